@@ -1,0 +1,392 @@
+"""A dictionary: unit decoder directions, each with an identity.
+
+Everything the toolkit computes is computed from a `Dictionary`. It is frozen, its rows are float32 unit vectors, and
+every row keeps the index it had in the file it came from, so that no answer is ever a bare position.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+LatentAxis = Literal[0, 1]
+
+# Rows are normalised in float64, this many elements at a time, so that a 46,080 × 768 decoder needs no second copy.
+_CHUNK_ELEMENTS = 1 << 22
+_MAX_NAMED = 8
+
+
+@dataclass(frozen=True)
+class Alive:
+    """What is known about which latents fire, and who says so.
+
+    Attributes:
+        source: where the knowledge comes from, in words ("unknown" when there is none).
+        n_total: latents in the file, before anything was dropped.
+        n_dead: latents known never to fire; None when unknown.
+        n_dropped_dead: dead latents removed from this dictionary.
+        n_tokens: tokens over which firing was counted; None when not recorded.
+        bad_ids: original ids dropped because their decoder row was zero or not finite (`drop_bad=True`).
+    """
+
+    source: str
+    n_total: int
+    n_dead: int | None = None
+    n_dropped_dead: int = 0
+    n_tokens: int | None = None
+    bad_ids: tuple[int, ...] = ()
+
+    def describe(self) -> str:
+        """One phrase for people: "1,491 of 1,536 alive (frequency > 0 over 102,400 tokens); 45 dead dropped"."""
+        if self.n_dead is None:
+            text = f"all {self.n_total:,} kept: which latents are alive is unknown"
+        else:
+            over = f" over {self.n_tokens:,} tokens" if self.n_tokens else ""
+            fate = f"{self.n_dropped_dead:,} dead dropped" if self.n_dropped_dead else "none dropped"
+            text = f"{self.n_total - self.n_dead:,} of {self.n_total:,} alive ({self.source}{over}); {fate}"
+        if self.bad_ids:
+            text += f"; {len(self.bad_ids):,} bad rows dropped"
+        return text
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Dictionary:
+    """Unit decoder directions of one sparse autoencoder, and who each latent is.
+
+    Build one with `sae_geometry.load(address)` or `Dictionary.from_decoder(weight, latent_axis=…)`; the constructor
+    itself trusts its arguments.
+
+    Attributes:
+        directions: float32 [n_latents, d_in]; row i is decoder direction i divided by its Euclidean norm.
+        encoder_directions: the same for the encoder, [n_latents, d_encoder], or None if there is no encoder. For an
+            ordinary SAE d_encoder = d_in. A latent whose encoder row is zero keeps a zero row here.
+        latent_ids: int64 [n_latents], the index each latent has in its file.
+        decoder_norms: float32 [n_latents], Euclidean norms before normalisation, in the file's own units.
+        frequency: float64 [n_latents], share of tokens on which the latent fires, or None.
+        alive_mask: bool [n_latents], or None when unknown.
+        alive: what is known about dead latents, and from where.
+        name: short label used in tables and figures.
+        hook_point: where in the model it was trained, for example "blocks.6.hook_resid_pre"; None when unknown.
+        model: the model's name; None when unknown.
+        address: where it was loaded from; None for one made in memory.
+        layout: the checkpoint layout it was read from; None for one made in memory.
+        metadata: whatever else the source said (kind, seed, metrics), read-only.
+        notes: what a reader of any result should know (assumptions taken while reading, rows dropped).
+    """
+
+    directions: Float[Tensor, "n_latents d_in"]
+    encoder_directions: Float[Tensor, "n_latents d_encoder"] | None
+    latent_ids: Int64[Tensor, " n_latents"]
+    decoder_norms: Float[Tensor, " n_latents"]
+    alive: Alive
+    name: str
+    frequency: Tensor | None = None
+    alive_mask: Tensor | None = None
+    hook_point: str | None = None
+    model: str | None = None
+    address: str | None = None
+    layout: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    notes: tuple[str, ...] = ()
+
+    @staticmethod
+    def from_decoder(
+        weight: Any,
+        *,
+        latent_axis: LatentAxis,
+        encoder: Any = None,
+        encoder_latent_axis: LatentAxis | None = None,
+        name: str = "dictionary",
+        hook_point: str | None = None,
+        model: str | None = None,
+        frequency: Any = None,
+        alive: Any = None,
+        alive_source: str = "given by the caller",
+        n_tokens: int | None = None,
+        address: str | None = None,
+        layout: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        notes: Sequence[str] = (),
+        drop_bad: bool = False,
+    ) -> Dictionary:
+        """A dictionary from a decoder weight in memory.
+
+        Row i of the result is w_i / ‖w_i‖₂, computed in float64 and rounded once to float32, where w_i is latent i's
+        decoder vector.
+
+        Args:
+            weight: [n_latents, d_in] with `latent_axis=0`, [d_in, n_latents] with `latent_axis=1`; a torch tensor,
+                numpy array or anything `torch.as_tensor` takes, of any real floating type.
+            latent_axis: which axis of `weight` counts latents. Never guessed.
+            encoder: the encoder weight, if there is one.
+            encoder_latent_axis: which axis of `encoder` counts latents; the same as `latent_axis` unless said.
+            name: label in tables and figures.
+            hook_point, model, address, layout, metadata, notes: recorded as given.
+            frequency: [n_latents], share of tokens on which each latent fires.
+            alive: bool [n_latents], or the ids of the alive latents. Recorded, not applied: see `keep_alive`.
+            alive_source, n_tokens: where `alive` comes from, and over how many tokens it was counted.
+            drop_bad: drop latents whose decoder row is zero, NaN or infinite, and record their ids, instead of
+                raising.
+
+        Raises:
+            ValueError: a shape that does not fit, or a zero, NaN or infinite row (the message names the latents).
+
+        Example:
+            >>> import numpy as np, sae_geometry as sg
+            >>> d = sg.Dictionary.from_decoder(np.eye(3, 5), latent_axis=0, name="toy")
+            >>> d.n_latents, d.d_in
+            (3, 5)
+        """
+        w = _latents_first(weight, latent_axis, "decoder weight", "latent_axis")
+        n = w.shape[0]
+        directions, norms, bad = _unit_rows(w)
+        encoder_directions = None
+        if encoder is not None:
+            axis = latent_axis if encoder_latent_axis is None else encoder_latent_axis
+            e = _latents_first(encoder, axis, "encoder weight", "encoder_latent_axis")
+            if e.shape[0] != n:
+                raise ValueError(
+                    f"the decoder has {n:,} latents but the encoder, of shape {tuple(encoder.shape)}, has "
+                    f"{e.shape[0]:,} along axis {axis}; pass encoder_latent_axis={1 - axis} if its latents lie there"
+                )
+            encoder_directions, _, bad_encoder = _unit_rows(e)
+            encoder_directions[bad_encoder] = 0.0
+        if bad.any() and not drop_bad:
+            raise ValueError(_bad_rows_message(name, w, bad))
+        freq = None if frequency is None else _per_latent(frequency, n, "frequency").to(torch.float64)
+        mask = None if alive is None else _alive_mask(alive, n)
+        if mask is None and freq is not None:
+            mask, alive_source = freq > 0, "frequency > 0"
+        dictionary = Dictionary(
+            directions=directions,
+            encoder_directions=encoder_directions,
+            latent_ids=torch.arange(n),
+            decoder_norms=norms,
+            alive=Alive(
+                source="unknown" if mask is None else alive_source,
+                n_total=n,
+                n_dead=None if mask is None else int((~mask).sum()),
+                n_tokens=n_tokens,
+            ),
+            name=name,
+            frequency=freq,
+            alive_mask=mask,
+            hook_point=hook_point,
+            model=model,
+            address=address,
+            layout=layout,
+            metadata=MappingProxyType(dict(metadata or {})),
+            notes=tuple(notes),
+        )
+        if not bad.any():
+            return dictionary
+        kept = dictionary.select(~bad)
+        ids = tuple(int(i) for i in bad.nonzero().flatten())
+        note = f"{len(ids):,} latents dropped: zero or non-finite decoder rows ({_some_ids(ids)})"
+        return replace(kept, alive=replace(kept.alive, bad_ids=ids), notes=(*kept.notes, note))
+
+    @property
+    def n_latents(self) -> int:
+        """Number of latents (rows)."""
+        return int(self.directions.shape[0])
+
+    @property
+    def d_in(self) -> int:
+        """Width of the space the decoder writes to."""
+        return int(self.directions.shape[1])
+
+    @property
+    def device(self) -> torch.device:
+        """The device that holds the directions."""
+        return self.directions.device
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 (hex) over shapes, decoder directions, encoder directions and latent ids.
+
+        What a result depends on, and nothing else: the same weights under another name or address have the same
+        fingerprint, and so does a raw file whose decoder rows differ only by powers of two.
+        """
+        digest = hashlib.sha256()
+        for tag, tensor in (("decoder", self.directions), ("encoder", self.encoder_directions), ("ids", self.latent_ids)):
+            if tensor is not None:
+                digest.update(f"{tag}:{tuple(tensor.shape)}:".encode())
+                digest.update(memoryview(tensor.detach().cpu().contiguous().numpy()).cast("B"))
+        return digest.hexdigest()
+
+    def select(self, which: Any) -> Dictionary:
+        """The dictionary of some of its latents, original ids kept.
+
+        Args:
+            which: a bool mask [n_latents], or original latent ids in the order wanted.
+
+        Raises:
+            ValueError: a mask of another length, an id that is not here, or a selection of nothing.
+        """
+        rows = self._rows(which)
+        if rows.numel() == 0:
+            raise ValueError(f"the selection keeps none of the {self.n_latents:,} latents of {self.name!r}")
+
+        def pick(t: Tensor | None) -> Tensor | None:
+            return None if t is None else t[rows.to(t.device)]
+
+        return replace(
+            self,
+            directions=self.directions[rows.to(self.device)],
+            encoder_directions=pick(self.encoder_directions),
+            latent_ids=self.latent_ids[rows],
+            decoder_norms=self.decoder_norms[rows.to(self.decoder_norms.device)],
+            frequency=pick(self.frequency),
+            alive_mask=pick(self.alive_mask),
+        )
+
+    def keep_alive(self) -> Dictionary:
+        """Without the latents known to be dead; itself when none is known to be.
+
+        Raises:
+            ValueError: every latent is known to be dead.
+        """
+        if self.alive_mask is None or bool(self.alive_mask.all()):
+            return self
+        if not bool(self.alive_mask.any()):
+            raise ValueError(
+                f"all {self.n_latents:,} latents of {self.name!r} are dead by {self.alive.source}; "
+                'load it with latents="all" to look at them'
+            )
+        dropped = int((~self.alive_mask).sum())
+        kept = self.select(self.alive_mask)
+        return replace(kept, alive=replace(self.alive, n_dropped_dead=self.alive.n_dropped_dead + dropped))
+
+    def to(self, device: str | torch.device) -> Dictionary:
+        """The same dictionary with its directions on `device`; ids, norms and frequencies stay where they are."""
+        encoder = None if self.encoder_directions is None else self.encoder_directions.to(device)
+        return replace(self, directions=self.directions.to(device), encoder_directions=encoder)
+
+    def renamed(self, name: str) -> Dictionary:
+        """The same dictionary under another label."""
+        return replace(self, name=name)
+
+    def _rows(self, which: Any) -> Tensor:
+        t = torch.as_tensor(which).cpu()
+        if t.ndim != 1:
+            raise ValueError(f"select takes a mask or a list of ids, one-dimensional; got shape {tuple(t.shape)}")
+        if t.dtype == torch.bool:
+            if t.shape[0] != self.n_latents:
+                raise ValueError(f"the mask has {t.shape[0]:,} entries for {self.n_latents:,} latents")
+            return t.nonzero().flatten()
+        if t.numel() and (t.is_floating_point() or t.is_complex()):
+            raise ValueError(f"latent ids are whole numbers; got {t.dtype}")
+        where = {int(latent): row for row, latent in enumerate(self.latent_ids.tolist())}
+        missing = [int(i) for i in t.tolist() if int(i) not in where]
+        if missing:
+            raise ValueError(f"{self.name!r} has no latent {_some_ids(missing)}")
+        return torch.tensor([where[int(i)] for i in t.tolist()], dtype=torch.int64)
+
+    def __repr__(self) -> str:
+        lines = [f"Dictionary {self.name!r}: {self.n_latents:,} latents × {self.d_in:,}"]
+        space = [x for x in (self.model, self.hook_point) if x]
+        lines.append(f"  space        {' · '.join(space) if space else 'model and hook point unknown'}")
+        lines.append(f"  latents      {self.alive.describe()}")
+        if self.encoder_directions is None:
+            lines.append("  encoder      none")
+        else:
+            lines.append(f"  encoder      {self.n_latents:,} × {self.encoder_directions.shape[1]:,}")
+        lo, hi = float(self.decoder_norms.min()), float(self.decoder_norms.max())
+        lines.append(f"  raw norms    {lo:.4g} … {hi:.4g}")
+        if self.address:
+            lines.append(f"  address      {self.address}{f' ({self.layout})' if self.layout else ''}")
+        lines.append(f"  fingerprint  {self.fingerprint[:16]}")
+        lines += [f"  note         {note}" for note in self.notes]
+        return "\n".join(lines)
+
+
+def _latents_first(weight: Any, latent_axis: int, what: str, argument: str) -> Tensor:
+    w = weight.detach() if isinstance(weight, Tensor) else torch.as_tensor(np.asarray(weight))
+    if w.ndim != 2:
+        raise ValueError(f"the {what} must have two axes, latents and width; got shape {tuple(w.shape)}")
+    if latent_axis not in (0, 1):
+        raise ValueError(
+            f"{argument} must be 0 ([n_latents, d_in]) or 1 ([d_in, n_latents]); got {latent_axis!r}"
+        )
+    if not w.is_floating_point():
+        if w.is_complex() or w.dtype == torch.bool:
+            raise ValueError(f"the {what} must hold real numbers; got {w.dtype}")
+        w = w.to(torch.float64)
+    if 0 in w.shape:
+        raise ValueError(f"the {what} is empty: shape {tuple(w.shape)}")
+    return w if latent_axis == 0 else w.T
+
+
+def _unit_rows(w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Unit float32 rows, float32 norms, and a mask (on the CPU) of the rows that are zero or not finite.
+
+    Each row is first divided by the power of two of its largest entry, which is exact, so that neither tiny nor huge
+    rows lose their norm to underflow or overflow. Bad rows come back as zeros.
+    """
+    n, d = w.shape
+    out = torch.empty((n, d), dtype=torch.float32, device=w.device)
+    norms = torch.empty(n, dtype=torch.float32)
+    bad = torch.empty(n, dtype=torch.bool)
+    step = max(1, _CHUNK_ELEMENTS // d)
+    for start in range(0, n, step):
+        rows = slice(start, min(start + step, n))
+        x = w[rows].to(torch.float64)
+        peak = x.abs().amax(dim=1)
+        _, exponent = torch.frexp(peak)
+        wrong = ~torch.isfinite(peak) | (peak == 0)
+        exponent = torch.where(wrong, torch.zeros_like(exponent), exponent)
+        x = torch.ldexp(x, -exponent[:, None].to(torch.float64))
+        norm = torch.linalg.vector_norm(x, dim=1)
+        unit = x / norm[:, None]
+        out[rows] = torch.where(wrong[:, None], 0.0, unit).to(torch.float32)
+        norms[rows] = torch.ldexp(norm, exponent.to(torch.float64)).to(torch.float32).cpu()
+        bad[rows] = wrong.cpu()
+    return out, norms, bad
+
+
+def _bad_rows_message(name: str, w: Tensor, bad: Tensor) -> str:
+    rows = bad.nonzero().flatten()
+    peak = w[rows.to(w.device)].abs().amax(dim=1)
+    n_zero = int((peak == 0).sum())
+    kinds = [f"{n_zero:,} zero"] if n_zero else []
+    kinds += [f"{len(rows) - n_zero:,} with NaN or inf"] if len(rows) > n_zero else []
+    return (
+        f"{name!r} has decoder rows without a direction ({', '.join(kinds)}): latents {_some_ids(rows.tolist())}; "
+        "pass drop_bad=True to drop them and have them recorded"
+    )
+
+
+def _some_ids(ids: Sequence[int]) -> str:
+    shown = ", ".join(str(i) for i in ids[:_MAX_NAMED])
+    return shown + (f" and {len(ids) - _MAX_NAMED:,} more" if len(ids) > _MAX_NAMED else "")
+
+
+def _per_latent(values: Any, n: int, what: str) -> Tensor:
+    t = values.detach().cpu() if isinstance(values, Tensor) else torch.as_tensor(np.asarray(values))
+    if t.shape != (n,):
+        raise ValueError(f"{what} must have one entry for each of the {n:,} latents; got shape {tuple(t.shape)}")
+    return t
+
+
+def _alive_mask(alive: Any, n: int) -> Tensor:
+    t = alive.detach().cpu() if isinstance(alive, Tensor) else torch.as_tensor(np.asarray(alive))
+    if t.dtype == torch.bool:
+        return _per_latent(t, n, "alive")
+    ids = t.to(torch.int64).flatten()
+    if ids.numel() and not (0 <= int(ids.min()) and int(ids.max()) < n):
+        raise ValueError(
+            f"alive ids must lie in 0…{n - 1:,}; got {int(ids.min()):,}…{int(ids.max()):,}: "
+            "is this list from another run?"
+        )
+    mask = torch.zeros(n, dtype=torch.bool)
+    mask[ids] = True
+    return mask

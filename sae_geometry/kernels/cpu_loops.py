@@ -1,0 +1,115 @@
+"""The CPU's inner loops, compiled by numba: what is too fine-grained for tensor operations.
+
+Imported where it is used, because importing numba takes a third of a second.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sae_geometry.kernels.jit import MAX_IN_ANY_ORDER, compiled
+
+GROUP = 64  # scores looked at together: a group whose maximum cannot enter a shortlist is skipped
+
+
+@compiled()
+def _halve(lo, hi, e_lo, e_hi):  # type: ignore[no-untyped-def]
+    for t in range(hi.shape[0]):
+        a = lo[t]
+        b = hi[t]
+        r = a + b
+        v = r - a
+        error = (a - (r - v)) + (b - v)
+        lo[t] = r
+        e_lo[t] = (e_lo[t] + e_hi[t]) + error
+
+
+@compiled()
+def exact_dots_loop(x, y, rows, cols, out):  # type: ignore[no-untyped-def]
+    """out[p] = ⟨x[rows[p]], y[cols[p]]⟩ by halving with error-free sums: see `exact`."""
+    d = x.shape[1]
+    s = np.empty(d, dtype=np.float64)
+    e = np.empty(d, dtype=np.float64)
+    for p in range(rows.shape[0]):
+        u = x[rows[p]]
+        v = y[cols[p]]
+        for t in range(d):
+            s[t] = np.float64(u[t]) * np.float64(v[t])
+            e[t] = 0.0
+        width = d
+        while width > 1:
+            h = (width + 1) // 2
+            pairs = width - h
+            _halve(s[:pairs], s[h:width], e[:pairs], e[h:width])
+            width = h
+        out[p] = s[0] + e[0]
+
+
+@compiled()
+def _insert(values, indices, score, index):  # type: ignore[no-untyped-def]
+    """Put (score, index) into one descending shortlist, the last entry falling out."""
+    at = values.shape[0] - 1
+    while at > 0 and values[at - 1] < score:
+        values[at] = values[at - 1]
+        indices[at] = indices[at - 1]
+        at -= 1
+    values[at] = score
+    indices[at] = index
+
+
+@compiled(MAX_IN_ANY_ORDER)
+def _largest(v):  # type: ignore[no-untyped-def]
+    best = v[0]
+    for t in range(1, v.shape[0]):
+        best = max(best, v[t])
+    return best
+
+
+@compiled(MAX_IN_ANY_ORDER)
+def _raise_to(best, v):  # type: ignore[no-untyped-def]
+    for t in range(v.shape[0]):
+        best[t] = max(best[t], v[t])
+
+
+@compiled()
+def scan_rows(block, col0, values, indices):  # type: ignore[no-untyped-def]
+    """Offer every score of `block` [rows, cols] to its row's shortlist; column c of the block is index col0 + c."""
+    n, m = block.shape
+    last = values.shape[1] - 1
+    for i in range(n):
+        line = block[i]
+        shortlist = values[i]
+        for g in range(0, m, GROUP):
+            end = min(g + GROUP, m)
+            if _largest(line[g:end]) > shortlist[last]:
+                for j in range(g, end):
+                    if line[j] > shortlist[last]:
+                        _insert(shortlist, indices[i], line[j], col0 + j)
+
+
+@compiled()
+def scan_cols(block, row0, values, indices, peak):  # type: ignore[no-untyped-def]
+    """The same for columns: row r of the block is index row0 + r. `peak` is scratch, one entry a column."""
+    n, m = block.shape
+    last = values.shape[1] - 1
+    for r0 in range(0, n, GROUP):
+        end = min(r0 + GROUP, n)
+        peak[:m] = block[r0]
+        for r in range(r0 + 1, end):
+            _raise_to(peak[:m], block[r])
+        for j in range(m):
+            if peak[j] > values[j, last]:
+                for r in range(r0, end):
+                    if block[r, j] > values[j, last]:
+                        _insert(values[j], indices[j], block[r, j], row0 + r)
+
+
+@compiled()
+def merge(values, indices, more_values, more_indices):  # type: ignore[no-untyped-def]
+    """Fold one set of shortlists into another, row by row. Associative up to the order of equal scores."""
+    last = values.shape[1] - 1
+    for i in range(values.shape[0]):
+        for t in range(more_values.shape[1]):
+            if more_values[i, t] <= values[i, last]:
+                break
+            _insert(values[i], indices[i], more_values[i, t], more_indices[i, t])

@@ -1,0 +1,73 @@
+"""The score: the exact inner product of two float32 rows, rounded once to float64.
+
+A product of two float32 numbers fits float64 exactly (24 + 24 bits ≤ 53), so only the sum can err. It is taken by
+halving (element t with element t + h, h half the width) with Knuth's error-free two-sum, the errors summed beside it
+and added at the end. Every operation is elementwise, in one fixed order, so the result has the same bits on every
+device and for every block size, it is symmetric in its operands, and it equals `math.fsum` of the products unless the
+true sum lies within about 1e-30 of a rounding boundary.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Float64, Int64
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_CHUNK_ELEMENTS = 1 << 22
+
+
+def exact_dots(
+    x: Float32[Tensor, "n d"], y: Float32[Tensor, "m d"], rows: Int64[Tensor, " pairs"], cols: Int64[Tensor, " pairs"]
+) -> Float64[Tensor, " pairs"]:
+    """Exact inner products ⟨x[rows[p]], y[cols[p]]⟩, one for each pair p, rounded once to float64."""
+    if x.device.type == "cpu":
+        out = np.empty(rows.shape[0], dtype=np.float64)
+        _numba_kernel()(x.numpy(), y.numpy(), rows.numpy(), cols.numpy(), out)
+        return torch.from_numpy(out)
+    return torch_exact_dots(x, y, rows, cols)
+
+
+def torch_exact_dots(
+    x: Float32[Tensor, "n d"], y: Float32[Tensor, "m d"], rows: Int64[Tensor, " pairs"], cols: Int64[Tensor, " pairs"]
+) -> Float64[Tensor, " pairs"]:
+    """`exact_dots` in torch operations alone, for any device: the same order of operations, the same bits."""
+    step = max(1, _CHUNK_ELEMENTS // x.shape[1])
+    parts = [
+        _halving_sum(x[rows[i : i + step]].to(torch.float64) * y[cols[i : i + step]].to(torch.float64))
+        for i in range(0, rows.shape[0], step)
+    ]
+    return torch.cat(parts) if parts else torch.empty(0, dtype=torch.float64, device=x.device)
+
+
+def _halving_sum(s: Float[Tensor, "pairs d"]) -> Float[Tensor, " pairs"]:
+    e = torch.zeros_like(s)
+    width = s.shape[1]
+    while width > 1:
+        h = (width + 1) // 2
+        pairs = width - h
+        a, b = s[:, :pairs], s[:, h:width]
+        r = a + b
+        t = r - a
+        error = (a - (r - t)) + (b - t)
+        e = torch.cat([(e[:, :pairs] + e[:, h:width]) + error, e[:, pairs:h]], dim=1)
+        s = torch.cat([r, s[:, pairs:h]], dim=1)
+        width = h
+    return s[:, 0] + e[:, 0]
+
+
+_COMPILED: list[Callable[..., None]] = []
+
+
+def _numba_kernel() -> Callable[..., None]:
+    """Compiled on first use, so that importing this module does not import numba."""
+    if not _COMPILED:
+        from sae_geometry.kernels.cpu_loops import exact_dots_loop
+
+        _COMPILED.append(exact_dots_loop)
+    return _COMPILED[0]

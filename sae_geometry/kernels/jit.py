@@ -1,0 +1,26 @@
+"""numba's compiler with our settings: no global interpreter lock, compiled code kept on disk where that is possible."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numba
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# Maxima may be taken in any order and no operand is NaN (the sweep refuses NaN); nothing else is relaxed, so sums keep
+# their order and infinities keep their meaning.
+MAX_IN_ANY_ORDER = {"nnan", "nsz"}
+
+
+def compiled(fastmath: set[str] | bool = False) -> Callable[[F], F]:
+    """Decorator: compile on first call, release the GIL, cache on disk unless no folder can be written."""
+
+    def decorate(function: F) -> F:
+        try:
+            return numba.njit(nogil=True, fastmath=fastmath, cache=True)(function)  # type: ignore[no-any-return]
+        except RuntimeError:  # no writable place for the cache
+            return numba.njit(nogil=True, fastmath=fastmath)(function)  # type: ignore[no-any-return]
+
+    return decorate
