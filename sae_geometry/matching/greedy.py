@@ -1,0 +1,128 @@
+"""Greedy: the best remaining pair first, without sorting n·m pairs. Why rounds equal the sequence: README.md here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from sae_geometry.kernels.sweep import MAX_K, Sweep, sweep
+
+_FIRST_K = 16
+
+
+@dataclass
+class Lists:
+    """The best partners of every member of one side, best first, −1 at the end, and where each has got to."""
+
+    partners: Int64[np.ndarray, "n k"]
+    at: Int64[np.ndarray, " n"]
+
+    @classmethod
+    def of(cls, index: Tensor) -> Lists:
+        """From a sweep's indices."""
+        partners = np.ascontiguousarray(index.cpu().numpy(), dtype=np.int64)
+        return cls(partners, np.zeros(partners.shape[0], dtype=np.int64))
+
+    def spent(self, members: Int64[np.ndarray, " some"]) -> Int64[np.ndarray, " fewer"]:
+        """Those of `members` whose list has nobody left."""
+        at = self.at[members]
+        padded = np.minimum(at, self.partners.shape[1] - 1)
+        return members[(at >= self.partners.shape[1]) | (self.partners[members, padded] < 0)]
+
+    def replace(self, members: Int64[np.ndarray, " some"], partners: Int64[np.ndarray, "some k"]) -> None:
+        """New lists for `members`."""
+        grow = partners.shape[1] - self.partners.shape[1]
+        if grow > 0:
+            self.partners = np.pad(self.partners, ((0, 0), (0, grow)), constant_values=-1)
+        self.partners[members] = -1
+        self.partners[members, : partners.shape[1]] = partners
+        self.at[members] = 0
+
+
+def greedy_partners(
+    a: Float[Tensor, "n d"],
+    b: Float[Tensor, "m d"],
+    *,
+    absolute: bool = False,
+    nearest: Sweep | None = None,
+    threads: int | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> Int64[np.ndarray, " n"]:
+    """Sequential greedy over all pairs by (score descending, row ascending, column ascending), exactly.
+
+    Rounds of locally dominant pairs over lists of the k best; a row or column whose list is spent asks again, among
+    the unmatched only. Memory stays at the lists.
+
+    Args:
+        a, b: float32 [n, d] and [m, d].
+        absolute: score |cosine|.
+        nearest: a finished two-sided sweep of a against b, any k, to start from.
+        threads: CPU threads of the sweeps.
+        progress: called with the share of pairs joined, in [0, 1].
+
+    Returns:
+        int64 [n]: the partner of every row, −1 for the n − m left over when n > m.
+    """
+    from sae_geometry.matching.greedy_loops import join_dominant
+
+    start = nearest or sweep(a, b, _FIRST_K, absolute=absolute, threads=threads)
+    assert start.cols is not None, "greedy needs the columns' lists too"
+    rows, cols = Lists.of(start.rows.index), Lists.of(start.cols.index)
+    partner = np.full(a.shape[0], -1, dtype=np.int64)
+    owner = np.full(b.shape[0], -1, dtype=np.int64)
+    k = _FIRST_K
+    while True:
+        join_dominant(rows.partners, rows.at, cols.partners, cols.at, partner, owner)
+        free_rows, free_cols = np.flatnonzero(partner < 0), np.flatnonzero(owner < 0)
+        if progress is not None:
+            progress(1 - min(free_rows.size, free_cols.size) / min(partner.size, owner.size))
+        if free_rows.size == 0 or free_cols.size == 0:
+            return partner
+        _ask_again(a, b, rows, cols, free_rows, free_cols, k, absolute, threads)
+        k = min(2 * k, MAX_K)
+
+
+def _ask_again(
+    a: Tensor,
+    b: Tensor,
+    rows: Lists,
+    cols: Lists,
+    free_rows: Int64[np.ndarray, " r"],
+    free_cols: Int64[np.ndarray, " c"],
+    k: int,
+    absolute: bool,
+    threads: int | None,
+) -> None:
+    """New lists, among the unmatched, for whoever has spent theirs: one two-sided sweep, or one for each side."""
+    ask_rows, ask_cols = rows.spent(free_rows), cols.spent(free_cols)
+    assert ask_rows.size + ask_cols.size > 0, "the best remaining pair is dominant, so somebody's list was spent"
+    free_a, free_b = _take(a, free_rows), _take(b, free_cols)
+    each = ask_rows.size * free_cols.size + ask_cols.size * free_rows.size
+    if each >= free_rows.size * free_cols.size:
+        found = sweep(free_a, free_b, k, absolute=absolute, threads=threads)
+        assert found.cols is not None
+        rows.replace(free_rows, _renamed(found.rows.index, free_cols))
+        cols.replace(free_cols, _renamed(found.cols.index, free_rows))
+        return
+    for side, ask, own, theirs, names in (
+        (rows, ask_rows, a, free_b, free_cols),
+        (cols, ask_cols, b, free_a, free_rows),
+    ):
+        if ask.size:
+            one = sweep(_take(own, ask), theirs, k, columns=False, absolute=absolute, threads=threads)
+            side.replace(ask, _renamed(one.rows.index, names))
+
+
+def _take(x: Tensor, members: Int64[np.ndarray, " some"]) -> Tensor:
+    return x[torch.from_numpy(members).to(x.device)]
+
+
+def _renamed(index: Tensor, names: Int64[np.ndarray, " some"]) -> Int64[np.ndarray, "some k"]:
+    """Indices into a subset as indices into the whole; ascending `names` keep the canonical order of ties."""
+    local = index.cpu().numpy()
+    return np.where(local >= 0, names[local], -1)

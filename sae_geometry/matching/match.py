@@ -1,0 +1,86 @@
+"""One door to the three one-to-one matchings."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sae_geometry.kernels.sweep import Sweep, sweep
+from sae_geometry.matching.assignment import Assignment, OneToOne, Progress, Step, matched_sum
+from sae_geometry.matching.dense import dense_partners
+from sae_geometry.matching.greedy import greedy_partners
+from sae_geometry.matching.mutual import mutual_partners
+from sae_geometry.matching.pairs import partner_cosines
+
+
+def match(
+    a: Float[Tensor, "n d"],
+    b: Float[Tensor, "m d"],
+    method: OneToOne,
+    *,
+    absolute: bool = False,
+    nearest: Sweep | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Assignment:
+    """Match the rows of A with the rows of B, each at most once.
+
+    S_ij is the exact inner product of the float32 rows rounded to float64, or its absolute value.
+
+    * "mutual": i and j are each other's nearest in the canonical order (score descending, index ascending).
+    * "greedy": the best remaining pair first, by (score descending, row ascending, column ascending); min(n, m) pairs.
+    * "optimal": the greatest total Σ S_ij over all ways of matching min(n, m) pairs (the assignment problem).
+
+    Args:
+        a: float32 [n, d].
+        b: float32 [m, d] on the same device.
+        method: which of the three.
+        absolute: rank by |cosine|.
+        nearest: a finished sweep of a against b with both sides and the same `absolute`, any k; saves its time.
+        threads: CPU threads of the sweeps; all that torch was given if None.
+        progress: called with a `Step` now and then.
+
+    Returns:
+        Assignment.
+
+    Raises:
+        ValueError: an unknown method, tensors the sweep refuses, or a `nearest` that is not of these tensors.
+
+    Example:
+        >>> import torch
+        >>> from sae_geometry.matching import match
+        >>> match(torch.eye(3), torch.eye(3).roll(1, 0), "mutual").partner.tolist()
+        [1, 2, 0]
+    """
+    if method not in get_args(OneToOne):
+        raise ValueError(f"a one-to-one matching is one of {', '.join(get_args(OneToOne))}; got {method!r}")
+    if nearest is not None:
+        _check_nearest(nearest, a, b, absolute)
+    if method == "optimal":
+        partner = dense_partners(a, b, absolute=absolute)
+    elif method == "greedy":
+        share = None if progress is None else lambda done: progress(Step("greedy", done))
+        partner = greedy_partners(a, b, absolute=absolute, nearest=nearest, threads=threads, progress=share)
+    else:
+        share = None if progress is None else lambda done: progress(Step("candidates", done))
+        partner = mutual_partners(nearest or sweep(a, b, absolute=absolute, threads=threads, progress=share))
+    cosine = partner_cosines(a, b, partner)
+    total = matched_sum(np.abs(cosine) if absolute else cosine)
+    return Assignment(partner, cosine, method, absolute, int((partner >= 0).sum()), total)
+
+
+def _check_nearest(nearest: Sweep, a: Tensor, b: Tensor, absolute: bool) -> None:
+    if nearest.cols is None:
+        raise ValueError("nearest must be a two-sided sweep: sweep(a, b, columns=True)")
+    shapes = (nearest.rows.index.shape[0], nearest.cols.index.shape[0])
+    if shapes != (a.shape[0], b.shape[0]):
+        raise ValueError(f"nearest is a sweep of {shapes[0]:,} against {shapes[1]:,}; a and b have {len(a):,} and "
+                         f"{len(b):,} rows")  # fmt: skip
+    best = nearest.rows
+    expected = best.cosine[:, 0].abs() if absolute else best.cosine[:, 0]
+    if not torch.equal(best.score[:, 0], expected):
+        raise ValueError(f"nearest was not swept with absolute={absolute}")

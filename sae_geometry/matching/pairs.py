@@ -1,0 +1,31 @@
+"""Canonical scores of given pairs, as numpy: what every matching is finally reported with."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor
+
+from sae_geometry.kernels.exact import exact_dots
+
+
+def pair_cosines(
+    a: Float[Tensor, "n d"],
+    b: Float[Tensor, "m d"],
+    rows: Int64[np.ndarray, " pairs"],
+    cols: Int64[np.ndarray, " pairs"],
+) -> Float64[np.ndarray, " pairs"]:
+    """The canonical score ⟨a[rows[p]], b[cols[p]]⟩ of every pair p, wherever the tensors live."""
+    where = [torch.from_numpy(np.ascontiguousarray(x, dtype=np.int64)).to(a.device) for x in (rows, cols)]
+    return np.asarray(exact_dots(a, b, where[0], where[1]).cpu().numpy(), dtype=np.float64)
+
+
+def partner_cosines(
+    a: Float[Tensor, "n d"], b: Float[Tensor, "m d"], partner: Int64[np.ndarray, " n"]
+) -> Float64[np.ndarray, " n"]:
+    """The canonical score of every row with its partner, nan where it has none."""
+    out = np.full(partner.shape[0], np.nan)
+    rows = np.flatnonzero(partner >= 0)
+    out[rows] = pair_cosines(a, b, rows, partner[rows])
+    return out
