@@ -1,0 +1,60 @@
+"""Did these two sparse autoencoders learn the same features? Exact, fast geometric comparison of SAE dictionaries.
+
+>>> import sae_geometry as sg
+>>> c = sg.compare("demo:local-seed0", "demo:local-seed1")
+>>> c.a_to_b.mmcs > 3 * c.a_to_b.chance
+True
+
+The public names below are resolved when first used: importing the package imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Comparison": "comparison",
+    "Dictionary": "dictionary",
+    "Embedding": "embedding",
+    "Matching": "partners",
+    "WithinComparison": "within",
+    "compare": "comparison",
+    "compare_within": "within",
+    "demos": "sources",
+    "embed": "embedding",
+    "exact_neighbors": "embedding",
+    "expected_max_cosine": "nulls",
+    "load": "sources",
+    "plots": "plots",
+    "read": "store",
+    "save": "store",
+}
+
+__all__ = [*sorted(_HOME), "__version__"]  # noqa: PLE0604  (names resolved by __getattr__)
+
+if TYPE_CHECKING:
+    from sae_geometry import plots
+    from sae_geometry.comparison import Comparison, compare
+    from sae_geometry.dictionary import Dictionary
+    from sae_geometry.embedding import Embedding, embed, exact_neighbors
+    from sae_geometry.nulls import expected_max_cosine
+    from sae_geometry.partners import Matching
+    from sae_geometry.sources import demos, load
+    from sae_geometry.store import read, save
+    from sae_geometry.within import WithinComparison, compare_within
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f"{__name__}.{_HOME[name]}")
+    value = module if name == _HOME[name] else getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -217,7 +217,11 @@ class Dictionary:
         fingerprint, and so does a raw file whose decoder rows differ only by powers of two.
         """
         digest = hashlib.sha256()
-        for tag, tensor in (("decoder", self.directions), ("encoder", self.encoder_directions), ("ids", self.latent_ids)):
+        for tag, tensor in (
+            ("decoder", self.directions),
+            ("encoder", self.encoder_directions),
+            ("ids", self.latent_ids),
+        ):
             if tensor is not None:
                 digest.update(f"{tag}:{tuple(tensor.shape)}:".encode())
                 digest.update(memoryview(tensor.detach().cpu().contiguous().numpy()).cast("B"))
@@ -314,9 +318,7 @@ def _latents_first(weight: Any, latent_axis: int, what: str, argument: str) -> T
     if w.ndim != 2:
         raise ValueError(f"the {what} must have two axes, latents and width; got shape {tuple(w.shape)}")
     if latent_axis not in (0, 1):
-        raise ValueError(
-            f"{argument} must be 0 ([n_latents, d_in]) or 1 ([d_in, n_latents]); got {latent_axis!r}"
-        )
+        raise ValueError(f"{argument} must be 0 ([n_latents, d_in]) or 1 ([d_in, n_latents]); got {latent_axis!r}")
     if not w.is_floating_point():
         if w.is_complex() or w.dtype == torch.bool:
             raise ValueError(f"the {what} must hold real numbers; got {w.dtype}")
@@ -382,7 +384,7 @@ def _alive_mask(alive: Any, n: int) -> Tensor:
     if t.dtype == torch.bool:
         return _per_latent(t, n, "alive")
     ids = t.to(torch.int64).flatten()
-    if ids.numel() and not (0 <= int(ids.min()) and int(ids.max()) < n):
+    if ids.numel() and (int(ids.min()) < 0 or int(ids.max()) >= n):
         raise ValueError(
             f"alive ids must lie in 0…{n - 1:,}; got {int(ids.min()):,}…{int(ids.max()):,}: "
             "is this list from another run?"

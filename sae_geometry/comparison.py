@@ -1,0 +1,272 @@
+"""Did these two dictionaries learn the same features? One sweep, both directions, with and without double counting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sae_geometry.describe import describe_input, scalars
+from sae_geometry.dictionary import Dictionary
+from sae_geometry.kernels.sweep import Sweep, SweepReport, sweep
+from sae_geometry.partners import Matching, MatchingName, nearest_matching, one_to_one_matching, with_mutual
+from sae_geometry.sources import as_dictionary
+from sae_geometry.space import require_same_space
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+    from sae_geometry.matching import Assignment
+
+Progress = Callable[[str, float], None]
+MATCHINGS: tuple[MatchingName, ...] = ("nearest", "mutual", "greedy", "optimal")
+OPTIMAL_BY_DEFAULT_UP_TO = 4096
+
+_MEANING = {
+    "nearest": "each latent's best partner; partners may be shared (double counting)",
+    "mutual": "pairs that pick each other (one-to-one)",
+    "greedy": "best remaining pair first (one-to-one)",
+    "optimal": "largest total similarity (one-to-one; the assignment problem)",
+}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison:
+    """Two dictionaries compared in both directions, under one matching, with the nearest neighbours always at hand.
+
+    Attributes:
+        a, b: the dictionaries.
+        matching, signed: how pairs were made and scored.
+        a_to_b, b_to_a: the matching asked for, in both directions.
+        nearest_a_to_b, nearest_b_to_a: the nearest partners, double counting allowed (the same objects when that is
+            the matching asked for).
+        caveats: what every reader of the numbers must know: allowed mismatches, unknown spaces.
+        report: how the sweep was run.
+        assignment: the one-to-one matching with its certificate; None for "nearest".
+    """
+
+    a: Dictionary
+    b: Dictionary
+    matching: MatchingName
+    signed: bool
+    a_to_b: Matching
+    b_to_a: Matching
+    nearest_a_to_b: Matching
+    nearest_b_to_a: Matching
+    caveats: tuple[str, ...]
+    assignment: Assignment | None
+    swept: Sweep
+
+    @property
+    def report(self) -> SweepReport:
+        """How the sweep was run: screen, device, block counts, what was certified, seconds."""
+        return self.swept.report
+
+    def rematch(self, matching: MatchingName, progress: Progress | None = None) -> Comparison:
+        """The same two dictionaries under another matching; the sweep is not repeated."""
+        if matching == self.matching:
+            return self
+        return _with_matching(
+            self.a, self.b, matching, self.signed, self.caveats, self.swept,
+            self.nearest_a_to_b, self.nearest_b_to_a, progress,
+        )  # fmt: skip
+
+    def one_to_one(self) -> Comparison:
+        """Itself if one-to-one; otherwise the optimal matching up to 4,096 latents a side, the greedy one beyond."""
+        if self.matching != "nearest":
+            return self
+        return self.rematch(
+            "optimal" if max(self.a.n_latents, self.b.n_latents) <= OPTIMAL_BY_DEFAULT_UP_TO else "greedy"
+        )
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Both directions, one row a latent: direction ("a_to_b", "b_to_a"), then as `Matching.to_pandas`."""
+        import pandas as pd
+
+        frames = []
+        for direction, m in (("a_to_b", self.a_to_b), ("b_to_a", self.b_to_a)):
+            frame = m.to_pandas()
+            frame.insert(0, "direction", direction)
+            frames.append(frame)
+        return pd.concat(frames, ignore_index=True)
+
+    def summary(self) -> dict[str, Any]:
+        """Everything a reader needs to quote the result: inputs, matching, both directions, caveats, how it was run."""
+        out: dict[str, Any] = {
+            "inputs": {"a": describe_input(self.a), "b": describe_input(self.b)},
+            "matching": self.matching,
+            "matching_means": _MEANING[self.matching],
+            "similarity": "cosine" if self.signed else "absolute cosine",
+            "a_to_b": self.a_to_b.summary(),
+            "b_to_a": self.b_to_a.summary(),
+            "caveats": list(self.caveats),
+            "sweep": asdict(self.report),
+        }
+        if self.matching != "nearest":
+            out["nearest"] = {"a_to_b": self.nearest_a_to_b.summary(), "b_to_a": self.nearest_b_to_a.summary()}
+            certificate = getattr(self.assignment, "certificate", None)
+            if certificate is not None:
+                out["certificate"] = scalars(certificate)
+        return out
+
+    def plot_ecdf(self, ax: Axes | None = None) -> Axes:
+        """ECDF of the similarity, both directions, nearest and one-to-one, with the chance line."""
+        from sae_geometry import plots
+
+        return plots.similarity_ecdf(self._curves(), ax=ax)
+
+    def plot_histogram(self, ax: Axes | None = None) -> Axes:
+        """Histogram of the similarity over shared bins, the same curves as `plot_ecdf`."""
+        from sae_geometry import plots
+
+        return plots.similarity_histogram(self._curves(), ax=ax)
+
+    def plot_multiplicity(self, ax: Axes | None = None) -> Axes:
+        """How many target latents are claimed 0, 1, 2, … times as nearest partner, in both directions."""
+        from sae_geometry import plots
+
+        return plots.multiplicity_bars([self.nearest_a_to_b, self.nearest_b_to_a], ax=ax)
+
+    def _curves(self) -> list[Matching]:
+        paired = self.one_to_one()
+        return [self.nearest_a_to_b, self.nearest_b_to_a, paired.a_to_b, paired.b_to_a]
+
+    def __repr__(self) -> str:
+        lines = [
+            f"Comparison of {self.a.name!r} ({self.a.n_latents:,} × {self.a.d_in:,}) and {self.b.name!r} "
+            f"({self.b.n_latents:,} × {self.b.d_in:,})",
+            f"  matching: {self.matching} — {_MEANING[self.matching]}; similarity: "
+            f"{'cosine' if self.signed else 'absolute cosine'}",
+        ]
+        directions = [self.a_to_b, self.b_to_a]
+        if self.matching != "nearest":
+            directions += [self.nearest_a_to_b, self.nearest_b_to_a]
+        header = ("direction", "matching", "mean", "matched", "> 0.7", "covered", "chance")
+        rows = [header, *(_cells(m) for m in directions)]
+        widths = [max(len(r[c]) for r in rows) for c in range(len(header))]
+        for row in rows:
+            lines.append("  " + "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip())
+        lines += [f"  caveat: {c}" for c in self.caveats]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        directions = [self.a_to_b, self.b_to_a]
+        if self.matching != "nearest":
+            directions += [self.nearest_a_to_b, self.nearest_b_to_a]
+        head = "".join(
+            f"<th>{h}</th>" for h in ("direction", "matching", "mean", "matched", "&gt; 0.7", "covered", "chance")
+        )
+        body = "".join("<tr>" + "".join(f"<td>{escape(c)}</td>" for c in _cells(m)) + "</tr>" for m in directions)
+        notes = "".join(f"<li>{escape(c)}</li>" for c in self.caveats)
+        kind = "cosine" if self.signed else "absolute cosine"
+        return (
+            f"<p><b>{escape(self.a.name)}</b> ({self.a.n_latents:,} × {self.a.d_in:,}) and "
+            f"<b>{escape(self.b.name)}</b> ({self.b.n_latents:,} × {self.b.d_in:,}); {escape(self.matching)}: "
+            f"{escape(_MEANING[self.matching])}; "
+            f"similarity: {kind}</p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+            + (f"<ul>{notes}</ul>" if notes else "")
+        )
+
+
+def compare(
+    a: Any,
+    b: Any,
+    matching: MatchingName = "nearest",
+    *,
+    signed: bool = True,
+    allow_mismatch: bool = False,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Compare two dictionaries: for every latent of each, its partner in the other and how alike they are.
+
+    With C = A·Bᵀ over unit decoder directions, "nearest" takes argmax_j C_ij for each i and argmax_i C_ij for each j
+    (the mean is MMCS, mean max cosine similarity, in each direction); "mutual" keeps pairs that pick each other;
+    "greedy" takes the best remaining pair first; "optimal" maximises the total similarity over one-to-one matchings.
+    Ties go to the smaller index. All from one exact sweep: C is never formed.
+
+    Args:
+        a, b: a `Dictionary`, an address ("demo:local-seed0", a path, …), an array or tensor [n_latents, d_in], a
+            mapping {"W_dec": [n_latents, d_in]}, or a SAELens object.
+        matching: see above.
+        signed: False compares |cos|, so that a direction and its negative are the same.
+        allow_mismatch: go on although model or hook point differ; every output then says so.
+        progress: called with what is being done and the share of it done, in [0, 1].
+
+    Returns:
+        Comparison, with `.a_to_b` and `.b_to_a`.
+
+    Raises:
+        ValueError: an unknown matching, different widths, or different spaces without `allow_mismatch`.
+
+    Example:
+        >>> import sae_geometry as sg
+        >>> c = sg.compare("demo:local-seed0", "demo:local-seed1", matching="mutual")
+        >>> c.a_to_b.n_matched == c.b_to_a.n_matched
+        True
+    """
+    if matching not in MATCHINGS:
+        raise ValueError(f"matching must be one of {', '.join(MATCHINGS)}; got {matching!r}")
+    left, right = _distinct_names(as_dictionary(a), as_dictionary(b))
+    notes = tuple(f"{d.name}: {note}" for d in (left, right) for note in d.notes)
+    caveats = notes + require_same_space(left, right, allow_mismatch)
+    swept = sweep(
+        left.directions,
+        right.directions.to(left.device),
+        absolute=not signed,
+        progress=tick,
+    )
+    assert swept.cols is not None
+    forth = nearest_matching(left, right, swept.rows, signed, right.n_latents)
+    back = nearest_matching(right, left, swept.cols, signed, left.n_latents)
+    forth, back = with_mutual(forth, back), with_mutual(back, forth)
+    return _with_matching(left, right, matching, signed, caveats, swept, forth, back, progress)
+
+
+def _with_matching(
+    a: Dictionary,
+    b: Dictionary,
+    matching: MatchingName,
+    signed: bool,
+    caveats: tuple[str, ...],
+    swept: Sweep,
+    forth: Matching,
+    back: Matching,
+    progress: Progress | None,
+) -> Comparison:
+    if matching == "nearest":
+        return Comparison(a, b, matching, signed, forth, back, forth, back, caveats, None, swept)
+    from sae_geometry.matching import match
+
+    tick = None if progress is None else lambda step: progress(step.stage, step.share)
+    assignment = match(
+        a.directions, b.directions.to(a.device), matching, absolute=not signed, nearest=swept, progress=tick
+    )
+    there = one_to_one_matching(forth, back, matching, assignment.partner, assignment.cosine)
+    inverse = np.full(b.n_latents, -1, dtype=np.int64)
+    cosine = np.full(b.n_latents, np.nan)
+    matched = assignment.partner >= 0
+    inverse[assignment.partner[matched]] = np.flatnonzero(matched)
+    cosine[assignment.partner[matched]] = assignment.cosine[matched]
+    here = one_to_one_matching(back, forth, matching, inverse, cosine)
+    return Comparison(a, b, matching, signed, there, here, forth, back, caveats, assignment, swept)
+
+
+def _cells(m: Matching) -> tuple[str, ...]:
+    return (
+        f"{m.source} → {m.target}",
+        m.method,
+        f"{m.mmcs:.4f}",
+        f"{m.n_matched:,} of {m.n_latents:,}",
+        f"{m.fraction_above(0.7):.1%}",
+        f"{m.coverage:.1%}",
+        f"{m.chance:.3f}" if m.method == "nearest" else f"< {m.chance:.3f}",
+    )
+
+
+def _distinct_names(a: Dictionary, b: Dictionary) -> tuple[Dictionary, Dictionary]:
+    return (a, b) if a.name != b.name else (a.renamed(f"{a.name} (A)"), b.renamed(f"{b.name} (B)"))

@@ -1,0 +1,42 @@
+"""How results speak of their inputs and of themselves: plain values, ready for JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from sae_geometry.dictionary import Dictionary
+
+
+def describe_input(d: Dictionary) -> dict[str, Any]:
+    """What a result says of an input: identity, space, size and the source of its dead-latent filter. JSON-ready."""
+    return {
+        "name": d.name,
+        "address": d.address,
+        "layout": d.layout,
+        "fingerprint": d.fingerprint,
+        "model": d.model,
+        "hook_point": d.hook_point,
+        "n_latents": d.n_latents,
+        "d_in": d.d_in,
+        "latents": d.alive.describe(),
+        "alive": asdict(d.alive),
+        "notes": list(d.notes),
+        "metadata": {k: v for k, v in d.metadata.items() if isinstance(v, str | int | float | bool)},
+    }
+
+
+def read_only(array: np.ndarray) -> np.ndarray:
+    """A view that cannot be written through, so that a frozen result is frozen."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def scalars(record: Any) -> dict[str, Any]:
+    """The plain-valued fields of a dataclass (or mapping), for JSON."""
+    items = record.items() if isinstance(record, Mapping) else vars(record).items()
+    return {k: v for k, v in items if v is None or isinstance(v, str | int | float | bool)}

@@ -1,0 +1,20 @@
+"""Figures for papers. Every function takes `ax=None`, draws on it, and returns it; none of them computes a result.
+
+Similarity figures draw lists of `Matching`; embedding figures draw anything with an `Embedding`'s attributes.
+"""
+
+from sae_geometry.plots.embedding import embedding_scatter
+from sae_geometry.plots.similarity import multiplicity_bars, similarity_ecdf, similarity_figure, similarity_histogram
+from sae_geometry.plots.style import COLUMN_WIDTH, PAGE_WIDTH, paper_style, save_figure
+
+__all__ = [
+    "COLUMN_WIDTH",
+    "PAGE_WIDTH",
+    "embedding_scatter",
+    "multiplicity_bars",
+    "paper_style",
+    "save_figure",
+    "similarity_ecdf",
+    "similarity_figure",
+    "similarity_histogram",
+]

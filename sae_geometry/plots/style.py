@@ -1,0 +1,138 @@
+"""One look for every figure: 8 pt, column widths, Okabe–Ito colours, fonts that stay text inside a PDF."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+COLUMN_WIDTH = 3.25
+PAGE_WIDTH = 6.75
+
+INK = "#222222"
+MUTED = "#777777"
+OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+E2E_KINDS = {"local": "#f0a70a", "e2e": "#518c31", "e2e+ds": "#6b6ecf"}
+
+_RC = {
+    "font.size": 8,
+    "font.family": "sans-serif",
+    "font.sans-serif": ["Helvetica", "Arial", "Liberation Sans", "DejaVu Sans"],
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7.5,
+    "ytick.labelsize": 7.5,
+    "legend.fontsize": 7.5,
+    "legend.frameon": False,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "lines.linewidth": 1.4,
+    "hatch.linewidth": 0.5,
+    "pdf.fonttype": 42,
+    "ps.fonttype": 42,
+    "svg.fonttype": "none",
+    "savefig.dpi": 300,
+    "figure.dpi": 120,
+}
+
+
+@contextmanager
+def paper_style() -> Iterator[None]:
+    """matplotlib's settings for a figure of ours, inside a `with` block."""
+    with mpl.rc_context(_RC):
+        yield
+
+
+def in_paper_style(draw: Callable[P, R]) -> Callable[P, R]:
+    """Decorator: draw under `paper_style`."""
+
+    @wraps(draw)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        with paper_style():
+            return draw(*args, **kwargs)
+
+    return wrapped
+
+
+def axes_or_new(ax: Axes | None, width: float = COLUMN_WIDTH, height: float = 2.4) -> Axes:
+    """`ax`, or the axes of a new pyplot figure of this size in inches."""
+    if ax is not None:
+        return ax
+    import matplotlib.pyplot as plt
+
+    _, new = plt.subplots(figsize=(width, height), layout="constrained")
+    return new
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """A figure that pyplot does not know, so that nobody has to close it."""
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def run_colors(names: Sequence[str], kinds: Sequence[str | None], style: str) -> dict[str, str]:
+    """A colour for each run: Okabe–Ito in order, or with style="e2e" the paper's colour of its kind.
+
+    Raises:
+        ValueError: an unknown style.
+    """
+    if style not in ("okabe-ito", "e2e"):
+        raise ValueError(f"style must be 'okabe-ito' or 'e2e'; got {style!r}")
+    colors = {name: OKABE_ITO[i % len(OKABE_ITO)] for i, name in enumerate(names)}
+    if style == "okabe-ito":
+        return colors
+    used: dict[str, int] = {}
+    for name, kind in zip(names, kinds, strict=True):
+        if kind in E2E_KINDS:
+            used[kind] = used.get(kind, 0) + 1
+            colors[name] = _lighter(E2E_KINDS[kind], 0.45 * (used[kind] - 1))
+    return colors
+
+
+def save_figure(
+    figure: Figure, stem: Path, metadata: Mapping[str, Any], formats: Sequence[str] = ("png", "pdf")
+) -> list[Path]:
+    """Write `stem.png`, `stem.pdf`, … with the run ids and seed in the file's own metadata; returns the paths.
+
+    Raises:
+        ValueError: a format other than png, pdf or svg.
+    """
+    text = json.dumps(dict(metadata), ensure_ascii=True, default=str)
+    keys = {
+        "png": {"Description": text},
+        "pdf": {"Subject": text, "CreationDate": None},
+        "svg": {"Description": text, "Date": None},
+    }
+    paths = []
+    with paper_style():
+        for kind in formats:
+            if kind not in keys:
+                raise ValueError(f"figures are written as png, pdf or svg; got {kind!r}")
+            path = stem.with_name(f"{stem.name}.{kind}")
+            figure.savefig(path, metadata=keys[kind], dpi=300)
+            paths.append(path)
+    return paths
+
+
+def _lighter(color: str, share: float) -> str:
+    from matplotlib.colors import to_hex, to_rgb
+
+    share = min(share, 0.8)
+    return to_hex(tuple(c + (1 - c) * share for c in to_rgb(color)))

@@ -1,0 +1,252 @@
+"""Results on disk: parquet tables, a summary with provenance, figures. Written aside and renamed, so never half."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sae_geometry.comparison import Comparison
+from sae_geometry.dictionary import Dictionary
+from sae_geometry.embedding import Embedding
+from sae_geometry.partners import Matching
+from sae_geometry.within import WithinComparison
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCHEMA_VERSION = 1
+FORMATS = ("png", "pdf")
+_PACKAGES = ("sae-geometry", "torch", "numpy", "numba", "scipy", "pandas", "umap-learn")
+
+Result = Comparison | WithinComparison | Embedding
+
+
+def save(
+    result: Result,
+    folder: str | os.PathLike[str],
+    *,
+    command: str | None = None,
+    formats: Sequence[str] = FORMATS,
+    style: str = "okabe-ito",
+    overwrite: bool = False,
+) -> Path:
+    """Write a result to a folder: its tables (parquet), `summary.json` and `figures/`.
+
+    Everything is written beside the folder and renamed into place at the end: the folder is either as it was or
+    complete.
+
+    Args:
+        result: a Comparison (`matches.parquet`), WithinComparison (`matches.parquet`) or Embedding (`umap.parquet`,
+            `neuronpedia.csv`).
+        folder: where to; must not exist, or be empty, unless `overwrite`.
+        command: recorded in the summary; the process's own command line if None.
+        formats: of the figures: png, pdf, svg.
+        style: colours of embeddings: "okabe-ito" or "e2e".
+        overwrite: replace what is there.
+
+    Returns:
+        The folder.
+
+    Raises:
+        FileExistsError: the folder has something in it and `overwrite` is not set.
+
+    Example:
+        >>> import sae_geometry as sg, tempfile
+        >>> c = sg.compare("demo:local-seed0", "demo:local-seed1", matching="mutual")
+        >>> sorted(p.name for p in sg.save(c, tempfile.mkdtemp(), formats=["png"]).iterdir())
+        ['figures', 'matches.parquet', 'summary.json']
+    """
+    write = _writer(result)
+    with fresh_folder(Path(folder), overwrite) as aside:
+        figures = aside / "figures"
+        figures.mkdir()
+        summary = {
+            "schema_version": SCHEMA_VERSION,
+            "kind": type(result).__name__,
+            "command": command or " ".join(sys.argv),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "software": software(),
+            **write(result, aside, figures, formats, style),
+        }
+        (aside / "summary.json").write_text(to_json(summary) + "\n", encoding="utf-8")
+    return Path(folder)
+
+
+def read(folder: str | os.PathLike[str]) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The table and the summary of a results folder, as `save` wrote them.
+
+    Raises:
+        FileNotFoundError: the folder is not one of ours.
+    """
+    import pandas as pd
+
+    root = Path(folder)
+    tables = [root / name for name in ("matches.parquet", "umap.parquet") if (root / name).exists()]
+    if not tables or not (root / "summary.json").exists():
+        raise FileNotFoundError(
+            f"{root} is not a results folder: it needs summary.json and matches.parquet or umap.parquet; "
+            "make one with sae-geometry compare, within or umap"
+        )
+    return pd.read_parquet(tables[0]), json.loads((root / "summary.json").read_text(encoding="utf-8"))
+
+
+def matches_table(c: Comparison) -> pd.DataFrame:
+    """One row a latent and direction: its nearest partner, and its one-to-one partner beside it.
+
+    Columns: direction, run, latent_id, partner_run, partner_id, cosine, mutual, one_to_one_partner_id,
+    one_to_one_cosine, one_to_one_matching, alive (null when unknown), frequency (null when unknown).
+    """
+    import pandas as pd
+
+    paired = c.one_to_one()
+    parts = []
+    for direction, d, nearest, single in (
+        ("a_to_b", c.a, c.nearest_a_to_b, paired.a_to_b),
+        ("b_to_a", c.b, c.nearest_b_to_a, paired.b_to_a),
+    ):
+        frame = _nearest_table(d, nearest)
+        frame.insert(0, "direction", direction)
+        at = list(frame.columns).index("alive")
+        frame.insert(at, "one_to_one_partner_id", single.partner)
+        frame.insert(at + 1, "one_to_one_cosine", single.cosine)
+        frame.insert(at + 2, "one_to_one_matching", single.method)
+        parts.append(frame)
+    return pd.concat(parts, ignore_index=True)
+
+
+@contextmanager
+def fresh_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
+    """A new folder to write in, which becomes `folder` if the block ends well and leaves no trace if it does not.
+
+    Raises:
+        FileExistsError: `folder` has something in it and `overwrite` is not set.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"{folder} is a file; give another folder with -o")
+    if folder.exists() and any(folder.iterdir()) and not overwrite:
+        raise FileExistsError(f"{folder} is not empty; give another folder with -o, or --overwrite to replace it")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
+    aside.chmod(0o777 & ~_umask())
+    try:
+        yield aside
+        if folder.exists():
+            old = aside.with_suffix(".old")
+            folder.rename(old)
+            aside.rename(folder)
+            shutil.rmtree(old)
+        else:
+            aside.rename(folder)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+
+
+def software() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    found = {"python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}"}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed as a package"
+    return found
+
+
+def to_json(value: Any) -> str:
+    """Strict JSON: nan and infinities become null, numpy scalars plain numbers."""
+    return json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    return None if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))) else value
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _nearest_table(d: Dictionary, nearest: Matching) -> pd.DataFrame:
+    import pandas as pd
+
+    frame = nearest.to_pandas().drop(columns="matching")
+    alive = [None] * d.n_latents if d.alive_mask is None else d.alive_mask.tolist()
+    frame["alive"] = pd.array(alive, dtype="boolean")
+    frequency = [None] * d.n_latents if d.frequency is None else d.frequency.tolist()
+    frame["frequency"] = pd.array(frequency, dtype="Float64")
+    return frame
+
+
+def _comparison(c: Comparison, folder: Path, figures: Path, formats: Sequence[str], style: str) -> dict[str, Any]:
+    from sae_geometry import plots
+
+    paired = c.one_to_one()
+    matches_table(c).to_parquet(folder / "matches.parquet", index=False)
+    about = _about([c.a, c.b])
+    curves = [c.nearest_a_to_b, c.nearest_b_to_a, paired.a_to_b, paired.b_to_a]
+    plots.save_figure(plots.similarity_figure(curves), figures / "similarity", about, formats)
+    _save_axes(
+        lambda ax: plots.multiplicity_bars(curves[:2], ax=ax), (3.6, 2.4), figures / "multiplicity", about, formats
+    )
+    summary = c.summary()
+    if c.matching == "nearest":
+        summary["one_to_one"] = {
+            "matching": paired.matching,
+            "a_to_b": paired.a_to_b.summary(),
+            "b_to_a": paired.b_to_a.summary(),
+        }
+    return summary
+
+
+def _within(w: WithinComparison, folder: Path, figures: Path, formats: Sequence[str], style: str) -> dict[str, Any]:
+    from sae_geometry import plots
+
+    _nearest_table(w.dictionary, w.nearest).to_parquet(folder / "matches.parquet", index=False)
+    plots.save_figure(plots.similarity_figure([w.nearest]), figures / "within", _about([w.dictionary]), formats)
+    return w.summary()
+
+
+def _embedding(e: Embedding, folder: Path, figures: Path, formats: Sequence[str], style: str) -> dict[str, Any]:
+    from sae_geometry import plots
+
+    table = e.to_pandas()
+    table.to_parquet(folder / "umap.parquet", index=False)
+    renamed = table.rename(columns={"run": "RunType", "latent_id": "EmbeddingIndex", "x": "X", "y": "Y"})
+    renamed.to_csv(folder / "neuronpedia.csv", index=False)
+    about = _about(e.dictionaries) | {"seed": e.params["seed"], "backend": e.params["backend"]}
+    _save_axes(lambda ax: plots.embedding_scatter(e, ax=ax, style=style), (3.6, 4.0), figures / "umap", about, formats)
+    return e.summary()
+
+
+def _save_axes(
+    draw: Callable[[Any], Any], size: tuple[float, float], stem: Path, about: dict[str, Any], formats: Sequence[str]
+) -> None:
+    from sae_geometry.plots import save_figure
+    from sae_geometry.plots.style import new_figure, paper_style
+
+    with paper_style():
+        figure = new_figure(*size)
+        draw(figure.subplots())
+    save_figure(figure, stem, about, formats)
+
+
+def _about(dictionaries: Sequence[Dictionary]) -> dict[str, Any]:
+    return {"runs": [{"name": d.name, "address": d.address, "fingerprint": d.fingerprint} for d in dictionaries]}
