@@ -224,7 +224,7 @@ class Dictionary:
         ):
             if tensor is not None:
                 digest.update(f"{tag}:{tuple(tensor.shape)}:".encode())
-                digest.update(memoryview(tensor.detach().cpu().contiguous().numpy()).cast("B"))
+                digest.update(tensor.detach().cpu().contiguous().numpy().data.cast("B"))
         return digest.hexdigest()
 
     def select(self, which: Any) -> Dictionary:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import seaborn as sns
@@ -202,6 +202,6 @@ def _color(curve: Matching) -> str:
     return NEAREST if curve.method == "nearest" else ONE_TO_ONE
 
 
-def _dash(curve: Matching, drawn: Sequence[tuple[Matching, str]]) -> str:
+def _dash(curve: Matching, drawn: Sequence[tuple[Matching, str]]) -> Literal["-", "--"]:
     first = drawn[0][0]
     return "-" if (curve.source, curve.target) == (first.source, first.target) else "--"

@@ -24,7 +24,7 @@ MUTED = "#777777"
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 E2E_KINDS = {"local": "#f0a70a", "e2e": "#518c31", "e2e+ds": "#6b6ecf"}
 
-_RC = {
+_RC: dict[Any, Any] = {
     "font.size": 8,
     "font.family": "sans-serif",
     "font.sans-serif": ["Helvetica", "Arial", "Liberation Sans", "DejaVu Sans"],
@@ -135,4 +135,5 @@ def _lighter(color: str, share: float) -> str:
     from matplotlib.colors import to_hex, to_rgb
 
     share = min(share, 0.8)
-    return to_hex(tuple(c + (1 - c) * share for c in to_rgb(color)))
+    red, green, blue = (c + (1 - c) * share for c in to_rgb(color))
+    return to_hex((red, green, blue))

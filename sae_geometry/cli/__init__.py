@@ -1,0 +1,46 @@
+"""The command line: one thin command a verb, calling the public functions and printing what they return.
+
+A command parses, calls, prints. The result goes to stdout, everything else (what was resolved, progress, where files
+are) to stderr. Heavy imports wait until a command runs.
+"""
+
+from __future__ import annotations
+
+import typer
+
+from sae_geometry.cli import compare, demos, doctor, inspect, umap, within
+
+app = typer.Typer(
+    name="sae-geometry",
+    help="Did these two sparse autoencoders learn the same features? Exact geometric comparison of SAE dictionaries.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from sae_geometry import __version__
+
+        typer.echo(f"sae-geometry {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: bool = typer.Option(
+        False, "--version", help="Print the version and exit.", callback=_print_version, is_eager=True
+    ),
+) -> None:
+    """Did these two sparse autoencoders learn the same features? Exact geometric comparison of SAE dictionaries."""
+
+
+for command in (compare, within, umap, inspect, demos, doctor):
+    command.register(app)
+
+
+def main() -> None:
+    """Entry point of the `sae-geometry` program."""
+    app()

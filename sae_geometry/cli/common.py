@@ -1,0 +1,206 @@
+"""What every command shares: options, where output goes, how an error is told, bars on a terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, ParamSpec
+
+import typer
+
+if TYPE_CHECKING:
+    from sae_geometry.dictionary import Dictionary
+
+P = ParamSpec("P")
+
+FAILED, WRONG_USE, UNDER, INTERRUPTED = 1, 2, 3, 130
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Format = Literal["png", "pdf", "svg"]
+
+Run = Annotated[str, typer.Argument(metavar="RUN", help="An address: demo:NAME, a path, …; NAME=ADDRESS sets its label.")]
+Out = Annotated[
+    Path | None,
+    typer.Option("-o", "--out", metavar="DIR", help="Folder for the results. [default: a new one named after the inputs]"),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the folder's contents.")]
+Formats = Annotated[list[Format], typer.Option("--format", help="Figure format; may be given more than once.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as JSON on stdout.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Nothing on stderr but errors.")]
+OnDevice = Annotated[Device, typer.Option("--device", help="Where to compute; auto takes a GPU if there is one.")]
+Latents = Annotated[
+    Literal["alive", "all"], typer.Option("--latents", help="Drop latents known to be dead (alive), or keep all.")
+]
+Absolute = Annotated[bool, typer.Option("--absolute", help="Compare |cosine| instead of the signed cosine.")]
+AllowMismatch = Annotated[
+    bool, typer.Option("--allow-mismatch", help="Go on although model or hook point differ; every output says so.")
+]
+Offline = Annotated[bool, typer.Option("--offline", help="Touch no network: demos, local files and caches only.")]
+
+
+def told_in_one_sentence(command: Callable[P, None]) -> Callable[P, None]:
+    """Decorator: what goes wrong is one red line and an exit code; a traceback only with SAE_GEOMETRY_DEBUG=1."""
+
+    @wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except (typer.Exit, typer.Abort):
+            raise
+        except KeyboardInterrupt:
+            say_error("stopped; nothing was written")
+            raise typer.Exit(INTERRUPTED) from None
+        except Exception as error:
+            if os.environ.get("SAE_GEOMETRY_DEBUG") == "1":
+                raise
+            say_error(_sentence(error))
+            raise typer.Exit(_exit_code(error)) from None
+
+    return wrapped
+
+
+def say_error(text: str) -> None:
+    """One line on stderr, red on a terminal."""
+    typer.secho(f"error: {text}", fg=typer.colors.RED if _colorful() else None, err=True)
+
+
+class Speaker:
+    """Where a command's words go: results to stdout, the rest to stderr unless quiet."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet = quiet
+
+    def note(self, text: str) -> None:
+        """Say something on stderr."""
+        if not self.quiet:
+            typer.echo(text, err=True)
+
+    @contextmanager
+    def bar(self) -> Iterator[Callable[[str, float], None] | None]:
+        """A progress callback that draws bars on stderr, or None where stderr is no terminal or we are quiet."""
+        if self.quiet or not sys.stderr.isatty():
+            yield None
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+        with Progress(
+            TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
+            console=Console(stderr=True), transient=True,
+        ) as progress:  # fmt: skip
+            tasks: dict[str, TaskID] = {}
+
+            def tick(stage: str, share: float) -> None:
+                if stage not in tasks:
+                    tasks[stage] = progress.add_task(stage, total=1.0)
+                progress.update(tasks[stage], completed=share)
+
+            yield tick
+
+
+def load_all(
+    addresses: list[str], speaker: Speaker, *, latents: Literal["alive", "all"], device: Device, offline: bool
+) -> list[Dictionary]:
+    """Load dictionaries, saying what each address was resolved to and how many latents it keeps."""
+    from sae_geometry.sources import load
+
+    where = pick_device(device)
+    loaded = []
+    for address in addresses:
+        d = load(address, latents, offline=offline, echo=speaker.note)
+        speaker.note(f"{d.name}: {d.n_latents:,} × {d.d_in:,}, {d.alive.describe()}")
+        loaded.append(d if where == "cpu" else d.to(where))
+    return loaded
+
+
+def pick_device(device: Device) -> str:
+    """The torch device to compute on.
+
+    Raises:
+        ValueError: a device asked for that is not there.
+    """
+    import torch
+
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if device == "auto":
+        return "cuda" if there["cuda"] else "cpu"
+    if not there[device]:
+        raise ValueError(f"--device {device} is not available here; use --device auto or cpu")
+    return device
+
+
+def check_free(out: Path | None, overwrite: bool) -> None:
+    """Refuse a folder that is in use before any work is done, not after."""
+    if out is not None and not overwrite and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FileExistsError(f"{out} is not empty; give another folder with -o, or --overwrite to replace it")
+
+
+def results_folder(out: Path | None, command: str, names: list[str]) -> Path:
+    """`out`, or a new folder in the current one named after the command and its inputs."""
+    if out is not None:
+        return out
+    stem = "-".join([command, *(re.sub(r"[^\w.+-]+", "_", name).strip("_.") or "run" for name in names)])[:120]
+    folder, n = Path(stem), 2
+    while folder.exists():
+        folder, n = Path(f"{stem}-{n}"), n + 1
+    return folder
+
+
+def print_json(value: Any) -> None:
+    """Strict JSON on stdout."""
+    from sae_geometry.store import to_json
+
+    typer.echo(to_json(value))
+
+
+def print_saved(folder: Path, speaker: Speaker, as_json: bool) -> None:
+    """Say where the results are: on stdout, or on stderr when stdout is JSON."""
+    files = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+    text = f"saved to {folder}{os.sep}: {', '.join(files)}"
+    if as_json:
+        speaker.note(text)
+    else:
+        typer.echo(text)
+
+
+def command_line() -> str:
+    """The command as typed, for provenance."""
+    return shlex.join(["sae-geometry", *sys.argv[1:]])
+
+
+def summary_of(folder: Path) -> dict[str, Any]:
+    """The summary just written, to print exactly what is on disk."""
+    return dict(json.loads((folder / "summary.json").read_text(encoding="utf-8")))
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError) and error.filename:
+        return f"{error.filename} does not exist"
+    if isinstance(error, OSError) and error.strerror:
+        place = f"{error.filename}: " if error.filename else ""
+        return f"{place}{error.strerror.lower()}"
+    if isinstance(error, MemoryError):
+        return "out of memory; try --device cpu, or a machine with more"
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, ValueError | OSError | ImportError):
+        return text
+    return f"{type(error).__name__}: {text} (this looks like our mistake: SAE_GEOMETRY_DEBUG=1 shows where)"
+
+
+def _exit_code(error: Exception) -> int:
+    from sae_geometry.sources.errors import SourceError
+
+    if isinstance(error, SourceError) or not isinstance(error, ValueError | FileExistsError):
+        return FAILED
+    return WRONG_USE
+
+
+def _colorful() -> bool:
+    return sys.stderr.isatty() and "NO_COLOR" not in os.environ

@@ -1,0 +1,64 @@
+"""`sae-geometry compare A B`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from sae_geometry.cli import common as c
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("compare")(compare)
+
+
+@c.told_in_one_sentence
+def compare(
+    a: Annotated[str, typer.Argument(metavar="A", help="The first dictionary's address; NAME=ADDRESS sets its label.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The second dictionary's address.")],
+    matching: Annotated[
+        Literal["nearest", "mutual", "greedy", "optimal"],
+        typer.Option("--matching", help="How pairs are made; nearest lets two latents claim the same partner."),
+    ] = "nearest",
+    absolute: c.Absolute = False,
+    latents: c.Latents = "alive",
+    allow_mismatch: c.AllowMismatch = False,
+    fail_under: Annotated[
+        float | None,
+        typer.Option("--fail-under", metavar="X", help="Exit 3 if the mean similarity, either way, is below X."),
+    ] = None,
+    out: c.Out = None,
+    overwrite: c.Overwrite = False,
+    formats: c.Formats = ["png", "pdf"],  # noqa: B006
+    as_json: c.AsJson = False,
+    quiet: c.Quiet = False,
+    device: c.OnDevice = "auto",
+    offline: c.Offline = False,
+) -> None:
+    """Compare two dictionaries: every latent's partner, both directions, with and without double counting.
+
+    Writes matches.parquet, summary.json and figures/.
+    """
+    import sae_geometry as sg
+
+    c.check_free(out, overwrite)
+    speaker = c.Speaker(quiet)
+    left, right = c.load_all([a, b], speaker, latents=latents, device=device, offline=offline)
+    with speaker.bar() as progress:
+        result = sg.compare(
+            left, right, matching, signed=not absolute, allow_mismatch=allow_mismatch, progress=progress
+        )
+    folder = c.results_folder(out, "compare", [result.a.name, result.b.name])
+    sg.save(result, folder, command=c.command_line(), formats=formats, overwrite=overwrite)
+    if as_json:
+        c.print_json(c.summary_of(folder))
+    else:
+        paired = result.one_to_one()
+        typer.echo(repr(paired))
+    c.print_saved(folder, speaker, as_json)
+    reached = min(result.a_to_b.mmcs, result.b_to_a.mmcs)
+    if fail_under is not None and not reached >= fail_under:
+        c.say_error(f"mean similarity ({matching}) is {reached:.4f}, below --fail-under {fail_under}")
+        raise typer.Exit(c.UNDER)

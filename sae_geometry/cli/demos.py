@@ -1,0 +1,28 @@
+"""`sae-geometry demos`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import typer
+
+from sae_geometry.cli import common as c
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("demos")(demos)
+
+
+@c.told_in_one_sentence
+def demos(as_json: c.AsJson = False) -> None:
+    """List the dictionaries that come with the package."""
+    from sae_geometry.sources import demos as all_demos
+
+    records = all_demos()
+    if as_json:
+        c.print_json([asdict(r) for r in records])
+        return
+    width = max(len(r.address) for r in records)
+    for r in records:
+        typer.echo(f"{r.address:<{width}}  {r.n_latents:>5,} × {r.d_in}  {r.description}")

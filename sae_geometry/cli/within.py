@@ -1,0 +1,45 @@
+"""`sae-geometry within RUN`."""
+
+from __future__ import annotations
+
+import typer
+
+from sae_geometry.cli import common as c
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("within")(within)
+
+
+@c.told_in_one_sentence
+def within(
+    run: c.Run,
+    absolute: c.Absolute = False,
+    latents: c.Latents = "alive",
+    out: c.Out = None,
+    overwrite: c.Overwrite = False,
+    formats: c.Formats = ["png", "pdf"],  # noqa: B006
+    as_json: c.AsJson = False,
+    quiet: c.Quiet = False,
+    device: c.OnDevice = "auto",
+    offline: c.Offline = False,
+) -> None:
+    """How redundant is one dictionary: every latent's nearest other latent, itself excluded.
+
+    Writes matches.parquet, summary.json and figures/.
+    """
+    import sae_geometry as sg
+
+    c.check_free(out, overwrite)
+    speaker = c.Speaker(quiet)
+    [dictionary] = c.load_all([run], speaker, latents=latents, device=device, offline=offline)
+    with speaker.bar() as progress:
+        result = sg.compare_within(dictionary, signed=not absolute, progress=progress)
+    folder = c.results_folder(out, "within", [dictionary.name])
+    sg.save(result, folder, command=c.command_line(), formats=formats, overwrite=overwrite)
+    if as_json:
+        c.print_json(c.summary_of(folder))
+    else:
+        typer.echo(repr(result))
+    c.print_saved(folder, speaker, as_json)
