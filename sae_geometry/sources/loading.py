@@ -1,0 +1,100 @@
+"""`load`: from one line of text to a dictionary."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+from sae_geometry.dictionary import Dictionary
+from sae_geometry.sources.address import Address, parse
+from sae_geometry.sources.bundle import Bundle
+from sae_geometry.sources.demo import bundle_demo
+from sae_geometry.sources.errors import SourceError
+from sae_geometry.sources.local import bundle_local
+from sae_geometry.sources.reading import Latents, open_bundle, read_dictionary
+from sae_geometry.sources.sites import LatentAxis
+
+Echo = Callable[[str], None]
+
+
+class OrientationWarning(UserWarning):
+    """The axis that counts latents was assumed: the file alone cannot tell."""
+
+
+def load(
+    address: str | Path,
+    latents: Latents = "alive",
+    *,
+    name: str | None = None,
+    latent_axis: LatentAxis | None = None,
+    drop_bad: bool = False,
+    encoder: bool = True,
+    offline: bool = False,
+    echo: Echo | None = None,
+) -> Dictionary:
+    """The dictionary at an address.
+
+    Args:
+        address: `demo:NAME`, `wandb:entity/project/run[#file]`, `hf://org/repo[@rev][/path]`, `saelens:release/id`,
+            `paper:…`, a pasted wandb.ai or huggingface.co URL, or a local path. `::hook` (or `::layer=2`) picks one of
+            several dictionaries in a file; `NAME=` in front sets the label.
+        latents: "alive" drops the latents known to be dead (none if that is unknown); "all" keeps every one.
+        name: label; goes before one set by `NAME=`.
+        latent_axis: which axis of the stored decoder counts latents, where the file cannot tell.
+        drop_bad: drop latents whose decoder row is zero, NaN or infinite, and record them, instead of raising.
+        encoder: read the encoder too; False halves the memory.
+        offline: touch no network; what was fetched before is used.
+        echo: called with what the address was resolved to, one line at a time.
+
+    Returns:
+        Dictionary with float32 unit rows [n_latents, d_in] and the original latent ids.
+
+    Raises:
+        SourceError: a wrong or ambiguous address, nothing there, a damaged or hostile file; one sentence each.
+        ValueError: rows without a direction, unless `drop_bad`.
+
+    Example:
+        >>> import sae_geometry as sg
+        >>> d = sg.load("demo:local-seed0")
+        >>> d.n_latents, d.alive.n_total
+        (1491, 1536)
+    """
+    if latents not in ("alive", "all"):
+        raise ValueError(f"latents must be 'alive' or 'all'; got {latents!r}")
+    if latent_axis not in (None, 0, 1):
+        raise ValueError(f"latent_axis must be 0 or 1; got {latent_axis!r}")
+    parsed = parse_address(address)
+    bundle = resolve(parsed, offline=offline, echo=echo)
+    opened = open_bundle(bundle, latent_axis)
+    if echo is not None:
+        echo(f"{parsed.typed} → {bundle.address}{parsed.selection}")
+    dictionary = read_dictionary(
+        opened, parsed.selection, latents, name=name or parsed.label, drop_bad=drop_bad, encoder=encoder
+    )
+    for note in dictionary.notes:
+        if "latent_axis=" in note:
+            warnings.warn(f"{dictionary.address}: {note}", OrientationWarning, stacklevel=2)
+    return dictionary
+
+
+def parse_address(address: str | Path) -> Address:
+    """The address that text or a path spells; a `Path` is always local."""
+    if isinstance(address, Path):
+        return Address(str(address), "local", str(address))
+    return parse(address, lambda text: Path(text).expanduser().exists())
+
+
+def resolve(address: Address, *, offline: bool = False, echo: Echo | None = None) -> Bundle:
+    """The files that an address stands for, fetched if need be.
+
+    Raises:
+        SourceError: nothing there, or out of reach.
+    """
+    match address.scheme:
+        case "local":
+            return bundle_local(address)
+        case "demo":
+            return bundle_demo(address.place)
+        case _:
+            raise SourceError(f"{address.typed}: this version reads demo: addresses and local files")
