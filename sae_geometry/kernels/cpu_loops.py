@@ -7,9 +7,42 @@ from __future__ import annotations
 
 import numpy as np
 
-from sae_geometry.kernels.jit import MAX_IN_ANY_ORDER, compiled
+from sae_geometry.kernels.jit import MAX_IN_ANY_ORDER, SUMS_IN_ANY_ORDER, compiled
 
 GROUP = 64  # scores looked at together: a group whose maximum cannot enter a shortlist is skipped
+
+
+@compiled()
+def exact_dots_loop(x, y, rows, cols, out):  # type: ignore[no-untyped-def]
+    """out[p] = ⟨x[rows[p]], y[cols[p]]⟩ by halving with error-free sums: see `exact`, whose order this keeps."""
+    d = x.shape[1]
+    half = (d + 1) // 2
+    s = np.empty(half, dtype=np.float64)
+    e = np.empty(half, dtype=np.float64)
+    for p in range(rows.shape[0]):
+        u = x[rows[p]]
+        v = y[cols[p]]
+        _first_halving(u[: d - half], u[half:], v[: d - half], v[half:], s, e)
+        if d - half < half:
+            s[half - 1] = np.float64(u[half - 1]) * np.float64(v[half - 1])
+            e[half - 1] = 0.0
+        width = half
+        while width > 1:
+            h = (width + 1) // 2
+            _halve(s[: width - h], s[h:width], e[: width - h], e[h:width])
+            width = h
+        out[p] = s[0] + e[0]
+
+
+@compiled()
+def _first_halving(u_lo, u_hi, v_lo, v_hi, s, e):  # type: ignore[no-untyped-def]
+    for t in range(u_hi.shape[0]):
+        a = np.float64(u_lo[t]) * np.float64(v_lo[t])
+        b = np.float64(u_hi[t]) * np.float64(v_hi[t])
+        r = a + b
+        w = r - a
+        s[t] = r
+        e[t] = (a - (r - w)) + (b - w)
 
 
 @compiled()
@@ -18,31 +51,24 @@ def _halve(lo, hi, e_lo, e_hi):  # type: ignore[no-untyped-def]
         a = lo[t]
         b = hi[t]
         r = a + b
-        v = r - a
-        error = (a - (r - v)) + (b - v)
+        w = r - a
         lo[t] = r
-        e_lo[t] = (e_lo[t] + e_hi[t]) + error
+        e_lo[t] = (e_lo[t] + e_hi[t]) + ((a - (r - w)) + (b - w))
+
+
+@compiled(SUMS_IN_ANY_ORDER)
+def _float32_dot(u, v):  # type: ignore[no-untyped-def]
+    total = np.float32(0)
+    for t in range(u.shape[0]):
+        total += u[t] * v[t]
+    return total
 
 
 @compiled()
-def exact_dots_loop(x, y, rows, cols, out):  # type: ignore[no-untyped-def]
-    """out[p] = ⟨x[rows[p]], y[cols[p]]⟩ by halving with error-free sums: see `exact`."""
-    d = x.shape[1]
-    s = np.empty(d, dtype=np.float64)
-    e = np.empty(d, dtype=np.float64)
+def float32_dots_loop(x, y, rows, cols, out):  # type: ignore[no-untyped-def]
+    """out[p] = ⟨x[rows[p]], y[cols[p]]⟩ in float32, in whatever order is fastest: within γ_d ‖x‖‖y‖ of exact."""
     for p in range(rows.shape[0]):
-        u = x[rows[p]]
-        v = y[cols[p]]
-        for t in range(d):
-            s[t] = np.float64(u[t]) * np.float64(v[t])
-            e[t] = 0.0
-        width = d
-        while width > 1:
-            h = (width + 1) // 2
-            pairs = width - h
-            _halve(s[:pairs], s[h:width], e[:pairs], e[h:width])
-            width = h
-        out[p] = s[0] + e[0]
+        out[p] = _float32_dot(x[rows[p]], y[cols[p]])
 
 
 @compiled()
@@ -102,6 +128,14 @@ def scan_cols(block, row0, values, indices, peak):  # type: ignore[no-untyped-de
                 for r in range(r0, end):
                     if block[r, j] > values[j, last]:
                         _insert(values[j], indices[j], block[r, j], row0 + r)
+
+
+@compiled()
+def blank_lower(block, row0, col0):  # type: ignore[no-untyped-def]
+    """Set the scores at or below the diagonal of C (column ≤ row) to −inf in this block."""
+    n, m = block.shape
+    for i in range(max(0, col0 - row0), n):
+        block[i, : min(m, row0 + i - col0 + 1)] = -np.inf
 
 
 @compiled()

@@ -9,9 +9,11 @@ import numba
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-# Maxima may be taken in any order and no operand is NaN (the sweep refuses NaN); nothing else is relaxed, so sums keep
-# their order and infinities keep their meaning.
+# Maxima may be taken in any order and no operand is NaN (the sweep refuses NaN); nothing else is relaxed, so
+# infinities keep their meaning.
 MAX_IN_ANY_ORDER = {"nnan", "nsz"}
+# For float32 sums whose error bound holds in any order, with or without fused multiply-add.
+SUMS_IN_ANY_ORDER = {"nnan", "ninf", "nsz", "reassoc", "contract"}
 
 
 def compiled(fastmath: set[str] | bool = False) -> Callable[[F], F]:
@@ -19,8 +21,8 @@ def compiled(fastmath: set[str] | bool = False) -> Callable[[F], F]:
 
     def decorate(function: F) -> F:
         try:
-            return numba.njit(nogil=True, fastmath=fastmath, cache=True)(function)  # type: ignore[no-any-return]
+            return numba.njit(nogil=True, fastmath=fastmath, cache=True)(function)
         except RuntimeError:  # no writable place for the cache
-            return numba.njit(nogil=True, fastmath=fastmath)(function)  # type: ignore[no-any-return]
+            return numba.njit(nogil=True, fastmath=fastmath)(function)
 
     return decorate

@@ -8,14 +8,20 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float
 from torch import Tensor
 
-from sae_geometry.kernels.decide import Best, Scoring, decide, redo
-from sae_geometry.kernels.screen import Progress, Screen, Shortlist, Task, screen_cpu, screen_torch
+from sae_geometry.kernels.blocks import DEFAULT_MEMORY, Blocks, cpu_blocks, device_blocks, listing_bytes
+from sae_geometry.kernels.decide import Best, Scoring, decide
+from sae_geometry.kernels.error import row_norms
+from sae_geometry.kernels.redo import redo
+from sae_geometry.kernels.screen import Progress, Screen, Shortlist, Task
+from sae_geometry.kernels.screen_cpu import screen_cpu, shortlist_width
+from sae_geometry.kernels.screen_torch import screen_torch
 
 ScreenName = Literal["auto", "cpu", "torch"]
 MAX_K = 64
+_LARGEST = 2.0**126  # beyond this a float32 product or sum may overflow
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,8 @@ class SweepReport:
     rows_redone: int
     cols_redone: int
     seconds: float
+    blocks: tuple[int, int] = (0, 0)
+    threads: int = 1
 
 
 @dataclass(frozen=True)
@@ -46,22 +54,24 @@ class Sweep:
 
 def sweep(
     a: Float[Tensor, "n d"],
-    b: Float[Tensor, "m d"] | None = None,
+    b: Float[Tensor, "m d_b"] | None = None,
     k: int = 1,
     *,
     columns: bool = True,
     absolute: bool = False,
-    column_bias: Float64[Tensor, " m"] | None = None,
+    column_bias: Float[Tensor, " entries"] | None = None,
     screen: ScreenName = "auto",
     threads: int | None = None,
     progress: Progress | None = None,
+    blocks: tuple[int, int] | None = None,
+    memory: int = DEFAULT_MEMORY,
 ) -> Sweep:
     """The exact k best partners of every row, and of every column, of C = A·Bᵀ in one pass over its blocks.
 
     The score of (i, j) is the exact inner product of the float32 rows rounded to float64, its absolute value with
     `absolute=True`, minus `column_bias[j]` if a bias is given. The order is score descending, then index ascending, so
     the answer does not depend on block sizes, threads or device. With `b=None` the partners are looked for within A,
-    self excluded by index, at half the blocks.
+    self excluded by index, at half the blocks. The proof that the answer is exact is in README.md beside this file.
 
     Args:
         a: float32 [n, d].
@@ -72,13 +82,16 @@ def sweep(
         column_bias: float64 [m], subtracted from the score; rows only (`columns=False`).
         screen: "cpu" (compiled loops), "torch" (any device), or "auto".
         threads: CPU threads; all that torch was given if None.
-        progress: called with the share of the work done, in (0, 1].
+        progress: called with the share of the screen's blocks done, in (0, 1], from the thread that did the block.
+        blocks: rows and columns of a block; from caches and memory if None.
+        memory: bytes to stay below, above the inputs, results included.
 
     Returns:
         Sweep with `.rows`, `.cols` (`Best`: score, cosine, index) and `.report`.
 
     Raises:
-        ValueError: shapes, types or devices that do not fit, NaN or infinite entries, k out of range.
+        ValueError: shapes, types or devices that do not fit, NaN or infinite entries or rows so large that float32
+            products overflow, k out of range, a memory ceiling that cannot be kept.
 
     Example:
         >>> import torch
@@ -86,56 +99,49 @@ def sweep(
         >>> sweep(torch.eye(3), torch.eye(3).roll(1, 0)).rows.index.flatten().tolist()
         [1, 2, 0]
     """
-    _check(a, b, k, columns, column_bias)
     start = time.perf_counter()
+    a_norms, b_norms = _check(a, b, k, columns, column_bias)
+    a, b = a.detach().contiguous(), None if b is None else b.detach().contiguous()
     others = a if b is None else b
     bias = None if column_bias is None else column_bias.to(a.device)
-    n, m = a.shape[0], others.shape[0]
     run, name, why = _choose(screen, a)
-    epsilon = screening_error(a, others, bias)
-    width = k + 2 + k // 8
-    task = Task(a.contiguous(), None if b is None else b.contiguous(), width, columns, absolute, bias,
-                threads or cpu_threads(), progress)  # fmt: skip
+    workers = threads or cpu_threads()
+    size = _blocks(a, others, k, columns or b is None, workers, memory, run) if blocks is None else Blocks(*blocks)
+    task = Task(a, b, a_norms, b_norms, k, columns, absolute, bias, workers, size, progress)
     with torch.no_grad():
         row_lists, col_lists = run(task)
-        scoring = Scoring(absolute, bias, exclude_self=b is None)
-        rows, rows_redone = _settle(task.a, task.others, row_lists, k, epsilon, scoring)
+        rows, rows_redone = _settle(a, others, row_lists, k, Scoring(absolute, bias, exclude_self=b is None))
         cols, cols_redone = None, 0
         if col_lists is not None:
-            cols, cols_redone = _settle(task.others, task.a, col_lists, k, epsilon, Scoring(absolute))
-    seconds = time.perf_counter() - start
+            cols, cols_redone = _settle(others, a, col_lists, k, Scoring(absolute))
     report = SweepReport(
-        name, why, str(a.device), n, m, a.shape[1], k, epsilon, rows_redone, cols_redone, round(seconds, 4)
+        screen=name,
+        why=why,
+        device=str(a.device),
+        n_rows=a.shape[0],
+        n_cols=others.shape[0],
+        d_in=a.shape[1],
+        k=k,
+        epsilon=float(row_lists.epsilon.max()),
+        rows_redone=rows_redone,
+        cols_redone=cols_redone,
+        seconds=round(time.perf_counter() - start, 4),
+        blocks=(size.rows, size.cols),
+        threads=workers,
     )
     return Sweep(rows, cols, report)
 
 
-def screening_error(a: Tensor, b: Tensor, bias: Tensor | None) -> float:
-    """ε ≥ |float32 score − exact score| for every pair.
-
-    A float32 inner product of length d, summed in any order, with or without fused multiply-add, errs by at most
-    γ_d Σ|x_t y_t| ≤ γ_d ‖x‖‖y‖ with γ_d = d·u/(1 − d·u), u = 2⁻²⁴ (Higham, Accuracy and Stability of Numerical
-    Algorithms, §3.1). A bias adds its rounding to float32 and the subtraction's.
-    """
-    u, d = 2.0**-24, a.shape[1]
-    norms = float(_largest_norm(a) * _largest_norm(b))
-    epsilon = d * u / (1 - d * u) * norms + d * 2.0**-126
-    if bias is not None:
-        epsilon += 2.1 * u * (norms + float(bias.abs().max()))
-    return epsilon * (1 + 1e-6)
-
-
 def cpu_threads() -> int:
     """The CPU threads a sweep uses unless told: what torch was given, within what this process may use."""
-    return max(1, min(torch.get_num_threads(), len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 64))
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(torch.get_num_threads(), allowed))
 
 
-def _settle(
-    x: Tensor, y: Tensor, lists: Shortlist, k: int, epsilon: float, scoring: Scoring
-) -> tuple[Best, int]:
-    best, certified = decide(x, y, lists, k, epsilon, scoring)
+def _settle(x: Tensor, y: Tensor, lists: Shortlist, k: int, scoring: Scoring) -> tuple[Best, int]:
+    best, certified = decide(x, y, lists, k, scoring)
     failed = (~certified).nonzero().flatten()
-    return (redo(x, y, failed, best, epsilon, scoring) if failed.numel() else best), int(failed.numel())
+    return (redo(x, y, failed, best, scoring) if failed.numel() else best), int(failed.numel())
 
 
 def _choose(screen: ScreenName, a: Tensor) -> tuple[Screen, str, str]:
@@ -148,27 +154,35 @@ def _choose(screen: ScreenName, a: Tensor) -> tuple[Screen, str, str]:
     return screen_torch, "torch-float32", f"tensors are on {a.device}"
 
 
-def _largest_norm(x: Tensor) -> Tensor:
-    return torch.stack([torch.linalg.vector_norm(p.to(torch.float64), dim=1).max() for p in x.split(8192)]).max()
+def _blocks(a: Tensor, others: Tensor, k: int, columns: bool, threads: int, memory: int, run: Screen) -> Blocks:
+    n, m = a.shape[0], others.shape[0]
+    if run is screen_torch:
+        return device_blocks(n, m, k, memory if a.device.type == "cpu" else max(memory, 1 << 31))
+    spare = memory - listing_bytes(n, m, k, columns, threads, shortlist_width(k))
+    return cpu_blocks(n, m, threads, spare)
 
 
-def _check(a: Tensor, b: Tensor | None, k: int, columns: bool, bias: Tensor | None) -> None:
+def _check(a: Tensor, b: Tensor | None, k: int, columns: bool, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The norms of both sides' rows; raises for what a sweep cannot take."""
     if not 1 <= k <= MAX_K:
         raise ValueError(f"k must be in 1…{MAX_K}; got {k}")
+    norms: list[Tensor] = []
     for name, x in (("a", a), ("b", b)):
         if x is None:
+            norms.append(norms[0])
             continue
         if x.ndim != 2 or x.shape[0] == 0 or x.shape[1] == 0:
             raise ValueError(f"{name} must be [rows, width] and not empty; got shape {tuple(x.shape)}")
         if x.dtype != torch.float32:
             raise ValueError(f"{name} must be float32, the type of normalised directions; got {x.dtype}")
-        for start, part in zip(range(0, x.shape[0], 8192), x.split(8192), strict=True):
-            wrong = ~torch.isfinite(part).all(dim=1)
-            if wrong.any():
-                raise ValueError(f"{name} has NaN or infinite entries, first in row {start + int(wrong.nonzero()[0])}")
+        norms.append(row_norms(x))
+        wrong = ~torch.isfinite(norms[-1])
+        if wrong.any():
+            raise ValueError(f"{name} has NaN or infinite entries, first in row {int(wrong.nonzero()[0])}")
     if b is not None and (a.shape[1] != b.shape[1] or a.device != b.device):
         raise ValueError(f"a and b must share width and device; got {tuple(a.shape)} on {a.device} and "
                          f"{tuple(b.shape)} on {b.device}")  # fmt: skip
+    offset = 0.0
     if bias is not None:
         m = (a if b is None else b).shape[0]
         if columns and b is not None:
@@ -177,3 +191,8 @@ def _check(a: Tensor, b: Tensor | None, k: int, columns: bool, bias: Tensor | No
             raise ValueError("column_bias needs two dictionaries: within one, C − v is not symmetric")
         if bias.shape != (m,) or bias.dtype != torch.float64 or not bool(torch.isfinite(bias).all()):
             raise ValueError(f"column_bias must be {m} finite float64 numbers; got {bias.dtype} {tuple(bias.shape)}")
+        offset = float(bias.abs().max())
+    largest = float(norms[0].max()) * float(norms[1].max()) + offset
+    if largest > _LARGEST:
+        raise ValueError(f"scores up to {largest:.3g} overflow float32; scale the rows or the bias down")
+    return norms[0], norms[1]

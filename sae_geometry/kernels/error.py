@@ -1,0 +1,41 @@
+"""ε: proven bounds on how far a screened score can lie from the exact one. Derivations are in README.md here."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+U32 = 2.0**-24  # half the spacing of float32 numbers at 1
+TINY32 = 2.0**-126  # the smallest normal float32; below it, results may be flushed to zero
+SLACK = 1 + 1e-6  # covers the float64 rounding of the bounds themselves
+_CHUNK_ELEMENTS = 1 << 21
+
+
+def gamma(d: int) -> float:
+    """γ_d = d·u/(1 − d·u): a float32 sum of d terms errs by at most γ_d Σ|terms|, in any order, fused or not.
+
+    Higham, Accuracy and Stability of Numerical Algorithms (2002), §3.1 and §4.2.
+    """
+    if d >= 1 << 23:
+        raise ValueError(f"rows of width {d:,} are too long for float32 sums; the bound needs less than {1 << 23:,}")
+    return d * U32 / (1 - d * U32)
+
+
+def row_norms(x: Tensor) -> Float64[Tensor, " n"]:
+    """Euclidean norms in float64, a few rows at a time."""
+    step = max(1, _CHUNK_ELEMENTS // x.shape[1])
+    return torch.cat([torch.linalg.vector_norm(part, dim=1, dtype=torch.float64) for part in x.split(step)])
+
+
+def float32_error(norms: Float64[Tensor, " n"], largest: float, d: int, bias: float = 0.0) -> Float64[Tensor, " n"]:
+    """ε_i ≥ |float32 score − exact score| of row i with every column, given its norm and the largest of the columns'.
+
+    γ_d ‖x‖‖y‖ for the product, (1 + ‖x‖ + ‖y‖) d·2⁻¹²⁴ for entries, products and sums that underflow or are flushed
+    to zero, and, where the largest absolute bias is not 0, the rounding of the bias and of the subtraction.
+    """
+    reach = norms * largest
+    epsilon = gamma(d) * reach + d * 2.0**-124 * (1 + norms + largest)
+    if bias:
+        epsilon = epsilon + 2.1 * U32 * (reach + bias)
+    return epsilon * SLACK

@@ -1,0 +1,144 @@
+"""The CPU's screen: products of blocks, scanned by compiled loops while they are in cache, one thread a stripe of rows.
+
+What kind of product (`Operands`) is a choice: float32 here, int8 in `screen_int8`. Rows belong to the thread that
+computes their stripe; every thread keeps its own lists of columns, merged at the end.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sae_geometry.kernels.error import float32_error
+from sae_geometry.kernels.products import cpu_product, full_precision
+from sae_geometry.kernels.screen import Meter, Shortlist, Task, count_blocks, shortlist_of
+
+Lists = tuple[np.ndarray, np.ndarray]  # float32 [n, K] descending, int32 [n, K]
+
+
+class Operands(Protocol):
+    """Both dictionaries as one kind of product wants them."""
+
+    def scores(self, i0: int, i1: int, j0: int, j1: int, scratch: Tensor) -> Tensor:
+        """The screened float32 scores of a block, [i1 − i0, j1 − j0], contiguous, the caller's to overwrite."""
+        ...
+
+
+class Float32Operands:
+    """The rows themselves."""
+
+    def __init__(self, task: Task) -> None:
+        self._a, self._b, self._absolute = task.a, task.others, task.absolute
+        self._bias = None if task.column_bias is None else task.column_bias.to(torch.float32)
+        self._product, self.name = cpu_product()
+
+    def scores(self, i0: int, i1: int, j0: int, j1: int, scratch: Tensor) -> Tensor:
+        """See `Operands`."""
+        scores = self._product(self._a[i0:i1], self._b[j0:j1], scratch)
+        if self._absolute:
+            scores.abs_()
+        if self._bias is not None:
+            scores.sub_(self._bias[j0:j1])
+        return scores
+
+
+def screen_cpu(task: Task) -> tuple[Shortlist, Shortlist | None]:
+    """float32 products, each score within γ_d ‖x‖‖y‖ of exact."""
+    width = shortlist_width(task.k)
+    rows, cols = scan(task, Float32Operands(task), width)
+    row_epsilon, col_epsilon = float32_epsilons(task)
+    return listed(rows, row_epsilon), None if cols is None else listed(cols, col_epsilon)
+
+
+def shortlist_width(k: int) -> int:
+    """How many a float32 screen lists: k, and a few more so that near-ties at the k-th rarely need a second look."""
+    return k + 2 + k // 8
+
+
+def float32_epsilons(task: Task) -> tuple[Tensor, Tensor]:
+    """ε of a float32 product for every row and every column."""
+    d, a, b, bias = task.a.shape[1], task.a_norms, task.b_norms, task.largest_bias
+    return float32_error(a, float(b.max()), d, bias), float32_error(b, float(a.max()), d, bias)
+
+
+def listed(lists: Lists, epsilon: Tensor) -> Shortlist:
+    """The compiled loops' arrays as a `Shortlist`."""
+    return shortlist_of(torch.from_numpy(lists[0]), torch.from_numpy(lists[1].astype(np.int64)), epsilon)
+
+
+def scan(task: Task, operands: Operands, width: int) -> tuple[Lists, Lists | None]:
+    """The `width` best screened scores of every row, and of every column if the task asks for them."""
+    from sae_geometry.kernels import cpu_loops
+
+    n, m, block = task.a.shape[0], task.others.shape[0], task.blocks
+    starts = list(range(0, n, block.rows))[::-1]
+    threads = max(1, min(task.threads, len(starts)))
+    rows = _empty_lists(n, width)
+    cols = [_empty_lists(m, width) if task.columns or task.within else None for _ in range(threads)]
+    meter = Meter(task.progress, count_blocks(n, m, block, task.within))
+    stop = threading.Event()
+
+    def work(mine: Lists | None) -> None:
+        torch.set_num_threads(1)
+        scratch = torch.empty(block.rows * block.cols, dtype=torch.float32)
+        peak = np.empty(block.cols, dtype=np.float32)
+        while not stop.is_set():
+            try:
+                i0 = starts.pop()
+            except IndexError:
+                return
+            i1 = min(i0 + block.rows, n)
+            for j0 in range(i0 if task.within else 0, m, block.cols):
+                j1 = min(j0 + block.cols, m)
+                scores = operands.scores(i0, i1, j0, j1, scratch).numpy()
+                if task.within and j0 < i1:
+                    # Of the stripe's own triangle, the strictly upper part serves rows and columns alike.
+                    cpu_loops.blank_lower(scores, i0, j0)
+                cpu_loops.scan_rows(scores, j0, rows[0][i0:i1], rows[1][i0:i1])
+                if mine is not None:
+                    cpu_loops.scan_cols(scores, i0, mine[0][j0:j1], mine[1][j0:j1], peak)
+                meter.tick()
+                if stop.is_set():
+                    return
+
+    with _own_threads(), full_precision():
+        if threads == 1:
+            work(cols[0])
+        else:
+            with ThreadPoolExecutor(threads) as pool:
+                futures = [pool.submit(work, mine) for mine in cols]
+                try:
+                    wait(futures, return_when=FIRST_EXCEPTION)
+                finally:
+                    stop.set()
+                for future in futures:
+                    future.result()
+
+    lists = [c for c in cols if c is not None]
+    for more in lists[1:]:
+        cpu_loops.merge(*lists[0], *more)
+    if task.within:
+        cpu_loops.merge(*rows, *lists[0])
+        return rows, None
+    return rows, lists[0] if lists else None
+
+
+@contextmanager
+def _own_threads() -> Iterator[None]:
+    """Leave torch's thread count as it was: the workers set it to one each."""
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _empty_lists(n: int, width: int) -> Lists:
+    return np.full((n, width), -np.inf, dtype=np.float32), np.full((n, width), -1, dtype=np.int32)
