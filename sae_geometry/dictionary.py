@@ -71,6 +71,8 @@ class Dictionary:
             ordinary SAE d_encoder = d_in. A latent whose encoder row is zero keeps a zero row here.
         latent_ids: int64 [n_latents], the index each latent has in its file.
         decoder_norms: float32 [n_latents], Euclidean norms before normalisation, in the file's own units.
+        encoder_bias: float32 [n_latents], in the file's own units, or None.
+        decoder_bias: float32 [d_in], in the file's own units, or None.
         frequency: float64 [n_latents], share of tokens on which the latent fires, or None.
         alive_mask: bool [n_latents], or None when unknown.
         alive: what is known about dead latents, and from where.
@@ -89,6 +91,8 @@ class Dictionary:
     decoder_norms: Float[Tensor, " n_latents"]
     alive: Alive
     name: str
+    encoder_bias: Tensor | None = None
+    decoder_bias: Tensor | None = None
     frequency: Tensor | None = None
     alive_mask: Tensor | None = None
     hook_point: str | None = None
@@ -108,6 +112,8 @@ class Dictionary:
         name: str = "dictionary",
         hook_point: str | None = None,
         model: str | None = None,
+        encoder_bias: Any = None,
+        decoder_bias: Any = None,
         frequency: Any = None,
         alive: Any = None,
         alive_source: str = "given by the caller",
@@ -131,6 +137,8 @@ class Dictionary:
             encoder_latent_axis: which axis of `encoder` counts latents; the same as `latent_axis` unless said.
             name: label in tables and figures.
             hook_point, model, address, layout, metadata, notes: recorded as given.
+            encoder_bias: [n_latents], recorded as given.
+            decoder_bias: [d_in], recorded as given.
             frequency: [n_latents], share of tokens on which each latent fires.
             alive: bool [n_latents], or the ids of the alive latents. Recorded, not applied: see `keep_alive`.
             alive_source, n_tokens: where `alive` comes from, and over how many tokens it was counted.
@@ -162,7 +170,13 @@ class Dictionary:
             encoder_directions[bad_encoder] = 0.0
         if bad.any() and not drop_bad:
             raise ValueError(_bad_rows_message(name, w, bad))
-        freq = None if frequency is None else _per_latent(frequency, n, "frequency").to(torch.float64)
+        b_enc = None if encoder_bias is None else _vector(encoder_bias, n, "encoder_bias", "latents").to(torch.float32)
+        b_dec = (
+            None
+            if decoder_bias is None
+            else _vector(decoder_bias, w.shape[1], "decoder_bias", "coordinates").to(torch.float32)
+        )
+        freq = None if frequency is None else _vector(frequency, n, "frequency", "latents").to(torch.float64)
         mask = None if alive is None else _alive_mask(alive, n)
         if mask is None and freq is not None:
             mask, alive_source = freq > 0, "frequency > 0"
@@ -178,6 +192,8 @@ class Dictionary:
                 n_tokens=n_tokens,
             ),
             name=name,
+            encoder_bias=b_enc,
+            decoder_bias=b_dec,
             frequency=freq,
             alive_mask=mask,
             hook_point=hook_point,
@@ -249,6 +265,7 @@ class Dictionary:
             encoder_directions=pick(self.encoder_directions),
             latent_ids=self.latent_ids[rows],
             decoder_norms=self.decoder_norms[rows.to(self.decoder_norms.device)],
+            encoder_bias=pick(self.encoder_bias),
             frequency=pick(self.frequency),
             alive_mask=pick(self.alive_mask),
         )
@@ -372,17 +389,17 @@ def _some_ids(ids: Sequence[int]) -> str:
     return shown + (f" and {len(ids) - _MAX_NAMED:,} more" if len(ids) > _MAX_NAMED else "")
 
 
-def _per_latent(values: Any, n: int, what: str) -> Tensor:
+def _vector(values: Any, n: int, what: str, of: str) -> Tensor:
     t = values.detach().cpu() if isinstance(values, Tensor) else torch.as_tensor(np.asarray(values))
     if t.shape != (n,):
-        raise ValueError(f"{what} must have one entry for each of the {n:,} latents; got shape {tuple(t.shape)}")
+        raise ValueError(f"{what} must have one entry for each of the {n:,} {of}; got shape {tuple(t.shape)}")
     return t
 
 
 def _alive_mask(alive: Any, n: int) -> Tensor:
     t = alive.detach().cpu() if isinstance(alive, Tensor) else torch.as_tensor(np.asarray(alive))
     if t.dtype == torch.bool:
-        return _per_latent(t, n, "alive")
+        return _vector(t, n, "alive", "latents")
     ids = t.to(torch.int64).flatten()
     if ids.numel() and (int(ids.min()) < 0 or int(ids.max()) >= n):
         raise ValueError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -116,7 +116,7 @@ def read_dictionary(
     decoder_slabs = _chosen(site.decoder, site, selection, bundle.address)
     shared = site.decoder and {s.out for s in site.encoder} == {s.out for s in site.decoder}
     encoder_slabs = _chosen(site.encoder, site, selection, bundle.address) if shared else site.encoder
-    space = space_of(site, opened.config, bundle.where)
+    space = space_of(site, opened.config, bundle.where, [s.out for s in decoder_slabs])
     lives = _lives(opened, site, space.reads)
     notes = [*bundle.notes, *(n for n in (site.layout.note, site.assumed) if n)]
     if len(decoder_slabs) > 1:
@@ -124,13 +124,16 @@ def read_dictionary(
         notes.append(f"each row is the concatenation of {site.layout.out}s {outs}, normalised as a whole")
     if is_transcoder(site, opened.config):
         notes.append("a transcoder: the decoder lives in output space")
+    decoder = _joined_slabs(opened.file, decoder_slabs)
     dictionary = Dictionary.from_decoder(
-        _joined_slabs(opened.file, decoder_slabs),
+        decoder,
         latent_axis=0,
         encoder=_joined_slabs(opened.file, encoder_slabs) if encoder and encoder_slabs else None,
         name=name or bundle.name,
         hook_point=space.reads if len(decoder_slabs) > 1 else space.writes or space.reads,
         model=space.model,
+        encoder_bias=_bias(opened.file, site.encoder_bias, site.n_latents, [site.source]),
+        decoder_bias=_bias(opened.file, site.decoder_bias, decoder.shape[1], [s.index for s in decoder_slabs]),
         frequency=lives.frequency,
         alive=lives.alive,
         alive_source=lives.source,
@@ -180,6 +183,16 @@ def _slab(tensor: Tensor, slab: Slab) -> Float[Tensor, "n_latents width"]:
         tensor = tensor.select(axes.index("o"), slab.index)
         axes = axes.replace("o", "")
     return tensor if axes == "nd" else tensor.T
+
+
+def _bias(file: TensorFile, key: str | None, n: int, rows: Sequence[int | None]) -> Tensor | None:
+    """A bias of `n` numbers, from a stack of biases by row; None where the file's does not fit."""
+    if key is None:
+        return None
+    bias = file.read(key)
+    if bias.ndim == 2 and all(i is not None and i < bias.shape[0] for i in rows):
+        bias = bias[[i for i in rows if i is not None]].flatten()
+    return bias.clone() if bias.shape == (n,) and bias.is_floating_point() else None
 
 
 def _lives(opened: Opened, site: Site, hook: str | None) -> Frequencies:

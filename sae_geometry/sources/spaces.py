@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,13 +32,14 @@ class Space:
     model: str | None
 
 
-def space_of(site: Site, config: Mapping[str, Any], where: str) -> Space:
+def space_of(site: Site, config: Mapping[str, Any], where: str, outs: Sequence[int | None] = ()) -> Space:
     """The space of one dictionary.
 
     Args:
         site: which dictionary.
         config: the configuration beside the weights.
         where: the path of the weights file, after its repository's name if it came from one.
+        outs: the outputs of a cross-layer decoder that are read; one alone is where it writes.
     """
     reads = site.hook or first(config, _HOOK_IN, str) or _from_trainer(config) or _from_path(site, where)
     writes = first(config, _HOOK_OUT, str)
@@ -46,8 +47,9 @@ def space_of(site: Site, config: Mapping[str, Any], where: str) -> Space:
     feature_in, feature_out = lookup(config, "feature_input_hook"), lookup(config, "feature_output_hook")
     if isinstance(feature_in, str) and layer is not None:
         reads = f"blocks.{layer}.{feature_in}"
-        if isinstance(feature_out, str) and site.source is None:
-            writes = f"blocks.{layer}.{feature_out}"
+        target = layer if site.source is None else outs[0] if len(outs) == 1 else None
+        if isinstance(feature_out, str) and target is not None:
+            writes = f"blocks.{target}.{feature_out}"
     return Space(reads, None if writes == reads else writes, first(config, _MODEL, str))
 
 
