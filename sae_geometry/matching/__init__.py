@@ -2,5 +2,6 @@
 
 from sae_geometry.matching.assignment import Assignment, Certificate, OneToOne, Progress, Step
 from sae_geometry.matching.match import match
+from sae_geometry.matching.verify import verify
 
-__all__ = ["Assignment", "Certificate", "OneToOne", "Progress", "Step", "match"]
+__all__ = ["Assignment", "Certificate", "OneToOne", "Progress", "Step", "match", "verify"]

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 OneToOne = Literal["mutual", "greedy", "optimal"]
-Stopped = Literal["optimal", "max_gap", "time_budget", "interrupted", "stalled"]
+Stopped = Literal["optimal", "max_gap", "time_budget", "interrupted"]
 
 
 @dataclass(frozen=True)
@@ -34,23 +34,24 @@ Progress = Callable[[Step], None]
 class Certificate:
     """How far from optimal a matching can be, proven by prices rather than by trust in a solver.
 
-    With w_ij = S_ij − t (t = `min_similarity`, 0 when there is none) and any u, v with u_i + v_j ≥ w_ij for every pair,
-    no matching is worth more than Σ u_i + Σ v_j = `bound`. (Prices of a side whose members may stay unmatched are ≥ 0.)
+    For prices u, v with u_i + v_j ≥ S_ij for every pair, and not negative on a side whose members may stay unmatched,
+    no matching is worth more than Σ u_i + Σ v_j. With `min_similarity` t a matching is worth Σ (S_ij − t) over its
+    pairs, u_i ≥ t, v_j ≥ 0, and the bound is Σ (u_i − t) + Σ v_j.
 
     Attributes:
-        value: Σ w_ij over the matched pairs.
-        bound: an upper bound on the value of every matching, `slack` included.
-        gap: max(bound − value, 0), absolute.
-        relative_gap: gap / max(|value|, 1e-300).
+        value: the worth of the matching: Σ S_ij, or Σ (S_ij − t).
+        bound: no matching is worth more; `slack` is included.
+        gap: bound − value: how much better another matching could be.
+        relative_gap: gap / max(|value|, 1).
         slack: the part of `bound` that pays for float64 rounding.
-        certified: the gap is no more than rounding: ≤ 1e-12 · max(1, number of pairs that can be matched).
+        certified: the gap is nothing but rounding: at most 1e-12 for each pair that can be made.
         rounds: restricted problems solved.
-        edges_per_row: mean number of candidate pairs a row had at the end.
-        sweeps: sweeps made, in multiples of one over all of C (parts count as their share of the pairs).
-        seconds: wall time in all; solver_seconds: of it, in the restricted problems.
-        stopped: why it ended.
+        edges_per_row: listed pairs per row of the side that must be matched, at the end.
+        sweeps: pairs swept, in multiples of all n·m.
+        seconds: wall time in all; solver_seconds: of it, in the restricted problems (always on the CPU).
+        stopped: "optimal", or what ended it early.
         row_duals, column_duals: u float64 [n] and v float64 [m], to be checked by `verify`.
-        min_similarity: t, or None when every row of the smaller side is matched.
+        min_similarity: t, or None when min(n, m) pairs are made.
     """
 
     value: float

@@ -52,7 +52,7 @@ def greedy_partners(
     nearest: Sweep | None = None,
     threads: int | None = None,
     progress: Callable[[float], None] | None = None,
-) -> Int64[np.ndarray, " n"]:
+) -> tuple[Int64[np.ndarray, " n"], int]:
     """Sequential greedy over all pairs by (score descending, row ascending, column ascending), exactly.
 
     Rounds of locally dominant pairs over lists of the k best; a row or column whose list is spent asks again, among
@@ -66,11 +66,12 @@ def greedy_partners(
         progress: called with the share of pairs joined, in [0, 1].
 
     Returns:
-        int64 [n]: the partner of every row, −1 for the n − m left over when n > m.
+        int64 [n]: the partner of every row, −1 for the n − m left over when n > m; and the number of pairs swept.
     """
     from sae_geometry.matching.greedy_loops import join_dominant
 
     start = nearest or sweep(a, b, _FIRST_K, absolute=absolute, threads=threads)
+    swept = 0 if nearest is not None else a.shape[0] * b.shape[0]
     assert start.cols is not None, "greedy needs the columns' lists too"
     rows, cols = Lists.of(start.rows.index), Lists.of(start.cols.index)
     partner = np.full(a.shape[0], -1, dtype=np.int64)
@@ -82,9 +83,24 @@ def greedy_partners(
         if progress is not None:
             progress(1 - min(free_rows.size, free_cols.size) / min(partner.size, owner.size))
         if free_rows.size == 0 or free_cols.size == 0:
-            return partner
-        _ask_again(a, b, rows, cols, free_rows, free_cols, k, absolute, threads)
+            return partner, swept
+        swept += _ask_again(a, b, rows, cols, free_rows, free_cols, k, absolute, threads)
         k = min(2 * k, MAX_K)
+
+
+def quick_partners(lists: Sweep) -> Int64[np.ndarray, " n"]:
+    """A matching of min(n, m) pairs from finished lists alone: dominant rounds, then whoever is left, in order."""
+    from sae_geometry.matching.greedy_loops import join_dominant
+
+    assert lists.cols is not None, "a two-sided sweep is needed"
+    rows, cols = Lists.of(lists.rows.index), Lists.of(lists.cols.index)
+    partner = np.full(rows.at.size, -1, dtype=np.int64)
+    owner = np.full(cols.at.size, -1, dtype=np.int64)
+    join_dominant(rows.partners, rows.at, cols.partners, cols.at, partner, owner)
+    free_rows, free_cols = np.flatnonzero(partner < 0), np.flatnonzero(owner < 0)
+    pairs = min(free_rows.size, free_cols.size)
+    partner[free_rows[:pairs]] = free_cols[:pairs]
+    return partner
 
 
 def _ask_again(
@@ -97,8 +113,11 @@ def _ask_again(
     k: int,
     absolute: bool,
     threads: int | None,
-) -> None:
-    """New lists, among the unmatched, for whoever has spent theirs: one two-sided sweep, or one for each side."""
+) -> int:
+    """New lists, among the unmatched, for whoever has spent theirs: one two-sided sweep, or one for each side.
+
+    Returns the number of pairs swept.
+    """
     ask_rows, ask_cols = rows.spent(free_rows), cols.spent(free_cols)
     assert ask_rows.size + ask_cols.size > 0, "the best remaining pair is dominant, so somebody's list was spent"
     free_a, free_b = _take(a, free_rows), _take(b, free_cols)
@@ -108,7 +127,7 @@ def _ask_again(
         assert found.cols is not None
         rows.replace(free_rows, _renamed(found.rows.index, free_cols))
         cols.replace(free_cols, _renamed(found.cols.index, free_rows))
-        return
+        return free_rows.size * free_cols.size
     for side, ask, own, theirs, names in (
         (rows, ask_rows, a, free_b, free_cols),
         (cols, ask_cols, b, free_a, free_rows),
@@ -116,6 +135,7 @@ def _ask_again(
         if ask.size:
             one = sweep(_take(own, ask), theirs, k, columns=False, absolute=absolute, threads=threads)
             side.replace(ask, _renamed(one.rows.index, names))
+    return int(each)
 
 
 def _take(x: Tensor, members: Int64[np.ndarray, " some"]) -> Tensor:

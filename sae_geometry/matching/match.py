@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import get_args
 
 import numpy as np
@@ -11,9 +12,9 @@ from torch import Tensor
 
 from sae_geometry.kernels.sweep import Sweep, sweep
 from sae_geometry.matching.assignment import Assignment, OneToOne, Progress, Step, matched_sum
-from sae_geometry.matching.dense import dense_partners
 from sae_geometry.matching.greedy import greedy_partners
 from sae_geometry.matching.mutual import mutual_partners
+from sae_geometry.matching.optimal import Budget, optimal_partners
 from sae_geometry.matching.pairs import partner_cosines
 
 
@@ -23,6 +24,9 @@ def match(
     method: OneToOne,
     *,
     absolute: bool = False,
+    min_similarity: float | None = None,
+    max_gap: float = 0.0,
+    time_budget: float = math.inf,
     nearest: Sweep | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
@@ -33,19 +37,27 @@ def match(
 
     * "mutual": i and j are each other's nearest in the canonical order (score descending, index ascending).
     * "greedy": the best remaining pair first, by (score descending, row ascending, column ascending); min(n, m) pairs.
-    * "optimal": the greatest total Σ S_ij over all ways of matching min(n, m) pairs (the assignment problem).
+    * "optimal": the greatest total Σ S_ij over all ways of matching min(n, m) pairs (the assignment problem); with
+      `min_similarity=t` the greatest Σ (S_ij − t) over all matchings of any size, so that leaving a pair out is worth t
+      and no pair below t is made. The result carries a certificate; where several matchings are optimal, one of them
+      is returned, always the same.
+
+    The sweeps run where the tensors are; the optimal matching's solver runs on the CPU.
 
     Args:
         a: float32 [n, d].
         b: float32 [m, d] on the same device.
         method: which of the three.
         absolute: rank by |cosine|.
+        min_similarity: t above, for "optimal".
+        max_gap: stop "optimal" once its relative gap is proven to be at most this.
+        time_budget: stop "optimal" after about so many seconds, but not before its first sweep is done.
         nearest: a finished sweep of a against b with both sides and the same `absolute`, any k; saves its time.
         threads: CPU threads of the sweeps; all that torch was given if None.
-        progress: called with a `Step` now and then.
+        progress: called with a `Step` now and then, from the threads of the sweep too.
 
     Returns:
-        Assignment.
+        Assignment. Ctrl-C during "optimal" returns the best matching so far with its gap, once the first sweep is done.
 
     Raises:
         ValueError: an unknown method, tensors the sweep refuses, or a `nearest` that is not of these tensors.
@@ -58,19 +70,31 @@ def match(
     """
     if method not in get_args(OneToOne):
         raise ValueError(f"a one-to-one matching is one of {', '.join(get_args(OneToOne))}; got {method!r}")
+    if method != "optimal" and (min_similarity is not None or max_gap > 0 or time_budget < math.inf):
+        raise ValueError(
+            f"min_similarity, max_gap and time_budget are for 'optimal'; the pairs of a {method} matching can be cut "
+            "at a similarity afterwards, which changes none of the others"
+        )
+    if min_similarity is not None and not math.isfinite(min_similarity):
+        raise ValueError(f"min_similarity must be a finite number; got {min_similarity}")
+    if not (max_gap >= 0 and time_budget >= 0):
+        raise ValueError(f"max_gap and time_budget must not be negative; got {max_gap} and {time_budget}")
     if nearest is not None:
         _check_nearest(nearest, a, b, absolute)
+    certificate = None
     if method == "optimal":
-        partner = dense_partners(a, b, absolute=absolute)
+        budget = Budget(max_gap, time_budget)
+        partner, certificate = optimal_partners(a, b, absolute=absolute, min_similarity=min_similarity, budget=budget,
+                                                nearest=nearest, threads=threads, progress=progress)  # fmt: skip
     elif method == "greedy":
         share = None if progress is None else lambda done: progress(Step("greedy", done))
-        partner = greedy_partners(a, b, absolute=absolute, nearest=nearest, threads=threads, progress=share)
+        partner, _ = greedy_partners(a, b, absolute=absolute, nearest=nearest, threads=threads, progress=share)
     else:
         share = None if progress is None else lambda done: progress(Step("candidates", done))
         partner = mutual_partners(nearest or sweep(a, b, absolute=absolute, threads=threads, progress=share))
     cosine = partner_cosines(a, b, partner)
     total = matched_sum(np.abs(cosine) if absolute else cosine)
-    return Assignment(partner, cosine, method, absolute, int((partner >= 0).sum()), total)
+    return Assignment(partner, cosine, method, absolute, int((partner >= 0).sum()), total, certificate)
 
 
 def _check_nearest(nearest: Sweep, a: Tensor, b: Tensor, absolute: bool) -> None:

@@ -1,0 +1,295 @@
+"""The optimal matching by column generation: a small problem solved exactly, then proof or the pairs it missed.
+
+The mathematics is in README.md here. In short: solve over listed pairs only; sweep max_j(S_ij − v_j) for the rows in
+doubt, which either shows that the prices hold for every pair, and so proves the matching optimal, or names the pairs to
+list. At any moment the prices bound what any matching is worth, so stopping early still gives a gap.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor
+
+from sae_geometry.kernels.decide import Best
+from sae_geometry.kernels.sweep import Sweep, sweep
+from sae_geometry.matching.assignment import Certificate, Progress, Step, Stopped
+from sae_geometry.matching.bound import Terms, gap_of
+from sae_geometry.matching.greedy import greedy_partners, quick_partners
+from sae_geometry.matching.pairs import pair_cosines
+from sae_geometry.matching.restricted import Restricted
+from sae_geometry.matching.unlisted import Unlisted
+
+CANDIDATES = 32  # best columns listed for every row, half as many rows for every column
+MORE = 16  # columns looked at for a row whose price is in doubt
+ROUNDING = 1e-12  # a gap for each pair that float64 sums of this length cannot tell from zero
+
+
+class _OutOfTimeError(Exception):
+    pass
+
+
+@dataclass(frozen=True)
+class Budget:
+    """When to stop before the proof is complete: at a relative gap, or after some seconds."""
+
+    max_gap: float = 0.0
+    seconds: float = math.inf
+
+
+@dataclass(frozen=True)
+class _Matching:
+    partner: Int64[np.ndarray, " n"]
+    score: Float64[np.ndarray, " n"]
+    value: float
+
+
+@dataclass(frozen=True)
+class _Prices:
+    upper: Float64[np.ndarray, " n"]
+    v: Float64[np.ndarray, " m"]
+    bound: float
+
+
+def optimal_partners(
+    a: Float[Tensor, "n d"],
+    b: Float[Tensor, "m d"],
+    *,
+    absolute: bool = False,
+    min_similarity: float | None = None,
+    budget: Budget | None = None,
+    nearest: Sweep | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> tuple[Int64[np.ndarray, " n"], Certificate]:
+    """The matching of greatest total score and its certificate, without the n×m matrix: see `match`."""
+    budget = budget or Budget()
+    if a.shape[0] > b.shape[0] and min_similarity is None:
+        turned = None if nearest is None or nearest.cols is None else Sweep(nearest.cols, nearest.rows, nearest.report)
+        return _Run(b, a, absolute, None, budget, threads, progress).go(turned).answer(turned=True)
+    run = _Run(a, b, absolute, min_similarity, budget, threads, progress)
+    return run.go(nearest).answer(turned=False)
+
+
+class _Run:
+    """One column generation. Rows are the side that must be matched, if one must.
+
+    `best` and `proof` are replaced whole, so that whatever interrupts, they are a matching and a valid bound.
+    """
+
+    def __init__(
+        self,
+        a: Tensor,
+        b: Tensor,
+        absolute: bool,
+        min_similarity: float | None,
+        budget: Budget,
+        threads: int | None,
+        progress: Progress | None,
+    ) -> None:
+        self.a, self.b, self.absolute, self.threads, self.progress = a, b, absolute, threads, progress
+        self.n, self.m = a.shape[0], b.shape[0]
+        self.min_similarity, self.budget = min_similarity, budget
+        self.terms = Terms.of(self.n, self.m, min_similarity)
+        self.master = Restricted(self.n, self.m, self.terms.row_option, self.terms.column_option)
+        self.best: _Matching | None = None
+        self.proof: _Prices | None = None
+        self.relative_gap = math.inf
+        self.rounds, self.pairs_swept, self.solver_seconds = 0, 0, 0.0
+        self.stopped: Stopped = "optimal"
+        self.start = time.perf_counter()
+
+    def go(self, nearest: Sweep | None) -> _Run:
+        """Until proven, or the budget is spent, or Ctrl-C (which counts from the end of the first sweep on)."""
+        lists = self._list_candidates(nearest)
+        try:
+            self._list_a_matching(lists)
+            self._rounds()
+            return self
+        except KeyboardInterrupt:
+            self.stopped = "interrupted"
+        except _OutOfTimeError:
+            self.stopped = "time_budget"
+        if self.min_similarity is not None:
+            self._keep(self.master.mate.copy())
+        elif self.best is None:
+            self._keep(quick_partners(lists))
+        self._prove()
+        return self
+
+    def _rounds(self) -> None:
+        while True:
+            self._solve()
+            self._prove()
+            if self._good_enough() or not self._certify() or self._good_enough():
+                return
+
+    def _good_enough(self) -> bool:
+        if self.relative_gap > self.budget.max_gap:
+            return False
+        self.stopped = "max_gap"
+        return True
+
+    def _list_candidates(self, nearest: Sweep | None) -> Sweep:
+        if nearest is None or nearest.rows.index.shape[1] < CANDIDATES // 2:
+            nearest = sweep(self.a, self.b, CANDIDATES, absolute=self.absolute, threads=self.threads,
+                            progress=lambda share: self._step("candidates", share))  # fmt: skip
+            self.pairs_swept += self.n * self.m
+        assert nearest.cols is not None
+        self._add(np.arange(self.n), nearest.rows, turned=False)
+        half = slice(0, max(1, nearest.cols.index.shape[1] // 2))
+        cols = Best(nearest.cols.score[:, half], nearest.cols.cosine[:, half], nearest.cols.index[:, half])
+        self._add(np.arange(self.m), cols, turned=True)
+        self.unlisted = Unlisted(_last(nearest.rows), self.master.v)
+        self._prove()
+        return nearest
+
+    def _list_a_matching(self, lists: Sweep) -> None:
+        """Where rows must be matched, a matching among the listed pairs makes sure that they can be."""
+        if self.min_similarity is not None:
+            self._keep(self.master.mate.copy())
+            return
+        partner, swept = greedy_partners(self.a, self.b, absolute=self.absolute, nearest=lists, threads=self.threads,
+                                         progress=self._tick("greedy"))  # fmt: skip
+        self.pairs_swept += swept
+        kept = self._keep(partner)
+        self.master.add(np.arange(self.n), partner, kept.score)
+
+    def _solve(self) -> None:
+        begun = time.perf_counter()
+        self.rounds += 1
+        try:
+            for share in self.master.solve(self._tolerance()):
+                self._tick("solve")(share)
+        finally:
+            self.solver_seconds += time.perf_counter() - begun
+        self._keep(self.master.mate.copy())
+
+    def _certify(self) -> bool:
+        """Sweep the rows whose prices are in doubt. False if no new pair turned up: the prices hold for all."""
+        fallen = self.unlisted.fallen(self.master.v)
+        new = 0
+        if fallen.size:
+            everyone = np.arange(self.n)
+            found = self._sweep(everyone, fallen)
+            new += self._add(everyone, found, turned=False)
+            self.unlisted.columns_swept(fallen, _last(found), self.master.v)
+        doubt = np.flatnonzero(self.unlisted.at(self.master.v) > self.master.best_listed() + self._tolerance())
+        if doubt.size:
+            found = self._sweep(doubt, np.arange(self.m))
+            new += self._add(doubt, found, turned=False)
+            self.unlisted.rows_swept(doubt, _last(found), self.master.v)
+        self._prove()
+        return new > 0
+
+    def _sweep(self, rows: Int64[np.ndarray, " some"], cols: Int64[np.ndarray, " few"]) -> Best:
+        """The best of S_ij − v_j for these rows among these columns, column indices of the whole."""
+        bias = torch.from_numpy(self.master.v[cols]).to(self.a.device)
+        found = sweep(_take(self.a, rows), _take(self.b, cols), MORE, columns=False, absolute=self.absolute,
+                      column_bias=bias, threads=self.threads, progress=self._tick("certify")).rows  # fmt: skip
+        self.pairs_swept += rows.size * cols.size
+        names = torch.from_numpy(cols).to(found.index.device)
+        index = torch.where(found.index >= 0, names[found.index.clamp(min=0)], -1)
+        return Best(found.score, found.cosine, index)
+
+    def _add(self, members: Int64[np.ndarray, " some"], best: Best, *, turned: bool) -> int:
+        """List the pairs of `members` (rows, or columns if `turned`) with their best. Returns how many were new."""
+        index, cosine = best.index.cpu().numpy(), best.cosine.cpu().numpy()
+        score = np.abs(cosine) if self.absolute else cosine
+        use = index >= 0
+        if self.min_similarity is not None:
+            use &= score > self.min_similarity
+        mine = np.broadcast_to(members[:, None], index.shape)[use]
+        rows, cols = (index[use], mine) if turned else (mine, index[use])
+        return self.master.add(rows, cols, score[use])
+
+    def _prove(self) -> None:
+        """Keep this moment's prices if their bound is the lowest so far."""
+        v = self.master.v.copy()
+        upper = np.maximum(self.master.best_listed(), self.unlisted.at(v))
+        bound = gap_of(np.full(self.n, np.nan), upper, v, self.terms).bound
+        if self.proof is None or bound < self.proof.bound:
+            self.proof = _Prices(upper, v, bound)
+        self._measure()
+
+    def _keep(self, partner: Int64[np.ndarray, " n"]) -> _Matching:
+        """Keep this matching if it is worth the most so far."""
+        assert self.proof is not None
+        rows = np.flatnonzero(partner >= 0)
+        cosine = pair_cosines(self.a, self.b, rows, partner[rows])
+        score = np.full(self.n, np.nan)
+        score[rows] = np.abs(cosine) if self.absolute else cosine
+        found = _Matching(partner, score, gap_of(score, self.proof.upper, self.proof.v, self.terms).value)
+        if self.best is None or found.value >= self.best.value:
+            self.best = found
+        self._measure()
+        return found
+
+    def _measure(self) -> None:
+        if self.best is not None and self.proof is not None:
+            self.relative_gap = gap_of(self.best.score, self.proof.upper, self.proof.v, self.terms).relative
+
+    def _tolerance(self) -> float:
+        """Differences of prices and scores below this are rounding."""
+        return 2.0**-50 * (1.0 + float(np.abs(self.master.v).max()))
+
+    def _tick(self, stage: str) -> Callable[[float], None]:
+        def tick(share: float) -> None:
+            self._step(stage, share)
+            if time.perf_counter() - self.start > self.budget.seconds:
+                raise _OutOfTimeError
+
+        return tick
+
+    def _step(self, stage: str, share: float) -> None:
+        if self.progress is not None:
+            self.progress(Step(stage, share, self.relative_gap))
+
+    def answer(self, *, turned: bool) -> tuple[Int64[np.ndarray, " n"], Certificate]:
+        """The best matching and the best bound, in the caller's order of sides."""
+        assert self.best is not None
+        assert self.proof is not None
+        gap = gap_of(self.best.score, self.proof.upper, self.proof.v, self.terms)
+        certified = gap.gap <= ROUNDING * max(1, min(self.n, self.m))
+        u, v, partner = np.maximum(self.proof.upper, self.terms.row_option), self.proof.v, self.best.partner
+        if turned:
+            u, v, partner = v, u, _inverse(partner, self.m)
+        certificate = Certificate(
+            value=gap.value,
+            bound=gap.bound,
+            gap=gap.gap,
+            relative_gap=gap.relative,
+            slack=gap.slack,
+            certified=certified,
+            rounds=self.rounds,
+            edges_per_row=self.master.n_edges / self.n,
+            sweeps=self.pairs_swept / (self.n * self.m),
+            seconds=time.perf_counter() - self.start,
+            solver_seconds=self.solver_seconds,
+            stopped="optimal" if certified else self.stopped,
+            row_duals=u,
+            column_duals=v,
+            min_similarity=self.min_similarity,
+        )
+        return partner, certificate
+
+
+def _last(best: Best) -> Float64[np.ndarray, " n"]:
+    return np.asarray(best.score[:, -1].cpu().numpy(), dtype=np.float64)
+
+
+def _take(x: Tensor, members: Int64[np.ndarray, " some"]) -> Tensor:
+    return x if members.size == x.shape[0] else x[torch.from_numpy(members).to(x.device)]
+
+
+def _inverse(partner: Int64[np.ndarray, " n"], m: int) -> Int64[np.ndarray, " m"]:
+    out = np.full(m, -1, dtype=np.int64)
+    rows = np.flatnonzero(partner >= 0)
+    out[partner[rows]] = rows
+    return out

@@ -1,0 +1,124 @@
+"""The assignment problem restricted to a list of pairs, solved exactly with prices, and solved again as the list grows.
+
+Rows are matched to columns; a side may leave members unmatched (its outside option is finite) or may not (−inf). The
+solver runs on the CPU, in slices short enough for a clock or a Ctrl-C to come between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+_SLICE = 50_000_000  # pairs looked at between two looks at the clock: some tenths of a second
+_BIDS_PER_ROW = 20
+
+
+class Restricted:
+    """Candidate pairs, prices and a matching, kept from one solve to the next.
+
+    Attributes:
+        mate: int64 [n], the column of every row, −1 for none; owner: int64 [m], the row of every column.
+        u: float64 [n]; v: float64 [m]: prices, u_i + v_j ≥ w_ij on every listed pair, equal on matched ones.
+        w_mate: float64 [n]: the score of each row's pair.
+        row_option, column_option: what an unmatched member of the side is worth; −inf: none may be.
+    """
+
+    def __init__(self, n: int, m: int, row_option: float, column_option: float) -> None:
+        self.n, self.m = n, m
+        self.row_option, self.column_option = row_option, column_option
+        self.mate, self.owner = np.full(n, -1, dtype=np.int64), np.full(m, -1, dtype=np.int64)
+        self.u = np.full(n, max(row_option, 0.0))
+        self.v = np.full(m, max(column_option, 0.0))
+        self.w_mate, self._w_owner = np.zeros(n), np.zeros(m)
+        # One value, replaced in one step, so that an interruption never leaves half of it.
+        self._listed = (np.empty(0, dtype=np.int64), np.empty(0))
+        self._graph: Any = (None, None)
+
+    @property
+    def n_edges(self) -> int:
+        """Listed pairs."""
+        return int(self._listed[0].shape[0])
+
+    def add(
+        self,
+        rows: Int64[np.ndarray, " pairs"],
+        cols: Int64[np.ndarray, " pairs"],
+        scores: Float64[np.ndarray, " pairs"],
+    ) -> int:
+        """List these pairs; those listed already are passed over. Returns how many were new."""
+        keys, listed_scores = self._listed
+        new, first = np.unique(rows * self.m + cols, return_index=True)
+        at = np.searchsorted(keys, new)
+        fresh = np.append(keys, -1)[at] != new
+        if fresh.any():
+            at, new = at[fresh], new[fresh]
+            self._listed = (np.insert(keys, at, new), np.insert(listed_scores, at, scores[first[fresh]]))
+        return int(fresh.sum())
+
+    def best_listed(self) -> Float64[np.ndarray, " n"]:
+        """max(row option, max over the row's listed pairs of w − v), at the prices v of this moment."""
+        from sae_geometry.matching.solver_loops import highest
+
+        out = np.empty(self.n)
+        highest(self._rows_graph(), self.v, self.row_option, out)
+        return out
+
+    def solve(self, slack: float) -> Iterator[float]:
+        """Optimal among the listed pairs, in slices: yields the share of rows settled, and ends when solved.
+
+        Between slices `v` is a valid set of prices (its sign is right), the matching may be incomplete.
+
+        Raises:
+            ValueError: a row that must be matched cannot be.
+        """
+        from sae_geometry.matching.solver_loops import bid, refresh
+
+        graph = self._rows_graph()
+        rows, cols = (self.u, self.mate, self.w_mate), (self.v, self.owner, self._w_owner)
+        refresh(graph, rows, cols, self.row_option, slack)
+        for _ in range(2):
+            bid(self._free_rows(), _BIDS_PER_ROW * self.n, graph, rows, cols, self.row_option)
+            yield 0.0
+        yield from self._search(self._free_rows(), graph, rows, cols, self.row_option, slack)
+        if self.column_option > -np.inf:
+            todo = np.flatnonzero((self.owner < 0) & (self.v > self.column_option))
+            if todo.size:
+                yield from self._search(todo, self._columns_graph(), cols, rows, self.column_option, 0.0)
+
+    def _free_rows(self) -> Int64[np.ndarray, " free"]:
+        return np.flatnonzero(self.mate < 0)
+
+    def _search(
+        self, todo: Int64[np.ndarray, " free"], graph: Any, near: Any, far: Any, option: float, slack: float
+    ) -> Iterator[float]:
+        from sae_geometry.matching.solver_loops import search_all
+
+        n_near, n_far = near[0].shape[0], far[0].shape[0]
+        small = min(n_near, n_far) + 1
+        scratch = (np.full(n_far, np.inf), np.empty(n_far, np.int32), np.empty(n_far, np.int64),
+                   np.empty(n_far, np.int32), np.empty(n_far, np.int32), np.empty(n_far, np.int32),
+                   np.empty(small, np.int32), np.empty(small, np.int32))  # fmt: skip
+        at = 0
+        while at < todo.size:
+            at, stuck = search_all(todo, at, _SLICE, slack, graph, near, far, scratch, option)
+            if stuck >= 0:
+                raise ValueError(f"row {stuck} must be matched and no listed pair lets it be")
+            yield at / todo.size
+
+    def _rows_graph(self) -> Any:
+        """(pointers, columns, scores) of the listed pairs by row."""
+        if self._graph[0] is not self._listed:
+            keys, scores = self._listed
+            ptr = np.searchsorted(keys, np.arange(self.n + 1) * self.m)
+            self._graph = (self._listed, (ptr, (keys % self.m).astype(np.int32), scores))
+        return self._graph[1]
+
+    def _columns_graph(self) -> Any:
+        """The same by column."""
+        ptr, cols, scores = self._rows_graph()
+        order = np.argsort(cols, kind="stable")
+        rows = np.repeat(np.arange(self.n, dtype=np.int32), np.diff(ptr))
+        return (np.searchsorted(cols[order], np.arange(self.m + 1)), rows[order], scores[order])

@@ -1,0 +1,221 @@
+"""The restricted assignment problem's inner loops: shortest augmenting paths with exact prices, compiled by numba.
+
+Both sides are treated alike. `near` is the side a search starts from, `far` the other; p and q are their prices, with
+p[x] + q[z] ≥ w on every listed pair, equality on matched pairs. A member that may stay unmatched has an outside option
+worth `option` (−inf: must be matched), its price never falls below it and equals it while the member is unmatched.
+Imported where it is used: importing numba takes a third of a second.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sae_geometry.kernels.jit import compiled
+
+
+@compiled()
+def _rise(heap, place, key, at):  # type: ignore[no-untyped-def]
+    item = heap[at]
+    while at > 0:
+        up = (at - 1) >> 1
+        if key[heap[up]] <= key[item]:
+            break
+        heap[at] = heap[up]
+        place[heap[at]] = at
+        at = up
+    heap[at] = item
+    place[item] = at
+
+
+@compiled()
+def _pop(heap, place, key, size):  # type: ignore[no-untyped-def]
+    """Remove heap[0] of `size` items: the last sinks from the top."""
+    size -= 1
+    item = heap[size]
+    at = 0
+    while True:
+        down = 2 * at + 1
+        if down >= size:
+            break
+        if down + 1 < size and key[heap[down + 1]] < key[heap[down]]:
+            down += 1
+        if key[item] <= key[heap[down]]:
+            break
+        heap[at] = heap[down]
+        place[heap[at]] = at
+        at = down
+    heap[at] = item
+    place[item] = at
+    return size
+
+
+@compiled()
+def _search(x0, graph, near, far, scratch, option):  # type: ignore[no-untyped-def]
+    """Match the free member x0, or leave one member on its side to the outside option, along a shortest path.
+
+    Returns the number of pairs looked at, negative if x0 must be matched and cannot be.
+    """
+    ptr, idx, w = graph
+    p, mate, mw = near
+    q, far_mate, far_mw = far
+    dist, via, via_edge, heap, place, touched, done, seen = scratch
+    best, end_far, end_near = np.inf, -1, -1
+    if option > -np.inf:
+        best, end_near = max(p[x0] - option, 0.0), x0
+    n_touched, n_done, size, looked = 0, 0, 0, 0
+    x, d = x0, 0.0
+    while True:
+        base = d + p[x]
+        looked += ptr[x + 1] - ptr[x]
+        for e in range(ptr[x], ptr[x + 1]):
+            z = idx[e]
+            reach = max(base + q[z] - w[e], d)
+            if reach < best and reach < dist[z]:
+                fresh = dist[z] == np.inf
+                if fresh:
+                    touched[n_touched] = z
+                    n_touched += 1
+                dist[z] = reach
+                via[z] = x
+                via_edge[z] = e
+                if far_mate[z] < 0:
+                    best, end_far, end_near = reach, z, -1
+                else:
+                    if fresh:
+                        place[z] = size
+                        heap[size] = z
+                        size += 1
+                    _rise(heap, place, dist, place[z])
+        if size == 0 or dist[heap[0]] >= best:
+            break
+        z = heap[0]
+        size = _pop(heap, place, dist, size)
+        x, d = far_mate[z], dist[z]
+        done[n_done] = z
+        seen[n_done] = x
+        n_done += 1
+        if option > -np.inf and d + max(p[x] - option, 0.0) < best:
+            best, end_far, end_near = d + max(p[x] - option, 0.0), -1, x
+    if best < np.inf:
+        for t in range(n_done):
+            q[done[t]] += best - dist[done[t]]
+        z = end_far
+        if end_near >= 0:
+            z = mate[end_near]
+            mate[end_near] = -1
+        while z >= 0:
+            x = via[z]
+            before = mate[x]
+            mate[x] = z
+            far_mate[z] = x
+            mw[x] = w[via_edge[z]]
+            far_mw[z] = mw[x]
+            z = -1 if x == x0 else before
+        # Prices from the pairs themselves, so that they stay tight to the last bit however many paths have passed.
+        p[x0] = mw[x0] - q[mate[x0]] if mate[x0] >= 0 else option
+        for t in range(n_done):
+            x = seen[t]
+            p[x] = mw[x] - q[mate[x]] if mate[x] >= 0 else option
+    for t in range(n_touched):
+        dist[touched[t]] = np.inf
+    return looked if best < np.inf else -looked - 1
+
+
+@compiled()
+def search_all(todo, start, budget, slack, graph, near, far, scratch, option):  # type: ignore[no-untyped-def]
+    """A search from each free member of `todo[start:]` that is not at its outside option, until `budget` pairs seen.
+
+    Returns (the position to go on from, the member that could not be matched or −1).
+    """
+    p, mate, _ = near
+    looked = 0
+    for t in range(start, todo.shape[0]):
+        x = todo[t]
+        if mate[x] >= 0 or p[x] <= option + slack:
+            continue
+        work = _search(x, graph, near, far, scratch, option)
+        if work < 0:
+            return t, x
+        looked += work
+        if looked > budget:
+            return t + 1, -1
+    return todo.shape[0], -1
+
+
+@compiled()
+def bid(todo, budget, graph, near, far, option):  # type: ignore[no-untyped-def]
+    """Auction steps without ε: a free row takes its best column and raises its price to where the second is as good.
+
+    A cheap start that leaves few and short searches. At most `budget` steps; rows it drops are simply still free.
+    Prices of columns only rise, and only columns that end up matched have theirs changed.
+    """
+    ptr, idx, w = graph
+    u, mate, mw = near
+    v, owner, owner_w = far
+    steps = 0
+    for t in range(todo.shape[0]):
+        i = todo[t]
+        while i >= 0 and mate[i] < 0 and steps < budget:
+            steps += 1
+            first, second, at, at_second = -np.inf, -np.inf, -1, -1
+            for e in range(ptr[i], ptr[i + 1]):
+                gain = w[e] - v[idx[e]]
+                if gain > first:
+                    second, at_second = first, at
+                    first, at = gain, e
+                elif gain > second:
+                    second, at_second = gain, e
+            u[i] = max(first, option)
+            second = max(second, option)
+            if first <= option or second == -np.inf:
+                break
+            if first == second and at_second >= 0 and owner[idx[at]] >= 0:
+                at = at_second
+            j = idx[at]
+            loser = owner[j]
+            if loser >= 0 and first == second:
+                break
+            v[j] += first - second
+            owner[j] = i
+            mate[i] = j
+            mw[i] = w[at]
+            owner_w[j] = w[at]
+            u[i] = w[at] - v[j]
+            if loser >= 0:
+                mate[loser] = -1
+            i = loser
+
+
+@compiled()
+def refresh(graph, near, far, option, slack):  # type: ignore[no-untyped-def]
+    """Rows' prices from the columns', and every matched pair that is no longer its row's best set free."""
+    ptr, idx, w = graph
+    u, mate, mw = near
+    v, owner, _ = far
+    freed = 0
+    for i in range(u.shape[0]):
+        best = option
+        for e in range(ptr[i], ptr[i + 1]):
+            best = max(best, w[e] - v[idx[e]])
+        u[i] = best
+        j = mate[i]
+        if j >= 0:
+            tight = mw[i] - v[j]
+            if tight < best - slack:
+                mate[i] = -1
+                owner[j] = -1
+                freed += 1
+            else:
+                u[i] = max(tight, option)
+    return freed
+
+
+@compiled()
+def highest(graph, v, option, out):  # type: ignore[no-untyped-def]
+    """out[i] = max(option, max over listed j of w_ij − v_j)."""
+    ptr, idx, w = graph
+    for i in range(out.shape[0]):
+        best = option
+        for e in range(ptr[i], ptr[i + 1]):
+            best = max(best, w[e] - v[idx[e]])
+        out[i] = best

@@ -1,0 +1,83 @@
+"""Checking a certificate with nothing but the tensors, the matching and the columns' prices: no solver is trusted."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from sae_geometry.kernels.sweep import sweep
+from sae_geometry.matching.assignment import Assignment
+from sae_geometry.matching.bound import Gap, Terms, gap_of
+from sae_geometry.matching.pairs import partner_cosines
+
+_FEASIBLE = 1e-12
+
+
+def verify(
+    a: Float[Tensor, "n d"], b: Float[Tensor, "m d"], assignment: Assignment, *, threads: int | None = None
+) -> Gap:
+    """Recompute the optimality gap of a matching from its columns' prices, and refuse one that claims too much.
+
+    One fresh sweep gives r_i = max_j(S_ij − v_j), hence a bound on every matching (see `bound.gap_of`); the scores of
+    the pairs are computed again. Neither the solver nor anything it kept is used.
+
+    Args:
+        a, b: the float32 tensors that were matched, [n, d] and [m, d].
+        assignment: an optimal matching with its certificate.
+        threads: CPU threads of the sweep.
+
+    Returns:
+        Gap: value, bound, gap and slack, as recomputed.
+
+    Raises:
+        ValueError: no certificate; a column used twice, or out of range; too few pairs; a cosine that is not the
+            pair's; a pair below `min_similarity`; prices that do not fit; a gap wider than the certificate claims.
+
+    Example:
+        >>> import torch
+        >>> from sae_geometry.matching import match, verify
+        >>> a, b = torch.eye(3), torch.eye(3).roll(1, 0)
+        >>> verify(a, b, match(a, b, "optimal")).value
+        3.0
+    """
+    certificate = assignment.certificate
+    if certificate is None:
+        raise ValueError(f"a {assignment.method} matching carries no certificate; only optimal does")
+    n, m = a.shape[0], b.shape[0]
+    _check_pairs(assignment.partner, n, m, every=certificate.min_similarity is None)
+    cosine = partner_cosines(a, b, assignment.partner)
+    wrong = np.flatnonzero(~((cosine == assignment.cosine) | (np.isnan(cosine) & np.isnan(assignment.cosine))))
+    if wrong.size:
+        i = int(wrong[0])
+        raise ValueError(f"row {i} is reported with cosine {assignment.cosine[i]}, its pair has {cosine[i]}")
+    score = np.abs(cosine) if assignment.absolute else cosine
+    if certificate.min_similarity is not None and bool((score < certificate.min_similarity).any()):
+        raise ValueError(f"a pair scores {np.nanmin(score)}, below min_similarity={certificate.min_similarity}")
+    u, v = certificate.row_duals, certificate.column_duals
+    if u.shape != (n,) or v.shape != (m,) or not (np.isfinite(u).all() and np.isfinite(v).all()):
+        raise ValueError(f"prices must be {n:,} and {m:,} finite numbers; got shapes {u.shape} and {v.shape}")
+    bias = torch.from_numpy(v).to(a.device)
+    found = sweep(a, b, 1, columns=False, absolute=assignment.absolute, column_bias=bias, threads=threads)
+    upper = found.rows.score[:, 0].cpu().numpy()
+    if bool((u < upper - _FEASIBLE).any()):
+        i = int((u - upper).argmin())
+        raise ValueError(f"the price {u[i]} of row {i} is below max_j(S_ij − v_j) = {upper[i]}")
+    gap = gap_of(score, upper, v, Terms.of(n, m, certificate.min_similarity))
+    if gap.gap > certificate.gap + gap.slack:
+        raise ValueError(f"the prices leave a gap of {gap.gap:.3g}; the certificate claims {certificate.gap:.3g}")
+    return gap
+
+
+def _check_pairs(partner: Int64[np.ndarray, " n"], n: int, m: int, *, every: bool) -> None:
+    if partner.shape != (n,):
+        raise ValueError(f"the matching has {partner.shape} partners for {n:,} rows")
+    used = partner[partner != -1]
+    if bool(((used < 0) | (used >= m)).any()):
+        raise ValueError(f"partners must lie in 0…{m - 1:,}; got {int(used.min()):,}…{int(used.max()):,}")
+    columns, times = np.unique(used, return_counts=True)
+    if bool((times > 1).any()):
+        raise ValueError(f"column {int(columns[times.argmax()])} is matched {int(times.max())} times")
+    if every and used.size != min(n, m):
+        raise ValueError(f"{used.size:,} pairs where {min(n, m):,} can be made")
