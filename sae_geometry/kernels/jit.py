@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -20,9 +22,10 @@ def compiled(fastmath: set[str] | bool = False) -> Callable[[F], F]:
     """Decorator: compile on first call, release the GIL, cache on disk unless no folder can be written."""
 
     def decorate(function: F) -> F:
+        plain = inspect.unwrap(function)  # numba compiles source; annotation checkers wrap every function they see
         try:
-            return numba.njit(nogil=True, fastmath=fastmath, cache=True)(function)
+            return numba.njit(nogil=True, fastmath=fastmath, cache=True)(plain)
         except RuntimeError:  # no writable place for the cache
-            return numba.njit(nogil=True, fastmath=fastmath)(function)
+            return numba.njit(nogil=True, fastmath=fastmath)(plain)
 
     return decorate
