@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from jaxtyping import Float32, Float64, Int64
@@ -72,10 +71,8 @@ class Task:
         return self.b is None
 
 
-class Screen(Protocol):
-    """Anything that shortlists: rows, and columns if the task asks for them between two dictionaries."""
-
-    def __call__(self, task: Task) -> tuple[Shortlist, Shortlist | None]: ...
+Screen = Callable[[Task], tuple[Shortlist, Shortlist | None]]
+"""Anything that shortlists: rows, and columns if the task asks for them between two dictionaries."""
 
 
 def shortlist_of(scores: Tensor, indices: Tensor, epsilon: Tensor) -> Shortlist:

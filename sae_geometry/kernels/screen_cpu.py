@@ -1,16 +1,15 @@
 """The CPU's screen: products of blocks, scanned by compiled loops while they are in cache, one thread a stripe of rows.
 
-What kind of product (`Operands`) is a choice: float32 here, int8 in `screen_int8`. Rows belong to the thread that
-computes their stripe; every thread keeps its own lists of columns, merged at the end.
+What makes a block of scores (`BlockScores`) is a choice: float32 here, int8 in `screen_int8`. Rows belong to the
+thread that computes their stripe; every thread keeps its own lists of columns, merged at the end.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -23,24 +22,20 @@ from sae_geometry.kernels.screen import Meter, Shortlist, Task, count_blocks, sh
 Lists = tuple[np.ndarray, np.ndarray]  # float32 [n, K] descending, int32 [n, K]
 
 
-class Operands(Protocol):
-    """Both dictionaries as one kind of product wants them."""
-
-    def scores(self, i0: int, i1: int, j0: int, j1: int, scratch: Tensor) -> Tensor:
-        """The screened float32 scores of a block, [i1 − i0, j1 − j0], contiguous, the caller's to overwrite."""
-        ...
+BlockScores = Callable[[int, int, int, int, Tensor], Tensor]
+"""(i0, i1, j0, j1, scratch of a block's size) → the block's screened float32 scores [i1 − i0, j1 − j0], contiguous,
+the caller's to overwrite."""
 
 
-class Float32Operands:
-    """The rows themselves."""
+class Float32Scores:
+    """Blocks of scores from float32 products."""
 
     def __init__(self, task: Task) -> None:
         self._a, self._b, self._absolute = task.a, task.others, task.absolute
         self._bias = None if task.column_bias is None else task.column_bias.to(torch.float32)
         self._product, self.name = cpu_product()
 
-    def scores(self, i0: int, i1: int, j0: int, j1: int, scratch: Tensor) -> Tensor:
-        """See `Operands`."""
+    def __call__(self, i0: int, i1: int, j0: int, j1: int, scratch: Tensor) -> Tensor:
         scores = self._product(self._a[i0:i1], self._b[j0:j1], scratch)
         if self._absolute:
             scores.abs_()
@@ -52,7 +47,7 @@ class Float32Operands:
 def screen_cpu(task: Task) -> tuple[Shortlist, Shortlist | None]:
     """float32 products, each score within γ_d ‖x‖‖y‖ of exact."""
     width = shortlist_width(task.k)
-    rows, cols = scan(task, Float32Operands(task), width)
+    rows, cols = scan(task, Float32Scores(task), width)
     row_epsilon, col_epsilon = float32_epsilons(task)
     return listed(rows, row_epsilon), None if cols is None else listed(cols, col_epsilon)
 
@@ -73,7 +68,7 @@ def listed(lists: Lists, epsilon: Tensor) -> Shortlist:
     return shortlist_of(torch.from_numpy(lists[0]), torch.from_numpy(lists[1].astype(np.int64)), epsilon)
 
 
-def scan(task: Task, operands: Operands, width: int) -> tuple[Lists, Lists | None]:
+def scan(task: Task, block_scores: BlockScores, width: int) -> tuple[Lists, Lists | None]:
     """The `width` best screened scores of every row, and of every column if the task asks for them."""
     from sae_geometry.kernels import cpu_loops
 
@@ -97,7 +92,7 @@ def scan(task: Task, operands: Operands, width: int) -> tuple[Lists, Lists | Non
             i1 = min(i0 + block.rows, n)
             for j0 in range(i0 if task.within else 0, m, block.cols):
                 j1 = min(j0 + block.cols, m)
-                scores = operands.scores(i0, i1, j0, j1, scratch).numpy()
+                scores = block_scores(i0, i1, j0, j1, scratch).numpy()
                 if task.within and j0 < i1:
                     # Of the stripe's own triangle, the strictly upper part serves rows and columns alike.
                     cpu_loops.blank_lower(scores, i0, j0)
@@ -115,11 +110,9 @@ def scan(task: Task, operands: Operands, width: int) -> tuple[Lists, Lists | Non
             with ThreadPoolExecutor(threads) as pool:
                 futures = [pool.submit(work, mine) for mine in cols]
                 try:
-                    wait(futures, return_when=FIRST_EXCEPTION)
+                    _wait(futures)
                 finally:
                     stop.set()
-                for future in futures:
-                    future.result()
 
     lists = [c for c in cols if c is not None]
     for more in lists[1:]:
@@ -128,6 +121,15 @@ def scan(task: Task, operands: Operands, width: int) -> tuple[Lists, Lists | Non
         cpu_loops.merge(*rows, *lists[0])
         return rows, None
     return rows, lists[0] if lists else None
+
+
+def _wait(futures: list[Future[None]]) -> None:
+    """Until all are done or one has failed, waking now and then so that an interrupt is heard."""
+    waiting = set(futures)
+    while waiting:
+        done, waiting = wait(waiting, timeout=0.1, return_when=FIRST_EXCEPTION)
+        for future in done:
+            future.result()
 
 
 @contextmanager

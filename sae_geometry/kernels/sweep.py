@@ -100,8 +100,9 @@ def sweep(
         [1, 2, 0]
     """
     start = time.perf_counter()
+    a, b = a.detach(), None if b is None else b.detach()
     a_norms, b_norms = _check(a, b, k, columns, column_bias)
-    a, b = a.detach().contiguous(), None if b is None else b.detach().contiguous()
+    a, b = a.contiguous(), None if b is None else b.contiguous()
     others = a if b is None else b
     bias = None if column_bias is None else column_bias.to(a.device)
     run, name, why = _choose(screen, a)

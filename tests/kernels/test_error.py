@@ -1,0 +1,127 @@
+"""ε is never passed, however the rows are built, and near-ties around it are decided rightly."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from kernel_cases import FLOAT32_SCREENS, assert_sweep, gaussian
+from torch import Tensor
+
+from sae_geometry.kernels import cpu_loops
+from sae_geometry.kernels.error import float32_error, gamma, row_norms
+from sae_geometry.kernels.exact import exact_dots
+from sae_geometry.kernels.products import mm_product, onednn_product
+
+
+def constant(n: int, d: int) -> Tensor:
+    """All terms of one sign and size, none a short binary fraction: rounding errors pile up."""
+    return torch.full((n, d), 1 / 3.0) * (1 + torch.arange(n)[:, None] / 7.0)
+
+
+def cancelling(n: int, d: int) -> Tensor:
+    """Entries over eight orders of magnitude, with signs that make the sums collapse."""
+    g = torch.Generator().manual_seed(d)
+    x = torch.randn(n, d, generator=g) * 10.0 ** torch.randint(-4, 5, (n, d), generator=g)
+    x[:, d // 2 :] = -x[:, : d - d // 2].flip(1)
+    return x
+
+
+def tiny(n: int, d: int) -> Tensor:
+    """Products below the smallest normal float32 number, which hardware may flush to zero."""
+    return gaussian(n, d) * 1e-20
+
+
+def subnormal(n: int, d: int) -> Tensor:
+    """Entries that are themselves below the smallest normal number."""
+    return gaussian(n, d) * 1e-40
+
+
+def huge(n: int, d: int) -> Tensor:
+    """Rows whose products come near the largest float32 number."""
+    return gaussian(n, d) * 2.0**62
+
+
+KINDS = (gaussian, constant, cancelling, tiny, subnormal, huge)
+
+
+def products(x: Tensor, y: Tensor) -> dict[str, Tensor]:
+    rows, cols = torch.meshgrid(torch.arange(len(x)), torch.arange(len(y)), indexing="ij")
+    looped = np.empty(rows.numel(), dtype=np.float32)
+    cpu_loops.float32_dots_loop(x.numpy(), y.numpy(), rows.flatten().numpy(), cols.flatten().numpy(), looped)
+    scratch = torch.full((rows.numel(),), torch.nan)
+    found = {
+        "mm": mm_product(x, y, scratch).clone(),
+        "loop": torch.from_numpy(looped).view(rows.shape),
+        "one by one": torch.tensor([[np.cumsum((p * q).numpy())[-1] for q in y] for p in x]),
+    }
+    if torch.backends.mkldnn.is_available():
+        found["oneDNN"] = onednn_product(x, y, scratch)
+    return found
+
+
+@pytest.mark.parametrize("d", [1, 2, 63, 768, 16384])
+@pytest.mark.parametrize("left", KINDS)
+@pytest.mark.parametrize("right", KINDS)
+def test_no_float32_product_errs_by_more_than_epsilon(left, right, d: int) -> None:
+    if {left, right} == {huge, cancelling} or (left is right is huge and d == 1):
+        pytest.skip("overflows float32, which a sweep refuses")
+    x, y = left(6, d), right(5, d)
+    rows, cols = torch.meshgrid(torch.arange(6), torch.arange(5), indexing="ij")
+    exact = exact_dots(x, y, rows.flatten(), cols.flatten()).view(6, 5)
+    epsilon = float32_error(row_norms(x), float(row_norms(y).max()), d)
+    for name, product in products(x, y).items():
+        assert bool(((product.double() - exact).abs() <= epsilon[:, None]).all()), name
+
+
+def test_the_bound_is_not_idle() -> None:
+    # A sum of 16,384 equal terms taken one by one errs by a good share of what γ_d allows.
+    x = constant(1, 16384)
+    exact = exact_dots(x, x, torch.tensor([0]), torch.tensor([0]))
+    error = (products(x, x)["one by one"].double() - exact).abs().item()
+    assert error > 1e-3 * gamma(16384) * row_norms(x).item() ** 2
+
+
+def test_gamma_refuses_rows_that_float32_cannot_sum() -> None:
+    with pytest.raises(ValueError, match="too long"):
+        gamma(1 << 23)
+
+
+def ladder(n: int, d: int, step: int) -> tuple[Tensor, Tensor]:
+    """One row and n columns whose exact scores differ by `step` units in the last place of one small entry."""
+    x = gaussian(1, d)
+    y = x.repeat(n, 1)
+    bits = y[:, 0].view(torch.int32)
+    y[:, 0] = (bits + step * torch.randperm(n, generator=torch.Generator().manual_seed(0)).to(torch.int32)).view(
+        torch.float32
+    )
+    return x, y
+
+
+@pytest.mark.parametrize("screen", FLOAT32_SCREENS)
+@pytest.mark.parametrize("k", [1, 5, 64])
+def test_near_ties_inside_epsilon_are_swept_again_and_right(k: int, screen: str) -> None:
+    x, y = ladder(300, 96, 1)
+    found = assert_sweep(x, y, k, screen=screen, columns=False)
+    assert found.report.rows_redone == 1
+    both = torch.cat([x, y])
+    assert assert_sweep(both, None, k, screen=screen).report.rows_redone == 301
+
+
+@pytest.mark.parametrize("screen", FLOAT32_SCREENS)
+def test_scores_further_apart_than_epsilon_are_certified_at_once(screen: str) -> None:
+    x = torch.zeros(1, 8)
+    x[0, 0] = 1.0
+    epsilon = float(float32_error(row_norms(x), 1.0, 8)[0])
+    y = torch.zeros(40, 8)
+    y[:, 0] = 1.0 - torch.arange(40) * 4 * epsilon
+    assert assert_sweep(x, y, 1, screen=screen, columns=False).report.rows_redone == 0
+    y[:, 0] = 1.0 - torch.arange(40) * 0.2 * epsilon
+    assert assert_sweep(x, y, 1, screen=screen, columns=False).report.rows_redone == 1
+
+
+@pytest.mark.parametrize("screen", FLOAT32_SCREENS)
+@pytest.mark.parametrize("d", [1, 16384])
+def test_the_narrowest_and_widest_rows(d: int, screen: str) -> None:
+    for left in KINDS:
+        assert_sweep(left(12, d), gaussian(9, d, 3) if left is huge else left(9, d), 2, screen=screen)
