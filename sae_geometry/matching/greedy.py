@@ -142,7 +142,7 @@ def _take(x: Tensor, members: Int64[np.ndarray, " some"]) -> Tensor:
     return x[torch.from_numpy(members).to(x.device)]
 
 
-def _renamed(index: Tensor, names: Int64[np.ndarray, " some"]) -> Int64[np.ndarray, "some k"]:
+def _renamed(index: Int64[Tensor, "some k"], names: Int64[np.ndarray, " subset"]) -> Int64[np.ndarray, "some k"]:
     """Indices into a subset as indices into the whole; ascending `names` keep the canonical order of ties."""
     local = index.cpu().numpy()
     return np.where(local >= 0, names[local], -1)

@@ -112,10 +112,10 @@ def _search(x0, graph, near, far, scratch, option):  # type: ignore[no-untyped-d
             far_mw[z] = mw[x]
             z = -1 if x == x0 else before
         # Prices from the pairs themselves, so that they stay tight to the last bit however many paths have passed.
-        p[x0] = mw[x0] - q[mate[x0]] if mate[x0] >= 0 else option
+        p[x0] = max(mw[x0] - q[mate[x0]], option) if mate[x0] >= 0 else option
         for t in range(n_done):
             x = seen[t]
-            p[x] = mw[x] - q[mate[x]] if mate[x] >= 0 else option
+            p[x] = max(mw[x] - q[mate[x]], option) if mate[x] >= 0 else option
     for t in range(n_touched):
         dist[touched[t]] = np.inf
     return looked if best < np.inf else -looked - 1
@@ -180,7 +180,7 @@ def bid(todo, budget, graph, near, far, option):  # type: ignore[no-untyped-def]
             mate[i] = j
             mw[i] = w[at]
             owner_w[j] = w[at]
-            u[i] = w[at] - v[j]
+            u[i] = max(w[at] - v[j], option)
             if loser >= 0:
                 mate[loser] = -1
             i = loser

@@ -1,0 +1,163 @@
+"""The optimal matching against scipy's dense solver, and its certificate against the dense matrix."""
+
+from __future__ import annotations
+
+import itertools
+
+import matching_cases
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import linear_sum_assignment
+
+from sae_geometry.kernels.sweep import sweep
+from sae_geometry.matching import match, verify
+
+BLOCK = 10
+
+
+def assert_optimal(a, b, score, absolute, result):
+    n, m = score.shape
+    rows, cols = linear_sum_assignment(score, maximize=True)
+    used = result.partner[result.partner >= 0]
+    assert len(set(used.tolist())) == used.size == min(n, m) == result.n_matched
+    assert result.total == pytest.approx(score[rows, cols].sum(), abs=1e-9, rel=0)
+    own = np.flatnonzero(result.partner >= 0)
+    np.testing.assert_array_equal(result.score[own], score[own, result.partner[own]])
+    certificate = result.certificate
+    assert (score - certificate.row_duals[:, None] - certificate.column_duals).max() <= 1e-12
+    assert certificate.certified
+    assert certificate.stopped == "optimal"
+    if n > m:
+        assert certificate.row_duals.min() >= 0
+    if n < m:
+        assert certificate.column_duals.min() >= 0
+    assert certificate.value <= certificate.bound
+    assert verify(a, b, result).gap <= 1e-12 * max(1, min(n, m))
+
+
+@pytest.mark.parametrize("block", range(matching_cases.N_CASES // BLOCK))
+def test_value_permutation_and_duals_equal_the_dense_solvers(block):
+    for index in range(block * BLOCK, (block + 1) * BLOCK):
+        case = matching_cases.case(index)
+        result = match(case.a, case.b, "optimal", absolute=case.absolute)
+        assert_optimal(case.a, case.b, case.score, case.absolute, result)
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+def test_demo_pairs(demo, absolute):
+    for x, y in itertools.combinations(("local-seed0", "local-seed1", "local-narrow-seed0", "e2e-seed0"), 2):
+        a, b = demo[x].directions, demo[y].directions
+        result = match(a, b, "optimal", absolute=absolute)
+        assert_optimal(a, b, matching_cases.dense_scores(a, b, absolute), absolute, result)
+
+
+def test_the_cases_cover_what_they_say():
+    names = [matching_cases.case(i) for i in range(matching_cases.N_CASES)]
+    shapes = [(len(c.a), len(c.b)) for c in names]
+    assert (1, 1) in shapes or any(1 in s for s in shapes)
+    assert max(max(s) for s in shapes) == 2000
+    assert {np.sign(n - m) for n, m in shapes} == {-1, 0, 1}
+    assert {c.name.split(":")[1] for c in names} == {f.__name__[1:] for f in matching_cases.FAMILIES}
+    assert {c.absolute for c in names} == {True, False}
+
+
+def outside_option_optimum(score, t):
+    """max Σ (S − t)⁺ over matchings: unmatched is worth nothing, so a pair below t is never worth making."""
+    gain = np.maximum(score - t, 0.0)
+    rows, cols = linear_sum_assignment(gain, maximize=True)
+    return gain[rows, cols].sum()
+
+
+@pytest.mark.parametrize("t", [-0.5, 0.0, 0.3, 0.7, 1.5])
+def test_min_similarity_leaves_out_what_is_worth_leaving_out(t):
+    for index in range(0, matching_cases.N_CASES, 5):
+        case = matching_cases.case(index)
+        if max(len(case.a), len(case.b)) > 500:
+            continue
+        score = case.score
+        result = match(case.a, case.b, "optimal", absolute=case.absolute, min_similarity=t)
+        matched = result.partner >= 0
+        used = result.partner[matched]
+        assert len(set(used.tolist())) == used.size
+        assert (result.score[matched] >= t).all()
+        certificate = result.certificate
+        assert certificate.value == pytest.approx(outside_option_optimum(score, t), abs=1e-9, rel=0)
+        assert certificate.value == pytest.approx(result.total - t * used.size, abs=1e-9, rel=0)
+        assert certificate.certified
+        assert certificate.row_duals.min() >= t
+        assert certificate.column_duals.min() >= 0
+        assert (score - certificate.row_duals[:, None] - certificate.column_duals).max() <= 1e-12
+        verify(case.a, case.b, result)
+
+
+def test_min_similarity_is_not_a_cut_afterwards():
+    # One row that two columns like: the full matching takes .8 + .1, of which a cut at .2 keeps .8; leaving out from
+    # the start takes .9 instead.
+    a = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    b = torch.tensor([[0.9, 0.8], [0.8, 0.1]])
+    assert match(a, b, "optimal").partner.tolist() == [1, 0]
+    score = matching_cases.dense_scores(a, b, False)
+    np.testing.assert_allclose(score, [[0.9, 0.8], [0.8, 0.1]], atol=1e-6)
+    kept = match(a, b, "optimal", min_similarity=0.75)
+    assert kept.partner.tolist() == [0, -1] or kept.certificate.value == pytest.approx(0.15)
+    assert outside_option_optimum(score, 0.75) == pytest.approx(kept.certificate.value)
+
+
+def test_the_default_matches_everybody_even_at_negative_similarity():
+    a = torch.tensor([[1.0, 0.0]])
+    b = torch.tensor([[-1.0, 0.0]])
+    assert match(a, b, "optimal").total == -1.0
+    assert match(a, b, "optimal", absolute=True).total == 1.0
+    assert match(a, b, "optimal", min_similarity=0.0).partner.tolist() == [-1]
+
+
+def test_turning_the_sides_turns_the_answer():
+    case = matching_cases.case(1)
+    forth = match(case.a, case.b, "optimal")
+    back = match(case.b, case.a, "optimal")
+    assert forth.total == pytest.approx(back.total, abs=1e-9)
+
+
+def test_the_answer_is_the_same_every_time_and_for_any_number_of_threads():
+    case = matching_cases.case(232)
+    assert len(case.a) > 300
+    first = match(case.a, case.b, "optimal", absolute=case.absolute)
+    for threads in (1, 2):
+        again = match(case.a, case.b, "optimal", absolute=case.absolute, threads=threads)
+        np.testing.assert_array_equal(first.partner, again.partner)
+        np.testing.assert_array_equal(first.certificate.column_duals, again.certificate.column_duals)
+
+
+def test_a_finished_sweep_is_reused(monkeypatch):
+    import sae_geometry.matching.optimal as module
+
+    case = matching_cases.case(203)
+    lists = sweep(case.a, case.b, 32)
+    asked = []
+    monkeypatch.setattr(module, "sweep", lambda *args, **more: asked.append(args[2]) or sweep(*args, **more))
+    result = match(case.a, case.b, "optimal", nearest=lists)
+    assert module.CANDIDATES not in asked
+    assert result.certificate.certified
+    assert match(case.b, case.a, "optimal").certificate.certified
+    assert module.CANDIDATES in asked
+
+
+def test_wrong_use_says_what_is_wrong(unchecked):
+    a, b = torch.eye(3), torch.eye(3)
+    with pytest.raises(ValueError, match="one of mutual, greedy, optimal; got 'hungarian'"):
+        match(a, b, "hungarian")
+    with pytest.raises(ValueError, match="for 'optimal'"):
+        match(a, b, "greedy", min_similarity=0.5)
+    with pytest.raises(ValueError, match="finite"):
+        match(a, b, "optimal", min_similarity=float("nan"))
+    with pytest.raises(ValueError, match="negative"):
+        match(a, b, "optimal", max_gap=-1.0)
+    with pytest.raises(ValueError, match="two-sided"):
+        match(a, b, "greedy", nearest=sweep(a, b, columns=False))
+    with pytest.raises(ValueError, match="2 against 3"):
+        match(a, b, "greedy", nearest=sweep(a[:2], b))
+    with pytest.raises(ValueError, match="absolute=True"):
+        match(a, -b, "greedy", absolute=True, nearest=sweep(a, -b))
+    with pytest.raises(ValueError, match="not a sweep of these tensors"):
+        match(a, b, "mutual", nearest=sweep(a, -b))
