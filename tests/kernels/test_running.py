@@ -6,6 +6,7 @@ import _thread
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -77,6 +78,7 @@ def test_an_interrupted_sweep_stops_and_leaves_no_thread(
 
     def progress(share: float) -> None:
         calls.append(share)
+        time.sleep(1e-3)  # so that the sweep would take two seconds
         if len(calls) == 5:
             act()
 
