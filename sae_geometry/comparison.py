@@ -214,6 +214,7 @@ def compare(
     left, right = _distinct_names(as_dictionary(a), as_dictionary(b))
     notes = tuple(f"{d.name}: {note}" for d in (left, right) for note in d.notes)
     caveats = notes + require_same_space(left, right, allow_mismatch)
+    tick = None if progress is None else lambda share: progress("similarities", share)
     swept = sweep(
         left.directions,
         right.directions.to(left.device),

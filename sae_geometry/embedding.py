@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -290,7 +291,9 @@ def _version(package: str) -> str | None:
 
 
 def _umap_learn(points: torch.Tensor, graph: Neighbors, min_dist: float, seed: int, n_epochs: int | None) -> np.ndarray:
-    import umap
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ImportWarning)  # umap-learn tells everyone who has no TensorFlow
+        import umap
 
     reducer = umap.UMAP(
         n_neighbors=graph.indices.shape[1],
@@ -303,7 +306,10 @@ def _umap_learn(points: torch.Tensor, graph: Neighbors, min_dist: float, seed: i
         force_approximation_algorithm=True,  # below 4,096 points it would otherwise ignore the graph
         init="spectral" if len(points) > 3 else "random",
     )
-    return np.asarray(reducer.fit_transform(points.cpu().numpy()), dtype=np.float32)
+    with warnings.catch_warnings():
+        # We never transform new points, which is what a search index would be for.
+        warnings.filterwarnings("ignore", message=".*knn_search_index.*")
+        return np.asarray(reducer.fit_transform(points.cpu().numpy()), dtype=np.float32)
 
 
 def _cuml(points: torch.Tensor, graph: Neighbors, min_dist: float, seed: int, n_epochs: int | None) -> np.ndarray:

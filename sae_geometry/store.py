@@ -195,6 +195,12 @@ def _nearest_table(d: Dictionary, nearest: Matching) -> pd.DataFrame:
     return frame
 
 
+def _writer(result: Result) -> Callable[..., dict[str, Any]]:
+    if isinstance(result, Comparison):
+        return _comparison
+    return _within if isinstance(result, WithinComparison) else _embedding
+
+
 def _comparison(c: Comparison, folder: Path, figures: Path, formats: Sequence[str], style: str) -> dict[str, Any]:
     from sae_geometry import plots
 

@@ -9,6 +9,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, ParamSpec
@@ -23,12 +24,26 @@ P = ParamSpec("P")
 FAILED, WRONG_USE, UNDER, INTERRUPTED = 1, 2, 3, 130
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
-Format = Literal["png", "pdf", "svg"]
 
-Run = Annotated[str, typer.Argument(metavar="RUN", help="An address: demo:NAME, a path, …; NAME=ADDRESS sets its label.")]
+
+class Format(StrEnum):
+    """How a figure may be written."""
+
+    PNG = "png"
+    PDF = "pdf"
+    SVG = "svg"
+
+
+PNG_AND_PDF = [Format.PNG, Format.PDF]
+
+Run = Annotated[
+    str, typer.Argument(metavar="RUN", help="An address: demo:NAME, a path, …; NAME=ADDRESS sets its label.")
+]
 Out = Annotated[
     Path | None,
-    typer.Option("-o", "--out", metavar="DIR", help="Folder for the results. [default: a new one named after the inputs]"),
+    typer.Option(
+        "-o", "--out", metavar="DIR", help="Folder for the results. [default: a new one named after the inputs]"
+    ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the folder's contents.")]
 Formats = Annotated[list[Format], typer.Option("--format", help="Figure format; may be given more than once.")]
@@ -82,6 +97,12 @@ class Speaker:
         if not self.quiet:
             typer.echo(text, err=True)
 
+    def resolved(self, text: str) -> None:
+        """Say what an address was resolved to ("typed → resolved"), unless it says nothing new."""
+        typed, _, found = text.partition(" → ")
+        if typed != found:
+            self.note(text)
+
     @contextmanager
     def bar(self) -> Iterator[Callable[[str, float], None] | None]:
         """A progress callback that draws bars on stderr, or None where stderr is no terminal or we are quiet."""
@@ -114,7 +135,7 @@ def load_all(
     where = pick_device(device)
     loaded = []
     for address in addresses:
-        d = load(address, latents, offline=offline, echo=speaker.note)
+        d = load(address, latents, offline=offline, echo=speaker.resolved)
         speaker.note(f"{d.name}: {d.n_latents:,} × {d.d_in:,}, {d.alive.describe()}")
         loaded.append(d if where == "cpu" else d.to(where))
     return loaded

@@ -31,7 +31,7 @@ def compare(
     ] = None,
     out: c.Out = None,
     overwrite: c.Overwrite = False,
-    formats: c.Formats = ["png", "pdf"],  # noqa: B006
+    formats: c.Formats = c.PNG_AND_PDF,
     as_json: c.AsJson = False,
     quiet: c.Quiet = False,
     device: c.OnDevice = "auto",

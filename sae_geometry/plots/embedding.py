@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
 from sae_geometry.plots.style import COLUMN_WIDTH, MUTED, axes_or_new, in_paper_style, run_colors
 
 
+@runtime_checkable
 class HasMetadata(Protocol):
     """A dictionary, as far as its colour goes."""
 
@@ -19,12 +21,14 @@ class HasMetadata(Protocol):
     def metadata(self) -> Mapping[str, Any]: ...
 
 
+@runtime_checkable
 class EvidenceLine(Protocol):
     """Whatever can say in one line how far to believe the picture."""
 
     def line(self) -> str: ...
 
 
+@runtime_checkable
 class EmbeddingLike(Protocol):
     """What the scatter needs of an `Embedding`."""
 
@@ -63,33 +67,36 @@ def embedding_scatter(
         embedding.coords[order, 0],
         embedding.coords[order, 1],
         c=point_colors,
-        s=float(np.clip(9000 / len(order), 0.3, 14)),
+        s=float(np.clip(14000 / len(order), 0.3, 14)),
         alpha=0.75,
         linewidths=0,
         rasterized=True,
     )
-    ax.set(xticks=[], yticks=[], aspect="equal")
-    ax.set_anchor("C")
+    ax.set(xticks=[], yticks=[])
+    ax.set_aspect("equal", adjustable="datalim")
     ax.margins(0.03)
     for spine in ax.spines.values():
         spine.set_visible(False)
     counts = np.bincount(embedding.owner, minlength=len(embedding.names))
-    for i, name in enumerate(embedding.names):
-        ax.annotate(
-            f"● {name} ({counts[i]:,})",
-            (0, 1),
-            (0, 10 * (len(embedding.names) - 1 - i) + 2),
-            xycoords="axes fraction",
-            textcoords="offset points",
-            color=colors[name],
-            fontsize=7.5,
-            va="bottom",
-        )
+    handles = [
+        Line2D([], [], marker="o", linestyle="", markersize=4, color=colors[name], label=f"{name} ({count:,})")
+        for name, count in zip(embedding.names, counts, strict=True)
+    ]
+    ax.legend(
+        handles=handles,
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        ncols=2,
+        labelcolor="linecolor",
+        handletextpad=0.1,
+        columnspacing=1.0,
+        borderaxespad=0.2,
+    )
     if evidence:
         p = embedding.params
         text = (
             f"UMAP, exact cosine neighbours (k = {p['n_neighbors']}), seed {p['seed']}, {p['backend']} "
             f"{p['backend_version']}; {embedding.evidence.line()}"
         )
-        ax.set_xlabel("\n".join(textwrap.wrap(text, 72)), fontsize=5.5, color=MUTED, loc="left")
+        ax.set_xlabel("\n".join(textwrap.wrap(text, 82)), fontsize=5.5, color=MUTED, loc="left")
     return ax

@@ -1,24 +1,45 @@
-"""How alike, and who claims whom: histogram and ECDF of the similarity, bars of multiplicity."""
+"""How alike, and who claims whom: histogram and ECDF of the similarity, bars of multiplicity.
+
+Dictionaries are lettered in the order in which they appear, names beside the letters in the title, so that a label
+stays short however long a run's name is.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from sae_geometry.partners import Matching
 from sae_geometry.plots.style import COLUMN_WIDTH, INK, MUTED, OKABE_ITO, axes_or_new, in_paper_style, new_figure
 
-NEAREST, ONE_TO_ONE, SECOND = OKABE_ITO[0], OKABE_ITO[1], OKABE_ITO[5]
+NEAREST, ONE_TO_ONE = OKABE_ITO[0], OKABE_ITO[1]
 THRESHOLD = 0.7
 _GRID = 2001
 _BINS = 50
+_LABEL_SIZE = 6.5
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One matching as it is drawn."""
+
+    matching: Matching
+    label: str
+    color: str
+    dash: Literal["-", "--"]
+
+    @property
+    def values(self) -> np.ndarray:
+        """The similarities of the latents that have a partner."""
+        similarity = self.matching.similarity
+        return similarity[~np.isnan(similarity)]
 
 
 @in_paper_style
@@ -32,18 +53,11 @@ def similarity_ecdf(curves: Sequence[Matching], ax: Axes | None = None) -> Axes:
         curves: one or more `Matching`.
         ax: axes to draw on; a new figure if None.
     """
-    ax = axes_or_new(ax, height=2.6)
-    drawn = _distinct(curves)
-    low, high = _range(drawn)
-    grid = np.linspace(low, high, _GRID)
-    for curve, label in drawn:
-        matched = np.sort(curve.similarity[~np.isnan(curve.similarity)])
-        unmatched = curve.n_latents - len(matched)
-        share = (unmatched + np.searchsorted(matched, grid, side="right")) / curve.n_latents
-        ax.plot(grid, share, color=_color(curve), linestyle=_dash(curve, drawn), label=label)
-    _chance_lines(ax, drawn)
-    ax.set(xlim=(low, high), ylim=(0, 1.0), xlabel=_axis_name(drawn), ylabel="share of latents at or below")
-    _legend(ax, drawn)
+    ax = axes_or_new(ax, height=3.1)
+    _draw_ecdf(ax, _drawn(curves))
+    _put_title(ax, curves)
+    _put_chance_label(ax, curves)
+    ax.legend(loc="upper left", bbox_to_anchor=(-0.05, -0.18), fontsize=_LABEL_SIZE, handlelength=1.8)
     return ax
 
 
@@ -52,46 +66,32 @@ def similarity_histogram(curves: Sequence[Matching], ax: Axes | None = None) -> 
     """Share of latents in each of 50 bins that all curves have in common; chance as a vertical line.
 
     Args:
-        curves: one or more `Matching`.
+        curves: one or more `Matching`; the first is filled.
         ax: axes to draw on; a new figure if None.
     """
-    ax = axes_or_new(ax, height=2.0)
-    drawn = _distinct(curves)
-    low, high = _range(drawn)
-    bins = np.linspace(low, high, _BINS + 1)
-    for curve, _ in drawn:
-        values = curve.similarity[~np.isnan(curve.similarity)]
-        sns.histplot(
-            x=values,
-            bins=list(bins),
-            weights=np.full(len(values), 1 / curve.n_latents),
-            element="step",
-            fill=_dash(curve, drawn) == "-",
-            alpha=0.18 if _dash(curve, drawn) == "-" else 1.0,
-            color=_color(curve),
-            linestyle=_dash(curve, drawn),
-            linewidth=1.0,
-            ax=ax,
-        )
-    _chance_lines(ax, drawn)
-    ax.set(xlim=(low, high), xlabel=_axis_name(drawn), ylabel="share of latents")
-    ax.set_ylim(bottom=0)
+    ax = axes_or_new(ax, height=2.8)
+    _draw_histogram(ax, _drawn(curves))
+    _put_title(ax, curves)
+    _put_chance_label(ax, curves)
+    handles = [Patch(facecolor="none", edgecolor=c.color, linestyle=c.dash, label=c.label) for c in _drawn(curves)]
+    ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(-0.05, -0.2), fontsize=_LABEL_SIZE, handlelength=1.8)
     return ax
 
 
 @in_paper_style
 def similarity_figure(curves: Sequence[Matching]) -> Figure:
     """The histogram over the ECDF, one horizontal axis: the figure of a comparison."""
-    figure = new_figure(COLUMN_WIDTH * 1.25, 3.9)
-    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2.1))
-    similarity_histogram(curves, ax=top)
+    drawn = _drawn(curves)
+    figure = new_figure(COLUMN_WIDTH * 1.2, 3.6 + 0.14 * len(drawn))
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(1, 1.9))
+    _draw_histogram(top, drawn)
+    _draw_ecdf(bottom, drawn)
+    _put_title(top, curves)
+    _put_chance_label(top, curves)
     top.set_xlabel("")
-    similarity_ecdf(curves, ax=bottom)
-    for text in list(bottom.texts):  # chance is named once, at the top
-        text.remove()
-    first = curves[0]
-    same = first.source == first.target
-    top.set_title(first.source if same else f"{first.source}  ⇄  {first.target}", loc="left", fontweight="bold")
+    figure.align_ylabels([top, bottom])
+    handles, _ = bottom.get_legend_handles_labels()
+    figure.legend(handles=handles, loc="outside lower left", fontsize=_LABEL_SIZE, handlelength=1.8)
     return figure
 
 
@@ -103,105 +103,137 @@ def multiplicity_bars(curves: Sequence[Matching], ax: Axes | None = None) -> Axe
         curves: one or two directions of a nearest matching; filled bars for the first, open bars for the second.
         ax: axes to draw on; a new figure if None.
     """
-    ax = axes_or_new(ax, height=2.2)
+    ax = axes_or_new(ax, height=2.4)
+    letters = _letters(curves)
     edges = [0, 1, 2, 3, 4, 5, 6, 11, np.inf]
     names = ["0", "1", "2", "3", "4", "5", "6–10", "> 10"]
-    width = 0.8 / len(curves)
+    width = 0.84 / len(curves)
     handles = []
-    for at, curve in enumerate(curves):
-        counts = np.histogram(curve.multiplicity, bins=edges)[0]
-        style: dict[str, Any] = {"facecolor": NEAREST if at == 0 else "white", "edgecolor": NEAREST, "linewidth": 0.8}
+    for at, matching in enumerate(curves):
+        counts = np.histogram(matching.multiplicity, bins=edges)[0]
+        look: dict[str, Any] = {"facecolor": "white" if at else NEAREST, "edgecolor": NEAREST, "linewidth": 0.8}
         if at:
-            style |= {"hatch": "//////"}
+            look["hatch"] = "//////"
         where = np.arange(len(names)) + (at - (len(curves) - 1) / 2) * width
-        bars = ax.bar(where, counts, width * 0.92, **style)
-        ax.bar_label(bars, [f"{c:,}" if c else "" for c in counts], fontsize=6, padding=1, color=INK)
-        share = (curve.multiplicity == 0).mean()
-        handles.append(Patch(label=f"{curve.source} → {curve.target}: {share:.0%} never taken", **style))
-    ax.set(xlabel="times taken as nearest partner", ylabel="latents of the target")
+        bars = ax.bar(where, counts, width * 0.94, **look)
+        ax.bar_label(bars, [f"{c:,}" if c else "" for c in counts], fontsize=5.2, padding=1, color=INK)
+        never = (matching.multiplicity == 0).mean()
+        source, target = letters[matching.source], letters[matching.target]
+        handles.append(Patch(label=f"{source} → {target}: {never:.0%} of {target} never taken", **look))
+    ax.set(xlabel="times taken as a nearest partner", ylabel="latents of the target")
     ax.set_xticks(range(len(names)), names)
-    ax.margins(y=0.12)
-    ax.legend(handles=handles, loc="upper right", handlelength=1.4)
+    ax.margins(y=0.08)
+    ax.legend(handles=handles, loc="upper right", fontsize=_LABEL_SIZE, handlelength=1.4)
+    _put_title(ax, curves)
     return ax
 
 
-def _distinct(curves: Sequence[Matching]) -> list[tuple[Matching, str]]:
-    """Curves with their labels, a one-to-one matching of equal sizes shown once: both directions are the same pairs."""
-    if not curves:
-        raise ValueError("there is nothing to draw: give at least one matching")
-    out: list[tuple[Matching, str]] = []
-    for curve in curves:
-        twin = next(
-            (c for c, _ in out if c.method == curve.method != "nearest" and c.n_latents == curve.n_latents), None
+def _draw_ecdf(ax: Axes, drawn: Sequence[Curve]) -> None:
+    low, high = _range(drawn)
+    grid = np.linspace(low, high, _GRID)
+    for curve in drawn:
+        values, n = np.sort(curve.values), curve.matching.n_latents
+        share = (n - len(values) + np.searchsorted(values, grid, side="right")) / n
+        ax.plot(grid, share, color=curve.color, linestyle=curve.dash, label=curve.label)
+    _draw_chance(ax, drawn)
+    ax.set(xlim=(low, high), ylim=(0, 1.0), xlabel=_axis_name(drawn), ylabel="share of latents at or below")
+
+
+def _draw_histogram(ax: Axes, drawn: Sequence[Curve]) -> None:
+    low, high = _range(drawn)
+    bins = [float(edge) for edge in np.linspace(low, high, _BINS + 1)]
+    for at, curve in enumerate(drawn):
+        sns.histplot(
+            x=curve.values,
+            bins=bins,
+            weights=np.full(len(curve.values), 1 / curve.matching.n_latents),
+            element="step",
+            fill=at == 0,
+            alpha=1.0 if at else 0.18,
+            color=curve.color,
+            linestyle=curve.dash,
+            linewidth=1.0,
+            ax=ax,
         )
-        if twin is None and curve not in [c for c, _ in out]:
-            out.append((curve, ""))
-    return [(c, _label(c, [k for k, _ in out])) for c, _ in out]
+    _draw_chance(ax, drawn)
+    ax.set(xlim=(low, high), xlabel=_axis_name(drawn), ylabel="share of latents")
+    ax.set_ylim(bottom=0)
 
 
-def _label(curve: Matching, all_curves: Sequence[Matching]) -> str:
-    numbers = f"mean {curve.mmcs:.2f}, {curve.fraction_above(THRESHOLD):.0%} > {THRESHOLD}"
-    if curve.source == curve.target:
-        return f"nearest other latent\nn = {curve.n_latents:,}, {numbers}"
-    alone = curve.method != "nearest" and sum(c.method == curve.method for c in all_curves) == 1
-    way = "both ways" if alone else f"{curve.source} → {curve.target}"
-    if curve.method == "nearest":
-        return f"nearest, {way}\nn = {curve.n_latents:,}, {numbers}"
-    return f"one-to-one ({curve.method}), {way}\nn = {curve.n_matched:,}, {numbers}"
+def _draw_chance(ax: Axes, drawn: Sequence[Curve]) -> None:
+    for value in _chances([c.matching for c in drawn]):
+        ax.axvline(value, color=MUTED, linewidth=0.8, linestyle=(0, (1, 1.5)), zorder=0)
 
 
-def _legend(ax: Axes, drawn: Sequence[tuple[Matching, str]]) -> None:
-    values = np.concatenate([c.similarity[~np.isnan(c.similarity)] for c, _ in drawn])
-    low, high = ax.get_xlim()
-    to_the_right = len(values) and np.median(values) < low + 0.55 * (high - low)
-    handles = [Line2D([], [], color=_color(c), linestyle=_dash(c, drawn), label=label) for c, label in drawn]
-    ax.legend(
-        handles=handles,
-        loc="lower right" if to_the_right else "upper left",
-        handlelength=1.8,
-        labelspacing=0.55,
-        fontsize=6.5,
-        borderaxespad=0.3,
+def _put_chance_label(ax: Axes, curves: Sequence[Matching]) -> None:
+    values = _chances(curves)
+    if not values:
+        return
+    texts = sorted({f"{v:.2f}" for v in values})
+    ax.text(
+        values[0],
+        1.01,
+        f"chance {'–'.join(texts[:: max(1, len(texts) - 1)])}",
+        color=MUTED,
+        fontsize=_LABEL_SIZE,
+        ha="center",
+        va="bottom",
+        transform=ax.get_xaxis_transform(),
     )
 
 
-def _chance_lines(ax: Axes, drawn: Sequence[tuple[Matching, str]]) -> None:
-    values = sorted({round(c.chance, 3) for c, _ in drawn if not np.isnan(c.chance)})
-    for value in values:
-        ax.axvline(value, color=MUTED, linewidth=0.8, linestyle=(0, (1, 1.5)), zorder=0)
-    if values:
-        text = (
-            f"chance {values[0]:.2f}" if values[-1] - values[0] < 0.02 else f"chance {values[0]:.2f}–{values[-1]:.2f}"
-        )
-        ax.text(
-            values[0],
-            1.0,
-            f" {text}",
-            color=MUTED,
-            fontsize=6.5,
-            ha="left",
-            va="top",
-            transform=ax.get_xaxis_transform(),
-        )
+def _put_title(ax: Axes, curves: Sequence[Matching]) -> None:
+    names = _letters(curves)
+    title = next(iter(names)) if len(names) == 1 else "    ".join(f"{key}: {name}" for name, key in names.items())
+    ax.set_title(title, loc="left", fontweight="bold", pad=13)
 
 
-def _range(drawn: Sequence[tuple[Matching, str]]) -> tuple[float, float]:
-    values = np.concatenate([c.similarity[~np.isnan(c.similarity)] for c, _ in drawn])
-    low = min(0.0, float(values.min())) if len(values) else 0.0
-    return float(np.floor(low * 20) / 20), 1.0
+def _drawn(curves: Sequence[Matching]) -> list[Curve]:
+    """The curves with their looks; a one-to-one matching that uses up both sides is one curve, not two."""
+    if not curves:
+        raise ValueError("there is nothing to draw: give at least one matching")
+    letters = _letters(curves)
+    within = all(m.source == m.target for m in curves)
+    first = curves[0]
+    out: list[Curve] = []
+    for m in curves:
+        twins = [c for c in out if {c.matching.source, c.matching.target} == {m.source, m.target}]
+        twins = [c for c in twins if c.matching.method == m.method != "nearest" and c.matching.n_latents == m.n_latents]
+        if twins:
+            continue
+        color = OKABE_ITO[len(out) % len(OKABE_ITO)] if within else NEAREST if m.method == "nearest" else ONE_TO_ONE
+        forth = within or letters[m.source] < letters[m.target]
+        out.append(Curve(m, _label(m, letters, len(curves)), color, "-" if forth or m is first else "--"))
+    return out
 
 
-def _axis_name(drawn: Sequence[tuple[Matching, str]]) -> str:
-    kind = "cosine" if drawn[0][0].signed else "|cosine|"
-    if all(c.source == c.target for c, _ in drawn):
-        return f"{kind} to the nearest other latent"
-    return f"{kind} to the partner"
+def _label(m: Matching, letters: dict[str, str], n_curves: int) -> str:
+    numbers = f"mean {m.mmcs:.2f}, {m.fraction_above(THRESHOLD):.0%} > {THRESHOLD}"
+    if m.source == m.target:
+        return f"{m.source + ', ' if n_curves > 1 else ''}nearest other latent: n = {m.n_latents:,}, {numbers}"
+    way = f"{letters[m.source]} → {letters[m.target]}"
+    if m.method == "nearest":
+        return f"nearest, {way}: n = {m.n_latents:,}, {numbers}"
+    if m.n_matched == m.n_latents == len(m.target_ids):
+        return f"one-to-one ({m.method}), both ways: n = {m.n_latents:,}, {numbers}"
+    return f"one-to-one ({m.method}), {way}: {m.n_matched:,} of {m.n_latents:,} matched, {numbers}"
 
 
-def _color(curve: Matching) -> str:
-    return NEAREST if curve.method == "nearest" else ONE_TO_ONE
+def _letters(curves: Sequence[Matching]) -> dict[str, str]:
+    names = dict.fromkeys(name for m in curves for name in (m.source, m.target))
+    return {name: chr(ord("A") + at) if at < 26 else f"A{at}" for at, name in enumerate(names)}
 
 
-def _dash(curve: Matching, drawn: Sequence[tuple[Matching, str]]) -> Literal["-", "--"]:
-    first = drawn[0][0]
-    return "-" if (curve.source, curve.target) == (first.source, first.target) else "--"
+def _chances(curves: Sequence[Matching]) -> list[float]:
+    return sorted({round(m.chance, 3) for m in curves if not np.isnan(m.chance)})
+
+
+def _range(drawn: Sequence[Curve]) -> tuple[float, float]:
+    lowest = min((float(c.values.min()) for c in drawn if len(c.values)), default=0.0)
+    return float(np.floor(min(0.0, lowest) * 20) / 20), 1.0
+
+
+def _axis_name(drawn: Sequence[Curve]) -> str:
+    kind = "cosine" if drawn[0].matching.signed else "|cosine|"
+    within = all(c.matching.source == c.matching.target for c in drawn)
+    return f"{kind} to {'the nearest other latent' if within else 'the partner'}"

@@ -1,0 +1,304 @@
+"""`compare` against the dense float64 definition, its invariances, its refusals, and what it tells the reader."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import oracles
+import pytest
+import torch
+from scipy.optimize import linear_sum_assignment
+
+import sae_geometry as sg
+from sae_geometry.comparison import MATCHINGS
+from sae_geometry.dictionary import Dictionary
+from sae_geometry.kernels.reference import exact_cosines
+from sae_geometry.store import to_json
+
+ONE_TO_ONE = ("mutual", "greedy", "optimal")
+
+
+def make(w, name="x", **kwargs):
+    return Dictionary.from_decoder(np.asarray(w), latent_axis=0, name=name, hook_point="h", model="m", **kwargs)
+
+
+def dense(c):
+    return exact_cosines(c.a.directions, c.b.directions)
+
+
+# ---- the definition ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("left", "right"), [("local-seed0", "local-seed1"), ("local-narrow-seed0", "e2e-seed0")])
+def test_demo_pair_equals_dense_float64(demo, left, right):
+    c = sg.compare(demo[left], demo[right])
+    scores = oracles.dense_cosines(demo[left].directions.numpy(), demo[right].directions.numpy())
+    for m, s, ids in ((c.a_to_b, scores, c.b.latent_ids), (c.b_to_a, scores.T, c.a.latent_ids)):
+        np.testing.assert_allclose(m.similarity, s.max(axis=1), atol=1e-12)
+        np.testing.assert_array_equal(m.partner, ids.numpy()[s.argmax(axis=1)])
+        np.testing.assert_array_equal(m.multiplicity, np.bincount(s.argmax(axis=1), minlength=s.shape[1]))
+        assert m.mmcs == pytest.approx(s.max(axis=1).mean(), abs=1e-12)
+        assert m.coverage == pytest.approx(len(set(s.argmax(axis=1))) / s.shape[1])
+        for t in (0.3, 0.7, 0.9):
+            assert m.fraction_above(t) == pytest.approx((s.max(axis=1) > t).mean())
+
+
+def test_scores_are_the_exact_inner_products_to_the_last_bit(toy_pair):
+    c = sg.compare(*toy_pair)
+    np.testing.assert_array_equal(c.a_to_b.similarity, dense(c).max(axis=1))
+
+
+def test_greedy_is_sequential_greedy_and_optimal_is_scipys_on_the_demo(demo):
+    a, b = demo["local-narrow-seed0"], demo["local-seed1"]
+    scores = exact_cosines(a.directions, b.directions)
+    greedy = sg.compare(a, b, "greedy").a_to_b
+    np.testing.assert_array_equal(greedy.partner_row, oracles.sequential_greedy(scores))
+    optimal = sg.compare(a, b, "optimal").a_to_b
+    rows, cols = linear_sum_assignment(scores, maximize=True)
+    assert optimal.n_matched == len(rows)
+    assert optimal.mmcs == pytest.approx(scores[rows, cols].mean(), abs=1e-12)
+
+
+def test_mutual_is_mutual(toy_pair):
+    c = sg.compare(*toy_pair, matching="mutual")
+    s = dense(c)
+    forth, back = s.argmax(axis=1), s.argmax(axis=0)
+    expected = np.where(back[forth] == np.arange(len(s)), forth, -1)
+    np.testing.assert_array_equal(c.a_to_b.partner_row, expected)
+    assert c.a_to_b.mutual.sum() == (expected >= 0).sum()
+    nearest = sg.compare(*toy_pair)
+    np.testing.assert_array_equal(nearest.a_to_b.mutual, expected >= 0)
+
+
+@pytest.mark.parametrize("matching", ONE_TO_ONE)
+@pytest.mark.parametrize("signed", [True, False])
+def test_one_to_one_is_the_same_pairs_from_both_sides(toy_pair, matching, signed):
+    c = sg.compare(*toy_pair, matching=matching, signed=signed)
+    pairs = {(i, j) for i, j in zip(c.a_to_b.source_ids, c.a_to_b.partner, strict=True) if j >= 0}
+    back = {(i, j) for j, i in zip(c.b_to_a.source_ids, c.b_to_a.partner, strict=True) if i >= 0}
+    assert pairs == back
+    assert c.a_to_b.multiplicity.max() == 1
+    assert c.a_to_b.n_matched == c.b_to_a.n_matched == len(pairs)
+    assert c.a_to_b.mmcs == pytest.approx(c.b_to_a.mmcs)
+    if matching != "mutual":
+        assert len(pairs) == min(c.a.n_latents, c.b.n_latents)
+
+
+def test_the_matchings_are_ordered(toy_pair):
+    total = {m: float(np.nansum(sg.compare(*toy_pair, matching=m).a_to_b.similarity)) for m in MATCHINGS}
+    assert total["nearest"] >= total["optimal"] >= total["greedy"]
+
+
+# ---- invariances ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("matching", MATCHINGS)
+def test_a_dictionary_against_itself_is_the_identity(rng, matching):
+    a = make(rng.standard_normal((40, 16)))
+    c = sg.compare(a, a, matching=matching)
+    for m in (c.a_to_b, c.b_to_a):
+        np.testing.assert_array_equal(m.partner, m.source_ids)
+        np.testing.assert_allclose(m.similarity, 1, atol=1e-6)
+        assert m.mutual.all()
+        assert m.coverage == 1
+    assert c.a.name != c.b.name
+
+
+@pytest.mark.parametrize("matching", MATCHINGS)
+def test_rotating_both_changes_nothing(rng, matching):
+    a, b = oracles.related_decoders(rng, 50, 50, 24, shared=40)
+    q, _ = np.linalg.qr(rng.standard_normal((24, 24)))
+    before = sg.compare(make(a, "a"), make(b, "b"), matching=matching)
+    after = sg.compare(make(a @ q, "a"), make(b @ q, "b"), matching=matching)
+    np.testing.assert_array_equal(before.a_to_b.partner, after.a_to_b.partner)
+    np.testing.assert_allclose(before.a_to_b.similarity, after.a_to_b.similarity, atol=1e-6)
+
+
+@pytest.mark.parametrize("matching", MATCHINGS)
+def test_permuting_rows_permutes_the_answer(rng, matching):
+    a, b = oracles.related_decoders(rng, 50, 40, 24, shared=30)
+    p, q = rng.permutation(50), rng.permutation(40)
+    before = sg.compare(make(a, "a"), make(b, "b"), matching=matching).a_to_b
+    after = sg.compare(make(a[p], "a"), make(b[q], "b"), matching=matching).a_to_b
+    back = np.where(after.partner >= 0, q[after.partner], -1)
+    np.testing.assert_array_equal(back, before.partner[p])
+    np.testing.assert_array_equal(after.similarity, before.similarity[p])
+
+
+def test_rescaling_raw_rows_changes_nothing(rng):
+    a, b = oracles.related_decoders(rng, 50, 40, 24, shared=30)
+    scale = rng.uniform(0.01, 100, (50, 1))
+    before, after = sg.compare(make(a, "a"), make(b, "b")).a_to_b, sg.compare(make(a * scale, "a"), make(b, "b")).a_to_b
+    np.testing.assert_array_equal(before.partner, after.partner)
+    np.testing.assert_allclose(before.similarity, after.similarity, atol=1e-6)
+
+
+def test_swapping_the_inputs_swaps_the_directions(toy_pair):
+    a, b = toy_pair
+    for matching in MATCHINGS:
+        one, two = sg.compare(a, b, matching), sg.compare(b, a, matching)
+        if matching != "optimal":
+            np.testing.assert_array_equal(one.a_to_b.partner, two.b_to_a.partner)
+        np.testing.assert_allclose(one.a_to_b.mmcs, two.b_to_a.mmcs, atol=1e-12)
+
+
+# ---- awkward inputs ------------------------------------------------------------------------------------------------
+
+
+def test_ties_go_to_the_smaller_index_and_duplicates_share():
+    e = np.eye(3)
+    c = sg.compare(make(e[[0, 0, 1]], "a"), make(e[[1, 0, 0]], "b"))
+    assert c.a_to_b.partner.tolist() == [1, 1, 0]
+    assert c.b_to_a.partner.tolist() == [2, 0, 0]
+    assert c.a_to_b.multiplicity.tolist() == [1, 2, 0]
+    greedy = sg.compare(make(e[[0, 0, 1]], "a"), make(e[[1, 0, 0]], "b"), "greedy")
+    assert greedy.a_to_b.partner.tolist() == [1, 2, 0]
+
+
+def test_antiparallel_pairs_match_only_in_absolute_value():
+    a, b = make([[1.0, 0], [0, 1]], "a"), make([[-1.0, 0], [0.6, 0.8]], "b")
+    signed, absolute = sg.compare(a, b), sg.compare(a, b, signed=False)
+    assert signed.a_to_b.partner.tolist() == [1, 1]
+    assert absolute.a_to_b.partner.tolist() == [0, 1]
+    assert absolute.a_to_b.similarity[0] == 1.0
+    assert absolute.a_to_b.cosine[0] == -1.0
+    assert "absolute cosine" in repr(absolute)
+    assert absolute.summary()["a_to_b"]["similarity"] == "absolute cosine"
+
+
+@pytest.mark.parametrize("matching", MATCHINGS)
+@pytest.mark.parametrize(("n", "m"), [(1, 1), (1, 5), (5, 1), (3, 2)])
+def test_very_small_sides(rng, matching, n, m):
+    a, b = make(rng.standard_normal((n, 4)), "a"), make(rng.standard_normal((m, 4)), "b")
+    c = sg.compare(a, b, matching)
+    if matching == "nearest":
+        assert (c.a_to_b.n_matched, c.b_to_a.n_matched) == (n, m)
+    else:
+        assert 1 <= c.a_to_b.n_matched <= min(n, m)
+    assert json.loads(to_json(c.summary()))["a_to_b"]["n_source"] == n
+
+
+def test_unmatched_latents_are_minus_one_nan_and_never_above(rng):
+    c = sg.compare(make(rng.standard_normal((9, 4)), "a"), make(rng.standard_normal((3, 4)), "b"), "greedy")
+    none = c.a_to_b.partner == -1
+    assert none.sum() == 6
+    assert np.isnan(c.a_to_b.similarity[none]).all()
+    assert c.a_to_b.fraction_above(-2.0) == pytest.approx(3 / 9)
+    assert not c.a_to_b.mutual[none].any()
+
+
+def test_original_ids_survive_selection(rng):
+    a, b = oracles.related_decoders(rng, 50, 40, 24, shared=30)
+    whole, part = make(b, "b"), make(b, "b").select(np.arange(10, 40))
+    c = sg.compare(make(a, "a"), part)
+    assert set(c.a_to_b.partner) <= set(range(10, 40))
+    assert c.b_to_a.source_ids.tolist() == list(range(10, 40))
+    assert sg.compare(make(a, "a"), whole).a_to_b.mmcs >= c.a_to_b.mmcs
+
+
+def test_bare_arrays_mappings_and_addresses_are_taken(rng):
+    a, b = oracles.related_decoders(rng, 20, 15, 8, shared=10)
+    expected = sg.compare(make(a, "a"), make(b, "b")).a_to_b.mmcs
+    assert sg.compare(a, torch.tensor(b)).a_to_b.mmcs == expected
+    assert sg.compare({"W_dec": a}, {"W_dec": torch.tensor(b)}).a_to_b.mmcs == expected
+    assert sg.compare("demo:local-narrow-seed0", "demo:local-seed0").a.name == "local-narrow-seed0"
+
+
+# ---- refusals ------------------------------------------------------------------------------------------------------
+
+
+def test_different_widths_are_refused_whatever_is_allowed(rng):
+    a, b = make(rng.standard_normal((5, 4)), "a"), make(rng.standard_normal((5, 6)), "b")
+    for allow in (False, True):
+        with pytest.raises(ValueError, match="4 dimensions and 'b' in 6"):
+            sg.compare(a, b, allow_mismatch=allow)
+
+
+@pytest.mark.parametrize(("field", "word"), [("hook_point", "hook point"), ("model", "model")])
+def test_different_spaces_are_refused_unless_allowed_and_then_said(rng, field, word):
+    w = rng.standard_normal((5, 4))
+    a = Dictionary.from_decoder(w, latent_axis=0, name="a", **{"hook_point": "h", "model": "m"} | {field: "one"})
+    b = Dictionary.from_decoder(w, latent_axis=0, name="b", **{"hook_point": "h", "model": "m"} | {field: "two"})
+    with pytest.raises(ValueError, match=f"different {word}.*--allow-mismatch"):
+        sg.compare(a, b)
+    c = sg.compare(a, b, allow_mismatch=True)
+    assert any(word in caveat and "allowed" in caveat for caveat in c.caveats)
+    assert word in repr(c)
+    assert word in c._repr_html_()
+    assert any(word in caveat for caveat in c.summary()["caveats"])
+
+
+def test_one_model_under_two_names_is_one_model(rng):
+    w = rng.standard_normal((5, 4))
+    spaces = [{"model": "gpt2-small"}, {"model": "openai-community/GPT2"}]
+    a, b = (Dictionary.from_decoder(w, latent_axis=0, name=n, **s) for n, s in zip("ab", spaces, strict=True))
+    assert not any("different" in c for c in sg.compare(a, b).caveats)
+
+
+def test_unknown_space_is_said(rng):
+    w = rng.standard_normal((5, 4))
+    c = sg.compare(make(w, "a"), Dictionary.from_decoder(w, latent_axis=0, name="b"))
+    assert any("hook point of b unknown" in caveat for caveat in c.caveats)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_unknown_matching_is_refused(toy_pair):
+    with pytest.raises(ValueError, match="nearest, mutual, greedy, optimal; got 'hungarian'"):
+        sg.compare(*toy_pair, matching="hungarian")
+
+
+# ---- what it says --------------------------------------------------------------------------------------------------
+
+
+def test_to_pandas_has_identity_and_both_directions(toy_pair):
+    c = sg.compare(*toy_pair)
+    frame = c.to_pandas()
+    assert list(frame.columns) == [
+        "direction", "run", "latent_id", "partner_run", "partner_id", "cosine", "mutual", "matching",
+    ]  # fmt: skip
+    assert frame["direction"].value_counts().to_dict() == {"a_to_b": 60, "b_to_a": 47}
+    row = frame[(frame["run"] == "b") & (frame["latent_id"] == 3)].iloc[0]
+    assert row["partner_id"] == c.b_to_a.partner[3]
+    assert row["cosine"] == c.b_to_a.cosine[3]
+
+
+def test_repr_names_matching_similarity_chance_and_counts(toy_pair):
+    text = repr(sg.compare(*toy_pair, matching="greedy"))
+    for part in ("greedy", "nearest", "cosine", "chance", "47 of 60", "a → b", "b → a"):
+        assert part in text
+    assert "<table>" in sg.compare(*toy_pair)._repr_html_()
+
+
+def test_summary_is_strict_json_and_complete(toy_pair):
+    summary = json.loads(to_json(sg.compare(*toy_pair, matching="optimal").summary()))
+    assert summary["matching"] == "optimal"
+    assert summary["nearest"]["a_to_b"]["matching"] == "nearest"
+    assert summary["inputs"]["a"]["fingerprint"] == toy_pair[0].fingerprint
+    assert {"screen", "epsilon", "rows_redone", "device"} <= set(summary["sweep"])
+    assert summary["a_to_b"]["fraction_of_source_above"].keys() == {"0.5", "0.7", "0.8", "0.9"}
+
+
+def test_chance_is_the_isotropic_expectation_at_the_actual_size(toy_pair):
+    c = sg.compare(*toy_pair)
+    assert c.a_to_b.chance == sg.expected_max_cosine(47, 12)
+    assert c.b_to_a.chance == sg.expected_max_cosine(60, 12)
+
+
+def test_results_cannot_be_written_through(toy_pair):
+    c = sg.compare(*toy_pair)
+    with pytest.raises(ValueError, match="read-only"):
+        c.a_to_b.similarity[0] = 2
+
+
+def test_rematch_does_not_sweep_again(toy_pair):
+    c = sg.compare(*toy_pair)
+    assert c.rematch("greedy").report is c.report
+    assert c.rematch("nearest") is c
+    np.testing.assert_array_equal(c.rematch("greedy").a_to_b.partner, sg.compare(*toy_pair, "greedy").a_to_b.partner)
+
+
+def test_progress_reaches_one(toy_pair):
+    seen = []
+    sg.compare(*toy_pair, progress=lambda stage, share: seen.append((stage, share)))
+    assert seen[-1] == ("similarities", 1.0)

@@ -1,0 +1,213 @@
+"""Exact neighbours, the graph they make, the picture's evidence, and reproducibility."""
+
+from __future__ import annotations
+
+import json
+import warnings
+
+import numpy as np
+import oracles
+import pytest
+import torch
+from scipy.spatial.distance import cdist
+from sklearn.manifold import trustworthiness as sklearn_trustworthiness
+from sklearn.neighbors import NearestNeighbors
+
+import sae_geometry as sg
+from sae_geometry.dictionary import Dictionary
+from sae_geometry.embedding import _trustworthiness, _without_self, choose_backend, exact_neighbors
+from sae_geometry.store import to_json
+
+
+def make(w, name="x", **space):
+    return Dictionary.from_decoder(
+        np.asarray(w), latent_axis=0, name=name, **({"hook_point": "h", "model": "m"} | space)
+    )
+
+
+@pytest.fixture(scope="module")
+def clustered():
+    rng = np.random.default_rng(1)
+    centers = rng.standard_normal((8, 16)) * 3
+    return oracles.unit(centers[rng.integers(8, size=300)] + rng.standard_normal((300, 16)))
+
+
+# ---- neighbours ----------------------------------------------------------------------------------------------------
+
+
+def test_neighbors_equal_sklearns_brute_force(clustered):
+    found = exact_neighbors(torch.from_numpy(clustered), 15)
+    truth = NearestNeighbors(n_neighbors=15, metric="cosine", algorithm="brute").fit(clustered.astype(np.float64))
+    distances, indices = truth.kneighbors(clustered.astype(np.float64))
+    np.testing.assert_array_equal(found.indices, indices)
+    np.testing.assert_allclose(found.distances[:, 1:], distances[:, 1:], atol=1e-7)
+
+
+def test_demo_neighbors_equal_sklearns_brute_force(demo):
+    points = torch.cat([demo["local-seed0"].directions, demo["local-seed1"].directions])
+    found = exact_neighbors(points, 15)
+    x = points.numpy().astype(np.float64)
+    indices = NearestNeighbors(n_neighbors=15, metric="cosine", algorithm="brute").fit(x).kneighbors(x)[1]
+    np.testing.assert_array_equal(found.indices, indices)
+
+
+def test_the_contract_with_umap(clustered):
+    with_duplicates = np.concatenate([clustered, clustered[:40], clustered[:40]])
+    found = exact_neighbors(torch.from_numpy(with_duplicates), 12)
+    assert found.indices.dtype == np.int64
+    assert found.distances.dtype == np.float32
+    np.testing.assert_array_equal(found.indices[:, 0], np.arange(len(with_duplicates)))
+    np.testing.assert_array_equal(found.distances[:, 0], 0)
+    assert (np.diff(found.distances, axis=1) >= 0).all()
+    assert (found.distances >= 0).all()
+    assert all(len(set(row)) == 12 for row in found.indices.tolist())
+    assert set(found.indices[0, 1:3]) == {300, 340}
+
+
+@pytest.mark.parametrize("k", [0, 61])
+def test_neighbors_refuse_a_size_that_cannot_be(k):
+    with pytest.raises(ValueError, match="1…60"):
+        exact_neighbors(torch.eye(60), k)
+
+
+@pytest.mark.parametrize("duplicates", [0, 50])
+def test_fuzzy_graph_equals_umap_learns_exact_cosine_path(clustered, duplicates):
+    from umap.umap_ import fuzzy_simplicial_set
+
+    x = np.concatenate([clustered, clustered[:duplicates]])
+    found = exact_neighbors(torch.from_numpy(x), 15)
+    ours = fuzzy_simplicial_set(
+        x, 15, np.random.RandomState(0), "cosine", knn_indices=found.indices.copy(), knn_dists=found.distances.copy()
+    )[0]
+    # umap-learn's own exact path: a dense matrix of cosine distances, its diagonal exactly zero.
+    distances = np.maximum(1 - oracles.dense_cosines(x, x), 0)
+    np.fill_diagonal(distances, 0)
+    order = np.lexsort((np.broadcast_to(np.arange(len(x)), distances.shape), distances))
+    if duplicates:
+        # Among coincident points umap-learn may put a twin first; the contract puts the point itself first.
+        order = np.array([np.r_[i, row[row != i]] for i, row in enumerate(order)])
+        near = np.take_along_axis(distances, order[:, :15], axis=1).astype(np.float32)
+        theirs = fuzzy_simplicial_set(
+            x, 15, np.random.RandomState(0), "cosine", knn_indices=order[:, :15].copy(), knn_dists=near
+        )[0]
+    else:
+        theirs = fuzzy_simplicial_set(distances, 15, np.random.RandomState(0), "precomputed")[0]
+    assert abs(ours - theirs).max() < 1e-5
+    assert ours.nnz == theirs.nnz
+
+
+# ---- the embedding -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def embedding(clustered):
+    return sg.embed([make(clustered[:200], "a"), make(clustered[200:], "b")], n_epochs=60)
+
+
+def test_owners_and_ids(embedding):
+    assert embedding.coords.shape == (300, 2)
+    assert embedding.coords.dtype == np.float32
+    assert np.isfinite(embedding.coords).all()
+    np.testing.assert_array_equal(embedding.owner, np.repeat([0, 1], [200, 100]))
+    np.testing.assert_array_equal(embedding.latent_id, np.r_[0:200, 0:100])
+    frame = embedding.to_pandas()
+    assert list(frame.columns) == ["run", "latent_id", "x", "y"]
+    assert frame["run"].value_counts().to_dict() == {"a": 200, "b": 100}
+
+
+def test_same_seed_same_coordinates_even_with_duplicates(clustered):
+    x = np.concatenate([clustered, clustered[:60]])
+    one, two = (sg.embed(make(x), seed=3, n_epochs=30).coords for _ in range(2))
+    np.testing.assert_array_equal(one, two)
+    assert not np.array_equal(one, sg.embed(make(x), seed=4, n_epochs=30).coords)
+
+
+def test_planted_clusters_stay_together(embedding, clustered):
+    assert embedding.evidence.trustworthiness > 0.9
+    assert embedding.evidence.neighbor_preservation > 0.3
+
+
+def test_trustworthiness_equals_sklearns(clustered, embedding):
+    from scipy.spatial import cKDTree
+
+    k = 15
+    picture = _without_self(cKDTree(embedding.coords).query(embedding.coords, k=k + 1)[1])
+    ours = _trustworthiness(torch.from_numpy(clustered), picture, np.arange(300), k)
+    theirs = sklearn_trustworthiness(
+        cdist(clustered.astype(np.float64), clustered.astype(np.float64), "cosine"),
+        embedding.coords, n_neighbors=k, metric="precomputed",
+    )  # fmt: skip
+    assert ours == pytest.approx(theirs, abs=1e-4)
+    assert embedding.evidence.trustworthiness == pytest.approx(theirs, abs=1e-4)
+
+
+@pytest.mark.parametrize("mixed", [True, False])
+def test_mixing_score_on_planted_mixtures(mixed):
+    rng = np.random.default_rng(2)
+    shift = np.zeros(12) if mixed else np.r_[8.0, np.zeros(11)]
+    a, b = rng.standard_normal((150, 12)) - shift, rng.standard_normal((150, 12)) + shift
+    evidence = sg.embed([make(a, "a"), make(b, "b")], n_epochs=30).evidence
+    assert evidence.mixing_null == pytest.approx(150 / 299)
+    assert evidence.mixing_original == pytest.approx(0.5 if mixed else 0.0, abs=0.05)
+    assert evidence.mixing_picture == pytest.approx(0.5 if mixed else 0.0, abs=0.06)
+
+
+def test_without_self_drops_self_or_the_farthest():
+    found = np.array([[0, 1, 2], [2, 1, 0], [0, 1, 3], [3, 0, 1]])
+    np.testing.assert_array_equal(_without_self(found), [[1, 2], [2, 0], [0, 1], [0, 1]])
+
+
+def test_one_dictionary_has_no_mixing(clustered):
+    e = sg.embed(make(clustered), n_epochs=20)
+    assert np.isnan(e.evidence.mixing_null)
+    assert "another run" not in e.evidence.line()
+    assert json.loads(to_json(e.summary()))["evidence"]["mixing_null"] is None
+
+
+def test_it_says_how_it_was_made(embedding):
+    text = repr(embedding)
+    for part in ("exact cosine neighbours", "seed 0", "umap-learn", "trustworthiness", "labels were shuffled"):
+        assert part in text
+    assert embedding.params["metric"] == "cosine"
+    assert embedding.params["backend_version"]
+    assert embedding.summary()["points"] == {"a": 200, "b": 100}
+
+
+def test_same_name_twice_is_told_apart(clustered):
+    assert sg.embed([make(clustered), make(clustered)], n_epochs=10).names == ("x", "x (2)")
+
+
+@pytest.mark.parametrize("k", [1, 65, 300])
+def test_n_neighbors_is_checked(clustered, k):
+    with pytest.raises(ValueError, match="n_neighbors must be in 2…64"):
+        sg.embed(make(clustered), k)
+
+
+def test_nothing_to_embed_and_mismatched_spaces(clustered):
+    with pytest.raises(ValueError, match="at least one dictionary"):
+        sg.embed([])
+    pair = [make(clustered, "a"), make(clustered, "b", hook_point="elsewhere")]
+    with pytest.raises(ValueError, match="different hook point"):
+        sg.embed(pair)
+    e = sg.embed(pair, n_epochs=10, allow_mismatch=True)
+    assert any("different hook point" in c for c in e.caveats)
+
+
+def test_backend_choice_says_why():
+    engine, version, why = choose_backend("auto")
+    if not torch.cuda.is_available():
+        assert (engine, why) == ("umap-learn", "there is no CUDA GPU")
+        with pytest.raises(ValueError, match="no CUDA GPU; use backend='umap-learn'"):
+            choose_backend("cuml")
+    assert version[0].isdigit()
+
+
+def test_no_warning_reaches_the_user(clustered):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sg.embed(make(clustered), n_epochs=10)
+
+
+def test_coordinates_cannot_be_written_through(embedding):
+    with pytest.raises(ValueError, match="read-only"):
+        embedding.coords[0] = 0

@@ -1,0 +1,171 @@
+"""What the figures say: the numbers in the artists are the numbers in the results, and colours do not cover each other."""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+
+import matplotlib.pyplot as plt
+import numpy as np
+import oracles
+import pytest
+from matplotlib.colors import to_rgba
+
+import sae_geometry as sg
+from sae_geometry import plots
+from sae_geometry.dictionary import Dictionary
+from sae_geometry.plots.style import E2E_KINDS, OKABE_ITO, run_colors
+
+
+@pytest.fixture
+def comparison(toy_pair):
+    return sg.compare(*toy_pair)
+
+
+def test_every_function_draws_on_the_axes_given_and_returns_them(comparison):
+    for draw in (comparison.plot_ecdf, comparison.plot_histogram, comparison.plot_multiplicity):
+        _, ax = plt.subplots()
+        assert draw(ax=ax) is ax
+        assert draw() is not ax
+
+
+def test_ecdf_lines_are_the_ecdf(comparison):
+    ax = comparison.plot_ecdf()
+    lines = {line.get_label(): line for line in ax.get_lines() if not line.get_label().startswith("_")}
+    assert len(lines) == 4
+    for label, line in lines.items():
+        source = comparison.one_to_one() if "one-to-one" in label else comparison
+        m = source.a_to_b if "A → B" in label else source.b_to_a
+        x, y = line.get_data()
+        for at in (100, 1000, 1900):
+            assert y[at] == pytest.approx(1 - m.fraction_above(float(x[at])))
+        assert f"mean {m.mmcs:.2f}" in label
+        assert (line.get_linestyle() == "-") == ("A → B" in label)
+
+
+def test_histogram_bins_are_shared_and_sum_to_the_matched_share(comparison):
+    ax = comparison.plot_histogram()
+    assert ax.get_ylabel() == "share of latents"
+    drawn = plots.similarity._drawn([comparison.a_to_b, comparison.b_to_a])
+    assert len({plots.similarity._range(drawn)}) == 1
+
+
+def test_chance_is_drawn_where_it_is(comparison):
+    ax = comparison.plot_ecdf()
+    at = sorted(line.get_xdata()[0] for line in ax.get_lines() if len(line.get_xdata()) == 2)
+    assert at == sorted({round(comparison.a_to_b.chance, 3), round(comparison.b_to_a.chance, 3)})
+    assert any("chance" in t.get_text() for t in ax.texts)
+
+
+def test_multiplicity_bars_are_the_multiplicities(comparison):
+    ax = comparison.plot_multiplicity()
+    forth = ax.containers[0]
+    counts = comparison.a_to_b.multiplicity
+    assert [b.get_height() for b in forth][:3] == [(counts == k).sum() for k in range(3)]
+    assert sum(b.get_height() for b in forth) == len(counts)
+    assert sum(b.get_height() for b in ax.containers[1]) == len(comparison.b_to_a.multiplicity)
+
+
+def test_equal_sizes_show_the_one_to_one_curve_once(demo):
+    c = sg.compare(demo["local-seed0"], demo["local-seed1"], "greedy")
+    labels = [t.get_text() for t in c.plot_ecdf().get_legend().get_texts()]
+    assert sum("one-to-one" in label for label in labels) == 1
+    assert any("both ways" in label for label in labels)
+
+
+def test_within_figure_names_its_dictionary(demo):
+    w = sg.compare_within(demo["local-narrow-seed0"])
+    ax = w.plot_ecdf()
+    assert ax.get_title(loc="left") == "local-narrow-seed0"
+    assert "nearest other latent" in ax.get_xlabel()
+    assert w.plot_histogram().get_title(loc="left") == "local-narrow-seed0"
+
+
+def test_scatter_is_shuffled_rasterised_and_complete():
+    rng = np.random.default_rng(0)
+    dicts = [
+        Dictionary.from_decoder(rng.standard_normal((400, 8)), latent_axis=0, name=n, model="m", hook_point="h")
+        for n in "ab"
+    ]
+    e = sg.embed(dicts, n_epochs=10)
+    ax = e.plot()
+    points = ax.collections[0]
+    assert points.get_rasterized()
+    assert len(points.get_offsets()) == 800
+    # Drawn run by run, the later half would be of one colour; shuffled, each half is a fair mixture.
+    colors = points.get_facecolors()[:, :3]
+    first = to_rgba(OKABE_ITO[0])[:3]
+    is_a = np.isclose(colors, first).all(axis=1)
+    assert is_a.sum() == 400
+    assert abs(int(is_a[:400].sum()) - 200) < 50
+    # and every point keeps its owner's colour
+    where = {tuple(xy): own for xy, own in zip(e.coords.tolist(), e.owner, strict=True)}
+    owners = np.array([where[tuple(xy)] for xy in np.asarray(points.get_offsets(), dtype=np.float32).tolist()])
+    np.testing.assert_array_equal(owners == 0, is_a)
+    assert "trustworthiness" in ax.get_xlabel()
+    assert ax.get_xticks().size == 0
+
+
+def test_paper_colours_go_by_kind():
+    colors = run_colors(["x", "y", "z"], ["local", "local", "e2e"], "e2e")
+    assert colors["x"] == E2E_KINDS["local"]
+    assert colors["z"] == E2E_KINDS["e2e"]
+    assert len(set(colors.values())) == 3
+    with pytest.raises(ValueError, match="okabe-ito"):
+        run_colors(["x"], [None], "rainbow")
+
+
+def test_saved_files_carry_their_runs_and_editable_text(comparison, tmp_path):
+    figure = plots.similarity_figure([comparison.a_to_b, comparison.b_to_a])
+    paths = plots.save_figure(figure, tmp_path / "f", {"runs": ["a", "b"], "seed": 0}, ("png", "pdf", "svg"))
+    assert [p.suffix for p in paths] == [".png", ".pdf", ".svg"]
+    for path in paths:
+        data = path.read_bytes()
+        assert b"seed" in data, path
+    pdf = paths[1].read_bytes()
+    assert b"/Type /Font" in pdf
+    assert b"/Subtype /Type0" in pdf or b"/Subtype /TrueType" in pdf  # TrueType, not outlines
+    assert b"<text" in paths[2].read_bytes()
+
+
+def test_scatter_is_an_image_inside_the_pdf(tmp_path):
+    rng = np.random.default_rng(0)
+    d = Dictionary.from_decoder(rng.standard_normal((200, 8)), latent_axis=0, name="d")
+    folder = sg.save(sg.embed(d, n_epochs=10), tmp_path / "out", formats=["pdf"])
+    pdf = (folder / "figures" / "umap.pdf").read_bytes()
+    assert b"/Subtype /Image" in pdf
+    streams = re.findall(rb"stream\r?\n(.*?)endstream", pdf, re.S)
+    page = b"".join(_inflate(s) for s in streams)
+    assert page.count(b" re\n") < 200  # not one path a point
+
+
+def _inflate(data: bytes) -> bytes:
+    try:
+        return zlib.decompress(data)
+    except zlib.error:
+        return b""
+
+
+def test_an_unknown_format_and_nothing_to_draw_are_refused(comparison, tmp_path):
+    figure = plots.similarity_figure([comparison.a_to_b])
+    with pytest.raises(ValueError, match="png, pdf or svg"):
+        plots.save_figure(figure, tmp_path / "f", {}, ("gif",))
+    with pytest.raises(ValueError, match="nothing to draw"):
+        plots.similarity_ecdf([])
+
+
+def test_drawing_leaves_matplotlibs_settings_alone(comparison):
+    before = dict(plt.rcParams)
+    comparison.plot_ecdf()
+    assert dict(plt.rcParams) == before
+
+
+def test_unmatched_latents_lift_the_curve_from_the_start():
+    rng = np.random.default_rng(0)
+    a, b = oracles.related_decoders(rng, 40, 10, 16, shared=10)
+    pair = [Dictionary.from_decoder(w, latent_axis=0, name=n) for w, n in ((a, "a"), (b, "b"))]
+    c = sg.compare(*pair, matching="greedy")
+    ax = plots.similarity_ecdf([c.a_to_b])
+    assert ax.get_lines()[0].get_ydata()[0] == pytest.approx(30 / 40)
+    assert json.dumps(c.a_to_b.n_matched) == "10"

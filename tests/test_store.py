@@ -1,0 +1,102 @@
+"""What is on disk says what it is, and is there whole or not at all."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import sae_geometry as sg
+from sae_geometry import store
+
+
+@pytest.fixture
+def comparison(toy_pair):
+    return sg.compare(*toy_pair)
+
+
+def test_comparison_round_trip(comparison, tmp_path):
+    folder = sg.save(comparison, tmp_path / "new" / "out", command="x y", formats=["png"])
+    names = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+    assert names == ["figures/multiplicity.png", "figures/similarity.png", "matches.parquet", "summary.json"]
+    table, summary = sg.read(folder)
+    assert list(table.columns) == [
+        "direction", "run", "latent_id", "partner_run", "partner_id", "cosine", "mutual", "one_to_one_partner_id",
+        "one_to_one_cosine", "one_to_one_matching", "alive", "frequency",
+    ]  # fmt: skip
+    forth = table[table["direction"] == "a_to_b"]
+    np.testing.assert_array_equal(forth["cosine"], comparison.a_to_b.cosine)
+    np.testing.assert_array_equal(forth["partner_id"], comparison.a_to_b.partner)
+    np.testing.assert_array_equal(forth["one_to_one_partner_id"], comparison.one_to_one().a_to_b.partner)
+    assert set(forth["one_to_one_matching"]) == {"optimal"}
+    assert forth["alive"].isna().all()
+    assert summary["schema_version"] == 1
+    assert summary["command"] == "x y"
+    assert summary["a_to_b"]["mean_similarity_of_matched"] == comparison.a_to_b.mmcs
+    assert summary["one_to_one"]["matching"] == "optimal"
+    assert summary["inputs"]["b"]["fingerprint"] == comparison.b.fingerprint
+    assert {"torch", "numpy", "python"} <= set(summary["software"])
+
+
+def test_alive_and_frequency_are_per_latent(demo, tmp_path):
+    d = sg.load("demo:local-narrow-seed0", "all")
+    table = store.matches_table(sg.compare(d, demo["local-seed0"]))
+    forth = table[table["direction"] == "a_to_b"]
+    assert (~forth["alive"]).sum() == 512 - 488
+    assert ((forth["frequency"] == 0) == ~forth["alive"]).all()
+
+
+def test_embedding_and_within_files(toy_pair, tmp_path):
+    e = sg.embed(list(toy_pair), n_epochs=10)
+    folder = sg.save(e, tmp_path / "e", formats=["png"])
+    csv = pd.read_csv(folder / "neuronpedia.csv")
+    assert (folder / "neuronpedia.csv").read_text().splitlines()[0] == "RunType,EmbeddingIndex,X,Y"
+    assert len(csv) == 107
+    table, summary = sg.read(folder)
+    np.testing.assert_array_equal(table["x"], e.coords[:, 0])
+    assert summary["params"]["seed"] == 0
+    w = sg.save(sg.compare_within(toy_pair[0]), tmp_path / "w", formats=["svg"])
+    assert (w / "figures" / "within.svg").exists()
+    assert sg.read(w)[1]["kind"] == "WithinComparison"
+
+
+def test_no_silent_overwrite(comparison, tmp_path):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "precious").write_text("mine")
+    with pytest.raises(FileExistsError, match="not empty"):
+        sg.save(comparison, folder)
+    assert (folder / "precious").read_text() == "mine"
+    sg.save(comparison, folder, formats=["png"], overwrite=True)
+    assert not (folder / "precious").exists()
+    with pytest.raises(FileExistsError, match="is a file"):
+        sg.save(comparison, folder / "summary.json")
+
+
+def test_a_failure_in_the_middle_leaves_everything_as_it_was(comparison, tmp_path, monkeypatch):
+    folder = tmp_path / "out"
+    sg.save(comparison, folder, formats=["png"])
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+    def explode(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(store, "to_json", explode)
+    with pytest.raises(KeyboardInterrupt):
+        sg.save(comparison, folder, overwrite=True)
+    with pytest.raises(KeyboardInterrupt):
+        sg.save(comparison, tmp_path / "other")
+    assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_reading_a_folder_that_is_not_ours(tmp_path):
+    with pytest.raises(FileNotFoundError, match="not a results folder"):
+        sg.read(tmp_path)
+
+
+def test_json_is_strict():
+    text = store.to_json({"a": float("nan"), "b": [np.float64(1.5), float("inf")], "c": np.int64(3), 4: True})
+    assert json.loads(text) == {"a": None, "b": [1.5, None], "c": 3, "4": True}
