@@ -9,20 +9,8 @@ from typing import Any
 
 import yaml
 
-_NAMES = (
-    "cfg.json", "config.json", "hyperparams.json", "final_config.yaml", "config.yaml", "conf.yaml", "config.yml",
-    "cfg.yaml", "wandb_run.json",
-)  # fmt: skip
 _MAX_BYTES = 4 << 20
 _MAX_YAML_BYTES = 256 << 10  # the pure Python YAML reader is slow
-
-
-def config_paths(weights: Path) -> tuple[Path, ...]:
-    """The configuration files that concern a weights file: beside it, or above its `checkpoints` folder."""
-    folders = [weights.parent]
-    if weights.parent.name == "checkpoints":
-        folders.append(weights.parent.parent)
-    return tuple(p for folder in folders for name in _NAMES if (p := folder / name).is_file())
 
 
 def read_config(paths: tuple[Path, ...]) -> dict[str, Any]:

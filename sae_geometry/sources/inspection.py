@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from sae_geometry.sources.address import Selection
-from sae_geometry.sources.loading import Echo, parse_address, resolve
+from sae_geometry.sources.context import Context, Echo
 from sae_geometry.sources.reading import Opened, is_transcoder, open_bundle, read_dictionary
+from sae_geometry.sources.resolving import parse_address, resolve
 from sae_geometry.sources.sites import LatentAxis, Site, Slab
 from sae_geometry.sources.spaces import space_of
 
@@ -125,7 +126,7 @@ def inspect(
         'W_dec [n_latents, width]'
     """
     parsed = parse_address(address)
-    bundle = resolve(parsed, offline=offline, echo=echo)
+    bundle = resolve(parsed, Context(offline, echo))
     opened = open_bundle(bundle, latent_axis)
     sites = [s for s in opened.sites if _meant(s, parsed.selection)] or list(opened.sites)
     found = tuple(_found(opened, site, read=len(sites) == 1, selection=parsed.selection) for site in sites)

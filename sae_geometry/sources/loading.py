@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.sources.address import Address, parse
-from sae_geometry.sources.bundle import Bundle
-from sae_geometry.sources.demo import bundle_demo
-from sae_geometry.sources.errors import SourceError
-from sae_geometry.sources.local import bundle_local
+from sae_geometry.sources.context import Context, Echo, Progress
 from sae_geometry.sources.reading import Latents, open_bundle, read_dictionary
+from sae_geometry.sources.resolving import parse_address, resolve
 from sae_geometry.sources.sites import LatentAxis
-
-Echo = Callable[[str], None]
 
 
 class OrientationWarning(UserWarning):
@@ -32,6 +26,7 @@ def load(
     encoder: bool = True,
     offline: bool = False,
     echo: Echo | None = None,
+    progress: Progress | None = None,
 ) -> Dictionary:
     """The dictionary at an address.
 
@@ -46,6 +41,7 @@ def load(
         encoder: read the encoder too; False halves the memory.
         offline: touch no network; what was fetched before is used.
         echo: called with what the address was resolved to, one line at a time.
+        progress: called with a file's name and the share of it fetched.
 
     Returns:
         Dictionary with float32 unit rows [n_latents, d_in] and the original latent ids.
@@ -64,11 +60,11 @@ def load(
         raise ValueError(f"latents must be 'alive' or 'all'; got {latents!r}")
     if latent_axis not in (None, 0, 1):
         raise ValueError(f"latent_axis must be 0 or 1; got {latent_axis!r}")
+    context = Context(offline, echo, progress)
     parsed = parse_address(address)
-    bundle = resolve(parsed, offline=offline, echo=echo)
+    bundle = resolve(parsed, context)
     opened = open_bundle(bundle, latent_axis)
-    if echo is not None:
-        echo(f"{parsed.typed} → {bundle.address}{parsed.selection}")
+    context.say(f"{parsed.typed} → {bundle.address}{parsed.selection}")
     dictionary = read_dictionary(
         opened, parsed.selection, latents, name=name or parsed.label, drop_bad=drop_bad, encoder=encoder
     )
@@ -76,25 +72,3 @@ def load(
         if "latent_axis=" in note:
             warnings.warn(f"{dictionary.address}: {note}", OrientationWarning, stacklevel=2)
     return dictionary
-
-
-def parse_address(address: str | Path) -> Address:
-    """The address that text or a path spells; a `Path` is always local."""
-    if isinstance(address, Path):
-        return Address(str(address), "local", str(address))
-    return parse(address, lambda text: Path(text).expanduser().exists())
-
-
-def resolve(address: Address, *, offline: bool = False, echo: Echo | None = None) -> Bundle:
-    """The files that an address stands for, fetched if need be.
-
-    Raises:
-        SourceError: nothing there, or out of reach.
-    """
-    match address.scheme:
-        case "local":
-            return bundle_local(address)
-        case "demo":
-            return bundle_demo(address.place)
-        case _:
-            raise SourceError(f"{address.typed}: this version reads demo: addresses and local files")

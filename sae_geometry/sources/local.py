@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from sae_geometry.sources.address import Address
 from sae_geometry.sources.bundle import Bundle
-from sae_geometry.sources.configs import config_paths
 from sae_geometry.sources.errors import SourceError
+from sae_geometry.sources.run_record import RUN_RECORD_NAME, read_record
+from sae_geometry.sources.weights_names import SPARSITY_NAME, choose_weights, label_for, other_half, side_names
 
-_SUFFIXES = (".safetensors", ".pt", ".pth", ".npz", ".bin")
-_NOT_WEIGHTS = re.compile(
-    r"sparsity|optimizer|scheduler|training_args|scaler|rng_state|activation_store", re.IGNORECASE
-)
-_SAMPLES = re.compile(r"samples_(\d+)\.pt")
-_ONE_SOURCE = re.compile(r"W_(?:dec|enc)_(\d+)\.safetensors")
-_GENERIC = re.compile(
-    r"sae_weights|sae|ae|final|params|model|cc_weights|latest_ckpt|weights|checkpoints?|samples_\d+|W_(?:dec|enc)_\d+",
-    re.IGNORECASE,
-)
 _MAX_DEPTH = 4
-_MAX_LISTED = 8
+_MAX_FILES = 100_000
 
 
 def bundle_local(address: Address) -> Bundle:
@@ -33,71 +24,46 @@ def bundle_local(address: Address) -> Bundle:
     path = Path(address.place).expanduser()
     if not path.exists():
         raise SourceError(f"{address.place} does not exist (looked in {path.absolute().parent})")
-    weights = _weights_in(path) if path.is_dir() else _with_other_half(path)
-    return bundle_files(weights, str(weights[0] if len(weights) == 1 else path))
+    if path.is_dir():
+        chosen = choose_weights(list(_names(path)), str(path))
+        return bundle_files(tuple(path / n for n in chosen), str(path / chosen[0] if len(chosen) == 1 else path))
+    half = other_half(path.name)
+    halves = (path, path.parent / half) if half and (path.parent / half).is_file() else (path,)
+    return bundle_files(halves, str(path))
 
 
 def bundle_files(weights: tuple[Path, ...], address: str, where: str | None = None) -> Bundle:
-    """A bundle of weights files on disk, with the side files that lie beside them."""
-    sparsity = weights[0].parent / "sparsity.safetensors"
+    """A bundle of weights files on disk, with the side files that lie beside them.
+
+    Args:
+        weights: the files.
+        address: recorded in every result.
+        where: the path after the repository's name, where there is one.
+    """
+    first = weights[0].absolute()
+    sides = [Path(p) for name in side_names(first.as_posix()) if (p := Path(name)).is_file()]
+    record = next((read_record(p) for p in sides if p.name == RUN_RECORD_NAME), None)
     return Bundle(
         weights,
         address,
-        name=_label(weights[0]),
-        where=where or weights[0].absolute().as_posix(),
-        configs=config_paths(weights[0]),
-        sparsity=sparsity if sparsity.is_file() else None,
+        name=label_for(first.as_posix(), address),
+        where=where or first.as_posix(),
+        configs=tuple(p for p in sides if p.name not in (SPARSITY_NAME, RUN_RECORD_NAME)),
+        sparsity=next((p for p in sides if p.name == SPARSITY_NAME), None),
+        alive_ids={} if record is None else record.alive_ids,
+        alive_source="unknown" if record is None else record.alive_source,
+        metadata={} if record is None else record.metadata,
     )
 
 
-def last_checkpoint(names: list[str]) -> str | None:
-    """Of names like `samples_400000.pt`, the one with the largest number (not the last in the alphabet)."""
-    numbered = [(int(m[1]), n) for n in names if (m := _SAMPLES.fullmatch(n.rpartition("/")[2]))]
-    return max(numbered)[1] if numbered else None
-
-
-def looks_like_weights(name: str) -> bool:
-    """Whether a file's name is one under which weights are published."""
-    base = name.rpartition("/")[2]
-    return base.lower().endswith(_SUFFIXES) and not _NOT_WEIGHTS.search(base)
-
-
-def _weights_in(folder: Path) -> tuple[Path, ...]:
-    here = sorted(p for p in folder.iterdir() if p.is_file())
-    last = last_checkpoint([p.name for p in here])
-    if last is not None:
-        return (folder / last,)
-    sources = [p for p in here if _ONE_SOURCE.fullmatch(p.name)]
-    if sources:
-        return tuple(sorted(sources, key=lambda p: (p.name[:5], int(_ONE_SOURCE.fullmatch(p.name)[1]))))  # type: ignore[index]
-    for found in (
-        [p for p in here if looks_like_weights(p.name)],
-        _deeper(folder),
-        [p for p in here if p.suffix == ".npy"],
-    ):
-        if len(found) == 1:
-            return (found[0],)
-        if found:
-            shown = ", ".join(str(p.relative_to(folder)) for p in found[:_MAX_LISTED])
-            more = f" and {len(found) - _MAX_LISTED} more" if len(found) > _MAX_LISTED else ""
-            raise SourceError(f"{folder} holds {len(found)} weights files; give one of {shown}{more}")
-    raise SourceError(f"{folder} holds no weights: looked for {', '.join((*_SUFFIXES, '.npy'))}")
-
-
-def _deeper(folder: Path) -> list[Path]:
-    found = [p for p in folder.rglob("*") if p.is_file() and looks_like_weights(p.name)]
-    return sorted(p for p in found if len(p.relative_to(folder).parts) <= _MAX_DEPTH)
-
-
-def _with_other_half(path: Path) -> tuple[Path, ...]:
-    """A cross-layer transcoder keeps W_dec_i and W_enc_i apart: the file named, and the other if it is there."""
-    if (match := _ONE_SOURCE.fullmatch(path.name)) is None:
-        return (path,)
-    halves = [path.parent / f"W_{half}_{match[1]}.safetensors" for half in ("dec", "enc")]
-    return tuple(p for p in halves if p.is_file())
-
-
-def _label(path: Path) -> str:
-    """The file's stem, or the nearest folder's name where every file of its kind is called the same."""
-    named = [path.absolute().with_suffix(""), *path.absolute().parents]
-    return next((p.name for p in named if p.name and not _GENERIC.fullmatch(p.name)), path.stem)
+def _names(folder: Path, depth: int = 0) -> Iterator[str]:
+    """Files below a folder, a few levels deep, as names relative to it."""
+    try:
+        children = sorted(folder.iterdir())
+    except OSError as error:
+        raise SourceError(f"{folder} cannot be listed: {error.strerror}") from error
+    for child in children[:_MAX_FILES]:
+        if child.is_file():
+            yield child.name
+        elif child.is_dir() and depth < _MAX_DEPTH and not child.name.startswith("."):
+            yield from (f"{child.name}/{name}" for name in _names(child, depth + 1))

@@ -1,0 +1,159 @@
+"""Names for published dictionaries: the runs of the end-to-end paper, and SAELens's releases.
+
+paper:e2e/LAYER/TYPE/ROLE        LAYER 2, 6, 10; TYPE local, e2e, e2e+ds; ROLE ce, l0, alive, seed0, seed1,
+                                 figure-seed0, figure-seed1 (the pairs of the paper's cross-seed figure)
+saelens:RELEASE/SAE_ID           any release if the sae-lens package is installed, the paper's six without it
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from sae_geometry.sources.errors import AddressError, SourceError
+
+CATALOG_FILE = Path(__file__).parent.parent / "data" / "catalog" / "e2e_runs.json"
+_TYPES = {"downstream": "e2e+ds"}
+_RENAMED = {"neuronpedia": "neuronpedia-org"}  # the owner's name as later seen
+_MAX_LISTED = 8
+
+
+@dataclass(frozen=True)
+class PaperRun:
+    """One run of the end-to-end paper.
+
+    Attributes:
+        address: "paper:e2e/6/local/ce".
+        wandb: where its weights were first, "wandb:entity/project/run#file".
+        hook: its hook point.
+        mirrors: hf:// addresses of copies, in the order they are tried.
+    """
+
+    address: str
+    wandb: str
+    hook: str
+    mirrors: tuple[str, ...]
+
+
+@cache
+def paper_runs() -> dict[str, PaperRun]:
+    """Every run of the paper, by address."""
+    table = json.loads(CATALOG_FILE.read_text(encoding="utf-8"))
+    mirrors: dict[str, tuple[str, ...]] = {}
+    for run in table["runs"]:
+        mirrors[run["wandb"]] = mirrors.get(run["wandb"]) or _mirrors(run)
+    hooks = {run["layer"]: run["hook"] for run in table["runs"]}
+    file = table["runs"][0]["file"]
+    found: dict[str, PaperRun] = {}
+
+    def add(layer: int, kind: str, role: str, run: str) -> None:
+        address = f"paper:e2e/{layer}/{_TYPES.get(kind, kind)}/{role}"
+        found[address] = PaperRun(address, f"wandb:{run}#{file}", hooks[layer], mirrors.get(run, ()))
+
+    for run in table["runs"]:
+        add(run["layer"], run["type"], run["role"].removeprefix("similar_"), run["wandb"])
+    for pair in table["seed_pairs"]:
+        for k in (0, 1):
+            place = (pair["layer"], pair["type"])
+            first = f"paper:e2e/{place[0]}/{_TYPES.get(place[1], place[1])}/seed{k}"
+            if first not in found:
+                add(*place, f"seed{k}", pair[f"seed{k}"])
+            if pair["layer"] == 6:  # the cross-seed figure shows the last pair of each type at layer 6
+                add(*place, f"figure-seed{k}", pair[f"seed{k}"])
+    return found
+
+
+def paper_run(place: str) -> PaperRun:
+    """The run at "e2e/6/local/ce".
+
+    Raises:
+        AddressError: no such run; the message lists the nearest.
+    """
+    address = f"paper:{place.replace('/downstream/', '/e2e+ds/')}"
+    runs = paper_runs()
+    if address in runs:
+        return runs[address]
+    parts = address.split("/")
+    near = [a for a in runs if a.split("/")[:3] == parts[:3]] or [a for a in runs if a.split("/")[2:3] == parts[2:3]]
+    shown = ", ".join((near or sorted(runs))[:_MAX_LISTED])
+    raise AddressError(
+        f"the catalogue has no {address}; it has {shown}{' …' if len(near or runs) > _MAX_LISTED else ''}"
+    )
+
+
+def mirrors_of(run: str) -> tuple[str, ...]:
+    """Hugging Face copies of a W&B run, "entity/project/run"; none for a run the catalogue does not know."""
+    known = (r for r in paper_runs().values() if r.wandb.removeprefix("wandb:").partition("#")[0] == run)
+    return next((r.mirrors for r in known if r.mirrors), ())
+
+
+def saelens_address(place: str) -> str:
+    """The hf:// address of "release/sae_id".
+
+    Raises:
+        AddressError: an unknown release or SAE.
+    """
+    release, _, sae_id = place.partition("/")
+    known = _installed_release(release) or _paper_releases().get(release)
+    if known is None:
+        hint = "" if _saelens_folder() else ", and the sae-lens package, which knows the others, is not installed"
+        raise AddressError(f"there is no release {release!r} among {', '.join(sorted(_paper_releases()))}{hint}")
+    repo, paths = known
+    path = paths.get(sae_id) or (sae_id if sae_id in paths.values() else None)
+    if path is None:
+        shown = ", ".join(list(paths)[:_MAX_LISTED]) + (" …" if len(paths) > _MAX_LISTED else "")
+        raise AddressError(f"release {release!r} has no SAE {sae_id!r}; it has {shown}")
+    return f"hf://{repo}/{path}"
+
+
+def _mirrors(run: dict[str, Any]) -> tuple[str, ...]:
+    found = []
+    if saelens := run.get("hf_saelens"):
+        owner, _, name = saelens["repo"].partition("/")
+        found += [f"hf://{who}/{name}/{saelens['path']}" for who in (owner, _RENAMED.get(owner)) if who]
+    if apollo := run.get("hf_apollo"):
+        found.append(f"hf://{apollo['repo']}@{apollo['revision_seen']}/{apollo['file']}")
+    return tuple(found)
+
+
+@cache
+def _paper_releases() -> dict[str, tuple[str, dict[str, str]]]:
+    """SAELens's releases of the paper's runs: repository, and path by SAE id (the hook point)."""
+    releases: dict[str, tuple[str, dict[str, str]]] = {}
+    for run in json.loads(CATALOG_FILE.read_text(encoding="utf-8"))["runs"]:
+        if saelens := run.get("hf_saelens"):
+            _, paths = releases.setdefault(saelens["release"], (saelens["repo"], {}))
+            paths[run["hook"]] = saelens["path"]
+    return releases
+
+
+def _saelens_folder() -> Path | None:
+    spec = importlib.util.find_spec("sae_lens")
+    places = list(spec.submodule_search_locations or []) if spec else []
+    return Path(places[0]) if places else None
+
+
+def _installed_release(release: str) -> tuple[str, dict[str, str]] | None:
+    """A release from the catalogue that the sae-lens package carries, read as a file: importing it takes 10 s."""
+    folder = _saelens_folder()
+    entry = _installed_catalog(folder / "pretrained_saes.yaml").get(release) if folder else None
+    if not isinstance(entry, dict) or not isinstance(entry.get("repo_id"), str):
+        return None
+    saes = [s for s in entry.get("saes") or [] if isinstance(s, dict) and "id" in s]
+    return entry["repo_id"], {str(s["id"]): str(s.get("path") or s["id"]) for s in saes}
+
+
+@cache
+def _installed_catalog(path: Path) -> dict[str, Any]:
+    import yaml
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        table = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise SourceError(f"the sae-lens catalogue {path} cannot be read ({type(error).__name__})") from error
+    return table if isinstance(table, dict) else {}

@@ -1,0 +1,265 @@
+"""Checkpoints on Hugging Face, by its own client and in its own cache: a pinned commit, and only the files needed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sae_geometry.sources.address import Address
+from sae_geometry.sources.bundle import Bundle
+from sae_geometry.sources.cache_folder import cache_root
+from sae_geometry.sources.containers import open_tensors
+from sae_geometry.sources.context import Context, Progress
+from sae_geometry.sources.errors import SourceError
+from sae_geometry.sources.limits import limits
+from sae_geometry.sources.network import RefusedError, UnreachableError
+from sae_geometry.sources.weights_names import (
+    SPARSITY_NAME,
+    choose_weights,
+    label_for,
+    looks_like_weights,
+    other_half,
+    side_names,
+)
+
+_COMMIT = 40
+
+
+@dataclass(frozen=True)
+class _Repo:
+    """One commit of a repository: its files, and their checksums where known."""
+
+    name: str
+    commit: str
+    files: Mapping[str, str | None]
+
+
+def bundle_huggingface(address: Address, context: Context) -> Bundle:
+    """The checkpoint at an hf:// address: a file, a folder, or a whole repository with one.
+
+    Raises:
+        SourceError: a missing, gated or unreachable repository, a damaged file, or nothing cached with `offline`.
+    """
+    with _bounded(address, context):
+        repo = _cached_repo(address) if context.offline or _is_commit(address.revision) else None
+        pinned = None if repo is None else _choose(repo, address, quietly=not context.offline)
+        if repo is None or pinned is None:
+            if context.offline:
+                raise SourceError(f"{address} is not in the Hugging Face cache; leave out --offline")
+            repo = _asked_repo(address)
+            pinned = _choose(repo, address, quietly=False)
+        assert pinned is not None
+        sides = [n for w in pinned[:1] for n in side_names(w) if n in repo.files]
+        context.say(f"using {', '.join(pinned)} of {repo.name} at commit {repo.commit[:12]}")
+        paths = {n: _bring(repo, n, context) for n in (*pinned, *sides)}
+    spelled = f"hf://{repo.name}@{repo.commit}/{pinned[0] if len(pinned) == 1 else pinned[0].rpartition('/')[0]}"
+    return Bundle(
+        tuple(paths[n] for n in pinned),
+        address=spelled,
+        name=label_for(pinned[0], repo.name),
+        where=f"{repo.name}/{pinned[0]}",
+        configs=tuple(paths[n] for n in sides if not n.endswith(SPARSITY_NAME)),
+        sparsity=next((paths[n] for n in sides if n.endswith(SPARSITY_NAME)), None),
+        metadata={"repository": repo.name, "commit": repo.commit},
+    )
+
+
+def _choose(repo: _Repo, address: Address, *, quietly: bool) -> tuple[str, ...] | None:
+    path = address.path or ""
+    if path in repo.files:
+        half = other_half(path)
+        return (path, half) if half is not None and half in repo.files else (path,)
+    inside = {n.removeprefix(f"{path}/" if path else ""): n for n in repo.files if not path or n.startswith(f"{path}/")}
+    if not inside:
+        if quietly:
+            return None
+        near = sorted(n for n in repo.files if looks_like_weights(n))[:5]
+        raise RefusedError(f"{address} does not exist{'; the repository has ' + ', '.join(near) if near else ''}", 404)
+    return tuple(inside[n] for n in choose_weights(list(inside), str(address)))
+
+
+def _asked_repo(address: Address) -> _Repo:
+    from huggingface_hub import HfApi
+
+    timeout = limits().connect + limits().silence
+    info = HfApi().model_info(address.place, revision=address.revision, files_metadata=True, timeout=timeout)
+    if not _is_commit(info.sha):
+        raise SourceError(f"{address}: Hugging Face did not say which commit this is")
+    files: dict[str, str | None] = {}
+    for file in info.siblings or []:
+        lfs = getattr(file, "lfs", None)
+        files[str(file.rfilename)] = getattr(lfs, "sha256", None) if lfs is not None else file.blob_id
+    return _Repo(address.place, str(info.sha), files)
+
+
+def _cached_repo(address: Address) -> _Repo | None:
+    """What the cache holds of a repository, at the revision asked for."""
+    from huggingface_hub import constants
+
+    folder = Path(constants.HF_HUB_CACHE) / ("models--" + address.place.replace("/", "--"))
+    revision = address.revision or "main"
+    reference = folder / "refs" / revision
+    try:
+        commit = revision if _is_commit(revision) else reference.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        return None
+    snapshot = folder / "snapshots" / commit
+    names = [p.relative_to(snapshot).as_posix() for p in snapshot.rglob("*") if p.is_file()]
+    return _Repo(address.place, commit, dict.fromkeys(names)) if names else None
+
+
+def _bring(repo: _Repo, name: str, context: Context) -> Path:
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    cached = try_to_load_from_cache(repo.name, name, revision=repo.commit)
+    if not isinstance(cached, str):
+        if context.offline:
+            raise SourceError(f"{name} of {repo.name} is not in the Hugging Face cache; leave out --offline")
+        context.say(f"fetching {name} from {repo.name}")
+        cached = hf_hub_download(
+            repo.name, name, revision=repo.commit, etag_timeout=limits().connect,
+            tqdm_class=_bar_class(name, context.progress),
+        )  # fmt: skip
+    path = Path(cached)
+    _verify(path, name, repo)
+    return path
+
+
+def _verify(path: Path, name: str, repo: _Repo) -> None:
+    """Check a cached file against its checksum, once for each state of the file; a wrong one is removed."""
+    blob = path.resolve()
+    expected = repo.files.get(name) or (blob.name if blob.parent.name == "blobs" else None)
+    if expected is None or len(expected) not in (40, 64):
+        return
+    state = blob.stat()
+    line = f"{expected} {state.st_size} {state.st_mtime_ns}"
+    marker = cache_root() / "verified" / hashlib.sha256(str(blob).encode()).hexdigest()[:32]
+    try:
+        if marker.read_text(encoding="utf-8") == line:
+            return
+    except OSError:
+        pass
+    with path.open("rb") as f:
+        if len(expected) == 64:
+            digest = hashlib.file_digest(f, "sha256").hexdigest()
+        else:  # git's name of a blob
+            header = hashlib.sha1(f"blob {state.st_size}\0".encode(), usedforsecurity=False)
+            digest = hashlib.file_digest(f, lambda: header).hexdigest()
+    if digest != expected:
+        path.unlink(missing_ok=True)
+        blob.unlink(missing_ok=True)
+        raise SourceError(
+            f"{name} of {repo.name} is damaged: its checksum is not the recorded one; removed, fetch it again"
+        )
+    if looks_like_weights(name):
+        try:
+            open_tensors(path)
+        except SourceError as error:
+            raise SourceError(f"{repo.name}: {error}") from error
+    try:
+        marker.parent.mkdir(parents=True, exist_ok=True)
+        marker.write_text(line, encoding="utf-8")
+    except OSError:
+        return  # a cache that cannot be written only costs the check again
+
+
+@contextmanager
+def _bounded(address: Address, context: Context) -> Iterator[None]:
+    """Hugging Face's client within our limits, and its exceptions as one sentence each."""
+    try:
+        import huggingface_hub
+        from huggingface_hub import constants, errors
+    except ImportError as error:
+        raise SourceError("reading hf:// needs huggingface_hub: pip install huggingface_hub") from error
+    session = huggingface_hub.get_session()
+    hooks, xet = session.event_hooks, constants.HF_HUB_DISABLE_XET
+    session.event_hooks = {**hooks, "request": [*hooks.get("request", []), _counting(str(address))]}
+    constants.HF_HUB_DISABLE_XET = True  # its transfers know no time limits
+    try:
+        yield
+    except SourceError:
+        raise
+    except errors.GatedRepoError as error:
+        raise RefusedError(
+            f"{address} is gated: accept its terms at huggingface.co/{address.place}, then set HF_TOKEN or run "
+            "`hf auth login`",
+            403,
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise RefusedError(
+            f"{address}: there is no such repository, or it is private: check the spelling, or set HF_TOKEN", 404
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise RefusedError(f"{address}: the repository has no revision {address.revision!r}", 404) from error
+    except errors.EntryNotFoundError as error:
+        if isinstance(error, errors.LocalEntryNotFoundError):
+            raise UnreachableError(f"{address}: {_cause(error)}; try again later, or --offline") from error
+        raise RefusedError(f"{address}: the repository has no such file", 404) from error
+    except OSError as error:
+        raise UnreachableError(f"{address}: {_cause(error)}; try again later, or --offline") from error
+    except Exception as error:
+        raise UnreachableError(f"{address}: {_cause(error)}; try again later, or --offline") from error
+    finally:
+        session.event_hooks, constants.HF_HUB_DISABLE_XET = hooks, xet
+
+
+def _counting(what: str) -> Callable[[Any], None]:
+    """A hook for every request: our time limits on it, and no more than so many for one URL."""
+    made: dict[tuple[str, str], int] = {}
+
+    def hook(request: Any) -> None:
+        key = (str(request.method), str(request.url))
+        made[key] = made.get(key, 0) + 1
+        if made[key] > limits().tries:
+            raise UnreachableError(
+                f"{what}: no whole answer after {limits().tries} tries; try again later, or --offline"
+            )
+        request.extensions["timeout"] = {
+            "connect": limits().connect, "read": limits().silence, "write": limits().silence, "pool": limits().connect,
+        }  # fmt: skip
+
+    return hook
+
+
+def _cause(error: BaseException) -> str:
+    """The first cause that says something, in a few words."""
+    deepest: BaseException = error
+    while deepest.__cause__ is not None:
+        deepest = deepest.__cause__
+    status = getattr(getattr(deepest, "response", None), "status_code", None)
+    if status is not None:
+        said = {401: "not signed in (401)", 403: "permission denied (403)", 429: "too many requests (429)"}
+        return said.get(status, f"the server failed ({status})")
+    kind, text = type(deepest).__name__, str(deepest)
+    if "Timeout" in kind:
+        return "no answer in time"
+    if "Connect" in kind or "refused" in text.lower():
+        return "connection refused, or no network"
+    if "Consistency check" in text or "Protocol" in kind:
+        return "the connection broke off"
+    return " ".join(text.split())[:160] or kind
+
+
+def _bar_class(name: str, progress: Progress | None) -> Any:
+    """A progress bar for Hugging Face's client that draws nothing and tells us."""
+    from huggingface_hub.utils import tqdm
+
+    class Silent(tqdm):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            self._whole, self._done = kwargs.get("total"), float(kwargs.get("initial") or 0)
+            super().__init__(*args, **{**kwargs, "disable": True})
+
+        def update(self, n: float | None = 1) -> None:
+            self._done += n or 0
+            if progress is not None and self._whole:
+                progress(name, min(1.0, self._done / self._whole))
+
+    return Silent
+
+
+def _is_commit(revision: str | None) -> bool:
+    return revision is not None and len(revision) == _COMMIT and all(c in "0123456789abcdef" for c in revision)
