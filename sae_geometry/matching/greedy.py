@@ -68,8 +68,7 @@ def greedy_partners(
     Returns:
         int64 [n]: the partner of every row, −1 for the n − m left over when n > m; and the number of pairs swept.
     """
-    from sae_geometry.matching.greedy_loops import join_dominant
-
+    join_dominant = _rounds_on(a.device)
     start = nearest or sweep(a, b, _FIRST_K, absolute=absolute, threads=threads)
     swept = 0 if nearest is not None else a.shape[0] * b.shape[0]
     assert start.cols is not None, "greedy needs the columns' lists too"
@@ -86,6 +85,16 @@ def greedy_partners(
             return partner, swept
         swept += _ask_again(a, b, rows, cols, free_rows, free_cols, k, absolute, threads)
         k = min(2 * k, MAX_K)
+
+
+def _rounds_on(device: torch.device) -> Callable[..., int]:
+    """The rounds for tensors there: the GPU's kernels where CuPy can run them, else the compiled loop."""
+    from sae_geometry.matching import greedy_cuda, greedy_loops
+
+    if device.type == "cuda" and greedy_cuda.available():
+        return greedy_cuda.join_dominant_cuda
+    rounds: Callable[..., int] = greedy_loops.join_dominant
+    return rounds
 
 
 def quick_partners(lists: Sweep) -> Int64[np.ndarray, " n"]:
