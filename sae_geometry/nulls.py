@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 
-def expected_max_cosine(n_candidates: int, d_in: int, absolute: bool = False) -> float:
+def expected_max_cosine(n_candidates: int, d_in: int, *, absolute: bool = False) -> float:
     """E[max over j of cos(x, y_j)] for a fixed x and `n_candidates` independent isotropic directions in R^d_in.
 
     Computed as hi − ∫ F(t)^m dt over the interval in which F^m moves from 0 to 1, to about six digits; grows like
@@ -41,7 +41,7 @@ def expected_max_cosine(n_candidates: int, d_in: int, absolute: bool = False) ->
     return float(np.sum(weights / 2 * _upper_quantile(tail, d_in, absolute)))
 
 
-def cosine_tail(t: np.ndarray | float, d_in: int, absolute: bool = False) -> np.ndarray:
+def cosine_tail(t: np.ndarray | float, d_in: int, *, absolute: bool = False) -> np.ndarray:
     """P(cos ≥ t) (or P(|cos| ≥ t)) for one isotropic direction in R^d_in, d_in ≥ 2; accurate far into the tail."""
     from scipy.special import betainc
 

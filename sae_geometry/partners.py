@@ -147,7 +147,7 @@ def nearest_matching(a: Dictionary, b: Dictionary, best: Best, signed: bool, n_c
         partner=np.where(row >= 0, target_ids[row], -1),
         partner_row=row,
         mutual=np.zeros(a.n_latents, dtype=bool),
-        chance=expected_max_cosine(n_candidates, a.d_in, not signed) if n_candidates else float("nan"),
+        chance=expected_max_cosine(n_candidates, a.d_in, absolute=not signed) if n_candidates else float("nan"),
     )
 
 

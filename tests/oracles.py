@@ -17,9 +17,9 @@ def dense_cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def sequential_greedy(score: np.ndarray) -> np.ndarray:
-    """Take the best remaining pair until one side is used up; ties by row, then by column. Partner of each row or −1."""
+    """Take the best remaining pair until one side is used up; ties by row, then column. Partner of each or −1."""
     n, m = score.shape
-    pairs = sorted(((-score[i, j], i, j) for i in range(n) for j in range(m)))
+    pairs = sorted((-score[i, j], i, j) for i in range(n) for j in range(m))
     partner, free = np.full(n, -1), np.ones(m, dtype=bool)
     for _, i, j in pairs:
         if partner[i] < 0 and free[j]:

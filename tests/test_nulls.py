@@ -34,7 +34,7 @@ def test_agrees_with_simulation(d, m, absolute, rng):
     cos = g[..., 0] / np.sqrt(g[..., 0] ** 2 + tail)
     best = (np.abs(cos) if absolute else cos).max(axis=1)
     error = best.std() / np.sqrt(len(best))
-    assert expected_max_cosine(m, d, absolute) == pytest.approx(best.mean(), abs=4 * error)
+    assert expected_max_cosine(m, d, absolute=absolute) == pytest.approx(best.mean(), abs=4 * error)
 
 
 @pytest.mark.parametrize("absolute", [False, True])
@@ -43,7 +43,7 @@ def test_tail_agrees_with_simulation(absolute, rng):
     cos = x[:, 0] / np.linalg.norm(x, axis=1)
     cos = np.abs(cos) if absolute else cos
     for t in (-0.3, 0.0, 0.2, 0.6):
-        assert cosine_tail(t, 6, absolute) == pytest.approx((cos >= t).mean(), abs=0.005)
+        assert cosine_tail(t, 6, absolute=absolute) == pytest.approx((cos >= t).mean(), abs=0.005)
 
 
 def test_grows_with_candidates_and_falls_with_width():

@@ -1,4 +1,4 @@
-"""What the figures say: the numbers in the artists are the numbers in the results, and colours do not cover each other."""
+"""What the figures say: the numbers in the artists are those in the results, and no colour covers another."""
 
 from __future__ import annotations
 

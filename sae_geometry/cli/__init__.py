@@ -6,6 +6,8 @@ are) to stderr. Heavy imports wait until a command runs.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from sae_geometry.cli import compare, demos, doctor, inspect, umap, within
@@ -20,19 +22,20 @@ app = typer.Typer(
 )
 
 
-def _print_version(asked: bool) -> None:
+def _print_version(asked: bool) -> bool:
     if asked:
         from sae_geometry import __version__
 
         typer.echo(f"sae-geometry {__version__}")
         raise typer.Exit
+    return asked
 
 
 @app.callback()
 def options(
-    version: bool = typer.Option(
-        False, "--version", help="Print the version and exit.", callback=_print_version, is_eager=True
-    ),
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
 ) -> None:
     """Did these two sparse autoencoders learn the same features? Exact geometric comparison of SAE dictionaries."""
 

@@ -60,7 +60,7 @@ def open_bundle(bundle: Bundle, latent_axis: LatentAxis | None = None) -> Opened
         LayoutError: no decoder that the table knows.
     """
     file = joined([open_tensors(path) for path in bundle.weights])
-    config = {**read_config(bundle.configs), **bundle.config}
+    config = {**file.metadata, **read_config(bundle.configs), **bundle.config}
     try:
         return Opened(bundle, file, find_sites(file, config, latent_axis), config)
     except LayoutError:

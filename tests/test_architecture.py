@@ -1,0 +1,186 @@
+"""The house: imports go down, never up or sideways; importing is light; signatures keep their shape."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import sae_geometry as sg
+
+PACKAGE = Path(sg.__file__).parent
+
+# A module may import from lower floors only; members of one subpackage may import each other.
+FLOORS = {
+    "dictionary": 0,
+    "kernels": 0,
+    "matching": 1,
+    "sources": 1,
+    "nulls": 1,
+    "space": 1,
+    "describe": 1,
+    "estimate": 2,
+    "partners": 2,
+    "plots": 3,
+    "comparison": 4,
+    "within": 4,
+    "embedding": 4,
+    "drift": 4,
+    "match_report": 4,
+    "store": 5,
+    "diagnosis": 6,
+    "__init__": 7,
+    "cli": 8,
+    "__main__": 9,
+}
+# kernels know no Dictionary: tensors in, tensors out.
+STRANGERS = {("kernels", "dictionary"), ("dictionary", "kernels")}
+
+
+def unit_of(path: Path, package: Path) -> str:
+    """The floor-bearing name of a file: the subpackage it is in, or its own stem."""
+    parts = path.relative_to(package).parts
+    return parts[0] if len(parts) > 1 else path.stem
+
+
+def imported_units(source: str) -> set[str]:
+    """The units of sae_geometry that this source imports, anywhere in it, TYPE_CHECKING blocks included."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names = [a.name for a in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names = [node.module] if node.module != "sae_geometry" else [f"sae_geometry.{a.name}" for a in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            found.add("relative import")
+            continue
+        else:
+            continue
+        for name in names:
+            head, _, rest = name.partition(".")
+            if head == "sae_geometry":
+                found.add(rest.split(".")[0] or "__init__")
+    return {u if u in FLOORS or u == "relative import" else "__init__" for u in found}
+
+
+def violations(package: Path) -> list[str]:
+    """Every import that goes up or sideways, and every module without a floor."""
+    wrong = []
+    for path in sorted(package.rglob("*.py")):
+        unit = unit_of(path, package)
+        if unit not in FLOORS:
+            wrong.append(f"{path.name}: {unit} has no floor")
+            continue
+        for other in imported_units(path.read_text(encoding="utf-8")):
+            if other == "relative import":
+                wrong.append(f"{unit} uses a relative import")
+            elif other != unit and (FLOORS[other] >= FLOORS[unit] or (unit, other) in STRANGERS):
+                wrong.append(f"{path.relative_to(package)} (floor {FLOORS[unit]}) imports {other} ({FLOORS[other]})")
+    return wrong
+
+
+def test_imports_go_down():
+    assert violations(PACKAGE) == []
+
+
+@pytest.mark.parametrize(
+    ("where", "line", "expected"),
+    [
+        ("kernels/x.py", "from sae_geometry.comparison import compare", "imports comparison"),
+        ("kernels/x.py", "from sae_geometry.dictionary import Dictionary", "imports dictionary"),
+        ("dictionary.py", "def f():\n    import sae_geometry.plots.style", "imports plots"),
+        ("matching/x.py", "if True:\n    from sae_geometry import sources", "imports sources"),
+        ("store.py", "import sae_geometry as sg", "imports __init__"),
+        ("store.py", "from . import cli", "relative import"),
+        ("newcomer.py", "x = 1", "newcomer has no floor"),
+    ],
+)
+def test_this_test_can_fail(tmp_path, where, line, expected):
+    path = tmp_path / where
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(line)
+    assert any(expected in v for v in violations(tmp_path))
+
+
+def test_good_imports_pass(tmp_path):
+    (tmp_path / "kernels").mkdir()
+    (tmp_path / "kernels" / "a.py").write_text("from sae_geometry.kernels.b import c\nimport torch")
+    (tmp_path / "store.py").write_text("from sae_geometry.comparison import Comparison")
+    (tmp_path / "cli").mkdir()
+    (tmp_path / "cli" / "a.py").write_text("import sae_geometry as sg\nfrom sae_geometry.store import save")
+    assert violations(tmp_path) == []
+
+
+def _modules_after(code: str) -> set[str]:
+    script = f"{code}\nimport sys\nprint(*(f'module:{{m}}' for m in sys.modules), sep='\\n')"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return {line.removeprefix("module:") for line in result.stdout.splitlines() if line.startswith("module:")}
+
+
+HEAVY = {"wandb", "huggingface_hub", "umap", "matplotlib", "numba", "torch", "pandas", "scipy", "triton", "sklearn"}
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    assert not HEAVY & _modules_after("import sae_geometry")
+
+
+def test_loading_a_dictionary_imports_no_client_and_no_plots():
+    loaded = _modules_after("import sae_geometry as sg; sg.load('demo:local-narrow-seed0')")
+    assert not {"wandb", "huggingface_hub", "umap", "matplotlib", "numba"} & loaded
+    assert "torch" in loaded
+
+
+@pytest.mark.parametrize("arguments", [[], ["compare"], ["umap"], ["inspect"]])
+def test_help_imports_nothing_heavy(arguments):
+    code = (
+        "import sys\nfrom sae_geometry.cli import main\n"
+        f"sys.argv = ['sae-geometry', *{arguments!r}, '--help']\ntry:\n    main()\nexcept SystemExit:\n    pass"
+    )
+    assert not HEAVY & _modules_after(code)
+
+
+def test_importing_makes_no_folder(tmp_path):
+    script = "import sae_geometry as sg; sg.load; sg.compare; sg.embed; sg.save"
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path, env=_env(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def _env(home: Path) -> dict[str, str]:
+    import os
+
+    keep = {k: v for k, v in os.environ.items() if k in {"PATH", "LD_LIBRARY_PATH", "VIRTUAL_ENV"}}
+    return keep | {
+        "HOME": str(home), "PYTHONPATH": str(PACKAGE.parent), "PYTHONDONTWRITEBYTECODE": "1", "MPLCONFIGDIR": "/tmp"
+    }  # fmt: skip
+
+
+def public_callables():
+    for name in sg.__all__:
+        value = getattr(sg, name)
+        if inspect.isfunction(value) or inspect.isclass(value):
+            yield pytest.param(value, id=name)
+
+
+@pytest.mark.parametrize("thing", list(public_callables()))
+def test_public_names_are_documented_and_signatures_are_narrow(thing):
+    assert inspect.getdoc(thing), f"{thing.__name__} has no docstring"
+    if inspect.isclass(thing):
+        return
+    parameters = inspect.signature(thing).parameters.values()
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    assert len(positional) <= 3
+    assert not any(isinstance(p.default, bool) for p in positional)
+    assert "Example" in inspect.getdoc(thing) or thing.__name__ in {"demos", "read", "exact_neighbors"}
+
+
+def test_a_name_that_is_not_there_is_an_error():
+    with pytest.raises(AttributeError, match="no attribute 'compair'"):
+        sg.compair  # noqa: B018
+
+
+def test_dir_lists_the_public_names():
+    assert {"compare", "embed", "load", "Dictionary"} <= set(dir(sg))
