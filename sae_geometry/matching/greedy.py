@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from sae_geometry.kernels.sweep import MAX_K, Sweep, sweep
+from sae_geometry.kernels.sweep import MAX_K, Sweep
+from sae_geometry.matching.sweeping import listing_sweep
 
 _FIRST_K = 16
 
@@ -69,7 +70,7 @@ def greedy_partners(
         int64 [n]: the partner of every row, −1 for the n − m left over when n > m; and the number of pairs swept.
     """
     join_dominant = _rounds_on(a.device)
-    start = nearest or sweep(a, b, _FIRST_K, absolute=absolute, threads=threads)
+    start = nearest or listing_sweep(a, b, _FIRST_K, absolute=absolute, threads=threads)
     swept = 0 if nearest is not None else a.shape[0] * b.shape[0]
     assert start.cols is not None, "greedy needs the columns' lists too"
     rows, cols = Lists.of(start.rows.index), Lists.of(start.cols.index)
@@ -132,7 +133,7 @@ def _ask_again(
     free_a, free_b = _take(a, free_rows), _take(b, free_cols)
     each = ask_rows.size * free_cols.size + ask_cols.size * free_rows.size
     if each >= free_rows.size * free_cols.size:
-        found = sweep(free_a, free_b, k, absolute=absolute, threads=threads)
+        found = listing_sweep(free_a, free_b, k, absolute=absolute, threads=threads)
         assert found.cols is not None
         rows.replace(free_rows, _renamed(found.rows.index, free_cols))
         cols.replace(free_cols, _renamed(found.cols.index, free_rows))
@@ -142,7 +143,7 @@ def _ask_again(
         (cols, ask_cols, b, free_a, free_rows),
     ):
         if ask.size:
-            one = sweep(_take(own, ask), theirs, k, columns=False, absolute=absolute, threads=threads)
+            one = listing_sweep(_take(own, ask), theirs, k, columns=False, absolute=absolute, threads=threads)
             side.replace(ask, _renamed(one.rows.index, names))
     return int(each)
 

@@ -18,12 +18,13 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from sae_geometry.kernels.decide import Best
-from sae_geometry.kernels.sweep import Sweep, sweep
+from sae_geometry.kernels.sweep import Sweep
 from sae_geometry.matching.assignment import Certificate, Progress, Step, Stopped
 from sae_geometry.matching.bound import Terms, gap_of
 from sae_geometry.matching.greedy import greedy_partners, quick_partners
 from sae_geometry.matching.pairs import pair_cosines
 from sae_geometry.matching.restricted import Restricted
+from sae_geometry.matching.sweeping import listing_sweep
 from sae_geometry.matching.unlisted import Unlisted
 
 CANDIDATES = 32  # best columns listed for every row, half as many rows for every column
@@ -138,7 +139,7 @@ class _Run:
 
     def _list_candidates(self, nearest: Sweep | None) -> Sweep:
         if nearest is None or nearest.rows.index.shape[1] < CANDIDATES // 2:
-            nearest = sweep(self.a, self.b, CANDIDATES, absolute=self.absolute, threads=self.threads,
+            nearest = listing_sweep(self.a, self.b, CANDIDATES, absolute=self.absolute, threads=self.threads,
                             progress=lambda share: self._step("candidates", share))  # fmt: skip
             self.pairs_swept += self.n * self.m
         assert nearest.cols is not None
@@ -191,7 +192,7 @@ class _Run:
     def _sweep(self, rows: Int64[np.ndarray, " some"], cols: Int64[np.ndarray, " few"]) -> Best:
         """The best of S_ij − v_j for these rows among these columns, column indices of the whole."""
         bias = torch.from_numpy(self.master.v[cols]).to(self.a.device)
-        found = sweep(_take(self.a, rows), _take(self.b, cols), MORE, columns=False, absolute=self.absolute,
+        found = listing_sweep(_take(self.a, rows), _take(self.b, cols), MORE, columns=False, absolute=self.absolute,
                       column_bias=bias, threads=self.threads, progress=self._tick("certify")).rows  # fmt: skip
         self.pairs_swept += rows.size * cols.size
         names = torch.from_numpy(cols).to(found.index.device)

@@ -12,6 +12,7 @@ from scipy.optimize import linear_sum_assignment
 
 from sae_geometry.kernels.sweep import sweep
 from sae_geometry.matching import match, verify
+from sae_geometry.matching.sweeping import listing_sweep
 
 BLOCK = 10
 
@@ -135,7 +136,9 @@ def test_a_finished_sweep_is_reused(monkeypatch):
     case = matching_cases.case(203)
     lists = sweep(case.a, case.b, 32)
     asked = []
-    monkeypatch.setattr(module, "sweep", lambda *args, **more: asked.append(args[2]) or sweep(*args, **more))
+    monkeypatch.setattr(
+        module, "listing_sweep", lambda *args, **how: asked.append(args[2]) or listing_sweep(*args, **how)
+    )
     result = match(case.a, case.b, "optimal", nearest=lists)
     assert module.CANDIDATES not in asked
     assert result.certificate.certified

@@ -1,0 +1,23 @@
+"""The sweep with room for long lists: its memory ceiling follows what a matching asks for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from sae_geometry.kernels.blocks import DEFAULT_MEMORY
+from sae_geometry.kernels.sweep import Sweep, cpu_threads, sweep
+
+_PER_ENTRY = 64  # bytes a listed pair may take on its way to a result: screened, re-scored, ordered
+_PER_THREAD = 16  # and in each thread's own lists
+
+
+def listing_sweep(
+    a: Tensor, b: Tensor, k: int, *, columns: bool = True, threads: int | None = None, **how: Any
+) -> Sweep:
+    """`sweep(a, b, k, …)` that never refuses lists for their size: they are what the caller wants to keep."""
+    workers = threads or cpu_threads()
+    entries = (a.shape[0] + b.shape[0]) * (k + 8)
+    memory = DEFAULT_MEMORY + entries * (_PER_ENTRY + _PER_THREAD * workers)
+    return sweep(a, b, k, columns=columns, threads=workers, memory=memory, **how)
