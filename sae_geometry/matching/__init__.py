@@ -2,6 +2,22 @@
 
 from sae_geometry.matching.assignment import Assignment, Certificate, OneToOne, Progress, Step
 from sae_geometry.matching.match import match
+from sae_geometry.matching.operands import On, operands
+from sae_geometry.matching.shared import SharedCurve, same_partner, shared_curve, shared_latents
 from sae_geometry.matching.verify import verify
 
-__all__ = ["Assignment", "Certificate", "OneToOne", "Progress", "Step", "match", "verify"]
+__all__ = [
+    "Assignment",
+    "Certificate",
+    "On",
+    "OneToOne",
+    "Progress",
+    "SharedCurve",
+    "Step",
+    "match",
+    "operands",
+    "same_partner",
+    "shared_curve",
+    "shared_latents",
+    "verify",
+]

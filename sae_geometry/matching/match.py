@@ -83,7 +83,7 @@ def match(
         raise ValueError(f"max_gap and time_budget must not be negative; got {max_gap} and {time_budget}")
     if nearest is not None:
         _check_nearest(nearest, a, b, absolute)
-    certificate = None
+    a, b, certificate = a.detach(), b.detach(), None
     if method == "optimal":
         budget = Budget(max_gap, time_budget)
         partner, certificate = optimal_partners(a, b, absolute=absolute, min_similarity=min_similarity, budget=budget,

@@ -18,7 +18,7 @@ def pair_cosines(
 ) -> Float64[np.ndarray, " pairs"]:
     """The canonical score ⟨a[rows[p]], b[cols[p]]⟩ of every pair p, wherever the tensors live."""
     where = [torch.from_numpy(np.ascontiguousarray(x, dtype=np.int64)).to(a.device) for x in (rows, cols)]
-    return np.asarray(exact_dots(a, b, where[0], where[1]).cpu().numpy(), dtype=np.float64)
+    return np.asarray(exact_dots(a.detach(), b.detach(), where[0], where[1]).cpu().numpy(), dtype=np.float64)
 
 
 def partner_cosines(
