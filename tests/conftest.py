@@ -17,6 +17,7 @@ import torch
 jaxtyping.install_import_hook("sae_geometry", "beartype.beartype")
 
 import oracles
+
 from sae_geometry.dictionary import Dictionary
 
 mpl.use("Agg")

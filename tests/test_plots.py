@@ -15,7 +15,7 @@ from matplotlib.colors import to_rgba
 import sae_geometry as sg
 from sae_geometry import plots
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.plots.style import E2E_KINDS, OKABE_ITO, run_colors
+from sae_geometry.plots.style import E2E_KINDS, RUNS, run_colors
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_scatter_is_shuffled_rasterised_and_complete():
     assert len(points.get_offsets()) == 800
     # Drawn run by run, the later half would be of one colour; shuffled, each half is a fair mixture.
     colors = points.get_facecolors()[:, :3]
-    first = to_rgba(OKABE_ITO[0])[:3]
+    first = to_rgba(RUNS[0])[:3]
     is_a = np.isclose(colors, first).all(axis=1)
     assert is_a.sum() == 400
     assert abs(int(is_a[:400].sum()) - 200) < 50

@@ -4,12 +4,19 @@ Similarity figures draw lists of `Matching`; embedding figures draw anything wit
 """
 
 from sae_geometry.plots.embedding import embedding_scatter
-from sae_geometry.plots.similarity import multiplicity_bars, similarity_ecdf, similarity_figure, similarity_histogram
+from sae_geometry.plots.similarity import (
+    draw_similarity,
+    multiplicity_bars,
+    similarity_ecdf,
+    similarity_figure,
+    similarity_histogram,
+)
 from sae_geometry.plots.style import COLUMN_WIDTH, PAGE_WIDTH, paper_style, save_figure
 
 __all__ = [
     "COLUMN_WIDTH",
     "PAGE_WIDTH",
+    "draw_similarity",
     "embedding_scatter",
     "multiplicity_bars",
     "paper_style",

@@ -98,5 +98,5 @@ def embedding_scatter(
             f"UMAP, exact cosine neighbours (k = {p['n_neighbors']}), seed {p['seed']}, {p['backend']} "
             f"{p['backend_version']}; {embedding.evidence.line()}"
         )
-        ax.set_xlabel("\n".join(textwrap.wrap(text, 82)), fontsize=5.5, color=MUTED, loc="left")
+        ax.set_xlabel("\n".join(textwrap.wrap(text, 70)), fontsize=5.5, color=MUTED, loc="left")
     return ax

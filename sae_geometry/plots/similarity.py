@@ -13,13 +13,22 @@ from typing import Any, Literal
 import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Patch
 
 from sae_geometry.partners import Matching
-from sae_geometry.plots.style import COLUMN_WIDTH, INK, MUTED, OKABE_ITO, axes_or_new, in_paper_style, new_figure
+from sae_geometry.plots.style import (
+    COLUMN_WIDTH,
+    INK,
+    MUTED,
+    NEAREST,
+    ONE_TO_ONE,
+    RUNS,
+    axes_or_new,
+    in_paper_style,
+    new_figure,
+)
 
-NEAREST, ONE_TO_ONE = OKABE_ITO[0], OKABE_ITO[1]
 THRESHOLD = 0.7
 _GRID = 2001
 _BINS = 50
@@ -80,9 +89,20 @@ def similarity_histogram(curves: Sequence[Matching], ax: Axes | None = None) -> 
 
 @in_paper_style
 def similarity_figure(curves: Sequence[Matching]) -> Figure:
-    """The histogram over the ECDF, one horizontal axis: the figure of a comparison."""
+    """The histogram over the ECDF, one horizontal axis: the figure of a comparison.
+
+    Args:
+        curves: one or more `Matching`.
+    """
+    figure = new_figure(COLUMN_WIDTH * 1.2, 3.6 + 0.14 * len(_drawn(curves)))
+    draw_similarity(figure, curves)
+    return figure
+
+
+@in_paper_style
+def draw_similarity(figure: Figure | SubFigure, curves: Sequence[Matching]) -> None:
+    """Fill a figure or subfigure (constrained layout) with the histogram over the ECDF."""
     drawn = _drawn(curves)
-    figure = new_figure(COLUMN_WIDTH * 1.2, 3.6 + 0.14 * len(drawn))
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(1, 1.9))
     _draw_histogram(top, drawn)
     _draw_ecdf(bottom, drawn)
@@ -92,7 +112,6 @@ def similarity_figure(curves: Sequence[Matching]) -> Figure:
     figure.align_ylabels([top, bottom])
     handles, _ = bottom.get_legend_handles_labels()
     figure.legend(handles=handles, loc="outside lower left", fontsize=_LABEL_SIZE, handlelength=1.8)
-    return figure
 
 
 @in_paper_style
@@ -184,7 +203,10 @@ def _put_chance_label(ax: Axes, curves: Sequence[Matching]) -> None:
 
 def _put_title(ax: Axes, curves: Sequence[Matching]) -> None:
     names = _letters(curves)
-    title = next(iter(names)) if len(names) == 1 else "    ".join(f"{key}: {name}" for name, key in names.items())
+    if all(m.source == m.target for m in curves):
+        title = next(iter(names)) if len(names) == 1 else "Similarity within each dictionary"
+    else:
+        title = "    ".join(f"{key}: {name}" for name, key in names.items())
     ax.set_title(title, loc="left", fontweight="bold", pad=13)
 
 
@@ -201,7 +223,9 @@ def _drawn(curves: Sequence[Matching]) -> list[Curve]:
         twins = [c for c in twins if c.matching.method == m.method != "nearest" and c.matching.n_latents == m.n_latents]
         if twins:
             continue
-        color = OKABE_ITO[len(out) % len(OKABE_ITO)] if within else NEAREST if m.method == "nearest" else ONE_TO_ONE
+        color = ONE_TO_ONE if m.method != "nearest" else NEAREST
+        if within and len(curves) > 1:
+            color = RUNS[len(out) % len(RUNS)]
         forth = within or letters[m.source] < letters[m.target]
         out.append(Curve(m, _label(m, letters, len(curves)), color, "-" if forth or m is first else "--"))
     return out

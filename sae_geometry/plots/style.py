@@ -21,7 +21,9 @@ PAGE_WIDTH = 6.75
 
 INK = "#222222"
 MUTED = "#777777"
-OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+# Okabe–Ito. Two of its colours are kept for the two ways of counting, so that no colour means both a way and a run.
+NEAREST, ONE_TO_ONE = "#0072B2", "#D55E00"
+RUNS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#000000", "#F0E442", NEAREST, ONE_TO_ONE)
 E2E_KINDS = {"local": "#f0a70a", "e2e": "#518c31", "e2e+ds": "#6b6ecf"}
 
 _RC: dict[Any, Any] = {
@@ -95,7 +97,7 @@ def run_colors(names: Sequence[str], kinds: Sequence[str | None], style: str) ->
     """
     if style not in ("okabe-ito", "e2e"):
         raise ValueError(f"style must be 'okabe-ito' or 'e2e'; got {style!r}")
-    colors = {name: OKABE_ITO[i % len(OKABE_ITO)] for i, name in enumerate(names)}
+    colors = {name: RUNS[i % len(RUNS)] for i, name in enumerate(names)}
     if style == "okabe-ito":
         return colors
     used: dict[str, int] = {}

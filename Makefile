@@ -1,0 +1,44 @@
+# Both commands set up .venv by themselves. PYTHON=python3.12 picks another interpreter.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+RESULTS := demo-results
+
+.PHONY: demo test check figures notebook clean
+
+## The main job on the demo dictionaries: tables, summaries and figures in demo-results/.
+demo: $(VENV)/.run
+	$(BIN)/sae-geometry compare demo:local-seed0 demo:local-seed1 -o $(RESULTS)/compare --overwrite
+	$(BIN)/sae-geometry umap demo:local-seed0 demo:local-seed1 -o $(RESULTS)/umap --overwrite
+	@echo "Done: open $(RESULTS)/compare/figures/similarity.png and $(RESULTS)/umap/figures/umap.png"
+
+## Lint, types and tests: what CI runs.
+test: check
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+## The README's figures.
+figures: $(VENV)/.dev
+	$(BIN)/python -m analyses.demo.make_figures
+
+## Run the notebook anew, outputs kept.
+notebook: $(VENV)/.dev
+	$(BIN)/python -m nbconvert --to notebook --execute --inplace notebooks/quickstart.ipynb
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) -e .
+	touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(RESULTS)
