@@ -2,6 +2,7 @@
 
     $SAE_GEOMETRY_CACHE, else the user's cache folder
       wandb/<host>/<entity>/<project>/<run>/   checkpoints, with wandb_run.json beside them
+      huggingface/, verified/                  which files a commit has, and which blobs were checked
       .partial/                                downloads on their way; resumed where the server can
       .locks/                                  one file a download, so that two processes do not fetch the same
 
@@ -99,6 +100,6 @@ def clear_cache(run: str | None = None) -> int:
         shutil.rmtree(r.folder)
     if run is None:
         freed += partial_bytes()
-        for name in ("wandb", ".partial", "verified"):
+        for name in ("wandb", "huggingface", "verified", ".partial"):
             shutil.rmtree(cache_root() / name, ignore_errors=True)
     return freed

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +13,7 @@ from typing import Any
 
 from sae_geometry.sources.address import Address
 from sae_geometry.sources.bundle import Bundle
-from sae_geometry.sources.cache_folder import cache_root
+from sae_geometry.sources.cache_folder import cache_root, safe_path
 from sae_geometry.sources.containers import open_tensors
 from sae_geometry.sources.context import Context, Progress
 from sae_geometry.sources.errors import SourceError
@@ -45,17 +47,13 @@ def bundle_huggingface(address: Address, context: Context) -> Bundle:
         SourceError: a missing, gated or unreachable repository, a damaged file, or nothing cached with `offline`.
     """
     with _bounded(address, context):
-        repo = _cached_repo(address) if context.offline or _is_commit(address.revision) else None
-        pinned = None if repo is None else _choose(repo, address, quietly=not context.offline)
-        if repo is None or pinned is None:
-            if context.offline:
-                raise SourceError(f"{address} is not in the Hugging Face cache; leave out --offline")
-            repo = _asked_repo(address)
-            pinned = _choose(repo, address, quietly=False)
-        assert pinned is not None
+        repo = _cached_repo(address) if context.offline else _listed_repo(address.place, address.revision)
+        repo = repo or _asked_repo(address, context)
+        pinned = _choose(repo, address, context)
         sides = [n for w in pinned[:1] for n in side_names(w) if n in repo.files]
         context.say(f"using {', '.join(pinned)} of {repo.name} at commit {repo.commit[:12]}")
         paths = {n: _bring(repo, n, context) for n in (*pinned, *sides)}
+        _remember(repo, address.revision or "main")
     spelled = f"hf://{repo.name}@{repo.commit}/{pinned[0] if len(pinned) == 1 else pinned[0].rpartition('/')[0]}"
     return Bundle(
         tuple(paths[n] for n in pinned),
@@ -68,23 +66,25 @@ def bundle_huggingface(address: Address, context: Context) -> Bundle:
     )
 
 
-def _choose(repo: _Repo, address: Address, *, quietly: bool) -> tuple[str, ...] | None:
+def _choose(repo: _Repo, address: Address, context: Context) -> tuple[str, ...]:
     path = address.path or ""
     if path in repo.files:
         half = other_half(path)
         return (path, half) if half is not None and half in repo.files else (path,)
     inside = {n.removeprefix(f"{path}/" if path else ""): n for n in repo.files if not path or n.startswith(f"{path}/")}
     if not inside:
-        if quietly:
-            return None
+        if context.offline:
+            raise SourceError(f"{address} is not in the Hugging Face cache; leave out --offline")
         near = sorted(n for n in repo.files if looks_like_weights(n))[:5]
         raise RefusedError(f"{address} does not exist{'; the repository has ' + ', '.join(near) if near else ''}", 404)
     return tuple(inside[n] for n in choose_weights(list(inside), str(address)))
 
 
-def _asked_repo(address: Address) -> _Repo:
+def _asked_repo(address: Address, context: Context) -> _Repo:
     from huggingface_hub import HfApi
 
+    if context.offline:
+        raise SourceError(f"{address} is not in the Hugging Face cache; leave out --offline")
     timeout = limits().connect + limits().silence
     info = HfApi().model_info(address.place, revision=address.revision, files_metadata=True, timeout=timeout)
     if not _is_commit(info.sha):
@@ -93,23 +93,63 @@ def _asked_repo(address: Address) -> _Repo:
     for file in info.siblings or []:
         lfs = getattr(file, "lfs", None)
         files[str(file.rfilename)] = getattr(lfs, "sha256", None) if lfs is not None else file.blob_id
-    return _Repo(address.place, str(info.sha), files)
+    repo = _Repo(address.place, str(info.sha), files)
+    listing = _listing(repo.name, repo.commit)
+    try:
+        listing.parent.mkdir(parents=True, exist_ok=True)
+        listing.write_text(json.dumps(files), encoding="utf-8")
+    except OSError:
+        pass  # a cache that cannot be written only costs the request again
+    return repo
+
+
+def _listing(name: str, commit: str) -> Path:
+    return cache_root() / "huggingface" / safe_path(name) / f"{commit}.json"
+
+
+def _listed_repo(name: str, commit: str | None) -> _Repo | None:
+    """A commit whose files were listed before: it cannot have changed."""
+    if commit is None or not _is_commit(commit):
+        return None
+    try:
+        files = json.loads(_listing(name, commit).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return _Repo(name, commit, files) if isinstance(files, dict) else None
 
 
 def _cached_repo(address: Address) -> _Repo | None:
     """What the cache holds of a repository, at the revision asked for."""
-    from huggingface_hub import constants
-
-    folder = Path(constants.HF_HUB_CACHE) / ("models--" + address.place.replace("/", "--"))
-    revision = address.revision or "main"
-    reference = folder / "refs" / revision
+    folder, revision = _cache_folder(address.place), address.revision or "main"
+    reference = folder / "refs" / safe_path(revision)
     try:
         commit = revision if _is_commit(revision) else reference.read_text(encoding="utf-8").strip()
     except (OSError, ValueError):
         return None
     snapshot = folder / "snapshots" / commit
+    listed = _listed_repo(address.place, commit)
+    sums = listed.files if listed is not None else {}
     names = [p.relative_to(snapshot).as_posix() for p in snapshot.rglob("*") if p.is_file()]
-    return _Repo(address.place, commit, dict.fromkeys(names)) if names else None
+    return _Repo(address.place, commit, {n: sums.get(n) for n in names}) if names else None
+
+
+def _remember(repo: _Repo, revision: str) -> None:
+    """Note which commit a branch or tag was, as the client does, so that it is found again offline."""
+    if _is_commit(revision):
+        return
+    reference = _cache_folder(repo.name) / "refs" / safe_path(revision)
+    try:
+        if not reference.is_file() or reference.read_text(encoding="utf-8") != repo.commit:
+            reference.parent.mkdir(parents=True, exist_ok=True)
+            reference.write_text(repo.commit, encoding="utf-8")
+    except OSError:
+        return  # a cache that cannot be written is only not found offline
+
+
+def _cache_folder(name: str) -> Path:
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE) / ("models--" + name.replace("/", "--"))
 
 
 def _bring(repo: _Repo, name: str, context: Context) -> Path:
@@ -131,7 +171,7 @@ def _bring(repo: _Repo, name: str, context: Context) -> Path:
 
 def _verify(path: Path, name: str, repo: _Repo) -> None:
     """Check a cached file against its checksum, once for each state of the file; a wrong one is removed."""
-    blob = path.resolve()
+    blob = Path(os.path.normpath(path.parent / os.readlink(path))) if path.is_symlink() else path
     expected = repo.files.get(name) or (blob.name if blob.parent.name == "blobs" else None)
     if expected is None or len(expected) not in (40, 64):
         return
@@ -199,9 +239,9 @@ def _bounded(address: Address, context: Context) -> Iterator[None]:
         if isinstance(error, errors.LocalEntryNotFoundError):
             raise UnreachableError(f"{address}: {_cause(error)}; try again later, or --offline") from error
         raise RefusedError(f"{address}: the repository has no such file", 404) from error
-    except OSError as error:
-        raise UnreachableError(f"{address}: {_cause(error)}; try again later, or --offline") from error
     except Exception as error:
+        if not isinstance(error, OSError) and not type(error).__module__.startswith(("httpx", "huggingface_hub")):
+            raise
         raise UnreachableError(f"{address}: {_cause(error)}; try again later, or --offline") from error
     finally:
         session.event_hooks, constants.HF_HUB_DISABLE_XET = hooks, xet
@@ -253,7 +293,7 @@ def _bar_class(name: str, progress: Progress | None) -> Any:
             self._whole, self._done = kwargs.get("total"), float(kwargs.get("initial") or 0)
             super().__init__(*args, **{**kwargs, "disable": True})
 
-        def update(self, n: float | None = 1) -> None:
+        def update(self, n: int | float | None = 1) -> None:
             self._done += n or 0
             if progress is not None and self._whole:
                 progress(name, min(1.0, self._done / self._whole))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.sources.context import Context, Echo, Progress
-from sae_geometry.sources.reading import Latents, open_bundle, read_dictionary
+from sae_geometry.sources.reading import Latents, choose_site, open_bundle, read_dictionary
 from sae_geometry.sources.resolving import parse_address, resolve
 from sae_geometry.sources.sites import LatentAxis
 
@@ -68,7 +68,7 @@ def load(
     dictionary = read_dictionary(
         opened, parsed.selection, latents, name=name or parsed.label, drop_bad=drop_bad, encoder=encoder
     )
-    for note in dictionary.notes:
-        if "latent_axis=" in note:
-            warnings.warn(f"{dictionary.address}: {note}", OrientationWarning, stacklevel=2)
+    assumed = choose_site(opened, parsed.selection).assumed
+    if assumed is not None:
+        warnings.warn(f"{dictionary.address}: {assumed}", OrientationWarning, stacklevel=2)
     return dictionary

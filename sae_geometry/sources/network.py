@@ -115,9 +115,7 @@ def with_tries(what: str, attempt: Callable[[], Any]) -> Any:
         except ConnectionError as error:
             last = error
     times = f" ({limits().tries} tries)" if limits().tries > 1 else ""
-    raise UnreachableError(
-        f"{what}: {last}{times}; try again later, or --offline for what was fetched before"
-    ) from last
+    raise UnreachableError(f"{what}: {last}{times}; try again later, or --offline for what is cached") from last
 
 
 def check_status(answer: Any, what: str) -> None:
@@ -143,7 +141,8 @@ def post_json(url: str, body: Any, what: str, credentials: Credentials | None = 
     """The JSON answer to a JSON question.
 
     Raises:
-        RefusedError, UnreachableError, SourceError: as their names say, or an answer that is not JSON or is absurdly long.
+        RefusedError, UnreachableError: as their names say.
+        SourceError: an answer that is not JSON or is absurdly long.
     """
     headers = {"Content-Type": "application/json", "Accept": "application/json"}
 

@@ -118,7 +118,7 @@ def read_dictionary(
     encoder_slabs = _chosen(site.encoder, site, selection, bundle.address) if shared else site.encoder
     space = space_of(site, opened.config, bundle.where, [s.out for s in decoder_slabs])
     lives = _lives(opened, site, space.reads)
-    notes = [*bundle.notes, *(n for n in (site.layout.note, site.assumed) if n)]
+    notes = [*bundle.notes, *(n for n in (site.convention, site.assumed) if n)]
     if len(decoder_slabs) > 1:
         outs = ", ".join(str(s.out) for s in decoder_slabs)
         notes.append(f"each row is the concatenation of {site.layout.out}s {outs}, normalised as a whole")

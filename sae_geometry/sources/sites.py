@@ -45,6 +45,7 @@ class Site:
         source: the layer a cross-layer transcoder's latents read from; None elsewhere.
         encoder_bias, decoder_bias: keys, where present.
         assumed: why the orientation is an assumption; None where names or sizes prove it.
+        convention: the documented convention by which it was read, where that is all there is to go by.
     """
 
     layout: Layout
@@ -56,6 +57,7 @@ class Site:
     encoder_bias: str | None = None
     decoder_bias: str | None = None
     assumed: str | None = None
+    convention: str | None = None
 
     @property
     def choice(self) -> str:
@@ -148,6 +150,7 @@ class _Search:
             encoder_bias=self._present(layout.encoder_bias, groups),
             decoder_bias=self._present(layout.decoder_bias, groups),
             assumed=self._assumed(layout, shape, axes),
+            convention=layout.note if self.latent_axis is None else None,
         )
 
     def _sizes_agree(self, shape: tuple[int, ...], axes: str) -> bool:

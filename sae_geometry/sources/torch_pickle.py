@@ -170,6 +170,8 @@ def _expect(value: Any, kind: type) -> Any:
 def _allowed(named: _Name, file: str) -> _Name:
     if str(named) in _BUILDERS or (named.module == "torch" and named.name in _STORAGES):
         return named
+    if str(named) == "torch.storage.UntypedStorage":
+        return _Name("torch", "UntypedStorage")
     if named.module == "torch" and isinstance(getattr(torch, named.name, None), torch.dtype):
         return named
     raise SourceError(

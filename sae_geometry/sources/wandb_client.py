@@ -13,10 +13,10 @@ from typing import Any
 
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.limits import limits
-from sae_geometry.sources.network import RefusedError, UnreachableError
+from sae_geometry.sources.network import RefusedError, UnreachableError, check_status, open_url
 from sae_geometry.sources.run_record import RunRecord, as_table, plain_config
 from sae_geometry.sources.transfer import RemoteFile
-from sae_geometry.sources.wandb_host import base_url, how_to_sign_in
+from sae_geometry.sources.wandb_host import api_key, base_url, credentials_for, how_to_sign_in
 
 _MAX_FILES = 200_000
 
@@ -89,33 +89,46 @@ def _quiet_and_bounded() -> Iterator[None]:
 
 @contextmanager
 def _told(doing: str) -> Iterator[None]:
-    """The client's many exceptions as one sentence each."""
+    """The client's many exceptions as one sentence each.
+
+    It calls a server that fails, throttles or is silent "a busy service process", and a refused key by the body of
+    the answer. So the server is asked once more, by us, what the matter is.
+    """
     try:
         yield
     except (SourceError, KeyboardInterrupt):
         raise
     except Exception as error:
-        text = " ".join(f"{error} {error.__cause__ or ''}".split())
-        low = text.lower()
+        text = " ".join(str(error).split())
         where = base_url()
-        if any(w in low for w in ("401", "unauthorized", "api key", "not logged in", "user is not")):
-            raise RefusedError(f"W&B at {where} does not accept the configured key ({doing}): {how_to_sign_in()}, or unset "
-                          "it for a public run", 401) from None  # fmt: skip
-        if "403" in low or "permission" in low:
-            raise RefusedError(f"W&B at {where} does not allow this key to do that ({doing})", 403) from None
-        if "not find run" in low or "404" in low or "not found" in low:
+        status, said = _what_the_server_says()
+        if status in (401, 403) or any(
+            w in text.lower() for w in ("permission", "invalid credentials", "not logged in")
+        ):
+            raise RefusedError(
+                f"W&B at {where} does not accept the configured key ({doing}): {how_to_sign_in()}, or unset it for a "
+                "public run",
+                status or 403,
+            ) from None
+        if status == 404 or "not find run" in text or "not found" in text.lower():
             raise RefusedError(f"W&B at {where} has nothing there ({doing}): check the spelling", 404) from None
-        raise UnreachableError(f"W&B at {where} did not answer ({doing}): {_short(low)}; try again later, or --offline for "
-                          "what was fetched before") from None  # fmt: skip
+        raise UnreachableError(
+            f"W&B at {where} did not answer ({doing}): {said or text[:120]}; try again later, or --offline for what "
+            "is cached"
+        ) from None
 
 
-def _short(text: str) -> str:
-    for status, said in (("429", "too many requests (429)"), ("500", "the server failed (500)"),
-                         ("502", "the server failed (502)"), ("503", "the server failed (503)")):  # fmt: skip
-        if status in text:
-            return said
-    if "refused" in text:
-        return "connection refused"
-    if any(w in text for w in ("timeout", "timed out", "busy", "deadline")):
-        return "no answer in time"
-    return text[:120]
+def _what_the_server_says() -> tuple[int | None, str]:
+    """The status of a refusal, and in words why there is no answer; (None, "") when all is well."""
+    question = b'{"query": "query Viewer { viewer { id } }"}'
+    headers = {"Content-Type": "application/json"}
+    try:
+        with open_url(
+            "POST", f"{base_url()}/graphql", headers=headers, credentials=credentials_for(api_key()), data=question
+        ) as answer:
+            check_status(answer, "signing in")
+    except RefusedError as error:
+        return error.status, str(error)
+    except (ConnectionError, SourceError) as error:
+        return None, str(error)
+    return None, ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from sae_geometry.sources.address import Address
 from sae_geometry.sources.bundle import Bundle
@@ -22,6 +22,7 @@ from sae_geometry.sources.wandb_keyless import KeylessClient
 from sae_geometry.sources.weights_names import checkpoints_in_order, choose_weights, looks_like_weights
 
 
+@runtime_checkable
 class RunClient(Protocol):
     """Whoever can say what a run holds."""
 

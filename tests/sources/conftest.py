@@ -1,0 +1,77 @@
+"""Loopback servers, a private cache, and the checkpoints that real tools wrote."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from helpers import E2E
+from hf_server import HuggingFace
+from wandb_server import Loopback, StoredRun
+
+from sae_geometry.sources.limits import Limits, set_limits
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache, a home without credentials, and short waits."""
+    home = tmp_path / "home"
+    home.mkdir()
+    folder = tmp_path / "cache"
+    for name in ("WANDB_API_KEY", "HF_TOKEN", "NETRC", "HF_HUB_OFFLINE", "http_proxy", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("SAE_GEOMETRY_CACHE", str(folder))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def short_waits() -> Iterator[None]:
+    """Seconds become fractions, so that a hang costs a test little."""
+    set_limits(Limits(connect=1.0, silence=0.5, tries=3, pause=0.01, longest_pause=0.05))
+    yield
+    set_limits(Limits())
+
+
+@pytest.fixture
+def wandb_world(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopback]:
+    """A W&B with one finished run, `sparsify/gpt2/d8vgjnyc`, made of a real e2e_sae checkpoint."""
+    world = Loopback()
+    monkeypatch.setenv("WANDB_BASE_URL", world.url)
+    world.runs["sparsify/gpt2/d8vgjnyc"] = real_run()
+    yield world
+    world.close()
+
+
+def real_run() -> StoredRun:
+    """The run that the shared e2e_sae checkpoint comes from."""
+    said = json.loads((E2E / "wandb_run.json").read_text())
+    config = yaml.safe_load((E2E / "final_config.yaml").read_text())
+    last = (E2E / "samples_400000.pt").read_bytes()
+    files = {
+        "samples_50000.pt": b"an earlier state",
+        "samples_400000.pt": last,
+        "final_config.yaml": (E2E / "final_config.yaml").read_bytes(),
+        "output.log": b"hello",
+    }
+    return StoredRun(config, said["summary"], files, name=said["displayName"])
+
+
+@pytest.fixture
+def hf_world(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HuggingFace]:
+    """An empty Hugging Face, and an empty cache of its client's own."""
+    from huggingface_hub import constants
+
+    world = HuggingFace()
+    monkeypatch.setattr(constants, "ENDPOINT", world.url)
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", world.url + "/{repo_id}/resolve/{revision}/{filename}"
+    )
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
+    yield world
+    world.close()

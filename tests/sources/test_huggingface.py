@@ -1,0 +1,196 @@
+"""Hugging Face through its real client, against a loopback server."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import CHECKPOINTS
+from hf_server import COMMIT, HuggingFace, StoredRepo
+from wandb_server import Fault, Loopback, cut_short, redirect, silent, stalling, status
+
+from sae_geometry.sources import SourceError, fetch, load
+
+WEIGHTS = "6-res/sae_weights.safetensors"
+STANDARD = CHECKPOINTS / "saelens_standard"
+REPO = "neuronpedia/some-saes"
+FILES = ("cfg.json", "sae_weights.safetensors", "sparsity.safetensors")
+ADDRESS = f"hf://{REPO}/6-res"
+
+
+@pytest.fixture
+def world(hf_world: HuggingFace) -> HuggingFace:
+    files = {f"6-res/{n}": (STANDARD / n).read_bytes() for n in FILES}
+    files |= {f"10-res/{n}": (STANDARD / n).read_bytes()[::-1] for n in FILES}
+    hf_world.repos[REPO] = StoredRepo(files, small={"6-res/cfg.json", "10-res/cfg.json"})
+    return hf_world
+
+
+def asked(world: HuggingFace) -> list[str]:
+    return [f"{method} {path}" for method, path, _ in world.requests]
+
+
+def test_a_folder_is_read_with_its_side_files_at_a_pinned_commit(world: HuggingFace) -> None:
+    said: list[str] = []
+    d = load(ADDRESS, "all", echo=said.append)
+    assert np.abs(d.directions.numpy() - np.load(STANDARD / "expected_decoder.npy")).max() <= 1e-6
+    assert d.address == f"hf://{REPO}@{COMMIT}/6-res/sae_weights.safetensors"
+    assert (d.name, d.hook_point, d.model) == ("6-res", "blocks.6.hook_resid_pre", "gpt2-small")
+    assert d.alive.n_dead == 24
+    assert d.metadata["commit"] == COMMIT
+    assert any(COMMIT[:12] in line for line in said)
+    assert not any("10-res" in line for line in asked(world)), "only the needed files are fetched"
+
+
+def test_a_pinned_commit_in_the_cache_costs_no_request(world: HuggingFace) -> None:
+    first = load(f"hf://{REPO}@{COMMIT}/6-res")
+    n = len(world.requests)
+    assert load(f"hf://{REPO}@{COMMIT}/6-res").fingerprint == first.fingerprint
+    assert len(world.requests) == n
+
+
+def test_weights_that_another_tool_fetched_alone_still_get_their_side_files(world: HuggingFace) -> None:
+    from huggingface_hub import hf_hub_download
+
+    hf_hub_download(REPO, WEIGHTS, revision=COMMIT)
+    assert load(f"hf://{REPO}@{COMMIT}/6-res").alive.n_dead == 24
+
+
+def test_offline_reads_the_cache_and_says_what_is_missing(world: HuggingFace) -> None:
+    with pytest.raises(SourceError, match="not in the Hugging Face cache"):
+        load(ADDRESS, offline=True)
+    assert asked(world) == []
+    load(ADDRESS)
+    n = len(world.requests)
+    assert load(ADDRESS, offline=True).n_latents == 232
+    with pytest.raises(SourceError, match="not in the Hugging Face cache"):
+        load(f"hf://{REPO}/10-res", offline=True)
+    assert len(world.requests) == n
+
+
+def test_a_pasted_url_is_the_same_place(world: HuggingFace) -> None:
+    url = f"https://huggingface.co/{REPO}/blob/main/6-res/sae_weights.safetensors"
+    assert load(url).fingerprint == load(ADDRESS).fingerprint
+
+
+def test_a_flipped_byte_is_found_and_removed(world: HuggingFace, tmp_path: Path) -> None:
+    def flipped(h: object, content: bytes) -> None:
+        wrong = bytearray(content)
+        wrong[-5] ^= 1
+        h.send_content(bytes(wrong))  # type: ignore[attr-defined]
+
+    world.faults[WEIGHTS] = flipped
+    with pytest.raises(SourceError, match="checksum is not the recorded one"):
+        load(ADDRESS)
+    assert not list((tmp_path / "hf").rglob("*.safetensors"))
+    del world.faults[WEIGHTS]
+    assert load(ADDRESS).n_latents == 232
+
+
+def test_a_plain_git_file_is_verified_too(world: HuggingFace) -> None:
+    world.faults["6-res/cfg.json"] = lambda h, content: h.send_content(content.replace(b"256", b"652"))
+    with pytest.raises(SourceError, match="checksum is not the recorded one"):
+        load(ADDRESS)
+
+
+def test_the_token_goes_to_no_other_host(world: HuggingFace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    cdn = Loopback()
+    try:
+        content = (STANDARD / "sae_weights.safetensors").read_bytes()
+        cdn.runs["a/b/c"] = type("Run", (), {"files": {"w": content}})()
+        # another name of this machine, so that it is another origin in every respect
+        world.faults[WEIGHTS] = redirect(cdn.url.replace("127.0.0.1", "localhost") + "/files/a/b/c/w")
+        assert load(ADDRESS).n_latents == 232
+        assert cdn.requests
+        assert not any("authorization" in headers for _, _, headers in cdn.requests)
+        assert any("hf_secret" in h.get("authorization", "") for _, _, h in world.requests)
+    finally:
+        cdn.close()
+
+
+@pytest.mark.parametrize(
+    ("refusal", "sentence"),
+    [
+        ((401, "RepoNotFound"), "no such repository, or it is private"),
+        ((403, "GatedRepo"), "is gated: accept its terms"),
+        ((404, "RevisionNotFound"), "no revision"),
+    ],
+)
+def test_refusals_are_explained(world: HuggingFace, refusal: tuple[int, str], sentence: str) -> None:
+    world.repos[REPO].refuse = refusal
+    with pytest.raises(SourceError, match=sentence):
+        load(ADDRESS)
+
+
+def test_a_path_that_is_not_there_names_those_that_are(world: HuggingFace) -> None:
+    with pytest.raises(SourceError, match=r"does not exist; the repository has 10-res/sae_weights.safetensors"):
+        load(f"hf://{REPO}/7-res")
+
+
+def test_a_repository_with_several_asks_which(world: HuggingFace) -> None:
+    with pytest.raises(SourceError, match="holds 2 weights files"):
+        load(f"hf://{REPO}")
+
+
+@pytest.mark.parametrize(
+    ("where", "fault", "sentence"),
+    [
+        ("api", status(500), "the server failed"),
+        ("api", status(503), "the server failed"),
+        ("api", status(429), "too many requests"),
+        ("api", silent, "no answer in time"),
+        ("head", silent, "no "),
+        ("head", status(503), "no whole answer|the server failed"),
+        ("file", status(500), "the server failed"),
+        ("file", status(503), "the server failed"),
+        ("file", status(429), "too many requests|no whole answer"),
+        ("file", status(403), "permission denied"),
+        ("file", cut_short(), "no whole answer"),
+        ("file", cut_short(tell_length=False), "broke off"),
+        ("file", stalling, "no whole answer"),
+        ("file", silent, "no "),
+    ],
+)
+def test_misbehaviour_is_one_sentence_in_bounded_time(
+    world: HuggingFace, tmp_path: Path, where: str, fault: Fault, sentence: str
+) -> None:
+    if where == "api":
+        world.api_fault = fault
+    elif where == "head":
+        world.head_fault = fault
+    else:
+        world.faults[WEIGHTS] = fault
+    start = time.monotonic()
+    with pytest.raises(SourceError, match=sentence) as caught:
+        load(ADDRESS)
+    assert time.monotonic() - start < 20
+    assert "\n" not in str(caught.value)
+    assert not list((tmp_path / "hf").rglob("*.safetensors"))
+    world.api_fault = world.head_fault = None
+    world.faults.clear()
+    assert load(ADDRESS).n_latents == 232
+
+
+def test_a_download_that_broke_off_is_tried_again(world: HuggingFace) -> None:
+    world.faults[WEIGHTS] = cut_short(times=1)
+    assert load(ADDRESS).n_latents == 232
+    assert len(world.downloads(WEIGHTS)) == 2
+
+
+def test_nobody_listening(world: HuggingFace, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(SourceError, match="connection refused"):
+        load(ADDRESS)
+
+
+def test_fetch_tells_where_the_files_are(world: HuggingFace) -> None:
+    shares: list[float] = []
+    files = fetch(ADDRESS, progress=lambda _, share: shares.append(share))
+    assert [f.path.name for f in files] == ["sae_weights.safetensors", "cfg.json", "sparsity.safetensors"]
+    assert shares[-1] == 1.0
+    assert shares == sorted(shares)

@@ -1,0 +1,302 @@
+"""A loopback server that answers what the wandb client and the keyless path ask, and misbehaves on request."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import unquote
+
+Fault = Callable[["Handler", bytes], None]
+
+
+@dataclass
+class StoredRun:
+    """One run as the server keeps it."""
+
+    config: dict[str, Any]
+    summary: dict[str, Any]
+    files: dict[str, bytes]
+    name: str = "a-run"
+    state: str = "finished"
+    md5: dict[str, str | None] = field(default_factory=dict)
+    size: dict[str, int | None] = field(default_factory=dict)
+
+
+class QuietServer(ThreadingHTTPServer):
+    """Clients that hang up are part of the tests, not news."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        return
+
+
+class Loopback:
+    """A server on 127.0.0.1 that logs every request."""
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[str, str, dict[str, str]]] = []
+        self.faults: dict[str, Fault] = {}
+        self.graphql_fault: Fault | None = None
+        self.runs: dict[str, StoredRun] = {}
+        self.files_elsewhere: str | None = None
+        self.keys: set[str] | None = None
+        self._stop = threading.Event()
+        handler = type("Bound", (Handler,), {"world": self})
+        self.server = QuietServer(("127.0.0.1", 0), handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        self.thread.start()
+
+    def close(self) -> None:
+        self._stop.set()
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
+
+    def hang(self, seconds: float = 30.0) -> None:
+        """Say nothing until the server is closed, or for a while."""
+        self._stop.wait(seconds)
+
+    def downloads(self, name: str) -> list[dict[str, str]]:
+        """Headers of the requests for one file."""
+        return [h for method, path, h in self.requests if method == "GET" and path.endswith(name)]
+
+
+class Handler(BaseHTTPRequestHandler):
+    world: Loopback
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        return
+
+    def reply(self, body: bytes, status: int = 200, kind: str = "application/json", **headers: str) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_POST(self) -> None:
+        body = self.body()
+        self.world.requests.append(("POST", self.path, {k.lower(): v for k, v in self.headers.items()}))
+        if self.path != "/graphql":  # the client's own telemetry
+            self.reply(b"", 404)
+            return
+        if self.world.graphql_fault is not None:
+            self.world.graphql_fault(self, body)
+            return
+        question = json.loads(body)
+        self.reply(json.dumps({"data": self.answer(question["query"], question.get("variables") or {})}).encode())
+
+    def body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        whole = b""
+        while size := int(self.rfile.readline(), 16):
+            whole += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return whole
+
+    def answer(self, query: str, v: dict[str, Any]) -> Any:
+        operation = re.search(r"query\s+(\w+)", query)
+        name = operation[1] if operation else ""
+        if name in ("Viewer", "GetViewer", "GetDefaultEntity"):
+            return {
+                "viewer": {
+                    "id": "u",
+                    "entity": "someone",
+                    "username": "someone",
+                    "flags": "{}",
+                    "admin": False,
+                    "email": "a@b.c",
+                    "name": "someone",
+                    "teams": {"edges": []},
+                    "apiKeys": {"edges": []},
+                }
+            }
+        if name == "ServerFeaturesQuery":
+            return {"serverInfo": {"features": []}}
+        path = f"{v.get('entity')}/{v.get('project')}"
+        if name == "Runs":
+            names = sorted(n for n in self.world.runs if n.startswith(path + "/"))
+            page, info = paged(names, v.get("cursor"), v.get("perPage") or 50)
+            edges = [{"node": self.node(n), "cursor": c} for n, c in page]
+            return {
+                "project": {
+                    "internalId": "1",
+                    "runCount": len(names),
+                    "readOnly": True,
+                    "runs": {"edges": edges, "pageInfo": info},
+                }
+            }
+        path = f"{path}/{v.get('name')}"
+        if path not in self.world.runs:
+            return {"project": {"internalId": "1", "run": None}}
+        if name == "Run":
+            return {"project": {"run": self.node(path)}}
+        if name == "RunFiles":
+            run = self.world.runs[path]
+            wanted = v.get("fileNames") or sorted(run.files)
+            page, info = paged([f for f in wanted if f in run.files], v.get("fileCursor"), v.get("fileLimit") or 50)
+            edges = [{"node": self.file_node(path, f), "cursor": c} for f, c in page]
+            return {
+                "project": {
+                    "internalId": "1",
+                    "run": {"fileCount": len(run.files), "files": {"edges": edges, "pageInfo": info}},
+                }
+            }
+        return {}
+
+    def node(self, path: str) -> dict[str, Any]:
+        run = self.world.runs[path]
+        return {
+            "id": path,
+            "projectId": "1",
+            "name": path.rpartition("/")[2],
+            "displayName": run.name,
+            "state": run.state,
+            "config": json.dumps({k: {"value": x} for k, x in run.config.items()}),
+            "summaryMetrics": json.dumps(run.summary),
+            "systemMetrics": "{}",
+            "user": {"name": "someone", "username": "someone"},
+            "tags": [],
+            "createdAt": "2024-01-01T00:00:00",
+            "heartbeatAt": "2024-01-01T00:00:00",
+            "historyKeys": None,
+            "sweepName": None,
+            "group": None,
+            "jobType": None,
+            "commit": None,
+            "readOnly": True,
+            "description": "",
+            "notes": "",
+            "historyLineCount": 1,
+        }
+
+    def file_node(self, path: str, name: str) -> dict[str, Any]:
+        run = self.world.runs[path]
+        content = run.files[name]
+        md5 = base64.b64encode(hashlib.md5(content).digest()).decode()
+        size = run.size.get(name, len(content))
+        url = f"{self.world.files_elsewhere or self.world.url}/files/{path}/{name}"
+        return {
+            "id": name,
+            "name": name,
+            "url": url,
+            "directUrl": url,
+            "mimetype": "x",
+            "sizeBytes": None if size is None else str(size),
+            "updatedAt": "2024-01-01T00:00:00",
+            "md5": run.md5.get(name, md5),
+        }
+
+    def do_GET(self) -> None:
+        path = unquote(self.path)
+        self.world.requests.append(("GET", path, {k.lower(): v for k, v in self.headers.items()}))
+        run, name = self.locate(path)
+        if run is None or name not in run.files:
+            self.reply(b"nothing here", 404)
+            return
+        content = run.files[name]
+        fault = self.world.faults.get(name)
+        if fault is not None:
+            fault(self, content)
+            return
+        self.send_content(content)
+
+    def locate(self, path: str) -> tuple[StoredRun | None, str]:
+        parts = path.removeprefix("/files/").split("/", 3)
+        return (self.world.runs.get("/".join(parts[:3])), parts[3]) if len(parts) == 4 else (None, "")
+
+    def send_content(self, content: bytes) -> None:
+        start = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        if start:
+            at = int(start[1])
+            self.reply(content[at:], 206, Content_Range=f"bytes {at}-{len(content) - 1}/{len(content)}")
+        else:
+            self.reply(content, kind="application/octet-stream")
+
+
+def paged(names: list[str], cursor: str | None, size: int) -> tuple[list[tuple[str, str]], dict[str, Any]]:
+    start = int(cursor) if cursor else 0
+    page = [(n, str(start + i + 1)) for i, n in enumerate(names[start : start + size])]
+    more = start + size < len(names)
+    return page, {"endCursor": page[-1][1] if page else None, "hasNextPage": more}
+
+
+def status(code: int, **headers: str) -> Fault:
+    """Always this status."""
+    return lambda h, _: h.reply(b"no", code, **headers)
+
+
+def cut_short(share: float = 0.5, times: int = 10**9, *, tell_length: bool = True) -> Fault:
+    """Break off part of the way, the first few times."""
+    count = 0
+
+    def fault(h: Handler, content: bytes) -> None:
+        nonlocal count
+        count += 1
+        if count > times:
+            h.send_content(content)
+            return
+        h.send_response(200)
+        if tell_length:
+            h.send_header("Content-Length", str(len(content)))
+        else:
+            h.send_header("Connection", "close")
+        h.end_headers()
+        h.wfile.write(content[: int(len(content) * share)])
+        h.wfile.flush()
+        h.close_connection = True
+
+    return fault
+
+
+def silent(h: Handler, _: bytes) -> None:
+    """Take the question and never answer."""
+    h.world.hang()
+    h.close_connection = True
+
+
+def stalling(h: Handler, content: bytes) -> None:
+    """Begin to answer, then fall silent."""
+    h.send_response(200)
+    h.send_header("Content-Length", str(len(content)))
+    h.end_headers()
+    h.wfile.write(content[:1000])
+    h.wfile.flush()
+    h.world.hang()
+    h.close_connection = True
+
+
+def redirect(url: str, code: int = 302) -> Fault:
+    """Send the client elsewhere."""
+    return lambda h, _: h.reply(b"", code, Location=url)
+
+
+def slow(seconds: float) -> Fault:
+    """The right answer, in small pieces."""
+
+    def fault(h: Handler, content: bytes) -> None:
+        h.send_response(200)
+        h.send_header("Content-Length", str(len(content)))
+        h.end_headers()
+        step = max(1, len(content) // 50)
+        for at in range(0, len(content), step):
+            h.wfile.write(content[at : at + step])
+            h.wfile.flush()
+            time.sleep(seconds / 50)
+
+    return fault
