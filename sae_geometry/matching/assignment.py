@@ -26,6 +26,11 @@ class Step:
     share: float
     gap: float = math.inf
 
+    @property
+    def label(self) -> str:
+        """The stage, and the gap once there is one: "solve · gap 3.1e-04"."""
+        return self.stage if math.isinf(self.gap) else f"{self.stage} · gap {self.gap:.1e}"
+
 
 Progress = Callable[[Step], None]
 
