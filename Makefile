@@ -27,7 +27,7 @@ figures: $(VENV)/.dev
 
 ## Run the notebook anew, outputs kept.
 notebook: $(VENV)/.dev
-	$(BIN)/python -m nbconvert --to notebook --execute --inplace notebooks/quickstart.ipynb
+	$(BIN)/jupyter-execute --inplace notebooks/quickstart.ipynb
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

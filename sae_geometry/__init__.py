@@ -21,6 +21,7 @@ _HOME = {
     "Embedding": "embedding",
     "Matching": "partners",
     "WithinComparison": "within",
+    "as_dictionary": "sources",
     "compare": "comparison",
     "compare_within": "within",
     "demos": "sources",
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from sae_geometry.embedding import Embedding, embed, exact_neighbors
     from sae_geometry.nulls import expected_max_cosine
     from sae_geometry.partners import Matching
-    from sae_geometry.sources import demos, load
+    from sae_geometry.sources import as_dictionary, demos, load
     from sae_geometry.store import read, save
     from sae_geometry.within import WithinComparison, compare_within
 

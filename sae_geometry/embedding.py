@@ -292,7 +292,7 @@ def _version(package: str) -> str | None:
 
 def _umap_learn(points: torch.Tensor, graph: Neighbors, min_dist: float, seed: int, n_epochs: int | None) -> np.ndarray:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ImportWarning)  # umap-learn tells everyone who has no TensorFlow
+        warnings.simplefilter("ignore")  # it complains of TensorFlow and notebook widgets that it does not need
         import umap
 
     reducer = umap.UMAP(

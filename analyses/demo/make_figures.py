@@ -11,8 +11,8 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
 
 import sae_geometry as sg
@@ -38,7 +38,8 @@ def hero(comparison: sg.Comparison, embedding: sg.Embedding) -> Figure:
     """How alike two seeds are, and where they lie."""
     with sg.plots.paper_style():
         figure = Figure(figsize=(sg.plots.PAGE_WIDTH, 4.1), layout="constrained")
-        left, right = np.ravel(figure.subfigures(1, 2, width_ratios=(1.05, 1), wspace=0.03))
+        panels: Any = figure.subfigures(1, 2, width_ratios=(1.05, 1), wspace=0.03)
+        left, right = panels
         paired = comparison.one_to_one()
         sg.plots.draw_similarity(left, [comparison.a_to_b, comparison.b_to_a, paired.a_to_b, paired.b_to_a])
         sg.plots.embedding_scatter(embedding, ax=right.subplots())

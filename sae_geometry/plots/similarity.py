@@ -62,11 +62,11 @@ def similarity_ecdf(curves: Sequence[Matching], ax: Axes | None = None) -> Axes:
         curves: one or more `Matching`.
         ax: axes to draw on; a new figure if None.
     """
-    ax = axes_or_new(ax, height=3.1)
+    ax = axes_or_new(ax, COLUMN_WIDTH * 1.25, 3.5)
     _draw_ecdf(ax, _drawn(curves))
     _put_title(ax, curves)
     _put_chance_label(ax, curves)
-    ax.legend(loc="upper left", bbox_to_anchor=(-0.05, -0.18), fontsize=_LABEL_SIZE, handlelength=1.8)
+    ax.legend(loc="upper left", bbox_to_anchor=(-0.16, -0.18), fontsize=_LABEL_SIZE, handlelength=1.8)
     return ax
 
 
@@ -78,12 +78,12 @@ def similarity_histogram(curves: Sequence[Matching], ax: Axes | None = None) -> 
         curves: one or more `Matching`; the first is filled.
         ax: axes to draw on; a new figure if None.
     """
-    ax = axes_or_new(ax, height=2.8)
+    ax = axes_or_new(ax, COLUMN_WIDTH * 1.25, 3.1)
     _draw_histogram(ax, _drawn(curves))
     _put_title(ax, curves)
     _put_chance_label(ax, curves)
     handles = [Patch(facecolor="none", edgecolor=c.color, linestyle=c.dash, label=c.label) for c in _drawn(curves)]
-    ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(-0.05, -0.2), fontsize=_LABEL_SIZE, handlelength=1.8)
+    ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(-0.16, -0.2), fontsize=_LABEL_SIZE, handlelength=1.8)
     return ax
 
 

@@ -58,9 +58,17 @@ _RC: dict[Any, Any] = {
 
 @contextmanager
 def paper_style() -> Iterator[None]:
-    """matplotlib's settings for a figure of ours, inside a `with` block."""
-    with mpl.rc_context(_RC):
+    """matplotlib's settings for a figure of ours, inside a `with` block.
+
+    Only our own keys are put back: a notebook's backend, started by the first figure, turns interactive mode on and must
+    find it on afterwards, or no later figure is shown.
+    """
+    before = {key: mpl.rcParams[key] for key in _RC}
+    mpl.rcParams.update(_RC)
+    try:
         yield
+    finally:
+        mpl.rcParams.update(before)
 
 
 def in_paper_style(draw: Callable[P, R]) -> Callable[P, R]:
