@@ -119,9 +119,10 @@ class Speaker:
             tasks: dict[str, TaskID] = {}
 
             def tick(stage: str, share: float) -> None:
-                if stage not in tasks:
-                    tasks[stage] = progress.add_task(stage, total=1.0)
-                progress.update(tasks[stage], completed=share)
+                name = stage.partition(" · ")[0]  # what follows changes as it goes: the gap, say
+                if name not in tasks:
+                    tasks[name] = progress.add_task(stage, total=1.0)
+                progress.update(tasks[name], completed=share, description=stage)
 
             yield tick
 

@@ -1,0 +1,109 @@
+"""`sae-geometry match A B`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+
+from sae_geometry.cli import common as c
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("match")(match)
+
+
+@c.told_in_one_sentence
+def match(
+    a: Annotated[str, typer.Argument(metavar="A", help="The first dictionary's address; NAME=ADDRESS sets its label.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The second dictionary's address.")],
+    thresholds: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--threshold", metavar="T", help="For shared latents; may be repeated. [default: 0, 0.05, …, 0.95]"
+        ),
+    ] = None,
+    max_gap: Annotated[
+        float, typer.Option("--max-gap", metavar="X", help="Stop at this relative optimality gap.", show_default=False)
+    ] = 0.0,
+    time_budget: Annotated[
+        float | None,
+        typer.Option("--time-budget", metavar="SECONDS", help="Stop each matching after about so long, gap reported."),
+    ] = None,
+    latents: c.Latents = "alive",
+    allow_mismatch: c.AllowMismatch = False,
+    fail_under: Annotated[
+        float | None, typer.Option("--fail-under", metavar="X", help="Exit 3 if the signed PW-MCC is below X.")
+    ] = None,
+    out: Annotated[
+        c.Path | None, typer.Option("-o", "--out", metavar="DIR", help="Also write the record to DIR/match.json.")
+    ] = None,
+    overwrite: c.Overwrite = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the whole record as JSON on stdout.")] = False,
+    quiet: c.Quiet = False,
+    device: c.OnDevice = "auto",
+    offline: c.Offline = False,
+) -> None:
+    """Match two dictionaries one to one, optimally: PW-MCC signed and absolute, every pair, shared latents.
+
+    The record's schema is sae_geometry/schemas/match.schema.json. Ctrl-C ends the matching at hand, its gap reported.
+    """
+    from sae_geometry.match_report import match_report
+    from sae_geometry.matching.shared import THRESHOLDS
+    from sae_geometry.store import fresh_folder, software, to_json
+
+    c.check_free(out, overwrite)
+    speaker = c.Speaker(quiet)
+    left, right = c.load_all([a, b], speaker, latents=latents, device=device, offline=offline)
+    provenance = {
+        "command": c.command_line(),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "software": software(),
+        "device": str(left.device),
+    }
+    with speaker.bar() as progress:
+        record = match_report(
+            left, right, thresholds=thresholds or THRESHOLDS, max_gap=max_gap,
+            time_budget=float("inf") if time_budget is None else time_budget,
+            allow_mismatch=allow_mismatch, provenance=provenance, progress=progress,
+        )  # fmt: skip
+    if as_json:
+        c.print_json(record)
+    else:
+        typer.echo(_in_words(record))
+    if out is not None:
+        with fresh_folder(out, overwrite) as folder:
+            (folder / "match.json").write_text(to_json(record) + "\n", encoding="utf-8")
+        c.print_saved(out, speaker, as_json)
+    reached = record["pw_mcc"]["signed"]["value"]
+    if fail_under is not None and not reached >= fail_under:
+        c.say_error(f"the signed PW-MCC is {reached:.4f}, below --fail-under {fail_under}")
+        raise typer.Exit(c.UNDER)
+
+
+def _in_words(record: dict[str, Any]) -> str:
+    """The record without its lists."""
+    inputs, made = record["inputs"], record["matchings"]
+    lines = [
+        f"{inputs['a']['name']} ({inputs['a']['n_latents']:,}) ↔ {inputs['b']['name']} ({inputs['b']['n_latents']:,})"
+    ]
+    for name in ("signed", "absolute"):
+        found, certificate = record["pw_mcc"][name], made[f"decoder_{name}"]["certificate"]
+        state = "optimal, proven" if certificate["certified"] else f"stopped: {certificate['stopped']}"
+        lines.append(f"  PW-MCC {name:<9} {found['value']:.4f}  {found['n_pairs']:,} pairs; {state}, "
+                     f"relative gap {certificate['relative_gap']:.1e}")  # fmt: skip
+        lines.append(f"    {found['formula']}")
+    mmcs = record["mmcs"]
+    lines.append(f"  MMCS            {mmcs['a_to_b']:.4f} → {mmcs['b_to_a']:.4f} ←  (double counting)")
+    shared = record["shared"]
+    if "missing" in shared:
+        lines.append(f"  shared latents  not asked: {shared['missing']}")
+    else:
+        at = next(point for point in shared["curve"] if point["threshold"] == 0.7)
+        lines.append(f"  shared latents  {at['both']:,} of {shared['n_pairs']:,} ({at['both_share']:.1%}) have decoder "
+                     f"and encoder cosine > 0.7; {at['both_same_partner']:,} of them with one partner")  # fmt: skip
+        lines.append(f"  same partner    {shared['same_partner']:,} ({shared['same_partner_share']:.1%}) by decoder "
+                     "and by encoder, at any cosine")  # fmt: skip
+    return "\n".join(lines + [f"  note: {caveat}" for caveat in record["caveats"]])
