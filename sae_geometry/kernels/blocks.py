@@ -21,6 +21,11 @@ class Blocks:
     rows: int
     cols: int
 
+    @property
+    def size(self) -> int:
+        """Scores in a block."""
+        return self.rows * self.cols
+
 
 @cache
 def last_level_cache() -> int:

@@ -40,7 +40,8 @@ class Task:
 
     `b is None` means within A: self is excluded by index, and only one triangle of blocks is computed, each block
     serving its rows and its columns. The score is ⟨a, b⟩, |⟨a, b⟩| if `absolute`, minus `column_bias[j]` if given.
-    `a_norms` and `b_norms` are the Euclidean norms of A's rows and of the rows scored against.
+    `a_norms` and `b_norms` are the Euclidean norms of A's rows and of the rows scored against. All of it is to take at
+    most `memory` bytes, results included.
     """
 
     a: Tensor
@@ -53,6 +54,7 @@ class Task:
     column_bias: Tensor | None
     threads: int
     blocks: Blocks
+    memory: int
     progress: Progress | None = None
 
     @property

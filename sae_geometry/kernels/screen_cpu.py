@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 
 import numpy as np
@@ -18,6 +17,7 @@ from torch import Tensor
 from sae_geometry.kernels.error import float32_error
 from sae_geometry.kernels.products import cpu_product, full_precision
 from sae_geometry.kernels.screen import Meter, Shortlist, Task, count_blocks, shortlist_of
+from sae_geometry.kernels.threads import in_parallel
 
 Lists = tuple[np.ndarray, np.ndarray]  # float32 [n, K] descending, int32 [n, K]
 
@@ -73,22 +73,19 @@ def scan(task: Task, block_scores: BlockScores, width: int) -> tuple[Lists, List
     from sae_geometry.kernels import cpu_loops
 
     n, m, block = task.a.shape[0], task.others.shape[0], task.blocks
-    starts = list(range(0, n, block.rows))[::-1]
-    threads = max(1, min(task.threads, len(starts)))
     rows = _empty_lists(n, width)
-    cols = [_empty_lists(m, width) if task.columns or task.within else None for _ in range(threads)]
+    cols: list[Lists] = []  # a thread each
     meter = Meter(task.progress, count_blocks(n, m, block, task.within))
-    stop = threading.Event()
 
-    def work(mine: Lists | None) -> None:
+    def worker(stop: threading.Event) -> Callable[[int], None]:
         torch.set_num_threads(1)
         scratch = torch.empty(block.rows * block.cols, dtype=torch.float32)
-        peak = np.empty(block.cols, dtype=np.float32)
-        while not stop.is_set():
-            try:
-                i0 = starts.pop()
-            except IndexError:
-                return
+        floor = np.empty(block.cols, dtype=np.float32)
+        mine = _empty_lists(m, width) if task.columns or task.within else None
+        if mine is not None:
+            cols.append(mine)
+
+        def stripe(i0: int) -> None:
             i1 = min(i0 + block.rows, n)
             for j0 in range(i0 if task.within else 0, m, block.cols):
                 j1 = min(j0 + block.cols, m)
@@ -98,38 +95,21 @@ def scan(task: Task, block_scores: BlockScores, width: int) -> tuple[Lists, List
                     cpu_loops.blank_lower(scores, i0, j0)
                 cpu_loops.scan_rows(scores, j0, rows[0][i0:i1], rows[1][i0:i1])
                 if mine is not None:
-                    cpu_loops.scan_cols(scores, i0, mine[0][j0:j1], mine[1][j0:j1], peak)
+                    cpu_loops.scan_cols(scores, i0, mine[0][j0:j1], mine[1][j0:j1], floor)
                 meter.tick()
                 if stop.is_set():
                     return
 
+        return stripe
+
     with _own_threads(), full_precision():
-        if threads == 1:
-            work(cols[0])
-        else:
-            with ThreadPoolExecutor(threads) as pool:
-                futures = [pool.submit(work, mine) for mine in cols]
-                try:
-                    _wait(futures)
-                finally:
-                    stop.set()
-
-    lists = [c for c in cols if c is not None]
-    for more in lists[1:]:
-        cpu_loops.merge(*lists[0], *more)
+        in_parallel(worker, range(0, n, block.rows), task.threads)
+    for more in cols[1:]:
+        cpu_loops.merge(*cols[0], *more)
     if task.within:
-        cpu_loops.merge(*rows, *lists[0])
+        cpu_loops.merge(*rows, *cols[0])
         return rows, None
-    return rows, lists[0] if lists else None
-
-
-def _wait(futures: list[Future[None]]) -> None:
-    """Until all are done or one has failed, waking now and then so that an interrupt is heard."""
-    waiting = set(futures)
-    while waiting:
-        done, waiting = wait(waiting, timeout=0.1, return_when=FIRST_EXCEPTION)
-        for future in done:
-            future.result()
+    return rows, cols[0] if cols else None
 
 
 @contextmanager

@@ -17,9 +17,10 @@ from sae_geometry.kernels.error import row_norms
 from sae_geometry.kernels.redo import redo
 from sae_geometry.kernels.screen import Progress, Screen, Shortlist, Task
 from sae_geometry.kernels.screen_cpu import screen_cpu, shortlist_width
+from sae_geometry.kernels.screen_int8 import Int8Screen, prepare_int8
 from sae_geometry.kernels.screen_torch import screen_torch
 
-ScreenName = Literal["auto", "cpu", "torch"]
+ScreenName = Literal["auto", "cpu", "int8", "torch"]
 MAX_K = 64
 _LARGEST = 2.0**126  # beyond this a float32 product or sum may overflow
 
@@ -80,7 +81,8 @@ def sweep(
         columns: also the k best rows of every column. Ignored within A, where they are the same.
         absolute: rank by |⟨a, b⟩|.
         column_bias: float64 [m], subtracted from the score; rows only (`columns=False`).
-        screen: "cpu" (compiled loops), "torch" (any device), or "auto".
+        screen: "cpu" (float32 products, compiled loops), "int8" (integer products on the CPU), "torch" (any device),
+            or "auto": int8 where a sample says it pays, float32 otherwise, torch off the CPU. `report.why` says why.
         threads: CPU threads; all that torch was given if None.
         progress: called with the share of the screen's blocks done, in (0, 1], from the thread that did the block.
         blocks: rows and columns of a block; from caches and memory if None.
@@ -105,10 +107,10 @@ def sweep(
     a, b = a.contiguous(), None if b is None else b.contiguous()
     others = a if b is None else b
     bias = None if column_bias is None else column_bias.to(a.device)
-    run, name, why = _choose(screen, a)
     workers = threads or cpu_threads()
-    size = _blocks(a, others, k, columns or b is None, workers, memory, run) if blocks is None else Blocks(*blocks)
-    task = Task(a, b, a_norms, b_norms, k, columns, absolute, bias, workers, size, progress)
+    size = _blocks(a, others, k, columns or b is None, workers, memory, screen) if blocks is None else Blocks(*blocks)
+    task = Task(a, b, a_norms, b_norms, k, columns, absolute, bias, workers, size, memory, progress)
+    run, name, why = _choose(screen, task)
     with torch.no_grad():
         row_lists, col_lists = run(task)
         rows, rows_redone = _settle(a, others, row_lists, k, Scoring(absolute, bias, exclude_self=b is None))
@@ -145,19 +147,26 @@ def _settle(x: Tensor, y: Tensor, lists: Shortlist, k: int, scoring: Scoring) ->
     return (redo(x, y, failed, best, scoring) if failed.numel() else best), int(failed.numel())
 
 
-def _choose(screen: ScreenName, a: Tensor) -> tuple[Screen, str, str]:
-    if screen == "cpu" and a.device.type != "cpu":
-        raise ValueError(f"screen='cpu' needs tensors on the CPU; these are on {a.device}")
-    if screen == "torch":
-        return screen_torch, "torch-float32", "asked for"
-    if a.device.type == "cpu":
-        return screen_cpu, "cpu-float32", "asked for" if screen == "cpu" else "tensors are on the CPU"
-    return screen_torch, "torch-float32", f"tensors are on {a.device}"
+def _choose(screen: ScreenName, task: Task) -> tuple[Screen, str, str]:
+    """The screen, its name, and why it was taken."""
+    device = task.a.device
+    if screen in ("cpu", "int8") and device.type != "cpu":
+        raise ValueError(f"screen={screen!r} needs tensors on the CPU; these are on {device}")
+    if screen == "torch" or device.type != "cpu":
+        return screen_torch, "torch-float32", "asked for" if screen == "torch" else f"tensors are on {device}"
+    if screen == "cpu":
+        return screen_cpu, "cpu-float32", "asked for"
+    prepared = prepare_int8(task, asked_for=screen == "int8")
+    if isinstance(prepared, Int8Screen):
+        return prepared, "cpu-int8", prepared.why
+    if screen == "int8":
+        raise ValueError(f"screen='int8' cannot run: {prepared}")
+    return screen_cpu, "cpu-float32", f"tensors are on the CPU; {prepared}"
 
 
-def _blocks(a: Tensor, others: Tensor, k: int, columns: bool, threads: int, memory: int, run: Screen) -> Blocks:
+def _blocks(a: Tensor, others: Tensor, k: int, columns: bool, threads: int, memory: int, screen: ScreenName) -> Blocks:
     n, m = a.shape[0], others.shape[0]
-    if run is screen_torch:
+    if screen == "torch" or a.device.type != "cpu":
         return device_blocks(n, m, k, memory if a.device.type == "cpu" else max(memory, 1 << 31))
     spare = memory - listing_bytes(n, m, k, columns, threads, shortlist_width(k))
     return cpu_blocks(n, m, threads, spare)

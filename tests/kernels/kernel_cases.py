@@ -5,14 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
 from sae_geometry.kernels import reference
 from sae_geometry.kernels.decide import Best
+from sae_geometry.kernels.screen_int8 import int8_time
 from sae_geometry.kernels.sweep import Sweep, sweep
 
-FLOAT32_SCREENS = ("cpu", "torch")
+no_int8 = pytest.mark.skipif(int8_time() is None, reason="this torch has no exact int8 product here")
+SCREENS = ("cpu", "torch", pytest.param("int8", marks=no_int8))
 
 
 def gaussian(n: int, d: int, seed: int = 0) -> Tensor:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from kernel_cases import FLOAT32_SCREENS, assert_sweep, gaussian, planted
+from kernel_cases import SCREENS, assert_sweep, gaussian, planted
 
 from sae_geometry.kernels import products
 from sae_geometry.kernels.blocks import MIB, Blocks, cpu_blocks, device_blocks, last_level_cache, listing_bytes
@@ -45,7 +45,7 @@ def test_peak_memory_of_forty_thousand_squared(m: int, k: int, within: int, thre
     assert float(done.stdout) < 300, f"{done.stdout.strip()} MB above the inputs; the matrix itself would take 6,104"
 
 
-@pytest.mark.parametrize("screen", FLOAT32_SCREENS)
+@pytest.mark.parametrize("screen", SCREENS)
 @pytest.mark.parametrize("within", [False, True])
 @pytest.mark.parametrize("threads", [1, 2])
 def test_progress_rises_to_one(screen: str, within: bool, threads: int) -> None:
@@ -90,7 +90,7 @@ def test_an_interrupted_sweep_stops_and_leaves_no_thread(
     assert_sweep(a[:50], None, 2, threads=threads)
 
 
-@pytest.mark.parametrize("screen", FLOAT32_SCREENS)
+@pytest.mark.parametrize("screen", SCREENS)
 def test_buffers_full_of_nan_do_not_show(screen: str, monkeypatch: pytest.MonkeyPatch) -> None:
     torch_empty, torch_empty_like, numpy_empty = torch.empty, torch.empty_like, np.empty
 
@@ -107,7 +107,7 @@ def test_buffers_full_of_nan_do_not_show(screen: str, monkeypatch: pytest.Monkey
         assert_sweep(b, None, 2, screen=screen, blocks=blocks, threads=2)
 
 
-@pytest.mark.parametrize("screen", FLOAT32_SCREENS)
+@pytest.mark.parametrize("screen", SCREENS)
 def test_float32_means_float32_whatever_torch_was_told(screen: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     real = products.mm_product

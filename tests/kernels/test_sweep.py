@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from kernel_cases import (
-    FLOAT32_SCREENS,
+    SCREENS,
     assert_best,
     assert_same,
     assert_sweep,
@@ -16,20 +16,21 @@ from kernel_cases import (
     sae_like,
 )
 
-from sae_geometry.kernels.sweep import MAX_K, sweep
+from sae_geometry.kernels.screen_int8 import int8_time
+from sae_geometry.kernels.sweep import MAX_K, ScreenName, sweep
 
-both_screens = pytest.mark.parametrize("screen", FLOAT32_SCREENS)
+every_screen = pytest.mark.parametrize("screen", SCREENS)
 SHAPES = [(1, 1, 3), (1, 64, 5), (63, 65, 8), (65, 63, 8), (64, 64, 16), (130, 257, 33), (257, 2, 4), (5, 40, 1)]
 
 
-@both_screens
+@every_screen
 @pytest.mark.parametrize(("n", "m", "d"), SHAPES)
 @pytest.mark.parametrize("k", [1, 3, 64])
 def test_ragged_shapes_both_directions(n: int, m: int, d: int, k: int, screen: str) -> None:
     assert_sweep(gaussian(n, d, 1), gaussian(m, d, 2), k, screen=screen)
 
 
-@both_screens
+@every_screen
 @pytest.mark.parametrize("absolute", [False, True])
 @pytest.mark.parametrize(("n", "d"), [(1, 3), (2, 3), (63, 8), (64, 1), (65, 8), (130, 16)])
 def test_within_excludes_self_by_index(n: int, d: int, absolute: bool, screen: str) -> None:
@@ -39,7 +40,7 @@ def test_within_excludes_self_by_index(n: int, d: int, absolute: bool, screen: s
         assert not (found.rows.index == torch.arange(n)[:, None]).any()
 
 
-@both_screens
+@every_screen
 def test_a_thousand_rows_with_awkward_blocks(screen: str) -> None:
     a, b = sae_like(1000, 700, 12)
     score = dense_scores(a, b)
@@ -50,7 +51,7 @@ def test_a_thousand_rows_with_awkward_blocks(screen: str) -> None:
         assert_best(found.cols, score.T, 3)
 
 
-@both_screens
+@every_screen
 @pytest.mark.parametrize("absolute", [False, True])
 @pytest.mark.parametrize("blocks", [None, (1, 1), (7, 5), (16, 64)])
 def test_ties_go_to_the_lower_index(absolute: bool, blocks: tuple[int, int] | None, screen: str) -> None:
@@ -59,7 +60,7 @@ def test_ties_go_to_the_lower_index(absolute: bool, blocks: tuple[int, int] | No
     assert_sweep(a, None, 4, absolute=absolute, screen=screen, blocks=blocks, threads=2)
 
 
-@both_screens
+@every_screen
 @pytest.mark.parametrize("absolute", [False, True])
 @pytest.mark.parametrize("k", [1, 2, 9])
 def test_one_direction_repeated(absolute: bool, k: int, screen: str) -> None:
@@ -91,7 +92,7 @@ def test_antiparallel_pairs_are_last_when_signed_and_first_when_absolute() -> No
     assert found.rows.cosine.flatten().tolist() == [-1.0] * 4
 
 
-@both_screens
+@every_screen
 def test_zero_rows_have_cosine_zero(screen: str) -> None:
     a, b = gaussian(30, 9, 1), gaussian(40, 9, 2)
     a[[0, 7, 29]] = 0.0
@@ -103,7 +104,7 @@ def test_zero_rows_have_cosine_zero(screen: str) -> None:
     assert_sweep(torch.zeros(70, 9), None, 3, screen=screen)
 
 
-@both_screens
+@every_screen
 @pytest.mark.parametrize("absolute", [False, True])
 def test_a_column_bias_is_subtracted(absolute: bool, screen: str) -> None:
     a, b = planted(70, 90, 6, seed=3)
@@ -113,13 +114,13 @@ def test_a_column_bias_is_subtracted(absolute: bool, screen: str) -> None:
         assert_sweep(a, b, 3, absolute=absolute, column_bias=bias, columns=False, screen=screen, blocks=(16, 32))
 
 
-@both_screens
+@every_screen
 def test_rows_only(screen: str) -> None:
     a, b = planted(33, 47, 6, seed=1)
     assert_sweep(a, b, 2, columns=False, screen=screen, blocks=(8, 8), threads=2)
 
 
-@both_screens
+@every_screen
 def test_the_sixty_four_best(screen: str) -> None:
     a, b = planted(70, 150, 10, seed=5)
     assert_sweep(a, b, MAX_K, screen=screen, blocks=(32, 16))
@@ -128,6 +129,7 @@ def test_the_sixty_four_best(screen: str) -> None:
 
 def test_two_hundred_cases_give_the_same_bits_from_every_screen_block_size_and_thread_count() -> None:
     g = torch.Generator().manual_seed(7)
+    screens: tuple[ScreenName, ...] = ("cpu", "torch") if int8_time() is None else ("cpu", "torch", "int8")
 
     def draw(low: int, high: int) -> int:
         return int(torch.randint(low, high, (1,), generator=g))
@@ -138,7 +140,7 @@ def test_two_hundred_cases_give_the_same_bits_from_every_screen_block_size_and_t
         options = {"absolute": bool(draw(0, 2))}
         other = None if draw(0, 3) == 0 else b
         first = sweep(a, other, k, screen="cpu", threads=1, **options)
-        for screen in FLOAT32_SCREENS:
+        for screen in screens:
             again = sweep(a, other, k, screen=screen, threads=draw(1, 3), blocks=(draw(1, 40), draw(1, 40)), **options)
             assert_same(first, again)
         if case % 10 == 0:
@@ -193,7 +195,7 @@ def test_inputs_are_left_alone_whatever_their_layout() -> None:
 
 
 @pytest.mark.usefixtures("unchecked")
-@both_screens
+@every_screen
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 def test_nan_and_infinity_are_refused_by_row(bad: float, screen: str) -> None:
     a, b = gaussian(20, 4), gaussian(9000, 4)
