@@ -87,7 +87,10 @@ def _span(key: str, spec: Any, name: str) -> tuple[Entry, int, int]:
     if dtype is None:
         raise SourceError(f"{what} is of type {str(spec['dtype'])[:20]!r}, which this torch does not read")
     entry = Entry(checked_shape(spec["shape"], what), dtype)
-    begin, end = checked_shape(spec["data_offsets"], f"{what}, as a pair of offsets,")[:2] or (0, -1)
+    offsets = spec["data_offsets"]
+    if not isinstance(offsets, list) or len(offsets) != 2 or any(type(n) is not int or n < 0 for n in offsets):
+        raise SourceError(f"{what} has data_offsets that are not a beginning and an end")
+    begin, end = offsets
     if end - begin != entry.n_bytes:
         raise SourceError(f"{what} claims {end - begin:,} bytes but its shape and type need {entry.n_bytes:,}")
     return entry, begin, end

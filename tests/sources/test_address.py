@@ -1,0 +1,121 @@
+"""Addresses, spelled in every way."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sae_geometry.sources.address import Address, Selection, parse
+from sae_geometry.sources.errors import AddressError
+
+
+@pytest.mark.parametrize(
+    ("text", "canonical"),
+    [
+        ("demo:local-seed0", "demo:local-seed0"),
+        ("wandb:a/b/c", "wandb:a/b/c"),
+        ("wandb:a/b/runs/c#samples_1.pt", "wandb:a/b/c#samples_1.pt"),
+        ("a/b/c", "wandb:a/b/c"),
+        ("a/b/c#f.pt", "wandb:a/b/c#f.pt"),
+        ("https://wandb.ai/a/b/runs/c", "wandb:a/b/c"),
+        ("https://wandb.ai/a/b/runs/c/overview?nw=x", "wandb:a/b/c"),
+        ("https://wandb.ai/a/b/runs/c/files/x/samples_1.pt", "wandb:a/b/c#x/samples_1.pt"),
+        ("http://www.wandb.ai/a/b/c", "wandb:a/b/c"),
+        ("hf://a/b", "hf://a/b"),
+        ("hf:a/b", "hf://a/b"),
+        ("a/b", "hf://a/b"),
+        ("hf://a/b@v1/x/y.pt", "hf://a/b@v1/x/y.pt"),
+        ("hf://a/b@refs%2Fpr%2F1/x", "hf://a/b@refs/pr/1/x"),
+        ("https://huggingface.co/a/b", "hf://a/b"),
+        ("https://huggingface.co/a/b/tree/main/x/y", "hf://a/b@main/x/y"),
+        ("https://huggingface.co/a/b/resolve/abc/x.pt?download=true", "hf://a/b@abc/x.pt"),
+        ("saelens:rel/blocks.6.hook/x", "saelens:rel/blocks.6.hook/x"),
+        ("paper:e2e/6/local/ce", "paper:e2e/6/local/ce"),
+        ("./x", "./x"),
+        ("~/x", "~/x"),
+        ("/x/y", "/x/y"),
+        ("some/deep/er/path", "some/deep/er/path"),
+        ("runs/x/samples_1.pt", "runs/x/samples_1.pt"),
+        ("x.safetensors", "x.safetensors"),
+        ("./x::blocks.6.hook_resid_pre", "./x::blocks.6.hook_resid_pre"),
+        ("./x::layer=2", "./x::layer=2"),
+        ("./x::source=1::layer=2", "./x::layer=2::source=1"),
+        ("wandb:a/b/c::blocks.6.h", "wandb:a/b/c::blocks.6.h"),
+    ],
+)
+def test_spellings(text: str, canonical: str) -> None:
+    assert str(parse(text)) == canonical
+    labelled = parse(f"my run={text}")
+    assert (labelled.label, str(labelled)) == ("my run", canonical)
+
+
+def test_what_exists_is_local() -> None:
+    assert parse("x", lambda _: True).scheme == "local"
+    assert parse("a/b/c/d", lambda _: True).scheme == "local"
+    assert parse("demo:x", lambda _: True).scheme == "demo"
+
+
+@pytest.mark.parametrize(("text", "other"), [("a/b/c", "wandb:a/b/c"), ("a/b", "hf://a/b")])
+def test_what_could_be_both_stops_with_both_spellings(text: str, other: str) -> None:
+    with pytest.raises(AddressError) as caught:
+        parse(text, lambda _: True)
+    assert f"./{text}" in str(caught.value)
+    assert other in str(caught.value)
+
+
+def test_a_label_that_is_also_a_path_stops() -> None:
+    with pytest.raises(AddressError, match=r"write \./a=b for the path"):
+        parse("a=b", lambda text: text == "a=b")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "not an address"),
+        ("   ", "not an address"),
+        ("x\0y", "not an address"),
+        ("nothing", "neither a path that exists nor an address"),
+        ("wandb:a/b", "write wandb:entity/project/run"),
+        ("wandb:a/b/c/d/e", "write wandb:entity/project/run"),
+        ("wandb:a/../c", "write wandb:entity/project/run"),
+        ("hf://a", r"write hf://org/repo"),
+        ("hf://a/b/../../c", "not a plain one"),
+        ("saelens:x", "write saelens:RELEASE/SAE_ID"),
+        ("demo:", "write demo:NAME"),
+        ("https://example.com/x", "neither wandb.ai nor huggingface.co"),
+        ("https://wandb.ai/a", "write https://wandb.ai/ENTITY"),
+        ("./x::layer=two", "takes a whole number"),
+        ("./x::a::b", "comes one hook"),
+        ("./x::", "comes one hook"),
+        ("::a", "names nothing before"),
+    ],
+)
+def test_what_is_no_address_says_what_would_be(text: str, sentence: str) -> None:
+    with pytest.raises(AddressError, match=sentence):
+        parse(text)
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_an_address_or_one_error(text: str) -> None:
+    with suppress(AddressError):
+        assert isinstance(parse(text), Address)
+
+
+@given(
+    st.from_regex(
+        r"(wandb:|hf://|saelens:|demo:|https://wandb.ai/|https://huggingface.co/)[a-z@/#:=.]{0,30}", fullmatch=True
+    )
+)
+def test_a_canonical_spelling_spells_itself(text: str) -> None:
+    try:
+        address = parse(text)
+    except AddressError:
+        return
+    assert str(parse(str(address))) == str(address)
+
+
+def test_selections_spell_themselves() -> None:
+    assert str(Selection("h", layer=1, source=0)) == "::h::layer=1::source=0"

@@ -1,0 +1,114 @@
+"""Folders, labels, demos, and what a caller may have in hand."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from helpers import CHECKPOINTS, E2E
+
+from sae_geometry.dictionary import Dictionary
+from sae_geometry.sources import SourceError, as_dictionary, checkpoints, demos, fetch, load
+
+W = np.random.default_rng(0).normal(size=(7, 4)).astype(np.float32)
+
+
+def test_the_last_checkpoint_is_the_one_with_the_largest_number(tmp_path: Path) -> None:
+    content = (E2E / "samples_400000.pt").read_bytes()
+    for name in ("samples_50000.pt", "samples_400000.pt", "samples_9.pt"):
+        (tmp_path / name).write_bytes(content)
+    assert str(load(tmp_path).address).endswith("samples_400000.pt")
+    numbers = [a.rpartition("_")[2] for a in checkpoints(tmp_path)]
+    assert numbers == ["9.pt", "50000.pt", "400000.pt"]
+    with pytest.raises(SourceError, match="following needs two or more"):
+        checkpoints(E2E)
+
+
+def test_a_folder_deeper_down(tmp_path: Path) -> None:
+    assert load(CHECKPOINTS / "llama_scope").layout == "llama_scope"
+    assert load(CHECKPOINTS / "llama_scope").name == "Llama3_1-8B-Base-L15R-8x"
+    with pytest.raises(SourceError, match="holds no weights"):
+        load(tmp_path)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "sae.pt").write_bytes(b"x")
+    with pytest.raises(SourceError, match=r"holds 2 weights files; give one of a/sae.pt, b/sae.pt"):
+        load(tmp_path)
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="does not exist"):
+        load(tmp_path / "nothing.pt")
+    with pytest.raises(SourceError, match="does not exist"):
+        load("runs/nothing/samples_1.pt")
+
+
+def test_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(CHECKPOINTS)
+    assert load("saelens_standard").name == "saelens_standard"
+    assert load("mine=saelens_standard").name == "mine"
+    assert load("mine=saelens_standard", name="other").name == "other"
+
+
+def test_alive_or_all() -> None:
+    alive = load(CHECKPOINTS / "saelens_standard")
+    every = load(CHECKPOINTS / "saelens_standard", "all")
+    assert (alive.n_latents, every.n_latents) == (232, 256)
+    assert (alive.alive.n_dropped_dead, every.alive.n_dropped_dead) == (24, 0)
+    assert load(CHECKPOINTS / "saelens_topk").alive.source == "unknown"
+
+
+def test_demos_load_quickly_and_know_themselves() -> None:
+    load("demo:local-seed0")
+    for demo in demos():
+        start = time.perf_counter()
+        d = load(demo.address, "all")
+        assert time.perf_counter() - start < 0.2
+        assert (d.n_latents, d.d_in, d.name) == (demo.n_latents, demo.d_in, demo.name)
+        assert (d.metadata["kind"], d.metadata["seed"]) == (demo.kind, demo.seed)
+        assert (d.model, d.hook_point) == ("SmolLM2-135M-Instruct", "blocks.24.hook_resid_pre")
+    assert [load(d.address).n_latents for d in demos()] == [1526, 1529, 488, 1491, 1491]
+    assert load("demo:local-seed0").alive.n_tokens == 102_400
+    with pytest.raises(SourceError, match="the demos are e2e-seed0"):
+        load("demo:x")
+
+
+def test_fetch_of_what_is_here() -> None:
+    (weights,) = fetch("demo:local-seed0")
+    assert weights.n_bytes == weights.path.stat().st_size
+    assert len(weights.sha256) == 64
+
+
+def test_whatever_is_in_hand() -> None:
+    made = Dictionary.from_decoder(W, latent_axis=0, name="made")
+    assert as_dictionary(made) is made
+    assert as_dictionary(made, name="x").name == "x"
+    for rows in (W, torch.from_numpy(W)):
+        d = as_dictionary(rows)
+        assert d.fingerprint == made.fingerprint
+        assert d.notes == ("a bare array: its rows were taken as latents",)
+    mapping = as_dictionary({"W_dec": W, "W_enc": W.T})
+    assert mapping.encoder_directions is not None
+    assert torch.equal(mapping.encoder_directions, mapping.directions)
+    cfg = SimpleNamespace(to_dict=lambda: {"metadata": {"hook_name": "h", "model_name": "m"}})
+    sae = as_dictionary(SimpleNamespace(W_dec=torch.nn.Parameter(torch.from_numpy(W)), W_enc=None, cfg=cfg))
+    assert (sae.hook_point, sae.model, sae.encoder_directions) == ("h", "m", None)
+    assert as_dictionary("demo:local-narrow-seed0").n_latents == 488
+    for nothing in (None, 3, [1, 2], {"W": W}):
+        with pytest.raises(ValueError, match="a dictionary cannot be made from"):
+            as_dictionary(nothing)
+    with pytest.raises(ValueError, match=r"the encoder, of shape .* has 4 along axis 1"):
+        as_dictionary({"W_dec": W, "W_enc": W})
+
+
+def test_arguments_are_checked() -> None:
+    with pytest.raises(SourceError, match="neither a path that exists"):
+        load("nothing-here")
+    with pytest.raises(SourceError, match=r"holds one dictionary, at blocks.24.hook_resid_pre: leave out ::wrong"):
+        load("demo:local-seed0::wrong")
+    assert load("demo:local-seed0::blocks.24.hook_resid_pre").n_latents == 1491
+    assert load("demo:local-seed0", encoder=False).encoder_directions is None

@@ -1,0 +1,132 @@
+"""Several processes, processes that die, and how much memory a large file costs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import tree
+from wandb_server import Loopback, slow
+
+from sae_geometry.sources import load
+
+RUN = "sparsify/gpt2/d8vgjnyc"
+LAST = "samples_400000.pt"
+ROOT = Path(__file__).parents[2]
+LOAD = f"from sae_geometry.sources import load; print(load('wandb:{RUN}').fingerprint)"
+
+
+def python(code: str) -> subprocess.Popen[str]:
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([sys.executable, "-c", code], env=env, stdout=-1, stderr=-1, text=True)
+
+
+def wait_for_download(world: Loopback) -> None:
+    deadline = time.monotonic() + 60
+    while not world.downloads(LAST):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_two_processes_fetch_a_file_once(wandb_world: Loopback) -> None:
+    wandb_world.faults[LAST] = slow(2.0)
+    both = [python(LOAD), python(LOAD)]
+    answers = [p.communicate(timeout=90) for p in both]
+    assert [p.returncode for p in both] == [0, 0], answers
+    assert answers[0][0] == answers[1][0] == load(f"wandb:{RUN}").fingerprint + "\n"
+    assert len(wandb_world.downloads(LAST)) == 1
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_a_process_that_dies_in_the_middle_leaves_nothing_in_place(
+    wandb_world: Loopback, cache: Path, how: signal.Signals
+) -> None:
+    wandb_world.faults[LAST] = slow(8.0)
+    victim = python(LOAD)
+    wait_for_download(wandb_world)
+    time.sleep(0.3)
+    victim.send_signal(how)
+    victim.communicate(timeout=30)
+    assert victim.returncode != 0
+    assert tree(cache) == {}
+    if how == signal.SIGINT:
+        assert not [p for p in (cache / ".partial").rglob("*") if p.is_file()], "Ctrl-C leaves the cache clean"
+    wandb_world.faults.clear()
+    assert load(f"wandb:{RUN}").n_latents == 240
+
+
+MEASURE = """
+import resource, sys
+from sae_geometry.sources import load
+load({warm!r}, encoder=False)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+d = load({path!r}, encoder={encoder})
+print(d.n_latents, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+"""
+
+
+def big_file(folder: Path, container: str) -> tuple[Path, int]:
+    """A decoder of 128 MB (float32) and three times as much beside it; 32,768 latents of width 1,024."""
+    n, d = 32_768, 1024
+    decoder = torch.ones(n, d)
+    tensors = {"W_dec": decoder, "W_enc": torch.ones(d, n), "b_enc": torch.ones(n), "more": torch.ones(2, n, d)}
+    path = folder / f"big.{container}"
+    match container:
+        case "safetensors":
+            from safetensors.torch import save_file
+
+            save_file(tensors, path)
+        case "pt":
+            torch.save(tensors, path)
+        case _:
+            np.savez(path, **{k: v.numpy() for k, v in tensors.items()})
+    return path, decoder.nbytes
+
+
+@pytest.mark.parametrize("container", ["safetensors", "pt", "npz"])
+def test_only_what_is_needed_is_read(container: str, tmp_path: Path) -> None:
+    path, decoder_bytes = big_file(tmp_path, container)
+    warm = tmp_path / "warm.npy"
+    np.save(warm, np.eye(9, 5, dtype=np.float32) + 1)
+    for encoder, tensors in ((False, 1), (True, 2)):
+        code = MEASURE.format(warm=str(warm), path=str(path), encoder=encoder)
+        out, err = python(code).communicate(timeout=120)
+        n, peak = out.split()
+        assert n == "32768", err
+        # The result, plus the file's pages it was read from, plus the blocks of float64 it passes through.
+        assert int(peak) <= 2 * tensors * decoder_bytes + (150 << 20), (encoder, int(peak), path.stat().st_size)
+
+
+def test_importing_and_helping_load_no_client() -> None:
+    code = """
+import sys
+import sae_geometry
+import sae_geometry.sources
+from sae_geometry.sources import load
+load("demo:local-seed0")
+heavy = {"wandb", "huggingface_hub", "requests", "filelock", "sae_lens", "safetensors"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    out, err = python(code).communicate(timeout=60)
+    assert (out, err) == ("", "")
+    script = "import sys; sys.argv = ['sae-geometry', '--help']\nfrom sae_geometry.cli import main\n"
+    script += "try:\n    main()\nexcept SystemExit:\n    pass\n"
+    script += "print({'wandb', 'huggingface_hub', 'torch'} & set(sys.modules))"
+    out, err = python(script).communicate(timeout=60)
+    assert out.endswith("set()\n"), err
+
+
+def test_asking_where_the_cache_is_makes_no_folder(cache: Path) -> None:
+    from sae_geometry.sources import cache_root, cached_runs, clear_cache
+
+    assert cache_root() == cache
+    assert cached_runs() == ()
+    assert clear_cache() == 0
+    assert not cache.exists()
