@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from torch import Tensor
 
 from sae_geometry.describe import describe_input, scalars
 from sae_geometry.dictionary import Dictionary
+from sae_geometry.double_counting import DoubleCounting, double_counting
 from sae_geometry.kernels.sweep import Sweep, SweepReport, sweep
+from sae_geometry.matching import Assignment, On, match, operands
 from sae_geometry.partners import Matching, MatchingName, nearest_matching, one_to_one_matching, with_mutual
 from sae_geometry.sources import as_dictionary
 from sae_geometry.space import require_same_space
@@ -18,8 +23,6 @@ from sae_geometry.space import require_same_space
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
-
-    from sae_geometry.matching import Assignment
 
 Progress = Callable[[str, float], None]
 MATCHINGS: tuple[MatchingName, ...] = ("nearest", "mutual", "greedy", "optimal")
@@ -39,7 +42,8 @@ class Comparison:
 
     Attributes:
         a, b: the dictionaries.
-        matching, signed: how pairs were made and scored.
+        matching, on, signed: how pairs were made, what was compared ("decoder", "encoder", "both"), and whether by
+            the cosine or its absolute value.
         a_to_b, b_to_a: the matching asked for, in both directions.
         nearest_a_to_b, nearest_b_to_a: the nearest partners, double counting allowed (the same objects when that is
             the matching asked for).
@@ -51,6 +55,7 @@ class Comparison:
     a: Dictionary
     b: Dictionary
     matching: MatchingName
+    on: On
     signed: bool
     a_to_b: Matching
     b_to_a: Matching
@@ -66,21 +71,34 @@ class Comparison:
         return self.swept.report
 
     def rematch(self, matching: MatchingName, progress: Progress | None = None) -> Comparison:
-        """The same two dictionaries under another matching; the sweep is not repeated."""
+        """The same two dictionaries under another matching; neither the sweep nor a matching is made twice."""
         if matching == self.matching:
             return self
-        return _with_matching(
-            self.a, self.b, matching, self.signed, self.caveats, self.swept,
-            self.nearest_a_to_b, self.nearest_b_to_a, progress,
-        )  # fmt: skip
+        if matching not in self._made:
+            self._made[matching] = _with_matching(self, matching, OptimalLimits(), progress)
+        return self._made[matching]
 
     def one_to_one(self) -> Comparison:
         """Itself if one-to-one; otherwise the optimal matching up to 4,096 latents a side, the greedy one beyond."""
         if self.matching != "nearest":
             return self
-        return self.rematch(
-            "optimal" if max(self.a.n_latents, self.b.n_latents) <= OPTIMAL_BY_DEFAULT_UP_TO else "greedy"
-        )
+        return self.rematch("optimal" if self._is_small else "greedy")
+
+    def double_counting(self, progress: Progress | None = None) -> DoubleCounting:
+        """MMCS in both directions beside the mutual, greedy and optimal one-to-one matchings, and the largest hubs.
+
+        Makes the three matchings, whatever their size; each is made once.
+        """
+        made = [self.rematch(m, progress) for m in ("mutual", "greedy", "optimal")]
+        return double_counting(self.nearest_a_to_b, self.nearest_b_to_a, [(c.a_to_b, c.b_to_a) for c in made])
+
+    @cached_property
+    def _made(self) -> dict[str, Comparison]:
+        return {}
+
+    @property
+    def _is_small(self) -> bool:
+        return max(self.a.n_latents, self.b.n_latents) <= OPTIMAL_BY_DEFAULT_UP_TO
 
     def to_pandas(self) -> pd.DataFrame:
         """Both directions, one row a latent: direction ("a_to_b", "b_to_a"), then as `Matching.to_pandas`."""
@@ -99,7 +117,7 @@ class Comparison:
             "inputs": {"a": describe_input(self.a), "b": describe_input(self.b)},
             "matching": self.matching,
             "matching_means": _MEANING[self.matching],
-            "similarity": "cosine" if self.signed else "absolute cosine",
+            "similarity": self.a_to_b.quantity,
             "a_to_b": self.a_to_b.summary(),
             "b_to_a": self.b_to_a.summary(),
             "caveats": list(self.caveats),
@@ -110,6 +128,8 @@ class Comparison:
             certificate = getattr(self.assignment, "certificate", None)
             if certificate is not None:
                 out["certificate"] = scalars(certificate)
+        if self._is_small or "optimal" in {self.matching, *self._made}:
+            out["double_counting"] = self.double_counting().summary()
         return out
 
     def plot_ecdf(self, ax: Axes | None = None) -> Axes:
@@ -130,6 +150,12 @@ class Comparison:
 
         return plots.multiplicity_bars([self.nearest_a_to_b, self.nearest_b_to_a], ax=ax)
 
+    def plot_double_counting(self, ax: Axes | None = None) -> Axes:
+        """Mean similarity under each way of counting, pairs beside it, with the chance line."""
+        from sae_geometry import plots
+
+        return plots.counting_bars(self.double_counting(), self.nearest_a_to_b, ax=ax)
+
     def _curves(self) -> list[Matching]:
         paired = self.one_to_one()
         return [self.nearest_a_to_b, self.nearest_b_to_a, paired.a_to_b, paired.b_to_a]
@@ -138,8 +164,7 @@ class Comparison:
         lines = [
             f"Comparison of {self.a.name!r} ({self.a.n_latents:,} × {self.a.d_in:,}) and {self.b.name!r} "
             f"({self.b.n_latents:,} × {self.b.d_in:,})",
-            f"  matching: {self.matching} — {_MEANING[self.matching]}; similarity: "
-            f"{'cosine' if self.signed else 'absolute cosine'}",
+            f"  matching: {self.matching} — {_MEANING[self.matching]}; similarity: {self.a_to_b.quantity}",
         ]
         directions = [self.a_to_b, self.b_to_a]
         if self.matching != "nearest":
@@ -163,12 +188,11 @@ class Comparison:
         )
         body = "".join("<tr>" + "".join(f"<td>{escape(c)}</td>" for c in _cells(m)) + "</tr>" for m in directions)
         notes = "".join(f"<li>{escape(c)}</li>" for c in self.caveats)
-        kind = "cosine" if self.signed else "absolute cosine"
         return (
             f"<p><b>{escape(self.a.name)}</b> ({self.a.n_latents:,} × {self.a.d_in:,}) and "
             f"<b>{escape(self.b.name)}</b> ({self.b.n_latents:,} × {self.b.d_in:,}); {escape(self.matching)}: "
             f"{escape(_MEANING[self.matching])}; "
-            f"similarity: {kind}</p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+            f"similarity: {self.a_to_b.quantity}</p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
             + (f"<ul>{notes}</ul>" if notes else "")
         )
 
@@ -178,7 +202,11 @@ def compare(
     b: Any,
     matching: MatchingName = "nearest",
     *,
+    on: On = "decoder",
     signed: bool = True,
+    min_similarity: float | None = None,
+    max_gap: float = 0.0,
+    time_budget: float = math.inf,
     allow_mismatch: bool = False,
     progress: Progress | None = None,
 ) -> Comparison:
@@ -193,7 +221,10 @@ def compare(
         a, b: a `Dictionary`, an address ("demo:local-seed0", a path, …), an array or tensor [n_latents, d_in], a
             mapping {"W_dec": [n_latents, d_in]}, or a SAELens object.
         matching: see above.
+        on: compare "decoder" directions, "encoder" directions, or "both" (the mean of the two cosines).
         signed: False compares |cos|, so that a direction and its negative are the same.
+        min_similarity: for "optimal": leave a latent unmatched rather than match below this, optimally.
+        max_gap, time_budget: for "optimal": stop at this proven relative gap, or after about so many seconds.
         allow_mismatch: go on although model or hook point differ; every output then says so.
         progress: called with what is being done and the share of it done, in [0, 1].
 
@@ -211,50 +242,58 @@ def compare(
     """
     if matching not in MATCHINGS:
         raise ValueError(f"matching must be one of {', '.join(MATCHINGS)}; got {matching!r}")
+    limits = OptimalLimits(min_similarity, max_gap, time_budget)
+    if matching != "optimal" and limits != OptimalLimits():
+        raise ValueError(f"min_similarity, max_gap and time_budget are for matching='optimal'; got {matching!r}")
     left, right = _distinct_names(as_dictionary(a), as_dictionary(b))
     notes = tuple(f"{d.name}: {note}" for d in (left, right) for note in d.notes)
     caveats = notes + require_same_space(left, right, allow_mismatch)
     tick = None if progress is None else lambda share: progress("similarities", share)
-    swept = sweep(
-        left.directions,
-        right.directions.to(left.device),
-        absolute=not signed,
-        progress=tick,
-    )
+    x, y = _operands(left, right, on)
+    swept = sweep(x, y, absolute=not signed, progress=tick)
     assert swept.cols is not None
-    forth = nearest_matching(left, right, swept.rows, signed, right.n_latents)
-    back = nearest_matching(right, left, swept.cols, signed, left.n_latents)
+    forth = nearest_matching(left, right, swept.rows, on=on, signed=signed)
+    back = nearest_matching(right, left, swept.cols, on=on, signed=signed)
     forth, back = with_mutual(forth, back), with_mutual(back, forth)
-    return _with_matching(left, right, matching, signed, caveats, swept, forth, back, progress)
+    plain = Comparison(left, right, "nearest", on, signed, forth, back, forth, back, caveats, None, swept)
+    return plain if matching == "nearest" else _with_matching(plain, matching, limits, progress)
+
+
+@dataclass(frozen=True)
+class OptimalLimits:
+    """What an optimal matching may leave unmatched, and when it may stop: see `compare`."""
+
+    min_similarity: float | None = None
+    max_gap: float = 0.0
+    time_budget: float = math.inf
+
+
+def _operands(a: Dictionary, b: Dictionary, on: On) -> tuple[Tensor, Tensor]:
+    b = b.to(a.device)
+    for d in (a, b):
+        if on != "decoder" and d.encoder_directions is None:
+            raise ValueError(f'{d.name!r} has no encoder, which on="{on}" needs; use on="decoder"')
+    return operands((a.directions, a.encoder_directions), (b.directions, b.encoder_directions), on)
 
 
 def _with_matching(
-    a: Dictionary,
-    b: Dictionary,
-    matching: MatchingName,
-    signed: bool,
-    caveats: tuple[str, ...],
-    swept: Sweep,
-    forth: Matching,
-    back: Matching,
-    progress: Progress | None,
+    c: Comparison, matching: MatchingName, limits: OptimalLimits, progress: Progress | None
 ) -> Comparison:
+    """`c`, its nearest matchings kept, under another matching."""
+    forth, back = c.nearest_a_to_b, c.nearest_b_to_a
     if matching == "nearest":
-        return Comparison(a, b, matching, signed, forth, back, forth, back, caveats, None, swept)
-    from sae_geometry.matching import match
-
-    tick = None if progress is None else lambda step: progress(step.stage, step.share)
-    assignment = match(
-        a.directions, b.directions.to(a.device), matching, absolute=not signed, nearest=swept, progress=tick
-    )
+        return replace(c, matching=matching, a_to_b=forth, b_to_a=back, assignment=None)
+    tick = None if progress is None else lambda step: progress(step.label, step.share)
+    x, y = _operands(c.a, c.b, c.on)
+    assignment = match(x, y, matching, absolute=not c.signed, nearest=c.swept, progress=tick, **asdict(limits))
     there = one_to_one_matching(forth, back, matching, assignment.partner, assignment.cosine)
-    inverse = np.full(b.n_latents, -1, dtype=np.int64)
-    cosine = np.full(b.n_latents, np.nan)
+    inverse = np.full(c.b.n_latents, -1, dtype=np.int64)
+    cosine = np.full(c.b.n_latents, np.nan)
     matched = assignment.partner >= 0
     inverse[assignment.partner[matched]] = np.flatnonzero(matched)
     cosine[assignment.partner[matched]] = assignment.cosine[matched]
     here = one_to_one_matching(back, forth, matching, inverse, cosine)
-    return Comparison(a, b, matching, signed, there, here, forth, back, caveats, assignment, swept)
+    return replace(c, matching=matching, a_to_b=there, b_to_a=here, assignment=assignment)
 
 
 def _cells(m: Matching) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import numpy as np
 from sae_geometry.describe import read_only
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.kernels.decide import Best
+from sae_geometry.matching import On
 from sae_geometry.nulls import expected_max_cosine
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class Matching:
     Attributes:
         source, target: the two dictionaries' names.
         method: "nearest" counts double; "mutual", "greedy" and "optimal" are one-to-one.
+        on: what is compared: "decoder" directions, "encoder" directions, or "both" (the mean of the two cosines).
         signed: whether similarity is the cosine (True) or its absolute value.
         source_ids: int64 [n], original ids of the source's latents.
         target_ids: int64 [m], original ids of the target's latents.
@@ -36,12 +38,14 @@ class Matching:
         partner_row: int64 [n], the partner's position in `target_ids`; −1 for none.
         mutual: bool [n], whether the two are each other's nearest.
         chance: the mean similarity that the nearest of m isotropic random directions would reach, whatever the
-            method: for a one-to-one matching it is an upper bound on chance.
+            method: for a one-to-one matching it is an upper bound on chance. nan on "both", where chance depends on
+            how encoder and decoder are aligned.
     """
 
     source: str
     target: str
     method: MatchingName
+    on: On
     signed: bool
     source_ids: np.ndarray
     target_ids: np.ndarray
@@ -61,6 +65,11 @@ class Matching:
     def n_latents(self) -> int:
         """n, latents of the source."""
         return len(self.source_ids)
+
+    @property
+    def quantity(self) -> str:
+        """What `similarity` is, in words: "decoder cosine", "absolute encoder cosine", …"""
+        return quantity(self.on, self.signed)
 
     @property
     def n_matched(self) -> int:
@@ -110,7 +119,7 @@ class Matching:
             "source": self.source,
             "target": self.target,
             "matching": self.method,
-            "similarity": "cosine" if self.signed else "absolute cosine",
+            "similarity": self.quantity,
             "n_source": self.n_latents,
             "n_target": len(self.target_ids),
             "n_matched": self.n_matched,
@@ -123,15 +132,22 @@ class Matching:
         }
 
     def __repr__(self) -> str:
-        kind = "cosine" if self.signed else "absolute cosine"
         return (
-            f"Matching {self.source} → {self.target}, {self.method} ({kind}): mean {self.mmcs:.4f} over "
+            f"Matching {self.source} → {self.target}, {self.method} ({self.quantity}): mean {self.mmcs:.4f} over "
             f"{self.n_matched:,} of {self.n_latents:,}; {self.fraction_above(0.7):.1%} above 0.7; "
             f"chance {self.chance:.3f}"
         )
 
 
-def nearest_matching(a: Dictionary, b: Dictionary, best: Best, signed: bool, n_candidates: int) -> Matching:
+def quantity(on: On, signed: bool) -> str:
+    """What is measured, in words."""
+    what = "mean of decoder and encoder cosine" if on == "both" else f"{on} cosine"
+    return what if signed else f"absolute {what}"
+
+
+def nearest_matching(
+    a: Dictionary, b: Dictionary, best: Best, *, on: On = "decoder", signed: bool = True, within: bool = False
+) -> Matching:
     """Each latent of `a` with its nearest in `b`, as the sweep found it; `mutual` is left to `with_mutual`."""
     cosine, row = best.cosine[:, 0].cpu().numpy(), best.index[:, 0].cpu().numpy()
     target_ids = b.latent_ids.cpu().numpy()
@@ -139,6 +155,7 @@ def nearest_matching(a: Dictionary, b: Dictionary, best: Best, signed: bool, n_c
         source=a.name,
         target=b.name,
         method="nearest",
+        on=on,
         signed=signed,
         source_ids=a.latent_ids.cpu().numpy(),
         target_ids=target_ids,
@@ -147,8 +164,21 @@ def nearest_matching(a: Dictionary, b: Dictionary, best: Best, signed: bool, n_c
         partner=np.where(row >= 0, target_ids[row], -1),
         partner_row=row,
         mutual=np.zeros(a.n_latents, dtype=bool),
-        chance=expected_max_cosine(n_candidates, a.d_in, absolute=not signed) if n_candidates else float("nan"),
+        chance=_chance(b.n_latents - within, _width(a, on), signed),
     )
+
+
+def _width(a: Dictionary, on: On) -> int | None:
+    """Dimensions of the space the cosine lives in; None for a mean of two."""
+    if on == "decoder" or a.encoder_directions is None:
+        return a.d_in
+    return int(a.encoder_directions.shape[1]) if on == "encoder" else None
+
+
+def _chance(n_candidates: int, width: int | None, signed: bool) -> float:
+    if width is None or n_candidates < 1:
+        return float("nan")
+    return expected_max_cosine(n_candidates, width, absolute=not signed)
 
 
 def with_mutual(forth: Matching, back: Matching) -> Matching:

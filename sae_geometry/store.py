@@ -213,6 +213,8 @@ def _comparison(c: Comparison, folder: Path, figures: Path, formats: Sequence[st
         lambda ax: plots.multiplicity_bars(curves[:2], ax=ax), (3.6, 2.4), figures / "multiplicity", about, formats
     )
     summary = c.summary()
+    if "double_counting" in summary:
+        _save_axes(lambda ax: c.plot_double_counting(ax=ax), (3.8, 2.1), figures / "double_counting", about, formats)
     if c.matching == "nearest":
         summary["one_to_one"] = {
             "matching": paired.matching,

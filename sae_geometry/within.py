@@ -52,7 +52,7 @@ class WithinComparison:
         return {
             "inputs": {"a": describe_input(self.dictionary)},
             "self": "excluded by index",
-            "similarity": "cosine" if self.signed else "absolute cosine",
+            "similarity": self.nearest.quantity,
             "within": self.nearest.summary(),
             "caveats": list(self.dictionary.notes),
             "sweep": asdict(self.report),
@@ -72,10 +72,9 @@ class WithinComparison:
 
     def __repr__(self) -> str:
         m = self.nearest
-        kind = "cosine" if self.signed else "absolute cosine"
         return (
             f"Within {self.dictionary.name!r} ({self.dictionary.n_latents:,} × {self.dictionary.d_in:,}), nearest "
-            f"other latent ({kind}, self excluded): mean {m.mmcs:.4f}; {m.fraction_above(0.7):.1%} above 0.7; "
+            f"other latent ({m.quantity}, self excluded): mean {m.mmcs:.4f}; {m.fraction_above(0.7):.1%} above 0.7; "
             f"chance {m.chance:.3f}"
         )
 
@@ -101,6 +100,6 @@ def compare_within(
     d = as_dictionary(a)
     tick = None if progress is None else lambda share: progress("similarities", share)
     swept = sweep(d.directions, None, absolute=not signed, progress=tick)
-    nearest = nearest_matching(d, d, swept.rows, signed, d.n_latents - 1)
+    nearest = nearest_matching(d, d, swept.rows, signed=signed, within=True)
     nearest = with_mutual(nearest, nearest)
     return WithinComparison(d, signed, nearest, swept)

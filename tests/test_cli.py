@@ -46,7 +46,8 @@ def test_compare_writes_tables_summary_and_figures(run, demo):
     assert result.exit_code == 0, result.stderr
     folder = Path("compare-local-narrow-seed0-local-seed0")
     assert sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()) == [
-        "figures/multiplicity.pdf", "figures/multiplicity.png", "figures/similarity.pdf", "figures/similarity.png",
+        "figures/double_counting.pdf", "figures/double_counting.png", "figures/multiplicity.pdf",
+        "figures/multiplicity.png", "figures/similarity.pdf", "figures/similarity.png",
         "matches.parquet", "summary.json",
     ]  # fmt: skip
     assert f"saved to {folder}/" in result.stdout
@@ -65,7 +66,7 @@ def test_json_is_alone_on_stdout_and_equals_the_file(run):
     printed = json.loads(result.stdout)
     assert printed == json.loads(Path("out/summary.json").read_text())
     assert printed["matching"] == "mutual"
-    assert printed["a_to_b"]["similarity"] == "cosine"
+    assert printed["a_to_b"]["similarity"] == "decoder cosine"
     assert "saved to out/" in result.stderr
     assert not list(Path("out/figures").glob("*.pdf"))
 
@@ -142,7 +143,7 @@ def test_fail_under(run):
 def test_absolute_and_all_latents_are_said(run):
     result = run("compare", NARROW, A, "--absolute", "--latents", "all", "--json", "-o", "out", "--format", "png")
     summary = json.loads(result.stdout)
-    assert summary["similarity"] == "absolute cosine"
+    assert summary["similarity"] == "absolute decoder cosine"
     assert summary["inputs"]["a"]["n_latents"] == 512
     assert "none dropped" in summary["inputs"]["a"]["latents"]
 

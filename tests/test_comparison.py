@@ -163,8 +163,8 @@ def test_antiparallel_pairs_match_only_in_absolute_value():
     assert absolute.a_to_b.partner.tolist() == [0, 1]
     assert absolute.a_to_b.similarity[0] == 1.0
     assert absolute.a_to_b.cosine[0] == -1.0
-    assert "absolute cosine" in repr(absolute)
-    assert absolute.summary()["a_to_b"]["similarity"] == "absolute cosine"
+    assert "absolute decoder cosine" in repr(absolute)
+    assert absolute.summary()["a_to_b"]["similarity"] == "absolute decoder cosine"
 
 
 @pytest.mark.parametrize("matching", MATCHINGS)
@@ -302,3 +302,85 @@ def test_progress_reaches_one(toy_pair):
     seen = []
     sg.compare(*toy_pair, progress=lambda stage, share: seen.append((stage, share)))
     assert seen[-1] == ("similarities", 1.0)
+
+
+# ---- encoders, limits, double counting ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def with_encoders(rng):
+    a, b = oracles.related_decoders(rng, 40, 30, 12, shared=25)
+    return tuple(
+        Dictionary.from_decoder(w, latent_axis=0, encoder=w + rng.standard_normal(w.shape), name=n)
+        for w, n in ((a, "a"), (b, "b"))
+    )
+
+
+@pytest.mark.parametrize("matching", MATCHINGS)
+@pytest.mark.parametrize("on", ["decoder", "encoder", "both"])
+def test_what_is_compared(with_encoders, on, matching):
+    a, b = with_encoders
+    decoder, encoder = (
+        exact_cosines(a.directions, b.directions),
+        exact_cosines(a.encoder_directions, b.encoder_directions),
+    )
+    scores = {"decoder": decoder, "encoder": encoder, "both": (decoder + encoder) / 2}[on]
+    c = sg.compare(a, b, matching, on=on)
+    m = c.a_to_b
+    matched = np.flatnonzero(m.partner_row >= 0)
+    np.testing.assert_allclose(m.similarity[matched], scores[matched, m.partner_row[matched]], atol=1e-15)
+    if matching == "nearest":
+        np.testing.assert_array_equal(m.partner_row, scores.argmax(axis=1))
+    if matching == "optimal":
+        rows, cols = linear_sum_assignment(scores, maximize=True)
+        assert np.nansum(m.similarity) == pytest.approx(scores[rows, cols].sum(), abs=1e-12)
+    assert {"decoder": "decoder cosine", "encoder": "encoder cosine", "both": "mean of"}[on] in repr(c)
+    assert np.isnan(m.chance) == (on == "both")
+
+
+def test_an_encoder_that_is_not_there(toy_pair):
+    with pytest.raises(ValueError, match="'a' has no encoder"):
+        sg.compare(*toy_pair, on="encoder")
+
+
+def test_min_similarity_is_optimal_and_not_a_cut(with_encoders):
+    a, b = with_encoders
+    c = sg.compare(a, b, "optimal", min_similarity=0.5)
+    assert (c.a_to_b.similarity[c.a_to_b.partner >= 0] >= 0.5).all()
+    scores = dense(c)
+    rows, cols = linear_sum_assignment(np.maximum(scores - 0.5, 0), maximize=True)
+    best = np.maximum(scores - 0.5, 0)[rows, cols].sum()
+    assert np.nansum(c.a_to_b.similarity - 0.5) == pytest.approx(best, abs=1e-12)
+    with pytest.raises(ValueError, match="are for matching='optimal'"):
+        sg.compare(a, b, "greedy", min_similarity=0.5)
+
+
+def test_double_counting_is_decomposed(with_encoders):
+    c = sg.compare(*with_encoders)
+    d = c.double_counting()
+    table = d.to_pandas().set_index(["matching", "direction"])["mean_similarity"]
+    assert table["nearest", "a_to_b"] == c.a_to_b.mmcs
+    for matching in ONE_TO_ONE:
+        assert table[matching, "both"] == sg.compare(*with_encoders, matching).a_to_b.mmcs
+    optimal = sg.compare(*with_encoders, "optimal")
+    m = optimal.a_to_b.partner >= 0
+    assert d.explained_a_to_b == pytest.approx(1 - optimal.a_to_b.mmcs / c.a_to_b.similarity[m].mean())
+    assert d.explained_b_to_a == pytest.approx(1 - optimal.b_to_a.mmcs / c.b_to_a.mmcs)
+    assert 0 <= d.explained_b_to_a < 1
+    assert "double counting explains" in str(d)
+    assert json.loads(to_json(c.summary()))["double_counting"]["hubs_of_b"]
+
+
+def test_hubs_name_their_claimants():
+    e = np.eye(4)
+    c = sg.compare(make(e[[0, 0, 0, 1]] + 0.1 * np.arange(4)[:, None] * e[3], "a"), make(e[[2, 0, 1]], "b"))
+    [hub] = c.double_counting().hubs_of_b
+    assert (hub.target, hub.target_id, hub.times_taken, hub.claimants) == ("b", 1, 3, (0, 1, 2))
+    assert list(hub.similarities) == sorted(hub.similarities, reverse=True)
+    assert hub.similarities[0] == 1.0
+
+
+def test_counting_bars_are_the_means(toy_pair):
+    c = sg.compare(*toy_pair)
+    ax = c.plot_double_counting()
+    assert [bar.get_width() for bar in ax.patches] == [x.mean_similarity for x in c.double_counting().counts]

@@ -20,7 +20,10 @@ def comparison(toy_pair):
 def test_comparison_round_trip(comparison, tmp_path):
     folder = sg.save(comparison, tmp_path / "new" / "out", command="x y", formats=["png"])
     names = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
-    assert names == ["figures/multiplicity.png", "figures/similarity.png", "matches.parquet", "summary.json"]
+    assert names == [
+        "figures/double_counting.png", "figures/multiplicity.png", "figures/similarity.png", "matches.parquet",
+        "summary.json",
+    ]  # fmt: skip
     table, summary = sg.read(folder)
     assert list(table.columns) == [
         "direction", "run", "latent_id", "partner_run", "partner_id", "cosine", "mutual", "one_to_one_partner_id",

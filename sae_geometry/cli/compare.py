@@ -22,7 +22,15 @@ def compare(
         Literal["nearest", "mutual", "greedy", "optimal"],
         typer.Option("--matching", help="How pairs are made; nearest lets two latents claim the same partner."),
     ] = "nearest",
+    on: Annotated[
+        Literal["decoder", "encoder", "both"],
+        typer.Option("--on", help="Compare decoder or encoder directions, or the mean of both cosines."),
+    ] = "decoder",
     absolute: c.Absolute = False,
+    min_similarity: Annotated[
+        float | None,
+        typer.Option("--min-similarity", metavar="X", help="With --matching optimal: match nothing below X."),
+    ] = None,
     latents: c.Latents = "alive",
     allow_mismatch: c.AllowMismatch = False,
     fail_under: Annotated[
@@ -48,15 +56,21 @@ def compare(
     left, right = c.load_all([a, b], speaker, latents=latents, device=device, offline=offline)
     with speaker.bar() as progress:
         result = sg.compare(
-            left, right, matching, signed=not absolute, allow_mismatch=allow_mismatch, progress=progress
+            left,
+            right,
+            matching,
+            on=on,
+            signed=not absolute,
+            min_similarity=min_similarity,
+            allow_mismatch=allow_mismatch,
+            progress=progress,
         )
     folder = c.results_folder(out, "compare", [result.a.name, result.b.name])
     sg.save(result, folder, command=c.command_line(), formats=formats, overwrite=overwrite)
     if as_json:
         c.print_json(c.summary_of(folder))
     else:
-        paired = result.one_to_one()
-        typer.echo(repr(paired))
+        typer.echo(repr(result.one_to_one()))
     c.print_saved(folder, speaker, as_json)
     reached = min(result.a_to_b.mmcs, result.b_to_a.mmcs)
     if fail_under is not None and not reached >= fail_under:

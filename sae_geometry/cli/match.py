@@ -96,7 +96,7 @@ def _in_words(record: dict[str, Any]) -> str:
                      f"relative gap {certificate['relative_gap']:.1e}")  # fmt: skip
         lines.append(f"    {found['formula']}")
     mmcs = record["mmcs"]
-    lines.append(f"  MMCS            {mmcs['a_to_b']:.4f} → {mmcs['b_to_a']:.4f} ←  (double counting)")
+    lines.append(f"  MMCS            A→B {mmcs['a_to_b']:.4f}, B→A {mmcs['b_to_a']:.4f} (signed, double counting)")
     shared = record["shared"]
     if "missing" in shared:
         lines.append(f"  shared latents  not asked: {shared['missing']}")

@@ -5,6 +5,7 @@ Similarity figures draw lists of `Matching`; embedding figures draw anything wit
 
 from sae_geometry.plots.embedding import embedding_scatter
 from sae_geometry.plots.similarity import (
+    counting_bars,
     draw_similarity,
     multiplicity_bars,
     similarity_ecdf,
@@ -16,6 +17,7 @@ from sae_geometry.plots.style import COLUMN_WIDTH, PAGE_WIDTH, paper_style, save
 __all__ = [
     "COLUMN_WIDTH",
     "PAGE_WIDTH",
+    "counting_bars",
     "draw_similarity",
     "embedding_scatter",
     "multiplicity_bars",

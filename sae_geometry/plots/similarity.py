@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Patch
 
+from sae_geometry.double_counting import DoubleCounting
 from sae_geometry.partners import Matching
 from sae_geometry.plots.style import (
     COLUMN_WIDTH,
@@ -147,6 +148,38 @@ def multiplicity_bars(curves: Sequence[Matching], ax: Axes | None = None) -> Axe
     return ax
 
 
+@in_paper_style
+def counting_bars(counting: DoubleCounting, nearest: Matching, ax: Axes | None = None) -> Axes:
+    """Mean similarity under each way of counting: nearest both ways, mutual, greedy, optimal; pairs written beside.
+
+    Args:
+        counting: the decomposition of double counting.
+        nearest: the nearest matching, for chance and names.
+        ax: axes to draw on; a new figure if None.
+    """
+    ax = axes_or_new(ax, COLUMN_WIDTH * 1.15, 2.0)
+    names = [
+        c.matching if c.direction == "both" else f"{c.matching}, {c.direction.replace('_to_', ' → ').upper()}"
+        for c in counting.counts
+    ]
+    means = [c.mean_similarity for c in counting.counts]
+    colors = [NEAREST if c.matching == "nearest" else ONE_TO_ONE for c in counting.counts]
+    where = np.arange(len(names))[::-1]
+    ax.barh(where, means, color=colors, height=0.62)
+    for y, c in zip(where, counting.counts, strict=True):
+        ax.text(
+            c.mean_similarity, y, f" {c.mean_similarity:.3f}  ({c.n_pairs:,} pairs)", va="center", fontsize=_LABEL_SIZE
+        )
+    ax.set_yticks(where, names)
+    ax.set(xlim=(min(0.0, *means), max(1.0, max(means) * 1.4)), xlabel=f"mean {nearest.quantity}")
+    ax.tick_params(axis="y", length=0)
+    if not np.isnan(nearest.chance):
+        ax.axvline(nearest.chance, color=MUTED, linewidth=0.8, linestyle=(0, (1, 1.5)))
+        _put_chance_label(ax, [nearest])
+    _put_title(ax, [nearest])
+    return ax
+
+
 def _draw_ecdf(ax: Axes, drawn: Sequence[Curve]) -> None:
     low, high = _range(drawn)
     grid = np.linspace(low, high, _GRID)
@@ -258,6 +291,6 @@ def _range(drawn: Sequence[Curve]) -> tuple[float, float]:
 
 
 def _axis_name(drawn: Sequence[Curve]) -> str:
-    kind = "cosine" if drawn[0].matching.signed else "|cosine|"
+    kind = drawn[0].matching.quantity
     within = all(c.matching.source == c.matching.target for c in drawn)
     return f"{kind} to {'the nearest other latent' if within else 'the partner'}"

@@ -60,8 +60,8 @@ _RC: dict[Any, Any] = {
 def paper_style() -> Iterator[None]:
     """matplotlib's settings for a figure of ours, inside a `with` block.
 
-    Only our own keys are put back: a notebook's backend, started by the first figure, turns interactive mode on and must
-    find it on afterwards, or no later figure is shown.
+    Only our own keys are put back: a notebook's backend, started by the first figure, turns interactive mode on and
+    must find it on afterwards, or no later figure is shown.
     """
     before = {key: mpl.rcParams[key] for key in _RC}
     mpl.rcParams.update(_RC)
