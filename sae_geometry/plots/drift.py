@@ -1,0 +1,75 @@
+"""A run through its training: how near each latent already is to where it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from sae_geometry.plots.style import COLUMN_WIDTH, MUTED, NEAREST, ONE_TO_ONE, axes_or_new, in_paper_style
+
+
+@runtime_checkable
+class DriftLike(Protocol):
+    """What the figure needs of a `Drift`."""
+
+    @property
+    def labels(self) -> Sequence[str]: ...
+    @property
+    def samples(self) -> np.ndarray: ...
+    @property
+    def to_final(self) -> np.ndarray: ...
+    @property
+    def birth(self) -> np.ndarray: ...
+    @property
+    def threshold(self) -> float: ...
+
+
+@in_paper_style
+def drift_bands(drift: DriftLike, ax: Axes | None = None) -> Axes:
+    """Cosine to the final direction at every checkpoint: median, middle half, middle 90 %; and the share born.
+
+    The checkpoints are evenly spaced, since they are usually saved at doubling intervals.
+
+    Args:
+        drift: a `Drift`.
+        ax: axes to draw on; a new figure if None.
+    """
+    ax = axes_or_new(ax, COLUMN_WIDTH, 2.4)
+    x = np.arange(len(drift.labels))
+    low, lower, middle, upper, high = np.quantile(drift.to_final, (0.05, 0.25, 0.5, 0.75, 0.95), axis=1)
+    ax.fill_between(x, low, high, color=NEAREST, alpha=0.15, linewidth=0)
+    ax.fill_between(x, lower, upper, color=NEAREST, alpha=0.25, linewidth=0)
+    ax.plot(x, middle, color=NEAREST, marker="o", markersize=3)
+    born = [(drift.birth <= i).mean() for i in x]
+    ax.plot(x, born, color=ONE_TO_ONE, linestyle="--", marker="s", markersize=3)
+    ax.annotate("median latent", (x[0], middle[0]), (3, 5), textcoords="offset points", color=NEAREST, fontsize=7.5)
+    ax.annotate(f"share born (cosine ≥ {drift.threshold:g} from here on)", (x[0], born[0]), (3, -10),
+                textcoords="offset points", color=ONE_TO_ONE, fontsize=7.5)  # fmt: skip
+    ax.set_xticks(x, [_short(int(n), label) for n, label in zip(drift.samples, drift.labels, strict=True)])
+    ax.set_xlim(-0.15, len(x) - 0.85)
+    ax.set_ylim(min(0.0, float(low.min()) - 0.05), 1.03)
+    ax.set_xlabel("checkpoint (samples seen)" if (drift.samples >= 0).any() else "checkpoint")
+    ax.set_ylabel("cosine to final direction")
+    ax.text(
+        1.0,
+        0.02,
+        "bands: middle 50 % and 90 % of latents",
+        transform=ax.transAxes,
+        ha="right",
+        fontsize=6.5,
+        color=MUTED,
+    )
+    return ax
+
+
+def _short(samples: int, label: str) -> str:
+    """819k for 819,200 samples; the label where the name has no number."""
+    if samples < 0:
+        return label
+    for size, unit in ((1_000_000, "M"), (1_000, "k")):
+        if samples >= size:
+            return f"{samples / size:.3g}{unit}"
+    return str(samples)
