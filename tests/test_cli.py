@@ -104,10 +104,11 @@ def test_labels_name_the_runs_and_the_folder(run):
 def test_inspect_and_demos(run):
     shown = run("inspect", A)
     assert shown.exit_code == 0
-    for part in ("1,536 latents × 576", "blocks.24.hook_resid_pre", "1,491 of 1,536 alive"):
+    for part in ("1,536 latents", "blocks.24.hook_resid_pre", "1,491 of 1,536 alive", "W_dec [1536, 576] float16"):
         assert part in shown.stdout
     record = json.loads(run("inspect", A, "--json").stdout)
-    assert record["fingerprint"] == sae_geometry.load(A, "all").fingerprint
+    assert {"key": "W_dec", "shape": [1536, 576], "dtype": "float16"} in record["tensors"]
+    assert record["dictionaries"][0]["decoder"] == "W_dec [n_latents, width]"
     listed = run("demos").stdout
     assert listed.count("demo:") == 5
     assert len(json.loads(run("demos", "--json").stdout)) == 5

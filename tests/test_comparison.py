@@ -384,3 +384,32 @@ def test_counting_bars_are_the_means(toy_pair):
     c = sg.compare(*toy_pair)
     ax = c.plot_double_counting()
     assert [bar.get_width() for bar in ax.patches] == [x.mean_similarity for x in c.double_counting().counts]
+
+
+# ---- memory --------------------------------------------------------------------------------------------------------
+
+_MEMORY = """
+import resource, torch, sae_geometry as sg
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def dictionary(name, n, seed):
+    rows = torch.randn(n, 64, generator=torch.Generator().manual_seed(seed))
+    return sg.Dictionary.from_decoder(rows, latent_axis=0, name=name)
+a, b = dictionary("a", 3000, 0), dictionary("b", 3000, 1)
+sg.compare(a, b)  # compile and start everything
+a, b = dictionary("a", 40_000, 0), dictionary("b", 40_000, 1)
+before = peak()
+c = sg.compare(a, b)
+print(peak() - before)
+"""
+
+
+def test_memory_above_the_inputs_is_flat():
+    import subprocess
+    import sys
+    from pathlib import Path
+
+    env = {"PYTHONPATH": str(Path(sg.__file__).parents[1]), "OMP_NUM_THREADS": "2", "PATH": "/usr/bin:/bin"}
+    done = subprocess.run([sys.executable, "-c", _MEMORY], capture_output=True, text=True, check=True, env=env)
+    # The whole matrix would be 6,400 MB in float32.
+    assert float(done.stdout) < 300

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from typing import Annotated, Any
+
 import typer
 
 from sae_geometry.cli import common as c
@@ -13,14 +16,23 @@ def register(app: typer.Typer) -> None:
 
 
 @c.told_in_one_sentence
-def inspect(run: c.Run, as_json: c.AsJson = False, quiet: c.Quiet = False, offline: c.Offline = False) -> None:
-    """What is at an address: layout, shapes, where in which model, which latents are alive, raw decoder norms."""
-    from sae_geometry.describe import describe_input
-    from sae_geometry.sources import load
+def inspect(
+    run: c.Run,
+    latent_axis: Annotated[
+        int | None,
+        typer.Option("--latent-axis", min=0, max=1, help="Which axis of the stored decoder counts latents."),
+    ] = None,
+    as_json: c.AsJson = False,
+    quiet: c.Quiet = False,
+    offline: c.Offline = False,
+) -> None:
+    """What is at an address: layout, every tensor, every dictionary and how it would be read, alive latents, norms."""
+    from sae_geometry.sources import inspect as look
 
-    speaker = c.Speaker(quiet)
-    dictionary = load(run, "all", offline=offline, echo=speaker.resolved)
+    axis: Any = latent_axis
+    found = look(run, latent_axis=axis, offline=offline, echo=c.Speaker(quiet).resolved)
     if as_json:
-        c.print_json(describe_input(dictionary))
+        record = asdict(found) | {"files": [str(f) for f in found.files], "metadata": dict(found.metadata)}
+        c.print_json(record)
     else:
-        typer.echo(repr(dictionary))
+        typer.echo(str(found))
