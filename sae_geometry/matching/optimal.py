@@ -29,6 +29,8 @@ from sae_geometry.matching.unlisted import Unlisted
 
 CANDIDATES = 32  # best columns listed for every row, half as many rows for every column
 MORE = 16  # columns looked at for a row whose price is in doubt
+CROWDED = 3  # from this round on, while more than 1/64 of the rows is in doubt, columns are asked too
+JITTER = 1e-2
 ROUNDING = 1e-12  # a gap for each pair that float64 sums of this length cannot tell from zero
 
 
@@ -186,8 +188,24 @@ class _Run:
             found = self._sweep(doubt, np.arange(self.m))
             new += self._add(doubt, found, turned=False)
             self.unlisted.rows_swept(doubt, _last(found), self.master.v)
+            if self.rounds >= CROWDED and doubt.size > self.n // 64:
+                new += self._ask_columns()
         self._prove()
         return new > 0
+
+    def _ask_columns(self) -> int:
+        """List rows for every column too, ties and near-ties broken at random.
+
+        Rows that are alike all name the same few columns, round after round; this spreads them over the columns that
+        want them. Nothing is proven by it.
+        """
+        jitter = np.random.default_rng(self.rounds).uniform(0, JITTER, self.n)
+        found = listing_sweep(
+            self.b, self.a, CANDIDATES // 2, columns=False, absolute=self.absolute, threads=self.threads,
+            column_bias=torch.from_numpy(self.master.u + jitter).to(self.a.device), progress=self._tick("certify"),
+        ).rows  # fmt: skip
+        self.pairs_swept += self.n * self.m
+        return self._add(np.arange(self.m), found, turned=True)
 
     def _sweep(self, rows: Int64[np.ndarray, " some"], cols: Int64[np.ndarray, " few"]) -> Best:
         """The best of S_ij − v_j for these rows among these columns, column indices of the whole."""
