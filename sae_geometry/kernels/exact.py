@@ -25,8 +25,15 @@ _CHUNK_ELEMENTS = 1 << 22
 def exact_dots(
     x: Float32[Tensor, "n d"], y: Float32[Tensor, "m d"], rows: Int64[Tensor, " pairs"], cols: Int64[Tensor, " pairs"]
 ) -> Float64[Tensor, " pairs"]:
-    """Exact inner products ⟨x[rows[p]], y[cols[p]]⟩, one for each pair p, rounded once to float64."""
+    """Exact inner products ⟨x[rows[p]], y[cols[p]]⟩, one for each pair p, rounded once to float64.
+
+    Raises:
+        IndexError: a row or column that is not there (compiled code would read beyond the end).
+    """
     if x.device.type == "cpu":
+        for index, size in ((rows, x.shape[0]), (cols, y.shape[0])):
+            if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < size:
+                raise IndexError(f"pairs reach from {int(index.min())} to {int(index.max())} among {size} rows")
         out = np.empty(rows.shape[0], dtype=np.float64)
         _numba_kernel()(x.numpy(), y.numpy(), rows.numpy(), cols.numpy(), out)
         return torch.from_numpy(out)

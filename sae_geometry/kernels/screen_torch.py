@@ -1,41 +1,54 @@
 """The screen of any torch device in whole-tensor operations: a block product, its top K, a merge.
 
-It is what a GPU runs; the tests run the same code on the CPU.
+It is what a GPU runs; the tests run the same code on the CPU. In float32 by default (TF32 off); in fp16 or tf32, which
+tensor cores multiply several times faster, with operands rounded here and ε from what the rounding took.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 
+from sae_geometry.kernels.error import SLACK, U32
 from sae_geometry.kernels.products import full_precision
+from sae_geometry.kernels.rounded import Precision, Rounded, rounded, rounded_error
 from sae_geometry.kernels.screen import Meter, Shortlist, Task, count_blocks, shortlist_of
 from sae_geometry.kernels.screen_cpu import float32_epsilons, shortlist_width
 
 Lists = tuple[Tensor, Tensor]
+_LOW_PRECISION_PAD = 6  # more are listed where ε is larger
 
 
-def screen_torch(task: Task) -> tuple[Shortlist, Shortlist | None]:
-    """float32 products in torch, TF32 off: each score within γ_d ‖x‖‖y‖ of exact."""
-    a, b, within = task.a, task.others, task.within
-    n, m, width, block = a.shape[0], b.shape[0], shortlist_width(task.k), task.blocks
-    rows = _no_lists(n, width, a.device)
-    cols = _no_lists(m, width, a.device) if task.columns or within else None
-    bias = None if task.column_bias is None else task.column_bias.to(a.device, torch.float32)
+def screen_torch(task: Task, precision: Precision = "float32") -> tuple[Shortlist, Shortlist | None]:
+    """Products in torch, float32 ones with TF32 off: each score within γ_d ‖x‖‖y‖ of exact, or `rounded_error`."""
+    within, bias = task.within, task.column_bias
+    n, m, block, device = task.a.shape[0], task.others.shape[0], task.blocks, task.a.device
+    x = rounded(task.a, precision)
+    y = x if within else rounded(task.others, precision)
+    width = shortlist_width(task.k) + (0 if precision == "float32" else _LOW_PRECISION_PAD)
+    rows = _no_lists(n, width, device)
+    cols = _no_lists(m, width, device) if task.columns or within else None
+    float_bias = None if bias is None else bias.to(device, torch.float32)
     meter = Meter(task.progress, count_blocks(n, m, block, within))
+    product = partial(_product, precision=precision)
     with full_precision():
         for i0 in range(0, n, block.rows):
             i1 = min(i0 + block.rows, n)
             for j0 in range(i0 if within else 0, m, block.cols):
                 j1 = min(j0 + block.cols, m)
-                scores = a[i0:i1] @ b[j0:j1].T
+                scores = product(x.values[i0:i1], y.values[j0:j1])
+                if x.scale != 1:
+                    scores.mul_(1 / (x.scale * y.scale))  # a power of two: exact
                 if task.absolute:
                     scores.abs_()
-                if bias is not None:
-                    scores.sub_(bias[j0:j1])
+                if float_bias is not None:
+                    scores.sub_(float_bias[j0:j1])
                 if within and j0 < i1:
-                    at_row = torch.arange(i0, i1, device=a.device)[:, None]
-                    scores.masked_fill_(torch.arange(j0, j1, device=a.device)[None, :] <= at_row, -torch.inf)
+                    at_row = torch.arange(i0, i1, device=device)[:, None]
+                    scores.masked_fill_(torch.arange(j0, j1, device=device)[None, :] <= at_row, -torch.inf)
                 _offer(rows, slice(i0, i1), _top(scores, width, j0))
                 if cols is not None:
                     _offer(cols, slice(j0, j1), _top(scores.T, width, i0))
@@ -44,8 +57,37 @@ def screen_torch(task: Task) -> tuple[Shortlist, Shortlist | None]:
         assert cols is not None
         _offer(rows, slice(0, n), cols)
         cols = None
-    row_epsilon, col_epsilon = float32_epsilons(task)
+    row_epsilon, col_epsilon = float32_epsilons(task) if precision == "float32" else _rounded_epsilons(task, x, y)
     return _shortlist(rows, row_epsilon), None if cols is None else _shortlist(cols, col_epsilon)
+
+
+def low_precision_screen(precision: Precision) -> Callable[[Task], tuple[Shortlist, Shortlist | None]]:
+    """The screen with fp16 or tf32 products."""
+    return partial(screen_torch, precision=precision)
+
+
+def _product(x: Tensor, y: Tensor, precision: Precision) -> Tensor:
+    """x·yᵀ in float32 from operands of this precision, on tensor cores where there are any."""
+    if not x.is_cuda:  # the same operands, multiplied in float32
+        return x.to(torch.float32) @ y.to(torch.float32).T
+    if precision == "fp16":
+        return torch.mm(x, y.T, out_dtype=torch.float32)
+    if precision == "tf32":
+        torch.backends.cuda.matmul.fp32_precision = "tf32"  # `full_precision` sets it back
+        try:
+            return x @ y.T
+        finally:
+            torch.backends.cuda.matmul.fp32_precision = "ieee"
+    return x @ y.T
+
+
+def _rounded_epsilons(task: Task, x: Rounded, y: Rounded) -> tuple[Tensor, Tensor]:
+    d, bias = task.a.shape[1], task.largest_bias
+    row = rounded_error(x, y, task.b_norms, d)
+    col = rounded_error(y, x, task.a_norms, d)
+    if bias:
+        row = (row + 2.1 * U32 * (x.length * y.length.max() + bias)) * SLACK
+    return row, col
 
 
 def _no_lists(n: int, width: int, device: torch.device) -> Lists:

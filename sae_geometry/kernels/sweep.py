@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sae_geometry.kernels.audit import audit as audit_sweep
 from sae_geometry.kernels.blocks import DEFAULT_MEMORY, Blocks, cpu_blocks, device_blocks, listing_bytes
 from sae_geometry.kernels.decide import Best, Scoring, decide
 from sae_geometry.kernels.error import row_norms
@@ -18,16 +19,20 @@ from sae_geometry.kernels.redo import redo
 from sae_geometry.kernels.screen import Progress, Screen, Shortlist, Task
 from sae_geometry.kernels.screen_cpu import screen_cpu, shortlist_width
 from sae_geometry.kernels.screen_int8 import Int8Screen, prepare_int8
-from sae_geometry.kernels.screen_torch import screen_torch
+from sae_geometry.kernels.screen_torch import low_precision_screen, screen_torch
 
-ScreenName = Literal["auto", "cpu", "int8", "torch"]
+ScreenName = Literal["auto", "cpu", "int8", "torch", "fp16", "tf32"]
 MAX_K = 64
 _LARGEST = 2.0**126  # beyond this a float32 product or sum may overflow
 
 
 @dataclass(frozen=True)
 class SweepReport:
-    """How a sweep was run: enough to say why its answer can be trusted and what it cost."""
+    """How a sweep was run: enough to say why its answer can be trusted and what it cost.
+
+    epsilon: the largest bound on the error of a score that decisions started from. rows_redone, cols_redone: how many
+    could not be certified from their shortlists and were swept again. audit: what was checked afterwards, if it was.
+    """
 
     screen: str
     why: str
@@ -42,6 +47,7 @@ class SweepReport:
     seconds: float
     blocks: tuple[int, int] = (0, 0)
     threads: int = 1
+    audit: str | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,7 @@ def sweep(
     progress: Progress | None = None,
     blocks: tuple[int, int] | None = None,
     memory: int = DEFAULT_MEMORY,
+    audit: bool | None = None,
 ) -> Sweep:
     """The exact k best partners of every row, and of every column, of C = A·Bᵀ in one pass over its blocks.
 
@@ -82,11 +89,13 @@ def sweep(
         absolute: rank by |⟨a, b⟩|.
         column_bias: float64 [m], subtracted from the score; rows only (`columns=False`).
         screen: "cpu" (float32 products, compiled loops), "int8" (integer products on the CPU), "torch" (any device),
-            or "auto": int8 where a sample says it pays, float32 otherwise, torch off the CPU. `report.why` says why.
+            "fp16" and "tf32" (any device, made for tensor cores), or "auto": int8 where a sample says it pays,
+            float32 otherwise, torch off the CPU. `report.why` says why.
         threads: CPU threads; all that torch was given if None.
         progress: called with the share of the screen's blocks done, in (0, 1], from the thread that did the block.
         blocks: rows and columns of a block; from caches and memory if None.
         memory: bytes to stay below, above the inputs, results included.
+        audit: check the answer by an independent path (`audit`); by default on every device but the CPU.
 
     Returns:
         Sweep with `.rows`, `.cols` (`Best`: score, cosine, index) and `.report`.
@@ -94,6 +103,7 @@ def sweep(
     Raises:
         ValueError: shapes, types or devices that do not fit, NaN or infinite entries or rows so large that float32
             products overflow, k out of range, a memory ceiling that cannot be kept.
+        AuditError: the audit found the answer wrong.
 
     Example:
         >>> import torch
@@ -117,6 +127,9 @@ def sweep(
         cols, cols_redone = None, 0
         if col_lists is not None:
             cols, cols_redone = _settle(others, a, col_lists, k, Scoring(absolute))
+    checked = None
+    if a.device.type != "cpu" if audit is None else audit:
+        checked = str(audit_sweep(task, row_lists, col_lists, rows, cols))
     report = SweepReport(
         screen=name,
         why=why,
@@ -131,6 +144,7 @@ def sweep(
         seconds=round(time.perf_counter() - start, 4),
         blocks=(size.rows, size.cols),
         threads=workers,
+        audit=checked,
     )
     return Sweep(rows, cols, report)
 
@@ -152,6 +166,8 @@ def _choose(screen: ScreenName, task: Task) -> tuple[Screen, str, str]:
     device = task.a.device
     if screen in ("cpu", "int8") and device.type != "cpu":
         raise ValueError(f"screen={screen!r} needs tensors on the CPU; these are on {device}")
+    if screen in ("fp16", "tf32"):
+        return low_precision_screen(screen), f"torch-{screen}", "asked for"
     if screen == "torch" or device.type != "cpu":
         return screen_torch, "torch-float32", "asked for" if screen == "torch" else f"tensors are on {device}"
     if screen == "cpu":
@@ -166,7 +182,7 @@ def _choose(screen: ScreenName, task: Task) -> tuple[Screen, str, str]:
 
 def _blocks(a: Tensor, others: Tensor, k: int, columns: bool, threads: int, memory: int, screen: ScreenName) -> Blocks:
     n, m = a.shape[0], others.shape[0]
-    if screen == "torch" or a.device.type != "cpu":
+    if screen in ("torch", "fp16", "tf32") or a.device.type != "cpu":
         return device_blocks(n, m, k, memory if a.device.type == "cpu" else max(memory, 1 << 31))
     spare = memory - listing_bytes(n, m, k, columns, threads, shortlist_width(k))
     return cpu_blocks(n, m, threads, spare)

@@ -55,6 +55,14 @@ def test_an_unrounded_sum_shows_in_the_last_bit() -> None:
     assert (x.double() * y.double()).sum().item() in (1.0, 1.0 + 2.0**-52)  # plain float64 may lose both
 
 
+@pytest.mark.parametrize("bad", [-1, 7])
+def test_pairs_beyond_the_end_are_refused(bad: int) -> None:
+    x, zero = gaussian(7, 3), torch.tensor([0])
+    for rows, cols in ((zero, zero + bad), (zero + bad, zero)):
+        with pytest.raises(IndexError):
+            exact_dots(x, x, rows, cols)
+
+
 def test_no_pairs_and_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = gaussian(7, 30, 1), gaussian(9, 30, 2)
     none = torch.empty(0, dtype=torch.int64)

@@ -1,0 +1,112 @@
+"""The audit passes what is right and catches, every time, the ways in which a device has been seen to be wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from kernel_cases import SCREENS, gaussian, lattice, planted, sae_like
+
+from sae_geometry.kernels import sweep as sweep_module
+from sae_geometry.kernels.audit import AuditError
+from sae_geometry.kernels.rounded import to_tf32
+from sae_geometry.kernels.screen import Shortlist, Task
+from sae_geometry.kernels.screen_torch import screen_torch
+from sae_geometry.kernels.sweep import sweep
+
+Lists = tuple[Shortlist, Shortlist | None]
+
+
+@pytest.mark.parametrize("screen", [*SCREENS, "fp16", "tf32"])
+@pytest.mark.parametrize("within", [False, True])
+def test_a_right_answer_passes(screen: str, within: bool) -> None:
+    pairs = [
+        sae_like(150, 200, 32),
+        planted(60, 70, 5, seed=2),
+        (lattice(90, 5), lattice(80, 5, 1)),
+        (gaussian(1, 3),) * 2,
+    ]
+    for a, b in pairs:
+        for absolute in (False, True):
+            found = sweep(a, None if within else b, 3, screen=screen, absolute=absolute, blocks=(32, 50), audit=True)
+            assert found.report.audit is not None
+            assert "worked out again in float64" in found.report.audit
+    if not within:
+        bias = torch.linspace(-1, 1, 200, dtype=torch.float64)
+        sweep(*sae_like(150, 200, 32), 3, screen=screen, column_bias=bias, columns=False, audit=True)
+
+
+def dropped_last_tile(task: Task) -> Lists:
+    """The columns after the last whole block are never computed."""
+    m = len(task.others)
+    kept = (m - 1) // task.blocks.cols * task.blocks.cols
+    short = replace(task, b=task.others[:kept], b_norms=task.b_norms[:kept])
+    rows, cols = screen_torch(short)
+    if cols is not None:
+        rest = m - kept
+        width = cols.scores.shape[1]
+        cols = Shortlist(
+            torch.cat([cols.scores, torch.full((rest, width), -torch.inf)]),
+            torch.cat([cols.indices, torch.full((rest, width), -1)]),
+            torch.cat([cols.epsilon, cols.epsilon[-1:].expand(rest)]),
+            torch.cat([cols.beyond, torch.full((rest,), -torch.inf, dtype=torch.float64)]),
+        )
+    return rows, cols
+
+
+def wrong_row_block(task: Task) -> Lists:
+    """Two blocks of rows are written to each other's place."""
+    rows, cols = screen_torch(task)
+    order = torch.arange(len(task.a))
+    size = task.blocks.rows
+    order[:size], order[size : 2 * size] = order[size : 2 * size].clone(), order[:size].clone()
+    return Shortlist(rows.scores[order], rows.indices[order], rows.epsilon, rows.beyond), cols
+
+
+def tail_overflow(task: Task) -> Lists:
+    """In the last, partial block of columns the indices start where a whole block would have ended."""
+    rows, cols = screen_torch(task)
+    m, size = len(task.others), task.blocks.cols
+    start = (m - 1) // size * size
+    return replace(
+        rows, indices=torch.where(rows.indices >= start, rows.indices + size - m + start, rows.indices)
+    ), cols
+
+
+def lost_precision(task: Task) -> Lists:
+    """The product runs in tf32 while ε is float32's."""
+    low = replace(task, a=to_tf32(task.a), b=to_tf32(task.others))
+    return screen_torch(low)
+
+
+def stale_epsilon(task: Task) -> Lists:
+    """The left-out are claimed to be worse than they are."""
+    rows, cols = screen_torch(replace(task, k=1))
+    return replace(rows, scores=rows.scores[:, 1:], indices=rows.indices[:, 1:], beyond=rows.beyond - 2), cols
+
+
+BUGS = (dropped_last_tile, wrong_row_block, tail_overflow, lost_precision, stale_epsilon)
+
+
+@pytest.mark.parametrize("bug", BUGS)
+@pytest.mark.parametrize("columns", [False, True])
+@pytest.mark.parametrize("seed", range(5))
+def test_an_injected_bug_is_caught(
+    bug: Callable[[Task], Lists], columns: bool, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = sae_like(1500, 1700, 48, seed)
+    options = {"columns": columns, "blocks": (256, 300), "screen": "torch"}
+    right = sweep(a, b, audit=True, **options)
+    monkeypatch.setattr(sweep_module, "screen_torch", bug)
+    if bug in (dropped_last_tile, stale_epsilon):  # without the audit these would be wrong answers
+        assert not torch.equal(sweep(a, b, audit=False, **options).rows.index, right.rows.index)
+    with pytest.raises((AuditError, IndexError)):
+        sweep(a, b, audit=True, **options)
+
+
+def test_the_audit_runs_by_itself_off_the_cpu_only() -> None:
+    a = gaussian(20, 4)
+    assert sweep(a).report.audit is None
+    assert sweep(a, audit=True).report.audit is not None
