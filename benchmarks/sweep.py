@@ -1,8 +1,9 @@
 """Times the exact sweep against the float32 product alone (the limit) and against other ways to find best partners.
 
 Every contender runs in turn, round after round, in one process; what is printed is the median time, its ratio to the
-limit (`torch.mm` over blocks, results overwritten), how much memory it needed, and the share of 256 sampled rows whose
-partners agree with float64. Peers that are not installed are left out by name.
+limit (`torch.mm` over blocks, results overwritten) of the same round, how much memory it needed, and the share of 256
+sampled rows whose partners agree with float64. With one thread the time is processor time, so that what else the
+machine does shows little; with more it is wall time. Peers that are not installed are left out by name.
 
     python benchmarks/sweep.py                              # 16,384 × 16,384 × 768, SAE-like, one thread
     python benchmarks/sweep.py --data iid --threads 2 --json results.json
@@ -205,19 +206,21 @@ def measure(a: Tensor, b: Tensor, threads: int, rounds: int, peers: bool) -> lis
     runs = contenders(a, b, threads, peers)
     rows, best = truth(a, b, 16)
     answers = {name: peak_of(run) for name, run in runs.items()}  # a first round, not timed
+    clock = time.process_time if threads == 1 else time.perf_counter
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
-            start = time.perf_counter()
+            start = clock()
             run()
-            seconds[name].append(time.perf_counter() - start)
-    limit = statistics.median(next(iter(seconds.values())))
+            seconds[name].append(clock() - start)
+    limits = next(iter(seconds.values()))
     table = []
     for name, times in seconds.items():
         answer, memory = answers[name]
         median = statistics.median(times)
         right = None if answer is None else agreement(answer, rows, best)
-        table.append(Row(name, median, median / limit, memory, right, notes.get(name, "")))
+        ratio = statistics.median(t / limit for t, limit in zip(times, limits, strict=True))
+        table.append(Row(name, median, ratio, memory, right, notes.get(name, "")))
     return table
 
 
