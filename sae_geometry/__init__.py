@@ -18,20 +18,25 @@ __version__ = "0.1.0"
 _HOME = {
     "Comparison": "comparison",
     "Dictionary": "dictionary",
+    "Drift": "drift",
     "Embedding": "embedding",
     "Matching": "partners",
     "WithinComparison": "within",
     "as_dictionary": "sources",
     "compare": "comparison",
+    "compare_checkpoints": "drift",
     "compare_within": "within",
     "demos": "sources",
     "embed": "embedding",
     "exact_neighbors": "embedding",
     "expected_max_cosine": "nulls",
+    "fetch": "sources",
     "load": "sources",
     "plots": "plots",
     "read": "store",
+    "runs": "sources",
     "save": "store",
+    "similar_runs": "sources",
 }
 
 __all__ = [*sorted(_HOME), "__version__"]  # noqa: PLE0604  (names resolved by __getattr__)
@@ -40,10 +45,11 @@ if TYPE_CHECKING:
     from sae_geometry import plots
     from sae_geometry.comparison import Comparison, compare
     from sae_geometry.dictionary import Dictionary
+    from sae_geometry.drift import Drift, compare_checkpoints
     from sae_geometry.embedding import Embedding, embed, exact_neighbors
     from sae_geometry.nulls import expected_max_cosine
     from sae_geometry.partners import Matching
-    from sae_geometry.sources import as_dictionary, demos, load
+    from sae_geometry.sources import as_dictionary, demos, fetch, load, runs, similar_runs
     from sae_geometry.store import read, save
     from sae_geometry.within import WithinComparison, compare_within
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from sae_geometry.comparison import Comparison
 from sae_geometry.dictionary import Dictionary
+from sae_geometry.drift import Drift
 from sae_geometry.embedding import Embedding
 from sae_geometry.partners import Matching
 from sae_geometry.within import WithinComparison
@@ -28,7 +29,7 @@ SCHEMA_VERSION = 1
 FORMATS = ("png", "pdf")
 _PACKAGES = ("sae-geometry", "torch", "numpy", "numba", "scipy", "pandas", "umap-learn")
 
-Result = Comparison | WithinComparison | Embedding
+Result = Comparison | WithinComparison | Embedding | Drift
 
 
 def save(
@@ -46,8 +47,8 @@ def save(
     complete.
 
     Args:
-        result: a Comparison (`matches.parquet`), WithinComparison (`matches.parquet`) or Embedding (`umap.parquet`,
-            `neuronpedia.csv`).
+        result: a Comparison (`matches.parquet`), WithinComparison (`matches.parquet`), Embedding (`umap.parquet`,
+            `neuronpedia.csv`) or Drift (`drift.parquet`).
         folder: where to; must not exist, or be empty, unless `overwrite`.
         command: recorded in the summary; the process's own command line if None.
         formats: of the figures: png, pdf, svg.
@@ -91,10 +92,10 @@ def read(folder: str | os.PathLike[str]) -> tuple[pd.DataFrame, dict[str, Any]]:
     import pandas as pd
 
     root = Path(folder)
-    tables = [root / name for name in ("matches.parquet", "umap.parquet") if (root / name).exists()]
+    tables = [root / name for name in ("matches.parquet", "umap.parquet", "drift.parquet") if (root / name).exists()]
     if not tables or not (root / "summary.json").exists():
         raise FileNotFoundError(
-            f"{root} is not a results folder: it needs summary.json and matches.parquet or umap.parquet; "
+            f"{root} is not a results folder: it needs summary.json and one of our tables; "
             "make one with sae-geometry compare, within or umap"
         )
     return pd.read_parquet(tables[0]), json.loads((root / "summary.json").read_text(encoding="utf-8"))
@@ -198,7 +199,15 @@ def _nearest_table(d: Dictionary, nearest: Matching) -> pd.DataFrame:
 def _writer(result: Result) -> Callable[..., dict[str, Any]]:
     if isinstance(result, Comparison):
         return _comparison
+    if isinstance(result, Drift):
+        return _drift
     return _within if isinstance(result, WithinComparison) else _embedding
+
+
+def _drift(d: Drift, folder: Path, figures: Path, formats: Sequence[str], style: str) -> dict[str, Any]:
+    d.to_pandas().to_parquet(folder / "drift.parquet", index=False)
+    _save_axes(lambda ax: d.plot(ax=ax), (3.4, 2.4), figures / "drift", _about([d.final]), formats)
+    return d.summary()
 
 
 def _comparison(c: Comparison, folder: Path, figures: Path, formats: Sequence[str], style: str) -> dict[str, Any]:

@@ -217,8 +217,10 @@ def _sentence(error: Exception) -> str:
 
 
 def _exit_code(error: Exception) -> int:
-    from sae_geometry.sources.errors import SourceError
+    from sae_geometry.sources.errors import AddressError, SourceError
 
+    if isinstance(error, AddressError):
+        return WRONG_USE
     if isinstance(error, SourceError) or not isinstance(error, ValueError | FileExistsError):
         return FAILED
     return WRONG_USE

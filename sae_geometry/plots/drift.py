@@ -45,7 +45,8 @@ def drift_bands(drift: DriftLike, ax: Axes | None = None) -> Axes:
     ax.plot(x, middle, color=NEAREST, marker="o", markersize=3)
     born = [(drift.birth <= i).mean() for i in x]
     ax.plot(x, born, color=ONE_TO_ONE, linestyle="--", marker="s", markersize=3)
-    ax.annotate("median latent", (x[0], middle[0]), (3, 5), textcoords="offset points", color=NEAREST, fontsize=7.5)
+    at = max(0, len(x) // 2 - 1)
+    ax.annotate("median latent", (x[at], middle[at]), (4, -9), textcoords="offset points", color=NEAREST, fontsize=7.5)
     ax.annotate(f"share born (cosine ≥ {drift.threshold:g} from here on)", (x[0], born[0]), (3, -10),
                 textcoords="offset points", color=ONE_TO_ONE, fontsize=7.5)  # fmt: skip
     ax.set_xticks(x, [_short(int(n), label) for n, label in zip(drift.samples, drift.labels, strict=True)])

@@ -53,7 +53,7 @@ def checkpoints(
 
     Raises:
         AddressError: an address that cannot have several checkpoints.
-        SourceError: it has fewer than two, or they cannot be had.
+        SourceError: it has none, or they cannot be had.
     """
     address = parse_address(run)
     if address.scheme == "local":
@@ -67,8 +67,8 @@ def checkpoints(
     else:
         raise AddressError(f"{address.typed} has one checkpoint; give a folder or wandb:entity/project/run")
     names = checkpoints_in_order([p.relative_to(folder).as_posix() for p in folder.rglob("samples_*.pt")])
-    if len(names) < 2:
-        raise SourceError(f"{address} has {len(names)} checkpoints named samples_N.pt; following needs two or more")
+    if not names:
+        raise SourceError(f"{address} has no checkpoints named samples_N.pt")
     prefix = f"{folder}/" if address.scheme == "local" else f"wandb:{address.place}#"
     return tuple(f"{prefix}{name}{address.selection}" for name in names)
 

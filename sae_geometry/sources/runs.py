@@ -64,6 +64,10 @@ def runs(
 
     Raises:
         SourceError: no such project, no access, no answer.
+
+    Example:
+        >>> import sae_geometry as sg
+        >>> sg.runs("sparsify/gpt2", kind="local", layer=6)[0].l0  # doctest: +SKIP
     """
     path = project.removeprefix("wandb:").strip("/")
     if path.count("/") != 1 or not all(path.split("/")):
@@ -89,6 +93,14 @@ def similar_runs(run: str, among: Iterable[RunInfo], by: By = "ce") -> list[RunI
 
     Raises:
         SourceError: the run is not among them, or lacks the metric.
+
+    Example:
+        >>> from sae_geometry.sources import RunInfo, similar_runs
+        >>> def run(name, kind, l0):
+        ...     return RunInfo(f"wandb:e/p/{name}", "", "finished", kind, None, 6, l0, None, None, None, 0)
+        >>> among = [run("a", "local", 20.0), run("b", "e2e", 30.0), run("c", "e2e", 21.0)]
+        >>> [r.address for r in similar_runs("a", among, by="l0")]
+        ['wandb:e/p/a', 'wandb:e/p/c']
     """
     listed = list(among)
     wanted = run if run.count("/") == 0 else str(parse(run if run.startswith("wandb:") else f"wandb:{run}"))

@@ -10,7 +10,6 @@ from typing import Protocol, runtime_checkable
 from sae_geometry.sources.address import Address
 from sae_geometry.sources.bundle import Bundle
 from sae_geometry.sources.cache_folder import run_folder, safe_path
-from sae_geometry.sources.configs import read_config
 from sae_geometry.sources.containers import open_tensors
 from sae_geometry.sources.context import Context
 from sae_geometry.sources.errors import SourceError
@@ -64,7 +63,8 @@ def bundle_wandb(address: Address, context: Context) -> Bundle:
         address=f"wandb:{address.place}#{name}",
         name=record.name or address.place.rpartition("/")[2],
         where=f"{address.place}/{name}",
-        config={**read_config(_configs(fetched.folder)), **record.config},
+        configs=tuple(p for p in (fetched.folder / "final_config.yaml",) if p.is_file()),
+        config=record.config,
         alive_ids=record.alive_ids,
         alive_source=record.alive_source,
         metadata=record.metadata,
@@ -143,7 +143,3 @@ def _bring(remote: dict[str, RemoteFile], names: Sequence[str], folder: Path, co
     config = remote.get("final_config.yaml")
     if config is not None:
         fetch_file(config, folder / "final_config.yaml", credentials=credentials)
-
-
-def _configs(folder: Path) -> tuple[Path, ...]:
-    return tuple(p for p in (folder / "final_config.yaml",) if p.is_file())

@@ -24,8 +24,9 @@ def test_the_last_checkpoint_is_the_one_with_the_largest_number(tmp_path: Path) 
     assert str(load(tmp_path).address).endswith("samples_400000.pt")
     numbers = [a.rpartition("_")[2] for a in checkpoints(tmp_path)]
     assert numbers == ["9.pt", "50000.pt", "400000.pt"]
-    with pytest.raises(SourceError, match="following needs two or more"):
-        checkpoints(E2E)
+    assert len(checkpoints(E2E)) == 1
+    with pytest.raises(SourceError, match="has no checkpoints"):
+        checkpoints(CHECKPOINTS / "saelens_topk")
 
 
 def test_a_folder_deeper_down(tmp_path: Path) -> None:

@@ -1,0 +1,58 @@
+"""`sae-geometry drift RUN`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from sae_geometry.cli import common as c
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("drift")(drift)
+
+
+@c.told_in_one_sentence
+def drift(
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="A folder or W&B run with several checkpoints named samples_N.pt.")
+    ],
+    final: Annotated[
+        str | None,
+        typer.Option("--final", metavar="ADDRESS", help="The last state. [default: the last checkpoint of the run]"),
+    ] = None,
+    threshold: Annotated[
+        float, typer.Option("--threshold", metavar="X", help="Cosine to the final direction that counts as born.")
+    ] = 0.9,
+    still: Annotated[
+        float,
+        typer.Option("--still", metavar="X", help="1 − cosine between checkpoints that counts as standing still."),
+    ] = 1e-5,
+    out: c.Out = None,
+    overwrite: c.Overwrite = False,
+    formats: c.Formats = c.PNG_AND_PDF,
+    as_json: c.AsJson = False,
+    quiet: c.Quiet = False,
+    offline: c.Offline = False,
+) -> None:
+    """Follow each latent of a run through its checkpoints: cosine to its final direction, birth and death.
+
+    Writes drift.parquet, summary.json and figures/.
+    """
+    import sae_geometry as sg
+
+    c.check_free(out, overwrite)
+    speaker = c.Speaker(quiet)
+    with speaker.bar() as progress:
+        result = sg.compare_checkpoints(
+            run, final, threshold=threshold, still=still, offline=offline, echo=speaker.note, progress=progress
+        )
+    folder = c.results_folder(out, "drift", [result.final.name])
+    sg.save(result, folder, command=c.command_line(), formats=formats, overwrite=overwrite)
+    if as_json:
+        c.print_json(c.summary_of(folder))
+    else:
+        typer.echo(repr(result))
+    c.print_saved(folder, speaker, as_json)

@@ -1,0 +1,73 @@
+"""`sae-geometry runs ENTITY/PROJECT`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from sae_geometry.cli import common as c
+
+if TYPE_CHECKING:
+    from sae_geometry.sources import RunInfo
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("runs")(runs)
+
+
+@c.told_in_one_sentence
+def runs(
+    project: Annotated[str, typer.Argument(metavar="ENTITY/PROJECT", help="A Weights & Biases project.")],
+    kind: Annotated[
+        Literal["local", "e2e", "e2e+ds"] | None, typer.Option("--kind", help="Only runs whose loss is of this kind.")
+    ] = None,
+    layer: Annotated[int | None, typer.Option("--layer", metavar="N", help="Only SAEs at this layer.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", metavar="N", help="Only runs of this seed.")] = None,
+    state: Annotated[
+        str | None, typer.Option("--state", metavar="STATE", help="Only runs in this state: finished, running, …")
+    ] = None,
+    similar_to: Annotated[
+        str | None,
+        typer.Option(
+            "--similar-to", metavar="RUN", help="The run of each other kind, at its layer, nearest by --by; alone."
+        ),
+    ] = None,
+    by: Annotated[
+        Literal["ce", "l0", "alive"], typer.Option("--by", help="What --similar-to matches: CE increase, L0 or alive.")
+    ] = "ce",
+    as_json: c.AsJson = False,
+) -> None:
+    """List the runs of a project: kind, layer, L0, CE increase, alive latents, seed.
+
+    Public projects need no key; for others set WANDB_API_KEY or run `wandb login`.
+    """
+    import sae_geometry as sg
+
+    found = sg.runs(project, layer=layer, seed=seed, state=state, kind=None if similar_to else kind)
+    if similar_to is not None:
+        found = [r for r in sg.similar_runs(similar_to, found, by=by) if kind in (None, r.kind)]
+    if as_json:
+        c.print_json([asdict(r) for r in found])
+        return
+    for line in _table(found):
+        typer.echo(line)
+
+
+def _table(found: list[RunInfo]) -> list[str]:
+    rows = [("run", "kind", "layer", "L0", "CE increase", "alive", "seed", "state")]
+    rows += [
+        (
+            r.address, _or_dash(r.kind), _or_dash(r.layer), _or_dash(r.l0, ".1f"), _or_dash(r.ce_increase, ".3f"),
+            _or_dash(r.alive, ","), _or_dash(r.seed), r.state,
+        )
+        for r in found
+    ]  # fmt: skip
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _or_dash(value: Any, form: str = "") -> str:
+    return "–" if value is None else format(value, form)
