@@ -29,8 +29,7 @@ from sae_geometry.matching.unlisted import Unlisted
 
 CANDIDATES = 32  # best columns listed for every row, half as many rows for every column
 MORE = 16  # columns looked at for a row whose price is in doubt
-CROWDED = 3  # from this round on, while more than 1/64 of the rows is in doubt, columns are asked too
-JITTER = 1e-2
+JITTER = 1e-2  # of prices, where columns are asked
 ROUNDING = 1e-12  # a gap for each pair that float64 sums of this length cannot tell from zero
 
 
@@ -104,7 +103,7 @@ class _Run:
         self.best: _Matching | None = None
         self.proof: _Prices | None = None
         self.relative_gap = math.inf
-        self.rounds, self.pairs_swept, self.solver_seconds = 0, 0, 0.0
+        self.rounds, self.rows_asked, self.pairs_swept, self.solver_seconds = 0, 0, 0, 0.0
         self.stopped: Stopped = "optimal"
         self.start = time.perf_counter()
 
@@ -188,8 +187,10 @@ class _Run:
             found = self._sweep(doubt, np.arange(self.m))
             new += self._add(doubt, found, turned=False)
             self.unlisted.rows_swept(doubt, _last(found), self.master.v)
-            if self.rounds >= CROWDED and doubt.size > self.n // 64:
+            self.rows_asked += doubt.size
+            if self.rows_asked >= self.n:  # so columns never cost more than rows have
                 new += self._ask_columns()
+                self.rows_asked = 0
         self._prove()
         return new > 0
 

@@ -113,14 +113,14 @@ def test_the_default_matches_everybody_even_at_negative_similarity():
     assert match(a, b, "optimal", min_similarity=0.0).partner.tolist() == [-1]
 
 
-@pytest.mark.parametrize("noise", [0.0, 1e-2])
-def test_many_alike_rows_do_not_take_many_rounds(rng, noise):
+@pytest.mark.parametrize(("noise", "most"), [(0.0, 16), (1e-2, 10)])  # 22 and 14 rounds when rows alone are asked
+def test_many_alike_rows_do_not_take_many_rounds(rng, noise, most):
     raw_a, raw_b = rng.standard_normal((900, 24)), rng.standard_normal((900, 24))
     raw_a[:300] = raw_a[0] + noise * rng.standard_normal((300, 24))
     a, b = matching_cases.unit(raw_a), matching_cases.unit(raw_b)
     result = match(a, b, "optimal")
     assert_optimal(a, b, matching_cases.dense_scores(a, b, False), False, result)
-    assert result.certificate.rounds <= 12  # 22 and 14 when rows alone are asked
+    assert result.certificate.rounds <= most
 
 
 def test_turning_the_sides_turns_the_answer():
