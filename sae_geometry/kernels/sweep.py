@@ -112,18 +112,13 @@ def sweep(
         [1, 2, 0]
     """
     start = time.perf_counter()
-    a, b = a.detach(), None if b is None else b.detach()
-    a_norms, b_norms = _check(a, b, k, columns, column_bias)
-    a, b = a.contiguous(), None if b is None else b.contiguous()
-    others = a if b is None else b
-    bias = None if column_bias is None else column_bias.to(a.device)
-    workers = threads or cpu_threads()
-    size = _blocks(a, others, k, columns or b is None, workers, memory, screen) if blocks is None else Blocks(*blocks)
-    task = Task(a, b, a_norms, b_norms, k, columns, absolute, bias, workers, size, memory, progress)
+    task = _task(a, b, k, columns, absolute, column_bias, screen, threads, progress, blocks, memory)
     run, name, why = _choose(screen, task)
+    a, others = task.a, task.others
     with torch.no_grad():
         row_lists, col_lists = run(task)
-        rows, rows_redone = _settle(a, others, row_lists, k, Scoring(absolute, bias, exclude_self=b is None))
+        scoring = Scoring(absolute, task.column_bias, exclude_self=task.within)
+        rows, rows_redone = _settle(a, others, row_lists, k, scoring)
         cols, cols_redone = None, 0
         if col_lists is not None:
             cols, cols_redone = _settle(others, a, col_lists, k, Scoring(absolute))
@@ -142,17 +137,83 @@ def sweep(
         rows_redone=rows_redone,
         cols_redone=cols_redone,
         seconds=round(time.perf_counter() - start, 4),
-        blocks=(size.rows, size.cols),
-        threads=workers,
+        blocks=(task.blocks.rows, task.blocks.cols),
+        threads=task.threads,
         audit=checked,
     )
     return Sweep(rows, cols, report)
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """What a sweep would do: the screen and why, its blocks and threads, and the bytes it would take."""
+
+    screen: str
+    why: str
+    blocks: tuple[int, int]
+    threads: int
+    memory: int
+
+
+def plan_sweep(
+    a: Float[Tensor, "n d"],
+    b: Float[Tensor, "m d_b"] | None = None,
+    k: int = 1,
+    *,
+    columns: bool = True,
+    screen: ScreenName = "auto",
+    threads: int | None = None,
+    memory: int = DEFAULT_MEMORY,
+) -> SweepPlan:
+    """What `sweep` with these arguments would do, without doing it (a sample of rows is tried where it would be).
+
+    Raises:
+        ValueError: as `sweep` does.
+
+    Example:
+        >>> import torch
+        >>> from sae_geometry.kernels.sweep import plan_sweep
+        >>> plan_sweep(torch.eye(3), screen="cpu").screen
+        'cpu-float32'
+    """
+    task = _task(a, b, k, columns, False, None, screen, threads, None, None, memory)
+    run, name, why = _choose(screen, task)
+    n, m, width = len(task.a), len(task.others), shortlist_width(k)
+    takes = 8 * task.threads * task.blocks.size if task.a.device.type == "cpu" else 24 * task.blocks.size
+    if isinstance(run, Int8Screen):
+        width, takes = run.width, 12 * task.threads * task.blocks.size + run.scores.y.q.numel()
+    takes += listing_bytes(n, m, k, columns or task.within, task.threads, width)
+    return SweepPlan(name, why, (task.blocks.rows, task.blocks.cols), task.threads, takes)
 
 
 def cpu_threads() -> int:
     """The CPU threads a sweep uses unless told: what torch was given, within what this process may use."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(torch.get_num_threads(), allowed))
+
+
+def _task(
+    a: Tensor,
+    b: Tensor | None,
+    k: int,
+    columns: bool,
+    absolute: bool,
+    column_bias: Tensor | None,
+    screen: ScreenName,
+    threads: int | None,
+    progress: Progress | None,
+    blocks: tuple[int, int] | None,
+    memory: int,
+) -> Task:
+    """Check what was asked and fill in what was not."""
+    a, b = a.detach(), None if b is None else b.detach()
+    a_norms, b_norms = _check(a, b, k, columns, column_bias)
+    a, b = a.contiguous(), None if b is None else b.contiguous()
+    others = a if b is None else b
+    bias = None if column_bias is None else column_bias.to(a.device)
+    workers = threads or cpu_threads()
+    size = _blocks(a, others, k, columns or b is None, workers, memory, screen) if blocks is None else Blocks(*blocks)
+    return Task(a, b, a_norms, b_norms, k, columns, absolute, bias, workers, size, memory, progress)
 
 
 def _settle(x: Tensor, y: Tensor, lists: Shortlist, k: int, scoring: Scoring) -> tuple[Best, int]:
@@ -201,6 +262,8 @@ def _check(a: Tensor, b: Tensor | None, k: int, columns: bool, bias: Tensor | No
             raise ValueError(f"{name} must be [rows, width] and not empty; got shape {tuple(x.shape)}")
         if x.dtype != torch.float32:
             raise ValueError(f"{name} must be float32, the type of normalised directions; got {x.dtype}")
+        if x.device.type == "mps":
+            raise ValueError(f"{name} is on MPS, which has no float64: move it to the CPU with .to('cpu')")
         norms.append(row_norms(x))
         wrong = ~torch.isfinite(norms[-1])
         if wrong.any():
