@@ -136,8 +136,9 @@ def ours_alone(n: int, d: int, threads: int, repeats: int) -> None:
     print(f"n={n} d={d} threads={threads} repeats={repeats}")
     sweep_s, whole_s = statistics.median(one), statistics.median(whole)
     plain_s = statistics.median(plain)
-    print(f"  all {whole_s:.2f} s, of it solver {c.solver_seconds:.2f} s; one top-1 sweep {sweep_s:.2f} s ({found.report.screen}), "
-          f"{plain_s:.2f} s (cpu-float32): {whole_s / sweep_s:.2f} and {whole_s / plain_s:.2f} sweeps")  # fmt: skip
+    print(f"  all {whole_s:.2f} s, of it solver {c.solver_seconds:.2f} s; one top-1 sweep {sweep_s:.2f} s "
+          f"({found.report.screen}), {plain_s:.2f} s (cpu-float32): {whole_s / sweep_s:.2f} and "
+          f"{whole_s / plain_s:.2f} sweeps")  # fmt: skip
     print(f"  gap {c.gap:.1e} (relative {c.relative_gap:.1e}; recomputed {proof.gap:.1e}), certified {c.certified}, "
           f"rounds {c.rounds}, edges/row {c.edges_per_row:.1f}, swept {c.sweeps:.2f} × n²")  # fmt: skip
     print(f"  mean cosine {result.total / n:.4f}, peak memory above the inputs {above:.0f} MB "

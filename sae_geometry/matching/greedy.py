@@ -11,6 +11,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from sae_geometry.kernels.sweep import MAX_K, Sweep
+from sae_geometry.matching.pairs import take_rows
 from sae_geometry.matching.sweeping import listing_sweep
 
 _FIRST_K = 16
@@ -130,7 +131,7 @@ def _ask_again(
     """
     ask_rows, ask_cols = rows.spent(free_rows), cols.spent(free_cols)
     assert ask_rows.size + ask_cols.size > 0, "the best remaining pair is dominant, so somebody's list was spent"
-    free_a, free_b = _take(a, free_rows), _take(b, free_cols)
+    free_a, free_b = take_rows(a, free_rows), take_rows(b, free_cols)
     each = ask_rows.size * free_cols.size + ask_cols.size * free_rows.size
     if each >= free_rows.size * free_cols.size:
         found = listing_sweep(free_a, free_b, k, absolute=absolute, threads=threads)
@@ -143,13 +144,9 @@ def _ask_again(
         (cols, ask_cols, b, free_a, free_rows),
     ):
         if ask.size:
-            one = listing_sweep(_take(own, ask), theirs, k, columns=False, absolute=absolute, threads=threads)
+            one = listing_sweep(take_rows(own, ask), theirs, k, columns=False, absolute=absolute, threads=threads)
             side.replace(ask, _renamed(one.rows.index, names))
     return int(each)
-
-
-def _take(x: Tensor, members: Int64[np.ndarray, " some"]) -> Tensor:
-    return x[torch.from_numpy(members).to(x.device)]
 
 
 def _renamed(index: Int64[Tensor, "some k"], names: Int64[np.ndarray, " subset"]) -> Int64[np.ndarray, "some k"]:

@@ -22,7 +22,7 @@ from sae_geometry.kernels.sweep import Sweep
 from sae_geometry.matching.assignment import Certificate, Progress, Step, Stopped
 from sae_geometry.matching.bound import Terms, gap_of
 from sae_geometry.matching.greedy import greedy_partners, quick_partners
-from sae_geometry.matching.pairs import pair_cosines
+from sae_geometry.matching.pairs import pair_cosines, take_rows
 from sae_geometry.matching.restricted import Restricted
 from sae_geometry.matching.sweeping import listing_sweep
 from sae_geometry.matching.unlisted import Unlisted
@@ -211,8 +211,9 @@ class _Run:
     def _sweep(self, rows: Int64[np.ndarray, " some"], cols: Int64[np.ndarray, " few"]) -> Best:
         """The best of S_ij − v_j for these rows among these columns, column indices of the whole."""
         bias = torch.from_numpy(self.master.v[cols]).to(self.a.device)
-        found = listing_sweep(_take(self.a, rows), _take(self.b, cols), MORE, columns=False, absolute=self.absolute,
-                      column_bias=bias, threads=self.threads, progress=self._tick("certify")).rows  # fmt: skip
+        a, b = take_rows(self.a, rows), take_rows(self.b, cols)
+        found = listing_sweep(a, b, MORE, columns=False, absolute=self.absolute, column_bias=bias,
+                              threads=self.threads, progress=self._tick("certify")).rows  # fmt: skip
         self.pairs_swept += rows.size * cols.size
         names = torch.from_numpy(cols).to(found.index.device)
         index = torch.where(found.index >= 0, names[found.index.clamp(min=0)], -1)
@@ -302,10 +303,6 @@ class _Run:
 
 def _last(best: Best) -> Float64[np.ndarray, " n"]:
     return np.asarray(best.score[:, -1].cpu().numpy(), dtype=np.float64)
-
-
-def _take(x: Tensor, members: Int64[np.ndarray, " some"]) -> Tensor:
-    return x if members.size == x.shape[0] else x[torch.from_numpy(members).to(x.device)]
 
 
 def _inverse(partner: Int64[np.ndarray, " n"], m: int) -> Int64[np.ndarray, " m"]:

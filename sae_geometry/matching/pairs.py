@@ -1,4 +1,4 @@
-"""Canonical scores of given pairs, as numpy: what every matching is finally reported with."""
+"""Between numpy's rows and pairs and the tensors they belong to, wherever those live."""
 
 from __future__ import annotations
 
@@ -29,3 +29,8 @@ def partner_cosines(
     rows = np.flatnonzero(partner >= 0)
     out[rows] = pair_cosines(a, b, rows, partner[rows])
     return out
+
+
+def take_rows(x: Float[Tensor, "n d"], rows: Int64[np.ndarray, " some"]) -> Float[Tensor, "some d"]:
+    """x[rows] for ascending rows, without a copy when they are all of them."""
+    return x if rows.size == x.shape[0] else x[torch.from_numpy(rows).to(x.device)]
