@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from sae_geometry.sources.bundle import Bundle
 from sae_geometry.sources.cache_folder import cache_root, safe_path
 from sae_geometry.sources.containers import open_tensors
 from sae_geometry.sources.context import Context, Progress
-from sae_geometry.sources.errors import SourceError
+from sae_geometry.sources.errors import LayoutError, SourceError
 from sae_geometry.sources.limits import limits
 from sae_geometry.sources.network import RefusedError, UnreachableError
 from sae_geometry.sources.weights_names import (
@@ -26,6 +26,7 @@ from sae_geometry.sources.weights_names import (
     looks_like_weights,
     other_half,
     side_names,
+    source_of,
 )
 
 _COMMIT = 40
@@ -46,7 +47,8 @@ def bundle_huggingface(address: Address, context: Context) -> Bundle:
     Raises:
         SourceError: a missing, gated or unreachable repository, a damaged file, or nothing cached with `offline`.
     """
-    with _bounded(address, context):
+    with _bounded(address) as offline_too:
+        context = replace(context, offline=context.offline or offline_too)
         repo = _cached_repo(address) if context.offline else _listed_repo(address.place, address.revision)
         repo = repo or _asked_repo(address, context)
         pinned = _choose(repo, address, context)
@@ -77,7 +79,19 @@ def _choose(repo: _Repo, address: Address, context: Context) -> tuple[str, ...]:
             raise SourceError(f"{address} is not in the Hugging Face cache; leave out --offline")
         near = sorted(n for n in repo.files if looks_like_weights(n))[:5]
         raise RefusedError(f"{address} does not exist{'; the repository has ' + ', '.join(near) if near else ''}", 404)
-    return tuple(inside[n] for n in choose_weights(list(inside), str(address)))
+    chosen = tuple(inside[n] for n in choose_weights(list(inside), str(address)))
+    return _one_source(chosen, address) if len(chosen) > 1 else chosen
+
+
+def _one_source(halves: tuple[str, ...], address: Address) -> tuple[str, ...]:
+    """The files of the one layer that is meant, so that a transcoder of many layers is not fetched whole."""
+    sources = {n: source_of(n) for n in halves}
+    wanted = address.selection.source
+    found = tuple(n for n in halves if wanted in (None, sources[n]))
+    if not found or len({sources[n] for n in found}) > 1:
+        listed = ", ".join(f"::source={i}" for i in sorted({i for i in sources.values() if i is not None}))
+        raise LayoutError(f"{address} holds the latents of several layers; choose one by adding {listed}")
+    return found
 
 
 def _asked_repo(address: Address, context: Context) -> _Repo:
@@ -208,8 +222,8 @@ def _verify(path: Path, name: str, repo: _Repo) -> None:
 
 
 @contextmanager
-def _bounded(address: Address, context: Context) -> Iterator[None]:
-    """Hugging Face's client within our limits, and its exceptions as one sentence each."""
+def _bounded(address: Address) -> Iterator[bool]:
+    """Hugging Face's client within our limits, its exceptions as one sentence each. Gives whether it is set offline."""
     try:
         import huggingface_hub
         from huggingface_hub import constants, errors
@@ -220,7 +234,7 @@ def _bounded(address: Address, context: Context) -> Iterator[None]:
     session.event_hooks = {**hooks, "request": [*hooks.get("request", []), _counting(str(address))]}
     constants.HF_HUB_DISABLE_XET = True  # its transfers know no time limits
     try:
-        yield
+        yield bool(constants.HF_HUB_OFFLINE)
     except SourceError:
         raise
     except errors.GatedRepoError as error:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.sources.context import Context, Echo, Progress
@@ -68,6 +70,10 @@ def load(
     dictionary = read_dictionary(
         opened, parsed.selection, latents, name=name or parsed.label, drop_bad=drop_bad, encoder=encoder
     )
+    if parsed.typed != dictionary.address:
+        dictionary = replace(
+            dictionary, metadata=MappingProxyType({**dictionary.metadata, "address_as_typed": parsed.typed})
+        )
     assumed = choose_site(opened, parsed.selection).assumed
     if assumed is not None:
         warnings.warn(f"{dictionary.address}: {assumed}", OrientationWarning, stacklevel=2)

@@ -50,6 +50,7 @@ def bundle_files(weights: tuple[Path, ...], address: str, where: str | None = No
         where=where or first.as_posix(),
         configs=tuple(p for p in sides if p.name not in (SPARSITY_NAME, RUN_RECORD_NAME)),
         sparsity=next((p for p in sides if p.name == SPARSITY_NAME), None),
+        config={} if record is None else record.config,
         alive_ids={} if record is None else record.alive_ids,
         alive_source="unknown" if record is None else record.alive_source,
         metadata={} if record is None else record.metadata,

@@ -30,6 +30,7 @@ class RunRecord:
         state: "finished", "running", "crashed", …
         config: what it was trained with, as a nested table.
         summary: its last metrics, under flat keys like "sparsity/eval/L_0/blocks.6.hook_resid_pre".
+        weights: names of its files that look like weights; empty when they were not listed.
     """
 
     path: str
@@ -37,6 +38,7 @@ class RunRecord:
     state: str
     config: Mapping[str, Any] = field(repr=False)
     summary: Mapping[str, Any] = field(repr=False)
+    weights: tuple[str, ...] = ()
 
     @cached_property
     def hooks(self) -> tuple[str, ...]:
@@ -147,6 +149,7 @@ def write_record(record: RunRecord) -> str:
             "state": record.state,
             "config": record.config,
             "summary": record.summary,
+            "weights": record.weights,
         }
     )
 
@@ -162,7 +165,7 @@ def read_record(path: Path) -> RunRecord | None:
             return None
         return RunRecord(
             str(table.get("path", path.parent.name)), str(table.get("displayName", "")), str(table.get("state", "")),
-            config, summary,
+            config, summary, tuple(str(n) for n in table.get("weights") or ()),
         )  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError, RecursionError, AttributeError):
         return None

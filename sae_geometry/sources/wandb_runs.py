@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -63,7 +63,6 @@ def bundle_wandb(address: Address, context: Context) -> Bundle:
         address=f"wandb:{address.place}#{name}",
         name=record.name or address.place.rpartition("/")[2],
         where=f"{address.place}/{name}",
-        configs=tuple(p for p in (fetched.folder / "final_config.yaml",) if p.is_file()),
         config=record.config,
         alive_ids=record.alive_ids,
         alive_source=record.alive_source,
@@ -84,40 +83,34 @@ def fetch_run(run: str, context: Context, *, file: str | None = None, every: boo
         SourceError: as `bundle_wandb`.
     """
     folder = run_folder(origin_of(base_url()).partition("://")[2], run)
-    cached = _from_cache(folder, file, every)
-    if cached is not None and (context.offline or cached.record.state == "finished"):
-        return cached
+    record = read_record(folder / RUN_RECORD_NAME)
+    if record is not None and record.weights and (context.offline or record.state == "finished"):
+        names = _wanted(record.weights, run, file, every)
+        if all((folder / safe_path(n)).is_file() for n in names):
+            return FetchedRun(record, folder, names)
     if context.offline:
         raise SourceError(f"wandb:{run}{f'#{file}' if file else ''} is not in the cache {folder}; leave out --offline")
     asked = client()
-    record = asked.run(run)
     remote = {f.name: f for f in asked.files(run)}
+    record = replace(asked.run(run), weights=tuple(sorted(n for n in remote if looks_like_weights(n))))
     names = _wanted(list(remote), run, file, every)
-    _bring(remote, names, folder, context)
-    record_path = folder / RUN_RECORD_NAME
-    with locked(record_path):
-        partial = record_path.with_suffix(".partial")
-        try:
-            partial.write_text(write_record(record), encoding="utf-8")
-            partial.replace(record_path)
-        finally:
-            partial.unlink(missing_ok=True)
+    credentials = credentials_for(api_key())
+    for name in names:
+        target = folder / safe_path(name)
+        context.say(f"fetching {name} from {origin_of(remote[name].url)}")
+        fetch_file(remote[name], target, credentials=credentials, check=open_tensors, progress=context.progress)
+    _keep(record, folder / RUN_RECORD_NAME)
     return FetchedRun(record, folder, names)
 
 
-def _from_cache(folder: Path, file: str | None, every: bool) -> FetchedRun | None:
-    record = read_record(folder / RUN_RECORD_NAME)
-    if record is None or every:
-        return None
-    if file is not None:
-        return FetchedRun(record, folder, (file,)) if (folder / safe_path(file)).is_file() else None
-    here = [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and looks_like_weights(p.name)]
-    last = record.config.get("n_samples")
-    ordered = checkpoints_in_order(here)
-    # Another checkpoint than the last may be all that was fetched: the run's own length tells.
-    if ordered and f"samples_{last}.pt" == ordered[-1].rpartition("/")[2]:
-        return FetchedRun(record, folder, (ordered[-1],))
-    return None
+def _keep(record: RunRecord, path: Path) -> None:
+    with locked(path):
+        partial = path.with_suffix(".partial")
+        try:
+            partial.write_text(write_record(record), encoding="utf-8")
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def _wanted(names: Sequence[str], run: str, file: str | None, every: bool) -> tuple[str, ...]:
@@ -132,14 +125,3 @@ def _wanted(names: Sequence[str], run: str, file: str | None, every: bool) -> tu
             raise SourceError(f"wandb:{run} has no checkpoints named samples_N.pt among its {len(names):,} files")
         return tuple(ordered)
     return (ordered[-1],) if ordered else choose_weights(names, f"wandb:{run}")
-
-
-def _bring(remote: dict[str, RemoteFile], names: Sequence[str], folder: Path, context: Context) -> None:
-    credentials = credentials_for(api_key())
-    for name in names:
-        target = folder / safe_path(name)
-        context.say(f"fetching {name} from {origin_of(remote[name].url)}")
-        fetch_file(remote[name], target, credentials=credentials, check=open_tensors, progress=context.progress)
-    config = remote.get("final_config.yaml")
-    if config is not None:
-        fetch_file(config, folder / "final_config.yaml", credentials=credentials)

@@ -76,7 +76,16 @@ def choose_weights(names: Sequence[str], place: str) -> tuple[str, ...]:
 
 def other_half(name: str) -> str | None:
     """A cross-layer transcoder keeps W_dec_i and W_enc_i apart: the encoder's file for the decoder's, else None."""
-    return name.replace("W_dec_", "W_enc_") if _ONE_SOURCE.fullmatch(name) and name.startswith("W_dec_") else None
+    folder, slash, base = name.rpartition("/")
+    if not _ONE_SOURCE.fullmatch(base) or not base.startswith("W_dec_"):
+        return None
+    return f"{folder}{slash}{base.replace('W_dec_', 'W_enc_')}"
+
+
+def source_of(name: str) -> int | None:
+    """1 for `W_dec_1.safetensors`; None for a name of another form."""
+    match = _ONE_SOURCE.fullmatch(name.rpartition("/")[2])
+    return int(match[1]) if match else None
 
 
 def side_names(weights: str) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from helpers import CHECKPOINTS
 from hf_server import COMMIT, HuggingFace, StoredRepo
 from wandb_server import Fault, Loopback, cut_short, redirect, silent, stalling, status
 
-from sae_geometry.sources import SourceError, fetch, load
+from sae_geometry.sources import LayoutError, SourceError, fetch, load
 
 WEIGHTS = "6-res/sae_weights.safetensors"
 STANDARD = CHECKPOINTS / "saelens_standard"
@@ -109,6 +109,31 @@ def test_the_token_goes_to_no_other_host(world: HuggingFace, monkeypatch: pytest
         assert any("hf_secret" in h.get("authorization", "") for _, _, h in world.requests)
     finally:
         cdn.close()
+
+
+def test_of_a_transcoder_of_many_layers_only_the_one_meant_is_fetched(hf_world: HuggingFace) -> None:
+    folder = CHECKPOINTS / "mntss_clt"
+    names = [f"W_{half}_{i}.safetensors" for half in ("dec", "enc") for i in range(3)]
+    files = {f"clt/{n}": (folder / n).read_bytes() for n in [*names, "config.yaml"]}
+    hf_world.repos["mntss/clt"] = StoredRepo(files)
+    with pytest.raises(LayoutError, match="choose one by adding ::source=0, ::source=1, ::source=2"):
+        load("hf://mntss/clt/clt")
+    d = load("hf://mntss/clt/clt::source=1", "all")
+    assert np.abs(d.directions.numpy() - np.load(folder / "expected_decoder.npy")).max() <= 1e-6
+    fetched = {line.rpartition("/")[2] for line in asked(hf_world) if line.startswith("GET") and "resolve" in line}
+    assert fetched == {"W_dec_1.safetensors", "W_enc_1.safetensors", "config.yaml"}
+    assert (
+        load("hf://mntss/clt/clt/W_dec_1.safetensors").fingerprint == load("hf://mntss/clt/clt::source=1").fingerprint
+    )
+
+
+def test_the_client_s_own_offline_switch_is_ours(world: HuggingFace, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(SourceError, match="not in the Hugging Face cache"):
+        load(ADDRESS)
+    assert world.requests == []
 
 
 @pytest.mark.parametrize(

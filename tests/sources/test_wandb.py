@@ -57,6 +57,7 @@ def test_every_spelling_is_one_place(world: Loopback) -> None:
     for spelling in (RUN, f"https://wandb.ai/sparsify/gpt2/runs/{RUN[-8:]}?nw=x", f"mine=wandb:{RUN}#{LAST}"):
         other = load(spelling)
         assert (other.fingerprint, other.address) == (one.fingerprint, one.address)
+        assert other.metadata["address_as_typed"] == spelling
 
 
 def test_a_finished_run_in_the_cache_costs_no_request(world: Loopback) -> None:
@@ -64,6 +65,15 @@ def test_a_finished_run_in_the_cache_costs_no_request(world: Loopback) -> None:
     n = len(world.requests)
     assert load(f"wandb:{RUN}").n_latents == load(f"wandb:{RUN}", offline=True).n_latents == 240
     assert len(world.requests) == n
+
+
+def test_another_checkpoint_in_the_cache_is_not_taken_for_the_last(world: Loopback) -> None:
+    world.runs[RUN].files["samples_50000.pt"] = world.runs[RUN].files[LAST]
+    load(f"wandb:{RUN}#samples_50000.pt")
+    assert load(f"wandb:{RUN}#samples_50000.pt", offline=True).n_latents == 240
+    with pytest.raises(SourceError, match="not in the cache"):
+        load(f"wandb:{RUN}", offline=True)
+    assert load(f"wandb:{RUN}").address == f"wandb:{RUN}#{LAST}"
 
 
 def test_a_run_that_goes_on_is_asked_again(world: Loopback) -> None:
@@ -281,9 +291,11 @@ def test_the_record_and_the_alive_list_lie_beside_the_weights(wandb_world: Loopb
     files = fetch(f"wandb:{RUN}")
     assert files[0].path.name == LAST
     folder = files[0].path.parent
-    assert load(folder).n_latents == 240, "the folder is a checkpoint of its own"
+    copy = load(folder)
+    assert copy.fingerprint == load(f"wandb:{RUN}").fingerprint, "the folder is a checkpoint of its own"
+    assert (copy.model, copy.metadata["kind"]) == ("tiny", "local")
     (run,) = cached_runs()
-    assert set(run.files) == {LAST, "final_config.yaml", "wandb_run.json"}
+    assert set(run.files) == {LAST, "wandb_run.json"}
     assert clear_cache(RUN) == run.n_bytes
     assert cached_runs() == ()
     with pytest.raises(SourceError, match="the cache holds no run"):
