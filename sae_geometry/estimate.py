@@ -137,19 +137,20 @@ def _bytes_read(a: torch.Tensor, b: torch.Tensor | None, plan: SweepPlan) -> flo
 def _probe(a: torch.Tensor, b: torch.Tensor | None, k: int, plan: SweepPlan, budget: float) -> float:
     """Multiplications a second of a sweep like the real one, over its first rows, more of them until time is up."""
     others = a if b is None else b
-    rows = min(len(a), plan.blocks[0] * plan.threads)
     options = {"screen": _SCREENS[plan.screen], "threads": plan.threads, "blocks": plan.blocks}
     sweep(a[: min(64, len(a))], others[: min(64, len(others))], k, **options)  # type: ignore[arg-type]  # warm up
-    spent, before = 0.0, (0, 0.0)
+    rows, times, spent = max(1, plan.blocks[0] * plan.threads // 4), dict[int, float](), 0.0
     while True:
+        rows = min(len(a), rows)
         start = time.perf_counter()
         sweep(a[:rows], others, k, **options)  # type: ignore[arg-type]
-        seconds = time.perf_counter() - start
-        spent += seconds
-        more_rows, more_seconds = rows - before[0], seconds - before[1]
-        if rows == len(a) or spent + 2 * seconds > budget:
+        times[rows] = time.perf_counter() - start
+        spent += times[rows]
+        if rows == len(a) or (len(times) > 1 and spent + 4 * times[rows] > budget):
             break
-        before, rows = (rows, seconds), min(len(a), 2 * rows)
-    if more_seconds <= 0:  # noise: take the whole of the last
-        more_rows, more_seconds = rows, seconds
-    return more_rows * others.shape[0] * a.shape[1] / more_seconds
+        rows *= 4
+    # Between the two largest, so that what every sweep does once (preparing the other side) counts once.
+    (fewer, short), (most, long) = [(0, 0.0), *times.items()][-2:]
+    if long <= short:  # noise
+        fewer, short = 0, 0.0
+    return (most - fewer) * others.shape[0] * a.shape[1] / (long - short)

@@ -7,8 +7,7 @@ thread that computes their stripe; every thread keeps its own lists of columns, 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from torch import Tensor
 from sae_geometry.kernels.error import float32_error
 from sae_geometry.kernels.products import cpu_product, full_precision
 from sae_geometry.kernels.screen import Meter, Shortlist, Task, count_blocks, shortlist_of
-from sae_geometry.kernels.threads import in_parallel
+from sae_geometry.kernels.threads import in_parallel, one_torch_thread
 
 Lists = tuple[np.ndarray, np.ndarray]  # float32 [n, K] descending, int32 [n, K]
 
@@ -102,7 +101,7 @@ def scan(task: Task, block_scores: BlockScores, width: int) -> tuple[Lists, List
 
         return stripe
 
-    with _own_threads(), full_precision():
+    with one_torch_thread(), full_precision():
         in_parallel(worker, range(0, n, block.rows), task.threads)
     for more in cols[1:]:
         cpu_loops.merge(*cols[0], *more)
@@ -110,16 +109,6 @@ def scan(task: Task, block_scores: BlockScores, width: int) -> tuple[Lists, List
         cpu_loops.merge(*rows, *cols[0])
         return rows, None
     return rows, cols[0] if cols else None
-
-
-@contextmanager
-def _own_threads() -> Iterator[None]:
-    """Leave torch's thread count as it was: the workers set it to one each."""
-    before = torch.get_num_threads()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _empty_lists(n: int, width: int) -> Lists:

@@ -8,8 +8,6 @@ sees is a float32 shortlist, and a bound on everything else that int8 has proven
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
@@ -18,11 +16,11 @@ import torch
 from torch import Tensor
 
 from sae_geometry.kernels.blocks import listing_bytes
-from sae_geometry.kernels.products import cpu_product, full_precision
+from sae_geometry.kernels.products import best_time, cpu_product, full_precision
 from sae_geometry.kernels.quantise import MAX_WIDTH, Quantised, Spread, hadamard_stages, int8_error, quantise
 from sae_geometry.kernels.screen import Shortlist, Task
 from sae_geometry.kernels.screen_cpu import Lists, float32_epsilons, scan
-from sae_geometry.kernels.threads import in_parallel
+from sae_geometry.kernels.threads import in_parallel, one_torch_thread
 
 PADS = (7, 15, 31, 63)  # how many more than k are listed: the first that a sample says is enough
 SAMPLE_ROWS = 96
@@ -151,15 +149,14 @@ def int8_time() -> float | None:
     q[:8] = 127
     q[8:16] = -127
     x, scratch = q.float(), torch.empty(size * size)
+    product, _ = cpu_product()
     try:
         if not torch.equal(torch._int_mm(q, q.T).double(), q.double() @ q.double().T):
             return None
-        integer = min(_seconds(lambda: torch._int_mm(q, q.T)) for _ in range(4))
+        with one_torch_thread(), full_precision():
+            return best_time(lambda: torch._int_mm(q, q.T)) / best_time(lambda: product(x, x, scratch))
     except (AttributeError, RuntimeError, NotImplementedError):
         return None
-    product, _ = cpu_product()
-    with full_precision():
-        return integer / min(_seconds(lambda: product(x, x, scratch)) for _ in range(4))
 
 
 def _scores(x: Quantised, y: Quantised, bias: np.ndarray, absolute: bool, scratch: Tensor) -> Tensor:
@@ -200,9 +197,3 @@ def _needed(task: Task, scores: Int8Scores, of_rows: bool) -> Tensor:
     # The exact k-th lies about where the screened one does: what reaches it, give or take ε, must be listed.
     kth = screened.topk(min(task.k, m), dim=1).values[:, -1]
     return (screened >= (kth - epsilon)[:, None]).sum(dim=1)
-
-
-def _seconds(run: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start

@@ -1,12 +1,18 @@
-"""A few threads over a list of pieces: all of it done, or the first error raised with no thread left behind."""
+"""A few threads over a list of pieces: all of it done, or the first error raised with no thread left behind.
+
+And torch's own threads, which would fight with these, kept to one meanwhile.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from typing import Any
+
+import torch
 
 Worker = Callable[[threading.Event], Callable[[Any], None]]
 """Makes what one thread needs of its own, and returns what it does with a piece; it may look at the event to stop."""
@@ -42,3 +48,14 @@ def in_parallel(worker: Worker, pieces: Iterable[Any], threads: int) -> None:
                     future.result()
         finally:
             stop.set()
+
+
+@contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """torch uses one thread inside, and as many as before after. Threads started inside must say so for themselves."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
