@@ -32,7 +32,7 @@ def test_json_is_the_report_and_fits_the_schema(run, demo):
     for name in ("decoder_signed", "decoder_absolute", "encoder_signed"):
         assert record["matchings"][name]["pairs"] == expected["matchings"][name]["pairs"]
     assert record["provenance"]["software"]["torch"]
-    assert record["provenance"]["command"].startswith("sae-geometry ")
+    assert record["provenance"]["command"].startswith("sae-geometry")
     assert "24 dead dropped" in result.stderr
 
 
