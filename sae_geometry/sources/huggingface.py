@@ -5,20 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from sae_geometry.sources.address import Address
 from sae_geometry.sources.bundle import Bundle
 from sae_geometry.sources.cache_folder import cache_root, safe_path
 from sae_geometry.sources.containers import open_tensors
-from sae_geometry.sources.context import Context, Progress
+from sae_geometry.sources.context import Context
 from sae_geometry.sources.errors import LayoutError, SourceError
+from sae_geometry.sources.huggingface_client import bar_class, bounded
 from sae_geometry.sources.limits import limits
-from sae_geometry.sources.network import RefusedError, UnreachableError
+from sae_geometry.sources.network import RefusedError
 from sae_geometry.sources.weights_names import (
     SPARSITY_NAME,
     choose_weights,
@@ -47,7 +46,7 @@ def bundle_huggingface(address: Address, context: Context) -> Bundle:
     Raises:
         SourceError: a missing, gated or unreachable repository, a damaged file, or nothing cached with `offline`.
     """
-    with _bounded(address) as offline_too:
+    with bounded(address) as offline_too:
         context = replace(context, offline=context.offline or offline_too)
         repo = _cached_repo(address) if context.offline else _listed_repo(address.place, address.revision)
         repo = repo or _asked_repo(address, context)
@@ -169,6 +168,7 @@ def _cache_folder(name: str) -> Path:
 def _bring(repo: _Repo, name: str, context: Context) -> Path:
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
+    safe_path(name)
     cached = try_to_load_from_cache(repo.name, name, revision=repo.commit)
     if not isinstance(cached, str):
         if context.offline:
@@ -176,7 +176,7 @@ def _bring(repo: _Repo, name: str, context: Context) -> Path:
         context.say(f"fetching {name} from {repo.name}")
         cached = hf_hub_download(
             repo.name, name, revision=repo.commit, etag_timeout=limits().connect,
-            tqdm_class=_bar_class(name, context.progress),
+            tqdm_class=bar_class(name, context.progress),
         )  # fmt: skip
     path = Path(cached)
     _verify(path, name, repo)
@@ -219,100 +219,6 @@ def _verify(path: Path, name: str, repo: _Repo) -> None:
         marker.write_text(line, encoding="utf-8")
     except OSError:
         return  # a cache that cannot be written only costs the check again
-
-
-@contextmanager
-def _bounded(address: Address) -> Iterator[bool]:
-    """Hugging Face's client within our limits, its exceptions as one sentence each. Gives whether it is set offline."""
-    try:
-        import huggingface_hub
-        from huggingface_hub import constants, errors
-    except ImportError as error:
-        raise SourceError("reading hf:// needs huggingface_hub: pip install huggingface_hub") from error
-    session = huggingface_hub.get_session()
-    hooks, xet = session.event_hooks, constants.HF_HUB_DISABLE_XET
-    session.event_hooks = {**hooks, "request": [*hooks.get("request", []), _counting(str(address))]}
-    constants.HF_HUB_DISABLE_XET = True  # its transfers know no time limits
-    try:
-        yield bool(constants.HF_HUB_OFFLINE)
-    except SourceError:
-        raise
-    except errors.GatedRepoError as error:
-        raise RefusedError(
-            f"{address} is gated: accept its terms at huggingface.co/{address.place}, then set HF_TOKEN or run "
-            "`hf auth login`",
-            403,
-        ) from error
-    except errors.RepositoryNotFoundError as error:
-        raise RefusedError(
-            f"{address}: there is no such repository, or it is private: check the spelling, or set HF_TOKEN", 404
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise RefusedError(f"{address}: the repository has no revision {address.revision!r}", 404) from error
-    except errors.EntryNotFoundError as error:
-        if isinstance(error, errors.LocalEntryNotFoundError):
-            raise UnreachableError(f"{address}: {_cause(error)}; try again later, or --offline") from error
-        raise RefusedError(f"{address}: the repository has no such file", 404) from error
-    except Exception as error:
-        if not isinstance(error, OSError) and not type(error).__module__.startswith(("httpx", "huggingface_hub")):
-            raise
-        raise UnreachableError(f"{address}: {_cause(error)}; try again later, or --offline") from error
-    finally:
-        session.event_hooks, constants.HF_HUB_DISABLE_XET = hooks, xet
-
-
-def _counting(what: str) -> Callable[[Any], None]:
-    """A hook for every request: our time limits on it, and no more than so many for one URL."""
-    made: dict[tuple[str, str], int] = {}
-
-    def hook(request: Any) -> None:
-        key = (str(request.method), str(request.url))
-        made[key] = made.get(key, 0) + 1
-        if made[key] > limits().tries:
-            raise UnreachableError(
-                f"{what}: no whole answer after {limits().tries} tries; try again later, or --offline"
-            )
-        request.extensions["timeout"] = {
-            "connect": limits().connect, "read": limits().silence, "write": limits().silence, "pool": limits().connect,
-        }  # fmt: skip
-
-    return hook
-
-
-def _cause(error: BaseException) -> str:
-    """The first cause that says something, in a few words."""
-    deepest: BaseException = error
-    while deepest.__cause__ is not None:
-        deepest = deepest.__cause__
-    status = getattr(getattr(deepest, "response", None), "status_code", None)
-    if status is not None:
-        said = {401: "not signed in (401)", 403: "permission denied (403)", 429: "too many requests (429)"}
-        return said.get(status, f"the server failed ({status})")
-    kind, text = type(deepest).__name__, str(deepest)
-    if "Timeout" in kind:
-        return "no answer in time"
-    if "Connect" in kind or "refused" in text.lower():
-        return "connection refused, or no network"
-    if "Consistency check" in text or "Protocol" in kind:
-        return "the connection broke off"
-    return " ".join(text.split())[:160] or kind
-
-
-def _bar_class(name: str, progress: Progress | None) -> Any:
-    """A progress bar for Hugging Face's client that draws nothing and tells us."""
-    from huggingface_hub.utils import tqdm
-
-    class Silent(tqdm):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            self._whole, self._done = kwargs.get("total"), float(kwargs.get("initial") or 0)
-            super().__init__(*args, **{**kwargs, "disable": True})
-
-        def update(self, n: int | float | None = 1) -> None:
-            self._done += n or 0
-            if progress is not None and self._whole:
-                progress(name, min(1.0, self._done / self._whole))
-
-    return Silent
 
 
 def _is_commit(revision: str | None) -> bool:

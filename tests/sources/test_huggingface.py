@@ -219,3 +219,10 @@ def test_fetch_tells_where_the_files_are(world: HuggingFace) -> None:
     assert [f.path.name for f in files] == ["sae_weights.safetensors", "cfg.json", "sparsity.safetensors"]
     assert shares[-1] == 1.0
     assert shares == sorted(shares)
+
+
+def test_a_name_that_leads_elsewhere_is_refused(world: HuggingFace, tmp_path: Path) -> None:
+    world.repos[REPO].files = {"x/../../evil.safetensors": (STANDARD / "sae_weights.safetensors").read_bytes()}
+    with pytest.raises(SourceError, match="not a plain relative path; refused"):
+        load(f"hf://{REPO}")
+    assert not list(tmp_path.rglob("*evil*"))
