@@ -21,7 +21,9 @@ def first_equal(
     n, d = x.shape
     weights = torch.randint(-(2**62), 2**62, (d,), generator=torch.Generator().manual_seed(0)).to(x.device) * 2 + 1
     step = max(1, _CHUNK_ELEMENTS // d)
-    hashes = torch.cat([_hash(_canonical(part, up_to_sign), weights) for part in x.split(step)])
+    hashes = torch.empty(n, dtype=torch.int64, device=x.device)
+    for start in range(0, n, step):
+        hashes[start : start + step] = _hash(_canonical(x[start : start + step], up_to_sign), weights)
     if extra is not None:
         hashes = hashes * 31 + (extra + 0.0).view(torch.int64)
     _, group = torch.unique(hashes, return_inverse=True)

@@ -9,7 +9,7 @@ from torch import Tensor
 U32 = 2.0**-24  # half the spacing of float32 numbers at 1
 TINY32 = 2.0**-126  # the smallest normal float32; below it, results may be flushed to zero
 SLACK = 1 + 1e-6  # covers the float64 rounding of the bounds themselves
-_CHUNK_ELEMENTS = 1 << 21
+_CHUNK_ELEMENTS = 1 << 20
 
 
 def gamma(d: int) -> float:
@@ -23,9 +23,18 @@ def gamma(d: int) -> float:
 
 
 def row_norms(x: Tensor) -> Float64[Tensor, " n"]:
-    """Euclidean norms in float64, a few rows at a time."""
-    step = max(1, _CHUNK_ELEMENTS // x.shape[1])
-    return torch.cat([torch.linalg.vector_norm(part, dim=1, dtype=torch.float64) for part in x.split(step)])
+    """Euclidean norms in float64, a few rows at a time, through one buffer.
+
+    One, because small results kept between large temporaries leave holes that an allocator may never fill: it has cost
+    as much memory as a float64 copy of all rows.
+    """
+    step = min(len(x), max(1, _CHUNK_ELEMENTS // x.shape[1]))
+    out = torch.empty(len(x), dtype=torch.float64, device=x.device)
+    wide = torch.empty((step, x.shape[1]), dtype=torch.float64, device=x.device)
+    for start in range(0, len(x), step):
+        part = x[start : start + step]
+        torch.linalg.vector_norm(wide[: len(part)].copy_(part), dim=1, out=out[start : start + step])
+    return out
 
 
 def float32_error(norms: Float64[Tensor, " n"], largest: float, d: int, bias: float = 0.0) -> Float64[Tensor, " n"]:

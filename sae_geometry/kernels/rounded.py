@@ -12,13 +12,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from sae_geometry.kernels.error import SLACK, row_norms
+from sae_geometry.kernels.error import SLACK
 
 Precision = Literal["float32", "fp16", "tf32"]
 FP16_SCALE = 2.0**7
 _FP16_LARGEST = 65504.0
 _TF32_DROPPED_BITS = 13
-_CHUNK_ELEMENTS = 1 << 22
+_CHUNK_ELEMENTS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,14 @@ def rounded(x: Tensor, precision: Precision) -> Rounded:
     else:
         values, scale = (to_tf32(x) if precision == "tf32" else x), 1.0
     step = max(1, _CHUNK_ELEMENTS // x.shape[1])
-    residual = torch.cat(
-        [
-            torch.linalg.vector_norm(p.to(torch.float64) - v.to(torch.float64) / scale, dim=1)
-            for p, v in zip(x.split(step), values.split(step), strict=True)
-        ]
-    )
-    return Rounded(values, scale, residual * SLACK, row_norms(values.to(torch.float32)) / scale * SLACK)
+    residual = torch.empty(len(x), dtype=torch.float64, device=x.device)
+    length = torch.empty_like(residual)
+    for start in range(0, len(x), step):
+        part = slice(start, start + step)
+        hat = values[part].to(torch.float64) / scale
+        residual[part] = torch.linalg.vector_norm(x[part].to(torch.float64) - hat, dim=1)
+        length[part] = torch.linalg.vector_norm(hat, dim=1)
+    return Rounded(values, scale, residual * SLACK, length * SLACK)
 
 
 def to_tf32(x: Tensor) -> Tensor:

@@ -23,7 +23,8 @@ from sae_geometry.kernels.screen_cpu import Lists, float32_epsilons, scan
 from sae_geometry.kernels.threads import in_parallel, one_torch_thread
 
 PADS = (7, 15, 31, 63)  # how many more than k are listed: the first that a sample says is enough
-SAMPLE_ROWS = 96
+SAMPLE_ROWS = 96  # of each side, at most
+_SAMPLE_SCORES = 1 << 22  # at most, for which fewer rows are sampled from very large dictionaries
 SAMPLE_CERTIFIES = 0.98  # share of the sample that must need no second sweep
 _WORTH_IT = 2e10  # multiplications below which preparing costs more than it saves
 _FASTER = 0.7  # of the float32 time, at most, for int8 products to be worth their longer shortlists
@@ -182,7 +183,11 @@ def _needed(task: Task, scores: Int8Scores, of_rows: bool) -> Tensor:
     mine, norms = (task.a, task.a_norms) if of_rows else (task.others, task.b_norms)
     bias = float32_bias(task.column_bias)
     n, m = len(mine), len(task.others) if of_rows else len(task.a)
-    at = torch.linspace(0, n - 1, min(SAMPLE_ROWS, n), dtype=torch.float64).round().to(torch.int64)
+    at = (
+        torch.linspace(0, n - 1, min(SAMPLE_ROWS, n, max(16, _SAMPLE_SCORES // m)), dtype=torch.float64)
+        .round()
+        .to(torch.int64)
+    )
     x = quantise(mine[at], norms[at])
     screened = torch.empty(len(at), m)
     for j0 in range(0, m, task.blocks.rows):
