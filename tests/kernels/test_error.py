@@ -82,6 +82,15 @@ def test_the_bound_is_not_idle() -> None:
     assert error > 1e-3 * gamma(16384) * row_norms(x).item() ** 2
 
 
+def test_norms_are_float64_norms_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = cancelling(50, 30)
+    expected = x.double().norm(dim=1)
+    torch.testing.assert_close(row_norms(x), expected, rtol=1e-15, atol=0)
+    monkeypatch.setattr("sae_geometry.kernels.error._CHUNK_ELEMENTS", 100)
+    torch.testing.assert_close(row_norms(x), expected, rtol=1e-15, atol=0)
+    assert row_norms(x[:1]).shape == (1,)
+
+
 def test_gamma_refuses_rows_that_float32_cannot_sum() -> None:
     with pytest.raises(ValueError, match="too long"):
         gamma(1 << 23)

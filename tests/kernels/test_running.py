@@ -45,6 +45,27 @@ def test_peak_memory_of_forty_thousand_squared(m: int, k: int, within: int, thre
     assert float(done.stdout) < 300, f"{done.stdout.strip()} MB above the inputs; the matrix itself would take 6,104"
 
 
+_MEASURE_NORMS = """
+import torch
+from sae_geometry.kernels.error import row_norms
+
+def status(field):
+    with open("/proc/self/status") as lines:
+        return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
+
+x, y = torch.ones(100_000, 768), torch.ones(100_000, 768)
+before = status("VmRSS")
+row_norms(x), row_norms(y)
+print(status("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_norms_of_many_rows_take_no_second_copy() -> None:
+    done = subprocess.run([sys.executable, "-c", _MEASURE_NORMS], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 60, f"{done.stdout.strip()} MB for the norms of 293 MB of rows"
+
+
 @pytest.mark.parametrize("screen", SCREENS)
 @pytest.mark.parametrize("within", [False, True])
 @pytest.mark.parametrize("threads", [1, 2])
