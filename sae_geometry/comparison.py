@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from torch import Tensor
 
-from sae_geometry.describe import describe_input, scalars
+from sae_geometry.describe import describe_input, distinct, scalars
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.double_counting import DoubleCounting, double_counting
 from sae_geometry.kernels.sweep import Sweep, SweepReport, sweep
@@ -36,6 +35,15 @@ _MEANING = {
 }
 
 
+@dataclass(frozen=True)
+class OptimalLimits:
+    """What an optimal matching may leave unmatched, and when it may stop: see `compare`."""
+
+    min_similarity: float | None = None
+    max_gap: float = 0.0
+    time_budget: float = math.inf
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Comparison:
     """Two dictionaries compared in both directions, under one matching, with the nearest neighbours always at hand.
@@ -50,6 +58,9 @@ class Comparison:
         caveats: what every reader of the numbers must know: allowed mismatches, unknown spaces.
         report: how the sweep was run.
         assignment: the one-to-one matching with its certificate; None for "nearest".
+        swept: the sweep behind it.
+        limits: what an optimal matching was told to leave unmatched, and when to stop.
+        made: other matchings of the same sweep, kept so that none is made twice.
     """
 
     a: Dictionary
@@ -64,6 +75,8 @@ class Comparison:
     caveats: tuple[str, ...]
     assignment: Assignment | None
     swept: Sweep
+    limits: OptimalLimits
+    made: dict[MatchingName, Comparison]
 
     @property
     def report(self) -> SweepReport:
@@ -71,18 +84,45 @@ class Comparison:
         return self.swept.report
 
     def rematch(self, matching: MatchingName, progress: Progress | None = None) -> Comparison:
-        """The same two dictionaries under another matching; neither the sweep nor a matching is made twice."""
-        if matching == self.matching:
+        """The same two dictionaries under another matching, without limits; neither sweep nor matching is made twice.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C while it is made. (`compare(…, "optimal")` returns the best so far instead.)
+        """
+        if matching == self.matching and self.limits == OptimalLimits() and not self.was_interrupted:
             return self
-        if matching not in self._made:
-            self._made[matching] = _with_matching(self, matching, OptimalLimits(), progress)
-        return self._made[matching]
+        if matching not in self.made:
+            other = _with_matching(self, matching, OptimalLimits(), progress)
+            if other.was_interrupted:
+                raise KeyboardInterrupt
+            self.made[matching] = other
+        return self.made[matching]
+
+    @property
+    def was_interrupted(self) -> bool:
+        """Whether Ctrl-C ended the optimal matching before it was proven."""
+        certificate = None if self.assignment is None else self.assignment.certificate
+        return certificate is not None and certificate.stopped == "interrupted"
+
+    @property
+    def meaning(self) -> str:
+        """What the matching means and, for an optimal one that stopped early, how far it is proven."""
+        text = _MEANING[self.matching]
+        certificate = None if self.assignment is None else self.assignment.certificate
+        if self.limits.min_similarity is not None:
+            text += f"; nothing below {self.limits.min_similarity:g} matched"
+        if certificate is not None and not certificate.certified:
+            text = (
+                f"best one-to-one matching found, stopped ({certificate.stopped}) within a relative gap of "
+                f"{certificate.relative_gap:.2g} of the largest total similarity"
+            )
+        return text
 
     def one_to_one(self) -> Comparison:
         """Itself if one-to-one; otherwise the optimal matching up to 4,096 latents a side, the greedy one beyond."""
         if self.matching != "nearest":
             return self
-        return self.rematch("optimal" if self._is_small else "greedy")
+        return self.rematch("optimal" if self.is_small else "greedy")
 
     def double_counting(self, progress: Progress | None = None) -> DoubleCounting:
         """MMCS in both directions beside the mutual, greedy and optimal one-to-one matchings, and the largest hubs.
@@ -92,12 +132,9 @@ class Comparison:
         made = [self.rematch(m, progress) for m in ("mutual", "greedy", "optimal")]
         return double_counting(self.nearest_a_to_b, self.nearest_b_to_a, [(c.a_to_b, c.b_to_a) for c in made])
 
-    @cached_property
-    def _made(self) -> dict[str, Comparison]:
-        return {}
-
     @property
-    def _is_small(self) -> bool:
+    def is_small(self) -> bool:
+        """At most 4,096 latents a side: every matching is a matter of seconds, and is made unasked."""
         return max(self.a.n_latents, self.b.n_latents) <= OPTIMAL_BY_DEFAULT_UP_TO
 
     def to_pandas(self) -> pd.DataFrame:
@@ -116,7 +153,8 @@ class Comparison:
         out: dict[str, Any] = {
             "inputs": {"a": describe_input(self.a), "b": describe_input(self.b)},
             "matching": self.matching,
-            "matching_means": _MEANING[self.matching],
+            "matching_means": self.meaning,
+            "limits": asdict(self.limits),
             "similarity": self.a_to_b.quantity,
             "a_to_b": self.a_to_b.summary(),
             "b_to_a": self.b_to_a.summary(),
@@ -125,12 +163,15 @@ class Comparison:
         }
         if self.matching != "nearest":
             out["nearest"] = {"a_to_b": self.nearest_a_to_b.summary(), "b_to_a": self.nearest_b_to_a.summary()}
-            certificate = getattr(self.assignment, "certificate", None)
-            if certificate is not None:
-                out["certificate"] = scalars(certificate)
-        if self._is_small or "optimal" in {self.matching, *self._made}:
+            out["certificate"] = self.certificate()
+        if self.limits == OptimalLimits() and (self.is_small or "optimal" in {self.matching, *self.made}):
             out["double_counting"] = self.double_counting().summary()
         return out
+
+    def certificate(self) -> dict[str, Any] | None:
+        """The plain values of the optimal matching's certificate (gap, rounds, certified, …); None without one."""
+        found = None if self.assignment is None else self.assignment.certificate
+        return None if found is None else scalars(found)
 
     def plot_ecdf(self, ax: Axes | None = None) -> Axes:
         """ECDF of the similarity, both directions, nearest and one-to-one, with the chance line."""
@@ -160,40 +201,35 @@ class Comparison:
         paired = self.one_to_one()
         return [self.nearest_a_to_b, self.nearest_b_to_a, paired.a_to_b, paired.b_to_a]
 
-    def __repr__(self) -> str:
-        lines = [
-            f"Comparison of {self.a.name!r} ({self.a.n_latents:,} × {self.a.d_in:,}) and {self.b.name!r} "
-            f"({self.b.n_latents:,} × {self.b.d_in:,})",
-            f"  matching: {self.matching} — {_MEANING[self.matching]}; similarity: {self.a_to_b.quantity}",
-        ]
-        directions = [self.a_to_b, self.b_to_a]
+    def _table(self) -> list[tuple[str, ...]]:
+        """The header and a row for each direction: nearest last, where it is not what was asked for."""
+        shown = [self.a_to_b, self.b_to_a]
         if self.matching != "nearest":
-            directions += [self.nearest_a_to_b, self.nearest_b_to_a]
-        header = ("direction", "matching", "mean", "matched", "> 0.7", "covered", "chance")
-        rows = [header, *(_cells(m) for m in directions)]
-        widths = [max(len(r[c]) for r in rows) for c in range(len(header))]
+            shown += [self.nearest_a_to_b, self.nearest_b_to_a]
+        return [("direction", "matching", "mean", "matched", "> 0.7", "covered", "chance"), *(_cells(m) for m in shown)]
+
+    def __repr__(self) -> str:
+        lines = [f"Comparison of {_sized(self.a)} and {_sized(self.b)}"]
+        lines.append(f"  matching: {self.matching} — {self.meaning}; similarity: {self.a_to_b.quantity}")
+        rows = self._table()
+        widths = [max(len(r[c]) for r in rows) for c in range(len(rows[0]))]
         for row in rows:
             lines.append("  " + "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip())
+        lines += [f"  {d.name}: {d.alive.describe()}" for d in (self.a, self.b)]
         lines += [f"  caveat: {c}" for c in self.caveats]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
         from html import escape
 
-        directions = [self.a_to_b, self.b_to_a]
-        if self.matching != "nearest":
-            directions += [self.nearest_a_to_b, self.nearest_b_to_a]
-        head = "".join(
-            f"<th>{h}</th>" for h in ("direction", "matching", "mean", "matched", "&gt; 0.7", "covered", "chance")
-        )
-        body = "".join("<tr>" + "".join(f"<td>{escape(c)}</td>" for c in _cells(m)) + "</tr>" for m in directions)
-        notes = "".join(f"<li>{escape(c)}</li>" for c in self.caveats)
+        head, *rows = [[escape(cell) for cell in row] for row in self._table()]
+        body = "".join(f"<tr><td>{'</td><td>'.join(row)}</td></tr>" for row in rows)
+        notes = [f"{d.name}: {d.alive.describe()}" for d in (self.a, self.b)] + [f"caveat: {c}" for c in self.caveats]
         return (
-            f"<p><b>{escape(self.a.name)}</b> ({self.a.n_latents:,} × {self.a.d_in:,}) and "
-            f"<b>{escape(self.b.name)}</b> ({self.b.n_latents:,} × {self.b.d_in:,}); {escape(self.matching)}: "
-            f"{escape(_MEANING[self.matching])}; "
-            f"similarity: {self.a_to_b.quantity}</p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-            + (f"<ul>{notes}</ul>" if notes else "")
+            f"<p><b>{escape(_sized(self.a))}</b> and <b>{escape(_sized(self.b))}</b>; {escape(self.matching)}: "
+            f"{escape(self.meaning)}; similarity: {self.a_to_b.quantity}</p>"
+            f"<table><thead><tr><th>{'</th><th>'.join(head)}</th></tr></thead><tbody>{body}</tbody></table>"
+            f"<ul>{''.join(f'<li>{escape(note)}</li>' for note in notes)}</ul>"
         )
 
 
@@ -240,12 +276,13 @@ def compare(
         >>> c.a_to_b.n_matched == c.b_to_a.n_matched
         True
     """
-    if matching not in MATCHINGS:
-        raise ValueError(f"matching must be one of {', '.join(MATCHINGS)}; got {matching!r}")
+    for what, value, known in (("matching", matching, MATCHINGS), ("on", on, get_args(On))):
+        if value not in known:
+            raise ValueError(f"{what} must be one of {', '.join(known)}; got {value!r}")
     limits = OptimalLimits(min_similarity, max_gap, time_budget)
     if matching != "optimal" and limits != OptimalLimits():
         raise ValueError(f"min_similarity, max_gap and time_budget are for matching='optimal'; got {matching!r}")
-    left, right = _distinct_names(as_dictionary(a), as_dictionary(b))
+    left, right = distinct([as_dictionary(a), as_dictionary(b)])
     notes = tuple(f"{d.name}: {note}" for d in (left, right) for note in d.notes)
     caveats = notes + require_same_space(left, right, allow_mismatch)
     tick = None if progress is None else lambda share: progress("similarities", share)
@@ -255,17 +292,10 @@ def compare(
     forth = nearest_matching(left, right, swept.rows, on=on, signed=signed)
     back = nearest_matching(right, left, swept.cols, on=on, signed=signed)
     forth, back = with_mutual(forth, back), with_mutual(back, forth)
-    plain = Comparison(left, right, "nearest", on, signed, forth, back, forth, back, caveats, None, swept)
+    plain = Comparison(
+        left, right, "nearest", on, signed, forth, back, forth, back, caveats, None, swept, OptimalLimits(), {}
+    )  # fmt: skip
     return plain if matching == "nearest" else _with_matching(plain, matching, limits, progress)
-
-
-@dataclass(frozen=True)
-class OptimalLimits:
-    """What an optimal matching may leave unmatched, and when it may stop: see `compare`."""
-
-    min_similarity: float | None = None
-    max_gap: float = 0.0
-    time_budget: float = math.inf
 
 
 def _operands(a: Dictionary, b: Dictionary, on: On) -> tuple[Tensor, Tensor]:
@@ -273,6 +303,10 @@ def _operands(a: Dictionary, b: Dictionary, on: On) -> tuple[Tensor, Tensor]:
     for d in (a, b):
         if on != "decoder" and d.encoder_directions is None:
             raise ValueError(f'{d.name!r} has no encoder, which on="{on}" needs; use on="decoder"')
+    if on != "decoder" and a.encoder_directions.shape[1] != b.encoder_directions.shape[1]:  # type: ignore[union-attr]
+        widths = [d.encoder_directions.shape[1] for d in (a, b) if d.encoder_directions is not None]
+        raise ValueError(f"the encoders of {a.name!r} and {b.name!r} read {widths[0]} and {widths[1]} dimensions: "
+                         'cosines between them do not exist; use on="decoder"')  # fmt: skip
     return operands((a.directions, a.encoder_directions), (b.directions, b.encoder_directions), on)
 
 
@@ -282,7 +316,7 @@ def _with_matching(
     """`c`, its nearest matchings kept, under another matching."""
     forth, back = c.nearest_a_to_b, c.nearest_b_to_a
     if matching == "nearest":
-        return replace(c, matching=matching, a_to_b=forth, b_to_a=back, assignment=None)
+        return replace(c, matching=matching, a_to_b=forth, b_to_a=back, assignment=None, limits=OptimalLimits())
     tick = None if progress is None else lambda step: progress(step.label, step.share)
     x, y = _operands(c.a, c.b, c.on)
     assignment = match(x, y, matching, absolute=not c.signed, nearest=c.swept, progress=tick, **asdict(limits))
@@ -293,7 +327,7 @@ def _with_matching(
     inverse[assignment.partner[matched]] = np.flatnonzero(matched)
     cosine[assignment.partner[matched]] = assignment.cosine[matched]
     here = one_to_one_matching(back, forth, matching, inverse, cosine)
-    return replace(c, matching=matching, a_to_b=there, b_to_a=here, assignment=assignment)
+    return replace(c, matching=matching, a_to_b=there, b_to_a=here, assignment=assignment, limits=limits)
 
 
 def _cells(m: Matching) -> tuple[str, ...]:
@@ -304,9 +338,9 @@ def _cells(m: Matching) -> tuple[str, ...]:
         f"{m.n_matched:,} of {m.n_latents:,}",
         f"{m.fraction_above(0.7):.1%}",
         f"{m.coverage:.1%}",
-        f"{m.chance:.3f}" if m.method == "nearest" else f"< {m.chance:.3f}",
+        m.chance_text,
     )
 
 
-def _distinct_names(a: Dictionary, b: Dictionary) -> tuple[Dictionary, Dictionary]:
-    return (a, b) if a.name != b.name else (a.renamed(f"{a.name} (A)"), b.renamed(f"{b.name} (B)"))
+def _sized(d: Dictionary) -> str:
+    return f"{d.name!r} ({d.n_latents:,} × {d.d_in:,})"

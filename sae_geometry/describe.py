@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -27,6 +27,18 @@ def describe_input(d: Dictionary) -> dict[str, Any]:
         "notes": list(d.notes),
         "metadata": {k: v for k, v in d.metadata.items() if isinstance(v, str | int | float | bool)},
     }
+
+
+def distinct(dictionaries: Sequence[Dictionary]) -> list[Dictionary]:
+    """The dictionaries under names that differ: later twins are numbered (x, x → x, x (2))."""
+    names = [d.name for d in dictionaries]
+    out: list[str] = []
+    for name in names:
+        free, n = name, 2
+        while free in out or (free != name and free in names):
+            free, n = f"{name} ({n})", n + 1
+        out.append(free)
+    return [d if d.name == name else d.renamed(name) for d, name in zip(dictionaries, out, strict=True)]
 
 
 def read_only(array: np.ndarray) -> np.ndarray:

@@ -17,15 +17,18 @@ from sae_geometry.store import software
 def diagnose() -> dict[str, dict[str, str]]:
     """Sections "software", "device", "back ends" and "checks", each a mapping of short texts.
 
-    A check says "exact" when every screen that can run here gives, bit for bit, the partners and scores of the dense
-    definition on a small case with ties and duplicates, and begins with "WRONG" when it does not.
+    A check says "exact" when a screen gives, bit for bit, the partners and scores of the dense definition on a small
+    case with ties and duplicates (rows, columns, within; signed and absolute), "not here" when it cannot run, and
+    begins with "WRONG" when it differs.
     """
     engine, version, why = choose_backend("auto")
     return {
         "software": software(),
         "device": _device(),
         "back ends": {
-            "sweep": "torch on the GPU" if torch.cuda.is_available() else "compiled loops on the CPU",
+            "sweep": "torch float32 on the GPU"
+            if torch.cuda.is_available()
+            else "compiled loops on the CPU, float32 or int8",
             "UMAP": f"{engine} {version} ({why})",
         },
         "checks": _checks(),
@@ -46,9 +49,13 @@ def _device() -> dict[str, str]:
 
 
 def _checks() -> dict[str, str]:
-    cases: list[tuple[str, ScreenName, str]] = [("sweep, cpu", "cpu", "cpu"), ("sweep, torch", "torch", "cpu")]
+    cases: list[tuple[str, ScreenName, str]] = [
+        ("sweep, cpu", "cpu", "cpu"),
+        ("sweep, int8", "int8", "cpu"),
+        ("sweep, torch", "torch", "cpu"),
+    ]
     if torch.cuda.is_available():
-        cases.append(("sweep, cuda", "torch", "cuda"))
+        cases += [("sweep, cuda", "torch", "cuda"), ("cuda, fp16", "fp16", "cuda"), ("cuda, tf32", "tf32", "cuda")]
     return {label: _check(screen, device) for label, screen, device in cases}
 
 
@@ -58,13 +65,24 @@ def _check(screen: ScreenName, device: str) -> str:
     b = torch.nn.functional.normalize(torch.randn(201, 96, generator=generator), dim=1)
     b[7:40] = b[3]
     a[5], a[6] = b[3], -b[3]
-    scores = exact_cosines(a, b)
+    between, inside = exact_cosines(a, b), exact_cosines(b, b)
     start = time.perf_counter()
-    found = sweep(a.to(device), b.to(device), 4, screen=screen)
+    for absolute in (False, True):
+        try:
+            found = sweep(a.to(device), b.to(device), 4, screen=screen, absolute=absolute)
+            within = sweep(b.to(device), None, 4, screen=screen, absolute=absolute)
+        except ValueError as error:
+            return f"not here: {error}"
+        assert found.cols is not None
+        kind = "absolute" if absolute else "signed"
+        for what, got, scores, alone in (
+            ("rows", found.rows, between, False),
+            ("columns", found.cols, between.T, False),
+            ("within", within.rows, inside, True),
+        ):
+            value, index = best(np.abs(scores) if absolute else scores, 4, exclude_self=alone)
+            same = np.array_equal(got.index.cpu().numpy(), index) and np.array_equal(got.score.cpu().numpy(), value)
+            if not same:
+                return f"WRONG: {what} ({kind}) differ from the dense float64 definition"
     seconds = time.perf_counter() - start
-    assert found.cols is not None
-    for side, got, truth in (("rows", found.rows, scores), ("columns", found.cols, scores.T)):
-        value, index = best(truth, 4)
-        if not (np.array_equal(got.index.cpu().numpy(), index) and np.array_equal(got.score.cpu().numpy(), value)):
-            return f"WRONG: {side} differ from the dense float64 definition"
-    return f"exact ({a.shape[0]} × {b.shape[0]}, ties and duplicates, {seconds:.2f} s with start-up)"
+    return f"exact ({a.shape[0]} × {b.shape[0]} and within, ties and duplicates, {seconds:.2f} s with start-up)"

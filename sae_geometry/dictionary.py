@@ -48,7 +48,7 @@ class Alive:
     def describe(self) -> str:
         """One phrase for people: "1,491 of 1,536 alive (frequency > 0 over 102,400 tokens); 45 dead dropped"."""
         if self.n_dead is None:
-            text = f"all {self.n_total:,} kept: which latents are alive is unknown"
+            text = f"which of the {self.n_total:,} latents are alive is unknown; none dropped for it"
         else:
             over = f" over {self.n_tokens:,} tokens" if self.n_tokens else ""
             fate = f"{self.n_dropped_dead:,} dead dropped" if self.n_dropped_dead else "none dropped"
@@ -168,6 +168,7 @@ class Dictionary:
                 )
             encoder_directions, _, bad_encoder = _unit_rows(e)
             encoder_directions[bad_encoder] = 0.0
+            notes = [*notes, *_encoder_notes(name, e, bad_encoder, bad, drop_bad)]
         if bad.any() and not drop_bad:
             raise ValueError(_bad_rows_message(name, w, bad))
         b_enc = None if encoder_bias is None else _vector(encoder_bias, n, "encoder_bias", "latents").to(torch.float32)
@@ -363,13 +364,29 @@ def _unit_rows(w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         _, exponent = torch.frexp(peak)
         wrong = ~torch.isfinite(peak) | (peak == 0)
         exponent = torch.where(wrong, torch.zeros_like(exponent), exponent)
-        x = torch.ldexp(x, -exponent[:, None].to(torch.float64))
+        half = torch.div(exponent, 2, rounding_mode="floor")
+        for part in (half, exponent - half):  # in two steps: 2¹⁰²⁴ itself would overflow
+            x = torch.ldexp(x, -part[:, None].to(torch.float64))
         norm = torch.linalg.vector_norm(x, dim=1)
         unit = x / norm[:, None]
         out[rows] = torch.where(wrong[:, None], 0.0, unit).to(torch.float32)
         norms[rows] = torch.ldexp(norm, exponent.to(torch.float64)).to(torch.float32).cpu()
         bad[rows] = wrong.cpu()
     return out, norms, bad
+
+
+def _encoder_notes(name: str, e: Tensor, bad_encoder: Tensor, bad_decoder: Tensor, drop_bad: bool) -> list[str]:
+    """What to say of encoder rows without a direction; raises for those that are not finite unless `drop_bad`."""
+    rows = (bad_encoder & ~bad_decoder).nonzero().flatten()
+    finite = torch.isfinite(e[rows.to(e.device)]).all(dim=1).cpu()
+    broken, silent = rows[~finite].tolist(), rows[finite].tolist()
+    if broken and not drop_bad:
+        raise ValueError(
+            f"{name!r} has encoder rows with NaN or inf: latents {_some_ids(broken)}; leave the encoder out, or pass "
+            "drop_bad=True to have them taken as zero and recorded"
+        )
+    notes = [f"{len(silent):,} latents have a zero encoder row ({_some_ids(silent)})"] if silent else []
+    return notes + ([f"{len(broken):,} encoder rows not finite, taken as zero ({_some_ids(broken)})"] if broken else [])
 
 
 def _bad_rows_message(name: str, w: Tensor, bad: Tensor) -> str:
@@ -380,7 +397,7 @@ def _bad_rows_message(name: str, w: Tensor, bad: Tensor) -> str:
     kinds += [f"{len(rows) - n_zero:,} with NaN or inf"] if len(rows) > n_zero else []
     return (
         f"{name!r} has decoder rows without a direction ({', '.join(kinds)}): latents {_some_ids(rows.tolist())}; "
-        "pass drop_bad=True to drop them and have them recorded"
+        "pass drop_bad=True (--drop-bad) to drop them and have them recorded"
     )
 
 
@@ -400,7 +417,13 @@ def _alive_mask(alive: Any, n: int) -> Tensor:
     t = alive.detach().cpu() if isinstance(alive, Tensor) else torch.as_tensor(np.asarray(alive))
     if t.dtype == torch.bool:
         return _vector(t, n, "alive", "latents")
-    ids = t.to(torch.int64).flatten()
+    ids = t.flatten()
+    if ids.numel() and (ids.is_floating_point() or ids.unique().numel() < ids.numel()):
+        raise ValueError(
+            f"alive must be a bool mask of {n:,} entries or a list of different latent ids; got {t.dtype} values "
+            f"beginning {ids[:4].tolist()}: for a mask of 0 and 1, pass alive > 0"
+        )
+    ids = ids.to(torch.int64)
     if ids.numel() and (int(ids.min()) < 0 or int(ids.max()) >= n):
         raise ValueError(
             f"alive ids must lie in 0…{n - 1:,}; got {int(ids.min()):,}…{int(ids.max()):,}: "

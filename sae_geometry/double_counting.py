@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 N_HUBS = 10
+_ARROWS = {"a_to_b": "A → B", "b_to_a": "B → A"}
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,11 @@ class Count:
     n_pairs: int
     mean_similarity: float
     above: float
+
+    @property
+    def name(self) -> str:
+        """ "nearest, A → B" for a direction, "optimal" for both."""
+        return self.matching if self.direction == "both" else f"{self.matching}, {_ARROWS[self.direction]}"
 
 
 @dataclass(frozen=True)
@@ -85,10 +91,7 @@ class DoubleCounting:
     def __str__(self) -> str:
         lines = [f"{'counting':<18}{'pairs':>8}{'mean':>9}{'> 0.7':>8}"]
         for c in self.counts:
-            name = (
-                c.matching if c.direction == "both" else f"{c.matching}, {c.direction.replace('_to_', ' → ').upper()}"
-            )
-            lines.append(f"{name:<18}{c.n_pairs:>8,}{c.mean_similarity:>9.4f}{c.above:>8.1%}")
+            lines.append(f"{c.name:<18}{c.n_pairs:>8,}{c.mean_similarity:>9.4f}{c.above:>8.1%}")
         lines.append(
             f"double counting explains {self.explained_a_to_b:.1%} of MMCS(A → B), {self.explained_b_to_a:.1%} of "
             "MMCS(B → A), over the latents matched"

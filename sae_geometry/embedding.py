@@ -9,15 +9,16 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from sae_geometry.describe import describe_input, read_only
+from sae_geometry.describe import describe_input, distinct, read_only
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.kernels.sweep import MAX_K, sweep
 from sae_geometry.sources import as_dictionary
@@ -49,7 +50,7 @@ class Neighbors:
 
 @dataclass(frozen=True)
 class Evidence:
-    """How far the picture may be believed. Neighbour sets have k = 15; the sample is stated.
+    """How far the picture may be believed. Neighbour sets have k = 15, fewer where there are not 31 points.
 
     Attributes:
         k: size of the neighbourhoods.
@@ -150,6 +151,8 @@ class Embedding:
             f"Embedding of {len(self.owner):,} latents: {runs}\n"
             f"  UMAP, exact cosine neighbours (k = {p['n_neighbors']}), min_dist {p['min_dist']}, seed {p['seed']}, "
             f"{p['backend']} {p['backend_version']}\n  {self.evidence.line()}"
+            + "".join(f"\n  {d.name}: {d.alive.describe()}" for d in self.dictionaries)
+            + "".join(f"\n  caveat: {c}" for c in self.caveats)
         )
 
 
@@ -189,13 +192,19 @@ def embed(
         (488, 2)
     """
     given = list(dictionaries) if isinstance(dictionaries, list | tuple) else [dictionaries]
-    dicts = _labelled([as_dictionary(d) for d in given])
-    found = [c for other in dicts[1:] for c in require_same_space(dicts[0], other, allow_mismatch)]
+    if not given:
+        raise ValueError("there is nothing to embed: give at least one dictionary")
+    dicts = distinct([as_dictionary(d) for d in given])
+    found = [c for a, b in combinations(dicts, 2) for c in require_same_space(a, b, allow_mismatch)]
     caveats = tuple(dict.fromkeys([*(f"{d.name}: {note}" for d in dicts for note in d.notes), *found]))
     total = sum(d.n_latents for d in dicts)
     if not 2 <= n_neighbors <= MAX_K or n_neighbors >= total:
         raise ValueError(
             f"n_neighbors must be in 2…{MAX_K} and below the {total:,} latents to embed; got {n_neighbors}"
+        )
+    if not 0 <= min_dist <= 1 or not 0 <= seed < 2**32 or (n_epochs is not None and n_epochs < 1):
+        raise ValueError(
+            f"min_dist must be in 0…1, seed in 0…2³²−1 and n_epochs at least 1; got {min_dist}, {seed} and {n_epochs}"
         )
     engine, version, why = choose_backend(backend)
     points = torch.cat([d.directions.to(dicts[0].device) for d in dicts])
@@ -268,12 +277,13 @@ def choose_backend(backend: Backend) -> tuple[str, str, str]:
     gpu = torch.cuda.is_available()
     version = _version("cuml-cu13") or _version("cuml-cu12") or _version("cuml")
     new_enough = version is not None and tuple(int(p) for p in version.split(".")[:2]) >= CUML_MINIMUM
-    usable = gpu and new_enough and importlib.util.find_spec("cuml") is not None
+    importable = importlib.util.find_spec("cuml") is not None
+    usable = gpu and new_enough and importable
     obstacle = (
         "there is no CUDA GPU"
         if not gpu
         else "cuML is not installed (pip install 'sae-geometry[cu13]')"
-        if version is None
+        if version is None or not importable
         else f"cuML {version} is older than 25.08, whose cosine metric can be trusted"
     )
     if backend == "cuml" and not usable:
@@ -329,22 +339,11 @@ def _cuml(points: torch.Tensor, graph: Neighbors, min_dist: float, seed: int, n_
     return np.asarray(reducer.fit_transform(data), dtype=np.float32)
 
 
-def _labelled(dicts: Sequence[Dictionary]) -> list[Dictionary]:
-    if not dicts:
-        raise ValueError("there is nothing to embed: give at least one dictionary")
-    seen: dict[str, int] = {}
-    out = []
-    for d in dicts:
-        seen[d.name] = seen.get(d.name, 0) + 1
-        out.append(d if seen[d.name] == 1 else d.renamed(f"{d.name} ({seen[d.name]})"))
-    return out
-
-
 def _evidence(points: torch.Tensor, near: Neighbors, coords: np.ndarray, owner: np.ndarray, seed: int) -> Evidence:
     from scipy.spatial import cKDTree
 
     n = len(owner)
-    k = min(EVIDENCE_K, n - 1, near.indices.shape[1] - 1)
+    k = max(1, min(EVIDENCE_K, (n - 1) // 2, near.indices.shape[1] - 1))  # trustworthiness needs k < n / 2
     original = near.indices[:, 1 : k + 1]
     picture = _without_self(cKDTree(coords).query(coords, k=k + 1)[1].reshape(n, k + 1))
     kept = np.mean([len(np.intersect1d(o, p, assume_unique=True)) for o, p in zip(original, picture, strict=True)]) / k

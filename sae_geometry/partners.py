@@ -37,9 +37,9 @@ class Matching:
         partner: int64 [n], original id of the partner; −1 for none.
         partner_row: int64 [n], the partner's position in `target_ids`; −1 for none.
         mutual: bool [n], whether the two are each other's nearest.
-        chance: the mean similarity that the nearest of m isotropic random directions would reach, whatever the
-            method: for a one-to-one matching it is an upper bound on chance. nan on "both", where chance depends on
-            how encoder and decoder are aligned.
+        chance: the mean similarity that the *nearest* of m isotropic random directions would reach, whatever the
+            method; `chance_text` says what it is to a one-to-one matching. nan on "both", where chance depends on how
+            encoder and decoder are aligned.
     """
 
     source: str
@@ -70,6 +70,20 @@ class Matching:
     def quantity(self) -> str:
         """What `similarity` is, in words: "decoder cosine", "absolute encoder cosine", …"""
         return quantity(self.on, self.signed)
+
+    @property
+    def chance_text(self) -> str:
+        """Chance for this way of counting, in a word.
+
+        The value for "nearest"; an upper bound ("< 0.14") for a matching that pairs every source latent, none of which
+        can do better than its nearest; "–" otherwise: a matching that picks its pairs beats any such bound.
+        """
+        if np.isnan(self.chance):
+            return "–"
+        if self.method == "nearest":
+            return f"{self.chance:.3f}"
+        forced = self.method != "mutual" and self.n_matched == self.n_latents
+        return f"< {self.chance:.3f}" if forced else "–"
 
     @property
     def n_matched(self) -> int:
@@ -135,7 +149,7 @@ class Matching:
         return (
             f"Matching {self.source} → {self.target}, {self.method} ({self.quantity}): mean {self.mmcs:.4f} over "
             f"{self.n_matched:,} of {self.n_latents:,}; {self.fraction_above(0.7):.1%} above 0.7; "
-            f"chance {self.chance:.3f}"
+            f"chance {self.chance_text}"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sae_geometry.dictionary import Dictionary
 
+ALLOWED = "(allowed by the caller)"  # how a caveat ends that somebody chose to live with
 _ALIASES = {"gpt2-small": "gpt2"}
 
 
@@ -37,7 +38,7 @@ def require_same_space(a: Dictionary, b: Dictionary, allow_mismatch: bool = Fals
                     f"{text}; a cosine between them has no meaning unless one was trained from the other's basis: "
                     "pass allow_mismatch=True (--allow-mismatch) to go on all the same"
                 )
-            caveats.append(f"{text} (allowed by the caller)")
+            caveats.append(f"{text} {ALLOWED}")
     return tuple(caveats)
 
 

@@ -8,6 +8,7 @@ import platform
 import shutil
 import sys
 import tempfile
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -20,13 +21,17 @@ from sae_geometry.dictionary import Dictionary
 from sae_geometry.drift import Drift
 from sae_geometry.embedding import Embedding
 from sae_geometry.partners import Matching
+from sae_geometry.space import ALLOWED
 from sae_geometry.within import WithinComparison
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
 SCHEMA_VERSION = 1
 FORMATS = ("png", "pdf")
+# Any of these makes a folder one of ours.
+_MARKS = ("summary.json", "match.json")
 _PACKAGES = ("sae-geometry", "torch", "numpy", "numba", "scipy", "pandas", "umap-learn")
 
 Result = Comparison | WithinComparison | Embedding | Drift
@@ -43,8 +48,7 @@ def save(
 ) -> Path:
     """Write a result to a folder: its tables (parquet), `summary.json` and `figures/`.
 
-    Everything is written beside the folder and renamed into place at the end: the folder is either as it was or
-    complete.
+    Everything is written aside and moved into place at the end: the folder is either as it was or complete.
 
     Args:
         result: a Comparison (`matches.parquet`), WithinComparison (`matches.parquet`), Embedding (`umap.parquet`,
@@ -53,13 +57,14 @@ def save(
         command: recorded in the summary; the process's own command line if None.
         formats: of the figures: png, pdf, svg.
         style: colours of embeddings: "okabe-ito" or "e2e".
-        overwrite: replace what is there.
+        overwrite: replace the results that are there.
 
     Returns:
         The folder.
 
     Raises:
-        FileExistsError: the folder has something in it and `overwrite` is not set.
+        FileExistsError: see `check_folder`.
+        ValueError: something that is not a result, or an unknown format.
 
     Example:
         >>> import sae_geometry as sg, tempfile
@@ -125,32 +130,68 @@ def matches_table(c: Comparison) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-@contextmanager
-def fresh_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
-    """A new folder to write in, which becomes `folder` if the block ends well and leaves no trace if it does not.
+def check_folder(folder: Path, overwrite: bool = False) -> None:
+    """Refuse a folder that results must not go to, before any work is done.
 
     Raises:
-        FileExistsError: `folder` has something in it and `overwrite` is not set.
+        FileExistsError: it is a file or lies below one, it has something in it and `overwrite` is not set, or it is to
+            be overwritten but holds no results of ours.
     """
-    if folder.exists() and not folder.is_dir():
-        raise FileExistsError(f"{folder} is a file; give another folder with -o")
-    if folder.exists() and any(folder.iterdir()) and not overwrite:
+    above = next((p for p in [folder, *folder.parents] if p.exists()), None)
+    if above is not None and not above.is_dir():
+        raise FileExistsError(f"{above} is a file, not a folder; give another folder with -o")
+    if above != folder or not any(folder.iterdir()):
+        return
+    if not overwrite:
         raise FileExistsError(f"{folder} is not empty; give another folder with -o, or --overwrite to replace it")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
+    if not any((folder / name).is_file() for name in _MARKS):
+        raise FileExistsError(
+            f"{folder} holds no results of ours, so --overwrite will not empty it; give another folder with -o"
+        )
+
+
+@contextmanager
+def fresh_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
+    """A new folder to write in, whose contents become those of `folder` if the block ends well.
+
+    If it does not, `folder` is as it was. A folder that exists already (a mount, a link, the current one) stays the
+    folder it is: its contents are exchanged.
+
+    Raises:
+        FileExistsError: see `check_folder`.
+    """
+    check_folder(folder, overwrite)
+    folder = folder.resolve()
+    there = folder.exists()
+    (folder if there else folder.parent).mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder if there else folder.parent))
     aside.chmod(0o777 & ~_umask())
     try:
         yield aside
-        if folder.exists():
-            old = aside.with_suffix(".old")
-            folder.rename(old)
-            aside.rename(folder)
-            shutil.rmtree(old)
+        if there:
+            _exchange(aside, folder)
         else:
             aside.rename(folder)
-    except BaseException:
+    finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _exchange(aside: Path, folder: Path) -> None:
+    """Put the contents of `aside`, a folder within `folder`, in the place of what else is there, or change nothing."""
+    old = Path(tempfile.mkdtemp(prefix=".old-", dir=folder))
+    leaving = [(p, old / p.name) for p in folder.iterdir() if p not in (aside, old)]
+    coming = [(p, folder / p.name) for p in aside.iterdir()]
+    moved: list[tuple[Path, Path]] = []
+    try:
+        for source, target in leaving + coming:
+            source.rename(target)
+            moved.append((source, target))
+    except BaseException:
+        for source, target in reversed(moved):
+            target.rename(source)
+        old.rmdir()
         raise
+    shutil.rmtree(old)
 
 
 def software() -> dict[str, str]:
@@ -197,11 +238,17 @@ def _nearest_table(d: Dictionary, nearest: Matching) -> pd.DataFrame:
 
 
 def _writer(result: Result) -> Callable[..., dict[str, Any]]:
-    if isinstance(result, Comparison):
-        return _comparison
-    if isinstance(result, Drift):
-        return _drift
-    return _within if isinstance(result, WithinComparison) else _embedding
+    for kind, write in (
+        (Comparison, _comparison),
+        (WithinComparison, _within),
+        (Embedding, _embedding),
+        (Drift, _drift),
+    ):
+        if isinstance(result, kind):
+            return write
+    raise ValueError(
+        f"save takes what compare, compare_within, embed or compare_checkpoints returned; got {type(result).__name__}"
+    )
 
 
 def _drift(d: Drift, folder: Path, figures: Path, formats: Sequence[str], style: str) -> dict[str, Any]:
@@ -215,9 +262,9 @@ def _comparison(c: Comparison, folder: Path, figures: Path, formats: Sequence[st
 
     paired = c.one_to_one()
     matches_table(c).to_parquet(folder / "matches.parquet", index=False)
-    about = _about([c.a, c.b])
+    about = _about([c.a, c.b], c.caveats)
     curves = [c.nearest_a_to_b, c.nearest_b_to_a, paired.a_to_b, paired.b_to_a]
-    plots.save_figure(plots.similarity_figure(curves), figures / "similarity", about, formats)
+    _save_figure(plots.similarity_figure(curves), figures / "similarity", about, formats)
     _save_axes(
         lambda ax: plots.multiplicity_bars(curves[:2], ax=ax), (3.6, 2.4), figures / "multiplicity", about, formats
     )
@@ -229,6 +276,7 @@ def _comparison(c: Comparison, folder: Path, figures: Path, formats: Sequence[st
             "matching": paired.matching,
             "a_to_b": paired.a_to_b.summary(),
             "b_to_a": paired.b_to_a.summary(),
+            "certificate": paired.certificate(),
         }
     return summary
 
@@ -237,7 +285,7 @@ def _within(w: WithinComparison, folder: Path, figures: Path, formats: Sequence[
     from sae_geometry import plots
 
     _nearest_table(w.dictionary, w.nearest).to_parquet(folder / "matches.parquet", index=False)
-    plots.save_figure(plots.similarity_figure([w.nearest]), figures / "within", _about([w.dictionary]), formats)
+    _save_figure(plots.similarity_figure([w.nearest]), figures / "within", _about([w.dictionary]), formats)
     return w.summary()
 
 
@@ -248,7 +296,7 @@ def _embedding(e: Embedding, folder: Path, figures: Path, formats: Sequence[str]
     table.to_parquet(folder / "umap.parquet", index=False)
     renamed = table.rename(columns={"run": "RunType", "latent_id": "EmbeddingIndex", "x": "X", "y": "Y"})
     renamed.to_csv(folder / "neuronpedia.csv", index=False)
-    about = _about(e.dictionaries) | {"seed": e.params["seed"], "backend": e.params["backend"]}
+    about = _about(e.dictionaries, e.caveats) | {"seed": e.params["seed"], "backend": e.params["backend"]}
     _save_axes(lambda ax: plots.embedding_scatter(e, ax=ax, style=style), (3.6, 4.0), figures / "umap", about, formats)
     return e.summary()
 
@@ -256,14 +304,26 @@ def _embedding(e: Embedding, folder: Path, figures: Path, formats: Sequence[str]
 def _save_axes(
     draw: Callable[[Any], Any], size: tuple[float, float], stem: Path, about: dict[str, Any], formats: Sequence[str]
 ) -> None:
-    from sae_geometry.plots import save_figure
     from sae_geometry.plots.style import new_figure, paper_style
 
     with paper_style():
         figure = new_figure(*size)
         draw(figure.subplots())
+    _save_figure(figure, stem, about, formats)
+
+
+def _save_figure(figure: Figure, stem: Path, about: dict[str, Any], formats: Sequence[str]) -> None:
+    """Write a figure, a mismatch that the caller allowed said on its face."""
+    from sae_geometry.plots import save_figure
+    from sae_geometry.plots.style import WARNING, plain
+
+    allowed = [plain(c) for c in about["caveats"] if c.endswith(ALLOWED)]
+    if allowed:
+        lines = textwrap.wrap("; ".join(allowed), int(figure.get_figwidth() * 24))
+        figure.supxlabel("\n".join(lines), fontsize=5.5, color=WARNING, x=0.02, ha="left")
     save_figure(figure, stem, about, formats)
 
 
-def _about(dictionaries: Sequence[Dictionary]) -> dict[str, Any]:
-    return {"runs": [{"name": d.name, "address": d.address, "fingerprint": d.fingerprint} for d in dictionaries]}
+def _about(dictionaries: Sequence[Dictionary], caveats: Sequence[str] = ()) -> dict[str, Any]:
+    runs = [{"name": d.name, "address": d.address, "fingerprint": d.fingerprint} for d in dictionaries]
+    return {"runs": runs, "caveats": list(caveats)}

@@ -51,8 +51,9 @@ def test_compare_writes_tables_summary_and_figures(run, demo):
         "matches.parquet", "summary.json",
     ]  # fmt: skip
     assert f"saved to {folder}/" in result.stdout
-    assert "optimal" in result.stdout
-    assert "nearest" in result.stdout
+    assert "matching: nearest" in result.stdout
+    assert "double counting explains" in result.stdout
+    assert "local-narrow-seed0: 488 of 512 alive" in result.stdout
     assert "488 × 576" in result.stderr
     assert "24 dead dropped" in result.stderr
     table = pd.read_parquet(folder / "matches.parquet")
@@ -117,7 +118,7 @@ def test_inspect_and_demos(run):
 def test_doctor_checks_exactness(run):
     result = run("doctor")
     assert result.exit_code == 0, result.stdout
-    for part in ("torch", "numpy", "umap-learn", "exact (130 × 201"):
+    for part in ("torch", "numpy", "umap-learn", "exact (130 × 201 and within"):
         assert part in result.stdout
     found = json.loads(run("doctor", "--json").stdout)
     assert all(v.startswith("exact") for v in found["checks"].values())
@@ -207,6 +208,32 @@ def test_wrong_use_is_two(run, arguments):
     assert "Usage:" in result.stderr
 
 
+def test_bad_rows_can_be_dropped(run, tmp_path):
+    w = np.random.default_rng(0).standard_normal((9, 5))
+    w[4] = 0
+    np.save(tmp_path / "bad.npy", w)
+    result = run("within", "./bad.npy")
+    assert result.exit_code == 2
+    assert "--drop-bad" in one_sentence(result)
+    dropped = run("within", "./bad.npy", "--drop-bad")
+    assert dropped.exit_code == 0, dropped.stderr
+    assert "1 bad rows dropped" in dropped.stdout
+
+
+def test_quiet_is_quiet_with_any_name(run, tmp_path):
+    np.savez(tmp_path / "ok.npz", W_dec=np.random.default_rng(0).standard_normal((9, 9)))
+    (tmp_path / "a$b$.npz").write_bytes((tmp_path / "ok.npz").read_bytes())
+    for address in ("./ok.npz", "漢字=./ok.npz", "./a$b$.npz"):
+        done = run("within", address, "-q")
+        assert done.exit_code == 0, done.stderr
+        assert done.stderr == ""
+
+
+def test_long_labels_make_a_folder_all_the_same(run):
+    result = run("within", f"{'漢' * 200}={NARROW}", "--format", "png")
+    assert result.exit_code == 0, result.stderr
+
+
 def test_an_unforeseen_error_is_owned_up_to(run, monkeypatch):
     def broken(*_, **__):
         raise RuntimeError("gears\nfell out")
@@ -226,7 +253,7 @@ def test_ctrl_c_writes_nothing(run, monkeypatch, tmp_path):
     monkeypatch.setattr(sae_geometry, "compare_within", interrupted, raising=False)
     result = run("within", NARROW)
     assert result.exit_code == 130
-    assert "nothing was written" in one_sentence(result)
+    assert "half-written" in one_sentence(result)
     assert list(tmp_path.iterdir()) == []
 
 

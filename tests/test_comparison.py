@@ -279,6 +279,63 @@ def test_summary_is_strict_json_and_complete(toy_pair):
     assert summary["a_to_b"]["fraction_of_source_above"].keys() == {"0.5", "0.7", "0.8", "0.9"}
 
 
+def test_chance_is_claimed_only_where_it_bounds():
+    rng = np.random.default_rng(0)
+    a, b = make(rng.standard_normal((200, 32)), "a"), make(rng.standard_normal((200, 32)), "b")
+    few = make(rng.standard_normal((5, 32)), "few")
+    assert sg.compare(a, b, "mutual").a_to_b.chance_text == "–"
+    assert sg.compare(a, b, "mutual").a_to_b.mmcs > sg.compare(a, b).a_to_b.chance  # noise, and yet above
+    for matching in ("greedy", "optimal"):
+        m = sg.compare(a, b, matching).a_to_b
+        assert m.chance_text == f"< {m.chance:.3f}"
+        assert m.mmcs < m.chance
+        assert sg.compare(few, a, matching).b_to_a.chance_text == "–"
+    assert sg.compare(a, b, "optimal", min_similarity=0.5).a_to_b.chance_text == "–"
+
+
+def test_an_optimal_matching_that_stopped_says_so():
+    rng = np.random.default_rng(0)
+    c = sg.compare(make(rng.standard_normal((900, 4)), "a"), make(rng.standard_normal((900, 4)), "b"), "optimal",
+                   time_budget=0.0)  # fmt: skip
+    assert not c.assignment.certificate.certified
+    assert "stopped (time_budget)" in repr(c)
+    assert "largest total similarity (one-to-one" not in repr(c)
+    assert c.summary()["certificate"]["certified"] is False
+    assert "double_counting" not in c.summary()
+    assert c.rematch("optimal").assignment.certificate.certified
+
+
+def test_ctrl_c_in_a_matching_nobody_asked_for_stops(toy_pair, monkeypatch):
+    from sae_geometry.matching import optimal
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    c = sg.compare(*toy_pair)
+    monkeypatch.setattr(optimal._Run, "_rounds", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        c.one_to_one()
+    asked = sg.compare(*toy_pair, "optimal")
+    assert asked.was_interrupted
+    assert "stopped (interrupted)" in repr(asked)
+
+
+def test_the_decomposition_is_of_the_unrestricted_matching(toy_pair):
+    restricted = sg.compare(*toy_pair, "optimal", min_similarity=0.9)
+    assert str(restricted.double_counting()) == str(sg.compare(*toy_pair).double_counting())
+
+
+def test_no_matching_is_made_twice(toy_pair):
+    c = sg.compare(*toy_pair)
+    assert c.rematch("optimal").rematch("mutual") is c.rematch("mutual")
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_unknown_side_is_refused(toy_pair):
+    with pytest.raises(ValueError, match="on must be one of decoder, encoder, both"):
+        sg.compare(*toy_pair, on="dec")
+
+
 def test_chance_is_the_isotropic_expectation_at_the_actual_size(toy_pair):
     c = sg.compare(*toy_pair)
     assert c.a_to_b.chance == sg.expected_max_cosine(47, 12)
@@ -389,15 +446,16 @@ def test_counting_bars_are_the_means(toy_pair):
 # ---- memory --------------------------------------------------------------------------------------------------------
 
 _MEMORY = """
-import resource, torch, sae_geometry as sg
+import torch, sae_geometry as sg
 def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) / 1024
 def dictionary(name, n, seed):
     rows = torch.randn(n, 64, generator=torch.Generator().manual_seed(seed))
     return sg.Dictionary.from_decoder(rows, latent_axis=0, name=name)
 a, b = dictionary("a", 3000, 0), dictionary("b", 3000, 1)
 sg.compare(a, b)  # compile and start everything
 a, b = dictionary("a", 40_000, 0), dictionary("b", 40_000, 1)
+open("/proc/self/clear_refs", "w").write("5")  # the high-water mark starts anew
 before = peak()
 c = sg.compare(a, b)
 print(peak() - before)

@@ -38,7 +38,7 @@ def test_every_floating_type_is_read(dtype, rng):
     assert torch.equal(make(w).directions, expected.float())
 
 
-@pytest.mark.parametrize("scale", [1e-300, 1e-40, 1.0, 1e30, 1e300])
+@pytest.mark.parametrize("scale", [1e-310, 1e-300, 1e-40, 1.0, 1e30, 1e300])
 def test_tiny_and_huge_rows_keep_their_direction(scale):
     d = make(np.array([[3.0, 4.0]]) * scale)
     np.testing.assert_allclose(d.directions.numpy(), [[0.6, 0.8]], rtol=1e-7)
@@ -62,6 +62,7 @@ def test_a_silent_encoder_row_stays_zero(rng):
     e[1] = 0
     d = make(rng.standard_normal((3, 4)), encoder=e)
     assert torch.equal(d.encoder_directions[1], torch.zeros(4))
+    assert "1 latents have a zero encoder row (1)" in d.notes
 
 
 @pytest.mark.parametrize(("value", "word"), [(0.0, "zero"), (np.nan, "NaN"), (np.inf, "NaN or inf")])
@@ -76,6 +77,24 @@ def test_rows_without_direction_are_named(value, word, rng):
     assert d.latent_ids.tolist() == [0, 1, 3, 4, 6, 7, 8]
     assert d.alive.bad_ids == (2, 5)
     assert any("2 latents dropped" in note for note in d.notes)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_encoder_rows_that_are_not_finite_are_not_passed_over(value, rng):
+    w, e = rng.standard_normal((4, 3)), rng.standard_normal((4, 3))
+    e[2] = value
+    with pytest.raises(ValueError, match="encoder rows with NaN or inf: latents 2"):
+        make(w, encoder=e)
+    d = make(w, encoder=e, drop_bad=True)
+    assert d.n_latents == 4
+    assert torch.equal(d.encoder_directions[2], torch.zeros(3))
+    assert "not finite" in d.notes[0]
+
+
+@pytest.mark.parametrize("alive", [np.array([1, 0, 1, 1]), [0.5, 0.2, 0.0, 0.9]])
+def test_a_mask_of_numbers_is_not_taken_for_ids(alive, rng):
+    with pytest.raises(ValueError, match="pass alive > 0"):
+        make(rng.standard_normal((4, 3)), alive=alive)
 
 
 def test_a_long_list_of_bad_rows_is_cut(rng):

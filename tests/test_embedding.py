@@ -173,8 +173,34 @@ def test_it_says_how_it_was_made(embedding):
     assert embedding.summary()["points"] == {"a": 200, "b": 100}
 
 
-def test_same_name_twice_is_told_apart(clustered):
-    assert sg.embed([make(clustered), make(clustered)], n_epochs=10).names == ("x", "x (2)")
+def test_names_are_told_apart(clustered):
+    parts = [make(clustered[:50]), make(clustered[50:100]), make(clustered[100:150], "x (2)")]
+    e = sg.embed(parts, n_epochs=10)
+    assert len(set(e.names)) == 3
+    assert e.names[0] == "x"
+    assert e.names[2] == "x (2)"
+    assert sum(e.summary()["points"].values()) == 150
+
+
+def test_every_pair_of_spaces_is_checked(clustered):
+    spaces = [{"hook_point": None}, {"hook_point": "h1"}, {"hook_point": "h2"}]
+    dicts = [make(clustered[:20], n, **s) for n, s in zip("abc", spaces, strict=True)]
+    with pytest.raises(ValueError, match="'b' has h1, 'c' has h2"):
+        sg.embed(dicts, 5)
+
+
+@pytest.mark.parametrize("n", [5, 12, 24, 31])
+def test_trustworthiness_of_few_points_is_within_its_range(n):
+    rng = np.random.default_rng(n)
+    evidence = sg.embed(make(rng.standard_normal((n, 8))), 4, n_epochs=5).evidence
+    assert evidence.k == min(15, (n - 1) // 2)
+    assert 0 <= evidence.trustworthiness <= 1
+
+
+@pytest.mark.parametrize("wrong", [{"min_dist": 5.0}, {"seed": -1}, {"n_epochs": 0}])
+def test_parameters_out_of_range_are_refused(clustered, wrong):
+    with pytest.raises(ValueError, match="min_dist must be in 0…1"):
+        sg.embed(make(clustered), **wrong)
 
 
 @pytest.mark.parametrize("k", [1, 65, 300])

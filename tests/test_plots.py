@@ -47,8 +47,39 @@ def test_ecdf_lines_are_the_ecdf(comparison):
 def test_histogram_bins_are_shared_and_sum_to_the_matched_share(comparison):
     ax = comparison.plot_histogram()
     assert ax.get_ylabel() == "share of latents"
-    drawn = plots.similarity._drawn([comparison.a_to_b, comparison.b_to_a])
-    assert len({plots.similarity._range(drawn)}) == 1
+    paired = comparison.one_to_one()
+    curves = [comparison.a_to_b, comparison.b_to_a, paired.a_to_b, paired.b_to_a]
+    drawn = plots.similarity._drawn([*curves, sg.compare(comparison.a, comparison.a).a_to_b])
+    bins = np.linspace(*plots.similarity._range(drawn), 51)
+    assert ax.get_xlim()[1] == bins[-1] == 1.0
+    for curve in drawn:
+        assert np.histogram(curve.values, bins)[0].sum() == curve.matching.n_matched
+
+
+def test_a_dictionary_against_itself_is_drawn_whole(rng):
+    d = Dictionary.from_decoder(rng.standard_normal((200, 32)), latent_axis=0, name="d")
+    c = sg.compare(d, d)
+    assert (c.a_to_b.similarity > 1).any()  # float32 rows: a cosine may pass 1 by 1e-8
+    for line in c.plot_ecdf().get_lines():
+        if len(line.get_xdata()) > 10:
+            assert line.get_ydata()[-1] == 1.0
+
+
+def test_dollar_signs_underscores_and_unknown_scripts_are_drawn(tmp_path, rng):
+    names = ("$x_$", "_a", "漢字")
+    dicts = [Dictionary.from_decoder(rng.standard_normal((30, 8)), latent_axis=0, name=n) for n in names]
+    nearest = [sg.compare_within(d).nearest for d in dicts]
+    figure = plots.similarity_figure(nearest)
+    plots.save_figure(figure, tmp_path / "f", {"runs": names})
+    assert len(figure.legends[0].get_texts()) == 3
+    folder = sg.save(sg.embed(dicts, n_epochs=5), tmp_path / "out", formats=["png"])
+    assert (folder / "figures" / "umap.png").exists()
+
+
+def test_one_axis_carries_one_quantity(toy_pair):
+    mixed = [sg.compare(*toy_pair).a_to_b, sg.compare(*toy_pair, signed=False).a_to_b]
+    with pytest.raises(ValueError, match="one axis carries one quantity"):
+        plots.similarity_ecdf(mixed)
 
 
 def test_chance_is_drawn_where_it_is(comparison):
@@ -149,7 +180,7 @@ def _inflate(data: bytes) -> bytes:
 
 def test_an_unknown_format_and_nothing_to_draw_are_refused(comparison, tmp_path):
     figure = plots.similarity_figure([comparison.a_to_b])
-    with pytest.raises(ValueError, match="png, pdf or svg"):
+    with pytest.raises(ValueError, match="png, pdf and svg"):
         plots.save_figure(figure, tmp_path / "f", {}, ("gif",))
     with pytest.raises(ValueError, match="nothing to draw"):
         plots.similarity_ecdf([])

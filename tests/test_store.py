@@ -72,10 +72,74 @@ def test_no_silent_overwrite(comparison, tmp_path):
     with pytest.raises(FileExistsError, match="not empty"):
         sg.save(comparison, folder)
     assert (folder / "precious").read_text() == "mine"
-    sg.save(comparison, folder, formats=["png"], overwrite=True)
-    assert not (folder / "precious").exists()
-    with pytest.raises(FileExistsError, match="is a file"):
-        sg.save(comparison, folder / "summary.json")
+    with pytest.raises(FileExistsError, match="no results of ours"):
+        sg.save(comparison, folder, overwrite=True)
+    assert [p.name for p in folder.iterdir()] == ["precious"]
+    ours = sg.save(comparison, tmp_path / "ours", formats=["png"])
+    (ours / "note").write_text("old")
+    sg.save(comparison, ours, formats=["svg"], overwrite=True)
+    assert not (ours / "note").exists()
+    assert {p.suffix for p in (ours / "figures").iterdir()} == {".svg"}
+    assert not [p for p in ours.iterdir() if p.name.startswith(".")]
+    for below in (ours / "summary.json", ours / "summary.json" / "sub"):
+        with pytest.raises(FileExistsError, match="is a file"):
+            sg.save(comparison, below)
+
+
+def test_an_empty_folder_stays_the_folder_it_is(comparison, tmp_path, monkeypatch):
+    real = tmp_path / "real"
+    real.mkdir()
+    (tmp_path / "link").symlink_to(real)
+    sg.save(comparison, tmp_path / "link", formats=["png"])
+    assert (tmp_path / "link").is_symlink()
+    assert (real / "summary.json").exists()
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    sg.save(comparison, ".", formats=["png"])
+    assert sorted(p.name for p in here.iterdir()) == ["figures", "matches.parquet", "summary.json"]
+
+
+def test_a_failed_exchange_puts_everything_back(comparison, tmp_path, monkeypatch):
+    from pathlib import Path
+
+    folder = sg.save(comparison, tmp_path / "out", formats=["png"])
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    rename, calls = Path.rename, []
+
+    def failing(self, target):
+        calls.append(target)
+        if len(calls) == 5:
+            raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(OSError, match="No space left"):
+        sg.save(comparison, folder, formats=["svg"], overwrite=True)
+    assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
+    assert not [p for p in folder.iterdir() if p.name.startswith(".")]
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_what_is_no_result_is_refused(comparison, tmp_path):
+    with pytest.raises(ValueError, match="save takes what compare"):
+        sg.save({"a": 1}, tmp_path / "x")
+    with pytest.raises(ValueError, match="formats is a list"):
+        sg.save(comparison, tmp_path / "x", formats="png")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_allowed_mismatch_is_written_on_the_figure(tmp_path, rng):
+    from sae_geometry.dictionary import Dictionary
+
+    pair = [
+        Dictionary.from_decoder(rng.standard_normal((20, 6)), latent_axis=0, name=n, hook_point=n, model="m")
+        for n in "ab"
+    ]
+    c = sg.save(sg.compare(*pair, allow_mismatch=True), tmp_path / "c", formats=["svg"])
+    e = sg.save(sg.embed(pair, n_epochs=5, allow_mismatch=True), tmp_path / "e", formats=["svg"])
+    for picture in [*(c / "figures").iterdir(), *(e / "figures").iterdir()]:
+        assert "different hook point" in picture.read_text(encoding="utf-8").partition("</metadata>")[2], picture
 
 
 def test_a_failure_in_the_middle_leaves_everything_as_it_was(comparison, tmp_path, monkeypatch):

@@ -57,6 +57,9 @@ Absolute = Annotated[bool, typer.Option("--absolute", help="Compare |cosine| ins
 AllowMismatch = Annotated[
     bool, typer.Option("--allow-mismatch", help="Go on although model or hook point differ; every output says so.")
 ]
+DropBad = Annotated[
+    bool, typer.Option("--drop-bad", help="Drop latents whose decoder row is zero or not finite, and say so.")
+]
 Offline = Annotated[bool, typer.Option("--offline", help="Touch no network: demos, local files and caches only.")]
 
 
@@ -70,7 +73,7 @@ def told_in_one_sentence(command: Callable[P, None]) -> Callable[P, None]:
         except (typer.Exit, typer.Abort):
             raise
         except KeyboardInterrupt:
-            say_error("stopped; nothing was written")
+            say_error("stopped; no results folder is half-written")
             raise typer.Exit(INTERRUPTED) from None
         except Exception as error:
             if os.environ.get("SAE_GEOMETRY_DEBUG") == "1":
@@ -128,16 +131,30 @@ class Speaker:
 
 
 def load_all(
-    addresses: list[str], speaker: Speaker, *, latents: Literal["alive", "all"], device: Device, offline: bool
+    addresses: list[str],
+    speaker: Speaker,
+    *,
+    latents: Literal["alive", "all"],
+    device: Device,
+    offline: bool,
+    drop_bad: bool = False,
 ) -> list[Dictionary]:
     """Load dictionaries, saying what each address was resolved to and how many latents it keeps."""
-    from sae_geometry.sources import load
+    import warnings
+
+    from sae_geometry.sources import OrientationWarning, load
 
     where = pick_device(device)
     loaded = []
     for address in addresses:
-        d = load(address, latents, offline=offline, echo=speaker.resolved)
+        with warnings.catch_warnings(), speaker.bar() as progress:
+            warnings.simplefilter("ignore", OrientationWarning)  # it is among the dictionary's notes
+            d = load(
+                address, latents, offline=offline, drop_bad=drop_bad, echo=speaker.resolved, progress=progress
+            )  # fmt: skip
         speaker.note(f"{d.name}: {d.n_latents:,} × {d.d_in:,}, {d.alive.describe()}")
+        for note in d.notes:
+            speaker.note(f"{d.name}: {note}")
         loaded.append(d if where == "cpu" else d.to(where))
     return loaded
 
@@ -159,16 +176,19 @@ def pick_device(device: Device) -> str:
 
 
 def check_free(out: Path | None, overwrite: bool) -> None:
-    """Refuse a folder that is in use before any work is done, not after."""
-    if out is not None and not overwrite and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(f"{out} is not empty; give another folder with -o, or --overwrite to replace it")
+    """Refuse a folder that results must not go to before any work is done, not after."""
+    from sae_geometry.store import check_folder
+
+    if out is not None:
+        check_folder(out, overwrite)
 
 
 def results_folder(out: Path | None, command: str, names: list[str]) -> Path:
     """`out`, or a new folder in the current one named after the command and its inputs."""
     if out is not None:
         return out
-    stem = "-".join([command, *(re.sub(r"[^\w.+-]+", "_", name).strip("_.") or "run" for name in names)])[:120]
+    words = [command, *(re.sub(r"[^\w.+-]+", "_", name).strip("_.") or "run" for name in names)]
+    stem = "-".join(words).encode()[:120].decode(errors="ignore")  # a file name has at most 255 bytes
     folder, n = Path(stem), 2
     while folder.exists():
         folder, n = Path(f"{stem}-{n}"), n + 1

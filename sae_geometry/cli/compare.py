@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from sae_geometry.cli import common as c
 
+if TYPE_CHECKING:
+    from sae_geometry.comparison import Comparison
+
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
     app.command("compare")(compare)
+
+
+def _one_to_one_words(result: Comparison) -> str:
+    """The other ways of counting: all of them where they are quick, the greedy one beyond."""
+    if result.is_small:
+        return str(result.double_counting())
+    paired = result.one_to_one().a_to_b
+    return f"one-to-one ({paired.method}): mean {paired.mmcs:.4f} over {paired.n_matched:,} pairs"
 
 
 @c.told_in_one_sentence
@@ -44,6 +55,7 @@ def compare(
     quiet: c.Quiet = False,
     device: c.OnDevice = "auto",
     offline: c.Offline = False,
+    drop_bad: c.DropBad = False,
 ) -> None:
     """Compare two dictionaries: every latent's partner, both directions, with and without double counting.
 
@@ -53,7 +65,7 @@ def compare(
 
     c.check_free(out, overwrite)
     speaker = c.Speaker(quiet)
-    left, right = c.load_all([a, b], speaker, latents=latents, device=device, offline=offline)
+    left, right = c.load_all([a, b], speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad)
     with speaker.bar() as progress:
         result = sg.compare(
             left,
@@ -70,7 +82,9 @@ def compare(
     if as_json:
         c.print_json(c.summary_of(folder))
     else:
-        typer.echo(repr(result.one_to_one()))
+        typer.echo(repr(result))
+        if matching == "nearest":
+            typer.echo(_one_to_one_words(result))
     c.print_saved(folder, speaker, as_json)
     reached = min(result.a_to_b.mmcs, result.b_to_a.mmcs)
     if fail_under is not None and not reached >= fail_under:

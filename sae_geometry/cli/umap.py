@@ -40,6 +40,7 @@ def umap(
     quiet: c.Quiet = False,
     device: c.OnDevice = "auto",
     offline: c.Offline = False,
+    drop_bad: c.DropBad = False,
 ) -> None:
     """UMAP of one or more dictionaries together, from exact cosine neighbours, with its own evidence.
 
@@ -49,7 +50,7 @@ def umap(
 
     c.check_free(out, overwrite)
     speaker = c.Speaker(quiet)
-    dictionaries = c.load_all(runs, speaker, latents=latents, device=device, offline=offline)
+    dictionaries = c.load_all(runs, speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad)
     with speaker.bar() as progress:
         result = sg.embed(
             dictionaries,

@@ -24,6 +24,7 @@ def within(
     quiet: c.Quiet = False,
     device: c.OnDevice = "auto",
     offline: c.Offline = False,
+    drop_bad: c.DropBad = False,
 ) -> None:
     """How redundant is one dictionary: every latent's nearest other latent, itself excluded.
 
@@ -33,7 +34,7 @@ def within(
 
     c.check_free(out, overwrite)
     speaker = c.Speaker(quiet)
-    [dictionary] = c.load_all([run], speaker, latents=latents, device=device, offline=offline)
+    [dictionary] = c.load_all([run], speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad)
     with speaker.bar() as progress:
         result = sg.compare_within(dictionary, signed=not absolute, progress=progress)
     folder = c.results_folder(out, "within", [dictionary.name])

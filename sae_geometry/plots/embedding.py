@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from sae_geometry.plots.style import COLUMN_WIDTH, MUTED, axes_or_new, in_paper_style, run_colors
+from sae_geometry.plots.style import COLUMN_WIDTH, MUTED, axes_or_new, in_paper_style, plain, run_colors
 
 
 @runtime_checkable
@@ -79,7 +79,7 @@ def embedding_scatter(
         spine.set_visible(False)
     counts = np.bincount(embedding.owner, minlength=len(embedding.names))
     handles = [
-        Line2D([], [], marker="o", linestyle="", markersize=4, color=colors[name], label=f"{name} ({count:,})")
+        Line2D([], [], marker="o", linestyle="", markersize=4, color=colors[name], label=f"{plain(name)} ({count:,})")
         for name, count in zip(embedding.names, counts, strict=True)
     ]
     ax.legend(

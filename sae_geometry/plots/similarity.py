@@ -28,6 +28,7 @@ from sae_geometry.plots.style import (
     axes_or_new,
     in_paper_style,
     new_figure,
+    plain,
 )
 
 THRESHOLD = 0.7
@@ -49,7 +50,8 @@ class Curve:
     def values(self) -> np.ndarray:
         """The similarities of the latents that have a partner."""
         similarity = self.matching.similarity
-        return similarity[~np.isnan(similarity)]
+        # Unit rows are rounded to float32, so a cosine may pass 1 by 1e-8 and would fall off the axis.
+        return np.clip(similarity[~np.isnan(similarity)], -1.0, 1.0)
 
 
 @in_paper_style
@@ -158,10 +160,7 @@ def counting_bars(counting: DoubleCounting, nearest: Matching, ax: Axes | None =
         ax: axes to draw on; a new figure if None.
     """
     ax = axes_or_new(ax, COLUMN_WIDTH * 1.15, 2.0)
-    names = [
-        c.matching if c.direction == "both" else f"{c.matching}, {c.direction.replace('_to_', ' → ').upper()}"
-        for c in counting.counts
-    ]
+    names = [c.name for c in counting.counts]
     means = [c.mean_similarity for c in counting.counts]
     colors = [NEAREST if c.matching == "nearest" else ONE_TO_ONE for c in counting.counts]
     where = np.arange(len(names))[::-1]
@@ -225,7 +224,7 @@ def _put_chance_label(ax: Axes, curves: Sequence[Matching]) -> None:
     ax.text(
         values[0],
         1.01,
-        f"chance {'–'.join(texts[:: max(1, len(texts) - 1)])}",
+        f"chance of the nearest {'–'.join(texts[:: max(1, len(texts) - 1)])}",
         color=MUTED,
         fontsize=_LABEL_SIZE,
         ha="center",
@@ -237,42 +236,53 @@ def _put_chance_label(ax: Axes, curves: Sequence[Matching]) -> None:
 def _put_title(ax: Axes, curves: Sequence[Matching]) -> None:
     names = _letters(curves)
     if all(m.source == m.target for m in curves):
-        title = next(iter(names)) if len(names) == 1 else "Similarity within each dictionary"
+        title = plain(next(iter(names))) if len(names) == 1 else "Similarity within each dictionary"
     else:
-        title = "    ".join(f"{key}: {name}" for name, key in names.items())
+        title = "    ".join(f"{key}: {plain(name)}" for name, key in names.items())
     ax.set_title(title, loc="left", fontweight="bold", pad=13)
 
 
 def _drawn(curves: Sequence[Matching]) -> list[Curve]:
-    """The curves with their looks; a one-to-one matching that uses up both sides is one curve, not two."""
+    """The curves with their looks. A one-to-one matching of equal sides is one curve, not two.
+
+    Raises:
+        ValueError: nothing to draw, or curves of different quantities, which no one axis can carry.
+    """
     if not curves:
         raise ValueError("there is nothing to draw: give at least one matching")
+    if len({m.quantity for m in curves}) > 1:
+        raise ValueError(f"one axis carries one quantity; got {', '.join(sorted({m.quantity for m in curves}))}")
     letters = _letters(curves)
     within = all(m.source == m.target for m in curves)
-    first = curves[0]
     out: list[Curve] = []
-    for m in curves:
-        twins = [c for c in out if {c.matching.source, c.matching.target} == {m.source, m.target}]
-        twins = [c for c in twins if c.matching.method == m.method != "nearest" and c.matching.n_latents == m.n_latents]
-        if twins:
+    for at, m in enumerate(curves):
+        if any(_same_pairs(m, earlier) for earlier in curves[:at]):
             continue
         color = ONE_TO_ONE if m.method != "nearest" else NEAREST
         if within and len(curves) > 1:
             color = RUNS[len(out) % len(RUNS)]
-        forth = within or letters[m.source] < letters[m.target]
-        out.append(Curve(m, _label(m, letters, len(curves)), color, "-" if forth or m is first else "--"))
+        forth = within or letters[m.source] < letters[m.target] or at == 0
+        way = "both ways" if any(_same_pairs(m, other) for other in curves) else ""
+        out.append(Curve(m, _label(m, letters, way, len(curves)), color, "-" if forth else "--"))
     return out
 
 
-def _label(m: Matching, letters: dict[str, str], n_curves: int) -> str:
+def _same_pairs(m: Matching, other: Matching) -> bool:
+    """Whether `other` is the same one-to-one matching seen from the other side, with as many latents there."""
+    turned = (m.source, m.target) == (other.target, other.source) and m.source != m.target
+    return turned and m.method == other.method != "nearest" and m.n_latents == other.n_latents
+
+
+def _label(m: Matching, letters: dict[str, str], way: str, n_curves: int) -> str:
     numbers = f"mean {m.mmcs:.2f}, {m.fraction_above(THRESHOLD):.0%} > {THRESHOLD}"
     if m.source == m.target:
-        return f"{m.source + ', ' if n_curves > 1 else ''}nearest other latent: n = {m.n_latents:,}, {numbers}"
-    way = f"{letters[m.source]} → {letters[m.target]}"
+        who = f"nearest other latent in {plain(m.source)}" if n_curves > 1 else "nearest other latent"
+        return f"{who}: n = {m.n_latents:,}, {numbers}"
+    way = way or f"{letters[m.source]} → {letters[m.target]}"
     if m.method == "nearest":
         return f"nearest, {way}: n = {m.n_latents:,}, {numbers}"
-    if m.n_matched == m.n_latents == len(m.target_ids):
-        return f"one-to-one ({m.method}), both ways: n = {m.n_latents:,}, {numbers}"
+    if m.n_matched == m.n_latents:
+        return f"one-to-one ({m.method}), {way}: n = {m.n_latents:,}, {numbers}"
     return f"one-to-one ({m.method}), {way}: {m.n_matched:,} of {m.n_latents:,} matched, {numbers}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
@@ -21,6 +22,7 @@ PAGE_WIDTH = 6.75
 
 INK = "#222222"
 MUTED = "#777777"
+WARNING = "#B00020"
 # Okabe–Ito. Two of its colours are kept for the two ways of counting, so that no colour means both a way and a run.
 NEAREST, ONE_TO_ONE = "#0072B2", "#D55E00"
 RUNS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#000000", "#F0E442", NEAREST, ONE_TO_ONE)
@@ -97,6 +99,11 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
+def plain(text: str) -> str:
+    """A run's name as matplotlib should draw it: a dollar sign is a dollar sign, not mathematics."""
+    return text.replace("$", r"\$")
+
+
 def run_colors(names: Sequence[str], kinds: Sequence[str | None], style: str) -> dict[str, str]:
     """A colour for each run: Okabe–Ito in order, or with style="e2e" the paper's colour of its kind.
 
@@ -130,11 +137,12 @@ def save_figure(
         "pdf": {"Subject": text, "CreationDate": None},
         "svg": {"Description": text, "Date": None},
     }
+    if isinstance(formats, str) or not set(formats) <= set(keys):
+        raise ValueError(f"formats is a list of png, pdf and svg; got {formats!r}")
     paths = []
-    with paper_style():
+    with paper_style(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a name in a script that the font lacks
         for kind in formats:
-            if kind not in keys:
-                raise ValueError(f"figures are written as png, pdf or svg; got {kind!r}")
             path = stem.with_name(f"{stem.name}.{kind}")
             figure.savefig(path, metadata=keys[kind], dpi=300)
             paths.append(path)
