@@ -28,6 +28,7 @@ _HOME = {
     "compare_within": "within",
     "demos": "sources",
     "embed": "embedding",
+    "estimate": "planning",
     "exact_neighbors": "embedding",
     "expected_max_cosine": "nulls",
     "fetch": "sources",
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from sae_geometry.embedding import Embedding, embed, exact_neighbors
     from sae_geometry.nulls import expected_max_cosine
     from sae_geometry.partners import Matching
+    from sae_geometry.planning import estimate
     from sae_geometry.sources import as_dictionary, demos, fetch, load, runs, similar_runs
     from sae_geometry.store import read, save
     from sae_geometry.within import WithinComparison, compare_within

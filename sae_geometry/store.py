@@ -315,9 +315,9 @@ def _save_axes(
 def _save_figure(figure: Figure, stem: Path, about: dict[str, Any], formats: Sequence[str]) -> None:
     """Write a figure, a mismatch that the caller allowed said on its face."""
     from sae_geometry.plots import save_figure
-    from sae_geometry.plots.style import WARNING, plain
+    from sae_geometry.plots.style import WARNING, literal
 
-    allowed = [plain(c) for c in about["caveats"] if c.endswith(ALLOWED)]
+    allowed = [literal(c) for c in about["caveats"] if c.endswith(ALLOWED)]
     if allowed:
         lines = textwrap.wrap("; ".join(allowed), int(figure.get_figwidth() * 24))
         figure.supxlabel("\n".join(lines), fontsize=5.5, color=WARNING, x=0.02, ha="left")

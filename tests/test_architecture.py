@@ -23,7 +23,7 @@ FLOORS = {
     "nulls": 1,
     "space": 1,
     "describe": 1,
-    "estimate": 2,
+    "planning": 2,
     "partners": 2,
     "double_counting": 3,
     "plots": 4,

@@ -264,3 +264,15 @@ def test_a_real_process_keeps_its_streams_apart_and_draws_no_bar(tmp_path):
     assert json.loads(done.stdout)["self"] == "excluded by index"
     assert "\x1b" not in done.stderr + done.stdout
     assert "within-local-narrow-seed0/" in done.stderr
+
+
+def test_estimate_says_what_a_question_would_cost(run):
+    result = run("estimate", NARROW, A)
+    assert result.exit_code == 0, result.stderr
+    for part in ("compare: 1 sweep", "operations", "above the inputs", "time"):
+        assert part in result.stdout
+    found = json.loads(run("estimate", NARROW, A, "--for", "umap", "--json", "-q").stdout)
+    assert found["flops"] > 0
+    alone = run("estimate", A)
+    assert alone.exit_code == 2
+    assert one_sentence(alone)

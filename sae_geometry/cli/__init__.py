@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from sae_geometry.cli import cache, compare, demos, doctor, drift, fetch, inspect, match, runs, umap, within
+from sae_geometry.cli import cache, compare, demos, doctor, drift, estimate, fetch, inspect, match, runs, umap, within
 
 app = typer.Typer(
     name="sae-geometry",
@@ -40,7 +40,7 @@ def options(
     """Did these two sparse autoencoders learn the same features? Exact geometric comparison of SAE dictionaries."""
 
 
-for command in (compare, match, within, umap, drift, inspect, fetch, runs, cache, demos, doctor):
+for command in (compare, match, within, umap, drift, inspect, fetch, runs, cache, demos, estimate, doctor):
     command.register(app)
 
 

@@ -99,9 +99,14 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def plain(text: str) -> str:
-    """A run's name as matplotlib should draw it: a dollar sign is a dollar sign, not mathematics."""
+def literal(text: str) -> str:
+    """Text in which a dollar sign is a dollar sign, not mathematics."""
     return text.replace("$", r"\$")
+
+
+def plain(name: str) -> str:
+    """A run's name as a figure shows it: taken literally, and cut in the middle where it is long."""
+    return literal(name if len(name) <= 36 else f"{name[:24]}…{name[-11:]}")
 
 
 def run_colors(names: Sequence[str], kinds: Sequence[str | None], style: str) -> dict[str, str]:

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.estimate import estimate
 from sae_geometry.kernels.sweep import plan_sweep, sweep
+from sae_geometry.planning import estimate
 
 
 def dictionary(n: int, d: int, seed: int) -> Dictionary:

@@ -81,7 +81,7 @@ def estimate(
     Example:
         >>> import numpy as np
         >>> from sae_geometry.dictionary import Dictionary
-        >>> from sae_geometry.estimate import estimate
+        >>> from sae_geometry.planning import estimate
         >>> d = Dictionary.from_decoder(np.eye(8, 16), latent_axis=0)
         >>> estimate([d, d]).flops
         2048.0

@@ -1,0 +1,43 @@
+"""`sae-geometry estimate RUN [RUN…]`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Literal
+
+import typer
+
+from sae_geometry.cli import common as c
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("estimate")(estimate)
+
+
+@c.told_in_one_sentence
+def estimate(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="The dictionaries; two or more to compare.")],
+    verb: Annotated[
+        Literal["compare", "within", "umap"], typer.Option("--for", help="Which question would be asked of them.")
+    ] = "compare",
+    n_neighbors: Annotated[int, typer.Option("--n-neighbors", help="For umap: the point itself counted.")] = 15,
+    latents: c.Latents = "alive",
+    as_json: c.AsJson = False,
+    quiet: c.Quiet = False,
+    device: c.OnDevice = "auto",
+    offline: c.Offline = False,
+    drop_bad: c.DropBad = False,
+) -> None:
+    """What a question would cost on this device: operations, bytes, memory, and time from a one-second probe."""
+    import sae_geometry as sg
+
+    speaker = c.Speaker(quiet)
+    dictionaries = c.load_all(
+        runs, speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad
+    )  # fmt: skip
+    found = sg.estimate(dictionaries, verb, n_neighbors=n_neighbors)
+    if as_json:
+        c.print_json(asdict(found))
+    else:
+        typer.echo(str(found))
