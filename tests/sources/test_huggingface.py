@@ -168,7 +168,7 @@ def test_a_repository_with_several_asks_which(world: HuggingFace) -> None:
         ("api", status(429), "too many requests"),
         ("api", silent, "no answer in time"),
         ("head", silent, "no "),
-        ("head", status(503), "no whole answer|the server failed"),
+        ("head", status(503), "no whole answer|the server failed|the connection broke off"),
         ("file", status(500), "the server failed"),
         ("file", status(503), "the server failed"),
         ("file", status(429), "too many requests|no whole answer"),
