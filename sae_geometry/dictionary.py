@@ -382,8 +382,8 @@ def _encoder_notes(name: str, e: Tensor, bad_encoder: Tensor, bad_decoder: Tenso
     broken, silent = rows[~finite].tolist(), rows[finite].tolist()
     if broken and not drop_bad:
         raise ValueError(
-            f"{name!r} has encoder rows with NaN or inf: latents {_some_ids(broken)}; leave the encoder out, or pass "
-            "drop_bad=True to have them taken as zero and recorded"
+            f"{name!r} has encoder rows with NaN or inf: latents {_some_ids(broken)}; pass "
+            "drop_bad=True (--drop-bad) to have them taken as zero and recorded"
         )
     notes = [f"{len(silent):,} latents have a zero encoder row ({_some_ids(silent)})"] if silent else []
     return notes + ([f"{len(broken):,} encoder rows not finite, taken as zero ({_some_ids(broken)})"] if broken else [])

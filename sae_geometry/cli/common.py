@@ -7,7 +7,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from functools import wraps
@@ -18,6 +18,7 @@ import typer
 
 if TYPE_CHECKING:
     from sae_geometry.dictionary import Dictionary
+    from sae_geometry.store import Result
 
 P = ParamSpec("P")
 
@@ -200,6 +201,34 @@ def print_json(value: Any) -> None:
     from sae_geometry.store import to_json
 
     typer.echo(to_json(value))
+
+
+def save_and_show(
+    result: Result,
+    speaker: Speaker,
+    *,
+    into: tuple[Path | None, str, list[str]],
+    words: str,
+    formats: Sequence[Format],
+    overwrite: bool,
+    as_json: bool,
+    style: str = "okabe-ito",
+) -> None:
+    """Save a result, print it in words or as the JSON that is on disk, and say where it is.
+
+    Args:
+        into: what `results_folder` takes: the folder asked for, the command, the inputs' names.
+        words: the result for people.
+    """
+    from sae_geometry.store import save
+
+    folder = results_folder(*into)
+    save(result, folder, command=command_line(), formats=formats, style=style, overwrite=overwrite)
+    if as_json:
+        print_json(summary_of(folder))
+    else:
+        typer.echo(words)
+    print_saved(folder, speaker, as_json)
 
 
 def print_saved(folder: Path, speaker: Speaker, as_json: bool) -> None:

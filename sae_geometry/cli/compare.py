@@ -77,15 +77,16 @@ def compare(
             allow_mismatch=allow_mismatch,
             progress=progress,
         )
-    folder = c.results_folder(out, "compare", [result.a.name, result.b.name])
-    sg.save(result, folder, command=c.command_line(), formats=formats, overwrite=overwrite)
-    if as_json:
-        c.print_json(c.summary_of(folder))
-    else:
-        typer.echo(repr(result))
-        if matching == "nearest":
-            typer.echo(_one_to_one_words(result))
-    c.print_saved(folder, speaker, as_json)
+    words = repr(result) if matching != "nearest" else f"{result!r}\n{_one_to_one_words(result)}"
+    c.save_and_show(
+        result,
+        speaker,
+        into=(out, "compare", [result.a.name, result.b.name]),
+        words=words,
+        formats=formats,
+        overwrite=overwrite,
+        as_json=as_json,
+    )
     reached = min(result.a_to_b.mmcs, result.b_to_a.mmcs)
     if fail_under is not None and not reached >= fail_under:
         c.say_error(f"mean similarity ({matching}) is {reached:.4f}, below --fail-under {fail_under}")

@@ -47,12 +47,14 @@ def drift(
     speaker = c.Speaker(quiet)
     with speaker.bar() as progress:
         result = sg.compare_checkpoints(
-            run, final, threshold=threshold, still=still, offline=offline, echo=speaker.note, progress=progress
+            run, final, threshold=threshold, still=still, offline=offline, echo=speaker.resolved, progress=progress
         )
-    folder = c.results_folder(out, "drift", [result.final.name])
-    sg.save(result, folder, command=c.command_line(), formats=formats, overwrite=overwrite)
-    if as_json:
-        c.print_json(c.summary_of(folder))
-    else:
-        typer.echo(repr(result))
-    c.print_saved(folder, speaker, as_json)
+    c.save_and_show(
+        result,
+        speaker,
+        into=(out, "drift", [result.final.name]),
+        words=repr(result),
+        formats=formats,
+        overwrite=overwrite,
+        as_json=as_json,
+    )

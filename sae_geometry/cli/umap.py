@@ -62,10 +62,13 @@ def umap(
             allow_mismatch=allow_mismatch,
             progress=progress,
         )
-    folder = c.results_folder(out, "umap", list(result.names))
-    sg.save(result, folder, command=c.command_line(), formats=formats, style=style, overwrite=overwrite)
-    if as_json:
-        c.print_json(c.summary_of(folder))
-    else:
-        typer.echo(repr(result))
-    c.print_saved(folder, speaker, as_json)
+    c.save_and_show(
+        result,
+        speaker,
+        into=(out, "umap", list(result.names)),
+        words=repr(result),
+        formats=formats,
+        overwrite=overwrite,
+        as_json=as_json,
+        style=style,
+    )

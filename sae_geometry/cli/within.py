@@ -37,10 +37,12 @@ def within(
     [dictionary] = c.load_all([run], speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad)
     with speaker.bar() as progress:
         result = sg.compare_within(dictionary, signed=not absolute, progress=progress)
-    folder = c.results_folder(out, "within", [dictionary.name])
-    sg.save(result, folder, command=c.command_line(), formats=formats, overwrite=overwrite)
-    if as_json:
-        c.print_json(c.summary_of(folder))
-    else:
-        typer.echo(repr(result))
-    c.print_saved(folder, speaker, as_json)
+    c.save_and_show(
+        result,
+        speaker,
+        into=(out, "within", [dictionary.name]),
+        words=repr(result),
+        formats=formats,
+        overwrite=overwrite,
+        as_json=as_json,
+    )

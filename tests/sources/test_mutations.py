@@ -129,7 +129,7 @@ class Tally:
 def check_sentence(error: ValueError) -> None:
     """It is ours, and one line."""
     text = str(error)
-    assert isinstance(error, SourceError) or "decoder" in text, text
+    assert isinstance(error, SourceError) or "coder rows with" in text, text
     assert "\n" not in text, text
 
 
