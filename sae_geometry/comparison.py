@@ -89,13 +89,10 @@ class Comparison:
         Raises:
             KeyboardInterrupt: Ctrl-C while it is made. (`compare(…, "optimal")` returns the best so far instead.)
         """
-        if matching == self.matching and self.limits == OptimalLimits() and not self.was_interrupted:
+        if matching == self.matching and self._is_whole:
             return self
-        if matching not in self.made:
-            other = _with_matching(self, matching, OptimalLimits(), progress)
-            if other.was_interrupted:
-                raise KeyboardInterrupt
-            self.made[matching] = other
+        if matching not in self.made and _with_matching(self, matching, OptimalLimits(), progress).was_interrupted:
+            raise KeyboardInterrupt
         return self.made[matching]
 
     @property
@@ -103,6 +100,10 @@ class Comparison:
         """Whether Ctrl-C ended the optimal matching before it was proven."""
         certificate = None if self.assignment is None else self.assignment.certificate
         return certificate is not None and certificate.stopped == "interrupted"
+
+    @property
+    def _is_whole(self) -> bool:
+        return self.limits == OptimalLimits() and not self.was_interrupted
 
     @property
     def meaning(self) -> str:
@@ -164,7 +165,7 @@ class Comparison:
         if self.matching != "nearest":
             out["nearest"] = {"a_to_b": self.nearest_a_to_b.summary(), "b_to_a": self.nearest_b_to_a.summary()}
             out["certificate"] = self.certificate()
-        if self.limits == OptimalLimits() and (self.is_small or "optimal" in {self.matching, *self.made}):
+        if self._is_whole and (self.is_small or "optimal" in self.made):
             out["double_counting"] = self.double_counting().summary()
         return out
 
@@ -313,10 +314,11 @@ def _operands(a: Dictionary, b: Dictionary, on: On) -> tuple[Tensor, Tensor]:
 def _with_matching(
     c: Comparison, matching: MatchingName, limits: OptimalLimits, progress: Progress | None
 ) -> Comparison:
-    """`c`, its nearest matchings kept, under another matching."""
+    """`c`, its nearest matchings kept, under another matching; among those `made` if it is whole."""
     forth, back = c.nearest_a_to_b, c.nearest_b_to_a
     if matching == "nearest":
-        return replace(c, matching=matching, a_to_b=forth, b_to_a=back, assignment=None, limits=OptimalLimits())
+        c.made[matching] = replace(c, matching=matching, a_to_b=forth, b_to_a=back, assignment=None, limits=limits)
+        return c.made[matching]
     tick = None if progress is None else lambda step: progress(step.label, step.share)
     x, y = _operands(c.a, c.b, c.on)
     assignment = match(x, y, matching, absolute=not c.signed, nearest=c.swept, progress=tick, **asdict(limits))
@@ -327,7 +329,10 @@ def _with_matching(
     inverse[assignment.partner[matched]] = np.flatnonzero(matched)
     cosine[assignment.partner[matched]] = assignment.cosine[matched]
     here = one_to_one_matching(back, forth, matching, inverse, cosine)
-    return replace(c, matching=matching, a_to_b=there, b_to_a=here, assignment=assignment, limits=limits)
+    made = replace(c, matching=matching, a_to_b=there, b_to_a=here, assignment=assignment, limits=limits)
+    if limits == OptimalLimits() and not made.was_interrupted:
+        c.made[matching] = made
+    return made
 
 
 def _cells(m: Matching) -> tuple[str, ...]:

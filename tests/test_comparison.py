@@ -318,6 +318,7 @@ def test_ctrl_c_in_a_matching_nobody_asked_for_stops(toy_pair, monkeypatch):
     asked = sg.compare(*toy_pair, "optimal")
     assert asked.was_interrupted
     assert "stopped (interrupted)" in repr(asked)
+    assert "double_counting" not in asked.summary()  # and nothing is matched again behind the user's back
 
 
 def test_the_decomposition_is_of_the_unrestricted_matching(toy_pair):
@@ -328,6 +329,9 @@ def test_the_decomposition_is_of_the_unrestricted_matching(toy_pair):
 def test_no_matching_is_made_twice(toy_pair):
     c = sg.compare(*toy_pair)
     assert c.rematch("optimal").rematch("mutual") is c.rematch("mutual")
+    asked = sg.compare(*toy_pair, "optimal")
+    assert asked.rematch("mutual").rematch("optimal") is asked
+    assert asked.rematch("nearest").rematch("optimal") is asked
 
 
 @pytest.mark.usefixtures("unchecked")
