@@ -8,6 +8,7 @@ from collections.abc import Iterator
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("NUMBA_NUM_THREADS", "2")
 
+import hypothesis
 import jaxtyping
 import matplotlib as mpl
 import numpy as np
@@ -21,6 +22,9 @@ import oracles
 from sae_geometry.dictionary import Dictionary
 
 mpl.use("Agg")
+hypothesis.settings.register_profile("ci", derandomize=True)  # a red run there is a change's doing, not the dice's
+if os.environ.get("CI"):
+    hypothesis.settings.load_profile("ci")
 
 
 @pytest.fixture
