@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 from torch import Tensor
 
-from sae_geometry.describe import describe_input, distinct, scalars
+from sae_geometry.describe import aligned, describe_input, distinct, scalars
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.double_counting import DoubleCounting, double_counting
 from sae_geometry.kernels.sweep import Sweep, SweepReport, sweep
@@ -212,10 +212,7 @@ class Comparison:
     def __repr__(self) -> str:
         lines = [f"Comparison of {_sized(self.a)} and {_sized(self.b)}"]
         lines.append(f"  matching: {self.matching} — {self.meaning}; similarity: {self.a_to_b.quantity}")
-        rows = self._table()
-        widths = [max(len(r[c]) for r in rows) for c in range(len(rows[0]))]
-        for row in rows:
-            lines.append("  " + "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip())
+        lines += [f"  {line}" for line in aligned(self._table())]
         lines += [f"  {d.name}: {d.alive.describe()}" for d in (self.a, self.b)]
         lines += [f"  caveat: {c}" for c in self.caveats]
         return "\n".join(lines)

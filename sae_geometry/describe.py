@@ -41,6 +41,12 @@ def distinct(dictionaries: Sequence[Dictionary]) -> list[Dictionary]:
     return [d if d.name == name else d.renamed(name) for d, name in zip(dictionaries, out, strict=True)]
 
 
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """One line a row, its cells padded to columns two spaces apart."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
 def read_only(array: np.ndarray) -> np.ndarray:
     """A view that cannot be written through, so that a frozen result is frozen."""
     view = array.view()

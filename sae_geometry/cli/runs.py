@@ -57,6 +57,8 @@ def runs(
 
 
 def _table(found: list[RunInfo]) -> list[str]:
+    from sae_geometry.describe import aligned
+
     rows = [("run", "kind", "layer", "L0", "CE increase", "alive", "seed", "state")]
     rows += [
         (
@@ -65,8 +67,7 @@ def _table(found: list[RunInfo]) -> list[str]:
         )
         for r in found
     ]  # fmt: skip
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return aligned(rows)
 
 
 def _or_dash(value: Any, form: str = "") -> str:

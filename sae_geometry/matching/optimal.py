@@ -34,7 +34,7 @@ ROUNDING = 1e-12  # a gap for each pair that float64 sums of this length cannot 
 
 
 class _OutOfTimeError(Exception):
-    pass
+    """The time budget is spent; caught where the best so far is kept."""
 
 
 @dataclass(frozen=True)

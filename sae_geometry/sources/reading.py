@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -234,8 +234,3 @@ def _metadata(opened: Opened, reads: str | None, writes: str | None) -> dict[str
     plain = {k: v for k, v in found.items() if isinstance(v, str | int | float | bool)}
     hooks = {k: v for k, v in (("hook_point_in", reads), ("hook_point_out", writes)) if v and writes}
     return {**plain, **hooks, **opened.file.extras, **opened.bundle.metadata}
-
-
-def with_label(dictionary: Dictionary, label: str | None) -> Dictionary:
-    """The dictionary under the label, if there is one."""
-    return dictionary if label is None else replace(dictionary, name=label)
