@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, get_args
@@ -14,7 +15,9 @@ from sae_geometry.describe import aligned, describe_input, distinct, scalars
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.double_counting import DoubleCounting, double_counting
 from sae_geometry.kernels.sweep import Sweep, SweepReport, sweep
-from sae_geometry.matching import Assignment, On, match, operands
+from sae_geometry.matching import Assignment, On, OneToOne, match, operands
+from sae_geometry.nulls import PairedChance
+from sae_geometry.paired_chance import SMALL, default_draws, paired_chance
 from sae_geometry.partners import Matching, MatchingName, nearest_matching, one_to_one_matching, with_mutual
 from sae_geometry.sources import as_dictionary
 from sae_geometry.space import require_same_space
@@ -25,7 +28,6 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, float], None]
 MATCHINGS: tuple[MatchingName, ...] = ("nearest", "mutual", "greedy", "optimal")
-OPTIMAL_BY_DEFAULT_UP_TO = 4096
 
 _MEANING = {
     "nearest": "each latent's best partner; partners may be shared (double counting)",
@@ -60,6 +62,7 @@ class Comparison:
         assignment: the one-to-one matching with its certificate; None for "nearest".
         swept: the sweep behind it.
         limits: what an optimal matching was told to leave unmatched, and when to stop.
+        null_draws: how many pairs of random dictionaries each one-to-one matching is made on, for its chance.
         made: other matchings of the same sweep, kept so that none is made twice.
     """
 
@@ -76,6 +79,7 @@ class Comparison:
     assignment: Assignment | None
     swept: Sweep
     limits: OptimalLimits
+    null_draws: int
     made: dict[MatchingName, Comparison]
 
     @property
@@ -98,8 +102,7 @@ class Comparison:
     @property
     def was_interrupted(self) -> bool:
         """Whether Ctrl-C ended the optimal matching before it was proven."""
-        certificate = None if self.assignment is None else self.assignment.certificate
-        return certificate is not None and certificate.stopped == "interrupted"
+        return _interrupted(self.assignment)
 
     @property
     def _is_whole(self) -> bool:
@@ -136,7 +139,7 @@ class Comparison:
     @property
     def is_small(self) -> bool:
         """At most 4,096 latents a side: every matching is a matter of seconds, and is made unasked."""
-        return max(self.a.n_latents, self.b.n_latents) <= OPTIMAL_BY_DEFAULT_UP_TO
+        return max(self.a.n_latents, self.b.n_latents) <= SMALL
 
     def to_pandas(self) -> pd.DataFrame:
         """Both directions, one row a latent: direction ("a_to_b", "b_to_a"), then as `Matching.to_pandas`."""
@@ -207,12 +210,25 @@ class Comparison:
         shown = [self.a_to_b, self.b_to_a]
         if self.matching != "nearest":
             shown += [self.nearest_a_to_b, self.nearest_b_to_a]
-        return [("direction", "matching", "mean", "matched", "> 0.7", "covered", "chance"), *(_cells(m) for m in shown)]
+        head = ("direction", "matching", "mean", "matched", "> 0.7", "covered", "chance", "corrected", "found")
+        return [head, *(_cells(m) for m in shown)]
+
+    def _chance_words(self) -> str:
+        forth, back = self.nearest_a_to_b, self.nearest_b_to_a
+        text = (
+            "chance: random directions with the target's own mean and second moment; corrected: (mean − chance) / "
+            "(1 − chance); found: closer than the nearest of them, 5 % false discoveries"
+        )
+        if math.isnan(forth.isotropic_chance):
+            return text
+        isotropic = f"{forth.isotropic_chance:.3f} and {back.isotropic_chance:.3f}"
+        return f"{text}; isotropic directions would give nearest {isotropic}"
 
     def __repr__(self) -> str:
         lines = [f"Comparison of {_sized(self.a)} and {_sized(self.b)}"]
         lines.append(f"  matching: {self.matching} — {self.meaning}; similarity: {self.a_to_b.quantity}")
         lines += [f"  {line}" for line in aligned(self._table())]
+        lines += textwrap.wrap(self._chance_words(), 110, initial_indent="  ", subsequent_indent="    ")
         lines += [f"  {d.name}: {d.alive.describe()}" for d in (self.a, self.b)]
         lines += [f"  caveat: {c}" for c in self.caveats]
         return "\n".join(lines)
@@ -222,7 +238,8 @@ class Comparison:
 
         head, *rows = [[escape(cell) for cell in row] for row in self._table()]
         body = "".join(f"<tr><td>{'</td><td>'.join(row)}</td></tr>" for row in rows)
-        notes = [f"{d.name}: {d.alive.describe()}" for d in (self.a, self.b)] + [f"caveat: {c}" for c in self.caveats]
+        notes = [self._chance_words(), *(f"{d.name}: {d.alive.describe()}" for d in (self.a, self.b))]
+        notes += [f"caveat: {c}" for c in self.caveats]
         return (
             f"<p><b>{escape(_sized(self.a))}</b> and <b>{escape(_sized(self.b))}</b>; {escape(self.matching)}: "
             f"{escape(self.meaning)}; similarity: {self.a_to_b.quantity}</p>"
@@ -241,6 +258,7 @@ def compare(
     min_similarity: float | None = None,
     max_gap: float = 0.0,
     time_budget: float = math.inf,
+    null_draws: int | None = None,
     allow_mismatch: bool = False,
     progress: Progress | None = None,
 ) -> Comparison:
@@ -259,6 +277,9 @@ def compare(
         signed: False compares |cos|, so that a direction and its negative are the same.
         min_similarity: for "optimal": leave a latent unmatched rather than match below this, optimally.
         max_gap, time_budget: for "optimal": stop at this proven relative gap, or after about so many seconds.
+        null_draws: random dictionaries, with the moments of these, that a one-to-one matching is also made on, to say
+            what chance gives it. None: as many as make 1,000 latents, and none beyond 4,096 latents a side, where each
+            draw costs what the matching costs.
         allow_mismatch: go on although model or hook point differ; every output then says so.
         progress: called with what is being done and the share of it done, in [0, 1].
 
@@ -266,7 +287,8 @@ def compare(
         Comparison, with `.a_to_b` and `.b_to_a`.
 
     Raises:
-        ValueError: an unknown matching, different widths, or different spaces without `allow_mismatch`.
+        ValueError: an unknown matching, a negative number of draws, different widths, or different spaces without
+            `allow_mismatch`.
 
     Example:
         >>> import sae_geometry as sg
@@ -280,6 +302,8 @@ def compare(
     limits = OptimalLimits(min_similarity, max_gap, time_budget)
     if matching != "optimal" and limits != OptimalLimits():
         raise ValueError(f"min_similarity, max_gap and time_budget are for matching='optimal'; got {matching!r}")
+    if null_draws is not None and null_draws < 0:
+        raise ValueError(f"null_draws is a number of draws, 0 or more; got {null_draws}")
     left, right = distinct([as_dictionary(a), as_dictionary(b)])
     notes = tuple(f"{d.name}: {note}" for d in (left, right) for note in d.notes)
     caveats = notes + require_same_space(left, right, allow_mismatch)
@@ -290,8 +314,9 @@ def compare(
     forth = nearest_matching(left, right, swept.rows, on=on, signed=signed)
     back = nearest_matching(right, left, swept.cols, on=on, signed=signed)
     forth, back = with_mutual(forth, back), with_mutual(back, forth)
+    draws = default_draws(left.n_latents, right.n_latents) if null_draws is None else null_draws
     plain = Comparison(
-        left, right, "nearest", on, signed, forth, back, forth, back, caveats, None, swept, OptimalLimits(), {}
+        left, right, "nearest", on, signed, forth, back, forth, back, caveats, None, swept, OptimalLimits(), draws, {}
     )  # fmt: skip
     return plain if matching == "nearest" else _with_matching(plain, matching, limits, progress)
 
@@ -326,10 +351,35 @@ def _with_matching(
     inverse[assignment.partner[matched]] = np.flatnonzero(matched)
     cosine[assignment.partner[matched]] = assignment.cosine[matched]
     here = one_to_one_matching(back, forth, matching, inverse, cosine)
+    if c.null_draws and not _interrupted(assignment):
+        by_chance = _paired_chance(c, matching, limits, progress)
+        there, here = replace(there, paired_chance=by_chance), replace(here, paired_chance=by_chance)
     made = replace(c, matching=matching, a_to_b=there, b_to_a=here, assignment=assignment, limits=limits)
     if limits == OptimalLimits() and not made.was_interrupted:
         c.made[matching] = made
     return made
+
+
+def _interrupted(assignment: Assignment | None) -> bool:
+    certificate = None if assignment is None else assignment.certificate
+    return certificate is not None and certificate.stopped == "interrupted"
+
+
+def _paired_chance(
+    c: Comparison, matching: OneToOne, limits: OptimalLimits, progress: Progress | None
+) -> PairedChance | None:
+    """What `matching` gives on random dictionaries with the moments of these two."""
+    if progress is not None:
+        progress(f"chance of {matching}", 0.0)
+    forth, back = c.nearest_a_to_b.nearest_chance, c.nearest_b_to_a.nearest_chance
+    return paired_chance(
+        (back.null, c.a.n_latents),
+        (forth.null, c.b.n_latents),
+        matching,
+        draws=c.null_draws,
+        absolute=not c.signed,
+        min_similarity=limits.min_similarity,
+    )
 
 
 def _cells(m: Matching) -> tuple[str, ...]:
@@ -341,7 +391,13 @@ def _cells(m: Matching) -> tuple[str, ...]:
         f"{m.fraction_above(0.7):.1%}",
         f"{m.coverage:.1%}",
         m.chance_text,
+        _or_dash(m.corrected, ".3f"),
+        _or_dash(m.found_fraction, ".1%"),
     )
+
+
+def _or_dash(value: float, form: str) -> str:
+    return "–" if math.isnan(value) else format(value, form)
 
 
 def _sized(d: Dictionary) -> str:

@@ -20,7 +20,7 @@ from sae_geometry.matching import Assignment, Step, match, shared_curve
 from sae_geometry.matching.optimal import CANDIDATES
 from sae_geometry.matching.shared import THRESHOLD, THRESHOLDS
 from sae_geometry.matching.sweeping import listing_sweep
-from sae_geometry.nulls import expected_max_cosine
+from sae_geometry.nulls import expected_max_cosine, fit_matched_null
 from sae_geometry.space import require_same_space
 
 SCHEMA = "urn:sae-geometry:match-report"
@@ -40,7 +40,10 @@ _SHARED = (
     "(Paulo & Belrose 2025, t = 0.7), the two matchings made separately, each optimal and signed; same partner: both "
     "matchings name the same latent of B. Shares are out of min(n, m)"
 )
-_CHANCE = "E[max_j ⟨x, y_j⟩] over m independent isotropic directions: a floor for chance in an anisotropic space"
+_CHANCE = (
+    "E[max_j ⟨x, y_j⟩] over m independent isotropic directions: a floor for chance in an anisotropic space; "
+    "covariance-matched: over m directions with the target's own mean and second moment, x the source's latents"
+)
 
 
 def match_report(
@@ -123,6 +126,7 @@ def match_report(
             "formula": _CHANCE,
             "a_to_b": expected_max_cosine(b.n_latents, a.d_in),
             "b_to_a": expected_max_cosine(a.n_latents, a.d_in),
+            "covariance_matched": {"a_to_b": _matched_chance(a, b), "b_to_a": _matched_chance(b, a)},
         },
         "shared": {"missing": missing} if encoder is None else _shared(signed, encoder, b.n_latents, levels),
         "matchings": {
@@ -139,6 +143,12 @@ def schema() -> dict[str, Any]:
     text = files("sae_geometry").joinpath("schemas/match.schema.json").read_text(encoding="utf-8")
     found: dict[str, Any] = json.loads(text)
     return found
+
+
+def _matched_chance(source: Dictionary, target: Dictionary) -> float | None:
+    null = fit_matched_null(target.directions.cpu().numpy())
+    value = null.expected_max(source.directions.cpu().numpy(), n_candidates=target.n_latents)
+    return None if math.isnan(value) else value
 
 
 def _pw_mcc(made: Assignment) -> dict[str, Any]:

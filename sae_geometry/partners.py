@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,14 +11,15 @@ import numpy as np
 from sae_geometry.describe import read_only
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.kernels.decide import Best
-from sae_geometry.matching import On
-from sae_geometry.nulls import expected_max_cosine
+from sae_geometry.matching import On, operands
+from sae_geometry.nulls import NearestChance, PairedChance, false_discovery_found
 
 if TYPE_CHECKING:
     import pandas as pd
 
 MatchingName = Literal["nearest", "mutual", "greedy", "optimal"]
 THRESHOLDS = (0.5, 0.7, 0.8, 0.9)
+DISCOVERY_RATE = 0.05
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -37,9 +38,10 @@ class Matching:
         partner: int64 [n], original id of the partner; −1 for none.
         partner_row: int64 [n], the partner's position in `target_ids`; −1 for none.
         mutual: bool [n], whether the two are each other's nearest.
-        chance: the mean similarity that the *nearest* of m isotropic random directions would reach, whatever the
-            method; `chance_text` says what it is to a one-to-one matching. nan on "both", where chance depends on how
-            encoder and decoder are aligned.
+        nearest_chance: what the nearest of m random directions would reach, whatever the method, on average and for
+            each latent; worked out when first asked for.
+        paired_chance: what this one-to-one matching gives on random dictionaries with the same moments; None for
+            "nearest", and where it was not simulated.
     """
 
     source: str
@@ -54,7 +56,8 @@ class Matching:
     partner: np.ndarray
     partner_row: np.ndarray
     mutual: np.ndarray
-    chance: float
+    nearest_chance: NearestChance
+    paired_chance: PairedChance | None = None
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -72,18 +75,67 @@ class Matching:
         return quantity(self.on, self.signed)
 
     @property
+    def isotropic_chance(self) -> float:
+        """Mean similarity of the *nearest* of m isotropic random directions, in closed form; nan on "both"."""
+        return self.nearest_chance.isotropic
+
+    @property
+    def matched_chance(self) -> float:
+        """Mean similarity of the *nearest* of m random directions with the target's own mean and second moment.
+
+        nan where the target fills fewer than four dimensions.
+        """
+        return self.nearest_chance.matched
+
+    @property
+    def chance(self) -> float:
+        """Chance for this way of counting: `mmcs` of random directions with the same moments.
+
+        For "nearest" `matched_chance`; for a one-to-one matching what it gives on random dictionaries of the same
+        sizes and moments; nan where that was not simulated.
+        """
+        if self.method == "nearest":
+            return self.matched_chance
+        return float("nan") if self.paired_chance is None else self.paired_chance.mean_similarity
+
+    @property
     def chance_text(self) -> str:
         """Chance for this way of counting, in a word.
 
-        The value for "nearest"; an upper bound ("< 0.14") for a matching that pairs every source latent, none of which
-        can do better than its nearest; "–" otherwise: a matching that picks its pairs beats any such bound.
+        The value where it is known; an upper bound ("< 0.14") for a matching that pairs every source latent, none of
+        which can do better than its nearest; "–" otherwise: a matching that picks its pairs beats any such bound.
         """
-        if np.isnan(self.chance):
-            return "–"
-        if self.method == "nearest":
+        if not np.isnan(self.chance):
             return f"{self.chance:.3f}"
-        forced = self.method != "mutual" and self.n_matched == self.n_latents
-        return f"< {self.chance:.3f}" if forced else "–"
+        forced = self.method in ("greedy", "optimal") and self.n_matched == self.n_latents
+        return f"< {self.matched_chance:.3f}" if forced and not np.isnan(self.matched_chance) else "–"
+
+    @property
+    def corrected(self) -> float:
+        """(mmcs − chance) / (1 − chance): 0 is chance and 1 identity, whatever the widths of the two dictionaries.
+
+        The correction for chance that kappa statistics make (Cohen 1960). nan where chance is unknown.
+        """
+        return (self.mmcs - self.chance) / (1 - self.chance)
+
+    @cached_property
+    def p_value(self) -> np.ndarray:
+        """float64 [n]: the probability that the nearest of m random directions comes as close as the partner did.
+
+        Directions with the target's own mean and second moment; for a one-to-one partner, which may be farther than
+        the nearest, p is conservative. nan without a partner, and where the target fills fewer than four dimensions.
+        """
+        return read_only(self.nearest_chance.p_values(self.similarity))
+
+    @cached_property
+    def found(self) -> np.ndarray:
+        """bool [n]: partners closer than chance, the false discovery rate held at 5 % (Benjamini & Hochberg)."""
+        return read_only(false_discovery_found(self.p_value, DISCOVERY_RATE))
+
+    @property
+    def found_fraction(self) -> float:
+        """Share of *all* source latents that are `found`; nan where there are no p-values."""
+        return float(self.found.mean()) if not np.isnan(self.p_value).all() else float("nan")
 
     @property
     def n_matched(self) -> int:
@@ -112,7 +164,9 @@ class Matching:
         return float((self.multiplicity > 0).mean())
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row a source latent: run, latent_id, partner_run, partner_id (−1 none), cosine, mutual, matching."""
+        """One row a source latent: run, latent_id, partner_run, partner_id (−1 none), cosine, mutual, p_value, found,
+        matching.
+        """
         import pandas as pd
 
         return pd.DataFrame(
@@ -123,6 +177,8 @@ class Matching:
                 "partner_id": self.partner,
                 "cosine": self.cosine,
                 "mutual": self.mutual,
+                "p_value": self.p_value,
+                "found": self.found,
                 "matching": self.method,
             }
         )
@@ -142,7 +198,24 @@ class Matching:
             "n_mutual": int(self.mutual.sum()),
             "coverage_of_target": self.coverage,
             "largest_multiplicity": int(self.multiplicity.max()),
-            "chance_mean_of_nearest_isotropic": self.chance,
+            "chance": self._chance_summary(),
+        }
+
+    def _chance_summary(self) -> dict[str, Any]:
+        nearest, paired = self.nearest_chance, self.paired_chance
+        return {
+            "nearest_isotropic": nearest.isotropic,
+            "nearest_covariance_matched": nearest.matched,
+            "nearest_candidates": nearest.n_candidates,
+            "dimensions_filled_by_target": nearest.null.dimensions,
+            "one_to_one_covariance_matched": None if paired is None else asdict(paired),
+            "mean_corrected_for_chance": self.corrected,
+            "found": {
+                "means": "closer than the nearest random direction with the target's mean and second moment",
+                "false_discovery_rate": DISCOVERY_RATE,
+                "n": int(self.found.sum()),
+                "fraction_of_source": self.found_fraction,
+            },
         }
 
     def __repr__(self) -> str:
@@ -178,21 +251,21 @@ def nearest_matching(
         partner=np.where(row >= 0, target_ids[row], -1),
         partner_row=row,
         mutual=np.zeros(a.n_latents, dtype=bool),
-        chance=_chance(b.n_latents - within, _width(a, on), signed),
+        nearest_chance=_nearest_chance(a, b, on, absolute=not signed, within=within),
     )
 
 
-def _width(a: Dictionary, on: On) -> int | None:
-    """Dimensions of the space the cosine lives in; None for a mean of two."""
-    if on == "decoder" or a.encoder_directions is None:
-        return a.d_in
-    return int(a.encoder_directions.shape[1]) if on == "encoder" else None
-
-
-def _chance(n_candidates: int, width: int | None, signed: bool) -> float:
-    if width is None or n_candidates < 1:
-        return float("nan")
-    return expected_max_cosine(n_candidates, width, absolute=not signed)
+def _nearest_chance(a: Dictionary, b: Dictionary, on: On, *, absolute: bool, within: bool) -> NearestChance:
+    x, y = operands((a.directions, a.encoder_directions), (b.directions, b.encoder_directions), on)
+    scale = np.float32(np.sqrt(2)) if on == "both" else np.float32(1)  # of "both", A's rows are halved
+    return NearestChance(
+        source=x.cpu().numpy() * scale,
+        target=y.cpu().numpy(),
+        n_candidates=b.n_latents - within,
+        absolute=absolute,
+        isotropic_dimensions=None if on == "both" else x.shape[1],
+        within=within,
+    )
 
 
 def with_mutual(forth: Matching, back: Matching) -> Matching:

@@ -109,8 +109,9 @@ def read(folder: str | os.PathLike[str]) -> tuple[pd.DataFrame, dict[str, Any]]:
 def matches_table(c: Comparison) -> pd.DataFrame:
     """One row a latent and direction: its nearest partner, and its one-to-one partner beside it.
 
-    Columns: direction, run, latent_id, partner_run, partner_id, cosine, mutual, one_to_one_partner_id,
-    one_to_one_cosine, one_to_one_matching, alive (null when unknown), frequency (null when unknown).
+    Columns: direction, run, latent_id, partner_run, partner_id, cosine, mutual, p_value, found,
+    one_to_one_partner_id, one_to_one_cosine, one_to_one_matching, alive and frequency
+    (null when unknown).
     """
     import pandas as pd
 

@@ -75,7 +75,7 @@ class WithinComparison:
         return (
             f"Within {self.dictionary.name!r} ({self.dictionary.n_latents:,} × {self.dictionary.d_in:,}), nearest "
             f"other latent ({m.quantity}, self excluded): mean {m.mmcs:.4f}; {m.fraction_above(0.7):.1%} above 0.7; "
-            f"chance {m.chance_text}\n  {self.dictionary.alive.describe()}"
+            f"chance {m.chance_text} (isotropic {m.isotropic_chance:.3f})\n  {self.dictionary.alive.describe()}"
             + "".join(f"\n  caveat: {note}" for note in self.dictionary.notes)
         )
 

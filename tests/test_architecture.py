@@ -24,6 +24,7 @@ FLOORS = {
     "space": 1,
     "describe": 1,
     "planning": 2,
+    "paired_chance": 2,
     "partners": 2,
     "double_counting": 3,
     "plots": 4,

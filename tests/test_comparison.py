@@ -255,7 +255,8 @@ def test_to_pandas_has_identity_and_both_directions(toy_pair):
     c = sg.compare(*toy_pair)
     frame = c.to_pandas()
     assert list(frame.columns) == [
-        "direction", "run", "latent_id", "partner_run", "partner_id", "cosine", "mutual", "matching",
+        "direction", "run", "latent_id", "partner_run", "partner_id", "cosine", "mutual", "p_value", "found",
+        "matching",
     ]  # fmt: skip
     assert frame["direction"].value_counts().to_dict() == {"a_to_b": 60, "b_to_a": 47}
     row = frame[(frame["run"] == "b") & (frame["latent_id"] == 3)].iloc[0]
@@ -283,14 +284,45 @@ def test_chance_is_claimed_only_where_it_bounds():
     rng = np.random.default_rng(0)
     a, b = make(rng.standard_normal((200, 32)), "a"), make(rng.standard_normal((200, 32)), "b")
     few = make(rng.standard_normal((5, 32)), "few")
-    assert sg.compare(a, b, "mutual").a_to_b.chance_text == "–"
+    assert sg.compare(a, b, "mutual", null_draws=0).a_to_b.chance_text == "–"
     assert sg.compare(a, b, "mutual").a_to_b.mmcs > sg.compare(a, b).a_to_b.chance  # noise, and yet above
     for matching in ("greedy", "optimal"):
-        m = sg.compare(a, b, matching).a_to_b
-        assert m.chance_text == f"< {m.chance:.3f}"
-        assert m.mmcs < m.chance
-        assert sg.compare(few, a, matching).b_to_a.chance_text == "–"
-    assert sg.compare(a, b, "optimal", min_similarity=0.5).a_to_b.chance_text == "–"
+        m = sg.compare(a, b, matching, null_draws=0).a_to_b
+        assert np.isnan(m.chance)
+        assert m.chance_text == f"< {m.matched_chance:.3f}"
+        assert m.mmcs < m.matched_chance
+        assert sg.compare(few, a, matching, null_draws=0).b_to_a.chance_text == "–"
+    assert sg.compare(a, b, "optimal", min_similarity=0.5, null_draws=0).a_to_b.chance_text == "–"
+
+
+@pytest.mark.parametrize("matching", ["mutual", "greedy", "optimal"])
+def test_the_chance_of_a_one_to_one_matching_is_what_it_gives_on_noise(matching):
+    rng = np.random.default_rng(0)
+    a, b = make(rng.standard_normal((300, 32)), "a"), make(rng.standard_normal((200, 32)), "b")
+    c = sg.compare(a, b, matching)
+    by_chance = c.a_to_b.paired_chance
+    assert by_chance.draws == 5
+    assert by_chance.standard_error < 0.005
+    assert c.a_to_b.mmcs == pytest.approx(by_chance.mean_similarity, abs=0.02)
+    assert c.a_to_b.n_matched == pytest.approx(by_chance.n_pairs, rel=0.15)
+    assert c.a_to_b.corrected == pytest.approx(0.0, abs=0.03)
+    assert c.b_to_a.chance == c.a_to_b.chance
+    assert f"{c.a_to_b.chance:.3f}" in repr(c)
+    assert c.summary()["a_to_b"]["chance"]["one_to_one_covariance_matched"]["draws"] == 5
+
+
+def test_an_optimal_matching_with_a_floor_has_its_own_chance():
+    rng = np.random.default_rng(0)
+    a, b = make(rng.standard_normal((300, 16)), "a"), make(rng.standard_normal((300, 16)), "b")
+    m = sg.compare(a, b, "optimal", min_similarity=0.7).a_to_b
+    assert m.paired_chance.n_pairs < 300
+    assert m.n_matched == pytest.approx(m.paired_chance.n_pairs, abs=40)
+    assert m.chance > 0.7
+
+
+def test_draws_are_a_number(toy_pair):
+    with pytest.raises(ValueError, match="0 or more; got -1"):
+        sg.compare(*toy_pair, null_draws=-1)
 
 
 def test_an_optimal_matching_that_stopped_says_so():
@@ -340,10 +372,28 @@ def test_unknown_side_is_refused(toy_pair):
         sg.compare(*toy_pair, on="dec")
 
 
-def test_chance_is_the_isotropic_expectation_at_the_actual_size(toy_pair):
+def test_isotropic_chance_is_the_expectation_at_the_actual_size(toy_pair):
     c = sg.compare(*toy_pair)
-    assert c.a_to_b.chance == sg.expected_max_cosine(47, 12)
-    assert c.b_to_a.chance == sg.expected_max_cosine(60, 12)
+    assert c.a_to_b.isotropic_chance == sg.expected_max_cosine(47, 12)
+    assert c.b_to_a.isotropic_chance == sg.expected_max_cosine(60, 12)
+
+
+def test_shared_latents_are_found_and_the_others_are_not(toy_pair):
+    c = sg.compare(*toy_pair)
+    shared = c.a_to_b.cosine > 0.95
+    assert c.a_to_b.found[shared].all()
+    assert c.a_to_b.found[~shared].mean() < 0.1
+    assert c.a_to_b.found_fraction == pytest.approx(c.a_to_b.found.mean())
+    assert c.summary()["a_to_b"]["chance"]["found"]["n"] == c.a_to_b.found.sum()
+
+
+def test_unequal_widths_agree_once_corrected_for_chance():
+    rng = np.random.default_rng(0)
+    source = make(rng.standard_normal((300, 64)), "source")
+    narrow, wide = make(rng.standard_normal((100, 64)), "narrow"), make(rng.standard_normal((4000, 64)), "wide")
+    to_narrow, to_wide = sg.compare(source, narrow).a_to_b, sg.compare(source, wide).a_to_b
+    assert to_wide.mmcs > to_narrow.mmcs + 0.1  # only because there are more to choose from
+    assert to_wide.corrected == pytest.approx(to_narrow.corrected, abs=0.02)
 
 
 def test_results_cannot_be_written_through(toy_pair):
@@ -396,7 +446,9 @@ def test_what_is_compared(with_encoders, on, matching):
         rows, cols = linear_sum_assignment(scores, maximize=True)
         assert np.nansum(m.similarity) == pytest.approx(scores[rows, cols].sum(), abs=1e-12)
     assert {"decoder": "decoder cosine", "encoder": "encoder cosine", "both": "mean of"}[on] in repr(c)
-    assert np.isnan(m.chance) == (on == "both")
+    assert np.isnan(m.isotropic_chance) == (on == "both")
+    assert 0 < m.matched_chance < 1
+    assert 0 < m.chance < 1
 
 
 def test_an_encoder_that_is_not_there(toy_pair):

@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sae_geometry.nulls import cosine_tail, expected_max_cosine
+import sae_geometry as sg
+from sae_geometry.nulls import (
+    MatchedNull,
+    NearestChance,
+    cosine_tail,
+    expected_max_cosine,
+    false_discovery_found,
+)
 
 
 @pytest.mark.parametrize(
@@ -56,3 +63,182 @@ def test_grows_with_candidates_and_falls_with_width():
 def test_refuses_nothing(m, d):
     with pytest.raises(ValueError, match="at least one"):
         expected_max_cosine(m, d)
+
+
+def test_random_directions_have_the_isotropic_mean(rng):
+    x, y = sg.random_directions(400, 48), sg.random_directions(900, 48, seed=1)
+    best = (x @ y.T).max(axis=1)
+    assert best.mean() == pytest.approx(expected_max_cosine(900, 48), abs=4 * float(best.std()) / 20)
+    assert np.linalg.norm(x, axis=1) == pytest.approx(1, abs=1e-6)
+    np.testing.assert_array_equal(x, sg.random_directions(400, 48))
+    with pytest.raises(ValueError, match="at least one"):
+        sg.random_directions(0, 48)
+
+
+def crowded(rng, m=3000, d=40, pull=0.5):
+    """Unit rows with a falling spectrum and a mean that is not zero."""
+    scale = np.exp(-np.arange(d) / (d / 4))
+    rows = (rng.standard_normal((m, d)) + pull) * scale
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def test_draws_have_the_mean_and_second_moment_of_the_dictionary(rng):
+    rows = crowded(rng)
+    null = sg.fit_matched_null(rows)
+    drawn = null.sample(200_000).astype(float)
+    noise = 4 / np.sqrt(200_000)
+    np.testing.assert_allclose(drawn.mean(axis=0), rows.mean(axis=0), atol=noise)
+    along = null.basis
+    np.testing.assert_allclose(((drawn @ along) ** 2).mean(0), ((rows @ along) ** 2).mean(0), atol=noise)
+    # Between the axes only the mean correlates the coordinates; the rest of the second moment follows.
+    second = rows.T @ rows / len(rows)
+    assert np.linalg.norm(drawn.T @ drawn / len(drawn) - second) < 0.05 * np.linalg.norm(second)
+    np.testing.assert_array_equal(null.sample(5, seed=3), null.sample(5, seed=3))
+    assert (null.sample(5, seed=3) != null.sample(5, seed=4)).any()
+
+
+@pytest.mark.parametrize("d", [8, 32, 768])
+@pytest.mark.parametrize("absolute", [False, True])
+def test_the_tail_of_an_isotropic_null_is_the_closed_form(d, absolute):
+    null = MatchedNull(np.eye(d), np.zeros(d), np.full(d, 1 / d), float(d))
+    t = np.array([-0.5, 0.0, 0.5, 1.5, 3, 5, 7]) / np.sqrt(d)
+    t = np.minimum(t, 0.95)
+    found = np.exp(null.log_tail(sg.random_directions(len(t), d), t, absolute=absolute))
+    np.testing.assert_allclose(found, cosine_tail(t, d, absolute=absolute), rtol=0.01)
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+def test_the_tail_agrees_with_simulation(absolute, rng):
+    rows = crowded(rng, d=24)
+    null = sg.fit_matched_null(rows)
+    x = np.concatenate([rows[:4], sg.random_directions(2, 24), -rows[:2], null.basis.T[[0, -1]]])
+    cos = null.sample(400_000).astype(float) @ x.T
+    cos = np.abs(cos) if absolute else cos
+    for p in (0.9, 0.5, 0.1, 0.01, 0.001):
+        t = np.quantile(cos, 1 - p, axis=0)
+        np.testing.assert_allclose(
+            np.exp(null.log_tail(x, t, absolute=absolute)), p, atol=5 * np.sqrt(p / 400_000) + 0.02 * p
+        )
+
+
+def test_the_tail_falls_with_t_and_ends():
+    rows = crowded(np.random.default_rng(0), d=64)
+    null = sg.fit_matched_null(rows)
+    t = np.linspace(-1, 1, 101)
+    tail = null.log_tail(np.repeat(rows[:1], 101, axis=0), t)
+    assert np.isfinite(tail).all()
+    assert (np.diff(tail) <= 1e-9).all()
+    assert tail[0] == pytest.approx(0, abs=1e-12)
+    assert tail[-1] < -50
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+def test_expected_max_agrees_with_simulation(absolute, rng):
+    rows = crowded(rng, d=24)
+    null = sg.fit_matched_null(rows)
+    x = rows[:200]
+    best = [np.abs(c).max(0) if absolute else c.max(0) for c in (null.sample(500, seed=s) @ x.T for s in range(30))]
+    assert null.expected_max(x, n_candidates=500, absolute=absolute) == pytest.approx(np.mean(best), abs=0.005)
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+def test_p_values_are_uniform_under_the_null(absolute):
+    """The directions of B have nothing to do with A's beyond living where they do; the null is fitted to B."""
+    rng = np.random.default_rng(0)
+    a = crowded(rng, m=40, d=32)
+    p = []
+    for _ in range(50):
+        b = crowded(rng, m=600, d=32)
+        cos = a @ b.T
+        best = (np.abs(cos) if absolute else cos).max(axis=1)
+        p.append(sg.fit_matched_null(b).p_values(a, best, n_candidates=600, absolute=absolute))
+    p = np.sort(np.concatenate(p))
+    assert np.abs(p - (np.arange(len(p)) + 0.5) / len(p)).max() < 0.06
+    assert (p < 0.05).mean() == pytest.approx(0.05, abs=0.02)
+
+
+def test_false_discoveries_are_controlled():
+    """300 of 1,000 latents shared with small noise, the others random: shares of false ones among the found."""
+    rng = np.random.default_rng(0)
+    false_shares, powers = [], []
+    for _ in range(12):
+        a, b = crowded(rng, m=1000, d=48), crowded(rng, m=800, d=48)
+        b[:300] = a[:300] + 0.03 * rng.standard_normal((300, 48))
+        b /= np.linalg.norm(b, axis=1, keepdims=True)
+        p = sg.fit_matched_null(b).p_values(a, (a @ b.T).max(axis=1), n_candidates=800)
+        found = false_discovery_found(p, 0.05)
+        false_shares.append(found[300:].sum() / found.sum())
+        powers.append(found[:300].mean())
+    assert np.mean(false_shares) < 0.07
+    assert np.mean(powers) > 0.9
+
+
+def test_an_isotropic_null_would_be_wrong_for_a_crowded_dictionary():
+    rng = np.random.default_rng(0)
+    a, b = crowded(rng, m=500, d=48), crowded(rng, m=500, d=48)
+    mean = (a @ b.T).max(axis=1).mean()
+    assert mean > expected_max_cosine(500, 48) + 0.2
+    assert sg.fit_matched_null(b).expected_max(a, n_candidates=500) == pytest.approx(mean, abs=0.02)
+
+
+def test_p_values_do_not_depend_on_the_frame_or_the_order(rng):
+    a, b = crowded(rng, m=30), crowded(rng, m=500)
+    best = (a @ b.T).max(axis=1)
+    p = sg.fit_matched_null(b).p_values(a, best, n_candidates=500)
+    turn = np.linalg.qr(rng.standard_normal((40, 40)))[0]
+    shuffled = rng.permutation(30)
+    again = sg.fit_matched_null(b[::-1] @ turn).p_values((a @ turn)[shuffled], best[shuffled], n_candidates=500)
+    np.testing.assert_allclose(again, p[shuffled], rtol=1e-3, atol=1e-12)
+
+
+def test_p_values_where_there_is_nothing_to_say(rng):
+    a, b = crowded(rng, m=6), crowded(rng, m=500)
+    p = sg.fit_matched_null(b).p_values(a, np.array([np.nan, 0.1, 0.999, 1.0, -1.0, 0.5]), n_candidates=500)
+    assert np.isnan(p[0])
+    assert p[2] < 1e-6
+    assert p[3] < 1e-6
+    assert p[4] == pytest.approx(1.0)
+    for few in (b[:1], np.repeat(b[:1], 9, axis=0), np.eye(40)[:2], np.ones((5, 1))):
+        null = sg.fit_matched_null(few)
+        assert not null.has_tail
+        assert np.isnan(null.p_values(np.ones((2, few.shape[1])), np.ones(2), n_candidates=5)).all()
+        assert np.isnan(null.expected_max(few, n_candidates=5))
+        assert np.linalg.norm(null.sample(3), axis=1) == pytest.approx(1, abs=1e-5)
+        with pytest.raises(ValueError, match="at least 4"):
+            null.log_tail(few[:1], np.zeros(1))
+    with pytest.raises(ValueError, match="at least one row"):
+        sg.fit_matched_null(np.zeros((0, 4)))
+
+
+def test_latents_without_an_encoder_have_no_p_value(rng):
+    a, b = crowded(rng, m=6), crowded(rng, m=100)
+    a[2], b[5] = 0, 0
+    chance = NearestChance(a, b, 100, absolute=False, isotropic_dimensions=40)
+    p = chance.p_values((a @ b.T).max(axis=1))
+    assert np.flatnonzero(np.isnan(p)).tolist() == [2]
+    assert 0 < chance.matched < 1
+
+
+def test_within_a_dictionary_no_latent_is_judged_by_itself():
+    rows = sg.random_directions(300, 64)
+    cos = rows @ rows.T
+    np.fill_diagonal(cos, -1)
+    chance = NearestChance(rows, rows, 299, absolute=False, isotropic_dimensions=64, within=True)
+    p = np.sort(chance.p_values(cos.max(axis=1)))
+    assert np.abs(p - (np.arange(300) + 0.5) / 300).max() < 0.12
+    itself = NearestChance(rows, rows, 299, absolute=False, isotropic_dimensions=64)
+    assert np.median(itself.p_values(cos.max(axis=1))) > 0.6  # what the folds are for
+    assert chance.matched == pytest.approx(cos.max(axis=1).mean(), abs=0.01)
+    few = NearestChance(rows[:3], rows[:3], 2, absolute=False, isotropic_dimensions=64, within=True)
+    assert np.isnan(few.p_values(np.zeros(3))).all()
+
+
+def test_discoveries_are_benjamini_and_hochbergs(rng):
+    p = np.concatenate([rng.uniform(0, 1e-3, 20), rng.uniform(size=80), [np.nan]])
+    known = np.sort(p[:100])
+    passing = np.flatnonzero(known <= 0.1 * np.arange(1, 101) / 100)
+    expected = p <= known[passing[-1]]
+    np.testing.assert_array_equal(false_discovery_found(p, 0.1), expected)
+    assert not false_discovery_found(np.full(3, np.nan)).any()
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        false_discovery_found(p, 1.0)

@@ -26,8 +26,8 @@ def test_comparison_round_trip(comparison, tmp_path):
     ]  # fmt: skip
     table, summary = sg.read(folder)
     assert list(table.columns) == [
-        "direction", "run", "latent_id", "partner_run", "partner_id", "cosine", "mutual", "one_to_one_partner_id",
-        "one_to_one_cosine", "one_to_one_matching", "alive", "frequency",
+        "direction", "run", "latent_id", "partner_run", "partner_id", "cosine", "mutual", "p_value", "found",
+        "one_to_one_partner_id", "one_to_one_cosine", "one_to_one_matching", "alive", "frequency",
     ]  # fmt: skip
     forth = table[table["direction"] == "a_to_b"]
     np.testing.assert_array_equal(forth["cosine"], comparison.a_to_b.cosine)

@@ -44,11 +44,15 @@ def test_one_latent_has_no_partner():
     assert w.nearest.partner.tolist() == [-1]
     assert np.isnan(w.mmcs)
     assert np.isnan(w.nearest.chance)
+    assert np.isnan(w.nearest.p_value).all()
+    assert not w.nearest.found.any()
 
 
 def test_it_says_what_it_did(demo):
     w = sg.compare_within(demo["e2e-seed0"])
     assert "self excluded" in repr(w)
     assert w.summary()["self"] == "excluded by index"
-    assert w.nearest.chance == sg.expected_max_cosine(1525, 576)
+    assert w.nearest.isotropic_chance == sg.expected_max_cosine(1525, 576)
+    assert f"{w.nearest.matched_chance:.3f}" in repr(w)
+    assert w.nearest.matched_chance == pytest.approx(0.160, abs=0.003)
     assert len(w.to_pandas()) == 1526

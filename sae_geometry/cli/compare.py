@@ -42,6 +42,16 @@ def compare(
         float | None,
         typer.Option("--min-similarity", metavar="X", help="With --matching optimal: match nothing below X."),
     ] = None,
+    null_draws: Annotated[
+        int | None,
+        typer.Option(
+            "--null-draws",
+            metavar="N",
+            min=0,
+            help="Random dictionaries that a one-to-one matching is also made on, for its chance; by default as many "
+            "as make 1,000 latents, none beyond 4,096 a side.",
+        ),
+    ] = None,
     latents: c.Latents = "alive",
     allow_mismatch: c.AllowMismatch = False,
     fail_under: Annotated[
@@ -74,6 +84,7 @@ def compare(
             on=on,
             signed=not absolute,
             min_similarity=min_similarity,
+            null_draws=null_draws,
             allow_mismatch=allow_mismatch,
             progress=progress,
         )

@@ -172,8 +172,8 @@ def counting_bars(counting: DoubleCounting, nearest: Matching, ax: Axes | None =
     ax.set_yticks(where, names)
     ax.set(xlim=(min(0.0, *means), max(1.0, max(means) * 1.4)), xlabel=f"mean {nearest.quantity}")
     ax.tick_params(axis="y", length=0)
-    if not np.isnan(nearest.chance):
-        ax.axvline(nearest.chance, color=MUTED, linewidth=0.8, linestyle=(0, (1, 1.5)))
+    if not np.isnan(nearest.matched_chance):
+        ax.axvline(nearest.matched_chance, color=MUTED, linewidth=0.8, linestyle=(0, (1, 1.5)))
         _put_chance_label(ax, [nearest])
     _put_title(ax, [nearest])
     return ax
@@ -292,7 +292,7 @@ def _letters(curves: Sequence[Matching]) -> dict[str, str]:
 
 
 def _chances(curves: Sequence[Matching]) -> list[float]:
-    return sorted({round(m.chance, 3) for m in curves if not np.isnan(m.chance)})
+    return sorted({round(value, 3) for m in curves if not np.isnan(value := m.matched_chance)})
 
 
 def _range(drawn: Sequence[Curve]) -> tuple[float, float]:

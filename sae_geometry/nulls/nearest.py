@@ -1,0 +1,108 @@
+"""What chance gives to nearest partners: isotropic and covariance-matched means, and a p-value for each latent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from sae_geometry.nulls.isotropic import expected_max_cosine
+from sae_geometry.nulls.matched import MatchedNull, fit_matched_null
+
+_FOLDS = 5
+
+
+@dataclass(frozen=True, eq=False)
+class NearestChance:
+    """How close the best of m random directions would come to each source direction; computed when first asked for.
+
+    Within one dictionary a latent would be part of what the null is fitted to, and the null too close to it: there the
+    latents are dealt into five folds, and each is judged by a null fitted to the other four.
+
+    Attributes:
+        source: rows [n, d] of length at most one, for which partners are sought.
+        target: rows [m, d], whose mean and second moment the matched null has, once normalised; rows of zeros do not
+            count.
+        n_candidates: how many directions compete: m, or m − 1 within one dictionary.
+        absolute: whether similarity is |cos|.
+        isotropic_dimensions: d of the isotropic null; None where there is none (a mean of two cosines).
+        within: whether source and target are the same latents.
+    """
+
+    source: np.ndarray
+    target: np.ndarray
+    n_candidates: int
+    absolute: bool
+    isotropic_dimensions: int | None
+    within: bool = False
+
+    @cached_property
+    def isotropic(self) -> float:
+        """E[max cos] over isotropic directions: see `expected_max_cosine`. nan where there is no such null."""
+        if self.isotropic_dimensions is None or self.n_candidates < 1:
+            return float("nan")
+        return expected_max_cosine(self.n_candidates, self.isotropic_dimensions, absolute=self.absolute)
+
+    @cached_property
+    def null(self) -> MatchedNull:
+        """The covariance-matched null of all of the target's directions."""
+        return _fitted(self.target)
+
+    @cached_property
+    def matched(self) -> float:
+        """E[max cos] over directions of the matched null, the mean over at most about 256 source directions."""
+        parts = [(self.source[rows], null) for rows, null in self._judges if len(rows)]
+        most = -(-256 // max(len(parts), 1))
+        means = [
+            null.expected_max(_unit(x), n_candidates=self.n_candidates, absolute=self.absolute, at_most=most)
+            for x, null in parts
+        ]
+        return float(np.average(means, weights=[len(x) for x, _ in parts])) if parts else float("nan")
+
+    def p_values(self, similarity: np.ndarray) -> np.ndarray:
+        """P(the best of m random directions reaches the similarity) for each source latent: see `MatchedNull`."""
+        p = np.full(len(similarity), np.nan)
+        for rows, null in self._judges:
+            length = np.linalg.norm(self.source[rows], axis=1)
+            p[rows] = null.p_values(
+                _unit(self.source[rows]),
+                similarity[rows] / length,
+                n_candidates=self.n_candidates,
+                absolute=self.absolute,
+            )
+        return p
+
+    @cached_property
+    def _judges(self) -> list[tuple[np.ndarray, MatchedNull]]:
+        """Which source rows are judged by which null. Rows of zeros are judged by none."""
+        there = np.flatnonzero(self.source.any(axis=1))
+        if not self.within or len(there) < _FOLDS:
+            return [(there, self.null)]
+        folds = [there[fold::_FOLDS] for fold in range(_FOLDS)]
+        return [(fold, _fitted(np.delete(self.target, fold, axis=0))) for fold in folds]
+
+
+def _fitted(rows: np.ndarray) -> MatchedNull:
+    return fit_matched_null(rows[rows.any(axis=1)])
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+@dataclass(frozen=True)
+class PairedChance:
+    """What a one-to-one matching gives on random dictionaries, by simulation.
+
+    Attributes:
+        mean_similarity: over the matched pairs, averaged over draws.
+        n_pairs: how many pairs, averaged over draws.
+        draws: how many pairs of random dictionaries were matched.
+        standard_error: of `mean_similarity`; nan for a single draw.
+    """
+
+    mean_similarity: float
+    n_pairs: float
+    draws: int
+    standard_error: float
