@@ -197,7 +197,7 @@ def fit_matched_null(directions: np.ndarray) -> MatchedNull:
     spread = np.maximum(spread, 0.0)
     along = centre @ basis
     second = spread + along**2
-    dimensions = float(second.sum() ** 2 / (np.linalg.eigvalsh(covariance + np.outer(centre, centre)) ** 2).sum())
+    dimensions = float(second.sum() ** 2 / ((covariance + np.outer(centre, centre)) ** 2).sum())  # Σ e² = ‖M‖²
     mean, variance = along.copy(), spread.copy()
     if dimensions >= _LEAST_DIMENSIONS:
         mean, variance = _matching_moments(along, second)
