@@ -21,6 +21,7 @@ _HOME = {
     "Drift": "drift",
     "Embedding": "embedding",
     "Matching": "partners",
+    "SplitMap": "splitting",
     "WithinComparison": "within",
     "as_dictionary": "sources",
     "compare": "comparison",
@@ -40,6 +41,7 @@ _HOME = {
     "runs": "sources",
     "save": "store",
     "similar_runs": "sources",
+    "split_map": "splitting",
 }
 
 __all__ = [*sorted(_HOME), "__version__"]  # noqa: PLE0604  (names resolved by __getattr__)
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
     from sae_geometry.partners import Matching
     from sae_geometry.planning import estimate
     from sae_geometry.sources import as_dictionary, demos, fetch, load, runs, similar_runs
+    from sae_geometry.splitting import SplitMap, split_map
     from sae_geometry.store import read, save
     from sae_geometry.within import WithinComparison, compare_within
 

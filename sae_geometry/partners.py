@@ -208,6 +208,7 @@ class Matching:
             "nearest_covariance_matched": nearest.matched,
             "nearest_candidates": nearest.n_candidates,
             "dimensions_filled_by_target": nearest.null.dimensions,
+            "covariance_shrinkage_of_target": nearest.null.shrinkage,
             "one_to_one_covariance_matched": None if paired is None else asdict(paired),
             "mean_corrected_for_chance": self.corrected,
             "found": {

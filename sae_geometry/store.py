@@ -9,12 +9,12 @@ import shutil
 import sys
 import tempfile
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from sae_geometry.comparison import Comparison
 from sae_geometry.dictionary import Dictionary
@@ -30,11 +30,27 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 FORMATS = ("png", "pdf")
+# The tables that `read` returns, the first that is there.
+_TABLES = ("matches", "umap", "drift", "split")
 # Any of these makes a folder one of ours.
 _MARKS = ("summary.json", "match.json")
 _PACKAGES = ("sae-geometry", "torch", "numpy", "numba", "scipy", "pandas", "umap-learn")
 
-Result = Comparison | WithinComparison | Embedding | Drift
+
+@runtime_checkable
+class Saved(Protocol):
+    """A result that says itself what is saved of it. Its first table is the one that `read` returns."""
+
+    def summary(self) -> dict[str, Any]: ...
+    def tables(self) -> Mapping[str, pd.DataFrame]: ...
+    def figures(self) -> Mapping[str, Figure]: ...
+    @property
+    def dictionaries(self) -> Sequence[Dictionary]: ...
+    @property
+    def caveats(self) -> Sequence[str]: ...
+
+
+Result = Comparison | WithinComparison | Embedding | Drift | Saved
 
 
 def save(
@@ -52,7 +68,8 @@ def save(
 
     Args:
         result: a Comparison (`matches.parquet`), WithinComparison (`matches.parquet`), Embedding (`umap.parquet`,
-            `neuronpedia.csv`) or Drift (`drift.parquet`).
+            `neuronpedia.csv`), Drift (`drift.parquet`), or any result with `tables()` and `figures()`: a parquet file
+            and a figure for each.
         folder: where to; must not exist, or be empty, unless `overwrite`.
         command: recorded in the summary; the process's own command line if None.
         formats: of the figures: png, pdf, svg.
@@ -97,7 +114,7 @@ def read(folder: str | os.PathLike[str]) -> tuple[pd.DataFrame, dict[str, Any]]:
     import pandas as pd
 
     root = Path(folder)
-    tables = [root / name for name in ("matches.parquet", "umap.parquet", "drift.parquet") if (root / name).exists()]
+    tables = [root / f"{name}.parquet" for name in _TABLES if (root / f"{name}.parquet").exists()]
     if not tables or not (root / "summary.json").exists():
         raise FileNotFoundError(
             f"{root} is not a results folder: it needs summary.json and one of our tables; "
@@ -247,9 +264,19 @@ def _writer(result: Result) -> Callable[..., dict[str, Any]]:
     ):
         if isinstance(result, kind):
             return write
+    if isinstance(result, Saved):
+        return _saved
     raise ValueError(
         f"save takes what compare, compare_within, embed or compare_checkpoints returned; got {type(result).__name__}"
     )
+
+
+def _saved(r: Saved, folder: Path, figures: Path, formats: Sequence[str], style: str) -> dict[str, Any]:
+    for name, table in r.tables().items():
+        table.to_parquet(folder / f"{name}.parquet", index=False)
+    for name, figure in r.figures().items():
+        _save_figure(figure, figures / name, _about(r.dictionaries, r.caveats), formats)
+    return r.summary()
 
 
 def _drift(d: Drift, folder: Path, figures: Path, formats: Sequence[str], style: str) -> dict[str, Any]:

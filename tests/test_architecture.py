@@ -30,6 +30,7 @@ FLOORS = {
     "plots": 4,
     "comparison": 5,
     "within": 5,
+    "splitting": 5,
     "embedding": 5,
     "drift": 5,
     "match_report": 5,

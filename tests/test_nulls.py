@@ -83,8 +83,9 @@ def crowded(rng, m=3000, d=40, pull=0.5):
 
 
 def test_draws_have_the_mean_and_second_moment_of_the_dictionary(rng):
-    rows = crowded(rng)
+    rows = crowded(rng, m=30_000)
     null = sg.fit_matched_null(rows)
+    assert null.shrinkage < 0.002
     drawn = null.sample(200_000).astype(float)
     noise = 4 / np.sqrt(200_000)
     np.testing.assert_allclose(drawn.mean(axis=0), rows.mean(axis=0), atol=noise)
@@ -95,6 +96,21 @@ def test_draws_have_the_mean_and_second_moment_of_the_dictionary(rng):
     assert np.linalg.norm(drawn.T @ drawn / len(drawn) - second) < 0.05 * np.linalg.norm(second)
     np.testing.assert_array_equal(null.sample(5, seed=3), null.sample(5, seed=3))
     assert (null.sample(5, seed=3) != null.sample(5, seed=4)).any()
+
+
+def test_shrinkage_is_ledoit_and_wolfs(rng):
+    from sklearn.covariance import ledoit_wolf_shrinkage
+
+    for rows in (crowded(rng, m=50), crowded(rng, m=700), rng.standard_normal((300, 40)), np.ones((4, 3))):
+        unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        assert sg.fit_matched_null(rows).shrinkage == pytest.approx(ledoit_wolf_shrinkage(unit), abs=1e-9)
+
+
+def test_few_latents_are_not_their_own_null(rng):
+    """60 random directions in 128 dimensions lie in a subspace of 60, which says nothing of where others would lie."""
+    a, b = sg.random_directions(200, 128), sg.random_directions(60, 128, seed=1)
+    p = np.sort(sg.fit_matched_null(b).p_values(a, (a @ b.T).max(axis=1), n_candidates=60))
+    assert np.abs(p - (np.arange(200) + 0.5) / 200).max() < 0.13
 
 
 @pytest.mark.parametrize("d", [8, 32, 768])
@@ -141,20 +157,22 @@ def test_expected_max_agrees_with_simulation(absolute, rng):
     assert null.expected_max(x, n_candidates=500, absolute=absolute) == pytest.approx(np.mean(best), abs=0.005)
 
 
+@pytest.mark.parametrize(("m", "furthest"), [(600, 0.08), (3000, 0.05)])
 @pytest.mark.parametrize("absolute", [False, True])
-def test_p_values_are_uniform_under_the_null(absolute):
+def test_p_values_are_uniform_under_the_null(absolute, m, furthest):
     """The directions of B have nothing to do with A's beyond living where they do; the null is fitted to B."""
     rng = np.random.default_rng(0)
     a = crowded(rng, m=40, d=32)
     p = []
     for _ in range(50):
-        b = crowded(rng, m=600, d=32)
+        b = crowded(rng, m=m, d=32)
         cos = a @ b.T
         best = (np.abs(cos) if absolute else cos).max(axis=1)
-        p.append(sg.fit_matched_null(b).p_values(a, best, n_candidates=600, absolute=absolute))
+        p.append(sg.fit_matched_null(b).p_values(a, best, n_candidates=m, absolute=absolute))
     p = np.sort(np.concatenate(p))
-    assert np.abs(p - (np.arange(len(p)) + 0.5) / len(p)).max() < 0.06
+    assert np.abs(p - (np.arange(len(p)) + 0.5) / len(p)).max() < furthest
     assert (p < 0.05).mean() == pytest.approx(0.05, abs=0.02)
+    assert (p < 0.01).mean() == pytest.approx(0.01, abs=0.01)
 
 
 def test_false_discoveries_are_controlled():
@@ -226,11 +244,20 @@ def test_within_a_dictionary_no_latent_is_judged_by_itself():
     chance = NearestChance(rows, rows, 299, absolute=False, isotropic_dimensions=64, within=True)
     p = np.sort(chance.p_values(cos.max(axis=1)))
     assert np.abs(p - (np.arange(300) + 0.5) / 300).max() < 0.12
-    itself = NearestChance(rows, rows, 299, absolute=False, isotropic_dimensions=64)
-    assert np.median(itself.p_values(cos.max(axis=1))) > 0.6  # what the folds are for
     assert chance.matched == pytest.approx(cos.max(axis=1).mean(), abs=0.01)
-    few = NearestChance(rows[:3], rows[:3], 2, absolute=False, isotropic_dimensions=64, within=True)
-    assert np.isnan(few.p_values(np.zeros(3))).all()
+    crowd = crowded(np.random.default_rng(0), m=300, d=64)
+    cos = crowd @ crowd.T
+    np.fill_diagonal(cos, -1)
+    chance, itself = (
+        NearestChance(crowd, crowd, 299, absolute=False, isotropic_dimensions=64, within=within)
+        for within in (True, False)
+    )
+    in_sample, across = (np.median(c.p_values(cos.max(axis=1))) for c in (itself, chance))
+    assert across == pytest.approx(0.5, abs=0.12)
+    assert in_sample > across + 0.05  # what the folds are for
+    one = NearestChance(rows[:1], rows[:1], 0, absolute=False, isotropic_dimensions=64, within=True)
+    assert np.isnan(one.p_values(np.zeros(1))).all()
+    assert np.isnan(one.matched)
 
 
 def test_discoveries_are_benjamini_and_hochbergs(rng):

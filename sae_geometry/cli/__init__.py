@@ -10,7 +10,21 @@ from typing import Annotated
 
 import typer
 
-from sae_geometry.cli import cache, compare, demos, doctor, drift, estimate, fetch, inspect, match, runs, umap, within
+from sae_geometry.cli import (
+    cache,
+    compare,
+    demos,
+    doctor,
+    drift,
+    estimate,
+    fetch,
+    inspect,
+    match,
+    runs,
+    split,
+    umap,
+    within,
+)
 
 app = typer.Typer(
     name="sae-geometry",
@@ -40,7 +54,7 @@ def options(
     """Did these two sparse autoencoders learn the same features? Exact geometric comparison of SAE dictionaries."""
 
 
-for command in (compare, match, within, umap, drift, inspect, fetch, runs, cache, demos, estimate, doctor):
+for command in (compare, match, within, split, umap, drift, inspect, fetch, runs, cache, demos, estimate, doctor):
     command.register(app)
 
 

@@ -12,18 +12,22 @@ from sae_geometry.plots.similarity import (
     similarity_figure,
     similarity_histogram,
 )
+from sae_geometry.plots.splitting import children_bars, explained_ecdf, splitting_figure
 from sae_geometry.plots.style import COLUMN_WIDTH, PAGE_WIDTH, paper_style, save_figure
 
 __all__ = [
     "COLUMN_WIDTH",
     "PAGE_WIDTH",
+    "children_bars",
     "counting_bars",
     "draw_similarity",
     "embedding_scatter",
+    "explained_ecdf",
     "multiplicity_bars",
     "paper_style",
     "save_figure",
     "similarity_ecdf",
     "similarity_figure",
     "similarity_histogram",
+    "splitting_figure",
 ]
