@@ -30,11 +30,12 @@ _HOME = {
     "demos": "sources",
     "embed": "embedding",
     "estimate": "planning",
-    "exact_neighbors": "embedding",
+    "exact_neighbors": "neighbors",
     "expected_max_cosine": "nulls",
     "fetch": "sources",
     "fit_matched_null": "nulls",
     "load": "sources",
+    "neuronpedia_url": "sources",
     "plots": "plots",
     "random_directions": "nulls",
     "read": "store",
@@ -51,11 +52,12 @@ if TYPE_CHECKING:
     from sae_geometry.comparison import Comparison, compare
     from sae_geometry.dictionary import Dictionary
     from sae_geometry.drift import Drift, compare_checkpoints
-    from sae_geometry.embedding import Embedding, embed, exact_neighbors
+    from sae_geometry.embedding import Embedding, embed
+    from sae_geometry.neighbors import exact_neighbors
     from sae_geometry.nulls import expected_max_cosine, fit_matched_null, random_directions
     from sae_geometry.partners import Matching
     from sae_geometry.planning import estimate
-    from sae_geometry.sources import as_dictionary, demos, fetch, load, runs, similar_runs
+    from sae_geometry.sources import as_dictionary, demos, fetch, load, neuronpedia_url, runs, similar_runs
     from sae_geometry.splitting import SplitMap, split_map
     from sae_geometry.store import read, save
     from sae_geometry.within import WithinComparison, compare_within

@@ -21,6 +21,7 @@ from sae_geometry.dictionary import Dictionary
 from sae_geometry.drift import Drift
 from sae_geometry.embedding import Embedding
 from sae_geometry.partners import Matching
+from sae_geometry.sources import neuronpedia_lists
 from sae_geometry.space import ALLOWED
 from sae_geometry.within import WithinComparison
 
@@ -68,8 +69,8 @@ def save(
 
     Args:
         result: a Comparison (`matches.parquet`), WithinComparison (`matches.parquet`), Embedding (`umap.parquet`,
-            `neuronpedia.csv`), Drift (`drift.parquet`), or any result with `tables()` and `figures()`: a parquet file
-            and a figure for each.
+            `regions.json`, `neuronpedia.csv`), Drift (`drift.parquet`), or any result with `tables()` and `figures()`:
+            a parquet file and a figure for each.
         folder: where to; must not exist, or be empty, unless `overwrite`.
         command: recorded in the summary; the process's own command line if None.
         formats: of the figures: png, pdf, svg.
@@ -146,6 +147,51 @@ def matches_table(c: Comparison) -> pd.DataFrame:
         frame.insert(at + 2, "one_to_one_matching", single.method)
         parts.append(frame)
     return pd.concat(parts, ignore_index=True)
+
+
+def regions_record(e: Embedding) -> dict[str, Any]:
+    """What `regions.json` holds: each region's counts, test, outline and latent ids, and links to lists of them.
+
+    `neuronpedia_lists` are addresses of quick lists, at most 150 latents on each, of the latents whose pages are known.
+    """
+    found = e.regions
+    regions = []
+    for region in found.regions:
+        owner, ids = e.owner[region.members], e.latent_id[region.members]
+        links = neuronpedia_lists(
+            ((e.dictionaries[o], int(i)) for o, i in zip(owner, ids, strict=True)), f"region {region.letter}"
+        )
+        by_run = [
+            {
+                "run": name,
+                "count": int(region.counts[r]),
+                "share_at_equal_sizes": float(region.shares[r]),
+                "p": float(region.p_values[r]),
+                "q": float(region.q_values[r]),
+                "latent_ids": ids[owner == r].tolist(),
+            }
+            for r, name in enumerate(e.names)
+        ]
+        regions.append(
+            {
+                "letter": region.letter,
+                "size": region.size,
+                "verdict": region.verdict,
+                "center": list(region.center),
+                "outline": [list(corner) for corner in region.outline],
+                "runs": by_run,
+                "neuronpedia_lists": links,
+            }
+        )
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "how": found.how,
+        "params": dict(found.params),
+        "test": found.test_in_words(),
+        "runs": [{"run": name, "count": int(n)} for name, n in zip(found.names, found.totals, strict=True)],
+        "share_inside": found.share_inside,
+        "regions": regions,
+    }
 
 
 def check_folder(folder: Path, overwrite: bool = False) -> None:
@@ -323,7 +369,8 @@ def _embedding(e: Embedding, folder: Path, figures: Path, formats: Sequence[str]
     table = e.to_pandas()
     table.to_parquet(folder / "umap.parquet", index=False)
     renamed = table.rename(columns={"run": "RunType", "latent_id": "EmbeddingIndex", "x": "X", "y": "Y"})
-    renamed.to_csv(folder / "neuronpedia.csv", index=False)
+    renamed[["RunType", "EmbeddingIndex", "X", "Y"]].to_csv(folder / "neuronpedia.csv", index=False)
+    (folder / "regions.json").write_text(to_json(regions_record(e)) + "\n", encoding="utf-8")
     about = _about(e.dictionaries, e.caveats) | {"seed": e.params["seed"], "backend": e.params["backend"]}
     _save_axes(lambda ax: plots.embedding_scatter(e, ax=ax, style=style), (3.6, 4.0), figures / "umap", about, formats)
     return e.summary()

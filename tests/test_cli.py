@@ -84,7 +84,9 @@ def test_umap_writes_its_files(run):
     result = run("umap", NARROW, "--n-epochs", "10", "--format", "svg", "--style", "e2e", "--seed", "5")
     assert result.exit_code == 0, result.stderr
     folder = Path("umap-local-narrow-seed0")
-    assert {p.name for p in folder.iterdir()} == {"figures", "neuronpedia.csv", "summary.json", "umap.parquet"}
+    assert {p.name for p in folder.iterdir()} == {
+        "figures", "neuronpedia.csv", "regions.json", "summary.json", "umap.parquet",
+    }  # fmt: skip
     assert json.loads((folder / "summary.json").read_text())["params"]["seed"] == 5
     assert "trustworthiness" in result.stdout
 

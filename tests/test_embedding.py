@@ -15,7 +15,9 @@ from sklearn.neighbors import NearestNeighbors
 
 import sae_geometry as sg
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.embedding import _trustworthiness, _without_self, choose_backend, exact_neighbors
+from sae_geometry.evidence import _trustworthiness, _without_self
+from sae_geometry.layout import choose_backend
+from sae_geometry.neighbors import exact_neighbors
 from sae_geometry.store import to_json
 
 
@@ -80,7 +82,7 @@ def test_fuzzy_graph_equals_umap_learns_exact_cosine_path(clustered, duplicates)
         x, 15, np.random.RandomState(0), "cosine", knn_indices=found.indices.copy(), knn_dists=found.distances.copy()
     )[0]
     # umap-learn's own exact path: a dense matrix of cosine distances, its diagonal exactly zero.
-    distances = np.maximum(1 - oracles.dense_cosines(x, x), 0)
+    distances = np.maximum(1 - oracles.dense_cosines(x, x), 0).round(12)  # equal rows get equal distances
     np.fill_diagonal(distances, 0)
     order = np.lexsort((np.broadcast_to(np.arange(len(x)), distances.shape), distances))
     if duplicates:
@@ -111,8 +113,46 @@ def test_owners_and_ids(embedding):
     np.testing.assert_array_equal(embedding.owner, np.repeat([0, 1], [200, 100]))
     np.testing.assert_array_equal(embedding.latent_id, np.r_[0:200, 0:100])
     frame = embedding.to_pandas()
-    assert list(frame.columns) == ["run", "latent_id", "x", "y"]
+    partners = ["max_cosine", "partner_id", "mutual", "one_to_one_partner_id", "one_to_one_cosine"]
+    assert list(frame.columns) == [
+        "run", "latent_id", "x", "y", "partner_run", *partners, *(f"{p}:a" for p in partners),
+        *(f"{p}:b" for p in partners), "frequency", "alive", "region",
+    ]  # fmt: skip
     assert frame["run"].value_counts().to_dict() == {"a": 200, "b": 100}
+    alone = embedding.dictionaries[0]
+    assert list(sg.embed(alone, n_epochs=5).to_pandas().columns) == [
+        "run", "latent_id", "x", "y", "frequency", "alive", "region",
+    ]  # fmt: skip
+
+
+def test_the_table_holds_the_partners_of_compare(embedding):
+    frame = embedding.to_pandas()
+    c = sg.compare(*embedding.dictionaries)
+    np.testing.assert_array_equal(frame["max_cosine"], np.r_[c.a_to_b.cosine, c.b_to_a.cosine])
+    np.testing.assert_array_equal(frame["partner_id"], np.r_[c.a_to_b.partner, c.b_to_a.partner])
+    np.testing.assert_array_equal(frame["one_to_one_partner_id"].fillna(-1), np.r_[
+        c.one_to_one().a_to_b.partner, c.one_to_one().b_to_a.partner])  # fmt: skip
+    assert list(frame["region"].fillna("")) == [letter or "" for letter in embedding.regions.letters]
+
+
+def test_latents_of_one_direction_share_their_point(clustered):
+    a, b = make(np.concatenate([clustered[:80], clustered[:20]]), "a"), make(clustered[70:160] * 3, "b")
+    e = sg.embed([a, b], n_epochs=20)
+    unique, point = np.unique(np.concatenate([a.directions, b.directions]), axis=0, return_inverse=True)
+    assert e.summary()["different_directions"] == len(unique) < 190
+    assert len(np.unique(e.coords, axis=0)) == len(unique)
+    for group in range(len(unique)):
+        assert len(np.unique(e.coords[point == group], axis=0)) == 1
+
+
+def test_a_dictionary_against_itself(clustered):
+    """Every latent has a twin: the picture is that of one copy alone, each point twice."""
+    e = sg.embed([make(clustered, "a"), make(clustered, "b")], n_epochs=20)
+    np.testing.assert_array_equal(e.coords[:300], e.coords[300:])
+    np.testing.assert_array_equal(e.coords[:300], sg.embed(make(clustered), n_epochs=20).coords)
+    assert (e.to_pandas()["max_cosine"] > 1 - 1e-6).all()
+    with pytest.raises(ValueError, match="below the 40 latents to embed, 20 of them of different direction; got 20"):
+        sg.embed([make(clustered[:20]), make(clustered[:20])], 20)
 
 
 def test_same_seed_same_coordinates_even_with_duplicates(clustered):

@@ -59,10 +59,35 @@ def test_embedding_and_within_files(toy_pair, tmp_path):
     assert len(csv) == 107
     table, summary = sg.read(folder)
     np.testing.assert_array_equal(table["x"], e.coords[:, 0])
+    assert list(table.columns) == list(e.to_pandas().columns)
     assert summary["params"]["seed"] == 0
     w = sg.save(sg.compare_within(toy_pair[0]), tmp_path / "w", formats=["svg"])
     assert (w / "figures" / "within.svg").exists()
     assert sg.read(w)[1]["kind"] == "WithinComparison"
+
+
+def test_regions_are_written_with_ids_counts_and_links(tmp_path, rng):
+    # Two bundles of directions: one of both runs, one of b alone.
+    near = np.eye(2, 12)[[0] * 90 + [1] * 60] * 4 + rng.standard_normal((150, 12)) * 0.5
+    pages = {"metadata": {"neuronpedia_id": "gpt2-small/0-res-jb"}}
+    a = sg.Dictionary.from_decoder(near[:45], latent_axis=0, name="a", **pages)
+    b = sg.Dictionary.from_decoder(near[45:], latent_axis=0, name="b").select(np.arange(105)[::-1].copy())
+    e = sg.embed([a, b]).with_regions(30)
+    folder = sg.save(e, tmp_path / "e", formats=["png"])
+    record = json.loads((folder / "regions.json").read_text())
+    assert record["params"]["min_size"] == 30
+    assert [r["run"] for r in record["runs"]] == ["a", "b"]
+    assert len(record["regions"]) >= 2
+    table = pd.read_parquet(folder / "umap.parquet")
+    for region in record["regions"]:
+        rows = table[table["region"] == region["letter"]]
+        assert region["size"] == len(rows) == sum(r["count"] for r in region["runs"])
+        for run in region["runs"]:
+            assert run["latent_ids"] == rows.loc[rows["run"] == run["run"], "latent_id"].tolist()
+        listed = sum(link.count("modelId") for link in region["neuronpedia_lists"])
+        assert listed == region["runs"][0]["count"]
+    # a has all of its 45 in the first bundle, b 45 of 105: at equal sizes the first is 70 % a
+    assert {r["verdict"] for r in record["regions"]} == {"mostly a", "mostly b"}
 
 
 def test_no_silent_overwrite(comparison, tmp_path):

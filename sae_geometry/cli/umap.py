@@ -44,7 +44,7 @@ def umap(
 ) -> None:
     """UMAP of one or more dictionaries together, from exact cosine neighbours, with its own evidence.
 
-    Writes umap.parquet, neuronpedia.csv, summary.json and figures/.
+    Writes umap.parquet, regions.json, neuronpedia.csv, summary.json and figures/.
     """
     import sae_geometry as sg
 
@@ -62,6 +62,7 @@ def umap(
             allow_mismatch=allow_mismatch,
             progress=progress,
         )
+        result.across(progress)
     c.save_and_show(
         result,
         speaker,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -91,6 +92,24 @@ def mirrors_of(run: str) -> tuple[str, ...]:
     return next((r.mirrors for r in known if r.mirrors), ())
 
 
+def neuronpedia_source(address: str, saelens: str | None = None) -> str | None:
+    """Neuronpedia's "model/source" for a resolved address, or for a SAELens "release/sae_id"; None where unknown.
+
+    Known are the paper's published runs, wherever they were fetched from, and whatever an installed sae-lens lists.
+    """
+    plain = re.sub(r"^(hf://[^/@]+/[^/@]+)@[^/]+", r"\1", address.partition("::")[0])
+    known = _paper_sources()
+    for place in (plain, plain.rpartition("/")[0]):
+        if place in known:
+            return known[place]
+    if saelens is not None:
+        release, _, sae_id = saelens.partition("/")
+        for sae in _installed_saes(release):
+            if sae_id in (str(sae["id"]), str(sae.get("path"))) and isinstance(sae.get("neuronpedia"), str):
+                return str(sae["neuronpedia"])
+    return None
+
+
 def saelens_address(place: str) -> str:
     """The hf:// address of "release/sae_id".
 
@@ -131,6 +150,25 @@ def _paper_releases() -> dict[str, tuple[str, dict[str, str]]]:
     return releases
 
 
+@cache
+def _paper_sources() -> dict[str, str]:
+    """Neuronpedia's "model/source" of the paper's published runs, by every address they are known under.
+
+    The pages carry the names of SAELens's repositories: `gpt2-small__res_scl-ajt/6-res_scl-ajt` is
+    `gpt2-small/6-res_scl-ajt`. A run published under two roles keeps the first.
+    """
+    table = json.loads(CATALOG_FILE.read_text(encoding="utf-8"))
+    found: dict[str, str] = {}
+    for run in table["runs"]:
+        if saelens := run.get("hf_saelens"):
+            model = saelens["repo"].partition("/")[2].partition("__")[0]
+            apollo = [f"hf://{m['repo']}/{m['file']}" for m in (run.get("hf_apollo"),) if m]
+            copies = [m for m in _mirrors(run) if "@" not in m]
+            for place in (f"wandb:{run['wandb']}#{table['runs'][0]['file']}", *copies, *apollo):
+                found.setdefault(place, f"{model}/{saelens['path']}")
+    return found
+
+
 def _saelens_folder() -> Path | None:
     spec = importlib.util.find_spec("sae_lens")
     places = list(spec.submodule_search_locations or []) if spec else []
@@ -143,8 +181,14 @@ def _installed_release(release: str) -> tuple[str, dict[str, str]] | None:
     entry = _installed_catalog(folder / "pretrained_saes.yaml").get(release) if folder else None
     if not isinstance(entry, dict) or not isinstance(entry.get("repo_id"), str):
         return None
-    saes = [s for s in entry.get("saes") or [] if isinstance(s, dict) and "id" in s]
-    return entry["repo_id"], {str(s["id"]): str(s.get("path") or s["id"]) for s in saes}
+    return entry["repo_id"], {str(s["id"]): str(s.get("path") or s["id"]) for s in _installed_saes(release)}
+
+
+def _installed_saes(release: str) -> list[dict[str, Any]]:
+    folder = _saelens_folder()
+    entry = _installed_catalog(folder / "pretrained_saes.yaml").get(release) if folder else None
+    saes = entry.get("saes") if isinstance(entry, dict) else None
+    return [s for s in saes if isinstance(s, dict) and "id" in s] if isinstance(saes, list) else []
 
 
 @cache

@@ -29,7 +29,7 @@ _METADATA = {
     "architecture": ("architecture", "trainer.dict_class", "activation", "sae_type", "act_fn"),
     "seed": ("seed", "trainer.seed"),
     "k": ("k", "trainer.k", "top_k"),
-    "saelens_id": ("metadata.neuronpedia_id", "neuronpedia_id"),
+    "neuronpedia_id": ("metadata.neuronpedia_id", "neuronpedia_id"),
 }
 
 
