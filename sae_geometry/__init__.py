@@ -21,11 +21,13 @@ _HOME = {
     "Drift": "drift",
     "Embedding": "embedding",
     "Matching": "partners",
+    "SeedComparison": "seeds",
     "SplitMap": "splitting",
     "WithinComparison": "within",
     "as_dictionary": "sources",
     "compare": "comparison",
     "compare_checkpoints": "drift",
+    "compare_seeds": "seeds",
     "compare_within": "within",
     "demos": "sources",
     "embed": "embedding",
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
     from sae_geometry.nulls import expected_max_cosine, fit_matched_null, random_directions
     from sae_geometry.partners import Matching
     from sae_geometry.planning import estimate
+    from sae_geometry.seeds import SeedComparison, compare_seeds
     from sae_geometry.sources import as_dictionary, demos, fetch, load, neuronpedia_url, runs, similar_runs
     from sae_geometry.splitting import SplitMap, split_map
     from sae_geometry.store import read, save

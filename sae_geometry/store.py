@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 FORMATS = ("png", "pdf")
 # The tables that `read` returns, the first that is there.
-_TABLES = ("matches", "umap", "drift", "split")
+_TABLES = ("matches", "umap", "drift", "split", "pairs")
 # Any of these makes a folder one of ours.
 _MARKS = ("summary.json", "match.json")
 _PACKAGES = ("sae-geometry", "torch", "numpy", "numba", "scipy", "pandas", "umap-learn")
@@ -49,6 +49,13 @@ class Saved(Protocol):
     def dictionaries(self) -> Sequence[Dictionary]: ...
     @property
     def caveats(self) -> Sequence[str]: ...
+
+
+@runtime_checkable
+class WritesMore(Protocol):
+    """A result with files of its own beside tables and figures."""
+
+    def write_extra(self, folder: Path) -> None: ...
 
 
 Result = Comparison | WithinComparison | Embedding | Drift | Saved
@@ -322,6 +329,8 @@ def _saved(r: Saved, folder: Path, figures: Path, formats: Sequence[str], style:
         table.to_parquet(folder / f"{name}.parquet", index=False)
     for name, figure in r.figures().items():
         _save_figure(figure, figures / name, _about(r.dictionaries, r.caveats), formats)
+    if isinstance(r, WritesMore):
+        r.write_extra(folder)
     return r.summary()
 
 

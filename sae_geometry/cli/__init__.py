@@ -21,6 +21,7 @@ from sae_geometry.cli import (
     inspect,
     match,
     runs,
+    seeds,
     split,
     umap,
     within,
@@ -54,7 +55,22 @@ def options(
     """Did these two sparse autoencoders learn the same features? Exact geometric comparison of SAE dictionaries."""
 
 
-for command in (compare, match, within, split, umap, drift, inspect, fetch, runs, cache, demos, estimate, doctor):
+for command in (
+    compare,
+    match,
+    within,
+    seeds,
+    split,
+    umap,
+    drift,
+    inspect,
+    fetch,
+    runs,
+    cache,
+    demos,
+    estimate,
+    doctor,
+):
     command.register(app)
 
 

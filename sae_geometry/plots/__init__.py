@@ -4,6 +4,14 @@ Similarity figures draw lists of `Matching`; embedding figures draw anything wit
 """
 
 from sae_geometry.plots.embedding import embedding_scatter
+from sae_geometry.plots.seeds import (
+    rarefaction_curve,
+    recurrence_bars,
+    recurrence_figure,
+    ridgeline_figure,
+    seeds_figure,
+    seeds_heatmap,
+)
 from sae_geometry.plots.similarity import (
     counting_bars,
     draw_similarity,
@@ -25,7 +33,13 @@ __all__ = [
     "explained_ecdf",
     "multiplicity_bars",
     "paper_style",
+    "rarefaction_curve",
+    "recurrence_bars",
+    "recurrence_figure",
+    "ridgeline_figure",
     "save_figure",
+    "seeds_figure",
+    "seeds_heatmap",
     "similarity_ecdf",
     "similarity_figure",
     "similarity_histogram",

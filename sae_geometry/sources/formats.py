@@ -132,6 +132,10 @@ LAYOUTS: tuple[Layout, ...] = (
         "dictionary_learning", "dictionary_learning", decoder_axes="nd", encoder_axes="dn", config="trainer.dict_class"
     ),
     _pair(
+        "sae_geometry_consensus", "sae-geometry consensus dictionary", decoder_axes="nd", encoder_axes="nd",
+        also=("members", "n_runs"),
+    ),
+    _pair(
         "sae_geometry", "sae-geometry demo", decoder_axes="nd", encoder_axes="nd", also=("frequency",),
         frequency="frequency",
     ),
@@ -160,7 +164,7 @@ LAYOUTS: tuple[Layout, ...] = (
 # One-dimensional tensors with one entry a latent, or one entry a coordinate of the space decoded to: they tell which
 # axis is which.
 PER_LATENT = (
-    "b_enc", "threshold", "b_gate", "b_mag", "r_mag", "latent_bias", "encoder.bias", "gate_bias", "frequency",
+    "b_enc", "threshold", "b_gate", "b_mag", "r_mag", "latent_bias", "encoder.bias", "gate_bias", "frequency", "n_runs",
     "scaling_factor", "log_threshold", "encoder_linear.bias", "b_E", "latents_activation_frequency",
     "activation_function.threshold",
 )  # fmt: skip

@@ -1,0 +1,111 @@
+"""`sae-geometry seeds RUN RUN…`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from sae_geometry.cli import common as c
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("seeds")(seeds)
+
+
+@c.told_in_one_sentence
+def seeds(
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN...", help="Two or more addresses; NAME=ADDRESS labels one.")
+    ],
+    matching: Annotated[
+        Literal["optimal", "greedy", "mutual"] | None,
+        typer.Option(
+            "--matching", help="The one-to-one matching; by default optimal up to 4,096 latents a side, greedy beyond."
+        ),
+    ] = None,
+    on: Annotated[
+        Literal["decoder", "encoder", "both"],
+        typer.Option("--on", help="Compare decoder or encoder directions, or the mean of both cosines."),
+    ] = "decoder",
+    threshold: Annotated[
+        float, typer.Option("--threshold", metavar="X", help="Found: a one-to-one partner more similar than X.")
+    ] = 0.7,
+    absolute: c.Absolute = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the pairs that an interrupted comparison had finished.")
+    ] = False,
+    latents: c.Latents = "alive",
+    allow_mismatch: c.AllowMismatch = False,
+    out: c.Out = None,
+    overwrite: c.Overwrite = False,
+    formats: c.Formats = c.PNG_AND_PDF,
+    as_json: c.AsJson = False,
+    quiet: c.Quiet = False,
+    device: c.OnDevice = "auto",
+    offline: c.Offline = False,
+    drop_bad: c.DropBad = False,
+) -> None:
+    """Compare many runs, every ordered pair: MMCS, shared latents, PW-MCC, recurrence, consensus, rarefaction.
+
+    Writes pairs.parquet, consensus.parquet, consensus.safetensors, orphans.parquet, summary.json and figures/. Finished
+    pairs are kept in a folder beside the results (its name with .pairs) until all are done; after an interruption the
+    same command with --resume goes on from them.
+    """
+    import sae_geometry as sg
+
+    if len(runs) < 2:
+        raise ValueError(
+            f"seeds compares two or more runs; got {len(runs)}: give more addresses, or use within for one"
+        )
+    c.check_free(out, overwrite)
+    speaker = c.Speaker(quiet)
+    loaded = c.load_all(runs, speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad)
+    names = [d.name for d in loaded] if len(loaded) <= 4 else [f"{len(loaded)}-runs"]
+    folder = c.results_folder(out, "seeds", names)
+    kept = _kept(folder)
+    if kept.exists() and not resume:
+        raise FileExistsError(
+            f"{kept} holds {len(list(kept.glob('*.npz')))} finished pairs of a comparison that was interrupted; add "
+            "--resume to go on from them, or delete it"
+        )
+    try:
+        with speaker.bar() as progress:
+            result = sg.compare_seeds(
+                loaded,
+                matching=matching,
+                on=on,
+                signed=not absolute,
+                threshold=threshold,
+                keep=kept,
+                allow_mismatch=allow_mismatch,
+                progress=progress,
+            )
+    except KeyboardInterrupt:
+        speaker.note(f"finished pairs are kept in {kept}; the same command with --resume goes on from them")
+        raise
+    c.save_and_show(
+        result,
+        speaker,
+        into=(folder, "seeds", names),
+        words=repr(result),
+        formats=formats,
+        overwrite=overwrite,
+        as_json=as_json,
+    )
+    _clear(kept)
+
+
+def _kept(folder: Path) -> Path:
+    """Where finished pairs wait for the rest."""
+    return folder.with_name(f"{folder.name}.pairs")
+
+
+def _clear(kept: Path) -> None:
+    """Remove the finished pairs, and their folder if nothing else lies there."""
+    for path in kept.glob("*.npz"):
+        path.unlink()
+    if kept.exists() and not any(kept.iterdir()):
+        kept.rmdir()

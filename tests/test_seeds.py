@@ -1,0 +1,230 @@
+"""Many runs: every pair as `compare` has it, recurrence and matrices by definition, resuming, the command."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import sae_geometry as sg
+from sae_geometry import seeds as seeds_module
+from sae_geometry.cli import app
+
+FOUR = [f"demo:{kind}-seed{k}" for kind in ("local", "e2e") for k in (0, 1)]
+
+
+def run(rows, name, **more):
+    return sg.Dictionary.from_decoder(
+        rows.astype(np.float32), latent_axis=0, name=name, model="m", hook_point="h", **more
+    )
+
+
+@pytest.fixture(scope="module")
+def four(demo):
+    return sg.compare_seeds([demo[a.removeprefix("demo:")] for a in FOUR])
+
+
+@pytest.fixture
+def three(rng):
+    common = rng.standard_normal((20, 24))
+    return [
+        run(np.concatenate([common[:k], rng.standard_normal((30 - k, 24))]), f"r{k}", metadata={"kind": "x", "seed": k})
+        for k in (20, 15, 10)
+    ]
+
+
+def test_every_pair_is_what_compare_has(four, demo):
+    for (i, a), (j, b) in itertools.permutations(enumerate(four.runs), 2):
+        if {i, j} == {1, 2}:  # the others cost seconds and say the same
+            c = sg.compare(a, b, "optimal")
+            assert four.mmcs[i, j] == c.nearest_a_to_b.mmcs
+            assert four.chance[i, j] == c.nearest_a_to_b.matched_chance
+            assert four.paired[i, j] == pytest.approx(c.a_to_b.mmcs, abs=1e-12)
+            assert four.shared[i, j] == pytest.approx(c.a_to_b.fraction_above(0.7))
+            assert four.found[i, j] == pytest.approx(c.nearest_a_to_b.found_fraction)
+    assert np.isnan(np.diag(four.mmcs)).all()
+    assert (four.mmcs[0, 1], four.mmcs[1, 0]) == (pytest.approx(0.5566, abs=1e-4), pytest.approx(0.5343, abs=1e-4))
+    assert four.paired[0, 1] == four.paired[1, 0] == pytest.approx(0.4970, abs=1e-4)
+
+
+def test_recurrence_by_definition(three):
+    s = sg.compare_seeds(three, threshold=0.9)
+    expected = np.zeros((3, 3), dtype=int)
+    for i, a in enumerate(three):
+        times = np.zeros(a.n_latents, dtype=int)
+        for j, b in enumerate(three):
+            if i != j:
+                times += sg.compare(a, b, "optimal").a_to_b.similarity > 0.9
+        expected[i] = np.bincount(times, minlength=3)
+    np.testing.assert_array_equal(s.recurrence, expected)
+    assert s.recurrence_shares.sum() == pytest.approx(1)
+    assert s.recurrence[0].tolist() == [15, 5, 10]
+    assert s.recurrence[2].tolist() == [20, 0, 10]
+
+
+def test_kinds_and_intervals(four, three):
+    assert four.kinds == ["local", "local", "e2e", "e2e"]
+    text = repr(four)
+    for part in (
+        "says nothing of seeds",
+        "no test",
+        "it takes",
+        "MMCS, row → column",
+        "Chao2",
+        "PW-MCC",
+        "chance for that",
+    ):
+        assert part in text, part
+    own = sg.compare(four.runs[0], four.runs[1])
+    values = [own.a_to_b.similarity, own.b_to_a.similarity]
+    error = np.sqrt(sum(v.var(ddof=1) / len(v) for v in values)) / 2
+    interval = four.interval("local")
+    assert interval.over == "latents of one pair"
+    assert interval.standard_error == pytest.approx(error, rel=0.01)
+    assert interval.mean == pytest.approx((own.a_to_b.mmcs + own.b_to_a.mmcs) / 2)
+    for what in ("shared", "paired", "found"):
+        i = four.interval("local", what)
+        assert i.over == "latents of one pair"
+        assert np.isnan(i.low) or i.low < i.mean < i.high
+    over_runs = sg.compare_seeds(three).interval("x")
+    assert (over_runs.over, over_runs.n) == ("runs", 3)
+    with pytest.raises(ValueError, match="at least two"):
+        four.interval("downstream")
+    with pytest.raises(ValueError, match="one of mmcs, shared, paired, found"):
+        four.interval("local", "cosine")
+    assert four.difference("local", "e2e").refusal is not None
+
+
+def test_encoders_are_matched_too(four):
+    assert 0.05 < four.shared_by_both[0, 1] <= four.shared[0, 1]
+    a = sg.compare(four.runs[0], four.runs[1], "optimal")
+    b = sg.compare(four.runs[0], four.runs[1], "optimal", on="encoder")
+    same = np.mean((a.a_to_b.partner_row >= 0) & (a.a_to_b.partner_row == b.a_to_b.partner_row))
+    assert four.same_partner[0, 1] == pytest.approx(same)
+    both = np.mean((a.a_to_b.similarity > 0.7) & (b.a_to_b.similarity > 0.7))
+    assert four.shared_by_both[0, 1] == pytest.approx(both)
+
+
+def test_without_encoders_it_is_said(three):
+    s = sg.compare_seeds(three)
+    assert np.isnan(s.shared_by_both).all()
+    assert s.summary()["same_partner_by_decoder_and_encoder"][0][1] is None
+
+
+def test_the_order_of_the_runs_changes_nothing_but_the_order(three):
+    s, turned = sg.compare_seeds(three), sg.compare_seeds(three[::-1])
+    np.testing.assert_array_equal(s.mmcs, turned.mmcs[::-1, ::-1])
+    np.testing.assert_array_equal(s.recurrence, turned.recurrence[::-1])
+    np.testing.assert_array_equal(s.consensus.incidence, turned.consensus.incidence)
+
+
+def test_finished_pairs_are_not_compared_again(three, tmp_path, monkeypatch):
+    first = sg.compare_seeds(three[:2], keep=tmp_path)
+    made = []
+    monkeypatch.setattr(seeds_module, "_compare_pair", lambda a, b, p: made.append((a.name, b.name)) or real(a, b, p))
+    real = _real
+    again = sg.compare_seeds(three, keep=tmp_path)
+    assert made == [("r20", "r10"), ("r15", "r10")]
+    np.testing.assert_array_equal(again.mmcs[:2, :2], first.mmcs)
+    fresh = sg.compare_seeds(three)
+    assert json.dumps(again.summary()) == json.dumps(fresh.summary())
+
+
+_real = seeds_module._compare_pair
+
+
+def test_records_of_something_else_are_not_used(three, tmp_path):
+    sg.compare_seeds(three, keep=tmp_path)
+    files = sorted(tmp_path.glob("*.npz"))
+    assert len(files) == 3
+    sg.compare_seeds(three, keep=tmp_path, threshold=0.5)
+    assert len(list(tmp_path.glob("*.npz"))) == 6  # another threshold is another record
+    truth = sg.compare_seeds(three)
+    files[0].write_bytes(files[1].read_bytes())  # a record under another's name
+    files[1].write_bytes(b"half")
+    files[2].write_bytes(files[2].read_bytes()[:-40])
+    np.testing.assert_array_equal(sg.compare_seeds(three, keep=tmp_path).mmcs, truth.mmcs)
+
+
+def test_saved_and_read(four, tmp_path):
+    folder = sg.save(four, tmp_path / "out", formats=["png"])
+    names = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+    assert names == [
+        "consensus.parquet", "consensus.safetensors", "figures/matrices.png", "figures/recurrence.png",
+        "figures/ridgeline.png", "orphans.parquet", "pairs.parquet", "summary.json",
+    ]  # fmt: skip
+    table, summary = sg.read(folder)
+    assert len(table) == 12
+    assert summary["mmcs"][0][1] == four.mmcs[0, 1]
+    assert summary["mmcs"][0][0] is None
+    assert summary["within_kinds"]["local"]["mmcs"]["over"] == "latents of one pair"
+    assert "it takes" in summary["between_kinds"][0]["refusal"]
+    assert sg.load(str(folder / "consensus.safetensors")).n_latents == len(four.consensus.members)
+
+
+def test_figures_for_many_runs(rng):
+    many = [run(rng.standard_normal((8, 6)), f"n{k}", metadata={"kind": "ab"[k % 2]}) for k in range(14)]
+    s = sg.compare_seeds(many)
+    for ax in (s.plot_heatmap(), s.plot_heatmap("shared"), s.plot_recurrence(), s.plot_rarefaction()):
+        plt.close(ax.figure)
+    assert "and 2 runs more" in repr(s)
+    assert set(s.figures()) == {"matrices", "ridgeline", "recurrence"}
+    assert s.difference("a", "b").refusal is None
+    with pytest.raises(ValueError, match="a heatmap shows one of"):
+        s.plot_heatmap("cosine")
+
+
+@pytest.mark.parametrize(
+    ("runs", "more", "said"),
+    [
+        (["demo:local-seed0"], {}, "at least two runs are needed to compare; got 1"),
+        (FOUR[:2], {"threshold": 1.5}, "within −1…1; got 1.5"),
+        (["demo:local-seed0", np.ones((3, 5))], {}, "dimensions"),
+    ],
+)
+def test_wrong_use_is_told(runs, more, said):
+    with pytest.raises(ValueError, match=said):
+        sg.compare_seeds(runs, **more)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_an_unknown_matching_is_told(three):
+    with pytest.raises(ValueError, match="matching must be one of mutual, greedy, optimal"):
+        sg.compare_seeds(three, matching="nearest")
+
+
+def test_the_command_and_its_resume(tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    arguments = ["seeds", *FOUR[:3], "-o", str(out), "--json", "-q", "--format", "png"]
+    calls = []
+
+    def stops_at_the_second(a, b, p):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return _real(a, b, p)
+
+    monkeypatch.setattr(seeds_module, "_compare_pair", stops_at_the_second)
+    stopped = CliRunner().invoke(app, arguments)
+    assert stopped.exit_code == 130
+    assert not out.exists()
+    kept = tmp_path / "out.pairs"
+    assert len(list(kept.iterdir())) == 1
+    refused = CliRunner().invoke(app, arguments)
+    assert refused.exit_code == 2
+    assert "--resume" in refused.stderr
+    done = CliRunner().invoke(app, [*arguments, "--resume"])
+    assert done.exit_code == 0, done.output
+    assert len(calls) == 4  # the first pair was not compared again
+    assert json.loads(done.stdout)["runs"] == ["local-seed0", "local-seed1", "e2e-seed0"]
+    assert not kept.exists()
+
+
+def test_one_run_on_the_command_line():
+    result = CliRunner().invoke(app, ["seeds", "demo:local-seed0"])
+    assert result.exit_code == 2
+    assert "two or more runs; got 1" in result.stderr
