@@ -6,11 +6,13 @@ import math
 import textwrap
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from torch import Tensor
 
+from sae_geometry.confounds import ConfoundAudit, Finding, confound_audit
 from sae_geometry.describe import aligned, describe_input, distinct, scalars
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.double_counting import DoubleCounting, double_counting
@@ -99,6 +101,11 @@ class Comparison:
             raise KeyboardInterrupt
         return self.made[matching]
 
+    @cached_property
+    def confounds(self) -> ConfoundAudit:
+        """What else than learning could make the two alike, or unlike: to be read before the numbers."""
+        return confound_audit(self.a, self.b)
+
     @property
     def was_interrupted(self) -> bool:
         """Whether Ctrl-C ended the optimal matching before it was proven."""
@@ -156,6 +163,7 @@ class Comparison:
         """Everything a reader needs to quote the result: inputs, matching, both directions, caveats, how it was run."""
         out: dict[str, Any] = {
             "inputs": {"a": describe_input(self.a), "b": describe_input(self.b)},
+            "confounds": self.confounds.summary(),
             "matching": self.matching,
             "matching_means": self.meaning,
             "limits": asdict(self.limits),
@@ -230,8 +238,15 @@ class Comparison:
         lines += [f"  {line}" for line in aligned(self._table())]
         lines += textwrap.wrap(self._chance_words(), 110, initial_indent="  ", subsequent_indent="    ")
         lines += [f"  {d.name}: {d.alive.describe()}" for d in (self.a, self.b)]
+        for f in self._unsaid_confounds():
+            text = f"confound: {f.check}: {f.effect}"
+            lines += textwrap.wrap(text, 110, initial_indent="  ", subsequent_indent="    ")
         lines += [f"  caveat: {c}" for c in self.caveats]
         return "\n".join(lines)
+
+    def _unsaid_confounds(self) -> list[Finding]:
+        """The flagged confounds that no caveat names."""
+        return [f for f in self.confounds.flagged if f.check not in ("model", "hook point", "dead latents")]
 
     def _repr_html_(self) -> str:
         from html import escape
@@ -239,6 +254,7 @@ class Comparison:
         head, *rows = [[escape(cell) for cell in row] for row in self._table()]
         body = "".join(f"<tr><td>{'</td><td>'.join(row)}</td></tr>" for row in rows)
         notes = [self._chance_words(), *(f"{d.name}: {d.alive.describe()}" for d in (self.a, self.b))]
+        notes += [f"confound: {f.check}: {f.effect}" for f in self._unsaid_confounds()]
         notes += [f"caveat: {c}" for c in self.caveats]
         return (
             f"<p><b>{escape(_sized(self.a))}</b> and <b>{escape(_sized(self.b))}</b>; {escape(self.matching)}: "

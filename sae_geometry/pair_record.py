@@ -47,6 +47,7 @@ class PairRecord:
         partner: int32 [n], row of each first latent's one-to-one partner; −1 none.
         similarity: float64 [n], of those; nan none.
         histogram: int64 [2, 400], nearest similarities, both directions.
+        confounds: flagged confounds of the pair, in words.
         encoder_partner, encoder_similarity: the same matching made on the encoders; empty where they cannot be.
     """
 
@@ -58,6 +59,7 @@ class PairRecord:
     paired: float
     paired_chance: float
     certified_gap: float
+    confounds: tuple[str, ...]
     partner: np.ndarray
     similarity: np.ndarray
     histogram: np.ndarray

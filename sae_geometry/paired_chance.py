@@ -19,7 +19,7 @@ def default_draws(n: int, m: int) -> int:
     """Enough draws for about 1,000 latents on the smaller side; none beyond 4,096 a side, where they cost as much as
     the matching itself.
     """
-    return 0 if max(n, m) > SMALL else min(50, math.ceil(_ENOUGH / min(n, m)))
+    return 0 if max(n, m) > SMALL else min(10, math.ceil(_ENOUGH / min(n, m)))
 
 
 def paired_chance(

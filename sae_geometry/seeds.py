@@ -273,6 +273,7 @@ class SeedComparison:
                 "orphans": [len(o) for o in self.consensus.orphans],
             },
             "rarefaction": self.rarefaction.summary(),
+            "confounds": {f"{self.names[i]}, {self.names[j]}": list(p.confounds) for (i, j), p in self.pairs.items()},
             "caveats": list(self.caveats),
         }
 
@@ -394,7 +395,18 @@ class SeedComparison:
         lines.append(f"  latents found in exactly so many other runs: {shares}")
         lines += [f"  {self.consensus}", f"  {self.rarefaction}"]
         lines += [f"  {d.name}: {d.alive.describe()}" for d in self.runs[:_SHOWN]]
+        lines += [f"  confound: {text}" for text in self._confound_words()]
         return "\n".join([*lines, *(f"  caveat: {c}" for c in self.caveats)])
+
+    def _confound_words(self) -> list[str]:
+        """What is flagged of single pairs, one line a pair of runs; of many pairs the first."""
+        found = [
+            f"{self.names[i]} and {self.names[j]}: {text}"
+            for (i, j), pair in self.pairs.items()
+            for text in pair.confounds
+            if text.startswith(("start of training", "weights", "centring", "width"))
+        ]
+        return list(_few(found))
 
     def _printed(self, matrix: np.ndarray, form: str) -> list[str]:
         shown = range(min(self.n_runs, _SHOWN))
@@ -489,6 +501,7 @@ def _compare_pair(a: Dictionary, b: Dictionary, p: PairParameters) -> PairRecord
         paired=made.a_to_b.mmcs,
         paired_chance=made.a_to_b.chance,
         certified_gap=math.nan if certificate is None else float(certificate.relative_gap),
+        confounds=tuple(f"{f.check}: {f.effect}" for f in made.confounds.flagged),
         partner=made.a_to_b.partner_row.astype(np.int32),
         similarity=made.a_to_b.similarity,
         histogram=np.stack([np.histogram(np.clip(m.similarity, -1, 1), bins)[0] for m in (there, back)]),

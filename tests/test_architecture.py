@@ -28,6 +28,7 @@ FLOORS = {
     "layout": 2,
     "planning": 2,
     "paired_chance": 2,
+    "confounds": 2,
     "intervals": 0,
     "rarefaction": 0,
     "consensus": 1,

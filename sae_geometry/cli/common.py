@@ -101,6 +101,11 @@ class Speaker:
         if not self.quiet:
             typer.echo(text, err=True)
 
+    def say(self, text: str, *, unless: bool) -> None:
+        """Say something of the result on stdout, unless that carries JSON."""
+        if not unless:
+            typer.echo(text)
+
     def resolved(self, text: str) -> None:
         """Say what an address was resolved to ("typed → resolved"), unless it says nothing new."""
         typed, _, found = text.partition(" → ")

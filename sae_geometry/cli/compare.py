@@ -88,6 +88,7 @@ def compare(
             allow_mismatch=allow_mismatch,
             progress=progress,
         )
+    speaker.say(str(result.confounds), unless=as_json)
     words = repr(result) if matching != "nearest" else f"{result!r}\n{_one_to_one_words(result)}"
     c.save_and_show(
         result,
