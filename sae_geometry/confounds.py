@@ -185,8 +185,8 @@ def _start(a: Dictionary, b: Dictionary) -> Finding:
     shared = excess > _FAR_ABOVE * error
     effect = (
         f"latent i of one resembles latent i of the other (mean cosine {own.mean():.3f}; of other ids "
-        f"{others.mean():.3f}; {excess / error:.0f} standard errors): started alike, or one from the other; that part of the similarity was "
-        "there before training"
+        f"{others.mean():.3f}; {excess / error:.0f} standard errors): started alike, or one from the other; that part "
+        "of the similarity was there before training"
     )
     words = f"id to id {own.mean():+.3f}", f"other ids {others.mean():+.3f}"
     return Finding(
