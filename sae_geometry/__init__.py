@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOME = {
+    "Agreement": "agreement",
     "Comparison": "comparison",
     "Dictionary": "dictionary",
     "Drift": "drift",
@@ -31,6 +32,7 @@ _HOME = {
     "compare_within": "within",
     "demos": "sources",
     "embed": "embedding",
+    "encoder_agreement": "agreement",
     "estimate": "planning",
     "exact_neighbors": "neighbors",
     "expected_max_cosine": "nulls",
@@ -51,6 +53,7 @@ __all__ = [*sorted(_HOME), "__version__"]  # noqa: PLE0604  (names resolved by _
 
 if TYPE_CHECKING:
     from sae_geometry import plots
+    from sae_geometry.agreement import Agreement, encoder_agreement
     from sae_geometry.comparison import Comparison, compare
     from sae_geometry.dictionary import Dictionary
     from sae_geometry.drift import Drift, compare_checkpoints

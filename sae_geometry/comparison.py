@@ -16,6 +16,7 @@ from sae_geometry.confounds import ConfoundAudit, Finding, confound_audit
 from sae_geometry.describe import aligned, describe_input, distinct, scalars
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.double_counting import DoubleCounting, double_counting
+from sae_geometry.intervals import interval_over_latents
 from sae_geometry.kernels.sweep import Sweep, SweepReport, sweep
 from sae_geometry.matching import Assignment, On, OneToOne, match, operands
 from sae_geometry.nulls import PairedChance
@@ -168,8 +169,8 @@ class Comparison:
             "matching_means": self.meaning,
             "limits": asdict(self.limits),
             "similarity": self.a_to_b.quantity,
-            "a_to_b": self.a_to_b.summary(),
-            "b_to_a": self.b_to_a.summary(),
+            "a_to_b": self.a_to_b.summary() | {"interval": self._interval(self.a_to_b)},
+            "b_to_a": self.b_to_a.summary() | {"interval": self._interval(self.b_to_a)},
             "caveats": list(self.caveats),
             "sweep": asdict(self.report),
         }
@@ -179,6 +180,18 @@ class Comparison:
         if self._is_whole and (self.is_small or "optimal" in self.made):
             out["double_counting"] = self.double_counting().summary()
         return out
+
+    def _interval(self, m: Matching) -> dict[str, Any] | None:
+        """How well the mean of this pair is known, over its latents; None with fewer than two."""
+        return asdict(interval_over_latents(m.similarity)) if m.n_matched > 1 else None
+
+    def _interval_words(self) -> str:
+        spread = [interval_over_latents(m.similarity) if m.n_matched > 1 else None for m in (self.a_to_b, self.b_to_a)]
+        texts = [f"{i.low:.4f}–{i.high:.4f}" if i else "unknown" for i in spread]
+        return (
+            f"95 % intervals of the {self.matching} means: {' and '.join(texts)}, over the latents of this one pair; "
+            "they say nothing of other seeds"
+        )
 
     def certificate(self) -> dict[str, Any] | None:
         """The plain values of the optimal matching's certificate (gap, rounds, certified, …); None without one."""
@@ -236,6 +249,7 @@ class Comparison:
         lines = [f"Comparison of {_sized(self.a)} and {_sized(self.b)}"]
         lines.append(f"  matching: {self.matching} — {self.meaning}; similarity: {self.a_to_b.quantity}")
         lines += [f"  {line}" for line in aligned(self._table())]
+        lines.append(f"  {self._interval_words()}")
         lines += textwrap.wrap(self._chance_words(), 110, initial_indent="  ", subsequent_indent="    ")
         lines += [f"  {d.name}: {d.alive.describe()}" for d in (self.a, self.b)]
         for f in self._unsaid_confounds():
@@ -253,7 +267,11 @@ class Comparison:
 
         head, *rows = [[escape(cell) for cell in row] for row in self._table()]
         body = "".join(f"<tr><td>{'</td><td>'.join(row)}</td></tr>" for row in rows)
-        notes = [self._chance_words(), *(f"{d.name}: {d.alive.describe()}" for d in (self.a, self.b))]
+        notes = [
+            self._interval_words(),
+            self._chance_words(),
+            *(f"{d.name}: {d.alive.describe()}" for d in (self.a, self.b)),
+        ]
         notes += [f"confound: {f.check}: {f.effect}" for f in self._unsaid_confounds()]
         notes += [f"caveat: {c}" for c in self.caveats]
         return (

@@ -42,6 +42,7 @@ FLOORS = {
     "comparison": 5,
     "within": 5,
     "splitting": 5,
+    "agreement": 6,
     "embedding": 5,
     "drift": 5,
     "match_report": 5,

@@ -32,6 +32,10 @@ def main(folder: Path) -> None:
     write(hero(comparison, embedding), folder / "seeds", local)
     write(multiplicity(comparison), folder / "multiplicity", local)
     write(within(list(runs.values())), folder / "within", list(runs.values()))
+    write(sg.plots.seeds_figure(sg.compare_seeds(list(runs.values()))), folder / "runs", list(runs.values()))
+    write(sg.plots.agreement_figure(sg.encoder_agreement(*local)), folder / "agreement", local)
+    split = sg.split_map("demo:local-narrow-seed0", local[0])
+    write(sg.plots.splitting_figure(split), folder / "splitting", [split.narrow, split.wide])
 
 
 def hero(comparison: sg.Comparison, embedding: sg.Embedding) -> Figure:

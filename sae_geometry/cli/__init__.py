@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from sae_geometry.cli import (
+    agreement,
     cache,
     compare,
     demos,
@@ -60,6 +61,7 @@ for command in (
     match,
     within,
     seeds,
+    agreement,
     split,
     umap,
     drift,

@@ -3,6 +3,7 @@
 Similarity figures draw lists of `Matching`; embedding figures draw anything with an `Embedding`'s attributes.
 """
 
+from sae_geometry.plots.agreement import agreement_figure, frequency_figure, frequency_hexbin
 from sae_geometry.plots.embedding import embedding_scatter
 from sae_geometry.plots.seeds import (
     rarefaction_curve,
@@ -26,11 +27,14 @@ from sae_geometry.plots.style import COLUMN_WIDTH, PAGE_WIDTH, paper_style, save
 __all__ = [
     "COLUMN_WIDTH",
     "PAGE_WIDTH",
+    "agreement_figure",
     "children_bars",
     "counting_bars",
     "draw_similarity",
     "embedding_scatter",
     "explained_ecdf",
+    "frequency_figure",
+    "frequency_hexbin",
     "multiplicity_bars",
     "paper_style",
     "rarefaction_curve",

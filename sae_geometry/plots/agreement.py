@@ -1,0 +1,148 @@
+"""A real match or a decoder accident: encoder cosine beside decoder cosine, and similarity against firing frequency."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+
+from sae_geometry.plots.style import (
+    COLUMN_WIDTH,
+    INK,
+    MUTED,
+    NEAREST,
+    ONE_TO_ONE,
+    axes_or_new,
+    in_paper_style,
+    new_figure,
+    plain,
+)
+
+_CELLS = 34
+_LABEL_SIZE = 6.5
+
+
+@runtime_checkable
+class AgreementLike(Protocol):
+    """What the figures read of an `Agreement`."""
+
+    @property
+    def a(self) -> Any: ...
+    @property
+    def b(self) -> Any: ...
+    @property
+    def threshold(self) -> float: ...
+    @property
+    def decoder_cosine(self) -> np.ndarray: ...
+    @property
+    def encoder_cosine(self) -> np.ndarray: ...
+    @property
+    def decoder(self) -> Any: ...
+    def counts(self, threshold: float | None = None) -> dict[str, int]: ...
+    def by_frequency(self, n_strata: int = 5) -> Any: ...
+
+
+@in_paper_style
+def agreement_figure(agreement: AgreementLike) -> Figure:
+    """Hexbin of encoder against decoder cosine to the same partner, with margins; the four groups in their corners."""
+    figure = new_figure(COLUMN_WIDTH * 1.15, COLUMN_WIDTH * 1.15)
+    axes: Any = figure.subplots(2, 2, width_ratios=(5, 1), height_ratios=(1, 5))
+    (top, empty), (main, right) = axes
+    empty.set_axis_off()
+    x, y = agreement.decoder_cosine, agreement.encoder_cosine
+    left, low = _floor(x), _floor(y)
+    main.hexbin(
+        x, y, gridsize=_CELLS, extent=(left, 1, low, 1), cmap="crest", norm=LogNorm(1), mincnt=1, linewidths=0.1,
+        rasterized=True,
+    )  # fmt: skip
+    for line in (main.axhline, main.axvline):
+        line(agreement.threshold, color=INK, linewidth=0.6, linestyle=(0, (3, 2)))
+    _chance(main, agreement)
+    main.set(xlim=(left, 1.02), ylim=(low, 1.02), xlabel="decoder cosine to the partner", ylabel="encoder cosine to it")
+    _corners(main, agreement)
+    top.hist(np.clip(x, left, 1), bins=np.linspace(left, 1, 50).tolist(), color=NEAREST, alpha=0.7)
+    right.hist(
+        np.clip(y, low, 1), bins=np.linspace(low, 1, 50).tolist(), color=NEAREST, alpha=0.7, orientation="horizontal"
+    )
+    for ax, keep in ((top, "bottom"), (right, "left")):
+        ax.set(xticks=[], yticks=[])
+        for side in ("top", "right", "left", "bottom"):
+            ax.spines[side].set_visible(side == keep)
+    top.set_xlim(main.get_xlim())
+    right.set_ylim(main.get_ylim())
+    title = f"{plain(agreement.a.name)} → {plain(agreement.b.name)}, {len(x):,} latents"
+    top.set_title(title, loc="left", fontsize=8, fontweight="bold")
+    note = f"colour: latents, logarithmic; dashed: {agreement.threshold:g}; dotted: chance of the nearest decoder"
+    figure.supxlabel(note, fontsize=6, color=MUTED, x=0.02, ha="left")
+    return figure
+
+
+@in_paper_style
+def frequency_hexbin(agreement: AgreementLike, ax: Axes | None = None) -> Axes:
+    """Decoder cosine to the nearest partner against log firing frequency, with the mean of each fifth of the latents.
+
+    Raises:
+        ValueError: the frequency is unknown.
+    """
+    if agreement.a.frequency is None:
+        raise ValueError(
+            f"how often the latents of {agreement.a.name!r} fire is unknown; load a checkpoint that says it"
+        )
+    ax = axes_or_new(ax, COLUMN_WIDTH * 1.15, 2.6)
+    frequency = agreement.a.frequency.cpu().numpy()
+    fires = frequency > 0
+    ax.hexbin(
+        frequency[fires], agreement.decoder_cosine[fires], gridsize=(_CELLS, 22), xscale="log", cmap="crest",
+        norm=LogNorm(1), mincnt=1, linewidths=0.1, rasterized=True,
+    )  # fmt: skip
+    strata = agreement.by_frequency()
+    middle = np.sqrt(strata["lowest_frequency"] * strata["highest_frequency"])
+    error = np.stack([strata["mean_decoder_cosine"] - strata["low"], strata["high"] - strata["mean_decoder_cosine"]])
+    ax.errorbar(
+        middle, strata["mean_decoder_cosine"], yerr=error, color=ONE_TO_ONE, marker="o", markersize=3, linewidth=1.0,
+        label="mean, 95 % over latents",
+    )  # fmt: skip
+    chance = agreement.decoder.a_to_b.chance
+    if not np.isnan(chance):
+        ax.axhline(chance, color=MUTED, linewidth=0.8, linestyle=(0, (1, 1.5)), label="chance")
+    ax.set(xlabel="firing frequency", ylabel="decoder cosine to the nearest")
+    ax.legend(loc="upper left", bbox_to_anchor=(0, 1.16), ncols=2, fontsize=_LABEL_SIZE)
+    return ax
+
+
+@in_paper_style
+def frequency_figure(agreement: AgreementLike) -> Figure:
+    """The same as a figure of its own."""
+    figure = new_figure(COLUMN_WIDTH * 1.15, 2.6)
+    frequency_hexbin(agreement, ax=figure.subplots())
+    return figure
+
+
+def _floor(values: np.ndarray) -> float:
+    """Where the axis begins: 0, or below the smallest value."""
+    return float(np.floor(min(0.0, float(values.min())) * 20) / 20)
+
+
+def _chance(ax: Axes, agreement: AgreementLike) -> None:
+    chance = agreement.decoder.a_to_b.chance
+    if not np.isnan(chance):
+        ax.axvline(chance, color=MUTED, linewidth=0.8, linestyle=(0, (1, 1.5)))
+
+
+def _corners(ax: Axes, agreement: AgreementLike) -> None:
+    """The count of each group in its own corner."""
+    places = {
+        "both high": (0.99, 0.985, "right", "top"),
+        "encoder only": (0.015, 0.985, "left", "top"),
+        "decoder only": (0.99, 0.02, "right", "bottom"),
+        "both low": (0.3, 0.02, "left", "bottom"),
+    }
+    for name, count in agreement.counts().items():
+        x, y, ha, va = places[name]
+        ax.text(
+            x, y, f"{name}: {count:,}", transform=ax.transAxes, ha=ha, va=va, fontsize=_LABEL_SIZE, color=INK,
+            bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.8},
+        )  # fmt: skip

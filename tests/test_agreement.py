@@ -1,0 +1,124 @@
+"""Encoder beside decoder: planted groups come back; strata of frequency; refusals."""
+
+from __future__ import annotations
+
+import json
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import sae_geometry as sg
+from sae_geometry.cli import app
+
+
+def run(rows, name, **more):
+    return sg.Dictionary.from_decoder(
+        rows.astype(np.float32), latent_axis=0, name=name, model="m", hook_point="h", **more
+    )
+
+
+@pytest.fixture
+def planted(rng):
+    """Of 40 latents 10 agree on both sides, 10 on the decoder only, 10 on the encoder only, 10 on neither."""
+    dec, enc = rng.standard_normal((40, 256)), rng.standard_normal((40, 256))
+    near = 0.05 * rng.standard_normal((40, 256))
+    other_dec, other_enc = rng.standard_normal((40, 256)), rng.standard_normal((40, 256))
+    b_dec, b_enc = dec + near, enc + near
+    b_dec[30:], b_enc[30:] = other_dec[30:], other_enc[30:]
+    b_enc[10:20] = other_enc[10:20]
+    # Encoder only: the decoder partner is the best of poor ones, and has the right encoder.
+    b_dec[20:30] = 0.5 * dec[20:30] / np.linalg.norm(dec[20:30], axis=1, keepdims=True) * 16 + other_dec[20:30]
+    order = rng.permutation(40)
+    frequency = np.linspace(0.001, 0.5, 40)
+    a = run(dec, "a", encoder=enc, frequency=frequency)
+    return a, run(b_dec[order], "b", encoder=b_enc[order]), np.argsort(order)
+
+
+def test_planted_groups_are_recovered(planted):
+    a, b, where = planted
+    r = sg.encoder_agreement(a, b)
+    names = np.array(["both high", "both low", "encoder only", "decoder only"])[r.group]
+    assert (names[:10] == "both high").all()
+    assert (names[10:20] == "decoder only").all()
+    assert (names[20:30] == "encoder only").all()
+    assert (names[30:] == "both low").all()
+    assert r.counts() == {"both high": 10, "both low": 10, "encoder only": 10, "decoder only": 10}
+    assert r.same_partner[:10].all()
+    assert r.same_partner[10:20].sum() <= 1
+    np.testing.assert_array_equal(r.decoder.a_to_b.partner_row[:30], where[:30])
+
+
+def test_by_definition(demo):
+    a, b = demo["local-seed0"], demo["local-seed1"]
+    r = sg.encoder_agreement(a, b)
+    dec = a.directions.double() @ b.directions.double().T
+    enc = a.encoder_directions.double() @ b.encoder_directions.double().T
+    partner = dec.argmax(dim=1)
+    np.testing.assert_allclose(r.decoder_cosine, dec.max(dim=1).values, atol=1e-12)
+    np.testing.assert_allclose(r.encoder_cosine, enc.gather(1, partner[:, None])[:, 0], atol=1e-12)
+    np.testing.assert_array_equal(r.same_partner, (enc.argmax(dim=1) == partner).numpy())
+    np.testing.assert_allclose(r.alignment, (a.directions * a.encoder_directions).double().sum(1), atol=1e-5)
+    frame = r.to_pandas()
+    assert frame["group"].value_counts().to_dict() == {k: v for k, v in r.counts().items() if v}
+    assert (frame["encoder_own_cosine"] >= frame["encoder_cosine"] - 1e-9).all()
+
+
+def test_frequency_is_a_stratum(demo):
+    r = sg.encoder_agreement(demo["local-seed0"], demo["local-seed1"])
+    strata = r.by_frequency()
+    assert strata["n"].sum() == 1491
+    assert (strata["lowest_frequency"].to_numpy()[1:] >= strata["highest_frequency"].to_numpy()[:-1]).all()
+    assert strata["mean_decoder_cosine"].iloc[-1] > 0.8 > 0.3 > strata["mean_decoder_cosine"].iloc[0]
+    first = np.argsort(r.a.frequency.numpy(), kind="stable")[: strata["n"].iloc[0]]
+    assert strata["mean_decoder_cosine"].iloc[0] == pytest.approx(r.decoder_cosine[first].mean())
+    assert (strata["low"] < strata["mean_decoder_cosine"]).all()
+
+
+def test_what_is_not_known_is_not_shown(rng):
+    a = run(rng.standard_normal((30, 16)), "a", encoder=rng.standard_normal((30, 9)))
+    b = run(rng.standard_normal((30, 16)), "b", encoder=rng.standard_normal((30, 9)))
+    r = sg.encoder_agreement(a, b)
+    assert r.alignment is None  # encoders read another space
+    assert r.by_frequency() is None
+    assert set(r.figures()) == {"agreement"}
+    assert r.summary()["by_frequency"] is None
+    with pytest.raises(ValueError, match="fire is unknown"):
+        r.plot_frequency()
+
+
+def test_a_transcoder_has_no_alignment(rng):
+    rows = rng.standard_normal((30, 16))
+    t = run(rows, "t", encoder=rows, metadata={"hook_point_in": "mlp_in", "hook_point_out": "mlp_out"})
+    assert sg.encoder_agreement(t, t).alignment is None
+    assert sg.encoder_agreement(run(rows, "s", encoder=rows), t).alignment == pytest.approx(1.0)
+
+
+def test_saved_and_drawn(planted, tmp_path):
+    r = sg.encoder_agreement(planted[0], planted[1])
+    folder = sg.save(r, tmp_path / "out", formats=["png"])
+    assert sorted(p.name for p in (folder / "figures").iterdir()) == ["agreement.png", "frequency.png"]
+    table, summary = sg.read(folder)
+    assert len(table) == 40
+    assert summary["groups"]["decoder only"] == 10
+    assert sum(summary["groups_by_threshold"]["0.9"].values()) == 40
+    plt.close(r.plot_frequency().figure)
+    for part in ("both high: 10", "chance", "same latent", "firing frequency"):
+        assert part in repr(r)
+
+
+def test_wrong_use_is_told(planted, toy_pair):
+    with pytest.raises(ValueError, match="has no encoder"):
+        sg.encoder_agreement(*toy_pair)
+    with pytest.raises(ValueError, match="within −1…1; got 2"):
+        sg.encoder_agreement(planted[0], planted[1], threshold=2.0)
+
+
+def test_the_command(tmp_path):
+    out = tmp_path / "out"
+    arguments = ["agreement", "demo:e2e-seed0", "demo:e2e-seed1", "-o", str(out), "--json", "-q", "--format", "png"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["n"] == 1526
+    assert (out / "agreement.parquet").exists()
