@@ -23,6 +23,7 @@ _HOME = {
     "Embedding": "embedding",
     "Matching": "partners",
     "SeedComparison": "seeds",
+    "SpanOverlap": "subspaces",
     "SplitMap": "splitting",
     "WithinComparison": "within",
     "as_dictionary": "sources",
@@ -46,6 +47,7 @@ _HOME = {
     "runs": "sources",
     "save": "store",
     "similar_runs": "sources",
+    "span_overlap": "subspaces",
     "split_map": "splitting",
 }
 
@@ -66,6 +68,7 @@ if TYPE_CHECKING:
     from sae_geometry.sources import as_dictionary, demos, fetch, load, neuronpedia_url, runs, similar_runs
     from sae_geometry.splitting import SplitMap, split_map
     from sae_geometry.store import read, save
+    from sae_geometry.subspaces import SpanOverlap, span_overlap
     from sae_geometry.within import WithinComparison, compare_within
 
 

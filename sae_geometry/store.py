@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 FORMATS = ("png", "pdf")
 # The tables that `read` returns, the first that is there.
-_TABLES = ("matches", "umap", "drift", "split", "pairs", "agreement")
+_TABLES = ("matches", "umap", "drift", "split", "pairs", "agreement", "span")
 # Any of these makes a folder one of ours.
 _MARKS = ("summary.json", "match.json")
 _PACKAGES = ("sae-geometry", "torch", "numpy", "numba", "scipy", "pandas", "umap-learn")

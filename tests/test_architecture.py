@@ -43,6 +43,7 @@ FLOORS = {
     "within": 5,
     "splitting": 5,
     "agreement": 6,
+    "subspaces": 6,
     "embedding": 5,
     "drift": 5,
     "match_report": 5,

@@ -23,6 +23,7 @@ from sae_geometry.plots.similarity import (
 )
 from sae_geometry.plots.splitting import children_bars, explained_ecdf, splitting_figure
 from sae_geometry.plots.style import COLUMN_WIDTH, PAGE_WIDTH, paper_style, save_figure
+from sae_geometry.plots.subspaces import span_curve, span_figure
 
 __all__ = [
     "COLUMN_WIDTH",
@@ -47,5 +48,7 @@ __all__ = [
     "similarity_ecdf",
     "similarity_figure",
     "similarity_histogram",
+    "span_curve",
+    "span_figure",
     "splitting_figure",
 ]

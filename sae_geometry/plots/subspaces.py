@@ -1,0 +1,89 @@
+"""How much of the unmatched latents the other dictionary spans: by the nearest few, and by whole subspaces."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from sae_geometry.plots.style import (
+    COLUMN_WIDTH,
+    MUTED,
+    NEAREST,
+    PAGE_WIDTH,
+    axes_or_new,
+    in_paper_style,
+    new_figure,
+    plain,
+)
+
+
+@runtime_checkable
+class SpanLike(Protocol):
+    """What the figures read of a `SpanOverlap`."""
+
+    @property
+    def a(self) -> Any: ...
+    @property
+    def b(self) -> Any: ...
+    @property
+    def threshold(self) -> float: ...
+    @property
+    def unmatched(self) -> np.ndarray: ...
+    @property
+    def n_nearest(self) -> tuple[int, ...]: ...
+    @property
+    def explained(self) -> np.ndarray: ...
+    @property
+    def explained_by_chance(self) -> np.ndarray: ...
+    @property
+    def ranks(self) -> tuple[int, ...]: ...
+    @property
+    def overlap(self) -> np.ndarray: ...
+    @property
+    def overlap_by_chance(self) -> np.ndarray: ...
+    @property
+    def overlap_isotropic(self) -> np.ndarray: ...
+
+
+@in_paper_style
+def span_curve(span: SpanLike, ax: Axes | None = None) -> Axes:
+    """Share of the unmatched directions in the span of their k nearest: mean and the middle half, beside chance."""
+    ax = axes_or_new(ax, COLUMN_WIDTH, 2.5)
+    where = range(len(span.n_nearest))
+    for values, color, label in (
+        (span.explained, NEAREST, "this dictionary"),
+        (span.explained_by_chance, MUTED, "random, same mean and second moment"),
+    ):
+        if len(values):
+            ax.fill_between(where, *np.quantile(values, (0.25, 0.75), axis=0), color=color, alpha=0.2, linewidth=0)
+            ax.plot(where, values.mean(axis=0), color=color, marker="o", markersize=2.5, label=label)
+    ax.set_xticks(where, [f"{k}" for k in span.n_nearest])
+    ax.set(xlabel="nearest latents that span", ylabel="share of the direction", ylim=(0, 1))
+    ax.legend(loc="upper left", fontsize=6.5)
+    ax.set_title("mean; shaded: middle half of latents", loc="left", fontsize=7)
+    return ax
+
+
+@in_paper_style
+def span_figure(span: SpanLike) -> Figure:
+    """The nearest few beside whole subspaces."""
+    figure = new_figure(PAGE_WIDTH, 2.8)
+    left, right = figure.subplots(1, 2)
+    span_curve(span, ax=left)
+    where = range(len(span.ranks))
+    right.plot(where, span.overlap, color=NEAREST, marker="o", markersize=2.5, label="matched latents")
+    right.plot(where, span.overlap_by_chance, color=MUTED, marker="o", markersize=2.5, label="random, same moments")
+    right.plot(where, span.overlap_isotropic, color=MUTED, linestyle=":", label="isotropic")
+    right.set_xticks(where, [f"{r}" for r in span.ranks])
+    right.set(xlabel="rank of the subspaces", ylabel="mean squared cosine of angles", ylim=(0, 1))
+    right.legend(loc="upper left", fontsize=6.5)
+    right.set_title("leading subspaces", loc="left", fontsize=7)
+    figure.suptitle(
+        f"{len(span.unmatched):,} latents of {plain(span.a.name)} without a partner > {span.threshold:g} in "
+        f"{plain(span.b.name)}",
+        x=0.01, ha="left", fontsize=8, fontweight="bold",
+    )  # fmt: skip
+    return figure
