@@ -79,7 +79,7 @@ def span_figure(span: SpanLike) -> Figure:
     right.plot(where, span.overlap_isotropic, color=MUTED, linestyle=":", label="isotropic")
     right.set_xticks(where, [f"{r}" for r in span.ranks])
     right.set(xlabel="rank of the subspaces", ylabel="mean squared cosine of angles", ylim=(0, 1))
-    right.legend(loc="upper left", fontsize=6.5)
+    right.legend(loc="upper right", fontsize=6.5)
     right.set_title("leading subspaces", loc="left", fontsize=7)
     figure.suptitle(
         f"{len(span.unmatched):,} latents of {plain(span.a.name)} without a partner > {span.threshold:g} in "
