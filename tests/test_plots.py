@@ -85,7 +85,8 @@ def test_one_axis_carries_one_quantity(toy_pair):
 def test_chance_is_drawn_where_it_is(comparison):
     ax = comparison.plot_ecdf()
     at = sorted(line.get_xdata()[0] for line in ax.get_lines() if len(line.get_xdata()) == 2)
-    assert at == sorted({round(comparison.a_to_b.chance, 3), round(comparison.b_to_a.chance, 3)})
+    ways = (comparison.a_to_b, comparison.b_to_a)
+    assert at == sorted({round(v, 3) for m in ways for v in (m.chance, m.isotropic_chance)})
     assert any("chance" in t.get_text() for t in ax.texts)
 
 

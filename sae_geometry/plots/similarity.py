@@ -56,7 +56,8 @@ class Curve:
 
 @in_paper_style
 def similarity_ecdf(curves: Sequence[Matching], ax: Axes | None = None) -> Axes:
-    """Share of latents whose similarity is at most t, for every t; chance as a vertical line.
+    """Share of latents whose similarity is at most t, for every t; chance as a dotted vertical line, isotropic
+    chance as a faint one.
 
     Line style is direction (solid forth, dashed back), colour is the way of counting. Every latent of the source
     counts: those that a one-to-one matching leaves without a partner lift its curve from the start.
@@ -212,8 +213,11 @@ def _draw_histogram(ax: Axes, drawn: Sequence[Curve]) -> None:
 
 
 def _draw_chance(ax: Axes, drawn: Sequence[Curve]) -> None:
-    for value in _chances([c.matching for c in drawn]):
+    matchings = [c.matching for c in drawn]
+    for value in _chances(matchings):
         ax.axvline(value, color=MUTED, linewidth=0.8, linestyle=(0, (1, 1.5)), zorder=0)
+    for value in _isotropic(matchings):
+        ax.axvline(value, color=MUTED, linewidth=0.5, linestyle=(0, (1, 4)), zorder=0)
 
 
 def _put_chance_label(ax: Axes, curves: Sequence[Matching]) -> None:
@@ -224,7 +228,7 @@ def _put_chance_label(ax: Axes, curves: Sequence[Matching]) -> None:
     ax.text(
         values[0],
         1.01,
-        f"chance of the nearest {'–'.join(texts[:: max(1, len(texts) - 1)])}",
+        f"chance of the nearest {'–'.join(texts[:: max(1, len(texts) - 1)])}{_beside(curves)}",
         color=MUTED,
         fontsize=_LABEL_SIZE,
         ha="center",
@@ -293,6 +297,15 @@ def _letters(curves: Sequence[Matching]) -> dict[str, str]:
 
 def _chances(curves: Sequence[Matching]) -> list[float]:
     return sorted({round(value, 3) for m in curves if not np.isnan(value := m.matched_chance)})
+
+
+def _isotropic(curves: Sequence[Matching]) -> list[float]:
+    return sorted({round(m.isotropic_chance, 3) for m in curves if not np.isnan(m.isotropic_chance)})
+
+
+def _beside(curves: Sequence[Matching]) -> str:
+    values = sorted({f"{v:.2f}" for v in _isotropic(curves)})
+    return f" (isotropic {'–'.join(values[:: max(1, len(values) - 1)])})" if values else ""
 
 
 def _range(drawn: Sequence[Curve]) -> tuple[float, float]:
