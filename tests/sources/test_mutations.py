@@ -164,7 +164,8 @@ def written(container: str, *names: str) -> list[Written]:
 FAMILIES = {
     "state dictionaries in torch files": written("pt"),
     "W_dec and W_enc": written(
-        "safetensors", "saelens", "circuit_tracer", "circuit_tracer_2024", "sae_geometry", "sparsify"
+        "safetensors", "saelens", "circuit_tracer", "circuit_tracer_2024", "sae_geometry", "sae_geometry_consensus",
+        "sparsify",
     ),
     "linear layers": written("safetensors", "llama_scope"),
     "other names": written("safetensors", "gemma_scope_2", "llamascopium", "temporal", "rows"),

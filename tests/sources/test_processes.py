@@ -107,8 +107,9 @@ def test_only_what_is_needed_is_read(container: str, tmp_path: Path) -> None:
         out, err = python(code).communicate(timeout=120)
         n, peak = out.split()
         assert n == "16384", err
-        # The result, plus the file's pages it was read from, plus the blocks of float64 it passes through.
-        assert int(peak) <= 2 * tensors * decoder_bytes + (120 << 20), (encoder, int(peak), path.stat().st_size)
+        # The result, plus the file's pages it was read from and those the kernel maps around them, plus the blocks of
+        # float64 it passes through. Reading the 128 MiB of "more" as well would not fit.
+        assert int(peak) <= 2 * tensors * decoder_bytes + (180 << 20), (encoder, int(peak), path.stat().st_size)
 
 
 def test_importing_and_helping_load_no_client() -> None:
