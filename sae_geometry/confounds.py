@@ -129,7 +129,12 @@ def _scale(a: Dictionary, b: Dictionary) -> Finding:
     norms = [float(np.median(d.decoder_norms.cpu().numpy())) for d in (a, b)]
     differs = said[0] != said[1] or abs(math.log(max(norms[0], 1e-30) / max(norms[1], 1e-30))) > math.log(1.5)
     words = [
-        "; ".join([f"median raw norm {n:.3g}", *(f"{k} {v}" for k, v in s.items())])
+        "; ".join(
+            [
+                f"median raw norm {n:.3g}",
+                *(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in s.items()),
+            ]
+        )
         for n, s in zip(norms, said, strict=True)
     ]
     effect = "directions are normalised, so a common factor changes nothing; a rescaling of single dimensions would"

@@ -377,6 +377,7 @@ class SeedComparison:
 
     def __repr__(self) -> str:
         lines = [f"{self.n_runs} runs compared pair by pair: {'' if self.signed else 'absolute '}{self.on} cosine"]
+        lines += [f"  confound: {text}" for text in self._confound_words()]
         for title, matrix, form in (
             ("MMCS, row → column (double counting allowed)", self.mmcs, ".3f"),
             ("chance for that: random directions with the column's mean and second moment", self.chance, ".3f"),
@@ -395,7 +396,6 @@ class SeedComparison:
         lines.append(f"  latents found in exactly so many other runs: {shares}")
         lines += [f"  {self.consensus}", f"  {self.rarefaction}"]
         lines += [f"  {d.name}: {d.alive.describe()}" for d in self.runs[:_SHOWN]]
-        lines += [f"  confound: {text}" for text in self._confound_words()]
         return "\n".join([*lines, *(f"  caveat: {c}" for c in self.caveats)])
 
     def _confound_words(self) -> list[str]:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sae_geometry.confounds import confound_audit
 from sae_geometry.describe import aligned, describe_input, distinct
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.kernels.sweep import Sweep, sweep
@@ -155,6 +156,7 @@ class SplitMap:
         counts, chance = np.bincount(np.minimum(self.n_children, 5), minlength=6), self.explained_by_chance
         return {
             "inputs": {"narrow": describe_input(self.narrow), "wide": describe_input(self.wide)},
+            "confounds": confound_audit(self.narrow, self.wide).summary(),
             "child_means": "a wide latent closer (decoder cosine, signed) to its nearest narrow latent, its parent, "
             "than random directions with the narrow dictionary's mean and second moment",
             "false_discovery_rate": self.false_discovery_rate,

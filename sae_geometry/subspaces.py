@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from sae_geometry.comparison import compare
+from sae_geometry.confounds import confound_audit
 from sae_geometry.describe import aligned, describe_input, read_only
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.kernels.sweep import sweep
@@ -81,6 +82,7 @@ class SpanOverlap:
         """The numbers, JSON-ready."""
         return {
             "inputs": {"a": describe_input(self.a), "b": describe_input(self.b)},
+            "confounds": confound_audit(self.a, self.b).summary(),
             "threshold": self.threshold,
             "one_to_one_matching": self.matching,
             "n_unmatched": len(self.unmatched),

@@ -35,6 +35,7 @@ def agreement(
     Writes agreement.parquet, summary.json and figures/.
     """
     import sae_geometry as sg
+    from sae_geometry.confounds import confound_audit
 
     c.check_free(out, overwrite)
     speaker = c.Speaker(quiet)
@@ -43,6 +44,7 @@ def agreement(
         result = sg.encoder_agreement(
             left, right, threshold=threshold, allow_mismatch=allow_mismatch, progress=progress
         )
+    speaker.say(str(confound_audit(*result.dictionaries)), unless=as_json)
     c.save_and_show(
         result,
         speaker,

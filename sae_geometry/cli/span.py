@@ -37,12 +37,14 @@ def span(
     Writes span.parquet, summary.json and figures/.
     """
     import sae_geometry as sg
+    from sae_geometry.confounds import confound_audit
 
     c.check_free(out, overwrite)
     speaker = c.Speaker(quiet)
     left, right = c.load_all([a, b], speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad)
     with speaker.bar() as progress:
         result = sg.span_overlap(left, right, threshold=threshold, allow_mismatch=allow_mismatch, progress=progress)
+    speaker.say(str(confound_audit(*result.dictionaries)), unless=as_json)
     c.save_and_show(
         result,
         speaker,

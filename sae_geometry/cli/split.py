@@ -40,6 +40,7 @@ def split(
     Writes split.parquet, parents.parquet, summary.json and figures/.
     """
     import sae_geometry as sg
+    from sae_geometry.confounds import confound_audit
 
     c.check_free(out, overwrite)
     speaker = c.Speaker(quiet)
@@ -55,6 +56,7 @@ def split(
             allow_mismatch=allow_mismatch,
             progress=progress,
         )
+    speaker.say(str(confound_audit(*result.dictionaries)), unless=as_json)
     c.save_and_show(
         result,
         speaker,
