@@ -240,6 +240,9 @@ class Comparison:
             "chance: random directions with the target's own mean and second moment; corrected: (mean − chance) / "
             "(1 − chance); found: closer than the nearest of them, 5 % false discoveries"
         )
+        above = [m.fraction_above_by_chance(0.7) for m in (forth, back)]
+        if not any(map(math.isnan, above)):
+            text += f"; nearest above 0.7 by chance: {above[0]:.2%} and {above[1]:.2%}"
         if math.isnan(forth.isotropic_chance):
             return text
         isotropic = f"{forth.isotropic_chance:.3f} and {back.isotropic_chance:.3f}"

@@ -199,6 +199,17 @@ def test_an_isotropic_null_would_be_wrong_for_a_crowded_dictionary():
     assert sg.fit_matched_null(b).expected_max(a, n_candidates=500) == pytest.approx(mean, abs=0.02)
 
 
+def test_the_share_above_is_the_mean_of_the_p_values_and_agrees_with_simulation(rng):
+    target = crowded(rng, 400, 24)
+    source = crowded(rng, 300, 24)
+    chance = NearestChance(source, target, 400, False, 24)
+    p = np.stack([chance.p_values(np.full(300, t)) for t in (0.5, 0.7, 0.9)])
+    np.testing.assert_allclose(chance.share_above([0.5, 0.7, 0.9]), p.mean(axis=1), atol=1e-12)
+    drawn = [(source @ chance.null.sample(400, seed=k).T).max(axis=1) for k in range(60)]
+    for t, share in zip((0.5, 0.7, 0.9), chance.share_above([0.5, 0.7, 0.9]), strict=True):
+        assert share == pytest.approx(np.mean(np.array(drawn) >= t), abs=0.03)
+
+
 def test_p_values_do_not_depend_on_the_frame_or_the_order(rng):
     a, b = crowded(rng, m=30), crowded(rng, m=500)
     best = (a @ b.T).max(axis=1)

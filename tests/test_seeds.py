@@ -67,7 +67,7 @@ def test_recurrence_by_definition(three):
 
 
 def test_kinds_and_intervals(four, three):
-    assert four.kinds == ["local", "local", "e2e", "e2e"]
+    assert four.groups == ["local", "local", "e2e", "e2e"]
     text = repr(four)
     for part in (
         "says nothing of seeds",
@@ -97,6 +97,43 @@ def test_kinds_and_intervals(four, three):
     with pytest.raises(ValueError, match="one of mmcs, shared, paired, found"):
         four.interval("local", "cosine")
     assert four.difference("local", "e2e").refusal is not None
+
+
+def test_chance_stands_beside_the_shares(four):
+    between = sg.compare(four.runs[0], four.runs[1]).a_to_b
+    p = between.nearest_chance.p_values(np.full(between.n_latents, 0.7))
+    assert four.shared_chance[0, 1] == pytest.approx(p.mean(), rel=1e-3)
+    assert (four.shared_chance[~np.eye(4, dtype=bool)] < 0.02).all()
+    assert four.summary()["shared_by_chance_at_most"][0][1] == four.shared_chance[0, 1]
+    assert "chance for that, at most" in repr(four)
+
+
+def test_runs_of_several_layers_are_groups_of_their_own(rng):
+    def at(layer, seed):
+        return sg.Dictionary.from_decoder(
+            rng.standard_normal((20, 24)).astype(np.float32), latent_axis=0, name=f"x{layer}{seed}", model="m",
+            hook_point=f"blocks.{layer}.hook_resid_pre", metadata={"kind": "local", "seed": seed},
+        )  # fmt: skip
+
+    s = sg.compare_seeds([at(layer, seed) for layer in (2, 6) for seed in (0, 1)], allow_mismatch=True)
+    assert s.groups == ["local, layer 2", "local, layer 2", "local, layer 6", "local, layer 6"]
+    assert s.labels == ["x20 (seed 0)", "x21 (seed 1)", "x60 (seed 0)", "x61 (seed 1)"]
+    assert s.interval("local, layer 6").mean == pytest.approx((s.mmcs[2, 3] + s.mmcs[3, 2]) / 2)
+    table = s.to_pandas()
+    assert table[["source_layer", "source_seed", "source_group"]].iloc[0].tolist() == [2, "0", "local, layer 2"]
+    assert s.summary()["layers"] == [2, 2, 6, 6]
+    assert "hook point" in repr(s)
+
+
+def test_the_table_of_runs_comes_before_the_numbers(four):
+    lines = repr(four).splitlines()
+    assert lines[1].strip().startswith("of every run: model smollm2")
+    head = next(at for at, line in enumerate(lines) if "dead latents dropped by" in line)
+    assert head < next(at for at, line in enumerate(lines) if "MMCS, row" in line)
+    assert "[3] e2e-seed1" in lines[head + 4]
+    flagged = [line.strip() for line in lines if line.strip().startswith("! ")]
+    assert any(line.startswith("! start of training, [0] and [2]") for line in flagged)
+    assert any(line.startswith("! dead latents") for line in flagged)
 
 
 def test_encoders_are_matched_too(four):
@@ -161,8 +198,8 @@ def test_saved_and_read(four, tmp_path):
     assert len(table) == 12
     assert summary["mmcs"][0][1] == four.mmcs[0, 1]
     assert summary["mmcs"][0][0] is None
-    assert summary["within_kinds"]["local"]["mmcs"]["over"] == "latents of one pair"
-    assert "it takes" in summary["between_kinds"][0]["refusal"]
+    assert summary["within_groups"]["local"]["mmcs"]["over"] == "latents of one pair"
+    assert "it takes" in summary["between_groups"][0]["refusal"]
     assert sg.load(str(folder / "consensus.safetensors")).n_latents == len(four.consensus.members)
 
 
