@@ -58,6 +58,7 @@ class Matching:
     mutual: np.ndarray
     nearest_chance: NearestChance
     paired_chance: PairedChance | None = None
+    paired_isotropic: PairedChance | None = None
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -218,6 +219,7 @@ class Matching:
             "dimensions_filled_by_target": nearest.null.dimensions,
             "covariance_shrinkage_of_target": nearest.null.shrinkage,
             "one_to_one_covariance_matched": None if paired is None else asdict(paired),
+            "one_to_one_isotropic": None if self.paired_isotropic is None else asdict(self.paired_isotropic),
             "mean_corrected_for_chance": self.corrected,
             "nearest_fraction_of_source_above": {
                 f"{t}": float(share) for t, share in zip(THRESHOLDS, nearest.share_above(THRESHOLDS), strict=True)

@@ -12,7 +12,9 @@ from sae_geometry.nulls import (
     cosine_tail,
     expected_max_cosine,
     false_discovery_found,
+    isotropic_null,
 )
+from sae_geometry.paired_chance import paired_isotropic
 
 
 @pytest.mark.parametrize(
@@ -21,6 +23,22 @@ from sae_geometry.nulls import (
 )
 def test_published_values(d, m, published):
     assert expected_max_cosine(m, d) == pytest.approx(published, abs=0.001)
+
+
+@pytest.mark.parametrize(("n", "published"), [(1024, 0.112), (4096, 0.127)])
+def test_published_values_of_one_to_one_matchings(n, published):
+    assert paired_isotropic((n, n, 768), "optimal", draws=1).mean_similarity == pytest.approx(published, abs=0.001)
+
+
+def test_the_isotropic_null_is_what_sampling_and_the_closed_form_say(rng):
+    null = isotropic_null(48)
+    assert (null.sample(400) @ null.sample(900, seed=1).T).max(axis=1).mean() == pytest.approx(
+        expected_max_cosine(900, 48), abs=0.01
+    )
+    x = null.sample(50, seed=2)
+    assert null.expected_max(x, n_candidates=900) == pytest.approx(expected_max_cosine(900, 48), rel=0.01)
+    with pytest.raises(ValueError, match="at least one dimension; got 0"):
+        isotropic_null(0)
 
 
 def test_closed_forms():

@@ -181,6 +181,25 @@ class MatchedNull:
         )
 
 
+def isotropic_null(d: int) -> MatchedNull:
+    """The null of directions without any preference: uniform on the sphere.
+
+    Args:
+        d: dimensions.
+
+    Raises:
+        ValueError: no dimensions.
+
+    Example:
+        >>> from sae_geometry.nulls import isotropic_null
+        >>> isotropic_null(64).sample(5).shape
+        (5, 64)
+    """
+    if d < 1:
+        raise ValueError(f"directions need at least one dimension; got {d}")
+    return MatchedNull(np.eye(d), np.zeros(d), np.full(d, 1 / d), float(d))
+
+
 def fit_matched_null(directions: np.ndarray) -> MatchedNull:
     """The null whose directions have the mean and second moment of these: "random, but where the dictionary lives".
 
