@@ -45,6 +45,7 @@ def paired_chance(
 
     Raises:
         ValueError: no draws.
+        KeyboardInterrupt: Ctrl-C while a matching was made.
     """
     if draws < 1:
         raise ValueError(f"a null needs at least one draw; got {draws}")
@@ -53,6 +54,8 @@ def paired_chance(
         x = torch.from_numpy(a[0].sample(a[1], seed=seed + 2 * draw))
         y = torch.from_numpy(b[0].sample(b[1], seed=seed + 2 * draw + 1))
         found = match(x, y, method, absolute=absolute, min_similarity=min_similarity)
+        if found.certificate is not None and found.certificate.stopped == "interrupted":
+            raise KeyboardInterrupt  # a matching that is not what it is called would pass for chance
         cosine = found.cosine[found.partner >= 0]
         pairs.append(len(cosine))
         if len(cosine):

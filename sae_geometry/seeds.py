@@ -523,6 +523,8 @@ def compare_seeds(
 
 def _compare_pair(a: Dictionary, b: Dictionary, p: PairParameters) -> PairRecord:
     made = compare(a, b, p.matching, on=p.on, signed=p.signed, allow_mismatch=True)
+    if made.was_interrupted:
+        raise KeyboardInterrupt  # the best so far of one pair among many is not worth keeping under the same name
     encoder_partner, encoder_similarity = _encoder_side(a, b, p)
     there, back = made.nearest_a_to_b, made.nearest_b_to_a
     certificate = None if made.assignment is None else made.assignment.certificate
@@ -555,6 +557,8 @@ def _encoder_side(a: Dictionary, b: Dictionary, p: PairParameters) -> tuple[np.n
     if p.on != "decoder" or x is None or y is None or x.shape[1] != y.shape[1]:
         return np.empty(0, dtype=np.int32), np.empty(0)
     made = compare(a, b, p.matching, on="encoder", signed=p.signed, null_draws=0, allow_mismatch=True)
+    if made.was_interrupted:
+        raise KeyboardInterrupt
     return made.a_to_b.partner_row.astype(np.int32), made.a_to_b.similarity
 
 

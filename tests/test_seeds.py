@@ -13,6 +13,8 @@ from typer.testing import CliRunner
 import sae_geometry as sg
 from sae_geometry import seeds as seeds_module
 from sae_geometry.cli import app
+from sae_geometry.matching import optimal
+from sae_geometry.paired_chance import default_draws, paired_isotropic
 
 FOUR = [f"demo:{kind}-seed{k}" for kind in ("local", "e2e") for k in (0, 1)]
 
@@ -185,6 +187,30 @@ def test_records_of_something_else_are_not_used(three, tmp_path):
     files[1].write_bytes(b"half")
     files[2].write_bytes(files[2].read_bytes()[:-40])
     np.testing.assert_array_equal(sg.compare_seeds(three, keep=tmp_path).mmcs, truth.mmcs)
+
+
+@pytest.mark.parametrize("where", ["the matching", "its chance"])
+def test_ctrl_c_ends_the_comparison_and_keeps_whole_pairs_only(three, tmp_path, monkeypatch, where):
+    """The best so far of an optimal matching is an answer to `compare`; among many pairs it would pass for one."""
+    rounds, calls = optimal._Run._rounds, []
+    # A pair is one matching, and those of random dictionaries: matched ones, and isotropic ones made once for all.
+    fatal = 2 if where == "its chance" else 2 + 2 * default_draws(30, 30)
+
+    def interrupted(run, *more):
+        calls.append(run)
+        if len(calls) == fatal:
+            raise KeyboardInterrupt
+        return rounds(run, *more)
+
+    paired_isotropic.cache_clear()
+    monkeypatch.setattr(optimal._Run, "_rounds", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        sg.compare_seeds(three, keep=tmp_path)
+    assert len(list(tmp_path.glob("*.npz"))) == (1 if where == "the matching" else 0)
+    monkeypatch.undo()
+    resumed, whole = sg.compare_seeds(three, keep=tmp_path), sg.compare_seeds(three)
+    np.testing.assert_array_equal(resumed.paired, whole.paired)
+    np.testing.assert_array_equal(resumed.paired_chance, whole.paired_chance)
 
 
 def test_saved_and_read(four, tmp_path):
