@@ -42,6 +42,8 @@ _COUNTED = {
     "overlap_by_chance": "ranks",
     "overlap_isotropic": "ranks",
 }
+# What says whose the numbers in a list are.
+_LABELS = (("direction", "matching"), ("a", "b"), ("checkpoint",))
 # Of a table runs × runs, a number a pair; with more runs than this pairs.parquet has to do.
 _MOST_RUNS = 12
 
@@ -50,9 +52,7 @@ class LoggingError(ValueError):
     """Results could not be logged. They are on disk all the same."""
 
 
-def log_wandb(
-    folder: str | os.PathLike[str], project: str, *, name: str | None = None, offline: bool = False
-) -> str:
+def log_wandb(folder: str | os.PathLike[str], project: str, *, name: str | None = None, offline: bool = False) -> str:
     """Log a results folder to Weights & Biases as a new run.
 
     The run gets the numbers as flat summary metrics, named with similarity, direction and matching
@@ -119,7 +119,7 @@ def check_wandb(project: str, *, offline: bool = False) -> None:
         raise LoggingError(f"{said}; WANDB_MODE=offline records the results here, for `wandb sync`") from None
 
 
-def metrics(record: Mapping[str, Any]) -> dict[str, float]:
+def metrics(record: Mapping[str, Any]) -> dict[str, int | float]:
     """The numbers of a record as flat metrics, each named with its similarity, direction and matching.
 
     Args:
@@ -130,23 +130,21 @@ def metrics(record: Mapping[str, Any]) -> dict[str, float]:
         >>> metrics({"a_to_b": side})
         {'decoder_cosine/a_to_b/nearest/n_matched': 2, 'decoder_cosine/a_to_b/nearest/chance/isotropic': 0.1}
     """
-    found: dict[str, float] = {}
+    found: dict[str, int | float] = {}
     for path, value in _numbers({k: v for k, v in record.items() if k not in _PROVENANCE}, ()):
         found["/".join(path)] = value
     return found | _pair_metrics(record)
 
 
-def _log(
-    root: Path, record: Mapping[str, Any], project: tuple[str, str], *, name: str | None, home: str | None
-) -> str:
+def _log(root: Path, record: Mapping[str, Any], project: tuple[str, str], *, name: str | None, home: str | None) -> str:
     import wandb
 
     online = home is not None
     silence = limits().silence
     settings = wandb.Settings(
-        base_url=base_url(), api_key=api_key() if online else None, program="sae-geometry",
+        base_url=base_url(), api_key=api_key() if online else None, program="sae-geometry", host="",
         silent=True, console="off", disable_git=True, disable_code=True, save_code=False, x_save_requirements=False,
-        x_disable_stats=True, x_disable_meta=True, x_disable_machine_info=True, init_timeout=3 * silence,
+        x_disable_stats=True, x_disable_meta=True, x_disable_machine_info=True, init_timeout=30 + 3 * silence,
         x_graphql_retry_max=limits().tries - 1, x_graphql_timeout_seconds=silence,
         x_graphql_retry_wait_min_seconds=limits().pause, x_graphql_retry_wait_max_seconds=limits().longest_pause,
         x_file_stream_retry_max=limits().tries - 1, x_file_stream_timeout_seconds=silence,
@@ -159,14 +157,17 @@ def _log(
     )  # fmt: skip
     entity, title = project
     run = wandb.init(
-        entity=entity, project=title, name=name or _name(record), job_type="sae-geometry", dir=home,
+        entity=entity, project=title, name=name or _name(record), job_type="sae-geometry",
+        dir=home or os.environ.get("WANDB_DIR") or os.getcwd(),
         config=_config(record), settings=settings, mode="online" if online else "offline",
         id=_new_id(), resume="never", reinit="create_new",  # whatever runs already, here or in WANDB_RUN_ID
     )  # fmt: skip
     try:
         run.summary.update(metrics(record))
         seen: dict[str, Any] = {f"figures/{p.stem}": wandb.Image(str(p)) for p in _pictures(root)}
-        seen |= {f"tables/{key}": wandb.Table(columns=list(t), data=_rows(t)) for key, t in _tables(root, record)}
+        seen |= {
+            f"tables/{key}": wandb.Table(columns=[str(c) for c in t], data=_rows(t)) for key, t in _tables(root, record)
+        }
         if seen:
             run.log(seen)
         artifact = wandb.Artifact(re.sub(r"[^\w.-]+", "-", root.resolve().name)[:100] or "results", ARTIFACT_TYPE)
@@ -188,7 +189,8 @@ def _new_id() -> str:
 
 
 def _mode() -> str:
-    return os.environ.get("WANDB_MODE", "online")
+    mode = os.environ.get("WANDB_MODE", "online")
+    return "offline" if mode == "dryrun" else mode
 
 
 @contextmanager
@@ -235,21 +237,22 @@ def _tables(root: Path, record: Mapping[str, Any]) -> Iterator[tuple[str, pd.Dat
         yield "decoder_signed", pd.DataFrame({k: v[:N_ROWS] for k, v in pairs.items()})
 
 
-def _rows(table: pd.DataFrame) -> list[list[Any]]:
+def _rows(table: pd.DataFrame) -> list[Any]:
     """Rows of plain values: what is missing is None, an array is a list."""
     return [[_plain(value) for value in row] for row in table.itertuples(index=False)]
 
 
 def _plain(value: Any) -> Any:
+    import pandas as pd
+
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, list | tuple | dict):
         return json.dumps(value)
-    missing = value is None or value != value or type(value).__name__ == "NAType"
-    return None if missing else value
+    return None if pd.isna(value) else value
 
 
-def _numbers(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], float]]:
+def _numbers(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], int | float]]:
     if isinstance(value, bool):
         yield path, int(value)
     elif isinstance(value, int | float):
@@ -263,9 +266,15 @@ def _numbers(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...
                 item = dict(zip(map(str, labels or range(1, len(item) + 1)), item, strict=False))
             yield from _numbers(item, (*here, _slug(str(key))))
     elif isinstance(value, list):
-        for item in value:  # a list of counts that say whose they are; other lists are in the artifact
-            if isinstance(item, Mapping) and {"matching", "direction"} <= item.keys():
-                yield from _numbers(dict(item), (*path, str(item["direction"]), str(item["matching"])))
+        for item in value:  # those that say whose numbers they are; other lists are in the artifact
+            said = next((k for k in _LABELS if isinstance(item, Mapping) and set(k) <= item.keys()), None)
+            if said is not None:
+                yield from _numbers(dict(item), (*path, *_whose(item, said)))
+
+
+def _whose(item: Mapping[str, Any], said: tuple[str, ...]) -> tuple[str, ...]:
+    words = tuple(_slug(str(item[k])) for k in said)
+    return ("_to_".join(words),) if said == ("a", "b") else words
 
 
 def _named(value: Mapping[str, Any], path: tuple[str, ...]) -> tuple[str, ...]:
@@ -276,12 +285,12 @@ def _named(value: Mapping[str, Any], path: tuple[str, ...]) -> tuple[str, ...]:
     return (_slug(str(value["similarity"])), *where, _slug(str(value["matching"])))
 
 
-def _pair_metrics(record: Mapping[str, Any]) -> dict[str, float]:
+def _pair_metrics(record: Mapping[str, Any]) -> dict[str, int | float]:
     """Of every table runs × runs, a number an ordered pair."""
     runs = record.get("runs")
     if not (isinstance(runs, list) and all(isinstance(r, str) for r in runs) and len(runs) <= _MOST_RUNS):
         return {}
-    found: dict[str, float] = {}
+    found: dict[str, int | float] = {}
     similarity = _slug(str(record.get("similarity", "similarity")))
     one_to_one = str(record.get("one_to_one_matching", "one_to_one"))
     for key, table in record.items():
