@@ -40,6 +40,7 @@ _HOME = {
     "fetch": "sources",
     "fit_matched_null": "nulls",
     "load": "sources",
+    "log_wandb": "wandb_log",
     "neuronpedia_url": "sources",
     "plots": "plots",
     "random_directions": "nulls",
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
     from sae_geometry.splitting import SplitMap, split_map
     from sae_geometry.store import read, save
     from sae_geometry.subspaces import SpanOverlap, span_overlap
+    from sae_geometry.wandb_log import log_wandb
     from sae_geometry.within import WithinComparison, compare_within
 
 

@@ -50,6 +50,7 @@ FLOORS = {
     "drift": 5,
     "match_report": 5,
     "store": 6,
+    "wandb_log": 7,  # writes to the network, when asked; sources alone read from it
     "diagnosis": 7,
     "__init__": 8,
     "cli": 9,

@@ -31,6 +31,7 @@ def main(folder: Path) -> None:
 
     write(hero(comparison, embedding), folder / "seeds", local)
     write(multiplicity(comparison), folder / "multiplicity", local)
+    write(counting(comparison), folder / "counting", local)
     write(within(list(runs.values())), folder / "within", list(runs.values()))
     write(sg.plots.seeds_figure(sg.compare_seeds(list(runs.values()))), folder / "runs", list(runs.values()))
     write(sg.plots.agreement_figure(sg.encoder_agreement(*local)), folder / "agreement", local)
@@ -55,6 +56,14 @@ def multiplicity(comparison: sg.Comparison) -> Figure:
     with sg.plots.paper_style():
         figure = Figure(figsize=(3.8, 2.5), layout="constrained")
         comparison.plot_multiplicity(ax=figure.subplots())
+    return figure
+
+
+def counting(comparison: sg.Comparison) -> Figure:
+    """What each way of counting says of the same pair."""
+    with sg.plots.paper_style():
+        figure = Figure(figsize=(4.2, 2.4), layout="constrained")
+        comparison.plot_double_counting(ax=figure.subplots())
     return figure
 
 

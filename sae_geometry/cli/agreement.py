@@ -28,6 +28,7 @@ def agreement(
     quiet: c.Quiet = False,
     device: c.OnDevice = "auto",
     offline: c.Offline = False,
+    log_wandb: c.LogWandb = None,
     drop_bad: c.DropBad = False,
 ) -> None:
     """Encoder beside decoder: do A's and B's encoders confirm the partners that their decoders find?
@@ -38,6 +39,7 @@ def agreement(
     from sae_geometry.confounds import confound_audit
 
     c.check_free(out, overwrite)
+    c.check_wandb(log_wandb, offline)
     speaker = c.Speaker(quiet)
     left, right = c.load_all([a, b], speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad)
     with speaker.bar() as progress:
@@ -53,4 +55,6 @@ def agreement(
         formats=formats,
         overwrite=overwrite,
         as_json=as_json,
+        log_wandb=log_wandb,
+        offline=offline,
     )

@@ -62,6 +62,10 @@ DropBad = Annotated[
     bool, typer.Option("--drop-bad", help="Drop latents whose decoder row is zero or not finite, and say so.")
 ]
 Offline = Annotated[bool, typer.Option("--offline", help="Touch no network: demos, local files and caches only.")]
+LogWandb = Annotated[
+    str | None,
+    typer.Option("--log-wandb", metavar="ENTITY/PROJECT", help="Also log the results there, as a new run of W&B."),
+]
 
 
 def told_in_one_sentence(command: Callable[P, None]) -> Callable[P, None]:
@@ -189,6 +193,14 @@ def check_free(out: Path | None, overwrite: bool) -> None:
         check_folder(out, overwrite)
 
 
+def check_wandb(project: str | None, offline: bool) -> None:
+    """Refuse what could not be logged before any work is done, if logging is asked for."""
+    if project is not None:
+        from sae_geometry.wandb_log import check_wandb as check
+
+        check(project, offline=offline)
+
+
 def results_folder(out: Path | None, command: str, names: list[str]) -> Path:
     """`out`, or a new folder in the current one named after the command and its inputs."""
     if out is not None:
@@ -218,12 +230,15 @@ def save_and_show(
     overwrite: bool,
     as_json: bool,
     style: str = "okabe-ito",
+    log_wandb: str | None = None,
+    offline: bool = False,
 ) -> None:
-    """Save a result, print it in words or as the JSON that is on disk, and say where it is.
+    """Save a result, print it in words or as the JSON that is on disk, say where it is, and log it if asked.
 
     Args:
         into: what `results_folder` takes: the folder asked for, the command, the inputs' names.
         words: the result for people.
+        log_wandb: "entity/project" to log to; a failure is told when all else is done.
     """
     from sae_geometry.store import save
 
@@ -234,6 +249,25 @@ def save_and_show(
     else:
         typer.echo(words)
     print_saved(folder, speaker, as_json)
+    log_to_wandb(folder, log_wandb, speaker, offline=offline, as_json=as_json)
+
+
+def log_to_wandb(folder: Path, project: str | None, speaker: Speaker, *, offline: bool, as_json: bool) -> None:
+    """Log a results folder, if asked, and say where; a failure is one sentence and exit 1, the folder stays."""
+    if project is None:
+        return
+    from sae_geometry.wandb_log import LoggingError, log_wandb
+
+    try:
+        where = log_wandb(folder, project, offline=offline)
+    except LoggingError as error:
+        say_error(str(error))
+        raise typer.Exit(FAILED) from None
+    text = f"logged to {where}" if where.startswith("http") else f"recorded for W&B: wandb sync {shlex.quote(where)}"
+    if as_json:
+        speaker.note(text)
+    else:
+        typer.echo(text)
 
 
 def print_saved(folder: Path, speaker: Speaker, as_json: bool) -> None:

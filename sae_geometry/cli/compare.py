@@ -65,6 +65,7 @@ def compare(
     quiet: c.Quiet = False,
     device: c.OnDevice = "auto",
     offline: c.Offline = False,
+    log_wandb: c.LogWandb = None,
     drop_bad: c.DropBad = False,
 ) -> None:
     """Compare two dictionaries: every latent's partner, both directions, with and without double counting.
@@ -74,6 +75,7 @@ def compare(
     import sae_geometry as sg
 
     c.check_free(out, overwrite)
+    c.check_wandb(log_wandb, offline)
     speaker = c.Speaker(quiet)
     left, right = c.load_all([a, b], speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad)
     with speaker.bar() as progress:
@@ -98,6 +100,8 @@ def compare(
         formats=formats,
         overwrite=overwrite,
         as_json=as_json,
+        log_wandb=log_wandb,
+        offline=offline,
     )
     reached = min(result.a_to_b.mmcs, result.b_to_a.mmcs)
     if fail_under is not None and not reached >= fail_under:

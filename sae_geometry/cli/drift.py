@@ -36,6 +36,7 @@ def drift(
     as_json: c.AsJson = False,
     quiet: c.Quiet = False,
     offline: c.Offline = False,
+    log_wandb: c.LogWandb = None,
 ) -> None:
     """Follow each latent of a run through its checkpoints: cosine to its final direction, birth and death.
 
@@ -44,6 +45,7 @@ def drift(
     import sae_geometry as sg
 
     c.check_free(out, overwrite)
+    c.check_wandb(log_wandb, offline)
     speaker = c.Speaker(quiet)
     with speaker.bar() as progress:
         result = sg.compare_checkpoints(
@@ -57,4 +59,6 @@ def drift(
         formats=formats,
         overwrite=overwrite,
         as_json=as_json,
+        log_wandb=log_wandb,
+        offline=offline,
     )

@@ -45,6 +45,7 @@ def match(
     quiet: c.Quiet = False,
     device: c.OnDevice = "auto",
     offline: c.Offline = False,
+    log_wandb: c.LogWandb = None,
 ) -> None:
     """Match two dictionaries one to one, optimally: PW-MCC signed and absolute, every pair, shared latents.
 
@@ -56,6 +57,7 @@ def match(
     from sae_geometry.store import fresh_folder, software, to_json
 
     c.check_free(out, overwrite)
+    c.check_wandb(log_wandb, offline)
     speaker = c.Speaker(quiet)
     left, right = c.load_all([a, b], speaker, latents=latents, device=device, offline=offline)
     provenance = {
@@ -75,10 +77,12 @@ def match(
         c.print_json(record)
     else:
         typer.echo(_in_words(record))
-    if out is not None:
-        with fresh_folder(out, overwrite) as folder:
+    if out is not None or log_wandb is not None:
+        kept = c.results_folder(out, "match", [left.name, right.name])
+        with fresh_folder(kept, overwrite) as folder:
             (folder / "match.json").write_text(to_json(record) + "\n", encoding="utf-8")
-        c.print_saved(out, speaker, as_json)
+        c.print_saved(kept, speaker, as_json)
+        c.log_to_wandb(kept, log_wandb, speaker, offline=offline, as_json=as_json)
     reached = record["pw_mcc"]["signed"]["value"]
     if fail_under is not None and not reached >= fail_under:
         c.say_error(f"the signed PW-MCC is {reached:.4f}, below --fail-under {fail_under}")

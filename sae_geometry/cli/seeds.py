@@ -46,6 +46,7 @@ def seeds(
     quiet: c.Quiet = False,
     device: c.OnDevice = "auto",
     offline: c.Offline = False,
+    log_wandb: c.LogWandb = None,
     drop_bad: c.DropBad = False,
 ) -> None:
     """Compare many runs, every ordered pair: MMCS, shared latents, PW-MCC, recurrence, consensus, rarefaction.
@@ -61,6 +62,7 @@ def seeds(
             f"seeds compares two or more runs; got {len(runs)}: give more addresses, or use within for one"
         )
     c.check_free(out, overwrite)
+    c.check_wandb(log_wandb, offline)
     speaker = c.Speaker(quiet)
     loaded = c.load_all(runs, speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad)
     names = [d.name for d in loaded] if len(loaded) <= 4 else [f"{len(loaded)}-runs"]
@@ -86,15 +88,21 @@ def seeds(
     except KeyboardInterrupt:
         speaker.note(f"finished pairs are kept in {kept}; the same command with --resume goes on from them")
         raise
-    c.save_and_show(
-        result,
-        speaker,
-        into=(folder, "seeds", names),
-        words=repr(result),
-        formats=formats,
-        overwrite=overwrite,
-        as_json=as_json,
-    )
+    try:
+        c.save_and_show(
+            result,
+            speaker,
+            into=(folder, "seeds", names),
+            words=repr(result),
+            formats=formats,
+            overwrite=overwrite,
+            as_json=as_json,
+            log_wandb=log_wandb,
+            offline=offline,
+        )
+    except typer.Exit:  # saved, but not logged
+        _clear(kept)
+        raise
     _clear(kept)
 
 

@@ -30,6 +30,7 @@ def span(
     quiet: c.Quiet = False,
     device: c.OnDevice = "auto",
     offline: c.Offline = False,
+    log_wandb: c.LogWandb = None,
     drop_bad: c.DropBad = False,
 ) -> None:
     """How much of A's latents without a partner lies in the span of B's latents, beside chance.
@@ -40,6 +41,7 @@ def span(
     from sae_geometry.confounds import confound_audit
 
     c.check_free(out, overwrite)
+    c.check_wandb(log_wandb, offline)
     speaker = c.Speaker(quiet)
     left, right = c.load_all([a, b], speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad)
     with speaker.bar() as progress:
@@ -53,4 +55,6 @@ def span(
         formats=formats,
         overwrite=overwrite,
         as_json=as_json,
+        log_wandb=log_wandb,
+        offline=offline,
     )

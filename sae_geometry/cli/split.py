@@ -33,6 +33,7 @@ def split(
     quiet: c.Quiet = False,
     device: c.OnDevice = "auto",
     offline: c.Offline = False,
+    log_wandb: c.LogWandb = None,
     drop_bad: c.DropBad = False,
 ) -> None:
     """Feature splitting: each narrow latent's children in a wide dictionary, what they explain of it, and what is new.
@@ -43,6 +44,7 @@ def split(
     from sae_geometry.confounds import confound_audit
 
     c.check_free(out, overwrite)
+    c.check_wandb(log_wandb, offline)
     speaker = c.Speaker(quiet)
     small, large = c.load_all(
         [narrow, wide], speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad
@@ -65,4 +67,6 @@ def split(
         formats=formats,
         overwrite=overwrite,
         as_json=as_json,
+        log_wandb=log_wandb,
+        offline=offline,
     )

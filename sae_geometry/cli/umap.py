@@ -40,6 +40,7 @@ def umap(
     quiet: c.Quiet = False,
     device: c.OnDevice = "auto",
     offline: c.Offline = False,
+    log_wandb: c.LogWandb = None,
     drop_bad: c.DropBad = False,
 ) -> None:
     """UMAP of one or more dictionaries together, from exact cosine neighbours, with its own evidence.
@@ -49,6 +50,7 @@ def umap(
     import sae_geometry as sg
 
     c.check_free(out, overwrite)
+    c.check_wandb(log_wandb, offline)
     speaker = c.Speaker(quiet)
     dictionaries = c.load_all(runs, speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad)
     with speaker.bar() as progress:
@@ -71,5 +73,7 @@ def umap(
         formats=formats,
         overwrite=overwrite,
         as_json=as_json,
+        log_wandb=log_wandb,
+        offline=offline,
         style=style,
     )

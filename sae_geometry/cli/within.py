@@ -24,6 +24,7 @@ def within(
     quiet: c.Quiet = False,
     device: c.OnDevice = "auto",
     offline: c.Offline = False,
+    log_wandb: c.LogWandb = None,
     drop_bad: c.DropBad = False,
 ) -> None:
     """How redundant is one dictionary: every latent's nearest other latent, itself excluded.
@@ -33,6 +34,7 @@ def within(
     import sae_geometry as sg
 
     c.check_free(out, overwrite)
+    c.check_wandb(log_wandb, offline)
     speaker = c.Speaker(quiet)
     [dictionary] = c.load_all([run], speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad)
     with speaker.bar() as progress:
@@ -45,4 +47,6 @@ def within(
         formats=formats,
         overwrite=overwrite,
         as_json=as_json,
+        log_wandb=log_wandb,
+        offline=offline,
     )

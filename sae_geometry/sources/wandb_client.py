@@ -13,7 +13,7 @@ from typing import Any
 
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.limits import limits
-from sae_geometry.sources.network import RefusedError, UnreachableError, check_status, open_url
+from sae_geometry.sources.network import RefusedError, UnreachableError, check_status, open_url, post_json
 from sae_geometry.sources.run_record import RunRecord, as_table, plain_config
 from sae_geometry.sources.transfer import RemoteFile
 from sae_geometry.sources.wandb_host import api_key, base_url, credentials_for, how_to_sign_in
@@ -30,7 +30,7 @@ class SignedInClient:
         except ImportError as error:
             raise SourceError("a W&B key is configured but the wandb package is missing: pip install wandb") from error
         self._wandb = wandb
-        with _quiet_and_bounded(), _told("signing in"):
+        with quiet_and_bounded(), _told("signing in"):
             timeout = int(limits().connect + limits().silence)
             self._api = wandb.Api(overrides={"base_url": base_url()}, timeout=timeout, api_key=key)
 
@@ -40,12 +40,12 @@ class SignedInClient:
         Raises:
             RefusedError: no such run, or not for this key.
         """
-        with _quiet_and_bounded(), _told(f"asking for {path}"):
+        with quiet_and_bounded(), _told(f"asking for {path}"):
             return _record(path, self._api.run(path))
 
     def files(self, path: str) -> list[RemoteFile]:
         """Every file of a run, all pages of them."""
-        with _quiet_and_bounded(), _told(f"listing the files of {path}"):
+        with quiet_and_bounded(), _told(f"listing the files of {path}"):
             found = []
             for file in self._api.run(path).files(per_page=100):
                 found.append(RemoteFile(str(file.name), str(file.url), file.size or None, file.md5 or None))
@@ -55,9 +55,32 @@ class SignedInClient:
 
     def runs(self, path: str) -> Iterator[RunRecord]:
         """The runs of "entity/project"."""
-        with _quiet_and_bounded(), _told(f"listing the runs of {path}"):
+        with quiet_and_bounded(), _told(f"listing the runs of {path}"):
             for run in self._api.runs(path, per_page=50, lazy=False):
                 yield _record(f"{path}/{run.id}", run)
+
+
+def check_signed_in() -> None:
+    """Ask the server who we are, without the client.
+
+    Raises:
+        RefusedError: no key, or one that the server does not accept.
+        UnreachableError: no answer in time.
+        SourceError: an answer that is not a W&B server's.
+    """
+    key, where = api_key(), base_url()
+    if key is None:
+        raise RefusedError(
+            f"not logged in to W&B at {where}: {how_to_sign_in()}; WANDB_BASE_URL names another server", 401
+        )
+    refused = RefusedError(f"W&B at {where} does not accept the configured key: {how_to_sign_in()}", 401)
+    question = {"query": "query Viewer { viewer { id } }"}
+    try:
+        answer = post_json(f"{where}/graphql", question, f"asking W&B at {where} who we are", credentials_for(key))
+    except RefusedError as error:
+        raise (refused if error.status in (401, 403) else error) from None
+    if not as_table(as_table(answer).get("data")).get("viewer"):
+        raise refused
 
 
 def _record(path: str, run: Any) -> RunRecord:
@@ -67,7 +90,7 @@ def _record(path: str, run: Any) -> RunRecord:
 
 
 @contextmanager
-def _quiet_and_bounded() -> Iterator[None]:
+def quiet_and_bounded() -> Iterator[None]:
     """The client's settings for bounded waits and silence, as environment variables it reads when it first starts."""
     wanted = {
         "WANDB_SILENT": "true",

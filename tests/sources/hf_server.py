@@ -39,14 +39,14 @@ class HuggingFace(Loopback):
 class HfHandler(Handler):
     world: HuggingFace
 
-    def do_HEAD(self) -> None:  # noqa: N802
+    def do_HEAD(self) -> None:
         self.log()
         if self.world.head_fault is not None:
             self.world.head_fault(self, b"")
             return
         self.file(head=True)
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         self.log()
         path = unquote(urlsplit(self.path).path)
         api = re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?", path)

@@ -42,6 +42,8 @@ class QuietServer(ThreadingHTTPServer):
 class Loopback:
     """A server on 127.0.0.1 that logs every request."""
 
+    handler: type[Handler]
+
     def __init__(self) -> None:
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self.faults: dict[str, Fault] = {}
@@ -50,7 +52,7 @@ class Loopback:
         self.files_elsewhere: str | None = None
         self.keys: set[str] | None = None
         self._stop = threading.Event()
-        handler = type("Bound", (Handler,), {"world": self})
+        handler = type("Bound", (self.handler,), {"world": self})
         self.server = QuietServer(("127.0.0.1", 0), handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}"
         self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
@@ -228,6 +230,9 @@ class Handler(BaseHTTPRequestHandler):
             self.reply(content[at:], 206, Content_Range=f"bytes {at}-{len(content) - 1}/{len(content)}")
         else:
             self.reply(content, kind="application/octet-stream")
+
+
+Loopback.handler = Handler
 
 
 def paged(names: list[str], cursor: str | None, size: int) -> tuple[list[tuple[str, str]], dict[str, Any]]:

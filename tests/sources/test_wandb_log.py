@@ -1,0 +1,380 @@
+"""Results to W&B by its real client: what arrives, what is never touched, and what is said when it cannot be had."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import oracles
+import pandas as pd
+import pytest
+import safetensors.numpy
+import wandb_server
+from click.testing import Result
+from helpers import E2E, KEY
+from typer.testing import CliRunner
+from wandb_sink import Sink
+
+import sae_geometry as sg
+from sae_geometry import wandb_log
+from sae_geometry.cli import app
+from sae_geometry.sources.limits import Limits, set_limits
+
+SOURCE = "d8vgjnyc"
+Invoke = Callable[..., Result]
+
+
+@pytest.fixture
+def run(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Invoke:
+    """A command in a folder of its own."""
+    home = tmp_path / "here"
+    home.mkdir()
+    monkeypatch.chdir(home)
+    for name in ("WANDB_MODE", "WANDB_DIR", "SAE_GEOMETRY_DEBUG"):
+        monkeypatch.delenv(name, raising=False)
+    return lambda *words: CliRunner().invoke(app, list(words))
+
+
+@pytest.fixture
+def sink(wandb_world: wandb_server.Loopback, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sink]:
+    """A W&B with one finished run and room for more, and a key for it."""
+    set_limits(Limits(connect=5.0, silence=10.0, tries=2, pause=0.01, longest_pause=0.05))
+    world = Sink()
+    world.runs = dict(wandb_world.runs)
+    monkeypatch.setenv("WANDB_BASE_URL", world.url)
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    yield world
+    world.close()
+
+
+@pytest.fixture
+def pair(tmp_path: Path, rng: np.random.Generator) -> tuple[str, str]:
+    """Two small files of one model and hook point, decoders and encoders."""
+    a, b = oracles.related_decoders(rng, n=60, m=47, d=12, shared=30)
+    for name, rows in (("a", a), ("b", b)):
+        folder = tmp_path / name
+        folder.mkdir()
+        rows = np.ascontiguousarray(rows, dtype=np.float32)
+        tensors = {"W_dec": rows, "W_enc": np.ascontiguousarray(rows.T), "b_enc": rows[:, 0].copy()}
+        safetensors.numpy.save_file(tensors, folder / "sae_weights.safetensors")
+        (folder / "cfg.json").write_text(json.dumps({"d_sae": len(rows), "d_in": 12, "hook_name": "h"}))
+    return str(tmp_path / "a"), str(tmp_path / "b")
+
+
+@pytest.fixture
+def saved(toy_pair: tuple[sg.Dictionary, sg.Dictionary], tmp_path: Path) -> Path:
+    """A comparison on disk."""
+    return sg.save(sg.compare(*toy_pair), tmp_path / "saved", formats=["png"])
+
+
+def error_line(result: Result) -> str:
+    lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, result.stderr
+    assert "Traceback" not in result.stderr
+    return lines[0]
+
+
+# ---- the names of the numbers ----------------------------------------------------------------------------------------
+
+
+def test_metrics_are_flat_and_named_with_similarity_direction_and_matching(saved: Path) -> None:
+    table, record = sg.read(saved)
+    found = wandb_log.metrics(record)
+    assert all(isinstance(v, int | float) and np.isfinite(v) for v in found.values())
+    assert all(part and "." not in part for name in found for part in name.split("/"))
+    nearest = table[table.direction == "a_to_b"].cosine.mean()
+    assert found["decoder_cosine/a_to_b/nearest/mean_similarity_of_matched"] == pytest.approx(nearest)
+    paired = table[table.direction == "b_to_a"].one_to_one_cosine.dropna().mean()
+    assert found["decoder_cosine/b_to_a/optimal/mean_similarity_of_matched"] == pytest.approx(paired)
+    assert found["double_counting/counts/both/greedy/n_pairs"] == 47
+    assert found["decoder_cosine/a_to_b/nearest/fraction_of_source_above/0_7"] == pytest.approx(
+        (table[table.direction == "a_to_b"].cosine > 0.7).mean()
+    )
+
+
+def test_absolute_and_signed_have_different_names() -> None:
+    side = {"matching": "nearest", "similarity": "absolute decoder cosine", "n_matched": 3}
+    assert wandb_log.metrics({"b_to_a": side}) == {"absolute_decoder_cosine/b_to_a/nearest/n_matched": 3}
+
+
+def test_tables_of_runs_and_counted_lists_say_whose_each_number_is() -> None:
+    record = {
+        "similarity": "decoder cosine", "one_to_one_matching": "greedy", "runs": ["x", "y"],
+        "mmcs": [[None, 0.5], [0.25, None]], "paired": [[None, 0.4], [0.4, None]],
+        "n_nearest": [1, 4], "explained": [0.1, float("nan")], "caveats": [1], "threshold": 0.7,
+        "checkpoints": [{"checkpoint": "samples_10", "share_born": 0.5, "samples": 10}],
+        "pairs": [{"a": "x", "b": "y", "mmcs_a_to_b": 0.5}], "certificate": {"certified": True},
+    }  # fmt: skip
+    assert wandb_log.metrics(record) == {
+        "decoder_cosine/x_to_y/nearest/mmcs": 0.5, "decoder_cosine/y_to_x/nearest/mmcs": 0.25,
+        "decoder_cosine/x_to_y/greedy/paired": 0.4, "decoder_cosine/y_to_x/greedy/paired": 0.4,
+        "explained/1": 0.1, "checkpoints/samples_10/share_born": 0.5, "checkpoints/samples_10/samples": 10,
+        "pairs/x_to_y/mmcs_a_to_b": 0.5, "certificate/certified": 1,
+    }  # fmt: skip
+
+
+# ---- recorded offline ------------------------------------------------------------------------------------------------
+
+
+def records(folder: Path) -> list[Any]:
+    """What the client recorded, once its service has written the end of it."""
+    for _ in range(200):
+        found = records_so_far(folder)
+        if found and found[-1].WhichOneof("record_type") == "exit":
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"the record in {folder} has no end")
+
+
+def records_so_far(folder: Path) -> list[Any]:
+    """A header, then 32 KiB blocks of LevelDB's log, each record a protobuf."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    [file] = folder.glob("run-*.wandb")
+    raw, at, whole, found = file.read_bytes(), 7, b"", []
+    while at + 7 <= len(raw):
+        left = 32768 - at % 32768
+        if left < 7:
+            at += left
+            continue
+        size, kind = struct.unpack_from("<HB", raw, at + 4)
+        whole += raw[at + 7 : at + 7 + size]
+        at += 7 + size
+        if kind in (1, 4):
+            record = Record()
+            record.ParseFromString(whole)
+            found.append(record)
+            whole = b""
+    return found
+
+
+@pytest.fixture
+def offline(run: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client's offline mode, a server out of reach and no key."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+
+
+def test_offline_records_metrics_provenance_figures_tables_and_the_folder(
+    offline: None, saved: Path, tmp_path: Path
+) -> None:
+    where = Path(sg.log_wandb(saved, "me/seeds"))
+    made = records(where)
+    [started] = [r.run for r in made if r.WhichOneof("record_type") == "run"]
+    assert (started.entity, started.project, started.job_type) == ("me", "seeds", "sae-geometry")
+    assert started.display_name == "Comparison: a, b"
+    assert not started.host
+    config = {u.key: json.loads(u.value_json) for u in started.config.update}
+    _, record = sg.read(saved)
+    assert config["inputs"] == record["inputs"]
+    assert config["software"] == record["software"]
+    assert config["command"] == record["command"]
+    summary: dict[str, Any] = {}
+    for r in made:
+        if r.WhichOneof("record_type") == "summary":
+            summary |= {"/".join([u.key, *u.nested_key]): json.loads(u.value_json) for u in r.summary.update}
+    wanted = wandb_log.metrics(record)
+    assert {k: summary.get(k) for k in wanted} == wanted
+    names = {f.path for r in made if r.WhichOneof("record_type") == "files" for f in r.files.files}
+    assert {n.rpartition("_")[0].rpartition("_")[0] for n in names if "/images/" in n} == {
+        "media/images/figures/similarity", "media/images/figures/multiplicity", "media/images/figures/double_counting"
+    }  # fmt: skip
+    [table] = where.glob("files/media/table/tables/matches_*.json")
+    kept = json.loads(table.read_text())
+    assert kept["columns"] == list(pd.read_parquet(saved / "matches.parquet"))
+    assert len(kept["data"]) == 107
+    artifacts = [
+        r.request.log_artifact.artifact if r.WhichOneof("record_type") == "request" else r.artifact
+        for r in made
+        if r.WhichOneof("record_type") == "artifact" or r.request.WhichOneof("request_type") == "log_artifact"
+    ]
+    [folder] = [a for a in artifacts if a.type == wandb_log.ARTIFACT_TYPE]
+    assert sorted(c.path for c in folder.manifest.contents) == sorted(
+        p.relative_to(saved).as_posix() for p in saved.rglob("*") if p.is_file()
+    )
+
+
+@pytest.mark.parametrize("verb", ["compare", "match", "within", "seeds", "agreement", "span", "split", "umap", "drift"])
+def test_every_verb_that_saves_logs(
+    offline: None, run: Invoke, pair: tuple[str, str], tmp_path: Path, verb: str
+) -> None:
+    a, b = pair
+    inputs = {"within": [a], "split": [b, a], "drift": [str(tmp_path / "steps")]}.get(verb, [a, b])
+    if verb == "drift":
+        (tmp_path / "steps").mkdir()
+        for n in (1, 2):
+            shutil.copy(E2E / "samples_400000.pt", tmp_path / "steps" / f"samples_{n}.pt")
+    more = {"umap": ["--n-epochs", "20"], "match": []}.get(verb, [])
+    formats = [] if verb == "match" else ["--format", "png"]
+    result = run(verb, *inputs, "--log-wandb", "me/p", "-q", *formats, *more)
+    assert result.exit_code == 0, result.stderr
+    [where] = Path("wandb").glob("offline-run-*")
+    assert f"wandb sync {where.resolve()}" in result.stdout
+    [started] = [r.run for r in records(where) if r.WhichOneof("record_type") == "run"]
+    assert started.project == "p"
+    if verb != "match":
+        assert list(where.glob("files/media/images/figures/*.png"))
+    assert list(where.glob("files/media/table/tables/*.json"))
+    written = [u for r in records(where) if r.WhichOneof("record_type") == "summary" for u in r.summary.update]
+    assert len(written) > 5
+
+
+def test_a_table_keeps_its_first_thousand_rows(offline: None, saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert wandb_log.N_ROWS == 1000
+    frame = pd.DataFrame({"latent_id": range(2500), "alive": pd.array([True, None] * 1250, dtype="boolean")})
+    frame.to_parquet(saved / "matches.parquet")
+    where = Path(sg.log_wandb(saved, "me/p"))
+    [table] = where.glob("files/media/table/tables/matches_*.json")
+    data = json.loads(table.read_text())["data"]
+    assert [row[0] for row in data] == list(range(1000))
+    assert data[:2] == [[0, True], [1, None]]
+
+
+# ---- against a server ------------------------------------------------------------------------------------------------
+
+
+def test_everything_arrives_and_the_source_run_is_never_written_to(sink: Sink, run: Invoke, monkeypatch) -> None:
+    monkeypatch.setenv("WANDB_RUN_ID", SOURCE)  # as in a process that the source run was made by
+    monkeypatch.setenv("WANDB_RESUME", "allow")
+    source = f"wandb:sparsify/gpt2/{SOURCE}#samples_400000.pt"
+    result = run("within", source, "--log-wandb", "sparsify/gpt2", "-o", "out", "--format", "png")
+    assert result.exit_code == 0, result.stderr
+    [first, *later] = sink.mutated("UpsertBucket")
+    new = first["name"]
+    assert f"logged to {sink.url}/sparsify/gpt2/runs/{new}" in result.stdout
+    assert not Path("wandb").exists()
+
+    # Whatever is written is written to the new run; the source is named in the provenance and nowhere else.
+    assert sink.mutations
+    assert new != SOURCE
+    assert json.loads(first["config"])["inputs"]["value"]["a"]["address"] == source
+    for name, variables in sink.mutations:
+        target = {k: v for k, v in variables.items() if k != "config"}
+        assert SOURCE not in json.dumps(target), name
+    assert {v["name"] for v in [first, *later]} == {new}
+    assert {path for path, _ in sink.streamed} == {f"/files/sparsify/gpt2/{new}/file_stream"}
+    assert not [path for path in sink.uploads if SOURCE in path]
+
+    record = json.loads(Path("out/summary.json").read_text())
+    wanted = wandb_log.metrics(record)
+    assert {k: v for k, v in sink.summary().items() if k in wanted} == wanted
+    [(name, files)] = sink.artifacts(wandb_log.ARTIFACT_TYPE).items()
+    assert name == "out"
+    assert files == {p.relative_to("out").as_posix(): p.read_bytes() for p in Path("out").rglob("*") if p.is_file()}
+    picture = Path("out/figures/within.png").read_bytes()
+    assert picture in [b for p, b in sink.uploads.items() if p.startswith("/run-files/media/images/figures/within_")]
+    [rows] = [json.loads(b) for p, b in sink.uploads.items() if p.startswith("/run-files/media/table/tables/matches_")]
+    assert len(rows["data"]) == record["within"]["n_source"]
+
+
+def test_a_run_that_is_being_made_is_left_alone(offline: None, saved: Path, tmp_path: Path) -> None:
+    """In a process of its own: the client keeps one run a process as the current one."""
+    code = f"""
+import wandb, sae_geometry as sg
+mine = wandb.init(entity="me", project="mine", id="{SOURCE}", dir={str(tmp_path)!r}, mode="offline")
+where = sg.log_wandb({str(saved)!r}, "me/p")
+assert "{SOURCE}" not in where
+assert wandb.run is mine and wandb.run.id == "{SOURCE}"
+mine.log(dict(x=1))
+print(sorted(dict(mine.summary)))
+mine.finish()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "'x'" in done.stdout
+    assert "nearest" not in done.stdout
+
+
+# ---- what goes wrong -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("target", "setting", "expected"),
+    [
+        ("seeds", {}, "a W&B project is named entity/project, like my-team/seeds; got 'seeds'"),
+        ("a/b/c", {}, "got 'a/b/c'"),
+        ("/p", {}, "got '/p'"),
+        ("e/p q", {}, "got 'e/p q'"),
+        ("e/p", {}, "not logged in to W&B at http://127.0.0.1:9: set WANDB_API_KEY"),
+        ("e/p", {"WANDB_API_KEY": KEY}, "connection refused (3 tries); WANDB_MODE=offline records the results here"),
+        ("e/p", {"WANDB_MODE": "disabled"}, "WANDB_MODE=disabled, so nothing would be logged"),
+        ("e/p", {"WANDB_API_KEY": KEY, "WANDB_BASE_URL": "nonsense"}, "WANDB_BASE_URL is not the URL of a server"),
+    ],
+)
+def test_what_cannot_be_logged_is_refused_before_anything_is_computed(
+    run: Invoke, monkeypatch, target: str, setting: dict[str, str], expected: str
+) -> None:
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    for name, value in setting.items():
+        monkeypatch.setenv(name, value)
+    result = run("compare", "demo:not-looked-at", "demo:neither", "--log-wandb", target, "-o", "out")
+    assert result.exit_code == 2
+    assert expected in error_line(result)
+    assert not Path("out").exists()
+
+
+def test_a_key_that_the_server_refuses_is_told_before_anything_is_computed(sink: Sink, run: Invoke) -> None:
+    sink.graphql_fault = wandb_server.status(401)
+    result = run("within", "demo:not-looked-at", "--log-wandb", "e/p")
+    assert result.exit_code == 2
+    assert f"W&B at {sink.url} does not accept the configured key" in error_line(result)
+
+
+def test_a_web_page_is_no_server(sink: Sink, run: Invoke) -> None:
+    sink.graphql_fault = lambda h, _: h.reply(b"<html>hello</html>")
+    result = run("within", "demo:not-looked-at", "--log-wandb", "e/p")
+    assert result.exit_code == 2
+    assert "answered with a web page; is WANDB_BASE_URL right?" in error_line(result)
+
+
+@pytest.mark.parametrize("trouble", ["no run", "no artifact", "broken upload", "silent upload"])
+def test_results_stay_on_disk_when_logging_fails(sink: Sink, run: Invoke, pair: tuple[str, str], trouble: str) -> None:
+    match trouble:
+        case "no run":
+            sink.refused = {"UpsertBucket"}
+        case "no artifact":
+            sink.refused = {"CreateArtifact"}
+        case "broken upload":
+            sink.upload_fault = wandb_server.status(500)
+        case "silent upload":
+            sink.upload_fault = wandb_server.silent
+            set_limits(Limits(connect=1.0, silence=0.4, tries=1, pause=0.01, longest_pause=0.05))
+    started = time.monotonic()
+    result = run("within", pair[0], "--log-wandb", "e/p", "-o", "out", "--format", "png")
+    assert time.monotonic() - started < 60
+    assert result.exit_code == 1, result.stdout
+    line = error_line(result)
+    assert f"could not log to W&B e/p at {sink.url}" in line
+    assert "the results are in out" in line
+    assert sg.read("out")[1]["kind"] == "WithinComparison"
+    assert "saved to out" in result.stdout
+
+
+def test_seeds_keeps_no_finished_pairs_when_only_logging_fails(sink: Sink, run: Invoke, pair: tuple[str, str]) -> None:
+    sink.refused = {"UpsertBucket"}
+    result = run("seeds", *pair, "--log-wandb", "e/p", "-o", "out", "--format", "png")
+    assert result.exit_code == 1
+    assert Path("out/pairs.parquet").exists()
+    assert not Path("out.pairs").exists()
+
+
+def test_a_folder_that_is_not_ours_is_not_logged(sink: Sink, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="not a results folder"):
+        sg.log_wandb(tmp_path, "e/p")
+    assert not sink.mutations
+
+
+def test_nothing_is_imported_when_nothing_is_asked() -> None:
+    code = (
+        "import sys\nfrom typer.testing import CliRunner\nfrom sae_geometry.cli import app\n"
+        "CliRunner().invoke(app, ['within', 'demo:nothing'])\nassert 'wandb' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
