@@ -98,7 +98,7 @@ def _run(analysis: Analysis, given: list[str]) -> int:
         chosen, bench, lambda name: out / f"{analysis.name}-{name}", command=command, code=analysis.folder,
         seed=analysis.seed,
     )  # fmt: skip
-    verdicts = judge(expected, came.values, steps={s.name for s in chosen}, missing=came.missing, demo=runs.demo)
+    verdicts = judge(expected, came.values, steps=[s.name for s in chosen], missing=came.missing, demo=runs.demo)
     print(f"{analysis.name}, {runs.title}: published v ours")
     print(table(verdicts))
     if not args.only:

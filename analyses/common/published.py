@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -98,7 +98,7 @@ def judge(
     expected: Sequence[Expected],
     measured: Mapping[str, Measured],
     *,
-    steps: Collection[str],
+    steps: Sequence[str],
     missing: Mapping[str, str],
     demo: bool,
 ) -> list[Verdict]:
@@ -107,11 +107,12 @@ def judge(
     Args:
         expected: the claims.
         measured: our values by name.
-        steps: the steps that were asked for.
+        steps: the steps that were asked for; claims are told in their order.
         missing: why a step, or a value, could not be made.
         demo: no published run was measured: nothing is comparable.
     """
-    claims = [_judge(e, measured, missing, demo) for e in expected if e.step in steps]
+    asked = sorted((e for e in expected if e.step in steps), key=lambda e: steps.index(e.step))
+    claims = [_judge(e, measured, missing, demo) for e in asked]
     spoken_of = {e.name for e in expected} | {e.above for e in expected}
     return claims + [
         Verdict(name, "", "", "–", f"{_number(m.value)} {m.note}".rstrip(), "nothing published", "")
@@ -166,4 +167,4 @@ def _judge(e: Expected, measured: Mapping[str, Measured], missing: Mapping[str, 
 
 
 def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.4f}"
+    return f"{value:,.0f}" if abs(value) >= 100 or float(value).is_integer() else f"{value:.4f}"

@@ -84,8 +84,10 @@ def draw_panels(
         ax.set_title(plain(label), loc="left", fontsize=7.5, color=color, pad=2)
         text = f"n = {curve.n_latents:,}\nmean {curve.mmcs:.3f}"
         text += "" if np.isnan(curve.matched_chance) else f"\nchance {curve.matched_chance:.3f}"
+        left = _emptier_left(curve, edges)
         ax.text(
-            0.985, 0.94, text, transform=ax.transAxes, ha="right", va="top", fontsize=_LABEL_SIZE, linespacing=1.25,
+            0.015 if left else 0.985, 0.94, text, transform=ax.transAxes, ha="left" if left else "right", va="top",
+            fontsize=_LABEL_SIZE, linespacing=1.25,
             bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.8},
         )  # fmt: skip
     axes[-1].set(xlim=(start, 1.0), xlabel=xlabel)
@@ -97,6 +99,13 @@ def draw_panels(
     if title:
         figure.suptitle(title, fontsize=8, fontweight="bold", x=0.01, ha="left")
     return list(axes)
+
+
+def _emptier_left(curve: SimilaritiesLike, edges: np.ndarray) -> bool:
+    """Whether the left third of the panel holds lower bars, and no mean, so that words fit there better."""
+    shares = panel_shares(curve, edges)
+    third = len(shares) // 3
+    return bool(shares[:third].max() < shares[-third:].max() and curve.mmcs > edges[third])
 
 
 def panel_range(curves: Sequence[SimilaritiesLike]) -> float:
