@@ -93,17 +93,19 @@ def _run(analysis: Analysis, given: list[str]) -> int:
         out / ".kept" / analysis.name / _slug(args.runs),
         say,
     )
-    command = shlex.join(["python", "-m", f"analyses.{analysis.name}", *given])
+    command = ["python", "-m", f"analyses.{analysis.name}"]
+    command += ["--runs", args.runs] if args.runs != "paper" else []
+    command += ["--n-epochs", str(args.n_epochs)] if args.n_epochs else []
     came = run_steps(
-        chosen, bench, lambda name: out / f"{analysis.name}-{name}", command=command, code=analysis.folder,
-        seed=analysis.seed,
+        chosen, bench, lambda name: out / f"{analysis.name}-{name}", command=shlex.join(command),
+        code=analysis.folder, seed=analysis.seed,
     )  # fmt: skip
     verdicts = judge(expected, came.values, steps=[s.name for s in chosen], missing=came.missing, demo=runs.demo)
     print(f"{analysis.name}, {runs.title}: published v ours")
     print(table(verdicts))
     if not args.only:
         path = out / f"{analysis.name}-published.json"
-        text = json.dumps({"command": command, "runs": args.runs, "verdicts": as_json(verdicts)}, indent=2)
+        text = json.dumps({"command": shlex.join(command), "runs": args.runs, "verdicts": as_json(verdicts)}, indent=2)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text + "\n", encoding="utf-8")
     if came.without_figure:

@@ -171,7 +171,7 @@ def run_steps(
         steps: in order.
         bench: where they are made.
         stem: path of a step's figure, without suffix.
-        command: for the sidecars.
+        command: for the sidecars; `--only` and the step's name are added.
         code: the folder of the analysis; a change there, or in what is shared, makes figures anew.
         seed: for the sidecars.
     """
@@ -191,7 +191,8 @@ def run_steps(
                 made = step.make(bench)
                 sources = [bench.library.source(r) for r in {r.identity: r for r in step.runs}.values()]
                 more = {"shows": step.shows, "parameters": dict(step.parameters)}
-                files = write_figure(made.figure, stem(step.name), sources, command=command, seed=seed, more=more)
+                again = f"{command} --only {step.name}"
+                files = write_figure(made.figure, stem(step.name), sources, command=again, seed=seed, more=more)
                 bench.finish(step, key, made, files)
                 bench.say(f"{step.name}: wrote {stem(step.name).name}.png, .pdf and .json")
             values |= made.values

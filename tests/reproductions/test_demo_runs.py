@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import re
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,35 +12,15 @@ import numpy as np
 import pytest
 from filelock import FileLock
 from PIL import Image
+from reproduction_cases import FIGURES, MAINS, call
 
 import sae_geometry as sg
 from analyses.common.published import read_expected
 from analyses.common.runs import read_runs
-from analyses.e2e_paper.reproduce import main as e2e_paper
-from analyses.feature_consistency.reproduce import main as feature_consistency
-from analyses.seed_dependence.reproduce import main as seed_dependence
 
 ROOT = Path(sg.__file__).parents[1]
-MAINS: dict[str, Callable[[list[str]], int]] = {
-    "e2e_paper": e2e_paper,
-    "seed_dependence": seed_dependence,
-    "feature_consistency": feature_consistency,
-}
-FIGURES = {
-    "e2e_paper": ["fig3a", "fig3b", "fig3c", "fig7", "fig8", "umap2", "umap6", "umap10", "facets"],
-    "seed_dependence": ["widths", "thresholds", "recurrence"],
-    "feature_consistency": ["pw_mcc", "definitions", "frequency"],
-}
 ARGUMENTS = ("--runs", "demo", "--n-epochs", "20", "--device", "cpu")
 EACH = [(name, figure) for name, figures in FIGURES.items() for figure in figures]
-
-
-def call(main: Callable[[list[str]], int], *arguments: str) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = main(list(arguments))
-    return code, out.getvalue(), err.getvalue()
 
 
 @dataclass(frozen=True)
@@ -91,7 +68,7 @@ def test_every_figure_is_there_with_its_sidecar(done: Done, name: str, figure: s
     assert stem.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
     sidecar = json.loads(stem.with_suffix(".json").read_text())
     assert {"command", "commit", "version", "seed", "runs"} <= sidecar.keys()
-    assert sidecar["command"].startswith(f"python -m analyses.{name} --runs demo")
+    assert sidecar["command"] == f"python -m analyses.{name} --runs demo --n-epochs 20 --only {figure}"
     assert sidecar["runs"]
     for run in sidecar["runs"]:
         assert sg.load(run["address"], run.get("latents", "alive")).fingerprint == run["fingerprint"]
@@ -153,23 +130,23 @@ def test_what_was_touched_or_asked_for_otherwise_is_made_again(mine: Path, tmp_p
     figure = mine / "e2e_paper-fig3c.png"
     with figure.open("ab") as file:
         file.write(b"scribble")
-    notes = call(e2e_paper, *ARGUMENTS, "--out", str(mine), "--only", "fig3c", "--only", "fig3a")[2]
+    notes = call(MAINS["e2e_paper"], *ARGUMENTS, "--out", str(mine), "--only", "fig3c", "--only", "fig3a")[2]
     assert "fig3c: wrote" in notes
     assert "fig3a: finished before, kept" in notes
     assert not figure.read_bytes().endswith(b"scribble")
-    notes = call(e2e_paper, "--runs", "demo", "--n-epochs", "21", "--out", str(mine), "--only", "umap2")[2]
+    notes = call(MAINS["e2e_paper"], "--runs", "demo", "--n-epochs", "21", "--out", str(mine), "--only", "umap2")[2]
     assert "umap2: wrote" in notes, "another parameter, another figure"
     runs = (ROOT / "analyses" / "e2e_paper" / "runs-demo.toml").read_text()
     other = tmp_path / "demo.toml"
     other.write_text(runs.replace("demo:local-seed1", "demo:local-narrow-seed0"))
-    notes = call(e2e_paper, "--runs", str(other), "--out", str(mine), "--only", "fig3a")[2]
+    notes = call(MAINS["e2e_paper"], "--runs", str(other), "--out", str(mine), "--only", "fig3a")[2]
     assert "fig3a: wrote" in notes, "other weights, another figure"
 
 
 def test_a_change_of_code_makes_figures_again_but_not_values(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("analyses.common.steps.code_digest", lambda folder: "another")
     monkeypatch.setattr(sg, "compare", None)  # a sweep would fail
-    code, _, notes = call(e2e_paper, *ARGUMENTS, "--out", str(mine), "--only", "fig8")
+    code, _, notes = call(MAINS["e2e_paper"], *ARGUMENTS, "--out", str(mine), "--only", "fig8")
     assert code == 0
     assert "fig8: wrote" in notes
 

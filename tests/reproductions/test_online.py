@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import json
 import os
 import signal
 import subprocess
@@ -16,14 +17,17 @@ import numpy as np
 import pytest
 import torch
 from hf_server import HuggingFace, StoredRepo
-from synthetic import FILE, fill, stored_run, unit_decoder
-from test_demo_runs import FIGURES, call
+from reproduction_cases import FIGURES, call
+from safetensors.numpy import save as safetensors
+from scipy.optimize import linear_sum_assignment
+from synthetic import D_IN, FILE, fill, stored_run, unit_decoder
 from wandb_server import Loopback, slow, status
 
 import sae_geometry as sg
 from analyses.common.published import Expected
 from analyses.common.runs import Run, read_runs
 from analyses.e2e_paper.reproduce import main
+from analyses.seed_dependence.reproduce import main as seed_dependence
 from sae_geometry.sources.limits import Limits, set_limits
 
 ROOT = Path(sg.__file__).parents[1]
@@ -206,6 +210,58 @@ def test_a_mirror_that_does_not_know_the_alive_draws_but_is_not_compared(
     assert "fig3a: wrote" in notes
     assert table.count("not available") == 3
     assert "which latents are alive is not known" in table
+
+
+def test_seed_dependence_from_hugging_face_by_the_authors_arithmetic(hub: HuggingFace, home: Path) -> None:
+    """Ten tiny sparsify SAEs under the paper's addresses; the shares of the authors' script, on dense matrices."""
+    runs = read_runs(ROOT / "analyses" / "seed_dependence" / "runs.toml").of("pair-a", "pair-b")
+    planted: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    for at, run in enumerate(runs):
+        decoder, encoder = planted[run.address] = _twins(at)
+        repo, path = run.address.removeprefix("hf://").split("/", 2)[:2], run.address.split("/", 4)[4]
+        files = hub.repos.setdefault("/".join(repo), StoredRepo({}, small=set())).files
+        files[f"{path}/cfg.json"] = json.dumps({"d_in": D_IN, "num_latents": len(decoder), "k": 4}).encode()
+        files[f"{path}/sae.safetensors"] = safetensors(
+            {
+                "W_dec": decoder.astype(np.float32) * 2,
+                "encoder.weight": encoder.astype(np.float32),
+                "encoder.bias": np.zeros(len(decoder), np.float32),
+                "b_dec": np.zeros(D_IN, np.float32),
+            }
+        )
+    code, table, notes = call(seed_dependence, "--only", "widths", "--out", str(home / "out"))
+    assert code == 3, notes
+    for a, b in zip(runs[::2], runs[1::2], strict=True):
+        (dec_a, enc_a), (dec_b, enc_b) = planted[a.address], planted[b.address]
+        dec, enc = dec_a @ dec_b.T, enc_a @ enc_b.T
+        by_dec, by_enc = (linear_sum_assignment(m, maximize=True)[1] for m in (dec, enc))
+        rows = np.arange(len(dec))
+        shared = ((dec[rows, by_dec] > 0.7) & (enc[rows, by_enc] > 0.7)).mean()
+        double = ((dec.max(axis=1) > 0.7) & (enc.max(axis=1) > 0.7)).mean()
+        ours = {
+            name: value(table, f"{name.format(a.width)}")[0]
+            for name in ("shared/{}/one-to-one", "shared/{}/double-counting", "same-partner/{}", "mmcs/{}")
+        }
+        assert 0.1 < shared < double < 0.9, "a case worth testing"
+        expected = (shared, double, (by_dec == by_enc).mean(), dec.max(axis=1).mean())
+        assert tuple(ours.values()) == pytest.approx(expected, abs=1e-4)
+    asked = [path for method, path, _ in hub.requests if method == "GET" and path.endswith("sae.safetensors")]
+    assert len(asked) == len(set(asked)) == len(runs)
+
+
+def _twins(at: int) -> tuple[np.ndarray, np.ndarray]:
+    """Unit decoder and encoder rows of one of two seeds that share some directions, some of them twice."""
+    shared = np.random.default_rng(1000 + at // 2)
+    own = np.random.default_rng(at)
+    found = []
+    for noise in (0.06, 0.1):
+        rows = shared.standard_normal((40, D_IN))
+        rows[30:] = own.standard_normal((10, D_IN))
+        rows[25:30] = rows[20:25] + (0.3 * own.standard_normal((5, D_IN)) if at % 2 == 0 else 3 * rows[:5])
+        rows += noise * np.linalg.norm(rows, axis=1, keepdims=True) * own.standard_normal((40, D_IN))
+        found.append(rows / np.linalg.norm(rows, axis=1, keepdims=True))
+    order = own.permutation(40)
+    return found[0][order], found[1][order]
 
 
 def _apollo(run: Run) -> str:
