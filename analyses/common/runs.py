@@ -127,7 +127,9 @@ def _run(entry: Any, where: str) -> Run:
     address = entry["address"]
     return Run(
         address=address,
-        name=str(entry.get("name") or f"{entry.get('kind', '')} {entry.get('id', address).rpartition('/')[2]}".strip()),
+        name=str(
+            entry.get("name") or f"{entry.get('kind', '')} {str(entry.get('id', address)).rpartition('/')[2]}".strip()
+        ),
         role=entry["role"],
         kind=str(entry.get("kind", "")),
         place=str(entry.get("place") or ("" if layer is None else f"Layer {layer}")),

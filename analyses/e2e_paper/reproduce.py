@@ -149,7 +149,7 @@ def _make_umap(bench: Bench, *, runs: RunFile, layer: int, pairs: list[tuple[Run
             sg.plots.embedding_scatter(e, ax=ax, style="e2e")
             region_outlines(ax, e)
         figure.suptitle(_place(runs, layer), fontsize=8, fontweight="bold", x=0.01, ha="left")
-        footnote(figure, runs.note)
+        footnote(figure, f"Outlined: the largest regions, mostly of one run (dashed: mixed). {runs.note}")
     return Made(figure)
 
 

@@ -105,13 +105,27 @@ def _draw_widths(
             ax.plot(
                 where + apart, rows[name], color=color, marker=marker, markersize=4.5, linestyle=joined, label=label
             )
-        ax.plot(where, rows["chance"], color=MUTED, marker="_", markersize=9, linestyle="", label="chance of the MMCS")
+        beneath = 0 if joined else -0.07  # where the MMCS is
+        ax.plot(
+            where + beneath,
+            rows["chance"],
+            color=MUTED,
+            marker="_",
+            markersize=9,
+            linestyle="",
+            label="chance of the MMCS",
+        )
         for at, (share, mmcs) in enumerate(published):
             for value in (share, mmcs):
                 if value is not None:
                     ax.plot(at, value, marker="o", markersize=9, markerfacecolor="none", color=MUTED, linewidth=0)
         ax.set_xticks(where, labels)
-        ax.set(ylim=(0, 1), xlim=(-0.5, len(labels) - 0.5), xlabel="latents", ylabel="share of latents; MMCS")
+        ax.set(
+            ylim=(-0.02, 1),
+            xlim=(-0.5, len(labels) - 0.5),
+            xlabel="latents of each of two seeds",
+            ylabel="share of latents; MMCS",
+        )
         ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.02), fontsize=6.5)
         rings = "Rings: published. " if published else ""
         footnote(figure, f"{rings}All latents, dead ones too, as the paper counts. {note}")

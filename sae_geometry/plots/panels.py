@@ -6,7 +6,7 @@ Colours and labels are the caller's: with `run_colors(…, style="e2e")` a panel
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -84,10 +84,9 @@ def draw_panels(
         ax.set_title(plain(label), loc="left", fontsize=7.5, color=color, pad=2)
         text = f"n = {curve.n_latents:,}\nmean {curve.mmcs:.3f}"
         text += "" if np.isnan(curve.matched_chance) else f"\nchance {curve.matched_chance:.3f}"
-        left = _emptier_left(curve, edges)
+        x, side = _room(panel_shares(curve, edges), top)
         ax.text(
-            0.015 if left else 0.985, 0.94, text, transform=ax.transAxes, ha="left" if left else "right", va="top",
-            fontsize=_LABEL_SIZE, linespacing=1.25,
+            x, 0.94, text, transform=ax.transAxes, ha=side, va="top", fontsize=_LABEL_SIZE, linespacing=1.25,
             bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.8},
         )  # fmt: skip
     axes[-1].set(xlim=(start, 1.0), xlabel=xlabel)
@@ -101,11 +100,14 @@ def draw_panels(
     return list(axes)
 
 
-def _emptier_left(curve: SimilaritiesLike, edges: np.ndarray) -> bool:
-    """Whether the left third of the panel holds lower bars, and no mean, so that words fit there better."""
-    shares = panel_shares(curve, edges)
-    third = len(shares) // 3
-    return bool(shares[:third].max() < shares[-third:].max() and curve.mmcs > edges[third])
+def _room(shares: np.ndarray, top: float | None) -> tuple[float, Literal["left", "center", "right"]]:
+    """Where words fit over the bars: the right third of the panel, else the left, else the middle."""
+    thirds = [part.max() / (top or 1.05 * shares.max()) for part in np.array_split(shares, 3)]
+    places: list[tuple[float, float, Literal["left", "center", "right"]]] = [
+        (thirds[2], 0.985, "right"), (thirds[0], 0.015, "left"), (thirds[1], 0.5, "center")
+    ]  # fmt: skip
+    _, x, side = next((p for p in places if p[0] < 0.5), min(places))
+    return x, side
 
 
 def panel_range(curves: Sequence[SimilaritiesLike]) -> float:
