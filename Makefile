@@ -21,9 +21,12 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
-## The README's figures.
+## Every figure in figures/: the README's, and those of the reproductions from the demo dictionaries.
 figures: $(VENV)/.dev
 	$(BIN)/python -m analyses.demo.make_figures
+	$(BIN)/python -m analyses.e2e_paper --runs demo
+	$(BIN)/python -m analyses.seed_dependence --runs demo
+	$(BIN)/python -m analyses.feature_consistency --runs demo
 
 ## Run the notebook anew, outputs kept.
 notebook: $(VENV)/.dev

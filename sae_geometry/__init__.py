@@ -23,6 +23,7 @@ _HOME = {
     "Embedding": "embedding",
     "Matching": "partners",
     "SeedComparison": "seeds",
+    "SourceError": "sources",
     "SpanOverlap": "subspaces",
     "SplitMap": "splitting",
     "WithinComparison": "within",
@@ -66,7 +67,7 @@ if TYPE_CHECKING:
     from sae_geometry.partners import Matching
     from sae_geometry.planning import estimate
     from sae_geometry.seeds import SeedComparison, compare_seeds
-    from sae_geometry.sources import as_dictionary, demos, fetch, load, neuronpedia_url, runs, similar_runs
+    from sae_geometry.sources import SourceError, as_dictionary, demos, fetch, load, neuronpedia_url, runs, similar_runs
     from sae_geometry.splitting import SplitMap, split_map
     from sae_geometry.store import read, save
     from sae_geometry.subspaces import SpanOverlap, span_overlap

@@ -6,8 +6,6 @@ weights it was made.
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,8 +14,8 @@ from typing import Any
 from matplotlib.figure import Figure
 
 import sae_geometry as sg
+from analyses.common.figures import ROOT, source_of, write_figure
 
-ROOT = Path(__file__).resolve().parents[2]
 COMMAND = "python -m analyses.demo.make_figures"
 
 
@@ -74,25 +72,8 @@ def within(dictionaries: Sequence[sg.Dictionary]) -> Figure:
 
 def write(figure: Figure, stem: Path, dictionaries: Sequence[sg.Dictionary]) -> None:
     """The figure as PNG and PDF, and its sidecar."""
-    runs = [{"name": d.name, "address": d.address, "fingerprint": d.fingerprint} for d in dictionaries]
-    sg.plots.save_figure(figure, stem, {"runs": runs, "seed": 0}, ("png", "pdf"))
-    sidecar = {"command": COMMAND, "commit": _commit(), "version": sg.__version__, "seed": 0, "runs": runs}
-    stem.with_suffix(".json").write_text(json.dumps(sidecar, indent=2) + "\n", encoding="utf-8")
+    write_figure(figure, stem, [source_of(d) for d in dictionaries], command=COMMAND)
     print(f"wrote {stem.name}.png, .pdf and .json")
-
-
-def _commit() -> str:
-    """The commit checked out, marked where the package has changed since; "unknown" outside a checkout."""
-    try:
-        head = _git("rev-parse", "HEAD")
-        return head + ("" if not _git("status", "--porcelain", "--", "sae_geometry", "analyses") else " with changes")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
-def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
-    return done.stdout.strip()
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Similarity figures draw lists of `Matching`; embedding figures draw anything wit
 
 from sae_geometry.plots.agreement import agreement_figure, frequency_figure, frequency_hexbin
 from sae_geometry.plots.embedding import embedding_scatter
+from sae_geometry.plots.panels import draw_panels, facet_figure, panel_range, panel_shares
 from sae_geometry.plots.seeds import (
     rarefaction_curve,
     recurrence_bars,
@@ -22,7 +23,7 @@ from sae_geometry.plots.similarity import (
     similarity_histogram,
 )
 from sae_geometry.plots.splitting import children_bars, explained_ecdf, splitting_figure
-from sae_geometry.plots.style import COLUMN_WIDTH, PAGE_WIDTH, paper_style, save_figure
+from sae_geometry.plots.style import COLUMN_WIDTH, PAGE_WIDTH, paper_style, run_colors, save_figure
 from sae_geometry.plots.subspaces import span_curve, span_figure
 
 __all__ = [
@@ -31,17 +32,22 @@ __all__ = [
     "agreement_figure",
     "children_bars",
     "counting_bars",
+    "draw_panels",
     "draw_similarity",
     "embedding_scatter",
     "explained_ecdf",
+    "facet_figure",
     "frequency_figure",
     "frequency_hexbin",
     "multiplicity_bars",
+    "panel_range",
+    "panel_shares",
     "paper_style",
     "rarefaction_curve",
     "recurrence_bars",
     "recurrence_figure",
     "ridgeline_figure",
+    "run_colors",
     "save_figure",
     "seeds_figure",
     "seeds_heatmap",

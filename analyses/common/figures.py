@@ -1,0 +1,87 @@
+"""Figures on disk: PNG, PDF and a JSON sidecar that says by which command, from which commit and which weights."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from matplotlib.figure import Figure
+
+import sae_geometry as sg
+
+ROOT = Path(__file__).resolve().parents[2]
+FORMATS = ("png", "pdf")
+LARGE = 300_000  # bytes; a scatter's PNG beyond this is reduced to 256 colours, which nobody sees
+
+
+def write_figure(
+    figure: Figure,
+    stem: Path,
+    runs: Sequence[Mapping[str, Any]],
+    *,
+    command: str,
+    seed: int = 0,
+    more: Mapping[str, Any] | None = None,
+) -> list[Path]:
+    """The figure as PNG and PDF and its sidecar, each in place only when all are whole; returns the paths.
+
+    Args:
+        figure: what to write.
+        stem: path without suffix.
+        runs: what it was made from, as `source_of` describes each.
+        command: that makes it again.
+        seed: of what is random in it.
+        more: further entries of the sidecar.
+    """
+    sidecar = {"command": command, "commit": commit(), "version": sg.__version__, "seed": seed, "runs": list(runs)}
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=stem.parent, prefix=".figure-") as aside:
+        made = sg.plots.save_figure(figure, Path(aside) / stem.name, {"runs": list(runs), "seed": seed}, FORMATS)
+        text = json.dumps({**sidecar, **(more or {})}, indent=2, ensure_ascii=False) + "\n"
+        for path in made:
+            if path.suffix == ".png" and path.stat().st_size > LARGE:
+                _with_a_palette(path)
+        made.append(Path(aside) / f"{stem.name}.json")
+        made[-1].write_text(text, encoding="utf-8")
+        for path in made:
+            os.replace(path, stem.parent / path.name)
+    return [stem.parent / path.name for path in made]
+
+
+def source_of(d: sg.Dictionary, latents: Literal["alive", "all"] = "alive") -> dict[str, Any]:
+    """Name, address and fingerprint of a dictionary that was loaded so."""
+    source = {"name": d.name, "address": d.address, "fingerprint": d.fingerprint}
+    return source if latents == "alive" else {**source, "latents": latents}
+
+
+def commit() -> str:
+    """The commit checked out, marked where package or analyses have changed since; "unknown" outside a checkout."""
+    try:
+        head = _git("rev-parse", "HEAD")
+        return head + ("" if not _git("status", "--porcelain", "--", "sae_geometry", "analyses") else " with changes")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _with_a_palette(path: Path) -> None:
+    """The same PNG in at most 256 colours, its text entries kept."""
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    with Image.open(path) as image:
+        said = PngInfo()
+        for key, value in getattr(image, "text", {}).items():
+            said.add_text(key, value)
+        small = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+        dpi = image.info.get("dpi", (300, 300))
+    small.save(path, optimize=True, pnginfo=said, dpi=dpi)
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.strip()

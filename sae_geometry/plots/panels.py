@@ -1,0 +1,218 @@
+"""Small multiples: one histogram a matching over common bins, and scatter facets of runs by what they cost.
+
+Colours and labels are the caller's: with `run_colors(…, style="e2e")` a panel has its kind's colour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.ticker import MaxNLocator
+
+from sae_geometry.plots.style import E2E_KINDS, INK, MUTED, PAGE_WIDTH, in_paper_style, literal, new_figure, plain
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PANEL_BINS = 50
+_LABEL_SIZE = 6.5
+_RISE, _LINE = 60.0, 6.5  # points: from the lowest to the highest run of a facet, and a line of labels
+_MARKERS = {"local": "^", "e2e": "o", "e2e+ds": "X"}
+
+
+@runtime_checkable
+class SimilaritiesLike(Protocol):
+    """What a panel reads: a `Matching`, or what was kept of one."""
+
+    @property
+    def similarity(self) -> np.ndarray: ...
+    @property
+    def n_latents(self) -> int: ...
+    @property
+    def mmcs(self) -> float: ...
+    @property
+    def matched_chance(self) -> float: ...
+    @property
+    def isotropic_chance(self) -> float: ...
+
+
+@in_paper_style
+def draw_panels(
+    figure: Figure | SubFigure,
+    curves: Sequence[SimilaritiesLike],
+    *,
+    labels: Sequence[str],
+    colors: Sequence[str],
+    title: str = "",
+    xlabel: str = "cosine to the nearest",
+    low: float | None = None,
+    top: float | None = None,
+) -> list[Axes]:
+    """Fill a figure or subfigure with one histogram a matching, above one another, every one over the same 50 bins.
+
+    A bar is the share of the source's latents in its bin, and the vertical axis is common too: areas compare. Dashed:
+    the mean; dotted: chance of the nearest, covariance-matched (strong) and isotropic (faint).
+
+    Args:
+        figure: with constrained layout.
+        curves: `Matching`s, or anything that carries the same numbers.
+        labels, colors: one a panel.
+        title: over the panels.
+        xlabel: what is measured.
+        low, top: where the axes begin and end, for several columns of panels; found from the curves if None.
+
+    Raises:
+        ValueError: nothing to draw, or not one label and one colour a panel.
+    """
+    if not curves or not len(curves) == len(labels) == len(colors):
+        raise ValueError(
+            f"one label and one colour a panel; got {len(curves)} matchings, {len(labels)} labels, {len(colors)} colors"
+        )
+    start = panel_range(curves) if low is None else low
+    edges = np.linspace(start, 1.0, PANEL_BINS + 1)
+    axes = np.atleast_1d(figure.subplots(len(curves), 1, sharex=True, sharey=True))
+    for ax, curve, label, color in zip(axes, curves, labels, colors, strict=True):
+        ax.stairs(panel_shares(curve, edges), edges, fill=True, color=color, alpha=0.85)
+        ax.axvline(curve.mmcs, color=INK, linewidth=0.9, linestyle=(0, (4, 2)))
+        for value, width, dash in ((curve.matched_chance, 0.9, (1, 1.5)), (curve.isotropic_chance, 0.6, (1, 4))):
+            if not np.isnan(value):
+                ax.axvline(value, color=MUTED, linewidth=width, linestyle=(0, dash))
+        ax.set_title(plain(label), loc="left", fontsize=7.5, color=color, pad=2)
+        text = f"n = {curve.n_latents:,}\nmean {curve.mmcs:.3f}"
+        text += "" if np.isnan(curve.matched_chance) else f"\nchance {curve.matched_chance:.3f}"
+        x, side = _room(panel_shares(curve, edges), top)
+        ax.text(
+            x, 0.94, text, transform=ax.transAxes, ha=side, va="top", fontsize=_LABEL_SIZE, linespacing=1.25,
+            bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.8},
+        )  # fmt: skip
+    axes[-1].set(xlim=(start, 1.0), xlabel=xlabel)
+    axes[0].set_ylim(0, top)
+    figure.supylabel("share of latents", fontsize=8)
+    for ax in axes:
+        ax.yaxis.set_major_locator(MaxNLocator(2))
+        ax.yaxis.set_major_formatter(lambda v, _: f"{v:.0%}")
+    if title:
+        figure.suptitle(title, fontsize=8, fontweight="bold", x=0.01, ha="left")
+    return list(axes)
+
+
+def _room(shares: np.ndarray, top: float | None) -> tuple[float, Literal["left", "center", "right"]]:
+    """Where words fit over the bars: the right third of the panel, else the left, else the middle."""
+    thirds = [part.max() / (top or 1.05 * shares.max()) for part in np.array_split(shares, 3)]
+    places: list[tuple[float, float, Literal["left", "center", "right"]]] = [
+        (thirds[2], 0.985, "right"), (thirds[0], 0.015, "left"), (thirds[1], 0.5, "center")
+    ]  # fmt: skip
+    _, x, side = next((p for p in places if p[0] < 0.5), min(places))
+    return x, side
+
+
+def panel_range(curves: Sequence[SimilaritiesLike]) -> float:
+    """Where the common bins of these begin: 0, or below the smallest similarity, in steps of 0.05."""
+    lowest = min((float(np.nanmin(c.similarity)) for c in curves if np.isfinite(c.similarity).any()), default=0.0)
+    return float(np.floor(min(0.0, lowest) * 20) / 20)
+
+
+def panel_shares(curve: SimilaritiesLike, edges: np.ndarray) -> np.ndarray:
+    """float64 [bins]: share of the latents in each bin; those without a partner count but fall in none."""
+    found = curve.similarity[np.isfinite(curve.similarity)]
+    counts = np.histogram(np.clip(found, edges[0], 1.0), edges)[0]
+    return np.asarray(counts / max(1, curve.n_latents))
+
+
+@in_paper_style
+def facet_figure(
+    points: pd.DataFrame,
+    xs: Mapping[str, str],
+    *,
+    y: str = "mmcs",
+    ylabel: str = "mean max cosine",
+    row: str = "row",
+    kind: str = "kind",
+    label: str | None = None,
+) -> Figure:
+    """Better, or only more similar? A row of scatters a group of runs, one for each of what the runs cost or keep.
+
+    Args:
+        points: one run a line, with columns `y`, `row`, `kind` and those of `xs`; nan where not known.
+        xs: column to axis label, in order. A facet where no run's value is known says "not available".
+        y, ylabel: what is on the vertical axis, common to all.
+        row: the column that groups runs into rows, in order of appearance.
+        kind: the column of their kind: the end-to-end paper's colours and markers, grey for others.
+        label: a column of short labels to write beside the points.
+
+    Raises:
+        ValueError: a column that is not there, or no runs.
+    """
+    wanted = [y, row, kind, *xs, *([label] if label else [])]
+    missing = [c for c in wanted if c not in points.columns]
+    if missing or points.empty:
+        raise ValueError(f"the points need columns {', '.join(wanted)} and at least one run; missing: "
+                         f"{', '.join(missing) or 'runs'}")  # fmt: skip
+    rows = list(dict.fromkeys(points[row]))
+    figure = new_figure(PAGE_WIDTH, 0.75 + 1.55 * len(rows))
+    grid: Any = figure.subplots(len(rows), len(xs), sharey=True, sharex="col", squeeze=False)
+    for axes, name in zip(grid, rows, strict=True):
+        group = points[points[row] == name]
+        for ax, x in zip(axes, xs, strict=True):
+            _facet(ax, group, (x, y, kind), label)
+        axes[0].set_title(literal(str(name)), loc="left", fontsize=7.5, fontweight="bold")
+        axes[0].set_ylabel(ylabel)
+    for ax, text in zip(grid[-1], xs.values(), strict=True):
+        ax.set_xlabel(text)
+    grid[0, 0].margins(0.15)
+    handles = [
+        grid[0, 0].scatter([], [], color=_color(k), marker=_marker(k), s=18, label=str(k))
+        for k in dict.fromkeys(points[kind])
+    ]
+    figure.legend(handles=handles, loc="outside upper right", ncols=len(handles), fontsize=7)
+    return figure
+
+
+def _facet(ax: Axes, group: pd.DataFrame, columns: tuple[str, str, str], label: str | None) -> None:
+    x, y, kind = columns
+    known = group[group[x].notna() & group[y].notna()]
+    for k, part in known.groupby(kind, sort=False):
+        ax.scatter(part[x], part[y], color=_color(k), marker=_marker(k), s=22, linewidths=0, alpha=0.9)
+    if label is not None:
+        _write_labels(ax, known, (x, y, label))
+    if known.empty:
+        ax.text(0.5, 0.5, "not available", transform=ax.transAxes, ha="center", va="center", color=MUTED)
+        ax.set_xticks([])
+    elif len(known) < len(group):
+        ax.text(
+            0.98, 0.03, f"{len(group) - len(known)} of {len(group)} not available", transform=ax.transAxes,
+            ha="right", fontsize=5.5, color=MUTED,
+        )  # fmt: skip
+    ax.margins(0.15)
+
+
+def _write_labels(ax: Axes, known: pd.DataFrame, columns: tuple[str, str, str]) -> None:
+    """Each point's label beside it, to the inside, pushed up where it would lie on that of a neighbour."""
+    x, y, label = columns
+    if known.empty:
+        return
+    width, height = (max(float(np.ptp(known[c])), 1e-9) for c in (x, y))
+    lowest, leftmost = float(known[y].min()), float(known[x].min())
+    placed: list[tuple[float, float]] = []
+    for _, run in known.sort_values(y).iterrows():
+        at = _RISE * (run[y] - lowest) / height
+        above = [py + _LINE for px, py in placed if abs(run[x] - px) < 0.45 * width]
+        place = max([at, *above])
+        placed.append((run[x], place))
+        right = run[x] > leftmost + 0.6 * width
+        ax.annotate(
+            plain(str(run[label])), (run[x], run[y]), (-5 if right else 5, place - at - 2), textcoords="offset points",
+            ha="right" if right else "left", fontsize=5.5, color=MUTED,
+        )  # fmt: skip
+
+
+def _color(kind: Any) -> str:
+    return E2E_KINDS.get(str(kind), MUTED)
+
+
+def _marker(kind: Any) -> str:
+    return _MARKERS.get(str(kind), "s")
