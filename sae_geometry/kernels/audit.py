@@ -2,9 +2,9 @@
 
 A new device, driver or kernel may be wrong in ways that no derivation foresees. So a run on a GPU, and any run that
 asks for it, ends with this: every listed score is held against ε, and some rows and columns (64 of each at random,
-those at the edges of blocks, where tiles go missing, and the last 16, where tails go wrong whatever the tile) are worked
-out again in float64 by a path that shares no code with the screens. A column says something of every row: none may
-score better with it than its k-th best without listing it.
+those at the edges of blocks, where tiles go missing, and the last 16, where tails go wrong whatever the tile) are
+worked out again in float64 by a path that shares no code with the screens. A column says something of every row: none
+may score better with it than its k-th best without listing it.
 """
 
 from __future__ import annotations
