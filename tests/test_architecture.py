@@ -48,6 +48,7 @@ FLOORS = {
     "drift": 5,
     "match_report": 5,
     "store": 6,
+    "rates": 1,
     "diagnosis": 7,
     "__init__": 8,
     "cli": 9,

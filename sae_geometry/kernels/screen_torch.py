@@ -33,7 +33,7 @@ def screen_torch(task: Task, precision: Precision = "float32") -> tuple[Shortlis
     cols = _no_lists(m, width, device) if task.columns or within else None
     float_bias = None if bias is None else bias.to(device, torch.float32)
     meter = Meter(task.progress, count_blocks(n, m, block, within))
-    product = partial(_product, precision=precision)
+    product = partial(block_product, precision=precision)
     with full_precision():
         for i0 in range(0, n, block.rows):
             i1 = min(i0 + block.rows, n)
@@ -66,7 +66,7 @@ def low_precision_screen(precision: Precision) -> Callable[[Task], tuple[Shortli
     return partial(screen_torch, precision=precision)
 
 
-def _product(x: Tensor, y: Tensor, precision: Precision) -> Tensor:
+def block_product(x: Tensor, y: Tensor, precision: Precision) -> Tensor:
     """x·yᵀ in float32 from operands of this precision, on tensor cores where there are any."""
     if not x.is_cuda:  # the same operands, multiplied in float32
         return x.to(torch.float32) @ y.to(torch.float32).T
