@@ -10,7 +10,7 @@ import torch
 from pretend_cuda import OnCard, pretended
 
 from sae_geometry import diagnosis, rates
-from sae_geometry.kernels import screen_torch
+from sae_geometry.kernels import audit, screen_torch
 from sae_geometry.rates import CARDS, Card, known_card, measure_rates, roof_seconds
 
 SLOW = Card("Slow", float32=1e9, tf32=2e9, fp16=4e9, bandwidth=1e6)
@@ -66,6 +66,8 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device", lambda _: nullcontext())
     monkeypatch.setattr(diagnosis, "choose_backend", lambda _: ("umap-learn", "0", "pretended"))
     monkeypatch.setattr(rates, "_enough_rows", lambda _: 256)
+    for name in ("SAMPLED", "MOST_EDGES", "LAST"):  # the pretence is slow
+        monkeypatch.setattr(audit, name, 4)
     monkeypatch.setattr(diagnosis, "_FUSED", ())  # its kernel wants real pointers
 
 
