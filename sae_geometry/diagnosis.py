@@ -1,38 +1,82 @@
-"""What this machine can do, and whether the sweep is exact on it."""
+"""What this machine can do: versions, device, whether the sweep is exact on it, and how fast."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
-import time
+from dataclasses import asdict, dataclass
+from typing import Any
 
-import numpy as np
 import torch
 
 from sae_geometry.embedding import choose_backend
-from sae_geometry.kernels.reference import best, exact_cosines
-from sae_geometry.kernels.sweep import ScreenName, cpu_threads, sweep
+from sae_geometry.kernels.rounded import Precision
+from sae_geometry.kernels.suite import run_suite
+from sae_geometry.kernels.sweep import ScreenName, cpu_threads
+from sae_geometry.rates import Rates, measure_rates
 from sae_geometry.store import software
 
+_ON_CPU: tuple[tuple[ScreenName, Precision], ...] = (("cpu", "float32"), ("int8", "float32"))
+_ON_CUDA: tuple[tuple[ScreenName, Precision], ...] = (("torch", "float32"), ("fp16", "fp16"), ("tf32", "tf32"))
+_FUSED: tuple[tuple[ScreenName, Precision], ...] = (
+    ("triton", "float32"), ("triton-fp16", "fp16"), ("triton-tf32", "tf32")
+)  # fmt: skip
 
-def diagnose() -> dict[str, dict[str, str]]:
-    """Sections "software", "device", "back ends" and "checks", each a mapping of short texts.
 
-    A check says "exact" when a screen gives, bit for bit, the partners and scores of the dense definition on a small
-    case with ties and duplicates (rows, columns, within; signed and absolute), "not here" when it cannot run, and
-    begins with "WRONG" when it differs.
+@dataclass(frozen=True)
+class Diagnosis:
+    """What was found.
+
+    sections: "software", "device", "back ends" and "checks", each a mapping of short texts. A check says "exact" when a
+    screen gives the dense definition's partners and scores, bit for bit, in every case of the reference suite, "not
+    here" when it cannot run, and begins with "WRONG" when it differs.
+    rates: the sweep's on the best device here, beside the device's limit.
+    """
+
+    sections: dict[str, dict[str, str]]
+    rates: Rates
+
+    @property
+    def is_right(self) -> bool:
+        """Whether no check failed."""
+        return not any(text.startswith("WRONG") for text in self.sections["checks"].values())
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON takes it."""
+        return {**self.sections, "rates": asdict(self.rates)}
+
+    def markdown(self) -> str:
+        """All of it as one text to paste into an issue."""
+        lines = []
+        for section, entries in self.sections.items():
+            lines += [f"**{section}**", "", *(f"- {key}: {value}" for key, value in entries.items()), ""]
+        return "\n".join([*lines, "**rates**", "", self.rates.markdown()])
+
+
+def diagnose() -> Diagnosis:
+    """Look at this machine: on a GPU, where there is one, the reference suite and the rates of every screen for it.
+
+    Example:
+        >>> from sae_geometry.diagnosis import diagnose
+        >>> diagnose().is_right
+        True
     """
     engine, version, why = choose_backend("auto")
-    return {
+    cuda = torch.cuda.is_available()
+    fused = _FUSED if cuda and importlib.util.find_spec("triton") else ()
+    sections = {
         "software": software(),
         "device": _device(),
         "back ends": {
-            "sweep": "torch float32 on the GPU"
-            if torch.cuda.is_available()
-            else "compiled loops on the CPU, float32 or int8",
+            "sweep": "torch float32 on the GPU" if cuda else "compiled loops on the CPU, float32 or int8",
             "UMAP": f"{engine} {version} ({why})",
         },
-        "checks": _checks(),
+        "checks": _checks(cuda, fused),
     }
+    if cuda:
+        return Diagnosis(sections, measure_rates("cuda", (*_ON_CUDA, *fused)))
+    int8 = not sections["checks"]["sweep, int8"].startswith("not here")
+    return Diagnosis(sections, measure_rates("cpu", _ON_CPU if int8 else _ON_CPU[:1]))
 
 
 def _device() -> dict[str, str]:
@@ -48,41 +92,12 @@ def _device() -> dict[str, str]:
     return found
 
 
-def _checks() -> dict[str, str]:
-    cases: list[tuple[str, ScreenName, str]] = [
+def _checks(cuda: bool, fused: tuple[tuple[ScreenName, Precision], ...]) -> dict[str, str]:
+    asked: list[tuple[str, ScreenName, str]] = [
         ("sweep, cpu", "cpu", "cpu"),
         ("sweep, int8", "int8", "cpu"),
         ("sweep, torch", "torch", "cpu"),
     ]
-    if torch.cuda.is_available():
-        cases += [("sweep, cuda", "torch", "cuda"), ("cuda, fp16", "fp16", "cuda"), ("cuda, tf32", "tf32", "cuda")]
-    return {label: _check(screen, device) for label, screen, device in cases}
-
-
-def _check(screen: ScreenName, device: str) -> str:
-    generator = torch.Generator().manual_seed(0)
-    a = torch.nn.functional.normalize(torch.randn(130, 96, generator=generator), dim=1)
-    b = torch.nn.functional.normalize(torch.randn(201, 96, generator=generator), dim=1)
-    b[7:40] = b[3]
-    a[5], a[6] = b[3], -b[3]
-    between, inside = exact_cosines(a, b), exact_cosines(b, b)
-    start = time.perf_counter()
-    for absolute in (False, True):
-        try:
-            found = sweep(a.to(device), b.to(device), 4, screen=screen, absolute=absolute)
-            within = sweep(b.to(device), None, 4, screen=screen, absolute=absolute)
-        except ValueError as error:
-            return f"not here: {error}"
-        assert found.cols is not None
-        kind = "absolute" if absolute else "signed"
-        for what, got, scores, alone in (
-            ("rows", found.rows, between, False),
-            ("columns", found.cols, between.T, False),
-            ("within", within.rows, inside, True),
-        ):
-            value, index = best(np.abs(scores) if absolute else scores, 4, exclude_self=alone)
-            same = np.array_equal(got.index.cpu().numpy(), index) and np.array_equal(got.score.cpu().numpy(), value)
-            if not same:
-                return f"WRONG: {what} ({kind}) differ from the dense float64 definition"
-    seconds = time.perf_counter() - start
-    return f"exact ({a.shape[0]} × {b.shape[0]} and within, ties and duplicates, {seconds:.2f} s with start-up)"
+    if cuda:
+        asked += [(f"cuda, {screen}", screen, "cuda") for screen, _ in (*_ON_CUDA, *fused)]
+    return {label: run_suite(screen, device) for label, screen, device in asked}

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("NUMBA_NUM_THREADS", "2")
+os.environ["TRITON_INTERPRET"] = "1"  # before triton is imported anywhere: its kernels run on the CPU here
 
 import hypothesis
 import jaxtyping

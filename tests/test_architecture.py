@@ -51,6 +51,7 @@ FLOORS = {
     "match_report": 5,
     "store": 6,
     "wandb_log": 7,  # writes to the network, when asked; sources alone read from it
+    "rates": 1,
     "diagnosis": 7,
     "__init__": 8,
     "cli": 9,

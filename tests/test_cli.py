@@ -117,19 +117,26 @@ def test_inspect_and_demos(run):
     assert len(json.loads(run("demos", "--json").stdout)) == 5
 
 
-def test_doctor_checks_exactness(run):
+def test_doctor_checks_exactness(run, monkeypatch):
+    from sae_geometry import rates
+
+    monkeypatch.setattr(rates, "_LONG_ENOUGH", 0.001)
     result = run("doctor")
     assert result.exit_code == 0, result.stdout
-    for part in ("torch", "numpy", "umap-learn", "exact (130 × 201 and within"):
+    for part in ("torch", "numpy", "umap-learn", "exact (9 cases", "| torch.mm alone |", "| sweep, cpu |"):
         assert part in result.stdout
     found = json.loads(run("doctor", "--json").stdout)
     assert all(v.startswith("exact") for v in found["checks"].values())
+    assert found["rates"]["lines"][-1]["over_product"] > 0
 
 
 def test_doctor_says_when_a_check_fails(run, monkeypatch):
-    from sae_geometry import diagnosis
+    from sae_geometry import rates
+    from sae_geometry.kernels import suite
 
-    monkeypatch.setattr(diagnosis, "exact_cosines", lambda a, b: np.zeros((len(a), len(b))))
+    monkeypatch.setattr(rates, "_LONG_ENOUGH", 0.001)
+    right = suite.truths()
+    monkeypatch.setattr(suite, "truths", lambda: tuple((case, np.zeros_like(score)) for case, score in right))
     result = run("doctor")
     assert result.exit_code == 1
     assert "WRONG" in result.stdout

@@ -21,7 +21,7 @@ def seeds(
         list[str], typer.Argument(metavar="RUN...", help="Two or more addresses; NAME=ADDRESS labels one.")
     ],
     matching: Annotated[
-        Literal["optimal", "greedy", "mutual"] | None,
+        Literal["mutual", "greedy", "optimal"] | None,
         typer.Option(
             "--matching", help="The one-to-one matching; by default optimal up to 4,096 latents a side, greedy beyond."
         ),

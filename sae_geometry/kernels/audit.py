@@ -1,9 +1,10 @@
 """What a run checks of itself: the part of a sweep's answer that can be checked without trusting the sweep.
 
 A new device, driver or kernel may be wrong in ways that no derivation foresees. So a run on a GPU, and any run that
-asks for it, ends with this: every listed score is held against ε, and rows and columns (64 of each at random, and
-those at the edges of blocks, where tiles go missing) are worked out again in float64 by a path that shares no code with
-the screens. A column says something of every row: none may score better with it than its k-th best without listing it.
+asks for it, ends with this: every listed score is held against ε, and some rows and columns (64 of each at random,
+those at the edges of blocks, where tiles go missing, and the last 16, where tails go wrong whatever the tile) are
+worked out again in float64 by a path that shares no code with the screens. A column says something of every row: none
+may score better with it than its k-th best without listing it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from sae_geometry.kernels.screen import Shortlist, Task
 
 SAMPLED = 64
 MOST_EDGES = 64
+LAST = 16
 _CHUNK_ENTRIES = 1 << 20
 _FLOAT64_ERROR = 2.0**-40  # relative: far above a float64 product's error, far below float32's resolution
 
@@ -126,13 +128,13 @@ def _check_no_better(x: Tensor, y: Tensor, cols: Tensor, best: Best, scoring: Sc
 
 
 def _sample(n: int, block: int, device: torch.device) -> Tensor:
-    """64 at random, and the first and last of up to 32 blocks, the last block always among them."""
+    """64 at random, the first and last of up to 32 blocks, the last block always among them, and the last 16."""
     g = torch.Generator().manual_seed(n)
     some = torch.randperm(n, generator=g)[:SAMPLED] if n <= 1 << 20 else torch.randint(n, (SAMPLED,), generator=g)
     starts = torch.arange(0, n, block)
     starts = torch.cat([starts[:: max(1, len(starts) * 2 // MOST_EDGES)], starts[-1:]])
     edges = torch.cat([starts, (starts + block - 1).clamp(max=n - 1)])
-    return torch.cat([some, edges]).unique().to(device)
+    return torch.cat([some, edges, torch.arange(max(0, n - LAST), n)]).unique().to(device)
 
 
 def _wrong(what: str, scoring: Scoring) -> AuditError:

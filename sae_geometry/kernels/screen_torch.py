@@ -28,12 +28,12 @@ def screen_torch(task: Task, precision: Precision = "float32") -> tuple[Shortlis
     n, m, block, device = task.a.shape[0], task.others.shape[0], task.blocks, task.a.device
     x = rounded(task.a, precision)
     y = x if within else rounded(task.others, precision)
-    width = shortlist_width(task.k) + (0 if precision == "float32" else _LOW_PRECISION_PAD)
+    width = listed_width(task.k, precision)
     rows = _no_lists(n, width, device)
     cols = _no_lists(m, width, device) if task.columns or within else None
     float_bias = None if bias is None else bias.to(device, torch.float32)
     meter = Meter(task.progress, count_blocks(n, m, block, within))
-    product = partial(_product, precision=precision)
+    product = partial(block_product, precision=precision)
     with full_precision():
         for i0 in range(0, n, block.rows):
             i1 = min(i0 + block.rows, n)
@@ -57,7 +57,7 @@ def screen_torch(task: Task, precision: Precision = "float32") -> tuple[Shortlis
         assert cols is not None
         _offer(rows, slice(0, n), cols)
         cols = None
-    row_epsilon, col_epsilon = float32_epsilons(task) if precision == "float32" else _rounded_epsilons(task, x, y)
+    row_epsilon, col_epsilon = epsilons(task, precision, x, y)
     return _shortlist(rows, row_epsilon), None if cols is None else _shortlist(cols, col_epsilon)
 
 
@@ -66,7 +66,7 @@ def low_precision_screen(precision: Precision) -> Callable[[Task], tuple[Shortli
     return partial(screen_torch, precision=precision)
 
 
-def _product(x: Tensor, y: Tensor, precision: Precision) -> Tensor:
+def block_product(x: Tensor, y: Tensor, precision: Precision) -> Tensor:
     """x·yᵀ in float32 from operands of this precision, on tensor cores where there are any."""
     if not x.is_cuda:  # the same operands, multiplied in float32
         return x.to(torch.float32) @ y.to(torch.float32).T
@@ -81,7 +81,15 @@ def _product(x: Tensor, y: Tensor, precision: Precision) -> Tensor:
     return x @ y.T
 
 
-def _rounded_epsilons(task: Task, x: Rounded, y: Rounded) -> tuple[Tensor, Tensor]:
+def listed_width(k: int, precision: Precision) -> int:
+    """How many are listed for the k best."""
+    return shortlist_width(k) + (0 if precision == "float32" else _LOW_PRECISION_PAD)
+
+
+def epsilons(task: Task, precision: Precision, x: Rounded, y: Rounded) -> tuple[Tensor, Tensor]:
+    """ε of a product of this precision for every row and every column, x and y being the rounded operands."""
+    if precision == "float32":
+        return float32_epsilons(task)
     d, bias = task.a.shape[1], task.largest_bias
     row = rounded_error(x, y, task.b_norms, d)
     col = rounded_error(y, x, task.a_norms, d)

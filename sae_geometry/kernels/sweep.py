@@ -16,13 +16,16 @@ from sae_geometry.kernels.blocks import DEFAULT_MEMORY, Blocks, cpu_blocks, devi
 from sae_geometry.kernels.decide import Best, Scoring, decide
 from sae_geometry.kernels.error import row_norms
 from sae_geometry.kernels.redo import redo
+from sae_geometry.kernels.rounded import Precision
 from sae_geometry.kernels.screen import Progress, Screen, Shortlist, Task
 from sae_geometry.kernels.screen_cpu import screen_cpu, shortlist_width
 from sae_geometry.kernels.screen_int8 import Int8Screen, prepare_int8
 from sae_geometry.kernels.screen_torch import low_precision_screen, screen_torch
+from sae_geometry.kernels.screen_triton import triton_screen
 
-ScreenName = Literal["auto", "cpu", "int8", "torch", "fp16", "tf32"]
+ScreenName = Literal["auto", "cpu", "int8", "torch", "fp16", "tf32", "triton", "triton-fp16", "triton-tf32"]
 MAX_K = 64
+_FUSED: dict[str, Precision] = {"triton": "float32", "triton-fp16": "fp16", "triton-tf32": "tf32"}
 _LARGEST = 2.0**126  # beyond this a float32 product or sum may overflow
 
 
@@ -89,8 +92,9 @@ def sweep(
         absolute: rank by |⟨a, b⟩|.
         column_bias: float64 [m], subtracted from the score; rows only (`columns=False`).
         screen: "cpu" (float32 products, compiled loops), "int8" (integer products on the CPU), "torch" (any device),
-            "fp16" and "tf32" (any device, made for tensor cores), or "auto": int8 where a sample says it pays,
-            float32 otherwise, torch off the CPU. `report.why` says why.
+            "fp16" and "tf32" (any device, made for tensor cores), "triton", "triton-fp16" and "triton-tf32" (fused, on
+            CUDA, with the extra that brings triton), or "auto": int8 where a sample says it pays, float32 otherwise,
+            torch off the CPU. `report.why` says why.
         threads: CPU threads; all that torch was given if None.
         progress: called with the share of the screen's blocks done, in (0, 1], from the thread that did the block.
         blocks: rows and columns of a block; from caches and memory if None.
@@ -229,6 +233,8 @@ def _choose(screen: ScreenName, task: Task) -> tuple[Screen, str, str]:
         raise ValueError(f"screen={screen!r} needs tensors on the CPU; these are on {device}")
     if screen in ("fp16", "tf32"):
         return low_precision_screen(screen), f"torch-{screen}", "asked for"
+    if screen in _FUSED:
+        return triton_screen(_FUSED[screen]), f"triton-{_FUSED[screen]}", "asked for"
     if screen == "torch" or device.type != "cpu":
         return screen_torch, "torch-float32", "asked for" if screen == "torch" else f"tensors are on {device}"
     if screen == "cpu":
@@ -243,7 +249,7 @@ def _choose(screen: ScreenName, task: Task) -> tuple[Screen, str, str]:
 
 def _blocks(a: Tensor, others: Tensor, k: int, columns: bool, threads: int, memory: int, screen: ScreenName) -> Blocks:
     n, m = a.shape[0], others.shape[0]
-    if screen in ("torch", "fp16", "tf32") or a.device.type != "cpu":
+    if screen in ("torch", "fp16", "tf32", *_FUSED) or a.device.type != "cpu":
         return device_blocks(n, m, k, memory if a.device.type == "cpu" else max(memory, 1 << 31))
     spare = memory - listing_bytes(n, m, k, columns, threads, shortlist_width(k))
     return cpu_blocks(n, m, threads, spare)

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sae_geometry.kernels.products import full_precision
 from sae_geometry.kernels.sweep import Sweep, sweep
 from sae_geometry.matching.assignment import Assignment, OneToOne, Progress, Step, matched_sum
 from sae_geometry.matching.greedy import greedy_partners
@@ -107,7 +108,8 @@ def _check_nearest(nearest: Sweep, a: Tensor, b: Tensor, absolute: bool) -> None
         raise ValueError(f"nearest is a sweep of {shapes[0]:,} against {shapes[1]:,}; a and b have {len(a):,} and "
                          f"{len(b):,} rows")  # fmt: skip
     rows = torch.linspace(0, len(a) - 1, min(len(a), _SAMPLE), dtype=torch.float64).round().to(a.device, torch.int64)
-    screened = a[rows] @ b.T
+    with full_precision():
+        screened = a[rows] @ b.T
     best = (screened.abs() if absolute else screened).amax(dim=1).to(torch.float64)
     told = nearest.rows.score[rows.to(nearest.rows.score.device), 0].to(a.device)
     near = 1e-4 * float(a[rows].norm(dim=1).max() * b.norm(dim=1).max())

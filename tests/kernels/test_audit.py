@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
 from kernel_cases import SCREENS, gaussian, lattice, planted, sae_like
+from torch import Tensor
 
+from sae_geometry.kernels import screen_triton
 from sae_geometry.kernels import sweep as sweep_module
 from sae_geometry.kernels.audit import AuditError
 from sae_geometry.kernels.rounded import to_tf32
@@ -104,6 +109,69 @@ def test_an_injected_bug_is_caught(
         assert not torch.equal(sweep(a, b, audit=False, **options).rows.index, right.rows.index)
     with pytest.raises((AuditError, IndexError)):
         sweep(a, b, audit=True, **options)
+
+
+def dropped_last_columns(task: Task) -> Lists:
+    """The last few columns are never computed, whatever the blocks."""
+    kept = len(task.others) - 20
+    return screen_torch(replace(task, b=task.others[:kept], b_norms=task.b_norms[:kept]))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_tail_smaller_than_any_block_is_missed_by_none(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = sae_like(2000, 5000, 16, seed)
+    monkeypatch.setattr(sweep_module, "screen_torch", dropped_last_columns)
+    with pytest.raises(AuditError, match="misses partner"):
+        sweep(a, b, columns=False, screen="torch", blocks=(512, 3000), audit=True)
+
+
+# The fused screen: the same mistakes, made where its kernel is launched.
+
+Launch = Callable[..., tuple[Tensor, Tensor]]
+
+
+def tile_dropped(launch: Launch, loops: ModuleType, x: Tensor, y: Tensor, bias: None, **how: Any) -> Any:
+    cols = how["tile"].cols
+    return launch(loops, x, y[: (len(y) - 1) // cols * cols], bias, **how)
+
+
+def rows_of_another_tile(launch: Launch, loops: ModuleType, x: Tensor, y: Tensor, bias: None, **how: Any) -> Any:
+    size = how["tile"].rows
+    order = torch.arange(len(x))
+    order[:size], order[size : 2 * size] = order[size : 2 * size].clone(), order[:size].clone()
+    return tuple(t[:, order] for t in launch(loops, x, y, bias, **how))
+
+
+def tail_not_masked(launch: Launch, loops: ModuleType, x: Tensor, y: Tensor, bias: None, **how: Any) -> Any:
+    """What lies in memory after the last column is multiplied too."""
+    rest = -len(y) % how["tile"].cols
+    return launch(loops, x, torch.cat([y, x[:1].expand(rest, -1)]), bias, **how)
+
+
+def operands_cut(launch: Launch, loops: ModuleType, x: Tensor, y: Tensor, bias: None, **how: Any) -> Any:
+    """bfloat16 operands where ε says float32 or fp16."""
+    return launch(loops, x.bfloat16().to(x.dtype), y.bfloat16().to(y.dtype), bias, **how)
+
+
+def a_split_not_read(launch: Launch, loops: ModuleType, x: Tensor, y: Tensor, bias: None, **how: Any) -> Any:
+    values, indices = launch(loops, x, y, bias, **how)
+    assert len(values) > 1
+    return values[:-1].contiguous(), indices[:-1].contiguous()
+
+
+FUSED_BUGS = (tile_dropped, rows_of_another_tile, tail_not_masked, operands_cut, a_split_not_read)
+
+
+@pytest.mark.parametrize("within", [False, True])
+@pytest.mark.parametrize(("bug", "screen"), [*((bug, "triton") for bug in FUSED_BUGS), (operands_cut, "triton-fp16")])
+def test_a_bug_in_the_fused_screen_is_caught(
+    bug: Callable[..., Any], screen: str, within: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("triton", reason="triton is not installed")
+    a, b = sae_like(150, 140, 24)
+    monkeypatch.setattr(screen_triton, "list_stripe", partial(bug, screen_triton.list_stripe))
+    with pytest.raises((AuditError, IndexError)):
+        sweep(a, None if within else b, columns=False, blocks=(150, 64), screen=screen, audit=True)
 
 
 def test_the_audit_runs_by_itself_off_the_cpu_only() -> None:

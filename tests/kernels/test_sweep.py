@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import pytest
 import torch
 from kernel_cases import (
@@ -19,6 +21,7 @@ from kernel_cases import (
 from sae_geometry.kernels.screen_int8 import int8_time
 from sae_geometry.kernels.sweep import MAX_K, ScreenName, sweep
 
+HAS_TRITON = importlib.util.find_spec("triton") is not None
 every_screen = pytest.mark.parametrize("screen", SCREENS)
 SHAPES = [(1, 1, 3), (1, 64, 5), (63, 65, 8), (65, 63, 8), (64, 64, 16), (130, 257, 33), (257, 2, 4), (5, 40, 1)]
 
@@ -129,7 +132,11 @@ def test_the_sixty_four_best(screen: str) -> None:
 
 def test_two_hundred_cases_give_the_same_bits_from_every_screen_block_size_and_thread_count() -> None:
     g = torch.Generator().manual_seed(7)
-    screens: tuple[ScreenName, ...] = ("cpu", "torch") if int8_time() is None else ("cpu", "torch", "int8")
+    screens: list[ScreenName] = ["cpu", "torch", "fp16", "tf32"]
+    if int8_time() is not None:
+        screens.append("int8")
+    fused: tuple[ScreenName, ...] = ("triton", "triton-fp16", "triton-tf32")
+    tied = compared = 0
 
     def draw(low: int, high: int) -> int:
         return int(torch.randint(low, high, (1,), generator=g))
@@ -140,12 +147,17 @@ def test_two_hundred_cases_give_the_same_bits_from_every_screen_block_size_and_t
         options = {"absolute": bool(draw(0, 2))}
         other = None if draw(0, 3) == 0 else b
         first = sweep(a, other, k, screen="cpu", threads=1, **options)
-        for screen in screens:
-            again = sweep(a, other, k, screen=screen, threads=draw(1, 3), blocks=(draw(1, 40), draw(1, 40)), **options)
-            assert_same(first, again)
+        more = fused[case // 10 % 3 : case // 10 % 3 + 1] if HAS_TRITON and case % 10 < 2 else ()
+        for screen in (*screens, *more):
+            size = (draw(30, 90), 90) if screen in fused else (draw(1, 40), draw(1, 40))  # its interpreter is slow
+            assert_same(first, sweep(a, other, k, screen=screen, threads=draw(1, 3), blocks=size, **options))
+            compared += 1
+        tied += int((first.rows.score.diff(dim=1) == 0).any(dim=1).sum())
         if case % 10 == 0:
             score = dense_scores(a, a if other is None else b, absolute=options["absolute"])
             assert_best(first.rows, score, k, exclude_self=other is None)
+    assert tied > 2000, "the cases hold too few ties to mean anything"
+    assert compared >= 200 * len(screens)
 
 
 def test_permuting_rows_permutes_the_answer() -> None:

@@ -1,0 +1,99 @@
+"""A GPU to pretend with: CPU tensors that say they are on cuda:0 and behave, where it matters, as if they were.
+
+They refuse to meet tensors that are not there, to become numpy arrays, and to multiply fp16 or tf32 other than a GPU
+does: a float32 product under a TF32 setting loses thirteen bits of its operands, as on the hardware.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+
+CARD = torch.device("cuda:0")
+_MEET_ANYONE = {Tensor.__getitem__, Tensor.__setitem__, Tensor.copy_}  # a GPU tensor may be indexed by CPU indices
+_PRODUCTS = {Tensor.matmul, Tensor.__matmul__, torch.mm, torch.matmul}
+
+
+class OnCard(Tensor):
+    """A tensor that says it is on the pretended GPU."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if func == Tensor.device.__get__:  # type: ignore[attr-defined]
+            return CARD
+        if func == Tensor.is_cuda.__get__:  # type: ignore[attr-defined]
+            return True
+        if func is Tensor.numpy:
+            raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() first")
+        if func is Tensor.cpu:
+            return args[0].as_subclass(Tensor)
+        if func is Tensor.to:
+            return _moved(*args, **kwargs)
+        if func not in _MEET_ANYONE:
+            for x in tree_leaves((args, kwargs)):
+                if isinstance(x, Tensor) and not isinstance(x, OnCard) and x.ndim > 0:
+                    raise RuntimeError(f"{func.__name__}: expected all tensors on one device; found cuda:0 and cpu")
+        if func in _PRODUCTS:
+            return _product(*args, **kwargs)
+        if "device" in kwargs:
+            kwargs.pop("device")
+        return super().__torch_function__(func, types, args, kwargs)
+
+
+def _moved(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    where = [torch.device(v) for v in (*args, *kwargs.values()) if isinstance(v, str | torch.device)]
+    rest = [v for v in args if not isinstance(v, str | torch.device)]
+    kwargs.pop("device", None)
+    plain = x.as_subclass(Tensor)
+    moved = plain.to(*rest, **kwargs) if rest or kwargs else plain
+    card = where[0].type == "cuda" if where else isinstance(x, OnCard)
+    return moved.as_subclass(OnCard) if card else moved
+
+
+def _product(x: Tensor, y: Tensor, out_dtype: torch.dtype | None = None) -> Tensor:
+    x, y = x.as_subclass(Tensor), y.as_subclass(Tensor)
+    if x.dtype == torch.float16:
+        if out_dtype != torch.float32:
+            raise RuntimeError("a product of fp16 operands would be rounded to fp16")
+        x, y = x.float(), y.float()
+    elif x.dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision == "tf32":
+        x, y = _truncated(x), _truncated(y)
+    return (x @ y).as_subclass(OnCard)
+
+
+def _truncated(x: Tensor) -> Tensor:
+    """What single-pass tf32 multiplies: the last thirteen bits are cut off."""
+    return (x.contiguous().view(torch.int32) & ~0x1FFF).view(torch.float32)
+
+
+class _Factories(TorchFunctionMode):
+    """What is made with device="cuda:0" is made there, and CPU tensors can move there."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is Tensor.to:
+            return _moved(*args, **kwargs)
+        device = kwargs.get("device")
+        if device is not None and torch.device(device).type == "cuda":
+            del kwargs["device"]
+            return func(*args, **kwargs).as_subclass(OnCard)
+        return func(*args, **kwargs)
+
+
+@contextmanager
+def pretended() -> Iterator[None]:
+    """A GPU is there, with TF32 allowed, as many a program leaves it."""
+    before = torch.backends.cuda.matmul.fp32_precision
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+    try:
+        with _Factories():
+            yield
+    finally:
+        torch.backends.cuda.matmul.fp32_precision = before

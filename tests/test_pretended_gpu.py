@@ -1,0 +1,53 @@
+"""Every question asked of dictionaries on a GPU, pretended on CPU tensors: the answers are the CPU's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import oracles
+import pytest
+from pretend_cuda import pretended
+
+import sae_geometry as sg
+from sae_geometry.dictionary import Dictionary
+
+QUESTIONS: dict[str, Callable[[list[Dictionary]], Any]] = {
+    "nearest": lambda d: sg.compare(d[0], d[1]),
+    "mutual": lambda d: sg.compare(d[0], d[1], "mutual"),
+    "greedy": lambda d: sg.compare(d[0], d[1], "greedy", signed=False),
+    "optimal": lambda d: sg.compare(d[0], d[1], "optimal", on="both"),
+    "within": lambda d: sg.compare_within(d[0]),
+    "seeds": lambda d: sg.compare_seeds(d),
+    "agreement": lambda d: sg.encoder_agreement(d[0], d[1]),
+    "span": lambda d: sg.span_overlap(d[0], d[1]),
+    "split": lambda d: sg.split_map(d[1], d[0]),
+    "umap": lambda d: sg.embed(d[:2], 5, n_epochs=5),
+    "estimate": lambda d: sg.estimate(d, probe_seconds=0.1).flops,
+}
+
+
+def dictionaries(rng: np.random.Generator) -> list[Dictionary]:
+    a, b = oracles.related_decoders(rng, 60, 47, 12, 30)
+    rows = {"a": a, "b": b, "c": a + 0.1 * rng.standard_normal(a.shape)}
+    return [
+        Dictionary.from_decoder(
+            x, latent_axis=0, encoder=x + 0.1 * rng.standard_normal(x.shape), encoder_latent_axis=0, name=name,
+            hook_point="h", model="m",
+        )
+        for name, x in rows.items()
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_the_answer_is_the_cpus(question: str, rng: np.random.Generator) -> None:
+    here, ask = dictionaries(rng), QUESTIONS[question]
+    expected = ask(here)
+    with pretended():
+        there = [d.to("cuda") for d in here]
+        assert there[0].directions.is_cuda
+        found = ask(there)
+        assert repr(found) == repr(expected)
+        if hasattr(found, "to_pandas"):
+            assert found.to_pandas().equals(expected.to_pandas())
