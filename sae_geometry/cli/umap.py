@@ -26,7 +26,8 @@ def umap(
         int | None, typer.Option("--n-epochs", metavar="N", help="Optimisation epochs. [default: the backend's choice]")
     ] = None,
     backend: Annotated[
-        Literal["auto", "umap-learn", "cuml"], typer.Option("--backend", help="auto takes cuML if it can run here.")
+        Literal["auto", "numba", "umap-learn", "cuml"],
+        typer.Option("--backend", help="auto takes cuML if it can run here, else numba, which uses all threads."),
     ] = "auto",
     style: Annotated[
         Literal["okabe-ito", "e2e"], typer.Option("--style", help="Colours; e2e colours by kind, as the paper does.")
