@@ -44,6 +44,7 @@ _HOME = {
     "plots": "plots",
     "random_directions": "nulls",
     "read": "store",
+    "read_shapes": "shapes",
     "runs": "sources",
     "save": "store",
     "similar_runs": "sources",
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from sae_geometry.partners import Matching
     from sae_geometry.planning import estimate
     from sae_geometry.seeds import SeedComparison, compare_seeds
+    from sae_geometry.shapes import read_shapes
     from sae_geometry.sources import as_dictionary, demos, fetch, load, neuronpedia_url, runs, similar_runs
     from sae_geometry.splitting import SplitMap, split_map
     from sae_geometry.store import read, save

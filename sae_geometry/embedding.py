@@ -22,13 +22,16 @@ from sae_geometry.kernels.duplicates import first_equal
 from sae_geometry.kernels.sweep import MAX_K, Sweep
 from sae_geometry.layout import Backend, choose_backend, lay_out
 from sae_geometry.neighbors import Neighbors, exact_neighbors, joint_neighbors
-from sae_geometry.regions import On, Regions, Shape, find_regions, given_regions, graph_distances
+from sae_geometry.regions import On, Regions, find_regions, given_regions, graph_distances
+from sae_geometry.shapes import Shape
 from sae_geometry.sources import as_dictionary
 from sae_geometry.space import require_same_space
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+
+    from sae_geometry.plots.embedding import Color
 
 Progress = Callable[[str, float], None]
 
@@ -138,11 +141,11 @@ class Embedding:
             "caveats": list(self.caveats),
         }
 
-    def plot(self, ax: Axes | None = None, style: str = "okabe-ito") -> Axes:
-        """Scatter coloured by run, drawn in shuffled order, rasterised inside vector files."""
+    def plot(self, ax: Axes | None = None, style: str = "okabe-ito", *, color: Color = "owner") -> Axes:
+        """Scatter coloured by run, or as `plots.embedding_scatter` says, drawn in shuffled order, rasterised."""
         from sae_geometry import plots
 
-        return plots.embedding_scatter(self, ax=ax, style=style)
+        return plots.embedding_scatter(self, ax, style, color=color)
 
     def __repr__(self) -> str:
         counts = np.bincount(self.owner, minlength=len(self.names))
@@ -181,8 +184,8 @@ def embed(
         min_dist: UMAP's minimum distance between points in the picture.
         seed: makes the picture reproducible with the same backend and version.
         n_epochs: optimisation epochs; None lets the backend choose.
-        backend: "numba": umap-learn's weights and our optimiser, on all threads; "umap-learn": all of it its own, on one;
-            "cuml" needs a GPU and cuML ≥ 25.08; "auto" takes cuML where it can run and numba elsewhere.
+        backend: "numba": umap-learn's weights and our optimiser, on all threads; "umap-learn": all its own, on one; "cuml"
+            needs a GPU and cuML ≥ 25.08; "auto" takes cuML where it can run and numba elsewhere.
         n_seeds: pictures made from the same neighbours, with seeds from `seed` on, to say how stable the first one is;
             1 leaves that out and saves their time.
         allow_mismatch: embed dictionaries of different hook points or models together.

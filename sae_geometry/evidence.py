@@ -36,8 +36,8 @@ class Evidence:
         mixing_z_original, mixing_z_picture: (share − expected) / standard deviation: negative where runs keep apart,
             about standard normal where labels are chance.
         n_seeds: pictures compared, the one shown among them; 1 if stability was not asked for.
-        stability_shift: median distance between a point's places in two of these pictures, both moved, turned,
-            mirrored and scaled onto each other (Procrustes), as a share of the picture's radius (root mean square
+        stability_shift: median distance between a point's places in two of these pictures, moved, turned, mirrored
+            and scaled onto each other (Procrustes), as a share of the picture's radius (root mean square
             distance from its middle); mean over the pairs. 0: the same picture; about 1.2: unrelated ones.
         stability_overlap: mean share of a point's k neighbours in one picture that are its neighbours in another.
     """
@@ -161,9 +161,9 @@ def mixing_score(neighbors: Int[np.ndarray, "n k"], owner: Int[np.ndarray, " n"]
 
     With W_ij = 1 where j is a neighbour of i, the number of neighbours of one's own run is T = Σ W_ij [o_i = o_j]. Over
     all permutations E[T] = S0·P2 and E[T²] = S1·P2 + (S2 − 2·S1)·P3 + (S0² + S1 − S2)·P4, where S0 = Σ W,
-    S1 = ½ Σ (W_ij + W_ji)², S2 = Σ_i (row_i + column_i)² (Cliff & Ord 1973), P2 and P3 are the chances that two and three
-    points are of one run, P4 that two disjoint pairs each are. Neighbours depend on one another and on the runs' sizes;
-    this counts both.
+    S1 = ½ Σ (W_ij + W_ji)², S2 = Σ_i (row_i + column_i)² (Cliff & Ord 1973), P2 and P3 are the chances that two and
+    three points are of one run, P4 that two disjoint pairs each are. Neighbours depend on one another and on the runs'
+    sizes; this counts both.
 
     Args:
         neighbors: int [n, k], self left out.
@@ -207,8 +207,8 @@ def _falling(x: np.ndarray | float, r: int) -> np.ndarray:
 def procrustes_shift(a: Float[np.ndarray, "n 2"], b: Float[np.ndarray, "n 2"]) -> float:
     """Median distance between two pictures' places for a point, once b is laid onto a; in radii.
 
-    Both are centred and scaled to root mean square radius 1; b is turned, and mirrored if that helps, to the least sum of
-    squared distances (orthogonal Procrustes).
+    Both are centred and scaled to root mean square radius 1; b is turned, and mirrored if that helps, to the least sum
+    of squared distances (orthogonal Procrustes).
     """
     first, second = (_standard(p) for p in (a, b))
     u, _, v = np.linalg.svd(second.T @ first)

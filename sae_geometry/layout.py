@@ -78,7 +78,11 @@ def choose_backend(backend: Backend) -> tuple[str, str, str]:
     learn = _version("umap-learn") or "?"
     if backend == "umap-learn":
         return "umap-learn", learn, "asked for"
-    return "numba", f"{_version('numba')}, weights by umap-learn {learn}", "asked for" if backend == "numba" else obstacle
+    return (
+        "numba",
+        f"{_version('numba')}, weights by umap-learn {learn}",
+        "asked for" if backend == "numba" else obstacle,
+    )
 
 
 def _version(package: str) -> str | None:

@@ -1,10 +1,10 @@
 """UMAP after its neighbours, step by step: weights by umap-learn, a spectral start, and an optimiser that uses threads.
 
-umap-learn's own start asks ARPACK for the smallest eigenvalues of the Laplacian, which takes minutes or never ends where
-the graph falls into pieces, as that of a dictionary does; and its optimiser must keep to one thread to be reproducible.
-The weights are umap-learn's own, to the bit. The start is the same eigenvectors, asked for from the easy end, of the
-graph with a little weight between all pairs (regularised spectral clustering: Qin & Rohe 2013, Zhang & Rohe 2018), which
-joins the pieces. The optimiser takes umap-learn's steps a vertex at a time.
+umap-learn's own start asks ARPACK for the smallest eigenvalues of the Laplacian, which can take minutes where the graph
+falls into pieces, as that of a dictionary does; and its optimiser must keep to one thread to be reproducible. The weights
+are umap-learn's own, to the bit. The start is the same eigenvectors, asked for from the easy end, of the graph with a
+little weight between all pairs (regularised spectral clustering: Qin & Rohe 2013, Zhang & Rohe 2018), which joins the
+pieces. The optimiser takes umap-learn's steps a vertex at a time.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,7 +52,7 @@ def fuzzy_weights(graph: Neighbors) -> csr_array:
     return csr_array(made)
 
 
-def curve_of(min_dist: float) -> Float[np.ndarray, "2"]:
+def curve_of(min_dist: float) -> Float[np.ndarray, 2]:
     """UMAP's a and b for a minimum distance, float32."""
     return np.array(import_umap().find_ab_params(1.0, min_dist), dtype=np.float32)
 
@@ -106,7 +107,7 @@ def boxed(start: Float[np.ndarray, "n 2"], seed: int) -> Float[np.ndarray, "n 2"
 def optimise(
     weights: csr_array,
     start: Float[np.ndarray, "n 2"],
-    curve: Float[np.ndarray, "2"],
+    curve: Float[np.ndarray, 2],
     *,
     n_epochs: int,
     seed: int,
@@ -150,7 +151,7 @@ def optimise(
             for begin in range(fixed, n, block):
                 end = min(begin + block, n)
                 cuts = np.linspace(begin, end, threads + 1).astype(int).tolist()
-                pieces = list(zip(cuts[:-1], cuts[1:], strict=True))
+                pieces = list(pairwise(cuts))
                 if threads == 1:
                     move(pieces[0])
                 else:

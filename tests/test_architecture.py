@@ -38,6 +38,7 @@ FLOORS = {
     "partners": 2,
     "across": 3,
     "double_counting": 3,
+    "shapes": 0,
     "regions": 3,
     "plots": 4,
     "comparison": 5,

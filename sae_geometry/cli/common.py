@@ -218,6 +218,7 @@ def save_and_show(
     overwrite: bool,
     as_json: bool,
     style: str = "okabe-ito",
+    colors: Sequence[str] = (),
 ) -> None:
     """Save a result, print it in words or as the JSON that is on disk, and say where it is.
 
@@ -228,7 +229,7 @@ def save_and_show(
     from sae_geometry.store import save
 
     folder = results_folder(*into)
-    save(result, folder, command=command_line(), formats=formats, style=style, overwrite=overwrite)
+    save(result, folder, command=command_line(), formats=formats, style=style, colors=colors, overwrite=overwrite)
     if as_json:
         print_json(summary_of(folder))
     else:

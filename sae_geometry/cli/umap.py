@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from sae_geometry.cli import common as c
+
+
+class Color(StrEnum):
+    """What the points may be coloured by."""
+
+    OWNER = "owner"
+    MAX_COSINE = "max-cosine"
+    MATCHED = "matched"
+    FREQUENCY = "frequency"
+    REGION = "region"
 
 
 def register(app: typer.Typer) -> None:
@@ -32,6 +44,32 @@ def umap(
     style: Annotated[
         Literal["okabe-ito", "e2e"], typer.Option("--style", help="Colours; e2e colours by kind, as the paper does.")
     ] = "okabe-ito",
+    color: Annotated[
+        list[Color] | None,
+        typer.Option("--color", help="A further figure coloured by this; may be given more than once."),
+    ] = None,
+    regions: Annotated[
+        Path | None,
+        typer.Option(
+            "--regions", metavar="FILE", help="Boxes and polygons drawn by hand (YAML), instead of HDBSCAN's."
+        ),
+    ] = None,
+    regions_on: Annotated[
+        Literal["picture", "neighbors"],
+        typer.Option(
+            "--regions-on", help="What HDBSCAN clusters: the picture, or the neighbours in the original space."
+        ),
+    ] = "picture",
+    min_region_size: Annotated[
+        int | None,
+        typer.Option(
+            "--min-region-size", metavar="N", help="Fewest latents of a region. [default: 1 % of all, 10 at least]"
+        ),
+    ] = None,
+    stability: Annotated[
+        bool,
+        typer.Option("--stability/--no-stability", help="Say what two other seeds would show (two more layouts)."),
+    ] = True,
     latents: c.Latents = "alive",
     allow_mismatch: c.AllowMismatch = False,
     out: c.Out = None,
@@ -51,7 +89,12 @@ def umap(
 
     c.check_free(out, overwrite)
     speaker = c.Speaker(quiet)
+    shapes = None if regions is None else sg.read_shapes(regions)
+    colors = [choice.value for choice in color or []]
+    if shapes is not None and (regions_on != "picture" or min_region_size is not None):
+        raise ValueError("--regions draws them by hand: leave out --regions-on and --min-region-size")
     dictionaries = c.load_all(runs, speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad)
+    sg.plots.check_colors(colors, dictionaries)
     with speaker.bar() as progress:
         result = sg.embed(
             dictionaries,
@@ -60,9 +103,12 @@ def umap(
             seed=seed,
             n_epochs=n_epochs,
             backend=backend,
+            n_seeds=3 if stability else 1,
             allow_mismatch=allow_mismatch,
             progress=progress,
         )
+        if shapes is not None or regions_on != "picture" or min_region_size is not None:
+            result = result.with_regions(min_region_size, on=regions_on, shapes=shapes)
         result.across(progress)
     c.save_and_show(
         result,
@@ -73,4 +119,5 @@ def umap(
         overwrite=overwrite,
         as_json=as_json,
         style=style,
+        colors=colors,
     )

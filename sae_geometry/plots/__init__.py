@@ -4,7 +4,7 @@ Similarity figures draw lists of `Matching`; embedding figures draw anything wit
 """
 
 from sae_geometry.plots.agreement import agreement_figure, frequency_figure, frequency_hexbin
-from sae_geometry.plots.embedding import embedding_scatter
+from sae_geometry.plots.embedding import check_colors, embedding_scatter, runs_figure, unmatched_scatter
 from sae_geometry.plots.seeds import (
     rarefaction_curve,
     recurrence_bars,
@@ -29,6 +29,7 @@ __all__ = [
     "COLUMN_WIDTH",
     "PAGE_WIDTH",
     "agreement_figure",
+    "check_colors",
     "children_bars",
     "counting_bars",
     "draw_similarity",
@@ -42,6 +43,7 @@ __all__ = [
     "recurrence_bars",
     "recurrence_figure",
     "ridgeline_figure",
+    "runs_figure",
     "save_figure",
     "seeds_figure",
     "seeds_heatmap",
@@ -51,4 +53,5 @@ __all__ = [
     "span_curve",
     "span_figure",
     "splitting_figure",
+    "unmatched_scatter",
 ]
