@@ -22,6 +22,7 @@ _HOME = {
     "Drift": "drift",
     "Embedding": "embedding",
     "Matching": "partners",
+    "Projection": "projection",
     "SeedComparison": "seeds",
     "SpanOverlap": "subspaces",
     "SplitMap": "splitting",
@@ -42,6 +43,7 @@ _HOME = {
     "load": "sources",
     "neuronpedia_url": "sources",
     "plots": "plots",
+    "project": "projection",
     "random_directions": "nulls",
     "read": "store",
     "read_shapes": "shapes",
@@ -65,6 +67,7 @@ if TYPE_CHECKING:
     from sae_geometry.nulls import expected_max_cosine, fit_matched_null, random_directions
     from sae_geometry.partners import Matching
     from sae_geometry.planning import estimate
+    from sae_geometry.projection import Projection, project
     from sae_geometry.seeds import SeedComparison, compare_seeds
     from sae_geometry.shapes import read_shapes
     from sae_geometry.sources import as_dictionary, demos, fetch, load, neuronpedia_url, runs, similar_runs

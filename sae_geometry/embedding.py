@@ -184,8 +184,8 @@ def embed(
         min_dist: UMAP's minimum distance between points in the picture.
         seed: makes the picture reproducible with the same backend and version.
         n_epochs: optimisation epochs; None lets the backend choose.
-        backend: "numba": umap-learn's weights and our optimiser, on all threads; "umap-learn": all its own, on one; "cuml"
-            needs a GPU and cuML ≥ 25.08; "auto" takes cuML where it can run and numba elsewhere.
+        backend: "numba": umap-learn's weights and our optimiser, on all threads; "umap-learn": all its own, on one;
+            "cuml": needs a GPU and cuML ≥ 25.08; "auto" takes cuML where it can run and numba elsewhere.
         n_seeds: pictures made from the same neighbours, with seeds from `seed` on, to say how stable the first one is;
             1 leaves that out and saves their time.
         allow_mismatch: embed dictionaries of different hook points or models together.

@@ -1,7 +1,7 @@
 """UMAP after its neighbours, step by step: weights by umap-learn, a spectral start, and an optimiser that uses threads.
 
 umap-learn's own start asks ARPACK for the smallest eigenvalues of the Laplacian, which can take minutes where the graph
-falls into pieces, as that of a dictionary does; and its optimiser must keep to one thread to be reproducible. The weights
+falls into pieces, as that of a dictionary does; and its optimiser must keep to one thread to be reproducible. Weights
 are umap-learn's own, to the bit. The start is the same eigenvectors, asked for from the easy end, of the graph with a
 little weight between all pairs (regularised spectral clustering: Qin & Rohe 2013, Zhang & Rohe 2018), which joins the
 pieces. The optimiser takes umap-learn's steps a vertex at a time.
@@ -16,7 +16,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from sae_geometry.neighbors import Neighbors
 
@@ -160,3 +160,46 @@ def optimise(
             if progress is not None:
                 progress((epoch + 1) / n_epochs)
     return here
+
+
+def place(
+    neighbors: Int[np.ndarray, "m k"],
+    distances: Float[np.ndarray, "m k"],
+    there: Float[np.ndarray, "n 2"],
+    curve: Float[np.ndarray, 2],
+    *,
+    n_epochs: int,
+    seed: int,
+    threads: int,
+) -> Float[np.ndarray, "m 2"]:
+    """New points in a finished picture, float32 [m, 2], as umap-learn's `transform` goes about it.
+
+    Each starts at the mean of its neighbours, weighted as UMAP weighs them (umap-learn's own functions), and takes the
+    optimiser's steps from there, a quarter as long, while the picture stands still. n_epochs = 0: the mean itself.
+
+    Args:
+        neighbors: the new points' nearest among those in the picture.
+        distances: float32, cosine distances to them, ascending.
+        there: the picture.
+        curve: from `curve_of`.
+    """
+    from scipy.sparse import csr_array
+
+    umap = import_umap()
+    (m, k), n = neighbors.shape, len(there)
+    near = np.ascontiguousarray(distances, dtype=np.float32)
+    sigmas, rhos = umap.smooth_knn_dist(near, float(k), local_connectivity=0.0)
+    strength = umap.compute_membership_strengths(
+        neighbors.astype(np.int32), near, sigmas, rhos, return_dists=False, bipartite=True
+    )[2].reshape(m, k)
+    weight = strength.astype(np.float64)
+    weight /= weight.sum(axis=1, keepdims=True)
+    start = (weight[:, :, None] * there[neighbors].astype(np.float64)).sum(axis=1).astype(np.float32)
+    if not n_epochs or not m:
+        return start
+    indptr = np.r_[np.zeros(n, dtype=np.int64), np.arange(0, m * k + 1, k)]
+    edges = csr_array((strength.ravel(), neighbors.ravel(), indptr), shape=(n + m, n + m))
+    moved = optimise(
+        edges, np.concatenate([there, start]), curve, n_epochs=n_epochs, seed=seed, threads=threads, fixed=n, step=0.25
+    )
+    return moved[n:]

@@ -48,6 +48,7 @@ FLOORS = {
     "subspaces": 6,
     "embedding": 5,
     "drift": 5,
+    "projection": 6,
     "match_report": 5,
     "store": 6,
     "diagnosis": 7,

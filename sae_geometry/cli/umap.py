@@ -28,6 +28,7 @@ def register(app: typer.Typer) -> None:
 
 @c.told_in_one_sentence
 def umap(
+    context: typer.Context,
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="One or more addresses, embedded together.")],
     n_neighbors: Annotated[
         int, typer.Option("--n-neighbors", help="Size of the neighbourhood, the point itself counted.")
@@ -66,6 +67,12 @@ def umap(
             "--min-region-size", metavar="N", help="Fewest latents of a region. [default: 1 % of all, 10 at least]"
         ),
     ] = None,
+    project_onto: Annotated[
+        Path | None,
+        typer.Option(
+            "--project-onto", metavar="DIR", help="Place these runs into a UMAP saved before, which stays as it is."
+        ),
+    ] = None,
     stability: Annotated[
         bool,
         typer.Option("--stability/--no-stability", help="Say what two other seeds would show (two more layouts)."),
@@ -84,9 +91,13 @@ def umap(
     """UMAP of one or more dictionaries together, from exact cosine neighbours, with its own evidence.
 
     Writes umap.parquet, regions.json, neuronpedia.csv, summary.json and figures/.
+
+    A regions file holds A: {box: [x0, x1, y0, y1]} or B: {polygon: [[x, y], [x, y], [x, y]]}, one line a region.
     """
     import sae_geometry as sg
 
+    if project_onto is not None:
+        _refuse_what_the_picture_decides(context)
     c.check_free(out, overwrite)
     speaker = c.Speaker(quiet)
     shapes = None if regions is None else sg.read_shapes(regions)
@@ -94,6 +105,21 @@ def umap(
     if shapes is not None and (regions_on != "picture" or min_region_size is not None):
         raise ValueError("--regions draws them by hand: leave out --regions-on and --min-region-size")
     dictionaries = c.load_all(runs, speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad)
+    if project_onto is not None:
+        with speaker.bar() as progress:
+            projected = sg.project(
+                dictionaries, project_onto, seed=seed, offline=offline, allow_mismatch=allow_mismatch, progress=progress
+            )  # fmt: skip
+        c.save_and_show(
+            projected,
+            speaker,
+            into=(out, "umap", [*projected.names, "projected"]),
+            words=repr(projected),
+            formats=formats,
+            overwrite=overwrite,
+            as_json=as_json,
+        )
+        return
     sg.plots.check_colors(colors, dictionaries)
     with speaker.bar() as progress:
         result = sg.embed(
@@ -121,3 +147,17 @@ def umap(
         style=style,
         colors=colors,
     )
+
+
+def _refuse_what_the_picture_decides(context: typer.Context) -> None:
+    """Options that --project-onto leaves nothing to do for."""
+    decided = (
+        "n_neighbors", "min_dist", "n_epochs", "backend", "style", "color", "regions", "regions_on", "min_region_size",
+        "stability",
+    )  # fmt: skip
+    given = [name for name in decided if str(context.get_parameter_source(name)).endswith("COMMANDLINE")]
+    if given:
+        raise ValueError(
+            f"--project-onto takes these from the saved picture or has no use for them: leave out "
+            f"{', '.join('--' + name.replace('_', '-') for name in given)}"
+        )

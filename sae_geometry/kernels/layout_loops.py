@@ -1,7 +1,7 @@
 """UMAP's optimiser, a vertex at a time: the same picture to the bit whatever the number of threads.
 
-umap-learn walks over the edges and moves both ends of each: threads would trip over one another, so a seeded run goes on
-one. Here every vertex gathers the pulls and pushes upon itself, from where the others stood when its block began.
+umap-learn walks over the edges and moves both ends of each: threads would trip over one another, so a seeded run goes
+on one. Here every vertex gathers the pulls and pushes upon itself, from where the others stood when its block began.
 An edge is listed at both its ends with one weight and one phase, so the pull that the other end would give is taken at
 once: each sampled edge pulls twice. Random numbers depend on seed, epoch and vertex alone, and powers are polynomials,
 so that no library's `pow` decides where a point falls. Imported where it is used: importing numba takes a third of a

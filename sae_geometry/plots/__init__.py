@@ -4,7 +4,13 @@ Similarity figures draw lists of `Matching`; embedding figures draw anything wit
 """
 
 from sae_geometry.plots.agreement import agreement_figure, frequency_figure, frequency_hexbin
-from sae_geometry.plots.embedding import check_colors, embedding_scatter, runs_figure, unmatched_scatter
+from sae_geometry.plots.embedding import (
+    check_colors,
+    embedding_scatter,
+    projection_figure,
+    runs_figure,
+    unmatched_scatter,
+)
 from sae_geometry.plots.seeds import (
     rarefaction_curve,
     recurrence_bars,
@@ -39,6 +45,7 @@ __all__ = [
     "frequency_hexbin",
     "multiplicity_bars",
     "paper_style",
+    "projection_figure",
     "rarefaction_curve",
     "recurrence_bars",
     "recurrence_figure",

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Polygon
 from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
 
 from sae_geometry.plots.style import (
     COLUMN_WIDTH,
@@ -178,6 +179,43 @@ def unmatched_scatter(
     return ax
 
 
+@runtime_checkable
+class ProjectionLike(Protocol):
+    """What the picture needs of a `Projection`."""
+
+    @property
+    def coords(self) -> np.ndarray: ...
+    @property
+    def owner(self) -> np.ndarray: ...
+    @property
+    def names(self) -> Sequence[str]: ...
+    @property
+    def onto(self) -> Any: ...
+    @property
+    def dictionaries(self) -> Sequence[HasMetadata]: ...
+    def line(self) -> str: ...
+
+
+@in_paper_style
+def projection_figure(projection: ProjectionLike, style: str = "okabe-ito") -> Figure:
+    """New runs in colour over the grey of the picture that they were placed into."""
+    figure = new_figure(3.6, 4.1)
+    ax = figure.subplots()
+    old = projection.onto.table[["x", "y"]].to_numpy(dtype=np.float32)
+    total = len(old) + len(projection.owner)
+    colors = run_colors(projection.names, [d.metadata.get("kind") for d in projection.dictionaries], style)
+    _points(ax, old, _PALE, total=total)
+    mine = np.array([colors[name] for name in projection.names])[projection.owner]
+    _points(ax, projection.coords, mine, total=total)
+    counts = np.bincount(projection.owner, minlength=len(projection.names))
+    new = [(colors[n], f"{plain(n)} ({c:,})") for n, c in zip(projection.names, counts, strict=True)]
+    _legend(ax, [*new, (_PALE, f"the picture ({len(old):,})")])
+    _bare(ax)
+    said = "\n".join(textwrap.wrap(f"placed into a finished UMAP; {projection.line()}", 108))
+    ax.set_xlabel(said, fontsize=5.3, color=MUTED, loc="left")
+    return figure
+
+
 def _by_run(e: EmbeddingLike, ax: Axes, style: str) -> None:
     colors = _run_colors(e, style)
     _points(ax, e.coords, _colors_of(e, colors), total=len(e.owner))
@@ -242,6 +280,9 @@ def _by_region(e: EmbeddingLike, ax: Axes) -> None:
         )
     ax.autoscale_view()
     _bare(ax)
+    ax.tick_params(labelsize=5.5, length=2, width=0.4, colors=MUTED)  # what a box in a regions file is given in
+    ax.xaxis.set_major_locator(MaxNLocator(8))
+    ax.yaxis.set_major_locator(MaxNLocator(8))
     _letters(ax, [r.letter for r in regions], np.array([r.center for r in regions]).reshape(-1, 2))
     note = f"{len(regions)} regions, {e.regions.how}; grey: in none ({1 - e.regions.share_inside:.0%})"
     ax.set_title("\n".join(textwrap.wrap(note, 58)), loc="left", fontsize=7)
