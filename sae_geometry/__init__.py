@@ -22,6 +22,7 @@ _HOME = {
     "Drift": "drift",
     "Embedding": "embedding",
     "Matching": "partners",
+    "Projection": "projection",
     "SeedComparison": "seeds",
     "SourceError": "sources",
     "SpanOverlap": "subspaces",
@@ -44,8 +45,10 @@ _HOME = {
     "log_wandb": "wandb_log",
     "neuronpedia_url": "sources",
     "plots": "plots",
+    "project": "projection",
     "random_directions": "nulls",
     "read": "store",
+    "read_shapes": "shapes",
     "runs": "sources",
     "save": "store",
     "similar_runs": "sources",
@@ -66,7 +69,9 @@ if TYPE_CHECKING:
     from sae_geometry.nulls import expected_max_cosine, fit_matched_null, random_directions
     from sae_geometry.partners import Matching
     from sae_geometry.planning import estimate
+    from sae_geometry.projection import Projection, project
     from sae_geometry.seeds import SeedComparison, compare_seeds
+    from sae_geometry.shapes import read_shapes
     from sae_geometry.sources import SourceError, as_dictionary, demos, fetch, load, neuronpedia_url, runs, similar_runs
     from sae_geometry.splitting import SplitMap, split_map
     from sae_geometry.store import read, save

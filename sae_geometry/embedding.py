@@ -22,13 +22,16 @@ from sae_geometry.kernels.duplicates import first_equal
 from sae_geometry.kernels.sweep import MAX_K, Sweep
 from sae_geometry.layout import Backend, choose_backend, lay_out
 from sae_geometry.neighbors import Neighbors, exact_neighbors, joint_neighbors
-from sae_geometry.regions import On, Regions, Shape, find_regions, given_regions, graph_distances
+from sae_geometry.regions import On, Regions, find_regions, given_regions, graph_distances
+from sae_geometry.shapes import Shape
 from sae_geometry.sources import as_dictionary
 from sae_geometry.space import require_same_space
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+
+    from sae_geometry.plots.embedding import Color
 
 Progress = Callable[[str, float], None]
 
@@ -42,7 +45,7 @@ class Embedding:
         owner: int64 [N], index into `names`.
         latent_id: int64 [N], original id within its dictionary.
         names: the dictionaries' names.
-        params: n_neighbors, min_dist, metric, seed, backend and its version, spread over nothing hidden.
+        params: n_neighbors, min_dist, metric, seed, backend and its version.
         evidence: how far to believe it.
         regions: lettered regions of the picture, with whose latents lie there; others by `with_regions`.
         dictionaries: the dictionaries embedded.
@@ -131,17 +134,18 @@ class Embedding:
             "different_directions": len(self.neighbors.indices),
             "params": self.params,
             "evidence": {k: None if v != v else v for k, v in asdict(self.evidence).items()},
+            "evidence_lines": list(self.evidence.lines()),
             "pairs": [] if across is None else across.summary(),
             "regions": {r.letter: r.verdict or r.size for r in self.regions.regions},
             "reproducible_with": "the same backend, version and seed",
             "caveats": list(self.caveats),
         }
 
-    def plot(self, ax: Axes | None = None, style: str = "okabe-ito") -> Axes:
-        """Scatter coloured by run, drawn in shuffled order, rasterised inside vector files."""
+    def plot(self, ax: Axes | None = None, style: str = "okabe-ito", *, color: Color = "owner") -> Axes:
+        """Scatter coloured by run, or as `plots.embedding_scatter` says, drawn in shuffled order, rasterised."""
         from sae_geometry import plots
 
-        return plots.embedding_scatter(self, ax=ax, style=style)
+        return plots.embedding_scatter(self, ax, style, color=color)
 
     def __repr__(self) -> str:
         counts = np.bincount(self.owner, minlength=len(self.names))
@@ -150,7 +154,8 @@ class Embedding:
         return (
             f"Embedding of {len(self.owner):,} latents: {runs}\n"
             f"  UMAP, exact cosine neighbours (k = {p['n_neighbors']}), min_dist {p['min_dist']}, seed {p['seed']}, "
-            f"{p['backend']} {p['backend_version']}\n  {self.evidence.line()}"
+            f"{p['backend']} {p['backend_version']}"
+            + "".join(f"\n  {line}" for line in self.evidence.lines())
             + "".join(f"\n  {d.name}: {d.alive.describe()}" for d in self.dictionaries)
             + "".join(f"\n  caveat: {c}" for c in self.caveats)
             + "".join(f"\n  {line}" for line in self.regions.table().splitlines())
@@ -165,6 +170,7 @@ def embed(
     seed: int = 0,
     n_epochs: int | None = None,
     backend: Backend = "auto",
+    n_seeds: int = 3,
     allow_mismatch: bool = False,
     progress: Progress | None = None,
 ) -> Embedding:
@@ -178,7 +184,10 @@ def embed(
         min_dist: UMAP's minimum distance between points in the picture.
         seed: makes the picture reproducible with the same backend and version.
         n_epochs: optimisation epochs; None lets the backend choose.
-        backend: "cuml" needs a GPU and cuML ≥ 25.08; "umap-learn" runs anywhere; "auto" takes cuML when both are there.
+        backend: "numba": umap-learn's weights and our optimiser, on all threads; "umap-learn": all its own, on one;
+            "cuml": needs a GPU and cuML ≥ 25.08; "auto" takes cuML where it can run and numba elsewhere.
+        n_seeds: pictures made from the same neighbours, with seeds from `seed` on, to say how stable the first one is;
+            1 leaves that out and saves their time.
         allow_mismatch: embed dictionaries of different hook points or models together.
         progress: called with what is being done and the share of it done, in [0, 1].
 
@@ -196,7 +205,9 @@ def embed(
         (488, 2)
     """
     dicts, caveats = _inputs(dictionaries, allow_mismatch)
-    if not 0 <= min_dist <= 1 or not 0 <= seed < 2**32 or (n_epochs is not None and n_epochs < 1):
+    if n_seeds < 1:
+        raise ValueError(f"n_seeds counts the picture itself and must be at least 1; got {n_seeds}")
+    if not 0 <= min_dist <= 1 or not 0 <= seed <= 2**32 - n_seeds or (n_epochs is not None and n_epochs < 1):
         raise ValueError(
             f"min_dist must be in 0…1, seed in 0…2³²−1 and n_epochs at least 1; got {min_dist}, {seed} and {n_epochs}"
         )
@@ -221,12 +232,14 @@ def embed(
         wide, swept = joint.neighbors, joint.pairs
     else:
         wide = exact_neighbors(points[kept], k_wide, search)
-    if progress is not None:
-        progress(f"UMAP ({engine})", 0.0)
+    drawing = None if progress is None else lambda share: progress(f"UMAP ({engine})", share)
     graph = wide.first(n_neighbors)
-    placed = lay_out(points[kept], graph, engine, min_dist=min_dist, seed=seed, n_epochs=n_epochs)
+    placed = lay_out(
+        points[kept], graph, engine,
+        min_dist=min_dist, seeds=range(seed, seed + n_seeds), n_epochs=n_epochs, progress=drawing,
+    )  # fmt: skip
     where = point.cpu().numpy()
-    coords = np.ascontiguousarray(placed[where])
+    coords, *others = (np.ascontiguousarray(p[where]) for p in placed)
     owner = np.repeat(np.arange(len(dicts)), [d.n_latents for d in dicts])
     names = tuple(d.name for d in dicts)
     params = {
@@ -235,6 +248,7 @@ def embed(
         "neighbors": "exact (sweep)",
         "min_dist": min_dist,
         "seed": seed,
+        "n_seeds": n_seeds,
         "n_epochs": n_epochs,
         "backend": engine,
         "backend_version": version,
@@ -247,7 +261,7 @@ def embed(
         latent_id=np.concatenate([d.latent_ids.cpu().numpy() for d in dicts]),
         names=names,
         params=params,
-        evidence=measure_evidence(points, near, coords, owner, seed),
+        evidence=measure_evidence(points, near, coords, owner, seed=seed, others=others),
         regions=find_regions(coords, owner, names),
         dictionaries=tuple(dicts),
         point=where,

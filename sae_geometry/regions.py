@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 
 from sae_geometry.describe import aligned, read_only
 from sae_geometry.neighbors import Neighbors
+from sae_geometry.shapes import Shape
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,14 +26,6 @@ MOSTLY = 2 / 3
 ALPHA = 0.05
 _MIN_SAMPLES = 15
 _PICTURE_K = 30
-
-
-@dataclass(frozen=True)
-class Shape:
-    """An outline given by hand: a letter (or name) and the corners of a polygon, [corners, 2]."""
-
-    letter: str
-    polygon: tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True, eq=False, repr=False)

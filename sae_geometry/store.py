@@ -68,6 +68,7 @@ def save(
     command: str | None = None,
     formats: Sequence[str] = FORMATS,
     style: str = "okabe-ito",
+    colors: Sequence[str] = (),
     overwrite: bool = False,
 ) -> Path:
     """Write a result to a folder: its tables (parquet), `summary.json` and `figures/`.
@@ -82,6 +83,8 @@ def save(
         command: recorded in the summary; the process's own command line if None.
         formats: of the figures: png, pdf, svg.
         style: colours of embeddings: "okabe-ito" or "e2e".
+        colors: further figures of an embedding, each coloured by one of max-cosine, matched, frequency; those by owner
+            and by region are always there.
         overwrite: replace the results that are there.
 
     Returns:
@@ -108,6 +111,7 @@ def save(
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "software": software(),
             **write(result, aside, figures, formats, style),
+            **({"further_figures": _colored(result, colors, figures, formats)} if colors else {}),
         }
         (aside / "summary.json").write_text(to_json(summary) + "\n", encoding="utf-8")
     return Path(folder)
@@ -381,8 +385,32 @@ def _embedding(e: Embedding, folder: Path, figures: Path, formats: Sequence[str]
     renamed[["RunType", "EmbeddingIndex", "X", "Y"]].to_csv(folder / "neuronpedia.csv", index=False)
     (folder / "regions.json").write_text(to_json(regions_record(e)) + "\n", encoding="utf-8")
     about = _about(e.dictionaries, e.caveats) | {"seed": e.params["seed"], "backend": e.params["backend"]}
-    _save_axes(lambda ax: plots.embedding_scatter(e, ax=ax, style=style), (3.6, 4.0), figures / "umap", about, formats)
+    for name, color in (("umap", "owner"), ("regions", "region")):
+        _save_axes(
+            lambda ax, color=color: plots.embedding_scatter(e, ax, style, color=color),
+            (3.6, 4.1), figures / name, about, formats,
+        )  # fmt: skip
+    if len(e.names) > 1:
+        _save_figure(plots.runs_figure(e, style), figures / "runs", about, formats)
+        _save_axes(lambda ax: plots.unmatched_scatter(e, ax, style), (3.6, 4.0), figures / "unmatched", about, formats)
     return e.summary()
+
+
+def _colored(result: Result, colors: Sequence[str], figures: Path, formats: Sequence[str]) -> list[str]:
+    """The figures of an embedding by other colours than the run's; their names."""
+    from sae_geometry import plots
+
+    if not isinstance(result, Embedding):
+        raise ValueError(f"colors are of an embedding's figures; got {type(result).__name__}")
+    plots.check_colors(colors, result.dictionaries)
+    about = _about(result.dictionaries, result.caveats) | {"seed": result.params["seed"]}
+    further: list[Any] = [c for c in dict.fromkeys(colors) if c not in ("owner", "region")]
+    for color in further:
+        _save_axes(
+            lambda ax, color=color: plots.embedding_scatter(result, ax, color=color),
+            (3.6, 4.1), figures / f"umap-{color}", about, formats,
+        )  # fmt: skip
+    return [f"umap-{color}" for color in further]
 
 
 def _save_axes(

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from sae_geometry.regions import Shape, find_regions, given_regions, letters
+from sae_geometry.regions import find_regions, given_regions, letters
+from sae_geometry.shapes import Shape
 
 CENTERS = np.array([[0.0, 0.0], [12.0, 0.0], [0.0, 12.0], [14.0, 14.0]])
 SIZES = [300, 200, 120, 80]

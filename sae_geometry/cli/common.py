@@ -232,6 +232,7 @@ def save_and_show(
     style: str = "okabe-ito",
     log_wandb: str | None = None,
     offline: bool = False,
+    colors: Sequence[str] = (),
 ) -> None:
     """Save a result, print it in words or as the JSON that is on disk, say where it is, and log it if asked.
 
@@ -243,7 +244,7 @@ def save_and_show(
     from sae_geometry.store import save
 
     folder = results_folder(*into)
-    save(result, folder, command=command_line(), formats=formats, style=style, overwrite=overwrite)
+    save(result, folder, command=command_line(), formats=formats, style=style, colors=colors, overwrite=overwrite)
     if as_json:
         print_json(summary_of(folder))
     else:

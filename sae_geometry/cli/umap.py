@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from sae_geometry.cli import common as c
+
+
+class Color(StrEnum):
+    """What the points may be coloured by."""
+
+    OWNER = "owner"
+    MAX_COSINE = "max-cosine"
+    MATCHED = "matched"
+    FREQUENCY = "frequency"
+    REGION = "region"
 
 
 def register(app: typer.Typer) -> None:
@@ -16,6 +28,7 @@ def register(app: typer.Typer) -> None:
 
 @c.told_in_one_sentence
 def umap(
+    context: typer.Context,
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="One or more addresses, embedded together.")],
     n_neighbors: Annotated[
         int, typer.Option("--n-neighbors", help="Size of the neighbourhood, the point itself counted.")
@@ -26,11 +39,44 @@ def umap(
         int | None, typer.Option("--n-epochs", metavar="N", help="Optimisation epochs. [default: the backend's choice]")
     ] = None,
     backend: Annotated[
-        Literal["auto", "umap-learn", "cuml"], typer.Option("--backend", help="auto takes cuML if it can run here.")
+        Literal["auto", "numba", "umap-learn", "cuml"],
+        typer.Option("--backend", help="auto takes cuML if it can run here, else numba, which uses all threads."),
     ] = "auto",
     style: Annotated[
         Literal["okabe-ito", "e2e"], typer.Option("--style", help="Colours; e2e colours by kind, as the paper does.")
     ] = "okabe-ito",
+    color: Annotated[
+        list[Color] | None,
+        typer.Option("--color", help="A further figure coloured by this; may be given more than once."),
+    ] = None,
+    regions: Annotated[
+        Path | None,
+        typer.Option(
+            "--regions", metavar="FILE", help="Boxes and polygons drawn by hand (YAML), instead of HDBSCAN's."
+        ),
+    ] = None,
+    regions_on: Annotated[
+        Literal["picture", "neighbors"],
+        typer.Option(
+            "--regions-on", help="What HDBSCAN clusters: the picture, or the neighbours in the original space."
+        ),
+    ] = "picture",
+    min_region_size: Annotated[
+        int | None,
+        typer.Option(
+            "--min-region-size", metavar="N", help="Fewest latents of a region. [default: 1 % of all, 10 at least]"
+        ),
+    ] = None,
+    project_onto: Annotated[
+        Path | None,
+        typer.Option(
+            "--project-onto", metavar="DIR", help="Place these runs into a UMAP saved before, which stays as it is."
+        ),
+    ] = None,
+    stability: Annotated[
+        bool,
+        typer.Option("--stability/--no-stability", help="Say what two other seeds would show (two more layouts)."),
+    ] = True,
     latents: c.Latents = "alive",
     allow_mismatch: c.AllowMismatch = False,
     out: c.Out = None,
@@ -46,13 +92,37 @@ def umap(
     """UMAP of one or more dictionaries together, from exact cosine neighbours, with its own evidence.
 
     Writes umap.parquet, regions.json, neuronpedia.csv, summary.json and figures/.
+
+    A regions file holds A: {box: [x0, x1, y0, y1]} or B: {polygon: [[x, y], [x, y], [x, y]]}, one line a region.
     """
     import sae_geometry as sg
 
+    if project_onto is not None:
+        _refuse_what_the_picture_decides(context)
     c.check_free(out, overwrite)
     c.check_wandb(log_wandb, offline)
     speaker = c.Speaker(quiet)
+    shapes = None if regions is None else sg.read_shapes(regions)
+    colors = [choice.value for choice in color or []]
+    if shapes is not None and (regions_on != "picture" or min_region_size is not None):
+        raise ValueError("--regions draws them by hand: leave out --regions-on and --min-region-size")
     dictionaries = c.load_all(runs, speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad)
+    if project_onto is not None:
+        with speaker.bar() as progress:
+            projected = sg.project(
+                dictionaries, project_onto, seed=seed, offline=offline, allow_mismatch=allow_mismatch, progress=progress
+            )  # fmt: skip
+        c.save_and_show(
+            projected,
+            speaker,
+            into=(out, "umap", [*projected.names, "projected"]),
+            words=repr(projected),
+            formats=formats,
+            overwrite=overwrite,
+            as_json=as_json,
+        )
+        return
+    sg.plots.check_colors(colors, dictionaries)
     with speaker.bar() as progress:
         result = sg.embed(
             dictionaries,
@@ -61,9 +131,12 @@ def umap(
             seed=seed,
             n_epochs=n_epochs,
             backend=backend,
+            n_seeds=3 if stability else 1,
             allow_mismatch=allow_mismatch,
             progress=progress,
         )
+        if shapes is not None or regions_on != "picture" or min_region_size is not None:
+            result = result.with_regions(min_region_size, on=regions_on, shapes=shapes)
         result.across(progress)
     c.save_and_show(
         result,
@@ -76,4 +149,19 @@ def umap(
         log_wandb=log_wandb,
         offline=offline,
         style=style,
+        colors=colors,
     )
+
+
+def _refuse_what_the_picture_decides(context: typer.Context) -> None:
+    """Options that --project-onto leaves nothing to do for."""
+    decided = (
+        "n_neighbors", "min_dist", "n_epochs", "backend", "style", "color", "regions", "regions_on", "min_region_size",
+        "stability",
+    )  # fmt: skip
+    given = [name for name in decided if str(context.get_parameter_source(name)).endswith("COMMANDLINE")]
+    if given:
+        raise ValueError(
+            f"--project-onto takes these from the saved picture or has no use for them: leave out "
+            f"{', '.join('--' + name.replace('_', '-') for name in given)}"
+        )

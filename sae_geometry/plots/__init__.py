@@ -4,7 +4,13 @@ Similarity figures draw lists of `Matching`; embedding figures draw anything wit
 """
 
 from sae_geometry.plots.agreement import agreement_figure, frequency_figure, frequency_hexbin
-from sae_geometry.plots.embedding import embedding_scatter
+from sae_geometry.plots.embedding import (
+    check_colors,
+    embedding_scatter,
+    projection_figure,
+    runs_figure,
+    unmatched_scatter,
+)
 from sae_geometry.plots.panels import draw_panels, facet_figure, panel_range, panel_shares
 from sae_geometry.plots.seeds import (
     rarefaction_curve,
@@ -30,6 +36,7 @@ __all__ = [
     "COLUMN_WIDTH",
     "PAGE_WIDTH",
     "agreement_figure",
+    "check_colors",
     "children_bars",
     "counting_bars",
     "draw_panels",
@@ -43,11 +50,13 @@ __all__ = [
     "panel_range",
     "panel_shares",
     "paper_style",
+    "projection_figure",
     "rarefaction_curve",
     "recurrence_bars",
     "recurrence_figure",
     "ridgeline_figure",
     "run_colors",
+    "runs_figure",
     "save_figure",
     "seeds_figure",
     "seeds_heatmap",
@@ -57,4 +66,5 @@ __all__ = [
     "span_curve",
     "span_figure",
     "splitting_figure",
+    "unmatched_scatter",
 ]
