@@ -69,6 +69,7 @@ def save(
     formats: Sequence[str] = FORMATS,
     style: str = "okabe-ito",
     overwrite: bool = False,
+    add: Callable[[Path], object] | None = None,
 ) -> Path:
     """Write a result to a folder: its tables (parquet), `summary.json` and `figures/`.
 
@@ -83,6 +84,7 @@ def save(
         formats: of the figures: png, pdf, svg.
         style: colours of embeddings: "okabe-ito" or "e2e".
         overwrite: replace the results that are there.
+        add: called with the finished folder before it is moved into place, to add files of its own.
 
     Returns:
         The folder.
@@ -110,6 +112,8 @@ def save(
             **write(result, aside, figures, formats, style),
         }
         (aside / "summary.json").write_text(to_json(summary) + "\n", encoding="utf-8")
+        if add is not None:
+            add(aside)
     return Path(folder)
 
 

@@ -49,6 +49,7 @@ FLOORS = {
     "match_report": 5,
     "store": 6,
     "diagnosis": 7,
+    "explorer": 7,
     "__init__": 8,
     "cli": 9,
     "__main__": 10,
@@ -137,7 +138,7 @@ def _modules_after(code: str) -> set[str]:
     return {line.removeprefix("module:") for line in result.stdout.splitlines() if line.startswith("module:")}
 
 
-HEAVY = {"wandb", "huggingface_hub", "umap", "matplotlib", "numba", "torch", "pandas", "scipy", "triton", "sklearn"}
+HEAVY = {"wandb", "huggingface_hub", "umap", "matplotlib", "numba", "torch", "pandas", "scipy", "triton", "sklearn", "plotly"}
 
 
 def test_importing_the_package_imports_nothing_heavy():

@@ -218,17 +218,19 @@ def save_and_show(
     overwrite: bool,
     as_json: bool,
     style: str = "okabe-ito",
+    add: Callable[[Path], object] | None = None,
 ) -> None:
     """Save a result, print it in words or as the JSON that is on disk, and say where it is.
 
     Args:
         into: what `results_folder` takes: the folder asked for, the command, the inputs' names.
         words: the result for people.
+        add: adds files to the folder, as in `save`.
     """
     from sae_geometry.store import save
 
     folder = results_folder(*into)
-    save(result, folder, command=command_line(), formats=formats, style=style, overwrite=overwrite)
+    save(result, folder, command=command_line(), formats=formats, style=style, overwrite=overwrite, add=add)
     if as_json:
         print_json(summary_of(folder))
     else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -33,6 +35,9 @@ def umap(
     ] = "okabe-ito",
     latents: c.Latents = "alive",
     allow_mismatch: c.AllowMismatch = False,
+    html: Annotated[
+        bool, typer.Option("--html", help="Write explorer.html too: the picture to look around in, in one file.")
+    ] = False,
     out: c.Out = None,
     overwrite: c.Overwrite = False,
     formats: c.Formats = c.PNG_AND_PDF,
@@ -44,11 +49,12 @@ def umap(
 ) -> None:
     """UMAP of one or more dictionaries together, from exact cosine neighbours, with its own evidence.
 
-    Writes umap.parquet, regions.json, neuronpedia.csv, summary.json and figures/.
+    Writes umap.parquet, regions.json, neuronpedia.csv, summary.json and figures/; with --html explorer.html too.
     """
     import sae_geometry as sg
 
     c.check_free(out, overwrite)
+    add = _page_writer() if html else None
     speaker = c.Speaker(quiet)
     dictionaries = c.load_all(runs, speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad)
     with speaker.bar() as progress:
@@ -72,4 +78,13 @@ def umap(
         overwrite=overwrite,
         as_json=as_json,
         style=style,
+        add=add,
     )
+
+
+def _page_writer() -> Callable[[Path], object]:
+    """What adds the page, asked for before any work is done: it needs a package that may not be there."""
+    from sae_geometry.explorer import add_page, require_plotly
+
+    require_plotly()
+    return add_page

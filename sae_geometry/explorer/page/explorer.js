@@ -142,22 +142,24 @@ function answer(...parts) {
 
 // ---- controls ----
 
-const icon = (path) => {
+function icon(paths) {
   const svg = document.createElementNS('http://www.w3.org/2000/svg', 'svg');
-  const line = document.createElementNS('http://www.w3.org/2000/svg', 'path');
   svg.setAttribute('viewBox', '0 0 20 20');
   svg.setAttribute('aria-hidden', 'true');
-  line.setAttribute('d', path);
-  svg.append(line);
+  for (const d of paths) {
+    const line = document.createElementNS('http://www.w3.org/2000/svg', 'path');
+    line.setAttribute('d', d);
+    svg.append(line);
+  }
   return svg;
-};
+}
 
 const ICONS = {
-  lasso: 'M10 3.5c4.2 0 7 2 7 4.6s-2.800 4.600-7 4.600-7-2-7-4.600 2.800-4.600 7-4.600zM6.200 12.300c-1 .9-.9 2.300.2 2.700 1.300.4 1.700 1.300.9 2.500',
+  lasso: 'M10 3.5c4.2 0 7 2 7 4.6s-2.8 4.6-7 4.6-7-2-7-4.6 2.8-4.6 7-4.6zM6.2 12.3c-1 .9-.9 2.3.2 2.7 1.3.4 1.7 1.3.9 2.5',
   closer: 'M10 4v12M4 10h12',
   farther: 'M4 10h12',
   whole: 'M4 8V4h4M12 4h4v4M16 12v4h-4M8 16H4v-4',
-  theme: 'M10 3a7 7 0 1 0 0 14zM10 3a7 7 0 0 1 0 14',
+  theme: ['M10 3a7 7 0 1 0 0 14a7 7 0 0 0 0-14z', 'M10 3a7 7 0 0 1 0 14z'],
 };
 
 function option(value, text) {
@@ -165,7 +167,7 @@ function option(value, text) {
 }
 
 function fillControls() {
-  for (const [id, path] of Object.entries(ICONS)) byId(id).append(icon(path));
+  for (const [id, path] of Object.entries(ICONS)) byId(id).append(icon([path].flat()));
   byId('color').append(...Object.entries(ways).map(([key, way]) => option(key, way.label)));
   byId('wanted-run').append(...(data.many ? [option(-1, 'any run')] : []), ...data.runs.map((run, r) => option(r, run.name)));
   byId('region').append(

@@ -40,7 +40,7 @@ function showNobody(into, starts) {
 function showLatent(data, i, into, { go, leave, hidden, matchedFrom }) {
   const page = pageOf(data, i);
   const head = make('div', { className: 'head' },
-    make('h2', {}, swatch(runColor(data.run[i])), make('span', { className: 'name' }, nameOf(data, i)), make('b', {}, ` ${data.id[i]}`)),
+    make('h2', {}, swatch(runColor(data.run[i])), make('span', { className: 'name' }, nameOf(data, i)), make('b', {}, `${data.id[i]}`)),
     make('button', { type: 'button', className: 'quiet close', onclick: leave, ariaLabel: 'Let go of this latent', title: 'Esc' }, '×'));
   const parts = [head];
   if (hidden) parts.push(make('p', { className: 'muted' }, 'The filters hide this latent; it is ringed all the same.'));

@@ -23,16 +23,17 @@ async function drawPicture(data) {
   picture.limit = picture.webgl ? Infinity : MOST_WITHOUT_WEBGL;
   picture.home = wholeRange(data);
   const type = picture.webgl ? 'scattergl' : 'scatter';
-  const size = Math.min(9, Math.max(2.5, 260 / Math.sqrt(data.n)));
+  const { width, height } = picture.div.getBoundingClientRect();
+  const size = Math.min(9, Math.max(2.2, 0.38 * Math.sqrt((width * height) / data.n)));
   const dots = { type, mode: 'markers', hoverinfo: 'none', x: [], y: [] };
   const lines = { type: 'scatter', mode: 'lines', hoverinfo: 'skip', x: [], y: [] };
   const traces = [
     { ...dots, hoverinfo: 'skip', marker: { size } },
     { ...dots, marker: { size, opacity: data.n > 4000 ? 0.75 : 0.85, line: { width: 0 } } },
     { ...lines, line: { width: 1, dash: 'dot' } },
-    { ...lines, line: { width: 2 } },
-    { ...lines, line: { width: 2, dash: '5px,4px' } },
-    { type: 'scatter', mode: 'markers', hoverinfo: 'skip', x: [], y: [], marker: { size: size + 7, line: { width: 2 } } },
+    { ...lines, line: { width: 2.5 } },
+    { ...lines, line: { width: 2.5, dash: '5px,4px' } },
+    { type: 'scatter', mode: 'markers', hoverinfo: 'skip', x: [], y: [], marker: { size, opacity: 1, line: { width: 2 } } },
   ];
   const axis = { visible: false, fixedrange: false, zeroline: false };
   const layout = {
@@ -123,6 +124,7 @@ function showSelected(data, row) {
     }
   }
   const rings = row === NOBODY ? [] : [row, ...ends];
+  picture.div.classList.toggle('chosen', row !== NOBODY);
   const { nearest, single, ink } = palette();
   const base = picture.div.data[POINTS].marker.size;
   return Plotly.restyle(
