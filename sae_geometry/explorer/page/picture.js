@@ -28,8 +28,8 @@ async function drawPicture(data) {
   const dots = { type, mode: 'markers', hoverinfo: 'none', x: [], y: [] };
   const lines = { type: 'scatter', mode: 'lines', hoverinfo: 'skip', x: [], y: [] };
   const traces = [
-    { ...dots, hoverinfo: 'skip', marker: { size } },
-    { ...dots, marker: { size, opacity: data.n > 4000 ? 0.75 : 0.85, line: { width: 0 } } },
+    { ...dots, uid: 'behind', hoverinfo: 'skip', marker: { size } },
+    { ...dots, uid: 'points', marker: { size, opacity: data.n > 4000 ? 0.75 : 0.85, line: { width: 0 } } },
     { ...lines, line: { width: 1, dash: 'dot' } },
     { ...lines, line: { width: 2.5 } },
     { ...lines, line: { width: 2.5, dash: '5px,4px' } },
