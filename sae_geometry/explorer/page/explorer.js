@@ -107,6 +107,7 @@ function say(text) {
 
 // #run=NAME&latent=ID
 function followAddress() {
+  if (state.row !== NOBODY && location.hash === linkOf(data, state.row)) return;
   const asked = new URLSearchParams(location.hash.slice(1));
   if (!asked.has('latent')) return letGo({ address: false });
   const name = asked.get('run');

@@ -38,8 +38,8 @@ async function drawPicture(data) {
   const axis = { visible: false, fixedrange: false, zeroline: false };
   const layout = {
     margin: { l: 0, r: 0, t: 0, b: 0 },
-    xaxis: { ...axis, range: picture.home.x },
-    yaxis: { ...axis, range: picture.home.y, scaleanchor: 'x' },
+    xaxis: { ...axis, range: [...picture.home.x] },
+    yaxis: { ...axis, range: [...picture.home.y], scaleanchor: 'x' },
     paper_bgcolor: 'rgba(0,0,0,0)',
     plot_bgcolor: 'rgba(0,0,0,0)',
     dragmode: 'pan',
@@ -49,7 +49,19 @@ async function drawPicture(data) {
     annotations: [],
   };
   document.getElementById('loading').remove();
-  await Plotly.newPlot(picture.div, traces, layout, { displayModeBar: false, scrollZoom: true, doubleClick: false, responsive: true });
+  await Plotly.newPlot(picture.div, traces, layout, { displayModeBar: false, scrollZoom: true, doubleClick: false });
+  new ResizeObserver(fitFrame).observe(picture.div);
+}
+
+// The frame has another size: where all was in view, all stays in view.
+async function fitFrame() {
+  const { x, y } = view();
+  const { home } = picture;
+  const whole = x[0] <= home.x[0] && x[1] >= home.x[1] && y[0] <= home.y[0] && y[1] >= home.y[1];
+  const { width, height } = picture.div.getBoundingClientRect();
+  if (!width || !height || (width === axes().width && height === axes().height)) return;
+  await Plotly.relayout(picture.div, { width, height });
+  if (whole) showWhole();
 }
 
 function wholeRange(data) {
@@ -165,7 +177,8 @@ function inView(data, i) {
   return data.x[i] >= x[0] && data.x[i] <= x[1] && data.y[i] >= y[0] && data.y[i] <= y[1];
 }
 
-const setView = ({ x, y }) => Plotly.relayout(picture.div, { 'xaxis.range': x, 'yaxis.range': y });
+// Copies: plotly writes into the ranges it is given.
+const setView = ({ x, y }) => Plotly.relayout(picture.div, { 'xaxis.range': [...x], 'yaxis.range': [...y] });
 
 // Zoom by a factor (above 1: closer) about a point of the data, the middle by default.
 function zoom(factor, about) {
