@@ -67,9 +67,15 @@ def write(figure: Figure, stem: Path, dictionaries: Sequence[sg.Dictionary]) -> 
     """The figure as PNG and PDF, and its sidecar."""
     runs = [{"name": d.name, "address": d.address, "fingerprint": d.fingerprint} for d in dictionaries]
     sg.plots.save_figure(figure, stem, {"runs": runs, "seed": 0}, ("png", "pdf"))
-    sidecar = {"command": COMMAND, "commit": _commit(), "version": sg.__version__, "seed": 0, "runs": runs}
-    stem.with_suffix(".json").write_text(json.dumps(sidecar, indent=2) + "\n", encoding="utf-8")
+    write_sidecar(stem, dictionaries, COMMAND)
     print(f"wrote {stem.name}.png, .pdf and .json")
+
+
+def write_sidecar(stem: Path, dictionaries: Sequence[sg.Dictionary], command: str) -> None:
+    """What says how a figure was made, beside it."""
+    runs = [{"name": d.name, "address": d.address, "fingerprint": d.fingerprint} for d in dictionaries]
+    sidecar = {"command": command, "commit": _commit(), "version": sg.__version__, "seed": 0, "runs": runs}
+    stem.with_suffix(".json").write_text(json.dumps(sidecar, indent=2) + "\n", encoding="utf-8")
 
 
 def _commit() -> str:

@@ -63,7 +63,7 @@ def require_plotly() -> str:
 
 
 def _title(names: list[str]) -> str:
-    return " · ".join(names) if len(names) <= 3 else f"{len(names)} dictionaries"
+    return " · ".join(names) if len(names) <= 4 else f"{names[0]} · {names[1]} · {len(names) - 2} more"
 
 
 def _source(name: str) -> str:

@@ -558,6 +558,7 @@ def test_on_a_phone(browser, path):
     for kind, apart in (("touchStart", 30), ("touchMove", 45), ("touchMove", 60), ("touchEnd", 0)):
         points = [{"x": x - apart, "y": y, "id": 1}, {"x": x + apart, "y": y, "id": 2}] if apart else []
         fingers.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+        phone.settle()
     assert phone.page.evaluate("view().x[1] - view().x[0]") == pytest.approx(width / 2, rel=0.05)
     assert (phone.said, len(phone.requests)) == ([], 1)
     phone.context.close()

@@ -65,7 +65,7 @@ function colorings(data, matched) {
     ways.region = {
       label: 'by region',
       color: (i) => regionColor(data.region[i]),
-      legend: () => [[palette().nothing, 'outside all regions']],
+      legend: () => [[palette().nothing, 'outside all regions; the letters name the others']],
     };
   }
   if (data.frequency) {

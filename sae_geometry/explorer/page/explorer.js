@@ -253,9 +253,9 @@ function wirePicture() {
   picture.div.on('plotly_relayouting', () => { byId('tip').hidden = true; });
   picture.div.on('plotly_click', ({ points }) => {
     const point = points.find((p) => p.curveNumber === POINTS);
-    if (point) select(picture.shown[point.pointNumber]);
+    if (point && !justPinched()) select(picture.shown[point.pointNumber]);
   });
-  picture.div.on('plotly_doubleclick', showWhole);
+  picture.div.on('plotly_doubleclick', () => { if (!justPinched()) showWhole(); });
   watchPinch();
   watchLasso(data, caught);
 }

@@ -89,7 +89,7 @@ function partnerRow(data, kind, row, cosine, how, go, matchedFrom) {
   ];
   if (row === NOBODY) return make('div', { className: 'to' }, ...inside);
   const said = `${kind} partner: latent ${data.id[row]} of ${nameOf(data, row)}, cosine ${three(cosine)}${how && `, ${how}`}`;
-  return make('button', { type: 'button', className: 'to', onclick: () => go(row), ariaLabel: said, title: 'Go there' }, ...inside);
+  return make('button', { type: 'button', className: 'to', onclick: () => go(row), ariaLabel: said, title: 'Go there. The mark on the bar is the threshold.' }, ...inside);
 }
 
 // ---- the lasso's catch ----

@@ -5,7 +5,7 @@ const BEHIND = 0, POINTS = 1, OUTLINES = 2, NEAREST = 3, SINGLE = 4, ENDS = 5;
 const MOST_WITHOUT_WEBGL = 4000;
 const MARGIN = 0.04;
 
-const picture = { div: null, home: null, shown: [], webgl: true, limit: Infinity };
+const picture = { div: null, home: null, shown: [], webgl: true, limit: Infinity, pinched: -Infinity };
 
 function hasWebgl() {
   try {
@@ -223,8 +223,10 @@ function nextPoint(data, from, [dx, dy]) {
   return best;
 }
 
-// Two fingers zoom and move; plotly knows one.
-function watchPinch(data) {
+// Two fingers zoom and move; plotly knows one, and takes the end of a pinch for a click.
+const justPinched = () => performance.now() - picture.pinched < 500;
+
+function watchPinch() {
   let before = null;
   const fingers = (event) => {
     const box = picture.div.getBoundingClientRect();
@@ -249,5 +251,8 @@ function watchPinch(data) {
     setView({ x: moved(x, held[0], under[0]), y: moved(y, held[1], under[1]) });
     before = now;
   }, { capture: true, passive: false });
-  picture.div.addEventListener('touchend', () => { before = null; }, { capture: true });
+  picture.div.addEventListener('touchend', () => {
+    if (before) picture.pinched = performance.now();
+    before = null;
+  }, { capture: true });
 }
