@@ -138,7 +138,10 @@ def _modules_after(code: str) -> set[str]:
     return {line.removeprefix("module:") for line in result.stdout.splitlines() if line.startswith("module:")}
 
 
-HEAVY = {"wandb", "huggingface_hub", "umap", "matplotlib", "numba", "torch", "pandas", "scipy", "triton", "sklearn", "plotly"}
+HEAVY = {
+    "wandb", "huggingface_hub", "umap", "matplotlib", "numba", "torch", "pandas", "scipy", "triton", "sklearn",
+    "plotly",
+}  # fmt: skip
 
 
 def test_importing_the_package_imports_nothing_heavy():

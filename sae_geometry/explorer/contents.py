@@ -134,14 +134,17 @@ def checked(contents: Contents, folder: Path) -> Contents:
         )
     there = contents.table["run"].value_counts().to_dict()
     if there != points:
-        raise ValueError(f"{folder}: umap.parquet and summary.json name different runs or counts; make the results anew")
+        raise ValueError(
+            f"{folder}: umap.parquet and summary.json name different runs or counts; make the results anew"
+        )
     return contents
 
 
 def evidence_line(record: Mapping[str, Any]) -> str:
-    """The embedding's own line, from what its summary holds; a plain list of the numbers if an older version wrote it."""
+    """The embedding's own line, from its summary; a plain list of the numbers if another version wrote it."""
+    values: dict[str, Any] = {k: math.nan if v is None else v for k, v in record.items()}
     try:
-        return Evidence(**{k: math.nan if v is None else v for k, v in record.items()}).line()
+        return Evidence(**values).line()
     except (TypeError, ValueError, AttributeError):
         said = (f"{k.replace('_', ' ')} {v:.3g}" for k, v in record.items() if isinstance(v, int | float))
         return ", ".join(said)

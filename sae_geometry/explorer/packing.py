@@ -35,7 +35,10 @@ class Packed:
     buffer: bytes
 
 
-_TYPES = {"f4": "Float32Array", "i4": "Int32Array", "u4": "Uint32Array", "i2": "Int16Array", "u2": "Uint16Array", "u1": "Uint8Array"}  # fmt: skip
+_TYPES = {
+    "f4": "Float32Array", "i4": "Int32Array", "u4": "Uint32Array", "i2": "Int16Array", "u2": "Uint16Array",
+    "u1": "Uint8Array",
+}  # fmt: skip
 
 
 def pack(table: pd.DataFrame, names: Sequence[str], letters: Sequence[str]) -> Packed:

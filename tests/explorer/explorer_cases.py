@@ -96,7 +96,7 @@ def regions(frame: pd.DataFrame) -> dict[str, Any]:
             {
                 "letter": letter,
                 "size": len(rows),
-                "verdict": "mixed" if frame["run"].nunique() > 1 else "",
+                "verdict": "" if (frame["run"] == frame["run"].iloc[0]).all() else "mixed",
                 "center": [float(rows.x.mean()), float(rows.y.mean())],
                 "outline": [[low_x, low_y], [high_x, low_y], [high_x, high_y], [low_x, high_y]],
             }

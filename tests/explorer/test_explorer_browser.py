@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from explorer_cases import HOSTILE, best, partner, regions, results, summary, table
+from explorer_reader import FLAGS, FRAME, NAMES, SIZE, Reader, address, color_at, near
 
 import sae_geometry as sg
 from sae_geometry import explorer
@@ -24,63 +25,6 @@ pytest.importorskip("plotly", reason="the explorer needs plotly")
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
-
-FLAGS = [
-    "--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--no-first-run",
-]  # fmt: skip
-NAMES = ["alpha", HOSTILE, "gamma"]
-SIZE = 60
-FRAME = table(NAMES, SIZE)
-
-
-class Reader:
-    """A page in a browser that has no network, and everything it says or asks for."""
-
-    def __init__(self, browser: Any, **kind: Any) -> None:
-        self.context = browser.new_context(offline=True, accept_downloads=True, **kind)
-        self.page = self.context.new_page()
-        self.requests: list[str] = []
-        self.said: list[str] = []
-        self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.on("console", lambda message: self.said.append(f"{message.type}: {message.text}"))
-        self.page.on("pageerror", lambda error: self.said.append(f"error: {error}"))
-
-    def open(self, path: Path, address: str = "") -> Reader:
-        self.page.goto(path.as_uri() + address)
-        self.page.wait_for_selector("body[data-ready]", timeout=30_000)
-        return self
-
-    def text(self, selector: str) -> str:
-        return self.page.locator(selector).inner_text()
-
-    def spot(self, run: str, latent: int) -> tuple[float, float]:
-        """Where a latent is on the screen."""
-        x, y = self.page.evaluate("([run, id]) => explorer.pixelOf(run, id)", [run, int(latent)])
-        box = self.page.locator("#picture").bounding_box()
-        return box["x"] + x, box["y"] + y
-
-    def settle(self) -> None:
-        """Wait until what was asked for has been drawn."""
-        self.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-
-    def choose(self, row: int) -> None:
-        self.page.evaluate("(hash) => { location.hash = hash }", address(row))
-        self.page.wait_for_function("(id) => document.querySelector('#chosen b')?.textContent === id", arg=str(FRAME.latent_id[row]))  # fmt: skip
-
-    def shown(self) -> int:
-        self.settle()
-        return int(re.search(r"(?:all )?([\d,]+)", self.text("#shown"))[1].replace(",", ""))
-
-    def lines(self, trace: int) -> list[list[float]]:
-        """The ends of the partner lines of a trace, as coordinates."""
-        return self.page.evaluate("(t) => { const { x, y } = picture.div.data[t]; return [...x].map((v, i) => [v, y[i]]); }", trace)  # fmt: skip
-
-
-def address(row: int) -> str:
-    from urllib.parse import urlencode
-
-    return "#" + urlencode({"run": FRAME.run[row], "latent": int(FRAME.latent_id[row])})
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +53,7 @@ def reader(opened) -> Iterator[Reader]:
     """The one page, as it was when it opened; whatever a test did there, it must have asked for and said nothing."""
     opened.page.evaluate("() => { letGo(); clearFilters(); setLasso(false); showWhole(); setTheme('light'); }")
     opened.page.evaluate("() => { state.counting = 'nearest'; document.getElementById('counting').value = 'nearest'; }")
-    opened.page.evaluate("() => { const t = document.getElementById('threshold'); t.value = 0.7; t.dispatchEvent(new Event('input')); }")  # fmt: skip
+    opened.page.locator("#threshold").evaluate("(t) => { t.value = 0.7; t.dispatchEvent(new Event('input')); }")
     opened.page.select_option("#color", "run")
     opened.page.mouse.move(5, 5)
     opened.settle()
@@ -118,18 +62,6 @@ def reader(opened) -> Iterator[Reader]:
     assert len(opened.requests) == 1
     assert opened.requests[0].startswith("file://")
     assert opened.page.evaluate("() => window.hacked") is None
-
-
-def color_at(reader: Reader, run: str, latent: int) -> np.ndarray:
-    from PIL import Image
-
-    x, y = reader.spot(run, latent)
-    shot = reader.page.screenshot(clip={"x": x - 1, "y": y - 1, "width": 3, "height": 3})
-    return np.asarray(Image.open(io.BytesIO(shot)).convert("RGB"), dtype=int)[1, 1]
-
-
-def near(color: np.ndarray, wanted: str, within: int = 70) -> bool:
-    return bool(np.abs(color - [int(wanted[i : i + 2], 16) for i in (1, 3, 5)]).max() <= within)
 
 
 # ---- it opens, and it draws ----------------------------------------------------------------------------------------
@@ -161,7 +93,13 @@ def test_the_foot_says_how_far_to_believe_it_and_how_it_was_made(reader):
     assert reader.text("#caveats") == f"caveat {HOSTILE}"
     reader.page.click("footer summary")
     made = reader.text("#provenance")
-    for part in ("sae-geometry umap a b --html", "./alpha.pt", "min_dist 0.1, seed 4, umap-learn 0.5", "2026-01-02", HOSTILE):
+    for part in (
+        "sae-geometry umap a b --html",
+        "./alpha.pt",
+        "min_dist 0.1, seed 4, umap-learn 0.5",
+        "2026-01-02",
+        HOSTILE,
+    ):
         assert part in made
     reader.page.click("footer summary")
 
@@ -186,7 +124,8 @@ def test_hover_says_who_it_is_and_whom_it_matches(reader, row):
 
 
 def test_a_click_draws_lines_to_the_partners_in_every_other_run(reader):
-    row = next(i for i in range(SIZE) if (FRAME.loc[i, ["one_to_one_partner_id:gamma", f"one_to_one_partner_id:{HOSTILE}"]].notna()).all())  # fmt: skip
+    singles = [f"one_to_one_partner_id:{name}" for name in NAMES[1:]]
+    row = next(i for i in range(SIZE) if FRAME.loc[i, singles].notna().all())
     reader.page.mouse.click(*reader.spot(FRAME.run[row], FRAME.latent_id[row]))
     reader.page.wait_for_selector("#chosen .partner")
     point = {(r, i): [x, y] for r, i, x, y in zip(FRAME.run, FRAME.latent_id, FRAME.x, FRAME.y, strict=True)}
@@ -199,7 +138,9 @@ def test_a_click_draws_lines_to_the_partners_in_every_other_run(reader):
             wanted["single"] += [start, point[other, single], [None, None]]
     assert reader.lines(3) == [[pytest.approx(v) if v is not None else None for v in p] for p in wanted["nearest"]]
     assert reader.lines(4) == [[pytest.approx(v) if v is not None else None for v in p] for p in wanted["single"]]
-    drawn = reader.page.locator(".scatterlayer .js-line").evaluate_all("(ls) => ls.map((l) => [l.getAttribute('d').length > 1, l.style.strokeDasharray])")  # fmt: skip
+    drawn = reader.page.locator(".scatterlayer .js-line").evaluate_all(
+        "(lines) => lines.map((l) => [l.getAttribute('d').length > 1, l.style.strokeDasharray])"
+    )
     assert sorted({dash for there, dash in drawn if there}) == ["", "5px, 4px"]
 
 
@@ -223,7 +164,7 @@ def test_the_panel_names_the_partners_and_goes_there(reader):
     assert reader.text("#chosen h2").split() == [*HOSTILE.split(), str(wanted)]
     assert reader.page.evaluate("new URLSearchParams(location.hash.slice(1)).get('run')") == HOSTILE
     reader.page.go_back()
-    reader.page.wait_for_function("(id) => document.querySelector('#chosen b').textContent === id", arg=str(FRAME.latent_id[row]))  # fmt: skip
+    reader.wait_for_latent(FRAME.latent_id[row])
 
 
 def test_nobody_selected_is_a_place_to_begin(reader):
@@ -265,7 +206,9 @@ def test_search_by_latent_and_run(reader):
     assert reader.text("#chosen h2").split() == ["gamma", latent]
 
 
-@pytest.mark.parametrize(("typed", "said"), [("4", "no latent 4 in any run"), ("x1", "is a number"), ("", "is a number")])
+@pytest.mark.parametrize(
+    ("typed", "said"), [("4", "no latent 4 in any run"), ("x1", "is a number"), ("", "is a number")]
+)
 def test_a_search_that_finds_nothing_says_so(reader, typed, said):
     reader.page.fill("#wanted", typed)
     reader.page.evaluate("document.getElementById('search').dispatchEvent(new Event('submit', { cancelable: true }))")
@@ -286,11 +229,16 @@ def test_the_address_is_followed_when_it_changes(reader):
     assert reader.text("#chosen h2").split() == ["gamma", str(FRAME.latent_id[5])]
     for hash_, said in (
         ("#run=alpha&latent=4", "no latent 4 in alpha"),
-        ("#run=%3Cimg%20src%3Dx%20onerror%3D%22window.hacked%3D1%22%3E&latent=3", 'no run <img src=x onerror="window.hacked=1">'),
+        (
+            "#run=%3Cimg%20src%3Dx%20onerror%3D%22window.hacked%3D1%22%3E&latent=3",
+            'no run <img src=x onerror="window.hacked=1">',
+        ),
         ("#latent=3", "does not say of which run"),
     ):
         reader.page.evaluate("(hash) => { location.hash = hash }", hash_)
-        reader.page.wait_for_function("(said) => document.getElementById('answer').textContent.includes(said)", arg=said)
+        reader.page.wait_for_function(
+            "(said) => document.getElementById('answer').textContent.includes(said)", arg=said
+        )
         assert "Nothing selected" in reader.text("#chosen")
 
 
@@ -307,7 +255,8 @@ def test_filters_keep_what_they_say(reader):
     assert reader.shown() == int((nearest[: 2 * SIZE] >= 0.7).sum())
     reader.page.select_option("#counting", "single")
     assert reader.shown() == int((single[: 2 * SIZE] >= 0.7).sum())
-    reader.page.select_option("#region", label=[t for t in reader.page.locator("#region option").all_inner_texts() if t.startswith("A")][0])  # fmt: skip
+    assert reader.text("#region option[value='1']").startswith("A · mixed · ")
+    reader.page.select_option("#region", "1")
     assert reader.shown() == int(((single >= 0.7) & (FRAME.region == "A").fillna(False) & (FRAME.run != "gamma")).sum())
     assert len(reader.lines(2)) == 5  # its outline
     reader.page.click("#clear")
@@ -364,7 +313,8 @@ def test_points_can_be_coloured_in_other_ways(reader):
     assert "%" in reader.text("#legend")
     known = FRAME.frequency.astype(float)
     most, least = int(known.idxmax()), int(known.idxmin())
-    assert color_at(reader, FRAME.run[most], FRAME.latent_id[most]).sum() + 200 < color_at(reader, FRAME.run[least], FRAME.latent_id[least]).sum()  # fmt: skip
+    dark, pale = (color_at(reader, FRAME.run[i], FRAME.latent_id[i]).sum() for i in (most, least))
+    assert dark + 200 < pale
     reader.page.select_option("#color", "region")
     reader.settle()
     a, b = (int(np.flatnonzero((FRAME.region == letter).fillna(False))[0]) for letter in "AB")
@@ -436,7 +386,10 @@ def test_every_control_is_reached_by_tab_and_shows_it(reader):
         seen.append(focused)
         reader.page.keyboard.press("Tab")
     order = [f["who"] for f in seen]
-    wanted = ["Skip to the picture", "theme", "color", "lasso", "closer", "farther", "whole", "picture", "wanted", "wanted-run", "Find"]  # fmt: skip
+    wanted = [
+        "Skip to the picture", "theme", "color", "lasso", "closer", "farther", "whole", "picture", "wanted",
+        "wanted-run", "Find",
+    ]  # fmt: skip
     assert order[: len(wanted)] == wanted
     for control in ("matched", "threshold", "counting", "region"):
         assert control in order
@@ -571,7 +524,8 @@ def test_one_run_alone_has_no_partners_and_no_controls_for_them(browser, tmp_pat
     assert one.text("#chosen h2").split() == ["solo", "3"]
     assert one.page.locator(".partner").count() == 0
     assert one.page.locator("#matched").is_hidden()
-    assert one.page.locator("#color option").evaluate_all("(os) => os.map((o) => o.value)") == ["run", "region", "frequency"]  # fmt: skip
+    colors = one.page.locator("#color option").evaluate_all("(options) => options.map((o) => o.value)")
+    assert colors == ["run", "region", "frequency"]
     one.page.mouse.move(*one.spot("solo", 10))
     one.page.wait_for_selector("#tip", state="visible")
     assert "best match" not in one.text("#tip")

@@ -9,7 +9,10 @@ from explorer_cases import table
 
 from sae_geometry.explorer.packing import NO_COSINE, NOBODY, pack
 
-DTYPES = {"Float32Array": "<f4", "Int32Array": "<i4", "Uint32Array": "<u4", "Int16Array": "<i2", "Uint16Array": "<u2", "Uint8Array": "u1"}  # fmt: skip
+DTYPES = {
+    "Float32Array": "<f4", "Int32Array": "<i4", "Uint32Array": "<u4", "Int16Array": "<i2", "Uint16Array": "<u2",
+    "Uint8Array": "u1",
+}  # fmt: skip
 
 
 def arrays_of(packed) -> dict[str, np.ndarray]:

@@ -39,7 +39,8 @@ def run(tmp_path, monkeypatch):
 
 def parts(html: str) -> dict[str, str]:
     """The text of each script of a page, by its id."""
-    return {name or "script": text for name, text in re.findall(r"<script(?:[^>]*id=\"([\w-]+)\")?[^>]*>(.*?)</script>", html, re.S)}  # fmt: skip
+    found = re.findall(r"<script(?:[^>]*id=\"([\w-]+)\")?[^>]*>(.*?)</script>", html, re.S)
+    return {name or "script": text for name, text in found}
 
 
 def unpacked(text: str) -> bytes:
@@ -58,7 +59,9 @@ def test_the_page_holds_everything_and_points_nowhere(folder):
     assert unpacked(found["plotly-packed"]).decode() == get_plotlyjs()
     assert "plotly.js v" in html
     assert "MIT license" in html
-    outside = re.findall(r"""(?:src|href|action|data)\s*=\s*["']?(?!data:|#)([^"'\s>]+)""", html.replace(found["script"], ""))
+    outside = re.findall(
+        r"""(?:src|href|action|data)\s*=\s*["']?(?!data:|#)([^"'\s>]+)""", html.replace(found["script"], "")
+    )
     assert outside == []
     assert "{{" not in html.replace(found["script"], "")
     about = json.loads(found["about"])

@@ -113,8 +113,9 @@ function showLegend(way, into) {
 }
 
 // An element; what is inside it is always text or another element, never markup.
-function make(tag, properties = {}, ...inside) {
+function make(tag, { ariaLabel, ...properties } = {}, ...inside) {
   const element = Object.assign(document.createElement(tag), properties);
+  if (ariaLabel) element.setAttribute('aria-label', ariaLabel);
   element.append(...inside);
   return element;
 }

@@ -108,7 +108,7 @@ function showRegions(data, outlined) {
     borderpad: 1,
     font: { size: 12, color: ink, weight: 650, shadow: `0 0 3px ${paper}, 0 0 3px ${paper}, 0 0 4px ${paper}, 0 0 5px ${paper}` },
   }));
-  const corners = outlined ? [...outlined.outline, outlined.outline[0]] : [];
+  const corners = outlined?.outline?.length ? [...outlined.outline, outlined.outline[0]] : [];
   return Plotly.update(
     picture.div,
     { x: [corners.map((c) => c[0])], y: [corners.map((c) => c[1])], 'line.color': ink },
