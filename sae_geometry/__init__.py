@@ -39,6 +39,7 @@ _HOME = {
     "estimate": "planning",
     "exact_neighbors": "neighbors",
     "expected_max_cosine": "nulls",
+    "explore": "explorer",
     "fetch": "sources",
     "fit_matched_null": "nulls",
     "load": "sources",
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from sae_geometry.dictionary import Dictionary
     from sae_geometry.drift import Drift, compare_checkpoints
     from sae_geometry.embedding import Embedding, embed
+    from sae_geometry.explorer import explore
     from sae_geometry.neighbors import exact_neighbors
     from sae_geometry.nulls import expected_max_cosine, fit_matched_null, random_directions
     from sae_geometry.partners import Matching

@@ -70,6 +70,7 @@ def save(
     style: str = "okabe-ito",
     colors: Sequence[str] = (),
     overwrite: bool = False,
+    add: Callable[[Path], object] | None = None,
 ) -> Path:
     """Write a result to a folder: its tables (parquet), `summary.json` and `figures/`.
 
@@ -86,6 +87,7 @@ def save(
         colors: further figures of an embedding, each coloured by one of max-cosine, matched, frequency; those by owner
             and by region are always there.
         overwrite: replace the results that are there.
+        add: called with the finished folder before it is moved into place, to add files of its own.
 
     Returns:
         The folder.
@@ -114,6 +116,8 @@ def save(
             **({"further_figures": _colored(result, colors, figures, formats)} if colors else {}),
         }
         (aside / "summary.json").write_text(to_json(summary) + "\n", encoding="utf-8")
+        if add is not None:
+            add(aside)
     return Path(folder)
 
 

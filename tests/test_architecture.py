@@ -56,6 +56,7 @@ FLOORS = {
     "wandb_log": 7,  # writes to the network, when asked; sources alone read from it
     "rates": 1,
     "diagnosis": 7,
+    "explorer": 7,
     "__init__": 8,
     "cli": 9,
     "__main__": 10,
@@ -144,7 +145,10 @@ def _modules_after(code: str) -> set[str]:
     return {line.removeprefix("module:") for line in result.stdout.splitlines() if line.startswith("module:")}
 
 
-HEAVY = {"wandb", "huggingface_hub", "umap", "matplotlib", "numba", "torch", "pandas", "scipy", "triton", "sklearn"}
+HEAVY = {
+    "wandb", "huggingface_hub", "umap", "matplotlib", "numba", "torch", "pandas", "scipy", "triton", "sklearn",
+    "plotly",
+}  # fmt: skip
 
 
 def test_importing_the_package_imports_nothing_heavy():

@@ -38,11 +38,10 @@ def write_figure(
         seed: of what is random in it.
         more: further entries of the sidecar.
     """
-    sidecar = {"command": command, "commit": commit(), "version": sg.__version__, "seed": seed, "runs": list(runs)}
+    text = sidecar(runs, command=command, seed=seed, more=more)
     stem.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=stem.parent, prefix=".figure-") as aside:
         made = sg.plots.save_figure(figure, Path(aside) / stem.name, {"runs": list(runs), "seed": seed}, FORMATS)
-        text = json.dumps({**sidecar, **(more or {})}, indent=2, ensure_ascii=False) + "\n"
         for path in made:
             if path.suffix == ".png" and path.stat().st_size > LARGE:
                 _with_a_palette(path)
@@ -51,6 +50,14 @@ def write_figure(
         for path in made:
             os.replace(path, stem.parent / path.name)
     return [stem.parent / path.name for path in made]
+
+
+def sidecar(
+    runs: Sequence[Mapping[str, Any]], *, command: str, seed: int = 0, more: Mapping[str, Any] | None = None
+) -> str:
+    """What lies beside a picture and says how it was made, as JSON; arguments as of `write_figure`."""
+    said = {"command": command, "commit": commit(), "version": sg.__version__, "seed": seed, "runs": list(runs)}
+    return json.dumps({**said, **(more or {})}, indent=2, ensure_ascii=False) + "\n"
 
 
 def source_of(d: sg.Dictionary, latents: Literal["alive", "all"] = "alive") -> dict[str, Any]:

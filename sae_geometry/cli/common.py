@@ -233,6 +233,7 @@ def save_and_show(
     log_wandb: str | None = None,
     offline: bool = False,
     colors: Sequence[str] = (),
+    add: Callable[[Path], object] | None = None,
 ) -> None:
     """Save a result, print it in words or as the JSON that is on disk, say where it is, and log it if asked.
 
@@ -240,11 +241,14 @@ def save_and_show(
         into: what `results_folder` takes: the folder asked for, the command, the inputs' names.
         words: the result for people.
         log_wandb: "entity/project" to log to; a failure is told when all else is done.
+        add: adds files to the folder, as in `save`.
     """
     from sae_geometry.store import save
 
     folder = results_folder(*into)
-    save(result, folder, command=command_line(), formats=formats, style=style, colors=colors, overwrite=overwrite)
+    save(
+        result, folder, command=command_line(), formats=formats, style=style, colors=colors, overwrite=overwrite, add=add
+    )  # fmt: skip
     if as_json:
         print_json(summary_of(folder))
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
@@ -79,6 +80,9 @@ def umap(
     ] = True,
     latents: c.Latents = "alive",
     allow_mismatch: c.AllowMismatch = False,
+    html: Annotated[
+        bool, typer.Option("--html", help="Write explorer.html too: the picture to look around in, in one file.")
+    ] = False,
     out: c.Out = None,
     overwrite: c.Overwrite = False,
     formats: c.Formats = c.PNG_AND_PDF,
@@ -91,7 +95,7 @@ def umap(
 ) -> None:
     """UMAP of one or more dictionaries together, from exact cosine neighbours, with its own evidence.
 
-    Writes umap.parquet, regions.json, neuronpedia.csv, summary.json and figures/.
+    Writes umap.parquet, regions.json, neuronpedia.csv, summary.json and figures/; with --html explorer.html too.
 
     A regions file holds A: {box: [x0, x1, y0, y1]} or B: {polygon: [[x, y], [x, y], [x, y]]}, one line a region.
     """
@@ -101,6 +105,7 @@ def umap(
         _refuse_what_the_picture_decides(context)
     c.check_free(out, overwrite)
     c.check_wandb(log_wandb, offline)
+    add = _page_writer() if html else None
     speaker = c.Speaker(quiet)
     shapes = None if regions is None else sg.read_shapes(regions)
     colors = [choice.value for choice in color or []]
@@ -120,6 +125,8 @@ def umap(
             formats=formats,
             overwrite=overwrite,
             as_json=as_json,
+            log_wandb=log_wandb,
+            offline=offline,
         )
         return
     sg.plots.check_colors(colors, dictionaries)
@@ -150,6 +157,7 @@ def umap(
         offline=offline,
         style=style,
         colors=colors,
+        add=add,
     )
 
 
@@ -165,3 +173,11 @@ def _refuse_what_the_picture_decides(context: typer.Context) -> None:
             f"--project-onto takes these from the saved picture or has no use for them: leave out "
             f"{', '.join('--' + name.replace('_', '-') for name in given)}"
         )
+
+
+def _page_writer() -> Callable[[Path], object]:
+    """What adds the page, asked for before any work is done: it needs a package that may not be there."""
+    from sae_geometry.explorer import add_page, require_plotly
+
+    require_plotly()
+    return add_page

@@ -12,7 +12,7 @@ from sae_geometry.sources.fetching import FetchedFile, checkpoints, fetch
 from sae_geometry.sources.inspection import Inspection, inspect
 from sae_geometry.sources.limits import Limits, limits, set_limits
 from sae_geometry.sources.loading import OrientationWarning, load
-from sae_geometry.sources.neuronpedia import neuronpedia_lists, neuronpedia_url
+from sae_geometry.sources.neuronpedia import neuronpedia_lists, neuronpedia_pages, neuronpedia_url
 from sae_geometry.sources.runs import RunInfo, runs, similar_runs
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "limits",
     "load",
     "neuronpedia_lists",
+    "neuronpedia_pages",
     "neuronpedia_url",
     "paper_runs",
     "runs",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 from urllib.parse import quote
 
 from sae_geometry.dictionary import Dictionary
@@ -17,11 +18,7 @@ _SOURCE = re.compile(r"[\w.-]+/[\w.-]+")
 
 def source_on_neuronpedia(dictionary: Dictionary) -> str | None:
     """The "model/source" of a dictionary's pages: what its configuration says, or a catalogue; None where unknown."""
-    said = dictionary.metadata.get("neuronpedia_id")
-    if isinstance(said, str) and _SOURCE.fullmatch(said):
-        return said
-    saelens = dictionary.metadata.get("saelens")
-    return neuronpedia_source(dictionary.address or "", saelens if isinstance(saelens, str) else None)
+    return _source(dictionary.metadata, dictionary.address)
 
 
 def neuronpedia_url(dictionary: Dictionary, latent_id: int) -> str | None:
@@ -45,6 +42,12 @@ def neuronpedia_url(dictionary: Dictionary, latent_id: int) -> str | None:
     return None if source is None else f"{SITE}/{source}/{int(latent_id)}"
 
 
+def neuronpedia_pages(metadata: Mapping[str, Any], address: str | None) -> str | None:
+    """Where the pages of a dictionary are, `SITE/model/source`, from what a summary says of it; None where unknown."""
+    source = _source(metadata, address)
+    return None if source is None else f"{SITE}/{source}"
+
+
 def neuronpedia_lists(latents: Iterable[tuple[Dictionary, int]], name: str) -> list[str]:
     """Addresses of Neuronpedia quick lists of these latents, at most 150 on each, in the order given.
 
@@ -64,3 +67,11 @@ def neuronpedia_lists(latents: Iterable[tuple[Dictionary, int]], name: str) -> l
         f"{SITE}/quick-list/?name={quote(title)}&features={quote(json.dumps(part, separators=(',', ':')))}"
         for title, part in zip(titles, parts, strict=True)
     ]
+
+
+def _source(metadata: Mapping[str, Any], address: str | None) -> str | None:
+    said = metadata.get("neuronpedia_id")
+    if isinstance(said, str) and _SOURCE.fullmatch(said):
+        return said
+    saelens = metadata.get("saelens")
+    return neuronpedia_source(address or "", saelens if isinstance(saelens, str) else None)

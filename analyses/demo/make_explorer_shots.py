@@ -1,0 +1,58 @@
+"""Two pictures of the explorer for the README: `python -m analyses.demo.make_explorer_shots`.
+
+The page is made from the demo dictionaries and photographed in Chromium, which has no network there.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from playwright.sync_api import Browser, Page, sync_playwright
+
+import sae_geometry as sg
+from analyses.common.figures import ROOT, sidecar, source_of
+
+COMMAND = "python -m analyses.demo.make_explorer_shots"
+FLAGS = ("--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--disable-background-networking")
+SIZE = (1280, 800)
+
+
+def main(folder: Path) -> None:
+    """Make both pictures into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    runs = [sg.load(f"demo:{name}") for name in ("local-seed0", "local-seed1", "e2e-seed0", "e2e-seed1")]
+    with tempfile.TemporaryDirectory() as aside, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=list(FLAGS))
+        for name, scheme, shown, latent in (("explorer", "light", runs[:2], 793), ("explorer-dark", "dark", runs, 25)):
+            path = sg.explore(sg.embed(shown), Path(aside) / f"{name}.html")
+            page = opened(browser, path, scheme)
+            page.evaluate(f"location.hash = '#run=local-seed0&latent={latent}'")
+            page.wait_for_selector("#chosen .partner")
+            page.wait_for_timeout(500)
+            page.screenshot(path=folder / f"{name}.png")
+            text = sidecar([source_of(d) for d in shown], command=COMMAND)
+            (folder / f"{name}.json").write_text(text, encoding="utf-8")
+            print(f"wrote {name}.png and .json")
+        browser.close()
+
+
+def opened(browser: Browser, path: Path, scheme: str) -> Page:
+    """The page, drawn."""
+    width, height = SIZE
+    context = browser.new_context(
+        offline=True,
+        viewport={"width": width, "height": height},
+        device_scale_factor=1.5,
+        color_scheme="dark" if scheme == "dark" else "light",
+    )
+    page = context.new_page()
+    page.goto(path.as_uri())
+    page.wait_for_selector("body[data-ready]")
+    return page
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "figures")

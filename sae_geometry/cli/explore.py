@@ -1,0 +1,37 @@
+"""`sae-geometry explore DIR`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sae_geometry.cli import common as c
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("explore")(explore)
+
+
+@c.told_in_one_sentence
+def explore(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A results folder of sae-geometry umap.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", metavar="FILE", help="The file to write. [default: explorer.html in DIR]"),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there.")] = False,
+    quiet: c.Quiet = False,
+) -> None:
+    """Turn a saved UMAP into one HTML file to look around in: hover, search, filter, lasso, partners at a click.
+
+    The file holds everything it needs and asks nothing of the network. Add #run=NAME&latent=ID to its address to open
+    it on a latent.
+    """
+    import sae_geometry as sg
+
+    written = sg.explore(folder, out, overwrite=overwrite)
+    c.Speaker(quiet).note(f"{written.stat().st_size / 1e6:.1f} MB; open it in a browser, or send it to a friend")
+    typer.echo(f"saved to {written}")

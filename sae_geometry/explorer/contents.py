@@ -1,0 +1,162 @@
+"""What a page shows, as plain values, whether it comes from an embedding or from a folder of results."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sae_geometry.embedding import Embedding
+from sae_geometry.evidence import Evidence
+from sae_geometry.sources import neuronpedia_pages
+from sae_geometry.store import SCHEMA_VERSION, regions_record, software
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PLACE = ("run", "latent_id", "x", "y")
+PARTNER = ("max_cosine", "partner_id", "mutual", "one_to_one_partner_id", "one_to_one_cosine")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Contents:
+    """A picture and what is known of it.
+
+    Attributes:
+        table: one row a latent, with the columns of `Embedding.to_pandas`.
+        summary: what `summary.json` holds.
+        regions: what `regions.json` holds; empty where there are none.
+    """
+
+    table: pd.DataFrame
+    summary: Mapping[str, Any]
+    regions: Mapping[str, Any]
+
+    @property
+    def names(self) -> list[str]:
+        """The runs, in the summary's order."""
+        return list(self.summary["points"])
+
+    def about(self) -> dict[str, Any]:
+        """Everything on the page but the points: runs, regions, evidence, provenance. JSON-ready."""
+        inputs = {str(given.get("name")): given for given in self.summary.get("inputs", [])}
+        points = self.summary["points"]
+        keys = ("address", "model", "hook_point", "latents", "fingerprint", "notes")
+        runs = []
+        for name in self.names:
+            given = inputs.get(name, {})
+            runs.append(
+                {
+                    "name": name,
+                    "count": int(points[name]),
+                    "neuronpedia": neuronpedia_pages(given.get("metadata") or {}, given.get("address")),
+                    **{key: given.get(key) for key in keys},
+                }
+            )
+        regions = [
+            {key: region.get(key) for key in ("letter", "size", "verdict", "center", "outline")}
+            for region in self.regions.get("regions", [])
+        ]
+        shown = ("command", "created", "software", "params", "caveats", "reproducible_with")
+        return {
+            "runs": runs,
+            "regions": regions,
+            "regions_how": self.regions.get("how", ""),
+            "evidence": evidence_line(self.summary.get("evidence") or {}),
+            **{key: self.summary.get(key) for key in shown},
+        }
+
+
+def contents_of(e: Embedding) -> Contents:
+    """What there is to show of an embedding that has not been saved."""
+    made = {"command": None, "created": datetime.now(UTC).isoformat(timespec="seconds"), "software": software()}
+    return Contents(e.to_pandas(), {**made, **e.summary()}, regions_record(e))
+
+
+def read_contents(folder: Path) -> Contents:
+    """What there is to show of a folder that `sae-geometry umap` wrote.
+
+    Raises:
+        FileNotFoundError: it is not a folder of results.
+        ValueError: its results are of another kind, of another version, or incomplete.
+    """
+    import pandas as pd
+
+    make = "make one with sae-geometry umap"
+    if not folder.is_dir():
+        what = "is a file, not" if folder.exists() else "does not exist; explore takes"
+        raise FileNotFoundError(f"{folder} {what} a folder of results; {make}")
+    summary = _json(folder / "summary.json", f"{folder} is not a folder of results: it has no summary.json; {make}")
+    kind = summary.get("kind")
+    if kind != "Embedding":
+        raise ValueError(f"{folder} holds a {kind or 'result of unknown kind'}, and explore shows UMAPs; {make}")
+    version = summary.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise ValueError(
+            f"{folder} has schema version {version!r}, and this version of sae-geometry reads {SCHEMA_VERSION}; "
+            "make the results anew with sae-geometry umap"
+        )
+    table_path = folder / "umap.parquet"
+    if not table_path.is_file():
+        raise FileNotFoundError(f"{folder} has no umap.parquet; make the results anew with sae-geometry umap")
+    try:
+        table = pd.read_parquet(table_path)
+    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
+        raise ValueError(f"{table_path} cannot be read as parquet; make the results anew") from error
+    regions_path = folder / "regions.json"
+    regions = _json(regions_path, "") if regions_path.exists() else {}
+    return checked(Contents(table, summary, regions), folder)
+
+
+def checked(contents: Contents, folder: Path) -> Contents:
+    """The same contents, if the table has what a page needs.
+
+    Raises:
+        ValueError: it lacks columns, or its runs are not those of the summary.
+    """
+    points = contents.summary.get("points")
+    if not isinstance(points, dict) or not points:
+        raise ValueError(f"{folder}: summary.json does not say which runs were embedded; make the results anew")
+    names = list(points)
+    wanted = [*PLACE]
+    if len(names) > 1:
+        wanted += [f"{column}:{name}" for name in names for column in PARTNER]
+    missing = [column for column in wanted if column not in contents.table.columns]
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise ValueError(
+            f"{folder}: umap.parquet lacks the columns {', '.join(missing[:3])}{more}; an older version wrote it: "
+            "make the results anew with sae-geometry umap"
+        )
+    there = contents.table["run"].value_counts().to_dict()
+    if there != points:
+        raise ValueError(
+            f"{folder}: umap.parquet and summary.json name different runs or counts; make the results anew"
+        )
+    return contents
+
+
+def evidence_line(record: Mapping[str, Any]) -> str:
+    """The embedding's own line, from its summary; a plain list of the numbers if another version wrote it."""
+    values: dict[str, Any] = {k: math.nan if v is None else v for k, v in record.items()}
+    try:
+        return Evidence(**values).line()
+    except (TypeError, ValueError, AttributeError):
+        said = (f"{k.replace('_', ' ')} {v:.3g}" for k, v in record.items() if isinstance(v, int | float))
+        return ", ".join(said)
+
+
+def _json(path: Path, otherwise: str) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(otherwise)
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON; make the results anew") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} does not hold a JSON object; make the results anew")
+    return found

@@ -1,0 +1,148 @@
+"""The table as typed arrays, little-endian, end to end in one buffer: what the page's script reads without parsing.
+
+Rows are shuffled: drawn in the order of the buffer, no run covers another, and the first rows are a fair sample.
+Partners are positions in the buffer. A run has one *slot* for each other run, in order, itself left out: with R runs
+there are R − 1 slots, and slot k of run r is about run k where k < r, else about run k + 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NOBODY = -1
+# Cosines are kept to 1/32,767 in two bytes each; the least int16 says that there is none.
+COSINE_STEPS, NO_COSINE = 32767, -32768
+_ALIGN = 8
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Packed:
+    """Arrays in a buffer.
+
+    Attributes:
+        where: for each array its JavaScript type, offset in bytes and length.
+        buffer: the bytes.
+    """
+
+    where: dict[str, tuple[str, int, int]]
+    buffer: bytes
+
+
+_TYPES = {
+    "f4": "Float32Array", "i4": "Int32Array", "u4": "Uint32Array", "i2": "Int16Array", "u2": "Uint16Array",
+    "u1": "Uint8Array",
+}  # fmt: skip
+
+
+def pack(table: pd.DataFrame, names: Sequence[str], letters: Sequence[str]) -> Packed:
+    """The arrays of a page.
+
+    Arrays: x, y float32; run uint16; id uint32; region uint16, 1 + index into `letters`, 0 outside all; frequency
+    float32 (nan unknown), where any is known; for each slot k: nearest_k int32, cosine_k int16, mutual_k uint8,
+    single_k int32, single_cosine_k int16.
+
+    Args:
+        table: as in `Embedding.to_pandas`.
+        names: the runs.
+        letters: the regions.
+
+    Raises:
+        ValueError: a latent is there twice, or a coordinate is not finite.
+    """
+    n = len(table)
+    order = np.random.default_rng(0).permutation(n)
+    place = np.empty(n, dtype=np.int64)
+    place[order] = np.arange(n)
+    owner = table["run"].map({name: i for i, name in enumerate(names)}).to_numpy(dtype=np.int64)
+    ids = table["latent_id"].to_numpy(dtype=np.int64)
+    rows = [np.flatnonzero(owner == r) for r in range(len(names))]
+    for name, mine in zip(names, rows, strict=True):
+        if len(np.unique(ids[mine])) != len(mine):
+            raise ValueError(f"the table has a latent of {name} twice")
+    coords = table[["x", "y"]].to_numpy(dtype=np.float64)
+    if not np.isfinite(coords).all():
+        raise ValueError("the table has coordinates that are not finite")
+
+    arrays = {"x": coords[:, 0].astype("<f4"), "y": coords[:, 1].astype("<f4")}
+    arrays |= {"run": owner.astype("<u2"), "id": ids.astype("<u4"), "region": _regions(table, letters)}
+    frequency = _floats(table, "frequency")
+    if np.isfinite(frequency).any():
+        arrays["frequency"] = frequency.astype("<f4")
+    for slot in range(len(names) - 1):
+        arrays |= _slot(table, names, slot, rows=rows, ids=ids, place=place)
+    return _buffer({name: values[order] for name, values in arrays.items()})
+
+
+def _slot(
+    table: pd.DataFrame, names: Sequence[str], slot: int, *, rows: list[np.ndarray], ids: np.ndarray, place: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Every run's partners in the run that its slot is about."""
+    n = len(table)
+    nearest, single = np.full(n, NOBODY, "<i4"), np.full(n, NOBODY, "<i4")
+    cosine, single_cosine = np.full(n, np.nan), np.full(n, np.nan)
+    mutual = np.zeros(n, "u1")
+    for r, mine in enumerate(rows):
+        other = slot if slot < r else slot + 1
+        theirs = rows[other]
+        part = table.iloc[mine]
+        for into, column in ((nearest, "partner_id"), (single, "one_to_one_partner_id")):
+            into[mine] = _positions(part[f"{column}:{names[other]}"], ids[theirs], place[theirs])
+        cosine[mine] = _floats(part, f"max_cosine:{names[other]}")
+        single_cosine[mine] = _floats(part, f"one_to_one_cosine:{names[other]}")
+        mutual[mine] = part[f"mutual:{names[other]}"].fillna(False).to_numpy(dtype=bool)
+    return {
+        f"nearest_{slot}": nearest,
+        f"cosine_{slot}": _steps(cosine),
+        f"mutual_{slot}": mutual,
+        f"single_{slot}": single,
+        f"single_cosine_{slot}": _steps(single_cosine),
+    }
+
+
+def _positions(wanted: pd.Series[Any], ids: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """Where the latents with these ids are in the buffer; −1 where there is none."""
+    import pandas as pd
+
+    asked = wanted.fillna(NOBODY).to_numpy(dtype=np.int64)
+    at = pd.Index(ids).get_indexer(pd.Index(asked))
+    return np.where(at >= 0, place[at], NOBODY)
+
+
+def _steps(cosine: np.ndarray) -> np.ndarray:
+    known = np.isfinite(cosine)
+    out = np.full(len(cosine), NO_COSINE, dtype="<i2")
+    out[known] = np.rint(np.clip(cosine[known], -1, 1) * COSINE_STEPS)
+    return out
+
+
+def _regions(table: pd.DataFrame, letters: Sequence[str]) -> np.ndarray:
+    if "region" not in table.columns:
+        return np.zeros(len(table), "<u2")
+    codes = {letter: i + 1 for i, letter in enumerate(letters)}
+    return table["region"].map(codes).fillna(0).to_numpy(dtype="<u2")
+
+
+def _floats(table: pd.DataFrame, column: str) -> np.ndarray:
+    import pandas as pd
+
+    if column not in table.columns:
+        return np.full(len(table), np.nan)
+    return pd.to_numeric(table[column]).astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def _buffer(arrays: dict[str, np.ndarray]) -> Packed:
+    where: dict[str, tuple[str, int, int]] = {}
+    parts, at = [], 0
+    for name, values in arrays.items():
+        raw = values.tobytes()
+        where[name] = (_TYPES[values.dtype.str[1:]], at, len(values))
+        parts.append(raw + bytes(-len(raw) % _ALIGN))
+        at += len(parts[-1])
+    return Packed(where, b"".join(parts))

@@ -1,0 +1,127 @@
+// Colours: Okabe–Ito for kinds, one calm ramp for amounts, each in a light and a dark version.
+
+const PALETTES = {
+  light: {
+    runs: ['#E69F00', '#56B4E9', '#009E73', '#CC79A7', '#000000', '#D9C400', '#0072B2', '#D55E00'],
+    ramp: ['#DAD7CC', '#9CC7E3', '#3C8DC1', '#005A94', '#00264D'],
+    matched: '#0072B2',
+    unmatched: '#E69F00',
+    nothing: '#C9C7C0',
+    behind: 'rgba(120, 118, 110, 0.16)',
+    nearest: '#0072B2',
+    single: '#D55E00',
+    ink: '#22262A',
+    paper: '#FFFFFF',
+  },
+  dark: {
+    runs: ['#F0AE26', '#6DC1F2', '#1FBF92', '#DD93BC', '#F2F2F2', '#F0E442', '#3F9BDB', '#F27A2E'],
+    ramp: ['#3A4148', '#3B6284', '#3F93CC', '#8CCBF5', '#E8F6FF'],
+    matched: '#56B4E9',
+    unmatched: '#F0AE26',
+    nothing: '#4A5158',
+    behind: 'rgba(160, 170, 180, 0.15)',
+    nearest: '#6DC1F2',
+    single: '#F27A2E',
+    ink: '#E8EAEC',
+    paper: '#181B1F',
+  },
+};
+const SHADES = 48;
+
+const theme = () => document.documentElement.dataset.theme;
+const palette = () => PALETTES[theme()];
+const runColor = (run) => palette().runs[run % palette().runs.length];
+// Regions take the same colours in turn; their letters say which is which.
+const regionColor = (code) => (code ? runColor(code - 1) : palette().nothing);
+
+function shades(stops) {
+  const channels = stops.map((hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16)));
+  return Array.from({ length: SHADES }, (_, i) => {
+    const at = (i / (SHADES - 1)) * (stops.length - 1);
+    const low = Math.min(Math.floor(at), stops.length - 2);
+    const mixed = channels[low].map((c, j) => Math.round(c + (channels[low + 1][j] - c) * (at - low)));
+    return '#' + mixed.map((c) => c.toString(16).padStart(2, '0')).join('');
+  });
+}
+
+// What points may be coloured by: a colour for row i, and what the legend shows.
+function colorings(data, matched) {
+  const ways = {
+    run: {
+      label: 'by run',
+      color: (i) => runColor(data.run[i]),
+      legend: () => data.runs.map((run, r) => [runColor(r), run.name]),
+    },
+  };
+  if (data.many) {
+    ways.cosine = { label: 'by best cosine', ...amount((i) => data.best.cosine[i], 0, 1, (x) => x.toFixed(1)) };
+    ways.matched = {
+      label: 'by matched or not',
+      color: (i) => (matched(i) ? palette().matched : palette().unmatched),
+      legend: () => [[palette().matched, 'matched'], [palette().unmatched, 'unmatched']],
+    };
+  }
+  if (data.regions.length) {
+    ways.region = {
+      label: 'by region',
+      color: (i) => regionColor(data.region[i]),
+      legend: () => [[palette().nothing, 'outside all regions; the letters name the others']],
+    };
+  }
+  if (data.frequency) {
+    const known = Array.from(data.frequency).filter((f) => f > 0).map(Math.log10);
+    if (known.length) {
+      const low = known.reduce((a, b) => Math.min(a, b));
+      const high = Math.max(known.reduce((a, b) => Math.max(a, b)), low + 0.1);
+      const log = (i) => (data.frequency[i] > 0 ? Math.log10(data.frequency[i]) : NaN);
+      ways.frequency = { label: 'by firing frequency', ...amount(log, low, high, (x) => percent(10 ** x)) };
+    }
+  }
+  return ways;
+}
+
+function amount(value, low, high, say) {
+  return {
+    color(i) {
+      const v = value(i);
+      if (Number.isNaN(v)) return palette().nothing;
+      const at = Math.min(Math.max((v - low) / (high - low), 0), 1);
+      return currentShades()[Math.round(at * (SHADES - 1))];
+    },
+    ramp: () => ({ stops: palette().ramp, low: say(low), high: say(high) }),
+  };
+}
+
+const made = {};
+const currentShades = () => (made[theme()] ??= shades(palette().ramp));
+
+function percent(share) {
+  const digits = share >= 0.1 ? 0 : share >= 0.001 ? 2 : 4;
+  return share < 0.00001 ? '< 0.001 %' : `${(100 * share).toFixed(digits)} %`;
+}
+
+function showLegend(way, into) {
+  into.replaceChildren();
+  if (way.ramp) {
+    const { stops, low, high } = way.ramp();
+    const bar = make('i', { className: 'ramp' });
+    bar.style.background = `linear-gradient(to right, ${stops.join(', ')})`;
+    into.append(make('span', {}, low), bar, make('span', {}, high));
+    return;
+  }
+  for (const [color, name] of way.legend()) into.append(make('span', { className: 'key' }, swatch(color), name));
+}
+
+// An element; what is inside it is always text or another element, never markup.
+function make(tag, { ariaLabel, ...properties } = {}, ...inside) {
+  const element = Object.assign(document.createElement(tag), properties);
+  if (ariaLabel) element.setAttribute('aria-label', ariaLabel);
+  element.append(...inside);
+  return element;
+}
+
+function swatch(color) {
+  const dot = make('i', { className: 'swatch' });
+  dot.style.background = color;
+  return dot;
+}

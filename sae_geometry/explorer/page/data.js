@@ -1,0 +1,131 @@
+// The data: one row a latent, in shuffled order, and each latent's partners in every other run.
+// packing.py says what the arrays are.
+
+const NOBODY = -1;
+const COSINE_STEPS = 32767;
+const NO_COSINE = -32768;
+
+async function unpacked(id) {
+  const element = document.getElementById(id);
+  const text = atob(element.textContent);
+  element.remove();
+  const bytes = new Uint8Array(text.length);
+  for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream('gzip'));
+  return new Response(stream).arrayBuffer();
+}
+
+async function readData() {
+  const about = JSON.parse(document.getElementById('about').textContent);
+  const buffer = await unpacked('arrays-packed');
+  const types = { Float32Array, Int32Array, Uint32Array, Int16Array, Uint16Array, Uint8Array };
+  const arrays = {};
+  for (const [name, [type, offset, length]] of Object.entries(about.arrays)) {
+    arrays[name] = new types[type](buffer, offset, length);
+  }
+  const data = { ...about, ...arrays, n: arrays.x.length, slots: about.runs.length - 1 };
+  data.many = data.slots > 0;
+  data.best = bestOf(data, 'cosine');
+  data.bestSingle = bestOf(data, 'single_cosine');
+  data.claims = claimsOf(data);
+  data.rows = rowsById(data);
+  return data;
+}
+
+const cosineOf = (steps) => (steps === NO_COSINE ? NaN : steps / COSINE_STEPS);
+
+// The run that slot k of a latent of `run` is about.
+const runOfSlot = (run, slot) => (slot < run ? slot : slot + 1);
+
+// For each latent the slot with the largest cosine, the first of equals, and that cosine.
+function bestOf(data, what) {
+  const slot = new Int16Array(data.n).fill(NOBODY);
+  const cosine = new Float32Array(data.n).fill(NaN);
+  for (let k = 0; k < data.slots; k++) {
+    const values = data[`${what}_${k}`];
+    for (let i = 0; i < data.n; i++) {
+      if (values[i] === NO_COSINE || cosineOf(values[i]) <= cosine[i]) continue;
+      slot[i] = k;
+      cosine[i] = cosineOf(values[i]);
+    }
+  }
+  return { slot, cosine };
+}
+
+// Of how many latents elsewhere each is the nearest partner.
+function claimsOf(data) {
+  const claims = new Uint32Array(data.n);
+  for (let k = 0; k < data.slots; k++) {
+    for (const partner of data[`nearest_${k}`]) if (partner !== NOBODY) claims[partner]++;
+  }
+  return claims;
+}
+
+function rowsById(data) {
+  const rows = data.runs.map(() => new Map());
+  for (let i = 0; i < data.n; i++) rows[data.run[i]].set(data.id[i], i);
+  return rows;
+}
+
+// The partners of row i, one entry for each other run.
+function partnersOf(data, i) {
+  const found = [];
+  for (let k = 0; k < data.slots; k++) {
+    found.push({
+      run: runOfSlot(data.run[i], k),
+      nearest: data[`nearest_${k}`][i],
+      cosine: cosineOf(data[`cosine_${k}`][i]),
+      mutual: data[`mutual_${k}`][i] === 1,
+      single: data[`single_${k}`][i],
+      singleCosine: cosineOf(data[`single_cosine_${k}`][i]),
+    });
+  }
+  return found;
+}
+
+// The partner in the run that is closest to row i; null for a run alone.
+function bestPartner(data, i) {
+  const slot = data.best.slot[i];
+  return slot === NOBODY ? null : partnersOf(data, i)[slot];
+}
+
+const nameOf = (data, i) => data.runs[data.run[i]].name;
+const regionOf = (data, i) => (data.region[i] ? data.regions[data.region[i] - 1] : null);
+
+function pageOf(data, i) {
+  const pages = data.runs[data.run[i]].neuronpedia;
+  return pages ? `${pages}/${data.id[i]}` : null;
+}
+
+function linkOf(data, i) {
+  return '#' + new URLSearchParams({ run: nameOf(data, i), latent: data.id[i] });
+}
+
+const count = (n) => n.toLocaleString('en');
+const three = (x) => (Number.isNaN(x) ? '–' : x.toFixed(3));
+
+function csvOf(data, rows) {
+  const quoted = (value) => (/[",\r\n]/.test(value) ? `"${String(value).replaceAll('"', '""')}"` : String(value));
+  const number = (x, digits) => (Number.isNaN(x) ? '' : x.toFixed(digits));
+  const head = ['run', 'latent_id', 'x', 'y', 'region'];
+  if (data.frequency) head.push('frequency');
+  if (data.many) {
+    head.push('partner_run', 'partner_id', 'max_cosine', 'mutual', 'one_to_one_partner_id', 'one_to_one_cosine');
+  }
+  const lines = [head];
+  for (const i of rows) {
+    const line = [nameOf(data, i), data.id[i], number(data.x[i], 5), number(data.y[i], 5), regionOf(data, i)?.letter ?? ''];
+    if (data.frequency) line.push(Number.isNaN(data.frequency[i]) ? '' : data.frequency[i].toPrecision(6));
+    if (data.many) {
+      const p = bestPartner(data, i);
+      const id = (row) => (row === NOBODY ? '' : data.id[row]);
+      line.push(
+        ...(p
+          ? [data.runs[p.run].name, id(p.nearest), number(p.cosine, 4), p.mutual, id(p.single), number(p.singleCosine, 4)]
+          : ['', '', '', '', '', '']),
+      );
+    }
+    lines.push(line);
+  }
+  return lines.map((line) => line.map(quoted).join(',')).join('\n') + '\n';
+}
