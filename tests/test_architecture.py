@@ -17,6 +17,7 @@ PACKAGE = Path(sg.__file__).parent
 # A module may import from lower floors only; members of one subpackage may import each other.
 FLOORS = {
     "dictionary": 0,
+    "folders": 0,
     "kernels": 0,
     "matching": 1,
     "sources": 1,

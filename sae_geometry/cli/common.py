@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, ParamSpec
 
 import typer
 
+from sae_geometry.cli.stopping import INTERRUPTED, TERMINATED, TerminatedError
+
 if TYPE_CHECKING:
     from sae_geometry.dictionary import Dictionary
     from sae_geometry.store import Result
 
 P = ParamSpec("P")
 
-FAILED, WRONG_USE, UNDER, INTERRUPTED = 1, 2, 3, 130
+FAILED, WRONG_USE, UNDER = 1, 2, 3
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
@@ -76,6 +78,9 @@ def told_in_one_sentence(command: Callable[P, None]) -> Callable[P, None]:
         except KeyboardInterrupt:
             say_error("stopped; no results folder is half-written")
             raise typer.Exit(INTERRUPTED) from None
+        except TerminatedError:
+            say_error("stopped by SIGTERM; no results folder is half-written")
+            raise typer.Exit(TERMINATED) from None
         except Exception as error:
             if os.environ.get("SAE_GEOMETRY_DEBUG") == "1":
                 raise
@@ -183,7 +188,7 @@ def pick_device(device: Device) -> str:
 
 def check_free(out: Path | None, overwrite: bool) -> None:
     """Refuse a folder that results must not go to before any work is done, not after."""
-    from sae_geometry.store import check_folder
+    from sae_geometry.folders import check_folder
 
     if out is not None:
         check_folder(out, overwrite)

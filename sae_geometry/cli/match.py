@@ -52,7 +52,8 @@ def match(
     """
     from sae_geometry.match_report import match_report
     from sae_geometry.matching.shared import THRESHOLDS
-    from sae_geometry.store import fresh_folder, software, to_json
+    from sae_geometry.folders import fresh_folder
+    from sae_geometry.store import software, to_json
 
     c.check_free(out, overwrite)
     speaker = c.Speaker(quiet)

@@ -55,6 +55,7 @@ def seeds(
     same command with --resume goes on from them.
     """
     import sae_geometry as sg
+    from sae_geometry.folders import only_one
 
     if len(runs) < 2:
         raise ValueError(
@@ -66,36 +67,44 @@ def seeds(
     names = [d.name for d in loaded] if len(loaded) <= 4 else [f"{len(loaded)}-runs"]
     folder = c.results_folder(out, "seeds", names)
     kept = _kept(folder)
-    if kept.exists() and not resume:
-        raise FileExistsError(
-            f"{kept} holds {len(list(kept.glob('*.npz')))} finished pairs of a comparison that was interrupted; add "
-            "--resume to go on from them, or delete it"
-        )
-    try:
-        with speaker.bar() as progress:
-            result = sg.compare_seeds(
-                loaded,
-                matching=matching,
-                on=on,
-                signed=not absolute,
-                threshold=threshold,
-                keep=kept,
-                allow_mismatch=allow_mismatch,
-                progress=progress,
+    with only_one(kept):
+        for half in kept.glob(".pair-*"):  # of a process that was killed as it wrote
+            half.unlink()
+        if _finished(kept) and not resume:
+            raise FileExistsError(
+                f"{kept} holds {len(_finished(kept))} finished pairs of a comparison that was interrupted; add "
+                "--resume to go on from them, or delete it"
             )
-    except KeyboardInterrupt:
-        speaker.note(f"finished pairs are kept in {kept}; the same command with --resume goes on from them")
-        raise
-    c.save_and_show(
-        result,
-        speaker,
-        into=(folder, "seeds", names),
-        words=repr(result),
-        formats=formats,
-        overwrite=overwrite,
-        as_json=as_json,
-    )
-    _clear(kept)
+        try:
+            with speaker.bar() as progress:
+                result = sg.compare_seeds(
+                    loaded,
+                    matching=matching,
+                    on=on,
+                    signed=not absolute,
+                    threshold=threshold,
+                    keep=kept,
+                    allow_mismatch=allow_mismatch,
+                    progress=progress,
+                )
+            c.save_and_show(
+                result,
+                speaker,
+                into=(folder, "seeds", names),
+                words=repr(result),
+                formats=formats,
+                overwrite=overwrite,
+                as_json=as_json,
+            )
+        except BaseException:
+            if _finished(kept):
+                speaker.note(
+                    f"{len(_finished(kept))} finished pairs are kept in {kept}; the same command with --resume goes "
+                    "on from them"
+                )
+            raise
+        for path in _finished(kept):
+            path.unlink()
 
 
 def _kept(folder: Path) -> Path:
@@ -103,9 +112,6 @@ def _kept(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.pairs")
 
 
-def _clear(kept: Path) -> None:
-    """Remove the finished pairs, and their folder if nothing else lies there."""
-    for path in kept.glob("*.npz"):
-        path.unlink()
-    if kept.exists() and not any(kept.iterdir()):
-        kept.rmdir()
+def _finished(kept: Path) -> list[Path]:
+    """The records of finished pairs there."""
+    return sorted(p for p in kept.glob("*.npz") if not p.name.startswith("."))
