@@ -1,7 +1,8 @@
 """Run as a script: writes a folder of results in processes that are killed, each before another of its file operations.
 
 Prints a JSON list: for every place where a process was killed, what the folder held then, what it held once the next
-process had opened it, and what hidden thing was left after the next run. Needs nothing heavy, so that a hundred deaths take a second.
+process had opened it, and what hidden thing was left after the next run. Needs nothing heavy, so that a hundred deaths
+take a second.
 """
 
 from __future__ import annotations

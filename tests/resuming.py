@@ -54,8 +54,7 @@ def run(arguments: list[str]) -> int:
 
 
 def held(folder: Path) -> dict[str, str]:
-    found = {str(p.relative_to(folder)): p.read_bytes().hex() for p in sorted(folder.rglob("*")) if p.is_file()}
-    return found
+    return {str(p.relative_to(folder)): p.read_bytes().hex() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def n_kept(folder: Path) -> int:

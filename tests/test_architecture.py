@@ -19,6 +19,7 @@ FLOORS = {
     "dictionary": 0,
     "folders": 0,
     "kernels": 0,
+    "executor": 1,
     "matching": 1,
     "sources": 1,
     "nulls": 1,
@@ -138,7 +139,10 @@ def _modules_after(code: str) -> set[str]:
     return {line.removeprefix("module:") for line in result.stdout.splitlines() if line.startswith("module:")}
 
 
-HEAVY = {"wandb", "huggingface_hub", "umap", "matplotlib", "numba", "torch", "pandas", "scipy", "triton", "sklearn"}
+HEAVY = {
+    "wandb", "huggingface_hub", "umap", "matplotlib", "numba", "torch", "pandas", "scipy", "triton", "sklearn", "dask",
+    "distributed",
+}  # fmt: skip
 
 
 def test_importing_the_package_imports_nothing_heavy():
@@ -149,6 +153,11 @@ def test_loading_a_dictionary_imports_no_client_and_no_plots():
     loaded = _modules_after("import sae_geometry as sg; sg.load('demo:local-narrow-seed0')")
     assert not {"wandb", "huggingface_hub", "umap", "matplotlib", "numba"} & loaded
     assert "torch" in loaded
+
+
+def test_comparing_here_imports_nothing_of_dask():
+    code = "import sae_geometry as sg; sg.compare_seeds(['demo:local-narrow-seed0'] * 2, matching='mutual')"
+    assert not {"dask", "distributed", "tornado.tcpserver"} & _modules_after(code)
 
 
 @pytest.mark.parametrize("arguments", [[], ["compare"], ["umap"], ["inspect"]])

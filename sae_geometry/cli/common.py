@@ -8,7 +8,8 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from enum import StrEnum
 from functools import wraps
 from pathlib import Path
@@ -64,6 +65,15 @@ DropBad = Annotated[
     bool, typer.Option("--drop-bad", help="Drop latents whose decoder row is zero or not finite, and say so.")
 ]
 Offline = Annotated[bool, typer.Option("--offline", help="Touch no network: demos, local files and caches only.")]
+OnDask = Annotated[
+    str | None,
+    typer.Option(
+        "--dask", metavar="WHERE", help="Compute on Dask: local:N worker processes, or a scheduler at tcp://HOST:PORT."
+    ),
+]
+
+
+_AT_END: ContextVar[ExitStack] = ContextVar("what is closed when the command ends")
 
 
 def told_in_one_sentence(command: Callable[P, None]) -> Callable[P, None]:
@@ -72,7 +82,9 @@ def told_in_one_sentence(command: Callable[P, None]) -> Callable[P, None]:
     @wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            command(*args, **kwargs)
+            with ExitStack() as at_end:
+                _AT_END.set(at_end)
+                command(*args, **kwargs)
         except (typer.Exit, typer.Abort):
             raise
         except KeyboardInterrupt:
@@ -168,6 +180,14 @@ def load_all(
             speaker.note(f"{d.name}: {note}")
         loaded.append(d if where == "cpu" else d.to(where))
     return loaded
+
+
+def compute_on(dask: str | None) -> None:
+    """From here to the end of the command, sweeps and pairs are sent to Dask; None changes nothing."""
+    if dask is not None:
+        from sae_geometry.executor import running_on
+
+        _AT_END.get().enter_context(running_on(dask))
 
 
 def pick_device(device: Device) -> str:

@@ -64,6 +64,7 @@ def compare(
     as_json: c.AsJson = False,
     quiet: c.Quiet = False,
     device: c.OnDevice = "auto",
+    dask: c.OnDask = None,
     offline: c.Offline = False,
     drop_bad: c.DropBad = False,
 ) -> None:
@@ -76,6 +77,7 @@ def compare(
     c.check_free(out, overwrite)
     speaker = c.Speaker(quiet)
     left, right = c.load_all([a, b], speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad)
+    c.compute_on(dask)
     with speaker.bar() as progress:
         result = sg.compare(
             left,

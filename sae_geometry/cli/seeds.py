@@ -45,6 +45,7 @@ def seeds(
     as_json: c.AsJson = False,
     quiet: c.Quiet = False,
     device: c.OnDevice = "auto",
+    dask: c.OnDask = None,
     offline: c.Offline = False,
     drop_bad: c.DropBad = False,
 ) -> None:
@@ -64,6 +65,7 @@ def seeds(
     c.check_free(out, overwrite)
     speaker = c.Speaker(quiet)
     loaded = c.load_all(runs, speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad)
+    c.compute_on(dask)
     names = [d.name for d in loaded] if len(loaded) <= 4 else [f"{len(loaded)}-runs"]
     folder = c.results_folder(out, "seeds", names)
     kept = _kept(folder)

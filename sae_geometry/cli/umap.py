@@ -39,6 +39,7 @@ def umap(
     as_json: c.AsJson = False,
     quiet: c.Quiet = False,
     device: c.OnDevice = "auto",
+    dask: c.OnDask = None,
     offline: c.Offline = False,
     drop_bad: c.DropBad = False,
 ) -> None:
@@ -51,6 +52,7 @@ def umap(
     c.check_free(out, overwrite)
     speaker = c.Speaker(quiet)
     dictionaries = c.load_all(runs, speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad)
+    c.compute_on(dask)
     with speaker.bar() as progress:
         result = sg.embed(
             dictionaries,
