@@ -16,6 +16,7 @@ from sae_geometry.confounds import ConfoundAudit, Finding, confound_audit
 from sae_geometry.describe import aligned, describe_input, distinct, scalars
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.double_counting import DoubleCounting, double_counting
+from sae_geometry.executor import Executor, running_on
 from sae_geometry.intervals import interval_over_latents
 from sae_geometry.kernels.sweep import Sweep, SweepReport, sweep
 from sae_geometry.matching import Assignment, On, OneToOne, match, operands
@@ -298,6 +299,7 @@ def compare(
     time_budget: float = math.inf,
     null_draws: int | None = None,
     allow_mismatch: bool = False,
+    executor: Executor | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
     """Compare two dictionaries: for every latent of each, its partner in the other and how alike they are.
@@ -319,6 +321,8 @@ def compare(
             what chance gives it. None: as many as make 1,000 latents, and none beyond 4,096 latents a side, where each
             draw costs what the matching costs.
         allow_mismatch: go on although model or hook point differ; every output then says so.
+        executor: a `distributed.Client`, "local:N" or a Dask scheduler's address; the sweeps are made there, with the
+            same answer to the bit.
         progress: called with what is being done and the share of it done, in [0, 1].
 
     Returns:
@@ -347,16 +351,30 @@ def compare(
     caveats = notes + require_same_space(left, right, allow_mismatch)
     tick = None if progress is None else lambda share: progress("similarities", share)
     x, y = _operands(left, right, on)
-    swept = sweep(x, y, absolute=not signed, progress=tick)
+    with running_on(executor):
+        swept = sweep(x, y, absolute=not signed, progress=tick)
+        plain = _nearest(left, right, swept, on, signed, caveats, null_draws)
+        return plain if matching == "nearest" else _with_matching(plain, matching, limits, progress)
+
+
+def _nearest(
+    left: Dictionary,
+    right: Dictionary,
+    swept: Sweep,
+    on: On,
+    signed: bool,
+    caveats: tuple[str, ...],
+    null_draws: int | None,
+) -> Comparison:
+    """The comparison under "nearest", from a finished sweep."""
     assert swept.cols is not None
     forth = nearest_matching(left, right, swept.rows, on=on, signed=signed)
     back = nearest_matching(right, left, swept.cols, on=on, signed=signed)
     forth, back = with_mutual(forth, back), with_mutual(back, forth)
     draws = default_draws(left.n_latents, right.n_latents) if null_draws is None else null_draws
-    plain = Comparison(
+    return Comparison(
         left, right, "nearest", on, signed, forth, back, forth, back, caveats, None, swept, OptimalLimits(), draws, {}
     )  # fmt: skip
-    return plain if matching == "nearest" else _with_matching(plain, matching, limits, progress)
 
 
 def _operands(a: Dictionary, b: Dictionary, on: On) -> tuple[Tensor, Tensor]:

@@ -18,6 +18,7 @@ from sae_geometry.across import Across, partners_across
 from sae_geometry.describe import describe_input, distinct, read_only
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.evidence import EVIDENCE_K, Evidence, measure_evidence
+from sae_geometry.executor import Executor, running_on
 from sae_geometry.kernels.duplicates import first_equal
 from sae_geometry.kernels.sweep import MAX_K, Sweep
 from sae_geometry.layout import Backend, choose_backend, lay_out
@@ -172,6 +173,7 @@ def embed(
     backend: Backend = "auto",
     n_seeds: int = 3,
     allow_mismatch: bool = False,
+    executor: Executor | None = None,
     progress: Progress | None = None,
 ) -> Embedding:
     """UMAP of one dictionary, or of several jointly, from exact cosine neighbours.
@@ -189,6 +191,7 @@ def embed(
         n_seeds: pictures made from the same neighbours, with seeds from `seed` on, to say how stable the first one is;
             1 leaves that out and saves their time.
         allow_mismatch: embed dictionaries of different hook points or models together.
+        executor: a `distributed.Client`, "local:N" or a Dask scheduler's address; the neighbours are found there.
         progress: called with what is being done and the share of it done, in [0, 1].
 
     Returns:
@@ -227,11 +230,14 @@ def embed(
     k_wide = min(max(n_neighbors, EVIDENCE_K + 1), n_points)
     search = None if progress is None else lambda share: progress("exact neighbours", share)
     swept: Mapping[tuple[int, int], Sweep] = {}
-    if n_points == len(points):
-        joint = joint_neighbors(parts, k_wide, search)
-        wide, swept = joint.neighbors, joint.pairs
-    else:
-        wide = exact_neighbors(points[kept], k_wide, search)
+    with running_on(executor):
+        if n_points == len(points):
+            joint = joint_neighbors(parts, k_wide, search)
+            wide, swept = joint.neighbors, joint.pairs
+            near = wide
+        else:
+            wide = exact_neighbors(points[kept], k_wide, search)
+            near = exact_neighbors(points, min(k_wide, len(points)))
     drawing = None if progress is None else lambda share: progress(f"UMAP ({engine})", share)
     graph = wide.first(n_neighbors)
     placed = lay_out(
@@ -254,7 +260,6 @@ def embed(
         "backend_version": version,
         "backend_why": why,
     }
-    near = wide if n_points == len(points) else exact_neighbors(points, min(k_wide, len(points)))
     return Embedding(
         coords=coords,
         owner=owner,

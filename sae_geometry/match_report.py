@@ -17,6 +17,7 @@ import numpy as np
 from sae_geometry.confounds import confound_audit
 from sae_geometry.describe import describe_input, scalars
 from sae_geometry.dictionary import Dictionary
+from sae_geometry.executor import Executor, running_on
 from sae_geometry.matching import Assignment, Step, match, shared_curve
 from sae_geometry.matching.optimal import CANDIDATES
 from sae_geometry.matching.shared import THRESHOLD, THRESHOLDS
@@ -57,6 +58,7 @@ def match_report(
     max_gap: float = 0.0,
     time_budget: float = math.inf,
     allow_mismatch: bool = False,
+    executor: Executor | None = None,
     provenance: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -73,6 +75,7 @@ def match_report(
         max_gap: stop each matching once its relative optimality gap is proven to be at most this.
         time_budget: stop each matching after about so many seconds, with the gap reached.
         allow_mismatch: go on although model or hook point differ; the record says so.
+        executor: a `distributed.Client`, "local:N" or a Dask scheduler's address; the sweeps are made there.
         provenance: what the caller knows of how it was made (versions, command, time); kept as it is.
         progress: called with (what is being done, share of it).
 
@@ -99,15 +102,16 @@ def match_report(
 
     how: dict[str, Any] = {"max_gap": max_gap, "time_budget": time_budget}
     first = None if progress is None else lambda share: progress("decoders: candidates", share)
-    lists = listing_sweep(a.directions, b.directions, CANDIDATES, progress=first)
-    assert lists.cols is not None
-    signed = match(a.directions, b.directions, "optimal", nearest=lists, progress=said("decoders"), **how)
-    absolute = match(a.directions, b.directions, "optimal", absolute=True, progress=said("|decoders|"), **how)
     encoder, missing = None, _why_no_encoders(a, b)
-    if missing is None:
-        assert a.encoder_directions is not None
-        assert b.encoder_directions is not None
-        encoder = match(a.encoder_directions, b.encoder_directions, "optimal", progress=said("encoders"), **how)
+    with running_on(executor):
+        lists = listing_sweep(a.directions, b.directions, CANDIDATES, progress=first)
+        assert lists.cols is not None
+        signed = match(a.directions, b.directions, "optimal", nearest=lists, progress=said("decoders"), **how)
+        absolute = match(a.directions, b.directions, "optimal", absolute=True, progress=said("|decoders|"), **how)
+        if missing is None:
+            assert a.encoder_directions is not None
+            assert b.encoder_directions is not None
+            encoder = match(a.encoder_directions, b.encoder_directions, "optimal", progress=said("encoders"), **how)
     nulls = (fit_matched_null(a.directions.cpu().numpy()), fit_matched_null(b.directions.cpu().numpy()))
     draws = default_draws(a.n_latents, b.n_latents)
     if progress is not None and draws:

@@ -19,6 +19,7 @@ from sae_geometry.confounds import runs_table
 from sae_geometry.consensus import Consensus, consensus
 from sae_geometry.describe import aligned, describe_input, distinct
 from sae_geometry.dictionary import Dictionary
+from sae_geometry.executor import Executor, running_on, spread
 from sae_geometry.grouping import groups_of, kind_of, labels_of, layer_of, seed_of
 from sae_geometry.intervals import (
     Interval,
@@ -462,6 +463,7 @@ def compare_seeds(
     threshold: float = THRESHOLD,
     keep: str | os.PathLike[str] | None = None,
     allow_mismatch: bool = False,
+    executor: Executor | None = None,
     progress: Progress | None = None,
 ) -> SeedComparison:
     """Compare N runs, every ordered pair: MMCS, shared fractions, PW-MCC, recurrence, consensus, rarefaction.
@@ -480,6 +482,8 @@ def compare_seeds(
         keep: a folder in which each finished pair is kept, and found again: what an interrupted comparison had done is
             not done twice. Records of other weights or parameters are never used.
         allow_mismatch: go on although models or hook points differ; every output then says so.
+        executor: a `distributed.Client`, "local:N" or a Dask scheduler's address; the pairs are compared there, with
+            the same answer to the bit.
         progress: called with what is being done and the share of it done.
 
     Raises:
@@ -506,18 +510,24 @@ def compare_seeds(
     parameters = PairParameters(matching, on, signed, threshold)
     folder = None if keep is None else Path(keep)
     todo = list(itertools.combinations(range(len(dictionaries)), 2))
-    done: dict[tuple[int, int], PairRecord] = {}
-    for at, (i, j) in enumerate(todo):
-        a, b = dictionaries[i], dictionaries[j]
-        path = None if folder is None else pair_path(folder, a, b, parameters)
-        record = None if path is None else read_pair(path, a, b, parameters)
-        if record is None:
-            record = _compare_pair(a, b, parameters)
-            if path is not None:
-                write_pair(path, record, a, b, parameters)
-        done[i, j] = record
+    paths = {
+        (i, j): pair_path(folder, dictionaries[i], dictionaries[j], parameters) for i, j in todo if folder is not None
+    }
+    kept = {(i, j): read_pair(path, dictionaries[i], dictionaries[j], parameters) for (i, j), path in paths.items()}
+    done = {pair: record for pair, record in kept.items() if record is not None}
+
+    def tick() -> None:
         if progress is not None:
-            progress("pairs", (at + 1) / len(todo))
+            progress("pairs", len(done) / len(todo))
+
+    with running_on(executor):
+        for (i, j), record in spread(_compare_pair, dictionaries, [p for p in todo if p not in done], parameters):
+            if folder is not None:
+                write_pair(paths[i, j], record, dictionaries[i], dictionaries[j], parameters)
+            done[i, j] = record
+            tick()
+    tick()
+    done = {pair: done[pair] for pair in todo}
     return SeedComparison(tuple(dictionaries), matching, on, signed, threshold, done, _few(list(dict.fromkeys(notes))))
 
 

@@ -5,12 +5,9 @@ from __future__ import annotations
 import json
 import os
 import platform
-import shutil
 import sys
-import tempfile
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,6 +17,7 @@ from sae_geometry.comparison import Comparison
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.drift import Drift
 from sae_geometry.embedding import Embedding
+from sae_geometry.folders import fresh_folder, recover
 from sae_geometry.partners import Matching
 from sae_geometry.sources import neuronpedia_lists
 from sae_geometry.space import ALLOWED
@@ -33,8 +31,6 @@ SCHEMA_VERSION = 1
 FORMATS = ("png", "pdf")
 # The tables that `read` returns, the first that is there.
 _TABLES = ("matches", "umap", "drift", "split", "pairs", "agreement", "span")
-# Any of these makes a folder one of ours.
-_MARKS = ("summary.json", "match.json")
 _PACKAGES = ("sae-geometry", "torch", "numpy", "numba", "scipy", "pandas", "umap-learn")
 
 
@@ -93,7 +89,7 @@ def save(
         The folder.
 
     Raises:
-        FileExistsError: see `check_folder`.
+        FileExistsError: see `folders.check_folder`.
         ValueError: something that is not a result, or an unknown format.
 
     Example:
@@ -130,6 +126,7 @@ def read(folder: str | os.PathLike[str]) -> tuple[pd.DataFrame, dict[str, Any]]:
     import pandas as pd
 
     root = Path(folder)
+    recover(root)
     tables = [root / f"{name}.parquet" for name in _TABLES if (root / f"{name}.parquet").exists()]
     if not tables or not (root / "summary.json").exists():
         raise FileNotFoundError(
@@ -209,70 +206,6 @@ def regions_record(e: Embedding) -> dict[str, Any]:
     }
 
 
-def check_folder(folder: Path, overwrite: bool = False) -> None:
-    """Refuse a folder that results must not go to, before any work is done.
-
-    Raises:
-        FileExistsError: it is a file or lies below one, it has something in it and `overwrite` is not set, or it is to
-            be overwritten but holds no results of ours.
-    """
-    above = next((p for p in [folder, *folder.parents] if p.exists()), None)
-    if above is not None and not above.is_dir():
-        raise FileExistsError(f"{above} is a file, not a folder; give another folder with -o")
-    if above != folder or not any(folder.iterdir()):
-        return
-    if not overwrite:
-        raise FileExistsError(f"{folder} is not empty; give another folder with -o, or --overwrite to replace it")
-    if not any((folder / name).is_file() for name in _MARKS):
-        raise FileExistsError(
-            f"{folder} holds no results of ours, so --overwrite will not empty it; give another folder with -o"
-        )
-
-
-@contextmanager
-def fresh_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
-    """A new folder to write in, whose contents become those of `folder` if the block ends well.
-
-    If it does not, `folder` is as it was. A folder that exists already (a mount, a link, the current one) stays the
-    folder it is: its contents are exchanged.
-
-    Raises:
-        FileExistsError: see `check_folder`.
-    """
-    check_folder(folder, overwrite)
-    folder = folder.resolve()
-    there = folder.exists()
-    (folder if there else folder.parent).mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder if there else folder.parent))
-    aside.chmod(0o777 & ~_umask())
-    try:
-        yield aside
-        if there:
-            _exchange(aside, folder)
-        else:
-            aside.rename(folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-
-
-def _exchange(aside: Path, folder: Path) -> None:
-    """Put the contents of `aside`, a folder within `folder`, in the place of what else is there, or change nothing."""
-    old = Path(tempfile.mkdtemp(prefix=".old-", dir=folder))
-    leaving = [(p, old / p.name) for p in folder.iterdir() if p not in (aside, old)]
-    coming = [(p, folder / p.name) for p in aside.iterdir()]
-    moved: list[tuple[Path, Path]] = []
-    try:
-        for source, target in leaving + coming:
-            source.rename(target)
-            moved.append((source, target))
-    except BaseException:
-        for source, target in reversed(moved):
-            target.rename(source)
-        old.rmdir()
-        raise
-    shutil.rmtree(old)
-
-
 def software() -> dict[str, str]:
     """Versions of what the numbers depend on."""
     found = {"python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}"}
@@ -297,12 +230,6 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "item"):
         value = value.item()
     return None if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))) else value
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _nearest_table(d: Dictionary, nearest: Matching) -> pd.DataFrame:

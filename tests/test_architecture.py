@@ -17,7 +17,9 @@ PACKAGE = Path(sg.__file__).parent
 # A module may import from lower floors only; members of one subpackage may import each other.
 FLOORS = {
     "dictionary": 0,
+    "folders": 0,
     "kernels": 0,
+    "executor": 1,
     "matching": 1,
     "sources": 1,
     "nulls": 1,
@@ -146,8 +148,8 @@ def _modules_after(code: str) -> set[str]:
 
 
 HEAVY = {
-    "wandb", "huggingface_hub", "umap", "matplotlib", "numba", "torch", "pandas", "scipy", "triton", "sklearn",
-    "plotly",
+    "wandb", "huggingface_hub", "umap", "matplotlib", "numba", "torch", "pandas", "scipy", "triton", "sklearn", "dask",
+    "distributed", "plotly",
 }  # fmt: skip
 
 
@@ -159,6 +161,11 @@ def test_loading_a_dictionary_imports_no_client_and_no_plots():
     loaded = _modules_after("import sae_geometry as sg; sg.load('demo:local-narrow-seed0')")
     assert not {"wandb", "huggingface_hub", "umap", "matplotlib", "numba"} & loaded
     assert "torch" in loaded
+
+
+def test_comparing_here_imports_nothing_of_dask():
+    code = "import sae_geometry as sg; sg.compare_seeds(['demo:local-narrow-seed0'] * 2, matching='mutual')"
+    assert not {"dask", "distributed", "tornado.tcpserver"} & _modules_after(code)
 
 
 @pytest.mark.parametrize("arguments", [[], ["compare"], ["umap"], ["inspect"]])

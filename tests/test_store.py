@@ -125,26 +125,6 @@ def test_an_empty_folder_stays_the_folder_it_is(comparison, tmp_path, monkeypatc
     assert sorted(p.name for p in here.iterdir()) == ["figures", "matches.parquet", "summary.json"]
 
 
-def test_a_failed_exchange_puts_everything_back(comparison, tmp_path, monkeypatch):
-    from pathlib import Path
-
-    folder = sg.save(comparison, tmp_path / "out", formats=["png"])
-    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-    rename, calls = Path.rename, []
-
-    def failing(self, target):
-        calls.append(target)
-        if len(calls) == 5:
-            raise OSError(28, "No space left on device")
-        return rename(self, target)
-
-    monkeypatch.setattr(Path, "rename", failing)
-    with pytest.raises(OSError, match="No space left"):
-        sg.save(comparison, folder, formats=["svg"], overwrite=True)
-    assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
-    assert not [p for p in folder.iterdir() if p.name.startswith(".")]
-
-
 @pytest.mark.usefixtures("unchecked")
 def test_what_is_no_result_is_refused(comparison, tmp_path):
     with pytest.raises(ValueError, match="save takes what compare"):

@@ -29,6 +29,7 @@ from sae_geometry.cli import (
     umap,
     within,
 )
+from sae_geometry.cli.stopping import TERMINATED, TerminatedError, sigterm_raises
 
 app = typer.Typer(
     name="sae-geometry",
@@ -82,4 +83,8 @@ for command in (
 
 def main() -> None:
     """Entry point of the `sae-geometry` program."""
-    app()
+    try:
+        with sigterm_raises():
+            app()
+    except TerminatedError:  # before a command had begun, or after it had ended
+        raise SystemExit(TERMINATED) from None

@@ -8,7 +8,8 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from enum import StrEnum
 from functools import wraps
 from pathlib import Path
@@ -16,13 +17,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, ParamSpec
 
 import typer
 
+from sae_geometry.cli.stopping import INTERRUPTED, TERMINATED, TerminatedError
+
 if TYPE_CHECKING:
     from sae_geometry.dictionary import Dictionary
     from sae_geometry.store import Result
 
 P = ParamSpec("P")
 
-FAILED, WRONG_USE, UNDER, INTERRUPTED = 1, 2, 3, 130
+FAILED, WRONG_USE, UNDER = 1, 2, 3
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
@@ -66,6 +69,15 @@ LogWandb = Annotated[
     str | None,
     typer.Option("--log-wandb", metavar="ENTITY/PROJECT", help="Also log the results there, as a new run of W&B."),
 ]
+OnDask = Annotated[
+    str | None,
+    typer.Option(
+        "--dask", metavar="WHERE", help="Compute on Dask: local:N worker processes, or a scheduler at tcp://HOST:PORT."
+    ),
+]
+
+
+_AT_END: ContextVar[ExitStack] = ContextVar("what is closed when the command ends")
 
 
 def told_in_one_sentence(command: Callable[P, None]) -> Callable[P, None]:
@@ -74,12 +86,17 @@ def told_in_one_sentence(command: Callable[P, None]) -> Callable[P, None]:
     @wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            command(*args, **kwargs)
+            with ExitStack() as at_end:
+                _AT_END.set(at_end)
+                command(*args, **kwargs)
         except (typer.Exit, typer.Abort):
             raise
         except KeyboardInterrupt:
             say_error("stopped; no results folder is half-written")
             raise typer.Exit(INTERRUPTED) from None
+        except TerminatedError:
+            say_error("stopped by SIGTERM; no results folder is half-written")
+            raise typer.Exit(TERMINATED) from None
         except Exception as error:
             if os.environ.get("SAE_GEOMETRY_DEBUG") == "1":
                 raise
@@ -169,6 +186,14 @@ def load_all(
     return loaded
 
 
+def compute_on(dask: str | None) -> None:
+    """From here to the end of the command, sweeps and pairs are sent to Dask; None changes nothing."""
+    if dask is not None:
+        from sae_geometry.executor import running_on
+
+        _AT_END.get().enter_context(running_on(dask))
+
+
 def pick_device(device: Device) -> str:
     """The torch device to compute on.
 
@@ -187,7 +212,7 @@ def pick_device(device: Device) -> str:
 
 def check_free(out: Path | None, overwrite: bool) -> None:
     """Refuse a folder that results must not go to before any work is done, not after."""
-    from sae_geometry.store import check_folder
+    from sae_geometry.folders import check_folder
 
     if out is not None:
         check_folder(out, overwrite)
@@ -247,7 +272,8 @@ def save_and_show(
 
     folder = results_folder(*into)
     save(
-        result, folder, command=command_line(), formats=formats, style=style, colors=colors, overwrite=overwrite, add=add
+        result, folder, command=command_line(), formats=formats, style=style, colors=colors, overwrite=overwrite,
+        add=add,
     )  # fmt: skip
     if as_json:
         print_json(summary_of(folder))

@@ -64,6 +64,7 @@ def compare(
     as_json: c.AsJson = False,
     quiet: c.Quiet = False,
     device: c.OnDevice = "auto",
+    dask: c.OnDask = None,
     offline: c.Offline = False,
     log_wandb: c.LogWandb = None,
     drop_bad: c.DropBad = False,
@@ -78,6 +79,7 @@ def compare(
     c.check_wandb(log_wandb, offline)
     speaker = c.Speaker(quiet)
     left, right = c.load_all([a, b], speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad)
+    c.compute_on(dask)
     with speaker.bar() as progress:
         result = sg.compare(
             left,

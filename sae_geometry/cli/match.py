@@ -44,6 +44,7 @@ def match(
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole record as JSON on stdout.")] = False,
     quiet: c.Quiet = False,
     device: c.OnDevice = "auto",
+    dask: c.OnDask = None,
     offline: c.Offline = False,
     log_wandb: c.LogWandb = None,
 ) -> None:
@@ -52,14 +53,16 @@ def match(
     The record's schema is sae_geometry/schemas/match.schema.json. Ctrl-C ends the matching at hand, its gap reported.
     """
     from sae_geometry.confounds import confound_audit
+    from sae_geometry.folders import fresh_folder
     from sae_geometry.match_report import match_report
     from sae_geometry.matching.shared import THRESHOLDS
-    from sae_geometry.store import fresh_folder, software, to_json
+    from sae_geometry.store import software, to_json
 
     c.check_free(out, overwrite)
     c.check_wandb(log_wandb, offline)
     speaker = c.Speaker(quiet)
     left, right = c.load_all([a, b], speaker, latents=latents, device=device, offline=offline)
+    c.compute_on(dask)
     provenance = {
         "command": c.command_line(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

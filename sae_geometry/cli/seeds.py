@@ -45,6 +45,7 @@ def seeds(
     as_json: c.AsJson = False,
     quiet: c.Quiet = False,
     device: c.OnDevice = "auto",
+    dask: c.OnDask = None,
     offline: c.Offline = False,
     log_wandb: c.LogWandb = None,
     drop_bad: c.DropBad = False,
@@ -56,6 +57,7 @@ def seeds(
     same command with --resume goes on from them.
     """
     import sae_geometry as sg
+    from sae_geometry.folders import only_one
 
     if len(runs) < 2:
         raise ValueError(
@@ -65,45 +67,52 @@ def seeds(
     c.check_wandb(log_wandb, offline)
     speaker = c.Speaker(quiet)
     loaded = c.load_all(runs, speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad)
+    c.compute_on(dask)
     names = [d.name for d in loaded] if len(loaded) <= 4 else [f"{len(loaded)}-runs"]
     folder = c.results_folder(out, "seeds", names)
     kept = _kept(folder)
-    if kept.exists() and not resume:
-        raise FileExistsError(
-            f"{kept} holds {len(list(kept.glob('*.npz')))} finished pairs of a comparison that was interrupted; add "
-            "--resume to go on from them, or delete it"
-        )
-    try:
-        with speaker.bar() as progress:
-            result = sg.compare_seeds(
-                loaded,
-                matching=matching,
-                on=on,
-                signed=not absolute,
-                threshold=threshold,
-                keep=kept,
-                allow_mismatch=allow_mismatch,
-                progress=progress,
+    with only_one(kept):
+        for half in kept.glob(".pair-*"):  # of a process that was killed as it wrote
+            half.unlink()
+        if _finished(kept) and not resume:
+            raise FileExistsError(
+                f"{kept} holds {len(_finished(kept))} finished pairs of a comparison that was interrupted; add "
+                "--resume to go on from them, or delete it"
             )
-    except KeyboardInterrupt:
-        speaker.note(f"finished pairs are kept in {kept}; the same command with --resume goes on from them")
-        raise
-    try:
-        c.save_and_show(
-            result,
-            speaker,
-            into=(folder, "seeds", names),
-            words=repr(result),
-            formats=formats,
-            overwrite=overwrite,
-            as_json=as_json,
-            log_wandb=log_wandb,
-            offline=offline,
-        )
-    except typer.Exit:  # saved, but not logged
+        try:
+            with speaker.bar() as progress:
+                result = sg.compare_seeds(
+                    loaded,
+                    matching=matching,
+                    on=on,
+                    signed=not absolute,
+                    threshold=threshold,
+                    keep=kept,
+                    allow_mismatch=allow_mismatch,
+                    progress=progress,
+                )
+            c.save_and_show(
+                result,
+                speaker,
+                into=(folder, "seeds", names),
+                words=repr(result),
+                formats=formats,
+                overwrite=overwrite,
+                as_json=as_json,
+                log_wandb=log_wandb,
+                offline=offline,
+            )
+        except typer.Exit:  # saved, but not logged
+            _clear(kept)
+            raise
+        except BaseException:
+            if _finished(kept):
+                speaker.note(
+                    f"{len(_finished(kept))} finished pairs are kept in {kept}; the same command with --resume goes "
+                    "on from them"
+                )
+            raise
         _clear(kept)
-        raise
-    _clear(kept)
 
 
 def _kept(folder: Path) -> Path:
@@ -111,9 +120,12 @@ def _kept(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.pairs")
 
 
+def _finished(kept: Path) -> list[Path]:
+    """The records of finished pairs there."""
+    return sorted(p for p in kept.glob("*.npz") if not p.name.startswith("."))
+
+
 def _clear(kept: Path) -> None:
-    """Remove the finished pairs, and their folder if nothing else lies there."""
-    for path in kept.glob("*.npz"):
+    """Remove the records of finished pairs: all of them are in the results."""
+    for path in _finished(kept):
         path.unlink()
-    if kept.exists() and not any(kept.iterdir()):
-        kept.rmdir()

@@ -89,6 +89,7 @@ def umap(
     as_json: c.AsJson = False,
     quiet: c.Quiet = False,
     device: c.OnDevice = "auto",
+    dask: c.OnDask = None,
     offline: c.Offline = False,
     log_wandb: c.LogWandb = None,
     drop_bad: c.DropBad = False,
@@ -130,6 +131,7 @@ def umap(
         )
         return
     sg.plots.check_colors(colors, dictionaries)
+    c.compute_on(dask)
     with speaker.bar() as progress:
         result = sg.embed(
             dictionaries,

@@ -17,6 +17,7 @@ from sae_geometry.kernels.decide import Best, Scoring, decide
 from sae_geometry.kernels.error import row_norms
 from sae_geometry.kernels.redo import redo
 from sae_geometry.kernels.rounded import Precision
+from sae_geometry.kernels.runner import current_runner
 from sae_geometry.kernels.screen import Progress, Screen, Shortlist, Task
 from sae_geometry.kernels.screen_cpu import screen_cpu, shortlist_width
 from sae_geometry.kernels.screen_int8 import Int8Screen, prepare_int8
@@ -117,6 +118,11 @@ def sweep(
     """
     start = time.perf_counter()
     task = _task(a, b, k, columns, absolute, column_bias, screen, threads, progress, blocks, memory)
+    runner = current_runner()
+    if runner is not None and blocks is None and not audit:
+        elsewhere = runner(task, screen)
+        if elsewhere is not None:
+            return elsewhere
     run, name, why = _choose(screen, task)
     a, others = task.a, task.others
     with torch.no_grad():

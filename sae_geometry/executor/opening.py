@@ -1,0 +1,114 @@
+"""From what a user calls an executor to whoever takes the sweeps: a Dask client, or the address of one to be made."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from sae_geometry.kernels.runner import sweeps_run_by
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+Executor = Any
+"""A `distributed.Client`, "local:N" (N worker processes on this machine), or a scheduler's address, "tcp://host:port"."""
+
+_WAIT = 30  # seconds for a first worker
+
+
+@contextmanager
+def running_on(executor: Executor | None) -> Iterator[None]:
+    """While this lasts, sweeps and pairs are cut up and sent to the executor; None changes nothing.
+
+    A client that is given stays open; one that is made from an address is closed at the end, and with "local:N" its
+    workers too.
+
+    Raises:
+        ValueError: not an executor.
+        ImportError: Dask is not installed.
+        ClusterError: no scheduler or no worker there.
+
+    Example:
+        >>> from sae_geometry.executor import running_on
+        >>> with running_on(None):
+        ...     pass
+    """
+    if executor is None:
+        yield
+        return
+    with ExitStack() as stack:
+        client = stack.enter_context(_opened(executor)) if isinstance(executor, str) else _checked(executor)
+        from sae_geometry.executor.dask_runner import DaskRunner
+
+        runner = DaskRunner(client)
+        stack.callback(runner.close)
+        stack.enter_context(sweeps_run_by(runner))
+        yield
+
+
+def _checked(executor: Any) -> Client:
+    if not all(hasattr(executor, name) for name in ("scatter", "submit", "scheduler_info")):
+        raise ValueError(
+            'executor is a distributed.Client, "local:N" or the address of a scheduler, "tcp://host:port"; got '
+            f"{type(executor).__name__}"
+        )
+    client: Client = executor
+    return client
+
+
+@contextmanager
+def _opened(address: str) -> Iterator[Client]:
+    local = re.fullmatch(r"local:([1-9]\d{0,3})", address)
+    if not local and not re.fullmatch(r"(tcp|tls|ucx|ucxx|ws|wss|inproc)://.+", address):
+        raise ValueError(f'a Dask executor is "local:N" or a scheduler\'s address, "tcp://host:port"; got {address!r}')
+    try:
+        import dask
+        import distributed
+    except ImportError:
+        raise ImportError("Dask is not installed; pip install 'sae-geometry[dask]' brings it") from None
+    from sae_geometry.executor.errors import ClusterError, lost
+
+    with ExitStack() as stack:
+        if local:
+            workers = int(local[1])
+            threads = str(max(1, _cores() // workers))
+            # A block that killed two workers is cut in halves; by default it would be tried on four.
+            settings: dict[str, Any] = {
+                "distributed.scheduler.allowed-failures": 1,
+                "distributed.nanny.pre-spawn-environ": dict.fromkeys(_THREADS, threads),
+            }
+            stack.enter_context(dask.config.set(settings))
+            cluster = distributed.LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                host="127.0.0.1",
+                dashboard_address=None,
+                silence_logs=logging.CRITICAL,
+            )
+            stack.callback(cluster.close, timeout=10)
+            address = cluster.scheduler_address
+        try:
+            client = distributed.Client(address, timeout=_WAIT, set_as_default=False)
+        except (OSError, TimeoutError):
+            raise ClusterError(f"no Dask scheduler answers at {address}; start one, or check the address") from None
+        stack.callback(client.close, timeout=5)
+        try:
+            client.wait_for_workers(1, timeout=_WAIT)
+        except TimeoutError:
+            raise ClusterError(
+                f"the Dask scheduler at {address} has no workers; start some with dask worker {address}"
+            ) from None
+        except OSError:
+            raise lost(address) from None
+        yield client
+
+
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,317 @@
+"""A real cluster of processes gives the single process's answer, to the bit, whatever happens to its workers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import sae_geometry as sg
+from sae_geometry.cli import app
+from sae_geometry.executor import running_on, spread, work
+from sae_geometry.executor.errors import ClusterError
+from sae_geometry.executor.opening import _opened
+from sae_geometry.kernels.runner import sweeps_run_by
+from sae_geometry.kernels.sweep import Sweep, sweep
+from sae_geometry.match_report import match_report
+from sae_geometry.neighbors import exact_neighbors, joint_neighbors
+
+distributed = pytest.importorskip("distributed")
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[distributed.Client]:
+    """Three worker processes of one thread each."""
+    with _opened("local:3") as client:
+        client.wait_for_workers(3, timeout=60)
+        yield client
+
+
+def workers(client: distributed.Client) -> dict[str, int]:
+    return client.nthreads()
+
+
+def scaled(client: distributed.Client, n: int) -> None:
+    """Exactly n workers."""
+    addresses = list(workers(client))
+    if len(addresses) > n:
+        client.retire_workers(addresses[n:], close_workers=True)
+    deadline = time.monotonic() + 60
+    while len(workers(client)) != n:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def dask_runner(client: distributed.Client, **how: float):
+    from sae_geometry.executor.dask_runner import DaskRunner
+
+    return DaskRunner(client, **{"smallest": 0.0, "least": 16, **how})
+
+
+def points(n: int, seed: int, d: int = 24) -> torch.Tensor:
+    x = torch.nn.functional.normalize(torch.randn(n, d, generator=torch.Generator().manual_seed(seed)), dim=1)
+    x[n // 2] = x[n // 3]  # ties
+    x[n - 1] = -x[0]
+    return x
+
+
+def assert_same(x: Sweep, y: Sweep) -> None:
+    assert (x.cols is None) == (y.cols is None)
+    for one, other in [(x.rows, y.rows)] + ([] if x.cols is None or y.cols is None else [(x.cols, y.cols)]):
+        for name in ("score", "cosine", "index"):
+            np.testing.assert_array_equal(getattr(one, name).numpy(), getattr(other, name).numpy())
+
+
+def spied(runner, reports: list) -> object:
+    def offered(task, screen):
+        found = runner(task, screen)
+        reports.append(found if found is None else found.report.why)
+        return found
+
+    return offered
+
+
+def test_a_worker_killed_in_the_middle_costs_its_tiles_only(client):
+    runner = dask_runner(client)
+    a, b = points(6000, 0, 64), points(4000, 1, 64)
+    truth = sweep(a, b, 3)
+    pids = client.run(os.getpid)
+    killed: list[str] = []
+
+    def kill_one_at_work(share: float) -> None:
+        busy = sorted(address for address, tasks in client.processing().items() if tasks)
+        if not killed and busy:
+            killed.append(busy[0])
+            os.kill(pids[busy[0]], signal.SIGKILL)
+
+    with sweeps_run_by(runner):
+        there = sweep(a, b, 3, progress=kill_one_at_work)
+    assert killed, "a worker was killed with tiles in its hands"
+    assert killed[0] not in workers(client)
+    assert_same(there, truth)
+
+
+def test_all_workers_killed_their_data_is_sent_again(client):
+    runner = dask_runner(client)
+    a, b = points(3000, 0, 64), points(2000, 1, 64)
+    with sweeps_run_by(runner):
+        first = sweep(a, b, 3)
+        for pid in set(client.run(os.getpid).values()):
+            os.kill(pid, signal.SIGKILL)
+        assert_same(sweep(a, b, 3), first)
+
+
+@pytest.mark.parametrize("n_workers", [3, 2, 1])
+def test_equal_to_the_bit_for_any_number_of_workers(client, n_workers, toy_pair):
+    scaled(client, n_workers)
+    runner = dask_runner(client)
+    a, b = points(301, 0), points(150, 1)
+    bias = torch.linspace(-0.3, 0.2, 150, dtype=torch.float64)
+    cases = (
+        (b, {"k": 1}),
+        (b, {"k": 7, "absolute": True}),
+        (b, {"k": 5, "columns": False, "column_bias": bias}),
+        (b, {"k": 5, "columns": False, "column_bias": bias, "absolute": True}),
+        (None, {"k": 6}),
+        (None, {"k": 3, "absolute": True}),
+        (a[:2], {"k": 4}),
+    )
+    for others, how in cases:
+        seen: list[float] = []
+        with sweeps_run_by(runner):
+            there = sweep(a, others, progress=seen.append, **how)
+        assert_same(there, sweep(a, others, **how))
+        assert f"on {n_workers} Dask workers" in there.report.why
+        assert seen[-1] == 1.0
+        assert seen == sorted(seen)
+    reports: list = []
+    with sweeps_run_by(spied(runner, reports)):
+        for matching in ("greedy", "optimal"):
+            there = sg.compare(*toy_pair, matching, null_draws=0)
+            with sweeps_run_by(None):
+                here = sg.compare(*toy_pair, matching, null_draws=0)
+            assert _answer(there) == _answer(here)
+    assert len(reports) > 3
+    assert all(f"on {n_workers} Dask workers" in why for why in reports)
+
+
+def _answer(c: sg.Comparison) -> str:
+    """The summary without how the sweep was run and how long the matching took."""
+    summary = {k: v for k, v in c.summary().items() if k != "sweep"}
+    if summary.get("certificate"):
+        summary["certificate"] = {k: v for k, v in summary["certificate"].items() if "seconds" not in k}
+    return json.dumps(summary)
+
+
+def test_neighbours_of_a_umap(client):
+    parts = [points(120, 3), points(70, 4)]
+    runner = dask_runner(client)
+    with sweeps_run_by(runner):
+        joint, single = joint_neighbors(parts, 12), exact_neighbors(parts[0], 9)
+    here = joint_neighbors(parts, 12)
+    np.testing.assert_array_equal(joint.neighbors.indices, here.neighbors.indices)
+    np.testing.assert_array_equal(joint.neighbors.distances, here.neighbors.distances)
+    np.testing.assert_array_equal(single.indices, exact_neighbors(parts[0], 9).indices)
+
+
+def test_executor_of_the_public_functions(client, toy_pair, monkeypatch):
+    from sae_geometry.executor import dask_runner as module
+
+    monkeypatch.setattr(module, "DaskRunner", partial(module.DaskRunner, smallest=0.0, least=16))
+    c = sg.compare(*toy_pair, executor=client)
+    assert "Dask workers" in c.report.why
+    assert _answer(c) == _answer(sg.compare(*toy_pair))
+    e = sg.embed(list(toy_pair), n_epochs=5, executor=client)
+    assert all("Dask workers" in s.report.why for s in e.swept.values())
+    np.testing.assert_array_equal(e.coords, sg.embed(list(toy_pair), n_epochs=5).coords)
+    there, here = match_report(*toy_pair, executor=client), match_report(*toy_pair)
+    assert there["matchings"]["decoder_signed"]["pairs"] == here["matchings"]["decoder_signed"]["pairs"]
+    assert there["pw_mcc"] == here["pw_mcc"]
+
+
+def test_pairs_of_seeds_go_whole_and_are_kept(client, tmp_path, rng):
+    shared = rng.standard_normal((20, 6))
+    runs = [
+        sg.Dictionary.from_decoder(
+            np.vstack([shared + rng.standard_normal(shared.shape) * 0.3, rng.standard_normal((5, 6))]),
+            latent_axis=0, name=f"r{k}", metadata={"kind": "ab"[k % 2]},
+        )
+        for k in range(4)
+    ]  # fmt: skip
+    there = sg.compare_seeds(runs, executor=client, keep=tmp_path)
+    assert len(list(tmp_path.glob("*.npz"))) == 6
+    here = sg.compare_seeds(runs)
+    assert json.dumps(there.summary()) == json.dumps(here.summary())
+    assert there.to_pandas().equals(here.to_pandas())
+    assert list(there.pairs) == list(here.pairs)
+    with running_on(client):
+        done = dict(spread(_where, runs, list(here.pairs), None))
+    assert os.getpid() not in {pid for pid, _ in done.values()}
+    assert {threads for _, threads in done.values()} == {work.blas_threads()}, "sums are made by as many threads"
+
+
+def _where(a, b, parameters) -> tuple[int, int]:
+    return os.getpid(), work.blas_threads()
+
+
+def test_workers_that_add_up_otherwise_get_no_pairs(client, monkeypatch, toy_pair):
+    from sae_geometry.executor import dask_runner as module
+
+    monkeypatch.setattr(module, "arithmetic", lambda: {"processor": "another"})
+    runner = dask_runner(client)
+    runner._same_arithmetic = lambda: False
+    with sweeps_run_by(runner):
+        done = dict(spread(_where, list(toy_pair), [(0, 1)] * 3, None))
+    assert {pid for pid, _ in done.values()} == {os.getpid()}
+
+
+def _too_much(a, b, tile, question, bias):
+    if tile.rows[1] - tile.rows[0] > 40:
+        raise MemoryError
+    return work.sweep_tile(a, b, tile, question, bias)
+
+
+def test_a_worker_out_of_memory_gets_smaller_tiles(client, monkeypatch):
+    from sae_geometry.executor import dask_runner as module
+
+    monkeypatch.setattr(module, "sweep_tile", _too_much)
+    a, b = points(500, 0), points(90, 1)
+    with sweeps_run_by(dask_runner(client)):
+        there = sweep(a, b, 2)
+        assert int(there.report.why.split()[0]) >= 500 / 40
+        assert_same(there, sweep(a[:500], b, 2, blocks=(128, 128)))
+        with (
+            pytest.raises(MemoryError, match="give the workers more memory"),
+            sweeps_run_by(dask_runner(client, least=300)),
+        ):
+            sweep(a, b, 2)
+
+
+def _fails(a, b, tile, question, bias):
+    raise ZeroDivisionError("as it is")
+
+
+def test_an_error_on_a_worker_is_raised_here(client, monkeypatch):
+    from sae_geometry.executor import dask_runner as module
+
+    monkeypatch.setattr(module, "sweep_tile", _fails)
+    with pytest.raises(ZeroDivisionError, match="as it is"), sweeps_run_by(dask_runner(client)):
+        sweep(points(100, 0), points(90, 1))
+
+
+def test_the_scheduler_lost_is_one_sentence_and_finished_pairs_are_kept(tmp_path, rng, monkeypatch):
+    """A scheduler in a process of its own is killed as the first pair is done."""
+    import subprocess
+    import sys
+
+    from sae_geometry.executor import dask_runner as module
+
+    monkeypatch.setattr(module, "_GRACE", 1)
+    code = (
+        "import sys, time\nfrom sae_geometry.executor.opening import _opened\n"
+        "if __name__ == '__main__':\n"
+        "    with _opened('local:1') as c:\n"
+        "        print(c.scheduler.address, flush=True)\n        time.sleep(120)\n"
+    )
+    script = tmp_path / "serve.py"
+    script.write_text(code)
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        address = server.stdout.readline().strip()
+        for k in range(12):
+            np.save(tmp_path / f"r{k}.npy", rng.standard_normal((12, 5)))
+        kept = tmp_path / "out.pairs"
+
+        def kill_when_begun() -> None:
+            while not list(kept.glob("[!.]*.npz")):
+                time.sleep(0.005)
+            server.kill()
+
+        threading.Thread(target=kill_when_begun, daemon=True).start()
+        arguments = ["seeds", *(str(tmp_path / f"r{k}.npy") for k in range(12)), "-o", str(tmp_path / "out")]
+        result = CliRunner().invoke(app, [*arguments, "--dask", address])
+        server.kill()
+    assert result.exit_code == 1, result.output
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error")]
+    assert errors == [f"error: the Dask scheduler at {address} was lost; start it again and run the same command"]
+    assert "finished pairs are kept in" in result.stderr
+    assert list(kept.glob("[!.]*.npz"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("where", "code", "said"),
+    [
+        ("local", 2, 'a Dask executor is "local:N" or a scheduler\'s address'),
+        ("local:0", 2, "got 'local:0'"),
+        ("tcp://127.0.0.1:9", 1, "no Dask scheduler answers at tcp://127.0.0.1:9"),
+    ],
+)
+def test_wrong_addresses_are_told(where, code, said, monkeypatch, tmp_path):
+    from sae_geometry.executor import opening
+
+    monkeypatch.setattr(opening, "_WAIT", 1)
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["compare", "demo:local-narrow-seed0", "demo:local-seed0", "--dask", where])
+    assert result.exit_code == code
+    assert said in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_what_is_no_executor_is_told(toy_pair):
+    with pytest.raises(ValueError, match=r"executor is a distributed\.Client"):
+        sg.compare(*toy_pair, executor=7)
+
+
+def test_a_cluster_error_is_an_os_error():
+    assert issubclass(ClusterError, OSError)
