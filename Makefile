@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 RESULTS := demo-results
 
-.PHONY: demo test check figures notebook clean
+.PHONY: demo test check docs package figures notebooks clean
 
 ## The main job on the demo dictionaries: tables, summaries and figures in demo-results/.
 demo: $(VENV)/.run
@@ -28,9 +28,19 @@ figures: $(VENV)/.dev
 	$(BIN)/python -m analyses.seed_dependence --runs demo
 	$(BIN)/python -m analyses.feature_consistency --runs demo
 
-## Run the notebook anew, outputs kept.
-notebook: $(VENV)/.dev
-	$(BIN)/jupyter-execute --inplace notebooks/quickstart.ipynb
+## Run the notebooks anew, outputs kept.
+notebooks: $(VENV)/.dev
+	$(BIN)/jupyter-execute --inplace notebooks/*.ipynb
+
+## The pages, in build/site/. The variable silences an announcement of mkdocs-material's, not a warning about the pages.
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "Done: open build/site/index.html"
+
+## The wheel and the sdist, in dist/.
+package: $(VENV)/.dev
+	$(BIN)/python -m build --no-isolation --outdir dist
+	$(BIN)/twine check --strict dist/*
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -44,4 +54,4 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(RESULTS)
+	rm -rf $(VENV) $(RESULTS) build dist

@@ -302,7 +302,8 @@ def _sparse(index: np.ndarray, distances: np.ndarray) -> csr_array:
     hair = 1e-9 * max(float(distances.max()), 1e-9)
     values = np.maximum(distances.ravel(), hair)[apart]
     # The larger of the two where only one lists the other would be 0: take whichever is there.
-    half = csr_array((values, (rows[apart], index.ravel()[apart])), shape=(n, n))
+    at = (rows[apart].astype(np.int32), index.ravel()[apart].astype(np.int32))  # all that scipy before 1.17 takes
+    half = csr_array((values, at), shape=(n, n))
     return csr_array(half.maximum(half.T))
 
 

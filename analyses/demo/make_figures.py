@@ -7,10 +7,13 @@ weights it was made.
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import sae_geometry as sg
@@ -29,6 +32,9 @@ def main(folder: Path) -> None:
 
     write(hero(comparison, embedding), folder / "seeds", local)
     write(multiplicity(comparison), folder / "multiplicity", local)
+    paired = comparison.one_to_one()
+    curves = [comparison.a_to_b, comparison.b_to_a, paired.a_to_b, paired.b_to_a]
+    write(sg.plots.similarity_figure(curves), folder / "similarity", local)
     write(counting(comparison), folder / "counting", local)
     write(within(list(runs.values())), folder / "within", list(runs.values()))
     write(sg.plots.seeds_figure(sg.compare_seeds(list(runs.values()))), folder / "runs", list(runs.values()))
@@ -37,16 +43,57 @@ def main(folder: Path) -> None:
     write(sg.plots.splitting_figure(split), folder / "splitting", [split.narrow, split.wide])
 
 
+GROUPS = (("cosine above 0.7", "#0072B2"), ("beyond chance", "#56B4E9"), ("no closer than chance", "#BBBBBB"))
+
+
 def hero(comparison: sg.Comparison, embedding: sg.Embedding) -> Figure:
-    """How alike two seeds are, and where they lie."""
+    """Which latents of two seeds have a partner in the other, and where those lie that have none."""
+    table = comparison.to_pandas()
+    table["group"] = np.select([table.cosine > 0.7, table.found], [0, 1], default=2)
     with sg.plots.paper_style():
-        figure = Figure(figsize=(sg.plots.PAGE_WIDTH, 4.1), layout="constrained")
-        panels: Any = figure.subfigures(1, 2, width_ratios=(1.05, 1), wspace=0.03)
-        left, right = panels
-        paired = comparison.one_to_one()
-        sg.plots.draw_similarity(left, [comparison.a_to_b, comparison.b_to_a, paired.a_to_b, paired.b_to_a])
-        sg.plots.embedding_scatter(embedding, ax=right.subplots())
+        figure = Figure(figsize=(sg.plots.PAGE_WIDTH, 3.3), layout="constrained")
+        left, right = figure.subplots(1, 2, width_ratios=(1.35, 1))
+        _partners(left, comparison, table[table.direction == "a_to_b"])
+        _map(right, embedding, table)
     return figure
+
+
+def _partners(ax: Axes, comparison: sg.Comparison, table: pd.DataFrame) -> None:
+    """Histogram of the cosine to the nearest partner, stacked by group, the shares written beside."""
+    edges = np.linspace(0, 1, 51)
+    parts = [table.cosine[table.group == g] for g in (2, 1, 0)]
+    ax.hist(parts, bins=list(edges), stacked=True, color=[GROUPS[g][1] for g in (2, 1, 0)])
+    top = ax.get_ylim()[1]
+    chance, mean = comparison.a_to_b.chance, comparison.a_to_b.mmcs
+    for at, height, words in (
+        (chance, 0.6, f"mean chance {chance:.2f}\n(it differs by latent)"),
+        (mean, 0.45, f"MMCS {mean:.2f}:\nhardly one is there"),
+    ):
+        ax.axvline(at, ymax=height, color="0.3", linewidth=0.8, linestyle=":")
+        ax.text(at + 0.01, height * top, words, color="0.3", fontsize=6.5, va="top")
+    labels = zip(GROUPS, (0.985, 0.435, 0.215), (0.95, 0.27, 0.95), ("right", "center", "left"), strict=True)
+    for group, ((name, color), x, y, side) in enumerate(labels):
+        share, ink = (table.group == group).mean(), "0.45" if group == 2 else color
+        ax.text(x, y * top, f"{share:.0%}", color=ink, fontsize=13, fontweight="bold", ha=side, va="top")
+        ax.text(x, (y - 0.085) * top, name, color=ink, ha=side, va="top")
+    ax.set(xlim=(0, 1), xlabel="decoder cosine to the nearest latent of the other seed", ylabel="latents of seed 0")
+    ax.set_title("Two seeds of one sparse autoencoder", loc="left", fontweight="bold")
+
+
+def _map(ax: Axes, embedding: sg.Embedding, table: pd.DataFrame) -> None:
+    """The UMAP of both runs, each latent in its group's colour."""
+    groups = table.set_index(["run", "latent_id"]).group
+    names = np.array(embedding.names)[embedding.owner]
+    group = groups.loc[list(zip(names, embedding.latent_id, strict=True))].to_numpy()
+    order = np.random.default_rng(0).permutation(len(group))
+    colors = np.array([color for _, color in GROUPS])[group]
+    x, y = embedding.coords[order].T
+    ax.scatter(x, y, c=colors[order], s=2.5, linewidths=0, rasterized=True)
+    ax.set_aspect("equal", adjustable="datalim")
+    ax.axis("off")
+    ax.set_title(f"both seeds, {len(group):,} latents: where they lie", loc="left")
+    line = textwrap.fill(f"UMAP, exact cosine neighbours: {embedding.evidence.line()}", 74)
+    ax.text(0, -0.02, line, transform=ax.transAxes, fontsize=5.5, color="0.45", va="top")
 
 
 def multiplicity(comparison: sg.Comparison) -> Figure:
