@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from filelock import FileLock
 from PIL import Image
 from reproduction_cases import FIGURES, MAINS, call
@@ -215,6 +216,12 @@ def test_an_unknown_figure_is_one_sentence_and_the_list(name: str, tmp_path: Pat
     assert out == ""
     assert err == f"error: there is no figure 'fig99'; the figures are {', '.join(FIGURES[name])}\n"
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
+    code, _, err = call(MAINS["e2e_paper"], "--runs", "demo", "--device", "cuda", "--out", str(tmp_path))
+    assert (code, err) == (2, "error: there is no CUDA device here; leave out --device, or write --device cpu\n")
 
 
 @pytest.mark.parametrize("name", MAINS)
