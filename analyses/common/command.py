@@ -140,10 +140,12 @@ def _runs_path(analysis: Analysis, said: str) -> Path:
 
 
 def _device(said: str) -> str:
-    if said != "auto":
+    if said == "cpu":
         return said
     import torch
 
+    if said == "cuda" and not torch.cuda.is_available():
+        raise AnalysisError("there is no CUDA device here; leave out --device, or write --device cpu")
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 

@@ -6,11 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, Literal
 
 from analyses.common.errors import AnalysisError
 from analyses.common.runs import read_toml
 
+_LONGEST = 200  # characters of a reason in the table; stderr and the JSON file have it whole
 Outcome = Literal["pass", "fail", "not available", "not comparable (demo)", "nothing published"]
 
 
@@ -134,7 +136,7 @@ def table(verdicts: Sequence[Verdict]) -> str:
         if v.why:
             reasons.setdefault(v.why, []).append(v.name)
     counted = {o: sum(v.outcome == o for v in verdicts) for o in dict.fromkeys(v.outcome for v in verdicts)}
-    told = [f"  {why}: {', '.join(names)}" for why, names in reasons.items()]
+    told = [f"  {shorten(why, _LONGEST, placeholder=' …')}: {', '.join(names)}" for why, names in reasons.items()]
     return "\n".join([*lines, *told, ", ".join(f"{n} {o}" for o, n in counted.items())])
 
 

@@ -33,11 +33,19 @@ VERSION = 1  # of what is kept
 
 @dataclass(frozen=True)
 class Made:
-    """What a step gives: its figure, our values, and why some of them are not available."""
+    """What a step gives.
+
+    Attributes:
+        figure: as drawn.
+        values: our values by name.
+        missing: why some are not available.
+        details: what the picture shows, as data for its sidecar.
+    """
 
     figure: Figure
     values: Mapping[str, Measured] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -190,7 +198,7 @@ def run_steps(
             else:
                 made = step.make(bench)
                 sources = [bench.library.source(r) for r in {r.identity: r for r in step.runs}.values()]
-                more = {"shows": step.shows, "parameters": dict(step.parameters)}
+                more = {"shows": step.shows, "parameters": dict(step.parameters), **made.details}
                 again = f"{command} --only {step.name}"
                 files = write_figure(made.figure, stem(step.name), sources, command=again, seed=seed, more=more)
                 bench.finish(step, key, made, files)

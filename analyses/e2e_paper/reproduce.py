@@ -143,14 +143,25 @@ def _make_umap(bench: Bench, *, runs: RunFile, layer: int, pairs: list[tuple[Run
     with sg.plots.paper_style():
         figure = Figure(figsize=(3.0 * len(pairs), 3.75), layout="constrained")
         axes: Any = figure.subplots(1, len(pairs), squeeze=False)[0]
+        details = []
         for ax, (other, local) in zip(axes, pairs, strict=True):
             pair = [bench.dictionary(other), bench.dictionary(local)]
             e = sg.embed(pair, N_NEIGHBORS, min_dist=MIN_DIST, seed=SEED, n_epochs=n_epochs)
             sg.plots.embedding_scatter(e, ax=ax, style="e2e")
             region_outlines(ax, e)
+            details.append(_described(e))
         figure.suptitle(_place(runs, layer), fontsize=8, fontweight="bold", x=0.01, ha="left")
         footnote(figure, f"Outlined: the largest regions, mostly of one run (dashed: mixed). {runs.note}")
-    return Made(figure)
+    return Made(figure, details={"pictures": details})
+
+
+def _described(e: sg.Embedding) -> dict[str, Any]:
+    """Evidence and regions of a picture, for its sidecar."""
+    regions = [
+        {"region": r.letter, "verdict": r.verdict, **dict(zip(e.names, r.counts.tolist(), strict=True))}
+        for r in e.regions.regions
+    ]
+    return {"params": e.params, "evidence": e.evidence.line(), "test": e.regions.test_in_words(), "regions": regions}
 
 
 def _facets(runs: RunFile) -> Step:
@@ -185,7 +196,8 @@ def _make_facets(bench: Bench, *, runs: RunFile, drawn: tuple[Run, ...]) -> Made
     figure = sg.plots.facet_figure(pd.DataFrame(rows), axes, ylabel="mean max cosine", label=label)
     with sg.plots.paper_style():
         footnote(figure, runs.note)
-    return Made(figure, _without(values, missing), missing)
+    points = [{k: None if v != v else v for k, v in row.items()} for row in rows]  # nan is not JSON
+    return Made(figure, _without(values, missing), missing, {"points": points})
 
 
 def _alive(d: sg.Dictionary) -> float:

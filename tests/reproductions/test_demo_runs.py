@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from filelock import FileLock
 from PIL import Image
 from reproduction_cases import FIGURES, MAINS, call
+from scipy.optimize import linear_sum_assignment
+from synthetic import FILE, stored_run, unit_decoder
 
 import sae_geometry as sg
 from analyses.common.published import read_expected
@@ -103,13 +108,26 @@ def test_our_numbers_are_those_of_the_package(done: Done, demo: dict[str, sg.Dic
     within = [sg.compare_within(demo[n]).mmcs for n in ("local-seed1", "e2e-seed1")]
     assert verdicts["within/6/local-e2e"].startswith(f"{within[0] - within[1]:.4f} ")
     assert verdicts["alive/2/local"] == "1,491"
-    seeds = sg.compare_seeds([sg.load(f"demo:local-seed{k}", "all") for k in (0, 1)], matching="optimal")
+    a, b = (sg.load(f"demo:local-seed{k}", "all") for k in (0, 1))
+    decoder, encoder = (
+        [getattr(d, name).numpy().astype(np.float64) for d in (a, b)] for name in ("directions", "encoder_directions")
+    )
+    (by_decoder, decoders), (by_encoder, encoders) = dense_pairs(*decoder), dense_pairs(*encoder)
     ours = {v["name"]: v["ours"] for v in _verdicts(done, "seed_dependence")}
-    assert ours["shared/32768/one-to-one"] == f"{seeds.shared_by_both[0, 1]:.4f}"
-    assert ours["same-partner/32768"] == f"{seeds.same_partner[0, 1]:.4f}"
-    assert ours["mmcs/32768"].startswith(f"{seeds.mmcs[0, 1]:.4f}")
+    assert ours["shared/32768/one-to-one"] == f"{((decoders > 0.7) & (encoders > 0.7)).mean():.4f}"
+    assert ours["same-partner/32768"] == f"{(by_decoder == by_encoder).mean():.4f}"
+    nearest = [(x @ y.T).max(axis=1) for x, y in (decoder, encoder)]
+    assert ours["mmcs/32768"].startswith(f"{nearest[0].mean():.4f} ")
+    assert ours["shared/32768/double-counting"] == f"{((nearest[0] > 0.7) & (nearest[1] > 0.7)).mean():.4f}"
     consistency = {v["name"]: v["ours"] for v in _verdicts(done, "feature_consistency")}
-    assert consistency["pw-mcc/TopK"].startswith(f"{seeds.paired[0, 1]:.4f} ")
+    assert consistency["pw-mcc/TopK"].startswith(f"{decoders.mean():.4f} ")
+
+
+def dense_pairs(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Partner and cosine of every row under the assignment with the largest total, from the whole matrix."""
+    cosines = a @ b.T
+    rows, partner = linear_sum_assignment(cosines, maximize=True)
+    return partner, cosines[rows, partner]
 
 
 def _verdicts(done: Done, name: str) -> list[dict[str, str]]:
@@ -151,6 +169,46 @@ def test_a_change_of_code_makes_figures_again_but_not_values(mine: Path, monkeyp
     assert "fig8: wrote" in notes
 
 
+def test_ctrl_c_in_a_matching_keeps_nothing_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cut_short(*_: object, **__: object) -> SimpleNamespace:
+        return SimpleNamespace(was_interrupted=True)
+
+    monkeypatch.setattr(sg, "compare", cut_short)  # what `compare(…, "optimal")` returns after Ctrl-C
+    code, out, err = call(MAINS["seed_dependence"], *ARGUMENTS, "--out", str(tmp_path), "--only", "widths", "-q")
+    assert (code, out) == (130, "")
+    assert err == "stopped; finished figures and values are kept, and the same command goes on from there\n"
+    assert not [p for p in tmp_path.rglob("*") if p.is_file()]
+
+
+def test_runs_of_your_own_are_judged(tmp_path: Path) -> None:
+    """PW-MCC over three pairs of three checkpoints in a file like runs.toml: the published value is missed, exit 3."""
+    entries, decoders = [], [unit_decoder(seed, close=0.5) for seed in range(3)]
+    for seed, decoder in enumerate(decoders):
+        folder = tmp_path / f"seed{seed}"
+        folder.mkdir()
+        (folder / FILE).write_bytes(stored_run("local", 8, decoder, range(len(decoder))).files[FILE])
+        entries.append(f'[[run]]\naddress = "{folder / FILE}"\nname = "{seed}"\nkind = "TopK"\nrole = "seed"\n')
+    (tmp_path / "mine.toml").write_text("\n".join(entries))
+    arguments = ("--runs", str(tmp_path / "mine.toml"), "--out", str(tmp_path / "out"), "--only", "pw_mcc")
+    code, table, notes = call(MAINS["feature_consistency"], *arguments)
+    pairs = [dense_pairs(a, b)[1].mean() for a, b in itertools.combinations(decoders, 2)]
+    assert code == 3, notes
+    assert f"{np.mean(pairs):.4f} ± {np.std(pairs):.3f} over 3 pairs" in table
+    assert f"{0.8 - np.mean(pairs):.4g} off; within 0.005 would pass: pw-mcc/TopK" in table
+
+
+def test_a_picture_of_regions_comes_with_its_numbers(done: Done) -> None:
+    sidecar = json.loads((done.folder / "e2e_paper-umap10.json").read_text())
+    (picture,) = sidecar["pictures"]
+    assert picture["params"]["seed"] == 1
+    assert "trustworthiness" in picture["evidence"]
+    assert [r["region"] for r in picture["regions"][:2]] == ["A", "B"]
+    assert all({"e2e-seed1", "local-seed0", "verdict"} < r.keys() for r in picture["regions"])
+    points = json.loads((done.folder / "e2e_paper-facets.json").read_text())["points"]
+    assert len(points) == 5
+    assert {p["ce_increase"] for p in points} == {None}
+
+
 @pytest.mark.parametrize("name", MAINS)
 def test_an_unknown_figure_is_one_sentence_and_the_list(name: str, tmp_path: Path) -> None:
     code, out, err = call(MAINS[name], "--runs", "demo", "--only", "fig99", "--out", str(tmp_path))
@@ -158,6 +216,12 @@ def test_an_unknown_figure_is_one_sentence_and_the_list(name: str, tmp_path: Pat
     assert out == ""
     assert err == f"error: there is no figure 'fig99'; the figures are {', '.join(FIGURES[name])}\n"
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
+    code, _, err = call(MAINS["e2e_paper"], "--runs", "demo", "--device", "cuda", "--out", str(tmp_path))
+    assert (code, err) == (2, "error: there is no CUDA device here; leave out --device, or write --device cpu\n")
 
 
 @pytest.mark.parametrize("name", MAINS)
