@@ -554,6 +554,18 @@ def test_without_webgl_a_sample_is_drawn_and_it_says_so(browser, tmp_path):
     poor.context.close()
 
 
+def test_a_webgl_that_plotly_cannot_use_is_no_webgl(browser, path, tmp_path):
+    page = tmp_path / "page.html"
+    page.write_text(path.read_text(encoding="utf-8").replace(" 'unsafe-eval'", ""), encoding="utf-8")
+    poor = Reader(browser, viewport={"width": 1300, "height": 850}).open(page)
+    assert poor.text("#notice") == "This browser has no WebGL, so points are drawn more slowly."
+    assert poor.page.locator(".no-webgl").count() == 0
+    assert poor.page.locator(".tracepoints path.point").count() == 3 * SIZE
+    poor.page.mouse.click(*poor.spot("alpha", FRAME.latent_id[5]))
+    poor.page.wait_for_selector("#chosen .partner")
+    poor.context.close()
+
+
 def test_a_browser_that_is_too_old_is_told_so(browser, path):
     old = Reader(browser)
     old.page.add_init_script("delete window.DecompressionStream")
