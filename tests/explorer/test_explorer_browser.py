@@ -89,7 +89,7 @@ def test_the_browser_itself_forbids_the_network(reader):
 
 
 def test_the_foot_says_how_far_to_believe_it_and_how_it_was_made(reader):
-    assert "trustworthiness 0.912, neighbours kept 34% (k = 15)" in reader.text("#evidence")
+    assert "trustworthiness 0.912; neighbours kept 34%" in reader.text("#evidence")
     assert reader.text("#caveats") == f"caveat {HOSTILE}"
     reader.page.click("footer summary")
     made = reader.text("#provenance")
