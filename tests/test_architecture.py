@@ -154,7 +154,7 @@ def test_loading_a_dictionary_imports_no_client_and_no_plots():
     assert "torch" in loaded
 
 
-@pytest.mark.parametrize("arguments", [[], ["compare"], ["umap"], ["explore"], ["inspect"]])
+@pytest.mark.parametrize("arguments", [[], ["compare"], ["umap"], ["inspect"]])
 def test_help_imports_nothing_heavy(arguments):
     code = (
         "import sys\nfrom sae_geometry.cli import main\n"

@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -263,3 +264,13 @@ def test_umap_without_plotly_stops_before_it_works(run, monkeypatch):
     assert result.exit_code == 1
     assert "sae-geometry[interactive]" in one_sentence(result)
     assert not Path("out").exists()
+
+
+def test_the_help_of_explore_is_there_at_once():
+    code = (
+        "import sys\nfrom sae_geometry.cli import main\nsys.argv = ['sae-geometry', 'explore', '--help']\n"
+        "try:\n    main()\nexcept SystemExit:\n    print(*sys.modules, sep='\\n', file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "--overwrite" in done.stdout
+    assert not {"torch", "pandas", "plotly", "matplotlib", "umap"} & set(done.stderr.splitlines())
