@@ -66,7 +66,7 @@ class Contents:
             "runs": runs,
             "regions": regions,
             "regions_how": self.regions.get("how", ""),
-            "evidence": evidence_line(self.summary.get("evidence") or {}),
+            "evidence": evidence_line(self.summary),
             **{key: self.summary.get(key) for key in shown},
         }
 
@@ -140,14 +140,17 @@ def checked(contents: Contents, folder: Path) -> Contents:
     return contents
 
 
-def evidence_line(record: Mapping[str, Any]) -> str:
-    """The embedding's own line, from its summary; a plain list of the numbers if another version wrote it."""
+def evidence_line(summary: Mapping[str, Any]) -> str:
+    """How far to believe the picture, as its own summary says it; made from the numbers where that has no words."""
+    said = summary.get("evidence_lines")
+    if isinstance(said, list) and said:
+        return "; ".join(map(str, said))
+    record = summary.get("evidence") or {}
     values: dict[str, Any] = {k: math.nan if v is None else v for k, v in record.items()}
     try:
         return Evidence(**values).line()
-    except (TypeError, ValueError, AttributeError):
-        said = (f"{k.replace('_', ' ')} {v:.3g}" for k, v in record.items() if isinstance(v, int | float))
-        return ", ".join(said)
+    except (TypeError, ValueError, AttributeError):  # another version's numbers
+        return ", ".join(f"{k.replace('_', ' ')} {v:.3g}" for k, v in record.items() if isinstance(v, int | float))
 
 
 def _json(path: Path, otherwise: str) -> dict[str, Any]:

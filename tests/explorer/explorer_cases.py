@@ -67,10 +67,6 @@ def summary(names: Sequence[str], size: int, **more: Any) -> dict[str, Any]:
         }
         for i, name in enumerate(names)
     ]
-    evidence = {
-        "k": 15, "n_sampled": 100, "trustworthiness": 0.912, "neighbor_preservation": 0.34, "mixing_original": 0.5,
-        "mixing_picture": 0.48, "mixing_null": None,
-    }  # fmt: skip
     return {
         "schema_version": 1,
         "kind": "Embedding",
@@ -80,7 +76,8 @@ def summary(names: Sequence[str], size: int, **more: Any) -> dict[str, Any]:
         "inputs": inputs,
         "points": dict.fromkeys(names, size),
         "params": {"n_neighbors": 15, "min_dist": 0.1, "seed": 4, "backend": "umap-learn", "backend_version": "0.5"},
-        "evidence": evidence,
+        "evidence": {"trustworthiness": 0.912, "mixing_null": None},
+        "evidence_lines": ["trustworthiness 0.912", "neighbours kept 34%"],
         "caveats": [],
         **more,
     }

@@ -89,7 +89,7 @@ def test_the_browser_itself_forbids_the_network(reader):
 
 
 def test_the_foot_says_how_far_to_believe_it_and_how_it_was_made(reader):
-    assert "trustworthiness 0.912, neighbours kept 34% (k = 15)" in reader.text("#evidence")
+    assert "trustworthiness 0.912; neighbours kept 34%" in reader.text("#evidence")
     assert reader.text("#caveats") == f"caveat {HOSTILE}"
     reader.page.click("footer summary")
     made = reader.text("#provenance")
@@ -551,6 +551,18 @@ def test_without_webgl_a_sample_is_drawn_and_it_says_so(browser, tmp_path):
     assert poor.text("#shown") == "all 4,200 shown" or "4,200" in poor.text("#shown")
     assert poor.text("#chosen h2").split() == ["a", "3"]
     assert (poor.said, len(poor.requests)) == ([], 1)
+    poor.context.close()
+
+
+def test_a_webgl_that_plotly_cannot_use_is_no_webgl(browser, path, tmp_path):
+    page = tmp_path / "page.html"
+    page.write_text(path.read_text(encoding="utf-8").replace(" 'unsafe-eval'", ""), encoding="utf-8")
+    poor = Reader(browser, viewport={"width": 1300, "height": 850}).open(page)
+    assert poor.text("#notice") == "This browser has no WebGL, so points are drawn more slowly."
+    assert poor.page.locator(".no-webgl").count() == 0
+    assert poor.page.locator(".tracepoints path.point").count() == 3 * SIZE
+    poor.page.mouse.click(*poor.spot("alpha", FRAME.latent_id[5]))
+    poor.page.wait_for_selector("#chosen .partner")
     poor.context.close()
 
 

@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -68,7 +69,7 @@ def test_the_page_holds_everything_and_points_nowhere(folder):
     assert [r["name"] for r in about["runs"]] == ["a", "b"]
     assert about["runs"][0]["neuronpedia"] == "https://www.neuronpedia.org/gpt2-small/6-res-jb"
     assert about["runs"][1]["neuronpedia"] is None
-    assert about["evidence"] == "trustworthiness 0.912, neighbours kept 34% (k = 15)"
+    assert about["evidence"] == "trustworthiness 0.912; neighbours kept 34%"
 
 
 def test_the_policy_knows_the_scripts_and_forbids_the_network(folder):
@@ -115,9 +116,9 @@ def test_fifty_thousand_points_stay_below_ten_megabytes(runs):
 
 
 def test_evidence_of_another_version_is_listed_plainly():
-    assert evidence_line({"trustworthiness": 0.9, "old_name": 0.25, "said": "x", "none": None}) == (
-        "trustworthiness 0.9, old name 0.25"
-    )
+    record = {"trustworthiness": 0.9, "old_name": 0.25, "said": "x", "none": None}
+    assert evidence_line({"evidence": record}) == "trustworthiness 0.9, old name 0.25"
+    assert evidence_line({"evidence": record, "evidence_lines": ["one", "two"]}) == "one; two"
     assert evidence_line({}) == ""
 
 
@@ -263,3 +264,13 @@ def test_umap_without_plotly_stops_before_it_works(run, monkeypatch):
     assert result.exit_code == 1
     assert "sae-geometry[interactive]" in one_sentence(result)
     assert not Path("out").exists()
+
+
+def test_the_help_of_explore_is_there_at_once():
+    code = (
+        "import sys\nfrom sae_geometry.cli import main\nsys.argv = ['sae-geometry', 'explore', '--help']\n"
+        "try:\n    main()\nexcept SystemExit:\n    print(*sys.modules, sep='\\n', file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "--overwrite" in done.stdout
+    assert not {"torch", "pandas", "plotly", "matplotlib", "umap"} & set(done.stderr.splitlines())

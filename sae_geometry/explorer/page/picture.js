@@ -19,13 +19,25 @@ function hasWebgl() {
 
 async function drawPicture(data) {
   picture.div = document.getElementById('picture');
-  picture.webgl = hasWebgl();
-  picture.limit = picture.webgl ? Infinity : MOST_WITHOUT_WEBGL;
   picture.home = wholeRange(data);
-  const type = picture.webgl ? 'scattergl' : 'scatter';
+  document.getElementById('loading').remove();
+  await drawWith(data, hasWebgl());
+  // There may be a WebGL that plotly cannot use: it then says so in the place of the picture.
+  if (picture.webgl && picture.div.querySelector('.no-webgl')) {
+    Plotly.purge(picture.div);
+    await drawWith(data, false);
+  }
+  new ResizeObserver(fitFrame).observe(picture.div);
+}
+
+async function drawWith(data, webgl) {
+  picture.webgl = webgl;
+  picture.limit = webgl ? Infinity : MOST_WITHOUT_WEBGL;
+  const type = webgl ? 'scattergl' : 'scatter';
   const { width, height } = picture.div.getBoundingClientRect();
   const size = Math.min(9, Math.max(2.2, 0.38 * Math.sqrt((width * height) / data.n)));
-  const dots = { type, mode: 'markers', hoverinfo: 'none', x: [], y: [] };
+  // One point to begin with: with none plotly does not try WebGL.
+  const dots = { type, mode: 'markers', hoverinfo: 'none', x: [data.x[0]], y: [data.y[0]] };
   const lines = { type: 'scatter', mode: 'lines', hoverinfo: 'skip', x: [], y: [] };
   const traces = [
     { ...dots, uid: 'behind', hoverinfo: 'skip', marker: { size } },
@@ -48,9 +60,7 @@ async function drawPicture(data) {
     showlegend: false,
     annotations: [],
   };
-  document.getElementById('loading').remove();
   await Plotly.newPlot(picture.div, traces, layout, { displayModeBar: false, scrollZoom: true, doubleClick: false });
-  new ResizeObserver(fitFrame).observe(picture.div);
 }
 
 // The frame has another size: where all was in view, all stays in view.
