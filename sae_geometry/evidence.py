@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -196,11 +197,11 @@ def mixing_score(neighbors: Int[np.ndarray, "n k"], owner: Int[np.ndarray, " n"]
     return Mixing(share, float(1 - p2), float(np.sqrt(max(variance, 0.0)) / s0))
 
 
-def _falling(x: np.ndarray | float, r: int) -> np.ndarray:
-    """x (x − 1) … (x − r + 1)."""
-    product = np.asarray(x, dtype=np.float64)
+def _falling(x: Any, r: int) -> Any:
+    """x (x − 1) … (x − r + 1), of a number or of each of an array."""
+    product = x
     for step in range(1, r):
-        product = product * (np.asarray(x) - step)
+        product = product * (x - step)
     return product
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Progress = Callable[[str, float], None]
+_ROUNDING = 1e-6  # a component of a unit row
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -55,8 +56,8 @@ class Projection:
     """New runs placed into a picture that stands.
 
     Attributes:
-        coords: float32 [M, 2], run after run. A latent with the direction of one in the picture, to the bit, has its
-            point.
+        coords: float32 [M, 2], run after run. A latent with the direction of one in the picture, up to rounding
+            (1e-6 a component), has its point.
         owner: int64 [M], index into `names`.
         latent_id: int64 [M], original ids.
         names: the new runs.
@@ -237,9 +238,12 @@ def project(
     coords = picture.table[["x", "y"]].to_numpy(dtype=np.float32)
     there = coords[kept.cpu().numpy()]
     asked_rows = asked.cpu().numpy()
-    same = asked_rows < n
+    # The same to the bit, or to float32 rounding: a copy rescaled, or stored with fewer digits and back.
+    apart = (every - old_points[kept][best.index[:, 0]]).abs().amax(dim=1).cpu().numpy()
+    own = np.where(asked_rows < n, asked_rows, kept.cpu().numpy()[index[:, 0]])
+    same = (asked_rows < n) | (apart <= _ROUNDING)
     placed = np.empty((len(asked_rows), 2), dtype=np.float32)
-    placed[same] = coords[asked_rows[same]]
+    placed[same] = coords[own[same]]
     width = min(picture.n_neighbors, k)
     epochs = (100 if len(asked_rows) <= 10_000 else 30) if refine else 0  # as umap-learn's transform
     placed[~same] = place(

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _NEGATIVES = 5
 _DENSE = 256  # points up to which all eigenvectors are computed
-_FEWEST, _MOST = 64, 2048  # vertices of a block
+_FEWEST, _MOST = 64, 512  # vertices of a block
 
 
 def import_umap() -> Any:
@@ -185,8 +185,10 @@ def place(
     """
     from scipy.sparse import csr_array
 
-    umap = import_umap()
     (m, k), n = neighbors.shape, len(there)
+    if m == 0:
+        return np.empty((0, 2), dtype=np.float32)
+    umap = import_umap()
     near = np.ascontiguousarray(distances, dtype=np.float32)
     sigmas, rhos = umap.smooth_knn_dist(near, float(k), local_connectivity=0.0)
     strength = umap.compute_membership_strengths(
@@ -195,7 +197,7 @@ def place(
     weight = strength.astype(np.float64)
     weight /= weight.sum(axis=1, keepdims=True)
     start = (weight[:, :, None] * there[neighbors].astype(np.float64)).sum(axis=1).astype(np.float32)
-    if not n_epochs or not m:
+    if not n_epochs:
         return start
     indptr = np.r_[np.zeros(n, dtype=np.int64), np.arange(0, m * k + 1, k)]
     edges = csr_array((strength.ravel(), neighbors.ravel(), indptr), shape=(n + m, n + m))

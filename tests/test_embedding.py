@@ -15,10 +15,11 @@ from sklearn.neighbors import NearestNeighbors
 
 import sae_geometry as sg
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.evidence import _trustworthiness, _without_self
+from sae_geometry.evidence import _neighborhoods, mixing_score, picture_neighbors
 from sae_geometry.layout import choose_backend
 from sae_geometry.neighbors import exact_neighbors
 from sae_geometry.store import to_json
+from sae_geometry.umap_steps import fuzzy_weights
 
 
 def make(w, name="x", **space):
@@ -98,6 +99,17 @@ def test_fuzzy_graph_equals_umap_learns_exact_cosine_path(clustered, duplicates)
     assert ours.nnz == theirs.nnz
 
 
+def test_the_weights_are_those_of_umap_learns_own_small_exact_run(clustered):
+    """UMAP fitted as users fit it, below 4,096 points: all distances, no index; its `graph_` against ours."""
+    import umap
+
+    reducer = umap.UMAP(n_neighbors=15, metric="cosine", random_state=0, n_jobs=1, n_epochs=2, init="random")
+    theirs = reducer.fit(clustered).graph_
+    ours = fuzzy_weights(exact_neighbors(torch.from_numpy(clustered), 15))
+    assert abs(ours - theirs).max() < 1e-5
+    assert ours.nnz == theirs.nnz
+
+
 # ---- the embedding -------------------------------------------------------------------------------------------------
 
 
@@ -155,11 +167,24 @@ def test_a_dictionary_against_itself(clustered):
         sg.embed([make(clustered[:20]), make(clustered[:20])], 20)
 
 
-def test_same_seed_same_coordinates_even_with_duplicates(clustered):
+@pytest.mark.parametrize("backend", ["numba", "umap-learn"])
+def test_same_seed_same_coordinates_even_with_duplicates(clustered, backend):
     x = np.concatenate([clustered, clustered[:60]])
-    one, two = (sg.embed(make(x), seed=3, n_epochs=30).coords for _ in range(2))
+    one, two, other = (sg.embed(make(x), seed=s, n_epochs=15, n_seeds=1, backend=backend).coords for s in (3, 3, 4))
     np.testing.assert_array_equal(one, two)
-    assert not np.array_equal(one, sg.embed(make(x), seed=4, n_epochs=30).coords)
+    np.testing.assert_array_equal(one[:60], one[300:])
+    assert not np.array_equal(one, other)
+
+
+def test_the_picture_is_that_of_the_seed_alone(clustered):
+    """Pictures of other seeds, made to judge stability, leave it as it is."""
+    one, three = (sg.embed(make(clustered), n_epochs=15, n_seeds=n) for n in (1, 3))
+    np.testing.assert_array_equal(one.coords, three.coords)
+    assert (one.evidence.n_seeds, three.evidence.n_seeds) == (1, 3)
+    assert np.isnan(one.evidence.stability_shift)
+    assert "seeds" not in one.evidence.line()
+    assert 0 < three.evidence.stability_shift < 1.3
+    assert 0.2 < three.evidence.stability_overlap < 1
 
 
 def test_planted_clusters_stay_together(embedding, clustered):
@@ -167,47 +192,67 @@ def test_planted_clusters_stay_together(embedding, clustered):
     assert embedding.evidence.neighbor_preservation > 0.3
 
 
-def test_trustworthiness_equals_sklearns(clustered, embedding):
+def test_trustworthiness_and_preservation_equal_sklearns_at_both_sizes(clustered, embedding):
     from scipy.spatial import cKDTree
 
-    k = 15
-    picture = _without_self(cKDTree(embedding.coords).query(embedding.coords, k=k + 1)[1])
-    ours = _trustworthiness(torch.from_numpy(clustered), picture, np.arange(300), k)
-    theirs = sklearn_trustworthiness(
-        cdist(clustered.astype(np.float64), clustered.astype(np.float64), "cosine"),
-        embedding.coords, n_neighbors=k, metric="precomputed",
-    )  # fmt: skip
-    assert ours == pytest.approx(theirs, abs=1e-4)
-    assert embedding.evidence.trustworthiness == pytest.approx(theirs, abs=1e-4)
+    far = cdist(clustered.astype(np.float64), clustered.astype(np.float64), "cosine")
+    np.fill_diagonal(far, -1)
+    e = embedding.evidence
+    assert (e.k, e.k_wide) == (15, 50)
+    seen = cKDTree(embedding.coords).query(embedding.coords, k=51)[1][:, 1:]
+    meant = np.argsort(far, axis=1)[:, 1:]
+    np.fill_diagonal(far, 0)
+    for k, trust, kept in (
+        (15, e.trustworthiness, e.neighbor_preservation),
+        (50, e.trustworthiness_wide, e.neighbor_preservation_wide),
+    ):
+        theirs = sklearn_trustworthiness(far, embedding.coords, n_neighbors=k, metric="precomputed")
+        assert trust == pytest.approx(theirs, abs=1e-4)
+        shares = [len(np.intersect1d(a[:k], b[:k])) / k for a, b in zip(meant, seen, strict=True)]
+        assert kept == pytest.approx(np.mean(shares), abs=2e-3)  # float32 cosines may swap ranks k and k + 1
 
 
-@pytest.mark.parametrize("mixed", [True, False])
+def test_a_sample_estimates_the_whole(clustered, embedding):
+    picture = picture_neighbors(embedding.coords, 50)
+    points = torch.from_numpy(clustered)
+    whole = _neighborhoods(points, picture, np.arange(300), (15, 50))
+    half = _neighborhoods(points, picture, np.arange(0, 300, 2), (15, 50))
+    np.testing.assert_allclose(half, whole, atol=0.05)
+
+
+@pytest.mark.parametrize("mixed", [0.0, 0.5, 1.0])
 def test_mixing_score_on_planted_mixtures(mixed):
+    """Two clouds apart: half and half in each, or one cloud a run; or one run's latents beside the other's alone."""
     rng = np.random.default_rng(2)
-    shift = np.zeros(12) if mixed else np.r_[8.0, np.zeros(11)]
+    shift = np.r_[8.0, np.zeros(11)] * (mixed == 0)
     a, b = rng.standard_normal((150, 12)) - shift, rng.standard_normal((150, 12)) + shift
-    evidence = sg.embed([make(a, "a"), make(b, "b")], n_epochs=30).evidence
+    if mixed == 1.0:  # the partner lies closest, and with k = 1 beside it nothing of one's own run
+        b = a + 0.01 * rng.standard_normal(a.shape)
+        near = exact_neighbors(torch.from_numpy(oracles.unit(np.concatenate([a, b]))), 2)
+        score = mixing_score(near.indices[:, 1:], np.repeat([0, 1], 150))
+        assert score.share == 1.0
+        assert score.z > 10
+        return
+    evidence = sg.embed([make(a, "a"), make(b, "b")], n_epochs=30, n_seeds=1).evidence
     assert evidence.mixing_null == pytest.approx(150 / 299)
-    assert evidence.mixing_original == pytest.approx(0.5 if mixed else 0.0, abs=0.05)
-    assert evidence.mixing_picture == pytest.approx(0.5 if mixed else 0.0, abs=0.06)
-
-
-def test_without_self_drops_self_or_the_farthest():
-    found = np.array([[0, 1, 2], [2, 1, 0], [0, 1, 3], [3, 0, 1]])
-    np.testing.assert_array_equal(_without_self(found), [[1, 2], [2, 0], [0, 1], [0, 1]])
+    assert evidence.mixing_original == pytest.approx(mixed, abs=0.05)
+    assert evidence.mixing_picture == pytest.approx(mixed, abs=0.06)
+    assert (evidence.mixing_z_original < -10) == (evidence.mixing_z_picture < -10) == (mixed == 0)
 
 
 def test_one_dictionary_has_no_mixing(clustered):
     e = sg.embed(make(clustered), n_epochs=20)
     assert np.isnan(e.evidence.mixing_null)
     assert "another run" not in e.evidence.line()
+    assert np.isnan(e.evidence.mixing_z_picture)
     assert json.loads(to_json(e.summary()))["evidence"]["mixing_null"] is None
 
 
 def test_it_says_how_it_was_made(embedding):
     text = repr(embedding)
-    for part in ("exact cosine neighbours", "seed 0", "umap-learn", "trustworthiness", "labels were shuffled"):
+    for part in ("exact cosine neighbours", "seed 0", "numba", "trustworthiness", "labels were shuffled", "3 seeds"):
         assert part in text
+    assert embedding.summary()["evidence_lines"] == list(embedding.evidence.lines())
     assert embedding.params["metric"] == "cosine"
     assert embedding.params["backend_version"]
     assert embedding.summary()["points"] == {"a": 200, "b": 100}
@@ -237,6 +282,16 @@ def test_trustworthiness_of_few_points_is_within_its_range(n):
     assert 0 <= evidence.trustworthiness <= 1
 
 
+def test_the_number_of_seeds_is_checked(clustered):
+    with pytest.raises(ValueError, match="n_seeds counts the picture itself"):
+        sg.embed(make(clustered), n_seeds=0)
+
+
+def test_an_unknown_backend_is_refused(clustered, unchecked):
+    with pytest.raises(ValueError, match="backend must be auto, numba, umap-learn or cuml; got 'rapids'"):
+        choose_backend("rapids")
+
+
 @pytest.mark.parametrize("wrong", [{"min_dist": 5.0}, {"seed": -1}, {"n_epochs": 0}])
 def test_parameters_out_of_range_are_refused(clustered, wrong):
     with pytest.raises(ValueError, match="min_dist must be in 0…1"):
@@ -262,10 +317,11 @@ def test_nothing_to_embed_and_mismatched_spaces(clustered):
 def test_backend_choice_says_why():
     engine, version, why = choose_backend("auto")
     if not torch.cuda.is_available():
-        assert (engine, why) == ("umap-learn", "there is no CUDA GPU")
-        with pytest.raises(ValueError, match="no CUDA GPU; use backend='umap-learn'"):
+        assert (engine, why) == ("numba", "there is no CUDA GPU")
+        with pytest.raises(ValueError, match="no CUDA GPU; use backend='numba'"):
             choose_backend("cuml")
     assert version[0].isdigit()
+    assert choose_backend("umap-learn")[::2] == ("umap-learn", "asked for")
 
 
 def test_no_warning_reaches_the_user(clustered):

@@ -29,7 +29,6 @@ def register(app: typer.Typer) -> None:
 
 @c.told_in_one_sentence
 def umap(
-    context: typer.Context,
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="One or more addresses, embedded together.")],
     n_neighbors: Annotated[
         int, typer.Option("--n-neighbors", help="Size of the neighbourhood, the point itself counted.")
@@ -103,7 +102,10 @@ def umap(
     import sae_geometry as sg
 
     if project_onto is not None:
-        _refuse_what_the_picture_decides(context)
+        _refuse_what_the_picture_decides(
+            n_neighbors=n_neighbors, min_dist=min_dist, n_epochs=n_epochs, backend=backend, color=color,
+            regions=regions, regions_on=regions_on, min_region_size=min_region_size, stability=stability,
+        )  # fmt: skip
     c.check_free(out, overwrite)
     c.check_wandb(log_wandb, offline)
     add = _page_writer() if html else None
@@ -163,17 +165,14 @@ def umap(
     )
 
 
-def _refuse_what_the_picture_decides(context: typer.Context) -> None:
-    """Options that --project-onto leaves nothing to do for."""
-    decided = (
-        "n_neighbors", "min_dist", "n_epochs", "backend", "style", "color", "regions", "regions_on", "min_region_size",
-        "stability",
-    )  # fmt: skip
-    given = [name for name in decided if str(context.get_parameter_source(name)).endswith("COMMANDLINE")]
-    if given:
+def _refuse_what_the_picture_decides(**given: object) -> None:
+    """Options that --project-onto takes from the saved picture or has no use for."""
+    usual = {"n_neighbors": 15, "min_dist": 0.1, "backend": "auto", "regions_on": "picture", "stability": True}
+    other = [name for name, value in given.items() if value != usual.get(name) and value is not None]
+    if other:
         raise ValueError(
             f"--project-onto takes these from the saved picture or has no use for them: leave out "
-            f"{', '.join('--' + name.replace('_', '-') for name in given)}"
+            f"{', '.join('--' + name.replace('_', '-') for name in other)}"
         )
 
 

@@ -309,7 +309,7 @@ def _apart(points: np.ndarray, least: float) -> np.ndarray:
     for _ in range(200):
         away = out[:, None] - out[None]
         distance = np.hypot(away[..., 0], away[..., 1])
-        np.fill_diagonal(distance, np.inf)
+        np.fill_diagonal(distance, 2 * least)
         close = distance < least
         if not close.any():
             break
