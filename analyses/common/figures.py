@@ -38,26 +38,31 @@ def write_figure(
         seed: of what is random in it.
         more: further entries of the sidecar.
     """
-    text = sidecar(runs, command=command, seed=seed, more=more)
     stem.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=stem.parent, prefix=".figure-") as aside:
         made = sg.plots.save_figure(figure, Path(aside) / stem.name, {"runs": list(runs), "seed": seed}, FORMATS)
         for path in made:
             if path.suffix == ".png" and path.stat().st_size > LARGE:
                 _with_a_palette(path)
-        made.append(Path(aside) / f"{stem.name}.json")
-        made[-1].write_text(text, encoding="utf-8")
+        made.append(write_sidecar(Path(aside) / stem.name, runs, command=command, seed=seed, more=more))
         for path in made:
             os.replace(path, stem.parent / path.name)
     return [stem.parent / path.name for path in made]
 
 
-def sidecar(
-    runs: Sequence[Mapping[str, Any]], *, command: str, seed: int = 0, more: Mapping[str, Any] | None = None
-) -> str:
-    """What lies beside a picture and says how it was made, as JSON; arguments as of `write_figure`."""
-    said = {"command": command, "commit": commit(), "version": sg.__version__, "seed": seed, "runs": list(runs)}
-    return json.dumps({**said, **(more or {})}, indent=2, ensure_ascii=False) + "\n"
+def write_sidecar(
+    stem: Path,
+    runs: Sequence[Mapping[str, Any]],
+    *,
+    command: str,
+    seed: int = 0,
+    more: Mapping[str, Any] | None = None,
+) -> Path:
+    """What says how a figure was made, beside it: the arguments are those of `write_figure`."""
+    sidecar = {"command": command, "commit": commit(), "version": sg.__version__, "seed": seed, "runs": list(runs)}
+    path = stem.with_name(f"{stem.name}.json")
+    path.write_text(json.dumps({**sidecar, **(more or {})}, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return path
 
 
 def source_of(d: sg.Dictionary, latents: Literal["alive", "all"] = "alive") -> dict[str, Any]:
