@@ -399,6 +399,22 @@ def test_every_control_is_reached_by_tab_and_shows_it(reader):
             assert focused["name"], focused
 
 
+@pytest.mark.parametrize(("key", "way"), [("ArrowRight", (1, 0)), ("ArrowUp", (0, 1)), ("ArrowLeft", (-1, 0))])
+def test_an_arrow_goes_to_the_nearest_point_that_way(reader, key, way):
+    place = FRAME[["x", "y"]].to_numpy(dtype=float)
+    start = int(np.argmin(np.abs(place - place.mean(axis=0)).sum(axis=1)))
+    off = place - place[start]
+    along, across = off @ way, np.abs(off @ (-way[1], way[0]))
+    far = np.where((along > 0) & (across <= along), np.hypot(*off.T), np.inf)
+    there = int(np.argmin(far))
+    if key == "ArrowRight":  # a nearer point lies too far aside, or this would not try the corner
+        assert there != int(np.argmin(np.where(along > 0, np.hypot(*off.T), np.inf)))
+    reader.choose(start)
+    reader.page.focus("#picture")
+    reader.page.keyboard.press(key)
+    assert reader.text("#chosen h2").split() == [*FRAME.run[there].split(), str(FRAME.latent_id[there])]
+
+
 def test_arrows_enter_and_escape(reader):
     reader.page.focus("#picture")
     reader.page.keyboard.press("ArrowRight")
