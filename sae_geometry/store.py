@@ -31,6 +31,7 @@ SCHEMA_VERSION = 1
 FORMATS = ("png", "pdf")
 # The tables that `read` returns, the first that is there.
 _TABLES = ("matches", "umap", "drift", "split", "pairs", "agreement", "span")
+_SQUARE = (3.6, 4.1)  # inches: a UMAP with its legend and evidence
 _PACKAGES = ("sae-geometry", "torch", "numpy", "numba", "scipy", "pandas", "umap-learn")
 
 
@@ -316,15 +317,19 @@ def _embedding(e: Embedding, folder: Path, figures: Path, formats: Sequence[str]
     renamed[["RunType", "EmbeddingIndex", "X", "Y"]].to_csv(folder / "neuronpedia.csv", index=False)
     (folder / "regions.json").write_text(to_json(regions_record(e)) + "\n", encoding="utf-8")
     about = _about(e.dictionaries, e.caveats) | {"seed": e.params["seed"], "backend": e.params["backend"]}
-    for name, color in (("umap", "owner"), ("regions", "region")):
-        _save_axes(
-            lambda ax, color=color: plots.embedding_scatter(e, ax, style, color=color),
-            (3.6, 4.1), figures / name, about, formats,
-        )  # fmt: skip
+    pictures: tuple[tuple[str, Any], ...] = (("umap", "owner"), ("regions", "region"))
+    for name, color in pictures:
+        _save_axes(_drawing(e, style, color), _SQUARE, figures / name, about, formats)
     if len(e.names) > 1:
         _save_figure(plots.runs_figure(e, style), figures / "runs", about, formats)
         _save_axes(lambda ax: plots.unmatched_scatter(e, ax, style), (3.6, 4.0), figures / "unmatched", about, formats)
     return e.summary()
+
+
+def _drawing(e: Embedding, style: str, color: Any) -> Callable[[Any], Any]:
+    from sae_geometry import plots
+
+    return lambda ax: plots.embedding_scatter(e, ax, style, color=color)
 
 
 def _colored(result: Result, colors: Sequence[str], figures: Path, formats: Sequence[str]) -> list[str]:
@@ -337,10 +342,7 @@ def _colored(result: Result, colors: Sequence[str], figures: Path, formats: Sequ
     about = _about(result.dictionaries, result.caveats) | {"seed": result.params["seed"]}
     further: list[Any] = [c for c in dict.fromkeys(colors) if c not in ("owner", "region")]
     for color in further:
-        _save_axes(
-            lambda ax, color=color: plots.embedding_scatter(result, ax, color=color),
-            (3.6, 4.1), figures / f"umap-{color}", about, formats,
-        )  # fmt: skip
+        _save_axes(_drawing(result, "okabe-ito", color), _SQUARE, figures / f"umap-{color}", about, formats)
     return [f"umap-{color}" for color in further]
 
 

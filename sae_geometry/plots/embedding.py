@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Polygon
-from matplotlib.patheffects import withStroke
+from matplotlib.patheffects import AbstractPathEffect, withStroke
 from matplotlib.ticker import MaxNLocator
 
 from sae_geometry.plots.style import (
@@ -36,7 +36,7 @@ COLORS: tuple[Color, ...] = get_args(Color)
 THRESHOLD = 0.7
 
 _PALE, _MATCHED, _UNMATCHED = "#D5D5D5", "#332288", "#DDAA33"
-_HALO = [withStroke(linewidth=2.0, foreground="white")]
+_HALO: list[AbstractPathEffect] = [withStroke(linewidth=2.0, foreground="white")]
 
 
 @runtime_checkable
@@ -263,8 +263,9 @@ def _by_value(e: EmbeddingLike, ax: Axes, color: Color) -> None:
     )  # fmt: skip
     bar.set_label(label + (", left end: never" if silent else ""), fontsize=7.5)
     bar.ax.tick_params(labelsize=7, length=2, which="both")
-    bar.outline.set_linewidth(0.4)  # type: ignore[operator]
-    bar.solids.set_alpha(1)
+    bar.outline.set_linewidth(0.4)
+    if bar.solids is not None:
+        bar.solids.set_alpha(1)
     _bare(ax)
 
 
@@ -297,7 +298,17 @@ def _letters(ax: Axes, letters: Sequence[str], centers: np.ndarray) -> None:
     for letter, place, center in zip(letters, places, centers, strict=True):
         if np.hypot(*(place - center)) > 0.02 * span:
             ax.plot(*zip(center, place, strict=True), color=INK, linewidth=0.4, zorder=4)
-        text = ax.text(*place, letter, ha="center", va="center", fontsize=8, fontweight="bold", color=INK, zorder=5)
+        text = ax.text(
+            float(place[0]),
+            float(place[1]),
+            letter,
+            ha="center",
+            va="center",
+            fontsize=8,
+            fontweight="bold",
+            color=INK,
+            zorder=5,
+        )
         text.set_path_effects(_HALO)
 
 
