@@ -40,6 +40,7 @@ _HOME = {
     "fetch": "sources",
     "fit_matched_null": "nulls",
     "load": "sources",
+    "memory_ceiling": "kernels.blocks",
     "neuronpedia_url": "sources",
     "plots": "plots",
     "random_directions": "nulls",
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from sae_geometry.dictionary import Dictionary
     from sae_geometry.drift import Drift, compare_checkpoints
     from sae_geometry.embedding import Embedding, embed
+    from sae_geometry.kernels.blocks import memory_ceiling
     from sae_geometry.neighbors import exact_neighbors
     from sae_geometry.nulls import expected_max_cosine, fit_matched_null, random_directions
     from sae_geometry.partners import Matching

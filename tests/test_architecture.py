@@ -26,7 +26,7 @@ FLOORS = {
     "neighbors": 1,
     "evidence": 2,
     "layout": 2,
-    "planning": 2,
+    "planning": 3,
     "paired_chance": 2,
     "confounds": 2,
     "intervals": 0,

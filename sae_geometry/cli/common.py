@@ -18,6 +18,7 @@ import typer
 
 if TYPE_CHECKING:
     from sae_geometry.dictionary import Dictionary
+    from sae_geometry.planning import Verb
     from sae_geometry.store import Result
 
 P = ParamSpec("P")
@@ -62,6 +63,30 @@ DropBad = Annotated[
     bool, typer.Option("--drop-bad", help="Drop latents whose decoder row is zero or not finite, and say so.")
 ]
 Offline = Annotated[bool, typer.Option("--offline", help="Touch no network: demos, local files and caches only.")]
+
+
+def _keep_to(context: Any, limit: str | None) -> str | None:
+    """A ceiling holds from here until the command has ended."""
+    from sae_geometry.kernels.blocks import memory_ceiling
+
+    if limit is not None:
+        try:
+            context.with_resource(memory_ceiling(limit))
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from None
+    return limit
+
+
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        "--memory", metavar="SIZE", callback=_keep_to,
+        help="No sweep takes more than this above its inputs: 500MB, 2GB. [default: 256MB; 2GB on a GPU]",
+    ),
+]  # fmt: skip
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Only say what it would cost here: operations, bytes, memory and time.")
+]
 
 
 def told_in_one_sentence(command: Callable[P, None]) -> Callable[P, None]:
@@ -206,6 +231,19 @@ def print_json(value: Any) -> None:
     from sae_geometry.store import to_json
 
     typer.echo(to_json(value))
+
+
+def say_plan(verb: Verb, dictionaries: list[Dictionary], as_json: bool, **how: Any) -> None:
+    """What a verb would cost, on stdout: what --dry-run prints in place of an answer."""
+    from dataclasses import asdict
+
+    from sae_geometry.planning import estimate
+
+    found = estimate(dictionaries, verb, **how)
+    if as_json:
+        print_json(asdict(found))
+    else:
+        typer.echo(str(found))
 
 
 def save_and_show(

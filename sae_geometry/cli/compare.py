@@ -63,6 +63,8 @@ def compare(
     formats: c.Formats = c.PNG_AND_PDF,
     as_json: c.AsJson = False,
     quiet: c.Quiet = False,
+    dry_run: c.DryRun = False,
+    memory: c.Memory = None,
     device: c.OnDevice = "auto",
     offline: c.Offline = False,
     drop_bad: c.DropBad = False,
@@ -76,6 +78,9 @@ def compare(
     c.check_free(out, overwrite)
     speaker = c.Speaker(quiet)
     left, right = c.load_all([a, b], speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad)
+    if dry_run:
+        c.say_plan("compare", [left, right], as_json, matching=matching)
+        return
     with speaker.bar() as progress:
         result = sg.compare(
             left,

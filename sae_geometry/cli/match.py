@@ -43,6 +43,8 @@ def match(
     overwrite: c.Overwrite = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole record as JSON on stdout.")] = False,
     quiet: c.Quiet = False,
+    dry_run: c.DryRun = False,
+    memory: c.Memory = None,
     device: c.OnDevice = "auto",
     offline: c.Offline = False,
 ) -> None:
@@ -57,6 +59,9 @@ def match(
     c.check_free(out, overwrite)
     speaker = c.Speaker(quiet)
     left, right = c.load_all([a, b], speaker, latents=latents, device=device, offline=offline)
+    if dry_run:
+        c.say_plan("match", [left, right], as_json)
+        return
     provenance = {
         "command": c.command_line(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -44,6 +44,8 @@ def seeds(
     formats: c.Formats = c.PNG_AND_PDF,
     as_json: c.AsJson = False,
     quiet: c.Quiet = False,
+    dry_run: c.DryRun = False,
+    memory: c.Memory = None,
     device: c.OnDevice = "auto",
     offline: c.Offline = False,
     drop_bad: c.DropBad = False,
@@ -63,6 +65,9 @@ def seeds(
     c.check_free(out, overwrite)
     speaker = c.Speaker(quiet)
     loaded = c.load_all(runs, speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad)
+    if dry_run:
+        c.say_plan("seeds", loaded, as_json, matching=matching)
+        return
     names = [d.name for d in loaded] if len(loaded) <= 4 else [f"{len(loaded)}-runs"]
     folder = c.results_folder(out, "seeds", names)
     kept = _kept(folder)

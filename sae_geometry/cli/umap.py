@@ -38,6 +38,8 @@ def umap(
     formats: c.Formats = c.PNG_AND_PDF,
     as_json: c.AsJson = False,
     quiet: c.Quiet = False,
+    dry_run: c.DryRun = False,
+    memory: c.Memory = None,
     device: c.OnDevice = "auto",
     offline: c.Offline = False,
     drop_bad: c.DropBad = False,
@@ -51,6 +53,9 @@ def umap(
     c.check_free(out, overwrite)
     speaker = c.Speaker(quiet)
     dictionaries = c.load_all(runs, speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad)
+    if dry_run:
+        c.say_plan("umap", dictionaries, as_json, n_neighbors=n_neighbors)
+        return
     with speaker.bar() as progress:
         result = sg.embed(
             dictionaries,

@@ -19,7 +19,7 @@ from torch import Tensor
 from sae_geometry.kernels.exact import exact_dots
 from sae_geometry.kernels.screen import Shortlist
 
-_CHUNK_ENTRIES = 1 << 18  # shortlist entries decided at once; a few dozen bytes each
+_CHUNK_ENTRIES = 1 << 16  # shortlist entries decided at once; a few dozen bytes each
 
 
 @dataclass(frozen=True)
