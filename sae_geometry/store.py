@@ -11,6 +11,7 @@ import tempfile
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,6 +21,7 @@ from sae_geometry.comparison import Comparison
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.drift import Drift
 from sae_geometry.embedding import Embedding
+from sae_geometry.kernels.ledger import entries
 from sae_geometry.partners import Matching
 from sae_geometry.sources import neuronpedia_lists
 from sae_geometry.space import ALLOWED
@@ -72,6 +74,7 @@ def save(
 ) -> Path:
     """Write a result to a folder: its tables (parquet), `summary.json` and `figures/`.
 
+    The summary lists the sweeps made since `kernels.ledger` was opened, as the command line does: screen, why, device.
     Everything is written aside and moved into place at the end: the folder is either as it was or complete.
 
     Args:
@@ -108,6 +111,7 @@ def save(
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "software": software(),
             **write(result, aside, figures, formats, style),
+            "sweeps": [asdict(entry) for entry in entries()],
         }
         (aside / "summary.json").write_text(to_json(summary) + "\n", encoding="utf-8")
     return Path(folder)

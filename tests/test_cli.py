@@ -332,3 +332,32 @@ def test_estimate_says_what_a_question_would_cost(run):
     alone = run("estimate", A)
     assert alone.exit_code == 2
     assert one_sentence(alone)
+
+
+@pytest.fixture
+def two_files(tmp_path):
+    """Two small dictionaries with encoders, as files ./a.safetensors and ./b.safetensors."""
+    from oracles import related_decoders
+    from safetensors.numpy import save_file
+
+    for name, decoder in zip("ab", related_decoders(np.random.default_rng(0), 47, 60, 12, 30), strict=True):
+        weights = {"W_dec": decoder.astype(np.float32), "W_enc": np.ascontiguousarray(decoder.T, dtype=np.float32)}
+        save_file(weights, tmp_path / f"{name}.safetensors")
+
+
+@pytest.mark.usefixtures("two_files")
+@pytest.mark.parametrize(
+    "command", ["compare A B", "within A", "seeds A B", "agreement A B", "span A B", "split A B", "umap A", "match A B"]
+)
+def test_every_summary_says_which_screen_swept_and_why(run, command):
+    verb, *inputs = command.replace("A", "./a.safetensors").replace("B", "./b.safetensors").split()
+    more = {"match": [], "umap": ["--n-epochs", "2", "--format", "png"]}.get(verb, ["--format", "png"])
+    result = run(verb, *inputs, "-o", "out", "-q", *more)
+    assert result.exit_code == 0, result.stderr
+    record = json.loads(Path("out", "match.json" if verb == "match" else "summary.json").read_text())
+    sweeps = (record["provenance"] if verb == "match" else record)["sweeps"]
+    assert sum(entry["sweeps"] for entry in sweeps) >= 1
+    for entry in sweeps:
+        assert entry["screen"] == "cpu-float32"
+        assert entry["why"] == "tensors are on the CPU; the product is small"
+        assert entry["device"] == "cpu"

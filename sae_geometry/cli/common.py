@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, ParamSpec
 
 import typer
 
+from sae_geometry.kernels.ledger import ledger
+
 if TYPE_CHECKING:
     from sae_geometry.dictionary import Dictionary
     from sae_geometry.planning import Verb
@@ -95,7 +97,8 @@ def told_in_one_sentence(command: Callable[P, None]) -> Callable[P, None]:
     @wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            command(*args, **kwargs)
+            with ledger():
+                command(*args, **kwargs)
         except (typer.Exit, typer.Abort):
             raise
         except KeyboardInterrupt:

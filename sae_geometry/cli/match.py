@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -52,6 +53,7 @@ def match(
 
     The record's schema is sae_geometry/schemas/match.schema.json. Ctrl-C ends the matching at hand, its gap reported.
     """
+    from sae_geometry.kernels.ledger import entries
     from sae_geometry.match_report import match_report
     from sae_geometry.matching.shared import THRESHOLDS
     from sae_geometry.store import fresh_folder, software, to_json
@@ -74,6 +76,7 @@ def match(
             time_budget=float("inf") if time_budget is None else time_budget,
             allow_mismatch=allow_mismatch, provenance=provenance, progress=progress,
         )  # fmt: skip
+    record["provenance"]["sweeps"] = [asdict(entry) for entry in entries()]
     if as_json:
         c.print_json(record)
     else:

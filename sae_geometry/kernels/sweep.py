@@ -24,6 +24,7 @@ from sae_geometry.kernels.blocks import (
 )
 from sae_geometry.kernels.decide import Best, Scoring, decide
 from sae_geometry.kernels.error import row_norms
+from sae_geometry.kernels.ledger import record
 from sae_geometry.kernels.redo import redo
 from sae_geometry.kernels.rounded import Precision
 from sae_geometry.kernels.screen import Progress, Screen, Shortlist, Task
@@ -134,10 +135,10 @@ def sweep(
     with torch.no_grad():
         row_lists, col_lists = run(task)
         scoring = Scoring(absolute, task.column_bias, exclude_self=task.within)
-        rows, rows_redone = _settle(a, others, row_lists, k, scoring)
+        rows, rows_redone = _settle(a, others, row_lists, k, scoring, task.threads)
         cols, cols_redone = None, 0
         if col_lists is not None:
-            cols, cols_redone = _settle(others, a, col_lists, k, Scoring(absolute))
+            cols, cols_redone = _settle(others, a, col_lists, k, Scoring(absolute), task.threads)
     checked = None
     if a.device.type != "cpu" if audit is None else audit:
         checked = str(audit_sweep(task, row_lists, col_lists, rows, cols))
@@ -158,6 +159,7 @@ def sweep(
         memory=task.memory,
         audit=checked,
     )
+    record(report)
     return Sweep(rows, cols, report)
 
 
@@ -239,8 +241,8 @@ def _task(
     return Task(a, b, a_norms, b_norms, k, columns, absolute, bias, workers, size, limit, progress)
 
 
-def _settle(x: Tensor, y: Tensor, lists: Shortlist, k: int, scoring: Scoring) -> tuple[Best, int]:
-    best, certified = decide(x, y, lists, k, scoring)
+def _settle(x: Tensor, y: Tensor, lists: Shortlist, k: int, scoring: Scoring, threads: int) -> tuple[Best, int]:
+    best, certified = decide(x, y, lists, k, scoring, threads)
     failed = (~certified).nonzero().flatten()
     return (redo(x, y, failed, best, scoring) if failed.numel() else best), int(failed.numel())
 
