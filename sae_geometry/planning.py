@@ -290,7 +290,7 @@ def _probe(job: Job, plan: SweepPlan, budget: float) -> float:
         rows *= 4
     # Between the two largest, so that what every sweep does once (preparing the other side) counts once.
     (fewer, short), (most, long) = [(0, 0.0), *times.items()][-2:]
-    if long <= short:  # noise
+    if long - short < (most - fewer) / most * long / 2:  # noise: what is done once is never half of it all
         fewer, short = 0, 0.0
     return (most - fewer) * others.shape[0] * a.shape[1] / (long - short)
 

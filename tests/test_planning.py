@@ -98,9 +98,11 @@ def test_the_time_is_of_the_right_size() -> None:
     a, b = dictionary(5000, 256, 0), dictionary(6000, 256, 1)
     expected = estimate([a, b], probe_seconds=0.3)
     assert expected.screen == "cpu-float32"  # too small for int8
-    start = time.perf_counter()
-    sweep(a.directions, b.directions)
-    took = time.perf_counter() - start
+    took = float("inf")
+    for _ in range(2):
+        start = time.perf_counter()
+        sweep(a.directions, b.directions)
+        took = min(took, time.perf_counter() - start)
     assert took / 8 < expected.seconds < took * 8  # other processes may take the machine in between
     assert expected.probe_seconds < 20
 

@@ -138,6 +138,17 @@ def test_progress_rises_to_one(screen: str, within: bool, threads: int) -> None:
     assert seen[-1] == 1.0
 
 
+@pytest.mark.parametrize("screen", [*SCREENS, "fp16"])
+def test_within_one_dictionary_half_the_blocks_are_computed(screen: str) -> None:
+    counts = []
+    a = gaussian(100, 8)
+    for b in (a.clone(), None):
+        ticks: list[float] = []
+        sweep(a, b, screen=screen, threads=1, blocks=(10, 10), progress=ticks.append)
+        counts.append(len(ticks))
+    assert counts == [100, 55]
+
+
 def _raise(error: BaseException) -> Callable[[], None]:
     def act() -> None:
         raise error
