@@ -3,10 +3,11 @@
 Every contender runs in turn, round after round, in one process; what is printed is the median time, its ratio to the
 limit (`torch.mm` over blocks, results overwritten) of the same round, how much memory it needed, and the share of 256
 sampled rows whose partners agree with float64. With one thread the time is processor time, so that what else the
-machine does shows little; with more it is wall time. Peers that are not installed are left out by name.
+machine does shows little; with more, and where several numbers of threads are compared, it is wall time, all numbers
+taking turns in every round. Peers that are not installed are left out and named.
 
     python benchmarks/sweep.py                              # 16,384 × 16,384 × 768, SAE-like, one thread
-    python benchmarks/sweep.py --data iid --threads 2 --json results.json
+    python benchmarks/sweep.py --data iid --threads 1 2 --json results.json
     python benchmarks/sweep.py --memory-at 131072           # peak memory of one large sweep, in a fresh process
 """
 
@@ -50,6 +51,8 @@ class Row:
     memory_mb: float
     agreement: float | None
     note: str
+    threads: int
+    gain: float | None  # the time on the first number of threads over this one
 
 
 def unit(x: Tensor) -> Tensor:
@@ -129,7 +132,7 @@ def contenders(a: Tensor, b: Tensor, threads: int, peers: bool) -> dict[str, Cal
             other = None if within else b
             found = sweep(a, other, k, screen=screen, columns=columns, threads=threads)  # type: ignore[arg-type]
             notes[label] = found.report.screen
-            return None if within else found.rows.index
+            return found.rows.index
 
         label = f"ours, {'within' if within else 'both directions' if columns else f'top-{k}'}, {screen}"
         runs[label] = run
@@ -183,13 +186,15 @@ def peak_of(run: Callable[[], Answer]) -> tuple[Answer, float]:
     return answer, peak / 1e6
 
 
-def truth(a: Tensor, b: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Sampled rows and their k best partners by the exact score."""
+def truth(a: Tensor, b: Tensor, k: int, *, within: bool = False) -> tuple[Tensor, Tensor]:
+    """Sampled rows and their k best partners by the exact score, themselves left out within."""
     rows = torch.linspace(0, len(a) - 1, min(SAMPLE, len(a))).round().to(torch.int64)
     every = torch.arange(len(b))
     best = []
     for row in rows.tolist():
         score = exact_dots(a, b, torch.full_like(every, row), every)
+        if within:
+            score[row] = -torch.inf
         best.append(score.argsort(descending=True, stable=True)[:k])
     return rows, torch.stack(best)
 
@@ -199,28 +204,40 @@ def agreement(found: Tensor, rows: Tensor, best: Tensor) -> float:
     return float((found[rows] == best[:, : found.shape[1]]).double().mean())
 
 
-def measure(a: Tensor, b: Tensor, threads: int, rounds: int, peers: bool) -> list[Row]:
-    """All contenders, interleaved."""
-    torch.set_num_threads(threads)
-    sweep(a[:300], b[:300], threads=threads)
-    runs = contenders(a, b, threads, peers)
-    rows, best = truth(a, b, 16)
-    answers = {name: peak_of(run) for name, run in runs.items()}  # a first round, not timed
-    clock = time.process_time if threads == 1 else time.perf_counter
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
+def measure(a: Tensor, b: Tensor, threads: list[int], rounds: int, peers: bool) -> list[Row]:
+    """All contenders on each number of threads, interleaved."""
+    runs: dict[tuple[int, str], Callable[[], Answer]] = {}
+    for count in threads:
+        torch.set_num_threads(count)
+        sweep(a[:300], b[:300], threads=count)
+        runs |= {(count, name): run for name, run in contenders(a, b, count, peers).items()}
+    between, within = truth(a, b, 16), truth(a, a, 1, within=True)
+
+    def timed(count: int, run: Callable[[], Answer]) -> float:
+        torch.set_num_threads(count)
+        start = clock()
+        run()
+        return clock() - start
+
+    answers = {}
+    for (count, name), run in runs.items():  # a first round, not timed
+        torch.set_num_threads(count)
+        answers[count, name] = peak_of(run)
+    clock = time.process_time if threads == [1] else time.perf_counter
+    seconds: dict[tuple[int, str], list[float]] = {key: [] for key in runs}
     for _ in range(rounds):
-        for name, run in runs.items():
-            start = clock()
-            run()
-            seconds[name].append(clock() - start)
-    limits = next(iter(seconds.values()))
+        for (count, name), run in runs.items():
+            seconds[count, name].append(timed(count, run))
     table = []
-    for name, times in seconds.items():
-        answer, memory = answers[name]
-        median = statistics.median(times)
-        right = None if answer is None else agreement(answer, rows, best)
-        ratio = statistics.median(t / limit for t, limit in zip(times, limits, strict=True))
-        table.append(Row(name, median, ratio, memory, right, notes.get(name, "")))
+    limit = next(iter(runs))[1]
+    for (count, name), times in seconds.items():
+        answer, memory = answers[count, name]
+        right = None if answer is None else agreement(answer, *(within if "within" in name else between))
+        ratio = statistics.median(t / alone for t, alone in zip(times, seconds[count, limit], strict=True))
+        first = seconds[threads[0], name]
+        gain = None if count == threads[0] else statistics.median(f / t for f, t in zip(first, times, strict=True))
+        note = notes.get(name, "")
+        table.append(Row(name, statistics.median(times), ratio, memory, right, note, count, gain))
     return table
 
 
@@ -254,25 +271,33 @@ def main() -> None:
     parser.add_argument("--data", choices=["sae", "iid", "demo"], default="sae")
     parser.add_argument("--n", type=int, default=16_384)
     parser.add_argument("--d", type=int, default=768)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1], help="one or several numbers, compared")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--no-peers", action="store_true", help="only the limit and ours")
     parser.add_argument("--json", type=Path, help="also write the table here")
     parser.add_argument("--memory-at", type=int, metavar="N", help="only: one N × N sweep in a fresh process")
     args = parser.parse_args()
     if args.memory_at:
-        command = [sys.executable, "-c", _ONE_SWEEP, str(args.memory_at), str(args.d), str(args.threads)]
+        command = [sys.executable, "-c", _ONE_SWEEP, str(args.memory_at), str(args.d), str(args.threads[0])]
         print(subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip())
         return
     a, b = make_data(args.data, args.n, args.d)
     load = os.getloadavg()[0]
     table = measure(a, b, args.threads, args.rounds, not args.no_peers)
     shape = f"{a.shape[0]:,} × {b.shape[0]:,} × {a.shape[1]:,}"
-    print(f"{args.data}, {shape}, {args.threads} thread(s), median of {args.rounds}; load before {load:.2f}\n")
-    print("| | seconds | / limit | memory MB | float64 agrees | screen |\n|---|---:|---:|---:|---:|---|")
-    for row in table:
-        right = "" if row.agreement is None else f"{row.agreement:.4f}"
-        print(f"| {row.name} | {row.seconds:.3f} | {row.ratio:.2f} | {row.memory_mb:.0f} | {right} | {row.note} |")
+    print(f"{args.data}, {shape}, median of {args.rounds}; load before {load:.2f}")
+    for count in args.threads:
+        gains = count != args.threads[0]
+        print(f"\n{count} thread(s)\n\n| | seconds | / limit | memory MB | float64 agrees | screen |", end="")
+        print(f" {args.threads[0]} / {count} threads |" if gains else "")
+        print("|---|---:|---:|---:|---:|---|" + ("---:|" if gains else ""))
+        for row in (r for r in table if r.threads == count):
+            right = "" if row.agreement is None else f"{row.agreement:.4f}"
+            line = f"| {row.name} | {row.seconds:.3f} | {row.ratio:.2f} | {row.memory_mb:.0f} | {right} | {row.note} |"
+            print(line + ("" if row.gain is None else f" {row.gain:.2f} |"))
+    missing = [name for name in ("faiss", "sklearn") if not importlib.util.find_spec(name)]
+    if missing and not args.no_peers:
+        print(f"\nleft out, not installed: {', '.join(missing)}")
     if args.json:
         out = {"data": args.data, "shape": [*a.shape, b.shape[0]], "threads": args.threads, "load_before": load}
         args.json.write_text(json.dumps({**out, "rows": [asdict(row) for row in table]}, indent=1) + "\n")

@@ -44,6 +44,7 @@ _HOME = {
     "fit_matched_null": "nulls",
     "load": "sources",
     "log_wandb": "wandb_log",
+    "memory_ceiling": "kernels.blocks",
     "neuronpedia_url": "sources",
     "plots": "plots",
     "project": "projection",
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
     from sae_geometry.drift import Drift, compare_checkpoints
     from sae_geometry.embedding import Embedding, embed
     from sae_geometry.explorer import explore
+    from sae_geometry.kernels.blocks import memory_ceiling
     from sae_geometry.neighbors import exact_neighbors
     from sae_geometry.nulls import expected_max_cosine, fit_matched_null, random_directions
     from sae_geometry.partners import Matching

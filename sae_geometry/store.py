@@ -8,6 +8,7 @@ import platform
 import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,6 +19,7 @@ from sae_geometry.dictionary import Dictionary
 from sae_geometry.drift import Drift
 from sae_geometry.embedding import Embedding
 from sae_geometry.folders import fresh_folder, recover
+from sae_geometry.kernels.ledger import entries
 from sae_geometry.partners import Matching
 from sae_geometry.sources import neuronpedia_lists
 from sae_geometry.space import ALLOWED
@@ -71,6 +73,7 @@ def save(
 ) -> Path:
     """Write a result to a folder: its tables (parquet), `summary.json` and `figures/`.
 
+    The summary lists the sweeps made since `kernels.ledger` was opened, as the command line does: screen, why, device.
     Everything is written aside and moved into place at the end: the folder is either as it was or complete.
 
     Args:
@@ -111,6 +114,7 @@ def save(
             "software": software(),
             **write(result, aside, figures, formats, style),
             **({"further_figures": _colored(result, colors, figures, formats)} if colors else {}),
+            "sweeps": [asdict(entry) for entry in entries()],
         }
         (aside / "summary.json").write_text(to_json(summary) + "\n", encoding="utf-8")
         if add is not None:

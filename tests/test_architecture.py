@@ -30,7 +30,7 @@ FLOORS = {
     "evidence": 2,
     "umap_steps": 2,
     "layout": 3,
-    "planning": 2,
+    "planning": 3,
     "paired_chance": 2,
     "confounds": 2,
     "intervals": 0,

@@ -275,6 +275,53 @@ def test_a_real_process_keeps_its_streams_apart_and_draws_no_bar(tmp_path):
     assert "within-local-narrow-seed0/" in done.stderr
 
 
+@pytest.mark.parametrize(
+    "command",
+    ["compare A B", "match A B", "within A", "seeds A B", "agreement A B", "span A B", "split N A", "umap A B"],
+)
+def test_a_dry_run_says_what_it_would_cost_and_writes_nothing(run, command, monkeypatch):
+    from sae_geometry import planning
+
+    monkeypatch.setattr(planning, "_probe", lambda *_: 1e9)
+    verb, *inputs = [{"A": A, "B": B, "N": NARROW}.get(word, word) for word in command.split()]
+    result = run(verb, *inputs, "--dry-run", "-q")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.startswith(f"{verb}: ")
+    assert "not counted" in result.stdout
+    found = json.loads(run(verb, *inputs, "--dry-run", "--json", "-q", "--memory", "64MB").stdout)
+    assert found["memory"] <= 64 << 20
+    assert found["verb"] == verb
+    assert list(Path().iterdir()) == []
+
+
+def test_a_dry_run_of_drift_counts_the_checkpoints(run, tmp_path):
+    import shutil
+
+    state = Path(__file__).parent / "sources" / "checkpoints" / "e2e_sae_single" / "samples_400000.pt"
+    (tmp_path / "states").mkdir()
+    for n in (100, 200, 300):
+        shutil.copy(state, tmp_path / "states" / f"samples_{n}.pt")
+    found = json.loads(run("drift", "./states", "--dry-run", "--json", "-q").stdout)
+    assert found["n_sweeps"] == 0
+    assert found["flops"] > 0
+
+
+def test_a_memory_ceiling_holds_for_the_command_and_ends_with_it(run):
+    from sae_geometry.kernels.blocks import DEFAULT_MEMORY, memory_limit
+
+    result = run("within", A, "--memory", "3 MB", "--json", "-q", "--format", "png")
+    assert result.exit_code == 0, result.stderr
+    swept = json.loads(result.stdout)["sweep"]
+    assert swept["memory"] == 3 << 20
+    assert 4 * 2 * swept["threads"] * swept["blocks"][0] * swept["blocks"][1] < 3 << 20
+    assert memory_limit(None, "cpu") == DEFAULT_MEMORY
+    refused = run("within", A, "--memory", "100KB", "-o", "other")
+    assert refused.exit_code == 2
+    assert "the memory ceiling leaves" in one_sentence(refused)
+    assert not Path("other").exists()
+    assert run("within", A, "--memory", "plenty").exit_code == 2
+
+
 def test_estimate_says_what_a_question_would_cost(run):
     result = run("estimate", NARROW, A)
     assert result.exit_code == 0, result.stderr
@@ -285,3 +332,32 @@ def test_estimate_says_what_a_question_would_cost(run):
     alone = run("estimate", A)
     assert alone.exit_code == 2
     assert one_sentence(alone)
+
+
+@pytest.fixture
+def two_files(tmp_path):
+    """Two small dictionaries with encoders, as files ./a.safetensors and ./b.safetensors."""
+    from oracles import related_decoders
+    from safetensors.numpy import save_file
+
+    for name, decoder in zip("ab", related_decoders(np.random.default_rng(0), 47, 60, 12, 30), strict=True):
+        weights = {"W_dec": decoder.astype(np.float32), "W_enc": np.ascontiguousarray(decoder.T, dtype=np.float32)}
+        save_file(weights, tmp_path / f"{name}.safetensors")
+
+
+@pytest.mark.usefixtures("two_files")
+@pytest.mark.parametrize(
+    "command", ["compare A B", "within A", "seeds A B", "agreement A B", "span A B", "split A B", "umap A", "match A B"]
+)
+def test_every_summary_says_which_screen_swept_and_why(run, command):
+    verb, *inputs = command.replace("A", "./a.safetensors").replace("B", "./b.safetensors").split()
+    more = {"match": [], "umap": ["--n-epochs", "2", "--format", "png"]}.get(verb, ["--format", "png"])
+    result = run(verb, *inputs, "-o", "out", "-q", *more)
+    assert result.exit_code == 0, result.stderr
+    record = json.loads(Path("out", "match.json" if verb == "match" else "summary.json").read_text())
+    sweeps = (record["provenance"] if verb == "match" else record)["sweeps"]
+    assert sum(entry["sweeps"] for entry in sweeps) >= 1
+    for entry in sweeps:
+        assert entry["screen"] == "cpu-float32"
+        assert entry["why"] == "tensors are on the CPU; the product is small"
+        assert entry["device"] == "cpu"

@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, ParamSpec
 import typer
 
 from sae_geometry.cli.stopping import INTERRUPTED, TERMINATED, TerminatedError
+from sae_geometry.kernels.ledger import ledger
 
 if TYPE_CHECKING:
     from sae_geometry.dictionary import Dictionary
+    from sae_geometry.planning import Verb
     from sae_geometry.store import Result
 
 P = ParamSpec("P")
@@ -80,13 +82,37 @@ OnDask = Annotated[
 _AT_END: ContextVar[ExitStack] = ContextVar("what is closed when the command ends")
 
 
+def _keep_to(context: Any, limit: str | None) -> str | None:
+    """A ceiling holds from here until the command has ended."""
+    from sae_geometry.kernels.blocks import memory_ceiling
+
+    if limit is not None:
+        try:
+            context.with_resource(memory_ceiling(limit))
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from None
+    return limit
+
+
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        "--memory", metavar="SIZE", callback=_keep_to,
+        help="No sweep takes more than this above its inputs: 500MB, 2GB. [default: 256MB; 2GB on a GPU]",
+    ),
+]  # fmt: skip
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Only say what it would cost here: operations, bytes, memory and time.")
+]
+
+
 def told_in_one_sentence(command: Callable[P, None]) -> Callable[P, None]:
     """Decorator: what goes wrong is one red line and an exit code; a traceback only with SAE_GEOMETRY_DEBUG=1."""
 
     @wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            with ExitStack() as at_end:
+            with ExitStack() as at_end, ledger():
                 _AT_END.set(at_end)
                 command(*args, **kwargs)
         except (typer.Exit, typer.Abort):
@@ -243,6 +269,19 @@ def print_json(value: Any) -> None:
     from sae_geometry.store import to_json
 
     typer.echo(to_json(value))
+
+
+def say_plan(verb: Verb, dictionaries: list[Dictionary], as_json: bool, **how: Any) -> None:
+    """What a verb would cost, on stdout: what --dry-run prints in place of an answer."""
+    from dataclasses import asdict
+
+    from sae_geometry.planning import estimate
+
+    found = estimate(dictionaries, verb, **how)
+    if as_json:
+        print_json(asdict(found))
+    else:
+        typer.echo(str(found))
 
 
 def save_and_show(

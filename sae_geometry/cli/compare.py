@@ -63,6 +63,8 @@ def compare(
     formats: c.Formats = c.PNG_AND_PDF,
     as_json: c.AsJson = False,
     quiet: c.Quiet = False,
+    dry_run: c.DryRun = False,
+    memory: c.Memory = None,
     device: c.OnDevice = "auto",
     dask: c.OnDask = None,
     offline: c.Offline = False,
@@ -79,6 +81,9 @@ def compare(
     c.check_wandb(log_wandb, offline)
     speaker = c.Speaker(quiet)
     left, right = c.load_all([a, b], speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad)
+    if dry_run:
+        c.say_plan("compare", [left, right], as_json, matching=matching)
+        return
     c.compute_on(dask)
     with speaker.bar() as progress:
         result = sg.compare(

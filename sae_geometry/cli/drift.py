@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sae_geometry.cli import common as c
+
+if TYPE_CHECKING:
+    from sae_geometry.dictionary import Dictionary
 
 
 def register(app: typer.Typer) -> None:
@@ -35,6 +38,7 @@ def drift(
     formats: c.Formats = c.PNG_AND_PDF,
     as_json: c.AsJson = False,
     quiet: c.Quiet = False,
+    dry_run: c.DryRun = False,
     offline: c.Offline = False,
     log_wandb: c.LogWandb = None,
 ) -> None:
@@ -47,6 +51,9 @@ def drift(
     c.check_free(out, overwrite)
     c.check_wandb(log_wandb, offline)
     speaker = c.Speaker(quiet)
+    if dry_run:
+        c.say_plan("drift", _as_the_last(run, final, speaker, offline), as_json)
+        return
     with speaker.bar() as progress:
         result = sg.compare_checkpoints(
             run, final, threshold=threshold, still=still, offline=offline, echo=speaker.resolved, progress=progress
@@ -62,3 +69,11 @@ def drift(
         log_wandb=log_wandb,
         offline=offline,
     )
+
+
+def _as_the_last(run: str, final: str | None, speaker: c.Speaker, offline: bool) -> list[Dictionary]:
+    """Every state as if it were the last, which alone is loaded: they are of one size."""
+    from sae_geometry.sources import checkpoints, load
+
+    states = [*checkpoints(run, offline=offline, echo=speaker.resolved), *([] if final is None else [final])]
+    return [load(states[-1], "all", encoder=False, offline=offline, echo=speaker.resolved)] * len(states)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Annotated, Literal
 
 import typer
@@ -19,25 +18,29 @@ def register(app: typer.Typer) -> None:
 def estimate(
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="The dictionaries; two or more to compare.")],
     verb: Annotated[
-        Literal["compare", "within", "umap"], typer.Option("--for", help="Which question would be asked of them.")
+        Literal["compare", "match", "within", "seeds", "agreement", "span", "split", "umap", "drift"],
+        typer.Option("--for", help="Which question would be asked of them."),
     ] = "compare",
+    matching: Annotated[
+        Literal["nearest", "mutual", "greedy", "optimal"] | None,
+        typer.Option("--matching", help="For compare and seeds. [default: what they take]"),
+    ] = None,
     n_neighbors: Annotated[int, typer.Option("--n-neighbors", help="For umap: the point itself counted.")] = 15,
+    n_terms: Annotated[int, typer.Option("--terms", metavar="T", help="For split.")] = 4,
     latents: c.Latents = "alive",
     as_json: c.AsJson = False,
     quiet: c.Quiet = False,
+    memory: c.Memory = None,
     device: c.OnDevice = "auto",
     offline: c.Offline = False,
     drop_bad: c.DropBad = False,
 ) -> None:
-    """What a question would cost on this device: operations, bytes, memory, and time from a one-second probe."""
-    import sae_geometry as sg
+    """What a question would cost on this device: operations, bytes, memory, and time from a one-second probe.
 
+    The same as --dry-run of the command that asks it. Of drift the states are given here, of one run and in order.
+    """
     speaker = c.Speaker(quiet)
     dictionaries = c.load_all(
         runs, speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad
     )  # fmt: skip
-    found = sg.estimate(dictionaries, verb, n_neighbors=n_neighbors)
-    if as_json:
-        c.print_json(asdict(found))
-    else:
-        typer.echo(str(found))
+    c.say_plan(verb, dictionaries, as_json, matching=matching, n_neighbors=n_neighbors, n_terms=n_terms)

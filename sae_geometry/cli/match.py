@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -43,6 +44,8 @@ def match(
     overwrite: c.Overwrite = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole record as JSON on stdout.")] = False,
     quiet: c.Quiet = False,
+    dry_run: c.DryRun = False,
+    memory: c.Memory = None,
     device: c.OnDevice = "auto",
     dask: c.OnDask = None,
     offline: c.Offline = False,
@@ -54,6 +57,7 @@ def match(
     """
     from sae_geometry.confounds import confound_audit
     from sae_geometry.folders import fresh_folder
+    from sae_geometry.kernels.ledger import entries
     from sae_geometry.match_report import match_report
     from sae_geometry.matching.shared import THRESHOLDS
     from sae_geometry.store import software, to_json
@@ -62,6 +66,9 @@ def match(
     c.check_wandb(log_wandb, offline)
     speaker = c.Speaker(quiet)
     left, right = c.load_all([a, b], speaker, latents=latents, device=device, offline=offline)
+    if dry_run:
+        c.say_plan("match", [left, right], as_json)
+        return
     c.compute_on(dask)
     provenance = {
         "command": c.command_line(),
@@ -76,6 +83,7 @@ def match(
             allow_mismatch=allow_mismatch, provenance=provenance, progress=progress,
         )  # fmt: skip
     speaker.say(str(confound_audit(left, right)), unless=as_json)
+    record["provenance"]["sweeps"] = [asdict(entry) for entry in entries()]
     if as_json:
         c.print_json(record)
     else:

@@ -44,6 +44,8 @@ def seeds(
     formats: c.Formats = c.PNG_AND_PDF,
     as_json: c.AsJson = False,
     quiet: c.Quiet = False,
+    dry_run: c.DryRun = False,
+    memory: c.Memory = None,
     device: c.OnDevice = "auto",
     dask: c.OnDask = None,
     offline: c.Offline = False,
@@ -67,6 +69,9 @@ def seeds(
     c.check_wandb(log_wandb, offline)
     speaker = c.Speaker(quiet)
     loaded = c.load_all(runs, speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad)
+    if dry_run:
+        c.say_plan("seeds", loaded, as_json, matching=matching)
+        return
     c.compute_on(dask)
     names = [d.name for d in loaded] if len(loaded) <= 4 else [f"{len(loaded)}-runs"]
     folder = c.results_folder(out, "seeds", names)

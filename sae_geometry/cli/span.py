@@ -28,6 +28,8 @@ def span(
     formats: c.Formats = c.PNG_AND_PDF,
     as_json: c.AsJson = False,
     quiet: c.Quiet = False,
+    dry_run: c.DryRun = False,
+    memory: c.Memory = None,
     device: c.OnDevice = "auto",
     offline: c.Offline = False,
     log_wandb: c.LogWandb = None,
@@ -44,6 +46,9 @@ def span(
     c.check_wandb(log_wandb, offline)
     speaker = c.Speaker(quiet)
     left, right = c.load_all([a, b], speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad)
+    if dry_run:
+        c.say_plan("span", [left, right], as_json)
+        return
     with speaker.bar() as progress:
         result = sg.span_overlap(left, right, threshold=threshold, allow_mismatch=allow_mismatch, progress=progress)
     speaker.say(str(confound_audit(*result.dictionaries)), unless=as_json)

@@ -31,6 +31,8 @@ def split(
     formats: c.Formats = c.PNG_AND_PDF,
     as_json: c.AsJson = False,
     quiet: c.Quiet = False,
+    dry_run: c.DryRun = False,
+    memory: c.Memory = None,
     device: c.OnDevice = "auto",
     offline: c.Offline = False,
     log_wandb: c.LogWandb = None,
@@ -49,6 +51,9 @@ def split(
     small, large = c.load_all(
         [narrow, wide], speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad
     )
+    if dry_run:
+        c.say_plan("split", [small, large], as_json, n_terms=n_terms)
+        return
     with speaker.bar() as progress:
         result = sg.split_map(
             small,

@@ -87,6 +87,8 @@ def umap(
     formats: c.Formats = c.PNG_AND_PDF,
     as_json: c.AsJson = False,
     quiet: c.Quiet = False,
+    dry_run: c.DryRun = False,
+    memory: c.Memory = None,
     device: c.OnDevice = "auto",
     dask: c.OnDask = None,
     offline: c.Offline = False,
@@ -115,6 +117,9 @@ def umap(
     if shapes is not None and (regions_on != "picture" or min_region_size is not None):
         raise ValueError("--regions draws them by hand: leave out --regions-on and --min-region-size")
     dictionaries = c.load_all(runs, speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad)
+    if dry_run:
+        c.say_plan("umap", dictionaries, as_json, n_neighbors=n_neighbors)
+        return
     if project_onto is not None:
         with speaker.bar() as progress:
             projected = sg.project(

@@ -22,6 +22,8 @@ def within(
     formats: c.Formats = c.PNG_AND_PDF,
     as_json: c.AsJson = False,
     quiet: c.Quiet = False,
+    dry_run: c.DryRun = False,
+    memory: c.Memory = None,
     device: c.OnDevice = "auto",
     offline: c.Offline = False,
     log_wandb: c.LogWandb = None,
@@ -37,6 +39,9 @@ def within(
     c.check_wandb(log_wandb, offline)
     speaker = c.Speaker(quiet)
     [dictionary] = c.load_all([run], speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad)
+    if dry_run:
+        c.say_plan("within", [dictionary], as_json)
+        return
     with speaker.bar() as progress:
         result = sg.compare_within(dictionary, signed=not absolute, progress=progress)
     c.save_and_show(

@@ -3,15 +3,81 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 MIB = 1 << 20
 DEFAULT_MEMORY = 256 * MIB
+DEVICE_MEMORY = 2048 * MIB  # off the CPU, where blocks must be large to be fast
 _FALLBACK_CACHE = 16 * MIB  # where the system does not say
 _SMALLEST_BLOCK = 64
+TIGHT = 128 * MIB  # ceilings below this are kept by products that write where they are told, if slower ones
+
+
+_UNITS = {"": 1, "B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_CEILING: ContextVar[int | None] = ContextVar("memory_ceiling", default=None)
+
+
+@contextmanager
+def memory_ceiling(limit: int | str) -> Iterator[None]:
+    """Every sweep made inside stays below this many bytes above its inputs, its results included, or is refused.
+
+    Tables, chance, layouts and figures come on top. Blocks shrink to fit, which costs time.
+
+    Args:
+        limit: bytes, or a text as "500MB" or "2 GiB" (K, M, G, T are powers of 1,024 either way).
+
+    Raises:
+        ValueError: a text that is no size, or nothing above 0.
+
+    Example:
+        >>> import sae_geometry as sg
+        >>> with sg.memory_ceiling("64MB"):
+        ...     report = sg.compare_within("demo:local-seed0").report
+        >>> report.memory
+        67108864
+    """
+    token = _CEILING.set(as_bytes(limit))
+    try:
+        yield
+    finally:
+        _CEILING.reset(token)
+
+
+def as_bytes(size: int | str) -> int:
+    """A size in bytes.
+
+    Raises:
+        ValueError: a text that is no size, or nothing above 0.
+
+    Example:
+        >>> from sae_geometry.kernels.blocks import as_bytes
+        >>> as_bytes("1.5 GB"), as_bytes("64MiB"), as_bytes(1000)
+        (1610612736, 67108864, 1000)
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(?:I?B)?\s*", str(size).upper())
+    n = int(float(found[1]) * _UNITS[found[2]]) if found else 0
+    if n <= 0:
+        raise ValueError(f"a memory ceiling is a size as 500MB or 2GB; got {size!r}")
+    return n
+
+
+def memory_limit(given: int | None, device: str) -> int:
+    """The bytes a sweep may take: those given, those of `memory_ceiling`, or the device's default."""
+    limit = _CEILING.get() if given is None else given
+    if limit is None:
+        return DEFAULT_MEMORY if device == "cpu" else DEVICE_MEMORY
+    return limit
+
+
+def has_ceiling() -> bool:
+    """Whether a `memory_ceiling` is in force."""
+    return _CEILING.get() is not None
 
 
 @dataclass(frozen=True)
@@ -52,21 +118,29 @@ def listing_bytes(n: int, m: int, k: int, columns: bool, threads: int, width: in
     return sides * (12 * width + 24 * k + 16) + (m if columns else 0) * 8 * width * threads
 
 
-def cpu_blocks(n: int, m: int, threads: int, spare: int) -> Blocks:
+def block_copies(memory: int) -> int:
+    """How much a thread's block takes on the CPU, in blocks: two where products write where they are told.
+
+    Others allocate every product anew, and the allocator keeps holes of all their sizes (nine blocks were measured).
+    """
+    return 2 if memory < TIGHT else 10
+
+
+def cpu_blocks(n: int, m: int, threads: int, spare: int, copies: int = 2) -> Blocks:
     """Blocks for the CPU: one block a thread, half of its share of the last cache, twice as wide as high.
 
     So a block is still in cache when it is scanned, and high enough that the product runs at full rate. Each thread
     gets at least four stripes of rows, so that none waits long for the last. `spare` bytes bound what all threads'
-    blocks take together, two float32 copies each.
+    blocks take together, `copies` of each.
 
     Raises:
         ValueError: `spare` is too small for any block.
     """
-    block = min(last_level_cache() // (2 * threads), 8 * MIB, spare // (2 * threads))
+    block = min(last_level_cache() // (2 * threads), 8 * MIB, spare // (copies * threads))
     if block < 4 * _SMALLEST_BLOCK**2:
         raise ValueError(
             f"the memory ceiling leaves {max(spare, 0):,} bytes for {threads} threads' blocks; "
-            f"raise it by {2 * threads * 4 * _SMALLEST_BLOCK**2 - spare:,} or use fewer threads"
+            f"raise it by {copies * threads * 4 * _SMALLEST_BLOCK**2 - spare:,} or use fewer threads"
         )
     rows = int((block / 8) ** 0.5) // _SMALLEST_BLOCK * _SMALLEST_BLOCK
     rows = max(_SMALLEST_BLOCK, rows)
@@ -78,7 +152,15 @@ def device_blocks(n: int, m: int, k: int, spare: int) -> Blocks:
     """Blocks for whole-tensor screens: few and large, since each costs kernel launches; `spare` bytes bound them.
 
     A score takes 4 bytes, and its block's copies (absolute value, bias, mask, sort) about five times that.
+
+    Raises:
+        ValueError: `spare` is too small for any block.
     """
+    least = 24 * min(n, _SMALLEST_BLOCK) * max(min(m, 1024), 2 * k)
+    if spare < least:
+        raise ValueError(f"the memory ceiling leaves {max(spare, 0):,} bytes for blocks; raise it by {least - spare:,}")
     cols = min(m, 16384)
+    while cols > 1024 and spare // (24 * cols) < min(n, 1024):
+        cols //= 2
     rows = max(1, min(n, 8192, spare // (24 * max(cols, 2 * k))))
     return Blocks(rows, cols)

@@ -10,6 +10,8 @@ Rows that are not certified are swept again, by `redo`.
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -18,8 +20,9 @@ from torch import Tensor
 
 from sae_geometry.kernels.exact import exact_dots
 from sae_geometry.kernels.screen import Shortlist
+from sae_geometry.kernels.threads import in_parallel, one_torch_thread
 
-_CHUNK_ENTRIES = 1 << 18  # shortlist entries decided at once; a few dozen bytes each
+_CHUNK_ENTRIES = 1 << 16  # shortlist entries decided at once; a few dozen bytes each
 
 
 @dataclass(frozen=True)
@@ -49,18 +52,29 @@ class Scoring:
         return score if self.column_bias is None else score - self.column_bias[cols]
 
 
-def decide(x: Tensor, y: Tensor, shortlist: Shortlist, k: int, scoring: Scoring) -> tuple[Best, Bool[Tensor, " n"]]:
-    """The k best of every row and a bool mask of the rows they are certified for."""
+def decide(
+    x: Tensor, y: Tensor, shortlist: Shortlist, k: int, scoring: Scoring, threads: int = 1
+) -> tuple[Best, Bool[Tensor, " n"]]:
+    """The k best of every row and a bool mask of the rows they are certified for; no row depends on another."""
     n, width = shortlist.scores.shape
     score = torch.empty((n, k), dtype=torch.float64, device=x.device)
     cosine, index = torch.empty_like(score), torch.empty((n, k), dtype=torch.int64, device=x.device)
     certified = torch.empty(n, dtype=torch.bool, device=x.device)
     step = max(1, _CHUNK_ENTRIES // max(width, k))
-    for start in range(0, n, step):
+
+    def worker(_: threading.Event) -> Callable[[int], None]:
+        torch.set_num_threads(1)
+        return chunk
+
+    def chunk(start: int) -> None:
         rows = slice(start, min(start + step, n))
         part = Shortlist(*(t[rows] for t in (shortlist.scores, shortlist.indices, shortlist.epsilon, shortlist.beyond)))
-        score[rows], cosine[rows], index[rows] = _decide_chunk(x, y, start, part, k, scoring)
+        with torch.no_grad():
+            score[rows], cosine[rows], index[rows] = _decide_chunk(x, y, start, part, k, scoring)
         certified[rows] = (part.beyond == -torch.inf) | (part.beyond < score[rows, -1])
+
+    with one_torch_thread():
+        in_parallel(worker, range(0, n, step), threads if x.device.type == "cpu" else 1)
     return Best(score, cosine, index), certified
 
 

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sae_geometry.kernels.blocks import TIGHT
 from sae_geometry.kernels.error import float32_error
-from sae_geometry.kernels.products import cpu_product, full_precision
+from sae_geometry.kernels.products import cpu_product, full_precision, mm_product
 from sae_geometry.kernels.screen import Meter, Shortlist, Task, count_blocks, shortlist_of
 from sae_geometry.kernels.threads import in_parallel, one_torch_thread
 
@@ -32,7 +33,7 @@ class Float32Scores:
     def __init__(self, task: Task) -> None:
         self._a, self._b, self._absolute = task.a, task.others, task.absolute
         self._bias = None if task.column_bias is None else task.column_bias.to(torch.float32)
-        self._product, self.name = cpu_product()
+        self._product = mm_product if task.memory < TIGHT else cpu_product()[0]
 
     def __call__(self, i0: int, i1: int, j0: int, j1: int, scratch: Tensor) -> Tensor:
         scores = self._product(self._a[i0:i1], self._b[j0:j1], scratch)

@@ -45,7 +45,10 @@ class Int8Scores:
 
     def __call__(self, i0: int, i1: int, j0: int, j1: int, scratch: Tensor) -> Tensor:
         """The block's scores. A's spread is complete when every stripe has been asked for."""
-        return _scores(self.stripe(i0, i1), self.y.part(j0, j1), self._bias[j0:j1], self._task.absolute, scratch)
+        if getattr(self._own, "products", None) is None:
+            self._own.products = torch.empty(self._task.blocks.size, dtype=torch.int32)
+        buffers = self._own.products, scratch
+        return _scores(self.stripe(i0, i1), self.y.part(j0, j1), self._bias[j0:j1], self._task.absolute, buffers)
 
     def stripe(self, i0: int, i1: int) -> Quantised:
         """Rows i0…i1 of A in int8."""
@@ -93,7 +96,12 @@ def prepare_int8(task: Task, asked_for: bool = False) -> Int8Screen | str:
         return f"int8 products take {ratio:.2f} of the float32 time here"
     padded = int(hadamard_stages(d)[-1, 0])
     both = task.columns and not task.within
-    room = task.memory - padded * (m + task.threads * task.blocks.rows) - 12 * task.threads * task.blocks.size
+    room = (
+        task.memory
+        - 8 * _SAMPLE_SCORES
+        - padded * (m + task.threads * task.blocks.rows)
+        - 12 * task.threads * task.blocks.size
+    )
     widths = [
         task.k + pad
         for pad in PADS
@@ -160,11 +168,13 @@ def int8_time() -> float | None:
         return None
 
 
-def _scores(x: Quantised, y: Quantised, bias: np.ndarray, absolute: bool, scratch: Tensor) -> Tensor:
+def _scores(x: Quantised, y: Quantised, bias: np.ndarray, absolute: bool, buffers: tuple[Tensor, Tensor]) -> Tensor:
+    """Scores of quantised rows, in the second of the buffers (int32 and float32, of their size or larger)."""
     from sae_geometry.kernels.int8_loops import scale_products
 
-    products = torch._int_mm(x.q, y.q.T)
-    scores = scratch[: products.numel()].view(products.shape)
+    shape = (x.q.shape[0], y.q.shape[0])
+    products, scores = (buffer[: shape[0] * shape[1]].view(shape) for buffer in buffers)
+    torch._int_mm(x.q, y.q.T, out=products)
     scale_products(products.numpy(), x.scale.numpy(), y.scale.numpy(), bias, absolute, scores.numpy())
     return scores
 
@@ -190,10 +200,17 @@ def _needed(task: Task, scores: Int8Scores, of_rows: bool) -> Tensor:
     )
     x = quantise(mine[at], norms[at])
     screened = torch.empty(len(at), m)
-    for j0 in range(0, m, task.blocks.rows):
+
+    def block(j0: int) -> None:
+        torch.set_num_threads(1)
         j1 = min(j0 + task.blocks.rows, m)
         y = scores.y.part(j0, j1) if of_rows else scores.stripe(j0, j1)
-        screened[:, j0:j1] = _scores(x, y, bias[j0:j1], task.absolute, torch.empty(len(at) * (j1 - j0)))
+        size = len(at) * (j1 - j0)
+        buffers = torch.empty(size, dtype=torch.int32), torch.empty(size)
+        screened[:, j0:j1] = _scores(x, y, bias[j0:j1], task.absolute, buffers)
+
+    with one_torch_thread():
+        in_parallel(lambda _: block, range(0, m, task.blocks.rows), task.threads)
     if task.within:
         screened[torch.arange(len(at)), at] = -torch.inf
     spread = Spread(x.residual, x.length, norms[at])

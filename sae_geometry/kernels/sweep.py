@@ -12,16 +12,26 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sae_geometry.kernels.audit import audit as audit_sweep
-from sae_geometry.kernels.blocks import DEFAULT_MEMORY, Blocks, cpu_blocks, device_blocks, listing_bytes
+from sae_geometry.kernels.blocks import (
+    DEFAULT_MEMORY,
+    Blocks,
+    block_copies,
+    cpu_blocks,
+    device_blocks,
+    has_ceiling,
+    listing_bytes,
+    memory_limit,
+)
 from sae_geometry.kernels.decide import Best, Scoring, decide
 from sae_geometry.kernels.error import row_norms
+from sae_geometry.kernels.ledger import record
 from sae_geometry.kernels.redo import redo
 from sae_geometry.kernels.rounded import Precision
 from sae_geometry.kernels.runner import current_runner
 from sae_geometry.kernels.screen import Progress, Screen, Shortlist, Task
 from sae_geometry.kernels.screen_cpu import screen_cpu, shortlist_width
 from sae_geometry.kernels.screen_int8 import Int8Screen, prepare_int8
-from sae_geometry.kernels.screen_torch import low_precision_screen, screen_torch
+from sae_geometry.kernels.screen_torch import listed_width, low_precision_screen, screen_torch
 from sae_geometry.kernels.screen_triton import triton_screen
 
 ScreenName = Literal["auto", "cpu", "int8", "torch", "fp16", "tf32", "triton", "triton-fp16", "triton-tf32"]
@@ -35,7 +45,8 @@ class SweepReport:
     """How a sweep was run: enough to say why its answer can be trusted and what it cost.
 
     epsilon: the largest bound on the error of a score that decisions started from. rows_redone, cols_redone: how many
-    could not be certified from their shortlists and were swept again. audit: what was checked afterwards, if it was.
+    could not be certified from their shortlists and were swept again. memory: the bytes it was to stay below.
+    audit: what was checked afterwards, if it was.
     """
 
     screen: str
@@ -51,6 +62,7 @@ class SweepReport:
     seconds: float
     blocks: tuple[int, int] = (0, 0)
     threads: int = 1
+    memory: int = 0
     audit: str | None = None
 
 
@@ -75,7 +87,7 @@ def sweep(
     threads: int | None = None,
     progress: Progress | None = None,
     blocks: tuple[int, int] | None = None,
-    memory: int = DEFAULT_MEMORY,
+    memory: int | None = None,
     audit: bool | None = None,
 ) -> Sweep:
     """The exact k best partners of every row, and of every column, of C = A·Bᵀ in one pass over its blocks.
@@ -99,7 +111,8 @@ def sweep(
         threads: CPU threads; all that torch was given if None.
         progress: called with the share of the screen's blocks done, in (0, 1], from the thread that did the block.
         blocks: rows and columns of a block; from caches and memory if None.
-        memory: bytes to stay below, above the inputs, results included.
+        memory: bytes to stay below, above the inputs, results included; if None those of `memory_ceiling`, or else
+            256 MiB on the CPU and 2 GiB off it.
         audit: check the answer by an independent path (`audit`); by default on every device but the CPU.
 
     Returns:
@@ -128,10 +141,10 @@ def sweep(
     with torch.no_grad():
         row_lists, col_lists = run(task)
         scoring = Scoring(absolute, task.column_bias, exclude_self=task.within)
-        rows, rows_redone = _settle(a, others, row_lists, k, scoring)
+        rows, rows_redone = _settle(a, others, row_lists, k, scoring, task.threads)
         cols, cols_redone = None, 0
         if col_lists is not None:
-            cols, cols_redone = _settle(others, a, col_lists, k, Scoring(absolute))
+            cols, cols_redone = _settle(others, a, col_lists, k, Scoring(absolute), task.threads)
     checked = None
     if a.device.type != "cpu" if audit is None else audit:
         checked = str(audit_sweep(task, row_lists, col_lists, rows, cols))
@@ -149,8 +162,10 @@ def sweep(
         seconds=round(time.perf_counter() - start, 4),
         blocks=(task.blocks.rows, task.blocks.cols),
         threads=task.threads,
+        memory=task.memory,
         audit=checked,
     )
+    record(report)
     return Sweep(rows, cols, report)
 
 
@@ -173,7 +188,7 @@ def plan_sweep(
     columns: bool = True,
     screen: ScreenName = "auto",
     threads: int | None = None,
-    memory: int = DEFAULT_MEMORY,
+    memory: int | None = None,
 ) -> SweepPlan:
     """What `sweep` with these arguments would do, without doing it (a sample of rows is tried where it would be).
 
@@ -189,7 +204,8 @@ def plan_sweep(
     task = _task(a, b, k, columns, False, None, screen, threads, None, None, memory)
     run, name, why = _choose(screen, task)
     n, m, width = len(task.a), len(task.others), shortlist_width(k)
-    takes = 8 * task.threads * task.blocks.size if task.a.device.type == "cpu" else 24 * task.blocks.size
+    copies = 6 if task.a.device.type != "cpu" else block_copies(task.memory) * task.threads
+    takes = 4 * copies * task.blocks.size
     if isinstance(run, Int8Screen):
         width, takes = run.width, 12 * task.threads * task.blocks.size + run.scores.y.q.numel()
     takes += listing_bytes(n, m, k, columns or task.within, task.threads, width)
@@ -213,7 +229,7 @@ def _task(
     threads: int | None,
     progress: Progress | None,
     blocks: tuple[int, int] | None,
-    memory: int,
+    memory: int | None,
 ) -> Task:
     """Check what was asked and fill in what was not."""
     a, b = a.detach(), None if b is None else b.detach()
@@ -222,12 +238,17 @@ def _task(
     others = a if b is None else b
     bias = None if column_bias is None else column_bias.to(a.device)
     workers = threads or cpu_threads()
-    size = _blocks(a, others, k, columns or b is None, workers, memory, screen) if blocks is None else Blocks(*blocks)
-    return Task(a, b, a_norms, b_norms, k, columns, absolute, bias, workers, size, memory, progress)
+    limit = memory_limit(memory, a.device.type)
+    if blocks is None:
+        asked = memory is not None or has_ceiling()
+        size = _blocks(a, others, k, columns or b is None, workers, limit, screen, asked=asked)
+    else:
+        size = Blocks(*blocks)
+    return Task(a, b, a_norms, b_norms, k, columns, absolute, bias, workers, size, limit, progress)
 
 
-def _settle(x: Tensor, y: Tensor, lists: Shortlist, k: int, scoring: Scoring) -> tuple[Best, int]:
-    best, certified = decide(x, y, lists, k, scoring)
+def _settle(x: Tensor, y: Tensor, lists: Shortlist, k: int, scoring: Scoring, threads: int) -> tuple[Best, int]:
+    best, certified = decide(x, y, lists, k, scoring, threads)
     failed = (~certified).nonzero().flatten()
     return (redo(x, y, failed, best, scoring) if failed.numel() else best), int(failed.numel())
 
@@ -253,12 +274,18 @@ def _choose(screen: ScreenName, task: Task) -> tuple[Screen, str, str]:
     return screen_cpu, "cpu-float32", f"tensors are on the CPU; {prepared}"
 
 
-def _blocks(a: Tensor, others: Tensor, k: int, columns: bool, threads: int, memory: int, screen: ScreenName) -> Blocks:
+def _blocks(
+    a: Tensor, others: Tensor, k: int, columns: bool, threads: int, memory: int, screen: ScreenName, *, asked: bool
+) -> Blocks:
+    """Blocks that fit `memory` with all that is held beside them; off the CPU it gives way unless `asked` for."""
     n, m = a.shape[0], others.shape[0]
-    if screen in ("torch", "fp16", "tf32", *_FUSED) or a.device.type != "cpu":
-        return device_blocks(n, m, k, memory if a.device.type == "cpu" else max(memory, 1 << 31))
+    if screen not in ("auto", "cpu", "int8") or a.device.type != "cpu":
+        width = listed_width(k, _FUSED.get(screen, "fp16"))
+        copies = (n + m) * a.shape[1] * {"fp16": 2, "triton-fp16": 2, "tf32": 4, "triton-tf32": 4}.get(screen, 0)
+        spare = memory - copies - listing_bytes(n, m, k, columns, 1, width)
+        return device_blocks(n, m, k, spare if asked else max(spare, DEFAULT_MEMORY))
     spare = memory - listing_bytes(n, m, k, columns, threads, shortlist_width(k))
-    return cpu_blocks(n, m, threads, spare)
+    return cpu_blocks(n, m, threads, spare, block_copies(memory))
 
 
 def _check(a: Tensor, b: Tensor | None, k: int, columns: bool, bias: Tensor | None) -> tuple[Tensor, Tensor]:

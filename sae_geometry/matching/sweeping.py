@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from sae_geometry.kernels.blocks import DEFAULT_MEMORY
+from sae_geometry.kernels.blocks import has_ceiling, memory_limit
 from sae_geometry.kernels.sweep import Sweep, cpu_threads, sweep
 
 _PER_ENTRY = 64  # bytes a listed pair may take on its way to a result: screened, re-scored, ordered
@@ -16,8 +16,10 @@ _PER_THREAD = 16  # and in each thread's own lists
 def listing_sweep(
     a: Tensor, b: Tensor, k: int, *, columns: bool = True, threads: int | None = None, **how: Any
 ) -> Sweep:
-    """`sweep(a, b, k, …)` that never refuses lists for their size: they are what the caller wants to keep."""
+    """`sweep(a, b, k, …)` that refuses lists for their size only under a `memory_ceiling`: they are to be kept."""
     workers = threads or cpu_threads()
+    if has_ceiling():
+        return sweep(a, b, k, columns=columns, threads=workers, **how)
     entries = (a.shape[0] + b.shape[0]) * (k + 8)
-    memory = DEFAULT_MEMORY + entries * (_PER_ENTRY + _PER_THREAD * workers)
+    memory = memory_limit(None, a.device.type) + entries * (_PER_ENTRY + _PER_THREAD * workers)
     return sweep(a, b, k, columns=columns, threads=workers, memory=memory, **how)

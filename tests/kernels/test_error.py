@@ -134,3 +134,32 @@ def test_scores_further_apart_than_epsilon_are_certified_at_once(screen: str) ->
 def test_the_narrowest_and_widest_rows(d: int, screen: str) -> None:
     for left in KINDS:
         assert_sweep(left(12, d), gaussian(9, d, 3) if left is huge else left(9, d), 2, screen=screen)
+
+
+EVERY_SCREEN = (*SCREENS, "fp16", "tf32", "triton-fp16")
+
+
+def uneven(n: int, d: int, seed: int) -> Tensor:
+    """Norms over thirty orders of magnitude in one dictionary, in no order: one row's ε is another's whole score."""
+    g = torch.Generator().manual_seed(seed)
+    return gaussian(n, d, seed) * 10.0 ** (torch.rand(n, 1, generator=g) * 30 - 28)
+
+
+def collapsing(n: int, d: int, seed: int) -> Tensor:
+    """Large entries of opposite sign whose products with one another nearly vanish."""
+    x = torch.zeros(n, d)
+    x[:, 0], x[:, 1] = 1.0, -1.0
+    y = 1e-3 * gaussian(n, d, seed)
+    y[:, 1] = -y[:, 0] if seed % 2 else y[:, 0]
+    return x + y
+
+
+@pytest.mark.parametrize("screen", EVERY_SCREEN)
+@pytest.mark.parametrize("rows", [uneven, collapsing])
+def test_hostile_rows_are_decided_rightly_and_within_epsilon(rows, screen: str) -> None:
+    if screen.startswith("triton"):
+        pytest.importorskip("triton", reason="triton is not installed")
+    a, b = rows(60, 24, 1), rows(70, 24, 2)
+    for absolute in (False, True):
+        assert_sweep(a, b, 3, screen=screen, absolute=absolute, audit=True)  # the audit holds every score against ε
+    assert_sweep(a, None, 3, screen=screen, audit=True)

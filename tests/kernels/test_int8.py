@@ -79,7 +79,8 @@ def test_the_measured_residual_bounds_the_distance_to_the_rotated_row(rows, d: i
 def test_no_int8_score_errs_by_more_than_epsilon(left, right, d: int) -> None:
     x, y = left(30, d), right(25, d)
     p, q = quantise(x, row_norms(x)), quantise(y, row_norms(y))
-    screened = screen_int8._scores(p, q, screen_int8.float32_bias(None), False, torch.empty(30 * 25))
+    buffers = torch.empty(30 * 25, dtype=torch.int32), torch.empty(30 * 25)
+    screened = screen_int8._scores(p, q, screen_int8.float32_bias(None), False, buffers)
     rows, cols = torch.meshgrid(torch.arange(30), torch.arange(25), indexing="ij")
     exact = exact_dots(x, y, rows.flatten(), cols.flatten()).view(30, 25)
     error = (screened.double() - exact).abs()
@@ -139,8 +140,9 @@ def test_a_small_product_is_not_worth_it() -> None:
 def test_an_integer_product_that_saturates_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     real = torch._int_mm
 
-    def saturating(x: Tensor, y: Tensor) -> Tensor:
-        return real(x, y).clamp(-32768, 32767)
+    def saturating(x: Tensor, y: Tensor, out: Tensor | None = None) -> Tensor:
+        found = real(x, y).clamp(-32768, 32767)
+        return found if out is None else out.copy_(found)
 
     monkeypatch.setattr(torch, "_int_mm", saturating)
     screen_int8.int8_time.cache_clear()

@@ -16,8 +16,18 @@ import torch
 from kernel_cases import SCREENS, assert_sweep, gaussian, planted
 
 from sae_geometry.kernels import products
-from sae_geometry.kernels.blocks import MIB, Blocks, cpu_blocks, device_blocks, last_level_cache, listing_bytes
+from sae_geometry.kernels.blocks import (
+    DEFAULT_MEMORY,
+    MIB,
+    Blocks,
+    cpu_blocks,
+    device_blocks,
+    last_level_cache,
+    listing_bytes,
+    memory_ceiling,
+)
 from sae_geometry.kernels.sweep import sweep
+from sae_geometry.matching.sweeping import listing_sweep
 
 _MEASURE = """
 import sys, torch
@@ -43,6 +53,55 @@ def test_peak_memory_of_forty_thousand_squared(m: int, k: int, within: int, thre
     args = [str(v) for v in (40_000, m, 64, k, within, threads)]
     done = subprocess.run([sys.executable, "-c", _MEASURE, *args], capture_output=True, text=True, check=True)
     assert float(done.stdout) < 300, f"{done.stdout.strip()} MB above the inputs; the matrix itself would take 6,104"
+
+
+_MEASURE_CEILING = """
+import sys, torch, sae_geometry as sg
+from sae_geometry.kernels.sweep import sweep
+
+def status(field):
+    with open("/proc/self/status") as lines:
+        return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
+
+n, k, within, threads, ceiling, screen = *(int(v) for v in sys.argv[1:6]), sys.argv[6]
+a = torch.nn.functional.normalize(torch.randn(n, 64), dim=1)
+b = None if within else torch.nn.functional.normalize(torch.randn(n, 64), dim=1)
+with sg.memory_ceiling(f"{ceiling}MB"):
+    sweep(a[:600], None if b is None else b[:600], k, threads=threads, screen=screen)
+    before = status("VmRSS")
+    sweep(a, b, k, threads=threads, screen=screen)
+print(status("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.parametrize(
+    ("k", "within", "threads", "ceiling", "screen"),
+    [(1, 0, 2, 16, "auto"), (15, 1, 2, 32, "auto"), (1, 0, 2, 200, "auto"), (1, 0, 1, 40, "fp16")],
+)
+def test_a_memory_ceiling_is_kept(k: int, within: int, threads: int, ceiling: int, screen: str) -> None:
+    args = [str(v) for v in (12_000, k, within, threads, ceiling, screen)]
+    done = subprocess.run([sys.executable, "-c", _MEASURE_CEILING, *args], capture_output=True, text=True, check=True)
+    assert 1 < float(done.stdout) < ceiling, f"{done.stdout.strip()} MB under a ceiling of {ceiling}"
+
+
+def test_a_ceiling_holds_inside_and_a_given_one_before_it() -> None:
+    a = gaussian(200, 4)
+    assert sweep(a).report.memory == DEFAULT_MEMORY
+    with memory_ceiling("5MB"):
+        assert sweep(a).report.memory == 5 << 20
+        with memory_ceiling(6 << 20):
+            assert sweep(a).report.memory == 6 << 20
+        assert sweep(a, memory=7 << 20).report.memory == 7 << 20
+        assert listing_sweep(a, a, 2).report.memory == 5 << 20
+    assert listing_sweep(a, a, 2).report.memory > DEFAULT_MEMORY
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_what_is_no_size_is_refused() -> None:
+    for size in ("", "many", "-1MB", "0", 0, "5 XB", "1e9"):
+        with pytest.raises(ValueError, match="a memory ceiling is a size as 500MB or 2GB"), memory_ceiling(size):
+            pass
 
 
 _MEASURE_NORMS = """
@@ -77,6 +136,17 @@ def test_progress_rises_to_one(screen: str, within: bool, threads: int) -> None:
     assert seen == sorted(seen)
     assert seen[0] > 0
     assert seen[-1] == 1.0
+
+
+@pytest.mark.parametrize("screen", [*SCREENS, "fp16"])
+def test_within_one_dictionary_half_the_blocks_are_computed(screen: str) -> None:
+    counts = []
+    a = gaussian(100, 8)
+    for b in (a.clone(), None):
+        ticks: list[float] = []
+        sweep(a, b, screen=screen, threads=1, blocks=(10, 10), progress=ticks.append)
+        counts.append(len(ticks))
+    assert counts == [100, 55]
 
 
 def _raise(error: BaseException) -> Callable[[], None]:

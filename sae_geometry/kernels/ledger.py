@@ -1,0 +1,64 @@
+"""Which sweeps an answer came from: each one made while a ledger is open leaves its screen, and why it was chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Sweeps that ran alike: on one device, by one screen, for one reason; how many, how long, how many rows redone."""
+
+    screen: str
+    why: str
+    device: str
+    sweeps: int
+    seconds: float
+    redone: int
+
+
+_OPEN: ContextVar[dict[tuple[str, str, str], Entry] | None] = ContextVar("ledger", default=None)
+
+
+@contextmanager
+def ledger() -> Iterator[None]:
+    """Keep what `entries` tells, from nothing on, until the end.
+
+    Example:
+        >>> import torch
+        >>> from sae_geometry.kernels.ledger import entries, ledger
+        >>> from sae_geometry.kernels.sweep import sweep
+        >>> with ledger():
+        ...     found = sweep(torch.eye(3), screen="cpu"), sweep(torch.eye(4), screen="cpu")
+        ...     [(e.screen, e.why, e.sweeps) for e in entries()]
+        [('cpu-float32', 'asked for', 2)]
+    """
+    token = _OPEN.set({})
+    try:
+        yield
+    finally:
+        _OPEN.reset(token)
+
+
+def record(report: Any) -> None:
+    """Enter a finished sweep's `SweepReport`, if a ledger is open."""
+    book = _OPEN.get()
+    if book is None:
+        return
+    key = (report.screen, report.why, report.device)
+    so_far = book.get(key, Entry(*key, 0, 0.0, 0))
+    book[key] = replace(
+        so_far,
+        sweeps=so_far.sweeps + 1,
+        seconds=round(so_far.seconds + report.seconds, 4),
+        redone=so_far.redone + report.rows_redone + report.cols_redone,
+    )
+
+
+def entries() -> tuple[Entry, ...]:
+    """What the open ledger holds; empty where none is open."""
+    return tuple((_OPEN.get() or {}).values())
