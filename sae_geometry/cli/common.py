@@ -208,9 +208,11 @@ def pick_device(device: Device) -> str:
 
 def check_free(out: Path | None, overwrite: bool) -> None:
     """Refuse a folder that results must not go to before any work is done, not after."""
-    from sae_geometry.folders import check_folder
+    from sae_geometry.folders import check_folder, check_writable
 
-    if out is not None:
+    if out is None:
+        check_writable(Path.cwd())
+    else:
         check_folder(out, overwrite)
 
 
@@ -230,7 +232,10 @@ def print_json(value: Any) -> None:
     """Strict JSON on stdout."""
     from sae_geometry.store import to_json
 
-    typer.echo(to_json(value))
+    text = to_json(value)
+    if not _says_everything():
+        text = json.dumps(json.loads(text), indent=2)  # \u escapes
+    typer.echo(text)
 
 
 def save_and_show(
@@ -303,6 +308,11 @@ def _exit_code(error: Exception) -> int:
     if isinstance(error, SourceError) or not isinstance(error, ValueError | FileExistsError):
         return FAILED
     return WRONG_USE
+
+
+def _says_everything() -> bool:
+    """Whether stdout takes every character."""
+    return (getattr(sys.stdout, "encoding", None) or "ascii").lower().replace("-", "").startswith("utf")
 
 
 def _colorful() -> bool:

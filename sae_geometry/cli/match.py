@@ -56,7 +56,8 @@ def match(
     from sae_geometry.matching.shared import THRESHOLDS
     from sae_geometry.store import software, to_json
 
-    c.check_free(out, overwrite)
+    if out is not None:
+        c.check_free(out, overwrite)
     speaker = c.Speaker(quiet)
     left, right = c.load_all([a, b], speaker, latents=latents, device=device, offline=offline)
     c.compute_on(dask)
