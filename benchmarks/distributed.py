@@ -1,9 +1,10 @@
 """Times a sweep, and the pairs of several seeds, in this process and on one and two Dask workers.
 
-The contenders take turns, round after round, in one process; what is printed is the median wall time and the median of
-its ratio to the single thread of the same round. A worker has one thread, so that "1 worker" beside "in process, 1
-thread" is the overhead of sending, scheduling and merging, and "2 workers" beside it the speed-up. Answers are compared
-to the bit. The machine's load before and after is printed: it is often shared.
+The contenders take turns, round after round, in one process. Printed are medians of the wall time, of the processor
+time of all processes together, and of the busiest of them. On a machine that others use too, only processor times mean
+anything: "all" beside the single thread is the overhead of sending, scheduling and merging; "busiest" is about the
+wall time that free cores would give, and its inverse ratio the speed-up. A worker has one thread. Answers are compared
+to the bit.
 
     python benchmarks/distributed.py            # sweeps of 12,288 × 12,288 × 768, top-1 and top-16; ten pairs of seeds
     python benchmarks/distributed.py --n 4096 --rounds 2
@@ -51,24 +52,34 @@ def same(x: Sweep, y: Sweep) -> bool:
     return all(torch.equal(p, q) for p, q in pairs)
 
 
-def race(contenders: dict[str, Callable[[], Any]], rounds: int, agree: Callable[[Any, Any], bool]) -> None:
-    """Everybody in turn; the first is what ratios are to, and what the others must equal."""
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    for work in contenders.values():  # compiled and warm
+def race(
+    contenders: dict[str, tuple[Callable[[], Any], Callable[[], list[float]]]],
+    rounds: int,
+    agree: Callable[[Any, Any], bool],
+) -> None:
+    """Everybody in turn; the first is what ratios are to, and what the others must equal.
+
+    A contender is what it does and the processor seconds that each of its processes has used so far.
+    """
+    spent: dict[str, list[tuple[float, float, float]]] = {name: [] for name in contenders}
+    for work, _ in contenders.values():  # compiled and warm
         work()
     for _ in range(rounds):
         answers = {}
-        for name, work in contenders.items():
-            start = time.perf_counter()
+        for name, (work, clocks) in contenders.items():
+            before, start = clocks(), time.perf_counter()
             answers[name] = work()
-            times[name].append(time.perf_counter() - start)
+            wall = time.perf_counter() - start
+            used = [b - a for a, b in zip(before, clocks(), strict=True)]
+            spent[name].append((wall, sum(used), max(used)))
         first = next(iter(answers.values()))
         assert all(agree(first, answer) for answer in answers.values())
-    base = next(iter(times.values()))
-    print("| | seconds | / 1 thread |\n|---|---:|---:|")
-    for name, spent in times.items():
-        ratio = statistics.median(t / b for t, b in zip(spent, base, strict=True))
-        print(f"| {name} | {statistics.median(spent):.2f} | {ratio:.2f} |")
+    base = [each[1] for each in next(iter(spent.values()))]
+    print("| | wall | processor, all | / 1 thread | processor, busiest | / 1 thread |\n|---|---:|---:|---:|---:|---:|")
+    for name, each in spent.items():
+        wall, whole, busiest = (statistics.median(x[i] for x in each) for i in range(3))
+        ratios = [statistics.median(x[i] / b for x, b in zip(each, base, strict=True)) for i in (1, 2)]
+        print(f"| {name} | {wall:.2f} | {whole:.2f} | {ratios[0]:.2f} | {busiest:.2f} | {ratios[1]:.2f} |", flush=True)
 
 
 def main() -> None:
@@ -99,12 +110,19 @@ def main() -> None:
 
             return work
 
+        def clocks(n: int) -> Callable[[], list[float]]:
+            def read() -> list[float]:
+                there = runners[n].client.run(time.process_time).values() if n else ()
+                return [time.process_time(), *there]
+
+            return read
+
         names = {0: "in process, 1 thread", 1: "1 worker", 2: "2 workers"}
         for k in (1, 16):
             print(f"\nsweep {options.n:,} × {options.n:,} × {options.d}, both directions, top-{k}\n")
-            race({name: swept(k, n) for n, name in names.items()}, options.rounds, same)
+            race({name: (swept(k, n), clocks(n)) for n, name in names.items()}, options.rounds, same)
         print("\nseeds: 10 pairs of 1,536 × 256, greedy, with chance\n")
-        race({name: compared(n) for n, name in names.items()}, options.rounds, str.__eq__)
+        race({name: (compared(n), clocks(n)) for n, name in names.items()}, options.rounds, str.__eq__)
     print(f"\nload {os.getloadavg()[0]:.1f} after")
 
 

@@ -30,6 +30,7 @@ FLOORS = {
     "evidence": 2,
     "layout": 2,
     "planning": 2,
+    "planning_cluster": 0,
     "paired_chance": 2,
     "confounds": 2,
     "intervals": 0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from itertools import combinations
 from typing import Annotated, Literal
 
 import typer
@@ -22,6 +23,12 @@ def estimate(
         Literal["compare", "within", "umap"], typer.Option("--for", help="Which question would be asked of them.")
     ] = "compare",
     n_neighbors: Annotated[int, typer.Option("--n-neighbors", help="For umap: the point itself counted.")] = 15,
+    workers: Annotated[
+        int | None, typer.Option("--workers", metavar="M", min=1, help="Also what it would cost on M Dask workers.")
+    ] = None,
+    bandwidth: Annotated[
+        float, typer.Option("--bandwidth", metavar="GBIT", min=0.001, help="Of the network, in Gbit/s; with --workers.")
+    ] = 10.0,
     latents: c.Latents = "alive",
     as_json: c.AsJson = False,
     quiet: c.Quiet = False,
@@ -37,7 +44,21 @@ def estimate(
         runs, speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad
     )  # fmt: skip
     found = sg.estimate(dictionaries, verb, n_neighbors=n_neighbors)
+    plan = None
+    if workers is not None:
+        from sae_geometry.planning_cluster import cluster_plan
+
+        sizes = [d.n_latents for d in dictionaries]
+        plan = cluster_plan(
+            list(combinations(sizes, 2)) if verb == "compare" else [(n, n) for n in sizes],
+            dictionaries[0].d_in,
+            n_neighbors - 1 if verb == "umap" else 1,
+            n_dictionaries=len(sizes),
+            workers=workers,
+            rate=found.flops / 2 / found.seconds,
+            bandwidth=bandwidth * 1e9 / 8,
+        )
     if as_json:
-        c.print_json(asdict(found))
+        c.print_json(asdict(found) | ({} if plan is None else {"cluster": asdict(plan)}))
     else:
-        typer.echo(str(found))
+        typer.echo(str(found) if plan is None else f"{found}\n{plan}")
