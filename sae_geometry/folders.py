@@ -10,6 +10,7 @@ longer holds, and removed.
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import os
 import shutil
@@ -34,10 +35,13 @@ def check_folder(folder: Path, overwrite: bool = False) -> None:
     Raises:
         FileExistsError: it is a file or lies below one, it has something in it and `overwrite` is not set, or it is to
             be overwritten but holds no results of ours.
+        PermissionError: nothing may be written there.
     """
     above = next((p for p in [folder, *folder.parents] if p.exists()), None)
     if above is not None and not above.is_dir():
         raise FileExistsError(f"{above} is a file, not a folder; give another folder with -o")
+    if above is not None:
+        check_writable(above)
     if above != folder:
         return
     recover(folder)
@@ -49,6 +53,16 @@ def check_folder(folder: Path, overwrite: bool = False) -> None:
         raise FileExistsError(
             f"{folder} holds no results of ours, so --overwrite will not empty it; give another folder with -o"
         )
+
+
+def check_writable(folder: Path) -> None:
+    """Refuse a folder in which nothing may be written, before any work is done.
+
+    Raises:
+        PermissionError: it is one.
+    """
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, "may not be written to; give another folder with -o", str(folder))
 
 
 @contextmanager
@@ -77,6 +91,10 @@ def fresh_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
             if beside:  # the file system exchanges nothing: move one by one, from within
                 aside = aside.rename(folder / aside.name)
             _move_in(aside, folder)
+    except OSError as error:
+        if error.filename is None:  # "no space left on device", but which
+            error.filename = str(folder)
+        raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)
         _unlocked(lock)

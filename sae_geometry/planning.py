@@ -43,6 +43,11 @@ class Job:
     times: float = 1.0
 
     @property
+    def sizes(self) -> tuple[int, int]:
+        """(n, m)."""
+        return len(self.a), len(self.a if self.b is None else self.b)
+
+    @property
     def multiplications(self) -> float:
         """n·m·d each time, half of that within one dictionary."""
         n, d = self.a.shape
@@ -162,6 +167,8 @@ class Estimate:
         probe_seconds: how long the probe took.
         device, screen, why: where and how the largest sweep would run.
         leaves_out: what the verb does besides, which no probe can foresee.
+        passes: (n, m) of each sweep, the same side twice within one dictionary.
+        k: the most partners that any of them lists.
     """
 
     verb: Verb
@@ -175,6 +182,8 @@ class Estimate:
     screen: str
     why: str
     leaves_out: str
+    passes: tuple[tuple[int, int], ...] = ()
+    k: int = 1
 
     def __str__(self) -> str:
         rate = self.flops / self.seconds / 1e9
@@ -258,6 +267,8 @@ def estimate(
         screen=plan.screen,
         why=plan.why,
         leaves_out=leaves_out,
+        passes=tuple(size for job in jobs for size in [job.sizes] * max(1, round(job.times))),
+        k=max(job.k for job in jobs),
     )
 
 

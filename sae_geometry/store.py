@@ -23,6 +23,7 @@ from sae_geometry.kernels.ledger import entries
 from sae_geometry.partners import Matching
 from sae_geometry.sources import neuronpedia_lists
 from sae_geometry.space import ALLOWED
+from sae_geometry.text import readable
 from sae_geometry.within import WithinComparison
 
 if TYPE_CHECKING:
@@ -224,7 +225,7 @@ def software() -> dict[str, str]:
 
 def to_json(value: Any) -> str:
     """Strict JSON: nan and infinities become null, numpy scalars plain numbers."""
-    return json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False)
+    return readable(json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False))
 
 
 def _plain(value: Any) -> Any:

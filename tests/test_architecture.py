@@ -18,6 +18,7 @@ PACKAGE = Path(sg.__file__).parent
 FLOORS = {
     "dictionary": 0,
     "folders": 0,
+    "text": 0,
     "kernels": 0,
     "executor": 1,
     "matching": 1,
@@ -31,6 +32,7 @@ FLOORS = {
     "umap_steps": 2,
     "layout": 3,
     "planning": 3,
+    "planning_cluster": 0,
     "paired_chance": 2,
     "confounds": 2,
     "intervals": 0,

@@ -54,7 +54,7 @@ def scaled(client: distributed.Client, n: int) -> None:
 def dask_runner(client: distributed.Client, **how: float):
     from sae_geometry.executor.dask_runner import DaskRunner
 
-    return DaskRunner(client, **{"smallest": 0.0, "least": 16, **how})
+    return DaskRunner(client, **{"smallest": 0.0, "worth": 0.0, "least": 16, **how})
 
 
 def points(n: int, seed: int, d: int = 24) -> torch.Tensor:
@@ -166,7 +166,7 @@ def test_neighbours_of_a_umap(client):
 def test_executor_of_the_public_functions(client, toy_pair, monkeypatch):
     from sae_geometry.executor import dask_runner as module
 
-    monkeypatch.setattr(module, "DaskRunner", partial(module.DaskRunner, smallest=0.0, least=16))
+    monkeypatch.setattr(module, "DaskRunner", partial(module.DaskRunner, smallest=0.0, worth=0.0, least=16))
     c = sg.compare(*toy_pair, executor=client)
     assert "Dask workers" in c.report.why
     assert _answer(c) == _answer(sg.compare(*toy_pair))

@@ -6,6 +6,8 @@ are) to stderr. Heavy imports wait until a command runs.
 
 from __future__ import annotations
 
+import io
+import sys
 from typing import Annotated
 
 import typer
@@ -83,6 +85,9 @@ for command in (
 
 def main() -> None:
     """Entry point of the `sae-geometry` program."""
+    for stream in (sys.stdout, sys.stderr):  # where the terminal has no ×, a ? is better than no answer
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         with sigterm_raises():
             app()

@@ -238,9 +238,11 @@ def pick_device(device: Device) -> str:
 
 def check_free(out: Path | None, overwrite: bool) -> None:
     """Refuse a folder that results must not go to before any work is done, not after."""
-    from sae_geometry.folders import check_folder
+    from sae_geometry.folders import check_folder, check_writable
 
-    if out is not None:
+    if out is None:
+        check_writable(Path.cwd())
+    else:
         check_folder(out, overwrite)
 
 
@@ -268,20 +270,46 @@ def print_json(value: Any) -> None:
     """Strict JSON on stdout."""
     from sae_geometry.store import to_json
 
-    typer.echo(to_json(value))
+    text = to_json(value)
+    if not _says_everything():
+        text = json.dumps(json.loads(text), indent=2)  # \u escapes
+    typer.echo(text)
 
 
-def say_plan(verb: Verb, dictionaries: list[Dictionary], as_json: bool, **how: Any) -> None:
-    """What a verb would cost, on stdout: what --dry-run prints in place of an answer."""
+def say_plan(
+    verb: Verb,
+    dictionaries: list[Dictionary],
+    as_json: bool,
+    *,
+    workers: int | None = None,
+    bandwidth: float = 1.25e9,
+    **how: Any,
+) -> None:
+    """What a verb would cost, on stdout: what --dry-run prints in place of an answer.
+
+    Args:
+        workers: also what it would cost on so many Dask workers.
+        bandwidth: bytes a second that the network carries to them.
+        how: as in `estimate`.
+    """
     from dataclasses import asdict
 
     from sae_geometry.planning import estimate
+    from sae_geometry.planning_cluster import cluster_plan
 
-    found = estimate(dictionaries, verb, **how)
+    found, plan = estimate(dictionaries, verb, **how), None
+    if workers is not None and not found.passes:
+        raise ValueError(f"{verb} makes no sweeps to spread over workers; leave out --workers")
+    if workers is not None:
+        plan = cluster_plan(
+            found.passes, dictionaries[0].d_in, found.k, n_dictionaries=len(dictionaries), workers=workers,
+            rate=found.flops / 2 / found.seconds, bandwidth=bandwidth,
+        )  # fmt: skip
     if as_json:
-        print_json(asdict(found))
+        said = {key: value for key, value in asdict(found).items() if key != "passes"}
+        print_json(said | ({} if plan is None else {"cluster": asdict(plan)}))
     else:
-        typer.echo(str(found))
+        typer.echo(str(found) if plan is None else f"{found}\n{plan}")
 
 
 def save_and_show(
@@ -382,6 +410,11 @@ def _exit_code(error: Exception) -> int:
     if isinstance(error, SourceError) or not isinstance(error, ValueError | FileExistsError):
         return FAILED
     return WRONG_USE
+
+
+def _says_everything() -> bool:
+    """Whether stdout takes every character."""
+    return (getattr(sys.stdout, "encoding", None) or "ascii").lower().replace("-", "").startswith("utf")
 
 
 def _colorful() -> bool:

@@ -27,6 +27,12 @@ def estimate(
     ] = None,
     n_neighbors: Annotated[int, typer.Option("--n-neighbors", help="For umap: the point itself counted.")] = 15,
     n_terms: Annotated[int, typer.Option("--terms", metavar="T", help="For split.")] = 4,
+    workers: Annotated[
+        int | None, typer.Option("--workers", metavar="M", min=1, help="Also what it would cost on M Dask workers.")
+    ] = None,
+    bandwidth: Annotated[
+        float, typer.Option("--bandwidth", metavar="GBIT", min=0.001, help="Of the network, in Gbit/s; with --workers.")
+    ] = 10.0,
     latents: c.Latents = "alive",
     as_json: c.AsJson = False,
     quiet: c.Quiet = False,
@@ -43,4 +49,7 @@ def estimate(
     dictionaries = c.load_all(
         runs, speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad
     )  # fmt: skip
-    c.say_plan(verb, dictionaries, as_json, matching=matching, n_neighbors=n_neighbors, n_terms=n_terms)
+    c.say_plan(
+        verb, dictionaries, as_json, workers=workers, bandwidth=bandwidth * 1e9 / 8, matching=matching,
+        n_neighbors=n_neighbors, n_terms=n_terms,
+    )  # fmt: skip

@@ -62,7 +62,8 @@ def match(
     from sae_geometry.matching.shared import THRESHOLDS
     from sae_geometry.store import software, to_json
 
-    c.check_free(out, overwrite)
+    if out is not None:
+        c.check_free(out, overwrite)
     c.check_wandb(log_wandb, offline)
     speaker = c.Speaker(quiet)
     left, right = c.load_all([a, b], speaker, latents=latents, device=device, offline=offline)

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 SMALLEST = 2e9  # multiplications below which a sweep is done here sooner than sent
+WORTH = 2e10  # multiplications for which a tile of its own pays: each prepares its operands anew
 _TILES_A_WORKER = 4
 _PAIRS_A_WORKER = 2  # in flight, so that none waits for its next
 _LEAST = 256  # rows of a tile
@@ -59,11 +60,14 @@ class DaskRunner:
     Args:
         client: a `distributed.Client`.
         smallest: sweeps of fewer multiplications stay in this process.
+        worth: multiplications below which a worker's share is not cut further; 0 always cuts it.
         least: rows below which no tile is cut.
     """
 
-    def __init__(self, client: Client, *, smallest: float = SMALLEST, least: int = _LEAST) -> None:
-        self.client, self.smallest, self.least = client, smallest, least
+    def __init__(
+        self, client: Client, *, smallest: float = SMALLEST, worth: float = WORTH, least: int = _LEAST
+    ) -> None:
+        self.client, self.smallest, self.worth, self.least = client, smallest, worth, least
         self._address = str(client.scheduler.address) if client.scheduler is not None else "its address"
         self._held: dict[str, tuple[Future, int]] = {}
         self._alike: dict[str, bool] = {}
@@ -87,7 +91,8 @@ class DaskRunner:
         cols = rows if task.within else no_lists(m, task.k)
         reports: list[SweepReport] = []
         workers = self._n_workers()
-        pieces = max(_TILES_A_WORKER * workers, -(-n // _MOST))
+        worthwhile = int(float(n) * m * a.shape[1] / self.worth) if self.worth else _TILES_A_WORKER * workers
+        pieces = max(min(worthwhile, _TILES_A_WORKER * workers), workers, -(-n // _MOST))
         todo = cut(n, None if task.within else m, pieces, least=self.least)
         done, total = 0.0, sum(tile.pairs for tile in todo)
 

@@ -12,6 +12,7 @@ from sae_geometry.sources.context import Context, Echo, Progress
 from sae_geometry.sources.reading import Latents, choose_site, open_bundle, read_dictionary
 from sae_geometry.sources.resolving import parse_address, resolve
 from sae_geometry.sources.sites import LatentAxis
+from sae_geometry.text import readable
 
 
 class OrientationWarning(UserWarning):
@@ -70,10 +71,14 @@ def load(
     dictionary = read_dictionary(
         opened, parsed.selection, latents, name=name or parsed.label, drop_bad=drop_bad, encoder=encoder
     )
-    if parsed.typed != dictionary.address:
-        dictionary = replace(
-            dictionary, metadata=MappingProxyType({**dictionary.metadata, "address_as_typed": parsed.typed})
-        )
+    dictionary = replace(
+        dictionary,
+        name=readable(dictionary.name),
+        address=None if dictionary.address is None else readable(dictionary.address),
+    )
+    typed = readable(parsed.typed)
+    if typed != dictionary.address:
+        dictionary = replace(dictionary, metadata=MappingProxyType({**dictionary.metadata, "address_as_typed": typed}))
     assumed = choose_site(opened, parsed.selection).assumed
     if assumed is not None:
         warnings.warn(f"{dictionary.address}: {assumed}", OrientationWarning, stacklevel=2)
