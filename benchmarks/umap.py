@@ -211,7 +211,8 @@ def main() -> None:
     if args.engines or args.only_engines:
         contenders |= engines(points.numpy(), exact.first(15), epochs)
     ours(few, 1, 5, Clock())
-    umap_learn(torch.cat(few).numpy(), "spectral", 5, Clock())
+    if not args.only_engines:
+        umap_learn(torch.cat(few).numpy(), "spectral", 5, Clock())
     walls: dict[str, list[float]] = {name: [] for name in contenders}
     cpus: dict[str, list[float]] = {name: [] for name in contenders}
     stages: dict[str, list[dict[str, float]]] = {name: [] for name in contenders}

@@ -201,3 +201,109 @@ def test_unmatched_latents_lift_the_curve_from_the_start():
     ax = plots.similarity_ecdf([c.a_to_b])
     assert ax.get_lines()[0].get_ydata()[0] == pytest.approx(30 / 40)
     assert json.dumps(c.a_to_b.n_matched) == "10"
+
+
+# ---- more than one view of an embedding ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def views():
+    """Two runs that share half their directions; the firing frequency of one is known, of some zero."""
+    rng = np.random.default_rng(0)
+    a, b = oracles.related_decoders(rng, n=160, m=140, d=12, shared=80)
+    frequency = rng.random(160) * 0.1
+    frequency[:10] = 0
+    kinds = {"latent_axis": 0, "hook_point": "h", "model": "m"}
+    return sg.embed(
+        [
+            Dictionary.from_decoder(a, name="a", frequency=frequency, **kinds),
+            Dictionary.from_decoder(b, name="b", **kinds),
+        ],
+        n_epochs=30,
+        n_seeds=1,
+    ).with_regions(12)
+
+
+def drawn_at(ax, e):
+    """For each scatter of the axes, the latents whose points it holds."""
+    where = {tuple(xy): i for i, xy in enumerate(e.coords.tolist())}
+    return [
+        np.array([where[tuple(xy)] for xy in np.asarray(s.get_offsets(), dtype=np.float32).tolist()])
+        for s in ax.collections
+        if len(s.get_offsets())
+    ]
+
+
+def test_colored_by_cosine_every_point_has_its_value(views):
+    ax = views.plot(color="max-cosine")
+    [at] = drawn_at(ax, views)
+    np.testing.assert_array_equal(ax.collections[0].get_array(), views.to_pandas()["max_cosine"].to_numpy()[at])
+    assert ax.collections[0].get_clim()[1] == 1.0
+    assert "nearest latent of another run" in ax.figure.axes[1].get_xlabel()
+
+
+def test_unknown_frequency_is_shown_as_unknown_and_never_as_the_least(views):
+    ax = views.plot(color="frequency")
+    unknown, known = drawn_at(ax, views)
+    assert set(unknown) == set(range(160, 300))
+    assert "unknown (140)" in ax.get_legend().get_texts()[0].get_text()
+    values = views.to_pandas()["frequency"].to_numpy(dtype=float, na_value=np.nan)
+    low = values[values > 0].min()
+    np.testing.assert_array_equal(ax.collections[1].get_array(), np.maximum(values[known], low))
+    assert "never" in ax.figure.axes[1].get_xlabel()
+
+
+def test_matched_means_a_one_to_one_partner_above_the_threshold(views):
+    cosine = views.to_pandas()["one_to_one_cosine"].fillna(-1).to_numpy()
+    ax = views.plot(color="matched")
+    labels = [t.get_text() for t in ax.get_legend().get_texts()]
+    assert labels == [f"one-to-one partner above 0.7 ({(cosine > 0.7).sum()})", f"none ({(cosine <= 0.7).sum()})"]
+    alone = plots.unmatched_scatter(views, threshold=0.9)
+    matched, unmatched = drawn_at(alone, views)
+    assert set(unmatched) == set(np.flatnonzero(cosine <= 0.9))
+    assert len(matched) + len(unmatched) == 300
+
+
+def test_regions_have_their_letters_and_no_two_touch(views):
+    ax = views.plot(color="region")
+    letters = {t.get_text(): t.get_position() for t in ax.texts}
+    assert set(letters) == {r.letter for r in views.regions.regions}
+    assert len(letters) > 1
+    assert len(ax.patches) == len(views.regions)
+    close = plots.embedding._apart(np.array([[0.0, 0.0], [0.0, 0.0], [0.1, 0.0], [5.0, 5.0]]), 1.0)
+    gaps = np.linalg.norm(close[:, None] - close[None], axis=2) + 9 * np.eye(4)
+    assert gaps.min() >= 0.99
+    np.testing.assert_allclose(close[3], [5, 5], atol=1e-3)
+
+
+def test_a_panel_a_run_over_the_grey_of_all(views):
+    figure = plots.runs_figure(views)
+    assert [ax.get_title(loc="left") for ax in figure.axes] == ["a (160)", "b (140)"]
+    for run, ax in enumerate(figure.axes):
+        everyone, mine = drawn_at(ax, views)
+        assert len(everyone) == 300
+        assert set(mine) == set(np.flatnonzero(views.owner == run))
+        assert all(s.get_rasterized() for s in ax.collections)
+
+
+def test_colors_without_values_are_refused(views):
+    alone = views.dictionaries[1:]
+    for color, said in (
+        ("max-cosine", "there is one run only"),
+        ("frequency", "none of the runs"),
+        ("size", "must be"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            plots.check_colors([color], alone)
+    plots.check_colors(["owner", "region"], alone)
+
+
+def test_a_figure_for_each_choice_is_saved(views, tmp_path):
+    folder = sg.save(views, tmp_path / "out", formats=["png"], colors=["matched", "owner", "frequency", "matched"])
+    assert {p.stem for p in (folder / "figures").iterdir()} == {
+        "umap", "regions", "runs", "unmatched", "umap-matched", "umap-frequency",
+    }  # fmt: skip
+    assert sg.read(folder)[1]["further_figures"] == ["umap-matched", "umap-frequency"]
+    with pytest.raises(ValueError, match="color must be one of"):
+        sg.save(views, tmp_path / "other", colors=["colour"])
+    assert not (tmp_path / "other").exists()
