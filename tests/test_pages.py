@@ -28,7 +28,10 @@ PAGES = sorted(p.relative_to(ROOT).as_posix() for p in DOCS.rglob("*.md"))
 NOT_RUN = {
     ("docs/how-to/wandb.md", "sae-geometry runs sparsify/gpt2 --kind local --layer 6"),
     ("docs/how-to/wandb.md", "sae-geometry compare demo:local-seed0 demo:local-seed1 \\"),
-    ("docs/how-to/huggingface.md", "sae-geometry inspect hf://EleutherAI/sae-pythia-160m-32k/layers.6"),
+    (
+        "docs/how-to/huggingface.md",
+        "sae-geometry inspect hf://apollo-research/e2e-saes-gpt2/local_similar_ce_layer_6.pt",
+    ),
     ("docs/how-to/gpu.md", "sae-geometry compare runA runB --device cuda"),
     ("docs/how-to/gpu.md", "import sae_geometry as sg"),
 }
