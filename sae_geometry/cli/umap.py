@@ -107,6 +107,7 @@ def umap(
         _refuse_what_the_picture_decides(
             n_neighbors=n_neighbors, min_dist=min_dist, n_epochs=n_epochs, backend=backend, color=color,
             regions=regions, regions_on=regions_on, min_region_size=min_region_size, stability=stability,
+            html=html, dry_run=dry_run,
         )  # fmt: skip
     c.check_free(out, overwrite)
     c.check_wandb(log_wandb, offline)
@@ -120,6 +121,7 @@ def umap(
     if dry_run:
         c.say_plan("umap", dictionaries, as_json, n_neighbors=n_neighbors)
         return
+    c.compute_on(dask)
     if project_onto is not None:
         with speaker.bar() as progress:
             projected = sg.project(
@@ -138,7 +140,6 @@ def umap(
         )
         return
     sg.plots.check_colors(colors, dictionaries)
-    c.compute_on(dask)
     with speaker.bar() as progress:
         result = sg.embed(
             dictionaries,
@@ -173,6 +174,7 @@ def umap(
 def _refuse_what_the_picture_decides(**given: object) -> None:
     """Options that --project-onto takes from the saved picture or has no use for."""
     usual = {"n_neighbors": 15, "min_dist": 0.1, "backend": "auto", "regions_on": "picture", "stability": True}
+    usual |= {"html": False, "dry_run": False}
     other = [name for name, value in given.items() if value != usual.get(name) and value is not None]
     if other:
         raise ValueError(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sae_geometry.embedding import Embedding
 from sae_geometry.evidence import Evidence
+from sae_geometry.folders import recover
 from sae_geometry.sources import neuronpedia_pages
 from sae_geometry.store import SCHEMA_VERSION, regions_record, software
 
@@ -90,6 +91,7 @@ def read_contents(folder: Path) -> Contents:
     if not folder.is_dir():
         what = "is a file, not" if folder.exists() else "does not exist; explore takes"
         raise FileNotFoundError(f"{folder} {what} a folder of results; {make}")
+    recover(folder)
     summary = _json(folder / "summary.json", f"{folder} is not a folder of results: it has no summary.json; {make}")
     kind = summary.get("kind")
     if kind != "Embedding":
