@@ -185,7 +185,7 @@ def other_space(tmp_path) -> Path:
         (["compare", NARROW, A, "-o", "full"], 2, "not empty"),
         (["umap", NARROW, "--n-neighbors", "1"], 2, "2…64"),
         (["umap", NARROW, "--n-neighbors", "500"], 2, "got 500"),
-        (["umap", NARROW, "--backend", "cuml"], 2, "backend='umap-learn'"),
+        (["umap", NARROW, "--backend", "cuml"], 2, "backend='numba'"),
         (["within", NARROW, "--device", "cuda"], 2, "--device cuda is not available"),
     ],
 )

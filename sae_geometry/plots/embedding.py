@@ -128,7 +128,7 @@ def embedding_scatter(
     if evidence:
         p = embedding.params
         said = [f"UMAP, exact cosine neighbours (k = {p['n_neighbors']}), seed {p['seed']}, {p['backend']}"]
-        rows = [row for line in [*said, *embedding.evidence.lines()] for row in textwrap.wrap(line, 108)]
+        rows = [row for line in [*said, *embedding.evidence.lines()] for row in textwrap.wrap(line, 92)]
         ax.set_xlabel("\n".join(rows), fontsize=5.3, color=MUTED, loc="left")
     return ax
 
@@ -211,7 +211,7 @@ def projection_figure(projection: ProjectionLike, style: str = "okabe-ito") -> F
     new = [(colors[n], f"{plain(n)} ({c:,})") for n, c in zip(projection.names, counts, strict=True)]
     _legend(ax, [*new, (_PALE, f"the picture ({len(old):,})")])
     _bare(ax)
-    said = "\n".join(textwrap.wrap(f"placed into a finished UMAP; {projection.line()}", 108))
+    said = "\n".join(textwrap.wrap(f"placed into a finished UMAP; {projection.line()}", 92))
     ax.set_xlabel(said, fontsize=5.3, color=MUTED, loc="left")
     return figure
 
