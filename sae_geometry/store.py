@@ -267,7 +267,7 @@ def _writer(result: Result) -> Callable[..., dict[str, Any]]:
 
 def _saved(r: Saved, folder: Path, figures: Path, formats: Sequence[str], style: str) -> dict[str, Any]:
     for name, table in r.tables().items():
-        table.to_parquet(folder / f"{name}.parquet", index=False)
+        _write_table(table, folder / f"{name}.parquet")
     for name, figure in r.figures().items():
         _save_figure(figure, figures / name, _about(r.dictionaries, r.caveats), formats)
     if isinstance(r, WritesMore):
@@ -276,7 +276,7 @@ def _saved(r: Saved, folder: Path, figures: Path, formats: Sequence[str], style:
 
 
 def _drift(d: Drift, folder: Path, figures: Path, formats: Sequence[str], style: str) -> dict[str, Any]:
-    d.to_pandas().to_parquet(folder / "drift.parquet", index=False)
+    _write_table(d.to_pandas(), folder / "drift.parquet")
     _save_axes(lambda ax: d.plot(ax=ax), (3.4, 2.4), figures / "drift", _about([d.final]), formats)
     return d.summary()
 
@@ -285,7 +285,7 @@ def _comparison(c: Comparison, folder: Path, figures: Path, formats: Sequence[st
     from sae_geometry import plots
 
     paired = c.one_to_one()
-    matches_table(c).to_parquet(folder / "matches.parquet", index=False)
+    _write_table(matches_table(c), folder / "matches.parquet")
     about = _about([c.a, c.b], c.caveats)
     curves = [c.nearest_a_to_b, c.nearest_b_to_a, paired.a_to_b, paired.b_to_a]
     _save_figure(plots.similarity_figure(curves), figures / "similarity", about, formats)
@@ -308,7 +308,7 @@ def _comparison(c: Comparison, folder: Path, figures: Path, formats: Sequence[st
 def _within(w: WithinComparison, folder: Path, figures: Path, formats: Sequence[str], style: str) -> dict[str, Any]:
     from sae_geometry import plots
 
-    _nearest_table(w.dictionary, w.nearest).to_parquet(folder / "matches.parquet", index=False)
+    _write_table(_nearest_table(w.dictionary, w.nearest), folder / "matches.parquet")
     _save_figure(plots.similarity_figure([w.nearest]), figures / "within", _about([w.dictionary]), formats)
     return w.summary()
 
@@ -317,7 +317,7 @@ def _embedding(e: Embedding, folder: Path, figures: Path, formats: Sequence[str]
     from sae_geometry import plots
 
     table = e.to_pandas()
-    table.to_parquet(folder / "umap.parquet", index=False)
+    _write_table(table, folder / "umap.parquet")
     renamed = table.rename(columns={"run": "RunType", "latent_id": "EmbeddingIndex", "x": "X", "y": "Y"})
     renamed[["RunType", "EmbeddingIndex", "X", "Y"]].to_csv(folder / "neuronpedia.csv", index=False)
     (folder / "regions.json").write_text(to_json(regions_record(e)) + "\n", encoding="utf-8")
@@ -349,6 +349,11 @@ def _colored(result: Result, colors: Sequence[str], figures: Path, formats: Sequ
     for color in further:
         _save_axes(_drawing(result, "okabe-ito", color), _SQUARE, figures / f"umap-{color}", about, formats)
     return [f"umap-{color}" for color in further]
+
+
+def _write_table(table: pd.DataFrame, path: Path) -> None:
+    with path.open("wb") as file:  # a file, not a path: pyarrow takes none that is not UTF-8
+        table.to_parquet(file, index=False)
 
 
 def _save_axes(

@@ -172,3 +172,16 @@ def test_seeds_killed_at_twenty_random_moments_and_resumed_give_the_same_files()
 def _timeless(hexadecimal: str) -> dict:
     summary = json.loads(bytes.fromhex(hexadecimal))
     return {k: v for k, v in summary.items() if k not in ("command", "created")}
+
+
+def test_a_full_disk_says_which_and_a_closed_folder_is_refused_before_the_work(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left") as told, fresh_folder(tmp_path / "out"):
+        full()
+    assert told.value.filename == str(tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(os, "access", lambda *_: False)  # as for another user; root may write anywhere
+    with pytest.raises(PermissionError, match="may not be written to"):
+        folders.check_folder(tmp_path / "new")
