@@ -6,6 +6,7 @@ import platform
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
 from types import MappingProxyType
 from typing import Any
 
@@ -92,15 +93,13 @@ def arithmetic() -> dict[str, Any]:
     import scipy.linalg  # with it all that add up are loaded, here and there
     import threadpoolctl
 
-    import sae_geometry
-
     blas = [
         (x.get("internal_api"), x.get("version"), x.get("architecture"))
         for x in threadpoolctl.threadpool_info()
         if x.get("user_api") == "blas"
     ]
     return {
-        "sae_geometry": sae_geometry.__version__,
+        "sae_geometry": _version(),
         "python": platform.python_version(),
         "machine": platform.machine(),
         "processor": str(llvmlite.binding.get_host_cpu_name()),
@@ -110,6 +109,13 @@ def arithmetic() -> dict[str, Any]:
         "numba": numba.__version__,
         "blas": sorted(map(str, blas)),
     }
+
+
+def _version() -> str:
+    try:
+        return version("sae-geometry")
+    except PackageNotFoundError:
+        return "not installed as a package"
 
 
 def blas_threads() -> int:
