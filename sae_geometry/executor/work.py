@@ -111,6 +111,13 @@ def arithmetic() -> dict[str, Any]:
     }
 
 
+def _version() -> str:
+    try:
+        return version("sae-geometry")
+    except PackageNotFoundError:
+        return "not installed as a package"
+
+
 def blas_threads() -> int:
     """Threads that numpy's BLAS uses in this process."""
     import threadpoolctl
