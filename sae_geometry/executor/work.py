@@ -6,7 +6,7 @@ import platform
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from types import MappingProxyType
 from typing import Any
 
@@ -99,7 +99,7 @@ def arithmetic() -> dict[str, Any]:
         if x.get("user_api") == "blas"
     ]
     return {
-        "sae-geometry": version("sae-geometry"),
+        "sae-geometry": _version(),
         "python": platform.python_version(),
         "machine": platform.machine(),
         "processor": str(llvmlite.binding.get_host_cpu_name()),
