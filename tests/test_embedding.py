@@ -106,12 +106,12 @@ def test_the_weights_are_those_of_umap_learns_own_small_exact_run(clustered):
     reducer = umap.UMAP(n_neighbors=15, metric="cosine", random_state=0, n_jobs=1, n_epochs=2, init="random")
     theirs = reducer.fit(clustered).graph_
     ours = fuzzy_weights(exact_neighbors(torch.from_numpy(clustered), 15))
-    apart = abs(ours - theirs).tocoo()
-    kept = np.asarray(theirs[apart.row, apart.col]).ravel() > 0
-    assert apart.data[kept].max() < 1e-5
+    mine, fitted = ours.toarray(), theirs.toarray()
+    kept = fitted > 0
+    assert kept.sum() > 0.8 * ours.nnz
+    np.testing.assert_allclose(mine[kept], fitted[kept], atol=1e-5)
     # What it drops of its graph once fitted are edges too weak to be sampled in 500 epochs.
-    assert apart.data[~kept].max() < theirs.max() / 500
-    assert kept.sum() == theirs.nnz or ours.nnz > theirs.nnz
+    assert mine[~kept].max() < 1 / 500
 
 
 # ---- the embedding -------------------------------------------------------------------------------------------------
