@@ -220,7 +220,11 @@ def main() -> None:
     for _ in range(args.rounds):
         for name, run in contenders.items():
             clock, start, start_cpu = Clock(), time.perf_counter(), time.process_time()
-            answer = run(clock)
+            try:
+                answer = run(clock)
+            except Exception as error:  # a peer's failure is a result of its own
+                print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+                continue
             walls[name].append(time.perf_counter() - start)
             cpus[name].append(time.process_time() - start_cpu)
             stages[name].append(clock.seconds)
