@@ -19,8 +19,7 @@ from sae_geometry.double_counting import DoubleCounting, double_counting
 from sae_geometry.intervals import interval_over_latents
 from sae_geometry.kernels.sweep import Sweep, SweepReport, sweep
 from sae_geometry.matching import Assignment, On, OneToOne, match, operands
-from sae_geometry.nulls import PairedChance
-from sae_geometry.paired_chance import SMALL, default_draws, paired_chance
+from sae_geometry.paired_chance import SMALL, default_draws, paired_chance, paired_isotropic
 from sae_geometry.partners import Matching, MatchingName, nearest_matching, one_to_one_matching, with_mutual
 from sae_geometry.sources import as_dictionary
 from sae_geometry.space import require_same_space
@@ -240,10 +239,15 @@ class Comparison:
             "chance: random directions with the target's own mean and second moment; corrected: (mean − chance) / "
             "(1 − chance); found: closer than the nearest of them, 5 % false discoveries"
         )
+        above = [m.fraction_above_by_chance(0.7) for m in (forth, back)]
+        if not any(map(math.isnan, above)):
+            text += f"; nearest above 0.7 by chance: {above[0]:.2%} and {above[1]:.2%}"
         if math.isnan(forth.isotropic_chance):
             return text
         isotropic = f"{forth.isotropic_chance:.3f} and {back.isotropic_chance:.3f}"
-        return f"{text}; isotropic directions would give nearest {isotropic}"
+        text += f"; isotropic directions would give nearest {isotropic}"
+        paired = self.a_to_b.paired_isotropic
+        return text if paired is None else f"{text}, {self.matching} {paired.mean_similarity:.3f}"
 
     def __repr__(self) -> str:
         lines = [f"Comparison of {_sized(self.a)} and {_sized(self.b)}"]
@@ -386,8 +390,8 @@ def _with_matching(
     cosine[assignment.partner[matched]] = assignment.cosine[matched]
     here = one_to_one_matching(back, forth, matching, inverse, cosine)
     if c.null_draws and not _interrupted(assignment):
-        by_chance = _paired_chance(c, matching, limits, progress)
-        there, here = replace(there, paired_chance=by_chance), replace(here, paired_chance=by_chance)
+        chance = _paired_chances(c, matching, limits, progress)
+        there, here = replace(there, **chance), replace(here, **chance)
     made = replace(c, matching=matching, a_to_b=there, b_to_a=here, assignment=assignment, limits=limits)
     if limits == OptimalLimits() and not made.was_interrupted:
         c.made[matching] = made
@@ -399,21 +403,23 @@ def _interrupted(assignment: Assignment | None) -> bool:
     return certificate is not None and certificate.stopped == "interrupted"
 
 
-def _paired_chance(
+def _paired_chances(
     c: Comparison, matching: OneToOne, limits: OptimalLimits, progress: Progress | None
-) -> PairedChance | None:
-    """What `matching` gives on random dictionaries with the moments of these two."""
+) -> dict[str, Any]:
+    """What `matching` gives on random dictionaries with the moments of these two, and on isotropic ones."""
     if progress is not None:
         progress(f"chance of {matching}", 0.0)
     forth, back = c.nearest_a_to_b.nearest_chance, c.nearest_b_to_a.nearest_chance
-    return paired_chance(
-        (back.null, c.a.n_latents),
-        (forth.null, c.b.n_latents),
-        matching,
-        draws=c.null_draws,
-        absolute=not c.signed,
-        min_similarity=limits.min_similarity,
-    )
+    how: Any = {
+        "draws": c.null_draws,
+        "absolute": not c.signed,
+        "min_similarity": limits.min_similarity,
+    }
+    d = forth.isotropic_dimensions
+    return {
+        "paired_chance": paired_chance((back.null, c.a.n_latents), (forth.null, c.b.n_latents), matching, **how),
+        "paired_isotropic": None if d is None else paired_isotropic((c.a.n_latents, c.b.n_latents, d), matching, **how),
+    }
 
 
 def _cells(m: Matching) -> tuple[str, ...]:

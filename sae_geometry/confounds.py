@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from sae_geometry.describe import aligned
 from sae_geometry.dictionary import Dictionary
+from sae_geometry.grouping import kind_of, seed_of
 from sae_geometry.nulls import expected_max_cosine
 from sae_geometry.space import model_key
 
@@ -118,6 +120,33 @@ def confound_audit(a: Dictionary, b: Dictionary) -> ConfoundAudit:
     )  # fmt: skip
 
 
+def runs_table(runs: Sequence[Dictionary]) -> list[str]:
+    """What the audit of pairs looks at, of many runs: first what all of them share, then a line a run of the rest."""
+    facts = [_facts(d) for d in runs]
+    shared = {key: value for key, value in facts[0].items() if all(f[key] == value for f in facts)}
+    own = [key for key in facts[0] if key not in shared]
+    lines = ["of every run: " + "; ".join(f"{key} {value}" for key, value in shared.items())] if shared else []
+    rows = [("run", *own)]
+    rows += [(f"[{at}] {d.name}", *(f[k] for k in own)) for at, (d, f) in enumerate(zip(runs, facts, strict=True))]
+    return [*lines, *(aligned(rows) if own else [])]
+
+
+def _facts(d: Dictionary) -> dict[str, str]:
+    seed, mean = seed_of(d), d.directions.double().mean(dim=0)
+    return {
+        "model": model_key(d.model) or "unknown",
+        "hook point": d.hook_point or "unknown",
+        "kind": kind_of(d),
+        "seed": "unknown" if seed is None else str(seed),
+        "latents": f"{d.n_latents:,}",
+        "of, dead ones counted": f"{d.alive.n_total:,}",
+        "dead latents dropped by": _dead_words(d),
+        "raw norm (median)": f"{float(np.median(d.decoder_norms.cpu().numpy())):.3g}",
+        "mean direction": f"{float(mean.norm()):.3f}",
+        "weights": d.fingerprint[:8],
+    }
+
+
 def _named(check: str, left: str | None, right: str | None, effect: str) -> Finding:
     verdict: Verdict = "unknown" if left is None or right is None else "same" if left == right else "differs"
     return Finding(check, left or "unknown", right or "unknown", verdict, effect, verdict != "same")
@@ -153,11 +182,7 @@ def _widths(a: Dictionary, b: Dictionary) -> Finding:
 
 
 def _dead(a: Dictionary, b: Dictionary) -> Finding:
-    words = [
-        "unknown" if d.alive.n_dead is None
-        else f"{d.alive.source}" + (f", {d.alive.n_tokens:,} tokens" if d.alive.n_tokens else ", tokens not stated")
-        for d in (a, b)
-    ]  # fmt: skip
+    words = [_dead_words(d) for d in (a, b)]
     unknown = any(d.alive.n_dead is None for d in (a, b))
     dropped = [d.alive.n_dropped_dead > 0 or d.alive.n_dead == 0 for d in (a, b)]
     alike = (a.alive.source, a.alive.n_tokens, dropped[0]) == (b.alive.source, b.alive.n_tokens, dropped[1])
@@ -167,6 +192,12 @@ def _dead(a: Dictionary, b: Dictionary) -> Finding:
     )
     verdict: Verdict = "unknown" if unknown else "same" if alike else "differs"
     return Finding("dead latents", words[0], words[1], verdict, effect, verdict != "same")
+
+
+def _dead_words(d: Dictionary) -> str:
+    if d.alive.n_dead is None:
+        return "unknown"
+    return d.alive.source + (f", {d.alive.n_tokens:,} tokens" if d.alive.n_tokens else ", tokens not stated")
 
 
 def _weights(a: Dictionary, b: Dictionary) -> Finding:

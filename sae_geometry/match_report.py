@@ -14,17 +14,19 @@ from typing import Any
 
 import numpy as np
 
+from sae_geometry.confounds import confound_audit
 from sae_geometry.describe import describe_input, scalars
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.matching import Assignment, Step, match, shared_curve
 from sae_geometry.matching.optimal import CANDIDATES
 from sae_geometry.matching.shared import THRESHOLD, THRESHOLDS
 from sae_geometry.matching.sweeping import listing_sweep
-from sae_geometry.nulls import expected_max_cosine, fit_matched_null
+from sae_geometry.nulls import MatchedNull, expected_max_cosine, fit_matched_null
+from sae_geometry.paired_chance import default_draws, paired_chance, paired_isotropic
 from sae_geometry.space import require_same_space
 
 SCHEMA = "urn:sae-geometry:match-report"
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 
 Progress = Callable[[str, float], None]
 
@@ -42,7 +44,8 @@ _SHARED = (
 )
 _CHANCE = (
     "E[max_j ⟨x, y_j⟩] over m independent isotropic directions: a floor for chance in an anisotropic space; "
-    "covariance-matched: over m directions with the target's own mean and second moment, x the source's latents"
+    "covariance-matched: over m directions with the target's own mean and second moment, x the source's latents; "
+    "one_to_one: the PW-MCC of random dictionaries of n and m such directions, by simulation"
 )
 
 
@@ -105,11 +108,16 @@ def match_report(
         assert a.encoder_directions is not None
         assert b.encoder_directions is not None
         encoder = match(a.encoder_directions, b.encoder_directions, "optimal", progress=said("encoders"), **how)
+    nulls = (fit_matched_null(a.directions.cpu().numpy()), fit_matched_null(b.directions.cpu().numpy()))
+    draws = default_draws(a.n_latents, b.n_latents)
+    if progress is not None and draws:
+        progress("chance of the matching", 0.0)
     return {
         "schema": SCHEMA,
         "schema_version": SCHEMA_VERSION,
         "inputs": {"a": describe_input(a), "b": describe_input(b)},
         "caveats": list(caveats),
+        "confounds": confound_audit(a, b).summary(),
         "parameters": {
             "method": "optimal",
             "thresholds": levels,
@@ -126,7 +134,8 @@ def match_report(
             "formula": _CHANCE,
             "a_to_b": expected_max_cosine(b.n_latents, a.d_in),
             "b_to_a": expected_max_cosine(a.n_latents, a.d_in),
-            "covariance_matched": {"a_to_b": _matched_chance(a, b), "b_to_a": _matched_chance(b, a)},
+            "covariance_matched": {"a_to_b": _nearest(a, nulls[1], b), "b_to_a": _nearest(b, nulls[0], a)},
+            "one_to_one": _one_to_one(a, b, nulls, draws),
         },
         "shared": {"missing": missing} if encoder is None else _shared(signed, encoder, b.n_latents, levels),
         "matchings": {
@@ -145,10 +154,27 @@ def schema() -> dict[str, Any]:
     return found
 
 
-def _matched_chance(source: Dictionary, target: Dictionary) -> float | None:
-    null = fit_matched_null(target.directions.cpu().numpy())
+def _nearest(source: Dictionary, null: MatchedNull, target: Dictionary) -> float | None:
     value = null.expected_max(source.directions.cpu().numpy(), n_candidates=target.n_latents)
     return None if math.isnan(value) else value
+
+
+def _one_to_one(
+    a: Dictionary, b: Dictionary, nulls: tuple[MatchedNull, MatchedNull], draws: int
+) -> dict[str, Any] | None:
+    """What the two PW-MCCs would be of random dictionaries; None where that would cost as much as the matching."""
+    if not draws:
+        return None
+    sizes = (a.n_latents, b.n_latents, a.d_in)
+    sides = (nulls[0], a.n_latents), (nulls[1], b.n_latents)
+    return {
+        name: {
+            "isotropic": paired_isotropic(sizes, "optimal", draws=draws, absolute=absolute).mean_similarity,
+            "covariance_matched": paired_chance(*sides, "optimal", draws=draws, absolute=absolute).mean_similarity,
+            "draws": draws,
+        }
+        for name, absolute in (("signed", False), ("absolute", True))
+    }
 
 
 def _pw_mcc(made: Assignment) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import numpy as np
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.matching import On, OneToOne
 
-VERSION = 1
+VERSION = 2
 N_BINS = 400  # of the histogram of nearest similarities over −1…1
 _ARRAYS = ("partner", "similarity", "histogram", "encoder_partner", "encoder_similarity")
 
@@ -39,6 +39,7 @@ class PairRecord:
     Attributes:
         mmcs: mean max cosine similarity, double counting allowed.
         nearest_above: share of the source's latents whose nearest is above the threshold.
+        nearest_above_chance: the same for the nearest of as many random directions with the target's moments.
         chance, isotropic: what chance gives to mmcs: directions with the target's moments, isotropic ones.
         found: share of the source's latents closer to their nearest than chance, 5 % false discoveries.
         paired: mean similarity over the one-to-one pairs.
@@ -53,6 +54,7 @@ class PairRecord:
 
     mmcs: tuple[float, float]
     nearest_above: tuple[float, float]
+    nearest_above_chance: tuple[float, float]
     chance: tuple[float, float]
     isotropic: tuple[float, float]
     found: tuple[float, float]

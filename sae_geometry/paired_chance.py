@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
 import torch
 
 from sae_geometry.matching import match
-from sae_geometry.nulls import MatchedNull, PairedChance
+from sae_geometry.nulls import MatchedNull, PairedChance, isotropic_null
 
 SMALL = 4096  # latents a side up to which the simulation is a matter of seconds
 _ENOUGH = 1000  # latents, over all draws, after which the mean has settled to about 0.001
@@ -44,6 +45,7 @@ def paired_chance(
 
     Raises:
         ValueError: no draws.
+        KeyboardInterrupt: Ctrl-C while a matching was made.
     """
     if draws < 1:
         raise ValueError(f"a null needs at least one draw; got {draws}")
@@ -52,6 +54,8 @@ def paired_chance(
         x = torch.from_numpy(a[0].sample(a[1], seed=seed + 2 * draw))
         y = torch.from_numpy(b[0].sample(b[1], seed=seed + 2 * draw + 1))
         found = match(x, y, method, absolute=absolute, min_similarity=min_similarity)
+        if found.certificate is not None and found.certificate.stopped == "interrupted":
+            raise KeyboardInterrupt  # a matching that is not what it is called would pass for chance
         cosine = found.cosine[found.partner >= 0]
         pairs.append(len(cosine))
         if len(cosine):
@@ -62,3 +66,26 @@ def paired_chance(
         draws=draws,
         standard_error=float(np.std(means, ddof=1) / np.sqrt(len(means))) if len(means) > 1 else float("nan"),
     )
+
+
+@lru_cache(maxsize=64)
+def paired_isotropic(
+    sizes: tuple[int, int, int],
+    method: Literal["mutual", "greedy", "optimal"],
+    *,
+    draws: int,
+    absolute: bool = False,
+    min_similarity: float | None = None,
+) -> PairedChance:
+    """The same for isotropic directions: nothing but n, m and d matters, so it is made once.
+
+    Args:
+        sizes: (n, m, d).
+        method, draws, absolute, min_similarity: as in `paired_chance`.
+
+    Raises:
+        ValueError: no draws.
+    """
+    n, m, d = sizes
+    null = isotropic_null(d)
+    return paired_chance((null, n), (null, m), method, draws=draws, absolute=absolute, min_similarity=min_similarity)

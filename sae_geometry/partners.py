@@ -58,6 +58,7 @@ class Matching:
     mutual: np.ndarray
     nearest_chance: NearestChance
     paired_chance: PairedChance | None = None
+    paired_isotropic: PairedChance | None = None
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -152,6 +153,14 @@ class Matching:
         """Share of *all* source latents whose similarity is > threshold; those without a partner count as not above."""
         return float((self.similarity > threshold).mean())
 
+    def fraction_above_by_chance(self, threshold: float) -> float:
+        """The same share for the nearest of m random directions with the target's own mean and second moment.
+
+        For a one-to-one matching an upper bound: its partner is no closer than the nearest. nan where the target fills
+        fewer than four dimensions.
+        """
+        return float(self.nearest_chance.share_above([threshold])[0])
+
     @cached_property
     def multiplicity(self) -> np.ndarray:
         """int64 [m]: how many source latents take each target latent, in the order of `target_ids`."""
@@ -210,7 +219,11 @@ class Matching:
             "dimensions_filled_by_target": nearest.null.dimensions,
             "covariance_shrinkage_of_target": nearest.null.shrinkage,
             "one_to_one_covariance_matched": None if paired is None else asdict(paired),
+            "one_to_one_isotropic": None if self.paired_isotropic is None else asdict(self.paired_isotropic),
             "mean_corrected_for_chance": self.corrected,
+            "nearest_fraction_of_source_above": {
+                f"{t}": float(share) for t, share in zip(THRESHOLDS, nearest.share_above(THRESHOLDS), strict=True)
+            },
             "found": {
                 "means": "closer than the nearest random direction with the target's mean and second moment",
                 "false_discovery_rate": DISCOVERY_RATE,

@@ -1,8 +1,11 @@
 """Rarefaction: how many distinct latents some of the runs find, all of them, and more runs would.
 
-Runs are to latents what samples are to species: each run either found a latent or did not. The estimators are those of
-incidence data in ecology (Chao 1987; Colwell et al. 2012). What is foretold is a lower bound where some latents are
-found much more readily than others.
+Runs are to latents what samples are to species: each run either found a latent or did not. The curve up to the runs
+there are is an exact mean (Colwell et al. 2012). Beyond them, latents are taken to be found with chances of their own,
+whose distribution is fitted without assuming its shape (a binomial mixture, as Norris & Pollock 1998): the estimators
+of ecology that assume equal chances foretell too few where some latents are found much more readily than others, as
+latents of sparse autoencoders are. How many there are in all no data can bound from above: Chao's (1987) is the bound
+from below.
 """
 
 from __future__ import annotations
@@ -13,6 +16,8 @@ from typing import Any
 
 import numpy as np
 from scipy.special import gammaln
+
+from sae_geometry.foretelling import foretell
 
 LEVEL = 0.95
 
@@ -26,8 +31,10 @@ class Rarefaction:
         incidence: int64 [N]: distinct latents found by exactly 1, 2, … N runs.
         expected: float64 [N]: distinct latents found by 1, 2, … N runs, the mean over all choices of that many runs.
         low, high: float64 [N]: 95 % interval, by the delta method on the counts.
-        further: float64 [F], further_low, further_high: the same for N + 1, … N + F runs, extrapolated.
-        richness: Chao2's lower bound of how many distinct latents there are to find, with richness_low, richness_high.
+        further: float64 [F], further_low, further_high: how many N + 1, … N + F runs would find, extrapolated, and
+            where that falls in 95 of 100 cases.
+        richness: Chao2's lower bound of how many distinct latents there are to find, with the interval of that bound,
+            richness_low, richness_high.
     """
 
     n_runs: int
@@ -51,8 +58,9 @@ class Rarefaction:
         """JSON-ready."""
         return {
             "means": "distinct latents (consensus groups and orphans) found by k of the runs, the mean over choices of "
-            "runs; further: by more runs than there are, extrapolated (Colwell et al. 2012); richness: Chao2, a lower "
-            "bound of how many there are to find; 95 % intervals by the delta method on the counts",
+            "runs (95 % intervals by the delta method on the counts); further: by more runs than there are, from a "
+            "binomial mixture fitted to the counts (95 % intervals by a parametric bootstrap), if further runs are "
+            "like these; richness: Chao2, a lower bound of how many there are to find",
             "n_runs": self.n_runs,
             "found_by_exactly": self.incidence.tolist(),
             "expected": self.expected.tolist(),
@@ -67,24 +75,31 @@ class Rarefaction:
         text = f"{self.n_distinct:,} distinct latents in {self.n_runs} runs ({self.expected[0]:,.0f} in one on average)"
         if len(self.further):
             text += (
-                f"; {self.n_runs + len(self.further)} runs would find {self.further[-1]:,.0f} "
+                f"; {self.n_runs + len(self.further)} runs like these would find {self.further[-1]:,.0f} "
                 f"[{self.further_low[-1]:,.0f}, {self.further_high[-1]:,.0f}]"
             )
-        bound = f"{self.richness:,.0f} [{self.richness_low:,.0f}, {self.richness_high:,.0f}]"
-        return f"{text}; at least {bound} to find (Chao2)"
+        else:
+            text += "; what more would find takes three runs to foretell"
+        return f"{text}; at least {self.richness:,.0f} to find (Chao2's lower bound)"
 
 
 def rarefaction(incidence: np.ndarray, n_further: int | None = None) -> Rarefaction:
     """The accumulation curve of distinct latents over runs, and where it leads.
 
-    With Q_k distinct latents found by exactly k of N runs, k of them find Σ_c Q_c (1 − C(N−c, k)/C(N, k)); N + g find
-    S + Q₀ (1 − (1 − Q₁/(N Q₀ + Q₁))^g) with S = ΣQ and Chao2's estimate of the unseen, Q₀ = (N−1)/N · Q₁²/(2Q₂), or
-    (N−1)/N · Q₁(Q₁−1)/2 where Q₂ = 0. The intervals are by the delta method on Q with covariance
-    Q_i(δ_ij − Q_j/(S + Q₀)); the interval of Q₀ is Chao's log-normal one.
+    With Q_k distinct latents found by exactly k of N runs, k of them find Σ_c Q_c (1 − C(N−c, k)/C(N, k)), with an
+    interval by the delta method on Q with covariance Q_i(δ_ij − Q_j/(S + Q₀)), S = ΣQ. N + g find
+    S Σ_j π_j (1 − (1−p_j)^(N+g)) / (1 − (1−p_j)^N), where π_j is the share, among the latents found, of those that a
+    run finds with chance p_j: the distribution of largest likelihood on a fine grid of p. Its interval is by a
+    parametric bootstrap: the root mean square error in foretelling communities drawn from the fit, bias included, and
+    the chance of the further runs themselves. In simulations of 3 to 8 runs (equal chances, beta-distributed ones, and
+    a mixture as uneven as Paulo & Belrose's nine seeds) the foretold interval for twice the runs held the truth in 89
+    to 99 % of cases, 95 % overall. Chao2's bound is S + Q₀ with Q₀ = (N−1)/N · Q₁²/(2Q₂), or (N−1)/N · Q₁(Q₁−1)/2
+    where Q₂ = 0; its interval is Chao's log-normal one.
 
     Args:
         incidence: [N], Q_1 … Q_N.
-        n_further: F, how many more runs to extrapolate to; N if None.
+        n_further: F, how many more runs to extrapolate to; N if None. None are with two runs, which do not tell how
+            unevenly latents are found.
 
     Raises:
         ValueError: fewer than two runs, negative counts, or nothing found.
@@ -95,13 +110,12 @@ def rarefaction(incidence: np.ndarray, n_further: int | None = None) -> Rarefact
         raise ValueError(f"rarefaction needs at least two runs; got {n}")
     if (q < 0).any() or q.sum() == 0:
         raise ValueError("rarefaction needs counts of distinct latents, not negative and not all zero")
-    more = n if n_further is None else n_further
+    more = 0 if n < 3 else n if n_further is None else n_further
     k = range(1, n + 1)
     richness = q.sum() + _unseen(q)
     curve = np.array([_expected(q, at) for at in k])
     error = np.array([_error(q, richness, lambda x, at=at: _expected(x, at)) for at in k])
-    further = np.array([_extrapolated(q, g) for g in range(1, more + 1)])
-    beyond = np.array([_error(q, richness, lambda x, g=g: _extrapolated(x, g)) for g in range(1, more + 1)])
+    further, half = foretell(q, more)
     low, high = _log_normal(float(q.sum()), _unseen(q), _error(q, richness, lambda x: float(x.sum()) + _unseen(x)))
     return Rarefaction(
         n_runs=n,
@@ -110,8 +124,8 @@ def rarefaction(incidence: np.ndarray, n_further: int | None = None) -> Rarefact
         low=curve - 1.96 * error,
         high=curve + 1.96 * error,
         further=further,
-        further_low=np.maximum(further - 1.96 * beyond, q.sum()),
-        further_high=further + 1.96 * beyond,
+        further_low=np.maximum(further - half, q.sum()),
+        further_high=further + half,
         richness=float(richness),
         richness_low=low,
         richness_high=high,
@@ -138,13 +152,6 @@ def _expected(q: np.ndarray, k: int) -> float:
 def _unseen(q: np.ndarray) -> float:
     n, once, twice = len(q), float(q[0]), float(q[1])
     return (n - 1) / n * (once**2 / (2 * twice) if twice > 0 else max(once * (once - 1), 0.0) / 2)
-
-
-def _extrapolated(q: np.ndarray, g: int) -> float:
-    unseen, n, once = _unseen(q), len(q), float(q[0])
-    if unseen <= 0 or once <= 0:
-        return float(q.sum())
-    return float(q.sum() + unseen * (1 - (1 - once / (n * unseen + once)) ** g))
 
 
 def _error(q: np.ndarray, richness: float, f: Any) -> float:

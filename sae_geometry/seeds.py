@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -14,9 +15,11 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from sae_geometry.comparison import compare
+from sae_geometry.confounds import runs_table
 from sae_geometry.consensus import Consensus, consensus
 from sae_geometry.describe import aligned, describe_input, distinct
 from sae_geometry.dictionary import Dictionary
+from sae_geometry.grouping import groups_of, kind_of, labels_of, layer_of, seed_of
 from sae_geometry.intervals import (
     Interval,
     KindDifference,
@@ -39,7 +42,6 @@ if TYPE_CHECKING:
 Progress = Callable[[str, float], None]
 THRESHOLD = 0.7
 _SHOWN = 12  # runs in a printed matrix
-UNKNOWN = "unknown kind"
 _MOST_CAVEATS = 30
 
 
@@ -76,10 +78,15 @@ class SeedComparison:
         """Of the runs."""
         return [d.name for d in self.runs]
 
+    @property
+    def labels(self) -> list[str]:
+        """Names for a reader: with the seed where it is known and the name does not show it."""
+        return labels_of(self.runs)
+
     @cached_property
-    def kinds(self) -> list[str]:
-        """Of each run ("local", "e2e", …), from its metadata; "unknown kind" where that does not say."""
-        return [str(d.metadata.get("kind") or UNKNOWN) for d in self.runs]
+    def groups(self) -> list[str]:
+        """Of each run, what makes it comparable: its kind, and its layer where the runs are of several."""
+        return groups_of(self.runs)
 
     @cached_property
     def mmcs(self) -> np.ndarray:
@@ -108,6 +115,15 @@ class SeedComparison:
         for (i, j), pair in self.pairs.items():
             counts[i, j] = counts[j, i] = np.sum(pair.similarity > self.threshold)
         return counts / np.array([[d.n_latents] for d in self.runs])
+
+    @cached_property
+    def shared_chance(self) -> np.ndarray:
+        """At most this share of i's latents would be `shared` by chance: random directions with j's moments.
+
+        That share of i's latents would have their *nearest* of those directions above the threshold, and no
+        one-to-one partner is closer than the nearest.
+        """
+        return self._directed("nearest_above_chance")
 
     @cached_property
     def shared_by_both(self) -> np.ndarray:
@@ -164,23 +180,23 @@ class SeedComparison:
         """How many distinct latents the runs have found, and more runs would: see `Rarefaction`."""
         return rarefaction(self.consensus.incidence)
 
-    def interval(self, kind: str, what: str = "mmcs") -> Interval:
-        """The mean over ordered pairs of runs of one kind, with its interval.
+    def interval(self, group: str, what: str = "mmcs") -> Interval:
+        """The mean over ordered pairs of runs of one group, with its interval.
 
-        Over runs where there are three or more of that kind; with two, for "mmcs", over the latents of that one pair,
-        which says nothing of other seeds.
+        Over runs where there are three or more of that group; with two, over the latents of that one pair, which says
+        nothing of other seeds (none for "found").
 
         Args:
-            kind: one of `kinds`.
+            group: one of `groups`.
             what: a matrix: "mmcs", "shared", "paired", "found".
 
         Raises:
-            ValueError: a kind with fewer than two runs, or a matrix that is none.
+            ValueError: a group with fewer than two runs, or a matrix that is none.
         """
         matrix = self._matrix(what)
-        members = [at for at, k in enumerate(self.kinds) if k == kind]
+        members = [at for at, g in enumerate(self.groups) if g == group]
         if len(members) < 2:
-            raise ValueError(f"{kind!r} has {len(members)} runs; a mean over pairs needs at least two")
+            raise ValueError(f"{group!r} has {len(members)} runs; a mean over pairs needs at least two")
         within = matrix[np.ix_(members, members)]
         if len(members) > 2:
             return interval_over_runs(within)
@@ -197,35 +213,41 @@ class SeedComparison:
         return replace(own, mean=mean, low=own.low + shift, high=own.high + shift)
 
     def difference(self, first: str, second: str, what: str = "mmcs") -> KindDifference:
-        """Do runs of one kind resemble each other more than runs of another? A permutation test, or a refusal.
+        """Do runs of one group resemble each other more than runs of another? A permutation test, or a refusal.
 
         Args:
-            first, second: kinds.
+            first, second: two of `groups`.
             what: as in `interval`.
         """
-        return kind_difference(self._matrix(what), self.kinds, first, second)
+        return kind_difference(self._matrix(what), self.groups, first, second)
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row an ordered pair: source, target, their kinds, mmcs, chance, chance_isotropic, corrected, found,
-        nearest_above, shared, shared_by_both, same_partner, paired, paired_chance, matching, n_source, n_target.
+        """One row an ordered pair: source, target, and of each its kind, layer, seed and group; mmcs, chance,
+        chance_isotropic, corrected, found, nearest_above, nearest_above_chance, shared, shared_by_both, same_partner,
+        paired, paired_chance, matching, n_source, n_target.
         """
         import pandas as pd
 
         rows = []
+        told = [
+            {"kind": kind_of(d), "layer": layer_of(d), "seed": _as_text(seed_of(d)), "group": group}
+            for d, group in zip(self.runs, self.groups, strict=True)
+        ]
         for i, j in itertools.permutations(range(self.n_runs), 2):
             pair, way = self.pairs[min(i, j), max(i, j)], int(i > j)
             rows.append(
                 {
                     "source": self.names[i],
                     "target": self.names[j],
-                    "source_kind": self.kinds[i],
-                    "target_kind": self.kinds[j],
+                    **{f"source_{key}": value for key, value in told[i].items()},
+                    **{f"target_{key}": value for key, value in told[j].items()},
                     "mmcs": self.mmcs[i, j],
                     "chance": self.chance[i, j],
                     "chance_isotropic": self.isotropic_chance[i, j],
                     "corrected": (self.mmcs[i, j] - self.chance[i, j]) / (1 - self.chance[i, j]),
                     "found": self.found[i, j],
                     "nearest_above": pair.nearest_above[way],
+                    "nearest_above_chance": pair.nearest_above_chance[way],
                     "shared": self.shared[i, j],
                     "shared_by_both": self.shared_by_both[i, j],
                     "same_partner": self.same_partner[i, j],
@@ -236,7 +258,7 @@ class SeedComparison:
                     "n_target": self.runs[j].n_latents,
                 }
             )
-        return pd.DataFrame(rows)
+        return pd.DataFrame(rows).astype({"source_layer": "Int64", "target_layer": "Int64"})
 
     def summary(self) -> dict[str, Any]:
         """Everything a reader needs to quote the result, JSON-ready."""
@@ -246,15 +268,18 @@ class SeedComparison:
             "one_to_one_matching": self.matching,
             "threshold": self.threshold,
             "runs": self.names,
-            "kinds": self.kinds,
-            "layers": [d.hook_point for d in self.runs],
-            "seeds": [d.metadata.get("seed") for d in self.runs],
+            "groups": self.groups,
+            "kinds": [kind_of(d) for d in self.runs],
+            "layers": [layer_of(d) for d in self.runs],
+            "hook_points": [d.hook_point for d in self.runs],
+            "seeds": [seed_of(d) for d in self.runs],
             "rows_are": "the source, columns the target",
             "mmcs": _listed(self.mmcs),
             "mmcs_chance_covariance_matched": _listed(self.chance),
             "mmcs_chance_isotropic": _listed(self.isotropic_chance),
             "found_beyond_chance": _listed(self.found),
             "shared": _listed(self.shared),
+            "shared_by_chance_at_most": _listed(self.shared_chance),
             "shared_by_decoder_and_encoder": _listed(self.shared_by_both),
             "same_partner_by_decoder_and_encoder": _listed(self.same_partner),
             "paired_means": f"{self.paired_name}: mean similarity of the {self.matching} one-to-one pairs",
@@ -264,8 +289,8 @@ class SeedComparison:
             "0, 1, … of the other runs",
             "recurrence": self.recurrence.tolist(),
             "recurrence_shares": self.recurrence_shares.tolist(),
-            "within_kinds": {kind: self._interval_summary(kind) for kind in self._kinds_of_two},
-            "between_kinds": [asdict(d) for d in self._differences],
+            "within_groups": {group: self._interval_summary(group) for group in self._groups_of_two},
+            "between_groups": [asdict(d) for d in self._differences],
             "consensus": {
                 "means": "cycle-consistent groups: every two members are one-to-one partners above the threshold",
                 "groups": len(self.consensus.members),
@@ -306,7 +331,7 @@ class SeedComparison:
         return self.runs
 
     def plot_heatmap(self, what: str = "mmcs", ax: Axes | None = None) -> Axes:
-        """One matrix, annotated, kinds in blocks."""
+        """One matrix, annotated, groups in blocks."""
         from sae_geometry import plots
 
         return plots.seeds_heatmap(self, what, ax=ax)
@@ -324,16 +349,16 @@ class SeedComparison:
         return plots.rarefaction_curve(self.rarefaction, ax=ax)
 
     @property
-    def _kinds_of_two(self) -> list[str]:
-        return [k for k in dict.fromkeys(self.kinds) if self.kinds.count(k) > 1]
+    def _groups_of_two(self) -> list[str]:
+        return [g for g in dict.fromkeys(self.groups) if self.groups.count(g) > 1]
 
     @cached_property
     def _differences(self) -> list[KindDifference]:
-        kinds = list(dict.fromkeys(self.kinds))
-        return [self.difference(a, b) for a, b in itertools.combinations(kinds, 2)]
+        groups = list(dict.fromkeys(self.groups))
+        return [self.difference(a, b) for a, b in itertools.combinations(groups, 2)]
 
-    def _interval_summary(self, kind: str) -> dict[str, Any]:
-        return {what: asdict(self.interval(kind, what)) for what in ("mmcs", "shared", "paired")}
+    def _interval_summary(self, group: str) -> dict[str, Any]:
+        return {what: asdict(self.interval(group, what)) for what in ("mmcs", "shared", "paired")}
 
     @cached_property
     def _partners_by_run(self) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -377,7 +402,10 @@ class SeedComparison:
 
     def __repr__(self) -> str:
         lines = [f"{self.n_runs} runs compared pair by pair: {'' if self.signed else 'absolute '}{self.on} cosine"]
-        lines += [f"  confound: {text}" for text in self._confound_words()]
+        lines += [f"  {line}" for line in runs_table(self.runs[:_SHOWN])]
+        if self.n_runs > _SHOWN:
+            lines.append(f"  … and {self.n_runs - _SHOWN} runs more: see summary.json")
+        lines += [f"  {line}" for line in self._confound_words()]
         for title, matrix, form in (
             ("MMCS, row → column (double counting allowed)", self.mmcs, ".3f"),
             ("chance for that: random directions with the column's mean and second moment", self.chance, ".3f"),
@@ -387,26 +415,33 @@ class SeedComparison:
                 self.shared,
                 ".1%",
             ),
+            (
+                f"chance for that, at most: the share with any of those directions > {self.threshold:g}",
+                self.shared_chance,
+                ".2%",
+            ),
         ):
             lines += [f"  {title}", *(f"    {line}" for line in self._printed(matrix, form))]
-        for kind in self._kinds_of_two:
-            lines.append(f"  mean MMCS within {kind}: {self.interval(kind)}")
+        for group in self._groups_of_two:
+            lines.append(f"  mean MMCS within {group}: {self.interval(group)}")
         lines += [f"  {d}" for d in self._differences]
         shares = "  ".join(f"{k}: {v:.1%}" for k, v in enumerate(self.recurrence_shares))
         lines.append(f"  latents found in exactly so many other runs: {shares}")
         lines += [f"  {self.consensus}", f"  {self.rarefaction}"]
-        lines += [f"  {d.name}: {d.alive.describe()}" for d in self.runs[:_SHOWN]]
         return "\n".join([*lines, *(f"  caveat: {c}" for c in self.caveats)])
 
     def _confound_words(self) -> list[str]:
-        """What is flagged of single pairs, one line a pair of runs; of many pairs the first."""
-        found = [
-            f"{self.names[i]} and {self.names[j]}: {text}"
-            for (i, j), pair in self.pairs.items()
-            for text in pair.confounds
-            if text.startswith(("start of training", "weights", "centring", "width"))
-        ]
-        return list(_few(found))
+        """What is flagged of pairs, wrapped: for each check the first pair, and in how many more it is."""
+        flagged: dict[str, list[str]] = {}
+        for (i, j), pair in self.pairs.items():
+            for text in pair.confounds:
+                check, _, effect = text.partition(": ")
+                flagged.setdefault(check, []).append(f"[{i}] and [{j}]: {effect}")
+        lines = []
+        for check, (first, *more) in flagged.items():
+            also = f" (and {len(more)} more pairs)" if len(more) > 1 else " (and one more pair)" if more else ""
+            lines += textwrap.wrap(f"! {check}, {first}{also}", 110, subsequent_indent="    ")
+        return lines
 
     def _printed(self, matrix: np.ndarray, form: str) -> list[str]:
         shown = range(min(self.n_runs, _SHOWN))
@@ -488,6 +523,8 @@ def compare_seeds(
 
 def _compare_pair(a: Dictionary, b: Dictionary, p: PairParameters) -> PairRecord:
     made = compare(a, b, p.matching, on=p.on, signed=p.signed, allow_mismatch=True)
+    if made.was_interrupted:
+        raise KeyboardInterrupt  # the best so far of one pair among many is not worth keeping under the same name
     encoder_partner, encoder_similarity = _encoder_side(a, b, p)
     there, back = made.nearest_a_to_b, made.nearest_b_to_a
     certificate = None if made.assignment is None else made.assignment.certificate
@@ -495,6 +532,10 @@ def _compare_pair(a: Dictionary, b: Dictionary, p: PairParameters) -> PairRecord
     return PairRecord(
         mmcs=(there.mmcs, back.mmcs),
         nearest_above=(there.fraction_above(p.threshold), back.fraction_above(p.threshold)),
+        nearest_above_chance=(
+            there.fraction_above_by_chance(p.threshold),
+            back.fraction_above_by_chance(p.threshold),
+        ),
         chance=(there.chance, back.chance),
         isotropic=(there.isotropic_chance, back.isotropic_chance),
         found=(there.found_fraction, back.found_fraction),
@@ -516,6 +557,8 @@ def _encoder_side(a: Dictionary, b: Dictionary, p: PairParameters) -> tuple[np.n
     if p.on != "decoder" or x is None or y is None or x.shape[1] != y.shape[1]:
         return np.empty(0, dtype=np.int32), np.empty(0)
     made = compare(a, b, p.matching, on="encoder", signed=p.signed, null_draws=0, allow_mismatch=True)
+    if made.was_interrupted:
+        raise KeyboardInterrupt
     return made.a_to_b.partner_row.astype(np.int32), made.a_to_b.similarity
 
 
@@ -531,6 +574,10 @@ def _pooled(pair: PairRecord) -> Interval:
     error = math.sqrt(sum(errors)) / 2
     n = int(pair.histogram.sum())
     return Interval(mean, mean - 1.96 * error, mean + 1.96 * error, 0.95, "latents of one pair", n, error)
+
+
+def _as_text(seed: int | str | None) -> str | None:
+    return None if seed is None else str(seed)
 
 
 def _listed(matrix: np.ndarray) -> list[list[float | None]]:

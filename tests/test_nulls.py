@@ -12,7 +12,9 @@ from sae_geometry.nulls import (
     cosine_tail,
     expected_max_cosine,
     false_discovery_found,
+    isotropic_null,
 )
+from sae_geometry.paired_chance import paired_isotropic
 
 
 @pytest.mark.parametrize(
@@ -21,6 +23,22 @@ from sae_geometry.nulls import (
 )
 def test_published_values(d, m, published):
     assert expected_max_cosine(m, d) == pytest.approx(published, abs=0.001)
+
+
+@pytest.mark.parametrize(("n", "published"), [(1024, 0.112), (4096, 0.127)])
+def test_published_values_of_one_to_one_matchings(n, published):
+    assert paired_isotropic((n, n, 768), "optimal", draws=1).mean_similarity == pytest.approx(published, abs=0.001)
+
+
+def test_the_isotropic_null_is_what_sampling_and_the_closed_form_say(rng):
+    null = isotropic_null(48)
+    assert (null.sample(400) @ null.sample(900, seed=1).T).max(axis=1).mean() == pytest.approx(
+        expected_max_cosine(900, 48), abs=0.01
+    )
+    x = null.sample(50, seed=2)
+    assert null.expected_max(x, n_candidates=900) == pytest.approx(expected_max_cosine(900, 48), rel=0.01)
+    with pytest.raises(ValueError, match="at least one dimension; got 0"):
+        isotropic_null(0)
 
 
 def test_closed_forms():
@@ -197,6 +215,17 @@ def test_an_isotropic_null_would_be_wrong_for_a_crowded_dictionary():
     mean = (a @ b.T).max(axis=1).mean()
     assert mean > expected_max_cosine(500, 48) + 0.2
     assert sg.fit_matched_null(b).expected_max(a, n_candidates=500) == pytest.approx(mean, abs=0.02)
+
+
+def test_the_share_above_is_the_mean_of_the_p_values_and_agrees_with_simulation(rng):
+    target = crowded(rng, 400, 24)
+    source = crowded(rng, 300, 24)
+    chance = NearestChance(source, target, 400, False, 24)
+    p = np.stack([chance.p_values(np.full(300, t)) for t in (0.5, 0.7, 0.9)])
+    np.testing.assert_allclose(chance.share_above([0.5, 0.7, 0.9]), p.mean(axis=1), atol=1e-12)
+    drawn = [(source @ chance.null.sample(400, seed=k).T).max(axis=1) for k in range(60)]
+    for t, share in zip((0.5, 0.7, 0.9), chance.share_above([0.5, 0.7, 0.9]), strict=True):
+        assert share == pytest.approx(np.mean(np.array(drawn) >= t), abs=0.03)
 
 
 def test_p_values_do_not_depend_on_the_frame_or_the_order(rng):

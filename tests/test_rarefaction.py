@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
+from sae_geometry import foretelling
 from sae_geometry.rarefaction import rarefaction
 
 
@@ -26,25 +27,67 @@ def test_the_curve_is_the_mean_over_choices_of_runs(rng):
     assert (np.diff(r.expected) >= 0).all()
 
 
-def test_what_is_extrapolated_comes_true():
-    """2,000 latents, each found by a third of the runs: 5 runs foretell 10."""
-    covered, richness = [], []
-    for seed in range(60):
-        rng = np.random.default_rng(seed)
-        chance = np.full(2000, 0.33)
-        found = rng.random((2000, 10)) < chance[:, None]
-        r = rarefaction(incidence_of(found[:, :5]))
-        truth = found.any(axis=1).sum()
-        assert r.further[-1] == pytest.approx(truth, rel=0.03)
-        covered.append(r.further_low[-1] <= truth <= r.further_high[-1])
-        richness.append(r.richness)
-    assert np.mean(covered) >= 0.85
-    assert np.mean(richness) == pytest.approx(2000, rel=0.03)
+COMMUNITIES = {
+    "equal": lambda rng, n: np.full(n, 0.33),
+    "uneven": lambda rng, n: rng.beta(1.0, 2.0, n),
+    "some by all, many by one": lambda rng, n: np.where(rng.random(n) < 0.45, rng.beta(0.6, 6, n), rng.beta(2, 0.6, n)),
+}
+
+
+def test_what_is_foretold_comes_true():
+    """2,000 latents, each found with a chance of its own: N runs foretell 2N, whatever the distribution of chances."""
+    covered, errors = [], []
+    for name, chances in COMMUNITIES.items():
+        for n in (3, 5, 9):
+            for seed in range(12):
+                rng = np.random.default_rng([seed, n])
+                found = rng.random((2000, 2 * n)) < chances(rng, 2000)[:, None]
+                r = rarefaction(incidence_of(found[:, :n]))
+                truth = found.any(axis=1).sum()
+                errors.append(r.further[-1] / truth - 1)
+                covered.append(r.further_low[-1] <= truth <= r.further_high[-1])
+                assert r.further[-1] == pytest.approx(truth, rel=0.1), (name, n, seed)
+    assert 0.90 <= np.mean(covered) <= 0.99  # of 108
+    assert abs(np.mean(errors)) < 0.01
+
+
+def test_the_mixture_has_the_largest_likelihood_on_its_grid(rng):
+    """No weight moved from one chance to another makes the counts likelier."""
+    n = 6
+    found = rng.random((3000, n)) < rng.beta(1.0, 2.0, 3000)[:, None]
+    q = incidence_of(found).astype(float)
+    p = foretelling._grid(n)
+    kernel = foretelling._kernel(p, n)
+    weights = foretelling._weights(q[None], kernel)[0]
+    assert weights.sum() == pytest.approx(1)
+    slope = kernel @ (q / q.sum() / (weights @ kernel))  # 1 where there is weight, no more anywhere, at the maximum
+    assert slope.max() < 1.001
+    assert slope[weights > 1e-3] == pytest.approx(1, abs=1e-3)
+
+
+def test_two_runs_foretell_nothing():
+    r = rarefaction(np.array([50, 30]))
+    assert len(r.further) == 0
+    assert "takes three runs" in str(r)
+    assert r.richness > 80
 
 
 def test_uneven_chances_make_a_lower_bound(rng):
     found = rng.random((2000, 5)) < rng.beta(1.0, 2.0, 2000)[:, None]
-    assert rarefaction(incidence_of(found)).richness < 2000
+    r = rarefaction(incidence_of(found))
+    assert r.richness < 2000
+    assert "lower bound" in str(r)
+
+
+def test_the_curve_is_covered_too():
+    """The interval of what N runs find holds the expectation over draws of the runs."""
+    chance = np.random.default_rng(7).beta(1.0, 2.0, 2000)
+    covered = []
+    for seed in range(100):
+        found = np.random.default_rng(seed).random((2000, 4)) < chance[:, None]
+        r = rarefaction(incidence_of(found), n_further=0)
+        covered.append(r.low[-1] <= (1 - (1 - chance) ** 4).sum() <= r.high[-1])
+    assert 0.88 <= np.mean(covered) <= 1
 
 
 def test_chao2_by_hand():

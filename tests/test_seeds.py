@@ -13,6 +13,8 @@ from typer.testing import CliRunner
 import sae_geometry as sg
 from sae_geometry import seeds as seeds_module
 from sae_geometry.cli import app
+from sae_geometry.matching import optimal
+from sae_geometry.paired_chance import default_draws, paired_isotropic
 
 FOUR = [f"demo:{kind}-seed{k}" for kind in ("local", "e2e") for k in (0, 1)]
 
@@ -67,7 +69,7 @@ def test_recurrence_by_definition(three):
 
 
 def test_kinds_and_intervals(four, three):
-    assert four.kinds == ["local", "local", "e2e", "e2e"]
+    assert four.groups == ["local", "local", "e2e", "e2e"]
     text = repr(four)
     for part in (
         "says nothing of seeds",
@@ -97,6 +99,43 @@ def test_kinds_and_intervals(four, three):
     with pytest.raises(ValueError, match="one of mmcs, shared, paired, found"):
         four.interval("local", "cosine")
     assert four.difference("local", "e2e").refusal is not None
+
+
+def test_chance_stands_beside_the_shares(four):
+    between = sg.compare(four.runs[0], four.runs[1]).a_to_b
+    p = between.nearest_chance.p_values(np.full(between.n_latents, 0.7))
+    assert four.shared_chance[0, 1] == pytest.approx(p.mean(), rel=1e-3)
+    assert (four.shared_chance[~np.eye(4, dtype=bool)] < 0.02).all()
+    assert four.summary()["shared_by_chance_at_most"][0][1] == four.shared_chance[0, 1]
+    assert "chance for that, at most" in repr(four)
+
+
+def test_runs_of_several_layers_are_groups_of_their_own(rng):
+    def at(layer, seed):
+        return sg.Dictionary.from_decoder(
+            rng.standard_normal((20, 24)).astype(np.float32), latent_axis=0, name=f"x{layer}{seed}", model="m",
+            hook_point=f"blocks.{layer}.hook_resid_pre", metadata={"kind": "local", "seed": seed},
+        )  # fmt: skip
+
+    s = sg.compare_seeds([at(layer, seed) for layer in (2, 6) for seed in (0, 1)], allow_mismatch=True)
+    assert s.groups == ["local, layer 2", "local, layer 2", "local, layer 6", "local, layer 6"]
+    assert s.labels == ["x20 (seed 0)", "x21 (seed 1)", "x60 (seed 0)", "x61 (seed 1)"]
+    assert s.interval("local, layer 6").mean == pytest.approx((s.mmcs[2, 3] + s.mmcs[3, 2]) / 2)
+    table = s.to_pandas()
+    assert table[["source_layer", "source_seed", "source_group"]].iloc[0].tolist() == [2, "0", "local, layer 2"]
+    assert s.summary()["layers"] == [2, 2, 6, 6]
+    assert "hook point" in repr(s)
+
+
+def test_the_table_of_runs_comes_before_the_numbers(four):
+    lines = repr(four).splitlines()
+    assert lines[1].strip().startswith("of every run: model smollm2")
+    head = next(at for at, line in enumerate(lines) if "dead latents dropped by" in line)
+    assert head < next(at for at, line in enumerate(lines) if "MMCS, row" in line)
+    assert "[3] e2e-seed1" in lines[head + 4]
+    flagged = [line.strip() for line in lines if line.strip().startswith("! ")]
+    assert any(line.startswith("! start of training, [0] and [2]") for line in flagged)
+    assert any(line.startswith("! dead latents") for line in flagged)
 
 
 def test_encoders_are_matched_too(four):
@@ -150,6 +189,30 @@ def test_records_of_something_else_are_not_used(three, tmp_path):
     np.testing.assert_array_equal(sg.compare_seeds(three, keep=tmp_path).mmcs, truth.mmcs)
 
 
+@pytest.mark.parametrize("where", ["the matching", "its chance"])
+def test_ctrl_c_ends_the_comparison_and_keeps_whole_pairs_only(three, tmp_path, monkeypatch, where):
+    """The best so far of an optimal matching is an answer to `compare`; among many pairs it would pass for one."""
+    rounds, calls = optimal._Run._rounds, []
+    # A pair is one matching, and those of random dictionaries: matched ones, and isotropic ones made once for all.
+    fatal = 2 if where == "its chance" else 2 + 2 * default_draws(30, 30)
+
+    def interrupted(run, *more):
+        calls.append(run)
+        if len(calls) == fatal:
+            raise KeyboardInterrupt
+        return rounds(run, *more)
+
+    paired_isotropic.cache_clear()
+    monkeypatch.setattr(optimal._Run, "_rounds", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        sg.compare_seeds(three, keep=tmp_path)
+    assert len(list(tmp_path.glob("*.npz"))) == (1 if where == "the matching" else 0)
+    monkeypatch.undo()
+    resumed, whole = sg.compare_seeds(three, keep=tmp_path), sg.compare_seeds(three)
+    np.testing.assert_array_equal(resumed.paired, whole.paired)
+    np.testing.assert_array_equal(resumed.paired_chance, whole.paired_chance)
+
+
 def test_saved_and_read(four, tmp_path):
     folder = sg.save(four, tmp_path / "out", formats=["png"])
     names = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
@@ -161,8 +224,8 @@ def test_saved_and_read(four, tmp_path):
     assert len(table) == 12
     assert summary["mmcs"][0][1] == four.mmcs[0, 1]
     assert summary["mmcs"][0][0] is None
-    assert summary["within_kinds"]["local"]["mmcs"]["over"] == "latents of one pair"
-    assert "it takes" in summary["between_kinds"][0]["refusal"]
+    assert summary["within_groups"]["local"]["mmcs"]["over"] == "latents of one pair"
+    assert "it takes" in summary["between_groups"][0]["refusal"]
     assert sg.load(str(folder / "consensus.safetensors")).n_latents == len(four.consensus.members)
 
 

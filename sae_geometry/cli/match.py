@@ -53,6 +53,7 @@ def match(
 
     The record's schema is sae_geometry/schemas/match.schema.json. Ctrl-C ends the matching at hand, its gap reported.
     """
+    from sae_geometry.confounds import confound_audit
     from sae_geometry.kernels.ledger import entries
     from sae_geometry.match_report import match_report
     from sae_geometry.matching.shared import THRESHOLDS
@@ -77,6 +78,7 @@ def match(
             allow_mismatch=allow_mismatch, provenance=provenance, progress=progress,
         )  # fmt: skip
     record["provenance"]["sweeps"] = [asdict(entry) for entry in entries()]
+    speaker.say(str(confound_audit(left, right)), unless=as_json)
     if as_json:
         c.print_json(record)
     else:
@@ -91,6 +93,16 @@ def match(
         raise typer.Exit(c.UNDER)
 
 
+def _chance(record: dict[str, Any], name: str) -> str:
+    """What the PW-MCC would be of random dictionaries, in words."""
+    drawn = record["chance"]["one_to_one"]
+    return "chance not drawn at this size" if drawn is None else f"chance {drawn[name]['covariance_matched']:.3f}"
+
+
+def _or_dash(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
 def _in_words(record: dict[str, Any]) -> str:
     """The record without its lists."""
     inputs, made = record["inputs"], record["matchings"]
@@ -101,10 +113,13 @@ def _in_words(record: dict[str, Any]) -> str:
         found, certificate = record["pw_mcc"][name], made[f"decoder_{name}"]["certificate"]
         state = "optimal, proven" if certificate["certified"] else f"stopped: {certificate['stopped']}"
         lines.append(f"  PW-MCC {name:<9} {found['value']:.4f}  {found['n_pairs']:,} pairs; {state}, "
-                     f"relative gap {certificate['relative_gap']:.1e}")  # fmt: skip
+                     f"relative gap {certificate['relative_gap']:.1e}; {_chance(record, name)}")  # fmt: skip
         lines.append(f"    {found['formula']}")
-    mmcs = record["mmcs"]
-    lines.append(f"  MMCS            A→B {mmcs['a_to_b']:.4f}, B→A {mmcs['b_to_a']:.4f} (signed, double counting)")
+    mmcs, chance = record["mmcs"], record["chance"]["covariance_matched"]
+    ways = (("A→B", "a_to_b"), ("B→A", "b_to_a"))
+    told = ", ".join(f"{arrow} {mmcs[way]:.4f} (chance {_or_dash(chance[way])})" for arrow, way in ways)
+    lines.append(f"  MMCS            {told} (signed, double counting)")
+    lines.append("  chance          random directions with the dictionaries' own mean and second moment")
     shared = record["shared"]
     if "missing" in shared:
         lines.append(f"  shared latents  not asked: {shared['missing']}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from sae_geometry.nulls.discovery import false_discovery_found
 from sae_geometry.nulls.isotropic import cosine_tail, expected_max_cosine, random_directions
-from sae_geometry.nulls.matched import MatchedNull, fit_matched_null
+from sae_geometry.nulls.matched import MatchedNull, fit_matched_null, isotropic_null
 from sae_geometry.nulls.nearest import NearestChance, PairedChance
 
 __all__ = [
@@ -19,5 +19,6 @@ __all__ = [
     "expected_max_cosine",
     "false_discovery_found",
     "fit_matched_null",
+    "isotropic_null",
     "random_directions",
 ]

@@ -108,18 +108,28 @@ class MatchedNull:
         """
         if not self.has_tail or n_candidates < 1 or len(x) == 0:
             return float("nan")
-        few = x[_spread(len(x), 8)]
+        few = x[spread(len(x), 8)]
         coarse = np.linspace(0.0 if absolute else -1.0, 1.0, 61)
-        tails = self._exceeding(few, coarse, n_candidates, absolute)
+        tails = self.exceeding(few, coarse, n_candidates=n_candidates, absolute=absolute)
         rising = np.flatnonzero((tails.min(axis=0) < 1 - 1e-6) & (tails.max(axis=0) > 1e-6))
         low, high = coarse[max(rising[0] - 2, 0)], coarse[min(rising[-1] + 2, len(coarse) - 1)]
         grid = np.linspace(low, high, 41)
-        tails = self._exceeding(x[_spread(len(x), at_most)], grid, n_candidates, absolute)
+        tails = self.exceeding(x[spread(len(x), at_most)], grid, n_candidates=n_candidates, absolute=absolute)
         return float(np.mean(low + np.trapezoid(tails, grid, axis=1)))
 
-    def _exceeding(self, x: np.ndarray, t: np.ndarray, m: int, absolute: bool) -> np.ndarray:
-        """P(max of m ≥ t_j) for each x_i, [n, T]."""
-        return _any_of(m, self._log_tails(x, np.broadcast_to(t, (len(x), len(t))), absolute))
+    def exceeding(self, x: np.ndarray, t: np.ndarray, *, n_candidates: int, absolute: bool = False) -> np.ndarray:
+        """P(max over j ≤ m of cos(x_i, y_j) ≥ t_k) for m independent directions y of the null; float64 [n, T].
+
+        Args:
+            x: unit rows [n, d].
+            t: thresholds [T].
+            n_candidates: m.
+            absolute: |cos| instead of cos.
+
+        Raises:
+            ValueError: the null fills fewer than four dimensions.
+        """
+        return _any_of(n_candidates, self._log_tails(x, np.broadcast_to(t, (len(x), len(t))), absolute))
 
     def _log_tails(self, x: np.ndarray, t: np.ndarray, absolute: bool) -> np.ndarray:
         """ln P(cos(x_i, y) ≥ t_ij) (or |cos|), [n, T]; chunks of rows run on the machine's cores."""
@@ -169,6 +179,25 @@ class MatchedNull:
                 (2 * (lam * weight) ** 2 + 4 * mu2 * lam * weight**3).sum(axis=0),
             ]
         )
+
+
+def isotropic_null(d: int) -> MatchedNull:
+    """The null of directions without any preference: uniform on the sphere.
+
+    Args:
+        d: dimensions.
+
+    Raises:
+        ValueError: no dimensions.
+
+    Example:
+        >>> from sae_geometry.nulls import isotropic_null
+        >>> isotropic_null(64).sample(5).shape
+        (5, 64)
+    """
+    if d < 1:
+        raise ValueError(f"directions need at least one dimension; got {d}")
+    return MatchedNull(np.eye(d), np.zeros(d), np.full(d, 1 / d), float(d))
 
 
 def fit_matched_null(directions: np.ndarray) -> MatchedNull:
@@ -256,7 +285,7 @@ def _matching_moments(along: np.ndarray, second: np.ndarray) -> tuple[np.ndarray
     return mean, variance
 
 
-def _spread(n: int, most: int) -> np.ndarray:
+def spread(n: int, most: int) -> np.ndarray:
     """At most `most` of the indices below n, evenly spaced."""
     return np.unique(np.linspace(0, n - 1, most).round().astype(int))
 

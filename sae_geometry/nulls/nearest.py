@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from sae_geometry.nulls.isotropic import expected_max_cosine
-from sae_geometry.nulls.matched import MatchedNull, fit_matched_null
+from sae_geometry.nulls.matched import MatchedNull, fit_matched_null, spread
 
 _FOLDS = 5
+_FOR_MEANS, _FOR_SHARES = 256, 4096  # source directions averaged over; few of them may make up a small share
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,13 +54,28 @@ class NearestChance:
     @cached_property
     def matched(self) -> float:
         """E[max cos] over directions of the matched null, the mean over at most about 256 source directions."""
-        parts = [(self.source[rows], null) for rows, null in self._judges if len(rows)]
-        most = -(-256 // max(len(parts), 1))
+        parts = self._sample(_FOR_MEANS)
         means = [
-            null.expected_max(_unit(x), n_candidates=self.n_candidates, absolute=self.absolute, at_most=most)
-            for x, null in parts
+            null.expected_max(x, n_candidates=self.n_candidates, absolute=self.absolute, at_most=len(x))
+            for x, null, _ in parts
         ]
-        return float(np.average(means, weights=[len(x) for x, _ in parts])) if parts else float("nan")
+        return float(np.average(means, weights=[n for _, _, n in parts])) if parts else float("nan")
+
+    def share_above(self, thresholds: Sequence[float]) -> np.ndarray:
+        """float64 [T]: the share of source latents that the best of m random directions would bring above each t.
+
+        The mean of P(max over j ≤ m of cos ≥ t) over at most about 4,096 source directions, y of the matched null. No
+        one-to-one matching on such directions has more above t. nan where the null has no tail.
+        """
+        t = np.asarray(thresholds, dtype=np.float64)
+        parts = self._sample(_FOR_SHARES)
+        if self.n_candidates < 1 or not parts or not all(null.has_tail for _, null, _ in parts):
+            return np.full(len(t), np.nan)
+        shares = [
+            null.exceeding(x, t, n_candidates=self.n_candidates, absolute=self.absolute).mean(axis=0)
+            for x, null, _ in parts
+        ]
+        return np.asarray(np.average(shares, axis=0, weights=[n for _, _, n in parts]))
 
     def p_values(self, similarity: np.ndarray) -> np.ndarray:
         """P(the best of m random directions reaches the similarity) for each source latent: see `MatchedNull`."""
@@ -72,6 +89,12 @@ class NearestChance:
                 absolute=self.absolute,
             )
         return p
+
+    def _sample(self, size: int) -> list[tuple[np.ndarray, MatchedNull, int]]:
+        """About `size` source directions over all nulls, evenly spaced, and how many latents each null judges."""
+        judges = [(rows, null) for rows, null in self._judges if len(rows)]
+        most = -(-size // max(len(judges), 1))
+        return [(_unit(self.source[rows[spread(len(rows), most)]]), null, len(rows)) for rows, null in judges]
 
     @cached_property
     def _judges(self) -> list[tuple[np.ndarray, MatchedNull]]:

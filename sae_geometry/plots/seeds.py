@@ -39,13 +39,17 @@ class SeedsLike(Protocol):
     @property
     def names(self) -> list[str]: ...
     @property
-    def kinds(self) -> list[str]: ...
+    def labels(self) -> list[str]: ...
+    @property
+    def groups(self) -> list[str]: ...
     @property
     def mmcs(self) -> np.ndarray: ...
     @property
     def chance(self) -> np.ndarray: ...
     @property
     def shared(self) -> np.ndarray: ...
+    @property
+    def shared_chance(self) -> np.ndarray: ...
     @property
     def paired(self) -> np.ndarray: ...
     @property
@@ -64,7 +68,7 @@ class SeedsLike(Protocol):
 
 @in_paper_style
 def seeds_heatmap(seeds: SeedsLike, what: str = "mmcs", ax: Axes | None = None) -> Axes:
-    """One matrix of pairs, source in rows, kinds in blocks; chance in grey under each value where it is known.
+    """One matrix of pairs, source in rows, groups in blocks; chance in grey under each value where it is known.
 
     Args:
         seeds: the comparison.
@@ -81,7 +85,7 @@ def seeds_heatmap(seeds: SeedsLike, what: str = "mmcs", ax: Axes | None = None) 
     }
     if what not in titles:
         raise ValueError(f"a heatmap shows one of {', '.join(titles)}; got {what!r}")
-    order = np.argsort([list(dict.fromkeys(seeds.kinds)).index(k) for k in seeds.kinds], kind="stable")
+    order = np.argsort([list(dict.fromkeys(seeds.groups)).index(k) for k in seeds.groups], kind="stable")
     matrix = getattr(seeds, what)[np.ix_(order, order)]
     n = len(order)
     ax = axes_or_new(ax, COLUMN_WIDTH, COLUMN_WIDTH * 0.95)
@@ -90,16 +94,16 @@ def seeds_heatmap(seeds: SeedsLike, what: str = "mmcs", ax: Axes | None = None) 
         xticklabels=False, yticklabels=False,
     )  # fmt: skip
     if n <= _MOST_ANNOTATED:
-        chance = {"mmcs": seeds.chance, "paired": seeds.paired_chance}.get(what)
-        _annotate(ax, matrix, None if chance is None else chance[np.ix_(order, order)])
+        chance = {"mmcs": seeds.chance, "paired": seeds.paired_chance, "shared": seeds.shared_chance}[what]
+        _annotate(ax, matrix, chance[np.ix_(order, order)], "≤ " if what == "shared" else "")
     for at in range(1, n):
-        if seeds.kinds[order[at]] != seeds.kinds[order[at - 1]]:
+        if seeds.groups[order[at]] != seeds.groups[order[at - 1]]:
             ax.axhline(at, color=INK, linewidth=1.0)
             ax.axvline(at, color=INK, linewidth=1.0)
     ticks = np.arange(n) + 0.5
     if n <= 30:
-        ax.set_yticks(ticks, [plain(seeds.names[k]) for k in order], rotation=0, fontsize=_LABEL_SIZE)
-        ax.set_xticks(ticks, [plain(seeds.names[k]) for k in order], rotation=90, fontsize=_LABEL_SIZE)
+        ax.set_yticks(ticks, [plain(seeds.labels[k]) for k in order], rotation=0, fontsize=_LABEL_SIZE)
+        ax.set_xticks(ticks, [plain(seeds.labels[k]) for k in order], rotation=90, fontsize=_LABEL_SIZE)
     ax.tick_params(length=0)
     ax.set_title(titles[what], loc="left", fontsize=8)
     return ax
@@ -121,7 +125,7 @@ def seeds_figure(seeds: SeedsLike) -> Figure:
 
 @in_paper_style
 def ridgeline_figure(seeds: SeedsLike) -> Figure:
-    """A ridge for every ordered pair (for every pair of kinds where there are many): nearest similarity, and chance."""
+    """Nearest similarity and chance, a ridge for every ordered pair; for every pair of groups where there are many."""
     ridges = _ridges(seeds)
     figure = new_figure(COLUMN_WIDTH * 1.5, 0.9 + 0.27 * len(ridges))
     ax = figure.subplots()
@@ -142,8 +146,8 @@ def ridgeline_figure(seeds: SeedsLike) -> Figure:
     )
     ax.spines["left"].set_visible(False)
     handles = [
-        Patch(color=NEAREST, alpha=0.45, label="same kind"),
-        Patch(color=ONE_TO_ONE, alpha=0.45, label="different kinds"),
+        Patch(color=NEAREST, alpha=0.45, label="same group"),
+        Patch(color=ONE_TO_ONE, alpha=0.45, label="different groups"),
         Line2D([], [], color=INK, linewidth=0.8, linestyle=(0, (1, 1)), label="chance"),
     ]
     figure.legend(handles=handles, loc="outside lower right", ncols=3, fontsize=_LABEL_SIZE)
@@ -162,7 +166,9 @@ def recurrence_bars(seeds: SeedsLike, ax: Axes | None = None) -> Axes:
     ax.set(xlabel="other runs in which a latent is found", ylabel="share of latents")
     ax.yaxis.set_major_formatter(lambda v, _: f"{v:.0%}")
     ax.margins(y=0.12)
-    ax.set_title(f"found: one-to-one partner > {seeds.threshold:g}", loc="left", fontsize=7)
+    chance = seeds.shared_chance
+    known = "" if np.isnan(chance).all() else f"; by chance ≤ {_percent(np.nanmax(chance))} in any one run"
+    ax.set_title(f"found: one-to-one partner > {seeds.threshold:g}{known}", loc="left", fontsize=7)
     return ax
 
 
@@ -189,7 +195,7 @@ def rarefaction_curve(rarefaction: Any, ax: Axes | None = None) -> Axes:
     ax.set(xlabel="runs", ylabel="distinct latents", ylim=(0, None))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.yaxis.set_major_formatter(lambda v, _: f"{v:,.0f}")
-    ax.set_title("95 % intervals; dashed: extrapolated", loc="left", fontsize=7)
+    ax.set_title("95 % intervals; dashed: more runs like these", loc="left", fontsize=7)
     return ax
 
 
@@ -203,42 +209,53 @@ def recurrence_figure(seeds: SeedsLike) -> Figure:
     return figure
 
 
-def _annotate(ax: Axes, matrix: np.ndarray, chance: np.ndarray | None) -> None:
+def _annotate(ax: Axes, matrix: np.ndarray, chance: np.ndarray, mark: str) -> None:
     n = len(matrix)
     size = 8 - 0.25 * n
     for i, j in itertools.product(range(n), repeat=2):
         if np.isnan(matrix[i, j]):
             continue
-        dark = matrix[i, j] > 0.45
-        known = chance is not None and not np.isnan(chance[i, j])
+        dark = matrix[i, j] > 0.38
+        known = not np.isnan(chance[i, j])
         ax.text(
             j + 0.5, i + (0.42 if known else 0.5), f"{matrix[i, j]:.2f}", ha="center", va="center", fontsize=size,
             color="white" if dark else INK,
         )  # fmt: skip
-        if known and chance is not None:
+        if known:
             ax.text(
-                j + 0.5, i + 0.76, f"{chance[i, j]:.2f}", ha="center", va="center", fontsize=size * 0.68,
-                color="#dddddd" if dark else "#444444",
+                j + 0.5, i + 0.76, f"{mark}{_rounded(chance[i, j], bool(mark))}", ha="center", va="center",
+                fontsize=size * 0.68, color="#dddddd" if dark else "#444444",
             )  # fmt: skip
 
 
+def _percent(share: float) -> str:
+    """Rounded up, as a bound is."""
+    digits = 2 if share < 0.001 else 1 if share < 0.1 else 0
+    return f"{np.ceil(share * 10 ** (digits + 2)) / 10**digits:.{digits}f} %"
+
+
+def _rounded(value: float, bound: bool) -> str:
+    """Two digits; a bound is rounded up."""
+    return f"{np.ceil(value * 100) / 100 if bound else value:.2f}"
+
+
 def _ridges(seeds: SeedsLike) -> list[tuple[str, np.ndarray, float, bool]]:
-    """(label, histogram, chance, same kind) for every ordered pair, or pooled for every ordered pair of kinds."""
-    names, kinds = seeds.names, seeds.kinds
-    ordered = sorted(itertools.permutations(range(len(names)), 2), key=lambda p: (kinds[p[0]] != kinds[p[1]], p))
+    """(label, histogram, chance, same kind) for every ordered pair, or pooled for every ordered pair of groups."""
+    names, groups = seeds.labels, seeds.groups
+    ordered = sorted(itertools.permutations(range(len(names)), 2), key=lambda p: (groups[p[0]] != groups[p[1]], p))
     if len(ordered) <= _MOST_RIDGES:
         return [
             (
                 f"{plain(names[i])} → {plain(names[j])}",
                 _histogram(seeds, i, j),
                 seeds.chance[i, j],
-                kinds[i] == kinds[j],
+                groups[i] == groups[j],
             )
             for i, j in ordered
         ]
     pooled: dict[tuple[str, str], list[tuple[int, int]]] = {}
     for i, j in ordered:
-        pooled.setdefault((kinds[i], kinds[j]), []).append((i, j))
+        pooled.setdefault((groups[i], groups[j]), []).append((i, j))
     return [
         (
             f"{plain(a)} → {plain(b)} ({len(pairs)} pairs)",

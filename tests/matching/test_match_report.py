@@ -12,6 +12,7 @@ import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
 
+import sae_geometry as sg
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.match_report import match_report, schema
 from sae_geometry.nulls import expected_max_cosine
@@ -40,6 +41,16 @@ def test_pw_mcc_signed_and_absolute_equal_the_dense_assignment(report, demo):
     assert report["mmcs"]["a_to_b"] == pytest.approx(cosine.max(axis=1).mean(), abs=1e-12)
     assert report["mmcs"]["b_to_a"] == pytest.approx(cosine.max(axis=0).mean(), abs=1e-12)
     assert report["chance"]["a_to_b"] == expected_max_cosine(cosine.shape[1], 576)
+
+
+def test_chance_and_confounds_stand_beside_the_numbers(report, demo):
+    c = sg.compare(demo["local-seed0"], demo["local-seed1"], "optimal")
+    drawn = report["chance"]["one_to_one"]["signed"]
+    assert drawn["covariance_matched"] == pytest.approx(c.a_to_b.paired_chance.mean_similarity, abs=0.01)
+    assert drawn["isotropic"] == pytest.approx(c.a_to_b.paired_isotropic.mean_similarity, abs=1e-12)
+    assert report["chance"]["one_to_one"]["absolute"]["isotropic"] > drawn["isotropic"]
+    assert report["chance"]["covariance_matched"]["a_to_b"] == pytest.approx(c.nearest_a_to_b.matched_chance, abs=1e-4)
+    assert report["confounds"] == c.confounds.summary()
 
 
 def test_the_full_matching_is_there_by_original_ids(report, demo):
@@ -81,7 +92,7 @@ def test_the_record_is_json_and_fits_its_schema(report):
     text = json.dumps(report, allow_nan=False)
     jsonschema.Draft202012Validator.check_schema(schema())
     jsonschema.validate(json.loads(text), schema())
-    assert report["schema_version"] == "1.0"
+    assert report["schema_version"] == "1.1"
     assert schema()["$id"].endswith(report["schema_version"])
     assert report["provenance"] == {"command": "sae-geometry match"}
 
