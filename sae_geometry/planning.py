@@ -140,7 +140,7 @@ _ALWAYS = "reading the inputs, tables and figures"
 _VERBS: dict[Verb, _Verb] = {
     "compare": _Verb(2, None, _compare, "chance, the other ways of counting and, with a one-to-one matching, its "
                      "solver, rounds beyond the first, and the same on random dictionaries"),
-    "match": _Verb(2, 2, _match, "the assignment solver and the rounds it may need beyond the first"),
+    "match": _Verb(2, 2, _match, "the assignment solver, rounds beyond the first, and the same on random dictionaries"),
     "within": _Verb(1, None, lambda q: [Job(x, None) for x in q.rows], "chance"),
     "seeds": _Verb(2, None, _seeds, "chance, the solver, the rounds it may need beyond the first, and the consensus"),
     "agreement": _Verb(2, 2, _agreement, "chance"),
