@@ -24,6 +24,7 @@ check: $(VENV)/.dev
 ## Every figure in figures/: the README's, and those of the reproductions from the demo dictionaries.
 figures: $(VENV)/.dev
 	$(BIN)/python -m analyses.demo.make_figures
+	$(BIN)/python -m analyses.demo.make_explorer_shots
 	$(BIN)/python -m analyses.e2e_paper --runs demo
 	$(BIN)/python -m analyses.seed_dependence --runs demo
 	$(BIN)/python -m analyses.feature_consistency --runs demo

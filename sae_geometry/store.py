@@ -74,7 +74,8 @@ def save(
 ) -> Path:
     """Write a result to a folder: its tables (parquet), `summary.json` and `figures/`.
 
-    The summary lists the sweeps made since `kernels.ledger` was opened, as the command line does: screen, why, device.
+    The summary lists the sweeps made since `kernels.ledger` was opened, as the command line does: screen, why, device;
+    of a comparison that was resumed, those made since.
     Everything is written aside and moved into place at the end: the folder is either as it was or complete.
 
     Args:

@@ -231,7 +231,7 @@ def test_saved_and_read(four, tmp_path):
 
 def test_figures_for_many_runs(rng):
     many = [run(rng.standard_normal((8, 6)), f"n{k}", metadata={"kind": "ab"[k % 2]}) for k in range(14)]
-    s = sg.compare_seeds(many)
+    s = sg.compare_seeds(many, matching="mutual")
     for ax in (s.plot_heatmap(), s.plot_heatmap("shared"), s.plot_recurrence(), s.plot_rarefaction()):
         plt.close(ax.figure)
     assert "and 2 runs more" in repr(s)

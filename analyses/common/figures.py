@@ -43,7 +43,7 @@ def write_figure(
         made = sg.plots.save_figure(figure, Path(aside) / stem.name, {"runs": list(runs), "seed": seed}, FORMATS)
         for path in made:
             if path.suffix == ".png" and path.stat().st_size > LARGE:
-                _with_a_palette(path)
+                with_a_palette(path)
         made.append(write_sidecar(Path(aside) / stem.name, runs, command=command, seed=seed, more=more))
         for path in made:
             os.replace(path, stem.parent / path.name)
@@ -80,7 +80,7 @@ def commit() -> str:
         return "unknown"
 
 
-def _with_a_palette(path: Path) -> None:
+def with_a_palette(path: Path) -> None:
     """The same PNG in at most 256 colours, its text entries kept."""
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo

@@ -13,7 +13,7 @@ from pathlib import Path
 from playwright.sync_api import Browser, Page, sync_playwright
 
 import sae_geometry as sg
-from analyses.common.figures import ROOT, source_of, write_sidecar
+from analyses.common.figures import ROOT, source_of, with_a_palette, write_sidecar
 
 COMMAND = "python -m analyses.demo.make_explorer_shots"
 FLAGS = ("--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--disable-background-networking")
@@ -33,6 +33,7 @@ def main(folder: Path) -> None:
             page.wait_for_selector("#chosen .partner")
             page.wait_for_timeout(500)
             page.screenshot(path=folder / f"{name}.png")
+            with_a_palette(folder / f"{name}.png")
             write_sidecar(folder / name, [source_of(d) for d in shown], command=COMMAND)
             print(f"wrote {name}.png and .json")
         browser.close()
