@@ -128,7 +128,7 @@ def embedding_scatter(
     if evidence:
         p = embedding.params
         said = [f"UMAP, exact cosine neighbours (k = {p['n_neighbors']}), seed {p['seed']}, {p['backend']}"]
-        rows = [row for line in [*said, *embedding.evidence.lines()] for row in textwrap.wrap(line, 92)]
+        rows = [row for line in [*said, *embedding.evidence.lines()] for row in textwrap.wrap(line, _width_in_letters(ax))]
         ax.set_xlabel("\n".join(rows), fontsize=5.3, color=MUTED, loc="left")
     return ax
 
@@ -364,6 +364,13 @@ def _bare(ax: Axes) -> None:
     ax.margins(0.03)
     for spine in ax.spines.values():
         spine.set_visible(False)
+
+
+def _width_in_letters(ax: Axes) -> int:
+    """How many letters of the smallest size stand beside each other beneath these axes."""
+    place = ax.get_subplotspec()
+    columns = 1 if place is None else place.get_gridspec().ncols
+    return int(25.5 * ax.figure.bbox.width / ax.figure.dpi / columns)
 
 
 def _legend(ax: Axes, entries: Sequence[tuple[str, str]], columns: int = 2) -> None:
