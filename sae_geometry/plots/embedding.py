@@ -128,7 +128,8 @@ def embedding_scatter(
     if evidence:
         p = embedding.params
         said = [f"UMAP, exact cosine neighbours (k = {p['n_neighbors']}), seed {p['seed']}, {p['backend']}"]
-        rows = [row for line in [*said, *embedding.evidence.lines()] for row in textwrap.wrap(line, _width_in_letters(ax))]
+        width = _width_in_letters(ax)
+        rows = [row for line in [*said, *embedding.evidence.lines()] for row in textwrap.wrap(line, width)]
         ax.set_xlabel("\n".join(rows), fontsize=5.3, color=MUTED, loc="left")
     return ax
 
