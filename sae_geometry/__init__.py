@@ -23,7 +23,7 @@ _HOME = {
     "Embedding": "embedding",
     "Matching": "partners",
     "Projection": "projection",
-    "SeedComparison": "seeds",
+    "SeedComparison": "seed_comparison",
     "SourceError": "sources",
     "SpanOverlap": "subspaces",
     "SplitMap": "splitting",
@@ -74,7 +74,8 @@ if TYPE_CHECKING:
     from sae_geometry.partners import Matching
     from sae_geometry.planning import estimate
     from sae_geometry.projection import Projection, project
-    from sae_geometry.seeds import SeedComparison, compare_seeds
+    from sae_geometry.seed_comparison import SeedComparison
+    from sae_geometry.seeds import compare_seeds
     from sae_geometry.shapes import read_shapes
     from sae_geometry.sources import SourceError, as_dictionary, demos, fetch, load, neuronpedia_url, runs, similar_runs
     from sae_geometry.splitting import SplitMap, split_map

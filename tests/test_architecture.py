@@ -40,6 +40,7 @@ FLOORS = {
     "rarefaction": 1,
     "consensus": 1,
     "pair_record": 2,
+    "seed_comparison": 5,
     "seeds": 6,
     "partners": 2,
     "across": 3,
