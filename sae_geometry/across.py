@@ -11,7 +11,8 @@ import numpy as np
 
 from sae_geometry.describe import read_only
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.kernels.sweep import Sweep, sweep
+from sae_geometry.kernels.listing import listing_sweep
+from sae_geometry.kernels.sweep import Sweep
 from sae_geometry.matching import Assignment, match
 from sae_geometry.paired_chance import SMALL
 
@@ -144,7 +145,7 @@ def partners_across(
         if progress is not None:
             progress("one-to-one partners", done / len(pairs))
         a, b = dictionaries[r], dictionaries[s].to(dictionaries[r].device)
-        found = (swept or {}).get((r, s)) or sweep(a.directions, b.directions, _LISTED)
+        found = (swept or {}).get((r, s)) or listing_sweep(a.directions, b.directions, _LISTED)
         method: Any = "optimal" if max(a.n_latents, b.n_latents) <= SMALL else "greedy"
         made = match(a.directions, b.directions, method, nearest=found)
         if made.certificate is not None and made.certificate.stopped == "interrupted":

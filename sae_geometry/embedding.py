@@ -1,7 +1,8 @@
 """UMAP of one or many dictionaries, from exact cosine neighbours, with the evidence for how far to believe it.
 
-The neighbours come from the exact sweep, never from an approximate index, and are handed to umap-learn (or cuML on a
-GPU) as a finished graph: the metric is ours, whatever the engine would have done.
+The neighbours come from the exact sweep, never from an approximate index, and are handed on as a
+finished graph (to our optimiser on umap-learn's weights, to umap-learn, or to cuML on a GPU): the metric is ours,
+whatever the engine would have done.
 """
 
 from __future__ import annotations

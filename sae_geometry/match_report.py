@@ -18,10 +18,10 @@ from sae_geometry.confounds import confound_audit
 from sae_geometry.describe import describe_input, scalars
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.executor import Executor, running_on
+from sae_geometry.kernels.listing import listing_sweep
 from sae_geometry.matching import Assignment, Step, match, shared_curve
 from sae_geometry.matching.optimal import CANDIDATES
 from sae_geometry.matching.shared import THRESHOLD, THRESHOLDS
-from sae_geometry.matching.sweeping import listing_sweep
 from sae_geometry.nulls import MatchedNull, expected_max_cosine, fit_matched_null
 from sae_geometry.paired_chance import default_draws, paired_chance, paired_isotropic
 from sae_geometry.space import require_same_space

@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Float, Int
 
 from sae_geometry.kernels.decide import Best
-from sae_geometry.kernels.sweep import MAX_K, Sweep, sweep
+from sae_geometry.kernels.listing import listing_sweep
+from sae_geometry.kernels.sweep import MAX_K, Sweep
 
 Progress = Callable[[float], None]
 
@@ -66,7 +67,7 @@ def exact_neighbors(points: Float[torch.Tensor, "n d"], k: int, progress: Progre
     _check(k, n)
     if k == 1:
         return _with_self(np.zeros((n, 0), dtype=np.int64), np.zeros((n, 0)))
-    found = sweep(points, None, k - 1, progress=progress).rows
+    found = listing_sweep(points, None, k - 1, progress=progress).rows
     return _with_self(found.index.cpu().numpy(), found.cosine.cpu().numpy())
 
 
@@ -92,11 +93,15 @@ def joint_neighbors(
     tick = _Shares(progress, sum(s * s / 2 for s in sizes) + sum(a * b for a, b in combinations(sizes, 2)))
     for r, part in enumerate(parts):
         _merge(
-            index, cosine, starts[r], sweep(part, None, width, progress=tick.next(sizes[r] ** 2 / 2)).rows, starts[r]
+            index,
+            cosine,
+            starts[r],
+            listing_sweep(part, None, width, progress=tick.next(sizes[r] ** 2 / 2)).rows,
+            starts[r],
         )
     pairs = {}
     for r, s in combinations(range(len(parts)), 2):
-        found = sweep(parts[r], parts[s], width, progress=tick.next(float(sizes[r] * sizes[s])))
+        found = listing_sweep(parts[r], parts[s], width, progress=tick.next(float(sizes[r] * sizes[s])))
         assert found.cols is not None
         _merge(index, cosine, starts[r], found.rows, starts[s])
         _merge(index, cosine, starts[s], found.cols, starts[r])

@@ -18,7 +18,7 @@ from sae_geometry.dictionary import Dictionary
 from sae_geometry.embedding import Embedding
 from sae_geometry.evidence import EVIDENCE_K, shared_share
 from sae_geometry.kernels.duplicates import first_equal
-from sae_geometry.kernels.sweep import sweep
+from sae_geometry.kernels.listing import listing_sweep
 from sae_geometry.sources import as_dictionary, load
 from sae_geometry.space import require_same_space
 from sae_geometry.umap_steps import curve_of, place
@@ -215,6 +215,8 @@ def project(
         >>> p.n_same, bool((p.coords == e.coords).all())
         (488, True)
     """
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed must be in 0…2³²−1; got {seed}")
     picture = _picture(onto, offline)
     given = list(dictionaries) if isinstance(dictionaries, list | tuple) else [dictionaries]
     if not given:
@@ -230,10 +232,10 @@ def project(
     first = first_equal(torch.cat([old_points, new_points]))
     kept = torch.unique(first[:n])
     asked, back = torch.unique(first[n:], return_inverse=True)
-    k = min(max(picture.n_neighbors, EVIDENCE_K), len(kept))
+    k = min(max(picture.n_neighbors, EVIDENCE_K + 1), len(kept))
     search = None if progress is None else lambda share: progress("exact neighbours", share)
     every = torch.cat([old_points, new_points])[asked]
-    best = sweep(every, old_points[kept], k, progress=search).rows
+    best = listing_sweep(every, old_points[kept], k, columns=False, progress=search).rows
     index, cosine = best.index.cpu().numpy(), best.cosine.cpu().numpy()
     coords = picture.table[["x", "y"]].to_numpy(dtype=np.float32)
     there = coords[kept.cpu().numpy()]
@@ -256,7 +258,7 @@ def project(
         threads=torch.get_num_threads(),
     )
     where = back.cpu().numpy()
-    k_kept = min(EVIDENCE_K, k)
+    k_kept = max(1, min(EVIDENCE_K, k - 1))
     params = {
         "n_neighbors": width,
         "metric": "cosine",
@@ -274,7 +276,7 @@ def project(
         cosine=cosine[where, 0],
         n_same=int(same[where].sum()),
         k=k_kept,
-        preservation=_preservation(index[:, :k_kept], there, placed)[where].mean().item(),
+        preservation=_preservation(index, there, placed, same, k_kept)[where].mean().item(),
         onto=picture,
         dictionaries=new,
         params=params,
@@ -282,13 +284,22 @@ def project(
     )
 
 
-def _preservation(nearest: np.ndarray, there: np.ndarray, placed: np.ndarray) -> np.ndarray:
-    """Of each placed point's nearest, the share that are nearest in the picture too, [m]."""
+def _preservation(nearest: np.ndarray, there: np.ndarray, placed: np.ndarray, same: np.ndarray, k: int) -> np.ndarray:
+    """Of each placed point's k nearest, the share that are nearest in the picture too, [m].
+
+    A latent that is in the picture already has itself in neither list, as in the picture's own figure.
+    """
     from scipy.spatial import cKDTree
 
-    k = nearest.shape[1]
-    seen = cKDTree(there).query(placed, k=k)[1].reshape(len(placed), k)
-    return np.array([shared_share(a[None], b[None]) for a, b in zip(nearest, seen, strict=True)])
+    most = min(k + 1, len(there))
+    seen = cKDTree(there).query(placed, k=most)[1].reshape(len(placed), most)
+    out = np.empty(len(placed))
+    for at, is_there in enumerate(same):
+        own = nearest[at, 0] if is_there else -1
+        pair = (row[row != own][:k] for row in (nearest[at], seen[at]))
+        left, right = pair
+        out[at] = shared_share(left[None, : len(right)], right[None, : len(left)])
+    return out
 
 
 def _picture(onto: Embedding | str | os.PathLike[str], offline: bool) -> Picture:

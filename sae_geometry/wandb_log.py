@@ -32,7 +32,8 @@ _RECORDS = ("summary.json", "match.json")
 _PROVENANCE = (
     "kind", "schema", "schema_version", "command", "created", "software", "inputs", "provenance", "parameters",
     "params", "limits", "similarity", "matching", "one_to_one_matching", "threshold", "partner", "false_discovery_rate",
-    "runs", "kinds", "layers", "seeds", "confounds", "caveats", "sweep", "reproducible_with",
+    "runs", "kinds", "layers", "seeds", "confounds", "caveats", "sweep", "sweeps", "onto", "groups",
+    "hook_points", "reproducible_with",
 )  # fmt: skip
 # Lists of numbers, and the list beside them that says what each stands for; None counts 1, 2, …
 _COUNTED = {
@@ -46,6 +47,8 @@ _COUNTED = {
 _LABELS = (("direction", "matching"), ("a", "b"), ("checkpoint",))
 # Of a table runs × runs, a number a pair; with more runs than this pairs.parquet has to do.
 _MOST_RUNS = 12
+# Not recurrence, which is as large but runs × counts.
+_PAIRWISE = ("mmcs", "found", "shared", "same_partner", "paired")
 
 
 class LoggingError(ValueError):
@@ -298,7 +301,10 @@ def _pair_metrics(record: Mapping[str, Any]) -> dict[str, int | float]:
             continue
         if not all(isinstance(row, list) and len(row) == len(runs) for row in table):
             continue
-        matching = "nearest" if key.startswith(("mmcs", "found")) else one_to_one
+        if not key.startswith(_PAIRWISE):
+            continue
+        nearest = key.startswith(("mmcs", "found")) or key == "shared_by_chance_at_most"
+        matching = "nearest" if nearest else one_to_one
         for i, a in enumerate(runs):
             for j, b in enumerate(runs):
                 if i != j and isinstance(table[i][j], int | float):

@@ -7,6 +7,8 @@ import oracles
 import pytest
 import torch
 
+from sae_geometry.kernels import listing
+from sae_geometry.kernels.blocks import DEFAULT_MEMORY
 from sae_geometry.kernels.sweep import sweep
 from sae_geometry.neighbors import exact_neighbors, joint_neighbors
 
@@ -37,6 +39,18 @@ def test_the_sweeps_between_parts_are_kept(rng):
     assert kept.cols is not None
     assert again.cols is not None
     assert torch.equal(kept.cols.cosine, again.cols.cosine)
+
+
+def test_many_threads_are_no_reason_to_refuse(rng, monkeypatch):
+    """Every thread keeps lists of its own; where nobody set a ceiling, memory follows them."""
+    asked = []
+    monkeypatch.setattr(listing, "cpu_threads", lambda: 512)
+    monkeypatch.setattr(listing, "sweep", lambda a, b, k, **how: asked.append(how["memory"]) or sweep(a, b, k))
+    parts = points(rng, [30, 20])
+    joint_neighbors(parts, 5)
+    exact_neighbors(parts[0], 5)
+    assert len(asked) == 4
+    assert min(asked) > DEFAULT_MEMORY + 512 * 20 * 4 * 16
 
 
 def test_one_neighbor_is_oneself(rng):

@@ -52,6 +52,15 @@ def test_identical_directions_have_the_very_point(picture, clusters):
     np.testing.assert_array_equal(twice.coords[0], twice.coords[1])
 
 
+def test_a_run_placed_into_its_own_picture_keeps_what_the_picture_keeps():
+    """A latent that is there already has itself in neither list, or every comparison with the picture would flatter."""
+    e = sg.embed(NARROW, n_epochs=20, n_seeds=1)
+    p = sg.project(NARROW, e)
+    assert p.preservation == pytest.approx(e.evidence.neighbor_preservation, abs=0.005)
+    with pytest.raises(ValueError, match="seed must be in"):
+        sg.project(NARROW, e, seed=-1)
+
+
 @pytest.mark.parametrize("refine", [True, False])
 def test_new_latents_fall_among_their_own(picture, clusters, refine):
     """Clusters planted in both: a new latent's nearest point in the picture is of its own cluster."""
@@ -151,3 +160,13 @@ def test_the_command(saved, tmp_path):
     )
     assert wrong.exit_code == 2
     assert "leave out --n-neighbors, --color" in wrong.output
+    onto_itself = ["umap", "demo:local-seed1", "--project-onto", str(saved), "-o", str(saved), "--overwrite"]
+    for more, said in (
+        ([], "leaves as it is"),
+        (["--style", "e2e"], "--style"),
+        (["--no-stability"], "--no-stability"),
+    ):
+        refused = CliRunner().invoke(app, [*onto_itself, *more])
+        assert refused.exit_code == 2
+        assert said in refused.output
+    assert sg.read(saved)[1]["kind"] == "Embedding"

@@ -43,7 +43,7 @@ def main(folder: Path) -> None:
     write(sg.plots.splitting_figure(split), folder / "splitting", [split.narrow, split.wide])
 
 
-GROUPS = (("cosine above 0.7", "#0072B2"), ("beyond chance", "#56B4E9"), ("no closer than chance", "#BBBBBB"))
+GROUPS = (("cosine above 0.7", "#0072B2"), ("beyond chance", "#56B4E9"), ("not beyond chance", "#BBBBBB"))
 
 
 def hero(comparison: sg.Comparison, embedding: sg.Embedding) -> Figure:

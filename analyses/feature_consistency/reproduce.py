@@ -111,13 +111,15 @@ def _make_definitions(bench: Bench, *, runs: RunFile, chosen: tuple[Run, ...]) -
             where = np.arange(len(pairs)) + (at - (len(shown) - 1) / 2) * height
             bars = ax.barh(where, [value(p) for p in pairs.values()], height * 0.9, color=color, label=label)
             ax.bar_label(bars, fmt="%.3f", fontsize=6, padding=2)
-        for at, pair in enumerate(pairs.values()):
-            ax.plot([pair.chance] * 2, [at - 0.4, at + 0.4], color=MUTED, linewidth=0.9, linestyle=(0, (1, 1.5)))
+        for at, pair in enumerate(pairs.values()):  # beside the bars it belongs to: one-to-one first, then the nearest
+            for chance, first, n_bars in ((pair.paired_chance, 0, 1), (pair.chance, 1, 2)):
+                line = [at - 0.4 + first * height, at - 0.4 + (first + n_bars) * height]
+                ax.plot([chance] * 2, line, color="black", linewidth=0.9, linestyle=(0, (1, 1.5)))
         ax.set_yticks(range(len(pairs)), labels, fontsize=7)
         ax.invert_yaxis()
         ax.set(xlim=(0, 1), xlabel="one pair of runs, five numbers")
         ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.02), fontsize=6.5)
-        footnote(figure, f"Dotted: chance of the mean max cosine. All latents. {runs.note}")
+        footnote(figure, f"Dotted: chance of the PW-MCC and of the mean max cosines. All latents. {runs.note}")
     return Made(figure)
 
 

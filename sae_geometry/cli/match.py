@@ -62,7 +62,7 @@ def match(
     from sae_geometry.matching.shared import THRESHOLDS
     from sae_geometry.store import software, to_json
 
-    if out is not None:
+    if out is not None or log_wandb is not None:
         c.check_free(out, overwrite)
     c.check_wandb(log_wandb, offline)
     speaker = c.Speaker(quiet)
@@ -85,14 +85,16 @@ def match(
         )  # fmt: skip
     speaker.say(str(confound_audit(left, right)), unless=as_json)
     record["provenance"]["sweeps"] = [asdict(entry) for entry in entries()]
+    kept = c.results_folder(out, "match", [left.name, right.name])
+    saved = out is not None or log_wandb is not None
+    if saved:
+        with fresh_folder(kept, overwrite) as folder:
+            (folder / "match.json").write_text(to_json(record) + "\n", encoding="utf-8")
     if as_json:
         c.print_json(record)
     else:
         typer.echo(_in_words(record))
-    if out is not None or log_wandb is not None:
-        kept = c.results_folder(out, "match", [left.name, right.name])
-        with fresh_folder(kept, overwrite) as folder:
-            (folder / "match.json").write_text(to_json(record) + "\n", encoding="utf-8")
+    if saved:
         c.print_saved(kept, speaker, as_json)
         c.log_to_wandb(kept, log_wandb, speaker, offline=offline, as_json=as_json)
     reached = record["pw_mcc"]["signed"]["value"]

@@ -122,7 +122,8 @@ def seeds(
 
 def _kept(folder: Path) -> Path:
     """Where finished pairs wait for the rest."""
-    return folder.with_name(f"{folder.name}.pairs")
+    there = folder.resolve()  # `.` has no name of its own
+    return there.with_name(f"{there.name}.pairs")
 
 
 def _finished(kept: Path) -> list[Path]:

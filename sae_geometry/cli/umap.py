@@ -107,8 +107,11 @@ def umap(
         _refuse_what_the_picture_decides(
             n_neighbors=n_neighbors, min_dist=min_dist, n_epochs=n_epochs, backend=backend, color=color,
             regions=regions, regions_on=regions_on, min_region_size=min_region_size, stability=stability,
-            html=html, dry_run=dry_run,
+            html=html, dry_run=dry_run, style=style,
         )  # fmt: skip
+        picture = project_onto.parent if project_onto.name == "umap.parquet" else project_onto
+        if out is not None and out.resolve() == picture.resolve():
+            raise ValueError(f"{out} is the picture that --project-onto leaves as it is; give another folder with -o")
     c.check_free(out, overwrite)
     c.check_wandb(log_wandb, offline)
     add = _page_writer() if html else None
@@ -174,12 +177,12 @@ def umap(
 def _refuse_what_the_picture_decides(**given: object) -> None:
     """Options that --project-onto takes from the saved picture or has no use for."""
     usual = {"n_neighbors": 15, "min_dist": 0.1, "backend": "auto", "regions_on": "picture", "stability": True}
-    usual |= {"html": False, "dry_run": False}
+    usual |= {"html": False, "dry_run": False, "style": "okabe-ito"}
     other = [name for name, value in given.items() if value != usual.get(name) and value is not None]
     if other:
         raise ValueError(
             f"--project-onto takes these from the saved picture or has no use for them: leave out "
-            f"{', '.join('--' + name.replace('_', '-') for name in other)}"
+            f"{', '.join('--' + ('no-stability' if n == 'stability' else n.replace('_', '-')) for n in other)}"
         )
 
 

@@ -135,6 +135,7 @@ def sweep(
     if runner is not None and blocks is None and not audit:
         elsewhere = runner(task, screen)
         if elsewhere is not None:
+            record(elsewhere.report)
             return elsewhere
     run, name, why = _choose(screen, task)
     a, others = task.a, task.others

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from sae_geometry.kernels.listing import listing_sweep
 from sae_geometry.kernels.sweep import MAX_K, Sweep
 from sae_geometry.matching.pairs import take_rows
-from sae_geometry.matching.sweeping import listing_sweep
 
 _FIRST_K = 16
 

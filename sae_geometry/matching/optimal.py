@@ -18,13 +18,13 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from sae_geometry.kernels.decide import Best
+from sae_geometry.kernels.listing import listing_sweep
 from sae_geometry.kernels.sweep import Sweep
 from sae_geometry.matching.assignment import Certificate, Progress, Step, Stopped
 from sae_geometry.matching.bound import Terms, gap_of
 from sae_geometry.matching.greedy import greedy_partners, quick_partners
 from sae_geometry.matching.pairs import pair_cosines, take_rows
 from sae_geometry.matching.restricted import Restricted
-from sae_geometry.matching.sweeping import listing_sweep
 from sae_geometry.matching.unlisted import Unlisted
 
 CANDIDATES = 32  # best columns listed for every row, half as many rows for every column

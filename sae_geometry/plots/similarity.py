@@ -174,7 +174,10 @@ def counting_bars(counting: DoubleCounting, nearest: Matching, ax: Axes | None =
     ax.set(xlim=(min(0.0, *means), max(1.0, max(means) * 1.4)), xlabel=f"mean {nearest.quantity}")
     ax.tick_params(axis="y", length=0)
     if not np.isnan(nearest.matched_chance):
-        ax.axvline(nearest.matched_chance, color=MUTED, linewidth=0.8, linestyle=(0, (1, 1.5)))
+        # Beside the bars it belongs to: a one-to-one matching has a chance of its own.
+        own = [y for y, c in zip(where, counting.counts, strict=True) if c.matching == "nearest"]
+        line = [min(own) - 0.45, max(own) + 0.45]
+        ax.plot([nearest.matched_chance] * 2, line, color=MUTED, linewidth=0.8, linestyle=(0, (1, 1.5)))
         _put_chance_label(ax, [nearest])
     _put_title(ax, [nearest])
     return ax

@@ -26,8 +26,8 @@ from sae_geometry.kernels.blocks import (
     listing_bytes,
     memory_ceiling,
 )
+from sae_geometry.kernels.listing import listing_sweep
 from sae_geometry.kernels.sweep import sweep
-from sae_geometry.matching.sweeping import listing_sweep
 
 _MEASURE = """
 import sys, torch

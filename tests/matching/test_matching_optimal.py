@@ -10,9 +10,9 @@ import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
 
+from sae_geometry.kernels.listing import listing_sweep
 from sae_geometry.kernels.sweep import sweep
 from sae_geometry.matching import match, verify
-from sae_geometry.matching.sweeping import listing_sweep
 
 BLOCK = 10
 

@@ -378,3 +378,21 @@ def test_nothing_is_imported_when_nothing_is_asked() -> None:
         "CliRunner().invoke(app, ['within', 'demo:nothing'])\nassert 'wandb' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_only_tables_of_runs_by_runs_are_numbers_of_pairs() -> None:
+    record = {
+        "runs": ["a", "b"],
+        "similarity": "decoder cosine",
+        "one_to_one_matching": "optimal",
+        "shared": [[None, 0.4], [0.3, None]],
+        "shared_by_chance_at_most": [[None, 0.01], [0.02, None]],
+        "recurrence": [[5, 3], [4, 4]],
+    }
+    found = wandb_log._pair_metrics(record)
+    assert found == {
+        "decoder_cosine/a_to_b/optimal/shared": 0.4,
+        "decoder_cosine/b_to_a/optimal/shared": 0.3,
+        "decoder_cosine/a_to_b/nearest/shared_by_chance_at_most": 0.01,
+        "decoder_cosine/b_to_a/nearest/shared_by_chance_at_most": 0.02,
+    }

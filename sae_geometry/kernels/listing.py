@@ -1,4 +1,4 @@
-"""The sweep with room for long lists: its memory ceiling follows what a matching asks for."""
+"""The sweep with room for long lists: where nobody set a ceiling, memory follows what is to be kept."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _PER_THREAD = 16  # and in each thread's own lists
 
 
 def listing_sweep(
-    a: Tensor, b: Tensor, k: int, *, columns: bool = True, threads: int | None = None, **how: Any
+    a: Tensor, b: Tensor | None, k: int, *, columns: bool = True, threads: int | None = None, **how: Any
 ) -> Sweep:
     """`sweep(a, b, k, …)` that refuses lists for their size only under a `memory_ceiling`: they are to be kept."""
     workers = threads or cpu_threads()
     if has_ceiling():
         return sweep(a, b, k, columns=columns, threads=workers, **how)
-    entries = (a.shape[0] + b.shape[0]) * (k + 8)
+    entries = (a.shape[0] + (0 if b is None else b.shape[0])) * (k + 8)
     memory = memory_limit(None, a.device.type) + entries * (_PER_ENTRY + _PER_THREAD * workers)
     return sweep(a, b, k, columns=columns, threads=workers, memory=memory, **how)
