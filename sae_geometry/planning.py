@@ -15,7 +15,7 @@ from sae_geometry.dictionary import Dictionary
 from sae_geometry.kernels.blocks import listing_bytes
 from sae_geometry.kernels.screen_cpu import shortlist_width
 from sae_geometry.kernels.sweep import ScreenName, SweepPlan, plan_sweep, sweep
-from sae_geometry.matching import OneToOne
+from sae_geometry.matching import On, OneToOne
 from sae_geometry.matching.optimal import CANDIDATES, MORE
 from sae_geometry.paired_chance import SMALL
 
@@ -62,11 +62,23 @@ class Question:
     matching: MatchingName | None
     n_neighbors: int
     n_terms: int
+    on: On = "decoder"
 
     @property
     def rows(self) -> list[Tensor]:
-        """Decoder directions."""
-        return [d.directions for d in self.dictionaries]
+        """What is compared: decoder directions, encoder directions, or both beside each other.
+
+        Raises:
+            ValueError: encoders are asked for, and not all dictionaries have them of one width.
+        """
+        decoders = [d.directions for d in self.dictionaries]
+        if self.on == "decoder":
+            return decoders
+        if not self.encoders:
+            raise ValueError(f'on="{self.on}" needs encoders of one width in every dictionary; use on="decoder"')
+        if self.on == "encoder":
+            return self.encoders
+        return [torch.cat(pair, dim=1) for pair in zip(decoders, self.encoders, strict=True)]
 
     @property
     def encoders(self) -> list[Tensor]:
@@ -111,7 +123,7 @@ def _match(q: Question) -> list[Job]:
 
 def _seeds(q: Question) -> list[Job]:
     matching = q.matching or _default_matching(q)
-    sides = [q.rows, *([q.encoders] if q.encoders else [])]
+    sides = [q.rows, *([q.encoders] if q.encoders and q.on == "decoder" else [])]
     pairs = [pair for side in sides for pair in combinations(side, 2)]
     return [job for a, b in pairs for job in (Job(a, b), *_paired(a, b, matching))]
 
@@ -207,6 +219,7 @@ def estimate(
     matching: MatchingName | None = None,
     n_neighbors: int = 15,
     n_terms: int = 4,
+    on: On = "decoder",
     probe_seconds: float = 1.0,
 ) -> Estimate:
     """What `verb` would cost for these dictionaries on the device they are on.
@@ -218,6 +231,7 @@ def estimate(
         matching: for "compare" and "seeds"; None for what they take by default.
         n_neighbors: for "umap", self included.
         n_terms: for "split".
+        on: "decoder", "encoder" or "both" are compared: for "compare" and "seeds".
         probe_seconds: about how long the probe may take.
 
     Raises:
@@ -241,7 +255,7 @@ def estimate(
         raise ValueError(f"{verb} takes {asked.most} dictionaries; got {len(dictionaries)}")
     if len({d.d_in for d in dictionaries}) > 1:
         raise ValueError(f"the dictionaries differ in width: {', '.join(str(d.d_in) for d in dictionaries)}")
-    question = Question(tuple(dictionaries), matching, n_neighbors, n_terms)
+    question = Question(tuple(dictionaries), matching, n_neighbors, n_terms, on)
     if verb == "agreement" and not question.encoders:
         raise ValueError("agreement needs encoders of one width on both sides")
     leaves_out = f"{_ALWAYS}; {asked.besides}"

@@ -41,6 +41,8 @@ def test_operations_are_counted_by_pair_and_halved_within() -> None:
 
 QUESTIONS: dict[str, tuple[Verb, dict[str, Any], Callable[[list[Dictionary]], object]]] = {
     "nearest": ("compare", {}, lambda d: sg.compare(d[0], d[1])),
+    "encoder": ("compare", {"on": "encoder"}, lambda d: sg.compare(d[0], d[1], on="encoder")),
+    "both": ("compare", {"on": "both"}, lambda d: sg.compare(d[0], d[1], on="both")),
     "mutual": ("compare", {"matching": "mutual"}, lambda d: sg.compare(d[0], d[1], "mutual", null_draws=0)),
     "greedy": ("compare", {"matching": "greedy"}, lambda d: sg.compare(d[0], d[1], "greedy", null_draws=0)),
     "optimal": ("compare", {"matching": "optimal"}, lambda d: sg.compare(d[0], d[1], "optimal", null_draws=0)),
@@ -52,7 +54,14 @@ QUESTIONS: dict[str, tuple[Verb, dict[str, Any], Callable[[list[Dictionary]], ob
     "split": ("split", {"n_terms": 2}, lambda d: sg.split_map(d[0], d[1], n_terms=2)),
     "umap": ("umap", {"n_neighbors": 8}, lambda d: sg.embed(d[:2], 8, n_epochs=2)),
 }
-EXACT = {"nearest", "mutual", "within", "agreement"}  # the others work on random dictionaries too, or as they must
+EXACT = {
+    "nearest",
+    "encoder",
+    "both",
+    "mutual",
+    "within",
+    "agreement",
+}  # the others work on random dictionaries too, or as they must
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
@@ -123,6 +132,8 @@ def test_the_plan_says_what_the_sweep_then_does() -> None:
 
 @pytest.mark.usefixtures("unchecked")
 def test_wrong_use_is_refused() -> None:
+    with pytest.raises(ValueError, match='on="both" needs encoders'):
+        estimate([dictionary(5, 4, 0), dictionary(5, 4, 1, encoder=True)], on="both")
     a = dictionary(10, 4, 0)
     with pytest.raises(ValueError, match="needs 2 or more"):
         estimate([a])

@@ -82,7 +82,7 @@ def compare(
     speaker = c.Speaker(quiet)
     left, right = c.load_all([a, b], speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad)
     if dry_run:
-        c.say_plan("compare", [left, right], as_json, matching=matching)
+        c.say_plan("compare", [left, right], as_json, matching=matching, on=on)
         return
     c.compute_on(dask)
     with speaker.bar() as progress:

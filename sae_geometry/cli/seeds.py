@@ -70,7 +70,7 @@ def seeds(
     speaker = c.Speaker(quiet)
     loaded = c.load_all(runs, speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad)
     if dry_run:
-        c.say_plan("seeds", loaded, as_json, matching=matching)
+        c.say_plan("seeds", loaded, as_json, matching=matching, on=on)
         return
     c.compute_on(dask)
     names = [d.name for d in loaded] if len(loaded) <= 4 else [f"{len(loaded)}-runs"]
