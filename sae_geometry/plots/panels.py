@@ -84,7 +84,7 @@ def draw_panels(
         ax.set_title(plain(label), loc="left", fontsize=7.5, color=color, pad=2)
         text = f"n = {curve.n_latents:,}\nmean {curve.mmcs:.3f}"
         text += "" if np.isnan(curve.matched_chance) else f"\nchance {curve.matched_chance:.3f}"
-        x, side = _room(panel_shares(curve, edges), top)
+        x, side = _room(panel_shares(curve, edges), top, (curve.mmcs - start) / (1 - start))
         ax.text(
             x, 0.94, text, transform=ax.transAxes, ha=side, va="top", fontsize=_LABEL_SIZE, linespacing=1.25,
             bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.8},
@@ -100,13 +100,15 @@ def draw_panels(
     return list(axes)
 
 
-def _room(shares: np.ndarray, top: float | None) -> tuple[float, Literal["left", "center", "right"]]:
-    """Where words fit over the bars: the right third of the panel, else the left, else the middle."""
+def _room(shares: np.ndarray, top: float | None, mean: float) -> tuple[float, Literal["left", "center", "right"]]:
+    """Where words fit over the bars: the right third of the panel, else the left, else the middle, beside the mean."""
     thirds = [part.max() / (top or 1.05 * shares.max()) for part in np.array_split(shares, 3)]
     places: list[tuple[float, float, Literal["left", "center", "right"]]] = [
         (thirds[2], 0.985, "right"), (thirds[0], 0.015, "left"), (thirds[1], 0.5, "center")
     ]  # fmt: skip
     _, x, side = next((p for p in places if p[0] < 0.5), min(places))
+    if side == "center" and abs(mean - x) < 0.2:
+        return (mean + 0.015, "left") if mean < 0.62 else (mean - 0.015, "right")
     return x, side
 
 
