@@ -104,6 +104,12 @@ def compare_seeds(
     return SeedComparison(tuple(dictionaries), matching, on, signed, threshold, done, _few(list(dict.fromkeys(notes))))
 
 
+def kept_records(done: SeedComparison, keep: Path) -> list[Path]:
+    """Where `compare_seeds` kept the pairs of this comparison in that folder: not those of any other."""
+    parameters = PairParameters(done.matching, done.on, done.signed, done.threshold)
+    return [pair_path(keep, a, b, parameters) for a, b in itertools.combinations(done.runs, 2)]
+
+
 def _compare_pair(a: Dictionary, b: Dictionary, p: PairParameters) -> PairRecord:
     made = compare(a, b, p.matching, on=p.on, signed=p.signed, allow_mismatch=True)
     if made.was_interrupted:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 import sae_geometry as sg
 from sae_geometry import seeds as seeds_module
 from sae_geometry.cli import app
+from sae_geometry.cli.seeds import _kept
 from sae_geometry.matching import optimal
 from sae_geometry.paired_chance import default_draws, paired_isotropic
 
@@ -280,11 +282,23 @@ def test_the_command_and_its_resume(tmp_path, monkeypatch):
     refused = CliRunner().invoke(app, arguments)
     assert refused.exit_code == 2
     assert "--resume" in refused.stderr
+    other = kept / ("0" * 24 + ".npz")  # a pair of some other comparison
+    other.write_bytes(b"")
     done = CliRunner().invoke(app, [*arguments, "--resume"])
     assert done.exit_code == 0, done.output
     assert len(calls) == 4  # the first pair was not compared again
     assert json.loads(done.stdout)["runs"] == ["local-seed0", "local-seed1", "e2e-seed0"]
-    assert not kept.exists()
+    assert list(kept.iterdir()) == [other]
+
+
+def test_the_current_folder_has_a_place_for_finished_pairs(tmp_path, monkeypatch):
+    here = tmp_path / "here"
+    (here / "below").mkdir(parents=True)
+    monkeypatch.chdir(here)
+    assert _kept(Path(".")) == tmp_path / "here.pairs"
+    assert _kept(Path("out")) == Path("out.pairs")
+    monkeypatch.chdir(here / "below")
+    assert _kept(Path("..")) == tmp_path / "here.pairs"
 
 
 def test_one_run_on_the_command_line():

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from sae_geometry.cli import common as c
+
+if TYPE_CHECKING:
+    from sae_geometry.seed_comparison import SeedComparison
 
 
 def register(app: typer.Typer) -> None:
@@ -108,7 +111,7 @@ def seeds(
                 offline=offline,
             )
         except typer.Exit:  # saved, but not logged
-            _clear(kept)
+            _clear(result, kept)
             raise
         except BaseException:
             if _finished(kept):
@@ -117,12 +120,12 @@ def seeds(
                     "on from them"
                 )
             raise
-        _clear(kept)
+        _clear(result, kept)
 
 
 def _kept(folder: Path) -> Path:
     """Where finished pairs wait for the rest."""
-    there = folder.resolve()  # `.` has no name of its own
+    there = folder.resolve() if folder.name in ("", "..") else folder  # `.` has no name of its own
     return there.with_name(f"{there.name}.pairs")
 
 
@@ -131,7 +134,9 @@ def _finished(kept: Path) -> list[Path]:
     return sorted(p for p in kept.glob("*.npz") if not p.name.startswith("."))
 
 
-def _clear(kept: Path) -> None:
-    """Remove the records of finished pairs: all of them are in the results."""
-    for path in _finished(kept):
-        path.unlink()
+def _clear(done: SeedComparison, kept: Path) -> None:
+    """Remove the records of this comparison's pairs, all of which are in the results; another's stay."""
+    from sae_geometry.seeds import kept_records
+
+    for path in kept_records(done, kept):
+        path.unlink(missing_ok=True)
