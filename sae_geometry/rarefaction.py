@@ -87,14 +87,15 @@ def rarefaction(incidence: np.ndarray, n_further: int | None = None) -> Rarefact
     """The accumulation curve of distinct latents over runs, and where it leads.
 
     With Q_k distinct latents found by exactly k of N runs, k of them find Σ_c Q_c (1 − C(N−c, k)/C(N, k)), with an
-    interval by the delta method on Q with covariance Q_i(δ_ij − Q_j/(S + Q₀)), S = ΣQ. N + g find
-    S Σ_j π_j (1 − (1−p_j)^(N+g)) / (1 − (1−p_j)^N), where π_j is the share, among the latents found, of those that a
-    run finds with chance p_j: the distribution of largest likelihood on a fine grid of p. Its interval is by a
-    parametric bootstrap: the root mean square error in foretelling communities drawn from the fit, bias included, and
-    the chance of the further runs themselves. In simulations of 3 to 9 runs (equal chances, beta-distributed ones, and
-    a mixture as uneven as Paulo & Belrose's nine seeds; 100 draws of each) the foretold interval for twice the runs held
-    the truth in 86 to 100 % of draws, 95 % overall; least with three runs and most latents found always or never. Chao2's bound is S + Q₀ with Q₀ = (N−1)/N · Q₁²/(2Q₂), or (N−1)/N · Q₁(Q₁−1)/2
-    where Q₂ = 0; its interval is Chao's log-normal one.
+    interval by the delta method on Q with covariance Q_i(δ_ij − Q_j/(S + Q₀)), S = ΣQ. N + g find S Σ_j π_j (1 −
+    (1−p_j)^(N+g)) / (1 − (1−p_j)^N), where π_j is the share, among the latents found, of those that a run finds
+    with chance p_j: the distribution of largest likelihood on a fine grid of p. Its interval is by a parametric
+    bootstrap: the root mean square error in foretelling communities drawn from the fit, bias included, and the
+    chance of the further runs themselves. In simulations of 3 to 9 runs (equal chances, beta-distributed ones, and
+    a mixture as uneven as Paulo & Belrose's nine seeds; 100 draws of each) the foretold interval for twice the runs
+    held the truth in 86 to 100 % of draws, 95 % overall; least with three runs and most latents found always or
+    never. Chao2's bound is S + Q₀ with Q₀ = (N−1)/N · Q₁²/(2Q₂), or (N−1)/N · Q₁(Q₁−1)/2 where Q₂ = 0; its interval
+    is Chao's log-normal one.
 
     Args:
         incidence: [N], Q_1 … Q_N.
