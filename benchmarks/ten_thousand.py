@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sae_geometry.planning_cluster import cluster_plan
+from sae_geometry.planning_cluster import Pass, cluster_plan
 
 N_DICTIONARIES, N_LATENTS, D_IN = 10_000, 1_000_000, 4096
 RATE = 2e14  # multiplications a second of one accelerator: an assumption, about half of a data sheet's fp16 peak
@@ -44,7 +44,9 @@ def simulate() -> None:
 def model() -> None:
     """The price of every pair, of a sketch of every pair, and of the pairs that a sketch leaves."""
     pairs = N_DICTIONARIES * (N_DICTIONARIES - 1) // 2
-    one = cluster_plan([(N_LATENTS, N_LATENTS)], D_IN, 1, n_dictionaries=2, workers=1, rate=RATE, bandwidth=BANDWIDTH)
+    one = cluster_plan(
+        [Pass(0, 1, N_LATENTS, N_LATENTS)], D_IN, n_dictionaries=2, workers=1, rate=RATE, bandwidth=BANDWIDTH
+    )
     print(f"one pair: {one.multiplications:.3g} multiplications, {one.seconds_arithmetic:.1f} s of one accelerator, "
           f"{one.bytes_sent / 1e9:.1f} GB moved in {one.seconds_network:.1f} s, "
           f"network the limit from {one.most_workers} workers on")  # fmt: skip

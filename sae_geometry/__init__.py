@@ -42,6 +42,7 @@ _HOME = {
     "explore": "explorer",
     "fetch": "sources",
     "fit_matched_null": "nulls",
+    "keeping_sweeps": "executor",
     "load": "sources",
     "log_wandb": "wandb_log",
     "memory_ceiling": "kernels.blocks",
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
     from sae_geometry.dictionary import Dictionary
     from sae_geometry.drift import Drift, compare_checkpoints
     from sae_geometry.embedding import Embedding, embed
+    from sae_geometry.executor import keeping_sweeps as keeping_sweeps
     from sae_geometry.explorer import explore
     from sae_geometry.kernels.blocks import memory_ceiling
     from sae_geometry.neighbors import exact_neighbors

@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 # Any of these makes a folder one of ours.
 MARKS = ("summary.json", "match.json")
@@ -153,6 +154,30 @@ def only_one(folder: Path) -> Iterator[None]:
         with suppress(OSError):
             folder.rmdir()
         _unlocked(lock)
+
+
+@contextmanager
+def whole_file(path: Path, prefix: str) -> Iterator[IO[bytes]]:
+    """A file to write, which becomes `path` if the block ends well; until then it lies beside it as `prefix`….
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> path = Path(tempfile.mkdtemp()) / "new" / "x"
+        >>> with whole_file(path, ".half-") as file:
+        ...     _ = file.write(b"all of it")
+        >>> path.read_bytes()
+        b'all of it'
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=path.suffix)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+        os.replace(aside, path)
+    except BaseException:
+        Path(aside).unlink(missing_ok=True)
+        raise
 
 
 def _new_aside(parent: Path) -> tuple[Path, int | None]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
-import tempfile
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from sae_geometry.dictionary import Dictionary
+from sae_geometry.folders import whole_file
 from sae_geometry.matching import On, OneToOne
 
 VERSION = 2
@@ -80,15 +79,8 @@ def write_pair(path: Path, record: PairRecord, a: Dictionary, b: Dictionary, par
     values = {f.name: getattr(record, f.name) for f in fields(record)}
     plain = {k: v for k, v in values.items() if k not in _ARRAYS}
     about = json.dumps({"identity": _identity(a, b, parameters), "values": plain})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=".pair-", suffix=".npz")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, about=np.array(about), **{k: values[k] for k in _ARRAYS})
-        os.replace(aside, path)
-    except BaseException:
-        Path(aside).unlink(missing_ok=True)
-        raise
+    with whole_file(path, ".pair-") as file:
+        np.savez(file, about=np.array(about), **{k: values[k] for k in _ARRAYS})
 
 
 def read_pair(path: Path, a: Dictionary, b: Dictionary, parameters: PairParameters) -> PairRecord | None:

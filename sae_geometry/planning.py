@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from math import comb
 from typing import Literal, get_args
 
 import torch
@@ -18,6 +19,7 @@ from sae_geometry.kernels.sweep import ScreenName, SweepPlan, plan_sweep, sweep
 from sae_geometry.matching import On, OneToOne
 from sae_geometry.matching.optimal import CANDIDATES, MORE
 from sae_geometry.paired_chance import SMALL
+from sae_geometry.planning_cluster import Pass
 
 Verb = Literal["compare", "match", "within", "seeds", "agreement", "span", "split", "umap", "drift"]
 MatchingName = Literal["nearest", "mutual", "greedy", "optimal"]
@@ -41,11 +43,6 @@ class Job:
     k: int = 1
     columns: bool = True
     times: float = 1.0
-
-    @property
-    def sizes(self) -> tuple[int, int]:
-        """(n, m)."""
-        return len(self.a), len(self.a if self.b is None else self.b)
 
     @property
     def multiplications(self) -> float:
@@ -179,8 +176,8 @@ class Estimate:
         probe_seconds: how long the probe took.
         device, screen, why: where and how the largest sweep would run.
         leaves_out: what the verb does besides, which no probe can foresee.
-        passes: (n, m) of each sweep, the same side twice within one dictionary.
-        k: the most partners that any of them lists.
+        passes: the sweeps, in the order in which they are made.
+        whole_pairs: into how many pairs of dictionaries they fall that a cluster's workers may take whole; else 0.
     """
 
     verb: Verb
@@ -194,8 +191,8 @@ class Estimate:
     screen: str
     why: str
     leaves_out: str
-    passes: tuple[tuple[int, int], ...] = ()
-    k: int = 1
+    passes: tuple[Pass, ...] = ()
+    whole_pairs: int = 0
 
     def __str__(self) -> str:
         rate = self.flops / self.seconds / 1e9
@@ -281,9 +278,20 @@ def estimate(
         screen=plan.screen,
         why=plan.why,
         leaves_out=leaves_out,
-        passes=tuple(size for job in jobs for size in [job.sizes] * max(1, round(job.times))),
-        k=max(job.k for job in jobs),
+        passes=_passes(jobs),
+        whole_pairs=comb(len(dictionaries), 2) if verb == "seeds" else 0,
     )
+
+
+def _passes(jobs: Sequence[Job]) -> tuple[Pass, ...]:
+    """Each sweep of these jobs, the sets of directions numbered as they come."""
+    numbers: dict[int, int] = {}
+    made: list[Pass] = []
+    for job in jobs:
+        a, b = (None if x is None else numbers.setdefault(id(x), len(numbers)) for x in (job.a, job.b))
+        m = len(job.a if job.b is None else job.b)
+        made += [Pass(a or 0, b, len(job.a), m, job.k, job.columns)] * max(1, round(job.times))
+    return tuple(made)
 
 
 def _listed(job: Job, threads: int) -> int:

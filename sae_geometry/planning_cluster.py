@@ -1,15 +1,18 @@
 """What a question would cost on M workers: arithmetic against network, by a model of what the Dask runner does.
 
-A sweep of n × m latents of width d takes n·m·d multiplications, shared out evenly. Every worker is sent both operands
-whole (4·d bytes a latent) and sends back the lists of its tiles (12 bytes a partner: a row's from its tile, a column's
-from every tile). Arithmetic falls with the number of workers and what goes through the network grows with it, so there
-is a number beyond which more workers make it slower.
+A sweep of n × m latents of width d takes n·m·d multiplications, half of that within one dictionary, shared out evenly.
+Every worker is sent each operand whole (4·d bytes a latent) unless it still has it, and sends back the lists of its
+tiles (12 bytes a partner: a row's from its tile, a column's from every tile). Where there are as many pairs of
+dictionaries as workers, pairs are not cut: a worker takes one after another. Arithmetic falls with the number of
+workers and what goes through the network grows with it, so there is a number beyond which more make it slower.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from math import ceil, sqrt
 
 TILES_A_WORKER = 4
 KEPT = 1 << 30  # bytes of operands that stay on a worker for the next sweep
@@ -17,6 +20,35 @@ PARTNER = 12  # bytes of a partner on its way back
 _LISTED = 100  # bytes that a listed partner takes while it is found
 _ASIDE = 512 << 20  # bytes of a worker before any work: Python, torch, the compiled loops
 _MOST_WORKERS = 1 << 20
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One sweep: of n latents of one side against m of another, or within one.
+
+    Attributes:
+        a, b: which side (a number for each set of directions); b is None within one.
+        n, m: latents; the same twice within one.
+        k: partners listed of each latent.
+        columns: whether B's latents get lists too.
+    """
+
+    a: int
+    b: int | None
+    n: int
+    m: int
+    k: int = 1
+    columns: bool = True
+
+    @property
+    def pairs(self) -> float:
+        """Cosines to be made."""
+        return self.n * self.n / 2 if self.b is None else float(self.n * self.m)
+
+    @property
+    def operands(self) -> dict[int, int]:
+        """The latents of each side."""
+        return {self.a: self.n} if self.b is None else {self.a: self.n, self.b: self.m}
 
 
 @dataclass(frozen=True)
@@ -64,85 +96,120 @@ class ClusterPlan:
 
 
 def cluster_plan(
-    passes: Sequence[tuple[int, int]],
+    passes: Sequence[Pass],
     d_in: int,
-    k: int,
     *,
     n_dictionaries: int,
     workers: int,
     rate: float,
     bandwidth: float,
+    whole_pairs: int = 0,
 ) -> ClusterPlan:
     """The cost of these passes on so many workers.
 
     Args:
-        passes: (n, m) latents of each sweep.
+        passes: in the order in which they are made.
         d_in: the width.
-        k: partners listed of each latent.
         n_dictionaries: that the passes are made of.
         workers: how many.
         rate: multiplications a second of one worker, from a probe on one.
         bandwidth: bytes a second that the client's link carries.
+        whole_pairs: into how many pairs of dictionaries the passes fall, where a worker may take a whole one; they are
+            cut into tiles all the same where there are fewer of them than workers.
 
     Raises:
         ValueError: no passes, or a number that is not positive.
 
     Example:
-        >>> plan = cluster_plan([(1000, 1000)], 64, 1, n_dictionaries=2, workers=2, rate=1e9, bandwidth=1e9)
+        >>> from sae_geometry.planning_cluster import Pass
+        >>> plan = cluster_plan([Pass(0, 1, 1000, 1000)], 64, n_dictionaries=2, workers=2, rate=1e9, bandwidth=1e9)
         >>> plan.multiplications, plan.bytes_sent, plan.limited_by
         (64000000.0, 1024000.0, 'arithmetic')
     """
-    if not passes or min(workers, rate, bandwidth, d_in, k, n_dictionaries) <= 0:
-        raise ValueError("a plan needs at least one pass, and workers, rate, bandwidth, width and k above zero")
-    multiplications = float(sum(n * m for n, m in passes)) * d_in
-    arithmetic, network = _seconds(passes, d_in, k, workers, rate, bandwidth)
-    largest = max(passes, key=lambda p: p[0] * p[1])
-    tiles = TILES_A_WORKER * workers
-    operands = 4.0 * d_in * (largest[0] + largest[1])
-    lists = _LISTED * (k + 8) * (largest[0] / tiles + largest[1])
+    if not passes or min(workers, rate, bandwidth, d_in, n_dictionaries) <= 0:
+        raise ValueError("a plan needs at least one pass, and workers, rate, bandwidth and width above zero")
+    model = _Model(tuple(passes), d_in, whole_pairs)
+    arithmetic, network = model.seconds(workers, rate, bandwidth)
     return ClusterPlan(
         n_dictionaries=n_dictionaries,
         n_passes=len(passes),
         workers=workers,
-        multiplications=multiplications,
-        bytes_sent=_sent(passes, d_in, workers),
-        bytes_back=_back(passes, k, workers),
-        memory_a_worker=_ASIDE + max(operands, min(KEPT, _once(passes, d_in))) + lists,
+        multiplications=model.multiplications,
+        bytes_sent=model.sent_to_one * workers,
+        bytes_back=model.back(workers),
+        memory_a_worker=_ASIDE + model.most_held + model.lists(workers),
         seconds_arithmetic=arithmetic,
         seconds_network=network,
         limited_by="arithmetic" if arithmetic >= network else "network",
-        most_workers=_crossing(passes, d_in, k, rate, bandwidth),
+        most_workers=model.crossing(rate, bandwidth),
     )
 
 
-def _once(passes: Sequence[tuple[int, int]], d_in: int) -> float:
-    """Bytes of every operand, were each dictionary as large as the largest and sent once: an upper bound."""
-    return 4.0 * d_in * max(max(p) for p in passes) * (1 + len(passes))
+@dataclass(frozen=True)
+class _Model:
+    passes: tuple[Pass, ...]
+    d_in: int
+    whole_pairs: int
 
+    @property
+    def multiplications(self) -> float:
+        return sum(p.pairs for p in self.passes) * self.d_in
 
-def _sent(passes: Sequence[tuple[int, int]], d_in: int, workers: int) -> float:
-    """Both operands of the first pass; of the others the second alone, the first being still there; to every worker."""
-    latents = passes[0][0] + sum(m for _, m in passes)
-    return 4.0 * d_in * latents * workers
+    @cached_property
+    def sent_to_one(self) -> float:
+        """Bytes that one worker is sent."""
+        return self._through_the_workers()[0]
 
+    @cached_property
+    def most_held(self) -> float:
+        """Bytes of operands that one worker holds at most."""
+        return self._through_the_workers()[1]
 
-def _back(passes: Sequence[tuple[int, int]], k: int, workers: int) -> float:
-    tiles = TILES_A_WORKER * workers
-    return float(PARTNER * k * sum(n + m * min(tiles, n) for n, m in passes))
+    def tiles(self, workers: int) -> int:
+        """Into how many tiles each pass is cut."""
+        return 1 if self.whole_pairs >= workers else TILES_A_WORKER * workers
 
+    def back(self, workers: int) -> float:
+        """Bytes of lists that come back."""
+        return float(sum(PARTNER * p.k * self._listed(p, workers) for p in self.passes))
 
-def _seconds(
-    passes: Sequence[tuple[int, int]], d_in: int, k: int, workers: int, rate: float, bandwidth: float
-) -> tuple[float, float]:
-    arithmetic = sum(float(n) * m for n, m in passes) * d_in / (rate * workers)
-    return arithmetic, (_sent(passes, d_in, workers) + _back(passes, k, workers)) / bandwidth
+    def lists(self, workers: int) -> float:
+        """Bytes of one tile's lists while they are found."""
+        tiles = self.tiles(workers)
+        return max(_LISTED * (p.k + 8) * (p.n / min(tiles, p.n) + p.m) for p in self.passes)
 
+    def seconds(self, workers: int, rate: float, bandwidth: float) -> tuple[float, float]:
+        """Of arithmetic and of network; whole pairs come in rounds, of which the last may not keep all at work."""
+        rounds = -(-self.whole_pairs // workers) / self.whole_pairs if self.whole_pairs >= workers else 1 / workers
+        moved = self.sent_to_one * workers + self.back(workers)
+        return self.multiplications * rounds / rate, moved / bandwidth
 
-def _crossing(passes: Sequence[tuple[int, int]], d_in: int, k: int, rate: float, bandwidth: float) -> int | None:
-    """The fewest workers for which the network takes longer than the arithmetic: the one falls, the other rises."""
-    low, high = 0, _MOST_WORKERS
-    while high - low > 1:
-        middle = (low + high) // 2
-        arithmetic, network = _seconds(passes, d_in, k, middle, rate, bandwidth)
-        low, high = (low, middle) if network > arithmetic else (middle, high)
-    return None if high == _MOST_WORKERS else high
+    def crossing(self, rate: float, bandwidth: float) -> int | None:
+        """The fewest workers for which the network takes longer: arithmetic falls as they become more, it rises."""
+        low, high = 0, _MOST_WORKERS
+        while high - low > 1:
+            middle = (low + high) // 2
+            arithmetic, network = self.seconds(middle, rate, bandwidth)
+            low, high = (low, middle) if network > arithmetic else (middle, high)
+        return None if high == _MOST_WORKERS else high
+
+    def _listed(self, p: Pass, workers: int) -> float:
+        """Lists that come back of a pass: a row's once, a column's from every tile; within, all from a row of tiles."""
+        tiles = min(self.tiles(workers), p.n)
+        if p.b is None:
+            return float(p.n * ceil((sqrt(8 * tiles + 1) - 1) / 2))
+        return float(p.n + p.m * tiles) if p.columns else float(p.n)
+
+    def _through_the_workers(self) -> tuple[float, float]:
+        """Bytes sent to a worker and most bytes held by it: what was used last stays while there is room."""
+        held: dict[int, float] = {}
+        sent = most = 0.0
+        for p in self.passes:
+            for side, latents in p.operands.items():
+                if side not in held:
+                    sent += 4.0 * self.d_in * latents
+                held[side] = held.pop(side, 4.0 * self.d_in * latents)
+                most = max(most, sum(held.values()))
+                while len(held) > 2 and sum(held.values()) > KEPT:
+                    del held[next(iter(held))]
+        return sent, most

@@ -6,6 +6,7 @@ import itertools
 import math
 import os
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,7 +15,7 @@ import numpy as np
 from sae_geometry.comparison import compare
 from sae_geometry.describe import distinct
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.executor import Executor, running_on, spread
+from sae_geometry.executor import Executor, keeping_sweeps, running_on, spread
 from sae_geometry.matching import On, OneToOne
 from sae_geometry.pair_record import N_BINS, PairParameters, PairRecord, pair_path, read_pair, write_pair
 from sae_geometry.paired_chance import SMALL
@@ -52,8 +53,8 @@ def compare_seeds(
         on: "decoder", "encoder" or "both".
         signed: False compares |cos|.
         threshold: for found and shared.
-        keep: a folder in which each finished pair is kept, and found again: what an interrupted comparison had done is
-            not done twice. Records of other weights or parameters are never used.
+        keep: a folder in which each finished pair, and what is done of a long sweep, is kept, and found again: what an
+            interrupted comparison had done is not done twice. Records of other weights or parameters are never used.
         allow_mismatch: go on although models or hook points differ; every output then says so.
         executor: a `distributed.Client`, "local:N" or a Dask scheduler's address; the pairs are compared there, with
             the same answer to the bit.
@@ -93,7 +94,7 @@ def compare_seeds(
         if progress is not None:
             progress("pairs", len(done) / len(todo))
 
-    with running_on(executor):
+    with running_on(executor), nullcontext() if folder is None else keeping_sweeps(folder):
         for (i, j), record in spread(_compare_pair, dictionaries, [p for p in todo if p not in done], parameters):
             if folder is not None:
                 write_pair(paths[i, j], record, dictionaries[i], dictionaries[j], parameters)

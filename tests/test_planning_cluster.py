@@ -3,26 +3,85 @@
 from __future__ import annotations
 
 import json
+from itertools import combinations
+from unittest.mock import Mock
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from sae_geometry.cli import app
-from sae_geometry.planning_cluster import cluster_plan
+from sae_geometry.planning_cluster import KEPT, TILES_A_WORKER, Pass, cluster_plan
 
 HOW = {"n_dictionaries": 2, "rate": 1e9, "bandwidth": 1e6}
 
 
 def test_worked_by_hand():
-    plan = cluster_plan([(100, 50)], 10, 2, workers=3, **HOW)
+    plan = cluster_plan([Pass(0, 1, 100, 50, 2)], 10, workers=3, **HOW)
     assert plan.multiplications == 100 * 50 * 10
     assert plan.bytes_sent == 3 * 4 * 10 * 150
     assert plan.bytes_back == 12 * 2 * (100 + 50 * 12)
     assert plan.seconds_arithmetic == pytest.approx(50_000 / 3e9)
     assert plan.seconds_network == pytest.approx((18_000 + 16_800) / 1e6)
     assert (plan.limited_by, plan.most_workers) == ("network", 1)
+
+
+def test_within_one_dictionary_is_half_the_work_and_one_operand():
+    plan = cluster_plan([Pass(0, None, 100, 100)], 10, workers=1, **HOW)
+    assert plan.multiplications == 100 * 100 * 10 / 2
+    assert plan.bytes_sent == 4 * 10 * 100
+    assert plan.bytes_back == 12 * 100 * 3, "four tiles need three blocks a side: each row is in three of them"
+
+
+def test_a_side_that_a_worker_still_has_is_not_sent_again():
+    triangle = [Pass(0, 1, 100, 100), Pass(0, 2, 100, 100), Pass(1, 2, 100, 100)]
+    assert cluster_plan(triangle, 10, workers=1, **HOW).bytes_sent == 3 * 4000
+    large = KEPT // 40  # of which one fills what is kept
+    wide = [Pass(p.a, p.b, large, large) for p in triangle]
+    plan = cluster_plan(wide, 10, workers=1, **HOW)
+    assert plan.bytes_sent == pytest.approx(4 * KEPT, rel=1e-6), "1 was gone when it was asked for again"
+    assert plan.memory_a_worker > 3 * KEPT * (1 - 1e-6), "the third comes before the oldest goes"
+
+
+def test_pairs_go_whole_where_there_are_as_many_as_workers():
+    pairs = [Pass(i, j, 100, 100) for i, j in combinations(range(4), 2)]
+
+    def at(workers: int):
+        return cluster_plan(pairs, 10, workers=workers, whole_pairs=6, **HOW)
+
+    assert at(6).bytes_back == 6 * 12 * 200
+    assert at(7).bytes_back == 6 * 12 * (100 + 100 * 28), "fewer pairs than workers: cut into tiles after all"
+    rounds = [at(w).seconds_arithmetic * 1e9 / (100 * 100 * 10) for w in (1, 2, 3, 4, 5, 6, 12)]
+    assert rounds == pytest.approx([6, 3, 2, 2, 2, 1, 0.5])
+
+
+@pytest.mark.parametrize("latents", [100, 2_000_000])
+def test_the_runner_sends_what_the_model_says(latents, monkeypatch):
+    future = Mock(spec=pytest.importorskip("distributed").Future, status="finished")
+    from sae_geometry.executor import dask_runner
+
+    assert (TILES_A_WORKER, KEPT) == (dask_runner._TILES_A_WORKER, dask_runner._KEPT)
+    sent = []
+
+    class Client:
+        scheduler = None
+
+        def scatter(self, data, broadcast):
+            sent.append(next(iter(data.values())).nbytes)
+            return dict.fromkeys(data, future)
+
+    monkeypatch.setattr(dask_runner, "_KEPT", KEPT * 100 // latents)
+    passes = [Pass(i, j, latents, latents) for i, j in combinations(range(5), 2)]
+    runner = dask_runner.DaskRunner(Client())
+    sides = [np.full((100, 60), float(i), dtype=np.float32) for i in range(5)]
+    for p in passes:
+        runner._hold(sides[p.a])
+        runner._hold(sides[p.b])
+    model = cluster_plan(passes, 60, workers=1, **HOW).bytes_sent
+    assert sum(sent) * latents / 100 == model
+    assert (len(sent) == 5) == (latents == 100)
 
 
 @given(
@@ -32,7 +91,9 @@ def test_worked_by_hand():
 @settings(max_examples=100, deadline=None)
 def test_the_crossing_is_where_the_network_overtakes(n, m, d, workers, rate, bandwidth, runs):
     def at(w: int):
-        return cluster_plan([(n, m)] * runs, d, 1, n_dictionaries=runs, workers=w, rate=rate, bandwidth=bandwidth)
+        return cluster_plan(
+            [Pass(0, 1, n, m)] * runs, d, n_dictionaries=runs, workers=w, rate=rate, bandwidth=bandwidth
+        )
 
     plan = at(workers)
     assert at(workers + 1).seconds_network >= plan.seconds_network
@@ -48,7 +109,7 @@ def test_the_crossing_is_where_the_network_overtakes(n, m, d, workers, rate, ban
 @pytest.mark.parametrize("wrong", [{"workers": 0}, {"rate": 0.0}, {"bandwidth": -1.0}])
 def test_wrong_numbers_are_told(wrong):
     with pytest.raises(ValueError, match="above zero"):
-        cluster_plan([(1, 1)], 1, 1, **{**HOW, "workers": 1, **wrong})
+        cluster_plan([Pass(0, 1, 1, 1)], 1, **{**HOW, "workers": 1, **wrong})
 
 
 def test_the_command():

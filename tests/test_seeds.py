@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 import sae_geometry as sg
 from sae_geometry import seeds as seeds_module
 from sae_geometry.cli import app
-from sae_geometry.cli.seeds import _kept
+from sae_geometry.cli.keeping import beside
 from sae_geometry.matching import optimal
 from sae_geometry.paired_chance import default_draws, paired_isotropic
 
@@ -295,10 +295,10 @@ def test_the_current_folder_has_a_place_for_finished_pairs(tmp_path, monkeypatch
     here = tmp_path / "here"
     (here / "below").mkdir(parents=True)
     monkeypatch.chdir(here)
-    assert _kept(Path(".")) == tmp_path / "here.pairs"
-    assert _kept(Path("out")) == Path("out.pairs")
+    assert beside(Path("."), "pairs") == tmp_path / "here.pairs"
+    assert beside(Path("out"), "pairs") == Path("out.pairs")
     monkeypatch.chdir(here / "below")
-    assert _kept(Path("..")) == tmp_path / "here.pairs"
+    assert beside(Path(".."), "pairs") == tmp_path / "here.pairs"
 
 
 def test_one_run_on_the_command_line():

@@ -27,6 +27,7 @@ def agreement(
     as_json: c.AsJson = False,
     quiet: c.Quiet = False,
     dry_run: c.DryRun = False,
+    resume: c.Resume = False,
     memory: c.Memory = None,
     device: c.OnDevice = "auto",
     offline: c.Offline = False,
@@ -47,6 +48,7 @@ def agreement(
     if dry_run:
         c.say_plan("agreement", [left, right], as_json)
         return
+    c.keep_sweeps(c.results_folder(out, "agreement", [left.name, right.name]), resume=resume, speaker=speaker)
     with speaker.bar() as progress:
         result = sg.encoder_agreement(
             left, right, threshold=threshold, allow_mismatch=allow_mismatch, progress=progress

@@ -79,6 +79,11 @@ OnDask = Annotated[
 ]
 
 
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on from what this command had done when it was interrupted.")
+]
+
+
 _AT_END: ContextVar[ExitStack] = ContextVar("what is closed when the command ends")
 
 
@@ -220,6 +225,13 @@ def compute_on(dask: str | None) -> None:
         _AT_END.get().enter_context(running_on(dask))
 
 
+def keep_sweeps(folder: Path, *, resume: bool, speaker: Speaker) -> None:
+    """From here to the end of the command, long sweeps are kept beside the results' folder, to be resumed."""
+    from sae_geometry.cli.keeping import kept_beside
+
+    _AT_END.get().enter_context(kept_beside(folder, resume=resume, speaker=speaker))
+
+
 def pick_device(device: Device) -> str:
     """The torch device to compute on.
 
@@ -302,8 +314,8 @@ def say_plan(
         raise ValueError(f"{verb} makes no sweeps to spread over workers; leave out --workers")
     if workers is not None:
         plan = cluster_plan(
-            found.passes, dictionaries[0].d_in, found.k, n_dictionaries=len(dictionaries), workers=workers,
-            rate=found.flops / 2 / found.seconds, bandwidth=bandwidth,
+            found.passes, dictionaries[0].d_in, n_dictionaries=len(dictionaries), workers=workers,
+            rate=found.flops / 2 / found.seconds, bandwidth=bandwidth, whole_pairs=found.whole_pairs,
         )  # fmt: skip
     if as_json:
         said = {key: value for key, value in asdict(found).items() if key != "passes"}

@@ -64,6 +64,7 @@ def compare(
     as_json: c.AsJson = False,
     quiet: c.Quiet = False,
     dry_run: c.DryRun = False,
+    resume: c.Resume = False,
     memory: c.Memory = None,
     device: c.OnDevice = "auto",
     dask: c.OnDask = None,
@@ -85,6 +86,7 @@ def compare(
         c.say_plan("compare", [left, right], as_json, matching=matching, on=on)
         return
     c.compute_on(dask)
+    c.keep_sweeps(c.results_folder(out, "compare", [left.name, right.name]), resume=resume, speaker=speaker)
     with speaker.bar() as progress:
         result = sg.compare(
             left,

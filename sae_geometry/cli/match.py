@@ -45,6 +45,7 @@ def match(
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole record as JSON on stdout.")] = False,
     quiet: c.Quiet = False,
     dry_run: c.DryRun = False,
+    resume: c.Resume = False,
     memory: c.Memory = None,
     device: c.OnDevice = "auto",
     dask: c.OnDask = None,
@@ -71,6 +72,7 @@ def match(
         c.say_plan("match", [left, right], as_json)
         return
     c.compute_on(dask)
+    c.keep_sweeps(c.results_folder(out, "match", [left.name, right.name]), resume=resume, speaker=speaker)
     provenance = {
         "command": c.command_line(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from sae_geometry.cli import common as c
+from sae_geometry.cli.keeping import beside, refuse_leftovers, say_kept
 
 if TYPE_CHECKING:
     from sae_geometry.seed_comparison import SeedComparison
@@ -37,9 +38,7 @@ def seeds(
         float, typer.Option("--threshold", metavar="X", help="Found: a one-to-one partner more similar than X.")
     ] = 0.7,
     absolute: c.Absolute = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the pairs that an interrupted comparison had finished.")
-    ] = False,
+    resume: c.Resume = False,
     latents: c.Latents = "alive",
     allow_mismatch: c.AllowMismatch = False,
     out: c.Out = None,
@@ -58,8 +57,8 @@ def seeds(
     """Compare many runs, every ordered pair: MMCS, shared latents, PW-MCC, recurrence, consensus, rarefaction.
 
     Writes pairs.parquet, consensus.parquet, consensus.safetensors, orphans.parquet, summary.json and figures/. Finished
-    pairs are kept in a folder beside the results (its name with .pairs) until all are done; after an interruption the
-    same command with --resume goes on from them.
+    pairs, and what is done of a long sweep, are kept in a folder beside the results (its name with .pairs) until all
+    are done; after an interruption the same command with --resume goes on from there.
     """
     import sae_geometry as sg
     from sae_geometry.folders import only_one
@@ -78,15 +77,11 @@ def seeds(
     c.compute_on(dask)
     names = [d.name for d in loaded] if len(loaded) <= 4 else [f"{len(loaded)}-runs"]
     folder = c.results_folder(out, "seeds", names)
-    kept = _kept(folder)
+    kept = beside(folder, "pairs")
     with only_one(kept):
         for half in kept.glob(".pair-*"):  # of a process that was killed as it wrote
             half.unlink()
-        if _finished(kept) and not resume:
-            raise FileExistsError(
-                f"{kept} holds {len(_finished(kept))} finished pairs of a comparison that was interrupted; add "
-                "--resume to go on from them, or delete it"
-            )
+        refuse_leftovers(kept, resume)
         try:
             with speaker.bar() as progress:
                 result = sg.compare_seeds(
@@ -114,24 +109,9 @@ def seeds(
             _clear(result, kept)
             raise
         except BaseException:
-            if _finished(kept):
-                speaker.note(
-                    f"{len(_finished(kept))} finished pairs are kept in {kept}; the same command with --resume goes "
-                    "on from them"
-                )
+            say_kept(kept, speaker)
             raise
         _clear(result, kept)
-
-
-def _kept(folder: Path) -> Path:
-    """Where finished pairs wait for the rest."""
-    there = folder.resolve() if folder.name in ("", "..") else folder  # `.` has no name of its own
-    return there.with_name(f"{there.name}.pairs")
-
-
-def _finished(kept: Path) -> list[Path]:
-    """The records of finished pairs there."""
-    return sorted(p for p in kept.glob("*.npz") if not p.name.startswith("."))
 
 
 def _clear(done: SeedComparison, kept: Path) -> None:

@@ -29,6 +29,7 @@ def span(
     as_json: c.AsJson = False,
     quiet: c.Quiet = False,
     dry_run: c.DryRun = False,
+    resume: c.Resume = False,
     memory: c.Memory = None,
     device: c.OnDevice = "auto",
     offline: c.Offline = False,
@@ -49,6 +50,7 @@ def span(
     if dry_run:
         c.say_plan("span", [left, right], as_json)
         return
+    c.keep_sweeps(c.results_folder(out, "span", [left.name, right.name]), resume=resume, speaker=speaker)
     with speaker.bar() as progress:
         result = sg.span_overlap(left, right, threshold=threshold, allow_mismatch=allow_mismatch, progress=progress)
     speaker.say(str(confound_audit(*result.dictionaries)), unless=as_json)

@@ -32,6 +32,7 @@ def split(
     as_json: c.AsJson = False,
     quiet: c.Quiet = False,
     dry_run: c.DryRun = False,
+    resume: c.Resume = False,
     memory: c.Memory = None,
     device: c.OnDevice = "auto",
     offline: c.Offline = False,
@@ -54,6 +55,7 @@ def split(
     if dry_run:
         c.say_plan("split", [small, large], as_json, n_terms=n_terms)
         return
+    c.keep_sweeps(c.results_folder(out, "split", [small.name, large.name]), resume=resume, speaker=speaker)
     with speaker.bar() as progress:
         result = sg.split_map(
             small,

@@ -88,6 +88,7 @@ def umap(
     as_json: c.AsJson = False,
     quiet: c.Quiet = False,
     dry_run: c.DryRun = False,
+    resume: c.Resume = False,
     memory: c.Memory = None,
     device: c.OnDevice = "auto",
     dask: c.OnDask = None,
@@ -125,6 +126,7 @@ def umap(
         c.say_plan("umap", dictionaries, as_json, n_neighbors=n_neighbors)
         return
     c.compute_on(dask)
+    c.keep_sweeps(c.results_folder(out, "umap", [d.name for d in dictionaries]), resume=resume, speaker=speaker)
     if project_onto is not None:
         with speaker.bar() as progress:
             projected = sg.project(

@@ -23,6 +23,7 @@ def within(
     as_json: c.AsJson = False,
     quiet: c.Quiet = False,
     dry_run: c.DryRun = False,
+    resume: c.Resume = False,
     memory: c.Memory = None,
     device: c.OnDevice = "auto",
     offline: c.Offline = False,
@@ -42,6 +43,7 @@ def within(
     if dry_run:
         c.say_plan("within", [dictionary], as_json)
         return
+    c.keep_sweeps(c.results_folder(out, "within", [dictionary.name]), resume=resume, speaker=speaker)
     with speaker.bar() as progress:
         result = sg.compare_within(dictionary, signed=not absolute, progress=progress)
     c.save_and_show(

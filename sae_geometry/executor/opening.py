@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from sae_geometry.kernels.runner import sweeps_run_by
+from sae_geometry.executor.keeping import KeepingRunner
+from sae_geometry.kernels.runner import current_runner, sweeps_run_by
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -47,7 +48,8 @@ def running_on(executor: Executor | None) -> Iterator[None]:
 
         runner = DaskRunner(client)
         stack.callback(runner.close)
-        stack.enter_context(sweeps_run_by(runner))
+        keeping = current_runner()
+        stack.enter_context(sweeps_run_by(keeping.over(runner) if isinstance(keeping, KeepingRunner) else runner))
         yield
 
 

@@ -1,0 +1,72 @@
+"""What an interrupted command had done, kept beside its results until they are complete."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from sae_geometry.cli.common import Speaker
+
+_ON = "the same command with --resume goes on from there"
+
+
+@contextmanager
+def kept_beside(folder: Path, *, resume: bool, speaker: Speaker) -> Iterator[Path]:
+    """While this lasts, long sweeps are kept in a folder beside the results; after an error it says what is there.
+
+    Raises:
+        FileExistsError: something is there from an interruption, and `resume` is not set.
+    """
+    from sae_geometry.executor import keeping_sweeps
+
+    kept = beside(folder, "sweeps")
+    refuse_leftovers(kept, resume)
+    with keeping_sweeps(kept) as sweeps:
+        try:
+            yield kept
+        except BaseException:
+            say_kept(kept, speaker)
+            raise
+        finally:
+            if sweeps.trouble is not None:
+                speaker.note(f"sweeps could not be kept in {kept}: {sweeps.trouble.strerror}")
+    with suppress(OSError):
+        kept.rmdir()
+
+
+def beside(folder: Path, suffix: str) -> Path:
+    """Where the work for `folder` waits until it is complete."""
+    there = folder.resolve() if folder.name in ("", "..") else folder  # `.` has no name of its own
+    return there.with_name(f"{there.name}.{suffix}")
+
+
+def refuse_leftovers(kept: Path, resume: bool) -> None:
+    """Refuse to begin anew over what an interrupted command had done.
+
+    Raises:
+        FileExistsError: something is there, and `resume` is not set.
+    """
+    if finished(kept) and not resume:
+        raise FileExistsError(
+            f"{kept} holds what an interrupted command had done ({_told(kept)}); add --resume to go on from there, or "
+            "delete it"
+        )
+
+
+def say_kept(kept: Path, speaker: Speaker) -> None:
+    """What is there after an interruption, if anything."""
+    if finished(kept):
+        speaker.note(f"what was done is kept in {kept} ({_told(kept)}); {_ON}")
+
+
+def finished(kept: Path) -> list[Path]:
+    """The records there: of finished pairs, and of sweeps as far as they came."""
+    return sorted(p for p in kept.glob("*.npz") if not p.name.startswith("."))
+
+
+def _told(kept: Path) -> str:
+    sweeps = sum(p.name.startswith("sweep-") for p in finished(kept))
+    pairs = len(finished(kept)) - sweeps
+    told = [(pairs, "finished pair"), (sweeps, "sweep")]
+    return " and ".join(f"{n:,} {what}{'' if n == 1 else 's'}" for n, what in told if n)
