@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import sae_geometry as sg
 from sae_geometry.cli import app
-from sae_geometry.executor import KeepingRunner, keeping, keeping_sweeps, running_on
+from sae_geometry.executor import KeepingRunner, keeping, keeping_sweeps, running_on, spread
 from sae_geometry.executor.joining import joined_report
 from sae_geometry.kernels.blocks import Blocks
 from sae_geometry.kernels.ledger import entries, ledger
@@ -307,3 +307,18 @@ def test_in_python(tmp_path: Path) -> None:
         found = sg.compare(a, b)
         assert list(tmp_path.glob("sweep-*.npz"))
     np.testing.assert_array_equal(found.a_to_b.cosine, sg.compare(a, b).a_to_b.cosine)
+
+
+def test_what_is_kept_of_a_pair_goes_before_the_pair_is_given(tmp_path: Path) -> None:
+    runs = [sg.Dictionary.from_decoder(points(30, seed).numpy(), latent_axis=0) for seed in range(3)]
+
+    def left() -> int:
+        return len(list(tmp_path.glob("sweep-*.npz")))
+
+    def work(a: sg.Dictionary, b: sg.Dictionary, _: None) -> int:
+        sweep(a.directions, b.directions)
+        return left()
+
+    with keeping_sweeps(tmp_path, long=0.0):
+        made = [(kept, left()) for _, kept in spread(work, runs, [(0, 1), (0, 2), (1, 2)], None)]
+    assert made == [(1, 0)] * 3

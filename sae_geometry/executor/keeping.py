@@ -84,13 +84,17 @@ class KeepingRunner:
         todo: Sequence[Pair],
         parameters: Any,
     ) -> Iterator[tuple[Pair, T]]:
-        """Whole pairs, by `then` if it takes any; else here, their long sweeps kept until the pair is done."""
+        """Whole pairs, by `then` if it takes any, else here; what was kept of a pair's sweeps goes as it is done.
+
+        It goes before the pair is given back: one that the caller has kept is not asked for again, nor are its sweeps.
+        """
         if isinstance(self.then, Spreads):
-            yield from self.then.pairs(work, dictionaries, todo, parameters)
-            return
-        for i, j in todo:
-            yield (i, j), work(dictionaries[i], dictionaries[j], parameters)
+            made = self.then.pairs(work, dictionaries, todo, parameters)
+        else:
+            made = (((i, j), work(dictionaries[i], dictionaries[j], parameters)) for i, j in todo)
+        for pair in made:
             self.forget()
+            yield pair
 
     def over(self, then: Runner) -> KeepingRunner:
         """The same, its stripes offered to somebody else."""
