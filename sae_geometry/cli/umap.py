@@ -91,6 +91,7 @@ def umap(
     memory: c.Memory = None,
     device: c.OnDevice = "auto",
     dask: c.OnDask = None,
+    dask_load: c.DaskLoad = False,
     offline: c.Offline = False,
     log_wandb: c.LogWandb = None,
     drop_bad: c.DropBad = False,
@@ -124,7 +125,7 @@ def umap(
     if dry_run:
         c.say_plan("umap", dictionaries, as_json, n_neighbors=n_neighbors)
         return
-    c.compute_on(dask)
+    c.compute_on(dask, device=device, load=dictionaries if dask_load else None, offline=offline)
     if project_onto is not None:
         with speaker.bar() as progress:
             projected = sg.project(
