@@ -127,16 +127,21 @@ def test_all_workers_killed_their_data_is_sent_again(client):
         assert_same(sweep(a, b, 3), first)
 
 
-def _dies_of_more_than_300_rows(a, b, tile, question, bias):
-    if tile.rows[1] - tile.rows[0] > 300:
-        os.kill(os.getpid(), signal.SIGKILL)  # as the system does when memory runs out
+def _dies_of_many_rows(a, b, tile, question, bias):
+    if tile.rows[0] == 0 and tile.rows[1] > 200:
+        _run_out_of_memory()
     return work.sweep_tile(a, b, tile, question, bias)
+
+
+def _run_out_of_memory() -> None:
+    time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGKILL)  # as the system does
 
 
 def test_a_tile_that_kills_its_workers_is_cut(client, monkeypatch):
     from sae_geometry.executor import dask_runner as module
 
-    monkeypatch.setattr(module, "sweep_tile", _dies_of_more_than_300_rows)
+    monkeypatch.setattr(module, "sweep_tile", _dies_of_many_rows)
     a, b = points(1000, 0), points(90, 1)
     before = set(client.run(os.getpid).values())
     with sweeps_run_by(dask_runner(client, worth=1e6, least=100)):
@@ -148,7 +153,7 @@ def test_a_tile_that_kills_its_workers_is_cut(client, monkeypatch):
 
 def _dies_of_the_first(a, b, here: int) -> tuple[str, bool]:
     if a.name == "a" and os.getpid() != here:
-        os.kill(os.getpid(), signal.SIGKILL)
+        _run_out_of_memory()
     return a.name + b.name, os.getpid() == here
 
 
