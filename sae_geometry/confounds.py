@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from jaxtyping import Float64
+from torch import Tensor
 
 from sae_geometry.describe import aligned
 from sae_geometry.dictionary import Dictionary
@@ -132,7 +134,7 @@ def runs_table(runs: Sequence[Dictionary]) -> list[str]:
 
 
 def _facts(d: Dictionary) -> dict[str, str]:
-    seed, mean = seed_of(d), d.directions.double().mean(dim=0)
+    seed, mean = seed_of(d), _mean(d)
     return {
         "model": model_key(d.model) or "unknown",
         "hook point": d.hook_point or "unknown",
@@ -230,8 +232,13 @@ def _start(a: Dictionary, b: Dictionary) -> Finding:
     )
 
 
+def _mean(d: Dictionary) -> Float64[Tensor, " d_in"]:
+    """The mean direction, summed up on the CPU, so that no device changes its last bit."""
+    return d.directions.cpu().double().mean(dim=0)
+
+
 def _centring(a: Dictionary, b: Dictionary) -> Finding:
-    means = [d.directions.double().mean(dim=0).cpu().numpy() for d in (a, b)]
+    means = [_mean(d).numpy() for d in (a, b)]
     lengths = [float(np.linalg.norm(m)) for m in means]
     between = float(means[0] @ means[1])
     effect = (

@@ -20,7 +20,7 @@ FLOORS = {
     "folders": 0,
     "text": 0,
     "kernels": 0,
-    "executor": 1,
+    "executor": 2,
     "matching": 1,
     "sources": 1,
     "nulls": 1,

@@ -12,20 +12,29 @@ from functools import partial
 
 import numpy as np
 import pytest
+import safetensors.numpy
 import torch
+from pretend_cuda import pretended
 from typer.testing import CliRunner
 
 import sae_geometry as sg
 from sae_geometry.cli import app
 from sae_geometry.executor import running_on, spread, work
-from sae_geometry.executor.errors import ClusterError
+from sae_geometry.executor.arithmetic import blas_threads
+from sae_geometry.executor.errors import ClusterError, NotLoadedError
 from sae_geometry.executor.opening import _opened
+from sae_geometry.executor.placing import want_of_memory_told
+from sae_geometry.kernels.blocks import current_ceiling
+from sae_geometry.kernels.ledger import entries, ledger
 from sae_geometry.kernels.runner import sweeps_run_by
 from sae_geometry.kernels.sweep import Sweep, sweep
 from sae_geometry.match_report import match_report
 from sae_geometry.neighbors import exact_neighbors, joint_neighbors
+from sae_geometry.pair_record import PairParameters
+from sae_geometry.seeds import _compare_pair
 
 distributed = pytest.importorskip("distributed")
+PARAMETERS = PairParameters("greedy", "decoder", True, 0.7)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +89,15 @@ def spied(runner, reports: list) -> object:
     return offered
 
 
-def test_a_worker_killed_in_the_middle_costs_its_tiles_only(client):
+def _slowly(a, b, tile, question, bias):
+    time.sleep(0.1)
+    return work.sweep_tile(a, b, tile, question, bias)
+
+
+def test_a_worker_killed_in_the_middle_costs_its_tiles_only(client, monkeypatch):
+    from sae_geometry.executor import dask_runner as module
+
+    monkeypatch.setattr(module, "sweep_tile", _slowly)
     runner = dask_runner(client)
     a, b = points(6000, 0, 64), points(4000, 1, 64)
     truth = sweep(a, b, 3)
@@ -108,6 +125,45 @@ def test_all_workers_killed_their_data_is_sent_again(client):
         for pid in set(client.run(os.getpid).values()):
             os.kill(pid, signal.SIGKILL)
         assert_same(sweep(a, b, 3), first)
+
+
+def _dies_of_many_rows(a, b, tile, question, bias):
+    if tile.rows[0] == 0 and tile.rows[1] > 200:
+        _run_out_of_memory()
+    return work.sweep_tile(a, b, tile, question, bias)
+
+
+def _run_out_of_memory() -> None:
+    time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGKILL)  # as the system does
+
+
+def test_a_tile_that_kills_its_workers_is_cut(client, monkeypatch):
+    from sae_geometry.executor import dask_runner as module
+
+    monkeypatch.setattr(module, "sweep_tile", _dies_of_many_rows)
+    a, b = points(1000, 0), points(90, 1)
+    before = set(client.run(os.getpid).values())
+    with sweeps_run_by(dask_runner(client, worth=1e6, least=100)):
+        there = sweep(a, b, 2)
+    assert int(there.report.why.split()[0]) >= 4
+    assert before - set(client.run(os.getpid).values()), "workers died of it"
+    assert_same(there, sweep(a, b, 2))
+
+
+def _dies_of_the_first(a, b, here: int) -> tuple[str, bool]:
+    if a.name == "a" and os.getpid() != here:
+        _run_out_of_memory()
+    return a.name + b.name, os.getpid() == here
+
+
+def test_a_pair_that_kills_its_workers_is_done_here(client, toy_pair):
+    a, b = toy_pair
+    c = b.renamed("c")  # the same weights by another name
+    with sweeps_run_by(dask_runner(client)):
+        done = dict(spread(_dies_of_the_first, [a, b, c], [(0, 1), (1, 2), (2, 1)], os.getpid()))
+    assert {pair: name for pair, (name, _) in done.items()} == {(0, 1): "ab", (1, 2): "bc", (2, 1): "cb"}
+    assert done[0, 1][1], "it was done in this process"
 
 
 @pytest.mark.parametrize("n_workers", [3, 2, 1])
@@ -196,22 +252,176 @@ def test_pairs_of_seeds_go_whole_and_are_kept(client, tmp_path, rng):
     with running_on(client):
         done = dict(spread(_where, runs, list(here.pairs), None))
     assert os.getpid() not in {pid for pid, _ in done.values()}
-    assert {threads for _, threads in done.values()} == {work.blas_threads()}, "sums are made by as many threads"
+    assert {threads for _, threads in done.values()} == {blas_threads()}, "sums are made by as many threads"
 
 
 def _where(a, b, parameters) -> tuple[int, int]:
-    return os.getpid(), work.blas_threads()
+    return os.getpid(), blas_threads()
 
 
-def test_workers_that_add_up_otherwise_get_no_pairs(client, monkeypatch, toy_pair):
+@pytest.mark.parametrize(
+    "adds_up", [lambda: {"process": os.getpid()}, lambda: {"processor": "another"}], ids=["seen", "found out there"]
+)
+def test_workers_that_add_up_otherwise_get_no_pairs(client, monkeypatch, toy_pair, adds_up):
+    """Seen before any pair is sent; or by a worker as it is given one, as by those that came later."""
     from sae_geometry.executor import dask_runner as module
 
-    monkeypatch.setattr(module, "arithmetic", lambda: {"processor": "another"})
-    runner = dask_runner(client)
-    runner._same_arithmetic = lambda: False
-    with sweeps_run_by(runner):
-        done = dict(spread(_where, list(toy_pair), [(0, 1)] * 3, None))
-    assert {pid for pid, _ in done.values()} == {os.getpid()}
+    monkeypatch.setattr(module, "arithmetic", adds_up)
+    with sweeps_run_by(dask_runner(client)):
+        done = list(spread(_where, list(toy_pair), [(0, 1)] * 3, None))
+    assert len(done) == 3
+    assert {pid for _, (pid, _) in done} == {os.getpid()}
+
+
+def _terms(a, b, parameters) -> tuple[int, int | None, str]:
+    return os.getpid(), current_ceiling(), str(a.directions.device)
+
+
+def test_a_ceiling_holds_on_workers(client, toy_pair):
+    with sweeps_run_by(dask_runner(client)), sg.memory_ceiling("64MB"):
+        (_, told), *_ = spread(_terms, list(toy_pair), [(0, 1)] * 3, None)
+        assert sweep(points(100, 0), points(90, 1)).report.memory == 64 << 20
+    assert told[0] != os.getpid()
+    assert told[1:] == (64 << 20, "cpu")
+
+
+def _on_64_threads(a, b, tile, question, bias):
+    before, work.cpu_threads = work.cpu_threads, lambda: 64
+    try:
+        return work.sweep_tile(a, b, tile, question, bias)
+    finally:
+        work.cpu_threads = before
+
+
+def test_workers_of_many_threads_give_way_to_a_ceiling(client, monkeypatch):
+    from sae_geometry.executor import dask_runner as module
+
+    monkeypatch.setattr(module, "sweep_tile", _on_64_threads)
+    a, b = points(2000, 0), points(2000, 1)
+    truth = sweep(a, b, 2)
+    with sg.memory_ceiling("4MB"):
+        with pytest.raises(ValueError, match="64 threads' blocks"):
+            sweep(a, b, 2, threads=64)
+        with sweeps_run_by(dask_runner(client, worth=1e9)):
+            there = sweep(a, b, 2, threads=1)
+            assert_same(sweep(a, b, 2, threads=64), truth)  # what this process would refuse, tiles can do
+    assert_same(there, truth)
+    assert 1 < there.report.threads < 64
+    assert there.report.memory == 4 << 20
+
+
+def test_results_too_large_for_the_ceiling_here_are_refused(client):
+    a, b = points(2000, 0), points(2000, 1)
+    with (
+        sg.memory_ceiling("4MB"),
+        sweeps_run_by(dask_runner(client)),
+        pytest.raises(ValueError, match="the memory ceiling leaves 0 bytes"),
+    ):
+        sweep(a, b, 64)
+
+
+def _with_gpu(function, *given):
+    with pretended():
+        before, torch.cuda.is_available = torch.cuda.is_available, lambda: True
+        try:
+            return function(*given)
+        finally:
+            torch.cuda.is_available = before
+
+
+@pytest.mark.parametrize(("device", "there"), [("auto", "cuda:0"), ("cpu", "cpu")])
+def test_workers_use_their_gpu_unless_told_not_to(client, monkeypatch, toy_pair, device, there):
+    from sae_geometry.executor import dask_runner as module
+
+    for name in ("sweep_tile", "call_with_pair"):
+        monkeypatch.setattr(module, name, partial(_with_gpu, getattr(work, name)))
+    a, b = points(300, 0), points(200, 1)
+    with sweeps_run_by(dask_runner(client, device=device)), ledger():
+        found = sweep(a, b, 2)
+        (_, pair), *_ = spread(_compare_pair, list(toy_pair), [(0, 1)] * 3, PARAMETERS)
+        swept = entries()
+    assert found.report.device == there
+    assert_same(found, sweep(a, b, 2))
+    of_pairs = {e.device for e in swept if e.why.startswith("in whole pairs on Dask workers")}
+    assert of_pairs == {there, "cpu"}, "chance is simulated on the CPU"
+    assert str(pair) == str(_compare_pair(*toy_pair, PARAMETERS))
+
+
+def test_what_is_on_a_gpu_here_is_done_on_workers_without_one(client):
+    a, b = points(300, 0), points(200, 1)
+    with pretended(), sweeps_run_by(dask_runner(client)):
+        found = sweep(a.to("cuda"), b.to("cuda"), 2)
+        assert found.rows.index.is_cuda
+        assert torch.equal(found.rows.index.cpu(), sweep(a, b, 2).rows.index)
+    assert found.report.device == "cpu"
+    assert "on a GPU here, on the CPU where a worker has none" in found.report.why
+
+
+def test_sweeps_of_whole_pairs_are_in_the_ledger(client, rng):
+    runs = [sg.Dictionary.from_decoder(rng.standard_normal((20, 6)), latent_axis=0, name=f"r{k}") for k in range(4)]
+
+    def swept(executor) -> list[tuple[str, str, int]]:
+        with ledger():
+            sg.compare_seeds(runs, executor=executor)
+            return [(e.screen, e.why.removeprefix("in whole pairs on Dask workers; "), e.sweeps) for e in entries()]
+
+    here = swept(None)
+    assert sum(n for *_, n in here) > 6
+    assert swept(client) == here
+
+
+def test_workers_load_what_they_can_and_are_sent_the_rest(client, tmp_path, monkeypatch, rng):
+    from sae_geometry.executor import holding
+
+    monkeypatch.chdir(tmp_path)  # the workers are elsewhere
+    for name in ("kept", "changed", "gone"):
+        weights = rng.standard_normal((30, 6)).astype(np.float32)
+        safetensors.numpy.save_file(
+            {"decoder.weight": weights.T.copy(), "encoder.weight": weights}, f"{name}.safetensors"
+        )
+    runs = [
+        *(sg.load(f"{name}.safetensors") for name in ("kept", "changed", "gone")),
+        sg.load("demo:local-narrow-seed0"),
+    ]
+    safetensors.numpy.save_file({"decoder.weight": weights.T.copy(), "encoder.weight": weights}, "changed.safetensors")
+    (tmp_path / "gone.safetensors").unlink()
+    sent: list[str] = []
+    send = holding.Held._sent
+
+    def noted(held, name, data):
+        sent.append(name)
+        return send(held, name, data)
+
+    monkeypatch.setattr(holding.Held, "_sent", noted)
+    todo = [(0, 1), (1, 2), (2, 3), (3, 0)]
+    with sweeps_run_by(dask_runner(client, load=runs, offline=True)):
+        done = dict(spread(_fingerprints, runs, todo, None))
+        sweep(runs[0].directions, k=2)
+    assert done == {(i, j): (runs[i].fingerprint, runs[j].fingerprint) for i, j in todo}
+    travelled = {d.name for d in runs if holding._name(d.directions.numpy()) in sent}
+    assert travelled == {"changed", "gone"}
+
+
+def _fingerprints(a, b, parameters) -> tuple[str, str]:
+    return a.fingerprint, b.fingerprint
+
+
+def _not_loaded_at_first(marker, *given):
+    if marker.exists():
+        marker.unlink()
+        raise NotLoadedError("demo:local-seed0")
+    return work.sweep_tile(*given)
+
+
+def test_what_another_worker_cannot_load_again_is_sent(client, monkeypatch, tmp_path, demo):
+    from sae_geometry.executor import dask_runner as module
+
+    (tmp_path / "marker").touch()
+    monkeypatch.setattr(module, "sweep_tile", partial(_not_loaded_at_first, tmp_path / "marker"))
+    a = demo["local-narrow-seed0"]
+    with sweeps_run_by(dask_runner(client, load=[a])):
+        assert_same(sweep(a.directions, k=2), sweep(a.directions, k=2, blocks=(64, 64)))
+    assert not (tmp_path / "marker").exists()
 
 
 def _too_much(a, b, tile, question, bias):
@@ -240,6 +450,23 @@ def _fails(a, b, tile, question, bias):
     raise ZeroDivisionError("as it is")
 
 
+def _torch_is_refused_memory(a, b, tile, question, bias):
+    with want_of_memory_told():
+        torch.empty((tile.rows[1] - tile.rows[0] > 40) << 60, dtype=torch.uint8)
+    return work.sweep_tile(a, b, tile, question, bias)
+
+
+def test_torch_that_is_refused_memory_is_out_of_memory(client, monkeypatch):
+    from sae_geometry.executor import dask_runner as module
+
+    monkeypatch.setattr(module, "sweep_tile", _torch_is_refused_memory)
+    a, b = points(200, 0), points(90, 1)
+    with sweeps_run_by(dask_runner(client, worth=1e9)):
+        there = sweep(a, b, 2)
+    assert int(there.report.why.split()[0]) >= 200 / 40
+    assert_same(there, sweep(a, b, 2))
+
+
 def test_an_error_on_a_worker_is_raised_here(client, monkeypatch):
     from sae_geometry.executor import dask_runner as module
 
@@ -253,7 +480,7 @@ def test_the_scheduler_lost_is_one_sentence_and_finished_pairs_are_kept(tmp_path
     import subprocess
     import sys
 
-    from sae_geometry.executor import dask_runner as module
+    from sae_geometry.executor import cluster as module
 
     monkeypatch.setattr(module, "_GRACE", 1)
     code = (

@@ -78,6 +78,13 @@ OnDask = Annotated[
     ),
 ]
 
+DaskLoad = Annotated[
+    bool,
+    typer.Option(
+        "--dask-load", help="Have a Dask worker load the runs from their addresses, where it finds the same there."
+    ),
+]
+
 
 Resume = Annotated[
     bool, typer.Option("--resume", help="Go on from what this command had done when it was interrupted.")
@@ -217,12 +224,25 @@ def load_all(
     return loaded
 
 
-def compute_on(dask: str | None) -> None:
-    """From here to the end of the command, sweeps and pairs are sent to Dask; None changes nothing."""
-    if dask is not None:
-        from sae_geometry.executor import running_on
+def compute_on(dask: str | None, *, device: Device, load: Sequence[Dictionary] | None, offline: bool) -> None:
+    """From here to the end of the command, sweeps and pairs are sent to Dask; None changes nothing.
 
-        _AT_END.get().enter_context(running_on(dask))
+    Args:
+        dask: where.
+        device: workers keep to what was asked of this process.
+        load: dictionaries that workers are to load from their addresses; None if they are to be sent.
+        offline: they touch no network for it either.
+
+    Raises:
+        ValueError: something to load, and no Dask.
+    """
+    if dask is None:
+        if load is not None:
+            raise ValueError("--dask-load says how Dask workers get the runs: add --dask, or leave it out")
+        return
+    from sae_geometry.executor import running_on
+
+    _AT_END.get().enter_context(running_on(dask, device=device, load=load or (), offline=offline))
 
 
 def keep_sweeps(folder: Path, *, resume: bool, speaker: Speaker) -> None:

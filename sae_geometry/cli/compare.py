@@ -68,6 +68,7 @@ def compare(
     memory: c.Memory = None,
     device: c.OnDevice = "auto",
     dask: c.OnDask = None,
+    dask_load: c.DaskLoad = False,
     offline: c.Offline = False,
     log_wandb: c.LogWandb = None,
     drop_bad: c.DropBad = False,
@@ -85,7 +86,7 @@ def compare(
     if dry_run:
         c.say_plan("compare", [left, right], as_json, matching=matching, on=on)
         return
-    c.compute_on(dask)
+    c.compute_on(dask, device=device, load=[left, right] if dask_load else None, offline=offline)
     c.keep_sweeps(c.results_folder(out, "compare", [left.name, right.name]), resume=resume, speaker=speaker)
     with speaker.bar() as progress:
         result = sg.compare(

@@ -49,6 +49,7 @@ def match(
     memory: c.Memory = None,
     device: c.OnDevice = "auto",
     dask: c.OnDask = None,
+    dask_load: c.DaskLoad = False,
     offline: c.Offline = False,
     log_wandb: c.LogWandb = None,
 ) -> None:
@@ -71,7 +72,7 @@ def match(
     if dry_run:
         c.say_plan("match", [left, right], as_json)
         return
-    c.compute_on(dask)
+    c.compute_on(dask, device=device, load=[left, right] if dask_load else None, offline=offline)
     c.keep_sweeps(c.results_folder(out, "match", [left.name, right.name]), resume=resume, speaker=speaker)
     provenance = {
         "command": c.command_line(),

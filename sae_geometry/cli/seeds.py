@@ -50,6 +50,7 @@ def seeds(
     memory: c.Memory = None,
     device: c.OnDevice = "auto",
     dask: c.OnDask = None,
+    dask_load: c.DaskLoad = False,
     offline: c.Offline = False,
     log_wandb: c.LogWandb = None,
     drop_bad: c.DropBad = False,
@@ -74,7 +75,7 @@ def seeds(
     if dry_run:
         c.say_plan("seeds", loaded, as_json, matching=matching, on=on)
         return
-    c.compute_on(dask)
+    c.compute_on(dask, device=device, load=loaded if dask_load else None, offline=offline)
     names = [d.name for d in loaded] if len(loaded) <= 4 else [f"{len(loaded)}-runs"]
     folder = c.results_folder(out, "seeds", names)
     kept = beside(folder, "pairs")

@@ -92,6 +92,7 @@ def umap(
     memory: c.Memory = None,
     device: c.OnDevice = "auto",
     dask: c.OnDask = None,
+    dask_load: c.DaskLoad = False,
     offline: c.Offline = False,
     log_wandb: c.LogWandb = None,
     drop_bad: c.DropBad = False,
@@ -125,7 +126,7 @@ def umap(
     if dry_run:
         c.say_plan("umap", dictionaries, as_json, n_neighbors=n_neighbors)
         return
-    c.compute_on(dask)
+    c.compute_on(dask, device=device, load=dictionaries if dask_load else None, offline=offline)
     c.keep_sweeps(c.results_folder(out, "umap", [d.name for d in dictionaries]), resume=resume, speaker=speaker)
     if project_onto is not None:
         with speaker.bar() as progress:

@@ -1,42 +1,26 @@
-"""Sweeps and pairs on a Dask cluster: cut here, done there, merged here in whatever order they come back.
-
-Dask schedules. What is ours is to know what a lost piece means: a worker that dies takes the tiles it was at, and Dask
-gives them to another; data that only it held is sent again; a tile that does not fit a worker's memory is cut in
-halves; a scheduler that is gone ends the work in one sentence.
-"""
+"""Sweeps and pairs on a Dask cluster: cut here, done there, merged here in whatever order they come back."""
 
 from __future__ import annotations
 
-import hashlib
 import time
-import uuid
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
-import torch
-from distributed import Future, as_completed
-from distributed.scheduler import KilledWorker
+from distributed import Future
 
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.executor.errors import ClusterError, lost
+from sae_geometry.executor.arithmetic import arithmetic, blas_threads
+from sae_geometry.executor.cluster import Cluster, Job
+from sae_geometry.executor.errors import NotLoadedError
+from sae_geometry.executor.gathering import Gathering, bytes_here
+from sae_geometry.executor.holding import Held
+from sae_geometry.executor.placing import Device, wanted
 from sae_geometry.executor.spreading import Pair
-from sae_geometry.executor.work import (
-    Answer,
-    Question,
-    Sent,
-    arithmetic,
-    blas_threads,
-    call_with_pair,
-    packed,
-    sweep_tile,
-)
-from sae_geometry.kernels.decide import Best
-from sae_geometry.kernels.merging import Lists, merge_into, no_lists
+from sae_geometry.executor.work import Question, Terms, as_array, call_with_pair, sweep_tile
+from sae_geometry.kernels.blocks import current_ceiling
+from sae_geometry.kernels.ledger import Entry, enter
 from sae_geometry.kernels.screen import Task
-from sae_geometry.kernels.sweep import ScreenName, Sweep, SweepReport
+from sae_geometry.kernels.sweep import ScreenName, Sweep
 from sae_geometry.kernels.tiles import Tile, cut, halves
 
 if TYPE_CHECKING:
@@ -46,12 +30,8 @@ T = TypeVar("T")
 SMALLEST = 2e9  # multiplications below which a sweep is done here sooner than sent
 WORTH = 2e10  # multiplications for which a tile of its own pays: each prepares its operands anew
 _TILES_A_WORKER = 4
-_PAIRS_A_WORKER = 2  # in flight, so that none waits for its next
 _LEAST = 256  # rows of a tile
 _MOST = 32_768  # rows of a tile: what is lost with a worker, and what a worker must hold lists of
-_KEPT = 1 << 30  # bytes of operands that stay on the workers for the next sweep
-_GRACE = 5  # seconds for a scheduler to come back
-_TRIES = 5  # of a piece whose operands were lost
 
 
 class DaskRunner:
@@ -59,64 +39,70 @@ class DaskRunner:
 
     Args:
         client: a `distributed.Client`.
+        device: "cpu" keeps workers from their GPUs; see `placing`.
+        load, offline: dictionaries that workers may load from their addresses, without the network; see `loading`.
         smallest: sweeps of fewer multiplications stay in this process.
         worth: multiplications below which a worker's share is not cut further; 0 always cuts it.
         least: rows below which no tile is cut.
     """
 
     def __init__(
-        self, client: Client, *, smallest: float = SMALLEST, worth: float = WORTH, least: int = _LEAST
+        self,
+        client: Client,
+        *,
+        device: Device = "auto",
+        load: Sequence[Dictionary] = (),
+        offline: bool = False,
+        smallest: float = SMALLEST,
+        worth: float = WORTH,
+        least: int = _LEAST,
     ) -> None:
-        self.client, self.smallest, self.worth, self.least = client, smallest, worth, least
-        self._address = str(client.scheduler.address) if client.scheduler is not None else "its address"
-        self._held: dict[str, tuple[Future, int]] = {}
-        self._alike: dict[str, bool] = {}
+        self.client, self.device = client, device
+        self.smallest, self.worth, self.least = smallest, worth, least
+        self._cluster, self._held = Cluster(client), Held(client, load, offline=offline)
 
     def close(self) -> None:
         """Let the workers forget what they hold for us."""
-        self._held.clear()
+        self._held.forget()
 
     def __call__(self, task: Task, screen: ScreenName) -> Sweep | None:
-        """The whole sweep on the workers; None if it is too small to send."""
-        a, others, bias = _array(task.a), _array(task.others), None
-        n, m = a.shape[0], others.shape[0]
-        if float(n) * m * a.shape[1] < self.smallest:
+        """The whole sweep on the workers; None if it is too small to send, or its results too large to hold here.
+
+        Raises:
+            ClusterError: the scheduler was lost.
+            CeilingError, MemoryError: the smallest tile does not fit a worker.
+        """
+        work = float(len(task.a)) * len(task.others) * task.a.shape[1]
+        if work < self.smallest:
             return None
         start = time.perf_counter()
-        if task.column_bias is not None:
-            bias = _array(task.column_bias)
-        two_sided = task.columns or task.within
-        question = Question(task.k, two_sided, task.absolute, screen, task.memory)
-        rows = no_lists(n, task.k)
-        cols = rows if task.within else no_lists(m, task.k)
-        reports: list[SweepReport] = []
-        workers = self._n_workers()
-        worthwhile = int(float(n) * m * a.shape[1] / self.worth) if self.worth else _TILES_A_WORKER * workers
-        pieces = max(min(worthwhile, _TILES_A_WORKER * workers), workers, -(-n // _MOST))
-        todo = cut(n, None if task.within else m, pieces, least=self.least)
-        done, total = 0.0, sum(tile.pairs for tile in todo)
+        workers = self._cluster.n_workers()
+        tiles = self._tiles(task, work, workers)
+        if task.memory_asked and bytes_here(task, tiles) > task.memory:
+            return None
+        a, others = as_array(task.a), as_array(task.others)
+        found = Gathering(task)
+        question = Question(
+            k=task.k,
+            columns=task.columns or task.within,
+            absolute=task.absolute,
+            screen=screen,
+            memory=task.memory if task.memory_asked else None,
+            device=wanted(self.device, task.a.device.type),
+        )
 
         def submit(tile: Tile) -> Future:
-            x = self._hold(a)
-            y = x if task.within else self._hold(others)
+            x = self._held.array(a)
+            y = x if task.within else self._held.array(others)
+            bias = None if found.bias is None else self._held.array(found.bias)
             return self.client.submit(sweep_tile, x, y, tile, question, bias, pure=False)
 
-        def take(tile: Tile, answer: Answer) -> None:
-            nonlocal done
-            merge_into(rows, _lists(answer.rows, task.absolute, bias), tile.rows[0])
-            if answer.cols is not None:
-                merge_into(cols, _lists(answer.cols, task.absolute, None), tile.cols[0])
-            reports.append(answer.report)
-            done += tile.pairs
+        job = Job(submit, lambda tile: halves(tile, self.least), self._resend)
+        for tile, answer in self._cluster.each(tiles, job):
+            found.take(tile, answer)
             if task.progress is not None:
-                task.progress(done / total)
-
-        for tile, answer in self._each(todo, submit, lambda tile: halves(tile, self.least), window=len(todo)):
-            take(tile, answer)
-        report = self._report(task, reports, workers, time.perf_counter() - start)
-        device = task.a.device
-        there = None if task.within or not task.columns else _best(cols, device)
-        return Sweep(_best(rows, device), there, report)
+                task.progress(found.share)
+        return found.sweep(workers, time.perf_counter() - start)
 
     def pairs(
         self,
@@ -127,165 +113,51 @@ class DaskRunner:
     ) -> Iterator[tuple[Pair, T]]:
         """Whole pairs on the workers, where there are enough of them and their float sums are ours to the bit.
 
-        Otherwise, and where a pair is too much for a worker, the pair is done here, its sweeps cut into tiles.
+        Otherwise, and where a pair is too much for a worker, the pair is done here, its sweeps cut into tiles. The
+        sweeps that workers made are entered into the ledger at the end, in the order of `todo`.
+
+        Raises:
+            ClusterError: the scheduler was lost.
         """
-        if len(todo) < self._n_workers() or not self._same_arithmetic():
+        ours = arithmetic()
+        if len(todo) < self._cluster.n_workers() or not self._cluster.all_are(arithmetic, ours, threads=1):
             for i, j in todo:
                 yield (i, j), work(dictionaries[i], dictionaries[j], parameters)
             return
-        too_large: list[Pair] = []
-        threads = blas_threads()
+        too_much: list[Pair] = []
+        sweeps: dict[Pair, tuple[Entry, ...]] = {}
 
         def submit(pair: Pair) -> Future:
-            a, b = (self._hold(dictionaries[at]) for at in pair)
-            return self.client.submit(call_with_pair, work, a, b, parameters, threads, pure=False)
+            both = [dictionaries[at] for at in pair]
+            device = wanted(self.device, both[0].device.type)
+            terms = Terms(current_ceiling(), device, blas_threads(), ours)
+            parts = [part for d in both for part in self._held.dictionary(d)]
+            return self.client.submit(call_with_pair, work, parameters, terms, *parts, pure=False)
 
         def smaller(pair: Pair) -> list[Pair]:
-            too_large.append(pair)
+            too_much.append(pair)
             return []
 
-        yield from self._each(todo, submit, smaller, window=_PAIRS_A_WORKER * self._n_workers(), optional=True)
-        for i, j in too_large:
+        try:
+            for pair, made in self._cluster.each(todo, Job(submit, smaller, self._resend, optional=True)):
+                sweeps[pair] = made.sweeps
+                yield pair, made.answer
+        finally:
+            for pair in todo:
+                enter(sweeps.get(pair, ()))
+        for i, j in too_much:
             yield (i, j), work(dictionaries[i], dictionaries[j], parameters)
 
-    def _each(
-        self,
-        pieces: Sequence[T],
-        submit: Callable[[T], Future],
-        smaller: Callable[[T], list[T]],
-        *,
-        window: int,
-        optional: bool = False,
-    ) -> Iterator[tuple[T, Any]]:
-        """Every piece and its answer as it comes, at most `window` in flight; pieces may come back as smaller ones.
+    def _tiles(self, task: Task, work: float, workers: int) -> list[Tile]:
+        """As many tiles as pay, at least one a worker, none of too many rows."""
+        n = len(task.a)
+        worthwhile = int(work / self.worth) if self.worth else _TILES_A_WORKER * workers
+        pieces = max(min(worthwhile, _TILES_A_WORKER * workers), workers, -(-n // _MOST))
+        return cut(n, None if task.within else len(task.others), pieces, least=self.least)
 
-        With `optional` a piece that fails for want of memory and has no smaller ones is left out.
-        """
-        queue = deque((piece, 1) for piece in pieces)
-        flying: dict[Future, tuple[T, int]] = {}
-        landed = as_completed(loop=self.client.loop)
-        try:
-            while queue or flying:
-                while queue and len(flying) < window:
-                    piece, tries = queue.popleft()
-                    try:
-                        future = submit(piece)
-                    except Exception as error:  # a worker died as it was sent something
-                        self._try_again(queue, piece, tries, error)
-                        continue
-                    flying[future] = (piece, tries)
-                    landed.add(future)
-                future = next(landed)
-                piece, tries = flying.pop(future)
-                try:
-                    answer = future.result()
-                except (MemoryError, KilledWorker):
-                    parts = smaller(piece)
-                    if not parts and not optional:
-                        raise MemoryError(
-                            "a worker ran out of memory, or died, over the smallest piece of work; give the workers "
-                            "more memory"
-                        ) from None
-                    queue.extendleft((part, 1) for part in reversed(parts))
-                except CancelledError as error:  # the only copy of the operands was lost, or the scheduler
-                    self._try_again(queue, piece, tries, error)
-                else:
-                    future.release()
-                    yield piece, answer
-        finally:
-            for future in flying:
-                future.cancel()
-
-    def _try_again(self, queue: deque[tuple[T, int]], piece: T, tries: int, error: Exception) -> None:
-        """Put a piece that was lost back, its operands to be sent anew; raise if the scheduler is gone, or it is of no
-        use.
-        """
-        self._still_there()
-        self._held.clear()
-        if tries == _TRIES:
-            raise ClusterError(f"the workers at {self._address} are lost as fast as they come back") from error
-        time.sleep(0.1 * tries)
-        queue.appendleft((piece, tries + 1))
-
-    def _hold(self, what: np.ndarray | Dictionary) -> Future:
-        """Where the workers have this array or dictionary: sent once, by its fingerprint, to all of them."""
-        if isinstance(what, Dictionary):
-            name, size = what.fingerprint, 4 * what.directions.numel()
+    def _resend(self, error: Exception) -> None:
+        """Have the workers sent anew what they need next."""
+        if isinstance(error, NotLoadedError):
+            self._held.load_no_more()
         else:
-            name, size = hashlib.sha256(what.data).hexdigest() + str(what.shape), what.nbytes
-        if name in self._held and self._held[name][0].status == "finished":
-            self._held[name] = self._held.pop(name)  # the last asked for is forgotten last
-            return self._held[name][0]
-        key = f"sae-geometry-{name[:16]}-{uuid.uuid4().hex[:8]}"
-        data = packed(what) if isinstance(what, Dictionary) else what
-        future: Future = self.client.scatter({key: data}, broadcast=True)[key]
-        self._held[name] = (future, size)
-        while len(self._held) > 2 and sum(size for _, size in self._held.values()) > _KEPT:
-            del self._held[next(iter(self._held))]
-        return future
-
-    def _or_lost(self, step: Callable[[], T]) -> T:
-        """A step with the cluster; what goes wrong because the scheduler is gone is said as that."""
-        try:
-            return step()
-        except Exception:
-            self._still_there()
-            raise
-
-    def _still_there(self) -> None:
-        """Raise unless the scheduler answers, after a moment for it to come back."""
-        until = time.monotonic() + _GRACE
-        while self.client.status != "running":
-            if time.monotonic() > until or self.client.status == "closed":
-                raise lost(self._address) from None
-            time.sleep(0.1)
-        try:
-            self.client.sync(self.client.scheduler.identity, callback_timeout=_GRACE)
-        except Exception:
-            raise lost(self._address) from None
-
-    def _n_workers(self) -> int:
-        return max(1, len(self._or_lost(self.client.nthreads)))
-
-    def _same_arithmetic(self) -> bool:
-        """Whether every worker there is adds up as this process does, one task at a time."""
-        ours = arithmetic()
-        for worker, theirs in self._or_lost(lambda: self.client.run(arithmetic)).items():
-            self._alike[worker] = theirs == ours
-        return all(self._alike.values()) and set(self._or_lost(self.client.nthreads).values()) == {1}
-
-    def _report(self, task: Task, reports: list[SweepReport], workers: int, seconds: float) -> SweepReport:
-        first = reports[0]
-        return SweepReport(
-            screen=", ".join(sorted({r.screen for r in reports})),
-            why=f"{len(reports)} tiles on {workers} Dask workers; {first.why}",
-            device=", ".join(sorted({r.device for r in reports})),
-            n_rows=task.a.shape[0],
-            n_cols=task.others.shape[0],
-            d_in=task.a.shape[1],
-            k=task.k,
-            epsilon=max(r.epsilon for r in reports),
-            rows_redone=sum(r.rows_redone for r in reports),
-            cols_redone=sum(r.cols_redone for r in reports),
-            seconds=round(seconds, 4),
-            blocks=first.blocks,
-            threads=first.threads,
-            audit=first.audit,
-        )
-
-
-def _array(x: torch.Tensor) -> np.ndarray:
-    return x.detach().cpu().contiguous().numpy()
-
-
-def _lists(sent: Sent, absolute: bool, bias: np.ndarray | None) -> Lists:
-    """Lists as they were on the worker: the score made anew by the operations that made it there."""
-    cosine, index = sent[0], sent[1].astype(np.int64)
-    score = np.abs(cosine) if absolute else cosine.copy()
-    if bias is not None:
-        score = score - bias[index]
-    return np.where(index >= 0, score, -np.inf), cosine, index
-
-
-def _best(lists: Lists, device: torch.device) -> Best:
-    return Best(*(torch.from_numpy(x).to(device) for x in lists))
+            self._held.forget()

@@ -6,15 +6,18 @@ import logging
 import os
 import re
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
+from sae_geometry.dictionary import Dictionary
 from sae_geometry.executor.keeping import KeepingRunner
 from sae_geometry.kernels.runner import current_runner, sweeps_run_by
 
 if TYPE_CHECKING:
     from distributed import Client
+
+    from sae_geometry.executor.placing import Device
 
 Executor = Any
 """A `distributed.Client`, "local:N" (N worker processes on this machine), or a scheduler's address, "tcp://host:port"."""
@@ -23,11 +26,25 @@ _WAIT = 30  # seconds for a first worker
 
 
 @contextmanager
-def running_on(executor: Executor | None) -> Iterator[None]:
+def running_on(
+    executor: Executor | None,
+    *,
+    device: Device = "auto",
+    load: Sequence[Dictionary] = (),
+    offline: bool = False,
+) -> Iterator[None]:
     """While this lasts, sweeps and pairs are cut up and sent to the executor; None changes nothing.
 
     A client that is given stays open; one that is made from an address is closed at the end, and with "local:N" its
     workers too.
+
+    Args:
+        executor: see `Executor`.
+        device: "cpu" keeps workers from their GPUs; otherwise those that have one use it, and those that have none do
+            on their CPU what is on a GPU here.
+        load: dictionaries that a worker may load from their addresses, with credentials of its own, rather than be
+            sent; it must find the same fingerprint there, or they are sent after all.
+        offline: whether workers load without touching the network.
 
     Raises:
         ValueError: not an executor.
@@ -46,7 +63,7 @@ def running_on(executor: Executor | None) -> Iterator[None]:
         client = stack.enter_context(_opened(executor)) if isinstance(executor, str) else _checked(executor)
         from sae_geometry.executor.dask_runner import DaskRunner
 
-        runner = DaskRunner(client)
+        runner = DaskRunner(client, device=device, load=load, offline=offline)
         stack.callback(runner.close)
         keeping = current_runner()
         stack.enter_context(sweeps_run_by(keeping.over(runner) if isinstance(keeping, KeepingRunner) else runner))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import platform
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
+from contextlib import nullcontext
+from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -14,115 +13,151 @@ import numpy as np
 import torch
 
 from sae_geometry.dictionary import Dictionary
+from sae_geometry.executor.arithmetic import arithmetic
+from sae_geometry.executor.errors import UnlikeError
+from sae_geometry.executor.placing import Device, placed, screen_on, want_of_memory_told, ways
+from sae_geometry.kernels.blocks import CeilingError, memory_ceiling
 from sae_geometry.kernels.decide import Best
-from sae_geometry.kernels.sweep import ScreenName, SweepReport, cpu_threads, sweep
+from sae_geometry.kernels.ledger import Entry, entries, ledger
+from sae_geometry.kernels.sweep import ScreenName, Sweep, SweepReport, cpu_threads, sweep
 from sae_geometry.kernels.tiles import Tile
 
 Sent = tuple[np.ndarray, np.ndarray]
 """The signed cosines (float64) and indices (int32) of lists: 12 bytes a partner; the score follows from them."""
 
+WEIGHTS = ("directions", "encoder_directions")  # of a dictionary: nearly all of its bytes
+
 
 @dataclass(frozen=True)
 class Question:
-    """What a sweep asks of every tile."""
+    """What a sweep asks of every tile. `memory` is None where nobody set a ceiling: the worker's default holds."""
 
     k: int
     columns: bool
     absolute: bool
     screen: ScreenName
-    memory: int
+    memory: int | None
+    device: Device
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The lists of a tile's rows and columns, indices of the whole, and how they were found."""
+    """The lists of a tile's rows and columns, indices of the whole; how they were found; what is to be said of it."""
 
     rows: Sent
     cols: Sent | None
     report: SweepReport
+    note: str
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The client's, which a worker keeps to with a whole pair: ceiling, device, threads of BLAS, arithmetic."""
+
+    memory: int | None
+    device: Device
+    blas_threads: int
+    arithmetic: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class PairAnswer:
+    """What came of a pair, and the sweeps that were made for it."""
+
+    answer: Any
+    sweeps: tuple[Entry, ...]
 
 
 def sweep_tile(a: np.ndarray, b: np.ndarray, tile: Tile, question: Question, bias: np.ndarray | None) -> Answer:
-    """Sweep one tile on this worker, on its GPU if it has one."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    x = _tensor(a[slice(*tile.rows)]).to(device)
-    y = None if tile.within else _tensor(b[slice(*tile.cols)]).to(device)
-    found = sweep(
-        x,
-        y,
-        question.k,
-        columns=question.columns,
-        absolute=question.absolute,
-        column_bias=None if bias is None else _tensor(bias[slice(*tile.cols)]).to(device),
-        screen=question.screen if device == "cpu" else "auto",
-        threads=max(1, cpu_threads() // _tasks_at_once()),
-        memory=question.memory,
-    )
+    """Sweep one tile on this worker.
+
+    Raises:
+        CeilingError: it does not fit the memory ceiling, on one thread either.
+        MemoryError: the worker has too little memory.
+    """
+    device, note = placed(question.device)
+    own = None if bias is None else bias[slice(*tile.cols)]
+    x, y = a[slice(*tile.rows)], None if tile.within else b[slice(*tile.cols)]
+    with want_of_memory_told():
+        found = _swept(x, y, own, question, device)
     cols = None if found.cols is None else _sent(found.cols, tile.rows[0])
-    return Answer(_sent(found.rows, tile.cols[0]), cols, found.report)
+    return Answer(_sent(found.rows, tile.cols[0]), cols, found.report, note)
+
+
+def _swept(
+    x: np.ndarray, y: np.ndarray | None, bias: np.ndarray | None, question: Question, device: str
+) -> Sweep:  # fmt: skip
+    """The sweep, in the first way that keeps to the memory."""
+    refused: CeilingError | None = None
+    for where, threads in ways(device, max(1, cpu_threads() // _tasks_at_once())):
+        try:
+            return sweep(
+                _tensor(x).to(where),
+                None if y is None else _tensor(y).to(where),
+                question.k,
+                columns=question.columns,
+                absolute=question.absolute,
+                column_bias=None if bias is None else _tensor(bias).to(where),
+                screen=screen_on(where, question.screen),
+                threads=threads,
+                memory=question.memory,
+            )
+        except CeilingError as error:
+            refused = error
+    assert refused is not None
+    raise refused
 
 
 def call_with_pair(
-    work: Callable[[Dictionary, Dictionary, Any], Any],
-    a: Dictionary,
-    b: Dictionary,
-    parameters: Any,
-    blas_threads: int,
-) -> Any:
-    """`work` on two dictionaries, float sums made by as many threads as the client would use, so that none differs."""
+    work: Callable[[Dictionary, Dictionary, Any], Any], parameters: Any, terms: Terms, *parts: Any
+) -> PairAnswer:
+    """`work` on two dictionaries, on the client's terms, so that nothing differs.
+
+    Args:
+        work: called with the dictionaries and `parameters`.
+        parameters: its third argument.
+        terms: see there.
+        parts: of the first dictionary and of the second, three each: see `parts_of`.
+
+    Raises:
+        UnlikeError: this worker adds up otherwise than the client.
+        MemoryError: the worker has too little memory.
+    """
     from threadpoolctl import threadpool_limits
 
-    with threadpool_limits(limits=blas_threads, user_api="blas"):
-        return work(unpacked(a), unpacked(b), parameters)
+    if _tasks_at_once() != 1 or arithmetic() != terms.arithmetic:
+        raise UnlikeError
+    device, note = placed(terms.device)
+    ceiling = nullcontext() if terms.memory is None else memory_ceiling(terms.memory)
+    with want_of_memory_told(), threadpool_limits(limits=terms.blas_threads, user_api="blas"), ceiling, ledger():
+        a, b = (_whole(*parts[at : at + 3]).to(device) for at in (0, 3))
+        answer = work(a, b, parameters)
+        return PairAnswer(answer, tuple(_told(entry, note) for entry in entries()))
 
 
-def packed(d: Dictionary) -> Dictionary:
-    """The same on the CPU, and picklable."""
-    return replace(d.to("cpu"), metadata=dict(d.metadata))
+def parts_of(d: Dictionary) -> tuple[np.ndarray, np.ndarray | None, dict[str, Any]]:
+    """A dictionary as it travels: its decoder and encoder directions on the CPU, and all the rest."""
+    rest = {f.name: getattr(d, f.name) for f in fields(d) if f.name not in WEIGHTS}
+    directions, encoder = (getattr(d, name) for name in WEIGHTS)
+    return as_array(directions), None if encoder is None else as_array(encoder), rest | {"metadata": dict(d.metadata)}
 
 
-def unpacked(d: Dictionary) -> Dictionary:
-    """As it was before `packed`."""
-    return replace(d, metadata=MappingProxyType(dict(d.metadata)))
+def as_array(x: torch.Tensor) -> np.ndarray:
+    """A tensor's numbers on the CPU, rows in order; not copied where they are that already."""
+    return x.detach().cpu().contiguous().numpy()
 
 
-def arithmetic() -> dict[str, Any]:
-    """All that the last bit of a float sum depends on beside the number of threads: processor and libraries."""
-    import llvmlite.binding
-    import numba
-    import scipy.linalg  # with it all that add up are loaded, here and there
-    import threadpoolctl
-
-    blas = [
-        (x.get("internal_api"), x.get("version"), x.get("architecture"))
-        for x in threadpoolctl.threadpool_info()
-        if x.get("user_api") == "blas"
-    ]
-    return {
-        "sae-geometry": _version(),
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "processor": str(llvmlite.binding.get_host_cpu_name()),
-        "numpy": np.__version__,
-        "scipy": scipy.__version__,
-        "torch": torch.__version__,
-        "numba": numba.__version__,
-        "blas": sorted(map(str, blas)),
-    }
+def _whole(directions: np.ndarray, encoder: np.ndarray | None, rest: dict[str, Any]) -> Dictionary:
+    """A dictionary put together again."""
+    return Dictionary(
+        directions=_tensor(directions),
+        encoder_directions=None if encoder is None else _tensor(encoder),
+        **rest | {"metadata": MappingProxyType(rest["metadata"])},
+    )
 
 
-def _version() -> str:
-    try:
-        return version("sae-geometry")
-    except PackageNotFoundError:
-        return "not installed as a package"
-
-
-def blas_threads() -> int:
-    """Threads that numpy's BLAS uses in this process."""
-    import threadpoolctl
-
-    return max((x["num_threads"] for x in threadpoolctl.threadpool_info() if x.get("user_api") == "blas"), default=1)
+def _told(entry: Entry, note: str) -> Entry:
+    return replace(entry, why="; ".join(["in whole pairs on Dask workers", *([note] if note else []), entry.why]))
 
 
 def _tensor(x: np.ndarray) -> torch.Tensor:

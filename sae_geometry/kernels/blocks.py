@@ -19,6 +19,10 @@ _SMALLEST_BLOCK = 64
 TIGHT = 128 * MIB  # ceilings below this are kept by products that write where they are told, if slower ones
 
 
+class CeilingError(ValueError):
+    """What was asked does not fit its memory ceiling; it might with fewer threads, or in smaller pieces."""
+
+
 _UNITS = {"": 1, "B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _CEILING: ContextVar[int | None] = ContextVar("memory_ceiling", default=None)
 
@@ -75,9 +79,14 @@ def memory_limit(given: int | None, device: str) -> int:
     return limit
 
 
+def current_ceiling() -> int | None:
+    """The bytes of the `memory_ceiling` in force; None where there is none."""
+    return _CEILING.get()
+
+
 def has_ceiling() -> bool:
     """Whether a `memory_ceiling` is in force."""
-    return _CEILING.get() is not None
+    return current_ceiling() is not None
 
 
 @dataclass(frozen=True)
@@ -134,11 +143,11 @@ def cpu_blocks(n: int, m: int, threads: int, spare: int, copies: int = 2) -> Blo
     blocks take together, `copies` of each.
 
     Raises:
-        ValueError: `spare` is too small for any block.
+        CeilingError: `spare` is too small for any block.
     """
     block = min(last_level_cache() // (2 * threads), 8 * MIB, spare // (copies * threads))
     if block < 4 * _SMALLEST_BLOCK**2:
-        raise ValueError(
+        raise CeilingError(
             f"the memory ceiling leaves {max(spare, 0):,} bytes for {threads} threads' blocks; "
             f"raise it by {copies * threads * 4 * _SMALLEST_BLOCK**2 - spare:,} or use fewer threads"
         )
@@ -154,11 +163,13 @@ def device_blocks(n: int, m: int, k: int, spare: int) -> Blocks:
     A score takes 4 bytes, and its block's copies (absolute value, bias, mask, sort) about five times that.
 
     Raises:
-        ValueError: `spare` is too small for any block.
+        CeilingError: `spare` is too small for any block.
     """
     least = 24 * min(n, _SMALLEST_BLOCK) * max(min(m, 1024), 2 * k)
     if spare < least:
-        raise ValueError(f"the memory ceiling leaves {max(spare, 0):,} bytes for blocks; raise it by {least - spare:,}")
+        raise CeilingError(
+            f"the memory ceiling leaves {max(spare, 0):,} bytes for blocks; raise it by {least - spare:,}"
+        )
     cols = min(m, 16384)
     while cols > 1024 and spare // (24 * cols) < min(n, 1024):
         cols //= 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -46,17 +46,32 @@ def ledger() -> Iterator[None]:
 
 def record(report: Any) -> None:
     """Enter a finished sweep's `SweepReport`, if a ledger is open."""
+    redone = report.rows_redone + report.cols_redone
+    enter([Entry(report.screen, report.why, report.device, 1, report.seconds, redone)])
+
+
+def enter(others: Iterable[Entry]) -> None:
+    """Add entries of another ledger to the open one, if there is one.
+
+    Example:
+        >>> from sae_geometry.kernels.ledger import Entry, enter, entries, ledger
+        >>> with ledger():
+        ...     enter([Entry("cpu-float32", "asked for", "cpu", 2, 0.5, 0)] * 2)
+        ...     [(e.sweeps, e.seconds) for e in entries()]
+        [(4, 1.0)]
+    """
     book = _OPEN.get()
     if book is None:
         return
-    key = (report.screen, report.why, report.device)
-    so_far = book.get(key, Entry(*key, 0, 0.0, 0))
-    book[key] = replace(
-        so_far,
-        sweeps=so_far.sweeps + 1,
-        seconds=round(so_far.seconds + report.seconds, 4),
-        redone=so_far.redone + report.rows_redone + report.cols_redone,
-    )
+    for other in others:
+        key = (other.screen, other.why, other.device)
+        so_far = book.get(key, Entry(*key, 0, 0.0, 0))
+        book[key] = replace(
+            so_far,
+            sweeps=so_far.sweeps + other.sweeps,
+            seconds=round(so_far.seconds + other.seconds, 4),
+            redone=so_far.redone + other.redone,
+        )
 
 
 def entries() -> tuple[Entry, ...]:

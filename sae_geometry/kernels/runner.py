@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 class Runner(Protocol):
     """Takes a whole sweep over, and gives the same answer to the bit; None where it would rather not.
 
-    The task's operands have been checked. Its blocks, threads and memory are what this process would use.
+    The task's operands have been checked. Its threads, memory and blocks are what this process would use; the blocks
+    are planned when first asked for, and may not fit the memory here.
     """
 
     def __call__(self, task: Task, screen: ScreenName) -> Sweep | None: ...

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float32, Float64, Int64
@@ -41,7 +42,8 @@ class Task:
     `b is None` means within A: self is excluded by index, and only one triangle of blocks is computed, each block
     serving its rows and its columns. The score is ⟨a, b⟩, |⟨a, b⟩| if `absolute`, minus `column_bias[j]` if given.
     `a_norms` and `b_norms` are the Euclidean norms of A's rows and of the rows scored against. All of it is to take at
-    most `memory` bytes, results included.
+    most `memory` bytes, results included; `memory_asked` says whether somebody set them, or they are the device's
+    default. The blocks are planned when first asked for: whoever does the sweep elsewhere never asks.
     """
 
     a: Tensor
@@ -53,9 +55,19 @@ class Task:
     absolute: bool
     column_bias: Tensor | None
     threads: int
-    blocks: Blocks
     memory: int
+    memory_asked: bool
+    plan: Callable[[Task], Blocks]
     progress: Progress | None = None
+
+    @cached_property
+    def blocks(self) -> Blocks:
+        """How large the blocks are.
+
+        Raises:
+            CeilingError: no block fits `memory`.
+        """
+        return self.plan(self)
 
     @property
     def others(self) -> Tensor:

@@ -120,7 +120,8 @@ def sweep(
 
     Raises:
         ValueError: shapes, types or devices that do not fit, NaN or infinite entries or rows so large that float32
-            products overflow, k out of range, a memory ceiling that cannot be kept.
+            products overflow, k out of range.
+        CeilingError: a memory ceiling that cannot be kept (a ValueError too).
         AuditError: the audit found the answer wrong.
 
     Example:
@@ -232,20 +233,18 @@ def _task(
     blocks: tuple[int, int] | None,
     memory: int | None,
 ) -> Task:
-    """Check what was asked and fill in what was not."""
+    """Check what was asked and fill in what was not; blocks that are not given are planned when first asked for."""
     a, b = a.detach(), None if b is None else b.detach()
     a_norms, b_norms = _check(a, b, k, columns, column_bias)
     a, b = a.contiguous(), None if b is None else b.contiguous()
-    others = a if b is None else b
     bias = None if column_bias is None else column_bias.to(a.device)
     workers = threads or cpu_threads()
-    limit = memory_limit(memory, a.device.type)
-    if blocks is None:
-        asked = memory is not None or has_ceiling()
-        size = _blocks(a, others, k, columns or b is None, workers, limit, screen, asked=asked)
-    else:
-        size = Blocks(*blocks)
-    return Task(a, b, a_norms, b_norms, k, columns, absolute, bias, workers, size, limit, progress)
+    limit, asked = memory_limit(memory, a.device.type), memory is not None or has_ceiling()
+
+    def plan(task: Task) -> Blocks:
+        return _blocks(task, screen) if blocks is None else Blocks(*blocks)
+
+    return Task(a, b, a_norms, b_norms, k, columns, absolute, bias, workers, limit, asked, plan, progress)
 
 
 def _settle(x: Tensor, y: Tensor, lists: Shortlist, k: int, scoring: Scoring, threads: int) -> tuple[Best, int]:
@@ -275,18 +274,16 @@ def _choose(screen: ScreenName, task: Task) -> tuple[Screen, str, str]:
     return screen_cpu, "cpu-float32", f"tensors are on the CPU; {prepared}"
 
 
-def _blocks(
-    a: Tensor, others: Tensor, k: int, columns: bool, threads: int, memory: int, screen: ScreenName, *, asked: bool
-) -> Blocks:
-    """Blocks that fit `memory` with all that is held beside them; off the CPU it gives way unless `asked` for."""
-    n, m = a.shape[0], others.shape[0]
-    if screen not in ("auto", "cpu", "int8") or a.device.type != "cpu":
+def _blocks(task: Task, screen: ScreenName) -> Blocks:
+    """Blocks that fit the memory with all that is held beside them; off the CPU a default gives way, a ceiling not."""
+    n, m, k, columns = task.a.shape[0], task.others.shape[0], task.k, task.columns or task.within
+    if screen not in ("auto", "cpu", "int8") or task.a.device.type != "cpu":
         width = listed_width(k, _FUSED.get(screen, "fp16"))
-        copies = (n + m) * a.shape[1] * {"fp16": 2, "triton-fp16": 2, "tf32": 4, "triton-tf32": 4}.get(screen, 0)
-        spare = memory - copies - listing_bytes(n, m, k, columns, 1, width)
-        return device_blocks(n, m, k, spare if asked else max(spare, DEFAULT_MEMORY))
-    spare = memory - listing_bytes(n, m, k, columns, threads, shortlist_width(k))
-    return cpu_blocks(n, m, threads, spare, block_copies(memory))
+        copies = (n + m) * task.a.shape[1] * {"fp16": 2, "triton-fp16": 2, "tf32": 4, "triton-tf32": 4}.get(screen, 0)
+        spare = task.memory - copies - listing_bytes(n, m, k, columns, 1, width)
+        return device_blocks(n, m, k, spare if task.memory_asked else max(spare, DEFAULT_MEMORY))
+    spare = task.memory - listing_bytes(n, m, k, columns, task.threads, shortlist_width(k))
+    return cpu_blocks(n, m, task.threads, spare, block_copies(task.memory))
 
 
 def _check(a: Tensor, b: Tensor | None, k: int, columns: bool, bias: Tensor | None) -> tuple[Tensor, Tensor]:

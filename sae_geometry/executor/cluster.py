@@ -1,0 +1,176 @@
+"""The workers that a client reaches, and what becomes of the pieces of work that are given to them.
+
+Dask schedules. What is ours is to know what a lost piece means: a worker that dies takes the pieces it was at, and Dask
+gives them to another; data that only it held is sent again; a piece that is too much for a worker comes back as smaller
+ones; a scheduler that is gone, or workers that do not come back, end the work in one sentence.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
+from contextlib import suppress
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from distributed import Future
+from distributed.scheduler import KilledWorker
+
+from sae_geometry.executor.errors import ClusterError, NotLoadedError, UnlikeError, lost
+from sae_geometry.kernels.blocks import CeilingError
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+T = TypeVar("T")
+_GRACE = 5  # seconds for a scheduler to come back
+_NO_WORKERS = 60  # seconds for a first worker to come back
+_LOOK = 5.0  # seconds without an answer after which the workers are counted
+_TRIES = 5  # of a piece whose operands were lost, or whose worker died over the smallest piece there is
+_SUSPECT = 2  # times a piece is lost before it is taken to be too much, and cut
+_IN_FLIGHT = 2  # pieces a worker, so that none waits for its next, and few are suspected when one dies
+
+
+@dataclass(frozen=True)
+class Job(Generic[T]):
+    """How pieces of work are given out.
+
+    Attributes:
+        submit: sends a piece.
+        smaller: what a piece is cut into when it was too much for a worker; [] if it cannot be.
+        resend: called when what the workers held is gone, or cannot be loaded there.
+        optional: whether a piece that is too much and cannot be cut is left out, rather than an error.
+    """
+
+    submit: Callable[[T], Future]
+    smaller: Callable[[T], list[T]]
+    resend: Callable[[Exception], None]
+    optional: bool = False
+
+
+class Cluster:
+    """A client's workers.
+
+    Args:
+        client: a `distributed.Client`.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._address = str(client.scheduler.address) if client.scheduler is not None else "its address"
+
+    def n_workers(self) -> int:
+        """How many there are, at least one: it may be on its way."""
+        return max(1, len(self._or_lost(self._client.nthreads)))
+
+    def all_are(self, what: Callable[[], Any], expected: Any, threads: int) -> bool:
+        """Whether `what()` is `expected` on every worker, and each works on so many pieces at once."""
+        found = self._or_lost(lambda: self._client.run(what, on_error="return"))
+        at_once = self._or_lost(self._client.nthreads)
+        return all(value == expected for value in found.values()) and set(at_once.values()) <= {threads}
+
+    def each(self, pieces: Sequence[T], job: Job[T]) -> Iterator[tuple[T, Any]]:
+        """Every piece and its answer as it comes, or those of the smaller pieces it was cut into.
+
+        Raises:
+            ClusterError: the scheduler is gone, or the workers are.
+            CeilingError, MemoryError: the smallest piece is too much.
+        """
+        queue = deque((piece, 1) for piece in pieces)
+        flying: dict[Future, tuple[T, int]] = {}
+        landed: SimpleQueue[Future] = SimpleQueue()
+        window = _IN_FLIGHT * self.n_workers()
+        try:
+            while queue or flying:
+                while queue and len(flying) < window:
+                    piece, tries = queue.popleft()
+                    try:
+                        future = job.submit(piece)
+                    except Exception as error:  # a worker died as it was sent something
+                        queue.extendleft(reversed(self._again(piece, tries, error, job)))
+                        continue
+                    flying[future] = (piece, tries)
+                    future.add_done_callback(landed.put)
+                future = self._next(landed)
+                piece, tries = flying.pop(future)
+                try:
+                    answer = future.result()
+                except (MemoryError, CeilingError, KilledWorker, UnlikeError) as error:
+                    queue.extendleft(reversed(self._cut(piece, tries, error, job)))
+                except (CancelledError, NotLoadedError) as error:  # the only copy of the operands was lost, or all is
+                    queue.extendleft(reversed(self._again(piece, tries, error, job)))
+                else:
+                    future.release()
+                    yield piece, answer
+        finally:
+            with suppress(Exception):  # a scheduler that is gone has nothing to cancel
+                self._client.cancel(list(flying))
+
+    def _next(self, landed: SimpleQueue[Future]) -> Future:
+        """The next that is done, whatever came of it; raises when there has been nobody to do it for too long."""
+        until = None
+        while True:
+            try:
+                return landed.get(timeout=_LOOK)
+            except Empty:
+                if self._or_lost(self._client.nthreads):
+                    until = None
+                    continue
+                until = until or time.monotonic() + _NO_WORKERS
+                if time.monotonic() > until:
+                    raise ClusterError(
+                        f"no worker is left at {self._address}; start some and run the same command"
+                    ) from None
+
+    def _cut(self, piece: T, tries: int, error: Exception, job: Job[T]) -> list[tuple[T, int]]:
+        """What to try in place of a piece that was too much; raises where nothing is left to try."""
+        parts = job.smaller(piece)
+        if parts or job.optional:
+            return [(part, 1) for part in parts]
+        if isinstance(error, CeilingError):
+            raise error
+        if isinstance(error, KilledWorker) and tries < _TRIES:  # it may have died of its other piece
+            return [(piece, tries + 1)]
+        raise MemoryError(
+            "a worker ran out of memory, or died, over the smallest piece of work; give the workers more memory"
+        ) from None
+
+    def _again(self, piece: T, tries: int, error: Exception, job: Job[T]) -> list[tuple[T, int]]:
+        """What to send anew, operands too, for a piece that was lost; raises if the scheduler is gone, or it is of no
+        use.
+        """
+        self._still_there()
+        job.resend(error)
+        if tries >= _SUSPECT:  # it may be what its workers die of, and the only copy of its operands with them
+            parts = job.smaller(piece)
+            if parts or job.optional:
+                return [(part, 1) for part in parts]
+        if tries == _TRIES:
+            if not isinstance(error, OSError | CancelledError | NotLoadedError):
+                raise error
+            raise ClusterError(f"the workers at {self._address} are lost as fast as they come back") from error
+        time.sleep(0.1 * tries)
+        return [(piece, tries + 1)]
+
+    def _or_lost(self, step: Callable[[], T]) -> T:
+        """A step with the cluster; what goes wrong because the scheduler is gone is said as that."""
+        try:
+            return step()
+        except Exception:
+            self._still_there()
+            raise
+
+    def _still_there(self) -> None:
+        """Raise unless the scheduler answers, after a moment for it to come back."""
+        until = time.monotonic() + _GRACE
+        while self._client.status != "running":
+            if time.monotonic() > until or self._client.status == "closed":
+                raise lost(self._address) from None
+            time.sleep(0.1)
+        try:
+            self._client.sync(self._client.scheduler.identity, callback_timeout=_GRACE)
+        except Exception:
+            raise lost(self._address) from None

@@ -1,0 +1,110 @@
+"""What the workers hold for a client: every array once, known by its fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import uuid
+from collections.abc import Sequence
+from concurrent.futures import CancelledError
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from distributed import Future
+
+from sae_geometry.dictionary import Dictionary
+from sae_geometry.executor.loading import Reference, load_weights, reference
+from sae_geometry.executor.work import WEIGHTS, as_array, parts_of
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+KEPT = 1 << 30  # bytes of operands that stay on the workers for the next sweep
+_A_PAIR = 6  # things that two dictionaries are made of: they stay whatever they take
+
+
+class Held:
+    """Sends what workers need, or has them load it, and remembers where they have it.
+
+    Args:
+        client: a `distributed.Client`.
+        load: dictionaries that workers may load from their addresses.
+        offline: without touching the network.
+    """
+
+    def __init__(self, client: Client, load: Sequence[Dictionary] = (), *, offline: bool = False) -> None:
+        self._client = client
+        self._there: dict[str, tuple[Future, int]] = {}
+        self._loadable: dict[str, Reference] = {}
+        self._sizes: dict[Reference, list[tuple[str, int]]] = {}  # of the parts there: names and bytes
+        for d in load:
+            if (where := reference(d, offline=offline)) is not None:
+                parts = [as_array(x) for name in WEIGHTS if (x := getattr(d, name)) is not None]
+                self._sizes[where] = [(_name(x), x.nbytes) for x in parts]
+                self._loadable |= {name: where for name, _ in self._sizes[where]}
+
+    def array(self, x: np.ndarray) -> Future:
+        """Where the workers have this array."""
+        name = _name(x)
+        return self._found(name) or self._loaded(name) or self._keep(name, self._sent(name, x), x.nbytes)
+
+    def dictionary(self, d: Dictionary) -> list[Future | None]:
+        """Where the workers have its three parts (`parts_of`); None for an encoder that it does not have."""
+        directions, encoder, rest = parts_of(d)
+        said = pickle.dumps(rest)
+        name = hashlib.sha256(said).hexdigest()
+        about = self._found(name) or self._keep(name, self._sent(name, rest), len(said))
+        return [self.array(directions), None if encoder is None else self.array(encoder), about]
+
+    def forget(self) -> None:
+        """Send everything anew when it is next asked for."""
+        self._there.clear()
+
+    def load_no_more(self) -> None:
+        """A worker could not load what another could: from now on everything is sent."""
+        self._loadable.clear()
+        self.forget()
+
+    def _found(self, name: str) -> Future | None:
+        if name not in self._there or self._there[name][0].status in ("cancelled", "lost", "error"):
+            return None
+        self._there[name] = self._there.pop(name)  # the last asked for is forgotten last
+        return self._there[name][0]
+
+    def _keep(self, name: str, future: Future, size: int) -> Future:
+        self._there[name] = future, size
+        while len(self._there) > _A_PAIR and sum(size for _, size in self._there.values()) > KEPT:
+            del self._there[next(iter(self._there))]
+        return future
+
+    def _sent(self, name: str, data: Any) -> Future:
+        key = f"sae-geometry-{name[:16]}-{uuid.uuid4().hex[:8]}"
+        future: Future = self._client.scatter({key: data}, broadcast=True)[key]
+        return future
+
+    def _loaded(self, name: str) -> Future | None:
+        """The array as a worker loads it, with all of its dictionary; None where it is not to be, or could not be."""
+        if name not in self._loadable:
+            return None
+        where = self._loadable[name]
+        whole = self._client.submit(load_weights, where, pure=False)
+        futures = [self._client.submit(itemgetter(at), whole, pure=False) for at in range(len(self._sizes[where]))]
+        if not all(_came(future) for future in futures):
+            self._loadable = {key: value for key, value in self._loadable.items() if value != where}
+            return None
+        for (part, size), future in zip(self._sizes[where], futures, strict=True):
+            self._keep(part, future, size)
+        return self._found(name)
+
+
+def _came(future: Future) -> bool:
+    """Whether a worker has what was asked for, once that is known; nothing of it comes here."""
+    try:
+        return future.exception() is None
+    except CancelledError:
+        return False
+
+
+def _name(x: np.ndarray) -> str:
+    return hashlib.sha256(x.data).hexdigest() + str(x.shape)
