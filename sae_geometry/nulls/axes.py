@@ -3,12 +3,13 @@
 The covariance S of m rows has rank m − 1 at most. Moved towards isotropy, (1 − s)S + sμI, it has m − 1 axes of its own,
 and one variance sμ in every direction at right angles to them. That is all there is to know of it, and it is found
 from the m × m matrix of inner products, which has S's eigenvalues. Where neither m nor d is small the leading axes
-alone are found, and the rest of the variance is spread evenly.
+alone are found, and beside them the variance is that of S towards whatever one looks at: exact for each direction, but
+no longer split into axes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,20 +21,57 @@ _NOTHING = 1e-10  # of the largest variance: below that a row space has no axis
 
 
 @dataclass(frozen=True, eq=False)
+class Uneven:
+    """Rows whose covariance differs from one direction to another beside the axes that were found of it.
+
+    Attributes:
+        rows: float32 unit rows [m, d].
+        share: (1 − s), what is left of their covariance when it is shrunk.
+        even: sμ, the variance that shrinking gives to every direction.
+        mean: the variance of both in one of the dimensions beside the axes, on average.
+    """
+
+    rows: np.ndarray
+    share: float
+    even: float
+    mean: float
+
+    def relative_variance(self, x: np.ndarray) -> np.ndarray:
+        """Variance towards each row of x, at right angles to the axes and of any length, over `mean`; float64 [n]."""
+        power = np.einsum("ij,ij->i", x, x, dtype=np.float64)
+        towards = x.astype(np.float32) @ self.rows.T
+        power = np.maximum(power, 1e-30)
+        spread = np.einsum("ij,ij->i", towards, towards, dtype=np.float64) / len(self.rows) / power
+        return (self.share * spread + self.even) / self.mean
+
+    def draw(self, z: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Gaussian [n, d], of mean zero and of this covariance over `mean`, from standard normal z [n, d]; before what
+        it has along the axes is taken out.
+        """
+        m = len(self.rows)
+        weights = rng.standard_normal((len(z), m), dtype=np.float32) * np.float32((self.share / m / self.mean) ** 0.5)
+        return np.asarray((self.even / self.mean) ** 0.5 * z + weights @ self.rows)
+
+
+@dataclass(frozen=True, eq=False)
 class Axes:
-    """A covariance as r orthonormal axes and an isotropic rest.
+    """A covariance as r orthonormal axes, and what is beside them.
 
     Attributes:
         basis: float64 [d, r], the axes, one a column.
         variance: float64 [r], along the axes.
-        rest: the variance in each of the d − r directions at right angles to all of them.
+        rest: the variance in each of the d − r dimensions at right angles to all of them, on average.
+        squares: the sum of the squared eigenvalues of the covariance, those beside the axes too.
         shrinkage: how far the covariance was moved to an isotropic one, 0 to 1.
+        uneven: how it differs between them; None where it does not.
     """
 
     basis: np.ndarray
     variance: np.ndarray
     rest: float
+    squares: float
     shrinkage: float
+    uneven: Uneven | None = None
 
 
 def principal_axes(rows: np.ndarray, centre: np.ndarray) -> Axes:
@@ -49,14 +87,18 @@ def principal_axes(rows: np.ndarray, centre: np.ndarray) -> Axes:
     if d <= m:
         covariance = rows.T @ rows / m - np.outer(centre, centre)
         share = shrinkage(rows - centre, covariance)
-        variance, basis = np.linalg.eigh((1 - share) * covariance + share * np.eye(d) * np.trace(covariance) / d)
-        return Axes(basis, np.maximum(variance, 0.0), 0.0, share)
+        covariance = (1 - share) * covariance + share * np.eye(d) * np.trace(covariance) / d
+        variance, basis = np.linalg.eigh(covariance)
+        return Axes(basis, np.maximum(variance, 0.0), 0.0, float((covariance**2).sum()), share)
     return _of_few_rows(rows - centre)
 
 
 def unit_rows(rows: np.ndarray) -> np.ndarray:
-    """The rows normalised, a copy: float64 where all their axes will be found, float32 where there are too many."""
-    unit: np.ndarray = rows.astype(np.float32 if min(rows.shape) > EXACT else np.float64)
+    """The rows normalised: float64 where all their axes will be found, float32 where there are too many."""
+    few = min(rows.shape) <= EXACT
+    if not few and rows.dtype == np.float32 and np.abs(np.einsum("ij,ij->i", rows, rows) - 1).max() < 1e-5:
+        return rows
+    unit: np.ndarray = rows.astype(np.float64 if few else np.float32)
     return np.divide(unit, np.linalg.norm(unit, axis=1, keepdims=True), out=unit)
 
 
@@ -88,33 +130,43 @@ def _of_few_rows(centred: np.ndarray) -> Axes:
     variance, turn = np.linalg.eigh(inner)
     there = variance > _NOTHING * max(variance[-1], 1e-300)
     variance, turn = variance[there], turn[:, there]
-    return _shrunk(centred.T @ (turn / np.sqrt(m * variance)), variance, float(np.trace(inner)), share)
+    moments = float(np.trace(inner)), float((inner**2).sum())
+    return _shrunk(centred.T @ (turn / np.sqrt(m * variance)), variance, moments, share)
 
 
-def _shrunk(basis: np.ndarray, variance: np.ndarray, trace: float, share: float) -> Axes:
-    """The axes of (1 − s)S + sμI from those of S, the variance that S has elsewhere spread evenly."""
-    d, r = basis.shape
+def _shrunk(basis: np.ndarray, variance: np.ndarray, moments: tuple[float, float], share: float) -> Axes:
+    """The axes of (1 − s)S + sμI from those of S; `moments` are tr S and ‖S‖²."""
+    (d, r), (trace, squares) = basis.shape, moments
     elsewhere = max(trace - float(variance.sum()), 0.0) / max(d - r, 1)
     even = share * trace / d
-    return Axes(basis, (1 - share) * variance + even, (1 - share) * elsewhere + even, share)
+    return Axes(
+        basis,
+        (1 - share) * variance + even,
+        (1 - share) * elsewhere + even,
+        (1 - share) ** 2 * squares + (2 * (1 - share) * trace + even * d) * even,
+        share,
+    )
 
 
 def _leading(rows: np.ndarray, centre: np.ndarray) -> Axes:
-    """The leading axes by subspace iteration on S, started at random, and S's own variance along each of them."""
+    """The leading axes by subspace iteration on S, started at random; the centre lies in their span."""
     (m, d), c = rows.shape, centre.astype(np.float32)
     power = np.einsum("ij,ij->i", rows, rows, dtype=np.float64) - 2.0 * (rows @ c) + float(centre @ centre)
-    share = _share(power, _squared_norm(rows, c), d)
+    trace, squares = float(power.mean()), _squared_norm(rows, c)
+    share = _share(power, squares, d)
     basis = np.random.default_rng(0).standard_normal((d, LEADING))
     for _ in range(_ROUNDS):
         q = np.linalg.qr(basis)[0].astype(np.float32)
         along = rows @ q
         along -= c @ q
         basis = (rows.T @ along - np.outer(c, along.sum(axis=0))).astype(np.float64)
-    basis = np.linalg.qr(basis)[0]
+    basis = np.linalg.qr(np.column_stack([basis, centre]))[0]
     q = basis.astype(np.float32)
     along = (rows @ q - c @ q).astype(np.float64)
     variance, turn = np.linalg.eigh(along.T @ along / m)
-    return _shrunk(basis @ turn, np.maximum(variance, 0.0), float(power.mean()), share)
+    found = _shrunk(basis @ turn, np.maximum(variance, 0.0), (trace, squares), share)
+    even = share * trace / d
+    return replace(found, uneven=Uneven(rows, 1 - share, even, found.rest))
 
 
 def _squared_norm(rows: np.ndarray, centre: np.ndarray) -> float:

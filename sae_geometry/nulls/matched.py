@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sae_geometry.nulls.axes import principal_axes, unit_rows
+from sae_geometry.nulls.axes import Uneven, principal_axes, unit_rows
 from sae_geometry.nulls.moments import matching_moments
 
 _NODES = 192  # of the tables over w
@@ -33,8 +33,10 @@ class MatchedNull:
         dimensions: (Σ e_k)² / Σ e_k² over the eigenvalues e of the directions' second moment: how many dimensions
             the directions fill, evenly.
         shrinkage: how far the covariance was moved to an isotropic one, 0 to 1: much where there are few directions.
-        rest_variance: Var[g] in each of the d − r dimensions beside the axes.
+        rest_variance: Var[g] in each of the d − r dimensions beside the axes, on average.
         rest_mean: float64 [d], E[g] in them, a vector at right angles to the axes; None where it is zero.
+        uneven: how Var[g] differs between them, where too many directions in too many dimensions (more than 4,096 of
+            either) leave axes unfound; None otherwise.
     """
 
     basis: np.ndarray
@@ -44,6 +46,7 @@ class MatchedNull:
     shrinkage: float = 0.0
     rest_variance: float = 0.0
     rest_mean: np.ndarray | None = None
+    uneven: Uneven | None = None
 
     @property
     def d_in(self) -> int:
@@ -67,17 +70,20 @@ class MatchedNull:
         out = np.empty((n, self.d_in), dtype=np.float32)
         step = max(1, _DRAWN // self.d_in)
         for start in range(0, n, step):
-            g = self._gaussian(rng.standard_normal((min(step, n - start), self.d_in)))
+            g = self._gaussian(rng, min(step, n - start))
             out[start : start + step] = g / np.linalg.norm(g, axis=1, keepdims=True)
         return out
 
-    def _gaussian(self, z: np.ndarray) -> np.ndarray:
-        """g [n, d] from standard normal z [n, d]."""
+    def _gaussian(self, rng: np.random.Generator, n: int) -> np.ndarray:
+        """g, [n, d]."""
+        z = rng.standard_normal((n, self.d_in))
         deviation = np.sqrt(self.variance)
         if len(self.mean) == self.d_in:
             return np.asarray((self.mean + deviation * z) @ self.basis.T)
-        even = np.sqrt(self.rest_variance)  # in all directions; along the axes what is more
-        g = even * z + (self.mean + (deviation - even) * (z @ self.basis)) @ self.basis.T
+        beside = z if self.uneven is None else self.uneven.draw(z, rng)
+        even = np.sqrt(self.rest_variance)  # in all directions; along the axes what is there is put in its place
+        along = self.mean + deviation * (z @ self.basis) - even * (beside @ self.basis)
+        g = even * beside + along @ self.basis.T
         return np.asarray(g if self.rest_mean is None else g + self.rest_mean)
 
     def log_tail(self, x: np.ndarray, t: np.ndarray, *, absolute: bool = False) -> np.ndarray:
@@ -169,9 +175,10 @@ class MatchedNull:
 
         def work(start: int) -> None:
             part = slice(start, start + _CHUNK)
-            first, power = self._coordinates(np.asarray(x[part], dtype=np.float64))
+            first, power, beside = self._coordinates(np.asarray(x[part], dtype=np.float64))
             mean = _tables(first, variance, weight)
-            var = _tables(power * variance, variance, weight)
+            var = _tables(power * self.variance, self.variance, weight[: len(self.variance)])
+            var += _table_beside(*beside, grid[1])
             for sign, row in zip((1.0, -1.0), out, strict=False):
                 log_tails_loop(t[part], grid, zero, k0, sign * mean, var, row[part])
 
@@ -191,15 +198,21 @@ class MatchedNull:
             _groups(np.ones(r), float(d - r), d),
         )
 
-    def _coordinates(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """⟨x, E[g]⟩ and |x|², the parts along each axis and beside them all; [n, groups]."""
+    def _coordinates(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
+        """⟨x, E[g]⟩ along each axis and beside them all, [n, groups]; x² along each axis, [n, r]; and what x² is beside
+        the axes and Var[g] there, towards x, [n] both.
+        """
         alpha = x @ self.basis
         first, power = alpha * self.mean, alpha**2
-        if len(self.mean) < self.d_in:
-            more = np.zeros(len(x)) if self.rest_mean is None else x @ self.rest_mean
-            beside = np.maximum((x**2).sum(axis=1) - power.sum(axis=1), 0.0)
-            first, power = np.column_stack([first, more]), np.column_stack([power, beside])
-        return first, power
+        if len(self.mean) == self.d_in:
+            return first, power, (np.zeros(len(x)), np.zeros(len(x)))
+        first = np.column_stack([first, np.zeros(len(x)) if self.rest_mean is None else x @ self.rest_mean])
+        beside = np.maximum((x**2).sum(axis=1) - power.sum(axis=1), 0.0)
+        variance = np.full(len(x), self.rest_variance)
+        if self.uneven is not None:
+            variance *= self.uneven.relative_variance(x - alpha @ self.basis.T)
+            variance = np.minimum(variance, self.variance.max())
+        return first, power, (beside, variance)
 
     def _grid(self) -> tuple[np.ndarray, int]:
         """The nodes [3, G]: τ, w = w₀(e^τ − 1) and h·dw/dτ; and the index of τ = 0.
@@ -279,7 +292,7 @@ def fit_matched_null(directions: np.ndarray) -> MatchedNull:
     count = _groups(np.ones(r), float(d - r), d)
     second = spread + along**2
     # Σ e² = ‖M‖² of M = the covariance, diagonal along the axes, and the outer product of the mean with itself.
-    squares = (count * spread**2).sum() + 2 * (count * spread * along**2).sum() + (count * along**2).sum() ** 2
+    squares = axes.squares + 2 * (count * spread * along**2).sum() + (count * along**2).sum() ** 2
     dimensions = float((count * second).sum() ** 2 / squares)
     mean, variance = along, spread
     if dimensions >= _LEAST_DIMENSIONS:
@@ -287,7 +300,9 @@ def fit_matched_null(directions: np.ndarray) -> MatchedNull:
     if r == d:
         return MatchedNull(axes.basis, mean, variance, dimensions, axes.shrinkage)
     turned = aside * (mean[r] / length) if length > 0 else None
-    return MatchedNull(axes.basis, mean[:r], variance[:r], dimensions, axes.shrinkage, float(variance[r]), turned)
+    return MatchedNull(
+        axes.basis, mean[:r], variance[:r], dimensions, axes.shrinkage, float(variance[r]), turned, axes.uneven
+    )
 
 
 def _groups(along: np.ndarray, beside: float, d: int) -> np.ndarray:
@@ -303,6 +318,13 @@ def spread(n: int, most: int) -> np.ndarray:
 def _tables(first: np.ndarray, variance: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """[n, 2, G]: Σ_k first_ik / D_k and its derivative in w, −2 Σ_k first_ik λ_k / D_k²."""
     return np.stack([first @ weight, -2 * (first * variance) @ weight**2], axis=1)
+
+
+def _table_beside(power: np.ndarray, variance: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """The same, [n, 2, G], for one term a row whose variance is the row's own."""
+    weight = 1 / (1 + 2 * w * variance[:, None])
+    first = (power * variance)[:, None] * weight
+    return np.stack([first, -2 * first * variance[:, None] * weight], axis=1)
 
 
 def _any_of(m: int, log_tail: np.ndarray) -> np.ndarray:
