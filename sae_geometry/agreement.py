@@ -183,14 +183,14 @@ class Agreement:
         return plots.frequency_hexbin(self, ax=ax)
 
     def __repr__(self) -> str:
-        n, chance = self.a.n_latents, self.decoder.a_to_b.chance
+        n, chance = self.a.n_latents, self.decoder.a_to_b.chance_text
         counts = "  ".join(f"{name}: {c:,} ({c / n:.1%})" for name, c in self.counts().items())
         lines = [
             f"Encoder beside decoder, {self.a.name!r} → {self.b.name!r}: {n:,} latents, nearest decoder partner",
             f"  {counts}   (cosines to that partner above {self.threshold:g})",
-            f"  mean decoder cosine {self.decoder_cosine.mean():.4f} (chance {chance:.3f}), encoder "
+            f"  mean decoder cosine {self.decoder_cosine.mean():.4f} (chance {chance}), encoder "
             f"cosine to the same partner {self.encoder_cosine.mean():.4f}",
-            f"  the encoder's own nearest (chance {self.encoder.a_to_b.chance:.3f}) is the same latent for "
+            f"  the encoder's own nearest (chance {self.encoder.a_to_b.chance_text}) is the same latent for "
             f"{self.same_partner.mean():.1%}",
         ]
         if self.alignment is not None:

@@ -211,6 +211,7 @@ class SplitMap:
     def __repr__(self) -> str:
         n = self.narrow.n_latents
         split, kept, none = (int(x.sum()) for x in (self.n_children > 1, self.n_children == 1, self.n_children == 0))
+        farthest = f"; the farthest at {self.threshold:.3f}" if self.found.any() else ""
         rows = [("terms", *(f"{t + 1}" for t in range(self.combination.explained.shape[1])))]
         rows.append(("explained", *(f"{v:.1%}" for v in self.combination.explained.mean(axis=0))))
         if len(self.explained_by_chance):
@@ -219,8 +220,7 @@ class SplitMap:
             [
                 f"Splitting of {self.narrow.name!r} ({n:,} latents) in {self.wide.name!r} ({self.wide.n_latents:,})",
                 f"  wide latents: {int(self.found.sum()):,} children (closer to their parent than chance, "
-                f"{self.false_discovery_rate:.0%} false discoveries; the farthest at {self.threshold:.3f}), "
-                f"{self.n_novel:,} novel",
+                f"{self.false_discovery_rate:.0%} false discoveries{farthest}), {self.n_novel:,} novel",
                 f"  narrow latents: {split:,} with several children, {kept:,} with one, {none:,} with none",
                 f"  {int((self.n_absorbing > 0).sum()):,} narrow latents are partly absorbed: a child of another is "
                 "close to them and among the terms below",
@@ -282,6 +282,10 @@ def split_map(
     tick = None if progress is None else lambda share: progress("similarities", share)
     swept = sweep(small.directions, large.directions, progress=tick)
     parents, nearest_child = _matchings(small, large, swept)
+    if not parents.nearest_chance.null.has_tail:
+        caveats += (
+            f"{small.name}: fills fewer than four dimensions, so chance is unknown and no latent called a child",
+        )
     found = false_discovery_found(parents.p_value, false_discovery_rate)
     threshold = float(parents.cosine[found].min()) if found.any() else float("nan")
     combination = sparse_combinations(small.directions, large.directions, n_terms, progress=progress)
@@ -318,7 +322,7 @@ def sparse_combinations(
     from scipy.optimize import nnls
 
     p = parents.double().cpu().numpy()
-    w = atoms.double().cpu().numpy()
+    w = atoms.cpu().numpy()
     n = len(p)
     index = np.full((n, n_terms), -1, dtype=np.int64)
     coefficient = np.zeros((n, n_terms))
@@ -338,7 +342,7 @@ def sparse_combinations(
             active, taken = active[fresh], taken[fresh]
             index[active, t] = taken
         for i in active:
-            members = w[index[i, : t + 1]]
+            members = w[index[i, : t + 1]].astype(np.float64)
             fitted, left = nnls(members.T, p[i])
             coefficient[i, : t + 1] = fitted
             residual[i] = p[i] - fitted @ members

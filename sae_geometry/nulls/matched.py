@@ -8,9 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sae_geometry.nulls.axes import Uneven, principal_axes, unit_rows
+from sae_geometry.nulls.moments import matching_moments
+
 _NODES = 192  # of the tables over w
 _CHUNK = 512  # latents whose tables are held at once
-_MATCHING_ROUNDS = 30
+_DRAWN = 1 << 24  # numbers drawn at once
 _LEAST_DIMENSIONS = 4.0
 _LARGEST_T = 1 - 1e-6
 
@@ -19,13 +22,21 @@ _LARGEST_T = 1 - 1e-6
 class MatchedNull:
     """g/|g| with g Gaussian, its moments such that the *directions* have the mean and second moment of a dictionary.
 
+    Fewer directions than dimensions have fewer axes: r of them, and d − r dimensions beside, at right angles to all of
+    them, in which g has one variance.
+
     Attributes:
-        basis: float64 [d, d], principal axes of the dictionary's directions, one a column.
-        mean: float64 [d], E[g] along the axes.
-        variance: float64 [d], Var[g] along the axes, independent of each other.
+        basis: float64 [d, r], principal axes of the dictionary's directions, one a column; r = d where there are at
+            least as many directions as dimensions.
+        mean: float64 [r], E[g] along the axes.
+        variance: float64 [r], Var[g] along the axes, independent of each other.
         dimensions: (Σ e_k)² / Σ e_k² over the eigenvalues e of the directions' second moment: how many dimensions
             the directions fill, evenly.
         shrinkage: how far the covariance was moved to an isotropic one, 0 to 1: much where there are few directions.
+        rest_variance: Var[g] in each of the d − r dimensions beside the axes, on average.
+        rest_mean: float64 [d], E[g] in them, a vector at right angles to the axes; None where it is zero.
+        uneven: how Var[g] differs between them, where too many directions in too many dimensions (more than 4,096 of
+            either) leave axes unfound; None otherwise.
     """
 
     basis: np.ndarray
@@ -33,11 +44,14 @@ class MatchedNull:
     variance: np.ndarray
     dimensions: float
     shrinkage: float = 0.0
+    rest_variance: float = 0.0
+    rest_mean: np.ndarray | None = None
+    uneven: Uneven | None = None
 
     @property
     def d_in(self) -> int:
         """d, the width."""
-        return len(self.mean)
+        return len(self.basis)
 
     @property
     def has_tail(self) -> bool:
@@ -53,9 +67,24 @@ class MatchedNull:
             (3, 16)
         """
         rng = np.random.default_rng(seed)
-        g = self.mean + np.sqrt(self.variance) * rng.standard_normal((n, self.d_in))
-        g = g @ self.basis.T
-        return np.asarray(g / np.linalg.norm(g, axis=1, keepdims=True), dtype=np.float32)
+        out = np.empty((n, self.d_in), dtype=np.float32)
+        step = max(1, _DRAWN // self.d_in)
+        for start in range(0, n, step):
+            g = self._gaussian(rng, min(step, n - start))
+            out[start : start + step] = g / np.linalg.norm(g, axis=1, keepdims=True)
+        return out
+
+    def _gaussian(self, rng: np.random.Generator, n: int) -> np.ndarray:
+        """g, [n, d]."""
+        z = rng.standard_normal((n, self.d_in))
+        deviation = np.sqrt(self.variance)
+        if len(self.mean) == self.d_in:
+            return np.asarray((self.mean + deviation * z) @ self.basis.T)
+        beside = z if self.uneven is None else self.uneven.draw(z, rng)
+        even = np.sqrt(self.rest_variance)  # in all directions; along the axes what is there is put in its place
+        along = self.mean + deviation * (z @ self.basis) - even * (beside @ self.basis)
+        g = even * beside + along @ self.basis.T
+        return np.asarray(g if self.rest_mean is None else g + self.rest_mean)
 
     def log_tail(self, x: np.ndarray, t: np.ndarray, *, absolute: bool = False) -> np.ndarray:
         """ln P(cos(x_i, y) ≥ t_i) (or |cos|) for a direction y of the null; float64 [n].
@@ -139,15 +168,17 @@ class MatchedNull:
             )
         t = np.clip(t, 0.0 if absolute else -_LARGEST_T, _LARGEST_T)
         grid, zero = self._grid()
-        weight = 1 / (1 + 2 * grid[1] * self.variance[:, None])  # 1/D, [d, G]
+        _, variance, _ = self._groups()
+        weight = 1 / (1 + 2 * grid[1] * variance[:, None])  # 1/D, [groups, G]
         k0 = self._common(grid[1], weight)
         out = np.empty((2 if absolute else 1, *t.shape))
 
         def work(start: int) -> None:
             part = slice(start, start + _CHUNK)
-            alpha = np.asarray(x[part], dtype=np.float64) @ self.basis
-            mean = _tables(alpha * self.mean, self.variance, weight)
-            var = _tables(alpha**2 * self.variance, self.variance, weight)
+            first, power, beside = self._coordinates(np.asarray(x[part], dtype=np.float64))
+            mean = _tables(first, variance, weight)
+            var = _tables(power * self.variance, self.variance, weight[: len(self.variance)])
+            var += _table_beside(*beside, grid[1])
             for sign, row in zip((1.0, -1.0), out, strict=False):
                 log_tails_loop(t[part], grid, zero, k0, sign * mean, var, row[part])
 
@@ -157,13 +188,40 @@ class MatchedNull:
             list(pool.map(work, range(0, len(x), _CHUNK)))
         return np.minimum(np.logaddexp(out[0], out[1]) if absolute else out[0], 0.0)
 
+    def _groups(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """E[g]², Var[g] and how many dimensions, of each axis and of those beside them all; [groups]."""
+        d, r = self.basis.shape
+        mean2 = 0.0 if self.rest_mean is None else float(self.rest_mean @ self.rest_mean) / (d - r)
+        return (
+            _groups(self.mean**2, mean2, d),
+            _groups(self.variance, self.rest_variance, d),
+            _groups(np.ones(r), float(d - r), d),
+        )
+
+    def _coordinates(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
+        """⟨x, E[g]⟩ along each axis and beside them all, [n, groups]; x² along each axis, [n, r]; and what x² is beside
+        the axes and Var[g] there, towards x, [n] both.
+        """
+        alpha = x @ self.basis
+        first, power = alpha * self.mean, alpha**2
+        if len(self.mean) == self.d_in:
+            return first, power, (np.zeros(len(x)), np.zeros(len(x)))
+        first = np.column_stack([first, np.zeros(len(x)) if self.rest_mean is None else x @ self.rest_mean])
+        beside = np.maximum((x**2).sum(axis=1) - power.sum(axis=1), 0.0)
+        variance = np.full(len(x), self.rest_variance)
+        if self.uneven is not None:
+            variance *= self.uneven.relative_variance(x - alpha @ self.basis.T)
+            variance = np.minimum(variance, self.variance.max())
+        return first, power, (beside, variance)
+
     def _grid(self) -> tuple[np.ndarray, int]:
         """The nodes [3, G]: τ, w = w₀(e^τ − 1) and h·dw/dτ; and the index of τ = 0.
 
         From near −1/(2 max λ) up to where a cosine of 1 − 1e-6 is covered.
         """
-        w0 = 0.45 / float(self.variance.max())
-        top = np.log1p(self.d_in * 1e7 / (w0 * (self.variance.sum() + (self.mean**2).sum())))
+        mean2, variance, count = self._groups()
+        w0 = 0.45 / float(variance.max())
+        top = np.log1p(self.d_in * 1e7 / (w0 * ((variance + mean2) * count).sum()))
         zero = int(np.ceil(2.5 * (_NODES - 1) / (top + 2.5)))
         h = top / (_NODES - 1 - zero)
         tau = (np.arange(_NODES) - zero) * h
@@ -171,12 +229,12 @@ class MatchedNull:
 
     def _common(self, w: np.ndarray, weight: np.ndarray) -> np.ndarray:
         """K₀, K₀′ and K₀″ at the nodes, [3, G]."""
-        lam, mu2 = self.variance[:, None], self.mean[:, None] ** 2
+        mu2, lam, many = (values[:, None] for values in self._groups())
         return np.stack(
             [
-                (0.5 * np.log(weight) - w * mu2 * weight).sum(axis=0),
-                -(lam * weight + mu2 * weight**2).sum(axis=0),
-                (2 * (lam * weight) ** 2 + 4 * mu2 * lam * weight**3).sum(axis=0),
+                (many * (0.5 * np.log(weight) - w * mu2 * weight)).sum(axis=0),
+                -(many * (lam * weight + mu2 * weight**2)).sum(axis=0),
+                (many * (2 * (lam * weight) ** 2 + 4 * mu2 * lam * weight**3)).sum(axis=0),
             ]
         )
 
@@ -197,7 +255,7 @@ def isotropic_null(d: int) -> MatchedNull:
     """
     if d < 1:
         raise ValueError(f"directions need at least one dimension; got {d}")
-    return MatchedNull(np.eye(d), np.zeros(d), np.full(d, 1 / d), float(d))
+    return MatchedNull(np.empty((d, 0)), np.empty(0), np.empty(0), float(d), rest_variance=1 / d)
 
 
 def fit_matched_null(directions: np.ndarray) -> MatchedNull:
@@ -220,69 +278,36 @@ def fit_matched_null(directions: np.ndarray) -> MatchedNull:
         >>> bool(null.dimensions > 25)
         True
     """
-    rows = np.asarray(directions, dtype=np.float64)
+    rows = np.asarray(directions)
     if rows.ndim != 2 or 0 in rows.shape:
         raise ValueError(f"a null is fitted to directions [m, d] with at least one row; got shape {rows.shape}")
-    rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-    centre = rows.mean(axis=0)
-    covariance = rows.T @ rows / len(rows) - np.outer(centre, centre)
-    share = shrinkage(rows - centre, covariance)
-    covariance = (1 - share) * covariance + share * np.eye(len(centre)) * np.trace(covariance) / len(centre)
-    spread, basis = np.linalg.eigh(covariance)
-    spread = np.maximum(spread, 0.0)
-    along = centre @ basis
+    rows = unit_rows(rows)
+    centre = rows.mean(axis=0, dtype=np.float64)
+    axes = principal_axes(rows, centre)
+    d, r = axes.basis.shape
+    along = centre @ axes.basis
+    aside = centre - axes.basis @ along  # E[y] in the dimensions beside the axes: shared by them evenly
+    length = float(np.linalg.norm(aside)) / max(d - r, 1) ** 0.5
+    along, spread = _groups(along, length, d), _groups(axes.variance, axes.rest, d)
+    count = _groups(np.ones(r), float(d - r), d)
     second = spread + along**2
-    dimensions = float(second.sum() ** 2 / ((covariance + np.outer(centre, centre)) ** 2).sum())  # Σ e² = ‖M‖²
-    mean, variance = along.copy(), spread.copy()
+    # Σ e² = ‖M‖² of M = the covariance, diagonal along the axes, and the outer product of the mean with itself.
+    squares = axes.squares + 2 * (count * spread * along**2).sum() + (count * along**2).sum() ** 2
+    dimensions = float((count * second).sum() ** 2 / squares)
+    mean, variance = along, spread
     if dimensions >= _LEAST_DIMENSIONS:
-        mean, variance = _matching_moments(along, second)
-    return MatchedNull(basis=basis, mean=mean, variance=variance, dimensions=dimensions, shrinkage=share)
+        mean, variance = matching_moments(along, second, count)
+    if r == d:
+        return MatchedNull(axes.basis, mean, variance, dimensions, axes.shrinkage)
+    turned = aside * (mean[r] / length) if length > 0 else None
+    return MatchedNull(
+        axes.basis, mean[:r], variance[:r], dimensions, axes.shrinkage, float(variance[r]), turned, axes.uneven
+    )
 
 
-def shrinkage(centred: np.ndarray, covariance: np.ndarray) -> float:
-    """How far a sample covariance S should move to μI, μ = tr S / d, to come closest to the population's; in [0, 1].
-
-    β/δ with δ = ‖S − μI‖² and β = min(δ, Σ_k ‖x_k x_kᵀ − S‖² / m²). (Ledoit & Wolf 2004.)
-
-    Args:
-        centred: x, rows [m, d] whose mean is zero.
-        covariance: S, [d, d].
-    """
-    m, d = centred.shape
-    delta = float((covariance**2).sum() - np.trace(covariance) ** 2 / d)
-    scatter = float(((centred**2).sum(axis=1) ** 2).sum() / m - (covariance**2).sum())
-    return 0.0 if delta <= 0 else min(1.0, max(0.0, scatter / m) / delta)
-
-
-def _matching_moments(along: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and variance of g with E[g_k/|g|] = along_k and E[g_k²/|g|²] = second_k, by multiplicative updates.
-
-    1/ρ = ∫ e^{−wρ} dw and 1/√ρ = ∫ e^{−wρ} (πw)^{−½} dw over w > 0, under which the coordinates stay independent
-    Gaussians: E[g_k²/ρ] = ∫ e^{K₀} (λ_k/D_k + μ_k²/D_k²) dw, E[g_k/√ρ] = ∫ e^{K₀} (πw)^{−½} μ_k/D_k dw.
-    """
-    mean, variance = along.copy(), np.maximum(second - along**2, 0.0)
-    total = (mean**2).sum() + variance.sum()
-    z = np.linspace(-14.0, 9.0, 240)  # ln w, about the scale of 1/E[ρ]
-    for _ in range(_MATCHING_ROUNDS):
-        scale = (mean**2).sum() + variance.sum()
-        mean, variance = mean * np.sqrt(total / scale), variance * (total / scale)
-        w = np.exp(z) / total
-        weight = 1 / (1 + 2 * w * variance[:, None])
-        log_m = (0.5 * np.log(weight) - w * mean[:, None] ** 2 * weight).sum(axis=0)
-        mass = np.exp(log_m) * w * (z[1] - z[0])
-        got_second = (variance[:, None] * weight + mean[:, None] ** 2 * weight**2) @ mass
-        got_first = (mean[:, None] * weight) @ (mass / np.sqrt(np.pi * w))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            grown = np.where(got_second > 0, second / got_second, 1.0)
-            turned = np.where(got_first != 0, along / got_first, 1.0)
-        new_mean = mean * np.clip(turned, 0.5, 2.0)
-        power = (variance + mean**2) * np.clip(grown, 0.5, 2.0)
-        new_variance = np.maximum(power - new_mean**2, 0.05 * variance)
-        change = np.abs(new_variance - variance).max() / max(variance.max(), 1e-300)
-        mean, variance = new_mean, new_variance
-        if change < 1e-6:
-            break
-    return mean, variance
+def _groups(along: np.ndarray, beside: float, d: int) -> np.ndarray:
+    """A value for each axis and, where the axes are fewer than d, one for the dimensions beside them."""
+    return np.append(along, beside) if len(along) < d else along
 
 
 def spread(n: int, most: int) -> np.ndarray:
@@ -293,6 +318,13 @@ def spread(n: int, most: int) -> np.ndarray:
 def _tables(first: np.ndarray, variance: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """[n, 2, G]: Σ_k first_ik / D_k and its derivative in w, −2 Σ_k first_ik λ_k / D_k²."""
     return np.stack([first @ weight, -2 * (first * variance) @ weight**2], axis=1)
+
+
+def _table_beside(power: np.ndarray, variance: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """The same, [n, 2, G], for one term a row whose variance is the row's own."""
+    weight = 1 / (1 + 2 * w * variance[:, None])
+    first = (power * variance)[:, None] * weight
+    return np.stack([first, -2 * first * variance[:, None] * weight], axis=1)
 
 
 def _any_of(m: int, log_tail: np.ndarray) -> np.ndarray:

@@ -62,6 +62,9 @@ def span_curve(span: SpanLike, ax: Axes | None = None) -> Axes:
             ax.plot(where, values.mean(axis=0), color=color, marker="o", markersize=2.5, label=label)
     ax.set_xticks(where, [f"{k}" for k in span.n_nearest])
     ax.set(xlabel="nearest latents that span", ylabel="share of the direction", ylim=(0, 1))
+    if not len(span.explained):
+        ax.text(0.5, 0.5, "every latent has a partner", transform=ax.transAxes, ha="center", fontsize=7, color=MUTED)
+        return ax
     ax.legend(loc="upper left", fontsize=6.5)
     ax.set_title("mean; shaded: middle half of latents", loc="left", fontsize=7)
     return ax
@@ -73,17 +76,21 @@ def span_figure(span: SpanLike) -> Figure:
     figure = new_figure(PAGE_WIDTH, 2.8)
     left, right = figure.subplots(1, 2)
     span_curve(span, ax=left)
-    where = range(len(span.ranks))
-    right.plot(where, span.overlap, color=NEAREST, marker="o", markersize=2.5, label="matched latents")
-    right.plot(where, span.overlap_by_chance, color=MUTED, marker="o", markersize=2.5, label="random, same moments")
-    right.plot(where, span.overlap_isotropic, color=MUTED, linestyle=":", label="isotropic")
-    right.set_xticks(where, [f"{r}" for r in span.ranks])
-    right.set(xlabel="rank of the subspaces", ylabel="mean squared cosine of angles", ylim=(0, 1))
-    right.legend(loc="upper right", fontsize=6.5)
     right.set_title("leading subspaces", loc="left", fontsize=7)
+    right.set(xlabel="rank of the subspaces", ylabel="mean squared cosine of angles", ylim=(0, 1))
     figure.suptitle(
         f"{len(span.unmatched):,} latents of {plain(span.a.name)} without a partner > {span.threshold:g} in "
         f"{plain(span.b.name)}",
         x=0.01, ha="left", fontsize=8, fontweight="bold",
     )  # fmt: skip
+    if not span.ranks:
+        why = "none without a partner" if not len(span.unmatched) else "none with a partner"
+        right.text(0.5, 0.5, why, transform=right.transAxes, ha="center", fontsize=7, color=MUTED)
+        return figure
+    where = range(len(span.ranks))
+    right.plot(where, span.overlap, color=NEAREST, marker="o", markersize=2.5, label="matched latents")
+    right.plot(where, span.overlap_by_chance, color=MUTED, marker="o", markersize=2.5, label="random, same moments")
+    right.plot(where, span.overlap_isotropic, color=MUTED, linestyle=":", label="isotropic")
+    right.set_xticks(where, [f"{r}" for r in span.ranks])
+    right.legend(loc="upper right", fontsize=6.5)
     return figure
