@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 _NODES = 192  # of the tables over w
 _CHUNK = 512  # latents whose tables are held at once
+_WORTH_A_THREAD = 256  # tails, some 30 µs each
 _MATCHING_ROUNDS = 30
 _LEAST_DIMENSIONS = 4.0
 _LARGEST_T = 1 - 1e-6
@@ -138,24 +141,36 @@ class MatchedNull:
                 f"the directions fill {self.dimensions:.1f} dimensions; a tail needs at least {_LEAST_DIMENSIONS:g}"
             )
         t = np.clip(t, 0.0 if absolute else -_LARGEST_T, _LARGEST_T)
-        grid, zero = self._grid()
-        weight = 1 / (1 + 2 * grid[1] * self.variance[:, None])  # 1/D, [d, G]
-        k0 = self._common(grid[1], weight)
+        grid, zero, weight, k0 = self._nodes
         out = np.empty((2 if absolute else 1, *t.shape))
 
-        def work(start: int) -> None:
-            part = slice(start, start + _CHUNK)
-            alpha = np.asarray(x[part], dtype=np.float64) @ self.basis
-            mean = _tables(alpha * self.mean, self.variance, weight)
-            var = _tables(alpha**2 * self.variance, self.variance, weight)
+        def tables(rows: slice) -> tuple[np.ndarray, np.ndarray]:
+            alpha = np.asarray(x[rows], dtype=np.float64) @ self.basis
+            return (
+                _tables(alpha * self.mean, self.variance, weight),
+                _tables(alpha**2 * self.variance, self.variance, weight),
+            )
+
+        def tails(rows: slice, mean: np.ndarray, var: np.ndarray) -> None:
             for sign, row in zip((1.0, -1.0), out, strict=False):
-                log_tails_loop(t[part], grid, zero, k0, sign * mean, var, row[part])
+                log_tails_loop(t[rows], grid, zero, k0, sign * mean, var, row[rows])
 
         from sae_geometry.nulls.tail_loops import log_tails_loop
 
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            list(pool.map(work, range(0, len(x), _CHUNK)))
+        if len(x) > _CHUNK:
+            _on_all_cores(lambda rows: tails(rows, *tables(rows)), _cut(len(x), _CHUNK))
+        else:  # the few rows are shared out, where that is worth a thread
+            mean, var = tables(slice(0, len(x)))
+            each = len(x) if t.size < _WORTH_A_THREAD else -(-len(x) // (os.cpu_count() or 1))
+            _on_all_cores(lambda rows: tails(rows, mean[rows], var[rows]), _cut(len(x), each))
         return np.minimum(np.logaddexp(out[0], out[1]) if absolute else out[0], 0.0)
+
+    @cached_property
+    def _nodes(self) -> tuple[np.ndarray, int, np.ndarray, np.ndarray]:
+        """What does not depend on the latents: the grid, the index of τ = 0, 1/D [d, G], and K₀ with derivatives."""
+        grid, zero = self._grid()
+        weight = 1 / (1 + 2 * grid[1] * self.variance[:, None])
+        return grid, zero, weight, self._common(grid[1], weight)
 
     def _grid(self) -> tuple[np.ndarray, int]:
         """The nodes [3, G]: τ, w = w₀(e^τ − 1) and h·dw/dτ; and the index of τ = 0.
@@ -283,6 +298,19 @@ def _matching_moments(along: np.ndarray, second: np.ndarray) -> tuple[np.ndarray
         if change < 1e-6:
             break
     return mean, variance
+
+
+def _cut(n: int, each: int) -> list[slice]:
+    """The n first whole numbers, so many at a time."""
+    return [slice(start, min(start + each, n)) for start in range(0, n, each)]
+
+
+def _on_all_cores(do: Callable[[slice], None], parts: list[slice]) -> None:
+    if len(parts) == 1:
+        do(parts[0])
+        return
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(do, parts))
 
 
 def spread(n: int, most: int) -> np.ndarray:
