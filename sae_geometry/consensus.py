@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sae_geometry.describe import ends
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.kernels.jit import compiled
 
@@ -80,7 +81,7 @@ class Consensus:
         """One row a group: group, n_runs, mean_similarity, lowest_similarity, then each run's latent id (−1 none)."""
         import pandas as pd
 
-        frame = pd.DataFrame(
+        groups = pd.DataFrame(
             {
                 "group": np.arange(len(self.members)),
                 "n_runs": self.occupancy,
@@ -88,9 +89,7 @@ class Consensus:
                 "lowest_similarity": self.lowest,
             }
         )
-        for at, run in enumerate(self.runs):
-            frame[run.name] = self.member_ids[:, at]
-        return frame
+        return pd.concat([groups, pd.DataFrame(self.member_ids, columns=[d.name for d in self.runs])], axis=1)
 
     def orphans_table(self) -> pd.DataFrame:
         """One row a latent in no group: run, latent_id."""
@@ -157,7 +156,7 @@ class Consensus:
         return facts
 
     def __repr__(self) -> str:
-        shares = ", ".join(f"{int(c):,} in {k + 1}" for k, c in enumerate(self.incidence))
+        shares = ", ".join(ends([f"{int(c):,} in {k + 1}" for k, c in enumerate(self.incidence)]))
         how = f"one-to-one similarity > {self.threshold:g}"
         return f"Consensus of {len(self.runs)} runs ({how}): distinct latents found by exactly so many runs: {shares}"
 
@@ -173,7 +172,8 @@ def consensus(
 
     Args:
         runs: the N dictionaries; L latents in all, in their order.
-        partner: int64 [L, N], row of each latent's one-to-one partner in each run; −1 for none and in its own run.
+        partner: int32 or int64 [L, N], row of each latent's one-to-one partner in each run; −1 for none and in its
+            own run.
         similarity: float64 [L, N], of those; nan where none.
         threshold: similarities must be above it.
 
@@ -186,7 +186,7 @@ def consensus(
         raise ValueError(f"partners and similarities are [{total}, {n}]; got {partner.shape} and {similarity.shape}")
     starts = np.concatenate([[0], np.cumsum(sizes)])
     owner = np.repeat(np.arange(n), sizes)
-    linked = (partner >= 0) & (np.nan_to_num(similarity, nan=-np.inf) > threshold)
+    linked = (partner >= 0) & (similarity > threshold)
     to = np.where(linked, partner + starts[:-1][None, :], -1)  # [L, N], latents counted over all runs
     left, run = np.nonzero(linked & (owner[:, None] < np.arange(n)[None, :]))
     right = to[left, run]
@@ -240,17 +240,22 @@ def _link_loop(left, right, to, group, table):  # type: ignore[no-untyped-def]
 
 def _within_groups(table: np.ndarray, similarity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and smallest similarity over the pairs of each group."""
-    n = table.shape[1]
     total, lowest = np.zeros(len(table)), np.full(len(table), np.inf)
     count = np.zeros(len(table), dtype=np.int64)
-    for r in range(n):
-        for s in range(r + 1, n):
-            both = np.flatnonzero((table[:, r] >= 0) & (table[:, s] >= 0))
-            value = similarity[table[both, r], s]
-            total[both] += value
-            lowest[both] = np.minimum(lowest[both], value)
-            count[both] += 1
+    _within_loop(table, similarity, total, lowest, count)
     return total / np.maximum(count, 1), lowest
+
+
+@compiled()
+def _within_loop(table, similarity, total, lowest, count):  # type: ignore[no-untyped-def]
+    for g in range(len(table)):
+        members = np.flatnonzero(table[g] >= 0)
+        for at in range(len(members)):
+            for s in members[at + 1 :]:
+                value = similarity[table[g, members[at]], s]
+                total[g] += value
+                lowest[g] = min(lowest[g], value)
+                count[g] += 1
 
 
 def _mean_directions(sides: Sequence[np.ndarray], members: np.ndarray) -> np.ndarray:

@@ -46,7 +46,7 @@ class PairRecord:
         certified_gap: relative optimality gap of an optimal matching; nan otherwise.
         partner: int32 [n], row of each first latent's one-to-one partner; −1 none.
         similarity: float64 [n], of those; nan none.
-        histogram: int64 [2, 400], nearest similarities, both directions.
+        histogram: [2, 400] of the smallest unsigned type that holds the counts, nearest similarities, both directions.
         confounds: flagged confounds of the pair, in words.
         encoder_partner, encoder_similarity: the same matching made on the encoders; empty where they cannot be.
     """

@@ -279,6 +279,7 @@ def _nearest_chance(a: Dictionary, b: Dictionary, on: On, *, absolute: bool, wit
         absolute=absolute,
         isotropic_dimensions=None if on == "both" else x.shape[1],
         within=within,
+        target_key=lambda: (b.fingerprint, on),
     )
 
 

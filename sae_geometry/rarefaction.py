@@ -114,8 +114,9 @@ def rarefaction(incidence: np.ndarray, n_further: int | None = None) -> Rarefact
     more = 0 if n < 3 else n if n_further is None else n_further
     k = range(1, n + 1)
     richness = q.sum() + _unseen(q)
-    curve = np.array([_expected(q, at) for at in k])
-    error = np.array([_error(q, richness, lambda x, at=at: _expected(x, at)) for at in k])
+    shares = [_found_by(n, at) for at in k]
+    curve = np.array([float((q * share).sum()) for share in shares])
+    error = np.array([_error(q, richness, lambda x, share=share: float((x * share).sum())) for share in shares])
     further, half = foretell(q, more)
     low, high = _log_normal(float(q.sum()), _unseen(q), _error(q, richness, lambda x: float(x.sum()) + _unseen(x)))
     return Rarefaction(
@@ -133,8 +134,8 @@ def rarefaction(incidence: np.ndarray, n_further: int | None = None) -> Rarefact
     )
 
 
-def _expected(q: np.ndarray, k: int) -> float:
-    n = len(q)
+def _found_by(n: int, k: int) -> np.ndarray:
+    """float64 [N]: the chance that k of N runs hold one of the 1, 2, … N that found a latent."""
     c = np.arange(1, n + 1)
     with np.errstate(over="ignore"):
         missed = np.where(
@@ -147,7 +148,7 @@ def _expected(q: np.ndarray, k: int) -> float:
             ),
             0.0,
         )
-    return float((q * (1 - missed)).sum())
+    return np.asarray(1 - missed)
 
 
 def _unseen(q: np.ndarray) -> float:

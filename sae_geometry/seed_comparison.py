@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,7 @@ import numpy as np
 
 from sae_geometry.confounds import runs_table
 from sae_geometry.consensus import Consensus, consensus
-from sae_geometry.describe import aligned, describe_input
+from sae_geometry.describe import aligned, describe_input, ends
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.grouping import groups_of, kind_of, labels_of, layer_of, seed_of
 from sae_geometry.intervals import (
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SHOWN = 12  # runs in a printed matrix
+_LISTED = 100  # runs whose matrices a summary holds
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -148,11 +149,9 @@ class SeedComparison:
     @cached_property
     def recurrence(self) -> np.ndarray:
         """int64 [N, N]: [i, k] latents of run i found in exactly k = 0 … N−1 of the other runs."""
-        out = np.zeros((self.n_runs, self.n_runs), dtype=np.int64)
-        for i, rows in enumerate(self._partners_by_run):
-            times = (rows[1] > self.threshold).sum(axis=1)
-            out[i] = np.bincount(times, minlength=self.n_runs)
-        return out
+        times = (self._partners[1] > self.threshold).sum(axis=1)
+        each = np.split(times, self._starts[1:-1])
+        return np.stack([np.bincount(t, minlength=self.n_runs) for t in each]).astype(np.int64)
 
     @cached_property
     def recurrence_shares(self) -> np.ndarray:
@@ -163,9 +162,7 @@ class SeedComparison:
     @cached_property
     def consensus(self) -> Consensus:
         """Groups of latents that the runs agree on: see `Consensus`."""
-        partner = np.concatenate([rows[0] for rows in self._partners_by_run])
-        similarity = np.concatenate([rows[1] for rows in self._partners_by_run])
-        return consensus(self.runs, partner, similarity, threshold=self.threshold)
+        return consensus(self.runs, *self._partners, threshold=self.threshold)
 
     @cached_property
     def rarefaction(self) -> Rarefaction:
@@ -216,44 +213,51 @@ class SeedComparison:
     def to_pandas(self) -> pd.DataFrame:
         """One row an ordered pair: source, target, and of each its kind, layer, seed and group; mmcs, chance,
         chance_isotropic, corrected, found, nearest_above, nearest_above_chance, shared, shared_by_both, same_partner,
-        paired, paired_chance, matching, n_source, n_target.
+        paired, paired_chance, matching, n_source, n_target, confounds (what is flagged, in a word each).
         """
         import pandas as pd
 
-        rows = []
-        told = [
-            {"kind": kind_of(d), "layer": layer_of(d), "seed": _as_text(seed_of(d)), "group": group}
-            for d, group in zip(self.runs, self.groups, strict=True)
-        ]
-        for i, j in itertools.permutations(range(self.n_runs), 2):
-            pair, way = self.pairs[min(i, j), max(i, j)], int(i > j)
-            rows.append(
-                {
-                    "source": self.names[i],
-                    "target": self.names[j],
-                    **{f"source_{key}": value for key, value in told[i].items()},
-                    **{f"target_{key}": value for key, value in told[j].items()},
-                    "mmcs": self.mmcs[i, j],
-                    "chance": self.chance[i, j],
-                    "chance_isotropic": self.isotropic_chance[i, j],
-                    "corrected": (self.mmcs[i, j] - self.chance[i, j]) / (1 - self.chance[i, j]),
-                    "found": self.found[i, j],
-                    "nearest_above": pair.nearest_above[way],
-                    "nearest_above_chance": pair.nearest_above_chance[way],
-                    "shared": self.shared[i, j],
-                    "shared_by_both": self.shared_by_both[i, j],
-                    "same_partner": self.same_partner[i, j],
-                    "paired": self.paired[i, j],
-                    "paired_chance": self.paired_chance[i, j],
-                    "matching": self.matching,
-                    "n_source": self.runs[i].n_latents,
-                    "n_target": self.runs[j].n_latents,
-                }
-            )
-        return pd.DataFrame(rows).astype({"source_layer": "Int64", "target_layer": "Int64"})
+        i, j = np.nonzero(~np.eye(self.n_runs, dtype=bool))
+        told = {
+            "": self.names,
+            "_kind": [kind_of(d) for d in self.runs],
+            "_layer": pd.array([layer_of(d) for d in self.runs], dtype="Int64"),
+            "_seed": [_as_text(seed_of(d)) for d in self.runs],
+            "_group": self.groups,
+        }
+        told = {key: pd.Series(values) for key, values in told.items()}
+        n = np.array([d.n_latents for d in self.runs])
+        above, by_chance = self._directed("nearest_above"), self._directed("nearest_above_chance")
+        checks = np.full((self.n_runs, self.n_runs), "", dtype=object)
+        for (x, y), pair in self.pairs.items():
+            checks[x, y] = checks[y, x] = _checks(pair.confounds)
+        return pd.DataFrame(
+            {
+                "source": told[""].take(i).array,
+                "target": told[""].take(j).array,
+                **{f"source{key}": told[key].take(i).array for key in list(told)[1:]},
+                **{f"target{key}": told[key].take(j).array for key in list(told)[1:]},
+                "mmcs": self.mmcs[i, j],
+                "chance": self.chance[i, j],
+                "chance_isotropic": self.isotropic_chance[i, j],
+                "corrected": ((self.mmcs - self.chance) / (1 - self.chance))[i, j],
+                "found": self.found[i, j],
+                "nearest_above": above[i, j],
+                "nearest_above_chance": by_chance[i, j],
+                "shared": self.shared[i, j],
+                "shared_by_both": self.shared_by_both[i, j],
+                "same_partner": self.same_partner[i, j],
+                "paired": self.paired[i, j],
+                "paired_chance": self.paired_chance[i, j],
+                "matching": self.matching,
+                "n_source": n[i],
+                "n_target": n[j],
+                "confounds": checks[i, j],
+            }
+        )
 
     def summary(self) -> dict[str, Any]:
-        """Everything a reader needs to quote the result, JSON-ready."""
+        """Everything a reader needs to quote the result, JSON-ready; of more than 100 runs, no matrices."""
         return {
             "inputs": {f"{k}": describe_input(d) for k, d in enumerate(self.runs)},
             "similarity": f"{'' if self.signed else 'absolute '}{self.on} cosine",
@@ -266,17 +270,18 @@ class SeedComparison:
             "hook_points": [d.hook_point for d in self.runs],
             "seeds": [seed_of(d) for d in self.runs],
             "rows_are": "the source, columns the target",
-            "mmcs": _listed(self.mmcs),
-            "mmcs_chance_covariance_matched": _listed(self.chance),
-            "mmcs_chance_isotropic": _listed(self.isotropic_chance),
-            "found_beyond_chance": _listed(self.found),
-            "shared": _listed(self.shared),
-            "shared_by_chance_at_most": _listed(self.shared_chance),
-            "shared_by_decoder_and_encoder": _listed(self.shared_by_both),
-            "same_partner_by_decoder_and_encoder": _listed(self.same_partner),
+            **({} if self._lists_pairs else {"matrices": "of so many runs are in pairs.parquet alone"}),
+            "mmcs": self._listed(self.mmcs),
+            "mmcs_chance_covariance_matched": self._listed(self.chance),
+            "mmcs_chance_isotropic": self._listed(self.isotropic_chance),
+            "found_beyond_chance": self._listed(self.found),
+            "shared": self._listed(self.shared),
+            "shared_by_chance_at_most": self._listed(self.shared_chance),
+            "shared_by_decoder_and_encoder": self._listed(self.shared_by_both),
+            "same_partner_by_decoder_and_encoder": self._listed(self.same_partner),
             "paired_means": f"{self.paired_name}: mean similarity of the {self.matching} one-to-one pairs",
-            "paired": _listed(self.paired),
-            "paired_chance": _listed(self.paired_chance),
+            "paired": self._listed(self.paired),
+            "paired_chance": self._listed(self.paired_chance),
             "recurrence_means": "latents of each run found (one-to-one similarity above the threshold) in exactly "
             "0, 1, … of the other runs",
             "recurrence": self.recurrence.tolist(),
@@ -290,7 +295,7 @@ class SeedComparison:
                 "orphans": [len(o) for o in self.consensus.orphans],
             },
             "rarefaction": self.rarefaction.summary(),
-            "confounds": {f"{self.names[i]}, {self.names[j]}": list(p.confounds) for (i, j), p in self.pairs.items()},
+            "confounds": self._confounds_summary(),
             "caveats": list(self.caveats),
         }
 
@@ -353,18 +358,22 @@ class SeedComparison:
         return {what: asdict(self.interval(group, what)) for what in ("mmcs", "shared", "paired")}
 
     @cached_property
-    def _partners_by_run(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """For each run: int64 [n, N] partner rows (−1 none) and float64 [n, N] similarities (nan none)."""
-        out = [
-            (np.full((d.n_latents, self.n_runs), -1, dtype=np.int64), np.full((d.n_latents, self.n_runs), np.nan))
-            for d in self.runs
-        ]
+    def _partners(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of all runs' latents in the runs' order: int32 [L, N] partner rows (−1 none), float64 [L, N] similarities."""
+        shape = (sum(d.n_latents for d in self.runs), self.n_runs)
+        rows, similarity = np.full(shape, -1, dtype=np.int32), np.full(shape, np.nan)
+        starts = self._starts
         for (i, j), pair in self.pairs.items():
             there = np.flatnonzero(pair.partner >= 0)
-            out[i][0][:, j], out[i][1][:, j] = pair.partner, pair.similarity
-            out[j][0][pair.partner[there], i] = there
-            out[j][1][pair.partner[there], i] = pair.similarity[there]
-        return out
+            own, other = slice(starts[i], starts[i + 1]), starts[j] + pair.partner[there]
+            rows[own, j], similarity[own, j] = pair.partner, pair.similarity
+            rows[other, i], similarity[other, i] = there, pair.similarity[there]
+        return rows, similarity
+
+    @cached_property
+    def _starts(self) -> np.ndarray:
+        """int64 [N + 1]: where each run's latents begin among all."""
+        return np.cumsum([0, *(d.n_latents for d in self.runs)])
 
     def _matrix(self, what: str) -> np.ndarray:
         if what not in ("mmcs", "shared", "paired", "found"):
@@ -417,23 +426,49 @@ class SeedComparison:
         for group in self._groups_of_two:
             lines.append(f"  mean MMCS within {group}: {self.interval(group)}")
         lines += [f"  {d}" for d in self._differences]
-        shares = "  ".join(f"{k}: {v:.1%}" for k, v in enumerate(self.recurrence_shares))
-        lines.append(f"  latents found in exactly so many other runs: {shares}")
+        shares = [f"{k}: {v:.1%}" for k, v in enumerate(self.recurrence_shares)]
+        lines.append(f"  latents found in exactly so many other runs: {'  '.join(ends(shares))}")
         lines += [f"  {self.consensus}", f"  {self.rarefaction}"]
         return "\n".join([*lines, *(f"  caveat: {c}" for c in self.caveats)])
 
-    def _confound_words(self) -> list[str]:
-        """What is flagged of pairs, wrapped: for each check the first pair, and in how many more it is."""
-        flagged: dict[str, list[str]] = {}
-        for (i, j), pair in self.pairs.items():
+    @cached_property
+    def _flagged(self) -> dict[str, tuple[tuple[int, int], str, int]]:
+        """For each check that is flagged: the first pair, its effect there, and in how many pairs it is."""
+        flagged: dict[str, tuple[tuple[int, int], str, int]] = {}
+        for at, pair in self.pairs.items():
             for text in pair.confounds:
                 check, _, effect = text.partition(": ")
-                flagged.setdefault(check, []).append(f"[{i}] and [{j}]: {effect}")
+                first, said, n = flagged.get(check, (at, effect, 0))
+                flagged[check] = (first, said, n + 1)
+        return flagged
+
+    def _confound_words(self) -> list[str]:
+        """What is flagged of pairs, wrapped: for each check the first pair, and in how many more it is."""
         lines = []
-        for check, (first, *more) in flagged.items():
-            also = f" (and {len(more)} more pairs)" if len(more) > 1 else " (and one more pair)" if more else ""
-            lines += textwrap.wrap(f"! {check}, {first}{also}", 110, subsequent_indent="    ")
+        for check, ((i, j), effect, n) in self._flagged.items():
+            also = f" (and {n - 1:,} more pairs)" if n > 2 else " (and one more pair)" if n == 2 else ""
+            lines += textwrap.wrap(f"! {check}, [{i}] and [{j}]: {effect}{also}", 110, subsequent_indent="    ")
         return lines
+
+    @property
+    def _lists_pairs(self) -> bool:
+        """Whether the summary has a value for every pair: not of so many runs that nobody could read it."""
+        return self.n_runs <= _LISTED
+
+    def _listed(self, matrix: np.ndarray) -> list[list[float | None]] | None:
+        if not self._lists_pairs:
+            return None
+        return [[None if math.isnan(v) else float(v) for v in row] for row in matrix]
+
+    def _confounds_summary(self) -> dict[str, Any]:
+        """What is flagged of each pair; of many runs, for each check the first pair and the number of pairs."""
+        names = self.names
+        if self._lists_pairs:
+            return {f"{names[i]}, {names[j]}": list(p.confounds) for (i, j), p in self.pairs.items()}
+        return {
+            check: {"pairs": n, "first": f"{names[i]}, {names[j]}", "effect_there": effect}
+            for check, ((i, j), effect, n) in self._flagged.items()
+        }
 
     def _printed(self, matrix: np.ndarray, form: str) -> list[str]:
         shown = range(min(self.n_runs, _SHOWN))
@@ -463,5 +498,5 @@ def _as_text(seed: int | str | None) -> str | None:
     return None if seed is None else str(seed)
 
 
-def _listed(matrix: np.ndarray) -> list[list[float | None]]:
-    return [[None if math.isnan(v) else float(v) for v in row] for row in matrix]
+def _checks(confounds: Sequence[str]) -> str:
+    return "; ".join(text.partition(": ")[0] for text in confounds)

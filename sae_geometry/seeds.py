@@ -95,12 +95,12 @@ def compare_seeds(
             progress("pairs", len(done) / len(todo))
 
     with running_on(executor), nullcontext() if folder is None else keeping_sweeps(folder):
+        tick()
         for (i, j), record in spread(_compare_pair, dictionaries, [p for p in todo if p not in done], parameters):
             if folder is not None:
                 write_pair(paths[i, j], record, dictionaries[i], dictionaries[j], parameters)
             done[i, j] = record
             tick()
-    tick()
     done = {pair: done[pair] for pair in todo}
     return SeedComparison(tuple(dictionaries), matching, on, signed, threshold, done, _few(list(dict.fromkeys(notes))))
 
@@ -119,6 +119,7 @@ def _compare_pair(a: Dictionary, b: Dictionary, p: PairParameters) -> PairRecord
     there, back = made.nearest_a_to_b, made.nearest_b_to_a
     certificate = None if made.assignment is None else made.assignment.certificate
     bins = np.linspace(-1, 1, N_BINS + 1)
+    histogram = np.stack([np.histogram(np.clip(m.similarity, -1, 1), bins)[0] for m in (there, back)])
     return PairRecord(
         mmcs=(there.mmcs, back.mmcs),
         nearest_above=(there.fraction_above(p.threshold), back.fraction_above(p.threshold)),
@@ -135,7 +136,7 @@ def _compare_pair(a: Dictionary, b: Dictionary, p: PairParameters) -> PairRecord
         confounds=tuple(f"{f.check}: {f.effect}" for f in made.confounds.flagged),
         partner=made.a_to_b.partner_row.astype(np.int32),
         similarity=made.a_to_b.similarity,
-        histogram=np.stack([np.histogram(np.clip(m.similarity, -1, 1), bins)[0] for m in (there, back)]),
+        histogram=histogram.astype(np.min_scalar_type(int(histogram.max()))),
         encoder_partner=encoder_partner,
         encoder_similarity=encoder_similarity,
     )

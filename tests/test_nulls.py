@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import numpy as np
 import pytest
 
@@ -12,7 +14,10 @@ from sae_geometry.nulls import (
     cosine_tail,
     expected_max_cosine,
     false_discovery_found,
+    fit_matched_null,
     isotropic_null,
+    matched,
+    remembered,
 )
 from sae_geometry.paired_chance import paired_isotropic
 
@@ -298,3 +303,27 @@ def test_discoveries_are_benjamini_and_hochbergs(rng):
     assert not false_discovery_found(np.full(3, np.nan)).any()
     with pytest.raises(ValueError, match="between 0 and 1"):
         false_discovery_found(p, 1.0)
+
+
+def test_nulls_are_remembered_by_key_and_the_oldest_forgotten(rng, monkeypatch):
+    monkeypatch.setattr(remembered, "_KEPT", OrderedDict())
+    monkeypatch.setattr(remembered, "_MOST_BYTES", 2 * remembered._bytes(fit_matched_null(np.eye(6))))
+    rows = {key: rng.standard_normal((20, 6)) for key in "abc"}
+    first = {key: remembered.remembered_null(key, rows[key]) for key in "ab"}
+    assert remembered.remembered_null("a", rows["a"]) is first["a"]
+    remembered.remembered_null("c", rows["c"])  # now b was asked for longest ago
+    assert remembered.remembered_null("a", rows["a"]) is first["a"]
+    again = remembered.remembered_null("b", rows["b"])
+    assert again is not first["b"]
+    np.testing.assert_array_equal(again.basis, first["b"].basis)
+
+
+def test_tails_do_not_depend_on_how_the_rows_are_shared_out(rng, monkeypatch):
+    null = fit_matched_null(rng.standard_normal((200, 24)))
+    x = isotropic_null(24).sample(70)
+    t = np.linspace(-0.4, 0.9, 5)
+    monkeypatch.setattr(matched, "_WORTH_A_THREAD", 1)
+    monkeypatch.setattr("os.cpu_count", lambda: 3)
+    shared = null.exceeding(x, t, n_candidates=50)
+    monkeypatch.setattr(matched, "_WORTH_A_THREAD", 10_000)
+    np.testing.assert_array_equal(shared, null.exceeding(x, t, n_candidates=50))

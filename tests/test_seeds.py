@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections import OrderedDict
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -14,8 +15,11 @@ from typer.testing import CliRunner
 import sae_geometry as sg
 from sae_geometry import seeds as seeds_module
 from sae_geometry.cli import app
+from sae_geometry.cli.common import Speaker
 from sae_geometry.cli.keeping import beside
+from sae_geometry.cli.seeds import _foretelling, _in_words
 from sae_geometry.matching import optimal
+from sae_geometry.nulls import fit_matched_null, remembered
 from sae_geometry.paired_chance import default_draws, paired_isotropic
 
 FOUR = [f"demo:{kind}-seed{k}" for kind in ("local", "e2e") for k in (0, 1)]
@@ -305,3 +309,56 @@ def test_one_run_on_the_command_line():
     result = CliRunner().invoke(app, ["seeds", "demo:local-seed0"])
     assert result.exit_code == 2
     assert "two or more runs; got 1" in result.stderr
+
+
+def test_how_long_many_pairs_take_is_said_once_and_early(capsys, monkeypatch):
+    now = iter([0.0, 50.0, 52.0, 54.0, 60.0, 70.0])
+    monkeypatch.setattr("sae_geometry.cli.seeds.time.perf_counter", lambda: next(now))
+    drawn = []
+    tick = _foretelling(Speaker(quiet=False), 1000, lambda stage, share: drawn.append(share))
+    for share in (0.1, 0.11, 0.12, 0.13, 0.14, 0.15):  # the first pair takes 50 s, the others 2
+        tick("pairs", share)
+    assert drawn == [0.1, 0.11, 0.12, 0.13, 0.14, 0.15]
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said.startswith("870 of 1,000 pairs are left: about 3 minutes at this pace")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(61.0, "2 minutes"), (7199.0, "120 minutes"), (7200.0, "2 hours"), (2.6e5, "3 days")]
+)
+def test_durations_are_told_in_words(seconds, words):
+    assert _in_words(seconds) == words
+
+
+def test_few_pairs_are_not_worth_a_word(capsys):
+    tick = _foretelling(Speaker(quiet=False), 6, None)
+    for done in range(7):
+        tick("pairs", done / 6)
+    assert not any(capsys.readouterr())
+
+
+def test_each_null_is_fitted_once(three, monkeypatch):
+    fitted = []
+    monkeypatch.setattr(remembered, "fit_matched_null", lambda rows: fitted.append(rows) or fit_matched_null(rows))
+    monkeypatch.setattr(remembered, "_KEPT", OrderedDict())
+    s = sg.compare_seeds(three, matching="mutual")
+    assert len(fitted) == 3
+    assert not np.isnan(s.chance[~np.eye(3, dtype=bool)]).any()
+
+
+def test_of_many_runs_the_summary_has_no_matrices_and_the_table_has_all(three, monkeypatch):
+    few = sg.compare_seeds(three, matching="mutual")
+    listed = few.summary()
+    monkeypatch.setattr("sae_geometry.seed_comparison._LISTED", 2)
+    summary = few.summary()
+    assert listed["mmcs"][0][1] == few.mmcs[0, 1]
+    assert "matrices" not in listed
+    assert summary["mmcs"] is summary["paired_chance"] is None
+    assert "pairs.parquet" in summary["matrices"]
+    assert summary["confounds"]["dead latents"]["pairs"] == 3
+    assert summary["confounds"]["dead latents"]["first"] == "r0, r1"
+    table = few.to_pandas()
+    assert table.confounds.str.contains("dead latents").all()
+    row = table.set_index(["source", "target"]).loc[("r2", "r0")]
+    assert (row.mmcs, row.n_source, row.source_seed) == (few.mmcs[2, 0], 30, "2")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,6 +15,10 @@ from sae_geometry.cli.keeping import beside, refuse_leftovers, say_kept
 
 if TYPE_CHECKING:
     from sae_geometry.seed_comparison import SeedComparison
+
+Progress = Callable[[str, float], None]
+_FIRST_SECONDS = 3.0  # after so many, the pace is known
+_LONG = 60.0  # seconds that are worth a word beforehand
 
 
 def register(app: typer.Typer) -> None:
@@ -93,7 +100,7 @@ def seeds(
                     threshold=threshold,
                     keep=kept,
                     allow_mismatch=allow_mismatch,
-                    progress=progress,
+                    progress=_foretelling(speaker, math.comb(len(loaded), 2), progress),
                 )
             c.save_and_show(
                 result,
@@ -113,6 +120,43 @@ def seeds(
             say_kept(kept, speaker)
             raise
         _clear(result, kept)
+
+
+def _foretelling(speaker: c.Speaker, n_pairs: int, progress: Progress | None) -> Progress:
+    """A progress callback that says once, seconds after the first pair, what is left if it takes over a minute.
+
+    That first one counts for nothing: it may have waited for code to be compiled, or for workers.
+    """
+    calls, since, begun = 0, 0.0, 0.0
+
+    def tick(stage: str, share: float) -> None:
+        nonlocal calls, since, begun
+        if progress is not None:
+            progress(stage, share)
+        calls += 1
+        if calls <= 2:  # before the first pair, and after it
+            since, begun = time.perf_counter(), share
+            return
+        spent = time.perf_counter() - since
+        if spent < _FIRST_SECONDS:
+            return
+        left = spent / (share - begun) * (1 - share)
+        if left > _LONG:
+            speaker.note(
+                f"{round(n_pairs * (1 - share)):,} of {n_pairs:,} pairs are left: about {_in_words(left)} at this "
+                "pace; stop whenever you like, finished pairs are kept for --resume"
+            )
+        since = math.inf  # said, or not worth saying
+
+    return tick
+
+
+def _in_words(seconds: float) -> str:
+    """ "12 minutes", "7 hours", "3 days"."""
+    for size, word in ((86_400, "days"), (3600, "hours")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {word}"
+    return f"{math.ceil(seconds / 60)} minutes"
 
 
 def _clear(done: SeedComparison, kept: Path) -> None:

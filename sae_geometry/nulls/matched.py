@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -14,6 +16,7 @@ from sae_geometry.nulls.moments import matching_moments
 _NODES = 192  # of the tables over w
 _CHUNK = 512  # latents whose tables are held at once
 _DRAWN = 1 << 24  # numbers drawn at once
+_WORTH_A_THREAD = 256  # tails, some 30 µs each
 _LEAST_DIMENSIONS = 4.0
 _LARGEST_T = 1 - 1e-6
 
@@ -167,25 +170,28 @@ class MatchedNull:
                 f"the directions fill {self.dimensions:.1f} dimensions; a tail needs at least {_LEAST_DIMENSIONS:g}"
             )
         t = np.clip(t, 0.0 if absolute else -_LARGEST_T, _LARGEST_T)
-        grid, zero = self._grid()
+        grid, zero, weight, k0 = self._nodes
         _, variance, _ = self._groups()
-        weight = 1 / (1 + 2 * grid[1] * variance[:, None])  # 1/D, [groups, G]
-        k0 = self._common(grid[1], weight)
         out = np.empty((2 if absolute else 1, *t.shape))
 
-        def work(start: int) -> None:
-            part = slice(start, start + _CHUNK)
-            first, power, beside = self._coordinates(np.asarray(x[part], dtype=np.float64))
-            mean = _tables(first, variance, weight)
+        def tables(rows: slice) -> tuple[np.ndarray, np.ndarray]:
+            first, power, beside = self._coordinates(np.asarray(x[rows], dtype=np.float64))
             var = _tables(power * self.variance, self.variance, weight[: len(self.variance)])
             var += _table_beside(*beside, grid[1])
+            return _tables(first, variance, weight), var
+
+        def tails(rows: slice, mean: np.ndarray, var: np.ndarray) -> None:
             for sign, row in zip((1.0, -1.0), out, strict=False):
-                log_tails_loop(t[part], grid, zero, k0, sign * mean, var, row[part])
+                log_tails_loop(t[rows], grid, zero, k0, sign * mean, var, row[rows])
 
         from sae_geometry.nulls.tail_loops import log_tails_loop
 
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            list(pool.map(work, range(0, len(x), _CHUNK)))
+        if len(x) > _CHUNK:
+            _on_all_cores(lambda rows: tails(rows, *tables(rows)), _cut(len(x), _CHUNK))
+        else:  # the few rows are shared out, where that is worth a thread
+            mean, var = tables(slice(0, len(x)))
+            each = len(x) if t.size < _WORTH_A_THREAD else -(-len(x) // (os.cpu_count() or 1))
+            _on_all_cores(lambda rows: tails(rows, mean[rows], var[rows]), _cut(len(x), each))
         return np.minimum(np.logaddexp(out[0], out[1]) if absolute else out[0], 0.0)
 
     def _groups(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -213,6 +219,14 @@ class MatchedNull:
             variance *= self.uneven.relative_variance(x - alpha @ self.basis.T)
             variance = np.minimum(variance, self.variance.max())
         return first, power, (beside, variance)
+
+    @cached_property
+    def _nodes(self) -> tuple[np.ndarray, int, np.ndarray, np.ndarray]:
+        """What no latent changes: the grid, the index of τ = 0, 1/D [groups, G], and K₀ with its derivatives."""
+        grid, zero = self._grid()
+        _, variance, _ = self._groups()
+        weight = 1 / (1 + 2 * grid[1] * variance[:, None])
+        return grid, zero, weight, self._common(grid[1], weight)
 
     def _grid(self) -> tuple[np.ndarray, int]:
         """The nodes [3, G]: τ, w = w₀(e^τ − 1) and h·dw/dτ; and the index of τ = 0.
@@ -308,6 +322,19 @@ def fit_matched_null(directions: np.ndarray) -> MatchedNull:
 def _groups(along: np.ndarray, beside: float, d: int) -> np.ndarray:
     """A value for each axis and, where the axes are fewer than d, one for the dimensions beside them."""
     return np.append(along, beside) if len(along) < d else along
+
+
+def _cut(n: int, each: int) -> list[slice]:
+    """The n first whole numbers, so many at a time."""
+    return [slice(start, min(start + each, n)) for start in range(0, n, each)]
+
+
+def _on_all_cores(do: Callable[[slice], None], parts: list[slice]) -> None:
+    if len(parts) == 1:
+        do(parts[0])
+        return
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(do, parts))
 
 
 def spread(n: int, most: int) -> np.ndarray:

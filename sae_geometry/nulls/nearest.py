@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from sae_geometry.nulls.isotropic import expected_max_cosine
 from sae_geometry.nulls.matched import MatchedNull, fit_matched_null, spread
+from sae_geometry.nulls.remembered import remembered_null
 
 _FOLDS = 5
 _FOR_MEANS, _FOR_SHARES = 256, 4096  # source directions averaged over; few of them may make up a small share
@@ -30,6 +31,7 @@ class NearestChance:
         absolute: whether similarity is |cos|.
         isotropic_dimensions: d of the isotropic null; None where there is none (a mean of two cosines).
         within: whether source and target are the same latents.
+        target_key: gives what the target's rows are known by; the null of rows that were met before is not fitted anew.
     """
 
     source: np.ndarray
@@ -38,6 +40,7 @@ class NearestChance:
     absolute: bool
     isotropic_dimensions: int | None
     within: bool = False
+    target_key: Callable[[], Hashable] | None = None
 
     @cached_property
     def isotropic(self) -> float:
@@ -49,7 +52,9 @@ class NearestChance:
     @cached_property
     def null(self) -> MatchedNull:
         """The covariance-matched null of all of the target's directions."""
-        return _fitted(self.target)
+        if self.target_key is None:
+            return _fitted(self.target)
+        return remembered_null(self.target_key(), _with_length(self.target))
 
     @cached_property
     def matched(self) -> float:
@@ -107,7 +112,12 @@ class NearestChance:
 
 
 def _fitted(rows: np.ndarray) -> MatchedNull:
-    return fit_matched_null(rows[rows.any(axis=1)])
+    return fit_matched_null(_with_length(rows))
+
+
+def _with_length(rows: np.ndarray) -> np.ndarray:
+    """Those that are not of zeros."""
+    return rows[rows.any(axis=1)]
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from sae_geometry.pair_record import N_BINS
 from sae_geometry.plots.style import (
     COLUMN_WIDTH,
     INK,
@@ -28,6 +29,7 @@ from sae_geometry.plots.style import (
 )
 
 _MOST_ANNOTATED = 12
+_MOST_NAMED = 30
 _MOST_RIDGES = 24
 _LABEL_SIZE = 6.5
 
@@ -90,8 +92,8 @@ def seeds_heatmap(seeds: SeedsLike, what: str = "mmcs", ax: Axes | None = None) 
     n = len(order)
     ax = axes_or_new(ax, COLUMN_WIDTH, COLUMN_WIDTH * 0.95)
     sns.heatmap(
-        matrix, vmin=0, vmax=1, cmap="crest", cbar=False, square=True, linewidths=0.4, linecolor="white", ax=ax,
-        xticklabels=False, yticklabels=False,
+        matrix, vmin=0, vmax=1, cmap="crest", cbar=False, square=True, linewidths=0.4 if n <= _MOST_NAMED else 0,
+        linecolor="white", ax=ax, xticklabels=False, yticklabels=False, rasterized=n > _MOST_NAMED,
     )  # fmt: skip
     if n <= _MOST_ANNOTATED:
         chance = {"mmcs": seeds.chance, "paired": seeds.paired_chance, "shared": seeds.shared_chance}[what]
@@ -101,7 +103,7 @@ def seeds_heatmap(seeds: SeedsLike, what: str = "mmcs", ax: Axes | None = None) 
             ax.axhline(at, color=INK, linewidth=1.0)
             ax.axvline(at, color=INK, linewidth=1.0)
     ticks = np.arange(n) + 0.5
-    if n <= 30:
+    if n <= _MOST_NAMED:
         ax.set_yticks(ticks, [plain(seeds.labels[k]) for k in order], rotation=0, fontsize=_LABEL_SIZE)
         ax.set_xticks(ticks, [plain(seeds.labels[k]) for k in order], rotation=90, fontsize=_LABEL_SIZE)
     ax.tick_params(length=0)
@@ -258,8 +260,8 @@ def _ridges(seeds: SeedsLike) -> list[tuple[str, np.ndarray, float, bool]]:
         pooled.setdefault((groups[i], groups[j]), []).append((i, j))
     return [
         (
-            f"{plain(a)} → {plain(b)} ({len(pairs)} pairs)",
-            np.sum([_histogram(seeds, i, j) for i, j in pairs], axis=0),
+            f"{plain(a)} → {plain(b)} ({len(pairs):,} pairs)",
+            sum((_histogram(seeds, i, j) for i, j in pairs), start=np.zeros(N_BINS, dtype=np.int64)),
             float(np.mean([seeds.chance[i, j] for i, j in pairs])),
             a == b,
         )
