@@ -371,7 +371,7 @@ def _width_in_letters(ax: Axes) -> int:
     """How many letters of the smallest size stand beside each other beneath these axes."""
     place = ax.get_subplotspec()
     columns = 1 if place is None else place.get_gridspec().ncols
-    return int(22.5 * ax.figure.bbox.width / ax.figure.dpi / columns)
+    return int(19 * ax.figure.bbox.width / ax.figure.dpi / columns)
 
 
 def _legend(ax: Axes, entries: Sequence[tuple[str, str]], columns: int = 2) -> None:
