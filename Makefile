@@ -38,9 +38,9 @@ test-newest:
 audit: $(VENV)/.dev
 	$(PYTHON) -m venv build/audit
 	build/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
-	build/audit/bin/pip-audit --disable-pip --no-deps -r constraints.txt
+	build/audit/bin/pip-audit --strict --disable-pip --no-deps -r constraints.txt
 	$(BIN)/uv pip compile --quiet --extra dev -c constraints-oldest.txt pyproject.toml -o build/oldest.txt
-	build/audit/bin/pip-audit --disable-pip --no-deps -r build/oldest.txt
+	build/audit/bin/pip-audit --strict --disable-pip --no-deps -r build/oldest.txt
 
 ## Every figure in figures/: the README's, and those of the reproductions from the demo dictionaries.
 figures: $(VENV)/.dev
