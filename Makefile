@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 RESULTS := demo-results
 
-.PHONY: demo test check docs package figures notebooks clean
+.PHONY: demo test check test-oldest test-newest audit docs package figures notebooks clean
 
 ## The main job on the demo dictionaries: tables, summaries and figures in demo-results/.
 demo: $(VENV)/.run
@@ -20,6 +20,27 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n auto --dist worksteal
+
+## Every test with the oldest version of everything that pyproject.toml allows, and with the newest there is; an
+## environment each, in build/. TORCH=2.13.0 keeps that torch, whose newest release is gigabytes.
+TORCH ?=
+test-oldest: constraints-oldest.txt
+	$(PYTHON) -m venv --clear build/oldest
+	build/oldest/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-oldest.txt -e ".[dev]"
+	PATH="$(CURDIR)/build/oldest/bin:$$PATH" build/oldest/bin/python -m pytest -n auto --dist worksteal
+test-newest:
+	$(PYTHON) -m venv --clear build/newest
+	build/newest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy eager \
+		$(if $(TORCH),"torch==$(TORCH)") -e ".[dev]"
+	PATH="$(CURDIR)/build/newest/bin:$$PATH" build/newest/bin/python -m pytest -n auto --dist worksteal
+
+## Known holes in what CI installs and in the oldest versions allowed. It asks an advisory service: it needs the internet.
+audit: $(VENV)/.dev
+	$(PYTHON) -m venv build/audit
+	build/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	build/audit/bin/pip-audit --strict --disable-pip --no-deps -r constraints.txt
+	$(BIN)/uv pip compile --quiet --extra dev -c constraints-oldest.txt pyproject.toml -o build/oldest.txt
+	build/audit/bin/pip-audit --strict --disable-pip --no-deps -r build/oldest.txt
 
 ## Every figure in figures/: the README's, and those of the reproductions from the demo dictionaries.
 figures: $(VENV)/.dev

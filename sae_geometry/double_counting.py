@@ -22,7 +22,8 @@ class Count:
     """One way of counting: the matching, its direction, how many pairs, their mean similarity, the share above 0.7.
 
     `direction` is "a_to_b" or "b_to_a" for nearest, "both" for a one-to-one matching, whose pairs are the same from
-    either side. `above` is out of the pairs.
+    either side. `above` is out of the pairs. `chance` is what `mean_similarity` would be on random directions with the
+    same moments; nan where it was not simulated.
     """
 
     matching: MatchingName
@@ -30,6 +31,7 @@ class Count:
     n_pairs: int
     mean_similarity: float
     above: float
+    chance: float = float("nan")
 
     @property
     def name(self) -> str:
@@ -71,7 +73,7 @@ class DoubleCounting:
     hubs_of_a: tuple[Hub, ...]
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row a way of counting: matching, direction, n_pairs, mean_similarity, above."""
+        """One row a way of counting: matching, direction, n_pairs, mean_similarity, above, chance."""
         import pandas as pd
 
         return pd.DataFrame([asdict(c) for c in self.counts])
@@ -143,7 +145,7 @@ def hubs(nearest: Matching, most: int = N_HUBS) -> tuple[Hub, ...]:
 
 def _count(m: Matching, direction: str) -> Count:
     above = m.fraction_above(0.7) * m.n_latents / m.n_matched if m.n_matched else float("nan")
-    return Count(m.method, direction, m.n_matched, m.mmcs, above)
+    return Count(m.method, direction, m.n_matched, m.mmcs, above, m.chance)
 
 
 def _explained(nearest: Matching, optimal: Matching) -> float:

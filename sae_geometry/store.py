@@ -375,8 +375,8 @@ def _save_figure(figure: Figure, stem: Path, about: dict[str, Any], formats: Seq
 
     allowed = [literal(c) for c in about["caveats"] if c.endswith(ALLOWED)]
     if allowed:
-        lines = textwrap.wrap("; ".join(allowed), int(figure.get_figwidth() * 24))
-        figure.supxlabel("\n".join(lines), fontsize=5.5, color=WARNING, x=0.02, ha="left")
+        lines = textwrap.wrap("; ".join(allowed), int(figure.get_figwidth() * 22))
+        figure.supxlabel("\n".join(lines), fontsize=6, color=WARNING, x=0.02, ha="left")
     save_figure(figure, stem, about, formats)
 
 

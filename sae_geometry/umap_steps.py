@@ -52,7 +52,7 @@ def fuzzy_weights(graph: Neighbors) -> csr_array:
     return csr_array(made)
 
 
-def curve_of(min_dist: float) -> Float[np.ndarray, 2]:
+def curve_of(min_dist: float) -> Float[np.ndarray, " 2"]:
     """UMAP's a and b for a minimum distance, float32."""
     return np.array(import_umap().find_ab_params(1.0, min_dist), dtype=np.float32)
 
@@ -107,7 +107,7 @@ def boxed(start: Float[np.ndarray, "n 2"], seed: int) -> Float[np.ndarray, "n 2"
 def optimise(
     weights: csr_array,
     start: Float[np.ndarray, "n 2"],
-    curve: Float[np.ndarray, 2],
+    curve: Float[np.ndarray, " 2"],
     *,
     n_epochs: int,
     seed: int,
@@ -166,7 +166,7 @@ def place(
     neighbors: Int[np.ndarray, "m k"],
     distances: Float[np.ndarray, "m k"],
     there: Float[np.ndarray, "n 2"],
-    curve: Float[np.ndarray, 2],
+    curve: Float[np.ndarray, " 2"],
     *,
     n_epochs: int,
     seed: int,

@@ -11,11 +11,12 @@ import numpy as np
 import oracles
 import pytest
 from matplotlib.colors import to_rgba
+from matplotlib.transforms import Bbox
 
 import sae_geometry as sg
 from sae_geometry import plots
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.plots.style import E2E_KINDS, RUNS, run_colors
+from sae_geometry.plots.style import E2E_KINDS, MUTED, NEAREST, ONE_TO_ONE, RUNS, run_colors
 
 
 @pytest.fixture
@@ -71,7 +72,7 @@ def test_dollar_signs_underscores_and_unknown_scripts_are_drawn(tmp_path, rng):
     nearest = [sg.compare_within(d).nearest for d in dicts]
     figure = plots.similarity_figure(nearest)
     plots.save_figure(figure, tmp_path / "f", {"runs": names})
-    assert len(figure.legends[0].get_texts()) == 3
+    assert sum("nearest other latent" in t.get_text() for t in figure.legends[0].get_texts()) == 3
     folder = sg.save(sg.embed(dicts, n_epochs=5), tmp_path / "out", formats=["png"])
     assert (folder / "figures" / "umap.png").exists()
 
@@ -84,10 +85,68 @@ def test_one_axis_carries_one_quantity(toy_pair):
 
 def test_chance_is_drawn_where_it_is(comparison):
     ax = comparison.plot_ecdf()
-    at = sorted(line.get_xdata()[0] for line in ax.get_lines() if len(line.get_xdata()) == 2)
-    ways = (comparison.a_to_b, comparison.b_to_a)
-    assert at == sorted({round(v, 3) for m in ways for v in (m.chance, m.isotropic_chance)})
-    assert any("chance" in t.get_text() for t in ax.texts)
+    verticals = [line for line in ax.get_lines() if len(line.get_xdata()) == 2]
+    at = {(line.get_xdata()[0], line.get_color()) for line in verticals}
+    paired = comparison.one_to_one()
+    nearest, one_to_one = ({round(m.chance, 3) for m in (c.a_to_b, c.b_to_a)} for c in (comparison, paired))
+    isotropic = {round(m.isotropic_chance, 3) for m in (comparison.a_to_b, comparison.b_to_a)}
+    assert nearest.isdisjoint(one_to_one)
+    assert at == {
+        (v, c) for values, c in ((nearest, NEAREST), (one_to_one, ONE_TO_ONE), (isotropic, MUTED)) for v in values
+    }
+    labels = [t.get_text() for t in ax.get_legend().get_texts()]
+    assert f"chance {paired.a_to_b.chance:.2f}" in next(text for text in labels if "one-to-one" in text)
+    assert any("colour of a curve: its chance" in text for text in labels)
+    assert any("isotropic" in text for text in labels)
+
+
+def test_chances_that_fall_together_are_all_seen(rng):
+    dicts = [Dictionary.from_decoder(rng.standard_normal((60, 16)), latent_axis=0, name=n) for n in "abc"]
+    ax = plots.similarity_ecdf([sg.compare_within(d).nearest for d in dicts])
+    chances = [line for line in ax.get_lines() if len(line.get_xdata()) == 2 and line.get_color() in RUNS]
+    assert [line.get_color() for line in sorted(chances, key=lambda line: RUNS.index(line.get_color()))] == list(
+        RUNS[:3]
+    )
+    dashes = [line._unscaled_dash_pattern for line in chances]
+    assert len({offset for offset, _ in dashes}) == 3
+    for offset, (on, off) in dashes:
+        assert on * 3 == on + off
+        assert offset % on == 0
+
+
+def test_a_chance_that_is_not_known_is_not_named(rng):
+    a, b = (Dictionary.from_decoder(rng.standard_normal((30, 3)), latent_axis=0, name=n) for n in "ab")
+    labels = [t.get_text() for t in sg.compare(a, b, null_draws=0).plot_ecdf().get_legend().get_texts()]
+    assert not any("chance nan" in text or "its chance" in text for text in labels)
+
+
+def test_each_way_of_counting_stands_beside_its_own_chance(comparison):
+    ax = comparison.plot_double_counting()
+    counts = comparison.double_counting().counts
+    marks = sorted((line.get_ydata().mean(), line.get_xdata()[0]) for line in ax.get_lines())
+    assert [x for _, x in marks[::-1]] == [c.chance for c in counts]
+    assert len({round(c.chance, 3) for c in counts}) > 2
+    for text, c in zip(ax.texts, counts, strict=True):
+        assert text.get_text().startswith(f" {c.mean_similarity:.3f}, chance {c.chance:.2f}  (")
+        assert text.get_position()[0] == max(c.mean_similarity, c.chance)
+
+
+def test_the_words_of_the_groups_lie_on_nothing(demo):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    figure = plots.agreement_figure(sg.encoder_agreement(demo["local-seed0"], demo["local-seed1"]))
+    FigureCanvasAgg(figure).draw()
+    main = figure.axes[2]
+    (cells,) = (c for c in main.collections if len(c.get_offsets()) > 1)
+    (points,) = (main.transData.transform(cells.get_offsets()),)
+    words = [t.get_window_extent() for t in main.texts]
+    assert len(words) == 4
+    for box in words:
+        assert not box.padded(4).count_contains(points)
+        for line in (c for c in main.collections if c is not cells):
+            (ends,) = (main.transData.transform(path.vertices) for path in line.get_paths())
+            assert not box.count_overlaps([Bbox([ends.min(0), ends.max(0) + 1e-6])])
+    assert not any(a.overlaps(b) for i, a in enumerate(words) for b in words[:i])
 
 
 def test_multiplicity_bars_are_the_multiplicities(comparison):

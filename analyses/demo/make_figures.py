@@ -51,7 +51,7 @@ def hero(comparison: sg.Comparison, embedding: sg.Embedding) -> Figure:
     table = comparison.to_pandas()
     table["group"] = np.select([table.cosine > 0.7, table.found], [0, 1], default=2)
     with sg.plots.paper_style():
-        figure = Figure(figsize=(sg.plots.PAGE_WIDTH, 3.3), layout="constrained")
+        figure = Figure(figsize=(sg.plots.PAGE_WIDTH, 3.35), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=(1.35, 1))
         _partners(left, comparison, table[table.direction == "a_to_b"])
         _map(right, embedding, table)
@@ -92,8 +92,8 @@ def _map(ax: Axes, embedding: sg.Embedding, table: pd.DataFrame) -> None:
     ax.set_aspect("equal", adjustable="datalim")
     ax.axis("off")
     ax.set_title(f"both seeds, {len(group):,} latents: where they lie", loc="left")
-    line = textwrap.fill(f"UMAP, exact cosine neighbours: {embedding.evidence.line()}", 74)
-    ax.text(0, -0.02, line, transform=ax.transAxes, fontsize=5.5, color="0.45", va="top")
+    line = textwrap.fill(f"UMAP, exact cosine neighbours: {embedding.evidence.line()}", 68)
+    ax.text(0, -0.02, line, transform=ax.transAxes, fontsize=6, color="0.45", va="top")
 
 
 def multiplicity(comparison: sg.Comparison) -> Figure:

@@ -162,7 +162,8 @@ def _make_curve(bench: Bench, *, runs: RunFile, pairs: list[tuple[str, Run, Run]
         _threshold(axes[1], "one-to-one (solid), and same partner (dashed)")
         axes[0].set_ylabel("share with both cosines above")
         axes[1].legend(loc="upper right", fontsize=6.5, frameon=True, facecolor="white", edgecolor="none")
-        footnote(figure, f"Decoder and encoder cosine both above the threshold. All latents. {runs.note}")
+        said = f"Decoder and encoder cosine both above the threshold; vertical: {THRESHOLD}. All latents."
+        footnote(figure, f"{said} {runs.note}")
     return Made(figure)
 
 

@@ -31,14 +31,6 @@ def full_precision() -> Iterator[None]:
     parts: list[Any] = [torch.backends, torch.backends.cuda, torch.backends.mkldnn]
     parts += [part.matmul for part in parts[1:] if hasattr(part, "matmul")]
     backends = [part for part in parts if hasattr(part, "fp32_precision")]
-    if not backends:  # torch before 2.9 has one switch
-        before = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision("highest")
-        try:
-            yield
-        finally:
-            torch.set_float32_matmul_precision(before)
-        return
     saved = [part.fp32_precision for part in backends]
     try:
         for part in backends:

@@ -23,6 +23,7 @@ from sae_geometry.plots.style import (
 
 _CELLS = 34
 _LABEL_SIZE = 6.5
+_BAND = 0.085  # of the range of the cosines, above and below it, where the words stand
 
 
 @runtime_checkable
@@ -58,10 +59,14 @@ def agreement_figure(agreement: AgreementLike) -> Figure:
         x, y, gridsize=_CELLS, extent=(left, 1, low, 1), cmap="crest", norm=LogNorm(1), mincnt=1, linewidths=0.1,
         rasterized=True,
     )  # fmt: skip
-    for line in (main.axhline, main.axvline):
-        line(agreement.threshold, color=INK, linewidth=0.6, linestyle=(0, (3, 2)))
-    _chance(main, agreement)
-    main.set(xlim=(left, 1.02), ylim=(low, 1.02), xlabel="decoder cosine to the partner", ylabel="encoder cosine to it")
+    dashed: Any = {"color": INK, "linewidth": 0.6, "linestyle": (0, (3, 2))}
+    main.hlines(agreement.threshold, left, 1, **dashed)
+    main.vlines(agreement.threshold, low, 1, **dashed)
+    _chance(main, agreement, low)
+    band = _BAND * (1 - low)
+    main.set(xlim=(left, 1.02), ylim=(low - band, 1 + band), xlabel="decoder cosine to the partner")
+    main.set_ylabel("encoder cosine to it")
+    main.set_yticks([tick for tick in main.get_yticks() if low <= tick <= 1])
     _corners(main, agreement)
     top.hist(np.clip(x, left, 1), bins=np.linspace(left, 1, 50).tolist(), color=NEAREST, alpha=0.7)
     right.hist(
@@ -126,23 +131,20 @@ def _floor(values: np.ndarray) -> float:
     return float(np.floor(min(0.0, float(values.min())) * 20) / 20)
 
 
-def _chance(ax: Axes, agreement: AgreementLike) -> None:
+def _chance(ax: Axes, agreement: AgreementLike, low: float) -> None:
     chance = agreement.decoder.a_to_b.chance
     if not np.isnan(chance):
-        ax.axvline(chance, color=MUTED, linewidth=0.8, linestyle=(0, (1, 1.5)))
+        ax.vlines(chance, low, 1, color=INK, linewidth=0.8, linestyle=(0, (1, 1.5)))
 
 
 def _corners(ax: Axes, agreement: AgreementLike) -> None:
-    """The count of each group in its own corner."""
+    """The count of each group beside its own corner, in the bands above and below the cosines."""
     places = {
-        "both high": (0.99, 0.985, "right", "top"),
-        "encoder only": (0.015, 0.985, "left", "top"),
-        "decoder only": (0.99, 0.02, "right", "bottom"),
-        "both low": (0.3, 0.02, "left", "bottom"),
+        "both high": (0.99, 0.99, "right", "top"),
+        "encoder only": (0.015, 0.99, "left", "top"),
+        "decoder only": (0.99, 0.01, "right", "bottom"),
+        "both low": (0.015, 0.01, "left", "bottom"),
     }
     for name, count in agreement.counts().items():
         x, y, ha, va = places[name]
-        ax.text(
-            x, y, f"{name}: {count:,}", transform=ax.transAxes, ha=ha, va=va, fontsize=_LABEL_SIZE, color=INK,
-            bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.8},
-        )  # fmt: skip
+        ax.text(x, y, f"{name}: {count:,}", transform=ax.transAxes, ha=ha, va=va, fontsize=_LABEL_SIZE, color=INK)

@@ -130,7 +130,7 @@ def embedding_scatter(
         said = [f"UMAP, exact cosine neighbours (k = {p['n_neighbors']}), seed {p['seed']}, {p['backend']}"]
         width = _width_in_letters(ax)
         rows = [row for line in [*said, *embedding.evidence.lines()] for row in textwrap.wrap(line, width)]
-        ax.set_xlabel("\n".join(rows), fontsize=5.3, color=MUTED, loc="left")
+        ax.set_xlabel("\n".join(rows), fontsize=6, color=MUTED, loc="left")
     return ax
 
 
@@ -212,8 +212,8 @@ def projection_figure(projection: ProjectionLike, style: str = "okabe-ito") -> F
     new = [(colors[n], f"{plain(n)} ({c:,})") for n, c in zip(projection.names, counts, strict=True)]
     _legend(ax, [*new, (_PALE, f"the picture ({len(old):,})")])
     _bare(ax)
-    said = "\n".join(textwrap.wrap(f"placed into a finished UMAP; {projection.line()}", 92))
-    ax.set_xlabel(said, fontsize=5.3, color=MUTED, loc="left")
+    said = "\n".join(textwrap.wrap(f"placed into a finished UMAP; {projection.line()}", 80))
+    ax.set_xlabel(said, fontsize=6, color=MUTED, loc="left")
     return figure
 
 
@@ -371,7 +371,7 @@ def _width_in_letters(ax: Axes) -> int:
     """How many letters of the smallest size stand beside each other beneath these axes."""
     place = ax.get_subplotspec()
     columns = 1 if place is None else place.get_gridspec().ncols
-    return int(25.5 * ax.figure.bbox.width / ax.figure.dpi / columns)
+    return int(19 * ax.figure.bbox.width / ax.figure.dpi / columns)
 
 
 def _legend(ax: Axes, entries: Sequence[tuple[str, str]], columns: int = 2) -> None:

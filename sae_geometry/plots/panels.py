@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 PANEL_BINS = 50
 _LABEL_SIZE = 6.5
+_FAINT = "#555555"
 _RISE, _LINE = 60.0, 6.5  # points: from the lowest to the highest run of a facet, and a line of labels
 _MARKERS = {"local": "^", "e2e": "o", "e2e+ds": "X"}
 
@@ -78,9 +79,12 @@ def draw_panels(
     for ax, curve, label, color in zip(axes, curves, labels, colors, strict=True):
         ax.stairs(panel_shares(curve, edges), edges, fill=True, color=color, alpha=0.85)
         ax.axvline(curve.mmcs, color=INK, linewidth=0.9, linestyle=(0, (4, 2)))
-        for value, width, dash in ((curve.matched_chance, 0.9, (1, 1.5)), (curve.isotropic_chance, 0.6, (1, 4))):
+        for value, ink, width, dash in (
+            (curve.matched_chance, INK, 0.9, (1, 1.5)),
+            (curve.isotropic_chance, _FAINT, 0.6, (1, 4)),
+        ):
             if not np.isnan(value):
-                ax.axvline(value, color=MUTED, linewidth=width, linestyle=(0, dash))
+                ax.axvline(value, color=ink, linewidth=width, linestyle=(0, dash))
         ax.set_title(plain(label), loc="left", fontsize=7.5, color=color, pad=2)
         text = f"n = {curve.n_latents:,}\nmean {curve.mmcs:.3f}"
         text += "" if np.isnan(curve.matched_chance) else f"\nchance {curve.matched_chance:.3f}"
@@ -187,7 +191,7 @@ def _facet(ax: Axes, group: pd.DataFrame, columns: tuple[str, str, str], label: 
     elif len(known) < len(group):
         ax.text(
             0.98, 0.03, f"{len(group) - len(known)} of {len(group)} not available", transform=ax.transAxes,
-            ha="right", fontsize=5.5, color=MUTED,
+            ha="right", fontsize=6, color=MUTED,
         )  # fmt: skip
     ax.margins(0.15)
 
@@ -208,7 +212,7 @@ def _write_labels(ax: Axes, known: pd.DataFrame, columns: tuple[str, str, str]) 
         right = run[x] > leftmost + 0.6 * width
         ax.annotate(
             plain(str(run[label])), (run[x], run[y]), (-5 if right else 5, place - at - 2), textcoords="offset points",
-            ha="right" if right else "left", fontsize=5.5, color=MUTED,
+            ha="right" if right else "left", fontsize=6, color=MUTED,
         )  # fmt: skip
 
 

@@ -70,7 +70,7 @@ class SeedsLike(Protocol):
 
 @in_paper_style
 def seeds_heatmap(seeds: SeedsLike, what: str = "mmcs", ax: Axes | None = None) -> Axes:
-    """One matrix of pairs, source in rows, groups in blocks; chance in grey under each value where it is known.
+    """One matrix of pairs, source in rows, groups in blocks; chance, smaller, under each value where it is known.
 
     Args:
         seeds: the comparison.
@@ -226,7 +226,7 @@ def _annotate(ax: Axes, matrix: np.ndarray, chance: np.ndarray, mark: str) -> No
         if known:
             ax.text(
                 j + 0.5, i + 0.76, f"{mark}{_rounded(chance[i, j], bool(mark))}", ha="center", va="center",
-                fontsize=size * 0.68, color="#dddddd" if dark else "#444444",
+                fontsize=size * 0.78, color="white" if dark else INK,
             )  # fmt: skip
 
 

@@ -14,7 +14,9 @@ import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.patheffects import Normal, withStroke
 
 from sae_geometry.double_counting import DoubleCounting
 from sae_geometry.partners import Matching
@@ -35,6 +37,7 @@ THRESHOLD = 0.7
 _GRID = 2001
 _BINS = 50
 _LABEL_SIZE = 6.5
+_HALO = [withStroke(linewidth=2.4, foreground="white"), Normal()]
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,8 @@ class Curve:
 
 @in_paper_style
 def similarity_ecdf(curves: Sequence[Matching], ax: Axes | None = None) -> Axes:
-    """Share of latents whose similarity is at most t, for every t; chance as a dotted vertical line, isotropic
-    chance as a faint one.
+    """Share of latents whose similarity is at most t, for every t; the chance of each curve as a dashed vertical in its
+    colour, isotropic chance as a faint dotted one.
 
     Line style is direction (solid forth, dashed back), colour is the way of counting. Every latent of the source
     counts: those that a one-to-one matching leaves without a partner lift its curve from the start.
@@ -67,26 +70,30 @@ def similarity_ecdf(curves: Sequence[Matching], ax: Axes | None = None) -> Axes:
         ax: axes to draw on; a new figure if None.
     """
     ax = axes_or_new(ax, COLUMN_WIDTH * 1.25, 3.5)
-    _draw_ecdf(ax, _drawn(curves))
+    drawn = _drawn(curves)
+    _draw_ecdf(ax, drawn)
     _put_title(ax, curves)
-    _put_chance_label(ax, curves)
-    ax.legend(loc="upper left", bbox_to_anchor=(-0.16, -0.18), fontsize=_LABEL_SIZE, handlelength=1.8)
+    handles = [*_own_handles(ax), *_chance_handles(drawn)]
+    ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(-0.16, -0.18), fontsize=_LABEL_SIZE, handlelength=1.8)
     return ax
 
 
 @in_paper_style
 def similarity_histogram(curves: Sequence[Matching], ax: Axes | None = None) -> Axes:
-    """Share of latents in each of 50 bins that all curves have in common; chance as a vertical line.
+    """Share of latents in each of 50 bins that all curves have in common; chance as in `similarity_ecdf`.
 
     Args:
         curves: one or more `Matching`; the first is filled.
         ax: axes to draw on; a new figure if None.
     """
     ax = axes_or_new(ax, COLUMN_WIDTH * 1.25, 3.1)
-    _draw_histogram(ax, _drawn(curves))
+    drawn = _drawn(curves)
+    _draw_histogram(ax, drawn)
     _put_title(ax, curves)
-    _put_chance_label(ax, curves)
-    handles = [Patch(facecolor="none", edgecolor=c.color, linestyle=c.dash, label=c.label) for c in _drawn(curves)]
+    handles: list[Patch | Line2D] = [
+        Patch(facecolor="none", edgecolor=c.color, linestyle=c.dash, label=c.label) for c in drawn
+    ]
+    handles += _chance_handles(drawn)
     ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(-0.16, -0.2), fontsize=_LABEL_SIZE, handlelength=1.8)
     return ax
 
@@ -98,7 +105,8 @@ def similarity_figure(curves: Sequence[Matching]) -> Figure:
     Args:
         curves: one or more `Matching`.
     """
-    figure = new_figure(COLUMN_WIDTH * 1.2, 3.6 + 0.14 * len(_drawn(curves)))
+    drawn = _drawn(curves)
+    figure = new_figure(COLUMN_WIDTH * 1.2, 3.6 + 0.14 * (len(drawn) + len(_chance_handles(drawn))))
     draw_similarity(figure, curves)
     return figure
 
@@ -111,10 +119,9 @@ def draw_similarity(figure: Figure | SubFigure, curves: Sequence[Matching]) -> N
     _draw_histogram(top, drawn)
     _draw_ecdf(bottom, drawn)
     _put_title(top, curves)
-    _put_chance_label(top, curves)
     top.set_xlabel("")
     figure.align_ylabels([top, bottom])
-    handles, _ = bottom.get_legend_handles_labels()
+    handles = [*_own_handles(bottom), *_chance_handles(drawn)]
     figure.legend(handles=handles, loc="outside lower left", fontsize=_LABEL_SIZE, handlelength=1.8)
 
 
@@ -139,7 +146,7 @@ def multiplicity_bars(curves: Sequence[Matching], ax: Axes | None = None) -> Axe
             look["hatch"] = "//////"
         where = np.arange(len(names)) + (at - (len(curves) - 1) / 2) * width
         bars = ax.bar(where, counts, width * 0.94, **look)
-        ax.bar_label(bars, [f"{c:,}" if c else "" for c in counts], fontsize=5.2, padding=1, color=INK)
+        ax.bar_label(bars, [f"{c:,}" if c else "" for c in counts], fontsize=6, padding=1, color=INK)
         never = (matching.multiplicity == 0).mean()
         source, target = letters[matching.source], letters[matching.target]
         handles.append(Patch(label=f"{source} → {target}: {never:.0%} of {target} never taken", **look))
@@ -155,9 +162,11 @@ def multiplicity_bars(curves: Sequence[Matching], ax: Axes | None = None) -> Axe
 def counting_bars(counting: DoubleCounting, nearest: Matching, ax: Axes | None = None) -> Axes:
     """Mean similarity under each way of counting: nearest both ways, mutual, greedy, optimal; pairs written beside.
 
+    A dash across each bar is the chance of that way of counting, where it is known.
+
     Args:
         counting: the decomposition of double counting.
-        nearest: the nearest matching, for chance and names.
+        nearest: the nearest matching, for the names and the quantity.
         ax: axes to draw on; a new figure if None.
     """
     ax = axes_or_new(ax, COLUMN_WIDTH * 1.15, 2.0)
@@ -167,18 +176,18 @@ def counting_bars(counting: DoubleCounting, nearest: Matching, ax: Axes | None =
     where = np.arange(len(names))[::-1]
     ax.barh(where, means, color=colors, height=0.62)
     for y, c in zip(where, counting.counts, strict=True):
-        ax.text(
-            c.mean_similarity, y, f" {c.mean_similarity:.3f}  ({c.n_pairs:,} pairs)", va="center", fontsize=_LABEL_SIZE
-        )
+        known = not np.isnan(c.chance)
+        numbers = f"{c.mean_similarity:.3f}, chance {c.chance:.2f}" if known else f"{c.mean_similarity:.3f}"
+        at = max(c.mean_similarity, c.chance if known else 0.0)
+        ax.text(at, y, f" {numbers}  ({c.n_pairs:,} pairs)", va="center", fontsize=_LABEL_SIZE)
+        if known:
+            ax.plot([c.chance] * 2, [y - 0.42, y + 0.42], color=INK, linewidth=0.9, path_effects=_HALO)
     ax.set_yticks(where, names)
-    ax.set(xlim=(min(0.0, *means), max(1.0, max(means) * 1.4)), xlabel=f"mean {nearest.quantity}")
+    low, high = min(0.0, *means), max(1.0, *means)
+    ax.set(xlim=(low, max(high, max(means) * 1.75)), xlabel=f"mean {nearest.quantity} (black: its chance)")
+    ax.set_xticks([tick for tick in ax.get_xticks() if low <= tick <= high + 1e-9])
+    ax.spines["bottom"].set_bounds(low, high)
     ax.tick_params(axis="y", length=0)
-    if not np.isnan(nearest.matched_chance):
-        # Beside the bars it belongs to: a one-to-one matching has a chance of its own.
-        own = [y for y, c in zip(where, counting.counts, strict=True) if c.matching == "nearest"]
-        line = [min(own) - 0.45, max(own) + 0.45]
-        ax.plot([nearest.matched_chance] * 2, line, color=MUTED, linewidth=0.8, linestyle=(0, (1, 1.5)))
-        _put_chance_label(ax, [nearest])
     _put_title(ax, [nearest])
     return ax
 
@@ -216,28 +225,30 @@ def _draw_histogram(ax: Axes, drawn: Sequence[Curve]) -> None:
 
 
 def _draw_chance(ax: Axes, drawn: Sequence[Curve]) -> None:
-    matchings = [c.matching for c in drawn]
-    for value in _chances(matchings):
-        ax.axvline(value, color=MUTED, linewidth=0.8, linestyle=(0, (1, 1.5)), zorder=0)
-    for value in _isotropic(matchings):
-        ax.axvline(value, color=MUTED, linewidth=0.5, linestyle=(0, (1, 4)), zorder=0)
+    chances = _chances(drawn)
+    n = min(len(chances), 4)
+    for at, (value, color) in enumerate(chances):
+        # Where several fall together, each shows in the gaps of the others.
+        dash = (2.5 * (at % n), (2.5, 2.5 * max(1, n - 1)))
+        ax.axvline(value, color=color, linewidth=0.9, linestyle=dash, zorder=0)
+    for value in _isotropic(drawn):
+        ax.axvline(value, color=MUTED, linewidth=0.7, linestyle=(0, (1, 3)), zorder=0)
 
 
-def _put_chance_label(ax: Axes, curves: Sequence[Matching]) -> None:
-    values = _chances(curves)
-    if not values:
-        return
-    texts = sorted({f"{v:.2f}" for v in values})
-    ax.text(
-        values[0],
-        1.01,
-        f"chance of the nearest {'–'.join(texts[:: max(1, len(texts) - 1)])}{_beside(curves)}",
-        color=MUTED,
-        fontsize=_LABEL_SIZE,
-        ha="center",
-        va="bottom",
-        transform=ax.get_xaxis_transform(),
-    )
+def _chance_handles(drawn: Sequence[Curve]) -> list[Line2D]:
+    """The legend's last lines: what the verticals are."""
+    handles = []
+    if _chances(drawn):
+        words = "vertical, dashed, in the colour of a curve: its chance"
+        handles.append(Line2D([], [], color=MUTED, linewidth=0.9, linestyle=(0, (2.5, 2.5)), label=words))
+    if values := sorted({f"{v:.2f}" for v in _isotropic(drawn)}):
+        words = f"vertical, dotted: isotropic chance of the nearest, {'–'.join(values[:: max(1, len(values) - 1)])}"
+        handles.append(Line2D([], [], color=MUTED, linewidth=0.7, linestyle=(0, (1, 3)), label=words))
+    return handles
+
+
+def _own_handles(ax: Axes) -> list[Any]:
+    return list(ax.get_legend_handles_labels()[0])
 
 
 def _put_title(ax: Axes, curves: Sequence[Matching]) -> None:
@@ -246,7 +257,7 @@ def _put_title(ax: Axes, curves: Sequence[Matching]) -> None:
         title = plain(next(iter(names))) if len(names) == 1 else "Similarity within each dictionary"
     else:
         title = "    ".join(f"{key}: {plain(name)}" for name, key in names.items())
-    ax.set_title(title, loc="left", fontweight="bold", pad=13)
+    ax.set_title(title, loc="left", fontweight="bold")
 
 
 def _drawn(curves: Sequence[Matching]) -> list[Curve]:
@@ -281,7 +292,8 @@ def _same_pairs(m: Matching, other: Matching) -> bool:
 
 
 def _label(m: Matching, letters: dict[str, str], way: str, n_curves: int) -> str:
-    numbers = f"mean {m.mmcs:.2f}, {m.fraction_above(THRESHOLD):.0%} > {THRESHOLD}"
+    chance = "" if np.isnan(m.chance) else f"chance {m.chance:.2f}, "
+    numbers = f"mean {m.mmcs:.2f}, {chance}{m.fraction_above(THRESHOLD):.0%} > {THRESHOLD}"
     if m.source == m.target:
         who = f"nearest other latent in {plain(m.source)}" if n_curves > 1 else "nearest other latent"
         return f"{who}: n = {m.n_latents:,}, {numbers}"
@@ -298,17 +310,15 @@ def _letters(curves: Sequence[Matching]) -> dict[str, str]:
     return {name: chr(ord("A") + at) if at < 26 else f"A{at}" for at, name in enumerate(names)}
 
 
-def _chances(curves: Sequence[Matching]) -> list[float]:
-    return sorted({round(value, 3) for m in curves if not np.isnan(value := m.matched_chance)})
+def _chances(drawn: Sequence[Curve]) -> list[tuple[float, str]]:
+    """The chance of each curve and its colour; once where both directions of a way of counting have the same."""
+    known = [(c.matching.chance, c.color) for c in drawn if not np.isnan(c.matching.chance)]
+    return sorted({(round(value, 3), color) for value, color in known})
 
 
-def _isotropic(curves: Sequence[Matching]) -> list[float]:
-    return sorted({round(m.isotropic_chance, 3) for m in curves if not np.isnan(m.isotropic_chance)})
-
-
-def _beside(curves: Sequence[Matching]) -> str:
-    values = sorted({f"{v:.2f}" for v in _isotropic(curves)})
-    return f" (isotropic {'–'.join(values[:: max(1, len(values) - 1)])})" if values else ""
+def _isotropic(drawn: Sequence[Curve]) -> list[float]:
+    values = [c.matching.isotropic_chance for c in drawn]
+    return sorted({round(value, 3) for value in values if not np.isnan(value)})
 
 
 def _range(drawn: Sequence[Curve]) -> tuple[float, float]:
