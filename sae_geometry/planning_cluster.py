@@ -135,9 +135,9 @@ def cluster_plan(
         n_passes=len(passes),
         workers=workers,
         multiplications=model.multiplications,
-        bytes_sent=model.sent_to_one * workers,
+        bytes_sent=workers * model.operands[0],
         bytes_back=model.back(workers),
-        memory_a_worker=_ASIDE + model.most_held + model.lists(workers),
+        memory_a_worker=_ASIDE + model.operands[1] + model.lists(workers),
         seconds_arithmetic=arithmetic,
         seconds_network=network,
         limited_by="arithmetic" if arithmetic >= network else "network",
@@ -155,19 +155,9 @@ class _Model:
     def multiplications(self) -> float:
         return sum(p.pairs for p in self.passes) * self.d_in
 
-    @cached_property
-    def sent_to_one(self) -> float:
-        """Bytes that one worker is sent."""
-        return self._through_the_workers()[0]
-
-    @cached_property
-    def most_held(self) -> float:
-        """Bytes of operands that one worker holds at most."""
-        return self._through_the_workers()[1]
-
     def tiles(self, workers: int) -> int:
         """Into how many tiles each pass is cut."""
-        return 1 if self.whole_pairs >= workers else TILES_A_WORKER * workers
+        return 1 if self._goes_whole(workers) else TILES_A_WORKER * workers
 
     def back(self, workers: int) -> float:
         """Bytes of lists that come back."""
@@ -180,9 +170,8 @@ class _Model:
 
     def seconds(self, workers: int, rate: float, bandwidth: float) -> tuple[float, float]:
         """Of arithmetic and of network; whole pairs come in rounds, of which the last may not keep all at work."""
-        rounds = -(-self.whole_pairs // workers) / self.whole_pairs if self.whole_pairs >= workers else 1 / workers
-        moved = self.sent_to_one * workers + self.back(workers)
-        return self.multiplications * rounds / rate, moved / bandwidth
+        rounds = -(-self.whole_pairs // workers) / self.whole_pairs if self._goes_whole(workers) else 1 / workers
+        return self.multiplications * rounds / rate, (workers * self.operands[0] + self.back(workers)) / bandwidth
 
     def crossing(self, rate: float, bandwidth: float) -> int | None:
         """The fewest workers for which the network takes longer: arithmetic falls as they become more, it rises."""
@@ -200,16 +189,21 @@ class _Model:
             return float(p.n * ceil((sqrt(8 * tiles + 1) - 1) / 2))
         return float(p.n + p.m * tiles) if p.columns else float(p.n)
 
-    def _through_the_workers(self) -> tuple[float, float]:
-        """Bytes sent to a worker and most bytes held by it: what was used last stays while there is room."""
+    def _goes_whole(self, workers: int) -> bool:
+        return self.whole_pairs >= workers
+
+    @cached_property
+    def operands(self) -> tuple[float, float]:
+        """Bytes sent to a worker and most bytes held by it: what was asked for last stays while there is room."""
         held: dict[int, float] = {}
         sent = most = 0.0
         for p in self.passes:
             for side, latents in p.operands.items():
+                size = 4.0 * self.d_in * latents
                 if side not in held:
-                    sent += 4.0 * self.d_in * latents
-                held[side] = held.pop(side, 4.0 * self.d_in * latents)
+                    sent += size
+                    while len(held) >= 2 and size + sum(held.values()) > KEPT:
+                        del held[next(iter(held))]
+                held[side] = held.pop(side, size)
                 most = max(most, sum(held.values()))
-                while len(held) > 2 and sum(held.values()) > KEPT:
-                    del held[next(iter(held))]
         return sent, most

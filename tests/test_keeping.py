@@ -235,7 +235,7 @@ def test_an_executor_asked_for_inside_is_given_the_stripes(tmp_path: Path, monke
 def test_a_report_of_pieces_is_of_the_whole() -> None:
     a, b = points(30, 0), points(20, 1)
     parts = [sweep(a[:10], b, screen="cpu").report, sweep(a[10:], b, screen="torch").report]
-    task = Task(a, b, a[:, 0].double(), b[:, 0].double(), 1, True, False, None, 1, Blocks(1, 1), 0)
+    task = Task(a, b, a[:, 0].double(), b[:, 0].double(), 1, True, False, None, 1, 0, False, lambda _: Blocks(1, 1))
     whole = joined_report(task, parts, "why", 3.0)
     assert (whole.n_rows, whole.n_cols, whole.d_in, whole.seconds, whole.why) == (30, 20, 6, 3.0, "why")
     assert whole.screen == "cpu-float32, torch-float32"

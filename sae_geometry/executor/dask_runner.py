@@ -14,9 +14,10 @@ from sae_geometry.executor.cluster import Cluster, Job
 from sae_geometry.executor.errors import NotLoadedError
 from sae_geometry.executor.gathering import Gathering, bytes_here
 from sae_geometry.executor.holding import Held
+from sae_geometry.executor.joining import as_array
 from sae_geometry.executor.placing import Device, wanted
 from sae_geometry.executor.spreading import Pair
-from sae_geometry.executor.work import Question, Terms, as_array, call_with_pair, sweep_tile
+from sae_geometry.executor.work import Question, Terms, call_with_pair, sweep_tile
 from sae_geometry.kernels.blocks import current_ceiling
 from sae_geometry.kernels.ledger import Entry, enter
 from sae_geometry.kernels.screen import Task
@@ -92,9 +93,10 @@ class DaskRunner:
         )
 
         def submit(tile: Tile) -> Future:
-            x = self._held.array(a)
-            y = x if task.within else self._held.array(others)
-            bias = None if found.bias is None else self._held.array(found.bias)
+            together = 2 if found.bias is None else 3
+            x = self._held.array(a, together)
+            y = x if task.within else self._held.array(others, together)
+            bias = None if found.bias is None else self._held.array(found.bias, together)
             return self.client.submit(sweep_tile, x, y, tile, question, bias, pure=False)
 
         job = Job(submit, lambda tile: halves(tile, self.least), self._resend)

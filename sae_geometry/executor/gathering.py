@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
-import numpy as np
-import torch
-
-from sae_geometry.executor.work import Answer, Sent, as_array
-from sae_geometry.kernels.decide import Best
-from sae_geometry.kernels.merging import Lists, merge_into, no_lists
+from sae_geometry.executor.joining import AT_ONCE, as_array, as_best, joined_report, take_in
+from sae_geometry.executor.work import Answer
+from sae_geometry.kernels.merging import no_lists
 from sae_geometry.kernels.screen import Task
 from sae_geometry.kernels.sweep import Sweep, SweepReport
 from sae_geometry.kernels.tiles import Tile
 
-_AT_ONCE = 1 << 16  # entries of lists taken in at once
 _RESULT, _SENT, _TAKEN = 24, 24, 40  # bytes of an entry: of a result, of what comes in and its frame, while taken in
 
 
@@ -37,9 +32,9 @@ class Gathering:
     def take(self, tile: Tile, answer: Answer) -> None:
         """Merge in what was found of a tile."""
         absolute = self._task.absolute
-        _take_in(self._rows, answer.rows, tile.rows[0], absolute, self.bias)
+        take_in(self._rows, answer.rows, tile.rows[0], absolute=absolute, bias=self.bias)
         if answer.cols is not None and self._cols is not None:
-            _take_in(self._cols, answer.cols, tile.cols[0], absolute, None)
+            take_in(self._cols, answer.cols, tile.cols[0], absolute=absolute, bias=None)
         self._reports[tile] = answer.report
         self._notes |= {answer.note} - {""}
 
@@ -52,27 +47,13 @@ class Gathering:
     def sweep(self, workers: int, seconds: float) -> Sweep:
         """The whole, once every tile has come."""
         device = self._task.a.device
-        cols = None if self._task.within or self._cols is None else _best(self._cols, device)
-        return Sweep(_best(self._rows, device), cols, self._report(workers, seconds))
+        cols = None if self._task.within or self._cols is None else as_best(self._cols, device)
+        return Sweep(as_best(self._rows, device), cols, self._report(workers, seconds))
 
     def _report(self, workers: int, seconds: float) -> SweepReport:
-        """One report of all tiles: the first tile's where they are alike or it does not matter."""
-        task = self._task
         reports = [self._reports[t] for t in sorted(self._reports, key=lambda t: (t.rows, t.cols))]
-        first = reports[0]
-        return replace(
-            first,
-            screen=", ".join(sorted({r.screen for r in reports})),
-            why="; ".join([f"{len(reports)} tiles on {workers} Dask workers", *sorted(self._notes), first.why]),
-            device=", ".join(sorted({r.device for r in reports})),
-            n_rows=len(task.a),
-            n_cols=len(task.others),
-            epsilon=max(r.epsilon for r in reports),
-            rows_redone=sum(r.rows_redone for r in reports),
-            cols_redone=sum(r.cols_redone for r in reports),
-            seconds=round(seconds, 4),
-            memory=max(r.memory for r in reports),
-        )
+        why = [f"{len(reports)} tiles on {workers} Dask workers", *sorted(self._notes), reports[0].why]
+        return joined_report(self._task, reports, "; ".join(why), seconds)
 
 
 def bytes_here(task: Task, tiles: Sequence[Tile]) -> int:
@@ -80,23 +61,4 @@ def bytes_here(task: Task, tiles: Sequence[Tile]) -> int:
     two_sided = task.columns or task.within
     results = len(task.a) + (len(task.others) if task.columns and not task.within else 0)
     lists = max((t.rows[1] - t.rows[0]) + (t.cols[1] - t.cols[0] if two_sided else 0) for t in tiles)
-    return task.k * (_RESULT * results + _SENT * lists) + _TAKEN * _AT_ONCE
-
-
-def _take_in(lists: Lists, sent: Sent, start: int, absolute: bool, bias: np.ndarray | None) -> None:
-    """Merge in the lists of the rows from `start` on, a part at a time.
-
-    They come without scores: those are made anew, by the operations that made them on the worker.
-    """
-    step = max(1, _AT_ONCE // sent[0].shape[1])
-    for at in range(0, len(sent[0]), step):
-        cosine, index = sent[0][at : at + step], sent[1][at : at + step].astype(np.int64)
-        score = np.abs(cosine) if absolute else cosine.copy()
-        if bias is not None:
-            score -= bias[index]
-        score[index < 0] = -np.inf
-        merge_into(lists, (score, cosine, index), start + at)
-
-
-def _best(lists: Lists, device: torch.device) -> Best:
-    return Best(*(torch.from_numpy(x).to(device) for x in lists))
+    return task.k * (_RESULT * results + _SENT * lists) + _TAKEN * AT_ONCE

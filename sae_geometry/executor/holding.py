@@ -14,14 +14,14 @@ import numpy as np
 from distributed import Future
 
 from sae_geometry.dictionary import Dictionary
+from sae_geometry.executor.joining import as_array
 from sae_geometry.executor.loading import Reference, load_weights, reference
-from sae_geometry.executor.work import WEIGHTS, as_array, parts_of
+from sae_geometry.executor.work import WEIGHTS, parts_of
 
 if TYPE_CHECKING:
     from distributed import Client
 
 KEPT = 1 << 30  # bytes of operands that stay on the workers for the next sweep
-_A_PAIR = 6  # things that two dictionaries are made of: they stay whatever they take
 
 
 class Held:
@@ -44,10 +44,19 @@ class Held:
                 self._sizes[where] = [(_name(x), x.nbytes) for x in parts]
                 self._loadable |= {name: where for name, _ in self._sizes[where]}
 
-    def array(self, x: np.ndarray) -> Future:
-        """Where the workers have this array."""
+    def array(self, x: np.ndarray, together: int) -> Future:
+        """Where the workers have this array.
+
+        Args:
+            x: any array.
+            together: of how many arrays it is that the workers need at once: so many stay, whatever they take.
+        """
         name = _name(x)
-        return self._found(name) or self._loaded(name) or self._keep(name, self._sent(name, x), x.nbytes)
+        found = self._found(name)
+        if found is None:
+            self._make_room(x.nbytes, together)
+            found = self._loaded(name) or self._keep(name, self._sent(name, x), x.nbytes)
+        return found
 
     def dictionary(self, d: Dictionary) -> list[Future | None]:
         """Where the workers have its three parts (`parts_of`); None for an encoder that it does not have."""
@@ -55,7 +64,9 @@ class Held:
         said = pickle.dumps(rest)
         name = hashlib.sha256(said).hexdigest()
         about = self._found(name) or self._keep(name, self._sent(name, rest), len(said))
-        return [self.array(directions), None if encoder is None else self.array(encoder), about]
+        together = 4 if encoder is None else 6  # two dictionaries'
+        first = self.array(directions, together)
+        return [first, None if encoder is None else self.array(encoder, together), about]
 
     def forget(self) -> None:
         """Send everything anew when it is next asked for."""
@@ -74,9 +85,12 @@ class Held:
 
     def _keep(self, name: str, future: Future, size: int) -> Future:
         self._there[name] = future, size
-        while len(self._there) > _A_PAIR and sum(size for _, size in self._there.values()) > KEPT:
-            del self._there[next(iter(self._there))]
         return future
+
+    def _make_room(self, size: int, together: int) -> None:
+        """Forget what was asked for longest ago, until there is room for one more, or it is needed with the rest."""
+        while len(self._there) >= together and size + sum(held for _, held in self._there.values()) > KEPT:
+            del self._there[next(iter(self._there))]
 
     def _sent(self, name: str, data: Any) -> Future:
         key = f"sae-geometry-{name[:16]}-{uuid.uuid4().hex[:8]}"

@@ -8,15 +8,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.executor.joining import array_of, as_best, as_kept, as_sent, joined_report, to_send
+from sae_geometry.executor.joining import Sent, as_array, as_best, joined_report, take_in, to_keep, to_send
 from sae_geometry.executor.spreading import Pair, Spreads
 from sae_geometry.executor.sweep_record import HALF, SweepIdentity, SweepRecord, identify, read_sweep, write_sweep
-from sae_geometry.kernels.blocks import memory_limit
 from sae_geometry.kernels.ledger import ledger
-from sae_geometry.kernels.merging import merge_into, no_lists
+from sae_geometry.kernels.merging import no_lists
 from sae_geometry.kernels.runner import Runner, current_runner, sweeps_run_by
 from sae_geometry.kernels.screen import Task
 from sae_geometry.kernels.sweep import ScreenName, Sweep, SweepReport, sweep
@@ -160,15 +157,15 @@ class _Whole:
     def __init__(self, task: Task, before: SweepRecord | None) -> None:
         n, m = task.a.shape[0], task.others.shape[0]
         self.task, self.done = task, 0
-        self.bias = None if task.column_bias is None else array_of(task.column_bias)
+        self.bias = None if task.column_bias is None else as_array(task.column_bias)
         self.rows = no_lists(n, task.k)
         self.cols = no_lists(m, task.k) if task.columns and not task.within else None
         self.reports: list[SweepReport] = []
         if before is not None:
             self.done, self.reports = before.done, [before.report]
-            self.rows = as_sent(before.rows, absolute=task.absolute, bias=self.bias)
+            self._take_rows(before.rows, 0)
             if before.cols is not None:
-                self.cols = as_sent(before.cols, absolute=task.absolute, bias=None)
+                self._take_cols(before.cols, 0)
         looked_at = [Tile((0, self.done), (0, m))] if not task.within else _triangle((0, self.done), n)
         self.made, self.pairs = sum(t.pairs for t in looked_at), n * n / 2 if task.within else float(n * m)
 
@@ -177,10 +174,9 @@ class _Whole:
         n, m = self.task.a.shape[0], self.task.others.shape[0]
         for tile in _triangle(rows, n) if self.task.within else [Tile(rows, (0, m))]:
             found = self._sweep(tile, screen)
-            merge_into(self.rows, as_sent(to_send(found.rows, tile.cols[0]), **self._score(self.bias)), tile.rows[0])
-            side = self.rows if self.task.within else self.cols
-            if found.cols is not None and side is not None:
-                merge_into(side, as_sent(to_send(found.cols, tile.rows[0]), **self._score(None)), tile.cols[0])
+            self._take_rows(to_send(found.rows, tile.cols[0]), tile.rows[0])
+            if found.cols is not None:
+                self._take_cols(to_send(found.cols, tile.rows[0]), tile.cols[0])
             self.reports.append(found.report)
             self.made += tile.pairs
         self.done = rows[1]
@@ -193,14 +189,18 @@ class _Whole:
 
     def record(self) -> SweepRecord:
         """What is done, to be kept."""
-        cols = None if self.cols is None else as_kept(self.cols)
-        return SweepRecord(self.done, as_kept(self.rows), cols, self._report(self.reports[0].why))
+        cols = None if self.cols is None else to_keep(self.cols)
+        return SweepRecord(self.done, to_keep(self.rows), cols, self._report(self.reports[0].why))
 
     def _report(self, why: str) -> SweepReport:
         return joined_report(self.task, self.reports, why, sum(r.seconds for r in self.reports))
 
-    def _score(self, bias: np.ndarray | None) -> dict[str, Any]:
-        return {"absolute": self.task.absolute, "bias": bias}
+    def _take_rows(self, sent: Sent, start: int) -> None:
+        take_in(self.rows, sent, start, absolute=self.task.absolute, bias=self.bias)
+
+    def _take_cols(self, sent: Sent, start: int) -> None:
+        side = self.rows if self.cols is None else self.cols
+        take_in(side, sent, start, absolute=self.task.absolute, bias=None)
 
     def _sweep(self, tile: Tile, screen: ScreenName) -> Sweep:
         task, made = self.task, self.made
@@ -215,7 +215,7 @@ class _Whole:
             screen=screen,
             threads=task.threads,
             progress=None if told is None else lambda share: told((made + share * tile.pairs) / self.pairs),
-            memory=None if task.memory == memory_limit(None, task.a.device.type) else task.memory,
+            memory=task.memory if task.memory_asked else None,
         )
 
 

@@ -12,7 +12,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from sae_geometry.executor.joining import Sent, array_of
+from sae_geometry.executor.joining import Sent, as_array
 from sae_geometry.folders import whole_file
 from sae_geometry.kernels.screen import Task
 from sae_geometry.kernels.sweep import SweepReport
@@ -70,15 +70,15 @@ class SweepRecord:
 def identify(task: Task) -> SweepIdentity:
     """What this task asks, by content."""
     return SweepIdentity(
-        a=_digest(array_of(task.a)),
-        b="" if task.b is None else _digest(array_of(task.b)),
+        a=_digest(as_array(task.a)),
+        b="" if task.b is None else _digest(as_array(task.b)),
         n=task.a.shape[0],
         m=task.others.shape[0],
         d_in=task.a.shape[1],
         k=task.k,
         columns=task.columns or task.within,
         absolute=task.absolute,
-        bias="" if task.column_bias is None else _digest(array_of(task.column_bias)),
+        bias="" if task.column_bias is None else _digest(as_array(task.column_bias)),
     )
 
 

@@ -15,15 +15,12 @@ import torch
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.executor.arithmetic import arithmetic
 from sae_geometry.executor.errors import UnlikeError
+from sae_geometry.executor.joining import Sent, as_array, to_send
 from sae_geometry.executor.placing import Device, placed, screen_on, want_of_memory_told, ways
 from sae_geometry.kernels.blocks import CeilingError, memory_ceiling
-from sae_geometry.kernels.decide import Best
 from sae_geometry.kernels.ledger import Entry, entries, ledger
 from sae_geometry.kernels.sweep import ScreenName, Sweep, SweepReport, cpu_threads, sweep
 from sae_geometry.kernels.tiles import Tile
-
-Sent = tuple[np.ndarray, np.ndarray]
-"""The signed cosines (float64) and indices (int32) of lists: 12 bytes a partner; the score follows from them."""
 
 WEIGHTS = ("directions", "encoder_directions")  # of a dictionary: nearly all of its bytes
 
@@ -80,8 +77,8 @@ def sweep_tile(a: np.ndarray, b: np.ndarray, tile: Tile, question: Question, bia
     x, y = a[slice(*tile.rows)], None if tile.within else b[slice(*tile.cols)]
     with want_of_memory_told():
         found = _swept(x, y, own, question, device)
-    cols = None if found.cols is None else _sent(found.cols, tile.rows[0])
-    return Answer(_sent(found.rows, tile.cols[0]), cols, found.report, note)
+    cols = None if found.cols is None else to_send(found.cols, tile.rows[0])
+    return Answer(to_send(found.rows, tile.cols[0]), cols, found.report, note)
 
 
 def _swept(
@@ -142,11 +139,6 @@ def parts_of(d: Dictionary) -> tuple[np.ndarray, np.ndarray | None, dict[str, An
     return as_array(directions), None if encoder is None else as_array(encoder), rest | {"metadata": dict(d.metadata)}
 
 
-def as_array(x: torch.Tensor) -> np.ndarray:
-    """A tensor's numbers on the CPU, rows in order; not copied where they are that already."""
-    return x.detach().cpu().contiguous().numpy()
-
-
 def _whole(directions: np.ndarray, encoder: np.ndarray | None, rest: dict[str, Any]) -> Dictionary:
     """A dictionary put together again."""
     return Dictionary(
@@ -164,11 +156,6 @@ def _tensor(x: np.ndarray) -> torch.Tensor:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # arrays off the wire may be read-only; so are we
         return torch.from_numpy(np.ascontiguousarray(x))
-
-
-def _sent(best: Best, start: int) -> Sent:
-    index = best.index.cpu().numpy()
-    return best.cosine.cpu().numpy(), np.where(index >= 0, index + start, -1).astype(np.int32)
 
 
 def _tasks_at_once() -> int:
