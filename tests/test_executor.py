@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
+from queue import SimpleQueue
+from types import SimpleNamespace
 
 import numpy as np
+import on_workers
 import pytest
 import safetensors.numpy
 import torch
@@ -21,10 +26,8 @@ import sae_geometry as sg
 from sae_geometry.cli import app
 from sae_geometry.executor import running_on, spread, work
 from sae_geometry.executor.arithmetic import blas_threads
-from sae_geometry.executor.errors import ClusterError, NotLoadedError
+from sae_geometry.executor.errors import ClusterError
 from sae_geometry.executor.opening import _opened
-from sae_geometry.executor.placing import want_of_memory_told
-from sae_geometry.kernels.blocks import current_ceiling
 from sae_geometry.kernels.ledger import entries, ledger
 from sae_geometry.kernels.runner import sweeps_run_by
 from sae_geometry.kernels.sweep import Sweep, sweep
@@ -34,6 +37,7 @@ from sae_geometry.pair_record import PairParameters
 from sae_geometry.seeds import _compare_pair
 
 distributed = pytest.importorskip("distributed")
+psutil = pytest.importorskip("psutil")
 PARAMETERS = PairParameters("greedy", "decoder", True, 0.7)
 
 
@@ -43,6 +47,14 @@ def client() -> Iterator[distributed.Client]:
     with _opened("local:3") as client:
         client.wait_for_workers(3, timeout=60)
         yield client
+
+
+@pytest.fixture
+def workers_do(monkeypatch: pytest.MonkeyPatch) -> Callable[[object], None]:
+    """Has workers do something else than sweep a tile."""
+    from sae_geometry.executor import dask_runner
+
+    return partial(monkeypatch.setattr, dask_runner, "sweep_tile")
 
 
 def workers(client: distributed.Client) -> dict[str, int]:
@@ -89,15 +101,8 @@ def spied(runner, reports: list) -> object:
     return offered
 
 
-def _slowly(a, b, tile, question, bias):
-    time.sleep(0.1)
-    return work.sweep_tile(a, b, tile, question, bias)
-
-
-def test_a_worker_killed_in_the_middle_costs_its_tiles_only(client, monkeypatch):
-    from sae_geometry.executor import dask_runner as module
-
-    monkeypatch.setattr(module, "sweep_tile", _slowly)
+def test_a_worker_killed_in_the_middle_costs_its_tiles_only(client, workers_do):
+    workers_do(on_workers.slowly)
     runner = dask_runner(client)
     a, b = points(6000, 0, 64), points(4000, 1, 64)
     truth = sweep(a, b, 3)
@@ -127,21 +132,8 @@ def test_all_workers_killed_their_data_is_sent_again(client):
         assert_same(sweep(a, b, 3), first)
 
 
-def _dies_of_many_rows(a, b, tile, question, bias):
-    if tile.rows[0] == 0 and tile.rows[1] > 200:
-        _run_out_of_memory()
-    return work.sweep_tile(a, b, tile, question, bias)
-
-
-def _run_out_of_memory() -> None:
-    time.sleep(0.5)
-    os.kill(os.getpid(), signal.SIGKILL)  # as the system does
-
-
-def test_a_tile_that_kills_its_workers_is_cut(client, monkeypatch):
-    from sae_geometry.executor import dask_runner as module
-
-    monkeypatch.setattr(module, "sweep_tile", _dies_of_many_rows)
+def test_a_tile_that_kills_its_workers_is_cut(client, workers_do):
+    workers_do(on_workers.dies_of_many_rows)
     a, b = points(1000, 0), points(90, 1)
     before = set(client.run(os.getpid).values())
     with sweeps_run_by(dask_runner(client, worth=1e6, least=100)):
@@ -151,17 +143,11 @@ def test_a_tile_that_kills_its_workers_is_cut(client, monkeypatch):
     assert_same(there, sweep(a, b, 2))
 
 
-def _dies_of_the_first(a, b, here: int) -> tuple[str, bool]:
-    if a.name == "a" and os.getpid() != here:
-        _run_out_of_memory()
-    return a.name + b.name, os.getpid() == here
-
-
 def test_a_pair_that_kills_its_workers_is_done_here(client, toy_pair):
     a, b = toy_pair
     c = b.renamed("c")  # the same weights by another name
     with sweeps_run_by(dask_runner(client)):
-        done = dict(spread(_dies_of_the_first, [a, b, c], [(0, 1), (1, 2), (2, 1)], os.getpid()))
+        done = dict(spread(on_workers.dies_of_the_first, [a, b, c], [(0, 1), (1, 2), (2, 1)], os.getpid()))
     assert {pair: name for pair, (name, _) in done.items()} == {(0, 1): "ab", (1, 2): "bc", (2, 1): "cb"}
     assert done[0, 1][1], "it was done in this process"
 
@@ -250,13 +236,9 @@ def test_pairs_of_seeds_go_whole_and_are_kept(client, tmp_path, rng):
     assert there.to_pandas().equals(here.to_pandas())
     assert list(there.pairs) == list(here.pairs)
     with running_on(client):
-        done = dict(spread(_where, runs, list(here.pairs), None))
+        done = dict(spread(on_workers.where, runs, list(here.pairs), None))
     assert os.getpid() not in {pid for pid, _ in done.values()}
     assert {threads for _, threads in done.values()} == {blas_threads()}, "sums are made by as many threads"
-
-
-def _where(a, b, parameters) -> tuple[int, int]:
-    return os.getpid(), blas_threads()
 
 
 @pytest.mark.parametrize(
@@ -268,35 +250,21 @@ def test_workers_that_add_up_otherwise_get_no_pairs(client, monkeypatch, toy_pai
 
     monkeypatch.setattr(module, "arithmetic", adds_up)
     with sweeps_run_by(dask_runner(client)):
-        done = list(spread(_where, list(toy_pair), [(0, 1)] * 3, None))
+        done = list(spread(on_workers.where, list(toy_pair), [(0, 1)] * 3, None))
     assert len(done) == 3
     assert {pid for _, (pid, _) in done} == {os.getpid()}
 
 
-def _terms(a, b, parameters) -> tuple[int, int | None, str]:
-    return os.getpid(), current_ceiling(), str(a.directions.device)
-
-
 def test_a_ceiling_holds_on_workers(client, toy_pair):
     with sweeps_run_by(dask_runner(client)), sg.memory_ceiling("64MB"):
-        (_, told), *_ = spread(_terms, list(toy_pair), [(0, 1)] * 3, None)
+        (_, told), *_ = spread(on_workers.terms, list(toy_pair), [(0, 1)] * 3, None)
         assert sweep(points(100, 0), points(90, 1)).report.memory == 64 << 20
     assert told[0] != os.getpid()
     assert told[1:] == (64 << 20, "cpu")
 
 
-def _on_64_threads(a, b, tile, question, bias):
-    before, work.cpu_threads = work.cpu_threads, lambda: 64
-    try:
-        return work.sweep_tile(a, b, tile, question, bias)
-    finally:
-        work.cpu_threads = before
-
-
-def test_workers_of_many_threads_give_way_to_a_ceiling(client, monkeypatch):
-    from sae_geometry.executor import dask_runner as module
-
-    monkeypatch.setattr(module, "sweep_tile", _on_64_threads)
+def test_workers_of_many_threads_give_way_to_a_ceiling(client, workers_do):
+    workers_do(on_workers.on_64_threads)
     a, b = points(2000, 0), points(2000, 1)
     truth = sweep(a, b, 2)
     with sg.memory_ceiling("4MB"):
@@ -320,21 +288,12 @@ def test_results_too_large_for_the_ceiling_here_are_refused(client):
         sweep(a, b, 64)
 
 
-def _with_gpu(function, *given):
-    with pretended():
-        before, torch.cuda.is_available = torch.cuda.is_available, lambda: True
-        try:
-            return function(*given)
-        finally:
-            torch.cuda.is_available = before
-
-
 @pytest.mark.parametrize(("device", "there"), [("auto", "cuda:0"), ("cpu", "cpu")])
 def test_workers_use_their_gpu_unless_told_not_to(client, monkeypatch, toy_pair, device, there):
     from sae_geometry.executor import dask_runner as module
 
     for name in ("sweep_tile", "call_with_pair"):
-        monkeypatch.setattr(module, name, partial(_with_gpu, getattr(work, name)))
+        monkeypatch.setattr(module, name, partial(on_workers.with_gpu, getattr(work, name)))
     a, b = points(300, 0), points(200, 1)
     with sweeps_run_by(dask_runner(client, device=device)), ledger():
         found = sweep(a, b, 2)
@@ -395,45 +354,24 @@ def test_workers_load_what_they_can_and_are_sent_the_rest(client, tmp_path, monk
     monkeypatch.setattr(holding.Held, "_sent", noted)
     todo = [(0, 1), (1, 2), (2, 3), (3, 0)]
     with sweeps_run_by(dask_runner(client, load=runs, offline=True)):
-        done = dict(spread(_fingerprints, runs, todo, None))
+        done = dict(spread(on_workers.fingerprints, runs, todo, None))
         sweep(runs[0].directions, k=2)
     assert done == {(i, j): (runs[i].fingerprint, runs[j].fingerprint) for i, j in todo}
     travelled = {d.name for d in runs if holding._name(d.directions.numpy()) in sent}
     assert travelled == {"changed", "gone"}
 
 
-def _fingerprints(a, b, parameters) -> tuple[str, str]:
-    return a.fingerprint, b.fingerprint
-
-
-def _not_loaded_at_first(marker, *given):
-    if marker.exists():
-        marker.unlink()
-        raise NotLoadedError("demo:local-seed0")
-    return work.sweep_tile(*given)
-
-
-def test_what_another_worker_cannot_load_again_is_sent(client, monkeypatch, tmp_path, demo):
-    from sae_geometry.executor import dask_runner as module
-
+def test_what_another_worker_cannot_load_again_is_sent(client, workers_do, tmp_path, demo):
     (tmp_path / "marker").touch()
-    monkeypatch.setattr(module, "sweep_tile", partial(_not_loaded_at_first, tmp_path / "marker"))
+    workers_do(partial(on_workers.not_loaded_at_first, tmp_path / "marker"))
     a = demo["local-narrow-seed0"]
     with sweeps_run_by(dask_runner(client, load=[a])):
         assert_same(sweep(a.directions, k=2), sweep(a.directions, k=2, blocks=(64, 64)))
     assert not (tmp_path / "marker").exists()
 
 
-def _too_much(a, b, tile, question, bias):
-    if tile.rows[1] - tile.rows[0] > 40:
-        raise MemoryError
-    return work.sweep_tile(a, b, tile, question, bias)
-
-
-def test_a_worker_out_of_memory_gets_smaller_tiles(client, monkeypatch):
-    from sae_geometry.executor import dask_runner as module
-
-    monkeypatch.setattr(module, "sweep_tile", _too_much)
+def test_a_worker_out_of_memory_gets_smaller_tiles(client, workers_do):
+    workers_do(on_workers.too_much)
     a, b = points(500, 0), points(90, 1)
     with sweeps_run_by(dask_runner(client)):
         there = sweep(a, b, 2)
@@ -446,20 +384,8 @@ def test_a_worker_out_of_memory_gets_smaller_tiles(client, monkeypatch):
             sweep(a, b, 2)
 
 
-def _fails(a, b, tile, question, bias):
-    raise ZeroDivisionError("as it is")
-
-
-def _torch_is_refused_memory(a, b, tile, question, bias):
-    with want_of_memory_told():
-        torch.empty((tile.rows[1] - tile.rows[0] > 40) << 60, dtype=torch.uint8)
-    return work.sweep_tile(a, b, tile, question, bias)
-
-
-def test_torch_that_is_refused_memory_is_out_of_memory(client, monkeypatch):
-    from sae_geometry.executor import dask_runner as module
-
-    monkeypatch.setattr(module, "sweep_tile", _torch_is_refused_memory)
+def test_torch_that_is_refused_memory_is_out_of_memory(client, workers_do):
+    workers_do(on_workers.torch_is_refused_memory)
     a, b = points(200, 0), points(90, 1)
     with sweeps_run_by(dask_runner(client, worth=1e9)):
         there = sweep(a, b, 2)
@@ -467,19 +393,14 @@ def test_torch_that_is_refused_memory_is_out_of_memory(client, monkeypatch):
     assert_same(there, sweep(a, b, 2))
 
 
-def test_an_error_on_a_worker_is_raised_here(client, monkeypatch):
-    from sae_geometry.executor import dask_runner as module
-
-    monkeypatch.setattr(module, "sweep_tile", _fails)
+def test_an_error_on_a_worker_is_raised_here(client, workers_do):
+    workers_do(on_workers.fails)
     with pytest.raises(ZeroDivisionError, match="as it is"), sweeps_run_by(dask_runner(client)):
         sweep(points(100, 0), points(90, 1))
 
 
 def test_the_scheduler_lost_is_one_sentence_and_finished_pairs_are_kept(tmp_path, rng, monkeypatch):
     """A scheduler in a process of its own is killed as the first pair is done."""
-    import subprocess
-    import sys
-
     from sae_geometry.executor import cluster as module
 
     monkeypatch.setattr(module, "_GRACE", 1)
@@ -514,6 +435,80 @@ def test_the_scheduler_lost_is_one_sentence_and_finished_pairs_are_kept(tmp_path
     assert "finished pair" in result.stderr
     assert list(kept.glob("[!.]*.npz"))
     assert not (tmp_path / "out").exists()
+
+
+def test_ctrl_c_ends_client_and_workers(tmp_path, rng):
+    """Sent to all of them, as a terminal does: one sentence, finished pairs kept, nobody left."""
+    for k in range(12):
+        np.save(tmp_path / f"r{k}.npy", rng.standard_normal((12, 5)))
+    command = [sys.executable, "-m", "sae_geometry", "seeds", *(f"./r{k}.npy" for k in range(12)), "-o", "out"]
+    with subprocess.Popen(
+        [*command, "--dask", "local:2"], cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as program:
+        while not list(tmp_path.glob("out.pairs/[!.]*.npz")):
+            assert program.poll() is None
+            time.sleep(0.005)
+        os.killpg(program.pid, signal.SIGINT)
+        _, said = program.communicate(timeout=60)
+    assert program.returncode == 130
+    assert "Traceback" not in said
+    assert said.splitlines()[-1] == "error: stopped; no results folder is half-written"
+    assert "finished pairs are kept in out.pairs" in said
+    assert not (tmp_path / "out").exists()
+    deadline = time.monotonic() + 60
+    while any(_session(process) == program.pid for process in psutil.process_iter()):
+        assert time.monotonic() < deadline, "a worker is left"
+        time.sleep(0.1)
+
+
+def _session(process: psutil.Process) -> int | None:
+    try:
+        return os.getsid(process.pid)
+    except OSError:  # it has just ended
+        return None
+
+
+def test_a_cluster_left_without_workers_is_one_sentence(monkeypatch):
+    from sae_geometry.executor import cluster
+
+    monkeypatch.setattr(cluster, "_LOOK", 0.01)
+    monkeypatch.setattr(cluster, "_NO_WORKERS", 0.05)
+    deserted = cluster.Cluster(SimpleNamespace(scheduler=SimpleNamespace(address="tcp://there:1"), nthreads=dict))
+    with pytest.raises(ClusterError, match="no worker is left at tcp://there:1; start some and run the same command"):
+        deserted._next(SimpleQueue())
+
+
+def test_what_cannot_be_sent_is_told_as_it_is(client):
+    from sae_geometry.executor.cluster import Cluster, Job
+
+    def submit(piece):
+        raise ValueError("as it is")
+
+    with pytest.raises(ValueError, match="as it is"):
+        list(Cluster(client).each([1], Job(submit, lambda piece: [], lambda error: None)))
+
+
+@pytest.mark.parametrize("command", ["compare", "match", "seeds", "umap"])
+def test_the_commands_pass_on_device_and_what_to_load(client, tmp_path, monkeypatch, command):
+    from sae_geometry.executor import dask_runner
+
+    made: list[dict] = []
+
+    def noted(client, **how):
+        made.append(how)
+        raise ClusterError("that is enough")
+
+    monkeypatch.setattr(dask_runner, "DaskRunner", noted)
+    monkeypatch.chdir(tmp_path)
+    typed = [command, *["demo:local-narrow-seed0"] * 2, "--device", "cpu", "--offline", "--dask-load"]
+    result = CliRunner().invoke(app, [*typed, "--dask", client.scheduler.address])
+    assert "that is enough" in result.stderr
+    [how] = made
+    assert (how["device"], how["offline"]) == ("cpu", True)
+    assert [d.address for d in how["load"]] == ["demo:local-narrow-seed0"] * 2
+    result = CliRunner().invoke(app, typed)
+    assert result.exit_code == 2
+    assert "add --dask, or leave it out" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ NOT_RUN = {
         "docs/how-to/huggingface.md",
         "sae-geometry inspect hf://apollo-research/e2e-saes-gpt2/local_similar_ce_layer_6.pt",
     ),
+    ("docs/how-to/cluster.md", "sae-geometry seeds run1 run2 run3 --dask tcp://HOST:8786"),
     ("docs/how-to/gpu.md", "sae-geometry compare runA runB --device cuda"),
     ("docs/how-to/gpu.md", "import sae_geometry as sg"),
 }

@@ -7,12 +7,13 @@ ones; a scheduler that is gone, or workers that do not come back, end the work i
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _GRACE = 5  # seconds for a scheduler to come back
 _NO_WORKERS = 60  # seconds for a first worker to come back
-_LOOK = 5.0  # seconds without an answer after which the workers are counted
+_LOOK = 5.0  # seconds after which workers are counted again
 _TRIES = 5  # of a piece whose operands were lost, or whose worker died over the smallest piece there is
 _SUSPECT = 2  # times a piece is lost before it is taken to be too much, and cut
 _IN_FLIGHT = 2  # pieces a worker, so that none waits for its next, and few are suspected when one dies
@@ -49,6 +50,19 @@ class Job(Generic[T]):
     smaller: Callable[[T], list[T]]
     resend: Callable[[Exception], None]
     optional: bool = False
+
+
+@dataclass(frozen=True)
+class _Flight(Generic[T]):
+    """Pieces that wait, pieces that are out, each with how often it was tried, and what has come back of the latter."""
+
+    waiting: deque[tuple[T, int]]
+    out: dict[Future, tuple[T, int]] = field(default_factory=dict)
+    done: SimpleQueue[Future] = field(default_factory=SimpleQueue)
+
+    def put_first(self, pieces: Sequence[tuple[T, int]]) -> None:
+        """Let these be sent next, in this order."""
+        self.waiting.extendleft(reversed(pieces))
 
 
 class Cluster:
@@ -79,42 +93,51 @@ class Cluster:
             ClusterError: the scheduler is gone, or the workers are.
             CeilingError, MemoryError: the smallest piece is too much.
         """
-        queue = deque((piece, 1) for piece in pieces)
-        flying: dict[Future, tuple[T, int]] = {}
-        landed: SimpleQueue[Future] = SimpleQueue()
-        window = _IN_FLIGHT * self.n_workers()
+        flight = _Flight[T](deque((piece, 1) for piece in pieces))
+        window, counted = 0, -math.inf
         try:
-            while queue or flying:
-                while queue and len(flying) < window:
-                    piece, tries = queue.popleft()
-                    try:
-                        future = job.submit(piece)
-                    except Exception as error:  # a worker died as it was sent something
-                        queue.extendleft(reversed(self._again(piece, tries, error, job)))
-                        continue
-                    flying[future] = (piece, tries)
-                    future.add_done_callback(landed.put)
-                future = self._next(landed)
-                piece, tries = flying.pop(future)
-                try:
-                    answer = future.result()
-                except (MemoryError, CeilingError, KilledWorker, UnlikeError) as error:
-                    queue.extendleft(reversed(self._cut(piece, tries, error, job)))
-                except (CancelledError, NotLoadedError) as error:  # the only copy of the operands was lost, or all is
-                    queue.extendleft(reversed(self._again(piece, tries, error, job)))
-                else:
-                    future.release()
-                    yield piece, answer
+            while flight.waiting or flight.out:
+                if time.monotonic() - counted > _LOOK:  # others may have come
+                    window, counted = _IN_FLIGHT * self.n_workers(), time.monotonic()
+                self._send(flight, job, window)
+                if flight.out:
+                    yield from self._take(flight, job)
         finally:
             with suppress(Exception):  # a scheduler that is gone has nothing to cancel
-                self._client.cancel(list(flying))
+                self._client.cancel(list(flight.out))
 
-    def _next(self, landed: SimpleQueue[Future]) -> Future:
+    def _send(self, flight: _Flight[T], job: Job[T], window: int) -> None:
+        """Send pieces until `window` of them are out."""
+        while flight.waiting and len(flight.out) < window:
+            piece, tries = flight.waiting.popleft()
+            try:
+                future = job.submit(piece)
+            except Exception as error:  # a worker died as it was sent something
+                flight.put_first(self._again(piece, tries, error, job))
+                continue
+            flight.out[future] = (piece, tries)
+            future.add_done_callback(flight.done.put)
+
+    def _take(self, flight: _Flight[T], job: Job[T]) -> Iterator[tuple[T, Any]]:
+        """The next piece that is done, and its answer; nothing if it has none, and something else is to be tried."""
+        future = self._next(flight.done)
+        piece, tries = flight.out.pop(future)
+        try:
+            answer = future.result()
+        except (MemoryError, CeilingError, KilledWorker, UnlikeError) as error:
+            flight.put_first(self._cut(piece, tries, error, job))
+        except (CancelledError, NotLoadedError) as error:  # the only copy of its operands was lost, or everything
+            flight.put_first(self._again(piece, tries, error, job))
+        else:
+            future.release()
+            yield piece, answer
+
+    def _next(self, done: SimpleQueue[Future]) -> Future:
         """The next that is done, whatever came of it; raises when there has been nobody to do it for too long."""
         until = None
         while True:
             try:
-                return landed.get(timeout=_LOOK)
+                return done.get(timeout=_LOOK)
             except Empty:
                 if self._or_lost(self._client.nthreads):
                     until = None

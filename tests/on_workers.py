@@ -1,0 +1,90 @@
+"""What the tests have workers do: found by them under this name, and quick to import."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import torch
+from pretend_cuda import pretended
+
+from sae_geometry.executor import work
+from sae_geometry.executor.arithmetic import blas_threads
+from sae_geometry.executor.errors import NotLoadedError
+from sae_geometry.executor.placing import want_of_memory_told
+from sae_geometry.kernels.blocks import current_ceiling
+
+
+def slowly(a, b, tile, question, bias):
+    time.sleep(0.1)
+    return work.sweep_tile(a, b, tile, question, bias)
+
+
+def dies_of_many_rows(a, b, tile, question, bias):
+    if tile.rows[0] == 0 and tile.rows[1] > 200:
+        _run_out_of_memory()
+    return work.sweep_tile(a, b, tile, question, bias)
+
+
+def _run_out_of_memory() -> None:
+    time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGKILL)  # as the system does
+
+
+def dies_of_the_first(a, b, here: int) -> tuple[str, bool]:
+    if a.name == "a" and os.getpid() != here:
+        _run_out_of_memory()
+    return a.name + b.name, os.getpid() == here
+
+
+def where(a, b, parameters) -> tuple[int, int]:
+    return os.getpid(), blas_threads()
+
+
+def terms(a, b, parameters) -> tuple[int, int | None, str]:
+    return os.getpid(), current_ceiling(), str(a.directions.device)
+
+
+def on_64_threads(a, b, tile, question, bias):
+    before, work.cpu_threads = work.cpu_threads, lambda: 64
+    try:
+        return work.sweep_tile(a, b, tile, question, bias)
+    finally:
+        work.cpu_threads = before
+
+
+def with_gpu(function, *given):
+    with pretended():
+        before, torch.cuda.is_available = torch.cuda.is_available, lambda: True
+        try:
+            return function(*given)
+        finally:
+            torch.cuda.is_available = before
+
+
+def fingerprints(a, b, parameters) -> tuple[str, str]:
+    return a.fingerprint, b.fingerprint
+
+
+def not_loaded_at_first(marker, *given):
+    if marker.exists():
+        marker.unlink()
+        raise NotLoadedError("demo:local-seed0")
+    return work.sweep_tile(*given)
+
+
+def too_much(a, b, tile, question, bias):
+    if tile.rows[1] - tile.rows[0] > 40:
+        raise MemoryError
+    return work.sweep_tile(a, b, tile, question, bias)
+
+
+def torch_is_refused_memory(a, b, tile, question, bias):
+    with want_of_memory_told():
+        torch.empty((tile.rows[1] - tile.rows[0] > 40) << 60, dtype=torch.uint8)
+    return work.sweep_tile(a, b, tile, question, bias)
+
+
+def fails(a, b, tile, question, bias):
+    raise ZeroDivisionError("as it is")
