@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -45,6 +46,11 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """One line a row, its cells padded to columns two spaces apart."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def or_dash(value: float, form: str) -> str:
+    """The number in this format; a dash where it is nan, that is, unknown."""
+    return "–" if math.isnan(value) else format(value, form)
 
 
 def read_only(array: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from sae_geometry.nulls.isotropic import expected_max_cosine
 from sae_geometry.nulls.matched import MatchedNull, fit_matched_null, spread
 
 _FOLDS = 5
+_AT_ONCE = 1 << 25  # numbers of the source copied at once
 _FOR_MEANS, _FOR_SHARES = 256, 4096  # source directions averaged over; few of them may make up a small share
 
 
@@ -80,14 +81,18 @@ class NearestChance:
     def p_values(self, similarity: np.ndarray) -> np.ndarray:
         """P(the best of m random directions reaches the similarity) for each source latent: see `MatchedNull`."""
         p = np.full(len(similarity), np.nan)
-        for rows, null in self._judges:
-            length = np.linalg.norm(self.source[rows], axis=1)
-            p[rows] = null.p_values(
-                _unit(self.source[rows]),
-                similarity[rows] / length,
-                n_candidates=self.n_candidates,
-                absolute=self.absolute,
-            )
+        step = max(1, _AT_ONCE // self.source.shape[1])
+        for judged, null in self._judges:
+            for start in range(0, len(judged), step):
+                rows = judged[start : start + step]
+                x = self.source[rows]
+                length = np.linalg.norm(x, axis=1)
+                p[rows] = null.p_values(
+                    x / length[:, None],
+                    similarity[rows] / length,
+                    n_candidates=self.n_candidates,
+                    absolute=self.absolute,
+                )
         return p
 
     def _sample(self, size: int) -> list[tuple[np.ndarray, MatchedNull, int]]:
@@ -107,7 +112,8 @@ class NearestChance:
 
 
 def _fitted(rows: np.ndarray) -> MatchedNull:
-    return fit_matched_null(rows[rows.any(axis=1)])
+    there = rows.any(axis=1)
+    return fit_matched_null(rows if there.all() else rows[there])
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:
