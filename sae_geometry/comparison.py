@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from sae_geometry.confounds import ConfoundAudit, Finding, confound_audit
-from sae_geometry.describe import aligned, describe_input, distinct, scalars
+from sae_geometry.describe import aligned, describe_input, distinct, or_dash, scalars
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.double_counting import DoubleCounting, double_counting
 from sae_geometry.executor import Executor, running_on
@@ -449,13 +449,9 @@ def _cells(m: Matching) -> tuple[str, ...]:
         f"{m.fraction_above(0.7):.1%}",
         f"{m.coverage:.1%}",
         m.chance_text,
-        _or_dash(m.corrected, ".3f"),
-        _or_dash(m.found_fraction, ".1%"),
+        or_dash(m.corrected, ".3f"),
+        or_dash(m.found_fraction, ".1%"),
     )
-
-
-def _or_dash(value: float, form: str) -> str:
-    return "–" if math.isnan(value) else format(value, form)
 
 
 def _sized(d: Dictionary) -> str:

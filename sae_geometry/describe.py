@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -51,6 +52,11 @@ def ends(texts: Sequence[str], most: int = 12) -> list[str]:
     """The texts, or the first and last of more than `most`."""
     half = most // 2
     return list(texts) if len(texts) <= most else [*texts[:half], "…", *texts[-half:]]
+
+
+def or_dash(value: float, form: str) -> str:
+    """The number in this format; a dash where it is nan, that is, unknown."""
+    return "–" if math.isnan(value) else format(value, form)
 
 
 def read_only(array: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sae_geometry.describe import or_dash
 from sae_geometry.partners import Matching, MatchingName
 
 if TYPE_CHECKING:
@@ -95,8 +96,8 @@ class DoubleCounting:
         for c in self.counts:
             lines.append(f"{c.name:<18}{c.n_pairs:>8,}{c.mean_similarity:>9.4f}{c.above:>8.1%}")
         lines.append(
-            f"double counting explains {self.explained_a_to_b:.1%} of MMCS(A → B), {self.explained_b_to_a:.1%} of "
-            "MMCS(B → A), over the latents matched"
+            f"double counting explains {or_dash(self.explained_a_to_b, '.1%')} of MMCS(A → B), "
+            f"{or_dash(self.explained_b_to_a, '.1%')} of MMCS(B → A), over the latents matched"
         )
         return "\n".join(lines)
 

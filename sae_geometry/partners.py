@@ -271,9 +271,9 @@ def nearest_matching(
 
 def _nearest_chance(a: Dictionary, b: Dictionary, on: On, *, absolute: bool, within: bool) -> NearestChance:
     x, y = operands((a.directions, a.encoder_directions), (b.directions, b.encoder_directions), on)
-    scale = np.float32(np.sqrt(2)) if on == "both" else np.float32(1)  # of "both", A's rows are halved
+    source = x.cpu().numpy()
     return NearestChance(
-        source=x.cpu().numpy() * scale,
+        source=source * np.float32(np.sqrt(2)) if on == "both" else source,  # of "both", A's rows are halved
         target=y.cpu().numpy(),
         n_candidates=b.n_latents - within,
         absolute=absolute,

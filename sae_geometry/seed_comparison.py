@@ -15,7 +15,7 @@ import numpy as np
 
 from sae_geometry.confounds import runs_table
 from sae_geometry.consensus import Consensus, consensus
-from sae_geometry.describe import aligned, describe_input, ends
+from sae_geometry.describe import aligned, describe_input, ends, or_dash
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.grouping import groups_of, kind_of, labels_of, layer_of, seed_of
 from sae_geometry.intervals import (
@@ -474,7 +474,7 @@ class SeedComparison:
         shown = range(min(self.n_runs, _SHOWN))
         head = ("", *(f"[{j}]" for j in shown))
         rows = [
-            (f"[{i}] {self.names[i]}", *("·" if i == j else format(matrix[i, j], form) for j in shown)) for i in shown
+            (f"[{i}] {self.names[i]}", *("·" if i == j else or_dash(matrix[i, j], form) for j in shown)) for i in shown
         ]
         more = [f"… and {self.n_runs - _SHOWN} runs more: see pairs.parquet"] if self.n_runs > _SHOWN else []
         return aligned([head, *rows]) + more

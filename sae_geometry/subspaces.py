@@ -193,8 +193,10 @@ def span_overlap(
     )
     smallest = min(len(rows), len(matched), left.d_in)
     ranks = tuple(r for r in RANKS if r <= smallest // 2 or r == 1 <= smallest)
-    cosines = [_angle_cosines(rows, others[matched], r) for r in ranks]
-    chosen = None if random is None else random[: len(matched)]
+    most = max(ranks, default=0)
+    ours, theirs = (_leading_subspace(x, most) for x in (rows, others[matched]))
+    chosen = None if random is None else _leading_subspace(random[: len(matched)], most)
+    cosines = [_angle_cosines(ours[:r], theirs[:r]) for r in ranks]
     return SpanOverlap(
         a=left,
         b=right,
@@ -207,7 +209,7 @@ def span_overlap(
         ranks=ranks,
         overlap=np.array([float((c**2).mean()) for c in cosines]),
         overlap_by_chance=np.array(
-            [np.nan if chosen is None else float((_angle_cosines(rows, chosen, r) ** 2).mean()) for r in ranks]
+            [np.nan if chosen is None else float((_angle_cosines(ours[:r], chosen[:r]) ** 2).mean()) for r in ranks]
         ),
         overlap_isotropic=np.array([r / left.d_in for r in ranks]),
         angles=np.degrees(np.arccos(cosines[-1])) if cosines else np.empty(0),
@@ -230,10 +232,22 @@ def explained_by_nearest(rows: np.ndarray, others: np.ndarray, n_nearest: Sequen
     return np.minimum(out, 1.0)
 
 
-def _angle_cosines(x: np.ndarray, y: np.ndarray, rank: int) -> np.ndarray:
-    """Cosines of the principal angles between the leading `rank`-dimensional subspaces of two sets of rows."""
-    bases = [np.linalg.svd(rows.astype(np.float64), full_matrices=False)[2][:rank] for rows in (x, y)]
-    return np.clip(np.linalg.svd(bases[0] @ bases[1].T, compute_uv=False), 0.0, 1.0)
+def _leading_subspace(rows: np.ndarray, rank: int) -> np.ndarray:
+    """float64 [rank, d]: the first right singular vectors of the rows, from the smaller of x xᵀ and xᵀ x."""
+    from scipy.linalg import eigh
+
+    x = rows.astype(np.float64)
+    n, d = x.shape
+    if rank == 0:
+        return np.empty((0, d))
+    last = min(n, d)
+    vectors = eigh(x @ x.T if n < d else x.T @ x, subset_by_index=(last - rank, last - 1))[1][:, ::-1]
+    return np.asarray(np.linalg.qr(x.T @ vectors)[0].T if n < d else vectors.T)
+
+
+def _angle_cosines(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Cosines of the principal angles between the subspaces that orthonormal rows span."""
+    return np.clip(np.linalg.svd(x @ y.T, compute_uv=False), 0.0, 1.0)
 
 
 def _means(values: np.ndarray) -> list[float] | None:

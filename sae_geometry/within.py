@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from sae_geometry.describe import describe_input
+from sae_geometry.describe import describe_input, or_dash
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.kernels.sweep import Sweep, SweepReport, sweep
 from sae_geometry.partners import Matching, nearest_matching, with_mutual
@@ -72,10 +72,11 @@ class WithinComparison:
 
     def __repr__(self) -> str:
         m = self.nearest
+        mean, isotropic = or_dash(m.mmcs, ".4f"), or_dash(m.isotropic_chance, ".3f")
         return (
             f"Within {self.dictionary.name!r} ({self.dictionary.n_latents:,} × {self.dictionary.d_in:,}), nearest "
-            f"other latent ({m.quantity}, self excluded): mean {m.mmcs:.4f}; {m.fraction_above(0.7):.1%} above 0.7; "
-            f"chance {m.chance_text} (isotropic {m.isotropic_chance:.3f})\n  {self.dictionary.alive.describe()}"
+            f"other latent ({m.quantity}, self excluded): mean {mean}; {m.fraction_above(0.7):.1%} above 0.7; "
+            f"chance {m.chance_text} (isotropic {isotropic})\n  {self.dictionary.alive.describe()}"
             + "".join(f"\n  caveat: {note}" for note in self.dictionary.notes)
         )
 

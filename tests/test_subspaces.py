@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import sae_geometry as sg
 from sae_geometry.cli import app
-from sae_geometry.subspaces import _angle_cosines, explained_by_nearest
+from sae_geometry.subspaces import _angle_cosines, _leading_subspace, explained_by_nearest
 
 
 def run(rows, name):
@@ -55,11 +55,13 @@ def test_by_definition(rng):
     np.testing.assert_allclose(found[:, 2], 1, atol=1e-6)
 
 
-def test_angles_are_scipys(rng):
-    x, y = rng.standard_normal((30, 12)), rng.standard_normal((40, 12))
+@pytest.mark.parametrize("d", [12, 90])
+def test_angles_are_scipys(d, rng):
+    x, y = rng.standard_normal((30, d)), rng.standard_normal((40, d))
     bases = [np.linalg.svd(v, full_matrices=False)[2][:4].T for v in (x, y)]
-    np.testing.assert_allclose(np.sort(np.arccos(_angle_cosines(x, y, 4))), np.sort(subspace_angles(*bases)), atol=1e-6)
-    same = _angle_cosines(x, x @ np.diag(np.ones(12)), 3)
+    found = _angle_cosines(_leading_subspace(x, 4), _leading_subspace(y, 9)[:4])
+    np.testing.assert_allclose(np.sort(np.arccos(found)), np.sort(subspace_angles(*bases)), atol=1e-6)
+    same = _angle_cosines(_leading_subspace(x, 3), _leading_subspace(x @ np.diag(np.ones(d)), 3))
     np.testing.assert_allclose(same, 1, atol=1e-9)
 
 

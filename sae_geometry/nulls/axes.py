@@ -127,10 +127,12 @@ def _of_few_rows(centred: np.ndarray) -> Axes:
     m = len(centred)
     inner = centred @ centred.T / m
     share = shrinkage(centred, inner)
+    moments = float(np.trace(inner)), float((inner**2).sum())
+    if share == 1.0:  # no axis has more than another
+        return _shrunk(np.empty((centred.shape[1], 0)), np.empty(0), moments, share)
     variance, turn = np.linalg.eigh(inner)
     there = variance > _NOTHING * max(variance[-1], 1e-300)
     variance, turn = variance[there], turn[:, there]
-    moments = float(np.trace(inner)), float((inner**2).sum())
     return _shrunk(centred.T @ (turn / np.sqrt(m * variance)), variance, moments, share)
 
 

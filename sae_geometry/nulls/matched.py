@@ -70,6 +70,8 @@ class MatchedNull:
             (3, 16)
         """
         rng = np.random.default_rng(seed)
+        if 0 < len(self.mean) < self.d_in:  # not turned by a basis, the numbers would be those of any data of this seed
+            rng = rng.spawn(1)[0]
         out = np.empty((n, self.d_in), dtype=np.float32)
         step = max(1, _DRAWN // self.d_in)
         for start in range(0, n, step):

@@ -13,6 +13,7 @@ from sae_geometry.nulls.matched import MatchedNull, fit_matched_null, spread
 from sae_geometry.nulls.remembered import remembered_null
 
 _FOLDS = 5
+_AT_ONCE = 1 << 25  # numbers of the source copied at once
 _FOR_MEANS, _FOR_SHARES = 256, 4096  # source directions averaged over; few of them may make up a small share
 
 
@@ -85,14 +86,18 @@ class NearestChance:
     def p_values(self, similarity: np.ndarray) -> np.ndarray:
         """P(the best of m random directions reaches the similarity) for each source latent: see `MatchedNull`."""
         p = np.full(len(similarity), np.nan)
-        for rows, null in self._judges:
-            length = np.linalg.norm(self.source[rows], axis=1)
-            p[rows] = null.p_values(
-                _unit(self.source[rows]),
-                similarity[rows] / length,
-                n_candidates=self.n_candidates,
-                absolute=self.absolute,
-            )
+        step = max(1, _AT_ONCE // self.source.shape[1])
+        for judged, null in self._judges:
+            for start in range(0, len(judged), step):
+                rows = judged[start : start + step]
+                x = self.source[rows]
+                length = np.linalg.norm(x, axis=1)
+                p[rows] = null.p_values(
+                    x / length[:, None],
+                    similarity[rows] / length,
+                    n_candidates=self.n_candidates,
+                    absolute=self.absolute,
+                )
         return p
 
     def _sample(self, size: int) -> list[tuple[np.ndarray, MatchedNull, int]]:
@@ -116,8 +121,9 @@ def _fitted(rows: np.ndarray) -> MatchedNull:
 
 
 def _with_length(rows: np.ndarray) -> np.ndarray:
-    """Those that are not of zeros."""
-    return rows[rows.any(axis=1)]
+    """Those that are not of zeros; not copied where all are there."""
+    there = rows.any(axis=1)
+    return rows if there.all() else rows[there]
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:
