@@ -23,7 +23,7 @@ from sae_geometry.kernels.ledger import entries
 from sae_geometry.partners import Matching
 from sae_geometry.sources import neuronpedia_lists
 from sae_geometry.space import ALLOWED
-from sae_geometry.text import readable
+from sae_geometry.text import readable, without_secrets
 from sae_geometry.within import WithinComparison
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def save(
         summary = {
             "schema_version": SCHEMA_VERSION,
             "kind": type(result).__name__,
-            "command": command or " ".join(sys.argv),
+            "command": without_secrets(command or " ".join(sys.argv)),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "software": software(),
             **write(result, aside, figures, formats, style),

@@ -252,7 +252,10 @@ def test_an_unforeseen_error_is_owned_up_to(run, monkeypatch):
     assert result.exit_code == 1
     assert "RuntimeError: gears fell out (this looks like our mistake" in one_sentence(result)
     monkeypatch.setenv("SAE_GEOMETRY_DEBUG", "1")
-    assert isinstance(run("within", NARROW).exception, RuntimeError)
+    told = run("within", NARROW)
+    assert told.exit_code == 1
+    assert "Traceback (most recent call last)" in told.stderr
+    assert told.stderr.endswith("RuntimeError: gears\nfell out\n")
 
 
 def test_ctrl_c_writes_nothing(run, monkeypatch, tmp_path):

@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
@@ -19,6 +20,7 @@ import typer
 
 from sae_geometry.cli.stopping import INTERRUPTED, TERMINATED, TerminatedError
 from sae_geometry.kernels.ledger import ledger
+from sae_geometry.text import without_secrets
 
 if TYPE_CHECKING:
     from sae_geometry.dictionary import Dictionary
@@ -137,7 +139,9 @@ def told_in_one_sentence(command: Callable[P, None]) -> Callable[P, None]:
             raise typer.Exit(TERMINATED) from None
         except Exception as error:
             if os.environ.get("SAE_GEOMETRY_DEBUG") == "1":
-                raise
+                trace = "".join(traceback.format_exception(error)).rstrip()
+                typer.echo(without_secrets(trace), err=True)
+                raise typer.Exit(_exit_code(error)) from None
             say_error(_sentence(error))
             raise typer.Exit(_exit_code(error)) from None
 
@@ -146,7 +150,7 @@ def told_in_one_sentence(command: Callable[P, None]) -> Callable[P, None]:
 
 def say_error(text: str) -> None:
     """One line on stderr, red on a terminal."""
-    typer.secho(f"error: {text}", fg=typer.colors.RED if _colorful() else None, err=True)
+    typer.secho(f"error: {without_secrets(text)}", fg=typer.colors.RED if _colorful() else None, err=True)
 
 
 class Speaker:
@@ -158,7 +162,7 @@ class Speaker:
     def note(self, text: str) -> None:
         """Say something on stderr."""
         if not self.quiet:
-            typer.echo(text, err=True)
+            typer.echo(without_secrets(text), err=True)
 
     def say(self, text: str, *, unless: bool) -> None:
         """Say something of the result on stdout, unless that carries JSON."""
@@ -412,7 +416,7 @@ def print_saved(folder: Path, speaker: Speaker, as_json: bool) -> None:
 
 def command_line() -> str:
     """The command as typed, for provenance."""
-    return shlex.join(["sae-geometry", *sys.argv[1:]])
+    return without_secrets(shlex.join(["sae-geometry", *sys.argv[1:]]))
 
 
 def summary_of(folder: Path) -> dict[str, Any]:

@@ -85,6 +85,10 @@ def _opened(address: str) -> Iterator[Client]:
     local = re.fullmatch(r"local:([1-9]\d{0,3})", address)
     if not local and not re.fullmatch(r"(tcp|tls|ucx|ucxx|ws|wss|inproc)://.+", address):
         raise ValueError(f'a Dask executor is "local:N" or a scheduler\'s address, "tcp://host:port"; got {address!r}')
+    if "@" in address:
+        raise ValueError(
+            "a Dask scheduler's address has no user name or password: give tcp://host:port or tls://host:port"
+        )
     try:
         import dask
         import distributed

@@ -20,6 +20,7 @@ from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 from sae_geometry.sources.errors import AddressError
+from sae_geometry.text import without_secrets
 
 Scheme = Literal["local", "demo", "wandb", "hf", "saelens", "paper"]
 
@@ -93,7 +94,7 @@ def parse(text: str, exists: Callable[[str], bool] = lambda _: False) -> Address
         exists: says whether a local path exists; only asked about text without a scheme.
 
     Raises:
-        AddressError: it spells nothing, or two things at once.
+        AddressError: it spells nothing, or two things at once, or holds a password.
 
     Example:
         >>> from sae_geometry.sources.address import parse
@@ -101,6 +102,13 @@ def parse(text: str, exists: Callable[[str], bool] = lambda _: False) -> Address
         'wandb:sparsify/gpt2/d8vgjnyc'
     """
     stripped = text.strip()
+    if "://" in stripped:
+        if re.search(r"://[^\s/?#]*@", stripped):
+            raise AddressError(
+                f"{without_secrets(stripped)!r} has a user name or a password in it, which an address must not: leave "
+                "it out, and sign in with WANDB_API_KEY, `wandb login` or HF_TOKEN"
+            )
+        text = stripped = without_secrets(stripped)
     if not stripped or "\0" in stripped:
         raise AddressError(f"{text!r} is not an address: give a path, demo:NAME, wandb:…, hf://… or a pasted URL")
     label, rest = None, stripped

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +12,7 @@ from sae_geometry.sources.context import Progress
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.limits import limits
 from sae_geometry.sources.network import RefusedError, UnreachableError
+from sae_geometry.text import hide
 
 
 @contextmanager
@@ -21,6 +23,7 @@ def bounded(address: Address) -> Iterator[bool]:
         from huggingface_hub import constants, errors
     except ImportError as error:
         raise SourceError("reading hf:// needs huggingface_hub: pip install huggingface_hub") from error
+    hide(huggingface_hub.get_token())
     session = huggingface_hub.get_session()
     hooks, xet = session.event_hooks, constants.HF_HUB_DISABLE_XET
     session.event_hooks = {**hooks, "request": [*hooks.get("request", []), _counting(str(address))]}
@@ -45,6 +48,8 @@ def bounded(address: Address) -> Iterator[bool]:
         if isinstance(error, errors.LocalEntryNotFoundError):
             raise UnreachableError(f"{address}: {_cause(error)}; try again later, or --offline") from error
         raise RefusedError(f"{address}: the repository has no such file", 404) from error
+    except json.JSONDecodeError as error:
+        raise SourceError(f"{address}: the server's answer is not JSON; is HF_ENDPOINT right?") from error
     except Exception as error:
         if not isinstance(error, OSError) and not type(error).__module__.startswith(("httpx", "huggingface_hub")):
             raise

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.network import Credentials, origin_of
+from sae_geometry.text import hide
 
 # Public runs of the papers are here; the client's own default has moved.
 _DEFAULT = "https://api.wandb.ai"
@@ -45,6 +46,7 @@ def api_key() -> str | None:
         except (OSError, netrc.NetrcParseError):
             continue
         if entry is not None and entry[2]:
+            hide(entry[2])
             return entry[2]
     return None
 
