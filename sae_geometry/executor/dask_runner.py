@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from distributed import Future
@@ -16,7 +17,7 @@ from sae_geometry.executor.gathering import Gathering, bytes_here
 from sae_geometry.executor.holding import Held
 from sae_geometry.executor.placing import Device, wanted
 from sae_geometry.executor.spreading import Pair
-from sae_geometry.executor.work import Question, Terms, as_array, call_with_pair, sweep_tile
+from sae_geometry.executor.work import Question, Terms, call_with_pair, sweep_tile
 from sae_geometry.kernels.blocks import current_ceiling
 from sae_geometry.kernels.ledger import Entry, enter
 from sae_geometry.kernels.screen import Task
@@ -80,7 +81,9 @@ class DaskRunner:
         tiles = self._tiles(task, work, workers)
         if task.memory_asked and bytes_here(task, tiles) > task.memory:
             return None
-        a, others = as_array(task.a), as_array(task.others)
+        a = self._held.array(task.a)
+        others = a if task.within else self._held.array(task.others)
+        bias = None if task.column_bias is None else self._held.array(task.column_bias)
         found = Gathering(task)
         question = Question(
             k=task.k,
@@ -92,10 +95,8 @@ class DaskRunner:
         )
 
         def submit(tile: Tile) -> Future:
-            x = self._held.array(a)
-            y = x if task.within else self._held.array(others)
-            bias = None if found.bias is None else self._held.array(found.bias)
-            return self.client.submit(sweep_tile, x, y, tile, question, bias, pure=False)
+            operands = a(), others(), tile, question, None if bias is None else bias()
+            return self.client.submit(sweep_tile, *operands, pure=False)
 
         job = Job(submit, lambda tile: halves(tile, self.least), self._resend)
         for tile, answer in self._cluster.each(tiles, job):
@@ -126,12 +127,12 @@ class DaskRunner:
             return
         too_much: list[Pair] = []
         sweeps: dict[Pair, tuple[Entry, ...]] = {}
+        there = cache(lambda at: self._held.dictionary(dictionaries[at]))
 
         def submit(pair: Pair) -> Future:
-            both = [dictionaries[at] for at in pair]
-            device = wanted(self.device, both[0].device.type)
+            device = wanted(self.device, dictionaries[pair[0]].device.type)
             terms = Terms(current_ceiling(), device, blas_threads(), ours)
-            parts = [part for d in both for part in self._held.dictionary(d)]
+            parts = [None if part is None else part() for at in pair for part in there(at)]
             return self.client.submit(call_with_pair, work, parameters, terms, *parts, pure=False)
 
         def smaller(pair: Pair) -> list[Pair]:
