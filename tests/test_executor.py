@@ -30,7 +30,7 @@ from sae_geometry.executor.errors import ClusterError
 from sae_geometry.executor.opening import _opened
 from sae_geometry.kernels.ledger import entries, ledger
 from sae_geometry.kernels.runner import sweeps_run_by
-from sae_geometry.kernels.sweep import Sweep, sweep
+from sae_geometry.kernels.sweep import Sweep, cpu_threads, sweep
 from sae_geometry.match_report import match_report
 from sae_geometry.neighbors import exact_neighbors, joint_neighbors
 from sae_geometry.pair_record import PairParameters
@@ -465,6 +465,18 @@ def _session(process: psutil.Process) -> int | None:
         return os.getsid(process.pid)
     except OSError:  # it has just ended
         return None
+
+
+def test_local_workers_share_the_threads_that_this_process_has(monkeypatch):
+    monkeypatch.setenv("MKL_NUM_THREADS", "7")
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    names = ("MKL_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "PYTHONHASHSEED")
+    before = [os.environ.get(name) for name in names]
+    with _opened("local:1") as client:
+        [there] = client.run(torch.get_num_threads).values()
+    assert there == cpu_threads()
+    assert [os.environ.get(name) for name in names] == before
 
 
 def test_a_cluster_left_without_workers_is_one_sentence(monkeypatch):
