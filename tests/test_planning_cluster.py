@@ -6,8 +6,8 @@ import json
 from itertools import combinations
 from unittest.mock import Mock
 
-import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
@@ -74,10 +74,10 @@ def test_the_runner_sends_what_the_model_says(latents, monkeypatch):
     monkeypatch.setattr(holding, "KEPT", KEPT * 100 // latents)
     passes = [Pass(i, j, latents, latents) for i, j in combinations(range(5), 2)]
     held = holding.Held(Client())
-    sides = [np.full((100, 60), float(i), dtype=np.float32) for i in range(5)]
+    sides = [torch.full((100, 60), float(i)) for i in range(5)]
     for p in passes:
-        held.array(sides[p.a], 2)
-        held.array(sides[p.b], 2)
+        held.array(sides[p.a], 2)()
+        held.array(sides[p.b], 2)()
     model = cluster_plan(passes, 60, workers=1, **HOW).bytes_sent
     assert sum(sent) * latents / 100 == model
     assert (len(sent) == 5) == (latents == 100)

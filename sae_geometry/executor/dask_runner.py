@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from distributed import Future
@@ -14,7 +15,6 @@ from sae_geometry.executor.cluster import Cluster, Job
 from sae_geometry.executor.errors import NotLoadedError
 from sae_geometry.executor.gathering import Gathering, bytes_here
 from sae_geometry.executor.holding import Held
-from sae_geometry.executor.joining import as_array
 from sae_geometry.executor.placing import Device, wanted
 from sae_geometry.executor.spreading import Pair
 from sae_geometry.executor.work import Question, Terms, call_with_pair, sweep_tile
@@ -81,7 +81,10 @@ class DaskRunner:
         tiles = self._tiles(task, work, workers)
         if task.memory_asked and bytes_here(task, tiles) > task.memory:
             return None
-        a, others = as_array(task.a), as_array(task.others)
+        together = 2 if task.column_bias is None else 3
+        a = self._held.array(task.a, together)
+        others = a if task.within else self._held.array(task.others, together)
+        bias = None if task.column_bias is None else self._held.array(task.column_bias, together)
         found = Gathering(task)
         question = Question(
             k=task.k,
@@ -93,11 +96,8 @@ class DaskRunner:
         )
 
         def submit(tile: Tile) -> Future:
-            together = 2 if found.bias is None else 3
-            x = self._held.array(a, together)
-            y = x if task.within else self._held.array(others, together)
-            bias = None if found.bias is None else self._held.array(found.bias, together)
-            return self.client.submit(sweep_tile, x, y, tile, question, bias, pure=False)
+            operands = a(), others(), tile, question, None if bias is None else bias()
+            return self.client.submit(sweep_tile, *operands, pure=False)
 
         job = Job(submit, lambda tile: halves(tile, self.least), self._resend)
         for tile, answer in self._cluster.each(tiles, job):
@@ -128,12 +128,12 @@ class DaskRunner:
             return
         too_much: list[Pair] = []
         sweeps: dict[Pair, tuple[Entry, ...]] = {}
+        there = cache(lambda at: self._held.dictionary(dictionaries[at]))
 
         def submit(pair: Pair) -> Future:
-            both = [dictionaries[at] for at in pair]
-            device = wanted(self.device, both[0].device.type)
+            device = wanted(self.device, dictionaries[pair[0]].device.type)
             terms = Terms(current_ceiling(), device, blas_threads(), ours)
-            parts = [part for d in both for part in self._held.dictionary(d)]
+            parts = [None if part is None else part() for at in pair for part in there(at)]
             return self.client.submit(call_with_pair, work, parameters, terms, *parts, pure=False)
 
         def smaller(pair: Pair) -> list[Pair]:

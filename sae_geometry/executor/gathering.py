@@ -23,7 +23,7 @@ class Gathering:
 
     def __init__(self, task: Task) -> None:
         self._task = task
-        self.bias = None if task.column_bias is None else as_array(task.column_bias)
+        self._bias = None if task.column_bias is None else as_array(task.column_bias)
         self._rows = no_lists(len(task.a), task.k)
         self._cols = self._rows if task.within else no_lists(len(task.others), task.k) if task.columns else None
         self._reports: dict[Tile, SweepReport] = {}
@@ -32,7 +32,7 @@ class Gathering:
     def take(self, tile: Tile, answer: Answer) -> None:
         """Merge in what was found of a tile."""
         absolute = self._task.absolute
-        take_in(self._rows, answer.rows, tile.rows[0], absolute=absolute, bias=self.bias)
+        take_in(self._rows, answer.rows, tile.rows[0], absolute=absolute, bias=self._bias)
         if answer.cols is not None and self._cols is not None:
             take_in(self._cols, answer.cols, tile.cols[0], absolute=absolute, bias=None)
         self._reports[tile] = answer.report

@@ -5,21 +5,25 @@ from __future__ import annotations
 import hashlib
 import pickle
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from distributed import Future
+from torch import Tensor
 
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.executor.joining import as_array
 from sae_geometry.executor.loading import Reference, load_weights, reference
-from sae_geometry.executor.work import WEIGHTS, parts_of
+from sae_geometry.executor.work import all_but_weights, weights_of
 
 if TYPE_CHECKING:
     from distributed import Client
+
+There = Callable[[], Future]
+"""Where the workers have something: sent, if they have it no longer. Its fingerprint is worked out once."""
 
 KEPT = 1 << 30  # bytes of operands that stay on the workers for the next sweep
 
@@ -40,33 +44,39 @@ class Held:
         self._sizes: dict[Reference, list[tuple[str, int]]] = {}  # of the parts there: names and bytes
         for d in load:
             if (where := reference(d, offline=offline)) is not None:
-                parts = [as_array(x) for name in WEIGHTS if (x := getattr(d, name)) is not None]
-                self._sizes[where] = [(_name(x), x.nbytes) for x in parts]
+                self._sizes[where] = [_identity(as_array(x)) for x in weights_of(d) if x is not None]
                 self._loadable |= {name: where for name, _ in self._sizes[where]}
 
-    def array(self, x: np.ndarray, together: int) -> Future:
+    def array(self, x: Tensor, together: int) -> There:
         """Where the workers have this array.
 
         Args:
             x: any array.
             together: of how many arrays it is that the workers need at once: so many stay, whatever they take.
         """
-        name = _name(x)
-        found = self._found(name)
-        if found is None:
-            self._make_room(x.nbytes, together)
-            found = self._loaded(name) or self._keep(name, self._sent(name, x), x.nbytes)
-        return found
+        name, size = _identity(as_array(x))
 
-    def dictionary(self, d: Dictionary) -> list[Future | None]:
-        """Where the workers have its three parts (`parts_of`); None for an encoder that it does not have."""
-        directions, encoder, rest = parts_of(d)
+        def there() -> Future:
+            found = self._found(name)
+            if found is None:
+                self._make_room(size, together)
+                found = self._loaded(name) or self._keep(name, self._sent(name, as_array(x)), size)
+            return found
+
+        return there
+
+    def dictionary(self, d: Dictionary) -> list[There | None]:
+        """Where the workers have what it is put together from (`put_together`): weights (None if it has not), rest."""
+        rest = all_but_weights(d)
         said = pickle.dumps(rest)
         name = hashlib.sha256(said).hexdigest()
-        about = self._found(name) or self._keep(name, self._sent(name, rest), len(said))
-        together = 4 if encoder is None else 6  # two dictionaries'
-        first = self.array(directions, together)
-        return [first, None if encoder is None else self.array(encoder, together), about]
+
+        def about() -> Future:
+            return self._found(name) or self._keep(name, self._sent(name, rest), len(said))
+
+        weights = weights_of(d)
+        together = 2 * (1 + sum(x is not None for x in weights))  # two such dictionaries'
+        return [*(None if x is None else self.array(x, together) for x in weights), about]
 
     def forget(self) -> None:
         """Send everything anew when it is next asked for."""
@@ -120,5 +130,6 @@ def _came(future: Future) -> bool:
         return False
 
 
-def _name(x: np.ndarray) -> str:
-    return hashlib.sha256(x.data).hexdigest() + str(x.shape)
+def _identity(x: np.ndarray) -> tuple[str, int]:
+    """What an array is known by, and its bytes."""
+    return hashlib.sha256(x.data).hexdigest() + str(x.shape), x.nbytes

@@ -15,7 +15,8 @@ import numpy as np
 
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.executor.errors import NotLoadedError
-from sae_geometry.executor.work import parts_of
+from sae_geometry.executor.joining import as_array
+from sae_geometry.executor.work import weights_of
 from sae_geometry.sources import SourceError, load
 from sae_geometry.sources.reading import Latents
 from sae_geometry.sources.resolving import parse_address
@@ -81,5 +82,5 @@ def load_weights(wanted: Reference) -> tuple[np.ndarray, np.ndarray | None]:
         raise NotLoadedError(wanted.address) from None
     if found.fingerprint != wanted.fingerprint:
         raise NotLoadedError(wanted.address)
-    directions, encoder, _ = parts_of(found)
-    return directions, encoder
+    directions, encoder = weights_of(found)
+    return as_array(directions), None if encoder is None else as_array(encoder)

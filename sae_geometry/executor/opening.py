@@ -98,12 +98,14 @@ def _opened(address: str) -> Iterator[Client]:
 
     with ExitStack() as stack:
         if local:
+            from sae_geometry.kernels.sweep import cpu_threads
+
             workers = int(local[1])
-            threads = str(max(1, _cores() // workers))
-            # A block that killed two workers is cut in halves; by default it would be tried on four.
+            threads = stack.enter_context(_threads_of_workers(max(1, cpu_threads() // workers)))
+            # A piece that killed two workers is cut in halves; by default it would be tried on four.
             settings: dict[str, Any] = {
                 "distributed.scheduler.allowed-failures": 1,
-                "distributed.nanny.pre-spawn-environ": dict.fromkeys(_THREADS, threads),
+                "distributed.nanny.pre-spawn-environ": threads,
             }
             stack.enter_context(dask.config.set(settings))
             with _deaf_to_ctrl_c():
@@ -151,5 +153,19 @@ def _deaf_to_ctrl_c() -> Iterator[None]:
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+@contextmanager
+def _threads_of_workers(n: int) -> Iterator[dict[str, str]]:
+    """The variables that give workers so many threads, set in this process too, and as before after.
+
+    Dask alone would let those that are set here go before, and would leave its own behind.
+    """
+    before = {name: os.environ.get(name) for name in (*_THREADS, "PYTHONHASHSEED")}
+    values = dict.fromkeys(_THREADS, str(n))
+    os.environ.update(values)
+    try:
+        yield values
+    finally:
+        for name, old in before.items():
+            os.environ.pop(name, None)
+            if old is not None:
+                os.environ[name] = old

@@ -15,14 +15,14 @@ import torch
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.executor.arithmetic import arithmetic
 from sae_geometry.executor.errors import UnlikeError
-from sae_geometry.executor.joining import Sent, as_array, to_send
+from sae_geometry.executor.joining import Sent, to_send
 from sae_geometry.executor.placing import Device, placed, screen_on, want_of_memory_told, ways
 from sae_geometry.kernels.blocks import CeilingError, memory_ceiling
 from sae_geometry.kernels.ledger import Entry, entries, ledger
 from sae_geometry.kernels.sweep import ScreenName, Sweep, SweepReport, cpu_threads, sweep
 from sae_geometry.kernels.tiles import Tile
 
-WEIGHTS = ("directions", "encoder_directions")  # of a dictionary: nearly all of its bytes
+_WEIGHTS = ("directions", "encoder_directions")  # of a dictionary: nearly all of its bytes
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def call_with_pair(
         work: called with the dictionaries and `parameters`.
         parameters: its third argument.
         terms: see there.
-        parts: of the first dictionary and of the second, three each: see `parts_of`.
+        parts: of the first dictionary and of the second, three each: what `put_together` takes.
 
     Raises:
         UnlikeError: this worker adds up otherwise than the client.
@@ -127,20 +127,24 @@ def call_with_pair(
     device, note = placed(terms.device)
     ceiling = nullcontext() if terms.memory is None else memory_ceiling(terms.memory)
     with want_of_memory_told(), threadpool_limits(limits=terms.blas_threads, user_api="blas"), ceiling, ledger():
-        a, b = (_whole(*parts[at : at + 3]).to(device) for at in (0, 3))
+        a, b = (put_together(*parts[at : at + 3]).to(device) for at in (0, 3))
         answer = work(a, b, parameters)
         return PairAnswer(answer, tuple(_told(entry, note) for entry in entries()))
 
 
-def parts_of(d: Dictionary) -> tuple[np.ndarray, np.ndarray | None, dict[str, Any]]:
-    """A dictionary as it travels: its decoder and encoder directions on the CPU, and all the rest."""
-    rest = {f.name: getattr(d, f.name) for f in fields(d) if f.name not in WEIGHTS}
-    directions, encoder = (getattr(d, name) for name in WEIGHTS)
-    return as_array(directions), None if encoder is None else as_array(encoder), rest | {"metadata": dict(d.metadata)}
+def weights_of(d: Dictionary) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Decoder and encoder directions: what travels, or is loaded, once."""
+    return d.directions, d.encoder_directions
 
 
-def _whole(directions: np.ndarray, encoder: np.ndarray | None, rest: dict[str, Any]) -> Dictionary:
-    """A dictionary put together again."""
+def all_but_weights(d: Dictionary) -> dict[str, Any]:
+    """Everything else that a dictionary is, picklable."""
+    rest = {f.name: getattr(d, f.name) for f in fields(d) if f.name not in _WEIGHTS}
+    return rest | {"metadata": dict(d.metadata)}
+
+
+def put_together(directions: np.ndarray, encoder: np.ndarray | None, rest: dict[str, Any]) -> Dictionary:
+    """A dictionary from its weights and all else."""
     return Dictionary(
         directions=_tensor(directions),
         encoder_directions=None if encoder is None else _tensor(encoder),
