@@ -115,9 +115,9 @@ class Matching:
     def corrected(self) -> float:
         """(mmcs − chance) / (1 − chance): 0 is chance and 1 identity, whatever the widths of the two dictionaries.
 
-        The correction for chance that kappa statistics make (Cohen 1960). nan where chance is unknown.
+        The correction for chance that kappa statistics make (Cohen 1960). nan where chance is unknown, or 1.
         """
-        return (self.mmcs - self.chance) / (1 - self.chance)
+        return (self.mmcs - self.chance) / (1 - self.chance) if self.chance < 1 else float("nan")
 
     @cached_property
     def p_value(self) -> np.ndarray:

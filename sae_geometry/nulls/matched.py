@@ -13,7 +13,7 @@ from sae_geometry.nulls.moments import matching_moments
 
 _NODES = 192  # of the tables over w
 _CHUNK = 512  # latents whose tables are held at once
-_DRAWN = 1 << 24  # numbers drawn at once
+_DRAWN = 1 << 22  # numbers drawn at once
 _LEAST_DIMENSIONS = 4.0
 _LARGEST_T = 1 - 1e-6
 
@@ -78,14 +78,18 @@ class MatchedNull:
 
     def _gaussian(self, rng: np.random.Generator, n: int) -> np.ndarray:
         """g, [n, d]."""
-        z = rng.standard_normal((n, self.d_in))
-        deviation = np.sqrt(self.variance)
-        if len(self.mean) == self.d_in:
-            return np.asarray((self.mean + deviation * z) @ self.basis.T)
+        (d, r), even = self.basis.shape, np.sqrt(self.rest_variance)
+        if r == d:
+            return np.asarray((self.mean + np.sqrt(self.variance) * rng.standard_normal((n, d))) @ self.basis.T)
+        if r == 0:
+            return np.asarray(even * rng.standard_normal((n, d)) + (0.0 if self.rest_mean is None else self.rest_mean))
+        z = rng.standard_normal((n, d), dtype=np.float32)
+        basis = self.basis.astype(np.float32)
+        along = z @ basis
         beside = z if self.uneven is None else self.uneven.draw(z, rng)
-        even = np.sqrt(self.rest_variance)  # in all directions; along the axes what is there is put in its place
-        along = self.mean + deviation * (z @ self.basis) - even * (beside @ self.basis)
-        g = even * beside + along @ self.basis.T
+        # What `beside` has along the axes is replaced by what g has there.
+        more = self.mean + np.sqrt(self.variance) * along - even * (along if beside is z else beside @ basis)
+        g = even * beside + more.astype(np.float32) @ basis.T
         return np.asarray(g if self.rest_mean is None else g + self.rest_mean)
 
     def log_tail(self, x: np.ndarray, t: np.ndarray, *, absolute: bool = False) -> np.ndarray:
