@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -238,6 +239,16 @@ class Matching:
             f"{self.n_matched:,} of {self.n_latents:,}; {self.fraction_above(0.7):.1%} above 0.7; "
             f"chance {self.chance_text}"
         )
+
+
+def few_latents(dictionaries: Sequence[Dictionary]) -> tuple[str, ...]:
+    """A caveat for each dictionary of fewer latents than dimensions, whose covariance they do not settle."""
+    return tuple(
+        f"{d.name}: fewer latents ({d.n_latents:,}) than dimensions ({d.d_in:,}): chance against it is estimated from "
+        "few, and p-values come out too small where latents crowd"
+        for d in dictionaries
+        if d.n_latents < d.d_in
+    )
 
 
 def quantity(on: On, signed: bool) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 
 EXACT = 4096  # rows or dimensions, the fewer of them, up to which every axis is found
 LEADING = 1024  # axes found beyond that
-_ROUNDS = 2  # of subspace iteration
+_ROUNDS = 3  # of subspace iteration
 _BLOCK = 1024
 _NOTHING = 1e-10  # of the largest variance: below that a row space has no axis
 
