@@ -21,7 +21,14 @@ from sae_geometry.intervals import interval_over_latents
 from sae_geometry.kernels.sweep import Sweep, SweepReport, sweep
 from sae_geometry.matching import Assignment, On, OneToOne, match, operands
 from sae_geometry.paired_chance import SMALL, default_draws, paired_chance, paired_isotropic
-from sae_geometry.partners import Matching, MatchingName, nearest_matching, one_to_one_matching, with_mutual
+from sae_geometry.partners import (
+    Matching,
+    MatchingName,
+    few_latents,
+    nearest_matching,
+    one_to_one_matching,
+    with_mutual,
+)
 from sae_geometry.sources import as_dictionary
 from sae_geometry.space import require_same_space
 
@@ -348,7 +355,7 @@ def compare(
         raise ValueError(f"null_draws is a number of draws, 0 or more; got {null_draws}")
     left, right = distinct([as_dictionary(a), as_dictionary(b)])
     notes = tuple(f"{d.name}: {note}" for d in (left, right) for note in d.notes)
-    caveats = notes + require_same_space(left, right, allow_mismatch)
+    caveats = notes + require_same_space(left, right, allow_mismatch) + few_latents((left, right))
     tick = None if progress is None else lambda share: progress("similarities", share)
     x, y = _operands(left, right, on)
     with running_on(executor):

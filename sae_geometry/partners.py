@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -115,9 +116,9 @@ class Matching:
     def corrected(self) -> float:
         """(mmcs − chance) / (1 − chance): 0 is chance and 1 identity, whatever the widths of the two dictionaries.
 
-        The correction for chance that kappa statistics make (Cohen 1960). nan where chance is unknown.
+        The correction for chance that kappa statistics make (Cohen 1960). nan where chance is unknown, or 1.
         """
-        return (self.mmcs - self.chance) / (1 - self.chance)
+        return (self.mmcs - self.chance) / (1 - self.chance) if self.chance < 1 else float("nan")
 
     @cached_property
     def p_value(self) -> np.ndarray:
@@ -238,6 +239,16 @@ class Matching:
             f"{self.n_matched:,} of {self.n_latents:,}; {self.fraction_above(0.7):.1%} above 0.7; "
             f"chance {self.chance_text}"
         )
+
+
+def few_latents(dictionaries: Sequence[Dictionary]) -> tuple[str, ...]:
+    """A caveat for each dictionary of fewer latents than dimensions, whose covariance they do not settle."""
+    return tuple(
+        f"{d.name}: fewer latents ({d.n_latents:,}) than dimensions ({d.d_in:,}): chance against it is estimated from "
+        "few, and p-values come out too small where latents crowd"
+        for d in dictionaries
+        if d.n_latents < d.d_in
+    )
 
 
 def quantity(on: On, signed: bool) -> str:

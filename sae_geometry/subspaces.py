@@ -132,7 +132,8 @@ class SpanOverlap:
             lines += [f"    {line}" for line in aligned(rows)]
         if self.ranks:
             rows = [("rank", *(f"{r}" for r in self.ranks)), ("overlap", *(f"{v:.1%}" for v in self.overlap))]
-            rows.append(("by chance", *(f"{v:.1%}" for v in self.overlap_by_chance)))
+            if not np.isnan(self.overlap_by_chance).all():
+                rows.append(("by chance", *(f"{v:.1%}" for v in self.overlap_by_chance)))
             rows.append(("isotropic", *(f"{v:.1%}" for v in self.overlap_isotropic)))
             lines += [
                 "  leading subspaces of the unmatched and of b's matched latents (mean squared cosine of angles):"

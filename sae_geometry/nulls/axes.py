@@ -45,12 +45,12 @@ class Uneven:
         return (self.share * spread + self.even) / self.mean
 
     def draw(self, z: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Gaussian [n, d], of mean zero and of this covariance over `mean`, from standard normal z [n, d]; before what
-        it has along the axes is taken out.
+        """Gaussian [n, d], of this covariance over `mean`, from standard normal z [n, d]; right at right angles to the
+        axes only.
         """
         m = len(self.rows)
         weights = rng.standard_normal((len(z), m), dtype=np.float32) * np.float32((self.share / m / self.mean) ** 0.5)
-        return np.asarray((self.even / self.mean) ** 0.5 * z + weights @ self.rows)
+        return np.asarray(np.float32((self.even / self.mean) ** 0.5) * z + weights @ self.rows)
 
 
 @dataclass(frozen=True, eq=False)

@@ -89,7 +89,8 @@ def span_figure(span: SpanLike) -> Figure:
         return figure
     where = range(len(span.ranks))
     right.plot(where, span.overlap, color=NEAREST, marker="o", markersize=2.5, label="matched latents")
-    right.plot(where, span.overlap_by_chance, color=MUTED, marker="o", markersize=2.5, label="random, same moments")
+    if not np.isnan(span.overlap_by_chance).all():
+        right.plot(where, span.overlap_by_chance, color=MUTED, marker="o", markersize=2.5, label="random, same moments")
     right.plot(where, span.overlap_isotropic, color=MUTED, linestyle=":", label="isotropic")
     right.set_xticks(where, [f"{r}" for r in span.ranks])
     right.legend(loc="upper right", fontsize=6.5)

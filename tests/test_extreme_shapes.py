@@ -1,0 +1,75 @@
+"""One latent, one dimension: every question has an answer, or one sentence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import sae_geometry as sg
+from sae_geometry.match_report import match_report
+
+SHAPES = [(1, 1), (5, 1), (1, 64)]
+QUESTIONS: dict[str, Callable[[list[sg.Dictionary]], Any]] = {
+    "compare": lambda runs: sg.compare(*runs[:2], matching="optimal"),
+    "both": lambda runs: sg.compare(*runs[:2], matching="mutual", on="both", signed=False),
+    "within": lambda runs: sg.compare_within(runs[0]),
+    "agreement": lambda runs: sg.encoder_agreement(*runs[:2]),
+    "span": lambda runs: sg.span_overlap(*runs[:2]),
+    "split": lambda runs: sg.split_map(*runs[:2]),
+    "seeds": lambda runs: sg.compare_seeds(runs),
+}
+
+
+def three_runs(n: int, d: int) -> list[sg.Dictionary]:
+    rng = np.random.default_rng(0)
+    return [
+        sg.Dictionary.from_decoder(
+            rng.standard_normal((n, d)), latent_axis=0, encoder=rng.standard_normal((n, d)), name=f"r{k}"
+        )
+        for k in range(3)
+    ]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_it_has_an_answer(question, shape, tmp_path):
+    result = QUESTIONS[question](three_runs(*shape))
+    assert "nan" not in repr(result)
+    folder = sg.save(result, tmp_path / "out", formats=["png"])
+    assert "NaN" not in (folder / "summary.json").read_text(encoding="utf-8")
+    assert list((folder / "figures").glob("*.png"))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_so_has_the_match_report(shape):
+    a, b, _ = three_runs(*shape)
+    report = match_report(a, b)
+    json.dumps(report, allow_nan=False)
+    assert report["pw_mcc"]["signed"]["n_pairs"] == shape[0]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_picture_of_so_few_is_refused(shape):
+    with pytest.raises(ValueError, match="below the"):
+        sg.embed(three_runs(*shape))
+
+
+def test_where_nobody_is_left_the_figure_says_so():
+    axes = sg.span_overlap(np.eye(3, 8), np.eye(3, 8)).figures()["span"].axes
+    assert [ax.texts[0].get_text() for ax in axes] == ["every latent has a partner", "none without a partner"]
+
+
+def test_no_child_is_called_one_where_chance_is_unknown():
+    s = sg.split_map(np.ones((5, 1)), np.ones((6, 1)))
+    assert not s.found.any()
+    assert "chance is unknown and no latent called a child" in repr(s)
+
+
+def test_few_latents_are_said_to_be_few():
+    caveats = sg.compare(sg.random_directions(9, 16), sg.random_directions(40, 16)).caveats
+    assert sum("fewer latents (9) than dimensions (16)" in c for c in caveats) == 1
+    assert not any("(40)" in c for c in caveats)
