@@ -146,7 +146,7 @@ def multiplicity_bars(curves: Sequence[Matching], ax: Axes | None = None) -> Axe
             look["hatch"] = "//////"
         where = np.arange(len(names)) + (at - (len(curves) - 1) / 2) * width
         bars = ax.bar(where, counts, width * 0.94, **look)
-        ax.bar_label(bars, [f"{c:,}" if c else "" for c in counts], fontsize=6, padding=1, color=INK)
+        ax.bar_label(bars, [f"{c:,}" if c else "" for c in counts], fontsize=5.5, padding=1, color=INK)
         never = (matching.multiplicity == 0).mean()
         source, target = letters[matching.source], letters[matching.target]
         handles.append(Patch(label=f"{source} → {target}: {never:.0%} of {target} never taken", **look))
