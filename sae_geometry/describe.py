@@ -47,12 +47,6 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-def ends(texts: Sequence[str], most: int = 12) -> list[str]:
-    """The texts, or the first and last of more than `most`."""
-    half = most // 2
-    return list(texts) if len(texts) <= most else [*texts[:half], "…", *texts[-half:]]
-
-
 def read_only(array: np.ndarray) -> np.ndarray:
     """A view that cannot be written through, so that a frozen result is frozen."""
     view = array.view()

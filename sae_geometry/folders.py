@@ -83,7 +83,7 @@ def fresh_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
     sweep_leftovers(folder.parent if beside else folder)
     aside, lock = _new_aside(folder.parent if beside else folder)
     try:
-        aside.chmod(0o777 & ~_umask())
+        aside.chmod(0o777 & ~umask())
         yield aside
         if not there:
             aside.rename(folder)
@@ -270,7 +270,8 @@ def _finish(ready: Path, folder: Path) -> None:
     ready.rmdir()
 
 
-def _umask() -> int:
+def umask() -> int:
+    """The permissions that new files do not get."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

@@ -86,8 +86,10 @@ def write_pair(path: Path, record: PairRecord, a: Dictionary, b: Dictionary, par
         with os.fdopen(handle, "wb") as file:
             np.savez(file, about=np.array(about), **{k: values[k] for k in _ARRAYS})
         os.replace(aside, path)
-    except BaseException:
+    except BaseException as error:
         Path(aside).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # "no space left on device", but which
+            error.filename = str(path.parent)
         raise
 
 

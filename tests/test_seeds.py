@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 from collections import OrderedDict
@@ -302,6 +303,36 @@ def test_the_current_folder_has_a_place_for_finished_pairs(tmp_path, monkeypatch
     assert _kept(Path("out")) == Path("out.pairs")
     monkeypatch.chdir(here / "below")
     assert _kept(Path("..")) == tmp_path / "here.pairs"
+
+
+def test_where_nothing_may_be_written_around_the_results_pairs_wait_in_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("SAE_GEOMETRY_CACHE", str(tmp_path / "cache"))
+    out, other = tmp_path / "mount" / "out", tmp_path / "else" / "out"
+    out.mkdir(parents=True)
+    assert _kept(out) == tmp_path / "mount" / "out.pairs"
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path).resolve() != out.parent)
+    assert _kept(out).parent == tmp_path / "cache" / "pairs"
+    assert _kept(out) == _kept(Path(f"{out.parent}/../mount/out"))
+    assert _kept(other) == tmp_path / "else" / "out.pairs"
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    assert _kept(other) != _kept(out)
+    assert _kept(other).name.startswith("out-")
+
+
+def test_a_full_disk_says_where_and_keeps_what_is_whole(three, tmp_path, monkeypatch):
+    write = np.savez
+    left = iter([True, True, False])
+
+    def filling(file, **arrays):
+        write(file, **arrays)
+        if not next(left):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("numpy.savez", filling)
+    with pytest.raises(OSError, match="No space left") as told:
+        sg.compare_seeds(three, matching="mutual", keep=tmp_path / "kept")
+    assert told.value.filename == str(tmp_path / "kept")
+    assert len(list((tmp_path / "kept").iterdir())) == 2
 
 
 def test_one_run_on_the_command_line():

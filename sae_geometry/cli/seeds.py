@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -65,8 +67,8 @@ def seeds(
     """Compare many runs, every ordered pair: MMCS, shared latents, PW-MCC, recurrence, consensus, rarefaction.
 
     Writes pairs.parquet, consensus.parquet, consensus.safetensors, orphans.parquet, summary.json and figures/. Finished
-    pairs are kept in a folder beside the results (its name with .pairs) until all are done; after an interruption the
-    same command with --resume goes on from them.
+    pairs are kept in a folder beside the results (its name with .pairs; in the cache where nothing may be written
+    there) until all are done; after an interruption the same command with --resume goes on from them.
     """
     import sae_geometry as sg
     from sae_geometry.folders import only_one
@@ -168,9 +170,18 @@ def _in_words(seconds: float) -> str:
 
 
 def _kept(folder: Path) -> Path:
-    """Where finished pairs wait for the rest."""
+    """Where finished pairs wait for the rest: beside the results, or in the cache where nothing may be written there.
+
+    So it is where the folder of results is a mount and all around it is read-only.
+    """
+    from sae_geometry.sources.cache_folder import cache_root
+
     there = folder.resolve() if folder.name in ("", "..") else folder  # `.` has no name of its own
-    return there.with_name(f"{there.name}.pairs")
+    above = next(p for p in there.absolute().parents if p.exists())
+    if os.access(above, os.W_OK | os.X_OK):
+        return there.with_name(f"{there.name}.pairs")
+    which = hashlib.sha256(os.fsencode(there.resolve())).hexdigest()[:16]
+    return cache_root() / "pairs" / f"{there.name}-{which}.pairs"
 
 
 def _finished(kept: Path) -> list[Path]:
