@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sae_geometry.describe import ends
 from sae_geometry.dictionary import Dictionary
+from sae_geometry.folders import umask
 from sae_geometry.kernels.jit import compiled
+from sae_geometry.text import ends
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -111,7 +112,7 @@ class Consensus:
         Raises:
             ValueError: no group is found in so many runs, or a name that does not end in .safetensors.
         """
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
 
         target = Path(path)
         if target.suffix != ".safetensors":
@@ -131,9 +132,10 @@ class Consensus:
             tensors["W_enc"] = _mean_directions(known, self.members)[kept]
         tensors = {key: np.ascontiguousarray(value) for key, value in tensors.items()}
         handle, aside = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
-        os.close(handle)
         try:
-            save_file(tensors, aside, metadata=self._facts(min_runs))
+            with os.fdopen(handle, "wb") as file:  # not by its name, which may be no UTF-8
+                file.write(save(tensors, metadata=self._facts(min_runs)))
+            os.chmod(aside, 0o666 & ~umask())
             os.replace(aside, target)
         except BaseException:
             Path(aside).unlink(missing_ok=True)

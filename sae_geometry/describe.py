@@ -48,12 +48,6 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-def ends(texts: Sequence[str], most: int = 12) -> list[str]:
-    """The texts, or the first and last of more than `most`."""
-    half = most // 2
-    return list(texts) if len(texts) <= most else [*texts[:half], "…", *texts[-half:]]
-
-
 def or_dash(value: float, form: str) -> str:
     """The number in this format; a dash where it is nan, that is, unknown."""
     return "–" if math.isnan(value) else format(value, form)

@@ -84,7 +84,7 @@ def fresh_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
     sweep_leftovers(folder.parent if beside else folder)
     aside, lock = _new_aside(folder.parent if beside else folder)
     try:
-        aside.chmod(0o777 & ~_umask())
+        aside.chmod(0o777 & ~umask())
         yield aside
         if not there:
             aside.rename(folder)
@@ -175,8 +175,10 @@ def whole_file(path: Path, prefix: str) -> Iterator[IO[bytes]]:
         with os.fdopen(handle, "wb") as file:
             yield file
         os.replace(aside, path)
-    except BaseException:
+    except BaseException as error:
         Path(aside).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # "no space left on device", but which
+            error.filename = str(path.parent)
         raise
 
 
@@ -295,7 +297,8 @@ def _finish(ready: Path, folder: Path) -> None:
     ready.rmdir()
 
 
-def _umask() -> int:
+def umask() -> int:
+    """The permissions that new files do not get."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

@@ -21,6 +21,7 @@ from sae_geometry.kernels.duplicates import first_equal
 from sae_geometry.kernels.listing import listing_sweep
 from sae_geometry.sources import as_dictionary, load
 from sae_geometry.space import require_same_space
+from sae_geometry.tables import read_table
 from sae_geometry.umap_steps import curve_of, place
 
 if TYPE_CHECKING:
@@ -306,8 +307,6 @@ def _picture(onto: Embedding | str | os.PathLike[str], offline: bool) -> Picture
     if isinstance(onto, Embedding):
         p, kept = onto.params, onto.evidence.neighbor_preservation
         return Picture(onto.to_pandas(), onto.dictionaries, p["n_neighbors"], p["min_dist"], kept, "memory")
-    import pandas as pd
-
     folder = Path(onto)
     folder = folder.parent if folder.name == "umap.parquet" else folder
     summary, table = folder / "summary.json", folder / "umap.parquet"
@@ -317,7 +316,7 @@ def _picture(onto: Embedding | str | os.PathLike[str], offline: bool) -> Picture
     if record.get("kind") != "Embedding":
         raise ValueError(f"{folder} holds a {record.get('kind')}, not an Embedding: make one with sae-geometry umap")
     references = tuple(_again(entry, folder, offline) for entry in record["inputs"])
-    frame = pd.read_parquet(table)
+    frame = read_table(table)
     ids = np.concatenate([d.latent_ids.cpu().numpy() for d in references])
     if not np.array_equal(frame["latent_id"].to_numpy(), ids):
         raise ValueError(f"{table} and {summary} do not belong together: their latents differ")

@@ -15,7 +15,7 @@ import numpy as np
 
 from sae_geometry.confounds import runs_table
 from sae_geometry.consensus import Consensus, consensus
-from sae_geometry.describe import aligned, describe_input, ends, or_dash
+from sae_geometry.describe import aligned, describe_input, or_dash
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.grouping import groups_of, kind_of, labels_of, layer_of, seed_of
 from sae_geometry.intervals import (
@@ -28,6 +28,7 @@ from sae_geometry.intervals import (
 from sae_geometry.matching import On, OneToOne
 from sae_geometry.pair_record import N_BINS, PairRecord
 from sae_geometry.rarefaction import Rarefaction, rarefaction
+from sae_geometry.text import ends
 
 if TYPE_CHECKING:
     import pandas as pd

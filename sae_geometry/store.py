@@ -23,6 +23,7 @@ from sae_geometry.kernels.ledger import entries
 from sae_geometry.partners import Matching
 from sae_geometry.sources import neuronpedia_lists
 from sae_geometry.space import ALLOWED
+from sae_geometry.tables import read_table, write_table
 from sae_geometry.text import readable, without_secrets
 from sae_geometry.within import WithinComparison
 
@@ -130,8 +131,6 @@ def read(folder: str | os.PathLike[str]) -> tuple[pd.DataFrame, dict[str, Any]]:
     Raises:
         FileNotFoundError: the folder is not one of ours.
     """
-    import pandas as pd
-
     root = Path(folder)
     recover(root)
     tables = [root / f"{name}.parquet" for name in _TABLES if (root / f"{name}.parquet").exists()]
@@ -140,7 +139,7 @@ def read(folder: str | os.PathLike[str]) -> tuple[pd.DataFrame, dict[str, Any]]:
             f"{root} is not a results folder: it needs summary.json and one of our tables; "
             "make one with sae-geometry compare, within or umap"
         )
-    return pd.read_parquet(tables[0]), json.loads((root / "summary.json").read_text(encoding="utf-8"))
+    return read_table(tables[0]), json.loads((root / "summary.json").read_text(encoding="utf-8"))
 
 
 def matches_table(c: Comparison) -> pd.DataFrame:
@@ -268,7 +267,7 @@ def _writer(result: Result) -> Callable[..., dict[str, Any]]:
 
 def _saved(r: Saved, folder: Path, figures: Path, formats: Sequence[str], style: str) -> dict[str, Any]:
     for name, table in r.tables().items():
-        _write_table(table, folder / f"{name}.parquet")
+        write_table(table, folder / f"{name}.parquet")
     for name, figure in r.figures().items():
         _save_figure(figure, figures / name, _about(r.dictionaries, r.caveats), formats)
     if isinstance(r, WritesMore):
@@ -277,7 +276,7 @@ def _saved(r: Saved, folder: Path, figures: Path, formats: Sequence[str], style:
 
 
 def _drift(d: Drift, folder: Path, figures: Path, formats: Sequence[str], style: str) -> dict[str, Any]:
-    _write_table(d.to_pandas(), folder / "drift.parquet")
+    write_table(d.to_pandas(), folder / "drift.parquet")
     _save_axes(lambda ax: d.plot(ax=ax), (3.4, 2.4), figures / "drift", _about([d.final]), formats)
     return d.summary()
 
@@ -286,7 +285,7 @@ def _comparison(c: Comparison, folder: Path, figures: Path, formats: Sequence[st
     from sae_geometry import plots
 
     paired = c.one_to_one()
-    _write_table(matches_table(c), folder / "matches.parquet")
+    write_table(matches_table(c), folder / "matches.parquet")
     about = _about([c.a, c.b], c.caveats)
     curves = [c.nearest_a_to_b, c.nearest_b_to_a, paired.a_to_b, paired.b_to_a]
     _save_figure(plots.similarity_figure(curves), figures / "similarity", about, formats)
@@ -309,7 +308,7 @@ def _comparison(c: Comparison, folder: Path, figures: Path, formats: Sequence[st
 def _within(w: WithinComparison, folder: Path, figures: Path, formats: Sequence[str], style: str) -> dict[str, Any]:
     from sae_geometry import plots
 
-    _write_table(_nearest_table(w.dictionary, w.nearest), folder / "matches.parquet")
+    write_table(_nearest_table(w.dictionary, w.nearest), folder / "matches.parquet")
     _save_figure(plots.similarity_figure([w.nearest]), figures / "within", _about([w.dictionary]), formats)
     return w.summary()
 
@@ -318,7 +317,7 @@ def _embedding(e: Embedding, folder: Path, figures: Path, formats: Sequence[str]
     from sae_geometry import plots
 
     table = e.to_pandas()
-    _write_table(table, folder / "umap.parquet")
+    write_table(table, folder / "umap.parquet")
     renamed = table.rename(columns={"run": "RunType", "latent_id": "EmbeddingIndex", "x": "X", "y": "Y"})
     renamed[["RunType", "EmbeddingIndex", "X", "Y"]].to_csv(folder / "neuronpedia.csv", index=False)
     (folder / "regions.json").write_text(to_json(regions_record(e)) + "\n", encoding="utf-8")
@@ -350,11 +349,6 @@ def _colored(result: Result, colors: Sequence[str], figures: Path, formats: Sequ
     for color in further:
         _save_axes(_drawing(result, "okabe-ito", color), _SQUARE, figures / f"umap-{color}", about, formats)
     return [f"umap-{color}" for color in further]
-
-
-def _write_table(table: pd.DataFrame, path: Path) -> None:
-    with path.open("wb") as file:  # a file, not a path: pyarrow takes none that is not UTF-8
-        table.to_parquet(file, index=False)
 
 
 def _save_axes(

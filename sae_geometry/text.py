@@ -1,11 +1,11 @@
-"""Text made fit to be written down: names that the locale could not decode, and no secret in anything."""
+"""Text made fit to be written down: names that the locale could not decode, no secret in anything, no endless lists."""
 
 from __future__ import annotations
 
 import base64
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 _HIDDEN = "***"
 _TOLD: set[str] = set()
@@ -44,6 +44,17 @@ def without_secrets(text: str) -> str:
         text = text.replace(key, _HIDDEN)
     text = _USER.sub(rf"\1{_HIDDEN}@", text)
     return _TOKEN.sub(_HIDDEN, _QUERY.sub(rf"\1{_HIDDEN}", text))
+
+
+def ends(texts: Sequence[str], most: int = 12) -> list[str]:
+    """The texts, or the first and last of more than `most`.
+
+    Example:
+        >>> ends(list("abcdef"), 4)
+        ['a', 'b', '…', 'e', 'f']
+    """
+    half = most // 2
+    return list(texts) if len(texts) <= most else [*texts[:half], "…", *texts[-half:]]
 
 
 def hide(key: str | None) -> None:

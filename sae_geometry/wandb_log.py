@@ -232,7 +232,8 @@ def _tables(root: Path, record: Mapping[str, Any]) -> Iterator[tuple[str, pd.Dat
     import pyarrow.parquet as pq
 
     for path in sorted(root.glob("*.parquet")):
-        first = next(pq.ParquetFile(path).iter_batches(batch_size=N_ROWS), None)
+        with path.open("rb") as file:  # not by its name, which may be no UTF-8
+            first = next(pq.ParquetFile(file).iter_batches(batch_size=N_ROWS), None)
         if first is not None:
             yield path.stem, first.to_pandas()
     pairs = record.get("matchings", {}).get("decoder_signed", {}).get("pairs")

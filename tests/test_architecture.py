@@ -18,6 +18,7 @@ PACKAGE = Path(sg.__file__).parent
 FLOORS = {
     "dictionary": 0,
     "folders": 0,
+    "tables": 0,
     "text": 0,
     "kernels": 0,
     "executor": 2,

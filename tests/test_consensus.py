@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import sae_geometry as sg
 from sae_geometry.consensus import consensus
+from sae_geometry.folders import umask
 
 
 def run(rows, name, **more):
@@ -120,3 +123,11 @@ def test_wrong_use_is_told(planted, tmp_path):
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ValueError, match="partners and similarities are"):
         consensus(planted.runs, np.zeros((3, 4), dtype=np.int64), np.zeros((3, 4)), threshold=0.5)
+
+
+def test_a_consensus_is_saved_for_all_to_read_and_under_any_name(planted, tmp_path):
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
+    folder.mkdir()
+    path = planted.consensus.save(folder / "consensus.safetensors")
+    assert path.stat().st_mode & 0o777 == 0o666 & ~umask()
+    assert [p.name for p in folder.iterdir()] == ["consensus.safetensors"]

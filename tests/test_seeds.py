@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 from collections import OrderedDict
@@ -303,6 +304,36 @@ def test_the_current_folder_has_a_place_for_finished_pairs(tmp_path, monkeypatch
     assert beside(Path("out"), "pairs") == Path("out.pairs")
     monkeypatch.chdir(here / "below")
     assert beside(Path(".."), "pairs") == tmp_path / "here.pairs"
+
+
+def test_where_nothing_may_be_written_around_the_results_pairs_wait_in_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("SAE_GEOMETRY_CACHE", str(tmp_path / "cache"))
+    out, other = tmp_path / "mount" / "out", tmp_path / "else" / "out"
+    out.mkdir(parents=True)
+    assert beside(out, "pairs") == tmp_path / "mount" / "out.pairs"
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path).resolve() != out.parent)
+    assert beside(out, "pairs").parent == tmp_path / "cache" / "pairs"
+    assert beside(out, "pairs") == beside(Path(f"{out.parent}/../mount/out"), "pairs")
+    assert beside(other, "pairs") == tmp_path / "else" / "out.pairs"
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    assert beside(other, "pairs") != beside(out, "pairs")
+    assert beside(other, "pairs").name.startswith("out-")
+
+
+def test_a_full_disk_says_where_and_keeps_what_is_whole(three, tmp_path, monkeypatch):
+    write = np.savez
+    left = iter([True, True, False])
+
+    def filling(file, **arrays):
+        write(file, **arrays)
+        if not next(left):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("numpy.savez", filling)
+    with pytest.raises(OSError, match="No space left") as told:
+        sg.compare_seeds(three, matching="mutual", keep=tmp_path / "kept")
+    assert told.value.filename == str(tmp_path / "kept")
+    assert len(list((tmp_path / "kept").iterdir())) == 2
 
 
 def test_one_run_on_the_command_line():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -172,3 +174,10 @@ def test_reading_a_folder_that_is_not_ours(tmp_path):
 def test_json_is_strict():
     text = store.to_json({"a": float("nan"), "b": [np.float64(1.5), float("inf")], "c": np.int64(3), 4: True})
     assert json.loads(text) == {"a": None, "b": [1.5, None], "c": 3, "4": True}
+
+
+def test_results_in_a_folder_whose_name_is_no_utf8(toy_pair, tmp_path):
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
+    sg.save(sg.compare(*toy_pair, matching="mutual"), folder, formats=["svg"])
+    table, summary = sg.read(folder)
+    assert len(table) == summary["a_to_b"]["n_source"] + summary["b_to_a"]["n_source"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -36,9 +38,18 @@ def kept_beside(folder: Path, *, resume: bool, speaker: Speaker) -> Iterator[Pat
 
 
 def beside(folder: Path, suffix: str) -> Path:
-    """Where the work for `folder` waits until it is complete."""
+    """Where the work for `folder` waits until it is complete: beside it, or in the cache where nothing may be written.
+
+    So it is where the folder of results is a mount and all around it is read-only.
+    """
+    from sae_geometry.sources.cache_folder import cache_root
+
     there = folder.resolve() if folder.name in ("", "..") else folder  # `.` has no name of its own
-    return there.with_name(f"{there.name}.{suffix}")
+    above = next(p for p in there.absolute().parents if p.exists())
+    if os.access(above, os.W_OK | os.X_OK):
+        return there.with_name(f"{there.name}.{suffix}")
+    which = hashlib.sha256(os.fsencode(there.resolve())).hexdigest()[:16]
+    return cache_root() / suffix / f"{there.name}-{which}.{suffix}"
 
 
 def refuse_leftovers(kept: Path, resume: bool) -> None:

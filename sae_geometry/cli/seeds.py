@@ -65,8 +65,9 @@ def seeds(
     """Compare many runs, every ordered pair: MMCS, shared latents, PW-MCC, recurrence, consensus, rarefaction.
 
     Writes pairs.parquet, consensus.parquet, consensus.safetensors, orphans.parquet, summary.json and figures/. Finished
-    pairs, and what is done of a long sweep, are kept in a folder beside the results (its name with .pairs) until all
-    are done; after an interruption the same command with --resume goes on from there.
+    pairs, and what is done of a long sweep, are kept in a folder beside the results (its name with .pairs; in the cache
+    where nothing may be written there) until all are done; after an interruption the same command with --resume goes
+    on from there.
     """
     import sae_geometry as sg
     from sae_geometry.folders import only_one

@@ -15,6 +15,7 @@ from sae_geometry.evidence import Evidence
 from sae_geometry.folders import recover
 from sae_geometry.sources import neuronpedia_pages
 from sae_geometry.store import SCHEMA_VERSION, regions_record, software
+from sae_geometry.tables import read_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -85,8 +86,6 @@ def read_contents(folder: Path) -> Contents:
         FileNotFoundError: it is not a folder of results.
         ValueError: its results are of another kind, of another version, or incomplete.
     """
-    import pandas as pd
-
     make = "make one with sae-geometry umap"
     if not folder.is_dir():
         what = "is a file, not" if folder.exists() else "does not exist; explore takes"
@@ -106,7 +105,7 @@ def read_contents(folder: Path) -> Contents:
     if not table_path.is_file():
         raise FileNotFoundError(f"{folder} has no umap.parquet; make the results anew with sae-geometry umap")
     try:
-        table = pd.read_parquet(table_path)
+        table = read_table(table_path)
     except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
         raise ValueError(f"{table_path} cannot be read as parquet; make the results anew") from error
     regions_path = folder / "regions.json"

@@ -7,6 +7,7 @@ checksum are right and it opens. A lock keeps two processes from fetching the sa
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import os
 import shutil
@@ -136,7 +137,7 @@ def _one_try(remote: RemoteFile, partial: Path, credentials: Credentials | None,
         length = answer.headers.get("content-length", "")
         limit = (remote.n_bytes if remote.n_bytes is not None else _UNKNOWN_SIZE_LIMIT) - have
         n = 0
-        with partial.open("ab" if have else "wb") as f:
+        with _room_for(what), partial.open("ab" if have else "wb") as f:
             for piece in body_of(answer, limit, what):
                 f.write(piece)
                 n += len(piece)
@@ -145,6 +146,19 @@ def _one_try(remote: RemoteFile, partial: Path, credentials: Credentials | None,
         expected = int(length) if length.isdigit() else limit if remote.n_bytes is not None else n
         if n < expected:
             raise ConnectionError(f"the connection broke off after {have + n:,} of {have + expected:,} bytes")
+
+
+@contextmanager
+def _room_for(what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise SourceError(
+            f"{what}: {str(error.strerror).lower()} in the cache {cache_root()}; make room, or set SAE_GEOMETRY_CACHE "
+            "to another disk"
+        ) from error
 
 
 def _verify(remote: RemoteFile, partial: Path) -> None:

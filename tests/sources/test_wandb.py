@@ -12,7 +12,8 @@ from conftest import real_run
 from helpers import E2E, KEY, tree
 from wandb_server import Fault, Loopback, StoredRun, cut_short, redirect, silent, stalling, status
 
-from sae_geometry.sources import SourceError, cached_runs, clear_cache, fetch, load, runs, similar_runs
+from sae_geometry.sources import SourceError, cached_runs, clear_cache, fetch, load, runs, similar_runs, transfer
+from sae_geometry.sources.transfer import RemoteFile
 
 RUN = "sparsify/gpt2/d8vgjnyc"
 LAST = "samples_400000.pt"
@@ -245,6 +246,21 @@ def test_sizes_and_sums_that_are_not_told(wandb_world: Loopback) -> None:
     assert not any(LAST in f for r in cached_runs() for f in r.files)
     wandb_world.faults.clear()
     assert load(f"wandb:{RUN}").n_latents == 240
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here, the disk that is always full")
+def test_a_disk_that_fills_up_is_one_sentence(wandb_world: Loopback, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(remote: RemoteFile, target: Path) -> Path:
+        partial = partial_for(remote, target)
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        partial.symlink_to("/dev/full")
+        return partial
+
+    partial_for = transfer._partial_for
+    monkeypatch.setattr(transfer, "_partial_for", full)
+    with pytest.raises(SourceError, match=r"no space left on device in the cache .*; make room, or set SAE_GEOM"):
+        load(f"wandb:{RUN}")
+    assert not list(transfer.cache_root().rglob("*.pt"))
 
 
 def test_the_key_goes_to_the_configured_host_only(
