@@ -75,7 +75,7 @@ def scaled(client: distributed.Client, n: int) -> None:
 def dask_runner(client: distributed.Client, **how: float):
     from sae_geometry.executor.dask_runner import DaskRunner
 
-    return DaskRunner(client, **{"smallest": 0.0, "worth": 0.0, "least": 16, **how})
+    return DaskRunner(client, **{"smallest": 0.0, "worth": 0, "least": 16, **how})
 
 
 def points(n: int, seed: int, d: int = 24) -> torch.Tensor:
@@ -136,7 +136,7 @@ def test_a_tile_that_kills_its_workers_is_cut(client, workers_do):
     workers_do(on_workers.dies_of_many_rows)
     a, b = points(1000, 0), points(90, 1)
     before = set(client.run(os.getpid).values())
-    with sweeps_run_by(dask_runner(client, worth=1e6, least=100)):
+    with sweeps_run_by(dask_runner(client, worth=10_000, least=100)):
         there = sweep(a, b, 2)
     assert int(there.report.why.split()[0]) >= 4
     assert before - set(client.run(os.getpid).values()), "workers died of it"
@@ -208,7 +208,7 @@ def test_neighbours_of_a_umap(client):
 def test_executor_of_the_public_functions(client, toy_pair, monkeypatch):
     from sae_geometry.executor import dask_runner as module
 
-    monkeypatch.setattr(module, "DaskRunner", partial(module.DaskRunner, smallest=0.0, worth=0.0, least=16))
+    monkeypatch.setattr(module, "DaskRunner", partial(module.DaskRunner, smallest=0.0, worth=0, least=16))
     c = sg.compare(*toy_pair, executor=client)
     assert "Dask workers" in c.report.why
     assert _answer(c) == _answer(sg.compare(*toy_pair))
@@ -270,7 +270,7 @@ def test_workers_of_many_threads_give_way_to_a_ceiling(client, workers_do):
     with sg.memory_ceiling("4MB"):
         with pytest.raises(ValueError, match="64 threads' blocks"):
             sweep(a, b, 2, threads=64)
-        with sweeps_run_by(dask_runner(client, worth=1e9)):
+        with sweeps_run_by(dask_runner(client, worth=10_000)):
             there = sweep(a, b, 2, threads=1)
             assert_same(sweep(a, b, 2, threads=64), truth)  # what this process would refuse, tiles can do
     assert_same(there, truth)
@@ -387,7 +387,7 @@ def test_a_worker_out_of_memory_gets_smaller_tiles(client, workers_do):
 def test_torch_that_is_refused_memory_is_out_of_memory(client, workers_do):
     workers_do(on_workers.torch_is_refused_memory)
     a, b = points(200, 0), points(90, 1)
-    with sweeps_run_by(dask_runner(client, worth=1e9)):
+    with sweeps_run_by(dask_runner(client, worth=10_000)):
         there = sweep(a, b, 2)
     assert int(there.report.why.split()[0]) >= 200 / 40
     assert_same(there, sweep(a, b, 2))
