@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from distributed import Client
 
 T = TypeVar("T")
-SMALLEST = 2e9  # multiplications below which a sweep is done here sooner than sent
-WORTH = 2e10  # multiplications for which a tile of its own pays: each prepares its operands anew
+SMALLEST = 2e10  # multiplications below which a sweep is done here sooner than sent: measured between 1e10 and 5e10
+WORTH = 16_384  # rows for which a tile more pays: each prepares all of B anew, measured to cost what 2,700 rows do
 _TILES_A_WORKER = 4
 _LEAST = 256  # rows of a tile
 _MOST = 32_768  # rows of a tile: what is lost with a worker, and what a worker must hold lists of
@@ -43,7 +43,7 @@ class DaskRunner:
         device: "cpu" keeps workers from their GPUs; see `placing`.
         load, offline: dictionaries that workers may load from their addresses, without the network; see `loading`.
         smallest: sweeps of fewer multiplications stay in this process.
-        worth: multiplications below which a worker's share is not cut further; 0 always cuts it.
+        worth: rows below which a worker's share is not cut further; 0 always cuts it.
         least: rows below which no tile is cut.
     """
 
@@ -55,7 +55,7 @@ class DaskRunner:
         load: Sequence[Dictionary] = (),
         offline: bool = False,
         smallest: float = SMALLEST,
-        worth: float = WORTH,
+        worth: int = WORTH,
         least: int = _LEAST,
     ) -> None:
         self.client, self.device = client, device
@@ -73,12 +73,11 @@ class DaskRunner:
             ClusterError: the scheduler was lost.
             CeilingError, MemoryError: the smallest tile does not fit a worker.
         """
-        work = float(len(task.a)) * len(task.others) * task.a.shape[1]
-        if work < self.smallest:
+        if float(len(task.a)) * len(task.others) * task.a.shape[1] < self.smallest:
             return None
         start = time.perf_counter()
         workers = self._cluster.n_workers()
-        tiles = self._tiles(task, work, workers)
+        tiles = self._tiles(task, workers)
         if task.memory_asked and bytes_here(task, tiles) > task.memory:
             return None
         together = 2 if task.column_bias is None else 3
@@ -150,11 +149,11 @@ class DaskRunner:
         for i, j in too_much:
             yield (i, j), work(dictionaries[i], dictionaries[j], parameters)
 
-    def _tiles(self, task: Task, work: float, workers: int) -> list[Tile]:
+    def _tiles(self, task: Task, workers: int) -> list[Tile]:
         """As many tiles as pay, at least one a worker, none of too many rows."""
         n = len(task.a)
-        worthwhile = int(work / self.worth) if self.worth else _TILES_A_WORKER * workers
-        pieces = max(min(worthwhile, _TILES_A_WORKER * workers), workers, -(-n // _MOST))
+        most = _TILES_A_WORKER * workers
+        pieces = max(min(n // self.worth, most) if self.worth else most, workers, -(-n // _MOST))
         return cut(n, None if task.within else len(task.others), pieces, least=self.least)
 
     def _resend(self, error: Exception) -> None:
