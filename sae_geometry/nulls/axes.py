@@ -78,7 +78,7 @@ def principal_axes(rows: np.ndarray, centre: np.ndarray) -> Axes:
     """The principal axes of the rows' covariance, shrunk towards isotropy.
 
     Args:
-        rows: unit rows [m, d].
+        rows: unit rows [m, d]; overwritten where they are fewer than dimensions, to save a copy.
         centre: their mean, [d].
     """
     m, d = rows.shape
@@ -90,7 +90,7 @@ def principal_axes(rows: np.ndarray, centre: np.ndarray) -> Axes:
         covariance = (1 - share) * covariance + share * np.eye(d) * np.trace(covariance) / d
         variance, basis = np.linalg.eigh(covariance)
         return Axes(basis, np.maximum(variance, 0.0), 0.0, float((covariance**2).sum()), share)
-    return _of_few_rows(rows - centre)
+    return _of_few_rows(np.subtract(rows, centre, out=rows))
 
 
 def unit_rows(rows: np.ndarray) -> np.ndarray:
@@ -99,7 +99,8 @@ def unit_rows(rows: np.ndarray) -> np.ndarray:
     if not few and rows.dtype == np.float32 and np.abs(np.einsum("ij,ij->i", rows, rows) - 1).max() < 1e-5:
         return rows
     unit: np.ndarray = rows.astype(np.float64 if few else np.float32)
-    return np.divide(unit, np.linalg.norm(unit, axis=1, keepdims=True), out=unit)
+    length = np.sqrt(np.einsum("ij,ij->i", unit, unit))
+    return np.divide(unit, length[:, None], out=unit)
 
 
 def shrinkage(centred: np.ndarray, covariance: np.ndarray) -> float:
@@ -111,7 +112,7 @@ def shrinkage(centred: np.ndarray, covariance: np.ndarray) -> float:
         centred: x, rows [m, d] whose mean is zero.
         covariance: S, [d, d]; or x xᵀ / m, [m, m], which has the same trace and norm.
     """
-    return _share((centred**2).sum(axis=1), float((covariance**2).sum()), centred.shape[1])
+    return _share(np.einsum("ij,ij->i", centred, centred), float((covariance**2).sum()), centred.shape[1])
 
 
 def _share(power: np.ndarray, norm2: float, d: int) -> float:

@@ -84,6 +84,7 @@ def span_figure(span: SpanLike) -> Figure:
         x=0.01, ha="left", fontsize=8, fontweight="bold",
     )  # fmt: skip
     if not span.ranks:
+        right.set_xticks([])
         why = "none without a partner" if not len(span.unmatched) else "none with a partner"
         right.text(0.5, 0.5, why, transform=right.transAxes, ha="center", fontsize=7, color=MUTED)
         return figure
