@@ -11,11 +11,13 @@ import numpy as np
 import oracles
 import pytest
 from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
 import sae_geometry as sg
 from sae_geometry import plots
 from sae_geometry.dictionary import Dictionary
+from sae_geometry.plots.embedding import _legend
 from sae_geometry.plots.style import E2E_KINDS, MUTED, NEAREST, ONE_TO_ONE, RUNS, run_colors
 
 
@@ -366,3 +368,13 @@ def test_a_figure_for_each_choice_is_saved(views, tmp_path):
     with pytest.raises(ValueError, match="color must be one of"):
         sg.save(views, tmp_path / "other", colors=["colour"])
     assert not (tmp_path / "other").exists()
+
+
+def test_of_many_runs_a_legend_names_some_and_counts_the_rest():
+    ax = Figure().subplots()
+    _legend(ax, [("#0072B2", f"run-{k} (64)") for k in range(40)])
+    named = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert len(named) == 24
+    assert named[-2:] == ["run-22 (64)", "and 17 more"]
+    _legend(ax, [("#0072B2", f"run-{k} (64)") for k in range(24)])
+    assert [text.get_text() for text in ax.get_legend().get_texts()][-1] == "run-23 (64)"

@@ -35,6 +35,7 @@ Color = Literal["owner", "max-cosine", "matched", "frequency", "region"]
 COLORS: tuple[Color, ...] = get_args(Color)
 THRESHOLD = 0.7
 
+_MOST_NAMED = 24  # runs in a legend, and with a panel of their own
 _PALE, _MATCHED, _UNMATCHED = "#D5D5D5", "#332288", "#DDAA33"
 _HALO: list[AbstractPathEffect] = [withStroke(linewidth=2.0, foreground="white")]
 
@@ -136,8 +137,8 @@ def embedding_scatter(
 
 @in_paper_style
 def runs_figure(embedding: EmbeddingLike, style: str = "okabe-ito") -> Figure:
-    """A panel a run: its latents in colour over the grey of all."""
-    names = embedding.names
+    """A panel a run: its latents in colour over the grey of all; of many runs, the first 24."""
+    names = embedding.names[:_MOST_NAMED]
     columns = min(len(names), 4)
     rows = -(-len(names) // columns)
     side = PAGE_WIDTH / max(columns, 3)
@@ -153,6 +154,9 @@ def runs_figure(embedding: EmbeddingLike, style: str = "okabe-ito") -> Figure:
         _bare(ax)
     for ax in figure.axes[len(names) :]:
         ax.set_visible(False)
+    more = len(embedding.names) - len(names)
+    if more:
+        figure.supxlabel(f"and {more:,} runs more, in grey here", fontsize=6.5, color=MUTED, x=0.01, ha="left")
     return figure
 
 
@@ -375,6 +379,8 @@ def _width_in_letters(ax: Axes) -> int:
 
 
 def _legend(ax: Axes, entries: Sequence[tuple[str, str]], columns: int = 2) -> None:
+    if len(entries) > _MOST_NAMED:
+        entries = [*entries[: _MOST_NAMED - 1], (_PALE, f"and {len(entries) - _MOST_NAMED + 1:,} more")]
     handles = [Line2D([], [], marker="o", linestyle="", markersize=4, color=c, label=label) for c, label in entries]
     longest = max(len(label) for _, label in entries)
     legend = ax.legend(

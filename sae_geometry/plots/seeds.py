@@ -113,14 +113,19 @@ def seeds_heatmap(seeds: SeedsLike, what: str = "mmcs", ax: Axes | None = None) 
 
 @in_paper_style
 def seeds_figure(seeds: SeedsLike) -> Figure:
-    """Three matrices side by side: nearest, one-to-one, shared."""
+    """Three matrices side by side: nearest, one-to-one, shared; a scale beside them where no values are written in."""
     figure = new_figure(PAGE_WIDTH, 3.1)
     axes: Any = figure.subplots(1, 3)
     for ax, what in zip(axes, ("mmcs", "paired", "shared"), strict=True):
         seeds_heatmap(seeds, what, ax=ax)
     for ax in axes[1:]:
         ax.set_yticks([])
-    note = "row: source; column: target; small: chance, random directions with the same mean and second moment"
+    note = "row: source; column: target"
+    if len(seeds.names) <= _MOST_ANNOTATED:
+        note += "; small: chance, random directions with the same mean and second moment"
+    else:
+        bar = figure.colorbar(axes[-1].collections[0], ax=list(axes), shrink=0.6, pad=0.01)
+        bar.ax.tick_params(labelsize=_LABEL_SIZE)
     figure.supxlabel(note, fontsize=6.5, color=MUTED, x=0.01, ha="left")
     return figure
 
@@ -181,7 +186,7 @@ def rarefaction_curve(rarefaction: Any, ax: Axes | None = None) -> Axes:
     n = rarefaction.n_runs
     k = np.arange(1, n + 1)
     ax.fill_between(k, rarefaction.low, rarefaction.high, color=NEAREST, alpha=0.2, linewidth=0)
-    ax.plot(k, rarefaction.expected, color=NEAREST, marker="o", markersize=2.5)
+    ax.plot(k, rarefaction.expected, color=NEAREST, marker="o" if n <= _MOST_NAMED else "", markersize=2.5)
     if len(rarefaction.further):
         further = np.arange(n, n + len(rarefaction.further) + 1)
         middle, low, high = (
