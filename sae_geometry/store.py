@@ -353,8 +353,12 @@ def _colored(result: Result, colors: Sequence[str], figures: Path, formats: Sequ
 
 
 def _write_table(table: pd.DataFrame, path: Path) -> None:
-    with path.open("wb") as file:  # a file, not a path: pyarrow takes none that is not UTF-8
-        table.to_parquet(file, index=False)
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    # A file, not a path: pyarrow takes none that is not UTF-8, and pandas before 3 makes a path of a file.
+    with path.open("wb") as file:
+        pq.write_table(pa.Table.from_pandas(table, preserve_index=False), file)
 
 
 def _save_axes(
