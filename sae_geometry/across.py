@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, float], None]
 _LISTED = 16  # partners kept of each latent: what a greedy matching starts from
+MOST_RUNS = 24  # of which every two are compared beside a picture: with more, that is a comparison of its own
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from sae_geometry.across import Across, partners_across
+from sae_geometry.across import MOST_RUNS, Across, partners_across
 from sae_geometry.describe import describe_input, distinct, read_only
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.evidence import EVIDENCE_K, Evidence, measure_evidence
@@ -28,6 +28,7 @@ from sae_geometry.regions import On, Regions, find_regions, given_regions, graph
 from sae_geometry.shapes import Shape
 from sae_geometry.sources import as_dictionary
 from sae_geometry.space import require_same_space
+from sae_geometry.text import few
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,8 +78,8 @@ class Embedding:
             object.__setattr__(self, name, read_only(getattr(self, name)))
 
     def across(self, progress: Progress | None = None) -> Across | None:
-        """Each latent's partners in every other run, found when first asked for; None for one run alone."""
-        if len(self.names) < 2:
+        """Each latent's partners in every other run, found when first asked for; None for one run, or more than 24."""
+        if not 2 <= len(self.names) <= MOST_RUNS:
             return None
         if "across" not in self.made:
             self.made["across"] = partners_across(self.dictionaries, self.swept, progress)
@@ -232,7 +233,9 @@ def embed(
     search = None if progress is None else lambda share: progress("exact neighbours", share)
     swept: Mapping[tuple[int, int], Sweep] = {}
     with running_on(executor):
-        if n_points == len(points):
+        if n_points == len(points) and len(dicts) > MOST_RUNS:
+            near = wide = exact_neighbors(points, k_wide, search)
+        elif n_points == len(points):
             joint = joint_neighbors(parts, k_wide, search)
             wide, swept = joint.neighbors, joint.pairs
             near = wide
@@ -284,7 +287,11 @@ def _inputs(dictionaries: Any, allow_mismatch: bool) -> tuple[list[Dictionary], 
         raise ValueError("there is nothing to embed: give at least one dictionary")
     dicts = distinct([as_dictionary(d) for d in given])
     found = [c for a, b in combinations(dicts, 2) for c in require_same_space(a, b, allow_mismatch)]
-    return dicts, tuple(dict.fromkeys([*(f"{d.name}: {note}" for d in dicts for note in d.notes), *found]))
+    many = (
+        f"{len(dicts):,} runs: partners in every other run are listed for up to {MOST_RUNS}; seeds compares every two"
+    )
+    notes = [*([many] if len(dicts) > MOST_RUNS else []), *(f"{d.name}: {note}" for d in dicts for note in d.notes)]
+    return dicts, few([*notes, *found])
 
 
 def _regions(e: Embedding, min_size: int | None, on: On, shapes: Sequence[Shape] | None) -> Regions:

@@ -22,10 +22,10 @@ from sae_geometry.paired_chance import SMALL
 from sae_geometry.seed_comparison import SeedComparison
 from sae_geometry.sources import as_dictionary
 from sae_geometry.space import require_same_space
+from sae_geometry.text import few
 
 Progress = Callable[[str, float], None]
 THRESHOLD = 0.7
-_MOST_CAVEATS = 30
 
 
 def compare_seeds(
@@ -102,7 +102,7 @@ def compare_seeds(
             done[i, j] = record
             tick()
     done = {pair: done[pair] for pair in todo}
-    return SeedComparison(tuple(dictionaries), matching, on, signed, threshold, done, _few(list(dict.fromkeys(notes))))
+    return SeedComparison(tuple(dictionaries), matching, on, signed, threshold, done, few(notes))
 
 
 def kept_records(done: SeedComparison, keep: Path) -> list[Path]:
@@ -151,9 +151,3 @@ def _encoder_side(a: Dictionary, b: Dictionary, p: PairParameters) -> tuple[np.n
     if made.was_interrupted:
         raise KeyboardInterrupt
     return made.a_to_b.partner_row.astype(np.int32), made.a_to_b.similarity
-
-
-def _few(notes: list[str]) -> tuple[str, ...]:
-    """The notes, or the first of them where there is one for every pair of many runs."""
-    more = len(notes) - _MOST_CAVEATS
-    return tuple(notes) if more <= 0 else (*notes[:_MOST_CAVEATS], f"and {more:,} more of the same")

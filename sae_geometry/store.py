@@ -327,6 +327,7 @@ def _embedding(e: Embedding, folder: Path, figures: Path, formats: Sequence[str]
         _save_axes(_drawing(e, style, color), _SQUARE, figures / name, about, formats)
     if len(e.names) > 1:
         _save_figure(plots.runs_figure(e, style), figures / "runs", about, formats)
+    if e.across() is not None:
         _save_axes(lambda ax: plots.unmatched_scatter(e, ax, style), (3.6, 4.0), figures / "unmatched", about, formats)
     return e.summary()
 

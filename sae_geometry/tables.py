@@ -11,8 +11,11 @@ if TYPE_CHECKING:
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
     """Write a table as parquet."""
-    with path.open("wb") as file:
-        table.to_parquet(file, index=False)
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with path.open("wb") as file:  # pandas before 3 makes a path of a file
+        pq.write_table(pa.Table.from_pandas(table, preserve_index=False), file)
 
 
 def read_table(path: Path) -> pd.DataFrame:

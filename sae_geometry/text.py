@@ -57,6 +57,18 @@ def ends(texts: Sequence[str], most: int = 12) -> list[str]:
     return list(texts) if len(texts) <= most else [*texts[:half], "…", *texts[-half:]]
 
 
+def few(notes: Sequence[str], most: int = 30) -> tuple[str, ...]:
+    """The notes, each once; of more than `most` the first, and how many there are besides.
+
+    Example:
+        >>> few(["a", "b", "a", "c", "d"], 2)
+        ('a', 'b', 'and 2 more of the same')
+    """
+    once = list(dict.fromkeys(notes))
+    more = len(once) - most
+    return tuple(once) if more <= 0 else (*once[:most], f"and {more:,} more of the same")
+
+
 def hide(key: str | None) -> None:
     """From now on `without_secrets` takes this key out too: for whoever reads one from a file.
 

@@ -104,6 +104,7 @@ def umap(
     A regions file holds A: {box: [x0, x1, y0, y1]} or B: {polygon: [[x, y], [x, y], [x, y]]}, one line a region.
     """
     import sae_geometry as sg
+    from sae_geometry.across import MOST_RUNS
 
     if project_onto is not None:
         _refuse_what_the_picture_decides(
@@ -116,6 +117,8 @@ def umap(
             raise ValueError(f"{out} is the picture that --project-onto leaves as it is; give another folder with -o")
     c.check_free(out, overwrite)
     c.check_wandb(log_wandb, offline)
+    if html and len(runs) > MOST_RUNS:
+        raise ValueError(f"--html makes a page of up to {MOST_RUNS} runs; got {len(runs):,}: leave it out")
     add = _page_writer() if html else None
     speaker = c.Speaker(quiet)
     shapes = None if regions is None else sg.read_shapes(regions)

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sae_geometry.across import MOST_RUNS
 from sae_geometry.embedding import Embedding
 from sae_geometry.evidence import Evidence
 from sae_geometry.folders import recover
@@ -123,6 +124,8 @@ def checked(contents: Contents, folder: Path) -> Contents:
     if not isinstance(points, dict) or not points:
         raise ValueError(f"{folder}: summary.json does not say which runs were embedded; make the results anew")
     names = list(points)
+    if len(names) > MOST_RUNS:
+        raise ValueError(f"{folder}: a page is made of up to {MOST_RUNS} runs; this picture is of {len(names):,}")
     wanted = [*PLACE]
     if len(names) > 1:
         wanted += [f"{column}:{name}" for name in names for column in PARTNER]

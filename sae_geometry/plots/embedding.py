@@ -84,11 +84,15 @@ def check_colors(colors: Sequence[str], dictionaries: Sequence[HasMetadata]) -> 
     Raises:
         ValueError: an unknown colouring, one of partners for one run alone, or frequency where no run has it.
     """
+    from sae_geometry.across import MOST_RUNS
+
     for color in colors:
         if color not in COLORS:
             raise ValueError(f"color must be one of {', '.join(COLORS)}; got {color!r}")
         if color in ("max-cosine", "matched") and len(dictionaries) < 2:
             raise ValueError(f"color {color} compares a latent with the other runs, and there is one run only")
+        if color in ("max-cosine", "matched") and len(dictionaries) > MOST_RUNS:
+            raise ValueError(f"color {color} compares every two runs, and is made for up to {MOST_RUNS} of them")
         if color == "frequency" and all(d.frequency is None for d in dictionaries):
             raise ValueError("color frequency: none of the runs says how often its latents fire")
 
