@@ -28,7 +28,7 @@ from sae_geometry.regions import On, Regions, find_regions, given_regions, graph
 from sae_geometry.shapes import Shape
 from sae_geometry.sources import as_dictionary
 from sae_geometry.space import require_same_space
-from sae_geometry.text import few
+from sae_geometry.text import ends, few
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -152,14 +152,14 @@ class Embedding:
 
     def __repr__(self) -> str:
         counts = np.bincount(self.owner, minlength=len(self.names))
-        runs = ", ".join(f"{n} ({c:,})" for n, c in zip(self.names, counts, strict=True))
+        runs = ", ".join(ends([f"{n} ({c:,})" for n, c in zip(self.names, counts, strict=True)]))
         p = self.params
         return (
             f"Embedding of {len(self.owner):,} latents: {runs}\n"
             f"  UMAP, exact cosine neighbours (k = {p['n_neighbors']}), min_dist {p['min_dist']}, seed {p['seed']}, "
             f"{p['backend']} {p['backend_version']}"
             + "".join(f"\n  {line}" for line in self.evidence.lines())
-            + "".join(f"\n  {d.name}: {d.alive.describe()}" for d in self.dictionaries)
+            + "".join(f"\n  {said}" for said in ends([f"{d.name}: {d.alive.describe()}" for d in self.dictionaries]))
             + "".join(f"\n  caveat: {c}" for c in self.caveats)
             + "".join(f"\n  {line}" for line in self.regions.table().splitlines())
         )
@@ -287,9 +287,7 @@ def _inputs(dictionaries: Any, allow_mismatch: bool) -> tuple[list[Dictionary], 
         raise ValueError("there is nothing to embed: give at least one dictionary")
     dicts = distinct([as_dictionary(d) for d in given])
     found = [c for a, b in combinations(dicts, 2) for c in require_same_space(a, b, allow_mismatch)]
-    many = (
-        f"{len(dicts):,} runs: partners in every other run are listed for up to {MOST_RUNS}; seeds compares every two"
-    )
+    many = f"{len(dicts):,} runs: partners across runs are listed for up to {MOST_RUNS}; seeds compares every two"
     notes = [*([many] if len(dicts) > MOST_RUNS else []), *(f"{d.name}: {note}" for d in dicts for note in d.notes)]
     return dicts, few([*notes, *found])
 

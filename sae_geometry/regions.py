@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from sae_geometry.describe import aligned, read_only
 from sae_geometry.neighbors import Neighbors
 from sae_geometry.shapes import Shape
+from sae_geometry.text import ends
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -125,12 +126,14 @@ class Regions:
         )
 
     def table(self) -> str:
-        """The regions as text, one line each."""
+        """The regions as text, one line each; of many runs the first and the last."""
         if not self.regions:
             return f"no regions ({self.how})"
-        head = ["region", "latents", *self.names, "verdict"]
+        head = ["region", "latents", *ends(self.names), "verdict"]
         rows = [
-            [r.letter, f"{r.size:,}", *(f"{c:,} ({s:.0%})" for c, s in zip(r.counts, r.shares, strict=True)), r.verdict]
+            [r.letter, f"{r.size:,}"]
+            + ends([f"{c:,} ({s:.0%})" for c, s in zip(r.counts, r.shares, strict=True)])
+            + [r.verdict]
             for r in self.regions
         ]
         note = f"{len(self)} regions ({self.how}) hold {self.share_inside:.0%} of the latents"

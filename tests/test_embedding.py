@@ -337,3 +337,25 @@ def test_no_warning_reaches_the_user(clustered):
 def test_coordinates_cannot_be_written_through(embedding):
     with pytest.raises(ValueError, match="read-only"):
         embedding.coords[0] = 0
+
+
+def test_a_picture_of_very_many_runs_is_laid_out_without_comparing_every_two(rng, tmp_path):
+    runs = [Dictionary.from_decoder(rng.standard_normal((4, 8)), latent_axis=0, name=f"r{k}") for k in range(25)]
+    few, many = (sg.embed(runs[:n], n_neighbors=5, n_epochs=5) for n in (24, 25))
+    assert few.across() is not None
+    assert many.across() is None
+    joined = sg.embed(Dictionary.from_decoder(torch.cat([d.directions for d in runs]), latent_axis=0), 5, n_epochs=5)
+    np.testing.assert_array_equal(many.neighbors.indices, joined.neighbors.indices)
+    np.testing.assert_array_equal(many.coords, joined.coords)
+    assert many.caveats[0].startswith("25 runs: partners across runs are listed for up to 24")
+    assert len(many.caveats) <= 31
+    assert "r5 (4), …, r19 (4)" in repr(many)
+    folder = sg.save(many, tmp_path / "out", formats=["png"])
+    table, summary = sg.read(folder)
+    assert not [c for c in table.columns if "partner" in c]
+    assert summary["pairs"] == []
+    assert sorted(p.stem for p in (folder / "figures").iterdir()) == ["regions", "runs", "umap"]
+    with pytest.raises(ValueError, match="up to 24 runs; this picture is of 25"):
+        sg.explore(folder)
+    with pytest.raises(ValueError, match="made for up to 24"):
+        sg.plots.check_colors(["matched"], runs)
