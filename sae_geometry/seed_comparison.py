@@ -219,14 +219,14 @@ class SeedComparison:
         import pandas as pd
 
         i, j = np.nonzero(~np.eye(self.n_runs, dtype=bool))
-        told = {
+        said: dict[str, Any] = {
             "": self.names,
             "_kind": [kind_of(d) for d in self.runs],
             "_layer": pd.array([layer_of(d) for d in self.runs], dtype="Int64"),
             "_seed": [_as_text(seed_of(d)) for d in self.runs],
             "_group": self.groups,
         }
-        told = {key: pd.Series(values) for key, values in told.items()}
+        told = {key: pd.Series(values) for key, values in said.items()}
         n = np.array([d.n_latents for d in self.runs])
         above, by_chance = self._directed("nearest_above"), self._directed("nearest_above_chance")
         checks = np.full((self.n_runs, self.n_runs), "", dtype=object)
