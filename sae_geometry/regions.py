@@ -131,9 +131,12 @@ class Regions:
             return f"no regions ({self.how})"
         head = ["region", "latents", *ends(self.names), "verdict"]
         rows = [
-            [r.letter, f"{r.size:,}"]
-            + ends([f"{c:,} ({s:.0%})" for c, s in zip(r.counts, r.shares, strict=True)])
-            + [r.verdict]
+            [
+                r.letter,
+                f"{r.size:,}",
+                *ends([f"{c:,} ({s:.0%})" for c, s in zip(r.counts, r.shares, strict=True)]),
+                r.verdict,
+            ]
             for r in self.regions
         ]
         note = f"{len(self)} regions ({self.how}) hold {self.share_inside:.0%} of the latents"

@@ -219,14 +219,14 @@ class SeedComparison:
         import pandas as pd
 
         i, j = np.nonzero(~np.eye(self.n_runs, dtype=bool))
-        told = {
+        said: dict[str, Any] = {
             "": self.names,
             "_kind": [kind_of(d) for d in self.runs],
             "_layer": pd.array([layer_of(d) for d in self.runs], dtype="Int64"),
             "_seed": [_as_text(seed_of(d)) for d in self.runs],
             "_group": self.groups,
         }
-        of_runs = {key: pd.Series(values) for key, values in told.items()}
+        told = {key: pd.Series(values) for key, values in said.items()}
         n = np.array([d.n_latents for d in self.runs])
         above, by_chance = self._directed("nearest_above"), self._directed("nearest_above_chance")
         checks = np.full((self.n_runs, self.n_runs), "", dtype=object)
@@ -234,10 +234,10 @@ class SeedComparison:
             checks[x, y] = checks[y, x] = _checks(pair.confounds)
         return pd.DataFrame(
             {
-                "source": of_runs[""].take(i).array,
-                "target": of_runs[""].take(j).array,
-                **{f"source{key}": of_runs[key].take(i).array for key in list(of_runs)[1:]},
-                **{f"target{key}": of_runs[key].take(j).array for key in list(of_runs)[1:]},
+                "source": told[""].take(i).array,
+                "target": told[""].take(j).array,
+                **{f"source{key}": told[key].take(i).array for key in list(told)[1:]},
+                **{f"target{key}": told[key].take(j).array for key in list(told)[1:]},
                 "mmcs": self.mmcs[i, j],
                 "chance": self.chance[i, j],
                 "chance_isotropic": self.isotropic_chance[i, j],
