@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 OLDEST = ROOT / "constraints-oldest.txt"
 
 # Packages that ours are used through: their newest releases deprecate what the oldest allowed of these still call.
-COMPANIONS = {"click<8.5": "typer 0.20", "pyparsing<3.3": "matplotlib 3.9"}
+COMPANIONS = {"click<8.5": "typer 0.20", "pyparsing<3.3": "matplotlib 3.10"}
 
 HEAD = """\
 # The oldest version of every dependency and extra that pyproject.toml allows: `python tests/test_floors.py` writes it,
