@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import ceil, sqrt
 
-TILES_A_WORKER = 4
+from sae_geometry.kernels.tiles import pieces_for
+
 KEPT = 1 << 30  # bytes of operands that stay on a worker for the next sweep
 PARTNER = 12  # bytes of a partner on its way back
 _LISTED = 100  # bytes that a listed partner takes while it is found
@@ -155,9 +156,9 @@ class _Model:
     def multiplications(self) -> float:
         return sum(p.pairs for p in self.passes) * self.d_in
 
-    def tiles(self, workers: int) -> int:
-        """Into how many tiles each pass is cut."""
-        return 1 if self._goes_whole(workers) else TILES_A_WORKER * workers
+    def tiles(self, p: Pass, workers: int) -> int:
+        """Into how many tiles this pass is cut."""
+        return 1 if self._goes_whole(workers) else min(p.n, pieces_for(p.n, workers))
 
     def back(self, workers: int) -> float:
         """Bytes of lists that come back."""
@@ -165,8 +166,7 @@ class _Model:
 
     def lists(self, workers: int) -> float:
         """Bytes of one tile's lists while they are found."""
-        tiles = self.tiles(workers)
-        return max(_LISTED * (p.k + 8) * (p.n / min(tiles, p.n) + p.m) for p in self.passes)
+        return max(_LISTED * (p.k + 8) * (p.n / self.tiles(p, workers) + p.m) for p in self.passes)
 
     def seconds(self, workers: int, rate: float, bandwidth: float) -> tuple[float, float]:
         """Of arithmetic and of network; whole pairs come in rounds, of which the last may not keep all at work."""
@@ -184,7 +184,7 @@ class _Model:
 
     def _listed(self, p: Pass, workers: int) -> float:
         """Lists that come back of a pass: a row's once, a column's from every tile; within, all from a row of tiles."""
-        tiles = min(self.tiles(workers), p.n)
+        tiles = self.tiles(p, workers)
         if p.b is None:
             return float(p.n * ceil((sqrt(8 * tiles + 1) - 1) / 2))
         return float(p.n + p.m * tiles) if p.columns else float(p.n)

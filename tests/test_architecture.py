@@ -33,7 +33,7 @@ FLOORS = {
     "umap_steps": 2,
     "layout": 3,
     "planning": 3,
-    "planning_cluster": 0,
+    "planning_cluster": 1,
     "paired_chance": 2,
     "confounds": 2,
     "intervals": 0,

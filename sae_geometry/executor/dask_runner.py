@@ -22,17 +22,14 @@ from sae_geometry.kernels.blocks import current_ceiling
 from sae_geometry.kernels.ledger import Entry, enter
 from sae_geometry.kernels.screen import Task
 from sae_geometry.kernels.sweep import ScreenName, Sweep
-from sae_geometry.kernels.tiles import Tile, cut, halves
+from sae_geometry.kernels.tiles import WORTH, Tile, cut, halves, pieces_for
 
 if TYPE_CHECKING:
     from distributed import Client
 
 T = TypeVar("T")
 SMALLEST = 2e10  # multiplications below which a sweep is done here sooner than sent: measured between 1e10 and 5e10
-WORTH = 16_384  # rows for which a tile more pays: each prepares all of B anew, measured to cost what 2,700 rows do
-_TILES_A_WORKER = 4
 _LEAST = 256  # rows of a tile
-_MOST = 32_768  # rows of a tile: what is lost with a worker, and what a worker must hold lists of
 
 
 class DaskRunner:
@@ -77,7 +74,8 @@ class DaskRunner:
             return None
         start = time.perf_counter()
         workers = self._cluster.n_workers()
-        tiles = self._tiles(task, workers)
+        pieces = pieces_for(len(task.a), workers, self.worth)
+        tiles = cut(len(task.a), None if task.within else len(task.others), pieces, least=self.least)
         if task.memory_asked and bytes_here(task, tiles) > task.memory:
             return None
         together = 2 if task.column_bias is None else 3
@@ -148,13 +146,6 @@ class DaskRunner:
                 enter(sweeps.get(pair, ()))
         for i, j in too_much:
             yield (i, j), work(dictionaries[i], dictionaries[j], parameters)
-
-    def _tiles(self, task: Task, workers: int) -> list[Tile]:
-        """As many tiles as pay, at least one a worker, none of too many rows."""
-        n = len(task.a)
-        most = _TILES_A_WORKER * workers
-        pieces = max(min(n // self.worth, most) if self.worth else most, workers, -(-n // _MOST))
-        return cut(n, None if task.within else len(task.others), pieces, least=self.least)
 
     def _resend(self, error: Exception) -> None:
         """Have the workers sent anew what they need next."""

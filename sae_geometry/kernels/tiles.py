@@ -24,6 +24,27 @@ class Tile:
         return n * n / 2 if self.within else float(n * m)
 
 
+WORTH = 16_384  # rows for which a tile more pays: each prepares all of B anew, measured to cost what 2,700 rows do
+TILES_A_WORKER = 4
+_MOST = 32_768  # rows of a tile: what is lost with a worker, and what a worker must hold lists of
+
+
+def pieces_for(n: int, workers: int, worth: int = WORTH) -> int:
+    """In how many tiles n rows are best swept by so many workers: as many as pay, at least one each, none too large.
+
+    Args:
+        n: rows.
+        workers: how many.
+        worth: rows from which a tile more pays; 0 always cuts into four a worker.
+
+    Example:
+        >>> pieces_for(8192, 2), pieces_for(131072, 2), pieces_for(131072, 8)
+        (2, 8, 8)
+    """
+    most = TILES_A_WORKER * workers
+    return max(min(n // worth, most) if worth else most, workers, -(-n // _MOST))
+
+
 def cut(n: int, m: int | None, pieces: int, *, least: int = 1) -> list[Tile]:
     """The whole of C in about so many tiles, every pair (i, j) in exactly one of them.
 
