@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+COLUMNS = ("group", "n_runs", "mean_similarity", "lowest_similarity")  # beside one for each run
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Consensus:
     """Groups of latents of different runs, every two of which are each other's one-to-one partner above a threshold.
@@ -82,14 +85,8 @@ class Consensus:
         """One row a group: group, n_runs, mean_similarity, lowest_similarity, then each run's latent id (−1 none)."""
         import pandas as pd
 
-        groups = pd.DataFrame(
-            {
-                "group": np.arange(len(self.members)),
-                "n_runs": self.occupancy,
-                "mean_similarity": self.similarity,
-                "lowest_similarity": self.lowest,
-            }
-        )
+        own = (np.arange(len(self.members)), self.occupancy, self.similarity, self.lowest)
+        groups = pd.DataFrame(dict(zip(COLUMNS, own, strict=True)))
         return pd.concat([groups, pd.DataFrame(self.member_ids, columns=[d.name for d in self.runs])], axis=1)
 
     def orphans_table(self) -> pd.DataFrame:

@@ -27,7 +27,7 @@ from sae_geometry.neighbors import Neighbors, exact_neighbors, joint_neighbors
 from sae_geometry.regions import On, Regions, find_regions, given_regions, graph_distances
 from sae_geometry.shapes import Shape
 from sae_geometry.sources import as_dictionary
-from sae_geometry.space import require_same_space
+from sae_geometry.space import ALLOWED, require_same_space
 from sae_geometry.text import ends, few
 
 if TYPE_CHECKING:
@@ -289,7 +289,7 @@ def _inputs(dictionaries: Any, allow_mismatch: bool) -> tuple[list[Dictionary], 
     found = [c for a, b in combinations(dicts, 2) for c in require_same_space(a, b, allow_mismatch)]
     many = f"{len(dicts):,} runs: partners across runs are listed for up to {MOST_RUNS}; seeds compares every two"
     notes = [*([many] if len(dicts) > MOST_RUNS else []), *(f"{d.name}: {note}" for d in dicts for note in d.notes)]
-    return dicts, few([*notes, *found])
+    return dicts, few(sorted([*notes, *found], key=lambda note: not note.endswith(ALLOWED)))
 
 
 def _regions(e: Embedding, min_size: int | None, on: On, shapes: Sequence[Shape] | None) -> Regions:

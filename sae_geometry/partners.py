@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -290,8 +290,13 @@ def _nearest_chance(a: Dictionary, b: Dictionary, on: On, *, absolute: bool, wit
         absolute=absolute,
         isotropic_dimensions=None if on == "both" else x.shape[1],
         within=within,
-        target_key=lambda: (b.fingerprint, on),
+        target_key=partial(_key, b, on),
     )
+
+
+def _key(d: Dictionary, on: On) -> tuple[str, On]:
+    """What the rows that are compared of a dictionary are known by."""
+    return d.fingerprint, on
 
 
 def with_mutual(forth: Matching, back: Matching) -> Matching:

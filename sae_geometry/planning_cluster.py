@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import ceil, sqrt
 
-from sae_geometry.kernels.tiles import pieces_for
+from sae_geometry.kernels.tiles import LEAST, pieces_for
 
 KEPT = 1 << 30  # bytes of operands that stay on a worker for the next sweep
 PARTNER = 12  # bytes of a partner on its way back
@@ -158,7 +158,13 @@ class _Model:
 
     def tiles(self, p: Pass, workers: int) -> int:
         """Into how many tiles this pass is cut."""
-        return 1 if self._goes_whole(workers) else min(p.n, pieces_for(p.n, workers))
+        if self._goes_whole(workers):
+            return 1
+        most = max(1, p.n // LEAST)
+        if p.b is not None:
+            return min(pieces_for(p.n, workers), most)
+        sides = min(_sides(pieces_for(p.n, workers)), most)
+        return sides * (sides + 1) // 2
 
     def back(self, workers: int) -> float:
         """Bytes of lists that come back."""
@@ -170,8 +176,11 @@ class _Model:
 
     def seconds(self, workers: int, rate: float, bandwidth: float) -> tuple[float, float]:
         """Of arithmetic and of network; whole pairs come in rounds, of which the last may not keep all at work."""
-        rounds = -(-self.whole_pairs // workers) / self.whole_pairs if self._goes_whole(workers) else 1 / workers
-        return self.multiplications * rounds / rate, (workers * self.operands[0] + self.back(workers)) / bandwidth
+        if self._goes_whole(workers):
+            done = self.multiplications * -(-self.whole_pairs // workers) / self.whole_pairs
+        else:  # no more workers are at a pass than it has tiles
+            done = self.d_in * sum(p.pairs / min(workers, self.tiles(p, workers)) for p in self.passes)
+        return done / rate, (workers * self.operands[0] + self.back(workers)) / bandwidth
 
     def crossing(self, rate: float, bandwidth: float) -> int | None:
         """The fewest workers for which the network takes longer: arithmetic falls as they become more, it rises."""
@@ -186,7 +195,7 @@ class _Model:
         """Lists that come back of a pass: a row's once, a column's from every tile; within, all from a row of tiles."""
         tiles = self.tiles(p, workers)
         if p.b is None:
-            return float(p.n * ceil((sqrt(8 * tiles + 1) - 1) / 2))
+            return float(p.n * _sides(tiles))
         return float(p.n + p.m * tiles) if p.columns else float(p.n)
 
     def _goes_whole(self, workers: int) -> bool:
@@ -207,3 +216,8 @@ class _Model:
                 held[side] = held.pop(side, size)
                 most = max(most, sum(held.values()))
         return sent, most
+
+
+def _sides(tiles: int) -> int:
+    """Of how many blocks a side a dictionary is cut against itself for so many tiles, or a few more."""
+    return ceil((sqrt(8 * tiles + 1) - 1) / 2)

@@ -271,7 +271,7 @@ class SeedComparison:
             "hook_points": [d.hook_point for d in self.runs],
             "seeds": [seed_of(d) for d in self.runs],
             "rows_are": "the source, columns the target",
-            **({} if self._lists_pairs else {"matrices": "of so many runs are in pairs.parquet alone"}),
+            **({} if self._lists_pairs else {"matrices": "left out for so many runs: pairs.parquet has them"}),
             "mmcs": self._listed(self.mmcs),
             "mmcs_chance_covariance_matched": self._listed(self.chance),
             "mmcs_chance_isotropic": self._listed(self.isotropic_chance),

@@ -13,6 +13,7 @@ from typing import Any, get_args
 import numpy as np
 
 from sae_geometry.comparison import compare
+from sae_geometry.consensus import COLUMNS
 from sae_geometry.describe import distinct
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.executor import Executor, keeping_sweeps, running_on, spread
@@ -21,7 +22,7 @@ from sae_geometry.pair_record import N_BINS, PairParameters, PairRecord, pair_pa
 from sae_geometry.paired_chance import SMALL
 from sae_geometry.seed_comparison import SeedComparison
 from sae_geometry.sources import as_dictionary
-from sae_geometry.space import require_same_space
+from sae_geometry.space import ALLOWED, require_same_space
 from sae_geometry.text import few
 
 Progress = Callable[[str, float], None]
@@ -81,6 +82,8 @@ def compare_seeds(
         notes += require_same_space(a, b, allow_mismatch)
     if matching is None:
         matching = "optimal" if max(d.n_latents for d in dictionaries) <= SMALL else "greedy"
+    if taken := sorted({d.name for d in dictionaries} & set(COLUMNS)):
+        raise ValueError(f"{taken[0]!r} is a column of the consensus table: give that run another name, NAME=ADDRESS")
     parameters = PairParameters(matching, on, signed, threshold)
     folder = None if keep is None else Path(keep)
     todo = list(itertools.combinations(range(len(dictionaries)), 2))
@@ -102,7 +105,15 @@ def compare_seeds(
             done[i, j] = record
             tick()
     done = {pair: done[pair] for pair in todo}
-    return SeedComparison(tuple(dictionaries), matching, on, signed, threshold, done, few(notes))
+    return SeedComparison(
+        tuple(dictionaries),
+        matching,
+        on,
+        signed,
+        threshold,
+        done,
+        few(sorted(notes, key=lambda note: not note.endswith(ALLOWED))),
+    )
 
 
 def kept_records(done: SeedComparison, keep: Path) -> list[Path]:

@@ -284,7 +284,7 @@ def split_map(
     parents, nearest_child = _matchings(small, large, swept)
     if not parents.nearest_chance.null.has_tail:
         caveats += (
-            f"{small.name}: fills fewer than four dimensions, so chance is unknown and no latent called a child",
+            f"{small.name}: fills fewer than four dimensions, so chance is unknown and no latent is called a child",
         )
     found = false_discovery_found(parents.p_value, false_discovery_rate)
     threshold = float(parents.cosine[found].min()) if found.any() else float("nan")

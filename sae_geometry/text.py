@@ -15,7 +15,7 @@ _USER = re.compile(r"(\b[a-z][a-z0-9+.\-]*://)[^\s/?#]*@", re.IGNORECASE)
 _QUERY = re.compile(
     r"([?&;][\w.\-]*(?:key|token|secret|sig|signature|password|credential|auth)=)[^&;#\s'\"]+", re.IGNORECASE
 )
-_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}")
+_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{30,}")
 
 
 def readable(text: str) -> str:
@@ -62,11 +62,11 @@ def few(notes: Sequence[str], most: int = 30) -> tuple[str, ...]:
 
     Example:
         >>> few(["a", "b", "a", "c", "d"], 2)
-        ('a', 'b', 'and 2 more of the same')
+        ('a', 'b', 'and 2 more')
     """
     once = list(dict.fromkeys(notes))
     more = len(once) - most
-    return tuple(once) if more <= 0 else (*once[:most], f"and {more:,} more of the same")
+    return tuple(once) if more <= 0 else (*once[:most], f"and {more:,} more")
 
 
 def hide(key: str | None) -> None:
@@ -83,7 +83,8 @@ def hide(key: str | None) -> None:
 
 def _configured() -> Iterator[str]:
     """The keys that are known, as they are and as they travel."""
-    for key in {*_TOLD, *(os.environ.get(name, "").strip() for name in _KEYS)}:
+    known = {*_TOLD, *(os.environ.get(name, "").strip() for name in _KEYS)}
+    for key in sorted(known, key=len, reverse=True):  # one may begin with another
         if len(key) >= _SHORTEST:
             yield key
             yield base64.b64encode(f"api:{key}".encode()).decode()

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from sae_geometry.sources.limits import limits
 from sae_geometry.sources.wandb_client import check_signed_in, quiet_and_bounded
 from sae_geometry.sources.wandb_host import api_key, base_url
+from sae_geometry.text import without_secrets
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -319,4 +320,4 @@ def _slug(text: str) -> str:
 
 
 def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    return " ".join(without_secrets(str(error)).split())[:200] or type(error).__name__

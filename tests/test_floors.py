@@ -21,7 +21,7 @@ COMPANIONS = {"click<8.5": "typer 0.20", "pyparsing<3.3": "matplotlib 3.10"}
 
 HEAD = """\
 # The oldest version of every dependency and extra that pyproject.toml allows: `python tests/test_floors.py` writes it,
-# `make test-oldest` tests it.
+# `make test-oldest` tries those of `.[dev]`.
 """
 
 

@@ -16,7 +16,7 @@ import sae_geometry as sg
 from sae_geometry.cli import app
 from sae_geometry.executor import KeepingRunner, keeping, keeping_sweeps, running_on, spread
 from sae_geometry.executor.joining import joined_report
-from sae_geometry.kernels.blocks import Blocks
+from sae_geometry.kernels.blocks import Blocks, CeilingError
 from sae_geometry.kernels.ledger import entries, ledger
 from sae_geometry.kernels.runner import current_runner, sweeps_run_by
 from sae_geometry.kernels.screen import Task
@@ -111,7 +111,7 @@ def test_wherever_the_stripes_are_cut(tmp_path_factory, n, m, k, within, first, 
     folder = tmp_path_factory.mktemp("kept")
     a, b = points(n, seed), None if within else points(m, seed + 1)
     truth = sweep(a, b, k, screen="cpu")
-    how = {"long": 1.0, "stripe": 1e9 if first % 2 else 1e-9}
+    how = {"long": float(first), "stripe": 1e9 if seed % 2 else 1e-9}
     try:
         with sweeps_run_by(Dies(at)), keeping_sweeps(folder, **how):
             found = sweep(a, b, k, screen="cpu")
@@ -309,7 +309,7 @@ def test_in_python(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.a_to_b.cosine, sg.compare(a, b).a_to_b.cosine)
 
 
-def test_what_is_kept_of_a_pair_goes_before_the_pair_is_given(tmp_path: Path) -> None:
+def test_what_is_kept_of_a_pair_goes_when_the_next_is_asked_for(tmp_path: Path) -> None:
     runs = [sg.Dictionary.from_decoder(points(30, seed).numpy(), latent_axis=0) for seed in range(3)]
 
     def left() -> int:
@@ -321,4 +321,36 @@ def test_what_is_kept_of_a_pair_goes_before_the_pair_is_given(tmp_path: Path) ->
 
     with keeping_sweeps(tmp_path, long=0.0):
         made = [(kept, left()) for _, kept in spread(work, runs, [(0, 1), (0, 2), (1, 2)], None)]
-    assert made == [(1, 0)] * 3
+    assert made == [(1, 1)] * 3
+    assert left() == 0
+
+
+def test_a_ceiling_holds_for_the_lists_of_the_whole_too(tmp_path: Path) -> None:
+    a, b = points(400, 0), points(400, 1)
+    held = 36 * 64 * 800
+    how = {"k": 64, "screen": "torch"}
+    with keeping_sweeps(tmp_path, long=0.0):
+        with pytest.raises(CeilingError, match="leaves nothing beside the 1,843,200 of the results"):
+            sweep(a, b, memory=held, **how)
+        found = sweep(a, b, memory=held + (64 << 20), **how)
+    assert found.report.memory <= 64 << 20
+    assert same(found, sweep(a, b, **how))
+
+
+def test_results_that_fail_a_threshold_are_results(here: Path) -> None:
+    command = ["compare", "r0.npy", "r1.npy", "--format", "png", "-o", "out", "--fail-under", "1.1"]
+    failed = CliRunner().invoke(app, command)
+    assert failed.exit_code == 3
+    assert "what was done is kept" not in failed.stderr
+    assert sorted(p.name for p in here.iterdir()) == ["out", "r0.npy", "r1.npy"]
+
+
+def test_what_is_left_of_another_way_goes_with_the_results(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeping, "LONG", 1e18)
+    (here / "out.sweeps").mkdir()
+    (here / "out.sweeps" / "sweep-0.npz").write_bytes(b"of a sweep that this process does not keep")
+    done = CliRunner().invoke(app, ["within", "r0.npy", "--format", "png", "-o", "out", "--resume"])
+    assert done.exit_code == 0, done.stderr
+    assert not (here / "out.sweeps").exists()
+    again = CliRunner().invoke(app, ["within", "r0.npy", "--format", "png", "-o", "two", "--resume"])
+    assert "nothing is kept in two.sweeps: the work begins anew" in again.stderr

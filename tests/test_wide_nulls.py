@@ -120,11 +120,13 @@ def test_draws_are_those_of_the_dense_definition(rng):
     np.testing.assert_array_equal(null.sample(5, seed=3), null.sample(5, seed=3))
 
 
-def test_draws_have_nothing_to_do_with_data_of_the_same_seed():
-    rows = np.random.default_rng(7).standard_normal((40, 256))
-    drawn = sg.fit_matched_null(rows).sample(30, seed=0)
-    same_seed = oracles.unit(np.random.default_rng(0).standard_normal((30, 256)))
-    assert np.abs((drawn * same_seed).sum(axis=1)).max() < 0.4
+@pytest.mark.parametrize(("m", "d", "seed"), [(40, 256, 7), (200, 64, 1), (20, 24, 9), (400, 64, 3)])
+def test_draws_have_nothing_to_do_with_data_of_the_same_seed(m, d, seed):
+    null = sg.fit_matched_null(np.random.default_rng(seed).standard_normal((m, d)))
+    assert (null.shrinkage < 1) == (seed == 7 or seed == 3), "two of each: shrunk in part, and wholly"
+    drawn = null.sample(30, seed=0)
+    same_seed = oracles.unit(np.random.default_rng(0).standard_normal((30, d)))
+    assert np.abs((drawn * same_seed).sum(axis=1)).max() < 0.75
 
 
 def test_many_draws_are_drawn_in_parts(monkeypatch, rng):

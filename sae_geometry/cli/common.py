@@ -425,11 +425,15 @@ def summary_of(folder: Path) -> dict[str, Any]:
 
 
 def _sentence(error: Exception) -> str:
+    from sae_geometry.executor.errors import WorkerMemoryError
+
     if isinstance(error, FileNotFoundError) and error.filename:
         return f"{error.filename} does not exist"
     if isinstance(error, OSError) and error.strerror:
         place = f"{error.filename}: " if error.filename else ""
         return f"{place}{error.strerror.lower()}"
+    if isinstance(error, WorkerMemoryError):
+        return str(error)
     if isinstance(error, MemoryError):
         return "out of memory; try --device cpu, or a machine with more"
     text = " ".join(str(error).split()) or type(error).__name__

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import typer
+
 from sae_geometry.cli.common import Speaker
 
 _ON = "the same command with --resume goes on from there"
@@ -23,18 +25,31 @@ def kept_beside(folder: Path, *, resume: bool, speaker: Speaker) -> Iterator[Pat
     from sae_geometry.executor import keeping_sweeps
 
     kept = beside(folder, "sweeps")
-    refuse_leftovers(kept, resume)
+    check_leftovers(kept, resume, speaker)
+    ended: typer.Exit | None = None
     with keeping_sweeps(kept) as sweeps:
         try:
             yield kept
+        except typer.Exit as end:  # the results are complete; it is what comes after them that was not as hoped
+            ended = end
         except BaseException:
             say_kept(kept, speaker)
             raise
         finally:
             if sweeps.trouble is not None:
                 speaker.note(f"sweeps could not be kept in {kept}: {sweeps.trouble.strerror}")
+    clear_sweeps(kept)
     with suppress(OSError):
         kept.rmdir()
+    if ended is not None:
+        raise ended
+
+
+def clear_sweeps(kept: Path) -> None:
+    """Remove every sweep that is kept there: the results it was for are complete."""
+    for path in kept.glob("sweep-*.npz"):
+        with suppress(OSError):
+            path.unlink()
 
 
 def beside(folder: Path, suffix: str) -> Path:
@@ -52,8 +67,8 @@ def beside(folder: Path, suffix: str) -> Path:
     return cache_root() / suffix / f"{there.name}-{which}.{suffix}"
 
 
-def refuse_leftovers(kept: Path, resume: bool) -> None:
-    """Refuse to begin anew over what an interrupted command had done.
+def check_leftovers(kept: Path, resume: bool, speaker: Speaker) -> None:
+    """Refuse to begin anew over what an interrupted command had done; say so where there is nothing to go on from.
 
     Raises:
         FileExistsError: something is there, and `resume` is not set.
@@ -63,6 +78,8 @@ def refuse_leftovers(kept: Path, resume: bool) -> None:
             f"{kept} holds what an interrupted command had done ({_told(kept)}); add --resume to go on from there, or "
             "delete it"
         )
+    if resume and not finished(kept):
+        speaker.note(f"nothing is kept in {kept}: the work begins anew")
 
 
 def say_kept(kept: Path, speaker: Speaker) -> None:

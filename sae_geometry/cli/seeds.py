@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from sae_geometry.cli import common as c
-from sae_geometry.cli.keeping import beside, refuse_leftovers, say_kept
+from sae_geometry.cli.keeping import beside, check_leftovers, clear_sweeps, say_kept
 
 if TYPE_CHECKING:
     from sae_geometry.seed_comparison import SeedComparison
@@ -90,7 +90,7 @@ def seeds(
     with only_one(kept):
         for half in kept.glob(".pair-*"):  # of a process that was killed as it wrote
             half.unlink()
-        refuse_leftovers(kept, resume)
+        check_leftovers(kept, resume, speaker)
         try:
             with speaker.bar() as progress:
                 result = sg.compare_seeds(
@@ -166,3 +166,4 @@ def _clear(done: SeedComparison, kept: Path) -> None:
 
     for path in kept_records(done, kept):
         path.unlink(missing_ok=True)
+    clear_sweeps(kept)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from distributed import Future
 from distributed.scheduler import KilledWorker
 
-from sae_geometry.executor.errors import ClusterError, NotLoadedError, UnlikeError, lost
+from sae_geometry.executor.errors import ClusterError, NotLoadedError, UnlikeError, WorkerMemoryError, lost
 from sae_geometry.kernels.blocks import CeilingError
 
 if TYPE_CHECKING:
@@ -123,7 +123,12 @@ class Cluster:
         future = self._next(flight.done)
         piece, tries = flight.out.pop(future)
         try:
-            answer = future.result()
+            answer = future.result(timeout=_NO_WORKERS)
+        except (
+            TimeoutError
+        ):  # done, and lost with its worker before it came here: it is being done again, if by anybody
+            flight.out[future] = (piece, tries)
+            future.add_done_callback(flight.done.put)
         except (MemoryError, CeilingError, KilledWorker, UnlikeError) as error:
             flight.put_first(self._cut(piece, tries, error, job))
         except (CancelledError, NotLoadedError) as error:  # the only copy of its operands was lost, or everything
@@ -157,7 +162,7 @@ class Cluster:
             raise error
         if isinstance(error, KilledWorker) and tries < _TRIES:  # it may have died of its other piece
             return [(piece, tries + 1)]
-        raise MemoryError(
+        raise WorkerMemoryError(
             "a worker ran out of memory, or died, over the smallest piece of work; give the workers more memory"
         ) from None
 

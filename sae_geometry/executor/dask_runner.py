@@ -22,14 +22,13 @@ from sae_geometry.kernels.blocks import current_ceiling
 from sae_geometry.kernels.ledger import Entry, enter
 from sae_geometry.kernels.screen import Task
 from sae_geometry.kernels.sweep import ScreenName, Sweep
-from sae_geometry.kernels.tiles import WORTH, Tile, cut, halves, pieces_for
+from sae_geometry.kernels.tiles import LEAST, WORTH, Tile, cut, halves, pieces_for
 
 if TYPE_CHECKING:
     from distributed import Client
 
 T = TypeVar("T")
-SMALLEST = 2e10  # multiplications below which a sweep is done here sooner than sent: measured between 1e10 and 5e10
-_LEAST = 256  # rows of a tile
+SMALLEST = 2e10  # multiplications below which a sweep is done here sooner than sent: benchmarks/RESULTS_distributed.md
 
 
 class DaskRunner:
@@ -53,7 +52,7 @@ class DaskRunner:
         offline: bool = False,
         smallest: float = SMALLEST,
         worth: int = WORTH,
-        least: int = _LEAST,
+        least: int = LEAST,
     ) -> None:
         self.client, self.device = client, device
         self.smallest, self.worth, self.least = smallest, worth, least

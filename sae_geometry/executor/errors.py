@@ -18,3 +18,7 @@ class NotLoadedError(RuntimeError):
 def lost(address: str) -> ClusterError:
     """The scheduler is gone."""
     return ClusterError(f"the Dask scheduler at {address} was lost; start it again and run the same command")
+
+
+class WorkerMemoryError(MemoryError):
+    """The smallest piece of work is too much for a worker."""

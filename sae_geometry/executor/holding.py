@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 There = Callable[[], Future]
 """Where the workers have something: sent, if they have it no longer. Its fingerprint is worked out once."""
 
+_LOOK = 5  # seconds after which is looked whether anybody is there
 KEPT = 1 << 30  # bytes of operands that stay on the workers for the next sweep
 
 
@@ -107,6 +108,17 @@ class Held:
         future: Future = self._client.scatter({key: data}, broadcast=True)[key]
         return future
 
+    def _came(self, future: Future) -> bool:
+        """Whether a worker has what was asked for, once that is known or none is left; nothing of it comes here."""
+        while True:
+            try:
+                return future.exception(timeout=_LOOK) is None
+            except CancelledError:
+                return False
+            except TimeoutError:
+                if not self._client.nthreads():
+                    return False
+
     def _loaded(self, name: str) -> Future | None:
         """The array as a worker loads it, with all of its dictionary; None where it is not to be, or could not be."""
         if name not in self._loadable:
@@ -114,20 +126,12 @@ class Held:
         where = self._loadable[name]
         whole = self._client.submit(load_weights, where, pure=False)
         futures = [self._client.submit(itemgetter(at), whole, pure=False) for at in range(len(self._sizes[where]))]
-        if not all(_came(future) for future in futures):
+        if not all(self._came(future) for future in futures):
             self._loadable = {key: value for key, value in self._loadable.items() if value != where}
             return None
         for (part, size), future in zip(self._sizes[where], futures, strict=True):
             self._keep(part, future, size)
         return self._found(name)
-
-
-def _came(future: Future) -> bool:
-    """Whether a worker has what was asked for, once that is known; nothing of it comes here."""
-    try:
-        return future.exception() is None
-    except CancelledError:
-        return False
 
 
 def _identity(x: np.ndarray) -> tuple[str, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -54,9 +54,9 @@ def joined_report(task: Task, reports: Sequence[SweepReport], why: str, seconds:
     """One report of a sweep made in pieces: the first piece's where they are alike or it does not matter."""
     return replace(
         reports[0],
-        screen=", ".join(sorted({r.screen for r in reports})),
+        screen=_all_of(r.screen for r in reports),
         why=why,
-        device=", ".join(sorted({r.device for r in reports})),
+        device=_all_of(r.device for r in reports),
         n_rows=len(task.a),
         n_cols=len(task.others),
         epsilon=max(r.epsilon for r in reports),
@@ -65,6 +65,11 @@ def joined_report(task: Task, reports: Sequence[SweepReport], why: str, seconds:
         seconds=round(seconds, 4),
         memory=max(r.memory for r in reports),
     )
+
+
+def _all_of(told: Iterable[str]) -> str:
+    """Each name once; a report may be of several already."""
+    return ", ".join(sorted({name for names in told for name in names.split(", ")}))
 
 
 def as_array(x: torch.Tensor) -> np.ndarray:

@@ -12,6 +12,7 @@ from sae_geometry.dictionary import Dictionary
 from sae_geometry.executor.joining import Sent, as_array, as_best, joined_report, take_in, to_keep, to_send
 from sae_geometry.executor.spreading import Pair, Spreads
 from sae_geometry.executor.sweep_record import HALF, SweepIdentity, SweepRecord, identify, read_sweep, write_sweep
+from sae_geometry.kernels.blocks import CeilingError
 from sae_geometry.kernels.ledger import ledger
 from sae_geometry.kernels.merging import no_lists
 from sae_geometry.kernels.runner import Runner, current_runner, sweeps_run_by
@@ -24,6 +25,8 @@ LONG = 2e12  # multiplications below which a sweep is not worth keeping: some te
 _LONG_ON_A_GPU = 2e14
 _FIRST = 0.1  # of that, the first stripe
 STRIPE = 30.0  # seconds a stripe should take
+_REASONS = 3  # that are told
+_HELD = 36  # bytes of an entry of the lists: of the result, and of the copy that is written
 
 
 class KeepingRunner:
@@ -44,8 +47,8 @@ class KeepingRunner:
         self, folder: Path, *, then: Runner | None = None, long: float | None = None, stripe: float | None = None
     ) -> None:
         self.folder, self.then, self.long, self.stripe = folder, then, long, stripe
-        self.trouble: OSError | None = None
         self._mine: set[Path] = set()
+        self._troubles: list[OSError] = []
 
     def __call__(self, task: Task, screen: ScreenName) -> Sweep | None:
         """The whole sweep; None, or what `then` says, where it is too short to be kept."""
@@ -69,7 +72,7 @@ class KeepingRunner:
             took = max(time.perf_counter() - began, 1e-9)
             stripe = max(1, round((rows[1] - rows[0]) * min(4.0, max(0.25, seconds / took))))
             self._keep(path, whole, identity)
-        why = whole.reports[0].why
+        why = whole.why
         if before is not None:
             why = f"{why}; {before.done:,} of {n:,} rows were kept from before an interruption"
         return whole.answer(why)
@@ -81,22 +84,21 @@ class KeepingRunner:
         todo: Sequence[Pair],
         parameters: Any,
     ) -> Iterator[tuple[Pair, T]]:
-        """Whole pairs, by `then` if it takes any, else here; what was kept of a pair's sweeps goes as it is done.
-
-        It goes before the pair is given back: one that the caller has kept is not asked for again, nor are its sweeps.
+        """Whole pairs, by `then` if it takes any, else here; what is kept of a pair's sweeps goes when the next is
+        asked for: the caller has kept the pair by then.
         """
         if isinstance(self.then, Spreads):
             made = self.then.pairs(work, dictionaries, todo, parameters)
         else:
             made = (((i, j), work(dictionaries[i], dictionaries[j], parameters)) for i, j in todo)
         for pair in made:
-            self.forget()
             yield pair
+            self.forget()
 
     def over(self, then: Runner) -> KeepingRunner:
         """The same, its stripes offered to somebody else."""
         other = KeepingRunner(self.folder, then=then, long=self.long, stripe=self.stripe)
-        other._mine = self._mine
+        other._mine, other._troubles = self._mine, self._troubles
         return other
 
     def forget(self) -> None:
@@ -108,12 +110,15 @@ class KeepingRunner:
 
     def _keep(self, path: Path, whole: _Whole, identity: SweepIdentity) -> None:
         """Write what is done; where that cannot be, go on without: the answer is worth more than its record."""
-        if self.trouble is not None:
-            return
         try:
             write_sweep(path, whole.record(), identity)
         except OSError as error:
-            self.trouble = error
+            self._troubles.append(error)
+
+    @property
+    def trouble(self) -> OSError | None:
+        """Why something could not be kept, the last time."""
+        return self._troubles[-1] if self._troubles else None
 
 
 @contextmanager
@@ -145,7 +150,8 @@ def keeping_sweeps(
     """
     runner = KeepingRunner(Path(folder), then=current_runner(), long=long, stripe=stripe)
     for half in sorted(runner.folder.glob(f"{HALF}*")):  # of a process that was killed as it wrote
-        half.unlink(missing_ok=True)
+        with suppress(OSError):
+            half.unlink()
     with sweeps_run_by(runner):
         yield runner
     runner.forget()
@@ -190,10 +196,31 @@ class _Whole:
     def record(self) -> SweepRecord:
         """What is done, to be kept."""
         cols = None if self.cols is None else to_keep(self.cols)
-        return SweepRecord(self.done, to_keep(self.rows), cols, self._report(self.reports[0].why))
+        return SweepRecord(self.done, to_keep(self.rows), cols, self._report(self.why))
+
+    @property
+    def why(self) -> str:
+        """Why the screens were taken: the reasons of the stripes, those that differ."""
+        reasons = list(dict.fromkeys(r.why for r in self.reports))
+        return "; then ".join(reasons[:_REASONS]) + ("; …" if len(reasons) > _REASONS else "")
 
     def _report(self, why: str) -> SweepReport:
         return joined_report(self.task, self.reports, why, sum(r.seconds for r in self.reports))
+
+    def _left(self) -> int | None:
+        """The memory for a stripe: what the whole's lists leave of the ceiling, if there is one.
+
+        Raises:
+            CeilingError: nothing is left.
+        """
+        if not self.task.memory_asked:
+            return None
+        held = _HELD * self.task.k * (len(self.rows[0]) + (0 if self.cols is None else len(self.cols[0])))
+        if held >= self.task.memory:
+            raise CeilingError(
+                f"the memory ceiling of {self.task.memory:,} bytes leaves nothing beside the {held:,} of the results"
+            )
+        return self.task.memory - held
 
     def _take_rows(self, sent: Sent, start: int) -> None:
         take_in(self.rows, sent, start, absolute=self.task.absolute, bias=self.bias)
@@ -215,7 +242,7 @@ class _Whole:
             screen=screen,
             threads=task.threads,
             progress=None if told is None else lambda share: told((made + share * tile.pairs) / self.pairs),
-            memory=task.memory if task.memory_asked else None,
+            memory=self._left(),
         )
 
 

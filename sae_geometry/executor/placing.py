@@ -24,12 +24,12 @@ def wanted(asked: Device, here: str) -> Device:
 
     Example:
         >>> from sae_geometry.executor.placing import wanted
-        >>> wanted("auto", "cpu"), wanted("auto", "cuda"), wanted("cpu", "cpu"), wanted("mps", "cpu")
+        >>> wanted("auto", "cpu"), wanted("auto", "cuda"), wanted("cpu", "cuda"), wanted("mps", "cpu")
         ('auto', 'cuda', 'cpu', 'cpu')
     """
-    if here == "cuda":
-        return "cuda"
-    return "cpu" if asked == "mps" else asked
+    if asked in ("cpu", "mps"):
+        return "cpu"
+    return "cuda" if here == "cuda" else asked
 
 
 def placed(asked: Device) -> tuple[str, str]:

@@ -8,7 +8,6 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
@@ -112,7 +111,7 @@ def read_sweep(path: Path, identity: SweepIdentity) -> SweepRecord | None:
         done = int(about["done"])
         report = SweepReport(**about["report"] | {"blocks": tuple(about["report"]["blocks"])})
         return SweepRecord(done, rows, cols, report) if 0 < done <= identity.n else None
-    except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile):
+    except Exception:  # one flipped bit may raise anything
         return None
 
 

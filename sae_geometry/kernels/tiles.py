@@ -26,6 +26,7 @@ class Tile:
 
 WORTH = 16_384  # rows for which a tile more pays: each prepares all of B anew, measured to cost what 2,700 rows do
 TILES_A_WORKER = 4
+LEAST = 256  # rows of a tile
 _MOST = 32_768  # rows of a tile: what is lost with a worker, and what a worker must hold lists of
 
 

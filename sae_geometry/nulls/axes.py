@@ -22,7 +22,7 @@ _NOTHING = 1e-10  # of the largest variance: below that a row space has no axis
 
 @dataclass(frozen=True, eq=False)
 class Uneven:
-    """Rows whose covariance differs from one direction to another beside the axes that were found of it.
+    """Rows whose covariance is not the same in every direction beside the axes that were found.
 
     Attributes:
         rows: float32 unit rows [m, d].

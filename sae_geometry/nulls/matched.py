@@ -39,7 +39,7 @@ class MatchedNull:
         rest_variance: Var[g] in each of the d − r dimensions beside the axes, on average.
         rest_mean: float64 [d], E[g] in them, a vector at right angles to the axes; None where it is zero.
         uneven: how Var[g] differs between them, where too many directions in too many dimensions (more than 4,096 of
-            either) leave axes unfound; None otherwise.
+            both) leave axes unfound; None otherwise.
     """
 
     basis: np.ndarray
@@ -70,7 +70,8 @@ class MatchedNull:
             (3, 16)
         """
         rng = np.random.default_rng(seed)
-        if 0 < len(self.mean) < self.d_in:  # not turned by a basis, the numbers would be those of any data of this seed
+        # Not turned by a basis, the numbers would be those of any data of this seed.
+        if 0 < len(self.mean) < self.d_in or self.shrinkage >= 1:
             rng = rng.spawn(1)[0]
         out = np.empty((n, self.d_in), dtype=np.float32)
         step = max(1, _DRAWN // self.d_in)
@@ -197,7 +198,7 @@ class MatchedNull:
             _on_all_cores(lambda rows: tails(rows, *tables(rows)), _cut(len(x), _CHUNK))
         else:  # the few rows are shared out, where that is worth a thread
             mean, var = tables(slice(0, len(x)))
-            each = len(x) if t.size < _WORTH_A_THREAD else -(-len(x) // (os.cpu_count() or 1))
+            each = max(1, len(x)) if t.size < _WORTH_A_THREAD else max(1, -(-len(x) // (os.cpu_count() or 1)))
             _on_all_cores(lambda rows: tails(rows, mean[rows], var[rows]), _cut(len(x), each))
         return np.minimum(np.logaddexp(out[0], out[1]) if absolute else out[0], 0.0)
 
@@ -289,7 +290,7 @@ def fit_matched_null(directions: np.ndarray) -> MatchedNull:
 
     With m < d there are m − 1 axes at most, and d − m + 1 dimensions beside that share one variance and what of the
     mean lies there: time and memory grow with m²d and md. With m and d both above 4,096 the 1,024 leading axes are
-    found, and the variance beside them for each x that is asked of: chance then is within 0.001 of what all axes give.
+    found, and the variance beside them for each x that is asked of: docs/limits.md says what that was measured to cost.
 
     Args:
         directions: unit rows [m, d].

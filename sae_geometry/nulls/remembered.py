@@ -1,4 +1,4 @@
-"""Nulls that were fitted are kept for a while: of a dictionary compared with a thousand others, one fit is enough."""
+"""Nulls that were fitted are kept for a while: a dictionary compared with others is fitted once while there is room."""
 
 from __future__ import annotations
 
@@ -44,5 +44,6 @@ def remembered_null(key: Hashable, directions: np.ndarray) -> MatchedNull:
 
 
 def _bytes(null: MatchedNull) -> int:
-    """Its axes, and the tables that it makes when it is used."""
-    return null.basis.nbytes + 256 * null.mean.nbytes
+    """Its axes, the tables that it makes when it is used, and the rows that it was fitted to where it keeps them."""
+    rows = 0 if null.uneven is None else null.uneven.rows.nbytes
+    return null.basis.nbytes + 256 * null.mean.nbytes + rows

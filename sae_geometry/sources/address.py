@@ -103,12 +103,13 @@ def parse(text: str, exists: Callable[[str], bool] = lambda _: False) -> Address
     """
     stripped = text.strip()
     if "://" in stripped:
-        if re.search(r"://[^\s/?#]*@", stripped):
+        if re.search(r"^(?!hf://[^\s/?#:]*@)[^\s]*://[^\s/?#]*@", stripped):  # hf://org@revision lacks a name instead
             raise AddressError(
                 f"{without_secrets(stripped)!r} has a user name or a password in it, which an address must not: leave "
                 "it out, and sign in with WANDB_API_KEY, `wandb login` or HF_TOKEN"
             )
-        text = stripped = without_secrets(stripped)
+        if not stripped.startswith("hf://"):  # what is pasted may have a key in its query
+            text = stripped = without_secrets(stripped)
     if not stripped or "\0" in stripped:
         raise AddressError(f"{text!r} is not an address: give a path, demo:NAME, wandb:…, hf://… or a pasted URL")
     label, rest = None, stripped
@@ -186,7 +187,10 @@ def _hugging_face(body: str) -> Address:
 
 
 def _pasted(url: str) -> Address:
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise AddressError(f"{url!r} is not a URL ({error}): copy it from the browser once more") from None
     host = (parts.hostname or "").removeprefix("www.")
     path = [unquote(p) for p in parts.path.strip("/").split("/")]
     if host == "wandb.ai":

@@ -12,7 +12,7 @@ from sae_geometry.sources.context import Progress
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.limits import limits
 from sae_geometry.sources.network import RefusedError, UnreachableError
-from sae_geometry.text import hide
+from sae_geometry.text import hide, without_secrets
 
 
 @contextmanager
@@ -92,7 +92,7 @@ def _cause(error: BaseException) -> str:
         return "connection refused, or no network"
     if "Consistency check" in text or "Protocol" in kind:
         return "the connection broke off"
-    return " ".join(text.split())[:160] or kind
+    return " ".join(without_secrets(text).split())[:160] or kind
 
 
 def bar_class(name: str, progress: Progress | None) -> Any:

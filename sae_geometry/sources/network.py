@@ -12,6 +12,7 @@ from urllib.parse import urljoin, urlsplit
 
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.limits import limits
+from sae_geometry.text import without_secrets
 
 _MAX_REDIRECTS = 5
 _MAX_ANSWER = 128 << 20
@@ -86,12 +87,18 @@ def open_url(
                 finally:
                     answer.close()
                 return
-            target = urljoin(url, answer.headers["location"])
             answer.close()
+            try:
+                target = urljoin(url, answer.headers["location"])
+                urlsplit(target)
+            except ValueError:
+                raise SourceError(f"{origin_of(url)} redirects to what is not a URL; refused") from None
             if urlsplit(target).scheme not in {"http", "https"} or (
                 urlsplit(url).scheme == "https" and urlsplit(target).scheme == "http"
             ):
-                raise SourceError(f"{origin_of(url)} redirects to {target.partition('?')[0][:120]!r}; refused")
+                raise SourceError(
+                    f"{origin_of(url)} redirects to {without_secrets(target.partition('?')[0])[:120]!r}; refused"
+                )
             url = target
             if answer.status_code == 303:
                 method, data = "GET", None

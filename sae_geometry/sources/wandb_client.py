@@ -17,6 +17,7 @@ from sae_geometry.sources.network import RefusedError, UnreachableError, check_s
 from sae_geometry.sources.run_record import RunRecord, as_table, plain_config
 from sae_geometry.sources.transfer import RemoteFile
 from sae_geometry.sources.wandb_host import api_key, base_url, credentials_for, how_to_sign_in
+from sae_geometry.text import without_secrets
 
 _MAX_FILES = 200_000
 
@@ -135,9 +136,9 @@ def _told(doing: str) -> Iterator[None]:
             ) from None
         if status == 404 or "not find run" in text or "not found" in text.lower():
             raise RefusedError(f"W&B at {where} has nothing there ({doing}): check the spelling", 404) from None
+        told = said or without_secrets(text)[:120]
         raise UnreachableError(
-            f"W&B at {where} did not answer ({doing}): {said or text[:120]}; try again later, or --offline for what "
-            "is cached"
+            f"W&B at {where} did not answer ({doing}): {told}; try again later, or --offline for what is cached"
         ) from None
 
 

@@ -10,6 +10,7 @@ from sae_geometry.sources.network import RefusedError, post_json
 from sae_geometry.sources.run_record import RunRecord, as_table, plain_config
 from sae_geometry.sources.transfer import RemoteFile
 from sae_geometry.sources.wandb_host import base_url, how_to_sign_in
+from sae_geometry.text import without_secrets
 
 _RUN_FIELDS = "name displayName state config summaryMetrics"
 _RUN = f"""query Run($project: String!, $entity: String!, $name: String!) {{
@@ -98,7 +99,10 @@ class KeylessClient:
             )
             denied = any(w in said.lower() for w in ("permission", "denied", "unauthorized", "login", "authenticat"))
             hint = f"; {how_to_sign_in()}" if denied else ""
-            raise RefusedError(f"W&B refused {path}: {' '.join(said.split())[:200] or 'it did not say why'}{hint}", 403)
+            raise RefusedError(
+                f"W&B refused {path}: {' '.join(without_secrets(said).split())[:200] or 'it did not say why'}{hint}",
+                403,
+            )
         data = answer.get("data")
         return data.get("project") if isinstance(data, Mapping) else None
 

@@ -119,3 +119,17 @@ def test_a_canonical_spelling_spells_itself(text: str) -> None:
 
 def test_selections_spell_themselves() -> None:
     assert str(Selection("h", layer=1, source=0)) == "::h::layer=1::source=0"
+
+
+@pytest.mark.parametrize("text", ["https://wandb[ai/", "https://[x]/a", "mine=https://[::1/"])
+def test_what_is_no_url_is_told_so(text):
+    with pytest.raises(AddressError, match="is not a URL"):
+        parse(text)
+
+
+def test_a_revision_in_the_wrong_place_is_no_password():
+    with pytest.raises(AddressError, match="'hf://gpt2@main/x' is incomplete"):
+        parse("hf://gpt2@main/x")
+    assert str(parse("hf://me/hf_SparseAutoencoders32k")) == "hf://me/hf_SparseAutoencoders32k"
+    with pytest.raises(AddressError, match="a password in it"):
+        parse("hf://me:secret@host/x")

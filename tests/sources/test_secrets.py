@@ -222,7 +222,7 @@ def test_a_key_in_the_recorded_command_is_not_saved(toy_pair, tmp_path: Path) ->
         ("https://me:pa@ss@x.org/a@b", "https://***@x.org/a@b"),
         ("hf://org/repo@main/file", "hf://org/repo@main/file"),
         ("x?download=true&token=abc&n=1", "x?download=true&token=***&n=1"),
-        ("Bearer hf_ABCDEFGHIJKLMNOPQRST", "Bearer ***"),
+        ("Bearer hf_ABCDEFGHIJKLMNOPQRSTABCDEFGHIJKLMN", "Bearer ***"),
         ("e-mail me@example.org", "e-mail me@example.org"),
         ("the key is sesame-open", "the key is ***"),
         ("short", "short"),
