@@ -66,7 +66,7 @@ def test_where_nobody_is_left_the_figure_says_so():
 def test_no_child_is_called_one_where_chance_is_unknown():
     s = sg.split_map(np.ones((5, 1)), np.ones((6, 1)))
     assert not s.found.any()
-    assert "chance is unknown and no latent called a child" in repr(s)
+    assert "chance is unknown and no latent is called a child" in repr(s)
 
 
 def test_few_latents_are_said_to_be_few():
