@@ -146,6 +146,8 @@ def records_so_far(folder: Path) -> list[Any]:
             at += left
             continue
         size, kind = struct.unpack_from("<HB", raw, at + 4)
+        if at + 7 + size > len(raw):  # still being written
+            break
         whole += raw[at + 7 : at + 7 + size]
         at += 7 + size
         if kind in (1, 4):
