@@ -60,6 +60,11 @@ class _Flight(Generic[T]):
     out: dict[Future, tuple[T, int]] = field(default_factory=dict)
     done: SimpleQueue[Future] = field(default_factory=SimpleQueue)
 
+    def watch(self, future: Future, piece: T, tries: int) -> None:
+        """Count a piece as out, and be told when it is done."""
+        self.out[future] = (piece, tries)
+        future.add_done_callback(self.done.put)
+
     def put_first(self, pieces: Sequence[tuple[T, int]]) -> None:
         """Let these be sent next, in this order."""
         self.waiting.extendleft(reversed(pieces))
@@ -115,8 +120,7 @@ class Cluster:
             except Exception as error:  # a worker died as it was sent something
                 flight.put_first(self._again(piece, tries, error, job))
                 continue
-            flight.out[future] = (piece, tries)
-            future.add_done_callback(flight.done.put)
+            flight.watch(future, piece, tries)
 
     def _take(self, flight: _Flight[T], job: Job[T]) -> Iterator[tuple[T, Any]]:
         """The next piece that is done, and its answer; nothing if it has none, and something else is to be tried."""
@@ -124,11 +128,8 @@ class Cluster:
         piece, tries = flight.out.pop(future)
         try:
             answer = future.result(timeout=_NO_WORKERS)
-        except (
-            TimeoutError
-        ):  # done, and lost with its worker before it came here: it is being done again, if by anybody
-            flight.out[future] = (piece, tries)
-            future.add_done_callback(flight.done.put)
+        except TimeoutError:  # done, and lost with its worker before it came here: done again, if there is anybody
+            flight.watch(future, piece, tries)
         except (MemoryError, CeilingError, KilledWorker, UnlikeError) as error:
             flight.put_first(self._cut(piece, tries, error, job))
         except (CancelledError, NotLoadedError) as error:  # the only copy of its operands was lost, or everything

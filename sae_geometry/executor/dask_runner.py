@@ -16,7 +16,7 @@ from sae_geometry.executor.errors import NotLoadedError
 from sae_geometry.executor.gathering import Gathering, bytes_here
 from sae_geometry.executor.holding import Held
 from sae_geometry.executor.placing import Device, wanted
-from sae_geometry.executor.spreading import Pair
+from sae_geometry.executor.spreading import Pair, one_by_one
 from sae_geometry.executor.work import Question, Terms, call_with_pair, sweep_tile
 from sae_geometry.kernels.blocks import current_ceiling
 from sae_geometry.kernels.ledger import Entry, enter
@@ -119,8 +119,7 @@ class DaskRunner:
         """
         ours = arithmetic()
         if len(todo) < self._cluster.n_workers() or not self._cluster.all_are(arithmetic, ours, threads=1):
-            for i, j in todo:
-                yield (i, j), work(dictionaries[i], dictionaries[j], parameters)
+            yield from one_by_one(work, dictionaries, todo, parameters)
             return
         too_much: list[Pair] = []
         sweeps: dict[Pair, tuple[Entry, ...]] = {}
@@ -143,8 +142,7 @@ class DaskRunner:
         finally:
             for pair in todo:
                 enter(sweeps.get(pair, ()))
-        for i, j in too_much:
-            yield (i, j), work(dictionaries[i], dictionaries[j], parameters)
+        yield from one_by_one(work, dictionaries, too_much, parameters)
 
     def _resend(self, error: Exception) -> None:
         """Have the workers sent anew what they need next."""

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.executor.joining import Sent, as_array, as_best, joined_report, take_in, to_keep, to_send
-from sae_geometry.executor.spreading import Pair, Spreads
+from sae_geometry.executor.spreading import Pair, Spreads, one_by_one
 from sae_geometry.executor.sweep_record import HALF, SweepIdentity, SweepRecord, identify, read_sweep, write_sweep
 from sae_geometry.kernels.blocks import CeilingError
 from sae_geometry.kernels.ledger import ledger
@@ -87,11 +87,8 @@ class KeepingRunner:
         """Whole pairs, by `then` if it takes any, else here; what is kept of a pair's sweeps goes when the next is
         asked for: the caller has kept the pair by then.
         """
-        if isinstance(self.then, Spreads):
-            made = self.then.pairs(work, dictionaries, todo, parameters)
-        else:
-            made = (((i, j), work(dictionaries[i], dictionaries[j], parameters)) for i, j in todo)
-        for pair in made:
+        made = self.then.pairs if isinstance(self.then, Spreads) else one_by_one
+        for pair in made(work, dictionaries, todo, parameters):
             yield pair
             self.forget()
 

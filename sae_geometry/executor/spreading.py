@@ -51,5 +51,15 @@ def spread(
     if isinstance(runner, Spreads):
         yield from runner.pairs(work, dictionaries, todo, parameters)
         return
+    yield from one_by_one(work, dictionaries, todo, parameters)
+
+
+def one_by_one(
+    work: Callable[[Dictionary, Dictionary, Any], T],
+    dictionaries: Sequence[Dictionary],
+    todo: Sequence[Pair],
+    parameters: Any,
+) -> Iterator[tuple[Pair, T]]:
+    """The pairs of `spread` in this process, in the order given."""
     for i, j in todo:
         yield (i, j), work(dictionaries[i], dictionaries[j], parameters)
