@@ -24,6 +24,7 @@ from sae_geometry.matching.optimal import CANDIDATES
 from sae_geometry.matching.shared import THRESHOLD, THRESHOLDS
 from sae_geometry.nulls import MatchedNull, expected_max_cosine, fit_matched_null
 from sae_geometry.paired_chance import default_draws, paired_chance, paired_isotropic
+from sae_geometry.partners import few_latents
 from sae_geometry.space import require_same_space
 
 SCHEMA = "urn:sae-geometry:match-report"
@@ -91,7 +92,7 @@ def match_report(
         >>> match_report(d, d)["pw_mcc"]["signed"]["value"]
         1.0
     """
-    caveats = require_same_space(a, b, allow_mismatch)
+    caveats = require_same_space(a, b, allow_mismatch) + few_latents((a, b))
     levels = sorted({*(float(t) for t in thresholds), THRESHOLD})
     if not all(-1 <= t <= 1 for t in levels):
         raise ValueError(f"thresholds are cosines, within −1…1; got {[t for t in levels if not -1 <= t <= 1]}")

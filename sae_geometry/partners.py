@@ -241,14 +241,22 @@ class Matching:
         )
 
 
-def few_latents(dictionaries: Sequence[Dictionary]) -> tuple[str, ...]:
-    """A caveat for each dictionary of fewer latents than dimensions, whose covariance they do not settle."""
+def few_latents(dictionaries: Sequence[Dictionary], on: On = "decoder") -> tuple[str, ...]:
+    """A caveat for each dictionary of fewer latents than compared dimensions, whose covariance they do not settle.
+
+    With `on="both"` a latent is its decoder and encoder direction side by side, and these dimensions add up.
+    """
     return tuple(
-        f"{d.name}: fewer latents ({d.n_latents:,}) than dimensions ({d.d_in:,}): chance against it is estimated from "
-        "few, and p-values come out too small where latents crowd"
+        f"{d.name}: fewer latents ({d.n_latents:,}) than dimensions ({_width(d, on):,}): chance against it is "
+        "estimated from few, and p-values come out too small where latents crowd"
         for d in dictionaries
-        if d.n_latents < d.d_in
+        if d.n_latents < _width(d, on)
     )
+
+
+def _width(d: Dictionary, on: On) -> int:
+    encoder = 0 if d.encoder_directions is None else d.encoder_directions.shape[1]
+    return {"decoder": d.d_in, "encoder": encoder, "both": d.d_in + encoder}[on]
 
 
 def quantity(on: On, signed: bool) -> str:

@@ -20,6 +20,7 @@ from sae_geometry.executor import Executor, keeping_sweeps, running_on, spread
 from sae_geometry.matching import On, OneToOne
 from sae_geometry.pair_record import N_BINS, PairParameters, PairRecord, pair_path, read_pair, write_pair
 from sae_geometry.paired_chance import SMALL
+from sae_geometry.partners import few_latents
 from sae_geometry.seed_comparison import SeedComparison
 from sae_geometry.sources import as_dictionary
 from sae_geometry.space import ALLOWED, require_same_space
@@ -77,7 +78,7 @@ def compare_seeds(
     if not -1 <= threshold <= 1:
         raise ValueError(f"the threshold is a cosine, within −1…1; got {threshold:g}")
     dictionaries = distinct([as_dictionary(r) for r in runs])
-    notes = [f"{d.name}: {note}" for d in dictionaries for note in d.notes]
+    notes = [*few_latents(dictionaries, on), *(f"{d.name}: {note}" for d in dictionaries for note in d.notes)]
     for a, b in itertools.combinations(dictionaries, 2):
         notes += require_same_space(a, b, allow_mismatch)
     if matching is None:

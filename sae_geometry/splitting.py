@@ -16,7 +16,7 @@ from sae_geometry.describe import aligned, describe_input, distinct
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.kernels.sweep import Sweep, sweep
 from sae_geometry.nulls import false_discovery_found
-from sae_geometry.partners import Matching, nearest_matching
+from sae_geometry.partners import Matching, few_latents, nearest_matching
 from sae_geometry.sources import as_dictionary
 from sae_geometry.space import require_same_space
 
@@ -277,7 +277,7 @@ def split_map(
     if not 0 < false_discovery_rate < 1:
         raise ValueError(f"a false discovery rate lies between 0 and 1; got {false_discovery_rate}")
     notes = tuple(f"{d.name}: {note}" for d in (small, large) for note in d.notes)
-    caveats = notes + require_same_space(small, large, allow_mismatch)
+    caveats = notes + require_same_space(small, large, allow_mismatch) + few_latents((small, large))
     large = large.to(small.device)
     tick = None if progress is None else lambda share: progress("similarities", share)
     swept = sweep(small.directions, large.directions, progress=tick)

@@ -309,7 +309,7 @@ def _within(w: WithinComparison, folder: Path, figures: Path, formats: Sequence[
     from sae_geometry import plots
 
     write_table(_nearest_table(w.dictionary, w.nearest), folder / "matches.parquet")
-    _save_figure(plots.similarity_figure([w.nearest]), figures / "within", _about([w.dictionary]), formats)
+    _save_figure(plots.similarity_figure([w.nearest]), figures / "within", _about([w.dictionary], w.caveats), formats)
     return w.summary()
 
 

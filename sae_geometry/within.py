@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sae_geometry.describe import describe_input, or_dash
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.kernels.sweep import Sweep, SweepReport, sweep
-from sae_geometry.partners import Matching, nearest_matching, with_mutual
+from sae_geometry.partners import Matching, few_latents, nearest_matching, with_mutual
 from sae_geometry.sources import as_dictionary
 
 if TYPE_CHECKING:
@@ -34,6 +34,11 @@ class WithinComparison:
     swept: Sweep
 
     @property
+    def caveats(self) -> tuple[str, ...]:
+        """What every reader must know."""
+        return (*self.dictionary.notes, *few_latents((self.dictionary,)))
+
+    @property
     def report(self) -> SweepReport:
         """How the sweep was run."""
         return self.swept.report
@@ -54,7 +59,7 @@ class WithinComparison:
             "self": "excluded by index",
             "similarity": self.nearest.quantity,
             "within": self.nearest.summary(),
-            "caveats": list(self.dictionary.notes),
+            "caveats": list(self.caveats),
             "sweep": asdict(self.report),
         }
 
@@ -77,7 +82,7 @@ class WithinComparison:
             f"Within {self.dictionary.name!r} ({self.dictionary.n_latents:,} × {self.dictionary.d_in:,}), nearest "
             f"other latent ({m.quantity}, self excluded): mean {mean}; {m.fraction_above(0.7):.1%} above 0.7; "
             f"chance {m.chance_text} (isotropic {isotropic})\n  {self.dictionary.alive.describe()}"
-            + "".join(f"\n  caveat: {note}" for note in self.dictionary.notes)
+            + "".join(f"\n  caveat: {caveat}" for caveat in self.caveats)
         )
 
 

@@ -69,7 +69,42 @@ def test_no_child_is_called_one_where_chance_is_unknown():
     assert "chance is unknown and no latent is called a child" in repr(s)
 
 
-def test_few_latents_are_said_to_be_few():
-    caveats = sg.compare(sg.random_directions(9, 16), sg.random_directions(40, 16)).caveats
-    assert sum("fewer latents (9) than dimensions (16)" in c for c in caveats) == 1
-    assert not any("(40)" in c for c in caveats)
+FEW = "fewer latents (9) than dimensions (16)"
+
+
+@pytest.mark.parametrize(
+    "caveats_of",
+    [
+        pytest.param(lambda few, many: sg.compare(few, many).caveats, id="compare"),
+        pytest.param(lambda few, many: sg.compare_seeds([many, few]).caveats, id="seeds"),
+        pytest.param(lambda few, many: sg.split_map(few, many).caveats, id="split"),
+        pytest.param(lambda few, many: sg.span_overlap(few, many).caveats, id="span"),
+        pytest.param(lambda few, many: sg.compare_within(few).caveats, id="within"),
+        pytest.param(lambda few, many: match_report(few, many)["caveats"], id="match"),
+    ],
+)
+def test_few_latents_are_said_to_be_few(caveats_of):
+    few, many = (
+        sg.Dictionary.from_decoder(sg.random_directions(n, 16, seed=n), latent_axis=0, name=f"of {n}") for n in (9, 40)
+    )
+    caveats = caveats_of(few, many)
+    assert sum(c.startswith("of 9: " + FEW) for c in caveats) == 1
+    assert not any(c.startswith("of 40: fewer") for c in caveats)
+
+
+def test_few_latents_are_counted_against_the_dimensions_that_are_compared():
+    """Decoder and encoder side by side are one direction; an encoder may be of a width of its own."""
+    a, b = (
+        sg.Dictionary.from_decoder(
+            sg.random_directions(40, 24, seed=k),
+            latent_axis=0,
+            name=name,
+            encoder=sg.random_directions(40, 50, seed=9 + k),
+            encoder_latent_axis=0,
+        )
+        for k, name in enumerate("ab")
+    )
+    said = {on: [c for c in sg.compare(a, b, on=on).caveats if "fewer" in c] for on in ("decoder", "encoder", "both")}
+    assert said["decoder"] == []
+    assert [c.split(":")[1] for c in said["encoder"]] == [" fewer latents (40) than dimensions (50)"] * 2
+    assert [c.split(":")[1] for c in said["both"]] == [" fewer latents (40) than dimensions (74)"] * 2

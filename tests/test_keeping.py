@@ -10,12 +10,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
 import sae_geometry as sg
 from sae_geometry.cli import app
 from sae_geometry.executor import KeepingRunner, keeping, keeping_sweeps, running_on, spread
 from sae_geometry.executor.joining import joined_report
+from sae_geometry.folders import only_one
 from sae_geometry.kernels.blocks import Blocks, CeilingError
 from sae_geometry.kernels.ledger import entries, ledger
 from sae_geometry.kernels.runner import current_runner, sweeps_run_by
@@ -249,11 +251,14 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(keeping, "LONG", 2e5)
     for seed in range(2):
         np.save(tmp_path / f"r{seed}.npy", points(200, seed, 16).numpy())
+        sides = {side: points(200, 10 * n + seed, 16).numpy() for n, side in enumerate(("W_dec", "W_enc"))}
+        save_file(sides, tmp_path / f"sides{seed}.safetensors")
     return tmp_path
 
 
 COMMANDS = {
     "compare": ["compare", "r0.npy", "r1.npy", "--matching", "greedy"],
+    "agreement": ["agreement", "sides0.safetensors", "sides1.safetensors"],
     "match": ["match", "r0.npy", "r1.npy"],
     "within": ["within", "r0.npy"],
     "seeds": ["seeds", "r0.npy", "r1.npy"],
@@ -265,6 +270,7 @@ COMMANDS = {
 
 @pytest.mark.parametrize("verb", COMMANDS)
 def test_every_command_that_sweeps_resumes(here: Path, monkeypatch: pytest.MonkeyPatch, verb: str) -> None:
+    before = {path.name for path in here.iterdir()}
     kept = here / ("out.pairs" if verb == "seeds" else "out.sweeps")
     command = [*COMMANDS[verb], "--format", "png", "-o", "out"]
     if verb == "match":
@@ -288,7 +294,7 @@ def test_every_command_that_sweeps_resumes(here: Path, monkeypatch: pytest.Monke
     assert "add --resume to go on from there, or delete it" in refused.stderr
     done = CliRunner().invoke(app, [*command, "--resume"])
     assert done.exit_code == 0, done.stderr
-    assert sorted(p.name for p in here.iterdir()) == ["out", "r0.npy", "r1.npy"]
+    assert {path.name for path in here.iterdir()} == before | {"out"}
     record = (here / "out" / ("match.json" if verb == "match" else "summary.json")).read_text()
     assert "were kept from before an interruption" in record
 
@@ -299,6 +305,28 @@ def test_a_command_whose_sweeps_cannot_be_kept_says_so_and_answers(here: Path) -
     assert done.exit_code == 0
     assert "sweeps could not be kept in out.sweeps: " in done.stderr
     assert os.listdir(here / "out")
+
+
+def test_two_commands_do_not_keep_their_sweeps_in_one_folder(here: Path) -> None:
+    command = ["within", "r0.npy", "--format", "png"]
+    with only_one(here / "out.sweeps"), only_one(here / "within-r0.sweeps"):
+        refused = CliRunner().invoke(app, [*command, "-o", "out"])
+        assert refused.exit_code == 2
+        assert "out.sweeps is in use by another process; wait for it, or give another folder" in refused.stderr
+        assert not (here / "out").exists()
+        done = CliRunner().invoke(app, command)  # a name of its own is made for it
+        assert done.exit_code == 0, done.stderr
+        assert (here / "within-r0" / "summary.json").exists()
+        assert not (here / "within-r0-2.sweeps").exists()
+    assert not list(here.glob("*.sweeps"))
+
+
+def test_a_command_that_fails_leaves_no_folders(here: Path) -> None:
+    np.save(here / "wide.npy", points(30, 0, 17).numpy())
+    before = sorted(here.iterdir())
+    failed = CliRunner().invoke(app, ["compare", "r0.npy", "wide.npy", "-o", "a/b/out"])
+    assert failed.exit_code == 2
+    assert sorted(here.iterdir()) == before
 
 
 def test_in_python(tmp_path: Path) -> None:
@@ -339,10 +367,11 @@ def test_a_ceiling_holds_for_the_lists_of_the_whole_too(tmp_path: Path) -> None:
 
 def test_results_that_fail_a_threshold_are_results(here: Path) -> None:
     command = ["compare", "r0.npy", "r1.npy", "--format", "png", "-o", "out", "--fail-under", "1.1"]
+    before = {path.name for path in here.iterdir()}
     failed = CliRunner().invoke(app, command)
     assert failed.exit_code == 3
     assert "what was done is kept" not in failed.stderr
-    assert sorted(p.name for p in here.iterdir()) == ["out", "r0.npy", "r1.npy"]
+    assert {path.name for path in here.iterdir()} == before | {"out"}
 
 
 def test_what_is_left_of_another_way_goes_with_the_results(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,7 +48,7 @@ def agreement(
     if dry_run:
         c.say_plan("agreement", [left, right], as_json)
         return
-    c.keep_sweeps(c.results_folder(out, "agreement", [left.name, right.name]), resume=resume, speaker=speaker)
+    c.keep_sweeps((out, "agreement", [left.name, right.name]), resume=resume, speaker=speaker)
     with speaker.bar() as progress:
         result = sg.encoder_agreement(
             left, right, threshold=threshold, allow_mismatch=allow_mismatch, progress=progress

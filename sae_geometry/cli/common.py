@@ -249,10 +249,17 @@ def compute_on(dask: str | None, *, device: Device, load: Sequence[Dictionary] |
     _AT_END.get().enter_context(running_on(dask, device=device, load=load or (), offline=offline))
 
 
-def keep_sweeps(folder: Path, *, resume: bool, speaker: Speaker) -> None:
-    """From here to the end of the command, long sweeps are kept beside the results' folder, to be resumed."""
+def keep_sweeps(into: tuple[Path | None, str, list[str]], *, resume: bool, speaker: Speaker) -> None:
+    """From here to the end of the command, long sweeps are kept beside the results' folder, to be resumed.
+
+    Args:
+        into: what `results_folder` takes.
+        resume: go on from what an interrupted command had done.
+        speaker: says what was kept.
+    """
     from sae_geometry.cli.keeping import kept_beside
 
+    folder = results_folder(*into, work="sweeps")
     _AT_END.get().enter_context(kept_beside(folder, resume=resume, speaker=speaker))
 
 
@@ -290,14 +297,21 @@ def check_wandb(project: str | None, offline: bool) -> None:
         check(project, offline=offline)
 
 
-def results_folder(out: Path | None, command: str, names: list[str]) -> Path:
-    """`out`, or a new folder in the current one named after the command and its inputs."""
+def results_folder(out: Path | None, command: str, names: list[str], *, work: str | None = None) -> Path:
+    """`out`, or a new folder in the current one named after the command and its inputs.
+
+    With `work`, the suffix of the folder beside it where unfinished work is kept, not one for which another process is
+    at work.
+    """
+    from sae_geometry.cli.keeping import beside
+    from sae_geometry.folders import in_use
+
     if out is not None:
         return out
     words = [command, *(re.sub(r"[^\w.+-]+", "_", name).strip("_.") or "run" for name in names)]
     stem = "-".join(words).encode()[:120].decode(errors="ignore")  # a file name has at most 255 bytes
     folder, n = Path(stem), 2
-    while folder.exists():
+    while folder.exists() or (work is not None and in_use(beside(folder, work))):
         folder, n = Path(f"{stem}-{n}"), n + 1
     return folder
 

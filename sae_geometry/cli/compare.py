@@ -87,7 +87,7 @@ def compare(
         c.say_plan("compare", [left, right], as_json, matching=matching, on=on)
         return
     c.compute_on(dask, device=device, load=[left, right] if dask_load else None, offline=offline)
-    c.keep_sweeps(c.results_folder(out, "compare", [left.name, right.name]), resume=resume, speaker=speaker)
+    c.keep_sweeps((out, "compare", [left.name, right.name]), resume=resume, speaker=speaker)
     with speaker.bar() as progress:
         result = sg.compare(
             left,

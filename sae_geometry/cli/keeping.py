@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import typer
 
 from sae_geometry.cli.common import Speaker
+from sae_geometry.folders import InUseError, only_one
 
 _ON = "the same command with --resume goes on from there"
 
@@ -21,13 +22,14 @@ def kept_beside(folder: Path, *, resume: bool, speaker: Speaker) -> Iterator[Pat
 
     Raises:
         FileExistsError: something is there from an interruption, and `resume` is not set.
+        InUseError: another process is at work there.
     """
     from sae_geometry.executor import keeping_sweeps
 
     kept = beside(folder, "sweeps")
-    check_leftovers(kept, resume, speaker)
     ended: typer.Exit | None = None
-    with keeping_sweeps(kept) as sweeps:
+    with _alone(kept), keeping_sweeps(kept) as sweeps:
+        check_leftovers(kept, resume, speaker)
         try:
             yield kept
         except typer.Exit as end:  # the results are complete; it is what comes after them that was not as hoped
@@ -38,11 +40,26 @@ def kept_beside(folder: Path, *, resume: bool, speaker: Speaker) -> Iterator[Pat
         finally:
             if sweeps.trouble is not None:
                 speaker.note(f"sweeps could not be kept in {kept}: {sweeps.trouble.strerror}")
-    clear_sweeps(kept)
-    with suppress(OSError):
-        kept.rmdir()
+        clear_sweeps(kept)
     if ended is not None:
         raise ended
+
+
+@contextmanager
+def _alone(kept: Path) -> Iterator[None]:
+    """Only this process works in `kept`; where no folder can be made there, nothing can be kept either.
+
+    Raises:
+        InUseError: another process is at work there.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(only_one(kept))
+        except InUseError:
+            raise
+        except OSError:
+            pass
+        yield
 
 
 def clear_sweeps(kept: Path) -> None:

@@ -73,7 +73,7 @@ def match(
         c.say_plan("match", [left, right], as_json)
         return
     c.compute_on(dask, device=device, load=[left, right] if dask_load else None, offline=offline)
-    c.keep_sweeps(c.results_folder(out, "match", [left.name, right.name]), resume=resume, speaker=speaker)
+    c.keep_sweeps((out, "match", [left.name, right.name]), resume=resume, speaker=speaker)
     provenance = {
         "command": c.command_line(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -85,7 +85,7 @@ def seeds(
         return
     c.compute_on(dask, device=device, load=loaded if dask_load else None, offline=offline)
     names = [d.name for d in loaded] if len(loaded) <= 4 else [f"{len(loaded)}-runs"]
-    folder = c.results_folder(out, "seeds", names)
+    folder = c.results_folder(out, "seeds", names, work="pairs")
     kept = beside(folder, "pairs")
     with only_one(kept):
         for half in kept.glob(".pair-*"):  # of a process that was killed as it wrote

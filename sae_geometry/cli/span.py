@@ -50,7 +50,7 @@ def span(
     if dry_run:
         c.say_plan("span", [left, right], as_json)
         return
-    c.keep_sweeps(c.results_folder(out, "span", [left.name, right.name]), resume=resume, speaker=speaker)
+    c.keep_sweeps((out, "span", [left.name, right.name]), resume=resume, speaker=speaker)
     with speaker.bar() as progress:
         result = sg.span_overlap(left, right, threshold=threshold, allow_mismatch=allow_mismatch, progress=progress)
     speaker.say(str(confound_audit(*result.dictionaries)), unless=as_json)

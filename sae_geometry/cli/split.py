@@ -55,7 +55,7 @@ def split(
     if dry_run:
         c.say_plan("split", [small, large], as_json, n_terms=n_terms)
         return
-    c.keep_sweeps(c.results_folder(out, "split", [small.name, large.name]), resume=resume, speaker=speaker)
+    c.keep_sweeps((out, "split", [small.name, large.name]), resume=resume, speaker=speaker)
     with speaker.bar() as progress:
         result = sg.split_map(
             small,

@@ -130,7 +130,7 @@ def umap(
         c.say_plan("umap", dictionaries, as_json, n_neighbors=n_neighbors)
         return
     c.compute_on(dask, device=device, load=dictionaries if dask_load else None, offline=offline)
-    c.keep_sweeps(c.results_folder(out, "umap", [d.name for d in dictionaries]), resume=resume, speaker=speaker)
+    c.keep_sweeps((out, "umap", [d.name for d in dictionaries]), resume=resume, speaker=speaker)
     if project_onto is not None:
         with speaker.bar() as progress:
             projected = sg.project(

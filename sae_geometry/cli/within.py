@@ -43,7 +43,7 @@ def within(
     if dry_run:
         c.say_plan("within", [dictionary], as_json)
         return
-    c.keep_sweeps(c.results_folder(out, "within", [dictionary.name]), resume=resume, speaker=speaker)
+    c.keep_sweeps((out, "within", [dictionary.name]), resume=resume, speaker=speaker)
     with speaker.bar() as progress:
         result = sg.compare_within(dictionary, signed=not absolute, progress=progress)
     c.save_and_show(
