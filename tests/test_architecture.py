@@ -222,3 +222,35 @@ def test_a_name_that_is_not_there_is_an_error():
 
 def test_dir_lists_the_public_names():
     assert {"compare", "embed", "load", "Dictionary"} <= set(dir(sg))
+
+
+def reached(source: str) -> set[str]:
+    """Every dotted name that this source imports or reaches by attributes: torch, torch.jit, torch.jit.script, …"""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Attribute):
+            names.add(ast.unparse(node))
+    return names
+
+
+HOLES = ("torch.jit", "torch.export", "torch.load", "torch.package")
+
+
+def holes(source: str) -> list[str]:
+    """Which of the parts of torch that have had known holes a source calls for."""
+    return sorted(name for name in reached(source) if name.startswith(HOLES))
+
+
+def test_the_parts_of_torch_with_known_holes_are_not_used():
+    assert {str(p): found for p in PACKAGE.rglob("*.py") if (found := holes(p.read_text(encoding="utf-8")))} == {}
+
+
+@pytest.mark.parametrize(
+    "line", ["from torch import jit", "import torch.export", "x = torch.load(f)", "from torch.jit import script as s"]
+)
+def test_and_would_be_seen_if_they_were(line):
+    assert holes(line)

@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 import sae_geometry as sg
 from sae_geometry import seeds as seeds_module
 from sae_geometry.cli import app
-from sae_geometry.cli.common import Speaker
 from sae_geometry.cli.keeping import beside
 from sae_geometry.cli.seeds import _foretelling, _in_words
+from sae_geometry.cli.speaking import Speaker
 from sae_geometry.matching import optimal
 from sae_geometry.nulls import fit_matched_null, remembered
 from sae_geometry.paired_chance import default_draws, paired_isotropic

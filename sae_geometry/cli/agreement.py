@@ -6,7 +6,11 @@ from typing import Annotated
 
 import typer
 
-from sae_geometry.cli import common as c
+from sae_geometry.cli import options as o
+from sae_geometry.cli.ending import told_in_one_sentence
+from sae_geometry.cli.running import check_free, check_wandb, load_all, say_plan
+from sae_geometry.cli.saving import keep_sweeps, save_and_show
+from sae_geometry.cli.speaking import Speaker
 
 
 def register(app: typer.Typer) -> None:
@@ -14,25 +18,25 @@ def register(app: typer.Typer) -> None:
     app.command("agreement")(agreement)
 
 
-@c.told_in_one_sentence
+@told_in_one_sentence
 def agreement(
     a: Annotated[str, typer.Argument(metavar="A", help="The first dictionary's address; NAME=ADDRESS sets its label.")],
     b: Annotated[str, typer.Argument(metavar="B", help="The second dictionary's address.")],
     threshold: Annotated[float, typer.Option("--threshold", metavar="X", help="Cosines above X are high.")] = 0.7,
-    latents: c.Latents = "alive",
-    allow_mismatch: c.AllowMismatch = False,
-    out: c.Out = None,
-    overwrite: c.Overwrite = False,
-    formats: c.Formats = c.PNG_AND_PDF,
-    as_json: c.AsJson = False,
-    quiet: c.Quiet = False,
-    dry_run: c.DryRun = False,
-    resume: c.Resume = False,
-    memory: c.Memory = None,
-    device: c.OnDevice = "auto",
-    offline: c.Offline = False,
-    log_wandb: c.LogWandb = None,
-    drop_bad: c.DropBad = False,
+    latents: o.Latents = "alive",
+    allow_mismatch: o.AllowMismatch = False,
+    out: o.Out = None,
+    overwrite: o.Overwrite = False,
+    formats: o.Formats = o.PNG_AND_PDF,
+    as_json: o.AsJson = False,
+    quiet: o.Quiet = False,
+    dry_run: o.DryRun = False,
+    resume: o.Resume = False,
+    memory: o.Memory = None,
+    device: o.OnDevice = "auto",
+    offline: o.Offline = False,
+    log_wandb: o.LogWandb = None,
+    drop_bad: o.DropBad = False,
 ) -> None:
     """Encoder beside decoder: do A's and B's encoders confirm the partners that their decoders find?
 
@@ -41,20 +45,20 @@ def agreement(
     import sae_geometry as sg
     from sae_geometry.confounds import confound_audit
 
-    c.check_free(out, overwrite)
-    c.check_wandb(log_wandb, offline)
-    speaker = c.Speaker(quiet)
-    left, right = c.load_all([a, b], speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad)
+    check_free(out, overwrite)
+    check_wandb(log_wandb, offline)
+    speaker = Speaker(quiet)
+    left, right = load_all([a, b], speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad)
     if dry_run:
-        c.say_plan("agreement", [left, right], as_json)
+        say_plan("agreement", [left, right], as_json)
         return
-    c.keep_sweeps((out, "agreement", [left.name, right.name]), resume=resume, speaker=speaker)
+    keep_sweeps((out, "agreement", [left.name, right.name]), resume=resume, speaker=speaker)
     with speaker.bar() as progress:
         result = sg.encoder_agreement(
             left, right, threshold=threshold, allow_mismatch=allow_mismatch, progress=progress
         )
     speaker.say(str(confound_audit(*result.dictionaries)), unless=as_json)
-    c.save_and_show(
+    save_and_show(
         result,
         speaker,
         into=(out, "agreement", [result.a.name, result.b.name]),

@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
-from sae_geometry.cli import common as c
+from sae_geometry.cli import options as o
+from sae_geometry.cli.ending import told_in_one_sentence
+from sae_geometry.cli.speaking import print_json
 
 
 def register(app: typer.Typer) -> None:
@@ -14,13 +16,13 @@ def register(app: typer.Typer) -> None:
     app.command("cache")(cache)
 
 
-@c.told_in_one_sentence
+@told_in_one_sentence
 def cache(
     run: Annotated[
         str | None, typer.Argument(metavar="RUN", help="One run, entity/project/run; all of them if left out.")
     ] = None,
     clear: Annotated[bool, typer.Option("--clear", help="Remove the run, or everything, from the cache.")] = False,
-    as_json: c.AsJson = False,
+    as_json: o.AsJson = False,
 ) -> None:
     """Show or clear the runs fetched from Weights & Biases.
 
@@ -32,7 +34,7 @@ def cache(
     if clear:
         freed = clear_cache(run)
         if as_json:
-            c.print_json({"folder": str(cache_root()), "freed_bytes": freed})
+            print_json({"folder": str(cache_root()), "freed_bytes": freed})
         else:
             typer.echo(f"{freed:,} bytes freed in {cache_root()}")
         return
@@ -40,7 +42,7 @@ def cache(
     held = [r for r in cached_runs() if wanted in (None, r.address)]
     if as_json:
         runs = [{"address": r.address, "folder": str(r.folder), "files": r.files, "bytes": r.n_bytes} for r in held]
-        c.print_json({"folder": str(cache_root()), "runs": runs, "partial_bytes": partial_bytes()})
+        print_json({"folder": str(cache_root()), "runs": runs, "partial_bytes": partial_bytes()})
         return
     for r in held:
         typer.echo(f"{r.address}  {r.n_bytes:,} bytes  {', '.join(r.files)}")

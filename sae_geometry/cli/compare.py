@@ -6,7 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from sae_geometry.cli import common as c
+from sae_geometry.cli import options as o
+from sae_geometry.cli.ending import UNDER, told_in_one_sentence
+from sae_geometry.cli.running import check_free, check_wandb, compute_on, load_all, say_plan
+from sae_geometry.cli.saving import keep_sweeps, save_and_show
+from sae_geometry.cli.speaking import Speaker, say_error
 
 if TYPE_CHECKING:
     from sae_geometry.comparison import Comparison
@@ -25,7 +29,7 @@ def _one_to_one_words(result: Comparison) -> str:
     return f"one-to-one ({paired.method}): mean {paired.mmcs:.4f} over {paired.n_matched:,} pairs"
 
 
-@c.told_in_one_sentence
+@told_in_one_sentence
 def compare(
     a: Annotated[str, typer.Argument(metavar="A", help="The first dictionary's address; NAME=ADDRESS sets its label.")],
     b: Annotated[str, typer.Argument(metavar="B", help="The second dictionary's address.")],
@@ -37,7 +41,7 @@ def compare(
         Literal["decoder", "encoder", "both"],
         typer.Option("--on", help="Compare decoder or encoder directions, or the mean of both cosines."),
     ] = "decoder",
-    absolute: c.Absolute = False,
+    absolute: o.Absolute = False,
     min_similarity: Annotated[
         float | None,
         typer.Option("--min-similarity", metavar="X", help="With --matching optimal: match nothing below X."),
@@ -52,26 +56,26 @@ def compare(
             "as make 1,000 latents, none beyond 4,096 a side.",
         ),
     ] = None,
-    latents: c.Latents = "alive",
-    allow_mismatch: c.AllowMismatch = False,
+    latents: o.Latents = "alive",
+    allow_mismatch: o.AllowMismatch = False,
     fail_under: Annotated[
         float | None,
         typer.Option("--fail-under", metavar="X", help="Exit 3 if the mean similarity, either way, is below X."),
     ] = None,
-    out: c.Out = None,
-    overwrite: c.Overwrite = False,
-    formats: c.Formats = c.PNG_AND_PDF,
-    as_json: c.AsJson = False,
-    quiet: c.Quiet = False,
-    dry_run: c.DryRun = False,
-    resume: c.Resume = False,
-    memory: c.Memory = None,
-    device: c.OnDevice = "auto",
-    dask: c.OnDask = None,
-    dask_load: c.DaskLoad = False,
-    offline: c.Offline = False,
-    log_wandb: c.LogWandb = None,
-    drop_bad: c.DropBad = False,
+    out: o.Out = None,
+    overwrite: o.Overwrite = False,
+    formats: o.Formats = o.PNG_AND_PDF,
+    as_json: o.AsJson = False,
+    quiet: o.Quiet = False,
+    dry_run: o.DryRun = False,
+    resume: o.Resume = False,
+    memory: o.Memory = None,
+    device: o.OnDevice = "auto",
+    dask: o.OnDask = None,
+    dask_load: o.DaskLoad = False,
+    offline: o.Offline = False,
+    log_wandb: o.LogWandb = None,
+    drop_bad: o.DropBad = False,
 ) -> None:
     """Compare two dictionaries: every latent's partner, both directions, with and without double counting.
 
@@ -79,15 +83,15 @@ def compare(
     """
     import sae_geometry as sg
 
-    c.check_free(out, overwrite)
-    c.check_wandb(log_wandb, offline)
-    speaker = c.Speaker(quiet)
-    left, right = c.load_all([a, b], speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad)
+    check_free(out, overwrite)
+    check_wandb(log_wandb, offline)
+    speaker = Speaker(quiet)
+    left, right = load_all([a, b], speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad)
     if dry_run:
-        c.say_plan("compare", [left, right], as_json, matching=matching, on=on)
+        say_plan("compare", [left, right], as_json, matching=matching, on=on)
         return
-    c.compute_on(dask, device=device, load=[left, right] if dask_load else None, offline=offline)
-    c.keep_sweeps((out, "compare", [left.name, right.name]), resume=resume, speaker=speaker)
+    compute_on(dask, device=device, load=[left, right] if dask_load else None, offline=offline)
+    keep_sweeps((out, "compare", [left.name, right.name]), resume=resume, speaker=speaker)
     with speaker.bar() as progress:
         result = sg.compare(
             left,
@@ -102,7 +106,7 @@ def compare(
         )
     speaker.say(str(result.confounds), unless=as_json)
     words = repr(result) if matching != "nearest" else f"{result!r}\n{_one_to_one_words(result)}"
-    c.save_and_show(
+    save_and_show(
         result,
         speaker,
         into=(out, "compare", [result.a.name, result.b.name]),
@@ -115,5 +119,5 @@ def compare(
     )
     reached = min(result.a_to_b.mmcs, result.b_to_a.mmcs)
     if fail_under is not None and not reached >= fail_under:
-        c.say_error(f"mean similarity ({matching}) is {reached:.4f}, below --fail-under {fail_under}")
-        raise typer.Exit(c.UNDER)
+        say_error(f"mean similarity ({matching}) is {reached:.4f}, below --fail-under {fail_under}")
+        raise typer.Exit(UNDER)

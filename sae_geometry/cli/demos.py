@@ -6,7 +6,9 @@ from dataclasses import asdict
 
 import typer
 
-from sae_geometry.cli import common as c
+from sae_geometry.cli import options as o
+from sae_geometry.cli.ending import told_in_one_sentence
+from sae_geometry.cli.speaking import print_json
 
 
 def register(app: typer.Typer) -> None:
@@ -14,14 +16,14 @@ def register(app: typer.Typer) -> None:
     app.command("demos")(demos)
 
 
-@c.told_in_one_sentence
-def demos(as_json: c.AsJson = False) -> None:
+@told_in_one_sentence
+def demos(as_json: o.AsJson = False) -> None:
     """List the dictionaries that come with the package."""
     from sae_geometry.sources import demos as all_demos
 
     records = all_demos()
     if as_json:
-        c.print_json([asdict(r) for r in records])
+        print_json([asdict(r) for r in records])
         return
     width = max(len(r.address) for r in records)
     for r in records:

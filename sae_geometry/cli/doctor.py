@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import typer
 
-from sae_geometry.cli import common as c
+from sae_geometry.cli import options as o
+from sae_geometry.cli.ending import FAILED, told_in_one_sentence
+from sae_geometry.cli.speaking import print_json, say_error
 
 
 def register(app: typer.Typer) -> None:
@@ -12,8 +14,8 @@ def register(app: typer.Typer) -> None:
     app.command("doctor")(doctor)
 
 
-@c.told_in_one_sentence
-def doctor(as_json: c.AsJson = False) -> None:
+@told_in_one_sentence
+def doctor(as_json: o.AsJson = False) -> None:
     """Versions, device, whether the sweep is exact on this machine, and its rate beside the device's limit.
 
     On a machine with a CUDA GPU the reference suite runs there. What is printed is Markdown, to paste into an issue.
@@ -22,9 +24,9 @@ def doctor(as_json: c.AsJson = False) -> None:
 
     found = diagnose()
     if as_json:
-        c.print_json(found.to_dict())
+        print_json(found.to_dict())
     else:
         typer.echo(found.markdown())
     if not found.is_right:
-        c.say_error("a check failed: please open an issue with the text above")
-        raise typer.Exit(c.FAILED)
+        say_error("a check failed: please open an issue with the text above")
+        raise typer.Exit(FAILED)

@@ -6,7 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sae_geometry.cli import common as c
+from sae_geometry.cli import options as o
+from sae_geometry.cli.ending import told_in_one_sentence
+from sae_geometry.cli.running import check_free, check_wandb, say_plan
+from sae_geometry.cli.saving import save_and_show
+from sae_geometry.cli.speaking import Speaker
 
 if TYPE_CHECKING:
     from sae_geometry.dictionary import Dictionary
@@ -17,7 +21,7 @@ def register(app: typer.Typer) -> None:
     app.command("drift")(drift)
 
 
-@c.told_in_one_sentence
+@told_in_one_sentence
 def drift(
     run: Annotated[
         str, typer.Argument(metavar="RUN", help="A folder or W&B run with several checkpoints named samples_N.pt.")
@@ -33,14 +37,14 @@ def drift(
         float,
         typer.Option("--still", metavar="X", help="1 − cosine between checkpoints that counts as standing still."),
     ] = 1e-5,
-    out: c.Out = None,
-    overwrite: c.Overwrite = False,
-    formats: c.Formats = c.PNG_AND_PDF,
-    as_json: c.AsJson = False,
-    quiet: c.Quiet = False,
-    dry_run: c.DryRun = False,
-    offline: c.Offline = False,
-    log_wandb: c.LogWandb = None,
+    out: o.Out = None,
+    overwrite: o.Overwrite = False,
+    formats: o.Formats = o.PNG_AND_PDF,
+    as_json: o.AsJson = False,
+    quiet: o.Quiet = False,
+    dry_run: o.DryRun = False,
+    offline: o.Offline = False,
+    log_wandb: o.LogWandb = None,
 ) -> None:
     """Follow each latent of a run through its checkpoints: cosine to its final direction, birth and death.
 
@@ -48,17 +52,17 @@ def drift(
     """
     import sae_geometry as sg
 
-    c.check_free(out, overwrite)
-    c.check_wandb(log_wandb, offline)
-    speaker = c.Speaker(quiet)
+    check_free(out, overwrite)
+    check_wandb(log_wandb, offline)
+    speaker = Speaker(quiet)
     if dry_run:
-        c.say_plan("drift", _as_the_last(run, final, speaker, offline), as_json)
+        say_plan("drift", _as_the_last(run, final, speaker, offline), as_json)
         return
     with speaker.bar() as progress:
         result = sg.compare_checkpoints(
             run, final, threshold=threshold, still=still, offline=offline, echo=speaker.resolved, progress=progress
         )
-    c.save_and_show(
+    save_and_show(
         result,
         speaker,
         into=(out, "drift", [result.final.name]),
@@ -71,7 +75,7 @@ def drift(
     )
 
 
-def _as_the_last(run: str, final: str | None, speaker: c.Speaker, offline: bool) -> list[Dictionary]:
+def _as_the_last(run: str, final: str | None, speaker: Speaker, offline: bool) -> list[Dictionary]:
     """Every state as if it were the last, which alone is loaded: they are of one size."""
     from sae_geometry.sources import checkpoints, load
 

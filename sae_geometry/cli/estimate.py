@@ -6,7 +6,10 @@ from typing import Annotated, Literal
 
 import typer
 
-from sae_geometry.cli import common as c
+from sae_geometry.cli import options as o
+from sae_geometry.cli.ending import told_in_one_sentence
+from sae_geometry.cli.running import load_all, say_plan
+from sae_geometry.cli.speaking import Speaker
 
 
 def register(app: typer.Typer) -> None:
@@ -14,7 +17,7 @@ def register(app: typer.Typer) -> None:
     app.command("estimate")(estimate)
 
 
-@c.told_in_one_sentence
+@told_in_one_sentence
 def estimate(
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="The dictionaries; two or more to compare.")],
     verb: Annotated[
@@ -33,23 +36,23 @@ def estimate(
     bandwidth: Annotated[
         float, typer.Option("--bandwidth", metavar="GBIT", min=0.001, help="Of the network, in Gbit/s; with --workers.")
     ] = 10.0,
-    latents: c.Latents = "alive",
-    as_json: c.AsJson = False,
-    quiet: c.Quiet = False,
-    memory: c.Memory = None,
-    device: c.OnDevice = "auto",
-    offline: c.Offline = False,
-    drop_bad: c.DropBad = False,
+    latents: o.Latents = "alive",
+    as_json: o.AsJson = False,
+    quiet: o.Quiet = False,
+    memory: o.Memory = None,
+    device: o.OnDevice = "auto",
+    offline: o.Offline = False,
+    drop_bad: o.DropBad = False,
 ) -> None:
     """What a question would cost on this device: operations, bytes, memory, and time from a one-second probe.
 
     The same as --dry-run of the command that asks it. Of drift the states are given here, of one run and in order.
     """
-    speaker = c.Speaker(quiet)
-    dictionaries = c.load_all(
+    speaker = Speaker(quiet)
+    dictionaries = load_all(
         runs, speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad
     )  # fmt: skip
-    c.say_plan(
+    say_plan(
         verb, dictionaries, as_json, workers=workers, bandwidth=bandwidth * 1e9 / 8, matching=matching,
         n_neighbors=n_neighbors, n_terms=n_terms,
     )  # fmt: skip

@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-from sae_geometry.cli import common as c
+from sae_geometry.cli import options as o
+from sae_geometry.cli.ending import told_in_one_sentence
+from sae_geometry.cli.speaking import Speaker
 
 
 def register(app: typer.Typer) -> None:
@@ -15,7 +17,7 @@ def register(app: typer.Typer) -> None:
     app.command("explore")(explore)
 
 
-@c.told_in_one_sentence
+@told_in_one_sentence
 def explore(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A results folder of sae-geometry umap.")],
     out: Annotated[
@@ -23,7 +25,7 @@ def explore(
         typer.Option("-o", "--out", metavar="FILE", help="The file to write. [default: explorer.html in DIR]"),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there.")] = False,
-    quiet: c.Quiet = False,
+    quiet: o.Quiet = False,
 ) -> None:
     """Turn a saved UMAP into one HTML file to look around in: hover, search, filter, lasso, partners at a click.
 
@@ -33,5 +35,5 @@ def explore(
     import sae_geometry as sg
 
     written = sg.explore(folder, out, overwrite=overwrite)
-    c.Speaker(quiet).note(f"{written.stat().st_size / 1e6:.1f} MB; open it in a browser, or send it to a friend")
+    Speaker(quiet).note(f"{written.stat().st_size / 1e6:.1f} MB; open it in a browser, or send it to a friend")
     typer.echo(f"saved to {written}")

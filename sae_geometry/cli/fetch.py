@@ -6,7 +6,9 @@ from dataclasses import asdict
 
 import typer
 
-from sae_geometry.cli import common as c
+from sae_geometry.cli import options as o
+from sae_geometry.cli.ending import told_in_one_sentence
+from sae_geometry.cli.speaking import Speaker, print_json
 
 
 def register(app: typer.Typer) -> None:
@@ -14,19 +16,19 @@ def register(app: typer.Typer) -> None:
     app.command("fetch")(fetch)
 
 
-@c.told_in_one_sentence
-def fetch(run: c.Run, as_json: c.AsJson = False, quiet: c.Quiet = False, offline: c.Offline = False) -> None:
+@told_in_one_sentence
+def fetch(run: o.Run, as_json: o.AsJson = False, quiet: o.Quiet = False, offline: o.Offline = False) -> None:
     """Bring a checkpoint's files here, whole and verified, and say where they are.
 
     W&B files go to $SAE_GEOMETRY_CACHE (see `sae-geometry cache`), Hugging Face files to its own cache.
     """
     import sae_geometry as sg
 
-    speaker = c.Speaker(quiet)
+    speaker = Speaker(quiet)
     with speaker.bar() as progress:
         files = sg.fetch(run, offline=offline, echo=speaker.note, progress=progress)
     if as_json:
-        c.print_json([{**asdict(f), "path": str(f.path)} for f in files])
+        print_json([{**asdict(f), "path": str(f.path)} for f in files])
         return
     for f in files:
         typer.echo(f"{f.path}  {f.n_bytes:,} bytes  sha256 {f.sha256}")

@@ -7,7 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from sae_geometry.cli import common as c
+from sae_geometry.cli import options as o
+from sae_geometry.cli.ending import told_in_one_sentence
+from sae_geometry.cli.speaking import Speaker, print_json
 
 
 def register(app: typer.Typer) -> None:
@@ -15,24 +17,24 @@ def register(app: typer.Typer) -> None:
     app.command("inspect")(inspect)
 
 
-@c.told_in_one_sentence
+@told_in_one_sentence
 def inspect(
-    run: c.Run,
+    run: o.Run,
     latent_axis: Annotated[
         int | None,
         typer.Option("--latent-axis", min=0, max=1, help="Which axis of the stored decoder counts latents."),
     ] = None,
-    as_json: c.AsJson = False,
-    quiet: c.Quiet = False,
-    offline: c.Offline = False,
+    as_json: o.AsJson = False,
+    quiet: o.Quiet = False,
+    offline: o.Offline = False,
 ) -> None:
     """What is at an address: layout, every tensor, every dictionary and how it would be read, alive latents, norms."""
     from sae_geometry.sources import inspect as look
 
     axis: Any = latent_axis
-    found = look(run, latent_axis=axis, offline=offline, echo=c.Speaker(quiet).resolved)
+    found = look(run, latent_axis=axis, offline=offline, echo=Speaker(quiet).resolved)
     if as_json:
         record = asdict(found) | {"files": [str(f) for f in found.files], "metadata": dict(found.metadata)}
-        c.print_json(record)
+        print_json(record)
     else:
         typer.echo(str(found))

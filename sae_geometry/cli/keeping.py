@@ -10,7 +10,7 @@ from pathlib import Path
 
 import typer
 
-from sae_geometry.cli.common import Speaker
+from sae_geometry.cli.speaking import Speaker
 from sae_geometry.folders import InUseError, only_one
 
 _ON = "the same command with --resume goes on from there"

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from sae_geometry.cli import common as c
+from sae_geometry.cli import options as o
+from sae_geometry.cli.ending import UNDER, told_in_one_sentence
+from sae_geometry.cli.running import check_free, check_wandb, compute_on, load_all, say_plan
+from sae_geometry.cli.saving import keep_sweeps, log_to_wandb, print_saved, results_folder
+from sae_geometry.cli.speaking import Speaker, command_line, print_json, say_error
 
 
 def register(app: typer.Typer) -> None:
@@ -16,7 +21,7 @@ def register(app: typer.Typer) -> None:
     app.command("match")(match)
 
 
-@c.told_in_one_sentence
+@told_in_one_sentence
 def match(
     a: Annotated[str, typer.Argument(metavar="A", help="The first dictionary's address; NAME=ADDRESS sets its label.")],
     b: Annotated[str, typer.Argument(metavar="B", help="The second dictionary's address.")],
@@ -33,25 +38,25 @@ def match(
         float | None,
         typer.Option("--time-budget", metavar="SECONDS", help="Stop each matching after about so long, gap reported."),
     ] = None,
-    latents: c.Latents = "alive",
-    allow_mismatch: c.AllowMismatch = False,
+    latents: o.Latents = "alive",
+    allow_mismatch: o.AllowMismatch = False,
     fail_under: Annotated[
         float | None, typer.Option("--fail-under", metavar="X", help="Exit 3 if the signed PW-MCC is below X.")
     ] = None,
     out: Annotated[
-        c.Path | None, typer.Option("-o", "--out", metavar="DIR", help="Also write the record to DIR/match.json.")
+        Path | None, typer.Option("-o", "--out", metavar="DIR", help="Also write the record to DIR/match.json.")
     ] = None,
-    overwrite: c.Overwrite = False,
+    overwrite: o.Overwrite = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole record as JSON on stdout.")] = False,
-    quiet: c.Quiet = False,
-    dry_run: c.DryRun = False,
-    resume: c.Resume = False,
-    memory: c.Memory = None,
-    device: c.OnDevice = "auto",
-    dask: c.OnDask = None,
-    dask_load: c.DaskLoad = False,
-    offline: c.Offline = False,
-    log_wandb: c.LogWandb = None,
+    quiet: o.Quiet = False,
+    dry_run: o.DryRun = False,
+    resume: o.Resume = False,
+    memory: o.Memory = None,
+    device: o.OnDevice = "auto",
+    dask: o.OnDask = None,
+    dask_load: o.DaskLoad = False,
+    offline: o.Offline = False,
+    log_wandb: o.LogWandb = None,
 ) -> None:
     """Match two dictionaries one to one, optimally: PW-MCC signed and absolute, every pair, shared latents.
 
@@ -65,17 +70,17 @@ def match(
     from sae_geometry.store import software, to_json
 
     if out is not None or log_wandb is not None:
-        c.check_free(out, overwrite)
-    c.check_wandb(log_wandb, offline)
-    speaker = c.Speaker(quiet)
-    left, right = c.load_all([a, b], speaker, latents=latents, device=device, offline=offline)
+        check_free(out, overwrite)
+    check_wandb(log_wandb, offline)
+    speaker = Speaker(quiet)
+    left, right = load_all([a, b], speaker, latents=latents, device=device, offline=offline)
     if dry_run:
-        c.say_plan("match", [left, right], as_json)
+        say_plan("match", [left, right], as_json)
         return
-    c.compute_on(dask, device=device, load=[left, right] if dask_load else None, offline=offline)
-    c.keep_sweeps((out, "match", [left.name, right.name]), resume=resume, speaker=speaker)
+    compute_on(dask, device=device, load=[left, right] if dask_load else None, offline=offline)
+    keep_sweeps((out, "match", [left.name, right.name]), resume=resume, speaker=speaker)
     provenance = {
-        "command": c.command_line(),
+        "command": command_line(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "software": software(),
         "device": str(left.device),
@@ -88,22 +93,22 @@ def match(
         )  # fmt: skip
     speaker.say(str(confound_audit(left, right)), unless=as_json)
     record["provenance"]["sweeps"] = [asdict(entry) for entry in entries()]
-    kept = c.results_folder(out, "match", [left.name, right.name])
+    kept = results_folder(out, "match", [left.name, right.name])
     saved = out is not None or log_wandb is not None
     if saved:
         with fresh_folder(kept, overwrite) as folder:
             (folder / "match.json").write_text(to_json(record) + "\n", encoding="utf-8")
     if as_json:
-        c.print_json(record)
+        print_json(record)
     else:
         typer.echo(_in_words(record))
     if saved:
-        c.print_saved(kept, speaker, as_json)
-        c.log_to_wandb(kept, log_wandb, speaker, offline=offline, as_json=as_json)
+        print_saved(kept, speaker, as_json)
+        log_to_wandb(kept, log_wandb, speaker, offline=offline, as_json=as_json)
     reached = record["pw_mcc"]["signed"]["value"]
     if fail_under is not None and not reached >= fail_under:
-        c.say_error(f"the signed PW-MCC is {reached:.4f}, below --fail-under {fail_under}")
-        raise typer.Exit(c.UNDER)
+        say_error(f"the signed PW-MCC is {reached:.4f}, below --fail-under {fail_under}")
+        raise typer.Exit(UNDER)
 
 
 def _chance(record: dict[str, Any], name: str) -> str:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from sae_geometry.cli import common as c
+from sae_geometry.cli import options as o
+from sae_geometry.cli.ending import told_in_one_sentence
+from sae_geometry.cli.speaking import print_json
 
 if TYPE_CHECKING:
     from sae_geometry.sources import RunInfo
@@ -18,7 +20,7 @@ def register(app: typer.Typer) -> None:
     app.command("runs")(runs)
 
 
-@c.told_in_one_sentence
+@told_in_one_sentence
 def runs(
     project: Annotated[str, typer.Argument(metavar="ENTITY/PROJECT", help="A Weights & Biases project.")],
     kind: Annotated[
@@ -38,7 +40,7 @@ def runs(
     by: Annotated[
         Literal["ce", "l0", "alive"], typer.Option("--by", help="What --similar-to matches: CE increase, L0 or alive.")
     ] = "ce",
-    as_json: c.AsJson = False,
+    as_json: o.AsJson = False,
 ) -> None:
     """List the runs of a project: kind, layer, L0, CE increase, alive latents, seed.
 
@@ -50,7 +52,7 @@ def runs(
     if similar_to is not None:
         found = [r for r in sg.similar_runs(similar_to, found, by=by) if kind in (None, r.kind)]
     if as_json:
-        c.print_json([asdict(r) for r in found])
+        print_json([asdict(r) for r in found])
         return
     for line in _table(found):
         typer.echo(line)

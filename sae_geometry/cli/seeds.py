@@ -10,8 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from sae_geometry.cli import common as c
+from sae_geometry.cli import options as o
+from sae_geometry.cli.ending import told_in_one_sentence
 from sae_geometry.cli.keeping import beside, check_leftovers, clear_sweeps, say_kept
+from sae_geometry.cli.running import check_free, check_wandb, compute_on, load_all, say_plan
+from sae_geometry.cli.saving import results_folder, save_and_show
+from sae_geometry.cli.speaking import Speaker
 
 if TYPE_CHECKING:
     from sae_geometry.seed_comparison import SeedComparison
@@ -26,7 +30,7 @@ def register(app: typer.Typer) -> None:
     app.command("seeds")(seeds)
 
 
-@c.told_in_one_sentence
+@told_in_one_sentence
 def seeds(
     runs: Annotated[
         list[str], typer.Argument(metavar="RUN...", help="Two or more addresses; NAME=ADDRESS labels one.")
@@ -44,23 +48,23 @@ def seeds(
     threshold: Annotated[
         float, typer.Option("--threshold", metavar="X", help="Found: a one-to-one partner more similar than X.")
     ] = 0.7,
-    absolute: c.Absolute = False,
-    resume: c.Resume = False,
-    latents: c.Latents = "alive",
-    allow_mismatch: c.AllowMismatch = False,
-    out: c.Out = None,
-    overwrite: c.Overwrite = False,
-    formats: c.Formats = c.PNG_AND_PDF,
-    as_json: c.AsJson = False,
-    quiet: c.Quiet = False,
-    dry_run: c.DryRun = False,
-    memory: c.Memory = None,
-    device: c.OnDevice = "auto",
-    dask: c.OnDask = None,
-    dask_load: c.DaskLoad = False,
-    offline: c.Offline = False,
-    log_wandb: c.LogWandb = None,
-    drop_bad: c.DropBad = False,
+    absolute: o.Absolute = False,
+    resume: o.Resume = False,
+    latents: o.Latents = "alive",
+    allow_mismatch: o.AllowMismatch = False,
+    out: o.Out = None,
+    overwrite: o.Overwrite = False,
+    formats: o.Formats = o.PNG_AND_PDF,
+    as_json: o.AsJson = False,
+    quiet: o.Quiet = False,
+    dry_run: o.DryRun = False,
+    memory: o.Memory = None,
+    device: o.OnDevice = "auto",
+    dask: o.OnDask = None,
+    dask_load: o.DaskLoad = False,
+    offline: o.Offline = False,
+    log_wandb: o.LogWandb = None,
+    drop_bad: o.DropBad = False,
 ) -> None:
     """Compare many runs, every ordered pair: MMCS, shared latents, PW-MCC, recurrence, consensus, rarefaction.
 
@@ -76,16 +80,16 @@ def seeds(
         raise ValueError(
             f"seeds compares two or more runs; got {len(runs)}: give more addresses, or use within for one"
         )
-    c.check_free(out, overwrite)
-    c.check_wandb(log_wandb, offline)
-    speaker = c.Speaker(quiet)
-    loaded = c.load_all(runs, speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad)
+    check_free(out, overwrite)
+    check_wandb(log_wandb, offline)
+    speaker = Speaker(quiet)
+    loaded = load_all(runs, speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad)
     if dry_run:
-        c.say_plan("seeds", loaded, as_json, matching=matching, on=on)
+        say_plan("seeds", loaded, as_json, matching=matching, on=on)
         return
-    c.compute_on(dask, device=device, load=loaded if dask_load else None, offline=offline)
+    compute_on(dask, device=device, load=loaded if dask_load else None, offline=offline)
     names = [d.name for d in loaded] if len(loaded) <= 4 else [f"{len(loaded)}-runs"]
-    folder = c.results_folder(out, "seeds", names, work="pairs")
+    folder = results_folder(out, "seeds", names, work="pairs")
     kept = beside(folder, "pairs")
     with only_one(kept):
         for half in kept.glob(".pair-*"):  # of a process that was killed as it wrote
@@ -103,7 +107,7 @@ def seeds(
                     allow_mismatch=allow_mismatch,
                     progress=_foretelling(speaker, math.comb(len(loaded), 2), progress),
                 )
-            c.save_and_show(
+            save_and_show(
                 result,
                 speaker,
                 into=(folder, "seeds", names),
@@ -123,7 +127,7 @@ def seeds(
         _clear(result, kept)
 
 
-def _foretelling(speaker: c.Speaker, n_pairs: int, progress: Progress | None) -> Progress:
+def _foretelling(speaker: Speaker, n_pairs: int, progress: Progress | None) -> Progress:
     """A progress callback that says once, seconds after the first pair, what is left if it takes over a minute.
 
     That first one counts for nothing: it may have waited for code to be compiled, or for workers.

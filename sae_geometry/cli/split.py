@@ -6,7 +6,11 @@ from typing import Annotated
 
 import typer
 
-from sae_geometry.cli import common as c
+from sae_geometry.cli import options as o
+from sae_geometry.cli.ending import told_in_one_sentence
+from sae_geometry.cli.running import check_free, check_wandb, load_all, say_plan
+from sae_geometry.cli.saving import keep_sweeps, save_and_show
+from sae_geometry.cli.speaking import Speaker
 
 
 def register(app: typer.Typer) -> None:
@@ -14,7 +18,7 @@ def register(app: typer.Typer) -> None:
     app.command("split")(split)
 
 
-@c.told_in_one_sentence
+@told_in_one_sentence
 def split(
     narrow: Annotated[str, typer.Argument(metavar="NARROW", help="The dictionary with fewer latents: its address.")],
     wide: Annotated[str, typer.Argument(metavar="WIDE", help="The dictionary with more latents.")],
@@ -24,20 +28,20 @@ def split(
     false_discovery_rate: Annotated[
         float, typer.Option("--fdr", metavar="Q", help="False discovery rate for children, between 0 and 1.")
     ] = 0.05,
-    latents: c.Latents = "alive",
-    allow_mismatch: c.AllowMismatch = False,
-    out: c.Out = None,
-    overwrite: c.Overwrite = False,
-    formats: c.Formats = c.PNG_AND_PDF,
-    as_json: c.AsJson = False,
-    quiet: c.Quiet = False,
-    dry_run: c.DryRun = False,
-    resume: c.Resume = False,
-    memory: c.Memory = None,
-    device: c.OnDevice = "auto",
-    offline: c.Offline = False,
-    log_wandb: c.LogWandb = None,
-    drop_bad: c.DropBad = False,
+    latents: o.Latents = "alive",
+    allow_mismatch: o.AllowMismatch = False,
+    out: o.Out = None,
+    overwrite: o.Overwrite = False,
+    formats: o.Formats = o.PNG_AND_PDF,
+    as_json: o.AsJson = False,
+    quiet: o.Quiet = False,
+    dry_run: o.DryRun = False,
+    resume: o.Resume = False,
+    memory: o.Memory = None,
+    device: o.OnDevice = "auto",
+    offline: o.Offline = False,
+    log_wandb: o.LogWandb = None,
+    drop_bad: o.DropBad = False,
 ) -> None:
     """Feature splitting: each narrow latent's children in a wide dictionary, what they explain of it, and what is new.
 
@@ -46,16 +50,14 @@ def split(
     import sae_geometry as sg
     from sae_geometry.confounds import confound_audit
 
-    c.check_free(out, overwrite)
-    c.check_wandb(log_wandb, offline)
-    speaker = c.Speaker(quiet)
-    small, large = c.load_all(
-        [narrow, wide], speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad
-    )
+    check_free(out, overwrite)
+    check_wandb(log_wandb, offline)
+    speaker = Speaker(quiet)
+    small, large = load_all([narrow, wide], speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad)
     if dry_run:
-        c.say_plan("split", [small, large], as_json, n_terms=n_terms)
+        say_plan("split", [small, large], as_json, n_terms=n_terms)
         return
-    c.keep_sweeps((out, "split", [small.name, large.name]), resume=resume, speaker=speaker)
+    keep_sweeps((out, "split", [small.name, large.name]), resume=resume, speaker=speaker)
     with speaker.bar() as progress:
         result = sg.split_map(
             small,
@@ -66,7 +68,7 @@ def split(
             progress=progress,
         )
     speaker.say(str(confound_audit(*result.dictionaries)), unless=as_json)
-    c.save_and_show(
+    save_and_show(
         result,
         speaker,
         into=(out, "split", [small.name, large.name]),

@@ -9,7 +9,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from sae_geometry.cli import common as c
+from sae_geometry.cli import options as o
+from sae_geometry.cli.ending import told_in_one_sentence
+from sae_geometry.cli.running import check_free, check_wandb, compute_on, load_all, say_plan
+from sae_geometry.cli.saving import keep_sweeps, save_and_show
+from sae_geometry.cli.speaking import Speaker
 
 
 class Color(StrEnum):
@@ -27,7 +31,7 @@ def register(app: typer.Typer) -> None:
     app.command("umap")(umap)
 
 
-@c.told_in_one_sentence
+@told_in_one_sentence
 def umap(
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="One or more addresses, embedded together.")],
     n_neighbors: Annotated[
@@ -77,25 +81,25 @@ def umap(
         bool,
         typer.Option("--stability/--no-stability", help="Say what two other seeds would show (two more layouts)."),
     ] = True,
-    latents: c.Latents = "alive",
-    allow_mismatch: c.AllowMismatch = False,
+    latents: o.Latents = "alive",
+    allow_mismatch: o.AllowMismatch = False,
     html: Annotated[
         bool, typer.Option("--html", help="Write explorer.html too: the picture to look around in, in one file.")
     ] = False,
-    out: c.Out = None,
-    overwrite: c.Overwrite = False,
-    formats: c.Formats = c.PNG_AND_PDF,
-    as_json: c.AsJson = False,
-    quiet: c.Quiet = False,
-    dry_run: c.DryRun = False,
-    resume: c.Resume = False,
-    memory: c.Memory = None,
-    device: c.OnDevice = "auto",
-    dask: c.OnDask = None,
-    dask_load: c.DaskLoad = False,
-    offline: c.Offline = False,
-    log_wandb: c.LogWandb = None,
-    drop_bad: c.DropBad = False,
+    out: o.Out = None,
+    overwrite: o.Overwrite = False,
+    formats: o.Formats = o.PNG_AND_PDF,
+    as_json: o.AsJson = False,
+    quiet: o.Quiet = False,
+    dry_run: o.DryRun = False,
+    resume: o.Resume = False,
+    memory: o.Memory = None,
+    device: o.OnDevice = "auto",
+    dask: o.OnDask = None,
+    dask_load: o.DaskLoad = False,
+    offline: o.Offline = False,
+    log_wandb: o.LogWandb = None,
+    drop_bad: o.DropBad = False,
 ) -> None:
     """UMAP of one or more dictionaries together, from exact cosine neighbours, with its own evidence.
 
@@ -115,28 +119,28 @@ def umap(
         picture = project_onto.parent if project_onto.name == "umap.parquet" else project_onto
         if out is not None and out.resolve() == picture.resolve():
             raise ValueError(f"{out} is the picture that --project-onto leaves as it is; give another folder with -o")
-    c.check_free(out, overwrite)
-    c.check_wandb(log_wandb, offline)
+    check_free(out, overwrite)
+    check_wandb(log_wandb, offline)
     if html and len(runs) > MOST_RUNS:
         raise ValueError(f"--html makes a page of up to {MOST_RUNS} runs; got {len(runs):,}: leave it out")
     add = _page_writer() if html else None
-    speaker = c.Speaker(quiet)
+    speaker = Speaker(quiet)
     shapes = None if regions is None else sg.read_shapes(regions)
     colors = [choice.value for choice in color or []]
     if shapes is not None and (regions_on != "picture" or min_region_size is not None):
         raise ValueError("--regions draws them by hand: leave out --regions-on and --min-region-size")
-    dictionaries = c.load_all(runs, speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad)
+    dictionaries = load_all(runs, speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad)
     if dry_run:
-        c.say_plan("umap", dictionaries, as_json, n_neighbors=n_neighbors)
+        say_plan("umap", dictionaries, as_json, n_neighbors=n_neighbors)
         return
-    c.compute_on(dask, device=device, load=dictionaries if dask_load else None, offline=offline)
-    c.keep_sweeps((out, "umap", [d.name for d in dictionaries]), resume=resume, speaker=speaker)
+    compute_on(dask, device=device, load=dictionaries if dask_load else None, offline=offline)
+    keep_sweeps((out, "umap", [d.name for d in dictionaries]), resume=resume, speaker=speaker)
     if project_onto is not None:
         with speaker.bar() as progress:
             projected = sg.project(
                 dictionaries, project_onto, seed=seed, offline=offline, allow_mismatch=allow_mismatch, progress=progress
             )  # fmt: skip
-        c.save_and_show(
+        save_and_show(
             projected,
             speaker,
             into=(out, "umap", [*projected.names, "projected"]),
@@ -164,7 +168,7 @@ def umap(
         if shapes is not None or regions_on != "picture" or min_region_size is not None:
             result = result.with_regions(min_region_size, on=regions_on, shapes=shapes)
         result.across(progress)
-    c.save_and_show(
+    save_and_show(
         result,
         speaker,
         into=(out, "umap", list(result.names)),

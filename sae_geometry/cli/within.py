@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import typer
 
-from sae_geometry.cli import common as c
+from sae_geometry.cli import options as o
+from sae_geometry.cli.ending import told_in_one_sentence
+from sae_geometry.cli.running import check_free, check_wandb, load_all, say_plan
+from sae_geometry.cli.saving import keep_sweeps, save_and_show
+from sae_geometry.cli.speaking import Speaker
 
 
 def register(app: typer.Typer) -> None:
@@ -12,23 +16,23 @@ def register(app: typer.Typer) -> None:
     app.command("within")(within)
 
 
-@c.told_in_one_sentence
+@told_in_one_sentence
 def within(
-    run: c.Run,
-    absolute: c.Absolute = False,
-    latents: c.Latents = "alive",
-    out: c.Out = None,
-    overwrite: c.Overwrite = False,
-    formats: c.Formats = c.PNG_AND_PDF,
-    as_json: c.AsJson = False,
-    quiet: c.Quiet = False,
-    dry_run: c.DryRun = False,
-    resume: c.Resume = False,
-    memory: c.Memory = None,
-    device: c.OnDevice = "auto",
-    offline: c.Offline = False,
-    log_wandb: c.LogWandb = None,
-    drop_bad: c.DropBad = False,
+    run: o.Run,
+    absolute: o.Absolute = False,
+    latents: o.Latents = "alive",
+    out: o.Out = None,
+    overwrite: o.Overwrite = False,
+    formats: o.Formats = o.PNG_AND_PDF,
+    as_json: o.AsJson = False,
+    quiet: o.Quiet = False,
+    dry_run: o.DryRun = False,
+    resume: o.Resume = False,
+    memory: o.Memory = None,
+    device: o.OnDevice = "auto",
+    offline: o.Offline = False,
+    log_wandb: o.LogWandb = None,
+    drop_bad: o.DropBad = False,
 ) -> None:
     """How redundant is one dictionary: every latent's nearest other latent, itself excluded.
 
@@ -36,17 +40,17 @@ def within(
     """
     import sae_geometry as sg
 
-    c.check_free(out, overwrite)
-    c.check_wandb(log_wandb, offline)
-    speaker = c.Speaker(quiet)
-    [dictionary] = c.load_all([run], speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad)
+    check_free(out, overwrite)
+    check_wandb(log_wandb, offline)
+    speaker = Speaker(quiet)
+    [dictionary] = load_all([run], speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad)
     if dry_run:
-        c.say_plan("within", [dictionary], as_json)
+        say_plan("within", [dictionary], as_json)
         return
-    c.keep_sweeps((out, "within", [dictionary.name]), resume=resume, speaker=speaker)
+    keep_sweeps((out, "within", [dictionary.name]), resume=resume, speaker=speaker)
     with speaker.bar() as progress:
         result = sg.compare_within(dictionary, signed=not absolute, progress=progress)
-    c.save_and_show(
+    save_and_show(
         result,
         speaker,
         into=(out, "within", [dictionary.name]),

@@ -1,0 +1,94 @@
+"""The options that commands share."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+
+
+class Format(StrEnum):
+    """How a figure may be written."""
+
+    PNG = "png"
+    PDF = "pdf"
+    SVG = "svg"
+
+
+PNG_AND_PDF = [Format.PNG, Format.PDF]
+
+Run = Annotated[
+    str, typer.Argument(metavar="RUN", help="An address: demo:NAME, a path, …; NAME=ADDRESS sets its label.")
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        "-o", "--out", metavar="DIR", help="Folder for the results. [default: a new one named after the inputs]"
+    ),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the folder's contents.")]
+Formats = Annotated[list[Format], typer.Option("--format", help="Figure format; may be given more than once.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as JSON on stdout.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Nothing on stderr but errors.")]
+OnDevice = Annotated[Device, typer.Option("--device", help="Where to compute; auto takes a GPU if there is one.")]
+Latents = Annotated[
+    Literal["alive", "all"], typer.Option("--latents", help="Drop latents known to be dead (alive), or keep all.")
+]
+Absolute = Annotated[bool, typer.Option("--absolute", help="Compare |cosine| instead of the signed cosine.")]
+AllowMismatch = Annotated[
+    bool, typer.Option("--allow-mismatch", help="Go on although model or hook point differ; every output says so.")
+]
+DropBad = Annotated[
+    bool, typer.Option("--drop-bad", help="Drop latents whose decoder row is zero or not finite, and say so.")
+]
+Offline = Annotated[bool, typer.Option("--offline", help="Touch no network: demos, local files and caches only.")]
+LogWandb = Annotated[
+    str | None,
+    typer.Option("--log-wandb", metavar="ENTITY/PROJECT", help="Also log the results there, as a new run of W&B."),
+]
+OnDask = Annotated[
+    str | None,
+    typer.Option(
+        "--dask", metavar="WHERE", help="Compute on Dask: local:N worker processes, or a scheduler at tcp://HOST:PORT."
+    ),
+]
+
+DaskLoad = Annotated[
+    bool,
+    typer.Option(
+        "--dask-load", help="Have a Dask worker load the runs from their addresses, where it finds the same there."
+    ),
+]
+
+
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on from what this command had done when it was interrupted.")
+]
+
+
+def _keep_to(context: Any, limit: str | None) -> str | None:
+    """A ceiling holds from here until the command has ended."""
+    from sae_geometry.kernels.blocks import memory_ceiling
+
+    if limit is not None:
+        try:
+            context.with_resource(memory_ceiling(limit))
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from None
+    return limit
+
+
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        "--memory", metavar="SIZE", callback=_keep_to,
+        help="No sweep takes more than this above its inputs: 500MB, 2GB. [default: 256MB; 2GB on a GPU]",
+    ),
+]  # fmt: skip
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Only say what it would cost here: operations, bytes, memory and time.")
+]

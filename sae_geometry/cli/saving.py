@@ -1,0 +1,122 @@
+"""A command's results: which folder, saved, shown and logged."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from sae_geometry.cli.ending import FAILED, until_the_end
+from sae_geometry.cli.keeping import beside, kept_beside
+from sae_geometry.cli.options import Format
+from sae_geometry.cli.speaking import Speaker, command_line, print_json, say_error
+
+if TYPE_CHECKING:
+    from sae_geometry.store import Result
+
+
+def results_folder(out: Path | None, command: str, names: list[str], *, work: str | None = None) -> Path:
+    """`out`, or a new folder in the current one named after the command and its inputs.
+
+    With `work`, the suffix of the folder beside it where unfinished work is kept, not one for which another process is
+    at work.
+    """
+    from sae_geometry.folders import in_use
+
+    if out is not None:
+        return out
+    words = [command, *(re.sub(r"[^\w.+-]+", "_", name).strip("_.") or "run" for name in names)]
+    stem = "-".join(words).encode()[:120].decode(errors="ignore")  # a file name has at most 255 bytes
+    folder, n = Path(stem), 2
+    while folder.exists() or (work is not None and in_use(beside(folder, work))):
+        folder, n = Path(f"{stem}-{n}"), n + 1
+    return folder
+
+
+def save_and_show(
+    result: Result,
+    speaker: Speaker,
+    *,
+    into: tuple[Path | None, str, list[str]],
+    words: str,
+    formats: Sequence[Format],
+    overwrite: bool,
+    as_json: bool,
+    style: str = "okabe-ito",
+    log_wandb: str | None = None,
+    offline: bool = False,
+    colors: Sequence[str] = (),
+    add: Callable[[Path], object] | None = None,
+) -> None:
+    """Save a result, print it in words or as the JSON that is on disk, say where it is, and log it if asked.
+
+    Args:
+        into: what `results_folder` takes: the folder asked for, the command, the inputs' names.
+        words: the result for people.
+        log_wandb: "entity/project" to log to; a failure is told when all else is done.
+        add: adds files to the folder, as in `save`.
+    """
+    from sae_geometry.store import save
+
+    folder = results_folder(*into)
+    save(
+        result, folder, command=command_line(), formats=formats, style=style, colors=colors, overwrite=overwrite,
+        add=add,
+    )  # fmt: skip
+    if as_json:
+        print_json(summary_of(folder))
+    else:
+        typer.echo(words)
+    print_saved(folder, speaker, as_json)
+    log_to_wandb(folder, log_wandb, speaker, offline=offline, as_json=as_json)
+
+
+def log_to_wandb(folder: Path, project: str | None, speaker: Speaker, *, offline: bool, as_json: bool) -> None:
+    """Log a results folder, if asked, and say where; a failure is one sentence and exit 1, the folder stays."""
+    if project is None:
+        return
+    from sae_geometry.wandb_log import LoggingError, log_wandb
+
+    try:
+        where = log_wandb(folder, project, offline=offline)
+    except LoggingError as error:
+        say_error(str(error))
+        raise typer.Exit(FAILED) from None
+    text = f"logged to {where}" if where.startswith("http") else f"recorded for W&B: wandb sync {shlex.quote(where)}"
+    if as_json:
+        speaker.note(text)
+    else:
+        typer.echo(text)
+
+
+def print_saved(folder: Path, speaker: Speaker, as_json: bool) -> None:
+    """Say where the results are: on stdout, or on stderr when stdout is JSON."""
+    files = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+    text = f"saved to {folder}{os.sep}: {', '.join(files)}"
+    if as_json:
+        speaker.note(text)
+    else:
+        typer.echo(text)
+
+
+def summary_of(folder: Path) -> dict[str, Any]:
+    """The summary just written, to print exactly what is on disk."""
+    return dict(json.loads((folder / "summary.json").read_text(encoding="utf-8")))
+
+
+def keep_sweeps(into: tuple[Path | None, str, list[str]], *, resume: bool, speaker: Speaker) -> None:
+    """From here to the end of the command, long sweeps are kept beside the results' folder, to be resumed.
+
+    Args:
+        into: what `results_folder` takes.
+        resume: go on from what an interrupted command had done.
+        speaker: says what was kept.
+    """
+    folder = results_folder(*into, work="sweeps")
+    until_the_end(kept_beside(folder, resume=resume, speaker=speaker))
