@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
+from sae_geometry.kernels.products import full_precision
 from sae_geometry.neighbors import Neighbors
 
 EVIDENCE_SAMPLE = 1000
@@ -256,7 +257,8 @@ def _neighborhoods(
     penalty, kept = np.zeros(2), 0
     for part in np.array_split(sample, max(1, len(sample) * n // (1 << 24))):
         rows = torch.from_numpy(part).to(points.device)
-        similarity = points[rows] @ points.T
+        with full_precision():
+            similarity = points[rows] @ points.T
         similarity[torch.arange(len(part)), rows] = -torch.inf
         theirs = torch.from_numpy(picture[part]).to(points.device)
         chosen = similarity.gather(1, theirs)

@@ -321,7 +321,7 @@ def _connected(distances: csr_array) -> csr_array:
     n_parts, part = connected_components(distances, directed=False)
     if n_parts == 1:
         return distances
-    first = np.array([np.flatnonzero(part == i)[0] for i in range(n_parts)])
+    first = np.array([np.flatnonzero(part == i)[0] for i in range(n_parts)], dtype=np.int32)  # as in `_sparse`
     far = np.full(n_parts - 1, 4.0 * float(distances.max()))
     bridges = coo_array((far, (first[:-1], first[1:])), shape=distances.shape)
     return csr_array(distances + bridges + bridges.T)

@@ -6,11 +6,13 @@ import doctest
 import importlib
 import pkgutil
 import re
+from importlib.metadata import version
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from test_floors import constraints
 from typer.testing import CliRunner
 
 import sae_geometry as sg
@@ -40,6 +42,12 @@ def commands_page() -> str:
 
 
 def test_every_commands_help_is_quoted_word_for_word():
+    """By the releases that lay help out in CI: others write `{A}` for A, or fold elsewhere."""
+    others = [
+        f"{name} {version(name)}" for name in ("typer", "click", "rich") if version(name) != str(constraints()[name])
+    ]
+    if others:
+        pytest.skip(f"help is laid out by {', '.join(others)}, the page by what constraints.txt names")
     assert COMMANDS_PAGE.read_text(encoding="utf-8") == commands_page(), "run: python tests/test_docs.py"
 
 

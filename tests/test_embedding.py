@@ -155,6 +155,7 @@ def test_latents_of_one_direction_share_their_point(clustered):
     a, b = make(np.concatenate([clustered[:80], clustered[:20]]), "a"), make(clustered[70:160] * 3, "b")
     e = sg.embed([a, b], n_epochs=20)
     unique, point = np.unique(np.concatenate([a.directions, b.directions]), axis=0, return_inverse=True)
+    point = point.ravel()  # numpy 2.0 alone gives a column
     assert e.summary()["different_directions"] == len(unique) < 190
     assert len(np.unique(e.coords, axis=0)) == len(unique)
     for group in range(len(unique)):
