@@ -17,8 +17,9 @@ TENSOR_CORES = {80: "HMMA", 90: "HGMMA", 100: "UTCHMMA"}
 SHARED = {80: 163 << 10, 90: 227 << 10, 100: 227 << 10}
 PTX = {80: "sm_80", 90: "sm_90a", 100: "sm_100a"}
 REGISTERS = 65_536  # of a processor
-# One kernel of 256 threads is a few registers short on sm_80 with triton 3.6 (torch 2.10); 3.7 compiles it without.
-SPILLS = {("list float32, k=1", 80): 16} if triton.__version__.startswith("3.6.") else {}
+# Bytes that may be spilled where that makes a second program fit a processor: ptxas chooses so for one kernel of triton
+# 3.6 on sm_80 (16 bytes) and of 3.8 on sm_80 and sm_90a (16 and 8), and for none of 3.7.
+SPILLED_FOR_A_SECOND = 0 if triton.__version__.startswith("3.7.") else 16
 
 
 @pytest.mark.parametrize("target", sorted(TENSOR_CORES))
@@ -35,9 +36,9 @@ def test_kernels_compiled_for(target: int, tmp_path: Path) -> None:
     assert len(kernels) == 8
     for made in kernels:
         assert made["ptx"] == PTX[target]
-        allowed = SPILLS.get((made["kernel"], target), 0)
-        assert made["stack"] <= allowed, f"spills: {made}"
-        assert made["local"] <= allowed, f"spills: {made}"
+        a_second_fits = made["registers"] * made["threads"] * 2 == REGISTERS
+        assert made["stack"] <= (SPILLED_FOR_A_SECOND if a_second_fits else 0), f"spills: {made}"
+        assert made["stack"] or not made["local"], f"spills: {made}"
         assert made["registers"] * made["threads"] <= REGISTERS, made
         assert 0 < made["shared"] <= SHARED[target], made
         kind, multiplies = made["kernel"].split(",")[0], set(made["multiplies"])
@@ -48,5 +49,5 @@ def test_kernels_compiled_for(target: int, tmp_path: Path) -> None:
             assert multiplies <= {"FFMA", "FFMA2"}, made
         else:
             assert TENSOR_CORES[target] in multiplies, made
-    assert too_large["stack"] > 0, "spills would not be seen"
+    assert too_large["stack"] > 16, "spills would not be seen"
     assert too_large["local"] > 0
