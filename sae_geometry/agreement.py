@@ -52,7 +52,7 @@ class Agreement:
     @property
     def caveats(self) -> tuple[str, ...]:
         """What every reader must know."""
-        return self.decoder.caveats
+        return tuple(dict.fromkeys((*self.decoder.caveats, *self.encoder.caveats)))
 
     @property
     def dictionaries(self) -> tuple[Dictionary, ...]:

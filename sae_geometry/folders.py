@@ -30,10 +30,6 @@ _JOURNAL, _HALF = ".journal", ".journal-half"
 _AT_FDCWD, _RENAME_EXCHANGE, _RENAME_SWAP = -100, 2, 2  # of Linux and macOS
 
 
-class InUseError(FileExistsError):
-    """Another process is at work in a folder."""
-
-
 def check_folder(folder: Path, overwrite: bool = False) -> None:
     """Refuse a folder that results must not go to, before any work is done.
 
@@ -135,42 +131,6 @@ def sweep_leftovers(parent: Path) -> None:
                     shutil.rmtree(path, ignore_errors=True)
                 finally:
                     os.close(lock)
-
-
-@contextmanager
-def only_one(folder: Path) -> Iterator[None]:
-    """This process alone uses `folder`, which is made, and removed at the end if it is empty.
-
-    Raises:
-        InUseError: another process is using it.
-        OSError: it cannot be made.
-    """
-    made = [p for p in (folder, *folder.parents) if not p.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        lock = _lock(folder)
-        held = lock is None
-    except OSError:
-        lock, held = None, False
-    if held:
-        raise InUseError(f"{folder} is in use by another process; wait for it, or give another folder with -o")
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            for path in made or [folder]:
-                path.rmdir()
-        _unlocked(lock)
-
-
-def in_use(folder: Path) -> bool:
-    """Whether `only_one` holds that folder, in any process."""
-    try:
-        lock = _lock(folder)
-    except OSError:  # no folder, or no locks here
-        return False
-    _unlocked(lock)
-    return lock is None and folder.exists()
 
 
 @contextmanager

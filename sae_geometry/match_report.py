@@ -92,7 +92,7 @@ def match_report(
         >>> match_report(d, d)["pw_mcc"]["signed"]["value"]
         1.0
     """
-    caveats = require_same_space(a, b, allow_mismatch) + few_latents((a, b))
+    caveats = dict.fromkeys(require_same_space(a, b, allow_mismatch) + few_latents((a, b)))
     levels = sorted({*(float(t) for t in thresholds), THRESHOLD})
     if not all(-1 <= t <= 1 for t in levels):
         raise ValueError(f"thresholds are cosines, within −1…1; got {[t for t in levels if not -1 <= t <= 1]}")

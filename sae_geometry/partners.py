@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 MatchingName = Literal["nearest", "mutual", "greedy", "optimal"]
 THRESHOLDS = (0.5, 0.7, 0.8, 0.9)
 DISCOVERY_RATE = 0.05
+_NAMED = 4  # dictionaries that a caveat is told of one by one
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -244,14 +245,20 @@ class Matching:
 def few_latents(dictionaries: Sequence[Dictionary], on: On = "decoder") -> tuple[str, ...]:
     """A caveat for each dictionary of fewer latents than compared dimensions, whose covariance they do not settle.
 
-    With `on="both"` a latent is its decoder and encoder direction side by side, and these dimensions add up.
+    With `on="both"` a latent is its decoder and encoder direction side by side, and these dimensions add up. Of many
+    such dictionaries the caveat names the first, and counts them.
     """
-    return tuple(
-        f"{d.name}: fewer latents ({d.n_latents:,}) than dimensions ({_width(d, on):,}): chance against it is "
-        "estimated from few, and p-values come out too small where latents crowd"
-        for d in dictionaries
-        if d.n_latents < _width(d, on)
-    )
+    so = [d for d in dictionaries if d.n_latents < _width(d, on)]
+    sides = {"decoder": "", "encoder": " of its encoder", "both": " of its decoder and encoder"}
+    few = [
+        f"fewer latents ({d.n_latents:,}) than dimensions{sides[on] if _width(d, on) != d.d_in else ''} "
+        f"({_width(d, on):,})"
+        for d in so
+    ]
+    if len(so) > _NAMED:
+        few = [f"{few[0]}, and so are {len(so) - 1:,} more of the {len(dictionaries):,} runs"]
+    effect = "chance against it is estimated from few, and p-values come out too small where latents crowd"
+    return tuple(f"{d.name}: {told}: {effect}" for d, told in zip(so, few, strict=False))
 
 
 def _width(d: Dictionary, on: On) -> int:

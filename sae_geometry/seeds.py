@@ -78,7 +78,7 @@ def compare_seeds(
     if not -1 <= threshold <= 1:
         raise ValueError(f"the threshold is a cosine, within −1…1; got {threshold:g}")
     dictionaries = distinct([as_dictionary(r) for r in runs])
-    notes = [*few_latents(dictionaries, on), *(f"{d.name}: {note}" for d in dictionaries for note in d.notes)]
+    notes = [f"{d.name}: {note}" for d in dictionaries for note in d.notes]
     for a, b in itertools.combinations(dictionaries, 2):
         notes += require_same_space(a, b, allow_mismatch)
     if matching is None:
@@ -113,7 +113,7 @@ def compare_seeds(
         signed,
         threshold,
         done,
-        few(sorted(notes, key=lambda note: not note.endswith(ALLOWED))),
+        (*few(sorted(notes, key=lambda note: not note.endswith(ALLOWED))), *few_latents(dictionaries, on)),
     )
 
 

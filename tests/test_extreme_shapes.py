@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -79,13 +80,21 @@ FEW = "fewer latents (9) than dimensions (16)"
         pytest.param(lambda few, many: sg.compare_seeds([many, few]).caveats, id="seeds"),
         pytest.param(lambda few, many: sg.split_map(few, many).caveats, id="split"),
         pytest.param(lambda few, many: sg.span_overlap(few, many).caveats, id="span"),
+        pytest.param(lambda few, many: sg.encoder_agreement(few, many).caveats, id="agreement"),
         pytest.param(lambda few, many: sg.compare_within(few).caveats, id="within"),
         pytest.param(lambda few, many: match_report(few, many)["caveats"], id="match"),
     ],
 )
 def test_few_latents_are_said_to_be_few(caveats_of):
     few, many = (
-        sg.Dictionary.from_decoder(sg.random_directions(n, 16, seed=n), latent_axis=0, name=f"of {n}") for n in (9, 40)
+        sg.Dictionary.from_decoder(
+            sg.random_directions(n, 16, seed=n),
+            latent_axis=0,
+            name=f"of {n}",
+            encoder=sg.random_directions(n, 16, seed=50 + n),
+            encoder_latent_axis=0,
+        )
+        for n in (9, 40)
     )
     caveats = caveats_of(few, many)
     assert sum(c.startswith("of 9: " + FEW) for c in caveats) == 1
@@ -106,5 +115,20 @@ def test_few_latents_are_counted_against_the_dimensions_that_are_compared():
     )
     said = {on: [c for c in sg.compare(a, b, on=on).caveats if "fewer" in c] for on in ("decoder", "encoder", "both")}
     assert said["decoder"] == []
-    assert [c.split(":")[1] for c in said["encoder"]] == [" fewer latents (40) than dimensions (50)"] * 2
-    assert [c.split(":")[1] for c in said["both"]] == [" fewer latents (40) than dimensions (74)"] * 2
+    assert [c.split(":")[1] for c in said["encoder"]] == [" fewer latents (40) than dimensions of its encoder (50)"] * 2
+    assert [c.split(":")[1] for c in said["both"]] == [
+        " fewer latents (40) than dimensions of its decoder and encoder (74)"
+    ] * 2
+    assert sg.encoder_agreement(a, b).caveats == sg.compare(a, b, on="encoder").caveats
+
+
+def test_of_many_dictionaries_of_few_latents_one_is_named():
+    """And what is said of the dictionaries themselves is not crowded out."""
+    runs = [
+        sg.Dictionary.from_decoder(sg.random_directions(9, 16, seed=k), latent_axis=0, name=f"r{k}") for k in range(6)
+    ]
+    runs[5] = replace(runs[5], notes=("a note",))
+    caveats = sg.compare_seeds(runs).caveats
+    assert caveats[0] == "r5: a note"
+    assert caveats[-1].startswith("r0: fewer latents (9) than dimensions (16), and so are 5 more of the 6 runs: chance")
+    assert sum("fewer latents" in c for c in caveats) == 1

@@ -14,7 +14,7 @@ import pytest
 import resuming
 
 from sae_geometry import folders
-from sae_geometry.folders import fresh_folder, only_one, recover
+from sae_geometry.folders import fresh_folder, recover
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="counts Linux's system calls")
 
@@ -114,17 +114,6 @@ def test_the_living_are_left_alone(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["one", "two"]
 
 
-def test_only_one_process_uses_a_folder(tmp_path):
-    with only_one(tmp_path / "pairs"):
-        with pytest.raises(FileExistsError, match="in use by another process"), only_one(tmp_path / "pairs"):
-            pass
-        assert (tmp_path / "pairs").is_dir()
-    assert not (tmp_path / "pairs").exists()
-    with only_one(tmp_path / "pairs"):
-        (tmp_path / "pairs" / "kept").touch()
-    assert (tmp_path / "pairs" / "kept").exists()
-
-
 def test_where_folders_cannot_be_locked_nothing_is_taken_for_a_leftover(tmp_path, monkeypatch):
     def cannot(_):
         raise OSError(errno.ENOLCK, "No locks available")
@@ -133,8 +122,6 @@ def test_where_folders_cannot_be_locked_nothing_is_taken_for_a_leftover(tmp_path
     (tmp_path / ".sae-geometry-partial-x").mkdir()
     with fresh_folder(tmp_path / "out") as aside:
         dying.write(aside, dying.AFTER)
-    with only_one(tmp_path / "pairs"):
-        pass
     assert sorted(p.name for p in tmp_path.iterdir()) == [".sae-geometry-partial-x", "out"]
 
 

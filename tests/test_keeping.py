@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +21,6 @@ import sae_geometry as sg
 from sae_geometry.cli import app
 from sae_geometry.executor import KeepingRunner, keeping, keeping_sweeps, running_on, spread
 from sae_geometry.executor.joining import joined_report
-from sae_geometry.folders import only_one
 from sae_geometry.kernels.blocks import Blocks, CeilingError
 from sae_geometry.kernels.ledger import entries, ledger
 from sae_geometry.kernels.runner import current_runner, sweeps_run_by
@@ -309,16 +312,60 @@ def test_a_command_whose_sweeps_cannot_be_kept_says_so_and_answers(here: Path) -
 
 def test_two_commands_do_not_keep_their_sweeps_in_one_folder(here: Path) -> None:
     command = ["within", "r0.npy", "--format", "png"]
-    with only_one(here / "out.sweeps"), only_one(here / "within-r0.sweeps"):
+    with held(here / "out.sweeps"), held(here / "within-r0.sweeps"):
         refused = CliRunner().invoke(app, [*command, "-o", "out"])
         assert refused.exit_code == 2
         assert "out.sweeps is in use by another process; wait for it, or give another folder" in refused.stderr
         assert not (here / "out").exists()
+        again = CliRunner().invoke(app, [*command, "--resume"])  # what it would go on from is being worked on
+        assert again.exit_code == 2
+        assert "within-r0.sweeps is in use by another process" in again.stderr
         done = CliRunner().invoke(app, command)  # a name of its own is made for it
         assert done.exit_code == 0, done.stderr
-        assert (here / "within-r0" / "summary.json").exists()
-        assert not (here / "within-r0-2.sweeps").exists()
+        assert (here / "within-r0-2" / "summary.json").exists()
     assert not list(here.glob("*.sweeps"))
+
+
+def test_what_is_kept_under_another_name_is_gone_on_from_by_that_name(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*arguments: object) -> None:
+        write(*arguments)  # type: ignore[arg-type]
+        raise RuntimeError("killed")
+
+    write = keeping.write_sweep
+    with held(here / "within-r0.sweeps"), monkeypatch.context() as dies:
+        dies.setattr(keeping, "write_sweep", stopped)
+        cut = CliRunner().invoke(app, ["within", "r0.npy", "--format", "png"])
+    assert "(1 sweep); the same command with --resume -o within-r0-2 goes on from there" in cut.stderr
+    done = CliRunner().invoke(app, ["within", "r0.npy", "--format", "png", "--resume", "-o", "within-r0-2"])
+    assert done.exit_code == 0, done.stderr
+    assert "were kept from before an interruption" in (here / "within-r0-2" / "summary.json").read_text()
+    assert not list(here.glob("*.sweeps"))
+
+
+def test_two_processes_at_once_have_a_folder_each(here: Path) -> None:
+    command = [sys.executable, "-m", "sae_geometry", "within", "r0.npy", "--format", "png"]
+    both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [program.communicate(timeout=120)[1] for program in both]
+    assert [program.returncode for program in both] == [0, 0], said
+    assert {path.name for path in here.glob("within-r0*")} == {"within-r0", "within-r0-2"}
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Another process is at work there."""
+    script = "import sys; from pathlib import Path; from sae_geometry.sources.cache_folder import holding\n"
+    script += "with holding(Path(sys.argv[1]), seconds=0.0): print(); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "\n"
+        try:
+            yield
+        finally:
+            other.communicate()
 
 
 def test_a_command_that_fails_leaves_no_folders(here: Path) -> None:

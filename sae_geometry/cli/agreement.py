@@ -52,7 +52,7 @@ def agreement(
     if dry_run:
         say_plan("agreement", [left, right], as_json)
         return
-    keep_sweeps((out, "agreement", [left.name, right.name]), resume=resume, speaker=speaker)
+    folder = keep_sweeps(out, "agreement", [left.name, right.name], resume=resume, speaker=speaker)
     with speaker.bar() as progress:
         result = sg.encoder_agreement(
             left, right, threshold=threshold, allow_mismatch=allow_mismatch, progress=progress
@@ -61,7 +61,7 @@ def agreement(
     save_and_show(
         result,
         speaker,
-        into=(out, "agreement", [result.a.name, result.b.name]),
+        into=folder,
         words=repr(result),
         formats=formats,
         overwrite=overwrite,

@@ -91,7 +91,7 @@ def compare(
         say_plan("compare", [left, right], as_json, matching=matching, on=on)
         return
     compute_on(dask, device=device, load=[left, right] if dask_load else None, offline=offline)
-    keep_sweeps((out, "compare", [left.name, right.name]), resume=resume, speaker=speaker)
+    folder = keep_sweeps(out, "compare", [left.name, right.name], resume=resume, speaker=speaker)
     with speaker.bar() as progress:
         result = sg.compare(
             left,
@@ -109,7 +109,7 @@ def compare(
     save_and_show(
         result,
         speaker,
-        into=(out, "compare", [result.a.name, result.b.name]),
+        into=folder,
         words=words,
         formats=formats,
         overwrite=overwrite,

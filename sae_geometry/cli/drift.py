@@ -9,7 +9,7 @@ import typer
 from sae_geometry.cli import options as o
 from sae_geometry.cli.ending import told_in_one_sentence
 from sae_geometry.cli.running import check_free, check_wandb, say_plan
-from sae_geometry.cli.saving import save_and_show
+from sae_geometry.cli.saving import results_folder, save_and_show
 from sae_geometry.cli.speaking import Speaker
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def drift(
     save_and_show(
         result,
         speaker,
-        into=(out, "drift", [result.final.name]),
+        into=results_folder(out, "drift", [result.final.name]),
         words=repr(result),
         formats=formats,
         overwrite=overwrite,

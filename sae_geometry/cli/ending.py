@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from contextvars import ContextVar
 from functools import wraps
-from typing import ParamSpec
+from typing import ParamSpec, TypeVar
 
 import typer
 
@@ -18,6 +18,7 @@ from sae_geometry.kernels.ledger import ledger
 from sae_geometry.text import without_secrets
 
 P = ParamSpec("P")
+T = TypeVar("T")
 
 FAILED, WRONG_USE, UNDER = 1, 2, 3
 
@@ -52,9 +53,9 @@ def told_in_one_sentence(command: Callable[P, None]) -> Callable[P, None]:
     return wrapped
 
 
-def until_the_end(context: AbstractContextManager[object]) -> None:
+def until_the_end(context: AbstractContextManager[T]) -> T:
     """Enter a context that lasts until the command has ended."""
-    _AT_END.get().enter_context(context)
+    return _AT_END.get().enter_context(context)
 
 
 def _sentence(error: Exception) -> str:

@@ -3,63 +3,127 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
+import re
+import shlex
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import typer
 
 from sae_geometry.cli.speaking import Speaker
-from sae_geometry.folders import InUseError, only_one
 
-_ON = "the same command with --resume goes on from there"
+
+class InUseError(FileExistsError):
+    """Another process is at work for a folder of results."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a command's results go, and where its unfinished work is kept meanwhile.
+
+    Attributes:
+        folder: of the results.
+        kept: beside it.
+        again: what is typed to go on from there.
+    """
+
+    folder: Path
+    kept: Path
+    again: str
+
+
+def folder_names(out: Path | None, command: str, names: list[str]) -> Iterator[Path]:
+    """`out` alone, or new folders in the current one named after the command and its inputs: NAME, NAME-2, …"""
+    if out is not None:
+        yield out
+        return
+    words = [command, *(re.sub(r"[^\w.+-]+", "_", name).strip("_.") or "run" for name in names)]
+    stem = "-".join(words).encode()[:120].decode(errors="ignore")  # a file name has at most 255 bytes
+    yield from (p for n in itertools.count(1) if not (p := Path(stem if n == 1 else f"{stem}-{n}")).exists())
 
 
 @contextmanager
-def kept_beside(folder: Path, *, resume: bool, speaker: Speaker) -> Iterator[Path]:
-    """While this lasts, long sweeps are kept in a folder beside the results; after an error it says what is there.
+def place_for(out: Path | None, command: str, names: list[str], *, work: str, resume: bool) -> Iterator[Place]:
+    """A place that no other process is at work for while this lasts: the first of `folder_names`.
+
+    Args:
+        out, command, names: as there.
+        work: the suffix of the folder where unfinished work is kept.
+        resume: to go on from what is kept, so that a name in use is refused, not passed over.
 
     Raises:
-        FileExistsError: something is there from an interruption, and `resume` is not set.
-        InUseError: another process is at work there.
+        InUseError: another process is at work for `out`, or for what is to be gone on from.
     """
-    from sae_geometry.executor import keeping_sweeps
-
-    kept = beside(folder, "sweeps")
-    ended: typer.Exit | None = None
-    with _alone(kept), keeping_sweeps(kept) as sweeps:
-        check_leftovers(kept, resume, speaker)
-        try:
-            yield kept
-        except typer.Exit as end:  # the results are complete; it is what comes after them that was not as hoped
-            ended = end
-        except BaseException:
-            say_kept(kept, speaker)
-            raise
-        finally:
-            if sweeps.trouble is not None:
-                speaker.note(f"sweeps could not be kept in {kept}: {sweeps.trouble.strerror}")
-        clear_sweeps(kept)
-    if ended is not None:
-        raise ended
+    for n, folder in enumerate(folder_names(out, command, names)):
+        kept = beside(folder, work)
+        with ExitStack() as held:
+            try:
+                held.enter_context(_alone(kept))
+            except InUseError:
+                if out is None and not resume:
+                    continue
+                raise
+            if out is None and folder.exists():  # made since it was asked
+                continue
+            where = f" -o {shlex.quote(str(folder))}" if out is None and n else ""
+            yield Place(folder, kept, f"the same command with --resume{where} goes on from there")
+            return
 
 
 @contextmanager
 def _alone(kept: Path) -> Iterator[None]:
-    """Only this process works in `kept`; where no folder can be made there, nothing can be kept either.
+    """This process alone works in `kept`, as far as can be known: where no lock can be made it goes on without.
 
     Raises:
-        InUseError: another process is at work there.
+        InUseError: another process does.
     """
-    with ExitStack() as stack:
+    import filelock
+
+    from sae_geometry.sources.cache_folder import holding
+
+    with ExitStack() as held:
         try:
-            stack.enter_context(only_one(kept))
-        except InUseError:
-            raise
+            held.enter_context(holding(kept.absolute(), seconds=0.0))
+        except filelock.Timeout:
+            raise InUseError(
+                f"{kept} is in use by another process; wait for it, or give another folder with -o"
+            ) from None
         except OSError:
             pass
         yield
+
+
+@contextmanager
+def kept_beside(place: Place, *, resume: bool, speaker: Speaker) -> Iterator[None]:
+    """While this lasts, long sweeps are kept beside the results; after an error it says what is there.
+
+    Raises:
+        FileExistsError: something is there from an interruption, and `resume` is not set.
+    """
+    from sae_geometry.executor import keeping_sweeps
+
+    check_leftovers(place.kept, resume, speaker)
+    ended: typer.Exit | None = None
+    with keeping_sweeps(place.kept) as sweeps:
+        try:
+            yield
+        except typer.Exit as end:  # the results are complete; it is what comes after them that was not as hoped
+            ended = end
+        except BaseException:
+            say_kept(place, speaker)
+            raise
+        finally:
+            if sweeps.trouble is not None:
+                speaker.note(f"sweeps could not be kept in {place.kept}: {sweeps.trouble.strerror}")
+    clear_sweeps(place.kept)
+    with suppress(OSError):
+        place.kept.rmdir()
+    if ended is not None:
+        raise ended
 
 
 def clear_sweeps(kept: Path) -> None:
@@ -99,10 +163,10 @@ def check_leftovers(kept: Path, resume: bool, speaker: Speaker) -> None:
         speaker.note(f"nothing is kept in {kept}: the work begins anew")
 
 
-def say_kept(kept: Path, speaker: Speaker) -> None:
+def say_kept(place: Place, speaker: Speaker) -> None:
     """What is there after an interruption, if anything."""
-    if finished(kept):
-        speaker.note(f"what was done is kept in {kept} ({_told(kept)}); {_ON}")
+    if finished(place.kept):
+        speaker.note(f"what was done is kept in {place.kept} ({_told(place.kept)}); {place.again}")
 
 
 def finished(kept: Path) -> list[Path]:

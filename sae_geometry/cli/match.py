@@ -12,7 +12,7 @@ import typer
 from sae_geometry.cli import options as o
 from sae_geometry.cli.ending import UNDER, told_in_one_sentence
 from sae_geometry.cli.running import check_free, check_wandb, compute_on, load_all, say_plan
-from sae_geometry.cli.saving import keep_sweeps, log_to_wandb, print_saved, results_folder
+from sae_geometry.cli.saving import keep_sweeps, log_to_wandb, print_saved
 from sae_geometry.cli.speaking import Speaker, command_line, print_json, say_error
 
 
@@ -78,7 +78,7 @@ def match(
         say_plan("match", [left, right], as_json)
         return
     compute_on(dask, device=device, load=[left, right] if dask_load else None, offline=offline)
-    keep_sweeps((out, "match", [left.name, right.name]), resume=resume, speaker=speaker)
+    folder = keep_sweeps(out, "match", [left.name, right.name], resume=resume, speaker=speaker)
     provenance = {
         "command": command_line(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -93,18 +93,17 @@ def match(
         )  # fmt: skip
     speaker.say(str(confound_audit(left, right)), unless=as_json)
     record["provenance"]["sweeps"] = [asdict(entry) for entry in entries()]
-    kept = results_folder(out, "match", [left.name, right.name])
     saved = out is not None or log_wandb is not None
     if saved:
-        with fresh_folder(kept, overwrite) as folder:
-            (folder / "match.json").write_text(to_json(record) + "\n", encoding="utf-8")
+        with fresh_folder(folder, overwrite) as fresh:
+            (fresh / "match.json").write_text(to_json(record) + "\n", encoding="utf-8")
     if as_json:
         print_json(record)
     else:
         typer.echo(_in_words(record))
     if saved:
-        print_saved(kept, speaker, as_json)
-        log_to_wandb(kept, log_wandb, speaker, offline=offline, as_json=as_json)
+        print_saved(folder, speaker, as_json)
+        log_to_wandb(folder, log_wandb, speaker, offline=offline, as_json=as_json)
     reached = record["pw_mcc"]["signed"]["value"]
     if fail_under is not None and not reached >= fail_under:
         say_error(f"the signed PW-MCC is {reached:.4f}, below --fail-under {fail_under}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from sae_geometry.cli.ending import FAILED, until_the_end
-from sae_geometry.cli.keeping import beside, kept_beside
+from sae_geometry.cli.keeping import folder_names, kept_beside, place_for
 from sae_geometry.cli.options import Format
 from sae_geometry.cli.speaking import Speaker, command_line, print_json, say_error
 
@@ -21,29 +20,16 @@ if TYPE_CHECKING:
     from sae_geometry.store import Result
 
 
-def results_folder(out: Path | None, command: str, names: list[str], *, work: str | None = None) -> Path:
-    """`out`, or a new folder in the current one named after the command and its inputs.
-
-    With `work`, the suffix of the folder beside it where unfinished work is kept, not one for which another process is
-    at work.
-    """
-    from sae_geometry.folders import in_use
-
-    if out is not None:
-        return out
-    words = [command, *(re.sub(r"[^\w.+-]+", "_", name).strip("_.") or "run" for name in names)]
-    stem = "-".join(words).encode()[:120].decode(errors="ignore")  # a file name has at most 255 bytes
-    folder, n = Path(stem), 2
-    while folder.exists() or (work is not None and in_use(beside(folder, work))):
-        folder, n = Path(f"{stem}-{n}"), n + 1
-    return folder
+def results_folder(out: Path | None, command: str, names: list[str]) -> Path:
+    """`out`, or a new folder in the current one named after the command and its inputs."""
+    return next(folder_names(out, command, names))
 
 
 def save_and_show(
     result: Result,
     speaker: Speaker,
     *,
-    into: tuple[Path | None, str, list[str]],
+    into: Path,
     words: str,
     formats: Sequence[Format],
     overwrite: bool,
@@ -57,24 +43,23 @@ def save_and_show(
     """Save a result, print it in words or as the JSON that is on disk, say where it is, and log it if asked.
 
     Args:
-        into: what `results_folder` takes: the folder asked for, the command, the inputs' names.
+        into: the folder.
         words: the result for people.
         log_wandb: "entity/project" to log to; a failure is told when all else is done.
         add: adds files to the folder, as in `save`.
     """
     from sae_geometry.store import save
 
-    folder = results_folder(*into)
     save(
-        result, folder, command=command_line(), formats=formats, style=style, colors=colors, overwrite=overwrite,
+        result, into, command=command_line(), formats=formats, style=style, colors=colors, overwrite=overwrite,
         add=add,
     )  # fmt: skip
     if as_json:
-        print_json(summary_of(folder))
+        print_json(summary_of(into))
     else:
         typer.echo(words)
-    print_saved(folder, speaker, as_json)
-    log_to_wandb(folder, log_wandb, speaker, offline=offline, as_json=as_json)
+    print_saved(into, speaker, as_json)
+    log_to_wandb(into, log_wandb, speaker, offline=offline, as_json=as_json)
 
 
 def log_to_wandb(folder: Path, project: str | None, speaker: Speaker, *, offline: bool, as_json: bool) -> None:
@@ -110,13 +95,17 @@ def summary_of(folder: Path) -> dict[str, Any]:
     return dict(json.loads((folder / "summary.json").read_text(encoding="utf-8")))
 
 
-def keep_sweeps(into: tuple[Path | None, str, list[str]], *, resume: bool, speaker: Speaker) -> None:
+def keep_sweeps(out: Path | None, command: str, names: list[str], *, resume: bool, speaker: Speaker) -> Path:
     """From here to the end of the command, long sweeps are kept beside the results' folder, to be resumed.
 
     Args:
-        into: what `results_folder` takes.
+        out, command, names: as in `results_folder`.
         resume: go on from what an interrupted command had done.
         speaker: says what was kept.
+
+    Returns:
+        The results' folder, for which no other process is at work meanwhile.
     """
-    folder = results_folder(*into, work="sweeps")
-    until_the_end(kept_beside(folder, resume=resume, speaker=speaker))
+    place = until_the_end(place_for(out, command, names, work="sweeps", resume=resume))
+    until_the_end(kept_beside(place, resume=resume, speaker=speaker))
+    return place.folder

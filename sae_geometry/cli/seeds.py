@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,9 +13,9 @@ import typer
 
 from sae_geometry.cli import options as o
 from sae_geometry.cli.ending import told_in_one_sentence
-from sae_geometry.cli.keeping import beside, check_leftovers, clear_sweeps, say_kept
+from sae_geometry.cli.keeping import check_leftovers, clear_sweeps, place_for, say_kept
 from sae_geometry.cli.running import check_free, check_wandb, compute_on, load_all, say_plan
-from sae_geometry.cli.saving import results_folder, save_and_show
+from sae_geometry.cli.saving import save_and_show
 from sae_geometry.cli.speaking import Speaker
 
 if TYPE_CHECKING:
@@ -74,7 +75,6 @@ def seeds(
     on from there.
     """
     import sae_geometry as sg
-    from sae_geometry.folders import only_one
 
     if len(runs) < 2:
         raise ValueError(
@@ -89,9 +89,8 @@ def seeds(
         return
     compute_on(dask, device=device, load=loaded if dask_load else None, offline=offline)
     names = [d.name for d in loaded] if len(loaded) <= 4 else [f"{len(loaded)}-runs"]
-    folder = results_folder(out, "seeds", names, work="pairs")
-    kept = beside(folder, "pairs")
-    with only_one(kept):
+    with place_for(out, "seeds", names, work="pairs", resume=resume) as place:
+        kept = place.kept
         for half in kept.glob(".pair-*"):  # of a process that was killed as it wrote
             half.unlink()
         check_leftovers(kept, resume, speaker)
@@ -110,7 +109,7 @@ def seeds(
             save_and_show(
                 result,
                 speaker,
-                into=(folder, "seeds", names),
+                into=place.folder,
                 words=repr(result),
                 formats=formats,
                 overwrite=overwrite,
@@ -122,9 +121,13 @@ def seeds(
             _clear(result, kept)
             raise
         except BaseException:
-            say_kept(kept, speaker)
+            say_kept(place, speaker)
             raise
-        _clear(result, kept)
+        else:
+            _clear(result, kept)
+        finally:
+            with suppress(OSError):  # something is kept there
+                kept.rmdir()
 
 
 def _foretelling(speaker: Speaker, n_pairs: int, progress: Progress | None) -> Progress:

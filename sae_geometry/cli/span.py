@@ -54,14 +54,14 @@ def span(
     if dry_run:
         say_plan("span", [left, right], as_json)
         return
-    keep_sweeps((out, "span", [left.name, right.name]), resume=resume, speaker=speaker)
+    folder = keep_sweeps(out, "span", [left.name, right.name], resume=resume, speaker=speaker)
     with speaker.bar() as progress:
         result = sg.span_overlap(left, right, threshold=threshold, allow_mismatch=allow_mismatch, progress=progress)
     speaker.say(str(confound_audit(*result.dictionaries)), unless=as_json)
     save_and_show(
         result,
         speaker,
-        into=(out, "span", [result.a.name, result.b.name]),
+        into=folder,
         words=repr(result),
         formats=formats,
         overwrite=overwrite,

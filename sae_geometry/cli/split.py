@@ -57,7 +57,7 @@ def split(
     if dry_run:
         say_plan("split", [small, large], as_json, n_terms=n_terms)
         return
-    keep_sweeps((out, "split", [small.name, large.name]), resume=resume, speaker=speaker)
+    folder = keep_sweeps(out, "split", [small.name, large.name], resume=resume, speaker=speaker)
     with speaker.bar() as progress:
         result = sg.split_map(
             small,
@@ -71,7 +71,7 @@ def split(
     save_and_show(
         result,
         speaker,
-        into=(out, "split", [small.name, large.name]),
+        into=folder,
         words=repr(result),
         formats=formats,
         overwrite=overwrite,

@@ -134,7 +134,8 @@ def umap(
         say_plan("umap", dictionaries, as_json, n_neighbors=n_neighbors)
         return
     compute_on(dask, device=device, load=dictionaries if dask_load else None, offline=offline)
-    keep_sweeps((out, "umap", [d.name for d in dictionaries]), resume=resume, speaker=speaker)
+    names = [d.name for d in dictionaries] + ([] if project_onto is None else ["projected"])
+    folder = keep_sweeps(out, "umap", names, resume=resume, speaker=speaker)
     if project_onto is not None:
         with speaker.bar() as progress:
             projected = sg.project(
@@ -143,7 +144,7 @@ def umap(
         save_and_show(
             projected,
             speaker,
-            into=(out, "umap", [*projected.names, "projected"]),
+            into=folder,
             words=repr(projected),
             formats=formats,
             overwrite=overwrite,
@@ -171,7 +172,7 @@ def umap(
     save_and_show(
         result,
         speaker,
-        into=(out, "umap", list(result.names)),
+        into=folder,
         words=repr(result),
         formats=formats,
         overwrite=overwrite,

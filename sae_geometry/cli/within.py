@@ -47,13 +47,13 @@ def within(
     if dry_run:
         say_plan("within", [dictionary], as_json)
         return
-    keep_sweeps((out, "within", [dictionary.name]), resume=resume, speaker=speaker)
+    folder = keep_sweeps(out, "within", [dictionary.name], resume=resume, speaker=speaker)
     with speaker.bar() as progress:
         result = sg.compare_within(dictionary, signed=not absolute, progress=progress)
     save_and_show(
         result,
         speaker,
-        into=(out, "within", [dictionary.name]),
+        into=folder,
         words=repr(result),
         formats=formats,
         overwrite=overwrite,

@@ -134,7 +134,11 @@ def embedding_scatter(
         p = embedding.params
         said = [f"UMAP, exact cosine neighbours (k = {p['n_neighbors']}), seed {p['seed']}, {p['backend']}"]
         width = _width_in_letters(ax)
-        rows = [row for line in [*said, *embedding.evidence.lines()] for row in textwrap.wrap(line, width)]
+        rows = [
+            row
+            for line in [*said, *embedding.evidence.lines()]
+            for row in textwrap.wrap(line, width, subsequent_indent="    ")
+        ]
         ax.set_xlabel("\n".join(rows), fontsize=6, color=MUTED, loc="left")
     return ax
 

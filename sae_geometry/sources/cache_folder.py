@@ -4,16 +4,20 @@
       wandb/<host>/<entity>/<project>/<run>/   checkpoints, with wandb_run.json beside them
       huggingface/, verified/                  which files a commit has, and which blobs were checked
       .partial/                                downloads on their way; resumed where the server can
-      .locks/                                  one file a download, so that two processes do not fetch the same
+      .locks/                                  one file a download, so that two processes do not fetch the same, and
+                                           one a folder in which a command keeps unfinished work
 
 Hugging Face files stay in Hugging Face's own cache.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +44,22 @@ def cache_root() -> Path:
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("sae-geometry"))
+
+
+@contextmanager
+def holding(target: Path, *, seconds: float) -> Iterator[None]:
+    """Hold the lock of a file or folder, which one process has at a time; wait for it so long.
+
+    Raises:
+        filelock.Timeout: another process has it.
+        OSError: the cache cannot be written.
+    """
+    import filelock
+
+    locks = cache_root() / ".locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(locks / hashlib.sha256(os.fsencode(target)).hexdigest()[:32], timeout=seconds):
+        yield
 
 
 def safe_path(name: str) -> Path:

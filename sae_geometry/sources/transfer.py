@@ -12,11 +12,11 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sae_geometry.sources.cache_folder import cache_root
+from sae_geometry.sources.cache_folder import cache_root, holding
 from sae_geometry.sources.context import Progress
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.network import Credentials, body_of, check_status, open_url, with_tries
@@ -92,21 +92,18 @@ def locked(target: Path) -> Iterator[None]:
     """
     import filelock
 
-    locks = cache_root() / ".locks"
-    try:
-        locks.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SourceError(
-            f"the cache {cache_root()} cannot be written: {error.strerror}; set SAE_GEOMETRY_CACHE"
-        ) from error
-    lock = filelock.FileLock(locks / hashlib.sha256(str(target).encode()).hexdigest()[:32], timeout=_LOCK_SECONDS)
-    try:
-        with lock:
-            yield
-    except filelock.Timeout as error:
-        raise SourceError(
-            f"another process has been fetching {target.name} for an hour; stop it and try again"
-        ) from error
+    with ExitStack() as held:
+        try:
+            held.enter_context(holding(target, seconds=_LOCK_SECONDS))
+        except filelock.Timeout as error:
+            raise SourceError(
+                f"another process has been fetching {target.name} for an hour; stop it and try again"
+            ) from error
+        except OSError as error:
+            raise SourceError(
+                f"the cache {cache_root()} cannot be written: {error.strerror}; set SAE_GEOMETRY_CACHE"
+            ) from error
+        yield
 
 
 def _partial_for(remote: RemoteFile, target: Path) -> Path:
