@@ -31,7 +31,7 @@ from sae_geometry.cli import (
     umap,
     within,
 )
-from sae_geometry.cli.stopping import TERMINATED, TerminatedError, sigterm_raises
+from sae_geometry.cli.stopping import TERMINATED, TerminatedError, signals_are_heard
 
 app = typer.Typer(
     name="sae-geometry",
@@ -89,7 +89,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
-        with sigterm_raises():
+        with signals_are_heard():
             app()
     except TerminatedError:  # before a command had begun, or after it had ended
         raise SystemExit(TERMINATED) from None

@@ -124,10 +124,11 @@ class DaskRunner:
         too_much: list[Pair] = []
         sweeps: dict[Pair, tuple[Entry, ...]] = {}
         there = cache(lambda at: self._held.dictionary(dictionaries[at]))
+        threads = blas_threads()
 
         def submit(pair: Pair) -> Future:
             device = wanted(self.device, dictionaries[pair[0]].device.type)
-            terms = Terms(current_ceiling(), device, blas_threads(), ours)
+            terms = Terms(current_ceiling(), device, threads, ours)
             parts = [None if part is None else part() for at in pair for part in there(at)]
             return self.client.submit(call_with_pair, work, parameters, terms, *parts, pure=False)
 
