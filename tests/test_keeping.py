@@ -312,14 +312,15 @@ def test_a_command_whose_sweeps_cannot_be_kept_says_so_and_answers(here: Path) -
 
 def test_two_commands_do_not_keep_their_sweeps_in_one_folder(here: Path) -> None:
     command = ["within", "r0.npy", "--format", "png"]
-    with held(here / "out.sweeps"), held(here / "within-r0.sweeps"):
-        refused = CliRunner().invoke(app, [*command, "-o", "out"])
-        assert refused.exit_code == 2
-        assert "out.sweeps is in use by another process; wait for it, or give another folder" in refused.stderr
-        assert not (here / "out").exists()
+    with held(here / "out"), held(here / "within-r0"):
+        for other in (command, ["seeds", "r0.npy", "r1.npy", "--format", "png"]):
+            refused = CliRunner().invoke(app, [*other, "-o", "out"])
+            assert refused.exit_code == 2
+            assert "out is in use by another process; wait for it, or give another folder" in refused.stderr
+            assert not (here / "out").exists()
         again = CliRunner().invoke(app, [*command, "--resume"])  # what it would go on from is being worked on
         assert again.exit_code == 2
-        assert "within-r0.sweeps is in use by another process" in again.stderr
+        assert "within-r0 is in use by another process" in again.stderr
         done = CliRunner().invoke(app, command)  # a name of its own is made for it
         assert done.exit_code == 0, done.stderr
         assert (here / "within-r0-2" / "summary.json").exists()
@@ -334,7 +335,7 @@ def test_what_is_kept_under_another_name_is_gone_on_from_by_that_name(
         raise RuntimeError("killed")
 
     write = keeping.write_sweep
-    with held(here / "within-r0.sweeps"), monkeypatch.context() as dies:
+    with held(here / "within-r0"), monkeypatch.context() as dies:
         dies.setattr(keeping, "write_sweep", stopped)
         cut = CliRunner().invoke(app, ["within", "r0.npy", "--format", "png"])
     assert "(1 sweep); the same command with --resume -o within-r0-2 goes on from there" in cut.stderr

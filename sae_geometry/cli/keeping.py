@@ -59,10 +59,9 @@ def place_for(out: Path | None, command: str, names: list[str], *, work: str, re
         InUseError: another process is at work for `out`, or for what is to be gone on from.
     """
     for n, folder in enumerate(folder_names(out, command, names)):
-        kept = beside(folder, work)
         with ExitStack() as held:
             try:
-                held.enter_context(_alone(kept))
+                held.enter_context(_alone(folder))
             except InUseError:
                 if out is None and not resume:
                     continue
@@ -70,13 +69,13 @@ def place_for(out: Path | None, command: str, names: list[str], *, work: str, re
             if out is None and folder.exists():  # made since it was asked
                 continue
             where = f" -o {shlex.quote(str(folder))}" if out is None and n else ""
-            yield Place(folder, kept, f"the same command with --resume{where} goes on from there")
+            yield Place(folder, beside(folder, work), f"the same command with --resume{where} goes on from there")
             return
 
 
 @contextmanager
-def _alone(kept: Path) -> Iterator[None]:
-    """This process alone works in `kept`, as far as can be known: where no lock can be made it goes on without.
+def _alone(folder: Path) -> Iterator[None]:
+    """This process alone works for `folder`, as far as can be known: where no lock can be made it goes on without.
 
     Raises:
         InUseError: another process does.
@@ -87,10 +86,10 @@ def _alone(kept: Path) -> Iterator[None]:
 
     with ExitStack() as held:
         try:
-            held.enter_context(holding(kept.absolute(), seconds=0.0))
+            held.enter_context(holding(folder.resolve(), seconds=0.0))
         except filelock.Timeout:
             raise InUseError(
-                f"{kept} is in use by another process; wait for it, or give another folder with -o"
+                f"{folder} is in use by another process; wait for it, or give another folder with -o"
             ) from None
         except OSError:
             pass
