@@ -96,8 +96,8 @@ def test_a_doctor_on_a_gpu_runs_the_suite_there_and_measures_against_its_roof() 
 def test_a_doctor_on_a_gpu_that_multiplies_wrongly_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     real = screen_torch.block_product
 
-    def wrong(x: torch.Tensor, y: torch.Tensor, precision: str) -> torch.Tensor:
-        product = real(x, y, precision)  # type: ignore[arg-type]
+    def wrong(x: torch.Tensor, y: torch.Tensor, precision: str, scratch: torch.Tensor | None = None) -> torch.Tensor:
+        product = real(x, y, precision, scratch)  # type: ignore[arg-type]
         return product + 0.1 if isinstance(x, OnCard) and precision == "fp16" else product
 
     monkeypatch.setattr(screen_torch, "block_product", wrong)

@@ -18,7 +18,7 @@ Precision = Literal["float32", "fp16", "tf32"]
 FP16_SCALE = 2.0**7
 _FP16_LARGEST = 65504.0
 _TF32_DROPPED_BITS = 13
-_CHUNK_ELEMENTS = 1 << 20
+_CHUNK_ELEMENTS = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -40,20 +40,23 @@ def rounded(x: Tensor, precision: Precision) -> Rounded:
     Raises:
         ValueError: entries that fp16 cannot hold.
     """
-    if precision == "fp16":
-        if float(x.abs().max()) * FP16_SCALE > _FP16_LARGEST:
-            raise ValueError(f"entries above {_FP16_LARGEST / FP16_SCALE:.0f} do not fit the fp16 screen; use float32")
-        values, scale = (x * FP16_SCALE).to(torch.float16), FP16_SCALE
-    else:
-        values, scale = (to_tf32(x) if precision == "tf32" else x), 1.0
+    scale = FP16_SCALE if precision == "fp16" else 1.0
+    low, high = (float(v) for v in torch.aminmax(x))
+    if precision == "fp16" and max(-low, high) * scale > _FP16_LARGEST:
+        raise ValueError(f"entries above {_FP16_LARGEST / FP16_SCALE:.0f} do not fit the fp16 screen; use float32")
+    values = x
+    if precision != "float32":
+        values = torch.empty(x.shape, dtype=torch.float16 if precision == "fp16" else x.dtype, device=x.device)
     step = max(1, _CHUNK_ELEMENTS // x.shape[1])
     residual = torch.empty(len(x), dtype=torch.float64, device=x.device)
     length = torch.empty_like(residual)
-    for start in range(0, len(x), step):
+    for start in range(0, len(x), step):  # so that nothing as large as x is made but the values
         part = slice(start, start + step)
-        hat = values[part].to(torch.float64) / scale
-        residual[part] = torch.linalg.vector_norm(x[part].to(torch.float64) - hat, dim=1)
+        if precision != "float32":
+            values[part] = x[part] * scale if precision == "fp16" else to_tf32(x[part])
+        hat = values[part].to(torch.float64).div_(scale)
         length[part] = torch.linalg.vector_norm(hat, dim=1)
+        residual[part] = torch.linalg.vector_norm(hat.sub_(x[part]), dim=1)
     return Rounded(values, scale, residual * SLACK, length * SLACK)
 
 

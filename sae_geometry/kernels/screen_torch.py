@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sae_geometry.kernels.error import SLACK, U32
-from sae_geometry.kernels.products import full_precision
+from sae_geometry.kernels.products import full_precision, mm_product
 from sae_geometry.kernels.rounded import Precision, Rounded, rounded, rounded_error
 from sae_geometry.kernels.screen import Meter, Shortlist, Task, count_blocks, shortlist_of
 from sae_geometry.kernels.screen_cpu import float32_epsilons, shortlist_width
@@ -33,7 +33,9 @@ def screen_torch(task: Task, precision: Precision = "float32") -> tuple[Shortlis
     cols = _no_lists(m, width, device) if task.columns or within else None
     float_bias = None if bias is None else bias.to(device, torch.float32)
     meter = Meter(task.progress, count_blocks(n, m, block, within))
-    product = partial(block_product, precision=precision)
+    # A block a time from malloc, given back each time, would be scattered over a heap that grows beyond any ceiling.
+    scratch = None if x.values.is_cuda else torch.empty(block.rows * block.cols, device=device)
+    product = partial(block_product, precision=precision, scratch=scratch)
     with full_precision():
         for i0 in range(0, n, block.rows):
             i1 = min(i0 + block.rows, n)
@@ -52,6 +54,7 @@ def screen_torch(task: Task, precision: Precision = "float32") -> tuple[Shortlis
                 _offer(rows, slice(i0, i1), _top(scores, width, j0))
                 if cols is not None:
                     _offer(cols, slice(j0, j1), _top(scores.T, width, i0))
+                del scores  # before the next block is made, not after
                 meter.tick()
     if within:
         assert cols is not None
@@ -66,10 +69,14 @@ def low_precision_screen(precision: Precision) -> Callable[[Task], tuple[Shortli
     return partial(screen_torch, precision=precision)
 
 
-def block_product(x: Tensor, y: Tensor, precision: Precision) -> Tensor:
-    """x·yᵀ in float32 from operands of this precision, on tensor cores where there are any."""
-    if not x.is_cuda:  # the same operands, multiplied in float32
-        return x.to(torch.float32) @ y.to(torch.float32).T
+def block_product(x: Tensor, y: Tensor, precision: Precision, scratch: Tensor | None = None) -> Tensor:
+    """x·yᵀ in float32 from operands of this precision, on tensor cores where there are any.
+
+    Without them the same operands are multiplied in float32, in the scratch if there is one.
+    """
+    if not x.is_cuda:
+        a, b = x.to(torch.float32), y.to(torch.float32)
+        return a @ b.T if scratch is None else mm_product(a, b, scratch)
     if precision == "fp16":
         return torch.mm(x, y.T, out_dtype=torch.float32)
     if precision == "tf32":
