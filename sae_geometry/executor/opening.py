@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import re
@@ -131,7 +132,14 @@ def _opened(address: str) -> Iterator[Client]:
             ) from None
         except OSError:
             raise lost(address) from None
+        if local:
+            stack.callback(_ends_quietly, cluster.loop.asyncio_loop)
         yield client
+
+
+def _ends_quietly(loop: asyncio.AbstractEventLoop) -> None:
+    """What our own scheduler could not finish, since it was ended, is no news: asyncio would print a traceback."""
+    loop.set_exception_handler(lambda _loop, _context: None)
 
 
 @contextmanager
