@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
+from sae_geometry.sources.plain import parse_json, parse_yaml
 
 _MAX_BYTES = 4 << 20
-_MAX_YAML_BYTES = 256 << 10  # the pure Python YAML reader is slow
+_MAX_YAML_BYTES = 128 << 10  # the pure Python YAML reader is slow
 
 
 def read_config(paths: tuple[Path, ...]) -> dict[str, Any]:
@@ -42,7 +41,7 @@ def _read(path: Path) -> dict[str, Any]:
         if path.stat().st_size > (_MAX_YAML_BYTES if is_yaml else _MAX_BYTES):
             return {}
         text = path.read_text(encoding="utf-8")
-        table = yaml.safe_load(text) if is_yaml else json.loads(text)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        table = parse_yaml(text) if is_yaml else parse_json(text)
+    except (OSError, ValueError):
         return {}
     return {k: v for k, v in table.items() if isinstance(k, str)} if isinstance(table, dict) else {}

@@ -16,6 +16,7 @@ from sae_geometry.sources.bundle import Bundle
 from sae_geometry.sources.configs import first, read_config
 from sae_geometry.sources.containers import open_tensors
 from sae_geometry.sources.errors import LayoutError, SourceError
+from sae_geometry.sources.plain import is_plain
 from sae_geometry.sources.sites import LatentAxis, Site, Slab, find_sites
 from sae_geometry.sources.spaces import space_of
 from sae_geometry.sources.tensor_file import TensorFile, joined, unwrapped
@@ -172,16 +173,15 @@ def _chosen(slabs: tuple[Slab, ...], site: Site, selection: Selection, address: 
 
 
 def _joined_slabs(file: TensorFile, slabs: tuple[Slab, ...]) -> Float[Tensor, "n_latents width"]:
-    tensors = {key: file.read(key) for key in {s.key for s in slabs}}
-    rows = [_slab(tensors[s.key], s) for s in slabs]
+    rows = [_slab(file, s) for s in slabs]
     return rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)
 
 
-def _slab(tensor: Tensor, slab: Slab) -> Float[Tensor, "n_latents width"]:
-    axes = slab.axes
-    if slab.index is not None:
-        tensor = tensor.select(axes.index("o"), slab.index)
-        axes = axes.replace("o", "")
+def _slab(file: TensorFile, slab: Slab) -> Float[Tensor, "n_latents width"]:
+    if slab.index is None:
+        tensor, axes = file.read(slab.key), slab.axes
+    else:
+        tensor, axes = file.read(slab.key, (slab.axes.index("o"), slab.index)), slab.axes.replace("o", "")
     return tensor if axes == "nd" else tensor.T
 
 
@@ -231,6 +231,6 @@ def _from_sparsity(path: Any, n: int) -> Frequencies:
 
 def _metadata(opened: Opened, reads: str | None, writes: str | None) -> dict[str, Any]:
     found = {k: v for k, paths in _METADATA.items() if (v := first(opened.config, paths, object)) is not None}
-    plain = {k: v for k, v in found.items() if isinstance(v, str | int | float | bool)}
+    plain = {k: v for k, v in found.items() if is_plain(v)}
     hooks = {k: v for k, v in (("hook_point_in", reads), ("hook_point_out", writes)) if v and writes}
     return {**plain, **hooks, **opened.file.extras, **opened.bundle.metadata}
