@@ -65,7 +65,7 @@ class FileBytes:
         with self.opened() as file:
             for i in range(count):
                 file.seek(start + i * step)
-                self._fill(file, memoryview(out)[i * n_bytes : (i + 1) * n_bytes])
+                self._fill(file, out[i * n_bytes : (i + 1) * n_bytes].data)
         return out
 
     def checked(self, start: int, n_bytes: int, first: int, wanted: int) -> tuple[np.ndarray, int]:

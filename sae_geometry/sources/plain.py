@@ -78,12 +78,12 @@ class _Document:
             raise ValueError(f"more than {_MAX_PARTS:,} parts")
 
     def _value(self, depth: int) -> Any:
-        event = self.loader.get_event()
+        event: Any = self.loader.get_event()
         self._count(1)
         if depth > _MAX_DEPTH:
             raise ValueError(f"nested more than {_MAX_DEPTH} deep")
         if isinstance(event, yaml.AliasEvent):
-            return self.named[event.anchor]
+            return self.named[str(event.anchor)]
         found: Any
         if isinstance(event, yaml.MappingStartEvent):
             found = self._table(depth + 1)
@@ -95,7 +95,7 @@ class _Document:
         else:
             found = self._scalar(event)
         if event.anchor is not None:
-            self.named[event.anchor] = found
+            self.named[str(event.anchor)] = found
         return found
 
     def _table(self, depth: int) -> dict[str, Any]:

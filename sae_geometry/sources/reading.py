@@ -46,11 +46,17 @@ class Opened:
 
 @dataclass(frozen=True)
 class Frequencies:
-    """Share of tokens on which each latent fires, and whether it is alive; None where unknown."""
+    """Share of tokens on which each latent fires, and whether it is alive; None where unknown.
+
+    Attributes:
+        frequency, alive, source: as in a `Dictionary`.
+        note: why what the file says of it was not taken; None where it was.
+    """
 
     frequency: Tensor | None
     alive: Tensor | None
     source: str
+    note: str | None = None
 
 
 def open_bundle(bundle: Bundle, latent_axis: LatentAxis | None = None) -> Opened:
@@ -119,7 +125,7 @@ def read_dictionary(
     encoder_slabs = _chosen(site.encoder, site, selection, bundle.address) if shared else site.encoder
     space = space_of(site, opened.config, bundle.where, [s.out for s in decoder_slabs])
     lives = _lives(opened, site, space.reads)
-    notes = [*bundle.notes, *(n for n in (site.convention, site.assumed) if n)]
+    notes = [*bundle.notes, *(n for n in (site.convention, site.assumed, lives.note) if n)]
     if len(decoder_slabs) > 1:
         outs = ", ".join(str(s.out) for s in decoder_slabs)
         notes.append(f"each row is the concatenation of {site.layout.out}s {outs}, normalised as a whole")
@@ -208,11 +214,21 @@ def _lives(opened: Opened, site: Site, hook: str | None) -> Frequencies:
         return _from_sparsity(bundle.sparsity, n)
     key = site.layout.frequency
     if key is not None and key in opened.file.entries:
-        values = opened.file.read(key).to(torch.float64).flatten()
-        if values.shape[0] == n and bool(torch.isfinite(values).all()) and not bool((values == 1).all()):
-            share = values if bool((values <= 1).all()) else None
-            return Frequencies(share, values > 0, f"{key} > 0")
+        return _from_tensor(opened.file.read(key).flatten(), key, n)
     return Frequencies(None, None, "unknown")
+
+
+def _from_tensor(stored: Tensor, key: str, n: int) -> Frequencies:
+    """What the tensor of frequencies says: shares, or counts, from which follows only who is alive."""
+    if stored.shape[0] != n or stored.is_complex() or bool((stored == 1).all()):
+        return Frequencies(None, None, "unknown")
+    values = stored.to(torch.float64)
+    if not bool(torch.isfinite(values).all()):
+        return Frequencies(None, None, "unknown", f"{key} holds NaN or infinite frequencies and was not taken")
+    if bool(((values >= 0) & (values <= 1)).all()):
+        return Frequencies(values, values > 0, f"{key} > 0")
+    outside = f"{key} goes from {float(values.min()):.4g} to {float(values.max()):.4g}, outside 0…1"
+    return Frequencies(None, values > 0, f"{key} > 0", f"{outside}: taken for who is alive, not as frequencies")
 
 
 def _from_sparsity(path: Any, n: int) -> Frequencies:

@@ -15,7 +15,7 @@ from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.limits import limits
 from sae_geometry.sources.network import RefusedError, UnreachableError, check_status, open_url, post_json
 from sae_geometry.sources.run_record import RunRecord, as_table, plain_config
-from sae_geometry.sources.transfer import RemoteFile
+from sae_geometry.sources.transfer import RemoteFile, remote_file
 from sae_geometry.sources.wandb_host import api_key, base_url, credentials_for, how_to_sign_in
 from sae_geometry.text import without_secrets
 
@@ -49,7 +49,7 @@ class SignedInClient:
         with quiet_and_bounded(), _told(f"listing the files of {path}"):
             found = []
             for file in self._api.run(path).files(per_page=100):
-                found.append(RemoteFile(str(file.name), str(file.url), file.size or None, file.md5 or None))
+                found.append(remote_file(file.name, file.url, file.size or None, file.md5))
                 if len(found) > _MAX_FILES:
                     raise SourceError(f"W&B lists more than {_MAX_FILES:,} files for {path}; stopped")
             return found

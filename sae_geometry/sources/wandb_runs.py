@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from sae_geometry.folders import whole_file
 from sae_geometry.sources.address import Address
 from sae_geometry.sources.bundle import Bundle
 from sae_geometry.sources.cache_folder import run_folder, safe_path
+from sae_geometry.sources.checksums import intact
 from sae_geometry.sources.containers import open_tensors
 from sae_geometry.sources.context import Context
 from sae_geometry.sources.errors import SourceError
@@ -86,31 +88,48 @@ def fetch_run(run: str, context: Context, *, file: str | None = None, every: boo
     record = read_record(folder / RUN_RECORD_NAME)
     if record is not None and record.weights and (context.offline or record.state == "finished"):
         names = _wanted(record.weights, run, file, every)
-        if all((folder / safe_path(n)).is_file() for n in names):
+        if context.again != "all" and _cached(record, run, folder, names, context):
             return FetchedRun(record, folder, names)
     if context.offline:
         raise SourceError(f"wandb:{run}{f'#{file}' if file else ''} is not in the cache {folder}; leave out --offline")
     asked = client()
     remote = {f.name: f for f in asked.files(run)}
+    sums = {} if record is None else dict(record.sums)
     record = replace(asked.run(run), weights=tuple(sorted(n for n in remote if looks_like_weights(n))))
     names = _wanted(list(remote), run, file, every)
     credentials = credentials_for(api_key())
     for name in names:
-        target = folder / safe_path(name)
         context.say(f"fetching {name} from {origin_of(remote[name].url)}")
-        fetch_file(remote[name], target, credentials=credentials, check=open_tensors, progress=context.progress)
+        sums[name] = fetch_file(
+            remote[name], folder / safe_path(name), recorded=sums.get(name), again=context.again == "all",
+            credentials=credentials, check=open_tensors, progress=context.progress,
+        )  # fmt: skip
+    record = replace(record, sums={n: value for n, value in sums.items() if n in remote})
     _keep(record, folder / RUN_RECORD_NAME)
     return FetchedRun(record, folder, names)
 
 
+def _cached(record: RunRecord, run: str, folder: Path, names: Sequence[str], context: Context) -> bool:
+    """Whether all files are in the cache and what they were when they were fetched.
+
+    Raises:
+        SourceError: one is damaged, and may not be fetched again.
+    """
+    paths = {name: folder / safe_path(name) for name in names}
+    if not all(name in record.sums and path.is_file() for name, path in paths.items()):
+        return False
+    damaged = next((name for name, path in paths.items() if not intact(path, record.sums[name])), None)
+    if damaged is not None and (context.offline or context.again == "none"):
+        raise SourceError(
+            f"{paths[damaged]} is damaged: its checksum is not the one recorded when it was fetched; "
+            f"`sae-geometry fetch wandb:{run}#{damaged}` brings it again"
+        )
+    return damaged is None
+
+
 def _keep(record: RunRecord, path: Path) -> None:
-    with locked(path):
-        partial = path.with_suffix(".partial")
-        try:
-            partial.write_text(write_record(record), encoding="utf-8")
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+    with locked(path), whole_file(path, ".half-") as file:
+        file.write(write_record(record).encode())
 
 
 def _wanted(names: Sequence[str], run: str, file: str | None, every: bool) -> tuple[str, ...]:

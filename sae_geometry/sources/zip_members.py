@@ -126,7 +126,7 @@ def read_checked(file: FileBytes, member: Member, first: int, wanted: int) -> np
 
 def _inflated(packed: np.ndarray, most: int, label: str) -> bytearray:
     try:
-        return bytearray(zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, most))
+        return bytearray(zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed.data, most))
     except zlib.error as error:
         raise SourceError(f"{label} is damaged ({error}); fetch the file again") from error
 

@@ -1,4 +1,4 @@
-"""A bound on the memory and the processor time of what a test does, so that a bomb is a failure and not a dead machine."""
+"""A bound on the memory and the processor time of what a test does, so that a bomb is a failure, not a dead machine."""
 
 from __future__ import annotations
 
