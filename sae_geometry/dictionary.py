@@ -171,6 +171,8 @@ class Dictionary:
             encoder_directions, _, bad_encoder = _unit_rows(e)
             encoder_directions[bad_encoder] = 0.0
             notes = [*notes, *_encoder_notes(name, e, bad_encoder, bad, drop_bad)]
+        if bad.all():
+            raise ValueError(f"all {n:,} decoder rows of {name!r} are zero or not finite: none has a direction")
         if bad.any() and not drop_bad:
             raise ValueError(_bad_rows_message(name, w, bad))
         b_enc = None if encoder_bias is None else _vector(encoder_bias, n, "encoder_bias", "latents").to(torch.float32)
@@ -413,7 +415,7 @@ def _unit_rows(w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _encoder_notes(name: str, e: Tensor, bad_encoder: Tensor, bad_decoder: Tensor, drop_bad: bool) -> list[str]:
     """What to say of encoder rows without a direction; raises for those that are not finite unless `drop_bad`."""
     rows = (bad_encoder & ~bad_decoder).nonzero().flatten()
-    finite = torch.isfinite(e[rows.to(e.device)]).all(dim=1).cpu()
+    finite = torch.isfinite(e[rows.to(e.device)].to(torch.float64)).all(dim=1).cpu()
     broken, silent = rows[~finite].tolist(), rows[finite].tolist()
     if broken and not drop_bad:
         raise ValueError(
@@ -426,7 +428,7 @@ def _encoder_notes(name: str, e: Tensor, bad_encoder: Tensor, bad_decoder: Tenso
 
 def _bad_rows_message(name: str, w: Tensor, bad: Tensor) -> str:
     rows = bad.nonzero().flatten()
-    peak = w[rows.to(w.device)].abs().amax(dim=1)
+    peak = w[rows.to(w.device)].to(torch.float64).abs().amax(dim=1)
     n_zero = int((peak == 0).sum())
     kinds = [f"{n_zero:,} zero"] if n_zero else []
     kinds += [f"{len(rows) - n_zero:,} with NaN or inf"] if len(rows) > n_zero else []

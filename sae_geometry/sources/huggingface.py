@@ -182,13 +182,16 @@ def _bring(repo: _Repo, name: str, context: Context, watch: Watch) -> Path:
         raise SourceError(f"{name} of {repo.name} is not in the Hugging Face cache; leave out --offline")
     if path is None or context.again == "all":
         path = download(force=context.again == "all")
-    elif context.again == "damaged" and not context.offline and _is_blob(path) and not _intact(path, name, repo):
+    elif context.again == "damaged" and not context.offline and not _intact(path, name, repo):
         path = download(force=True)
     if not _intact(path, name, repo):
-        fetch = f"`sae-geometry fetch{'' if _is_blob(path) else ' --force'} hf://{repo.name}@{repo.commit}/{name}`"
-        raise SourceError(
-            f"{name} of {repo.name} is damaged: its checksum is not the recorded one; {fetch} brings it again"
-        )
+        if context.again == "none" or context.offline:
+            advice = f"`sae-geometry fetch hf://{repo.name}@{repo.commit}/{name}` brings it again"
+        elif _is_blob(path):
+            advice = "the server sends another file than it lists; try again later"
+        else:
+            advice = f"{path} is another file in its place: remove it, and fetch it again"
+        raise SourceError(f"{name} of {repo.name} is damaged: its checksum is not the recorded one; {advice}")
     if looks_like_weights(name):
         try:
             open_tensors(path)
@@ -198,15 +201,14 @@ def _bring(repo: _Repo, name: str, context: Context, watch: Watch) -> Path:
 
 
 def _is_blob(path: Path) -> bool:
-    """Whether a file of a snapshot is one that the client keeps: a link to its blobs, or no link at all."""
-    return not path.is_symlink() or Path(os.readlink(path)).parent.name == "blobs"
+    """Whether a file of a snapshot is a link to one of the client's blobs."""
+    return path.is_symlink() and Path(os.readlink(path)).parent.name == "blobs"
 
 
 def _intact(path: Path, name: str, repo: _Repo) -> bool:
-    """Whether a cached file has its checksum; true where none is known."""
-    linked = Path(os.readlink(path)).name if path.is_symlink() and _is_blob(path) else None
-    expected = repo.files.get(name) or linked
-    return expected is None or len(expected) not in (40, 64) or intact(path, expected)
+    """Whether a cached file has its checksum, which a blob has for its name; true where none is known."""
+    expected = repo.files.get(name) or (Path(os.readlink(path)).name if _is_blob(path) else "")
+    return len(expected) not in (40, 64) or intact(path, expected)
 
 
 def _is_commit(revision: str | None) -> bool:
