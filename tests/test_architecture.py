@@ -14,55 +14,22 @@ import sae_geometry as sg
 
 PACKAGE = Path(sg.__file__).parent
 
-# A module may import from lower floors only; members of one subpackage may import each other.
+# A room may import from lower floors only; rooms on one floor are strangers.
 FLOORS = {
-    "dictionary": 0,
-    "folders": 0,
-    "tables": 0,
-    "text": 0,
+    "io": 0,
     "kernels": 0,
-    "executor": 2,
+    "dictionary": 1,
     "matching": 1,
-    "sources": 1,
-    "nulls": 1,
-    "space": 1,
-    "describe": 1,
-    "grouping": 1,
-    "neighbors": 1,
-    "evidence": 2,
-    "umap_steps": 2,
-    "layout": 3,
-    "planning": 3,
-    "planning_cluster": 1,
-    "paired_chance": 2,
-    "confounds": 2,
-    "intervals": 0,
-    "foretelling": 0,
-    "rarefaction": 1,
-    "consensus": 1,
-    "pair_record": 2,
-    "seed_comparison": 5,
-    "seeds": 6,
-    "partners": 2,
-    "across": 3,
-    "double_counting": 3,
-    "shapes": 0,
-    "regions": 3,
+    "sources": 2,
+    "nulls": 2,
+    "pairwise": 3,
+    "distributed": 3,
     "plots": 4,
-    "comparison": 5,
-    "within": 5,
-    "splitting": 5,
-    "agreement": 6,
-    "subspaces": 6,
+    "comparisons": 5,
     "embedding": 5,
-    "drift": 5,
-    "projection": 6,
-    "match_report": 5,
-    "store": 6,
-    "wandb_log": 7,  # writes to the network, when asked; sources alone read from it
-    "rates": 1,
-    "diagnosis": 7,
+    "results": 6,  # wandb_log writes to the network, when asked; sources alone read from it
     "explorer": 7,
+    "cost": 7,
     "__init__": 8,
     "cli": 9,
     "__main__": 10,
@@ -120,12 +87,12 @@ def test_imports_go_down():
 @pytest.mark.parametrize(
     ("where", "line", "expected"),
     [
-        ("kernels/x.py", "from sae_geometry.comparison import compare", "imports comparison"),
+        ("kernels/x.py", "from sae_geometry.comparisons.pair import compare", "imports comparisons"),
         ("kernels/x.py", "from sae_geometry.dictionary import Dictionary", "imports dictionary"),
         ("dictionary.py", "def f():\n    import sae_geometry.plots.style", "imports plots"),
         ("matching/x.py", "if True:\n    from sae_geometry import sources", "imports sources"),
-        ("store.py", "import sae_geometry as sg", "imports __init__"),
-        ("store.py", "from . import cli", "relative import"),
+        ("results/store.py", "import sae_geometry as sg", "imports __init__"),
+        ("results/store.py", "from . import cli", "relative import"),
         ("newcomer.py", "x = 1", "newcomer has no floor"),
     ],
 )
@@ -139,9 +106,10 @@ def test_this_test_can_fail(tmp_path, where, line, expected):
 def test_good_imports_pass(tmp_path):
     (tmp_path / "kernels").mkdir()
     (tmp_path / "kernels" / "a.py").write_text("from sae_geometry.kernels.b import c\nimport torch")
-    (tmp_path / "store.py").write_text("from sae_geometry.comparison import Comparison")
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "store.py").write_text("from sae_geometry.comparisons.pair import Comparison")
     (tmp_path / "cli").mkdir()
-    (tmp_path / "cli" / "a.py").write_text("import sae_geometry as sg\nfrom sae_geometry.store import save")
+    (tmp_path / "cli" / "a.py").write_text("import sae_geometry as sg\nfrom sae_geometry.results.store import save")
     assert violations(tmp_path) == []
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from sae_geometry.kernels.screen import Task
+from sae_geometry.kernels.screens.contract import Task
 
 if TYPE_CHECKING:
     from sae_geometry.kernels.sweep import ScreenName, Sweep

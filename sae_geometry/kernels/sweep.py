@@ -22,17 +22,17 @@ from sae_geometry.kernels.blocks import (
     listing_bytes,
     memory_limit,
 )
-from sae_geometry.kernels.decide import Best, Scoring, decide
-from sae_geometry.kernels.error import row_norms
+from sae_geometry.kernels.error_bounds import row_norms
+from sae_geometry.kernels.fallback import redo
 from sae_geometry.kernels.ledger import record
-from sae_geometry.kernels.redo import redo
-from sae_geometry.kernels.rounded import Precision
+from sae_geometry.kernels.rescore import Best, Scoring, decide
 from sae_geometry.kernels.runner import current_runner
-from sae_geometry.kernels.screen import Progress, Screen, Shortlist, Task
-from sae_geometry.kernels.screen_cpu import screen_cpu, shortlist_width
-from sae_geometry.kernels.screen_int8 import Int8Screen, prepare_int8
-from sae_geometry.kernels.screen_torch import listed_width, low_precision_screen, screen_torch
-from sae_geometry.kernels.screen_triton import triton_screen
+from sae_geometry.kernels.screens.contract import Progress, Screen, Shortlist, Task
+from sae_geometry.kernels.screens.cpu import screen_cpu, shortlist_width
+from sae_geometry.kernels.screens.int8 import Int8Screen, prepare_int8
+from sae_geometry.kernels.screens.low_precision import Precision
+from sae_geometry.kernels.screens.torch import listed_width, low_precision_screen, screen_torch
+from sae_geometry.kernels.screens.triton import triton_screen
 
 ScreenName = Literal["auto", "cpu", "int8", "torch", "fp16", "tf32", "triton", "triton-fp16", "triton-tf32"]
 MAX_K = 64

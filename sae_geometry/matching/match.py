@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sae_geometry.kernels.products import full_precision
+from sae_geometry.kernels.screens.products import full_precision
 from sae_geometry.kernels.sweep import Sweep, sweep
 from sae_geometry.matching.assignment import Assignment, OneToOne, Progress, Step, matched_sum
 from sae_geometry.matching.greedy import greedy_partners

@@ -84,7 +84,7 @@ def check_colors(colors: Sequence[str], dictionaries: Sequence[HasMetadata]) -> 
     Raises:
         ValueError: an unknown colouring, one of partners for one run alone, or frequency where no run has it.
     """
-    from sae_geometry.across import MOST_RUNS
+    from sae_geometry.matching.defaults import MOST_RUNS
 
     for color in colors:
         if color not in COLORS:

@@ -18,8 +18,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import Normal, withStroke
 
-from sae_geometry.double_counting import DoubleCounting
-from sae_geometry.partners import Matching
+from sae_geometry.pairwise.double_counting import DoubleCounting
+from sae_geometry.pairwise.matching_result import Matching
 from sae_geometry.plots.style import (
     COLUMN_WIDTH,
     INK,

@@ -18,7 +18,7 @@ from kernel_cases import (
     sae_like,
 )
 
-from sae_geometry.kernels.screen_int8 import int8_time
+from sae_geometry.kernels.screens.int8 import int8_time
 from sae_geometry.kernels.sweep import MAX_K, ScreenName, sweep
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
