@@ -13,7 +13,7 @@ from typing import ParamSpec, TypeVar
 import typer
 
 from sae_geometry.cli.console import say_error
-from sae_geometry.cli.stopping import INTERRUPTED, TERMINATED, TerminatedError
+from sae_geometry.cli.lifecycle import INTERRUPTED, TERMINATED, TerminatedError
 from sae_geometry.io.redaction import without_secrets
 from sae_geometry.kernels.ledger import ledger
 

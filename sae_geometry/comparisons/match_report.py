@@ -17,7 +17,7 @@ import numpy as np
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.distributed import Executor, running_on
 from sae_geometry.io.formatting import scalars
-from sae_geometry.kernels.listing import listing_sweep
+from sae_geometry.kernels.sweep import listing_sweep
 from sae_geometry.matching import Assignment, Step, match, shared_curve
 from sae_geometry.matching.optimal import CANDIDATES
 from sae_geometry.matching.shared import THRESHOLD, THRESHOLDS

@@ -16,7 +16,8 @@ from sae_geometry.comparisons.inference import interval_over_latents
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.distributed import Executor, running_on
 from sae_geometry.io.formatting import aligned, or_dash, scalars
-from sae_geometry.kernels.sweep import Sweep, SweepReport, sweep
+from sae_geometry.kernels.sweep import sweep
+from sae_geometry.kernels.types import Sweep, SweepReport
 from sae_geometry.matching import Assignment, On, OneToOne, match, operands
 from sae_geometry.matching.defaults import SMALL
 from sae_geometry.nulls.one_to_one import default_draws, paired_chance, paired_isotropic

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import aligned
-from sae_geometry.kernels.sweep import Sweep, sweep
+from sae_geometry.kernels.sweep import sweep
+from sae_geometry.kernels.types import Sweep
 from sae_geometry.nulls import false_discovery_found
 from sae_geometry.pairwise.confounds import confound_audit
 from sae_geometry.pairwise.inputs import describe_input, distinct

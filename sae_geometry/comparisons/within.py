@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import or_dash
-from sae_geometry.kernels.sweep import Sweep, SweepReport, sweep
+from sae_geometry.kernels.sweep import sweep
+from sae_geometry.kernels.types import Sweep, SweepReport
 from sae_geometry.pairwise.inputs import describe_input
 from sae_geometry.pairwise.matching_result import Matching, few_latents, nearest_matching, with_mutual
 from sae_geometry.sources import as_dictionary

@@ -13,7 +13,8 @@ from sae_geometry.cost.rates import Rates, measure_rates
 from sae_geometry.embedding.embedding import choose_backend
 from sae_geometry.kernels.screens.low_precision import Precision
 from sae_geometry.kernels.selfcheck import run_suite
-from sae_geometry.kernels.sweep import ScreenName, cpu_threads
+from sae_geometry.kernels.sweep import cpu_threads
+from sae_geometry.kernels.types import ScreenName
 from sae_geometry.results.store import software
 
 _ON_CPU: tuple[tuple[ScreenName, Precision], ...] = (("cpu", "float32"), ("int8", "float32"))

@@ -16,7 +16,8 @@ from sae_geometry.cost.cluster_model import Pass
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.kernels.blocks import listing_bytes
 from sae_geometry.kernels.screens.cpu import shortlist_width
-from sae_geometry.kernels.sweep import ScreenName, SweepPlan, plan_sweep, sweep
+from sae_geometry.kernels.sweep import SweepPlan, plan_sweep, sweep
+from sae_geometry.kernels.types import ScreenName
 from sae_geometry.matching import On, OneToOne
 from sae_geometry.matching.defaults import SMALL
 from sae_geometry.matching.optimal import CANDIDATES, MORE

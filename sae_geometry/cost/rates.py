@@ -14,7 +14,8 @@ from sae_geometry.kernels.blocks import Blocks, device_blocks
 from sae_geometry.kernels.screens.low_precision import Precision, rounded
 from sae_geometry.kernels.screens.products import Product, cpu_product, full_precision, mm_product
 from sae_geometry.kernels.screens.torch import block_product
-from sae_geometry.kernels.sweep import ScreenName, sweep
+from sae_geometry.kernels.sweep import sweep
+from sae_geometry.kernels.types import ScreenName
 
 WIDTH = 768
 _LONG_ENOUGH = 0.1  # seconds that the product alone should take, for its time to mean something

@@ -18,7 +18,7 @@ from sae_geometry.kernels.runner import current_runner, sweeps_run_by
 if TYPE_CHECKING:
     from distributed import Client
 
-    from sae_geometry.distributed.placing import Device
+    from sae_geometry.distributed.worker import Device
 
 Executor = Any
 """A `distributed.Client`, "local:N" (N worker processes on this machine), or a scheduler's address, "tcp://host:port"."""

@@ -8,10 +8,8 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from sae_geometry.kernels.rescore import Best
-from sae_geometry.kernels.screens.contract import Task
-from sae_geometry.kernels.sweep import SweepReport
 from sae_geometry.kernels.topk_merge import Lists, merge_into
+from sae_geometry.kernels.types import Best, SweepReport, Task
 
 Sent = tuple[np.ndarray, np.ndarray]
 """The signed cosines (float64) and indices (int32) of lists: 12 bytes a partner; the score follows from them."""

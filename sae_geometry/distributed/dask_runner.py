@@ -10,19 +10,25 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from distributed import Future
 
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.distributed.arithmetic import arithmetic, blas_threads
+from sae_geometry.distributed.collect import Gathering, bytes_here
 from sae_geometry.distributed.errors import NotLoadedError
-from sae_geometry.distributed.gathering import Gathering, bytes_here
 from sae_geometry.distributed.operands import Held
 from sae_geometry.distributed.pairs import Pair, one_by_one
-from sae_geometry.distributed.placing import Device, wanted
 from sae_geometry.distributed.scheduler import Cluster, Job
-from sae_geometry.distributed.worker import Question, Terms, call_with_pair, sweep_tile
+from sae_geometry.distributed.worker import (
+    Device,
+    Question,
+    Terms,
+    arithmetic,
+    blas_threads,
+    call_with_pair,
+    sweep_tile,
+    wanted,
+)
 from sae_geometry.kernels.blocks import current_ceiling
 from sae_geometry.kernels.ledger import Entry, enter
-from sae_geometry.kernels.screens.contract import Task
-from sae_geometry.kernels.sweep import ScreenName, Sweep
 from sae_geometry.kernels.tiles import LEAST, WORTH, Tile, cut, halves, pieces_for
+from sae_geometry.kernels.types import ScreenName, Sweep, Task
 
 if TYPE_CHECKING:
     from distributed import Client

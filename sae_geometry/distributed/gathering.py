@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sae_geometry.distributed.collect import AT_ONCE, as_array, as_best, joined_report, take_in
-from sae_geometry.distributed.worker import Answer
-from sae_geometry.kernels.screens.contract import Task
-from sae_geometry.kernels.sweep import Sweep, SweepReport
+from sae_geometry.distributed.collect import AT_ONCE, Answer, as_array, as_best, joined_report, take_in
 from sae_geometry.kernels.tiles import Tile
 from sae_geometry.kernels.topk_merge import no_lists
+from sae_geometry.kernels.types import Sweep, SweepReport, Task
 
 _RESULT, _SENT, _TAKEN = 24, 24, 40  # bytes of an entry: of a result, of what comes in and its frame, while taken in
 

@@ -43,7 +43,7 @@ def reference(d: Dictionary, *, offline: bool = False) -> Reference | None:
 
     Example:
         >>> import sae_geometry as sg
-        >>> from sae_geometry.distributed.loading import reference
+        >>> from sae_geometry.distributed.operands import reference
         >>> reference(sg.load("demo:local-seed0")).address
         'demo:local-seed0'
     """

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.distributed.collect import as_array
-from sae_geometry.distributed.loading import Reference, load_weights, reference
+from sae_geometry.distributed.operands import Reference, load_weights, reference
 from sae_geometry.distributed.worker import all_but_weights, weights_of
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import Literal
 
 import torch
 
-from sae_geometry.kernels.sweep import ScreenName
+from sae_geometry.kernels.types import ScreenName
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 NO_GPU = "on a GPU here, on the CPU where a worker has none"
@@ -23,7 +23,7 @@ def wanted(asked: Device, here: str) -> Device:
     """What workers are asked for: by the user, or else by where the operands lie here ("cpu", "cuda").
 
     Example:
-        >>> from sae_geometry.distributed.placing import wanted
+        >>> from sae_geometry.distributed.worker import wanted
         >>> wanted("auto", "cpu"), wanted("auto", "cuda"), wanted("cpu", "cuda"), wanted("mps", "cpu")
         ('auto', 'cuda', 'cpu', 'cpu')
     """
@@ -43,7 +43,7 @@ def screen_on(device: str, screen: ScreenName) -> ScreenName:
     """The screen asked for, or "auto" where it does not run on that device.
 
     Example:
-        >>> from sae_geometry.distributed.placing import screen_on
+        >>> from sae_geometry.distributed.worker import screen_on
         >>> screen_on("cpu", "int8"), screen_on("cuda", "int8"), screen_on("cpu", "triton"), screen_on("cuda", "fp16")
         ('int8', 'auto', 'auto', 'fp16')
     """
@@ -55,7 +55,7 @@ def ways(device: str, threads: int) -> Iterator[tuple[str, int]]:
     """Devices and threads to try one after another until one keeps to the memory: a GPU, then fewer CPU threads.
 
     Example:
-        >>> from sae_geometry.distributed.placing import ways
+        >>> from sae_geometry.distributed.worker import ways
         >>> list(ways("cuda", 6))
         [('cuda', 6), ('cpu', 6), ('cpu', 3), ('cpu', 1)]
     """

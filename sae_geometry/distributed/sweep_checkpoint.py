@@ -15,10 +15,10 @@ from sae_geometry.distributed.sweep_record import HALF, SweepIdentity, SweepReco
 from sae_geometry.kernels.blocks import CeilingError
 from sae_geometry.kernels.ledger import ledger
 from sae_geometry.kernels.runner import Runner, current_runner, sweeps_run_by
-from sae_geometry.kernels.screens.contract import Task
-from sae_geometry.kernels.sweep import ScreenName, Sweep, SweepReport, sweep
+from sae_geometry.kernels.sweep import sweep
 from sae_geometry.kernels.tiles import Tile
 from sae_geometry.kernels.topk_merge import no_lists
+from sae_geometry.kernels.types import ScreenName, Sweep, SweepReport, Task
 
 T = TypeVar("T")
 LONG = 2e12  # multiplications below which a sweep is not worth keeping: some ten seconds of two cores

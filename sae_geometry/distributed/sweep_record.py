@@ -13,8 +13,7 @@ import numpy as np
 
 from sae_geometry.distributed.collect import Sent, as_array
 from sae_geometry.io.atomic_folder import whole_file
-from sae_geometry.kernels.screens.contract import Task
-from sae_geometry.kernels.sweep import SweepReport
+from sae_geometry.kernels.types import SweepReport, Task
 
 VERSION = 1
 HALF = ".sweep-"  # how the name of a file begins that is being written

@@ -13,14 +13,14 @@ import numpy as np
 import torch
 
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.distributed.arithmetic import arithmetic
 from sae_geometry.distributed.collect import Sent, to_send
 from sae_geometry.distributed.errors import UnlikeError
-from sae_geometry.distributed.placing import Device, placed, screen_on, want_of_memory_told, ways
+from sae_geometry.distributed.worker import Device, arithmetic, placed, screen_on, want_of_memory_told, ways
 from sae_geometry.kernels.blocks import CeilingError, memory_ceiling
 from sae_geometry.kernels.ledger import Entry, entries, ledger
-from sae_geometry.kernels.sweep import ScreenName, Sweep, SweepReport, cpu_threads, sweep
+from sae_geometry.kernels.sweep import cpu_threads, sweep
 from sae_geometry.kernels.tiles import Tile
+from sae_geometry.kernels.types import ScreenName, Sweep, SweepReport
 
 _WEIGHTS = ("directions", "encoder_directions")  # of a dictionary: nearly all of its bytes
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import read_only
-from sae_geometry.kernels.listing import listing_sweep
-from sae_geometry.kernels.sweep import Sweep
+from sae_geometry.kernels.sweep import listing_sweep
+from sae_geometry.kernels.types import Sweep
 from sae_geometry.matching import Assignment, match
 from sae_geometry.matching.defaults import SMALL
 

@@ -25,7 +25,8 @@ from sae_geometry.embedding.region_file import Shape
 from sae_geometry.embedding.regions import On, Regions, find_regions, given_regions, graph_distances
 from sae_geometry.io.formatting import ends, few, read_only
 from sae_geometry.kernels.duplicates import first_equal
-from sae_geometry.kernels.sweep import MAX_K, Sweep
+from sae_geometry.kernels.sweep import MAX_K
+from sae_geometry.kernels.types import Sweep
 from sae_geometry.matching.defaults import MOST_RUNS
 from sae_geometry.pairwise.inputs import describe_input, distinct
 from sae_geometry.pairwise.same_space import ALLOWED, require_same_space

@@ -10,9 +10,8 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from sae_geometry.kernels.listing import listing_sweep
-from sae_geometry.kernels.rescore import Best
-from sae_geometry.kernels.sweep import MAX_K, Sweep
+from sae_geometry.kernels.sweep import MAX_K, listing_sweep
+from sae_geometry.kernels.types import Best, Sweep
 
 Progress = Callable[[float], None]
 

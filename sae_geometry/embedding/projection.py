@@ -20,7 +20,7 @@ from sae_geometry.embedding.quality import EVIDENCE_K, shared_share
 from sae_geometry.io.formatting import read_only
 from sae_geometry.io.parquet import read_table
 from sae_geometry.kernels.duplicates import first_equal
-from sae_geometry.kernels.listing import listing_sweep
+from sae_geometry.kernels.sweep import listing_sweep
 from sae_geometry.pairwise.inputs import describe_input, distinct
 from sae_geometry.pairwise.same_space import require_same_space
 from sae_geometry.sources import as_dictionary, load

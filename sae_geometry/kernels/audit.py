@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from sae_geometry.kernels.exact import exact_dots
-from sae_geometry.kernels.rescore import Best, Scoring
-from sae_geometry.kernels.screens.contract import Shortlist, Task
+from sae_geometry.kernels.types import Best, Scoring, Shortlist, Task
 
 SAMPLED = 64
 MOST_EDGES = 64

@@ -16,8 +16,8 @@ from torch import Tensor
 from sae_geometry.kernels.duplicates import first_equal, rank_among_equals
 from sae_geometry.kernels.error_bounds import float32_error, row_norms
 from sae_geometry.kernels.exact import exact_dots
-from sae_geometry.kernels.rescore import Best, Scoring
 from sae_geometry.kernels.screens.products import full_precision
+from sae_geometry.kernels.types import Best, Scoring
 
 _ROWS = 256
 _CHUNK_ELEMENTS = 1 << 20  # entries of the columns' block, and four times this of the scores' and hits'

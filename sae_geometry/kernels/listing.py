@@ -7,7 +7,8 @@ from typing import Any
 from torch import Tensor
 
 from sae_geometry.kernels.blocks import has_ceiling, memory_limit
-from sae_geometry.kernels.sweep import Sweep, cpu_threads, sweep
+from sae_geometry.kernels.sweep import cpu_threads, sweep
+from sae_geometry.kernels.types import Sweep
 
 _PER_ENTRY = 64  # bytes a listed pair may take on its way to a result: screened, re-scored, ordered
 _PER_THREAD = 16  # and in each thread's own lists

@@ -12,44 +12,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool
 from torch import Tensor
 
 from sae_geometry.kernels.exact import exact_dots
 from sae_geometry.kernels.loops.threads import in_parallel, one_torch_thread
-from sae_geometry.kernels.screens.contract import Shortlist
+from sae_geometry.kernels.types import Best, Scoring, Shortlist
 
 _CHUNK_ENTRIES = 1 << 16  # shortlist entries decided at once; a few dozen bytes each
-
-
-@dataclass(frozen=True)
-class Best:
-    """The k best partners of every row, by (score descending, index ascending).
-
-    score: float64 [n, k], what the order is by; cosine: float64 [n, k], the signed inner product; index: int64 [n, k].
-    Where a row has fewer than k partners: −inf, nan and −1.
-    """
-
-    score: Float64[Tensor, "n k"]
-    cosine: Float64[Tensor, "n k"]
-    index: Int64[Tensor, "n k"]
-
-
-@dataclass(frozen=True)
-class Scoring:
-    """How the exact score follows from the exact inner product, and whether a row may pair with itself."""
-
-    absolute: bool = False
-    column_bias: Tensor | None = None
-    exclude_self: bool = False
-
-    def __call__(self, cosine: Tensor, cols: Tensor) -> Tensor:
-        """float64 scores of pairs with these signed cosines and these column indices."""
-        score = cosine.abs() if self.absolute else cosine
-        return score if self.column_bias is None else score - self.column_bias[cols]
 
 
 def decide(

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from sae_geometry.kernels.audit import AuditError
 from sae_geometry.kernels.reference import best, exact_cosines
-from sae_geometry.kernels.rescore import Best
-from sae_geometry.kernels.sweep import ScreenName, sweep
+from sae_geometry.kernels.sweep import sweep
+from sae_geometry.kernels.types import Best, ScreenName
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from sae_geometry.kernels.listing import listing_sweep
-from sae_geometry.kernels.sweep import MAX_K, Sweep
+from sae_geometry.kernels.sweep import MAX_K, listing_sweep
+from sae_geometry.kernels.types import Sweep
 from sae_geometry.matching.pairs import take_rows
 
 _FIRST_K = 16

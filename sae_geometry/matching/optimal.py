@@ -17,9 +17,8 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-from sae_geometry.kernels.listing import listing_sweep
-from sae_geometry.kernels.rescore import Best
-from sae_geometry.kernels.sweep import Sweep
+from sae_geometry.kernels.sweep import listing_sweep
+from sae_geometry.kernels.types import Best, Sweep
 from sae_geometry.matching.assignment import Certificate, Progress, Step, Stopped
 from sae_geometry.matching.bound import Terms, gap_of
 from sae_geometry.matching.greedy import greedy_partners, quick_partners

@@ -11,7 +11,7 @@ import numpy as np
 
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import read_only
-from sae_geometry.kernels.rescore import Best
+from sae_geometry.kernels.types import Best
 from sae_geometry.matching import On, operands
 from sae_geometry.nulls import NearestChance, PairedChance, false_discovery_found
 

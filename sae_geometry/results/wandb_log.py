@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sae_geometry.io.redaction import without_secrets
-from sae_geometry.sources.limits import limits
+from sae_geometry.sources.http import limits
 from sae_geometry.sources.wandb.client import check_signed_in, quiet_and_bounded
 from sae_geometry.sources.wandb.host import api_key, base_url
 

@@ -16,8 +16,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from sae_geometry.sources.bundle import Progress
 from sae_geometry.sources.cache import cache_root, holding
-from sae_geometry.sources.context import Progress
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.http import Credentials, body_of, check_status, open_url, with_tries
 

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from sae_geometry.sources.context import Context, Echo, Progress
+from sae_geometry.sources.bundle import Context, Echo, Progress
 from sae_geometry.sources.errors import AddressError, SourceError
 from sae_geometry.sources.layouts.filenames import checkpoints_in_order
 from sae_geometry.sources.resolve import parse_address, resolve

@@ -12,7 +12,7 @@ from urllib.parse import urljoin, urlsplit
 
 from sae_geometry.io.redaction import without_secrets
 from sae_geometry.sources.errors import SourceError
-from sae_geometry.sources.limits import limits
+from sae_geometry.sources.http import limits
 
 _MAX_REDIRECTS = 5
 _MAX_ANSWER = 128 << 20

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_geometry.sources.address import Selection
-from sae_geometry.sources.context import Context, Echo
+from sae_geometry.sources.bundle import Context, Echo
 from sae_geometry.sources.layouts.detect import LatentAxis, Site, Slab
 from sae_geometry.sources.layouts.hook_points import space_of
 from sae_geometry.sources.layouts.read import Opened, is_transcoder, open_bundle, read_dictionary

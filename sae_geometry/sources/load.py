@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import readable
-from sae_geometry.sources.context import Context, Echo, Progress
+from sae_geometry.sources.bundle import Context, Echo, Progress
 from sae_geometry.sources.layouts.detect import LatentAxis
 from sae_geometry.sources.layouts.read import Latents, choose_site, open_bundle, read_dictionary
 from sae_geometry.sources.resolve import parse_address, resolve

@@ -7,9 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from sae_geometry.sources.address import Address, parse
-from sae_geometry.sources.bundle import Bundle
+from sae_geometry.sources.bundle import Bundle, Context
 from sae_geometry.sources.catalog import mirrors_of, paper_run, saelens_address
-from sae_geometry.sources.context import Context
 from sae_geometry.sources.demo import bundle_demo
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.local import bundle_local

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from sae_geometry.cli.stopping import TerminatedError, signals_are_heard
+from sae_geometry.cli.lifecycle import TerminatedError, signals_are_heard
 
 
 def from_a_callback(number: signal.Signals) -> None:

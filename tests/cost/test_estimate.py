@@ -14,8 +14,8 @@ from sae_geometry.comparisons.match_report import match_report
 from sae_geometry.cost.estimate import Verb, estimate
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.kernels import sweep as sweep_module
-from sae_geometry.kernels.screens.contract import Task
 from sae_geometry.kernels.sweep import plan_sweep, sweep
+from sae_geometry.kernels.types import Task
 
 
 def dictionary(n: int, d: int, seed: int, *, encoder: bool = False) -> Dictionary:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sae_geometry.embedding.neighbors import exact_neighbors, joint_neighbors
-from sae_geometry.kernels import listing
+from sae_geometry.kernels import sweep as listing
 from sae_geometry.kernels.blocks import DEFAULT_MEMORY
 from sae_geometry.kernels.sweep import sweep
 

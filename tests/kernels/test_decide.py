@@ -9,8 +9,9 @@ from torch import Tensor
 
 from sae_geometry.kernels.duplicates import first_equal, rank_among_equals
 from sae_geometry.kernels.fallback import redo
-from sae_geometry.kernels.rescore import Best, Scoring, decide
-from sae_geometry.kernels.screens.contract import Shortlist, shortlist_of
+from sae_geometry.kernels.rescore import decide
+from sae_geometry.kernels.screens.contract import shortlist_of
+from sae_geometry.kernels.types import Best, Scoring, Shortlist
 
 
 def hostile_shortlist(score: Tensor, k: int, width: int, epsilon: float, claimed: float) -> Shortlist:

@@ -25,9 +25,8 @@ from sae_geometry.kernels.blocks import (
     listing_bytes,
     memory_ceiling,
 )
-from sae_geometry.kernels.listing import listing_sweep
 from sae_geometry.kernels.screens import products
-from sae_geometry.kernels.sweep import sweep
+from sae_geometry.kernels.sweep import listing_sweep, sweep
 
 _MEASURE = """
 import sys, torch

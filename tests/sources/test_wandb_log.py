@@ -26,7 +26,7 @@ from wandb_sink import Sink
 import sae_geometry as sg
 from sae_geometry.cli import app
 from sae_geometry.results import wandb_log
-from sae_geometry.sources.limits import Limits, set_limits
+from sae_geometry.sources.http import Limits, set_limits
 
 SOURCE = "d8vgjnyc"
 Invoke = Callable[..., Result]

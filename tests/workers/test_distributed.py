@@ -29,13 +29,14 @@ from sae_geometry.comparisons.match_report import match_report
 from sae_geometry.comparisons.seeds import _compare_pair
 from sae_geometry.distributed import running_on, spread
 from sae_geometry.distributed import worker as work
-from sae_geometry.distributed.arithmetic import blas_threads
 from sae_geometry.distributed.client import _opened, _threads_of_workers
 from sae_geometry.distributed.errors import ClusterError
+from sae_geometry.distributed.worker import blas_threads
 from sae_geometry.embedding.neighbors import exact_neighbors, joint_neighbors
 from sae_geometry.kernels.ledger import entries, ledger
 from sae_geometry.kernels.runner import sweeps_run_by
-from sae_geometry.kernels.sweep import Sweep, cpu_threads, sweep
+from sae_geometry.kernels.sweep import cpu_threads, sweep
+from sae_geometry.kernels.types import Sweep
 from sae_geometry.pairwise.checkpoint import PairParameters
 
 distributed = pytest.importorskip("distributed")

@@ -25,8 +25,8 @@ from sae_geometry.distributed.collect import joined_report
 from sae_geometry.kernels.blocks import Blocks, CeilingError
 from sae_geometry.kernels.ledger import entries, ledger
 from sae_geometry.kernels.runner import current_runner, sweeps_run_by
-from sae_geometry.kernels.screens.contract import Task
-from sae_geometry.kernels.sweep import Sweep, sweep
+from sae_geometry.kernels.sweep import sweep
+from sae_geometry.kernels.types import Sweep, Task
 
 
 def points(n: int, seed: int, d: int = 6) -> torch.Tensor:

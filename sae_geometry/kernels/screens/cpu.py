@@ -16,8 +16,9 @@ from torch import Tensor
 from sae_geometry.kernels.blocks import TIGHT
 from sae_geometry.kernels.error_bounds import float32_error
 from sae_geometry.kernels.loops.threads import in_parallel, one_torch_thread
-from sae_geometry.kernels.screens.contract import Meter, Shortlist, Task, count_blocks, shortlist_of
+from sae_geometry.kernels.screens.contract import Meter, count_blocks, shortlist_of
 from sae_geometry.kernels.screens.products import cpu_product, full_precision, mm_product
+from sae_geometry.kernels.types import Shortlist, Task
 
 Lists = tuple[np.ndarray, np.ndarray]  # float32 [n, K] descending, int32 [n, K]
 

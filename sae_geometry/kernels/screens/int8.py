@@ -17,10 +17,10 @@ from torch import Tensor
 
 from sae_geometry.kernels.blocks import listing_bytes
 from sae_geometry.kernels.loops.threads import in_parallel, one_torch_thread
-from sae_geometry.kernels.screens.contract import Shortlist, Task
 from sae_geometry.kernels.screens.cpu import Lists, float32_epsilons, scan
 from sae_geometry.kernels.screens.products import best_time, cpu_product, full_precision
 from sae_geometry.kernels.screens.quantize import MAX_WIDTH, Quantised, Spread, hadamard_stages, int8_error, quantise
+from sae_geometry.kernels.types import Shortlist, Task
 
 PADS = (7, 15, 31, 63)  # how many more than k are listed: the first that a sample says is enough
 SAMPLE_ROWS = 96  # of each side, at most

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from sae_geometry.kernels.error_bounds import SLACK, U32
-from sae_geometry.kernels.screens.contract import Meter, Shortlist, Task, count_blocks, shortlist_of
+from sae_geometry.kernels.screens.contract import Meter, count_blocks, shortlist_of
 from sae_geometry.kernels.screens.cpu import float32_epsilons, shortlist_width
 from sae_geometry.kernels.screens.low_precision import Precision, Rounded, rounded, rounded_error
 from sae_geometry.kernels.screens.products import full_precision, mm_product
+from sae_geometry.kernels.types import Shortlist, Task
 
 Lists = tuple[Tensor, Tensor]
 _LOW_PRECISION_PAD = 6  # more are listed where ε is larger

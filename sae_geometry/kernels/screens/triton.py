@@ -16,9 +16,10 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from sae_geometry.kernels.screens.contract import Meter, Screen, Shortlist, Task, shortlist_of
+from sae_geometry.kernels.screens.contract import Meter, shortlist_of
 from sae_geometry.kernels.screens.low_precision import Precision, Rounded, rounded
 from sae_geometry.kernels.screens.torch import epsilons, listed_width
+from sae_geometry.kernels.types import Screen, Shortlist, Task
 
 EXTRA = "cu13"  # of this package: what brings triton
 _PROGRAMS_A_PROCESSOR = 4  # of a GPU, for its memory waits to hide behind one another

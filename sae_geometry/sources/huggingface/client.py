@@ -9,10 +9,9 @@ from typing import Any
 
 from sae_geometry.io.redaction import hide, without_secrets
 from sae_geometry.sources.address import Address
-from sae_geometry.sources.context import Progress
+from sae_geometry.sources.bundle import Progress
 from sae_geometry.sources.errors import SourceError
-from sae_geometry.sources.http import RefusedError, UnreachableError
-from sae_geometry.sources.limits import limits
+from sae_geometry.sources.http import RefusedError, UnreachableError, limits
 
 
 @contextmanager

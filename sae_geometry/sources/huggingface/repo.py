@@ -10,12 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sae_geometry.sources.address import Address
-from sae_geometry.sources.bundle import Bundle
+from sae_geometry.sources.bundle import Bundle, Context
 from sae_geometry.sources.cache import cache_root, safe_path
-from sae_geometry.sources.context import Context
 from sae_geometry.sources.errors import LayoutError, SourceError
 from sae_geometry.sources.files.open import open_tensors
-from sae_geometry.sources.http import RefusedError
+from sae_geometry.sources.http import RefusedError, limits
 from sae_geometry.sources.huggingface.client import bar_class, bounded
 from sae_geometry.sources.layouts.filenames import (
     SPARSITY_NAME,
@@ -26,7 +25,6 @@ from sae_geometry.sources.layouts.filenames import (
     side_names,
     source_of,
 )
-from sae_geometry.sources.limits import limits
 
 _COMMIT = 40
 

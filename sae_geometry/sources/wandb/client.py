@@ -14,8 +14,7 @@ from typing import Any
 from sae_geometry.io.redaction import without_secrets
 from sae_geometry.sources.download import RemoteFile
 from sae_geometry.sources.errors import SourceError
-from sae_geometry.sources.http import RefusedError, UnreachableError, check_status, open_url, post_json
-from sae_geometry.sources.limits import limits
+from sae_geometry.sources.http import RefusedError, UnreachableError, check_status, limits, open_url, post_json
 from sae_geometry.sources.wandb.host import api_key, base_url, credentials_for, how_to_sign_in
 from sae_geometry.sources.wandb.run_record import RunRecord, as_table, plain_config
 

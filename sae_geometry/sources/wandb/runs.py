@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from sae_geometry.sources.address import Address
-from sae_geometry.sources.bundle import Bundle
+from sae_geometry.sources.bundle import Bundle, Context
 from sae_geometry.sources.cache import run_folder, safe_path
-from sae_geometry.sources.context import Context
 from sae_geometry.sources.download import RemoteFile, fetch_file, locked
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.files.open import open_tensors
