@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
+import threading
 import traceback
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from types import FrameType
+from typing import Any, ParamSpec, TypeVar
 
 import typer
 
 from sae_geometry.cli.console import say_error
-from sae_geometry.cli.lifecycle import INTERRUPTED, TERMINATED, TerminatedError
 from sae_geometry.io.redaction import without_secrets
 from sae_geometry.kernels.ledger import ledger
 
@@ -21,7 +24,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 FAILED, WRONG_USE, UNDER = 1, 2, 3
+INTERRUPTED, TERMINATED = 130, 143
 
+_SOON = 0.02  # seconds, in which the finalizer or callback should be over; if it is not, the signal is sent once more
 _AT_END: ContextVar[ExitStack] = ContextVar("what is closed when the command ends")
 
 
@@ -84,3 +89,50 @@ def _exit_code(error: Exception) -> int:
     if isinstance(error, SourceError) or not isinstance(error, ValueError | FileExistsError):
         return FAILED
     return WRONG_USE
+
+
+
+
+class TerminatedError(BaseException):
+    """SIGTERM came. Not an `Exception`, and not Ctrl-C: nothing that means to go on after either may catch it."""
+
+
+@contextmanager
+def signals_are_heard() -> Iterator[None]:
+    """While this lasts SIGTERM raises `TerminatedError` in the main thread, as SIGINT does `KeyboardInterrupt`, and
+    neither is lost where Python ignores exceptions; as before after.
+    """
+    hook = sys.unraisablehook
+    sys.unraisablehook = lambda lost: _again(lost) or hook(lost)
+    before = signal.getsignal(signal.SIGTERM)
+    ours = before is signal.SIG_DFL  # otherwise whoever started us, or a test, has other plans
+    if ours:
+        signal.signal(signal.SIGTERM, _raise)
+    try:
+        yield
+    finally:
+        sys.unraisablehook = hook
+        if ours:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _raise(_number: int, _frame: FrameType | None) -> None:
+    raise TerminatedError
+
+
+def _again(lost: Any) -> bool:
+    """Send a signal once more whose exception was ignored; whether that was what was ignored."""
+    number = {KeyboardInterrupt: signal.SIGINT, TerminatedError: signal.SIGTERM}.get(lost.exc_type)
+    if number is None:
+        return False
+    timer = threading.Timer(_SOON, _send, (number,))
+    timer.daemon = True
+    timer.start()
+    return True
+
+
+def _send(number: signal.Signals) -> None:
+    if hasattr(signal, "pthread_kill"):  # wakes a main thread that waits
+        signal.pthread_kill(threading.main_thread().ident or 0, number)
+    else:
+        signal.raise_signal(number)

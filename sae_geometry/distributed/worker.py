@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import platform
 import warnings
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields, replace
+from importlib.metadata import PackageNotFoundError, version
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.distributed.collect import Sent, to_send
+from sae_geometry.distributed.collect import Answer, to_send
 from sae_geometry.distributed.errors import UnlikeError
-from sae_geometry.distributed.worker import Device, arithmetic, placed, screen_on, want_of_memory_told, ways
 from sae_geometry.kernels.blocks import CeilingError, memory_ceiling
 from sae_geometry.kernels.ledger import Entry, entries, ledger
 from sae_geometry.kernels.sweep import cpu_threads, sweep
 from sae_geometry.kernels.tiles import Tile
-from sae_geometry.kernels.types import ScreenName, Sweep, SweepReport
+from sae_geometry.kernels.types import ScreenName, Sweep
 
+Device = Literal["auto", "cpu", "cuda", "mps"]
+NO_GPU = "on a GPU here, on the CPU where a worker has none"
+_ALLOCATOR = "DefaultCPUAllocator"  # how torch names who could not give it memory
 _WEIGHTS = ("directions", "encoder_directions")  # of a dictionary: nearly all of its bytes
 
 
@@ -35,16 +39,6 @@ class Question:
     screen: ScreenName
     memory: int | None
     device: Device
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The lists of a tile's rows and columns, indices of the whole; how they were found; what is to be said of it."""
-
-    rows: Sent
-    cols: Sent | None
-    report: SweepReport
-    note: str
 
 
 @dataclass(frozen=True)
@@ -169,3 +163,100 @@ def _tasks_at_once() -> int:
         return int(get_worker().state.nthreads)
     except ValueError:  # called outside a worker
         return 1
+
+
+def wanted(asked: Device, here: str) -> Device:
+    """What workers are asked for: by the user, or else by where the operands lie here ("cpu", "cuda").
+
+    Example:
+        >>> from sae_geometry.distributed.worker import wanted
+        >>> wanted("auto", "cpu"), wanted("auto", "cuda"), wanted("cpu", "cuda"), wanted("mps", "cpu")
+        ('auto', 'cuda', 'cpu', 'cpu')
+    """
+    if asked in ("cpu", "mps"):
+        return "cpu"
+    return "cuda" if here == "cuda" else asked
+
+
+def placed(asked: Device) -> tuple[str, str]:
+    """The device of this worker for work that asks for `asked`, and what the report must say of it ("": nothing)."""
+    if asked != "cpu" and torch.cuda.is_available():
+        return "cuda", ""
+    return "cpu", NO_GPU if asked == "cuda" else ""
+
+
+def screen_on(device: str, screen: ScreenName) -> ScreenName:
+    """The screen asked for, or "auto" where it does not run on that device.
+
+    Example:
+        >>> from sae_geometry.distributed.worker import screen_on
+        >>> screen_on("cpu", "int8"), screen_on("cuda", "int8"), screen_on("cpu", "triton"), screen_on("cuda", "fp16")
+        ('int8', 'auto', 'auto', 'fp16')
+    """
+    elsewhere = screen.startswith("triton") if device == "cpu" else screen in ("cpu", "int8")
+    return "auto" if elsewhere else screen
+
+
+def ways(device: str, threads: int) -> Iterator[tuple[str, int]]:
+    """Devices and threads to try one after another until one keeps to the memory: a GPU, then fewer CPU threads.
+
+    Example:
+        >>> from sae_geometry.distributed.worker import ways
+        >>> list(ways("cuda", 6))
+        [('cuda', 6), ('cpu', 6), ('cpu', 3), ('cpu', 1)]
+    """
+    if device != "cpu":
+        yield device, threads
+    while threads:
+        yield "cpu", threads
+        threads //= 2
+
+
+@contextmanager
+def want_of_memory_told() -> Iterator[None]:
+    """Every way in which torch says that memory is short is a `MemoryError` outside."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, torch.cuda.OutOfMemoryError) or _ALLOCATOR in str(error):
+            raise MemoryError(str(error)) from None
+        raise
+
+
+def arithmetic() -> dict[str, Any]:
+    """All that the last bit of a float sum depends on beside the number of threads: processor and libraries."""
+    import llvmlite.binding
+    import numba
+    import scipy.linalg  # with it all that add up are loaded, here and there
+    import threadpoolctl
+
+    blas = [
+        (x.get("internal_api"), x.get("version"), x.get("architecture"))
+        for x in threadpoolctl.threadpool_info()
+        if x.get("user_api") == "blas"
+    ]
+    return {
+        "sae-geometry": _version(),
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "processor": str(llvmlite.binding.get_host_cpu_name()),
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
+        "torch": torch.__version__,
+        "numba": numba.__version__,
+        "blas": sorted(map(str, blas)),
+    }
+
+
+def blas_threads() -> int:
+    """Threads that numpy's BLAS uses in this process."""
+    import threadpoolctl
+
+    return max((x["num_threads"] for x in threadpoolctl.threadpool_info() if x.get("user_api") == "blas"), default=1)
+
+
+def _version() -> str:
+    try:
+        return version("sae-geometry")
+    except PackageNotFoundError:
+        return "not installed as a package"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -35,6 +36,8 @@ from sae_geometry.kernels.types import Best, Progress, Scoring, Screen, ScreenNa
 
 MAX_K = 64
 _FUSED: dict[str, Precision] = {"triton": "float32", "triton-fp16": "fp16", "triton-tf32": "tf32"}
+_PER_ENTRY = 64  # bytes a listed pair may take on its way to a result: screened, re-scored, ordered
+_PER_THREAD = 16  # and in each thread's own lists
 _LARGEST = 2.0**126  # beyond this a float32 product or sum may overflow
 
 
@@ -285,3 +288,15 @@ def _check(a: Tensor, b: Tensor | None, k: int, columns: bool, bias: Tensor | No
     if largest > _LARGEST:
         raise ValueError(f"scores up to {largest:.3g} overflow float32; scale the rows or the bias down")
     return norms[0], norms[1]
+
+
+def listing_sweep(
+    a: Tensor, b: Tensor | None, k: int, *, columns: bool = True, threads: int | None = None, **how: Any
+) -> Sweep:
+    """`sweep(a, b, k, …)` that refuses lists for their size only under a `memory_ceiling`: they are to be kept."""
+    workers = threads or cpu_threads()
+    if has_ceiling():
+        return sweep(a, b, k, columns=columns, threads=workers, **how)
+    entries = (a.shape[0] + (0 if b is None else b.shape[0])) * (k + 8)
+    memory = memory_limit(None, a.device.type) + entries * (_PER_ENTRY + _PER_THREAD * workers)
+    return sweep(a, b, k, columns=columns, threads=workers, memory=memory, **how)

@@ -12,11 +12,41 @@ from urllib.parse import urljoin, urlsplit
 
 from sae_geometry.io.redaction import without_secrets
 from sae_geometry.sources.errors import SourceError
-from sae_geometry.sources.http import limits
 
 _MAX_REDIRECTS = 5
 _MAX_ANSWER = 128 << 20
 _RETRIED = {408, 425, 429, 500, 502, 503, 504}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Attributes:
+    connect: seconds to connect.
+    silence: seconds without a byte.
+    tries: how often a request is made before giving up.
+    pause: seconds before the second try, doubled before the third.
+    longest_pause: seconds that a server's Retry-After is honoured for.
+    """
+
+    connect: float = 10.0
+    silence: float = 60.0
+    tries: int = 3
+    pause: float = 1.0
+    longest_pause: float = 20.0
+
+
+_current = Limits()
+
+
+def limits() -> Limits:
+    """The limits in force."""
+    return _current
+
+
+def set_limits(new: Limits) -> None:
+    """Put other limits in force, for slow lines and for tests."""
+    global _current
+    _current = new
 
 
 @dataclass(frozen=True)
