@@ -91,8 +91,6 @@ def _exit_code(error: Exception) -> int:
     return WRONG_USE
 
 
-
-
 class TerminatedError(BaseException):
     """SIGTERM came. Not an `Exception`, and not Ctrl-C: nothing that means to go on after either may catch it."""
 
