@@ -6,12 +6,13 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import typer
 
+from sae_geometry.io.progress import Progress
 from sae_geometry.io.redaction import without_secrets
 
 
@@ -38,7 +39,7 @@ class Speaker:
             self.note(text)
 
     @contextmanager
-    def bar(self) -> Iterator[Callable[[str, float], None] | None]:
+    def bar(self) -> Iterator[Progress | None]:
         """A progress callback that draws bars on stderr, or None where stderr is no terminal or we are quiet."""
         if self.quiet or not sys.stderr.isatty():
             yield None

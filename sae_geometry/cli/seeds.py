@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -17,11 +16,11 @@ from sae_geometry.cli.inputs import check_free, check_wandb, compute_on, load_al
 from sae_geometry.cli.lifecycle import told_in_one_sentence
 from sae_geometry.cli.outputs import save_and_show
 from sae_geometry.cli.resume import check_leftovers, clear_sweeps, place_for, say_kept
+from sae_geometry.io.progress import Progress
 
 if TYPE_CHECKING:
     from sae_geometry.comparisons.seeds_result import SeedComparison
 
-Progress = Callable[[str, float], None]
 _FIRST_SECONDS = 3.0  # after so many, the pace is known
 _LONG = 60.0  # seconds that are worth a word beforehand
 

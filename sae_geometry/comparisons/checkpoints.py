@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import read_only
+from sae_geometry.io.progress import Progress
 from sae_geometry.pairwise.inputs import describe_input
 from sae_geometry.sources import checkpoints, load
 
@@ -147,7 +148,7 @@ def compare_checkpoints(
     still: float = 1e-5,
     offline: bool = False,
     echo: Callable[[str], None] | None = None,
-    progress: Callable[[str, float], None] | None = None,
+    progress: Progress | None = None,
 ) -> Drift:
     """Follow each latent of one run through its saved checkpoints, by its index.
 

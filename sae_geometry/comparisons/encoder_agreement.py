@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,8 @@ from sae_geometry.comparisons.inference import interval_over_latents
 from sae_geometry.comparisons.pair import Comparison, compare
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import read_only
+from sae_geometry.io.progress import Progress
+from sae_geometry.matching.defaults import THRESHOLD
 from sae_geometry.pairwise.inputs import describe_input
 
 if TYPE_CHECKING:
@@ -20,8 +22,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Progress = Callable[[str, float], None]
-THRESHOLD = 0.7
 GROUPS = ("both high", "both low", "encoder only", "decoder only")
 _LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9)
 _FEWEST = 20  # latents in a stratum of frequency

@@ -17,6 +17,7 @@ import numpy as np
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.distributed import Executor, running_on
 from sae_geometry.io.formatting import scalars
+from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.sweep import listing_sweep
 from sae_geometry.matching import Assignment, Step, match, shared_curve
 from sae_geometry.matching.optimal import CANDIDATES
@@ -31,7 +32,6 @@ from sae_geometry.pairwise.same_space import require_same_space
 SCHEMA = "urn:sae-geometry:match-report"
 SCHEMA_VERSION = "1.1"
 
-Progress = Callable[[str, float], None]
 
 _FORMULAS = {
     "signed": "PW-MCC = (1/K) Σ_{(i,j)∈π} ⟨a_i, b_j⟩, K = min(n, m), π the one-to-one matching of K pairs with the "

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, get_args
 
-import numpy as np
 from torch import Tensor
 
 from sae_geometry.comparisons.inference import interval_over_latents
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.distributed import Executor, running_on
 from sae_geometry.io.formatting import aligned, or_dash, scalars
+from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.sweep import sweep
 from sae_geometry.kernels.types import Sweep, SweepReport
 from sae_geometry.matching import Assignment, On, OneToOne, match, operands
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-Progress = Callable[[str, float], None]
 MATCHINGS: tuple[MatchingName, ...] = ("nearest", "mutual", "greedy", "optimal")
 
 _MEANING = {
@@ -120,7 +118,7 @@ class Comparison:
     @property
     def was_interrupted(self) -> bool:
         """Whether Ctrl-C ended the optimal matching before it was proven."""
-        return _interrupted(self.assignment)
+        return self.assignment is not None and self.assignment.interrupted
 
     @property
     def _is_whole(self) -> bool:
@@ -411,24 +409,14 @@ def _with_matching(
     x, y = _operands(c.a, c.b, c.on)
     assignment = match(x, y, matching, absolute=not c.signed, nearest=c.swept, progress=tick, **asdict(limits))
     there = one_to_one_matching(forth, back, matching, assignment.partner, assignment.cosine)
-    inverse = np.full(c.b.n_latents, -1, dtype=np.int64)
-    cosine = np.full(c.b.n_latents, np.nan)
-    matched = assignment.partner >= 0
-    inverse[assignment.partner[matched]] = np.flatnonzero(matched)
-    cosine[assignment.partner[matched]] = assignment.cosine[matched]
-    here = one_to_one_matching(back, forth, matching, inverse, cosine)
-    if c.null_draws and not _interrupted(assignment):
+    here = one_to_one_matching(back, forth, matching, *assignment.reverse(c.b.n_latents))
+    if c.null_draws and not assignment.interrupted:
         chance = _paired_chances(c, matching, limits, progress)
         there, here = replace(there, **chance), replace(here, **chance)
     made = replace(c, matching=matching, a_to_b=there, b_to_a=here, assignment=assignment, limits=limits)
     if limits == OptimalLimits() and not made.was_interrupted:
         c.made[matching] = made
     return made
-
-
-def _interrupted(assignment: Assignment | None) -> bool:
-    certificate = None if assignment is None else assignment.certificate
-    return certificate is not None and certificate.stopped == "interrupted"
 
 
 def _paired_chances(

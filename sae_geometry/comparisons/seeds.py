@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, get_args
@@ -18,16 +18,14 @@ from sae_geometry.comparisons.seeds_result import SeedComparison
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.distributed import Executor, keeping_sweeps, running_on, spread
 from sae_geometry.io.formatting import few
+from sae_geometry.io.progress import Progress
 from sae_geometry.matching import On, OneToOne
-from sae_geometry.matching.defaults import SMALL
+from sae_geometry.matching.defaults import THRESHOLD, default_matching
 from sae_geometry.pairwise.checkpoint import N_BINS, PairParameters, PairRecord, pair_path, read_pair, write_pair
 from sae_geometry.pairwise.inputs import distinct
 from sae_geometry.pairwise.matching_result import few_latents
 from sae_geometry.pairwise.same_space import ALLOWED, require_same_space
 from sae_geometry.sources import as_dictionary
-
-Progress = Callable[[str, float], None]
-THRESHOLD = 0.7
 
 
 def compare_seeds(
@@ -82,7 +80,7 @@ def compare_seeds(
     for a, b in itertools.combinations(dictionaries, 2):
         notes += require_same_space(a, b, allow_mismatch)
     if matching is None:
-        matching = "optimal" if max(d.n_latents for d in dictionaries) <= SMALL else "greedy"
+        matching = default_matching(*(d.n_latents for d in dictionaries))
     if taken := sorted({d.name for d in dictionaries} & set(COLUMNS)):
         raise ValueError(f"{taken[0]!r} is a column of the consensus table: give that run another name, NAME=ADDRESS")
     parameters = PairParameters(matching, on, signed, threshold)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,9 @@ import torch
 from sae_geometry.comparisons.pair import compare
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import aligned, read_only
+from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.sweep import sweep
+from sae_geometry.matching.defaults import THRESHOLD
 from sae_geometry.pairwise.confounds import confound_audit
 from sae_geometry.pairwise.inputs import describe_input
 
@@ -21,8 +23,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Progress = Callable[[str, float], None]
-THRESHOLD = 0.7
 NEAREST = (1, 2, 4, 8, 16, 32)
 RANKS = (1, 2, 5, 10, 20, 50, 100, 200)
 _MOST_NEAREST = 64

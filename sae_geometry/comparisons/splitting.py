@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -13,8 +13,10 @@ from torch import Tensor
 
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import aligned
+from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.sweep import sweep
 from sae_geometry.kernels.types import Sweep
+from sae_geometry.matching.defaults import DISCOVERY_RATE
 from sae_geometry.nulls import false_discovery_found
 from sae_geometry.pairwise.confounds import confound_audit
 from sae_geometry.pairwise.inputs import describe_input, distinct
@@ -27,8 +29,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Progress = Callable[[str, float], None]
-DISCOVERY_RATE = 0.05
 N_TERMS = 4
 _NULL_LATENTS = 512
 _GONE = 1e-6  # squared residual below which nothing is left to explain

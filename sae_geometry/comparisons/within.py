@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import or_dash
+from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.sweep import sweep
 from sae_geometry.kernels.types import Sweep, SweepReport
 from sae_geometry.pairwise.inputs import describe_input
@@ -88,9 +88,7 @@ class WithinComparison:
         )
 
 
-def compare_within(
-    a: Any, *, signed: bool = True, progress: Callable[[str, float], None] | None = None
-) -> WithinComparison:
+def compare_within(a: Any, *, signed: bool = True, progress: Progress | None = None) -> WithinComparison:
     """Within-dictionary similarity: max over j ≠ i of cos(a_i, a_j) for every latent i, self excluded by index.
 
     Args:

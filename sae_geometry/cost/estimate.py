@@ -19,11 +19,10 @@ from sae_geometry.kernels.screens.cpu import shortlist_width
 from sae_geometry.kernels.sweep import SweepPlan, plan_sweep, sweep
 from sae_geometry.kernels.types import ScreenName
 from sae_geometry.matching import On, OneToOne
-from sae_geometry.matching.defaults import SMALL
+from sae_geometry.matching.defaults import MatchingName, default_matching
 from sae_geometry.matching.optimal import CANDIDATES, MORE
 
 Verb = Literal["compare", "match", "within", "seeds", "agreement", "span", "split", "umap", "drift"]
-MatchingName = Literal["nearest", "mutual", "greedy", "optimal"]
 _SCREENS: dict[str, ScreenName] = {
     "cpu-float32": "cpu",
     "cpu-int8": "int8",
@@ -106,7 +105,7 @@ def _paired(a: Tensor, b: Tensor, matching: str | None) -> list[Job]:
 
 
 def _default_matching(q: Question) -> OneToOne:
-    return "optimal" if max(d.n_latents for d in q.dictionaries) <= SMALL else "greedy"
+    return default_matching(*(d.n_latents for d in q.dictionaries))
 
 
 def _compare(q: Question) -> list[Job]:

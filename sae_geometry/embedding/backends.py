@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -21,6 +21,7 @@ from sae_geometry.embedding.optimizer import (
     optimise,
     spectral_start,
 )
+from sae_geometry.kernels.types import Progress
 
 Backend = Literal["auto", "numba", "umap-learn", "cuml"]
 CUML_MINIMUM = (25, 8)
@@ -34,7 +35,7 @@ def lay_out(
     min_dist: float,
     seeds: Sequence[int],
     n_epochs: int | None,
-    progress: Callable[[float], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[np.ndarray]:
     """Where UMAP puts the points of a finished graph, float32 [n, 2] for each seed.
 
@@ -105,7 +106,7 @@ def _numba(
     min_dist: float,
     seeds: Sequence[int],
     n_epochs: int | None,
-    progress: Callable[[float], None] | None,
+    progress: Progress | None,
 ) -> list[np.ndarray]:
     weights = fuzzy_weights(graph)
     start, curve, epochs = spectral_start(weights), curve_of(min_dist), n_epochs or epochs_for(len(graph.indices))

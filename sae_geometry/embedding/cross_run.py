@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
@@ -11,15 +11,15 @@ import numpy as np
 
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import read_only
+from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.sweep import listing_sweep
 from sae_geometry.kernels.types import Sweep
 from sae_geometry.matching import Assignment, match
-from sae_geometry.matching.defaults import SMALL
+from sae_geometry.matching.defaults import default_matching
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Progress = Callable[[str, float], None]
 _LISTED = 16  # partners kept of each latent: what a greedy matching starts from
 
 
@@ -146,9 +146,9 @@ def partners_across(
             progress("one-to-one partners", done / len(pairs))
         a, b = dictionaries[r], dictionaries[s].to(dictionaries[r].device)
         found = (swept or {}).get((r, s)) or listing_sweep(a.directions, b.directions, _LISTED)
-        method: Any = "optimal" if max(a.n_latents, b.n_latents) <= SMALL else "greedy"
+        method = default_matching(a.n_latents, b.n_latents)
         made = match(a.directions, b.directions, method, nearest=found)
-        if made.certificate is not None and made.certificate.stopped == "interrupted":
+        if made.interrupted:
             raise KeyboardInterrupt
         partners[r, s], partners[s, r] = _both_ways(found, made, a, b)
         matchings[r, s] = method
@@ -162,12 +162,7 @@ def _both_ways(found: Sweep, made: Assignment, a: Dictionary, b: Dictionary) -> 
     ids = [d.latent_ids.cpu().numpy() for d in (a, b)]
     nearest = [best.index[:, 0].cpu().numpy() for best in (found.rows, found.cols)]
     cosine = [best.cosine[:, 0].cpu().numpy() for best in (found.rows, found.cols)]
-    back = np.full(b.n_latents, -1, dtype=np.int64)
-    back_cosine = np.full(b.n_latents, np.nan)
-    matched = np.flatnonzero(made.partner >= 0)
-    back[made.partner[matched]] = matched
-    back_cosine[made.partner[matched]] = made.cosine[matched]
-    single = [(made.partner, made.cosine), (back, back_cosine)]
+    single = [(made.partner, made.cosine), made.reverse(b.n_latents)]
     forth, reverse = (
         Partners(
             max_cosine=cosine[i],

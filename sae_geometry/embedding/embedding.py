@@ -7,7 +7,7 @@ whatever the engine would have done.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from sae_geometry.embedding.quality import EVIDENCE_K, Evidence, measure_evidenc
 from sae_geometry.embedding.region_file import Shape
 from sae_geometry.embedding.regions import On, Regions, find_regions, given_regions, graph_distances
 from sae_geometry.io.formatting import ends, few, read_only
+from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.duplicates import first_equal
 from sae_geometry.kernels.sweep import MAX_K
 from sae_geometry.kernels.types import Sweep
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from sae_geometry.plots.embedding import Color
-
-Progress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True, eq=False, repr=False)

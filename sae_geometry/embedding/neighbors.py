@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -11,9 +11,7 @@ import torch
 from jaxtyping import Float, Int
 
 from sae_geometry.kernels.sweep import MAX_K, listing_sweep
-from sae_geometry.kernels.types import Best, Sweep
-
-Progress = Callable[[float], None]
+from sae_geometry.kernels.types import Best, Progress, Sweep
 
 
 @dataclass(frozen=True)

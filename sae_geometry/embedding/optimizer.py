@@ -10,7 +10,6 @@ pieces. The optimiser takes umap-learn's steps a vertex at a time.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from sae_geometry.embedding.neighbors import Neighbors
+from sae_geometry.kernels.types import Progress
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -114,7 +114,7 @@ def optimise(
     threads: int,
     fixed: int = 0,
     step: float = 1.0,
-    progress: Callable[[float], None] | None = None,
+    progress: Progress | None = None,
 ) -> Float[np.ndarray, "n 2"]:
     """Stochastic gradient steps from `start`, float32 [n, 2]; the same bits for any number of threads.
 

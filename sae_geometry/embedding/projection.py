@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -19,6 +19,7 @@ from sae_geometry.embedding.optimizer import curve_of, place
 from sae_geometry.embedding.quality import EVIDENCE_K, shared_share
 from sae_geometry.io.formatting import read_only
 from sae_geometry.io.parquet import read_table
+from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.duplicates import first_equal
 from sae_geometry.kernels.sweep import listing_sweep
 from sae_geometry.pairwise.inputs import describe_input, distinct
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-Progress = Callable[[str, float], None]
 _ROUNDING = 1e-6  # a component of a unit row
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import Literal
 
 import numpy as np
 import torch
 
 from sae_geometry.matching import match
-from sae_geometry.matching.defaults import SMALL
+from sae_geometry.matching.defaults import SMALL, OneToOne
 from sae_geometry.nulls import MatchedNull, PairedChance, isotropic_null
 
 _ENOUGH = 1000  # latents, over all draws, after which the mean has settled to about 0.001
@@ -26,7 +25,7 @@ def default_draws(n: int, m: int) -> int:
 def paired_chance(
     a: tuple[MatchedNull, int],
     b: tuple[MatchedNull, int],
-    method: Literal["mutual", "greedy", "optimal"],
+    method: OneToOne,
     *,
     draws: int,
     absolute: bool = False,
@@ -54,7 +53,7 @@ def paired_chance(
         x = torch.from_numpy(a[0].sample(a[1], seed=seed + 2 * draw))
         y = torch.from_numpy(b[0].sample(b[1], seed=seed + 2 * draw + 1))
         found = match(x, y, method, absolute=absolute, min_similarity=min_similarity)
-        if found.certificate is not None and found.certificate.stopped == "interrupted":
+        if found.interrupted:
             raise KeyboardInterrupt  # a matching that is not what it is called would pass for chance
         cosine = found.cosine[found.partner >= 0]
         pairs.append(len(cosine))
@@ -71,7 +70,7 @@ def paired_chance(
 @lru_cache(maxsize=64)
 def paired_isotropic(
     sizes: tuple[int, int, int],
-    method: Literal["mutual", "greedy", "optimal"],
+    method: OneToOne,
     *,
     draws: int,
     absolute: bool = False,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,14 +13,13 @@ from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import read_only
 from sae_geometry.kernels.types import Best
 from sae_geometry.matching import On, operands
+from sae_geometry.matching.defaults import DISCOVERY_RATE, MatchingName
 from sae_geometry.nulls import NearestChance, PairedChance, false_discovery_found
 
 if TYPE_CHECKING:
     import pandas as pd
 
-MatchingName = Literal["nearest", "mutual", "greedy", "optimal"]
 THRESHOLDS = (0.5, 0.7, 0.8, 0.9)
-DISCOVERY_RATE = 0.05
 _NAMED = 4  # dictionaries that a caveat is told of one by one
 
 

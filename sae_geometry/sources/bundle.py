@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sae_geometry.io.progress import Progress
+
 Echo = Callable[[str], None]
-Progress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)
