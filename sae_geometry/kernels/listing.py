@@ -1,4 +1,4 @@
-"""The sweep with room for long lists: where nobody set a ceiling, memory follows what is to be kept."""
+"""Sweep with long lists: without a memory limit, memory follows the size of the result."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from torch import Tensor
 from sae_geometry.kernels.blocks import has_ceiling, memory_limit
 from sae_geometry.kernels.sweep import Sweep, cpu_threads, sweep
 
-_PER_ENTRY = 64  # bytes a listed pair may take on its way to a result: screened, re-scored, ordered
-_PER_THREAD = 16  # and in each thread's own lists
+_PER_ENTRY = 64  # bytes per listed pair while it is screened, re-scored and ordered
+_PER_THREAD = 16  # bytes per listed pair in the lists of each thread
 
 
 def listing_sweep(
     a: Tensor, b: Tensor | None, k: int, *, columns: bool = True, threads: int | None = None, **how: Any
 ) -> Sweep:
-    """`sweep(a, b, k, …)` that refuses lists for their size only under a `memory_ceiling`: they are to be kept."""
+    """Run `sweep(a, b, k, …)`, refusing lists for their size only under a memory limit."""
     workers = threads or cpu_threads()
     if has_ceiling():
         return sweep(a, b, k, columns=columns, threads=workers, **how)
