@@ -223,7 +223,7 @@ def graph_distances(neighbors: Neighbors) -> csr_array:
 
 
 def letters(i: int) -> str:
-    """Yield A, B, …, Z, AA, AB, …"""
+    """Return the letter of region i: A, B, …, Z, AA, AB, …"""
     text = ""
     i += 1
     while i:
