@@ -1,8 +1,8 @@
 """Assemble the page: template, style sheet and scripts with the data filled in.
 
-User-supplied names are never markup: they are passed as JSON without `<`, and the scripts insert them as text. A content
-security policy enforces that: the browser runs these two scripts, identified by their hashes, and no others, and may
-not fetch anything.
+User-supplied names are never markup: they are passed as JSON without `<`, and the scripts insert them as text. A
+content security policy enforces that: the browser runs these two scripts, identified by their hashes, and no others,
+and may not fetch anything.
 """
 
 from __future__ import annotations
