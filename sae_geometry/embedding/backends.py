@@ -1,4 +1,4 @@
-"""From a graph of exact neighbours to points in the plane: on a CPU our own threads or umap-learn, on a GPU cuML."""
+"""UMAP backends: lay out a graph of exact neighbors with our optimizer or umap-learn on a CPU, or cuML on a GPU."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def lay_out(
     n_epochs: int | None,
     progress: Progress | None = None,
 ) -> list[np.ndarray]:
-    """Where UMAP puts the points of a finished graph, float32 [n, 2] for each seed.
+    """Lay out the points of a precomputed graph, float32 [n, 2] per seed.
 
     Args:
-        points: float32 unit rows [n, d]; the engines look at their number, not at their values.
-        graph: their exact neighbours.
+        points: float32 unit rows [n, d]; only their number matters.
+        graph: their exact neighbors.
         engine: "numba", "umap-learn" or "cuml".
         min_dist, n_epochs: UMAP's own.
         seeds: one layout each, from the same graph.
@@ -59,12 +59,12 @@ def lay_out(
 
 
 def choose_backend(backend: Backend) -> tuple[str, str, str]:
-    """(engine, version, why) for `embed`: the one asked for, or cuML where a GPU and cuML ≥ 25.08 are both there.
+    """Return (engine, version, reason): the requested engine, or cuML if a GPU and cuML ≥ 25.08 are available.
 
-    Otherwise numba: umap-learn's weights, a spectral start and our optimiser on all threads.
+    Otherwise numba: umap-learn's weights, a spectral start and our optimizer on all threads.
 
     Raises:
-        ValueError: cuML asked for where it cannot run.
+        ValueError: cuML is requested and cannot run.
     """
     if backend not in ("auto", "numba", "umap-learn", "cuml"):
         raise ValueError(f"backend must be auto, numba, umap-learn or cuml; got {backend!r}")
@@ -134,12 +134,12 @@ def _umap_learn(points: torch.Tensor, graph: Neighbors, min_dist: float, seed: i
         n_epochs=n_epochs,
         random_state=seed,
         n_jobs=1,
-        precomputed_knn=(graph.indices.copy(), graph.distances.copy()),  # umap-learn writes into what it is given
-        force_approximation_algorithm=True,  # below 4,096 points it would otherwise ignore the graph
+        precomputed_knn=(graph.indices.copy(), graph.distances.copy()),  # umap-learn writes into its input
+        force_approximation_algorithm=True,  # umap-learn ignores a precomputed graph below 4,096 points otherwise
         init="spectral" if len(points) > 3 else "random",
     )
     with warnings.catch_warnings():
-        # We never transform new points, which is what a search index would be for.
+        # A search index serves to transform new points, which is never done here.
         warnings.filterwarnings("ignore", message=".*knn_search_index.*")
         return np.asarray(reducer.fit_transform(points.cpu().numpy()), dtype=np.float32)
 

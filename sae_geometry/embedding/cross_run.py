@@ -1,4 +1,4 @@
-"""Each latent's partners in every other run: the nearest, whether it answers, and the one-to-one partner."""
+"""Partners of each latent in every other run: nearest, mutual, and one-to-one."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from sae_geometry.matching.defaults import default_matching
 if TYPE_CHECKING:
     import pandas as pd
 
-_LISTED = 16  # partners kept of each latent: what a greedy matching starts from
+_LISTED = 16  # partners listed per latent, from which a greedy matching starts
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Partners:
-    """The partners that the latents of one run have in another, by the signed decoder cosine.
+    """Partners of the latents of one run in another run, by signed decoder cosine.
 
     Attributes:
-        max_cosine: float64 [n], to the nearest.
-        partner_id: int64 [n], original id of the nearest.
+        max_cosine: float64 [n], cosine to the nearest.
+        partner_id: int64 [n], original id of the nearest latent.
         mutual: bool [n], whether the two are each other's nearest.
-        one_to_one_partner_id: int64 [n], −1 where the one-to-one matching leaves a latent out.
-        one_to_one_cosine: float64 [n], nan likewise.
+        one_to_one_partner_id: int64 [n], −1 where the one-to-one matching leaves a latent unmatched.
+        one_to_one_cosine: float64 [n], nan where unmatched.
     """
 
     max_cosine: np.ndarray
@@ -51,12 +51,12 @@ COLUMNS = ("max_cosine", "partner_id", "mutual", "one_to_one_partner_id", "one_t
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Across:
-    """Every two runs compared, both ways.
+    """All pairs of runs compared in both directions.
 
     Attributes:
-        names: the runs.
-        partners: for (r, s), the partners of run r's latents in run s.
-        matchings: for (r, s) with r < s, how one-to-one pairs were made: "optimal" up to 4,096 latents a side,
+        names: names of the runs.
+        partners: for (r, s), the partners in run s of the latents of run r.
+        matchings: for (r, s) with r < s, the one-to-one matching used: "optimal" up to 4,096 latents per side,
             "greedy" beyond.
     """
 
@@ -65,12 +65,12 @@ class Across:
     matchings: Mapping[tuple[int, int], str]
 
     def closest_run(self, run: int) -> np.ndarray:
-        """int64 [n]: the other run in which each latent of `run` has its largest cosine; the first of equals."""
+        """Return the run in which each latent of `run` has its largest cosine, int64 [n]; the first among equals."""
         others = [s for s in self._runs if s != run]
         return np.asarray(others)[np.argmax([self.partners[run, s].max_cosine for s in others], axis=0)]
 
     def best(self, run: int) -> Partners:
-        """The partners of each latent of `run` in the run that is closest to it."""
+        """Return the partners of each latent of `run` in its closest run."""
         others = [s for s in self._runs if s != run]
         at = np.searchsorted(others, self.closest_run(run))
         rows = np.arange(len(at))
@@ -86,7 +86,7 @@ class Across:
         return range(len(self.names))
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row a latent, run after run.
+        """Return one row per latent, grouped by run.
 
         Columns: partner_run, the run with the largest cosine; max_cosine, partner_id, mutual, one_to_one_partner_id
         and one_to_one_cosine in that run (null where there is no partner). Then the same five for each run NAME, as
@@ -107,7 +107,7 @@ class Across:
         return pd.concat(parts, ignore_index=True)
 
     def summary(self) -> list[dict[str, Any]]:
-        """One entry for every two runs: MMCS both ways, and the mean over the one-to-one pairs. JSON-ready."""
+        """Return one entry per pair of runs: MMCS in both directions and the mean over one-to-one pairs, JSON-ready."""
         return [
             {
                 "a": self.names[r],
@@ -128,15 +128,15 @@ def partners_across(
     swept: Mapping[tuple[int, int], Sweep] | None = None,
     progress: Progress | None = None,
 ) -> Across:
-    """The partners of every latent in every other run.
+    """Find the partners of every latent in every other run.
 
     Args:
         dictionaries: two or more, of one width.
-        swept: finished two-sided sweeps of run r against run s, r < s, where there are any.
-        progress: called with what is being done and the share of it done, in [0, 1].
+        swept: finished two-sided sweeps of run r against run s, r < s, to reuse.
+        progress: called with a stage and the share of it done, in [0, 1].
 
     Raises:
-        KeyboardInterrupt: Ctrl-C while an optimal matching was made.
+        KeyboardInterrupt: Ctrl-C during an optimal matching.
     """
     partners: dict[tuple[int, int], Partners] = {}
     matchings: dict[tuple[int, int], str] = {}
@@ -177,7 +177,7 @@ def _both_ways(found: Sweep, made: Assignment, a: Dictionary, b: Dictionary) -> 
 
 
 def _columns(partners: Partners | None, n: int) -> dict[str, Any]:
-    """The five columns, null for a run itself."""
+    """Return the five columns, null on the run's own rows."""
     import pandas as pd
 
     nobody = np.full(n, partners is None)

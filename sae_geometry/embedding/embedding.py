@@ -1,8 +1,7 @@
-"""UMAP of one or many dictionaries, from exact cosine neighbours, with the evidence for how far to believe it.
+"""UMAP of one or several dictionaries from exact cosine neighbors, with measures of its quality.
 
-The neighbours come from the exact sweep, never from an approximate index, and are handed on as a
-finished graph (to our optimiser on umap-learn's weights, to umap-learn, or to cuML on a GPU): the metric is ours,
-whatever the engine would have done.
+Neighbors come from the exact sweep, never from an approximate index, and are passed as a precomputed graph to the
+backend (our optimizer on umap-learn's weights, umap-learn, or cuML on a GPU).
 """
 
 from __future__ import annotations
@@ -42,22 +41,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Embedding:
-    """A UMAP: where each latent fell, whose it is, and how the picture was made.
+    """UMAP of one or several runs: coordinates, run and latent id of each point, and how it was computed.
 
     Attributes:
-        coords: float32 [N, 2]. Latents with the same direction, to the bit, have the same point.
+        coords: float32 [N, 2]. Latents with bit-identical directions share a point.
         owner: int64 [N], index into `names`.
         latent_id: int64 [N], original id within its dictionary.
         names: the dictionaries' names.
         params: n_neighbors, min_dist, metric, seed, backend and its version.
-        evidence: how far to believe it.
-        regions: lettered regions of the picture, with whose latents lie there; others by `with_regions`.
-        dictionaries: the dictionaries embedded.
-        point: int64 [N], which of the different directions each latent has.
-        neighbors: the exact neighbours of each different direction, the graph the picture is made of.
-        caveats: what every reader of the picture must know: allowed mismatches, unknown spaces.
-        swept: the sweeps of every two dictionaries, where they were made on the way.
-        made: the partners in the other runs, kept so that they are not looked for twice.
+        evidence: quality of the layout.
+        regions: lettered regions with counts per run; `with_regions` computes others.
+        dictionaries: the embedded dictionaries.
+        point: int64 [N], index of each latent's distinct direction.
+        neighbors: exact neighbors of each distinct direction, the graph behind the layout.
+        caveats: warnings to show with the layout: allowed mismatches, unknown spaces.
+        swept: sweeps of pairs of dictionaries made along the way.
+        made: cached partners in the other runs.
     """
 
     coords: np.ndarray
@@ -79,7 +78,7 @@ class Embedding:
             object.__setattr__(self, name, read_only(getattr(self, name)))
 
     def across(self, progress: Progress | None = None) -> Across | None:
-        """Each latent's partners in every other run, found when first asked for; None for one run, or more than 24."""
+        """Return partners of each latent in every other run, computed once; None for one run or more than 24."""
         if not 2 <= len(self.names) <= MOST_RUNS:
             return None
         if "across" not in self.made:
@@ -89,12 +88,12 @@ class Embedding:
     def with_regions(
         self, min_size: int | None = None, *, on: On = "picture", shapes: Sequence[Shape] | None = None
     ) -> Embedding:
-        """The same picture with other regions.
+        """Return the same layout with other regions.
 
         Args:
-            min_size: fewest latents of a region that HDBSCAN finds; max(10, N / 100) if None.
-            on: cluster by distances in the "picture", or by cosine distance to the exact "neighbors".
-            shapes: regions given by hand, instead.
+            min_size: minimum number of latents in an HDBSCAN region; max(10, N / 100) if None.
+            on: cluster by distances in the "picture" (the layout), or by cosine distance to the exact "neighbors".
+            shapes: outlines to use instead of clustering.
 
         Raises:
             ValueError: an unknown `on`, or a region of fewer than two latents.
@@ -102,10 +101,10 @@ class Embedding:
         return replace(self, regions=_regions(self, min_size, on, shapes))
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row a latent.
+        """Return one row per latent.
 
-        Columns: run, latent_id, x, y; the partners in the other runs, as in `Across.to_pandas`, if there are others;
-        frequency and alive (null when unknown); region (null outside all).
+        Columns: run, latent_id, x, y; partners in the other runs, as in `Across.to_pandas`, if there are others;
+        frequency and alive (null when unknown); region (null outside every region).
         """
         import pandas as pd
 
@@ -129,7 +128,7 @@ class Embedding:
         return table
 
     def summary(self) -> dict[str, Any]:
-        """Parameters, evidence, points a run and regions, JSON-ready."""
+        """Return parameters, evidence, points per run and regions, JSON-ready."""
         counts = np.bincount(self.owner, minlength=len(self.names))
         across = self.across()
         return {
@@ -146,7 +145,7 @@ class Embedding:
         }
 
     def plot(self, ax: Axes | None = None, style: str = "okabe-ito", *, color: Color = "owner") -> Axes:
-        """Scatter coloured by run, or as `plots.embedding_scatter` says, drawn in shuffled order, rasterised."""
+        """Draw a rasterized scatter in shuffled order, colored by run or as in `plots.embedding_scatter`."""
         from sae_geometry import plots
 
         return plots.embedding_scatter(self, ax, style, color=color)
@@ -179,23 +178,22 @@ def embed(
     executor: Executor | None = None,
     progress: Progress | None = None,
 ) -> Embedding:
-    """UMAP of one dictionary, or of several jointly, from exact cosine neighbours.
+    """Compute the UMAP of one dictionary, or of several jointly, from exact cosine neighbors.
 
-    Latents with the same direction, to the bit, are embedded once and share their point.
+    Latents with bit-identical directions are embedded once and share a point.
 
     Args:
-        dictionaries: a list of anything `compare` takes, or one such thing.
-        n_neighbors: size of the neighbourhood, the point itself counted, as UMAP counts; 2…64.
-        min_dist: UMAP's minimum distance between points in the picture.
-        seed: makes the picture reproducible with the same backend and version.
-        n_epochs: optimisation epochs; None lets the backend choose.
-        backend: "numba": umap-learn's weights and our optimiser, on all threads; "umap-learn": all its own, on one;
-            "cuml": needs a GPU and cuML ≥ 25.08; "auto" takes cuML where it can run and numba elsewhere.
-        n_seeds: pictures made from the same neighbours, with seeds from `seed` on, to say how stable the first one is;
-            1 leaves that out and saves their time.
+        dictionaries: one dictionary or a list, in any form that `compare` takes.
+        n_neighbors: size of the neighborhood including the point itself, as in UMAP; 2…64.
+        min_dist: UMAP's minimum distance between points of the layout.
+        seed: random seed; reproducible with the same backend and version.
+        n_epochs: optimization epochs; None lets the backend choose.
+        backend: "numba": umap-learn's weights and our optimizer, on all threads; "umap-learn": umap-learn alone, on
+            one; "cuml": needs a GPU and cuML ≥ 25.08; "auto" takes cuML where it can run and numba elsewhere.
+        n_seeds: layouts computed from the same neighbors, with seeds from `seed` on, to measure stability; 1 skips it.
         allow_mismatch: embed dictionaries of different hook points or models together.
-        executor: a `distributed.Client`, "local:N" or a Dask scheduler's address; the neighbours are found there.
-        progress: called with what is being done and the share of it done, in [0, 1].
+        executor: a `distributed.Client`, "local:N" or a Dask scheduler's address that computes the neighbors.
+        progress: called with a stage and the share of it done, in [0, 1].
 
     Returns:
         Embedding: coords, owner, latent_id, names, params, evidence, regions.
@@ -229,7 +227,7 @@ def embed(
             f"n_neighbors must be in 2…{MAX_K} and below the {len(points):,} latents to embed{different}; "
             f"got {n_neighbors}"
         )
-    # A wider neighbourhood than UMAP needs is kept for the evidence, if there are points enough.
+    # The evidence uses a wider neighborhood than UMAP needs, if there are enough points.
     k_wide = min(max(n_neighbors, EVIDENCE_K + 1), n_points)
     search = None if progress is None else lambda share: progress("exact neighbours", share)
     swept: Mapping[tuple[int, int], Sweep] = {}
@@ -282,7 +280,7 @@ def embed(
 
 
 def _inputs(dictionaries: Any, allow_mismatch: bool) -> tuple[list[Dictionary], tuple[str, ...]]:
-    """The dictionaries under names that differ, and what a reader must know of them."""
+    """Return the dictionaries under distinct names, and their caveats."""
     given = list(dictionaries) if isinstance(dictionaries, list | tuple) else [dictionaries]
     if not given:
         raise ValueError("there is nothing to embed: give at least one dictionary")

@@ -1,4 +1,4 @@
-"""Exact cosine neighbours of one or several sets of points, from the sweep: the graph that a UMAP is made of."""
+"""Exact cosine neighbors of one or several sets of points, from the sweep: the graph behind a UMAP."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sae_geometry.kernels.types import Best, Progress, Sweep
 
 @dataclass(frozen=True)
 class Neighbors:
-    """Exact cosine neighbours of every point, itself first.
+    """Exact cosine neighbors of every point, itself first.
 
     Attributes:
         indices: int64 [n, k]; column 0 is the point itself, the rest by (cosine descending, index ascending).
@@ -27,13 +27,13 @@ class Neighbors:
     distances: Float[np.ndarray, "n k"]
 
     def first(self, k: int) -> Neighbors:
-        """The first k of each, copied."""
+        """Return copies of the first k of each."""
         return Neighbors(self.indices[:, :k].copy(), self.distances[:, :k].copy())
 
 
 @dataclass(frozen=True)
 class JointNeighbors:
-    """Neighbours among all the points of several parts, and the sweeps of every two parts that they were read off.
+    """Neighbors among all points of several parts, and the pairwise sweeps behind them.
 
     Attributes:
         neighbors: over the concatenation of the parts.
@@ -45,13 +45,13 @@ class JointNeighbors:
 
 
 def exact_neighbors(points: Float[torch.Tensor, "n d"], k: int, progress: Progress | None = None) -> Neighbors:
-    """The k exact cosine neighbours of every unit row, itself included and first.
+    """Return the k exact cosine neighbors of every unit row, itself included and first.
 
-    Self comes first by index, even where duplicates lie at the same distance 0.
+    Self is identified by index, so it is first even among duplicates at distance 0.
 
     Args:
         points: float32 unit rows [n, d].
-        k: neighbours including self, 1…min(n, 64).
+        k: neighbors including self, 1…min(n, 64).
         progress: called with the share done.
 
     Example:
@@ -71,14 +71,14 @@ def exact_neighbors(points: Float[torch.Tensor, "n d"], k: int, progress: Progre
 def joint_neighbors(
     parts: Sequence[Float[torch.Tensor, "_ d"]], k: int, progress: Progress | None = None
 ) -> JointNeighbors:
-    """`exact_neighbors` of the concatenated parts, swept part by part.
+    """Compute `exact_neighbors` of the concatenated parts, sweeping part by part.
 
-    One sweep within each part and one between every two cost together what one sweep of the whole costs, and those
-    between leave each point's best partners in every other part as well.
+    One sweep within each part and one per pair of parts cost as much as one sweep of the whole, and the pairwise ones
+    also give each point's best partners in every other part.
 
     Args:
         parts: float32 unit rows [n_r, d] each.
-        k: neighbours including self, 1…min(n, 64), n the points of all parts together.
+        k: neighbors including self, 1…min(n, 64), with n the total number of points.
         progress: called with the share done.
     """
     sizes = [len(p) for p in parts]
@@ -107,7 +107,7 @@ def joint_neighbors(
 
 
 def _merge(index: np.ndarray, cosine: np.ndarray, at: int, found: Best, start: int) -> None:
-    """Take what was found among the points from `start` on into the lists of the points from `at` on."""
+    """Merge partners among the points from `start` on into the lists of the points from `at` on."""
     new = found.index.cpu().numpy()
     rows, width = slice(at, at + len(new)), index.shape[1]
     each = np.concatenate([index[rows], np.where(new >= 0, new + start, -1)], axis=1)
@@ -131,13 +131,13 @@ def _check(k: int, n: int) -> None:
 
 
 class _Shares:
-    """One progress callback over several pieces of work of different size."""
+    """Spread one progress callback over pieces of work of different size."""
 
     def __init__(self, progress: Progress | None, total: float) -> None:
         self.progress, self.total, self.done = progress, total, 0.0
 
     def next(self, work: float) -> Progress | None:
-        """A callback for the next piece."""
+        """Return the callback of the next piece."""
         before, progress = self.done, self.progress
         self.done += work
         return None if progress is None else lambda share: progress((before + share * work) / self.total)

@@ -1,10 +1,10 @@
-"""UMAP after its neighbours, step by step: weights by umap-learn, a spectral start, and an optimiser that uses threads.
+"""UMAP steps after the neighbor search: umap-learn's weights, a spectral start, and a multithreaded optimizer.
 
-umap-learn's own start asks ARPACK for the smallest eigenvalues of the Laplacian, which can take minutes where the graph
-falls into pieces, as that of a dictionary does; and its optimiser must keep to one thread to be reproducible. Weights
-are umap-learn's own, to the bit. The start is the same eigenvectors, asked for from the easy end, of the graph with a
-little weight between all pairs (regularised spectral clustering: Qin & Rohe 2013, Zhang & Rohe 2018), which joins the
-pieces. The optimiser takes umap-learn's steps a vertex at a time.
+umap-learn's spectral start asks ARPACK for the smallest eigenvalues of the Laplacian, which can take minutes on a
+disconnected graph, such as that of a dictionary, and its optimizer is reproducible on one thread only. Weights here are
+bit-identical to umap-learn's. The start uses the same eigenvectors, computed from the largest end, of the graph with a
+small weight between all pairs (regularized spectral clustering: Qin & Rohe 2013, Zhang & Rohe 2018), which connects it.
+The optimizer applies umap-learn's updates one vertex at a time.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 _NEGATIVES = 5
-_DENSE = 256  # points up to which all eigenvectors are computed
-_FEWEST, _MOST = 64, 512  # vertices of a block
+_DENSE = 256  # number of points up to which all eigenvectors are computed
+_FEWEST, _MOST = 64, 512  # vertices per block
 
 
 def import_umap() -> Any:
-    """umap-learn's module, without its complaints of TensorFlow and notebook widgets that it does not need."""
+    """Import umap-learn without its warnings about TensorFlow and notebook widgets."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import umap.umap_ as module
@@ -37,35 +37,35 @@ def import_umap() -> Any:
 
 
 def fuzzy_weights(graph: Neighbors) -> csr_array:
-    """UMAP's symmetric edge weights in (0, 1], by umap-learn, sparse float32 [n, n]."""
+    """Return UMAP's symmetric edge weights in (0, 1] from umap-learn, sparse float32 [n, n]."""
     from scipy.sparse import csr_array
 
     n, k = graph.indices.shape
     made = import_umap().fuzzy_simplicial_set(
-        np.empty((n, 1), dtype=np.float32),  # it looks at the number of points
+        np.empty((n, 1), dtype=np.float32),  # only the number of points matters
         k,
         np.random.RandomState(0),
         "cosine",
-        knn_indices=graph.indices.copy(),  # umap-learn writes into what it is given
+        knn_indices=graph.indices.copy(),  # umap-learn writes into its input
         knn_dists=graph.distances.copy(),
     )[0]
     return csr_array(made)
 
 
 def curve_of(min_dist: float) -> Float[np.ndarray, " 2"]:
-    """UMAP's a and b for a minimum distance, float32."""
+    """Return UMAP's a and b for a minimum distance, float32."""
     return np.array(import_umap().find_ab_params(1.0, min_dist), dtype=np.float32)
 
 
 def epochs_for(n: int) -> int:
-    """UMAP's choice: 500 up to 10,000 points, 200 beyond."""
+    """Return UMAP's default number of epochs: 500 up to 10,000 points, 200 beyond."""
     return 500 if n <= 10_000 else 200
 
 
 def spectral_start(weights: csr_array) -> Float[np.ndarray, "n 2"]:
-    """Second and third eigenvectors of the regularised normalised adjacency, float64 [n, 2], signs fixed.
+    """Return the second and third eigenvectors of the regularized normalized adjacency, float64 [n, 2], signs fixed.
 
-    The same whatever the number of threads.
+    The result does not depend on the number of threads.
     """
     from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
     from threadpoolctl import threadpool_limits
@@ -97,7 +97,7 @@ def spectral_start(weights: csr_array) -> Float[np.ndarray, "n 2"]:
 
 
 def boxed(start: Float[np.ndarray, "n 2"], seed: int) -> Float[np.ndarray, "n 2"]:
-    """A start as UMAP wants it: a little seeded noise against coincident points, and all within [0, 10]²."""
+    """Scale a start to [0, 10]² and add a little seeded noise to separate coincident points, as UMAP does."""
     reach = float(np.abs(start).max()) or 1.0
     noisy = start * (10 / reach) + np.random.default_rng(seed).normal(scale=1e-4, size=start.shape)
     span = np.ptp(noisy, axis=0)
@@ -116,17 +116,17 @@ def optimise(
     step: float = 1.0,
     progress: Progress | None = None,
 ) -> Float[np.ndarray, "n 2"]:
-    """Stochastic gradient steps from `start`, float32 [n, 2]; the same bits for any number of threads.
+    """Optimize by stochastic gradient steps from `start`, float32 [n, 2]; bit-identical for any number of threads.
 
     Args:
         weights: symmetric; with `fixed`, the rows beyond those hold the edges of new points to fixed ones.
         start: float32 [n, 2].
         curve: from `curve_of`.
         n_epochs: edges weaker than the strongest by more than this factor are never sampled.
-        seed: of the pushes.
-        threads: to use.
-        fixed: so many of the first points do not move.
-        step: the first epoch's, falling to 0.
+        seed: random seed of negative sampling.
+        threads: number of threads.
+        fixed: number of leading points that do not move.
+        step: step size of the first epoch, decreasing to 0.
         progress: called with the share done.
     """
     from sae_geometry.embedding.optimizer_loops import move_vertices
@@ -137,7 +137,7 @@ def optimise(
     kept.eliminate_zeros()
     graph = (kept.indptr.astype(np.int64), kept.indices.astype(np.int32), kept.data / np.float32(strongest))
     n = len(start)
-    # Blocks see what those before them did; their size depends on the number of points alone.
+    # A block sees the updates of earlier blocks, so block size depends on the number of points alone.
     block = int(np.clip((n - fixed) // 8, _FEWEST, _MOST))
     here, there = np.array(start, dtype=np.float32, order="C"), np.array(start, dtype=np.float32, order="C")
     threads = max(1, min(threads, block // 32))
@@ -172,15 +172,15 @@ def place(
     seed: int,
     threads: int,
 ) -> Float[np.ndarray, "m 2"]:
-    """New points in a finished picture, float32 [m, 2], as umap-learn's `transform` goes about it.
+    """Place new points in a fixed layout, float32 [m, 2], as umap-learn's `transform` does.
 
-    Each starts at the mean of its neighbours, weighted as UMAP weighs them (umap-learn's own functions), and takes the
-    optimiser's steps from there, a quarter as long, while the picture stands still. n_epochs = 0: the mean itself.
+    Each starts at the weighted mean of its neighbors, with the weights of umap-learn's own functions, and takes
+    optimizer steps of a quarter of the length while the layout stays fixed. n_epochs = 0 gives the mean itself.
 
     Args:
-        neighbors: the new points' nearest among those in the picture.
+        neighbors: nearest embedded points of each new point.
         distances: float32, cosine distances to them, ascending.
-        there: the picture.
+        there: coordinates of the layout.
         curve: from `curve_of`.
     """
     from scipy.sparse import csr_array

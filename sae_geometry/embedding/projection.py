@@ -1,4 +1,4 @@
-"""New runs in a picture that stands: placed by their exact nearest neighbours among the latents it was made of."""
+"""Projection of new runs into a fixed embedding, from their exact nearest neighbors among its latents."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ _ROUNDING = 1e-6  # a component of a unit row
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Picture:
-    """A finished embedding as a projection needs it.
+    """Fixed embedding that new runs are projected onto.
 
     Attributes:
-        table: its `umap.parquet`, one row a latent.
-        references: the dictionaries it was made of, in the table's order.
+        table: its `umap.parquet`, one row per latent.
+        references: its dictionaries, in the order of the table.
         n_neighbors, min_dist: its parameters.
-        preserved: its own share of neighbours kept at k = 15.
-        where: the folder, or "memory".
+        preserved: its own neighbor preservation at k = 15.
+        where: its folder, or "memory".
     """
 
     table: pd.DataFrame
@@ -55,23 +55,24 @@ class Picture:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Projection:
-    """New runs placed into a picture that stands.
+    """New runs projected into a fixed embedding.
 
     Attributes:
-        coords: float32 [M, 2], run after run. A latent with the direction of one in the picture, up to rounding
-            (1e-6 a component), has its point.
+        coords: float32 [M, 2], grouped by run. A latent whose direction is in the embedding, up to rounding (1e-6 per
+            component), has the same point.
         owner: int64 [M], index into `names`.
         latent_id: int64 [M], original ids.
-        names: the new runs.
-        nearest: int64 [M], row in the picture's table of the nearest latent.
-        cosine: float64 [M], to it.
-        n_same: new latents whose direction is in the picture.
-        k: size of the neighbourhoods that `preservation` is about.
-        preservation: mean share of a new latent's k nearest latents of the picture that are among its k nearest there.
-        onto: the picture.
+        names: names of the new runs.
+        nearest: int64 [M], row of the nearest latent in the embedding's table.
+        cosine: float64 [M], cosine to that latent.
+        n_same: number of new latents whose direction is in the embedding.
+        k: neighborhood size of `preservation`.
+        preservation: mean share of a new latent's k nearest embedded latents that are among its k nearest in the
+            layout.
+        onto: the fixed embedding.
         dictionaries: the new dictionaries.
-        params: how they were placed.
-        caveats: what every reader must know.
+        params: parameters of the projection.
+        caveats: warnings to show with the result.
     """
 
     coords: np.ndarray
@@ -94,10 +95,10 @@ class Projection:
                 object.__setattr__(self, name, read_only(value))
 
     def to_pandas(self) -> pd.DataFrame:
-        """The picture's table with the new latents beneath, and a column `projected` that tells them apart.
+        """Return the embedding's table with the new latents appended, marked by the column `projected`.
 
-        Of the columns about partners, the new rows have partner_run, partner_id and max_cosine: the nearest latent in
-        the picture. The rest is null.
+        Of the partner columns, new rows have partner_run, partner_id and max_cosine, those of the nearest latent in
+        the embedding. The others are null.
         """
         import pandas as pd
 
@@ -117,13 +118,13 @@ class Projection:
         frame = pd.DataFrame(new)
         columns = list(dict.fromkeys([*(c for c in old.columns if c != "projected"), *frame.columns]))
         old = old.reindex(columns=columns)
-        # Columns that only one of the two has are of the other's kind, and nulls need a kind that can hold them.
+        # A column that one table lacks takes a nullable type, since it is filled with nulls.
         kinds = {c: _nullable((frame if c in frame and old[c].isna().all() else old)[c].dtype) for c in columns}
         new_rows = frame.reindex(columns=columns).astype(kinds)
         return pd.concat([old.astype(kinds), new_rows], ignore_index=True)
 
     def summary(self) -> dict[str, Any]:
-        """What was placed where, and how far to believe it; JSON-ready."""
+        """Return runs, placement and quality, JSON-ready."""
         return {
             "inputs": [describe_input(d) for d in self.dictionaries],
             "onto": {"picture": self.onto.where, "inputs": [describe_input(d) for d in self.onto.references]},
@@ -141,7 +142,7 @@ class Projection:
         }
 
     def line(self) -> str:
-        """How far to believe it, in a line."""
+        """Return the quality in one line."""
         return (
             f"of a new latent's {self.k} nearest in the picture's runs {self.preservation:.0%} are nearest there "
             f"({self.onto.preserved:.0%} within the picture itself); mean cosine to the nearest "
@@ -149,17 +150,17 @@ class Projection:
         )
 
     def tables(self) -> Mapping[str, pd.DataFrame]:
-        """What `save` writes as parquet."""
+        """Return the tables that `save` writes as Parquet."""
         return {"umap": self.to_pandas()}
 
     def figures(self) -> Mapping[str, Figure]:
-        """What `save` draws: the new runs over the grey of the picture."""
+        """Return the figures that `save` draws: the new runs over the gray embedding."""
         from sae_geometry import plots
 
         return {"projection": plots.projection_figure(self)}
 
     def write_extra(self, folder: Path) -> None:
-        """`neuronpedia.csv`, all points."""
+        """Write `neuronpedia.csv` with all points."""
         table = self.to_pandas().rename(
             columns={"run": "RunType", "latent_id": "EmbeddingIndex", "x": "X", "y": "Y"}
         )  # fmt: skip
@@ -191,24 +192,24 @@ def project(
     allow_mismatch: bool = False,
     progress: Progress | None = None,
 ) -> Projection:
-    """Place new runs into a UMAP that was made before, which stays as it is.
+    """Project new runs into an existing UMAP, which stays fixed.
 
-    Every new latent starts at the mean of its exact nearest neighbours among the picture's latents, weighted as UMAP
-    weighs them, and is moved by UMAP's optimiser while the picture stands still. New latents do not see one another.
+    Every new latent starts at the mean of its exact nearest neighbors among the embedded latents, with UMAP's weights,
+    and is moved by UMAP's optimizer while the embedding stays fixed. New latents do not interact.
 
     Args:
-        dictionaries: a list of anything `compare` takes, or one such thing.
+        dictionaries: one dictionary or a list, in any form that `compare` takes.
         onto: an `Embedding`, or the folder one was saved to (or its `umap.parquet`). The dictionaries of a saved one
             are loaded again from the addresses in its summary, and their fingerprints compared.
-        seed: of the optimiser's steps.
-        refine: take those steps; False leaves each new latent at the weighted mean.
-        offline: touch no network while loading the picture's dictionaries again.
-        allow_mismatch: place dictionaries of another hook point or model.
-        progress: called with what is being done and the share of it done, in [0, 1].
+        seed: random seed of the optimizer.
+        refine: optimize; False leaves each new latent at the weighted mean.
+        offline: load the embedding's dictionaries without network access.
+        allow_mismatch: project dictionaries of another hook point or model.
+        progress: called with a stage and the share of it done, in [0, 1].
 
     Raises:
-        ValueError: the picture's dictionaries cannot be had again or have changed; different widths or spaces.
-        FileNotFoundError: no saved embedding there.
+        ValueError: the embedding's dictionaries are unavailable or have changed; different widths or spaces.
+        FileNotFoundError: no saved embedding at `onto`.
 
     Example:
         >>> import sae_geometry as sg
@@ -230,7 +231,7 @@ def project(
     old_points = torch.cat([d.directions.to(device) for d in picture.references])
     new_points = torch.cat([d.directions.to(device) for d in new])
     n = len(old_points)
-    # Each direction once, in the picture and among the new.
+    # Each direction once, in the embedding and among the new latents.
     first = first_equal(torch.cat([old_points, new_points]))
     kept = torch.unique(first[:n])
     asked, back = torch.unique(first[n:], return_inverse=True)
@@ -242,14 +243,14 @@ def project(
     coords = picture.table[["x", "y"]].to_numpy(dtype=np.float32)
     there = coords[kept.cpu().numpy()]
     asked_rows = asked.cpu().numpy()
-    # The same to the bit, or to float32 rounding: a copy rescaled, or stored with fewer digits and back.
+    # Equal up to float32 rounding, as after rescaling or a round trip through lower precision.
     apart = (every - old_points[kept][best.index[:, 0]]).abs().amax(dim=1).cpu().numpy()
     own = np.where(asked_rows < n, asked_rows, kept.cpu().numpy()[index[:, 0]])
     same = (asked_rows < n) | (apart <= _ROUNDING)
     placed = np.empty((len(asked_rows), 2), dtype=np.float32)
     placed[same] = coords[own[same]]
     width = min(picture.n_neighbors, k)
-    epochs = (100 if len(asked_rows) <= 10_000 else 30) if refine else 0  # as umap-learn's transform
+    epochs = (100 if len(asked_rows) <= 10_000 else 30) if refine else 0  # as in umap-learn's `transform`
     placed[~same] = place(
         index[~same, :width],
         np.maximum(1 - cosine[~same, :width], 0).astype(np.float32),
@@ -287,9 +288,9 @@ def project(
 
 
 def _preservation(nearest: np.ndarray, there: np.ndarray, placed: np.ndarray, same: np.ndarray, k: int) -> np.ndarray:
-    """Of each placed point's k nearest, the share that are nearest in the picture too, [m].
+    """Return the share of each projected point's k nearest latents that are also nearest in the layout, [m].
 
-    A latent that is in the picture already has itself in neither list, as in the picture's own figure.
+    A latent that is already embedded is in neither of its own lists, as for the embedding itself.
     """
     from scipy.spatial import cKDTree
 
@@ -327,7 +328,7 @@ def _picture(onto: Embedding | str | os.PathLike[str], offline: bool) -> Picture
 
 
 def _again(entry: Mapping[str, Any], folder: Path, offline: bool) -> Dictionary:
-    """A dictionary of a saved embedding, loaded again and shown to be the same."""
+    """Load a dictionary of a saved embedding again and verify its fingerprint."""
     name, address = entry["name"], entry["address"]
     if address is None:
         raise ValueError(
@@ -359,6 +360,6 @@ def _joined(parts: Sequence[torch.Tensor | None], dictionaries: Sequence[Diction
 
 
 def _nullable(dtype: Any) -> Any:
-    """The same kind of column, able to hold nulls."""
+    """Return the nullable type of a column."""
     text = str(dtype)
     return {"int64": "Int64", "bool": "boolean"}.get(text, dtype)

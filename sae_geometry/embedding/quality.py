@@ -1,4 +1,4 @@
-"""How far a picture may be believed: neighbourhoods kept, how the runs mix in it, and what another seed would show."""
+"""Quality of a layout: neighborhood preservation, mixing of the runs, and stability across seeds."""
 
 from __future__ import annotations
 
@@ -20,28 +20,29 @@ WIDE_K = 50
 
 @dataclass(frozen=True)
 class Evidence:
-    """How far the picture may be believed.
+    """Quality measures of a layout.
 
     Attributes:
-        k, k_wide: sizes of the neighbourhoods, 15 and 50, fewer where there are not 31 or 101 points.
+        k, k_wide: neighborhood sizes, 15 and 50, smaller for fewer than 31 or 101 points.
         n_sampled: points over which trustworthiness, and preservation at the larger k, are averaged (all, or a seeded
             sample of 1,000).
-        trustworthiness, trustworthiness_wide: 1 − 2/(s·k·(2n − 3k − 1)) Σ (rank − k)⁺ over the picture's k neighbours,
-            rank in cosine similarity in the original space (Venna & Kaski 2001); 1 is best.
+        trustworthiness, trustworthiness_wide: 1 − 2/(s·k·(2n − 3k − 1)) Σ (rank − k)⁺ over the k neighbors in the
+            layout, rank by cosine similarity in the original space (Venna & Kaski 2001); 1 is best.
         neighbor_preservation, neighbor_preservation_wide: mean share of the k nearest in the original space that are
-            among the k nearest in the picture.
-        mixing_original, mixing_picture: mean share of a point's k neighbours that belong to another dictionary.
-        mixing_null: the same share expected if labels were permuted: 1 − Σ n_r(n_r − 1)/(N(N − 1)); nan for one
+            among the k nearest in the layout.
+        mixing_original, mixing_picture: mean share of a point's k neighbors that belong to another dictionary, in the
+            original space and in the layout.
+        mixing_null: expectation of that share under permuted labels: 1 − Σ n_r(n_r − 1)/(N(N − 1)); nan for one
             dictionary.
         mixing_null_sd_original, mixing_null_sd_picture: its exact standard deviation over all permutations, for each of
-            the two neighbour graphs.
+            the two neighbor graphs.
         mixing_z_original, mixing_z_picture: (share − expected) / standard deviation: negative where runs keep apart,
-            about standard normal where labels are chance.
-        n_seeds: pictures compared, the one shown among them; 1 if stability was not asked for.
-        stability_shift: median distance between a point's places in two of these pictures, moved, turned, mirrored
-            and scaled onto each other (Procrustes), as a share of the picture's radius (root mean square
-            distance from its middle); mean over the pairs. 0: the same picture; about 1.2: unrelated ones.
-        stability_overlap: mean share of a point's k neighbours in one picture that are its neighbours in another.
+            about standard normal if labels are random.
+        n_seeds: number of layouts compared, including the one shown; 1 if stability was not measured.
+        stability_shift: median distance between a point's positions in two layouts after Procrustes alignment
+            (translation, rotation, reflection, scale), relative to the layout's root mean square radius; mean over
+            pairs. 0: identical layouts; about 1.2: unrelated layouts.
+        stability_overlap: mean share of a point's k neighbors in one layout that are its neighbors in another.
     """
 
     k: int
@@ -63,7 +64,7 @@ class Evidence:
     stability_overlap: float
 
     def lines(self) -> tuple[str, ...]:
-        """A few short lines for beneath a figure."""
+        """Return a few short lines to print under a figure."""
         near = (
             f"neighbours kept {self.neighbor_preservation:.0%} of {self.k}, "
             f"{self.neighbor_preservation_wide:.0%} of {self.k_wide}; "
@@ -84,7 +85,7 @@ class Evidence:
         return tuple(said)
 
     def line(self) -> str:
-        """The same as one."""
+        """Return the lines joined to one."""
         return "; ".join(self.lines())
 
 
@@ -97,15 +98,15 @@ def measure_evidence(
     seed: int,
     others: Sequence[Float[np.ndarray, "n 2"]] = (),
 ) -> Evidence:
-    """All of it.
+    """Compute every quality measure.
 
     Args:
         points: float32 unit rows [n, d].
-        near: their exact neighbours, at least 15 beside the point itself where there are so many.
-        coords: the picture.
-        owner: whose each point is.
-        seed: of the sample.
-        others: pictures of the same points by other seeds.
+        near: their exact neighbors, at least 15 besides the point itself where there are that many points.
+        coords: coordinates of the layout.
+        owner: index of each point's run.
+        seed: seed of the sample.
+        others: layouts of the same points with other seeds.
     """
     n = len(owner)
     k = max(1, min(EVIDENCE_K, (n - 1) // 2, near.indices.shape[1] - 1))  # trustworthiness needs k < n / 2
@@ -146,7 +147,7 @@ def measure_evidence(
 
 @dataclass(frozen=True)
 class Mixing:
-    """Share of neighbours of another run, and what it would be if labels were permuted: mean and standard deviation."""
+    """Share of neighbors from another run, with its mean and standard deviation under permuted labels."""
 
     share: float
     expected: float
@@ -154,21 +155,21 @@ class Mixing:
 
     @property
     def z(self) -> float:
-        """(share − expected) / sd; nan for one run, or where no permutation changes anything."""
+        """Return (share − expected) / sd; nan for one run, or where no permutation changes the share."""
         return (self.share - self.expected) / self.sd if self.sd > 0 else float("nan")
 
 
 def mixing_score(neighbors: Int[np.ndarray, "n k"], owner: Int[np.ndarray, " n"]) -> Mixing:
-    """The share of neighbours that belong to another run, against all permutations of the labels.
+    """Compute the share of neighbors from another run, and its distribution over all permutations of the labels.
 
-    With W_ij = 1 where j is a neighbour of i, the number of neighbours of one's own run is T = Σ W_ij [o_i = o_j]. Over
+    With W_ij = 1 where j is a neighbor of i, the number of neighbors from the same run is T = Σ W_ij [o_i = o_j]. Over
     all permutations E[T] = S0·P2 and E[T²] = S1·P2 + (S2 − 2·S1)·P3 + (S0² + S1 − S2)·P4, where S0 = Σ W,
     S1 = ½ Σ (W_ij + W_ji)², S2 = Σ_i (row_i + column_i)² (Cliff & Ord 1973), P2 and P3 are the chances that two and
     three points are of one run, P4 that two disjoint pairs each are. Neighbours depend on one another and on the runs'
     sizes; this counts both.
 
     Args:
-        neighbors: int [n, k], self left out.
+        neighbors: int [n, k], self excluded.
         owner: int [n].
 
     Example:
@@ -199,7 +200,7 @@ def mixing_score(neighbors: Int[np.ndarray, "n k"], owner: Int[np.ndarray, " n"]
 
 
 def _falling(x: Any, r: int) -> Any:
-    """x (x − 1) … (x − r + 1), of a number or of each of an array."""
+    """Return x (x − 1) … (x − r + 1), elementwise."""
     product = x
     for step in range(1, r):
         product = product * (x - step)
@@ -207,10 +208,10 @@ def _falling(x: Any, r: int) -> Any:
 
 
 def procrustes_shift(a: Float[np.ndarray, "n 2"], b: Float[np.ndarray, "n 2"]) -> float:
-    """Median distance between two pictures' places for a point, once b is laid onto a; in radii.
+    """Return the median distance between a point's positions in two layouts after alignment of b to a, in radii.
 
-    Both are centred and scaled to root mean square radius 1; b is turned, and mirrored if that helps, to the least sum
-    of squared distances (orthogonal Procrustes).
+    Both are centered and scaled to root mean square radius 1; b is rotated, and reflected if that helps, to the least
+    sum of squared distances (orthogonal Procrustes).
     """
     first, second = (_standard(p) for p in (a, b))
     u, _, v = np.linalg.svd(second.T @ first)
@@ -224,21 +225,21 @@ def _standard(p: np.ndarray) -> np.ndarray:
 
 
 def shared_share(a: Int[np.ndarray, "n k"], b: Int[np.ndarray, "n k"]) -> float:
-    """Mean share of the entries of each row of a that are in the same row of b; no row holds one twice."""
+    """Return the mean share of entries in each row of a that are in the same row of b; rows hold no duplicates."""
     n, k = a.shape
     both = np.sort(np.concatenate([a, b], axis=1), axis=1)
     return float((both[:, 1:] == both[:, :-1]).sum() / (n * k))
 
 
 def picture_neighbors(coords: Float[np.ndarray, "n 2"], k: int) -> Int[np.ndarray, "n k"]:
-    """The k nearest in the picture, self left out."""
+    """Return the k nearest in the layout, self excluded."""
     from scipy.spatial import cKDTree
 
     return _without_self(cKDTree(coords).query(coords, k=k + 1)[1].reshape(len(coords), k + 1))
 
 
 def _without_self(found: np.ndarray) -> np.ndarray:
-    """[n, k+1] neighbours, self somewhere among them (or crowded out by coincident points) → [n, k] others."""
+    """Drop self, or the last neighbor if coincident points displaced self, from [n, k+1] neighbors: [n, k]."""
     n, width = found.shape
     is_self = found == np.arange(n)[:, None]
     is_self[~is_self.any(axis=1), width - 1] = True
@@ -248,10 +249,10 @@ def _without_self(found: np.ndarray) -> np.ndarray:
 def _neighborhoods(
     points: torch.Tensor, picture: np.ndarray, sample: np.ndarray, ks: tuple[int, int]
 ) -> tuple[float, float, float]:
-    """Trustworthiness at both k, then preservation at the larger, over the sampled points.
+    """Return trustworthiness at both k and preservation at the larger, over the sampled points.
 
-    A picture's neighbour of rank r in cosine similarity (self left out) is one of the k nearest where r ≤ k. Of equal
-    cosines each has the first rank, so ties count as kept.
+    A neighbor in the layout with rank r by cosine similarity (self excluded) is among the k nearest where r ≤ k. Equal
+    cosines share the first rank, so ties count as preserved.
     """
     n = points.shape[0]
     penalty, kept = np.zeros(2), 0

@@ -1,4 +1,4 @@
-"""Outlines drawn by hand: boxes and polygons in the picture's coordinates, from a YAML file."""
+"""Region outlines from a YAML file: boxes and polygons in the coordinates of a layout."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _LONGEST = 24
 
 @dataclass(frozen=True)
 class Shape:
-    """An outline given by hand: a letter (or name) and the corners of a polygon, [corners, 2]."""
+    """Outline of a region: a letter (or name) and the corners of a polygon, [corners, 2]."""
 
     letter: str
     polygon: tuple[tuple[float, float], ...]
 
 
 def read_shapes(path: str | os.PathLike[str]) -> tuple[Shape, ...]:
-    """The shapes of a YAML file, in its order.
+    """Read the shapes of a YAML file, in file order.
 
     A mapping from letters to shapes, at the top or under `regions`:
 
@@ -31,7 +31,7 @@ def read_shapes(path: str | os.PathLike[str]) -> tuple[Shape, ...]:
           B: {polygon: [[0, 0], [4, 0], [2, 3]]}    # corners in order
 
     Raises:
-        ValueError: no YAML, or an entry that is not a shape; the entry is named.
+        ValueError: not YAML, or an entry that is not a shape; the message names the entry.
 
     Example:
         >>> import tempfile, pathlib
@@ -43,7 +43,7 @@ def read_shapes(path: str | os.PathLike[str]) -> tuple[Shape, ...]:
     import yaml
 
     class Loader(yaml.SafeLoader):
-        """Refuses a letter given twice, of which YAML would keep the last."""
+        """YAML loader that rejects duplicate letters, of which YAML would use the last."""
 
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
             keys = [self.construct_object(key, deep=True) for key, _ in node.value]

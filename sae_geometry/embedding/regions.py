@@ -1,7 +1,7 @@
-"""Lettered regions of a picture: where they are, whose latents lie there, and whether that is more than chance.
+"""Lettered regions of a layout, with counts per run and a test against the runs' overall shares.
 
-The end-to-end paper drew boxes A–H into its UMAP by hand and looked at what lay in each. Here they are found (HDBSCAN,
-on the picture or on the neighbour graph) or read from a file, and each comes with its counts and a test.
+The end-to-end paper drew boxes A–H by hand and inspected their latents. Here regions are clustered (HDBSCAN, on the
+layout or on the neighbor graph) or read from a file.
 """
 
 from __future__ import annotations
@@ -30,20 +30,19 @@ _PICTURE_K = 30
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Region:
-    """One region of a picture.
+    """One region of a layout.
 
     Attributes:
         letter: "A" for the largest, and so on.
-        members: int64 [n], the positions of its points in the embedding, ascending.
-        counts: int64 [runs], how many of its points each run has.
-        shares: float64 [runs], each run's share of it if all runs had equally many latents:
-            (c_r / N_r) / Σ_s (c_s / N_s).
+        members: int64 [n], indices of its points in the embedding, ascending.
+        counts: int64 [runs], its points per run.
+        shares: float64 [runs], share of each run, corrected for the size of the runs: (c_r / N_r) / Σ_s (c_s / N_s).
         p_values: float64 [runs], two-sided binomial test of c_r against the run's share N_r / N of all points.
-        q_values: float64 [runs], the same after Benjamini–Hochberg over all regions and runs.
+        q_values: float64 [runs], p-values adjusted by Benjamini–Hochberg over all regions and runs.
         verdict: "mostly NAME" where q ≤ 0.05 and the run's share is at least two thirds; "mixed" otherwise; "" for one
             run alone.
         center: mean of its points, (x, y).
-        outline: corners of a polygon around it, as drawn: the convex hull of its points, or the one given.
+        outline: corners of its polygon: the convex hull of its points, or the given outline.
     """
 
     letter: str
@@ -63,21 +62,21 @@ class Region:
 
     @property
     def size(self) -> int:
-        """Number of points."""
+        """Return the number of points."""
         return len(self.members)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Regions:
-    """The regions of a picture, largest first (in the order given, for those given by hand).
+    """Regions of a layout, largest first, or in the given order for outlines.
 
     Attributes:
-        regions: each a `Region`.
-        names: the runs.
-        totals: int64 [runs], how many points each run has in all.
-        letters: object [N], the region of each point; None outside all.
-        how: in words, how they were found.
-        params: the same as plain values.
+        regions: the `Region`s.
+        names: names of the runs.
+        totals: int64 [runs], points per run.
+        letters: object [N], region of each point; None outside every region.
+        how: description of how they were found.
+        params: parameters of that method.
     """
 
     regions: tuple[Region, ...]
@@ -95,11 +94,11 @@ class Regions:
 
     @property
     def share_inside(self) -> float:
-        """Share of all points that lie in a region."""
+        """Return the share of points inside any region."""
         return float(np.mean([letter is not None for letter in self.letters]))
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row a region: region, size, verdict, x, y, and count, share, p and q of each run as `count:NAME`, …"""
+        """Return one row per region: region, size, verdict, x, y, and count, share, p, q per run as `count:NAME`, …"""
         import pandas as pd
 
         rows = []
@@ -117,7 +116,7 @@ class Regions:
         return pd.DataFrame(rows)
 
     def test_in_words(self) -> str:
-        """What the verdicts rest on."""
+        """Describe the test behind the verdicts."""
         return (
             f"two-sided binomial test of each run's count against its share of all points, Benjamini–Hochberg over "
             f"regions and runs; mostly: q ≤ {ALPHA:g} and at least {MOSTLY:.0%} at equal sizes. Latents are not "
@@ -125,7 +124,7 @@ class Regions:
         )
 
     def table(self) -> str:
-        """The regions as text, one line each; of many runs the first and the last."""
+        """Format the regions as text, one line each; of many runs only the first and the last."""
         if not self.regions:
             return f"no regions ({self.how})"
         head = ["region", "latents", *ends(self.names), "verdict"]
@@ -156,20 +155,19 @@ def find_regions(
     min_size: int | None = None,
     on: On = "picture",
 ) -> Regions:
-    """Regions found by HDBSCAN: the leaves of its tree with at least `min_size` points.
+    """Find regions with HDBSCAN: the leaves of its tree with at least `min_size` points.
 
     Args:
         coords: float [n, 2].
         owner: int [n], index into `names`.
-        names: the runs.
-        distances: sparse distances [n, n] to cluster by, `graph_distances` of the neighbours; None clusters by the
-            distances in the picture.
-        min_size: fewest points of a region; max(10, n / 100) if None.
-        on: what `distances` are, in words.
+        names: names of the runs.
+        distances: sparse distances [n, n] to cluster by, such as `graph_distances`; None clusters by distances in the
+            layout.
+        min_size: minimum number of points of a region; max(10, n / 100) if None.
+        on: description of `distances`.
 
     Returns:
-        Regions, largest first; points in none of them have no letter. Scattered points belong nowhere: they are noise
-        to HDBSCAN.
+        Regions, largest first. Points that HDBSCAN calls noise have no letter.
     """
     n = len(coords)
     size = max(10, n // 100) if min_size is None else min_size
@@ -193,7 +191,7 @@ def find_regions(
 def given_regions(
     coords: Float[np.ndarray, "n 2"], owner: Int[np.ndarray, " n"], names: Sequence[str], *, shapes: Sequence[Shape]
 ) -> Regions:
-    """Regions given by hand. A point on an edge may fall to either side; one in two shapes belongs to the first."""
+    """Build regions from outlines. A point on an edge may fall to either side; a point in two is in the first."""
     from matplotlib.path import Path as Outline
 
     taken = np.zeros(len(coords), dtype=bool)
@@ -210,7 +208,7 @@ def given_regions(
 
 
 def picture_distances(coords: Float[np.ndarray, "n 2"]) -> csr_array:
-    """Euclidean distances of every point to its 30 nearest in the picture, sparse [n, n]."""
+    """Return Euclidean distances of every point to its 30 nearest in the layout, sparse [n, n]."""
     from scipy.spatial import cKDTree
 
     k = min(_PICTURE_K + 1, len(coords))
@@ -219,12 +217,12 @@ def picture_distances(coords: Float[np.ndarray, "n 2"]) -> csr_array:
 
 
 def graph_distances(neighbors: Neighbors) -> csr_array:
-    """Cosine distances of every point to its neighbours, sparse [n, n]."""
+    """Return cosine distances of every point to its neighbors, sparse [n, n]."""
     return _sparse(neighbors.indices, neighbors.distances.astype(np.float64))
 
 
 def letters(i: int) -> str:
-    """A, B, …, Z, AA, AB, …"""
+    """Return the letter of region i: A, B, …, Z, AA, AB, …"""
     text = ""
     i += 1
     while i:
@@ -298,7 +296,7 @@ def _hdbscan(distances: csr_array, min_size: int) -> np.ndarray:
 
 
 def _sparse(index: np.ndarray, distances: np.ndarray) -> csr_array:
-    """Symmetric distances from lists of neighbours; coincident points lie a hair apart, since zeros are not stored."""
+    """Return symmetric sparse distances from neighbor lists; zeros are not stored, so coincident points are apart."""
     from scipy.sparse import csr_array
 
     n, k = index.shape
@@ -306,14 +304,14 @@ def _sparse(index: np.ndarray, distances: np.ndarray) -> csr_array:
     apart = rows != index.ravel()
     hair = 1e-9 * max(float(distances.max()), 1e-9)
     values = np.maximum(distances.ravel(), hair)[apart]
-    # The larger of the two where only one lists the other would be 0: take whichever is there.
-    at = (rows[apart].astype(np.int32), index.ravel()[apart].astype(np.int32))  # all that scipy before 1.17 takes
+    # Where only one lists the other, the maximum with 0 is the listed distance.
+    at = (rows[apart].astype(np.int32), index.ravel()[apart].astype(np.int32))  # scipy before 1.17 needs int32
     half = csr_array((values, at), shape=(n, n))
     return csr_array(half.maximum(half.T))
 
 
 def _connected(distances: csr_array) -> csr_array:
-    """The same graph with its components joined by edges longer than any: HDBSCAN asks for one component."""
+    """Join the components of a graph by edges longer than any other, since HDBSCAN requires one component."""
     from scipy.sparse import coo_array, csr_array
     from scipy.sparse.csgraph import connected_components
 

@@ -1,7 +1,7 @@
-"""The explorer: one HTML file with a UMAP in it, that opens anywhere and asks nothing of the network.
+"""Explorer: a UMAP as one self-contained HTML file that needs no network.
 
-`contents.py` gathers what a page shows, from an embedding or from the folder it was saved to. `packing.py` turns the
-table into typed arrays. `writing.py` fills them into `page/`: a template, a style sheet, scripts in plain JavaScript.
+`contents.py` gathers what a page shows, from an embedding or from the folder it was saved to. `packing.py` converts the
+table to typed arrays. `writing.py` fills them into `page/`: a template, a style sheet, scripts in plain JavaScript.
 """
 
 from sae_geometry.explorer.contents import Contents

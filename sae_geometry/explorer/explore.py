@@ -1,4 +1,4 @@
-"""`explore`: the public way to a page."""
+"""Public entry point: `explore` writes the page of an embedding."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ FILE = "explorer.html"
 def explore(
     source: Embedding | str | os.PathLike[str], path: str | os.PathLike[str] | None = None, *, overwrite: bool = False
 ) -> Path:
-    """Write a UMAP as one HTML file to look around in: hover, search, filter, lasso, partners at a click.
+    """Write a UMAP as one HTML file with hover, search, filters, lasso and links to partners.
 
-    The file needs no network and no other file; send it to a friend. `#run=NAME&latent=ID` at the end of its address
-    opens it on a latent.
+    The file needs no network and no other file, so it can be sent on. `#run=NAME&latent=ID` at the end of its address
+    opens it at a latent.
 
     Args:
         source: an Embedding, or the folder it was saved to.
         path: the file to write; explorer.html in the folder if None.
-        overwrite: replace a file that is there.
+        overwrite: replace an existing file.
 
     Returns:
-        The file.
+        Path of the file.
 
     Raises:
-        FileExistsError: the file is there, and `overwrite` is not set.
+        FileExistsError: the file exists and `overwrite` is not set.
         FileNotFoundError: the folder holds no results.
         ImportError: plotly is not installed.
         ValueError: an embedding without a path, or results of another kind or version.
@@ -56,7 +56,7 @@ def explore(
 
 
 def add_page(folder: Path) -> None:
-    """Add the page to a folder of results that is being written."""
+    """Add the page to a results folder that is being written."""
     _write(read_contents(folder), folder / FILE)
 
 

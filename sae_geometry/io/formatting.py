@@ -10,25 +10,25 @@ import numpy as np
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """One line a row, its cells padded to columns two spaces apart."""
+    """Format rows as lines, with cells padded to columns two spaces apart."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def or_dash(value: float, form: str) -> str:
-    """The number in this format; a dash where it is nan, that is, unknown."""
+    """Format a number, or a dash where it is nan (unknown)."""
     return "–" if math.isnan(value) else format(value, form)
 
 
 def read_only(array: np.ndarray) -> np.ndarray:
-    """A view that cannot be written through, so that a frozen result is frozen."""
+    """Return a read-only view of an array, so that frozen results are immutable."""
     view = array.view()
     view.flags.writeable = False
     return view
 
 
 def scalars(record: Any) -> dict[str, Any]:
-    """The plain-valued fields of a dataclass (or mapping), for JSON."""
+    """Return the plain-valued fields of a dataclass (or mapping), for JSON."""
     items = record.items() if isinstance(record, Mapping) else vars(record).items()
     return {k: v for k, v in items if v is None or isinstance(v, str | int | float | bool)}
 

@@ -1,4 +1,4 @@
-"""ε: proven bounds on how far a screened score can lie from the exact one. Derivations are in README.md here."""
+"""Proven bounds ε on the distance of a screened score from the exact one; README.md has the derivations."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _CHUNK_ELEMENTS = 1 << 20
 
 
 def gamma(d: int) -> float:
-    """γ_d = d·u/(1 − d·u): a float32 sum of d terms errs by at most γ_d Σ|terms|, in any order, fused or not.
+    """Return γ_d = d·u/(1 − d·u): a float32 sum of d terms errs by at most γ_d Σ|terms|, in any order, fused or not.
 
     Higham, Accuracy and Stability of Numerical Algorithms (2002), §3.1 and §4.2.
     """
@@ -23,10 +23,10 @@ def gamma(d: int) -> float:
 
 
 def row_norms(x: Tensor) -> Float64[Tensor, " n"]:
-    """Euclidean norms in float64, a few rows at a time, through one buffer.
+    """Return Euclidean norms in float64, computed a few rows at a time through one buffer.
 
-    One, because small results kept between large temporaries leave holes that an allocator may never fill: it has cost
-    as much memory as a float64 copy of all rows.
+    One buffer, because small results allocated between large temporaries fragment the heap: that has cost as much
+    memory as a float64 copy of all rows.
     """
     step = min(len(x), max(1, _CHUNK_ELEMENTS // x.shape[1]))
     out = torch.empty(len(x), dtype=torch.float64, device=x.device)
@@ -38,7 +38,7 @@ def row_norms(x: Tensor) -> Float64[Tensor, " n"]:
 
 
 def float32_error(norms: Float64[Tensor, " n"], largest: float, d: int, bias: float = 0.0) -> Float64[Tensor, " n"]:
-    """ε_i ≥ |float32 score − exact score| of row i with every column, given its norm and the largest of the columns'.
+    """Return ε_i ≥ |float32 score − exact score| of row i with any column, given its norm and the largest column norm.
 
     γ_d ‖x‖‖y‖ for the product, (1 + ‖x‖ + ‖y‖) d·2⁻¹²⁴ for entries, products and sums that underflow or are flushed
     to zero, and, where the largest absolute bias is not 0, the rounding of the bias and of the subtraction.

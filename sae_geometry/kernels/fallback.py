@@ -1,9 +1,8 @@
-"""The second look at rows that a shortlist could not certify: every column within reach of the k-th best is scored.
+"""Fallback for rows that a shortlist could not certify: score every column within reach of the k-th best.
 
-What brings rows here is mostly ties: exact duplicates, zero rows, clusters tighter than float32 resolves. So both
-sides are first thinned by equality of bits: rows that are equal have equal answers (but for self), and of equal
-columns only the first k by index can be among the k best. A dictionary of one direction repeated 40,000 times then
-costs one row and k columns.
+Such rows are mostly ties: exact duplicates, zero rows, clusters tighter than float32 resolves. Both sides are first
+deduplicated by bits: equal rows have equal answers (except for self), and among equal columns only the first k by
+index can be among the k best. A dictionary of one direction repeated 40,000 times then costs one row and k columns.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ from sae_geometry.kernels.screens.products import full_precision
 from sae_geometry.kernels.types import Best, Scoring
 
 _ROWS = 256
-_CHUNK_ELEMENTS = 1 << 20  # entries of the columns' block, and four times this of the scores' and hits'
+_CHUNK_ELEMENTS = 1 << 20  # entries of a block of columns; scores and hits take four times as many
 
 
 def redo(x: Tensor, y: Tensor, rows: Int64[Tensor, " failed"], best: Best, scoring: Scoring) -> Best:
-    """`best` with these rows decided from every column that float32 cannot rule out."""
+    """Return `best` with these rows decided from every column that float32 cannot rule out."""
     k = best.score.shape[1]
     keep = k + 1 if scoring.exclude_self else k
     first = first_equal(x[rows], up_to_sign=False)
@@ -60,7 +59,7 @@ def _every_column(
     epsilon: Float64[Tensor, " r"],
     scoring: Scoring,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The `keep` best live columns of these rows, self included; `floor` bounds the last wanted score from below."""
+    """Return the `keep` best live columns of these rows, self included; `floor` bounds the last score from below."""
     r = chunk.shape[0]
     score = np.full((r, keep), -np.inf)
     cosine = np.full((r, keep), np.nan)
@@ -93,12 +92,12 @@ def _every_column(
 
 
 def _without(lists: list[Tensor], own: Tensor, k: int) -> list[Tensor]:
-    """Drop each row's own index where it is listed, and keep the first k of what is left."""
+    """Drop each row's own index where it is listed, and return the first k of the rest."""
     order = (lists[2] == own[:, None]).to(torch.uint8).argsort(dim=1, stable=True)[:, :k]
     return [t.gather(1, order) for t in lists]
 
 
 def _rounded_down(x: Float64[Tensor, " r"]) -> Tensor:
-    """float32 numbers not above these."""
+    """Round float64 numbers down to float32."""
     y = x.to(torch.float32)
     return torch.where(y.to(torch.float64) > x, torch.nextafter(y, torch.tensor(-torch.inf, device=x.device)), y)

@@ -1,6 +1,6 @@
-"""The reference suite: small sweeps on a device, held bit for bit against the dense float64 definition.
+"""Self-check: small sweeps on a device, compared bit for bit with the dense float64 definition.
 
-It is what `doctor` runs where the tests cannot be: on the user's own device, with the user's own driver.
+`doctor` runs it on the user's own device and driver, which the tests never see.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sae_geometry.kernels.types import Best, ScreenName
 
 @dataclass(frozen=True)
 class Case:
-    """One question: A against B (within A if there is no B), the k best, and how."""
+    """One sweep of the self-check: A against B (within A if B is None), k, and options."""
 
     name: str
     a: Tensor
@@ -33,7 +33,7 @@ class Case:
 
 
 def cases() -> Iterator[Case]:
-    """Ties, duplicates, opposites and zero rows; ragged shapes; one row; fewer than k; 64 best; a bias."""
+    """Yield cases: ties, duplicates, opposites and zero rows; ragged shapes; one row; fewer than k; 64 best; a bias."""
     a, b = _unit(130, 96, 0), _unit(201, 96, 1)
     b[7:40] = b[3]
     a[5], a[6], a[9] = b[3], -b[3], 0.0
@@ -51,9 +51,9 @@ def cases() -> Iterator[Case]:
 
 
 def run_suite(screen: ScreenName, device: str) -> str:
-    """ "exact (…)" if this screen gives the definition's bits in every case on this device; otherwise what went wrong.
+    """Return "exact (…)" if this screen matches the definition bit for bit in every case on this device.
 
-    "not here: …" where the screen cannot run, "WRONG: …" where an answer differs.
+    Otherwise "not here: …" where the screen cannot run, or "WRONG: …" where an answer differs.
 
     Example:
         >>> from sae_geometry.kernels.selfcheck import run_suite
@@ -89,7 +89,7 @@ def _unit(n: int, d: int, seed: int) -> Tensor:
 
 @cache
 def truths() -> tuple[tuple[Case, np.ndarray], ...]:
-    """Every case and its score matrix by the definition."""
+    """Return every case with its score matrix by the definition."""
     return tuple((case, _scores(case)) for case in cases())
 
 

@@ -36,8 +36,8 @@ from sae_geometry.kernels.types import Best, Progress, Scoring, Screen, ScreenNa
 
 MAX_K = 64
 _FUSED: dict[str, Precision] = {"triton": "float32", "triton-fp16": "fp16", "triton-tf32": "tf32"}
-_PER_ENTRY = 64  # bytes a listed pair may take on its way to a result: screened, re-scored, ordered
-_PER_THREAD = 16  # and in each thread's own lists
+_PER_ENTRY = 64  # bytes per listed pair while it is screened, re-scored and ordered
+_PER_THREAD = 16  # bytes per listed pair in the lists of each thread
 _LARGEST = 2.0**126  # beyond this a float32 product or sum may overflow
 
 
@@ -293,7 +293,7 @@ def _check(a: Tensor, b: Tensor | None, k: int, columns: bool, bias: Tensor | No
 def listing_sweep(
     a: Tensor, b: Tensor | None, k: int, *, columns: bool = True, threads: int | None = None, **how: Any
 ) -> Sweep:
-    """`sweep(a, b, k, …)` that refuses lists for their size only under a `memory_ceiling`: they are to be kept."""
+    """Run `sweep(a, b, k, …)`, refusing lists for their size only under a memory limit."""
     workers = threads or cpu_threads()
     if has_ceiling():
         return sweep(a, b, k, columns=columns, threads=workers, **how)

@@ -1,8 +1,8 @@
-"""Two lists of best partners made one: the least upper bound of both, whatever the order they come in.
+"""Merge lists of best partners.
 
-A list holds up to k partners by (score descending, index ascending). The merge keeps the k first of the union. Scores
+A list holds up to k partners by (score descending, index ascending); the merge takes the first k of the union. Scores
 are exact and the order is total, so merging is associative, commutative and idempotent: the k best of a row do not
-depend on how its partners were cut into pieces, nor on which piece was done first, nor on one being done twice.
+depend on how its partners were split into pieces, on their order, or on a piece being done twice.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ OtherLists = tuple[Float64[np.ndarray, "some l"], Float64[np.ndarray, "some l"],
 
 
 def no_lists(n: int, k: int) -> Lists:
-    """Lists without partners: merging them in changes nothing.
+    """Return empty lists; merging them changes nothing.
 
     Example:
         >>> no_lists(1, 2)[2].tolist()
@@ -28,7 +28,7 @@ def no_lists(n: int, k: int) -> Lists:
 
 
 def merge_into(lists: Lists, others: OtherLists, start: int) -> None:
-    """Take `others`, lists of the rows from `start` on, into `lists`, in place.
+    """Merge `others`, lists of the rows from `start` on, into `lists`, in place.
 
     Example:
         >>> import numpy as np

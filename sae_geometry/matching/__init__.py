@@ -1,4 +1,4 @@
-"""One-to-one matchings of two dictionaries: mutual, greedy, optimal. Tensors in, numpy out. See README.md here."""
+"""One-to-one matchings of two dictionaries: mutual, greedy, optimal. Tensors in, numpy out; see README.md."""
 
 from sae_geometry.matching.assignment import Assignment, Certificate, Progress, Step
 from sae_geometry.matching.defaults import On, OneToOne

@@ -10,7 +10,7 @@ from sae_geometry.dictionary import Dictionary
 
 
 def describe_input(d: Dictionary) -> dict[str, Any]:
-    """What a result says of an input: identity, space, size and the source of its dead-latent filter. JSON-ready."""
+    """Describe an input: identity, space, size and the source of its dead-latent filter. JSON-ready."""
     return {
         "name": d.name,
         "address": d.address,
@@ -28,7 +28,7 @@ def describe_input(d: Dictionary) -> dict[str, Any]:
 
 
 def distinct(dictionaries: Sequence[Dictionary]) -> list[Dictionary]:
-    """The dictionaries under names that differ: later twins are numbered (x, x → x, x (2))."""
+    """Return the dictionaries under distinct names; duplicates are numbered (x, x → x, x (2))."""
     names = [d.name for d in dictionaries]
     out: list[str] = []
     for name in names:

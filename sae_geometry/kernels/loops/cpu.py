@@ -1,6 +1,6 @@
-"""The CPU's inner loops, compiled by numba: what is too fine-grained for tensor operations.
+"""Inner loops of the CPU screen, compiled by numba: work too fine-grained for tensor operations.
 
-Imported where it is used, because importing numba takes a third of a second.
+Imported where it is used, since importing numba takes 0.3 s.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ import numpy as np
 
 from sae_geometry.kernels.loops.jit import SUMS_IN_ANY_ORDER, compiled
 
-GROUP = 64  # scores compared at once: a group in which none can enter a shortlist costs a few instructions
+GROUP = 64  # scores compared at once; a group without a candidate for the shortlist costs a few instructions
 
 
 @compiled()
 def exact_dots_loop(x, y, rows, cols, out):  # type: ignore[no-untyped-def]
-    """out[p] = ⟨x[rows[p]], y[cols[p]]⟩ by halving with error-free sums: see `exact`, whose order this keeps."""
+    """Set out[p] = ⟨x[rows[p]], y[cols[p]]⟩ by error-free pairwise halving, in the order that `exact` defines."""
     d = x.shape[1]
     half = (d + 1) // 2
     s = np.empty(half, dtype=np.float64)
@@ -66,14 +66,14 @@ def _float32_dot(u, v):  # type: ignore[no-untyped-def]
 
 @compiled()
 def float32_dots_loop(x, y, rows, cols, out):  # type: ignore[no-untyped-def]
-    """out[p] = ⟨x[rows[p]], y[cols[p]]⟩ in float32, in whatever order is fastest: within γ_d ‖x‖‖y‖ of exact."""
+    """Set out[p] = ⟨x[rows[p]], y[cols[p]]⟩ in float32, in any order of summation: within γ_d ‖x‖‖y‖ of exact."""
     for p in range(rows.shape[0]):
         out[p] = _float32_dot(x[rows[p]], y[cols[p]])
 
 
 @compiled()
 def _insert(values, indices, score, index):  # type: ignore[no-untyped-def]
-    """Put (score, index) into one descending shortlist, the last entry falling out."""
+    """Insert (score, index) into one descending shortlist and drop its last entry."""
     at = values.shape[0] - 1
     while at > 0 and values[at - 1] < score:
         values[at] = values[at - 1]
@@ -83,7 +83,7 @@ def _insert(values, indices, score, index):  # type: ignore[no-untyped-def]
     indices[at] = index
 
 
-# Both scans compare GROUP scores at once, a count the compiler knows, and without branches: so it vectorises.
+# Both scans compare GROUP scores at once without branches, and GROUP is a compile-time constant, so they vectorize.
 
 
 @compiled()
@@ -109,7 +109,9 @@ def scan_rows(block, col0, values, indices):  # type: ignore[no-untyped-def]
 
 @compiled()
 def scan_cols(block, row0, values, indices, floor):  # type: ignore[no-untyped-def]
-    """The same for columns: row r of the block is index row0 + r. `floor` is scratch, one entry a column."""
+    """Offer every score of `block` to its column's shortlist; row r of the block is index row0 + r.
+
+    `floor` is scratch space with one entry per column."""
     n, m = block.shape
     last = values.shape[1] - 1
     for j in range(m):

@@ -1,6 +1,6 @@
-"""Compiled loops of the int8 screen: rotate and quantise rows, turn integer products into scores, look again.
+"""Compiled loops of the int8 screen: rotate and quantize rows, convert integer products to scores, re-score.
 
-Imported where it is used, because importing numba takes a third of a second.
+Imported where it is used, since importing numba takes 0.3 s.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ def _fold(source, target):  # type: ignore[no-untyped-def]
 
 @compiled()
 def _hadamard(z, scratch):  # type: ignore[no-untyped-def]
-    """z ← H z for the ±1 Hadamard matrix of z's length, a power of two; H/√length is orthogonal.
+    """Set z ← H z for the ±1 Hadamard matrix of z's length, a power of two; H/√length is orthogonal.
 
-    Every stage folds neighbours into the two halves, the same way, which vectorises; `scratch` is as long as z.
+    Every stage folds neighbours into the two halves, which vectorizes; `scratch` is as long as z.
     """
     in_z = True
     step = 1
@@ -59,7 +59,7 @@ def _round_row(z, inverse, out):  # type: ignore[no-untyped-def]
 
 @compiled({"nnan", "ninf", "nsz", "reassoc"})
 def _squares(z, q, scale):  # type: ignore[no-untyped-def]
-    """Σ (z − scale·q)² and Σ q²."""
+    """Return Σ (z − scale·q)² and Σ q²."""
     left = 0.0
     whole = 0.0
     for t in range(z.shape[0]):
@@ -72,10 +72,10 @@ def _squares(z, q, scale):  # type: ignore[no-untyped-def]
 
 @compiled()
 def quantise_rows(x, signs, stages, q, scale, residual, length):  # type: ignore[no-untyped-def]
-    """Rotate each row (signs, then a Hadamard matrix a stage), divide by its largest entry, round to int8.
+    """Rotate each row (signs, then one Hadamard matrix per stage), divide by its largest entry, round to int8.
 
-    `stages` holds the ends and factors of the Hadamard blocks; q [n, padded] is filled with int8, and for each row
-    scale·q is the quantised rotated row, `residual` the norm of what rounding took, `length` the norm of what it left.
+    `stages` holds the ends and factors of the Hadamard blocks; q [n, padded] is filled with int8. For each row,
+    scale·q is the quantized rotated row, `residual` the norm of the rounding error, `length` the norm of scale·q.
     """
     n, d = x.shape
     z = np.zeros(q.shape[1], dtype=np.float32)
@@ -93,7 +93,7 @@ def quantise_rows(x, signs, stages, q, scale, residual, length):  # type: ignore
                 z[t] *= factor
             start = stop
         top = _largest_magnitude(z)
-        if top < 1e-30:  # nothing that int8 could hold: all of the row is residual
+        if top < 1e-30:  # too small for int8: the whole row is residual
             q[i] = 0
             scale[i] = 0.0
         else:
@@ -106,7 +106,7 @@ def quantise_rows(x, signs, stages, q, scale, residual, length):  # type: ignore
 
 @compiled()
 def scale_products(products, row_scale, col_scale, bias, absolute, out):  # type: ignore[no-untyped-def]
-    """out = row_scale · products · col_scale, its absolute value if asked, minus the bias if there is one."""
+    """Set out = row_scale · products · col_scale, or its absolute value, minus the bias if there is one."""
     for i in range(products.shape[0]):
         _scale_line(products[i], row_scale[i], col_scale, out[i])
         if absolute:
@@ -137,8 +137,8 @@ def _subtract(line, bias):  # type: ignore[no-untyped-def]
 def look_again(x, y, values, indices, coarse, fine, bias, absolute, k):  # type: ignore[no-untyped-def]
     """Replace int8 scores by float32 ones, in place, as far down each descending shortlist as can matter.
 
-    `coarse` and `fine` are each row's int8 and float32 ε. With L the k-th best float32 score so far less its ε, a
-    column whose int8 score plus ε is below L is not among the k best, nor is any after it: those are dropped."""
+    `coarse` and `fine` are each row's int8 and float32 ε. Let L be the k-th best float32 score so far minus its ε: a
+    column whose int8 score plus ε is below L is not among the k best, nor is any after it. Those are dropped."""
     best = np.empty(k, dtype=np.float64)
     for i in range(values.shape[0]):
         best[:] = -np.inf

@@ -1,4 +1,4 @@
-"""numba's compiler with our settings: no global interpreter lock, compiled code kept on disk where that is possible."""
+"""numba's compiler with the package's settings: GIL released, compiled code cached on disk where possible."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ SUMS_IN_ANY_ORDER = {"nnan", "ninf", "nsz", "reassoc", "contract"}
 
 
 def compiled(fastmath: set[str] | bool = False) -> Callable[[F], F]:
-    """Decorator: compile on first call, release the GIL, cache on disk unless no folder can be written."""
+    """Return a decorator that compiles on first call, releases the GIL, and caches on disk if a folder is writable."""
 
     def decorate(function: F) -> F:
-        plain = inspect.unwrap(function)  # numba compiles source; annotation checkers wrap every function they see
+        plain = inspect.unwrap(function)  # numba compiles source, and annotation checkers wrap functions
         try:
             return numba.njit(nogil=True, fastmath=fastmath, cache=True)(plain)
-        except RuntimeError:  # no writable place for the cache
+        except RuntimeError:  # no writable folder for the cache
             return numba.njit(nogil=True, fastmath=fastmath)(plain)
 
     return decorate

@@ -1,6 +1,6 @@
-"""A few threads over a list of pieces: all of it done, or the first error raised with no thread left behind.
+"""Run pieces of work on a few threads, and limit torch's own threads meanwhile.
 
-And torch's own threads, which would fight with these, kept to one meanwhile.
+Either all pieces are done, or the first error is raised and no thread is left running.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Any
 import torch
 
 Worker = Callable[[threading.Event], Callable[[Any], None]]
-"""Makes what one thread needs of its own, and returns what it does with a piece; it may look at the event to stop."""
+"""Create the state of one thread and return its function of a piece; the event tells it to stop."""
 
 
 def in_parallel(worker: Worker, pieces: Iterable[Any], threads: int) -> None:
-    """Have up to `threads` workers take the pieces in order; the caller's own thread if that is one.
+    """Process the pieces in order on up to `threads` threads, or on the caller's thread if that is one.
 
-    An error in any of them, or an interrupt of the caller, stops the others at their next piece and is raised.
+    An error in any worker, or an interrupt of the caller, stops the others at their next piece and is raised.
     """
     queue = deque(pieces)
     stop = threading.Event()
@@ -42,7 +42,7 @@ def in_parallel(worker: Worker, pieces: Iterable[Any], threads: int) -> None:
     with ThreadPoolExecutor(threads) as pool:
         try:
             waiting = {pool.submit(drain) for _ in range(threads)}
-            while waiting:  # waking now and then, so that an interrupt is heard
+            while waiting:  # wake up regularly, so that an interrupt is handled
                 done, waiting = wait(waiting, timeout=0.1, return_when=FIRST_EXCEPTION)
                 for future in done:
                     future.result()
@@ -52,7 +52,7 @@ def in_parallel(worker: Worker, pieces: Iterable[Any], threads: int) -> None:
 
 @contextmanager
 def one_torch_thread() -> Iterator[None]:
-    """torch uses one thread inside, and as many as before after. Threads started inside must say so for themselves."""
+    """Limit torch to one thread, and restore on exit. Threads started inside must do so themselves."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,13 +1,13 @@
-"""The fused kernel: a tiled product whose scores never leave the chip, only each row's best few do.
+"""Fused triton kernel: a tiled product that writes only the best few scores of each row.
 
 Imported where it is used, because triton is optional. Two passes, so that few rows still fill a GPU:
 
-1. `list_tiles`: a program takes a tile of rows and one split of the columns, goes over that split tile by tile, and
-   keeps its rows' `WIDTH` best scores and their columns in registers.
-2. `merge_splits`: the lists of all splits become one, in order.
+1. `list_tiles`: a program takes a tile of rows and one split of the columns, visits that split tile by tile, and holds
+   the `WIDTH` best scores of its rows, with their columns, in registers.
+2. `merge_splits`: merge the lists of all splits in order.
 
-A list is what the order (score descending, column ascending) says, to the last place, so the answer does not depend
-on tiles, splits or which program came first. A NaN is no score: it is never listed. Rows are addressed in 64 bits.
+Lists follow the total order (score descending, column ascending), so the answer does not depend on tiles, splits or
+the order of programs. NaN is never listed. Rows are addressed in 64 bits.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ import triton.language as tl
 
 
 def jitted(function: Callable[..., Any]) -> Any:
-    """`triton.jit` of the plain function: triton compiles source, and annotation checkers wrap what they see."""
+    """Apply `triton.jit` to the unwrapped function: triton compiles source, and annotation checkers wrap functions."""
     return triton.jit(inspect.unwrap(function))
 
 
 def interpreted() -> bool:
-    """Whether the kernels run in triton's interpreter, on the CPU: TRITON_INTERPRET was set when they were made."""
+    """Return whether the kernels run in triton's interpreter on the CPU (TRITON_INTERPRET set at definition)."""
     return not isinstance(list_tiles, triton.JITFunction)
 
 
 @jitted
 def _insert(scores, columns, values, indices):  # type: ignore[no-untyped-def]
-    """Take from every row of a tile what beats its list, best first; a tile that beats no list costs one maximum.
+    """Insert the scores of a tile that beat a row's list, best first; a tile that beats no list costs one maximum.
 
-    Empty places hold −inf and distinct negative indices, so that exactly one place is given up at a time: the worst
-    score's, and of equal ones the last column's.
+    Empty slots hold −inf and distinct negative indices, so that exactly one slot is replaced at a time: the worst
+    score, and among equals the last column.
     """
     best = tl.max(scores, axis=1)
     worst = tl.min(values, axis=1)
@@ -84,11 +84,11 @@ def list_tiles(  # type: ignore[no-untyped-def]
     COLS: tl.constexpr,
     DEPTH: tl.constexpr,
 ):
-    """The `WIDTH` best columns of each of n rows in each split of the m columns, in no order.
+    """List the `WIDTH` best columns of each of n rows in each split of the m columns, unordered.
 
     x [n, d] and y [m, d] in any strides; values, indices [splits, n, WIDTH]; program (r, s) takes rows r·ROWS… and
-    columns s·each…, a multiple of COLS. A score is factor·⟨x, y⟩, its absolute value, minus bias[column]; with WITHIN
-    the column that is row0 + the row is left out.
+    columns s·each…, a multiple of COLS. A score is factor·⟨x, y⟩ or its absolute value, minus bias[column]; WITHIN
+    excludes column row0 + row.
     """
     rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     part = tl.program_id(1)
@@ -135,7 +135,7 @@ def merge_splits(  # type: ignore[no-untyped-def]
     WIDTH: tl.constexpr,
     ROWS: tl.constexpr,
 ):
-    """The `keep` best of each row over all splits, by (score descending, column ascending); −inf and −1 for none."""
+    """Merge all splits to the `keep` best per row, by (score descending, column ascending); −inf and −1 for none."""
     rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     best, where = _no_lists(ROWS, WIDTH)
     for part in range(splits):

@@ -1,7 +1,7 @@
-"""The CPU's screen: products of blocks, scanned by compiled loops while they are in cache, one thread a stripe of rows.
+"""CPU screen: block products, scanned by compiled loops while they are in cache, one row block per thread.
 
-What makes a block of scores (`BlockScores`) is a choice: float32 here, int8 in `screen_int8`. Rows belong to the
-thread that computes their stripe; every thread keeps its own lists of columns, merged at the end.
+`BlockScores` computes a block of scores: float32 here, int8 in `screen_int8`. Each row belongs to the thread that
+computes its row block; every thread has its own lists of columns, merged at the end.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Float32Scores:
 
 
 def screen_cpu(task: Task) -> tuple[Shortlist, Shortlist | None]:
-    """float32 products, each score within γ_d ‖x‖‖y‖ of exact."""
+    """Screen with float32 products, each score within γ_d ‖x‖‖y‖ of exact."""
     width = shortlist_width(task.k)
     rows, cols = scan(task, Float32Scores(task), width)
     row_epsilon, col_epsilon = float32_epsilons(task)
@@ -54,28 +54,28 @@ def screen_cpu(task: Task) -> tuple[Shortlist, Shortlist | None]:
 
 
 def shortlist_width(k: int) -> int:
-    """How many a float32 screen lists: k, and a few more so that near-ties at the k-th rarely need a second look."""
+    """Return the length of a float32 shortlist: k and a few more, so that near-ties rarely need another sweep."""
     return k + 2 + k // 8
 
 
 def float32_epsilons(task: Task) -> tuple[Tensor, Tensor]:
-    """ε of a float32 product for every row and every column."""
+    """Return ε of a float32 product for every row and every column."""
     d, a, b, bias = task.a.shape[1], task.a_norms, task.b_norms, task.largest_bias
     return float32_error(a, float(b.max()), d, bias), float32_error(b, float(a.max()), d, bias)
 
 
 def listed(lists: Lists, epsilon: Tensor) -> Shortlist:
-    """The compiled loops' arrays as a `Shortlist`."""
+    """Convert the arrays of the compiled loops to a `Shortlist`."""
     return shortlist_of(torch.from_numpy(lists[0]), torch.from_numpy(lists[1].astype(np.int64)), epsilon)
 
 
 def scan(task: Task, block_scores: BlockScores, width: int) -> tuple[Lists, Lists | None]:
-    """The `width` best screened scores of every row, and of every column if the task asks for them."""
+    """Return the `width` best screened scores of every row, and of every column if the task requires them."""
     from sae_geometry.kernels.loops import cpu as cpu_loops
 
     n, m, block = task.a.shape[0], task.others.shape[0], task.blocks
     rows = _empty_lists(n, width)
-    cols: list[Lists] = []  # a thread each
+    cols: list[Lists] = []  # one per thread
     meter = Meter(task.progress, count_blocks(n, m, block, task.within))
 
     def worker(stop: threading.Event) -> Callable[[int], None]:
@@ -92,7 +92,7 @@ def scan(task: Task, block_scores: BlockScores, width: int) -> tuple[Lists, List
                 j1 = min(j0 + block.cols, m)
                 scores = block_scores(i0, i1, j0, j1, scratch).numpy()
                 if task.within and j0 < i1:
-                    # Of the stripe's own triangle, the strictly upper part serves rows and columns alike.
+                    # On the diagonal, the strictly upper triangle serves both rows and columns.
                     cpu_loops.blank_lower(scores, i0, j0)
                 cpu_loops.scan_rows(scores, j0, rows[0][i0:i1], rows[1][i0:i1])
                 if mine is not None:

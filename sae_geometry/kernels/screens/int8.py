@@ -1,8 +1,8 @@
-"""The CPU's int8 screen: integer products, several times faster than float32 ones, certified by measured errors.
+"""int8 screen on the CPU: integer products, several times faster than float32, certified by measured errors.
 
-Both sides are rotated and rounded to int8 (`quantise`). A shortlist is longer than float32's, because ε is a few
-hundredths; its entries are scored again in float32, best first, until the rest cannot matter. What `decide` then
-sees is a float32 shortlist, and a bound on everything else that int8 has proven.
+Both sides are rotated and rounded to int8 (`quantise`). A shortlist is longer than that of float32, because ε is a few
+hundredths; its entries are re-scored in float32, best first, until the rest cannot matter. `decide` then gets a
+float32 shortlist and a proven bound on everything else.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from sae_geometry.kernels.screens.products import best_time, cpu_product, full_p
 from sae_geometry.kernels.screens.quantize import MAX_WIDTH, Quantised, Spread, hadamard_stages, int8_error, quantise
 from sae_geometry.kernels.types import Shortlist, Task
 
-PADS = (7, 15, 31, 63)  # how many more than k are listed: the first that a sample says is enough
-SAMPLE_ROWS = 96  # of each side, at most
-_SAMPLE_SCORES = 1 << 22  # at most, for which fewer rows are sampled from very large dictionaries
-SAMPLE_CERTIFIES = 0.98  # share of the sample that must need no second sweep
-_WORTH_IT = 2e10  # multiplications below which preparing costs more than it saves
-_FASTER = 0.7  # of the float32 time, at most, for int8 products to be worth their longer shortlists
+PADS = (7, 15, 31, 63)  # candidates listed beyond k; the first that suffices on a sample is taken
+SAMPLE_ROWS = 96  # at most, per side
+_SAMPLE_SCORES = 1 << 22  # at most; very large dictionaries are sampled by fewer rows
+SAMPLE_CERTIFIES = 0.98  # share of the sample that must be certified at once
+_WORTH_IT = 2e10  # multiplications below which preparation costs more than it saves
+_FASTER = 0.7  # largest time of int8 products, relative to float32, that pays for longer shortlists
 _REFINED_AT_ONCE = 4096
 
 
 class Int8Scores:
-    """Blocks of scores from integer products. B is kept in int8; A, unless it is B, is quantised a stripe at a time."""
+    """Blocks of scores from integer products. B is held in int8; A, unless it is B, is quantized by row block."""
 
     def __init__(self, task: Task) -> None:
         self._task = task
@@ -41,17 +41,17 @@ class Int8Scores:
         unknown = torch.full((task.a.shape[0],), torch.inf, dtype=torch.float64)
         self.a_spread = self.b_spread if task.within else Spread(unknown, unknown.clone(), task.a_norms)
         self._bias = float32_bias(task.column_bias)
-        self._own = threading.local()  # the stripe each thread is at
+        self._own = threading.local()  # current row block of each thread
 
     def __call__(self, i0: int, i1: int, j0: int, j1: int, scratch: Tensor) -> Tensor:
-        """The block's scores. A's spread is complete when every stripe has been asked for."""
+        """Compute a block of scores. The spread of A is complete once every row block has been requested."""
         if getattr(self._own, "products", None) is None:
             self._own.products = torch.empty(self._task.blocks.size, dtype=torch.int32)
         buffers = self._own.products, scratch
         return _scores(self.stripe(i0, i1), self.y.part(j0, j1), self._bias[j0:j1], self._task.absolute, buffers)
 
     def stripe(self, i0: int, i1: int) -> Quantised:
-        """Rows i0…i1 of A in int8."""
+        """Return rows i0…i1 of A in int8."""
         if self._task.within:
             return self.y.part(i0, i1)
         if getattr(self._own, "at", None) != (i0, i1):
@@ -65,14 +65,14 @@ class Int8Scores:
 
 @dataclass(frozen=True)
 class Int8Screen:
-    """An int8 screen prepared for one task: its operands, the length of its shortlists, and why it was chosen."""
+    """int8 screen prepared for one task: operands, shortlist length, and the reason for choosing it."""
 
     scores: Int8Scores
     width: int
     why: str
 
     def __call__(self, task: Task) -> tuple[Shortlist, Shortlist | None]:
-        """Screen the task this was prepared for."""
+        """Screen the task that this was prepared for."""
         rows, cols = scan(task, self.scores, self.width)
         a, b, d, bias = self.scores.a_spread, self.scores.b_spread, task.a.shape[1], task.largest_bias
         row_fine, col_fine = float32_epsilons(task)
@@ -81,10 +81,10 @@ class Int8Screen:
 
 
 def prepare_int8(task: Task, asked_for: bool = False) -> Int8Screen | str:
-    """An int8 screen where it is likely to be faster than float32; otherwise a phrase that says why it is not.
+    """Prepare an int8 screen if it is likely to be faster than float32; otherwise return the reason as a phrase.
 
-    It is tried on a sample of rows, and of columns if they are asked for: the shortest length of shortlist that lets
-    98 % of the sample be certified is taken. With `asked_for` it is refused only where it is not possible.
+    It is tried on a sample of rows, and of columns if they are requested; the shortest shortlist that certifies 98 % of
+    the sample is taken. With `asked_for` it is refused only where it is impossible.
     """
     n, m, d = task.a.shape[0], task.others.shape[0], task.a.shape[1]
     ratio = int8_time()
@@ -124,7 +124,7 @@ def prepare_int8(task: Task, asked_for: bool = False) -> Int8Screen | str:
 
 
 def refine(task: Task, lists: Lists, coarse: Tensor, fine: Tensor, of_rows: bool) -> Shortlist:
-    """Score int8 shortlists again in float32, dropping what int8 proves not to be among the k best."""
+    """Re-score int8 shortlists in float32, dropping entries that int8 proves not to be among the k best."""
     from sae_geometry.kernels.loops.int8 import look_again
 
     x, y = (task.a, task.others) if of_rows else (task.others, task.a)
@@ -143,15 +143,15 @@ def refine(task: Task, lists: Lists, coarse: Tensor, fine: Tensor, of_rows: bool
 
 
 def float32_bias(bias: Tensor | None) -> np.ndarray:
-    """The bias as the compiled loops take it: empty if there is none."""
+    """Return the bias as the compiled loops take it: empty if there is none."""
     return np.empty(0, dtype=np.float32) if bias is None else bias.to(torch.float32).numpy()
 
 
 @cache
 def int8_time() -> float | None:
-    """Time of an integer product over that of a float32 one; None where it is missing or not exact.
+    """Return the time of an integer product relative to float32; None where it is missing or inexact.
 
-    Processors without VNNI instructions add pairs of products in 16 bits, which saturate: the extremes are tried.
+    Processors without VNNI instructions add pairs of products in 16 bits, which saturate, so extremes are tested.
     """
     size = 512
     q = torch.randint(-127, 128, (size, size), generator=torch.Generator().manual_seed(0), dtype=torch.int8)
@@ -169,7 +169,7 @@ def int8_time() -> float | None:
 
 
 def _scores(x: Quantised, y: Quantised, bias: np.ndarray, absolute: bool, buffers: tuple[Tensor, Tensor]) -> Tensor:
-    """Scores of quantised rows, in the second of the buffers (int32 and float32, of their size or larger)."""
+    """Compute scores of quantized rows into the second buffer (int32 and float32, of their size or larger)."""
     from sae_geometry.kernels.loops.int8 import scale_products
 
     shape = (x.q.shape[0], y.q.shape[0])
@@ -180,7 +180,7 @@ def _scores(x: Quantised, y: Quantised, bias: np.ndarray, absolute: bool, buffer
 
 
 def _products_are_exact(task: Task, scores: Int8Scores) -> bool:
-    """Whether the corners of the first block are what float64 says: a wrong product would void every bound."""
+    """Check the corners of the first block against float64: a wrong product would void every bound."""
     x = scores.stripe(0, min(task.blocks.rows, len(task.a))).q
     y = scores.y.q[: task.blocks.cols]
     corners = [slice(0, 16), slice(-16, None)]
@@ -189,7 +189,7 @@ def _products_are_exact(task: Task, scores: Int8Scores) -> bool:
 
 
 def _needed(task: Task, scores: Int8Scores, of_rows: bool) -> Tensor:
-    """For a sample of rows (or of columns): how many partners int8 cannot tell from the k best."""
+    """Return, for a sample of rows (or columns), how many partners int8 cannot distinguish from the k best."""
     mine, norms = (task.a, task.a_norms) if of_rows else (task.others, task.b_norms)
     bias = float32_bias(task.column_bias)
     n, m = len(mine), len(task.others) if of_rows else len(task.a)
@@ -216,6 +216,6 @@ def _needed(task: Task, scores: Int8Scores, of_rows: bool) -> Tensor:
     spread = Spread(x.residual, x.length, norms[at])
     others = scores.b_spread if of_rows else scores.a_spread
     epsilon = int8_error(spread, others, mine.shape[1], task.largest_bias)
-    # The exact k-th lies about where the screened one does: what reaches it, give or take ε, must be listed.
+    # The exact k-th is near the screened one, so every score within ε of it must be listed.
     kth = screened.topk(min(task.k, m), dim=1).values[:, -1]
     return (screened >= (kth - epsilon)[:, None]).sum(dim=1)

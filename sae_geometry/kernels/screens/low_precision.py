@@ -1,6 +1,6 @@
-"""Operands for tensor cores: rows rounded to fp16 or tf32 before the product, and what the rounding took, measured.
+"""Operands for tensor cores: rows rounded to fp16 or tf32 before the product, with the measured rounding error.
 
-A single-pass tf32 product truncates its operands; ones that already fit in tf32 lose nothing more. fp16 rows are
+A single-pass tf32 product truncates its operands; operands that already fit tf32 lose nothing more. fp16 rows are
 scaled by 2⁷ first, which keeps the small entries of unit rows out of fp16's coarse subnormal range.
 """
 
@@ -23,7 +23,7 @@ _CHUNK_ELEMENTS = 1 << 18
 
 @dataclass(frozen=True)
 class Rounded:
-    """x̂ = values / scale, and norms of what it is and of what it lacks.
+    """Rounded rows x̂ = values / scale, with bounds on their norm and their error.
 
     values: fp16 or float32 [n, d]; residual: float64 [n] ≥ ‖x − x̂‖; length: float64 [n] ≥ ‖x̂‖.
     """
@@ -35,10 +35,10 @@ class Rounded:
 
 
 def rounded(x: Tensor, precision: Precision) -> Rounded:
-    """float32 rows in a lower precision.
+    """Round float32 rows to a lower precision.
 
     Raises:
-        ValueError: entries that fp16 cannot hold.
+        ValueError: entries too large for fp16.
     """
     scale = FP16_SCALE if precision == "fp16" else 1.0
     low, high = (float(v) for v in torch.aminmax(x))
@@ -50,7 +50,7 @@ def rounded(x: Tensor, precision: Precision) -> Rounded:
     step = max(1, _CHUNK_ELEMENTS // x.shape[1])
     residual = torch.empty(len(x), dtype=torch.float64, device=x.device)
     length = torch.empty_like(residual)
-    for start in range(0, len(x), step):  # so that nothing as large as x is made but the values
+    for start in range(0, len(x), step):  # in chunks, so that no temporary is as large as x
         part = slice(start, start + step)
         if precision != "float32":
             values[part] = x[part] * scale if precision == "fp16" else to_tf32(x[part])
@@ -61,7 +61,7 @@ def rounded(x: Tensor, precision: Precision) -> Rounded:
 
 
 def to_tf32(x: Tensor) -> Tensor:
-    """float32 numbers rounded to the ten explicit mantissa bits of tf32, ties to even, by integer arithmetic."""
+    """Round float32 numbers to the ten explicit mantissa bits of tf32, ties to even, by integer arithmetic."""
     bits = x.contiguous().view(torch.int32)
     half = (1 << (_TF32_DROPPED_BITS - 1)) - 1
     odd = (bits >> _TF32_DROPPED_BITS) & 1
@@ -69,10 +69,10 @@ def to_tf32(x: Tensor) -> Tensor:
 
 
 def rounded_error(x: Rounded, y: Rounded, y_norms: Tensor, d: int) -> Tensor:
-    """ε_i ≥ |screened − exact| of row i of x with every row of y, without a bias.
+    """Return ε_i ≥ |screened − exact| of row i of x with every row of y, without a bias.
 
-    ⟨x, y⟩ − ⟨x̂, ŷ⟩ = ⟨x − x̂, y⟩ + ⟨x̂, y − ŷ⟩, each at most the product of its norms; tensor cores add with
-    truncation and a few guard bits, for which d·2⁻²² ‖x̂‖‖ŷ‖ is allowed, four times what rounded sums need.
+    ⟨x, y⟩ − ⟨x̂, ŷ⟩ = ⟨x − x̂, y⟩ + ⟨x̂, y − ŷ⟩, each at most the product of its norms. Tensor cores add with
+    truncation and a few guard bits: d·2⁻²² ‖x̂‖‖ŷ‖ covers that, four times what rounded sums need.
     """
     product = x.length * y.length.max()
     return (x.residual * y_norms.max() + x.length * y.residual.max() + d * 2.0**-22 * product + d * 2.0**-110) * SLACK

@@ -1,9 +1,9 @@
 """float32 products of row blocks, at full precision and full speed.
 
-torch may be told, process-wide, to compute float32 products in TF32 or bfloat16; a sweep's ε would then be a lie, so
-products here run under `full_precision`. And the product behind `torch.mm` is not always the fastest one torch brings:
-on AMD processors oneDNN takes less than half of MKL's time. Both are exact enough for the same ε, so `cpu_product`
-times both once a process and takes the faster.
+torch can be configured, process-wide, to compute float32 products in TF32 or bfloat16, which would invalidate ε, so
+products here run under `full_precision`. The product behind `torch.mm` is not always the fastest that torch ships: on
+AMD processors oneDNN takes less than half of MKL's time. The same ε holds for both, so `cpu_product` times both once
+per process and takes the faster.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PROBE_ROWS, _PROBE_WIDTH = 512, 512
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """float32 means float32 inside: no TF32, no bfloat16; whatever was set before is set again after."""
+    """Compute float32 products in float32, without TF32 or bfloat16, and restore the settings on exit."""
     parts: list[Any] = [torch.backends, torch.backends.cuda, torch.backends.mkldnn]
     parts += [part.matmul for part in parts[1:] if hasattr(part, "matmul")]
     backends = [part for part in parts if hasattr(part, "fp32_precision")]
@@ -42,19 +42,19 @@ def full_precision() -> Iterator[None]:
 
 
 def mm_product(x: Tensor, y: Tensor, scratch: Tensor) -> Tensor:
-    """`torch.mm`: MKL, OpenBLAS or Accelerate, whichever this torch was built with."""
+    """Multiply with `torch.mm`: MKL, OpenBLAS or Accelerate, as torch was built."""
     out = scratch[: x.shape[0] * y.shape[0]].view(x.shape[0], y.shape[0])
     return torch.mm(x, y.T, out=out)
 
 
 def onednn_product(x: Tensor, y: Tensor, scratch: Tensor) -> Tensor:
-    """oneDNN's inner product. It allocates its result."""
+    """Multiply with oneDNN's inner product, which allocates its result."""
     return torch.ops.mkldnn._linear_pointwise(x, y, None, "none", [], "")
 
 
 @cache
 def cpu_product() -> tuple[Product, str]:
-    """The faster of the float32 products that give right answers here, and its name. Timed once a process."""
+    """Return the fastest float32 product that is correct on this machine, and its name; timed once per process."""
     x = torch.randn(_PROBE_ROWS, _PROBE_WIDTH, generator=torch.Generator().manual_seed(0)) / _PROBE_WIDTH**0.5
     scratch = torch.empty(_PROBE_ROWS * _PROBE_ROWS)
     truth = (x.double() @ x.double().T).float()
@@ -64,7 +64,7 @@ def cpu_product() -> tuple[Product, str]:
             with one_torch_thread(), full_precision():
                 right = torch.allclose(product(x, x, scratch), truth, rtol=0, atol=1e-4)
                 seconds = best_time(partial(product, x, x, scratch)) if right else float("inf")
-        except (AttributeError, RuntimeError, NotImplementedError):  # this torch has no oneDNN
+        except (AttributeError, RuntimeError, NotImplementedError):  # torch was built without oneDNN
             continue
         if best is None or seconds < 0.9 * best[0]:
             best = (seconds, product, name)
@@ -73,7 +73,7 @@ def cpu_product() -> tuple[Product, str]:
 
 
 def best_time(run: Callable[[], object], times: int = 5) -> float:
-    """The shortest of a few runs, in processor time of this thread: what else the machine does shows little."""
+    """Return the shortest of a few runs in CPU time of this thread, which other load hardly affects."""
     found = float("inf")
     for _ in range(times):
         start = time.thread_time()

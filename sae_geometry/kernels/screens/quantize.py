@@ -1,8 +1,8 @@
-"""Dictionaries in int8, and what that costs: each row's exact quantisation error, measured.
+"""Dictionaries in int8, with the measured quantization error of every row.
 
-Rows are rotated before they are rounded, because a cosine does not change when both sides turn together and a rounded
-row errs in proportion to its largest entry: fixed random signs and a Hadamard matrix a block of 256 entries spread an
-outlier over its block. The Hadamard matrix costs d·log₂ 256 additions a row.
+Rows are rotated before they are rounded: a cosine does not change when both sides rotate together, and the error of a
+rounded row is proportional to its largest entry. Fixed random signs and one Hadamard matrix per block of 256 entries
+spread an outlier over its block, at d·log₂ 256 additions per row.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from sae_geometry.kernels.error_bounds import SLACK, TINY32, U32
 from sae_geometry.kernels.loops.threads import in_parallel
 
 _BLOCK = 256
-_STRIPE = 1024  # rows a thread takes at a time
+_STRIPE = 1024  # rows per unit of work of a thread
 MAX_WIDTH = 1 << 16  # 127² · 2¹⁶ < 2³¹: integer sums cannot overflow
 
 
 @dataclass(frozen=True)
 class Quantised:
-    """Rows x̂ = scale · q of a rotated dictionary, and how far they are from it.
+    """Rows x̂ = scale · q of a rotated dictionary, with bounds on their error.
 
     q: int8 [n, padded]; scale: float32 [n]; residual: float64 [n] ≥ ‖Rx − x̂‖; length: float64 [n] ≥ ‖x̂‖.
     """
@@ -35,13 +35,13 @@ class Quantised:
     length: Tensor
 
     def part(self, start: int, stop: int) -> Quantised:
-        """Some of the rows."""
+        """Return a slice of the rows."""
         return Quantised(*(t[start:stop] for t in (self.q, self.scale, self.residual, self.length)))
 
 
 @dataclass(frozen=True)
 class Spread:
-    """What an error bound needs to know of a quantised dictionary: float64 [n] each, see `Quantised`; norms ≥ ‖x‖."""
+    """Inputs of the error bound of a quantized dictionary: float64 [n] each, see `Quantised`; norms ≥ ‖x‖."""
 
     residual: Tensor
     length: Tensor
@@ -49,10 +49,10 @@ class Spread:
 
 
 def quantise(x: Tensor, norms: Tensor, threads: int = 1) -> Quantised:
-    """int8 rows of x, rotated by the one rotation of their width, with the error of every row.
+    """Return x rotated and rounded to int8, with the error of every row. The rotation depends on the width alone.
 
     Rotating in float32 errs by at most (log₂ 256 + 2)·u ‖x‖ to first order (each stage is a multiple of an orthogonal
-    matrix whose every output is one rounded sum); twelve u, and underflow, are added to the measured residual.
+    matrix, and each of its outputs is one rounded sum); 12 u and underflow are added to the measured residual.
     """
     from sae_geometry.kernels.loops.int8 import quantise_rows
 
@@ -75,9 +75,9 @@ def quantise(x: Tensor, norms: Tensor, threads: int = 1) -> Quantised:
 
 @cache
 def hadamard_stages(d: int) -> np.ndarray:
-    """float64 [blocks, 2]: where each block ends, and 1/√(its size).
+    """Return the end of each block and 1/√(its size), float64 [blocks, 2].
 
-    Blocks of 256, the last the next power of two, not below 16: torch's integer product of width 1 is wrong.
+    Blocks have 256 entries, the last a power of two of at least 16: torch's integer product of width 1 is wrong.
     """
     sizes = [_BLOCK] * (d // _BLOCK)
     if d % _BLOCK:
@@ -87,16 +87,16 @@ def hadamard_stages(d: int) -> np.ndarray:
 
 @cache
 def rotation_signs(d: int) -> np.ndarray:
-    """float32 [d] of ±1: without them the Hadamard matrix would gather a constant row into one entry."""
+    """Return float32 [d] of ±1; without these signs a Hadamard matrix maps a constant row to a single entry."""
     bits = np.random.default_rng(0).integers(0, 2, d)
     return (1 - 2 * bits).astype(np.float32)
 
 
 def int8_error(x: Spread, y: Spread, d: int, bias: float = 0.0) -> Tensor:
-    """ε_i ≥ |int8 score − exact score| of row i of x with every row of y.
+    """Return ε_i ≥ |int8 score − exact score| of row i of x with every row of y.
 
     ⟨x, y⟩ − ⟨x̂, ŷ⟩ = ⟨Rx − x̂, Ry⟩ + ⟨x̂, Ry − ŷ⟩ ≤ residual_x ‖y‖ + ‖x̂‖ residual_y; the integer product is exact,
-    and turning it into a score rounds four times (twice more with a bias).
+    and converting it to a score rounds four times (twice more with a bias).
     """
     reach = x.length * y.length.max()
     epsilon = x.residual * y.norms.max() + x.length * y.residual.max() + 4 * U32 * reach + d * 2.0**-110

@@ -1,7 +1,7 @@
-"""The screen of any torch device in whole-tensor operations: a block product, its top K, a merge.
+"""Screen for any torch device in whole-tensor operations: a block product, its top K, a merge.
 
-It is what a GPU runs; the tests run the same code on the CPU. In float32 by default (TF32 off); in fp16 or tf32, which
-tensor cores multiply several times faster, with operands rounded here and ε from what the rounding took.
+A GPU runs this; the tests run the same code on the CPU. Products are float32 by default (TF32 off), or fp16 or tf32,
+which tensor cores multiply several times faster; operands are rounded first and ε follows from the rounding error.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from sae_geometry.kernels.screens.products import full_precision, mm_product
 from sae_geometry.kernels.types import Shortlist, Task
 
 Lists = tuple[Tensor, Tensor]
-_LOW_PRECISION_PAD = 6  # more are listed where ε is larger
+_LOW_PRECISION_PAD = 6  # longer lists where ε is larger
 
 
 def screen_torch(task: Task, precision: Precision = "float32") -> tuple[Shortlist, Shortlist | None]:
-    """Products in torch, float32 ones with TF32 off: each score within γ_d ‖x‖‖y‖ of exact, or `rounded_error`."""
+    """Screen with torch products: float32 scores within γ_d ‖x‖‖y‖ of exact, others within `rounded_error`."""
     within, bias = task.within, task.column_bias
     n, m, block, device = task.a.shape[0], task.others.shape[0], task.blocks, task.a.device
     x = rounded(task.a, precision)
@@ -34,7 +34,7 @@ def screen_torch(task: Task, precision: Precision = "float32") -> tuple[Shortlis
     cols = _no_lists(m, width, device) if task.columns or within else None
     float_bias = None if bias is None else bias.to(device, torch.float32)
     meter = Meter(task.progress, count_blocks(n, m, block, within))
-    # A block a time from malloc, given back each time, would be scattered over a heap that grows beyond any ceiling.
+    # Allocating and freeing each block would fragment the heap beyond any memory limit.
     scratch = None if x.values.is_cuda else torch.empty(block.rows * block.cols, device=device)
     product = partial(block_product, precision=precision, scratch=scratch)
     with full_precision():
@@ -55,7 +55,7 @@ def screen_torch(task: Task, precision: Precision = "float32") -> tuple[Shortlis
                 _offer(rows, slice(i0, i1), _top(scores, width, j0))
                 if cols is not None:
                     _offer(cols, slice(j0, j1), _top(scores.T, width, i0))
-                del scores  # before the next block is made, not after
+                del scores  # freed before the next block is allocated
                 meter.tick()
     if within:
         assert cols is not None
@@ -66,14 +66,14 @@ def screen_torch(task: Task, precision: Precision = "float32") -> tuple[Shortlis
 
 
 def low_precision_screen(precision: Precision) -> Callable[[Task], tuple[Shortlist, Shortlist | None]]:
-    """The screen with fp16 or tf32 products."""
+    """Return the screen with fp16 or tf32 products."""
     return partial(screen_torch, precision=precision)
 
 
 def block_product(x: Tensor, y: Tensor, precision: Precision, scratch: Tensor | None = None) -> Tensor:
-    """x·yᵀ in float32 from operands of this precision, on tensor cores where there are any.
+    """Compute x·yᵀ in float32 from operands of this precision, on tensor cores where available.
 
-    Without them the same operands are multiplied in float32, in the scratch if there is one.
+    Elsewhere the same operands are multiplied in float32, into the scratch buffer if there is one.
     """
     if not x.is_cuda:
         a, b = x.to(torch.float32), y.to(torch.float32)
@@ -81,7 +81,7 @@ def block_product(x: Tensor, y: Tensor, precision: Precision, scratch: Tensor | 
     if precision == "fp16":
         return torch.mm(x, y.T, out_dtype=torch.float32)
     if precision == "tf32":
-        torch.backends.cuda.matmul.fp32_precision = "tf32"  # `full_precision` sets it back
+        torch.backends.cuda.matmul.fp32_precision = "tf32"  # `full_precision` restores it
         try:
             return x @ y.T
         finally:
@@ -90,12 +90,12 @@ def block_product(x: Tensor, y: Tensor, precision: Precision, scratch: Tensor | 
 
 
 def listed_width(k: int, precision: Precision) -> int:
-    """How many are listed for the k best."""
+    """Return the length of a shortlist for the k best."""
     return shortlist_width(k) + (0 if precision == "float32" else _LOW_PRECISION_PAD)
 
 
 def epsilons(task: Task, precision: Precision, x: Rounded, y: Rounded) -> tuple[Tensor, Tensor]:
-    """ε of a product of this precision for every row and every column, x and y being the rounded operands."""
+    """Return ε of a product of this precision for every row and column; x and y are the rounded operands."""
     if precision == "float32":
         return float32_epsilons(task)
     d, bias = task.a.shape[1], task.largest_bias
@@ -119,7 +119,7 @@ def _top(scores: Tensor, width: int, offset: int) -> Lists:
 
 
 def _offer(lists: Lists, where: slice, more: Lists) -> None:
-    """Keep the best of what is listed and what is offered, in place."""
+    """Merge offered scores into the lists, in place."""
     values, indices = lists
     both = torch.cat([values[where], more[0]], dim=1)
     ids = torch.cat([indices[where], more[1]], dim=1)

@@ -1,9 +1,9 @@
-"""The fused screen: triton's kernel multiplies and lists in one pass, so that no block of scores goes through memory.
+"""Fused triton screen: one kernel multiplies and lists, so that no block of scores passes through memory.
 
-Opt-in. It lists the rows of its left operand only: the columns' lists are the rows' with the operands swapped, and
-within one dictionary every block is computed rather than half of them. One kernel for both sides would have to keep
-every column's list in memory and lock it. So both directions cost two products; what that buys is that a score is
-never written and read again, which pays where products are cheap: low precision, narrow rows.
+Opt-in. It lists the rows of its left operand only. Column lists come from a second product with the operands swapped,
+and within one dictionary every block is computed rather than half of them: one kernel for both sides would need a lock
+on every column's list. In return no score is written and read again, which pays where products are cheap: low
+precision, narrow rows.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from sae_geometry.kernels.screens.low_precision import Precision, Rounded, round
 from sae_geometry.kernels.screens.torch import epsilons, listed_width
 from sae_geometry.kernels.types import Screen, Shortlist, Task
 
-EXTRA = "cu13"  # of this package: what brings triton
-_PROGRAMS_A_PROCESSOR = 4  # of a GPU, for its memory waits to hide behind one another
-_PROCESSORS = 4  # pretended where there is no GPU, so that columns are split there too
+EXTRA = "cu13"  # extra of this package that installs triton
+_PROGRAMS_A_PROCESSOR = 4  # programs per multiprocessor, to hide memory latency
+_PROCESSORS = 4  # assumed where there is no GPU, so that columns are split there too
 
 
 @dataclass(frozen=True)
 class Tile:
-    """What one program multiplies at a time: rows × columns, so many entries deep, with so many warps."""
+    """Tile of one program: rows × columns × depth, and its number of warps."""
 
     rows: int
     cols: int
@@ -38,7 +38,7 @@ class Tile:
 
 
 def tile_for(precision: Precision, width: int) -> Tile:
-    """The tile for lists of this width: as large as registers hold without spilling, which the tests assert."""
+    """Return the tile for lists of this width: the largest that does not spill registers, which the tests assert."""
     depth = 64 if precision == "fp16" else 32
     if precision == "float32" or width > 32:
         return Tile(64, 64, depth, 8)
@@ -46,17 +46,17 @@ def tile_for(precision: Precision, width: int) -> Tile:
 
 
 def list_width(width: int) -> int:
-    """The power of two that holds a list of this width, at least 4."""
+    """Return the power of two that holds a list of this width, at least 4."""
     return max(4, 1 << (width - 1).bit_length())
 
 
 def triton_screen(precision: Precision) -> Screen:
-    """The fused screen with operands of this precision."""
+    """Return the fused screen with operands of this precision."""
     return partial(screen_triton, precision=precision)
 
 
 def screen_triton(task: Task, precision: Precision = "float32") -> tuple[Shortlist, Shortlist | None]:
-    """Each score within γ_d ‖x‖‖y‖ of exact in float32, within `rounded_error` in fp16 and tf32.
+    """Screen with the fused kernel: scores within γ_d ‖x‖‖y‖ of exact in float32, `rounded_error` in fp16 and tf32.
 
     Raises:
         ImportError: triton is not installed.
@@ -77,7 +77,7 @@ def screen_triton(task: Task, precision: Precision = "float32") -> tuple[Shortli
 def _side(
     loops: ModuleType, task: Task, x: Rounded, y: Rounded, precision: Precision, meter: Meter
 ) -> tuple[Tensor, Tensor]:
-    """The best of every row of x among y, a stripe of rows at a time: scores descending and their columns."""
+    """Return the best of every row of x among y, one row block at a time: descending scores and their columns."""
     n, m, device = len(x.values), len(y.values), x.values.device
     width = listed_width(task.k, precision)
     scores = torch.empty((n, width), dtype=torch.float32, device=device)
@@ -98,7 +98,7 @@ def _side(
 
 
 def splits(n: int, m: int, tile: Tile, device: torch.device) -> int:
-    """Into how many parts the columns go, so that n rows' programs keep every processor of the device busy."""
+    """Return the number of column splits with which the programs of n rows occupy the whole device."""
     there = _PROCESSORS
     if device.type == "cuda":
         there = torch.cuda.get_device_properties(device).multi_processor_count
@@ -119,7 +119,7 @@ def list_stripe(
     absolute: bool = False,
     own: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Every split's list of every row, [splits, n, width], `each` columns a split; row i is column `own` + i of y."""
+    """List every row in every split, [splits, n, width], `each` columns per split; row i is column `own` + i of y."""
     n, m = len(x), len(y)
     parts = -(-m // each)
     values = torch.empty((parts, n, width), dtype=torch.float32, device=x.device)
@@ -136,7 +136,7 @@ def list_stripe(
 
 
 def merge_stripe(loops: ModuleType, lists: tuple[Tensor, Tensor], scores: Tensor, indices: Tensor) -> None:
-    """The splits' lists as one, into `scores` and `indices` [n, ≤ width], scores descending, −inf and −1 for none."""
+    """Merge the lists of all splits into `scores` and `indices` [n, ≤ width], descending; −inf and −1 for none."""
     values, columns = lists
     parts, n, width = values.shape
     rows = merge_rows(width)
@@ -148,17 +148,17 @@ def merge_stripe(loops: ModuleType, lists: tuple[Tensor, Tensor], scores: Tensor
 
 
 def merge_rows(width: int) -> int:
-    """How many rows' lists of this width a program merges: as many as registers hold."""
+    """Return the number of rows whose lists of this width a program merges: as many as fit registers."""
     return 16 if width > 32 else 64
 
 
 def _on(device: torch.device) -> torch.cuda.device | nullcontext[None]:
-    """triton launches on the current GPU, which need not be the tensors'."""
+    """Select the tensors' device, since triton launches on the current GPU."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def _loops(device: torch.device) -> ModuleType:
-    """The kernels, which need triton, and off a GPU its interpreter."""
+    """Import the kernels, which need triton, and off a GPU its interpreter."""
     try:
         from sae_geometry.kernels.loops import triton as triton_loops
     except ModuleNotFoundError as error:
