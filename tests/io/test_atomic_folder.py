@@ -20,7 +20,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="counts Linux's syste
 
 
 def deaths(*how: str) -> list[dict]:
-    env = {**os.environ, "PYTHONPATH": str(Path(folders.__file__).parents[1])}
+    env = {**os.environ, "PYTHONPATH": str(Path(folders.__file__).parents[2])}
     made = subprocess.run(
         [sys.executable, dying.__file__, *how], env=env, capture_output=True, text=True, check=True, timeout=120
     )
@@ -127,7 +127,7 @@ def test_where_folders_cannot_be_locked_nothing_is_taken_for_a_leftover(tmp_path
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 def test_seeds_killed_at_twenty_random_moments_and_resumed_give_the_same_files():
-    env = {**os.environ, "PYTHONPATH": str(Path(folders.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    env = {**os.environ, "PYTHONPATH": str(Path(folders.__file__).parents[2]), "OMP_NUM_THREADS": "1"}
     made = subprocess.run(
         [sys.executable, resuming.__file__], env=env, capture_output=True, text=True, check=True, timeout=300
     )
