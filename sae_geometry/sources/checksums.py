@@ -11,8 +11,8 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from sae_geometry.folders import whole_file
-from sae_geometry.sources.cache_folder import cache_root
+from sae_geometry.io.atomic_folder import whole_file
+from sae_geometry.sources.cache import cache_root
 
 _MD5, _SHA1, _SHA256 = 32, 40, 64
 

@@ -34,7 +34,7 @@ from limited import TooLongError, limited  # noqa: E402
 
 import sae_geometry as sg  # noqa: E402
 from sae_geometry.sources import SourceError, load, runs  # noqa: E402
-from sae_geometry.sources.limits import Limits, set_limits  # noqa: E402
+from sae_geometry.sources.http import Limits, set_limits  # noqa: E402
 
 Family = Callable[[random.Random, Path], object]
 
@@ -491,7 +491,7 @@ def in_memory_family(rng: random.Random, folder: Path) -> object:
             lambda: np.ma.array(like, mask=like > like.mean()), lambda: np.ma.array(like), lambda: np.zeros(like.shape, [("a", "f4")]), lambda: t.to_sparse(),
             lambda: t.to(torch.float8_e4m3fn), lambda: t.to(torch.bfloat16), lambda: t.to("meta"), lambda: t.to(torch.uint16), lambda: t.bool(),
             lambda: torch.quantize_per_tensor(t.float(), 0.1, 0, torch.qint8), lambda: t.to(torch.complex64), lambda: like * np.nan, lambda: like * 0,
-            lambda: like / like.max(), lambda: [1 << 63] * len(like), lambda: [10**400], lambda: "text", lambda: None, lambda: {}, lambda: like.reshape(-1)[:0],
+            lambda: like / like.max(), lambda: [1 << 63] * len(like), lambda: [10**400], lambda: "text", lambda: None, dict, lambda: like.reshape(-1)[:0],
             lambda: [[1], [1, 2]], lambda: t.to_sparse_csr() if t.ndim == 2 else t, lambda: np.int64(3), lambda: like.astype(np.float16), lambda: -like,
         ))()  # fmt: skip
 
@@ -653,7 +653,7 @@ def wrong(error: BaseException, family: str) -> str | None:
     ours = isinstance(error, SourceError) or (
         type(error) is ValueError and (family == "in_memory" or "coder rows with" in text)
     )
-    if isinstance(error, ValueError) and "is empty" in text or "are dead by" in text:
+    if (isinstance(error, ValueError) and "is empty" in text) or "are dead by" in text:
         ours = True
     if not ours:
         return f"{type(error).__name__}: {text[:200]!a}"

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 from wandb_server import Loopback, StoredRun
 
 from sae_geometry.cli import app
-from sae_geometry.sources import SourceError, checksums, fetch, load, transfer
-from sae_geometry.sources.huggingface import _listing
+from sae_geometry.sources import SourceError, checksums, download, fetch, load
+from sae_geometry.sources.huggingface.repo import _listing
 
 RUN = "sparsify/gpt2/d8vgjnyc"
 LAST = "samples_400000.pt"
@@ -146,12 +146,12 @@ def test_links_in_the_place_of_our_own_files_are_not_followed(
         path.symlink_to(own)
         return path
 
-    partial_for = transfer._partial_for
+    partial_for = download._partial_for
     match where:
         case "listing":
             plant(_listing(REPO, COMMIT))
         case "partial":
-            monkeypatch.setattr(transfer, "_partial_for", lambda *a: plant(partial_for(*a)))
+            monkeypatch.setattr(download, "_partial_for", lambda *a: plant(partial_for(*a)))
         case "record":
             for half in ("wandb_run.json", "wandb_run.partial"):
                 plant(next(iter([fetch(RUN)[0].path.with_name(half)])))
@@ -181,7 +181,7 @@ def test_names_that_a_server_gives_to_blobs_lead_nowhere_else(
         h.end_headers()  # type: ignore[attr-defined]
 
     hf.head_fault = lying
-    before = {p for p in tmp_path.rglob("*evil*")}
+    before = set(tmp_path.rglob("*evil*"))
     with pytest.raises(SourceError, match="names a blob or a commit"):
         load(ADDRESS)
     assert set(tmp_path.rglob("*evil*")) == before

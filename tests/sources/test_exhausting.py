@@ -21,8 +21,8 @@ from limited import TooLongError, limited
 from test_hostile import FLOATS, entry, npy, npz, safetensors, stored, torch_zip
 
 from sae_geometry.sources import SourceError, load
-from sae_geometry.sources.configs import read_config
-from sae_geometry.sources.file_bytes import FileBytes
+from sae_geometry.sources.files.bytes import FileBytes
+from sae_geometry.sources.layouts.config import read_config
 from sae_geometry.sources.plain import parse_json, parse_yaml
 
 
@@ -397,7 +397,7 @@ def test_one_output_of_a_tensor_larger_than_memory(axis: int, tmp_path: Path) ->
     shape[axis], key = {0: (4000, "W_D"), 1: (4000, "w_dec"), 2: (1 << 20, "w_dec")}[axis]
     n = 4 * int(np.prod(shape))
     path = sparse(tmp_path / "x.safetensors", {key: entry(shape, [0, n])}, n)
-    from sae_geometry.sources.tensor_file import Entry, read_stored
+    from sae_geometry.sources.files.tensor_file import Entry, read_stored
 
     file = FileBytes(path)
     start = path.stat().st_size - n
@@ -420,7 +420,7 @@ def test_one_output_of_a_tensor_larger_than_memory(axis: int, tmp_path: Path) ->
 CUT = """
 import sys
 from pathlib import Path
-from sae_geometry.sources.containers import open_tensors
+from sae_geometry.sources.files.open import open_tensors
 
 path = Path(sys.argv[1])
 file = open_tensors(path)

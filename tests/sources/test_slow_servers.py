@@ -12,7 +12,7 @@ from hf_server import HuggingFace, StoredRepo
 from wandb_server import Handler, Loopback, slow
 
 from sae_geometry.sources import SourceError, load, runs
-from sae_geometry.sources.limits import Limits, set_limits
+from sae_geometry.sources.http import Limits, set_limits
 
 RUN = "sparsify/gpt2/d8vgjnyc"
 LAST = "samples_400000.pt"

@@ -13,7 +13,7 @@ from conftest import real_run
 from helpers import E2E, KEY, tree
 from wandb_server import Fault, Loopback, StoredRun, cut_short, redirect, silent, stalling, status
 
-from sae_geometry.sources import SourceError, cached_runs, clear_cache, fetch, load, runs, similar_runs, transfer
+from sae_geometry.sources import SourceError, cached_runs, clear_cache, download, fetch, load, runs, similar_runs
 
 RUN = "sparsify/gpt2/d8vgjnyc"
 LAST = "samples_400000.pt"
@@ -250,10 +250,10 @@ def test_sizes_and_sums_that_are_not_told(wandb_world: Loopback) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here, the disk that is always full")
 def test_a_disk_that_fills_up_is_one_sentence(wandb_world: Loopback, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transfer, "_no_link", lambda path, flags: os.open("/dev/full", os.O_WRONLY))
+    monkeypatch.setattr(download, "_no_link", lambda path, flags: os.open("/dev/full", os.O_WRONLY))
     with pytest.raises(SourceError, match=r"no space left on device in the cache .*; make room, or set SAE_GEOM"):
         load(f"wandb:{RUN}")
-    assert not list(transfer.cache_root().rglob("*.pt"))
+    assert not list(download.cache_root().rglob("*.pt"))
 
 
 def test_the_key_goes_to_the_configured_host_only(

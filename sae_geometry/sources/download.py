@@ -1,0 +1,232 @@
+"""Bringing one file to its place: whole and verified, or not at all.
+
+A file is written to a partial one, continued from there if a try breaks off, and renamed only when its size and its
+checksum are right and it opens. A lock keeps two processes from fetching the same file.
+"""
+
+from __future__ import annotations
+
+import base64
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from sae_geometry.sources.bundle import Progress
+from sae_geometry.sources.cache import cache_root, holding
+from sae_geometry.sources.checksums import checksum, intact
+from sae_geometry.sources.errors import SourceError
+from sae_geometry.sources.http import Credentials, body_of, check_status, open_url, origin_of, with_tries
+
+_LOCK_SECONDS = 3600.0
+_UNKNOWN_SIZE_LIMIT = 1 << 36
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file to fetch.
+
+    Attributes:
+        name: its name where it comes from.
+        url: where its bytes are.
+        n_bytes: its size; None when not told.
+        md5: its MD5 in hexadecimal; None when not told.
+    """
+
+    name: str
+    url: str
+    n_bytes: int | None
+    md5: str | None
+
+
+def remote_file(name: object, url: object, n_bytes: object, md5: object) -> RemoteFile:
+    """A file as a server describes it; a size that is none is not told, an MD5 that is none is nobody's.
+
+    Raises:
+        SourceError: no name, or no address on the web.
+    """
+    if not isinstance(name, str) or not isinstance(url, str):
+        raise SourceError(f"W&B gives no name, or no URL, for the file {str(name)[:80]!a}")
+    try:
+        on_the_web = origin_of(url).startswith(("http://", "https://"))
+    except ValueError:
+        on_the_web = False
+    if not on_the_web:
+        raise SourceError(f"W&B gives what is not a URL for the file {name[:80]!a}")
+    told = str(n_bytes)
+    size = int(told) if told.isdecimal() and len(told) < 19 else None
+    if not md5:
+        return RemoteFile(name, url, size, None)
+    try:
+        return RemoteFile(name, url, size, base64.b64decode(str(md5), validate=True).hex())
+    except ValueError:
+        return RemoteFile(name, url, size, "no MD5")
+
+
+def fetch_file(
+    remote: RemoteFile,
+    target: Path,
+    *,
+    recorded: str | None = None,
+    again: bool = False,
+    credentials: Credentials | None = None,
+    check: Callable[[Path], object] | None = None,
+    progress: Progress | None = None,
+) -> str:
+    """Bring a file to `target`, unless it is there already and intact; returns the MD5 told, or its SHA-256.
+
+    Args:
+        remote: what to fetch.
+        target: where it goes; not touched unless all is well.
+        recorded: the checksum that this returned when the file was fetched before.
+        again: fetch it even if it is there.
+        credentials: sent to their own origin only.
+        check: called with the partial file before it is renamed; raises if the file is not what it should be.
+        progress: called with the file's name and the share done, where the size is known.
+
+    Raises:
+        SourceError: it cannot be had whole; `target` is as before.
+    """
+    with locked(target):
+        expected = remote.md5 or recorded
+        if not again and expected is not None and target.is_file() and intact(target, expected):
+            return expected
+        partial = _partial_for(remote, target)
+        try:
+            _check_space(remote, partial)
+            with_tries(f"fetching {remote.name}", lambda: _one_try(remote, partial, credentials, progress))
+            found = _verified(remote, partial)
+            if check is not None:
+                check(partial)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(partial, target)
+        except BaseException as error:
+            if not _worth_keeping(error, remote):
+                partial.unlink(missing_ok=True)
+            raise
+        finally:
+            _remove_if_empty(partial.parent)
+    return found
+
+
+@contextmanager
+def locked(target: Path) -> Iterator[None]:
+    """Only one process at a time per target.
+
+    Raises:
+        SourceError: another process holds it for an hour.
+    """
+    import filelock
+
+    with ExitStack() as held:
+        try:
+            held.enter_context(holding(target, seconds=_LOCK_SECONDS))
+        except filelock.Timeout as error:
+            raise SourceError(
+                f"another process has been fetching {target.name} for an hour; stop it and try again"
+            ) from error
+        except OSError as error:
+            raise SourceError(
+                f"the cache {cache_root()} cannot be written: {error.strerror}; set SAE_GEOMETRY_CACHE"
+            ) from error
+        yield
+
+
+def _partial_for(remote: RemoteFile, target: Path) -> Path:
+    identity = hashlib.sha256(f"{target}\n{remote.n_bytes}\n{remote.md5}".encode()).hexdigest()[:32]
+    return cache_root() / ".partial" / identity / target.name
+
+
+def _one_try(remote: RemoteFile, partial: Path, credentials: Credentials | None, progress: Progress | None) -> None:
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    if partial.is_symlink():
+        partial.unlink()
+    have = partial.stat().st_size if partial.exists() else 0
+    if have and (remote.md5 is None or remote.n_bytes is None or have >= remote.n_bytes):
+        partial.unlink()  # a stray start of an unknown file cannot be continued
+        have = 0
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    what = f"fetching {remote.name}"
+    with open_url("GET", remote.url, headers=headers, credentials=credentials) as answer:
+        if answer.status_code == 416:
+            partial.unlink(missing_ok=True)
+            raise ConnectionError("the server would not continue")
+        check_status(answer, what)
+        if answer.status_code != 206:
+            have = 0
+        elif not answer.headers.get("content-range", "").startswith(f"bytes {have}-"):
+            partial.unlink(missing_ok=True)
+            raise ConnectionError("the server continued at the wrong place")
+        length = answer.headers.get("content-length", "")
+        limit = (remote.n_bytes if remote.n_bytes is not None else _UNKNOWN_SIZE_LIMIT) - have
+        n = 0
+        with _room_for(what), open(partial, "ab" if have else "wb", opener=_no_link) as f:
+            for piece in body_of(answer, limit, what):
+                f.write(piece)
+                n += len(piece)
+                if progress is not None and remote.n_bytes:
+                    progress(remote.name, (have + n) / remote.n_bytes)
+        expected = (
+            int(length) if length.isdecimal() and len(length) < 20 else limit if remote.n_bytes is not None else n
+        )
+        if n < expected:
+            raise ConnectionError(f"the connection broke off after {have + n:,} of {have + expected:,} bytes")
+
+
+def _no_link(path: str, flags: int) -> int:
+    """Open a file of ours by a name that can be foreseen: somebody may have made it a link to another file."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+
+@contextmanager
+def _room_for(what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise SourceError(
+            f"{what}: {str(error.strerror).lower()} in the cache {cache_root()}; make room, or set SAE_GEOMETRY_CACHE "
+            "to another disk"
+        ) from error
+
+
+def _verified(remote: RemoteFile, partial: Path) -> str:
+    size = partial.stat().st_size
+    if remote.n_bytes is not None and size != remote.n_bytes:
+        raise SourceError(f"{remote.name} arrived with {size:,} bytes instead of {remote.n_bytes:,}; not kept")
+    if remote.md5 is None:
+        return checksum(partial)
+    if checksum(partial, like=remote.md5) != remote.md5:
+        raise SourceError(
+            f"{remote.name} arrived damaged: its MD5 is not the one W&B recorded; not kept, fetch it again"
+        )
+    return remote.md5
+
+
+def _check_space(remote: RemoteFile, partial: Path) -> None:
+    root = next(p for p in partial.parents if p.exists())
+    free = shutil.disk_usage(root).free
+    if remote.n_bytes is not None and remote.n_bytes > free:
+        raise SourceError(
+            f"{remote.name} needs {remote.n_bytes:,} bytes and {free:,} are free at {root}; make room, or set "
+            "SAE_GEOMETRY_CACHE to another disk"
+        )
+
+
+def _worth_keeping(error: BaseException, remote: RemoteFile) -> bool:
+    """A download that broke off is kept to be continued; one that was wrong, refused or stopped is not."""
+    from sae_geometry.sources.http import UnreachableError
+
+    return isinstance(error, UnreachableError) and remote.md5 is not None and remote.n_bytes is not None
+
+
+def _remove_if_empty(folder: Path) -> None:
+    try:
+        folder.rmdir()
+    except OSError:
+        return

@@ -1,0 +1,130 @@
+"""A file of tensors, read lazily: names, shapes and types at once; numbers only for the tensors asked for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sae_geometry.sources.errors import SourceError
+from sae_geometry.sources.files.bytes import FileBytes
+
+Container = Literal["safetensors", "torch", "npz", "npy"]
+
+# A header, a pickle or a zip directory larger than this describes no checkpoint anyone has published; parsing a
+# legal 60 MB one takes tens of seconds and a gigabyte.
+MAX_HEADER_BYTES = 8 << 20
+MAX_AXES = 8
+# The names of a file's tensors, all together: nested tables can make long ones of few bytes.
+MAX_NAMES = 8 << 20
+MAX_TENSORS = 50_000
+
+# The longest axis of a tensor without elements, which needs no bytes at all.
+MAX_EMPTY = 1 << 20
+
+Place = tuple[int, int]  # an axis, and one position on it
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Shape and type of one stored tensor."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of its elements."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+@runtime_checkable
+class Read(Protocol):
+    """Give a stored tensor, or its slice at one place."""
+
+    def __call__(self, key: str, place: Place | None = None, /) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class TensorFile:
+    """What a file of tensors holds.
+
+    Attributes:
+        path: the file.
+        container: how it is packed.
+        entries: shape and type of every tensor, by name.
+        read: gives one tensor by name, or only what lies at one position of one of its axes, checked against the
+            checksum where the container has one.
+        metadata: strings stored beside the tensors (safetensors).
+        extras: numbers and strings stored among the tensors (torch pickles).
+    """
+
+    path: Path
+    container: Container
+    entries: Mapping[str, Entry]
+    read: Read
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    extras: Mapping[str, object] = field(default_factory=dict)
+
+
+def unwrapped(file: TensorFile) -> TensorFile | None:
+    """The same file without a first name that all its tensors share ("state_dict.…"); None if they share none."""
+    prefixes = {key.partition(".")[0] + "." for key in file.entries}
+    if len(prefixes) != 1 or any("." not in key for key in file.entries):
+        return None
+    prefix = prefixes.pop()
+    return replace(
+        file,
+        entries={key.removeprefix(prefix): entry for key, entry in file.entries.items()},
+        read=lambda key, place=None: file.read(prefix + key, place),
+    )
+
+
+def joined(files: Sequence[TensorFile]) -> TensorFile:
+    """Several files as one; of tensors with the same name the first is taken."""
+    owners = {key: file for file in reversed(files) for key in file.entries}
+    return replace(
+        files[0],
+        entries={key: owner.entries[key] for key, owner in owners.items()},
+        read=lambda key, place=None: owners[key].read(key, place),
+    )
+
+
+def read_stored(file: FileBytes, start: int, entry: Entry, place: Place | None) -> Tensor:
+    """Return the tensor stored row by row from byte `start`, or what lies at one place of it."""
+    if place is None:
+        return as_tensor(file.read(start, entry.n_bytes), entry)
+    axis, index = place
+    rest = Entry(entry.shape[:axis] + entry.shape[axis + 1 :], entry.dtype)
+    inner = math.prod(entry.shape[axis + 1 :]) * entry.dtype.itemsize
+    step = inner * entry.shape[axis]
+    return as_tensor(file.pieces(start + index * inner, inner, math.prod(entry.shape[:axis]), step), rest)
+
+
+def as_tensor(raw: np.ndarray, entry: Entry) -> Tensor:
+    """Return bytes (uint8, as many as the entry has) as its tensor."""
+    if entry.n_bytes == 0:
+        return torch.empty(entry.shape, dtype=entry.dtype)
+    if raw.ctypes.data % entry.dtype.itemsize:  # a hostile header can have any length
+        raw = raw.copy()
+    return torch.from_numpy(raw).view(entry.dtype).reshape(entry.shape)
+
+
+def checked_shape(shape: object, what: str, size: int) -> tuple[int, ...]:
+    """Return `shape` as a tuple of lengths that a file of `size` bytes can hold.
+
+    Raises:
+        SourceError: not a short list of whole numbers, or longer along an axis than the file.
+    """
+    if not isinstance(shape, list | tuple) or len(shape) > MAX_AXES or any(type(n) is not int for n in shape):
+        raise SourceError(f"{what} has an impossible shape: a few whole numbers expected")
+    if any(not 0 <= n <= max(size, MAX_EMPTY) for n in shape):
+        listed = ", ".join(f"{n}" if abs(n) < 1 << 63 else "…" for n in shape)
+        raise SourceError(f"{what} has an impossible shape ({listed}) for a file of {size:,} bytes")
+    return tuple(shape)

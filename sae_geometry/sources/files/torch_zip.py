@@ -1,0 +1,79 @@
+"""Reading what `torch.save` writes: a zip of one pickle and one plainly stored member a storage."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sae_geometry.sources.errors import SourceError
+from sae_geometry.sources.files.bytes import FileBytes
+from sae_geometry.sources.files.tensor_file import MAX_HEADER_BYTES, Entry, Place, TensorFile, checked_shape
+from sae_geometry.sources.files.torch_pickle import StoredTensor, flatten, read_pickle
+from sae_geometry.sources.files.zip import Member, open_zip, read_checked, read_member
+from sae_geometry.sources.plain import is_plain
+
+
+def open_torch(path: Path) -> TensorFile:
+    """The tensors of a torch checkpoint, nested tables flattened with dots.
+
+    Raises:
+        SourceError: damaged, hostile, or not what torch.save writes.
+    """
+    file = FileBytes(path)
+    members = open_zip(file)
+    pickles = [name for name in members if name.count("/") == 1 and name.endswith("/data.pkl")]
+    if len(pickles) != 1:
+        raise SourceError(f"{path.name} is a zip archive but not a torch checkpoint: it has no data.pkl")
+    root = pickles[0].removesuffix("data.pkl")
+    if members[pickles[0]].deflated:
+        raise SourceError(f"{path.name}: its pickle is compressed, which torch.save never does; refused: re-save it")
+    raw = read_member(file, members[pickles[0]], MAX_HEADER_BYTES).tobytes()
+    order = members.get(f"{root}byteorder")
+    if order is not None and read_member(file, order, 16).tobytes().strip() != b"little":
+        raise SourceError(f"{path.name} was saved on a big-endian machine; re-save it on a little-endian one")
+    values = flatten(read_pickle(raw, path.name), path.name)
+    tensors = {key: v for key, v in values.items() if isinstance(v, StoredTensor)}
+    storages = {key: _storage_member(t, key, members, root, file) for key, t in tensors.items()}
+
+    def read(key: str, place: Place | None = None, /) -> Tensor:
+        whole = _view(file, tensors[key], storages[key])
+        return whole if place is None else whole.select(*place).clone()
+
+    return TensorFile(
+        path,
+        "torch",
+        {key: Entry(t.shape, t.dtype) for key, t in tensors.items()},
+        read,
+        extras={k: v for k, v in values.items() if is_plain(v)},
+    )
+
+
+def _storage_member(t: StoredTensor, key: str, members: Mapping[str, Member], root: str, file: FileBytes) -> Member:
+    what = f"{file.path.name}: tensor {key[:80]!r}"
+    checked_shape(t.shape, what, file.size)
+    member = members.get(f"{root}data/{t.storage.key}")
+    if member is None:
+        raise SourceError(f"{what}: its numbers are missing from the archive; the file is damaged")
+    if member.deflated:
+        raise SourceError(
+            f"{what} is compressed, which torch.save never does; refused: re-save the file with torch.save"
+        )
+    if len(t.shape) != len(t.stride) or t.last * t.dtype.itemsize > member.n_bytes:
+        raise SourceError(f"{what} claims more numbers than the archive holds; the file is damaged")
+    if math.prod(t.shape) * t.dtype.itemsize > member.n_bytes:
+        raise SourceError(f"{what} repeats its numbers to a shape of {t.shape}; refused: re-save it with .contiguous()")
+    return member
+
+
+def _view(file: FileBytes, t: StoredTensor, member: Member) -> Tensor:
+    if math.prod(t.shape) == 0:
+        return torch.empty(t.shape, dtype=t.dtype)
+    size = t.dtype.itemsize
+    raw = read_checked(file, member, t.offset * size, (t.last - t.offset) * size)
+    # The step along an axis of length 1 is never taken, and can be any number.
+    steps = [step if n > 1 else 1 for n, step in zip(t.shape, t.stride, strict=True)]
+    return torch.as_strided(torch.from_numpy(raw).view(t.dtype), t.shape, steps)

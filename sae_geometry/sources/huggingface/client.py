@@ -1,0 +1,203 @@
+"""Hugging Face's client made to keep our limits, and its many exceptions as one sentence each."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from sae_geometry.io.redaction import hide, without_secrets
+from sae_geometry.sources.address import Address
+from sae_geometry.sources.bundle import Progress
+from sae_geometry.sources.errors import SourceError
+from sae_geometry.sources.http import Pace, RefusedError, UnreachableError, in_time, limits
+
+T = TypeVar("T")
+
+_NAME = re.compile(r"\w[\w.\-]{0,254}")
+
+
+@contextmanager
+def bounded(address: Address) -> Iterator[Watch]:
+    """Hugging Face's client within our limits, its exceptions as one sentence each."""
+    try:
+        import huggingface_hub
+        from huggingface_hub import constants, errors
+    except ImportError as error:
+        raise SourceError("reading hf:// needs huggingface_hub: pip install huggingface_hub") from error
+    hide(huggingface_hub.get_token())
+    session = huggingface_hub.get_session()
+    hooks, xet, watch = (
+        session.event_hooks,
+        constants.HF_HUB_DISABLE_XET,
+        Watch(str(address), bool(constants.HF_HUB_OFFLINE)),
+    )
+    session.event_hooks = {
+        "request": [*hooks.get("request", []), watch.asked],
+        "response": [*hooks.get("response", []), watch.answered],
+    }
+    constants.HF_HUB_DISABLE_XET = True  # its transfers know no time limits
+    try:
+        yield watch
+    except SourceError:
+        raise
+    except errors.GatedRepoError as error:
+        raise RefusedError(
+            f"{address} is gated: accept its terms at huggingface.co/{address.place}, then set HF_TOKEN or run "
+            "`hf auth login`",
+            403,
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise RefusedError(
+            f"{address}: there is no such repository, or it is private: check the spelling, or set HF_TOKEN", 404
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise RefusedError(f"{address}: the repository has no revision {address.revision!r}", 404) from error
+    except errors.EntryNotFoundError as error:
+        if isinstance(error, errors.LocalEntryNotFoundError):
+            raise UnreachableError(f"{address}: {_cause(error)}; try again later, or --offline") from error
+        raise RefusedError(f"{address}: the repository has no such file", 404) from error
+    except json.JSONDecodeError as error:
+        raise SourceError(f"{address}: the server's answer is not JSON; is HF_ENDPOINT right?") from error
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        said = " ".join(without_secrets(str(error)).split())[:160]
+        raise SourceError(f"{address}: the server's answer makes no sense ({type(error).__name__}: {said})") from error
+    except Exception as error:
+        if not isinstance(error, OSError) and not type(error).__module__.startswith(("httpx", "huggingface_hub")):
+            raise
+        raise UnreachableError(f"{address}: {_cause(error)}; try again later, or --offline") from error
+    finally:
+        session.event_hooks, constants.HF_HUB_DISABLE_XET = hooks, xet
+
+
+class Watch:
+    """Hooks for every request and answer: our limits on time, rate and tries, and no names that lead elsewhere.
+
+    Attributes:
+        what: the address, for messages.
+        offline: whether the client is set to touch no network.
+    """
+
+    def __init__(self, what: str, offline: bool) -> None:
+        self.what, self.offline = what, offline
+        self.made: dict[tuple[str, str], int] = {}
+        self.since: float | None = None
+        self.stopped = False
+
+    def within(self, ask: Callable[[], T]) -> T:
+        """What the client answers, or no answer: the head of an answer that never ends is given up.
+
+        Raises:
+            UnreachableError: no answer in time.
+        """
+        self.stopped = False
+        try:
+            return in_time(ask, self.waits)
+        except TimeoutError as error:
+            raise UnreachableError(f"{self.what}: no answer in time; try again later, or --offline") from error
+        finally:
+            self.stopped = True  # a client that goes on by itself ends with the next piece
+
+    def waits(self) -> bool:
+        """Whether a question has been without an answer for too long."""
+        return self.since is not None and time.monotonic() - self.since > limits().connect + limits().silence
+
+    def go_on(self) -> None:
+        """Raise if nobody waits for the client any more."""
+        if self.stopped:
+            raise UnreachableError(f"{self.what}: given up")
+
+    def asked(self, request: Any) -> None:
+        """Give a request our limits.
+
+        Raises:
+            UnreachableError: it has been made too often.
+        """
+        self.go_on()
+        self.since = time.monotonic()
+        key = (str(request.method), str(request.url))
+        self.made[key] = self.made.get(key, 0) + 1
+        if self.made[key] > limits().tries:
+            raise UnreachableError(
+                f"{self.what}: no whole answer after {limits().tries} tries; try again later, or --offline"
+            )
+        request.extensions["timeout"] = {
+            "connect": limits().connect, "read": limits().silence, "write": limits().silence, "pool": limits().connect,
+        }  # fmt: skip
+
+    def answered(self, response: Any) -> None:
+        """Look at the head of an answer, and watch how its body comes.
+
+        Raises:
+            SourceError: the client would take a path to somewhere else for the name of a blob or a commit.
+        """
+        self.since = None
+        for header in ("retry-after", "ratelimit"):  # the client waits for as long as they say
+            response.headers.pop(header, None)
+        if response.request.method == "HEAD":
+            for header in ("etag", "x-linked-etag", "x-repo-commit"):
+                value = response.headers.get(header, "").removeprefix("W/").strip('"')
+                if value and not _NAME.fullmatch(value):
+                    raise SourceError(f"{self.what}: the server names a blob or a commit {value[:80]!a}; refused")
+        response.stream = _paced(response.stream, self)
+
+
+def _paced(stream: Any, watch: Watch) -> Any:
+    """A body that has to keep our pace, of whichever class the client wants its bodies to be."""
+
+    class Paced(type(stream)):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.pace = Pace()
+
+        def __iter__(self) -> Iterator[bytes]:
+            for piece in stream:
+                watch.go_on()
+                try:
+                    self.pace.add(len(piece))
+                except ConnectionError as error:
+                    raise UnreachableError(f"{watch.what}: {error}; try again later, or --offline") from error
+                yield piece
+
+        def close(self) -> None:
+            stream.close()
+
+    return Paced()
+
+
+def _cause(error: BaseException) -> str:
+    """The first cause that says something, in a few words."""
+    deepest: BaseException = error
+    while deepest.__cause__ is not None:
+        deepest = deepest.__cause__
+    status = getattr(getattr(deepest, "response", None), "status_code", None)
+    if status is not None:
+        said = {401: "not signed in (401)", 403: "permission denied (403)", 429: "too many requests (429)"}
+        return said.get(status, f"the server failed ({status})")
+    kind, text = type(deepest).__name__, str(deepest)
+    if "Timeout" in kind:
+        return "no answer in time"
+    if "Connect" in kind or "refused" in text.lower():
+        return "connection refused, or no network"
+    if "Consistency check" in text or "Protocol" in kind:
+        return "the connection broke off"
+    return " ".join(without_secrets(text).split())[:160] or kind
+
+
+def bar_class(name: str, progress: Progress | None) -> Any:
+    """A progress bar for Hugging Face's client that draws nothing and tells us."""
+    from huggingface_hub.utils import tqdm
+
+    class Silent(tqdm):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            self._whole, self._done = kwargs.get("total"), float(kwargs.get("initial") or 0)
+            super().__init__(*args, **{**kwargs, "disable": True})
+
+        def update(self, n: int | float | None = 1) -> None:
+            self._done += n or 0
+            if progress is not None and self._whole:
+                progress(name, min(1.0, self._done / self._whole))
+
+    return Silent

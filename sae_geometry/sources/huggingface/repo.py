@@ -1,0 +1,213 @@
+"""Checkpoints on Hugging Face, by its own client and in its own cache: a pinned commit, and only the files needed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from sae_geometry.io.atomic_folder import whole_file
+from sae_geometry.sources.address import Address
+from sae_geometry.sources.bundle import Bundle, Context
+from sae_geometry.sources.cache import cache_root, safe_path
+from sae_geometry.sources.checksums import intact
+from sae_geometry.sources.errors import LayoutError, SourceError
+from sae_geometry.sources.files.open import open_tensors
+from sae_geometry.sources.http import RefusedError, limits
+from sae_geometry.sources.huggingface.client import Watch, bar_class, bounded
+from sae_geometry.sources.layouts.filenames import (
+    SPARSITY_NAME,
+    choose_weights,
+    label_for,
+    looks_like_weights,
+    other_half,
+    side_names,
+    source_of,
+)
+from sae_geometry.sources.plain import parse_json
+
+_COMMIT = 40
+
+
+@dataclass(frozen=True)
+class _Repo:
+    """One commit of a repository: its files, and their checksums where known."""
+
+    name: str
+    commit: str
+    files: Mapping[str, str | None]
+
+
+def bundle_huggingface(address: Address, context: Context) -> Bundle:
+    """The checkpoint at an hf:// address: a file, a folder, or a whole repository with one.
+
+    Raises:
+        SourceError: a missing, gated or unreachable repository, a damaged file, or nothing cached with `offline`.
+    """
+    with bounded(address) as watch:
+        context = replace(context, offline=context.offline or watch.offline)
+        repo = _cached_repo(address) if context.offline else _listed_repo(address.place, address.revision)
+        repo = repo or _asked_repo(address, context, watch)
+        pinned = _choose(repo, address, context)
+        sides = [n for w in pinned[:1] for n in side_names(w) if n in repo.files]
+        context.say(f"using {', '.join(pinned)} of {repo.name} at commit {repo.commit[:12]}")
+        paths = {n: _bring(repo, n, context, watch) for n in (*pinned, *sides)}
+        if not context.offline:
+            _remember(repo, address.revision or "main", pinned[0], watch)
+    spelled = f"hf://{repo.name}@{repo.commit}/{pinned[0] if len(pinned) == 1 else pinned[0].rpartition('/')[0]}"
+    return Bundle(
+        tuple(paths[n] for n in pinned),
+        address=spelled,
+        name=label_for(pinned[0], repo.name),
+        where=f"{repo.name}/{pinned[0]}",
+        configs=tuple(paths[n] for n in sides if not n.endswith(SPARSITY_NAME)),
+        sparsity=next((paths[n] for n in sides if n.endswith(SPARSITY_NAME)), None),
+        metadata={"repository": repo.name, "commit": repo.commit},
+    )
+
+
+def _choose(repo: _Repo, address: Address, context: Context) -> tuple[str, ...]:
+    path = address.path or ""
+    if path in repo.files:
+        half = other_half(path)
+        return (path, half) if half is not None and half in repo.files else (path,)
+    inside = {n.removeprefix(f"{path}/" if path else ""): n for n in repo.files if not path or n.startswith(f"{path}/")}
+    if not inside:
+        if context.offline:
+            raise SourceError(f"{address} is not in the Hugging Face cache; leave out --offline")
+        near = sorted(n for n in repo.files if looks_like_weights(n))[:5]
+        raise RefusedError(f"{address} does not exist{'; the repository has ' + ', '.join(near) if near else ''}", 404)
+    chosen = tuple(inside[n] for n in choose_weights(list(inside), str(address)))
+    return _one_source(chosen, address) if len(chosen) > 1 else chosen
+
+
+def _one_source(halves: tuple[str, ...], address: Address) -> tuple[str, ...]:
+    """The files of the one layer that is meant, so that a transcoder of many layers is not fetched whole."""
+    sources = {n: source_of(n) for n in halves}
+    wanted = address.selection.source
+    found = tuple(n for n in halves if wanted in (None, sources[n]))
+    if not found or len({sources[n] for n in found}) > 1:
+        listed = ", ".join(f"::source={i}" for i in sorted({i for i in sources.values() if i is not None}))
+        raise LayoutError(f"{address} holds the latents of several layers; choose one by adding {listed}")
+    return found
+
+
+def _asked_repo(address: Address, context: Context, watch: Watch) -> _Repo:
+    from huggingface_hub import HfApi
+
+    if context.offline:
+        raise SourceError(f"{address} is not in the Hugging Face cache; leave out --offline")
+    timeout = limits().connect + limits().silence
+    info = watch.within(
+        lambda: HfApi().model_info(address.place, revision=address.revision, files_metadata=True, timeout=timeout)
+    )
+    if not _is_commit(info.sha):
+        raise SourceError(f"{address}: Hugging Face did not say which commit this is")
+    files: dict[str, str | None] = {}
+    for listed in info.siblings or []:
+        told = listed.blob_id if listed.lfs is None else listed.lfs.sha256
+        files[str(listed.rfilename)] = told if isinstance(told, str) else None
+    repo = _Repo(address.place, str(info.sha), files)
+    with suppress(OSError), whole_file(_listing(repo.name, repo.commit), ".half-") as file:
+        file.write(json.dumps(files).encode())  # a cache that cannot be written only costs the request again
+    return repo
+
+
+def _listing(name: str, commit: str) -> Path:
+    return cache_root() / "huggingface" / safe_path(name) / f"{commit}.json"
+
+
+def _listed_repo(name: str, commit: str | None) -> _Repo | None:
+    """A commit whose files were listed before: it cannot have changed."""
+    if commit is None or not _is_commit(commit):
+        return None
+    try:
+        files = parse_json(_listing(name, commit).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(files, dict):
+        return None
+    return _Repo(name, commit, {n: told if isinstance(told, str) else None for n, told in files.items()})
+
+
+def _cached_repo(address: Address) -> _Repo | None:
+    """What the client's cache holds of a repository, at the revision asked for."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        snapshot = Path(snapshot_download(address.place, revision=address.revision, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+    listed = _listed_repo(address.place, snapshot.name)
+    sums = listed.files if listed is not None else {}
+    names = [p.relative_to(snapshot).as_posix() for p in snapshot.rglob("*") if p.is_file()]
+    return _Repo(address.place, snapshot.name, {n: sums.get(n) for n in names}) if names else None
+
+
+def _remember(repo: _Repo, revision: str, name: str, watch: Watch) -> None:
+    """Have the client note which commit a branch or tag was, so that it is found again offline."""
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    if _is_commit(revision):
+        return
+    noted, here = (try_to_load_from_cache(repo.name, name, revision=r) for r in (revision, repo.commit))
+    if noted != here:
+        watch.within(lambda: hf_hub_download(repo.name, name, revision=revision, etag_timeout=limits().connect))
+
+
+def _bring(repo: _Repo, name: str, context: Context, watch: Watch) -> Path:
+    """A file of a commit, in the client's cache; it is the client that writes there, and we change nothing of it.
+
+    Raises:
+        SourceError: it is not there, damaged, or somebody else's file in its place.
+    """
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    def download(*, force: bool) -> Path:
+        context.say(f"fetching {name} from {repo.name}")
+        bar = bar_class(name, context.progress)
+        wanted = {"revision": repo.commit, "etag_timeout": limits().connect, "force_download": force, "tqdm_class": bar}
+        return Path(watch.within(lambda: hf_hub_download(repo.name, name, **wanted)))
+
+    safe_path(name)
+    cached = try_to_load_from_cache(repo.name, name, revision=repo.commit)
+    path = Path(cached) if isinstance(cached, str) else None
+    if path is None and context.offline:
+        raise SourceError(f"{name} of {repo.name} is not in the Hugging Face cache; leave out --offline")
+    if path is None or context.again == "all":
+        path = download(force=context.again == "all")
+    elif context.again == "damaged" and not context.offline and not _intact(path, name, repo):
+        path = download(force=True)
+    if not _intact(path, name, repo):
+        if context.again == "none" or context.offline:
+            advice = f"`sae-geometry fetch hf://{repo.name}@{repo.commit}/{name}` brings it again"
+        elif _is_blob(path):
+            advice = "the server sends another file than it lists; try again later"
+        else:
+            advice = f"{path} is another file in its place: remove it, and fetch it again"
+        raise SourceError(f"{name} of {repo.name} is damaged: its checksum is not the recorded one; {advice}")
+    if looks_like_weights(name):
+        try:
+            open_tensors(path)
+        except SourceError as error:
+            raise SourceError(f"{repo.name}: {error}") from error
+    return path
+
+
+def _is_blob(path: Path) -> bool:
+    """Whether a file of a snapshot is a link to one of the client's blobs."""
+    return path.is_symlink() and Path(os.readlink(path)).parent.name == "blobs"
+
+
+def _intact(path: Path, name: str, repo: _Repo) -> bool:
+    """Whether a cached file has its checksum, which a blob has for its name; true where none is known."""
+    expected = repo.files.get(name) or (Path(os.readlink(path)).name if _is_blob(path) else "")
+    return len(expected) not in (40, 64) or intact(path, expected)
+
+
+def _is_commit(revision: str | None) -> bool:
+    return revision is not None and len(revision) == _COMMIT and all(c in "0123456789abcdef" for c in revision)
