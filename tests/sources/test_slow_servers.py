@@ -23,7 +23,7 @@ STANDARD = CHECKPOINTS / "saelens_standard"
 
 @pytest.fixture(autouse=True)
 def impatient(short_waits: None) -> Iterator[None]:
-    set_limits(Limits(connect=0.3, silence=0.3, tries=2, pause=0.01, longest_pause=0.05, slowest=50_000, end=2.0))
+    set_limits(Limits(connect=0.3, silence=0.3, tries=2, pause=0.01, longest_pause=0.05, slowest=50_000.0, end=2.0))
     yield
     set_limits(Limits())
 
@@ -81,9 +81,9 @@ def a_pause_of_days(h: Handler, _: bytes) -> None:
 FAULTS = [dripping, dripping_head, dripping_line, dripping_chunks, redirecting_for_ever, a_pause_of_days]
 
 
-def ends(address: str, sentence: str = "") -> None:
+def ends(address: str) -> None:
     start = time.monotonic()
-    with pytest.raises(SourceError, match=sentence) as caught:
+    with pytest.raises(SourceError) as caught:
         load(address)
     assert "\n" not in str(caught.value)
     assert time.monotonic() - start < 20
@@ -135,6 +135,6 @@ def test_pages_without_an_end(wandb_world: Loopback) -> None:
 
 
 def test_a_slow_line_is_not_too_slow(wandb_world: Loopback, tmp_path: Path) -> None:
-    set_limits(Limits(connect=0.3, silence=0.3, tries=1, slowest=10_000))
+    set_limits(Limits(connect=0.3, silence=0.3, tries=1, slowest=10_000.0))
     wandb_world.faults[LAST] = slow(2.0)
     assert load(RUN).n_latents == 240
