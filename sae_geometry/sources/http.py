@@ -24,7 +24,7 @@ from sae_geometry.sources.plain import parse_json
 T = TypeVar("T")
 
 _MAX_REDIRECTS = 5
-_MAX_ANSWER = 32 << 20  # of JSON, which takes up to twenty times as much when it is read
+MAX_ANSWER = 32 << 20  # of JSON, which takes up to twenty times as much when it is read
 _RETRIED = {408, 425, 429, 500, 502, 503, 504}
 
 
@@ -256,7 +256,7 @@ def post_json(url: str, body: Any, what: str, credentials: Credentials | None = 
         with open_url("POST", url, headers=headers, credentials=credentials, data=json.dumps(body).encode()) as answer:
             check_status(answer, what)
             raw = bytearray()
-            for piece in body_of(answer, _MAX_ANSWER, what):
+            for piece in body_of(answer, MAX_ANSWER, what):
                 raw += piece
                 if time.monotonic() > end:
                     raise SourceError(f"{what}: no whole answer after {limits().end:.0f} seconds; try again later")

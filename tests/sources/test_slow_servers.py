@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from helpers import CHECKPOINTS, KEY
 from hf_server import HuggingFace, StoredRepo
+from limited import limited
 from wandb_server import Handler, Loopback, slow
 
 from sae_geometry.sources import SourceError, load, runs
@@ -28,14 +30,14 @@ def impatient(short_waits: None) -> Iterator[None]:
     set_limits(Limits())
 
 
-def sending(h: Handler, pieces: Iterator[bytes]) -> None:
+def sending(h: Handler, pieces: Iterator[bytes], pause: float = 0.05) -> None:
     """Piece after piece, a twentieth of a second apart, for longer than anybody should wait."""
     end = time.monotonic() + 30
     try:
         while time.monotonic() < end and not h.world._stop.is_set():
             h.wfile.write(next(pieces))
             h.wfile.flush()
-            time.sleep(0.05)
+            time.sleep(pause)
     except OSError:
         pass
     h.close_connection = True
@@ -74,6 +76,17 @@ def redirecting_for_ever(h: Handler, _: bytes) -> None:
     sending(h, endless(b"more" * 1000))
 
 
+def without_end(h: Handler, _: bytes) -> None:
+    h.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    sending(h, endless(b"10000\r\n" + b" " * 65536 + b"\r\n"), pause=0.0)
+
+
+def packed(h: Handler, _: bytes) -> None:
+    body = gzip.compress(b" " * (200 << 20), 9)
+    h.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    h.close_connection = True
+
+
 def a_pause_of_days(h: Handler, _: bytes) -> None:
     h.reply(b"no", 429, Retry_After="999999", RateLimit='"api";r=0;t=999999')
 
@@ -102,6 +115,17 @@ def test_a_question(fault: object, key: bool, wandb_world: Loopback, monkeypatch
         monkeypatch.setenv("WANDB_API_KEY", KEY)
     wandb_world.graphql_fault = fault  # type: ignore[assignment]
     ends(RUN)
+
+
+@pytest.mark.parametrize("fault", [without_end, packed])
+def test_answers_too_large_to_hold(
+    fault: object, wandb_world: Loopback, hf_world: HuggingFace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hf_world.repos[REPO] = StoredRepo({})
+    wandb_world.graphql_fault = hf_world.api_fault = fault  # type: ignore[assignment]
+    for address in (RUN, f"hf://{REPO}"):
+        with limited(megabytes=600, seconds=10):
+            ends(address)
 
 
 @pytest.mark.parametrize("where", ["api", "head", "file"])

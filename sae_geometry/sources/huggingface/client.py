@@ -13,10 +13,12 @@ from sae_geometry.io.redaction import hide, without_secrets
 from sae_geometry.sources.address import Address
 from sae_geometry.sources.bundle import Progress
 from sae_geometry.sources.errors import SourceError
-from sae_geometry.sources.http import Pace, RefusedError, UnreachableError, in_time, limits
+from sae_geometry.sources.http import MAX_ANSWER, Pace, RefusedError, UnreachableError, in_time, limits
 
 T = TypeVar("T")
 
+_MAX_REDIRECT = 1 << 16
+_MAX_FILE = 1 << 40
 _NAME = re.compile(r"\w[\w.\-]{0,254}")
 
 
@@ -124,6 +126,7 @@ class Watch:
             raise UnreachableError(
                 f"{self.what}: no whole answer after {limits().tries} tries; try again later, or --offline"
             )
+        request.headers["Accept-Encoding"] = "identity"
         request.extensions["timeout"] = {
             "connect": limits().connect, "read": limits().silence, "write": limits().silence, "pool": limits().connect,
         }  # fmt: skip
@@ -142,29 +145,40 @@ class Watch:
                 value = response.headers.get(header, "").removeprefix("W/").strip('"')
                 if value and not _NAME.fullmatch(value):
                     raise SourceError(f"{self.what}: the server names a blob or a commit {value[:80]!a}; refused")
-        response.stream = _paced(response.stream, self)
+        if response.headers.get("content-encoding", "identity") != "identity":
+            raise SourceError(f"{self.what}: the server compressed its answer, though asked not to; refused")
+        if response.has_redirect_location:
+            most, refused = _MAX_REDIRECT, False  # nobody reads it
+        else:
+            most, refused = (MAX_ANSWER if "/api/" in str(response.request.url.path) else _MAX_FILE), True
+        response.stream = self._paced(response.stream, most, refused)
 
+    def _paced(self, stream: Any, most: int, refused: bool) -> Any:
+        """A body that keeps our pace and has an end, of whichever class the client wants its bodies to be."""
+        watch = self
 
-def _paced(stream: Any, watch: Watch) -> Any:
-    """A body that has to keep our pace, of whichever class the client wants its bodies to be."""
+        class Paced(type(stream)):  # type: ignore[misc]
+            def __init__(self) -> None:
+                self.n, self.pace = 0, Pace()
 
-    class Paced(type(stream)):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self.pace = Pace()
+            def __iter__(self) -> Iterator[bytes]:
+                for piece in stream:
+                    watch.go_on()
+                    self.n += len(piece)
+                    if self.n > most and refused:
+                        raise SourceError(f"{watch.what}: the server sends more than {most:,} bytes; stopped")
+                    if self.n > most:
+                        return
+                    try:
+                        self.pace.add(len(piece))
+                    except ConnectionError as error:
+                        raise UnreachableError(f"{watch.what}: {error}; try again later, or --offline") from error
+                    yield piece
 
-        def __iter__(self) -> Iterator[bytes]:
-            for piece in stream:
-                watch.go_on()
-                try:
-                    self.pace.add(len(piece))
-                except ConnectionError as error:
-                    raise UnreachableError(f"{watch.what}: {error}; try again later, or --offline") from error
-                yield piece
+            def close(self) -> None:
+                stream.close()
 
-        def close(self) -> None:
-            stream.close()
-
-    return Paced()
+        return Paced()
 
 
 def _cause(error: BaseException) -> str:
