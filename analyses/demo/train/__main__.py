@@ -125,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(stage=function)
         sub.add_argument(
             "--folder", type=Path, default=Path("build/demo-training"), metavar="DIR",
-            help="where everything is kept; default: build/demo-training",
+            help="where everything is stored; default: build/demo-training",
         )  # fmt: skip
         sub.add_argument("--threads", type=int, default=1, metavar="N", help="of torch; default: 1")
         return sub

@@ -15,7 +15,7 @@ import numpy as np
 from analyses.demo.train.files import write_whole
 
 LENGTH = 64  # tokens per sequence; the first is always the beginning-of-sequence token
-HELD_OUT_EVERY = 20  # one document in so many is held out
+HELD_OUT_EVERY = 20  # of the documents, in their shuffled order
 TRAIN, HELD_OUT = 4096, 320  # sequences
 SEED = 0
 

@@ -35,7 +35,7 @@ DECAY = 0.3  # last share of the steps, over which the learning rate falls to LE
 LEAST = 0.02
 LOG_EVERY = 10  # steps
 SAVE_EVERY = 180.0  # seconds
-MILESTONES = (50, 100, 200, 400, 800, 1200, 1600, 2000, 2400, 2800, 3200, 3600)  # steps whose weights are kept
+MILESTONES = (50, 100, 200, 400, 800, 1200, 1600, 2000, 2400, 2800, 3200, 3600)  # steps after which the weights are saved
 
 
 def train(
