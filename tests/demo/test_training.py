@@ -14,7 +14,7 @@ from analyses.demo.train.activations import FIRST
 from analyses.demo.train.autoencoder import Autoencoder
 from analyses.demo.train.objectives import end_to_end_loss, local_loss
 from analyses.demo.train.plan import RUNS
-from analyses.demo.train.training import activation_scale, batch_at, center, schedule, train
+from analyses.demo.train.training import activation_scale, batch_at, batch_loss, center, schedule, train
 
 
 @pytest.mark.parametrize("objective", ["local", "e2e", "e2e+ds"])
@@ -127,3 +127,11 @@ def test_only_the_pair_that_is_named_so_shares_its_start():
         starts.setdefault((run.init, run.n_latents), []).append(run.name)
     assert [names for names in starts.values() if len(names) > 1] == [["local-init-e2e-seed0", "e2e-seed0"]]
     assert len({r.order for r in RUNS}) == len(RUNS)
+
+
+def test_sparsity_is_asked_for_gradually(data):
+    run = replace(small("local"), n_steps=20, l1=0.5)
+    sae = Autoencoder(torch.zeros(D), 24, 1)
+    for step, share in ((0, 0.5), (1, 1.0), (7, 1.0)):
+        loss, parts = batch_loss(run, sae, data, None, step, scale=1.0)
+        assert loss.item() == pytest.approx(parts["mse"].item() + share * 0.5 * parts["l1"].item(), rel=1e-5)

@@ -30,12 +30,26 @@ from analyses.demo.train.plan import Run
 TOKENS = 512  # per batch of a local run
 SEQUENCES = 8  # per batch of the others
 POSITIONS = 12  # of each sequence where output distributions are compared
-WARMUP = 100  # steps
+WARMUP = 100  # steps, of the learning rate
+SPARSITY_WARMUP = 0.1  # first share of the steps, over which the coefficient of sparsity rises to its height
 DECAY = 0.3  # last share of the steps, over which the learning rate falls to LEAST of its height
 LEAST = 0.02
 LOG_EVERY = 10  # steps
 SAVE_EVERY = 180.0  # seconds
-MILESTONES = (50, 100, 200, 400, 800, 1200, 1600, 2000, 2400, 2800, 3200, 3600)  # steps after which the weights are saved
+MILESTONES = (
+    50,
+    100,
+    200,
+    400,
+    800,
+    1200,
+    1600,
+    2000,
+    2400,
+    2800,
+    3200,
+    3600,
+)  # steps after which the weights are saved
 
 
 def train(
@@ -99,18 +113,17 @@ def train(
 def batch_loss(run: Run, sae: Autoencoder, data: Cache, tail: LaterBlocks | None, step: int, scale: float) -> Loss:
     """Return the loss of the batch of one step."""
     n_sequences, length, _ = data.here.shape
+    l1 = run.l1 * min(1.0, (step + 1) / (SPARSITY_WARMUP * run.n_steps))
     if run.objective == "local":
         flat = batch_at(run.order, step, n_sequences * (length - FIRST), TOKENS)
         rows = data.here[flat // (length - FIRST), FIRST + flat % (length - FIRST)]
-        return local_loss(sae, torch.from_numpy(rows.astype(np.float32)) * scale, l1=run.l1)
+        return local_loss(sae, torch.from_numpy(rows.astype(np.float32)) * scale, l1=l1)
     if tail is None:
         raise AnalysisError(f"{run.name} is trained through the model; give its later blocks")
     here, later = data.rows(np.sort(batch_at(run.order, step, n_sequences, SEQUENCES)))
     random = np.random.default_rng((run.order, step))
     positions = FIRST + np.sort(random.choice(length - FIRST, POSITIONS, replace=False))
-    return end_to_end_loss(
-        sae, here, later, positions.tolist(), tail, scale=scale, l1=run.l1, downstream=run.downstream
-    )
+    return end_to_end_loss(sae, here, later, positions.tolist(), tail, scale=scale, l1=l1, downstream=run.downstream)
 
 
 def batch_at(seed: int, step: int, n: int, size: int) -> np.ndarray:
