@@ -14,8 +14,14 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from sae_geometry.intervals import Interval, interval_both_ways, interval_over_runs, kind_difference, runs_apart
-from sae_geometry.rarefaction import rarefaction
+from sae_geometry.comparisons.inference import (
+    Interval,
+    interval_both_ways,
+    interval_over_runs,
+    kind_difference,
+    runs_apart,
+)
+from sae_geometry.comparisons.rarefaction import rarefaction
 
 Draw = Callable[[np.random.Generator, int], np.ndarray]
 NUMBERS = (3, 4, 6, 10)

@@ -1,0 +1,369 @@
+"""What comparing many runs pair by pair answers: consensus, rarefaction, how sure the means are, in words."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sae_geometry.comparisons.consensus import Consensus, consensus
+from sae_geometry.comparisons.inference import (
+    LEVEL,
+    Interval,
+    KindDifference,
+    interval_both_ways,
+    interval_of_share,
+    interval_over_latents,
+    interval_over_runs,
+    kind_difference,
+    runs_apart,
+)
+from sae_geometry.comparisons.rarefaction import Rarefaction, rarefaction
+from sae_geometry.comparisons.seeds_matrices import SeedMatrices
+from sae_geometry.dictionary import Dictionary
+from sae_geometry.io.formatting import aligned, ends, or_dash
+from sae_geometry.pairwise.checkpoint import N_BINS
+from sae_geometry.pairwise.confounds import runs_table
+from sae_geometry.pairwise.grouping import kind_of, layer_of, seed_of
+from sae_geometry.pairwise.inputs import describe_input
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_SHOWN = 12  # runs in a printed matrix
+_LISTED = 100  # runs whose matrices a summary holds
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SeedComparison(SeedMatrices):
+    """N runs compared pair by pair: the matrices of `SeedMatrices`, and what follows from them."""
+
+    @cached_property
+    def consensus(self) -> Consensus:
+        """Groups of latents that the runs agree on: see `Consensus`.
+
+        One-to-one partners of two runs are linked above the threshold, or above a lower level where the two runs' own
+        latents do not come as close (see `explained_up_to`): with the threshold alone, a latent that some runs find
+        with more noise than others would be split in two.
+        """
+        level = np.full((self.n_runs, self.n_runs), self.threshold)
+        for (i, j), pair in self.pairs.items():
+            level[i, j] = level[j, i] = min(self.threshold, pair.explained)
+        return consensus(self.runs, *self._partners, threshold=level)
+
+    @cached_property
+    def rarefaction(self) -> Rarefaction:
+        """How many distinct latents the runs have found, and more runs would: see `Rarefaction`."""
+        return rarefaction(self.consensus.incidence, refusal=self._unlike())
+
+    def interval(self, group: str, what: str = "mmcs") -> Interval:
+        """Return the mean over ordered pairs of runs of one group, with its interval.
+
+        Over runs where there are three or more of that group; with two, over the latents of that one pair, which says
+        nothing of other seeds (none for "found"). Shares are Wilson's there: pairs above the threshold, of as many as
+        there can be.
+
+        Args:
+            group: one of `groups`.
+            what: a matrix: "mmcs", "shared", "paired", "found".
+
+        Raises:
+            ValueError: a group with fewer than two runs, or a matrix that is none.
+        """
+        matrix = self._matrix(what)
+        members = [at for at, g in enumerate(self.groups) if g == group]
+        if len(members) < 2:
+            raise ValueError(f"{group!r} has {len(members)} runs; a mean over pairs needs at least two")
+        if len(members) > 2:
+            of = sum(self.runs[at].n_latents for at in members) if what in ("shared", "found") else None
+            names = [self.names[at] for at in members]
+            return interval_over_runs(matrix[np.ix_(members, members)], latents=of, names=names)
+        i, j = members
+        pair = self.pairs[i, j]
+        if what == "mmcs":
+            return interval_both_ways(pair.mmcs, *_spread(pair.histogram))
+        if what == "paired":
+            return interval_over_latents(pair.similarity)
+        mean = float((matrix[i, j] + matrix[j, i]) / 2)
+        if what == "found":
+            return Interval(mean, math.nan, math.nan, LEVEL, "latents of one pair", len(pair.similarity), math.nan)
+        most = min(self.runs[i].n_latents, self.runs[j].n_latents)
+        own = interval_of_share(int(np.sum(pair.similarity > self.threshold)), most)
+        ratio = (most / self.runs[i].n_latents + most / self.runs[j].n_latents) / 2
+        return replace(
+            own, mean=mean, low=own.low * ratio, high=own.high * ratio, standard_error=own.standard_error * ratio
+        )
+
+    def difference(self, first: str, second: str, what: str = "mmcs") -> KindDifference:
+        """Test whether runs of one group resemble each other more than runs of another, or say why not.
+
+        Args:
+            first, second: two of `groups`.
+            what: as in `interval`.
+        """
+        return kind_difference(self._matrix(what), self.groups, first, second)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row an ordered pair: source, target, and of each its kind, layer, seed and group; mmcs, chance,
+        chance_isotropic, corrected, found, nearest_above, nearest_above_chance, shared, shared_by_both, same_partner,
+        paired, paired_chance, matching, n_source, n_target, confounds (what is flagged, in a word each).
+        """
+        import pandas as pd
+
+        i, j = np.nonzero(~np.eye(self.n_runs, dtype=bool))
+        said: dict[str, Any] = {
+            "": self.names,
+            "_kind": [kind_of(d) for d in self.runs],
+            "_layer": pd.array([layer_of(d) for d in self.runs], dtype="Int64"),
+            "_seed": [_as_text(seed_of(d)) for d in self.runs],
+            "_group": self.groups,
+        }
+        told = {key: pd.Series(values) for key, values in said.items()}
+        n = np.array([d.n_latents for d in self.runs])
+        above, by_chance = self._directed("nearest_above"), self._directed("nearest_above_chance")
+        checks = np.full((self.n_runs, self.n_runs), "", dtype=object)
+        for (x, y), pair in self.pairs.items():
+            checks[x, y] = checks[y, x] = _checks(pair.confounds)
+        return pd.DataFrame(
+            {
+                "source": told[""].take(i).array,
+                "target": told[""].take(j).array,
+                **{f"source{key}": told[key].take(i).array for key in list(told)[1:]},
+                **{f"target{key}": told[key].take(j).array for key in list(told)[1:]},
+                "mmcs": self.mmcs[i, j],
+                "chance": self.chance[i, j],
+                "chance_isotropic": self.isotropic_chance[i, j],
+                "corrected": ((self.mmcs - self.chance) / (1 - self.chance))[i, j],
+                "found": self.found[i, j],
+                "nearest_above": above[i, j],
+                "nearest_above_chance": by_chance[i, j],
+                "shared": self.shared[i, j],
+                "shared_by_both": self.shared_by_both[i, j],
+                "same_partner": self.same_partner[i, j],
+                "paired": self.paired[i, j],
+                "paired_chance": self.paired_chance[i, j],
+                "matching": self.matching,
+                "n_source": n[i],
+                "n_target": n[j],
+                "confounds": checks[i, j],
+            }
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """Everything a reader needs to quote the result, JSON-ready; of more than 100 runs, no matrices."""
+        return {
+            "inputs": {f"{k}": describe_input(d) for k, d in enumerate(self.runs)},
+            "similarity": f"{'' if self.signed else 'absolute '}{self.on} cosine",
+            "one_to_one_matching": self.matching,
+            "threshold": self.threshold,
+            "runs": self.names,
+            "groups": self.groups,
+            "kinds": [kind_of(d) for d in self.runs],
+            "layers": [layer_of(d) for d in self.runs],
+            "hook_points": [d.hook_point for d in self.runs],
+            "seeds": [seed_of(d) for d in self.runs],
+            "rows_are": "the source, columns the target",
+            **({} if self._lists_pairs else {"matrices": "left out for so many runs: pairs.parquet has them"}),
+            "mmcs": self._listed(self.mmcs),
+            "mmcs_chance_covariance_matched": self._listed(self.chance),
+            "mmcs_chance_isotropic": self._listed(self.isotropic_chance),
+            "found_beyond_chance": self._listed(self.found),
+            "shared": self._listed(self.shared),
+            "shared_by_chance_at_most": self._listed(self.shared_chance),
+            "shared_by_decoder_and_encoder": self._listed(self.shared_by_both),
+            "same_partner_by_decoder_and_encoder": self._listed(self.same_partner),
+            "paired_means": f"{self.paired_name}: mean similarity of the {self.matching} one-to-one pairs",
+            "paired": self._listed(self.paired),
+            "paired_chance": self._listed(self.paired_chance),
+            "recurrence_means": "latents of each run found (one-to-one similarity above the threshold) in exactly "
+            "0, 1, … of the other runs",
+            "recurrence": self.recurrence.tolist(),
+            "recurrence_shares": self.recurrence_shares.tolist(),
+            "within_groups": {group: self._interval_summary(group) for group in self._groups_of_two},
+            "between_groups": [asdict(d) for d in self._differences],
+            "consensus": {
+                "means": "cycle-consistent groups: every two members are one-to-one partners above the threshold, or "
+                "above a lower level where the two runs' own latents do not come as close",
+                "groups": len(self.consensus.members),
+                "found_by_exactly": self.consensus.incidence.tolist(),
+                "orphans": [len(o) for o in self.consensus.orphans],
+            },
+            "rarefaction": self.rarefaction.summary(),
+            "confounds": self._confounds_summary(),
+            "caveats": list(self.caveats),
+        }
+
+    def tables(self) -> Mapping[str, pd.DataFrame]:
+        """What is saved: pairs (an ordered pair a row), consensus, orphans."""
+        return {
+            "pairs": self.to_pandas(),
+            "consensus": self.consensus.to_pandas(),
+            "orphans": self.consensus.orphans_table(),
+        }
+
+    def write_extra(self, folder: Path) -> None:
+        """What is saved beside tables and figures: consensus.safetensors, where the runs agree on anything."""
+        if len(self.consensus.members):
+            self.consensus.save(folder / "consensus.safetensors")
+
+    def figures(self) -> Mapping[str, Figure]:
+        """What is drawn when it is saved."""
+        from sae_geometry import plots
+
+        return {
+            "matrices": plots.seeds_figure(self),
+            "ridgeline": plots.ridgeline_figure(self),
+            "recurrence": plots.recurrence_figure(self),
+        }
+
+    @property
+    def dictionaries(self) -> tuple[Dictionary, ...]:
+        """The runs."""
+        return self.runs
+
+    def plot_heatmap(self, what: str = "mmcs", ax: Axes | None = None) -> Axes:
+        """One matrix, annotated, groups in blocks."""
+        from sae_geometry import plots
+
+        return plots.seeds_heatmap(self, what, ax=ax)
+
+    def plot_recurrence(self, ax: Axes | None = None) -> Axes:
+        """Share of latents found in exactly 0 … N−1 other runs."""
+        from sae_geometry import plots
+
+        return plots.recurrence_bars(self, ax=ax)
+
+    def plot_rarefaction(self, ax: Axes | None = None) -> Axes:
+        """Distinct latents against runs, extrapolated to twice as many."""
+        from sae_geometry import plots
+
+        return plots.rarefaction_curve(self.rarefaction, ax=ax)
+
+    @property
+    def _groups_of_two(self) -> list[str]:
+        return [g for g in dict.fromkeys(self.groups) if self.groups.count(g) > 1]
+
+    @cached_property
+    def _differences(self) -> list[KindDifference]:
+        groups = list(dict.fromkeys(self.groups))
+        return [self.difference(a, b) for a, b in itertools.combinations(groups, 2)]
+
+    def _interval_summary(self, group: str) -> dict[str, Any]:
+        return {what: asdict(self.interval(group, what)) for what in ("mmcs", "shared", "paired")}
+
+    def __repr__(self) -> str:
+        lines = [f"{self.n_runs} runs compared pair by pair: {'' if self.signed else 'absolute '}{self.on} cosine"]
+        lines += [f"  {line}" for line in runs_table(self.runs[:_SHOWN])]
+        if self.n_runs > _SHOWN:
+            lines.append(f"  … and {self.n_runs - _SHOWN} runs more: see summary.json")
+        lines += [f"  {line}" for line in self._confound_words()]
+        for title, matrix, form in (
+            ("MMCS, row → column (double counting allowed)", self.mmcs, ".3f"),
+            ("chance for that: random directions with the column's mean and second moment", self.chance, ".3f"),
+            (f"{self.paired_name} (one-to-one)", self.paired, ".3f"),
+            (
+                f"share of the row's latents with a one-to-one partner > {self.threshold:g} in the column",
+                self.shared,
+                ".1%",
+            ),
+            (
+                f"chance for that, at most: the share with any of those directions > {self.threshold:g}",
+                self.shared_chance,
+                ".2%",
+            ),
+        ):
+            lines += [f"  {title}", *(f"    {line}" for line in self._printed(matrix, form))]
+        for group in self._groups_of_two:
+            nearest, shared = self.interval(group), self.interval(group, "shared")
+            lines.append(f"  mean MMCS within {group}: {nearest}")
+            said = replace(shared, note="") if shared.note == nearest.note else shared
+            lines.append(f"  mean share > {self.threshold:g} within {group}: {said}")
+        lines += [f"  {d}" for d in self._differences]
+        shares = [f"{k}: {v:.1%}" for k, v in enumerate(self.recurrence_shares)]
+        lines.append(f"  latents found in exactly so many other runs: {'  '.join(ends(shares))}")
+        lines += [f"  {self.consensus}", f"  {self.rarefaction}"]
+        return "\n".join([*lines, *(f"  caveat: {c}" for c in self.caveats)])
+
+    def _unlike(self) -> str | None:
+        """Why these runs are no sample of one kind, which more runs could be drawn from; None where they may be."""
+        groups = list(dict.fromkeys(self.groups))
+        if len(groups) > 1:
+            return f"the runs are of {len(groups)} groups ({', '.join(ends(groups))}), and more could be of any of them"
+        apart = [self.names[at] for at in runs_apart(self.mmcs)]
+        return f"{', '.join(ends(apart))} stands apart from the other runs" if apart else None
+
+    @cached_property
+    def _flagged(self) -> dict[str, tuple[tuple[int, int], str, int]]:
+        """For each check that is flagged: the first pair, its effect there, and in how many pairs it is."""
+        flagged: dict[str, tuple[tuple[int, int], str, int]] = {}
+        for at, pair in self.pairs.items():
+            for text in pair.confounds:
+                check, _, effect = text.partition(": ")
+                first, said, n = flagged.get(check, (at, effect, 0))
+                flagged[check] = (first, said, n + 1)
+        return flagged
+
+    def _confound_words(self) -> list[str]:
+        """What is flagged of pairs, wrapped: for each check the first pair, and in how many more it is."""
+        lines = []
+        for check, ((i, j), effect, n) in self._flagged.items():
+            also = f" (and {n - 1:,} more pairs)" if n > 2 else " (and one more pair)" if n == 2 else ""
+            lines += textwrap.wrap(f"! {check}, [{i}] and [{j}]: {effect}{also}", 110, subsequent_indent="    ")
+        return lines
+
+    @property
+    def _lists_pairs(self) -> bool:
+        """Whether the summary has a value for every pair: not of so many runs that nobody could read it."""
+        return self.n_runs <= _LISTED
+
+    def _listed(self, matrix: np.ndarray) -> list[list[float | None]] | None:
+        if not self._lists_pairs:
+            return None
+        return [[None if math.isnan(v) else float(v) for v in row] for row in matrix]
+
+    def _confounds_summary(self) -> dict[str, Any]:
+        """What is flagged of each pair; of many runs, for each check the first pair and the number of pairs."""
+        names = self.names
+        if self._lists_pairs:
+            return {f"{names[i]}, {names[j]}": list(p.confounds) for (i, j), p in self.pairs.items()}
+        return {
+            check: {"pairs": n, "first": f"{names[i]}, {names[j]}", "effect_there": effect}
+            for check, ((i, j), effect, n) in self._flagged.items()
+        }
+
+    def _printed(self, matrix: np.ndarray, form: str) -> list[str]:
+        shown = range(min(self.n_runs, _SHOWN))
+        head = ("", *(f"[{j}]" for j in shown))
+        rows = [
+            (f"[{i}] {self.names[i]}", *("·" if i == j else or_dash(matrix[i, j], form) for j in shown)) for i in shown
+        ]
+        more = [f"… and {self.n_runs - _SHOWN} runs more: see pairs.parquet"] if self.n_runs > _SHOWN else []
+        return aligned([head, *rows]) + more
+
+
+def _spread(histogram: np.ndarray) -> tuple[list[float], list[int]]:
+    """The standard deviation and the number of what each row of a histogram over −1…1 counts."""
+    middles = (np.arange(N_BINS) + 0.5) * 2 / N_BINS - 1
+    counts = [int(row.sum()) for row in histogram]
+    deviations = [
+        math.sqrt(np.cov(middles, fweights=row.astype(np.int64))) if n > 1 else math.nan
+        for row, n in zip(histogram, counts, strict=True)
+    ]
+    return deviations, counts
+
+
+def _as_text(seed: int | str | None) -> str | None:
+    return None if seed is None else str(seed)
+
+
+def _checks(confounds: Sequence[str]) -> str:
+    return "; ".join(text.partition(": ")[0] for text in confounds)
