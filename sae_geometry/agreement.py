@@ -239,7 +239,7 @@ def encoder_agreement(
         raise ValueError(f"the threshold is a cosine, within −1…1; got {threshold:g}")
     decoders = compare(a, b, allow_mismatch=allow_mismatch, progress=progress)
     left, right = decoders.a, decoders.b
-    encoders = compare(left, right, on="encoder", allow_mismatch=True, progress=progress)
+    encoders = compare(left, right, on="encoder", allow_mismatch=allow_mismatch, progress=progress)
     assert left.encoder_directions is not None
     assert right.encoder_directions is not None
     partner = decoders.a_to_b.partner_row

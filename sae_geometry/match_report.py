@@ -25,7 +25,7 @@ from sae_geometry.matching.shared import THRESHOLD, THRESHOLDS
 from sae_geometry.nulls import MatchedNull, expected_max_cosine, fit_matched_null
 from sae_geometry.paired_chance import default_draws, paired_chance, paired_isotropic
 from sae_geometry.partners import few_latents
-from sae_geometry.space import require_same_space
+from sae_geometry.space import encoder_hook, encoder_place_key, place_key, require_same_space
 
 SCHEMA = "urn:sae-geometry:match-report"
 SCHEMA_VERSION = "1.1"
@@ -92,7 +92,8 @@ def match_report(
         >>> match_report(d, d)["pw_mcc"]["signed"]["value"]
         1.0
     """
-    caveats = dict.fromkeys(require_same_space(a, b, allow_mismatch) + few_latents((a, b)))
+    notes = tuple(f"{d.name}: {note}" for d in (a, b) for note in d.notes)
+    caveats = dict.fromkeys(notes + require_same_space(a, b, allow_mismatch) + few_latents((a, b)))
     levels = sorted({*(float(t) for t in thresholds), THRESHOLD})
     if not all(-1 <= t <= 1 for t in levels):
         raise ValueError(f"thresholds are cosines, within −1…1; got {[t for t in levels if not -1 <= t <= 1]}")
@@ -239,4 +240,6 @@ def _why_no_encoders(a: Dictionary, b: Dictionary) -> str | None:
     assert b.encoder_directions is not None
     if a.encoder_directions.shape[1] != b.encoder_directions.shape[1]:
         return "the encoders read spaces of different width"
+    if encoder_place_key(a) != encoder_place_key(b) and place_key(a) == place_key(b):
+        return f"the encoders read different places, {encoder_hook(a) or 'unknown'} and {encoder_hook(b) or 'unknown'}"
     return None

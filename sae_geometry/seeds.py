@@ -80,7 +80,7 @@ def compare_seeds(
     dictionaries = distinct([as_dictionary(r) for r in runs])
     notes = [f"{d.name}: {note}" for d in dictionaries for note in d.notes]
     for a, b in itertools.combinations(dictionaries, 2):
-        notes += require_same_space(a, b, allow_mismatch)
+        notes += require_same_space(a, b, allow_mismatch, on=on)
     if matching is None:
         matching = "optimal" if max(d.n_latents for d in dictionaries) <= SMALL else "greedy"
     if taken := sorted({d.name for d in dictionaries} & set(COLUMNS)):

@@ -9,7 +9,7 @@ from typing import Any
 
 from sae_geometry.sources.address import Selection
 from sae_geometry.sources.context import Context, Echo
-from sae_geometry.sources.reading import Opened, is_transcoder, open_bundle, read_dictionary
+from sae_geometry.sources.reading import Opened, open_bundle, read_dictionary
 from sae_geometry.sources.resolving import parse_address, resolve
 from sae_geometry.sources.sites import LatentAxis, Site, Slab
 from sae_geometry.sources.spaces import space_of
@@ -81,6 +81,7 @@ class Inspection:
         tensors: everything stored.
         dictionaries: every dictionary found.
         metadata: what else the source said.
+        notes: what could not be read, or not be understood.
     """
 
     address: str
@@ -92,6 +93,7 @@ class Inspection:
     tensors: tuple[StoredShape, ...]
     dictionaries: tuple[FoundDictionary, ...]
     metadata: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = [self.address, f"  layout      {self.layout}: {self.title} ({self.container})"]
@@ -100,6 +102,7 @@ class Inspection:
             lines.append(f"  dictionary  {'::' + d.choice if d.choice else 'the only one'}: {d.n_latents:,} latents")
             lines += [f"    {name:<9} {text}" for name, text in _details(d)]
         lines += [f"  tensor      {t.key} {list(t.shape)} {t.dtype}" for t in self.tensors]
+        lines += [f"  note        {note}" for note in self.notes]
         return "\n".join(lines)
 
 
@@ -130,16 +133,18 @@ def inspect(
     opened = open_bundle(bundle, latent_axis)
     sites = [s for s in opened.sites if _meant(s, parsed.selection)] or list(opened.sites)
     found = tuple(_found(opened, site, read=len(sites) == 1, selection=parsed.selection) for site in sites)
+    space = space_of(opened.sites[0], opened.config, bundle.where)
     return Inspection(
         bundle.address,
         bundle.weights,
         opened.file.container,
         opened.sites[0].layout.name,
         opened.sites[0].layout.title,
-        space_of(opened.sites[0], opened.config, bundle.where).model,
+        space.model,
         tuple(StoredShape(k, e.shape, str(e.dtype).removeprefix("torch.")) for k, e in opened.file.entries.items()),
         found,
         {**opened.file.extras, **bundle.metadata},
+        (*opened.notes, *space.notes),
     )
 
 
@@ -161,7 +166,7 @@ def _found(opened: Opened, site: Site, *, read: bool, selection: Selection) -> F
         encoder=_spelled(site.encoder) if site.encoder else None,
         hook_point_in=space.reads,
         hook_point_out=space.writes,
-        transcoder=is_transcoder(site, opened.config),
+        transcoder=space.transcoder,
         assumed=site.assumed,
         alive=None if d is None else d.alive.describe(),
         norms=None

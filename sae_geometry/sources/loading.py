@@ -12,6 +12,7 @@ from sae_geometry.sources.context import Context, Echo, Progress
 from sae_geometry.sources.reading import Latents, choose_site, open_bundle, read_dictionary
 from sae_geometry.sources.resolving import parse_address, resolve
 from sae_geometry.sources.sites import LatentAxis
+from sae_geometry.sources.starts import with_start
 from sae_geometry.text import readable
 
 
@@ -71,6 +72,8 @@ def load(
     dictionary = read_dictionary(
         opened, parsed.selection, latents, name=name or parsed.label, drop_bad=drop_bad, encoder=encoder
     )
+    if encoder:  # a caller that wants half of it does not want another file
+        dictionary = with_start(dictionary, bundle, parsed.selection, latent_axis)
     dictionary = replace(
         dictionary,
         name=readable(dictionary.name),

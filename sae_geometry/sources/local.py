@@ -9,7 +9,7 @@ from sae_geometry.sources.address import Address
 from sae_geometry.sources.bundle import Bundle
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.run_record import RUN_RECORD_NAME, read_record
-from sae_geometry.sources.weights_names import SPARSITY_NAME, choose_weights, label_for, other_half, side_names
+from sae_geometry.sources.weights_names import SPARSITY_NAME, choose_weights, label_for, other_half, side_names, start_names
 
 _MAX_DEPTH = 4
 _MAX_FILES = 100_000
@@ -49,6 +49,7 @@ def bundle_files(weights: tuple[Path, ...], address: str, where: str | None = No
         name=label_for(first.as_posix(), address),
         where=where or first.as_posix(),
         configs=tuple(p for p in sides if p.name not in (SPARSITY_NAME, RUN_RECORD_NAME)),
+        start=next((p for name in start_names(first.as_posix()) if (p := Path(name)).is_file()), None),
         sparsity=next((p for p in sides if p.name == SPARSITY_NAME), None),
         config={} if record is None else record.config,
         alive_ids={} if record is None else record.alive_ids,

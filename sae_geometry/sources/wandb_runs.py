@@ -18,7 +18,7 @@ from sae_geometry.sources.run_record import RUN_RECORD_NAME, RunRecord, read_rec
 from sae_geometry.sources.transfer import RemoteFile, fetch_file, locked
 from sae_geometry.sources.wandb_host import api_key, base_url, credentials_for
 from sae_geometry.sources.wandb_keyless import KeylessClient
-from sae_geometry.sources.weights_names import checkpoints_in_order, choose_weights, looks_like_weights
+from sae_geometry.sources.weights_names import checkpoints_in_order, choose_weights, looks_like_weights, start_names
 
 
 @runtime_checkable
@@ -58,15 +58,19 @@ def bundle_wandb(address: Address, context: Context) -> Bundle:
     fetched = fetch_run(address.place, context, file=address.path)
     name = fetched.weights[-1]
     record = fetched.record
+    starts = [n for n in start_names(name) if n in record.weights]
+    there = [p for n in starts if (p := fetched.folder / safe_path(n)).is_file()]
+    missing = f"wandb:{address.place}#{starts[0]}" if starts and not there else None
     return Bundle(
         (fetched.folder / safe_path(name),),
         address=f"wandb:{address.place}#{name}",
         name=record.name or address.place.rpartition("/")[2],
         where=f"{address.place}/{name}",
+        start=there[0] if there else None,
         config=record.config,
         alive_ids=record.alive_ids,
         alive_source=record.alive_source,
-        metadata=record.metadata,
+        metadata=record.metadata | ({"start_not_fetched": missing} if missing else {}),
     )
 
 
