@@ -129,6 +129,7 @@ def inspect(
         'W_dec [n_latents, width]'
     """
     parsed = parse_address(address)
+    latent_axis = parsed.selection.latent_axis if latent_axis is None else latent_axis
     bundle = resolve(parsed, Context(offline, echo))
     opened = open_bundle(bundle, latent_axis)
     sites = [s for s in opened.sites if _meant(s, parsed.selection)] or list(opened.sites)

@@ -35,9 +35,10 @@ def load(
     """The dictionary at an address.
 
     Args:
-        address: `demo:NAME`, `wandb:entity/project/run[#file]`, `hf://org/repo[@rev][/path]`, `saelens:release/id`,
-            `paper:…`, a pasted wandb.ai or huggingface.co URL, or a local path. `::hook` (or `::layer=2`) picks one of
-            several dictionaries in a file; `NAME=` in front sets the label.
+        address: `demo:NAME`, `wandb:entity/project/run[#file]` or `wandb:entity/project/artifact:v3`,
+            `hf://org/repo[@rev][/path]`, `saelens:release/id`, `paper:…`, a pasted wandb.ai or huggingface.co URL, or a
+            local path. `::hook` (or `::layer=2`) picks one of several dictionaries in a file, `::latent_axis=1` is
+            `latent_axis`; `NAME=` in front sets the label.
         latents: "alive" drops the latents known to be dead (none if that is unknown); "all" keeps every one.
         name: label; goes before one set by `NAME=`.
         latent_axis: which axis of the stored decoder counts latents, where the file cannot tell.
@@ -66,6 +67,7 @@ def load(
         raise ValueError(f"latent_axis must be 0 or 1; got {latent_axis!r}")
     context = Context(offline, echo, progress)
     parsed = parse_address(address)
+    latent_axis = parsed.selection.latent_axis if latent_axis is None else latent_axis
     bundle = resolve(parsed, context)
     opened = open_bundle(bundle, latent_axis)
     context.say(f"{parsed.typed} → {bundle.address}{parsed.selection}")

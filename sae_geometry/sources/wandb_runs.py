@@ -16,14 +16,15 @@ from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.network import RefusedError, origin_of
 from sae_geometry.sources.run_record import RUN_RECORD_NAME, RunRecord, read_record, write_record
 from sae_geometry.sources.transfer import RemoteFile, fetch_file, locked
+from sae_geometry.sources.wandb_artifacts import ArtifactClient, bundle_artifact
 from sae_geometry.sources.wandb_host import api_key, base_url, credentials_for
 from sae_geometry.sources.wandb_keyless import KeylessClient
 from sae_geometry.sources.weights_names import checkpoints_in_order, choose_weights, looks_like_weights, start_names
 
 
 @runtime_checkable
-class RunClient(Protocol):
-    """Whoever can say what a run holds."""
+class RunClient(ArtifactClient, Protocol):
+    """Whoever can say what a run or an artifact holds."""
 
     def run(self, path: str) -> RunRecord: ...
 
@@ -50,11 +51,13 @@ def client() -> RunClient:
 
 
 def bundle_wandb(address: Address, context: Context) -> Bundle:
-    """The checkpoint of a run: `#file`, or the one with the largest number.
+    """The checkpoint of a run: `#file`, or the one with the largest number; or the one in an artifact.
 
     Raises:
         SourceError: no such run or file, no access, or no whole copy of it.
     """
+    if ":" in address.place:
+        return bundle_artifact(address, client, context)
     fetched = fetch_run(address.place, context, file=address.path)
     name = fetched.weights[-1]
     record = fetched.record

@@ -24,6 +24,7 @@ _GENERIC = re.compile(
     re.IGNORECASE,
 )
 _STEP = re.compile(r"(.*?(?:samples|steps?|tokens|iter(?:ation)?s?|checkpoint|ckpt|ae)[_-])(\d{1,18})", re.IGNORECASE)
+_OF_A_CACHE = re.compile(r"snapshots|[0-9a-f]{40}")  # folders of Hugging Face's that say nothing of what is in them
 _MOST_LAYERS = 999
 _OWN_MARKS = ("_cfg", "_config", ".cfg", ".config")  # NAME_cfg.json beside NAME.pt
 _MAX_DEPTH = 4
@@ -127,5 +128,6 @@ def side_names(weights: str) -> tuple[str, ...]:
 def label_for(weights: str, place: str) -> str:
     """The file's stem, or the nearest folder's name where every file of its kind is called the same."""
     stem = weights.rpartition("/")[2].rpartition(".")[0] or weights
-    named = [stem, *reversed([p for p in weights.split("/")[:-1] if p])]
+    folders = [re.sub(r"^(?:models|datasets)--", "", p).rpartition("--")[2] for p in weights.split("/")[:-1] if p]
+    named = [stem, *reversed([f for f in folders if not _OF_A_CACHE.fullmatch(f)])]
     return next((n for n in named if not _GENERIC.fullmatch(n)), place.rstrip("/").rpartition("/")[2] or stem)

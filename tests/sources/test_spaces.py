@@ -176,7 +176,7 @@ def test_a_transcoder_of_unknown_output_has_no_known_place(tmp_path: Path) -> No
 
 def gemma_2(folder: Path, seed: int, **config: Any) -> Path:
     w = sae(seed)
-    tensors = {"w_dec": w["W_dec"], "w_enc": w["W_enc"], "b_enc": w["b_enc"], "b_dec": w["b_dec"], "threshold": w["b_enc"]}
+    tensors = {"w_dec": w["W_dec"], "w_enc": w["W_enc"], "b_enc": w["b_enc"], "b_dec": w["b_dec"], "threshold": torch.ones(N)}
     if config:
         folder.mkdir(parents=True)
         (folder / "config.json").write_text(json.dumps(config | {"model_name": "google/gemma-3-1b-pt", "l0": 20}))
