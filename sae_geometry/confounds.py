@@ -224,7 +224,9 @@ def _l0(d: Dictionary) -> tuple[str, float | None]:
 def _moved(a: Dictionary, b: Dictionary) -> Finding:
     """How far each is from its own state at step 0, where that checkpoint is there."""
     said = [d.metadata.get("cosine_to_start") for d in (a, b)]
-    words = [f"mean cosine {s:.3f}" if isinstance(s, float) else _no_start(d) for s, d in zip(said, (a, b), strict=True)]
+    words = [
+        f"mean cosine {s:.3f}" if isinstance(s, float) else _no_start(d) for s, d in zip(said, (a, b), strict=True)
+    ]
     known = [s for s in said if isinstance(s, float)]
     effect = (
         "latents are close to where they were at step 0: with one start, that part of a similarity was there before "

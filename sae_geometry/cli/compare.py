@@ -76,6 +76,7 @@ def compare(
     offline: o.Offline = False,
     log_wandb: o.LogWandb = None,
     drop_bad: o.DropBad = False,
+    latent_axis: o.LatentAxis = None,
 ) -> None:
     """Compare two dictionaries: every latent's partner, both directions, with and without double counting.
 
@@ -86,7 +87,15 @@ def compare(
     check_free(out, overwrite)
     check_wandb(log_wandb, offline)
     speaker = Speaker(quiet)
-    left, right = load_all([a, b], speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad)
+    left, right = load_all(
+        [a, b],
+        speaker,
+        latents=latents,
+        device=device,
+        offline=offline,
+        drop_bad=drop_bad,
+        latent_axis=latent_axis,
+    )
     if dry_run:
         say_plan("compare", [left, right], as_json, matching=matching, on=on)
         return

@@ -57,6 +57,8 @@ def match(
     dask_load: o.DaskLoad = False,
     offline: o.Offline = False,
     log_wandb: o.LogWandb = None,
+    drop_bad: o.DropBad = False,
+    latent_axis: o.LatentAxis = None,
 ) -> None:
     """Match two dictionaries one to one, optimally: PW-MCC signed and absolute, every pair, shared latents.
 
@@ -67,16 +69,22 @@ def match(
     from sae_geometry.kernels.ledger import entries
     from sae_geometry.match_report import match_report
     from sae_geometry.matching.shared import THRESHOLDS
+    from sae_geometry.planning import matching_bytes
     from sae_geometry.store import software, to_json
 
     if out is not None or log_wandb is not None:
         check_free(out, overwrite)
     check_wandb(log_wandb, offline)
     speaker = Speaker(quiet)
-    left, right = load_all([a, b], speaker, latents=latents, device=device, offline=offline)
+    left, right = load_all(
+        [a, b], speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad, latent_axis=latent_axis
+    )  # fmt: skip
     if dry_run:
         say_plan("match", [left, right], as_json)
         return
+    speaker.note(
+        f"matching takes about {matching_bytes(left.n_latents, right.n_latents) / 1e9:.2g} GB above the inputs"
+    )
     compute_on(dask, device=device, load=[left, right] if dask_load else None, offline=offline)
     folder = keep_sweeps(out, "match", [left.name, right.name], resume=resume, speaker=speaker)
     provenance = {

@@ -18,8 +18,12 @@ def listing_sweep(
 ) -> Sweep:
     """`sweep(a, b, k, …)` that refuses lists for their size only under a `memory_ceiling`: they are to be kept."""
     workers = threads or cpu_threads()
+    return sweep(a, b, k, columns=columns, threads=workers, memory=listing_memory(a, b, k, workers), **how)
+
+
+def listing_memory(a: Tensor, b: Tensor | None, k: int, threads: int | None = None) -> int | None:
+    """The bytes that `listing_sweep` lets itself take; None under a `memory_ceiling`, which then holds."""
     if has_ceiling():
-        return sweep(a, b, k, columns=columns, threads=workers, **how)
+        return None
     entries = (a.shape[0] + (0 if b is None else b.shape[0])) * (k + 8)
-    memory = memory_limit(None, a.device.type) + entries * (_PER_ENTRY + _PER_THREAD * workers)
-    return sweep(a, b, k, columns=columns, threads=workers, memory=memory, **how)
+    return memory_limit(None, a.device.type) + entries * (_PER_ENTRY + _PER_THREAD * (threads or cpu_threads()))

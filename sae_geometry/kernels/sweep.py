@@ -280,10 +280,11 @@ def _blocks(task: Task, screen: ScreenName) -> Blocks:
     if screen not in ("auto", "cpu", "int8") or task.a.device.type != "cpu":
         width = listed_width(k, _FUSED.get(screen, "fp16"))
         copies = (n + m) * task.a.shape[1] * {"fp16": 2, "triton-fp16": 2, "tf32": 4, "triton-tf32": 4}.get(screen, 0)
-        spare = task.memory - copies - listing_bytes(n, m, k, columns, 1, width)
-        return device_blocks(n, m, k, spare if task.memory_asked else max(spare, DEFAULT_MEMORY))
-    spare = task.memory - listing_bytes(n, m, k, columns, task.threads, shortlist_width(k))
-    return cpu_blocks(n, m, task.threads, spare, block_copies(task.memory))
+        held = copies + listing_bytes(n, m, k, columns, 1, width)
+        spare = task.memory - held
+        return device_blocks(n, m, k, spare if task.memory_asked else max(spare, DEFAULT_MEMORY), held=held)
+    held = listing_bytes(n, m, k, columns, task.threads, shortlist_width(k))
+    return cpu_blocks(n, m, task.threads, task.memory - held, block_copies(task.memory), held=held)
 
 
 def _check(a: Tensor, b: Tensor | None, k: int, columns: bool, bias: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -264,7 +264,9 @@ def _pasted_hugging_face(path: list[str], url: str) -> Address:
     place, page, rest = "/".join(path[:n]), path[n : n + 1], path[n + 1 :]
     if path[0] in {"spaces", "collections", "papers"} or (page and page[0] not in _FILES):
         hint = f"; its files are at hf://{place}@refs/pr/{rest[0]}" if page == ["discussions"] and rest else ""
-        raise AddressError(f"{url!r} is a page of Hugging Face that shows no files{hint or '; give hf://org/repo/path'}")
+        raise AddressError(
+            f"{url!r} is a page of Hugging Face that shows no files{hint or '; give hf://org/repo/path'}"
+        )
     revision = None
     if rest:
         revision, rest = rest[0], rest[1:]
@@ -294,7 +296,9 @@ def _selection(selectors: list[str], whole: str) -> Selection:
         elif text and found.hook is None:
             found = replace(found, hook=text)
         else:
-            raise AddressError(f"{whole!r}: after '::' comes one hook, or layer=N, model=N, source=N, latent_axis=0 or 1; got {text!r}")
+            raise AddressError(
+                f"{whole!r}: after '::' comes one hook, or layer=N, model=N, source=N, latent_axis=0 or 1; got {text!r}"
+            )
     return found
 
 

@@ -68,6 +68,7 @@ def load(
     context = Context(offline, echo, progress)
     parsed = parse_address(address)
     latent_axis = parsed.selection.latent_axis if latent_axis is None else latent_axis
+    parsed = replace(parsed, selection=replace(parsed.selection, latent_axis=latent_axis))  # as addresses record it
     bundle = resolve(parsed, context)
     opened = open_bundle(bundle, latent_axis)
     context.say(f"{parsed.typed} → {bundle.address}{parsed.selection}")

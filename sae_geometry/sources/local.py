@@ -11,7 +11,14 @@ from sae_geometry.sources.bundle import Bundle
 from sae_geometry.sources.cache_folder import commit_of
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.run_record import RUN_RECORD_NAME, read_record
-from sae_geometry.sources.weights_names import SPARSITY_NAME, choose_weights, label_for, other_half, side_names, start_names
+from sae_geometry.sources.weights_names import (
+    SPARSITY_NAME,
+    choose_weights,
+    label_for,
+    other_half,
+    side_names,
+    start_names,
+)
 
 _MAX_DEPTH = 4
 _MAX_FILES = 100_000
@@ -92,7 +99,9 @@ def _names(folder: Path, depth: int = 0) -> Iterator[str]:
     except OSError as error:
         raise SourceError(f"{folder} cannot be listed: {error.strerror}") from error
     for child in children[:_MAX_FILES]:
-        if child.is_file() or (child.is_symlink() and not child.exists()):  # one that leads nowhere is named when opened
+        if child.is_file() or (
+            child.is_symlink() and not child.exists()
+        ):  # one that leads nowhere is named when opened
             yield child.name
         elif child.is_dir() and depth < _MAX_DEPTH and not child.name.startswith("."):
             yield from (f"{child.name}/{name}" for name in _names(child, depth + 1))

@@ -231,8 +231,13 @@ def _from_sparsity(path: Any, n: int) -> Frequencies:
 
 def _metadata(opened: Opened, space: Space) -> dict[str, Any]:
     layers = list(tables(opened.config))
-    found = {k: next((t[n] for n in names for t in layers if _is_plain(t.get(n))), None) for k, names in _METADATA.items()}
-    found |= {"transcoder": space.transcoder or None, "inputs": "z-scored" if inputs_are_z_scored(opened.config) else None}
+    found = {
+        k: next((t[n] for n in names for t in layers if _is_plain(t.get(n))), None) for k, names in _METADATA.items()
+    }
+    found |= {
+        "transcoder": space.transcoder or None,
+        "inputs": "z-scored" if inputs_are_z_scored(opened.config) else None,
+    }
     if space.transcoder:
         found |= {"hook_point_in": space.reads, "hook_point_out": space.writes}
     if found["l0"] is None and (stated := re.search(r"average_l0_(\d+)", opened.bundle.where)):

@@ -84,9 +84,7 @@ def space_of(site: Site, config: Mapping[str, Any], where: str, outs: Sequence[i
     transcoder = by_config.transcoder or by_path.transcoder or site.layout.transcoder or _differ(reads, writes)
     if transcoder and site.layout.name == "sparsify" and reads is not None and writes is None:
         reads, writes = f"{reads}.input", reads  # its hook points are modules, read at one end and written at the other
-    return Space(
-        reads, writes if transcoder else None, by_config.model or by_path.model, transcoder, by_config.notes
-    )
+    return Space(reads, writes if transcoder else None, by_config.model or by_path.model, transcoder, by_config.notes)
 
 
 def space_in_config(config: Mapping[str, Any], layer: int | None = None) -> Space:

@@ -82,7 +82,11 @@ class KeylessClient:
         project = self._ask(_ARTIFACT, path)
         member = project.get("artifactCollectionMembership") if isinstance(project, Mapping) else None
         found = member.get("artifact") if isinstance(member, Mapping) else None
-        if not isinstance(member, Mapping) or not isinstance(found, Mapping) or type(member.get("versionIndex")) is not int:
+        if (
+            not isinstance(member, Mapping)
+            or not isinstance(found, Mapping)
+            or type(member.get("versionIndex")) is not int
+        ):
             raise _missing(path)
         return Artifact(
             f"{path.rpartition(':')[0]}:v{member['versionIndex']}",

@@ -41,8 +41,14 @@ PLACES = [
 MODELS = [
     {"gpt2", "gpt2-small", "openai-community/gpt2", "GPT-2 small", "/models/gpt2/", "models--gpt2/snapshots/0"},
     {"gpt2-medium", "openai-community/gpt2-medium"},
-    {"Llama-3.1-8B", "meta-llama/Meta-Llama-3.1-8B", "meta-llama/Llama-3.1-8B", "Llama3_1-8B-Base", "llama3.1-8b",
-     "models--meta-llama--Llama-3.1-8B"},
+    {
+        "Llama-3.1-8B",
+        "meta-llama/Meta-Llama-3.1-8B",
+        "meta-llama/Llama-3.1-8B",
+        "Llama3_1-8B-Base",
+        "llama3.1-8b",
+        "models--meta-llama--Llama-3.1-8B",
+    },
     {"Llama-3.1-8B-Instruct", "meta-llama/Meta-Llama-3.1-8B-Instruct"},
     {"Meta-Llama-3-8B", "meta-llama/Llama-3-8B"},
     {"meta-llama/Llama-2-7b-hf", "Llama-2-7b"},

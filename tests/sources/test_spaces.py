@@ -176,7 +176,13 @@ def test_a_transcoder_of_unknown_output_has_no_known_place(tmp_path: Path) -> No
 
 def gemma_2(folder: Path, seed: int, **config: Any) -> Path:
     w = sae(seed)
-    tensors = {"w_dec": w["W_dec"], "w_enc": w["W_enc"], "b_enc": w["b_enc"], "b_dec": w["b_dec"], "threshold": torch.ones(N)}
+    tensors = {
+        "w_dec": w["W_dec"],
+        "w_enc": w["W_enc"],
+        "b_enc": w["b_enc"],
+        "b_dec": w["b_dec"],
+        "threshold": torch.ones(N),
+    }
     if config:
         folder.mkdir(parents=True)
         (folder / "config.json").write_text(json.dumps(config | {"model_name": "google/gemma-3-1b-pt", "l0": 20}))
@@ -242,7 +248,9 @@ def sparsify(folder: Path, seed: int, **config: Any) -> Path:
     w = sae(seed)["W_dec"]
     put(folder / "sae.safetensors", {"encoder.weight": w.clone(), "encoder.bias": torch.zeros(N), "W_dec": w,
                                      "b_dec": torch.zeros(D)})  # fmt: skip
-    (folder / "cfg.json").write_text(json.dumps({"expansion_factor": 4, "k": 8, "d_in": D, "transcode": False} | config))
+    (folder / "cfg.json").write_text(
+        json.dumps({"expansion_factor": 4, "k": 8, "d_in": D, "transcode": False} | config)
+    )
     return folder
 
 
@@ -316,7 +324,9 @@ def test_a_configuration_is_read_or_it_is_said_that_it_is_not(
 
 def test_a_tag_of_yaml_runs_nothing(tmp_path: Path) -> None:
     path = put(tmp_path / SAELENS, sae())
-    (tmp_path / "config.yaml").write_text(f"x: !!python/object/apply:os.mkdir ['{tmp_path}/made']\nhook_name: blocks.1.x\n")
+    (tmp_path / "config.yaml").write_text(
+        f"x: !!python/object/apply:os.mkdir ['{tmp_path}/made']\nhook_name: blocks.1.x\n"
+    )
     assert load(path).hook_point == "blocks.1.x"
     assert not (tmp_path / "made").exists()
 
@@ -359,7 +369,10 @@ def test_how_far_each_moved_from_its_own_start(tmp_path: Path) -> None:
     put(run / "samples_9000.pt", final)
     far = confound_audit(load(run), other).finding("moved from start")
     assert (far.verdict, far.flagged) == ("no sign", False)
-    put(run / "samples_0.pt", {k: v[:4] if v.shape[0] == N else v[:, :4] if v.ndim == 2 else v for k, v in start.items()})
+    put(
+        run / "samples_0.pt",
+        {k: v[:4] if v.shape[0] == N else v[:, :4] if v.ndim == 2 else v for k, v in start.items()},
+    )
     assert any("how far it moved from its start is unknown" in note for note in load(run).notes)
 
 
