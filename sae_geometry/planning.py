@@ -225,8 +225,9 @@ def estimate(
     """Estimate what `verb` would cost for these dictionaries on the device they are on.
 
     Args:
-        dictionaries: dictionaries, addresses, arrays, or whatever else `compare` takes; two or more for "compare" and "seeds" (every pair is), two for "match", "agreement", "span" and
-            "split", one or more for "within" (each) and "umap" (together), a run's states for "drift".
+        dictionaries: dictionaries, addresses, arrays, or whatever else `compare` takes: two or more for "compare" and
+            "seeds" (every pair is), two for "match", "agreement", "span" and "split", one or more for "within" (each)
+            and "umap" (together), a run's states for "drift".
         verb: the question.
         matching: for "compare" and "seeds"; None for what they take by default.
         n_neighbors: for "umap", self included.

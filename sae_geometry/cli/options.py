@@ -51,7 +51,7 @@ LatentAxis = Annotated[
         "--latent-axis",
         min=0,
         max=1,
-        help="Which axis of the stored decoders counts latents, where files cannot tell; ::latent_axis=1 for one of them.",
+        help="Which axis of stored decoders counts latents, where files cannot tell; ::latent_axis=1 for one alone.",
     ),
 ]
 Offline = Annotated[bool, typer.Option("--offline", help="Touch no network: demos, local files and caches only.")]

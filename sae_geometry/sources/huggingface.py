@@ -103,7 +103,7 @@ def _asked_repo(address: Address, context: Context) -> _Repo:
     if context.offline:
         raise SourceError(f"{address} is not in the Hugging Face cache; leave out --offline")
     timeout = limits().connect + limits().silence
-    info = HfApi().repo_info(
+    info: Any = HfApi().repo_info(
         revision=address.revision, files_metadata=True, timeout=timeout, **_client_name(address.place)
     )
     if not _is_commit(info.sha):

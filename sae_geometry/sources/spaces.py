@@ -171,7 +171,7 @@ def _differ(reads: str | None, writes: str | None) -> bool:
 
 
 def _in_path(site: Site, where: str) -> Space:
-    """What the path says: Gemma Scope's folders, a folder or file that is called by its hook point, a layer's number."""
+    """What the path says: Gemma Scope's folders, a folder or file that is called by its hook point."""
     if "gemma-scope" in where or site.layout.name.startswith("gemma_scope"):
         return _gemma_scope(where)
     parts = where.split("/")

@@ -293,8 +293,8 @@ def test_one_place_under_two_names_is_compared(tmp_path: Path) -> None:
     [
         ("cfg.json", b'\xef\xbb\xbf{"hook_name": "blocks.3.hook_resid_pre"}', "blocks.3.hook_resid_pre"),
         ("cfg.json", '{"hook_name": "blocks.3.hook_resid_pre"}'.encode("utf-16"), "blocks.3.hook_resid_pre"),
-        ("config.yaml", b"hook_name: blocks.3.hook_resid_pre\nbetas: !!python/tuple [0.9, 0.999]\n", "blocks.3.hook_resid_pre"),
-        ("config.yaml", b"hook_name: blocks.3.hook_resid_pre\nx: !!python/object:a.B {c: 1}\n", "blocks.3.hook_resid_pre"),
+        ("config.yaml", b"hook_name: blocks.3.x\nbetas: !!python/tuple [0.9, 0.999]\n", "blocks.3.x"),
+        ("config.yaml", b"hook_name: blocks.3.x\nz: !!python/object:a.B {c: 1}\n", "blocks.3.x"),
         ("config.yaml", b"\xef\xbb\xbfhook_name: blocks.3.hook_resid_pre\n", "blocks.3.hook_resid_pre"),
         ("cfg.json", b"{'hook_name': 'blocks.3.hook_resid_pre'}", None),
         ("cfg.json", b"", None),

@@ -80,7 +80,7 @@ def test_fetch_says_what_it_fetched(world: Loopback) -> None:
 def test_what_is_not_there_is_one_sentence(world: Loopback) -> None:
     with pytest.raises(SourceError, match=f"{PLACE}:v9"):
         load(f"wandb:{PLACE}:v9")
-    with pytest.raises(SourceError, match="has no file 'x.pt'; it has sae_weights.safetensors"):
+    with pytest.raises(SourceError, match=r"has no file 'x.pt'; it has sae_weights.safetensors"):
         load(f"wandb:{PLACE}:v3#x.pt")
     world.artifacts[f"{PLACE}:v5"] = StoredArtifact({"table.json": json.dumps([1]).encode()})
     with pytest.raises(SourceError, match="holds no weights"):
