@@ -9,8 +9,8 @@ from typing import Any
 from urllib.parse import quote
 
 from sae_geometry.dictionary import Dictionary
+from sae_geometry.sources.as_dictionary import as_dictionary
 from sae_geometry.sources.catalog import neuronpedia_source
-from sae_geometry.sources.coerce import as_dictionary
 
 SITE = "https://www.neuronpedia.org"
 MAX_LISTED = 150

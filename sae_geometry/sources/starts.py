@@ -12,8 +12,8 @@ from sae_geometry.dictionary import Dictionary
 from sae_geometry.sources.address import Selection
 from sae_geometry.sources.bundle import Bundle
 from sae_geometry.sources.errors import SourceError
-from sae_geometry.sources.reading import open_bundle, read_dictionary
-from sae_geometry.sources.sites import LatentAxis
+from sae_geometry.sources.layouts.detect import LatentAxis
+from sae_geometry.sources.layouts.read import open_bundle, read_dictionary
 
 
 def with_start(d: Dictionary, bundle: Bundle, selection: Selection, latent_axis: LatentAxis | None) -> Dictionary:

@@ -6,7 +6,7 @@ from itertools import combinations
 
 import pytest
 
-from sae_geometry.sources.places import canonical_model, canonical_place, names_a_place
+from sae_geometry.sources.layouts.places import canonical_model, canonical_place, names_a_place
 
 PLACES = [
     {
@@ -91,8 +91,8 @@ def test_where_sublayers_are_normalised_their_own_output_is_not_what_is_added() 
 def test_a_folder_is_a_hook_point_only_where_it_reads_as_one() -> None:
     for name in ("layers.10", "h.3", "layers.3.mlp", "blocks.8.hook_resid_pre", "resid_post_layer_8", "embed_tokens"):
         assert names_a_place(name), name
-    for name in ("seedA", "seed0", "h", "mlp", "layer_12", "layers", "blocks", "run.5", "v1.2", "layers.3.seedA", "hook",
-                 "embedding", "checkpoint-1000", ""):  # fmt: skip
+    for name in ("seedA", "seed0", "h", "mlp", "layer_12", "layers", "blocks", "run.5", "v1.2", "layers.3.seedA",
+                 "hook", "embedding", "checkpoint-1000", ""):  # fmt: skip
         assert not names_a_place(name), name
 
 

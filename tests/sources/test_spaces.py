@@ -13,7 +13,7 @@ import yaml
 from safetensors.torch import save_file
 
 import sae_geometry as sg
-from sae_geometry.confounds import confound_audit
+from sae_geometry.pairwise.confounds import confound_audit
 from sae_geometry.sources import inspect, load
 
 N, D = 24, 6
@@ -333,8 +333,13 @@ def test_a_tag_of_yaml_runs_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "config",
-    [{"normalize_activations": "zscore"}, {"input_norm": "z-score"}, {"standardize_inputs": True}, {"cfg": {"zscore": True}}],
-)  # fmt: skip
+    [
+        {"normalize_activations": "zscore"},
+        {"input_norm": "z-score"},
+        {"standardize_inputs": True},
+        {"cfg": {"zscore": True}},
+    ],
+)
 def test_z_scored_inputs_are_noted_and_flagged_against_others(config: dict[str, Any], tmp_path: Path) -> None:
     hook = {"hook_name": "blocks.1.hook_resid_pre", "model_name": "m"}
     a, b = with_config(tmp_path / "a", config | hook), with_config(tmp_path / "b", hook, seed=1)
