@@ -50,14 +50,8 @@ def agreement(
     check_wandb(log_wandb, offline)
     speaker = Speaker(quiet)
     left, right = load_all(
-        [a, b],
-        speaker,
-        latents=latents,
-        device=device,
-        offline=offline,
-        drop_bad=drop_bad,
-        latent_axis=latent_axis,
-    )
+        [a, b], speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad, latent_axis=latent_axis
+    )  # fmt: skip
     if dry_run:
         say_plan("agreement", [left, right], as_json)
         return

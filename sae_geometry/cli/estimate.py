@@ -51,14 +51,8 @@ def estimate(
     """
     speaker = Speaker(quiet)
     dictionaries = load_all(
-        runs,
-        speaker,
-        latents=latents,
-        device=device,
-        offline=offline,
-        drop_bad=drop_bad,
-        latent_axis=latent_axis,
-    )
+        runs, speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad, latent_axis=latent_axis
+    )  # fmt: skip
     say_plan(
         verb, dictionaries, as_json, workers=workers, bandwidth=bandwidth * 1e9 / 8, matching=matching,
         n_neighbors=n_neighbors, n_terms=n_terms,

@@ -14,6 +14,7 @@ from sae_geometry.cli.console import Speaker, command_line, print_json, say_erro
 from sae_geometry.cli.inputs import check_free, check_wandb, compute_on, load_all, say_plan
 from sae_geometry.cli.lifecycle import UNDER, told_in_one_sentence
 from sae_geometry.cli.outputs import keep_sweeps, log_to_wandb, print_saved
+from sae_geometry.io.formatting import counted
 
 
 def register(app: typer.Typer) -> None:
@@ -137,7 +138,7 @@ def _in_words(record: dict[str, Any]) -> str:
     for name in ("signed", "absolute"):
         found, certificate = record["pw_mcc"][name], made[f"decoder_{name}"]["certificate"]
         state = "optimal, proven" if certificate["certified"] else f"stopped: {certificate['stopped']}"
-        lines.append(f"  PW-MCC {name:<9} {found['value']:.4f}  {found['n_pairs']:,} pairs; {state}, "
+        lines.append(f"  PW-MCC {name:<9} {found['value']:.4f}  {counted(found['n_pairs'], 'pair')}; {state}, "
                      f"relative gap {certificate['relative_gap']:.1e}; {_chance(record, name)}")  # fmt: skip
         lines.append(f"    {found['formula']}")
     mmcs, chance = record["mmcs"], record["chance"]["covariance_matched"]

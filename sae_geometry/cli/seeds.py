@@ -84,14 +84,8 @@ def seeds(
     check_wandb(log_wandb, offline)
     speaker = Speaker(quiet)
     loaded = load_all(
-        runs,
-        speaker,
-        latents=latents,
-        device=device,
-        offline=offline,
-        drop_bad=drop_bad,
-        latent_axis=latent_axis,
-    )
+        runs, speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad, latent_axis=latent_axis
+    )  # fmt: skip
     if dry_run:
         say_plan("seeds", loaded, as_json, matching=matching, on=on)
         return

@@ -131,14 +131,8 @@ def umap(
     if shapes is not None and (regions_on != "picture" or min_region_size is not None):
         raise ValueError("--regions draws them by hand: leave out --regions-on and --min-region-size")
     dictionaries = load_all(
-        runs,
-        speaker,
-        latents=latents,
-        device=device,
-        offline=offline,
-        drop_bad=drop_bad,
-        latent_axis=latent_axis,
-    )
+        runs, speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad, latent_axis=latent_axis
+    )  # fmt: skip
     if dry_run:
         say_plan("umap", dictionaries, as_json, n_neighbors=n_neighbors)
         return

@@ -45,14 +45,8 @@ def within(
     check_wandb(log_wandb, offline)
     speaker = Speaker(quiet)
     [dictionary] = load_all(
-        [run],
-        speaker,
-        latents=latents,
-        device=device,
-        offline=offline,
-        drop_bad=drop_bad,
-        latent_axis=latent_axis,
-    )
+        [run], speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad, latent_axis=latent_axis
+    )  # fmt: skip
     if dry_run:
         say_plan("within", [dictionary], as_json)
         return

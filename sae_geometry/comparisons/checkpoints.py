@@ -13,7 +13,7 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.io.formatting import read_only
+from sae_geometry.io.formatting import counted, read_only
 from sae_geometry.io.progress import Progress
 from sae_geometry.pairwise.inputs import describe_input
 from sae_geometry.sources import checkpoints, load
@@ -130,7 +130,9 @@ class Drift:
 
     def __repr__(self) -> str:
         rows = self.summary()["checkpoints"]
-        lines = [f"Drift of {self.final.name!r}: {self.to_final.shape[1]:,} latents through {len(rows)} checkpoints"]
+        lines = [
+            f"Drift of {self.final.name!r}: {counted(self.to_final.shape[1], 'latent')} through {len(rows)} checkpoints"
+        ]
         width = max(len(label) for label in self.labels)
         lines += [
             f"  {r['checkpoint']:<{width}}  cosine to final: median {r['median_cosine_to_final']:.3f}; born "

@@ -134,8 +134,8 @@ def match_report(
         "pw_mcc": {"signed": _pw_mcc(signed), "absolute": _pw_mcc(absolute)},
         "mmcs": {
             "formula": _MMCS,
-            "a_to_b": float(lists.rows.score[:, 0].mean()),
-            "b_to_a": float(lists.cols.score[:, 0].mean()),
+            "a_to_b": float(lists.rows.score[:, 0].clamp(-1, 1).mean()),
+            "b_to_a": float(lists.cols.score[:, 0].clamp(-1, 1).mean()),
         },
         "chance": {
             "formula": _CHANCE,
@@ -187,7 +187,7 @@ def _one_to_one(
 def _pw_mcc(made: Assignment) -> dict[str, Any]:
     assert made.certificate is not None
     return {
-        "value": made.total / made.n_matched,
+        "value": min(made.total / made.n_matched, 1.0),
         "upper_bound": made.certificate.bound / made.n_matched,
         "n_pairs": made.n_matched,
         "formula": _FORMULAS["absolute" if made.absolute else "signed"],
@@ -207,7 +207,7 @@ def _matching(a: Dictionary, b: Dictionary, made: Assignment) -> dict[str, Any]:
         "pairs": {
             "a_latent_id": ids_a[rows].tolist(),
             "b_latent_id": ids_b[cols].tolist(),
-            "cosine": made.cosine[rows].tolist(),
+            "cosine": made.cosine[rows].clip(-1.0, 1.0).tolist(),
         },
         "unmatched_a": ids_a[made.partner < 0].tolist(),
         "unmatched_b": np.delete(ids_b, cols).tolist(),

@@ -442,7 +442,7 @@ def _cells(m: Matching) -> tuple[str, ...]:
     return (
         f"{m.source} → {m.target}",
         m.method,
-        f"{m.mmcs:.4f}",
+        f"{m.mean_similarity:.4f}",
         f"{m.n_matched:,} of {m.n_latents:,}",
         f"{m.fraction_above(0.7):.1%}",
         f"{m.coverage:.1%}",

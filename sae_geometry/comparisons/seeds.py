@@ -140,7 +140,7 @@ def _compare_pair(a: Dictionary, b: Dictionary, p: PairParameters) -> PairRecord
         chance=(there.chance, back.chance),
         isotropic=(there.isotropic_chance, back.isotropic_chance),
         found=(there.found_fraction, back.found_fraction),
-        paired=made.a_to_b.mmcs,
+        paired=made.a_to_b.mean_similarity,
         paired_chance=made.a_to_b.chance,
         certified_gap=math.nan if certificate is None else float(certificate.relative_gap),
         confounds=tuple(f"{f.check}: {f.effect}" for f in made.confounds.flagged),

@@ -482,7 +482,7 @@ class SeedComparison:
 
 
 def _pooled(pair: PairRecord) -> Interval:
-    """The mean of both directions' MMCS, with Student's interval over the latents of both, from the histograms."""
+    """The mean of both directions' MMCS, with a normal interval over the latents of both, from the histograms."""
     centres = (np.linspace(-1, 1, N_BINS + 1)[1:] + np.linspace(-1, 1, N_BINS + 1)[:-1]) / 2
     mean = sum(pair.mmcs) / 2
     errors = []

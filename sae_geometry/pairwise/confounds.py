@@ -14,7 +14,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.io.formatting import aligned
+from sae_geometry.io.formatting import aligned, counted
 from sae_geometry.nulls import expected_max_cosine
 from sae_geometry.pairwise.grouping import kind_of, seed_of
 from sae_geometry.pairwise.same_space import model_key, place_key
@@ -194,7 +194,7 @@ def _widths(a: Dictionary, b: Dictionary) -> Finding:
         f"{chances[1]:.3f} one way and {chances[0]:.3f} the other; compare means corrected for chance"
     )
     ratio = max(a.n_latents, b.n_latents) / min(a.n_latents, b.n_latents)
-    words = [f"{d.n_latents:,} latents" for d in (a, b)]
+    words = [counted(d.n_latents, "latent") for d in (a, b)]
     return Finding("width", words[0], words[1], "differs" if ratio > 1.1 else "same", effect, ratio > 1.1)
 
 

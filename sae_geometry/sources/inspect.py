@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sae_geometry.io.formatting import counted
 from sae_geometry.sources.address import Selection
 from sae_geometry.sources.bundle import Context, Echo
 from sae_geometry.sources.layouts.detect import LatentAxis, Site, Slab
@@ -99,7 +100,9 @@ class Inspection:
         lines = [self.address, f"  layout      {self.layout}: {self.title} ({self.container})"]
         lines.append(f"  model       {self.model or 'unknown'}")
         for d in self.dictionaries:
-            lines.append(f"  dictionary  {'::' + d.choice if d.choice else 'the only one'}: {d.n_latents:,} latents")
+            lines.append(
+                f"  dictionary  {'::' + d.choice if d.choice else 'the only one'}: {counted(d.n_latents, 'latent')}"
+            )
             lines += [f"    {name:<9} {text}" for name, text in _details(d)]
         lines += [f"  tensor      {t.key} {list(t.shape)} {t.dtype}" for t in self.tensors]
         lines += [f"  note        {note}" for note in self.notes]

@@ -192,7 +192,7 @@ def gemma_2(folder: Path, seed: int, **config: Any) -> Path:
 def test_gemma_scope_2_says_its_hooks_in_its_configuration(tmp_path: Path) -> None:
     def scope(kind: str, layer: int, into: str, out: str, seed: int) -> Path:
         hooks = {"hf_hook_point_in": f"model.layers.{layer}.{into}", "hf_hook_point_out": f"model.layers.{layer}.{out}"}
-        return gemma_2(tmp_path / f"{kind}{layer}", seed, **hooks, type=kind, architecture="jump_relu")
+        return gemma_2(tmp_path / f"{kind}{layer}-{seed}", seed, **hooks, type=kind, architecture="jump_relu")
 
     twelve, seventeen = (scope("sae", layer, "output", "output", layer) for layer in (12, 17))
     norms = ("pre_feedforward_layernorm.output", "post_feedforward_layernorm.output")
