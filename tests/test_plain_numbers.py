@@ -56,7 +56,7 @@ def test_what_is_no_plain_array_is_one_sentence(kind: str) -> None:
         for name in ("encoder_bias", "frequency", "alive")
     ]
     for call in calls:
-        with pytest.raises(ValueError, match="dense array of real numbers|must be|entries|two axes|one-dim") as caught:
+        with pytest.raises(ValueError, match=r"dense array of real numbers|must be|entries|two axes|one-dim") as caught:
             call()
         assert "\n" not in str(caught.value)
 
@@ -118,5 +118,5 @@ def test_a_file_s_frequencies_outside_0_to_1_are_named(
 
 
 def test_a_dictionary_of_no_directions_at_all() -> None:
-    with pytest.raises(ValueError, match="all 4 decoder rows .* none has a direction"):
+    with pytest.raises(ValueError, match=r"all 4 decoder rows .* none has a direction"):
         Dictionary.from_decoder(W * 0, latent_axis=0, drop_bad=True)

@@ -11,13 +11,13 @@ import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sae_geometry.sources.bundle import Progress
-from sae_geometry.sources.cache import cache_root, holding
+from sae_geometry.sources.bundle import Context, Progress
+from sae_geometry.sources.cache import cache_root, holding, safe_path
 from sae_geometry.sources.checksums import checksum, intact
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.http import Credentials, body_of, check_status, open_url, origin_of, with_tries
@@ -111,6 +111,33 @@ def fetch_file(
         finally:
             _remove_if_empty(partial.parent)
     return found
+
+
+def in_cache(folder: Path, names: Sequence[str], sums: Mapping[str, str], context: Context, address: str) -> bool:
+    """Whether files are in the cache, and what they were when they were fetched.
+
+    Args:
+        folder: where they lie.
+        names: theirs.
+        sums: their checksums, as `fetch_file` returned them.
+        context: whether a damaged one may be fetched again.
+        address: what they are files of.
+
+    Raises:
+        SourceError: one is damaged, and may not.
+    """
+    if context.again == "all" and not context.offline:
+        return False
+    paths = {name: folder / safe_path(name) for name in names}
+    if not all(name in sums and path.is_file() for name, path in paths.items()):
+        return False
+    damaged = next((name for name, path in paths.items() if not intact(path, sums[name])), None)
+    if damaged is not None and (context.offline or context.again == "none"):
+        raise SourceError(
+            f"{paths[damaged]} is damaged: its checksum is not the one recorded when it was fetched; "
+            f"`sae-geometry fetch {address}#{damaged}` brings it again"
+        )
+    return damaged is None
 
 
 @contextmanager

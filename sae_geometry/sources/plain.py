@@ -40,7 +40,7 @@ def parse_json(text: str | bytes, table: Callable[[list[tuple[str, Any]]], Any] 
         raise ValueError("nested too deep") from error
 
 
-def parse_yaml(text: str) -> Any:
+def parse_yaml(text: str | bytes) -> Any:
     """The value of a YAML text, read as data.
 
     Keys are text as written. A scalar whose tag does not fit it, or is none of a plain value, is text. An alias is the
@@ -52,7 +52,7 @@ def parse_yaml(text: str) -> Any:
     try:
         return _Document(text).value
     except (yaml.YAMLError, LookupError, OverflowError, RecursionError) as error:
-        raise ValueError("not YAML") from error
+        raise ValueError(f"not YAML: {error}") from error
 
 
 def _whole(digits: str) -> int | float:
@@ -62,7 +62,7 @@ def _whole(digits: str) -> int | float:
 class _Document:
     """The first document of a text, built from the parser's events."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str | bytes) -> None:
         self.loader = yaml.SafeLoader(text)
         self.parts = 0
         self.named: dict[str, Any] = {}

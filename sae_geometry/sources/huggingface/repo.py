@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from sae_geometry.io.atomic_folder import whole_file
 from sae_geometry.sources.address import Address
 from sae_geometry.sources.bundle import Bundle, Context
-from sae_geometry.sources.cache import cache_root, safe_path
+from sae_geometry.sources.cache import cache_root, commit_of, safe_path
 from sae_geometry.sources.checksums import intact
 from sae_geometry.sources.errors import LayoutError, SourceError
 from sae_geometry.sources.files.open import open_tensors
@@ -30,15 +31,17 @@ from sae_geometry.sources.layouts.filenames import (
 from sae_geometry.sources.plain import parse_json
 
 _COMMIT = 40
+_MOST_COMMITS = 4
 
 
 @dataclass(frozen=True)
 class _Repo:
-    """One commit of a repository: its files, and their checksums where known."""
+    """One commit of a repository ("org/repo" or "datasets/org/repo"): its files, and their checksums where known."""
 
     name: str
     commit: str
     files: Mapping[str, str | None]
+    guessed: str | None = None
 
 
 def bundle_huggingface(address: Address, context: Context) -> Bundle:
@@ -66,6 +69,7 @@ def bundle_huggingface(address: Address, context: Context) -> Bundle:
         configs=tuple(paths[n] for n in sides if not n.endswith(SPARSITY_NAME)),
         sparsity=next((paths[n] for n in sides if n.endswith(SPARSITY_NAME)), None),
         metadata={"repository": repo.name, "commit": repo.commit},
+        notes=() if repo.guessed is None else (repo.guessed,),
     )
 
 
@@ -101,8 +105,10 @@ def _asked_repo(address: Address, context: Context, watch: Watch) -> _Repo:
     if context.offline:
         raise SourceError(f"{address} is not in the Hugging Face cache; leave out --offline")
     timeout = limits().connect + limits().silence
-    info = watch.within(
-        lambda: HfApi().model_info(address.place, revision=address.revision, files_metadata=True, timeout=timeout)
+    info: Any = watch.within(
+        lambda: HfApi().repo_info(
+            revision=address.revision, files_metadata=True, timeout=timeout, **_client_name(address.place)
+        )
     )
     if not _is_commit(info.sha):
         raise SourceError(f"{address}: Hugging Face did not say which commit this is")
@@ -134,18 +140,38 @@ def _listed_repo(name: str, commit: str | None) -> _Repo | None:
 
 
 def _cached_repo(address: Address) -> _Repo | None:
-    """What the client's cache holds of a repository, at the revision asked for."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    try:
-        snapshot = Path(snapshot_download(address.place, revision=address.revision, local_files_only=True))
-    except LocalEntryNotFoundError:
-        return None
-    listed = _listed_repo(address.place, snapshot.name)
+    """What the cache holds of a repository, at the revision asked for."""
+    folder, revision = _cache_folder(address.place), address.revision or "main"
+    commit, guessed = revision if _is_commit(revision) else commit_of(folder, revision), None
+    if commit is None:
+        commits = sorted(p.name for p in (folder / "snapshots").glob("*") if p.is_dir())
+        if address.revision is not None or not commits:
+            return None
+        if len(commits) > 1:
+            raise SourceError(
+                f"the Hugging Face cache has {len(commits)} commits of {address.place} and does not say which is main: "
+                f"write hf://{address.place}@ with one of {', '.join(commits[:_MOST_COMMITS])}"
+            )
+        commit = commits[0]
+        guessed = f"the cache does not say which commit is main: its only one, {commit[:12]}, was taken"
+    snapshot = folder / "snapshots" / commit
+    listed = _listed_repo(address.place, commit)
     sums = listed.files if listed is not None else {}
-    names = [p.relative_to(snapshot).as_posix() for p in snapshot.rglob("*") if p.is_file()]
-    return _Repo(address.place, snapshot.name, {n: sums.get(n) for n in names}) if names else None
+    names = [p.relative_to(snapshot).as_posix() for p in snapshot.rglob("*") if p.is_file() or p.is_symlink()]
+    return _Repo(address.place, commit, {n: sums.get(n) for n in names}, guessed) if names else None
+
+
+def _cache_folder(name: str) -> Path:
+    from huggingface_hub import constants
+
+    kind = "" if name.startswith("datasets/") else "models--"
+    return Path(constants.HF_HUB_CACHE) / (kind + name.replace("/", "--"))
+
+
+def _client_name(name: str) -> dict[str, Any]:
+    """What Hugging Face's client calls a repository."""
+    plain = name.removeprefix("datasets/")
+    return {"repo_id": plain, "repo_type": "model" if plain == name else "dataset"}
 
 
 def _remember(repo: _Repo, revision: str, name: str, watch: Watch) -> None:
@@ -154,9 +180,15 @@ def _remember(repo: _Repo, revision: str, name: str, watch: Watch) -> None:
 
     if _is_commit(revision):
         return
-    noted, here = (try_to_load_from_cache(repo.name, name, revision=r) for r in (revision, repo.commit))
+    noted, here = (
+        try_to_load_from_cache(filename=name, revision=r, **_client_name(repo.name)) for r in (revision, repo.commit)
+    )
     if noted != here:
-        watch.within(lambda: hf_hub_download(repo.name, name, revision=revision, etag_timeout=limits().connect))
+        watch.within(
+            lambda: hf_hub_download(
+                filename=name, revision=revision, etag_timeout=limits().connect, **_client_name(repo.name)
+            )
+        )
 
 
 def _bring(repo: _Repo, name: str, context: Context, watch: Watch) -> Path:
@@ -170,13 +202,18 @@ def _bring(repo: _Repo, name: str, context: Context, watch: Watch) -> Path:
     def download(*, force: bool) -> Path:
         context.say(f"fetching {name} from {repo.name}")
         bar = bar_class(name, context.progress)
-        wanted = {"revision": repo.commit, "etag_timeout": limits().connect, "force_download": force, "tqdm_class": bar}
-        return Path(watch.within(lambda: hf_hub_download(repo.name, name, **wanted)))
+        how = {"etag_timeout": limits().connect, "force_download": force, "tqdm_class": bar, **_client_name(repo.name)}
+        return Path(watch.within(lambda: hf_hub_download(filename=name, revision=repo.commit, **how)))
 
     safe_path(name)
-    cached = try_to_load_from_cache(repo.name, name, revision=repo.commit)
+    cached = try_to_load_from_cache(filename=name, revision=repo.commit, **_client_name(repo.name))
     path = Path(cached) if isinstance(cached, str) else None
     if path is None and context.offline:
+        if (link := _cache_folder(repo.name) / "snapshots" / repo.commit / name).is_symlink():
+            raise SourceError(
+                f"{name} of {repo.name} is in the Hugging Face cache as a link to a file that is gone "
+                f"({os.readlink(link)}); leave out --offline to fetch it again"
+            )
         raise SourceError(f"{name} of {repo.name} is not in the Hugging Face cache; leave out --offline")
     if path is None or context.again == "all":
         path = download(force=context.again == "all")

@@ -10,6 +10,8 @@ from sae_geometry.io.redaction import without_secrets
 from sae_geometry.sources.download import RemoteFile, remote_file
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.http import RefusedError, limits, post_json
+from sae_geometry.sources.layouts.config import lookup
+from sae_geometry.sources.wandb.artifacts import Artifact
 from sae_geometry.sources.wandb.host import base_url, how_to_sign_in
 from sae_geometry.sources.wandb.run_record import RunRecord, as_table, plain_config
 
@@ -30,6 +32,18 @@ _RUNS = f"""query Runs($project: String!, $entity: String!, $cursor: String, $pe
     runs(filters: $filters, after: $cursor, first: $perPage, order: $order) {{
       edges {{ node {{ {_RUN_FIELDS} }} cursor }} pageInfo {{ endCursor hasNextPage }} }} }}
 }}"""
+_ARTIFACT = """query ArtifactMembershipByName($entity: String!, $project: String!, $name: String!) {
+  project(name: $project, entityName: $entity) { artifactCollectionMembership(name: $name) {
+    versionIndex aliases { alias } artifactCollection { name project { name entity { name } } }
+    artifact { id artifactType { name } metadata state } } }
+}"""
+_ARTIFACT_FILES = """query ArtifactMembershipFiles($entity: String!, $project: String!, $collection: String!,
+    $alias: String!, $cursor: String, $perPage: Int = 50) {
+  project(name: $project, entityName: $entity) { artifactCollection(name: $collection) { __typename
+    artifactMembership(aliasName: $alias) { files(after: $cursor, first: $perPage) {
+      edges { node { id name: displayName url directUrl sizeBytes md5 digest } cursor }
+      pageInfo { endCursor hasNextPage } } } } }
+}"""
 _MAX_PAGES = 2000
 _LONGEST_NAME = 500
 
@@ -51,13 +65,7 @@ class KeylessClient:
 
     def files(self, path: str) -> list[RemoteFile]:
         """Every file of a run, all pages of them."""
-        found: list[RemoteFile] = []
-        for page in self._pages(_FILES, path, "fileCursor", ("run", "files")):
-            found += [
-                remote_file(n.get("name"), n.get("url") or n.get("directUrl"), n.get("sizeBytes"), n.get("md5"))
-                for n in page
-            ]
-        return found
+        return _remote_files(self._pages(_FILES, path, "fileCursor", ("run", "files")))
 
     def runs(self, path: str) -> Iterator[RunRecord]:
         """The runs of "entity/project"."""
@@ -68,12 +76,44 @@ class KeylessClient:
                     raise SourceError(f"W&B lists a run of {path} that has no name")
                 yield _record(f"{path}/{name}", node)
 
+    def artifact(self, path: str) -> Artifact:
+        """One version of an artifact, "entity/project/name:alias".
+
+        Raises:
+            RefusedError: the server wants a key, or there is no such artifact.
+        """
+        project = self._ask(_ARTIFACT, path)
+        member = project.get("artifactCollectionMembership") if isinstance(project, Mapping) else None
+        found = member.get("artifact") if isinstance(member, Mapping) else None
+        if (
+            not isinstance(member, Mapping)
+            or not isinstance(found, Mapping)
+            or type(member.get("versionIndex")) is not int
+            or not 0 <= member["versionIndex"] < 10**9
+        ):
+            raise _missing(path)
+        aliases = member["aliases"] if isinstance(member.get("aliases"), list) else []
+        return Artifact(
+            f"{path.rpartition(':')[0]}:v{member['versionIndex']}",
+            str(lookup(found, "artifactType.name") or ""),
+            tuple(str(a["alias"]) for a in aliases if isinstance(a, Mapping) and "alias" in a),
+            as_table(found.get("metadata")),
+        )
+
+    def artifact_files(self, artifact: Artifact) -> list[RemoteFile]:
+        """Every file of an artifact, all pages of them."""
+        place, _, version = artifact.path.rpartition(":")
+        more = {"collection": place.rpartition("/")[2], "alias": version}
+        inside = ("artifactCollection", "artifactMembership", "files")
+        pages = self._pages(_ARTIFACT_FILES, artifact.path, "cursor", inside, more)
+        return _remote_files(pages)
+
     def _pages(
-        self, query: str, path: str, cursor_name: str, inside: tuple[str, ...]
+        self, query: str, path: str, cursor_name: str, inside: tuple[str, ...], more: Mapping[str, Any] | None = None
     ) -> Iterator[list[Mapping[str, Any]]]:
         cursor, seen, end = None, set(), time.monotonic() + limits().end
         for _ in range(_MAX_PAGES):
-            connection = self._ask(query, path, {cursor_name: cursor} if cursor else {})
+            connection = self._ask(query, path, {**(more or {}), **({cursor_name: cursor} if cursor else {})})
             for step in inside:
                 connection = connection.get(step) if isinstance(connection, Mapping) else None
             if not isinstance(connection, Mapping):
@@ -125,6 +165,14 @@ def _record(path: str, node: Mapping[str, Any]) -> RunRecord:
         plain_config(node.get("config")),
         as_table(node.get("summaryMetrics")),
     )
+
+
+def _remote_files(pages: Iterator[list[Mapping[str, Any]]]) -> list[RemoteFile]:
+    return [
+        remote_file(n.get("name"), n.get("url") or n.get("directUrl"), n.get("sizeBytes"), n.get("md5"))
+        for page in pages
+        for n in page
+    ]
 
 
 def _missing(path: str) -> RefusedError:

@@ -11,12 +11,12 @@ from sae_geometry.io.atomic_folder import whole_file
 from sae_geometry.sources.address import Address, parse
 from sae_geometry.sources.bundle import Bundle, Context
 from sae_geometry.sources.cache import run_folder, safe_path
-from sae_geometry.sources.checksums import intact
-from sae_geometry.sources.download import RemoteFile, fetch_file, locked
+from sae_geometry.sources.download import RemoteFile, fetch_file, in_cache, locked
 from sae_geometry.sources.errors import AddressError, SourceError
 from sae_geometry.sources.files.open import open_tensors
 from sae_geometry.sources.http import RefusedError, origin_of
-from sae_geometry.sources.layouts.filenames import checkpoints_in_order, choose_weights, looks_like_weights
+from sae_geometry.sources.layouts.filenames import checkpoints_in_order, choose_weights, looks_like_weights, start_names
+from sae_geometry.sources.wandb.artifacts import ArtifactClient, bundle_artifact
 from sae_geometry.sources.wandb.host import api_key, base_url, credentials_for
 from sae_geometry.sources.wandb.public_client import KeylessClient
 from sae_geometry.sources.wandb.run_record import RUN_RECORD_NAME, Kind, RunRecord, read_record, write_record
@@ -27,8 +27,8 @@ _FIELDS: dict[By, str] = {"ce": "ce_increase", "l0": "l0", "alive": "alive"}
 
 
 @runtime_checkable
-class RunClient(Protocol):
-    """Whoever can say what a run holds."""
+class RunClient(ArtifactClient, Protocol):
+    """Whoever can say what a run or an artifact holds."""
 
     def run(self, path: str) -> RunRecord: ...
 
@@ -57,23 +57,29 @@ def client() -> RunClient:
 
 
 def bundle_wandb(address: Address, context: Context) -> Bundle:
-    """The checkpoint of a run: `#file`, or the one with the largest number.
+    """The checkpoint of a run: `#file`, or the one with the largest number; or the one in an artifact.
 
     Raises:
         SourceError: no such run or file, no access, or no whole copy of it.
     """
+    if ":" in address.place:
+        return bundle_artifact(address, client, context)
     fetched = fetch_run(address.place, context, file=address.path)
     name = fetched.weights[-1]
     record = fetched.record
+    starts = [n for n in start_names(name) if n in record.weights]
+    there = [p for n in starts if (p := fetched.folder / safe_path(n)).is_file()]
+    missing = f"wandb:{address.place}#{starts[0]}" if starts and not there else None
     return Bundle(
         (fetched.folder / safe_path(name),),
         address=f"wandb:{address.place}#{name}",
         name=record.name or address.place.rpartition("/")[2],
         where=f"{address.place}/{name}",
+        start=there[0] if there else None,
         config=record.config,
         alive_ids=record.alive_ids,
         alive_source=record.alive_source,
-        metadata=record.metadata,
+        metadata=record.metadata | ({"start_not_fetched": missing} if missing else {}),
     )
 
 
@@ -93,7 +99,7 @@ def fetch_run(run: str, context: Context, *, file: str | None = None, every: boo
     record = read_record(folder / RUN_RECORD_NAME)
     if record is not None and record.weights and (context.offline or record.state == "finished"):
         names = _wanted(record.weights, run, file, every)
-        if context.again != "all" and _cached(record, run, folder, names, context):
+        if in_cache(folder, names, record.sums, context, f"wandb:{run}"):
             return FetchedRun(record, folder, names)
     if context.offline:
         raise SourceError(f"wandb:{run}{f'#{file}' if file else ''} is not in the cache {folder}; leave out --offline")
@@ -112,24 +118,6 @@ def fetch_run(run: str, context: Context, *, file: str | None = None, every: boo
     record = replace(record, sums={n: value for n, value in sums.items() if n in remote})
     _keep(record, folder / RUN_RECORD_NAME)
     return FetchedRun(record, folder, names)
-
-
-def _cached(record: RunRecord, run: str, folder: Path, names: Sequence[str], context: Context) -> bool:
-    """Whether all files are in the cache and what they were when they were fetched.
-
-    Raises:
-        SourceError: one is damaged, and may not be fetched again.
-    """
-    paths = {name: folder / safe_path(name) for name in names}
-    if not all(name in record.sums and path.is_file() for name, path in paths.items()):
-        return False
-    damaged = next((name for name, path in paths.items() if not intact(path, record.sums[name])), None)
-    if damaged is not None and (context.offline or context.again == "none"):
-        raise SourceError(
-            f"{paths[damaged]} is damaged: its checksum is not the one recorded when it was fetched; "
-            f"`sae-geometry fetch wandb:{run}#{damaged}` brings it again"
-        )
-    return damaged is None
 
 
 def _keep(record: RunRecord, path: Path) -> None:
