@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Thread
 from typing import Any, TypeVar
@@ -189,10 +189,13 @@ def in_time(ask: Callable[[], T], still_waits: Callable[[], bool] = lambda: True
     Thread(target=work, daemon=True).start()
     try:
         while True:
-            with suppress(FutureTimeoutError):
+            try:
                 return result.result(timeout=limits().connect + limits().silence)
-            if not result.done() and still_waits():
-                raise TimeoutError("no answer in time")
+            except FutureTimeoutError:
+                if result.done():
+                    return result.result()
+                if still_waits():
+                    raise TimeoutError("no answer in time") from None
     finally:
         if not result.done():
             result.add_done_callback(_close_late)

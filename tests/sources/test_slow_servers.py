@@ -14,7 +14,7 @@ from limited import limited
 from wandb_server import Handler, Loopback, slow
 
 from sae_geometry.sources import SourceError, load, runs
-from sae_geometry.sources.http import Limits, set_limits
+from sae_geometry.sources.http import Limits, in_time, set_limits
 
 RUN = "sparsify/gpt2/d8vgjnyc"
 LAST = "samples_400000.pt"
@@ -162,3 +162,11 @@ def test_a_slow_line_is_not_too_slow(wandb_world: Loopback, tmp_path: Path) -> N
     set_limits(Limits(connect=0.3, silence=0.3, tries=1, slowest=10_000.0))
     wandb_world.faults[LAST] = slow(2.0)
     assert load(RUN).n_latents == 240
+
+
+def test_a_client_s_own_timeout_is_not_waited_for_again() -> None:
+    def ask() -> None:
+        raise TimeoutError("of the client's own")
+
+    with pytest.raises(TimeoutError, match="of the client's own"):
+        in_time(ask, lambda: False)

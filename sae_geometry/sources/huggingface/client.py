@@ -32,11 +32,8 @@ def bounded(address: Address) -> Iterator[Watch]:
         raise SourceError("reading hf:// needs huggingface_hub: pip install huggingface_hub") from error
     hide(huggingface_hub.get_token())
     session = huggingface_hub.get_session()
-    hooks, xet, watch = (
-        session.event_hooks,
-        constants.HF_HUB_DISABLE_XET,
-        Watch(str(address), bool(constants.HF_HUB_OFFLINE)),
-    )
+    watch = Watch(str(address), bool(constants.HF_HUB_OFFLINE))
+    hooks, xet = session.event_hooks, constants.HF_HUB_DISABLE_XET
     session.event_hooks = {
         "request": [*hooks.get("request", []), watch.asked],
         "response": [*hooks.get("response", []), watch.answered],
