@@ -233,4 +233,6 @@ def _metadata(opened: Opened, reads: str | None, writes: str | None) -> dict[str
     found = {k: v for k, paths in _METADATA.items() if (v := first(opened.config, paths, object)) is not None}
     plain = {k: v for k, v in found.items() if isinstance(v, str | int | float | bool)}
     hooks = {k: v for k, v in (("hook_point_in", reads), ("hook_point_out", writes)) if v and writes}
+    if opened.sites[0].layout.name == "sae_geometry" and "kind" in opened.file.metadata:
+        plain["kind"] = opened.file.metadata["kind"]  # of training; elsewhere the word says anything
     return {**plain, **hooks, **opened.file.extras, **opened.bundle.metadata}
