@@ -55,7 +55,8 @@ def bundle_huggingface(address: Address, context: Context) -> Bundle:
         sides = [n for w in pinned[:1] for n in side_names(w) if n in repo.files]
         context.say(f"using {', '.join(pinned)} of {repo.name} at commit {repo.commit[:12]}")
         paths = {n: _bring(repo, n, context) for n in (*pinned, *sides)}
-        _remember(repo, address.revision or "main")
+        if repo.guessed is None:
+            _remember(repo, address.revision or "main")
     spelled = f"hf://{repo.name}@{repo.commit}/{pinned[0] if len(pinned) == 1 else pinned[0].rpartition('/')[0]}"
     return Bundle(
         tuple(paths[n] for n in pinned),
