@@ -55,7 +55,8 @@ def split(
     check_wandb(log_wandb, offline)
     speaker = Speaker(quiet)
     small, large = load_all(
-        [narrow, wide], speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad, latent_axis=latent_axis
+        [narrow, wide], speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad,
+        latent_axis=latent_axis,
     )  # fmt: skip
     if dry_run:
         say_plan("split", [small, large], as_json, n_terms=n_terms)

@@ -249,7 +249,8 @@ class Matching:
     def __repr__(self) -> str:
         return (
             f"Matching {self.source} → {self.target}, {self.method} ({self.quantity}): "
-            f"mean {self.mean_similarity:.4f} over {self.n_matched:,} of {self.n_latents:,}; {self.fraction_above(0.7):.1%} above 0.7; "
+            f"mean {self.mean_similarity:.4f} over {self.n_matched:,} of {self.n_latents:,}; "
+            f"{self.fraction_above(0.7):.1%} above 0.7; "
             f"chance {self.chance_text}"
         )
 

@@ -58,7 +58,7 @@ def bundle_huggingface(address: Address, context: Context) -> Bundle:
         sides = [n for w in pinned[:1] for n in side_names(w) if n in repo.files]
         context.say(f"using {', '.join(pinned)} of {repo.name} at commit {repo.commit[:12]}")
         paths = {n: _bring(repo, n, context, watch) for n in (*pinned, *sides)}
-        if not context.offline:
+        if not context.offline and repo.guessed is None:
             _remember(repo, address.revision or "main", pinned[0], watch)
     spelled = f"hf://{repo.name}@{repo.commit}/{pinned[0] if len(pinned) == 1 else pinned[0].rpartition('/')[0]}"
     return Bundle(

@@ -261,6 +261,8 @@ def _metadata(opened: Opened, space: Space) -> dict[str, Any]:
         found |= {"hook_point_in": space.reads, "hook_point_out": space.writes}
     if found["l0"] is None and (stated := re.search(r"average_l0_(\d+)", opened.bundle.where)):
         found["l0"] = float(stated[1])
+    if opened.sites[0].layout.name == "sae_geometry" and "kind" in opened.file.metadata:
+        found["kind"] = opened.file.metadata["kind"]  # of training; in other layouts the word can mean anything
     return {**{k: v for k, v in found.items() if v is not None}, **opened.file.extras, **opened.bundle.metadata}
 
 
