@@ -115,7 +115,8 @@ def _asked_repo(address: Address, context: Context, watch: Watch) -> _Repo:
     files: dict[str, str | None] = {}
     for listed in info.siblings or []:
         told = listed.blob_id if listed.lfs is None else listed.lfs.sha256
-        files[str(listed.rfilename)] = told if isinstance(told, str) else None
+        if str(listed.rfilename).isprintable():  # `safe_path` takes no other
+            files[str(listed.rfilename)] = told if isinstance(told, str) else None
     repo = _Repo(address.place, str(info.sha), files)
     with suppress(OSError), whole_file(_listing(repo.name, repo.commit), ".half-") as file:
         file.write(json.dumps(files).encode())  # a cache that cannot be written only costs the request again
