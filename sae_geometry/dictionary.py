@@ -18,11 +18,14 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from sae_geometry.text import escaped, shown
+
 LatentAxis = Literal[0, 1]
 
 # Rows are normalised in float64, this many elements at a time, so that a 46,080 × 768 decoder needs no second copy.
 _CHUNK_ELEMENTS = 1 << 22
 _MAX_NAMED = 8
+_LONGEST_NOTE = 1000  # characters
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,8 @@ class Dictionary:
         frequency: float64 [n_latents], share of tokens on which the latent fires, or None.
         alive_mask: bool [n_latents], or None when unknown.
         alive: what is known about dead latents, and from where.
-        name: short label used in tables and figures.
+        name: short label used in tables and figures. This and the other texts are one line each, without control
+            characters, and cut beyond 200 characters (`text.shown`).
         hook_point: where in the model it was trained, for example "blocks.6.hook_resid_pre"; None when unknown.
         model: the model's name; None when unknown.
         address: where it was loaded from; None for one made in memory.
@@ -101,6 +105,16 @@ class Dictionary:
     layout: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Names come from files and servers: whatever shows them, they are one line that a reader can see."""
+        for name in ("name", "hook_point", "model", "layout"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, shown(value))
+        object.__setattr__(self, "notes", tuple(shown(note, _LONGEST_NOTE) for note in self.notes))
+        plain = {k: escaped(v) if isinstance(v, str) else v for k, v in self.metadata.items()}
+        object.__setattr__(self, "metadata", MappingProxyType(plain))
 
     @staticmethod
     def from_decoder(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,9 +18,11 @@ from sae_geometry.embedding import Embedding
 from sae_geometry.evidence import EVIDENCE_K, shared_share
 from sae_geometry.kernels.duplicates import first_equal
 from sae_geometry.kernels.listing import listing_sweep
+from sae_geometry.results_folder import has, read_json
 from sae_geometry.sources import as_dictionary, load
+from sae_geometry.sources.reading import Latents
 from sae_geometry.space import require_same_space
-from sae_geometry.tables import read_table
+from sae_geometry.tables import read_table, write_neuronpedia
 from sae_geometry.umap_steps import curve_of, place
 
 if TYPE_CHECKING:
@@ -159,10 +160,7 @@ class Projection:
 
     def write_extra(self, folder: Path) -> None:
         """`neuronpedia.csv`, all points."""
-        table = self.to_pandas().rename(
-            columns={"run": "RunType", "latent_id": "EmbeddingIndex", "x": "X", "y": "Y"}
-        )  # fmt: skip
-        table[["RunType", "EmbeddingIndex", "X", "Y"]].to_csv(folder / "neuronpedia.csv", index=False)
+        write_neuronpedia(self.to_pandas(), folder / "neuronpedia.csv")
 
     def _counts(self) -> np.ndarray:
         return np.bincount(self.owner, minlength=len(self.names))
@@ -309,42 +307,58 @@ def _picture(onto: Embedding | str | os.PathLike[str], offline: bool) -> Picture
         return Picture(onto.to_pandas(), onto.dictionaries, p["n_neighbors"], p["min_dist"], kept, "memory")
     folder = Path(onto)
     folder = folder.parent if folder.name == "umap.parquet" else folder
-    summary, table = folder / "summary.json", folder / "umap.parquet"
-    if not summary.is_file() or not table.is_file():
+    if not has(folder, "summary.json") or not has(folder, "umap.parquet"):
         raise FileNotFoundError(f"{folder} holds no saved embedding: it needs umap.parquet and summary.json")
-    record = json.loads(summary.read_text(encoding="utf-8"))
+    record = read_json(folder, "summary.json")
     if record.get("kind") != "Embedding":
         raise ValueError(f"{folder} holds a {record.get('kind')}, not an Embedding: make one with sae-geometry umap")
-    references = tuple(_again(entry, folder, offline) for entry in record["inputs"])
-    frame = read_table(table)
+    frame = read_table(folder, "umap.parquet")
+    try:
+        inputs = [_Input.of(entry) for entry in record["inputs"]]
+        p = record["params"]
+        n_neighbors, min_dist = int(p["n_neighbors"]), float(p["min_dist"])
+        kept = float(record["evidence"]["neighbor_preservation"])
+        points = frame[["latent_id", "x", "y"]].to_numpy(np.float64)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise ValueError(f"{folder} lacks what a saved embedding says of itself; make it again") from error
+    references = tuple(_again(entry, folder, offline) for entry in inputs)
     ids = np.concatenate([d.latent_ids.cpu().numpy() for d in references])
-    if not np.array_equal(frame["latent_id"].to_numpy(), ids):
-        raise ValueError(f"{table} and {summary} do not belong together: their latents differ")
-    p = record["params"]
-    kept = float(record["evidence"]["neighbor_preservation"])
-    return Picture(frame, references, p["n_neighbors"], p["min_dist"], kept, str(folder))
+    if not np.isfinite(points).all() or not np.array_equal(points[:, 0], ids):
+        raise ValueError(f"{folder}: umap.parquet and summary.json do not belong together: their latents differ")
+    return Picture(frame, references, n_neighbors, min_dist, kept, str(folder))
 
 
-def _again(entry: Mapping[str, Any], folder: Path, offline: bool) -> Dictionary:
+@dataclass(frozen=True)
+class _Input:
+    """How a dictionary of a saved embedding was loaded."""
+
+    name: str
+    address: str | None
+    latents: Latents
+    drop_bad: bool
+    fingerprint: str
+
+    @staticmethod
+    def of(entry: Mapping[str, Any]) -> _Input:
+        """Read it from the summary's entry; raises KeyError, TypeError or AttributeError for anything else."""
+        alive, address = entry["alive"], entry["address"]
+        latents: Latents = "alive" if alive["n_dropped_dead"] else "all"
+        known = None if address is None else str(address)
+        return _Input(str(entry["name"]), known, latents, bool(alive["bad_ids"]), str(entry["fingerprint"]))
+
+
+def _again(entry: _Input, folder: Path, offline: bool) -> Dictionary:
     """A dictionary of a saved embedding, loaded again and shown to be the same."""
-    name, address = entry["name"], entry["address"]
-    if address is None:
+    if entry.address is None:
         raise ValueError(
-            f"{folder}: {name!r} was made in memory and has no address to load it from; "
+            f"{folder}: {entry.name!r} was made in memory and has no address to load it from; "
             "project onto the Embedding itself, from Python"
         )
-    alive = entry["alive"]
-    d = load(
-        address,
-        "alive" if alive["n_dropped_dead"] else "all",
-        name=name,
-        drop_bad=bool(alive["bad_ids"]),
-        offline=offline,
-    )
-    if d.fingerprint != entry["fingerprint"]:
+    d = load(entry.address, entry.latents, name=entry.name, drop_bad=entry.drop_bad, offline=offline)
+    if d.fingerprint != entry.fingerprint:
         raise ValueError(
-            f"{address} is not what it was when {folder} was made: its fingerprint is {d.fingerprint[:16]}…, then it "
-            f"was {entry['fingerprint'][:16]}…; make the picture again with sae-geometry umap"
+            f"{entry.address} is not what it was when {folder} was made: its fingerprint is {d.fingerprint[:16]}…, "
+            f"then it was {entry.fingerprint[:16]}…; make the picture again with sae-geometry umap"
         )
     return d
 

@@ -18,13 +18,14 @@ from sae_geometry.comparison import Comparison
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.drift import Drift
 from sae_geometry.embedding import Embedding
-from sae_geometry.folders import fresh_folder, recover
+from sae_geometry.folders import fresh_folder
 from sae_geometry.kernels.ledger import entries
 from sae_geometry.partners import Matching
+from sae_geometry.results_folder import has, manifest, read_json
 from sae_geometry.sources import neuronpedia_lists
 from sae_geometry.space import ALLOWED
-from sae_geometry.tables import read_table, write_table
-from sae_geometry.text import readable, without_secrets
+from sae_geometry.tables import read_table, write_neuronpedia, write_table
+from sae_geometry.text import json_escaped, readable, without_secrets
 from sae_geometry.within import WithinComparison
 
 if TYPE_CHECKING:
@@ -119,9 +120,10 @@ def save(
             **({"further_figures": _colored(result, colors, figures, formats)} if colors else {}),
             "sweeps": [asdict(entry) for entry in entries()],
         }
-        (aside / "summary.json").write_text(to_json(summary) + "\n", encoding="utf-8")
+        _write_json(aside / "summary.json", summary)
         if add is not None:
             add(aside)
+        _write_json(aside / "summary.json", {**summary, "files": manifest(aside)})
     return Path(folder)
 
 
@@ -130,16 +132,16 @@ def read(folder: str | os.PathLike[str]) -> tuple[pd.DataFrame, dict[str, Any]]:
 
     Raises:
         FileNotFoundError: the folder is not one of ours.
+        ValueError: a file there is damaged, is a link, or would take far more memory than a table of ours.
     """
     root = Path(folder)
-    recover(root)
-    tables = [root / f"{name}.parquet" for name in _TABLES if (root / f"{name}.parquet").exists()]
-    if not tables or not (root / "summary.json").exists():
+    tables = [f"{name}.parquet" for name in _TABLES if has(root, f"{name}.parquet")]
+    if not tables or not has(root, "summary.json"):
         raise FileNotFoundError(
             f"{root} is not a results folder: it needs summary.json and one of our tables; "
             "make one with sae-geometry compare, within or umap"
         )
-    return read_table(tables[0]), json.loads((root / "summary.json").read_text(encoding="utf-8"))
+    return read_table(root, tables[0]), read_json(root, "summary.json")
 
 
 def matches_table(c: Comparison) -> pd.DataFrame:
@@ -223,9 +225,13 @@ def software() -> dict[str, str]:
     return found
 
 
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(to_json(value) + "\n", encoding="utf-8")
+
+
 def to_json(value: Any) -> str:
-    """Strict JSON: nan and infinities become null, numpy scalars plain numbers."""
-    return readable(json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False))
+    """Strict JSON that is safe to print: nan and infinities become null, numpy scalars plain numbers."""
+    return json_escaped(readable(json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False)))
 
 
 def _plain(value: Any) -> Any:
@@ -318,9 +324,8 @@ def _embedding(e: Embedding, folder: Path, figures: Path, formats: Sequence[str]
 
     table = e.to_pandas()
     write_table(table, folder / "umap.parquet")
-    renamed = table.rename(columns={"run": "RunType", "latent_id": "EmbeddingIndex", "x": "X", "y": "Y"})
-    renamed[["RunType", "EmbeddingIndex", "X", "Y"]].to_csv(folder / "neuronpedia.csv", index=False)
-    (folder / "regions.json").write_text(to_json(regions_record(e)) + "\n", encoding="utf-8")
+    write_neuronpedia(table, folder / "neuronpedia.csv")
+    _write_json(folder / "regions.json", regions_record(e))
     about = _about(e.dictionaries, e.caveats) | {"seed": e.params["seed"], "backend": e.params["backend"]}
     pictures: tuple[tuple[str, Any], ...] = (("umap", "owner"), ("regions", "region"))
     for name, color in pictures:

@@ -18,8 +18,9 @@ PACKAGE = Path(sg.__file__).parent
 FLOORS = {
     "dictionary": 0,
     "folders": 0,
+    "results_folder": -1,
     "tables": 0,
-    "text": 0,
+    "text": -2,
     "kernels": 0,
     "executor": 2,
     "matching": 1,

@@ -12,7 +12,7 @@ from typing import ParamSpec, TypeVar
 
 import typer
 
-from sae_geometry.cli.speaking import say_error
+from sae_geometry.cli.speaking import say, say_error
 from sae_geometry.cli.stopping import INTERRUPTED, TERMINATED, TerminatedError
 from sae_geometry.kernels.ledger import ledger
 from sae_geometry.text import without_secrets
@@ -45,7 +45,7 @@ def told_in_one_sentence(command: Callable[P, None]) -> Callable[P, None]:
         except Exception as error:
             if os.environ.get("SAE_GEOMETRY_DEBUG") == "1":
                 trace = "".join(traceback.format_exception(error)).rstrip()
-                typer.echo(without_secrets(trace), err=True)
+                say(without_secrets(trace), err=True)
                 raise typer.Exit(_exit_code(error)) from None
             say_error(_sentence(error))
             raise typer.Exit(_exit_code(error)) from None

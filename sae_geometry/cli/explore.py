@@ -9,7 +9,7 @@ import typer
 
 from sae_geometry.cli import options as o
 from sae_geometry.cli.ending import told_in_one_sentence
-from sae_geometry.cli.speaking import Speaker
+from sae_geometry.cli.speaking import Speaker, say
 
 
 def register(app: typer.Typer) -> None:
@@ -36,4 +36,4 @@ def explore(
 
     written = sg.explore(folder, out, overwrite=overwrite)
     Speaker(quiet).note(f"{written.stat().st_size / 1e6:.1f} MB; open it in a browser, or send it to a friend")
-    typer.echo(f"saved to {written}")
+    say(f"saved to {written}")

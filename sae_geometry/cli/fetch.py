@@ -8,7 +8,7 @@ import typer
 
 from sae_geometry.cli import options as o
 from sae_geometry.cli.ending import told_in_one_sentence
-from sae_geometry.cli.speaking import Speaker, print_json
+from sae_geometry.cli.speaking import Speaker, print_json, say
 
 
 def register(app: typer.Typer) -> None:
@@ -31,4 +31,4 @@ def fetch(run: o.Run, as_json: o.AsJson = False, quiet: o.Quiet = False, offline
         print_json([{**asdict(f), "path": str(f.path)} for f in files])
         return
     for f in files:
-        typer.echo(f"{f.path}  {f.n_bytes:,} bytes  sha256 {f.sha256}")
+        say(f"{f.path}  {f.n_bytes:,} bytes  sha256 {f.sha256}")

@@ -9,7 +9,7 @@ import typer
 
 from sae_geometry.cli import options as o
 from sae_geometry.cli.ending import told_in_one_sentence
-from sae_geometry.cli.speaking import Speaker, print_json
+from sae_geometry.cli.speaking import Speaker, print_json, say
 
 
 def register(app: typer.Typer) -> None:
@@ -37,4 +37,4 @@ def inspect(
         record = asdict(found) | {"files": [str(f) for f in found.files], "metadata": dict(found.metadata)}
         print_json(record)
     else:
-        typer.echo(str(found))
+        say(str(found))

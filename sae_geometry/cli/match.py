@@ -13,7 +13,7 @@ from sae_geometry.cli import options as o
 from sae_geometry.cli.ending import UNDER, told_in_one_sentence
 from sae_geometry.cli.running import check_free, check_wandb, compute_on, load_all, say_plan
 from sae_geometry.cli.saving import keep_sweeps, log_to_wandb, print_saved
-from sae_geometry.cli.speaking import Speaker, command_line, print_json, say_error
+from sae_geometry.cli.speaking import Speaker, command_line, print_json, say, say_error
 
 
 def register(app: typer.Typer) -> None:
@@ -100,7 +100,7 @@ def match(
     if as_json:
         print_json(record)
     else:
-        typer.echo(_in_words(record))
+        say(_in_words(record))
     if saved:
         print_saved(folder, speaker, as_json)
         log_to_wandb(folder, log_wandb, speaker, offline=offline, as_json=as_json)

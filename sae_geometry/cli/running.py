@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import typer
-
 from sae_geometry.cli.ending import until_the_end
 from sae_geometry.cli.options import Device
-from sae_geometry.cli.speaking import Speaker, print_json
+from sae_geometry.cli.speaking import Speaker, print_json, say
 
 if TYPE_CHECKING:
     from sae_geometry.dictionary import Dictionary
@@ -134,4 +132,4 @@ def say_plan(
         said = {key: value for key, value in asdict(found).items() if key != "passes"}
         print_json(said | ({} if plan is None else {"cluster": asdict(plan)}))
     else:
-        typer.echo(str(found) if plan is None else f"{found}\n{plan}")
+        say(str(found) if plan is None else f"{found}\n{plan}")

@@ -9,7 +9,7 @@ import typer
 
 from sae_geometry.cli import options as o
 from sae_geometry.cli.ending import told_in_one_sentence
-from sae_geometry.cli.speaking import print_json
+from sae_geometry.cli.speaking import print_json, say
 
 if TYPE_CHECKING:
     from sae_geometry.sources import RunInfo
@@ -55,7 +55,7 @@ def runs(
         print_json([asdict(r) for r in found])
         return
     for line in _table(found):
-        typer.echo(line)
+        say(line)
 
 
 def _table(found: list[RunInfo]) -> list[str]:

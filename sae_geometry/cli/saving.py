@@ -14,7 +14,7 @@ import typer
 from sae_geometry.cli.ending import FAILED, until_the_end
 from sae_geometry.cli.keeping import folder_names, kept_beside, place_for
 from sae_geometry.cli.options import Format
-from sae_geometry.cli.speaking import Speaker, command_line, print_json, say_error
+from sae_geometry.cli.speaking import Speaker, command_line, print_json, say, say_error
 
 if TYPE_CHECKING:
     from sae_geometry.store import Result
@@ -57,7 +57,7 @@ def save_and_show(
     if as_json:
         print_json(summary_of(into))
     else:
-        typer.echo(words)
+        say(words)
     print_saved(into, speaker, as_json)
     log_to_wandb(into, log_wandb, speaker, offline=offline, as_json=as_json)
 
@@ -77,7 +77,7 @@ def log_to_wandb(folder: Path, project: str | None, speaker: Speaker, *, offline
     if as_json:
         speaker.note(text)
     else:
-        typer.echo(text)
+        say(text)
 
 
 def print_saved(folder: Path, speaker: Speaker, as_json: bool) -> None:
@@ -87,7 +87,7 @@ def print_saved(folder: Path, speaker: Speaker, as_json: bool) -> None:
     if as_json:
         speaker.note(text)
     else:
-        typer.echo(text)
+        say(text)
 
 
 def summary_of(folder: Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from importlib.resources import files
 from sae_geometry.explorer.contents import Contents
 from sae_geometry.explorer.packing import pack
 from sae_geometry.store import to_json
+from sae_geometry.text import shown
 
 SCRIPTS = ("data.js", "colors.js", "picture.js", "lasso.js", "panel.js", "explorer.js")
 
@@ -35,7 +36,7 @@ def page(contents: Contents) -> str:
     about["arrays"] = packed.where
     script = "\n".join(["'use strict';", *(_source(name) for name in SCRIPTS)])
     values = {
-        "title": html.escape(_title(contents.names)),
+        "title": html.escape(_title([shown(name) for name in contents.names])),
         "policy": _policy(script, plotly),
         "style": _source("explorer.css"),
         "about": _json_in_script(about),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sae_geometry.sources.address import Address
 from sae_geometry.sources.bundle import Bundle
-from sae_geometry.sources.cache_folder import cache_root, safe_path
+from sae_geometry.sources.cache_folder import cache_root, safe_path, wrote
 from sae_geometry.sources.containers import open_tensors
 from sae_geometry.sources.context import Context
 from sae_geometry.sources.errors import LayoutError, SourceError
@@ -109,6 +109,7 @@ def _asked_repo(address: Address, context: Context) -> _Repo:
     repo = _Repo(address.place, str(info.sha), files)
     listing = _listing(repo.name, repo.commit)
     try:
+        wrote(listing)
         listing.parent.mkdir(parents=True, exist_ok=True)
         listing.write_text(json.dumps(files), encoding="utf-8")
     except OSError:
@@ -215,6 +216,7 @@ def _verify(path: Path, name: str, repo: _Repo) -> None:
         except SourceError as error:
             raise SourceError(f"{repo.name}: {error}") from error
     try:
+        wrote(marker)
         marker.parent.mkdir(parents=True, exist_ok=True)
         marker.write_text(line, encoding="utf-8")
     except OSError:

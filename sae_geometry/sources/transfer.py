@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sae_geometry.sources.cache_folder import cache_root, holding
+from sae_geometry.sources.cache_folder import cache_root, holding, wrote
 from sae_geometry.sources.context import Progress
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.network import Credentials, body_of, check_status, open_url, with_tries
@@ -112,6 +112,7 @@ def _partial_for(remote: RemoteFile, target: Path) -> Path:
 
 
 def _one_try(remote: RemoteFile, partial: Path, credentials: Credentials | None, progress: Progress | None) -> None:
+    wrote(partial)
     partial.parent.mkdir(parents=True, exist_ok=True)
     have = partial.stat().st_size if partial.exists() else 0
     if have and (remote.md5 is None or remote.n_bytes is None or have >= remote.n_bytes):

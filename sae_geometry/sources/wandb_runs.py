@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 
 from sae_geometry.sources.address import Address
 from sae_geometry.sources.bundle import Bundle
-from sae_geometry.sources.cache_folder import run_folder, safe_path
+from sae_geometry.sources.cache_folder import run_folder, safe_path, wrote
 from sae_geometry.sources.containers import open_tensors
 from sae_geometry.sources.context import Context
 from sae_geometry.sources.errors import SourceError
@@ -106,6 +106,7 @@ def fetch_run(run: str, context: Context, *, file: str | None = None, every: boo
 def _keep(record: RunRecord, path: Path) -> None:
     with locked(path):
         partial = path.with_suffix(".partial")
+        wrote(partial)
         try:
             partial.write_text(write_record(record), encoding="utf-8")
             partial.replace(path)
