@@ -17,8 +17,17 @@ from sae_geometry.consensus import COLUMNS
 from sae_geometry.describe import distinct
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.executor import Executor, keeping_sweeps, running_on, spread
+from sae_geometry.executor.errors import wrong_answer
 from sae_geometry.matching import On, OneToOne
-from sae_geometry.pair_record import N_BINS, PairParameters, PairRecord, pair_path, read_pair, write_pair
+from sae_geometry.pair_record import (
+    N_BINS,
+    PairParameters,
+    PairRecord,
+    check_pair,
+    pair_path,
+    read_pair,
+    write_pair,
+)
 from sae_geometry.paired_chance import SMALL
 from sae_geometry.partners import few_latents
 from sae_geometry.seed_comparison import SeedComparison
@@ -101,6 +110,10 @@ def compare_seeds(
     with running_on(executor), nullcontext() if folder is None else keeping_sweeps(folder):
         tick()
         for (i, j), record in spread(_compare_pair, dictionaries, [p for p in todo if p not in done], parameters):
+            try:
+                check_pair(record, dictionaries[i], dictionaries[j], parameters)
+            except (ValueError, TypeError, AttributeError) as error:
+                raise wrong_answer(f"for {dictionaries[i].name} and {dictionaries[j].name}: {error}") from None
             if folder is not None:
                 write_pair(paths[i, j], record, dictionaries[i], dictionaries[j], parameters)
             done[i, j] = record

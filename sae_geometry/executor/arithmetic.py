@@ -23,7 +23,7 @@ def arithmetic() -> dict[str, Any]:
         if x.get("user_api") == "blas"
     ]
     return {
-        "sae-geometry": _version(),
+        "sae-geometry": own_version(),
         "python": platform.python_version(),
         "machine": platform.machine(),
         "processor": str(llvmlite.binding.get_host_cpu_name()),
@@ -42,7 +42,8 @@ def blas_threads() -> int:
     return max((x["num_threads"] for x in threadpoolctl.threadpool_info() if x.get("user_api") == "blas"), default=1)
 
 
-def _version() -> str:
+def own_version() -> str:
+    """Return the version of this package, in words where it is not installed as one."""
     try:
         return version("sae-geometry")
     except PackageNotFoundError:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.executor.arithmetic import arithmetic
+from sae_geometry.executor.arithmetic import arithmetic, own_version
 from sae_geometry.executor.errors import UnlikeError
 from sae_geometry.executor.joining import Sent, to_send
 from sae_geometry.executor.placing import Device, placed, screen_on, want_of_memory_told, ways
@@ -39,12 +39,13 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """The lists of a tile's rows and columns, indices of the whole; how they were found; what is to be said of it."""
+    """The lists of a tile's rows and columns, indices of the whole; how they were found; what is to be said of it; by which version."""
 
     rows: Sent
     cols: Sent | None
     report: SweepReport
     note: str
+    version: str
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def sweep_tile(a: np.ndarray, b: np.ndarray, tile: Tile, question: Question, bia
     with want_of_memory_told():
         found = _swept(x, y, own, question, device)
     cols = None if found.cols is None else to_send(found.cols, tile.rows[0])
-    return Answer(to_send(found.rows, tile.cols[0]), cols, found.report, note)
+    return Answer(to_send(found.rows, tile.cols[0]), cols, found.report, note, own_version())
 
 
 def _swept(
