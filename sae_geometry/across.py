@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sae_geometry.describe import read_only
+from sae_geometry.describe import clipped, read_only
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.kernels.listing import listing_sweep
 from sae_geometry.kernels.sweep import Sweep
@@ -162,7 +162,7 @@ def _both_ways(found: Sweep, made: Assignment, a: Dictionary, b: Dictionary) -> 
     assert found.cols is not None
     ids = [d.latent_ids.cpu().numpy() for d in (a, b)]
     nearest = [best.index[:, 0].cpu().numpy() for best in (found.rows, found.cols)]
-    cosine = [best.cosine[:, 0].cpu().numpy() for best in (found.rows, found.cols)]
+    cosine = [clipped(best.cosine[:, 0].cpu().numpy()) for best in (found.rows, found.cols)]
     back = np.full(b.n_latents, -1, dtype=np.int64)
     back_cosine = np.full(b.n_latents, np.nan)
     matched = np.flatnonzero(made.partner >= 0)
@@ -175,7 +175,7 @@ def _both_ways(found: Sweep, made: Assignment, a: Dictionary, b: Dictionary) -> 
             partner_id=ids[1 - i][nearest[i]],
             mutual=nearest[1 - i][nearest[i]] == np.arange(len(nearest[i])),
             one_to_one_partner_id=np.where(single[i][0] >= 0, ids[1 - i][single[i][0]], -1),
-            one_to_one_cosine=single[i][1],
+            one_to_one_cosine=clipped(single[i][1]),
         )
         for i in (0, 1)
     )

@@ -60,6 +60,19 @@ def read_only(array: np.ndarray) -> np.ndarray:
     return view
 
 
+def clipped(cosine: np.ndarray) -> np.ndarray:
+    """Return cosines as results hold them, within −1 and 1, nan where unknown.
+
+    The score that decides is the exact product of float32 rows, whose norms are 1 up to rounding: for two equal
+    directions it may be 1.0000001, and no reader should have to wonder at that.
+
+    Example:
+        >>> clipped(np.array([1.0000001, 0.5, np.nan])).tolist()
+        [1.0, 0.5, nan]
+    """
+    return np.clip(cosine, -1.0, 1.0)
+
+
 def scalars(record: Any) -> dict[str, Any]:
     """The plain-valued fields of a dataclass (or mapping), for JSON."""
     items = record.items() if isinstance(record, Mapping) else vars(record).items()

@@ -339,7 +339,7 @@ class Dictionary:
         lo, hi = float(self.decoder_norms.min()), float(self.decoder_norms.max())
         lines.append(f"  raw norms    {lo:.4g} … {hi:.4g}")
         if self.address:
-            lines.append(f"  address      {self.address}{f' ({self.layout})' if self.layout else ''}")
+            lines.append(f"  address      {shown(self.address)}{f' ({self.layout})' if self.layout else ''}")
         lines.append(f"  fingerprint  {self.fingerprint[:16]}")
         lines += [f"  note         {note}" for note in self.notes]
         return "\n".join(lines)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from sae_geometry.confounds import confound_audit
-from sae_geometry.describe import describe_input, scalars
+from sae_geometry.describe import clipped, describe_input, scalars
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.executor import Executor, running_on
 from sae_geometry.kernels.listing import listing_sweep
@@ -132,8 +132,8 @@ def match_report(
         "pw_mcc": {"signed": _pw_mcc(signed), "absolute": _pw_mcc(absolute)},
         "mmcs": {
             "formula": _MMCS,
-            "a_to_b": float(lists.rows.score[:, 0].mean()),
-            "b_to_a": float(lists.cols.score[:, 0].mean()),
+            "a_to_b": float(clipped(lists.rows.score[:, 0].cpu().numpy()).mean()),
+            "b_to_a": float(clipped(lists.cols.score[:, 0].cpu().numpy()).mean()),
         },
         "chance": {
             "formula": _CHANCE,
@@ -185,7 +185,7 @@ def _one_to_one(
 def _pw_mcc(made: Assignment) -> dict[str, Any]:
     assert made.certificate is not None
     return {
-        "value": made.total / made.n_matched,
+        "value": min(1.0, made.total / made.n_matched),
         "upper_bound": made.certificate.bound / made.n_matched,
         "n_pairs": made.n_matched,
         "formula": _FORMULAS["absolute" if made.absolute else "signed"],
@@ -205,7 +205,7 @@ def _matching(a: Dictionary, b: Dictionary, made: Assignment) -> dict[str, Any]:
         "pairs": {
             "a_latent_id": ids_a[rows].tolist(),
             "b_latent_id": ids_b[cols].tolist(),
-            "cosine": made.cosine[rows].tolist(),
+            "cosine": clipped(made.cosine[rows]).tolist(),
         },
         "unmatched_a": ids_a[made.partner < 0].tolist(),
         "unmatched_b": np.delete(ids_b, cols).tolist(),

@@ -138,9 +138,8 @@ def check_pair(record: Any, a: Dictionary, b: Dictionary, parameters: PairParame
 def _check_matching(
     partner: np.ndarray, similarity: np.ndarray, a: Dictionary, b: Dictionary, on: On, signed: bool
 ) -> None:  # fmt: skip
-    if not partner.shape == similarity.shape == (a.n_latents,) or (partner.dtype, similarity.dtype) != (
-        np.int32, np.float64,
-    ):  # fmt: skip
+    typed = partner.dtype == np.int32 and similarity.dtype == np.float64
+    if not typed or not partner.shape == similarity.shape == (a.n_latents,):
         raise ValueError("its matching has another shape or type")
     rows = np.flatnonzero(partner >= 0)
     if (partner < -1).any() or (partner >= b.n_latents).any() or len(np.unique(partner[rows])) != len(rows):

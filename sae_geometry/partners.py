@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from sae_geometry.describe import read_only
+from sae_geometry.describe import clipped, read_only
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.kernels.decide import Best
 from sae_geometry.matching import On, operands
@@ -65,7 +65,8 @@ class Matching:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if isinstance(value, np.ndarray):
-                object.__setattr__(self, name, read_only(value))
+                held = clipped(value) if name in ("similarity", "cosine") else value
+                object.__setattr__(self, name, read_only(held))
 
     @property
     def n_latents(self) -> int:

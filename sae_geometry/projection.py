@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from sae_geometry.describe import describe_input, distinct, read_only
+from sae_geometry.describe import clipped, describe_input, distinct, read_only
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.embedding import Embedding
 from sae_geometry.evidence import EVIDENCE_K, shared_share
@@ -23,6 +23,7 @@ from sae_geometry.sources import as_dictionary, load
 from sae_geometry.sources.reading import Latents
 from sae_geometry.space import require_same_space
 from sae_geometry.tables import read_table, write_neuronpedia
+from sae_geometry.text import shown
 from sae_geometry.umap_steps import curve_of, place
 
 if TYPE_CHECKING:
@@ -171,7 +172,7 @@ class Projection:
         return "\n".join(
             [
                 f"Projection of {len(self.owner):,} latents: {runs}",
-                f"  onto the UMAP of {made_of} ({len(self.onto.table):,} latents, {self.onto.where})",
+                f"  onto the UMAP of {made_of} ({len(self.onto.table):,} latents, {shown(self.onto.where)})",
                 f"  {self.line()}",
                 *(f"  caveat: {c}" for c in self.caveats),
             ]
@@ -235,7 +236,7 @@ def project(
     search = None if progress is None else lambda share: progress("exact neighbours", share)
     every = torch.cat([old_points, new_points])[asked]
     best = listing_sweep(every, old_points[kept], k, columns=False, progress=search).rows
-    index, cosine = best.index.cpu().numpy(), best.cosine.cpu().numpy()
+    index, cosine = best.index.cpu().numpy(), clipped(best.cosine.cpu().numpy())
     coords = picture.table[["x", "y"]].to_numpy(dtype=np.float32)
     there = coords[kept.cpu().numpy()]
     asked_rows = asked.cpu().numpy()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from dataclasses import replace
 
 import torch
 from pretend_cuda import pretended
@@ -14,6 +15,7 @@ from sae_geometry.executor.arithmetic import blas_threads
 from sae_geometry.executor.errors import NotLoadedError
 from sae_geometry.executor.placing import want_of_memory_told
 from sae_geometry.kernels.blocks import current_ceiling
+from sae_geometry.seeds import _compare_pair
 
 
 def slowly(a, b, tile, question, bias):
@@ -88,3 +90,12 @@ def torch_is_refused_memory(a, b, tile, question, bias):
 
 def fails(a, b, tile, question, bias):
     raise ZeroDivisionError("as it is")
+
+
+def cosine_of_five(a, b, tile, question, bias):
+    found = work.sweep_tile(a, b, tile, question, bias)
+    return replace(found, rows=(found.rows[0] + 5, found.rows[1]))
+
+
+def record_of_five(a, b, parameters):
+    return replace(_compare_pair(a, b, parameters), mmcs=(5.0, 5.0))

@@ -60,6 +60,7 @@ def runs(
 
 def _table(found: list[RunInfo]) -> list[str]:
     from sae_geometry.describe import aligned
+    from sae_geometry.text import shown
 
     rows = [("run", "kind", "layer", "L0", "CE increase", "alive", "seed", "state")]
     rows += [
@@ -69,7 +70,7 @@ def _table(found: list[RunInfo]) -> list[str]:
         )
         for r in found
     ]  # fmt: skip
-    return aligned(rows)
+    return aligned([tuple(map(shown, row)) for row in rows])
 
 
 def _or_dash(value: Any, form: str = "") -> str:

@@ -15,6 +15,7 @@ from sae_geometry.cli.ending import FAILED, until_the_end
 from sae_geometry.cli.keeping import folder_names, kept_beside, place_for
 from sae_geometry.cli.options import Format
 from sae_geometry.cli.speaking import Speaker, command_line, print_json, say, say_error
+from sae_geometry.text import shown
 
 if TYPE_CHECKING:
     from sae_geometry.store import Result
@@ -83,7 +84,7 @@ def log_to_wandb(folder: Path, project: str | None, speaker: Speaker, *, offline
 def print_saved(folder: Path, speaker: Speaker, as_json: bool) -> None:
     """Say where the results are: on stdout, or on stderr when stdout is JSON."""
     files = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
-    text = f"saved to {folder}{os.sep}: {', '.join(files)}"
+    text = f"saved to {shown(folder)}{os.sep}: {', '.join(map(shown, files))}"
     if as_json:
         speaker.note(text)
     else:

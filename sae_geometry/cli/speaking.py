@@ -37,7 +37,7 @@ class Speaker:
         """Say what an address was resolved to ("typed → resolved"), unless it says nothing new."""
         typed, _, found = text.partition(" → ")
         if typed != found:
-            self.note(text)
+            self.note(shown(text, _LONGEST))
 
     @contextmanager
     def bar(self) -> Iterator[Callable[[str, float], None] | None]:

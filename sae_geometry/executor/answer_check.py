@@ -1,9 +1,8 @@
 """Check a worker's answer before it is believed: what it is, what it can be, and a sample of it done again here.
 
-A worker with other versions, failing memory or a fault of its own answers as fast as any. Its lists must have the shape
-of the tile, partners of the tile, cosines that unit rows can have, and the order of a sweep; and for a few rows, drawn at
-random, they must be to the last bit what this process finds itself. It is no defence against a worker that means harm:
-what it sends is unpickled here.
+A worker with another version or failing memory answers as fast as any. Its lists must have the shape of the tile, only
+partners of the tile, and cosines that these rows can have; for a few rows, drawn at random, they must be bit-identical
+to what this process finds itself. It is no defence against a worker that means harm: what it sends is unpickled here.
 """
 
 from __future__ import annotations
@@ -73,7 +72,7 @@ def _check_lists(
     """Check the lists of rows `x` among `y`, whose first row has index `start`."""
     cosine, index = sent
     shape = (len(x), task.k)
-    if cosine.shape != shape or index.shape != shape or (cosine.dtype, index.dtype) != (np.float64, np.int32):
+    if cosine.shape != shape or index.shape != shape or not (cosine.dtype == np.float64 and index.dtype == np.int32):
         raise ValueError("its lists have another shape or type")
     there = index >= 0
     n_partners = min(task.k, len(y) - within)

@@ -1,8 +1,8 @@
 """A scheduler and workers on this machine, in processes of their own that end with this one.
 
-The scheduler is no thread of ours: what it prints as it is ended is not the command's, and Ctrl-C, which a terminal sends
-to all processes of a command, is ours alone to hear. Everything listens on 127.0.0.1 for TLS with a certificate made for
-this cluster, which only its processes have: other accounts of the machine, which can reach the ports, are refused.
+The scheduler is no thread of ours: what it prints as it is ended is not the command's, and Ctrl-C, which a terminal
+sends to all processes of a command, is ours alone to hear. Everything listens on 127.0.0.1 for TLS with a certificate
+made for this cluster, which only its processes have: other accounts can reach the ports, and are refused.
 
 The file is also the script that the scheduler's process runs, so nothing of ours is imported at its top.
 """

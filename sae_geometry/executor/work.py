@@ -39,7 +39,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """The lists of a tile's rows and columns, indices of the whole; how they were found; what is to be said of it; by which version."""
+    """The lists of a tile's rows and columns, indices of the whole; how they were found; by which version."""
 
     rows: Sent
     cols: Sent | None

@@ -164,7 +164,8 @@ def clear_cache(run: str | None = None) -> int:
 
 def _ours() -> tuple[Path, ...]:
     """The files that are noted and there; of those behind a link, the link."""
-    root, found = cache_root(), {}
+    root = cache_root()
+    found: dict[Path, None] = {}
     try:
         lines = (root / _MARKER).read_bytes().splitlines()
     except OSError:

@@ -13,6 +13,7 @@ from sae_geometry.sources.reading import Opened, is_transcoder, open_bundle, rea
 from sae_geometry.sources.resolving import parse_address, resolve
 from sae_geometry.sources.sites import LatentAxis, Site, Slab
 from sae_geometry.sources.spaces import space_of
+from sae_geometry.text import shown
 
 _AXES = {"n": "n_latents", "d": "width", "o": "outputs"}
 
@@ -24,6 +25,9 @@ class StoredShape:
     key: str
     shape: tuple[int, ...]
     dtype: str
+
+
+_LONGEST_LINE = 1000  # characters
 
 
 @dataclass(frozen=True)
@@ -99,8 +103,8 @@ class Inspection:
         for d in self.dictionaries:
             lines.append(f"  dictionary  {'::' + d.choice if d.choice else 'the only one'}: {d.n_latents:,} latents")
             lines += [f"    {name:<9} {text}" for name, text in _details(d)]
-        lines += [f"  tensor      {t.key} {list(t.shape)} {t.dtype}" for t in self.tensors]
-        return "\n".join(lines)
+        lines += [f"  tensor      {shown(t.key)} {list(t.shape)} {t.dtype}" for t in self.tensors]
+        return "\n".join(shown(line, _LONGEST_LINE) for line in lines)
 
 
 def inspect(
