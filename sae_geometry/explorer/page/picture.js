@@ -1,47 +1,23 @@
-// The picture: plotly draws the points in one WebGL trace, with partners and the selection above them.
+// The picture: points on a canvas of ours, and above it plotly with partners, selection, letters, and the view.
+// plotly's own WebGL points would do, but they compile functions as they go, which the page's policy forbids.
 
-const BEHIND = 0, POINTS = 1, OUTLINES = 2, NEAREST = 3, SINGLE = 4, ENDS = 5;
-// Without WebGL points are drawn as SVG, and no more of them than that bears. Rows are shuffled: the first are a sample.
-const MOST_WITHOUT_WEBGL = 4000;
+const OUTLINES = 0, NEAREST = 1, SINGLE = 2, ENDS = 3;
 const MARGIN = 0.04;
+const REACH = 10; // pixels around a point in which a mouse or finger means it
 
-const picture = { div: null, home: null, shown: [], webgl: true, limit: Infinity, pinched: -Infinity };
-
-function hasWebgl() {
-  try {
-    const context = document.createElement('canvas').getContext('webgl');
-    context?.getExtension('WEBGL_lose_context')?.loseContext();
-    return Boolean(context);
-  } catch {
-    return false;
-  }
-}
+const picture = { div: null, dots: null, data: null, home: null, shown: [], layers: [], size: 0, pinched: -Infinity };
 
 async function drawPicture(data) {
   picture.div = document.getElementById('picture');
+  picture.dots = document.getElementById('dots');
+  picture.data = data;
   picture.home = wholeRange(data);
   document.getElementById('loading').remove();
-  await drawWith(data, hasWebgl());
-  // There may be a WebGL that plotly cannot use: it then says so in the place of the picture.
-  if (picture.webgl && picture.div.querySelector('.no-webgl')) {
-    Plotly.purge(picture.div);
-    await drawWith(data, false);
-  }
-  new ResizeObserver(fitFrame).observe(picture.div);
-}
-
-async function drawWith(data, webgl) {
-  picture.webgl = webgl;
-  picture.limit = webgl ? Infinity : MOST_WITHOUT_WEBGL;
-  const type = webgl ? 'scattergl' : 'scatter';
   const { width, height } = picture.div.getBoundingClientRect();
   const size = Math.min(9, Math.max(2.2, 0.38 * Math.sqrt((width * height) / data.n)));
-  // One point to begin with: with none plotly does not try WebGL.
-  const dots = { type, mode: 'markers', hoverinfo: 'none', x: [data.x[0]], y: [data.y[0]] };
+  picture.size = size;
   const lines = { type: 'scatter', mode: 'lines', hoverinfo: 'skip', x: [], y: [] };
   const traces = [
-    { ...dots, uid: 'behind', hoverinfo: 'skip', marker: { size } },
-    { ...dots, uid: 'points', marker: { size, opacity: data.n > 4000 ? 0.75 : 0.85, line: { width: 0 } } },
     { ...lines, line: { width: 1, dash: 'dot' } },
     { ...lines, line: { width: 2.5 } },
     { ...lines, line: { width: 2.5, dash: '5px,4px' } },
@@ -55,12 +31,92 @@ async function drawWith(data, webgl) {
     paper_bgcolor: 'rgba(0,0,0,0)',
     plot_bgcolor: 'rgba(0,0,0,0)',
     dragmode: 'pan',
-    hovermode: 'closest',
-    hoverdistance: 10,
+    hovermode: false,
     showlegend: false,
     annotations: [],
   };
   await Plotly.newPlot(picture.div, traces, layout, { displayModeBar: false, scrollZoom: true, doubleClick: false });
+  picture.div.on('plotly_relayouting', drawDots);
+  picture.div.on('plotly_relayout', drawDots);
+  picture.div.on('plotly_afterplot', drawDots);
+  new ResizeObserver(fitFrame).observe(picture.div);
+}
+
+// ---- points ----
+
+// A dot of this colour to be stamped, drawn once.
+function stampOf(color, scale) {
+  const stamp = document.createElement('canvas');
+  const side = Math.ceil((picture.size + 2) * scale);
+  stamp.width = stamp.height = side;
+  const context = stamp.getContext('2d');
+  context.fillStyle = color;
+  context.beginPath();
+  context.arc(side / 2, side / 2, (picture.size / 2) * scale, 0, 2 * Math.PI);
+  context.fill();
+  return stamp;
+}
+
+// Layers of rows, each with its opacity and the colour of a row, from the back to the front.
+function drawDots() {
+  const { data, dots, layers } = picture;
+  const { width, height } = axes();
+  const scale = devicePixelRatio || 1;
+  dots.width = Math.round(width * scale);
+  dots.height = Math.round(height * scale);
+  const context = dots.getContext('2d');
+  const { x, y } = view();
+  const perX = dots.width / (x[1] - x[0]), perY = dots.height / (y[1] - y[0]);
+  for (const { rows, opacity, color } of layers) {
+    const stamps = new Map();
+    context.globalAlpha = opacity;
+    rows.forEach((i, at) => {
+      const left = (data.x[i] - x[0]) * perX, top = (y[1] - data.y[i]) * perY;
+      if (left < -20 || top < -20 || left > dots.width + 20 || top > dots.height + 20) return;
+      const fill = color(at);
+      if (!stamps.has(fill)) stamps.set(fill, stampOf(fill, scale));
+      const stamp = stamps.get(fill);
+      context.drawImage(stamp, left - stamp.width / 2, top - stamp.height / 2);
+    });
+  }
+}
+
+// The shown point nearest to a place on the screen, within reach of it.
+function pointNear(px, py) {
+  const { data } = picture;
+  const [x, y] = pointAt(px, py);
+  const { x: range } = view();
+  let least = ((REACH + picture.size / 2) * (range[1] - range[0]) / axes().width) ** 2;
+  let best = NOBODY;
+  for (const i of picture.shown) {
+    const far = (data.x[i] - x) ** 2 + (data.y[i] - y) ** 2;
+    if (far > least) continue;
+    least = far;
+    best = i;
+  }
+  return best;
+}
+
+// Call `hover` with the point beneath the mouse or none, and `click` with one that was pressed and let go at one place.
+function watchPoints(hover, click) {
+  let pressed = null;
+  const near = (event) => {
+    const box = picture.div.getBoundingClientRect();
+    return pointNear(event.clientX - box.left, event.clientY - box.top);
+  };
+  picture.div.addEventListener('pointermove', (event) => {
+    if (event.pointerType === 'mouse') hover(event.buttons ? NOBODY : near(event));
+  });
+  picture.div.addEventListener('pointerleave', () => hover(NOBODY));
+  picture.div.addEventListener('pointerdown', (event) => {
+    pressed = event.isPrimary && event.button === 0 ? event : null;
+  }, { capture: true });
+  addEventListener('pointerup', (event) => {
+    const still = pressed && Math.hypot(event.clientX - pressed.clientX, event.clientY - pressed.clientY) < 4;
+    const row = still && event.pointerId === pressed.pointerId ? near(event) : NOBODY;
+    pressed = null;
+    if (row !== NOBODY && !justPinched()) click(row);
+  }, { capture: true });
 }
 
 // The frame has another size: where all was in view, all stays in view.
@@ -89,21 +145,16 @@ function wholeRange(data) {
 
 // Show these rows in these colours; the others, where there are any, stay behind them as faint dots.
 function showPoints(data, passes, color) {
-  const n = Math.min(data.n, picture.limit);
-  const shown = [];
-  const hidden = [];
-  for (let i = 0; i < n; i++) (passes(i) ? shown : hidden).push(i);
-  const at = (rows, values) => Float32Array.from(rows, (i) => values[i]);
+  const shown = [], hidden = [];
+  for (let i = 0; i < data.n; i++) (passes(i) ? shown : hidden).push(i);
+  const colors = shown.map(color);
+  const { behind } = palette();
   picture.shown = shown;
-  return Plotly.restyle(
-    picture.div,
-    {
-      x: [at(hidden, data.x), at(shown, data.x)],
-      y: [at(hidden, data.y), at(shown, data.y)],
-      'marker.color': [palette().behind, shown.map(color)],
-    },
-    [BEHIND, POINTS],
-  );
+  picture.layers = [
+    { rows: hidden, opacity: 1, color: () => behind },
+    { rows: shown, opacity: data.n > 4000 ? 0.75 : 0.85, color: (at) => colors[at] },
+  ];
+  drawDots();
 }
 
 // Letters always; the outline of one region, or of none.
@@ -146,9 +197,9 @@ function showSelected(data, row) {
     }
   }
   const rings = row === NOBODY ? [] : [row, ...ends];
-  picture.div.classList.toggle('chosen', row !== NOBODY);
+  picture.dots.classList.toggle('chosen', row !== NOBODY);
   const { nearest, single, ink } = palette();
-  const base = picture.div.data[POINTS].marker.size;
+  const base = picture.size;
   return Plotly.restyle(
     picture.div,
     {
