@@ -87,6 +87,8 @@ def _check_bounds(file: IO[bytes]) -> None:
 def _text(kind: Any) -> bool:
     import pyarrow.types as t
 
+    if t.is_dictionary(kind):
+        return _text(kind.value_type)
     return bool(t.is_string(kind) or t.is_large_string(kind) or t.is_binary(kind) or t.is_large_binary(kind))
 
 

@@ -14,10 +14,8 @@ from sae_geometry.match_report import match_report
 def twins() -> list[sg.Dictionary]:
     weight = np.random.default_rng(3).standard_normal((40, 30))
     signs = np.where(np.arange(40) % 2, 1, -1)[:, None]
-    return [
-        sg.Dictionary.from_decoder(w, latent_axis=0, name=n)
-        for w, n in ((weight, "a"), (weight, "b"), (signs * weight, "c"))
-    ]
+    named = {"a": weight, "b": weight, "c": signs * weight}
+    return [sg.Dictionary.from_decoder(w, latent_axis=0, name=n) for n, w in named.items()]
 
 
 def test_they_are_beyond_one_to_begin_with(twins):

@@ -23,7 +23,7 @@ async function drawPicture(data) {
     { ...lines, line: { width: 2.5, dash: '5px,4px' } },
     { type: 'scatter', mode: 'markers', hoverinfo: 'skip', x: [], y: [], marker: { size, opacity: 1, line: { width: 2 } } },
   ];
-  const axis = { visible: false, fixedrange: false, zeroline: false };
+  const axis = { type: 'linear', visible: false, fixedrange: false, zeroline: false };
   const layout = {
     margin: { l: 0, r: 0, t: 0, b: 0 },
     xaxis: { ...axis, range: [...picture.home.x] },
