@@ -17,7 +17,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from sae_geometry import folders, results_folder
+from sae_geometry.io import atomic_folder as folders
+from sae_geometry.io import results_folder
 
 EVENTS = ("os.rename", "os.mkdir", "os.rmdir", "os.remove", "os.chmod", "open", "shutil.rmtree", "ctypes.call_function")
 BEFORE = {"figures/a.png": "old", "table": "old"}

@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from sae_geometry.cli import options as o
-from sae_geometry.cli.ending import told_in_one_sentence
-from sae_geometry.cli.speaking import print_json, say
-from sae_geometry.text import ends, shown
+from sae_geometry.cli.console import print_json, say
+from sae_geometry.cli.lifecycle import told_in_one_sentence
+from sae_geometry.io.escaping import shown
+from sae_geometry.io.formatting import ends
 
 _LISTED = 40  # files, of more the first and last
 
@@ -35,7 +36,7 @@ def cache(
     --clear lists the files that go, and removes no other: the cache has a list of what was written there.
     """
     from sae_geometry.sources import cache_root, cached_runs
-    from sae_geometry.sources.cache_folder import partial_bytes
+    from sae_geometry.sources.cache import partial_bytes
 
     if clear:
         _clear(run, yes=yes, as_json=as_json)
@@ -55,7 +56,7 @@ def cache(
 
 def _clear(run: str | None, *, yes: bool, as_json: bool) -> None:
     from sae_geometry.sources import cache_root, clear_cache
-    from sae_geometry.sources.cache_folder import to_clear
+    from sae_geometry.sources.cache import to_clear
 
     going = to_clear(run)
     names = [shown(path.relative_to(cache_root())) for path in going]

@@ -14,7 +14,7 @@ from wandb_server import Loopback
 
 from sae_geometry.cli import app
 from sae_geometry.sources import SourceError, cache_root, cached_runs, clear_cache
-from sae_geometry.sources.cache_folder import holding, to_clear, wrote
+from sae_geometry.sources.cache import holding, to_clear, wrote
 
 OTHERS = [
     "huggingface/hub/models--gpt2/blobs/0a1b", "huggingface/token", "wandb/artifacts/obj/md5/aa/bb", "pip/http/0/1/2",
