@@ -39,7 +39,7 @@ def held(root: Path) -> set[str]:
 def put(name: str, text: str = "x" * 100) -> Path:
     """A file of ours, as a download puts it there."""
     path = cache_root() / name
-    with holding(path, seconds=1):
+    with holding(path, seconds=1.0):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     return path
