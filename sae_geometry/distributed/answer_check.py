@@ -19,10 +19,11 @@ from sae_geometry.kernels.ledger import Entry, ledger
 from sae_geometry.kernels.runner import sweeps_run_by
 from sae_geometry.kernels.sweep import SweepReport, sweep
 from sae_geometry.kernels.tiles import Tile
-from sae_geometry.kernels.types import Task
+from sae_geometry.kernels.types import Best, ScreenName, Task
 
 _SAMPLE = 3  # rows of each side of a tile that are done again
 _MOST_K = 64  # that a sweep takes
+_ROOM = 64 << 20  # bytes for that, whatever ceiling there is for the answer itself
 
 
 def check_tile(task: Task, tile: Tile, answer: Any) -> None:
@@ -82,21 +83,21 @@ def _check_lists(
     longest = x.norm(dim=1).cpu().numpy().astype(np.float64)[:, None] * float(y.norm(dim=1).max()) * (1 + 1e-5)
     if not (np.abs(cosine[:, :n_partners]) <= longest).all():
         raise ValueError("its cosines are not finite, or larger than any of these rows can have")
-    rows = np.random.default_rng().choice(len(x), size=min(_SAMPLE, len(x)), replace=False)
-    for row in np.sort(rows):
-        _check_row(cosine[row, :n_partners], index[row, :n_partners] - start, task, x, y, int(row), bias, within)
+    rows = np.sort(np.random.default_rng().choice(len(x), size=min(_SAMPLE, len(x)), replace=False))
+    found = _swept_here(x[rows], y, min(task.k + within, _MOST_K), task.absolute, bias)
+    cosines, indices = found.cosine.cpu().numpy(), found.index.cpu().numpy()
+    for at, row in enumerate(rows):
+        mine = (indices[at] >= 0) & ~(within & (indices[at] == row))
+        n = min(n_partners, int(mine.sum()))  # of 64 partners within a tile, the row itself is one
+        same = np.array_equal(indices[at][mine][:n], index[row, :n] - start)
+        if not same or not np.array_equal(cosines[at][mine][:n], cosine[row, :n]):
+            raise ValueError("its partners of a row are not those that this process finds")
 
 
-def _check_row(
-    cosine: np.ndarray, index: np.ndarray, task: Task, x: torch.Tensor, y: torch.Tensor, row: int,
-    bias: torch.Tensor | None, within: bool,
-) -> None:  # fmt: skip
-    """Do a row again."""
+def _swept_here(x: torch.Tensor, y: torch.Tensor, k: int, absolute: bool, bias: torch.Tensor | None) -> Best:
+    """The lists of a few rows, found by this process alone and left out of the ledger."""
+    screen: ScreenName = "cpu" if x.device.type == "cpu" else "auto"
     with sweeps_run_by(None), ledger():
-        k = min(task.k + within, _MOST_K)
-        found = sweep(x[row : row + 1], y, k, columns=False, absolute=task.absolute, column_bias=bias, threads=1).rows
-    mine, score = found.index[0].cpu().numpy(), found.cosine[0].cpu().numpy()
-    others = (mine >= 0) & ~(within & (mine == row))
-    n = min(len(index), int(others.sum()))
-    if not (np.array_equal(mine[others][:n], index[:n]) and np.array_equal(score[others][:n], cosine[:n])):
-        raise ValueError("its partners of a row are not those that this process finds")
+        return sweep(
+            x, y, k, columns=False, absolute=absolute, column_bias=bias, screen=screen, threads=1, memory=_ROOM
+        ).rows

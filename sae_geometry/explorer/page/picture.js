@@ -5,7 +5,7 @@ const OUTLINES = 0, NEAREST = 1, SINGLE = 2, ENDS = 3;
 const MARGIN = 0.04;
 const REACH = 10; // pixels around a point in which a mouse or finger means it
 
-const picture = { div: null, dots: null, data: null, home: null, shown: [], layers: [], size: 0, pinched: -Infinity };
+const picture = { div: null, dots: null, data: null, home: null, shown: [], layers: [], size: 0, asked: false, pinched: -Infinity };
 
 async function drawPicture(data) {
   picture.div = document.getElementById('picture');
@@ -44,41 +44,78 @@ async function drawPicture(data) {
 
 // ---- points ----
 
-// A dot of this colour to be stamped, drawn once.
-function stampOf(color, scale) {
-  const stamp = document.createElement('canvas');
-  const side = Math.ceil((picture.size + 2) * scale);
-  stamp.width = stamp.height = side;
-  const context = stamp.getContext('2d');
-  context.fillStyle = color;
-  context.beginPath();
-  context.arc(side / 2, side / 2, (picture.size / 2) * scale, 0, 2 * Math.PI);
-  context.fill();
-  return stamp;
+// Draw the points with the next frame, however often that is asked for until then.
+function drawDots() {
+  if (picture.asked) return;
+  picture.asked = true;
+  requestAnimationFrame(() => {
+    picture.asked = false;
+    paint();
+  });
 }
 
-// Layers of rows, each with its opacity and the colour of a row, from the back to the front.
-function drawDots() {
-  const { data, dots, layers } = picture;
-  const { width, height } = axes();
-  const scale = devicePixelRatio || 1;
-  dots.width = Math.round(width * scale);
-  dots.height = Math.round(height * scale);
-  const context = dots.getContext('2d');
-  const { x, y } = view();
-  const perX = dots.width / (x[1] - x[0]), perY = dots.height / (y[1] - y[0]);
-  for (const { rows, opacity, color } of layers) {
-    const stamps = new Map();
-    context.globalAlpha = opacity;
-    rows.forEach((i, at) => {
-      const left = (data.x[i] - x[0]) * perX, top = (y[1] - data.y[i]) * perY;
-      if (left < -20 || top < -20 || left > dots.width + 20 || top > dots.height + 20) return;
-      const fill = color(at);
-      if (!stamps.has(fill)) stamps.set(fill, stampOf(fill, scale));
-      const stamp = stamps.get(fill);
-      context.drawImage(stamp, left - stamp.width / 2, top - stamp.height / 2);
-    });
+// Red, green, blue and opacity of a colour, 0…255.
+function channelsOf(color) {
+  const canvas = document.createElement('canvas');
+  canvas.width = canvas.height = 1;
+  const context = canvas.getContext('2d', { willReadFrequently: true });
+  context.fillStyle = color;
+  context.fillRect(0, 0, 1, 1);
+  return context.getImageData(0, 0, 1, 1).data;
+}
+
+// The pixels of a dot around its middle, and how much of each it covers, 0…1.
+function discOf(radius) {
+  const dx = [], dy = [], share = [];
+  const reach = Math.ceil(radius + 0.5);
+  for (let down = -reach; down <= reach; down++) {
+    for (let right = -reach; right <= reach; right++) {
+      const covered = Math.min(1, radius + 0.5 - Math.hypot(right, down));
+      if (covered <= 0) continue;
+      dx.push(right);
+      dy.push(down);
+      share.push(covered);
+    }
   }
+  return { dx, dy, share };
+}
+
+// Layers of rows, each with its opacity and the colour of a row, from the back to the front. Pixels are written one by
+// one: a hundred thousand small shapes take a canvas far longer.
+function paint() {
+  const { data, dots, layers } = picture;
+  const scale = devicePixelRatio || 1;
+  const width = (dots.width = Math.round(axes().width * scale));
+  const height = (dots.height = Math.round(axes().height * scale));
+  const context = dots.getContext('2d');
+  const image = context.createImageData(width, height);
+  const pixels = image.data;
+  const { dx, dy, share } = discOf((picture.size / 2) * scale);
+  const { x, y } = view();
+  const perX = width / (x[1] - x[0]), perY = height / (y[1] - y[0]);
+  for (const { rows, opacity, color } of layers) {
+    const known = new Map();
+    for (let at = 0; at < rows.length; at++) {
+      const left = Math.round((data.x[rows[at]] - x[0]) * perX), top = Math.round((y[1] - data.y[rows[at]]) * perY);
+      if (left < -20 || top < -20 || left > width + 20 || top > height + 20) continue;
+      const fill = color(at);
+      if (!known.has(fill)) known.set(fill, channelsOf(fill));
+      const [red, green, blue, alpha] = known.get(fill);
+      for (let k = 0; k < share.length; k++) {
+        const px = left + dx[k], py = top + dy[k];
+        if (px < 0 || py < 0 || px >= width || py >= height) continue;
+        const o = 4 * (py * width + px);
+        const mine = (share[k] * opacity * alpha) / 255;
+        const under = (pixels[o + 3] / 255) * (1 - mine);
+        const both = mine + under;
+        pixels[o] = (red * mine + pixels[o] * under) / both;
+        pixels[o + 1] = (green * mine + pixels[o + 1] * under) / both;
+        pixels[o + 2] = (blue * mine + pixels[o + 2] * under) / both;
+        pixels[o + 3] = 255 * both;
+      }
+    }
+  }
+  context.putImageData(image, 0, 0);
 }
 
 // The shown point nearest to a place on the screen, within reach of it.
