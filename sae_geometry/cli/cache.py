@@ -11,7 +11,7 @@ from sae_geometry.cli import options as o
 from sae_geometry.cli.console import print_json, say
 from sae_geometry.cli.lifecycle import told_in_one_sentence
 from sae_geometry.io.escaping import shown
-from sae_geometry.io.formatting import ends
+from sae_geometry.io.formatting import counted, ends
 
 _LISTED = 40  # files, of more the first and last
 
@@ -51,7 +51,7 @@ def cache(
         say(f"{shown(r.address)}  {r.n_bytes:,} bytes  {', '.join(map(shown, r.files))}")
     total, waiting = sum(r.n_bytes for r in held), partial_bytes()
     rest = f", and {waiting:,} bytes of unfinished downloads" if waiting else ""
-    say(f"{len(held):,} runs, {total:,} bytes{rest} in {shown(cache_root())}")
+    say(f"{counted(len(held), 'run')}, {counted(total, 'byte')}{rest} in {shown(cache_root())}")
 
 
 def _clear(run: str | None, *, yes: bool, as_json: bool) -> None:
@@ -63,9 +63,9 @@ def _clear(run: str | None, *, yes: bool, as_json: bool) -> None:
     for name in ends(names, _LISTED):
         say(name, err=as_json)
     if going and not yes and sys.stdin.isatty():
-        typer.confirm(f"Remove these {len(going):,} files from {shown(cache_root())}?", abort=True, err=True)
+        typer.confirm(f"Remove {counted(len(going), 'file')} from {shown(cache_root())}?", abort=True, err=True)
     freed = clear_cache(run)
     if as_json:
         print_json({"folder": str(cache_root()), "removed": names, "freed_bytes": freed})
     else:
-        say(f"{len(going):,} files removed, {freed:,} bytes freed in {shown(cache_root())}")
+        say(f"{counted(len(going), 'file')} removed, {counted(freed, 'byte')} freed in {shown(cache_root())}")

@@ -17,7 +17,7 @@ from sae_geometry.embedding.embedding import Embedding
 from sae_geometry.embedding.optimizer import curve_of, place
 from sae_geometry.embedding.quality import EVIDENCE_K, shared_share
 from sae_geometry.io.escaping import shown
-from sae_geometry.io.formatting import clipped, read_only
+from sae_geometry.io.formatting import counted, read_only
 from sae_geometry.io.parquet import read_table, write_neuronpedia
 from sae_geometry.io.progress import Progress
 from sae_geometry.io.results_folder import has, read_json
@@ -173,7 +173,7 @@ class Projection:
         made_of = ", ".join(d.name for d in self.onto.references)
         return "\n".join(
             [
-                f"Projection of {len(self.owner):,} latents: {runs}",
+                f"Projection of {counted(len(self.owner), 'latent')}: {runs}",
                 f"  onto the UMAP of {made_of} ({len(self.onto.table):,} latents, {shown(self.onto.where)})",
                 f"  {self.line()}",
                 *(f"  caveat: {c}" for c in self.caveats),
@@ -238,7 +238,7 @@ def project(
     search = None if progress is None else lambda share: progress("exact neighbours", share)
     every = torch.cat([old_points, new_points])[asked]
     best = listing_sweep(every, old_points[kept], k, columns=False, progress=search).rows
-    index, cosine = best.index.cpu().numpy(), clipped(best.cosine.cpu().numpy())
+    index, cosine = best.index.cpu().numpy(), best.cosine.cpu().numpy().clip(-1.0, 1.0)
     coords = picture.table[["x", "y"]].to_numpy(dtype=np.float32)
     there = coords[kept.cpu().numpy()]
     asked_rows = asked.cpu().numpy()

@@ -15,6 +15,11 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
+def counted(n: int, noun: str) -> str:
+    """Format a number of things: "1 latent", "2,000 latents"."""
+    return f"{n:,} {noun}" + ("" if n == 1 else "s")
+
+
 def or_dash(value: float, form: str) -> str:
     """Format a number, or a dash where it is nan (unknown)."""
     return "–" if math.isnan(value) else format(value, form)
@@ -25,19 +30,6 @@ def read_only(array: np.ndarray) -> np.ndarray:
     view = array.view()
     view.flags.writeable = False
     return view
-
-
-def clipped(cosine: np.ndarray) -> np.ndarray:
-    """Return cosines as results hold them, within −1 and 1, nan where unknown.
-
-    The score that decides is the exact product of float32 rows, whose norms are 1 up to rounding: for two equal
-    directions it may be 1.0000001, and no reader should have to wonder at that.
-
-    Example:
-        >>> clipped(np.array([1.0000001, 0.5, np.nan])).tolist()
-        [1.0, 0.5, nan]
-    """
-    return np.clip(cosine, -1.0, 1.0)
 
 
 def scalars(record: Any) -> dict[str, Any]:

@@ -85,9 +85,17 @@ def safe_path(name: str) -> Path:
     return Path(*parts)
 
 
+def commit_of(folder: Path, revision: str) -> str | None:
+    """The commit that a folder of Hugging Face's cache (models--org--repo) names for a branch or tag, if it does."""
+    try:
+        return (folder / "refs" / safe_path(revision)).read_text(encoding="utf-8").strip() or None
+    except (OSError, ValueError):
+        return None
+
+
 def run_folder(host: str, run: str) -> Path:
-    """Where the files of one W&B run are kept."""
-    return cache_root() / "wandb" / safe_path(re.sub(r"[^\w.\-]", "_", host)) / safe_path(run)
+    """Where the files of one W&B run are kept, or of one version of an artifact (NAME:v3, in a folder NAME@v3)."""
+    return cache_root() / "wandb" / safe_path(re.sub(r"[^\w.\-]", "_", host)) / safe_path(run.replace(":", "@"))
 
 
 def wrote(path: Path) -> None:
@@ -113,7 +121,7 @@ def cached_runs() -> tuple[CachedRun, ...]:
     found = []
     for folder, files in sorted(runs.items()):
         names = tuple(p.relative_to(folder).as_posix() for p in sorted(files))
-        address = "wandb:" + "/".join(folder.relative_to(cache_root()).parts[2:])
+        address = "wandb:" + "/".join(folder.relative_to(cache_root()).parts[2:]).replace("@", ":")
         found.append(CachedRun(address, folder, names, sum(p.stat().st_size for p in files)))
     return tuple(found)
 

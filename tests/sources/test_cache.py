@@ -150,7 +150,7 @@ def test_on_a_terminal_it_lists_and_asks(cache: Path, typed: str, options: list[
     path = put("wandb/host/e/p/run/m.pt")
     result = Terminal().invoke(app, ["cache", "--clear", *options], input=typed)
     assert "wandb/host/e/p/run/m.pt" in result.output
-    assert ("Remove these 1 files" in result.output) == (not options)
+    assert ("Remove 1 file from" in result.output) == (not options)
     assert path.exists() != goes
     assert result.exit_code == (0 if goes else 1)
 
