@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from sae_geometry.sources.address import Address
 from sae_geometry.sources.bundle import Bundle, Context
-from sae_geometry.sources.cache import run_folder, safe_path
+from sae_geometry.sources.cache import run_folder, safe_path, wrote
 from sae_geometry.sources.download import RemoteFile, fetch_file, locked
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.files.open import open_tensors
@@ -100,6 +100,7 @@ def _fetch(
     with locked(record):
         text = json.dumps({**vars(artifact), "files": names})
         partial = record.with_suffix(".partial")
+        wrote(partial)
         try:
             partial.write_text(text, encoding="utf-8")
             partial.replace(record)
