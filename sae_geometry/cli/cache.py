@@ -61,11 +61,11 @@ def _clear(run: str | None, *, yes: bool, as_json: bool) -> None:
     going = to_clear(run)
     names = [shown(path.relative_to(cache_root())) for path in going]
     for name in ends(names, _LISTED):
-        say(name, err=as_json)
+        say(name, err=True)
     if going and not yes and sys.stdin.isatty():
         typer.confirm(f"Remove {counted(len(going), 'file')} from {shown(cache_root())}?", abort=True, err=True)
     freed = clear_cache(run)
     if as_json:
         print_json({"folder": str(cache_root()), "removed": names, "freed_bytes": freed})
     else:
-        say(f"{counted(len(going), 'file')} removed, {counted(freed, 'byte')} freed in {shown(cache_root())}")
+        say(f"{counted(freed, 'byte')} freed in {shown(cache_root())}")
