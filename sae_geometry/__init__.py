@@ -41,7 +41,6 @@ _HOME = {
     "expected_max_cosine": "nulls",
     "explore": "explorer",
     "fetch": "sources",
-    "fit_matched_null": "nulls",
     "keeping_sweeps": "executor",
     "load": "sources",
     "log_wandb": "wandb_log",
@@ -72,7 +71,7 @@ if TYPE_CHECKING:
     from sae_geometry.explorer import explore
     from sae_geometry.kernels.blocks import memory_ceiling
     from sae_geometry.neighbors import exact_neighbors
-    from sae_geometry.nulls import expected_max_cosine, fit_matched_null, random_directions
+    from sae_geometry.nulls import expected_max_cosine, random_directions
     from sae_geometry.partners import Matching
     from sae_geometry.planning import estimate
     from sae_geometry.projection import Projection, project

@@ -15,7 +15,7 @@ from sae_geometry.dictionary import Dictionary
 from sae_geometry.folders import whole_file
 from sae_geometry.matching import On, OneToOne
 
-VERSION = 2
+VERSION = 3
 N_BINS = 400  # of the histogram of nearest similarities over −1…1
 _ARRAYS = ("partner", "similarity", "histogram", "encoder_partner", "encoder_similarity")
 
@@ -37,11 +37,13 @@ class PairRecord:
     Attributes:
         mmcs: mean max cosine similarity, double counting allowed.
         nearest_above: share of the source's latents whose nearest is above the threshold.
-        nearest_above_chance: the same for the nearest of as many random directions with the target's moments.
-        chance, isotropic: what chance gives to mmcs: directions with the target's moments, isotropic ones.
-        found: share of the source's latents closer to their nearest than chance, 5 % false discoveries.
+        nearest_above_chance: the same against the target turned.
+        chance, own, isotropic: mmcs against the target turned, of the source with itself, and of isotropic directions.
+        significant: share of the source's latents closer to their nearest than both controls explain, 5 % false
+            discoveries.
+        beyond: the share that no control explains, at least: 2 · wins − 1.
         paired: mean similarity over the one-to-one pairs.
-        paired_chance: what the matching gives on random dictionaries; nan where not simulated.
+        paired_chance: what the matching gives against the second run turned.
         certified_gap: relative optimality gap of an optimal matching; nan otherwise.
         partner: int32 [n], row of each first latent's one-to-one partner; −1 none.
         similarity: float64 [n], of those; nan none.
@@ -54,8 +56,10 @@ class PairRecord:
     nearest_above: tuple[float, float]
     nearest_above_chance: tuple[float, float]
     chance: tuple[float, float]
+    own: tuple[float, float]
     isotropic: tuple[float, float]
-    found: tuple[float, float]
+    significant: tuple[float, float]
+    beyond: tuple[float, float]
     paired: float
     paired_chance: float
     certified_gap: float

@@ -89,8 +89,13 @@ class SeedComparison:
 
     @cached_property
     def chance(self) -> np.ndarray:
-        """MMCS(i → j) of as many random directions as j has, with j's mean and second moment."""
+        """MMCS(i → j) against run j turned: its mean, second moment and inner cosines kept, and nothing shared."""
         return self._directed("chance")
+
+    @cached_property
+    def own(self) -> np.ndarray:
+        """Mean similarity of i's latents to the nearest other latent of i; the same for every j."""
+        return self._directed("own")
 
     @cached_property
     def isotropic_chance(self) -> np.ndarray:
@@ -98,9 +103,14 @@ class SeedComparison:
         return self._directed("isotropic")
 
     @cached_property
-    def found(self) -> np.ndarray:
-        """Share of i's latents closer to their nearest in j than chance, false discovery rate 5 %."""
-        return self._directed("found")
+    def significant(self) -> np.ndarray:
+        """Share of i's latents closer to their nearest in j than run i and run j turned explain; 5 % false ones."""
+        return self._directed("significant")
+
+    @cached_property
+    def beyond(self) -> np.ndarray:
+        """At least this share of i's latents has a partner in j that no control explains: 2 · wins − 1."""
+        return self._directed("beyond")
 
     @cached_property
     def shared(self) -> np.ndarray:
@@ -112,10 +122,10 @@ class SeedComparison:
 
     @cached_property
     def shared_chance(self) -> np.ndarray:
-        """At most this share of i's latents would be `shared` by chance: random directions with j's moments.
+        """At most this share of i's latents would be `shared` by chance, against run j turned.
 
-        That share of i's latents would have their *nearest* of those directions above the threshold, and no
-        one-to-one partner is closer than the nearest.
+        That share of i's latents has its *nearest* latent of the turned run above the threshold, and no one-to-one
+        partner is closer than the nearest.
         """
         return self._directed("nearest_above_chance")
 
@@ -139,7 +149,7 @@ class SeedComparison:
 
     @cached_property
     def paired_chance(self) -> np.ndarray:
-        """`paired` of random dictionaries with the same moments; nan where not simulated. Symmetric."""
+        """`paired` against the second run turned. Symmetric."""
         return self._symmetric("paired_chance")
 
     @property
@@ -174,11 +184,11 @@ class SeedComparison:
         """The mean over ordered pairs of runs of one group, with its interval.
 
         Over runs where there are three or more of that group; with two, over the latents of that one pair, which says
-        nothing of other seeds (none for "found").
+        nothing of other seeds (none for "significant").
 
         Args:
             group: one of `groups`.
-            what: a matrix: "mmcs", "shared", "paired", "found".
+            what: a matrix: "mmcs", "shared", "paired", "significant".
 
         Raises:
             ValueError: a group with fewer than two runs, or a matrix that is none.
@@ -195,7 +205,7 @@ class SeedComparison:
         if what == "mmcs":
             return _pooled(pair)
         mean = float((matrix[i, j] + matrix[j, i]) / 2)
-        if what == "found":
+        if what == "significant":
             return Interval(mean, math.nan, math.nan, 0.95, "latents of one pair", len(pair.similarity), math.nan)
         values = pair.similarity if what == "paired" else (pair.similarity > self.threshold).astype(np.float64)
         own = interval_over_latents(values)
@@ -213,7 +223,8 @@ class SeedComparison:
 
     def to_pandas(self) -> pd.DataFrame:
         """One row an ordered pair: source, target, and of each its kind, layer, seed and group; mmcs, chance,
-        chance_isotropic, corrected, found, nearest_above, nearest_above_chance, shared, shared_by_both, same_partner,
+        chance_isotropic, own, chance_adjusted, significant, beyond_controls, nearest_above, nearest_above_chance,
+        shared, shared_by_both, same_partner,
         paired, paired_chance, matching, n_source, n_target, confounds (what is flagged, in a word each).
         """
         import pandas as pd
@@ -241,8 +252,10 @@ class SeedComparison:
                 "mmcs": self.mmcs[i, j],
                 "chance": self.chance[i, j],
                 "chance_isotropic": self.isotropic_chance[i, j],
-                "corrected": ((self.mmcs - self.chance) / (1 - self.chance))[i, j],
-                "found": self.found[i, j],
+                "own": self.own[i, j],
+                "chance_adjusted": ((self.mmcs - self.chance) / (1 - self.chance))[i, j],
+                "significant": self.significant[i, j],
+                "beyond_controls": self.beyond[i, j],
                 "nearest_above": above[i, j],
                 "nearest_above_chance": by_chance[i, j],
                 "shared": self.shared[i, j],
@@ -273,9 +286,11 @@ class SeedComparison:
             "rows_are": "the source, columns the target",
             **({} if self._lists_pairs else {"matrices": "left out for so many runs: pairs.parquet has them"}),
             "mmcs": self._listed(self.mmcs),
-            "mmcs_chance_covariance_matched": self._listed(self.chance),
+            "mmcs_chance": self._listed(self.chance),
+            "mmcs_own": self._listed(self.own),
             "mmcs_chance_isotropic": self._listed(self.isotropic_chance),
-            "found_beyond_chance": self._listed(self.found),
+            "significant": self._listed(self.significant),
+            "beyond_controls_at_least": self._listed(self.beyond),
             "shared": self._listed(self.shared),
             "shared_by_chance_at_most": self._listed(self.shared_chance),
             "shared_by_decoder_and_encoder": self._listed(self.shared_by_both),
@@ -377,8 +392,8 @@ class SeedComparison:
         return np.cumsum([0, *(d.n_latents for d in self.runs)])
 
     def _matrix(self, what: str) -> np.ndarray:
-        if what not in ("mmcs", "shared", "paired", "found"):
-            raise ValueError(f"a matrix is one of mmcs, shared, paired, found; got {what!r}")
+        if what not in ("mmcs", "shared", "paired", "significant"):
+            raise ValueError(f"a matrix is one of mmcs, shared, paired, significant; got {what!r}")
         return np.asarray(getattr(self, what))
 
     def _directed(self, name: str) -> np.ndarray:
@@ -410,7 +425,12 @@ class SeedComparison:
         lines += [f"  {line}" for line in self._confound_words()]
         for title, matrix, form in (
             ("MMCS, row → column (double counting allowed)", self.mmcs, ".3f"),
-            ("chance for that: random directions with the column's mean and second moment", self.chance, ".3f"),
+            ("chance for that: against the column turned", self.chance, ".3f"),
+            (
+                "share of the row's latents closer than the row and the column turned explain, 5 % false discoveries",
+                self.significant,
+                ".1%",
+            ),
             (f"{self.paired_name} (one-to-one)", self.paired, ".3f"),
             (
                 f"share of the row's latents with a one-to-one partner > {self.threshold:g} in the column",
@@ -418,7 +438,7 @@ class SeedComparison:
                 ".1%",
             ),
             (
-                f"chance for that, at most: the share with any of those directions > {self.threshold:g}",
+                f"chance for that, at most: the share with any latent of the column turned > {self.threshold:g}",
                 self.shared_chance,
                 ".2%",
             ),

@@ -17,10 +17,9 @@ from sae_geometry.consensus import COLUMNS
 from sae_geometry.describe import distinct
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.executor import Executor, keeping_sweeps, running_on, spread
-from sae_geometry.matching import On, OneToOne
+from sae_geometry.matching import On, OneToOne, match
+from sae_geometry.nulls import SMALL
 from sae_geometry.pair_record import N_BINS, PairParameters, PairRecord, pair_path, read_pair, write_pair
-from sae_geometry.paired_chance import SMALL
-from sae_geometry.partners import few_latents
 from sae_geometry.seed_comparison import SeedComparison
 from sae_geometry.sources import as_dictionary
 from sae_geometry.space import ALLOWED, require_same_space
@@ -113,7 +112,7 @@ def compare_seeds(
         signed,
         threshold,
         done,
-        (*few(sorted(notes, key=lambda note: not note.endswith(ALLOWED))), *few_latents(dictionaries, on)),
+        few(sorted(notes, key=lambda note: not note.endswith(ALLOWED))),
     )
 
 
@@ -140,12 +139,17 @@ def _compare_pair(a: Dictionary, b: Dictionary, p: PairParameters) -> PairRecord
             back.fraction_above_by_chance(p.threshold),
         ),
         chance=(there.chance, back.chance),
+        own=(there.own, back.own),
         isotropic=(there.isotropic_chance, back.isotropic_chance),
-        found=(there.found_fraction, back.found_fraction),
+        significant=(there.significant_fraction, back.significant_fraction),
+        beyond=(there.beyond_controls.value, back.beyond_controls.value),
         paired=made.a_to_b.mmcs,
         paired_chance=made.a_to_b.chance,
         certified_gap=math.nan if certificate is None else float(certificate.relative_gap),
-        confounds=tuple(f"{f.check}: {f.effect}" for f in made.confounds.flagged),
+        confounds=(
+            *(f"{f.check}: {f.effect}" for f in made.confounds.flagged),
+            *(f"controls: {m.unfair}" for m in (there, back) if m.unfair is not None),
+        ),
         partner=made.a_to_b.partner_row.astype(np.int32),
         similarity=made.a_to_b.similarity,
         histogram=histogram.astype(np.min_scalar_type(int(histogram.max()))),
@@ -159,7 +163,7 @@ def _encoder_side(a: Dictionary, b: Dictionary, p: PairParameters) -> tuple[np.n
     x, y = a.encoder_directions, b.encoder_directions
     if p.on != "decoder" or x is None or y is None or x.shape[1] != y.shape[1]:
         return np.empty(0, dtype=np.int32), np.empty(0)
-    made = compare(a, b, p.matching, on="encoder", signed=p.signed, null_draws=0, allow_mismatch=True)
-    if made.was_interrupted:
+    made = match(x, y.to(x.device), p.matching, absolute=not p.signed)
+    if made.certificate is not None and made.certificate.stopped == "interrupted":
         raise KeyboardInterrupt
-    return made.a_to_b.partner_row.astype(np.int32), made.a_to_b.similarity
+    return made.partner.astype(np.int32), made.cosine if p.signed else np.abs(made.cosine)

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from sae_geometry.describe import describe_input, or_dash
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.kernels.sweep import Sweep, SweepReport, sweep
-from sae_geometry.partners import Matching, few_latents, nearest_matching, with_mutual
+from sae_geometry.kernels.listing import listing_sweep
+from sae_geometry.kernels.sweep import Sweep, SweepReport
+from sae_geometry.nulls import LISTED, How, within_controls
+from sae_geometry.partners import Matching, nearest_matching, with_mutual
 from sae_geometry.sources import as_dictionary
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ class WithinComparison:
     @property
     def caveats(self) -> tuple[str, ...]:
         """What every reader must know."""
-        return (*self.dictionary.notes, *few_latents((self.dictionary,)))
+        return tuple(self.dictionary.notes)
 
     @property
     def report(self) -> SweepReport:
@@ -81,8 +83,8 @@ class WithinComparison:
         return (
             f"Within {self.dictionary.name!r} ({self.dictionary.n_latents:,} × {self.dictionary.d_in:,}), nearest "
             f"other latent ({m.quantity}, self excluded): mean {mean}; {m.fraction_above(0.7):.1%} above 0.7; "
-            f"chance {m.chance_text} (isotropic {isotropic})\n  {self.dictionary.alive.describe()}"
-            + "".join(f"\n  caveat: {caveat}" for caveat in self.caveats)
+            f"chance {or_dash(m.chance, '.3f')} (the dictionary turned; isotropic {isotropic})\n"
+            f"  {self.dictionary.alive.describe()}" + "".join(f"\n  caveat: {caveat}" for caveat in self.caveats)
         )
 
 
@@ -106,7 +108,8 @@ def compare_within(
     """
     d = as_dictionary(a)
     tick = None if progress is None else lambda share: progress("similarities", share)
-    swept = sweep(d.directions, None, absolute=not signed, progress=tick)
-    nearest = nearest_matching(d, d, swept.rows, signed=signed, within=True)
+    swept = listing_sweep(d.directions, None, LISTED, absolute=not signed, progress=tick)
+    controls = within_controls(d.directions, swept, How(not signed), progress)
+    nearest = nearest_matching(d, d, swept.rows, controls, signed=signed)
     nearest = with_mutual(nearest, nearest)
     return WithinComparison(d, signed, nearest, swept)

@@ -34,7 +34,6 @@ FLOORS = {
     "layout": 3,
     "planning": 3,
     "planning_cluster": 1,
-    "paired_chance": 2,
     "confounds": 2,
     "intervals": 0,
     "foretelling": 0,

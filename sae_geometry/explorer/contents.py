@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PLACE = ("run", "latent_id", "x", "y")
-PARTNER = ("max_cosine", "partner_id", "mutual", "one_to_one_partner_id", "one_to_one_cosine")
+PARTNER = ("max_cosine", "partner_id", "mutual", "one_to_one_partner_id", "one_to_one_cosine", "q_value")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
