@@ -103,8 +103,8 @@ class Across:
         """One row a latent, run after run.
 
         Columns: partner_run, the run with the largest cosine; max_cosine, partner_id, mutual, one_to_one_partner_id,
-        one_to_one_cosine and q_value in that run (null where there is no partner). Then the same six for each run NAME, as
-        `max_cosine:NAME` and so on, null on the rows of NAME itself.
+        one_to_one_cosine and q_value in that run (null where there is no partner). Then the same six for each run NAME,
+        as `max_cosine:NAME` and so on, null on the rows of NAME itself.
         """
         import pandas as pd
 

@@ -399,7 +399,7 @@ def _nearest(
     forth = nearest_matching(left, right, swept.rows, controls[0], on=on, signed=signed)
     back = nearest_matching(right, left, swept.cols, controls[1], on=on, signed=signed)
     forth, back = with_mutual(forth, back), with_mutual(back, forth)
-    caveats += tuple(m.unfair for m in (forth, back) if m.unfair is not None)
+    caveats += (*forth.doubts, *back.doubts)
     turns = default_turns(left.n_latents, right.n_latents) if turns is None else turns
     return Comparison(
         left, right, "nearest", on, signed, forth, back, forth, back, caveats, None, swept, OptimalLimits(), turns, {}

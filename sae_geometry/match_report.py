@@ -46,9 +46,9 @@ _SHARED = (
     "matchings name the same latent of B. Shares are out of min(n, m)"
 )
 _CHANCE = (
-    "a_to_b, b_to_a: E[max_j ⟨x, y_j⟩] over m independent isotropic directions, a floor in an anisotropic space; turned: "
-    "MMCS against the target turned by an orthogonal map that keeps its mean, second moment and inner cosines; own: mean "
-    "cosine to the nearest other latent of the source; one_to_one: the PW-MCC of A with B turned"
+    "a_to_b, b_to_a: E[max_j ⟨x, y_j⟩] over m independent isotropic directions, a floor in an anisotropic space; "
+    "turned: MMCS against the target turned by an orthogonal map that keeps its mean, second moment and inner cosines; "
+    "own: mean cosine to the nearest other latent of the source; one_to_one: the PW-MCC of A with B turned"
 )
 
 
@@ -122,7 +122,7 @@ def match_report(
             name: _plain(turned_pairs(a.directions, b.directions, "optimal", turns, absolute=name == "absolute", **how))
             for name in ("signed", "absolute")
         }
-    caveats |= dict.fromkeys(m.unfair for m in (forth, back) if m.unfair is not None)
+    caveats |= dict.fromkeys((*forth.doubts, *back.doubts))
     return {
         "schema": SCHEMA,
         "schema_version": SCHEMA_VERSION,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -108,6 +109,8 @@ class Matching:
         """
         if self.method != "nearest":
             return self.expected_pairs or Expected.unknown()
+        if not self.n_candidates:
+            return Expected.unknown()
         return Expected.over_turns(self.controls.turned_means, self.n_latents)
 
     @property
@@ -190,8 +193,23 @@ class Matching:
         }
 
     @property
-    def unfair(self) -> str | None:
-        """A sentence where the controls are too weak to judge by; None where one of them is not."""
+    def doubts(self) -> tuple[str, ...]:
+        """Sentences on what `significant` cannot do here: too few latents, or controls that are too weak."""
+        said = (self._too_few, self._too_weak)
+        return tuple(text for text in said if text is not None)
+
+    @property
+    def _too_few(self) -> str | None:
+        least = math.ceil(self.controls.ratio / DISCOVERY_RATE)
+        if self.n_latents >= least:
+            return None
+        return (
+            f"{self.source} → {self.target}: {self.n_latents:,} latents are too few for any to be significant: at least "
+            f"{least:,} would have to win"
+        )
+
+    @property
+    def _too_weak(self) -> str | None:
         shares = self.balance
         if not all(s.low > 0.5 for s in shares.values()):
             return None
@@ -293,7 +311,7 @@ class Matching:
             "fraction_of_source": self.significant_fraction,
             "fraction_beyond_controls_at_least": asdict(self.beyond_controls),
             "balance": {name: asdict(share) for name, share in self.balance.items()},
-            "controls_too_weak": self.unfair,
+            "doubts": list(self.doubts),
         }
 
     def __repr__(self) -> str:

@@ -148,7 +148,7 @@ def _compare_pair(a: Dictionary, b: Dictionary, p: PairParameters) -> PairRecord
         certified_gap=math.nan if certificate is None else float(certificate.relative_gap),
         confounds=(
             *(f"{f.check}: {f.effect}" for f in made.confounds.flagged),
-            *(f"controls: {m.unfair}" for m in (there, back) if m.unfair is not None),
+            *(f"controls: {text}" for m in (there, back) for text in m.doubts),
         ),
         partner=made.a_to_b.partner_row.astype(np.int32),
         similarity=made.a_to_b.similarity,

@@ -241,8 +241,8 @@ def split_map(
     """What became of a narrow dictionary's latents in a wide one: children, absorption, novel latents.
 
     Each wide latent's *parent* is its nearest narrow latent, argmax_i cos(narrow_i, wide_j); it is a *child* where that
-    cosine wins against the narrow dictionary turned (target-decoy competition, the false discovery rate controlled), and
-    *novel* otherwise. Each narrow direction p is then written as
+    cosine wins against the narrow dictionary turned (target-decoy competition, the false discovery rate controlled),
+    and *novel* otherwise. Each narrow direction p is then written as
     Σ c_t w_t, c ≥ 0, over at most `n_terms` wide directions by orthogonal matching pursuit: the next w is the one with
     the largest inner product with what is left of p (found exactly, among all of them), and all coefficients are fitted
     anew. The share explained is 1 − ‖p − Σ c_t w_t‖², next to that of the wide dictionary turned.
@@ -283,6 +283,7 @@ def split_map(
     parents = nearest_matching(large, small, swept.rows, forth)
     nearest_child = nearest_matching(small, large, swept.cols, back)
     found = parents.q_value <= false_discovery_rate
+    caveats += parents.doubts
     threshold = float(parents.cosine[found].min()) if found.any() else float("nan")
     combination = sparse_combinations(small.directions, large.directions, n_terms, progress=progress)
     return SplitMap(

@@ -38,7 +38,7 @@ class WithinComparison:
     @property
     def caveats(self) -> tuple[str, ...]:
         """What every reader must know."""
-        return tuple(self.dictionary.notes)
+        return (*self.dictionary.notes, *self.nearest.doubts)
 
     @property
     def report(self) -> SweepReport:

@@ -117,11 +117,11 @@ def _in_words(record: dict[str, Any]) -> str:
         f"{inputs['a']['name']} ({inputs['a']['n_latents']:,}) ↔ {inputs['b']['name']} ({inputs['b']['n_latents']:,})"
     ]
     for name in ("signed", "absolute"):
+        chance = record["chance"]["one_to_one"][name]["mean_similarity"]
         found, certificate = record["pw_mcc"][name], made[f"decoder_{name}"]["certificate"]
-        by_chance = record["chance"]["one_to_one"][name]
         state = "optimal, proven" if certificate["certified"] else f"stopped: {certificate['stopped']}"
         lines.append(f"  PW-MCC {name:<9} {found['value']:.4f}  {found['n_pairs']:,} pairs; {state}, "
-                     f"relative gap {certificate['relative_gap']:.1e}; chance {by_chance['mean_similarity']:.3f}")  # fmt: skip
+                     f"relative gap {certificate['relative_gap']:.1e}; chance {chance:.3f}")  # fmt: skip
         lines.append(f"    {found['formula']}")
     mmcs, chance = record["mmcs"], record["chance"]["turned"]
     ways = (("A→B", "a_to_b"), ("B→A", "b_to_a"))

@@ -26,6 +26,7 @@ from sae_geometry.nulls.controls import (
     own_similarities,
     pair_controls,
     turned_controls,
+    with_own,
     within_controls,
 )
 from sae_geometry.nulls.isotropic import cosine_tail, expected_max_cosine, random_directions

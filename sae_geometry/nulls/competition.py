@@ -116,7 +116,7 @@ def undecided(w: np.ndarray, ratio: float, rate: float = DISCOVERY_RATE) -> np.n
 
 
 def balance(target: np.ndarray, control: np.ndarray) -> Share:
-    """How often the target wins in the low half, where it should win no more than half the time if the control is fair.
+    """Return how often the target wins in the low half, where a fair control lets it win no more than half the time.
 
     The low half are the latents with the smaller max(target, control), which does not change when the two change
     places. A tie counts one half. Well above ½ the control is too weak here, and wins are no evidence; below ½ it is
@@ -132,23 +132,23 @@ def balance(target: np.ndarray, control: np.ndarray) -> Share:
         return Share(math.nan, math.nan, math.nan, 0)
     height = np.maximum(s, q)
     low = height <= np.median(height)
-    return share_of((s > q)[low].sum() + 0.5 * (s == q)[low].sum(), int(low.sum()))
+    return share_of(float((s > q)[low].sum() + 0.5 * (s == q)[low].sum()), int(low.sum()))
 
 
 def beyond_controls(w: np.ndarray) -> Share:
-    """The share of latents with a partner that no control explains, 2 · wins − 1: at least, and without a threshold.
+    """Return the least share of latents with a partner that no control explains, 2 · wins − 1, without a threshold.
 
     A latent without such a partner wins at most half the time, so P(win) ≤ share + (1 − share) / 2.
     """
-    wins = share_of((w > 0).sum(), len(w))
+    wins = share_of(float((w > 0).sum()), len(w))
     value, low, high = (max(0.0, 2 * x - 1) for x in (wins.value, wins.low, wins.high))
     return Share(value, low, high, len(w))
 
 
 def share_of(count: float, n: int) -> Share:
-    """count / n with Wilson's interval; nan for none."""
+    """Return count / n with Wilson's interval; nan for none."""
     if n == 0:
         return Share(math.nan, math.nan, math.nan, 0)
-    p, z2 = float(count) / n, _Z**2 / n
+    p, z2 = count / n, _Z**2 / n
     middle, half = (p + z2 / 2) / (1 + z2), _Z * math.sqrt(p * (1 - p) / n + z2 / (4 * n)) / (1 + z2)
     return Share(p, max(0.0, middle - half), min(1.0, middle + half), n)

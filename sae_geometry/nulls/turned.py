@@ -1,8 +1,9 @@
 """Turn a dictionary so that it shares nothing with any other, while everything about itself stays.
 
 Y′ = Y R with R orthogonal, so all inner cosines of Y stay. R = V diag(±1) Vᵀ + u uᵀ, where u is the direction of Y's
-mean and V holds the principal axes of Y at right angles to u, so the mean and the second moment stay too. The signs are
-drawn at random. R is symmetric and its own inverse.
+mean and V holds the principal axes of Y at right angles to u: the mean stays, and so does the second moment at right
+angles to it. (What the rows' coordinate along the mean has in common with the others changes sign; a map that kept that
+too would be the identity, but for special dictionaries.) The signs are drawn at random. R is its own inverse.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ def _direction(mean: Tensor, power: float) -> Tensor:
 def turned(y: Float[Tensor, "m d"], axes: Axes, seed: int) -> Float[Tensor, "m d"]:
     """Turn rows about their axes, with signs drawn from `seed`; float32 [m, d] on their device.
 
-    Lengths, mean, second moment and inner products stay, to the precision of float32.
+    Lengths, inner products, mean and second moment at right angles to the mean stay, to the precision of float32.
 
     Example:
         >>> import torch
