@@ -204,8 +204,8 @@ class Matching:
         if self.n_latents >= least:
             return None
         return (
-            f"{self.source} → {self.target}: {self.n_latents:,} latents are too few for any to be significant: at least "
-            f"{least:,} would have to win"
+            f"{self.source} → {self.target}: {self.n_latents:,} latents are too few for any to be significant: at "
+            f"least {least:,} would have to win"
         )
 
     @property

@@ -196,8 +196,8 @@ def test_records_of_something_else_are_not_used(three, tmp_path):
 def test_ctrl_c_ends_the_comparison_and_keeps_whole_pairs_only(three, tmp_path, monkeypatch, where):
     """The best so far of an optimal matching is an answer to `compare`; among many pairs it would pass for one."""
     rounds, calls = optimal._Run._rounds, []
-    # A pair is one matching, and those of random dictionaries: matched ones, and isotropic ones made once for all.
-    fatal = 2 if where == "its chance" else 2 + 2 * default_draws(30, 30)
+    # A pair is one matching, three against the second run turned, and one between the halves of each.
+    fatal = 2 if where == "its chance" else 7
 
     def interrupted(run, *more):
         calls.append(run)
