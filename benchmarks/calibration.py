@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from populations import POPULATIONS, Pair, pair
 
-from sae_geometry.kernels.listing import listing_sweep
+from sae_geometry.kernels.sweep import listing_sweep
 from sae_geometry.nulls import LISTED, Controls, How, beyond_controls, excess, pair_controls, q_values
 
 CASES = ((0.0, 0.0), (0.3, 0.5), (0.3, 0.8), (0.1, 0.8))

@@ -7,7 +7,6 @@ nothing to do with each other; `competition` decides which partners are nearer t
 from __future__ import annotations
 
 from sae_geometry.nulls.competition import (
-    DISCOVERY_RATE,
     LISTED,
     Controls,
     Share,
@@ -20,7 +19,6 @@ from sae_geometry.nulls.competition import (
 )
 from sae_geometry.nulls.controls import (
     SAME,
-    SMALL,
     How,
     default_turns,
     own_similarities,
@@ -34,10 +32,8 @@ from sae_geometry.nulls.one_to_one import Expected, own_pairs, turned_pairs
 from sae_geometry.nulls.turned import Axes, principal_axes, turned
 
 __all__ = [
-    "DISCOVERY_RATE",
     "LISTED",
     "SAME",
-    "SMALL",
     "Axes",
     "Controls",
     "Expected",

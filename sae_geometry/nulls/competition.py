@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sae_geometry.matching.defaults import DISCOVERY_RATE
+
 LISTED = 9  # candidates listed of each kind
-DISCOVERY_RATE = 0.05
 _Z = 1.959963984540054
 
 

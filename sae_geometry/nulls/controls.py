@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,15 +10,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sae_geometry.kernels.decide import Best
-from sae_geometry.kernels.listing import listing_sweep
-from sae_geometry.kernels.sweep import Sweep
+from sae_geometry.io.progress import Progress
+from sae_geometry.kernels.sweep import listing_sweep
+from sae_geometry.kernels.types import Best, Sweep
+from sae_geometry.matching.defaults import SMALL
 from sae_geometry.nulls.competition import LISTED, Controls
 from sae_geometry.nulls.turned import principal_axes, turned
 
 SAME = 0.99  # the cosine from which two latents of one dictionary are one direction, and no control for each other
-SMALL = 4096  # latents a side up to which a sweep or a matching takes seconds
-Progress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ def own_pairs(a: Float[Tensor, "n d"], method: OneToOne, *, scale: float = 1.0, 
 
 
 def _whole(made: Assignment) -> Assignment:
-    if made.certificate is not None and made.certificate.stopped == "interrupted":
+    if made.interrupted:
         raise KeyboardInterrupt  # A matching that is not what it is called would pass for chance.
     return made
 

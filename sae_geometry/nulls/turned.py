@@ -16,8 +16,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sae_geometry.kernels.loops.threads import in_parallel, one_torch_thread
 from sae_geometry.kernels.sweep import cpu_threads
-from sae_geometry.kernels.threads import in_parallel, one_torch_thread
 
 _ROWS = 2048  # multiplied at once
 _NO_MEAN = 1e-6  # of the rows' length: a mean shorter than that has no direction

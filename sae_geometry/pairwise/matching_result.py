@@ -1,0 +1,383 @@
+"""Who is whose partner: one direction of a matching between two dictionaries, and the nearest one read off a sweep."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sae_geometry.dictionary import Dictionary
+from sae_geometry.io.formatting import or_dash, read_only
+from sae_geometry.kernels.types import Best
+from sae_geometry.matching import On
+from sae_geometry.matching.defaults import DISCOVERY_RATE, MatchingName
+from sae_geometry.nulls import (
+    Controls,
+    Expected,
+    Share,
+    balance,
+    beyond_controls,
+    excess,
+    expected_max_cosine,
+    q_values,
+    undecided,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+THRESHOLDS = (0.5, 0.7, 0.8, 0.9)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Matching:
+    """One direction of a comparison: for each latent of `source`, its partner in `target` and how alike they are.
+
+    Attributes:
+        source, target: the two dictionaries' names.
+        method: "nearest" counts double; "mutual", "greedy" and "optimal" are one-to-one.
+        on: what is compared: "decoder" directions, "encoder" directions, or "both" (the mean of the two cosines).
+        signed: whether similarity is the cosine (True) or its absolute value.
+        source_ids: int64 [n], original ids of the source's latents.
+        target_ids: int64 [m], original ids of the target's latents.
+        similarity: float64 [n], cos(a_i, b_partner) (absolute if not signed); nan where there is no partner.
+        cosine: float64 [n], the same with its sign.
+        partner: int64 [n], original id of the partner; −1 for none.
+        partner_row: int64 [n], the partner's position in `target_ids`; −1 for none.
+        mutual: bool [n], whether the two are each other's nearest.
+        controls: what each latent sees of the two controls, whatever the method.
+        expected_pairs: what this one-to-one matching gives against the target turned; None for "nearest", and where it
+            was not computed.
+        own_pairs: what it gives between two halves of the source; None likewise.
+        isotropic_dimensions: d of the isotropic reference; None where there is none (a mean of two cosines).
+    """
+
+    source: str
+    target: str
+    method: MatchingName
+    on: On
+    signed: bool
+    source_ids: np.ndarray
+    target_ids: np.ndarray
+    similarity: np.ndarray
+    cosine: np.ndarray
+    partner: np.ndarray
+    partner_row: np.ndarray
+    mutual: np.ndarray
+    controls: Controls
+    isotropic_dimensions: int | None
+    expected_pairs: Expected | None = None
+    own_pairs: Expected | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if isinstance(value, np.ndarray):
+                object.__setattr__(self, name, read_only(value))
+
+    @property
+    def n_latents(self) -> int:
+        """n, latents of the source."""
+        return len(self.source_ids)
+
+    @property
+    def quantity(self) -> str:
+        """What `similarity` is, in words: "decoder cosine", "absolute encoder cosine", …"""
+        return quantity(self.on, self.signed)
+
+    @property
+    def isotropic_chance(self) -> float:
+        """Return the mean similarity of the *nearest* of m isotropic directions, in closed form; nan on "both"."""
+        if self.isotropic_dimensions is None or not self.n_candidates:
+            return float("nan")
+        return expected_max_cosine(self.n_candidates, self.isotropic_dimensions, absolute=not self.signed)
+
+    @property
+    def n_candidates(self) -> int:
+        """How many latents compete for each source latent: m, or m − 1 within one dictionary."""
+        return len(self.target_ids) - (self.source == self.target)
+
+    @property
+    def expected(self) -> Expected:
+        """What the same computation gives against the target turned, so that nothing is shared.
+
+        For "nearest" from the turned control; for a one-to-one matching from the same matching, nan where it was not
+        made.
+        """
+        if self.method != "nearest":
+            return self.expected_pairs or Expected.unknown()
+        if not self.n_candidates:
+            return Expected.unknown()
+        return Expected.over_turns(self.controls.turned_means, self.n_latents)
+
+    @property
+    def chance(self) -> float:
+        """The mean similarity expected by chance, `expected.mean_similarity`."""
+        return self.expected.mean_similarity
+
+    @property
+    def own(self) -> float:
+        """The mean similarity that the source has with itself, counted the same way.
+
+        For "nearest" that of the nearest other latent of the source; for a one-to-one matching that of two halves of
+        the source matched to each other. nan within one dictionary, and where it was not computed.
+        """
+        if self.method != "nearest":
+            return float("nan") if self.own_pairs is None else self.own_pairs.mean_similarity
+        known = np.isfinite(self.controls.own)
+        return float(self.controls.own[known].mean()) if known.any() else float("nan")
+
+    @property
+    def chance_adjusted(self) -> float:
+        """(mmcs − chance) / (1 − chance): 0 is what the target turned gives, 1 identity.
+
+        The adjustment of kappa statistics (Cohen 1960). nan where chance is unknown, or 1.
+        """
+        return (self.mmcs - self.chance) / (1 - self.chance) if self.chance < 1 else float("nan")
+
+    @cached_property
+    def excess(self) -> np.ndarray:
+        """float64 [n], W: by how much partner or decoy exceeds the crowd around the latent, negative for the decoy."""
+        return read_only(excess(self.similarity, self.controls))
+
+    @cached_property
+    def _nearest_excess(self) -> np.ndarray:
+        return excess(self.controls.target[:, 0], self.controls)
+
+    @cached_property
+    def q_value(self) -> np.ndarray:
+        """float64 [n]: the smallest false discovery rate at which the latent's partner is significant; 1 for losses.
+
+        The nearest latents compete, whatever the method; a one-to-one partner is held to the same thresholds.
+        """
+        return read_only(q_values(self._nearest_excess, self.controls.ratio, at=self.excess))
+
+    def q_values_of(self, rows: np.ndarray, similarity: np.ndarray) -> np.ndarray:
+        """Return the q-values of other partners of some source latents: `similarity` [r] at positions `rows` [r]."""
+        every = np.full(self.n_latents, np.nan)
+        every[rows] = similarity
+        w = excess(every, self.controls)
+        return q_values(self._nearest_excess, self.controls.ratio, at=w)[rows]
+
+    @cached_property
+    def significant(self) -> np.ndarray:
+        """bool [n]: latents closer to their partner than both controls explain, at a false discovery rate of 5 %."""
+        return read_only(self.q_value <= DISCOVERY_RATE)
+
+    @property
+    def significant_fraction(self) -> float:
+        """Share of *all* source latents that are `significant`."""
+        return float(self.significant.mean())
+
+    @property
+    def beyond_controls(self) -> Share:
+        """At least this share of latents has a nearest latent that no control explains: 2 · wins − 1, no threshold."""
+        return beyond_controls(self._nearest_excess)
+
+    @cached_property
+    def balance(self) -> dict[str, Share]:
+        """How often the nearest latent beats each control among the low half of undecided latents; ½ if it is fair.
+
+        Keys: "own" (absent within one dictionary), "turned".
+        """
+        nearest = self.controls.target[:, 0]
+        open_ = undecided(self._nearest_excess, self.controls.ratio)
+        sides = {"own": self.controls.own, "turned": self.controls.turned}
+        return {
+            name: balance(nearest[open_], control[open_])
+            for name, control in sides.items()
+            if name == "turned" or self.controls.has_own
+        }
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Sentences on what `significant` cannot do here: too few latents, or controls that are too weak."""
+        said = (self._too_few, self._too_weak)
+        return tuple(text for text in said if text is not None)
+
+    @property
+    def _too_few(self) -> str | None:
+        least = math.ceil(self.controls.ratio / DISCOVERY_RATE)
+        if self.n_latents >= least:
+            return None
+        return (
+            f"{self.source} → {self.target}: {self.n_latents:,} latents are too few for any to be significant: at "
+            f"least {least:,} would have to win"
+        )
+
+    @property
+    def _too_weak(self) -> str | None:
+        shares = self.balance
+        if not all(s.low > 0.5 for s in shares.values()):
+            return None
+        told = " and ".join(f"{s.value:.0%} against the {name} control" for name, s in shares.items())
+        return (
+            f"{self.source} → {self.target}: among undecided latents the nearest wins {told}, where a fair control "
+            "would give 50 %: either they share something weak, or the controls are too weak and too many latents are "
+            "called significant"
+        )
+
+    @property
+    def n_matched(self) -> int:
+        """How many source latents have a partner."""
+        return int((self.partner_row >= 0).sum())
+
+    @property
+    def mmcs(self) -> float:
+        """Mean similarity over the matched: for "nearest", the mean max cosine similarity MMCS(source→target)."""
+        matched = self.partner_row >= 0
+        return float(self.similarity[matched].mean()) if matched.any() else float("nan")
+
+    def fraction_above(self, threshold: float) -> float:
+        """Share of *all* source latents whose similarity is > threshold; those without a partner count as not above."""
+        return float((self.similarity > threshold).mean())
+
+    def fraction_above_by_chance(self, threshold: float) -> float:
+        """Return the same share for the nearest latent of the target turned.
+
+        For a one-to-one matching an upper bound: its partner is no closer than the nearest.
+        """
+        return float((self.controls.turned > threshold).mean())
+
+    @cached_property
+    def multiplicity(self) -> np.ndarray:
+        """int64 [m]: how many source latents take each target latent, in the order of `target_ids`."""
+        taken = self.partner_row[self.partner_row >= 0]
+        return np.bincount(taken, minlength=len(self.target_ids)).astype(np.int64)
+
+    @property
+    def coverage(self) -> float:
+        """Share of target latents taken by at least one source latent."""
+        return float((self.multiplicity > 0).mean())
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row a source latent: run, latent_id, partner_run, partner_id (−1 none), cosine, mutual, q_value,
+        significant, matching.
+        """
+        import pandas as pd
+
+        return pd.DataFrame(
+            {
+                "run": self.source,
+                "latent_id": self.source_ids,
+                "partner_run": self.target,
+                "partner_id": self.partner,
+                "cosine": self.cosine,
+                "mutual": self.mutual,
+                "q_value": self.q_value,
+                "significant": self.significant,
+                "matching": self.method,
+            }
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """The numbers of this direction, JSON-ready, each under a name that says what it is."""
+        return {
+            "source": self.source,
+            "target": self.target,
+            "matching": self.method,
+            "similarity": self.quantity,
+            "n_source": self.n_latents,
+            "n_target": len(self.target_ids),
+            "n_matched": self.n_matched,
+            "mean_similarity_of_matched": self.mmcs,
+            "fraction_of_source_above": {f"{t}": self.fraction_above(t) for t in THRESHOLDS},
+            "n_mutual": int(self.mutual.sum()),
+            "coverage_of_target": self.coverage,
+            "largest_multiplicity": int(self.multiplicity.max()),
+            "expected_by_chance": self._chance_summary(),
+            "significant": self.significance_summary(),
+        }
+
+    def _chance_summary(self) -> dict[str, Any]:
+        return {
+            "means": "the same computation against the target turned: its mean, second moment and inner cosines kept",
+            **asdict(self.expected),
+            "own_dictionary": None if np.isnan(self.own) else self.own,
+            "nearest_isotropic": self.isotropic_chance,
+            "mean_adjusted_for_chance": self.chance_adjusted,
+            "nearest_fraction_of_source_above": {f"{t}": self.fraction_above_by_chance(t) for t in THRESHOLDS},
+        }
+
+    def significance_summary(self) -> dict[str, Any]:
+        """Return what is significant and how fair the controls are, JSON-ready."""
+        return {
+            "means": "closer to its partner than its own dictionary and the target turned explain",
+            "false_discovery_rate": DISCOVERY_RATE,
+            "n": int(self.significant.sum()),
+            "fraction_of_source": self.significant_fraction,
+            "fraction_beyond_controls_at_least": asdict(self.beyond_controls),
+            "balance": {name: asdict(share) for name, share in self.balance.items()},
+            "doubts": list(self.doubts),
+        }
+
+    def __repr__(self) -> str:
+        return (
+            f"Matching {self.source} → {self.target}, {self.method} ({self.quantity}): mean {self.mmcs:.4f} over "
+            f"{self.n_matched:,} of {self.n_latents:,}; {self.fraction_above(0.7):.1%} above 0.7; "
+            f"chance {or_dash(self.chance, '.3f')}; {self.significant_fraction:.1%} significant"
+        )
+
+
+def quantity(on: On, signed: bool) -> str:
+    """What is measured, in words."""
+    what = "mean of decoder and encoder cosine" if on == "both" else f"{on} cosine"
+    return what if signed else f"absolute {what}"
+
+
+def nearest_matching(
+    a: Dictionary, b: Dictionary, best: Best, controls: Controls, *, on: On = "decoder", signed: bool = True
+) -> Matching:
+    """Each latent of `a` with its nearest in `b`, as the sweep found it; `mutual` is left to `with_mutual`."""
+    cosine, row = best.cosine[:, 0].cpu().numpy(), best.index[:, 0].cpu().numpy()
+    target_ids = b.latent_ids.cpu().numpy()
+    return Matching(
+        source=a.name,
+        target=b.name,
+        method="nearest",
+        on=on,
+        signed=signed,
+        source_ids=a.latent_ids.cpu().numpy(),
+        target_ids=target_ids,
+        similarity=cosine if signed else np.abs(cosine),
+        cosine=cosine,
+        partner=np.where(row >= 0, target_ids[row], -1),
+        partner_row=row,
+        mutual=np.zeros(a.n_latents, dtype=bool),
+        controls=controls,
+        isotropic_dimensions={"decoder": a.d_in, "encoder": _encoder_width(a), "both": None}[on],
+    )
+
+
+def _encoder_width(d: Dictionary) -> int | None:
+    return None if d.encoder_directions is None else d.encoder_directions.shape[1]
+
+
+def with_mutual(forth: Matching, back: Matching) -> Matching:
+    """`forth` with `mutual` set where `back` returns to the latent it came from."""
+    there = forth.partner_row
+    return replace(forth, mutual=(there >= 0) & (back.partner_row[there] == np.arange(len(there))))
+
+
+def one_to_one_matching(
+    nearest: Matching, reverse: Matching, method: MatchingName, partner_row: np.ndarray, cosine: np.ndarray
+) -> Matching:
+    """A one-to-one matching in one direction, from partner rows (−1 none) and signed cosines (nan none).
+
+    `nearest` and `reverse` are the nearest matchings of this direction and the other.
+    """
+    matched = partner_row >= 0
+    rows = np.flatnonzero(matched)
+    mutual = np.zeros(len(partner_row), dtype=bool)
+    mutual[rows] = (nearest.partner_row[rows] == partner_row[rows]) & (reverse.partner_row[partner_row[rows]] == rows)
+    return replace(
+        nearest,
+        method=method,
+        similarity=cosine if nearest.signed else np.abs(cosine),
+        cosine=cosine,
+        partner=np.where(matched, nearest.target_ids[partner_row], -1),
+        partner_row=partner_row,
+        mutual=mutual,
+    )
