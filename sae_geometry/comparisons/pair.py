@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from torch import Tensor
 
 from sae_geometry.comparisons.inference import interval_over_latents
+from sae_geometry.comparisons.strata import rare_words, strata
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.distributed import Executor, running_on
 from sae_geometry.io.formatting import aligned, or_dash, scalars
@@ -169,6 +170,17 @@ class Comparison:
             frames.append(frame)
         return pd.concat(frames, ignore_index=True)
 
+    def strata(self) -> pd.DataFrame:
+        """Return both directions by firing frequency and by crowding: direction, then as `comparisons.strata`."""
+        import pandas as pd
+
+        frames = []
+        for direction, source, m in (("a_to_b", self.a, self.a_to_b), ("b_to_a", self.b, self.b_to_a)):
+            frame = strata(source, m)
+            frame.insert(0, "direction", direction)
+            frames.append(frame)
+        return pd.concat(frames, ignore_index=True)
+
     def summary(self) -> dict[str, Any]:
         """Everything a reader needs to quote the result: inputs, matching, both directions, caveats, how it was run."""
         out: dict[str, Any] = {
@@ -180,6 +192,7 @@ class Comparison:
             "similarity": self.a_to_b.quantity,
             "a_to_b": self.a_to_b.summary() | {"interval": self._interval(self.a_to_b)},
             "b_to_a": self.b_to_a.summary() | {"interval": self._interval(self.b_to_a)},
+            "strata": self.strata().to_dict("records"),
             "caveats": list(self.caveats),
             "sweep": asdict(self.report),
         }
@@ -284,6 +297,7 @@ class Comparison:
             self._interval_words(),
             self._chance_words(),
             self._control_words(),
+            *(text for text in (rare_words(self.a, self.a_to_b), rare_words(self.b, self.b_to_a)) if text is not None),
             *(f"{d.name}: {d.alive.describe()}" for d in (self.a, self.b)),
             *(f"confound: {f.check}: {f.effect}" for f in self._unsaid_confounds()),
             *(f"caveat: {c}" for c in self.caveats),
