@@ -74,7 +74,6 @@ def test_no_child_is_called_one_among_too_few():
     [
         pytest.param(lambda few, many: sg.compare(few, many).caveats, id="compare"),
         pytest.param(lambda few, many: [repr(sg.compare_seeds([many, few]))], id="seeds"),
-        pytest.param(lambda few, many: sg.split_map(few, many).caveats, id="split"),
         pytest.param(lambda few, many: sg.span_overlap(few, many).caveats, id="span"),
         pytest.param(lambda few, many: sg.encoder_agreement(few, many).caveats, id="agreement"),
         pytest.param(lambda few, many: sg.compare_within(few).caveats, id="within"),
@@ -92,11 +91,4 @@ def test_few_latents_are_said_to_be_few(caveats_of):
         )
         for n in (9, 40)
     )
-    said = " ".join(caveats_of(few, many))
-    assert (
-        said.count("of 9: 9 latents are too few")
-        + said.count("→ of 40: 9 latents are too few")
-        + said.count("→ of 9: 9 latents are too few")
-        + said.count("→ of 9: 40 latents are too few")
-        >= 1
-    )
+    assert "9 latents are too few for any to be significant" in " ".join(caveats_of(few, many))

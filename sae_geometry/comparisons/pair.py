@@ -170,7 +170,7 @@ class Comparison:
             frames.append(frame)
         return pd.concat(frames, ignore_index=True)
 
-    def strata(self) -> pd.DataFrame:
+    def _strata(self) -> pd.DataFrame:
         """Return both directions by firing frequency and by crowding: direction, then as `comparisons.strata`."""
         import pandas as pd
 
@@ -192,7 +192,7 @@ class Comparison:
             "similarity": self.a_to_b.quantity,
             "a_to_b": self.a_to_b.summary() | {"interval": self._interval(self.a_to_b)},
             "b_to_a": self.b_to_a.summary() | {"interval": self._interval(self.b_to_a)},
-            "strata": self.strata().to_dict("records"),
+            "strata": self._strata().to_dict("records"),
             "caveats": list(self.caveats),
             "sweep": asdict(self.report),
         }
@@ -284,7 +284,7 @@ class Comparison:
     def _control_words(self) -> str:
         """How fair the controls are, and what share they cannot explain."""
         forth, back = self.nearest_a_to_b, self.nearest_b_to_a
-        sides = [" and ".join(str(m.balance[name]) for m in (forth, back)) for name in ("own", "turned")]
+        sides = [" and ".join(str(m.balance.get(name, "–")) for m in (forth, back)) for name in ("own", "turned")]
         beyond = " and ".join(f"{m.beyond_controls.value:.1%}" for m in (forth, back))
         return (
             f"balance, wins of the nearest among undecided latents (0.5 if the control is fair): own {sides[0]}; "

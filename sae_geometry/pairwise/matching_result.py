@@ -110,7 +110,7 @@ class Matching:
             return self.expected_pairs or Expected.unknown()
         if not self.n_candidates:
             return Expected.unknown()
-        return Expected.over_turns(self.controls.turned_means, self.n_latents)
+        return Expected.over_turns(self.controls.turned_means, float(self.n_latents))
 
     @property
     def chance(self) -> float:
@@ -194,8 +194,8 @@ class Matching:
     @property
     def doubts(self) -> tuple[str, ...]:
         """Sentences on what `significant` cannot do here: too few latents, or controls that are too weak."""
-        said = (self._too_few, self._too_weak)
-        return tuple(text for text in said if text is not None)
+        said = self._too_few or self._too_weak
+        return () if said is None else (said,)
 
     @property
     def _too_few(self) -> str | None:
