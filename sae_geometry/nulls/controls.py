@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.sweep import listing_sweep
-from sae_geometry.kernels.types import Best, Sweep
+from sae_geometry.kernels.types import Best, ScreenName, Sweep
 from sae_geometry.matching.defaults import SMALL
 from sae_geometry.nulls.competition import LISTED, Controls
 from sae_geometry.nulls.turned import principal_axes, turned
@@ -51,7 +51,8 @@ def pair_controls(
     """
     forth, back = turned_controls(a, b, swept, how, progress)
     of_a, of_b = (
-        own_similarities(x, how.absolute, scale, progress) for x, scale in zip((a, b), how.own_scales, strict=True)
+        own_similarities(x, how.absolute, scale, progress, _screen(swept))
+        for x, scale in zip((a, b), how.own_scales, strict=True)
     )
     return with_own(forth, of_a, len(b)), with_own(back, of_b, len(a))
 
@@ -72,7 +73,8 @@ def turned_controls(
 
     def against(turn: int, k: int) -> Sweep:
         tick = None if progress is None else lambda share: progress("turned control", share)
-        return listing_sweep(a, turned(b, axes, how.seed + turn), k, absolute=how.absolute, progress=tick)
+        other = turned(b, axes, how.seed + turn)
+        return listing_sweep(a, other, k, absolute=how.absolute, progress=tick, screen=_screen(swept))
 
     made = [against(t, 1 if t else LISTED) for t in range(how.turns or default_turns(len(a), len(b)))]
     return _controls(swept.rows, [s.rows for s in made]), _controls(swept.cols, [s.cols for s in made])
@@ -95,7 +97,11 @@ def default_turns(n: int, m: int) -> int:
 
 
 def own_similarities(
-    x: Float[Tensor, "n d"], absolute: bool = False, scale: float = 1.0, progress: Progress | None = None
+    x: Float[Tensor, "n d"],
+    absolute: bool = False,
+    scale: float = 1.0,
+    progress: Progress | None = None,
+    screen: ScreenName = "auto",
 ) -> np.ndarray:
     """Return the nine largest similarities of each row to another *direction* of the same dictionary.
 
@@ -106,7 +112,7 @@ def own_similarities(
         float64 [n, 9], descending, −inf where there are fewer.
     """
     tick = None if progress is None else lambda share: progress("own control", share)
-    best = listing_sweep(x, None, LISTED, absolute=absolute, progress=tick).rows
+    best = listing_sweep(x, None, LISTED, absolute=absolute, progress=tick, screen=screen).rows
     score, index = (t.cpu().numpy() for t in (best.score, best.index))
     same = score * scale >= SAME
     again = np.flatnonzero(same.all(axis=1))
@@ -116,6 +122,11 @@ def own_similarities(
         score[again] = listing_sweep(rows, others, LISTED, columns=False, absolute=absolute).rows.score.cpu().numpy()
         same = score * scale >= SAME
     return -np.sort(-np.where(same, -np.inf, score * scale), axis=1)
+
+
+def _screen(swept: Sweep) -> ScreenName:
+    """The screen of the controls: what the comparison's own sweep has found slower is not tried again."""
+    return "cpu" if swept.report.screen == "cpu-float32" else "auto"
 
 
 def _controls(best: Best, turned: Sequence[Best | None]) -> Controls:
