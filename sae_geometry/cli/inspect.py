@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
@@ -20,10 +20,7 @@ def register(app: typer.Typer) -> None:
 @told_in_one_sentence
 def inspect(
     run: o.Run,
-    latent_axis: Annotated[
-        int | None,
-        typer.Option("--latent-axis", min=0, max=1, help="Which axis of the stored decoder counts latents."),
-    ] = None,
+    latent_axis: o.LatentAxis = None,
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
     offline: o.Offline = False,

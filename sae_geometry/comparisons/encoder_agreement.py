@@ -13,7 +13,7 @@ import torch
 from sae_geometry.comparisons.inference import interval_over_latents
 from sae_geometry.comparisons.pair import Comparison, compare
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.io.formatting import or_dash, read_only
+from sae_geometry.io.formatting import counted, or_dash, read_only
 from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.sweep import sweep
 from sae_geometry.matching.defaults import THRESHOLD
@@ -193,7 +193,8 @@ class Agreement:
         n, chance = self.a.n_latents, or_dash(self.decoder.a_to_b.chance, ".3f")
         counts = "  ".join(f"{name}: {c:,} ({c / n:.1%})" for name, c in self.counts().items())
         lines = [
-            f"Encoder beside decoder, {self.a.name!r} → {self.b.name!r}: {n:,} latents, nearest decoder partner",
+            f"Encoder beside decoder, {self.a.name!r} → {self.b.name!r}: {counted(n, 'latent')}, "
+            "nearest decoder partner",
             f"  {counts}   (cosines to that partner above {self.threshold:g})",
             f"  mean decoder cosine {self.decoder_cosine.mean():.4f} (chance {chance}), encoder "
             f"cosine to the same partner {self.encoder_cosine.mean():.4f} "
@@ -247,7 +248,7 @@ def encoder_agreement(
         raise ValueError(f"the threshold is a cosine, within −1…1; got {threshold:g}")
     decoders = compare(a, b, allow_mismatch=allow_mismatch, progress=progress)
     left, right = decoders.a, decoders.b
-    encoders = compare(left, right, on="encoder", allow_mismatch=True, progress=progress)
+    encoders = compare(left, right, on="encoder", allow_mismatch=allow_mismatch, progress=progress)
     assert left.encoder_directions is not None
     assert right.encoder_directions is not None
     partner = decoders.a_to_b.partner_row
@@ -260,7 +261,7 @@ def encoder_agreement(
         decoder=decoders,
         encoder=encoders,
         decoder_cosine=read_only(decoders.a_to_b.cosine),
-        encoder_cosine=read_only(np.einsum("ij,ij->i", x, y[partner], dtype=np.float64)),
+        encoder_cosine=read_only(np.einsum("ij,ij->i", x, y[partner], dtype=np.float64).clip(-1.0, 1.0)),
         same_partner=read_only(encoders.a_to_b.partner_row == partner),
         by_chance=_by_chance(left, right, threshold),
     )

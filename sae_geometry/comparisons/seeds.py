@@ -9,22 +9,27 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, get_args
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from sae_geometry.comparisons.consensus import COLUMNS
+from sae_geometry.comparisons.consensus import COLUMNS, explained_up_to
 from sae_geometry.comparisons.pair import compare
 from sae_geometry.comparisons.seeds_result import SeedComparison
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.distributed import Executor, keeping_sweeps, running_on, spread
 from sae_geometry.io.formatting import few
 from sae_geometry.io.progress import Progress
-from sae_geometry.matching import On, OneToOne, match
+from sae_geometry.kernels.sweep import sweep
+from sae_geometry.matching import On, OneToOne, match, operands
 from sae_geometry.matching.defaults import THRESHOLD, default_matching
 from sae_geometry.pairwise.checkpoint import N_BINS, PairParameters, PairRecord, pair_path, read_pair, write_pair
 from sae_geometry.pairwise.inputs import distinct
 from sae_geometry.pairwise.same_space import ALLOWED, require_same_space
 from sae_geometry.sources import as_dictionary
+
+# Each run is in N − 1 pairs: what is within it is swept once for as long as it is in memory.
+_NEAREST_OTHER: WeakKeyDictionary[Dictionary, dict[tuple[On, bool], np.ndarray]] = WeakKeyDictionary()
 
 
 def compare_seeds(
@@ -77,7 +82,7 @@ def compare_seeds(
     dictionaries = distinct([as_dictionary(r) for r in runs])
     notes = [f"{d.name}: {note}" for d in dictionaries for note in d.notes]
     for a, b in itertools.combinations(dictionaries, 2):
-        notes += require_same_space(a, b, allow_mismatch)
+        notes += require_same_space(a, b, allow_mismatch, on=on)
     if matching is None:
         matching = default_matching(*(d.n_latents for d in dictionaries))
     if taken := sorted({d.name for d in dictionaries} & set(COLUMNS)):
@@ -129,6 +134,7 @@ def _compare_pair(a: Dictionary, b: Dictionary, p: PairParameters) -> PairRecord
     certificate = None if made.assignment is None else made.assignment.certificate
     bins = np.linspace(-1, 1, N_BINS + 1)
     histogram = np.stack([np.histogram(np.clip(m.similarity, -1, 1), bins)[0] for m in (there, back)])
+    own = np.concatenate([_nearest_other(d, p.on, p.signed) for d in (a, b)])
     return PairRecord(
         mmcs=(there.mmcs, back.mmcs),
         nearest_above=(there.fraction_above(p.threshold), back.fraction_above(p.threshold)),
@@ -141,8 +147,9 @@ def _compare_pair(a: Dictionary, b: Dictionary, p: PairParameters) -> PairRecord
         isotropic=(there.isotropic_chance, back.isotropic_chance),
         significant=(there.significant_fraction, back.significant_fraction),
         beyond=(there.beyond_controls.value, back.beyond_controls.value),
-        paired=made.a_to_b.mmcs,
+        paired=made.a_to_b.mean_similarity,
         paired_chance=made.a_to_b.chance,
+        explained=explained_up_to(np.concatenate([made.a_to_b.similarity, made.b_to_a.similarity]), own),
         certified_gap=math.nan if certificate is None else float(certificate.relative_gap),
         confounds=(
             *(f"{f.check}: {f.effect}" for f in made.confounds.flagged),
@@ -154,6 +161,18 @@ def _compare_pair(a: Dictionary, b: Dictionary, p: PairParameters) -> PairRecord
         encoder_partner=encoder_partner,
         encoder_similarity=encoder_similarity,
     )
+
+
+def _nearest_other(d: Dictionary, on: On, signed: bool) -> np.ndarray:
+    """float64 [n]: similarity of each latent to the nearest other of its own dictionary; nan where it is alone."""
+    known = _NEAREST_OTHER.setdefault(d, {})
+    if (on, signed) not in known:
+        sides = (d.directions, d.encoder_directions)
+        rows = operands(sides, sides, on)[1]
+        nearest = sweep(rows, None, absolute=not signed).rows.score[:, 0].cpu().numpy()
+        nearest = nearest / 2 if on == "both" else nearest  # its rows are decoder and encoder, of length √2
+        known[on, signed] = np.where(np.isfinite(nearest), nearest, np.nan)
+    return known[on, signed]
 
 
 def _encoder_side(a: Dictionary, b: Dictionary, p: PairParameters) -> tuple[np.ndarray, np.ndarray]:

@@ -15,7 +15,7 @@ from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.atomic_folder import whole_file
 from sae_geometry.matching import On, OneToOne
 
-VERSION = 3
+VERSION = 4
 N_BINS = 400  # of the histogram of nearest similarities over −1…1
 _ARRAYS = ("partner", "similarity", "histogram", "encoder_partner", "encoder_similarity")
 
@@ -44,6 +44,7 @@ class PairRecord:
         beyond: the share that no control explains, at least: 2 · wins − 1.
         paired: mean similarity over the one-to-one pairs.
         paired_chance: what the matching gives against the second run turned.
+        explained: similarity of one-to-one partners up to which the two dictionaries' own latents explain them.
         certified_gap: relative optimality gap of an optimal matching; nan otherwise.
         partner: int32 [n], row of each first latent's one-to-one partner; −1 none.
         similarity: float64 [n], of those; nan none.
@@ -62,6 +63,7 @@ class PairRecord:
     beyond: tuple[float, float]
     paired: float
     paired_chance: float
+    explained: float
     certified_gap: float
     confounds: tuple[str, ...]
     partner: np.ndarray
