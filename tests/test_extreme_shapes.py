@@ -66,7 +66,7 @@ def test_where_nobody_is_left_the_figure_says_so():
 def test_no_child_is_called_one_among_too_few():
     s = sg.split_map(np.ones((5, 1)), np.ones((6, 1)))
     assert not s.found.any()
-    assert "6 latents are too few for any to be significant" in repr(s)
+    assert "too few for any to be significant: 6 latents" in repr(s)
 
 
 @pytest.mark.parametrize(
@@ -91,4 +91,4 @@ def test_few_latents_are_said_to_be_few(caveats_of):
         )
         for n in (9, 40)
     )
-    assert "9 latents are too few for any to be significant" in " ".join(caveats_of(few, many))
+    assert "too few for any to be significant: 9 latents" in " ".join(caveats_of(few, many))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.io.formatting import or_dash, read_only
+from sae_geometry.io.formatting import counted, or_dash, read_only
 from sae_geometry.kernels.types import Best
 from sae_geometry.matching import On
 from sae_geometry.matching.defaults import DISCOVERY_RATE, MatchingName
@@ -205,8 +205,8 @@ class Matching:
         if self.n_latents >= least:
             return None
         return (
-            f"{self.source} → {self.target}: {self.n_latents:,} latents are too few for any to be significant: at "
-            f"least {least:,} would have to win"
+            f"{self.source} → {self.target}: too few for any to be significant: {counted(self.n_latents, 'latent')}, and "
+            f"at least {least:,} would have to win"
         )
 
     @property
