@@ -27,7 +27,7 @@ _WHOLE, _NUMBER = frozenset({"whole"}), frozenset({"whole", "number", "nothing"}
 PLACE = {"run": frozenset({"text"}), "latent_id": _WHOLE, "x": _NUMBER, "y": _NUMBER}
 PARTNER = {
     "max_cosine": _NUMBER, "partner_id": _NUMBER, "mutual": frozenset({"truth", "nothing"}),
-    "one_to_one_partner_id": _NUMBER, "one_to_one_cosine": _NUMBER,
+    "one_to_one_partner_id": _NUMBER, "one_to_one_cosine": _NUMBER, "q_value": _NUMBER,
 }  # fmt: skip
 MAYBE = {"frequency": _NUMBER, "region": frozenset({"text", "nothing"})}
 _LAST_ID = (1 << 32) - 1  # that the page can hold

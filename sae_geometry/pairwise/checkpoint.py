@@ -16,7 +16,7 @@ from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.atomic_folder import whole_file
 from sae_geometry.matching import On, OneToOne, operands
 
-VERSION = 3
+VERSION = 4
 N_BINS = 400  # of the histogram of nearest similarities over −1…1
 _ROUNDING = 1e-5  # by which a similarity of float32 unit rows may differ
 _SAMPLE = 8  # latents of a matching that are compared again
@@ -40,11 +40,13 @@ class PairRecord:
     Attributes:
         mmcs: mean max cosine similarity, double counting allowed.
         nearest_above: share of the source's latents whose nearest is above the threshold.
-        nearest_above_chance: the same for the nearest of as many random directions with the target's moments.
-        chance, isotropic: what chance gives to mmcs: directions with the target's moments, isotropic ones.
-        found: share of the source's latents closer to their nearest than chance, 5 % false discoveries.
+        nearest_above_chance: the same against the target turned.
+        chance, own, isotropic: mmcs against the target turned, of the source with itself, and of isotropic directions.
+        significant: share of the source's latents closer to their nearest than both controls explain, 5 % false
+            discoveries.
+        beyond: the share that no control explains, at least: 2 · wins − 1.
         paired: mean similarity over the one-to-one pairs.
-        paired_chance: what the matching gives on random dictionaries; nan where not simulated.
+        paired_chance: what the matching gives against the second run turned.
         explained: similarity of one-to-one partners up to which the two dictionaries' own latents explain them.
         certified_gap: relative optimality gap of an optimal matching; nan otherwise.
         partner: int32 [n], row of each first latent's one-to-one partner; −1 none.
@@ -58,8 +60,10 @@ class PairRecord:
     nearest_above: tuple[float, float]
     nearest_above_chance: tuple[float, float]
     chance: tuple[float, float]
+    own: tuple[float, float]
     isotropic: tuple[float, float]
-    found: tuple[float, float]
+    significant: tuple[float, float]
+    beyond: tuple[float, float]
     paired: float
     paired_chance: float
     explained: float

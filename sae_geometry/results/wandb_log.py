@@ -51,7 +51,7 @@ _LABELS = (("direction", "matching"), ("a", "b"), ("checkpoint",))
 # Of a table runs × runs, a number a pair; with more runs than this pairs.parquet has to do.
 _MOST_RUNS = 12
 # Not recurrence, which is as large but runs × counts.
-_PAIRWISE = ("mmcs", "found", "shared", "same_partner", "paired")
+_PAIRWISE = ("mmcs", "significant", "beyond", "shared", "same_partner", "paired")
 
 
 class LoggingError(ValueError):
@@ -305,7 +305,7 @@ def _pair_metrics(record: Mapping[str, Any]) -> dict[str, int | float]:
             continue
         if not key.startswith(_PAIRWISE):
             continue
-        nearest = key.startswith(("mmcs", "found")) or key == "shared_by_chance_at_most"
+        nearest = key.startswith(("mmcs", "significant", "beyond")) or key == "shared_by_chance_at_most"
         matching = "nearest" if nearest else one_to_one
         for i, a in enumerate(runs):
             for j, b in enumerate(runs):

@@ -28,7 +28,7 @@ def test_comparison_round_trip(comparison, tmp_path):
     ]  # fmt: skip
     table, summary = sg.read(folder)
     assert list(table.columns) == [
-        "direction", "run", "latent_id", "partner_run", "partner_id", "cosine", "mutual", "p_value", "found",
+        "direction", "run", "latent_id", "partner_run", "partner_id", "cosine", "mutual", "q_value", "significant",
         "one_to_one_partner_id", "one_to_one_cosine", "one_to_one_matching", "alive", "frequency",
     ]  # fmt: skip
     forth = table[table["direction"] == "a_to_b"]

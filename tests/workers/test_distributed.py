@@ -204,9 +204,9 @@ def test_equal_to_the_bit_for_any_number_of_workers(client, n_workers, toy_pair)
     reports: list = []
     with sweeps_run_by(spied(runner, reports)):
         for matching in ("greedy", "optimal"):
-            there = sg.compare(*toy_pair, matching, null_draws=0)
+            there = sg.compare(*toy_pair, matching, turns=0)
             with sweeps_run_by(None):
-                here = sg.compare(*toy_pair, matching, null_draws=0)
+                here = sg.compare(*toy_pair, matching, turns=0)
             assert _answer(there) == _answer(here)
     assert len(reports) > 3
     assert all(f"on {n_workers} Dask workers" in why for why in reports)
