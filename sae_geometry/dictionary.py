@@ -282,7 +282,7 @@ class Dictionary:
         if not bool(self.alive_mask.any()):
             raise ValueError(
                 f"all {self.n_latents:,} latents of {self.name!r} are dead by {self.alive.source}; "
-                'load it with latents="all" to look at them'
+                'load it with latents="all" (--latents all) to look at them'
             )
         dropped = int((~self.alive_mask).sum())
         kept = self.select(self.alive_mask)
@@ -378,7 +378,7 @@ def _unit_rows(w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _encoder_notes(name: str, e: Tensor, bad_encoder: Tensor, bad_decoder: Tensor, drop_bad: bool) -> list[str]:
     """What to say of encoder rows without a direction; raises for those that are not finite unless `drop_bad`."""
     rows = (bad_encoder & ~bad_decoder).nonzero().flatten()
-    finite = torch.isfinite(e[rows.to(e.device)]).all(dim=1).cpu()
+    finite = torch.isfinite(e[rows.to(e.device)].to(torch.float64)).all(dim=1).cpu()
     broken, silent = rows[~finite].tolist(), rows[finite].tolist()
     if broken and not drop_bad:
         raise ValueError(
@@ -391,7 +391,7 @@ def _encoder_notes(name: str, e: Tensor, bad_encoder: Tensor, bad_decoder: Tenso
 
 def _bad_rows_message(name: str, w: Tensor, bad: Tensor) -> str:
     rows = bad.nonzero().flatten()
-    peak = w[rows.to(w.device)].abs().amax(dim=1)
+    peak = w[rows.to(w.device)].to(torch.float64).abs().amax(dim=1)
     n_zero = int((peak == 0).sum())
     kinds = [f"{n_zero:,} zero"] if n_zero else []
     kinds += [f"{len(rows) - n_zero:,} with NaN or inf"] if len(rows) > n_zero else []

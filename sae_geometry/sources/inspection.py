@@ -9,12 +9,12 @@ from typing import Any
 
 from sae_geometry.sources.address import Selection
 from sae_geometry.sources.context import Context, Echo
-from sae_geometry.sources.reading import Opened, is_transcoder, open_bundle, read_dictionary
+from sae_geometry.sources.reading import Opened, is_meant, is_transcoder, open_bundle, read_dictionary
 from sae_geometry.sources.resolving import parse_address, resolve
 from sae_geometry.sources.sites import LatentAxis, Site, Slab
 from sae_geometry.sources.spaces import space_of
 
-_AXES = {"n": "n_latents", "d": "width", "o": "outputs"}
+_AXES = {"n": "n_latents", "d": "width", "o": "outputs", "s": "layers", "1": "1"}
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def inspect(
     parsed = parse_address(address)
     bundle = resolve(parsed, Context(offline, echo))
     opened = open_bundle(bundle, latent_axis)
-    sites = [s for s in opened.sites if _meant(s, parsed.selection)] or list(opened.sites)
+    sites = [s for s in opened.sites if is_meant(s, parsed.selection)] or list(opened.sites)
     found = tuple(_found(opened, site, read=len(sites) == 1, selection=parsed.selection) for site in sites)
     return Inspection(
         bundle.address,
@@ -141,11 +141,6 @@ def inspect(
         found,
         {**opened.file.extras, **bundle.metadata},
     )
-
-
-def _meant(site: Site, selection: Selection) -> bool:
-    by_hook = selection.hook is None or site.hook in (None, selection.hook.replace("-", "."))
-    return by_hook and selection.source in (None, site.source)
 
 
 def _found(opened: Opened, site: Site, *, read: bool, selection: Selection) -> FoundDictionary:

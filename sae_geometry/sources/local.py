@@ -9,7 +9,14 @@ from sae_geometry.sources.address import Address
 from sae_geometry.sources.bundle import Bundle
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.run_record import RUN_RECORD_NAME, read_record
-from sae_geometry.sources.weights_names import SPARSITY_NAME, choose_weights, label_for, other_half, side_names
+from sae_geometry.sources.weights_names import (
+    SPARSITY_NAME,
+    choose_weights,
+    companions,
+    label_for,
+    missing_shards,
+    side_names,
+)
 
 _MAX_DEPTH = 4
 _MAX_FILES = 100_000
@@ -27,9 +34,8 @@ def bundle_local(address: Address) -> Bundle:
     if path.is_dir():
         chosen = choose_weights(list(_names(path)), str(path))
         return bundle_files(tuple(path / n for n in chosen), str(path / chosen[0] if len(chosen) == 1 else path))
-    half = other_half(path.name)
-    halves = (path, path.parent / half) if half and (path.parent / half).is_file() else (path,)
-    return bundle_files(halves, str(path))
+    beside = [child.name for child in path.parent.iterdir() if child.is_file()]
+    return bundle_files(tuple(path.parent / n for n in companions(path.name, beside)), str(path))
 
 
 def bundle_files(weights: tuple[Path, ...], address: str, where: str | None = None) -> Bundle:
@@ -42,6 +48,7 @@ def bundle_files(weights: tuple[Path, ...], address: str, where: str | None = No
     """
     first = weights[0].absolute()
     sides = [Path(p) for name in side_names(first.as_posix()) if (p := Path(name)).is_file()]
+    wanting = missing_shards([w.name for w in weights])
     record = next((read_record(p) for p in sides if p.name == RUN_RECORD_NAME), None)
     return Bundle(
         weights,
@@ -54,6 +61,7 @@ def bundle_files(weights: tuple[Path, ...], address: str, where: str | None = No
         alive_ids={} if record is None else record.alive_ids,
         alive_source="unknown" if record is None else record.alive_source,
         metadata={} if record is None else record.metadata,
+        notes=(f"{wanting:,} of the checkpoint's shards are not there and were not read",) if wanting > 0 else (),
     )
 
 

@@ -14,17 +14,19 @@ from sae_geometry.dictionary import Dictionary
 from sae_geometry.sources.address import Selection
 from sae_geometry.sources.bundle import Bundle
 from sae_geometry.sources.configs import first, read_config
-from sae_geometry.sources.containers import open_tensors
+from sae_geometry.sources.containers import open_tensors, open_weights
 from sae_geometry.sources.errors import LayoutError, SourceError
-from sae_geometry.sources.sites import LatentAxis, Site, Slab, find_sites
+from sae_geometry.sources.nesting import find_sites
+from sae_geometry.sources.sites import LatentAxis, Site, Slab
 from sae_geometry.sources.spaces import space_of
-from sae_geometry.sources.tensor_file import TensorFile, joined, unwrapped
+from sae_geometry.sources.tensor_file import TensorFile
 
 Latents = Literal["alive", "all"]
 
 _MAX_CHOICES = 12
 # log10(frequency + 1e-10) of a latent that never fired; one firing in a billion tokens gives −9.
 _DEAD_LOG10 = -9.99
+_CONFIG_TABLES = ("cfg", "config", "hyper_parameters", "hparams")
 _METADATA = {
     "architecture": ("architecture", "trainer.dict_class", "activation", "sae_type", "act_fn"),
     "seed": ("seed", "trainer.seed"),
@@ -59,15 +61,33 @@ def open_bundle(bundle: Bundle, latent_axis: LatentAxis | None = None) -> Opened
         SourceError: a file that cannot be read.
         LayoutError: no decoder that the table knows.
     """
-    file = joined([open_tensors(path) for path in bundle.weights])
-    config = {**file.metadata, **read_config(bundle.configs), **bundle.config}
-    try:
-        return Opened(bundle, file, find_sites(file, config, latent_axis), config)
-    except LayoutError:
-        inner = unwrapped(file)
-        if inner is None:
-            raise
-        return Opened(bundle, inner, find_sites(inner, config, latent_axis), config)
+    return opened(bundle, open_weights(bundle.weights), latent_axis)
+
+
+def opened(bundle: Bundle, file: TensorFile, latent_axis: LatentAxis | None = None) -> Opened:
+    """The dictionaries among tensors that are open already, or in memory.
+
+    Raises:
+        LayoutError: no decoder that the table knows.
+    """
+    config = {**_stored_config(file.extras), **file.metadata, **read_config(bundle.configs), **bundle.config}
+    return Opened(bundle, file, find_sites(file, config, latent_axis), config)
+
+
+def _stored_config(extras: Mapping[str, object]) -> dict[str, Any]:
+    """The configuration that a checkpoint holds beside its tensors, as a nested table."""
+    config: dict[str, Any] = {}
+    for path, value in extras.items():
+        first_step, *steps = path.split(".")
+        if first_step in _CONFIG_TABLES and steps:
+            table = config
+            for step in steps[:-1]:
+                table = table.setdefault(step, {})
+                if not isinstance(table, dict):
+                    break
+            else:
+                table[steps[-1]] = value
+    return config
 
 
 def choose_site(opened: Opened, selection: Selection) -> Site:
@@ -76,25 +96,29 @@ def choose_site(opened: Opened, selection: Selection) -> Site:
     Raises:
         LayoutError: none or several fit; the message lists the choices.
     """
-    sites = opened.sites
-    name, choices = opened.bundle.address, [s.choice for s in sites if s.choice]
+    sites = tuple(s for s in opened.sites if is_meant(s, selection))
+    name, choices = opened.bundle.address, [s.choice for s in opened.sites if s.choice]
     listed = ", ".join(f"::{c}" for c in choices[:_MAX_CHOICES])
-    if selection.hook is not None:
-        wanted = selection.hook.replace("-", ".")
-        if not choices and len(sites) == 1:
-            space = space_of(sites[0], opened.config, opened.bundle.where)
-            if wanted in {space.reads, space.writes}:
-                return sites[0]
-            raise LayoutError(f"{name} holds one dictionary, at {space.reads or 'an unknown hook point'}: leave "
-                              f"out ::{selection.hook}")  # fmt: skip
-        sites = tuple(s for s in sites if s.hook == wanted)
-    if selection.source is not None:
-        sites = tuple(s for s in sites if s.source == selection.source)
+    if selection.hook is not None and not choices and len(opened.sites) == 1:
+        space = space_of(opened.sites[0], opened.config, opened.bundle.where)
+        if selection.hook.replace("-", ".") in {space.reads, space.writes}:
+            return opened.sites[0]
+        raise LayoutError(f"{name} holds one dictionary, at {space.reads or 'an unknown hook point'}: leave "
+                          f"out ::{selection.hook}")  # fmt: skip
     if len(sites) == 1:
         return sites[0]
     if not sites:
         raise LayoutError(f"{name} holds no {selection}; add one of {listed or 'no selection at all'}")
     raise LayoutError(f"{name} holds {len(opened.sites)} dictionaries; choose one by adding {listed}")
+
+
+def is_meant(site: Site, selection: Selection) -> bool:
+    """Whether a selection could mean this site, outputs aside."""
+    return (
+        (selection.hook is None or site.is_called(selection.hook))
+        and selection.source in (None, site.source)
+        and (site.place is None or selection.layer in (None, site.place))
+    )
 
 
 def read_dictionary(
@@ -117,14 +141,14 @@ def read_dictionary(
     shared = site.decoder and {s.out for s in site.encoder} == {s.out for s in site.decoder}
     encoder_slabs = _chosen(site.encoder, site, selection, bundle.address) if shared else site.encoder
     space = space_of(site, opened.config, bundle.where, [s.out for s in decoder_slabs])
-    lives = _lives(opened, site, space.reads)
+    lives = _lives(opened, site, space.reads, latents)
     notes = [*bundle.notes, *(n for n in (site.convention, site.assumed) if n)]
     if len(decoder_slabs) > 1:
         outs = ", ".join(str(s.out) for s in decoder_slabs)
         notes.append(f"each row is the concatenation of {site.layout.out}s {outs}, normalised as a whole")
     if is_transcoder(site, opened.config):
         notes.append("a transcoder: the decoder lives in output space")
-    decoder = _joined_slabs(opened.file, decoder_slabs)
+    decoder = _decoder(opened.file, site, decoder_slabs)
     dictionary = Dictionary.from_decoder(
         decoder,
         latent_axis=0,
@@ -132,8 +156,10 @@ def read_dictionary(
         name=name or bundle.name,
         hook_point=space.reads if len(decoder_slabs) > 1 else space.writes or space.reads,
         model=space.model,
-        encoder_bias=_bias(opened.file, site.encoder_bias, site.n_latents, [site.source]),
-        decoder_bias=_bias(opened.file, site.decoder_bias, decoder.shape[1], [s.index for s in decoder_slabs]),
+        encoder_bias=_bias(opened.file, site.encoder_bias, site.n_latents, [site.source], site.layer),
+        decoder_bias=_bias(
+            opened.file, site.decoder_bias, decoder.shape[1], [s.index for s in decoder_slabs], site.layer
+        ),
         frequency=lives.frequency,
         alive=lives.alive,
         alive_source=lives.source,
@@ -160,7 +186,7 @@ def is_transcoder(site: Site, config: Mapping[str, Any]) -> bool:
 def _chosen(slabs: tuple[Slab, ...], site: Site, selection: Selection, address: str) -> tuple[Slab, ...]:
     for kind in ("layer", "model"):
         wanted = getattr(selection, kind)
-        if wanted is None:
+        if wanted is None or (kind == "layer" and site.place is not None):
             continue
         outs = [s.out for s in site.decoder if s.out is not None]
         if kind != site.layout.out or not outs:
@@ -171,6 +197,17 @@ def _chosen(slabs: tuple[Slab, ...], site: Site, selection: Selection, address: 
     return slabs
 
 
+def _decoder(file: TensorFile, site: Site, slabs: tuple[Slab, ...]) -> Float[Tensor, "n_latents width"]:
+    """The decoder, put together where the file keeps it in parts."""
+    decoder = _joined_slabs(file, slabs)
+    if site.mixture is not None:
+        w, c = (file.read(key).to(torch.float64) for key in site.mixture)
+        decoder = w @ c + decoder.to(torch.float64)
+    if site.log_scale is not None and (scale := file.read(site.log_scale)).numel() == 1:
+        decoder = decoder.to(torch.float64) * scale.to(torch.float64).exp().flatten()
+    return decoder
+
+
 def _joined_slabs(file: TensorFile, slabs: tuple[Slab, ...]) -> Float[Tensor, "n_latents width"]:
     tensors = {key: file.read(key) for key in {s.key for s in slabs}}
     rows = [_slab(tensors[s.key], s) for s in slabs]
@@ -178,24 +215,27 @@ def _joined_slabs(file: TensorFile, slabs: tuple[Slab, ...]) -> Float[Tensor, "n
 
 
 def _slab(tensor: Tensor, slab: Slab) -> Float[Tensor, "n_latents width"]:
-    axes = slab.axes
-    if slab.index is not None:
-        tensor = tensor.select(axes.index("o"), slab.index)
-        axes = axes.replace("o", "")
-    return tensor if axes == "nd" else tensor.T
+    places = {"1": 0, "s": slab.at or 0, "o": slab.index or 0}
+    for axis in reversed(range(len(slab.axes))):
+        if slab.axes[axis] in places:
+            tensor = tensor.select(axis, places[slab.axes[axis]])
+    return tensor if slab.axes.index("n") < slab.axes.index("d") else tensor.T
 
 
-def _bias(file: TensorFile, key: str | None, n: int, rows: Sequence[int | None]) -> Tensor | None:
+def _bias(file: TensorFile, key: str | None, n: int, rows: Sequence[int | None], layer: int | None) -> Tensor | None:
     """A bias of `n` numbers, from a stack of biases by row; None where the file's does not fit."""
     if key is None:
         return None
     bias = file.read(key)
+    while bias.ndim > 1 and bias.shape[0] == 1:
+        bias = bias[0]
+    rows = rows if layer is None else [layer]
     if bias.ndim == 2 and all(i is not None and i < bias.shape[0] for i in rows):
         bias = bias[[i for i in rows if i is not None]].flatten()
     return bias.clone() if bias.shape == (n,) and bias.is_floating_point() else None
 
 
-def _lives(opened: Opened, site: Site, hook: str | None) -> Frequencies:
+def _lives(opened: Opened, site: Site, hook: str | None, latents: Latents) -> Frequencies:
     bundle, n = opened.bundle, site.n_latents
     if hook is not None and hook in bundle.alive_ids:
         ids = torch.as_tensor(list(bundle.alive_ids[hook]), dtype=torch.int64)
@@ -205,9 +245,9 @@ def _lives(opened: Opened, site: Site, hook: str | None) -> Frequencies:
         alive[ids] = True
         return Frequencies(None, alive, bundle.alive_source)
     if bundle.sparsity is not None:
-        return _from_sparsity(bundle.sparsity, n)
-    key = site.layout.frequency
-    if key is not None and key in opened.file.entries:
+        return _from_sparsity(bundle.sparsity, n, latents)
+    key = site.frequency
+    if key is not None:
         values = opened.file.read(key).to(torch.float64).flatten()
         if values.shape[0] == n and bool(torch.isfinite(values).all()) and not bool((values == 1).all()):
             share = values if bool((values <= 1).all()) else None
@@ -215,15 +255,20 @@ def _lives(opened: Opened, site: Site, hook: str | None) -> Frequencies:
     return Frequencies(None, None, "unknown")
 
 
-def _from_sparsity(path: Any, n: int) -> Frequencies:
+def _from_sparsity(path: Any, n: int, latents: Latents) -> Frequencies:
     file = open_tensors(path)
     if "sparsity" not in file.entries or file.entries["sparsity"].shape != (n,):
         raise SourceError(
             f"{path.name} does not hold one log-frequency for each of {n:,} latents: is it another SAE's?"
         )
     logs = file.read("sparsity").to(torch.float64)
-    if not bool(torch.isfinite(logs).all()):
-        raise SourceError(f"{path.name} has NaN or infinite log-frequencies; delete it to load without them")
+    if bool((torch.isnan(logs) | (logs == torch.inf)).any()):
+        if latents == "all":
+            return Frequencies(None, None, "unknown")
+        raise SourceError(
+            f"{path.name} has NaN or infinite log-frequencies, so which latents are alive is unknown: load every one "
+            'with latents="all" (--latents all)'
+        )
     dead = logs <= _DEAD_LOG10
     frequency = torch.where(dead, 0.0, (10.0**logs - 1e-10).clamp(0.0, 1.0))
     return Frequencies(frequency, ~dead, f"{path.name}: frequency > 0")

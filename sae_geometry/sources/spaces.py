@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sae_geometry.sources.configs import first, lookup
+from sae_geometry.sources.nesting import names_a_place
 from sae_geometry.sources.sites import Site
 
 _HOOK_IN = ("metadata.hook_name", "hook_name", "hook_point", "hook_point_in", "metadata.hook_point")
@@ -68,9 +69,12 @@ def _from_path(site: Site, where: str) -> str | None:
     layer = _layer_in(where)
     match site.layout.name:
         case "sparsify":
-            return parts[-2] if len(parts) > 1 else None
+            return parts[-2] if len(parts) > 1 and names_a_place(parts[-2]) else None
         case "qwen_scope":
             return None if layer is None else f"blocks.{layer}.hook_resid_post"
+        case "esmc_sae":
+            number = re.search(r"(?:layer|l)[_-]?(\d+)(?:\D|$)", parts[-1], re.IGNORECASE)
+            return f"layers.{number[1]}" if number else None
         case "goodfire":
             number = re.search(r"-l(\d+)(?:\D|$)", parts[-1])
             return f"layers.{number[1]}" if number else None

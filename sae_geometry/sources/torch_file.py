@@ -12,16 +12,22 @@ from torch import Tensor
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.tensor_file import MAX_HEADER_BYTES, Entry, TensorFile, checked_shape, map_file
 from sae_geometry.sources.torch_pickle import StoredTensor, flatten, read_pickle
-from sae_geometry.sources.zip_members import Member, check_stored, open_zip, read_member
+from sae_geometry.sources.zip_members import Member, Span, check_stored, open_zip, read_member
+
+_WHOLE = Span()
 
 
-def open_torch(path: Path) -> TensorFile:
+def open_torch(path: Path, span: Span = _WHOLE) -> TensorFile:
     """The tensors of a torch checkpoint, nested tables flattened with dots.
+
+    Args:
+        path: the file.
+        span: the part of it that the checkpoint fills, where it is not the whole.
 
     Raises:
         SourceError: damaged, hostile, or not what torch.save writes.
     """
-    archive, members = open_zip(path)
+    archive, members = open_zip(path, span)
     with archive:
         pickles = [name for name in members if name.count("/") == 1 and name.endswith("/data.pkl")]
         if len(pickles) != 1:
@@ -32,7 +38,8 @@ def open_torch(path: Path) -> TensorFile:
         if order is not None and read_member(archive, order, 16).strip() != b"little":
             raise SourceError(f"{path.name} was saved on a big-endian machine; re-save it on a little-endian one")
     values = flatten(read_pickle(raw, path.name), path.name)
-    tensors = {key: v for key, v in values.items() if isinstance(v, StoredTensor)}
+    stored = {key: v for key, v in values.items() if isinstance(v, StoredTensor)}
+    tensors = {key: t for key, t in stored.items() if t.dtype is not None}
     storages = {key: _storage_member(t, key, members, root, path.name) for key, t in tensors.items()}
     pages = map_file(path)
 
@@ -43,9 +50,10 @@ def open_torch(path: Path) -> TensorFile:
     return TensorFile(
         path,
         "torch",
-        {key: Entry(t.shape, t.dtype) for key, t in tensors.items()},
+        {key: Entry(t.shape, t.dtype) for key, t in tensors.items() if t.dtype is not None},
         read,
         extras={k: v for k, v in values.items() if isinstance(v, str | int | float | bool)},
+        unread={key: t.storage.kind for key, t in stored.items() if t.dtype is None},
     )
 
 
@@ -59,6 +67,7 @@ def _storage_member(t: StoredTensor, key: str, members: Any, root: str, name: st
         raise SourceError(
             f"{what} is compressed, which torch.save never does; refused: re-save the file with torch.save"
         )
+    assert t.dtype is not None
     n = math.prod(t.shape)
     last = t.offset + sum((size - 1) * step for size, step in zip(t.shape, t.stride, strict=False)) if n else -1
     if len(t.shape) != len(t.stride) or (last + 1) * t.dtype.itemsize > member.n_bytes:
@@ -71,6 +80,6 @@ def _storage_member(t: StoredTensor, key: str, members: Any, root: str, name: st
 def _view(pages: Any, t: StoredTensor, member: Member) -> Tensor:
     if math.prod(t.shape) == 0:
         return torch.empty(t.shape, dtype=t.dtype)
-    assert member.start is not None
+    assert member.start is not None and t.dtype is not None
     flat = torch.frombuffer(pages, dtype=t.dtype, count=member.n_bytes // t.dtype.itemsize, offset=member.start)
     return torch.as_strided(flat, t.shape, t.stride, t.offset)

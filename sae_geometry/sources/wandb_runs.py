@@ -18,7 +18,7 @@ from sae_geometry.sources.run_record import RUN_RECORD_NAME, RunRecord, read_rec
 from sae_geometry.sources.transfer import RemoteFile, fetch_file, locked
 from sae_geometry.sources.wandb_host import api_key, base_url, credentials_for
 from sae_geometry.sources.wandb_keyless import KeylessClient
-from sae_geometry.sources.weights_names import checkpoints_in_order, choose_weights, looks_like_weights
+from sae_geometry.sources.weights_names import checkpoints_in_order, choose_weights, companions, looks_like_weights
 
 
 @runtime_checkable
@@ -56,10 +56,10 @@ def bundle_wandb(address: Address, context: Context) -> Bundle:
         SourceError: no such run or file, no access, or no whole copy of it.
     """
     fetched = fetch_run(address.place, context, file=address.path)
-    name = fetched.weights[-1]
+    name = fetched.weights[0]
     record = fetched.record
     return Bundle(
-        (fetched.folder / safe_path(name),),
+        tuple(fetched.folder / safe_path(n) for n in fetched.weights),
         address=f"wandb:{address.place}#{name}",
         name=record.name or address.place.rpartition("/")[2],
         where=f"{address.place}/{name}",
@@ -98,7 +98,8 @@ def fetch_run(run: str, context: Context, *, file: str | None = None, every: boo
     for name in names:
         target = folder / safe_path(name)
         context.say(f"fetching {name} from {origin_of(remote[name].url)}")
-        fetch_file(remote[name], target, credentials=credentials, check=open_tensors, progress=context.progress)
+        check = open_tensors if looks_like_weights(name) else None
+        fetch_file(remote[name], target, credentials=credentials, check=check, progress=context.progress)
     _keep(record, folder / RUN_RECORD_NAME)
     return FetchedRun(record, folder, names)
 
@@ -119,7 +120,7 @@ def _wanted(names: Sequence[str], run: str, file: str | None, every: bool) -> tu
         if file not in names:
             near = ordered[-3:] or [n for n in names if looks_like_weights(n)][:3]
             raise RefusedError(f"wandb:{run} has no file {file!r}{'; it has ' + ', '.join(near) if near else ''}", 404)
-        return (file,)
+        return companions(file, names)
     if every:
         if not ordered:
             raise SourceError(f"wandb:{run} has no checkpoints named samples_N.pt among its {len(names):,} files")

@@ -6,12 +6,14 @@ found before it costs anything, and said in one sentence.
 
 from __future__ import annotations
 
+import io
 import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.tensor_file import MAX_HEADER_BYTES
@@ -32,21 +34,41 @@ class Member:
     start: int | None
 
 
-def open_zip(path: Path) -> tuple[zipfile.ZipFile, Mapping[str, Member]]:
-    """The archive and its members by name.
+@dataclass(frozen=True)
+class Span:
+    """The bytes of a file that an archive is meant to fill: from `start` up to `end`, or to the end of the file."""
+
+    start: int = 0
+    end: int | None = None
+
+    def within(self, path: Path) -> Span:
+        """The same with its end written out."""
+        size = path.stat().st_size
+        end = size if self.end is None else self.end
+        if not 0 <= self.start <= end <= size:
+            raise SourceError(f"{path.name} is truncated: bytes {self.start:,} to {end:,} of its {size:,} are asked for")
+        return Span(self.start, end)
+
+
+def open_zip(path: Path, span: Span = Span()) -> tuple[zipfile.ZipFile, Mapping[str, Member]]:  # noqa: B008 (frozen)
+    """The archive that fills a span of a file, and its members by name.
 
     Raises:
-        SourceError: truncated, damaged, encrypted, or built to exhaust memory.
+        SourceError: truncated, damaged, encrypted, built to exhaust memory, or with bytes before or after it.
     """
-    _check_directory_size(path)
+    span = span.within(path)
+    _check_directory(path, span)
     try:
-        archive = zipfile.ZipFile(path)
+        archive = zipfile.ZipFile(_Window(path, span))
         if len(archive.infolist()) > _MAX_MEMBERS:
             raise SourceError(
                 f"{path.name}: {len(archive.infolist()):,} members, more than any checkpoint has; refused"
             )
         with path.open("rb") as f:
-            members = {i.filename: _member(i, f, path) for i in archive.infolist()}
+            members = {i.filename: _member(i, f, path, span) for i in archive.infolist()}
+        before = min((i.header_offset for i in archive.infolist()), default=0)
+        if before:
+            raise SourceError(f"{path.name} {_several(path, span, before)}")
     except SourceError:
         raise
     except (
@@ -98,7 +120,7 @@ def check_stored(pages: memoryview, member: Member, name: str) -> None:
                           "fetch it again")  # fmt: skip
 
 
-def _member(info: zipfile.ZipInfo, f: object, path: Path) -> Member:
+def _member(info: zipfile.ZipInfo, f: BinaryIO, path: Path, span: Span) -> Member:
     if info.flag_bits & 0x1:
         raise SourceError(f"{path.name}: {info.filename!r} is encrypted; refused")
     label = f"{path.name}: {info.filename[:80]!r}"
@@ -108,30 +130,31 @@ def _member(info: zipfile.ZipInfo, f: object, path: Path) -> Member:
                 f"{label} would unpack {info.compress_size:,} bytes to {info.file_size:,}: a zip bomb; refused"
             )
         return Member(info, info.file_size, None)
-    f.seek(info.header_offset)  # type: ignore[attr-defined]
-    local = f.read(30)  # type: ignore[attr-defined]
+    f.seek(span.start + info.header_offset)
+    local = f.read(30)
     if len(local) != 30 or local[:4] != b"PK\x03\x04":
         raise SourceError(f"{label} is not where the zip directory says; the file is damaged")
     n_name, n_extra = struct.unpack("<HH", local[26:30])
-    start = info.header_offset + 30 + n_name + n_extra
-    if info.compress_size != info.file_size or start + info.file_size > path.stat().st_size:
+    start = span.start + info.header_offset + 30 + n_name + n_extra
+    if info.compress_size != info.file_size or start + info.file_size > (span.end or 0):
         raise SourceError(f"{label} reaches beyond the end of the file; the file is truncated or damaged")
     return Member(info, info.file_size, start)
 
 
-def _check_directory_size(path: Path) -> None:
-    """Refuse before `zipfile` reads a directory that is too large, which it would do whole."""
-    size = path.stat().st_size
+def _check_directory(path: Path, span: Span) -> None:
+    """Refuse what `zipfile` would take: a directory too large to read whole, and bytes after the archive."""
+    assert span.end is not None
     with path.open("rb") as f:
-        f.seek(max(0, size - (22 + 65535 + 20)))
-        tail = f.read()
+        f.seek(max(span.start, span.end - (22 + 65535 + 20)))
+        tail = f.read(span.end - f.tell())
         at = tail.rfind(b"PK\x05\x06")
         if at < 0 or len(tail) - at < 22:
             raise SourceError(f"{path.name} is a truncated zip archive: its directory is missing; fetch it again")
-        n_bytes = struct.unpack("<I", tail[at + 12 : at + 16])[0]
+        n_bytes, _, n_comment = struct.unpack("<IIH", tail[at + 12 : at + 22])
+        after = len(tail) - (at + 22 + n_comment)
         locator = tail[at - 20 : at] if at >= 20 else b""
         if locator[:4] == b"PK\x06\x07":
-            f.seek(min(struct.unpack("<Q", locator[8:16])[0], size))
+            f.seek(span.start + min(struct.unpack("<Q", locator[8:16])[0], span.end - span.start))
             record = f.read(56)
             if len(record) == 56 and record[:4] == b"PK\x06\x06":
                 n_bytes = struct.unpack("<Q", record[40:48])[0]
@@ -139,3 +162,51 @@ def _check_directory_size(path: Path) -> None:
         raise SourceError(
             f"{path.name}: its zip directory claims {n_bytes:,} bytes, more than any checkpoint's; refused"
         )
+    if after:
+        what = f"{after:,} bytes after its zip archive" if after > 0 else "a zip directory that ends beyond the file"
+        raise SourceError(f"{path.name} has {what}, which nothing accounts for; refused: fetch it or save it again")
+
+
+def _several(path: Path, span: Span, before: int) -> str:
+    """What to say of the bytes before an archive."""
+    with path.open("rb") as f:
+        f.seek(span.start)
+        if f.read(4) != b"PK\x03\x04":
+            return f"has {before:,} bytes before its zip archive, which nothing accounts for; refused"
+    return (
+        "is several archives end to end, as torch.save writes them when called more than once on one file and "
+        "torch.distributed.checkpoint in its shards; only the last could be read, so nothing is: of a shard give the "
+        "folder with .metadata, or convert it with python -m torch.distributed.checkpoint.format_utils dcp_to_torch "
+        "FOLDER OUT.pt; else save one state_dict"
+    )
+
+
+class _Window(io.RawIOBase):
+    """A span of a file, read as if it were the whole of one."""
+
+    def __init__(self, path: Path, span: Span) -> None:
+        self.name = str(path)
+        self._span = span.within(path)
+        self._file = path.open("rb")
+        self._file.seek(span.start)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: self._span.start, io.SEEK_CUR: self._file.tell(), io.SEEK_END: self._span.end}[whence]
+        if (base or 0) + offset < self._span.start:
+            raise OSError("before the beginning of the archive")
+        return self._file.seek((base or 0) + offset) - self._span.start
+
+    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
+        raw = self._file.read(min(len(buffer), max(0, (self._span.end or 0) - self._file.tell())))
+        buffer[: len(raw)] = raw
+        return len(raw)
