@@ -152,8 +152,8 @@ def _found(opened: Opened, site: Site, *, read: bool, selection: Selection) -> F
         d_out=_width(opened, site.decoder[0]),
         outputs=tuple(s.out for s in site.decoder if s.out is not None),
         output_kind=site.layout.out,
-        decoder=_spelled(site.decoder),
-        encoder=_spelled(site.encoder) if site.encoder else None,
+        decoder=spelled(site.decoder),
+        encoder=spelled(site.encoder) if site.encoder else None,
         hook_point_in=space.reads,
         hook_point_out=space.writes,
         transcoder=is_transcoder(site, opened.config),
@@ -174,7 +174,8 @@ def _width(opened: Opened, slab: Slab) -> int:
     return opened.file.entries[slab.key].shape[slab.axes.index("d")]
 
 
-def _spelled(slabs: tuple[Slab, ...]) -> str:
+def spelled(slabs: tuple[Slab, ...]) -> str:
+    """The keys of some pieces, and how their axes were understood: "W_dec [n_latents, width]"."""
     keys = dict.fromkeys(s.key for s in slabs)
     return ", ".join(keys) + f" [{', '.join(_AXES[a] for a in slabs[0].axes)}]"
 

@@ -99,10 +99,10 @@ def _span(key: str, spec: Any, name: str) -> tuple[Entry | None, int, int]:
     if not isinstance(offsets, list) or len(offsets) != 2 or any(type(n) is not int or n < 0 for n in offsets):
         raise SourceError(f"{what} has data_offsets that are not a beginning and an end")
     begin, end = offsets
-    if begin > end:
-        raise SourceError(f"{what} has data_offsets that end before they begin")
     if entry is not None and end - begin != entry.n_bytes:
         raise SourceError(f"{what} claims {end - begin:,} bytes but its shape and type need {entry.n_bytes:,}")
+    if begin > end:
+        raise SourceError(f"{what} has data_offsets that end before they begin")
     return entry, begin, end
 
 
