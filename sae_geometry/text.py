@@ -46,6 +46,16 @@ def without_secrets(text: str) -> str:
     return _TOKEN.sub(_HIDDEN, _QUERY.sub(rf"\1{_HIDDEN}", text))
 
 
+def counted(n: int, noun: str, nouns: str | None = None) -> str:
+    """A number and its noun, in the plural unless the number is one.
+
+    Example:
+        >>> counted(1, "latent"), counted(2048, "latent"), counted(2, "dictionary", "dictionaries")
+        ('1 latent', '2,048 latents', '2 dictionaries')
+    """
+    return f"{n:,} {noun if n == 1 else nouns or noun + 's'}"
+
+
 def ends(texts: Sequence[str], most: int = 12) -> list[str]:
     """The texts, or the first and last of more than `most`.
 

@@ -19,7 +19,7 @@ FLOORS = {
     "dictionary": 0,
     "folders": 0,
     "tables": 0,
-    "text": 0,
+    "text": -1,
     "kernels": 0,
     "executor": 2,
     "matching": 1,

@@ -41,8 +41,8 @@ def as_dictionary(
       "W_dec" is [n_latents, d_in] and "W_enc" [d_in, n_latents];
     - an object with a state dict, or with attributes W_dec and W_enc, and perhaps `cfg` (a SAELens SAE).
 
-    How it was read is recorded in `.notes`. For anything else use `Dictionary.from_decoder`, which takes the orientation
-    as an argument.
+    How it was read is recorded in `.notes`. For anything else use `Dictionary.from_decoder`, which takes the
+    orientation as an argument.
 
     Args:
         obj: any of the above.

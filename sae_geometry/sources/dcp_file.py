@@ -100,7 +100,9 @@ def _assembled(key: str, entry: Entry, pieces: list[_Piece], place: str) -> Tens
             raise SourceError(f"{what} lies in {piece.shard.name}, which is not there; fetch the whole folder")
         file = open_torch(piece.shard, piece.span)
         if list(file.entries) != ["tensor"] or file.entries["tensor"].dtype != entry.dtype:
-            raise SourceError(f"{what}: {piece.shard.name} does not hold what .metadata says; the checkpoint is damaged")
+            raise SourceError(
+                f"{what}: {piece.shard.name} does not hold what .metadata says; the checkpoint is damaged"
+            )
         read.append((piece.offsets or (0,) * len(entry.shape), file.read("tensor")))
     if len(read) == 1 and tuple(read[0][1].shape) == entry.shape:
         return read[0][1]

@@ -123,8 +123,8 @@ LAYOUTS: tuple[Layout, ...] = (
         "W_enc_{source}", "nd", encoder_bias=("b_enc_{source}",), decoder_bias=("b_dec_{source}",), transcoder=True,
     ),
     Layout(
-        "crosslayer_transcoder", "crosslayer-transcoder", "W_dec", "sond", "W_enc", "sdn", encoder_bias=("b_enc",),
-        outputs_mask="mask", transcoder=True,
+        "crosslayer_transcoder", "crosslayer-transcoder", "W_dec", "sond", "W_enc", "sdn", also=("W_enc",),
+        encoder_bias=("b_enc",), outputs_mask="mask", transcoder=True,
     ),
     Layout(
         "crosslayer_coding", "crosslayer-coding (decode-clt) cross-layer transcoder",
@@ -243,8 +243,8 @@ LAYOUTS: tuple[Layout, ...] = (
     ),
 )  # fmt: skip
 
-# Tensors with one entry a latent, or one entry a coordinate of the space decoded to: they tell which axis is which. What
-# the encoder adds or compares with cannot have another length; the others are looked at where there is nothing better.
+# Tensors with one entry per latent, or one entry per coordinate of the space decoded to: they tell which axis is which.
+# What the encoder adds or compares with cannot have another length; the others count where there is nothing better.
 ENCODER_SIDE = (
     "b_enc", "threshold", "b_gate", "b_mag", "r_mag", "latent_bias", "encoder.bias", "encoder.0.bias", "gate_bias",
     "log_threshold", "encoder_linear.bias", "b_E", "b_V", "activation_function.threshold",

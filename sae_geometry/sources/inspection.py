@@ -13,6 +13,7 @@ from sae_geometry.sources.reading import Opened, is_meant, is_transcoder, open_b
 from sae_geometry.sources.resolving import parse_address, resolve
 from sae_geometry.sources.sites import LatentAxis, Site, Slab
 from sae_geometry.sources.spaces import space_of
+from sae_geometry.text import counted
 
 _AXES = {"n": "n_latents", "d": "width", "o": "outputs", "s": "layers", "1": "1"}
 
@@ -97,7 +98,9 @@ class Inspection:
         lines = [self.address, f"  layout      {self.layout}: {self.title} ({self.container})"]
         lines.append(f"  model       {self.model or 'unknown'}")
         for d in self.dictionaries:
-            lines.append(f"  dictionary  {'::' + d.choice if d.choice else 'the only one'}: {d.n_latents:,} latents")
+            lines.append(
+                f"  dictionary  {'::' + d.choice if d.choice else 'the only one'}: {counted(d.n_latents, 'latent')}"
+            )
             lines += [f"    {name:<9} {text}" for name, text in _details(d)]
         lines += [f"  tensor      {t.key} {list(t.shape)} {t.dtype}" for t in self.tensors]
         return "\n".join(lines)

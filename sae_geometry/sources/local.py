@@ -17,6 +17,7 @@ from sae_geometry.sources.weights_names import (
     missing_shards,
     side_names,
 )
+from sae_geometry.text import counted
 
 _MAX_DEPTH = 4
 _MAX_FILES = 100_000
@@ -61,7 +62,7 @@ def bundle_files(weights: tuple[Path, ...], address: str, where: str | None = No
         alive_ids={} if record is None else record.alive_ids,
         alive_source="unknown" if record is None else record.alive_source,
         metadata={} if record is None else record.metadata,
-        notes=(f"{wanting:,} of the checkpoint's shards are not there and were not read",) if wanting > 0 else (),
+        notes=(f"{counted(wanting, 'shard')} of the checkpoint not there and not read",) if wanting > 0 else (),
     )
 
 

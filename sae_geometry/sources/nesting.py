@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from itertools import takewhile
 from typing import Any
 
 from sae_geometry.sources.errors import LayoutError
@@ -158,10 +159,9 @@ def _inside(table: Table) -> Iterator[tuple[str, Table]]:
 def _named(found: list[tuple[Path, Site]]) -> Iterator[Site]:
     """The sites, called by their tables where those differ; a table called after a place in the model says where."""
     paths = {path for path, _ in found}
-    shared = 0
-    while all(len(p) > shared and _WRAPPER.fullmatch(p[shared]) for p in paths) and len({p[shared] for p in paths}) == 1:
-        shared += 1
+    steps = zip(*paths, strict=False)
+    wrappers = list(takewhile(lambda names: len(set(names)) == 1 and _WRAPPER.fullmatch(names[0]), steps))
     for path, site in found:
-        name = ".".join(path[shared:])
+        name = ".".join(path[len(wrappers) :])
         hook = site.hook or (name.replace("-", ".") if names_a_place(name.replace("-", ".")) else None)
         yield replace(site, hook=hook, member=(name or None) if len(paths) > 1 and name != hook else None)

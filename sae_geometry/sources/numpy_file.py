@@ -14,6 +14,7 @@ from torch import Tensor
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.tensor_file import Entry, TensorFile, checked_shape, map_file
 from sae_geometry.sources.zip_members import Member, check_stored, open_zip, read_member
+from sae_geometry.text import counted
 
 _MAX_NPY_HEADER = 65536
 _DTYPES = {
@@ -37,8 +38,14 @@ def open_npy(path: Path) -> TensorFile:
     """
     with path.open("rb") as f:
         entry, fortran, start = _header(f.read(_MAX_NPY_HEADER), path.name)
-    if start + entry.n_bytes > path.stat().st_size:
+    after = path.stat().st_size - start - entry.n_bytes
+    if after < 0:
         raise SourceError(f"{path.name} is truncated: its array needs {start + entry.n_bytes:,} bytes")
+    if after > 0:
+        raise SourceError(
+            f"{path.name} has {counted(after, 'byte')} after its array, "
+            "which nothing accounts for; refused: save one array per file"
+        )
     pages = map_file(path)
     return TensorFile(path, "npy", {"array": entry}, lambda _: _tensor(memoryview(pages)[start:], entry, fortran))
 

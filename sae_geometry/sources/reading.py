@@ -278,4 +278,5 @@ def _metadata(opened: Opened, reads: str | None, writes: str | None) -> dict[str
     found = {k: v for k, paths in _METADATA.items() if (v := first(opened.config, paths, object)) is not None}
     plain = {k: v for k, v in found.items() if isinstance(v, str | int | float | bool)}
     hooks = {k: v for k, v in (("hook_point_in", reads), ("hook_point_out", writes)) if v and writes}
-    return {**plain, **hooks, **opened.file.extras, **opened.bundle.metadata}
+    said = {k: v for k, v in opened.file.extras.items() if "." not in k}  # not an optimizer's settings, deeper down
+    return {**plain, **hooks, **said, **opened.bundle.metadata}

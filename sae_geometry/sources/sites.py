@@ -301,12 +301,11 @@ class _Search:
         """Sites of a transcoder whose one tensor has an axis for the layer read and one for the layer written to."""
         entry, axes = self.entries[name], layout.decoder_axes
         n_layers, n_outs, n = (entry.shape[axes.index(letter)] for letter in "son")
-        encoder = layout.encoder if layout.encoder in self.entries else None
-        if encoder is not None:
-            shape = self.entries[encoder].shape
-            if len(shape) != 3 or (shape[0], shape[layout.encoder_axes.index("n")]) != (n_layers, n):
-                return
-        reached = [[out for out in range(n_outs) if out >= layer] for layer in range(n_layers)]
+        encoder = str(layout.encoder)  # every such row asks for one
+        shape = self.entries[encoder].shape
+        if n_layers != n_outs or len(shape) != 3 or (shape[0], shape[2]) != (n_layers, n):
+            return
+        reached = [list(range(layer, n_outs)) for layer in range(n_layers)]
         mask = self.entries.get(layout.outputs_mask or "")
         if mask is not None and mask.shape == (n_layers, n_outs):
             said = self.table.read(self.table.keys[str(layout.outputs_mask)])
@@ -317,7 +316,7 @@ class _Search:
                     layout,
                     n,
                     tuple(Slab(self.table.keys[name], axes, out, out, at=layer) for out in outs),
-                    (Slab(self.table.keys[encoder], layout.encoder_axes, at=layer),) if encoder else (),
+                    (Slab(self.table.keys[encoder], layout.encoder_axes, at=layer),),
                     source=layer,
                     encoder_bias=self._present(layout.encoder_bias, {}),
                 )

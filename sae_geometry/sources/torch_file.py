@@ -80,6 +80,7 @@ def _storage_member(t: StoredTensor, key: str, members: Any, root: str, name: st
 def _view(pages: Any, t: StoredTensor, member: Member) -> Tensor:
     if math.prod(t.shape) == 0:
         return torch.empty(t.shape, dtype=t.dtype)
-    assert member.start is not None and t.dtype is not None
+    assert member.start is not None
+    assert t.dtype is not None
     flat = torch.frombuffer(pages, dtype=t.dtype, count=member.n_bytes // t.dtype.itemsize, offset=member.start)
     return torch.as_strided(flat, t.shape, t.stride, t.offset)

@@ -7,7 +7,7 @@ import re
 from sae_geometry.sources.tensor_file import TensorFile
 
 _MAX_LISTED = 12
-# What is no decoder however large it is: encoders, biases, masks, gates, skips, mixing matrices, an optimizer's moments.
+# What is no decoder, however large: encoders, biases, masks, gates, skips, mixing matrices, an optimizer's moments.
 _NO_DECODER = re.compile(
     r"enc|embed|bias|^b_|\.b_|mask|mix|gate|skip|thresh|exp_avg|momentum|optim|moment|scale|norm|mean|std|var|cov|attn"
     r"|(?:^|\.)(?:W_?E|E|W_?[QKV]|W|C|A|M)$",
@@ -28,7 +28,8 @@ def unknown_layout(file: TensorFile) -> str:
     flat = {k: e for k, e in file.entries.items() if len(e.shape) == 2 and e.dtype.is_floating_point}
     name = file.path.name
     if not flat:
-        return f"{name} holds no decoder: {shown or 'no tensors at all'}"
+        wanted = "holds no decoder (two axes of floating-point numbers)" if shown else "holds no decoder"
+        return f"{name} {wanted}: {shown or 'no tensors at all'}"
     says = f"no known layout fits {name}, which holds {shown}"
     call = "sae_geometry.Dictionary.from_decoder(tensors[{!r}], latent_axis={})"
     whether = "where latent_axis is the axis that counts latents"
@@ -39,7 +40,6 @@ def unknown_layout(file: TensorFile) -> str:
         axis = int(flat[key].shape[0] < flat[key].shape[1])
         return f"{says}; if {key!r} is the decoder, call {call.format(key, axis)}, {whether}"
     return (
-        f"{says}; none of them is by its name a decoder (if the encoder is tied to it, save the decoder under a name of "
-        "its own): pass the one that is to sae_geometry.Dictionary.from_decoder(decoder, latent_axis=…), "
-        f"{whether}"
+        f"{says}; none of them is by its name a decoder (one that is tied to the encoder must be saved under a name of "
+        f"its own): pass the decoder to sae_geometry.Dictionary.from_decoder(decoder, latent_axis=…), {whether}"
     )

@@ -17,6 +17,7 @@ from typing import BinaryIO
 
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.tensor_file import MAX_HEADER_BYTES
+from sae_geometry.text import counted
 
 _MAX_MEMBERS = 100_000
 _CHUNK = 4 << 20
@@ -46,11 +47,13 @@ class Span:
         size = path.stat().st_size
         end = size if self.end is None else self.end
         if not 0 <= self.start <= end <= size:
-            raise SourceError(f"{path.name} is truncated: bytes {self.start:,} to {end:,} of its {size:,} are asked for")
+            raise SourceError(
+                f"{path.name} is truncated: bytes {self.start:,} to {end:,} of its {size:,} are asked for"
+            )
         return Span(self.start, end)
 
 
-def open_zip(path: Path, span: Span = Span()) -> tuple[zipfile.ZipFile, Mapping[str, Member]]:  # noqa: B008 (frozen)
+def open_zip(path: Path, span: Span = Span()) -> tuple[zipfile.ZipFile, Mapping[str, Member]]:
     """The archive that fills a span of a file, and its members by name.
 
     Raises:
@@ -163,7 +166,11 @@ def _check_directory(path: Path, span: Span) -> None:
             f"{path.name}: its zip directory claims {n_bytes:,} bytes, more than any checkpoint's; refused"
         )
     if after:
-        what = f"{after:,} bytes after its zip archive" if after > 0 else "a zip directory that ends beyond the file"
+        what = (
+            f"{counted(after, 'byte')} after its zip archive"
+            if after > 0
+            else "a zip directory that ends beyond the file"
+        )
         raise SourceError(f"{path.name} has {what}, which nothing accounts for; refused: fetch it or save it again")
 
 
@@ -172,7 +179,7 @@ def _several(path: Path, span: Span, before: int) -> str:
     with path.open("rb") as f:
         f.seek(span.start)
         if f.read(4) != b"PK\x03\x04":
-            return f"has {before:,} bytes before its zip archive, which nothing accounts for; refused"
+            return f"has {counted(before, 'byte')} before its zip archive, which nothing accounts for; refused"
     return (
         "is several archives end to end, as torch.save writes them when called more than once on one file and "
         "torch.distributed.checkpoint in its shards; only the last could be read, so nothing is: of a shard give the "
