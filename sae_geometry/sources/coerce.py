@@ -80,6 +80,7 @@ def _read(obj: Any, latent_axis: LatentAxis | None) -> tuple[Opened, str]:
     """The dictionaries of an object, and what to call it."""
     what = f"the {type(obj).__name__}"
     config = _plain(getattr(obj, "cfg", None))
+    tree: Any
     if isinstance(obj, torch.Tensor | np.ndarray):
         what, tree = "the array", obj
     elif isinstance(obj, Mapping):

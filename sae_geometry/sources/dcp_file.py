@@ -87,7 +87,7 @@ def _pieces(stored: dict[Any, Any], folder: Path) -> Iterator[tuple[str, _Piece]
         path, start, length = PurePosixPath(info.field("relative_path")), info.field("offset"), info.field("length")
         if path.is_absolute() or ".." in path.parts or type(start) is not int or type(length) is not int:
             raise SourceError(f"{folder.name}: its .metadata points outside its folder; refused")
-        offsets = index.field("offset") or ()
+        offsets = index.state.get("offset") or ()
         yield str(index.field("fqn")), _Piece(tuple(offsets), folder / path, Span(start, start + length))
 
 

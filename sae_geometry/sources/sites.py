@@ -74,7 +74,7 @@ class Site:
     @property
     def choice(self) -> str:
         """What to write after `::` to choose it."""
-        parts = [self.member or self.hook] if self.member or self.hook else []
+        parts = [name] if (name := self.member or self.hook) else []
         parts += [f"{k}={v}" for k, v in (("source", self.source), ("layer", self.layer)) if v is not None]
         return "::".join(parts)
 
