@@ -1,7 +1,7 @@
-"""A dictionary: unit decoder directions, each with an identity.
+"""Dictionaries: unit decoder directions with the identity of every latent.
 
-Everything the toolkit computes is computed from a `Dictionary`. It is frozen, its rows are float32 unit vectors, and
-every row keeps the index it had in the file it came from, so that no answer is ever a bare position.
+All results are computed from a `Dictionary`. It is frozen, its rows are float32 unit vectors, and every row carries the
+index it has in its file, so that results refer to latent ids, never to positions.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from sae_geometry.text import counted
+from sae_geometry.io.formatting import counted
 
 LatentAxis = Literal[0, 1]
 
-# Rows are normalised in float64, this many elements at a time, so that a 46,080 × 768 decoder needs no second copy.
+# Rows are normalized in float64, this many elements at a time, so that a large decoder needs no second copy.
 _CHUNK_ELEMENTS = 1 << 22
 _MAX_NAMED = 8
 
 
 @dataclass(frozen=True)
 class Alive:
-    """What is known about which latents fire, and who says so.
+    """Which latents fire, and the source of that information.
 
     Attributes:
-        source: where the knowledge comes from, in words ("unknown" when there is none).
-        n_total: latents in the file, before anything was dropped.
-        n_dead: latents known never to fire; None when unknown.
-        n_dropped_dead: dead latents removed from this dictionary.
+        source: description of the source; "unknown" if there is none.
+        n_total: number of latents in the file, before any were dropped.
+        n_dead: number of latents known never to fire; None when unknown.
+        n_dropped_dead: number of dead latents removed from this dictionary.
         n_tokens: tokens over which firing was counted; None when not recorded.
         bad_ids: original ids dropped because their decoder row was zero or not finite (`drop_bad=True`).
     """
@@ -48,7 +48,7 @@ class Alive:
     bad_ids: tuple[int, ...] = ()
 
     def describe(self) -> str:
-        """One phrase for people: "1,491 of 1,536 alive (frequency > 0 over 102,400 tokens); 45 dead dropped"."""
+        """Return a phrase: "1,491 of 1,536 alive (frequency > 0 over 102,400 tokens); 45 dead dropped"."""
         if self.n_dead is None:
             which = "whether its 1 latent is" if self.n_total == 1 else f"which of the {self.n_total:,} latents are"
             text = f"{which} alive is unknown; none dropped for it"
@@ -63,29 +63,29 @@ class Alive:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Dictionary:
-    """Unit decoder directions of one sparse autoencoder, and who each latent is.
+    """Unit decoder directions of one sparse autoencoder, with the id of every latent.
 
     Build one with `sae_geometry.load(address)` or `Dictionary.from_decoder(weight, latent_axis=…)`; the constructor
-    itself trusts its arguments.
+    does not check its arguments.
 
     Attributes:
         directions: float32 [n_latents, d_in]; row i is decoder direction i divided by its Euclidean norm.
-        encoder_directions: the same for the encoder, [n_latents, d_encoder], or None if there is no encoder. For an
-            ordinary SAE d_encoder = d_in. A latent whose encoder row is zero keeps a zero row here.
-        latent_ids: int64 [n_latents], the index each latent has in its file.
-        decoder_norms: float32 [n_latents], Euclidean norms before normalisation, in the file's own units.
+        encoder_directions: unit encoder directions, [n_latents, d_encoder], or None if there is no encoder. For an
+            ordinary SAE d_encoder = d_in. A zero encoder row stays zero.
+        latent_ids: int64 [n_latents], the index of each latent in its file.
+        decoder_norms: float32 [n_latents], Euclidean norms before normalization, in the file's own units.
         encoder_bias: float32 [n_latents], in the file's own units, or None.
         decoder_bias: float32 [d_in], in the file's own units, or None.
         frequency: float64 [n_latents], share of tokens on which the latent fires, or None.
         alive_mask: bool [n_latents], or None when unknown.
-        alive: what is known about dead latents, and from where.
-        name: short label used in tables and figures.
-        hook_point: where in the model it was trained, for example "blocks.6.hook_resid_pre"; None when unknown.
-        model: the model's name; None when unknown.
-        address: where it was loaded from; None for one made in memory.
-        layout: the checkpoint layout it was read from; None for one made in memory.
-        metadata: whatever else the source said (kind, seed, metrics), read-only.
-        notes: what a reader of any result should know (assumptions taken while reading, rows dropped).
+        alive: counts of dead latents, with their source.
+        name: short label for tables and figures.
+        hook_point: hook point in the model, for example "blocks.6.hook_resid_pre"; None when unknown.
+        model: name of the model; None when unknown.
+        address: address it was loaded from; None for one made in memory.
+        layout: checkpoint layout it was read from; None for one made in memory.
+        metadata: other information from the source (kind, seed, metrics), read-only.
+        notes: warnings to show with results (assumptions made while reading, dropped rows).
     """
 
     directions: Float[Tensor, "n_latents d_in"]
@@ -127,29 +127,29 @@ class Dictionary:
         notes: Sequence[str] = (),
         drop_bad: bool = False,
     ) -> Dictionary:
-        """A dictionary from a decoder weight in memory.
+        """Build a dictionary from a decoder weight in memory.
 
-        Row i of the result is w_i / ‖w_i‖₂, computed in float64 and rounded once to float32, where w_i is latent i's
-        decoder vector.
+        Row i of the result is w_i / ‖w_i‖₂, computed in float64 and rounded once to float32, where w_i is the decoder
+        vector of latent i.
 
         Args:
             weight: [n_latents, d_in] with `latent_axis=0`, [d_in, n_latents] with `latent_axis=1`; a torch tensor,
                 numpy array or anything `torch.as_tensor` takes, of any real floating type.
-            latent_axis: which axis of `weight` counts latents. Never guessed.
+            latent_axis: axis of `weight` that indexes latents. Never guessed.
             encoder: the encoder weight, if there is one.
-            encoder_latent_axis: which axis of `encoder` counts latents; the same as `latent_axis` unless said.
-            name: label in tables and figures.
+            encoder_latent_axis: axis of `encoder` that indexes latents; `latent_axis` by default.
+            name: label for tables and figures.
             hook_point, model, address, layout, metadata, notes: recorded as given.
             encoder_bias: [n_latents], recorded as given.
             decoder_bias: [d_in], recorded as given.
             frequency: [n_latents], share of tokens on which each latent fires.
             alive: bool [n_latents], or the ids of the alive latents. Recorded, not applied: see `keep_alive`.
-            alive_source, n_tokens: where `alive` comes from, and over how many tokens it was counted.
+            alive_source, n_tokens: source of `alive`, and the number of tokens it was counted over.
             drop_bad: drop latents whose decoder row is zero, NaN or infinite, and record their ids, instead of
                 raising.
 
         Raises:
-            ValueError: a shape that does not fit, or a zero, NaN or infinite row (the message names the latents).
+            ValueError: inconsistent shapes, or a zero, NaN or infinite row (the message names the latents).
 
         Example:
             >>> import numpy as np, sae_geometry as sg
@@ -216,24 +216,24 @@ class Dictionary:
 
     @property
     def n_latents(self) -> int:
-        """Number of latents (rows)."""
+        """Return the number of latents (rows)."""
         return int(self.directions.shape[0])
 
     @property
     def d_in(self) -> int:
-        """Width of the space the decoder writes to."""
+        """Return the width of the space that the decoder writes to."""
         return int(self.directions.shape[1])
 
     @property
     def device(self) -> torch.device:
-        """The device that holds the directions."""
+        """Return the device of the directions."""
         return self.directions.device
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 (hex) over shapes, decoder directions, encoder directions and latent ids.
+        """Return the SHA-256 (hex) of shapes, decoder directions, encoder directions and latent ids.
 
-        What a result depends on, and nothing else: the same weights under another name or address have the same
+        It covers exactly what results depend on: the same weights under another name or address have the same
         fingerprint, and so does a raw file whose decoder rows differ only by powers of two.
         """
         digest = hashlib.sha256()
@@ -248,13 +248,13 @@ class Dictionary:
         return digest.hexdigest()
 
     def select(self, which: Any) -> Dictionary:
-        """The dictionary of some of its latents, original ids kept.
+        """Return a dictionary of selected latents, with their original ids.
 
         Args:
-            which: a bool mask [n_latents], or original latent ids in the order wanted.
+            which: a bool mask [n_latents], or original latent ids in any order.
 
         Raises:
-            ValueError: a mask of another length, an id that is not here, or a selection of nothing.
+            ValueError: a mask of another length, an unknown id, or an empty selection.
         """
         rows = self._rows(which)
         if rows.numel() == 0:
@@ -275,7 +275,7 @@ class Dictionary:
         )
 
     def keep_alive(self) -> Dictionary:
-        """Without the latents known to be dead; itself when none is known to be.
+        """Return the dictionary without latents known to be dead; unchanged if none is.
 
         Raises:
             ValueError: every latent is known to be dead.
@@ -292,12 +292,12 @@ class Dictionary:
         return replace(kept, alive=replace(self.alive, n_dropped_dead=self.alive.n_dropped_dead + dropped))
 
     def to(self, device: str | torch.device) -> Dictionary:
-        """The same dictionary with its directions on `device`; ids, norms and frequencies stay where they are."""
+        """Return the dictionary with its directions on `device`; ids, norms and frequencies are not moved."""
         encoder = None if self.encoder_directions is None else self.encoder_directions.to(device)
         return replace(self, directions=self.directions.to(device), encoder_directions=encoder)
 
     def renamed(self, name: str) -> Dictionary:
-        """The same dictionary under another label."""
+        """Return the dictionary under another name."""
         return replace(self, name=name)
 
     def _rows(self, which: Any) -> Tensor:
@@ -352,10 +352,10 @@ def _latents_first(weight: Any, latent_axis: int, what: str, argument: str) -> T
 
 
 def _unit_rows(w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Unit float32 rows, float32 norms, and a mask (on the CPU) of the rows that are zero or not finite.
+    """Return unit float32 rows, float32 norms, and a mask (on the CPU) of rows that are zero or not finite.
 
-    Each row is first divided by the power of two of its largest entry, which is exact, so that neither tiny nor huge
-    rows lose their norm to underflow or overflow. Bad rows come back as zeros.
+    Each row is first divided by the power of two of its largest entry, which is exact, so that no norm underflows or
+    overflows. Bad rows are returned as zeros.
     """
     n, d = w.shape
     out = torch.empty((n, d), dtype=torch.float32, device=w.device)
@@ -370,7 +370,7 @@ def _unit_rows(w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         wrong = ~torch.isfinite(peak) | (peak == 0)
         exponent = torch.where(wrong, torch.zeros_like(exponent), exponent)
         half = torch.div(exponent, 2, rounding_mode="floor")
-        for part in (half, exponent - half):  # in two steps: 2¹⁰²⁴ itself would overflow
+        for part in (half, exponent - half):  # in two steps, since 2¹⁰²⁴ overflows
             x = torch.ldexp(x, -part[:, None].to(torch.float64))
         norm = torch.linalg.vector_norm(x, dim=1)
         unit = x / norm[:, None]
@@ -381,7 +381,7 @@ def _unit_rows(w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _encoder_notes(name: str, e: Tensor, bad_encoder: Tensor, bad_decoder: Tensor, drop_bad: bool) -> list[str]:
-    """What to say of encoder rows without a direction; raises for those that are not finite unless `drop_bad`."""
+    """Return notes on zero encoder rows; raise for rows that are not finite unless `drop_bad`."""
     rows = (bad_encoder & ~bad_decoder).nonzero().flatten()
     finite = torch.isfinite(e[rows.to(e.device)].to(torch.float64)).all(dim=1).cpu()
     broken, silent = rows[~finite].tolist(), rows[finite].tolist()

@@ -1,4 +1,4 @@
-"""What a page shows, as plain values, whether it comes from an embedding or from a folder of results."""
+"""Contents of a page as plain values, from an embedding or from a results folder."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sae_geometry.across import MOST_RUNS
-from sae_geometry.embedding import Embedding
-from sae_geometry.evidence import Evidence
-from sae_geometry.folders import recover
+from sae_geometry.embedding.embedding import Embedding
+from sae_geometry.embedding.quality import Evidence
+from sae_geometry.io.atomic_folder import recover
+from sae_geometry.io.parquet import read_table
+from sae_geometry.matching.defaults import MOST_RUNS
+from sae_geometry.results.store import SCHEMA_VERSION, regions_record, software
 from sae_geometry.sources import neuronpedia_pages
-from sae_geometry.store import SCHEMA_VERSION, regions_record, software
-from sae_geometry.tables import read_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,12 +27,12 @@ PARTNER = ("max_cosine", "partner_id", "mutual", "one_to_one_partner_id", "one_t
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Contents:
-    """A picture and what is known of it.
+    """An embedding with its table, summary and regions.
 
     Attributes:
-        table: one row a latent, with the columns of `Embedding.to_pandas`.
-        summary: what `summary.json` holds.
-        regions: what `regions.json` holds; empty where there are none.
+        table: one row per latent, with the columns of `Embedding.to_pandas`.
+        summary: contents of `summary.json`.
+        regions: contents of `regions.json`; empty where there are none.
     """
 
     table: pd.DataFrame
@@ -41,11 +41,11 @@ class Contents:
 
     @property
     def names(self) -> list[str]:
-        """The runs, in the summary's order."""
+        """Return the names of the runs, in the order of the summary."""
         return list(self.summary["points"])
 
     def about(self) -> dict[str, Any]:
-        """Everything on the page but the points: runs, regions, evidence, provenance. JSON-ready."""
+        """Return everything on the page except the points: runs, regions, evidence, provenance. JSON-ready."""
         inputs = {str(given.get("name")): given for given in self.summary.get("inputs", [])}
         points = self.summary["points"]
         keys = ("address", "model", "hook_point", "latents", "fingerprint", "notes")
@@ -75,17 +75,17 @@ class Contents:
 
 
 def contents_of(e: Embedding) -> Contents:
-    """What there is to show of an embedding that has not been saved."""
+    """Return the contents of an embedding in memory."""
     made = {"command": None, "created": datetime.now(UTC).isoformat(timespec="seconds"), "software": software()}
     return Contents(e.to_pandas(), {**made, **e.summary()}, regions_record(e))
 
 
 def read_contents(folder: Path) -> Contents:
-    """What there is to show of a folder that `sae-geometry umap` wrote.
+    """Read the contents of a folder that `sae-geometry umap` wrote.
 
     Raises:
-        FileNotFoundError: it is not a folder of results.
-        ValueError: its results are of another kind, of another version, or incomplete.
+        FileNotFoundError: not a results folder.
+        ValueError: results of another kind or version, or incomplete ones.
     """
     make = "make one with sae-geometry umap"
     if not folder.is_dir():
@@ -107,7 +107,7 @@ def read_contents(folder: Path) -> Contents:
         raise FileNotFoundError(f"{folder} has no umap.parquet; make the results anew with sae-geometry umap")
     try:
         table = read_table(table_path)
-    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
+    except (OSError, ValueError) as error:  # pyarrow raises subclasses of ValueError
         raise ValueError(f"{table_path} cannot be read as parquet; make the results anew") from error
     regions_path = folder / "regions.json"
     regions = _json(regions_path, "") if regions_path.exists() else {}
@@ -115,10 +115,10 @@ def read_contents(folder: Path) -> Contents:
 
 
 def checked(contents: Contents, folder: Path) -> Contents:
-    """The same contents, if the table has what a page needs.
+    """Check that the table has what a page needs, and return the contents.
 
     Raises:
-        ValueError: it lacks columns, or its runs are not those of the summary.
+        ValueError: missing columns, or runs that differ from those of the summary.
     """
     points = contents.summary.get("points")
     if not isinstance(points, dict) or not points:
@@ -145,7 +145,7 @@ def checked(contents: Contents, folder: Path) -> Contents:
 
 
 def evidence_line(summary: Mapping[str, Any]) -> str:
-    """How far to believe the picture, as its own summary says it; made from the numbers where that has no words."""
+    """Return the evidence line of a summary, built from its numbers where the summary has none."""
     said = summary.get("evidence_lines")
     if isinstance(said, list) and said:
         return "; ".join(map(str, said))
@@ -153,7 +153,7 @@ def evidence_line(summary: Mapping[str, Any]) -> str:
     values: dict[str, Any] = {k: math.nan if v is None else v for k, v in record.items()}
     try:
         return Evidence(**values).line()
-    except (TypeError, ValueError, AttributeError):  # another version's numbers
+    except (TypeError, ValueError, AttributeError):  # numbers of another version
         return ", ".join(f"{k.replace('_', ' ')} {v:.3g}" for k, v in record.items() if isinstance(v, int | float))
 
 

@@ -1,8 +1,8 @@
-"""The table as typed arrays, little-endian, end to end in one buffer: what the page's script reads without parsing.
+"""The table as little-endian typed arrays in one buffer, which the page's script reads without parsing.
 
-Rows are shuffled: drawn in the order of the buffer, no run covers another, and the first rows are a fair sample.
-Partners are positions in the buffer. A run has one *slot* for each other run, in order, itself left out: with R runs
-there are R − 1 slots, and slot k of run r is about run k where k < r, else about run k + 1.
+Rows are shuffled: drawn in buffer order, no run covers another, and the first rows are a fair sample. Partners are
+positions in the buffer. Each run has one *slot* per other run, in order: with R runs there are R − 1 slots, and slot k
+of run r refers to run k where k < r, else to run k + 1.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 NOBODY = -1
-# Cosines are kept to 1/32,767 in two bytes each; the least int16 says that there is none.
+# Cosines are stored to 1/32,767 in two bytes each; the smallest int16 means none.
 COSINE_STEPS, NO_COSINE = 32767, -32768
 _ALIGN = 8
 
@@ -27,7 +27,7 @@ class Packed:
     """Arrays in a buffer.
 
     Attributes:
-        where: for each array its JavaScript type, offset in bytes and length.
+        where: JavaScript type, offset in bytes and length of each array.
         buffer: the bytes.
     """
 
@@ -42,7 +42,7 @@ _TYPES = {
 
 
 def pack(table: pd.DataFrame, names: Sequence[str], letters: Sequence[str]) -> Packed:
-    """The arrays of a page.
+    """Pack the arrays of a page.
 
     Arrays: x, y float32; run uint16; id uint32; region uint16, 1 + index into `letters`, 0 outside all; frequency
     float32 (nan unknown), where any is known; for each slot k: nearest_k int32, cosine_k int16, mutual_k uint8,
@@ -54,7 +54,7 @@ def pack(table: pd.DataFrame, names: Sequence[str], letters: Sequence[str]) -> P
         letters: the regions.
 
     Raises:
-        ValueError: a latent is there twice, or a coordinate is not finite.
+        ValueError: a duplicate latent, or a coordinate that is not finite.
     """
     n = len(table)
     order = np.random.default_rng(0).permutation(n)
@@ -83,7 +83,7 @@ def pack(table: pd.DataFrame, names: Sequence[str], letters: Sequence[str]) -> P
 def _slot(
     table: pd.DataFrame, names: Sequence[str], slot: int, *, rows: list[np.ndarray], ids: np.ndarray, place: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Every run's partners in the run that its slot is about."""
+    """Return the partners of every run in the run that its slot refers to."""
     n = len(table)
     nearest, single = np.full(n, NOBODY, "<i4"), np.full(n, NOBODY, "<i4")
     cosine, single_cosine = np.full(n, np.nan), np.full(n, np.nan)
@@ -107,7 +107,7 @@ def _slot(
 
 
 def _positions(wanted: pd.Series[Any], ids: np.ndarray, place: np.ndarray) -> np.ndarray:
-    """Where the latents with these ids are in the buffer; −1 where there is none."""
+    """Return the positions of these latent ids in the buffer; −1 for missing ones."""
     import pandas as pd
 
     asked = wanted.fillna(NOBODY).to_numpy(dtype=np.int64)

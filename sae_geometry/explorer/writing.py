@@ -1,8 +1,8 @@
-"""The page itself: template, style sheet and scripts with the data filled in.
+"""Assemble the page: template, style sheet and scripts with the data filled in.
 
-Nothing that a user can name is ever markup: it travels as JSON in which no `<` is left, and the scripts put it on the
-page as text. A content security policy holds the browser to that: it runs these two scripts, known by their hashes, and
-no others, and may not fetch anything at all.
+User-supplied names are never markup: they are passed as JSON without `<`, and the scripts insert them as text. A
+content security policy enforces that: the browser runs these two scripts, identified by their hashes, and no others,
+and may not fetch anything.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from importlib.resources import files
 
 from sae_geometry.explorer.contents import Contents
 from sae_geometry.explorer.packing import pack
-from sae_geometry.store import to_json
+from sae_geometry.results.store import to_json
 
 SCRIPTS = ("data.js", "colors.js", "picture.js", "lasso.js", "panel.js", "explorer.js")
 
 
 def page(contents: Contents) -> str:
-    """A self-contained HTML page: plotly.js and the packed arrays are in it, compressed.
+    """Return a self-contained HTML page that embeds plotly.js and the packed arrays, compressed.
 
     Raises:
         ImportError: plotly is not installed.
@@ -48,10 +48,10 @@ def page(contents: Contents) -> str:
 
 
 def require_plotly() -> str:
-    """The source of plotly.js, from the plotly package.
+    """Return the source of plotly.js from the plotly package.
 
     Raises:
-        ImportError: it is not installed.
+        ImportError: plotly is not installed.
     """
     try:
         from plotly.offline import get_plotlyjs
@@ -75,7 +75,7 @@ def _packed(raw: bytes) -> str:
 
 
 def _json_in_script(value: object) -> str:
-    """JSON that is the same wherever in a page it stands: nothing in it opens or closes a tag."""
+    """Return JSON that is safe inside a script element: nothing in it opens or closes a tag."""
     text = json.dumps(json.loads(to_json(value)), ensure_ascii=True, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 

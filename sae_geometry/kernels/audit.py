@@ -1,10 +1,10 @@
-"""What a run checks of itself: the part of a sweep's answer that can be checked without trusting the sweep.
+"""Audit of a finished sweep: recheck part of the answer without trusting the code that produced it.
 
-A new device, driver or kernel may be wrong in ways that no derivation foresees. So a run on a GPU, and any run that
-asks for it, ends with this: every listed score is held against ε, and some rows and columns (64 of each at random,
-those at the edges of blocks, where tiles go missing, and the last 16, where tails go wrong whatever the tile) are
-worked out again in float64 by a path that shares no code with the screens. A column says something of every row: none
-may score better with it than its k-th best without listing it.
+A new device, driver or kernel can be wrong in ways that no derivation foresees. Every run on a GPU, and any run that
+requests it, ends with this audit. It checks every listed score against ε, and recomputes some rows and columns in
+float64 by a path that shares no code with the screens: 64 of each at random, those at block edges, where tiles go
+missing, and the last 16, where tails go wrong. A column tests every row: no row may score better with it than its k-th
+best without listing it.
 """
 
 from __future__ import annotations
@@ -14,24 +14,23 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sae_geometry.kernels.decide import Best, Scoring
 from sae_geometry.kernels.exact import exact_dots
-from sae_geometry.kernels.screen import Shortlist, Task
+from sae_geometry.kernels.types import Best, Scoring, Shortlist, Task
 
 SAMPLED = 64
 MOST_EDGES = 64
 LAST = 16
 _CHUNK_ENTRIES = 1 << 20
-_FLOAT64_ERROR = 2.0**-40  # relative: far above a float64 product's error, far below float32's resolution
+_FLOAT64_ERROR = 2.0**-40  # relative; far above the error of a float64 product, far below float32 resolution
 
 
 class AuditError(RuntimeError):
-    """A sweep's answer is wrong on this device. Nothing it returned is to be used."""
+    """A sweep gave a wrong answer on this device; discard its result."""
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What was checked, and how much of ε the worst listed score used up."""
+    """What was checked, and the largest error of a listed score as a share of ε."""
 
     n_listed: int
     worst_share_of_epsilon: float
@@ -49,7 +48,7 @@ def audit(task: Task, row_lists: Shortlist, col_lists: Shortlist | None, rows: B
     """Check a finished sweep.
 
     Raises:
-        AuditError: the first thing found wrong, where, and what to do.
+        AuditError: the first error found, with its place and what to do.
     """
     a, b = task.a, task.others
     by_row = Scoring(task.absolute, task.column_bias, exclude_self=task.within)
@@ -68,7 +67,7 @@ def audit(task: Task, row_lists: Shortlist, col_lists: Shortlist | None, rows: B
 
 
 def _check_listed(x: Tensor, y: Tensor, lists: Shortlist, scoring: Scoring, side: str) -> tuple[int, float]:
-    """Every listed score lies within ε of the exact one."""
+    """Check that every listed score lies within ε of the exact one."""
     rows, at = (lists.indices >= 0).nonzero(as_tuple=True)
     n, worst = len(rows), 0.0
     for start in range(0, n, _CHUNK_ENTRIES):
@@ -91,7 +90,7 @@ def _check_listed(x: Tensor, y: Tensor, lists: Shortlist, scoring: Scoring, side
 
 
 def _check_answers(x: Tensor, y: Tensor, rows: Tensor, best: Best, scoring: Scoring, side: str) -> None:
-    """These rows' partners are the ones that float64 finds."""
+    """Check that these rows have the partners that float64 finds."""
     k = best.score.shape[1]
     every = torch.arange(len(y), device=x.device)
     for row in rows.tolist():
@@ -115,7 +114,7 @@ def _check_answers(x: Tensor, y: Tensor, rows: Tensor, best: Best, scoring: Scor
 
 
 def _check_no_better(x: Tensor, y: Tensor, cols: Tensor, best: Best, scoring: Scoring) -> None:
-    """No row scores better with one of these columns than its k-th best without listing it."""
+    """Check that no row scores better with one of these columns than its k-th best without listing it."""
     for col in cols.tolist():
         here = torch.full((len(x),), col, device=x.device)
         score = scoring(x.to(torch.float64) @ y[col].to(torch.float64), here)
@@ -128,7 +127,7 @@ def _check_no_better(x: Tensor, y: Tensor, cols: Tensor, best: Best, scoring: Sc
 
 
 def _sample(n: int, block: int, device: torch.device) -> Tensor:
-    """64 at random, the first and last of up to 32 blocks, the last block always among them, and the last 16."""
+    """Sample 64 at random, the first and last of up to 32 blocks including the last block, and the last 16."""
     g = torch.Generator().manual_seed(n)
     some = torch.randperm(n, generator=g)[:SAMPLED] if n <= 1 << 20 else torch.randint(n, (SAMPLED,), generator=g)
     starts = torch.arange(0, n, block)

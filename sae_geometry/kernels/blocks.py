@@ -1,4 +1,4 @@
-"""How large the blocks of C are: from the caches, the threads and a memory ceiling, not from constants."""
+"""Block sizes of C, chosen from cache sizes, threads and the memory limit."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from pathlib import Path
 MIB = 1 << 20
 DEFAULT_MEMORY = 256 * MIB
 DEVICE_MEMORY = 2048 * MIB  # off the CPU, where blocks must be large to be fast
-_FALLBACK_CACHE = 16 * MIB  # where the system does not say
+_FALLBACK_CACHE = 16 * MIB  # where the system does not report it
 _SMALLEST_BLOCK = 64
-TIGHT = 128 * MIB  # ceilings below this are kept by products that write where they are told, if slower ones
+TIGHT = 128 * MIB  # below this limit, products write into preallocated buffers, which is slower
 
 
 class CeilingError(ValueError):
-    """What was asked does not fit its memory ceiling; it might with fewer threads, or in smaller pieces."""
+    """The work does not fit the memory limit; fewer threads or smaller pieces may fit."""
 
 
 _UNITS = {"": 1, "B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -91,20 +91,20 @@ def has_ceiling() -> bool:
 
 @dataclass(frozen=True)
 class Blocks:
-    """Rows and columns of one block of C."""
+    """Number of rows and columns of one block of C."""
 
     rows: int
     cols: int
 
     @property
     def size(self) -> int:
-        """Scores in a block."""
+        """Return the number of scores in a block."""
         return self.rows * self.cols
 
 
 @cache
 def last_level_cache() -> int:
-    """Bytes of the largest cache that core 0 sees."""
+    """Return the size in bytes of the largest cache of core 0."""
     sizes = []
     for size in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
         try:
@@ -118,29 +118,29 @@ def last_level_cache() -> int:
 
 
 def listing_bytes(n: int, m: int, k: int, columns: bool, threads: int, width: int) -> int:
-    """Bytes of shortlists and results: what a sweep holds whatever its blocks are.
+    """Return the bytes of shortlists and results, which a sweep holds whatever its block size.
 
-    A shortlist entry takes 12 bytes once its index is int64 (8 while screened), a result 24; the columns are listed
-    once a thread and merged.
+    A shortlist entry takes 12 bytes once its index is int64 (8 while screened), a result 24; columns are listed once
+    per thread and merged.
     """
     sides = n + (m if columns else 0)
     return sides * (12 * width + 24 * k + 16) + (m if columns else 0) * 8 * width * threads
 
 
 def block_copies(memory: int) -> int:
-    """How much a thread's block takes on the CPU, in blocks: two where products write where they are told.
+    """Return how many blocks' worth of memory a CPU thread takes: two where products write into preallocated buffers.
 
-    Others allocate every product anew, and the allocator keeps holes of all their sizes (nine blocks were measured).
+    Other products allocate each result, and the allocator leaves holes of every size (nine blocks were measured).
     """
     return 2 if memory < TIGHT else 10
 
 
 def cpu_blocks(n: int, m: int, threads: int, spare: int, copies: int = 2) -> Blocks:
-    """Blocks for the CPU: one block a thread, half of its share of the last cache, twice as wide as high.
+    """Choose CPU blocks: one per thread, half of its share of the last-level cache, twice as wide as high.
 
-    So a block is still in cache when it is scanned, and high enough that the product runs at full rate. Each thread
-    gets at least four stripes of rows, so that none waits long for the last. `spare` bytes bound what all threads'
-    blocks take together, `copies` of each.
+    A block is then still in cache when it is scanned, and high enough for the product to run at full rate. Each thread
+    gets at least four row blocks, so that none waits long for the last. `spare` bytes bound the blocks of all threads
+    together, `copies` of each.
 
     Raises:
         CeilingError: `spare` is too small for any block.
@@ -158,9 +158,9 @@ def cpu_blocks(n: int, m: int, threads: int, spare: int, copies: int = 2) -> Blo
 
 
 def device_blocks(n: int, m: int, k: int, spare: int) -> Blocks:
-    """Blocks for whole-tensor screens: few and large, since each costs kernel launches; `spare` bytes bound them.
+    """Choose blocks for whole-tensor screens, within `spare` bytes: few and large, since each costs kernel launches.
 
-    A score takes 4 bytes, and its block's copies (absolute value, bias, mask, sort) about five times that.
+    A score takes 4 bytes, and the copies of its block (absolute value, bias, mask, sort) about five times that.
 
     Raises:
         CeilingError: `spare` is too small for any block.

@@ -1,4 +1,4 @@
-"""Rows with identical bits: dictionaries have them, and ties among thousands need not be scored one by one."""
+"""Groups of bitwise equal rows, so that ties among thousands of duplicates need not be scored one by one."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _CHUNK_ELEMENTS = 1 << 20
 def first_equal(
     x: Float32[Tensor, "n d"], extra: Float64[Tensor, " n"] | None = None, up_to_sign: bool = False
 ) -> Int64[Tensor, " n"]:
-    """For every row, the index of the first row equal to it (itself, if none came before).
+    """Return, for every row, the index of the first row equal to it (itself if there is none before).
 
-    −0 equals +0. `extra` is one more number that must be equal; `up_to_sign` also takes x = −y for equal. Rows are
-    grouped by a 64-bit hash of their bits and then compared, so no two different rows are ever called equal; in the
-    (never seen) case of colliding hashes some equal rows may be called different, which costs time only.
+    −0 equals +0. `extra` is one more number that must be equal; `up_to_sign` also treats x = −y as equal. Rows are
+    grouped by a 64-bit hash of their bits and then compared, so different rows are never reported as equal. If hashes
+    collide, equal rows may be reported as different, which costs time only.
     """
     n, d = x.shape
     weights = torch.randint(-(2**62), 2**62, (d,), generator=torch.Generator().manual_seed(0)).to(x.device) * 2 + 1
@@ -39,7 +39,7 @@ def first_equal(
 
 
 def rank_among_equals(first: Int64[Tensor, " n"]) -> Int64[Tensor, " n"]:
-    """How many rows before this one are equal to it, from `first_equal`."""
+    """Return how many rows before each row are equal to it, given the result of `first_equal`."""
     order = first.argsort(stable=True)
     position = torch.arange(first.shape[0], device=first.device)
     starts = torch.full_like(first, first.shape[0]).scatter_reduce(0, first[order], position, "amin")

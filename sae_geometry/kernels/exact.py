@@ -1,10 +1,10 @@
 """The score: the exact inner product of two float32 rows, rounded once to float64.
 
 A product of two float32 numbers fits float64 exactly (24 + 24 bits ≤ 53), so only the sum can err. It is taken by
-halving (element t with element t + h, h half the width) with Knuth's error-free two-sum, the errors summed beside it
-and added at the end. Every operation is elementwise, in one fixed order, so the result has the same bits on every
-device and for every block size, it is symmetric in its operands, and it equals `math.fsum` of the products unless the
-true sum lies within about 1e-30 of a rounding boundary.
+halving (element t with element t + h, h half the width) with Knuth's error-free two-sum; the errors are summed
+separately and added at the end. Every operation is elementwise, in one fixed order, so the result has the same bits on
+every device and for every block size. It is symmetric in its operands, and equals `math.fsum` of the products unless
+the true sum lies within about 1e-30 of a rounding boundary.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _CHUNK_ELEMENTS = 1 << 22
 def exact_dots(
     x: Float32[Tensor, "n d"], y: Float32[Tensor, "m d"], rows: Int64[Tensor, " pairs"], cols: Int64[Tensor, " pairs"]
 ) -> Float64[Tensor, " pairs"]:
-    """Exact inner products ⟨x[rows[p]], y[cols[p]]⟩, one for each pair p, rounded once to float64.
+    """Return the exact inner product ⟨x[rows[p]], y[cols[p]]⟩ of every pair p, rounded once to float64.
 
     Raises:
-        IndexError: a row or column that is not there (compiled code would read beyond the end).
+        IndexError: a row or column is out of range (compiled code would read beyond the end).
     """
     if x.device.type == "cpu":
         for index, size in ((rows, x.shape[0]), (cols, y.shape[0])):
@@ -43,7 +43,7 @@ def exact_dots(
 def torch_exact_dots(
     x: Float32[Tensor, "n d"], y: Float32[Tensor, "m d"], rows: Int64[Tensor, " pairs"], cols: Int64[Tensor, " pairs"]
 ) -> Float64[Tensor, " pairs"]:
-    """`exact_dots` in torch operations alone, for any device: the same order of operations, the same bits."""
+    """Compute `exact_dots` in torch operations alone, for any device: same order of operations, same bits."""
     step = max(1, _CHUNK_ELEMENTS // x.shape[1])
     parts = [
         _halving_sum(x[rows[i : i + step]].to(torch.float64) * y[cols[i : i + step]].to(torch.float64))
@@ -72,9 +72,9 @@ _COMPILED: list[Callable[..., None]] = []
 
 
 def _numba_kernel() -> Callable[..., None]:
-    """Compiled on first use, so that importing this module does not import numba."""
+    """Compile on first use, so that importing this module does not import numba."""
     if not _COMPILED:
-        from sae_geometry.kernels.cpu_loops import exact_dots_loop
+        from sae_geometry.kernels.loops.cpu import exact_dots_loop
 
         _COMPILED.append(exact_dots_loop)
     return _COMPILED[0]

@@ -1,7 +1,6 @@
-"""The definition, dense and slow: the oracle that every fast path is held against.
+"""The definition, dense and slow: the oracle for every fast path.
 
-`exact_cosines` is the score. `best` is the order. Nothing here is clever, and nothing else in the package may disagree
-with it.
+`exact_cosines` defines the score and `best` the order. Nothing else in the package may disagree with them.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from torch import Tensor
 
 
 def exact_cosines(a: Tensor, b: Tensor) -> np.ndarray:
-    """float64 [n, m]: the exact inner products of float32 rows, each rounded once to float64.
+    """Return the exact inner products of float32 rows, each rounded once to float64, as float64 [n, m].
 
     A product of two float32 numbers is exact in float64, and `math.fsum` adds exactly.
     """
@@ -23,9 +22,9 @@ def exact_cosines(a: Tensor, b: Tensor) -> np.ndarray:
 
 
 def best(score: np.ndarray, k: int, exclude_self: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """The k best columns of every row: (scores, indices), by score descending, then index ascending.
+    """Return the k best columns of every row as (scores, indices), by score descending, then index ascending.
 
-    Where fewer than k exist the rest is −inf and −1.
+    Missing entries are −inf and −1 where fewer than k columns exist.
     """
     n, m = score.shape
     top, where = np.full((n, k), -np.inf), np.full((n, k), -1, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""C = A·Bᵀ cut into tiles that can be swept anywhere, in any order, and cut again where one is too large."""
+"""Tiles of C = A·Bᵀ that can be swept anywhere, in any order, and split again where one is too large."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from itertools import pairwise
 class Tile:
     """Rows `rows[0]:rows[1]` of A against rows `cols[0]:cols[1]` of B.
 
-    `within` means that the two are the same rows of the same dictionary: the pairs i < j among them.
+    With `within`, both are the same rows of the same dictionary, and the tile holds the pairs i < j.
     """
 
     rows: tuple[int, int]
@@ -19,24 +19,24 @@ class Tile:
 
     @property
     def pairs(self) -> float:
-        """Products to be made."""
+        """Return the number of inner products."""
         n, m = self.rows[1] - self.rows[0], self.cols[1] - self.cols[0]
         return n * n / 2 if self.within else float(n * m)
 
 
-WORTH = 16_384  # rows for which a tile more pays: each prepares all of B anew, measured to cost what 2,700 rows do
+WORTH = 16_384  # rows from which another tile pays: each prepares all of B, measured to cost as much as 2,700 rows
 TILES_A_WORKER = 4
 LEAST = 256  # rows of a tile
 _MOST = 32_768  # rows of a tile: what is lost with a worker, and what a worker must hold lists of
 
 
 def pieces_for(n: int, workers: int, worth: int = WORTH) -> int:
-    """In how many tiles n rows are best swept by so many workers: as many as pay, at least one each, none too large.
+    """Return the number of tiles for n rows: as many as pay, at least one per worker, none too large.
 
     Args:
-        n: rows.
-        workers: how many.
-        worth: rows from which a tile more pays; 0 always cuts into four a worker.
+        n: number of rows.
+        workers: number of workers.
+        worth: rows from which another tile pays; 0 always makes four tiles per worker.
 
     Example:
         >>> pieces_for(8192, 2), pieces_for(131072, 2), pieces_for(131072, 8)
@@ -47,16 +47,16 @@ def pieces_for(n: int, workers: int, worth: int = WORTH) -> int:
 
 
 def cut(n: int, m: int | None, pieces: int, *, least: int = 1) -> list[Tile]:
-    """The whole of C in about so many tiles, every pair (i, j) in exactly one of them.
+    """Cut C into about `pieces` tiles, with every pair (i, j) in exactly one of them.
 
-    Between two dictionaries (m not None) only the rows are cut: each tile meets all of B, so that its rows' lists are
-    final. Within one (m None) both sides are, and of every two blocks one tile is made: every pair i < j once.
+    Between two dictionaries (m not None) only the rows are cut: each tile meets all of B, so that the lists of its rows
+    are final. Within one dictionary (m None) both sides are cut, and every pair i < j is in one tile.
 
     Args:
-        n: rows of A.
-        m: rows of B; None for within A.
-        pieces: how many tiles are wanted.
-        least: no fewer rows than this to a tile, unless there are not so many.
+        n: number of rows of A.
+        m: number of rows of B; None for within A.
+        pieces: number of tiles to aim for.
+        least: minimum number of rows per tile, if there are that many.
 
     Example:
         >>> cut(10, 7, 2)
@@ -72,7 +72,7 @@ def cut(n: int, m: int | None, pieces: int, *, least: int = 1) -> list[Tile]:
 
 
 def halves(tile: Tile, least: int = 1) -> list[Tile]:
-    """The same pairs in two tiles (three within), cut across the longer side; none where that leaves under `least`."""
+    """Split a tile across its longer side into two (three within), or [] where a part would have under `least` rows."""
     (i, j), (p, q) = tile.rows, tile.cols
     if max(j - i, q - p) < 2 * least:
         return []

@@ -1,4 +1,4 @@
-"""What a one-to-one matching is, and what comes with an optimal one: plain frozen values."""
+"""Frozen values of a one-to-one matching: the assignment, its certificate and its progress."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float64, Int64
 
-OneToOne = Literal["mutual", "greedy", "optimal"]
+from sae_geometry.matching.defaults import OneToOne
+
 Stopped = Literal["optimal", "max_gap", "time_budget", "interrupted"]
 
 
 @dataclass(frozen=True)
 class Step:
-    """One tick of progress.
+    """Report progress of a matching.
 
     stage: "candidates", "greedy", "solve" or "certify"; share: of that stage done, in [0, 1]; gap: the relative
     optimality gap proven so far, inf until there is one (always, for mutual and greedy).
@@ -28,7 +29,7 @@ class Step:
 
     @property
     def label(self) -> str:
-        """The stage, and the gap once there is one: "solve · gap 3.1e-04"."""
+        """Return the stage and, once one is proven, the gap: "solve · gap 3.1e-04"."""
         return self.stage if math.isinf(self.gap) else f"{self.stage} · gap {self.gap:.1e}"
 
 
@@ -37,7 +38,7 @@ Progress = Callable[[Step], None]
 
 @dataclass(frozen=True, eq=False)
 class Certificate:
-    """How far from optimal a matching can be, proven by prices rather than by trust in a solver.
+    """Bound on how far a matching is from optimal, proven by dual prices rather than by the solver.
 
     For prices u, v with u_i + v_j ≥ S_ij for every pair, and not negative on a side whose members may stay unmatched,
     no matching is worth more than Σ u_i + Σ v_j. With `min_similarity` t a matching is worth Σ (S_ij − t) over its
@@ -46,16 +47,16 @@ class Certificate:
     Attributes:
         value: the worth of the matching: Σ S_ij, or Σ (S_ij − t).
         bound: no matching is worth more; `slack` is included.
-        gap: bound − value: how much better another matching could be.
+        gap: bound − value, the most that another matching could gain.
         relative_gap: gap / max(|value|, 1).
-        slack: the part of `bound` that pays for float64 rounding.
-        certified: the gap is nothing but rounding: at most 1e-12 for each pair that can be made.
+        slack: the part of `bound` that covers float64 rounding.
+        certified: whether the gap is rounding alone, at most 1e-12 per pair that can be made.
         rounds: restricted problems solved.
-        edges_per_row: listed pairs per row of the side that must be matched, at the end.
+        edges_per_row: listed pairs per row of the side that must be matched, after the last round.
         sweeps: pairs swept, in multiples of all n·m.
-        seconds: wall time in all; solver_seconds: of it, in the restricted problems (always on the CPU).
-        stopped: "optimal", or what ended it early.
-        row_duals, column_duals: u float64 [n] and v float64 [m], to be checked by `verify`.
+        seconds: total wall time; solver_seconds: the part spent in restricted problems (always on the CPU).
+        stopped: "optimal", or the reason for stopping early.
+        row_duals, column_duals: u float64 [n] and v float64 [m]; `verify` checks them.
         min_similarity: t, or None when min(n, m) pairs are made.
     """
 
@@ -84,10 +85,10 @@ class Assignment:
         partner: int64 [n], the row of B matched to each row of A, −1 for none.
         cosine: float64 [n], the signed canonical score of each matched pair, nan for none.
         method: "mutual", "greedy" or "optimal".
-        absolute: pairs were ranked by |cosine|.
-        n_matched: matched pairs.
-        total: the sum of the scores that were ranked by (cosine, or |cosine|), rounded once.
-        certificate: for "optimal", how far from optimal it can be.
+        absolute: whether pairs were ranked by |cosine|.
+        n_matched: number of matched pairs.
+        total: sum of the ranking scores (cosine or |cosine|), rounded once.
+        certificate: the optimality bound; "optimal" only.
     """
 
     partner: Int64[np.ndarray, " n"] = field(repr=False)
@@ -100,10 +101,28 @@ class Assignment:
 
     @property
     def score(self) -> Float64[np.ndarray, " n"]:
-        """float64 [n]: what the pairs were ranked by, the cosine or its absolute value."""
+        """Return the ranking score of each row, float64 [n]: the cosine or its absolute value."""
         return np.abs(self.cosine) if self.absolute else self.cosine
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C ended the matching before it was proven."""
+        return self.certificate is not None and self.certificate.stopped == "interrupted"
+
+    def reverse(self, m: int) -> tuple[Int64[np.ndarray, " m"], Float64[np.ndarray, " m"]]:
+        """The row of A matched to each of B's m rows, −1 for none, and the signed score, nan for none."""
+        back = inverse(self.partner, m)
+        return back, np.where(back >= 0, self.cosine[back], np.nan)
+
+
+def inverse(partner: Int64[np.ndarray, " n"], m: int) -> Int64[np.ndarray, " m"]:
+    """The row of A matched to each of B's m rows, −1 for none."""
+    back = np.full(m, -1, dtype=np.int64)
+    rows = np.flatnonzero(partner >= 0)
+    back[partner[rows]] = rows
+    return back
 
 
 def matched_sum(score: Float64[np.ndarray, " n"]) -> float:
-    """Σ of the entries that are not nan, rounded once."""
+    """Return the sum of the entries that are not nan, rounded once."""
     return math.fsum(score[~np.isnan(score)].tolist())

@@ -1,4 +1,4 @@
-"""What a set of prices proves: an upper bound on every matching, with float64's own error paid for."""
+"""Upper bound on every matching from dual prices, with float64 rounding included."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _ULP = 2.0**-52
 
 @dataclass(frozen=True)
 class Terms:
-    """What may be left unmatched, and what that is worth: the outside option of a row and of a column, −inf for none.
+    """Outside option of a row and of a column: the worth of leaving it unmatched, −inf where it must be matched.
 
     With n ≤ m rows must be matched and, if n < m, columns may be left at 0; with n > m the other way round. With a
-    `min_similarity` t both may be left, which is worth t for each pair not made: t is booked on the rows.
+    `min_similarity` t both may be left unmatched, worth t per pair not made; t is charged to the rows.
     """
 
     row_option: float
@@ -24,7 +24,7 @@ class Terms:
 
     @classmethod
     def of(cls, n: int, m: int, min_similarity: float | None) -> Terms:
-        """The terms of matching n with m."""
+        """Return the terms of matching n rows with m columns."""
         if min_similarity is not None:
             return cls(float(min_similarity), 0.0)
         return cls(0.0 if n > m else -math.inf, 0.0 if n < m else -math.inf)
@@ -32,10 +32,10 @@ class Terms:
 
 @dataclass(frozen=True)
 class Gap:
-    """What prices prove for one matching.
+    """Optimality gap of one matching, as proven by prices.
 
     value: Σ S_ij over its pairs, or Σ (S_ij − t); bound: no matching is worth more; gap: bound − value; slack: the part
-    of bound and gap that pays for float64 rounding.
+    of bound and gap that covers float64 rounding.
     """
 
     value: float
@@ -45,14 +45,14 @@ class Gap:
 
     @property
     def relative(self) -> float:
-        """gap / max(|value|, 1)."""
+        """Return gap / max(|value|, 1)."""
         return self.gap / max(abs(self.value), 1.0)
 
 
 def gap_of(
     score: Float64[np.ndarray, " n"], upper: Float64[np.ndarray, " n"], v: Float64[np.ndarray, " m"], terms: Terms
 ) -> Gap:
-    """The gap that prices prove for a matching.
+    """Compute the gap that prices prove for a matching.
 
     For any matching, Σ S_ij ≤ Σ_matched rows (r_i + v_j) with r_i = max_j(S_ij − v_j), so with r_i not below the row
     option and v_j not below the column option, Σ r_i + Σ v_j is at least the worth of any matching. Each r_i is a

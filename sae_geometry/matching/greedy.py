@@ -1,4 +1,4 @@
-"""Greedy: the best remaining pair first, without sorting n·m pairs. Why rounds equal the sequence: README.md here."""
+"""Greedy matching without sorting all n·m pairs. README.md proves that rounds equal sequential greedy."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from sae_geometry.kernels.listing import listing_sweep
-from sae_geometry.kernels.sweep import MAX_K, Sweep
+from sae_geometry.kernels.sweep import MAX_K, listing_sweep
+from sae_geometry.kernels.types import Progress, Sweep
 from sae_geometry.matching.pairs import take_rows
 
 _FIRST_K = 16
@@ -19,25 +19,25 @@ _FIRST_K = 16
 
 @dataclass
 class Lists:
-    """The best partners of every member of one side, best first, −1 at the end, and where each has got to."""
+    """Partner lists of one side, best first and padded with −1, and each member's position in its list."""
 
     partners: Int64[np.ndarray, "n k"]
     at: Int64[np.ndarray, " n"]
 
     @classmethod
     def of(cls, index: Tensor) -> Lists:
-        """From a sweep's indices."""
+        """Build lists from a sweep's indices."""
         partners = np.ascontiguousarray(index.cpu().numpy(), dtype=np.int64)
         return cls(partners, np.zeros(partners.shape[0], dtype=np.int64))
 
     def spent(self, members: Int64[np.ndarray, " some"]) -> Int64[np.ndarray, " fewer"]:
-        """Those of `members` whose list has nobody left."""
+        """Return the `members` whose list is exhausted."""
         at = self.at[members]
         padded = np.minimum(at, self.partners.shape[1] - 1)
         return members[(at >= self.partners.shape[1]) | (self.partners[members, padded] < 0)]
 
     def replace(self, members: Int64[np.ndarray, " some"], partners: Int64[np.ndarray, "some k"]) -> None:
-        """New lists for `members`."""
+        """Replace the lists of `members`."""
         grow = partners.shape[1] - self.partners.shape[1]
         if grow > 0:
             self.partners = np.pad(self.partners, ((0, 0), (0, grow)), constant_values=-1)
@@ -53,22 +53,22 @@ def greedy_partners(
     absolute: bool = False,
     nearest: Sweep | None = None,
     threads: int | None = None,
-    progress: Callable[[float], None] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Int64[np.ndarray, " n"], int]:
-    """Sequential greedy over all pairs by (score descending, row ascending, column ascending), exactly.
+    """Match greedily over all pairs by (score descending, row ascending, column ascending), exactly.
 
-    Rounds of locally dominant pairs over lists of the k best; a row or column whose list is spent asks again, among
-    the unmatched only. Memory stays at the lists.
+    Runs rounds of locally dominant pairs over lists of the k best. A row or column whose list is exhausted is swept
+    again among the unmatched only. Memory is that of the lists.
 
     Args:
         a, b: float32 [n, d] and [m, d].
         absolute: score |cosine|.
-        nearest: a finished two-sided sweep of a against b, any k, to start from.
+        nearest: a finished two-sided sweep of a against b, any k, used as the first lists.
         threads: CPU threads of the sweeps.
         progress: called with the share of pairs joined, in [0, 1].
 
     Returns:
-        int64 [n]: the partner of every row, −1 for the n − m left over when n > m; and the number of pairs swept.
+        The partner of every row, int64 [n], −1 for the n − m left over when n > m; and the number of pairs swept.
     """
     join_dominant = _rounds_on(a.device)
     start = nearest or listing_sweep(a, b, _FIRST_K, absolute=absolute, threads=threads)
@@ -90,7 +90,7 @@ def greedy_partners(
 
 
 def _rounds_on(device: torch.device) -> Callable[..., int]:
-    """The rounds for tensors there: the GPU's kernels where CuPy can run them, else the compiled loop."""
+    """Return the implementation of the rounds for a device: CuPy kernels where available, else the compiled loop."""
     from sae_geometry.matching import greedy_cuda, greedy_loops
 
     if device.type == "cuda" and greedy_cuda.available():
@@ -100,7 +100,7 @@ def _rounds_on(device: torch.device) -> Callable[..., int]:
 
 
 def quick_partners(lists: Sweep) -> Int64[np.ndarray, " n"]:
-    """A matching of min(n, m) pairs from finished lists alone: dominant rounds, then whoever is left, in order."""
+    """Match min(n, m) pairs from finished lists alone: dominant rounds, then the remainder in order."""
     from sae_geometry.matching.greedy_loops import join_dominant
 
     assert lists.cols is not None, "a two-sided sweep is needed"
@@ -125,7 +125,7 @@ def _ask_again(
     absolute: bool,
     threads: int | None,
 ) -> int:
-    """New lists, among the unmatched, for whoever has spent theirs: one two-sided sweep, or one for each side.
+    """Sweep again, among the unmatched, for members with exhausted lists: one two-sided sweep or one per side.
 
     Returns the number of pairs swept.
     """
@@ -150,6 +150,6 @@ def _ask_again(
 
 
 def _renamed(index: Int64[Tensor, "some k"], names: Int64[np.ndarray, " subset"]) -> Int64[np.ndarray, "some k"]:
-    """Indices into a subset as indices into the whole; ascending `names` keep the canonical order of ties."""
+    """Map indices into a subset to indices into the whole; ascending `names` preserve the canonical order of ties."""
     local = index.cpu().numpy()
     return np.where(local >= 0, names[local], -1)

@@ -1,8 +1,8 @@
 """Greedy's rounds on an NVIDIA GPU: two raw kernels without barriers or atomics, launched through CuPy.
 
-Within one launch no thread reads what another writes (a flag apart, into which all write the same 1), so the result
-does not depend on the order in which threads run. That is also how the tests run the source without a GPU: compiled as
-C++, its threads one after another, forward and backward. CuPy is imported where it is used.
+Within one launch no thread reads what another writes (except a flag, to which all write the same 1), so the result
+does not depend on thread order. The tests therefore run the source without a GPU: compiled as C++, threads in
+sequence, forward and backward. CuPy is imported where it is used.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _THREADS = 256
 
 
 def available() -> bool:
-    """Whether CuPy is installed and sees a GPU."""
+    """Return whether CuPy is installed and sees a GPU."""
     try:
         import cupy
     except ImportError:
@@ -70,9 +70,9 @@ def join_dominant_cuda(
     partner: Int64[np.ndarray, " n"],
     owner: Int64[np.ndarray, " m"],
 ) -> int:
-    """`greedy_loops.join_dominant` on the GPU: the same arguments, changed in place in the same way.
+    """Run `greedy_loops.join_dominant` on the GPU: same arguments, changed in place in the same way.
 
-    The lists are copied over and the answer back, some megabytes at 46,080 latents; the answer is audited.
+    Copies the lists to the GPU and the answer back (a few megabytes at 46,080 latents), and audits the answer.
 
     Raises:
         ImportError: CuPy is not installed.
@@ -129,7 +129,7 @@ def audit(
     partner: Int64[np.ndarray, " n"],
     owner: Int64[np.ndarray, " m"],
 ) -> None:
-    """Refuse an answer that is not a matching, passes a free partner over, or leaves a dominant pair behind.
+    """Reject an answer that is not a matching, skips a free partner, or leaves a dominant pair unmatched.
 
     Raises:
         RuntimeError: what is wrong and where.

@@ -1,15 +1,15 @@
-"""Greedy's inner loop, compiled by numba. Imported where it is used: importing numba takes a third of a second."""
+"""Inner loop of greedy matching, compiled by numba; imported where it is used, since importing numba takes 0.3 s."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from sae_geometry.kernels.jit import compiled
+from sae_geometry.kernels.loops.jit import compiled
 
 
 @compiled()
 def _point(live, n_live, lists, at, taken):  # type: ignore[no-untyped-def]
-    """Move each live member's pointer to its first partner not taken yet."""
+    """Advance each live member's pointer to its first partner that is still free."""
     width = lists.shape[1]
     for t in range(n_live):
         i = live[t]
@@ -31,7 +31,7 @@ def _still_free(live, n_live, partner):  # type: ignore[no-untyped-def]
 
 @compiled()
 def join_dominant(row_list, row_at, col_list, col_at, partner, owner):  # type: ignore[no-untyped-def]
-    """Rounds of locally dominant pairs until no pair is known to be one. Returns the number of rounds.
+    """Join locally dominant pairs in rounds until no listed pair is dominant. Return the number of rounds.
 
     row_list int64 [n, k] and col_list int64 [m, k] hold partners best first, −1 at the end; row_at [n] and col_at [m]
     point into them; partner [n] and owner [m] are −1 while unmatched. All but the lists are changed in place.

@@ -1,4 +1,4 @@
-"""One door to the three one-to-one matchings."""
+"""Entry point of the three one-to-one matchings."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sae_geometry.kernels.products import full_precision
-from sae_geometry.kernels.sweep import Sweep, sweep
-from sae_geometry.matching.assignment import Assignment, OneToOne, Progress, Step, matched_sum
+from sae_geometry.kernels.screens.products import full_precision
+from sae_geometry.kernels.sweep import sweep
+from sae_geometry.kernels.types import Sweep
+from sae_geometry.matching.assignment import Assignment, Progress, Step, matched_sum
+from sae_geometry.matching.defaults import OneToOne
 from sae_geometry.matching.greedy import greedy_partners
 from sae_geometry.matching.mutual import mutual_partners
 from sae_geometry.matching.optimal import Budget, optimal_partners
@@ -54,10 +56,10 @@ def match(
         absolute: rank by |cosine|.
         min_similarity: t above, for "optimal".
         max_gap: stop "optimal" once its relative gap is proven to be at most this.
-        time_budget: stop "optimal" after about so many seconds, but not before its first sweep is done.
-        nearest: a finished sweep of a against b with both sides and the same `absolute`, any k; saves its time.
+        time_budget: stop "optimal" after about this many seconds, but not before its first sweep is done.
+        nearest: a finished two-sided sweep of a against b with the same `absolute`, any k, to avoid sweeping again.
         threads: CPU threads of the sweeps; all that torch was given if None.
-        progress: called with a `Step` now and then, from the threads of the sweep too.
+        progress: called with a `Step` during the work, from sweep threads too.
 
     Returns:
         Assignment. Ctrl-C during "optimal" returns the best matching so far with its gap, once the first sweep is done.

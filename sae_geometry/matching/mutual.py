@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Int64
 
-from sae_geometry.kernels.sweep import Sweep
+from sae_geometry.kernels.types import Sweep
 
 
 def mutual_partners(nearest: Sweep) -> Int64[np.ndarray, " n"]:
-    """partner[i] = j where j is i's nearest and i is j's, in the canonical order; −1 elsewhere.
+    """Return partner[i] = j where j is i's nearest and i is j's, in the canonical order; −1 elsewhere.
 
-    Needs nothing but the first column of a two-sided sweep's lists.
+    Uses only the first column of a two-sided sweep's lists.
     """
     assert nearest.cols is not None, "mutual needs the columns' nearest too"
     forth = nearest.rows.index[:, 0].cpu().numpy()

@@ -1,19 +1,20 @@
-"""What is compared: decoder directions, encoder directions, or both at once, as two tensors for the one sweep."""
+"""Operands of a sweep: decoder directions, encoder directions, or both, as two tensors."""
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-On = Literal["decoder", "encoder", "both"]
+from sae_geometry.matching.defaults import On
+
 Sides = tuple[Tensor, Tensor | None]
 
 
 def operands(a: Sides, b: Sides, on: On) -> tuple[Float[Tensor, "n d"], Float[Tensor, "m d"]]:
-    """Two tensors whose inner products are the similarity asked for, ready for any sweep or matching.
+    """Return two tensors whose inner products are the requested similarity, for any sweep or matching.
 
     * "decoder": S_ij = ⟨dec a_i, dec b_j⟩; "encoder": S_ij = ⟨enc a_i, enc b_j⟩.
     * "both": S_ij = (⟨dec a_i, dec b_j⟩ + ⟨enc a_i, enc b_j⟩) / 2, the mean of the two cosines. The rows are
@@ -23,14 +24,14 @@ def operands(a: Sides, b: Sides, on: On) -> tuple[Float[Tensor, "n d"], Float[Te
 
     Args:
         a, b: (decoder, encoder) of each side, float32 unit rows [n, d] and [m, d]; the encoder may be None where
-            it is not asked for. An encoder row of zeros (a latent without one) has cosine 0 with everything.
-        on: which of the three.
+            not needed. An encoder row of zeros (a latent without an encoder) has cosine 0 with everything.
+        on: "decoder", "encoder" or "both".
 
     Returns:
         The operand of A and the operand of B.
 
     Raises:
-        ValueError: an encoder that is asked for and missing, or rows that do not pair up.
+        ValueError: a required encoder is missing, or decoder and encoder differ in rows.
 
     Example:
         >>> import torch

@@ -1,8 +1,8 @@
-"""The optimal matching by column generation: a small problem solved exactly, then proof or the pairs it missed.
+"""Optimal matching by column generation: solve a restricted problem exactly, then prove it or add missed pairs.
 
-The mathematics is in README.md here. In short: solve over listed pairs only; sweep max_j(S_ij − v_j) for the rows in
-doubt, which either shows that the prices hold for every pair, and so proves the matching optimal, or names the pairs to
-list. At any moment the prices bound what any matching is worth, so stopping early still gives a gap.
+README.md has the mathematics. In short: solve over listed pairs only; sweep max_j(S_ij − v_j) for uncertified rows,
+which either shows that the prices hold for every pair, and so proves the matching optimal, or finds the pairs to add.
+The prices bound every matching at any moment, so stopping early still gives a gap.
 """
 
 from __future__ import annotations
@@ -17,29 +17,28 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-from sae_geometry.kernels.decide import Best
-from sae_geometry.kernels.listing import listing_sweep
-from sae_geometry.kernels.sweep import Sweep
-from sae_geometry.matching.assignment import Certificate, Progress, Step, Stopped
+from sae_geometry.kernels.sweep import listing_sweep
+from sae_geometry.kernels.types import Best, Sweep
+from sae_geometry.matching.assignment import Certificate, Progress, Step, Stopped, inverse
 from sae_geometry.matching.bound import Terms, gap_of
 from sae_geometry.matching.greedy import greedy_partners, quick_partners
 from sae_geometry.matching.pairs import pair_cosines, take_rows
 from sae_geometry.matching.restricted import Restricted
 from sae_geometry.matching.unlisted import Unlisted
 
-CANDIDATES = 32  # best columns listed for every row, half as many rows for every column
-MORE = 16  # columns looked at for a row whose price is in doubt
-JITTER = 1e-2  # of prices, where columns are asked
-ROUNDING = 1e-12  # a gap for each pair that float64 sums of this length cannot tell from zero
+CANDIDATES = 32  # best columns listed per row, and half as many rows per column
+MORE = 16  # columns examined for an uncertified row
+JITTER = 1e-2  # relative jitter of prices when columns are swept
+ROUNDING = 1e-12  # gap per pair that float64 sums of this length cannot distinguish from zero
 
 
 class _OutOfTimeError(Exception):
-    """The time budget is spent; caught where the best so far is kept."""
+    """The time budget is spent; caught where the best matching so far is returned."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """When to stop before the proof is complete: at a relative gap, or after some seconds."""
+    """Criteria for stopping before the proof is complete: a relative gap or a number of seconds."""
 
     max_gap: float = 0.0
     seconds: float = math.inf
@@ -70,7 +69,7 @@ def optimal_partners(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> tuple[Int64[np.ndarray, " n"], Certificate]:
-    """The matching of greatest total score and its certificate, without the n×m matrix: see `match`."""
+    """Return the matching of greatest total score and its certificate without forming the n×m matrix; see `match`."""
     budget = budget or Budget()
     if a.shape[0] > b.shape[0] and min_similarity is None:
         turned = None if nearest is None or nearest.cols is None else Sweep(nearest.cols, nearest.rows, nearest.report)
@@ -80,9 +79,9 @@ def optimal_partners(
 
 
 class _Run:
-    """One column generation. Rows are the side that must be matched, if one must.
+    """State of one column generation. Rows are the side that must be matched, if one must.
 
-    `best` and `proof` are replaced whole, so that whatever interrupts, they are a matching and a valid bound.
+    `best` and `proof` are replaced in one assignment, so an interruption always leaves a matching and a valid bound.
     """
 
     def __init__(
@@ -108,7 +107,7 @@ class _Run:
         self.start = time.perf_counter()
 
     def go(self, nearest: Sweep | None) -> _Run:
-        """Until proven, or the budget is spent, or Ctrl-C (which counts from the end of the first sweep on)."""
+        """Iterate until proven, out of budget, or interrupted (Ctrl-C is honoured after the first sweep)."""
         lists = self._list_candidates(nearest)
         try:
             self._list_a_matching(lists)
@@ -153,7 +152,7 @@ class _Run:
         return nearest
 
     def _list_a_matching(self, lists: Sweep) -> None:
-        """Where rows must be matched, a matching among the listed pairs makes sure that they can be."""
+        """List the pairs of a quick matching, so that the restricted problem is feasible where rows must be matched."""
         if self.min_similarity is not None:
             self._keep(self.master.mate.copy())
             return
@@ -174,7 +173,7 @@ class _Run:
         self._keep(self.master.mate.copy())
 
     def _certify(self) -> bool:
-        """Sweep the rows whose prices are in doubt. False if no new pair turned up: the prices hold for all."""
+        """Sweep uncertified rows. Return False if no new pair was found: the prices hold for all pairs."""
         fallen = self.unlisted.fallen(self.master.v)
         new = 0
         if fallen.size:
@@ -188,17 +187,17 @@ class _Run:
             new += self._add(doubt, found, turned=False)
             self.unlisted.rows_swept(doubt, _last(found), self.master.v)
             self.rows_asked += doubt.size
-            if self.rows_asked >= self.n:  # so columns never cost more than rows have
+            if self.rows_asked >= self.n:  # so sweeping columns never costs more than sweeping rows has
                 new += self._ask_columns()
                 self.rows_asked = 0
         self._prove()
         return new > 0
 
     def _ask_columns(self) -> int:
-        """List rows for every column too, ties and near-ties broken at random.
+        """Add rows for every column as well, breaking ties and near-ties at random.
 
-        Rows that are alike all name the same few columns, round after round; this spreads them over the columns that
-        want them. Nothing is proven by it.
+        Similar rows list the same few columns in every round; this spreads them over the columns that prefer them. It
+        proves nothing.
         """
         jitter = np.random.default_rng(self.rounds).uniform(0, JITTER, self.n)
         found = listing_sweep(
@@ -209,7 +208,7 @@ class _Run:
         return self._add(np.arange(self.m), found, turned=True)
 
     def _sweep(self, rows: Int64[np.ndarray, " some"], cols: Int64[np.ndarray, " few"]) -> Best:
-        """The best of S_ij − v_j for these rows among these columns, column indices of the whole."""
+        """Sweep S_ij − v_j for these rows and columns; return column indices into the whole."""
         bias = torch.from_numpy(self.master.v[cols]).to(self.a.device)
         a, b = take_rows(self.a, rows), take_rows(self.b, cols)
         found = listing_sweep(a, b, MORE, columns=False, absolute=self.absolute, column_bias=bias,
@@ -220,7 +219,7 @@ class _Run:
         return Best(found.score, found.cosine, index)
 
     def _add(self, members: Int64[np.ndarray, " some"], best: Best, *, turned: bool) -> int:
-        """List the pairs of `members` (rows, or columns if `turned`) with their best. Returns how many were new."""
+        """Add the pairs of `members` (rows, or columns if `turned`) with their best. Return how many were new."""
         index, cosine = best.index.cpu().numpy(), best.cosine.cpu().numpy()
         score = np.abs(cosine) if self.absolute else cosine
         use = index >= 0
@@ -231,7 +230,7 @@ class _Run:
         return self.master.add(rows, cols, score[use])
 
     def _prove(self) -> None:
-        """Keep this moment's prices if their bound is the lowest so far."""
+        """Store the current prices if their bound is the lowest so far."""
         v = self.master.v.copy()
         upper = np.maximum(self.master.best_listed(), self.unlisted.at(v))
         bound = gap_of(np.full(self.n, np.nan), upper, v, self.terms).bound
@@ -240,7 +239,7 @@ class _Run:
         self._measure()
 
     def _keep(self, partner: Int64[np.ndarray, " n"]) -> _Matching:
-        """Keep this matching if it is worth the most so far."""
+        """Store this matching if its worth is the highest so far."""
         assert self.proof is not None
         rows = np.flatnonzero(partner >= 0)
         cosine = pair_cosines(self.a, self.b, rows, partner[rows])
@@ -257,7 +256,7 @@ class _Run:
             self.relative_gap = gap_of(self.best.score, self.proof.upper, self.proof.v, self.terms).relative
 
     def _tolerance(self) -> float:
-        """Differences of prices and scores below this are rounding."""
+        """Return the threshold below which differences of prices and scores are rounding."""
         return 2.0**-50 * (1.0 + float(np.abs(self.master.v).max()))
 
     def _tick(self, stage: str) -> Callable[[float], None]:
@@ -273,14 +272,14 @@ class _Run:
             self.progress(Step(stage, share, self.relative_gap))
 
     def answer(self, *, turned: bool) -> tuple[Int64[np.ndarray, " n"], Certificate]:
-        """The best matching and the best bound, in the caller's order of sides."""
+        """Return the best matching and the best bound, in the caller's order of sides."""
         assert self.best is not None
         assert self.proof is not None
         gap = gap_of(self.best.score, self.proof.upper, self.proof.v, self.terms)
         certified = gap.gap <= ROUNDING * max(1, min(self.n, self.m))
         u, v, partner = np.maximum(self.proof.upper, self.terms.row_option), self.proof.v, self.best.partner
         if turned:
-            u, v, partner = v, u, _inverse(partner, self.m)
+            u, v, partner = v, u, inverse(partner, self.m)
         certificate = Certificate(
             value=gap.value,
             bound=gap.bound,
@@ -303,10 +302,3 @@ class _Run:
 
 def _last(best: Best) -> Float64[np.ndarray, " n"]:
     return np.asarray(best.score[:, -1].cpu().numpy(), dtype=np.float64)
-
-
-def _inverse(partner: Int64[np.ndarray, " n"], m: int) -> Int64[np.ndarray, " m"]:
-    out = np.full(m, -1, dtype=np.int64)
-    rows = np.flatnonzero(partner >= 0)
-    out[partner[rows]] = rows
-    return out

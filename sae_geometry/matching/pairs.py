@@ -1,4 +1,4 @@
-"""Between numpy's rows and pairs and the tensors they belong to, wherever those live."""
+"""Look up pairs and rows, given as numpy indices, in tensors on any device."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def pair_cosines(
     rows: Int64[np.ndarray, " pairs"],
     cols: Int64[np.ndarray, " pairs"],
 ) -> Float64[np.ndarray, " pairs"]:
-    """The canonical score ⟨a[rows[p]], b[cols[p]]⟩ of every pair p, wherever the tensors live."""
+    """Return the canonical score ⟨a[rows[p]], b[cols[p]]⟩ of every pair p."""
     where = [torch.from_numpy(np.ascontiguousarray(x, dtype=np.int64)).to(a.device) for x in (rows, cols)]
     return np.asarray(exact_dots(a.detach(), b.detach(), where[0], where[1]).cpu().numpy(), dtype=np.float64)
 
@@ -24,7 +24,7 @@ def pair_cosines(
 def partner_cosines(
     a: Float[Tensor, "n d"], b: Float[Tensor, "m d"], partner: Int64[np.ndarray, " n"]
 ) -> Float64[np.ndarray, " n"]:
-    """The canonical score of every row with its partner, nan where it has none."""
+    """Return the canonical score of every row with its partner, nan where it has none."""
     out = np.full(partner.shape[0], np.nan)
     rows = np.flatnonzero(partner >= 0)
     out[rows] = pair_cosines(a, b, rows, partner[rows])
@@ -32,5 +32,5 @@ def partner_cosines(
 
 
 def take_rows(x: Float[Tensor, "n d"], rows: Int64[np.ndarray, " some"]) -> Float[Tensor, "some d"]:
-    """x[rows] for ascending rows, without a copy when they are all of them."""
+    """Return x[rows] for ascending rows, without a copy when that is all of x."""
     return x if rows.size == x.shape[0] else x[torch.from_numpy(rows).to(x.device)]

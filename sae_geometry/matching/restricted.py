@@ -1,7 +1,7 @@
-"""The assignment problem restricted to a list of pairs, solved exactly with prices, and solved again as the list grows.
+"""Assignment problem restricted to a list of pairs, solved exactly with prices and re-solved as the list grows.
 
 Rows are matched to columns; a side may leave members unmatched (its outside option is finite) or may not (−inf). The
-solver runs on the CPU, in slices short enough for a clock or a Ctrl-C to come between.
+solver runs on the CPU in slices short enough to check the clock and Ctrl-C in between.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Int64
 
-_SLICE = 50_000_000  # pairs looked at between two looks at the clock: some tenths of a second
+_SLICE = 50_000_000  # pairs examined between two checks of the clock: a few tenths of a second
 _BIDS_PER_ROW = 20
 
 
 class Restricted:
-    """Candidate pairs, prices and a matching, kept from one solve to the next.
+    """Candidate pairs, prices and a matching, carried from one solve to the next.
 
     Attributes:
         mate: int64 [n], the column of every row, −1 for none; owner: int64 [m], the row of every column.
         u: float64 [n]; v: float64 [m]: prices, u_i + v_j ≥ w_ij on every listed pair, equal on matched ones.
         w_mate: float64 [n]: the score of each row's pair.
-        row_option, column_option: what an unmatched member of the side is worth; −inf: none may be.
+        row_option, column_option: worth of an unmatched member of the side; −inf where all must be matched.
     """
 
     def __init__(self, n: int, m: int, row_option: float, column_option: float) -> None:
@@ -33,13 +33,13 @@ class Restricted:
         self.u = np.full(n, max(row_option, 0.0))
         self.v = np.full(m, max(column_option, 0.0))
         self.w_mate, self._w_owner = np.zeros(n), np.zeros(m)
-        # One value, replaced in one step, so that an interruption never leaves half of it.
+        # Replaced in one assignment, so that an interruption never leaves it half updated.
         self._listed = (np.empty(0, dtype=np.int64), np.empty(0))
         self._graph: Any = (None, None)
 
     @property
     def n_edges(self) -> int:
-        """Listed pairs."""
+        """Return the number of listed pairs."""
         return int(self._listed[0].shape[0])
 
     def add(
@@ -48,7 +48,7 @@ class Restricted:
         cols: Int64[np.ndarray, " pairs"],
         scores: Float64[np.ndarray, " pairs"],
     ) -> int:
-        """List these pairs; those listed already are passed over. Returns how many were new."""
+        """Add these pairs, skipping those already listed. Return how many were new."""
         keys, listed_scores = self._listed
         new, first = np.unique(rows * self.m + cols, return_index=True)
         at = np.searchsorted(keys, new)
@@ -59,7 +59,7 @@ class Restricted:
         return int(fresh.sum())
 
     def best_listed(self) -> Float64[np.ndarray, " n"]:
-        """max(row option, max over the row's listed pairs of w − v), at the prices v of this moment."""
+        """Return max(row option, max over the row's listed pairs of w − v) at the current prices v."""
         from sae_geometry.matching.solver_loops import highest
 
         out = np.empty(self.n)
@@ -67,9 +67,9 @@ class Restricted:
         return out
 
     def solve(self, slack: float) -> Iterator[float]:
-        """Optimal among the listed pairs, in slices: yields the share of rows settled, and ends when solved.
+        """Solve to optimality over the listed pairs, in slices; yield the share of rows settled.
 
-        Between slices `v` is a valid set of prices (its sign is right), the matching may be incomplete.
+        Between slices `v` is a valid set of prices (with the right sign); the matching may be incomplete.
 
         Raises:
             ValueError: a row that must be matched cannot be.
@@ -109,7 +109,7 @@ class Restricted:
             yield at / todo.size
 
     def _rows_graph(self) -> Any:
-        """(pointers, columns, scores) of the listed pairs by row."""
+        """Return the listed pairs by row: (pointers, columns, scores)."""
         if self._graph[0] is not self._listed:
             keys, scores = self._listed
             ptr = np.searchsorted(keys, np.arange(self.n + 1) * self.m)
@@ -117,7 +117,7 @@ class Restricted:
         return self._graph[1]
 
     def _columns_graph(self) -> Any:
-        """The same by column."""
+        """Return the listed pairs by column: (pointers, rows, scores)."""
         ptr, cols, scores = self._rows_graph()
         order = np.argsort(cols, kind="stable")
         rows = np.repeat(np.arange(self.n, dtype=np.int32), np.diff(ptr))

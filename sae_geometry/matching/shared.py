@@ -1,4 +1,4 @@
-"""Shared latents: found again by their decoder, by their encoder, and in the same place by both."""
+"""Shared latents: one-to-one partners above a threshold by decoder, by encoder, and by both."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from sae_geometry.matching.assignment import Assignment
+from sae_geometry.matching.defaults import THRESHOLD
 
-THRESHOLD = 0.7
 THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(20))
 
 
 @dataclass(frozen=True, eq=False)
 class SharedCurve:
-    """How many latents of A are found again in B, as the threshold t rises. A score counts when it is above t.
+    """Number of latents of A with a one-to-one partner in B above t, for each threshold t (strict).
 
     Attributes:
-        thresholds: float64 [T], the t.
-        decoder: int64 [T], latents whose one-to-one decoder score is above t.
+        thresholds: float64 [T], the values of t.
+        decoder: int64 [T], latents with a one-to-one decoder score above t.
         encoder: int64 [T], the same for the encoder's own one-to-one matching.
-        both: int64 [T], both at once, whoever the partners are: "shared" as Paulo & Belrose count it.
-        both_same_partner: int64 [T], both at once and with the same partner.
-        same_partner: latents whose decoder and encoder matchings name the same partner, at any score.
-        n_pairs: min(n, m), the pairs that can be made: what shares are out of.
+        both: int64 [T], both above t whether or not the partners agree: "shared" in Paulo & Belrose.
+        both_same_partner: int64 [T], both above t with the same partner.
+        same_partner: latents whose decoder and encoder matchings have the same partner, at any score.
+        n_pairs: min(n, m), the denominator of shares.
     """
 
     thresholds: Float64[np.ndarray, " T"]
@@ -38,11 +38,11 @@ class SharedCurve:
 
 
 def shared_latents(decoder: Assignment, encoder: Assignment, t: float = THRESHOLD) -> Bool[np.ndarray, " n"]:
-    """bool [n]: one-to-one decoder score > t *and* one-to-one encoder score > t, the partners not compared.
+    """Return bool [n]: one-to-one decoder score > t *and* encoder score > t, without comparing the partners.
 
     The definition of G. Paulo, N. Belrose, Sparse autoencoders trained on the same data learn different features
-    (2025), with t = 0.7. Scores are cosines, or absolute cosines if the matchings are of those. Ask `same_partner` for
-    whether the two matchings also agree.
+    (2025), with t = 0.7. Scores are cosines, or absolute cosines if the matchings are absolute. `same_partner` says
+    where the two matchings also agree.
 
     Args:
         decoder, encoder: one-to-one matchings of the same two dictionaries, made on decoders and on encoders.
@@ -63,7 +63,7 @@ def shared_latents(decoder: Assignment, encoder: Assignment, t: float = THRESHOL
 
 
 def same_partner(decoder: Assignment, encoder: Assignment) -> Bool[np.ndarray, " n"]:
-    """bool [n]: decoder's and encoder's matching give the latent the same partner (false where either has none).
+    """Return bool [n]: whether decoder and encoder matchings give the same partner (False where either has none).
 
     Raises:
         ValueError: as `shared_latents`.
@@ -75,12 +75,12 @@ def same_partner(decoder: Assignment, encoder: Assignment) -> Bool[np.ndarray, "
 def shared_curve(
     decoder: Assignment, encoder: Assignment, *, n_columns: int, thresholds: Sequence[float] = THRESHOLDS
 ) -> SharedCurve:
-    """The counts of `SharedCurve` over a sweep of thresholds.
+    """Count shared latents over a range of thresholds.
 
     Args:
         decoder, encoder: as `shared_latents`.
         n_columns: m, the latents of B.
-        thresholds: the t, any number, in the order wanted.
+        thresholds: values of t, in any number and order.
 
     Raises:
         ValueError: as `shared_latents`.

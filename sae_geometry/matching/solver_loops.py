@@ -1,16 +1,16 @@
-"""The restricted assignment problem's inner loops: shortest augmenting paths with exact prices, compiled by numba.
+"""Inner loops of the restricted assignment problem: shortest augmenting paths with exact prices, compiled by numba.
 
 Both sides are treated alike. `near` is the side a search starts from, `far` the other; p and q are their prices, with
 p[x] + q[z] ≥ w on every listed pair, equality on matched pairs. A member that may stay unmatched has an outside option
 worth `option` (−inf: must be matched), its price never falls below it and equals it while the member is unmatched.
-Imported where it is used: importing numba takes a third of a second.
+Imported where it is used, since importing numba takes 0.3 s.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from sae_geometry.kernels.jit import compiled
+from sae_geometry.kernels.loops.jit import compiled
 
 
 @compiled()
@@ -29,7 +29,7 @@ def _rise(heap, place, key, at):  # type: ignore[no-untyped-def]
 
 @compiled()
 def _pop(heap, place, key, size):  # type: ignore[no-untyped-def]
-    """Remove heap[0] of `size` items: the last sinks from the top."""
+    """Remove heap[0] of `size` items: move the last to the top and sift it down."""
     size -= 1
     item = heap[size]
     at = 0
@@ -51,9 +51,9 @@ def _pop(heap, place, key, size):  # type: ignore[no-untyped-def]
 
 @compiled()
 def _search(x0, graph, near, far, scratch, option):  # type: ignore[no-untyped-def]
-    """Match the free member x0, or leave one member on its side to the outside option, along a shortest path.
+    """Match the free member x0, or leave one member of its side unmatched, along a shortest path.
 
-    Returns the number of pairs looked at, negative if x0 must be matched and cannot be.
+    Return the number of pairs examined, negative if x0 must be matched and cannot be.
     """
     ptr, idx, w = graph
     p, mate, mw = near
@@ -111,7 +111,7 @@ def _search(x0, graph, near, far, scratch, option):  # type: ignore[no-untyped-d
             mw[x] = w[via_edge[z]]
             far_mw[z] = mw[x]
             z = -1 if x == x0 else before
-        # Prices from the pairs themselves, so that they stay tight to the last bit however many paths have passed.
+        # Prices are recomputed from the pairs, so that they stay tight to the last bit after any number of paths.
         p[x0] = max(mw[x0] - q[mate[x0]], option) if mate[x0] >= 0 else option
         for t in range(n_done):
             x = seen[t]
@@ -123,9 +123,9 @@ def _search(x0, graph, near, far, scratch, option):  # type: ignore[no-untyped-d
 
 @compiled()
 def search_all(todo, start, budget, slack, graph, near, far, scratch, option):  # type: ignore[no-untyped-def]
-    """A search from each free member of `todo[start:]` that is not at its outside option, until `budget` pairs seen.
+    """Search from each free member of `todo[start:]` not at its outside option, until `budget` pairs are examined.
 
-    Returns (the position to go on from, the member that could not be matched or −1).
+    Return (position to continue from, member that could not be matched or −1).
     """
     p, mate, _ = near
     looked = 0
@@ -144,9 +144,9 @@ def search_all(todo, start, budget, slack, graph, near, far, scratch, option):  
 
 @compiled()
 def bid(todo, budget, graph, near, far, option):  # type: ignore[no-untyped-def]
-    """Auction steps without ε: a free row takes its best column and raises its price to where the second is as good.
+    """Run auction steps without ε: a free row takes its best column and raises its price to match the second best.
 
-    A cheap start that leaves few and short searches. At most `budget` steps; rows it drops are simply still free.
+    A cheap start that leaves few and short searches. Stops after `budget` steps; displaced rows stay free.
     Prices of columns only rise, and only columns that end up matched have theirs changed.
     """
     ptr, idx, w = graph
@@ -188,7 +188,7 @@ def bid(todo, budget, graph, near, far, option):  # type: ignore[no-untyped-def]
 
 @compiled()
 def refresh(graph, near, far, option, slack):  # type: ignore[no-untyped-def]
-    """Rows' prices from the columns', and every matched pair that is no longer its row's best set free."""
+    """Recompute row prices from column prices and unmatch every pair that is no longer its row's best."""
     ptr, idx, w = graph
     u, mate, mw = near
     v, owner, _ = far
@@ -212,7 +212,7 @@ def refresh(graph, near, far, option, slack):  # type: ignore[no-untyped-def]
 
 @compiled()
 def highest(graph, v, option, out):  # type: ignore[no-untyped-def]
-    """out[i] = max(option, max over listed j of w_ij − v_j)."""
+    """Set out[i] = max(option, max over listed j of w_ij − v_j)."""
     ptr, idx, w = graph
     for i in range(out.shape[0]):
         best = option

@@ -1,4 +1,4 @@
-"""Checking a certificate with nothing but the tensors, the matching and the columns' prices: no solver is trusted."""
+"""Verify a certificate from the tensors, the matching and the column prices alone, without trusting a solver."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _FEASIBLE = 1e-12
 def verify(
     a: Float[Tensor, "n d"], b: Float[Tensor, "m d"], assignment: Assignment, *, threads: int | None = None
 ) -> Gap:
-    """Recompute the optimality gap of a matching from its columns' prices, and refuse one that claims too much.
+    """Recompute the optimality gap of a matching from its column prices; reject a certificate that claims too much.
 
-    One fresh sweep gives r_i = max_j(S_ij − v_j), hence a bound on every matching (see `bound.gap_of`); the scores of
-    the pairs are computed again. Neither the solver nor anything it kept is used.
+    One new sweep gives r_i = max_j(S_ij − v_j), hence a bound on every matching (see `bound.gap_of`); the scores of
+    the pairs are recomputed. Neither the solver nor its state is used.
 
     Args:
         a, b: the float32 tensors that were matched, [n, d] and [m, d].

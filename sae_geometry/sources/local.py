@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from sae_geometry.io.formatting import counted
 from sae_geometry.sources.address import Address
 from sae_geometry.sources.bundle import Bundle
 from sae_geometry.sources.errors import SourceError
-from sae_geometry.sources.run_record import RUN_RECORD_NAME, read_record
-from sae_geometry.sources.weights_names import (
+from sae_geometry.sources.layouts.filenames import (
     SPARSITY_NAME,
     choose_weights,
     companions,
@@ -17,7 +17,7 @@ from sae_geometry.sources.weights_names import (
     missing_shards,
     side_names,
 )
-from sae_geometry.text import counted
+from sae_geometry.sources.wandb.run_record import RUN_RECORD_NAME, read_record
 
 _MAX_DEPTH = 4
 _MAX_FILES = 100_000

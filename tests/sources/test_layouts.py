@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from written import B_D, B_N, DEC, ENC, MULTI, MULTI_ENC, WRITTEN, D, L, N, Written, cat, random, unit, write
 
 from sae_geometry.sources import LayoutError, OrientationWarning, SourceError, inspect, load
-from sae_geometry.sources.formats import LAYOUTS
+from sae_geometry.sources.layouts.table import LAYOUTS
 
 SHARED = sorted(p.name for p in CHECKPOINTS.iterdir())
 # The family each shared file says it is, by our name for it.

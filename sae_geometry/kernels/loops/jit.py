@@ -1,0 +1,30 @@
+"""numba's compiler with the package's settings: GIL released, compiled code cached on disk where possible."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numba
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# Maxima may be taken in any order and no operand is NaN (the sweep refuses NaN); nothing else is relaxed, so
+# infinities keep their meaning.
+MAX_IN_ANY_ORDER = {"nnan", "nsz"}
+# For float32 sums whose error bound holds in any order, with or without fused multiply-add.
+SUMS_IN_ANY_ORDER = {"nnan", "ninf", "nsz", "reassoc", "contract"}
+
+
+def compiled(fastmath: set[str] | bool = False) -> Callable[[F], F]:
+    """Return a decorator that compiles on first call, releases the GIL, and caches on disk if a folder is writable."""
+
+    def decorate(function: F) -> F:
+        plain = inspect.unwrap(function)  # numba compiles source, and annotation checkers wrap functions
+        try:
+            return numba.njit(nogil=True, fastmath=fastmath, cache=True)(plain)
+        except RuntimeError:  # no writable folder for the cache
+            return numba.njit(nogil=True, fastmath=fastmath)(plain)
+
+    return decorate

@@ -1,0 +1,61 @@
+"""Run pieces of work on a few threads, and limit torch's own threads meanwhile.
+
+Either all pieces are done, or the first error is raised and no thread is left running.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+Worker = Callable[[threading.Event], Callable[[Any], None]]
+"""Create the state of one thread and return its function of a piece; the event tells it to stop."""
+
+
+def in_parallel(worker: Worker, pieces: Iterable[Any], threads: int) -> None:
+    """Process the pieces in order on up to `threads` threads, or on the caller's thread if that is one.
+
+    An error in any worker, or an interrupt of the caller, stops the others at their next piece and is raised.
+    """
+    queue = deque(pieces)
+    stop = threading.Event()
+
+    def drain() -> None:
+        work = worker(stop)
+        while not stop.is_set():
+            try:
+                piece = queue.popleft()
+            except IndexError:
+                return
+            work(piece)
+
+    threads = min(threads, len(queue))
+    if threads <= 1:
+        drain()
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            waiting = {pool.submit(drain) for _ in range(threads)}
+            while waiting:  # wake up regularly, so that an interrupt is handled
+                done, waiting = wait(waiting, timeout=0.1, return_when=FIRST_EXCEPTION)
+                for future in done:
+                    future.result()
+        finally:
+            stop.set()
+
+
+@contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """Limit torch to one thread, and restore on exit. Threads started inside must do so themselves."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

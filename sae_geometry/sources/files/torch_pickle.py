@@ -1,0 +1,308 @@
+"""The pickle inside a torch checkpoint, read as data.
+
+`torch.load(weights_only=True)` would refuse hostile pickles too, but it reads every tensor to find one, trusts the
+element counts a pickle claims, and allows `bytearray(10**10)`. Here the opcodes that torch.save writes for state
+dictionaries are interpreted one by one. Nothing is imported or called: a name can only be one of the few below, and
+each stands for a description of a tensor, a table, a list, a number or a string.
+"""
+
+from __future__ import annotations
+
+import pickletools
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from sae_geometry.sources.errors import SourceError
+from sae_geometry.sources.files.tensor_file import MAX_AXES
+
+_MAX_OPCODES = 2_000_000
+_MAX_VALUES = 200_000
+_MAX_DEPTH = 64
+_PLAIN = (str, int, float, bool, type(None))
+
+_STORAGES = {
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+    "UntypedStorage": torch.uint8,
+    "ComplexFloatStorage": torch.complex64,
+    "ComplexDoubleStorage": torch.complex128,
+}
+# Types of torch's own that this version of it may lack, or that hold no plain numbers.
+_OTHER_TYPE = re.compile(r"[A-Z][A-Za-z0-9]*Storage|(?:u?int|float|bfloat|complex|quint|qint|bits)\w*")
+
+
+@dataclass(frozen=True)
+class StoredStorage:
+    """A run of `n_elements` numbers in the archive's member `data/<key>`; dtype is None for a `kind` not known."""
+
+    key: str
+    dtype: torch.dtype | None
+    n_elements: int
+    kind: str
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A strided view of a storage; dtype is None for a type that torch does not have."""
+
+    storage: StoredStorage
+    offset: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: torch.dtype | None
+
+
+@dataclass(frozen=True)
+class _Name:
+    module: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.name}"
+
+
+class _Table(dict[Any, Any]):
+    """What an OrderedDict in the pickle becomes."""
+
+
+@dataclass(eq=False)
+class Record:
+    """An object of the pickle that is not made: the name of its class, its arguments and its state."""
+
+    kind: str
+    args: tuple[Any, ...]
+    state: Any = None
+
+    def field(self, name: str) -> Any:
+        """One field of a dataclass.
+
+        Raises:
+            KeyError: it has none of that name.
+        """
+        return _expect(self.state, dict)[name]
+
+
+Builders = Mapping[str, Callable[[tuple[Any, ...]], Any]]
+
+
+class _AsRecords(dict[str, Callable[[tuple[Any, ...]], Any]]):
+    """Builders that make a `Record` of whatever is named. Nothing is imported for it, and nothing called."""
+
+    def __missing__(self, kind: str) -> Callable[[tuple[Any, ...]], Record]:
+        return lambda args: Record(kind, args)
+
+    def __contains__(self, kind: object) -> bool:
+        return True
+
+
+def read_pickle(raw: bytes, name: str) -> object:
+    """The object a torch checkpoint's pickle describes, with `StoredTensor` where tensors are.
+
+    Args:
+        raw: the bytes of `data.pkl`.
+        name: the file's name, for messages.
+
+    Raises:
+        SourceError: it asks for anything but tensors, tables, lists, numbers and strings, or is damaged.
+    """
+    return _read(raw, name, _BUILDERS)
+
+
+def read_records(raw: bytes, name: str) -> object:
+    """The object that a pickle of plain data classes describes, each of them as a `Record`.
+
+    Raises:
+        SourceError: damaged.
+    """
+    return _read(raw, name, _AsRecords({"torch.Size": _BUILDERS["torch.Size"]}))
+
+
+def _read(raw: bytes, name: str, builders: Builders) -> object:
+    try:
+        return _run(raw, name, builders)
+    except SourceError:
+        raise
+    except (ValueError, IndexError, KeyError, TypeError, OverflowError, RecursionError, MemoryError) as error:
+        raise SourceError(f"{name}: its pickle is damaged ({type(error).__name__} while reading it)") from error
+
+
+def _run(raw: bytes, name: str, builders: Builders) -> object:
+    stack: list[Any] = []
+    marks: list[int] = []
+    memo: dict[int, Any] = {}
+
+    def since_mark() -> list[Any]:
+        at = marks.pop()
+        items = stack[at:]
+        del stack[at:]
+        return items
+
+    arg: Any
+    for count, (op, arg, _) in enumerate(pickletools.genops(raw)):
+        if count > _MAX_OPCODES:
+            raise SourceError(
+                f"{name}: its pickle has more than {_MAX_OPCODES:,} steps, more than any checkpoint needs"
+            )
+        match op.name:
+            case "PROTO" | "FRAME":
+                pass
+            case "MARK":
+                marks.append(len(stack))
+            case "NONE":
+                stack.append(None)
+            case "NEWTRUE" | "NEWFALSE":
+                stack.append(op.name == "NEWTRUE")
+            case "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT" | "BINUNICODE" | "SHORT_BINUNICODE":
+                stack.append(arg)
+            case "EMPTY_DICT":
+                stack.append(_Table())
+            case "EMPTY_LIST":
+                stack.append([])
+            case "EMPTY_TUPLE":
+                stack.append(())
+            case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                n = int(op.name[-1])
+                stack[-n:] = [tuple(stack[-n:])]
+            case "TUPLE":
+                stack.append(tuple(since_mark()))
+            case "BINPUT" | "LONG_BINPUT":
+                memo[arg] = stack[-1]
+            case "MEMOIZE":
+                memo[len(memo)] = stack[-1]
+            case "BINGET" | "LONG_BINGET":
+                stack.append(memo[arg])
+            case "SETITEM" | "SETITEMS":
+                items = since_mark() if op.name == "SETITEMS" else [stack.pop() for _ in range(2)][::-1]
+                table = _expect(stack[-1], dict)
+                for key, value in zip(items[::2], items[1::2], strict=True):
+                    table[key if isinstance(key, int | Record) else _expect(key, str)] = value
+            case "APPEND" | "APPENDS":
+                items = since_mark() if op.name == "APPENDS" else [stack.pop()]
+                _expect(stack[-1], list).extend(items)
+            case "GLOBAL":
+                stack.append(_allowed(_Name(*str(arg).split(" ", 1)), name, builders))
+            case "STACK_GLOBAL":
+                attribute, module = stack.pop(), stack.pop()
+                stack.append(_allowed(_Name(_expect(module, str), _expect(attribute, str)), name, builders))
+            case "BINPERSID":
+                stack.append(_storage(stack.pop()))
+            case "REDUCE" | "NEWOBJ":
+                args = _expect(stack.pop(), tuple)
+                stack.append(builders[str(_expect(stack.pop(), _Name))](args))
+            case "BUILD":
+                state = stack.pop()
+                if isinstance(stack[-1], Record):
+                    stack[-1].state = state
+                else:
+                    _expect(stack[-1], dict)
+            case "STOP":
+                return stack.pop()
+            case _:
+                raise SourceError(f"{name}: its pickle uses {op.name}, which no checkpoint of tensors needs; refused")
+    raise SourceError(f"{name}: its pickle ends before it is finished: the file is damaged")
+
+
+def _expect(value: Any, kind: type) -> Any:
+    if not isinstance(value, kind):
+        raise TypeError(f"{kind.__name__} expected")
+    return value
+
+
+def _allowed(named: _Name, file: str, builders: Builders) -> _Name:
+    if str(named) in builders or (named.module == "torch" and named.name in _STORAGES):
+        return named
+    if str(named) == "torch.storage.UntypedStorage":
+        return _Name("torch", "UntypedStorage")
+    if named.module == "torch" and (
+        _OTHER_TYPE.fullmatch(named.name) or isinstance(getattr(torch, named.name, None), torch.dtype)
+    ):
+        return named
+    raise SourceError(
+        f"{file}: its pickle wants to run {str(named)[:120]!r}, which reading tensors does not need; refused, and "
+        "nothing was run. If you trust the file, re-save its state_dict as safetensors"
+    )
+
+
+def _storage(pid: Any) -> StoredStorage:
+    tag, kind, key, _, n = _expect(pid, tuple)
+    if tag != "storage" or _expect(kind, _Name).module != "torch" or type(n) is not int or n < 0:
+        raise TypeError("storage expected")
+    return StoredStorage(_expect(key, str), _STORAGES.get(kind.name), n, kind.name)
+
+
+def _whole(numbers: Any) -> tuple[int, ...]:
+    if len(_expect(numbers, tuple)) > MAX_AXES or any(type(n) is not int or n < 0 for n in numbers):
+        raise ValueError("a few whole numbers expected")
+    return tuple(numbers)
+
+
+def _tensor_v2(args: tuple[Any, ...]) -> StoredTensor:
+    storage, offset, shape, stride = _expect(args[0], StoredStorage), args[1], _whole(args[2]), _whole(args[3])
+    return StoredTensor(storage, _whole((offset,))[0], shape, stride, storage.dtype)
+
+
+def _tensor_v3(args: tuple[Any, ...]) -> StoredTensor:
+    plain = _tensor_v2(args)
+    named = _expect(args[6], _Name)
+    dtype = getattr(torch, named.name, None)
+    storage = replace(plain.storage, kind=named.name)
+    return StoredTensor(
+        storage, plain.offset, plain.shape, plain.stride, dtype if isinstance(dtype, torch.dtype) else None
+    )
+
+
+def _empty_table(args: tuple[Any, ...]) -> _Table:
+    if args:
+        raise TypeError("an empty table expected")
+    return _Table()
+
+
+_BUILDERS: dict[str, Callable[[tuple[Any, ...]], Any]] = {
+    "collections.OrderedDict": _empty_table,
+    "torch._utils._rebuild_tensor_v2": _tensor_v2,
+    "torch._utils._rebuild_tensor_v3": _tensor_v3,
+    "torch._utils._rebuild_parameter": lambda args: _expect(args[0], StoredTensor),
+    "torch.Size": lambda args: _whole(args[0]),
+    "torch.device": lambda args: str(args[0])[:20],
+}
+
+
+def flatten(tree: object, name: str) -> dict[str, Any]:
+    """Nested tables and lists as one table, keys joined by dots. A bare tensor gets the key "tensor".
+
+    Of a list only what may hold tensors is taken, by its index: the numbers of an optimizer's groups say nothing here.
+    """
+    flat: dict[str, Any] = {}
+    visits = 0
+
+    def walk(node: object, prefix: str, depth: int) -> None:
+        nonlocal visits
+        visits += 1
+        if visits > _MAX_VALUES:
+            raise SourceError(f"{name}: it holds more than {_MAX_VALUES:,} values")
+        if depth > _MAX_DEPTH:
+            raise SourceError(f"{name}: its tables are nested more than {_MAX_DEPTH} deep")
+        if isinstance(node, Mapping):
+            items = list(node.items())
+        elif isinstance(node, list | tuple):
+            items = [(i, value) for i, value in enumerate(node) if not isinstance(value, _PLAIN)]
+        else:
+            flat[prefix or "tensor"] = node
+            return
+        for key, value in items:
+            walk(value, f"{prefix}.{key}" if prefix else str(key), depth + 1)
+
+    walk(tree, "", 0)
+    return flat

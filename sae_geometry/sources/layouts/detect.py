@@ -1,0 +1,344 @@
+"""The dictionaries in one table of tensors: which layout they follow, which axis counts latents, what lies where."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor
+
+from sae_geometry.sources.errors import LayoutError
+from sae_geometry.sources.files.tensor_file import Entry
+from sae_geometry.sources.layouts.config import lookup
+from sae_geometry.sources.layouts.table import (
+    ENCODER_SIDE,
+    LAYOUTS,
+    N_LATENTS_CONFIG,
+    PER_COORDINATE,
+    PER_LATENT,
+    Layout,
+)
+
+LatentAxis = Literal[0, 1]
+_NUMBERED = re.compile(r"(?:^|layer[_.-]?)(\d{1,9})$")
+
+
+@dataclass(frozen=True)
+class Slab:
+    """One [n_latents, width] piece of a stored tensor.
+
+    Attributes:
+        key: the tensor, as the file names it.
+        axes: its axes, in the letters of `formats`.
+        index: the place on its "o" axis; None if it has none.
+        out: which output (layer or model) the piece belongs to; None where there is only one.
+        at: the place on its "s" axis; None if it has none.
+    """
+
+    key: str
+    axes: str
+    index: int | None = None
+    out: int | None = None
+    at: int | None = None
+
+
+@dataclass(frozen=True)
+class Site:
+    """One dictionary in a file.
+
+    Attributes:
+        layout: the row of the table it follows.
+        n_latents: how many latents.
+        decoder, encoder: the pieces, in the order of their outputs.
+        hook: the hook point that its keys name, with dots; None where they name none.
+        source: the layer a cross-layer transcoder's latents read from; None elsewhere.
+        layer: its place where the file stacks several dictionaries in one tensor; None elsewhere.
+        member: the table that holds it, where the file has several, each with a dictionary; None elsewhere.
+        encoder_bias, decoder_bias, frequency, log_scale: keys, where present.
+        mixture: keys of the two factors whose product is added to the decoder; None where there is none.
+        assumed: why the orientation is an assumption; None where names or sizes prove it.
+        convention: the documented convention by which it was read, where that is all there is to go by.
+    """
+
+    layout: Layout
+    n_latents: int
+    decoder: tuple[Slab, ...]
+    encoder: tuple[Slab, ...] = ()
+    hook: str | None = None
+    source: int | None = None
+    layer: int | None = None
+    member: str | None = None
+    encoder_bias: str | None = None
+    decoder_bias: str | None = None
+    frequency: str | None = None
+    log_scale: str | None = None
+    mixture: tuple[str, str] | None = None
+    assumed: str | None = None
+    convention: str | None = None
+
+    @property
+    def choice(self) -> str:
+        """What to write after `::` to choose it."""
+        parts = [name] if (name := self.member or self.hook) else []
+        parts += [f"{k}={v}" for k, v in (("source", self.source), ("layer", self.layer)) if v is not None]
+        return "::".join(parts)
+
+    def is_called(self, name: str) -> bool:
+        """Whether `::name` means it: its hook point or its table, with dots or as written."""
+        return name in (self.hook, self.member) or name.replace("-", ".") in (self.hook, self.member)
+
+    @property
+    def place(self) -> int | None:
+        """What `::layer=N` chooses it by: its place in a stack, or the number that its table is called by."""
+        if self.layer is not None or self.member is None or any(s.out is not None for s in self.decoder):
+            return self.layer
+        numbered = _NUMBERED.search(self.member)
+        return int(numbered[1]) if numbered else None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Tensors by the names they have in one table of a file.
+
+    Attributes:
+        entries: shape and type by name; axes that `leads` stands for are left out of the shape.
+        keys: what the file calls each.
+        leads: letters of the axes that were taken off the front of each: "1" or "s".
+        read: gives one tensor by the file's name.
+        file: the file's name.
+        container: how it is packed.
+    """
+
+    entries: Mapping[str, Entry]
+    keys: Mapping[str, str]
+    leads: Mapping[str, str]
+    read: Callable[[str], Tensor]
+    file: str
+    container: str
+
+
+def sites_in(table: Table, config: Mapping[str, Any], latent_axis: LatentAxis | None) -> tuple[Site, ...]:
+    """Every dictionary in a table, by the first row of the layouts that fits; none where no row does.
+
+    Raises:
+        LayoutError: the row that fits says that there is no dictionary to compare.
+    """
+    search = _Search(table, config, latent_axis)
+    for layout in LAYOUTS:
+        if search.concerns(layout) and (sites := tuple(search.sites(layout))):
+            if layout.refusal is not None:
+                raise LayoutError(f"{table.file} is {layout.refusal}")
+            return sites
+    return ()
+
+
+class _Search:
+    """One table of tensors against the rows of the layouts."""
+
+    def __init__(self, table: Table, config: Mapping[str, Any], latent_axis: LatentAxis | None) -> None:
+        self.table = table
+        self.entries = table.entries
+        self.config = config
+        self.latent_axis = latent_axis
+        stated = [v for path in N_LATENTS_CONFIG if type(v := lookup(config, path)) is int]
+        self.encoder_side = self._length(ENCODER_SIDE)
+        self.n_latents = self.encoder_side or self._length(PER_LATENT) or (stated[0] if stated else None)
+        self.d_out = self._length(PER_COORDINATE)
+
+    def _length(self, keys: tuple[str, ...]) -> int | None:
+        """How many entries the first of these has for one dictionary: of a stack, its last axis counts."""
+        shapes = [self.entries[k].shape for k in keys if k in self.entries]
+        return next((s[-1] for n_axes in (1, 2) for s in shapes if len(s) == n_axes and s[-1] > 1), None)
+
+    def concerns(self, layout: Layout) -> bool:
+        """Whether what is beside the decoder allows this row."""
+        return (
+            layout.container in (None, self.table.container)
+            and (layout.config is None or lookup(self.config, layout.config) is not None)
+            and (not layout.any_of or any(k in self.entries for k in layout.any_of))
+        )
+
+    def sites(self, layout: Layout) -> Iterator[Site]:
+        found: list[tuple[str, dict[str, str]]] = []
+        for name, entry in self.entries.items():
+            match = re.fullmatch(layout.decoder, name)
+            if match is None or len(entry.shape) != len(layout.decoder_axes) or not entry.dtype.is_floating_point:
+                continue
+            if all(k.format(**match.groupdict()) in self.entries for k in layout.also):
+                found.append((name, match.groupdict()))
+        if found and {"into", "source"} <= found[0][1].keys():
+            yield from self._by_pair(layout, {(int(g["source"]), int(g["into"])): name for name, g in found})
+        elif found and "into" in found[0][1]:
+            yield from self._by_target(layout, {int(groups["into"]): name for name, groups in found})
+        elif "s" in layout.decoder_axes:
+            yield from (site for name, _ in found for site in self._by_layer(layout, name))
+        else:
+            for name, groups in sorted(found, key=lambda item: (_source(item[1]) or 0, item[0])):
+                site = self._site(layout, name, groups)
+                if site is not None:
+                    yield site
+
+    def _site(self, layout: Layout, name: str, groups: Mapping[str, str]) -> Site | None:
+        shape, axes = self.entries[name].shape, layout.decoder_axes
+        square = len(shape) == 2 and shape[0] == shape[1]
+        if layout.square_suffix and not (square and self.table.file.endswith(layout.square_suffix)):
+            return None
+        if any(letter == "1" and n != 1 for letter, n in zip(axes, shape, strict=True)):
+            return None
+        turned = self.latent_axis is not None and len(shape) == 2 and axes[self.latent_axis] != "n"
+        axes = axes[::-1] if turned else axes
+        n, d = shape[axes.index("n")], shape[axes.index("d")]
+        if self.latent_axis is None and not groups and not self._sizes_agree(shape, axes):
+            return None
+        encoder, encoder_axes = self._encoder(layout, groups, n, turned)
+        if encoder is not None and not encoder_axes:
+            return None
+        mixture = layout.mixture
+        if mixture is not None and not self._are_factors(mixture, n, d):
+            return None
+        return Site(
+            layout,
+            n,
+            self._slabs(name, axes, int(groups.get("source", 0))),
+            () if encoder is None else self._slabs(encoder, encoder_axes, 0),
+            hook=groups["site"].replace("-", ".") if "site" in groups else None,
+            source=_source(groups),
+            encoder_bias=self._present(layout.encoder_bias, groups),
+            decoder_bias=self._present(layout.decoder_bias, groups),
+            frequency=self._present((layout.frequency,) if layout.frequency else (), groups),
+            log_scale=self._present((layout.log_scale,) if layout.log_scale else (), groups),
+            mixture=None if mixture is None else (self.table.keys[mixture[0]], self.table.keys[mixture[1]]),
+            assumed=self._assumed(layout, shape, axes),
+            convention=layout.note if self.latent_axis is None else None,
+        )
+
+    def _sizes_agree(self, shape: tuple[int, ...], axes: str) -> bool:
+        """Whether the tensors beside the decoder (or the configuration) bear the row's axes out, or say nothing."""
+        n, d = shape[axes.index("n")], shape[axes.index("d")]
+        if self.encoder_side is not None:
+            return n == self.encoder_side
+        if "o" in axes:  # a decoder has more latents than outputs, and than dimensions where it could be transposed
+            return n > shape[axes.index("o")] and (axes != "ond" or n >= d)
+        if self.n_latents in (n, d):
+            return n == self.n_latents
+        return self.d_out not in (n, d) or d == self.d_out
+
+    def _are_factors(self, mixture: tuple[str, str], n: int, d: int) -> bool:
+        w, c = (self.entries[name] for name in mixture)
+        return (
+            len(w.shape) == len(c.shape) == 2
+            and w.dtype.is_floating_point
+            and c.dtype.is_floating_point
+            and (w.shape[0], c.shape[1]) == (n, d)
+            and w.shape[1] == c.shape[0]
+        )
+
+    def _encoder(self, layout: Layout, groups: Mapping[str, str], n: int, turned: bool) -> tuple[str | None, str]:
+        """The encoder's name and axes; axes "" where its sizes contradict the decoder's."""
+        name = layout.encoder.format(**groups) if layout.encoder else None
+        if name is None or name not in self.entries:
+            return None, ""
+        if layout.deeper and any(re.fullmatch(layout.deeper, other) for other in self.entries):
+            return None, ""
+        shape, axes = self.entries[name].shape, layout.encoder_axes
+        if len(shape) != len(axes):
+            return name, ""
+        axes = axes[::-1] if turned and len(axes) == 2 else axes
+        if shape[axes.index("n")] == n:
+            return name, axes
+        other = axes[::-1] if self.latent_axis is not None and len(axes) == 2 else ""
+        return name, other if other and shape[other.index("n")] == n else ""
+
+    def _assumed(self, layout: Layout, shape: tuple[int, ...], axes: str) -> str | None:
+        if layout.fixed or self.latent_axis is not None or layout.square_suffix or len(shape) != 2:
+            return None
+        square = shape[0] == shape[1]
+        if not square and (self.n_latents in shape or self.d_out in shape):
+            return None
+        why = "the decoder is square" if square else "nothing beside the decoder tells its axes apart"
+        return (
+            f"{why}: axis {axes.index('n')} was taken as latents, as {layout.title} stores them; "
+            f"latent_axis={axes.index('d')} takes the other"
+        )
+
+    def _by_pair(self, layout: Layout, pairs: Mapping[tuple[int, int], str]) -> Iterator[Site]:
+        """Sites of a transcoder that keeps one decoder for each layer read and each layer written to."""
+        axes = layout.decoder_axes
+        for source in sorted({source for source, _ in pairs}):
+            reached = {into: name for (i, into), name in sorted(pairs.items()) if i == source}
+            counts = {self.entries[name].shape[axes.index("n")] for name in reached.values()}
+            groups = {"source": str(source)}
+            n = counts.pop()
+            encoder, encoder_axes = self._encoder(layout, groups, n, turned=False)
+            if counts or (encoder is not None and not encoder_axes):
+                continue
+            yield Site(
+                layout,
+                n,
+                tuple(Slab(self.table.keys[name], self.table.leads[name] + axes, None, into)
+                      for into, name in reached.items()),
+                () if encoder is None else self._slabs(encoder, encoder_axes, 0),
+                source=source,
+                encoder_bias=self._present(layout.encoder_bias, groups),
+            )  # fmt: skip
+
+    def _by_target(self, layout: Layout, targets: Mapping[int, str]) -> Iterator[Site]:
+        """Sites of a transcoder stored by the layer it writes into: W_D.i holds the decoders of sources 0…i."""
+        encoder = layout.encoder if layout.encoder in self.entries else None
+        keys = self.table.keys
+        for source in range(max(targets) + 1):
+            reached = {i: name for i, name in sorted(targets.items()) if source < self.entries[name].shape[0]}
+            if not reached:
+                continue
+            counts = {self.entries[name].shape[layout.decoder_axes.index("n")] for name in reached.values()}
+            has_encoder = encoder is not None and source < self.entries[encoder].shape[0]
+            if len(counts) == 1:
+                yield Site(
+                    layout,
+                    counts.pop(),
+                    tuple(Slab(keys[name], layout.decoder_axes, source, i) for i, name in reached.items()),
+                    (Slab(keys[encoder], layout.encoder_axes, source),) if encoder and has_encoder else (),
+                    source=source,
+                    encoder_bias=self._present(layout.encoder_bias, {}),
+                )
+
+    def _by_layer(self, layout: Layout, name: str) -> Iterator[Site]:
+        """Sites of a transcoder whose one tensor has an axis for the layer read and one for the layer written to."""
+        entry, axes = self.entries[name], layout.decoder_axes
+        n_layers, n_outs, n = (entry.shape[axes.index(letter)] for letter in "son")
+        encoder = str(layout.encoder)  # every such row asks for one
+        shape = self.entries[encoder].shape
+        if n_layers != n_outs or len(shape) != 3 or (shape[0], shape[2]) != (n_layers, n):
+            return
+        reached = [list(range(layer, n_outs)) for layer in range(n_layers)]
+        mask = self.entries.get(layout.outputs_mask or "")
+        if mask is not None and mask.shape == (n_layers, n_outs):
+            said = self.table.read(self.table.keys[str(layout.outputs_mask)])
+            reached = [[out for out in range(n_outs) if bool(said[layer, out])] for layer in range(n_layers)]
+        for layer, outs in enumerate(reached):
+            if outs:
+                yield Site(
+                    layout,
+                    n,
+                    tuple(Slab(self.table.keys[name], axes, out, out, at=layer) for out in outs),
+                    (Slab(self.table.keys[encoder], layout.encoder_axes, at=layer),),
+                    source=layer,
+                    encoder_bias=self._present(layout.encoder_bias, {}),
+                )
+
+    def _slabs(self, name: str, axes: str, first_out: int) -> tuple[Slab, ...]:
+        key, spelled = self.table.keys[name], self.table.leads[name] + axes
+        if "o" not in axes:
+            return (Slab(key, spelled),)
+        n_outs = self.entries[name].shape[axes.index("o")]
+        return tuple(Slab(key, spelled, i, first_out + i) for i in range(n_outs))
+
+    def _present(self, names: tuple[str, ...], groups: Mapping[str, str]) -> str | None:
+        return next((self.table.keys[k] for name in names if (k := name.format(**groups)) in self.entries), None)
+
+
+def _source(groups: Mapping[str, str]) -> int | None:
+    number = groups.get("source", groups.get("reads"))
+    return None if number is None else int(number)
