@@ -100,6 +100,13 @@ def test_every_row_of_the_table_is_tried_by_a_file() -> None:
     assert {layout.name for layout in LAYOUTS} == {c[0] for c in WRITTEN} | elsewhere
 
 
+def test_the_page_of_layouts_has_every_row() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "layouts.md").read_text(encoding="utf-8")
+    names = {layout.name for layout in LAYOUTS}
+    assert {name for name in names if f"`{name}`" not in page} == set()
+    assert len(names - {"linear", "rows", "sae_geometry", "sae_geometry_consensus"}) == 31, "as README says"
+
+
 def test_a_transcoder_stored_by_the_layer_it_writes_into(tmp_path: Path) -> None:
     into = {f"W_D.{i}": random(i + 1, N, D + i * 0) + i for i in range(L)}
     path = write(tmp_path, {**into, "W_E": MULTI_ENC.transpose(0, 2, 1), "b_E": random(L, N)}, {}, "safetensors")

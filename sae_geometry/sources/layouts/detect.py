@@ -190,7 +190,8 @@ class _Search:
         turned = self.latent_axis is not None and len(shape) == 2 and axes[self.latent_axis] != "n"
         axes = axes[::-1] if turned else axes
         n, d = shape[axes.index("n")], shape[axes.index("d")]
-        if self.latent_axis is None and not groups and not self._sizes_agree(shape, axes):
+        sizes_tell = self.latent_axis is None and layout.refusal is None and not groups
+        if sizes_tell and not self._sizes_agree(shape, axes):
             return None
         encoder, encoder_axes = self._encoder(layout, groups, n, turned)
         if encoder is not None and not encoder_axes:
