@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
@@ -18,6 +19,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from sae_geometry.io.escaping import escaped, shown
 from sae_geometry.io.formatting import counted
 
 LatentAxis = Literal[0, 1]
@@ -25,6 +27,7 @@ LatentAxis = Literal[0, 1]
 # Rows are normalized in float64, this many elements at a time, so that a large decoder needs no second copy.
 _CHUNK_ELEMENTS = 1 << 22
 _MAX_NAMED = 8
+_LONGEST_NOTE = 1000  # characters
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,7 @@ class Alive:
     def describe(self) -> str:
         """Return a phrase: "1,491 of 1,536 alive (frequency > 0 over 102,400 tokens); 45 dead dropped"."""
         if self.n_dead is None:
-            which = "whether its 1 latent is" if self.n_total == 1 else f"which of the {self.n_total:,} latents are"
-            text = f"{which} alive is unknown; none dropped for it"
+            text = f"which of the {self.n_total:,} latents are alive is unknown; none dropped for it"
         else:
             over = f" over {self.n_tokens:,} tokens" if self.n_tokens else ""
             fate = f"{self.n_dropped_dead:,} dead dropped" if self.n_dropped_dead else "none dropped"
@@ -79,7 +81,8 @@ class Dictionary:
         frequency: float64 [n_latents], share of tokens on which the latent fires, or None.
         alive_mask: bool [n_latents], or None when unknown.
         alive: counts of dead latents, with their source.
-        name: short label for tables and figures.
+        name: short label for tables and figures. This and the other texts are one line each, without control
+            characters, and cut beyond 200 characters (`io.formatting.shown`).
         hook_point: hook point in the model, for example "blocks.6.hook_resid_pre"; None when unknown.
         model: name of the model; None when unknown.
         address: address it was loaded from; None for one made in memory.
@@ -104,6 +107,16 @@ class Dictionary:
     layout: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Names come from files and servers: whatever shows them, they are one line that a reader can see."""
+        for name in ("name", "hook_point", "model", "layout"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, shown(value))
+        object.__setattr__(self, "notes", tuple(shown(note, _LONGEST_NOTE) for note in self.notes))
+        plain = {k: escaped(v) if isinstance(v, str) else v for k, v in self.metadata.items()}
+        object.__setattr__(self, "metadata", MappingProxyType(plain))
 
     @staticmethod
     def from_decoder(
@@ -149,7 +162,8 @@ class Dictionary:
                 raising.
 
         Raises:
-            ValueError: inconsistent shapes, or a zero, NaN or infinite row (the message names the latents).
+            ValueError: inconsistent shapes, no plain array of numbers (masked, sparse, quantized, text), a frequency
+                outside 0…1, or a zero, NaN or infinite row (the message names the latents).
 
         Example:
             >>> import numpy as np, sae_geometry as sg
@@ -166,12 +180,14 @@ class Dictionary:
             e = _latents_first(encoder, axis, "encoder weight", "encoder_latent_axis")
             if e.shape[0] != n:
                 raise ValueError(
-                    f"the decoder has {counted(n, 'latent')} but the encoder, of shape {tuple(encoder.shape)}, has "
+                    f"the decoder has {counted(n, 'latent')} but the encoder, of shape {tuple(np.shape(encoder))}, has "
                     f"{e.shape[0]:,} along axis {axis}; pass encoder_latent_axis={1 - axis} if its latents lie there"
                 )
             encoder_directions, _, bad_encoder = _unit_rows(e)
             encoder_directions[bad_encoder] = 0.0
             notes = [*notes, *_encoder_notes(name, e, bad_encoder, bad, drop_bad)]
+        if bad.all():
+            raise ValueError(f"all {n:,} decoder rows of {name!r} are zero or not finite: none has a direction")
         if bad.any() and not drop_bad:
             raise ValueError(_bad_rows_message(name, w, bad))
         b_enc = None if encoder_bias is None else _vector(encoder_bias, n, "encoder_bias", "latents").to(torch.float32)
@@ -180,7 +196,7 @@ class Dictionary:
             if decoder_bias is None
             else _vector(decoder_bias, w.shape[1], "decoder_bias", "coordinates").to(torch.float32)
         )
-        freq = None if frequency is None else _vector(frequency, n, "frequency", "latents").to(torch.float64)
+        freq = None if frequency is None else _shares(frequency, n)
         mask = None if alive is None else _alive_mask(alive, n)
         if mask is None and freq is not None:
             mask, alive_source = freq > 0, "frequency > 0"
@@ -258,7 +274,7 @@ class Dictionary:
         """
         rows = self._rows(which)
         if rows.numel() == 0:
-            raise ValueError(f"the selection keeps none of the {counted(self.n_latents, 'latent')} of {self.name!r}")
+            raise ValueError(f"the selection keeps none of the {self.n_latents:,} latents of {self.name!r}")
 
         def pick(t: Tensor | None) -> Tensor | None:
             return None if t is None else t[rows.to(t.device)]
@@ -301,14 +317,12 @@ class Dictionary:
         return replace(self, name=name)
 
     def _rows(self, which: Any) -> Tensor:
-        t = torch.as_tensor(which).cpu()
+        t = _as_tensor(which, "selection").cpu()
         if t.ndim != 1:
             raise ValueError(f"select takes a mask or a list of ids, one-dimensional; got shape {tuple(t.shape)}")
         if t.dtype == torch.bool:
             if t.shape[0] != self.n_latents:
-                raise ValueError(
-                    f"the mask has {counted(t.shape[0], 'entry', 'entries')} for {counted(self.n_latents, 'latent')}"
-                )
+                raise ValueError(f"the mask has {t.shape[0]:,} entries for {self.n_latents:,} latents")
             return t.nonzero().flatten()
         if t.numel() and (t.is_floating_point() or t.is_complex()):
             raise ValueError(f"latent ids are whole numbers; got {t.dtype}")
@@ -330,14 +344,47 @@ class Dictionary:
         lo, hi = float(self.decoder_norms.min()), float(self.decoder_norms.max())
         lines.append(f"  raw norms    {lo:.4g} … {hi:.4g}")
         if self.address:
-            lines.append(f"  address      {self.address}{f' ({self.layout})' if self.layout else ''}")
+            lines.append(f"  address      {shown(self.address)}{f' ({self.layout})' if self.layout else ''}")
         lines.append(f"  fingerprint  {self.fingerprint[:16]}")
         lines += [f"  note         {note}" for note in self.notes]
         return "\n".join(lines)
 
 
+def _as_tensor(values: Any, what: str) -> Tensor:
+    """Values as a plain tensor of numbers; whole numbers without a sign get one.
+
+    Raises:
+        ValueError: masked, sparse, quantised, without numbers, or of a type that torch does not have.
+    """
+    kind = f"{type(values).__name__} of {str(getattr(values, 'dtype', 'no type'))[:40]}"
+    t = None
+    if np.ma.is_masked(values):
+        raise ValueError(
+            f"the {what} has {int(np.ma.count_masked(values)):,} masked entries, which have no value: fill them "
+            "(.filled(0)), or leave those latents out"
+        )
+    with suppress(TypeError, ValueError, OverflowError, RuntimeError):
+        t = values.detach() if isinstance(values, Tensor) else _from_array(np.asarray(values))
+        if t.layout != torch.strided or t.is_quantized or t.is_meta or t.is_nested or hasattr(t, "get_mask"):
+            t = None
+        elif t.dtype in (torch.uint16, torch.uint32, torch.uint64):
+            t = None if t.numel() and int(t.to(torch.int64).min()) < 0 else t.to(torch.int64)
+        else:
+            t.reshape(-1)[:1].to(torch.complex128 if t.is_complex() else torch.float64)
+            return t
+    if t is None or t.dtype != torch.int64:
+        raise ValueError(f"the {what} must be a dense array of real numbers, not {kind}: convert it first, to float32")
+    return t
+
+
+def _from_array(array: np.ndarray) -> Tensor:
+    if array.dtype.kind not in "biufc":
+        raise TypeError
+    return torch.as_tensor(array.copy() if any(step < 0 for step in array.strides) else array)
+
+
 def _latents_first(weight: Any, latent_axis: int, what: str, argument: str) -> Tensor:
-    w = weight.detach() if isinstance(weight, Tensor) else torch.as_tensor(np.asarray(weight))
+    w = _as_tensor(weight, what)
     if w.ndim != 2:
         raise ValueError(f"the {what} must have two axes, latents and width; got shape {tuple(w.shape)}")
     if latent_axis not in (0, 1):
@@ -390,11 +437,10 @@ def _encoder_notes(name: str, e: Tensor, bad_encoder: Tensor, bad_decoder: Tenso
             f"{name!r} has encoder rows with NaN or inf: latents {_some_ids(broken)}; pass "
             "drop_bad=True (--drop-bad) to have them taken as zero and recorded"
         )
-    have = "has" if len(silent) == 1 else "have"
-    notes = [f"{counted(len(silent), 'latent')} {have} a zero encoder row ({_some_ids(silent)})"] if silent else []
-    if broken:
-        notes.append(f"{counted(len(broken), 'encoder row')} not finite, taken as zero ({_some_ids(broken)})")
-    return notes
+    notes = [f"{counted(len(silent), 'latent')} with a zero encoder row ({_some_ids(silent)})"] if silent else []
+    return notes + (
+        [f"{counted(len(broken), 'encoder row')} not finite, taken as zero ({_some_ids(broken)})"] if broken else []
+    )
 
 
 def _bad_rows_message(name: str, w: Tensor, bad: Tensor) -> str:
@@ -415,18 +461,31 @@ def _some_ids(ids: Sequence[int]) -> str:
 
 
 def _vector(values: Any, n: int, what: str, of: str) -> Tensor:
-    t = values.detach().cpu() if isinstance(values, Tensor) else torch.as_tensor(np.asarray(values))
+    t = _as_tensor(values, what).cpu()
     if t.shape != (n,):
         raise ValueError(f"{what} must have one entry for each of the {n:,} {of}; got shape {tuple(t.shape)}")
+    if t.is_complex():
+        raise ValueError(f"{what} must hold real numbers; got {t.dtype}")
+    return t
+
+
+def _shares(frequency: Any, n: int) -> Tensor:
+    t = _vector(frequency, n, "frequency", "latents").to(torch.float64)
+    outside = (~((t >= 0) & (t <= 1))).nonzero().flatten().tolist()  # NaN is outside too
+    if outside:
+        raise ValueError(
+            f"frequency must be the share of tokens on which each latent fires, 0…1; latents {_some_ids(outside)} have "
+            f"{', '.join(f'{float(t[i]):.4g}' for i in outside[:_MAX_NAMED])}: divide counts by the number of tokens"
+        )
     return t
 
 
 def _alive_mask(alive: Any, n: int) -> Tensor:
-    t = alive.detach().cpu() if isinstance(alive, Tensor) else torch.as_tensor(np.asarray(alive))
+    t = _as_tensor(alive, "list of alive latents").cpu()
     if t.dtype == torch.bool:
         return _vector(t, n, "alive", "latents")
     ids = t.flatten()
-    if ids.numel() and (ids.is_floating_point() or ids.unique().numel() < ids.numel()):
+    if ids.numel() and (ids.is_floating_point() or ids.is_complex() or ids.unique().numel() < ids.numel()):
         raise ValueError(
             f"alive must be a bool mask of {n:,} entries or a list of different latent ids; got {t.dtype} values "
             f"beginning {ids[:4].tolist()}: for a mask of 0 and 1, pass alive > 0"

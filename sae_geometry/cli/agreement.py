@@ -37,6 +37,7 @@ def agreement(
     offline: o.Offline = False,
     log_wandb: o.LogWandb = None,
     drop_bad: o.DropBad = False,
+    latent_axis: o.LatentAxis = None,
 ) -> None:
     """Encoder beside decoder: do A's and B's encoders confirm the partners that their decoders find?
 
@@ -48,7 +49,9 @@ def agreement(
     check_free(out, overwrite)
     check_wandb(log_wandb, offline)
     speaker = Speaker(quiet)
-    left, right = load_all([a, b], speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad)
+    left, right = load_all(
+        [a, b], speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad, latent_axis=latent_axis
+    )  # fmt: skip
     if dry_run:
         say_plan("agreement", [left, right], as_json)
         return

@@ -11,6 +11,7 @@ from sae_geometry.cli.console import Speaker, say_error
 from sae_geometry.cli.inputs import check_free, check_wandb, compute_on, load_all, say_plan
 from sae_geometry.cli.lifecycle import UNDER, told_in_one_sentence
 from sae_geometry.cli.outputs import keep_sweeps, save_and_show
+from sae_geometry.io.formatting import counted
 
 if TYPE_CHECKING:
     from sae_geometry.comparisons.pair import Comparison
@@ -26,7 +27,7 @@ def _one_to_one_words(result: Comparison) -> str:
     if result.is_small:
         return str(result.double_counting())
     paired = result.one_to_one().a_to_b
-    return f"one-to-one ({paired.method}): mean {paired.mmcs:.4f} over {paired.n_matched:,} pairs"
+    return f"one-to-one ({paired.method}): mean {paired.mean_similarity:.4f} over {counted(paired.n_matched, 'pair')}"
 
 
 @told_in_one_sentence
@@ -76,6 +77,7 @@ def compare(
     offline: o.Offline = False,
     log_wandb: o.LogWandb = None,
     drop_bad: o.DropBad = False,
+    latent_axis: o.LatentAxis = None,
 ) -> None:
     """Compare two dictionaries: every latent's partner, both directions, with and without double counting.
 
@@ -86,7 +88,9 @@ def compare(
     check_free(out, overwrite)
     check_wandb(log_wandb, offline)
     speaker = Speaker(quiet)
-    left, right = load_all([a, b], speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad)
+    left, right = load_all(
+        [a, b], speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad, latent_axis=latent_axis
+    )  # fmt: skip
     if dry_run:
         say_plan("compare", [left, right], as_json, matching=matching, on=on)
         return
@@ -117,7 +121,7 @@ def compare(
         log_wandb=log_wandb,
         offline=offline,
     )
-    reached = min(result.a_to_b.mmcs, result.b_to_a.mmcs)
+    reached = min(result.a_to_b.mean_similarity, result.b_to_a.mean_similarity)
     if fail_under is not None and not reached >= fail_under:
         say_error(f"mean similarity ({matching}) is {reached:.4f}, below --fail-under {fail_under}")
         raise typer.Exit(UNDER)

@@ -8,7 +8,7 @@ import typer
 
 from sae_geometry.cli import options as o
 from sae_geometry.cli.console import Speaker
-from sae_geometry.cli.inputs import check_free, check_wandb, say_plan
+from sae_geometry.cli.inputs import check_free, check_wandb, say_plan, with_axis
 from sae_geometry.cli.lifecycle import told_in_one_sentence
 from sae_geometry.cli.outputs import results_folder, save_and_show
 
@@ -45,6 +45,8 @@ def drift(
     dry_run: o.DryRun = False,
     offline: o.Offline = False,
     log_wandb: o.LogWandb = None,
+    drop_bad: o.DropBad = False,
+    latent_axis: o.LatentAxis = None,
 ) -> None:
     """Follow each latent of a run through its checkpoints: cosine to its final direction, birth and death.
 
@@ -55,13 +57,15 @@ def drift(
     check_free(out, overwrite)
     check_wandb(log_wandb, offline)
     speaker = Speaker(quiet)
+    run, final = with_axis(run, latent_axis), None if final is None else with_axis(final, latent_axis)
     if dry_run:
-        say_plan("drift", _as_the_last(run, final, speaker, offline), as_json)
+        say_plan("drift", _as_the_last(run, final, speaker, offline, drop_bad), as_json)
         return
     with speaker.bar() as progress:
         result = sg.compare_checkpoints(
-            run, final, threshold=threshold, still=still, offline=offline, echo=speaker.resolved, progress=progress
-        )
+            run, final, threshold=threshold, still=still, drop_bad=drop_bad, offline=offline, echo=speaker.resolved,
+            progress=progress,
+        )  # fmt: skip
     save_and_show(
         result,
         speaker,
@@ -75,9 +79,10 @@ def drift(
     )
 
 
-def _as_the_last(run: str, final: str | None, speaker: Speaker, offline: bool) -> list[Dictionary]:
+def _as_the_last(run: str, final: str | None, speaker: Speaker, offline: bool, drop_bad: bool) -> list[Dictionary]:
     """Every state as if it were the last, which alone is loaded: they are of one size."""
     from sae_geometry.sources import checkpoints, load
 
     states = [*checkpoints(run, offline=offline, echo=speaker.resolved), *([] if final is None else [final])]
-    return [load(states[-1], "all", encoder=False, offline=offline, echo=speaker.resolved)] * len(states)
+    last = load(states[-1], "all", encoder=False, drop_bad=drop_bad, offline=offline, echo=speaker.resolved)
+    return [last] * len(states)

@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import typer
-
-from sae_geometry.cli.console import Speaker, print_json
-from sae_geometry.cli.lifecycle import until_the_end
+from sae_geometry.cli.console import Speaker, print_json, say
+from sae_geometry.cli.lifecycle import in_options, until_the_end
 from sae_geometry.cli.options import Device
 
 if TYPE_CHECKING:
@@ -43,6 +41,7 @@ def load_all(
     device: Device,
     offline: bool,
     drop_bad: bool = False,
+    latent_axis: int | None = None,
 ) -> list[Dictionary]:
     """Load dictionaries, saying what each address was resolved to and how many latents it keeps."""
     import warnings
@@ -55,13 +54,21 @@ def load_all(
         with warnings.catch_warnings(), speaker.bar() as progress:
             warnings.simplefilter("ignore", OrientationWarning)  # it is among the dictionary's notes
             d = load(
-                address, latents, offline=offline, drop_bad=drop_bad, echo=speaker.resolved, progress=progress
+                with_axis(address, latent_axis), latents, offline=offline, drop_bad=drop_bad, echo=speaker.resolved,
+                progress=progress,
             )  # fmt: skip
         speaker.note(f"{d.name}: {d.n_latents:,} × {d.d_in:,}, {d.alive.describe()}")
         for note in d.notes:
-            speaker.note(f"{d.name}: {note}")
+            speaker.note(f"{d.name}: {in_options(note)}")
         loaded.append(d if where == "cpu" else d.to(where))
     return loaded
+
+
+def with_axis(address: str, latent_axis: int | None) -> str:
+    """The address with --latent-axis in it, unless it says so itself: so it is known wherever the address goes."""
+    if latent_axis is None or "::latent_axis=" in address:
+        return address
+    return f"{address}::latent_axis={latent_axis}"
 
 
 def pick_device(device: Device) -> str:
@@ -134,4 +141,4 @@ def say_plan(
         said = {key: value for key, value in asdict(found).items() if key != "passes"}
         print_json(said | ({} if plan is None else {"cluster": asdict(plan)}))
     else:
-        typer.echo(str(found) if plan is None else f"{found}\n{plan}")
+        say(str(found) if plan is None else f"{found}\n{plan}")

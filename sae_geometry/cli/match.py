@@ -10,10 +10,11 @@ from typing import Annotated, Any
 import typer
 
 from sae_geometry.cli import options as o
-from sae_geometry.cli.console import Speaker, command_line, print_json, say_error
+from sae_geometry.cli.console import Speaker, command_line, print_json, say, say_error
 from sae_geometry.cli.inputs import check_free, check_wandb, compute_on, load_all, say_plan
 from sae_geometry.cli.lifecycle import UNDER, told_in_one_sentence
 from sae_geometry.cli.outputs import keep_sweeps, log_to_wandb, print_saved
+from sae_geometry.io.formatting import counted
 
 
 def register(app: typer.Typer) -> None:
@@ -57,12 +58,15 @@ def match(
     dask_load: o.DaskLoad = False,
     offline: o.Offline = False,
     log_wandb: o.LogWandb = None,
+    drop_bad: o.DropBad = False,
+    latent_axis: o.LatentAxis = None,
 ) -> None:
     """Match two dictionaries one to one, optimally: PW-MCC signed and absolute, every pair, shared latents.
 
     The record's schema is sae_geometry/schemas/match.schema.json. Ctrl-C ends the matching at hand, its gap reported.
     """
     from sae_geometry.comparisons.match_report import match_report
+    from sae_geometry.cost.estimate import matching_bytes
     from sae_geometry.io.atomic_folder import fresh_folder
     from sae_geometry.kernels.ledger import entries
     from sae_geometry.matching.shared import THRESHOLDS
@@ -73,10 +77,15 @@ def match(
         check_free(out, overwrite)
     check_wandb(log_wandb, offline)
     speaker = Speaker(quiet)
-    left, right = load_all([a, b], speaker, latents=latents, device=device, offline=offline)
+    left, right = load_all(
+        [a, b], speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad, latent_axis=latent_axis
+    )  # fmt: skip
     if dry_run:
         say_plan("match", [left, right], as_json)
         return
+    speaker.note(
+        f"matching takes about {matching_bytes(left.n_latents, right.n_latents) / 1e9:.2g} GB above the inputs"
+    )
     compute_on(dask, device=device, load=[left, right] if dask_load else None, offline=offline)
     folder = keep_sweeps(out, "match", [left.name, right.name], resume=resume, speaker=speaker)
     provenance = {
@@ -100,7 +109,7 @@ def match(
     if as_json:
         print_json(record)
     else:
-        typer.echo(_in_words(record))
+        say(_in_words(record))
     if saved:
         print_saved(folder, speaker, as_json)
         log_to_wandb(folder, log_wandb, speaker, offline=offline, as_json=as_json)
@@ -129,7 +138,7 @@ def _in_words(record: dict[str, Any]) -> str:
     for name in ("signed", "absolute"):
         found, certificate = record["pw_mcc"][name], made[f"decoder_{name}"]["certificate"]
         state = "optimal, proven" if certificate["certified"] else f"stopped: {certificate['stopped']}"
-        lines.append(f"  PW-MCC {name:<9} {found['value']:.4f}  {found['n_pairs']:,} pairs; {state}, "
+        lines.append(f"  PW-MCC {name:<9} {found['value']:.4f}  {counted(found['n_pairs'], 'pair')}; {state}, "
                      f"relative gap {certificate['relative_gap']:.1e}; {_chance(record, name)}")  # fmt: skip
         lines.append(f"    {found['formula']}")
     mmcs, chance = record["mmcs"], record["chance"]["covariance_matched"]

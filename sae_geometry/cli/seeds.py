@@ -65,6 +65,7 @@ def seeds(
     offline: o.Offline = False,
     log_wandb: o.LogWandb = None,
     drop_bad: o.DropBad = False,
+    latent_axis: o.LatentAxis = None,
 ) -> None:
     """Compare many runs, every ordered pair: MMCS, shared latents, PW-MCC, recurrence, consensus, rarefaction.
 
@@ -82,7 +83,9 @@ def seeds(
     check_free(out, overwrite)
     check_wandb(log_wandb, offline)
     speaker = Speaker(quiet)
-    loaded = load_all(runs, speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad)
+    loaded = load_all(
+        runs, speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad, latent_axis=latent_axis
+    )  # fmt: skip
     if dry_run:
         say_plan("seeds", loaded, as_json, matching=matching, on=on)
         return

@@ -39,6 +39,7 @@ def span(
     offline: o.Offline = False,
     log_wandb: o.LogWandb = None,
     drop_bad: o.DropBad = False,
+    latent_axis: o.LatentAxis = None,
 ) -> None:
     """How much of A's latents without a partner lies in the span of B's latents, beside chance.
 
@@ -50,7 +51,9 @@ def span(
     check_free(out, overwrite)
     check_wandb(log_wandb, offline)
     speaker = Speaker(quiet)
-    left, right = load_all([a, b], speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad)
+    left, right = load_all(
+        [a, b], speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad, latent_axis=latent_axis
+    )  # fmt: skip
     if dry_run:
         say_plan("span", [left, right], as_json)
         return

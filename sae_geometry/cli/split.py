@@ -42,6 +42,7 @@ def split(
     offline: o.Offline = False,
     log_wandb: o.LogWandb = None,
     drop_bad: o.DropBad = False,
+    latent_axis: o.LatentAxis = None,
 ) -> None:
     """Feature splitting: each narrow latent's children in a wide dictionary, what they explain of it, and what is new.
 
@@ -53,7 +54,10 @@ def split(
     check_free(out, overwrite)
     check_wandb(log_wandb, offline)
     speaker = Speaker(quiet)
-    small, large = load_all([narrow, wide], speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad)
+    small, large = load_all(
+        [narrow, wide], speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad,
+        latent_axis=latent_axis,
+    )  # fmt: skip
     if dry_run:
         say_plan("split", [small, large], as_json, n_terms=n_terms)
         return

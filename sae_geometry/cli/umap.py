@@ -100,6 +100,7 @@ def umap(
     offline: o.Offline = False,
     log_wandb: o.LogWandb = None,
     drop_bad: o.DropBad = False,
+    latent_axis: o.LatentAxis = None,
 ) -> None:
     """UMAP of one or more dictionaries together, from exact cosine neighbours, with its own evidence.
 
@@ -129,7 +130,9 @@ def umap(
     colors = [choice.value for choice in color or []]
     if shapes is not None and (regions_on != "picture" or min_region_size is not None):
         raise ValueError("--regions draws them by hand: leave out --regions-on and --min-region-size")
-    dictionaries = load_all(runs, speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad)
+    dictionaries = load_all(
+        runs, speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad, latent_axis=latent_axis
+    )  # fmt: skip
     if dry_run:
         say_plan("umap", dictionaries, as_json, n_neighbors=n_neighbors)
         return

@@ -33,6 +33,7 @@ def within(
     offline: o.Offline = False,
     log_wandb: o.LogWandb = None,
     drop_bad: o.DropBad = False,
+    latent_axis: o.LatentAxis = None,
 ) -> None:
     """How redundant is one dictionary: every latent's nearest other latent, itself excluded.
 
@@ -43,7 +44,9 @@ def within(
     check_free(out, overwrite)
     check_wandb(log_wandb, offline)
     speaker = Speaker(quiet)
-    [dictionary] = load_all([run], speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad)
+    [dictionary] = load_all(
+        [run], speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad, latent_axis=latent_axis
+    )  # fmt: skip
     if dry_run:
         say_plan("within", [dictionary], as_json)
         return

@@ -9,23 +9,37 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, get_args
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from sae_geometry.comparisons.consensus import COLUMNS
+from sae_geometry.comparisons.consensus import COLUMNS, explained_up_to
 from sae_geometry.comparisons.pair import compare
 from sae_geometry.comparisons.seeds_result import SeedComparison
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.distributed import Executor, keeping_sweeps, running_on, spread
+from sae_geometry.distributed.errors import wrong_answer
 from sae_geometry.io.formatting import few
 from sae_geometry.io.progress import Progress
-from sae_geometry.matching import On, OneToOne
+from sae_geometry.kernels.sweep import sweep
+from sae_geometry.matching import On, OneToOne, operands
 from sae_geometry.matching.defaults import THRESHOLD, default_matching
-from sae_geometry.pairwise.checkpoint import N_BINS, PairParameters, PairRecord, pair_path, read_pair, write_pair
+from sae_geometry.pairwise.checkpoint import (
+    N_BINS,
+    PairParameters,
+    PairRecord,
+    check_pair,
+    pair_path,
+    read_pair,
+    write_pair,
+)
 from sae_geometry.pairwise.inputs import distinct
 from sae_geometry.pairwise.matching_result import few_latents
 from sae_geometry.pairwise.same_space import ALLOWED, require_same_space
 from sae_geometry.sources import as_dictionary
+
+# Each run is in N − 1 pairs: what is within it is swept once for as long as it is in memory.
+_NEAREST_OTHER: WeakKeyDictionary[Dictionary, dict[tuple[On, bool], np.ndarray]] = WeakKeyDictionary()
 
 
 def compare_seeds(
@@ -78,7 +92,7 @@ def compare_seeds(
     dictionaries = distinct([as_dictionary(r) for r in runs])
     notes = [f"{d.name}: {note}" for d in dictionaries for note in d.notes]
     for a, b in itertools.combinations(dictionaries, 2):
-        notes += require_same_space(a, b, allow_mismatch)
+        notes += require_same_space(a, b, allow_mismatch, on=on)
     if matching is None:
         matching = default_matching(*(d.n_latents for d in dictionaries))
     if taken := sorted({d.name for d in dictionaries} & set(COLUMNS)):
@@ -99,6 +113,10 @@ def compare_seeds(
     with running_on(executor), nullcontext() if folder is None else keeping_sweeps(folder):
         tick()
         for (i, j), record in spread(_compare_pair, dictionaries, [p for p in todo if p not in done], parameters):
+            try:
+                check_pair(record, dictionaries[i], dictionaries[j], parameters)
+            except (ValueError, TypeError, AttributeError) as error:
+                raise wrong_answer(f"for {dictionaries[i].name} and {dictionaries[j].name}: {error}") from None
             if folder is not None:
                 write_pair(paths[i, j], record, dictionaries[i], dictionaries[j], parameters)
             done[i, j] = record
@@ -130,6 +148,7 @@ def _compare_pair(a: Dictionary, b: Dictionary, p: PairParameters) -> PairRecord
     certificate = None if made.assignment is None else made.assignment.certificate
     bins = np.linspace(-1, 1, N_BINS + 1)
     histogram = np.stack([np.histogram(np.clip(m.similarity, -1, 1), bins)[0] for m in (there, back)])
+    own = np.concatenate([_nearest_other(d, p.on, p.signed) for d in (a, b)])
     return PairRecord(
         mmcs=(there.mmcs, back.mmcs),
         nearest_above=(there.fraction_above(p.threshold), back.fraction_above(p.threshold)),
@@ -140,8 +159,9 @@ def _compare_pair(a: Dictionary, b: Dictionary, p: PairParameters) -> PairRecord
         chance=(there.chance, back.chance),
         isotropic=(there.isotropic_chance, back.isotropic_chance),
         found=(there.found_fraction, back.found_fraction),
-        paired=made.a_to_b.mmcs,
+        paired=made.a_to_b.mean_similarity,
         paired_chance=made.a_to_b.chance,
+        explained=explained_up_to(np.concatenate([made.a_to_b.similarity, made.b_to_a.similarity]), own),
         certified_gap=math.nan if certificate is None else float(certificate.relative_gap),
         confounds=tuple(f"{f.check}: {f.effect}" for f in made.confounds.flagged),
         partner=made.a_to_b.partner_row.astype(np.int32),
@@ -150,6 +170,18 @@ def _compare_pair(a: Dictionary, b: Dictionary, p: PairParameters) -> PairRecord
         encoder_partner=encoder_partner,
         encoder_similarity=encoder_similarity,
     )
+
+
+def _nearest_other(d: Dictionary, on: On, signed: bool) -> np.ndarray:
+    """float64 [n]: similarity of each latent to the nearest other of its own dictionary; nan where it is alone."""
+    known = _NEAREST_OTHER.setdefault(d, {})
+    if (on, signed) not in known:
+        sides = (d.directions, d.encoder_directions)
+        rows = operands(sides, sides, on)[1]
+        nearest = sweep(rows, None, absolute=not signed).rows.score[:, 0].cpu().numpy()
+        nearest = nearest / 2 if on == "both" else nearest  # its rows are decoder and encoder, of length √2
+        known[on, signed] = np.where(np.isfinite(nearest), nearest, np.nan)
+    return known[on, signed]
 
 
 def _encoder_side(a: Dictionary, b: Dictionary, p: PairParameters) -> tuple[np.ndarray, np.ndarray]:

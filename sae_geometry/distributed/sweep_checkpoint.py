@@ -12,7 +12,7 @@ from sae_geometry.dictionary import Dictionary
 from sae_geometry.distributed.collect import Sent, as_array, as_best, joined_report, take_in, to_keep, to_send
 from sae_geometry.distributed.pairs import Pair, Spreads, one_by_one
 from sae_geometry.distributed.sweep_record import HALF, SweepIdentity, SweepRecord, identify, read_sweep, write_sweep
-from sae_geometry.kernels.blocks import CeilingError
+from sae_geometry.kernels.blocks import too_little
 from sae_geometry.kernels.ledger import ledger
 from sae_geometry.kernels.runner import Runner, current_runner, sweeps_run_by
 from sae_geometry.kernels.sweep import sweep
@@ -214,9 +214,7 @@ class _Whole:
             return None
         held = _HELD * self.task.k * (len(self.rows[0]) + (0 if self.cols is None else len(self.cols[0])))
         if held >= self.task.memory:
-            raise CeilingError(
-                f"the memory ceiling of {self.task.memory:,} bytes leaves nothing beside the {held:,} of the results"
-            )
+            raise too_little(self.task.memory, 2 * held)
         return self.task.memory - held
 
     def _take_rows(self, sent: Sent, start: int) -> None:

@@ -15,6 +15,11 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
+def counted(n: int, noun: str) -> str:
+    """Format a number of things: "1 latent", "2,000 latents"."""
+    return f"{n:,} {noun}" + ("" if n == 1 else "s")
+
+
 def or_dash(value: float, form: str) -> str:
     """Format a number, or a dash where it is nan (unknown)."""
     return "–" if math.isnan(value) else format(value, form)
@@ -31,28 +36,6 @@ def scalars(record: Any) -> dict[str, Any]:
     """Return the plain-valued fields of a dataclass (or mapping), for JSON."""
     items = record.items() if isinstance(record, Mapping) else vars(record).items()
     return {k: v for k, v in items if v is None or isinstance(v, str | int | float | bool)}
-
-
-def readable(text: str) -> str:
-    """`text` with the bytes that Python could not decode (a locale without them) decoded as UTF-8 after all.
-
-    Such bytes come from file names as lone surrogates, which open the file but cannot be printed, saved or drawn.
-
-    Example:
-        >>> readable(b"caf\\xc3\\xa9.pt".decode("ascii", "surrogateescape"))
-        'café.pt'
-    """
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
-def counted(n: int, noun: str, nouns: str | None = None) -> str:
-    """Return a number and its noun, in the plural unless the number is one.
-
-    Example:
-        >>> counted(1, "latent"), counted(2048, "latent"), counted(2, "dictionary", "dictionaries")
-        ('1 latent', '2,048 latents', '2 dictionaries')
-    """
-    return f"{n:,} {noun if n == 1 else nouns or noun + 's'}"
 
 
 def ends(texts: Sequence[str], most: int = 12) -> list[str]:

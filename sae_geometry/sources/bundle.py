@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sae_geometry.io.progress import Progress
 
@@ -18,11 +18,13 @@ class Context:
     offline: touch no network.
     echo: called with one line at a time on what is being done; None for silence.
     progress: called with a file's name and the share of it done.
+    again: which of the files that are in a cache are fetched again.
     """
 
     offline: bool = False
     echo: Echo | None = None
     progress: Progress | None = None
+    again: Literal["none", "damaged", "all"] = "none"
 
     def say(self, text: str) -> None:
         """Tell whoever listens."""
@@ -40,6 +42,7 @@ class Bundle:
         name: label unless the user sets one.
         where: the path of the weights after their repository's name, from which some layouts tell the hook point.
         configs: configuration files, the most telling first.
+        start: the same run's state at step 0, if it is on this machine.
         sparsity: SAELens's `sparsity.safetensors`, if there is one.
         config: configuration known without a file.
         alive_ids: ids of the latents that fire, by hook point.
@@ -54,6 +57,7 @@ class Bundle:
     name: str
     where: str
     configs: tuple[Path, ...] = ()
+    start: Path | None = None
     sparsity: Path | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
     alive_ids: Mapping[str, Sequence[int]] = field(default_factory=dict)

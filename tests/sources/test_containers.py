@@ -289,7 +289,7 @@ def test_eight_bits_with_an_encoder_and_a_bad_row(dtype: torch.dtype, row: int, 
     expected = {k: v.float().numpy() for k, v in tree.items()}
     assert reads_as(load(tmp_path / "x.safetensors"), expected["W_dec"], expected["W_enc"].T)
     silent = {**tree, "W_enc": tree["W_enc"].float().index_fill(1, torch.tensor([row]), 0).to(dtype)}
-    assert any(f"1 latent has a zero encoder row ({row})" in n for n in as_dictionary(silent).notes)
+    assert any(f"1 latent with a zero encoder row ({row})" in n for n in as_dictionary(silent).notes)
     broken = {**tree, "W_enc": tree["W_enc"].float().index_fill(1, torch.tensor([row]), torch.nan).to(dtype)}
     with pytest.raises(ValueError, match=f"encoder rows with NaN or inf: latents {row}"):
         as_dictionary(broken)

@@ -15,10 +15,9 @@ import torch
 from torch import Tensor
 
 from sae_geometry.sources.errors import SourceError
-from sae_geometry.sources.files.tensor_file import MAX_HEADER_BYTES, Entry, TensorFile, checked_shape
+from sae_geometry.sources.files.tensor_file import MAX_HEADER_BYTES, Entry, Place, TensorFile, checked_shape
 from sae_geometry.sources.files.torch_pickle import Record, read_records
 from sae_geometry.sources.files.torch_zip import open_torch
-from sae_geometry.sources.files.zip import Span
 
 DCP_METADATA = ".metadata"
 DCP_SHARD = ".distcp"
@@ -30,7 +29,8 @@ class _Piece:
 
     offsets: tuple[int, ...]
     shard: Path
-    span: Span
+    start: int
+    end: int
 
 
 def open_dcp(metadata: Path) -> TensorFile:
@@ -45,10 +45,11 @@ def open_dcp(metadata: Path) -> TensorFile:
     place = metadata.parent.name
     if metadata.stat().st_size > MAX_HEADER_BYTES:
         raise SourceError(f"{place}: its .metadata is larger than any checkpoint's; refused")
+    size = sum(path.stat().st_size for path in metadata.parent.iterdir() if path.is_file())
     table = read_records(metadata.read_bytes(), f"{place}/{DCP_METADATA}")
     try:
         stated = {k: v for k, v in _fields(table, "state_dict_metadata").items() if isinstance(v, Record)}
-        entries = {key: entry for key, v in stated.items() if (entry := _entry(v, f"{place}: {key[:80]!r}"))}
+        entries = {key: entry for key, v in stated.items() if (entry := _entry(v, f"{place}: {key[:80]!r}", size))}
         pieces: dict[str, list[_Piece]] = {key: [] for key in entries}
         for key, piece in _pieces(_fields(table, "storage_data"), metadata.parent):
             if key in pieces:
@@ -57,7 +58,12 @@ def open_dcp(metadata: Path) -> TensorFile:
         if isinstance(error, SourceError):
             raise
         raise SourceError(f"{place}: its .metadata is not that of a torch.distributed.checkpoint") from error
-    return TensorFile(metadata.parent, "dcp", entries, lambda key: _assembled(key, entries[key], pieces[key], place))
+
+    def read(key: str, at: Place | None = None, /) -> Tensor:
+        whole = _assembled(key, entries[key], pieces[key], place)
+        return whole if at is None else whole.select(*at).clone()
+
+    return TensorFile(metadata.parent, "dcp", entries, read)
 
 
 def _fields(table: object, name: str) -> dict[Any, Any]:
@@ -67,13 +73,13 @@ def _fields(table: object, name: str) -> dict[Any, Any]:
     return found
 
 
-def _entry(stated: Record, what: str) -> Entry | None:
+def _entry(stated: Record, what: str, size: int) -> Entry | None:
     if not stated.kind.endswith("TensorStorageMetadata"):
         return None
     properties = stated.field("properties").state
     named = properties["dtype"] if isinstance(properties, dict) else properties[0]
     dtype = getattr(torch, str(named).rpartition(".")[2], None)
-    return Entry(checked_shape(stated.field("size"), what), dtype) if isinstance(dtype, torch.dtype) else None
+    return Entry(checked_shape(stated.field("size"), what, size), dtype) if isinstance(dtype, torch.dtype) else None
 
 
 def _pieces(stored: dict[Any, Any], folder: Path) -> Iterator[tuple[str, _Piece]]:
@@ -88,7 +94,7 @@ def _pieces(stored: dict[Any, Any], folder: Path) -> Iterator[tuple[str, _Piece]
         if path.is_absolute() or ".." in path.parts or type(start) is not int or type(length) is not int:
             raise SourceError(f"{folder.name}: its .metadata points outside its folder; refused")
         offsets = index.state.get("offset") or ()
-        yield str(index.field("fqn")), _Piece(tuple(offsets), folder / path, Span(start, start + length))
+        yield str(index.field("fqn")), _Piece(tuple(offsets), folder / path, start, start + length)
 
 
 def _assembled(key: str, entry: Entry, pieces: list[_Piece], place: str) -> Tensor:
@@ -98,7 +104,7 @@ def _assembled(key: str, entry: Entry, pieces: list[_Piece], place: str) -> Tens
     for piece in pieces:
         if not piece.shard.is_file():
             raise SourceError(f"{what} lies in {piece.shard.name}, which is not there; fetch the whole folder")
-        file = open_torch(piece.shard, piece.span)
+        file = open_torch(piece.shard, piece.start, piece.end)
         if list(file.entries) != ["tensor"] or file.entries["tensor"].dtype != entry.dtype:
             raise SourceError(
                 f"{what}: {piece.shard.name} does not hold what .metadata says; the checkpoint is damaged"

@@ -30,7 +30,7 @@ def in_memory(tree: Any, what: str) -> TensorFile:
         Path(what),
         "memory",
         {key: Entry(tuple(t.shape), t.dtype) for key, t in tensors.items()},
-        tensors.__getitem__,
+        lambda key, place=None: tensors[key] if place is None else tensors[key].select(*place),
         extras={k: v for k, v in values.items() if isinstance(v, str | int | float | bool)},
     )
 

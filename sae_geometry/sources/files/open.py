@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from sae_geometry.sources.errors import SourceError
+from sae_geometry.sources.files.bytes import FileBytes
 from sae_geometry.sources.files.dcp import DCP_METADATA, DCP_SHARD, open_dcp
 from sae_geometry.sources.files.numpy import open_npy, open_npz
 from sae_geometry.sources.files.safetensors import open_safetensors
 from sae_geometry.sources.files.sharded import INDEX_SUFFIX, open_index
 from sae_geometry.sources.files.tensor_file import MAX_HEADER_BYTES, TensorFile, joined, under
 from sae_geometry.sources.files.torch_zip import open_torch
-from sae_geometry.sources.files.zip import Span
+from sae_geometry.sources.files.zip import open_zip
+from sae_geometry.sources.plain import parse_json
 
-_PICKLE_STARTS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+_LONGEST_NAME = 500
 _ZIP_START = b"PK\x03\x04"
+_PICKLE_STARTS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
 def open_weights(paths: Sequence[Path], tables: Sequence[str | None]) -> TensorFile:
@@ -58,25 +59,26 @@ def open_tensors(path: Path) -> TensorFile:
         raise SourceError(f"{path.name} is empty (0 bytes); fetch it again")
     if path.name.endswith(DCP_SHARD):
         raise SourceError(f"{path.name} {_shard(path)}")
+    opens = _opener(path, head)
+    if opens is None:
+        raise SourceError(f"{path.name} {_what_it_is(head, size)}")
+    file = opens(path)
+    strange = next((key for key in file.entries if len(key) > _LONGEST_NAME or not key.isprintable()), None)
+    if strange is not None:
+        raise SourceError(f"{path.name}: a tensor is named {strange[:80]!a}, which no checkpoint does; refused")
+    return file
+
+
+def _opener(path: Path, head: bytes) -> Callable[[Path], TensorFile] | None:
     if head.startswith((_ZIP_START, b"PK\x05\x06")):
-        return _open_zip(path)
+        names = open_zip(FileBytes(path))
+        return open_npz if names and all(n.endswith(".npy") for n in names) else open_torch
+    if head.startswith(b"\x93NUMPY"):
+        return open_npy
     if head.startswith(b"{") and (after := _after_json_line(path)) is not None:
         header, start = after
-        return replace(open_torch(path, Span(start)), metadata=header)
-    if head.startswith(b"\x93NUMPY"):
-        return open_npy(path)
-    if len(head) > 8 and head[8:9] == b"{" and head[4:8] == b"\0\0\0\0":
-        return open_safetensors(path)
-    raise SourceError(f"{path.name} {_what_it_is(head, size)}")
-
-
-def _open_zip(path: Path) -> TensorFile:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except Exception:  # open_torch says what is wrong with it
-        names = []
-    return open_npz(path) if names and all(n.endswith(".npy") for n in names) else open_torch(path)
+        return lambda path: replace(open_torch(path, start), metadata=header)
+    return open_safetensors if len(head) > 8 and head[8:9] == b"{" and head[4:8] == b"\0\0\0\0" else None
 
 
 def _after_json_line(path: Path) -> tuple[dict[str, object], int] | None:
@@ -86,8 +88,8 @@ def _after_json_line(path: Path) -> tuple[dict[str, object], int] | None:
         if not line.endswith(b"\n") or f.read(len(_ZIP_START)) != _ZIP_START:
             return None
     try:
-        table = json.loads(line)
-    except (ValueError, RecursionError):
+        table = parse_json(line)
+    except ValueError:
         return None
     return (table, len(line)) if isinstance(table, dict) else None
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from sae_geometry.sources.errors import SourceError
-from sae_geometry.sources.files.tensor_file import MAX_HEADER_BYTES, TensorFile
+from sae_geometry.sources.files.tensor_file import MAX_HEADER_BYTES, Place, TensorFile
 
 INDEX_SUFFIX = ".index.json"
 
@@ -57,8 +57,8 @@ def _weight_map(index: Path) -> dict[str, str]:
 def _chosen(index: Path, owners: Mapping[str, str], shards: Mapping[str, TensorFile]) -> TensorFile:
     kinds: Sequence[TensorFile] = list(shards.values())
 
-    def read(key: str) -> Tensor:
-        return shards[owners[key]].read(key)
+    def read(key: str, place: Place | None = None, /) -> Tensor:
+        return shards[owners[key]].read(key, place)
 
     return TensorFile(
         index,

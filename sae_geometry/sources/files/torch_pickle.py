@@ -17,10 +17,10 @@ from typing import Any
 import torch
 
 from sae_geometry.sources.errors import SourceError
-from sae_geometry.sources.files.tensor_file import MAX_AXES
+from sae_geometry.sources.files.tensor_file import MAX_AXES, MAX_NAMES, MAX_TENSORS
 
-_MAX_OPCODES = 2_000_000
-_MAX_VALUES = 200_000
+_MAX_OPCODES = 500_000
+_MAX_VALUES = MAX_TENSORS
 _MAX_DEPTH = 64
 _PLAIN = (str, int, float, bool, type(None))
 
@@ -41,6 +41,7 @@ _STORAGES = {
 }
 # Types of torch's own that this version of it may lack, or that hold no plain numbers.
 _OTHER_TYPE = re.compile(r"[A-Z][A-Za-z0-9]*Storage|(?:u?int|float|bfloat|complex|quint|qint|bits)\w*")
+_DTYPES = {name: value for name, value in vars(torch).items() if isinstance(value, torch.dtype)}
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,13 @@ class StoredTensor:
     shape: tuple[int, ...]
     stride: tuple[int, ...]
     dtype: torch.dtype | None
+
+    @property
+    def last(self) -> int:
+        """One after the last number of the storage that it uses; its offset if it has no numbers."""
+        if 0 in self.shape:
+            return self.offset
+        return self.offset + 1 + sum((n - 1) * step for n, step in zip(self.shape, self.stride, strict=False))
 
 
 @dataclass(frozen=True)
@@ -134,7 +142,7 @@ def _read(raw: bytes, name: str, builders: Builders) -> object:
         return _run(raw, name, builders)
     except SourceError:
         raise
-    except (ValueError, IndexError, KeyError, TypeError, OverflowError, RecursionError, MemoryError) as error:
+    except (ValueError, IndexError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise SourceError(f"{name}: its pickle is damaged ({type(error).__name__} while reading it)") from error
 
 
@@ -178,6 +186,8 @@ def _run(raw: bytes, name: str, builders: Builders) -> object:
             case "TUPLE":
                 stack.append(tuple(since_mark()))
             case "BINPUT" | "LONG_BINPUT":
+                if arg > len(raw):
+                    raise ValueError("a number that no pickler counts to")
                 memo[arg] = stack[-1]
             case "MEMOIZE":
                 memo[len(memo)] = stack[-1]
@@ -187,7 +197,10 @@ def _run(raw: bytes, name: str, builders: Builders) -> object:
                 items = since_mark() if op.name == "SETITEMS" else [stack.pop() for _ in range(2)][::-1]
                 table = _expect(stack[-1], dict)
                 for key, value in zip(items[::2], items[1::2], strict=True):
-                    table[key if isinstance(key, int | Record) else _expect(key, str)] = value
+                    # Text has a hash of each process's own: numbers could be chosen to have one hash all.
+                    if not isinstance(key, Record):
+                        key = str(key) if isinstance(key, int) else _expect(key, str)
+                    table[key] = value
             case "APPEND" | "APPENDS":
                 items = since_mark() if op.name == "APPENDS" else [stack.pop()]
                 _expect(stack[-1], list).extend(items)
@@ -225,9 +238,7 @@ def _allowed(named: _Name, file: str, builders: Builders) -> _Name:
         return named
     if str(named) == "torch.storage.UntypedStorage":
         return _Name("torch", "UntypedStorage")
-    if named.module == "torch" and (
-        _OTHER_TYPE.fullmatch(named.name) or isinstance(getattr(torch, named.name, None), torch.dtype)
-    ):
+    if named.module == "torch" and (named.name in _DTYPES or _OTHER_TYPE.fullmatch(named.name)):
         return named
     raise SourceError(
         f"{file}: its pickle wants to run {str(named)[:120]!r}, which reading tensors does not need; refused, and "
@@ -256,11 +267,8 @@ def _tensor_v2(args: tuple[Any, ...]) -> StoredTensor:
 def _tensor_v3(args: tuple[Any, ...]) -> StoredTensor:
     plain = _tensor_v2(args)
     named = _expect(args[6], _Name)
-    dtype = getattr(torch, named.name, None)
     storage = replace(plain.storage, kind=named.name)
-    return StoredTensor(
-        storage, plain.offset, plain.shape, plain.stride, dtype if isinstance(dtype, torch.dtype) else None
-    )
+    return StoredTensor(storage, plain.offset, plain.shape, plain.stride, _DTYPES.get(named.name))
 
 
 def _empty_table(args: tuple[Any, ...]) -> _Table:
@@ -275,7 +283,7 @@ _BUILDERS: dict[str, Callable[[tuple[Any, ...]], Any]] = {
     "torch._utils._rebuild_tensor_v3": _tensor_v3,
     "torch._utils._rebuild_parameter": lambda args: _expect(args[0], StoredTensor),
     "torch.Size": lambda args: _whole(args[0]),
-    "torch.device": lambda args: str(args[0])[:20],
+    "torch.device": lambda args: _expect(args[0], str)[:20],
 }
 
 
@@ -285,11 +293,13 @@ def flatten(tree: object, name: str) -> dict[str, Any]:
     Of a list only what may hold tensors is taken, by its index: the numbers of an optimizer's groups say nothing here.
     """
     flat: dict[str, Any] = {}
-    visits = 0
+    visits, length = 0, 0
 
     def walk(node: object, prefix: str, depth: int) -> None:
-        nonlocal visits
-        visits += 1
+        nonlocal visits, length
+        visits, length = visits + 1, length + len(prefix)
+        if length > MAX_NAMES:
+            raise SourceError(f"{name}: the names of its values are longer than {MAX_NAMES:,} characters together")
         if visits > _MAX_VALUES:
             raise SourceError(f"{name}: it holds more than {_MAX_VALUES:,} values")
         if depth > _MAX_DEPTH:

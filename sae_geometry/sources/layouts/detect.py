@@ -22,6 +22,7 @@ from sae_geometry.sources.layouts.table import (
 )
 
 LatentAxis = Literal[0, 1]
+_MAX_OUTPUTS = 4096  # of all dictionaries of a table together
 _NUMBERED = re.compile(r"(?:^|layer[_.-]?)(\d{1,9})$")
 
 
@@ -164,10 +165,17 @@ class _Search:
         found: list[tuple[str, dict[str, str]]] = []
         for name, entry in self.entries.items():
             match = re.fullmatch(layout.decoder, name)
-            if match is None or len(entry.shape) != len(layout.decoder_axes) or not entry.dtype.is_floating_point:
+            if match is None or len(entry.shape) != len(layout.decoder_axes) or 0 in entry.shape:
                 continue
-            if all(k.format(**match.groupdict()) in self.entries for k in layout.also):
+            if entry.dtype.is_floating_point and all(
+                k.format(**match.groupdict()) in self.entries for k in layout.also
+            ):
                 found.append((name, match.groupdict()))
+        outputs = sum(self.entries[name].shape[layout.decoder_axes.find("o")] for name, _ in found)
+        if "o" in layout.decoder_axes and outputs > _MAX_OUTPUTS:
+            raise LayoutError(
+                f"{self.table.file}: its decoders have {outputs:,} outputs, more than {_MAX_OUTPUTS:,}; refused"
+            )
         if found and {"into", "source"} <= found[0][1].keys():
             yield from self._by_pair(layout, {(int(g["source"]), int(g["into"])): name for name, g in found})
         elif found and "into" in found[0][1]:
@@ -289,7 +297,7 @@ class _Search:
         """Sites of a transcoder stored by the layer it writes into: W_D.i holds the decoders of sources 0…i."""
         encoder = layout.encoder if layout.encoder in self.entries else None
         keys = self.table.keys
-        for source in range(max(targets) + 1):
+        for source in range(max(self.entries[name].shape[0] for name in targets.values())):
             reached = {i: name for i, name in sorted(targets.items()) if source < self.entries[name].shape[0]}
             if not reached:
                 continue

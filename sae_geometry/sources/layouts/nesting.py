@@ -17,6 +17,7 @@ from typing import Any
 from sae_geometry.sources.errors import LayoutError
 from sae_geometry.sources.files.tensor_file import Entry, TensorFile
 from sae_geometry.sources.layouts.detect import LatentAxis, Site, Slab, Table, sites_in
+from sae_geometry.sources.layouts.places import names_a_place
 from sae_geometry.sources.layouts.table import PER_COORDINATE, PER_LATENT, WRAPPER
 from sae_geometry.sources.layouts.unknown import unknown_layout
 
@@ -25,7 +26,6 @@ _AROUND_MODULES = {
 }  # fmt: skip
 _BIASES = {*PER_LATENT, *PER_COORDINATE}
 _WRAPPER = re.compile(WRAPPER)
-_PLACE = re.compile(r"(?:^|\.)(?:layers?|blocks?|h)\.\d+(?:\.|$)|hook_\w+")
 _MAX_DEPTH = 12
 _MAX_STACKED = 1024
 
@@ -47,16 +47,6 @@ def find_sites(file: TensorFile, config: Mapping[str, Any], latent_axis: LatentA
     if not found:
         raise LayoutError(unknown_layout(file))
     return tuple(_named(found))
-
-
-def names_a_place(name: str) -> bool:
-    """Whether a name is that of a place in a model: `layers.10`, `blocks.6.hook_resid_pre`.
-
-    Example:
-        >>> [names_a_place(n) for n in ("layers.10.mlp", "seedA")]
-        [True, False]
-    """
-    return _PLACE.search(name) is not None or name in ("embed_tokens", "embed_in", "wte")
 
 
 def _found(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,11 +17,13 @@ from sae_geometry.sources.bundle import Bundle
 from sae_geometry.sources.errors import LayoutError, SourceError
 from sae_geometry.sources.files.open import open_tensors, open_weights
 from sae_geometry.sources.files.tensor_file import TensorFile
-from sae_geometry.sources.layouts.config import first, read_config
+from sae_geometry.sources.layouts.config import read_config, tables
 from sae_geometry.sources.layouts.detect import LatentAxis, Site, Slab
 from sae_geometry.sources.layouts.filenames import layer_table
-from sae_geometry.sources.layouts.hook_points import space_of
+from sae_geometry.sources.layouts.hook_points import Space, inputs_are_z_scored, space_of
 from sae_geometry.sources.layouts.nesting import find_sites
+from sae_geometry.sources.layouts.places import canonical_place
+from sae_geometry.sources.plain import is_plain
 
 Latents = Literal["alive", "all"]
 
@@ -28,31 +31,42 @@ _MAX_CHOICES = 12
 # log10(frequency + 1e-10) of a latent that never fired; one firing in a billion tokens gives −9.
 _DEAD_LOG10 = -9.99
 _CONFIG_TABLES = ("cfg", "config", "hyper_parameters", "hparams")
+_HIGHEST_LOG10 = 1e-6  # of a latent that fires on every token, rounded
+# What a result records, and the names that trainers give it.
 _METADATA = {
-    "architecture": ("architecture", "trainer.dict_class", "activation", "sae_type", "act_fn"),
-    "seed": ("seed", "trainer.seed"),
-    "k": ("k", "trainer.k", "top_k"),
-    "neuronpedia_id": ("metadata.neuronpedia_id", "neuronpedia_id"),
+    "architecture": ("architecture", "dict_class", "activation", "sae_type", "act_fn"),
+    "seed": ("seed",),
+    "k": ("k", "top_k"),
+    "l0": ("l0", "average_l0", "mean_l0"),
+    "normalize_activations": ("normalize_activations",),
+    "neuronpedia_id": ("neuronpedia_id",),
 }
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A checkpoint with its dictionaries found, before any numbers are read."""
+    """A checkpoint with its dictionaries found, before any numbers are read; `notes` are on what could not be read."""
 
     bundle: Bundle
     file: TensorFile
     sites: tuple[Site, ...]
     config: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Frequencies:
-    """Share of tokens on which each latent fires, and whether it is alive; None where unknown."""
+    """Share of tokens on which each latent fires, and whether it is alive; None where unknown.
+
+    Attributes:
+        frequency, alive, source: as in a `Dictionary`.
+        note: why what the file says of it was not taken; None where it was.
+    """
 
     frequency: Tensor | None
     alive: Tensor | None
     source: str
+    note: str | None = None
 
 
 def open_bundle(bundle: Bundle, latent_axis: LatentAxis | None = None) -> Opened:
@@ -71,8 +85,9 @@ def opened(bundle: Bundle, file: TensorFile, latent_axis: LatentAxis | None = No
     Raises:
         LayoutError: no decoder that the table knows.
     """
-    config = {**_stored_config(file.extras), **file.metadata, **read_config(bundle.configs), **bundle.config}
-    return Opened(bundle, file, find_sites(file, config, latent_axis), config)
+    said, unread = read_config(bundle.configs)
+    config = {**_stored_config(file.extras), **file.metadata, **said, **bundle.config}
+    return Opened(bundle, file, find_sites(file, config, latent_axis), config, unread)
 
 
 def _stored_config(extras: Mapping[str, object]) -> dict[str, Any]:
@@ -102,7 +117,8 @@ def choose_site(opened: Opened, selection: Selection) -> Site:
     listed = ", ".join(f"::{c}" for c in choices[:_MAX_CHOICES])
     if selection.hook is not None and not choices and len(opened.sites) == 1:
         space = space_of(opened.sites[0], opened.config, opened.bundle.where)
-        if selection.hook.replace("-", ".") in {space.reads, space.writes}:
+        names = {canonical_place(h) for h in (space.reads, space.writes) if h}
+        if canonical_place(selection.hook.replace("-", ".")) in names:
             return opened.sites[0]
         raise LayoutError(f"{name} holds one dictionary, at {space.reads or 'an unknown hook point'}: leave "
                           f"out ::{selection.hook}")  # fmt: skip
@@ -142,20 +158,23 @@ def read_dictionary(
     shared = site.decoder and {s.out for s in site.encoder} == {s.out for s in site.decoder}
     encoder_slabs = _chosen(site.encoder, site, selection, bundle.address) if shared else site.encoder
     space = space_of(site, opened.config, bundle.where, [s.out for s in decoder_slabs])
-    lives = _lives(opened, site, space.reads, latents)
-    notes = [*bundle.notes, *(n for n in (site.convention, site.assumed) if n)]
+    lives = _lives(opened, site, space.reads)
+    said = (site.convention, site.assumed, lives.note)
+    notes = [*bundle.notes, *opened.notes, *space.notes, *(n for n in said if n)]
     if len(decoder_slabs) > 1:
         outs = ", ".join(str(s.out) for s in decoder_slabs)
         notes.append(f"each row is the concatenation of {site.layout.out}s {outs}, normalised as a whole")
-    if is_transcoder(site, opened.config):
-        notes.append("a transcoder: the decoder lives in output space")
+    if space.transcoder:
+        notes.append(f"a transcoder: the decoder lives in output space ({space.writes or 'hook point unknown'})")
+    if inputs_are_z_scored(opened.config):
+        notes.append("trained on z-scored inputs: a coordinate counts in units of its own spread, not as in the model")
     decoder = _decoder(opened.file, site, decoder_slabs)
     dictionary = Dictionary.from_decoder(
         decoder,
         latent_axis=0,
         encoder=_joined_slabs(opened.file, encoder_slabs) if encoder and encoder_slabs else None,
         name=name or bundle.name,
-        hook_point=space.reads if len(decoder_slabs) > 1 else space.writes or space.reads,
+        hook_point=space.reads if len(decoder_slabs) > 1 else space.decoder,
         model=space.model,
         encoder_bias=_bias(opened.file, site.encoder_bias, site.n_latents, [site.source], site.layer),
         decoder_bias=_bias(
@@ -167,21 +186,11 @@ def read_dictionary(
         n_tokens=bundle.n_tokens,
         address=f"{bundle.address}{selection}",
         layout=site.layout.name,
-        metadata=_metadata(opened, space.reads, space.writes),
+        metadata=_metadata(opened, space),
         notes=notes,
         drop_bad=drop_bad,
     )
     return dictionary.keep_alive() if latents == "alive" else dictionary
-
-
-def is_transcoder(site: Site, config: Mapping[str, Any]) -> bool:
-    """Whether the decoder writes to another place than the encoder reads from."""
-    return bool(
-        site.layout.transcoder
-        or first(config, ("transcode",), bool)
-        or "transcoder" in str(first(config, ("architecture", "model_kind", "sae_type"), str)).lower()
-        or first(config, ("metadata.hook_name_out", "hook_name_out"), str)
-    )
 
 
 def _chosen(slabs: tuple[Slab, ...], site: Site, selection: Selection, address: str) -> tuple[Slab, ...]:
@@ -210,16 +219,16 @@ def _decoder(file: TensorFile, site: Site, slabs: tuple[Slab, ...]) -> Float[Ten
 
 
 def _joined_slabs(file: TensorFile, slabs: tuple[Slab, ...]) -> Float[Tensor, "n_latents width"]:
-    tensors = {key: file.read(key) for key in {s.key for s in slabs}}
-    rows = [_slab(tensors[s.key], s) for s in slabs]
+    rows = [_slab(file, s) for s in slabs]
     return rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)
 
 
-def _slab(tensor: Tensor, slab: Slab) -> Float[Tensor, "n_latents width"]:
+def _slab(file: TensorFile, slab: Slab) -> Float[Tensor, "n_latents width"]:
     places = {"1": 0, "s": slab.at or 0, "o": slab.index or 0}
-    for axis in reversed(range(len(slab.axes))):
-        if slab.axes[axis] in places:
-            tensor = tensor.select(axis, places[slab.axes[axis]])
+    chosen = [(i, places[letter]) for i, letter in enumerate(slab.axes) if letter in places]
+    tensor = file.read(slab.key, chosen[0]) if chosen else file.read(slab.key)
+    for axis, place in reversed(chosen[1:]):
+        tensor = tensor.select(axis - 1, place)
     return tensor if slab.axes.index("n") < slab.axes.index("d") else tensor.T
 
 
@@ -236,7 +245,7 @@ def _bias(file: TensorFile, key: str | None, n: int, rows: Sequence[int | None],
     return bias.clone() if bias.shape == (n,) and bias.is_floating_point() else None
 
 
-def _lives(opened: Opened, site: Site, hook: str | None, latents: Latents) -> Frequencies:
+def _lives(opened: Opened, site: Site, hook: str | None) -> Frequencies:
     bundle, n = opened.bundle, site.n_latents
     if hook is not None and hook in bundle.alive_ids:
         ids = torch.as_tensor(list(bundle.alive_ids[hook]), dtype=torch.int64)
@@ -246,38 +255,59 @@ def _lives(opened: Opened, site: Site, hook: str | None, latents: Latents) -> Fr
         alive[ids] = True
         return Frequencies(None, alive, bundle.alive_source)
     if bundle.sparsity is not None:
-        return _from_sparsity(bundle.sparsity, n, latents)
+        return _from_sparsity(bundle.sparsity, n)
     key = site.frequency
     if key is not None:
-        values = opened.file.read(key).to(torch.float64).flatten()
-        if values.shape[0] == n and bool(torch.isfinite(values).all()) and not bool((values == 1).all()):
-            share = values if bool((values <= 1).all()) else None
-            return Frequencies(share, values > 0, f"{key} > 0")
+        return _from_tensor(opened.file.read(key).flatten(), key, n)
     return Frequencies(None, None, "unknown")
 
 
-def _from_sparsity(path: Any, n: int, latents: Latents) -> Frequencies:
+def _from_tensor(stored: Tensor, key: str, n: int) -> Frequencies:
+    """What the tensor of frequencies says: shares, or counts, from which follows only who is alive."""
+    if stored.shape[0] != n or stored.is_complex() or bool((stored == 1).all()):
+        return Frequencies(None, None, "unknown")
+    values = stored.to(torch.float64)
+    if not bool(torch.isfinite(values).all()):
+        return Frequencies(None, None, "unknown", f"{key} holds NaN or infinite frequencies and was not taken")
+    if bool(((values >= 0) & (values <= 1)).all()):
+        return Frequencies(values, values > 0, f"{key} > 0")
+    outside = f"{key} goes from {float(values.min()):.4g} to {float(values.max()):.4g}, outside 0…1"
+    return Frequencies(None, values > 0, f"{key} > 0", f"{outside}: taken for who is alive, not as frequencies")
+
+
+def _from_sparsity(path: Any, n: int) -> Frequencies:
     file = open_tensors(path)
     if "sparsity" not in file.entries or file.entries["sparsity"].shape != (n,):
         raise SourceError(
             f"{path.name} does not hold one log-frequency for each of {n:,} latents: is it another SAE's?"
         )
     logs = file.read("sparsity").to(torch.float64)
-    if bool((torch.isnan(logs) | (logs == torch.inf)).any()):
-        if latents == "all":
-            return Frequencies(None, None, "unknown")
-        raise SourceError(
-            f"{path.name} has NaN or infinite log-frequencies, so which latents are alive is unknown: load every one "
-            'with latents="all" (--latents all)'
-        )
+    if not bool((logs <= _HIGHEST_LOG10).all()) or bool(torch.isinf(logs).any()):  # NaN is not below it
+        note = f"{path.name} holds log-frequencies that are NaN, infinite or above 0, and was not taken"
+        return Frequencies(None, None, "unknown", note)
     dead = logs <= _DEAD_LOG10
     frequency = torch.where(dead, 0.0, (10.0**logs - 1e-10).clamp(0.0, 1.0))
     return Frequencies(frequency, ~dead, f"{path.name}: frequency > 0")
 
 
-def _metadata(opened: Opened, reads: str | None, writes: str | None) -> dict[str, Any]:
-    found = {k: v for k, paths in _METADATA.items() if (v := first(opened.config, paths, object)) is not None}
-    plain = {k: v for k, v in found.items() if isinstance(v, str | int | float | bool)}
-    hooks = {k: v for k, v in (("hook_point_in", reads), ("hook_point_out", writes)) if v and writes}
+def _metadata(opened: Opened, space: Space) -> dict[str, Any]:
+    layers = list(tables(opened.config))
+    found = {
+        k: next((t[n] for n in names for t in layers if _is_plain(t.get(n))), None) for k, names in _METADATA.items()
+    }
+    found |= {
+        "transcoder": space.transcoder or None,
+        "inputs": "z-scored" if inputs_are_z_scored(opened.config) else None,
+    }
+    if space.transcoder:
+        found |= {"hook_point_in": space.reads, "hook_point_out": space.writes}
+    if found["l0"] is None and (stated := re.search(r"average_l0_(\d+)", opened.bundle.where)):
+        found["l0"] = float(stated[1])
+    if opened.sites[0].layout.name == "sae_geometry" and "kind" in opened.file.metadata:
+        found["kind"] = opened.file.metadata["kind"]  # of training; in other layouts the word can mean anything
     said = {k: v for k, v in opened.file.extras.items() if "." not in k}  # not an optimizer's settings, deeper down
-    return {**plain, **hooks, **said, **opened.bundle.metadata}
+    return {**{k: v for k, v in found.items() if v is not None}, **said, **opened.bundle.metadata}
+
+
+def _is_plain(value: Any) -> bool:
+    return is_plain(value) and value != ""

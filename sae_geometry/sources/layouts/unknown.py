@@ -25,7 +25,9 @@ def unknown_layout(file: TensorFile) -> str:
     listed += [f"{k} of type {kind}, which torch does not have" for k, kind in file.unread.items()]
     shown = ", ".join(listed[:_MAX_LISTED])
     shown += f" and {len(listed) - _MAX_LISTED} more" if len(listed) > _MAX_LISTED else ""
-    flat = {k: e for k, e in file.entries.items() if len(e.shape) == 2 and e.dtype.is_floating_point}
+    flat = {
+        k: e for k, e in file.entries.items() if len(e.shape) == 2 and 0 not in e.shape and e.dtype.is_floating_point
+    }
     name = file.path.name
     if not flat:
         wanted = "holds no decoder (two axes of floating-point numbers)" if shown else "holds no decoder"

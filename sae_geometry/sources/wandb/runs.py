@@ -7,14 +7,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
+from sae_geometry.io.atomic_folder import whole_file
 from sae_geometry.sources.address import Address, parse
 from sae_geometry.sources.bundle import Bundle, Context
 from sae_geometry.sources.cache import run_folder, safe_path
-from sae_geometry.sources.download import RemoteFile, fetch_file, locked
+from sae_geometry.sources.download import RemoteFile, fetch_file, in_cache, locked
 from sae_geometry.sources.errors import AddressError, SourceError
 from sae_geometry.sources.files.open import open_tensors
 from sae_geometry.sources.http import RefusedError, origin_of
-from sae_geometry.sources.layouts.filenames import checkpoints_in_order, choose_weights, companions, looks_like_weights
+from sae_geometry.sources.layouts.filenames import (
+    checkpoints_in_order,
+    choose_weights,
+    companions,
+    looks_like_weights,
+    start_names,
+)
+from sae_geometry.sources.wandb.artifacts import ArtifactClient, bundle_artifact
 from sae_geometry.sources.wandb.host import api_key, base_url, credentials_for
 from sae_geometry.sources.wandb.public_client import KeylessClient
 from sae_geometry.sources.wandb.run_record import RUN_RECORD_NAME, Kind, RunRecord, read_record, write_record
@@ -25,8 +33,8 @@ _FIELDS: dict[By, str] = {"ce": "ce_increase", "l0": "l0", "alive": "alive"}
 
 
 @runtime_checkable
-class RunClient(Protocol):
-    """Whoever can say what a run holds."""
+class RunClient(ArtifactClient, Protocol):
+    """Whoever can say what a run or an artifact holds."""
 
     def run(self, path: str) -> RunRecord: ...
 
@@ -55,23 +63,29 @@ def client() -> RunClient:
 
 
 def bundle_wandb(address: Address, context: Context) -> Bundle:
-    """The checkpoint of a run: `#file`, or the one with the largest number.
+    """The checkpoint of a run: `#file`, or the one with the largest number; or the one in an artifact.
 
     Raises:
         SourceError: no such run or file, no access, or no whole copy of it.
     """
+    if ":" in address.place:
+        return bundle_artifact(address, client, context)
     fetched = fetch_run(address.place, context, file=address.path)
     name = fetched.weights[0]
     record = fetched.record
+    starts = [n for n in start_names(name) if n in record.weights]
+    there = [p for n in starts if (p := fetched.folder / safe_path(n)).is_file()]
+    missing = f"wandb:{address.place}#{starts[0]}" if starts and not there else None
     return Bundle(
         tuple(fetched.folder / safe_path(n) for n in fetched.weights),
         address=f"wandb:{address.place}#{name}",
         name=record.name or address.place.rpartition("/")[2],
         where=f"{address.place}/{name}",
+        start=there[0] if there else None,
         config=record.config,
         alive_ids=record.alive_ids,
         alive_source=record.alive_source,
-        metadata=record.metadata,
+        metadata=record.metadata | ({"start_not_fetched": missing} if missing else {}),
     )
 
 
@@ -91,32 +105,31 @@ def fetch_run(run: str, context: Context, *, file: str | None = None, every: boo
     record = read_record(folder / RUN_RECORD_NAME)
     if record is not None and record.weights and (context.offline or record.state == "finished"):
         names = _wanted(record.weights, run, file, every)
-        if all((folder / safe_path(n)).is_file() for n in names):
+        if in_cache(folder, names, record.sums, context, f"wandb:{run}"):
             return FetchedRun(record, folder, names)
     if context.offline:
         raise SourceError(f"wandb:{run}{f'#{file}' if file else ''} is not in the cache {folder}; leave out --offline")
     asked = client()
-    remote = {f.name: f for f in asked.files(run)}
+    remote = {f.name: f for f in asked.files(run) if f.name.isprintable()}  # `safe_path` takes no other
+    sums = {} if record is None else dict(record.sums)
     record = replace(asked.run(run), weights=tuple(sorted(n for n in remote if looks_like_weights(n))))
     names = _wanted(list(remote), run, file, every)
     credentials = credentials_for(api_key())
     for name in names:
-        target = folder / safe_path(name)
         context.say(f"fetching {name} from {origin_of(remote[name].url)}")
-        check = open_tensors if looks_like_weights(name) else None
-        fetch_file(remote[name], target, credentials=credentials, check=check, progress=context.progress)
+        sums[name] = fetch_file(
+            remote[name], folder / safe_path(name), recorded=sums.get(name), again=context.again == "all",
+            credentials=credentials, check=open_tensors if looks_like_weights(name) else None,
+            progress=context.progress,
+        )  # fmt: skip
+    record = replace(record, sums={n: value for n, value in sums.items() if n in remote})
     _keep(record, folder / RUN_RECORD_NAME)
     return FetchedRun(record, folder, names)
 
 
 def _keep(record: RunRecord, path: Path) -> None:
-    with locked(path):
-        partial = path.with_suffix(".partial")
-        try:
-            partial.write_text(write_record(record), encoding="utf-8")
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+    with locked(path), whole_file(path, ".half-") as file:
+        file.write(write_record(record).encode())
 
 
 def _wanted(names: Sequence[str], run: str, file: str | None, every: bool) -> tuple[str, ...]:
