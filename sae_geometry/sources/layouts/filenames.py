@@ -166,7 +166,7 @@ def start_names(weights: str) -> tuple[str, ...]:
         found = [f"{folder}/{named[1]}{zero}.{base.rpartition('.')[2]}" for zero in ("0", "0" * len(named[2]))]
     elif (named := _STEP.fullmatch(step)) is not None and int(named[2]):
         found = [f"{parent}/{named[1]}{zero}/{base}" for zero in ("0", "0" * len(named[2]))]
-    elif step.isdigit() and int(step) > _MOST_LAYERS:
+    elif step.isdecimal() and int(step) > _MOST_LAYERS:
         found = [f"{parent}/0/{base}"]
     elif base == "ae.pt":  # dictionary_learning keeps its checkpoints below the final state
         found = [f"{folder}/checkpoints/ae_0.pt"]

@@ -125,7 +125,7 @@ def _values(config: Mapping[str, Any], key: re.Pattern[str]) -> Iterable[Any]:
 
 def _number(config: Mapping[str, Any], key: re.Pattern[str]) -> int | None:
     for value in _values(config, key):
-        if isinstance(value, str) and value.isdigit():
+        if isinstance(value, str) and value.isdecimal() and len(value) < 10:
             value = int(value)
         if type(value) is int and value >= 0:
             return value

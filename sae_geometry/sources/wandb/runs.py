@@ -265,7 +265,7 @@ def _infos(record: RunRecord) -> Iterable[RunInfo]:
             record.state,
             record.kind,
             hook,
-            next((int(p) for p in parts if p.isdigit()), None),
+            next((int(p) for p in parts if p.isdecimal() and len(p) < 10), None),
             None if hook is None else record.metric("l0", hook),
             None if hook is None else record.metric("ce_increase", hook),
             None if hook is None else record.metric("explained_variance", hook),
