@@ -7,7 +7,7 @@ from dataclasses import asdict
 import typer
 
 from sae_geometry.cli import options as o
-from sae_geometry.cli.console import print_json
+from sae_geometry.cli.console import print_json, say
 from sae_geometry.cli.lifecycle import told_in_one_sentence
 
 
@@ -27,4 +27,4 @@ def demos(as_json: o.AsJson = False) -> None:
         return
     width = max(len(r.address) for r in records)
     for r in records:
-        typer.echo(f"{r.address:<{width}}  {r.n_latents:>5,} × {r.d_in}  {r.description}")
+        say(f"{r.address:<{width}}  {r.n_latents:>5,} × {r.d_in}  {r.description}")

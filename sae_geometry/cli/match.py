@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from sae_geometry.cli import options as o
-from sae_geometry.cli.console import Speaker, command_line, print_json, say_error
+from sae_geometry.cli.console import Speaker, command_line, print_json, say, say_error
 from sae_geometry.cli.inputs import check_free, check_wandb, compute_on, load_all, say_plan
 from sae_geometry.cli.lifecycle import UNDER, told_in_one_sentence
 from sae_geometry.cli.outputs import keep_sweeps, log_to_wandb, print_saved
@@ -109,7 +109,7 @@ def match(
     if as_json:
         print_json(record)
     else:
-        typer.echo(_in_words(record))
+        say(_in_words(record))
     if saved:
         print_saved(folder, speaker, as_json)
         log_to_wandb(folder, log_wandb, speaker, offline=offline, as_json=as_json)

@@ -18,12 +18,21 @@ from sae_geometry.comparisons.pair import compare
 from sae_geometry.comparisons.seeds_result import SeedComparison
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.distributed import Executor, keeping_sweeps, running_on, spread
+from sae_geometry.distributed.errors import wrong_answer
 from sae_geometry.io.formatting import few
 from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.sweep import sweep
 from sae_geometry.matching import On, OneToOne, match, operands
 from sae_geometry.matching.defaults import THRESHOLD, default_matching
-from sae_geometry.pairwise.checkpoint import N_BINS, PairParameters, PairRecord, pair_path, read_pair, write_pair
+from sae_geometry.pairwise.checkpoint import (
+    N_BINS,
+    PairParameters,
+    PairRecord,
+    check_pair,
+    pair_path,
+    read_pair,
+    write_pair,
+)
 from sae_geometry.pairwise.inputs import distinct
 from sae_geometry.pairwise.same_space import ALLOWED, require_same_space
 from sae_geometry.sources import as_dictionary
@@ -103,6 +112,10 @@ def compare_seeds(
     with running_on(executor), nullcontext() if folder is None else keeping_sweeps(folder):
         tick()
         for (i, j), record in spread(_compare_pair, dictionaries, [p for p in todo if p not in done], parameters):
+            try:
+                check_pair(record, dictionaries[i], dictionaries[j], parameters)
+            except (ValueError, TypeError, AttributeError) as error:
+                raise wrong_answer(f"for {dictionaries[i].name} and {dictionaries[j].name}: {error}") from None
             if folder is not None:
                 write_pair(paths[i, j], record, dictionaries[i], dictionaries[j], parameters)
             done[i, j] = record

@@ -87,6 +87,7 @@ class Answer:
     cols: Sent | None
     report: SweepReport
     note: str
+    version: str
 
 
 class Gathering:

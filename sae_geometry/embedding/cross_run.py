@@ -177,7 +177,7 @@ def _both_ways(
     assert found.cols is not None
     ids = [d.latent_ids.cpu().numpy() for d in (a, b)]
     nearest = [best.index[:, 0].cpu().numpy() for best in (found.rows, found.cols)]
-    cosine = [best.cosine[:, 0].cpu().numpy() for best in (found.rows, found.cols)]
+    cosine = [best.cosine[:, 0].cpu().numpy().clip(-1.0, 1.0) for best in (found.rows, found.cols)]
     single = [(made.partner, made.cosine), made.reverse(b.n_latents)]
     forth, reverse = (
         Partners(
@@ -185,7 +185,7 @@ def _both_ways(
             partner_id=ids[1 - i][nearest[i]],
             mutual=nearest[1 - i][nearest[i]] == np.arange(len(nearest[i])),
             one_to_one_partner_id=np.where(single[i][0] >= 0, ids[1 - i][single[i][0]], -1),
-            one_to_one_cosine=single[i][1],
+            one_to_one_cosine=single[i][1].clip(-1.0, 1.0),
             q_value=q[i],
         )
         for i in (0, 1)

@@ -103,9 +103,9 @@ def test_no_silent_overwrite(comparison, tmp_path):
         sg.save(comparison, folder, overwrite=True)
     assert [p.name for p in folder.iterdir()] == ["precious"]
     ours = sg.save(comparison, tmp_path / "ours", formats=["png"])
-    (ours / "note").write_text("old")
+    (ours / "note").write_text("mine")
     sg.save(comparison, ours, formats=["svg"], overwrite=True)
-    assert not (ours / "note").exists()
+    assert (ours / "note").read_text() == "mine"
     assert {p.suffix for p in (ours / "figures").iterdir()} == {".svg"}
     assert not [p for p in ours.iterdir() if p.name.startswith(".")]
     for below in (ours / "summary.json", ours / "summary.json" / "sub"):

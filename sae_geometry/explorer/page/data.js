@@ -106,7 +106,9 @@ const count = (n) => n.toLocaleString('en');
 const three = (x) => (Number.isNaN(x) ? '–' : x.toFixed(3));
 
 function csvOf(data, rows) {
-  const quoted = (value) => (/[",\r\n]/.test(value) ? `"${String(value).replaceAll('"', '""')}"` : String(value));
+  // A spreadsheet takes a text that begins like a formula for one, unless a quote stands before it.
+  const harmless = (value) => (typeof value === 'string' && /^[=+\-@\t\r]/.test(value) && Number.isNaN(Number(value)) ? `'${value}` : String(value));
+  const quoted = (value) => (/[",\r\n]/.test(value) ? `"${harmless(value).replaceAll('"', '""')}"` : harmless(value));
   const number = (x, digits) => (Number.isNaN(x) ? '' : x.toFixed(digits));
   const head = ['run', 'latent_id', 'x', 'y', 'region'];
   if (data.frequency) head.push('frequency');
