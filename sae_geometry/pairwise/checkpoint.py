@@ -124,7 +124,7 @@ def check_pair(record: Any, a: Dictionary, b: Dictionary, parameters: PairParame
         raise TypeError(f"it is a {type(record).__name__}")
     for name in ("mmcs", "chance", "isotropic", "paired", "paired_chance"):
         _check_range(getattr(record, name), -1.0, 1.0, name)
-    for name in ("nearest_above", "nearest_above_chance", "found"):
+    for name in ("nearest_above", "nearest_above_chance", "significant", "beyond"):
         _check_range(getattr(record, name), 0.0, 1.0, name)
     counts = record.histogram
     if counts.shape != (2, N_BINS) or counts.dtype.kind != "u":

@@ -666,7 +666,7 @@ def test_a_command_stops_at_a_wrong_answer_and_saves_nothing(client, workers_do)
     "spoil",
     [
         lambda r: replace(r, mmcs=(5.0, 0.5)),
-        lambda r: replace(r, found=(0.5, 1.5)),
+        lambda r: replace(r, significant=(0.5, 1.5)),
         lambda r: replace(r, paired=r.paired + 0.01),
         lambda r: replace(r, similarity=np.full_like(r.similarity, 0.5), paired=0.5),
         lambda r: replace(r, partner=np.zeros_like(r.partner)),
