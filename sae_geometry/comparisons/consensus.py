@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.io.atomic_folder import umask
+from sae_geometry.io.atomic_folder import whole_file
 from sae_geometry.io.formatting import ends
 from sae_geometry.kernels.loops.jit import compiled
 
@@ -128,15 +127,8 @@ class Consensus:
         if len(known) == len(self.runs) and len({e.shape[1] for e in known}) == 1:
             tensors["W_enc"] = _mean_directions(known, self.members)[kept]
         tensors = {key: np.ascontiguousarray(value) for key, value in tensors.items()}
-        handle, aside = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
-        try:
-            with os.fdopen(handle, "wb") as file:  # not by its name, which may be no UTF-8
-                file.write(save(tensors, metadata=self._facts(min_runs)))
-            os.chmod(aside, 0o666 & ~umask())
-            os.replace(aside, target)
-        except BaseException:
-            Path(aside).unlink(missing_ok=True)
-            raise
+        with whole_file(target) as file:  # not by its name, which may be no UTF-8
+            file.write(save(tensors, metadata=self._facts(min_runs)))
         return target
 
     def _facts(self, min_runs: int) -> dict[str, str]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.distributed.sweep_checkpoint import KeepingRunner
+from sae_geometry.io.extras import require
 from sae_geometry.kernels.runner import current_runner, sweeps_run_by
 
 if TYPE_CHECKING:
@@ -90,11 +91,7 @@ def _opened(address: str) -> Iterator[Client]:
         raise ValueError(
             "a Dask scheduler's address has no user name or password: give tcp://host:port or tls://host:port"
         )
-    try:
-        import dask
-        import distributed
-    except ImportError:
-        raise ImportError("Dask is not installed; pip install 'sae-geometry[dask]' brings it") from None
+    dask, distributed = (require(name, "dask", "an executor") for name in ("dask", "distributed"))
     from sae_geometry.distributed.errors import ClusterError, lost
 
     with ExitStack() as stack:

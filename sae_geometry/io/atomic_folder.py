@@ -134,7 +134,7 @@ def sweep_leftovers(parent: Path) -> None:
 
 
 @contextmanager
-def whole_file(path: Path, prefix: str) -> Iterator[IO[bytes]]:
+def whole_file(path: Path, prefix: str | None = None) -> Iterator[IO[bytes]]:
     """A file to write, which becomes `path` if the block ends well; until then it lies beside it as `prefix`….
 
     Example:
@@ -147,10 +147,11 @@ def whole_file(path: Path, prefix: str) -> Iterator[IO[bytes]]:
         b'all of it'
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=path.suffix)
+    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=prefix or f".{path.name}-", suffix=path.suffix)
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
+        os.chmod(aside, 0o666 & ~umask())
         os.replace(aside, path)
     except BaseException as error:
         Path(aside).unlink(missing_ok=True)

@@ -6,6 +6,7 @@ import base64
 import gzip
 import hashlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -160,7 +161,7 @@ def test_a_page_that_fails_leaves_nothing(folder, monkeypatch):
     def fail(*_):
         raise RuntimeError("no room")
 
-    monkeypatch.setattr(Path, "replace", fail)
+    monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(RuntimeError, match="no room"):
         sg.explore(folder)
     assert {p.name for p in folder.iterdir()} == {"regions.json", "summary.json", "umap.parquet"}

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
+from sae_geometry.io.atomic_folder import whole_file
 from sae_geometry.sources.address import Address, parse
 from sae_geometry.sources.bundle import Bundle, Context
 from sae_geometry.sources.cache import run_folder, safe_path
@@ -109,13 +110,8 @@ def fetch_run(run: str, context: Context, *, file: str | None = None, every: boo
 
 
 def _keep(record: RunRecord, path: Path) -> None:
-    with locked(path):
-        partial = path.with_suffix(".partial")
-        try:
-            partial.write_text(write_record(record), encoding="utf-8")
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+    with locked(path), whole_file(path) as file:
+        file.write(write_record(record).encode())
 
 
 def _wanted(names: Sequence[str], run: str, file: str | None, every: bool) -> tuple[str, ...]:
