@@ -8,15 +8,10 @@ import typer
 
 from sae_geometry.cli import options as o
 from sae_geometry.cli.console import print_json
-from sae_geometry.cli.lifecycle import told_in_one_sentence
+from sae_geometry.cli.lifecycle import report_errors
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("cache")(cache)
-
-
-@told_in_one_sentence
+@report_errors
 def cache(
     run: Annotated[
         str | None, typer.Argument(metavar="RUN", help="One run, entity/project/run; all of them if left out.")

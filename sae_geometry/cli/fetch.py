@@ -8,15 +8,10 @@ import typer
 
 from sae_geometry.cli import options as o
 from sae_geometry.cli.console import Speaker, print_json
-from sae_geometry.cli.lifecycle import told_in_one_sentence
+from sae_geometry.cli.lifecycle import report_errors
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("fetch")(fetch)
-
-
-@told_in_one_sentence
+@report_errors
 def fetch(run: o.Run, as_json: o.AsJson = False, quiet: o.Quiet = False, offline: o.Offline = False) -> None:
     """Bring a checkpoint's files here, whole and verified, and say where they are.
 

@@ -12,9 +12,8 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.distributed.sweep_checkpoint import KeepingRunner
 from sae_geometry.io.extras import require
-from sae_geometry.kernels.runner import current_runner, sweeps_run_by
+from sae_geometry.kernels.runner import sweeps_run_by
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -67,8 +66,7 @@ def running_on(
 
         runner = DaskRunner(client, device=device, load=load, offline=offline)
         stack.callback(runner.close)
-        keeping = current_runner()
-        stack.enter_context(sweeps_run_by(keeping.over(runner) if isinstance(keeping, KeepingRunner) else runner))
+        stack.enter_context(sweeps_run_by(runner))
         yield
 
 
