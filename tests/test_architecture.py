@@ -160,7 +160,6 @@ TOO_LONG = {
     "dictionary.py": "one class and its one constructor",
     "plots/embedding.py": "five figures of one embedding",
     "comparisons/pair.py": "until its figures and tables have one contract with the others",
-    "comparisons/seeds_result.py": "until its curves are values of their own",
 }
 TOO_LONG_FUNCTIONS = {
     "dictionary.from_decoder": "checks of one input, in the order a user meets them",

@@ -1,8 +1,9 @@
-"""Consensus: groups of latents that match each other in several runs, at most one a run; and the orphans."""
+"""Consensus: groups of latents that match each other in several runs, at most one per run; and the orphans."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,12 +22,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-COLUMNS = ("group", "n_runs", "mean_similarity", "lowest_similarity")  # beside one for each run
+COLUMNS = ("group", "n_runs", "mean_similarity", "lowest_similarity")  # and one for each run
+_EXPLAINED = 0.01  # of the links between two runs, those that the runs' own latents explain
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Consensus:
-    """Groups of latents of different runs, every two of which are each other's one-to-one partner above a threshold.
+    """Groups of latents of different runs, every two of which are each other's one-to-one partner above a level.
 
     Groups are cycle-consistent: following partners from any member through any runs of the group returns to it.
 
@@ -36,14 +38,14 @@ class Consensus:
             members first, then by mean similarity.
         similarity: float64 [G], mean similarity over the pairs within the group.
         lowest: float64 [G], the smallest of them.
-        threshold: pairs above it were linked.
+        level: float64 [N, N], the similarity above which partners of two runs were linked; nan on the diagonal.
     """
 
     runs: tuple[Dictionary, ...]
     members: np.ndarray
     similarity: np.ndarray
     lowest: np.ndarray
-    threshold: float
+    level: np.ndarray
 
     @cached_property
     def occupancy(self) -> np.ndarray:
@@ -137,7 +139,7 @@ class Consensus:
             "runs": json.dumps(
                 [{"name": d.name, "address": d.address, "fingerprint": d.fingerprint} for d in self.runs]
             ),
-            "threshold": f"{self.threshold:g}",
+            "threshold": self._levels,
             "min_runs": f"{min_runs}",
         }
         for key in ("model", "hook_point"):
@@ -146,16 +148,22 @@ class Consensus:
                 facts[key] = values.pop()
         return facts
 
+    @property
+    def _levels(self) -> str:
+        """The level, or from where to where it lies where pairs of runs differ in it."""
+        low, high = (f"{value:.3g}" for value in (np.nanmin(self.level), np.nanmax(self.level)))
+        return low if low == high else f"{low} to {high}"
+
     def __repr__(self) -> str:
         shares = ", ".join(ends([f"{int(c):,} in {k + 1}" for k, c in enumerate(self.incidence)]))
-        how = f"one-to-one similarity > {self.threshold:g}"
+        how = f"one-to-one similarity > {self._levels}"
         return f"Consensus of {len(self.runs)} runs ({how}): distinct latents found by exactly so many runs: {shares}"
 
 
 def consensus(
-    runs: Sequence[Dictionary], partner: np.ndarray, similarity: np.ndarray, *, threshold: float
+    runs: Sequence[Dictionary], partner: np.ndarray, similarity: np.ndarray, *, threshold: float | np.ndarray
 ) -> Consensus:
-    """Groups of latents by complete linkage of one-to-one partners.
+    """Group latents by complete linkage of one-to-one partners.
 
     Every two latents of different runs that are one-to-one partners with a similarity above the threshold are linked.
     Links are taken from the most similar to the least (ties by run and row); two groups become one where they have no
@@ -166,7 +174,7 @@ def consensus(
         partner: int32 or int64 [L, N], row of each latent's one-to-one partner in each run; −1 for none and in its
             own run.
         similarity: float64 [L, N], of those; nan where none.
-        threshold: similarities must be above it.
+        threshold: similarities must be above it; one for all pairs of runs, or [N, N].
 
     Raises:
         ValueError: shapes that do not fit.
@@ -177,7 +185,9 @@ def consensus(
         raise ValueError(f"partners and similarities are [{total}, {n}]; got {partner.shape} and {similarity.shape}")
     starts = np.concatenate([[0], np.cumsum(sizes)])
     owner = np.repeat(np.arange(n), sizes)
-    linked = (partner >= 0) & (similarity > threshold)
+    level = np.full((n, n), threshold, dtype=np.float64)
+    np.fill_diagonal(level, np.nan)
+    linked = (partner >= 0) & (similarity > level[owner])
     to = np.where(linked, partner + starts[:-1][None, :], -1)  # [L, N], latents counted over all runs
     left, run = np.nonzero(linked & (owner[:, None] < np.arange(n)[None, :]))
     right = to[left, run]
@@ -186,7 +196,31 @@ def consensus(
     rows = np.where(table >= 0, table - starts[:-1][None, :], -1)
     mean, lowest = _within_groups(table, similarity)
     best = np.lexsort((np.arange(len(rows)), -mean, -(rows >= 0).sum(axis=1)))
-    return Consensus(tuple(runs), rows[best], mean[best], lowest[best], threshold)
+    return Consensus(tuple(runs), rows[best], mean[best], lowest[best], level)
+
+
+def explained_up_to(similarity: np.ndarray, own: np.ndarray) -> float:
+    """Return the similarity of partners above which latents' own dictionaries explain at most 1 % of them.
+
+    The partner of each latent in the other run competes with the nearest other latent of its own dictionary, which is
+    no copy of it. Ranked by the larger of the two, the latents are taken for as long as own latents win at most one
+    time for a hundred times that partners do (the counting of knockoffs, Barber & Candès 2015).
+
+    Args:
+        similarity: float64 [L], of the latents of both runs to their one-to-one partners; nan for none.
+        own: float64 [L], of the same latents to the nearest other of their own dictionary; nan for none.
+
+    Returns:
+        The level; inf where own latents explain them all.
+    """
+    target, decoy = np.nan_to_num(similarity, nan=-2.0), np.nan_to_num(own, nan=-2.0)
+    best, wins = np.maximum(target, decoy), target > decoy
+    order = np.lexsort((wins, -best))  # of equal ones those that lose first
+    wins, best = wins[order], best[order]
+    taken = np.flatnonzero(wins & (np.cumsum(~wins) <= _EXPLAINED * np.cumsum(wins)))
+    if not len(taken):
+        return math.inf
+    return float(best[taken[-1] + 1]) if taken[-1] + 1 < len(best) else -1.0
 
 
 def _link(left: np.ndarray, right: np.ndarray, owner: np.ndarray, to: np.ndarray) -> np.ndarray:

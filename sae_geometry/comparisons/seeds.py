@@ -8,23 +8,28 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from sae_geometry.comparisons.consensus import COLUMNS
+from sae_geometry.comparisons.consensus import COLUMNS, explained_up_to
 from sae_geometry.comparisons.pair import compare
 from sae_geometry.comparisons.seeds_result import SeedComparison
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.distributed import Executor, running_on, spread
 from sae_geometry.io.formatting import few
 from sae_geometry.io.progress import Progress
-from sae_geometry.matching import On, OneToOne
+from sae_geometry.kernels.sweep import sweep
+from sae_geometry.matching import On, OneToOne, operands
 from sae_geometry.matching.defaults import THRESHOLD, default_matching
 from sae_geometry.pairwise.checkpoint import N_BINS, PairParameters, PairRecord, pair_path, read_pair, write_pair
 from sae_geometry.pairwise.inputs import distinct
 from sae_geometry.pairwise.matching_result import few_latents
 from sae_geometry.pairwise.same_space import ALLOWED, require_same_space
 from sae_geometry.sources import as_dictionary
+
+# Each run is in N − 1 pairs: what is within it is swept once for as long as it is in memory.
+_NEAREST_OTHER: WeakKeyDictionary[Dictionary, dict[tuple[On, bool], np.ndarray]] = WeakKeyDictionary()
 
 
 def compare_seeds(
@@ -130,6 +135,7 @@ def _compare_pair(a: Dictionary, b: Dictionary, p: PairParameters) -> PairRecord
     certificate = None if made.assignment is None else made.assignment.certificate
     bins = np.linspace(-1, 1, N_BINS + 1)
     histogram = np.stack([np.histogram(np.clip(m.similarity, -1, 1), bins)[0] for m in (there, back)])
+    own = np.concatenate([_nearest_other(d, p.on, p.signed) for d in (a, b)])
     return PairRecord(
         mmcs=(there.mmcs, back.mmcs),
         nearest_above=(there.fraction_above(p.threshold), back.fraction_above(p.threshold)),
@@ -142,6 +148,7 @@ def _compare_pair(a: Dictionary, b: Dictionary, p: PairParameters) -> PairRecord
         found=(there.found_fraction, back.found_fraction),
         paired=made.a_to_b.mmcs,
         paired_chance=made.a_to_b.chance,
+        explained=explained_up_to(np.concatenate([made.a_to_b.similarity, made.b_to_a.similarity]), own),
         certified_gap=math.nan if certificate is None else float(certificate.relative_gap),
         confounds=tuple(f"{f.check}: {f.effect}" for f in made.confounds.flagged),
         partner=made.a_to_b.partner_row.astype(np.int32),
@@ -150,6 +157,18 @@ def _compare_pair(a: Dictionary, b: Dictionary, p: PairParameters) -> PairRecord
         encoder_partner=encoder_partner,
         encoder_similarity=encoder_similarity,
     )
+
+
+def _nearest_other(d: Dictionary, on: On, signed: bool) -> np.ndarray:
+    """float64 [n]: similarity of each latent to the nearest other of its own dictionary; nan where it is alone."""
+    known = _NEAREST_OTHER.setdefault(d, {})
+    if (on, signed) not in known:
+        sides = (d.directions, d.encoder_directions)
+        rows = operands(sides, sides, on)[1]
+        nearest = sweep(rows, None, absolute=not signed).rows.score[:, 0].cpu().numpy()
+        nearest = nearest / 2 if on == "both" else nearest  # its rows are decoder and encoder, of length √2
+        known[on, signed] = np.where(np.isfinite(nearest), nearest, np.nan)
+    return known[on, signed]
 
 
 def _encoder_side(a: Dictionary, b: Dictionary, p: PairParameters) -> tuple[np.ndarray, np.ndarray]:

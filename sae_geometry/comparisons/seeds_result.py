@@ -1,11 +1,11 @@
-"""What comparing many runs pair by pair answers: matrices, recurrence, consensus, rarefaction, and how sure that is."""
+"""What comparing many runs pair by pair answers: consensus, rarefaction, how sure the means are, in words."""
 
 from __future__ import annotations
 
 import itertools
 import math
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,19 +15,23 @@ import numpy as np
 
 from sae_geometry.comparisons.consensus import Consensus, consensus
 from sae_geometry.comparisons.inference import (
+    LEVEL,
     Interval,
     KindDifference,
+    interval_both_ways,
+    interval_of_share,
     interval_over_latents,
     interval_over_runs,
     kind_difference,
+    runs_apart,
 )
 from sae_geometry.comparisons.rarefaction import Rarefaction, rarefaction
+from sae_geometry.comparisons.seeds_matrices import SeedMatrices
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import aligned, ends, or_dash
-from sae_geometry.matching import On, OneToOne
-from sae_geometry.pairwise.checkpoint import N_BINS, PairRecord
+from sae_geometry.pairwise.checkpoint import N_BINS
 from sae_geometry.pairwise.confounds import runs_table
-from sae_geometry.pairwise.grouping import groups_of, kind_of, labels_of, layer_of, seed_of
+from sae_geometry.pairwise.grouping import kind_of, layer_of, seed_of
 from sae_geometry.pairwise.inputs import describe_input
 
 if TYPE_CHECKING:
@@ -40,141 +44,33 @@ _LISTED = 100  # runs whose matrices a summary holds
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SeedComparison:
-    """N runs compared pair by pair.
-
-    Matrices are [N, N] with the source in rows and the target in columns, nan on the diagonal.
-
-    Attributes:
-        runs: the dictionaries.
-        matching: the one-to-one matching: "optimal" makes `paired` the PW-MCC.
-        on, signed: what is compared, and whether by the cosine or its absolute value.
-        threshold: a latent is *found* in another run where its one-to-one partner there is more similar than this.
-        pairs: a record for every unordered pair (i, j), i < j.
-        caveats: what every reader must know.
-    """
-
-    runs: tuple[Dictionary, ...]
-    matching: OneToOne
-    on: On
-    signed: bool
-    threshold: float
-    pairs: Mapping[tuple[int, int], PairRecord]
-    caveats: tuple[str, ...]
-
-    @property
-    def n_runs(self) -> int:
-        """N."""
-        return len(self.runs)
-
-    @property
-    def names(self) -> list[str]:
-        """Of the runs."""
-        return [d.name for d in self.runs]
-
-    @property
-    def labels(self) -> list[str]:
-        """Names for a reader: with the seed where it is known and the name does not show it."""
-        return labels_of(self.runs)
-
-    @cached_property
-    def groups(self) -> list[str]:
-        """Of each run, what makes it comparable: its kind, and its layer where the runs are of several."""
-        return groups_of(self.runs)
-
-    @cached_property
-    def mmcs(self) -> np.ndarray:
-        """MMCS(i → j): mean over latents of i of the largest similarity to any latent of j, double counting allowed."""
-        return self._directed("mmcs")
-
-    @cached_property
-    def chance(self) -> np.ndarray:
-        """MMCS(i → j) of as many random directions as j has, with j's mean and second moment."""
-        return self._directed("chance")
-
-    @cached_property
-    def isotropic_chance(self) -> np.ndarray:
-        """MMCS(i → j) of as many isotropic directions."""
-        return self._directed("isotropic")
-
-    @cached_property
-    def found(self) -> np.ndarray:
-        """Share of i's latents closer to their nearest in j than chance, false discovery rate 5 %."""
-        return self._directed("found")
-
-    @cached_property
-    def shared(self) -> np.ndarray:
-        """Share of i's latents whose one-to-one partner in j is more similar than the threshold."""
-        counts = np.full((self.n_runs, self.n_runs), np.nan)
-        for (i, j), pair in self.pairs.items():
-            counts[i, j] = counts[j, i] = np.sum(pair.similarity > self.threshold)
-        return counts / np.array([[d.n_latents] for d in self.runs])
-
-    @cached_property
-    def shared_chance(self) -> np.ndarray:
-        """At most this share of i's latents would be `shared` by chance: random directions with j's moments.
-
-        That share of i's latents would have their *nearest* of those directions above the threshold, and no
-        one-to-one partner is closer than the nearest.
-        """
-        return self._directed("nearest_above_chance")
-
-    @cached_property
-    def shared_by_both(self) -> np.ndarray:
-        """Share of i's latents whose one-to-one decoder *and* encoder similarities to j are above the threshold.
-
-        The two matchings are made separately (Paulo & Belrose 2025); nan where a run has no encoder.
-        """
-        return self._with_encoders(lambda dec, enc, same: (dec > self.threshold) & (enc > self.threshold))
-
-    @cached_property
-    def same_partner(self) -> np.ndarray:
-        """Share of i's latents whose decoder and encoder matchings name the same latent of j; nan without encoders."""
-        return self._with_encoders(lambda dec, enc, same: same)
-
-    @cached_property
-    def paired(self) -> np.ndarray:
-        """Mean similarity of the one-to-one pairs: the PW-MCC where the matching is optimal. Symmetric."""
-        return self._symmetric("paired")
-
-    @cached_property
-    def paired_chance(self) -> np.ndarray:
-        """`paired` of random dictionaries with the same moments; nan where not simulated. Symmetric."""
-        return self._symmetric("paired_chance")
-
-    @property
-    def paired_name(self) -> str:
-        """ "PW-MCC" for an optimal matching, "mean of greedy pairs" otherwise."""
-        return "PW-MCC" if self.matching == "optimal" else f"mean of {self.matching} pairs"
-
-    @cached_property
-    def recurrence(self) -> np.ndarray:
-        """int64 [N, N]: [i, k] latents of run i found in exactly k = 0 … N−1 of the other runs."""
-        times = (self._partners[1] > self.threshold).sum(axis=1)
-        each = np.split(times, self._starts[1:-1])
-        return np.stack([np.bincount(t, minlength=self.n_runs) for t in each]).astype(np.int64)
-
-    @cached_property
-    def recurrence_shares(self) -> np.ndarray:
-        """float64 [N]: share of all runs' latents found in exactly 0 … N−1 of the other runs."""
-        total = self.recurrence.sum(axis=0)
-        return np.asarray(total / total.sum())
+class SeedComparison(SeedMatrices):
+    """N runs compared pair by pair: the matrices of `SeedMatrices`, and what follows from them."""
 
     @cached_property
     def consensus(self) -> Consensus:
-        """Groups of latents that the runs agree on: see `Consensus`."""
-        return consensus(self.runs, *self._partners, threshold=self.threshold)
+        """Groups of latents that the runs agree on: see `Consensus`.
+
+        One-to-one partners of two runs are linked above the threshold, or above a lower level where the two runs' own
+        latents do not come as close (see `explained_up_to`): with the threshold alone, a latent that some runs find
+        with more noise than others would be split in two.
+        """
+        level = np.full((self.n_runs, self.n_runs), self.threshold)
+        for (i, j), pair in self.pairs.items():
+            level[i, j] = level[j, i] = min(self.threshold, pair.explained)
+        return consensus(self.runs, *self._partners, threshold=level)
 
     @cached_property
     def rarefaction(self) -> Rarefaction:
         """How many distinct latents the runs have found, and more runs would: see `Rarefaction`."""
-        return rarefaction(self.consensus.incidence)
+        return rarefaction(self.consensus.incidence, refusal=self._unlike())
 
     def interval(self, group: str, what: str = "mmcs") -> Interval:
-        """The mean over ordered pairs of runs of one group, with its interval.
+        """Return the mean over ordered pairs of runs of one group, with its interval.
 
         Over runs where there are three or more of that group; with two, over the latents of that one pair, which says
-        nothing of other seeds (none for "found").
+        nothing of other seeds (none for "found"). Shares are Wilson's there: pairs above the threshold, of as many as
+        there can be.
 
         Args:
             group: one of `groups`.
@@ -187,23 +83,28 @@ class SeedComparison:
         members = [at for at, g in enumerate(self.groups) if g == group]
         if len(members) < 2:
             raise ValueError(f"{group!r} has {len(members)} runs; a mean over pairs needs at least two")
-        within = matrix[np.ix_(members, members)]
         if len(members) > 2:
-            return interval_over_runs(within)
+            of = sum(self.runs[at].n_latents for at in members) if what in ("shared", "found") else None
+            names = [self.names[at] for at in members]
+            return interval_over_runs(matrix[np.ix_(members, members)], latents=of, names=names)
         i, j = members
         pair = self.pairs[i, j]
         if what == "mmcs":
-            return _pooled(pair)
+            return interval_both_ways(pair.mmcs, *_spread(pair.histogram))
+        if what == "paired":
+            return interval_over_latents(pair.similarity)
         mean = float((matrix[i, j] + matrix[j, i]) / 2)
         if what == "found":
-            return Interval(mean, math.nan, math.nan, 0.95, "latents of one pair", len(pair.similarity), math.nan)
-        values = pair.similarity if what == "paired" else (pair.similarity > self.threshold).astype(np.float64)
-        own = interval_over_latents(values)
-        shift = mean - own.mean
-        return replace(own, mean=mean, low=own.low + shift, high=own.high + shift)
+            return Interval(mean, math.nan, math.nan, LEVEL, "latents of one pair", len(pair.similarity), math.nan)
+        most = min(self.runs[i].n_latents, self.runs[j].n_latents)
+        own = interval_of_share(int(np.sum(pair.similarity > self.threshold)), most)
+        ratio = (most / self.runs[i].n_latents + most / self.runs[j].n_latents) / 2
+        return replace(
+            own, mean=mean, low=own.low * ratio, high=own.high * ratio, standard_error=own.standard_error * ratio
+        )
 
     def difference(self, first: str, second: str, what: str = "mmcs") -> KindDifference:
-        """Do runs of one group resemble each other more than runs of another? A permutation test, or a refusal.
+        """Test whether runs of one group resemble each other more than runs of another, or say why not.
 
         Args:
             first, second: two of `groups`.
@@ -290,7 +191,8 @@ class SeedComparison:
             "within_groups": {group: self._interval_summary(group) for group in self._groups_of_two},
             "between_groups": [asdict(d) for d in self._differences],
             "consensus": {
-                "means": "cycle-consistent groups: every two members are one-to-one partners above the threshold",
+                "means": "cycle-consistent groups: every two members are one-to-one partners above the threshold, or "
+                "above a lower level where the two runs' own latents do not come as close",
                 "groups": len(self.consensus.members),
                 "found_by_exactly": self.consensus.incidence.tolist(),
                 "orphans": [len(o) for o in self.consensus.orphans],
@@ -358,50 +260,6 @@ class SeedComparison:
     def _interval_summary(self, group: str) -> dict[str, Any]:
         return {what: asdict(self.interval(group, what)) for what in ("mmcs", "shared", "paired")}
 
-    @cached_property
-    def _partners(self) -> tuple[np.ndarray, np.ndarray]:
-        """Of all runs' latents in the runs' order: int32 [L, N] partner rows (−1 none), float64 [L, N] similarities."""
-        shape = (sum(d.n_latents for d in self.runs), self.n_runs)
-        rows, similarity = np.full(shape, -1, dtype=np.int32), np.full(shape, np.nan)
-        starts = self._starts
-        for (i, j), pair in self.pairs.items():
-            there = np.flatnonzero(pair.partner >= 0)
-            own, other = slice(starts[i], starts[i + 1]), starts[j] + pair.partner[there]
-            rows[own, j], similarity[own, j] = pair.partner, pair.similarity
-            rows[other, i], similarity[other, i] = there, pair.similarity[there]
-        return rows, similarity
-
-    @cached_property
-    def _starts(self) -> np.ndarray:
-        """int64 [N + 1]: where each run's latents begin among all."""
-        return np.cumsum([0, *(d.n_latents for d in self.runs)])
-
-    def _matrix(self, what: str) -> np.ndarray:
-        if what not in ("mmcs", "shared", "paired", "found"):
-            raise ValueError(f"a matrix is one of mmcs, shared, paired, found; got {what!r}")
-        return np.asarray(getattr(self, what))
-
-    def _directed(self, name: str) -> np.ndarray:
-        out = np.full((self.n_runs, self.n_runs), np.nan)
-        for (i, j), pair in self.pairs.items():
-            out[i, j], out[j, i] = getattr(pair, name)
-        return out
-
-    def _symmetric(self, name: str) -> np.ndarray:
-        out = np.full((self.n_runs, self.n_runs), np.nan)
-        for (i, j), pair in self.pairs.items():
-            out[i, j] = out[j, i] = getattr(pair, name)
-        return out
-
-    def _with_encoders(self, holds: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
-        out = np.full((self.n_runs, self.n_runs), np.nan)
-        for (i, j), pair in self.pairs.items():
-            if len(pair.encoder_partner):
-                same = (pair.partner >= 0) & (pair.partner == pair.encoder_partner)
-                count = float(holds(pair.similarity, pair.encoder_similarity, same).sum())
-                out[i, j], out[j, i] = count / self.runs[i].n_latents, count / self.runs[j].n_latents
-        return out
-
     def __repr__(self) -> str:
         lines = [f"{self.n_runs} runs compared pair by pair: {'' if self.signed else 'absolute '}{self.on} cosine"]
         lines += [f"  {line}" for line in runs_table(self.runs[:_SHOWN])]
@@ -425,12 +283,23 @@ class SeedComparison:
         ):
             lines += [f"  {title}", *(f"    {line}" for line in self._printed(matrix, form))]
         for group in self._groups_of_two:
-            lines.append(f"  mean MMCS within {group}: {self.interval(group)}")
+            nearest, shared = self.interval(group), self.interval(group, "shared")
+            lines.append(f"  mean MMCS within {group}: {nearest}")
+            said = replace(shared, note="") if shared.note == nearest.note else shared
+            lines.append(f"  mean share > {self.threshold:g} within {group}: {said}")
         lines += [f"  {d}" for d in self._differences]
         shares = [f"{k}: {v:.1%}" for k, v in enumerate(self.recurrence_shares)]
         lines.append(f"  latents found in exactly so many other runs: {'  '.join(ends(shares))}")
         lines += [f"  {self.consensus}", f"  {self.rarefaction}"]
         return "\n".join([*lines, *(f"  caveat: {c}" for c in self.caveats)])
+
+    def _unlike(self) -> str | None:
+        """Why these runs are no sample of one kind, which more runs could be drawn from; None where they may be."""
+        groups = list(dict.fromkeys(self.groups))
+        if len(groups) > 1:
+            return f"the runs are of {len(groups)} groups ({', '.join(ends(groups))}), and more could be of any of them"
+        apart = [self.names[at] for at in runs_apart(self.mmcs)]
+        return f"{', '.join(ends(apart))} stands apart from the other runs" if apart else None
 
     @cached_property
     def _flagged(self) -> dict[str, tuple[tuple[int, int], str, int]]:
@@ -481,18 +350,15 @@ class SeedComparison:
         return aligned([head, *rows]) + more
 
 
-def _pooled(pair: PairRecord) -> Interval:
-    """The mean of both directions' MMCS, with Student's interval over the latents of both, from the histograms."""
-    centres = (np.linspace(-1, 1, N_BINS + 1)[1:] + np.linspace(-1, 1, N_BINS + 1)[:-1]) / 2
-    mean = sum(pair.mmcs) / 2
-    errors = []
-    for counts in pair.histogram:
-        n = counts.sum()
-        middle = float((counts * centres).sum() / n)
-        errors.append(float((counts * (centres - middle) ** 2).sum()) / max(n - 1, 1) / n)
-    error = math.sqrt(sum(errors)) / 2
-    n = int(pair.histogram.sum())
-    return Interval(mean, mean - 1.96 * error, mean + 1.96 * error, 0.95, "latents of one pair", n, error)
+def _spread(histogram: np.ndarray) -> tuple[list[float], list[int]]:
+    """The standard deviation and the number of what each row of a histogram over −1…1 counts."""
+    middles = (np.arange(N_BINS) + 0.5) * 2 / N_BINS - 1
+    counts = [int(row.sum()) for row in histogram]
+    deviations = [
+        math.sqrt(np.cov(middles, fweights=row.astype(np.int64))) if n > 1 else math.nan
+        for row, n in zip(histogram, counts, strict=True)
+    ]
+    return deviations, counts
 
 
 def _as_text(seed: int | str | None) -> str | None:

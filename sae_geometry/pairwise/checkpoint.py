@@ -15,7 +15,7 @@ from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.atomic_folder import whole_file
 from sae_geometry.matching import On, OneToOne
 
-VERSION = 2
+VERSION = 3
 N_BINS = 400  # of the histogram of nearest similarities over −1…1
 _ARRAYS = ("partner", "similarity", "histogram", "encoder_partner", "encoder_similarity")
 
@@ -42,6 +42,7 @@ class PairRecord:
         found: share of the source's latents closer to their nearest than chance, 5 % false discoveries.
         paired: mean similarity over the one-to-one pairs.
         paired_chance: what the matching gives on random dictionaries; nan where not simulated.
+        explained: similarity of one-to-one partners up to which the two dictionaries' own latents explain them.
         certified_gap: relative optimality gap of an optimal matching; nan otherwise.
         partner: int32 [n], row of each first latent's one-to-one partner; −1 none.
         similarity: float64 [n], of those; nan none.
@@ -58,6 +59,7 @@ class PairRecord:
     found: tuple[float, float]
     paired: float
     paired_chance: float
+    explained: float
     certified_gap: float
     confounds: tuple[str, ...]
     partner: np.ndarray

@@ -1,0 +1,182 @@
+"""What the records of many pairs of runs say, as matrices: N runs in rows and columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from sae_geometry.dictionary import Dictionary
+from sae_geometry.matching import On, OneToOne
+from sae_geometry.pairwise.checkpoint import PairRecord
+from sae_geometry.pairwise.grouping import groups_of, labels_of
+
+MATRICES = ("mmcs", "shared", "paired", "found")  # those that have intervals
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SeedMatrices:
+    """N runs compared pair by pair, the numbers of each pair in matrices.
+
+    Matrices are [N, N] with the source in rows and the target in columns, nan on the diagonal.
+
+    Attributes:
+        runs: the dictionaries.
+        matching: the one-to-one matching: "optimal" makes `paired` the PW-MCC.
+        on, signed: what is compared, and whether by the cosine or its absolute value.
+        threshold: a latent is *found* in another run where its one-to-one partner there is more similar than this.
+        pairs: a record for every unordered pair (i, j), i < j.
+        caveats: what every reader must know.
+    """
+
+    runs: tuple[Dictionary, ...]
+    matching: OneToOne
+    on: On
+    signed: bool
+    threshold: float
+    pairs: Mapping[tuple[int, int], PairRecord]
+    caveats: tuple[str, ...]
+
+    @property
+    def n_runs(self) -> int:
+        """N."""
+        return len(self.runs)
+
+    @property
+    def names(self) -> list[str]:
+        """Of the runs."""
+        return [d.name for d in self.runs]
+
+    @property
+    def labels(self) -> list[str]:
+        """Names for a reader: with the seed where it is known and the name does not show it."""
+        return labels_of(self.runs)
+
+    @cached_property
+    def groups(self) -> list[str]:
+        """Of each run, what makes it comparable: its kind, and its layer where the runs are of several."""
+        return groups_of(self.runs)
+
+    @cached_property
+    def mmcs(self) -> np.ndarray:
+        """MMCS(i → j): mean over latents of i of the largest similarity to any latent of j, double counting allowed."""
+        return self._directed("mmcs")
+
+    @cached_property
+    def chance(self) -> np.ndarray:
+        """MMCS(i → j) of as many random directions as j has, with j's mean and second moment."""
+        return self._directed("chance")
+
+    @cached_property
+    def isotropic_chance(self) -> np.ndarray:
+        """MMCS(i → j) of as many isotropic directions."""
+        return self._directed("isotropic")
+
+    @cached_property
+    def found(self) -> np.ndarray:
+        """Share of i's latents closer to their nearest in j than chance, false discovery rate 5 %."""
+        return self._directed("found")
+
+    @cached_property
+    def shared(self) -> np.ndarray:
+        """Share of i's latents whose one-to-one partner in j is more similar than the threshold."""
+        counts = np.full((self.n_runs, self.n_runs), np.nan)
+        for (i, j), pair in self.pairs.items():
+            counts[i, j] = counts[j, i] = np.sum(pair.similarity > self.threshold)
+        return counts / np.array([[d.n_latents] for d in self.runs])
+
+    @cached_property
+    def shared_chance(self) -> np.ndarray:
+        """At most this share of i's latents would be `shared` by chance: random directions with j's moments.
+
+        That share of i's latents would have their *nearest* of those directions above the threshold, and no
+        one-to-one partner is closer than the nearest.
+        """
+        return self._directed("nearest_above_chance")
+
+    @cached_property
+    def shared_by_both(self) -> np.ndarray:
+        """Share of i's latents whose one-to-one decoder *and* encoder similarities to j are above the threshold.
+
+        The two matchings are made separately (Paulo & Belrose 2025); nan where a run has no encoder.
+        """
+        return self._with_encoders(lambda dec, enc, same: (dec > self.threshold) & (enc > self.threshold))
+
+    @cached_property
+    def same_partner(self) -> np.ndarray:
+        """Share of i's latents whose decoder and encoder matchings name the same latent of j; nan without encoders."""
+        return self._with_encoders(lambda dec, enc, same: same)
+
+    @cached_property
+    def paired(self) -> np.ndarray:
+        """Mean similarity of the one-to-one pairs: the PW-MCC where the matching is optimal. Symmetric."""
+        return self._symmetric("paired")
+
+    @cached_property
+    def paired_chance(self) -> np.ndarray:
+        """`paired` of random dictionaries with the same moments; nan where not simulated. Symmetric."""
+        return self._symmetric("paired_chance")
+
+    @property
+    def paired_name(self) -> str:
+        """ "PW-MCC" for an optimal matching, "mean of greedy pairs" otherwise."""
+        return "PW-MCC" if self.matching == "optimal" else f"mean of {self.matching} pairs"
+
+    @cached_property
+    def recurrence(self) -> np.ndarray:
+        """int64 [N, N]: [i, k] latents of run i found in exactly k = 0 … N−1 of the other runs."""
+        times = (self._partners[1] > self.threshold).sum(axis=1)
+        each = np.split(times, self._starts[1:-1])
+        return np.stack([np.bincount(t, minlength=self.n_runs) for t in each]).astype(np.int64)
+
+    @cached_property
+    def recurrence_shares(self) -> np.ndarray:
+        """float64 [N]: share of all runs' latents found in exactly 0 … N−1 of the other runs."""
+        total = self.recurrence.sum(axis=0)
+        return np.asarray(total / total.sum())
+
+    @cached_property
+    def _partners(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of all runs' latents in the runs' order: int32 [L, N] partner rows (−1 none), float64 [L, N] similarities."""
+        shape = (sum(d.n_latents for d in self.runs), self.n_runs)
+        rows, similarity = np.full(shape, -1, dtype=np.int32), np.full(shape, np.nan)
+        starts = self._starts
+        for (i, j), pair in self.pairs.items():
+            there = np.flatnonzero(pair.partner >= 0)
+            own, other = slice(starts[i], starts[i + 1]), starts[j] + pair.partner[there]
+            rows[own, j], similarity[own, j] = pair.partner, pair.similarity
+            rows[other, i], similarity[other, i] = there, pair.similarity[there]
+        return rows, similarity
+
+    @cached_property
+    def _starts(self) -> np.ndarray:
+        """int64 [N + 1]: where each run's latents begin among all."""
+        return np.cumsum([0, *(d.n_latents for d in self.runs)])
+
+    def _matrix(self, what: str) -> np.ndarray:
+        if what not in MATRICES:
+            raise ValueError(f"a matrix is one of {', '.join(MATRICES)}; got {what!r}")
+        return np.asarray(getattr(self, what))
+
+    def _directed(self, name: str) -> np.ndarray:
+        out = np.full((self.n_runs, self.n_runs), np.nan)
+        for (i, j), pair in self.pairs.items():
+            out[i, j], out[j, i] = getattr(pair, name)
+        return out
+
+    def _symmetric(self, name: str) -> np.ndarray:
+        out = np.full((self.n_runs, self.n_runs), np.nan)
+        for (i, j), pair in self.pairs.items():
+            out[i, j] = out[j, i] = getattr(pair, name)
+        return out
+
+    def _with_encoders(self, holds: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
+        out = np.full((self.n_runs, self.n_runs), np.nan)
+        for (i, j), pair in self.pairs.items():
+            if len(pair.encoder_partner):
+                same = (pair.partner >= 0) & (pair.partner == pair.encoder_partner)
+                count = float(holds(pair.similarity, pair.encoder_similarity, same).sum())
+                out[i, j], out[j, i] = count / self.runs[i].n_latents, count / self.runs[j].n_latents
+        return out
