@@ -18,6 +18,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from sae_geometry.io.formatting import counted
+
 LatentAxis = Literal[0, 1]
 
 # Rows are normalized in float64, this many elements at a time, so that a large decoder needs no second copy.
@@ -54,7 +56,7 @@ class Alive:
             fate = f"{self.n_dropped_dead:,} dead dropped" if self.n_dropped_dead else "none dropped"
             text = f"{self.n_total - self.n_dead:,} of {self.n_total:,} alive ({self.source}{over}); {fate}"
         if self.bad_ids:
-            text += f"; {len(self.bad_ids):,} bad rows dropped"
+            text += f"; {counted(len(self.bad_ids), 'bad row')} dropped"
         return text
 
 
@@ -163,7 +165,7 @@ class Dictionary:
             e = _latents_first(encoder, axis, "encoder weight", "encoder_latent_axis")
             if e.shape[0] != n:
                 raise ValueError(
-                    f"the decoder has {n:,} latents but the encoder, of shape {tuple(encoder.shape)}, has "
+                    f"the decoder has {counted(n, 'latent')} but the encoder, of shape {tuple(encoder.shape)}, has "
                     f"{e.shape[0]:,} along axis {axis}; pass encoder_latent_axis={1 - axis} if its latents lie there"
                 )
             encoder_directions, _, bad_encoder = _unit_rows(e)
@@ -208,7 +210,7 @@ class Dictionary:
             return dictionary
         kept = dictionary.select(~bad)
         ids = tuple(int(i) for i in bad.nonzero().flatten())
-        note = f"{len(ids):,} latents dropped: zero or non-finite decoder rows ({_some_ids(ids)})"
+        note = f"{counted(len(ids), 'latent')} dropped: zero or non-finite decoder rows ({_some_ids(ids)})"
         return replace(kept, alive=replace(kept.alive, bad_ids=ids), notes=(*kept.notes, note))
 
     @property
@@ -281,7 +283,7 @@ class Dictionary:
             return self
         if not bool(self.alive_mask.any()):
             raise ValueError(
-                f"all {self.n_latents:,} latents of {self.name!r} are dead by {self.alive.source}; "
+                f"all {counted(self.n_latents, 'latent')} of {self.name!r} are dead by {self.alive.source}; "
                 'load it with latents="all" to look at them'
             )
         dropped = int((~self.alive_mask).sum())
@@ -314,7 +316,7 @@ class Dictionary:
         return torch.tensor([where[int(i)] for i in t.tolist()], dtype=torch.int64)
 
     def __repr__(self) -> str:
-        lines = [f"Dictionary {self.name!r}: {self.n_latents:,} latents × {self.d_in:,}"]
+        lines = [f"Dictionary {self.name!r}: {counted(self.n_latents, 'latent')} × {self.d_in:,}"]
         space = [x for x in (self.model, self.hook_point) if x]
         lines.append(f"  space        {' · '.join(space) if space else 'model and hook point unknown'}")
         lines.append(f"  latents      {self.alive.describe()}")
@@ -385,8 +387,10 @@ def _encoder_notes(name: str, e: Tensor, bad_encoder: Tensor, bad_decoder: Tenso
             f"{name!r} has encoder rows with NaN or inf: latents {_some_ids(broken)}; pass "
             "drop_bad=True (--drop-bad) to have them taken as zero and recorded"
         )
-    notes = [f"{len(silent):,} latents have a zero encoder row ({_some_ids(silent)})"] if silent else []
-    return notes + ([f"{len(broken):,} encoder rows not finite, taken as zero ({_some_ids(broken)})"] if broken else [])
+    notes = [f"{counted(len(silent), 'latent')} with a zero encoder row ({_some_ids(silent)})"] if silent else []
+    return notes + (
+        [f"{counted(len(broken), 'encoder row')} not finite, taken as zero ({_some_ids(broken)})"] if broken else []
+    )
 
 
 def _bad_rows_message(name: str, w: Tensor, bad: Tensor) -> str:

@@ -9,6 +9,7 @@ import typer
 from sae_geometry.cli import options as o
 from sae_geometry.cli.console import print_json
 from sae_geometry.cli.lifecycle import report_errors
+from sae_geometry.io.formatting import counted
 
 
 @report_errors
@@ -43,4 +44,4 @@ def cache(
         typer.echo(f"{r.address}  {r.n_bytes:,} bytes  {', '.join(r.files)}")
     total, waiting = sum(r.n_bytes for r in held), partial_bytes()
     rest = f", and {waiting:,} bytes of unfinished downloads" if waiting else ""
-    typer.echo(f"{len(held):,} runs, {total:,} bytes{rest} in {cache_root()}")
+    typer.echo(f"{counted(len(held), 'run')}, {counted(total, 'byte')}{rest} in {cache_root()}")

@@ -10,6 +10,7 @@ from sae_geometry.cli import options as o
 from sae_geometry.cli.console import say_error
 from sae_geometry.cli.lifecycle import UNDER, report_errors
 from sae_geometry.cli.question import question
+from sae_geometry.io.formatting import counted
 
 if TYPE_CHECKING:
     from sae_geometry.comparisons.pair import Comparison
@@ -20,7 +21,7 @@ def _one_to_one_words(result: Comparison) -> str:
     if result.is_small:
         return str(result.double_counting())
     paired = result.one_to_one().a_to_b
-    return f"one-to-one ({paired.method}): mean {paired.mmcs:.4f} over {paired.n_matched:,} pairs"
+    return f"one-to-one ({paired.method}): mean {paired.mean_similarity:.4f} over {counted(paired.n_matched, 'pair')}"
 
 
 @o.with_shared()
@@ -76,7 +77,7 @@ def compare(
         )
         words = f"{result.confounds}\n{result!r}"
         work.finish(result, words if matching != "nearest" else f"{words}\n{_one_to_one_words(result)}")
-    reached = min(result.a_to_b.mmcs, result.b_to_a.mmcs)
+    reached = min(result.a_to_b.mean_similarity, result.b_to_a.mean_similarity)
     if fail_under is not None and not reached >= fail_under:
         say_error(f"mean similarity ({matching}) is {reached:.4f}, below --fail-under {fail_under}")
         raise typer.Exit(UNDER)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sae_geometry.cli import options as o
 from sae_geometry.cli.console import Speaker
-from sae_geometry.cli.inputs import say_plan
+from sae_geometry.cli.inputs import say_plan, with_axis
 from sae_geometry.cli.lifecycle import report_errors
 from sae_geometry.cli.outputs import claimed_folder, save_and_show
 from sae_geometry.cli.question import begin
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sae_geometry.dictionary import Dictionary
 
 
-@o.with_shared(without=("latents", "drop_bad", "allow_mismatch", "memory", "device", "dask", "dask_load"))
+@o.with_shared(without=("latents", "allow_mismatch", "memory", "device", "dask", "dask_load"))
 @report_errors
 def drift(
     run: Annotated[
@@ -43,22 +43,24 @@ def drift(
     """
     import sae_geometry as sg
 
-    speaker = begin(shared)
+    speaker, axis = begin(shared), shared.latent_axis
+    run, final = with_axis(run, axis), None if final is None else with_axis(final, axis)
     if shared.dry_run:
-        say_plan("drift", _as_the_last(run, final, speaker, shared.offline), shared.as_json)
+        say_plan("drift", _as_the_last(run, final, speaker, shared), shared.as_json)
         return
     with speaker.bar() as progress:
         result = sg.compare_checkpoints(
-            run, final, threshold=threshold, still=still, offline=shared.offline, echo=speaker.resolved,
-            progress=progress,
+            run, final, threshold=threshold, still=still, drop_bad=shared.drop_bad, offline=shared.offline,
+            echo=speaker.resolved, progress=progress,
         )  # fmt: skip
     with claimed_folder(shared.out, "drift", [result.final.name]) as folder:
         save_and_show(result, speaker, shared, into=folder, words=repr(result))
 
 
-def _as_the_last(run: str, final: str | None, speaker: Speaker, offline: bool) -> list[Dictionary]:
+def _as_the_last(run: str, final: str | None, speaker: Speaker, shared: o.Shared) -> list[Dictionary]:
     """Every state as if it were the last, which alone is loaded: they are of one size."""
     from sae_geometry.sources import checkpoints, load
 
-    states = [*checkpoints(run, offline=offline, echo=speaker.resolved), *([] if final is None else [final])]
-    return [load(states[-1], "all", encoder=False, offline=offline, echo=speaker.resolved)] * len(states)
+    how: dict[str, Any] = {"offline": shared.offline, "echo": speaker.resolved}
+    states = [*checkpoints(run, **how), *([] if final is None else [final])]
+    return [load(states[-1], "all", encoder=False, drop_bad=shared.drop_bad, **how)] * len(states)

@@ -38,6 +38,7 @@ def estimate(
     device: o.OnDevice = "auto",
     offline: o.Offline = False,
     drop_bad: o.DropBad = False,
+    latent_axis: o.LatentAxis = None,
 ) -> None:
     """What a question would cost on this device: operations, bytes, memory, and time from a one-second probe.
 
@@ -45,7 +46,7 @@ def estimate(
     """
     speaker = Speaker(quiet)
     dictionaries = load_all(
-        runs, speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad
+        runs, speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad, latent_axis=latent_axis
     )  # fmt: skip
     say_plan(
         verb, dictionaries, as_json, workers=workers, bandwidth=bandwidth * 1e9 / 8, matching=matching,

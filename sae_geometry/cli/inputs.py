@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import typer
 
 from sae_geometry.cli.console import Speaker, print_json
+from sae_geometry.cli.lifecycle import in_options
 from sae_geometry.cli.options import Device
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def load_all(
     device: Device,
     offline: bool,
     drop_bad: bool = False,
+    latent_axis: int | None = None,
 ) -> list[Dictionary]:
     """Load dictionaries, saying what each address was resolved to and how many latents it keeps."""
     import warnings
@@ -52,13 +54,21 @@ def load_all(
         with warnings.catch_warnings(), speaker.bar() as progress:
             warnings.simplefilter("ignore", OrientationWarning)  # it is among the dictionary's notes
             d = load(
-                address, latents, offline=offline, drop_bad=drop_bad, echo=speaker.resolved, progress=progress
+                with_axis(address, latent_axis), latents, offline=offline, drop_bad=drop_bad, echo=speaker.resolved,
+                progress=progress,
             )  # fmt: skip
         speaker.note(f"{d.name}: {d.n_latents:,} × {d.d_in:,}, {d.alive.describe()}")
         for note in d.notes:
-            speaker.note(f"{d.name}: {note}")
+            speaker.note(f"{d.name}: {in_options(note)}")
         loaded.append(d if where == "cpu" else d.to(where))
     return loaded
+
+
+def with_axis(address: str, latent_axis: int | None) -> str:
+    """The address with --latent-axis in it, unless it says so itself: so it is known wherever the address goes."""
+    if latent_axis is None or "::latent_axis=" in address:
+        return address
+    return f"{address}::latent_axis={latent_axis}"
 
 
 def pick_device(device: Device) -> str:

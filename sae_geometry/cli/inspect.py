@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
@@ -15,10 +15,7 @@ from sae_geometry.cli.lifecycle import report_errors
 @report_errors
 def inspect(
     run: o.Run,
-    latent_axis: Annotated[
-        int | None,
-        typer.Option("--latent-axis", min=0, max=1, help="Which axis of the stored decoder counts latents."),
-    ] = None,
+    latent_axis: o.LatentAxis = None,
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
     offline: o.Offline = False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -25,6 +26,10 @@ FAILED, WRONG_USE, UNDER = 1, 2, 3
 INTERRUPTED, TERMINATED = 130, 143
 
 _SOON = 0.02  # seconds, in which the finalizer or callback should be over; if it is not, the signal is sent once more
+# "drop_bad=True (--drop-bad)" has both; "latents="all"" the argument alone; "::latent_axis=1" is an address.
+_BOTH = re.compile(r"\b[a-z_]+(?:=[^\s(]+|\('[^']*'\)) \((--[^)]+)\)")
+_ARGUMENT = re.compile(r"(?<![:\w.\-])([a-z][a-z_]+)=(\"[^\"]*\"|'[^']*'|\d+|True|False)(?![\w.])")
+_FROM_ARRAY = re.compile(r"call (?:sae_geometry\.|sg\.)?Dictionary\.from_decoder\([^()]*?latent_axis=(\d)\)")
 
 
 def report_errors(command: Callable[P, None]) -> Callable[P, None]:
@@ -66,10 +71,22 @@ def _sentence(error: Exception) -> str:
         return str(error)
     if isinstance(error, MemoryError):
         return "out of memory; try --device cpu, or a machine with more"
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = in_options(" ".join(str(error).split())) or type(error).__name__
     if isinstance(error, ValueError | OSError | ImportError):
         return text
     return f"{type(error).__name__}: {text} (this looks like our mistake: SAE_GEOMETRY_DEBUG=1 shows where)"
+
+
+def in_options(text: str) -> str:
+    """A message in a command line's words: what it says of arguments in Python is said of options."""
+    text = _BOTH.sub(r"\1", text)
+    text = _FROM_ARRAY.sub(r"save it alone as a .npy file and give that with ::latent_axis=\1", text)
+    return _ARGUMENT.sub(lambda found: _option(found[1], found[2].strip("\"'")), text)
+
+
+def _option(argument: str, value: str) -> str:
+    name = f"--{argument.replace('_', '-')}"
+    return {"True": name, "False": f"no {name}"}.get(value, f"{name} {value}")
 
 
 def _exit_code(error: Exception) -> int:

@@ -13,6 +13,7 @@ from sae_geometry.cli.console import command_line, print_json, say_error
 from sae_geometry.cli.lifecycle import UNDER, report_errors
 from sae_geometry.cli.outputs import log_to_wandb, print_saved
 from sae_geometry.cli.question import question
+from sae_geometry.io.formatting import counted
 
 
 @o.with_shared(without=("formats",))
@@ -44,6 +45,7 @@ def match(
     The record's schema is sae_geometry/schemas/match.schema.json. Ctrl-C ends the matching at hand, its gap reported.
     """
     from sae_geometry.comparisons.match_report import match_report
+    from sae_geometry.cost.estimate import matching_bytes
     from sae_geometry.io.atomic_folder import fresh_folder
     from sae_geometry.kernels.ledger import entries
     from sae_geometry.matching.shared import THRESHOLDS
@@ -51,6 +53,8 @@ def match(
     from sae_geometry.results.store import software, to_json
 
     with question(shared, "match", [a, b]) as work:
+        takes = matching_bytes(*(d.n_latents for d in work.dictionaries))
+        work.speaker.note(f"matching takes about {takes / 1e9:.2g} GB above the inputs")
         provenance = {
             "command": command_line(),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -102,7 +106,7 @@ def _in_words(record: dict[str, Any]) -> str:
     for name in ("signed", "absolute"):
         found, certificate = record["pw_mcc"][name], made[f"decoder_{name}"]["certificate"]
         state = "optimal, proven" if certificate["certified"] else f"stopped: {certificate['stopped']}"
-        lines.append(f"  PW-MCC {name:<9} {found['value']:.4f}  {found['n_pairs']:,} pairs; {state}, "
+        lines.append(f"  PW-MCC {name:<9} {found['value']:.4f}  {counted(found['n_pairs'], 'pair')}; {state}, "
                      f"relative gap {certificate['relative_gap']:.1e}; {_chance(record, name)}")  # fmt: skip
         lines.append(f"    {found['formula']}")
     mmcs, chance = record["mmcs"], record["chance"]["covariance_matched"]

@@ -48,6 +48,15 @@ AllowMismatch = Annotated[
 DropBad = Annotated[
     bool, typer.Option("--drop-bad", help="Drop latents whose decoder row is zero or not finite, and say so.")
 ]
+LatentAxis = Annotated[
+    int | None,
+    typer.Option(
+        "--latent-axis",
+        min=0,
+        max=1,
+        help="Which axis of stored decoders counts latents, where files cannot tell; ::latent_axis=1 for one alone.",
+    ),
+]
 Offline = Annotated[bool, typer.Option("--offline", help="Touch no network: demos, local files and caches only.")]
 LogWandb = Annotated[
     str | None,
@@ -109,6 +118,7 @@ class Shared:
 
     latents: Latents = "alive"
     drop_bad: DropBad = False
+    latent_axis: LatentAxis = None
     allow_mismatch: AllowMismatch = False
     out: Out = None
     overwrite: Overwrite = False

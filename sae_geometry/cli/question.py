@@ -76,7 +76,7 @@ def question(
     speaker = begin(shared)
     dictionaries = load_all(
         addresses, speaker, latents=shared.latents, device=shared.device, offline=shared.offline,
-        drop_bad=shared.drop_bad,
+        drop_bad=shared.drop_bad, latent_axis=shared.latent_axis,
     )  # fmt: skip
     if shared.dry_run:
         say_plan(verb, dictionaries, shared.as_json, **plan)

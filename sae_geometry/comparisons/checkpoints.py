@@ -13,7 +13,7 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.io.formatting import read_only
+from sae_geometry.io.formatting import counted, read_only
 from sae_geometry.io.progress import Progress
 from sae_geometry.pairwise.inputs import describe_input
 from sae_geometry.sources import checkpoints, load
@@ -130,7 +130,9 @@ class Drift:
 
     def __repr__(self) -> str:
         rows = self.summary()["checkpoints"]
-        lines = [f"Drift of {self.final.name!r}: {self.to_final.shape[1]:,} latents through {len(rows)} checkpoints"]
+        lines = [
+            f"Drift of {self.final.name!r}: {counted(self.to_final.shape[1], 'latent')} through {len(rows)} checkpoints"
+        ]
         width = max(len(label) for label in self.labels)
         lines += [
             f"  {r['checkpoint']:<{width}}  cosine to final: median {r['median_cosine_to_final']:.3f}; born "
@@ -146,6 +148,7 @@ def compare_checkpoints(
     *,
     threshold: float = 0.9,
     still: float = 1e-5,
+    drop_bad: bool = False,
     offline: bool = False,
     echo: Callable[[str], None] | None = None,
     progress: Progress | None = None,
@@ -161,6 +164,7 @@ def compare_checkpoints(
         final: the address of the last state, if it is not among them.
         threshold: cosine in (0, 1] from which a latent counts as born.
         still: 1 − cosine up to which a latent counts as not moved; rounding of half-precision files is below 1e-6.
+        drop_bad: leave out latents whose decoder row is zero, NaN or infinite in any state, instead of raising.
         offline: touch no network.
         echo: called with what each address was resolved to.
         progress: called with "checkpoints" and the share of them done.
@@ -187,36 +191,45 @@ def compare_checkpoints(
     if len(addresses) < 2:
         raise ValueError(f"following a run needs two states or more; got {len(addresses)}")
 
-    def state(address: str | Path) -> Dictionary:
-        return load(address, "all", encoder=False, offline=offline, echo=echo, progress=progress)
+    how: dict[str, Any] = {"drop_bad": drop_bad, "offline": offline, "echo": echo, "progress": progress}
 
-    last = load(addresses[-1], "all", offline=offline, echo=echo, progress=progress)
+    def state(address: str | Path) -> Dictionary:
+        return load(address, "all", encoder=False, **how)
+
+    last = load(addresses[-1], "all", **how)
     to_final, to_next, labels, samples = [], [], [], []
     previous: Dictionary | None = None
     for i, address in enumerate(addresses):
         now = last if i == len(addresses) - 1 else state(address)
-        if now.directions.shape != last.directions.shape:
+        if (now.alive.n_total, now.d_in) != (last.alive.n_total, last.d_in):
             raise ValueError(
-                f"{now.address} is {now.n_latents:,} × {now.d_in:,} but {last.address} is {last.n_latents:,} × "
-                f"{last.d_in:,}: they are not states of one run"
+                f"{now.address} is {now.alive.n_total:,} × {now.d_in:,} but {last.address} is "
+                f"{last.alive.n_total:,} × {last.d_in:,}: they are not states of one run"
             )
-        to_final.append(_cosines(now, last))
+        to_final.append(_cosines(now, last, last.latent_ids))
         if previous is not None:
-            to_next.append(_cosines(previous, now))
+            to_next.append(_cosines(previous, now, last.latent_ids))
         label, n = _label(now, address)
         labels.append(label)
         samples.append(n)
         previous = now
         if progress is not None:
             progress("checkpoints", (i + 1) / len(addresses))
+    final_cosine, next_cosine = np.stack(to_final), np.stack(to_next)
+    whole = ~(np.isnan(final_cosine).any(axis=0) | np.isnan(next_cosine).any(axis=0))
     return Drift(
-        last, tuple(labels), read_only(np.array(samples, dtype=np.int64)), read_only(np.stack(to_final)),
-        read_only(np.stack(to_next)), threshold, still,
+        last if whole.all() else last.select(whole), tuple(labels), read_only(np.array(samples, dtype=np.int64)),
+        read_only(final_cosine[:, whole]), read_only(next_cosine[:, whole]), threshold, still,
     )  # fmt: skip
 
 
-def _cosines(a: Dictionary, b: Dictionary) -> np.ndarray:
-    """float64 [n_latents]: the cosine of each latent's two directions."""
+def _cosines(a: Dictionary, b: Dictionary, ids: Tensor) -> np.ndarray:
+    """float64 [n_latents]: the cosine of the two directions of each of these latents, nan where one has none."""
+    if not (torch.equal(a.latent_ids, ids) and torch.equal(b.latent_ids, ids)):
+        both = ids[torch.isin(ids, a.latent_ids) & torch.isin(ids, b.latent_ids)]
+        found = np.full(len(ids), np.nan)
+        found[torch.isin(ids, both).numpy()] = _cosines(a.select(both), b.select(both), both)
+        return found
 
     def block(x: Tensor, y: Tensor) -> Tensor:
         u, v = x.to(torch.float64), y.to(torch.float64)

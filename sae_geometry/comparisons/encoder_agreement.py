@@ -12,7 +12,7 @@ import numpy as np
 from sae_geometry.comparisons.inference import interval_over_latents
 from sae_geometry.comparisons.pair import Comparison, compare
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.io.formatting import read_only
+from sae_geometry.io.formatting import counted, read_only
 from sae_geometry.io.progress import Progress
 from sae_geometry.matching.defaults import THRESHOLD
 from sae_geometry.pairwise.inputs import describe_input
@@ -187,7 +187,8 @@ class Agreement:
         n, chance = self.a.n_latents, self.decoder.a_to_b.chance_text
         counts = "  ".join(f"{name}: {c:,} ({c / n:.1%})" for name, c in self.counts().items())
         lines = [
-            f"Encoder beside decoder, {self.a.name!r} → {self.b.name!r}: {n:,} latents, nearest decoder partner",
+            f"Encoder beside decoder, {self.a.name!r} → {self.b.name!r}: {counted(n, 'latent')}, "
+            "nearest decoder partner",
             f"  {counts}   (cosines to that partner above {self.threshold:g})",
             f"  mean decoder cosine {self.decoder_cosine.mean():.4f} (chance {chance}), encoder "
             f"cosine to the same partner {self.encoder_cosine.mean():.4f}",
@@ -240,7 +241,7 @@ def encoder_agreement(
         raise ValueError(f"the threshold is a cosine, within −1…1; got {threshold:g}")
     decoders = compare(a, b, allow_mismatch=allow_mismatch, progress=progress)
     left, right = decoders.a, decoders.b
-    encoders = compare(left, right, on="encoder", allow_mismatch=True, progress=progress)
+    encoders = compare(left, right, on="encoder", allow_mismatch=allow_mismatch, progress=progress)
     assert left.encoder_directions is not None
     assert right.encoder_directions is not None
     partner = decoders.a_to_b.partner_row
@@ -253,7 +254,7 @@ def encoder_agreement(
         decoder=decoders,
         encoder=encoders,
         decoder_cosine=read_only(decoders.a_to_b.cosine),
-        encoder_cosine=read_only(np.einsum("ij,ij->i", x, y[partner], dtype=np.float64)),
+        encoder_cosine=read_only(np.einsum("ij,ij->i", x, y[partner], dtype=np.float64).clip(-1.0, 1.0)),
         same_partner=read_only(encoders.a_to_b.partner_row == partner),
     )
 

@@ -27,7 +27,7 @@ from sae_geometry.nulls.one_to_one import default_draws, paired_chance, paired_i
 from sae_geometry.pairwise.confounds import confound_audit
 from sae_geometry.pairwise.inputs import describe_input
 from sae_geometry.pairwise.matching_result import few_latents
-from sae_geometry.pairwise.same_space import require_same_space
+from sae_geometry.pairwise.same_space import encoder_hook, encoder_place_key, place_key, require_same_space
 
 SCHEMA = "urn:sae-geometry:match-report"
 SCHEMA_VERSION = "1.1"
@@ -93,7 +93,8 @@ def match_report(
         >>> match_report(d, d)["pw_mcc"]["signed"]["value"]
         1.0
     """
-    caveats = dict.fromkeys(require_same_space(a, b, allow_mismatch) + few_latents((a, b)))
+    notes = tuple(f"{d.name}: {note}" for d in (a, b) for note in d.notes)
+    caveats = dict.fromkeys(notes + require_same_space(a, b, allow_mismatch) + few_latents((a, b)))
     levels = sorted({*(float(t) for t in thresholds), THRESHOLD})
     if not all(-1 <= t <= 1 for t in levels):
         raise ValueError(f"thresholds are cosines, within −1…1; got {[t for t in levels if not -1 <= t <= 1]}")
@@ -133,8 +134,8 @@ def match_report(
         "pw_mcc": {"signed": _pw_mcc(signed), "absolute": _pw_mcc(absolute)},
         "mmcs": {
             "formula": _MMCS,
-            "a_to_b": float(lists.rows.score[:, 0].mean()),
-            "b_to_a": float(lists.cols.score[:, 0].mean()),
+            "a_to_b": float(lists.rows.score[:, 0].clamp(-1, 1).mean()),
+            "b_to_a": float(lists.cols.score[:, 0].clamp(-1, 1).mean()),
         },
         "chance": {
             "formula": _CHANCE,
@@ -186,7 +187,7 @@ def _one_to_one(
 def _pw_mcc(made: Assignment) -> dict[str, Any]:
     assert made.certificate is not None
     return {
-        "value": made.total / made.n_matched,
+        "value": min(made.total / made.n_matched, 1.0),
         "upper_bound": made.certificate.bound / made.n_matched,
         "n_pairs": made.n_matched,
         "formula": _FORMULAS["absolute" if made.absolute else "signed"],
@@ -206,7 +207,7 @@ def _matching(a: Dictionary, b: Dictionary, made: Assignment) -> dict[str, Any]:
         "pairs": {
             "a_latent_id": ids_a[rows].tolist(),
             "b_latent_id": ids_b[cols].tolist(),
-            "cosine": made.cosine[rows].tolist(),
+            "cosine": made.cosine[rows].clip(-1.0, 1.0).tolist(),
         },
         "unmatched_a": ids_a[made.partner < 0].tolist(),
         "unmatched_b": np.delete(ids_b, cols).tolist(),
@@ -240,4 +241,6 @@ def _why_no_encoders(a: Dictionary, b: Dictionary) -> str | None:
     assert b.encoder_directions is not None
     if a.encoder_directions.shape[1] != b.encoder_directions.shape[1]:
         return "the encoders read spaces of different width"
+    if encoder_place_key(a) != encoder_place_key(b) and place_key(a) == place_key(b):
+        return f"the encoders read different places, {encoder_hook(a) or 'unknown'} and {encoder_hook(b) or 'unknown'}"
     return None

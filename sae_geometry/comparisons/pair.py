@@ -356,7 +356,7 @@ def compare(
         raise ValueError(f"null_draws is a number of draws, 0 or more; got {null_draws}")
     left, right = distinct([as_dictionary(a), as_dictionary(b)])
     notes = tuple(f"{d.name}: {note}" for d in (left, right) for note in d.notes)
-    caveats = notes + require_same_space(left, right, allow_mismatch) + few_latents((left, right), on)
+    caveats = notes + require_same_space(left, right, allow_mismatch, on=on) + few_latents((left, right), on)
     tick = None if progress is None else lambda share: progress("similarities", share)
     x, y = _operands(left, right, on)
     with running_on(executor):
@@ -442,7 +442,7 @@ def _cells(m: Matching) -> tuple[str, ...]:
     return (
         f"{m.source} → {m.target}",
         m.method,
-        f"{m.mmcs:.4f}",
+        f"{m.mean_similarity:.4f}",
         f"{m.n_matched:,} of {m.n_latents:,}",
         f"{m.fraction_above(0.7):.1%}",
         f"{m.coverage:.1%}",

@@ -82,7 +82,7 @@ def compare_seeds(
     dictionaries = distinct([as_dictionary(r) for r in runs])
     notes = [f"{d.name}: {note}" for d in dictionaries for note in d.notes]
     for a, b in itertools.combinations(dictionaries, 2):
-        notes += require_same_space(a, b, allow_mismatch)
+        notes += require_same_space(a, b, allow_mismatch, on=on)
     if matching is None:
         matching = default_matching(*(d.n_latents for d in dictionaries))
     if taken := sorted({d.name for d in dictionaries} & set(COLUMNS)):
@@ -146,7 +146,7 @@ def _compare_pair(a: Dictionary, b: Dictionary, p: PairParameters) -> PairRecord
         chance=(there.chance, back.chance),
         isotropic=(there.isotropic_chance, back.isotropic_chance),
         found=(there.found_fraction, back.found_fraction),
-        paired=made.a_to_b.mmcs,
+        paired=made.a_to_b.mean_similarity,
         paired_chance=made.a_to_b.chance,
         explained=explained_up_to(np.concatenate([made.a_to_b.similarity, made.b_to_a.similarity]), own),
         certified_gap=math.nan if certificate is None else float(certificate.relative_gap),

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.io.formatting import aligned
+from sae_geometry.io.formatting import aligned, counted
 from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.sweep import sweep
 from sae_geometry.kernels.types import Sweep
@@ -220,7 +220,8 @@ class SplitMap:
             rows.append(("by chance", *(f"{v:.1%}" for v in self.explained_by_chance.mean(axis=0))))
         return "\n".join(
             [
-                f"Splitting of {self.narrow.name!r} ({n:,} latents) in {self.wide.name!r} ({self.wide.n_latents:,})",
+                f"Splitting of {self.narrow.name!r} ({counted(n, 'latent')}) in {self.wide.name!r} "
+                f"({self.wide.n_latents:,})",
                 f"  wide latents: {int(self.found.sum()):,} children (closer to their parent than chance, "
                 f"{self.false_discovery_rate:.0%} false discoveries{farthest}), {self.n_novel:,} novel",
                 f"  narrow latents: {split:,} with several children, {kept:,} with one, {none:,} with none",
@@ -271,7 +272,7 @@ def split_map(
     small, large = distinct([as_dictionary(narrow), as_dictionary(wide)])
     if small.n_latents > large.n_latents:
         raise ValueError(
-            f"the first dictionary is the narrow one, but {small.name!r} has {small.n_latents:,} latents and "
+            f"the first dictionary is the narrow one, but {small.name!r} has {counted(small.n_latents, 'latent')} and "
             f"{large.name!r} {large.n_latents:,}; give them the other way round"
         )
     if n_terms < 1:

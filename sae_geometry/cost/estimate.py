@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import comb
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -16,11 +16,12 @@ from sae_geometry.cost.cluster_model import Pass
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.kernels.blocks import listing_bytes
 from sae_geometry.kernels.screens.cpu import shortlist_width
-from sae_geometry.kernels.sweep import SweepPlan, plan_sweep, sweep
+from sae_geometry.kernels.sweep import SweepPlan, cpu_threads, listing_memory, plan_sweep, sweep
 from sae_geometry.kernels.types import ScreenName
 from sae_geometry.matching import On, OneToOne
 from sae_geometry.matching.defaults import MatchingName, default_matching
 from sae_geometry.matching.optimal import CANDIDATES, MORE
+from sae_geometry.sources import as_dictionary
 
 Verb = Literal["compare", "match", "within", "seeds", "agreement", "span", "split", "umap", "drift"]
 _SCREENS: dict[str, ScreenName] = {
@@ -32,6 +33,7 @@ _SCREENS: dict[str, ScreenName] = {
 }
 _NEAREST = 32  # of the other side's, whose span is looked at
 _GREEDY_K = 16
+_PER_CANDIDATE = 125  # bytes resident at the peak; measured with 100,000 latents (3.9 kB each) and a million (4.0 GB)
 
 
 @dataclass(frozen=True)
@@ -210,7 +212,7 @@ class Estimate:
 
 
 def estimate(
-    dictionaries: Sequence[Dictionary],
+    dictionaries: Sequence[Any],
     verb: Verb = "compare",
     *,
     matching: MatchingName | None = None,
@@ -219,11 +221,12 @@ def estimate(
     on: On = "decoder",
     probe_seconds: float = 1.0,
 ) -> Estimate:
-    """What `verb` would cost for these dictionaries on the device they are on.
+    """Estimate what `verb` would cost for these dictionaries on the device they are on.
 
     Args:
-        dictionaries: two or more for "compare" and "seeds" (every pair is), two for "match", "agreement", "span" and
-            "split", one or more for "within" (each) and "umap" (together), a run's states for "drift".
+        dictionaries: dictionaries, addresses, arrays, or whatever else `compare` takes: two or more for "compare" and
+            "seeds" (every pair is), two for "match", "agreement", "span" and "split", one or more for "within" (each)
+            and "umap" (together), a run's states for "drift".
         verb: the question.
         matching: for "compare" and "seeds"; None for what they take by default.
         n_neighbors: for "umap", self included.
@@ -250,9 +253,10 @@ def estimate(
         raise ValueError(f"{verb} needs {asked.least} or more dictionaries; got {len(dictionaries)}")
     if asked.most is not None and len(dictionaries) > asked.most:
         raise ValueError(f"{verb} takes {asked.most} dictionaries; got {len(dictionaries)}")
-    if len({d.d_in for d in dictionaries}) > 1:
-        raise ValueError(f"the dictionaries differ in width: {', '.join(str(d.d_in) for d in dictionaries)}")
-    question = Question(tuple(dictionaries), matching, n_neighbors, n_terms, on)
+    loaded = tuple(as_dictionary(d) for d in dictionaries)
+    if len({d.d_in for d in loaded}) > 1:
+        raise ValueError(f"the dictionaries differ in width: {', '.join(str(d.d_in) for d in loaded)}")
+    question = Question(loaded, matching, n_neighbors, n_terms, on)
     if verb == "agreement" and not question.encoders:
         raise ValueError("agreement needs encoders of one width on both sides")
     leaves_out = f"{_ALWAYS}; {asked.besides}"
@@ -260,18 +264,23 @@ def estimate(
         return _drift(question.rows, probe_seconds, leaves_out)
     jobs = asked.jobs(question)
     largest = max(jobs, key=lambda job: job.multiplications / job.times)
-    plan = plan_sweep(largest.a, largest.b, largest.k, columns=largest.columns)
+    lists = max(jobs, key=lambda job: _listed(job, cpu_threads()))
+    memory = listing_memory(lists.a, lists.b, lists.k) if lists.k > 1 else None  # as those who make such lists allow
+    plan = plan_sweep(largest.a, largest.b, largest.k, columns=largest.columns, memory=memory)
     start = time.perf_counter()
-    rate = _probe(largest, plan, probe_seconds)
+    rate = _probe(largest, plan, probe_seconds, memory)
     probed = time.perf_counter() - start
     multiplications = sum(job.multiplications for job in jobs)
-    lists = [_listed(job, plan.threads) for job in jobs]
     return Estimate(
         verb=verb,
         n_sweeps=round(sum(job.times for job in jobs)),
         flops=2 * multiplications,
         bytes_read=sum(job.times * _bytes_read(job, plan) for job in jobs),
-        memory=plan.memory + max(0, max(lists) - _listed(largest, plan.threads)),
+        memory=max(
+            plan.memory + max(0, _listed(lists, plan.threads) - _listed(largest, plan.threads)),
+            *(matching_bytes(len(j.a), len(j.b)) for j in jobs if j.b is not None and j.k == CANDIDATES),
+            0,
+        ),
         seconds=multiplications / rate,
         probe_seconds=probed,
         device=str(largest.a.device),
@@ -279,8 +288,13 @@ def estimate(
         why=plan.why,
         leaves_out=leaves_out,
         passes=_passes(jobs),
-        whole_pairs=comb(len(dictionaries), 2) if verb == "seeds" else 0,
+        whole_pairs=comb(len(loaded), 2) if verb == "seeds" else 0,
     )
+
+
+def matching_bytes(n: int, m: int) -> int:
+    """About the most bytes above the inputs that an optimal matching of n with m latents takes: its candidates."""
+    return _PER_CANDIDATE * CANDIDATES * (n + m)
 
 
 def _passes(jobs: Sequence[Job]) -> tuple[Pass, ...]:
@@ -306,10 +320,11 @@ def _bytes_read(job: Job, plan: SweepPlan) -> float:
     return 4.0 * job.a.numel() + size * stripes * others * job.a.shape[1]
 
 
-def _probe(job: Job, plan: SweepPlan, budget: float) -> float:
+def _probe(job: Job, plan: SweepPlan, budget: float, memory: int | None) -> float:
     """Multiplications a second of a sweep like the real one, over its first rows, more of them until time is up."""
     a, others = job.a, job.a if job.b is None else job.b
-    options = {"screen": _SCREENS[plan.screen], "threads": plan.threads, "blocks": plan.blocks, "columns": job.columns}
+    options = {"screen": _SCREENS[plan.screen], "threads": plan.threads, "blocks": plan.blocks, "columns": job.columns,
+               "memory": memory}  # fmt: skip
     sweep(a[: min(64, len(a))], others[: min(64, len(others))], job.k, **options)  # type: ignore[arg-type]  # warm up
     rows, times, spent = max(1, plan.blocks[0] * plan.threads // 4), dict[int, float](), 0.0
     while True:

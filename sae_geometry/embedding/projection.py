@@ -17,7 +17,7 @@ from sae_geometry.dictionary import Dictionary
 from sae_geometry.embedding.embedding import Embedding
 from sae_geometry.embedding.optimizer import curve_of, place
 from sae_geometry.embedding.quality import EVIDENCE_K, shared_share
-from sae_geometry.io.formatting import read_only
+from sae_geometry.io.formatting import counted, read_only
 from sae_geometry.io.parquet import read_table
 from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.duplicates import first_equal
@@ -174,7 +174,7 @@ class Projection:
         made_of = ", ".join(d.name for d in self.onto.references)
         return "\n".join(
             [
-                f"Projection of {len(self.owner):,} latents: {runs}",
+                f"Projection of {counted(len(self.owner), 'latent')}: {runs}",
                 f"  onto the UMAP of {made_of} ({len(self.onto.table):,} latents, {self.onto.where})",
                 f"  {self.line()}",
                 *(f"  caveat: {c}" for c in self.caveats),

@@ -15,6 +15,11 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
+def counted(n: int, noun: str) -> str:
+    """Format a number of things: "1 latent", "2,000 latents"."""
+    return f"{n:,} {noun}" + ("" if n == 1 else "s")
+
+
 def or_dash(value: float, form: str) -> str:
     """Format a number, or a dash where it is nan (unknown)."""
     return "–" if math.isnan(value) else format(value, form)

@@ -9,19 +9,22 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from jaxtyping import Float64
 from torch import Tensor
 
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.io.formatting import aligned
+from sae_geometry.io.formatting import aligned, counted
 from sae_geometry.nulls import expected_max_cosine
 from sae_geometry.pairwise.grouping import kind_of, seed_of
-from sae_geometry.pairwise.same_space import model_key
+from sae_geometry.pairwise.same_space import model_key, place_key
 
 Verdict = Literal["same", "differs", "unknown", "no sign", "shared"]
 _FAR_ABOVE = 6.0  # standard errors
+_SPARSER = 1.1  # times as many latents a token
+_BARELY_MOVED = 0.5  # mean cosine of a latent to its own start
 _CENTRED = 0.05  # length of a mean direction below which it moves no cosine visibly
-_SCALES = ("normalize_activations", "activation_scale", "apply_b_dec_to_input", "decoder_norm")
+_SCALES = ("inputs", "normalize_activations", "activation_scale", "apply_b_dec_to_input", "decoder_norm")
 
 
 @dataclass(frozen=True)
@@ -82,8 +85,8 @@ class ConfoundAudit:
 
 
 def confound_audit(a: Dictionary, b: Dictionary) -> ConfoundAudit:
-    """What else than learning could make `a` and `b` alike or unlike: model, hook point, scale, width, dead latents,
-    weights, start of training, centring.
+    """What else than learning could make `a` and `b` alike or unlike: model, hook point, scale, width, sparsity, dead
+    latents, weights, start of training and how far from it, centring.
 
     The start of training is read from the ids: cos(a_i, b_i) over ids i in both, against cos(a_i, b_j) of ids that
     differ. Where the mean of the first is more than six standard errors above the second, the two were started alike
@@ -107,16 +110,17 @@ def confound_audit(a: Dictionary, b: Dictionary) -> ConfoundAudit:
         a.name,
         b.name,
         (
-            _named("model", model_key(a.model), model_key(b.model), "cosines between different models mean nothing"),
-            _named(
-                "hook point", a.hook_point, b.hook_point,
-                "cosines between hook points mean nothing unless one was trained from the other's basis",
-            ),
+            _named("model", (a.model, b.model), model_key(a) == model_key(b),
+                   "cosines between different models mean nothing"),
+            _named("hook point", (_place(a), _place(b)), place_key(a) == place_key(b),
+                   "cosines between hook points mean nothing unless one was trained from the other's basis"),
             _scale(a, b),
             _widths(a, b),
+            _sparsity(a, b),
             _dead(a, b),
             _weights(a, b),
             _start(a, b),
+            _moved(a, b),
             _centring(a, b),
         ),
     )  # fmt: skip
@@ -136,8 +140,8 @@ def runs_table(runs: Sequence[Dictionary]) -> list[str]:
 def _facts(d: Dictionary) -> dict[str, str]:
     seed, mean = seed_of(d), _mean(d)
     return {
-        "model": model_key(d.model) or "unknown",
-        "hook point": d.hook_point or "unknown",
+        "model": model_key(d) or "unknown",
+        "hook point": _place(d) or "unknown",
         "kind": kind_of(d),
         "seed": "unknown" if seed is None else str(seed),
         "latents": f"{d.n_latents:,}",
@@ -149,9 +153,14 @@ def _facts(d: Dictionary) -> dict[str, str]:
     }
 
 
-def _named(check: str, left: str | None, right: str | None, effect: str) -> Finding:
-    verdict: Verdict = "unknown" if left is None or right is None else "same" if left == right else "differs"
-    return Finding(check, left or "unknown", right or "unknown", verdict, effect, verdict != "same")
+def _named(check: str, said: tuple[str | None, str | None], same: bool, effect: str) -> Finding:
+    verdict: Verdict = "unknown" if None in said else "same" if same else "differs"
+    return Finding(check, said[0] or "unknown", said[1] or "unknown", verdict, effect, verdict != "same")
+
+
+def _place(d: Dictionary) -> str | None:
+    """Where the decoder's directions live, in words; a transcoder is called one."""
+    return f"{d.hook_point or 'unknown'} (transcoder)" if d.metadata.get("transcoder") else d.hook_point
 
 
 def _scale(a: Dictionary, b: Dictionary) -> Finding:
@@ -169,7 +178,13 @@ def _scale(a: Dictionary, b: Dictionary) -> Finding:
         for n, s in zip(norms, said, strict=True)
     ]
     effect = "directions are normalised, so a common factor changes nothing; a rescaling of single dimensions would"
-    return Finding("normalisation", words[0], words[1], "differs" if differs else "same", effect, False)
+    turned = said[0].get("inputs") != said[1].get("inputs")
+    if turned:
+        effect = (
+            "one was trained on z-scored inputs: each of its coordinates is in units of that coordinate's spread, so "
+            "that its directions are turned against the other's"
+        )
+    return Finding("normalisation", words[0], words[1], "differs" if differs else "same", effect, turned)
 
 
 def _widths(a: Dictionary, b: Dictionary) -> Finding:
@@ -179,8 +194,52 @@ def _widths(a: Dictionary, b: Dictionary) -> Finding:
         f"{chances[1]:.3f} one way and {chances[0]:.3f} the other; compare means corrected for chance"
     )
     ratio = max(a.n_latents, b.n_latents) / min(a.n_latents, b.n_latents)
-    words = [f"{d.n_latents:,} latents" for d in (a, b)]
+    words = [counted(d.n_latents, "latent") for d in (a, b)]
     return Finding("width", words[0], words[1], "differs" if ratio > 1.1 else "same", effect, ratio > 1.1)
+
+
+def _sparsity(a: Dictionary, b: Dictionary) -> Finding:
+    """How many latents fire on a token, or how many are let through."""
+    found = [_l0(d) for d in (a, b)]
+    words = ["unknown" if value is None else f"{what} {value:.4g}" for what, value in found]
+    effect = "a sparser dictionary explains other features: coarser ones, and fewer of the rare"
+    values = [value for _, value in found if value is not None]
+    if len(values) < 2:
+        return Finding("sparsity", words[0], words[1], "unknown", effect, False)
+    differs = max(values) > _SPARSER * min(values)
+    return Finding("sparsity", words[0], words[1], "differs" if differs else "same", effect, differs)
+
+
+def _l0(d: Dictionary) -> tuple[str, float | None]:
+    """L0 as the source states it, else the k of a TopK, else the sum of firing frequencies."""
+    for name, words in (("l0", "L0"), ("k", "k")):
+        value = d.metadata.get(name)
+        if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
+            return words, float(value)
+    if d.frequency is None or not bool(torch.isfinite(d.frequency).all()):
+        return "L0", None
+    return "L0 (sum of frequencies)", float(d.frequency.sum()) or None
+
+
+def _moved(a: Dictionary, b: Dictionary) -> Finding:
+    """How far each is from its own state at step 0, where that checkpoint is there."""
+    said = [d.metadata.get("cosine_to_start") for d in (a, b)]
+    words = [
+        f"mean cosine {s:.3f}" if isinstance(s, float) else _no_start(d) for s, d in zip(said, (a, b), strict=True)
+    ]
+    known = [s for s in said if isinstance(s, float)]
+    effect = (
+        "latents are close to where they were at step 0: with one start, that part of a similarity was there before "
+        "training; without, chance is that of the start"
+    )
+    near = [s for s in known if s > _BARELY_MOVED]
+    verdict: Verdict = "unknown" if not known else "shared" if near else "no sign"
+    return Finding("moved from start", words[0], words[1], verdict, effect if near else "", bool(near))
+
+
+def _no_start(d: Dictionary) -> str:
+    remote = d.metadata.get("start_not_fetched")
+    return f"not fetched: {remote}" if remote else "no step-0 checkpoint"
 
 
 def _dead(a: Dictionary, b: Dictionary) -> Finding:

@@ -146,10 +146,10 @@ def hubs(nearest: Matching, most: int = N_HUBS) -> tuple[Hub, ...]:
 
 def _count(m: Matching, direction: str) -> Count:
     above = m.fraction_above(0.7) * m.n_latents / m.n_matched if m.n_matched else float("nan")
-    return Count(m.method, direction, m.n_matched, m.mmcs, above, m.chance)
+    return Count(m.method, direction, m.n_matched, m.mean_similarity, above, m.chance)
 
 
 def _explained(nearest: Matching, optimal: Matching) -> float:
     matched = optimal.partner_row >= 0
     with_sharing = float(nearest.similarity[matched].mean()) if matched.any() else 0.0
-    return 1 - optimal.mmcs / with_sharing if with_sharing > 0 else float("nan")
+    return 1 - optimal.mean_similarity / with_sharing if with_sharing > 0 else float("nan")

@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 
 from sae_geometry.dictionary import Dictionary
+from sae_geometry.pairwise.same_space import place_key
+from sae_geometry.sources.layouts.places import layer_named
 
 UNKNOWN = "unknown kind"
 
@@ -17,8 +19,7 @@ def kind_of(d: Dictionary) -> str:
 
 def layer_of(d: Dictionary) -> int | None:
     """The layer that the hook point names: 6 of blocks.6.hook_resid_pre; None where it names none."""
-    found = re.search(r"(?:^|[._])(?:blocks|layers?|h)[._](\d+)(?=[._]|$)", d.hook_point or "")
-    return int(found[1]) if found else None
+    return layer_named(d.hook_point or "")
 
 
 def seed_of(d: Dictionary) -> int | str | None:
@@ -38,14 +39,15 @@ def groups_of(runs: Sequence[Dictionary]) -> list[str]:
         >>> groups_of([sg.load("demo:local-seed0"), sg.load("demo:e2e-seed0")])
         ['local', 'e2e']
     """
-    kinds = [kind_of(d) for d in runs]
-    if len({d.hook_point for d in runs}) == 1:
+    kinds, first = [kind_of(d) for d in runs], dict[str | None, Dictionary]()
+    same = [first.setdefault(place_key(d), d) for d in runs]  # one place may be spelled in several ways
+    if len(first) == 1:
         return kinds
-    layers = [layer_of(d) for d in runs]
-    told_apart = len({(d.hook_point, at) for d, at in zip(runs, layers, strict=True)}) == len(set(layers))
+    layers = [layer_of(d) for d in same]
+    told_apart = len({(d.hook_point, at) for d, at in zip(same, layers, strict=True)}) == len(set(layers))
     places = [
         f"layer {at}" if told_apart and at is not None else d.hook_point or "unknown hook point"
-        for d, at in zip(runs, layers, strict=True)
+        for d, at in zip(same, layers, strict=True)
     ]
     return [f"{kind}, {place}" for kind, place in zip(kinds, places, strict=True)]
 

@@ -62,8 +62,10 @@ class Matching:
     paired_isotropic: PairedChance | None = None
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
+        for name, value in list(vars(self).items()):
             if isinstance(value, np.ndarray):
+                if name in ("similarity", "cosine"):  # of float32 unit rows, which may reach 1.00000004
+                    value = value.clip(-1.0, 1.0)
                 object.__setattr__(self, name, read_only(value))
 
     @property
@@ -91,7 +93,7 @@ class Matching:
 
     @property
     def chance(self) -> float:
-        """Chance for this way of counting: `mmcs` of random directions with the same moments.
+        """Chance for this way of counting: `mean_similarity` of random directions with the same moments.
 
         For "nearest" `matched_chance`; for a one-to-one matching what it gives on random dictionaries of the same
         sizes and moments; nan where that was not simulated.
@@ -114,11 +116,11 @@ class Matching:
 
     @property
     def corrected(self) -> float:
-        """(mmcs − chance) / (1 − chance): 0 is chance and 1 identity, whatever the widths of the two dictionaries.
+        """(mean − chance) / (1 − chance): 0 is chance and 1 identity, whatever the widths of the two dictionaries.
 
         The correction for chance that kappa statistics make (Cohen 1960). nan where chance is unknown, or 1.
         """
-        return (self.mmcs - self.chance) / (1 - self.chance) if self.chance < 1 else float("nan")
+        return (self.mean_similarity - self.chance) / (1 - self.chance) if self.chance < 1 else float("nan")
 
     @cached_property
     def p_value(self) -> np.ndarray:
@@ -145,10 +147,21 @@ class Matching:
         return int((self.partner_row >= 0).sum())
 
     @property
-    def mmcs(self) -> float:
-        """Mean similarity over the matched: for "nearest", the mean max cosine similarity MMCS(source→target)."""
+    def mean_similarity(self) -> float:
+        """Mean similarity over the matched: the MMCS of "nearest", the PW-MCC of "optimal"."""
         matched = self.partner_row >= 0
         return float(self.similarity[matched].mean()) if matched.any() else float("nan")
+
+    @property
+    def mmcs(self) -> float:
+        """Mean max cosine similarity MMCS(source→target), of "nearest" alone.
+
+        Raises:
+            ValueError: a one-to-one matching, whose mean is `mean_similarity`.
+        """
+        if self.method != "nearest":
+            raise ValueError(f"MMCS is the mean over nearest partners; this is {self.method}: use mean_similarity")
+        return self.mean_similarity
 
     def fraction_above(self, threshold: float) -> float:
         """Share of *all* source latents whose similarity is > threshold; those without a partner count as not above."""
@@ -203,7 +216,7 @@ class Matching:
             "n_source": self.n_latents,
             "n_target": len(self.target_ids),
             "n_matched": self.n_matched,
-            "mean_similarity_of_matched": self.mmcs,
+            "mean_similarity_of_matched": self.mean_similarity,
             "fraction_of_source_above": {f"{t}": self.fraction_above(t) for t in THRESHOLDS},
             "n_mutual": int(self.mutual.sum()),
             "coverage_of_target": self.coverage,
@@ -235,9 +248,9 @@ class Matching:
 
     def __repr__(self) -> str:
         return (
-            f"Matching {self.source} → {self.target}, {self.method} ({self.quantity}): mean {self.mmcs:.4f} over "
-            f"{self.n_matched:,} of {self.n_latents:,}; {self.fraction_above(0.7):.1%} above 0.7; "
-            f"chance {self.chance_text}"
+            f"Matching {self.source} → {self.target}, {self.method} ({self.quantity}): "
+            f"mean {self.mean_similarity:.4f} over {self.n_matched:,} of {self.n_latents:,}; "
+            f"{self.fraction_above(0.7):.1%} above 0.7; chance {self.chance_text}"
         )
 
 

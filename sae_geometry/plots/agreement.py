@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
+from sae_geometry.io.formatting import counted
 from sae_geometry.plots.style import (
     COLUMN_WIDTH,
     INK,
@@ -78,7 +79,7 @@ def agreement_figure(agreement: AgreementLike) -> Figure:
             ax.spines[side].set_visible(side == keep)
     top.set_xlim(main.get_xlim())
     right.set_ylim(main.get_ylim())
-    title = f"{plain(agreement.a.name)} → {plain(agreement.b.name)}, {len(x):,} latents"
+    title = f"{plain(agreement.a.name)} → {plain(agreement.b.name)}, {counted(len(x), 'latent')}"
     top.set_title(title, loc="left", fontsize=8, fontweight="bold")
     note = f"colour: latents, logarithmic; dashed: {agreement.threshold:g}; dotted: chance of the nearest decoder"
     figure.supxlabel(note, fontsize=6, color=MUTED, x=0.02, ha="left")

@@ -18,6 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import Normal, withStroke
 
+from sae_geometry.io.formatting import counted
 from sae_geometry.matching.defaults import THRESHOLD
 from sae_geometry.pairwise.double_counting import DoubleCounting
 from sae_geometry.pairwise.matching_result import Matching
@@ -179,7 +180,7 @@ def counting_bars(counting: DoubleCounting, nearest: Matching, ax: Axes | None =
         known = not np.isnan(c.chance)
         numbers = f"{c.mean_similarity:.3f}, chance {c.chance:.2f}" if known else f"{c.mean_similarity:.3f}"
         at = max(c.mean_similarity, c.chance if known else 0.0)
-        ax.text(at, y, f" {numbers}  ({c.n_pairs:,} pairs)", va="center", fontsize=_LABEL_SIZE)
+        ax.text(at, y, f" {numbers}  ({counted(c.n_pairs, 'pair')})", va="center", fontsize=_LABEL_SIZE)
         if known:
             ax.plot([c.chance] * 2, [y - 0.42, y + 0.42], color=INK, linewidth=0.9, path_effects=_HALO)
     ax.set_yticks(where, names)
@@ -293,7 +294,7 @@ def _same_pairs(m: Matching, other: Matching) -> bool:
 
 def _label(m: Matching, letters: dict[str, str], way: str, n_curves: int) -> str:
     chance = "" if np.isnan(m.chance) else f"chance {m.chance:.2f}, "
-    numbers = f"mean {m.mmcs:.2f}, {chance}{m.fraction_above(THRESHOLD):.0%} > {THRESHOLD}"
+    numbers = f"mean {m.mean_similarity:.2f}, {chance}{m.fraction_above(THRESHOLD):.0%} > {THRESHOLD}"
     if m.source == m.target:
         who = f"nearest other latent in {plain(m.source)}" if n_curves > 1 else "nearest other latent"
         return f"{who}: n = {m.n_latents:,}, {numbers}"

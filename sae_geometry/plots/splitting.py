@@ -9,6 +9,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from sae_geometry.io.formatting import counted
 from sae_geometry.plots.style import (
     COLUMN_WIDTH,
     INK,
@@ -97,7 +98,7 @@ def splitting_figure(split: SplitLike) -> Figure:
     children_bars(split, ax=left)
     explained_ecdf(split, ax=right)
     figure.suptitle(
-        f"{plain(split.narrow.name)} ({split.narrow.n_latents:,} latents) in {plain(split.wide.name)} "
+        f"{plain(split.narrow.name)} ({counted(split.narrow.n_latents, 'latent')}) in {plain(split.wide.name)} "
         f"({split.wide.n_latents:,})",
         x=0.01, ha="left", fontsize=8, fontweight="bold",
     )  # fmt: skip

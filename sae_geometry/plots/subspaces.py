@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from sae_geometry.io.formatting import counted
 from sae_geometry.plots.style import (
     COLUMN_WIDTH,
     MUTED,
@@ -79,7 +80,7 @@ def span_figure(span: SpanLike) -> Figure:
     right.set_title("leading subspaces", loc="left", fontsize=7)
     right.set(xlabel="rank of the subspaces", ylabel="mean squared cosine of angles", ylim=(0, 1))
     figure.suptitle(
-        f"{len(span.unmatched):,} latents of {plain(span.a.name)} without a partner > {span.threshold:g} in "
+        f"{counted(len(span.unmatched), 'latent')} of {plain(span.a.name)} without a partner > {span.threshold:g} in "
         f"{plain(span.b.name)}",
         x=0.01, ha="left", fontsize=8, fontweight="bold",
     )  # fmt: skip

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.sources.layouts.config import first
+from sae_geometry.sources.layouts.hook_points import space_in_config
 from sae_geometry.sources.layouts.read import Latents
 from sae_geometry.sources.load import load
 
@@ -58,16 +58,16 @@ def as_dictionary(
             f"a dictionary cannot be made from {type(obj).__name__}: give an address, a [n_latents, d_in] array, a "
             "mapping with W_dec, a SAELens SAE, or use Dictionary.from_decoder"
         )
-    config = _plain(table.get("cfg"))
+    space = space_in_config(_plain(table.get("cfg")))
     return Dictionary.from_decoder(
         table["W_dec"],
         latent_axis=0,
         encoder=table.get("W_enc"),
         encoder_latent_axis=1,
         name=name or "dictionary",
-        hook_point=first(config, ("metadata.hook_name_out", "hook_name_out", "metadata.hook_name", "hook_name"), str),
-        model=first(config, ("metadata.model_name", "model_name"), str),
-        notes=(_SAELENS,),
+        hook_point=space.decoder,
+        model=space.model,
+        notes=(_SAELENS, *space.notes),
         drop_bad=drop_bad,
     )
 

@@ -40,6 +40,7 @@ class Bundle:
         name: label unless the user sets one.
         where: the path of the weights after their repository's name, from which some layouts tell the hook point.
         configs: configuration files, the most telling first.
+        start: the same run's state at step 0, if it is on this machine.
         sparsity: SAELens's `sparsity.safetensors`, if there is one.
         config: configuration known without a file.
         alive_ids: ids of the latents that fire, by hook point.
@@ -54,6 +55,7 @@ class Bundle:
     name: str
     where: str
     configs: tuple[Path, ...] = ()
+    start: Path | None = None
     sparsity: Path | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
     alive_ids: Mapping[str, Sequence[int]] = field(default_factory=dict)

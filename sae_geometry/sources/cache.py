@@ -81,9 +81,17 @@ def safe_path(name: str) -> Path:
     return Path(*parts)
 
 
+def commit_of(folder: Path, revision: str) -> str | None:
+    """The commit that a folder of Hugging Face's cache (models--org--repo) names for a branch or tag, if it does."""
+    try:
+        return (folder / "refs" / safe_path(revision)).read_text(encoding="utf-8").strip() or None
+    except (OSError, ValueError):
+        return None
+
+
 def run_folder(host: str, run: str) -> Path:
-    """Where the files of one W&B run are kept."""
-    return cache_root() / "wandb" / safe_path(re.sub(r"[^\w.\-]", "_", host)) / safe_path(run)
+    """Where the files of one W&B run are kept, or of one version of an artifact (NAME:v3, in a folder NAME@v3)."""
+    return cache_root() / "wandb" / safe_path(re.sub(r"[^\w.\-]", "_", host)) / safe_path(run.replace(":", "@"))
 
 
 def cached_runs() -> tuple[CachedRun, ...]:
@@ -93,7 +101,7 @@ def cached_runs() -> tuple[CachedRun, ...]:
     for folder in sorted(p for p in root.glob("*/*/*/*") if p.is_dir()):
         files = sorted(p for p in folder.rglob("*") if p.is_file())
         names = tuple(p.relative_to(folder).as_posix() for p in files)
-        address = "wandb:" + "/".join(folder.relative_to(root).parts[1:])
+        address = "wandb:" + "/".join(folder.relative_to(root).parts[1:]).replace("@", ":")
         found.append(CachedRun(address, folder, names, sum(p.stat().st_size for p in files)))
     return tuple(found)
 

@@ -60,7 +60,7 @@ def checkpoints(
         folder = Path(address.place).expanduser()
         if not folder.is_dir():
             raise AddressError(f"{address.place} is not a folder of checkpoints named samples_N.pt")
-    elif address.scheme == "wandb":
+    elif address.scheme == "wandb" and ":" not in address.place:
         from sae_geometry.sources.wandb.runs import fetch_run
 
         folder = fetch_run(address.place, Context(offline, echo, progress), every=True).folder

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sae_geometry.io.formatting import counted
 from sae_geometry.sources.address import Selection
 from sae_geometry.sources.bundle import Context, Echo
 from sae_geometry.sources.layouts.detect import LatentAxis, Site, Slab
 from sae_geometry.sources.layouts.hook_points import space_of
-from sae_geometry.sources.layouts.read import Opened, is_transcoder, open_bundle, read_dictionary
+from sae_geometry.sources.layouts.read import Opened, open_bundle, read_dictionary
 from sae_geometry.sources.resolve import parse_address, resolve
 
 _AXES = {"n": "n_latents", "d": "width", "o": "outputs"}
@@ -81,6 +82,7 @@ class Inspection:
         tensors: everything stored.
         dictionaries: every dictionary found.
         metadata: what else the source said.
+        notes: what could not be read, or not be understood.
     """
 
     address: str
@@ -92,14 +94,18 @@ class Inspection:
     tensors: tuple[StoredShape, ...]
     dictionaries: tuple[FoundDictionary, ...]
     metadata: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = [self.address, f"  layout      {self.layout}: {self.title} ({self.container})"]
         lines.append(f"  model       {self.model or 'unknown'}")
         for d in self.dictionaries:
-            lines.append(f"  dictionary  {'::' + d.choice if d.choice else 'the only one'}: {d.n_latents:,} latents")
+            lines.append(
+                f"  dictionary  {'::' + d.choice if d.choice else 'the only one'}: {counted(d.n_latents, 'latent')}"
+            )
             lines += [f"    {name:<9} {text}" for name, text in _details(d)]
         lines += [f"  tensor      {t.key} {list(t.shape)} {t.dtype}" for t in self.tensors]
+        lines += [f"  note        {note}" for note in self.notes]
         return "\n".join(lines)
 
 
@@ -126,20 +132,23 @@ def inspect(
         'W_dec [n_latents, width]'
     """
     parsed = parse_address(address)
+    latent_axis = parsed.selection.latent_axis if latent_axis is None else latent_axis
     bundle = resolve(parsed, Context(offline, echo))
     opened = open_bundle(bundle, latent_axis)
     sites = [s for s in opened.sites if _meant(s, parsed.selection)] or list(opened.sites)
     found = tuple(_found(opened, site, read=len(sites) == 1, selection=parsed.selection) for site in sites)
+    space = space_of(opened.sites[0], opened.config, bundle.where)
     return Inspection(
         bundle.address,
         bundle.weights,
         opened.file.container,
         opened.sites[0].layout.name,
         opened.sites[0].layout.title,
-        space_of(opened.sites[0], opened.config, bundle.where).model,
+        space.model,
         tuple(StoredShape(k, e.shape, str(e.dtype).removeprefix("torch.")) for k, e in opened.file.entries.items()),
         found,
         {**opened.file.extras, **bundle.metadata},
+        (*opened.notes, *space.notes),
     )
 
 
@@ -161,7 +170,7 @@ def _found(opened: Opened, site: Site, *, read: bool, selection: Selection) -> F
         encoder=_spelled(site.encoder) if site.encoder else None,
         hook_point_in=space.reads,
         hook_point_out=space.writes,
-        transcoder=is_transcoder(site, opened.config),
+        transcoder=space.transcoder,
         assumed=site.assumed,
         alive=None if d is None else d.alive.describe(),
         norms=None

@@ -13,6 +13,7 @@ from sae_geometry.sources.bundle import Context, Echo, Progress
 from sae_geometry.sources.layouts.detect import LatentAxis
 from sae_geometry.sources.layouts.read import Latents, choose_site, open_bundle, read_dictionary
 from sae_geometry.sources.resolve import parse_address, resolve
+from sae_geometry.sources.starts import with_start
 
 
 class OrientationWarning(UserWarning):
@@ -34,9 +35,10 @@ def load(
     """The dictionary at an address.
 
     Args:
-        address: `demo:NAME`, `wandb:entity/project/run[#file]`, `hf://org/repo[@rev][/path]`, `saelens:release/id`,
-            `paper:…`, a pasted wandb.ai or huggingface.co URL, or a local path. `::hook` (or `::layer=2`) picks one of
-            several dictionaries in a file; `NAME=` in front sets the label.
+        address: `demo:NAME`, `wandb:entity/project/run[#file]` or `wandb:entity/project/artifact:v3`,
+            `hf://org/repo[@rev][/path]`, `saelens:release/id`, `paper:…`, a pasted wandb.ai or huggingface.co URL, or a
+            local path. `::hook` (or `::layer=2`) picks one of several dictionaries in a file, `::latent_axis=1` is
+            `latent_axis`; `NAME=` in front sets the label.
         latents: "alive" drops the latents known to be dead (none if that is unknown); "all" keeps every one.
         name: label; goes before one set by `NAME=`.
         latent_axis: which axis of the stored decoder counts latents, where the file cannot tell.
@@ -65,12 +67,16 @@ def load(
         raise ValueError(f"latent_axis must be 0 or 1; got {latent_axis!r}")
     context = Context(offline, echo, progress)
     parsed = parse_address(address)
+    latent_axis = parsed.selection.latent_axis if latent_axis is None else latent_axis
+    parsed = replace(parsed, selection=replace(parsed.selection, latent_axis=latent_axis))  # as addresses record it
     bundle = resolve(parsed, context)
     opened = open_bundle(bundle, latent_axis)
     context.say(f"{parsed.typed} → {bundle.address}{parsed.selection}")
     dictionary = read_dictionary(
         opened, parsed.selection, latents, name=name or parsed.label, drop_bad=drop_bad, encoder=encoder
     )
+    if encoder:  # a caller that wants half of it does not want another file
+        dictionary = with_start(dictionary, bundle, parsed.selection, latent_axis)
     dictionary = replace(
         dictionary,
         name=readable(dictionary.name),

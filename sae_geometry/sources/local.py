@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from sae_geometry.sources.address import Address
 from sae_geometry.sources.bundle import Bundle
+from sae_geometry.sources.cache import commit_of
 from sae_geometry.sources.errors import SourceError
-from sae_geometry.sources.layouts.filenames import SPARSITY_NAME, choose_weights, label_for, other_half, side_names
+from sae_geometry.sources.layouts.filenames import (
+    SPARSITY_NAME,
+    choose_weights,
+    label_for,
+    other_half,
+    side_names,
+    start_names,
+)
 from sae_geometry.sources.wandb.run_record import RUN_RECORD_NAME, read_record
 
 _MAX_DEPTH = 4
@@ -22,9 +31,10 @@ def bundle_local(address: Address) -> Bundle:
         SourceError: nothing there, no weights in the folder, or several and none that is clearly meant.
     """
     path = Path(address.place).expanduser()
-    if not path.exists():
+    if not path.exists() and not path.is_symlink():
         raise SourceError(f"{address.place} does not exist (looked in {path.absolute().parent})")
     if path.is_dir():
+        path = _snapshot(path)
         chosen = choose_weights(list(_names(path)), str(path))
         return bundle_files(tuple(path / n for n in chosen), str(path / chosen[0] if len(chosen) == 1 else path))
     half = other_half(path.name)
@@ -40,6 +50,9 @@ def bundle_files(weights: tuple[Path, ...], address: str, where: str | None = No
         address: recorded in every result.
         where: the path after the repository's name, where there is one.
     """
+    for path in weights:
+        if path.is_symlink() and not path.exists():
+            raise SourceError(f"{path.name} is a link to {path.readlink()}, which does not exist: fetch it again")
     first = weights[0].absolute()
     sides = [Path(p) for name in side_names(first.as_posix()) if (p := Path(name)).is_file()]
     record = next((read_record(p) for p in sides if p.name == RUN_RECORD_NAME), None)
@@ -49,11 +62,33 @@ def bundle_files(weights: tuple[Path, ...], address: str, where: str | None = No
         name=label_for(first.as_posix(), address),
         where=where or first.as_posix(),
         configs=tuple(p for p in sides if p.name not in (SPARSITY_NAME, RUN_RECORD_NAME)),
+        start=next((p for name in start_names(first.as_posix()) if (p := Path(name)).is_file()), None),
         sparsity=next((p for p in sides if p.name == SPARSITY_NAME), None),
         config={} if record is None else record.config,
         alive_ids={} if record is None else record.alive_ids,
         alive_source="unknown" if record is None else record.alive_source,
         metadata={} if record is None else record.metadata,
+    )
+
+
+def _snapshot(folder: Path) -> Path:
+    """The commit that is meant by a folder of Hugging Face's cache, models--org--repo; any other folder is itself.
+
+    Raises:
+        SourceError: several commits, and none of them is main.
+    """
+    snapshots = folder / "snapshots"
+    if not re.fullmatch(r"(?:models|datasets)--.+", folder.name) or not snapshots.is_dir():
+        return folder
+    commits = sorted(p.name for p in snapshots.iterdir() if p.is_dir())
+    main = commit_of(folder, "main")
+    if main in commits:
+        return snapshots / main
+    if len(commits) == 1:
+        return snapshots / commits[0]
+    raise SourceError(
+        f"{folder} has {len(commits)} commits and does not say which is main: give one of its folders, "
+        f"{snapshots.name}/{commits[0] if commits else '…'}"
     )
 
 
@@ -64,7 +99,9 @@ def _names(folder: Path, depth: int = 0) -> Iterator[str]:
     except OSError as error:
         raise SourceError(f"{folder} cannot be listed: {error.strerror}") from error
     for child in children[:_MAX_FILES]:
-        if child.is_file():
+        if child.is_file() or (
+            child.is_symlink() and not child.exists()
+        ):  # one that leads nowhere is named when opened
             yield child.name
         elif child.is_dir() and depth < _MAX_DEPTH and not child.name.startswith("."):
             yield from (f"{child.name}/{name}" for name in _names(child, depth + 1))

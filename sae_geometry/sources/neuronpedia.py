@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from sae_geometry.dictionary import Dictionary
+from sae_geometry.sources.as_dictionary import as_dictionary
 from sae_geometry.sources.catalog import neuronpedia_source
 
 SITE = "https://www.neuronpedia.org"
@@ -21,14 +22,15 @@ def source_on_neuronpedia(dictionary: Dictionary) -> str | None:
     return _source(dictionary.metadata, dictionary.address)
 
 
-def neuronpedia_url(dictionary: Dictionary, latent_id: int) -> str | None:
+def neuronpedia_url(dictionary: Any, latent_id: int) -> str | None:
     """The address of a latent's page on Neuronpedia, `SITE/model/source/index`; None where its pages are not known.
 
     Known are checkpoints whose configuration names its pages, the published runs of the end-to-end paper, and what an
     installed sae-lens lists. Whether the page is there is not asked of the network.
 
     Args:
-        dictionary: a loaded `Dictionary`.
+        dictionary: a `Dictionary`, an address, an array, or whatever else `load` and `as_dictionary` take; one made in
+            memory has no pages.
         latent_id: the latent's original id.
 
     Example:
@@ -38,7 +40,7 @@ def neuronpedia_url(dictionary: Dictionary, latent_id: int) -> str | None:
         >>> sg.neuronpedia_url(d, 1)
         'https://www.neuronpedia.org/gpt2-small/6-res_scl-ajt/1'
     """
-    source = source_on_neuronpedia(dictionary)
+    source = source_on_neuronpedia(as_dictionary(dictionary))
     return None if source is None else f"{SITE}/{source}/{int(latent_id)}"
 
 

@@ -11,6 +11,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 import sae_geometry as sg
+from sae_geometry.comparisons.match_report import match_report
 from sae_geometry.comparisons.pair import MATCHINGS
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.kernels.reference import exact_cosines
@@ -57,7 +58,7 @@ def test_greedy_is_sequential_greedy_and_optimal_is_scipys_on_the_demo(demo):
     optimal = sg.compare(a, b, "optimal").a_to_b
     rows, cols = linear_sum_assignment(scores, maximize=True)
     assert optimal.n_matched == len(rows)
-    assert optimal.mmcs == pytest.approx(scores[rows, cols].mean(), abs=1e-12)
+    assert optimal.mean_similarity == pytest.approx(scores[rows, cols].mean(), abs=1e-12)
 
 
 def test_mutual_is_mutual(toy_pair):
@@ -285,12 +286,12 @@ def test_chance_is_claimed_only_where_it_bounds():
     a, b = make(rng.standard_normal((200, 32)), "a"), make(rng.standard_normal((200, 32)), "b")
     few = make(rng.standard_normal((5, 32)), "few")
     assert sg.compare(a, b, "mutual", null_draws=0).a_to_b.chance_text == "–"
-    assert sg.compare(a, b, "mutual").a_to_b.mmcs > sg.compare(a, b).a_to_b.chance  # noise, and yet above
+    assert sg.compare(a, b, "mutual").a_to_b.mean_similarity > sg.compare(a, b).a_to_b.chance  # noise, and yet above
     for matching in ("greedy", "optimal"):
         m = sg.compare(a, b, matching, null_draws=0).a_to_b
         assert np.isnan(m.chance)
         assert m.chance_text == f"< {m.matched_chance:.3f}"
-        assert m.mmcs < m.matched_chance
+        assert m.mean_similarity < m.matched_chance
         assert sg.compare(few, a, matching, null_draws=0).b_to_a.chance_text == "–"
     assert sg.compare(a, b, "optimal", min_similarity=0.5, null_draws=0).a_to_b.chance_text == "–"
 
@@ -303,7 +304,7 @@ def test_the_chance_of_a_one_to_one_matching_is_what_it_gives_on_noise(matching)
     by_chance = c.a_to_b.paired_chance
     assert by_chance.draws == 5
     assert by_chance.standard_error < 0.005
-    assert c.a_to_b.mmcs == pytest.approx(by_chance.mean_similarity, abs=0.02)
+    assert c.a_to_b.mean_similarity == pytest.approx(by_chance.mean_similarity, abs=0.02)
     assert c.a_to_b.n_matched == pytest.approx(by_chance.n_pairs, rel=0.15)
     assert c.a_to_b.corrected == pytest.approx(0.0, abs=0.03)
     assert c.b_to_a.chance == c.a_to_b.chance
@@ -474,11 +475,11 @@ def test_double_counting_is_decomposed(with_encoders):
     table = d.to_pandas().set_index(["matching", "direction"])["mean_similarity"]
     assert table["nearest", "a_to_b"] == c.a_to_b.mmcs
     for matching in ONE_TO_ONE:
-        assert table[matching, "both"] == sg.compare(*with_encoders, matching).a_to_b.mmcs
+        assert table[matching, "both"] == sg.compare(*with_encoders, matching).a_to_b.mean_similarity
     optimal = sg.compare(*with_encoders, "optimal")
     m = optimal.a_to_b.partner >= 0
-    assert d.explained_a_to_b == pytest.approx(1 - optimal.a_to_b.mmcs / c.a_to_b.similarity[m].mean())
-    assert d.explained_b_to_a == pytest.approx(1 - optimal.b_to_a.mmcs / c.b_to_a.mmcs)
+    assert d.explained_a_to_b == pytest.approx(1 - optimal.a_to_b.mean_similarity / c.a_to_b.similarity[m].mean())
+    assert d.explained_b_to_a == pytest.approx(1 - optimal.b_to_a.mean_similarity / c.b_to_a.mmcs)
     assert 0 <= d.explained_b_to_a < 1
     assert "double counting explains" in str(d)
     assert json.loads(to_json(c.summary()))["double_counting"]["hubs_of_b"]
@@ -527,3 +528,25 @@ def test_memory_above_the_inputs_is_flat():
     done = subprocess.run([sys.executable, "-c", _MEMORY], capture_output=True, text=True, check=True, env=env)
     # The whole matrix would be 6,400 MB in float32.
     assert float(done.stdout) < 300
+
+
+def test_mmcs_is_of_nearest_partners_alone(rng):
+    a, b = make(rng.standard_normal((20, 8)), "a"), make(rng.standard_normal((20, 8)), "b")
+    for matching in ("mutual", "greedy", "optimal"):
+        made = sg.compare(a, b, matching, null_draws=0).a_to_b
+        with pytest.raises(ValueError, match=f"this is {matching}: use mean_similarity"):
+            made.mmcs  # noqa: B018
+        assert made.mean_similarity <= sg.compare(a, b).a_to_b.mmcs or matching == "mutual"
+
+
+def test_no_cosine_that_is_shown_or_saved_exceeds_one(rng):
+    a = make(rng.standard_normal((400, 7)), "a")
+    exact = (a.directions.double() ** 2).sum(dim=1)
+    assert float(exact.max()) > 1, "unit rows in float32 are not quite"
+    for c in (sg.compare(a, a), sg.compare(a, a, "optimal", null_draws=0)):
+        assert c.to_pandas().cosine.max() == 1.0
+        assert c.a_to_b.mean_similarity <= 1.0
+    record = match_report(a, a)
+    assert max(record["matchings"]["decoder_signed"]["pairs"]["cosine"]) == 1.0
+    assert record["pw_mcc"]["signed"]["value"] <= 1.0
+    assert record["mmcs"]["a_to_b"] <= 1.0

@@ -53,7 +53,7 @@ def test_every_pair_is_what_compare_has(four, demo):
             c = sg.compare(a, b, "optimal")
             assert four.mmcs[i, j] == c.nearest_a_to_b.mmcs
             assert four.chance[i, j] == c.nearest_a_to_b.matched_chance
-            assert four.paired[i, j] == pytest.approx(c.a_to_b.mmcs, abs=1e-12)
+            assert four.paired[i, j] == pytest.approx(c.a_to_b.mean_similarity, abs=1e-12)
             assert four.shared[i, j] == pytest.approx(c.a_to_b.fraction_above(0.7))
             assert four.found[i, j] == pytest.approx(c.nearest_a_to_b.found_fraction)
     assert np.isnan(np.diag(four.mmcs)).all()

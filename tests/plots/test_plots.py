@@ -43,7 +43,7 @@ def test_ecdf_lines_are_the_ecdf(comparison):
         x, y = line.get_data()
         for at in (100, 1000, 1900):
             assert y[at] == pytest.approx(1 - m.fraction_above(float(x[at])))
-        assert f"mean {m.mmcs:.2f}" in label
+        assert f"mean {m.mean_similarity:.2f}" in label
         assert (line.get_linestyle() == "-") == ("A → B" in label)
 
 

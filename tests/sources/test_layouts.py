@@ -368,7 +368,7 @@ def test_openai_frequencies(tmp_path: Path) -> None:
         ({"hook_name": "blocks.6.x", "hook_layer": 6}, "blocks.6.x", None, False),
         ({"hook_point": "blocks.6.x", "model_name": "m"}, "blocks.6.x", "m", False),
         ({"metadata": {"hook_name": "a.in", "hook_name_out": "a.out"}}, "a.out", None, True),
-        ({"architecture": "skip_transcoder", "hook_name": "a.in"}, "a.in", None, True),
+        ({"architecture": "skip_transcoder", "hook_name": "a.in"}, None, None, True),
         ({"transcode": True}, None, None, True),
         ({"metadata": "nonsense", "hook_name": 7}, None, None, False),
     ],

@@ -8,10 +8,11 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from sae_geometry.sources.address import Address
 from sae_geometry.sources.bundle import Bundle, Context
-from sae_geometry.sources.cache import cache_root, safe_path
+from sae_geometry.sources.cache import cache_root, commit_of, safe_path
 from sae_geometry.sources.errors import LayoutError, SourceError
 from sae_geometry.sources.files.open import open_tensors
 from sae_geometry.sources.http import RefusedError, limits
@@ -27,15 +28,17 @@ from sae_geometry.sources.layouts.filenames import (
 )
 
 _COMMIT = 40
+_MOST_COMMITS = 4
 
 
 @dataclass(frozen=True)
 class _Repo:
-    """One commit of a repository: its files, and their checksums where known."""
+    """One commit of a repository ("org/repo" or "datasets/org/repo"): its files, and their checksums where known."""
 
     name: str
     commit: str
     files: Mapping[str, str | None]
+    guessed: str | None = None
 
 
 def bundle_huggingface(address: Address, context: Context) -> Bundle:
@@ -62,6 +65,7 @@ def bundle_huggingface(address: Address, context: Context) -> Bundle:
         configs=tuple(paths[n] for n in sides if not n.endswith(SPARSITY_NAME)),
         sparsity=next((paths[n] for n in sides if n.endswith(SPARSITY_NAME)), None),
         metadata={"repository": repo.name, "commit": repo.commit},
+        notes=() if repo.guessed is None else (repo.guessed,),
     )
 
 
@@ -97,7 +101,9 @@ def _asked_repo(address: Address, context: Context) -> _Repo:
     if context.offline:
         raise SourceError(f"{address} is not in the Hugging Face cache; leave out --offline")
     timeout = limits().connect + limits().silence
-    info = HfApi().model_info(address.place, revision=address.revision, files_metadata=True, timeout=timeout)
+    info: Any = HfApi().repo_info(
+        revision=address.revision, files_metadata=True, timeout=timeout, **_client_name(address.place)
+    )
     if not _is_commit(info.sha):
         raise SourceError(f"{address}: Hugging Face did not say which commit this is")
     files: dict[str, str | None] = {}
@@ -132,16 +138,23 @@ def _listed_repo(name: str, commit: str | None) -> _Repo | None:
 def _cached_repo(address: Address) -> _Repo | None:
     """What the cache holds of a repository, at the revision asked for."""
     folder, revision = _cache_folder(address.place), address.revision or "main"
-    reference = folder / "refs" / safe_path(revision)
-    try:
-        commit = revision if _is_commit(revision) else reference.read_text(encoding="utf-8").strip()
-    except (OSError, ValueError):
-        return None
+    commit, guessed = revision if _is_commit(revision) else commit_of(folder, revision), None
+    if commit is None:
+        commits = sorted(p.name for p in (folder / "snapshots").glob("*") if p.is_dir())
+        if address.revision is not None or not commits:
+            return None
+        if len(commits) > 1:
+            raise SourceError(
+                f"the Hugging Face cache has {len(commits)} commits of {address.place} and does not say which is main: "
+                f"write hf://{address.place}@ with one of {', '.join(commits[:_MOST_COMMITS])}"
+            )
+        commit = commits[0]
+        guessed = f"the cache does not say which commit is main: its only one, {commit[:12]}, was taken"
     snapshot = folder / "snapshots" / commit
     listed = _listed_repo(address.place, commit)
     sums = listed.files if listed is not None else {}
-    names = [p.relative_to(snapshot).as_posix() for p in snapshot.rglob("*") if p.is_file()]
-    return _Repo(address.place, commit, {n: sums.get(n) for n in names}) if names else None
+    names = [p.relative_to(snapshot).as_posix() for p in snapshot.rglob("*") if p.is_file() or p.is_symlink()]
+    return _Repo(address.place, commit, {n: sums.get(n) for n in names}, guessed) if names else None
 
 
 def _remember(repo: _Repo, revision: str) -> None:
@@ -160,21 +173,33 @@ def _remember(repo: _Repo, revision: str) -> None:
 def _cache_folder(name: str) -> Path:
     from huggingface_hub import constants
 
-    return Path(constants.HF_HUB_CACHE) / ("models--" + name.replace("/", "--"))
+    kind = "" if name.startswith("datasets/") else "models--"
+    return Path(constants.HF_HUB_CACHE) / (kind + name.replace("/", "--"))
+
+
+def _client_name(name: str) -> dict[str, Any]:
+    """What Hugging Face's client calls a repository."""
+    plain = name.removeprefix("datasets/")
+    return {"repo_id": plain, "repo_type": "model" if plain == name else "dataset"}
 
 
 def _bring(repo: _Repo, name: str, context: Context) -> Path:
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
     safe_path(name)
-    cached = try_to_load_from_cache(repo.name, name, revision=repo.commit)
+    cached = try_to_load_from_cache(filename=name, revision=repo.commit, **_client_name(repo.name))
     if not isinstance(cached, str):
+        if context.offline and (link := _cache_folder(repo.name) / "snapshots" / repo.commit / name).is_symlink():
+            raise SourceError(
+                f"{name} of {repo.name} is in the Hugging Face cache as a link to a file that is gone "
+                f"({os.readlink(link)}); leave out --offline to fetch it again"
+            )
         if context.offline:
             raise SourceError(f"{name} of {repo.name} is not in the Hugging Face cache; leave out --offline")
         context.say(f"fetching {name} from {repo.name}")
         cached = hf_hub_download(
-            repo.name, name, revision=repo.commit, etag_timeout=limits().connect,
-            tqdm_class=bar_class(name, context.progress),
+            filename=name, revision=repo.commit, etag_timeout=limits().connect,
+            tqdm_class=bar_class(name, context.progress), **_client_name(repo.name),
         )  # fmt: skip
     path = Path(cached)
     _verify(path, name, repo)

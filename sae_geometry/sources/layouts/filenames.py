@@ -23,6 +23,10 @@ _GENERIC = re.compile(
     r"sae_weights|sae|ae|final|params|model|cc_weights|latest_ckpt|weights|checkpoints?|samples_\d+|W_(?:dec|enc)_\d+",
     re.IGNORECASE,
 )
+_STEP = re.compile(r"(.*?(?:samples|steps?|tokens|iter(?:ation)?s?|checkpoint|ckpt|ae)[_-])(\d{1,18})", re.IGNORECASE)
+_OF_A_CACHE = re.compile(r"snapshots|[0-9a-f]{40}")  # folders of Hugging Face's that say nothing of what is in them
+_MOST_LAYERS = 999
+_OWN_MARKS = ("_cfg", "_config", ".cfg", ".config")  # NAME_cfg.json beside NAME.pt
 _MAX_DEPTH = 4
 _MAX_LISTED = 8
 
@@ -88,18 +92,42 @@ def source_of(name: str) -> int | None:
     return int(match[1]) if match else None
 
 
+def start_names(weights: str) -> tuple[str, ...]:
+    """Where the state at step 0 of the run that wrote these weights may lie; none for a name that has no step.
+
+    `samples_0.pt` beside `samples_400000.pt`, `0/sae.pt` beside `step_1000/sae.pt`; a bare number may be a layer's, so
+    that a folder's counts only where it is too large for one.
+    """
+    folder, _, base = weights.rpartition("/")
+    parent, _, step = folder.rpartition("/")
+    found = []
+    if (named := _STEP.fullmatch(base.rpartition(".")[0])) is not None and int(named[2]):
+        found = [f"{folder}/{named[1]}{zero}.{base.rpartition('.')[2]}" for zero in ("0", "0" * len(named[2]))]
+    elif (named := _STEP.fullmatch(step)) is not None and int(named[2]):
+        found = [f"{parent}/{named[1]}{zero}/{base}" for zero in ("0", "0" * len(named[2]))]
+    elif step.isdigit() and int(step) > _MOST_LAYERS:
+        found = [f"{parent}/0/{base}"]
+    elif base == "ae.pt":  # dictionary_learning keeps its checkpoints below the final state
+        found = [f"{folder}/checkpoints/ae_0.pt"]
+    return tuple(dict.fromkeys(n.removeprefix("/") if not weights.startswith("/") else n for n in found))
+
+
 def side_names(weights: str) -> tuple[str, ...]:
     """Where the configuration and the sparsity of a weights file may lie, the most telling first."""
     folder, _, base = weights.rpartition("/")
     stem = base.rpartition(".")[0]
     folders = [folder, folder.rpartition("/")[0]] if folder.rpartition("/")[2] == "checkpoints" else [folder]
-    own = [f"{stem}.yaml", f"{stem}.json"] if not _GENERIC.fullmatch(stem) else []
+    own = [f"{stem}{mark}{kind}" for mark in _OWN_MARKS for kind in (".json", ".yaml")]
+    own += [f"{stem}.yaml", f"{stem}.json"] if not _GENERIC.fullmatch(stem) else []
     names = [(f, n) for f in folders for n in (*own, *CONFIG_NAMES)] + [(folder, SPARSITY_NAME)]
+    if base == "sae.safetensors":  # sparsify names the model beside the folders of its hook points
+        names.append((folder.rpartition("/")[0], "config.json"))
     return tuple(f"{f}/{n}" if f else n for f, n in names)
 
 
 def label_for(weights: str, place: str) -> str:
     """The file's stem, or the nearest folder's name where every file of its kind is called the same."""
     stem = weights.rpartition("/")[2].rpartition(".")[0] or weights
-    named = [stem, *reversed([p for p in weights.split("/")[:-1] if p])]
+    folders = [re.sub(r"^(?:models|datasets)--", "", p).rpartition("--")[2] for p in weights.split("/")[:-1] if p]
+    named = [stem, *reversed([f for f in folders if not _OF_A_CACHE.fullmatch(f)])]
     return next((n for n in named if not _GENERIC.fullmatch(n)), place.rstrip("/").rpartition("/")[2] or stem)

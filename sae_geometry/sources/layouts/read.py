@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,31 +17,36 @@ from sae_geometry.sources.bundle import Bundle
 from sae_geometry.sources.errors import LayoutError, SourceError
 from sae_geometry.sources.files.open import open_tensors
 from sae_geometry.sources.files.tensor_file import TensorFile, joined, unwrapped
-from sae_geometry.sources.layouts.config import first, read_config
+from sae_geometry.sources.layouts.config import read_config, tables
 from sae_geometry.sources.layouts.detect import LatentAxis, Site, Slab, find_sites
-from sae_geometry.sources.layouts.hook_points import space_of
+from sae_geometry.sources.layouts.hook_points import Space, inputs_are_z_scored, space_of
+from sae_geometry.sources.layouts.places import canonical_place
 
 Latents = Literal["alive", "all"]
 
 _MAX_CHOICES = 12
 # log10(frequency + 1e-10) of a latent that never fired; one firing in a billion tokens gives −9.
 _DEAD_LOG10 = -9.99
+# What a result records, and the names that trainers give it.
 _METADATA = {
-    "architecture": ("architecture", "trainer.dict_class", "activation", "sae_type", "act_fn"),
-    "seed": ("seed", "trainer.seed"),
-    "k": ("k", "trainer.k", "top_k"),
-    "neuronpedia_id": ("metadata.neuronpedia_id", "neuronpedia_id"),
+    "architecture": ("architecture", "dict_class", "activation", "sae_type", "act_fn"),
+    "seed": ("seed",),
+    "k": ("k", "top_k"),
+    "l0": ("l0", "average_l0", "mean_l0"),
+    "normalize_activations": ("normalize_activations",),
+    "neuronpedia_id": ("neuronpedia_id",),
 }
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A checkpoint with its dictionaries found, before any numbers are read."""
+    """A checkpoint with its dictionaries found, before any numbers are read; `notes` are on what could not be read."""
 
     bundle: Bundle
     file: TensorFile
     sites: tuple[Site, ...]
     config: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,14 +66,15 @@ def open_bundle(bundle: Bundle, latent_axis: LatentAxis | None = None) -> Opened
         LayoutError: no decoder that the table knows.
     """
     file = joined([open_tensors(path) for path in bundle.weights])
-    config = {**file.metadata, **read_config(bundle.configs), **bundle.config}
+    said, unread = read_config(bundle.configs)
+    config = {**file.metadata, **said, **bundle.config}
     try:
-        return Opened(bundle, file, find_sites(file, config, latent_axis), config)
+        return Opened(bundle, file, find_sites(file, config, latent_axis), config, unread)
     except LayoutError:
         inner = unwrapped(file)
         if inner is None:
             raise
-        return Opened(bundle, inner, find_sites(inner, config, latent_axis), config)
+        return Opened(bundle, inner, find_sites(inner, config, latent_axis), config, unread)
 
 
 def choose_site(opened: Opened, selection: Selection) -> Site:
@@ -83,7 +90,8 @@ def choose_site(opened: Opened, selection: Selection) -> Site:
         wanted = selection.hook.replace("-", ".")
         if not choices and len(sites) == 1:
             space = space_of(sites[0], opened.config, opened.bundle.where)
-            if wanted in {space.reads, space.writes}:
+            names = {canonical_place(h) for h in (space.reads, space.writes) if h}
+            if canonical_place(wanted) in names:
                 return sites[0]
             raise LayoutError(f"{name} holds one dictionary, at {space.reads or 'an unknown hook point'}: leave "
                               f"out ::{selection.hook}")  # fmt: skip
@@ -118,19 +126,21 @@ def read_dictionary(
     encoder_slabs = _chosen(site.encoder, site, selection, bundle.address) if shared else site.encoder
     space = space_of(site, opened.config, bundle.where, [s.out for s in decoder_slabs])
     lives = _lives(opened, site, space.reads)
-    notes = [*bundle.notes, *(n for n in (site.convention, site.assumed) if n)]
+    notes = [*bundle.notes, *opened.notes, *space.notes, *(n for n in (site.convention, site.assumed) if n)]
     if len(decoder_slabs) > 1:
         outs = ", ".join(str(s.out) for s in decoder_slabs)
         notes.append(f"each row is the concatenation of {site.layout.out}s {outs}, normalised as a whole")
-    if is_transcoder(site, opened.config):
-        notes.append("a transcoder: the decoder lives in output space")
+    if space.transcoder:
+        notes.append(f"a transcoder: the decoder lives in output space ({space.writes or 'hook point unknown'})")
+    if inputs_are_z_scored(opened.config):
+        notes.append("trained on z-scored inputs: a coordinate counts in units of its own spread, not as in the model")
     decoder = _joined_slabs(opened.file, decoder_slabs)
     dictionary = Dictionary.from_decoder(
         decoder,
         latent_axis=0,
         encoder=_joined_slabs(opened.file, encoder_slabs) if encoder and encoder_slabs else None,
         name=name or bundle.name,
-        hook_point=space.reads if len(decoder_slabs) > 1 else space.writes or space.reads,
+        hook_point=space.reads if len(decoder_slabs) > 1 else space.decoder,
         model=space.model,
         encoder_bias=_bias(opened.file, site.encoder_bias, site.n_latents, [site.source]),
         decoder_bias=_bias(opened.file, site.decoder_bias, decoder.shape[1], [s.index for s in decoder_slabs]),
@@ -140,21 +150,11 @@ def read_dictionary(
         n_tokens=bundle.n_tokens,
         address=f"{bundle.address}{selection}",
         layout=site.layout.name,
-        metadata=_metadata(opened, space.reads, space.writes),
+        metadata=_metadata(opened, space),
         notes=notes,
         drop_bad=drop_bad,
     )
     return dictionary.keep_alive() if latents == "alive" else dictionary
-
-
-def is_transcoder(site: Site, config: Mapping[str, Any]) -> bool:
-    """Whether the decoder writes to another place than the encoder reads from."""
-    return bool(
-        site.layout.transcoder
-        or first(config, ("transcode",), bool)
-        or "transcoder" in str(first(config, ("architecture", "model_kind", "sae_type"), str)).lower()
-        or first(config, ("metadata.hook_name_out", "hook_name_out"), str)
-    )
 
 
 def _chosen(slabs: tuple[Slab, ...], site: Site, selection: Selection, address: str) -> tuple[Slab, ...]:
@@ -229,8 +229,21 @@ def _from_sparsity(path: Any, n: int) -> Frequencies:
     return Frequencies(frequency, ~dead, f"{path.name}: frequency > 0")
 
 
-def _metadata(opened: Opened, reads: str | None, writes: str | None) -> dict[str, Any]:
-    found = {k: v for k, paths in _METADATA.items() if (v := first(opened.config, paths, object)) is not None}
-    plain = {k: v for k, v in found.items() if isinstance(v, str | int | float | bool)}
-    hooks = {k: v for k, v in (("hook_point_in", reads), ("hook_point_out", writes)) if v and writes}
-    return {**plain, **hooks, **opened.file.extras, **opened.bundle.metadata}
+def _metadata(opened: Opened, space: Space) -> dict[str, Any]:
+    layers = list(tables(opened.config))
+    found = {
+        k: next((t[n] for n in names for t in layers if _is_plain(t.get(n))), None) for k, names in _METADATA.items()
+    }
+    found |= {
+        "transcoder": space.transcoder or None,
+        "inputs": "z-scored" if inputs_are_z_scored(opened.config) else None,
+    }
+    if space.transcoder:
+        found |= {"hook_point_in": space.reads, "hook_point_out": space.writes}
+    if found["l0"] is None and (stated := re.search(r"average_l0_(\d+)", opened.bundle.where)):
+        found["l0"] = float(stated[1])
+    return {**{k: v for k, v in found.items() if v is not None}, **opened.file.extras, **opened.bundle.metadata}
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, str | int | float | bool) and value != ""

@@ -7,7 +7,7 @@ a wrong checksum, and waits for ever on a silent server.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ from sae_geometry.io.redaction import without_secrets
 from sae_geometry.sources.download import RemoteFile
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.http import RefusedError, UnreachableError, check_status, limits, open_url, post_json
+from sae_geometry.sources.wandb.artifacts import Artifact
 from sae_geometry.sources.wandb.host import api_key, base_url, credentials_for, how_to_sign_in
 from sae_geometry.sources.wandb.run_record import RunRecord, as_table, plain_config
 
@@ -46,18 +47,40 @@ class SignedInClient:
     def files(self, path: str) -> list[RemoteFile]:
         """Every file of a run, all pages of them."""
         with quiet_and_bounded(), _told(f"listing the files of {path}"):
-            found = []
-            for file in self._api.run(path).files(per_page=100):
-                found.append(RemoteFile(str(file.name), str(file.url), file.size or None, file.md5 or None))
-                if len(found) > _MAX_FILES:
-                    raise SourceError(f"W&B lists more than {_MAX_FILES:,} files for {path}; stopped")
-            return found
+            return _listed(self._api.run(path).files(per_page=100), path)
+
+    def artifact(self, path: str) -> Artifact:
+        """One version of an artifact, "entity/project/name:alias".
+
+        Raises:
+            RefusedError: no such artifact, or not for this key.
+        """
+        with quiet_and_bounded(), _told(f"asking for {path}"):
+            found = self._api.artifact(path)
+            return Artifact(
+                f"{path.rpartition(':')[0]}:{found.version}", str(found.type), tuple(map(str, found.aliases)),
+                as_table(found.metadata),
+            )  # fmt: skip
+
+    def artifact_files(self, artifact: Artifact) -> list[RemoteFile]:
+        """Every file of an artifact, all pages of them."""
+        with quiet_and_bounded(), _told(f"listing the files of {artifact.path}"):
+            return _listed(self._api.artifact(artifact.path).files(per_page=100), artifact.path)
 
     def runs(self, path: str) -> Iterator[RunRecord]:
         """The runs of "entity/project"."""
         with quiet_and_bounded(), _told(f"listing the runs of {path}"):
             for run in self._api.runs(path, per_page=50, lazy=False):
                 yield _record(f"{path}/{run.id}", run)
+
+
+def _listed(files: Iterable[Any], path: str) -> list[RemoteFile]:
+    found = []
+    for file in files:
+        found.append(RemoteFile(str(file.name), str(file.url), file.size or None, file.md5 or None))
+        if len(found) > _MAX_FILES:
+            raise SourceError(f"W&B lists more than {_MAX_FILES:,} files for {path}; stopped")
+    return found
 
 
 def check_signed_in() -> None:

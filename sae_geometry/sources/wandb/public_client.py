@@ -9,6 +9,7 @@ from sae_geometry.io.redaction import without_secrets
 from sae_geometry.sources.download import RemoteFile
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.http import RefusedError, post_json
+from sae_geometry.sources.wandb.artifacts import Artifact
 from sae_geometry.sources.wandb.host import base_url, how_to_sign_in
 from sae_geometry.sources.wandb.run_record import RunRecord, as_table, plain_config
 
@@ -29,6 +30,18 @@ _RUNS = f"""query Runs($project: String!, $entity: String!, $cursor: String, $pe
     runs(filters: $filters, after: $cursor, first: $perPage, order: $order) {{
       edges {{ node {{ {_RUN_FIELDS} }} cursor }} pageInfo {{ endCursor hasNextPage }} }} }}
 }}"""
+_ARTIFACT = """query ArtifactMembershipByName($entity: String!, $project: String!, $name: String!) {
+  project(name: $project, entityName: $entity) { artifactCollectionMembership(name: $name) {
+    versionIndex aliases { alias } artifactCollection { name project { name entity { name } } }
+    artifact { id artifactType { name } metadata state } } }
+}"""
+_ARTIFACT_FILES = """query ArtifactMembershipFiles($entity: String!, $project: String!, $collection: String!,
+    $alias: String!, $cursor: String, $perPage: Int = 50) {
+  project(name: $project, entityName: $entity) { artifactCollection(name: $collection) { __typename
+    artifactMembership(aliasName: $alias) { files(after: $cursor, first: $perPage) {
+      edges { node { id name: displayName url directUrl sizeBytes md5 digest } cursor }
+      pageInfo { endCursor hasNextPage } } } } }
+}"""
 _MAX_PAGES = 2000
 
 
@@ -60,12 +73,42 @@ class KeylessClient:
             for node in page:
                 yield _record(f"{path}/{node.get('name')}", node)
 
+    def artifact(self, path: str) -> Artifact:
+        """One version of an artifact, "entity/project/name:alias".
+
+        Raises:
+            RefusedError: the server wants a key, or there is no such artifact.
+        """
+        project = self._ask(_ARTIFACT, path)
+        member = project.get("artifactCollectionMembership") if isinstance(project, Mapping) else None
+        found = member.get("artifact") if isinstance(member, Mapping) else None
+        if (
+            not isinstance(member, Mapping)
+            or not isinstance(found, Mapping)
+            or type(member.get("versionIndex")) is not int
+        ):
+            raise _missing(path)
+        return Artifact(
+            f"{path.rpartition(':')[0]}:v{member['versionIndex']}",
+            str((found.get("artifactType") or {}).get("name") or ""),
+            tuple(str(a["alias"]) for a in member.get("aliases") or () if isinstance(a, Mapping) and "alias" in a),
+            as_table(found.get("metadata")),
+        )
+
+    def artifact_files(self, artifact: Artifact) -> list[RemoteFile]:
+        """Every file of an artifact, all pages of them."""
+        place, _, version = artifact.path.rpartition(":")
+        more = {"collection": place.rpartition("/")[2], "alias": version}
+        inside = ("artifactCollection", "artifactMembership", "files")
+        pages = self._pages(_ARTIFACT_FILES, artifact.path, "cursor", inside, more)
+        return [_remote(node) for page in pages for node in page]
+
     def _pages(
-        self, query: str, path: str, cursor_name: str, inside: tuple[str, ...]
+        self, query: str, path: str, cursor_name: str, inside: tuple[str, ...], more: Mapping[str, Any] | None = None
     ) -> Iterator[list[Mapping[str, Any]]]:
         cursor, seen = None, set()
         for _ in range(_MAX_PAGES):
-            connection = self._ask(query, path, {cursor_name: cursor} if cursor else {})
+            connection = self._ask(query, path, {**(more or {}), **({cursor_name: cursor} if cursor else {})})
             for step in inside:
                 connection = connection.get(step) if isinstance(connection, Mapping) else None
             if not isinstance(connection, Mapping):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sae_geometry.sources.errors import SourceError
-from sae_geometry.sources.layouts.config import lookup
+from sae_geometry.sources.layouts.config import lookup, plain_values
 
 Kind = Literal["local", "e2e", "e2e+ds"]
 
@@ -118,9 +118,7 @@ class RunRecord:
 
 def plain_config(raw: Any) -> dict[str, Any]:
     """A run's configuration from W&B's JSON: `{"seed": {"value": 0}, "_wandb": …}` becomes `{"seed": 0}`."""
-    table = as_table(raw)
-    values = {k: v["value"] if isinstance(v, dict) and "value" in v else v for k, v in table.items()}
-    return {k: v for k, v in values.items() if k not in ("_wandb", "wandb_version")}
+    return plain_values(as_table(raw))
 
 
 def as_table(raw: Any) -> dict[str, Any]:

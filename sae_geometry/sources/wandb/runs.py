@@ -15,7 +15,8 @@ from sae_geometry.sources.download import RemoteFile, fetch_file, locked
 from sae_geometry.sources.errors import AddressError, SourceError
 from sae_geometry.sources.files.open import open_tensors
 from sae_geometry.sources.http import RefusedError, origin_of
-from sae_geometry.sources.layouts.filenames import checkpoints_in_order, choose_weights, looks_like_weights
+from sae_geometry.sources.layouts.filenames import checkpoints_in_order, choose_weights, looks_like_weights, start_names
+from sae_geometry.sources.wandb.artifacts import ArtifactClient, bundle_artifact
 from sae_geometry.sources.wandb.host import api_key, base_url, credentials_for
 from sae_geometry.sources.wandb.public_client import KeylessClient
 from sae_geometry.sources.wandb.run_record import RUN_RECORD_NAME, Kind, RunRecord, read_record, write_record
@@ -26,8 +27,8 @@ _FIELDS: dict[By, str] = {"ce": "ce_increase", "l0": "l0", "alive": "alive"}
 
 
 @runtime_checkable
-class RunClient(Protocol):
-    """Whoever can say what a run holds."""
+class RunClient(ArtifactClient, Protocol):
+    """Whoever can say what a run or an artifact holds."""
 
     def run(self, path: str) -> RunRecord: ...
 
@@ -56,23 +57,29 @@ def client() -> RunClient:
 
 
 def bundle_wandb(address: Address, context: Context) -> Bundle:
-    """The checkpoint of a run: `#file`, or the one with the largest number.
+    """The checkpoint of a run: `#file`, or the one with the largest number; or the one in an artifact.
 
     Raises:
         SourceError: no such run or file, no access, or no whole copy of it.
     """
+    if ":" in address.place:
+        return bundle_artifact(address, client, context)
     fetched = fetch_run(address.place, context, file=address.path)
     name = fetched.weights[-1]
     record = fetched.record
+    starts = [n for n in start_names(name) if n in record.weights]
+    there = [p for n in starts if (p := fetched.folder / safe_path(n)).is_file()]
+    missing = f"wandb:{address.place}#{starts[0]}" if starts and not there else None
     return Bundle(
         (fetched.folder / safe_path(name),),
         address=f"wandb:{address.place}#{name}",
         name=record.name or address.place.rpartition("/")[2],
         where=f"{address.place}/{name}",
+        start=there[0] if there else None,
         config=record.config,
         alive_ids=record.alive_ids,
         alive_source=record.alive_source,
-        metadata=record.metadata,
+        metadata=record.metadata | ({"start_not_fetched": missing} if missing else {}),
     )
 
 

@@ -1,0 +1,154 @@
+"""Checkpoints in artifacts of Weights & Biases: one version of one, its files and what was said of it when logged."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from sae_geometry.sources.address import Address
+from sae_geometry.sources.bundle import Bundle, Context
+from sae_geometry.sources.cache import run_folder, safe_path
+from sae_geometry.sources.download import RemoteFile, fetch_file, locked
+from sae_geometry.sources.errors import SourceError
+from sae_geometry.sources.files.open import open_tensors
+from sae_geometry.sources.http import RefusedError, origin_of
+from sae_geometry.sources.layouts.filenames import choose_weights, looks_like_weights, other_half, side_names
+from sae_geometry.sources.local import bundle_files
+from sae_geometry.sources.wandb.host import api_key, base_url, credentials_for
+
+RECORD_NAME = "wandb_artifact.json"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One version of an artifact.
+
+    Attributes:
+        path: "entity/project/name:v3", whatever alias it was asked for by.
+        kind: its type, as "model".
+        aliases: other names of this version: "latest", "best".
+        metadata: what was said of it when it was logged.
+    """
+
+    path: str
+    kind: str
+    aliases: tuple[str, ...]
+    metadata: Mapping[str, Any]
+
+
+@runtime_checkable
+class ArtifactClient(Protocol):
+    """Whoever can say what an artifact holds."""
+
+    def artifact(self, path: str) -> Artifact: ...
+
+    def artifact_files(self, artifact: Artifact) -> list[RemoteFile]: ...
+
+
+def bundle_artifact(address: Address, client: Callable[[], ArtifactClient], context: Context) -> Bundle:
+    """The checkpoint in an artifact: `#file`, or the weights that it holds.
+
+    Args:
+        address: its place is "entity/project/name:v3", or an alias in the place of v3.
+        client: makes whoever is asked where the cache has no answer.
+        context: offline or not, and whom to tell.
+
+    Raises:
+        SourceError: no such artifact or file, no access, or no whole copy of it.
+    """
+    host = origin_of(base_url()).partition("://")[2]
+    known = _cached(host, address.place, by_alias=context.offline)
+    if known is not None and _whole(known, host, address.path):
+        artifact, names = known, _listed(host, known)
+    elif context.offline:
+        raise SourceError(f"{address} is not in the cache {run_folder(host, address.place)}; leave out --offline")
+    else:
+        asked = client()
+        artifact = asked.artifact(address.place)
+        names = _fetch(artifact, asked, host, address, context)
+    folder, chosen = run_folder(host, artifact.path), _chosen(names, address)
+    spelled = f"wandb:{artifact.path}" + (f"#{chosen[0]}" if len(chosen) == 1 else "")
+    if spelled.partition("#")[0] != f"wandb:{address.place}":
+        context.say(f"wandb:{address.place} is wandb:{artifact.path}")
+    bundle = bundle_files(tuple(folder / safe_path(n) for n in chosen), spelled, f"{artifact.path}/{chosen[0]}")
+    return replace(
+        bundle,
+        name=artifact.path.rpartition("/")[2].replace(":", " "),
+        config={**artifact.metadata, **bundle.config},
+        metadata={**bundle.metadata, "artifact": artifact.path, "artifact_type": artifact.kind},
+    )
+
+
+def _fetch(
+    artifact: Artifact, client: ArtifactClient, host: str, address: Address, context: Context
+) -> tuple[str, ...]:
+    """Bring the weights that are meant and what lies beside them into the cache; the names of all files."""
+    remote = {f.name: f for f in client.artifact_files(artifact)}
+    folder, names = run_folder(host, artifact.path), tuple(sorted(remote))
+    chosen = _chosen(names, address)
+    sides = [n for n in dict.fromkeys(s for w in chosen for s in side_names(w)) if n in remote]
+    for name in (*chosen, *sides):
+        context.say(f"fetching {name} from {origin_of(remote[name].url)}")
+        fetch_file(
+            remote[name], folder / safe_path(name), credentials=credentials_for(api_key()),
+            check=open_tensors if name in chosen else None, progress=context.progress,
+        )  # fmt: skip
+    record = folder / RECORD_NAME
+    with locked(record):
+        text = json.dumps({**vars(artifact), "files": names})
+        partial = record.with_suffix(".partial")
+        try:
+            partial.write_text(text, encoding="utf-8")
+            partial.replace(record)
+        finally:
+            partial.unlink(missing_ok=True)
+    return names
+
+
+def _chosen(names: Sequence[str], address: Address) -> tuple[str, ...]:
+    if address.path is None:
+        return choose_weights(names, f"wandb:{address.place}")
+    if address.path not in names:
+        inside = [n.removeprefix(f"{address.path}/") for n in names if n.startswith(f"{address.path}/")]
+        if inside:
+            return tuple(f"{address.path}/{n}" for n in choose_weights(inside, str(address)))
+        near = [n for n in names if looks_like_weights(n)][:3]
+        raise RefusedError(
+            f"wandb:{address.place} has no file {address.path!r}{'; it has ' + ', '.join(near) if near else ''}", 404
+        )
+    half = other_half(address.path)
+    return (address.path, half) if half in names and half is not None else (address.path,)
+
+
+def _cached(host: str, place: str, *, by_alias: bool) -> Artifact | None:
+    """What the cache has of a version; of an alias, which may move, only where no one can be asked."""
+    stem, _, alias = place.rpartition(":")
+    folder = run_folder(host, place)
+    versions = folder.parent.glob(f"{folder.name.rpartition('@')[0]}@v*") if by_alias else [folder]
+    found = [a for p in versions if (a := _read(p / RECORD_NAME)) is not None]
+    found = [a for a in found if a.path.rpartition(":")[0] == stem and alias in (a.path.rpartition(":")[2], *a.aliases)]
+    return max(found, key=lambda a: int(a.path.rpartition(":v")[2]), default=None)
+
+
+def _read(path: Path) -> Artifact | None:
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+        found = Artifact(said["path"], said["kind"], tuple(said["aliases"]), dict(said["metadata"]))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return found if isinstance(found.path, str) and found.path.rpartition(":v")[2].isdigit() else None
+
+
+def _listed(host: str, artifact: Artifact) -> tuple[str, ...]:
+    record = run_folder(host, artifact.path) / RECORD_NAME
+    return tuple(str(n) for n in json.loads(record.read_text(encoding="utf-8")).get("files", ()))
+
+
+def _whole(artifact: Artifact, host: str, file: str | None) -> bool:
+    """Whether the weights that are meant are in the cache."""
+    names, folder = _listed(host, artifact), run_folder(host, artifact.path)
+    chosen = _chosen(names, Address("", "wandb", artifact.path, path=file))
+    return all((folder / safe_path(n)).is_file() for n in chosen)
