@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
@@ -148,7 +149,8 @@ class Dictionary:
                 raising.
 
         Raises:
-            ValueError: inconsistent shapes, or a zero, NaN or infinite row (the message names the latents).
+            ValueError: inconsistent shapes, no plain array of numbers (masked, sparse, quantized, text), a frequency
+                outside 0…1, or a zero, NaN or infinite row (the message names the latents).
 
         Example:
             >>> import numpy as np, sae_geometry as sg
@@ -165,12 +167,14 @@ class Dictionary:
             e = _latents_first(encoder, axis, "encoder weight", "encoder_latent_axis")
             if e.shape[0] != n:
                 raise ValueError(
-                    f"the decoder has {counted(n, 'latent')} but the encoder, of shape {tuple(encoder.shape)}, has "
+                    f"the decoder has {counted(n, 'latent')} but the encoder, of shape {tuple(np.shape(encoder))}, has "
                     f"{e.shape[0]:,} along axis {axis}; pass encoder_latent_axis={1 - axis} if its latents lie there"
                 )
             encoder_directions, _, bad_encoder = _unit_rows(e)
             encoder_directions[bad_encoder] = 0.0
             notes = [*notes, *_encoder_notes(name, e, bad_encoder, bad, drop_bad)]
+        if bad.all():
+            raise ValueError(f"all {n:,} decoder rows of {name!r} are zero or not finite: none has a direction")
         if bad.any() and not drop_bad:
             raise ValueError(_bad_rows_message(name, w, bad))
         b_enc = None if encoder_bias is None else _vector(encoder_bias, n, "encoder_bias", "latents").to(torch.float32)
@@ -179,7 +183,7 @@ class Dictionary:
             if decoder_bias is None
             else _vector(decoder_bias, w.shape[1], "decoder_bias", "coordinates").to(torch.float32)
         )
-        freq = None if frequency is None else _vector(frequency, n, "frequency", "latents").to(torch.float64)
+        freq = None if frequency is None else _shares(frequency, n)
         mask = None if alive is None else _alive_mask(alive, n)
         if mask is None and freq is not None:
             mask, alive_source = freq > 0, "frequency > 0"
@@ -300,7 +304,7 @@ class Dictionary:
         return replace(self, name=name)
 
     def _rows(self, which: Any) -> Tensor:
-        t = torch.as_tensor(which).cpu()
+        t = _as_tensor(which, "selection").cpu()
         if t.ndim != 1:
             raise ValueError(f"select takes a mask or a list of ids, one-dimensional; got shape {tuple(t.shape)}")
         if t.dtype == torch.bool:
@@ -333,8 +337,41 @@ class Dictionary:
         return "\n".join(lines)
 
 
+def _as_tensor(values: Any, what: str) -> Tensor:
+    """Values as a plain tensor of numbers; whole numbers without a sign get one.
+
+    Raises:
+        ValueError: masked, sparse, quantised, without numbers, or of a type that torch does not have.
+    """
+    kind = f"{type(values).__name__} of {str(getattr(values, 'dtype', 'no type'))[:40]}"
+    t = None
+    if np.ma.is_masked(values):
+        raise ValueError(
+            f"the {what} has {int(np.ma.count_masked(values)):,} masked entries, which have no value: fill them "
+            "(.filled(0)), or leave those latents out"
+        )
+    with suppress(TypeError, ValueError, OverflowError, RuntimeError):
+        t = values.detach() if isinstance(values, Tensor) else _from_array(np.asarray(values))
+        if t.layout != torch.strided or t.is_quantized or t.is_meta or t.is_nested or hasattr(t, "get_mask"):
+            t = None
+        elif t.dtype in (torch.uint16, torch.uint32, torch.uint64):
+            t = None if t.numel() and int(t.to(torch.int64).min()) < 0 else t.to(torch.int64)
+        else:
+            t.reshape(-1)[:1].to(torch.complex128 if t.is_complex() else torch.float64)
+            return t
+    if t is None or t.dtype != torch.int64:
+        raise ValueError(f"the {what} must be a dense array of real numbers, not {kind}: convert it first, to float32")
+    return t
+
+
+def _from_array(array: np.ndarray) -> Tensor:
+    if array.dtype.kind not in "biufc":
+        raise TypeError
+    return torch.as_tensor(array.copy() if any(step < 0 for step in array.strides) else array)
+
+
 def _latents_first(weight: Any, latent_axis: int, what: str, argument: str) -> Tensor:
-    w = weight.detach() if isinstance(weight, Tensor) else torch.as_tensor(np.asarray(weight))
+    w = _as_tensor(weight, what)
     if w.ndim != 2:
         raise ValueError(f"the {what} must have two axes, latents and width; got shape {tuple(w.shape)}")
     if latent_axis not in (0, 1):
@@ -380,7 +417,7 @@ def _unit_rows(w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _encoder_notes(name: str, e: Tensor, bad_encoder: Tensor, bad_decoder: Tensor, drop_bad: bool) -> list[str]:
     """Return notes on zero encoder rows; raise for rows that are not finite unless `drop_bad`."""
     rows = (bad_encoder & ~bad_decoder).nonzero().flatten()
-    finite = torch.isfinite(e[rows.to(e.device)]).all(dim=1).cpu()
+    finite = torch.isfinite(e[rows.to(e.device)].to(torch.float64)).all(dim=1).cpu()
     broken, silent = rows[~finite].tolist(), rows[finite].tolist()
     if broken and not drop_bad:
         raise ValueError(
@@ -395,7 +432,7 @@ def _encoder_notes(name: str, e: Tensor, bad_encoder: Tensor, bad_decoder: Tenso
 
 def _bad_rows_message(name: str, w: Tensor, bad: Tensor) -> str:
     rows = bad.nonzero().flatten()
-    peak = w[rows.to(w.device)].abs().amax(dim=1)
+    peak = w[rows.to(w.device)].to(torch.float64).abs().amax(dim=1)
     n_zero = int((peak == 0).sum())
     kinds = [f"{n_zero:,} zero"] if n_zero else []
     kinds += [f"{len(rows) - n_zero:,} with NaN or inf"] if len(rows) > n_zero else []
@@ -411,18 +448,31 @@ def _some_ids(ids: Sequence[int]) -> str:
 
 
 def _vector(values: Any, n: int, what: str, of: str) -> Tensor:
-    t = values.detach().cpu() if isinstance(values, Tensor) else torch.as_tensor(np.asarray(values))
+    t = _as_tensor(values, what).cpu()
     if t.shape != (n,):
         raise ValueError(f"{what} must have one entry for each of the {n:,} {of}; got shape {tuple(t.shape)}")
+    if t.is_complex():
+        raise ValueError(f"{what} must hold real numbers; got {t.dtype}")
+    return t
+
+
+def _shares(frequency: Any, n: int) -> Tensor:
+    t = _vector(frequency, n, "frequency", "latents").to(torch.float64)
+    outside = (~((t >= 0) & (t <= 1))).nonzero().flatten().tolist()  # NaN is outside too
+    if outside:
+        raise ValueError(
+            f"frequency must be the share of tokens on which each latent fires, 0…1; latents {_some_ids(outside)} have "
+            f"{', '.join(f'{float(t[i]):.4g}' for i in outside[:_MAX_NAMED])}: divide counts by the number of tokens"
+        )
     return t
 
 
 def _alive_mask(alive: Any, n: int) -> Tensor:
-    t = alive.detach().cpu() if isinstance(alive, Tensor) else torch.as_tensor(np.asarray(alive))
+    t = _as_tensor(alive, "list of alive latents").cpu()
     if t.dtype == torch.bool:
         return _vector(t, n, "alive", "latents")
     ids = t.flatten()
-    if ids.numel() and (ids.is_floating_point() or ids.unique().numel() < ids.numel()):
+    if ids.numel() and (ids.is_floating_point() or ids.is_complex() or ids.unique().numel() < ids.numel()):
         raise ValueError(
             f"alive must be a bool mask of {n:,} entries or a list of different latent ids; got {t.dtype} values "
             f"beginning {ids[:4].tolist()}: for a mask of 0 and 1, pass alive > 0"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Annotated
 
 import typer
 
@@ -12,8 +13,14 @@ from sae_geometry.cli.lifecycle import report_errors
 
 
 @report_errors
-def fetch(run: o.Run, as_json: o.AsJson = False, quiet: o.Quiet = False, offline: o.Offline = False) -> None:
-    """Bring a checkpoint's files here, whole and verified, and say where they are.
+def fetch(
+    run: o.Run,
+    force: Annotated[bool, typer.Option("--force", help="Fetch every file again, even if it is here.")] = False,
+    as_json: o.AsJson = False,
+    quiet: o.Quiet = False,
+    offline: o.Offline = False,
+) -> None:
+    """Bring a checkpoint's files here, whole and verified, and say where they are; damaged ones are fetched again.
 
     W&B files go to $SAE_GEOMETRY_CACHE (see `sae-geometry cache`), Hugging Face files to its own cache.
     """
@@ -21,7 +28,7 @@ def fetch(run: o.Run, as_json: o.AsJson = False, quiet: o.Quiet = False, offline
 
     speaker = Speaker(quiet)
     with speaker.bar() as progress:
-        files = sg.fetch(run, offline=offline, echo=speaker.note, progress=progress)
+        files = sg.fetch(run, force=force, offline=offline, echo=speaker.note, progress=progress)
     if as_json:
         print_json([{**asdict(f), "path": str(f.path)} for f in files])
         return

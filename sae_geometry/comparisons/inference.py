@@ -209,7 +209,7 @@ def interval_of_share(count: int, n: int, level: float = LEVEL) -> Interval:
     return Interval(share, low, high, level, "latents of one pair", n, math.sqrt(share * (1 - share) / n))
 
 
-def wilson(count: float, n: int, level: float = LEVEL) -> tuple[float, float]:
+def wilson(count: int | float, n: int, level: float = LEVEL) -> tuple[float, float]:
     """Return Wilson's score interval for a share of n independent trials (Wilson 1927)."""
     from scipy.special import ndtri
 
@@ -292,7 +292,7 @@ def _round_robin(symmetric: np.ndarray) -> tuple[float, float, float]:
     else:  # no effect of runs beyond that of pairs
         freedom = n - 1 + freedom_within
         variance = 2 / (n * (n - 1)) * ((n - 1) * between + freedom_within * within) / freedom
-    return mean, max(variance, 0.0) * n / (n - 1), max(freedom, 1.0)
+    return mean, max(float(variance), 0.0) * n / (n - 1), max(float(freedom), 1.0)
 
 
 def _note(symmetric: np.ndarray, names: Sequence[str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sae_geometry.io.progress import Progress
 
@@ -18,11 +18,13 @@ class Context:
     offline: touch no network.
     echo: called with one line at a time on what is being done; None for silence.
     progress: called with a file's name and the share of it done.
+    again: which of the files that are in a cache are fetched again.
     """
 
     offline: bool = False
     echo: Echo | None = None
     progress: Progress | None = None
+    again: Literal["none", "damaged", "all"] = "none"
 
     def say(self, text: str) -> None:
         """Tell whoever listens."""

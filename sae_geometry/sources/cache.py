@@ -72,12 +72,13 @@ def safe_path(name: str) -> Path:
     for part in parts:
         if (
             part in {"", ".", ".."}
+            or not part.isprintable()
             or len(part.encode()) > 200
-            or any(ord(c) < 32 or c in '<>:"|?*\x7f' for c in part)
+            or any(c in '<>:"|?*' for c in part)
             or part.endswith((" ", "."))
             or _RESERVED.fullmatch(part)
         ):
-            raise SourceError(f"a file is named {name[:120]!r}, which is not a plain relative path; refused")
+            raise SourceError(f"a file is named {name[:120]!a}, which is not a plain relative path; refused")
     return Path(*parts)
 
 

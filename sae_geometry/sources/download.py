@@ -11,18 +11,19 @@ import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sae_geometry.sources.bundle import Progress
-from sae_geometry.sources.cache import cache_root, holding
+from sae_geometry.sources.bundle import Context, Progress
+from sae_geometry.sources.cache import cache_root, holding, safe_path
+from sae_geometry.sources.checksums import checksum, intact
 from sae_geometry.sources.errors import SourceError
-from sae_geometry.sources.http import Credentials, body_of, check_status, open_url, with_tries
+from sae_geometry.sources.http import Credentials, body_of, check_status, open_url, origin_of, with_tries
 
 _LOCK_SECONDS = 3600.0
-_UNKNOWN_SIZE_LIMIT = 1 << 40
+_UNKNOWN_SIZE_LIMIT = 1 << 36
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class RemoteFile:
         name: its name where it comes from.
         url: where its bytes are.
         n_bytes: its size; None when not told.
-        md5: base64 of its MD5; None when not told.
+        md5: its MD5 in hexadecimal; None when not told.
     """
 
     name: str
@@ -42,19 +43,47 @@ class RemoteFile:
     md5: str | None
 
 
+def remote_file(name: object, url: object, n_bytes: object, md5: object) -> RemoteFile:
+    """A file as a server describes it; a size that is none is not told, an MD5 that is none is nobody's.
+
+    Raises:
+        SourceError: no name, or no address on the web.
+    """
+    if not isinstance(name, str) or not isinstance(url, str):
+        raise SourceError(f"W&B gives no name, or no URL, for the file {str(name)[:80]!a}")
+    try:
+        on_the_web = origin_of(url).startswith(("http://", "https://"))
+    except ValueError:
+        on_the_web = False
+    if not on_the_web:
+        raise SourceError(f"W&B gives what is not a URL for the file {name[:80]!a}")
+    told = str(n_bytes)
+    size = int(told) if told.isdecimal() and len(told) < 19 else None
+    if not md5:
+        return RemoteFile(name, url, size, None)
+    try:
+        return RemoteFile(name, url, size, base64.b64decode(str(md5), validate=True).hex())
+    except ValueError:
+        return RemoteFile(name, url, size, "no MD5")
+
+
 def fetch_file(
     remote: RemoteFile,
     target: Path,
     *,
+    recorded: str | None = None,
+    again: bool = False,
     credentials: Credentials | None = None,
     check: Callable[[Path], object] | None = None,
     progress: Progress | None = None,
-) -> bool:
-    """Bring a file to `target`; False if it was there already.
+) -> str:
+    """Bring a file to `target`, unless it is there already and intact; returns the MD5 told, or its SHA-256.
 
     Args:
         remote: what to fetch.
         target: where it goes; not touched unless all is well.
+        recorded: the checksum that this returned when the file was fetched before.
+        again: fetch it even if it is there.
         credentials: sent to their own origin only.
         check: called with the partial file before it is renamed; raises if the file is not what it should be.
         progress: called with the file's name and the share done, where the size is known.
@@ -63,13 +92,14 @@ def fetch_file(
         SourceError: it cannot be had whole; `target` is as before.
     """
     with locked(target):
-        if target.exists() and remote.n_bytes in (None, target.stat().st_size):
-            return False
+        expected = remote.md5 or recorded
+        if not again and expected is not None and target.is_file() and intact(target, expected):
+            return expected
         partial = _partial_for(remote, target)
         try:
             _check_space(remote, partial)
             with_tries(f"fetching {remote.name}", lambda: _one_try(remote, partial, credentials, progress))
-            _verify(remote, partial)
+            found = _verified(remote, partial)
             if check is not None:
                 check(partial)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -80,7 +110,34 @@ def fetch_file(
             raise
         finally:
             _remove_if_empty(partial.parent)
-    return True
+    return found
+
+
+def in_cache(folder: Path, names: Sequence[str], sums: Mapping[str, str], context: Context, address: str) -> bool:
+    """Whether files are in the cache, and what they were when they were fetched.
+
+    Args:
+        folder: where they lie.
+        names: theirs.
+        sums: their checksums, as `fetch_file` returned them.
+        context: whether a damaged one may be fetched again.
+        address: what they are files of.
+
+    Raises:
+        SourceError: one is damaged, and may not.
+    """
+    if context.again == "all" and not context.offline:
+        return False
+    paths = {name: folder / safe_path(name) for name in names}
+    if not all(name in sums and path.is_file() for name, path in paths.items()):
+        return False
+    damaged = next((name for name, path in paths.items() if not intact(path, sums[name])), None)
+    if damaged is not None and (context.offline or context.again == "none"):
+        raise SourceError(
+            f"{paths[damaged]} is damaged: its checksum is not the one recorded when it was fetched; "
+            f"`sae-geometry fetch {address}#{damaged}` brings it again"
+        )
+    return damaged is None
 
 
 @contextmanager
@@ -113,6 +170,8 @@ def _partial_for(remote: RemoteFile, target: Path) -> Path:
 
 def _one_try(remote: RemoteFile, partial: Path, credentials: Credentials | None, progress: Progress | None) -> None:
     partial.parent.mkdir(parents=True, exist_ok=True)
+    if partial.is_symlink():
+        partial.unlink()
     have = partial.stat().st_size if partial.exists() else 0
     if have and (remote.md5 is None or remote.n_bytes is None or have >= remote.n_bytes):
         partial.unlink()  # a stray start of an unknown file cannot be continued
@@ -124,8 +183,6 @@ def _one_try(remote: RemoteFile, partial: Path, credentials: Credentials | None,
             partial.unlink(missing_ok=True)
             raise ConnectionError("the server would not continue")
         check_status(answer, what)
-        if answer.headers.get("content-encoding", "identity") != "identity":
-            raise SourceError(f"{what}: the server compressed it, though asked not to; refused")
         if answer.status_code != 206:
             have = 0
         elif not answer.headers.get("content-range", "").startswith(f"bytes {have}-"):
@@ -134,15 +191,22 @@ def _one_try(remote: RemoteFile, partial: Path, credentials: Credentials | None,
         length = answer.headers.get("content-length", "")
         limit = (remote.n_bytes if remote.n_bytes is not None else _UNKNOWN_SIZE_LIMIT) - have
         n = 0
-        with _room_for(what), partial.open("ab" if have else "wb") as f:
+        with _room_for(what), open(partial, "ab" if have else "wb", opener=_no_link) as f:
             for piece in body_of(answer, limit, what):
                 f.write(piece)
                 n += len(piece)
                 if progress is not None and remote.n_bytes:
                     progress(remote.name, (have + n) / remote.n_bytes)
-        expected = int(length) if length.isdigit() else limit if remote.n_bytes is not None else n
+        expected = (
+            int(length) if length.isdecimal() and len(length) < 20 else limit if remote.n_bytes is not None else n
+        )
         if n < expected:
             raise ConnectionError(f"the connection broke off after {have + n:,} of {have + expected:,} bytes")
+
+
+def _no_link(path: str, flags: int) -> int:
+    """Open a file of ours by a name that can be foreseen: somebody may have made it a link to another file."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 @contextmanager
@@ -158,18 +222,17 @@ def _room_for(what: str) -> Iterator[None]:
         ) from error
 
 
-def _verify(remote: RemoteFile, partial: Path) -> None:
+def _verified(remote: RemoteFile, partial: Path) -> str:
     size = partial.stat().st_size
     if remote.n_bytes is not None and size != remote.n_bytes:
         raise SourceError(f"{remote.name} arrived with {size:,} bytes instead of {remote.n_bytes:,}; not kept")
     if remote.md5 is None:
-        return
-    with partial.open("rb") as f:
-        digest = hashlib.file_digest(f, lambda: hashlib.md5(usedforsecurity=False)).digest()
-    if base64.b64encode(digest).decode() != remote.md5:
+        return checksum(partial)
+    if checksum(partial, like=remote.md5) != remote.md5:
         raise SourceError(
             f"{remote.name} arrived damaged: its MD5 is not the one W&B recorded; not kept, fetch it again"
         )
+    return remote.md5
 
 
 def _check_space(remote: RemoteFile, partial: Path) -> None:

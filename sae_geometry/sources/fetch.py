@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from sae_geometry.sources.bundle import Context, Echo, Progress
+from sae_geometry.sources.checksums import checksum
 from sae_geometry.sources.errors import AddressError, SourceError
 from sae_geometry.sources.layouts.filenames import checkpoints_in_order
 from sae_geometry.sources.resolve import parse_address, resolve
@@ -23,25 +23,34 @@ class FetchedFile:
 
 
 def fetch(
-    address: str | Path, *, offline: bool = False, echo: Echo | None = None, progress: Progress | None = None
+    address: str | Path,
+    *,
+    force: bool = False,
+    offline: bool = False,
+    echo: Echo | None = None,
+    progress: Progress | None = None,
 ) -> tuple[FetchedFile, ...]:
-    """The files of a checkpoint, fetched into the cache if they are not there: weights first, then side files.
+    """The files of a checkpoint, fetched if they are not in the cache or damaged: weights first, then side files.
 
     Args:
         address: as `load` takes it.
+        force: fetch them even if they are there.
         offline: touch no network; only say what is there.
         echo: called with what is being done.
         progress: called with a file's name and the share of it fetched.
 
     Raises:
         SourceError: as `load`, for whatever keeps the files from being here whole.
+        ValueError: `force` and `offline`.
 
     Example:
         >>> from sae_geometry.sources import fetch
         >>> fetch("demo:local-seed0")[0].path.name
         'local-seed0.safetensors'
     """
-    bundle = resolve(parse_address(address), Context(offline, echo, progress))
+    if force and offline:
+        raise ValueError("force fetches every file again, which offline forbids; give one of them")
+    bundle = resolve(parse_address(address), Context(offline, echo, progress, "all" if force else "damaged"))
     sides = [*bundle.configs, *([bundle.sparsity] if bundle.sparsity else [])]
     return tuple(_described(bundle.address, path) for path in (*bundle.weights, *sides))
 
@@ -74,6 +83,4 @@ def checkpoints(
 
 
 def _described(address: str, path: Path) -> FetchedFile:
-    with path.open("rb") as f:
-        digest = hashlib.file_digest(f, "sha256").hexdigest()
-    return FetchedFile(address, path, path.stat().st_size, digest)
+    return FetchedFile(address, path, path.stat().st_size, checksum(path))

@@ -1,20 +1,30 @@
-"""One HTTP request, bounded: time, size, tries and redirects; credentials for the host they are for and no other."""
+"""One HTTP request, bounded: time, size, rate, tries and redirects; credentials for the host they are for and no other.
+
+Redirects are followed by `requests`, which leaves credentials behind where the origin changes. Tries are counted here:
+`urllib3.Retry` knows nothing of a body that breaks off.
+"""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from threading import Thread
+from typing import Any, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 from sae_geometry.io.redaction import without_secrets
 from sae_geometry.sources.errors import SourceError
+from sae_geometry.sources.plain import parse_json
+
+T = TypeVar("T")
 
 _MAX_REDIRECTS = 5
-_MAX_ANSWER = 128 << 20
+MAX_ANSWER = 32 << 20  # of JSON, which takes up to twenty times as much when it is read
 _RETRIED = {408, 425, 429, 500, 502, 503, 504}
 
 
@@ -26,6 +36,8 @@ class Limits:
     tries: how often a request is made before giving up.
     pause: seconds before the second try, doubled before the third.
     longest_pause: seconds that a server's Retry-After is honoured for.
+    slowest: bytes a second that a server has to send, on average over as many seconds as it may be silent.
+    end: seconds after which a question, with all the pages of its answer, is given up.
     """
 
     connect: float = 10.0
@@ -33,6 +45,8 @@ class Limits:
     tries: int = 3
     pause: float = 1.0
     longest_pause: float = 20.0
+    slowest: float = 4096.0
+    end: float = 900.0
 
 
 _current = Limits()
@@ -95,44 +109,101 @@ def open_url(
     """
     import requests
 
-    with requests.Session() as session:
-        for _ in range(_MAX_REDIRECTS + 1):
-            sent = {**headers, **(credentials.headers_for(url) if credentials else {})}
-            try:
-                answer = session.request(
-                    method, url, headers=sent, data=data, stream=True, allow_redirects=False, auth=lambda r: r,
-                    timeout=(limits().connect, limits().silence),
-                )  # fmt: skip
-            except requests.exceptions.Timeout as error:
-                raise ConnectionError("no answer in time") from error
-            except (requests.exceptions.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
-                raise ConnectionError(_why(error)) from error
-            except (requests.exceptions.RequestException, ValueError) as error:
-                raise SourceError(
-                    f"{origin_of(url)}: the request could not be made ({type(error).__name__})"
-                ) from error
-            if not answer.is_redirect:
-                try:
-                    yield answer
-                finally:
-                    answer.close()
-                return
+    sent = {**headers, **(credentials.headers_for(url) if credentials else {})}
+    with _session() as session:
+
+        def ask() -> Any:
+            return session.request(
+                method, url, headers=sent, data=data, stream=True, auth=lambda r: r,
+                timeout=(limits().connect, limits().silence),
+            )  # fmt: skip
+
+        try:
+            answer = in_time(ask)
+        except SourceError:
+            raise
+        except (requests.exceptions.Timeout, TimeoutError) as error:
+            raise ConnectionError("no answer in time") from error
+        except requests.exceptions.TooManyRedirects as error:
+            raise SourceError(f"{origin_of(url)} redirects in a circle") from error
+        except (requests.exceptions.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
+            raise ConnectionError(_why(error)) from error
+        except (requests.exceptions.RequestException, ValueError, LookupError) as error:
+            raise SourceError(f"{origin_of(url)}: the request could not be made ({type(error).__name__})") from error
+        try:
+            yield answer
+        finally:
             answer.close()
+
+
+def _session() -> Any:
+    """A session that follows only redirects to the web, and takes no password for them from anywhere."""
+    import requests
+
+    class Session(requests.Session):
+        def get_redirect_target(self, resp: Any) -> str | None:
+            if not resp.is_redirect:
+                return None
+            resp.close()  # its body may have no end
+            here = str(resp.url)
             try:
-                target = urljoin(url, answer.headers["location"])
-                urlsplit(target)
+                there = urlsplit(urljoin(here, resp.headers["location"]))
+                origin_of(there.geturl())
             except ValueError:
-                raise SourceError(f"{origin_of(url)} redirects to what is not a URL; refused") from None
-            if urlsplit(target).scheme not in {"http", "https"} or (
-                urlsplit(url).scheme == "https" and urlsplit(target).scheme == "http"
-            ):
-                raise SourceError(
-                    f"{origin_of(url)} redirects to {without_secrets(target.partition('?')[0])[:120]!r}; refused"
-                )
-            url = target
-            if answer.status_code == 303:
-                method, data = "GET", None
-        raise SourceError(f"{origin_of(url)} redirects in a circle")
+                raise SourceError(f"{origin_of(here)} redirects to what is not a URL; refused") from None
+            if there.scheme not in {"http", "https"} or (here.startswith("https:") and there.scheme == "http"):
+                shown = without_secrets(there.geturl().partition("?")[0])[:120]
+                raise SourceError(f"{origin_of(here)} redirects to {shown!r}; refused")
+            return super().get_redirect_target(resp)
+
+        def rebuild_auth(self, prepared_request: Any, response: Any) -> None:
+            if self.should_strip_auth(response.request.url, prepared_request.url):
+                prepared_request.headers.pop("Authorization", None)
+
+    session = Session()
+    session.max_redirects = _MAX_REDIRECTS
+    return session
+
+
+def in_time(ask: Callable[[], T], still_waits: Callable[[], bool] = lambda: True) -> T:
+    """The result of `ask`, which is left to itself if none has come after as long as an answer may take.
+
+    The client's own limit is on the silence between two bytes: a server that sends a byte of a header now and then is
+    never silent.
+
+    Args:
+        ask: done in a thread, which does not keep the process from ending.
+        still_waits: whether it waits for an answer, or does something else that may take its time.
+
+    Raises:
+        TimeoutError: no result in time.
+    """
+    result: Future[T] = Future()
+
+    def work() -> None:
+        try:
+            result.set_result(ask())
+        except BaseException as error:  # whatever it is, it is the caller's
+            result.set_exception(error)
+
+    Thread(target=work, daemon=True).start()
+    try:
+        while True:
+            try:
+                return result.result(timeout=limits().connect + limits().silence)
+            except FutureTimeoutError:
+                if result.done():
+                    return result.result()
+                if still_waits():
+                    raise TimeoutError("no answer in time") from None
+    finally:
+        if not result.done():
+            result.add_done_callback(_close_late)
+
+
+def _close_late(result: Future[Any]) -> None:
+    if result.exception() is None:
+        getattr(result.result(), "close", lambda: None)()
 
 
 def with_tries(what: str, attempt: Callable[[], Any]) -> Any:
@@ -168,7 +239,7 @@ def check_status(answer: Any, what: str) -> None:
     if status in _RETRIED:
         error = ConnectionError("too many requests (429)" if status == 429 else f"the server failed ({status})")
         after = answer.headers.get("retry-after", "")
-        error.wait = float(after) if after.isdigit() else None  # type: ignore[attr-defined]
+        error.wait = float(after) if after.isdecimal() and len(after) < 9 else None  # type: ignore[attr-defined]
         raise error
     said = {401: "not signed in (401)", 403: "permission denied (403)", 404: "not found (404)"}
     raise RefusedError(f"{what}: {said.get(status, f'refused ({status})')}", status)
@@ -181,42 +252,77 @@ def post_json(url: str, body: Any, what: str, credentials: Credentials | None = 
         RefusedError, UnreachableError: as their names say.
         SourceError: an answer that is not JSON or is absurdly long.
     """
-    headers = {"Content-Type": "application/json", "Accept": "application/json"}
+    headers = {"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "identity"}
+    end = time.monotonic() + limits().end
 
     def attempt() -> bytes:
         with open_url("POST", url, headers=headers, credentials=credentials, data=json.dumps(body).encode()) as answer:
             check_status(answer, what)
-            return b"".join(body_of(answer, _MAX_ANSWER, what, decode=True))
+            raw = bytearray()
+            for piece in body_of(answer, MAX_ANSWER, what):
+                raw += piece
+                if time.monotonic() > end:
+                    raise SourceError(f"{what}: no whole answer after {limits().end:.0f} seconds; try again later")
+            return bytes(raw)
 
     raw = with_tries(what, attempt)
     try:
-        return json.loads(raw)
-    except (ValueError, RecursionError) as error:
+        return parse_json(raw)
+    except ValueError as error:
         kind = "a web page" if raw.lstrip()[:1] == b"<" else "not JSON"
         raise SourceError(f"{what}: {origin_of(url)} answered with {kind}; is WANDB_BASE_URL right?") from error
 
 
-def body_of(answer: Any, limit: int, what: str, *, decode: bool = False) -> Iterator[bytes]:
+def body_of(answer: Any, limit: int, what: str) -> Iterator[bytes]:
     """The body in pieces, never more than `limit` bytes of it.
 
     Raises:
-        ConnectionError: it broke off.
-        SourceError: it goes on beyond the limit.
+        ConnectionError: it broke off, or comes too slowly.
+        SourceError: it goes on beyond the limit, or is compressed, though the request asked that it be not.
     """
     import requests
     import urllib3
 
-    n = 0
+    if answer.headers.get("content-encoding", "identity") != "identity":
+        raise SourceError(f"{what}: the server compressed it, though asked not to; refused")
+    n, pace = 0, Pace()
     try:
-        for piece in answer.raw.stream(1 << 20, decode_content=decode):
+        while piece := answer.raw.read1(1 << 20, decode_content=False):
             n += len(piece)
             if n > limit:
                 raise SourceError(f"{what}: the server sends more than {limit:,} bytes, more than it should; stopped")
+            pace.add(len(piece))
             yield piece
     except (urllib3.exceptions.ReadTimeoutError, TimeoutError) as error:
         raise ConnectionError(f"silent for {limits().silence:.0f} seconds") from error
+    except TooSlowError:
+        raise
     except (urllib3.exceptions.HTTPError, requests.exceptions.RequestException, OSError) as error:
         raise ConnectionError("the connection broke off") from error
+
+
+class TooSlowError(ConnectionError):
+    """The server sends, but so slowly that there is no end to it."""
+
+
+class Pace:
+    """The rate at which bytes arrive, over as long as a server may be silent."""
+
+    def __init__(self) -> None:
+        self.n, self.since = 0, time.monotonic()
+
+    def add(self, n: int) -> None:
+        """Count bytes that have arrived.
+
+        Raises:
+            TooSlowError: too few of them.
+        """
+        self.n += n
+        passed = time.monotonic() - self.since
+        if passed >= limits().silence:
+            if self.n < limits().slowest * passed:
+                raise TooSlowError(f"the server sends fewer than {limits().slowest:,.0f} bytes a second")
+            self.n, self.since = 0, time.monotonic()
 
 
 def _why(error: Exception) -> str:

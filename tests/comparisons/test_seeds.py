@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import itertools
 import json
+import shutil
 from collections import OrderedDict
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -23,6 +25,8 @@ from sae_geometry.matching import optimal
 from sae_geometry.nulls import cache as remembered
 from sae_geometry.nulls import fit_matched_null
 from sae_geometry.nulls.one_to_one import default_draws, paired_isotropic
+from sae_geometry.pairwise.grouping import groups_of
+from sae_geometry.sources.demo import DEMO_FOLDER
 
 FOUR = [f"demo:{kind}-seed{k}" for kind in ("local", "e2e") for k in (0, 1)]
 
@@ -91,7 +95,7 @@ def test_kinds_and_intervals(four, three):
         assert part in text, part
     own = sg.compare(four.runs[0], four.runs[1])
     values = [own.a_to_b.similarity, own.b_to_a.similarity]
-    error = np.sqrt(sum(v.var(ddof=1) / len(v) for v in values)) / 2
+    error = sum(v.std(ddof=1) / np.sqrt(len(v)) for v in values) / 2  # the two directions are not independent
     interval = four.interval("local")
     assert interval.over == "latents of one pair"
     assert interval.standard_error == pytest.approx(error, rel=0.01)
@@ -106,7 +110,29 @@ def test_kinds_and_intervals(four, three):
         four.interval("downstream")
     with pytest.raises(ValueError, match="one of mmcs, shared, paired, found"):
         four.interval("local", "cosine")
+    shares = [four.interval(kind, "shared") for kind in ("local", "e2e")]
+    assert all(0 <= i.low <= i.mean < i.high <= 1 for i in shares)
     assert four.difference("local", "e2e").refusal is not None
+    assert four.rarefaction.refusal is not None
+    assert "no extrapolation: the runs are of 2 groups (local, e2e)" in text
+    assert "nan" not in text
+
+
+def test_files_of_our_own_layout_say_their_kind_and_seed(tmp_path):
+    loaded = []
+    for name in ("local-seed0", "e2e-seed1"):
+        shutil.copy(DEMO_FOLDER / f"{name}.safetensors", tmp_path / f"{name[0]}.safetensors")
+        loaded.append(sg.load(str(tmp_path / f"{name[0]}.safetensors")))
+    assert groups_of(loaded) == ["local", "e2e"]
+    assert [d.metadata["seed"] for d in loaded] == ["0", "1"]
+
+
+def test_a_kind_of_one_run_has_a_dash_and_no_nan(three):
+    kinds = ["x", "x", "y"]
+    runs = [replace(d, metadata={"kind": kind}) for d, kind in zip(three, kinds, strict=True)]
+    text = repr(sg.compare_seeds(runs, matching="mutual"))
+    assert "within x − within y: –; no test: y has one run" in text
+    assert "nan" not in text
 
 
 def test_chance_stands_beside_the_shares(four):

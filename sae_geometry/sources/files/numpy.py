@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 import warnings
 from pathlib import Path
 
@@ -12,8 +11,9 @@ import torch
 from torch import Tensor
 
 from sae_geometry.sources.errors import SourceError
-from sae_geometry.sources.files.tensor_file import Entry, TensorFile, checked_shape, map_file
-from sae_geometry.sources.files.zip import Member, check_stored, open_zip, read_member
+from sae_geometry.sources.files.bytes import FileBytes
+from sae_geometry.sources.files.tensor_file import Entry, Place, TensorFile, as_tensor, checked_shape, read_stored
+from sae_geometry.sources.files.zip import Member, open_zip, read_member, read_start
 
 _MAX_NPY_HEADER = 65536
 _DTYPES = {
@@ -35,54 +35,44 @@ def open_npy(path: Path) -> TensorFile:
     Raises:
         SourceError: damaged, or an array of objects.
     """
-    with path.open("rb") as f:
-        entry, fortran, start = _header(f.read(_MAX_NPY_HEADER), path.name)
-    if start + entry.n_bytes > path.stat().st_size:
+    file = FileBytes(path)
+    head = file.read(0, min(_MAX_NPY_HEADER, file.size)).tobytes()
+    entry, fortran, start = _header(head, path.name, file.size)
+    if start + entry.n_bytes > file.size:
         raise SourceError(f"{path.name} is truncated: its array needs {start + entry.n_bytes:,} bytes")
-    pages = map_file(path)
-    return TensorFile(path, "npy", {"array": entry}, lambda _: _tensor(memoryview(pages)[start:], entry, fortran))
+    return TensorFile(path, "npy", {"array": entry}, lambda _, place=None: _array(file, start, entry, fortran, place))
 
 
 def open_npz(path: Path) -> TensorFile:
-    """The arrays of a .npz file. Members that are not deflated are read in place.
+    """The arrays of a .npz file.
 
     Raises:
         SourceError: damaged, built to exhaust memory, or holding objects.
     """
-    archive, members = open_zip(path)
-    heads = {}
-    for name, member in members.items():
-        if name.endswith(".npy"):
-            heads[name.removesuffix(".npy")] = (member, *_member_header(archive, member, path.name))
-    pages = map_file(path)
+    file = FileBytes(path)
+    heads = {
+        name.removesuffix(".npy"): (member, *_member_header(file, member))
+        for name, member in open_zip(file).items()
+        if name.endswith(".npy")
+    }
 
-    def read(key: str) -> Tensor:
+    def read(key: str, place: Place | None = None, /) -> Tensor:
         member, entry, fortran, start = heads[key]
-        if member.start is not None:
-            check_stored(memoryview(pages), member, path.name)
-            at = member.start + start
-            return _tensor(memoryview(pages)[at : at + entry.n_bytes], entry, fortran)
-        raw = read_member(archive, member, start + entry.n_bytes)
-        return _tensor(memoryview(bytearray(raw))[start:], entry, fortran)
+        whole = _ordered(read_member(file, member, member.n_bytes)[start:], entry, fortran)
+        return whole if place is None else whole.select(*place).clone()
 
     return TensorFile(path, "npz", {key: head[1] for key, head in heads.items()}, read)
 
 
-def _member_header(archive: object, member: Member, name: str) -> tuple[Entry, bool, int]:
-    label = f"{name}: {member.info.filename!r}"
-    try:
-        with archive.open(member.info) as f:  # type: ignore[attr-defined]
-            entry, fortran, start = _header(f.read(_MAX_NPY_HEADER), label)
-    except SourceError:
-        raise
-    except Exception as error:
-        raise SourceError(f"{label} is damaged ({error}); fetch the file again") from error
+def _member_header(file: FileBytes, member: Member) -> tuple[Entry, bool, int]:
+    label = f"{file.path.name}: {member.name!r}"
+    entry, fortran, start = _header(read_start(file, member, _MAX_NPY_HEADER), label, member.n_bytes)
     if start + entry.n_bytes != member.n_bytes:
         raise SourceError(f"{label} has shape {entry.shape}, which does not fit its {member.n_bytes:,} bytes")
     return entry, fortran, start
 
 
-def _header(raw: bytes, label: str) -> tuple[Entry, bool, int]:
+def _header(raw: bytes, label: str, size: int) -> tuple[Entry, bool, int]:
     stream = io.BytesIO(raw)
     try:
         version = np.lib.format.read_magic(stream)
@@ -96,15 +86,20 @@ def _header(raw: bytes, label: str) -> tuple[Entry, bool, int]:
         raise SourceError(f"{label} holds Python objects, which loading would run; refused")
     if dtype.fields is not None or dtype.byteorder == ">" or dtype.str[1:] not in _DTYPES:
         raise SourceError(f"{label} is of type {str(dtype)[:40]}, not plain little-endian numbers; refused")
-    shape = checked_shape(tuple(int(n) for n in shape), label)
+    shape = checked_shape(shape, label, size)
     return Entry(shape, _DTYPES[dtype.str[1:]]), bool(fortran), stream.tell()
 
 
-def _tensor(raw: memoryview, entry: Entry, fortran: bool) -> Tensor:
-    count = math.prod(entry.shape)
-    if count == 0:
-        return torch.empty(entry.shape, dtype=entry.dtype)
-    flat = torch.frombuffer(raw, dtype=entry.dtype, count=count)
+def _array(file: FileBytes, start: int, entry: Entry, fortran: bool, place: Place | None) -> Tensor:
     if not fortran:
-        return flat.reshape(entry.shape)
-    return flat.reshape(entry.shape[::-1]).permute(*range(len(entry.shape) - 1, -1, -1))
+        return read_stored(file, start, entry, place)
+    whole = _ordered(file.read(start, entry.n_bytes), entry, fortran)
+    return whole if place is None else whole.select(*place).clone()
+
+
+def _ordered(raw: np.ndarray, entry: Entry, fortran: bool) -> Tensor:
+    """Return bytes as a tensor; in Fortran's order the first axis runs fastest."""
+    if not fortran:
+        return as_tensor(raw, entry)
+    turned = as_tensor(raw, Entry(entry.shape[::-1], entry.dtype))
+    return turned.permute(*range(len(entry.shape) - 1, -1, -1))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 from sae_geometry.sources.errors import SourceError
+from sae_geometry.sources.files.bytes import FileBytes
 from sae_geometry.sources.files.numpy import open_npy, open_npz
 from sae_geometry.sources.files.safetensors import open_safetensors
 from sae_geometry.sources.files.tensor_file import TensorFile
 from sae_geometry.sources.files.torch_zip import open_torch
+from sae_geometry.sources.files.zip import open_zip
 
+_LONGEST_NAME = 500
 _PICKLE_STARTS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
@@ -30,22 +33,23 @@ def open_tensors(path: Path) -> TensorFile:
         raise SourceError(f"{path} cannot be read: {error.strerror or error}") from error
     if size == 0:
         raise SourceError(f"{path.name} is empty (0 bytes); fetch it again")
+    opens = _opener(path, head)
+    if opens is None:
+        raise SourceError(f"{path.name} {_what_it_is(head, size)}")
+    file = opens(path)
+    strange = next((key for key in file.entries if len(key) > _LONGEST_NAME or not key.isprintable()), None)
+    if strange is not None:
+        raise SourceError(f"{path.name}: a tensor is named {strange[:80]!a}, which no checkpoint does; refused")
+    return file
+
+
+def _opener(path: Path, head: bytes) -> Callable[[Path], TensorFile] | None:
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-        return _open_zip(path)
+        names = open_zip(FileBytes(path))
+        return open_npz if names and all(n.endswith(".npy") for n in names) else open_torch
     if head.startswith(b"\x93NUMPY"):
-        return open_npy(path)
-    if len(head) > 8 and head[8:9] == b"{" and head[4:8] == b"\0\0\0\0":
-        return open_safetensors(path)
-    raise SourceError(f"{path.name} {_what_it_is(head, size)}")
-
-
-def _open_zip(path: Path) -> TensorFile:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except Exception:  # open_torch says what is wrong with it
-        names = []
-    return open_npz(path) if names and all(n.endswith(".npy") for n in names) else open_torch(path)
+        return open_npy
+    return open_safetensors if len(head) > 8 and head[8:9] == b"{" and head[4:8] == b"\0\0\0\0" else None
 
 
 def _what_it_is(head: bytes, size: int) -> str:

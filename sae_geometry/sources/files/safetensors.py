@@ -1,26 +1,27 @@
 """Reading .safetensors: an 8-byte length, a JSON header, then the tensors end to end.
 
 The header is checked here rather than by the safetensors package, because a legal header of 60 MB costs that package
-a gigabyte and half a minute, and because its numpy mode cannot give bfloat16 or fp8.
+a gigabyte and half a minute, and because it maps the file: one that is cut short meanwhile would end the process.
 """
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from sae_geometry.sources.errors import SourceError
+from sae_geometry.sources.files.bytes import FileBytes
 from sae_geometry.sources.files.tensor_file import (
     MAX_HEADER_BYTES,
+    MAX_TENSORS,
     Entry,
     TensorFile,
     checked_shape,
-    map_file,
-    tensor_at,
+    read_stored,
 )
+from sae_geometry.sources.plain import parse_json
 
 _DTYPES = {
     "F64": torch.float64,
@@ -44,56 +45,59 @@ def open_safetensors(path: Path) -> TensorFile:
     Raises:
         SourceError: a header that is too long, is not JSON, or does not describe the bytes that follow exactly.
     """
-    size = path.stat().st_size
-    with path.open("rb") as f:
-        length = int.from_bytes(f.read(8), "little")
-        if length > min(MAX_HEADER_BYTES, size - 8):
-            fate = "it is truncated or not safetensors" if length > size - 8 else "more than any checkpoint needs"
-            raise SourceError(f"{path.name}: the header claims {length:,} bytes of a file of {size:,}: {fate}")
-        raw = f.read(length)
-    header = _header(raw, path.name)
+    file = FileBytes(path)
+    length = int.from_bytes(file.read(0, 8).tobytes(), "little")
+    if length > min(MAX_HEADER_BYTES, file.size - 8):
+        fate = "it is truncated or not safetensors" if length > file.size - 8 else "more than any checkpoint needs"
+        raise SourceError(f"{path.name}: the header claims {length:,} bytes of a file of {file.size:,}: {fate}")
+    header = _header(file.read(8, length).tobytes(), path.name)
     metadata = header.pop("__metadata__", {}) or {}
     if not isinstance(metadata, dict) or any(type(v) is not str for v in metadata.values()):
         raise SourceError(f"{path.name}: the header's __metadata__ is not a table of strings")
     start = 8 + length
-    spans = {key: _span(key, spec, path.name) for key, spec in header.items()}
-    _check_tiling(spans, size - start, path.name)
-    pages = map_file(path)
+    spans = {key: _span(key, spec, path.name, file.size) for key, spec in header.items()}
+    _check_tiling(spans, file.size - start, path.name)
     return TensorFile(
         path,
         "safetensors",
         {key: entry for key, (entry, _, _) in spans.items()},
-        lambda key: tensor_at(pages, start + spans[key][1], spans[key][0]),
+        lambda key, place=None: read_stored(file, start + spans[key][1], spans[key][0], place),
         metadata=metadata,
     )
 
 
 def _header(raw: bytes, name: str) -> dict[str, Any]:
+    n_tables = 0
+
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal n_tables
+        n_tables += 1
+        if n_tables > MAX_TENSORS:
+            raise SourceError(f"{name}: the header describes more than {MAX_TENSORS:,} tensors; refused")
         table = dict(pairs)
         if len(table) != len(pairs):
             raise SourceError(f"{name}: the header names a tensor twice")
         return table
 
     try:
-        header = json.loads(raw.decode("utf-8"), object_pairs_hook=unique)
+        header = parse_json(raw.decode("utf-8"), unique)
     except SourceError:
         raise
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise SourceError(f"{name}: the header is not JSON: the file is damaged or not safetensors") from error
     if not isinstance(header, dict):
         raise SourceError(f"{name}: the header is not a table of tensors")
     return header
 
 
-def _span(key: str, spec: Any, name: str) -> tuple[Entry, int, int]:
+def _span(key: str, spec: Any, name: str, size: int) -> tuple[Entry, int, int]:
     what = f"{name}: tensor {key[:80]!r}"
     if not isinstance(spec, dict) or not {"dtype", "shape", "data_offsets"} <= spec.keys():
         raise SourceError(f"{what} is not described by dtype, shape and data_offsets")
     dtype = _DTYPES.get(str(spec["dtype"]))
     if dtype is None:
         raise SourceError(f"{what} is of type {str(spec['dtype'])[:20]!r}, which this torch does not read")
-    entry = Entry(checked_shape(spec["shape"], what), dtype)
+    entry = Entry(checked_shape(spec["shape"], what, size), dtype)
     offsets = spec["data_offsets"]
     if not isinstance(offsets, list) or len(offsets) != 2 or any(type(n) is not int or n < 0 for n in offsets):
         raise SourceError(f"{what} has data_offsets that are not a beginning and an end")

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-import mmap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from sae_geometry.sources.errors import SourceError
+from sae_geometry.sources.files.bytes import FileBytes
 
 Container = Literal["safetensors", "torch", "npz", "npy"]
 
@@ -20,6 +21,14 @@ Container = Literal["safetensors", "torch", "npz", "npy"]
 # legal 60 MB one takes tens of seconds and a gigabyte.
 MAX_HEADER_BYTES = 8 << 20
 MAX_AXES = 8
+# The names of a file's tensors, all together: nested tables can make long ones of few bytes.
+MAX_NAMES = 8 << 20
+MAX_TENSORS = 50_000
+
+# The longest axis of a tensor without elements, which needs no bytes at all.
+MAX_EMPTY = 1 << 20
+
+Place = tuple[int, int]  # an axis, and one position on it
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,13 @@ class Entry:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
+@runtime_checkable
+class Read(Protocol):
+    """Give a stored tensor, or its slice at one place."""
+
+    def __call__(self, key: str, place: Place | None = None, /) -> Tensor: ...
+
+
 @dataclass(frozen=True)
 class TensorFile:
     """What a file of tensors holds.
@@ -43,8 +59,8 @@ class TensorFile:
         path: the file.
         container: how it is packed.
         entries: shape and type of every tensor, by name.
-        read: gives one tensor by name, checked against the checksum where the container has one. It may be a view of
-            the file's pages, so copy before writing.
+        read: gives one tensor by name, or only what lies at one position of one of its axes, checked against the
+            checksum where the container has one.
         metadata: strings stored beside the tensors (safetensors).
         extras: numbers and strings stored among the tensors (torch pickles).
     """
@@ -52,7 +68,7 @@ class TensorFile:
     path: Path
     container: Container
     entries: Mapping[str, Entry]
-    read: Callable[[str], Tensor]
+    read: Read
     metadata: Mapping[str, str] = field(default_factory=dict)
     extras: Mapping[str, object] = field(default_factory=dict)
 
@@ -66,7 +82,7 @@ def unwrapped(file: TensorFile) -> TensorFile | None:
     return replace(
         file,
         entries={key.removeprefix(prefix): entry for key, entry in file.entries.items()},
-        read=lambda key: file.read(prefix + key),
+        read=lambda key, place=None: file.read(prefix + key, place),
     )
 
 
@@ -76,32 +92,39 @@ def joined(files: Sequence[TensorFile]) -> TensorFile:
     return replace(
         files[0],
         entries={key: owner.entries[key] for key, owner in owners.items()},
-        read=lambda key: owners[key].read(key),
+        read=lambda key, place=None: owners[key].read(key, place),
     )
 
 
-def map_file(path: Path) -> mmap.mmap:
-    """The bytes of a file as private pages, read when touched. The file must not be empty."""
-    with path.open("rb") as f:
-        return mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_COPY)
+def read_stored(file: FileBytes, start: int, entry: Entry, place: Place | None) -> Tensor:
+    """Return the tensor stored row by row from byte `start`, or what lies at one place of it."""
+    if place is None:
+        return as_tensor(file.read(start, entry.n_bytes), entry)
+    axis, index = place
+    rest = Entry(entry.shape[:axis] + entry.shape[axis + 1 :], entry.dtype)
+    inner = math.prod(entry.shape[axis + 1 :]) * entry.dtype.itemsize
+    step = inner * entry.shape[axis]
+    return as_tensor(file.pieces(start + index * inner, inner, math.prod(entry.shape[:axis]), step), rest)
 
 
-def tensor_at(pages: mmap.mmap, start: int, entry: Entry) -> Tensor:
-    """The tensor stored contiguously from byte `start`."""
-    if math.prod(entry.shape) == 0:
+def as_tensor(raw: np.ndarray, entry: Entry) -> Tensor:
+    """Return bytes (uint8, as many as the entry has) as its tensor."""
+    if entry.n_bytes == 0:
         return torch.empty(entry.shape, dtype=entry.dtype)
-    flat = torch.frombuffer(pages, dtype=entry.dtype, count=math.prod(entry.shape), offset=start)
-    return flat.reshape(entry.shape)
+    if raw.ctypes.data % entry.dtype.itemsize:  # a hostile header can have any length
+        raw = raw.copy()
+    return torch.from_numpy(raw).view(entry.dtype).reshape(entry.shape)
 
 
-def checked_shape(shape: object, what: str) -> tuple[int, ...]:
-    """`shape` as a tuple of sensible lengths.
+def checked_shape(shape: object, what: str, size: int) -> tuple[int, ...]:
+    """Return `shape` as a tuple of lengths that a file of `size` bytes can hold.
 
     Raises:
-        SourceError: not a short list of whole numbers, or a product beyond any file.
+        SourceError: not a short list of whole numbers, or longer along an axis than the file.
     """
-    if not isinstance(shape, list | tuple) or len(shape) > MAX_AXES:
-        raise SourceError(f"{what} has an impossible shape {str(shape)[:60]}")
-    if any(type(n) is not int or not 0 <= n < 1 << 48 for n in shape) or math.prod(shape) >= 1 << 48:
-        raise SourceError(f"{what} has an impossible shape {str(tuple(shape))[:60]}")
+    if not isinstance(shape, list | tuple) or len(shape) > MAX_AXES or any(type(n) is not int for n in shape):
+        raise SourceError(f"{what} has an impossible shape: a few whole numbers expected")
+    if any(not 0 <= n <= max(size, MAX_EMPTY) for n in shape):
+        listed = ", ".join(f"{n}" if abs(n) < 1 << 63 else "…" for n in shape)
+        raise SourceError(f"{what} has an impossible shape ({listed}) for a file of {size:,} bytes")
     return tuple(shape)

@@ -16,10 +16,10 @@ from typing import Any
 import torch
 
 from sae_geometry.sources.errors import SourceError
-from sae_geometry.sources.files.tensor_file import MAX_AXES
+from sae_geometry.sources.files.tensor_file import MAX_AXES, MAX_NAMES, MAX_TENSORS
 
-_MAX_OPCODES = 2_000_000
-_MAX_VALUES = 200_000
+_MAX_OPCODES = 500_000
+_MAX_VALUES = MAX_TENSORS
 _MAX_DEPTH = 64
 
 _STORAGES = {
@@ -35,6 +35,7 @@ _STORAGES = {
     "BoolStorage": torch.bool,
     "UntypedStorage": torch.uint8,
 }
+_DTYPES = {name: value for name, value in vars(torch).items() if isinstance(value, torch.dtype)}
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,13 @@ class StoredTensor:
     shape: tuple[int, ...]
     stride: tuple[int, ...]
     dtype: torch.dtype
+
+    @property
+    def last(self) -> int:
+        """One after the last number of the storage that it uses; its offset if it has no numbers."""
+        if 0 in self.shape:
+            return self.offset
+        return self.offset + 1 + sum((n - 1) * step for n, step in zip(self.shape, self.stride, strict=False))
 
 
 @dataclass(frozen=True)
@@ -84,7 +92,7 @@ def read_pickle(raw: bytes, name: str) -> object:
         return _run(raw, name)
     except SourceError:
         raise
-    except (ValueError, IndexError, KeyError, TypeError, OverflowError, RecursionError, MemoryError) as error:
+    except (ValueError, IndexError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise SourceError(f"{name}: its pickle is damaged ({type(error).__name__} while reading it)") from error
 
 
@@ -128,6 +136,8 @@ def _run(raw: bytes, name: str) -> object:
             case "TUPLE":
                 stack.append(tuple(since_mark()))
             case "BINPUT" | "LONG_BINPUT":
+                if arg > len(raw):
+                    raise ValueError("a number that no pickler counts to")
                 memo[arg] = stack[-1]
             case "MEMOIZE":
                 memo[len(memo)] = stack[-1]
@@ -137,7 +147,8 @@ def _run(raw: bytes, name: str) -> object:
                 items = since_mark() if op.name == "SETITEMS" else [stack.pop() for _ in range(2)][::-1]
                 table = _expect(stack[-1], dict)
                 for key, value in zip(items[::2], items[1::2], strict=True):
-                    table[key if isinstance(key, int) else _expect(key, str)] = value
+                    # Text has a hash of each process's own: numbers could be chosen to have one hash all.
+                    table[str(key) if isinstance(key, int) else _expect(key, str)] = value
             case "APPEND" | "APPENDS":
                 items = since_mark() if op.name == "APPENDS" else [stack.pop()]
                 _expect(stack[-1], list).extend(items)
@@ -172,7 +183,7 @@ def _allowed(named: _Name, file: str) -> _Name:
         return named
     if str(named) == "torch.storage.UntypedStorage":
         return _Name("torch", "UntypedStorage")
-    if named.module == "torch" and isinstance(getattr(torch, named.name, None), torch.dtype):
+    if named.module == "torch" and named.name in _DTYPES:
         return named
     raise SourceError(
         f"{file}: its pickle wants to run {str(named)[:120]!r}, which reading tensors does not need; refused, and "
@@ -201,8 +212,7 @@ def _tensor_v2(args: tuple[Any, ...]) -> StoredTensor:
 def _tensor_v3(args: tuple[Any, ...]) -> StoredTensor:
     plain = _tensor_v2(args)
     named = _expect(args[6], _Name)
-    dtype = _expect(getattr(torch, named.name), torch.dtype)
-    return StoredTensor(plain.storage, plain.offset, plain.shape, plain.stride, dtype)
+    return StoredTensor(plain.storage, plain.offset, plain.shape, plain.stride, _DTYPES[named.name])
 
 
 def _empty_table(args: tuple[Any, ...]) -> _Table:
@@ -217,18 +227,20 @@ _BUILDERS: dict[str, Callable[[tuple[Any, ...]], Any]] = {
     "torch._utils._rebuild_tensor_v3": _tensor_v3,
     "torch._utils._rebuild_parameter": lambda args: _expect(args[0], StoredTensor),
     "torch.Size": lambda args: _whole(args[0]),
-    "torch.device": lambda args: str(args[0])[:20],
+    "torch.device": lambda args: _expect(args[0], str)[:20],
 }
 
 
 def flatten(tree: object, name: str) -> dict[str, Any]:
     """Nested tables as one, keys joined by dots. A bare tensor gets the key "tensor"."""
     flat: dict[str, Any] = {}
-    visits = 0
+    visits, length = 0, 0
 
     def walk(node: object, prefix: str, depth: int) -> None:
-        nonlocal visits
-        visits += 1
+        nonlocal visits, length
+        visits, length = visits + 1, length + len(prefix)
+        if length > MAX_NAMES:
+            raise SourceError(f"{name}: the names of its values are longer than {MAX_NAMES:,} characters together")
         if visits > _MAX_VALUES:
             raise SourceError(f"{name}: it holds more than {_MAX_VALUES:,} values")
         if depth > _MAX_DEPTH:

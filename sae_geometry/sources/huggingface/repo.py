@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from sae_geometry.io.atomic_folder import whole_file
 from sae_geometry.sources.address import Address
 from sae_geometry.sources.bundle import Bundle, Context
 from sae_geometry.sources.cache import cache_root, commit_of, safe_path
+from sae_geometry.sources.checksums import intact
 from sae_geometry.sources.errors import LayoutError, SourceError
 from sae_geometry.sources.files.open import open_tensors
 from sae_geometry.sources.http import RefusedError, limits
-from sae_geometry.sources.huggingface.client import bar_class, bounded
+from sae_geometry.sources.huggingface.client import Watch, bar_class, bounded
 from sae_geometry.sources.layouts.filenames import (
     SPARSITY_NAME,
     choose_weights,
@@ -26,6 +28,7 @@ from sae_geometry.sources.layouts.filenames import (
     side_names,
     source_of,
 )
+from sae_geometry.sources.plain import parse_json
 
 _COMMIT = 40
 _MOST_COMMITS = 4
@@ -47,15 +50,16 @@ def bundle_huggingface(address: Address, context: Context) -> Bundle:
     Raises:
         SourceError: a missing, gated or unreachable repository, a damaged file, or nothing cached with `offline`.
     """
-    with bounded(address) as offline_too:
-        context = replace(context, offline=context.offline or offline_too)
+    with bounded(address) as watch:
+        context = replace(context, offline=context.offline or watch.offline)
         repo = _cached_repo(address) if context.offline else _listed_repo(address.place, address.revision)
-        repo = repo or _asked_repo(address, context)
+        repo = repo or _asked_repo(address, context, watch)
         pinned = _choose(repo, address, context)
         sides = [n for w in pinned[:1] for n in side_names(w) if n in repo.files]
         context.say(f"using {', '.join(pinned)} of {repo.name} at commit {repo.commit[:12]}")
-        paths = {n: _bring(repo, n, context) for n in (*pinned, *sides)}
-        _remember(repo, address.revision or "main")
+        paths = {n: _bring(repo, n, context, watch) for n in (*pinned, *sides)}
+        if not context.offline and repo.guessed is None:
+            _remember(repo, address.revision or "main", pinned[0], watch)
     spelled = f"hf://{repo.name}@{repo.commit}/{pinned[0] if len(pinned) == 1 else pinned[0].rpartition('/')[0]}"
     return Bundle(
         tuple(paths[n] for n in pinned),
@@ -95,28 +99,26 @@ def _one_source(halves: tuple[str, ...], address: Address) -> tuple[str, ...]:
     return found
 
 
-def _asked_repo(address: Address, context: Context) -> _Repo:
+def _asked_repo(address: Address, context: Context, watch: Watch) -> _Repo:
     from huggingface_hub import HfApi
 
     if context.offline:
         raise SourceError(f"{address} is not in the Hugging Face cache; leave out --offline")
     timeout = limits().connect + limits().silence
-    info: Any = HfApi().repo_info(
-        revision=address.revision, files_metadata=True, timeout=timeout, **_client_name(address.place)
+    info: Any = watch.within(
+        lambda: HfApi().repo_info(
+            revision=address.revision, files_metadata=True, timeout=timeout, **_client_name(address.place)
+        )
     )
     if not _is_commit(info.sha):
         raise SourceError(f"{address}: Hugging Face did not say which commit this is")
     files: dict[str, str | None] = {}
-    for file in info.siblings or []:
-        lfs = getattr(file, "lfs", None)
-        files[str(file.rfilename)] = getattr(lfs, "sha256", None) if lfs is not None else file.blob_id
+    for listed in info.siblings or []:
+        told = listed.blob_id if listed.lfs is None else listed.lfs.sha256
+        files[str(listed.rfilename)] = told if isinstance(told, str) else None
     repo = _Repo(address.place, str(info.sha), files)
-    listing = _listing(repo.name, repo.commit)
-    try:
-        listing.parent.mkdir(parents=True, exist_ok=True)
-        listing.write_text(json.dumps(files), encoding="utf-8")
-    except OSError:
-        pass  # a cache that cannot be written only costs the request again
+    with suppress(OSError), whole_file(_listing(repo.name, repo.commit), ".half-") as file:
+        file.write(json.dumps(files).encode())  # a cache that cannot be written only costs the request again
     return repo
 
 
@@ -129,10 +131,12 @@ def _listed_repo(name: str, commit: str | None) -> _Repo | None:
     if commit is None or not _is_commit(commit):
         return None
     try:
-        files = json.loads(_listing(name, commit).read_text(encoding="utf-8"))
+        files = parse_json(_listing(name, commit).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return _Repo(name, commit, files) if isinstance(files, dict) else None
+    if not isinstance(files, dict):
+        return None
+    return _Repo(name, commit, {n: told if isinstance(told, str) else None for n, told in files.items()})
 
 
 def _cached_repo(address: Address) -> _Repo | None:
@@ -157,19 +161,6 @@ def _cached_repo(address: Address) -> _Repo | None:
     return _Repo(address.place, commit, {n: sums.get(n) for n in names}, guessed) if names else None
 
 
-def _remember(repo: _Repo, revision: str) -> None:
-    """Note which commit a branch or tag was, as the client does, so that it is found again offline."""
-    if _is_commit(revision):
-        return
-    reference = _cache_folder(repo.name) / "refs" / safe_path(revision)
-    try:
-        if not reference.is_file() or reference.read_text(encoding="utf-8") != repo.commit:
-            reference.parent.mkdir(parents=True, exist_ok=True)
-            reference.write_text(repo.commit, encoding="utf-8")
-    except OSError:
-        return  # a cache that cannot be written is only not found offline
-
-
 def _cache_folder(name: str) -> Path:
     from huggingface_hub import constants
 
@@ -183,65 +174,76 @@ def _client_name(name: str) -> dict[str, Any]:
     return {"repo_id": plain, "repo_type": "model" if plain == name else "dataset"}
 
 
-def _bring(repo: _Repo, name: str, context: Context) -> Path:
+def _remember(repo: _Repo, revision: str, name: str, watch: Watch) -> None:
+    """Have the client note which commit a branch or tag was, so that it is found again offline."""
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    if _is_commit(revision):
+        return
+    noted, here = (
+        try_to_load_from_cache(filename=name, revision=r, **_client_name(repo.name)) for r in (revision, repo.commit)
+    )
+    if noted != here:
+        watch.within(
+            lambda: hf_hub_download(
+                filename=name, revision=revision, etag_timeout=limits().connect, **_client_name(repo.name)
+            )
+        )
+
+
+def _bring(repo: _Repo, name: str, context: Context, watch: Watch) -> Path:
+    """A file of a commit, in the client's cache; it is the client that writes there, and we change nothing of it.
+
+    Raises:
+        SourceError: it is not there, damaged, or somebody else's file in its place.
+    """
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    def download(*, force: bool) -> Path:
+        context.say(f"fetching {name} from {repo.name}")
+        bar = bar_class(name, context.progress)
+        how = {"etag_timeout": limits().connect, "force_download": force, "tqdm_class": bar, **_client_name(repo.name)}
+        return Path(watch.within(lambda: hf_hub_download(filename=name, revision=repo.commit, **how)))
 
     safe_path(name)
     cached = try_to_load_from_cache(filename=name, revision=repo.commit, **_client_name(repo.name))
-    if not isinstance(cached, str):
-        if context.offline and (link := _cache_folder(repo.name) / "snapshots" / repo.commit / name).is_symlink():
+    path = Path(cached) if isinstance(cached, str) else None
+    if path is None and context.offline:
+        if (link := _cache_folder(repo.name) / "snapshots" / repo.commit / name).is_symlink():
             raise SourceError(
                 f"{name} of {repo.name} is in the Hugging Face cache as a link to a file that is gone "
                 f"({os.readlink(link)}); leave out --offline to fetch it again"
             )
-        if context.offline:
-            raise SourceError(f"{name} of {repo.name} is not in the Hugging Face cache; leave out --offline")
-        context.say(f"fetching {name} from {repo.name}")
-        cached = hf_hub_download(
-            filename=name, revision=repo.commit, etag_timeout=limits().connect,
-            tqdm_class=bar_class(name, context.progress), **_client_name(repo.name),
-        )  # fmt: skip
-    path = Path(cached)
-    _verify(path, name, repo)
-    return path
-
-
-def _verify(path: Path, name: str, repo: _Repo) -> None:
-    """Check a cached file against its checksum, once for each state of the file; a wrong one is removed."""
-    blob = Path(os.path.normpath(path.parent / os.readlink(path))) if path.is_symlink() else path
-    expected = repo.files.get(name) or (blob.name if blob.parent.name == "blobs" else None)
-    if expected is None or len(expected) not in (40, 64):
-        return
-    state = blob.stat()
-    line = f"{expected} {state.st_size} {state.st_mtime_ns}"
-    marker = cache_root() / "verified" / hashlib.sha256(str(blob).encode()).hexdigest()[:32]
-    try:
-        if marker.read_text(encoding="utf-8") == line:
-            return
-    except OSError:
-        pass
-    with path.open("rb") as f:
-        if len(expected) == 64:
-            digest = hashlib.file_digest(f, "sha256").hexdigest()
-        else:  # git's name of a blob
-            header = hashlib.sha1(f"blob {state.st_size}\0".encode(), usedforsecurity=False)
-            digest = hashlib.file_digest(f, lambda: header).hexdigest()
-    if digest != expected:
-        path.unlink(missing_ok=True)
-        blob.unlink(missing_ok=True)
-        raise SourceError(
-            f"{name} of {repo.name} is damaged: its checksum is not the recorded one; removed, fetch it again"
-        )
+        raise SourceError(f"{name} of {repo.name} is not in the Hugging Face cache; leave out --offline")
+    if path is None or context.again == "all":
+        path = download(force=context.again == "all")
+    elif context.again == "damaged" and not context.offline and not _intact(path, name, repo):
+        path = download(force=True)
+    if not _intact(path, name, repo):
+        if context.again == "none" or context.offline:
+            advice = f"`sae-geometry fetch hf://{repo.name}@{repo.commit}/{name}` brings it again"
+        elif _is_blob(path):
+            advice = "the server sends another file than it lists; try again later"
+        else:
+            advice = f"{path} is another file in its place: remove it, and fetch it again"
+        raise SourceError(f"{name} of {repo.name} is damaged: its checksum is not the recorded one; {advice}")
     if looks_like_weights(name):
         try:
             open_tensors(path)
         except SourceError as error:
             raise SourceError(f"{repo.name}: {error}") from error
-    try:
-        marker.parent.mkdir(parents=True, exist_ok=True)
-        marker.write_text(line, encoding="utf-8")
-    except OSError:
-        return  # a cache that cannot be written only costs the check again
+    return path
+
+
+def _is_blob(path: Path) -> bool:
+    """Whether a file of a snapshot is a link to one of the client's blobs."""
+    return path.is_symlink() and Path(os.readlink(path)).parent.name == "blobs"
+
+
+def _intact(path: Path, name: str, repo: _Repo) -> bool:
+    """Whether a cached file has its checksum, which a blob has for its name; true where none is known."""
+    expected = repo.files.get(name) or (Path(os.readlink(path)).name if _is_blob(path) else "")
+    return len(expected) not in (40, 64) or intact(path, expected)
 
 
 def _is_commit(revision: str | None) -> bool:

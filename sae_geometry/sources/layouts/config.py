@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
+from sae_geometry.sources.plain import parse_json, parse_yaml
 
 _MAX_BYTES = 4 << 20
-_MAX_YAML_BYTES = 256 << 10  # the pure Python YAML reader is slow
+_MAX_YAML_BYTES = 128 << 10  # the pure Python YAML reader is slow
+_MAX_TEXT = 1 << 16
 _MAX_TABLES = 200  # looked through for a name: more is no configuration
 _MAX_DEPTH = 4
-
-
-class _Loader(yaml.SafeLoader):
-    """Reads what has a tag that YAML does not know (`!!python/tuple`) as the plain data that it is."""
 
 
 def read_config(paths: tuple[Path, ...]) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -30,7 +26,7 @@ def read_config(paths: tuple[Path, ...]) -> tuple[dict[str, Any], tuple[str, ...
     for path in paths:
         try:
             merged = _read(path) | merged
-        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        except (OSError, ValueError) as error:
             why = " ".join(str(error).split())[:120]
             unread.append(f"{path.name} cannot be read ({why}): what it says of model and hook point is not known")
     return merged, tuple(unread)
@@ -77,10 +73,10 @@ def _inner(value: Any) -> Any:
     """What W&B wraps as {"desc": …, "value": …}, and a table that is stored as JSON text."""
     if isinstance(value, Mapping) and "value" in value and set(value) <= {"value", "desc"}:
         return value["value"]
-    if isinstance(value, str) and value.startswith("{") and value.endswith("}") and len(value) < _MAX_BYTES:
+    if isinstance(value, str) and value.startswith("{") and value.endswith("}") and len(value) < _MAX_TEXT:
         try:
-            return json.loads(value)
-        except (ValueError, RecursionError):
+            return parse_json(value)
+        except ValueError:
             return value
     return value
 
@@ -91,20 +87,9 @@ def _read(path: Path) -> dict[str, Any]:
     if size > most:
         raise ValueError(f"it has {size:,} bytes; {most:,} are the most")
     text = path.read_bytes()  # both readers know the encodings by their marks
-    table = yaml.load(text, Loader=_Loader) if is_yaml else json.loads(text)
+    table = parse_yaml(text) if is_yaml else parse_json(text)
     if table is None:
         return {}
     if not isinstance(table, dict):
         raise ValueError(f"it holds a {type(table).__name__}, not a table")
     return plain_values(table)
-
-
-def _as_data(loader: yaml.SafeLoader, _: str, node: yaml.Node) -> Any:
-    if isinstance(node, yaml.MappingNode):
-        return loader.construct_mapping(node, deep=True)
-    if isinstance(node, yaml.SequenceNode):
-        return loader.construct_sequence(node, deep=True)
-    return loader.construct_scalar(node)  # type: ignore[arg-type]
-
-
-_Loader.add_multi_constructor("", _as_data)

@@ -14,6 +14,7 @@ from sae_geometry.sources.layouts.table import LAYOUTS, N_LATENTS_CONFIG, PER_CO
 
 LatentAxis = Literal[0, 1]
 _MAX_LISTED = 12
+_MAX_OUTPUTS = 4096  # of all dictionaries of a file together
 
 
 @dataclass(frozen=True)
@@ -114,10 +115,17 @@ class _Search:
         found: list[tuple[str, dict[str, str]]] = []
         for key, entry in self.entries.items():
             match = re.fullmatch(layout.decoder, key)
-            if match is None or len(entry.shape) != len(layout.decoder_axes) or not entry.dtype.is_floating_point:
+            if match is None or len(entry.shape) != len(layout.decoder_axes) or 0 in entry.shape:
                 continue
-            if all(k.format(**match.groupdict()) in self.entries for k in layout.also):
+            if entry.dtype.is_floating_point and all(
+                k.format(**match.groupdict()) in self.entries for k in layout.also
+            ):
                 found.append((key, match.groupdict()))
+        outputs = sum(self.entries[key].shape[layout.decoder_axes.find("o")] for key, _ in found)
+        if "o" in layout.decoder_axes and outputs > _MAX_OUTPUTS:
+            raise LayoutError(
+                f"{self.name}: its decoders have {outputs:,} outputs, more than {_MAX_OUTPUTS:,}; refused"
+            )
         if found and "into" in found[0][1]:
             yield from self._by_target(layout, {int(groups["into"]): key for key, groups in found})
             return
@@ -190,7 +198,7 @@ class _Search:
     def _by_target(self, layout: Layout, targets: Mapping[int, str]) -> Iterator[Site]:
         """Sites of a transcoder stored by the layer it writes into: W_D.i holds the decoders of sources 0…i."""
         encoder = layout.encoder if layout.encoder in self.entries else None
-        for source in range(max(targets) + 1):
+        for source in range(max(self.entries[key].shape[0] for key in targets.values())):
             reached = {i: key for i, key in sorted(targets.items()) if source < self.entries[key].shape[0]}
             if not reached:
                 continue
@@ -221,7 +229,9 @@ def _unknown(file: TensorFile) -> str:
     listed = [f"{k} {list(e.shape)} {str(e.dtype).removeprefix('torch.')}" for k, e in file.entries.items()]
     shown = ", ".join(listed[:_MAX_LISTED])
     shown += f" and {len(listed) - _MAX_LISTED} more" if len(listed) > _MAX_LISTED else ""
-    flat = {k: e for k, e in file.entries.items() if len(e.shape) == 2 and e.dtype.is_floating_point}
+    flat = {
+        k: e for k, e in file.entries.items() if len(e.shape) == 2 and 0 not in e.shape and e.dtype.is_floating_point
+    }
     key = max(flat, key=lambda k: flat[k].n_bytes, default=None)
     if key is None:
         return f"{file.path.name} holds no decoder: {shown or 'no tensors at all'}"

@@ -21,6 +21,7 @@ from sae_geometry.sources.layouts.config import read_config, tables
 from sae_geometry.sources.layouts.detect import LatentAxis, Site, Slab, find_sites
 from sae_geometry.sources.layouts.hook_points import Space, inputs_are_z_scored, space_of
 from sae_geometry.sources.layouts.places import canonical_place
+from sae_geometry.sources.plain import is_plain
 
 Latents = Literal["alive", "all"]
 
@@ -51,11 +52,17 @@ class Opened:
 
 @dataclass(frozen=True)
 class Frequencies:
-    """Share of tokens on which each latent fires, and whether it is alive; None where unknown."""
+    """Share of tokens on which each latent fires, and whether it is alive; None where unknown.
+
+    Attributes:
+        frequency, alive, source: as in a `Dictionary`.
+        note: why what the file says of it was not taken; None where it was.
+    """
 
     frequency: Tensor | None
     alive: Tensor | None
     source: str
+    note: str | None = None
 
 
 def open_bundle(bundle: Bundle, latent_axis: LatentAxis | None = None) -> Opened:
@@ -126,7 +133,8 @@ def read_dictionary(
     encoder_slabs = _chosen(site.encoder, site, selection, bundle.address) if shared else site.encoder
     space = space_of(site, opened.config, bundle.where, [s.out for s in decoder_slabs])
     lives = _lives(opened, site, space.reads)
-    notes = [*bundle.notes, *opened.notes, *space.notes, *(n for n in (site.convention, site.assumed) if n)]
+    said = (site.convention, site.assumed, lives.note)
+    notes = [*bundle.notes, *opened.notes, *space.notes, *(n for n in said if n)]
     if len(decoder_slabs) > 1:
         outs = ", ".join(str(s.out) for s in decoder_slabs)
         notes.append(f"each row is the concatenation of {site.layout.out}s {outs}, normalised as a whole")
@@ -172,16 +180,15 @@ def _chosen(slabs: tuple[Slab, ...], site: Site, selection: Selection, address: 
 
 
 def _joined_slabs(file: TensorFile, slabs: tuple[Slab, ...]) -> Float[Tensor, "n_latents width"]:
-    tensors = {key: file.read(key) for key in {s.key for s in slabs}}
-    rows = [_slab(tensors[s.key], s) for s in slabs]
+    rows = [_slab(file, s) for s in slabs]
     return rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)
 
 
-def _slab(tensor: Tensor, slab: Slab) -> Float[Tensor, "n_latents width"]:
-    axes = slab.axes
-    if slab.index is not None:
-        tensor = tensor.select(axes.index("o"), slab.index)
-        axes = axes.replace("o", "")
+def _slab(file: TensorFile, slab: Slab) -> Float[Tensor, "n_latents width"]:
+    if slab.index is None:
+        tensor, axes = file.read(slab.key), slab.axes
+    else:
+        tensor, axes = file.read(slab.key, (slab.axes.index("o"), slab.index)), slab.axes.replace("o", "")
     return tensor if axes == "nd" else tensor.T
 
 
@@ -208,11 +215,21 @@ def _lives(opened: Opened, site: Site, hook: str | None) -> Frequencies:
         return _from_sparsity(bundle.sparsity, n)
     key = site.layout.frequency
     if key is not None and key in opened.file.entries:
-        values = opened.file.read(key).to(torch.float64).flatten()
-        if values.shape[0] == n and bool(torch.isfinite(values).all()) and not bool((values == 1).all()):
-            share = values if bool((values <= 1).all()) else None
-            return Frequencies(share, values > 0, f"{key} > 0")
+        return _from_tensor(opened.file.read(key).flatten(), key, n)
     return Frequencies(None, None, "unknown")
+
+
+def _from_tensor(stored: Tensor, key: str, n: int) -> Frequencies:
+    """What the tensor of frequencies says: shares, or counts, from which follows only who is alive."""
+    if stored.shape[0] != n or stored.is_complex() or bool((stored == 1).all()):
+        return Frequencies(None, None, "unknown")
+    values = stored.to(torch.float64)
+    if not bool(torch.isfinite(values).all()):
+        return Frequencies(None, None, "unknown", f"{key} holds NaN or infinite frequencies and was not taken")
+    if bool(((values >= 0) & (values <= 1)).all()):
+        return Frequencies(values, values > 0, f"{key} > 0")
+    outside = f"{key} goes from {float(values.min()):.4g} to {float(values.max()):.4g}, outside 0…1"
+    return Frequencies(None, values > 0, f"{key} > 0", f"{outside}: taken for who is alive, not as frequencies")
 
 
 def _from_sparsity(path: Any, n: int) -> Frequencies:
@@ -242,8 +259,10 @@ def _metadata(opened: Opened, space: Space) -> dict[str, Any]:
         found |= {"hook_point_in": space.reads, "hook_point_out": space.writes}
     if found["l0"] is None and (stated := re.search(r"average_l0_(\d+)", opened.bundle.where)):
         found["l0"] = float(stated[1])
+    if opened.sites[0].layout.name == "sae_geometry" and "kind" in opened.file.metadata:
+        found["kind"] = opened.file.metadata["kind"]  # of training; in other layouts the word can mean anything
     return {**{k: v for k, v in found.items() if v is not None}, **opened.file.extras, **opened.bundle.metadata}
 
 
 def _is_plain(value: Any) -> bool:
-    return isinstance(value, str | int | float | bool) and value != ""
+    return is_plain(value) and value != ""

@@ -75,7 +75,7 @@ LAYOUTS: tuple[Layout, ...] = (
         decoder_bias=("{site}.decoder.bias",),
     ),
     Layout(
-        "llamascopium_clt", "llamascopium cross-layer transcoder", r"W_D\.(?P<into>\d+)", "ond", "W_E", "odn",
+        "llamascopium_clt", "llamascopium cross-layer transcoder", r"W_D\.(?P<into>\d{1,4})", "ond", "W_E", "odn",
         encoder_bias=("b_E",), transcoder=True,
     ),
     Layout(
@@ -84,7 +84,7 @@ LAYOUTS: tuple[Layout, ...] = (
     ),
     Layout("llamascopium", "llamascopium SAE", "W_D", "nd", "W_E", "dn", encoder_bias=("b_E",), decoder_bias=("b_D",)),
     Layout(
-        "circuit_tracer_clt", "circuit-tracer cross-layer transcoder", r"W_dec_(?P<source>\d+)", "nod",
+        "circuit_tracer_clt", "circuit-tracer cross-layer transcoder", r"W_dec_(?P<source>\d{1,4})", "nod",
         "W_enc_{source}", "nd", encoder_bias=("b_enc_{source}",), decoder_bias=("b_dec_{source}",), transcoder=True,
     ),
     Layout(

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from sae_geometry.io.atomic_folder import whole_file
 from sae_geometry.sources.address import Address
 from sae_geometry.sources.bundle import Bundle, Context
 from sae_geometry.sources.cache import run_folder, safe_path
-from sae_geometry.sources.download import RemoteFile, fetch_file, locked
+from sae_geometry.sources.download import RemoteFile, fetch_file, in_cache, locked
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.files.open import open_tensors
 from sae_geometry.sources.http import RefusedError, origin_of
 from sae_geometry.sources.layouts.filenames import choose_weights, looks_like_weights, other_half, side_names
 from sae_geometry.sources.local import bundle_files
+from sae_geometry.sources.plain import parse_json
 from sae_geometry.sources.wandb.host import api_key, base_url, credentials_for
 
 RECORD_NAME = "wandb_artifact.json"
@@ -31,12 +34,16 @@ class Artifact:
         kind: its type, as "model".
         aliases: other names of this version: "latest", "best".
         metadata: what was said of it when it was logged.
+        files: the names of all its files; empty until they were listed.
+        sums: checksums of those that were fetched, by name.
     """
 
     path: str
     kind: str
     aliases: tuple[str, ...]
     metadata: Mapping[str, Any]
+    files: tuple[str, ...] = ()
+    sums: Mapping[str, str] = field(default_factory=dict)
 
 
 @runtime_checkable
@@ -61,15 +68,14 @@ def bundle_artifact(address: Address, client: Callable[[], ArtifactClient], cont
     """
     host = origin_of(base_url()).partition("://")[2]
     known = _cached(host, address.place, by_alias=context.offline)
-    if known is not None and _whole(known, host, address.path):
-        artifact, names = known, _listed(host, known)
+    if known is not None and _whole(known, host, address, context):
+        artifact = known
     elif context.offline:
         raise SourceError(f"{address} is not in the cache {run_folder(host, address.place)}; leave out --offline")
     else:
         asked = client()
-        artifact = asked.artifact(address.place)
-        names = _fetch(artifact, asked, host, address, context)
-    folder, chosen = run_folder(host, artifact.path), _chosen(names, address)
+        artifact = _fetch(asked.artifact(address.place), asked, host, address, context)
+    folder, chosen = run_folder(host, artifact.path), _chosen(artifact.files, address)
     spelled = f"wandb:{artifact.path}" + (f"#{chosen[0]}" if len(chosen) == 1 else "")
     if spelled.partition("#")[0] != f"wandb:{address.place}":
         context.say(f"wandb:{address.place} is wandb:{artifact.path}")
@@ -82,30 +88,26 @@ def bundle_artifact(address: Address, client: Callable[[], ArtifactClient], cont
     )
 
 
-def _fetch(
-    artifact: Artifact, client: ArtifactClient, host: str, address: Address, context: Context
-) -> tuple[str, ...]:
-    """Bring the weights that are meant and what lies beside them into the cache; the names of all files."""
+def _fetch(artifact: Artifact, client: ArtifactClient, host: str, address: Address, context: Context) -> Artifact:
+    """Bring the weights that are meant and what lies beside them into the cache; the artifact with its files."""
     remote = {f.name: f for f in client.artifact_files(artifact)}
-    folder, names = run_folder(host, artifact.path), tuple(sorted(remote))
-    chosen = _chosen(names, address)
+    folder = run_folder(host, artifact.path)
+    known = _read(folder / RECORD_NAME)
+    sums = {} if known is None else dict(known.sums)
+    chosen = _chosen(tuple(remote), address)
     sides = [n for n in dict.fromkeys(s for w in chosen for s in side_names(w)) if n in remote]
     for name in (*chosen, *sides):
         context.say(f"fetching {name} from {origin_of(remote[name].url)}")
-        fetch_file(
-            remote[name], folder / safe_path(name), credentials=credentials_for(api_key()),
-            check=open_tensors if name in chosen else None, progress=context.progress,
+        sums[name] = fetch_file(
+            remote[name], folder / safe_path(name), recorded=sums.get(name), again=context.again == "all",
+            credentials=credentials_for(api_key()), check=open_tensors if name in chosen else None,
+            progress=context.progress,
         )  # fmt: skip
+    fetched = replace(artifact, files=tuple(sorted(remote)), sums={n: v for n, v in sums.items() if n in remote})
     record = folder / RECORD_NAME
-    with locked(record):
-        text = json.dumps({**vars(artifact), "files": names})
-        partial = record.with_suffix(".partial")
-        try:
-            partial.write_text(text, encoding="utf-8")
-            partial.replace(record)
-        finally:
-            partial.unlink(missing_ok=True)
-    return names
+    with locked(record), whole_file(record, ".half-") as file:
+        file.write(json.dumps(vars(fetched)).encode())
+    return fetched
 
 
 def _chosen(names: Sequence[str], address: Address) -> tuple[str, ...]:
@@ -135,20 +137,20 @@ def _cached(host: str, place: str, *, by_alias: bool) -> Artifact | None:
 
 def _read(path: Path) -> Artifact | None:
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
-        found = Artifact(said["path"], said["kind"], tuple(said["aliases"]), dict(said["metadata"]))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        said = parse_json(path.read_text(encoding="utf-8"))
+        found = Artifact(
+            str(said["path"]), str(said["kind"]), tuple(map(str, said["aliases"])), dict(said["metadata"]),
+            tuple(map(str, said["files"])), {name: str(value) for name, value in said["sums"].items()},
+        )  # fmt: skip
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return found if isinstance(found.path, str) and found.path.rpartition(":v")[2].isdigit() else None
+    return found if re.fullmatch(r"\d{1,9}", found.path.rpartition(":v")[2]) else None
 
 
-def _listed(host: str, artifact: Artifact) -> tuple[str, ...]:
-    record = run_folder(host, artifact.path) / RECORD_NAME
-    return tuple(str(n) for n in json.loads(record.read_text(encoding="utf-8")).get("files", ()))
-
-
-def _whole(artifact: Artifact, host: str, file: str | None) -> bool:
-    """Whether the weights that are meant are in the cache."""
-    names, folder = _listed(host, artifact), run_folder(host, artifact.path)
-    chosen = _chosen(names, Address("", "wandb", artifact.path, path=file))
-    return all((folder / safe_path(n)).is_file() for n in chosen)
+def _whole(artifact: Artifact, host: str, address: Address, context: Context) -> bool:
+    """Whether the weights that are meant are in the cache, and whole with what lies beside them."""
+    chosen = _chosen(artifact.files, replace(address, place=artifact.path))
+    sides = [n for w in chosen for n in side_names(w) if n in artifact.sums]
+    return in_cache(
+        run_folder(host, artifact.path), (*chosen, *sides), artifact.sums, context, f"wandb:{artifact.path}"
+    )

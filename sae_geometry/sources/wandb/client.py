@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from sae_geometry.io.redaction import without_secrets
-from sae_geometry.sources.download import RemoteFile
+from sae_geometry.sources.download import RemoteFile, remote_file
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.http import RefusedError, UnreachableError, check_status, limits, open_url, post_json
 from sae_geometry.sources.wandb.artifacts import Artifact
@@ -77,7 +77,7 @@ class SignedInClient:
 def _listed(files: Iterable[Any], path: str) -> list[RemoteFile]:
     found = []
     for file in files:
-        found.append(RemoteFile(str(file.name), str(file.url), file.size or None, file.md5 or None))
+        found.append(remote_file(file.name, file.url, file.size or None, file.md5))
         if len(found) > _MAX_FILES:
             raise SourceError(f"W&B lists more than {_MAX_FILES:,} files for {path}; stopped")
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,13 +12,14 @@ from typing import Any, Literal
 
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.layouts.config import lookup, plain_values
+from sae_geometry.sources.plain import is_plain, parse_json
 
 Kind = Literal["local", "e2e", "e2e+ds"]
 
 RUN_RECORD_NAME = "wandb_run.json"
 _ALIVE_IDS = ("sparsity/alive_dict_elements_indices_final/", "sparsity/alive_dict_elements_indices/")
 _ALIVE_COUNT = ("sparsity/alive_dict_elements_final/", "sparsity/alive_dict_elements/")
-_MAX_RECORD_BYTES = 64 << 20
+_MAX_RECORD_BYTES = 32 << 20
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class RunRecord:
         config: what it was trained with, as a nested table.
         summary: its last metrics, under flat keys like "sparsity/eval/L_0/blocks.6.hook_resid_pre".
         weights: names of its files that look like weights; empty when they were not listed.
+        sums: checksums of the files that were fetched, by name.
     """
 
     path: str
@@ -39,6 +42,7 @@ class RunRecord:
     config: Mapping[str, Any] = field(repr=False)
     summary: Mapping[str, Any] = field(repr=False)
     weights: tuple[str, ...] = ()
+    sums: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @cached_property
     def hooks(self) -> tuple[str, ...]:
@@ -66,7 +70,7 @@ class RunRecord:
         for prefix in _ALIVE_IDS:
             for key, ids in self.summary.items():
                 if key.startswith(prefix) and isinstance(ids, list):
-                    if any(type(i) is not int or i < 0 for i in ids):
+                    if any(type(i) is not int or not 0 <= i < 1 << 48 for i in ids):
                         raise SourceError(f"the alive latents of run {self.path} are not a list of whole numbers")
                     found.setdefault(key.removeprefix(prefix), ids)
         return found
@@ -100,7 +104,7 @@ class RunRecord:
     def seed(self) -> int | None:
         """The seed it was trained with; None where not recorded."""
         seed = self.config.get("seed")
-        return seed if type(seed) is int else None
+        return seed if type(seed) is int and is_plain(seed) else None
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -113,7 +117,8 @@ class RunRecord:
 
     def _number(self, keys: Sequence[str]) -> float | None:
         values = (self.summary.get(k) for k in keys)
-        return next((float(v) for v in values if isinstance(v, int | float) and not isinstance(v, bool)), None)
+        numbers = (v for v in values if isinstance(v, int | float) and not isinstance(v, bool) and is_plain(v))
+        return next((float(v) for v in numbers if math.isfinite(v)), None)
 
 
 def plain_config(raw: Any) -> dict[str, Any]:
@@ -130,8 +135,8 @@ def as_table(raw: Any) -> dict[str, Any]:
     if raw is None or raw == "":
         return {}
     try:
-        table = json.loads(raw) if isinstance(raw, str) else raw
-    except (ValueError, RecursionError) as error:
+        table = parse_json(raw) if isinstance(raw, str) else raw
+    except ValueError as error:
         raise SourceError("W&B answered with a configuration or summary that is not JSON") from error
     if not isinstance(table, dict):
         raise SourceError("W&B answered with a configuration or summary that is not a table")
@@ -148,6 +153,7 @@ def write_record(record: RunRecord) -> str:
             "config": record.config,
             "summary": record.summary,
             "weights": record.weights,
+            "sums": record.sums,
         }
     )
 
@@ -157,15 +163,16 @@ def read_record(path: Path) -> RunRecord | None:
     try:
         if path.stat().st_size > _MAX_RECORD_BYTES:
             return None
-        table = json.loads(path.read_text(encoding="utf-8"))
-        config, summary = table["config"], table["summary"]
+        table = parse_json(path.read_text(encoding="utf-8"))
+        config, summary, sums = table["config"], table["summary"], table.get("sums") or {}
         if not isinstance(config, dict) or not isinstance(summary, dict):
             return None
         return RunRecord(
             str(table.get("path", path.parent.name)), str(table.get("displayName", "")), str(table.get("state", "")),
             config, summary, tuple(str(n) for n in table.get("weights") or ()),
+            {name: str(value) for name, value in sums.items()},
         )  # fmt: skip
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

@@ -11,7 +11,7 @@ from sae_geometry.io.atomic_folder import whole_file
 from sae_geometry.sources.address import Address, parse
 from sae_geometry.sources.bundle import Bundle, Context
 from sae_geometry.sources.cache import run_folder, safe_path
-from sae_geometry.sources.download import RemoteFile, fetch_file, locked
+from sae_geometry.sources.download import RemoteFile, fetch_file, in_cache, locked
 from sae_geometry.sources.errors import AddressError, SourceError
 from sae_geometry.sources.files.open import open_tensors
 from sae_geometry.sources.http import RefusedError, origin_of
@@ -99,19 +99,23 @@ def fetch_run(run: str, context: Context, *, file: str | None = None, every: boo
     record = read_record(folder / RUN_RECORD_NAME)
     if record is not None and record.weights and (context.offline or record.state == "finished"):
         names = _wanted(record.weights, run, file, every)
-        if all((folder / safe_path(n)).is_file() for n in names):
+        if in_cache(folder, names, record.sums, context, f"wandb:{run}"):
             return FetchedRun(record, folder, names)
     if context.offline:
         raise SourceError(f"wandb:{run}{f'#{file}' if file else ''} is not in the cache {folder}; leave out --offline")
     asked = client()
     remote = {f.name: f for f in asked.files(run)}
+    sums = {} if record is None else dict(record.sums)
     record = replace(asked.run(run), weights=tuple(sorted(n for n in remote if looks_like_weights(n))))
     names = _wanted(list(remote), run, file, every)
     credentials = credentials_for(api_key())
     for name in names:
-        target = folder / safe_path(name)
         context.say(f"fetching {name} from {origin_of(remote[name].url)}")
-        fetch_file(remote[name], target, credentials=credentials, check=open_tensors, progress=context.progress)
+        sums[name] = fetch_file(
+            remote[name], folder / safe_path(name), recorded=sums.get(name), again=context.again == "all",
+            credentials=credentials, check=open_tensors, progress=context.progress,
+        )  # fmt: skip
+    record = replace(record, sums={n: value for n, value in sums.items() if n in remote})
     _keep(record, folder / RUN_RECORD_NAME)
     return FetchedRun(record, folder, names)
 
