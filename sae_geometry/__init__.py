@@ -41,7 +41,6 @@ _HOME = {
     "expected_max_cosine": "nulls",
     "explore": "explorer.explore",
     "fetch": "sources",
-    "fit_matched_null": "nulls",
     "load": "sources",
     "log_wandb": "results.wandb_log",
     "memory_ceiling": "kernels.blocks",
@@ -78,7 +77,7 @@ if TYPE_CHECKING:
     from sae_geometry.embedding.region_file import read_shapes
     from sae_geometry.explorer.explore import explore
     from sae_geometry.kernels.blocks import memory_ceiling
-    from sae_geometry.nulls import expected_max_cosine, fit_matched_null, random_directions
+    from sae_geometry.nulls import expected_max_cosine, random_directions
     from sae_geometry.pairwise.matching_result import Matching
     from sae_geometry.results.store import read, save
     from sae_geometry.results.wandb_log import log_wandb

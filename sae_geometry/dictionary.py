@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from sae_geometry.io.escaping import escaped, shown
 from sae_geometry.io.formatting import counted
 
 LatentAxis = Literal[0, 1]
@@ -26,6 +27,7 @@ LatentAxis = Literal[0, 1]
 # Rows are normalized in float64, this many elements at a time, so that a large decoder needs no second copy.
 _CHUNK_ELEMENTS = 1 << 22
 _MAX_NAMED = 8
+_LONGEST_NOTE = 1000  # characters
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,8 @@ class Dictionary:
         frequency: float64 [n_latents], share of tokens on which the latent fires, or None.
         alive_mask: bool [n_latents], or None when unknown.
         alive: counts of dead latents, with their source.
-        name: short label for tables and figures.
+        name: short label for tables and figures. This and the other texts are one line each, without control
+            characters, and cut beyond 200 characters (`io.formatting.shown`).
         hook_point: hook point in the model, for example "blocks.6.hook_resid_pre"; None when unknown.
         model: name of the model; None when unknown.
         address: address it was loaded from; None for one made in memory.
@@ -104,6 +107,16 @@ class Dictionary:
     layout: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Names come from files and servers: whatever shows them, they are one line that a reader can see."""
+        for name in ("name", "hook_point", "model", "layout"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, shown(value))
+        object.__setattr__(self, "notes", tuple(shown(note, _LONGEST_NOTE) for note in self.notes))
+        plain = {k: escaped(v) if isinstance(v, str) else v for k, v in self.metadata.items()}
+        object.__setattr__(self, "metadata", MappingProxyType(plain))
 
     @staticmethod
     def from_decoder(
@@ -331,7 +344,7 @@ class Dictionary:
         lo, hi = float(self.decoder_norms.min()), float(self.decoder_norms.max())
         lines.append(f"  raw norms    {lo:.4g} … {hi:.4g}")
         if self.address:
-            lines.append(f"  address      {self.address}{f' ({self.layout})' if self.layout else ''}")
+            lines.append(f"  address      {shown(self.address)}{f' ({self.layout})' if self.layout else ''}")
         lines.append(f"  fingerprint  {self.fingerprint[:16]}")
         lines += [f"  note         {note}" for note in self.notes]
         return "\n".join(lines)

@@ -60,7 +60,8 @@ def test_the_sdist_can_be_tested(built: Path) -> None:
     files, folders = {n for n in names if "/" not in n}, {n.partition("/")[0] for n in names if "/" in n}
     assert files - folders <= {
         ".gitignore", ".pre-commit-config.yaml", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE",
-        "Makefile", "PKG-INFO", "README.md", "constraints-oldest.txt", "constraints.txt", "mkdocs.yml", "pyproject.toml",
+        "Makefile", "PKG-INFO", "README.md", "constraints-oldest.txt", "constraints.txt",
+        "mkdocs.yml", "pyproject.toml",
     }  # fmt: skip
     assert folders <= {".github", "analyses", "benchmarks", "docs", "sae_geometry", "tests"}
     assert {n.rpartition(".")[2] for n in names if n.startswith("sae_geometry/") and "." in n.rpartition("/")[2]} <= {

@@ -39,14 +39,14 @@ def compare(
         float | None,
         typer.Option("--min-similarity", metavar="X", help="With --matching optimal: match nothing below X."),
     ] = None,
-    null_draws: Annotated[
+    turns: Annotated[
         int | None,
         typer.Option(
-            "--null-draws",
+            "--turns",
             metavar="N",
             min=0,
-            help="Random dictionaries that a one-to-one matching is also made on, for its chance; by default as many "
-            "as make 1,000 latents, none beyond 4,096 a side.",
+            help="How often a one-to-one matching is also made against B turned, for its chance; by default 3 times up "
+            "to 4,096 latents a side, once beyond.",
         ),
     ] = None,
     fail_under: Annotated[
@@ -71,7 +71,7 @@ def compare(
             on=on,
             signed=not absolute,
             min_similarity=min_similarity,
-            null_draws=null_draws,
+            turns=turns,
             allow_mismatch=shared.allow_mismatch,
             progress=work.progress,
         )

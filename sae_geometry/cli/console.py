@@ -12,8 +12,11 @@ from typing import Any
 
 import typer
 
+from sae_geometry.io.escaping import printable, shown
 from sae_geometry.io.progress import Progress
 from sae_geometry.io.redaction import without_secrets
+
+_LONGEST = 1000  # characters of an error
 
 
 class Speaker:
@@ -25,18 +28,18 @@ class Speaker:
     def note(self, text: str) -> None:
         """Say something on stderr."""
         if not self.quiet:
-            typer.echo(without_secrets(text), err=True)
+            say(without_secrets(text), err=True)
 
     def say(self, text: str, *, unless: bool) -> None:
         """Say something of the result on stdout, unless that carries JSON."""
         if not unless:
-            typer.echo(text)
+            say(text)
 
     def resolved(self, text: str) -> None:
         """Say what an address was resolved to ("typed → resolved"), unless it says nothing new."""
         typed, _, found = text.partition(" → ")
         if typed != found:
-            self.note(text)
+            self.note(shown(text, _LONGEST))
 
     @contextmanager
     def bar(self) -> Iterator[Progress | None]:
@@ -48,12 +51,13 @@ class Speaker:
         from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
         with Progress(
-            TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
+            TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
             console=Console(stderr=True), transient=True,
         ) as progress:  # fmt: skip
             tasks: dict[str, TaskID] = {}
 
             def tick(stage: str, share: float) -> None:
+                stage = shown(stage)
                 name = stage.partition(" · ")[0]  # what follows changes as it goes: the gap, say
                 if name not in tasks:
                     tasks[name] = progress.add_task(stage, total=1.0)
@@ -62,9 +66,15 @@ class Speaker:
             yield tick
 
 
+def say(text: str, *, err: bool = False) -> None:
+    """Print text, several lines or one; what a terminal would obey, or no reader sees, is escaped."""
+    typer.echo(printable(text), err=err)
+
+
 def say_error(text: str) -> None:
     """One line on stderr, red on a terminal."""
-    typer.secho(f"error: {without_secrets(text)}", fg=typer.colors.RED if _colorful() else None, err=True)
+    line = f"error: {shown(without_secrets(text), _LONGEST)}"
+    typer.secho(line, fg=typer.colors.RED if _colorful() else None, err=True)
 
 
 def print_json(value: Any) -> None:

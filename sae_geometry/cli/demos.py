@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-import typer
-
 from sae_geometry.cli import options as o
-from sae_geometry.cli.console import print_json
+from sae_geometry.cli.console import print_json, say
 from sae_geometry.cli.lifecycle import report_errors
 
 
@@ -22,4 +20,4 @@ def demos(as_json: o.AsJson = False) -> None:
         return
     width = max(len(r.address) for r in records)
     for r in records:
-        typer.echo(f"{r.address:<{width}}  {r.n_latents:>5,} × {r.d_in}  {r.description}")
+        say(f"{r.address:<{width}}  {r.n_latents:>5,} × {r.d_in}  {r.description}")

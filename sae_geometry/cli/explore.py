@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from sae_geometry.cli import options as o
-from sae_geometry.cli.console import Speaker
+from sae_geometry.cli.console import Speaker, say
 from sae_geometry.cli.lifecycle import report_errors
 
 
@@ -31,4 +31,4 @@ def explore(
 
     written = sg.explore(folder, out, overwrite=overwrite)
     Speaker(quiet).note(f"{written.stat().st_size / 1e6:.1f} MB; open it in a browser, or send it to a friend")
-    typer.echo(f"saved to {written}")
+    say(f"saved to {written}")

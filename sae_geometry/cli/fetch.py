@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from sae_geometry.cli import options as o
-from sae_geometry.cli.console import Speaker, print_json
+from sae_geometry.cli.console import Speaker, print_json, say
 from sae_geometry.cli.lifecycle import report_errors
 
 
@@ -33,4 +33,4 @@ def fetch(
         print_json([{**asdict(f), "path": str(f.path)} for f in files])
         return
     for f in files:
-        typer.echo(f"{f.path}  {f.n_bytes:,} bytes  sha256 {f.sha256}")
+        say(f"{f.path}  {f.n_bytes:,} bytes  sha256 {f.sha256}")

@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-import typer
-
-from sae_geometry.cli.console import Speaker, print_json
+from sae_geometry.cli.console import Speaker, print_json, say
 from sae_geometry.cli.lifecycle import in_options
 from sae_geometry.cli.options import Device
 
@@ -120,4 +118,4 @@ def say_plan(
         said = {key: value for key, value in asdict(found).items() if key != "passes"}
         print_json(said | ({} if plan is None else {"cluster": asdict(plan)}))
     else:
-        typer.echo(str(found) if plan is None else f"{found}\n{plan}")
+        say(str(found) if plan is None else f"{found}\n{plan}")

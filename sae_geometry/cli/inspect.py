@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-import typer
-
 from sae_geometry.cli import options as o
-from sae_geometry.cli.console import Speaker, print_json
+from sae_geometry.cli.console import Speaker, print_json, say
 from sae_geometry.cli.lifecycle import report_errors
 
 
@@ -29,4 +27,4 @@ def inspect(
         record = asdict(found) | {"files": [str(f) for f in found.files], "metadata": dict(found.metadata)}
         print_json(record)
     else:
-        typer.echo(str(found))
+        say(str(found))

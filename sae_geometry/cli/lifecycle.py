@@ -16,7 +16,7 @@ from typing import Any, ParamSpec
 
 import typer
 
-from sae_geometry.cli.console import say_error
+from sae_geometry.cli.console import say, say_error
 from sae_geometry.io.redaction import without_secrets
 from sae_geometry.kernels.ledger import ledger
 
@@ -51,7 +51,7 @@ def report_errors(command: Callable[P, None]) -> Callable[P, None]:
         except Exception as error:
             if os.environ.get("SAE_GEOMETRY_DEBUG") == "1":
                 trace = "".join(traceback.format_exception(error)).rstrip()
-                typer.echo(without_secrets(trace), err=True)
+                say(without_secrets(trace), err=True)
                 raise typer.Exit(_exit_code(error)) from None
             say_error(_sentence(error))
             raise typer.Exit(_exit_code(error)) from None

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from sae_geometry.cli import options as o
-from sae_geometry.cli.console import command_line, print_json, say_error
+from sae_geometry.cli.console import command_line, print_json, say, say_error
 from sae_geometry.cli.lifecycle import UNDER, report_errors
 from sae_geometry.cli.outputs import log_to_wandb, print_saved
 from sae_geometry.cli.question import question
@@ -75,7 +75,7 @@ def match(
         if shared.as_json:
             print_json(record)
         else:
-            typer.echo(f"{confound_audit(*work.dictionaries)}\n{_in_words(record)}")
+            say(f"{confound_audit(*work.dictionaries)}\n{_in_words(record)}")
         if saved:
             print_saved(work.folder, work.speaker, shared.as_json)
             log_to_wandb(
@@ -87,16 +87,6 @@ def match(
         raise typer.Exit(UNDER)
 
 
-def _chance(record: dict[str, Any], name: str) -> str:
-    """What the PW-MCC would be of random dictionaries, in words."""
-    drawn = record["chance"]["one_to_one"]
-    return "chance not drawn at this size" if drawn is None else f"chance {drawn[name]['covariance_matched']:.3f}"
-
-
-def _or_dash(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
-
-
 def _in_words(record: dict[str, Any]) -> str:
     """The record without its lists."""
     inputs, made = record["inputs"], record["matchings"]
@@ -104,16 +94,19 @@ def _in_words(record: dict[str, Any]) -> str:
         f"{inputs['a']['name']} ({inputs['a']['n_latents']:,}) ↔ {inputs['b']['name']} ({inputs['b']['n_latents']:,})"
     ]
     for name in ("signed", "absolute"):
+        chance = record["chance"]["one_to_one"][name]["mean_similarity"]
         found, certificate = record["pw_mcc"][name], made[f"decoder_{name}"]["certificate"]
         state = "optimal, proven" if certificate["certified"] else f"stopped: {certificate['stopped']}"
         lines.append(f"  PW-MCC {name:<9} {found['value']:.4f}  {counted(found['n_pairs'], 'pair')}; {state}, "
-                     f"relative gap {certificate['relative_gap']:.1e}; {_chance(record, name)}")  # fmt: skip
+                     f"relative gap {certificate['relative_gap']:.1e}; chance {chance:.3f}")  # fmt: skip
         lines.append(f"    {found['formula']}")
-    mmcs, chance = record["mmcs"], record["chance"]["covariance_matched"]
+    mmcs, chance = record["mmcs"], record["chance"]["turned"]
     ways = (("A→B", "a_to_b"), ("B→A", "b_to_a"))
-    told = ", ".join(f"{arrow} {mmcs[way]:.4f} (chance {_or_dash(chance[way])})" for arrow, way in ways)
+    told = ", ".join(f"{arrow} {mmcs[way]:.4f} (chance {chance[way]['mean_similarity']:.3f})" for arrow, way in ways)
     lines.append(f"  MMCS            {told} (signed, double counting)")
-    lines.append("  chance          random directions with the dictionaries' own mean and second moment")
+    lines.append("  chance          the same against B turned: its mean, second moment and inner cosines kept")
+    found = ", ".join(f"{arrow} {record['significant'][way]['fraction_of_source']:.1%}" for arrow, way in ways)
+    lines.append(f"  significant     {found} closer than its own dictionary and the other turned explain (FDR 5 %)")
     shared = record["shared"]
     if "missing" in shared:
         lines.append(f"  shared latents  not asked: {shared['missing']}")

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from sae_geometry.cli.console import Speaker, command_line, print_json, say_error
+from sae_geometry.cli.console import Speaker, command_line, print_json, say, say_error
 from sae_geometry.cli.lifecycle import FAILED
 from sae_geometry.cli.options import Shared
+from sae_geometry.io.escaping import shown
 
 if TYPE_CHECKING:
     from sae_geometry.results.store import Result
@@ -112,7 +113,7 @@ def save_and_show(
     if shared.as_json:
         print_json(summary_of(into))
     else:
-        typer.echo(words)
+        say(words)
     print_saved(into, speaker, shared.as_json)
     log_to_wandb(into, shared.log_wandb, speaker, offline=shared.offline, as_json=shared.as_json)
 
@@ -132,17 +133,17 @@ def log_to_wandb(folder: Path, project: str | None, speaker: Speaker, *, offline
     if as_json:
         speaker.note(text)
     else:
-        typer.echo(text)
+        say(text)
 
 
 def print_saved(folder: Path, speaker: Speaker, as_json: bool) -> None:
     """Say where the results are: on stdout, or on stderr when stdout is JSON."""
     files = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
-    text = f"saved to {folder}{os.sep}: {', '.join(files)}"
+    text = f"saved to {shown(folder)}{os.sep}: {', '.join(map(shown, files))}"
     if as_json:
         speaker.note(text)
     else:
-        typer.echo(text)
+        say(text)
 
 
 def summary_of(folder: Path) -> dict[str, Any]:

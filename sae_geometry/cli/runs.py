@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from sae_geometry.cli import options as o
-from sae_geometry.cli.console import print_json
+from sae_geometry.cli.console import print_json, say
 from sae_geometry.cli.lifecycle import report_errors
 
 if TYPE_CHECKING:
@@ -50,10 +50,11 @@ def runs(
         print_json([asdict(r) for r in found])
         return
     for line in _table(found):
-        typer.echo(line)
+        say(line)
 
 
 def _table(found: list[RunInfo]) -> list[str]:
+    from sae_geometry.io.escaping import shown
     from sae_geometry.io.formatting import aligned
 
     rows = [("run", "kind", "layer", "L0", "CE increase", "alive", "seed", "state")]
@@ -64,7 +65,7 @@ def _table(found: list[RunInfo]) -> list[str]:
         )
         for r in found
     ]  # fmt: skip
-    return aligned(rows)
+    return aligned([tuple(map(shown, row)) for row in rows])
 
 
 def _or_dash(value: Any, form: str = "") -> str:

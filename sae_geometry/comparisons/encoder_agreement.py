@@ -8,13 +8,16 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from sae_geometry.comparisons.inference import interval_over_latents
 from sae_geometry.comparisons.pair import Comparison, compare
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.io.formatting import counted, read_only
+from sae_geometry.io.formatting import counted, or_dash, read_only
 from sae_geometry.io.progress import Progress
+from sae_geometry.kernels.sweep import sweep
 from sae_geometry.matching.defaults import THRESHOLD
+from sae_geometry.nulls import principal_axes, turned
 from sae_geometry.pairwise.inputs import describe_input
 
 if TYPE_CHECKING:
@@ -39,6 +42,7 @@ class Agreement:
         decoder_cosine: float64 [n], cosine of a's latent to its nearest decoder in B.
         encoder_cosine: float64 [n], encoder cosine to the *same* partner.
         same_partner: bool [n], the encoder's own nearest is that partner too.
+        by_chance: the same shares and means against B turned as a whole, its encoders tied to its decoders as before.
     """
 
     a: Dictionary
@@ -49,6 +53,7 @@ class Agreement:
     decoder_cosine: np.ndarray
     encoder_cosine: np.ndarray
     same_partner: np.ndarray
+    by_chance: Mapping[str, float]
 
     @property
     def caveats(self) -> tuple[str, ...]:
@@ -154,6 +159,7 @@ class Agreement:
             "chance_of_nearest_decoder": self.decoder.a_to_b.chance,
             "chance_of_nearest_encoder": self.encoder.a_to_b.chance,
             "share_with_the_same_partner": float(self.same_partner.mean()),
+            "against_b_turned": dict(self.by_chance),
             "alignment_within_a": None if self.alignment is None else float(self.alignment.mean()),
             "by_frequency": None if strata is None else strata.to_dict("records"),
             "confounds": self.decoder.confounds.summary(),
@@ -184,16 +190,17 @@ class Agreement:
         return plots.frequency_hexbin(self, ax=ax)
 
     def __repr__(self) -> str:
-        n, chance = self.a.n_latents, self.decoder.a_to_b.chance_text
+        n, chance = self.a.n_latents, or_dash(self.decoder.a_to_b.chance, ".3f")
         counts = "  ".join(f"{name}: {c:,} ({c / n:.1%})" for name, c in self.counts().items())
         lines = [
             f"Encoder beside decoder, {self.a.name!r} → {self.b.name!r}: {counted(n, 'latent')}, "
             "nearest decoder partner",
             f"  {counts}   (cosines to that partner above {self.threshold:g})",
             f"  mean decoder cosine {self.decoder_cosine.mean():.4f} (chance {chance}), encoder "
-            f"cosine to the same partner {self.encoder_cosine.mean():.4f}",
-            f"  the encoder's own nearest (chance {self.encoder.a_to_b.chance_text}) is the same latent for "
-            f"{self.same_partner.mean():.1%}",
+            f"cosine to the same partner {self.encoder_cosine.mean():.4f} "
+            f"(chance {self.by_chance['mean_encoder_cosine']:.3f})",
+            f"  the encoder's own nearest (chance {or_dash(self.encoder.a_to_b.chance, '.3f')}) is the same latent for "
+            f"{self.same_partner.mean():.1%} (chance {self.by_chance['same_partner']:.1%})",
         ]
         if self.alignment is not None:
             lines.append(f"  own encoder and decoder of {self.a.name!r}: mean cosine {self.alignment.mean():.4f}")
@@ -256,7 +263,33 @@ def encoder_agreement(
         decoder_cosine=read_only(decoders.a_to_b.cosine),
         encoder_cosine=read_only(np.einsum("ij,ij->i", x, y[partner], dtype=np.float64).clip(-1.0, 1.0)),
         same_partner=read_only(encoders.a_to_b.partner_row == partner),
+        by_chance=_by_chance(left, right, threshold),
     )
+
+
+def _by_chance(a: Dictionary, b: Dictionary, threshold: float) -> dict[str, float]:
+    """What the agreement is against B turned: decoders and encoders by one map where they live in one width.
+
+    One map keeps what encoders and decoders of a latent have in common, such as tied weights.
+    """
+    assert a.encoder_directions is not None
+    assert b.encoder_directions is not None
+    dec, enc = b.directions, b.encoder_directions
+    together = dec.shape[1] == enc.shape[1]
+    axes = principal_axes(torch.cat([dec, enc])) if together else principal_axes(dec)
+    decoders = turned(dec, axes, seed=0)
+    encoders = turned(enc, axes if together else principal_axes(enc), seed=0)
+    nearest = sweep(a.directions, decoders, columns=False).rows
+    partner = nearest.index[:, 0]
+    own = sweep(a.encoder_directions, encoders, columns=False).rows.index[:, 0]
+    cosine = (a.encoder_directions.double() * encoders[partner].double()).sum(dim=1).cpu().numpy()
+    group = _groups(nearest.cosine[:, 0].cpu().numpy(), cosine, threshold)
+    return {
+        "mean_decoder_cosine": float(nearest.cosine[:, 0].mean()),
+        "mean_encoder_cosine": float(cosine.mean()),
+        "same_partner": float((own == partner).double().mean()),
+        "both_high": float((group == 0).mean()),
+    }
 
 
 def _groups(decoder: np.ndarray, encoder: np.ndarray, threshold: float) -> np.ndarray:

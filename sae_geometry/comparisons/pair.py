@@ -11,22 +11,22 @@ from typing import TYPE_CHECKING, Any, get_args
 from torch import Tensor
 
 from sae_geometry.comparisons.inference import interval_over_latents
+from sae_geometry.comparisons.strata import rare_words, strata
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.distributed import Executor, running_on
 from sae_geometry.io.formatting import aligned, or_dash, scalars
 from sae_geometry.io.progress import Progress
-from sae_geometry.kernels.sweep import sweep
+from sae_geometry.kernels.sweep import listing_sweep
 from sae_geometry.kernels.types import Sweep, SweepReport
 from sae_geometry.matching import Assignment, On, OneToOne, match, operands
 from sae_geometry.matching.defaults import SMALL
-from sae_geometry.nulls.one_to_one import default_draws, paired_chance, paired_isotropic
+from sae_geometry.nulls import LISTED, Controls, How, default_turns, own_pairs, pair_controls, turned_pairs
 from sae_geometry.pairwise.confounds import ConfoundAudit, Finding, confound_audit
 from sae_geometry.pairwise.double_counting import DoubleCounting, double_counting
 from sae_geometry.pairwise.inputs import describe_input, distinct
 from sae_geometry.pairwise.matching_result import (
     Matching,
     MatchingName,
-    few_latents,
     nearest_matching,
     one_to_one_matching,
     with_mutual,
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
+# What inner products within A and within B are multiplied by to be similarities: see `operands`.
+OWN_SCALES: dict[On, tuple[float, float]] = {"decoder": (1.0, 1.0), "encoder": (1.0, 1.0), "both": (2.0, 0.5)}
 MATCHINGS: tuple[MatchingName, ...] = ("nearest", "mutual", "greedy", "optimal")
 
 _MEANING = {
@@ -73,7 +75,7 @@ class Comparison:
         assignment: the one-to-one matching with its certificate; None for "nearest".
         swept: the sweep behind it.
         limits: what an optimal matching was told to leave unmatched, and when to stop.
-        null_draws: how many pairs of random dictionaries each one-to-one matching is made on, for its chance.
+        turns: how often each one-to-one matching is made against B turned, for what chance gives it.
         made: other matchings of the same sweep, kept so that none is made twice.
     """
 
@@ -90,7 +92,7 @@ class Comparison:
     assignment: Assignment | None
     swept: Sweep
     limits: OptimalLimits
-    null_draws: int
+    turns: int
     made: dict[MatchingName, Comparison]
 
     @property
@@ -168,6 +170,17 @@ class Comparison:
             frames.append(frame)
         return pd.concat(frames, ignore_index=True)
 
+    def _strata(self) -> pd.DataFrame:
+        """Return both directions by firing frequency and by crowding: direction, then as `comparisons.strata`."""
+        import pandas as pd
+
+        frames = []
+        for direction, source, m in (("a_to_b", self.a, self.a_to_b), ("b_to_a", self.b, self.b_to_a)):
+            frame = strata(source, m)
+            frame.insert(0, "direction", direction)
+            frames.append(frame)
+        return pd.concat(frames, ignore_index=True)
+
     def summary(self) -> dict[str, Any]:
         """Everything a reader needs to quote the result: inputs, matching, both directions, caveats, how it was run."""
         out: dict[str, Any] = {
@@ -179,6 +192,7 @@ class Comparison:
             "similarity": self.a_to_b.quantity,
             "a_to_b": self.a_to_b.summary() | {"interval": self._interval(self.a_to_b)},
             "b_to_a": self.b_to_a.summary() | {"interval": self._interval(self.b_to_a)},
+            "strata": self._strata().to_dict("records"),
             "caveats": list(self.caveats),
             "sweep": asdict(self.report),
         }
@@ -239,36 +253,62 @@ class Comparison:
         shown = [self.a_to_b, self.b_to_a]
         if self.matching != "nearest":
             shown += [self.nearest_a_to_b, self.nearest_b_to_a]
-        head = ("direction", "matching", "mean", "matched", "> 0.7", "covered", "chance", "corrected", "found")
+        head = (
+            "direction",
+            "matching",
+            "mean",
+            "matched",
+            "> 0.7",
+            "covered",
+            "chance",
+            "own",
+            "adjusted",
+            "significant",
+        )
         return [head, *(_cells(m) for m in shown)]
 
     def _chance_words(self) -> str:
         forth, back = self.nearest_a_to_b, self.nearest_b_to_a
         text = (
-            "chance: random directions with the target's own mean and second moment; corrected: (mean − chance) / "
-            "(1 − chance); found: closer than the nearest of them, 5 % false discoveries"
+            "chance: the same against the target turned, its mean, second moment and inner cosines kept; own: the "
+            "source with itself (nearest other latent; halves matched); adjusted: (mean − chance) / (1 − chance); "
+            "significant: closer than its own dictionary and the target turned explain, 5 % false discoveries"
         )
         above = [m.fraction_above_by_chance(0.7) for m in (forth, back)]
-        if not any(map(math.isnan, above)):
-            text += f"; nearest above 0.7 by chance: {above[0]:.2%} and {above[1]:.2%}"
+        text += f"; nearest above 0.7 by chance: {above[0]:.2%} and {above[1]:.2%}"
         if math.isnan(forth.isotropic_chance):
             return text
         isotropic = f"{forth.isotropic_chance:.3f} and {back.isotropic_chance:.3f}"
-        text += f"; isotropic directions would give nearest {isotropic}"
-        paired = self.a_to_b.paired_isotropic
-        return text if paired is None else f"{text}, {self.matching} {paired.mean_similarity:.3f}"
+        return f"{text}; isotropic directions would give nearest {isotropic}"
+
+    def _control_words(self) -> str:
+        """How fair the controls are, and what share they cannot explain."""
+        forth, back = self.nearest_a_to_b, self.nearest_b_to_a
+        sides = [" and ".join(str(m.balance.get(name, "–")) for m in (forth, back)) for name in ("own", "turned")]
+        beyond = " and ".join(f"{m.beyond_controls.value:.1%}" for m in (forth, back))
+        return (
+            f"balance, wins of the nearest among undecided latents (0.5 if the control is fair): own {sides[0]}; "
+            f"turned {sides[1]}; beyond the controls without a threshold (2 × wins − 1): at least {beyond}"
+        )
+
+    def _notes(self) -> list[str]:
+        """Everything that is printed below the table."""
+        return [
+            self._interval_words(),
+            self._chance_words(),
+            self._control_words(),
+            *(text for text in (rare_words(self.a, self.a_to_b), rare_words(self.b, self.b_to_a)) if text is not None),
+            *(f"{d.name}: {d.alive.describe()}" for d in (self.a, self.b)),
+            *(f"confound: {f.check}: {f.effect}" for f in self._unsaid_confounds()),
+            *(f"caveat: {c}" for c in self.caveats),
+        ]
 
     def __repr__(self) -> str:
         lines = [f"Comparison of {_sized(self.a)} and {_sized(self.b)}"]
         lines.append(f"  matching: {self.matching} — {self.meaning}; similarity: {self.a_to_b.quantity}")
         lines += [f"  {line}" for line in aligned(self._table())]
-        lines.append(f"  {self._interval_words()}")
-        lines += textwrap.wrap(self._chance_words(), 110, initial_indent="  ", subsequent_indent="    ")
-        lines += [f"  {d.name}: {d.alive.describe()}" for d in (self.a, self.b)]
-        for f in self._unsaid_confounds():
-            text = f"confound: {f.check}: {f.effect}"
-            lines += textwrap.wrap(text, 110, initial_indent="  ", subsequent_indent="    ")
-        lines += [f"  caveat: {c}" for c in self.caveats]
+        for note in self._notes():
+            lines += textwrap.wrap(note, 110, initial_indent="  ", subsequent_indent="    ")
         return "\n".join(lines)
 
     def _unsaid_confounds(self) -> list[Finding]:
@@ -280,18 +320,11 @@ class Comparison:
 
         head, *rows = [[escape(cell) for cell in row] for row in self._table()]
         body = "".join(f"<tr><td>{'</td><td>'.join(row)}</td></tr>" for row in rows)
-        notes = [
-            self._interval_words(),
-            self._chance_words(),
-            *(f"{d.name}: {d.alive.describe()}" for d in (self.a, self.b)),
-        ]
-        notes += [f"confound: {f.check}: {f.effect}" for f in self._unsaid_confounds()]
-        notes += [f"caveat: {c}" for c in self.caveats]
         return (
             f"<p><b>{escape(_sized(self.a))}</b> and <b>{escape(_sized(self.b))}</b>; {escape(self.matching)}: "
             f"{escape(self.meaning)}; similarity: {self.a_to_b.quantity}</p>"
             f"<table><thead><tr><th>{'</th><th>'.join(head)}</th></tr></thead><tbody>{body}</tbody></table>"
-            f"<ul>{''.join(f'<li>{escape(note)}</li>' for note in notes)}</ul>"
+            f"<ul>{''.join(f'<li>{escape(note)}</li>' for note in self._notes())}</ul>"
         )
 
 
@@ -305,7 +338,7 @@ def compare(
     min_similarity: float | None = None,
     max_gap: float = 0.0,
     time_budget: float = math.inf,
-    null_draws: int | None = None,
+    turns: int | None = None,
     allow_mismatch: bool = False,
     executor: Executor | None = None,
     progress: Progress | None = None,
@@ -325,9 +358,8 @@ def compare(
         signed: False compares |cos|, so that a direction and its negative are the same.
         min_similarity: for "optimal": leave a latent unmatched rather than match below this, optimally.
         max_gap, time_budget: for "optimal": stop at this proven relative gap, or after about so many seconds.
-        null_draws: random dictionaries, with the moments of these, that a one-to-one matching is also made on, to say
-            what chance gives it. None: as many as make 1,000 latents, and none beyond 4,096 latents a side, where each
-            draw costs what the matching costs.
+        turns: how often a one-to-one matching is also made against B turned, to say what chance gives it; with 0 it is
+            not made between the halves of either dictionary either. None: 3 up to 4,096 latents a side, 1 beyond.
         allow_mismatch: go on although model or hook point differ; every output then says so.
         executor: a `distributed.Client`, "local:N" or a Dask scheduler's address; the sweeps are made there, with the
             same answer to the bit.
@@ -337,7 +369,7 @@ def compare(
         Comparison, with `.a_to_b` and `.b_to_a`.
 
     Raises:
-        ValueError: an unknown matching, a negative number of draws, different widths, or different spaces without
+        ValueError: an unknown matching, a negative number of turns, different widths, or different spaces without
             `allow_mismatch`.
 
     Example:
@@ -352,36 +384,39 @@ def compare(
     limits = OptimalLimits(min_similarity, max_gap, time_budget)
     if matching != "optimal" and limits != OptimalLimits():
         raise ValueError(f"min_similarity, max_gap and time_budget are for matching='optimal'; got {matching!r}")
-    if null_draws is not None and null_draws < 0:
-        raise ValueError(f"null_draws is a number of draws, 0 or more; got {null_draws}")
+    if turns is not None and turns < 0:
+        raise ValueError(f"turns is how often B is turned, 0 or more; got {turns}")
     left, right = distinct([as_dictionary(a), as_dictionary(b)])
     notes = tuple(f"{d.name}: {note}" for d in (left, right) for note in d.notes)
-    caveats = notes + require_same_space(left, right, allow_mismatch, on=on) + few_latents((left, right), on)
+    caveats = notes + require_same_space(left, right, allow_mismatch, on=on)
     tick = None if progress is None else lambda share: progress("similarities", share)
     x, y = _operands(left, right, on)
     with running_on(executor):
-        swept = sweep(x, y, absolute=not signed, progress=tick)
-        plain = _nearest(left, right, swept, on, signed, caveats, null_draws)
+        swept = listing_sweep(x, y, LISTED, absolute=not signed, progress=tick)
+        controls = pair_controls(x, y, swept, How(not signed, OWN_SCALES[on]), progress)
+        plain = _nearest((left, right), swept, controls, on, signed, caveats, turns)
         return plain if matching == "nearest" else _with_matching(plain, matching, limits, progress)
 
 
 def _nearest(
-    left: Dictionary,
-    right: Dictionary,
+    sides: tuple[Dictionary, Dictionary],
     swept: Sweep,
+    controls: tuple[Controls, Controls],
     on: On,
     signed: bool,
     caveats: tuple[str, ...],
-    null_draws: int | None,
+    turns: int | None,
 ) -> Comparison:
-    """The comparison under "nearest", from a finished sweep."""
+    """The comparison under "nearest", from finished sweeps."""
     assert swept.cols is not None
-    forth = nearest_matching(left, right, swept.rows, on=on, signed=signed)
-    back = nearest_matching(right, left, swept.cols, on=on, signed=signed)
+    left, right = sides
+    forth = nearest_matching(left, right, swept.rows, controls[0], on=on, signed=signed)
+    back = nearest_matching(right, left, swept.cols, controls[1], on=on, signed=signed)
     forth, back = with_mutual(forth, back), with_mutual(back, forth)
-    draws = default_draws(left.n_latents, right.n_latents) if null_draws is None else null_draws
+    caveats += (*forth.doubts, *back.doubts)
+    turns = default_turns(left.n_latents, right.n_latents) if turns is None else turns
     return Comparison(
-        left, right, "nearest", on, signed, forth, back, forth, back, caveats, None, swept, OptimalLimits(), draws, {}
+        left, right, "nearest", on, signed, forth, back, forth, back, caveats, None, swept, OptimalLimits(), turns, {}
     )  # fmt: skip
 
 
@@ -410,32 +445,33 @@ def _with_matching(
     assignment = match(x, y, matching, absolute=not c.signed, nearest=c.swept, progress=tick, **asdict(limits))
     there = one_to_one_matching(forth, back, matching, assignment.partner, assignment.cosine)
     here = one_to_one_matching(back, forth, matching, *assignment.reverse(c.b.n_latents))
-    if c.null_draws and not assignment.interrupted:
-        chance = _paired_chances(c, matching, limits, progress)
-        there, here = replace(there, **chance), replace(here, **chance)
+    if c.turns and not assignment.interrupted:
+        there, here = _with_expected(c, there, here, matching, limits, progress)
     made = replace(c, matching=matching, a_to_b=there, b_to_a=here, assignment=assignment, limits=limits)
     if limits == OptimalLimits() and not made.was_interrupted:
         c.made[matching] = made
     return made
 
 
-def _paired_chances(
-    c: Comparison, matching: OneToOne, limits: OptimalLimits, progress: Progress | None
-) -> dict[str, Any]:
-    """What `matching` gives on random dictionaries with the moments of these two, and on isotropic ones."""
+def _with_expected(
+    c: Comparison,
+    there: Matching,
+    here: Matching,
+    method: OneToOne,
+    limits: OptimalLimits,
+    progress: Progress | None,
+) -> tuple[Matching, Matching]:
+    """Both directions with what `method` gives against B turned, and between the halves of either dictionary."""
     if progress is not None:
-        progress(f"chance of {matching}", 0.0)
-    forth, back = c.nearest_a_to_b.nearest_chance, c.nearest_b_to_a.nearest_chance
-    how: Any = {
-        "draws": c.null_draws,
-        "absolute": not c.signed,
-        "min_similarity": limits.min_similarity,
-    }
-    d = forth.isotropic_dimensions
-    return {
-        "paired_chance": paired_chance((back.null, c.a.n_latents), (forth.null, c.b.n_latents), matching, **how),
-        "paired_isotropic": None if d is None else paired_isotropic((c.a.n_latents, c.b.n_latents, d), matching, **how),
-    }
+        progress(f"chance of {method}", 0.0)
+    x, y = _operands(c.a, c.b, c.on)
+    how: Any = {"absolute": not c.signed} | (asdict(limits) if method == "optimal" else {})
+    expected = turned_pairs(x, y, method, c.turns, **how)
+    of_x, of_y = (own_pairs(z, method, scale=s, **how) for z, s in zip((x, y), OWN_SCALES[c.on], strict=True))
+    return (
+        replace(there, expected_pairs=expected, own_pairs=of_x),
+        replace(here, expected_pairs=expected, own_pairs=of_y),
+    )
 
 
 def _cells(m: Matching) -> tuple[str, ...]:
@@ -446,9 +482,10 @@ def _cells(m: Matching) -> tuple[str, ...]:
         f"{m.n_matched:,} of {m.n_latents:,}",
         f"{m.fraction_above(0.7):.1%}",
         f"{m.coverage:.1%}",
-        m.chance_text,
-        or_dash(m.corrected, ".3f"),
-        or_dash(m.found_fraction, ".1%"),
+        or_dash(m.chance, ".3f"),
+        or_dash(m.own, ".3f"),
+        or_dash(m.chance_adjusted, ".3f"),
+        f"{m.significant_fraction:.1%}",
     )
 
 

@@ -17,14 +17,22 @@ from sae_geometry.comparisons.pair import compare
 from sae_geometry.comparisons.seeds_result import SeedComparison
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.distributed import Executor, running_on, spread
+from sae_geometry.distributed.errors import wrong_answer
 from sae_geometry.io.formatting import few
 from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.sweep import sweep
-from sae_geometry.matching import On, OneToOne, operands
+from sae_geometry.matching import On, OneToOne, match, operands
 from sae_geometry.matching.defaults import THRESHOLD, default_matching
-from sae_geometry.pairwise.checkpoint import N_BINS, PairParameters, PairRecord, pair_path, read_pair, write_pair
+from sae_geometry.pairwise.checkpoint import (
+    N_BINS,
+    PairParameters,
+    PairRecord,
+    check_pair,
+    pair_path,
+    read_pair,
+    write_pair,
+)
 from sae_geometry.pairwise.inputs import distinct
-from sae_geometry.pairwise.matching_result import few_latents
 from sae_geometry.pairwise.same_space import ALLOWED, require_same_space
 from sae_geometry.sources import as_dictionary
 
@@ -103,6 +111,10 @@ def compare_seeds(
     with running_on(executor):
         tick()
         for (i, j), record in spread(_compare_pair, dictionaries, [p for p in todo if p not in done], parameters):
+            try:
+                check_pair(record, dictionaries[i], dictionaries[j], parameters)
+            except (ValueError, TypeError, AttributeError) as error:
+                raise wrong_answer(f"for {dictionaries[i].name} and {dictionaries[j].name}: {error}") from None
             if folder is not None:
                 write_pair(paths[i, j], record, dictionaries[i], dictionaries[j], parameters)
             done[i, j] = record
@@ -115,7 +127,7 @@ def compare_seeds(
         signed,
         threshold,
         done,
-        (*few(sorted(notes, key=lambda note: not note.endswith(ALLOWED))), *few_latents(dictionaries, on)),
+        few(sorted(notes, key=lambda note: not note.endswith(ALLOWED))),
     )
 
 
@@ -144,13 +156,18 @@ def _compare_pair(a: Dictionary, b: Dictionary, p: PairParameters) -> PairRecord
             back.fraction_above_by_chance(p.threshold),
         ),
         chance=(there.chance, back.chance),
+        own=(there.own, back.own),
         isotropic=(there.isotropic_chance, back.isotropic_chance),
-        found=(there.found_fraction, back.found_fraction),
+        significant=(there.significant_fraction, back.significant_fraction),
+        beyond=(there.beyond_controls.value, back.beyond_controls.value),
         paired=made.a_to_b.mean_similarity,
         paired_chance=made.a_to_b.chance,
         explained=explained_up_to(np.concatenate([made.a_to_b.similarity, made.b_to_a.similarity]), own),
         certified_gap=math.nan if certificate is None else float(certificate.relative_gap),
-        confounds=tuple(f"{f.check}: {f.effect}" for f in made.confounds.flagged),
+        confounds=(
+            *(f"{f.check}: {f.effect}" for f in made.confounds.flagged),
+            *(f"controls: {text}" for m in (there, back) for text in m.doubts),
+        ),
         partner=made.a_to_b.partner_row.astype(np.int32),
         similarity=made.a_to_b.similarity,
         histogram=histogram.astype(np.min_scalar_type(int(histogram.max()))),
@@ -176,7 +193,7 @@ def _encoder_side(a: Dictionary, b: Dictionary, p: PairParameters) -> tuple[np.n
     x, y = a.encoder_directions, b.encoder_directions
     if p.on != "decoder" or x is None or y is None or x.shape[1] != y.shape[1]:
         return np.empty(0, dtype=np.int32), np.empty(0)
-    made = compare(a, b, p.matching, on="encoder", signed=p.signed, null_draws=0, allow_mismatch=True)
-    if made.was_interrupted:
+    made = match(x, y.to(x.device), p.matching, absolute=not p.signed)
+    if made.interrupted:
         raise KeyboardInterrupt
-    return made.a_to_b.partner_row.astype(np.int32), made.a_to_b.similarity
+    return made.partner.astype(np.int32), made.cosine if p.signed else np.abs(made.cosine)

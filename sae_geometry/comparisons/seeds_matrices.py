@@ -13,7 +13,7 @@ from sae_geometry.matching import On, OneToOne
 from sae_geometry.pairwise.checkpoint import PairRecord
 from sae_geometry.pairwise.grouping import groups_of, labels_of
 
-MATRICES = ("mmcs", "shared", "paired", "found")  # those that have intervals
+MATRICES = ("mmcs", "shared", "paired", "significant")  # those that have intervals
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -66,7 +66,7 @@ class SeedMatrices:
 
     @cached_property
     def chance(self) -> np.ndarray:
-        """MMCS(i → j) of as many random directions as j has, with j's mean and second moment."""
+        """MMCS(i → j) against run j turned: its own shape kept, and nothing shared."""
         return self._directed("chance")
 
     @cached_property
@@ -75,9 +75,19 @@ class SeedMatrices:
         return self._directed("isotropic")
 
     @cached_property
-    def found(self) -> np.ndarray:
-        """Share of i's latents closer to their nearest in j than chance, false discovery rate 5 %."""
-        return self._directed("found")
+    def significant(self) -> np.ndarray:
+        """Share of i's latents closer to their nearest in j than run i and run j turned explain; 5 % false ones."""
+        return self._directed("significant")
+
+    @cached_property
+    def beyond(self) -> np.ndarray:
+        """At least this share of i's latents has a partner in j that no control explains: 2 · wins − 1."""
+        return self._directed("beyond")
+
+    @cached_property
+    def own(self) -> np.ndarray:
+        """Mean similarity of i's latents to the nearest other latent of i; the same for every j."""
+        return self._directed("own")
 
     @cached_property
     def shared(self) -> np.ndarray:
@@ -89,10 +99,10 @@ class SeedMatrices:
 
     @cached_property
     def shared_chance(self) -> np.ndarray:
-        """At most this share of i's latents would be `shared` by chance: random directions with j's moments.
+        """At most this share of i's latents would be `shared` by chance, against run j turned.
 
-        That share of i's latents would have their *nearest* of those directions above the threshold, and no
-        one-to-one partner is closer than the nearest.
+        That share of i's latents has its *nearest* latent of the turned run above the threshold, and no one-to-one
+        partner is closer than the nearest.
         """
         return self._directed("nearest_above_chance")
 
@@ -116,7 +126,7 @@ class SeedMatrices:
 
     @cached_property
     def paired_chance(self) -> np.ndarray:
-        """`paired` of random dictionaries with the same moments; nan where not simulated. Symmetric."""
+        """`paired` against the second run turned. Symmetric."""
         return self._symmetric("paired_chance")
 
     @property

@@ -69,12 +69,12 @@ class SeedComparison(SeedMatrices):
         """Return the mean over ordered pairs of runs of one group, with its interval.
 
         Over runs where there are three or more of that group; with two, over the latents of that one pair, which says
-        nothing of other seeds (none for "found"). Shares are Wilson's there: pairs above the threshold, of as many as
-        there can be.
+        nothing of other seeds (none for "significant"). Shares are Wilson's there: pairs above the threshold, of as
+        many as there can be.
 
         Args:
             group: one of `groups`.
-            what: a matrix: "mmcs", "shared", "paired", "found".
+            what: a matrix: "mmcs", "shared", "paired", "significant".
 
         Raises:
             ValueError: a group with fewer than two runs, or a matrix that is none.
@@ -84,7 +84,7 @@ class SeedComparison(SeedMatrices):
         if len(members) < 2:
             raise ValueError(f"{group!r} has {len(members)} runs; a mean over pairs needs at least two")
         if len(members) > 2:
-            of = sum(self.runs[at].n_latents for at in members) if what in ("shared", "found") else None
+            of = sum(self.runs[at].n_latents for at in members) if what in ("shared", "significant") else None
             names = [self.names[at] for at in members]
             return interval_over_runs(matrix[np.ix_(members, members)], latents=of, names=names)
         i, j = members
@@ -94,7 +94,7 @@ class SeedComparison(SeedMatrices):
         if what == "paired":
             return interval_over_latents(pair.similarity)
         mean = float((matrix[i, j] + matrix[j, i]) / 2)
-        if what == "found":
+        if what == "significant":
             return Interval(mean, math.nan, math.nan, LEVEL, "latents of one pair", len(pair.similarity), math.nan)
         most = min(self.runs[i].n_latents, self.runs[j].n_latents)
         own = interval_of_share(int(np.sum(pair.similarity > self.threshold)), most)
@@ -114,7 +114,8 @@ class SeedComparison(SeedMatrices):
 
     def to_pandas(self) -> pd.DataFrame:
         """One row an ordered pair: source, target, and of each its kind, layer, seed and group; mmcs, chance,
-        chance_isotropic, corrected, found, nearest_above, nearest_above_chance, shared, shared_by_both, same_partner,
+        chance_isotropic, own, chance_adjusted, significant, beyond_controls, nearest_above, nearest_above_chance,
+        shared, shared_by_both, same_partner,
         paired, paired_chance, matching, n_source, n_target, confounds (what is flagged, in a word each).
         """
         import pandas as pd
@@ -142,8 +143,10 @@ class SeedComparison(SeedMatrices):
                 "mmcs": self.mmcs[i, j],
                 "chance": self.chance[i, j],
                 "chance_isotropic": self.isotropic_chance[i, j],
-                "corrected": ((self.mmcs - self.chance) / (1 - self.chance))[i, j],
-                "found": self.found[i, j],
+                "own": self.own[i, j],
+                "chance_adjusted": ((self.mmcs - self.chance) / (1 - self.chance))[i, j],
+                "significant": self.significant[i, j],
+                "beyond_controls": self.beyond[i, j],
                 "nearest_above": above[i, j],
                 "nearest_above_chance": by_chance[i, j],
                 "shared": self.shared[i, j],
@@ -174,9 +177,11 @@ class SeedComparison(SeedMatrices):
             "rows_are": "the source, columns the target",
             **({} if self._lists_pairs else {"matrices": "left out for so many runs: pairs.parquet has them"}),
             "mmcs": self._listed(self.mmcs),
-            "mmcs_chance_covariance_matched": self._listed(self.chance),
+            "mmcs_chance": self._listed(self.chance),
+            "mmcs_own": self._listed(self.own),
             "mmcs_chance_isotropic": self._listed(self.isotropic_chance),
-            "found_beyond_chance": self._listed(self.found),
+            "significant": self._listed(self.significant),
+            "beyond_controls_at_least": self._listed(self.beyond),
             "shared": self._listed(self.shared),
             "shared_by_chance_at_most": self._listed(self.shared_chance),
             "shared_by_decoder_and_encoder": self._listed(self.shared_by_both),
@@ -268,7 +273,12 @@ class SeedComparison(SeedMatrices):
         lines += [f"  {line}" for line in self._confound_words()]
         for title, matrix, form in (
             ("MMCS, row → column (double counting allowed)", self.mmcs, ".3f"),
-            ("chance for that: random directions with the column's mean and second moment", self.chance, ".3f"),
+            ("chance for that: against the column turned", self.chance, ".3f"),
+            (
+                "share of the row's latents closer than the row and the column turned explain, 5 % false discoveries",
+                self.significant,
+                ".1%",
+            ),
             (f"{self.paired_name} (one-to-one)", self.paired, ".3f"),
             (
                 f"share of the row's latents with a one-to-one partner > {self.threshold:g} in the column",
@@ -276,7 +286,7 @@ class SeedComparison(SeedMatrices):
                 ".1%",
             ),
             (
-                f"chance for that, at most: the share with any of those directions > {self.threshold:g}",
+                f"chance for that, at most: the share with any latent of the column turned > {self.threshold:g}",
                 self.shared_chance,
                 ".2%",
             ),

@@ -15,6 +15,7 @@ from sae_geometry.io.formatting import aligned, read_only
 from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.sweep import sweep
 from sae_geometry.matching.defaults import THRESHOLD
+from sae_geometry.nulls import principal_axes, turned
 from sae_geometry.pairwise.confounds import confound_audit
 from sae_geometry.pairwise.inputs import describe_input
 
@@ -40,12 +41,11 @@ class SpanOverlap:
         unmatched: int64 [U], their rows in A.
         n_nearest: K values of k.
         explained: float64 [U, K], share of each unmatched direction in the span of its k nearest lines of B.
-        explained_by_chance: float64 [L, K], the same against random directions with B's mean and second moment, for L
-            of the unmatched.
+        explained_by_chance: float64 [L, K], the same against B turned, for L of the unmatched.
         ranks: R values of r.
         overlap: float64 [R], mean squared cosine of the r principal angles between the r-dimensional subspace that the
             unmatched latents of A fill most, and that of B's matched latents.
-        overlap_by_chance: float64 [R], the same for random directions with B's mean and second moment instead of B's.
+        overlap_by_chance: float64 [R], the same for B turned instead of B.
         overlap_isotropic: float64 [R], r/d: of random subspaces.
         angles: float64 [r], the principal angles in degrees at the largest rank.
         caveats: what every reader must know.
@@ -127,14 +127,12 @@ class SpanOverlap:
         if len(self.unmatched):
             rows = [("k nearest", *(f"{k}" for k in self.n_nearest))]
             rows.append(("explained", *(f"{v:.1%}" for v in self.explained.mean(axis=0))))
-            if len(self.explained_by_chance):
-                rows.append(("by chance", *(f"{v:.1%}" for v in self.explained_by_chance.mean(axis=0))))
+            rows.append(("by chance", *(f"{v:.1%}" for v in self.explained_by_chance.mean(axis=0))))
             lines += ["  share of each direction in the span of its k nearest lines:"]
             lines += [f"    {line}" for line in aligned(rows)]
         if self.ranks:
             rows = [("rank", *(f"{r}" for r in self.ranks)), ("overlap", *(f"{v:.1%}" for v in self.overlap))]
-            if not np.isnan(self.overlap_by_chance).all():
-                rows.append(("by chance", *(f"{v:.1%}" for v in self.overlap_by_chance)))
+            rows.append(("by chance", *(f"{v:.1%}" for v in self.overlap_by_chance)))
             rows.append(("isotropic", *(f"{v:.1%}" for v in self.overlap_isotropic)))
             lines += [
                 "  leading subspaces of the unmatched and of b's matched latents (mean squared cosine of angles):"
@@ -157,7 +155,7 @@ def span_overlap(
     A latent of A is unmatched where its one-to-one partner (optimal up to 4,096 latents a side, greedy beyond) is no
     more similar than `threshold`. With Q_k an orthonormal basis of the k latents of B with the largest absolute cosine
     to it, ‖Q_kᵀ a_i‖² is the share of a_i in their span. Any k directions explain something, the nearest more: chance
-    is the same with random directions that have B's mean and second moment. Between the leading r-dimensional
+    is the same with B turned. Between the leading r-dimensional
     subspaces (right singular vectors) of A's unmatched and of B's matched latents stand the principal angles.
 
     Args:
@@ -188,8 +186,7 @@ def span_overlap(
     rows = left.directions.cpu().numpy()[unmatched]
     others = right.directions.cpu().numpy()
     ks = tuple(k for k in ks if k <= min(len(others), left.d_in))
-    null = made.nearest_a_to_b.nearest_chance.null
-    random = null.sample(len(others), seed=0) if null.has_tail else None
+    unshared = turned(right.directions, principal_axes(right.directions), seed=0).cpu().numpy()
     few = (
         rows[np.unique(np.linspace(0, max(len(rows) - 1, 0), _NULL_LATENTS).round().astype(int))] if len(rows) else rows
     )
@@ -197,7 +194,7 @@ def span_overlap(
     ranks = tuple(r for r in RANKS if r <= smallest // 2 or r == 1 <= smallest)
     most = max(ranks, default=0)
     ours, theirs = (_leading_subspace(x, most) for x in (rows, others[matched]))
-    chosen = None if random is None else _leading_subspace(random[: len(matched)], most)
+    chosen = _leading_subspace(unshared[matched], most)
     cosines = [_angle_cosines(ours[:r], theirs[:r]) for r in ranks]
     return SpanOverlap(
         a=left,
@@ -207,12 +204,10 @@ def span_overlap(
         unmatched=read_only(unmatched),
         n_nearest=ks,
         explained=explained_by_nearest(rows, others, ks),
-        explained_by_chance=np.empty((0, len(ks))) if random is None else explained_by_nearest(few, random, ks),
+        explained_by_chance=explained_by_nearest(few, unshared, ks),
         ranks=ranks,
         overlap=np.array([float((c**2).mean()) for c in cosines]),
-        overlap_by_chance=np.array(
-            [np.nan if chosen is None else float((_angle_cosines(ours[:r], chosen[:r]) ** 2).mean()) for r in ranks]
-        ),
+        overlap_by_chance=np.array([float((_angle_cosines(ours[:r], chosen[:r]) ** 2).mean()) for r in ranks]),
         overlap_isotropic=np.array([r / left.d_in for r in ranks]),
         angles=np.degrees(np.arccos(cosines[-1])) if cosines else np.empty(0),
         caveats=made.caveats,

@@ -14,13 +14,12 @@ from torch import Tensor
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import aligned, counted
 from sae_geometry.io.progress import Progress
-from sae_geometry.kernels.sweep import sweep
-from sae_geometry.kernels.types import Sweep
+from sae_geometry.kernels.sweep import listing_sweep, sweep
 from sae_geometry.matching.defaults import DISCOVERY_RATE
-from sae_geometry.nulls import false_discovery_found
+from sae_geometry.nulls import LISTED, How, principal_axes, turned, turned_controls
 from sae_geometry.pairwise.confounds import confound_audit
 from sae_geometry.pairwise.inputs import describe_input, distinct
-from sae_geometry.pairwise.matching_result import Matching, few_latents, nearest_matching
+from sae_geometry.pairwise.matching_result import Matching, nearest_matching
 from sae_geometry.pairwise.same_space import require_same_space
 from sae_geometry.sources import as_dictionary
 
@@ -55,18 +54,18 @@ class SplitMap:
 
     Attributes:
         narrow, wide: the dictionaries.
-        parents: the `Matching` wide → narrow: each wide latent's nearest narrow one, with its p-value.
-        found: bool [m]: wide latents that are children: closer to their parent than chance, the false discovery rate
-            held at `false_discovery_rate`. The others are *novel*.
+        parents: the `Matching` wide → narrow: each wide latent's nearest narrow one, with its q-value. It competes with
+            the narrow dictionary turned alone: siblings in the wide one are no control, they are what splitting makes.
+        found: bool [m]: wide latents that are children: their q-value is at most `false_discovery_rate`. The others
+            are *novel*.
         false_discovery_rate: see `found`.
         threshold: the smallest cosine among the found; nan where none is.
         nearest_child: the `Matching` narrow → wide.
         combination: each narrow direction as a sparse combination of wide ones.
-        close: bool [n, T]: terms of the combination that are closer to the narrow latent than chance, the false
-            discovery rate held over all n·T.
-        explained_by_chance: float64 [L, T]: the same of wide dictionaries drawn at random with the same mean and
-            second moment, for L of the narrow latents; the yardstick for `combination.explained`. Empty where the wide
-            dictionary fills too few dimensions.
+        close: bool [n, T]: terms of the combination that are closer to the narrow latent than any latent of the wide
+            dictionary turned.
+        explained_by_chance: float64 [L, T]: the same of the wide dictionary turned, for L of the narrow latents; the
+            yardstick for `combination.explained`.
         caveats: what every reader must know.
     """
 
@@ -117,7 +116,7 @@ class SplitMap:
         return [int(i) for i in self.parents.source_ids[rows]]
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row a wide latent: wide_id, parent_id, cosine, p_value, role ("child" or "novel"), n_siblings."""
+        """One row a wide latent: wide_id, parent_id, cosine, q_value, role ("child" or "novel"), n_siblings."""
         import pandas as pd
 
         siblings = np.where(self.found, self.n_children[self.parents.partner_row], 0)
@@ -126,7 +125,7 @@ class SplitMap:
                 "wide_id": self.parents.source_ids,
                 "parent_id": self.parents.partner,
                 "cosine": self.parents.cosine,
-                "p_value": self.parents.p_value,
+                "q_value": self.parents.q_value,
                 "role": np.where(self.found, "child", "novel"),
                 "n_siblings": siblings,
             }
@@ -160,7 +159,7 @@ class SplitMap:
             "inputs": {"narrow": describe_input(self.narrow), "wide": describe_input(self.wide)},
             "confounds": confound_audit(self.narrow, self.wide).summary(),
             "child_means": "a wide latent closer (decoder cosine, signed) to its nearest narrow latent, its parent, "
-            "than random directions with the narrow dictionary's mean and second moment",
+            "than the narrow dictionary turned explains",
             "false_discovery_rate": self.false_discovery_rate,
             "smallest_cosine_of_a_child": self.threshold,
             "wide_to_narrow": self.parents.summary(),
@@ -176,9 +175,7 @@ class SplitMap:
             "explained_means": "share of the narrow direction explained by 1, 2, … wide directions, non-negative "
             "coefficients, orthogonal matching pursuit; mean over narrow latents",
             "explained": self.combination.explained.mean(axis=0).tolist(),
-            "explained_by_chance": self.explained_by_chance.mean(axis=0).tolist()
-            if len(self.explained_by_chance)
-            else None,
+            "explained_by_chance": self.explained_by_chance.mean(axis=0).tolist(),
             "narrow_latents_in_the_null": len(chance),
             "caveats": list(self.caveats),
         }
@@ -216,8 +213,7 @@ class SplitMap:
         farthest = f"; the farthest at {self.threshold:.3f}" if self.found.any() else ""
         rows = [("terms", *(f"{t + 1}" for t in range(self.combination.explained.shape[1])))]
         rows.append(("explained", *(f"{v:.1%}" for v in self.combination.explained.mean(axis=0))))
-        if len(self.explained_by_chance):
-            rows.append(("by chance", *(f"{v:.1%}" for v in self.explained_by_chance.mean(axis=0))))
+        rows.append(("by chance", *(f"{v:.1%}" for v in self.explained_by_chance.mean(axis=0))))
         return "\n".join(
             [
                 f"Splitting of {self.narrow.name!r} ({counted(n, 'latent')}) in {self.wide.name!r} "
@@ -247,11 +243,11 @@ def split_map(
     """What became of a narrow dictionary's latents in a wide one: children, absorption, novel latents.
 
     Each wide latent's *parent* is its nearest narrow latent, argmax_i cos(narrow_i, wide_j); it is a *child* where that
-    cosine is larger than chance (p-values against random directions with the narrow dictionary's mean and second
-    moment, the false discovery rate controlled), and *novel* otherwise. Each narrow direction p is then written as
+    cosine wins against the narrow dictionary turned (target-decoy competition, the false discovery rate controlled),
+    and *novel* otherwise. Each narrow direction p is then written as
     Σ c_t w_t, c ≥ 0, over at most `n_terms` wide directions by orthogonal matching pursuit: the next w is the one with
     the largest inner product with what is left of p (found exactly, among all of them), and all coefficients are fitted
-    anew. The share explained is 1 − ‖p − Σ c_t w_t‖², beside that of wide dictionaries drawn at random.
+    anew. The share explained is 1 − ‖p − Σ c_t w_t‖², next to that of the wide dictionary turned.
 
     Args:
         narrow, wide: anything `compare` takes; `narrow` has no more latents than `wide`.
@@ -280,16 +276,16 @@ def split_map(
     if not 0 < false_discovery_rate < 1:
         raise ValueError(f"a false discovery rate lies between 0 and 1; got {false_discovery_rate}")
     notes = tuple(f"{d.name}: {note}" for d in (small, large) for note in d.notes)
-    caveats = notes + require_same_space(small, large, allow_mismatch) + few_latents((small, large))
+    caveats = notes + require_same_space(small, large, allow_mismatch)
     large = large.to(small.device)
     tick = None if progress is None else lambda share: progress("similarities", share)
-    swept = sweep(small.directions, large.directions, progress=tick)
-    parents, nearest_child = _matchings(small, large, swept)
-    if not parents.nearest_chance.null.has_tail:
-        caveats += (
-            f"{small.name}: fills fewer than four dimensions, so chance is unknown and no latent is called a child",
-        )
-    found = false_discovery_found(parents.p_value, false_discovery_rate)
+    swept = listing_sweep(large.directions, small.directions, LISTED, progress=tick)
+    assert swept.cols is not None
+    forth, back = turned_controls(large.directions, small.directions, swept, How(), progress)
+    parents = nearest_matching(large, small, swept.rows, forth)
+    nearest_child = nearest_matching(small, large, swept.cols, back)
+    found = parents.q_value <= false_discovery_rate
+    caveats += parents.doubts
     threshold = float(parents.cosine[found].min()) if found.any() else float("nan")
     combination = sparse_combinations(small.directions, large.directions, n_terms, progress=progress)
     return SplitMap(
@@ -301,8 +297,8 @@ def split_map(
         threshold=threshold,
         nearest_child=nearest_child,
         combination=combination,
-        close=_close(small, large, combination, nearest_child, false_discovery_rate),
-        explained_by_chance=_explained_by_chance(small.directions, nearest_child, n_terms),
+        close=_close(small, large, combination, back.turned),
+        explained_by_chance=_explained_by_chance(small.directions, large.directions, n_terms),
         caveats=caveats,
     )
 
@@ -355,29 +351,15 @@ def sparse_combinations(
     return SparseCombination(index, coefficient, explained)
 
 
-def _matchings(narrow: Dictionary, wide: Dictionary, swept: Sweep) -> tuple[Matching, Matching]:
-    assert swept.cols is not None
-    return nearest_matching(wide, narrow, swept.cols), nearest_matching(narrow, wide, swept.rows)
-
-
-def _close(
-    narrow: Dictionary, wide: Dictionary, combination: SparseCombination, nearest_child: Matching, rate: float
-) -> np.ndarray:
-    """Which terms are closer to their narrow latent than the nearest of m random wide latents would be."""
+def _close(narrow: Dictionary, wide: Dictionary, combination: SparseCombination, turned: np.ndarray) -> np.ndarray:
+    """Which terms are closer to their narrow latent than the nearest latent of the wide dictionary turned, [n]."""
     p, w = narrow.directions.cpu().numpy(), wide.directions.cpu().numpy()
-    p_values = np.full(combination.index.shape, np.nan)
-    for t in range(combination.index.shape[1]):
-        term = combination.index[:, t]
-        cosine = np.where(term >= 0, (p * w[term]).sum(axis=1, dtype=np.float64), np.nan)
-        p_values[:, t] = nearest_child.nearest_chance.p_values(cosine)
-    return false_discovery_found(p_values, rate)
+    cosines = [(p * w[term]).sum(axis=1, dtype=np.float64) for term in combination.index.T]
+    return (combination.index >= 0) & (np.stack(cosines, axis=1) > turned[:, None])
 
 
-def _explained_by_chance(parents: Tensor, nearest_child: Matching, n_terms: int) -> np.ndarray:
-    """The share explained by a random wide dictionary, for evenly spaced parents."""
-    null = nearest_child.nearest_chance.null
-    if not null.has_tail:
-        return np.empty((0, n_terms))
+def _explained_by_chance(parents: Tensor, atoms: Tensor, n_terms: int) -> np.ndarray:
+    """The share that the wide dictionary turned explains, for evenly spaced parents."""
     rows = np.unique(np.linspace(0, len(parents) - 1, _NULL_LATENTS).round().astype(int))
-    atoms = torch.from_numpy(null.sample(len(nearest_child.target_ids))).to(parents.device)
-    return sparse_combinations(parents[torch.from_numpy(rows).to(parents.device)], atoms, n_terms).explained
+    others = turned(atoms, principal_axes(atoms), seed=0)
+    return sparse_combinations(parents[torch.from_numpy(rows).to(parents.device)], others, n_terms).explained

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import or_dash
 from sae_geometry.io.progress import Progress
-from sae_geometry.kernels.sweep import sweep
+from sae_geometry.kernels.sweep import listing_sweep
 from sae_geometry.kernels.types import Sweep, SweepReport
+from sae_geometry.nulls import LISTED, How, within_controls
 from sae_geometry.pairwise.inputs import describe_input
-from sae_geometry.pairwise.matching_result import Matching, few_latents, nearest_matching, with_mutual
+from sae_geometry.pairwise.matching_result import Matching, nearest_matching, with_mutual
 from sae_geometry.sources import as_dictionary
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class WithinComparison:
     @property
     def caveats(self) -> tuple[str, ...]:
         """What every reader must know."""
-        return (*self.dictionary.notes, *few_latents((self.dictionary,)))
+        return (*self.dictionary.notes, *self.nearest.doubts)
 
     @property
     def report(self) -> SweepReport:
@@ -83,8 +84,8 @@ class WithinComparison:
         return (
             f"Within {self.dictionary.name!r} ({self.dictionary.n_latents:,} × {self.dictionary.d_in:,}), nearest "
             f"other latent ({m.quantity}, self excluded): mean {mean}; {m.fraction_above(0.7):.1%} above 0.7; "
-            f"chance {m.chance_text} (isotropic {isotropic})\n  {self.dictionary.alive.describe()}"
-            + "".join(f"\n  caveat: {caveat}" for caveat in self.caveats)
+            f"chance {or_dash(m.chance, '.3f')} (the dictionary turned; isotropic {isotropic})\n"
+            f"  {self.dictionary.alive.describe()}" + "".join(f"\n  caveat: {caveat}" for caveat in self.caveats)
         )
 
 
@@ -106,7 +107,8 @@ def compare_within(a: Any, *, signed: bool = True, progress: Progress | None = N
     """
     d = as_dictionary(a)
     tick = None if progress is None else lambda share: progress("similarities", share)
-    swept = sweep(d.directions, None, absolute=not signed, progress=tick)
-    nearest = nearest_matching(d, d, swept.rows, signed=signed, within=True)
+    swept = listing_sweep(d.directions, None, LISTED, absolute=not signed, progress=tick)
+    controls = within_controls(d.directions, swept, How(not signed), progress)
+    nearest = nearest_matching(d, d, swept.rows, controls, signed=signed)
     nearest = with_mutual(nearest, nearest)
     return WithinComparison(d, signed, nearest, swept)

@@ -21,6 +21,7 @@ from sae_geometry.kernels.types import ScreenName
 from sae_geometry.matching import On, OneToOne
 from sae_geometry.matching.defaults import MatchingName, default_matching
 from sae_geometry.matching.optimal import CANDIDATES, MORE
+from sae_geometry.nulls import LISTED, default_turns
 from sae_geometry.sources import as_dictionary
 
 Verb = Literal["compare", "match", "within", "seeds", "agreement", "span", "split", "umap", "drift"]
@@ -97,6 +98,17 @@ class _Verb:
     besides: str
 
 
+def _nearest(a: Tensor, b: Tensor) -> list[Job]:
+    """The sweep that a comparison starts from, and those of its controls."""
+    turns = default_turns(len(a), len(b))
+    more = [Job(a, b, 1)] * (turns - 1)
+    return [Job(a, b, LISTED), Job(a, b, LISTED), *more, Job(a, None, LISTED), Job(b, None, LISTED)]
+
+
+def _within(x: Tensor) -> list[Job]:
+    return [Job(x, None, LISTED), Job(x, x, LISTED), *[Job(x, x, 1)] * (default_turns(len(x), len(x)) - 1)]
+
+
 def _paired(a: Tensor, b: Tensor, matching: str | None) -> list[Job]:
     """The sweeps of a one-to-one matching, its nearest partners known."""
     if matching == "greedy":
@@ -112,7 +124,7 @@ def _default_matching(q: Question) -> OneToOne:
 
 def _compare(q: Question) -> list[Job]:
     pairs = list(combinations(q.rows, 2))
-    return [job for a, b in pairs for job in (Job(a, b), *_paired(a, b, q.matching or "nearest"))]
+    return [job for a, b in pairs for job in (*_nearest(a, b), *_paired(a, b, q.matching or "nearest"))]
 
 
 def _match(q: Question) -> list[Job]:
@@ -122,24 +134,29 @@ def _match(q: Question) -> list[Job]:
 
 def _seeds(q: Question) -> list[Job]:
     matching = q.matching or _default_matching(q)
-    sides = [q.rows, *([q.encoders] if q.encoders and q.on == "decoder" else [])]
-    pairs = [pair for side in sides for pair in combinations(side, 2)]
-    return [job for a, b in pairs for job in (Job(a, b), *_paired(a, b, matching))]
+    pairs = list(combinations(q.rows, 2))
+    encoders = list(combinations(q.encoders, 2)) if q.on == "decoder" else []
+    return [
+        *(job for a, b in pairs for job in (*_nearest(a, b), *_paired(a, b, matching))),
+        *(job for a, b in encoders for job in (Job(a, b, 1 if matching == "mutual" else CANDIDATES),)),
+    ]
 
 
 def _agreement(q: Question) -> list[Job]:
-    return [Job(side[0], side[1]) for side in (q.rows, q.encoders)]
+    return [job for side in (q.rows, q.encoders) for job in _nearest(side[0], side[1])]
 
 
 def _split(q: Question) -> list[Job]:
     narrow, wide = q.rows
-    return [Job(narrow, wide), Job(narrow, wide, columns=False, times=float(q.n_terms))]
+    turns = default_turns(len(wide), len(narrow))
+    parents = [Job(wide, narrow, LISTED)] * 2 + [Job(wide, narrow)] * (turns - 1)
+    return [*parents, Job(narrow, wide, columns=False, times=float(q.n_terms))]
 
 
 def _span(q: Question) -> list[Job]:
     a, b = q.rows
     most = min(_NEAREST, len(b))
-    return [Job(a, b), *_paired(a, b, _default_matching(q)), Job(a, b, most, columns=False)]
+    return [*_nearest(a, b), *_paired(a, b, _default_matching(q)), Job(a, b, most, columns=False)]
 
 
 def _umap(q: Question) -> list[Job]:
@@ -150,14 +167,14 @@ def _umap(q: Question) -> list[Job]:
 _ALWAYS = "reading the inputs, tables and figures"
 _VERBS: dict[Verb, _Verb] = {
     "compare": _Verb(2, None, _compare, "chance, the other ways of counting and, with a one-to-one matching, its "
-                     "solver, rounds beyond the first, and the same on random dictionaries"),
-    "match": _Verb(2, 2, _match, "the assignment solver, rounds beyond the first, and the same on random dictionaries"),
-    "within": _Verb(1, None, lambda q: [Job(x, None) for x in q.rows], "chance"),
+                     "solver, rounds beyond the first, and the same with the other dictionary turned"),
+    "match": _Verb(2, 2, _match, "the assignment solver, rounds beyond the first, and the same with B turned"),
+    "within": _Verb(1, None, lambda q: [job for x in q.rows for job in _within(x)], "chance"),
     "seeds": _Verb(2, None, _seeds, "chance, the solver, the rounds it may need beyond the first, and the consensus"),
     "agreement": _Verb(2, 2, _agreement, "chance"),
-    "span": _Verb(2, 2, _span, "the solver, principal angles, and the same on random directions; the sweep over "
+    "span": _Verb(2, 2, _span, "the solver, principal angles, and the same with B turned; the sweep over "
                   "unmatched latents is counted as if all were"),
-    "split": _Verb(2, 2, _split, "the fits of the combinations, and the same on a random dictionary"),
+    "split": _Verb(2, 2, _split, "the fits of the combinations, and the same with the wide one turned"),
     "umap": _Verb(1, None, _umap, "the layout that UMAP optimises from these neighbours, its evidence, and one-to-one "
                   "partners across runs"),
     "drift": _Verb(2, None, lambda _: [], "nothing else of weight: reading the states is most of it"),

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import os
 import re
-import signal
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -89,35 +86,29 @@ def _opened(address: str) -> Iterator[Client]:
         raise ValueError(
             "a Dask scheduler's address has no user name or password: give tcp://host:port or tls://host:port"
         )
-    dask, distributed = (require(name, "dask", "an executor") for name in ("dask", "distributed"))
+    distributed = require("distributed", "dask", "an executor")
+    from distributed.utils import silence_logging_cmgr
+
     from sae_geometry.distributed.errors import ClusterError, lost
 
     with ExitStack() as stack:
+        security = None  # what Dask's configuration says
         if local:
+            from sae_geometry.distributed.local_cluster import local_cluster
             from sae_geometry.kernels.sweep import cpu_threads
 
             workers = int(local[1])
-            threads = stack.enter_context(_threads_of_workers(max(1, cpu_threads() // workers)))
-            # A piece that killed two workers is cut in halves; by default it would be tried on four.
-            settings: dict[str, Any] = {
-                "distributed.scheduler.allowed-failures": 1,
-                "distributed.nanny.pre-spawn-environ": threads,
-            }
-            stack.enter_context(dask.config.set(settings))
-            with _deaf_to_ctrl_c():
-                cluster = distributed.LocalCluster(
-                    n_workers=workers,
-                    threads_per_worker=1,
-                    host="127.0.0.1",
-                    dashboard_address="127.0.0.1:0",
-                    silence_logs=logging.CRITICAL,
-                )
-            stack.callback(cluster.close, timeout=10)
-            address = cluster.scheduler_address
+            stack.enter_context(silence_logging_cmgr(logging.CRITICAL))
+            address, security = stack.enter_context(local_cluster(workers, max(1, cpu_threads() // workers)))
         try:
-            client = distributed.Client(address, timeout=_WAIT, set_as_default=False)
+            client = distributed.Client(address, timeout=_WAIT, set_as_default=False, security=security)
         except (OSError, TimeoutError):
             raise ClusterError(f"no Dask scheduler answers at {address}; start one, or check the address") from None
+        except (TypeError, ValueError, RuntimeError) as error:  # no certificates, or encryption asked for and not given
+            raise ValueError(
+                f"Dask's configuration does not fit {address} ({error}); a tls:// scheduler needs "
+                "distributed.comm.tls.ca-file and .client.cert and .key there, one that is not tls:// no encryption"
+            ) from None
         stack.callback(client.close, timeout=5)
         try:
             client.wait_for_workers(1, timeout=_WAIT)
@@ -127,48 +118,4 @@ def _opened(address: str) -> Iterator[Client]:
             ) from None
         except OSError:
             raise lost(address) from None
-        if local:
-            stack.callback(_ends_quietly, cluster.loop.asyncio_loop)
         yield client
-
-
-def _ends_quietly(loop: asyncio.AbstractEventLoop) -> None:
-    """What our own scheduler could not finish, since it was ended, is no news: asyncio would print a traceback."""
-    loop.set_exception_handler(lambda _loop, _context: None)
-
-
-@contextmanager
-def _deaf_to_ctrl_c() -> Iterator[None]:
-    """Threads and processes started inside never hear Ctrl-C, which a terminal sends to all of them: we end them."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    from multiprocessing import resource_tracker
-
-    resource_tracker.ensure_running()  # as it is started, it lets whoever starts it hear again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-
-
-@contextmanager
-def _threads_of_workers(n: int) -> Iterator[dict[str, str]]:
-    """The variables that give workers so many threads, set in this process too, and as before after.
-
-    Dask alone would let those that are set here go before, and would leave its own behind.
-    """
-    before = {name: os.environ.get(name) for name in (*_THREADS, "PYTHONHASHSEED")}
-    values = dict.fromkeys(_THREADS, str(n))
-    os.environ.update(values)
-    try:
-        yield values
-    finally:
-        for name, old in before.items():
-            os.environ.pop(name, None)
-            if old is not None:
-                os.environ[name] = old

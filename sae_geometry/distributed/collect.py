@@ -82,6 +82,7 @@ class Answer:
     cols: Sent | None
     report: SweepReport
     note: str
+    version: str
 
 
 class Gathering:

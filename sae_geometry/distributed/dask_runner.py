@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from distributed import Future
 
 from sae_geometry.dictionary import Dictionary
+from sae_geometry.distributed.answer_check import check_pair_answer, check_tile
 from sae_geometry.distributed.collect import Gathering, bytes_here
 from sae_geometry.distributed.errors import NotLoadedError
 from sae_geometry.distributed.operands import Held
@@ -103,6 +104,7 @@ class DaskRunner:
 
         job = Job(submit, lambda tile: halves(tile, self.least), self._resend)
         for tile, answer in self._cluster.each(tiles, job):
+            check_tile(task, tile, answer)
             found.take(tile, answer)
             if task.progress is not None:
                 task.progress(found.share)
@@ -144,6 +146,7 @@ class DaskRunner:
 
         try:
             for pair, made in self._cluster.each(todo, Job(submit, smaller, self._resend, optional=True)):
+                check_pair_answer(made)
                 sweeps[pair] = made.sweeps
                 yield pair, made.answer
         finally:

@@ -20,5 +20,13 @@ def lost(address: str) -> ClusterError:
     return ClusterError(f"the Dask scheduler at {address} was lost; start it again and run the same command")
 
 
+def wrong_answer(why: str) -> ClusterError:
+    """Return the error for an answer of a worker that is not believed."""
+    return ClusterError(
+        f"a Dask worker gave a wrong answer {why}; nothing of it was kept: do not trust this cluster before "
+        "sae-geometry doctor passes on its workers"
+    )
+
+
 class WorkerMemoryError(MemoryError):
     """The smallest piece of work is too much for a worker."""

@@ -72,7 +72,7 @@ def sweep_tile(a: np.ndarray, b: np.ndarray, tile: Tile, question: Question, bia
     with want_of_memory_told():
         found = _swept(x, y, own, question, device)
     cols = None if found.cols is None else to_send(found.cols, tile.rows[0])
-    return Answer(to_send(found.rows, tile.cols[0]), cols, found.report, note)
+    return Answer(to_send(found.rows, tile.cols[0]), cols, found.report, note, own_version())
 
 
 def _swept(
@@ -236,7 +236,7 @@ def arithmetic() -> dict[str, Any]:
         if x.get("user_api") == "blas"
     ]
     return {
-        "sae-geometry": _version(),
+        "sae-geometry": own_version(),
         "python": platform.python_version(),
         "machine": platform.machine(),
         "processor": str(llvmlite.binding.get_host_cpu_name()),
@@ -255,7 +255,8 @@ def blas_threads() -> int:
     return max((x["num_threads"] for x in threadpoolctl.threadpool_info() if x.get("user_api") == "blas"), default=1)
 
 
-def _version() -> str:
+def own_version() -> str:
+    """Return the version of this package, in words where it is not installed as one."""
     try:
         return version("sae-geometry")
     except PackageNotFoundError:

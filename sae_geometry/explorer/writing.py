@@ -17,6 +17,7 @@ from importlib.resources import files
 
 from sae_geometry.explorer.contents import Contents
 from sae_geometry.explorer.packing import pack
+from sae_geometry.io.escaping import shown
 from sae_geometry.io.extras import require
 from sae_geometry.results.store import to_json
 
@@ -36,7 +37,7 @@ def page(contents: Contents) -> str:
     about["arrays"] = packed.where
     script = "\n".join(["'use strict';", *(_source(name) for name in SCRIPTS)])
     values = {
-        "title": html.escape(_title(contents.names)),
+        "title": html.escape(_title([shown(name) for name in contents.names])),
         "policy": _policy(script, plotly),
         "style": _source("explorer.css"),
         "about": _json_in_script(about),
@@ -77,5 +78,4 @@ def _json_in_script(value: object) -> str:
 
 def _policy(*scripts: str) -> str:
     hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in scripts)
-    # plotly's WebGL drawing compiles small functions as it goes: hence unsafe-eval.
-    return f"default-src 'none'; script-src {hashes} 'unsafe-eval'; style-src 'unsafe-inline'; img-src data: blob:"
+    return f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:"

@@ -38,18 +38,6 @@ def scalars(record: Any) -> dict[str, Any]:
     return {k: v for k, v in items if v is None or isinstance(v, str | int | float | bool)}
 
 
-def readable(text: str) -> str:
-    """`text` with the bytes that Python could not decode (a locale without them) decoded as UTF-8 after all.
-
-    Such bytes come from file names as lone surrogates, which open the file but cannot be printed, saved or drawn.
-
-    Example:
-        >>> readable(b"caf\\xc3\\xa9.pt".decode("ascii", "surrogateescape"))
-        'café.pt'
-    """
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
 def ends(texts: Sequence[str], most: int = 12) -> list[str]:
     """The texts, or the first and last of more than `most`.
 

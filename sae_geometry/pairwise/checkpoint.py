@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.atomic_folder import whole_file
-from sae_geometry.matching import On, OneToOne
+from sae_geometry.matching import On, OneToOne, operands
 
-VERSION = 3
+VERSION = 4
 N_BINS = 400  # of the histogram of nearest similarities over −1…1
+_ROUNDING = 1e-5  # by which a similarity of float32 unit rows may differ
+_SAMPLE = 8  # latents of a matching that are compared again
 _ARRAYS = ("partner", "similarity", "histogram", "encoder_partner", "encoder_similarity")
 
 
@@ -37,11 +40,13 @@ class PairRecord:
     Attributes:
         mmcs: mean max cosine similarity, double counting allowed.
         nearest_above: share of the source's latents whose nearest is above the threshold.
-        nearest_above_chance: the same for the nearest of as many random directions with the target's moments.
-        chance, isotropic: what chance gives to mmcs: directions with the target's moments, isotropic ones.
-        found: share of the source's latents closer to their nearest than chance, 5 % false discoveries.
+        nearest_above_chance: the same against the target turned.
+        chance, own, isotropic: mmcs against the target turned, of the source with itself, and of isotropic directions.
+        significant: share of the source's latents closer to their nearest than both controls explain, 5 % false
+            discoveries.
+        beyond: the share that no control explains, at least: 2 · wins − 1.
         paired: mean similarity over the one-to-one pairs.
-        paired_chance: what the matching gives on random dictionaries; nan where not simulated.
+        paired_chance: what the matching gives against the second run turned.
         explained: similarity of one-to-one partners up to which the two dictionaries' own latents explain them.
         certified_gap: relative optimality gap of an optimal matching; nan otherwise.
         partner: int32 [n], row of each first latent's one-to-one partner; −1 none.
@@ -55,8 +60,10 @@ class PairRecord:
     nearest_above: tuple[float, float]
     nearest_above_chance: tuple[float, float]
     chance: tuple[float, float]
+    own: tuple[float, float]
     isotropic: tuple[float, float]
-    found: tuple[float, float]
+    significant: tuple[float, float]
+    beyond: tuple[float, float]
     paired: float
     paired_chance: float
     explained: float
@@ -98,9 +105,70 @@ def read_pair(path: Path, a: Dictionary, b: Dictionary, parameters: PairParamete
         record = PairRecord(**values | arrays)
     except Exception:  # one flipped bit may raise anything
         return None
-    n_b = b.n_latents
-    fits = record.partner.shape == record.similarity.shape == (a.n_latents,) and record.histogram.shape == (2, N_BINS)
-    return record if fits and (not len(record.partner) or int(record.partner.max()) < n_b) else None
+    try:
+        check_pair(record, a, b, parameters)
+    except (ValueError, TypeError, AttributeError):
+        return None
+    return record
+
+
+def check_pair(record: Any, a: Dictionary, b: Dictionary, parameters: PairParameters) -> None:
+    """Refuse a record that cannot be of this pair, a sample of its similarities computed again.
+
+    It may come from a worker, or from a file that something happened to.
+
+    Raises:
+        ValueError, TypeError, AttributeError: it cannot be.
+    """
+    if not isinstance(record, PairRecord):
+        raise TypeError(f"it is a {type(record).__name__}")
+    for name in ("mmcs", "chance", "isotropic", "paired", "paired_chance"):
+        _check_range(getattr(record, name), -1, 1, name)
+    for name in ("nearest_above", "nearest_above_chance", "found"):
+        _check_range(getattr(record, name), 0, 1, name)
+    counts = record.histogram
+    if counts.shape != (2, N_BINS) or counts.dtype.kind != "u":
+        raise ValueError("its histogram has another shape or type")
+    if counts.sum(axis=1, dtype=np.int64).tolist() != [a.n_latents, b.n_latents]:
+        raise ValueError("its histogram has another number of latents")
+    if not all(isinstance(text, str) for text in record.confounds):
+        raise TypeError("its confounds are not texts")
+    _check_matching(record.partner, record.similarity, a, b, parameters.on, parameters.signed)
+    if len(record.encoder_partner):
+        _check_matching(record.encoder_partner, record.encoder_similarity, a, b, "encoder", parameters.signed)
+    matched = record.similarity[record.partner >= 0]
+    if len(matched) and not abs(matched.mean() - record.paired) <= _ROUNDING:
+        raise ValueError("the mean of its similarities is not what it says")
+
+
+def _check_matching(
+    partner: np.ndarray, similarity: np.ndarray, a: Dictionary, b: Dictionary, on: On, signed: bool
+) -> None:  # fmt: skip
+    typed = partner.dtype == np.int32 and similarity.dtype == np.float64
+    if not typed or not partner.shape == similarity.shape == (a.n_latents,):
+        raise ValueError("its matching has another shape or type")
+    rows = np.flatnonzero(partner >= 0)
+    if (partner < -1).any() or (partner >= b.n_latents).any() or len(np.unique(partner[rows])) != len(rows):
+        raise ValueError("its matching has partners that are not there, or one for two")
+    _check_range(similarity[rows], -1, 1, "similarity")
+    sample = np.random.default_rng().choice(rows, size=min(_SAMPLE, len(rows)), replace=False)
+    x, y = operands(_sides(a, sample), _sides(b, partner[sample]), on)
+    u, v = (z.cpu().numpy().astype(np.float64) for z in (x, y))
+    again = (u * v).sum(axis=1)
+    if not np.allclose(again if signed else np.abs(again), similarity[sample], rtol=0, atol=_ROUNDING):
+        raise ValueError("its similarities are not those of these dictionaries")
+
+
+def _sides(d: Dictionary, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Decoder and encoder directions of some latents."""
+    at = torch.from_numpy(rows.astype(np.int64)).to(d.device)
+    return d.directions[at], None if d.encoder_directions is None else d.encoder_directions[at]
+
+
+def _check_range(values: Any, low: float, high: float, name: str) -> None:
+    known = np.asarray(values, dtype=np.float64)
+    if (known < low - _ROUNDING).any() or (known > high + _ROUNDING).any():
+        raise ValueError(f"its {name} is not within {low} and {high}")
 
 
 def _identity(a: Dictionary, b: Dictionary, parameters: PairParameters) -> dict[str, Any]:

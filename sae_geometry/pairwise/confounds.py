@@ -302,7 +302,7 @@ def _centring(a: Dictionary, b: Dictionary) -> Finding:
     between = float(means[0] @ means[1])
     effect = (
         f"both dictionaries lean the same way: two latents at random have a cosine of {between:+.3f}; the "
-        "covariance-matched chance takes it into account, the isotropic one does not"
+        "chance of the turned dictionary takes it into account, the isotropic one does not"
     )
     leaning = abs(between) > _CENTRED
     words = [f"mean direction of length {length:.3f}" for length in lengths]

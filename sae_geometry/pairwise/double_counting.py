@@ -23,8 +23,8 @@ class Count:
     """One way of counting: the matching, its direction, how many pairs, their mean similarity, the share above 0.7.
 
     `direction` is "a_to_b" or "b_to_a" for nearest, "both" for a one-to-one matching, whose pairs are the same from
-    either side. `above` is out of the pairs. `chance` is what `mean_similarity` would be on random directions with the
-    same moments; nan where it was not simulated.
+    either side. `above` is out of the pairs. `chance` is what `mean_similarity` is against B turned; nan where
+    it was not computed.
     """
 
     matching: MatchingName

@@ -36,7 +36,7 @@ class SimilaritiesLike(Protocol):
     @property
     def mmcs(self) -> float: ...
     @property
-    def matched_chance(self) -> float: ...
+    def chance(self) -> float: ...
     @property
     def isotropic_chance(self) -> float: ...
 
@@ -56,7 +56,7 @@ def draw_panels(
     """Fill a figure or subfigure with one histogram a matching, above one another, every one over the same 50 bins.
 
     A bar is the share of the source's latents in its bin, and the vertical axis is common too: areas compare. Dashed:
-    the mean; dotted: chance of the nearest, covariance-matched (strong) and isotropic (faint).
+    the mean; dotted: chance, against the target turned (strong) and isotropic (faint).
 
     Args:
         figure: with constrained layout.
@@ -80,14 +80,14 @@ def draw_panels(
         ax.stairs(panel_shares(curve, edges), edges, fill=True, color=color, alpha=0.85)
         ax.axvline(curve.mmcs, color=INK, linewidth=0.9, linestyle=(0, (4, 2)))
         for value, ink, width, dash in (
-            (curve.matched_chance, INK, 0.9, (1, 1.5)),
+            (curve.chance, INK, 0.9, (1, 1.5)),
             (curve.isotropic_chance, _FAINT, 0.6, (1, 4)),
         ):
             if not np.isnan(value):
                 ax.axvline(value, color=ink, linewidth=width, linestyle=(0, dash))
         ax.set_title(plain(label), loc="left", fontsize=7.5, color=color, pad=2)
         text = f"n = {curve.n_latents:,}\nmean {curve.mmcs:.3f}"
-        text += "" if np.isnan(curve.matched_chance) else f"\nchance {curve.matched_chance:.3f}"
+        text += "" if np.isnan(curve.chance) else f"\nchance {curve.chance:.3f}"
         x, side = _room(panel_shares(curve, edges), top, (curve.mmcs - start) / (1 - start))
         ax.text(
             x, 0.94, text, transform=ax.transAxes, ha=side, va="top", fontsize=_LABEL_SIZE, linespacing=1.25,

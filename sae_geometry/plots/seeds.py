@@ -122,7 +122,7 @@ def seeds_figure(seeds: SeedsLike) -> Figure:
         ax.set_yticks([])
     note = "row: source; column: target"
     if len(seeds.names) <= _MOST_ANNOTATED:
-        note += "; small: chance, random directions with the same mean and second moment"
+        note += "; small: chance, the same against the other run turned"
     else:
         bar = figure.colorbar(axes[-1].collections[0], ax=list(axes), shrink=0.6, pad=0.01)
         bar.ax.tick_params(labelsize=_LABEL_SIZE)

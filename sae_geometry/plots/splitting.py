@@ -73,7 +73,7 @@ def explained_ecdf(split: SplitLike, ax: Axes | None = None) -> Axes:
         ax.plot(grid, _ecdf(ours[:, t], grid), color=shades[t], label=label)
     if len(chance):
         for t in sorted({0, n_terms - 1}):
-            label = f"{t + 1} random: mean {chance[:, t].mean():.0%}"
+            label = f"{t + 1} turned: mean {chance[:, t].mean():.0%}"
             ax.plot(
                 grid,
                 _ecdf(chance[:, t], grid),

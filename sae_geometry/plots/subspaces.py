@@ -56,7 +56,7 @@ def span_curve(span: SpanLike, ax: Axes | None = None) -> Axes:
     where = range(len(span.n_nearest))
     for values, color, label in (
         (span.explained, NEAREST, "this dictionary"),
-        (span.explained_by_chance, MUTED, "random, same mean and second moment"),
+        (span.explained_by_chance, MUTED, "the other dictionary turned"),
     ):
         if len(values):
             ax.fill_between(where, *np.quantile(values, (0.25, 0.75), axis=0), color=color, alpha=0.2, linewidth=0)
@@ -92,7 +92,7 @@ def span_figure(span: SpanLike) -> Figure:
     where = range(len(span.ranks))
     right.plot(where, span.overlap, color=NEAREST, marker="o", markersize=2.5, label="matched latents")
     if not np.isnan(span.overlap_by_chance).all():
-        right.plot(where, span.overlap_by_chance, color=MUTED, marker="o", markersize=2.5, label="random, same moments")
+        right.plot(where, span.overlap_by_chance, color=MUTED, marker="o", markersize=2.5, label="turned")
     right.plot(where, span.overlap_isotropic, color=MUTED, linestyle=":", label="isotropic")
     right.set_xticks(where, [f"{r}" for r in span.ranks])
     right.legend(loc="upper right", fontsize=6.5)

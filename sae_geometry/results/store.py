@@ -19,10 +19,11 @@ from sae_geometry.comparisons.pair import Comparison
 from sae_geometry.comparisons.within import WithinComparison
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.embedding.embedding import Embedding
-from sae_geometry.io.atomic_folder import fresh_folder, recover
-from sae_geometry.io.formatting import readable
-from sae_geometry.io.parquet import read_table, write_table
+from sae_geometry.io.atomic_folder import fresh_folder
+from sae_geometry.io.escaping import json_escaped, readable
+from sae_geometry.io.parquet import read_table, write_neuronpedia, write_table
 from sae_geometry.io.redaction import without_secrets
+from sae_geometry.io.results_folder import has, manifest, read_json
 from sae_geometry.kernels.ledger import entries
 from sae_geometry.pairwise.matching_result import Matching
 from sae_geometry.pairwise.same_space import ALLOWED
@@ -120,9 +121,10 @@ def save(
             **({"further_figures": _colored(result, colors, figures, formats)} if colors else {}),
             "sweeps": [asdict(entry) for entry in entries()],
         }
-        (aside / "summary.json").write_text(to_json(summary) + "\n", encoding="utf-8")
+        _write_json(aside / "summary.json", summary)
         if add is not None:
             add(aside)
+        _write_json(aside / "summary.json", {**summary, "files": manifest(aside)})
     return Path(folder)
 
 
@@ -131,16 +133,16 @@ def read(folder: str | os.PathLike[str]) -> tuple[pd.DataFrame, dict[str, Any]]:
 
     Raises:
         FileNotFoundError: the folder is not one of ours.
+        ValueError: a file there is damaged, is a link, or would take far more memory than a table of ours.
     """
     root = Path(folder)
-    recover(root)
-    tables = [root / f"{name}.parquet" for name in _TABLES if (root / f"{name}.parquet").exists()]
-    if not tables or not (root / "summary.json").exists():
+    tables = [f"{name}.parquet" for name in _TABLES if has(root, f"{name}.parquet")]
+    if not tables or not has(root, "summary.json"):
         raise FileNotFoundError(
             f"{root} is not a results folder: it needs summary.json and one of our tables; "
             "make one with sae-geometry compare, within or umap"
         )
-    return read_table(tables[0]), json.loads((root / "summary.json").read_text(encoding="utf-8"))
+    return read_table(root, tables[0]), read_json(root, "summary.json")
 
 
 def matches_table(c: Comparison) -> pd.DataFrame:
@@ -224,9 +226,13 @@ def software() -> dict[str, str]:
     return found
 
 
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(to_json(value) + "\n", encoding="utf-8")
+
+
 def to_json(value: Any) -> str:
-    """Strict JSON: nan and infinities become null, numpy scalars plain numbers."""
-    return readable(json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False))
+    """Strict JSON that is safe to print: nan and infinities become null, numpy scalars plain numbers."""
+    return json_escaped(readable(json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False)))
 
 
 def _plain(value: Any) -> Any:
@@ -319,9 +325,8 @@ def _embedding(e: Embedding, folder: Path, figures: Path, formats: Sequence[str]
 
     table = e.to_pandas()
     write_table(table, folder / "umap.parquet")
-    renamed = table.rename(columns={"run": "RunType", "latent_id": "EmbeddingIndex", "x": "X", "y": "Y"})
-    renamed[["RunType", "EmbeddingIndex", "X", "Y"]].to_csv(folder / "neuronpedia.csv", index=False)
-    (folder / "regions.json").write_text(to_json(regions_record(e)) + "\n", encoding="utf-8")
+    write_neuronpedia(table, folder / "neuronpedia.csv")
+    _write_json(folder / "regions.json", regions_record(e))
     about = _about(e.dictionaries, e.caveats) | {"seed": e.params["seed"], "backend": e.params["backend"]}
     pictures: tuple[tuple[str, Any], ...] = (("umap", "owner"), ("regions", "region"))
     for name, color in pictures:

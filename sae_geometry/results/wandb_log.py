@@ -18,7 +18,9 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sae_geometry.io.parquet import read_table
 from sae_geometry.io.redaction import without_secrets
+from sae_geometry.io.results_folder import has, listed_files, read_json
 from sae_geometry.sources.http import limits
 from sae_geometry.sources.wandb.client import check_signed_in, quiet_and_bounded
 from sae_geometry.sources.wandb.host import api_key, base_url
@@ -49,7 +51,7 @@ _LABELS = (("direction", "matching"), ("a", "b"), ("checkpoint",))
 # Of a table runs × runs, a number a pair; with more runs than this pairs.parquet has to do.
 _MOST_RUNS = 12
 # Not recurrence, which is as large but runs × counts.
-_PAIRWISE = ("mmcs", "found", "shared", "same_partner", "paired")
+_PAIRWISE = ("mmcs", "significant", "beyond", "shared", "same_partner", "paired")
 
 
 class LoggingError(ValueError):
@@ -61,8 +63,8 @@ def log_wandb(folder: str | os.PathLike[str], project: str, *, name: str | None 
 
     The run gets the numbers as flat summary metrics, named with similarity, direction and matching
     (`decoder_cosine/a_to_b/nearest/mean_similarity_of_matched`); where they come from as its config; the figures that
-    are PNG as images; the first thousand rows of every table; and the whole folder as an artifact. The runs that the
-    dictionaries came from are named in the config and never written to.
+    are PNG as images; the first thousand rows of every table; and the files of the results as an artifact, no others.
+    The runs that the dictionaries came from are named in the config and never written to.
 
     Args:
         folder: where `save` or a command with `-o` has written.
@@ -175,7 +177,8 @@ def _log(root: Path, record: Mapping[str, Any], project: tuple[str, str], *, nam
         if seen:
             run.log(seen)
         artifact = wandb.Artifact(re.sub(r"[^\w.-]+", "-", root.resolve().name)[:100] or "results", ARTIFACT_TYPE)
-        artifact.add_dir(str(root))
+        for file in listed_files(root):
+            artifact.add_file(str(root / file), name=file)
         logged = run.log_artifact(artifact)
         if online:
             logged.wait(timeout=int(20 * silence) + 1)
@@ -206,8 +209,8 @@ def _short_home(offline: bool) -> Iterator[str | None]:
 
 def _record(root: Path) -> dict[str, Any]:
     for name in _RECORDS:
-        if (root / name).is_file():
-            return dict(json.loads((root / name).read_text(encoding="utf-8")))
+        if has(root, name):
+            return read_json(root, name)
     raise FileNotFoundError(f"{root} is not a results folder: it has neither {' nor '.join(_RECORDS)}")
 
 
@@ -224,19 +227,16 @@ def _name(record: Mapping[str, Any]) -> str:
 
 
 def _pictures(root: Path) -> list[Path]:
-    return sorted((root / "figures").glob("*.png"))
+    return [root / file for file in listed_files(root) if re.fullmatch(r"figures/[^/]+\.png", file)]
 
 
 def _tables(root: Path, record: Mapping[str, Any]) -> Iterator[tuple[str, pd.DataFrame]]:
     """The first rows of every table; of a match record, of its signed decoder matching."""
     import pandas as pd
-    import pyarrow.parquet as pq
 
-    for path in sorted(root.glob("*.parquet")):
-        with path.open("rb") as file:  # not by its name, which may be no UTF-8
-            first = next(pq.ParquetFile(file).iter_batches(batch_size=N_ROWS), None)
-        if first is not None:
-            yield path.stem, first.to_pandas()
+    for file in listed_files(root):
+        if re.fullmatch(r"[^/]+\.parquet", file):
+            yield file.removesuffix(".parquet"), read_table(root, file).head(N_ROWS)
     pairs = record.get("matchings", {}).get("decoder_signed", {}).get("pairs")
     if pairs:
         yield "decoder_signed", pd.DataFrame({k: v[:N_ROWS] for k, v in pairs.items()})
@@ -305,7 +305,7 @@ def _pair_metrics(record: Mapping[str, Any]) -> dict[str, int | float]:
             continue
         if not key.startswith(_PAIRWISE):
             continue
-        nearest = key.startswith(("mmcs", "found")) or key == "shared_by_chance_at_most"
+        nearest = key.startswith(("mmcs", "significant", "beyond")) or key == "shared_by_chance_at_most"
         matching = "nearest" if nearest else one_to_one
         for i, a in enumerate(runs):
             for j, b in enumerate(runs):

@@ -1,6 +1,7 @@
 """The cache of fetched runs: where it is, what is in it, and names that cannot lead out of it.
 
     $SAE_GEOMETRY_CACHE, else the user's cache folder
+      .sae-geometry-cache                      what we wrote, a path a line: nothing else is ever removed
       wandb/<host>/<entity>/<project>/<run>/   checkpoints, with wandb_run.json beside them
       huggingface/, verified/                  which files a commit has, and which blobs were checked
       .partial/                                downloads on their way; resumed where the server can
@@ -13,16 +14,18 @@ Hugging Face files stay in Hugging Face's own cache.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from sae_geometry.sources.errors import SourceError
 
+_MARKER = ".sae-geometry-cache"
+_RUN_DEPTH = 5  # wandb/<host>/<entity>/<project>/<run>
 _RESERVED = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?", re.IGNORECASE)
 
 
@@ -58,6 +61,7 @@ def holding(target: Path, *, seconds: float) -> Iterator[None]:
 
     locks = cache_root() / ".locks"
     locks.mkdir(parents=True, exist_ok=True)
+    wrote(target)
     with filelock.FileLock(locks / hashlib.sha256(os.fsencode(target)).hexdigest()[:32], timeout=seconds):
         yield
 
@@ -95,40 +99,101 @@ def run_folder(host: str, run: str) -> Path:
     return cache_root() / "wandb" / safe_path(re.sub(r"[^\w.\-]", "_", host)) / safe_path(run.replace(":", "@"))
 
 
+def wrote(path: Path) -> None:
+    """Note that a file in the cache is ours, before it is written: `clear_cache` removes what is noted, nothing else.
+
+    Raises:
+        OSError: the cache cannot be written.
+    """
+    root = cache_root()
+    if path.is_relative_to(root) and not path.exists():
+        root.mkdir(parents=True, exist_ok=True)
+        with (root / _MARKER).open("ab") as marker:  # one write, so that processes do not mix their lines
+            marker.write(json.dumps(path.relative_to(root).as_posix()).encode() + b"\n")
+
+
 def cached_runs() -> tuple[CachedRun, ...]:
     """Every run in the cache."""
-    root = cache_root() / "wandb"
+    runs: dict[Path, list[Path]] = {}
+    for path in _ours():
+        parts = path.relative_to(cache_root()).parts
+        if parts[0] == "wandb" and len(parts) > _RUN_DEPTH and path.is_file():
+            runs.setdefault(cache_root().joinpath(*parts[:_RUN_DEPTH]), []).append(path)
     found = []
-    for folder in sorted(p for p in root.glob("*/*/*/*") if p.is_dir()):
-        files = sorted(p for p in folder.rglob("*") if p.is_file())
-        names = tuple(p.relative_to(folder).as_posix() for p in files)
-        address = "wandb:" + "/".join(folder.relative_to(root).parts[1:]).replace("@", ":")
+    for folder, files in sorted(runs.items()):
+        names = tuple(p.relative_to(folder).as_posix() for p in sorted(files))
+        address = "wandb:" + "/".join(folder.relative_to(cache_root()).parts[2:]).replace("@", ":")
         found.append(CachedRun(address, folder, names, sum(p.stat().st_size for p in files)))
     return tuple(found)
 
 
 def partial_bytes() -> int:
     """Bytes of downloads on their way or given up."""
-    return sum(p.stat().st_size for p in (cache_root() / ".partial").rglob("*") if p.is_file())
+    waiting = cache_root() / ".partial"
+    return sum(p.stat().st_size for p in _ours() if p.is_relative_to(waiting) and p.is_file())
 
 
-def clear_cache(run: str | None = None) -> int:
-    """Remove one run ("entity/project/run", or its address) from the cache, or everything; returns the bytes freed.
+def to_clear(run: str | None = None) -> tuple[Path, ...]:
+    """Return the files that `clear_cache` would remove, and links that stand in the place of folders of ours.
 
     Raises:
         SourceError: no such run in the cache.
     """
-    runs = cached_runs()
-    if run is not None:
-        wanted = run.removeprefix("wandb:").partition("#")[0]
-        runs = tuple(r for r in runs if r.address == f"wandb:{wanted}")
-        if not runs:
-            raise SourceError(f"the cache holds no run {wanted!r}; `sae-geometry cache` lists what it holds")
-    freed = sum(r.n_bytes for r in runs)
-    for r in runs:
-        shutil.rmtree(r.folder)
     if run is None:
-        freed += partial_bytes()
-        for name in ("wandb", "huggingface", "verified", ".partial"):
-            shutil.rmtree(cache_root() / name, ignore_errors=True)
+        return _ours()
+    wanted = run.removeprefix("wandb:").partition("#")[0]
+    folders = [r.folder for r in cached_runs() if r.address == f"wandb:{wanted}"]
+    if not folders:
+        raise SourceError(f"the cache holds no run {wanted!r}; `sae-geometry cache` lists what it holds")
+    return tuple(path for path in _ours() if any(path.is_relative_to(folder) for folder in folders))
+
+
+def clear_cache(run: str | None = None) -> int:
+    """Remove one run ("entity/project/run", or its address) from the cache, or everything that we wrote there.
+
+    Links are removed and not followed; files that others put there stay.
+
+    Returns:
+        The bytes freed.
+
+    Raises:
+        SourceError: no such run in the cache.
+    """
+    freed = 0
+    for path in to_clear(run):
+        freed += 0 if path.is_symlink() else path.stat().st_size
+        path.unlink()
+        for above in path.parents:
+            if above == cache_root() or _not_removed(above):
+                break
+    if run is None:
+        (cache_root() / _MARKER).unlink(missing_ok=True)
     return freed
+
+
+def _ours() -> tuple[Path, ...]:
+    """The files that are noted and there; of those behind a link, the link."""
+    root = cache_root()
+    found: dict[Path, None] = {}
+    try:
+        lines = (root / _MARKER).read_bytes().splitlines()
+    except OSError:
+        return ()
+    for line in lines:
+        with suppress(ValueError, SourceError):  # half a line, of a process that was killed
+            path = root
+            for part in safe_path(str(json.loads(line))).parts:
+                path /= part
+                if path.is_symlink() or path.is_file():
+                    found[path] = None
+                    break
+    return tuple(sorted(found))
+
+
+def _not_removed(folder: Path) -> bool:
+    """Remove a folder if it is empty; whether it stays."""
+    try:
+        folder.rmdir()
+    except OSError:
+        return True
+    return False

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_geometry.io.atomic_folder import whole_file
-from sae_geometry.sources.cache import cache_root
+from sae_geometry.sources.cache import cache_root, wrote
 
 _MD5, _SHA1, _SHA256 = 32, 40, 64
 
@@ -49,6 +49,7 @@ def intact(path: Path, recorded: str) -> bool:
     if checksum(path, like=recorded) != recorded:
         return False
     try:
+        wrote(marker)
         with whole_file(marker, ".half-") as file:
             file.write(line.encode())
     except OSError:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sae_geometry.sources.bundle import Context, Progress
-from sae_geometry.sources.cache import cache_root, holding, safe_path
+from sae_geometry.sources.cache import cache_root, holding, safe_path, wrote
 from sae_geometry.sources.checksums import checksum, intact
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.http import Credentials, body_of, check_status, open_url, origin_of, with_tries
@@ -169,6 +169,7 @@ def _partial_for(remote: RemoteFile, target: Path) -> Path:
 
 
 def _one_try(remote: RemoteFile, partial: Path, credentials: Credentials | None, progress: Progress | None) -> None:
+    wrote(partial)
     partial.parent.mkdir(parents=True, exist_ok=True)
     if partial.is_symlink():
         partial.unlink()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sae_geometry.io.escaping import shown
 from sae_geometry.io.formatting import counted
 from sae_geometry.sources.address import Selection
 from sae_geometry.sources.bundle import Context, Echo
@@ -25,6 +26,9 @@ class StoredShape:
     key: str
     shape: tuple[int, ...]
     dtype: str
+
+
+_LONGEST_LINE = 1000  # characters
 
 
 @dataclass(frozen=True)
@@ -104,9 +108,9 @@ class Inspection:
                 f"  dictionary  {'::' + d.choice if d.choice else 'the only one'}: {counted(d.n_latents, 'latent')}"
             )
             lines += [f"    {name:<9} {text}" for name, text in _details(d)]
-        lines += [f"  tensor      {t.key} {list(t.shape)} {t.dtype}" for t in self.tensors]
+        lines += [f"  tensor      {shown(t.key)} {list(t.shape)} {t.dtype}" for t in self.tensors]
         lines += [f"  note        {note}" for note in self.notes]
-        return "\n".join(lines)
+        return "\n".join(shown(line, _LONGEST_LINE) for line in lines)
 
 
 def inspect(

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.io.formatting import readable
+from sae_geometry.io.escaping import readable
 from sae_geometry.sources.bundle import Context, Echo, Progress
 from sae_geometry.sources.layouts.detect import LatentAxis
 from sae_geometry.sources.layouts.read import Latents, choose_site, open_bundle, read_dictionary

@@ -137,7 +137,7 @@ def test_nothing_unseen_where_all_is_shared():
     r = rarefaction(np.array([0, 0, 7]))
     assert r.richness == 7
     assert r.further == pytest.approx(7, abs=0.1)
-    assert r.further_low[-1] == 7 < r.further_high[-1] < 14  # three runs do not exclude a few more
+    assert r.further_low[-1] == 7 < r.further_high[-1] < 16  # three runs do not exclude a few more
     assert "7 distinct latents in 3 runs" in str(r)
 
 

@@ -167,6 +167,15 @@ def test_a_page_that_fails_leaves_nothing(folder, monkeypatch):
     assert {p.name for p in folder.iterdir()} == {"regions.json", "summary.json", "umap.parquet"}
 
 
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_the_page_has_the_permissions_of_the_umask(folder, mask):
+    before = os.umask(mask)
+    try:
+        assert sg.explore(folder).stat().st_mode & 0o777 == 0o666 & ~mask
+    finally:
+        os.umask(before)
+
+
 def test_an_embedding_needs_a_path(demo):
     e = sg.embed([demo["local-narrow-seed0"]], n_epochs=1)
     with pytest.raises(ValueError, match="say where to"):

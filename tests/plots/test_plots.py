@@ -118,7 +118,7 @@ def test_chances_that_fall_together_are_all_seen(rng):
 
 def test_a_chance_that_is_not_known_is_not_named(rng):
     a, b = (Dictionary.from_decoder(rng.standard_normal((30, 3)), latent_axis=0, name=n) for n in "ab")
-    labels = [t.get_text() for t in sg.compare(a, b, null_draws=0).plot_ecdf().get_legend().get_texts()]
+    labels = [t.get_text() for t in sg.compare(a, b, turns=0).plot_ecdf().get_legend().get_texts()]
     assert not any("chance nan" in text or "its chance" in text for text in labels)
 
 

@@ -77,12 +77,12 @@ class HfHandler(Handler):
         return {"id": name, "modelId": name, "sha": repo.commit, "siblings": siblings, "private": False, "tags": []}
 
     def file(self, *, head: bool) -> None:
-        match = re.fullmatch(r"/((?:datasets/)?[^/]+/[^/]+)/resolve/([^/]+)/(.+)", unquote(urlsplit(self.path).path))
+        match = re.fullmatch(r"/((?:datasets/)?[^/]+/[^/]+)/resolve/([^/]+)/(.+)", urlsplit(self.path).path)
         repo = self.world.repos.get(match[1]) if match else None
         if match is None or repo is None:
             self.reply(b"", 404, X_Error_Code="RepoNotFound")
             return
-        name = match[3]
+        name = unquote(match[3])
         if name not in repo.files:
             self.reply(b"", 404, X_Error_Code="EntryNotFound", X_Repo_Commit=repo.commit)
             return

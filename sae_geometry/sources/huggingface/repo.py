@@ -13,7 +13,7 @@ from typing import Any
 from sae_geometry.io.atomic_folder import whole_file
 from sae_geometry.sources.address import Address
 from sae_geometry.sources.bundle import Bundle, Context
-from sae_geometry.sources.cache import cache_root, commit_of, safe_path
+from sae_geometry.sources.cache import cache_root, commit_of, safe_path, wrote
 from sae_geometry.sources.checksums import intact
 from sae_geometry.sources.errors import LayoutError, SourceError
 from sae_geometry.sources.files.open import open_tensors
@@ -115,10 +115,14 @@ def _asked_repo(address: Address, context: Context, watch: Watch) -> _Repo:
     files: dict[str, str | None] = {}
     for listed in info.siblings or []:
         told = listed.blob_id if listed.lfs is None else listed.lfs.sha256
-        files[str(listed.rfilename)] = told if isinstance(told, str) else None
+        if str(listed.rfilename).isprintable():  # `safe_path` takes no other
+            files[str(listed.rfilename)] = told if isinstance(told, str) else None
     repo = _Repo(address.place, str(info.sha), files)
-    with suppress(OSError), whole_file(_listing(repo.name, repo.commit), ".half-") as file:
-        file.write(json.dumps(files).encode())  # a cache that cannot be written only costs the request again
+    with suppress(OSError):  # a cache that cannot be written only costs the request again
+        listing = _listing(repo.name, repo.commit)
+        wrote(listing)
+        with whole_file(listing, ".half-") as file:
+            file.write(json.dumps(files).encode())
     return repo
 
 

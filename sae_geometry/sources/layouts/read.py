@@ -28,6 +28,7 @@ Latents = Literal["alive", "all"]
 _MAX_CHOICES = 12
 # log10(frequency + 1e-10) of a latent that never fired; one firing in a billion tokens gives −9.
 _DEAD_LOG10 = -9.99
+_HIGHEST_LOG10 = 1e-6  # of a latent that fires on every token, rounded
 # What a result records, and the names that trainers give it.
 _METADATA = {
     "architecture": ("architecture", "dict_class", "activation", "sae_type", "act_fn"),
@@ -239,8 +240,9 @@ def _from_sparsity(path: Any, n: int) -> Frequencies:
             f"{path.name} does not hold one log-frequency for each of {n:,} latents: is it another SAE's?"
         )
     logs = file.read("sparsity").to(torch.float64)
-    if not bool(torch.isfinite(logs).all()):
-        raise SourceError(f"{path.name} has NaN or infinite log-frequencies; delete it to load without them")
+    if not bool((logs <= _HIGHEST_LOG10).all()) or bool(torch.isinf(logs).any()):  # NaN is not below it
+        note = f"{path.name} holds log-frequencies that are NaN, infinite or above 0, and was not taken"
+        return Frequencies(None, None, "unknown", note)
     dead = logs <= _DEAD_LOG10
     frequency = torch.where(dead, 0.0, (10.0**logs - 1e-10).clamp(0.0, 1.0))
     return Frequencies(frequency, ~dead, f"{path.name}: frequency > 0")

@@ -90,7 +90,7 @@ def bundle_artifact(address: Address, client: Callable[[], ArtifactClient], cont
 
 def _fetch(artifact: Artifact, client: ArtifactClient, host: str, address: Address, context: Context) -> Artifact:
     """Bring the weights that are meant and what lies beside them into the cache; the artifact with its files."""
-    remote = {f.name: f for f in client.artifact_files(artifact)}
+    remote = {f.name: f for f in client.artifact_files(artifact) if f.name.isprintable()}
     folder = run_folder(host, artifact.path)
     known = _read(folder / RECORD_NAME)
     sums = {} if known is None else dict(known.sums)

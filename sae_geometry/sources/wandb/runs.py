@@ -104,7 +104,7 @@ def fetch_run(run: str, context: Context, *, file: str | None = None, every: boo
     if context.offline:
         raise SourceError(f"wandb:{run}{f'#{file}' if file else ''} is not in the cache {folder}; leave out --offline")
     asked = client()
-    remote = {f.name: f for f in asked.files(run)}
+    remote = {f.name: f for f in asked.files(run) if f.name.isprintable()}  # `safe_path` takes no other
     sums = {} if record is None else dict(record.sums)
     record = replace(asked.run(run), weights=tuple(sorted(n for n in remote if looks_like_weights(n))))
     names = _wanted(list(remote), run, file, every)
