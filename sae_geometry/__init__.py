@@ -41,7 +41,6 @@ _HOME = {
     "expected_max_cosine": "nulls",
     "explore": "explorer.explore",
     "fetch": "sources",
-    "keeping_sweeps": "distributed",
     "load": "sources",
     "log_wandb": "results.wandb_log",
     "memory_ceiling": "kernels.blocks",
@@ -72,7 +71,6 @@ if TYPE_CHECKING:
     from sae_geometry.comparisons.within import WithinComparison, compare_within
     from sae_geometry.cost.estimate import estimate
     from sae_geometry.dictionary import Dictionary
-    from sae_geometry.distributed import keeping_sweeps as keeping_sweeps
     from sae_geometry.embedding.embedding import Embedding, embed
     from sae_geometry.embedding.neighbors import exact_neighbors
     from sae_geometry.embedding.projection import Projection, project

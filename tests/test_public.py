@@ -25,7 +25,7 @@ WITH_ONE = {
 }
 NO_DICTIONARY = {
     "compare_checkpoints", "demos", "exact_neighbors", "expected_max_cosine", "explore", "fetch", "fit_matched_null",
-    "keeping_sweeps", "load", "log_wandb", "memory_ceiling", "project", "random_directions", "read", "read_shapes",
+    "load", "log_wandb", "memory_ceiling", "project", "random_directions", "read", "read_shapes",
     "runs", "save", "similar_runs",
 }  # fmt: skip
 

@@ -24,6 +24,7 @@ from sae_geometry.cli import (
     fetch,
     inspect,
     match,
+    project,
     runs,
     seeds,
     span,
@@ -70,6 +71,7 @@ for command in (
     span,
     split,
     umap,
+    project,
     explore,
     drift,
     inspect,
@@ -80,7 +82,8 @@ for command in (
     estimate,
     doctor,
 ):
-    command.register(app)
+    _name = command.__name__.rpartition(".")[2]
+    app.command(_name)(getattr(command, _name))
 
 
 def main() -> None:

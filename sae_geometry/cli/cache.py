@@ -9,19 +9,14 @@ import typer
 
 from sae_geometry.cli import options as o
 from sae_geometry.cli.console import print_json, say
-from sae_geometry.cli.lifecycle import told_in_one_sentence
+from sae_geometry.cli.lifecycle import report_errors
 from sae_geometry.io.escaping import shown
 from sae_geometry.io.formatting import counted, ends
 
 _LISTED = 40  # files, of more the first and last
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("cache")(cache)
-
-
-@told_in_one_sentence
+@report_errors
 def cache(
     run: Annotated[
         str | None, typer.Argument(metavar="RUN", help="One run, entity/project/run; all of them if left out.")

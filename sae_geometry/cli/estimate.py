@@ -9,15 +9,10 @@ import typer
 from sae_geometry.cli import options as o
 from sae_geometry.cli.console import Speaker
 from sae_geometry.cli.inputs import load_all, say_plan
-from sae_geometry.cli.lifecycle import told_in_one_sentence
+from sae_geometry.cli.lifecycle import report_errors
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("estimate")(estimate)
-
-
-@told_in_one_sentence
+@report_errors
 def estimate(
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="The dictionaries; two or more to compare.")],
     verb: Annotated[

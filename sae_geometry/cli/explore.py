@@ -9,15 +9,10 @@ import typer
 
 from sae_geometry.cli import options as o
 from sae_geometry.cli.console import Speaker, say
-from sae_geometry.cli.lifecycle import told_in_one_sentence
+from sae_geometry.cli.lifecycle import report_errors
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("explore")(explore)
-
-
-@told_in_one_sentence
+@report_errors
 def explore(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A results folder of sae-geometry umap.")],
     out: Annotated[

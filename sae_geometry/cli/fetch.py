@@ -9,15 +9,10 @@ import typer
 
 from sae_geometry.cli import options as o
 from sae_geometry.cli.console import Speaker, print_json, say
-from sae_geometry.cli.lifecycle import told_in_one_sentence
+from sae_geometry.cli.lifecycle import report_errors
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("fetch")(fetch)
-
-
-@told_in_one_sentence
+@report_errors
 def fetch(
     run: o.Run,
     force: Annotated[bool, typer.Option("--force", help="Fetch every file again, even if it is here.")] = False,

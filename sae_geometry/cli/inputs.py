@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from sae_geometry.cli.console import Speaker, print_json, say
-from sae_geometry.cli.lifecycle import in_options, until_the_end
+from sae_geometry.cli.lifecycle import in_options
 from sae_geometry.cli.options import Device
 
 if TYPE_CHECKING:
-    from sae_geometry.cost.estimate import Verb
     from sae_geometry.dictionary import Dictionary
 
 
@@ -87,29 +85,8 @@ def pick_device(device: Device) -> str:
     return device
 
 
-def compute_on(dask: str | None, *, device: Device, load: Sequence[Dictionary] | None, offline: bool) -> None:
-    """From here to the end of the command, sweeps and pairs are sent to Dask; None changes nothing.
-
-    Args:
-        dask: where.
-        device: workers keep to what was asked of this process.
-        load: dictionaries that workers are to load from their addresses; None if they are to be sent.
-        offline: they touch no network for it either.
-
-    Raises:
-        ValueError: something to load, and no Dask.
-    """
-    if dask is None:
-        if load is not None:
-            raise ValueError("--dask-load says how Dask workers get the runs: add --dask, or leave it out")
-        return
-    from sae_geometry.distributed import running_on
-
-    until_the_end(running_on(dask, device=device, load=load or (), offline=offline))
-
-
 def say_plan(
-    verb: Verb,
+    verb: str,
     dictionaries: list[Dictionary],
     as_json: bool,
     *,
@@ -129,7 +106,7 @@ def say_plan(
     from sae_geometry.cost.cluster_model import cluster_plan
     from sae_geometry.cost.estimate import estimate
 
-    found, plan = estimate(dictionaries, verb, **how), None
+    found, plan = estimate(dictionaries, cast(Any, verb), **how), None
     if workers is not None and not found.passes:
         raise ValueError(f"{verb} makes no sweeps to spread over workers; leave out --workers")
     if workers is not None:

@@ -5,19 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-import typer
-
 from sae_geometry.cli import options as o
 from sae_geometry.cli.console import Speaker, print_json, say
-from sae_geometry.cli.lifecycle import told_in_one_sentence
+from sae_geometry.cli.lifecycle import report_errors
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("inspect")(inspect)
-
-
-@told_in_one_sentence
+@report_errors
 def inspect(
     run: o.Run,
     latent_axis: o.LatentAxis = None,

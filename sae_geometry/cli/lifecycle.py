@@ -9,11 +9,10 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from contextvars import ContextVar
+from contextlib import contextmanager
 from functools import wraps
 from types import FrameType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec
 
 import typer
 
@@ -22,7 +21,6 @@ from sae_geometry.io.redaction import without_secrets
 from sae_geometry.kernels.ledger import ledger
 
 P = ParamSpec("P")
-T = TypeVar("T")
 
 FAILED, WRONG_USE, UNDER = 1, 2, 3
 INTERRUPTED, TERMINATED = 130, 143
@@ -32,17 +30,15 @@ _SOON = 0.02  # seconds, in which the finalizer or callback should be over; if i
 _BOTH = re.compile(r"\b[a-z_]+(?:=[^\s(]+|\('[^']*'\)) \((--[^)]+)\)")
 _ARGUMENT = re.compile(r"(?<![:\w.\-])([a-z][a-z_]+)=(\"[^\"]*\"|'[^']*'|\d+|True|False)(?![\w.])")
 _FROM_ARRAY = re.compile(r"call (?:sae_geometry\.|sg\.)?Dictionary\.from_decoder\([^()]*?latent_axis=(\d)\)")
-_AT_END: ContextVar[ExitStack] = ContextVar("what is closed when the command ends")
 
 
-def told_in_one_sentence(command: Callable[P, None]) -> Callable[P, None]:
+def report_errors(command: Callable[P, None]) -> Callable[P, None]:
     """Decorator: what goes wrong is one red line and an exit code; a traceback only with SAE_GEOMETRY_DEBUG=1."""
 
     @wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            with ExitStack() as at_end, ledger():
-                _AT_END.set(at_end)
+            with ledger():
                 command(*args, **kwargs)
         except (typer.Exit, typer.Abort):
             raise
@@ -61,11 +57,6 @@ def told_in_one_sentence(command: Callable[P, None]) -> Callable[P, None]:
             raise typer.Exit(_exit_code(error)) from None
 
     return wrapped
-
-
-def until_the_end(context: AbstractContextManager[T]) -> T:
-    """Enter a context that lasts until the command has ended."""
-    return _AT_END.get().enter_context(context)
 
 
 def _sentence(error: Exception) -> str:

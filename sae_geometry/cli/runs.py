@@ -9,18 +9,13 @@ import typer
 
 from sae_geometry.cli import options as o
 from sae_geometry.cli.console import print_json, say
-from sae_geometry.cli.lifecycle import told_in_one_sentence
+from sae_geometry.cli.lifecycle import report_errors
 
 if TYPE_CHECKING:
     from sae_geometry.sources import RunInfo
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("runs")(runs)
-
-
-@told_in_one_sentence
+@report_errors
 def runs(
     project: Annotated[str, typer.Argument(metavar="ENTITY/PROJECT", help="A Weights & Biases project.")],
     kind: Annotated[

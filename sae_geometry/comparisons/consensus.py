@@ -129,7 +129,7 @@ class Consensus:
         if len(known) == len(self.runs) and len({e.shape[1] for e in known}) == 1:
             tensors["W_enc"] = _mean_directions(known, self.members)[kept]
         tensors = {key: np.ascontiguousarray(value) for key, value in tensors.items()}
-        with whole_file(target, f".{target.name}-") as file:  # not by its name, which may be no UTF-8
+        with whole_file(target) as file:  # not by its name, which may be no UTF-8
             file.write(save(tensors, metadata=self._facts(min_runs)))
         return target
 

@@ -6,7 +6,6 @@ import itertools
 import math
 import os
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, get_args
 from weakref import WeakKeyDictionary
@@ -17,7 +16,7 @@ from sae_geometry.comparisons.consensus import COLUMNS, explained_up_to
 from sae_geometry.comparisons.pair import compare
 from sae_geometry.comparisons.seeds_result import SeedComparison
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.distributed import Executor, keeping_sweeps, running_on, spread
+from sae_geometry.distributed import Executor, running_on, spread
 from sae_geometry.distributed.errors import wrong_answer
 from sae_geometry.io.formatting import few
 from sae_geometry.io.progress import Progress
@@ -66,8 +65,8 @@ def compare_seeds(
         on: "decoder", "encoder" or "both".
         signed: False compares |cos|.
         threshold: for found and shared.
-        keep: a folder in which each finished pair, and what is done of a long sweep, is kept, and found again: what an
-            interrupted comparison had done is not done twice. Records of other weights or parameters are never used.
+        keep: a folder in which each finished pair is kept, and found again by the same comparison after an
+            interruption. Records of other weights or parameters are never used.
         allow_mismatch: go on although models or hook points differ; every output then says so.
         executor: a `distributed.Client`, "local:N" or a Dask scheduler's address; the pairs are compared there, with
             the same answer to the bit.
@@ -109,7 +108,7 @@ def compare_seeds(
         if progress is not None:
             progress("pairs", len(done) / len(todo))
 
-    with running_on(executor), nullcontext() if folder is None else keeping_sweeps(folder):
+    with running_on(executor):
         tick()
         for (i, j), record in spread(_compare_pair, dictionaries, [p for p in todo if p not in done], parameters):
             try:
@@ -132,10 +131,11 @@ def compare_seeds(
     )
 
 
-def kept_records(done: SeedComparison, keep: Path) -> list[Path]:
-    """Where `compare_seeds` kept the pairs of this comparison in that folder: not those of any other."""
+def forget_pairs(done: SeedComparison, keep: Path) -> None:
+    """Remove the pairs of this comparison that `compare_seeds` kept in that folder; those of others stay."""
     parameters = PairParameters(done.matching, done.on, done.signed, done.threshold)
-    return [pair_path(keep, a, b, parameters) for a, b in itertools.combinations(done.runs, 2)]
+    for a, b in itertools.combinations(done.runs, 2):
+        pair_path(keep, a, b, parameters).unlink(missing_ok=True)
 
 
 def _compare_pair(a: Dictionary, b: Dictionary, p: PairParameters) -> PairRecord:

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from sae_geometry.distributed.collect import Sent
+from sae_geometry.distributed.collect import Answer, Sent
 from sae_geometry.distributed.errors import wrong_answer
-from sae_geometry.distributed.worker import Answer, PairAnswer, own_version
+from sae_geometry.distributed.worker import PairAnswer, own_version
 from sae_geometry.kernels.ledger import Entry, ledger
 from sae_geometry.kernels.runner import sweeps_run_by
-from sae_geometry.kernels.sweep import SweepReport, sweep
+from sae_geometry.kernels.sweep import sweep
 from sae_geometry.kernels.tiles import Tile
-from sae_geometry.kernels.types import Best, ScreenName, Task
+from sae_geometry.kernels.types import Best, ScreenName, SweepReport, Task
 
 _SAMPLE = 3  # rows of each side of a tile that are done again
 _MOST_K = 64  # that a sweep takes

@@ -9,8 +9,8 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.distributed.sweep_checkpoint import KeepingRunner
-from sae_geometry.kernels.runner import current_runner, sweeps_run_by
+from sae_geometry.io.extras import require
+from sae_geometry.kernels.runner import sweeps_run_by
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -63,8 +63,7 @@ def running_on(
 
         runner = DaskRunner(client, device=device, load=load, offline=offline)
         stack.callback(runner.close)
-        keeping = current_runner()
-        stack.enter_context(sweeps_run_by(keeping.over(runner) if isinstance(keeping, KeepingRunner) else runner))
+        stack.enter_context(sweeps_run_by(runner))
         yield
 
 
@@ -87,11 +86,9 @@ def _opened(address: str) -> Iterator[Client]:
         raise ValueError(
             "a Dask scheduler's address has no user name or password: give tcp://host:port or tls://host:port"
         )
-    try:
-        import distributed
-        from distributed.utils import silence_logging_cmgr
-    except ImportError:
-        raise ImportError("Dask is not installed; pip install 'sae-geometry[dask]' brings it") from None
+    distributed = require("distributed", "dask", "an executor")
+    from distributed.utils import silence_logging_cmgr
+
     from sae_geometry.distributed.errors import ClusterError, lost
 
     with ExitStack() as stack:

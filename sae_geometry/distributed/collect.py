@@ -24,11 +24,6 @@ def to_send(best: Best, start: int) -> Sent:
     return best.cosine.cpu().numpy(), np.where(index >= 0, index + start, -1).astype(np.int32)
 
 
-def to_keep(lists: Lists) -> Sent:
-    """Lists of the whole as they are kept."""
-    return lists[1], lists[2].astype(np.int32)
-
-
 def take_in(lists: Lists, sent: Sent, start: int, *, absolute: bool, bias: np.ndarray | None) -> None:
     """Merge in the lists of the rows from `start` on, a part at a time.
 

@@ -70,7 +70,6 @@ def _check_free(target: Path, overwrite: bool) -> None:
 
 
 def _write(contents: Contents, target: Path) -> None:
-    """Write aside, then put in place: the file is whole or not there, and its permissions are the umask's."""
     text = page(contents)
-    with whole_file(target, f".{target.name}-") as file:
-        file.write(text.encode("utf-8"))
+    with whole_file(target) as file:
+        file.write(text.encode())

@@ -18,6 +18,7 @@ from importlib.resources import files
 from sae_geometry.explorer.contents import Contents
 from sae_geometry.explorer.packing import pack
 from sae_geometry.io.escaping import shown
+from sae_geometry.io.extras import require
 from sae_geometry.results.store import to_json
 
 SCRIPTS = ("data.js", "colors.js", "picture.js", "lasso.js", "panel.js", "explorer.js")
@@ -54,13 +55,7 @@ def require_plotly() -> str:
     Raises:
         ImportError: plotly is not installed.
     """
-    try:
-        from plotly.offline import get_plotlyjs
-    except ImportError as error:
-        raise ImportError(
-            "the explorer needs plotly, which is not installed: pip install 'sae-geometry[interactive]'"
-        ) from error
-    return str(get_plotlyjs())
+    return str(require("plotly.offline", "interactive", "the explorer").get_plotlyjs())
 
 
 def _title(names: list[str]) -> str:

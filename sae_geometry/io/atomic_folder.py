@@ -100,7 +100,7 @@ def fresh_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_file(path: Path, prefix: str) -> Iterator[IO[bytes]]:
+def whole_file(path: Path, prefix: str | None = None) -> Iterator[IO[bytes]]:
     """A file to write, which becomes `path` if the block ends well; until then it is next to it as `prefix`….
 
     Example:
@@ -113,7 +113,7 @@ def whole_file(path: Path, prefix: str) -> Iterator[IO[bytes]]:
         b'all of it'
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=path.suffix)
+    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=prefix or f".{path.name}-", suffix=path.suffix)
     try:
         with os.fdopen(handle, "wb") as file:
             yield file

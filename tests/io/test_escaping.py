@@ -89,7 +89,7 @@ def test_a_dictionary_has_names_that_can_be_shown(name):
 @EACH
 def test_finished_work_is_saved_and_read_whatever_the_name(tmp_path, name):
     both = dictionary(name), dictionary("other", 1)
-    c = sg.compare(*both, matching="mutual", null_draws=0, allow_mismatch=True)
+    c = sg.compare(*both, matching="mutual", turns=0, allow_mismatch=True)
     folder = sg.save(c, tmp_path / "out", formats=["svg"], command=name)
     table, summary = sg.read(folder)
     assert shown(name) in set(table["run"])

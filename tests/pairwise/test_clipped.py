@@ -25,7 +25,7 @@ def test_they_are_beyond_one_to_begin_with(twins):
 @pytest.mark.parametrize("matching", ["nearest", "mutual", "greedy", "optimal"])
 @pytest.mark.parametrize("other", [1, 2])
 def test_comparisons(twins, matching, other):
-    c = sg.compare(twins[0], twins[other], matching, signed=other == 1, null_draws=0)
+    c = sg.compare(twins[0], twins[other], matching, signed=other == 1, turns=0)
     for m in (c.a_to_b, c.b_to_a):
         assert np.nanmax(np.abs(m.cosine)) <= 1
         assert np.nanmax(m.similarity) <= 1

@@ -457,7 +457,7 @@ def test_the_scheduler_lost_is_one_sentence_and_finished_pairs_are_kept(tmp_path
     assert result.exit_code == 1, result.output
     errors = [line for line in result.stderr.splitlines() if line.startswith("error")]
     assert errors == [f"error: the Dask scheduler at {address} was lost; start it again and run the same command"]
-    assert "what was done is kept in" in result.stderr
+    assert "kept in" in result.stderr
     assert "finished pair" in result.stderr
     assert list(kept.glob("[!.]*.npz"))
     assert not (tmp_path / "out").exists()
@@ -490,7 +490,7 @@ def test_a_signal_ends_client_and_workers(tmp_path, rng, kill, sent, code, said)
     assert "Traceback" not in told
     if said is not None:
         assert told.splitlines()[-1] == said
-        assert "what was done is kept in out.pairs" in told
+        assert "kept in out.pairs" in told
     assert list(tmp_path.glob("out.pairs/[!.]*.npz"))
     assert not (tmp_path / "out").exists()
     deadline = time.monotonic() + 60
@@ -687,7 +687,7 @@ def test_a_wrong_record_of_a_pair_is_not_believed(toy_pair, spoil):
 
 
 def test_seeds_stop_at_a_wrong_record(client, toy_pair, tmp_path, monkeypatch):
-    from sae_geometry import seeds
+    from sae_geometry.comparisons import seeds
 
     monkeypatch.setattr(seeds, "_compare_pair", on_workers.record_of_five)
     with pytest.raises(ClusterError, match="a wrong answer for a and b: its mmcs is not within"):

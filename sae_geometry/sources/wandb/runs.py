@@ -128,7 +128,7 @@ def fetch_run(run: str, context: Context, *, file: str | None = None, every: boo
 
 
 def _keep(record: RunRecord, path: Path) -> None:
-    with locked(path), whole_file(path, ".half-") as file:
+    with locked(path), whole_file(path) as file:
         file.write(write_record(record).encode())
 
 
