@@ -49,12 +49,12 @@ class Consensus:
 
     @cached_property
     def occupancy(self) -> np.ndarray:
-        """int64 [G]: how many runs each group is found in, 2…N."""
+        """Return the number of runs per group, int64 [G], 2…N."""
         return (self.members >= 0).sum(axis=1)
 
     @cached_property
     def member_ids(self) -> np.ndarray:
-        """int64 [G, N]: `members` as original latent ids, −1 where none."""
+        """Return `members` as original latent ids, int64 [G, N], −1 where none."""
         out = np.full_like(self.members, -1)
         for at, run in enumerate(self.runs):
             there = self.members[:, at] >= 0
@@ -63,7 +63,7 @@ class Consensus:
 
     @cached_property
     def orphans(self) -> tuple[np.ndarray, ...]:
-        """For each run, the original ids of its latents in no group."""
+        """Return, per run, the original ids of latents in no group."""
         out = []
         for at, run in enumerate(self.runs):
             left = np.ones(run.n_latents, dtype=bool)
@@ -73,17 +73,17 @@ class Consensus:
 
     @cached_property
     def incidence(self) -> np.ndarray:
-        """int64 [N]: how many distinct latents were found by exactly 1, 2, … N runs; orphans are found by one."""
+        """Return the number of distinct latents found by exactly 1, 2, … N runs, int64 [N]; orphans count as one."""
         counts = np.bincount(self.occupancy, minlength=len(self.runs) + 1)[1:]
         counts[0] += sum(map(len, self.orphans))
         return counts
 
     def directions(self) -> np.ndarray:
-        """float32 [G, d]: the mean of the members' unit decoder directions, normalised."""
+        """Return the normalized mean of the members' unit decoder directions, float32 [G, d]."""
         return _mean_directions([d.directions.cpu().numpy() for d in self.runs], self.members)
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row a group: group, n_runs, mean_similarity, lowest_similarity, then each run's latent id (−1 none)."""
+        """Return one row per group: group, n_runs, mean_similarity, lowest_similarity, one id per run (−1 none)."""
         import pandas as pd
 
         own = (np.arange(len(self.members)), self.occupancy, self.similarity, self.lowest)
@@ -91,7 +91,7 @@ class Consensus:
         return pd.concat([groups, pd.DataFrame(self.member_ids, columns=[d.name for d in self.runs])], axis=1)
 
     def orphans_table(self) -> pd.DataFrame:
-        """One row a latent in no group: run, latent_id."""
+        """Return one row per latent in no group: run, latent_id."""
         import pandas as pd
 
         runs = np.repeat([d.name for d in self.runs], [len(o) for o in self.orphans])
@@ -104,11 +104,11 @@ class Consensus:
         (original ids, −1 none), n_runs [G], similarity float32 [G].
 
         Args:
-            path: of the file; its folder must exist.
-            min_runs: leave out groups found in fewer runs.
+            path: path of the file; its folder must exist.
+            min_runs: minimum number of runs of a group.
 
         Raises:
-            ValueError: no group is found in so many runs, or a name that does not end in .safetensors.
+            ValueError: no group in that many runs, or a name that does not end in .safetensors.
         """
         from safetensors.numpy import save
 
@@ -224,7 +224,7 @@ def explained_up_to(similarity: np.ndarray, own: np.ndarray) -> float:
 
 
 def _link(left: np.ndarray, right: np.ndarray, owner: np.ndarray, to: np.ndarray) -> np.ndarray:
-    """int64 [G, N]: the groups of at least two, as latents counted over all runs."""
+    """Return groups of at least two latents, as indices over all runs, int64 [G, N]."""
     total, n = to.shape
     group = np.arange(total)
     table = np.full((total, n), -1, dtype=np.int64)
@@ -264,7 +264,7 @@ def _link_loop(left, right, to, group, table):  # type: ignore[no-untyped-def]
 
 
 def _within_groups(table: np.ndarray, similarity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and smallest similarity over the pairs of each group."""
+    """Return the mean and smallest similarity of pairs per group."""
     total, lowest = np.zeros(len(table)), np.full(len(table), np.inf)
     count = np.zeros(len(table), dtype=np.int64)
     _within_loop(table, similarity, total, lowest, count)
@@ -284,7 +284,7 @@ def _within_loop(table, similarity, total, lowest, count):  # type: ignore[no-un
 
 
 def _mean_directions(sides: Sequence[np.ndarray], members: np.ndarray) -> np.ndarray:
-    """The mean of the members' unit rows, normalised; a mean of nothing stays a row of zeros."""
+    """Return the normalized mean of the members' unit rows; a zero mean stays zero."""
     total = np.zeros((len(members), sides[0].shape[1]))
     for at, rows in enumerate(sides):
         there = members[:, at] >= 0

@@ -1,4 +1,4 @@
-"""The confound audit: what else than learning could make two dictionaries alike, or unlike, before the numbers."""
+"""Confound audit: causes other than training that make two dictionaries similar or dissimilar."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from sae_geometry.pairwise.grouping import kind_of, seed_of
 from sae_geometry.pairwise.same_space import model_key, place_key
 
 Verdict = Literal["same", "differs", "unknown", "no sign", "shared"]
-_FAR_ABOVE = 6.0  # standard errors
+_FAR_ABOVE = 6.0  # threshold in standard errors
 _SPARSER = 1.1  # times as many latents a token
 _BARELY_MOVED = 0.5  # mean cosine of a latent to its own start
-_CENTRED = 0.05  # length of a mean direction below which it moves no cosine visibly
+_CENTRED = 0.05  # norm of the mean direction below which it has no visible effect on cosines
 _SCALES = ("inputs", "normalize_activations", "activation_scale", "apply_b_dec_to_input", "decoder_norm")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing checked.
+    """Result of one check.
 
     Attributes:
-        check: what was looked at.
-        a, b: what either side says, in words.
+        check: name of the check.
+        a, b: value of either side, in words.
         verdict: "same", "differs", "unknown", or for the start of training "shared" or "no sign".
-        effect: what it does to the result where it differs, is shared, or is unknown.
-        flagged: whether a reader should know before the numbers.
+        effect: effect on the result where it differs, is shared, or is unknown.
+        flagged: whether to report it before the numbers.
     """
 
     check: str
@@ -49,7 +49,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class ConfoundAudit:
-    """The findings for one pair of dictionaries, in a fixed order."""
+    """Findings for one pair of dictionaries, in a fixed order."""
 
     a: str
     b: str
@@ -57,14 +57,14 @@ class ConfoundAudit:
 
     @property
     def flagged(self) -> tuple[Finding, ...]:
-        """Those a reader should know of before the numbers."""
+        """Return the findings to report before the numbers."""
         return tuple(f for f in self.findings if f.flagged)
 
     def finding(self, check: str) -> Finding:
-        """The finding of one check.
+        """Return the finding of one check.
 
         Raises:
-            KeyError: there is no such check.
+            KeyError: no such check.
         """
         for found in self.findings:
             if found.check == check:
@@ -127,7 +127,7 @@ def confound_audit(a: Dictionary, b: Dictionary) -> ConfoundAudit:
 
 
 def runs_table(runs: Sequence[Dictionary]) -> list[str]:
-    """What the audit of pairs looks at, of many runs: first what all of them share, then a line a run of the rest."""
+    """Tabulate the checks for many runs: first what all of them share, then one line per run for the rest."""
     facts = [_facts(d) for d in runs]
     shared = {key: value for key, value in facts[0].items() if all(f[key] == value for f in facts)}
     own = [key for key in facts[0] if key not in shared]
@@ -164,7 +164,7 @@ def _place(d: Dictionary) -> str | None:
 
 
 def _scale(a: Dictionary, b: Dictionary) -> Finding:
-    """Raw decoder norms, and what the sources say of activation scaling."""
+    """Check raw decoder norms and activation scaling."""
     said = [{k: d.metadata[k] for k in _SCALES if k in d.metadata} for d in (a, b)]
     norms = [float(np.median(d.decoder_norms.cpu().numpy())) for d in (a, b)]
     differs = said[0] != said[1] or abs(math.log(max(norms[0], 1e-30) / max(norms[1], 1e-30))) > math.log(1.5)
@@ -269,13 +269,13 @@ def _weights(a: Dictionary, b: Dictionary) -> Finding:
 
 
 def _start(a: Dictionary, b: Dictionary) -> Finding:
-    """Whether latent i resembles latent i more than it resembles latent j."""
+    """Check whether latent i resembles latent i more than it resembles latent j."""
     _, left, right = np.intersect1d(a.latent_ids.cpu().numpy(), b.latent_ids.cpu().numpy(), return_indices=True)
     if len(left) < 8:
         return Finding("start of training", "few ids in common", "few ids in common", "unknown", "", False)
     x, y = a.directions.cpu().numpy()[left], b.directions.cpu().numpy()[right]
     own = np.einsum("ij,ij->i", x, y, dtype=np.float64)
-    # Shifts pair each latent with others; several of them make the yardstick steady.
+    # Shifts pair each latent with others; several of them reduce the variance of the reference.
     others = np.concatenate([np.einsum("ij,ij->i", x, np.roll(y, s, axis=0), dtype=np.float64) for s in (1, 2, 3)])
     error = math.hypot(own.std(ddof=1), others.std(ddof=1)) / math.sqrt(len(own)) + 1e-12
     excess = float(own.mean() - others.mean())
@@ -292,7 +292,7 @@ def _start(a: Dictionary, b: Dictionary) -> Finding:
 
 
 def _mean(d: Dictionary) -> Float64[Tensor, " d_in"]:
-    """The mean direction, summed up on the CPU, so that no device changes its last bit."""
+    """Return the mean direction, summed on the CPU, so that the bits do not depend on the device."""
     return d.directions.cpu().double().mean(dim=0)
 
 

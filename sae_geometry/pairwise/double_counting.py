@@ -1,4 +1,4 @@
-"""The decomposition of double counting: how much of a mean max cosine is there because partners are shared."""
+"""Double counting: how much of a mean max cosine similarity is due to shared partners."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ class Count:
 
     @property
     def name(self) -> str:
-        """ "nearest, A → B" for a direction, "optimal" for both."""
+        """Return "nearest, A → B" for one direction, "optimal" for both."""
         return self.matching if self.direction == "both" else f"{self.matching}, {_ARROWS[self.direction]}"
 
 
 @dataclass(frozen=True)
 class Hub:
-    """A target latent that many claim.
+    """Target latent that is the nearest of several source latents.
 
-    target_id, times_taken, and the claimants with their similarities, most similar first.
+    target_id, times_taken, and those source latents with their similarities, most similar first.
     """
 
     target: str
@@ -56,15 +56,15 @@ class Hub:
 
 @dataclass(frozen=True)
 class DoubleCounting:
-    """The ways of counting side by side, and where double counting sits.
+    """All matchings side by side, with the target latents behind double counting.
 
     Attributes:
         counts: nearest in both directions, mutual, greedy, optimal.
         explained_a_to_b, explained_b_to_a: 1 − mean_{i∈M} S(i, π(i)) / mean_{i∈M} max_j S(i, j), with π the optimal
-            matching and M the source latents it matches: the share of their MMCS that is there only because partners
-            may be shared. nan where that MMCS is not positive.
-        hubs_of_b, hubs_of_a: the most claimed latents of B (by A) and of A (by B), at most ten each, claimed at least
-            twice.
+            matching and M the source latents it matches: the share of their MMCS due to shared partners. nan where that
+            MMCS is not positive.
+        hubs_of_b, hubs_of_a: latents of B (of A) that are the nearest of most latents of A (of B), at most ten each,
+            and of at least two.
     """
 
     counts: tuple[Count, ...]

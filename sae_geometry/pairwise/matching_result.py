@@ -1,4 +1,4 @@
-"""Who is whose partner: one direction of a matching between two dictionaries, and the nearest one read off a sweep."""
+"""One direction of a matching between two dictionaries, and the nearest matching from a sweep."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ THRESHOLDS = (0.5, 0.7, 0.8, 0.9)
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Matching:
-    """One direction of a comparison: for each latent of `source`, its partner in `target` and how alike they are.
+    """One direction of a comparison: the partner in `target` of each latent of `source`, and their similarity.
 
     Attributes:
-        source, target: the two dictionaries' names.
-        method: "nearest" counts double; "mutual", "greedy" and "optimal" are one-to-one.
-        on: what is compared: "decoder" directions, "encoder" directions, or "both" (the mean of the two cosines).
+        source, target: names of the two dictionaries.
+        method: "nearest" allows double counting; "mutual", "greedy" and "optimal" are one-to-one.
+        on: "decoder" directions, "encoder" directions, or "both" (the mean of the two cosines).
         signed: whether similarity is the cosine (True) or its absolute value.
         source_ids: int64 [n], original ids of the source's latents.
         target_ids: int64 [m], original ids of the target's latents.
@@ -81,12 +81,12 @@ class Matching:
 
     @property
     def n_latents(self) -> int:
-        """n, latents of the source."""
+        """Return n, the number of source latents."""
         return len(self.source_ids)
 
     @property
     def quantity(self) -> str:
-        """What `similarity` is, in words: "decoder cosine", "absolute encoder cosine", …"""
+        """Describe `similarity` in words: "decoder cosine", "absolute encoder cosine", …"""
         return quantity(self.on, self.signed)
 
     @property
@@ -223,7 +223,7 @@ class Matching:
 
     @property
     def n_matched(self) -> int:
-        """How many source latents have a partner."""
+        """Return the number of source latents with a partner."""
         return int((self.partner_row >= 0).sum())
 
     @property
@@ -256,13 +256,13 @@ class Matching:
 
     @cached_property
     def multiplicity(self) -> np.ndarray:
-        """int64 [m]: how many source latents take each target latent, in the order of `target_ids`."""
+        """Return how many source latents have each target latent as partner, int64 [m], ordered as `target_ids`."""
         taken = self.partner_row[self.partner_row >= 0]
         return np.bincount(taken, minlength=len(self.target_ids)).astype(np.int64)
 
     @property
     def coverage(self) -> float:
-        """Share of target latents taken by at least one source latent."""
+        """Return the share of target latents that are the partner of at least one source latent."""
         return float((self.multiplicity > 0).mean())
 
     def to_pandas(self) -> pd.DataFrame:
@@ -286,7 +286,7 @@ class Matching:
         )
 
     def summary(self) -> dict[str, Any]:
-        """The numbers of this direction, JSON-ready, each under a name that says what it is."""
+        """Return the numbers of this direction, JSON-ready, under descriptive names."""
         return {
             "source": self.source,
             "target": self.target,
@@ -344,7 +344,7 @@ def quantity(on: On, signed: bool) -> str:
 def nearest_matching(
     a: Dictionary, b: Dictionary, best: Best, controls: Controls, *, on: On = "decoder", signed: bool = True
 ) -> Matching:
-    """Each latent of `a` with its nearest in `b`, as the sweep found it; `mutual` is left to `with_mutual`."""
+    """Build the nearest matching from a sweep; `with_mutual` fills in `mutual`."""
     cosine, row = best.cosine[:, 0].cpu().numpy(), best.index[:, 0].cpu().numpy()
     target_ids = b.latent_ids.cpu().numpy()
     return Matching(
@@ -370,7 +370,7 @@ def _encoder_width(d: Dictionary) -> int | None:
 
 
 def with_mutual(forth: Matching, back: Matching) -> Matching:
-    """`forth` with `mutual` set where `back` returns to the latent it came from."""
+    """Return `forth` with `mutual` set where `back` leads back to the same latent."""
     there = forth.partner_row
     return replace(forth, mutual=(there >= 0) & (back.partner_row[there] == np.arange(len(there))))
 
@@ -378,7 +378,7 @@ def with_mutual(forth: Matching, back: Matching) -> Matching:
 def one_to_one_matching(
     nearest: Matching, reverse: Matching, method: MatchingName, partner_row: np.ndarray, cosine: np.ndarray
 ) -> Matching:
-    """A one-to-one matching in one direction, from partner rows (−1 none) and signed cosines (nan none).
+    """Build one direction of a one-to-one matching from partner rows (−1 none) and signed cosines (nan none).
 
     `nearest` and `reverse` are the nearest matchings of this direction and the other.
     """

@@ -1,4 +1,4 @@
-"""What became of narrow latents in a wide dictionary: how many children, and how much of the parent they make up."""
+"""Figures of feature splitting: number of children, and share of the parent explained."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MOST_BARS = 8
 
 @runtime_checkable
 class SplitLike(Protocol):
-    """What the figures read of a `SplitMap`: names, sizes, children, and what is explained."""
+    """Attributes of a `SplitMap` that the figures use."""
 
     @property
     def narrow(self) -> Any: ...
@@ -45,7 +45,7 @@ class SplitLike(Protocol):
 
 @in_paper_style
 def children_bars(split: SplitLike, ax: Axes | None = None) -> Axes:
-    """How many narrow latents have 0, 1, 2, … wide children."""
+    """Draw how many narrow latents have 0, 1, 2, … wide children."""
     ax = axes_or_new(ax, COLUMN_WIDTH, 2.4)
     counts = np.bincount(np.minimum(split.n_children, _MOST_BARS), minlength=_MOST_BARS + 1)
     last = int(np.flatnonzero(counts).max())
@@ -92,7 +92,7 @@ def _ecdf(values: np.ndarray, grid: np.ndarray) -> np.ndarray:
 
 @in_paper_style
 def splitting_figure(split: SplitLike) -> Figure:
-    """Both, side by side."""
+    """Draw children and explained share side by side."""
     figure = new_figure(PAGE_WIDTH, 2.7)
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.0))
     children_bars(split, ax=left)

@@ -1,4 +1,4 @@
-"""How much of the unmatched latents the other dictionary spans: by the nearest few, and by whole subspaces."""
+"""Figures of span: how much of the unmatched latents the other dictionary spans, locally and as a whole."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from sae_geometry.plots.style import (
 
 @runtime_checkable
 class SpanLike(Protocol):
-    """What the figures read of a `SpanOverlap`."""
+    """Attributes of a `SpanOverlap` that the figures use."""
 
     @property
     def a(self) -> Any: ...
@@ -51,7 +51,7 @@ class SpanLike(Protocol):
 
 @in_paper_style
 def span_curve(span: SpanLike, ax: Axes | None = None) -> Axes:
-    """Share of the unmatched directions in the span of their k nearest: mean and the middle half, beside chance."""
+    """Draw the share of unmatched directions in the span of their k nearest: mean, middle 50 %, and the null."""
     ax = axes_or_new(ax, COLUMN_WIDTH, 2.5)
     where = range(len(span.n_nearest))
     for values, color, label in (
@@ -73,7 +73,7 @@ def span_curve(span: SpanLike, ax: Axes | None = None) -> Axes:
 
 @in_paper_style
 def span_figure(span: SpanLike) -> Figure:
-    """The nearest few beside whole subspaces."""
+    """Draw the span of the nearest few next to whole subspaces."""
     figure = new_figure(PAGE_WIDTH, 2.8)
     left, right = figure.subplots(1, 2)
     span_curve(span, ax=left)
