@@ -301,7 +301,7 @@ class Dictionary:
         if not bool(self.alive_mask.any()):
             raise ValueError(
                 f"all {counted(self.n_latents, 'latent')} of {self.name!r} are dead by {self.alive.source}; "
-                'load it with latents="all" to look at them'
+                'load it with latents="all" (--latents all) to look at them'
             )
         dropped = int((~self.alive_mask).sum())
         kept = self.select(self.alive_mask)

@@ -243,4 +243,4 @@ def _label(d: Dictionary, address: str | Path) -> tuple[str, int]:
     place = (d.address or str(address)).partition("::")[0].replace("\\", "/")
     stem = place.rpartition("/")[2].rpartition("#")[2].removesuffix(".pt")
     digits = stem.removeprefix("samples_")
-    return (stem, int(digits)) if stem != digits and digits.isdigit() else (d.name, -1)
+    return (stem, int(digits)) if stem != digits and digits.isdecimal() else (d.name, -1)

@@ -189,7 +189,7 @@ def _with_q_values(record: dict[str, Any], made: Assignment, forth: Matching, ba
 
 
 def _plain(expected: Expected) -> dict[str, Any]:
-    return {k: _or_none(v) for k, v in asdict(expected).items()}
+    return {k: _or_none(float(v)) for k, v in asdict(expected).items()} | {"turns": expected.turns}
 
 
 def _or_none(value: float) -> float | None:

@@ -129,7 +129,8 @@ def _compare(q: Question) -> list[Job]:
 
 def _match(q: Question) -> list[Job]:
     sides = [q.rows, q.rows, *([q.encoders] if q.encoders else [])]  # signed, absolute, encoders
-    return [job for x in sides for job in _paired(x[0], x[1], "optimal")]
+    controls = _nearest(q.rows[0], q.rows[1])[1:]
+    return [*controls, *(job for x in sides for job in _paired(x[0], x[1], "optimal"))]
 
 
 def _seeds(q: Question) -> list[Job]:
@@ -143,7 +144,9 @@ def _seeds(q: Question) -> list[Job]:
 
 
 def _agreement(q: Question) -> list[Job]:
-    return [job for side in (q.rows, q.encoders) for job in _nearest(side[0], side[1])]
+    sides = (q.rows, q.encoders)
+    by_chance = [Job(side[0], side[1], columns=False) for side in sides]
+    return [*(job for side in sides for job in _nearest(side[0], side[1])), *by_chance]
 
 
 def _split(q: Question) -> list[Job]:

@@ -123,9 +123,9 @@ def check_pair(record: Any, a: Dictionary, b: Dictionary, parameters: PairParame
     if not isinstance(record, PairRecord):
         raise TypeError(f"it is a {type(record).__name__}")
     for name in ("mmcs", "chance", "isotropic", "paired", "paired_chance"):
-        _check_range(getattr(record, name), -1, 1, name)
-    for name in ("nearest_above", "nearest_above_chance", "found"):
-        _check_range(getattr(record, name), 0, 1, name)
+        _check_range(getattr(record, name), -1.0, 1.0, name)
+    for name in ("nearest_above", "nearest_above_chance", "significant", "beyond"):
+        _check_range(getattr(record, name), 0.0, 1.0, name)
     counts = record.histogram
     if counts.shape != (2, N_BINS) or counts.dtype.kind != "u":
         raise ValueError("its histogram has another shape or type")
@@ -150,7 +150,7 @@ def _check_matching(
     rows = np.flatnonzero(partner >= 0)
     if (partner < -1).any() or (partner >= b.n_latents).any() or len(np.unique(partner[rows])) != len(rows):
         raise ValueError("its matching has partners that are not there, or one for two")
-    _check_range(similarity[rows], -1, 1, "similarity")
+    _check_range(similarity[rows], -1.0, 1.0, "similarity")
     sample = np.random.default_rng().choice(rows, size=min(_SAMPLE, len(rows)), replace=False)
     x, y = operands(_sides(a, sample), _sides(b, partner[sample]), on)
     u, v = (z.cpu().numpy().astype(np.float64) for z in (x, y))

@@ -205,8 +205,8 @@ class Matching:
         if self.n_latents >= least:
             return None
         return (
-            f"{self.source} → {self.target}: too few for any to be significant: "
-            f"{counted(self.n_latents, 'latent')}, and at least {least:,} would have to win"
+            f"{self.source} → {self.target}: too few for any to be significant: {counted(self.n_latents, 'latent')}, "
+            f"and at least {least:,} would have to win"
         )
 
     @property

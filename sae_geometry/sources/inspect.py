@@ -13,10 +13,10 @@ from sae_geometry.sources.address import Selection
 from sae_geometry.sources.bundle import Context, Echo
 from sae_geometry.sources.layouts.detect import LatentAxis, Site, Slab
 from sae_geometry.sources.layouts.hook_points import space_of
-from sae_geometry.sources.layouts.read import Opened, open_bundle, read_dictionary
+from sae_geometry.sources.layouts.read import Opened, is_meant, open_bundle, read_dictionary
 from sae_geometry.sources.resolve import parse_address, resolve
 
-_AXES = {"n": "n_latents", "d": "width", "o": "outputs"}
+_AXES = {"n": "n_latents", "d": "width", "o": "outputs", "s": "layers", "1": "1"}
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def inspect(
     latent_axis = parsed.selection.latent_axis if latent_axis is None else latent_axis
     bundle = resolve(parsed, Context(offline, echo))
     opened = open_bundle(bundle, latent_axis)
-    sites = [s for s in opened.sites if _meant(s, parsed.selection)] or list(opened.sites)
+    sites = [s for s in opened.sites if is_meant(s, parsed.selection)] or list(opened.sites)
     found = tuple(_found(opened, site, read=len(sites) == 1, selection=parsed.selection) for site in sites)
     space = space_of(opened.sites[0], opened.config, bundle.where)
     return Inspection(
@@ -156,11 +156,6 @@ def inspect(
     )
 
 
-def _meant(site: Site, selection: Selection) -> bool:
-    by_hook = selection.hook is None or site.hook in (None, selection.hook.replace("-", "."))
-    return by_hook and selection.source in (None, site.source)
-
-
 def _found(opened: Opened, site: Site, *, read: bool, selection: Selection) -> FoundDictionary:
     space = space_of(site, opened.config, opened.bundle.where)
     d = read_dictionary(opened, selection, "all", drop_bad=True, encoder=False) if read else None
@@ -170,8 +165,8 @@ def _found(opened: Opened, site: Site, *, read: bool, selection: Selection) -> F
         d_out=_width(opened, site.decoder[0]),
         outputs=tuple(s.out for s in site.decoder if s.out is not None),
         output_kind=site.layout.out,
-        decoder=_spelled(site.decoder),
-        encoder=_spelled(site.encoder) if site.encoder else None,
+        decoder=spelled(site.decoder),
+        encoder=spelled(site.encoder) if site.encoder else None,
         hook_point_in=space.reads,
         hook_point_out=space.writes,
         transcoder=space.transcoder,
@@ -192,7 +187,8 @@ def _width(opened: Opened, slab: Slab) -> int:
     return opened.file.entries[slab.key].shape[slab.axes.index("d")]
 
 
-def _spelled(slabs: tuple[Slab, ...]) -> str:
+def spelled(slabs: tuple[Slab, ...]) -> str:
+    """The keys of some pieces, and how their axes were understood: "W_dec [n_latents, width]"."""
     keys = dict.fromkeys(s.key for s in slabs)
     return ", ".join(keys) + f" [{', '.join(_AXES[a] for a in slabs[0].axes)}]"
 

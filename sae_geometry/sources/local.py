@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from sae_geometry.io.formatting import counted
 from sae_geometry.sources.address import Address
 from sae_geometry.sources.bundle import Bundle
 from sae_geometry.sources.cache import commit_of
@@ -13,8 +14,9 @@ from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.layouts.filenames import (
     SPARSITY_NAME,
     choose_weights,
+    companions,
     label_for,
-    other_half,
+    missing_shards,
     side_names,
     start_names,
 )
@@ -37,9 +39,8 @@ def bundle_local(address: Address) -> Bundle:
         path = _snapshot(path)
         chosen = choose_weights(list(_names(path)), str(path))
         return bundle_files(tuple(path / n for n in chosen), str(path / chosen[0] if len(chosen) == 1 else path))
-    half = other_half(path.name)
-    halves = (path, path.parent / half) if half and (path.parent / half).is_file() else (path,)
-    return bundle_files(halves, str(path))
+    beside = [child.name for child in path.parent.iterdir() if child.is_file()]
+    return bundle_files(tuple(path.parent / n for n in companions(path.name, beside)), str(path))
 
 
 def bundle_files(weights: tuple[Path, ...], address: str, where: str | None = None) -> Bundle:
@@ -55,6 +56,7 @@ def bundle_files(weights: tuple[Path, ...], address: str, where: str | None = No
             raise SourceError(f"{path.name} is a link to {path.readlink()}, which does not exist: fetch it again")
     first = weights[0].absolute()
     sides = [Path(p) for name in side_names(first.as_posix()) if (p := Path(name)).is_file()]
+    wanting = missing_shards([w.name for w in weights])
     record = next((read_record(p) for p in sides if p.name == RUN_RECORD_NAME), None)
     return Bundle(
         weights,
@@ -63,6 +65,7 @@ def bundle_files(weights: tuple[Path, ...], address: str, where: str | None = No
         where=where or first.as_posix(),
         configs=tuple(p for p in sides if p.name not in (SPARSITY_NAME, RUN_RECORD_NAME)),
         start=next((p for name in start_names(first.as_posix()) if (p := Path(name)).is_file()), None),
+        notes=(f"{counted(wanting, 'shard')} of the checkpoint not there and not read",) if wanting > 0 else (),
         sparsity=next((p for p in sides if p.name == SPARSITY_NAME), None),
         config={} if record is None else record.config,
         alive_ids={} if record is None else record.alive_ids,

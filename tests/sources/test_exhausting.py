@@ -478,3 +478,15 @@ def test_a_pickle_of_a_real_checkpoint_takes_few_steps() -> None:
     out = io.BytesIO()
     pickle.dump({f"layers.{i}.weight": i for i in range(5000)}, out, 2)
     assert len(out.getvalue()) < 1_000_000
+
+
+@pytest.mark.parametrize("layer", ["²", "٣", "9" * 5000, "1" * 30])
+def test_digits_that_are_no_layer(layer: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.eye(3, 5, dtype=np.float32))
+    for said in (
+        {"hook_layer": layer},
+        {"layer": layer, "submodule_name": "resid_post"},
+        {"hook_name": f"blocks.{layer}.hook_mlp_out"},
+    ):
+        (tmp_path / "cfg.json").write_text(json.dumps(said))
+        assert load(tmp_path / "x.npy", latent_axis=0).n_latents == 3

@@ -100,7 +100,7 @@ def entry(shape: list[int], at: list[int], dtype: str = "F32") -> dict[str, Any]
         ({"W_dec": entry([True, 2], [0, 32])}, 32, "impossible shape"),
         ({"W_dec": entry([1] * 200, [0, 4])}, 4, "impossible shape"),
         ({"W_dec": entry([4, 2], [32, 0])}, 32, "claims -32 bytes"),
-        ({"W_dec": entry([4, 2], [0, 32], "F31")}, 32, "of type 'F31'"),
+        ({"W_dec": entry([4, 2], [0, 32], "F31")}, 32, "of type F31, which torch does not have"),
         ({"W_dec": {"shape": [4]}}, 32, "not described by"),
         ({"W_dec": 3}, 32, "not described by"),
         ({"W_dec": entry([4, 2], [0])}, 32, "not a beginning and an end"),

@@ -39,7 +39,7 @@ from sae_geometry.distributed.worker import blas_threads
 from sae_geometry.embedding.neighbors import exact_neighbors, joint_neighbors
 from sae_geometry.kernels.ledger import entries, ledger
 from sae_geometry.kernels.runner import sweeps_run_by
-from sae_geometry.kernels.sweep import cpu_threads, sweep
+from sae_geometry.kernels.sweep import _task, cpu_threads, sweep
 from sae_geometry.kernels.tiles import Tile
 from sae_geometry.kernels.types import Sweep
 from sae_geometry.pairwise.checkpoint import PairParameters, check_pair
@@ -639,13 +639,11 @@ WRONG = {
 @pytest.mark.parametrize("kind", ["between", "within", "absolute", "biased"])
 def test_a_wrong_answer_is_not_believed(spoil, kind):
     a, b = points(300, 0), points(200, 1)
-    how = {"k": 3, "absolute": kind == "absolute"}
     bias = torch.linspace(-0.3, 0.2, 200, dtype=torch.float64) if kind == "biased" else None
     tile = Tile((40, 160), (40, 160), within=True) if kind == "within" else Tile((100, 300), (0, 200))
-    task = SimpleNamespace(
-        a=a, others=a if kind == "within" else b, within=kind == "within", columns=bias is None, column_bias=bias, **how
-    )
-    question = work.Question(3, bias is None, how["absolute"], "auto", None, "cpu")
+    others = None if kind == "within" else b
+    task = _task(a, others, 3, bias is None, kind == "absolute", bias, "auto", None, None, None, None)
+    question = work.Question(3, bias is None, kind == "absolute", "auto", None, "cpu")
     good = work.sweep_tile(a.numpy(), b.numpy(), tile, question, None if bias is None else bias.numpy())
     check_tile(task, tile, good)
     try:
@@ -668,7 +666,7 @@ def test_a_command_stops_at_a_wrong_answer_and_saves_nothing(client, workers_do)
     "spoil",
     [
         lambda r: replace(r, mmcs=(5.0, 0.5)),
-        lambda r: replace(r, found=(0.5, 1.5)),
+        lambda r: replace(r, significant=(0.5, 1.5)),
         lambda r: replace(r, paired=r.paired + 0.01),
         lambda r: replace(r, similarity=np.full_like(r.similarity, 0.5), paired=0.5),
         lambda r: replace(r, partner=np.zeros_like(r.partner)),

@@ -21,19 +21,24 @@ _CHUNK = 4 << 20
 
 
 class FileBytes:
-    """A file in one state: every slice comes from it, or is refused.
+    """A file, or a span of one, in one state: every slice comes from it, or is refused.
 
     Args:
         path: the file.
+        start, end: the span; offsets count from its start, and nothing outside it is read.
 
     Raises:
         OSError: it cannot be looked at.
+        SourceError: it ends before the span does.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, start: int = 0, end: int | None = None) -> None:
         self.path = path
         self._state = _state(os.stat(path))
-        self.size = self._state[0]
+        end = self._state[0] if end is None else end
+        if not 0 <= start <= end <= self._state[0]:
+            raise SourceError(f"{path.name} is truncated: it should reach to byte {end:,} and has {self._state[0]:,}")
+        self.start, self.size = start, end - start
 
     @contextmanager
     def opened(self) -> Iterator[FileIO]:
@@ -64,7 +69,7 @@ class FileBytes:
         out = np.empty(count * n_bytes, dtype=np.uint8)
         with self.opened() as file:
             for i in range(count):
-                file.seek(start + i * step)
+                file.seek(self.start + start + i * step)
                 self._fill(file, out[i * n_bytes : (i + 1) * n_bytes].data)
         return out
 
@@ -74,7 +79,7 @@ class FileBytes:
         out, crc = np.empty(wanted, dtype=np.uint8), 0
         chunk = memoryview(bytearray(min(_CHUNK, n_bytes)))
         with self.opened() as file:
-            file.seek(start)
+            file.seek(self.start + start)
             for at in range(0, n_bytes, _CHUNK):
                 part = chunk[: min(_CHUNK, n_bytes - at)]
                 self._fill(file, part)

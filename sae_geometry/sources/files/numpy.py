@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sae_geometry.io.formatting import counted
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.files.bytes import FileBytes
 from sae_geometry.sources.files.tensor_file import Entry, Place, TensorFile, as_tensor, checked_shape, read_stored
@@ -40,6 +41,11 @@ def open_npy(path: Path) -> TensorFile:
     entry, fortran, start = _header(head, path.name, file.size)
     if start + entry.n_bytes > file.size:
         raise SourceError(f"{path.name} is truncated: its array needs {start + entry.n_bytes:,} bytes")
+    if (after := file.size - start - entry.n_bytes) > 0:
+        raise SourceError(
+            f"{path.name} has {counted(after, 'byte')} after its array, which nothing accounts for; refused: "
+            "save one array per file"
+        )
     return TensorFile(path, "npy", {"array": entry}, lambda _, place=None: _array(file, start, entry, fortran, place))
 
 

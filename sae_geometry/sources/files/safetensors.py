@@ -30,6 +30,13 @@ _DTYPES = {
     "BF16": torch.bfloat16,
     "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2,
+    "F8_E4M3FNUZ": torch.float8_e4m3fnuz,
+    "F8_E5M2FNUZ": torch.float8_e5m2fnuz,
+    "F8_E8M0": torch.float8_e8m0fnu,
+    "C64": torch.complex64,
+    "U64": torch.uint64,
+    "U32": torch.uint32,
+    "U16": torch.uint16,
     "I64": torch.int64,
     "I32": torch.int32,
     "I16": torch.int16,
@@ -57,12 +64,14 @@ def open_safetensors(path: Path) -> TensorFile:
     start = 8 + length
     spans = {key: _span(key, spec, path.name, file.size) for key, spec in header.items()}
     _check_tiling(spans, file.size - start, path.name)
+    entries = {key: entry for key, (entry, _, _) in spans.items() if entry is not None}
     return TensorFile(
         path,
         "safetensors",
-        {key: entry for key, (entry, _, _) in spans.items()},
-        lambda key, place=None: read_stored(file, start + spans[key][1], spans[key][0], place),
+        entries,
+        lambda key, place=None: read_stored(file, start + spans[key][1], entries[key], place),
         metadata=metadata,
+        unread={key: str(header[key]["dtype"])[:20] for key, (entry, _, _) in spans.items() if entry is None},
     )
 
 
@@ -90,24 +99,25 @@ def _header(raw: bytes, name: str) -> dict[str, Any]:
     return header
 
 
-def _span(key: str, spec: Any, name: str, size: int) -> tuple[Entry, int, int]:
+def _span(key: str, spec: Any, name: str, size: int) -> tuple[Entry | None, int, int]:
+    """Shape and type (None for a type that torch does not have), and the first byte and the one after the last."""
     what = f"{name}: tensor {key[:80]!r}"
     if not isinstance(spec, dict) or not {"dtype", "shape", "data_offsets"} <= spec.keys():
         raise SourceError(f"{what} is not described by dtype, shape and data_offsets")
-    dtype = _DTYPES.get(str(spec["dtype"]))
-    if dtype is None:
-        raise SourceError(f"{what} is of type {str(spec['dtype'])[:20]!r}, which this torch does not read")
-    entry = Entry(checked_shape(spec["shape"], what, size), dtype)
+    shape, dtype = checked_shape(spec["shape"], what, size), _DTYPES.get(str(spec["dtype"]))
+    entry = None if dtype is None else Entry(shape, dtype)
     offsets = spec["data_offsets"]
     if not isinstance(offsets, list) or len(offsets) != 2 or any(type(n) is not int or n < 0 for n in offsets):
         raise SourceError(f"{what} has data_offsets that are not a beginning and an end")
     begin, end = offsets
-    if end - begin != entry.n_bytes:
+    if entry is not None and end - begin != entry.n_bytes:
         raise SourceError(f"{what} claims {end - begin:,} bytes but its shape and type need {entry.n_bytes:,}")
+    if begin > end:
+        raise SourceError(f"{what} has data_offsets that end before they begin")
     return entry, begin, end
 
 
-def _check_tiling(spans: dict[str, tuple[Entry, int, int]], n_bytes: int, name: str) -> None:
+def _check_tiling(spans: dict[str, tuple[Entry | None, int, int]], n_bytes: int, name: str) -> None:
     reached = 0
     for begin, end in sorted((begin, end) for _, begin, end in spans.values()):
         if begin != reached:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.files.bytes import FileBytes
 
-Container = Literal["safetensors", "torch", "npz", "npy"]
+Container = Literal["safetensors", "torch", "npz", "npy", "dcp", "memory"]
 
 # A header, a pickle or a zip directory larger than this describes no checkpoint anyone has published; parsing a
 # legal 60 MB one takes tens of seconds and a gigabyte.
@@ -61,28 +61,27 @@ class TensorFile:
         entries: shape and type of every tensor, by name.
         read: gives one tensor by name, or only what lies at one position of one of its axes, checked against the
             checksum where the container has one.
-        metadata: strings stored beside the tensors (safetensors).
+        metadata: what the file says of itself: strings (safetensors), or a table (a JSON line before the tensors).
         extras: numbers and strings stored among the tensors (torch pickles).
+        unread: tensors of a type that torch does not have, with that type's name; they spoil nothing unless asked for.
     """
 
     path: Path
     container: Container
     entries: Mapping[str, Entry]
     read: Read
-    metadata: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
     extras: Mapping[str, object] = field(default_factory=dict)
+    unread: Mapping[str, str] = field(default_factory=dict)
 
 
-def unwrapped(file: TensorFile) -> TensorFile | None:
-    """The same file without a first name that all its tensors share ("state_dict.…"); None if they share none."""
-    prefixes = {key.partition(".")[0] + "." for key in file.entries}
-    if len(prefixes) != 1 or any("." not in key for key in file.entries):
-        return None
-    prefix = prefixes.pop()
+def under(file: TensorFile, table: str) -> TensorFile:
+    """The same file with every name inside a table: "w_dec" becomes "TABLE.w_dec"."""
+    start = len(table) + 1
     return replace(
         file,
-        entries={key.removeprefix(prefix): entry for key, entry in file.entries.items()},
-        read=lambda key, place=None: file.read(prefix + key, place),
+        entries={f"{table}.{key}": entry for key, entry in file.entries.items()},
+        read=lambda key, place=None: file.read(key[start:], place),
     )
 
 
@@ -93,6 +92,7 @@ def joined(files: Sequence[TensorFile]) -> TensorFile:
         files[0],
         entries={key: owner.entries[key] for key, owner in owners.items()},
         read=lambda key, place=None: owners[key].read(key, place),
+        unread={key: kind for file in files for key, kind in file.unread.items()},
     )
 
 

@@ -9,8 +9,9 @@ each stands for a description of a tensor, a table, a list, a number or a string
 from __future__ import annotations
 
 import pickletools
-from collections.abc import Callable
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from sae_geometry.sources.files.tensor_file import MAX_AXES, MAX_NAMES, MAX_TENS
 _MAX_OPCODES = 500_000
 _MAX_VALUES = MAX_TENSORS
 _MAX_DEPTH = 64
+_PLAIN = (str, int, float, bool, type(None))
 
 _STORAGES = {
     "DoubleStorage": torch.float64,
@@ -34,28 +36,33 @@ _STORAGES = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
     "UntypedStorage": torch.uint8,
+    "ComplexFloatStorage": torch.complex64,
+    "ComplexDoubleStorage": torch.complex128,
 }
+# Types of torch's own that this version of it may lack, or that hold no plain numbers.
+_OTHER_TYPE = re.compile(r"[A-Z][A-Za-z0-9]*Storage|(?:u?int|float|bfloat|complex|quint|qint|bits)\w*")
 _DTYPES = {name: value for name, value in vars(torch).items() if isinstance(value, torch.dtype)}
 
 
 @dataclass(frozen=True)
 class StoredStorage:
-    """A run of `n_elements` numbers in the archive's member `data/<key>`."""
+    """A run of `n_elements` numbers in the archive's member `data/<key>`; dtype is None for a `kind` not known."""
 
     key: str
-    dtype: torch.dtype
+    dtype: torch.dtype | None
     n_elements: int
+    kind: str
 
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A strided view of a storage."""
+    """A strided view of a storage; dtype is None for a type that torch does not have."""
 
     storage: StoredStorage
     offset: int
     shape: tuple[int, ...]
     stride: tuple[int, ...]
-    dtype: torch.dtype
+    dtype: torch.dtype | None
 
     @property
     def last(self) -> int:
@@ -78,6 +85,36 @@ class _Table(dict[Any, Any]):
     """What an OrderedDict in the pickle becomes."""
 
 
+@dataclass(eq=False)
+class Record:
+    """An object of the pickle that is not made: the name of its class, its arguments and its state."""
+
+    kind: str
+    args: tuple[Any, ...]
+    state: Any = None
+
+    def field(self, name: str) -> Any:
+        """One field of a dataclass.
+
+        Raises:
+            KeyError: it has none of that name.
+        """
+        return _expect(self.state, dict)[name]
+
+
+Builders = Mapping[str, Callable[[tuple[Any, ...]], Any]]
+
+
+class _AsRecords(dict[str, Callable[[tuple[Any, ...]], Any]]):
+    """Builders that make a `Record` of whatever is named. Nothing is imported for it, and nothing called."""
+
+    def __missing__(self, kind: str) -> Callable[[tuple[Any, ...]], Record]:
+        return lambda args: Record(kind, args)
+
+    def __contains__(self, kind: object) -> bool:
+        return True
+
+
 def read_pickle(raw: bytes, name: str) -> object:
     """The object a torch checkpoint's pickle describes, with `StoredTensor` where tensors are.
 
@@ -88,15 +125,28 @@ def read_pickle(raw: bytes, name: str) -> object:
     Raises:
         SourceError: it asks for anything but tensors, tables, lists, numbers and strings, or is damaged.
     """
+    return _read(raw, name, _BUILDERS)
+
+
+def read_records(raw: bytes, name: str) -> object:
+    """The object that a pickle of plain data classes describes, each of them as a `Record`.
+
+    Raises:
+        SourceError: damaged.
+    """
+    return _read(raw, name, _AsRecords({"torch.Size": _BUILDERS["torch.Size"]}))
+
+
+def _read(raw: bytes, name: str, builders: Builders) -> object:
     try:
-        return _run(raw, name)
+        return _run(raw, name, builders)
     except SourceError:
         raise
     except (ValueError, IndexError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise SourceError(f"{name}: its pickle is damaged ({type(error).__name__} while reading it)") from error
 
 
-def _run(raw: bytes, name: str) -> object:
+def _run(raw: bytes, name: str, builders: Builders) -> object:
     stack: list[Any] = []
     marks: list[int] = []
     memo: dict[int, Any] = {}
@@ -148,23 +198,28 @@ def _run(raw: bytes, name: str) -> object:
                 table = _expect(stack[-1], dict)
                 for key, value in zip(items[::2], items[1::2], strict=True):
                     # Text has a hash of each process's own: numbers could be chosen to have one hash all.
-                    table[str(key) if isinstance(key, int) else _expect(key, str)] = value
+                    if not isinstance(key, Record):
+                        key = str(key) if isinstance(key, int) else _expect(key, str)
+                    table[key] = value
             case "APPEND" | "APPENDS":
                 items = since_mark() if op.name == "APPENDS" else [stack.pop()]
                 _expect(stack[-1], list).extend(items)
             case "GLOBAL":
-                stack.append(_allowed(_Name(*str(arg).split(" ", 1)), name))
+                stack.append(_allowed(_Name(*str(arg).split(" ", 1)), name, builders))
             case "STACK_GLOBAL":
                 attribute, module = stack.pop(), stack.pop()
-                stack.append(_allowed(_Name(_expect(module, str), _expect(attribute, str)), name))
+                stack.append(_allowed(_Name(_expect(module, str), _expect(attribute, str)), name, builders))
             case "BINPERSID":
                 stack.append(_storage(stack.pop()))
-            case "REDUCE":
+            case "REDUCE" | "NEWOBJ":
                 args = _expect(stack.pop(), tuple)
-                stack.append(_BUILDERS[str(_expect(stack.pop(), _Name))](args))
+                stack.append(builders[str(_expect(stack.pop(), _Name))](args))
             case "BUILD":
-                stack.pop()
-                _expect(stack[-1], dict)
+                state = stack.pop()
+                if isinstance(stack[-1], Record):
+                    stack[-1].state = state
+                else:
+                    _expect(stack[-1], dict)
             case "STOP":
                 return stack.pop()
             case _:
@@ -178,12 +233,12 @@ def _expect(value: Any, kind: type) -> Any:
     return value
 
 
-def _allowed(named: _Name, file: str) -> _Name:
-    if str(named) in _BUILDERS or (named.module == "torch" and named.name in _STORAGES):
+def _allowed(named: _Name, file: str, builders: Builders) -> _Name:
+    if str(named) in builders or (named.module == "torch" and named.name in _STORAGES):
         return named
     if str(named) == "torch.storage.UntypedStorage":
         return _Name("torch", "UntypedStorage")
-    if named.module == "torch" and named.name in _DTYPES:
+    if named.module == "torch" and (named.name in _DTYPES or _OTHER_TYPE.fullmatch(named.name)):
         return named
     raise SourceError(
         f"{file}: its pickle wants to run {str(named)[:120]!r}, which reading tensors does not need; refused, and "
@@ -195,7 +250,7 @@ def _storage(pid: Any) -> StoredStorage:
     tag, kind, key, _, n = _expect(pid, tuple)
     if tag != "storage" or _expect(kind, _Name).module != "torch" or type(n) is not int or n < 0:
         raise TypeError("storage expected")
-    return StoredStorage(_expect(key, str), _STORAGES[kind.name], n)
+    return StoredStorage(_expect(key, str), _STORAGES.get(kind.name), n, kind.name)
 
 
 def _whole(numbers: Any) -> tuple[int, ...]:
@@ -212,7 +267,8 @@ def _tensor_v2(args: tuple[Any, ...]) -> StoredTensor:
 def _tensor_v3(args: tuple[Any, ...]) -> StoredTensor:
     plain = _tensor_v2(args)
     named = _expect(args[6], _Name)
-    return StoredTensor(plain.storage, plain.offset, plain.shape, plain.stride, _DTYPES[named.name])
+    storage = replace(plain.storage, kind=named.name)
+    return StoredTensor(storage, plain.offset, plain.shape, plain.stride, _DTYPES.get(named.name))
 
 
 def _empty_table(args: tuple[Any, ...]) -> _Table:
@@ -232,7 +288,10 @@ _BUILDERS: dict[str, Callable[[tuple[Any, ...]], Any]] = {
 
 
 def flatten(tree: object, name: str) -> dict[str, Any]:
-    """Nested tables as one, keys joined by dots. A bare tensor gets the key "tensor"."""
+    """Nested tables and lists as one table, keys joined by dots. A bare tensor gets the key "tensor".
+
+    Of a list only what may hold tensors is taken, by its index: the numbers of an optimizer's groups say nothing here.
+    """
     flat: dict[str, Any] = {}
     visits, length = 0, 0
 
@@ -245,11 +304,15 @@ def flatten(tree: object, name: str) -> dict[str, Any]:
             raise SourceError(f"{name}: it holds more than {_MAX_VALUES:,} values")
         if depth > _MAX_DEPTH:
             raise SourceError(f"{name}: its tables are nested more than {_MAX_DEPTH} deep")
-        if isinstance(node, dict):
-            for key, value in node.items():
-                walk(value, f"{prefix}.{key}" if prefix else str(key), depth + 1)
+        if isinstance(node, Mapping):
+            items = list(node.items())
+        elif isinstance(node, list | tuple):
+            items = [(i, value) for i, value in enumerate(node) if not isinstance(value, _PLAIN)]
         else:
             flat[prefix or "tensor"] = node
+            return
+        for key, value in items:
+            walk(value, f"{prefix}.{key}" if prefix else str(key), depth + 1)
 
     walk(tree, "", 0)
     return flat

@@ -17,13 +17,17 @@ from sae_geometry.sources.files.zip import Member, open_zip, read_checked, read_
 from sae_geometry.sources.plain import is_plain
 
 
-def open_torch(path: Path) -> TensorFile:
+def open_torch(path: Path, start: int = 0, end: int | None = None) -> TensorFile:
     """The tensors of a torch checkpoint, nested tables flattened with dots.
+
+    Args:
+        path: the file.
+        start, end: the bytes that the checkpoint fills, where they are not the whole file.
 
     Raises:
         SourceError: damaged, hostile, or not what torch.save writes.
     """
-    file = FileBytes(path)
+    file = FileBytes(path, start, end)
     members = open_zip(file)
     pickles = [name for name in members if name.count("/") == 1 and name.endswith("/data.pkl")]
     if len(pickles) != 1:
@@ -36,7 +40,8 @@ def open_torch(path: Path) -> TensorFile:
     if order is not None and read_member(file, order, 16).tobytes().strip() != b"little":
         raise SourceError(f"{path.name} was saved on a big-endian machine; re-save it on a little-endian one")
     values = flatten(read_pickle(raw, path.name), path.name)
-    tensors = {key: v for key, v in values.items() if isinstance(v, StoredTensor)}
+    stored = {key: v for key, v in values.items() if isinstance(v, StoredTensor)}
+    tensors = {key: t for key, t in stored.items() if t.dtype is not None}
     storages = {key: _storage_member(t, key, members, root, file) for key, t in tensors.items()}
 
     def read(key: str, place: Place | None = None, /) -> Tensor:
@@ -46,9 +51,10 @@ def open_torch(path: Path) -> TensorFile:
     return TensorFile(
         path,
         "torch",
-        {key: Entry(t.shape, t.dtype) for key, t in tensors.items()},
+        {key: Entry(t.shape, t.dtype) for key, t in tensors.items() if t.dtype is not None},
         read,
         extras={k: v for k, v in values.items() if is_plain(v)},
+        unread={key: t.storage.kind for key, t in stored.items() if t.dtype is None},
     )
 
 
@@ -62,6 +68,7 @@ def _storage_member(t: StoredTensor, key: str, members: Mapping[str, Member], ro
         raise SourceError(
             f"{what} is compressed, which torch.save never does; refused: re-save the file with torch.save"
         )
+    assert t.dtype is not None
     if len(t.shape) != len(t.stride) or t.last * t.dtype.itemsize > member.n_bytes:
         raise SourceError(f"{what} claims more numbers than the archive holds; the file is damaged")
     if math.prod(t.shape) * t.dtype.itemsize > member.n_bytes:
@@ -72,6 +79,7 @@ def _storage_member(t: StoredTensor, key: str, members: Mapping[str, Member], ro
 def _view(file: FileBytes, t: StoredTensor, member: Member) -> Tensor:
     if math.prod(t.shape) == 0:
         return torch.empty(t.shape, dtype=t.dtype)
+    assert t.dtype is not None
     size = t.dtype.itemsize
     raw = read_checked(file, member, t.offset * size, (t.last - t.offset) * size)
     # The step along an axis of length 1 is never taken, and can be any number.

@@ -16,6 +16,7 @@ from typing import IO, cast
 
 import numpy as np
 
+from sae_geometry.io.formatting import counted
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.files.bytes import FileBytes
 
@@ -48,30 +49,41 @@ class Member:
 
 
 class _Bounded:
-    """A file that gives `zipfile` no more at once than a directory may have."""
+    """The span of a file that gives `zipfile` no more at once than a directory may have."""
 
-    def __init__(self, file: IO[bytes], name: str) -> None:
-        self._file, self._name = file, name
-        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
+    def __init__(self, opened: IO[bytes], file: FileBytes) -> None:
+        self._opened, self._file = opened, file
+        self.seekable = opened.seekable
+
+    def tell(self) -> int:
+        return self._opened.tell() - self._file.start
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        place = offset + (0, self.tell(), self._file.size)[whence]
+        if place < 0:
+            raise OSError("before the beginning of the archive")
+        return self._opened.seek(self._file.start + place) - self._file.start
 
     def read(self, n: int = -1) -> bytes:
         if n > _MAX_DIRECTORY:
             raise SourceError(
-                f"{self._name}: its zip directory claims {n:,} bytes, more than any checkpoint's; refused"
+                f"{self._file.path.name}: its zip directory claims {n:,} bytes, more than any checkpoint's; refused"
             )
-        return self._file.read(_MAX_DIRECTORY if n < 0 else n)
+        left = max(0, self._file.size - self.tell())
+        return self._opened.read(min(left, _MAX_DIRECTORY if n < 0 else n))
 
 
 def open_zip(file: FileBytes) -> Mapping[str, Member]:
     """The archive's members by name.
 
     Raises:
-        SourceError: truncated, damaged, encrypted, or built to exhaust memory.
+        SourceError: truncated, damaged, encrypted, built to exhaust memory, or with bytes before or after it.
     """
     name = file.path.name
+    _check_end(file)
     try:
         with file.opened() as f:
-            with zipfile.ZipFile(cast(IO[bytes], _Bounded(f, name))) as archive:
+            with zipfile.ZipFile(cast(IO[bytes], _Bounded(f, file))) as archive:
                 infos = archive.infolist()
             members = {i.filename: _member(i, f, file) for i in infos}
     except SourceError:
@@ -80,6 +92,9 @@ def open_zip(file: FileBytes) -> Mapping[str, Member]:
         raise SourceError(f"{name} is a damaged or truncated zip archive ({error}); fetch it again") from error
     if len(members) != len(infos):
         raise SourceError(f"{name}: its zip directory names a member twice; refused")
+    before = min((i.header_offset for i in infos), default=0)
+    if before:
+        raise SourceError(f"{name} {_said_of_bytes_before(file, before)}")
     reached = 0
     for info in sorted(infos, key=lambda i: i.header_offset):
         member = members[info.filename]
@@ -87,6 +102,32 @@ def open_zip(file: FileBytes) -> Mapping[str, Member]:
             raise SourceError(f"{name}: {member.name!r} shares its bytes with another member; refused")
         reached = member.start + member.n_packed
     return members
+
+
+def _check_end(file: FileBytes) -> None:
+    """Refuse bytes after an archive, which `zipfile` passes over."""
+    start = max(0, file.size - (22 + 65535))
+    tail = file.read(start, file.size - start).tobytes()
+    at = tail.rfind(b"PK\x05\x06")
+    if at < 0 or len(tail) - at < 22:
+        return  # zipfile says so
+    after = len(tail) - (at + 22 + struct.unpack("<H", tail[at + 20 : at + 22])[0])
+    if after > 0:
+        raise SourceError(
+            f"{file.path.name} has {counted(after, 'byte')} after its zip archive, which nothing accounts for; "
+            "refused: fetch it or save it again"
+        )
+
+
+def _said_of_bytes_before(file: FileBytes, before: int) -> str:
+    if file.read(0, 4).tobytes() != b"PK\x03\x04":
+        return f"has {counted(before, 'byte')} before its zip archive, which nothing accounts for; refused"
+    return (
+        "is several archives end to end, as torch.save writes them when called more than once on one file and "
+        "torch.distributed.checkpoint in its shards; only the last could be read, so nothing is: of a shard give the "
+        "folder with .metadata, or convert it with python -m torch.distributed.checkpoint.format_utils dcp_to_torch "
+        "FOLDER OUT.pt; else save one state_dict"
+    )
 
 
 def read_member(file: FileBytes, member: Member, limit: int) -> np.ndarray:
@@ -145,7 +186,7 @@ def _member(info: zipfile.ZipInfo, f: IO[bytes], file: FileBytes) -> Member:
         raise SourceError(f"{label} is encrypted; refused")
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise SourceError(f"{label} is packed by method {info.compress_type}, which no checkpoint is; refused")
-    f.seek(info.header_offset)
+    f.seek(file.start + info.header_offset)
     local = f.read(30)
     if len(local) != 30 or local[:4] != b"PK\x03\x04":
         raise SourceError(f"{label} is not where the zip directory says; the file is damaged")

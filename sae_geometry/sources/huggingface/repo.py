@@ -22,9 +22,9 @@ from sae_geometry.sources.huggingface.client import Watch, bar_class, bounded
 from sae_geometry.sources.layouts.filenames import (
     SPARSITY_NAME,
     choose_weights,
+    companions,
     label_for,
     looks_like_weights,
-    other_half,
     side_names,
     source_of,
 )
@@ -76,8 +76,7 @@ def bundle_huggingface(address: Address, context: Context) -> Bundle:
 def _choose(repo: _Repo, address: Address, context: Context) -> tuple[str, ...]:
     path = address.path or ""
     if path in repo.files:
-        half = other_half(path)
-        return (path, half) if half is not None and half in repo.files else (path,)
+        return companions(path, list(repo.files))
     inside = {n.removeprefix(f"{path}/" if path else ""): n for n in repo.files if not path or n.startswith(f"{path}/")}
     if not inside:
         if context.offline:
@@ -92,7 +91,7 @@ def _one_source(halves: tuple[str, ...], address: Address) -> tuple[str, ...]:
     """The files of the one layer that is meant, so that a transcoder of many layers is not fetched whole."""
     sources = {n: source_of(n) for n in halves}
     wanted = address.selection.source
-    found = tuple(n for n in halves if wanted in (None, sources[n]))
+    found = tuple(n for n in halves if wanted is None or sources[n] in (None, wanted))
     if not found or len({sources[n] for n in found}) > 1:
         listed = ", ".join(f"::source={i}" for i in sorted({i for i in sources.values() if i is not None}))
         raise LayoutError(f"{address} holds the latents of several layers; choose one by adding {listed}")

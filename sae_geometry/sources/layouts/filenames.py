@@ -14,13 +14,21 @@ CONFIG_NAMES = (
 SPARSITY_NAME = "sparsity.safetensors"
 
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".npz", ".bin")
+# What a training run saves so that it can go on: its own state, not the dictionary's.
 _NOT_WEIGHTS = re.compile(
-    r"sparsity|optimizer|scheduler|training_args|scaler|rng_state|activation_store", re.IGNORECASE
+    r"sparsity|optim|scheduler|training_args|scaler|rng_state|random_states|activations?_store|dataloader|sampler"
+    r"|train(?:er|ing)?_state|^(?:rank_?\d+_)?state\.",
+    re.IGNORECASE,
 )
+_INDEX = re.compile(r"(.+?)(?:\.safetensors|\.bin)?\.index\.json")
+_SHARD = re.compile(r"(.+)-\d{5}-of-(\d{5})\.(?:safetensors|bin|pt)")
+_LAYER_FILE = re.compile(r"(params_layer_(\d{1,4}))\.safetensors")
+_DCP = ".metadata"
 _SAMPLES = re.compile(r"samples_(\d{1,18})\.pt")
 _ONE_SOURCE = re.compile(r"W_(?:dec|enc)_(\d{1,4})\.safetensors")
 _GENERIC = re.compile(
-    r"sae_weights|sae|ae|final|params|model|cc_weights|latest_ckpt|weights|checkpoints?|samples_\d+|W_(?:dec|enc)_\d+",
+    r"sae_weights|sae|ae|final|params|model|cc_weights|latest_ckpt|weights|checkpoints?|samples_\d+|W_(?:dec|enc)_\d+"
+    r"|params_layer_\d+|(?:pytorch_)?model(?:-\d{5}-of-\d{5}|\.safetensors\.index|\.bin\.index)",
     re.IGNORECASE,
 )
 _STEP = re.compile(r"(.*?(?:samples|steps?|tokens|iter(?:ation)?s?|checkpoint|ckpt|ae)[_-])(\d{1,18})", re.IGNORECASE)
@@ -64,31 +72,84 @@ def choose_weights(names: Sequence[str], place: str) -> tuple[str, ...]:
     numbered = checkpoints_in_order(here)
     if numbered:
         return (numbered[-1],)
-    halves = [n for n in here if _ONE_SOURCE.fullmatch(n)]
+    halves = [n for n in here if _ONE_SOURCE.fullmatch(n)] or [n for n in here if _LAYER_FILE.fullmatch(n)]
     if halves:
         return tuple(halves)
-    deeper = sorted(n for n in names if 0 < n.count("/") < _MAX_DEPTH and looks_like_weights(n))
-    for found in ([n for n in here if looks_like_weights(n)], deeper, [n for n in here if n.endswith(".npy")]):
+    units = _units(names)
+    if "" in units:
+        return units[""]
+    shallow = {label: files for label, files in units.items() if "/" not in label}
+    arrays = {n: (n,) for n in here if n.endswith(".npy")}
+    for found in (shallow, units, arrays):
         if len(found) == 1:
-            return (found[0],)
+            return next(iter(found.values()))
         if found:
-            shown = ", ".join(found[:_MAX_LISTED])
+            shown = ", ".join(sorted(found)[:_MAX_LISTED])
             more = f" and {len(found) - _MAX_LISTED:,} more" if len(found) > _MAX_LISTED else ""
             raise LayoutError(f"{place} holds {len(found):,} weights files; give one of {shown}{more}")
     raise SourceError(f"{place} holds no weights: looked for {', '.join((*_SUFFIXES, '.npy'))}")
 
 
-def other_half(name: str) -> str | None:
-    """A cross-layer transcoder keeps W_dec_i and W_enc_i apart: the encoder's file for the decoder's, else None."""
+def _units(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The checkpoints among names, by what to write to have one: a file, an index with its shards, a .dcp folder."""
+    near = sorted(n for n in names if n.count("/") < _MAX_DEPTH)
+    units: dict[str, tuple[str, ...]] = {}
+    for name in near:
+        folder, _, base = name.rpartition("/")
+        if base == _DCP and not _NOT_WEIGHTS.search(folder.rpartition("/")[2]):
+            units[folder] = companions(name, near)
+        elif _INDEX.fullmatch(base) or looks_like_weights(name):
+            files = companions(name, near)
+            units[files[0]] = files
+    return {label: files for label, files in units.items() if files != (label,) or not _INDEX.fullmatch(label)}
+
+
+def companions(name: str, names: Sequence[str]) -> tuple[str, ...]:
+    """A weights file with the files that it is not whole without, what says where the tensors lie first.
+
+    The encoder's half of a cross-layer transcoder, the other shards of a checkpoint and their index, the shards of a
+    torch.distributed.checkpoint.
+
+    Args:
+        name: the file.
+        names: what lies there, with the same folder in front.
+    """
     folder, slash, base = name.rpartition("/")
-    if not _ONE_SOURCE.fullmatch(base) or not base.startswith("W_dec_"):
-        return None
-    return f"{folder}{slash}{base.replace('W_dec_', 'W_enc_')}"
+    beside = sorted(n for n in names if n.rpartition("/")[0] == folder)
+    if base == _DCP:
+        return (name, *(n for n in beside if n.endswith(".distcp")))
+    if _ONE_SOURCE.fullmatch(base) and base.startswith("W_dec_"):
+        half = f"{folder}{slash}{base.replace('W_dec_', 'W_enc_')}"
+        return (name, half) if half in beside else (name,)
+    index, shard = _INDEX.fullmatch(base), _SHARD.fullmatch(base)
+    if index is None and shard is None:
+        return (name,)
+    stem = (index or shard)[1]  # type: ignore[index]
+    bases = [(n, n.rpartition("/")[2]) for n in beside]
+    indices = [n for n, b in bases if (m := _INDEX.fullmatch(b)) and m[1] == stem]
+    total = shard[2] if shard else None
+    shards = [n for n, b in bases if (m := _SHARD.fullmatch(b)) and m[1] == stem and total in (None, m[2])]
+    return (*([name] if index else indices), *shards) if shards else (name,)
+
+
+def missing_shards(names: Sequence[str]) -> int:
+    """How many shards are wanting where a checkpoint is read from shards without an index."""
+    shards = [m for n in names if (m := _SHARD.fullmatch(n.rpartition("/")[2]))]
+    return int(shards[0][2]) - len(shards) if shards and len(shards) == len(names) else 0
+
+
+def layer_table(name: str) -> str | None:
+    """The table that holds the tensors of a file that is one layer of several, by its name: `params_layer_3`."""
+    match = _LAYER_FILE.fullmatch(name.rpartition("/")[2])
+    return match[1] if match else None
 
 
 def source_of(name: str) -> int | None:
-    """1 for `W_dec_1.safetensors`; None for a name of another form."""
-    match = _ONE_SOURCE.fullmatch(name.rpartition("/")[2])
+    """1 for `W_dec_1.safetensors` or `params_layer_1.safetensors`; None for a name of another form."""
+    base = name.rpartition("/")[2]
+    if (layer := _LAYER_FILE.fullmatch(base)) is not None:
+        return int(layer[2])
+    match = _ONE_SOURCE.fullmatch(base)
     return int(match[1]) if match else None
 
 
@@ -105,7 +166,7 @@ def start_names(weights: str) -> tuple[str, ...]:
         found = [f"{folder}/{named[1]}{zero}.{base.rpartition('.')[2]}" for zero in ("0", "0" * len(named[2]))]
     elif (named := _STEP.fullmatch(step)) is not None and int(named[2]):
         found = [f"{parent}/{named[1]}{zero}/{base}" for zero in ("0", "0" * len(named[2]))]
-    elif step.isdigit() and int(step) > _MOST_LAYERS:
+    elif step.isdecimal() and int(step) > _MOST_LAYERS:
         found = [f"{parent}/0/{base}"]
     elif base == "ae.pt":  # dictionary_learning keeps its checkpoints below the final state
         found = [f"{folder}/checkpoints/ae_0.pt"]
@@ -114,7 +175,7 @@ def start_names(weights: str) -> tuple[str, ...]:
 
 def side_names(weights: str) -> tuple[str, ...]:
     """Where the configuration and the sparsity of a weights file may lie, the most telling first."""
-    folder, _, base = weights.rpartition("/")
+    folder, _, base = weights.removesuffix(f"/{_DCP}").rpartition("/")
     stem = base.rpartition(".")[0]
     folders = [folder, folder.rpartition("/")[0]] if folder.rpartition("/")[2] == "checkpoints" else [folder]
     own = [f"{stem}{mark}{kind}" for mark in _OWN_MARKS for kind in (".json", ".yaml")]
@@ -127,6 +188,7 @@ def side_names(weights: str) -> tuple[str, ...]:
 
 def label_for(weights: str, place: str) -> str:
     """The file's stem, or the nearest folder's name where every file of its kind is called the same."""
+    weights = weights.removesuffix(f"/{_DCP}")
     stem = weights.rpartition("/")[2].rpartition(".")[0] or weights
     folders = [re.sub(r"^(?:models|datasets)--", "", p).rpartition("--")[2] for p in weights.split("/")[:-1] if p]
     named = [stem, *reversed([f for f in folders if not _OF_A_CACHE.fullmatch(f)])]

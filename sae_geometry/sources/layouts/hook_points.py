@@ -125,7 +125,7 @@ def _values(config: Mapping[str, Any], key: re.Pattern[str]) -> Iterable[Any]:
 
 def _number(config: Mapping[str, Any], key: re.Pattern[str]) -> int | None:
     for value in _values(config, key):
-        if isinstance(value, str) and value.isdigit():
+        if isinstance(value, str) and value.isdecimal() and len(value) < 10:
             value = int(value)
         if type(value) is int and value >= 0:
             return value
@@ -180,6 +180,9 @@ def _in_path(site: Site, where: str) -> Space:
     match site.layout.name:
         case "qwen_scope":
             reads = None if layer is None else f"blocks.{layer}.hook_resid_post"
+        case "esmc_sae":
+            number = re.search(r"(?:layer|l)[_-]?(\d+)(?:\D|$)", parts[-1], re.IGNORECASE)
+            reads = f"layers.{number[1]}" if number else None
         case "goodfire":
             number = re.search(r"-l(\d+)(?:\D|$)", parts[-1])
             reads = f"layers.{number[1]}" if number else None

@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 
 _HEAD = re.compile(r"(.*?)(\s*\(head \d+\))?", re.DOTALL)
-_BLOCK = re.compile(r"((?:[a-z_][a-z0-9_]*\.)*?)(blocks?|layers?|h)\.(\d+)(?:\.(.+))?")
-_WORDS_FIRST = re.compile(r"(?:hook_)?([a-z_]+?)[._]layer[._]?(\d+)")  # dictionary_learning's "resid_post_layer_8"
-_LAYER_FIRST = re.compile(r"layer[._]?(\d+)[._](.+)")
+_BLOCK = re.compile(r"((?:[a-z_][a-z0-9_]*\.)*?)(blocks?|layers?|h)\.(\d{1,4})(?:\.(.+))?")
+_WORDS_FIRST = re.compile(r"(?:hook_)?([a-z_]+?)[._]layer[._]?(\d{1,4})")  # dictionary_learning's "resid_post_layer_8"
+_LAYER_FIRST = re.compile(r"layer[._]?(\d{1,4})[._](.+)")
 # What a stack of layers may lie in; anything else ("encoder", "vision_model") is another stack.
 _WRAPPERS = {
     "model", "transformer", "gpt_neox", "language_model", "text_model", "base_model", "backbone", "module", "_orig_mod",

@@ -15,11 +15,13 @@ from sae_geometry.dictionary import Dictionary
 from sae_geometry.sources.address import Selection
 from sae_geometry.sources.bundle import Bundle
 from sae_geometry.sources.errors import LayoutError, SourceError
-from sae_geometry.sources.files.open import open_tensors
-from sae_geometry.sources.files.tensor_file import TensorFile, joined, unwrapped
+from sae_geometry.sources.files.open import open_tensors, open_weights
+from sae_geometry.sources.files.tensor_file import TensorFile
 from sae_geometry.sources.layouts.config import read_config, tables
-from sae_geometry.sources.layouts.detect import LatentAxis, Site, Slab, find_sites
+from sae_geometry.sources.layouts.detect import LatentAxis, Site, Slab
+from sae_geometry.sources.layouts.filenames import layer_table
 from sae_geometry.sources.layouts.hook_points import Space, inputs_are_z_scored, space_of
+from sae_geometry.sources.layouts.nesting import find_sites
 from sae_geometry.sources.layouts.places import canonical_place
 from sae_geometry.sources.plain import is_plain
 
@@ -28,6 +30,7 @@ Latents = Literal["alive", "all"]
 _MAX_CHOICES = 12
 # log10(frequency + 1e-10) of a latent that never fired; one firing in a billion tokens gives −9.
 _DEAD_LOG10 = -9.99
+_CONFIG_TABLES = ("cfg", "config", "hyper_parameters", "hparams")
 _HIGHEST_LOG10 = 1e-6  # of a latent that fires on every token, rounded
 # What a result records, and the names that trainers give it.
 _METADATA = {
@@ -73,16 +76,34 @@ def open_bundle(bundle: Bundle, latent_axis: LatentAxis | None = None) -> Opened
         SourceError: a file that cannot be read.
         LayoutError: no decoder that the table knows.
     """
-    file = joined([open_tensors(path) for path in bundle.weights])
+    return opened(bundle, open_weights(bundle.weights, [layer_table(w.name) for w in bundle.weights]), latent_axis)
+
+
+def opened(bundle: Bundle, file: TensorFile, latent_axis: LatentAxis | None = None) -> Opened:
+    """The dictionaries among tensors that are open already, or in memory.
+
+    Raises:
+        LayoutError: no decoder that the table knows.
+    """
     said, unread = read_config(bundle.configs)
-    config = {**file.metadata, **said, **bundle.config}
-    try:
-        return Opened(bundle, file, find_sites(file, config, latent_axis), config, unread)
-    except LayoutError:
-        inner = unwrapped(file)
-        if inner is None:
-            raise
-        return Opened(bundle, inner, find_sites(inner, config, latent_axis), config, unread)
+    config = {**_stored_config(file.extras), **file.metadata, **said, **bundle.config}
+    return Opened(bundle, file, find_sites(file, config, latent_axis), config, unread)
+
+
+def _stored_config(extras: Mapping[str, object]) -> dict[str, Any]:
+    """The configuration that a checkpoint holds beside its tensors, as a nested table."""
+    config: dict[str, Any] = {}
+    for path, value in extras.items():
+        first_step, *steps = path.split(".")
+        if first_step in _CONFIG_TABLES and steps:
+            table = config
+            for step in steps[:-1]:
+                table = table.setdefault(step, {})
+                if not isinstance(table, dict):
+                    break
+            else:
+                table[steps[-1]] = value
+    return config
 
 
 def choose_site(opened: Opened, selection: Selection) -> Site:
@@ -91,26 +112,30 @@ def choose_site(opened: Opened, selection: Selection) -> Site:
     Raises:
         LayoutError: none or several fit; the message lists the choices.
     """
-    sites = opened.sites
-    name, choices = opened.bundle.address, [s.choice for s in sites if s.choice]
+    sites = tuple(s for s in opened.sites if is_meant(s, selection))
+    name, choices = opened.bundle.address, [s.choice for s in opened.sites if s.choice]
     listed = ", ".join(f"::{c}" for c in choices[:_MAX_CHOICES])
-    if selection.hook is not None:
-        wanted = selection.hook.replace("-", ".")
-        if not choices and len(sites) == 1:
-            space = space_of(sites[0], opened.config, opened.bundle.where)
-            names = {canonical_place(h) for h in (space.reads, space.writes) if h}
-            if canonical_place(wanted) in names:
-                return sites[0]
-            raise LayoutError(f"{name} holds one dictionary, at {space.reads or 'an unknown hook point'}: leave "
-                              f"out ::{selection.hook}")  # fmt: skip
-        sites = tuple(s for s in sites if s.hook == wanted)
-    if selection.source is not None:
-        sites = tuple(s for s in sites if s.source == selection.source)
+    if selection.hook is not None and not choices and len(opened.sites) == 1:
+        space = space_of(opened.sites[0], opened.config, opened.bundle.where)
+        names = {canonical_place(h) for h in (space.reads, space.writes) if h}
+        if canonical_place(selection.hook.replace("-", ".")) in names:
+            return opened.sites[0]
+        raise LayoutError(f"{name} holds one dictionary, at {space.reads or 'an unknown hook point'}: leave "
+                          f"out ::{selection.hook}")  # fmt: skip
     if len(sites) == 1:
         return sites[0]
     if not sites:
         raise LayoutError(f"{name} holds no {selection}; add one of {listed or 'no selection at all'}")
     raise LayoutError(f"{name} holds {len(opened.sites)} dictionaries; choose one by adding {listed}")
+
+
+def is_meant(site: Site, selection: Selection) -> bool:
+    """Whether a selection could mean this site, outputs aside."""
+    return (
+        (selection.hook is None or site.is_called(selection.hook))
+        and selection.source in (None, site.source)
+        and (site.place is None or selection.layer in (None, site.place))
+    )
 
 
 def read_dictionary(
@@ -143,7 +168,7 @@ def read_dictionary(
         notes.append(f"a transcoder: the decoder lives in output space ({space.writes or 'hook point unknown'})")
     if inputs_are_z_scored(opened.config):
         notes.append("trained on z-scored inputs: a coordinate counts in units of its own spread, not as in the model")
-    decoder = _joined_slabs(opened.file, decoder_slabs)
+    decoder = _decoder(opened.file, site, decoder_slabs)
     dictionary = Dictionary.from_decoder(
         decoder,
         latent_axis=0,
@@ -151,8 +176,10 @@ def read_dictionary(
         name=name or bundle.name,
         hook_point=space.reads if len(decoder_slabs) > 1 else space.decoder,
         model=space.model,
-        encoder_bias=_bias(opened.file, site.encoder_bias, site.n_latents, [site.source]),
-        decoder_bias=_bias(opened.file, site.decoder_bias, decoder.shape[1], [s.index for s in decoder_slabs]),
+        encoder_bias=_bias(opened.file, site.encoder_bias, site.n_latents, [site.source], site.layer),
+        decoder_bias=_bias(
+            opened.file, site.decoder_bias, decoder.shape[1], [s.index for s in decoder_slabs], site.layer
+        ),
         frequency=lives.frequency,
         alive=lives.alive,
         alive_source=lives.source,
@@ -169,7 +196,7 @@ def read_dictionary(
 def _chosen(slabs: tuple[Slab, ...], site: Site, selection: Selection, address: str) -> tuple[Slab, ...]:
     for kind in ("layer", "model"):
         wanted = getattr(selection, kind)
-        if wanted is None:
+        if wanted is None or (kind == "layer" and site.place is not None):
             continue
         outs = [s.out for s in site.decoder if s.out is not None]
         if kind != site.layout.out or not outs:
@@ -180,24 +207,39 @@ def _chosen(slabs: tuple[Slab, ...], site: Site, selection: Selection, address: 
     return slabs
 
 
+def _decoder(file: TensorFile, site: Site, slabs: tuple[Slab, ...]) -> Float[Tensor, "n_latents width"]:
+    """The decoder, put together where the file keeps it in parts."""
+    decoder = _joined_slabs(file, slabs)
+    if site.mixture is not None:
+        w, c = (file.read(key).to(torch.float64) for key in site.mixture)
+        decoder = w @ c + decoder.to(torch.float64)
+    if site.log_scale is not None and (scale := file.read(site.log_scale)).numel() == 1:
+        decoder = decoder.to(torch.float64) * scale.to(torch.float64).exp().flatten()
+    return decoder
+
+
 def _joined_slabs(file: TensorFile, slabs: tuple[Slab, ...]) -> Float[Tensor, "n_latents width"]:
     rows = [_slab(file, s) for s in slabs]
     return rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)
 
 
 def _slab(file: TensorFile, slab: Slab) -> Float[Tensor, "n_latents width"]:
-    if slab.index is None:
-        tensor, axes = file.read(slab.key), slab.axes
-    else:
-        tensor, axes = file.read(slab.key, (slab.axes.index("o"), slab.index)), slab.axes.replace("o", "")
-    return tensor if axes == "nd" else tensor.T
+    places = {"1": 0, "s": slab.at or 0, "o": slab.index or 0}
+    chosen = [(i, places[letter]) for i, letter in enumerate(slab.axes) if letter in places]
+    tensor = file.read(slab.key, chosen[0]) if chosen else file.read(slab.key)
+    for axis, place in reversed(chosen[1:]):
+        tensor = tensor.select(axis - 1, place)
+    return tensor if slab.axes.index("n") < slab.axes.index("d") else tensor.T
 
 
-def _bias(file: TensorFile, key: str | None, n: int, rows: Sequence[int | None]) -> Tensor | None:
+def _bias(file: TensorFile, key: str | None, n: int, rows: Sequence[int | None], layer: int | None) -> Tensor | None:
     """A bias of `n` numbers, from a stack of biases by row; None where the file's does not fit."""
     if key is None:
         return None
     bias = file.read(key)
+    while bias.ndim > 1 and bias.shape[0] == 1:
+        bias = bias[0]
+    rows = rows if layer is None else [layer]
     if bias.ndim == 2 and all(i is not None and i < bias.shape[0] for i in rows):
         bias = bias[[i for i in rows if i is not None]].flatten()
     return bias.clone() if bias.shape == (n,) and bias.is_floating_point() else None
@@ -214,8 +256,8 @@ def _lives(opened: Opened, site: Site, hook: str | None) -> Frequencies:
         return Frequencies(None, alive, bundle.alive_source)
     if bundle.sparsity is not None:
         return _from_sparsity(bundle.sparsity, n)
-    key = site.layout.frequency
-    if key is not None and key in opened.file.entries:
+    key = site.frequency
+    if key is not None:
         return _from_tensor(opened.file.read(key).flatten(), key, n)
     return Frequencies(None, None, "unknown")
 
@@ -263,7 +305,8 @@ def _metadata(opened: Opened, space: Space) -> dict[str, Any]:
         found["l0"] = float(stated[1])
     if opened.sites[0].layout.name == "sae_geometry" and "kind" in opened.file.metadata:
         found["kind"] = opened.file.metadata["kind"]  # of training; in other layouts the word can mean anything
-    return {**{k: v for k, v in found.items() if v is not None}, **opened.file.extras, **opened.bundle.metadata}
+    said = {k: v for k, v in opened.file.extras.items() if "." not in k}  # not an optimizer's settings, deeper down
+    return {**{k: v for k, v in found.items() if v is not None}, **said, **opened.bundle.metadata}
 
 
 def _is_plain(value: Any) -> bool:

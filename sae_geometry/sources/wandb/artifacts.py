@@ -17,7 +17,7 @@ from sae_geometry.sources.download import RemoteFile, fetch_file, in_cache, lock
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.files.open import open_tensors
 from sae_geometry.sources.http import RefusedError, origin_of
-from sae_geometry.sources.layouts.filenames import choose_weights, looks_like_weights, other_half, side_names
+from sae_geometry.sources.layouts.filenames import choose_weights, companions, looks_like_weights, side_names
 from sae_geometry.sources.local import bundle_files
 from sae_geometry.sources.plain import parse_json
 from sae_geometry.sources.wandb.host import api_key, base_url, credentials_for
@@ -100,7 +100,8 @@ def _fetch(artifact: Artifact, client: ArtifactClient, host: str, address: Addre
         context.say(f"fetching {name} from {origin_of(remote[name].url)}")
         sums[name] = fetch_file(
             remote[name], folder / safe_path(name), recorded=sums.get(name), again=context.again == "all",
-            credentials=credentials_for(api_key()), check=open_tensors if name in chosen else None,
+            credentials=credentials_for(api_key()),
+            check=open_tensors if name in chosen and looks_like_weights(name) else None,
             progress=context.progress,
         )  # fmt: skip
     fetched = replace(artifact, files=tuple(sorted(remote)), sums={n: v for n, v in sums.items() if n in remote})
@@ -121,8 +122,7 @@ def _chosen(names: Sequence[str], address: Address) -> tuple[str, ...]:
         raise RefusedError(
             f"wandb:{address.place} has no file {address.path!r}{'; it has ' + ', '.join(near) if near else ''}", 404
         )
-    half = other_half(address.path)
-    return (address.path, half) if half in names and half is not None else (address.path,)
+    return companions(address.path, list(names))
 
 
 def _cached(host: str, place: str, *, by_alias: bool) -> Artifact | None:

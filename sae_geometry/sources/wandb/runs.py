@@ -15,7 +15,13 @@ from sae_geometry.sources.download import RemoteFile, fetch_file, in_cache, lock
 from sae_geometry.sources.errors import AddressError, SourceError
 from sae_geometry.sources.files.open import open_tensors
 from sae_geometry.sources.http import RefusedError, origin_of
-from sae_geometry.sources.layouts.filenames import checkpoints_in_order, choose_weights, looks_like_weights, start_names
+from sae_geometry.sources.layouts.filenames import (
+    checkpoints_in_order,
+    choose_weights,
+    companions,
+    looks_like_weights,
+    start_names,
+)
 from sae_geometry.sources.wandb.artifacts import ArtifactClient, bundle_artifact
 from sae_geometry.sources.wandb.host import api_key, base_url, credentials_for
 from sae_geometry.sources.wandb.public_client import KeylessClient
@@ -65,13 +71,13 @@ def bundle_wandb(address: Address, context: Context) -> Bundle:
     if ":" in address.place:
         return bundle_artifact(address, client, context)
     fetched = fetch_run(address.place, context, file=address.path)
-    name = fetched.weights[-1]
+    name = fetched.weights[0]
     record = fetched.record
     starts = [n for n in start_names(name) if n in record.weights]
     there = [p for n in starts if (p := fetched.folder / safe_path(n)).is_file()]
     missing = f"wandb:{address.place}#{starts[0]}" if starts and not there else None
     return Bundle(
-        (fetched.folder / safe_path(name),),
+        tuple(fetched.folder / safe_path(n) for n in fetched.weights),
         address=f"wandb:{address.place}#{name}",
         name=record.name or address.place.rpartition("/")[2],
         where=f"{address.place}/{name}",
@@ -113,7 +119,8 @@ def fetch_run(run: str, context: Context, *, file: str | None = None, every: boo
         context.say(f"fetching {name} from {origin_of(remote[name].url)}")
         sums[name] = fetch_file(
             remote[name], folder / safe_path(name), recorded=sums.get(name), again=context.again == "all",
-            credentials=credentials, check=open_tensors, progress=context.progress,
+            credentials=credentials, check=open_tensors if looks_like_weights(name) else None,
+            progress=context.progress,
         )  # fmt: skip
     record = replace(record, sums={n: value for n, value in sums.items() if n in remote})
     _keep(record, folder / RUN_RECORD_NAME)
@@ -131,7 +138,7 @@ def _wanted(names: Sequence[str], run: str, file: str | None, every: bool) -> tu
         if file not in names:
             near = ordered[-3:] or [n for n in names if looks_like_weights(n)][:3]
             raise RefusedError(f"wandb:{run} has no file {file!r}{'; it has ' + ', '.join(near) if near else ''}", 404)
-        return (file,)
+        return companions(file, names)
     if every:
         if not ordered:
             raise SourceError(f"wandb:{run} has no checkpoints named samples_N.pt among its {len(names):,} files")
@@ -258,7 +265,7 @@ def _infos(record: RunRecord) -> Iterable[RunInfo]:
             record.state,
             record.kind,
             hook,
-            next((int(p) for p in parts if p.isdigit()), None),
+            next((int(p) for p in parts if p.isdecimal() and len(p) < 10), None),
             None if hook is None else record.metric("l0", hook),
             None if hook is None else record.metric("ce_increase", hook),
             None if hook is None else record.metric("explained_variance", hook),
