@@ -169,9 +169,7 @@ TOO_LONG_FUNCTIONS = {
     "embedding.embedding.embed": "one call of each step, and its record",
     "embedding.projection.project": "one call of each step, and its record",
     "cli.match.match": OPTIONS,
-    "cli.seeds.seeds": OPTIONS,
     "cli.umap.umap": OPTIONS,
-    "cli.compare.compare": OPTIONS,
 }
 
 
