@@ -20,7 +20,7 @@ from sae_geometry.kernels.loops.threads import in_parallel, one_torch_thread
 from sae_geometry.kernels.sweep import cpu_threads
 
 _ROWS = 2048  # multiplied at once
-_NO_MEAN = 1e-6  # of the rows' length: a mean shorter than that has no direction
+_NOISE = 4  # times the squared length that the mean of unrelated rows has: a shorter mean is not preserved
 _NO_AXIS = 1e-10  # of the largest variance: below that the rows have no axis
 
 
@@ -54,7 +54,7 @@ def principal_axes(y: Float[Tensor, "m d"]) -> Axes:
         for part in y.split(_ROWS):
             moment += part.T @ part
             total += part.sum(dim=0)
-        mean = _direction(total / m, float(moment.trace() / m))
+        mean = _direction(total / m, float(moment.trace() / m), m)
         across = torch.eye(d, dtype=torch.float64) - torch.outer(mean, mean)
         rest = across @ moment @ across
         if not mean.any():
@@ -66,16 +66,20 @@ def principal_axes(y: Float[Tensor, "m d"]) -> Axes:
 
 def _of_few_rows(y: Tensor) -> Axes:
     """The axes of fewer rows than dimensions, from their inner products."""
-    mean = _direction(y.mean(dim=0), float((y**2).sum() / len(y)))
+    mean = _direction(y.mean(dim=0), float((y**2).sum() / len(y)), len(y))
     rest = y - torch.outer(y @ mean, mean)
     power, turn = torch.linalg.eigh(rest @ rest.T)
     there = power > _NO_AXIS * power[-1]
     return Axes(mean, torch.linalg.qr(rest.T @ (turn[:, there] / power[there].sqrt()))[0])
 
 
-def _direction(mean: Tensor, power: float) -> Tensor:
+def _direction(mean: Tensor, power: float, m: int) -> Tensor:
+    """Return the unit mean of m rows with mean square `power`; zeros where it is within sampling noise.
+
+    Preserving a direction that is noise mixes strong and weak axes, so the turn would carry variance between them.
+    """
     length = float(mean.norm())
-    return mean / length if length > _NO_MEAN * power**0.5 else torch.zeros_like(mean)
+    return mean / length if length**2 > _NOISE * power / m else torch.zeros_like(mean)
 
 
 def turned(y: Float[Tensor, "m d"], axes: Axes, seed: int) -> Float[Tensor, "m d"]:
