@@ -24,7 +24,7 @@ WITH_ONE = {
     "embed": lambda d: sg.embed([d], seed=0, n_neighbors=5, n_epochs=2),
 }
 NO_DICTIONARY = {
-    "compare_checkpoints", "demos", "exact_neighbors", "expected_max_cosine", "explore", "fetch", "fit_matched_null",
+    "compare_checkpoints", "demos", "exact_neighbors", "expected_max_cosine", "explore", "fetch",
     "load", "log_wandb", "memory_ceiling", "project", "random_directions", "read", "read_shapes",
     "runs", "save", "similar_runs",
 }  # fmt: skip
