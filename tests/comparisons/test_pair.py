@@ -81,7 +81,7 @@ def test_one_to_one_is_the_same_pairs_from_both_sides(toy_pair, matching, signed
     assert pairs == back
     assert c.a_to_b.multiplicity.max() == 1
     assert c.a_to_b.n_matched == c.b_to_a.n_matched == len(pairs)
-    assert c.a_to_b.mmcs == pytest.approx(c.b_to_a.mmcs)
+    assert c.a_to_b.mean_similarity == pytest.approx(c.b_to_a.mean_similarity)
     if matching != "mutual":
         assert len(pairs) == min(c.a.n_latents, c.b.n_latents)
 
@@ -141,7 +141,7 @@ def test_swapping_the_inputs_swaps_the_directions(toy_pair):
         one, two = sg.compare(a, b, matching), sg.compare(b, a, matching)
         if matching != "optimal":
             np.testing.assert_array_equal(one.a_to_b.partner, two.b_to_a.partner)
-        np.testing.assert_allclose(one.a_to_b.mmcs, two.b_to_a.mmcs, atol=1e-12)
+        np.testing.assert_allclose(one.a_to_b.mean_similarity, two.b_to_a.mean_similarity, atol=1e-12)
 
 
 # ---- awkward inputs ------------------------------------------------------------------------------------------------
