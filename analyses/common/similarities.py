@@ -38,6 +38,11 @@ class Similarities:
         return float(self.similarity[np.isfinite(self.similarity)].mean())
 
     @property
+    def mean_similarity(self) -> float:
+        """Mean similarity, which for nearest partners is the MMCS."""
+        return self.mmcs
+
+    @property
     def error(self) -> float:
         """Standard error of the mean, over latents."""
         values = self.similarity[np.isfinite(self.similarity)]

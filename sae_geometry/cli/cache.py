@@ -13,7 +13,7 @@ from sae_geometry.cli.lifecycle import report_errors
 from sae_geometry.io.escaping import shown
 from sae_geometry.io.formatting import counted, ends
 
-_LISTED = 40  # files, of more the first and last
+_LISTED = 40  # files listed; of more, the first and last
 
 
 @report_errors

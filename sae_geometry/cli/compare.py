@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def _one_to_one_words(result: Comparison) -> str:
-    """The other ways of counting: all of them where they are quick, the greedy one beyond."""
+    """Describe the one-to-one matchings: all of them where they are fast, greedy only otherwise."""
     if result.is_small:
         return str(result.double_counting())
     paired = result.one_to_one().a_to_b

@@ -58,7 +58,7 @@ def drift(
 
 
 def _as_the_last(run: str, final: str | None, speaker: Speaker, shared: o.Shared) -> list[Dictionary]:
-    """Every state as if it were the last, which alone is loaded: they are of one size."""
+    """Return the last state in place of every other, since all have one size and only the last is loaded."""
     from sae_geometry.sources import checkpoints, load
 
     how: dict[str, Any] = {"offline": shared.offline, "echo": speaker.resolved}

@@ -1,4 +1,4 @@
-"""What a command does before its answer: refuse what cannot be, load, say where to compute, foretell the cost."""
+"""Preparation of a command: check options, load inputs, pick the device, estimate the cost."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def check_free(out: Path | None, overwrite: bool) -> None:
-    """Refuse a folder that results must not go to before any work is done, not after."""
+    """Check the results folder before any work is done."""
     from sae_geometry.io.atomic_folder import check_folder, check_writable
 
     if out is None:
@@ -24,7 +24,7 @@ def check_free(out: Path | None, overwrite: bool) -> None:
 
 
 def check_wandb(project: str | None, offline: bool) -> None:
-    """Refuse what could not be logged before any work is done, if logging is asked for."""
+    """Check before any work is done that results can be logged, if requested."""
     if project is not None:
         from sae_geometry.results.wandb_log import check_wandb as check
 
@@ -41,7 +41,7 @@ def load_all(
     drop_bad: bool = False,
     latent_axis: int | None = None,
 ) -> list[Dictionary]:
-    """Load dictionaries, saying what each address was resolved to and how many latents it keeps."""
+    """Load dictionaries, and report the resolved address and number of latents of each."""
     import warnings
 
     from sae_geometry.sources import OrientationWarning, load
@@ -50,7 +50,7 @@ def load_all(
     loaded = []
     for address in addresses:
         with warnings.catch_warnings(), speaker.bar() as progress:
-            warnings.simplefilter("ignore", OrientationWarning)  # it is among the dictionary's notes
+            warnings.simplefilter("ignore", OrientationWarning)  # the dictionary's notes include it
             d = load(
                 with_axis(address, latent_axis), latents, offline=offline, drop_bad=drop_bad, echo=speaker.resolved,
                 progress=progress,
@@ -63,17 +63,17 @@ def load_all(
 
 
 def with_axis(address: str, latent_axis: int | None) -> str:
-    """The address with --latent-axis in it, unless it says so itself: so it is known wherever the address goes."""
+    """Add --latent-axis to the address unless it has one, so that the address is complete wherever it is used."""
     if latent_axis is None or "::latent_axis=" in address:
         return address
     return f"{address}::latent_axis={latent_axis}"
 
 
 def pick_device(device: Device) -> str:
-    """The torch device to compute on.
+    """Return the torch device to compute on.
 
     Raises:
-        ValueError: a device asked for that is not there.
+        ValueError: the requested device is not available.
     """
     import torch
 
@@ -94,12 +94,12 @@ def say_plan(
     bandwidth: float = 1.25e9,
     **how: Any,
 ) -> None:
-    """What a verb would cost, on stdout: what --dry-run prints in place of an answer.
+    """Print the cost of a verb on stdout, as --dry-run does instead of an answer.
 
     Args:
-        workers: also what it would cost on so many Dask workers.
-        bandwidth: bytes a second that the network carries to them.
-        how: as in `estimate`.
+        workers: number of Dask workers to estimate the cost for as well.
+        bandwidth: network bandwidth to the workers in bytes per second.
+        how: further arguments of `estimate`.
     """
     from dataclasses import asdict
 

@@ -1,4 +1,4 @@
-"""How a command ends: what it opened is closed, and what went wrong is one sentence and an exit code."""
+"""End of a command: resources are closed, and an error is one sentence and an exit code."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ P = ParamSpec("P")
 FAILED, WRONG_USE, UNDER = 1, 2, 3
 INTERRUPTED, TERMINATED = 130, 143
 
-_SOON = 0.02  # seconds, in which the finalizer or callback should be over; if it is not, the signal is sent once more
-# "drop_bad=True (--drop-bad)" has both; "latents="all"" the argument alone; "::latent_axis=1" is an address.
+_SOON = 0.02  # seconds until the signal is resent, after the finalizer or callback that ignored it
+# "drop_bad=True (--drop-bad)" has both forms; "latents="all"" only the argument; "::latent_axis=1" is an address.
 _BOTH = re.compile(r"\b[a-z_]+(?:=[^\s(]+|\('[^']*'\)) \((--[^)]+)\)")
 _ARGUMENT = re.compile(r"(?<![:\w.\-])([a-z][a-z_]+)=(\"[^\"]*\"|'[^']*'|\d+|True|False)(?![\w.])")
 _FROM_ARRAY = re.compile(r"call (?:sae_geometry\.|sg\.)?Dictionary\.from_decoder\([^()]*?latent_axis=(\d)\)")
 
 
 def report_errors(command: Callable[P, None]) -> Callable[P, None]:
-    """Decorator: what goes wrong is one red line and an exit code; a traceback only with SAE_GEOMETRY_DEBUG=1."""
+    """Decorate a command to report errors in one red line with an exit code; SAE_GEOMETRY_DEBUG=1 adds tracebacks."""
 
     @wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -78,7 +78,7 @@ def _sentence(error: Exception) -> str:
 
 
 def in_options(text: str) -> str:
-    """A message in a command line's words: what it says of arguments in Python is said of options."""
+    """Translate the Python arguments in a message to command-line options."""
     text = _BOTH.sub(r"\1", text)
     text = _FROM_ARRAY.sub(r"save it alone as a .npy file and give that with ::latent_axis=\1", text)
     return _ARGUMENT.sub(lambda found: _option(found[1], found[2].strip("\"'")), text)
@@ -100,18 +100,19 @@ def _exit_code(error: Exception) -> int:
 
 
 class TerminatedError(BaseException):
-    """SIGTERM came. Not an `Exception`, and not Ctrl-C: nothing that means to go on after either may catch it."""
+    """SIGTERM was received. Not an `Exception`, and not Ctrl-C, so that handlers of those do not catch it."""
 
 
 @contextmanager
 def signals_are_heard() -> Iterator[None]:
-    """While this lasts SIGTERM raises `TerminatedError` in the main thread, as SIGINT does `KeyboardInterrupt`, and
-    neither is lost where Python ignores exceptions; as before after.
+    """Raise `TerminatedError` on SIGTERM in the main thread, as SIGINT raises `KeyboardInterrupt`, within the context.
+
+    Neither is lost where Python ignores exceptions. The previous handlers are restored on exit.
     """
     hook = sys.unraisablehook
     sys.unraisablehook = lambda lost: _again(lost) or hook(lost)
     before = signal.getsignal(signal.SIGTERM)
-    ours = before is signal.SIG_DFL  # otherwise whoever started us, or a test, has other plans
+    ours = before is signal.SIG_DFL  # respect a handler set by the parent process or a test
     if ours:
         signal.signal(signal.SIGTERM, _raise)
     try:
@@ -127,7 +128,7 @@ def _raise(_number: int, _frame: FrameType | None) -> None:
 
 
 def _again(lost: Any) -> bool:
-    """Send a signal once more whose exception was ignored; whether that was what was ignored."""
+    """Resend a signal whose exception was ignored; return whether the ignored exception was from a signal."""
     number = {KeyboardInterrupt: signal.SIGINT, TerminatedError: signal.SIGTERM}.get(lost.exc_type)
     if number is None:
         return False
@@ -138,7 +139,7 @@ def _again(lost: Any) -> bool:
 
 
 def _send(number: signal.Signals) -> None:
-    if hasattr(signal, "pthread_kill"):  # wakes a main thread that waits
+    if hasattr(signal, "pthread_kill"):  # wakes a waiting main thread
         signal.pthread_kill(threading.main_thread().ident or 0, number)
     else:
         signal.raise_signal(number)

@@ -88,7 +88,7 @@ def match(
 
 
 def _in_words(record: dict[str, Any]) -> str:
-    """The record without its lists."""
+    """Describe the record without its lists."""
     inputs, made = record["inputs"], record["matchings"]
     lines = [
         f"{inputs['a']['name']} ({inputs['a']['n_latents']:,}) ↔ {inputs['b']['name']} ({inputs['b']['n_latents']:,})"

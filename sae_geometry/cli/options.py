@@ -1,4 +1,4 @@
-"""The options that commands share."""
+"""Options shared by commands."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 
 
 class Format(StrEnum):
-    """How a figure may be written."""
+    """File formats of figures."""
 
     PNG = "png"
     PDF = "pdf"
@@ -89,7 +89,7 @@ SecondRun = Annotated[str, typer.Argument(metavar="B", help="The second dictiona
 
 
 def _keep_to(context: Any, limit: str | None) -> str | None:
-    """A ceiling holds from here until the command has ended."""
+    """Apply a memory ceiling until the command ends."""
     from sae_geometry.kernels.blocks import memory_ceiling
 
     if limit is not None:
@@ -114,7 +114,7 @@ DryRun = Annotated[
 
 @dataclass(frozen=True)
 class Shared:
-    """The options of every command that asks a question."""
+    """Options of every command that asks a question."""
 
     latents: Latents = "alive"
     drop_bad: DropBad = False
@@ -135,10 +135,10 @@ class Shared:
 
 
 def with_shared(*, without: Sequence[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the shared options after its own; it receives them as `shared`.
+    """Append the shared options to those of a command, which receives them as `shared`.
 
     Args:
-        without: shared options that have no meaning for it; they keep their defaults.
+        without: shared options that do not apply to the command; they have their defaults.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:

@@ -1,4 +1,4 @@
-"""Save the results of a command in a folder of their own, show and log them."""
+"""Save the results of a command in a separate folder, print and log them."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 
 class InUseError(FileExistsError):
-    """Another process is at work for a folder of results."""
+    """Another process is using a results folder."""
 
 
 def folder_names(out: Path | None, command: str, names: list[str]) -> Iterator[Path]:
-    """`out` alone, or new folders in the current one named after the command and its inputs: NAME, NAME-2, …"""
+    """Yield `out`, or else new folders in the current one, named after the command and its inputs: NAME, NAME-2, …"""
     if out is not None:
         yield out
         return
@@ -39,14 +39,14 @@ def folder_names(out: Path | None, command: str, names: list[str]) -> Iterator[P
 
 @contextmanager
 def claimed_folder(out: Path | None, command: str, names: list[str], *, resume: bool = False) -> Iterator[Path]:
-    """Give a folder for results that no other process works for meanwhile: the first of `folder_names`.
+    """Yield the first of `folder_names` that no other process is using, and lock it.
 
     Args:
-        out, command, names: as there.
-        resume: refuse a name in use, since its finished pairs are in use as well.
+        out, command, names: as in `folder_names`.
+        resume: raise if the first name is in use, since its finished pairs are in use as well.
 
     Raises:
-        InUseError: another process works for `out`, or for what is to be resumed.
+        InUseError: another process is using `out`, or the results to resume.
     """
     for folder in folder_names(out, command, names):
         with ExitStack() as held:
@@ -56,7 +56,7 @@ def claimed_folder(out: Path | None, command: str, names: list[str], *, resume: 
                 if out is None and not resume:
                     continue
                 raise
-            if out is None and folder.exists():  # it was made since its name was chosen
+            if out is None and folder.exists():  # created after its name was chosen
                 continue
             yield folder
             return
@@ -64,10 +64,10 @@ def claimed_folder(out: Path | None, command: str, names: list[str], *, resume: 
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """This process alone works for `folder`, as far as can be known: where no lock can be made it goes on without.
+    """Lock `folder` for this process; continue without a lock where none can be created.
 
     Raises:
-        InUseError: another process does.
+        InUseError: another process holds the lock.
     """
     import filelock
 
@@ -100,8 +100,8 @@ def save_and_show(
 
     Args:
         into: the folder.
-        words: the result for people.
-        style, colors: of its figures.
+        words: the result as text.
+        style, colors: style and colors of its figures.
         add: adds files to the folder, as in `save`.
     """
     from sae_geometry.results.store import save
@@ -119,7 +119,7 @@ def save_and_show(
 
 
 def log_to_wandb(folder: Path, project: str | None, speaker: Speaker, *, offline: bool, as_json: bool) -> None:
-    """Log a results folder, if asked, and say where; a failure is one sentence and exit 1, the folder stays."""
+    """Log a results folder if requested, and report where; a failure is one sentence and exit 1, without data loss."""
     if project is None:
         return
     from sae_geometry.results.wandb_log import LoggingError, log_wandb
@@ -137,7 +137,7 @@ def log_to_wandb(folder: Path, project: str | None, speaker: Speaker, *, offline
 
 
 def print_saved(folder: Path, speaker: Speaker, as_json: bool) -> None:
-    """Say where the results are: on stdout, or on stderr when stdout is JSON."""
+    """Report the path of the results: on stdout, or on stderr when stdout is JSON."""
     files = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
     text = f"saved to {shown(folder)}{os.sep}: {', '.join(map(shown, files))}"
     if as_json:
@@ -147,5 +147,5 @@ def print_saved(folder: Path, speaker: Speaker, as_json: bool) -> None:
 
 
 def summary_of(folder: Path) -> dict[str, Any]:
-    """The summary just written, to print exactly what is on disk."""
+    """Read back the summary, to print exactly what is on disk."""
     return dict(json.loads((folder / "summary.json").read_text(encoding="utf-8")))

@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Work:
-    """A question under way.
+    """A question in progress.
 
     Attributes:
-        dictionaries: its inputs, loaded.
-        folder: for the results; no other process works for it.
-        progress: for the function that answers it; None draws nothing.
-        speaker: for hints.
-        end_bar: ends the progress bar, before anything is printed.
+        dictionaries: the loaded inputs.
+        folder: results folder, locked for this process.
+        progress: progress callback; None draws nothing.
+        speaker: console for hints.
+        end_bar: ends the progress bar before anything is printed.
         shared: the options of every question.
     """
 
@@ -42,11 +42,11 @@ class Work:
     shared: Shared
 
     def finish(self, result: Result, words: str | None = None, **how: Any) -> None:
-        """Save the result, print it, and log it if asked for.
+        """Save the result, print it, and log it if requested.
 
         Args:
             result: the answer.
-            words: what is printed of it, if not its `repr`.
+            words: text to print instead of its `repr`.
             how: further arguments of `save_and_show`.
         """
         self.end_bar()
@@ -63,15 +63,15 @@ def question(
     resume: bool = False,
     **plan: Any,
 ) -> Iterator[Work]:
-    """Check the options, load the dictionaries, and give what an answer needs; with --dry-run print its cost and end.
+    """Check the options, load the dictionaries, and yield a `Work`; with --dry-run print the cost and exit.
 
     Args:
         shared: the options of every question.
         verb: the question, as `estimate` names it.
-        addresses: of the dictionaries.
-        names: the folder's name from the dictionaries, by default theirs.
-        resume: whether finished pairs are to be used.
-        plan: what else its cost depends on.
+        addresses: addresses of the dictionaries.
+        names: names for the folder, from the dictionaries; by default theirs.
+        resume: whether to use finished pairs.
+        plan: further arguments of the cost estimate.
     """
     speaker = begin(shared)
     dictionaries = load_all(
@@ -91,14 +91,14 @@ def question(
 
 
 def begin(shared: Shared) -> Speaker:
-    """Refuse what could not be saved or logged before any work is done."""
+    """Check before any work is done that results can be saved and logged."""
     check_free(shared.out, shared.overwrite)
     check_wandb(shared.log_wandb, shared.offline)
     return Speaker(shared.quiet)
 
 
 def _compute_on_dask(stack: ExitStack, shared: Shared, dictionaries: list[Dictionary]) -> None:
-    """Send sweeps and pairs to Dask, if asked for, until the stack is closed.
+    """Run sweeps and pairs on Dask, if requested, until the stack is closed.
 
     Raises:
         ValueError: --dask-load without --dask.

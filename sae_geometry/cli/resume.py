@@ -1,4 +1,4 @@
-"""Keep finished pairs next to the results until these are complete, and resume from them."""
+"""Checkpoints of finished pairs next to the results, until these are complete."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from sae_geometry.cli.console import Speaker
 
 @contextmanager
 def kept_pairs(folder: Path, *, usual: Path, resume: bool, speaker: Speaker) -> Iterator[Path]:
-    """Give the folder for finished pairs of the results in `folder`; after an error, report what it holds.
+    """Yield the checkpoint folder for finished pairs of the results in `folder`; after an error, report its contents.
 
     Args:
-        folder: of the results.
-        usual: the folder that the same command would take; where it is another, the hint names `folder`.
-        resume: use the pairs that are there.
-        speaker: for hints.
+        folder: results folder.
+        usual: default folder of the same command; if it differs, the hint names `folder`.
+        resume: use existing pairs.
+        speaker: console for hints.
 
     Raises:
-        FileExistsError: pairs of an interrupted run are there, and `resume` is not set.
+        FileExistsError: pairs of an interrupted run exist, and `resume` is not set.
     """
     kept = beside(folder, "pairs")
-    for half in kept.glob(".pair-*"):  # left by a process that was killed while it wrote
+    for half in kept.glob(".pair-*"):  # from a process that was killed while writing
         half.unlink()
     done = _in_words(kept)
     if done and not resume:
@@ -45,18 +45,18 @@ def kept_pairs(folder: Path, *, usual: Path, resume: bool, speaker: Speaker) -> 
             speaker.note(f"{done} kept in {kept}; the same command with --resume{where} continues from there")
         raise
     finally:
-        with suppress(OSError):  # pairs are still there
+        with suppress(OSError):  # pairs remain
             kept.rmdir()
 
 
 def beside(folder: Path, suffix: str) -> Path:
-    """Where unfinished work for `folder` waits: next to it, or in the cache where nothing may be written next to it.
+    """Return the checkpoint folder for `folder`: next to it, or in the cache where its parent is not writable.
 
-    The latter happens where the folder of results is a mount point in a read-only file system.
+    The latter occurs when the results folder is a mount point in a read-only file system.
     """
     from sae_geometry.sources.cache import cache_root
 
-    there = folder.resolve() if folder.name in ("", "..") else folder  # `.` has no name of its own
+    there = folder.resolve() if folder.name in ("", "..") else folder  # `.` has no name
     above = next(p for p in there.absolute().parents if p.exists())
     if os.access(above, os.W_OK | os.X_OK):
         return there.with_name(f"{there.name}.{suffix}")
@@ -65,6 +65,6 @@ def beside(folder: Path, suffix: str) -> Path:
 
 
 def _in_words(kept: Path) -> str:
-    """ "3 finished pairs"; empty where there are none."""
+    """Count the finished pairs in words, "3 finished pairs"; empty if there are none."""
     n = sum(not p.name.startswith(".") for p in kept.glob("*.npz"))
     return "" if n == 0 else f"{n:,} finished pair{'' if n == 1 else 's'}"

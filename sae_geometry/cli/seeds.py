@@ -20,8 +20,8 @@ from sae_geometry.io.progress import Progress
 if TYPE_CHECKING:
     from sae_geometry.dictionary import Dictionary
 
-_FIRST_SECONDS = 3.0  # after so many, the pace is known
-_LONG = 60.0  # seconds that are worth a word beforehand
+_FIRST_SECONDS = 3.0  # seconds until the rate is known
+_LONG = 60.0  # shortest remaining time to report, in seconds
 
 
 @o.with_shared()
@@ -85,14 +85,14 @@ def _names(loaded: list[Dictionary]) -> list[str]:
 
 
 def _usual_folder(work: Work) -> Path:
-    """The folder that these runs would have if no other process worked for it."""
+    """Return the default folder of these runs, regardless of other processes."""
     return work.shared.out or next(folder_names(None, "seeds", _names(work.dictionaries)))
 
 
 def _foretelling(speaker: Speaker, n_pairs: int, progress: Progress | None) -> Progress:
-    """A progress callback that says once, seconds after the first pair, what is left if it takes over a minute.
+    """Return a progress callback that reports the remaining time once, if it exceeds a minute.
 
-    That first one counts for nothing: it may have waited for code to be compiled, or for workers.
+    The first pair is not timed, since it may include compilation or waiting for workers.
     """
     calls, since, begun = 0, 0.0, 0.0
 
@@ -101,7 +101,7 @@ def _foretelling(speaker: Speaker, n_pairs: int, progress: Progress | None) -> P
         if progress is not None:
             progress(stage, share)
         calls += 1
-        if calls <= 2:  # before the first pair, and after it
+        if calls <= 2:  # start and end of the first pair
             since, begun = time.perf_counter(), share
             return
         spent = time.perf_counter() - since
@@ -113,13 +113,13 @@ def _foretelling(speaker: Speaker, n_pairs: int, progress: Progress | None) -> P
                 f"{round(n_pairs * (1 - share)):,} of {n_pairs:,} pairs are left: about {_in_words(left)} at this "
                 "pace; stop whenever you like, finished pairs are kept for --resume"
             )
-        since = math.inf  # said, or not worth saying
+        since = math.inf  # report at most once
 
     return tick
 
 
 def _in_words(seconds: float) -> str:
-    """ "12 minutes", "7 hours", "3 days"."""
+    """Return a duration in words: "12 minutes", "7 hours", "3 days"."""
     for size, word in ((86_400, "days"), (3600, "hours")):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {word}"

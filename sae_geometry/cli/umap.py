@@ -15,7 +15,7 @@ from sae_geometry.cli.question import question
 
 
 class Color(StrEnum):
-    """What the points may be coloured by."""
+    """Quantities that can color the points."""
 
     OWNER = "owner"
     MAX_COSINE = "max-cosine"
@@ -111,7 +111,7 @@ def umap(
 
 
 def _page_writer() -> Callable[[Path], object]:
-    """What adds the page, asked for before any work is done: it needs a package that may not be there."""
+    """Return the function that adds the page; checked before any work, since it needs an optional package."""
     from sae_geometry.explorer import add_page, require_plotly
 
     require_plotly()

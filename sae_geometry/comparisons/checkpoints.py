@@ -167,7 +167,7 @@ def compare_checkpoints(
         drop_bad: leave out latents whose decoder row is zero, NaN or infinite in any state, instead of raising.
         offline: touch no network.
         echo: called with what each address was resolved to.
-        progress: called with "checkpoints" and the share of them done.
+        progress: called with "checkpoints" and the completed fraction.
 
     Returns:
         Drift. Memory: two states at a time.
@@ -224,7 +224,7 @@ def compare_checkpoints(
 
 
 def _cosines(a: Dictionary, b: Dictionary, ids: Tensor) -> np.ndarray:
-    """float64 [n_latents]: the cosine of the two directions of each of these latents, nan where one has none."""
+    """Return the cosine of the two directions per latent, float64 [n_latents]; nan where either is missing."""
     if not (torch.equal(a.latent_ids, ids) and torch.equal(b.latent_ids, ids)):
         both = ids[torch.isin(ids, a.latent_ids) & torch.isin(ids, b.latent_ids)]
         found = np.full(len(ids), np.nan)

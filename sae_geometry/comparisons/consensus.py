@@ -28,7 +28,7 @@ _EXPLAINED = 0.01  # of the links between two runs, those that the runs' own lat
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Consensus:
-    """Groups of latents of different runs, every two of which are each other's one-to-one partner above a level.
+    """Groups of latents from different runs, in which all pairs are one-to-one partners above a level.
 
     Groups are cycle-consistent: following partners from any member through any runs of the group returns to it.
 
@@ -37,7 +37,7 @@ class Consensus:
         members: int64 [G, N], the row in each run of the group's latent, −1 where the run has none; groups with more
             members first, then by mean similarity.
         similarity: float64 [G], mean similarity over the pairs within the group.
-        lowest: float64 [G], the smallest of them.
+        lowest: float64 [G], smallest similarity over those pairs.
         level: float64 [N, N], the similarity above which partners of two runs were linked; nan on the diagonal.
     """
 
@@ -150,7 +150,7 @@ class Consensus:
 
     @property
     def _levels(self) -> str:
-        """The level, or from where to where it lies where pairs of runs differ in it."""
+        """Return the level in words, as a range where it differs between pairs of runs."""
         low, high = (f"{value:.3g}" for value in (np.nanmin(self.level), np.nanmax(self.level)))
         return low if low == high else f"{low} to {high}"
 
@@ -165,19 +165,19 @@ def consensus(
 ) -> Consensus:
     """Group latents by complete linkage of one-to-one partners.
 
-    Every two latents of different runs that are one-to-one partners with a similarity above the threshold are linked.
-    Links are taken from the most similar to the least (ties by run and row); two groups become one where they have no
-    run in common and *every* latent of one is linked to every latent of the other.
+    Two latents of different runs are linked if they are one-to-one partners with a similarity above the threshold.
+    Links are processed in descending similarity (ties by run and row); two groups merge if they share no run and
+    *every* latent of one is linked to every latent of the other.
 
     Args:
-        runs: the N dictionaries; L latents in all, in their order.
+        runs: the N dictionaries, with L latents in total, in order.
         partner: int32 or int64 [L, N], row of each latent's one-to-one partner in each run; −1 for none and in its
             own run.
-        similarity: float64 [L, N], of those; nan where none.
-        threshold: similarities must be above it; one for all pairs of runs, or [N, N].
+        similarity: float64 [L, N], similarity to those partners; nan where none.
+        threshold: lower bound (exclusive) of a link's similarity; one for all pairs of runs, or [N, N].
 
     Raises:
-        ValueError: shapes that do not fit.
+        ValueError: inconsistent shapes.
     """
     sizes = np.array([d.n_latents for d in runs], dtype=np.int64)
     total, n = int(sizes.sum()), len(runs)
@@ -203,19 +203,19 @@ def explained_up_to(similarity: np.ndarray, own: np.ndarray) -> float:
     """Return the similarity of partners above which latents' own dictionaries explain at most 1 % of them.
 
     The partner of each latent in the other run competes with the nearest other latent of its own dictionary, which is
-    no copy of it. Ranked by the larger of the two, the latents are taken for as long as own latents win at most one
-    time for a hundred times that partners do (the counting of knockoffs, Barber & Candès 2015).
+    not a copy of it. Latents are ranked by the larger of the two and accepted while own latents win at most once per
+    hundred wins of partners (the estimate of knockoffs, Barber & Candès 2015).
 
     Args:
-        similarity: float64 [L], of the latents of both runs to their one-to-one partners; nan for none.
-        own: float64 [L], of the same latents to the nearest other of their own dictionary; nan for none.
+        similarity: float64 [L], similarity of the latents of both runs to their one-to-one partners; nan for none.
+        own: float64 [L], similarity of these latents to the nearest other of their own dictionary; nan for none.
 
     Returns:
-        The level; inf where own latents explain them all.
+        The level; inf where own latents explain all partners.
     """
     target, decoy = np.nan_to_num(similarity, nan=-2.0), np.nan_to_num(own, nan=-2.0)
     best, wins = np.maximum(target, decoy), target > decoy
-    order = np.lexsort((wins, -best))  # of equal ones those that lose first
+    order = np.lexsort((wins, -best))  # losses first among ties
     wins, best = wins[order], best[order]
     taken = np.flatnonzero(wins & (np.cumsum(~wins) <= _EXPLAINED * np.cumsum(wins)))
     if not len(taken):

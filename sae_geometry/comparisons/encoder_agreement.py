@@ -1,4 +1,4 @@
-"""Encoder beside decoder: is a decoder's partner also what the encoder looks for, or an accident of one side?"""
+"""Encoder agreement: whether encoders confirm the partners that decoder directions find."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ if TYPE_CHECKING:
 
 GROUPS = ("both high", "both low", "encoder only", "decoder only")
 _LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9)
-_FEWEST = 20  # latents in a stratum of frequency
+_FEWEST = 20  # latents per frequency stratum
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Agreement:
-    """For each latent of A: its decoder partner in B, and what the encoders say of it.
+    """Decoder partner in B of each latent of A, with the encoder cosine to that partner.
 
     Attributes:
         a, b: the dictionaries.
-        threshold: similarities above it are high.
+        threshold: similarity above which a pair counts as high.
         decoder: the comparison of decoder directions (nearest, double counting allowed).
         encoder: the comparison of encoder directions.
         decoder_cosine: float64 [n], cosine of a's latent to its nearest decoder in B.
         encoder_cosine: float64 [n], encoder cosine to the *same* partner.
-        same_partner: bool [n], the encoder's own nearest is that partner too.
-        by_chance: the same shares and means against B turned as a whole, its encoders tied to its decoders as before.
+        same_partner: bool [n], whether that partner is also the nearest encoder.
+        by_chance: shares and means against B turned as a whole, encoders and decoders by the same map.
     """
 
     a: Dictionary
@@ -57,35 +57,35 @@ class Agreement:
 
     @property
     def caveats(self) -> tuple[str, ...]:
-        """What every reader must know."""
+        """Return the caveats of both comparisons."""
         return tuple(dict.fromkeys((*self.decoder.caveats, *self.encoder.caveats)))
 
     @property
     def dictionaries(self) -> tuple[Dictionary, ...]:
-        """A and B."""
+        """Return A and B."""
         return (self.a, self.b)
 
     @cached_property
     def group(self) -> np.ndarray:
-        """Each latent's group, an index into `GROUPS`: both cosines to the partner high, both low, or one of them."""
+        """Return the group per latent, an index into `GROUPS`: both cosines to the partner high, one, or neither."""
         return read_only(_groups(self.decoder_cosine, self.encoder_cosine, self.threshold))
 
     @cached_property
     def alignment(self) -> np.ndarray | None:
-        """float64 [n], cosine of each latent's own encoder and decoder; None where they live in different spaces.
+        """Return the cosine of each latent's encoder and decoder, float64 [n]; None if their spaces differ.
 
-        Within one dictionary: near 1 for tied weights; low where a latent reads one thing and writes another.
+        It is near 1 for tied weights, and low where a latent reads and writes different directions.
         """
         return _alignment(self.a)
 
     def counts(self, threshold: float | None = None) -> dict[str, int]:
-        """How many latents are in each group, at the result's threshold or another."""
+        """Return the number of latents per group, at `threshold` or another one."""
         level = self.threshold if threshold is None else threshold
         found = np.bincount(_groups(self.decoder_cosine, self.encoder_cosine, level), minlength=len(GROUPS))
         return dict(zip(GROUPS, found.tolist(), strict=True))
 
     def by_frequency(self, n_strata: int = 5) -> pd.DataFrame | None:
-        """Similarity against firing frequency: strata of equally many latents that fire; None where it is unknown.
+        """Return similarity in strata of firing frequency with equally many latents; None if frequency is unknown.
 
         Columns: lowest_frequency, highest_frequency, n, mean_decoder_cosine, low, high (95 % over latents),
         mean_encoder_cosine, both_high.
@@ -117,8 +117,8 @@ class Agreement:
         return pd.DataFrame(rows)
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row a latent of A: run, latent_id, partner_run, partner_id, decoder_cosine, encoder_cosine (to the same
-        partner), encoder_partner_id, encoder_own_cosine, same_partner, group, alignment, frequency.
+        """Return one row per latent of A: run, latent_id, partner_run, partner_id, decoder_cosine, encoder_cosine (to
+        that partner), encoder_partner_id, encoder_own_cosine, same_partner, group, alignment, frequency.
         """
         import pandas as pd
 
@@ -143,7 +143,7 @@ class Agreement:
         )
 
     def summary(self) -> dict[str, Any]:
-        """The numbers, JSON-ready."""
+        """Return the numbers, JSON-ready."""
         strata = self.by_frequency()
         return {
             "inputs": {"a": describe_input(self.a), "b": describe_input(self.b)},
@@ -167,11 +167,11 @@ class Agreement:
         }
 
     def tables(self) -> Mapping[str, pd.DataFrame]:
-        """What is saved."""
+        """Return the tables to save."""
         return {"agreement": self.to_pandas()}
 
     def figures(self) -> Mapping[str, Figure]:
-        """What is drawn when it is saved."""
+        """Return the figures to save."""
         from sae_geometry import plots
 
         drawn = {"agreement": plots.agreement_figure(self)}
@@ -180,10 +180,10 @@ class Agreement:
         return drawn
 
     def plot_frequency(self, ax: Axes | None = None) -> Axes:
-        """Decoder cosine against log frequency; where the frequency is known.
+        """Draw decoder cosine against log firing frequency.
 
         Raises:
-            ValueError: it is not.
+            ValueError: unknown firing frequencies.
         """
         from sae_geometry import plots
 
@@ -223,17 +223,17 @@ def encoder_agreement(
     allow_mismatch: bool = False,
     progress: Progress | None = None,
 ) -> Agreement:
-    """Do encoders confirm the partners that decoders find? For each latent of A and its nearest decoder partner in B.
+    """Test whether encoders confirm the nearest decoder partner in B of each latent of A.
 
     With j(i) = argmax_j cos(dec a_i, dec b_j): the decoder cosine to j(i), the encoder cosine cos(enc a_i, enc b_j(i))
-    to the same latent, and whether argmax_j cos(enc a_i, enc b_j) is j(i) too. A pair with a high decoder and a low
-    encoder cosine writes the same and reads something else.
+    to the same latent, and whether argmax_j cos(enc a_i, enc b_j) = j(i). A pair with a high decoder and a low
+    encoder cosine writes the same direction but reads another one.
 
     Args:
         a, b: anything `compare` takes, with encoders.
-        threshold: cosines above it are high.
-        allow_mismatch: go on although model or hook point differ; every output then says so.
-        progress: called with what is being done and the share of it done.
+        threshold: cosine above which a pair counts as high.
+        allow_mismatch: permit different models or hook points; every output then says so.
+        progress: called with the current step and its completed fraction.
 
     Raises:
         ValueError: no encoders, encoders of different widths, a threshold outside −1…1, different spaces.
@@ -268,9 +268,9 @@ def encoder_agreement(
 
 
 def _by_chance(a: Dictionary, b: Dictionary, threshold: float) -> dict[str, float]:
-    """What the agreement is against B turned: decoders and encoders by one map where they live in one width.
+    """Return the agreement against B turned: decoders and encoders by one map where their widths are equal.
 
-    One map keeps what encoders and decoders of a latent have in common, such as tied weights.
+    One map preserves relations between a latent's encoder and decoder, such as tied weights.
     """
     assert a.encoder_directions is not None
     assert b.encoder_directions is not None
@@ -305,6 +305,6 @@ def _alignment(d: Dictionary) -> np.ndarray | None:
 
 
 def _crosses_spaces(d: Dictionary) -> bool:
-    """Whether it reads one place and writes another (a transcoder), so that the two have no cosine."""
+    """Return whether encoder and decoder live in different spaces (a transcoder), so that no cosine is defined."""
     into, out = d.metadata.get("hook_point_in"), d.metadata.get("hook_point_out")
     return into is not None and out is not None and into != out

@@ -1,7 +1,7 @@
-"""How sure: intervals over runs and over latents, and whether two kinds of runs differ.
+"""Inference: confidence intervals over runs and over latents, and tests of whether two kinds of runs differ.
 
-Latents of one pair of runs are not independent samples of what training does: an interval over them says how well the
-mean of *this pair* is known, and nothing about other seeds. Three runs or more give an interval over runs.
+Latents of one pair of runs are not independent samples of training: an interval over them covers the mean of *this
+pair*, and says nothing about other seeds. Three or more runs give an interval over runs.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ import numpy as np
 
 LEVEL = 0.95
 SIGNIFICANT = 0.05
-_APART = 0.01  # chance of flagging a run of runs that are all alike
+_APART = 0.01  # error rate of flagging a run among exchangeable runs
 _MOST_RELABELLINGS = 20_000
 _SAMPLED = 9_999
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and how sure it is.
+    """Mean with its confidence interval.
 
     Attributes:
         mean, low, high: the estimate and its interval; low and high nan where there is none.
         level: the nominal coverage, 0.95.
-        over: what the interval ranges over: "runs", or "latents of one pair".
-        n: how many of those.
-        standard_error: of the mean.
-        note: what the interval does not hold for, and which runs stand apart; empty over latents.
+        over: sampling unit: "runs", or "latents of one pair".
+        n: number of sampling units.
+        standard_error: standard error of the mean.
+        note: limits of the interval, and the outlying runs; empty over latents.
     """
 
     mean: float
@@ -55,15 +55,15 @@ class Interval:
 
 @dataclass(frozen=True)
 class KindDifference:
-    """Whether runs of one kind resemble each other more than runs of another do.
+    """Difference between the mean similarities within two kinds of runs, with its test.
 
     Attributes:
         first, second: the kinds.
         difference: mean over pairs within `first` minus mean over pairs within `second`; nan where a kind has one run.
         p_value: two-sided, the larger of a permutation test and Welch's; nan where there are too few runs.
-        relabellings: how many distinct permutations of runs between kinds were made, the actual one among them.
-        exact: whether those are all there are.
-        refusal: why there is no p-value, and how many runs it takes; None where there is one.
+        relabellings: number of distinct permutations of runs between kinds, including the observed one.
+        exact: whether all permutations were enumerated.
+        refusal: why there is no p-value, and how many runs one needs; None where there is one.
     """
 
     first: str
@@ -89,20 +89,20 @@ class KindDifference:
 def interval_over_runs(
     matrix: np.ndarray, level: float = LEVEL, *, latents: int | None = None, names: Sequence[str] | None = None
 ) -> Interval:
-    """Return an interval for the mean over ordered pairs of runs, runs being the sample.
+    """Return an interval for the mean over ordered pairs of runs, with runs as the sampling unit.
 
     The two directions of a pair are averaged, m_ij = μ + r_i + r_j + e_ij: every run has an effect on all of its
     pairs, and each pair its own. With N ≥ 4 runs both variances are estimated (analysis of variance of a round robin)
     and Var = 4σ_r²/N + 2σ_e²/(N(N−1)), with Satterthwaite's degrees of freedom. With three the two cannot be
-    separated and all is taken to be the runs'. The variance is raised by N/(N−1), because runs of uneven quality are
-    skewed. Values that all lie in 0…1 have their interval on the logit scale (delta method), so that it stays there.
+    separated and all variance is attributed to runs. The variance is scaled by N/(N−1), because runs of uneven quality
+    are skewed. If all values lie in 0…1, the interval is computed on the logit scale (delta method) and stays there.
 
     Args:
         matrix: [N, N], a value for every ordered pair of runs; the diagonal is not used.
         level: nominal coverage.
-        latents: for shares, how many latents they are shares of, over all runs: the interval is then never narrower
-            than Wilson's for that many.
-        names: of the runs, for the note; their numbers from 1 if None.
+        latents: for shares, the total number of latents over all runs: the interval is then never narrower than
+            Wilson's for that number.
+        names: names of the runs for the note; their numbers from 1 if None.
 
     Raises:
         ValueError: fewer than three runs, or values that are not finite.
@@ -132,11 +132,11 @@ def interval_over_runs(
 
 
 def runs_apart(matrix: np.ndarray) -> list[int]:
-    """Return the rows of runs that resemble all others far less than those resemble one another, the lowest first.
+    """Return the rows of outlying runs, far less similar to the others than those are to one another, lowest first.
 
-    Runs are taken away one by one, the lowest first, down to a bare majority of at least three; each is tested by its
-    studentized mean over pairs among the runs that were left (Grubbs' test, 1 %), and all up to the last that fails it
-    stand apart (Rosner's procedure, so that two failed runs do not hide each other). Empty for fewer than four runs.
+    Runs are removed one by one, lowest first, down to a bare majority of at least three; each is tested by its
+    studentized mean over pairs among the remaining runs (Grubbs' test, 1 %), and all up to the last significant one
+    are outliers (Rosner's procedure, so that two failed runs do not mask each other). Empty for fewer than four runs.
 
     Args:
         matrix: [N, N], a value for every ordered pair of runs; the diagonal is not used.
@@ -160,10 +160,10 @@ def runs_apart(matrix: np.ndarray) -> list[int]:
 
 
 def interval_over_latents(values: np.ndarray, level: float = LEVEL) -> Interval:
-    """Return Student's interval for the mean of one pair of runs, latents being the sample; not one over seeds.
+    """Return Student's interval for the mean of one pair of runs, with latents as the sampling unit.
 
     Args:
-        values: [n], one similarity per latent; nan are left out.
+        values: [n], one similarity per latent; nan is ignored.
         level: nominal coverage.
 
     Raises:
@@ -182,15 +182,14 @@ def interval_over_latents(values: np.ndarray, level: float = LEVEL) -> Interval:
 def interval_both_ways(
     means: Sequence[float], deviations: Sequence[float], counts: Sequence[int], level: float = LEVEL
 ) -> Interval:
-    """Return an interval for the mean of both directions of one pair of runs, latents being the sample.
+    """Return an interval for the mean of both directions of one pair of runs, with latents as the sampling unit.
 
-    Two latents that are each other's nearest have one similarity, which counts in both directions: the two means are
-    not independent, and taken for it the error is up to √2 too small. How far they depend on each other is not known,
-    so the error is the largest it can be, the mean of the two errors; Student's t has the degrees of freedom of the
-    smaller side.
+    Mutual nearest neighbors contribute the same similarity to both directions, so the two means are not independent;
+    treating them as independent makes the error up to √2 too small. Their correlation is unknown, so the error is its
+    upper bound, the mean of the two errors; Student's t has the degrees of freedom of the smaller side.
 
     Args:
-        means, deviations, counts: of either direction the mean, the standard deviation and the number of similarities.
+        means, deviations, counts: mean, standard deviation and number of similarities per direction.
         level: nominal coverage.
     """
     from scipy.special import stdtrit
@@ -226,20 +225,20 @@ def kind_difference(
     """Test over runs whether runs of the first kind resemble each other more than runs of the second.
 
     The statistic is the mean over ordered pairs within `first` minus that within `second`. Pairs across kinds are
-    shifted to the mean of the two, since how the kinds resemble *each other* is another question; then, if kinds did
-    not matter, runs could be exchanged at will, and p is the share of permutations with at least as large a
-    difference, either way. All are made where there are at most 20,000, otherwise 9,999 drawn at random and the actual
-    one. Where one kind varies more than the other a permutation finds too much, so that p is no smaller than Welch's
-    (each kind with its own round-robin variance, as in `interval_over_runs`).
+    shifted to the mean of the two, since similarity *between* kinds is another question; under the null hypothesis
+    runs are then exchangeable, and p is the share of permutations with at least as large an absolute difference. Up
+    to 20,000 permutations are enumerated; otherwise 9,999 are sampled and the observed one is added. Permutation is
+    anti-conservative where the kinds differ in variance, so p is at least Welch's (each kind with its own round-robin
+    variance, as in `interval_over_runs`).
 
     Args:
         matrix: [N, N], a value for every ordered pair of runs.
-        kinds: of each run.
-        first, second: two of them.
-        seed: of the sampled permutations.
+        kinds: kind of each run.
+        first, second: the two kinds to compare.
+        seed: seed of the sampled permutations.
 
     Raises:
-        ValueError: a kind that no run has, or the same kind twice.
+        ValueError: a kind without runs, or the same kind twice.
     """
     members = [np.flatnonzero([k == kind for k in kinds]) for kind in (first, second)]
     if first == second or min(map(len, members)) == 0:
@@ -271,7 +270,7 @@ def kind_difference(
 
 
 def _round_robin(symmetric: np.ndarray) -> tuple[float, float, float]:
-    """The mean over pairs of N ≥ 3 runs, its variance and the degrees of freedom of that: see `interval_over_runs`."""
+    """Return the mean over pairs of N ≥ 3 runs, its variance and degrees of freedom: see `interval_over_runs`."""
     n = len(symmetric)
     upper = np.triu_indices(n, 1)
     pairs = symmetric[upper]
@@ -289,14 +288,14 @@ def _round_robin(symmetric: np.ndarray) -> tuple[float, float, float]:
         parts = (weight * between, (2 / (n * (n - 1)) - weight) * within)
         variance = sum(parts)
         freedom = variance**2 / (parts[0] ** 2 / (n - 1) + parts[1] ** 2 / max(freedom_within, 1)) if variance else 1.0
-    else:  # no effect of runs beyond that of pairs
+    else:  # no run effect beyond the pair effect
         freedom = n - 1 + freedom_within
         variance = 2 / (n * (n - 1)) * ((n - 1) * between + freedom_within * within) / freedom
     return mean, max(float(variance), 0.0) * n / (n - 1), max(float(freedom), 1.0)
 
 
 def _note(symmetric: np.ndarray, names: Sequence[str]) -> str:
-    """Which runs stand apart, or how large a share of another kind N runs could have missed."""
+    """Name the outlying runs, or state how large a share of another kind N runs could have missed."""
     n = len(symmetric)
     apart = runs_apart(symmetric)
     if not apart:
@@ -314,7 +313,7 @@ def _note(symmetric: np.ndarray, names: Sequence[str]) -> str:
 
 
 def _permuted(among: np.ndarray, n: int, seed: int) -> np.ndarray:
-    """The difference of means within for every choice of n runs, or for 9,999 random ones and the actual one."""
+    """Return the difference of within-kind means for all permutations, or for 9,999 samples and the observed one."""
     total = len(among)
     m = total - n
 
@@ -332,7 +331,7 @@ def _permuted(among: np.ndarray, n: int, seed: int) -> np.ndarray:
 
 
 def _welch(first: np.ndarray, second: np.ndarray) -> float:
-    """Two-sided p of Welch's test for equal means within two kinds of at least three runs."""
+    """Return the two-sided p of Welch's test for equal means within two kinds of at least three runs."""
     from scipy.special import stdtr
 
     (mean_a, var_a, free_a), (mean_b, var_b, free_b) = _round_robin(first), _round_robin(second)
@@ -343,7 +342,7 @@ def _welch(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def _too_few(n: int, m: int, smaller: str) -> str:
-    """Why n and m ≥ 2 runs allow no test; empty where they do."""
+    """Return why n and m ≥ 2 runs allow no test; empty where they do."""
     if min(n, m) < 3:
         which = "both kinds have" if n == m else f"{smaller} has"
         return f"{which} two runs, one pair, which does not show how much pairs vary"
@@ -354,7 +353,7 @@ def _too_few(n: int, m: int, smaller: str) -> str:
 
 
 def _enough(n: int, m: int) -> str:
-    """The smallest numbers of runs, no smaller than these, that can be tested."""
+    """Return the smallest testable numbers of runs that are at least these."""
     for total in itertools.count(max(n, 3) + max(m, 3)):
         for a in range(max(n, 3), total - max(m, 3) + 1):
             if not _too_few(a, total - a, ""):

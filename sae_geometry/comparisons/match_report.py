@@ -1,7 +1,7 @@
-"""Two dictionaries matched one to one, in full, as one JSON-ready record with a versioned schema.
+"""One-to-one matching of two dictionaries, in full, as a JSON-ready record with a versioned schema.
 
-Several quantities carry the name MCC in public code; this record spells out the formula of each number it gives, says
-signed or absolute, and proves every matching it reports with an optimality gap.
+Public code uses the name MCC for several quantities; this record gives the formula of each number, states whether it
+is signed or absolute, and certifies every matching with an optimality gap.
 """
 
 from __future__ import annotations
@@ -65,22 +65,22 @@ def match_report(
     provenance: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """PW-MCC of two dictionaries, signed and absolute, with the full matchings and the shared latents behind it.
+    """Return the PW-MCC of two dictionaries, signed and absolute, with the full matchings and the shared latents.
 
     PW-MCC = (1/K) Σ_{(i,j)∈π} S_ij with K = min(n, m), S_ij the cosine (or its absolute value) of unit decoder
     directions and π the optimal one-to-one matching: see `sae_geometry.matching.match`. MMCS in both directions, double
-    counting allowed, stands beside it. If both have encoders of one width they are matched too, which gives Paulo &
-    Belrose's shared latents at every threshold and how often the two matchings name the same partner.
+    counting allowed, is given for comparison. Encoders of equal width are matched too, which gives Paulo & Belrose's
+    shared latents at every threshold and the share of latents with the same partner in both matchings.
 
     Args:
         a, b: the dictionaries.
-        thresholds: for the shared latents, each within −1…1; 0.7 is always among them.
+        thresholds: for the shared latents, each within −1…1; 0.7 is always included.
         max_gap: stop each matching once its relative optimality gap is proven to be at most this.
-        time_budget: stop each matching after about so many seconds, with the gap reached.
-        allow_mismatch: go on although model or hook point differ; the record says so.
-        executor: a `distributed.Client`, "local:N" or a Dask scheduler's address; the sweeps are made there.
-        provenance: what the caller knows of how it was made (versions, command, time); kept as it is.
-        progress: called with (what is being done, share of it).
+        time_budget: stop each matching after about this many seconds, with the gap reached.
+        allow_mismatch: permit different models or hook points; the record says so.
+        executor: a `distributed.Client`, "local:N" or a Dask scheduler's address; sweeps run there.
+        provenance: the caller's provenance (versions, command, time), stored unchanged.
+        progress: called with the current step and its completed fraction.
 
     Returns:
         A dict that `json.dumps` takes and `schema()` describes. Latents are named by their original ids.
@@ -163,21 +163,21 @@ def match_report(
 
 
 def schema() -> dict[str, Any]:
-    """The JSON schema (draft 2020-12) of `match_report`'s record, as shipped in `sae_geometry/schemas`."""
+    """Return the JSON schema (draft 2020-12) of `match_report`'s record, as shipped in `sae_geometry/schemas`."""
     text = files("sae_geometry").joinpath("schemas/match.schema.json").read_text(encoding="utf-8")
     found: dict[str, Any] = json.loads(text)
     return found
 
 
 def _nearest(a: Dictionary, b: Dictionary, lists: Sweep, progress: Progress | None) -> tuple[Matching, Matching]:
-    """The nearest matchings of both directions, with their controls."""
+    """Return the nearest matchings of both directions, with their controls."""
     assert lists.cols is not None
     controls = pair_controls(a.directions, b.directions, lists, How(), progress)
     return nearest_matching(a, b, lists.rows, controls[0]), nearest_matching(b, a, lists.cols, controls[1])
 
 
 def _with_q_values(record: dict[str, Any], made: Assignment, forth: Matching, back: Matching) -> dict[str, Any]:
-    """The record of a matching with a q-value for each pair: the larger of its two sides', so that both agree."""
+    """Return the record of a matching with one q-value per pair: the larger of its two directions."""
     rows = np.flatnonzero(made.partner >= 0)
     cols = made.partner[rows]
     q = np.maximum(

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-# What inner products within A and within B are multiplied by to be similarities: see `operands`.
+# Factors that turn inner products within A and within B into similarities: see `operands`.
 OWN_SCALES: dict[On, tuple[float, float]] = {"decoder": (1.0, 1.0), "encoder": (1.0, 1.0), "both": (2.0, 0.5)}
 MATCHINGS: tuple[MatchingName, ...] = ("nearest", "mutual", "greedy", "optimal")
 
@@ -52,7 +52,7 @@ _MEANING = {
 
 @dataclass(frozen=True)
 class OptimalLimits:
-    """What an optimal matching may leave unmatched, and when it may stop: see `compare`."""
+    """Limits of an optimal matching: the lowest similarity, and when to stop; see `compare`."""
 
     min_similarity: float | None = None
     max_gap: float = 0.0
@@ -61,22 +61,22 @@ class OptimalLimits:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Comparison:
-    """Two dictionaries compared in both directions, under one matching, with the nearest neighbours always at hand.
+    """Comparison of two dictionaries in both directions under one matching, with the nearest neighbors.
 
     Attributes:
         a, b: the dictionaries.
-        matching, on, signed: how pairs were made, what was compared ("decoder", "encoder", "both"), and whether by
+        matching, on, signed: method, compared directions ("decoder", "encoder", "both"), and whether similarity is
             the cosine or its absolute value.
-        a_to_b, b_to_a: the matching asked for, in both directions.
-        nearest_a_to_b, nearest_b_to_a: the nearest partners, double counting allowed (the same objects when that is
-            the matching asked for).
-        caveats: what every reader of the numbers must know: allowed mismatches, unknown spaces.
+        a_to_b, b_to_a: the requested matching, in both directions.
+        nearest_a_to_b, nearest_b_to_a: the nearest partners, double counting allowed (the same objects if "nearest"
+            is the requested matching).
+        caveats: allowed mismatches and unknown spaces.
         report: how the sweep was run.
         assignment: the one-to-one matching with its certificate; None for "nearest".
-        swept: the sweep behind it.
-        limits: what an optimal matching was told to leave unmatched, and when to stop.
-        turns: how often each one-to-one matching is made against B turned, for what chance gives it.
-        made: other matchings of the same sweep, kept so that none is made twice.
+        swept: the underlying sweep.
+        limits: lowest similarity and stopping rule of an optimal matching.
+        turns: number of matchings against B turned, for the null expectation of a one-to-one matching.
+        made: cached matchings of the same sweep.
     """
 
     a: Dictionary
@@ -97,14 +97,14 @@ class Comparison:
 
     @property
     def report(self) -> SweepReport:
-        """How the sweep was run: screen, device, block counts, what was certified, seconds."""
+        """Return how the sweep was run: screen, device, block counts, certificates, seconds."""
         return self.swept.report
 
     def rematch(self, matching: MatchingName, progress: Progress | None = None) -> Comparison:
-        """The same two dictionaries under another matching, without limits; neither sweep nor matching is made twice.
+        """Return the comparison under another matching, without limits; sweep and matchings are cached.
 
         Raises:
-            KeyboardInterrupt: Ctrl-C while it is made. (`compare(…, "optimal")` returns the best so far instead.)
+            KeyboardInterrupt: Ctrl-C during the matching. (`compare(…, "optimal")` returns the best so far instead.)
         """
         if matching == self.matching and self._is_whole:
             return self
@@ -114,12 +114,12 @@ class Comparison:
 
     @cached_property
     def confounds(self) -> ConfoundAudit:
-        """What else than learning could make the two alike, or unlike: to be read before the numbers."""
+        """Return the confound audit of the two dictionaries, to be read before the numbers."""
         return confound_audit(self.a, self.b)
 
     @property
     def was_interrupted(self) -> bool:
-        """Whether Ctrl-C ended the optimal matching before it was proven."""
+        """Return whether Ctrl-C ended the optimal matching before it was certified."""
         return self.assignment is not None and self.assignment.interrupted
 
     @property
@@ -128,7 +128,7 @@ class Comparison:
 
     @property
     def meaning(self) -> str:
-        """What the matching means and, for an optimal one that stopped early, how far it is proven."""
+        """Describe the matching and, for an optimal one that stopped early, its certified gap."""
         text = _MEANING[self.matching]
         certificate = None if self.assignment is None else self.assignment.certificate
         if self.limits.min_similarity is not None:
@@ -141,26 +141,26 @@ class Comparison:
         return text
 
     def one_to_one(self) -> Comparison:
-        """Itself if one-to-one; otherwise the optimal matching up to 4,096 latents a side, the greedy one beyond."""
+        """Return the one-to-one comparison: optimal up to 4,096 latents per side, greedy beyond, unless chosen."""
         if self.matching != "nearest":
             return self
         return self.rematch("optimal" if self.is_small else "greedy")
 
     def double_counting(self, progress: Progress | None = None) -> DoubleCounting:
-        """MMCS in both directions beside the mutual, greedy and optimal one-to-one matchings, and the largest hubs.
+        """Return MMCS in both directions, the mutual, greedy and optimal one-to-one matchings, and the largest hubs.
 
-        Makes the three matchings, whatever their size; each is made once.
+        Computes the three matchings at any size, once each.
         """
         made = [self.rematch(m, progress) for m in ("mutual", "greedy", "optimal")]
         return double_counting(self.nearest_a_to_b, self.nearest_b_to_a, [(c.a_to_b, c.b_to_a) for c in made])
 
     @property
     def is_small(self) -> bool:
-        """At most 4,096 latents a side: every matching is a matter of seconds, and is made unasked."""
+        """Return whether both sides have at most 4,096 latents, so that every matching takes seconds."""
         return max(self.a.n_latents, self.b.n_latents) <= SMALL
 
     def to_pandas(self) -> pd.DataFrame:
-        """Both directions, one row a latent: direction ("a_to_b", "b_to_a"), then as `Matching.to_pandas`."""
+        """Return both directions, one row per latent: direction ("a_to_b", "b_to_a"), then as `Matching.to_pandas`."""
         import pandas as pd
 
         frames = []
@@ -182,7 +182,7 @@ class Comparison:
         return pd.concat(frames, ignore_index=True)
 
     def summary(self) -> dict[str, Any]:
-        """Everything a reader needs to quote the result: inputs, matching, both directions, caveats, how it was run."""
+        """Return all that is needed to quote the result: inputs, matching, both directions, caveats, sweep report."""
         out: dict[str, Any] = {
             "inputs": {"a": describe_input(self.a), "b": describe_input(self.b)},
             "confounds": self.confounds.summary(),
@@ -204,7 +204,7 @@ class Comparison:
         return out
 
     def _interval(self, m: Matching) -> dict[str, Any] | None:
-        """How well the mean of this pair is known, over its latents; None with fewer than two."""
+        """Return the interval of this pair's mean, over latents; None with fewer than two latents."""
         return asdict(interval_over_latents(m.similarity)) if m.n_matched > 1 else None
 
     def _interval_words(self) -> str:
@@ -216,30 +216,30 @@ class Comparison:
         )
 
     def certificate(self) -> dict[str, Any] | None:
-        """The plain values of the optimal matching's certificate (gap, rounds, certified, …); None without one."""
+        """Return the plain values of the optimal matching's certificate (gap, rounds, certified, …), or None."""
         found = None if self.assignment is None else self.assignment.certificate
         return None if found is None else scalars(found)
 
     def plot_ecdf(self, ax: Axes | None = None) -> Axes:
-        """ECDF of the similarity, both directions, nearest and one-to-one, with the chance line."""
+        """Draw the ECDF of similarity, both directions, nearest and one-to-one, with the null expectation."""
         from sae_geometry import plots
 
         return plots.similarity_ecdf(self._curves(), ax=ax)
 
     def plot_histogram(self, ax: Axes | None = None) -> Axes:
-        """Histogram of the similarity over shared bins, the same curves as `plot_ecdf`."""
+        """Draw histograms of similarity over shared bins, for the curves of `plot_ecdf`."""
         from sae_geometry import plots
 
         return plots.similarity_histogram(self._curves(), ax=ax)
 
     def plot_multiplicity(self, ax: Axes | None = None) -> Axes:
-        """How many target latents are claimed 0, 1, 2, … times as nearest partner, in both directions."""
+        """Draw how many target latents are the nearest partner of 0, 1, 2, … latents, in both directions."""
         from sae_geometry import plots
 
         return plots.multiplicity_bars([self.nearest_a_to_b, self.nearest_b_to_a], ax=ax)
 
     def plot_double_counting(self, ax: Axes | None = None) -> Axes:
-        """Mean similarity under each way of counting, pairs beside it, with the chance line."""
+        """Draw mean similarity and number of pairs per matching, with the null expectation."""
         from sae_geometry import plots
 
         return plots.counting_bars(self.double_counting(), self.nearest_a_to_b, ax=ax)
@@ -249,7 +249,7 @@ class Comparison:
         return [self.nearest_a_to_b, self.nearest_b_to_a, paired.a_to_b, paired.b_to_a]
 
     def _table(self) -> list[tuple[str, ...]]:
-        """The header and a row for each direction: nearest last, where it is not what was asked for."""
+        """Return the header and one row per direction, followed by nearest if another matching was requested."""
         shown = [self.a_to_b, self.b_to_a]
         if self.matching != "nearest":
             shown += [self.nearest_a_to_b, self.nearest_b_to_a]
@@ -282,7 +282,7 @@ class Comparison:
         return f"{text}; isotropic directions would give nearest {isotropic}"
 
     def _control_words(self) -> str:
-        """How fair the controls are, and what share they cannot explain."""
+        """Describe how fair the controls are, and what share of latents exceeds them."""
         forth, back = self.nearest_a_to_b, self.nearest_b_to_a
         sides = [" and ".join(str(m.balance.get(name, "–")) for m in (forth, back)) for name in ("own", "turned")]
         beyond = " and ".join(f"{m.beyond_controls.value:.1%}" for m in (forth, back))
@@ -292,7 +292,7 @@ class Comparison:
         )
 
     def _notes(self) -> list[str]:
-        """Everything that is printed below the table."""
+        """Return the notes printed below the table."""
         return [
             self._interval_words(),
             self._chance_words(),
@@ -312,7 +312,7 @@ class Comparison:
         return "\n".join(lines)
 
     def _unsaid_confounds(self) -> list[Finding]:
-        """The flagged confounds that no caveat names."""
+        """Return the flagged confounds that no caveat names."""
         return [f for f in self.confounds.flagged if f.check not in ("model", "hook point", "dead latents")]
 
     def _repr_html_(self) -> str:
@@ -343,27 +343,27 @@ def compare(
     executor: Executor | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
-    """Compare two dictionaries: for every latent of each, its partner in the other and how alike they are.
+    """Compare two dictionaries: for every latent of each, its partner in the other and their similarity.
 
     With C = A·Bᵀ over unit decoder directions, "nearest" takes argmax_j C_ij for each i and argmax_i C_ij for each j
     (the mean is MMCS, mean max cosine similarity, in each direction); "mutual" keeps pairs that pick each other;
-    "greedy" takes the best remaining pair first; "optimal" maximises the total similarity over one-to-one matchings.
-    Ties go to the smaller index. All from one exact sweep: C is never formed.
+    "greedy" takes the best remaining pair first; "optimal" maximizes the total similarity over one-to-one matchings.
+    Ties go to the smaller index. All use one exact sweep: C is never materialized.
 
     Args:
         a, b: a `Dictionary`, an address ("demo:local-seed0", a path, …), an array or tensor [n_latents, d_in], a
             mapping {"W_dec": [n_latents, d_in]}, or a SAELens object.
-        matching: see above.
+        matching: "nearest", "mutual", "greedy" or "optimal", as above.
         on: compare "decoder" directions, "encoder" directions, or "both" (the mean of the two cosines).
-        signed: False compares |cos|, so that a direction and its negative are the same.
-        min_similarity: for "optimal": leave a latent unmatched rather than match below this, optimally.
-        max_gap, time_budget: for "optimal": stop at this proven relative gap, or after about so many seconds.
-        turns: how often a one-to-one matching is also made against B turned, to say what chance gives it; with 0 it is
-            not made between the halves of either dictionary either. None: 3 up to 4,096 latents a side, 1 beyond.
-        allow_mismatch: go on although model or hook point differ; every output then says so.
-        executor: a `distributed.Client`, "local:N" or a Dask scheduler's address; the sweeps are made there, with the
-            same answer to the bit.
-        progress: called with what is being done and the share of it done, in [0, 1].
+        signed: False compares |cos|, so that a direction and its negative are equal.
+        min_similarity: for "optimal": the lowest similarity of a pair; the matching is optimal under this limit.
+        max_gap, time_budget: for "optimal": stop at this certified relative gap, or after about this many seconds.
+        turns: number of one-to-one matchings against B turned, for the null expectation; 0 also skips the matching
+            between halves of each dictionary. None: 3 up to 4,096 latents per side, 1 beyond.
+        allow_mismatch: permit different models or hook points; every output then says so.
+        executor: a `distributed.Client`, "local:N" or a Dask scheduler's address; sweeps run there, with
+            bit-identical results.
+        progress: called with the current step and its completed fraction, in [0, 1].
 
     Returns:
         Comparison, with `.a_to_b` and `.b_to_a`.
@@ -407,7 +407,7 @@ def _nearest(
     caveats: tuple[str, ...],
     turns: int | None,
 ) -> Comparison:
-    """The comparison under "nearest", from finished sweeps."""
+    """Build the comparison under "nearest" from completed sweeps."""
     assert swept.cols is not None
     left, right = sides
     forth = nearest_matching(left, right, swept.rows, controls[0], on=on, signed=signed)
@@ -435,7 +435,7 @@ def _operands(a: Dictionary, b: Dictionary, on: On) -> tuple[Tensor, Tensor]:
 def _with_matching(
     c: Comparison, matching: MatchingName, limits: OptimalLimits, progress: Progress | None
 ) -> Comparison:
-    """`c`, its nearest matchings kept, under another matching; among those `made` if it is whole."""
+    """Return `c` under another matching with the same nearest matchings; cache it in `made` if complete."""
     forth, back = c.nearest_a_to_b, c.nearest_b_to_a
     if matching == "nearest":
         c.made[matching] = replace(c, matching=matching, a_to_b=forth, b_to_a=back, assignment=None, limits=limits)
@@ -461,7 +461,7 @@ def _with_expected(
     limits: OptimalLimits,
     progress: Progress | None,
 ) -> tuple[Matching, Matching]:
-    """Both directions with what `method` gives against B turned, and between the halves of either dictionary."""
+    """Add the null expectations of `method`, against B turned and between halves of each dictionary."""
     if progress is not None:
         progress(f"chance of {method}", 0.0)
     x, y = _operands(c.a, c.b, c.on)

@@ -1,10 +1,10 @@
-"""Rarefaction: how many distinct latents some of the runs find, all of them, and more runs would.
+"""Rarefaction: the number of distinct latents against the number of runs, interpolated and extrapolated.
 
-Runs are to latents what samples are to species: each run either found a latent or did not. The curve up to the runs
-there are is an exact mean (Colwell et al. 2012). Beyond them, latents are taken to be found with chances of their own,
-whose distribution may have any shape (a binomial mixture, as Norris & Pollock 1998). N runs give N counts, which do
-not determine that distribution: the interval of an extrapolation therefore ranges over every distribution that the
-counts allow. How many latents there are in all no data can bound from above: Chao's (1987) is the bound from below.
+Runs correspond to samples and latents to species: each run either finds a latent or does not. The curve up to N runs is
+an exact mean (Colwell et al. 2012). Beyond N, each latent has its own detection probability, with a distribution of any
+shape (a binomial mixture, as Norris & Pollock 1998). N runs give N counts, which do not determine that distribution, so
+the interval of an extrapolation ranges over every distribution that the counts allow. No data bound the total number of
+latents from above; Chao's (1987) estimator bounds it from below.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ _MOST_FURTHER = 50
 
 @dataclass(frozen=True, eq=False)
 class Rarefaction:
-    """How many distinct latents k runs find.
+    """Number of distinct latents found by k runs.
 
     Attributes:
-        n_runs: N, the runs there are.
+        n_runs: N, the number of runs.
         incidence: int64 [N]: distinct latents found by exactly 1, 2, … N runs.
         expected: float64 [N]: distinct latents found by 1, 2, … N runs, the mean over all choices of that many runs.
         low, high: float64 [N]: 95 % interval, by the delta method on the counts.
-        further: float64 [F], further_low, further_high: how many N + 1, … N + F runs would find, extrapolated, and
-            where that falls in at least 95 of 100 cases.
-        refusal: why nothing is extrapolated; None where it is, and where nothing was asked for.
-        richness: Chao2's lower bound of how many distinct latents there are to find, with the interval of that bound,
-            richness_low, richness_high; nan where no latent is found by exactly two runs, since the bound is a ratio to
-            them.
+        further: float64 [F], further_low, further_high: extrapolation to N + 1, … N + F runs, with an interval of at
+            least 95 % coverage.
+        refusal: why nothing is extrapolated; None if it is, or if none was requested.
+        richness: Chao2's lower bound on the total number of distinct latents, with the interval of that bound,
+            richness_low, richness_high; nan where no latent is found by exactly two runs, since the bound divides by
+            their number.
     """
 
     n_runs: int
@@ -56,7 +56,7 @@ class Rarefaction:
 
     @property
     def n_distinct(self) -> int:
-        """Distinct latents found by all runs together."""
+        """Return the number of distinct latents found by all runs together."""
         return int(self.incidence.sum())
 
     def summary(self) -> dict[str, Any]:
@@ -92,21 +92,21 @@ class Rarefaction:
 
 
 def rarefaction(incidence: np.ndarray, n_further: int | None = None, *, refusal: str | None = None) -> Rarefaction:
-    """Return the accumulation curve of distinct latents over runs, and where it leads.
+    """Return the accumulation curve of distinct latents over runs, with its extrapolation.
 
     With Q_k distinct latents found by exactly k of N runs, k of them find Σ_c Q_c (1 − C(N−c, k)/C(N, k)), with an
     interval by the delta method on Q with covariance Q_i(δ_ij − Q_j/(S + Q₀)), S = ΣQ. N + g find S Σ_j π_j (1 −
-    (1−p_j)^(N+g)) / (1 − (1−p_j)^N), where π_j is the share, among the latents found, of those that a run finds
-    with chance p_j: the distribution of largest likelihood on a fine grid of p. Its interval runs from the least to
-    the most that any distribution gives whose N expected counts lie in the 95 % Poisson intervals of Q (a linear
-    program each), and further by 1.96 standard errors of the new latents' own number. Chao2's bound is S + Q₀ with
+    (1−p_j)^(N+g)) / (1 − (1−p_j)^N), where π_j is the share, among the latents found, of those with detection
+    probability p_j: the maximum-likelihood distribution on a fine grid of p. Its interval ranges from the minimum to
+    the maximum over distributions whose N expected counts lie in the 95 % Poisson intervals of Q (one linear program
+    each), widened by 1.96 standard errors of the number of new latents. Chao2's bound is S + Q₀ with
     Q₀ = (N−1)/N · Q₁²/(2Q₂); its interval is Chao's log-normal one.
 
     Args:
         incidence: [N], Q_1 … Q_N.
-        n_further: F, how many more runs to extrapolate to; N if None, at most 50. None are with two
-            runs, which do not show how unevenly latents are found.
-        refusal: why these runs allow no extrapolation; then none is made.
+        n_further: F, the number of further runs to extrapolate to; N if None, at most 50. Two runs are not
+            extrapolated, since they do not show how unevenly latents are found.
+        refusal: why these runs allow no extrapolation; none is then made.
 
     Raises:
         ValueError: fewer than two runs, negative counts, or nothing found.
@@ -146,7 +146,7 @@ def rarefaction(incidence: np.ndarray, n_further: int | None = None, *, refusal:
 
 
 def _found_by(n: int, k: int) -> np.ndarray:
-    """float64 [N]: the chance that k of N runs hold one of the 1, 2, … N that found a latent."""
+    """Return the probability that k of N runs include one of the 1, 2, … N that found a latent, float64 [N]."""
     c = np.arange(1, n + 1)
     with np.errstate(over="ignore"):
         missed = np.where(
@@ -163,13 +163,13 @@ def _found_by(n: int, k: int) -> np.ndarray:
 
 
 def _unseen(q: np.ndarray) -> float:
-    """Chao2's Q₀, in its bias-corrected form where no latent is found by exactly two runs."""
+    """Return Chao2's Q₀, in its bias-corrected form where no latent is found by exactly two runs."""
     n, once, twice = len(q), float(q[0]), float(q[1])
     return (n - 1) / n * (once**2 / (2 * twice) if twice > 0 else max(once * (once - 1), 0.0) / 2)
 
 
 def _error(q: np.ndarray, richness: float, f: Callable[[np.ndarray], float]) -> float:
-    """Standard error of f(Q) by the delta method, with the covariance of a multinomial over all there is to find."""
+    """Return the standard error of f(Q) by the delta method, with multinomial covariance over all latents."""
     gradient = np.empty(len(q))
     for i in range(len(q)):
         step = np.zeros(len(q))
@@ -180,7 +180,7 @@ def _error(q: np.ndarray, richness: float, f: Callable[[np.ndarray], float]) -> 
 
 
 def _log_normal(seen: float, unseen: float, error: float) -> tuple[float, float]:
-    """Chao's interval: ln of the unseen is normal, so the bound never falls below what was seen."""
+    """Return Chao's interval, log-normal in the unseen latents, so that it never falls below the observed number."""
     if unseen <= 0:
         return seen, seen
     factor = math.exp(1.96 * math.sqrt(math.log(1 + (error / unseen) ** 2)))
@@ -188,7 +188,7 @@ def _log_normal(seen: float, unseen: float, error: float) -> tuple[float, float]
 
 
 def _extrapolated(q: np.ndarray, more: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """How many distinct latents N + 1, … N + more runs find by the likeliest mixture, and the least and most of any."""
+    """Extrapolate to N + 1, … N + more runs: the maximum-likelihood mixture, and the minimum and maximum of any."""
     n, seen = len(q), float(q.sum())
     p = _grid(n)
     kernel = _kernel(p, n)
@@ -202,11 +202,11 @@ def _extrapolated(q: np.ndarray, more: int) -> tuple[np.ndarray, np.ndarray, np.
 
 
 def _bounds(q: np.ndarray, fitted: np.ndarray, kernel: np.ndarray, gain: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The least and the most new latents of any mixture whose expected counts lie in the Poisson intervals of q.
+    """Return the minimum and maximum of new latents over mixtures with expected counts in the Poisson intervals of q.
 
-    The intervals are widened to the counts of the likeliest mixture, so that one mixture at least is in them. A box of
-    95 % intervals holds the ellipsoid of one degree of freedom, so that any one linear function of the expected counts,
-    as each extrapolation is, is covered at least as often.
+    The intervals are widened to the counts of the maximum-likelihood mixture, so that the program is feasible. A box of
+    95 % intervals contains the ellipsoid of one degree of freedom, so any single linear function of the expected
+    counts, such as an extrapolation, has at least that coverage.
     """
     from scipy.optimize import linprog
     from scipy.special import gammaincinv
@@ -223,14 +223,14 @@ def _bounds(q: np.ndarray, fitted: np.ndarray, kernel: np.ndarray, gain: np.ndar
 
 
 def _grid(n: int) -> np.ndarray:
-    """Chances, even on the logit scale, from where N runs hardly find anything to certainty."""
+    """Return detection probabilities, evenly spaced on the logit scale, from nearly undetectable in N runs to 1."""
     low = 1 / (20 * n)
     logit = np.linspace(np.log(low / (1 - low)), np.log(0.995 / 0.005), _GRID)
     return np.append(1 / (1 + np.exp(-logit)), 1.0)
 
 
 def _kernel(p: np.ndarray, n: int) -> np.ndarray:
-    """P(found by exactly k of N runs | found at all, chance p_j), [G, N]."""
+    """Return P(found by exactly k of N runs | found at all, p_j), [G, N]."""
     from scipy.stats import binom
 
     each = binom.pmf(np.arange(1, n + 1)[None], n, p[:, None])
@@ -238,7 +238,7 @@ def _kernel(p: np.ndarray, n: int) -> np.ndarray:
 
 
 def _weights(q: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    """float64 [G]: maximum-likelihood weights on the grid for these counts, by expectation maximization."""
+    """Return maximum-likelihood weights on the grid for these counts, float64 [G], by expectation maximization."""
     observed = q / q.sum()
     weights = np.full(len(kernel), 1 / len(kernel))
     for _ in range(_ITERATIONS):

@@ -1,4 +1,4 @@
-"""Many runs: every pair compared once, kept as it is finished, here or on other machines."""
+"""Comparison of many runs: every pair once, with checkpoints, locally or on a cluster."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from sae_geometry.pairwise.inputs import distinct
 from sae_geometry.pairwise.same_space import ALLOWED, require_same_space
 from sae_geometry.sources import as_dictionary
 
-# Each run is in N − 1 pairs: what is within it is swept once for as long as it is in memory.
+# Each run is in N − 1 pairs, so its within-dictionary sweep is cached.
 _NEAREST_OTHER: WeakKeyDictionary[Dictionary, dict[tuple[On, bool], np.ndarray]] = WeakKeyDictionary()
 
 
@@ -54,23 +54,23 @@ def compare_seeds(
 ) -> SeedComparison:
     """Compare N runs, every ordered pair: MMCS, shared fractions, PW-MCC, recurrence, consensus, rarefaction.
 
-    Each unordered pair is swept once. A latent is *found* in another run where its partner under the one-to-one
-    matching is more similar than `threshold`; recurrence counts in how many of the other runs, consensus groups those
-    that all pick each other, rarefaction counts distinct latents (groups and orphans) against runs.
+    Each unordered pair is swept once. A latent is *found* in another run if the similarity to its one-to-one partner
+    exceeds `threshold`; recurrence counts the other runs that find it, consensus groups latents that are all partners
+    of each other, rarefaction counts distinct latents (groups and orphans) against runs.
 
     Args:
         runs: at least two of anything `compare` takes.
         matching: one-to-one, "optimal" (its mean is the PW-MCC), "greedy" or "mutual"; None: optimal up to 4,096
-            latents a side, greedy beyond. Named in every output.
+            latents per side, greedy beyond. Named in every output.
         on: "decoder", "encoder" or "both".
         signed: False compares |cos|.
-        threshold: for found and shared.
-        keep: a folder in which each finished pair is kept, and found again by the same comparison after an
-            interruption. Records of other weights or parameters are never used.
-        allow_mismatch: go on although models or hook points differ; every output then says so.
-        executor: a `distributed.Client`, "local:N" or a Dask scheduler's address; the pairs are compared there, with
-            the same answer to the bit.
-        progress: called with what is being done and the share of it done.
+        threshold: similarity above which a latent counts as found and shared.
+        keep: checkpoint folder: each finished pair is saved there, and an interrupted comparison resumes from it.
+            Records of other weights or parameters are never used.
+        allow_mismatch: permit different models or hook points; every output then says so.
+        executor: a `distributed.Client`, "local:N" or a Dask scheduler's address; pairs are compared there, with
+            bit-identical results.
+        progress: called with the current step and its completed fraction.
 
     Raises:
         ValueError: fewer than two runs, an unknown matching, a threshold outside −1…1, different spaces.
@@ -132,7 +132,7 @@ def compare_seeds(
 
 
 def forget_pairs(done: SeedComparison, keep: Path) -> None:
-    """Remove the pairs of this comparison that `compare_seeds` kept in that folder; those of others stay."""
+    """Remove this comparison's pair records from the checkpoint folder; leave those of other comparisons."""
     parameters = PairParameters(done.matching, done.on, done.signed, done.threshold)
     for a, b in itertools.combinations(done.runs, 2):
         pair_path(keep, a, b, parameters).unlink(missing_ok=True)
@@ -141,7 +141,7 @@ def forget_pairs(done: SeedComparison, keep: Path) -> None:
 def _compare_pair(a: Dictionary, b: Dictionary, p: PairParameters) -> PairRecord:
     made = compare(a, b, p.matching, on=p.on, signed=p.signed, allow_mismatch=True)
     if made.was_interrupted:
-        raise KeyboardInterrupt  # the best so far of one pair among many is not worth keeping under the same name
+        raise KeyboardInterrupt  # an uncertified matching must not be saved as the optimal one
     encoder_partner, encoder_similarity = _encoder_side(a, b, p)
     there, back = made.nearest_a_to_b, made.nearest_b_to_a
     certificate = None if made.assignment is None else made.assignment.certificate
@@ -177,19 +177,19 @@ def _compare_pair(a: Dictionary, b: Dictionary, p: PairParameters) -> PairRecord
 
 
 def _nearest_other(d: Dictionary, on: On, signed: bool) -> np.ndarray:
-    """float64 [n]: similarity of each latent to the nearest other of its own dictionary; nan where it is alone."""
+    """Return the similarity of each latent to the nearest other of its dictionary, float64 [n]; nan if alone."""
     known = _NEAREST_OTHER.setdefault(d, {})
     if (on, signed) not in known:
         sides = (d.directions, d.encoder_directions)
         rows = operands(sides, sides, on)[1]
         nearest = sweep(rows, None, absolute=not signed).rows.score[:, 0].cpu().numpy()
-        nearest = nearest / 2 if on == "both" else nearest  # its rows are decoder and encoder, of length √2
+        nearest = nearest / 2 if on == "both" else nearest  # rows concatenate decoder and encoder, of norm √2
         known[on, signed] = np.where(np.isfinite(nearest), nearest, np.nan)
     return known[on, signed]
 
 
 def _encoder_side(a: Dictionary, b: Dictionary, p: PairParameters) -> tuple[np.ndarray, np.ndarray]:
-    """The same matching made on the encoders, where decoders are compared and both runs have encoders of one width."""
+    """Match the encoders likewise, where decoders are compared and both runs have encoders of equal width."""
     x, y = a.encoder_directions, b.encoder_directions
     if p.on != "decoder" or x is None or y is None or x.shape[1] != y.shape[1]:
         return np.empty(0, dtype=np.int32), np.empty(0)

@@ -1,4 +1,4 @@
-"""What the records of many pairs of runs say, as matrices: N runs in rows and columns."""
+"""Matrices over pairs of runs, from their records: N runs in rows and columns."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from sae_geometry.matching import On, OneToOne
 from sae_geometry.pairwise.checkpoint import PairRecord
 from sae_geometry.pairwise.grouping import groups_of, labels_of
 
-MATRICES = ("mmcs", "shared", "paired", "significant")  # those that have intervals
+MATRICES = ("mmcs", "shared", "paired", "significant")  # matrices with intervals
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class SeedMatrices:
-    """N runs compared pair by pair, the numbers of each pair in matrices.
+    """Pairwise comparison of N runs, as matrices.
 
     Matrices are [N, N] with the source in rows and the target in columns, nan on the diagonal.
 
     Attributes:
         runs: the dictionaries.
         matching: the one-to-one matching: "optimal" makes `paired` the PW-MCC.
-        on, signed: what is compared, and whether by the cosine or its absolute value.
-        threshold: a latent is *found* in another run where its one-to-one partner there is more similar than this.
-        pairs: a record for every unordered pair (i, j), i < j.
-        caveats: what every reader must know.
+        on, signed: compared directions, and whether similarity is the cosine or its absolute value.
+        threshold: a latent is *found* in another run if the similarity to its one-to-one partner exceeds this.
+        pairs: one record per unordered pair (i, j), i < j.
+        caveats: allowed mismatches and unknown spaces.
     """
 
     runs: tuple[Dictionary, ...]
@@ -41,57 +41,57 @@ class SeedMatrices:
 
     @property
     def n_runs(self) -> int:
-        """N."""
+        """Return N."""
         return len(self.runs)
 
     @property
     def names(self) -> list[str]:
-        """Of the runs."""
+        """Return the names of the runs."""
         return [d.name for d in self.runs]
 
     @property
     def labels(self) -> list[str]:
-        """Names for a reader: with the seed where it is known and the name does not show it."""
+        """Return display names, with the seed where it is known and the name does not show it."""
         return labels_of(self.runs)
 
     @cached_property
     def groups(self) -> list[str]:
-        """Of each run, what makes it comparable: its kind, and its layer where the runs are of several."""
+        """Return the group per run: its kind, and its layer where the runs have several."""
         return groups_of(self.runs)
 
     @cached_property
     def mmcs(self) -> np.ndarray:
-        """MMCS(i → j): mean over latents of i of the largest similarity to any latent of j, double counting allowed."""
+        """Return MMCS(i → j): mean over latents of i of the largest similarity to any latent of j (double counting)."""
         return self._directed("mmcs")
 
     @cached_property
     def chance(self) -> np.ndarray:
-        """MMCS(i → j) against run j turned: its own shape kept, and nothing shared."""
+        """Return the null expectation of MMCS(i → j), against run j turned."""
         return self._directed("chance")
 
     @cached_property
     def isotropic_chance(self) -> np.ndarray:
-        """MMCS(i → j) of as many isotropic directions."""
+        """Return the expected MMCS(i → j) against the same number of isotropic directions."""
         return self._directed("isotropic")
 
     @cached_property
     def significant(self) -> np.ndarray:
-        """Share of i's latents closer to their nearest in j than run i and run j turned explain; 5 % false ones."""
+        """Return the share of i's latents with a significant nearest latent in j (FDR 5 %)."""
         return self._directed("significant")
 
     @cached_property
     def beyond(self) -> np.ndarray:
-        """At least this share of i's latents has a partner in j that no control explains: 2 · wins − 1."""
+        """Return a lower bound on the share of i's latents whose partner in j no control explains: 2 · wins − 1."""
         return self._directed("beyond")
 
     @cached_property
     def own(self) -> np.ndarray:
-        """Mean similarity of i's latents to the nearest other latent of i; the same for every j."""
+        """Return the mean similarity of i's latents to the nearest other latent of i; equal for all j."""
         return self._directed("own")
 
     @cached_property
     def shared(self) -> np.ndarray:
-        """Share of i's latents whose one-to-one partner in j is more similar than the threshold."""
+        """Return the share of i's latents whose similarity to their one-to-one partner in j exceeds the threshold."""
         counts = np.full((self.n_runs, self.n_runs), np.nan)
         for (i, j), pair in self.pairs.items():
             counts[i, j] = counts[j, i] = np.sum(pair.similarity > self.threshold)
@@ -99,57 +99,57 @@ class SeedMatrices:
 
     @cached_property
     def shared_chance(self) -> np.ndarray:
-        """At most this share of i's latents would be `shared` by chance, against run j turned.
+        """Return an upper bound on the null expectation of `shared`, against run j turned.
 
-        That share of i's latents has its *nearest* latent of the turned run above the threshold, and no one-to-one
-        partner is closer than the nearest.
+        The bound is the share of i's latents whose *nearest* latent of the turned run is above the threshold; no
+        one-to-one partner is closer than the nearest.
         """
         return self._directed("nearest_above_chance")
 
     @cached_property
     def shared_by_both(self) -> np.ndarray:
-        """Share of i's latents whose one-to-one decoder *and* encoder similarities to j are above the threshold.
+        """Return the share of i's latents whose one-to-one decoder *and* encoder similarities exceed the threshold.
 
-        The two matchings are made separately (Paulo & Belrose 2025); nan where a run has no encoder.
+        The two matchings are independent (Paulo & Belrose 2025); nan where a run has no encoder.
         """
         return self._with_encoders(lambda dec, enc, same: (dec > self.threshold) & (enc > self.threshold))
 
     @cached_property
     def same_partner(self) -> np.ndarray:
-        """Share of i's latents whose decoder and encoder matchings name the same latent of j; nan without encoders."""
+        """Return the share of i's latents with the same decoder and encoder partner in j; nan without encoders."""
         return self._with_encoders(lambda dec, enc, same: same)
 
     @cached_property
     def paired(self) -> np.ndarray:
-        """Mean similarity of the one-to-one pairs: the PW-MCC where the matching is optimal. Symmetric."""
+        """Return the mean similarity of the one-to-one pairs: the PW-MCC if the matching is optimal. Symmetric."""
         return self._symmetric("paired")
 
     @cached_property
     def paired_chance(self) -> np.ndarray:
-        """`paired` against the second run turned. Symmetric."""
+        """Return the null expectation of `paired`, against the second run turned. Symmetric."""
         return self._symmetric("paired_chance")
 
     @property
     def paired_name(self) -> str:
-        """ "PW-MCC" for an optimal matching, "mean of greedy pairs" otherwise."""
+        """Return "PW-MCC" for an optimal matching, "mean of greedy pairs" otherwise."""
         return "PW-MCC" if self.matching == "optimal" else f"mean of {self.matching} pairs"
 
     @cached_property
     def recurrence(self) -> np.ndarray:
-        """int64 [N, N]: [i, k] latents of run i found in exactly k = 0 … N−1 of the other runs."""
+        """Return the number of latents of run i found in exactly k = 0 … N−1 other runs at [i, k], int64 [N, N]."""
         times = (self._partners[1] > self.threshold).sum(axis=1)
         each = np.split(times, self._starts[1:-1])
         return np.stack([np.bincount(t, minlength=self.n_runs) for t in each]).astype(np.int64)
 
     @cached_property
     def recurrence_shares(self) -> np.ndarray:
-        """float64 [N]: share of all runs' latents found in exactly 0 … N−1 of the other runs."""
+        """Return the share of all latents found in exactly 0 … N−1 other runs, float64 [N]."""
         total = self.recurrence.sum(axis=0)
         return np.asarray(total / total.sum())
 
     @cached_property
     def _partners(self) -> tuple[np.ndarray, np.ndarray]:
-        """Of all runs' latents in the runs' order: int32 [L, N] partner rows (−1 none), float64 [L, N] similarities."""
+        """Return partner rows int32 [L, N] (−1 none) and similarities float64 [L, N] of all latents, in run order."""
         shape = (sum(d.n_latents for d in self.runs), self.n_runs)
         rows, similarity = np.full(shape, -1, dtype=np.int32), np.full(shape, np.nan)
         starts = self._starts
@@ -162,7 +162,7 @@ class SeedMatrices:
 
     @cached_property
     def _starts(self) -> np.ndarray:
-        """int64 [N + 1]: where each run's latents begin among all."""
+        """Return the offset of each run's latents among all latents, int64 [N + 1]."""
         return np.cumsum([0, *(d.n_latents for d in self.runs)])
 
     def _matrix(self, what: str) -> np.ndarray:

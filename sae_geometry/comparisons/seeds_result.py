@@ -1,4 +1,4 @@
-"""What comparing many runs pair by pair answers: consensus, rarefaction, how sure the means are, in words."""
+"""Result of a pairwise comparison of runs: consensus, rarefaction, intervals, and the printed report."""
 
 from __future__ import annotations
 
@@ -39,21 +39,21 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_SHOWN = 12  # runs in a printed matrix
-_LISTED = 100  # runs whose matrices a summary holds
+_SHOWN = 12  # largest number of runs in a printed matrix
+_LISTED = 100  # largest number of runs with matrices in the summary
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class SeedComparison(SeedMatrices):
-    """N runs compared pair by pair: the matrices of `SeedMatrices`, and what follows from them."""
+    """Pairwise comparison of N runs: the matrices of `SeedMatrices`, with consensus, rarefaction and intervals."""
 
     @cached_property
     def consensus(self) -> Consensus:
-        """Groups of latents that the runs agree on: see `Consensus`.
+        """Return the consensus groups of the runs: see `Consensus`.
 
-        One-to-one partners of two runs are linked above the threshold, or above a lower level where the two runs' own
-        latents do not come as close (see `explained_up_to`): with the threshold alone, a latent that some runs find
-        with more noise than others would be split in two.
+        One-to-one partners of two runs are linked above the threshold, or above a lower level if the two runs' own
+        latents are less similar than that (see `explained_up_to`): with the threshold alone, a latent that some runs
+        recover with more noise than others would be split in two.
         """
         level = np.full((self.n_runs, self.n_runs), self.threshold)
         for (i, j), pair in self.pairs.items():
@@ -62,22 +62,22 @@ class SeedComparison(SeedMatrices):
 
     @cached_property
     def rarefaction(self) -> Rarefaction:
-        """How many distinct latents the runs have found, and more runs would: see `Rarefaction`."""
+        """Return the number of distinct latents against the number of runs: see `Rarefaction`."""
         return rarefaction(self.consensus.incidence, refusal=self._unlike())
 
     def interval(self, group: str, what: str = "mmcs") -> Interval:
         """Return the mean over ordered pairs of runs of one group, with its interval.
 
-        Over runs where there are three or more of that group; with two, over the latents of that one pair, which says
-        nothing of other seeds (none for "significant"). Shares are Wilson's there: pairs above the threshold, of as
-        many as there can be.
+        The interval is over runs if the group has at least three; with two it is over the latents of the one pair,
+        which says nothing about other seeds (no interval for "significant"). Shares then have Wilson's interval: pairs
+        above the threshold out of the largest possible number.
 
         Args:
             group: one of `groups`.
-            what: a matrix: "mmcs", "shared", "paired", "significant".
+            what: the matrix: "mmcs", "shared", "paired" or "significant".
 
         Raises:
-            ValueError: a group with fewer than two runs, or a matrix that is none.
+            ValueError: a group with fewer than two runs, or an unknown matrix.
         """
         matrix = self._matrix(what)
         members = [at for at, g in enumerate(self.groups) if g == group]
@@ -104,7 +104,7 @@ class SeedComparison(SeedMatrices):
         )
 
     def difference(self, first: str, second: str, what: str = "mmcs") -> KindDifference:
-        """Test whether runs of one group resemble each other more than runs of another, or say why not.
+        """Test whether runs of one group are more similar to each other than runs of another.
 
         Args:
             first, second: two of `groups`.
@@ -113,10 +113,10 @@ class SeedComparison(SeedMatrices):
         return kind_difference(self._matrix(what), self.groups, first, second)
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row an ordered pair: source, target, and of each its kind, layer, seed and group; mmcs, chance,
+        """Return one row per ordered pair: source, target, with kind, layer, seed and group of each; mmcs, chance,
         chance_isotropic, own, chance_adjusted, significant, beyond_controls, nearest_above, nearest_above_chance,
         shared, shared_by_both, same_partner,
-        paired, paired_chance, matching, n_source, n_target, confounds (what is flagged, in a word each).
+        paired, paired_chance, matching, n_source, n_target, confounds (flagged checks, one word each).
         """
         import pandas as pd
 
@@ -162,7 +162,7 @@ class SeedComparison(SeedMatrices):
         )
 
     def summary(self) -> dict[str, Any]:
-        """Everything a reader needs to quote the result, JSON-ready; of more than 100 runs, no matrices."""
+        """Return all that is needed to quote the result, JSON-ready; without matrices above 100 runs."""
         return {
             "inputs": {f"{k}": describe_input(d) for k, d in enumerate(self.runs)},
             "similarity": f"{'' if self.signed else 'absolute '}{self.on} cosine",
@@ -208,7 +208,7 @@ class SeedComparison(SeedMatrices):
         }
 
     def tables(self) -> Mapping[str, pd.DataFrame]:
-        """What is saved: pairs (an ordered pair a row), consensus, orphans."""
+        """Return the tables to save: pairs (one row per ordered pair), consensus, orphans."""
         return {
             "pairs": self.to_pandas(),
             "consensus": self.consensus.to_pandas(),
@@ -216,12 +216,12 @@ class SeedComparison(SeedMatrices):
         }
 
     def write_extra(self, folder: Path) -> None:
-        """What is saved beside tables and figures: consensus.safetensors, where the runs agree on anything."""
+        """Write consensus.safetensors, if there are consensus groups."""
         if len(self.consensus.members):
             self.consensus.save(folder / "consensus.safetensors")
 
     def figures(self) -> Mapping[str, Figure]:
-        """What is drawn when it is saved."""
+        """Return the figures to save."""
         from sae_geometry import plots
 
         return {
@@ -232,23 +232,23 @@ class SeedComparison(SeedMatrices):
 
     @property
     def dictionaries(self) -> tuple[Dictionary, ...]:
-        """The runs."""
+        """Return the runs."""
         return self.runs
 
     def plot_heatmap(self, what: str = "mmcs", ax: Axes | None = None) -> Axes:
-        """One matrix, annotated, groups in blocks."""
+        """Draw one matrix as an annotated heatmap, with groups in blocks."""
         from sae_geometry import plots
 
         return plots.seeds_heatmap(self, what, ax=ax)
 
     def plot_recurrence(self, ax: Axes | None = None) -> Axes:
-        """Share of latents found in exactly 0 … N−1 other runs."""
+        """Draw the share of latents found in exactly 0 … N−1 other runs."""
         from sae_geometry import plots
 
         return plots.recurrence_bars(self, ax=ax)
 
     def plot_rarefaction(self, ax: Axes | None = None) -> Axes:
-        """Distinct latents against runs, extrapolated to twice as many."""
+        """Draw the number of distinct latents against runs, extrapolated to twice the number of runs."""
         from sae_geometry import plots
 
         return plots.rarefaction_curve(self.rarefaction, ax=ax)
@@ -304,7 +304,7 @@ class SeedComparison(SeedMatrices):
         return "\n".join([*lines, *(f"  caveat: {c}" for c in self.caveats)])
 
     def _unlike(self) -> str | None:
-        """Why these runs are no sample of one kind, which more runs could be drawn from; None where they may be."""
+        """Return why these runs are not a sample of one kind, so that extrapolation has no meaning; otherwise None."""
         groups = list(dict.fromkeys(self.groups))
         if len(groups) > 1:
             return f"the runs are of {len(groups)} groups ({', '.join(ends(groups))}), and more could be of any of them"
@@ -313,7 +313,7 @@ class SeedComparison(SeedMatrices):
 
     @cached_property
     def _flagged(self) -> dict[str, tuple[tuple[int, int], str, int]]:
-        """For each check that is flagged: the first pair, its effect there, and in how many pairs it is."""
+        """Return, per flagged check, the first pair, its effect there, and the number of pairs."""
         flagged: dict[str, tuple[tuple[int, int], str, int]] = {}
         for at, pair in self.pairs.items():
             for text in pair.confounds:
@@ -323,7 +323,7 @@ class SeedComparison(SeedMatrices):
         return flagged
 
     def _confound_words(self) -> list[str]:
-        """What is flagged of pairs, wrapped: for each check the first pair, and in how many more it is."""
+        """Return the flagged confounds as wrapped text: per check the first pair and the number of further pairs."""
         lines = []
         for check, ((i, j), effect, n) in self._flagged.items():
             also = f" (and {n - 1:,} more pairs)" if n > 2 else " (and one more pair)" if n == 2 else ""
@@ -332,7 +332,7 @@ class SeedComparison(SeedMatrices):
 
     @property
     def _lists_pairs(self) -> bool:
-        """Whether the summary has a value for every pair: not of so many runs that nobody could read it."""
+        """Return whether the summary lists every pair, which is unreadable for many runs."""
         return self.n_runs <= _LISTED
 
     def _listed(self, matrix: np.ndarray) -> list[list[float | None]] | None:
@@ -341,7 +341,7 @@ class SeedComparison(SeedMatrices):
         return [[None if math.isnan(v) else float(v) for v in row] for row in matrix]
 
     def _confounds_summary(self) -> dict[str, Any]:
-        """What is flagged of each pair; of many runs, for each check the first pair and the number of pairs."""
+        """Return the flagged confounds per pair; for many runs, per check the first pair and the number of pairs."""
         names = self.names
         if self._lists_pairs:
             return {f"{names[i]}, {names[j]}": list(p.confounds) for (i, j), p in self.pairs.items()}
@@ -361,7 +361,7 @@ class SeedComparison(SeedMatrices):
 
 
 def _spread(histogram: np.ndarray) -> tuple[list[float], list[int]]:
-    """The standard deviation and the number of what each row of a histogram over −1…1 counts."""
+    """Return the standard deviation and count of each row of a histogram over −1…1."""
     middles = (np.arange(N_BINS) + 0.5) * 2 / N_BINS - 1
     counts = [int(row.sum()) for row in histogram]
     deviations = [

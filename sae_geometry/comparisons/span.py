@@ -1,4 +1,4 @@
-"""Subspaces: how much of the latents without a partner lies in the span of the other dictionary's latents."""
+"""Subspaces: the share of unmatched latents in the span of the other dictionary's latents."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ _NULL_LATENTS = 512
 
 @dataclass(frozen=True, eq=False, repr=False)
 class SpanOverlap:
-    """How much of A's unmatched latents B's latents span.
+    """Share of A's unmatched latents in the span of B's latents.
 
     Attributes:
         a, b: the dictionaries.
-        threshold: latents of A whose one-to-one partner is no more similar than this, or that have none, are unmatched.
+        threshold: latents of A with similarity up to this to their one-to-one partner, or without one, are unmatched.
         matching: the one-to-one matching.
-        unmatched: int64 [U], their rows in A.
+        unmatched: int64 [U], rows of the unmatched latents in A.
         n_nearest: K values of k.
         explained: float64 [U, K], share of each unmatched direction in the span of its k nearest lines of B.
         explained_by_chance: float64 [L, K], the same against B turned, for L of the unmatched.
         ranks: R values of r.
-        overlap: float64 [R], mean squared cosine of the r principal angles between the r-dimensional subspace that the
-            unmatched latents of A fill most, and that of B's matched latents.
-        overlap_by_chance: float64 [R], the same for B turned instead of B.
-        overlap_isotropic: float64 [R], r/d: of random subspaces.
+        overlap: float64 [R], mean squared cosine of the r principal angles between the leading r-dimensional subspaces
+            of A's unmatched and B's matched latents.
+        overlap_by_chance: float64 [R], the same against B turned.
+        overlap_isotropic: float64 [R], r/d, the expectation for random subspaces.
         angles: float64 [r], the principal angles in degrees at the largest rank.
-        caveats: what every reader must know.
+        caveats: allowed mismatches and unknown spaces.
     """
 
     a: Dictionary
@@ -68,11 +68,11 @@ class SpanOverlap:
 
     @property
     def dictionaries(self) -> tuple[Dictionary, ...]:
-        """A and B."""
+        """Return A and B."""
         return (self.a, self.b)
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row an unmatched latent of A: run, latent_id, and explained_k for each k."""
+        """Return one row per unmatched latent of A: run, latent_id, and explained_k for each k."""
         import pandas as pd
 
         ids = self.a.latent_ids.cpu().numpy()[self.unmatched]
@@ -80,7 +80,7 @@ class SpanOverlap:
         return pd.DataFrame({"run": self.a.name, "latent_id": ids} | columns)
 
     def summary(self) -> dict[str, Any]:
-        """The numbers, JSON-ready."""
+        """Return the numbers, JSON-ready."""
         return {
             "inputs": {"a": describe_input(self.a), "b": describe_input(self.b)},
             "confounds": confound_audit(self.a, self.b).summary(),
@@ -104,17 +104,17 @@ class SpanOverlap:
         }
 
     def tables(self) -> Mapping[str, pd.DataFrame]:
-        """What is saved."""
+        """Return the tables to save."""
         return {"span": self.to_pandas()}
 
     def figures(self) -> Mapping[str, Figure]:
-        """What is drawn when it is saved."""
+        """Return the figures to save."""
         from sae_geometry import plots
 
         return {"span": plots.span_figure(self)}
 
     def plot_explained(self, ax: Axes | None = None) -> Axes:
-        """Share explained against the number of nearest latents, beside chance."""
+        """Draw the share explained against the number of nearest latents, with the null expectation."""
         from sae_geometry import plots
 
         return plots.span_curve(self, ax=ax)
@@ -150,23 +150,23 @@ def span_overlap(
     allow_mismatch: bool = False,
     progress: Progress | None = None,
 ) -> SpanOverlap:
-    """Are A's unmatched latents combinations of B's, or directions that B does not have?
+    """Measure whether A's unmatched latents are combinations of B's latents, or directions missing from B.
 
-    A latent of A is unmatched where its one-to-one partner (optimal up to 4,096 latents a side, greedy beyond) is no
-    more similar than `threshold`. With Q_k an orthonormal basis of the k latents of B with the largest absolute cosine
-    to it, ‖Q_kᵀ a_i‖² is the share of a_i in their span. Any k directions explain something, the nearest more: chance
-    is the same with B turned. Between the leading r-dimensional
-    subspaces (right singular vectors) of A's unmatched and of B's matched latents stand the principal angles.
+    A latent of A is unmatched if the similarity to its one-to-one partner (optimal up to 4,096 latents per side, greedy
+    beyond) does not exceed `threshold`. With Q_k an orthonormal basis of the k latents of B with the largest absolute
+    cosine to it, ‖Q_kᵀ a_i‖² is the share of a_i in their span. Any k directions explain some share, and the nearest
+    more: the null expectation is the same measurement with B turned. Principal angles compare the leading r-dimensional
+    subspaces (right singular vectors) of A's unmatched and B's matched latents.
 
     Args:
         a, b: anything `compare` takes.
-        threshold: see above.
+        threshold: similarity up to which a latent is unmatched.
         n_nearest: values of k, 1…64, ascending.
-        allow_mismatch: go on although model or hook point differ; every output then says so.
-        progress: called with what is being done and the share of it done.
+        allow_mismatch: permit different models or hook points; every output then says so.
+        progress: called with the current step and its completed fraction.
 
     Raises:
-        ValueError: values of k that are none, a threshold outside −1…1, different spaces.
+        ValueError: invalid values of k, a threshold outside −1…1, different spaces.
 
     Example:
         >>> import sae_geometry as sg
@@ -215,7 +215,7 @@ def span_overlap(
 
 
 def explained_by_nearest(rows: np.ndarray, others: np.ndarray, n_nearest: Sequence[int]) -> np.ndarray:
-    """float64 [n, K]: share of each unit row in the span of the k others with the largest absolute cosine to it."""
+    """Return the share of each unit row in the span of the k others of largest absolute cosine, float64 [n, K]."""
     if len(rows) == 0 or not n_nearest:
         return np.empty((len(rows), len(n_nearest)))
     most = max(n_nearest)
@@ -230,7 +230,7 @@ def explained_by_nearest(rows: np.ndarray, others: np.ndarray, n_nearest: Sequen
 
 
 def _leading_subspace(rows: np.ndarray, rank: int) -> np.ndarray:
-    """float64 [rank, d]: the first right singular vectors of the rows, from the smaller of x xᵀ and xᵀ x."""
+    """Return the first right singular vectors of the rows, float64 [rank, d], from the smaller of x xᵀ and xᵀ x."""
     from scipy.linalg import eigh
 
     x = rows.astype(np.float64)
@@ -243,7 +243,7 @@ def _leading_subspace(rows: np.ndarray, rank: int) -> np.ndarray:
 
 
 def _angle_cosines(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Cosines of the principal angles between the subspaces that orthonormal rows span."""
+    """Return the cosines of the principal angles between the subspaces that orthonormal rows span."""
     return np.clip(np.linalg.svd(x @ y.T, compute_uv=False), 0.0, 1.0)
 
 

@@ -1,4 +1,4 @@
-"""Feature splitting: what became of a narrow dictionary's latents in a wide one."""
+"""Feature splitting: the children of a narrow dictionary's latents in a wide one, and its novel latents."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ if TYPE_CHECKING:
 
 N_TERMS = 4
 _NULL_LATENTS = 512
-_GONE = 1e-6  # squared residual below which nothing is left to explain
+_GONE = 1e-6  # squared residual below which the pursuit ends
 
 
 @dataclass(frozen=True, eq=False)
 class SparseCombination:
-    """Every parent as a non-negative combination of few atoms, by orthogonal matching pursuit.
+    """Sparse non-negative combination of atoms per parent, by orthogonal matching pursuit.
 
     Attributes:
-        index: int64 [n, T], the atom taken at each step; −1 where the pursuit had ended.
-        coefficient: float64 [n, T], in the combination of all T; 0 where none.
+        index: int64 [n, T], the atom selected at each step; −1 after the pursuit ended.
+        coefficient: float64 [n, T], in the combination of all T atoms; 0 where none.
         explained: float64 [n, T], 1 − ‖p − Σ c_t w_t‖² after 1…T terms: the share of the unit direction explained.
     """
 
@@ -50,23 +50,23 @@ class SparseCombination:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class SplitMap:
-    """What became of each narrow latent in the wide dictionary, and which wide latents are new.
+    """Children of each narrow latent in the wide dictionary, and the novel wide latents.
 
     Attributes:
         narrow, wide: the dictionaries.
-        parents: the `Matching` wide → narrow: each wide latent's nearest narrow one, with its q-value. It competes with
-            the narrow dictionary turned alone: siblings in the wide one are no control, they are what splitting makes.
-        found: bool [m]: wide latents that are children: their q-value is at most `false_discovery_rate`. The others
+        parents: the `Matching` wide → narrow: each wide latent's nearest narrow one, with its q-value. The only control
+            is the narrow dictionary turned: siblings in the wide one result from splitting and are not a null.
+        found: bool [m], wide latents that are children: their q-value is at most `false_discovery_rate`. The others
             are *novel*.
-        false_discovery_rate: see `found`.
-        threshold: the smallest cosine among the found; nan where none is.
+        false_discovery_rate: largest q-value of a child.
+        threshold: smallest cosine among the children; nan without any.
         nearest_child: the `Matching` narrow → wide.
         combination: each narrow direction as a sparse combination of wide ones.
-        close: bool [n, T]: terms of the combination that are closer to the narrow latent than any latent of the wide
+        close: bool [n, T], terms of the combination that are closer to the narrow latent than any latent of the wide
             dictionary turned.
-        explained_by_chance: float64 [L, T]: the same of the wide dictionary turned, for L of the narrow latents; the
-            yardstick for `combination.explained`.
-        caveats: what every reader must know.
+        explained_by_chance: float64 [L, T], share explained by the wide dictionary turned, for L of the narrow
+            latents; the null for `combination.explained`.
+        caveats: allowed mismatches and unknown spaces.
     """
 
     narrow: Dictionary
@@ -83,14 +83,14 @@ class SplitMap:
 
     @cached_property
     def n_children(self) -> np.ndarray:
-        """int64 [n]: how many wide latents have this narrow one as parent."""
+        """Return the number of children per narrow latent, int64 [n]."""
         return np.bincount(self.parents.partner_row[self.found], minlength=self.narrow.n_latents)
 
     @cached_property
     def n_absorbing(self) -> np.ndarray:
-        """int64 [n]: terms of the sparse combination that are close and children of *another* narrow latent.
+        """Return the number of close terms that are children of *another* narrow latent, int64 [n].
 
-        They carry part of this latent's direction without descending from it.
+        These terms carry part of the latent's direction without being its children.
         """
         term = self.combination.index
         taken = (term >= 0) & (self.combination.coefficient > 0)
@@ -99,14 +99,14 @@ class SplitMap:
 
     @property
     def n_novel(self) -> int:
-        """Wide latents no closer to any narrow one than chance."""
+        """Return the number of wide latents without a significant parent."""
         return int((~self.found).sum())
 
     def children(self, latent_id: int) -> list[int]:
-        """Original ids of the wide children of one narrow latent, closest first.
+        """Return the original ids of the wide children of one narrow latent, closest first.
 
         Raises:
-            ValueError: the narrow dictionary has no such latent.
+            ValueError: unknown latent of the narrow dictionary.
         """
         at = np.flatnonzero(self.parents.target_ids == latent_id)
         if len(at) == 0:
@@ -116,7 +116,7 @@ class SplitMap:
         return [int(i) for i in self.parents.source_ids[rows]]
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row a wide latent: wide_id, parent_id, cosine, q_value, role ("child" or "novel"), n_siblings."""
+        """Return one row per wide latent: wide_id, parent_id, cosine, q_value, role ("child", "novel"), n_siblings."""
         import pandas as pd
 
         siblings = np.where(self.found, self.n_children[self.parents.partner_row], 0)
@@ -132,8 +132,8 @@ class SplitMap:
         )
 
     def parents_table(self) -> pd.DataFrame:
-        """One row a narrow latent: narrow_id, n_children, n_absorbing, nearest_wide_id, nearest_cosine, and for each
-        term t of its sparse combination term_t_id, term_t_coefficient, explained_t.
+        """Return one row per narrow latent: narrow_id, n_children, n_absorbing, nearest_wide_id, nearest_cosine;
+        per term t of its sparse combination: term_t_id, term_t_coefficient, explained_t.
         """
         import pandas as pd
 
@@ -153,7 +153,7 @@ class SplitMap:
         return pd.DataFrame(columns)
 
     def summary(self) -> dict[str, Any]:
-        """The numbers, JSON-ready."""
+        """Return the numbers, JSON-ready."""
         counts, chance = np.bincount(np.minimum(self.n_children, 5), minlength=6), self.explained_by_chance
         return {
             "inputs": {"narrow": describe_input(self.narrow), "wide": describe_input(self.wide)},
@@ -181,28 +181,28 @@ class SplitMap:
         }
 
     def tables(self) -> Mapping[str, pd.DataFrame]:
-        """What is saved: split (a row a wide latent), parents (a row a narrow one)."""
+        """Return the tables to save: split (one row per wide latent), parents (one row per narrow one)."""
         return {"split": self.to_pandas(), "parents": self.parents_table()}
 
     def figures(self) -> Mapping[str, Figure]:
-        """What is drawn when it is saved."""
+        """Return the figures to save."""
         from sae_geometry import plots
 
         return {"splitting": plots.splitting_figure(self)}
 
     @property
     def dictionaries(self) -> tuple[Dictionary, ...]:
-        """Narrow and wide."""
+        """Return the narrow and the wide dictionary."""
         return (self.narrow, self.wide)
 
     def plot_children(self, ax: Axes | None = None) -> Axes:
-        """How many children narrow latents have."""
+        """Draw the number of children per narrow latent."""
         from sae_geometry import plots
 
         return plots.children_bars(self, ax=ax)
 
     def plot_explained(self, ax: Axes | None = None) -> Axes:
-        """How much of the parents 1, 2, … wide latents explain, beside chance."""
+        """Draw the share of parents explained by 1, 2, … wide latents, with the null expectation."""
         from sae_geometry import plots
 
         return plots.explained_ecdf(self, ax=ax)
@@ -240,24 +240,24 @@ def split_map(
     allow_mismatch: bool = False,
     progress: Progress | None = None,
 ) -> SplitMap:
-    """What became of a narrow dictionary's latents in a wide one: children, absorption, novel latents.
+    """Map a narrow dictionary's latents to a wide one: children, absorption, novel latents.
 
-    Each wide latent's *parent* is its nearest narrow latent, argmax_i cos(narrow_i, wide_j); it is a *child* where that
-    cosine wins against the narrow dictionary turned (target-decoy competition, the false discovery rate controlled),
-    and *novel* otherwise. Each narrow direction p is then written as
-    Σ c_t w_t, c ≥ 0, over at most `n_terms` wide directions by orthogonal matching pursuit: the next w is the one with
-    the largest inner product with what is left of p (found exactly, among all of them), and all coefficients are fitted
-    anew. The share explained is 1 − ‖p − Σ c_t w_t‖², next to that of the wide dictionary turned.
+    Each wide latent's *parent* is its nearest narrow latent, argmax_i cos(narrow_i, wide_j); it is a *child* if that
+    cosine wins against the narrow dictionary turned (target-decoy competition with a controlled false discovery rate),
+    and *novel* otherwise. Each narrow direction p is then approximated by Σ c_t w_t, c ≥ 0, over at most `n_terms` wide
+    directions by orthogonal matching pursuit: the next w has the largest inner product with the residual (by an exact
+    sweep over all of them), and all coefficients are refitted. The share explained is 1 − ‖p − Σ c_t w_t‖²; its null
+    expectation is that of the wide dictionary turned.
 
     Args:
         narrow, wide: anything `compare` takes; `narrow` has no more latents than `wide`.
         false_discovery_rate: for children, in (0, 1).
         n_terms: T ≥ 1.
-        allow_mismatch: go on although model or hook point differ; every output then says so.
-        progress: called with what is being done and the share of it done.
+        allow_mismatch: permit different models or hook points; every output then says so.
+        progress: called with the current step and its completed fraction.
 
     Raises:
-        ValueError: the narrow dictionary is the wider one, no terms, a rate outside (0, 1), or different spaces.
+        ValueError: the narrow dictionary has more latents, no terms, a rate outside (0, 1), or different spaces.
 
     Example:
         >>> import sae_geometry as sg
@@ -306,11 +306,11 @@ def split_map(
 def sparse_combinations(
     parents: Tensor, atoms: Tensor, n_terms: int, *, progress: Progress | None = None
 ) -> SparseCombination:
-    """Each parent as a non-negative combination of at most `n_terms` atoms: orthogonal matching pursuit.
+    """Approximate each parent by a non-negative combination of at most `n_terms` atoms: orthogonal matching pursuit.
 
-    Each step takes the atom with the largest inner product with the residual, ties to the smaller index, found exactly
-    by a sweep over all atoms; the coefficients of all taken atoms are then fitted anew by non-negative least squares.
-    The pursuit of a parent ends where no atom has a positive inner product with what is left.
+    Each step selects the atom with the largest inner product with the residual, ties to the smaller index, by an exact
+    sweep over all atoms; the coefficients of all selected atoms are then refitted by non-negative least squares. The
+    pursuit of a parent ends when no atom has a positive inner product with the residual.
 
     Args:
         parents: unit rows [n, d].
@@ -352,14 +352,14 @@ def sparse_combinations(
 
 
 def _close(narrow: Dictionary, wide: Dictionary, combination: SparseCombination, turned: np.ndarray) -> np.ndarray:
-    """Which terms are closer to their narrow latent than the nearest latent of the wide dictionary turned, [n]."""
+    """Return which terms are closer to their narrow latent than the nearest latent of the wide dictionary turned."""
     p, w = narrow.directions.cpu().numpy(), wide.directions.cpu().numpy()
     cosines = [(p * w[term]).sum(axis=1, dtype=np.float64) for term in combination.index.T]
     return (combination.index >= 0) & (np.stack(cosines, axis=1) > turned[:, None])
 
 
 def _explained_by_chance(parents: Tensor, atoms: Tensor, n_terms: int) -> np.ndarray:
-    """The share that the wide dictionary turned explains, for evenly spaced parents."""
+    """Return the share explained by the wide dictionary turned, for evenly spaced parents."""
     rows = np.unique(np.linspace(0, len(parents) - 1, _NULL_LATENTS).round().astype(int))
     others = turned(atoms, principal_axes(atoms), seed=0)
     return sparse_combinations(parents[torch.from_numpy(rows).to(parents.device)], others, n_terms).explained

@@ -1,4 +1,4 @@
-"""The numbers of one direction by how often latents fire, and by how crowded they lie: never one mean alone."""
+"""Strata of one direction by firing frequency and by crowding."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from sae_geometry.pairwise.matching_result import Matching
 if TYPE_CHECKING:
     import pandas as pd
 
-RARE = 1e-4  # of tokens: latents that fire on no more are called rare
+RARE = 1e-4  # share of tokens up to which a latent is rare
 _DECADES = (0.0, 1e-5, RARE, 1e-3, 1e-2, 1.0)
-_CROWDING = 4  # strata of equally many latents
-_FEWEST = 20  # latents of a stratum by crowding
+_CROWDING = 4  # number of equally sized strata
+_FEWEST = 20  # latents per crowding stratum
 
 
 def strata(source: Dictionary, m: Matching) -> pd.DataFrame:
     """Return one row per stratum of the source's latents, by decades of firing frequency where known, and by crowding.
 
-    Crowding is the mean of ranks 2 to 9 of everything a latent is similar to: see `nulls.crowd`.
+    Crowding is the mean similarity of ranks 2 to 9 among all candidates of a latent: see `nulls.crowd`.
 
     Columns: by ("frequency" or "crowding"), low, high (a frequency equal to `low` is not in it), n, mean (of the
     matched), above (share > 0.7), significant (share).
@@ -63,7 +63,7 @@ def _row(m: Matching, by: str, low: float, high: float, members: np.ndarray) -> 
 
 
 def rare_words(source: Dictionary, m: Matching) -> str | None:
-    """Say how many latents are significant of those that fire often, and of the rare ones; None where it is unknown."""
+    """Report the significant shares of frequent and of rare latents; None if frequencies are unknown."""
     if source.frequency is None:
         return None
     often = source.frequency.cpu().numpy() > RARE

@@ -1,4 +1,4 @@
-"""Within-dictionary similarity: how redundant is one dictionary?"""
+"""Within-dictionary similarity: the redundancy of one dictionary."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class WithinComparison:
         dictionary: the dictionary.
         signed: whether similarity is the cosine or its absolute value.
         nearest: the `Matching` of the dictionary to itself.
-        swept: the sweep behind it.
+        swept: the underlying sweep.
     """
 
     dictionary: Dictionary
@@ -38,25 +38,25 @@ class WithinComparison:
 
     @property
     def caveats(self) -> tuple[str, ...]:
-        """What every reader must know."""
+        """Return the caveats of the comparison."""
         return (*self.dictionary.notes, *self.nearest.doubts)
 
     @property
     def report(self) -> SweepReport:
-        """How the sweep was run."""
+        """Return how the sweep was run."""
         return self.swept.report
 
     @property
     def mmcs(self) -> float:
-        """Mean over i of max over j ≠ i of cos(a_i, a_j)."""
+        """Return the mean over i of max over j ≠ i of cos(a_i, a_j)."""
         return self.nearest.mmcs
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row a latent: see `Matching.to_pandas`."""
+        """Return one row per latent: see `Matching.to_pandas`."""
         return self.nearest.to_pandas()
 
     def summary(self) -> dict[str, Any]:
-        """The numbers, JSON-ready."""
+        """Return the numbers, JSON-ready."""
         return {
             "inputs": {"a": describe_input(self.dictionary)},
             "self": "excluded by index",
@@ -67,13 +67,13 @@ class WithinComparison:
         }
 
     def plot_ecdf(self, ax: Axes | None = None) -> Axes:
-        """ECDF of the within-dictionary max cosine with the chance line."""
+        """Draw the ECDF of the within-dictionary max cosine, with the null expectation."""
         from sae_geometry import plots
 
         return plots.similarity_ecdf([self.nearest], ax=ax)
 
     def plot_histogram(self, ax: Axes | None = None) -> Axes:
-        """Histogram of the within-dictionary max cosine."""
+        """Draw a histogram of the within-dictionary max cosine."""
         from sae_geometry import plots
 
         return plots.similarity_histogram([self.nearest], ax=ax)
@@ -90,15 +90,15 @@ class WithinComparison:
 
 
 def compare_within(a: Any, *, signed: bool = True, progress: Progress | None = None) -> WithinComparison:
-    """Within-dictionary similarity: max over j ≠ i of cos(a_i, a_j) for every latent i, self excluded by index.
+    """Compute max over j ≠ i of cos(a_i, a_j) for every latent i, self excluded by index.
 
     Args:
         a: anything `compare` takes.
         signed: False uses |cos|.
-        progress: called with what is being done and the share of it done, in [0, 1].
+        progress: called with the current step and its completed fraction, in [0, 1].
 
     Returns:
-        WithinComparison. A dictionary of one latent has no partner: similarity nan, partner −1.
+        WithinComparison. The latent of a one-latent dictionary has no partner: similarity nan, partner −1.
 
     Example:
         >>> import sae_geometry as sg

@@ -1,4 +1,4 @@
-"""What a question will cost on this machine, before it is asked: operations, memory, and time from a short probe."""
+"""Cost estimates for this machine: operations, memory, and time from a short probe."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ _SCREENS: dict[str, ScreenName] = {
     "torch-fp16": "fp16",
     "torch-tf32": "tf32",
 }
-_NEAREST = 32  # of the other side's, whose span is looked at
+_NEAREST = 32  # nearest latents whose span is measured
 _GREEDY_K = 16
-_PER_CANDIDATE = 125  # bytes resident at the peak; measured with 100,000 latents (3.9 kB each) and a million (4.0 GB)
+_PER_CANDIDATE = 125  # bytes resident at the peak, measured with 100,000 latents (3.9 kB each) and a million (4.0 GB)
 
 
 @dataclass(frozen=True)
 class Job:
-    """Sweeps of one kind: a against b (within a if None), the k best, of the columns too or not, so many times."""
+    """Sweeps of one kind: a against b (within a if None), k best, with or without columns, and how often."""
 
     a: Tensor
     b: Tensor | None
@@ -49,14 +49,14 @@ class Job:
 
     @property
     def multiplications(self) -> float:
-        """n·m·d each time, half of that within one dictionary."""
+        """Return the multiplications: n·m·d per sweep, half of that within one dictionary."""
         n, d = self.a.shape
         return self.times * (float(n * n * d) / 2 if self.b is None else float(n * self.b.shape[0] * d))
 
 
 @dataclass(frozen=True)
 class Question:
-    """What the estimate needs to know of what is asked."""
+    """Parameters of the question to estimate."""
 
     dictionaries: tuple[Dictionary, ...]
     matching: MatchingName | None
@@ -66,10 +66,10 @@ class Question:
 
     @property
     def rows(self) -> list[Tensor]:
-        """What is compared: decoder directions, encoder directions, or both beside each other.
+        """Return the compared rows: decoder directions, encoder directions, or both concatenated.
 
         Raises:
-            ValueError: encoders are asked for, and not all dictionaries have them of one width.
+            ValueError: encoders requested, but missing or of different widths.
         """
         decoders = [d.directions for d in self.dictionaries]
         if self.on == "decoder":
@@ -82,7 +82,7 @@ class Question:
 
     @property
     def encoders(self) -> list[Tensor]:
-        """Encoder directions, where all have them and of one width; otherwise none."""
+        """Return the encoder directions if all dictionaries have them in one width; otherwise none."""
         found = [d.encoder_directions for d in self.dictionaries if d.encoder_directions is not None]
         same = len({e.shape[1] for e in found}) == 1
         return found if same and len(found) == len(self.dictionaries) else []
@@ -90,7 +90,7 @@ class Question:
 
 @dataclass(frozen=True)
 class _Verb:
-    """One verb: how many dictionaries it takes, its sweeps, and what it does besides."""
+    """One verb: its number of dictionaries, its sweeps, and the work not estimated."""
 
     least: int
     most: int | None
@@ -99,7 +99,7 @@ class _Verb:
 
 
 def _nearest(a: Tensor, b: Tensor) -> list[Job]:
-    """The sweep that a comparison starts from, and those of its controls."""
+    """Return the sweep of a comparison, and those of its controls."""
     turns = default_turns(len(a), len(b))
     more = [Job(a, b, 1)] * (turns - 1)
     return [Job(a, b, LISTED), Job(a, b, LISTED), *more, Job(a, None, LISTED), Job(b, None, LISTED)]
@@ -110,7 +110,7 @@ def _within(x: Tensor) -> list[Job]:
 
 
 def _paired(a: Tensor, b: Tensor, matching: str | None) -> list[Job]:
-    """The sweeps of a one-to-one matching, its nearest partners known."""
+    """Return the sweeps of a one-to-one matching with known nearest partners."""
     if matching == "greedy":
         return [Job(a, b, _GREEDY_K)]
     if matching == "optimal":
@@ -189,17 +189,17 @@ class Estimate:
     """The cost of a question.
 
     Attributes:
-        verb: what would be asked.
+        verb: the question.
         n_sweeps: passes over a similarity matrix.
-        flops: multiplications and additions of all products, blocks that symmetry saves left out.
-        bytes_read: what the products read from memory if every block of rows goes through the other side once.
-        memory: the most bytes above the inputs that any sweep takes.
+        flops: multiplications and additions of all products, without blocks that symmetry saves.
+        bytes_read: bytes read by the products if every row block is multiplied with the other side once.
+        memory: largest memory of any sweep in bytes, excluding inputs.
         seconds: expected time of the sweeps, from a probe on the largest of them.
         probe_seconds: how long the probe took.
         device, screen, why: where and how the largest sweep would run.
-        leaves_out: what the verb does besides, which no probe can foresee.
-        passes: the sweeps, in the order in which they are made.
-        whole_pairs: into how many pairs of dictionaries they fall that a cluster's workers may take whole; else 0.
+        leaves_out: work of the verb that is not estimated.
+        passes: the sweeps, in order of execution.
+        whole_pairs: number of dictionary pairs that workers of a cluster may run whole; 0 if none.
     """
 
     verb: Verb
@@ -244,18 +244,18 @@ def estimate(
     """Estimate what `verb` would cost for these dictionaries on the device they are on.
 
     Args:
-        dictionaries: dictionaries, addresses, arrays, or whatever else `compare` takes: two or more for "compare" and
-            "seeds" (every pair is), two for "match", "agreement", "span" and "split", one or more for "within" (each)
-            and "umap" (together), a run's states for "drift".
+        dictionaries: anything `compare` takes: two or more for "compare" and "seeds" (every pair), two for "match",
+            "agreement", "span" and "split", one or more for "within" (each) and "umap" (together), the checkpoints of
+            a run for "drift".
         verb: the question.
-        matching: for "compare" and "seeds"; None for what they take by default.
+        matching: for "compare" and "seeds"; None for their default.
         n_neighbors: for "umap", self included.
         n_terms: for "split".
-        on: "decoder", "encoder" or "both" are compared: for "compare" and "seeds".
-        probe_seconds: about how long the probe may take.
+        on: "decoder", "encoder" or "both", for "compare" and "seeds".
+        probe_seconds: approximate duration of the probe.
 
     Raises:
-        ValueError: an unknown verb, too few or too many dictionaries, widths that differ, or, for "agreement", no
+        ValueError: an unknown verb, too few or too many dictionaries, different widths, or, for "agreement", no
             encoders.
 
     Example:
@@ -313,12 +313,12 @@ def estimate(
 
 
 def matching_bytes(n: int, m: int) -> int:
-    """About the most bytes above the inputs that an optimal matching of n with m latents takes: its candidates."""
+    """Return the approximate peak memory of an optimal n × m matching in bytes, excluding inputs: its candidates."""
     return _PER_CANDIDATE * CANDIDATES * (n + m)
 
 
 def _passes(jobs: Sequence[Job]) -> tuple[Pass, ...]:
-    """Each sweep of these jobs, the sets of directions numbered as they come."""
+    """Return the sweeps of these jobs, with direction sets numbered in order of appearance."""
     numbers: dict[int, int] = {}
     made: list[Pass] = []
     for job in jobs:
@@ -341,7 +341,7 @@ def _bytes_read(job: Job, plan: SweepPlan) -> float:
 
 
 def _probe(job: Job, plan: SweepPlan, budget: float, memory: int | None) -> float:
-    """Multiplications a second of a sweep like the real one, over its first rows, more of them until time is up."""
+    """Return multiplications per second of the sweep over its first rows, increased until time is up."""
     a, others = job.a, job.a if job.b is None else job.b
     options = {"screen": _SCREENS[plan.screen], "threads": plan.threads, "blocks": plan.blocks, "columns": job.columns,
                "memory": memory}  # fmt: skip
@@ -356,15 +356,15 @@ def _probe(job: Job, plan: SweepPlan, budget: float, memory: int | None) -> floa
         if rows == len(a) or (len(times) > 1 and spent + 4 * times[rows] > budget):
             break
         rows *= 4
-    # Between the two largest, so that what every sweep does once (preparing the other side) counts once.
+    # The difference of the two largest removes the fixed cost of a sweep (preparing the other side).
     (fewer, short), (most, long) = [(0, 0.0), *times.items()][-2:]
-    if long - short < (most - fewer) / most * long / 2:  # noise: what is done once is never half of it all
+    if long - short < (most - fewer) / most * long / 2:  # noise, since the fixed cost is never half of the total
         fewer, short = 0, 0.0
     return (most - fewer) * others.shape[0] * a.shape[1] / (long - short)
 
 
 def _drift(states: list[Tensor], budget: float, leaves_out: str) -> Estimate:
-    """Row by row cosines of every state with the last and with the next: no sweep."""
+    """Estimate row-wise cosines of every checkpoint with the last and the next; there is no sweep."""
     x = states[-1]
     part = x[: min(len(x), 4096)]
     start, rounds = time.perf_counter(), 0

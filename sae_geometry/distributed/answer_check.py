@@ -1,8 +1,8 @@
-"""Check a worker's answer before it is believed: what it is, what it can be, and a sample of it done again here.
+"""Validation of workers' answers: type, range, and a recomputed sample.
 
-A worker with another version or failing memory answers as fast as any. Its lists must have the shape of the tile, only
-partners of the tile, and cosines that these rows can have; for a few rows, drawn at random, they must be bit-identical
-to what this process finds itself. It is no defence against a worker that means harm: what it sends is unpickled here.
+A worker with another version or failing memory returns wrong answers without an error. Its lists must have the shape of
+the tile, partners within the tile, and possible cosines; for a few random rows they must be bit-identical to a sweep in
+this process. This is no defense against a malicious worker: its answers are unpickled here.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from sae_geometry.kernels.sweep import sweep
 from sae_geometry.kernels.tiles import Tile
 from sae_geometry.kernels.types import Best, ScreenName, SweepReport, Task
 
-_SAMPLE = 3  # rows of each side of a tile that are done again
-_MOST_K = 64  # that a sweep takes
-_ROOM = 64 << 20  # bytes for that, whatever ceiling there is for the answer itself
+_SAMPLE = 3  # rows recomputed per side of a tile
+_MOST_K = 64  # largest k of a sweep
+_ROOM = 64 << 20  # bytes for the recomputed sample, independent of the ceiling
 
 
 def check_tile(task: Task, tile: Tile, answer: Any) -> None:
-    """Refuse an answer that cannot be that of a tile.
+    """Check that an answer is possible for a tile.
 
     Raises:
-        ClusterError: it says why, and that the worker is not to be trusted.
+        ClusterError: the answer is wrong; the message names the reason.
     """
     try:
         _check(task, tile, answer)
@@ -39,10 +39,10 @@ def check_tile(task: Task, tile: Tile, answer: Any) -> None:
 
 
 def check_pair_answer(answer: Any) -> None:
-    """Refuse what is no answer about a pair; its own contents are checked by those who know them.
+    """Check that an answer belongs to a pair; the caller checks its contents.
 
     Raises:
-        ClusterError: it is none.
+        ClusterError: not an answer for a pair.
     """
     if not isinstance(answer, PairAnswer) or not all(isinstance(entry, Entry) for entry in answer.sweeps):
         raise wrong_answer(f"about a pair: got {type(answer).__name__}")
@@ -88,14 +88,14 @@ def _check_lists(
     cosines, indices = found.cosine.cpu().numpy(), found.index.cpu().numpy()
     for at, row in enumerate(rows):
         mine = (indices[at] >= 0) & ~(within & (indices[at] == row))
-        n = min(n_partners, int(mine.sum()))  # of 64 partners within a tile, the row itself is one
+        n = min(n_partners, int(mine.sum()))  # the row itself is one of 64 partners within a tile
         same = np.array_equal(indices[at][mine][:n], index[row, :n] - start)
         if not same or not np.array_equal(cosines[at][mine][:n], cosine[row, :n]):
             raise ValueError("its partners of a row are not those that this process finds")
 
 
 def _swept_here(x: torch.Tensor, y: torch.Tensor, k: int, absolute: bool, bias: torch.Tensor | None) -> Best:
-    """The lists of a few rows, found by this process alone and left out of the ledger."""
+    """Return the lists of a few rows, computed in this process and excluded from the ledger."""
     screen: ScreenName = "cpu" if x.device.type == "cpu" else "auto"
     with sweeps_run_by(None), ledger():
         return sweep(

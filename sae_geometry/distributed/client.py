@@ -1,4 +1,4 @@
-"""From what a user calls an executor to whoever takes the sweeps: a Dask client, or the address of one to be made."""
+"""Executors: a Dask client, or the address from which to create one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Executor = Any
 """A `distributed.Client`, "local:N" (N worker processes on this machine), or a scheduler's address, "tcp://host:port"."""
 
-_WAIT = 30  # seconds for a first worker
+_WAIT = 30  # seconds to wait for a first worker
 
 
 @contextmanager
@@ -31,23 +31,22 @@ def running_on(
     load: Sequence[Dictionary] = (),
     offline: bool = False,
 ) -> Iterator[None]:
-    """While this lasts, sweeps and pairs are cut up and sent to the executor; None changes nothing.
+    """Run sweeps and pairs on the executor within the context; None changes nothing.
 
-    A client that is given stays open; one that is made from an address is closed at the end, and with "local:N" its
-    workers too.
+    A given client stays open; one created from an address is closed on exit, together with the workers of "local:N".
 
     Args:
         executor: see `Executor`.
-        device: "cpu" keeps workers from their GPUs; otherwise those that have one use it, and those that have none do
-            on their CPU what is on a GPU here.
-        load: dictionaries that a worker may load from their addresses, with credentials of its own, rather than be
-            sent; it must find the same fingerprint there, or they are sent after all.
-        offline: whether workers load without touching the network.
+        device: "cpu" restricts workers to their CPUs; otherwise workers use a GPU where they have one, and their CPU
+            elsewhere.
+        load: dictionaries that workers may load from their addresses, with their own credentials, instead of receiving
+            them; if the fingerprint differs, they are sent.
+        offline: whether workers load without network access.
 
     Raises:
         ValueError: not an executor.
         ImportError: Dask is not installed.
-        ClusterError: no scheduler or no worker there.
+        ClusterError: no scheduler or no worker at the address.
 
     Example:
         >>> from sae_geometry.distributed import running_on
@@ -92,7 +91,7 @@ def _opened(address: str) -> Iterator[Client]:
     from sae_geometry.distributed.errors import ClusterError, lost
 
     with ExitStack() as stack:
-        security = None  # what Dask's configuration says
+        security = None  # Dask's configuration decides
         if local:
             from sae_geometry.distributed.local_cluster import local_cluster
             from sae_geometry.kernels.sweep import cpu_threads
@@ -104,7 +103,7 @@ def _opened(address: str) -> Iterator[Client]:
             client = distributed.Client(address, timeout=_WAIT, set_as_default=False, security=security)
         except (OSError, TimeoutError):
             raise ClusterError(f"no Dask scheduler answers at {address}; start one, or check the address") from None
-        except (TypeError, ValueError, RuntimeError) as error:  # no certificates, or encryption asked for and not given
+        except (TypeError, ValueError, RuntimeError) as error:  # no certificates, or encryption not offered
             raise ValueError(
                 f"Dask's configuration does not fit {address} ({error}); a tls:// scheduler needs "
                 "distributed.comm.tls.ca-file and .client.cert and .key there, one that is not tls:// no encryption"

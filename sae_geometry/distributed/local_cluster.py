@@ -1,10 +1,10 @@
-"""A scheduler and workers on this machine, in processes of their own that end with this one.
+"""Scheduler and workers on this machine, in separate processes that end with this one.
 
-The scheduler is no thread of ours: what it prints as it is ended is not the command's, and Ctrl-C, which a terminal
-sends to all processes of a command, is ours alone to hear. Everything listens on 127.0.0.1 for TLS with a certificate
-made for this cluster, which only its processes have: other accounts can reach the ports, and are refused.
+The scheduler is a process rather than a thread, so that its output on exit is not the command's, and only this process
+handles Ctrl-C, which a terminal sends to all processes of a command. All ports are on 127.0.0.1 and require TLS with a
+certificate created for this cluster, which only its processes have: connections from other accounts are refused.
 
-The file is also the script that the scheduler's process runs, so nothing of ours is imported at its top.
+This file is also the script of the scheduler's process, so its top level imports nothing from the package.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from contextlib import contextmanager
 from typing import Any
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-_ENDING = 20  # seconds for scheduler and workers to end
+_ENDING = 20  # seconds until scheduler and workers must end
 
 
 @contextmanager
 def local_cluster(workers: int, threads: int) -> Iterator[tuple[str, Any]]:
-    """Start a scheduler and workers, and end them when the block or this process does, however it does.
+    """Start a scheduler and workers that end with the context or with this process, even if it is killed.
 
     Args:
-        workers: processes, each of which takes one piece of work at a time.
-        threads: of each worker's arithmetic.
+        workers: number of processes, each of which runs one task at a time.
+        threads: arithmetic threads per worker.
 
     Yields:
         The scheduler's address, and the `distributed.Security` that a client needs for it.
 
     Raises:
-        ImportError: what makes the certificate is not installed.
-        RuntimeError: they did not start.
+        ImportError: the package that creates the certificate is not installed.
+        RuntimeError: scheduler or workers did not start.
     """
     from distributed import Security
 
@@ -67,7 +67,7 @@ def local_cluster(workers: int, threads: int) -> Iterator[tuple[str, Any]]:
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """Let the scheduler end itself and its workers, which it does when its input ends."""
+    """Close the scheduler's input, upon which it ends itself and its workers."""
     try:
         if process.stdin is not None:
             process.stdin.close()
@@ -78,12 +78,12 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 
 def _serve() -> None:
-    """Run scheduler and workers until the input ends, which it does when the process that asked for them has ended."""
+    """Run scheduler and workers until the input ends, at the latest with the parent process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     asked = json.loads(sys.stdin.readline())
     sys.path[:] = asked["path"]
     answer = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what workers print is no answer
+    os.dup2(2, 1)  # stdout carries the answer, not workers' output
     import logging
 
     import dask
@@ -93,9 +93,9 @@ def _serve() -> None:
     roles = {f"tls_{role}_{what}": value for role in ("client", "scheduler", "worker")
              for what, value in (("cert", certificate), ("key", key))}  # fmt: skip
     settings = {
-        "distributed.scheduler.allowed-failures": 1,  # a piece that killed two workers is cut; by default four try
+        "distributed.scheduler.allowed-failures": 1,  # split a task that killed two workers; default 3
         "distributed.nanny.pre-spawn-environ": dict.fromkeys(_THREADS, str(asked["threads"])),
-        "distributed.scheduler.http.routes": [],  # these would answer everyone
+        "distributed.scheduler.http.routes": [],  # HTTP has no access control
         "distributed.worker.http.routes": [],
     }
     with dask.config.set(settings):

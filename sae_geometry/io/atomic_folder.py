@@ -1,10 +1,10 @@
-"""Write a folder of results so that it is as it was or complete, whatever ends the process and when.
+"""Write a folder of results atomically: it is unchanged or complete, however and whenever the process ends.
 
-New results are written in a folder aside. One system call puts them in place: a rename where nothing is there yet, an
-*exchange* of the two folders where there is nothing but earlier results. In a folder that has other files in it, or has
-to stay the folder it is (a mount, the current folder, one whose parent cannot be written), files are moved one by one:
-readers see the new results from the moment they are complete (`results_folder.READY`), and the next writer finishes the
-move. Only files that the record of the earlier results lists, and that are still as they were written, are removed.
+New results are written to a separate folder. One system call puts them in place: a rename if the target is absent, an
+*exchange* of the two folders if it only holds earlier results. In a folder that has other files or cannot be replaced
+(a mount, the current folder, one whose parent is not writable), files are moved one by one: readers see the new results
+as soon as they are complete (`results_folder.READY`), and the next writer finishes an interrupted move. Only files
+listed in the record of the earlier results and unchanged since are removed.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from typing import IO
 
 from sae_geometry.io.results_folder import READY, Record, current_record, is_folder, is_ours, is_plain, record_in
 
-_ASIDE = ".sae-geometry-partial-"  # being written; also what an exchange left over
-_AT_FDCWD, _RENAME_EXCHANGE, _RENAME_SWAP = -100, 2, 2  # of Linux and macOS
+_ASIDE = ".sae-geometry-partial-"  # prefix of folders being written, and of those replaced by an exchange
+_AT_FDCWD, _RENAME_EXCHANGE, _RENAME_SWAP = -100, 2, 2  # on Linux and macOS
 
 
 def check_folder(folder: Path, overwrite: bool = False) -> None:
-    """Refuse a folder that results must not go to, before any work is done. Changes nothing.
+    """Refuse a folder that is not a valid target for results, before any work is done. Changes nothing.
 
     Raises:
-        FileExistsError: it is a file or lies below one, it has something in it and `overwrite` is not set, or it is to
-            be overwritten but holds no results of ours.
-        PermissionError: nothing may be written there.
+        FileExistsError: the path is a file or lies below one, the folder is not empty and `overwrite` is not set, or it
+            is to be overwritten but holds no results of ours.
+        PermissionError: the folder is not writable.
     """
     above = next((p for p in [folder, *folder.parents] if p.exists()), None)
     if above is not None and not above.is_dir():
@@ -52,10 +52,10 @@ def check_folder(folder: Path, overwrite: bool = False) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Refuse a folder in which nothing may be written, before any work is done.
+    """Refuse a folder that is not writable, before any work is done.
 
     Raises:
-        PermissionError: it is one.
+        PermissionError: the folder is not writable.
     """
     if not os.access(folder, os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, "may not be written to; give another folder with -o", str(folder))
@@ -63,10 +63,10 @@ def check_writable(folder: Path) -> None:
 
 @contextmanager
 def fresh_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
-    """A new folder to write in, whose contents become those of `folder` if the block ends well.
+    """Yield a new folder to write in, which replaces the contents of `folder` if the block succeeds.
 
-    If it does not, `folder` is as it was. Files in it that are not of the earlier results stay; one whose name is
-    needed gets another (`NAME.old`).
+    If the block raises, `folder` is unchanged. Files that are not part of the earlier results stay; one whose name is
+    needed is renamed (`NAME.old`).
 
     Raises:
         FileExistsError: see `check_folder`.
@@ -91,7 +91,7 @@ def fresh_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
             aside.rename(folder / aside.name).rename(folder / READY)
             _move_in(folder)
     except OSError as error:
-        if error.filename is None:  # "no space left on device", but which
+        if error.filename is None:  # "no space left on device" does not say which device
             error.filename = str(folder)
         raise
     finally:
@@ -101,7 +101,7 @@ def fresh_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def whole_file(path: Path, prefix: str | None = None) -> Iterator[IO[bytes]]:
-    """A file to write, which becomes `path` if the block ends well; until then it is next to it as `prefix`….
+    """Yield a file to write, which becomes `path` if the block succeeds; until then it is `prefix`… in the same folder.
 
     Example:
         >>> import tempfile
@@ -121,20 +121,20 @@ def whole_file(path: Path, prefix: str | None = None) -> Iterator[IO[bytes]]:
         os.replace(aside, path)
     except BaseException as error:
         Path(aside).unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:  # "no space left on device", but which
+        if isinstance(error, OSError) and error.filename is None:  # "no space left on device" does not say which device
             error.filename = str(path.parent)
         raise
 
 
 def umask() -> int:
-    """Return the permissions that new files do not get."""
+    """Return the permission bits that new files do not get."""
     mask = os.umask(0)
     os.umask(mask)
     return mask
 
 
 def _remove_leftovers(parent: Path) -> None:
-    """Remove the half-written folders of processes that have ended; those of living ones are locked."""
+    """Remove the incomplete folders of processes that have ended; those of running processes are locked."""
     for path in parent.glob(f"{_ASIDE}*"):
         with suppress(OSError):
             lock = _lock(path)
@@ -146,7 +146,7 @@ def _remove_leftovers(parent: Path) -> None:
 
 
 def _new_aside(parent: Path) -> tuple[Path, int | None]:
-    """A new folder in `parent`, and the lock that shows that its process lives, where folders can be locked."""
+    """Return a new folder in `parent` and its lock, which shows that its process is running; None without locks."""
     while True:
         path = Path(tempfile.mkdtemp(prefix=_ASIDE, dir=parent))
         try:
@@ -155,14 +155,14 @@ def _new_aside(parent: Path) -> tuple[Path, int | None]:
             return path, None
         if lock is not None and path.exists():
             return path, lock
-        _unlocked(lock)  # another process took it for a leftover before it was locked
+        _unlocked(lock)  # another process removed it as a leftover before it was locked
 
 
 def _lock(folder: Path) -> int | None:
-    """Hold a folder, no link, until the descriptor is closed or the process ends; None if it is held or gone.
+    """Lock a folder, not a link, until the descriptor is closed or the process ends; None if it is locked or gone.
 
     Raises:
-        OSError: folders cannot be locked here.
+        OSError: folders cannot be locked on this system.
     """
     try:
         import fcntl
@@ -188,7 +188,7 @@ def _unlocked(descriptor: int | None) -> None:
 
 
 def _may_be_replaced(folder: Path) -> bool:
-    """Return whether another folder may take the place of this one without anything that points to it noticing."""
+    """Return whether another folder can replace this one without an effect on processes and links that refer to it."""
     here = Path.cwd()
     owned = not hasattr(os, "geteuid") or folder.stat().st_uid == os.geteuid()
     writable = os.access(folder.parent, os.W_OK | os.X_OK)
@@ -196,7 +196,7 @@ def _may_be_replaced(folder: Path) -> bool:
 
 
 def _holds_only_ours(folder: Path) -> bool:
-    """Return whether everything in a folder is of earlier results and as it was written."""
+    """Return whether all files in a folder belong to earlier results and are unchanged."""
     record = record_in(folder) or Record("", {})
     folders = {parent.as_posix() for name in record.files for parent in Path(name).parents}
     for path in folder.rglob("*"):
@@ -208,14 +208,14 @@ def _holds_only_ours(folder: Path) -> bool:
 
 
 def _is_of(record: Record | None, folder: Path, name: str) -> bool:
-    """Return whether a file is of these results: the record itself, or listed there and as it was written."""
+    """Return whether a file belongs to these results: the record itself, or a listed and unchanged file."""
     if record is None:
         return False
     return name == record.mark or (name in record.files and is_ours(folder, name, record.files[name]))
 
 
 def _exchange(aside: Path, folder: Path) -> bool:
-    """Exchange the names of two folders in one system call; False where there is none for it, nothing done."""
+    """Exchange the names of two folders in one system call; return False, without changes, where there is none."""
     with suppress(OSError):
         shutil.copymode(folder, aside)
         os.chown(aside, -1, folder.stat().st_gid)
@@ -225,15 +225,15 @@ def _exchange(aside: Path, folder: Path) -> bool:
         if sys.platform == "darwin":
             return libc.renamex_np(one, other, _RENAME_SWAP) == 0
         return libc.renameat2(_AT_FDCWD, one, _AT_FDCWD, other, _RENAME_EXCHANGE) == 0
-    except (OSError, AttributeError, TypeError):  # no such call in this library, or no library
+    except (OSError, AttributeError, TypeError):  # the C library or the call does not exist
         return False
 
 
 def _finish_move(folder: Path) -> None:
-    """Finish the move that a killed process had begun; what only bears the name of one makes way.
+    """Finish the move of a killed process; rename anything else that has the name of its folder.
 
     Raises:
-        FileExistsError: another process is at it.
+        FileExistsError: another process is performing the move.
     """
     ready = folder / READY
     if not os.path.lexists(ready):
@@ -243,7 +243,7 @@ def _finish_move(folder: Path) -> None:
         return
     try:
         lock, busy = (found := _lock(ready)), found is None
-    except OSError:  # folders cannot be locked here
+    except OSError:  # folders cannot be locked on this system
         lock, busy = None, False
     if busy:
         raise FileExistsError(f"{folder} is in use by another process; wait for it, or give another folder with -o")
@@ -254,9 +254,9 @@ def _finish_move(folder: Path) -> None:
 
 
 def _move_in(folder: Path) -> None:
-    """Move what is ready into the folder and remove earlier results: as often as need be, from wherever it stopped.
+    """Move new results into the folder and remove the earlier ones; repeatable after an interruption at any point.
 
-    The record is moved last. Until then the earlier one is in place, and says what is to go.
+    The record is moved last. Until then the earlier one is in place and lists the files to remove.
     """
     ready = folder / READY
     before, new = record_in(folder), record_in(ready)
@@ -274,7 +274,7 @@ def _move_in(folder: Path) -> None:
 
 
 def _make_way(folder: Path, name: str, before: Record | None) -> None:
-    """Give another name to what is not of earlier results and stands where a file or its folders are to be."""
+    """Rename whatever occupies the path of a new file or its folders and is not part of the earlier results."""
     for above in [folder / parent for parent in reversed(Path(name).parents[:-1])]:
         if os.path.lexists(above) and not is_folder(above):
             _rename_old(above)
@@ -289,8 +289,8 @@ def _rename_old(path: Path) -> None:
 
 
 def _remove(folder: Path, name: str) -> None:
-    """Remove a file, and the folders that it leaves empty."""
+    """Remove a file, and the folders that are empty after that."""
     (folder / name).unlink()
     for above in Path(name).parents[:-1]:
-        with suppress(OSError):  # something else is in it
+        with suppress(OSError):  # the folder is not empty
             (folder / above).rmdir()

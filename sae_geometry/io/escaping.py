@@ -1,13 +1,13 @@
-"""Names from outside, made fit to be shown: in one line, with escapes for what no reader sees or a terminal obeys."""
+"""Escape external names for display: one line, with escapes for invisible characters and terminal control codes."""
 
 from __future__ import annotations
 
 import json
 import re
 
-_UNDECODED = re.compile("[\udc80-\udcff]+")  # bytes, as Python puts them into text
+_UNDECODED = re.compile("[\udc80-\udcff]+")  # undecodable bytes, as Python represents them in text
 _SURROGATE = re.compile("[\ud800-\udfff]")
-# Control characters; invisible marks of direction, order and language; lone surrogates; what is no character at all.
+# Control characters; invisible marks of direction, order and language; lone surrogates; non-characters.
 _UNSEEN = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
     "\ufdd0-\ufdef\ufffe\uffff\U000e0000-\U000e007f]"
@@ -16,9 +16,9 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def readable(text: str) -> str:
-    """Return `text` with the bytes that Python could not decode (a locale without them) decoded as UTF-8 after all.
+    """Return `text` with bytes that Python could not decode (in a locale without UTF-8) decoded as UTF-8.
 
-    Such bytes come from file names as lone surrogates, which open the file but cannot be printed, saved or drawn.
+    Such bytes occur in file names as lone surrogates, which open the file but cannot be printed, saved or drawn.
 
     Example:
         >>> readable(b"caf\\xc3\\xa9.pt".decode("ascii", "surrogateescape"))
@@ -28,10 +28,10 @@ def readable(text: str) -> str:
 
 
 def escaped(text: str) -> str:
-    """Return `text` in one line, with escapes for what a reader cannot see or a terminal obeys.
+    """Return `text` in one line, with escapes for invisible characters and terminal control codes.
 
-    That is control characters, marks that turn the direction of writing, lone surrogates and non-characters. The rest
-    stays, so that escaping twice is escaping once.
+    These are control characters, marks of writing direction, lone surrogates and non-characters. All other characters
+    are unchanged, so the function is idempotent.
 
     Example:
         >>> escaped("a\\x1b[2Jb\\u202ec\\n")
@@ -42,7 +42,7 @@ def escaped(text: str) -> str:
 
 
 def shown(name: object, most: int = 200) -> str:
-    """Return a name from outside as it is shown anywhere: escaped, and cut in the middle beyond `most` characters.
+    """Return an external name for display: escaped, and cut in the middle beyond `most` characters.
 
     Example:
         >>> shown("run\\n1"), len(shown("x" * 5000))
@@ -53,17 +53,17 @@ def shown(name: object, most: int = 200) -> str:
 
 
 def printable(text: str) -> str:
-    """Return text of several lines, each of them escaped: what is safe to print."""
+    """Return text of several lines with each line escaped, which is safe to print."""
     return "\n".join(map(escaped, text.split("\n")))
 
 
 def json_escaped(text: str) -> str:
-    """Return JSON with escapes of its own for what `escaped` escapes: the same values, safe to print."""
+    """Return JSON with JSON escapes for the characters that `escaped` escapes: equal values, safe to print."""
     return _UNSEEN.sub(lambda found: found[0] if found[0] == "\n" else json.dumps(found[0])[1:-1], text)
 
 
 def cell(text: str) -> str:
-    """Return a text as a cell of a CSV file: one that a spreadsheet would take for a formula gets a quote before it.
+    """Return text as a cell of a CSV file, with a quote in front if a spreadsheet would read it as a formula.
 
     Example:
         >>> cell("=1+1"), cell("run")

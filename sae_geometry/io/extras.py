@@ -1,4 +1,4 @@
-"""Packages that only some users need."""
+"""Import optional dependencies."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from types import ModuleType
 
 
 def require(module: str, extra: str, needed_for: str) -> ModuleType:
-    """Import a package that an extra of ours brings.
+    """Import a package of an optional extra.
 
     Args:
-        module: its name, or that of a part of it.
+        module: name of the package or of a module in it.
         extra: the extra, as in `pip install 'sae-geometry[extra]'`.
-        needed_for: what needs it, as the sentence's subject.
+        needed_for: feature that needs it, as the subject of the error message.
 
     Raises:
-        ImportError: it is not installed; the sentence names the extra.
+        ImportError: the package is not installed; the message names the extra.
 
     Example:
         >>> require("plotly_of_old", "interactive", "the explorer")

@@ -1,4 +1,4 @@
-"""Values and text made ready to be printed or saved as JSON."""
+"""Format values and text for printing and JSON."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def scalars(record: Any) -> dict[str, Any]:
 
 
 def ends(texts: Sequence[str], most: int = 12) -> list[str]:
-    """The texts, or the first and last of more than `most`.
+    """Return the texts, or the first and last of them if there are more than `most`.
 
     Example:
         >>> ends(list("abcdef"), 4)
@@ -50,7 +50,7 @@ def ends(texts: Sequence[str], most: int = 12) -> list[str]:
 
 
 def few(notes: Sequence[str], most: int = 30) -> tuple[str, ...]:
-    """The notes, each once; of more than `most` the first, and how many there are besides.
+    """Return the distinct notes, at most `most` of them, followed by the number of the others.
 
     Example:
         >>> few(["a", "b", "a", "c", "d"], 2)

@@ -1,4 +1,4 @@
-"""Tables on disk, by an open file and not by its name: pyarrow takes no name that is not UTF-8."""
+"""Tables on disk, through open files, because pyarrow accepts no file name that is not UTF-8."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from sae_geometry.io.results_folder import open_inside
 if TYPE_CHECKING:
     import pandas as pd
 
-# A table in memory may take so many bytes, and so many times the bytes of its file: run lengths and dictionaries let a
-# few bytes stand for any number of rows. Tables of ours take up to twenty times their files.
+# A table may take this many bytes in memory, or this multiple of its file's size: with run lengths and dictionaries a
+# few bytes can represent any number of rows. Our tables take up to twenty times their files.
 _ALWAYS, _TIMES = 64 << 20, 50
-_A_VALUE = 16  # bytes in memory, with the mask or offset that goes with it
+_A_VALUE = 16  # bytes in memory, including mask or offset
 _MOST_COLUMNS, _MOST_CHUNKS, _LONGEST_TEXT = 10_000, 1_000_000, 1 << 16
 _PHYSICAL = {"BOOLEAN", "INT32", "INT64", "FLOAT", "DOUBLE", "BYTE_ARRAY"}
 
@@ -26,23 +26,23 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with path.open("wb") as file:  # pandas before 3 makes a path of a file
+    with path.open("wb") as file:  # pandas before 3 treats a file as a path
         pq.write_table(pa.Table.from_pandas(table, preserve_index=False), file)
 
 
 def write_neuronpedia(table: pd.DataFrame, path: Path) -> None:
-    """Write runs, ids and coordinates of a UMAP as the CSV file that Neuronpedia takes."""
+    """Write runs, ids and coordinates of a UMAP as a CSV file in Neuronpedia's format."""
     named = table.rename(columns={"run": "RunType", "latent_id": "EmbeddingIndex", "x": "X", "y": "Y"})
     named = named.assign(RunType=named["RunType"].map(cell))
     named[["RunType", "EmbeddingIndex", "X", "Y"]].to_csv(path, index=False)
 
 
 def read_table(folder: Path, name: str) -> pd.DataFrame:
-    """Return the table in a parquet file of a folder of results, its size bounded before it is read.
+    """Return the table in a parquet file of a results folder, after a check of its size.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is damaged, no table of ours, or would take far more memory than its file has bytes.
+        FileNotFoundError: no such file.
+        ValueError: the file is damaged, is no table of ours, or would take far more memory than its size.
     """
     import pandas as pd
 
@@ -51,7 +51,7 @@ def read_table(folder: Path, name: str) -> pd.DataFrame:
             _check_bounds(file)
             file.seek(0)
             return pd.read_parquet(file)
-        except Exception as error:  # a damaged or hostile file may raise anything, in pyarrow or pandas
+        except Exception as error:  # pyarrow and pandas may raise any exception for a damaged or hostile file
             why = " ".join(str(error).split())[:120] or type(error).__name__
             raise ValueError(f"{folder / name} cannot be read as a table of results ({why})") from error
 
@@ -60,7 +60,7 @@ def _check_bounds(file: IO[bytes]) -> None:
     """Refuse a parquet file whose table would be too large for the file, by its footer and its distinct texts.
 
     Raises:
-        ValueError: it would be.
+        ValueError: the table would be too large.
     """
     import pyarrow.parquet as pq
 
@@ -93,10 +93,10 @@ def _text(kind: Any) -> bool:
 
 
 def _bytes_of_texts(parquet: Any, columns: list[str]) -> int:
-    """Bytes that the texts take in memory once each row has its own.
+    """Return the bytes that the texts take in memory once each row has its own copy.
 
     Raises:
-        ValueError: one is far longer than any of ours.
+        ValueError: a text is far longer than any of ours.
     """
     total = 0
     for column in parquet.read(columns=columns).columns:

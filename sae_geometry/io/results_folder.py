@@ -1,4 +1,4 @@
-"""Read a folder of results, whoever made it: plain files within bounds, no link followed, nothing moved or removed."""
+"""Read a folder of results of any origin: plain files within limits, without following links or changing anything."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from typing import IO, Any, NamedTuple
 
 MARKS = ("summary.json", "match.json")
 READY = ".sae-geometry-ready"
-"""New results inside the folder they are for: complete, and about to be moved into it file by file (`folders`)."""
+"""Name of the folder, inside the target, of complete new results that are moved into it file by file."""
 
 _MATCH_SCHEMA = "urn:sae-geometry:match-report"
-_MOST_JSON = 256 << 20  # bytes; the summary of a thousand runs takes two million
-_MOST_NAME = 255  # characters of a file name in a record
+_MOST_JSON = 256 << 20  # in bytes; the summary of a thousand runs takes two million
+_MOST_NAME = 255  # in characters of a file name in a record
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class Record(NamedTuple):
-    """What the summary of a folder claims that we wrote there: its own name, and the SHA-256 of every other file."""
+    """Files of ours according to the summary of a folder: its own name, and the SHA-256 of every other file."""
 
     mark: str
     files: dict[str, str]
 
 
 def open_inside(folder: Path, name: str, most: int | None = None) -> IO[bytes]:
-    """Open a file of a folder of results for reading.
+    """Open a file of a results folder for reading.
 
-    Where the process that replaced the results was killed, this is the new file, moved into place or not yet.
+    After the writing process was killed, this is the new file, whether or not it was moved into place.
 
     Args:
-        folder: of the results; may itself be reached through a link.
-        name: relative to it, with "/" between parts.
-        most: bytes beyond which the file is refused.
+        folder: the results folder; may itself be reached through a link.
+        name: path relative to it, with "/" between parts.
+        most: size limit in bytes.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is a link, lies behind one, is no plain file, or is too large.
+        FileNotFoundError: no such file.
+        ValueError: the file is a link, is reached through one, is not a plain file, or is too large.
 
     Example:
         >>> import tempfile
@@ -53,16 +53,16 @@ def open_inside(folder: Path, name: str, most: int | None = None) -> IO[bytes]:
 
 
 def has(folder: Path, name: str) -> bool:
-    """Return whether there is something of this name in a folder of results."""
+    """Return whether a results folder has an entry of this name."""
     return os.path.lexists(_root(folder, name) / name)
 
 
 def read_json(folder: Path, name: str) -> dict[str, Any]:
-    """Return the JSON object in a file of a folder of results.
+    """Return the JSON object in a file of a results folder.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no JSON object, is nested too deeply, or `open_inside` refuses it.
+        FileNotFoundError: no such file.
+        ValueError: the file is not a JSON object, is nested too deeply, or `open_inside` refuses it.
     """
     return _object(_root(folder, name), name)
 
@@ -74,9 +74,9 @@ def current_record(folder: Path) -> Record | None:
 
 
 def record_in(folder: Path) -> Record | None:
-    """Return the record that lies in this very folder, moved into place; None if there is none of ours.
+    """Return the record in this folder itself, excluding results still to be moved; None if there is none of ours.
 
-    It is a claim, which anyone can write: `is_ours` compares it with the files.
+    The record is a claim that anyone can write: `is_ours` verifies it against the files.
     """
     for mark in MARKS:
         try:
@@ -92,9 +92,9 @@ def record_in(folder: Path) -> Record | None:
 
 
 def listed_files(folder: Path) -> list[str]:
-    """Return the files that lie in a folder and belong to its results: what its record lists, and the record.
+    """Return the files of a folder that belong to its results: those listed in its record, and the record.
 
-    Files that were added or are links are left out, and so are those of results that are still to be moved into place.
+    Added files, links, and files of results still to be moved into place are left out.
     """
     record = record_in(folder)
     if record is None:
@@ -103,18 +103,18 @@ def listed_files(folder: Path) -> list[str]:
 
 
 def manifest(folder: Path) -> dict[str, str]:
-    """Return name and SHA-256 of every file in a new folder of results, but for its summary, which lists them."""
+    """Return name and SHA-256 of every file in a new results folder, except the summary that lists them."""
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     return {name: _digest(folder / name) for name in names if name not in MARKS}
 
 
 def is_ours(folder: Path, name: str, digest: str) -> bool:
-    """Return whether a file is the one that a record claims: reached without a link, and of this SHA-256."""
+    """Return whether a file matches a record: reached without a link, and with this SHA-256."""
     return is_plain(folder, name) and _digest(folder / name) == digest
 
 
 def is_plain(folder: Path, name: str) -> bool:
-    """Return whether a relative name is a plain file, all above it within the folder being real folders."""
+    """Return whether a relative name is a plain file, in real folders at all levels."""
     *above, last = name.split("/")
     path = folder
     for part in above:
@@ -128,12 +128,12 @@ def is_plain(folder: Path, name: str) -> bool:
 
 
 def is_folder(path: Path) -> bool:
-    """Return whether this is a folder, not a link to one."""
+    """Return whether this is a folder and not a link to one."""
     return path.is_dir() and not path.is_symlink()
 
 
 def _root(folder: Path, name: str) -> Path:
-    """The folder to read this file from: where new results wait to be moved, if it is there."""
+    """Return the folder to read this file from: the folder of new results still to be moved, if it exists."""
     return folder / READY if is_plain(folder, f"{READY}/{name}") else folder
 
 

@@ -1,7 +1,7 @@
-"""What likeness means nothing: random directions, and the dictionaries themselves as their own control.
+"""Null models of similarity: isotropic directions, and controls built from the dictionaries themselves.
 
-`isotropic` has closed forms. `turned` and `controls` measure, on the dictionaries, how near latents come that have
-nothing to do with each other; `competition` decides which partners are nearer than that.
+`isotropic` has closed forms. `turned` and `controls` measure the similarity of unrelated latents on the dictionaries;
+`competition` determines which partners are significantly closer.
 """
 
 from __future__ import annotations

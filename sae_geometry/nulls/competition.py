@@ -1,9 +1,9 @@
 """Significance by competition: does the nearest latent of the other dictionary beat the nearest decoy?
 
-A latent that the other dictionary lacks sees that dictionary's latents (targets) as it sees decoys: the other latents
-of its own dictionary, or the other dictionary turned. Its nearest target then wins against its nearest decoy at most
-half the time, and the losses count how many of the wins are false. This is target-decoy competition (Elias & Gygi 2007)
-with the threshold of knockoff+ (Barber & Candès 2015); no distribution is assumed.
+For a latent that the other dictionary lacks, that dictionary's latents (targets) are exchangeable with decoys: the
+other latents of its own dictionary, or the other dictionary turned. Its nearest target then wins against its nearest
+decoy at most half the time, and the losses estimate the number of false wins. This is target-decoy competition (Elias &
+Gygi 2007) with the threshold of knockoff+ (Barber & Candès 2015); no distribution is assumed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _Z = 1.959963984540054
 
 @dataclass(frozen=True, eq=False)
 class Controls:
-    """What each latent of one dictionary sees of the other, and of the two controls; by descending similarity.
+    """Similarities of each latent of one dictionary to the other, and to the two controls, in descending order.
 
     Attributes:
         target: float64 [n, 9], similarities to the other dictionary; −inf where there are fewer.
@@ -29,8 +29,8 @@ class Controls:
             where there is none, and within one dictionary.
         turned: float64 [n], the largest similarity to the other dictionary turned.
         decoys: float64 [n, 9], the largest of both controls.
-        ratio: how many targets there are for each decoy, at least 1: the odds of a false win.
-        turned_means: the mean of `turned` for each turn, the first one's included.
+        ratio: number of targets per decoy, at least 1: the odds of a false win.
+        turned_means: the mean of `turned` for each turn, including the first.
         partner: int64 [n], the row of the other dictionary that `turned` belongs to.
     """
 
@@ -44,13 +44,13 @@ class Controls:
 
     @property
     def has_own(self) -> bool:
-        """Whether the dictionary's own latents are a control here."""
+        """Return whether the dictionary's own latents are a control."""
         return bool(np.isfinite(self.own).any())
 
 
 @dataclass(frozen=True)
 class Share:
-    """A share with its 95 % interval (Wilson), n latents taken for independent: too narrow where they crowd."""
+    """Share with its 95 % interval (Wilson) for n independent latents; too narrow for clustered latents."""
 
     value: float
     low: float
@@ -64,7 +64,7 @@ class Share:
 def crowd(controls: Controls) -> np.ndarray:
     """Return the mean of ranks 2 to 9 of all candidates of each latent together, float64 [n]; nan with fewer than two.
 
-    It stays the same when target and decoy change places.
+    It is invariant under exchange of target and decoy.
     """
     listed = -np.sort(-np.concatenate([controls.target, controls.decoys], axis=1), axis=1)[:, 1:LISTED]
     known = np.isfinite(listed)
@@ -73,7 +73,7 @@ def crowd(controls: Controls) -> np.ndarray:
 
 
 def excess(similarity: np.ndarray, controls: Controls) -> np.ndarray:
-    """Return W, float64 [n]: by how much the stronger of partner and decoy exceeds the crowd; negative for the decoy.
+    """Return W, float64 [n]: the excess of the stronger of partner and decoy over the crowd, negative for the decoy.
 
     W_i = sign(s_i − q_i) · (max(s_i, q_i) − c_i), with q_i the stronger decoy and c_i the crowd. A tie goes to the
     decoy, and a latent without a crowd has W = 0.
@@ -96,7 +96,7 @@ def q_values(w: np.ndarray, ratio: float, at: np.ndarray | None = None) -> np.nd
     Args:
         w: W [n] of the nearest latents, which compete.
         ratio: the odds that a false candidate wins.
-        at: W of other partners, to be held to the same thresholds; those of `w` if None.
+        at: W of other partners, under the same thresholds; those of `w` if None.
     """
     heights, first = np.unique(np.abs(w), return_inverse=True)
     wins = np.bincount(first, w > 0, len(heights))[::-1].cumsum()[::-1]
@@ -108,24 +108,24 @@ def q_values(w: np.ndarray, ratio: float, at: np.ndarray | None = None) -> np.nd
 
 
 def undecided(w: np.ndarray, ratio: float, rate: float = DISCOVERY_RATE) -> np.ndarray:
-    """bool [n]: latents with |W| below that of every significant one; all of them where there is none.
+    """Return latents with |W| below that of every significant one, bool [n]; all if there are none.
 
-    A condition on |W| alone: it does not change when target and decoy change places.
+    The condition depends on |W| alone, so it is invariant under exchange of target and decoy.
     """
     wins = q_values(w, ratio) <= rate
     return np.abs(w) < w[wins].min() if wins.any() else np.ones(len(w), dtype=bool)
 
 
 def balance(target: np.ndarray, control: np.ndarray) -> Share:
-    """Return how often the target wins in the low half, where a fair control lets it win no more than half the time.
+    """Return how often the target wins in the low half, where a fair control loses at most half the time.
 
-    The low half are the latents with the smaller max(target, control), which does not change when the two change
-    places. A tie counts one half. Well above ½ the control is too weak here, and wins are no evidence; below ½ it is
-    too strong, and significance is on the safe side.
+    The low half are the latents with the smaller max(target, control), which is invariant under their exchange. A tie
+    counts one half. Well above ½ the control is too weak, and wins are no evidence; below ½ it is too strong, and
+    significance is conservative.
 
     Args:
         target: similarities [n].
-        control: similarities [n] to one control; −inf where there is none, which is left out.
+        control: similarities [n] to one control; −inf where there is none, which is ignored.
     """
     known = np.isfinite(control) & np.isfinite(target)
     s, q = target[known], control[known]
@@ -137,7 +137,7 @@ def balance(target: np.ndarray, control: np.ndarray) -> Share:
 
 
 def beyond_controls(w: np.ndarray) -> Share:
-    """Return the least share of latents with a partner that no control explains, 2 · wins − 1, without a threshold.
+    """Return a threshold-free lower bound on the share of latents whose partner no control explains: 2 · wins − 1.
 
     A latent without such a partner wins at most half the time, so P(win) ≤ share + (1 − share) / 2.
     """

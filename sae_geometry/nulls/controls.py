@@ -1,4 +1,4 @@
-"""The controls of a comparison, from the exact sweep: each dictionary's own latents, and the other one turned."""
+"""Controls of a comparison, from exact sweeps: each dictionary's own latents, and the other dictionary turned."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from sae_geometry.matching.defaults import SMALL
 from sae_geometry.nulls.competition import LISTED, Controls
 from sae_geometry.nulls.turned import principal_axes, turned
 
-SAME = 0.99  # the cosine from which two latents of one dictionary are one direction, and no control for each other
+SAME = 0.99  # cosine from which two latents of one dictionary are copies, and no control for each other
 
 
 @dataclass(frozen=True)
 class How:
-    """How a comparison is made.
+    """Parameters of the controls.
 
     Attributes:
         absolute: whether similarity is |cos|.
-        own_scales: what inner products within A and within B are multiplied by to be similarities.
-        seed: of the first turn.
-        turns: how often the other dictionary is turned; the first turn gives the decoys, all of them the means. None:
-            3 times up to 4,096 latents a side, once beyond.
+        own_scales: factors that turn inner products within A and within B into similarities.
+        seed: seed of the first turn.
+        turns: number of turns of the other dictionary; the first gives the decoys, all of them the means. None: 3 up
+            to 4,096 latents per side, 1 beyond.
     """
 
     absolute: bool = False
@@ -47,7 +47,7 @@ def pair_controls(
         a, b: the operands of the comparison.
         swept: the two-sided sweep of `a` against `b`, of `LISTED` partners or more.
         how: see `How`.
-        progress: called with what is being done and the share of it done.
+        progress: called with the current step and its completed fraction.
     """
     forth, back = turned_controls(a, b, swept, how, progress)
     of_a, of_b = (
@@ -60,10 +60,10 @@ def pair_controls(
 def turned_controls(
     a: Float[Tensor, "n d"], b: Float[Tensor, "m d"], swept: Sweep, how: How, progress: Progress | None = None
 ) -> tuple[Controls, Controls]:
-    """Sweep A·B′ᵀ, where B′ is B turned: the only control where a dictionary's own latents are none.
+    """Sweep A·B′ᵀ, where B′ is B turned: the only control where a dictionary's own latents cannot serve as one.
 
     The rows hold A's decoys. The columns hold B's: B′ = B R and R is its own inverse, so they are A turned, as B sees
-    it. Up to 4,096 latents a side, two more turns give the spread of their means.
+    it. Up to 4,096 latents per side, two more turns give the spread of their means.
 
     Args:
         a, b, swept, how, progress: as in `pair_controls`.
@@ -81,7 +81,7 @@ def turned_controls(
 
 
 def within_controls(a: Float[Tensor, "n d"], swept: Sweep, how: How, progress: Progress | None = None) -> Controls:
-    """Sweep the one control of A's latents among themselves: A turned.
+    """Sweep the only control of A's latents among themselves: A turned.
 
     Args:
         a: the rows.
@@ -92,7 +92,7 @@ def within_controls(a: Float[Tensor, "n d"], swept: Sweep, how: How, progress: P
 
 
 def default_turns(n: int, m: int) -> int:
-    """Return how often the other dictionary is turned by default: 3 times up to 4,096 latents a side, once beyond."""
+    """Return the default number of turns: 3 up to 4,096 latents per side, 1 beyond."""
     return 3 if max(n, m) <= SMALL else 1
 
 
@@ -105,8 +105,8 @@ def own_similarities(
 ) -> np.ndarray:
     """Return the nine largest similarities of each row to another *direction* of the same dictionary.
 
-    Latents at `SAME` or above are one direction: two copies of a latent say nothing of how near unrelated latents
-    come. Where all nine are copies, the row is swept once more, against the first of all copies.
+    Latents at `SAME` or above are one direction: copies of a latent carry no information on the similarity of
+    unrelated latents. Where all nine are copies, the row is swept again, against the first of all copies.
 
     Returns:
         float64 [n, 9], descending, −inf where there are fewer.
@@ -125,7 +125,7 @@ def own_similarities(
 
 
 def _screen(swept: Sweep) -> ScreenName:
-    """The screen of the controls: what the comparison's own sweep has found slower is not tried again."""
+    """Return the screen of the controls, without those that the comparison's sweep measured as slower."""
     return "cpu" if swept.report.screen == "cpu-float32" else "auto"
 
 

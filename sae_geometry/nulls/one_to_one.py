@@ -1,4 +1,4 @@
-"""What a one-to-one matching gives where nothing is shared: against a dictionary turned, and between its own halves."""
+"""Null expectations of a one-to-one matching: against a dictionary turned, and between halves of one dictionary."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from sae_geometry.nulls.turned import principal_axes, turned
 
 @dataclass(frozen=True)
 class Expected:
-    """A mean similarity measured where nothing is shared.
+    """Null expectation of a mean similarity.
 
     Attributes:
-        mean_similarity: over the pairs, averaged over turns.
-        spread: its standard deviation over turns; nan for fewer than two.
-        n_pairs: how many pairs, averaged over turns.
-        turns: how often it was measured.
+        mean_similarity: mean over pairs, averaged over turns.
+        spread: standard deviation over turns; nan for fewer than two.
+        n_pairs: number of pairs, averaged over turns.
+        turns: number of measurements.
     """
 
     mean_similarity: float
@@ -34,12 +34,12 @@ class Expected:
 
     @staticmethod
     def unknown() -> Expected:
-        """Return what stands where nothing was measured."""
+        """Return the value for no measurement."""
         return Expected(math.nan, math.nan, math.nan, 0)
 
     @staticmethod
     def over_turns(means: Sequence[float], n_pairs: float) -> Expected:
-        """Average means of several turns; those without pairs (nan) do not count."""
+        """Average means of several turns; those without pairs (nan) are ignored."""
         known = [x for x in means if not math.isnan(x)]
         spread = float(np.std(known, ddof=1)) if len(known) > 1 else math.nan
         return Expected(float(np.mean(known)) if known else math.nan, spread, n_pairs, len(means))
@@ -53,9 +53,9 @@ def turned_pairs(
     Args:
         a, b: the operands of the matching.
         method: the one-to-one matching.
-        turns: at least one.
-        seed: of the first turn.
-        how: more of `match`.
+        turns: number of turns, at least one.
+        seed: seed of the first turn.
+        how: further arguments of `match`.
 
     Raises:
         KeyboardInterrupt: Ctrl-C during a matching.
@@ -66,14 +66,14 @@ def turned_pairs(
 
 
 def own_pairs(a: Float[Tensor, "n d"], method: OneToOne, *, scale: float = 1.0, seed: int = 0, **how: Any) -> Expected:
-    """Match one half of A's rows, dealt at random, with the other; unknown for fewer than two rows.
+    """Match a random half of A's rows with the other half; unknown for fewer than two rows.
 
     Args:
         a: the rows.
         method: the one-to-one matching.
-        scale: what their inner products are multiplied by to be similarities.
-        seed: of the deal.
-        how: more of `match`.
+        scale: factor that turns their inner products into similarities.
+        seed: seed of the random split.
+        how: further arguments of `match`.
 
     Raises:
         KeyboardInterrupt: Ctrl-C during a matching.
@@ -87,7 +87,7 @@ def own_pairs(a: Float[Tensor, "n d"], method: OneToOne, *, scale: float = 1.0, 
 
 def _whole(made: Assignment) -> Assignment:
     if made.interrupted:
-        raise KeyboardInterrupt  # A matching that is not what it is called would pass for chance.
+        raise KeyboardInterrupt  # an incomplete matching is no null expectation
     return made
 
 

@@ -1,9 +1,9 @@
-"""Turn a dictionary so that it shares nothing with any other, while everything about itself stays.
+"""Turn a dictionary: a random orthogonal map that removes relations to others but preserves its internal geometry.
 
-Y′ = Y R with R orthogonal, so all inner cosines of Y stay. R = V diag(±1) Vᵀ + u uᵀ, where u is the direction of Y's
-mean and V holds the principal axes of Y at right angles to u: the mean stays, and so does the second moment at right
-angles to it. (What the rows' coordinate along the mean has in common with the others changes sign; a map that kept that
-too would be the identity, but for special dictionaries.) The signs are drawn at random. R is its own inverse.
+Y′ = Y R with R orthogonal, so all inner products within Y are preserved. R = V diag(±1) Vᵀ + u uᵀ, where u is the
+direction of Y's mean and V holds the principal axes of Y orthogonal to u: the mean and the second moment orthogonal to
+it are preserved. (The covariance between the coordinate along the mean and the others changes sign; a map that
+preserved it too would be the identity, except for special dictionaries.) The signs are random. R is its own inverse.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from torch import Tensor
 from sae_geometry.kernels.loops.threads import in_parallel, one_torch_thread
 from sae_geometry.kernels.sweep import cpu_threads
 
-_ROWS = 2048  # multiplied at once
-_NO_MEAN = 1e-6  # of the rows' length: a mean shorter than that has no direction
-_NO_AXIS = 1e-10  # of the largest variance: below that the rows have no axis
+_ROWS = 2048  # rows per product
+_NOISE = 4  # times the squared length that the mean of unrelated rows has: a shorter mean is not preserved
+_NO_AXIS = 1e-10  # share of the largest variance below which there is no axis
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,8 +29,8 @@ class Axes:
     """The axes about which a dictionary is turned.
 
     Attributes:
-        mean: float64 [d], the direction of the rows' mean; zeros where they have none.
-        principal: float64 [d, r], orthonormal columns at right angles to the mean; with it they span the rows.
+        mean: float64 [d], the direction of the rows' mean; zeros where it has none.
+        principal: float64 [d, r], orthonormal columns orthogonal to the mean; together they span the rows.
     """
 
     mean: Tensor
@@ -38,12 +38,12 @@ class Axes:
 
 
 def principal_axes(y: Float[Tensor, "m d"]) -> Axes:
-    """Find the axes about which rows can be turned with their mean and second moment kept.
+    """Return the axes about which rows can be turned while preserving mean and second moment.
 
-    Blocks are multiplied by one thread each and added in order: the bits do not depend on the number of threads.
+    Blocks are multiplied by one thread each and added in order, so the bits do not depend on the number of threads.
 
     Args:
-        y: float32 rows [m, d] of any length.
+        y: float32 rows [m, d] of any norm.
     """
     y = y.detach().cpu()
     m, d = y.shape
@@ -54,34 +54,38 @@ def principal_axes(y: Float[Tensor, "m d"]) -> Axes:
         for part in y.split(_ROWS):
             moment += part.T @ part
             total += part.sum(dim=0)
-        mean = _direction(total / m, float(moment.trace() / m))
+        mean = _direction(total / m, float(moment.trace() / m), m)
         across = torch.eye(d, dtype=torch.float64) - torch.outer(mean, mean)
         rest = across @ moment @ across
         if not mean.any():
             return Axes(mean, torch.linalg.eigh(rest)[1])
-        # The mean becomes the last axis, apart from others without variance, and is left out.
+        # The mean becomes the last axis, apart from others without variance, and is excluded.
         rest += torch.outer(mean, mean) * (1 + rest.trace())
         return Axes(mean, torch.linalg.eigh(rest)[1][:, :-1])
 
 
 def _of_few_rows(y: Tensor) -> Axes:
-    """The axes of fewer rows than dimensions, from their inner products."""
-    mean = _direction(y.mean(dim=0), float((y**2).sum() / len(y)))
+    """Return the axes of fewer rows than dimensions, from their inner products."""
+    mean = _direction(y.mean(dim=0), float((y**2).sum() / len(y)), len(y))
     rest = y - torch.outer(y @ mean, mean)
     power, turn = torch.linalg.eigh(rest @ rest.T)
     there = power > _NO_AXIS * power[-1]
     return Axes(mean, torch.linalg.qr(rest.T @ (turn[:, there] / power[there].sqrt()))[0])
 
 
-def _direction(mean: Tensor, power: float) -> Tensor:
+def _direction(mean: Tensor, power: float, m: int) -> Tensor:
+    """Return the unit mean of m rows with mean square `power`; zeros where it is within sampling noise.
+
+    Preserving a direction that is noise mixes strong and weak axes, so the turn would carry variance between them.
+    """
     length = float(mean.norm())
-    return mean / length if length > _NO_MEAN * power**0.5 else torch.zeros_like(mean)
+    return mean / length if length**2 > _NOISE * power / m else torch.zeros_like(mean)
 
 
 def turned(y: Float[Tensor, "m d"], axes: Axes, seed: int) -> Float[Tensor, "m d"]:
     """Turn rows about their axes, with signs drawn from `seed`; float32 [m, d] on their device.
 
-    Lengths, inner products, mean and second moment at right angles to the mean stay, to the precision of float32.
+    Norms, inner products, mean and the second moment orthogonal to it are preserved to float32 precision.
 
     Example:
         >>> import torch

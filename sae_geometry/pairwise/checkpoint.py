@@ -1,4 +1,4 @@
-"""What is kept of one pair of runs among many, on disk too: enough for every matrix and curve, linear in latents."""
+"""Checkpoint record of one pair of runs: enough for every matrix and curve, linear in the number of latents."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from sae_geometry.io.atomic_folder import whole_file
 from sae_geometry.matching import On, OneToOne, operands
 
 VERSION = 4
-N_BINS = 400  # of the histogram of nearest similarities over −1…1
-_ROUNDING = 1e-5  # by which a similarity of float32 unit rows may differ
-_SAMPLE = 8  # latents of a matching that are compared again
+N_BINS = 400  # bins of the histogram of nearest similarities over −1…1
+_ROUNDING = 1e-5  # tolerance of a similarity of float32 unit rows
+_SAMPLE = 8  # latents of a matching to recompute
 _ARRAYS = ("partner", "similarity", "histogram", "encoder_partner", "encoder_similarity")
 
 
 @dataclass(frozen=True)
 class PairParameters:
-    """What a pair's record depends on beside the two dictionaries."""
+    """Parameters that determine a pair's record, apart from the two dictionaries."""
 
     matching: OneToOne
     on: On
@@ -35,25 +35,24 @@ class PairParameters:
 
 @dataclass(frozen=True, eq=False)
 class PairRecord:
-    """One unordered pair of runs. Tuples of two are (first → second, second → first).
+    """Record of one unordered pair of runs. Tuples of two are (first → second, second → first).
 
     Attributes:
         mmcs: mean max cosine similarity, double counting allowed.
         nearest_above: share of the source's latents whose nearest is above the threshold.
         nearest_above_chance: the same against the target turned.
         chance, own, isotropic: mmcs against the target turned, of the source with itself, and of isotropic directions.
-        significant: share of the source's latents closer to their nearest than both controls explain, 5 % false
-            discoveries.
-        beyond: the share that no control explains, at least: 2 · wins − 1.
+        significant: share of the source's latents with a significant nearest latent (FDR 5 %).
+        beyond: lower bound on the share that no control explains: 2 · wins − 1.
         paired: mean similarity over the one-to-one pairs.
-        paired_chance: what the matching gives against the second run turned.
+        paired_chance: its null expectation, against the second run turned.
         explained: similarity of one-to-one partners up to which the two dictionaries' own latents explain them.
         certified_gap: relative optimality gap of an optimal matching; nan otherwise.
         partner: int32 [n], row of each first latent's one-to-one partner; −1 none.
-        similarity: float64 [n], of those; nan none.
-        histogram: [2, 400] of the smallest unsigned type that holds the counts, nearest similarities, both directions.
+        similarity: float64 [n], similarity to those partners; nan none.
+        histogram: [2, 400], counts of nearest similarities in both directions, in the smallest unsigned type.
         confounds: flagged confounds of the pair, in words.
-        encoder_partner, encoder_similarity: the same matching made on the encoders; empty where they cannot be.
+        encoder_partner, encoder_similarity: the same matching on the encoders; empty where they cannot be matched.
     """
 
     mmcs: tuple[float, float]
@@ -77,13 +76,13 @@ class PairRecord:
 
 
 def pair_path(folder: Path, a: Dictionary, b: Dictionary, parameters: PairParameters) -> Path:
-    """Where the record of this pair lies: named after what it depends on."""
+    """Return the path of this pair's record, named after the dictionaries and parameters."""
     key = hashlib.sha256(json.dumps(_identity(a, b, parameters), sort_keys=True).encode()).hexdigest()
     return folder / f"{key[:24]}.npz"
 
 
 def write_pair(path: Path, record: PairRecord, a: Dictionary, b: Dictionary, parameters: PairParameters) -> None:
-    """Write a record, whole or not at all."""
+    """Write a record atomically."""
     values = {f.name: getattr(record, f.name) for f in fields(record)}
     plain = {k: v for k, v in values.items() if k not in _ARRAYS}
     about = json.dumps({"identity": _identity(a, b, parameters), "values": plain})
@@ -92,7 +91,7 @@ def write_pair(path: Path, record: PairRecord, a: Dictionary, b: Dictionary, par
 
 
 def read_pair(path: Path, a: Dictionary, b: Dictionary, parameters: PairParameters) -> PairRecord | None:
-    """The record of exactly this pair and these parameters; None where it is missing, damaged or of something else."""
+    """Read the record of this pair and these parameters; None if it is missing, damaged or does not correspond."""
     if not path.exists():
         return None
     try:
@@ -103,7 +102,7 @@ def read_pair(path: Path, a: Dictionary, b: Dictionary, parameters: PairParamete
             return None
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in about["values"].items()}
         record = PairRecord(**values | arrays)
-    except Exception:  # one flipped bit may raise anything
+    except Exception:  # a corrupt file may raise anything
         return None
     try:
         check_pair(record, a, b, parameters)
@@ -113,12 +112,12 @@ def read_pair(path: Path, a: Dictionary, b: Dictionary, parameters: PairParamete
 
 
 def check_pair(record: Any, a: Dictionary, b: Dictionary, parameters: PairParameters) -> None:
-    """Refuse a record that cannot be of this pair, a sample of its similarities computed again.
+    """Check that a record can belong to this pair, and recompute a sample of its similarities.
 
-    It may come from a worker, or from a file that something happened to.
+    Records from workers or from damaged files may be wrong.
 
     Raises:
-        ValueError, TypeError, AttributeError: it cannot be.
+        ValueError, TypeError, AttributeError: the record does not belong to this pair.
     """
     if not isinstance(record, PairRecord):
         raise TypeError(f"it is a {type(record).__name__}")
@@ -160,7 +159,7 @@ def _check_matching(
 
 
 def _sides(d: Dictionary, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Decoder and encoder directions of some latents."""
+    """Return the decoder and encoder directions of some latents."""
     at = torch.from_numpy(rows.astype(np.int64)).to(d.device)
     return d.directions[at], None if d.encoder_directions is None else d.encoder_directions[at]
 

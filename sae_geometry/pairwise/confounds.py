@@ -22,7 +22,7 @@ from sae_geometry.pairwise.same_space import model_key, place_key
 Verdict = Literal["same", "differs", "unknown", "no sign", "shared"]
 _FAR_ABOVE = 6.0  # threshold in standard errors
 _SPARSER = 1.1  # times as many latents a token
-_BARELY_MOVED = 0.5  # mean cosine of a latent to its own start
+_BARELY_MOVED = 0.5  # mean cosine of a latent to its initial direction
 _CENTRED = 0.05  # norm of the mean direction below which it has no visible effect on cosines
 _SCALES = ("inputs", "normalize_activations", "activation_scale", "apply_b_dec_to_input", "decoder_norm")
 
@@ -72,7 +72,7 @@ class ConfoundAudit:
         raise KeyError(check)
 
     def summary(self) -> list[dict[str, Any]]:
-        """JSON-ready."""
+        """Return the findings, JSON-ready."""
         return [dict(vars(f)) for f in self.findings]
 
     def __str__(self) -> str:
@@ -85,12 +85,12 @@ class ConfoundAudit:
 
 
 def confound_audit(a: Dictionary, b: Dictionary) -> ConfoundAudit:
-    """What else than learning could make `a` and `b` alike or unlike: model, hook point, scale, width, sparsity, dead
-    latents, weights, start of training and how far from it, centring.
+    """Check `a` and `b` for confounds: model, hook point, scale, width, sparsity, dead latents, weights, start of
+    training, distance from it, centering.
 
-    The start of training is read from the ids: cos(a_i, b_i) over ids i in both, against cos(a_i, b_j) of ids that
-    differ. Where the mean of the first is more than six standard errors above the second, the two were started alike
-    (or one from the other), and part of their similarity was there before training.
+    A shared start of training shows in the ids: cos(a_i, b_i) over common ids i is compared with cos(a_i, b_j) of
+    different ids. If the first mean exceeds the second by more than six standard errors, both have the same
+    initialization (or one was initialized from the other), and part of their similarity precedes training.
 
     Args:
         a, b: dictionaries of one width.
@@ -159,7 +159,7 @@ def _named(check: str, said: tuple[str | None, str | None], same: bool, effect: 
 
 
 def _place(d: Dictionary) -> str | None:
-    """Where the decoder's directions live, in words; a transcoder is called one."""
+    """Describe the space of the decoder directions, and whether it is a transcoder."""
     return f"{d.hook_point or 'unknown'} (transcoder)" if d.metadata.get("transcoder") else d.hook_point
 
 
@@ -199,7 +199,7 @@ def _widths(a: Dictionary, b: Dictionary) -> Finding:
 
 
 def _sparsity(a: Dictionary, b: Dictionary) -> Finding:
-    """How many latents fire on a token, or how many are let through."""
+    """Check the number of active latents per token."""
     found = [_l0(d) for d in (a, b)]
     words = ["unknown" if value is None else f"{what} {value:.4g}" for what, value in found]
     effect = "a sparser dictionary explains other features: coarser ones, and fewer of the rare"
@@ -211,7 +211,7 @@ def _sparsity(a: Dictionary, b: Dictionary) -> Finding:
 
 
 def _l0(d: Dictionary) -> tuple[str, float | None]:
-    """L0 as the source states it, else the k of a TopK, else the sum of firing frequencies."""
+    """Return L0 as given by the source, else the k of a TopK, else the sum of firing frequencies."""
     for name, words in (("l0", "L0"), ("k", "k")):
         value = d.metadata.get(name)
         if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
@@ -222,7 +222,7 @@ def _l0(d: Dictionary) -> tuple[str, float | None]:
 
 
 def _moved(a: Dictionary, b: Dictionary) -> Finding:
-    """How far each is from its own state at step 0, where that checkpoint is there."""
+    """Check how far each dictionary is from its state at step 0, where that checkpoint is available."""
     said = [d.metadata.get("cosine_to_start") for d in (a, b)]
     words = [
         f"mean cosine {s:.3f}" if isinstance(s, float) else _no_start(d) for s, d in zip(said, (a, b), strict=True)

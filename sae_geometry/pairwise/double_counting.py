@@ -20,11 +20,11 @@ _ARROWS = {"a_to_b": "A → B", "b_to_a": "B → A"}
 
 @dataclass(frozen=True)
 class Count:
-    """One way of counting: the matching, its direction, how many pairs, their mean similarity, the share above 0.7.
+    """Count under one matching: direction, number of pairs, mean similarity, share above 0.7.
 
-    `direction` is "a_to_b" or "b_to_a" for nearest, "both" for a one-to-one matching, whose pairs are the same from
-    either side. `above` is out of the pairs. `chance` is what `mean_similarity` is against B turned; nan where
-    it was not computed.
+    `direction` is "a_to_b" or "b_to_a" for nearest, "both" for a one-to-one matching, whose pairs are the same in
+    both directions. `above` is a share of the pairs. `chance` is the null expectation of `mean_similarity`, against B
+    turned; nan where it was not computed.
     """
 
     matching: MatchingName
@@ -56,7 +56,7 @@ class Hub:
 
 @dataclass(frozen=True)
 class DoubleCounting:
-    """All matchings side by side, with the target latents behind double counting.
+    """All matchings of one comparison, with the target latents that cause double counting.
 
     Attributes:
         counts: nearest in both directions, mutual, greedy, optimal.
@@ -74,13 +74,13 @@ class DoubleCounting:
     hubs_of_a: tuple[Hub, ...]
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row a way of counting: matching, direction, n_pairs, mean_similarity, above, chance."""
+        """Return one row per count: matching, direction, n_pairs, mean_similarity, above, chance."""
         import pandas as pd
 
         return pd.DataFrame([asdict(c) for c in self.counts])
 
     def summary(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Return the counts and hubs, JSON-ready."""
         return {
             "counts": [asdict(c) for c in self.counts],
             "explained_means": "1 - mean optimal similarity / mean nearest similarity, over the latents that the "
@@ -103,10 +103,10 @@ class DoubleCounting:
 
 
 def double_counting(forth: Matching, back: Matching, one_to_one: Sequence[tuple[Matching, Matching]]) -> DoubleCounting:
-    """The decomposition, from the nearest matchings of both directions and one-to-one ones (forth, back), optimal last.
+    """Decompose MMCS, from both nearest matchings and the one-to-one ones (forth, back), optimal last.
 
     Raises:
-        ValueError: the last one-to-one matching is not the optimal one.
+        ValueError: the last one-to-one matching is not optimal.
     """
     best_forth, best_back = one_to_one[-1]
     if best_forth.method != "optimal":
@@ -125,7 +125,7 @@ def double_counting(forth: Matching, back: Matching, one_to_one: Sequence[tuple[
 
 
 def hubs(nearest: Matching, most: int = N_HUBS) -> tuple[Hub, ...]:
-    """The `most` most claimed target latents, by (times taken descending, row ascending), claimed at least twice."""
+    """Return the `most` largest hubs, claimed at least twice, by (times taken descending, row ascending)."""
     times = nearest.multiplicity
     order = np.lexsort((np.arange(len(times)), -times))[:most]
     found = []

@@ -1,4 +1,4 @@
-"""How runs are told apart: by kind, layer and seed, as far as their sources say them."""
+"""Grouping of runs by kind, layer and seed, as far as their sources provide them."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ UNKNOWN = "unknown kind"
 
 
 def kind_of(d: Dictionary) -> str:
-    """ "local", "e2e", …, from the run's metadata; "unknown kind" where that does not say."""
+    """Return "local", "e2e", … from the run's metadata; "unknown kind" where it is missing."""
     return str(d.metadata.get("kind") or UNKNOWN)
 
 
 def layer_of(d: Dictionary) -> int | None:
-    """The layer that the hook point names: 6 of blocks.6.hook_resid_pre; None where it names none."""
+    """Return the layer in the hook point, such as 6 in blocks.6.hook_resid_pre; None without one."""
     return layer_named(d.hook_point or "")
 
 
 def seed_of(d: Dictionary) -> int | str | None:
-    """The seed of the run's training, from its metadata; None where that does not say."""
+    """Return the training seed from the run's metadata; None where it is missing."""
     said = d.metadata.get("seed")
     return said if isinstance(said, int | str) else None
 
 
 def groups_of(runs: Sequence[Dictionary]) -> list[str]:
-    """The group of each run: its kind, and where the runs have several hook points, its layer (or hook point) too.
+    """Return the group of each run: its kind, with its layer (or hook point) where the runs have several hook points.
 
-    Runs of one group are those whose likeness is one question: seeds of the same training at the same place.
+    Runs of one group are replicates: seeds of the same training at the same hook point.
 
     Example:
         >>> import sae_geometry as sg
@@ -40,7 +40,7 @@ def groups_of(runs: Sequence[Dictionary]) -> list[str]:
         ['local', 'e2e']
     """
     kinds, first = [kind_of(d) for d in runs], dict[str | None, Dictionary]()
-    same = [first.setdefault(place_key(d), d) for d in runs]  # one place may be spelled in several ways
+    same = [first.setdefault(place_key(d), d) for d in runs]  # one hook point may have several spellings
     if len(first) == 1:
         return kinds
     layers = [layer_of(d) for d in same]
@@ -53,7 +53,7 @@ def groups_of(runs: Sequence[Dictionary]) -> list[str]:
 
 
 def labels_of(runs: Sequence[Dictionary]) -> list[str]:
-    """The name of each run, with its seed where it is known and the name does not show it."""
+    """Return the name of each run, with its seed where it is known and the name does not show it."""
     out = []
     for d in runs:
         seed = seed_of(d)

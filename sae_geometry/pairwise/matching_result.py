@@ -34,7 +34,7 @@ THRESHOLDS = (0.5, 0.7, 0.8, 0.9)
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Matching:
-    """One direction of a comparison: the partner in `target` of each latent of `source`, and their similarity.
+    """One direction of a comparison: the partner in `target` of each latent of `source`, with their similarity.
 
     Attributes:
         source, target: names of the two dictionaries.
@@ -44,14 +44,14 @@ class Matching:
         source_ids: int64 [n], original ids of the source's latents.
         target_ids: int64 [m], original ids of the target's latents.
         similarity: float64 [n], cos(a_i, b_partner) (absolute if not signed); nan where there is no partner.
-        cosine: float64 [n], the same with its sign.
+        cosine: float64 [n], the signed cosine.
         partner: int64 [n], original id of the partner; −1 for none.
         partner_row: int64 [n], the partner's position in `target_ids`; −1 for none.
-        mutual: bool [n], whether the two are each other's nearest.
-        controls: what each latent sees of the two controls, whatever the method.
-        expected_pairs: what this one-to-one matching gives against the target turned; None for "nearest", and where it
-            was not computed.
-        own_pairs: what it gives between two halves of the source; None likewise.
+        mutual: bool [n], whether both are mutual nearest neighbors.
+        controls: similarities of each latent to the two controls, for any method.
+        expected_pairs: this one-to-one matching against the target turned; None for "nearest", and where it was not
+            computed.
+        own_pairs: this one-to-one matching between two halves of the source; None likewise.
         isotropic_dimensions: d of the isotropic reference; None where there is none (a mean of two cosines).
     """
 
@@ -75,7 +75,7 @@ class Matching:
     def __post_init__(self) -> None:
         for name, value in list(vars(self).items()):
             if isinstance(value, np.ndarray):
-                if name in ("similarity", "cosine"):  # of float32 unit rows, which may reach 1.00000004
+                if name in ("similarity", "cosine"):  # float32 unit rows may reach 1.00000004
                     value = value.clip(-1.0, 1.0)
                 object.__setattr__(self, name, read_only(value))
 
@@ -98,15 +98,15 @@ class Matching:
 
     @property
     def n_candidates(self) -> int:
-        """How many latents compete for each source latent: m, or m − 1 within one dictionary."""
+        """Return the number of candidates per source latent: m, or m − 1 within one dictionary."""
         return len(self.target_ids) - (self.source == self.target)
 
     @property
     def expected(self) -> Expected:
-        """What the same computation gives against the target turned, so that nothing is shared.
+        """Return the null expectation: the same computation against the target turned, which shares nothing.
 
-        For "nearest" from the turned control; for a one-to-one matching from the same matching, nan where it was not
-        made.
+        For "nearest" it comes from the turned control; for a one-to-one matching from the same matching, nan where
+        that was not computed.
         """
         if self.method != "nearest":
             return self.expected_pairs or Expected.unknown()
@@ -116,15 +116,15 @@ class Matching:
 
     @property
     def chance(self) -> float:
-        """The mean similarity expected by chance, `expected.mean_similarity`."""
+        """Return the mean similarity expected by chance, `expected.mean_similarity`."""
         return self.expected.mean_similarity
 
     @property
     def own(self) -> float:
-        """The mean similarity that the source has with itself, counted the same way.
+        """Return the mean similarity of the source with itself, under the same matching.
 
-        For "nearest" that of the nearest other latent of the source; for a one-to-one matching that of two halves of
-        the source matched to each other. nan within one dictionary, and where it was not computed.
+        For "nearest" this is the similarity to the nearest other latent of the source; for a one-to-one matching that
+        of two halves of the source. nan within one dictionary, and where it was not computed.
         """
         if self.method != "nearest":
             return float("nan") if self.own_pairs is None else self.own_pairs.mean_similarity
@@ -133,7 +133,7 @@ class Matching:
 
     @property
     def chance_adjusted(self) -> float:
-        """(mean − chance) / (1 − chance): 0 is what the target turned gives, 1 identity.
+        """Return (mean − chance) / (1 − chance): 0 is the null expectation, 1 identity.
 
         The adjustment of kappa statistics (Cohen 1960). nan where chance is unknown, or 1.
         """
@@ -141,7 +141,7 @@ class Matching:
 
     @cached_property
     def excess(self) -> np.ndarray:
-        """float64 [n], W: by how much partner or decoy exceeds the crowd around the latent, negative for the decoy."""
+        """Return W, float64 [n]: the excess of partner or decoy over the crowd, negative for the decoy."""
         return read_only(excess(self.similarity, self.controls))
 
     @cached_property
@@ -150,9 +150,9 @@ class Matching:
 
     @cached_property
     def q_value(self) -> np.ndarray:
-        """float64 [n]: the smallest false discovery rate at which the latent's partner is significant; 1 for losses.
+        """Return the smallest FDR at which the latent's partner is significant, float64 [n]; 1 for losses.
 
-        The nearest latents compete, whatever the method; a one-to-one partner is held to the same thresholds.
+        The nearest latents compete under any method; one-to-one partners have the same thresholds.
         """
         return read_only(q_values(self._nearest_excess, self.controls.ratio, at=self.excess))
 
@@ -165,22 +165,22 @@ class Matching:
 
     @cached_property
     def significant(self) -> np.ndarray:
-        """bool [n]: latents closer to their partner than both controls explain, at a false discovery rate of 5 %."""
+        """Return which latents have a significant partner (FDR 5 %), bool [n]."""
         return read_only(self.q_value <= DISCOVERY_RATE)
 
     @property
     def significant_fraction(self) -> float:
-        """Share of *all* source latents that are `significant`."""
+        """Return the share of *all* source latents that are `significant`."""
         return float(self.significant.mean())
 
     @property
     def beyond_controls(self) -> Share:
-        """At least this share of latents has a nearest latent that no control explains: 2 · wins − 1, no threshold."""
+        """Return a threshold-free lower bound on the share that no control explains: 2 · wins − 1."""
         return beyond_controls(self._nearest_excess)
 
     @cached_property
     def balance(self) -> dict[str, Share]:
-        """How often the nearest latent beats each control among the low half of undecided latents; ½ if it is fair.
+        """Return how often the nearest latent beats each control in the low half of undecided latents; ½ if fair.
 
         Keys: "own" (absent within one dictionary), "turned".
         """
@@ -195,7 +195,7 @@ class Matching:
 
     @property
     def doubts(self) -> tuple[str, ...]:
-        """Sentences on what `significant` cannot do here: too few latents, or controls that are too weak."""
+        """Return sentences on the limits of `significant`: too few latents, or controls that are too weak."""
         said = self._too_few or self._too_weak
         return () if said is None else (said,)
 
@@ -228,13 +228,13 @@ class Matching:
 
     @property
     def mean_similarity(self) -> float:
-        """Mean similarity over the matched: the MMCS of "nearest", the PW-MCC of "optimal"."""
+        """Return the mean similarity of matched latents: MMCS for "nearest", PW-MCC for "optimal"."""
         matched = self.partner_row >= 0
         return float(self.similarity[matched].mean()) if matched.any() else float("nan")
 
     @property
     def mmcs(self) -> float:
-        """Mean max cosine similarity MMCS(source→target), of "nearest" alone.
+        """Return the mean maximum cosine similarity MMCS(source→target), for "nearest" only.
 
         Raises:
             ValueError: a one-to-one matching, whose mean is `mean_similarity`.
@@ -244,7 +244,7 @@ class Matching:
         return self.mean_similarity
 
     def fraction_above(self, threshold: float) -> float:
-        """Share of *all* source latents whose similarity is > threshold; those without a partner count as not above."""
+        """Return the share of *all* source latents with similarity > threshold; unmatched ones count as below."""
         return float((self.similarity > threshold).mean())
 
     def fraction_above_by_chance(self, threshold: float) -> float:
@@ -266,7 +266,7 @@ class Matching:
         return float((self.multiplicity > 0).mean())
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row a source latent: run, latent_id, partner_run, partner_id (−1 none), cosine, mutual, q_value,
+        """Return one row per source latent: run, latent_id, partner_run, partner_id (−1 none), cosine, mutual, q_value,
         significant, matching.
         """
         import pandas as pd
@@ -315,7 +315,7 @@ class Matching:
         }
 
     def significance_summary(self) -> dict[str, Any]:
-        """Return what is significant and how fair the controls are, JSON-ready."""
+        """Return the significant shares and the balance of the controls, JSON-ready."""
         return {
             "means": "closer to its partner than its own dictionary and the target turned explain",
             "false_discovery_rate": DISCOVERY_RATE,
@@ -336,7 +336,7 @@ class Matching:
 
 
 def quantity(on: On, signed: bool) -> str:
-    """What is measured, in words."""
+    """Describe the similarity in words."""
     what = "mean of decoder and encoder cosine" if on == "both" else f"{on} cosine"
     return what if signed else f"absolute {what}"
 

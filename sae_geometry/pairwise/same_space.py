@@ -1,4 +1,4 @@
-"""Whether two dictionaries live in the same space, so that a cosine between their directions means something."""
+"""Checks that two dictionaries share a space, without which cosines between them have no meaning."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from sae_geometry.dictionary import Dictionary
 from sae_geometry.matching import On
 from sae_geometry.sources.layouts.places import canonical_model, canonical_place
 
-ALLOWED = "(allowed by the caller)"  # how a caveat ends that somebody chose to live with
+ALLOWED = "(allowed by the caller)"  # suffix of a caveat that the caller allowed
 
 
 def require_same_space(
     a: Dictionary, b: Dictionary, allow_mismatch: bool = False, *, on: On = "decoder"
 ) -> tuple[str, ...]:
-    """What a reader must know of the spaces of `a` and `b`: nothing, or one phrase for each thing unknown or allowed.
+    """Check that `a` and `b` share a space, and return one caveat per unknown or allowed mismatch.
 
     Args:
         a, b: the dictionaries.
-        allow_mismatch: go on although model or hook point differ; the difference is then among the phrases returned.
-        on: what is compared; a transcoder's encoder lives elsewhere than its decoder.
+        allow_mismatch: permit different models or hook points; the difference is then among the caveats.
+        on: compared directions; encoder and decoder of a transcoder live in different spaces.
 
     Raises:
         ValueError: different widths (always), or a different model or hook point without `allow_mismatch`.
@@ -51,23 +51,23 @@ def require_same_space(
 
 
 def model_key(d: Dictionary) -> str | None:
-    """Return the one name of a dictionary's model; None where it is unknown."""
+    """Return the canonical name of a dictionary's model; None where it is unknown."""
     return canonical_model(d.model)
 
 
 def place_key(d: Dictionary) -> str | None:
-    """Return the one name of the place of a dictionary's decoder directions; None where it is unknown."""
+    """Return the canonical name of a dictionary's decoder space; None where it is unknown."""
     return None if d.hook_point is None else canonical_place(d.hook_point, d.model)
 
 
 def encoder_place_key(d: Dictionary) -> str | None:
-    """Return the one name of the place that a dictionary's encoder reads from; None where it is unknown."""
+    """Return the canonical name of a dictionary's encoder space; None where it is unknown."""
     hook = encoder_hook(d)
     return None if hook is None else canonical_place(hook, d.model)
 
 
 def encoder_hook(d: Dictionary) -> str | None:
-    """Return the hook point that the encoder reads from, which is another than the decoder's for a transcoder."""
+    """Return the hook point that the encoder reads, which differs from the decoder's for a transcoder."""
     return d.metadata.get("hook_point_in") if _is_transcoder(d) else d.hook_point
 
 

@@ -34,7 +34,7 @@ class SimilaritiesLike(Protocol):
     @property
     def n_latents(self) -> int: ...
     @property
-    def mmcs(self) -> float: ...
+    def mean_similarity(self) -> float: ...
     @property
     def chance(self) -> float: ...
     @property
@@ -78,7 +78,7 @@ def draw_panels(
     axes = np.atleast_1d(figure.subplots(len(curves), 1, sharex=True, sharey=True))
     for ax, curve, label, color in zip(axes, curves, labels, colors, strict=True):
         ax.stairs(panel_shares(curve, edges), edges, fill=True, color=color, alpha=0.85)
-        ax.axvline(curve.mmcs, color=INK, linewidth=0.9, linestyle=(0, (4, 2)))
+        ax.axvline(curve.mean_similarity, color=INK, linewidth=0.9, linestyle=(0, (4, 2)))
         for value, ink, width, dash in (
             (curve.chance, INK, 0.9, (1, 1.5)),
             (curve.isotropic_chance, _FAINT, 0.6, (1, 4)),
@@ -86,9 +86,9 @@ def draw_panels(
             if not np.isnan(value):
                 ax.axvline(value, color=ink, linewidth=width, linestyle=(0, dash))
         ax.set_title(plain(label), loc="left", fontsize=7.5, color=color, pad=2)
-        text = f"n = {curve.n_latents:,}\nmean {curve.mmcs:.3f}"
+        text = f"n = {curve.n_latents:,}\nmean {curve.mean_similarity:.3f}"
         text += "" if np.isnan(curve.chance) else f"\nchance {curve.chance:.3f}"
-        x, side = _room(panel_shares(curve, edges), top, (curve.mmcs - start) / (1 - start))
+        x, side = _room(panel_shares(curve, edges), top, (curve.mean_similarity - start) / (1 - start))
         ax.text(
             x, 0.94, text, transform=ax.transAxes, ha=side, va="top", fontsize=_LABEL_SIZE, linespacing=1.25,
             bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.8},

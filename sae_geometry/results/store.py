@@ -1,4 +1,4 @@
-"""Results on disk: parquet tables, a summary with provenance, figures. Written aside and renamed, so never half."""
+"""Results on disk: parquet tables, a summary with provenance, and figures, written atomically."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 FORMATS = ("png", "pdf")
-# The tables that `read` returns, the first that is there.
+# `read` returns the first of these tables that exists.
 _TABLES = ("matches", "umap", "drift", "split", "pairs", "agreement", "span")
 _SQUARE = (3.6, 4.1)  # inches: a UMAP with its legend and evidence
 _PACKAGES = ("sae-geometry", "torch", "numpy", "numba", "scipy", "pandas", "umap-learn")
@@ -43,7 +43,7 @@ _PACKAGES = ("sae-geometry", "torch", "numpy", "numba", "scipy", "pandas", "umap
 
 @runtime_checkable
 class Saved(Protocol):
-    """A result that says itself what is saved of it. Its first table is the one that `read` returns."""
+    """A result that defines its saved tables and figures. `read` returns its first table."""
 
     def summary(self) -> dict[str, Any]: ...
     def tables(self) -> Mapping[str, pd.DataFrame]: ...
@@ -56,7 +56,7 @@ class Saved(Protocol):
 
 @runtime_checkable
 class WritesMore(Protocol):
-    """A result with files of its own beside tables and figures."""
+    """A result with further files, apart from tables and figures."""
 
     def write_extra(self, folder: Path) -> None: ...
 
@@ -77,29 +77,29 @@ def save(
 ) -> Path:
     """Write a result to a folder: its tables (parquet), `summary.json` and `figures/`.
 
-    The summary lists the sweeps made since `kernels.ledger` was opened, as the command line does: screen, why, device;
-    of a comparison that was resumed, those made since.
-    Everything is written aside and moved into place at the end: the folder is either as it was or complete.
+    The summary lists the sweeps since `kernels.ledger` was opened, as the command line does: screen, reason, device;
+    for a resumed comparison, those since it resumed. The folder is written elsewhere and moved into place at the end,
+    so that it is either unchanged or complete.
 
     Args:
         result: a Comparison (`matches.parquet`), WithinComparison (`matches.parquet`), Embedding (`umap.parquet`,
             `regions.json`, `neuronpedia.csv`), Drift (`drift.parquet`), or any result with `tables()` and `figures()`:
             a parquet file and a figure for each.
-        folder: where to; must not exist, or be empty, unless `overwrite`.
-        command: recorded in the summary; the process's own command line if None.
-        formats: of the figures: png, pdf, svg.
-        style: colours of embeddings: "okabe-ito" or "e2e".
-        colors: further figures of an embedding, each coloured by one of max-cosine, matched, frequency; those by owner
-            and by region are always there.
-        overwrite: replace the results that are there.
-        add: called with the finished folder before it is moved into place, to add files of its own.
+        folder: target folder; must not exist, or be empty, unless `overwrite`.
+        command: recorded in the summary; the process's command line if None.
+        formats: figure formats: png, pdf, svg.
+        style: color scheme of embeddings: "okabe-ito" or "e2e".
+        colors: further figures of an embedding, each colored by one of max-cosine, matched, frequency; those by run
+            and by region are always saved.
+        overwrite: replace existing results.
+        add: called with the finished folder before it is moved into place, to add files.
 
     Returns:
         The folder.
 
     Raises:
         FileExistsError: see `folders.check_folder`.
-        ValueError: something that is not a result, or an unknown format.
+        ValueError: not a result, or an unknown format.
 
     Example:
         >>> import sae_geometry as sg, tempfile
@@ -129,11 +129,11 @@ def save(
 
 
 def read(folder: str | os.PathLike[str]) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """The table and the summary of a results folder, as `save` wrote them.
+    """Read the table and the summary of a results folder that `save` wrote.
 
     Raises:
-        FileNotFoundError: the folder is not one of ours.
-        ValueError: a file there is damaged, is a link, or would take far more memory than a table of ours.
+        FileNotFoundError: not a results folder.
+        ValueError: a file is damaged, is a link, or needs far more memory than a results table.
     """
     root = Path(folder)
     tables = [f"{name}.parquet" for name in _TABLES if has(root, f"{name}.parquet")]
@@ -146,7 +146,7 @@ def read(folder: str | os.PathLike[str]) -> tuple[pd.DataFrame, dict[str, Any]]:
 
 
 def matches_table(c: Comparison) -> pd.DataFrame:
-    """One row a latent and direction: its nearest partner, and its one-to-one partner beside it.
+    """Return one row per latent and direction, with its nearest and its one-to-one partner.
 
     Columns: direction, run, latent_id, partner_run, partner_id, cosine, mutual, p_value, found,
     one_to_one_partner_id, one_to_one_cosine, one_to_one_matching, alive and frequency
@@ -171,9 +171,9 @@ def matches_table(c: Comparison) -> pd.DataFrame:
 
 
 def regions_record(e: Embedding) -> dict[str, Any]:
-    """What `regions.json` holds: each region's counts, test, outline and latent ids, and links to lists of them.
+    """Return the contents of `regions.json`: counts, test, outline and latent ids per region, and links to lists.
 
-    `neuronpedia_lists` are addresses of quick lists, at most 150 latents on each, of the latents whose pages are known.
+    `neuronpedia_lists` are addresses of quick lists of at most 150 latents each, for latents with known pages.
     """
     found = e.regions
     regions = []
@@ -216,7 +216,7 @@ def regions_record(e: Embedding) -> dict[str, Any]:
 
 
 def software() -> dict[str, str]:
-    """Versions of what the numbers depend on."""
+    """Return the versions of the packages that affect the numbers."""
     found = {"python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}"}
     for package in _PACKAGES:
         try:
@@ -231,7 +231,7 @@ def _write_json(path: Path, value: Any) -> None:
 
 
 def to_json(value: Any) -> str:
-    """Strict JSON that is safe to print: nan and infinities become null, numpy scalars plain numbers."""
+    """Return strict JSON that is safe to print: nan and infinities become null, numpy scalars plain numbers."""
     return json_escaped(readable(json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False)))
 
 
@@ -345,7 +345,7 @@ def _drawing(e: Embedding, style: str, color: Any) -> Callable[[Any], Any]:
 
 
 def _colored(result: Result, colors: Sequence[str], figures: Path, formats: Sequence[str]) -> list[str]:
-    """The figures of an embedding by other colours than the run's; their names."""
+    """Write the figures of an embedding with other colors than the run's; return their names."""
     from sae_geometry import plots
 
     if not isinstance(result, Embedding):
@@ -370,7 +370,7 @@ def _save_axes(
 
 
 def _save_figure(figure: Figure, stem: Path, about: dict[str, Any], formats: Sequence[str]) -> None:
-    """Write a figure, a mismatch that the caller allowed said on its face."""
+    """Write a figure, annotated with any mismatch that the caller allowed."""
     from sae_geometry.plots import save_figure
     from sae_geometry.plots.style import WARNING, literal
 

@@ -1,4 +1,4 @@
-"""Addresses: where a dictionary lives, as one line of text. Parsing only; nothing here touches disk or network.
+"""Addresses of dictionaries, as one line of text. Parsing only; nothing here accesses the disk or the network.
 
 [NAME=] place [::selection]
 
@@ -40,19 +40,19 @@ _NO_RUNS = {
 }  # fmt: skip
 _REPO = r"(?:datasets/)?[^/@]+/[^/@]+"
 _REVISION = r"refs/(?:pr|convert|heads|tags)/[^/]+|[^/]+"
-_FILES = {"tree", "blob", "resolve", "raw", "commit"}  # pages of Hugging Face that show a revision
+_FILES = {"tree", "blob", "resolve", "raw", "commit"}  # Hugging Face pages that show a revision
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which of several dictionaries in one file is meant.
+    """Selection of one of several dictionaries in a file.
 
     Attributes:
-        hook: the hook point, as the file writes it or with dots.
-        layer: one output layer of a multi-layer decoder.
-        model: one model of a crosscoder.
-        source: the layer that a cross-layer transcoder's latents read from.
-        latent_axis: which axis of the stored decoder counts latents, where the file cannot tell.
+        hook: hook point, as written in the file or with dots.
+        layer: output layer of a multi-layer decoder.
+        model: model of a crosscoder.
+        source: layer that a cross-layer transcoder's latents read from.
+        latent_axis: axis of the stored decoder that indexes latents, where the file is ambiguous.
     """
 
     hook: str | None = None
@@ -72,14 +72,14 @@ class Address:
     """A parsed address.
 
     Attributes:
-        typed: the text as it was given.
-        scheme: which source it belongs to.
-        place: what the source looks up: a path, a demo name, "entity/project/run" or "entity/project/name:v3" of an
+        typed: text as given.
+        scheme: source of the address.
+        place: location within the source: a path, a demo name, "entity/project/run" or "entity/project/name:v3" of an
             artifact, "org/repo" or "datasets/org/repo", "release/sae_id".
-        path: the file inside a run or repository; None for the source's own choice.
+        path: file inside a run or repository; None for the source's own choice.
         revision: a Hugging Face branch, tag or commit; None for the default branch.
-        label: the label set by `NAME=`.
-        selection: what follows `::`.
+        label: label set by `NAME=`.
+        selection: selection after `::`.
     """
 
     typed: str
@@ -91,7 +91,7 @@ class Address:
     selection: Selection = Selection()
 
     def __str__(self) -> str:
-        """The canonical spelling, without the label."""
+        """Return the canonical spelling, without the label."""
         if self.scheme == "hf":
             body = f"hf://{self.place}" + (f"@{_spelled_revision(self.revision)}" if self.revision else "")
             body += f"/{self.path}" if self.path else ""
@@ -103,14 +103,14 @@ class Address:
 
 
 def parse(text: str, exists: Callable[[str], bool] = lambda _: False) -> Address:
-    """The address that `text` spells.
+    """Parse an address.
 
     Args:
-        text: what the user typed.
-        exists: says whether a local path exists; only asked about text without a scheme.
+        text: the address as given.
+        exists: returns whether a local path exists; only called for text without a scheme.
 
     Raises:
-        AddressError: it spells nothing, or two things at once, or holds a password.
+        AddressError: the text is no address, is ambiguous, or contains a password.
 
     Example:
         >>> from sae_geometry.sources.address import parse
@@ -124,7 +124,7 @@ def parse(text: str, exists: Callable[[str], bool] = lambda _: False) -> Address
                 f"{without_secrets(stripped)!r} has a user name or a password in it, which an address must not: leave "
                 "it out, and sign in with WANDB_API_KEY, `wandb login` or HF_TOKEN"
             )
-        if not stripped.startswith("hf://"):  # what is pasted may have a key in its query
+        if not stripped.startswith("hf://"):  # the query of a pasted URL may contain a key
             text = stripped = without_secrets(stripped)
     if not stripped or "\0" in stripped:
         raise AddressError(f"{text!r} is not an address: give a path, demo:NAME, wandb:…, hf://… or a pasted URL")
@@ -170,7 +170,7 @@ def _bare(body: str, exists: Callable[[str], bool]) -> Address:
         return Address(body, "local", body)
     here = exists(body)
     parts = body.partition("#")[0].split("/")
-    if len(parts) == 3 and ":" in parts[2]:  # an artifact's version
+    if len(parts) == 3 and ":" in parts[2]:  # version of an artifact
         parts[2] = parts[2].partition(":")[0]
     remote = ""
     if all(_PART.fullmatch(p) for p in parts) and not parts[-1].lower().endswith(_WEIGHTS_SUFFIX):
@@ -190,7 +190,7 @@ def _bare(body: str, exists: Callable[[str], bool]) -> Address:
 def _wandb(rest: str, whole: str) -> Address:
     place, _, file = rest.partition("#")
     parts = place.strip("/").split("/")
-    if len(parts) > 5 and parts[2] == "artifacts":  # ENTITY/PROJECT/artifacts/TYPE/NAME/VERSION, as pages are called
+    if len(parts) > 5 and parts[2] == "artifacts":  # format of page URLs: ENTITY/PROJECT/artifacts/TYPE/NAME/VERSION
         file = file or ("/".join(parts[7:]) if parts[6:7] == ["files"] else "")
         parts = [*parts[:2], f"{parts[4]}:{parts[5]}"]
     if len(parts) == 4 and parts[2] == "runs":
@@ -259,7 +259,7 @@ def _pasted(url: str) -> Address:
 
 
 def _pasted_hugging_face(path: list[str], url: str) -> Address:
-    """A page of a repository. A revision may have slashes in it, written as %2F or as they are."""
+    """Parse a page of a repository. A revision may contain slashes, as %2F or as they are."""
     n = 3 if path[:1] == ["datasets"] else 2
     place, page, rest = "/".join(path[:n]), path[n : n + 1], path[n + 1 :]
     if path[0] in {"spaces", "collections", "papers"} or (page and page[0] not in _FILES):

@@ -1,4 +1,4 @@
-"""Whatever a caller has in hand, as a `Dictionary`, by the same table of layouts that reads files."""
+"""Convert a caller's object to a `Dictionary`, by the same table of layouts that reads files."""
 
 from __future__ import annotations
 
@@ -32,27 +32,27 @@ def as_dictionary(
     latent_axis: LatentAxis | None = None,
     drop_bad: bool = False,
 ) -> Dictionary:
-    """A `Dictionary` from an address, an array, a mapping or a SAE object.
+    """Return a `Dictionary` from an address, an array, a mapping or an SAE object.
 
-    - a `Dictionary`: itself;
-    - text or a path: `load(obj)`;
-    - an array or tensor: rows are latents, [n_latents, d_in]; leading axes of length one are dropped;
-    - a mapping of tensors, such as a state dict: read as a file with the same names would be. Where sizes do not tell,
+    - a `Dictionary` is returned as it is;
+    - text or a path is loaded with `load(obj)`;
+    - an array or tensor has latents as rows, [n_latents, d_in]; leading axes of length one are dropped;
+    - a mapping of tensors, such as a state dict, is read like a file with the same names. Where sizes are ambiguous,
       "W_dec" is [n_latents, d_in] and "W_enc" [d_in, n_latents];
-    - an object with a state dict, or with attributes W_dec and W_enc, and perhaps `cfg` (a SAELens SAE).
+    - an object has a state dict, or attributes W_dec and W_enc, and optionally `cfg` (a SAELens SAE).
 
-    How it was read is recorded in `.notes`. For anything else use `Dictionary.from_decoder`, which takes the
+    The interpretation is recorded in `.notes`. For other objects use `Dictionary.from_decoder`, which takes the
     orientation as an argument.
 
     Args:
-        obj: any of the above.
+        obj: any of these.
         latents: "alive" drops latents known to be dead.
-        name: label; otherwise the object's own, or "dictionary".
-        latent_axis: which axis of the decoder counts latents, where sizes cannot tell.
+        name: label; by default the object's own, or "dictionary".
+        latent_axis: axis of the decoder that indexes latents, where sizes are ambiguous.
         drop_bad: drop and record zero and non-finite rows instead of raising.
 
     Raises:
-        ValueError: nothing of the above, several dictionaries, or shapes that contradict each other.
+        ValueError: unsupported object, several dictionaries, or inconsistent shapes.
 
     Example:
         >>> import numpy as np, sae_geometry as sg
@@ -77,7 +77,7 @@ def as_dictionary(
 
 
 def _read(obj: Any, latent_axis: LatentAxis | None) -> tuple[Opened, str]:
-    """The dictionaries of an object, and what to call it."""
+    """Return the dictionaries of an object, and its name."""
     what = f"the {type(obj).__name__}"
     config = _plain(getattr(obj, "cfg", None))
     tree: Any
@@ -100,7 +100,7 @@ def _read(obj: Any, latent_axis: LatentAxis | None) -> tuple[Opened, str]:
 
 
 def _state(obj: Any) -> Mapping[str, Any]:
-    """The tensors of an object: its state dict, else its attributes that bear the names of a SAE's."""
+    """Return the tensors of an object: its state dict, else its attributes with SAE names."""
     state_dict = getattr(obj, "state_dict", None)
     if isinstance(obj, torch.nn.Module) or (callable(state_dict) and not isinstance(obj, type)):
         state = state_dict() if callable(state_dict) else {}
@@ -110,7 +110,7 @@ def _state(obj: Any) -> Mapping[str, Any]:
 
 
 def _plain(cfg: Any) -> Mapping[str, Any]:
-    """A SAELens configuration as a table, whether it is one, a dataclass, or an object that knows how."""
+    """Return a SAELens configuration as a table, from a table, a dataclass, or an object that can convert itself."""
     if isinstance(cfg, Mapping):
         return cfg
     if callable(to_dict := getattr(cfg, "to_dict", None)):

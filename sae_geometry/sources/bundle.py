@@ -1,4 +1,4 @@
-"""What a source hands over: files on disk that hold one checkpoint, and what was said about them on the way."""
+"""Result of a source: files on disk with one checkpoint, and facts from the source."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ Echo = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Context:
-    """Attributes:
-    offline: touch no network.
-    echo: called with one line at a time on what is being done; None for silence.
-    progress: called with a file's name and the share of it done.
-    again: which of the files that are in a cache are fetched again.
+    """Offline mode and callbacks of a request to a source.
+
+    Attributes:
+        offline: do not use the network.
+        echo: called with one line per step; None for no output.
+        progress: called with a file's name and its completed share.
+        again: which cached files to download again.
     """
 
     offline: bool = False
@@ -27,7 +29,7 @@ class Context:
     again: Literal["none", "damaged", "all"] = "none"
 
     def say(self, text: str) -> None:
-        """Tell whoever listens."""
+        """Report a line to the callback, if there is one."""
         if self.echo is not None:
             self.echo(text)
 
@@ -37,19 +39,19 @@ class Bundle:
     """One checkpoint on disk.
 
     Attributes:
-        weights: the file or files of tensors.
-        address: the resolved address, recorded in every result.
+        weights: tensor files.
+        address: resolved address, recorded in every result.
         name: label unless the user sets one.
-        where: the path of the weights after their repository's name, from which some layouts tell the hook point.
-        configs: configuration files, the most telling first.
-        start: the same run's state at step 0, if it is on this machine.
+        where: path of the weights, prefixed with the repository's name; some layouts infer the hook point from it.
+        configs: configuration files, the most specific first.
+        start: the run's state at step 0, if it is on this machine.
         sparsity: SAELens's `sparsity.safetensors`, if there is one.
         config: configuration known without a file.
         alive_ids: ids of the latents that fire, by hook point.
-        alive_source: who says so.
-        n_tokens: over how many tokens firing was counted; None when not recorded.
-        metadata: what else the source said.
-        notes: what every reader of a result should know.
+        alive_source: source of `alive_ids`.
+        n_tokens: number of tokens over which firing was counted; None when not recorded.
+        metadata: other facts from the source.
+        notes: notes reported with every result.
     """
 
     weights: tuple[Path, ...]

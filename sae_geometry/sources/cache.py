@@ -1,12 +1,12 @@
-"""The cache of fetched runs: where it is, what is in it, and names that cannot lead out of it.
+"""The cache of downloaded runs: location, content, and names that cannot leave it.
 
     $SAE_GEOMETRY_CACHE, else the user's cache folder
-      .sae-geometry-cache                      what we wrote, a path a line: nothing else is ever removed
-      wandb/<host>/<entity>/<project>/<run>/   checkpoints, with wandb_run.json beside them
-      huggingface/, verified/                  which files a commit has, and which blobs were checked
-      .partial/                                downloads on their way; resumed where the server can
-      .locks/                                  one file a download, so that two processes do not fetch the same, and
-                                           one a folder in which a command keeps unfinished work
+      .sae-geometry-cache                      files of ours, one path per line; no others are removed
+      wandb/<host>/<entity>/<project>/<run>/   checkpoints, with wandb_run.json
+      huggingface/, verified/                  files per commit, and verified blobs
+      .partial/                                partial downloads; resumed where the server supports it
+      .locks/                                  one file per download, so that no two processes fetch the same, and
+                                           one per folder with a command's unfinished work
 
 Hugging Face files stay in Hugging Face's own cache.
 """
@@ -25,7 +25,7 @@ from pathlib import Path
 from sae_geometry.sources.errors import SourceError
 
 _MARKER = ".sae-geometry-cache"
-_RUN_DEPTH = 5  # wandb/<host>/<entity>/<project>/<run>
+_RUN_DEPTH = 5  # parts of wandb/<host>/<entity>/<project>/<run>
 _RESERVED = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?", re.IGNORECASE)
 
 
@@ -40,7 +40,7 @@ class CachedRun:
 
 
 def cache_root() -> Path:
-    """`$SAE_GEOMETRY_CACHE`, or the user's cache folder for this package. Not created by asking."""
+    """Return `$SAE_GEOMETRY_CACHE`, or the user's cache folder for this package; does not create it."""
     given = os.environ.get("SAE_GEOMETRY_CACHE")
     if given:
         return Path(given).expanduser().absolute()
@@ -51,11 +51,11 @@ def cache_root() -> Path:
 
 @contextmanager
 def holding(target: Path, *, seconds: float) -> Iterator[None]:
-    """Hold the lock of a file or folder, which one process has at a time; wait for it so long.
+    """Hold an exclusive lock of a file or folder; wait for it up to the given time.
 
     Raises:
-        filelock.Timeout: another process has it.
-        OSError: the cache cannot be written.
+        filelock.Timeout: another process holds the lock.
+        OSError: the cache is not writable.
     """
     import filelock
 
@@ -67,10 +67,10 @@ def holding(target: Path, *, seconds: float) -> Iterator[None]:
 
 
 def safe_path(name: str) -> Path:
-    """A file name from elsewhere as a relative path that stays below wherever it is put.
+    """Return an external file name as a relative path that stays inside its folder.
 
     Raises:
-        SourceError: a name that is absolute, leads upwards, or no file system should see.
+        SourceError: the name is absolute, contains "..", or is unsafe on a file system.
     """
     parts = name.replace("\\", "/").split("/")
     for part in parts:
@@ -87,7 +87,7 @@ def safe_path(name: str) -> Path:
 
 
 def commit_of(folder: Path, revision: str) -> str | None:
-    """The commit that a folder of Hugging Face's cache (models--org--repo) names for a branch or tag, if it does."""
+    """Return the commit of a branch or tag in a Hugging Face cache folder (models--org--repo), if recorded."""
     try:
         return (folder / "refs" / safe_path(revision)).read_text(encoding="utf-8").strip() or None
     except (OSError, ValueError):
@@ -95,25 +95,25 @@ def commit_of(folder: Path, revision: str) -> str | None:
 
 
 def run_folder(host: str, run: str) -> Path:
-    """Where the files of one W&B run are kept, or of one version of an artifact (NAME:v3, in a folder NAME@v3)."""
+    """Return the folder of a W&B run, or of one version of an artifact (NAME:v3, in a folder NAME@v3)."""
     return cache_root() / "wandb" / safe_path(re.sub(r"[^\w.\-]", "_", host)) / safe_path(run.replace(":", "@"))
 
 
 def wrote(path: Path) -> None:
-    """Note that a file in the cache is ours, before it is written: `clear_cache` removes what is noted, nothing else.
+    """Record a file in the cache as ours, before it is written: `clear_cache` removes only recorded files.
 
     Raises:
-        OSError: the cache cannot be written.
+        OSError: the cache is not writable.
     """
     root = cache_root()
     if path.is_relative_to(root) and not path.exists():
         root.mkdir(parents=True, exist_ok=True)
-        with (root / _MARKER).open("ab") as marker:  # one write, so that processes do not mix their lines
+        with (root / _MARKER).open("ab") as marker:  # a single write, so that lines of concurrent processes do not mix
             marker.write(json.dumps(path.relative_to(root).as_posix()).encode() + b"\n")
 
 
 def cached_runs() -> tuple[CachedRun, ...]:
-    """Every run in the cache."""
+    """Return every run in the cache."""
     runs: dict[Path, list[Path]] = {}
     for path in _ours():
         parts = path.relative_to(cache_root()).parts
@@ -128,13 +128,13 @@ def cached_runs() -> tuple[CachedRun, ...]:
 
 
 def partial_bytes() -> int:
-    """Bytes of downloads on their way or given up."""
+    """Return the number of bytes in partial downloads."""
     waiting = cache_root() / ".partial"
     return sum(p.stat().st_size for p in _ours() if p.is_relative_to(waiting) and p.is_file())
 
 
 def to_clear(run: str | None = None) -> tuple[Path, ...]:
-    """Return the files that `clear_cache` would remove, and links that stand in the place of folders of ours.
+    """Return the files that `clear_cache` would remove, and links that replace our folders.
 
     Raises:
         SourceError: no such run in the cache.
@@ -149,9 +149,9 @@ def to_clear(run: str | None = None) -> tuple[Path, ...]:
 
 
 def clear_cache(run: str | None = None) -> int:
-    """Remove one run ("entity/project/run", or its address) from the cache, or everything that we wrote there.
+    """Remove one run ("entity/project/run", or its address), or all our files, from the cache.
 
-    Links are removed and not followed; files that others put there stay.
+    Links are removed but not followed; files that we did not write stay.
 
     Returns:
         The bytes freed.
@@ -172,7 +172,7 @@ def clear_cache(run: str | None = None) -> int:
 
 
 def _ours() -> tuple[Path, ...]:
-    """The files that are noted and there; of those behind a link, the link."""
+    """Return the recorded files that exist; for those behind a link, the link."""
     root = cache_root()
     found: dict[Path, None] = {}
     try:
@@ -180,7 +180,7 @@ def _ours() -> tuple[Path, ...]:
     except OSError:
         return ()
     for line in lines:
-        with suppress(ValueError, SourceError):  # half a line, of a process that was killed
+        with suppress(ValueError, SourceError):  # an incomplete line of a killed process
             path = root
             for part in safe_path(str(json.loads(line))).parts:
                 path /= part
@@ -191,7 +191,7 @@ def _ours() -> tuple[Path, ...]:
 
 
 def _not_removed(folder: Path) -> bool:
-    """Remove a folder if it is empty; whether it stays."""
+    """Remove a folder if it is empty; return whether it remains."""
     try:
         folder.rmdir()
     except OSError:

@@ -1,8 +1,7 @@
-"""Whether a cached file is the one that was recorded.
+"""Verify cached files against recorded checksums.
 
-Reading a checkpoint's every byte for its checksum takes about as long as reading its numbers, so it is done once for
-each state of the file: its size, its times and its place on the disk. The time at which anything of it last changed,
-unlike that of its contents, cannot be set back.
+Hashing a checkpoint takes about as long as reading its values, so a file is hashed once per state: size, times, inode
+and device. The time of the last status change (ctime), unlike the modification time, cannot be set back.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ _MD5, _SHA1, _SHA256 = 32, 40, 64
 
 
 def checksum(path: Path, *, like: str = "0" * _SHA256) -> str:
-    """The checksum of a file, in hexadecimal.
+    """Return the checksum of a file, in hexadecimal.
 
     Args:
         path: the file.
-        like: one of the kind wanted: an MD5, git's SHA-1 of a blob, or a SHA-256, which its length tells.
+        like: a checksum of the required kind, inferred from its length: an MD5, git's SHA-1 of a blob, or a SHA-256.
     """
     with path.open("rb") as f:
         if len(like) == _SHA256:
@@ -33,10 +32,10 @@ def checksum(path: Path, *, like: str = "0" * _SHA256) -> str:
 
 
 def intact(path: Path, recorded: str) -> bool:
-    """Whether a file has the recorded checksum; read for it only if it has changed since it last had.
+    """Return whether a file has the recorded checksum; hash it only if it changed since the last check.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     marker = cache_root() / "verified" / hashlib.sha256(str(path.absolute()).encode(errors="replace")).hexdigest()[:32]
     state = path.stat()
@@ -53,5 +52,5 @@ def intact(path: Path, recorded: str) -> bool:
         with whole_file(marker, ".half-") as file:
             file.write(line.encode())
     except OSError:
-        pass  # a cache that cannot be written only costs the check again
+        pass  # without a writable cache the file is only hashed again
     return True

@@ -1,7 +1,7 @@
-"""Bringing one file to its place: whole and verified, or not at all.
+"""Download a file completely and verified, or not at all.
 
-A file is written to a partial one, continued from there if a try breaks off, and renamed only when its size and its
-checksum are right and it opens. A lock keeps two processes from fetching the same file.
+Data go to a partial file, which is resumed if an attempt breaks off, and renamed only after its size and checksum match
+and it opens. A lock prevents two processes from downloading the same file.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _UNKNOWN_SIZE_LIMIT = 1 << 36
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file to fetch.
+    """A file to download.
 
     Attributes:
-        name: its name where it comes from.
-        url: where its bytes are.
-        n_bytes: its size; None when not told.
-        md5: its MD5 in hexadecimal; None when not told.
+        name: name at its source.
+        url: URL of its content.
+        n_bytes: size in bytes; None when unknown.
+        md5: MD5 in hexadecimal; None when unknown.
     """
 
     name: str
@@ -44,10 +44,10 @@ class RemoteFile:
 
 
 def remote_file(name: object, url: object, n_bytes: object, md5: object) -> RemoteFile:
-    """A file as a server describes it; a size that is none is not told, an MD5 that is none is nobody's.
+    """Return a file from a server's description; an invalid size or MD5 counts as unknown.
 
     Raises:
-        SourceError: no name, or no address on the web.
+        SourceError: no name, or no http(s) URL.
     """
     if not isinstance(name, str) or not isinstance(url, str):
         raise SourceError(f"W&B gives no name, or no URL, for the file {str(name)[:80]!a}")
@@ -77,19 +77,19 @@ def fetch_file(
     check: Callable[[Path], object] | None = None,
     progress: Progress | None = None,
 ) -> str:
-    """Bring a file to `target`, unless it is there already and intact; returns the MD5 told, or its SHA-256.
+    """Download a file to `target`, unless an intact copy is there; return the server's MD5, or the SHA-256.
 
     Args:
-        remote: what to fetch.
-        target: where it goes; not touched unless all is well.
-        recorded: the checksum that this returned when the file was fetched before.
-        again: fetch it even if it is there.
-        credentials: sent to their own origin only.
-        check: called with the partial file before it is renamed; raises if the file is not what it should be.
-        progress: called with the file's name and the share done, where the size is known.
+        remote: the file to download.
+        target: its path; unchanged unless the download succeeds.
+        recorded: checksum that this function returned at the previous download.
+        again: download the file even if it is there.
+        credentials: sent only to their own origin.
+        check: called with the partial file before it is renamed; raises if its content is invalid.
+        progress: called with the file's name and its completed share, where the size is known.
 
     Raises:
-        SourceError: it cannot be had whole; `target` is as before.
+        SourceError: the download is incomplete; `target` is unchanged.
     """
     with locked(target):
         expected = remote.md5 or recorded
@@ -114,17 +114,17 @@ def fetch_file(
 
 
 def in_cache(folder: Path, names: Sequence[str], sums: Mapping[str, str], context: Context, address: str) -> bool:
-    """Whether files are in the cache, and what they were when they were fetched.
+    """Return whether files are in the cache and unchanged since their download.
 
     Args:
-        folder: where they lie.
-        names: theirs.
-        sums: their checksums, as `fetch_file` returned them.
-        context: whether a damaged one may be fetched again.
-        address: what they are files of.
+        folder: folder of the files.
+        names: their names.
+        sums: their checksums, as returned by `fetch_file`.
+        context: whether a damaged file may be downloaded again.
+        address: their address, for messages.
 
     Raises:
-        SourceError: one is damaged, and may not.
+        SourceError: a file is damaged and may not be downloaded again.
     """
     if context.again == "all" and not context.offline:
         return False
@@ -142,10 +142,10 @@ def in_cache(folder: Path, names: Sequence[str], sums: Mapping[str, str], contex
 
 @contextmanager
 def locked(target: Path) -> Iterator[None]:
-    """Only one process at a time per target.
+    """Allow one process at a time per target.
 
     Raises:
-        SourceError: another process holds it for an hour.
+        SourceError: another process holds the lock for an hour.
     """
     import filelock
 
@@ -175,7 +175,7 @@ def _one_try(remote: RemoteFile, partial: Path, credentials: Credentials | None,
         partial.unlink()
     have = partial.stat().st_size if partial.exists() else 0
     if have and (remote.md5 is None or remote.n_bytes is None or have >= remote.n_bytes):
-        partial.unlink()  # a stray start of an unknown file cannot be continued
+        partial.unlink()  # a partial file of unknown origin cannot be resumed
         have = 0
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     what = f"fetching {remote.name}"
@@ -206,7 +206,7 @@ def _one_try(remote: RemoteFile, partial: Path, credentials: Credentials | None,
 
 
 def _no_link(path: str, flags: int) -> int:
-    """Open a file of ours by a name that can be foreseen: somebody may have made it a link to another file."""
+    """Open a file of ours without following a link, since its name is predictable and may have been replaced by one."""
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
@@ -247,7 +247,7 @@ def _check_space(remote: RemoteFile, partial: Path) -> None:
 
 
 def _worth_keeping(error: BaseException, remote: RemoteFile) -> bool:
-    """A download that broke off is kept to be continued; one that was wrong, refused or stopped is not."""
+    """Return whether a partial download can be resumed: if it broke off, not if it was wrong, refused or stopped."""
     from sae_geometry.sources.http import UnreachableError
 
     return isinstance(error, UnreachableError) and remote.md5 is not None and remote.n_bytes is not None

@@ -1,4 +1,4 @@
-"""Bringing a checkpoint here without reading it, and saying where it is."""
+"""Download a checkpoint without reading it, and return its location."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sae_geometry.sources.resolve import parse_address, resolve
 
 @dataclass(frozen=True)
 class FetchedFile:
-    """One file on disk: where it is from, where it is, its size and the sha256 of its bytes."""
+    """One file on disk: its source, path, size and SHA-256."""
 
     address: str
     path: Path
@@ -30,18 +30,18 @@ def fetch(
     echo: Echo | None = None,
     progress: Progress | None = None,
 ) -> tuple[FetchedFile, ...]:
-    """The files of a checkpoint, fetched if they are not in the cache or damaged: weights first, then side files.
+    """Download the files of a checkpoint that are missing or damaged in the cache; weights first, then side files.
 
     Args:
-        address: as `load` takes it.
-        force: fetch them even if they are there.
-        offline: touch no network; only say what is there.
-        echo: called with what is being done.
-        progress: called with a file's name and the share of it fetched.
+        address: any input of `load`.
+        force: download the files again if they are cached.
+        offline: do not use the network; only list cached files.
+        echo: called with one line per step.
+        progress: called with a file's name and its downloaded share.
 
     Raises:
-        SourceError: as `load`, for whatever keeps the files from being here whole.
-        ValueError: `force` and `offline`.
+        SourceError: see `load`; also if the files cannot be obtained completely.
+        ValueError: both `force` and `offline`.
 
     Example:
         >>> from sae_geometry.sources import fetch
@@ -58,11 +58,11 @@ def fetch(
 def checkpoints(
     run: str | Path, *, offline: bool = False, echo: Echo | None = None, progress: Progress | None = None
 ) -> tuple[str, ...]:
-    """Addresses of every `samples_N.pt` of a run, by number: a folder, or a W&B run, whose files are fetched.
+    """Return addresses of all `samples_N.pt` of a folder or W&B run, ordered by number; a run's files are downloaded.
 
     Raises:
         AddressError: an address that cannot have several checkpoints.
-        SourceError: it has none, or they cannot be had.
+        SourceError: no checkpoints, or they are unavailable.
     """
     address = parse_address(run)
     if address.scheme == "local":

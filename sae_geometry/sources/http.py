@@ -1,7 +1,7 @@
-"""One HTTP request, bounded: time, size, rate, tries and redirects; credentials for the host they are for and no other.
+"""HTTP requests with limits on time, size, rate, retries and redirects. Credentials go to their own host only.
 
-Redirects are followed by `requests`, which leaves credentials behind where the origin changes. Tries are counted here:
-`urllib3.Retry` knows nothing of a body that breaks off.
+Redirects are followed by `requests`, which drops credentials where the origin changes. Retries are counted here,
+because `urllib3.Retry` does not cover a body that breaks off.
 """
 
 from __future__ import annotations
@@ -24,20 +24,22 @@ from sae_geometry.sources.plain import parse_json
 T = TypeVar("T")
 
 _MAX_REDIRECTS = 5
-MAX_ANSWER = 32 << 20  # of JSON, which takes up to twenty times as much when it is read
+MAX_ANSWER = 32 << 20  # bytes of JSON, which takes up to twenty times as much once parsed
 _RETRIED = {408, 425, 429, 500, 502, 503, 504}
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Attributes:
-    connect: seconds to connect.
-    silence: seconds without a byte.
-    tries: how often a request is made before giving up.
-    pause: seconds before the second try, doubled before the third.
-    longest_pause: seconds that a server's Retry-After is honoured for.
-    slowest: bytes a second that a server has to send, on average over as many seconds as it may be silent.
-    end: seconds after which a question, with all the pages of its answer, is given up.
+    """Limits of a request.
+
+    Attributes:
+        connect: seconds to connect.
+        silence: seconds without a byte.
+        tries: maximum number of attempts.
+        pause: seconds before the second attempt, doubled before the third.
+        longest_pause: maximum seconds of a server's Retry-After.
+        slowest: minimum bytes per second, on average over `silence` seconds.
+        end: maximum seconds for a request and all pages of its response.
     """
 
     connect: float = 10.0
@@ -53,25 +55,25 @@ _current = Limits()
 
 
 def limits() -> Limits:
-    """The limits in force."""
+    """Return the current limits."""
     return _current
 
 
 def set_limits(new: Limits) -> None:
-    """Put other limits in force, for slow lines and for tests."""
+    """Replace the limits, for slow connections and tests."""
     global _current
     _current = new
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """An Authorization header and the one origin it may be sent to."""
+    """An Authorization header and the only origin it may be sent to."""
 
     origin: str
     header: str
 
     def headers_for(self, url: str) -> dict[str, str]:
-        """The header, if `url` is at the origin."""
+        """Return the header if `url` is at the origin."""
         return {"Authorization": self.header} if origin_of(url) == self.origin else {}
 
     def __repr__(self) -> str:
@@ -79,7 +81,7 @@ class Credentials:
 
 
 class RefusedError(SourceError):
-    """The server said no, and will say it again: 401, 403, 404 and the like."""
+    """The server refused the request permanently: 401, 403, 404 and similar."""
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
@@ -87,11 +89,11 @@ class RefusedError(SourceError):
 
 
 class UnreachableError(SourceError):
-    """No answer, or none in time, after every try."""
+    """No answer, or none in time, after all attempts."""
 
 
 def origin_of(url: str) -> str:
-    """Scheme, host and port of a URL, spelled in one way."""
+    """Return the normalized scheme, host and port of a URL."""
     parts = urlsplit(url)
     port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
     return f"{parts.scheme}://{(parts.hostname or '').lower()}:{port}"
@@ -101,11 +103,11 @@ def origin_of(url: str) -> str:
 def open_url(
     method: str, url: str, *, headers: Mapping[str, str], credentials: Credentials | None, data: bytes | None = None
 ) -> Iterator[Any]:
-    """The answer to one request, its body not yet read, redirects followed without handing credentials on.
+    """Yield the response to one request with its body unread; redirects get no credentials.
 
     Raises:
-        ConnectionError: no answer, or none in time.
-        SourceError: a redirect that cannot be followed.
+        ConnectionError: no response, or none in time.
+        SourceError: the redirect cannot be followed.
     """
     import requests
 
@@ -137,14 +139,14 @@ def open_url(
 
 
 def _session() -> Any:
-    """A session that follows only redirects to the web, and takes no password for them from anywhere."""
+    """Return a session that follows redirects only to http(s), never from https to http, without adding credentials."""
     import requests
 
     class Session(requests.Session):
         def get_redirect_target(self, resp: Any) -> str | None:
             if not resp.is_redirect:
                 return None
-            resp.close()  # its body may have no end
+            resp.close()  # the body may be endless
             here = str(resp.url)
             try:
                 there = urlsplit(urljoin(here, resp.headers["location"]))
@@ -166,14 +168,14 @@ def _session() -> Any:
 
 
 def in_time(ask: Callable[[], T], still_waits: Callable[[], bool] = lambda: True) -> T:
-    """The result of `ask`, which is left to itself if none has come after as long as an answer may take.
+    """Return the result of `ask`; abandon it if none arrives within the time limit of an answer.
 
-    The client's own limit is on the silence between two bytes: a server that sends a byte of a header now and then is
-    never silent.
+    The client's own timeout applies to the silence between two bytes, so a server that sends a header byte now and then
+    never triggers it.
 
     Args:
-        ask: done in a thread, which does not keep the process from ending.
-        still_waits: whether it waits for an answer, or does something else that may take its time.
+        ask: function to call in a thread, which does not prevent the process from exiting.
+        still_waits: returns whether `ask` is waiting for a response rather than doing other work without a time limit.
 
     Raises:
         TimeoutError: no result in time.
@@ -183,7 +185,7 @@ def in_time(ask: Callable[[], T], still_waits: Callable[[], bool] = lambda: True
     def work() -> None:
         try:
             result.set_result(ask())
-        except BaseException as error:  # whatever it is, it is the caller's
+        except BaseException as error:  # any exception belongs to the caller
             result.set_exception(error)
 
     Thread(target=work, daemon=True).start()
@@ -207,10 +209,10 @@ def _close_late(result: Future[Any]) -> None:
 
 
 def with_tries(what: str, attempt: Callable[[], Any]) -> Any:
-    """The result of `attempt`, made again after `ConnectionError`, at most `limits().tries` times.
+    """Return the result of `attempt`, repeated after `ConnectionError`, at most `limits().tries` times in total.
 
     Raises:
-        UnreachableError: every try failed.
+        UnreachableError: all attempts failed.
     """
     last: Exception | None = None
     for n in range(limits().tries):
@@ -227,10 +229,10 @@ def with_tries(what: str, attempt: Callable[[], Any]) -> Any:
 
 
 def check_status(answer: Any, what: str) -> None:
-    """Raise for an answer that is not a success.
+    """Raise for a response that is not a success.
 
     Raises:
-        ConnectionError: a status worth another try; `.wait` is the server's Retry-After, if it gave one.
+        ConnectionError: the status permits a retry; `.wait` is the server's Retry-After, if given.
         RefusedError: any other failure.
     """
     status = int(answer.status_code)
@@ -246,11 +248,11 @@ def check_status(answer: Any, what: str) -> None:
 
 
 def post_json(url: str, body: Any, what: str, credentials: Credentials | None = None) -> Any:
-    """The JSON answer to a JSON question.
+    """Return the JSON response to a JSON request.
 
     Raises:
-        RefusedError, UnreachableError: as their names say.
-        SourceError: an answer that is not JSON or is absurdly long.
+        RefusedError, UnreachableError: see these classes.
+        SourceError: the response is not JSON, or too long.
     """
     headers = {"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "identity"}
     end = time.monotonic() + limits().end
@@ -274,11 +276,11 @@ def post_json(url: str, body: Any, what: str, credentials: Credentials | None = 
 
 
 def body_of(answer: Any, limit: int, what: str) -> Iterator[bytes]:
-    """The body in pieces, never more than `limit` bytes of it.
+    """Yield the body in pieces, at most `limit` bytes in total.
 
     Raises:
-        ConnectionError: it broke off, or comes too slowly.
-        SourceError: it goes on beyond the limit, or is compressed, though the request asked that it be not.
+        ConnectionError: the body broke off, or is too slow.
+        SourceError: the body exceeds the limit, or is compressed although the request excluded that.
     """
     import requests
     import urllib3
@@ -302,20 +304,20 @@ def body_of(answer: Any, limit: int, what: str) -> Iterator[bytes]:
 
 
 class TooSlowError(ConnectionError):
-    """The server sends, but so slowly that there is no end to it."""
+    """The server sends too slowly to finish."""
 
 
 class Pace:
-    """The rate at which bytes arrive, over as long as a server may be silent."""
+    """Monitor the rate of received bytes over the permitted time of silence."""
 
     def __init__(self) -> None:
         self.n, self.since = 0, time.monotonic()
 
     def add(self, n: int) -> None:
-        """Count bytes that have arrived.
+        """Count received bytes.
 
         Raises:
-            TooSlowError: too few of them.
+            TooSlowError: the rate is too low.
         """
         self.n += n
         passed = time.monotonic() - self.since

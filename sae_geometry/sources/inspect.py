@@ -1,4 +1,4 @@
-"""What is at an address, in full: every tensor, every dictionary, and how each was understood."""
+"""Describe an address in full: every tensor, every dictionary, and how each was interpreted."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class StoredShape:
     dtype: str
 
 
-_LONGEST_LINE = 1000  # characters
+_LONGEST_LINE = 1000  # in characters
 
 
 @dataclass(frozen=True)
 class Norms:
-    """Euclidean norms of the decoder rows in the file's own units; `n_bad` rows are zero or not finite."""
+    """Euclidean norms of the decoder rows in the file's units; `n_bad` rows are zero or not finite."""
 
     lowest: float
     mean: float
@@ -46,16 +46,16 @@ class FoundDictionary:
     """One dictionary of the file.
 
     Attributes:
-        choice: what to write after `::` to choose it; "" where it is the only one.
-        n_latents, d_out: its size; d_out is the width of one output.
-        outputs: the layers or models that its decoder writes to; empty where there is one.
+        choice: text after `::` that selects it; "" where it is the only one.
+        n_latents, d_out: size; d_out is the width of one output.
+        outputs: layers or models that its decoder writes to; empty where there is one.
         output_kind: "layer" or "model".
         decoder, encoder: key and orientation, "W_dec [n_latents, width]"; encoder is None where there is none.
-        hook_point_in, hook_point_out: where it reads and writes; out is None where it is the same or unknown.
-        transcoder: the decoder writes to another space than the encoder reads from.
+        hook_point_in, hook_point_out: hook points it reads and writes; out is None where it is the same or unknown.
+        transcoder: whether the decoder writes to another space than the encoder reads from.
         assumed: why the orientation is an assumption; None where it is certain.
-        alive: what is known about dead latents; None where the decoder was not read.
-        norms: of the decoder rows; None where the decoder was not read.
+        alive: known dead latents; None where the decoder was not read.
+        norms: norms of the decoder rows; None where the decoder was not read.
     """
 
     choice: str
@@ -75,18 +75,18 @@ class FoundDictionary:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What is at an address.
+    """Contents of an address.
 
     Attributes:
-        address: as resolved.
-        files: the weights files on disk.
-        container: how they are packed.
-        layout, title: the row of the table of layouts, short and for people.
-        model: the model's name; None when unknown.
-        tensors: everything stored.
-        dictionaries: every dictionary found.
-        metadata: what else the source said.
-        notes: what could not be read, or not be understood.
+        address: the resolved address.
+        files: weights files on disk.
+        container: format of the files.
+        layout, title: matching row of the table of layouts: short name, and name shown to users.
+        model: name of the model; None when unknown.
+        tensors: all stored tensors.
+        dictionaries: all dictionaries.
+        metadata: other facts from the source.
+        notes: what could not be read or interpreted.
     """
 
     address: str
@@ -116,19 +116,19 @@ class Inspection:
 def inspect(
     address: str | Path, *, latent_axis: LatentAxis | None = None, offline: bool = False, echo: Echo | None = None
 ) -> Inspection:
-    """What is at an address, and how it would be read.
+    """Describe an address and how it would be read.
 
-    Decoder norms and alive latents are given where the address means one dictionary; where it holds several, choose
-    one with `::` to see them.
+    Decoder norms and alive latents are included where the address selects one dictionary; where it has several, select
+    one with `::`.
 
     Args:
-        address: as `load` takes it.
-        latent_axis: which axis of the stored decoder counts latents, where the file cannot tell.
-        offline: touch no network.
-        echo: called with what the address was resolved to.
+        address: any input of `load`.
+        latent_axis: axis of the stored decoder that indexes latents, where the file is ambiguous.
+        offline: do not use the network.
+        echo: called with the resolved address.
 
     Raises:
-        SourceError: as `load`.
+        SourceError: see `load`.
 
     Example:
         >>> from sae_geometry.sources import inspect
@@ -188,7 +188,7 @@ def _width(opened: Opened, slab: Slab) -> int:
 
 
 def spelled(slabs: tuple[Slab, ...]) -> str:
-    """The keys of some pieces, and how their axes were understood: "W_dec [n_latents, width]"."""
+    """Return the keys of slabs and their interpreted axes: "W_dec [n_latents, width]"."""
     keys = dict.fromkeys(s.key for s in slabs)
     return ", ".join(keys) + f" [{', '.join(_AXES[a] for a in slabs[0].axes)}]"
 

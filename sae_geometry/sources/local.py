@@ -1,4 +1,4 @@
-"""Checkpoints on this machine: a file, or a folder from which the one meant is taken."""
+"""Checkpoints on this machine: a file, or a folder with weights to choose from."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _MAX_FILES = 100_000
 
 
 def bundle_local(address: Address) -> Bundle:
-    """The checkpoint at a local address.
+    """Return the checkpoint at a local address.
 
     Raises:
-        SourceError: nothing there, no weights in the folder, or several and none that is clearly meant.
+        SourceError: no such path, no weights in the folder, or several without a unique choice.
     """
     path = Path(address.place).expanduser()
     if not path.exists() and not path.is_symlink():
@@ -44,12 +44,12 @@ def bundle_local(address: Address) -> Bundle:
 
 
 def bundle_files(weights: tuple[Path, ...], address: str, where: str | None = None) -> Bundle:
-    """A bundle of weights files on disk, with the side files that lie beside them.
+    """Return a bundle of weights files on disk, with their side files.
 
     Args:
-        weights: the files.
-        address: recorded in every result.
-        where: the path after the repository's name, where there is one.
+        weights: weights files.
+        address: resolved address, recorded in every result.
+        where: path prefixed with the repository's name, where there is one.
     """
     for path in weights:
         if path.is_symlink() and not path.exists():
@@ -75,10 +75,10 @@ def bundle_files(weights: tuple[Path, ...], address: str, where: str | None = No
 
 
 def _snapshot(folder: Path) -> Path:
-    """The commit that is meant by a folder of Hugging Face's cache, models--org--repo; any other folder is itself.
+    """Return the selected commit of a Hugging Face cache folder, models--org--repo; other folders unchanged.
 
     Raises:
-        SourceError: several commits, and none of them is main.
+        SourceError: several commits, none of them main.
     """
     snapshots = folder / "snapshots"
     if not re.fullmatch(r"(?:models|datasets)--.+", folder.name) or not snapshots.is_dir():
@@ -96,7 +96,7 @@ def _snapshot(folder: Path) -> Path:
 
 
 def _names(folder: Path, depth: int = 0) -> Iterator[str]:
-    """Files below a folder, a few levels deep, as names relative to it."""
+    """Yield files below a folder, a few levels deep, as names relative to it."""
     try:
         children = sorted(folder.iterdir())
     except OSError as error:
@@ -104,7 +104,7 @@ def _names(folder: Path, depth: int = 0) -> Iterator[str]:
     for child in children[:_MAX_FILES]:
         if child.is_file() or (
             child.is_symlink() and not child.exists()
-        ):  # one that leads nowhere is named when opened
+        ):  # a broken link is reported once it is opened
             yield child.name
         elif child.is_dir() and depth < _MAX_DEPTH and not child.name.startswith("."):
             yield from (f"{child.name}/{name}" for name in _names(child, depth + 1))

@@ -1,7 +1,7 @@
-"""Text from elsewhere as plain values: strings, numbers, lists and tables, at a cost bounded by the text's length.
+"""Parse text from other sources into strings, numbers, lists and tables, at a cost bounded by its length.
 
-PyYAML's own loader raises KeyError, IndexError, OverflowError and more for tags that do not fit their values, takes
-time without end for merges of merges, and json makes integers too large to be printed.
+PyYAML's own loader raises KeyError, IndexError, OverflowError and more for tags that do not fit their values, and takes
+unbounded time for merges of merges; json returns integers too large to print.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ _SCALARS = {f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "flo
 
 
 def is_plain(value: object) -> bool:
-    """Whether a value is text, a truth value, or a number that fits in 64 bits."""
+    """Return whether a value is text, a boolean, or a number that fits in 64 bits."""
     return isinstance(value, str | float | bool) or (isinstance(value, int) and abs(value) < 1 << 63)
 
 
 def parse_json(text: str | bytes, table: Callable[[list[tuple[str, Any]]], Any] = dict) -> Any:
-    """The value of a JSON text; whole numbers of twenty digits and more become floats.
+    """Return the value of a JSON text; integers of twenty or more digits become floats.
 
     Args:
         text: the text.
-        table: makes a table of its pairs.
+        table: function that makes a table from key–value pairs.
 
     Raises:
-        ValueError: it is not JSON, or nested too deep.
+        ValueError: the text is not JSON, or is nested too deeply.
     """
     try:
         return json.loads(text, parse_int=_whole, object_pairs_hook=table)
@@ -41,13 +41,13 @@ def parse_json(text: str | bytes, table: Callable[[list[tuple[str, Any]]], Any] 
 
 
 def parse_yaml(text: str | bytes) -> Any:
-    """The value of a YAML text, read as data.
+    """Return the value of a YAML text, read as data.
 
-    Keys are text as written. A scalar whose tag does not fit it, or is none of a plain value, is text. An alias is the
-    very value it names, so that it costs nothing.
+    Keys are text as written. A scalar is text if its tag does not fit or is not that of a plain value. An alias is the
+    same object as its anchor, so it costs nothing.
 
     Raises:
-        ValueError: it is not YAML, refers to itself, or has more parts or levels than any configuration.
+        ValueError: the text is not YAML, refers to itself, or exceeds the limits on parts and depth.
     """
     try:
         return _Document(text).value
@@ -60,7 +60,7 @@ def _whole(digits: str) -> int | float:
 
 
 class _Document:
-    """The first document of a text, built from the parser's events."""
+    """Build the first document of a text from the parser's events."""
 
     def __init__(self, text: str | bytes) -> None:
         self.loader = yaml.SafeLoader(text)

@@ -1,4 +1,4 @@
-"""How far a dictionary is from its own start, where the run left its state at step 0."""
+"""Mean cosine of latents to their directions at step 0, where the run saved that state."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sae_geometry.sources.layouts.read import open_bundle, read_dictionary
 def with_start(d: Dictionary, bundle: Bundle, selection: Selection, latent_axis: LatentAxis | None) -> Dictionary:
     """Return the dictionary with `cosine_to_start` in its metadata, where its run's state at step 0 is on this machine.
 
-    That is the mean over latents i of cos(w_i, w_i at step 0), latents followed by their id.
+    That is the mean over latents i of cos(w_i, w_i at step 0), with latents identified by id.
     """
     if bundle.start is None:
         return d

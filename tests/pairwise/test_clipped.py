@@ -29,7 +29,7 @@ def test_comparisons(twins, matching, other):
     for m in (c.a_to_b, c.b_to_a):
         assert np.nanmax(np.abs(m.cosine)) <= 1
         assert np.nanmax(m.similarity) <= 1
-        assert m.mmcs <= 1
+        assert m.mean_similarity <= 1
         assert m.to_pandas()["cosine"].abs().max() <= 1
     if matching == "nearest":
         assert c.a_to_b.partner.tolist() == list(range(40))

@@ -1,7 +1,7 @@
-"""The bytes of a file as it was when it was opened, read in slices.
+"""Read slices of a file in the state in which it was opened.
 
-A mapped file that another process cuts short ends this one with SIGBUS, and a mapping as large as the file can be
-refused where memory is scarce. Slices cost what they hold, and a file that has changed is an error of one sentence.
+If another process truncates a mapped file, this process ends with SIGBUS, and a mapping as large as the file can be
+refused where memory is scarce. Slices only take their own size, and a changed file is an error of one sentence.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ _CHUNK = 4 << 20
 
 
 class FileBytes:
-    """A file, or a span of one, in one state: every slice comes from it, or is refused.
+    """A file, or a span of one, in a fixed state: slices from any other state are refused.
 
     Args:
         path: the file.
         start, end: the span; offsets count from its start, and nothing outside it is read.
 
     Raises:
-        OSError: it cannot be looked at.
-        SourceError: it ends before the span does.
+        OSError: the file's status cannot be read.
+        SourceError: the file ends before the span does.
     """
 
     def __init__(self, path: Path, start: int = 0, end: int | None = None) -> None:
@@ -42,10 +42,10 @@ class FileBytes:
 
     @contextmanager
     def opened(self) -> Iterator[FileIO]:
-        """The file, open for reading and unbuffered.
+        """Open the file for reading, unbuffered.
 
         Raises:
-            SourceError: it cannot be read, or is not what it was, before or after what is done with it.
+            SourceError: the file cannot be read, or has changed before or after the block.
         """
         try:
             with FileIO(self.path) as file:
@@ -60,10 +60,10 @@ class FileBytes:
         return self.pieces(start, n_bytes, 1, 0)
 
     def pieces(self, start: int, n_bytes: int, count: int, step: int) -> np.ndarray:
-        """Return `count` pieces of `n_bytes`, `step` bytes apart, end to end as uint8.
+        """Return `count` pieces of `n_bytes`, `step` bytes apart, concatenated as uint8.
 
         Raises:
-            SourceError: the file ends before, or has changed.
+            SourceError: the file is too short, or has changed.
         """
         self._inside(start, (count - 1) * step + n_bytes)
         out = np.empty(count * n_bytes, dtype=np.uint8)
@@ -74,7 +74,7 @@ class FileBytes:
         return out
 
     def checked(self, start: int, n_bytes: int, first: int, wanted: int) -> tuple[np.ndarray, int]:
-        """Return `wanted` bytes from `first` of the run of `n_bytes` at `start`, and the CRC-32 of the whole run."""
+        """Return `wanted` bytes from `first` in the run of `n_bytes` at `start`, and the CRC-32 of the whole run."""
         self._inside(start, n_bytes)
         out, crc = np.empty(wanted, dtype=np.uint8), 0
         chunk = memoryview(bytearray(min(_CHUNK, n_bytes)))

@@ -1,7 +1,7 @@
-"""Reading what torch.distributed.checkpoint writes: a folder of shards, and `.metadata` that says what lies where.
+"""Read torch.distributed.checkpoint folders: shards, and a `.metadata` file that locates each tensor.
 
-torch reads such a folder without a process group too, but unpickles `.metadata` to do so, which can run code. Here the
-pickle is read as data, and each piece of a tensor, a torch.save of its own inside a shard, as any other file of torch.
+torch can read such a folder without a process group, but unpickles `.metadata`, which can execute code. Here the pickle
+is read as data, and each piece of a tensor, a separate torch.save within a shard, like any other torch file.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ DCP_SHARD = ".distcp"
 
 @dataclass(frozen=True)
 class _Piece:
-    """One block of a tensor: where it belongs, and the bytes of a shard that hold it."""
+    """One block of a tensor: its position, and the bytes of the shard that hold it."""
 
     offsets: tuple[int, ...]
     shard: Path
@@ -34,13 +34,13 @@ class _Piece:
 
 
 def open_dcp(metadata: Path) -> TensorFile:
-    """The tensors of a torch.distributed.checkpoint folder; other objects in it are passed over.
+    """Read the tensors of a torch.distributed.checkpoint folder; other objects are skipped.
 
     Args:
-        metadata: its `.metadata` file.
+        metadata: path of its `.metadata` file.
 
     Raises:
-        SourceError: damaged, or written in a way that torch.save is not.
+        SourceError: the folder is damaged, or its pieces are not in the format of torch.save.
     """
     place = metadata.parent.name
     if metadata.stat().st_size > MAX_HEADER_BYTES:
@@ -98,7 +98,7 @@ def _pieces(stored: dict[Any, Any], folder: Path) -> Iterator[tuple[str, _Piece]
 
 
 def _assembled(key: str, entry: Entry, pieces: list[_Piece], place: str) -> Tensor:
-    """The whole of a tensor from its pieces, which must cover it exactly."""
+    """Return a whole tensor from its pieces, which must cover it exactly."""
     what = f"{place}: tensor {key[:80]!r}"
     read = []
     for piece in pieces:

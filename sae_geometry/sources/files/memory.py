@@ -1,4 +1,4 @@
-"""Tensors in memory, as the same kind of thing that a file of them is, so that one table reads both."""
+"""Present tensors in memory as a tensor file, so that the same table of layouts applies."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from sae_geometry.sources.files.torch_pickle import flatten
 
 
 def in_memory(tree: Any, what: str) -> TensorFile:
-    """The tensors of nested tables and lists, flattened with dots; a bare array under the key "tensor".
+    """Return the tensors of nested tables and lists, flattened with dots; a bare array gets the key "tensor".
 
     Args:
-        tree: tensors, arrays, lists of numbers, and tables or lists of them.
-        what: what to call it in messages, "the mapping".
+        tree: tensors, arrays, lists of numbers, and tables or lists of these.
+        what: name of the object in messages, "the mapping".
 
     Raises:
-        SourceError: it is nested too deeply.
+        SourceError: the object is nested too deeply.
     """
     values = {key: _as_tensor(value) for key, value in flatten(_arrays(tree), what).items()}
     tensors = {key: value for key, value in values.items() if isinstance(value, Tensor)}
@@ -36,14 +36,14 @@ def in_memory(tree: Any, what: str) -> TensorFile:
 
 
 def _arrays(tree: Any) -> Any:
-    """The same with lists of numbers as arrays."""
+    """Return the tree with lists of numbers as arrays."""
     if isinstance(tree, Mapping):
         return {str(k): _arrays(v) for k, v in tree.items()}
     if not isinstance(tree, Sequence) or isinstance(tree, str):
         return tree
     try:
         array = np.asarray(tree) if _holds_numbers(tree) else None
-    except ValueError:  # rows of different lengths
+    except ValueError:  # rows differ in length
         array = None
     return [_arrays(v) for v in tree] if array is None else array
 
@@ -54,13 +54,13 @@ def _holds_numbers(tree: Sequence[Any]) -> bool:
 
 
 def _as_tensor(value: Any) -> Any:
-    """A tensor of floating point for whatever is an array of real numbers; anything else as it is."""
+    """Return a floating-point tensor for an array of real numbers; other objects unchanged."""
     if not isinstance(value, Tensor):
         if not (isinstance(value, np.ndarray) or hasattr(value, "__array__")):
             return value
         try:
             value = torch.as_tensor(np.asarray(value))
-        except (TypeError, ValueError):  # objects, strings, a byte order that torch does not take
+        except (TypeError, ValueError):  # objects, strings, or a byte order that torch does not support
             return value
     value = value.detach()
     whole = not value.is_floating_point() and not value.is_complex() and value.dtype != torch.bool

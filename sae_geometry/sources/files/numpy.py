@@ -1,4 +1,4 @@
-"""Reading .npy and .npz: arrays of numbers only, never objects."""
+"""Read .npy and .npz files: numeric arrays only, never objects."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ _DTYPES = {
 
 
 def open_npy(path: Path) -> TensorFile:
-    """The one array of a .npy file, under the key "array".
+    """Read the array of a .npy file, under the key "array".
 
     Raises:
-        SourceError: damaged, or an array of objects.
+        SourceError: the file is damaged, or an array of objects.
     """
     file = FileBytes(path)
     head = file.read(0, min(_MAX_NPY_HEADER, file.size)).tobytes()
@@ -50,10 +50,10 @@ def open_npy(path: Path) -> TensorFile:
 
 
 def open_npz(path: Path) -> TensorFile:
-    """The arrays of a .npz file.
+    """Read the arrays of a .npz file.
 
     Raises:
-        SourceError: damaged, built to exhaust memory, or holding objects.
+        SourceError: the file is damaged, built to exhaust memory, or holds objects.
     """
     file = FileBytes(path)
     heads = {
@@ -86,7 +86,7 @@ def _header(raw: bytes, label: str, size: int) -> tuple[Entry, bool, int]:
             warnings.simplefilter("ignore")  # numpy warns about headers of Python 2
             reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape, fortran, dtype = reader(stream)
-    except Exception as error:  # numpy evaluates the header as a literal: many ways to fail, none to run
+    except Exception as error:  # numpy evaluates the header as a literal, which can fail in many ways but runs no code
         raise SourceError(f"{label} has a damaged .npy header") from error
     if dtype.hasobject:
         raise SourceError(f"{label} holds Python objects, which loading would run; refused")
@@ -104,7 +104,7 @@ def _array(file: FileBytes, start: int, entry: Entry, fortran: bool, place: Plac
 
 
 def _ordered(raw: np.ndarray, entry: Entry, fortran: bool) -> Tensor:
-    """Return bytes as a tensor; in Fortran's order the first axis runs fastest."""
+    """Return bytes as a tensor; in Fortran order the first axis varies fastest."""
     if not fortran:
         return as_tensor(raw, entry)
     turned = as_tensor(raw, Entry(entry.shape[::-1], entry.dtype))

@@ -1,4 +1,4 @@
-"""Opening a file of tensors by its first bytes, and saying what the file is when it is not one."""
+"""Open tensor files by their first bytes, and describe files of other kinds."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _PICKLE_STARTS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
 def open_weights(paths: Sequence[Path], tables: Sequence[str | None]) -> TensorFile:
-    """The tensors of one checkpoint, whether it is one file or several.
+    """Open the tensors of one checkpoint in one or several files.
 
     Args:
-        paths: what says where the tensors lie (an index, `.metadata`) first, where there is such a file.
-        tables: for each file the table that its tensors are put in, where several files have the same names.
+        paths: files; one that locates the tensors (an index, `.metadata`) comes first.
+        tables: the table per file that its tensors are put in, where several files have the same names.
 
     Raises:
-        SourceError: as `open_tensors`.
+        SourceError: see `open_tensors`.
     """
     first = paths[0]
     if first.name == DCP_METADATA:
@@ -42,7 +42,7 @@ def open_weights(paths: Sequence[Path], tables: Sequence[str | None]) -> TensorF
 
 
 def open_tensors(path: Path) -> TensorFile:
-    """The tensors of a .safetensors, torch, .npz or .npy file, told apart by content and not by name.
+    """Open a .safetensors, torch, .npz or .npy file, identified by content, not by name.
 
     Raises:
         SourceError: the file is missing, empty, damaged, hostile or of another kind; the message says which.
@@ -82,7 +82,7 @@ def _opener(path: Path, head: bytes) -> Callable[[Path], TensorFile] | None:
 
 
 def _after_json_line(path: Path) -> tuple[dict[str, object], int] | None:
-    """The table on a first line of JSON, and the byte where torch's archive begins after it; None without either."""
+    """Return the table on a first line of JSON and the byte where torch's archive begins; None without either."""
     with path.open("rb") as f:
         line = f.readline(MAX_HEADER_BYTES)
         if not line.endswith(b"\n") or f.read(len(_ZIP_START)) != _ZIP_START:

@@ -1,7 +1,7 @@
-"""Reading .safetensors: an 8-byte length, a JSON header, then the tensors end to end.
+"""Read .safetensors files: an 8-byte length, a JSON header, then contiguous tensors.
 
-The header is checked here rather than by the safetensors package, because a legal header of 60 MB costs that package
-a gigabyte and half a minute, and because it maps the file: one that is cut short meanwhile would end the process.
+The header is not parsed by the safetensors package, which needs a gigabyte and half a minute for a valid header of 60
+MB. That package also maps the file: the process would crash if the file were truncated meanwhile.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ _DTYPES = {
 
 
 def open_safetensors(path: Path) -> TensorFile:
-    """The tensors of a .safetensors file.
+    """Read the tensors of a .safetensors file.
 
     Raises:
-        SourceError: a header that is too long, is not JSON, or does not describe the bytes that follow exactly.
+        SourceError: the header is too long, is not JSON, or does not describe the following bytes exactly.
     """
     file = FileBytes(path)
     length = int.from_bytes(file.read(0, 8).tobytes(), "little")
@@ -100,7 +100,7 @@ def _header(raw: bytes, name: str) -> dict[str, Any]:
 
 
 def _span(key: str, spec: Any, name: str, size: int) -> tuple[Entry | None, int, int]:
-    """Shape and type (None for a type that torch does not have), and the first byte and the one after the last."""
+    """Return shape, type (None for a type that torch does not have), first byte and the byte after the last."""
     what = f"{name}: tensor {key[:80]!r}"
     if not isinstance(spec, dict) or not {"dtype", "shape", "data_offsets"} <= spec.keys():
         raise SourceError(f"{what} is not described by dtype, shape and data_offsets")

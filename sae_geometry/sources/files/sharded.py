@@ -1,4 +1,4 @@
-"""Reading a checkpoint that is spread over several files, by the index that says which tensor lies in which."""
+"""Read a checkpoint in several files, by the index that maps tensors to files."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ INDEX_SUFFIX = ".index.json"
 
 
 def open_index(index: Path, open_one: Callable[[Path], TensorFile]) -> TensorFile:
-    """The tensors that an index lists, from the shards beside it.
+    """Read the tensors of an index from its shards.
 
     Args:
         index: a `….index.json` with a `weight_map` from tensors to files, as huggingface_hub writes it.
         open_one: opens a shard.
 
     Raises:
-        SourceError: an index that is not one, or a shard that is missing or holds something else.
+        SourceError: the index is invalid, or a shard is missing or has other content.
     """
     owners = _weight_map(index)
     shards: dict[str, TensorFile] = {}

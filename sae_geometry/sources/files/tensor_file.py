@@ -1,4 +1,4 @@
-"""A file of tensors, read lazily: names, shapes and types at once; numbers only for the tensors asked for."""
+"""Lazily read tensor files: names, shapes and types at once, values only for requested tensors."""
 
 from __future__ import annotations
 
@@ -17,53 +17,53 @@ from sae_geometry.sources.files.bytes import FileBytes
 
 Container = Literal["safetensors", "torch", "npz", "npy", "dcp", "memory"]
 
-# A header, a pickle or a zip directory larger than this describes no checkpoint anyone has published; parsing a
-# legal 60 MB one takes tens of seconds and a gigabyte.
+# No published checkpoint has a larger header, pickle or zip directory. Parsing a valid one of 60 MB takes tens of
+# seconds and a gigabyte.
 MAX_HEADER_BYTES = 8 << 20
 MAX_AXES = 8
-# The names of a file's tensors, all together: nested tables can make long ones of few bytes.
+# This limits the total length of tensor names, since nested tables can produce long names from few bytes.
 MAX_NAMES = 8 << 20
 MAX_TENSORS = 50_000
 
-# The longest axis of a tensor without elements, which needs no bytes at all.
+# This limits the axes of a tensor without elements, which needs no bytes at any shape.
 MAX_EMPTY = 1 << 20
 
-Place = tuple[int, int]  # an axis, and one position on it
+Place = tuple[int, int]  # an axis and an index on it
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Shape and type of one stored tensor."""
+    """Shape and type of a stored tensor."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
 
     @property
     def n_bytes(self) -> int:
-        """Bytes of its elements."""
+        """Return the number of bytes of its elements."""
         return math.prod(self.shape) * self.dtype.itemsize
 
 
 @runtime_checkable
 class Read(Protocol):
-    """Give a stored tensor, or its slice at one place."""
+    """Return a stored tensor, or its slice at one index of an axis."""
 
     def __call__(self, key: str, place: Place | None = None, /) -> Tensor: ...
 
 
 @dataclass(frozen=True)
 class TensorFile:
-    """What a file of tensors holds.
+    """Contents of a tensor file.
 
     Attributes:
-        path: the file.
-        container: how it is packed.
+        path: path of the file.
+        container: file format.
         entries: shape and type of every tensor, by name.
-        read: gives one tensor by name, or only what lies at one position of one of its axes, checked against the
-            checksum where the container has one.
-        metadata: what the file says of itself: strings (safetensors), or a table (a JSON line before the tensors).
-        extras: numbers and strings stored among the tensors (torch pickles).
-        unread: tensors of a type that torch does not have, with that type's name; they spoil nothing unless asked for.
+        read: returns one tensor by name, or its slice at one index of an axis, verified against the checksum where the
+            format has one.
+        metadata: metadata in the file: strings (safetensors), or a table (a JSON line before the tensors).
+        extras: numbers and strings stored with the tensors (torch pickles).
+        unread: type names of tensors whose type torch does not have; an error only when requested.
     """
 
     path: Path
@@ -76,7 +76,7 @@ class TensorFile:
 
 
 def under(file: TensorFile, table: str) -> TensorFile:
-    """The same file with every name inside a table: "w_dec" becomes "TABLE.w_dec"."""
+    """Return the same file with all names inside a table: "w_dec" becomes "TABLE.w_dec"."""
     start = len(table) + 1
     return replace(
         file,
@@ -86,7 +86,7 @@ def under(file: TensorFile, table: str) -> TensorFile:
 
 
 def joined(files: Sequence[TensorFile]) -> TensorFile:
-    """Several files as one; of tensors with the same name the first is taken."""
+    """Return several files as one; of tensors with the same name the first is used."""
     owners = {key: file for file in reversed(files) for key in file.entries}
     return replace(
         files[0],
@@ -97,7 +97,7 @@ def joined(files: Sequence[TensorFile]) -> TensorFile:
 
 
 def read_stored(file: FileBytes, start: int, entry: Entry, place: Place | None) -> Tensor:
-    """Return the tensor stored row by row from byte `start`, or what lies at one place of it."""
+    """Return the tensor stored in row-major order from byte `start`, or its slice at one index."""
     if place is None:
         return as_tensor(file.read(start, entry.n_bytes), entry)
     axis, index = place
@@ -108,10 +108,10 @@ def read_stored(file: FileBytes, start: int, entry: Entry, place: Place | None) 
 
 
 def as_tensor(raw: np.ndarray, entry: Entry) -> Tensor:
-    """Return bytes (uint8, as many as the entry has) as its tensor."""
+    """Return bytes (uint8, the size of the entry) as its tensor."""
     if entry.n_bytes == 0:
         return torch.empty(entry.shape, dtype=entry.dtype)
-    if raw.ctypes.data % entry.dtype.itemsize:  # a hostile header can have any length
+    if raw.ctypes.data % entry.dtype.itemsize:  # the header of a hostile file can have any length
         raw = raw.copy()
     return torch.from_numpy(raw).view(entry.dtype).reshape(entry.shape)
 
@@ -120,7 +120,7 @@ def checked_shape(shape: object, what: str, size: int) -> tuple[int, ...]:
     """Return `shape` as a tuple of lengths that a file of `size` bytes can hold.
 
     Raises:
-        SourceError: not a short list of whole numbers, or longer along an axis than the file.
+        SourceError: `shape` is not a short list of integers, or exceeds the file along an axis.
     """
     if not isinstance(shape, list | tuple) or len(shape) > MAX_AXES or any(type(n) is not int for n in shape):
         raise SourceError(f"{what} has an impossible shape: a few whole numbers expected")

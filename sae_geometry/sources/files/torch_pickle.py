@@ -1,9 +1,9 @@
-"""The pickle inside a torch checkpoint, read as data.
+"""Read the pickle in a torch checkpoint as data.
 
-`torch.load(weights_only=True)` would refuse hostile pickles too, but it reads every tensor to find one, trusts the
-element counts a pickle claims, and allows `bytearray(10**10)`. Here the opcodes that torch.save writes for state
-dictionaries are interpreted one by one. Nothing is imported or called: a name can only be one of the few below, and
-each stands for a description of a tensor, a table, a list, a number or a string.
+`torch.load(weights_only=True)` refuses hostile pickles too, but it reads all tensors to return one, trusts the element
+counts in the pickle, and permits `bytearray(10**10)`. Here, the opcodes that torch.save writes for state dictionaries
+are interpreted one by one. Nothing is imported or called: only the names below are accepted, and each stands for the
+description of a tensor, a table, a list, a number or a string.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ _STORAGES = {
     "ComplexFloatStorage": torch.complex64,
     "ComplexDoubleStorage": torch.complex128,
 }
-# Types of torch's own that this version of it may lack, or that hold no plain numbers.
+# Torch types that the installed version may lack, or that do not hold plain numbers.
 _OTHER_TYPE = re.compile(r"[A-Z][A-Za-z0-9]*Storage|(?:u?int|float|bfloat|complex|quint|qint|bits)\w*")
 _DTYPES = {name: value for name, value in vars(torch).items() if isinstance(value, torch.dtype)}
 
 
 @dataclass(frozen=True)
 class StoredStorage:
-    """A run of `n_elements` numbers in the archive's member `data/<key>`; dtype is None for a `kind` not known."""
+    """A run of `n_elements` numbers in the archive's member `data/<key>`; dtype is None for an unknown `kind`."""
 
     key: str
     dtype: torch.dtype | None
@@ -66,7 +66,7 @@ class StoredTensor:
 
     @property
     def last(self) -> int:
-        """One after the last number of the storage that it uses; its offset if it has no numbers."""
+        """Return one past the last element of the storage in use; the offset if the tensor is empty."""
         if 0 in self.shape:
             return self.offset
         return self.offset + 1 + sum((n - 1) * step for n, step in zip(self.shape, self.stride, strict=False))
@@ -82,22 +82,22 @@ class _Name:
 
 
 class _Table(dict[Any, Any]):
-    """What an OrderedDict in the pickle becomes."""
+    """Stand-in for an OrderedDict in the pickle."""
 
 
 @dataclass(eq=False)
 class Record:
-    """An object of the pickle that is not made: the name of its class, its arguments and its state."""
+    """An object in the pickle that is not constructed: class name, arguments and state."""
 
     kind: str
     args: tuple[Any, ...]
     state: Any = None
 
     def field(self, name: str) -> Any:
-        """One field of a dataclass.
+        """Return one field of a dataclass.
 
         Raises:
-            KeyError: it has none of that name.
+            KeyError: no such field.
         """
         return _expect(self.state, dict)[name]
 
@@ -106,7 +106,7 @@ Builders = Mapping[str, Callable[[tuple[Any, ...]], Any]]
 
 
 class _AsRecords(dict[str, Callable[[tuple[Any, ...]], Any]]):
-    """Builders that make a `Record` of whatever is named. Nothing is imported for it, and nothing called."""
+    """Map any class name to a builder of `Record`. Nothing is imported or called."""
 
     def __missing__(self, kind: str) -> Callable[[tuple[Any, ...]], Record]:
         return lambda args: Record(kind, args)
@@ -116,23 +116,23 @@ class _AsRecords(dict[str, Callable[[tuple[Any, ...]], Any]]):
 
 
 def read_pickle(raw: bytes, name: str) -> object:
-    """The object a torch checkpoint's pickle describes, with `StoredTensor` where tensors are.
+    """Return the object in a torch checkpoint's pickle, with `StoredTensor` for tensors.
 
     Args:
-        raw: the bytes of `data.pkl`.
-        name: the file's name, for messages.
+        raw: content of `data.pkl`.
+        name: name of the file, for messages.
 
     Raises:
-        SourceError: it asks for anything but tensors, tables, lists, numbers and strings, or is damaged.
+        SourceError: the pickle is damaged, or holds other objects than tensors, tables, lists, numbers and strings.
     """
     return _read(raw, name, _BUILDERS)
 
 
 def read_records(raw: bytes, name: str) -> object:
-    """The object that a pickle of plain data classes describes, each of them as a `Record`.
+    """Return the object in a pickle of plain data classes, each as a `Record`.
 
     Raises:
-        SourceError: damaged.
+        SourceError: the pickle is damaged.
     """
     return _read(raw, name, _AsRecords({"torch.Size": _BUILDERS["torch.Size"]}))
 
@@ -197,7 +197,7 @@ def _run(raw: bytes, name: str, builders: Builders) -> object:
                 items = since_mark() if op.name == "SETITEMS" else [stack.pop() for _ in range(2)][::-1]
                 table = _expect(stack[-1], dict)
                 for key, value in zip(items[::2], items[1::2], strict=True):
-                    # Text has a hash of each process's own: numbers could be chosen to have one hash all.
+                    # Hashes of text are salted per process; numbers could be chosen to collide.
                     if not isinstance(key, Record):
                         key = str(key) if isinstance(key, int) else _expect(key, str)
                     table[key] = value
@@ -288,9 +288,10 @@ _BUILDERS: dict[str, Callable[[tuple[Any, ...]], Any]] = {
 
 
 def flatten(tree: object, name: str) -> dict[str, Any]:
-    """Nested tables and lists as one table, keys joined by dots. A bare tensor gets the key "tensor".
+    """Flatten nested tables and lists into one table, with keys joined by dots. A bare tensor gets the key "tensor".
 
-    Of a list only what may hold tensors is taken, by its index: the numbers of an optimizer's groups say nothing here.
+    List items get their index as key; only those that may hold tensors are included, since the numbers in an
+    optimizer's groups carry no information here.
     """
     flat: dict[str, Any] = {}
     visits, length = 0, 0

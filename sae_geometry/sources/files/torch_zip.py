@@ -1,4 +1,4 @@
-"""Reading what `torch.save` writes: a zip of one pickle and one plainly stored member a storage."""
+"""Read files of `torch.save`: a zip with one pickle and one uncompressed member per storage."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from sae_geometry.sources.plain import is_plain
 
 
 def open_torch(path: Path, start: int = 0, end: int | None = None) -> TensorFile:
-    """The tensors of a torch checkpoint, nested tables flattened with dots.
+    """Read the tensors of a torch checkpoint, with nested tables flattened by dots.
 
     Args:
         path: the file.
-        start, end: the bytes that the checkpoint fills, where they are not the whole file.
+        start, end: byte range of the checkpoint, where it is not the whole file.
 
     Raises:
-        SourceError: damaged, hostile, or not what torch.save writes.
+        SourceError: the file is damaged, hostile, or not written by torch.save.
     """
     file = FileBytes(path, start, end)
     members = open_zip(file)
@@ -82,6 +82,6 @@ def _view(file: FileBytes, t: StoredTensor, member: Member) -> Tensor:
     assert t.dtype is not None
     size = t.dtype.itemsize
     raw = read_checked(file, member, t.offset * size, (t.last - t.offset) * size)
-    # The step along an axis of length 1 is never taken, and can be any number.
+    # The stride of an axis of length 1 is never used and can have any value.
     steps = [step if n > 1 else 1 for n, step in zip(t.shape, t.stride, strict=True)]
     return torch.as_strided(torch.from_numpy(raw).view(t.dtype), t.shape, steps)

@@ -1,8 +1,8 @@
-"""The members of a zip archive, with the bounds that a hostile archive would break.
+"""Read members of a zip archive, with limits against hostile archives.
 
-`zipfile` reads the directory, and nothing else: a directory of millions of entries, entries that lie about their sizes
-or share their bytes, a few kilobytes that unpack to gigabytes, a checksum that does not match, each is found before it
-costs anything, and said in one sentence.
+`zipfile` only reads the directory. A directory of millions of entries, false sizes, overlapping members, a few
+kilobytes that unpack to gigabytes and a wrong checksum are detected before they cost memory or time, and reported in
+one sentence.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from sae_geometry.io.formatting import counted
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.files.bytes import FileBytes
 
-# 100,000 entries of 46 bytes and a name take `zipfile` a second and 100 MB; a checkpoint has hundreds.
+# For 100,000 entries of 46 bytes and a name `zipfile` takes a second and 100 MB; a checkpoint has hundreds.
 _MAX_DIRECTORY = 2 << 20
-# float data deflates by a factor of a few; deflate's limit is 1032.
+# Float data deflate by a factor of a few; the limit of deflate is 1032.
 _MAX_RATIO = 100
 _RATIO_MATTERS_ABOVE = 16 << 20
 
@@ -32,11 +32,11 @@ class Member:
     """One file of the archive.
 
     Attributes:
-        name: its name, for messages.
-        start: the byte that its data start at.
-        n_packed: bytes of its data in the archive.
-        n_bytes: bytes unpacked; the same unless it is deflated.
-        deflated: whether it is.
+        name: name, for messages.
+        start: first byte of its data.
+        n_packed: size of its data in the archive, in bytes.
+        n_bytes: unpacked size in bytes; equal to `n_packed` unless deflated.
+        deflated: whether its data are deflated.
         crc: CRC-32 of its unpacked bytes.
     """
 
@@ -49,7 +49,7 @@ class Member:
 
 
 class _Bounded:
-    """The span of a file that gives `zipfile` no more at once than a directory may have."""
+    """A span of a file in which `zipfile` can read at most the size of a valid directory at once."""
 
     def __init__(self, opened: IO[bytes], file: FileBytes) -> None:
         self._opened, self._file = opened, file
@@ -74,10 +74,11 @@ class _Bounded:
 
 
 def open_zip(file: FileBytes) -> Mapping[str, Member]:
-    """The archive's members by name.
+    """Return the members of the archive, by name.
 
     Raises:
-        SourceError: truncated, damaged, encrypted, built to exhaust memory, or with bytes before or after it.
+        SourceError: the archive is truncated, damaged, encrypted, built to exhaust memory, or has bytes before or after
+            it.
     """
     name = file.path.name
     _check_end(file)
@@ -105,12 +106,12 @@ def open_zip(file: FileBytes) -> Mapping[str, Member]:
 
 
 def _check_end(file: FileBytes) -> None:
-    """Refuse bytes after an archive, which `zipfile` passes over."""
+    """Refuse bytes after an archive, which `zipfile` ignores."""
     start = max(0, file.size - (22 + 65535))
     tail = file.read(start, file.size - start).tobytes()
     at = tail.rfind(b"PK\x05\x06")
     if at < 0 or len(tail) - at < 22:
-        return  # zipfile says so
+        return  # already reported by zipfile
     after = len(tail) - (at + 22 + struct.unpack("<H", tail[at + 20 : at + 22])[0])
     if after > 0:
         raise SourceError(
@@ -131,10 +132,10 @@ def _said_of_bytes_before(file: FileBytes, before: int) -> str:
 
 
 def read_member(file: FileBytes, member: Member, limit: int) -> np.ndarray:
-    """The whole of a member, uint8, its checksum verified.
+    """Read a whole member, uint8, and verify its checksum.
 
     Raises:
-        SourceError: larger than `limit` bytes, or damaged.
+        SourceError: the member is larger than `limit` bytes, or damaged.
     """
     label = f"{file.path.name}: {member.name!r}"
     if member.n_bytes > limit:
@@ -149,16 +150,16 @@ def read_member(file: FileBytes, member: Member, limit: int) -> np.ndarray:
 
 
 def read_start(file: FileBytes, member: Member, n_bytes: int) -> bytes:
-    """At most the first `n_bytes` of a member, unpacked, its checksum not verified."""
+    """Read at most the first `n_bytes` of a member, unpacked, without verifying its checksum."""
     raw = file.read(member.start, min(member.n_packed, n_bytes))
     return bytes(_inflated(raw, n_bytes, f"{file.path.name}: {member.name!r}")) if member.deflated else raw.tobytes()
 
 
 def read_checked(file: FileBytes, member: Member, first: int, wanted: int) -> np.ndarray:
-    """`wanted` bytes from byte `first` of a plainly stored member, uint8, the checksum of all of it verified.
+    """Read `wanted` bytes from byte `first` of an uncompressed member, uint8, and verify the whole member's checksum.
 
     Raises:
-        SourceError: it does not match.
+        SourceError: the checksum does not match.
     """
     raw, crc = file.checked(member.start, member.n_bytes, first, wanted)
     _check_crc(crc, member, file)

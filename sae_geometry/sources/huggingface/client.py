@@ -1,4 +1,4 @@
-"""Hugging Face's client made to keep our limits, and its many exceptions as one sentence each."""
+"""Apply our limits to Hugging Face's client, and translate its exceptions to one sentence each."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NAME = re.compile(r"\w[\w.\-]{0,254}")
 
 @contextmanager
 def bounded(address: Address) -> Iterator[Watch]:
-    """Hugging Face's client within our limits, its exceptions as one sentence each."""
+    """Run Hugging Face's client within our limits, with its exceptions translated to one sentence each."""
     try:
         import huggingface_hub
         from huggingface_hub import constants, errors
@@ -38,7 +38,7 @@ def bounded(address: Address) -> Iterator[Watch]:
         "request": [*hooks.get("request", []), watch.asked],
         "response": [*hooks.get("response", []), watch.answered],
     }
-    constants.HF_HUB_DISABLE_XET = True  # its transfers know no time limits
+    constants.HF_HUB_DISABLE_XET = True  # its transfers ignore time limits
     try:
         yield watch
     except SourceError:
@@ -73,11 +73,11 @@ def bounded(address: Address) -> Iterator[Watch]:
 
 
 class Watch:
-    """Hooks for every request and answer: our limits on time, rate and tries, and no names that lead elsewhere.
+    """Hooks for requests and responses: limits on time, rate and retries, and no names that leave the cache.
 
     Attributes:
         what: the address, for messages.
-        offline: whether the client is set to touch no network.
+        offline: whether the client is set to offline mode.
     """
 
     def __init__(self, what: str, offline: bool) -> None:
@@ -87,10 +87,10 @@ class Watch:
         self.stopped = False
 
     def within(self, ask: Callable[[], T]) -> T:
-        """What the client answers, or no answer: the head of an answer that never ends is given up.
+        """Return the client's response, or abandon it if its headers never end.
 
         Raises:
-            UnreachableError: no answer in time.
+            UnreachableError: no response in time.
         """
         self.stopped = False
         try:
@@ -98,22 +98,22 @@ class Watch:
         except TimeoutError as error:
             raise UnreachableError(f"{self.what}: no answer in time; try again later, or --offline") from error
         finally:
-            self.stopped = True  # a client that goes on by itself ends with the next piece
+            self.stopped = True  # an abandoned client stops at the next piece
 
     def waits(self) -> bool:
-        """Whether a question has been without an answer for too long."""
+        """Return whether a request has been without a response for too long."""
         return self.since is not None and time.monotonic() - self.since > limits().connect + limits().silence
 
     def go_on(self) -> None:
-        """Raise if nobody waits for the client any more."""
+        """Raise if the caller has abandoned the client."""
         if self.stopped:
             raise UnreachableError(f"{self.what}: given up")
 
     def asked(self, request: Any) -> None:
-        """Give a request our limits.
+        """Apply our limits to a request.
 
         Raises:
-            UnreachableError: it has been made too often.
+            UnreachableError: too many attempts.
         """
         self.go_on()
         self.since = time.monotonic()
@@ -129,13 +129,13 @@ class Watch:
         }  # fmt: skip
 
     def answered(self, response: Any) -> None:
-        """Look at the head of an answer, and watch how its body comes.
+        """Check the headers of a response, and monitor its body.
 
         Raises:
-            SourceError: the client would take a path to somewhere else for the name of a blob or a commit.
+            SourceError: the client would use a path outside the cache as the name of a blob or commit.
         """
         self.since = None
-        for header in ("retry-after", "ratelimit"):  # the client waits for as long as they say
+        for header in ("retry-after", "ratelimit"):  # the client waits for this time without a limit
             response.headers.pop(header, None)
         if response.request.method == "HEAD":
             for header in ("etag", "x-linked-etag", "x-repo-commit"):
@@ -145,13 +145,13 @@ class Watch:
         if response.headers.get("content-encoding", "identity") != "identity":
             raise SourceError(f"{self.what}: the server compressed its answer, though asked not to; refused")
         if response.has_redirect_location:
-            most, refused = _MAX_REDIRECT, False  # nobody reads it
+            most, refused = _MAX_REDIRECT, False  # the body is not read
         else:
             most, refused = (MAX_ANSWER if "/api/" in str(response.request.url.path) else _MAX_FILE), True
         response.stream = self._paced(response.stream, most, refused)
 
     def _paced(self, stream: Any, most: int, refused: bool) -> Any:
-        """A body that keeps our pace and has an end, of whichever class the client wants its bodies to be."""
+        """Wrap a body with limits on rate and size, in the class that the client expects."""
         watch = self
 
         class Paced(type(stream)):  # type: ignore[misc]
@@ -179,7 +179,7 @@ class Watch:
 
 
 def _cause(error: BaseException) -> str:
-    """The first cause that says something, in a few words."""
+    """Return the first informative cause, in a few words."""
     deepest: BaseException = error
     while deepest.__cause__ is not None:
         deepest = deepest.__cause__
@@ -198,7 +198,7 @@ def _cause(error: BaseException) -> str:
 
 
 def bar_class(name: str, progress: Progress | None) -> Any:
-    """A progress bar for Hugging Face's client that draws nothing and tells us."""
+    """Return a progress bar class for Hugging Face's client that draws nothing and calls our callback."""
     from huggingface_hub.utils import tqdm
 
     class Silent(tqdm):

@@ -1,4 +1,4 @@
-"""Checkpoints on Hugging Face, by its own client and in its own cache: a pinned commit, and only the files needed."""
+"""Checkpoints on Hugging Face, through its own client and cache: a pinned commit, and only the required files."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _MOST_COMMITS = 4
 
 @dataclass(frozen=True)
 class _Repo:
-    """One commit of a repository ("org/repo" or "datasets/org/repo"): its files, and their checksums where known."""
+    """One commit of a repository ("org/repo" or "datasets/org/repo"): its files, and known checksums."""
 
     name: str
     commit: str
@@ -45,10 +45,11 @@ class _Repo:
 
 
 def bundle_huggingface(address: Address, context: Context) -> Bundle:
-    """The checkpoint at an hf:// address: a file, a folder, or a whole repository with one.
+    """Return the checkpoint at an hf:// address: a file, a folder, or a repository that holds one.
 
     Raises:
-        SourceError: a missing, gated or unreachable repository, a damaged file, or nothing cached with `offline`.
+        SourceError: the repository is missing, gated or unreachable, a file is damaged, or nothing is cached with
+            `offline`.
     """
     with bounded(address) as watch:
         context = replace(context, offline=context.offline or watch.offline)
@@ -88,7 +89,7 @@ def _choose(repo: _Repo, address: Address, context: Context) -> tuple[str, ...]:
 
 
 def _one_source(halves: tuple[str, ...], address: Address) -> tuple[str, ...]:
-    """The files of the one layer that is meant, so that a transcoder of many layers is not fetched whole."""
+    """Return the files of the selected layer, so that a transcoder of many layers is not downloaded whole."""
     sources = {n: source_of(n) for n in halves}
     wanted = address.selection.source
     found = tuple(n for n in halves if wanted is None or sources[n] in (None, wanted))
@@ -114,10 +115,10 @@ def _asked_repo(address: Address, context: Context, watch: Watch) -> _Repo:
     files: dict[str, str | None] = {}
     for listed in info.siblings or []:
         told = listed.blob_id if listed.lfs is None else listed.lfs.sha256
-        if str(listed.rfilename).isprintable():  # `safe_path` takes no other
+        if str(listed.rfilename).isprintable():  # `safe_path` accepts no other name
             files[str(listed.rfilename)] = told if isinstance(told, str) else None
     repo = _Repo(address.place, str(info.sha), files)
-    with suppress(OSError):  # a cache that cannot be written only costs the request again
+    with suppress(OSError):  # without a writable cache the request is only repeated
         listing = _listing(repo.name, repo.commit)
         wrote(listing)
         with whole_file(listing, ".half-") as file:
@@ -130,7 +131,7 @@ def _listing(name: str, commit: str) -> Path:
 
 
 def _listed_repo(name: str, commit: str | None) -> _Repo | None:
-    """A commit whose files were listed before: it cannot have changed."""
+    """Return a commit whose files were listed before; commits do not change."""
     if commit is None or not _is_commit(commit):
         return None
     try:
@@ -143,7 +144,7 @@ def _listed_repo(name: str, commit: str | None) -> _Repo | None:
 
 
 def _cached_repo(address: Address) -> _Repo | None:
-    """What the cache holds of a repository, at the revision asked for."""
+    """Return the cached content of a repository at a revision."""
     folder, revision = _cache_folder(address.place), address.revision or "main"
     commit, guessed = revision if _is_commit(revision) else commit_of(folder, revision), None
     if commit is None:
@@ -172,13 +173,13 @@ def _cache_folder(name: str) -> Path:
 
 
 def _client_name(name: str) -> dict[str, Any]:
-    """What Hugging Face's client calls a repository."""
+    """Return the name of a repository in Hugging Face's client."""
     plain = name.removeprefix("datasets/")
     return {"repo_id": plain, "repo_type": "model" if plain == name else "dataset"}
 
 
 def _remember(repo: _Repo, revision: str, name: str, watch: Watch) -> None:
-    """Have the client note which commit a branch or tag was, so that it is found again offline."""
+    """Make the client record the commit of a branch or tag, so that it resolves offline."""
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
     if _is_commit(revision):
@@ -195,10 +196,10 @@ def _remember(repo: _Repo, revision: str, name: str, watch: Watch) -> None:
 
 
 def _bring(repo: _Repo, name: str, context: Context, watch: Watch) -> Path:
-    """A file of a commit, in the client's cache; it is the client that writes there, and we change nothing of it.
+    """Return a file of a commit from the client's cache; only the client writes there.
 
     Raises:
-        SourceError: it is not there, damaged, or somebody else's file in its place.
+        SourceError: the file is missing or damaged, or its path holds a file that is not the client's.
     """
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
@@ -239,12 +240,12 @@ def _bring(repo: _Repo, name: str, context: Context, watch: Watch) -> Path:
 
 
 def _is_blob(path: Path) -> bool:
-    """Whether a file of a snapshot is a link to one of the client's blobs."""
+    """Return whether a file of a snapshot is a link to one of the client's blobs."""
     return path.is_symlink() and Path(os.readlink(path)).parent.name == "blobs"
 
 
 def _intact(path: Path, name: str, repo: _Repo) -> bool:
-    """Whether a cached file has its checksum, which a blob has for its name; true where none is known."""
+    """Return whether a cached file has its checksum, which is the name of its blob; true where none is known."""
     expected = repo.files.get(name) or (Path(os.readlink(path)).name if _is_blob(path) else "")
     return len(expected) not in (40, 64) or intact(path, expected)
 

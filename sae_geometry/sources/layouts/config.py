@@ -1,4 +1,4 @@
-"""Configuration files beside the weights: JSON or YAML, small, read as data."""
+"""Read configuration files next to the weights: JSON or YAML, small, parsed as data."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 from sae_geometry.sources.plain import parse_json, parse_yaml
 
 _MAX_BYTES = 4 << 20
-_MAX_YAML_BYTES = 128 << 10  # the pure Python YAML reader is slow
+_MAX_YAML_BYTES = 128 << 10  # the pure Python YAML parser is slow
 _MAX_TEXT = 1 << 16
-_MAX_TABLES = 200  # looked through for a name: more is no configuration
+_MAX_TABLES = 200  # tables searched for a name; a configuration has fewer
 _MAX_DEPTH = 4
 
 
 def read_config(paths: tuple[Path, ...]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Read configuration files as one table of their top-level keys, the first file that has a key winning.
+    """Read configuration files as one table of their top-level keys; for each key the first file wins.
 
     Returns:
         The table, and one sentence for each file that is there and cannot be read.
@@ -33,7 +33,7 @@ def read_config(paths: tuple[Path, ...]) -> tuple[dict[str, Any], tuple[str, ...
 
 
 def lookup(table: Mapping[str, Any], path: str) -> Any:
-    """The value at a dotted path; None if it is not there."""
+    """Return the value at a dotted path; None if it is absent."""
     value: Any = table
     for step in path.split("."):
         if not isinstance(value, Mapping) or step not in value:
@@ -43,14 +43,14 @@ def lookup(table: Mapping[str, Any], path: str) -> Any:
 
 
 def first(table: Mapping[str, Any], paths: tuple[str, ...], kind: type) -> Any:
-    """The first value of type `kind` among dotted paths; None if there is none."""
+    """Return the first value of type `kind` among dotted paths; None if there is none."""
     return next((v for p in paths if isinstance(v := lookup(table, p), kind) and v != ""), None)
 
 
 def tables(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """Yield a configuration and every table inside it, the outer before the inner.
 
-    Trainers wrap what they say: in "metadata", "trainer", "sae" or "cfg", in W&B's {"value": …}, or as JSON text.
+    Trainers nest their settings: in "metadata", "trainer", "sae" or "cfg", in W&B's {"value": …}, or as JSON text.
     """
     level, seen = [config], 0
     for _ in range(_MAX_DEPTH):
@@ -65,12 +65,12 @@ def tables(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def plain_values(table: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's configuration from W&B's form: `{"seed": {"value": 0}, "_wandb": …}` becomes `{"seed": 0}`."""
+    """Return a run's configuration from W&B's form: `{"seed": {"value": 0}, "_wandb": …}` becomes `{"seed": 0}`."""
     return {k: _inner(v) for k, v in table.items() if isinstance(k, str) and k not in ("_wandb", "wandb_version")}
 
 
 def _inner(value: Any) -> Any:
-    """What W&B wraps as {"desc": …, "value": …}, and a table that is stored as JSON text."""
+    """Unwrap W&B's {"desc": …, "value": …} and tables stored as JSON text."""
     if isinstance(value, Mapping) and "value" in value and set(value) <= {"value", "desc"}:
         return value["value"]
     if isinstance(value, str) and value.startswith("{") and value.endswith("}") and len(value) < _MAX_TEXT:
@@ -86,7 +86,7 @@ def _read(path: Path) -> dict[str, Any]:
     size, most = path.stat().st_size, _MAX_YAML_BYTES if is_yaml else _MAX_BYTES
     if size > most:
         raise ValueError(f"it has {size:,} bytes; {most:,} are the most")
-    text = path.read_bytes()  # both readers know the encodings by their marks
+    text = path.read_bytes()  # both parsers detect the encoding by its byte order mark
     table = parse_yaml(text) if is_yaml else parse_json(text)
     if table is None:
         return {}

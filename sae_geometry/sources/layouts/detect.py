@@ -1,4 +1,4 @@
-"""The dictionaries in one table of tensors: which layout they follow, which axis counts latents, what lies where."""
+"""Detect the dictionaries in one table of tensors: layout, latent axis and keys."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sae_geometry.sources.layouts.table import (
 )
 
 LatentAxis = Literal[0, 1]
-_MAX_OUTPUTS = 4096  # of all dictionaries of a table together
+_MAX_OUTPUTS = 4096  # for all dictionaries of a table together
 _NUMBERED = re.compile(r"(?:^|layer[_.-]?)(\d{1,9})$")
 
 
@@ -31,11 +31,11 @@ class Slab:
     """One [n_latents, width] piece of a stored tensor.
 
     Attributes:
-        key: the tensor, as the file names it.
-        axes: its axes, in the letters of `formats`.
-        index: the place on its "o" axis; None if it has none.
-        out: which output (layer or model) the piece belongs to; None where there is only one.
-        at: the place on its "s" axis; None if it has none.
+        key: key of the tensor in the file.
+        axes: axes of the tensor, in the letters of the layout table.
+        index: index on its "o" axis; None if it has none.
+        out: output (layer or model) of the slab; None where there is only one.
+        at: index on its "s" axis; None if it has none.
     """
 
     key: str
@@ -50,17 +50,17 @@ class Site:
     """One dictionary in a file.
 
     Attributes:
-        layout: the row of the table it follows.
-        n_latents: how many latents.
-        decoder, encoder: the pieces, in the order of their outputs.
-        hook: the hook point that its keys name, with dots; None where they name none.
-        source: the layer a cross-layer transcoder's latents read from; None elsewhere.
-        layer: its place where the file stacks several dictionaries in one tensor; None elsewhere.
-        member: the table that holds it, where the file has several, each with a dictionary; None elsewhere.
+        layout: matching row of the table.
+        n_latents: number of latents.
+        decoder, encoder: slabs, in the order of their outputs.
+        hook: hook point in its keys, with dots; None where they name none.
+        source: layer that a cross-layer transcoder's latents read from; None elsewhere.
+        layer: index where the file stacks several dictionaries in one tensor; None elsewhere.
+        member: table that holds it, where several tables of the file each hold a dictionary; None elsewhere.
         encoder_bias, decoder_bias, frequency, log_scale: keys, where present.
-        mixture: keys of the two factors whose product is added to the decoder; None where there is none.
-        assumed: why the orientation is an assumption; None where names or sizes prove it.
-        convention: the documented convention by which it was read, where that is all there is to go by.
+        mixture: keys of two factors whose product is added to the decoder; None where there are none.
+        assumed: why the orientation is an assumption; None where names or sizes determine it.
+        convention: documented convention used, where names and sizes do not determine the axes.
     """
 
     layout: Layout
@@ -81,18 +81,18 @@ class Site:
 
     @property
     def choice(self) -> str:
-        """What to write after `::` to choose it."""
+        """Return the text after `::` that selects this site."""
         parts = [name] if (name := self.member or self.hook) else []
         parts += [f"{k}={v}" for k, v in (("source", self.source), ("layer", self.layer)) if v is not None]
         return "::".join(parts)
 
     def is_called(self, name: str) -> bool:
-        """Whether `::name` means it: its hook point or its table, with dots or as written."""
+        """Return whether `::name` selects this site: its hook point or table, with dots or as written."""
         return name in (self.hook, self.member) or name.replace("-", ".") in (self.hook, self.member)
 
     @property
     def place(self) -> int | None:
-        """What `::layer=N` chooses it by: its place in a stack, or the number that its table is called by."""
+        """Return the number that `::layer=N` matches: the index in a stack, or the number in the name of its table."""
         if self.layer is not None or self.member is None or any(s.out is not None for s in self.decoder):
             return self.layer
         numbered = _NUMBERED.search(self.member)
@@ -101,15 +101,15 @@ class Site:
 
 @dataclass(frozen=True)
 class Table:
-    """Tensors by the names they have in one table of a file.
+    """Tensors by their names within one table of a file.
 
     Attributes:
-        entries: shape and type by name; axes that `leads` stands for are left out of the shape.
-        keys: what the file calls each.
-        leads: letters of the axes that were taken off the front of each: "1" or "s".
-        read: gives one tensor by the file's name.
-        file: the file's name.
-        container: how it is packed.
+        entries: shape and type by name; axes in `leads` are left out of the shape.
+        keys: key in the file, by name.
+        leads: letters of the leading axes removed from each: "1" or "s".
+        read: function that returns a tensor by its key.
+        file: name of the file.
+        container: format of the file.
     """
 
     entries: Mapping[str, Entry]
@@ -121,10 +121,10 @@ class Table:
 
 
 def sites_in(table: Table, config: Mapping[str, Any], latent_axis: LatentAxis | None) -> tuple[Site, ...]:
-    """Every dictionary in a table, by the first row of the layouts that fits; none where no row does.
+    """Return every dictionary in a table, by the first layout that fits; none where no layout does.
 
     Raises:
-        LayoutError: the row that fits says that there is no dictionary to compare.
+        LayoutError: the matching layout holds no dictionary.
     """
     search = _Search(table, config, latent_axis)
     for layout in LAYOUTS:
@@ -136,7 +136,7 @@ def sites_in(table: Table, config: Mapping[str, Any], latent_axis: LatentAxis | 
 
 
 class _Search:
-    """One table of tensors against the rows of the layouts."""
+    """Match one table of tensors against the rows of the layout table."""
 
     def __init__(self, table: Table, config: Mapping[str, Any], latent_axis: LatentAxis | None) -> None:
         self.table = table
@@ -149,12 +149,12 @@ class _Search:
         self.d_out = self._length(PER_COORDINATE)
 
     def _length(self, keys: tuple[str, ...]) -> int | None:
-        """How many entries the first of these has for one dictionary: of a stack, its last axis counts."""
+        """Return the length of the first of these tensors for one dictionary: the last axis of a stack."""
         shapes = [self.entries[k].shape for k in keys if k in self.entries]
         return next((s[-1] for n_axes in (1, 2) for s in shapes if len(s) == n_axes and s[-1] > 1), None)
 
     def concerns(self, layout: Layout) -> bool:
-        """Whether what is beside the decoder allows this row."""
+        """Return whether container, configuration and alternative keys match this row."""
         return (
             layout.container in (None, self.table.container)
             and (layout.config is None or lookup(self.config, layout.config) is not None)
@@ -224,11 +224,11 @@ class _Search:
         )
 
     def _sizes_agree(self, shape: tuple[int, ...], axes: str) -> bool:
-        """Whether the tensors beside the decoder (or the configuration) bear the row's axes out, or say nothing."""
+        """Return whether the other tensors (or the configuration) confirm the row's axes or leave them open."""
         n, d = shape[axes.index("n")], shape[axes.index("d")]
         if self.encoder_side is not None:
             return n == self.encoder_side
-        if "o" in axes:  # a decoder has more latents than outputs, and than dimensions where it could be transposed
+        if "o" in axes:  # more latents than outputs, and than dimensions where it could be transposed
             return n > shape[axes.index("o")] and (axes != "ond" or n >= d)
         if self.n_latents in (n, d):
             return n == self.n_latents
@@ -245,7 +245,7 @@ class _Search:
         )
 
     def _encoder(self, layout: Layout, groups: Mapping[str, str], n: int, turned: bool) -> tuple[str | None, str]:
-        """The encoder's name and axes; axes "" where its sizes contradict the decoder's."""
+        """Return the encoder's key and axes; axes "" where its sizes contradict the decoder's."""
         name = layout.encoder.format(**groups) if layout.encoder else None
         if name is None or name not in self.entries:
             return None, ""
@@ -273,7 +273,7 @@ class _Search:
         )
 
     def _by_pair(self, layout: Layout, pairs: Mapping[tuple[int, int], str]) -> Iterator[Site]:
-        """Sites of a transcoder that keeps one decoder for each layer read and each layer written to."""
+        """Yield the sites of a transcoder with one decoder per pair of source and target layer."""
         axes = layout.decoder_axes
         for source in sorted({source for source, _ in pairs}):
             reached = {into: name for (i, into), name in sorted(pairs.items()) if i == source}
@@ -294,7 +294,7 @@ class _Search:
             )  # fmt: skip
 
     def _by_target(self, layout: Layout, targets: Mapping[int, str]) -> Iterator[Site]:
-        """Sites of a transcoder stored by the layer it writes into: W_D.i holds the decoders of sources 0…i."""
+        """Yield the sites of a transcoder stored by target layer: W_D.i holds the decoders of sources 0…i."""
         encoder = layout.encoder if layout.encoder in self.entries else None
         keys = self.table.keys
         for source in range(max(self.entries[name].shape[0] for name in targets.values())):
@@ -314,10 +314,10 @@ class _Search:
                 )
 
     def _by_layer(self, layout: Layout, name: str) -> Iterator[Site]:
-        """Sites of a transcoder whose one tensor has an axis for the layer read and one for the layer written to."""
+        """Yield the sites of a transcoder with one tensor that has an axis for source and one for target layers."""
         entry, axes = self.entries[name], layout.decoder_axes
         n_layers, n_outs, n = (entry.shape[axes.index(letter)] for letter in "son")
-        encoder = str(layout.encoder)  # every such row asks for one
+        encoder = str(layout.encoder)  # required by every such row
         shape = self.entries[encoder].shape
         if n_layers != n_outs or len(shape) != 3 or (shape[0], shape[2]) != (n_layers, n):
             return

@@ -1,4 +1,4 @@
-"""Which of the files in a folder, a repository or a run are the weights meant. Names in, names out."""
+"""Choose the weights among the files of a folder, repository or run. Pure functions of names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CONFIG_NAMES = (
 SPARSITY_NAME = "sparsity.safetensors"
 
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".npz", ".bin")
-# What a training run saves so that it can go on: its own state, not the dictionary's.
+# A training run saves these to resume: they hold its own state, not the dictionary's.
 _NOT_WEIGHTS = re.compile(
     r"sparsity|optim|scheduler|training_args|scaler|rng_state|random_states|activations?_store|dataloader|sampler"
     r"|train(?:er|ing)?_state|^(?:rank_?\d+_)?state\.",
@@ -32,41 +32,41 @@ _GENERIC = re.compile(
     re.IGNORECASE,
 )
 _STEP = re.compile(r"(.*?(?:samples|steps?|tokens|iter(?:ation)?s?|checkpoint|ckpt|ae)[_-])(\d{1,18})", re.IGNORECASE)
-_OF_A_CACHE = re.compile(r"snapshots|[0-9a-f]{40}")  # folders of Hugging Face's that say nothing of what is in them
+_OF_A_CACHE = re.compile(r"snapshots|[0-9a-f]{40}")  # Hugging Face uses these folder names for any content
 _MOST_LAYERS = 999
-_OWN_MARKS = ("_cfg", "_config", ".cfg", ".config")  # NAME_cfg.json beside NAME.pt
+_OWN_MARKS = ("_cfg", "_config", ".cfg", ".config")  # NAME_cfg.json belongs to NAME.pt
 _MAX_DEPTH = 4
 _MAX_LISTED = 8
 
 
 def looks_like_weights(name: str) -> bool:
-    """Whether a file's name is one under which weights are published."""
+    """Return whether a file name is typical of published weights."""
     base = name.rpartition("/")[2]
     return base.lower().endswith(_SUFFIXES) and not _NOT_WEIGHTS.search(base)
 
 
 def checkpoint_number(name: str) -> int | None:
-    """400000 for `samples_400000.pt`; None for a name of another form."""
+    """Return 400000 for `samples_400000.pt`; None for a name of another form."""
     match = _SAMPLES.fullmatch(name.rpartition("/")[2])
     return int(match[1]) if match else None
 
 
 def checkpoints_in_order(names: Sequence[str]) -> list[str]:
-    """The `samples_N.pt` among names, by number: samples_50000 comes before samples_400000."""
+    """Return the `samples_N.pt` among names, ordered by number: samples_50000 comes before samples_400000."""
     numbered = sorted((n, name) for name in names if (n := checkpoint_number(name)) is not None)
     return [name for _, name in numbered]
 
 
 def choose_weights(names: Sequence[str], place: str) -> tuple[str, ...]:
-    """The weights among names relative to a folder: the last checkpoint of a run, else the only weights there are.
+    """Return the weights among names relative to a folder: the last checkpoint of a run, else the only weights.
 
     Args:
-        names: with "/" between folders.
-        place: what to call the folder in messages.
+        names: file names with "/" between folders.
+        place: name of the folder in messages.
 
     Raises:
-        SourceError: there are none.
-        LayoutError: several, and none that is clearly meant; the message lists them.
+        SourceError: no weights.
+        LayoutError: several weights and no unique choice; the message lists them.
     """
     here = sorted(n for n in names if "/" not in n)
     numbered = checkpoints_in_order(here)
@@ -91,7 +91,7 @@ def choose_weights(names: Sequence[str], place: str) -> tuple[str, ...]:
 
 
 def _units(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """The checkpoints among names, by what to write to have one: a file, an index with its shards, a .dcp folder."""
+    """Return the checkpoints among names, by what selects each: a file, an index with its shards, or a .dcp folder."""
     near = sorted(n for n in names if n.count("/") < _MAX_DEPTH)
     units: dict[str, tuple[str, ...]] = {}
     for name in near:
@@ -105,14 +105,14 @@ def _units(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
 
 
 def companions(name: str, names: Sequence[str]) -> tuple[str, ...]:
-    """A weights file with the files that it is not whole without, what says where the tensors lie first.
+    """Return a weights file with the files it needs, starting with the one that locates the tensors.
 
-    The encoder's half of a cross-layer transcoder, the other shards of a checkpoint and their index, the shards of a
-    torch.distributed.checkpoint.
+    These are the encoder's half of a cross-layer transcoder, the other shards of a checkpoint and their index, and the
+    shards of a torch.distributed.checkpoint.
 
     Args:
-        name: the file.
-        names: what lies there, with the same folder in front.
+        name: the weights file.
+        names: the available files, with the same folder prefix.
     """
     folder, slash, base = name.rpartition("/")
     beside = sorted(n for n in names if n.rpartition("/")[0] == folder)
@@ -133,19 +133,19 @@ def companions(name: str, names: Sequence[str]) -> tuple[str, ...]:
 
 
 def missing_shards(names: Sequence[str]) -> int:
-    """How many shards are wanting where a checkpoint is read from shards without an index."""
+    """Return the number of missing shards of a checkpoint that is read without an index."""
     shards = [m for n in names if (m := _SHARD.fullmatch(n.rpartition("/")[2]))]
     return int(shards[0][2]) - len(shards) if shards and len(shards) == len(names) else 0
 
 
 def layer_table(name: str) -> str | None:
-    """The table that holds the tensors of a file that is one layer of several, by its name: `params_layer_3`."""
+    """Return the table for the tensors of a file with one of several layers, by its name: `params_layer_3`."""
     match = _LAYER_FILE.fullmatch(name.rpartition("/")[2])
     return match[1] if match else None
 
 
 def source_of(name: str) -> int | None:
-    """1 for `W_dec_1.safetensors` or `params_layer_1.safetensors`; None for a name of another form."""
+    """Return 1 for `W_dec_1.safetensors` or `params_layer_1.safetensors`; None for a name of another form."""
     base = name.rpartition("/")[2]
     if (layer := _LAYER_FILE.fullmatch(base)) is not None:
         return int(layer[2])
@@ -154,10 +154,10 @@ def source_of(name: str) -> int | None:
 
 
 def start_names(weights: str) -> tuple[str, ...]:
-    """Where the state at step 0 of the run that wrote these weights may lie; none for a name that has no step.
+    """Return possible names of the run's state at step 0; none for a name without a step.
 
-    `samples_0.pt` beside `samples_400000.pt`, `0/sae.pt` beside `step_1000/sae.pt`; a bare number may be a layer's, so
-    that a folder's counts only where it is too large for one.
+    Examples are `samples_0.pt` for `samples_400000.pt` and `0/sae.pt` for `step_1000/sae.pt`. A bare number may be a
+    layer's, so a folder's number counts only where it is too large for one.
     """
     folder, _, base = weights.rpartition("/")
     parent, _, step = folder.rpartition("/")
@@ -168,26 +168,26 @@ def start_names(weights: str) -> tuple[str, ...]:
         found = [f"{parent}/{named[1]}{zero}/{base}" for zero in ("0", "0" * len(named[2]))]
     elif step.isdecimal() and int(step) > _MOST_LAYERS:
         found = [f"{parent}/0/{base}"]
-    elif base == "ae.pt":  # dictionary_learning keeps its checkpoints below the final state
+    elif base == "ae.pt":  # dictionary_learning saves its checkpoints below the folder of the final state.
         found = [f"{folder}/checkpoints/ae_0.pt"]
     return tuple(dict.fromkeys(n.removeprefix("/") if not weights.startswith("/") else n for n in found))
 
 
 def side_names(weights: str) -> tuple[str, ...]:
-    """Where the configuration and the sparsity of a weights file may lie, the most telling first."""
+    """Return possible names of the configuration and sparsity of a weights file, the most specific first."""
     folder, _, base = weights.removesuffix(f"/{_DCP}").rpartition("/")
     stem = base.rpartition(".")[0]
     folders = [folder, folder.rpartition("/")[0]] if folder.rpartition("/")[2] == "checkpoints" else [folder]
     own = [f"{stem}{mark}{kind}" for mark in _OWN_MARKS for kind in (".json", ".yaml")]
     own += [f"{stem}.yaml", f"{stem}.json"] if not _GENERIC.fullmatch(stem) else []
     names = [(f, n) for f in folders for n in (*own, *CONFIG_NAMES)] + [(folder, SPARSITY_NAME)]
-    if base == "sae.safetensors":  # sparsify names the model beside the folders of its hook points
+    if base == "sae.safetensors":  # sparsify stores the name of the model next to the folders of its hook points.
         names.append((folder.rpartition("/")[0], "config.json"))
     return tuple(f"{f}/{n}" if f else n for f, n in names)
 
 
 def label_for(weights: str, place: str) -> str:
-    """The file's stem, or the nearest folder's name where every file of its kind is called the same."""
+    """Return the file's stem, or the nearest folder's name where all files of its kind have the same name."""
     weights = weights.removesuffix(f"/{_DCP}")
     stem = weights.rpartition("/")[2].rpartition(".")[0] or weights
     folders = [re.sub(r"^(?:models|datasets)--", "", p).rpartition("--")[2] for p in weights.split("/")[:-1] if p]

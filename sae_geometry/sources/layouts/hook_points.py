@@ -1,4 +1,4 @@
-"""Where a dictionary lives in its model: hook points and the model's name, from configuration and paths."""
+"""Hook points and model name of a dictionary, from its configuration and path."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sae_geometry.sources.layouts.config import first, tables
 from sae_geometry.sources.layouts.detect import Site
 from sae_geometry.sources.layouts.places import canonical_place, layer_named, names_a_place, site_in_layer
 
-# Keys, written whole. Writers differ in words and in their order, not in what they mean.
+# Keys are matched whole. Trainers differ in words and in their order, not in meaning.
 _POINT = r"(?:hook_?points?|hook(?:_(?:name|module|site))?|act_(?:name|site)|submodule_name)"
 _IN = re.compile(rf"(?:hf_)?(?:(?:in|input|source)_)?{_POINT}(?:_(?:in|input))?|hf_hook_name")
 _OUT = re.compile(rf"(?:hf_)?(?:(?:out|output|target)_{_POINT}|{_POINT}_(?:out|output))")
@@ -23,7 +23,7 @@ _SITE = re.compile(r"(?:act_|hook_)?(?:sites?|location|component|position|stream
 _MODEL = re.compile(
     r"(?:\w+_)?model_(?:name|id|name_or_path)|(?:lm|llm)(?:_name)?|(?:base|language|subject|hf|tlens)_model"
 )
-_MODEL_PLAINLY = ("model", "model.name", "model.name_or_path", "model._name_or_path")  # of the outermost table alone
+_MODEL_PLAINLY = ("model", "model.name", "model.name_or_path", "model._name_or_path")  # in the outermost table only
 _KIND = ("architecture", "model_kind", "sae_type", "type", "kind", "dict_class")
 _IS_TRANSCODER = ("is_transcoder", "transcode", "transcoder")
 _TEMPLATE = re.compile(r"\{[^{}]*\}|%[ds]|<\w+>")
@@ -40,14 +40,14 @@ _GEMMA_FOLDER = re.compile(r"(?:^|/)(resid_post|mlp_out|attn_out|transcoder|clt)
 
 @dataclass(frozen=True)
 class Space:
-    """Where a dictionary reads and writes.
+    """Hook points and model of a dictionary.
 
     Attributes:
-        reads: the hook point the encoder reads from; None when unknown.
-        writes: the hook point the decoder writes to, where it differs; None otherwise.
-        model: the model's name; None when unknown.
-        transcoder: the decoder writes to another place than the encoder reads from.
-        notes: what a reader should know of how this was found out.
+        reads: hook point the encoder reads from; None when unknown.
+        writes: hook point the decoder writes to, where it differs; None otherwise.
+        model: name of the model; None when unknown.
+        transcoder: whether the decoder writes to another hook point than the encoder reads from.
+        notes: how the values were derived, for the user.
     """
 
     reads: str | None
@@ -58,18 +58,18 @@ class Space:
 
     @property
     def decoder(self) -> str | None:
-        """The place of the decoder's directions; None when unknown."""
+        """Return the hook point of the decoder's directions; None when unknown."""
         return self.writes if self.transcoder else self.reads
 
 
 def space_of(site: Site, config: Mapping[str, Any], where: str, outs: Sequence[int | None] = ()) -> Space:
-    """The space of one dictionary.
+    """Return the space of one dictionary.
 
     Args:
-        site: which dictionary.
-        config: the configuration beside the weights.
-        where: the path of the weights file, after its repository's name if it came from one.
-        outs: the outputs of a cross-layer decoder that are read; one alone is where it writes.
+        site: the dictionary.
+        config: the configuration next to the weights.
+        where: path of the weights file, prefixed with the repository's name if it came from one.
+        outs: outputs of a cross-layer decoder that are read; a single one is the hook point it writes to.
     """
     by_config, by_path = space_in_config(config, _layer_in(where)), _in_path(site, where)
     reads, writes = site.hook or by_config.reads or by_path.reads, by_config.writes or by_path.writes
@@ -83,15 +83,15 @@ def space_of(site: Site, config: Mapping[str, Any], where: str, outs: Sequence[i
             writes = f"blocks.{target}.{feature_out}"
     transcoder = by_config.transcoder or by_path.transcoder or site.layout.transcoder or _differ(reads, writes)
     if transcoder and site.layout.name == "sparsify" and reads is not None and writes is None:
-        reads, writes = f"{reads}.input", reads  # its hook points are modules, read at one end and written at the other
+        reads, writes = f"{reads}.input", reads  # these hook points are modules with input and output
     return Space(reads, writes if transcoder else None, by_config.model or by_path.model, transcoder, by_config.notes)
 
 
 def space_in_config(config: Mapping[str, Any], layer: int | None = None) -> Space:
-    """What a configuration says of the space, whichever trainer wrote it.
+    """Return the space given in a configuration of any trainer.
 
     Args:
-        config: as read; tables inside it are looked through too.
+        config: the configuration; nested tables are searched too.
         layer: the layer, where the configuration names none.
     """
     said = _number(config, _LAYER)
@@ -110,13 +110,13 @@ def space_in_config(config: Mapping[str, Any], layer: int | None = None) -> Spac
 
 
 def inputs_are_z_scored(config: Mapping[str, Any]) -> bool:
-    """Whether the configuration says that every coordinate of the input was divided by its own spread."""
+    """Return whether the configuration says that each input coordinate was divided by its standard deviation."""
     found = ((k, v) for table in tables(config) for k, v in table.items() if isinstance(k, str) and "dec" not in k)
     return any(_ZSCORED.match(v[:20] if isinstance(v, str) else k if v is True else "") for k, v in found)
 
 
 def _values(config: Mapping[str, Any], key: re.Pattern[str]) -> Iterable[Any]:
-    """The values under every key that matches, the outer before the inner; a list of one counts as its member."""
+    """Yield the values of every matching key, the outer before the inner; a list of one counts as its element."""
     for table in tables(config):
         for name, value in table.items():
             if isinstance(name, str) and key.fullmatch(name.casefold()):
@@ -133,7 +133,7 @@ def _number(config: Mapping[str, Any], key: re.Pattern[str]) -> int | None:
 
 
 def _hook(config: Mapping[str, Any], key: re.Pattern[str], layer: int | None, notes: list[str]) -> str | None:
-    """The first hook point under such a key, its layer filled in where it is a template or a bare word."""
+    """Return the first hook point of a matching key, with its layer filled in where it is a template or a bare word."""
     for value in _values(config, key):
         if not isinstance(value, str) or not value.strip() or value.casefold() == "none":
             continue
@@ -153,7 +153,7 @@ def _hook(config: Mapping[str, Any], key: re.Pattern[str], layer: int | None, no
 
 
 def _spelled(hook: str) -> str:
-    """dictionary_learning's "resid_post_layer_8" as a hook point; one that is a path of names stays as it is."""
+    """Return dictionary_learning's "resid_post_layer_8" as a hook point; a dotted path is unchanged."""
     return hook if "." in hook or "[" in hook else canonical_place(hook)
 
 
@@ -171,7 +171,7 @@ def _differ(reads: str | None, writes: str | None) -> bool:
 
 
 def _in_path(site: Site, where: str) -> Space:
-    """What the path says: Gemma Scope's folders, a folder or file that is called by its hook point."""
+    """Return the space given in the path: Gemma Scope's folders, or a folder or file named by its hook point."""
     if "gemma-scope" in where or site.layout.name.startswith("gemma_scope"):
         return _gemma_scope(where)
     parts = where.split("/")
@@ -192,7 +192,7 @@ def _in_path(site: Site, where: str) -> Space:
 
 
 def _gemma_scope(where: str) -> Space:
-    """Gemma Scope 1 and 2 say model, place and layer by repository and folder."""
+    """Parse model, hook point and layer from Gemma Scope 1 and 2 repository and folder names."""
     one, two, folder = _GEMMA_1.search(where), _GEMMA_2.search(where), _GEMMA_FOLDER.search(where)
     layer, model, site = _layer_in(where), None, None
     if one is not None:

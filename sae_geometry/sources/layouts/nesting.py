@@ -1,8 +1,8 @@
-"""Finding the dictionaries in a file, however its tensors are wrapped: in tables, in lists, in one stacked tensor.
+"""Find the dictionaries in a file, however its tensors are nested: in tables, lists or one stacked tensor.
 
-Names that torch puts around a module are dropped wherever they stand. Then the file's outermost table is looked at as
-it is, without leading axes of length one, and as a stack of dictionaries; then the tables inside it, each in the same
-way. What only lies beside (an optimizer's state, a language model's weights) fits no layout and is passed over.
+Names that torch adds around a module are dropped. The outermost table is tried as it is, without leading axes of length
+one, and as a stack of dictionaries; then the tables inside it, each in the same way. Tables of other content (an
+optimizer's state, the weights of a language model) fit no layout and are skipped.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ Path = tuple[str, ...]
 
 
 def find_sites(file: TensorFile, config: Mapping[str, Any], latent_axis: LatentAxis | None = None) -> tuple[Site, ...]:
-    """Every dictionary in a file.
+    """Return every dictionary in a file.
 
     Args:
-        file: the tensors.
-        config: the configuration beside them; {} if there is none.
-        latent_axis: the axis of the stored two-axis decoder that counts latents, if the caller says so.
+        file: its tensors.
+        config: the configuration next to the weights; {} if there is none.
+        latent_axis: the axis of the stored two-axis decoder that indexes latents, if the caller gives one.
 
     Raises:
-        LayoutError: no layout fits; the message lists what is there and what to do.
+        LayoutError: no layout fits; the message lists the tensors and what to do.
     """
     found = list(_found(_outermost(file), config, latent_axis, ()))
     if not found:
@@ -77,7 +77,7 @@ def _outermost(file: TensorFile) -> Table:
 
 
 def _without_wrappers(keys: Iterable[str]) -> dict[str, str]:
-    """The keys by their names without what torch puts around modules; as they are where two would coincide."""
+    """Return keys by name, without the prefixes that torch adds to modules; unchanged where two would coincide."""
     keys = list(keys)
     names = {".".join(p for p in key.split(".") if p not in _AROUND_MODULES) or key: key for key in keys}
     return names if len(names) == len(keys) else {key: key for key in keys}
@@ -88,7 +88,7 @@ def _is_bias(name: str) -> bool:
 
 
 def _squeezed(entry: Entry, n_axes: int) -> Entry:
-    """Without leading axes of length one, while more than `n_axes` are left."""
+    """Return the entry without leading axes of length one, while more than `n_axes` are left."""
     shape = entry.shape
     while len(shape) > n_axes and shape[0] == 1:
         shape = shape[1:]
@@ -104,14 +104,14 @@ def _views(table: Table) -> Iterator[Table]:
 
 
 def _stack_sizes(table: Table) -> list[int]:
-    """Lengths of the leading axes that may count dictionaries, the most frequent first."""
+    """Return the lengths of leading axes that may index dictionaries, the most frequent first."""
     stacked = (_squeezed(e, 3).shape for e in table.entries.values() if len(e.shape) > 2 and e.dtype.is_floating_point)
     counts = Counter(shape[0] for shape in stacked if len(shape) == 3)
     return [n for n, _ in counts.most_common(4) if 1 < n <= _MAX_STACKED]
 
 
 def _sliced(table: Table, n_stacked: int) -> Table:
-    """The table of one of `n_stacked` dictionaries, whose tensors have an axis in front for which it is."""
+    """Return the table of one of `n_stacked` dictionaries, whose tensors have a leading axis that indexes them."""
     entries, leads = {}, {}
     for name, entry in table.entries.items():
         shape = _squeezed(entry, 3).shape
@@ -147,7 +147,7 @@ def _inside(table: Table) -> Iterator[tuple[str, Table]]:
 
 
 def _named(found: list[tuple[Path, Site]]) -> Iterator[Site]:
-    """The sites, called by their tables where those differ; a table called after a place in the model says where."""
+    """Yield the sites, named by their tables where those differ; a table named after a hook point sets the hook."""
     paths = {path for path, _ in found}
     steps = zip(*paths, strict=False)
     wrappers = list(takewhile(lambda names: len(set(names)) == 1 and _WRAPPER.fullmatch(names[0]), steps))

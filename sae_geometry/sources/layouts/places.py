@@ -1,8 +1,8 @@
-"""One name for one place in a model, and for one model, whichever library spells it. Text in, text out.
+"""Canonical names of hook points and models across libraries. Pure functions of text.
 
-A place is named as TransformerLens names it, "blocks.5.hook_resid_post". The stream before layer 6 is the stream after
-layer 5, and a module of Hugging Face's ("model.layers.5", "transformer.h.5", "gpt_neox.layers.5.mlp") stands for its
-output unless ".input" says otherwise.
+Hook points are named as in TransformerLens, "blocks.5.hook_resid_post". The stream before layer 6 is the stream after
+layer 5, and a Hugging Face module ("model.layers.5", "transformer.h.5", "gpt_neox.layers.5.mlp") means its output
+unless ".input" follows.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _HEAD = re.compile(r"(.*?)(\s*\(head \d+\))?", re.DOTALL)
 _BLOCK = re.compile(r"((?:[a-z_][a-z0-9_]*\.)*?)(blocks?|layers?|h)\.(\d{1,4})(?:\.(.+))?")
 _WORDS_FIRST = re.compile(r"(?:hook_)?([a-z_]+?)[._]layer[._]?(\d{1,4})")  # dictionary_learning's "resid_post_layer_8"
 _LAYER_FIRST = re.compile(r"layer[._]?(\d{1,4})[._](.+)")
-# What a stack of layers may lie in; anything else ("encoder", "vision_model") is another stack.
+# A stack of layers may be in one of these; any other module ("encoder", "vision_model") is another stack.
 _WRAPPERS = {
     "model", "transformer", "gpt_neox", "language_model", "text_model", "base_model", "backbone", "module", "_orig_mod",
     "decoder", "bert", "roberta", "esm", "llm", "lm",
@@ -25,7 +25,7 @@ _ATTENTION_OUT = rf"{_ATTENTION}\.(?:o_proj|c_proj|dense|out_proj|wo|o)"
 _MLP_OUT = rf"{_MLP}\.(?:down_proj|c_proj|dense_4h_to_h|fc2|fc_out|proj_out|out)"
 _INPUT = r"\.(?:input|hook_in)"
 _OUTPUT = r"(?:\.(?:output|hook_out))?"
-# Where in a layer, by the words after its number. Rows are tried in order.
+# Hook points in a layer, by the words after its number. Rows are tried in order.
 _SITES = tuple(
     (re.compile(pattern), site)
     for pattern, site in (
@@ -45,7 +45,7 @@ _SITES = tuple(
         (rf"ln_?2(?:\.hook_normalized)?{_OUTPUT}", "ln2.hook_normalized"),
     )
 )  # fmt: skip
-# Words whose meaning hangs on whether the model normalises what a sublayer writes before it is added (Gemma 2 and 3).
+# These depend on whether the model normalizes a sublayer's output before adding it (Gemma 2 and 3).
 _NORMED_AFTER = re.compile(r"gemma[23]\b")
 _BARE = re.compile(rf"(?:{_ATTENTION_OUT}|{_ATTENTION}){_OUTPUT}"), re.compile(rf"(?:{_MLP_OUT}|{_MLP}){_OUTPUT}")
 _AFTER_ATTENTION = re.compile(rf"post_attention_layernorm(?:({_INPUT})|{_OUTPUT})")
@@ -64,13 +64,13 @@ _ALIASES = {
 
 
 def canonical_place(hook: str, model: str | None = None) -> str:
-    """Return the one name of the place that a hook point names; what is not understood comes back in small letters.
+    """Return the canonical name of a hook point; text that cannot be parsed is returned in lower case.
 
     Args:
-        hook: a hook point of TransformerLens, a module path of Hugging Face's or a folder name of sparsify, perhaps
-            with "(head 3)" after it.
-        model: the model's name; Gemma 2 and 3 normalise what a sublayer writes, so that there its own output is not
-            what is added to the stream.
+        hook: a TransformerLens hook point, a Hugging Face module path or a sparsify folder name, optionally followed by
+            "(head 3)".
+        model: name of the model; Gemma 2 and 3 normalize the output of a sublayer before adding it to the stream, so
+            the two differ there.
 
     Example:
         >>> from sae_geometry.sources.layouts.places import canonical_place
@@ -92,25 +92,25 @@ def canonical_place(hook: str, model: str | None = None) -> str:
 
 
 def names_a_place(text: str) -> bool:
-    """Whether text is a hook point by its form: a layer's number and a place in it that is known, or the embedding."""
+    """Return whether text has the form of a hook point: a layer and a known place in it, or the embedding."""
     parsed = _parsed(text.casefold())
     return text.casefold() in _EMBEDDED if parsed is None else _site(parsed[2], "") is not None
 
 
 def layer_named(hook: str) -> int | None:
-    """The number of the layer that a hook point names; None where it names none."""
+    """Return the layer of a hook point; None where it names none."""
     parsed = _parsed(re.sub(r"\[(\d+)\]", r".\1", hook).casefold())
     return None if parsed is None else parsed[1]
 
 
 def site_in_layer(word: str, layer: int) -> str | None:
-    """The hook point of a place in a layer that is named apart: "resid_post" of 8; None for a word that names none."""
+    """Return the hook point of a place and layer given separately: "resid_post" and 8; None for an unknown word."""
     site = None if word.casefold() in ("input", "output") else _site(word.casefold(), "")
     return None if site is None else f"blocks.{layer}.{site}"
 
 
 def canonical_model(model: str | None) -> str | None:
-    """Return a model's name without its owner, case and spelling, one for models known under several.
+    """Return a model's name without organization, case and spelling variants; models with several names get one.
 
     Example:
         >>> from sae_geometry.sources.layouts.places import canonical_model
@@ -132,10 +132,10 @@ def canonical_model(model: str | None) -> str | None:
 
 
 def _parsed(text: str) -> tuple[str, int, str] | None:
-    """The stack ("" for the language model's own), the layer, and the words after it."""
+    """Return the stack ("" for the language model's own), the layer, and the words after it."""
     if (found := _BLOCK.fullmatch(text)) is not None:
         words = [w for w in found[1].split(".") if w and w not in _WRAPPERS]
-        if found[2] == "layer" and words == ["encoder"]:  # of a model that has no other stack, as BERT
+        if found[2] == "layer" and words == ["encoder"]:  # models such as BERT have no other stack
             words = []
         return "".join(f"{w}." for w in words), int(found[3]), found[4] or "output"
     if (found := _WORDS_FIRST.fullmatch(text)) is not None:
@@ -146,7 +146,7 @@ def _parsed(text: str) -> tuple[str, int, str] | None:
 
 
 def _site(rest: str, model: str) -> str | None:
-    """Where in a layer; None for words that are not understood."""
+    """Return the place within a layer; None for unknown words."""
     for pattern, site in _SITES:
         if (found := pattern.fullmatch(rest)) is not None:
             return found.expand(site)

@@ -1,4 +1,4 @@
-"""From files on disk to a `Dictionary`: only the tensors needed, normalised by the one place that normalises."""
+"""Read a `Dictionary` from files: only the tensors needed, normalized by `Dictionary` alone."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from sae_geometry.sources.plain import is_plain
 Latents = Literal["alive", "all"]
 
 _MAX_CHOICES = 12
-# log10(frequency + 1e-10) of a latent that never fired; one firing in a billion tokens gives −9.
+# log10(frequency + 1e-10) is −10 for a latent that never fires; one firing per 10⁹ tokens gives −9.
 _DEAD_LOG10 = -9.99
 _CONFIG_TABLES = ("cfg", "config", "hyper_parameters", "hparams")
-_HIGHEST_LOG10 = 1e-6  # of a latent that fires on every token, rounded
-# What a result records, and the names that trainers give it.
+_HIGHEST_LOG10 = 1e-6  # log10 frequency of a latent that fires on every token, with rounding
+# Settings recorded in results, and their names in the configurations of trainers.
 _METADATA = {
     "architecture": ("architecture", "dict_class", "activation", "sae_type", "act_fn"),
     "seed": ("seed",),
@@ -45,7 +45,7 @@ _METADATA = {
 
 @dataclass(frozen=True)
 class Opened:
-    """A checkpoint with its dictionaries found, before any numbers are read; `notes` are on what could not be read."""
+    """A checkpoint with its dictionaries located and no values read; `notes` list what could not be read."""
 
     bundle: Bundle
     file: TensorFile
@@ -60,7 +60,7 @@ class Frequencies:
 
     Attributes:
         frequency, alive, source: as in a `Dictionary`.
-        note: why what the file says of it was not taken; None where it was.
+        note: why the values in the file were not used; None where they were.
     """
 
     frequency: Tensor | None
@@ -73,17 +73,17 @@ def open_bundle(bundle: Bundle, latent_axis: LatentAxis | None = None) -> Opened
     """Find the dictionaries of a checkpoint.
 
     Raises:
-        SourceError: a file that cannot be read.
-        LayoutError: no decoder that the table knows.
+        SourceError: a file cannot be read.
+        LayoutError: no known decoder.
     """
     return opened(bundle, open_weights(bundle.weights, [layer_table(w.name) for w in bundle.weights]), latent_axis)
 
 
 def opened(bundle: Bundle, file: TensorFile, latent_axis: LatentAxis | None = None) -> Opened:
-    """The dictionaries among tensors that are open already, or in memory.
+    """Find the dictionaries among tensors that are already open or in memory.
 
     Raises:
-        LayoutError: no decoder that the table knows.
+        LayoutError: no known decoder.
     """
     said, unread = read_config(bundle.configs)
     config = {**_stored_config(file.extras), **file.metadata, **said, **bundle.config}
@@ -91,7 +91,7 @@ def opened(bundle: Bundle, file: TensorFile, latent_axis: LatentAxis | None = No
 
 
 def _stored_config(extras: Mapping[str, object]) -> dict[str, Any]:
-    """The configuration that a checkpoint holds beside its tensors, as a nested table."""
+    """Return the configuration stored in a checkpoint with its tensors, as a nested table."""
     config: dict[str, Any] = {}
     for path, value in extras.items():
         first_step, *steps = path.split(".")
@@ -107,10 +107,10 @@ def _stored_config(extras: Mapping[str, object]) -> dict[str, Any]:
 
 
 def choose_site(opened: Opened, selection: Selection) -> Site:
-    """The site that a selection means.
+    """Return the site of a selection.
 
     Raises:
-        LayoutError: none or several fit; the message lists the choices.
+        LayoutError: no or several matches; the message lists the choices.
     """
     sites = tuple(s for s in opened.sites if is_meant(s, selection))
     name, choices = opened.bundle.address, [s.choice for s in opened.sites if s.choice]
@@ -130,7 +130,7 @@ def choose_site(opened: Opened, selection: Selection) -> Site:
 
 
 def is_meant(site: Site, selection: Selection) -> bool:
-    """Whether a selection could mean this site, outputs aside."""
+    """Return whether a site matches a selection, apart from outputs."""
     return (
         (selection.hook is None or site.is_called(selection.hook))
         and selection.source in (None, site.source)
@@ -147,11 +147,11 @@ def read_dictionary(
     drop_bad: bool = False,
     encoder: bool = True,
 ) -> Dictionary:
-    """The dictionary that a selection means.
+    """Read the selected dictionary.
 
     Raises:
-        SourceError: an unknown selection, a damaged tensor.
-        ValueError: a decoder row without a direction, unless `drop_bad`.
+        SourceError: an unknown selection, or a damaged tensor.
+        ValueError: a zero or non-finite decoder row, unless `drop_bad`.
     """
     site, bundle = choose_site(opened, selection), opened.bundle
     decoder_slabs = _chosen(site.decoder, site, selection, bundle.address)
@@ -208,7 +208,7 @@ def _chosen(slabs: tuple[Slab, ...], site: Site, selection: Selection, address: 
 
 
 def _decoder(file: TensorFile, site: Site, slabs: tuple[Slab, ...]) -> Float[Tensor, "n_latents width"]:
-    """The decoder, put together where the file keeps it in parts."""
+    """Return the decoder, assembled where the file stores it in parts."""
     decoder = _joined_slabs(file, slabs)
     if site.mixture is not None:
         w, c = (file.read(key).to(torch.float64) for key in site.mixture)
@@ -233,7 +233,7 @@ def _slab(file: TensorFile, slab: Slab) -> Float[Tensor, "n_latents width"]:
 
 
 def _bias(file: TensorFile, key: str | None, n: int, rows: Sequence[int | None], layer: int | None) -> Tensor | None:
-    """A bias of `n` numbers, from a stack of biases by row; None where the file's does not fit."""
+    """Return a bias of length `n`, or its row of stacked biases; None where the stored shape does not fit."""
     if key is None:
         return None
     bias = file.read(key)
@@ -263,7 +263,7 @@ def _lives(opened: Opened, site: Site, hook: str | None) -> Frequencies:
 
 
 def _from_tensor(stored: Tensor, key: str, n: int) -> Frequencies:
-    """What the tensor of frequencies says: shares, or counts, from which follows only who is alive."""
+    """Interpret the tensor of frequencies: shares, or counts, which only give alive latents."""
     if stored.shape[0] != n or stored.is_complex() or bool((stored == 1).all()):
         return Frequencies(None, None, "unknown")
     values = stored.to(torch.float64)
@@ -282,7 +282,7 @@ def _from_sparsity(path: Any, n: int) -> Frequencies:
             f"{path.name} does not hold one log-frequency for each of {n:,} latents: is it another SAE's?"
         )
     logs = file.read("sparsity").to(torch.float64)
-    if not bool((logs <= _HIGHEST_LOG10).all()) or bool(torch.isinf(logs).any()):  # NaN is not below it
+    if not bool((logs <= _HIGHEST_LOG10).all()) or bool(torch.isinf(logs).any()):  # comparisons with NaN are false
         note = f"{path.name} holds log-frequencies that are NaN, infinite or above 0, and was not taken"
         return Frequencies(None, None, "unknown", note)
     dead = logs <= _DEAD_LOG10
@@ -304,8 +304,8 @@ def _metadata(opened: Opened, space: Space) -> dict[str, Any]:
     if found["l0"] is None and (stated := re.search(r"average_l0_(\d+)", opened.bundle.where)):
         found["l0"] = float(stated[1])
     if opened.sites[0].layout.name == "sae_geometry" and "kind" in opened.file.metadata:
-        found["kind"] = opened.file.metadata["kind"]  # of training; in other layouts the word can mean anything
-    said = {k: v for k, v in opened.file.extras.items() if "." not in k}  # not an optimizer's settings, deeper down
+        found["kind"] = opened.file.metadata["kind"]  # kind of training; other layouts may mean something else
+    said = {k: v for k, v in opened.file.extras.items() if "." not in k}  # deeper keys may belong to an optimizer
     return {**{k: v for k, v in found.items() if v is not None}, **said, **opened.bundle.metadata}
 
 

@@ -1,11 +1,11 @@
-"""The table of layouts: how each public format names and orients its tensors. Adding a format is adding a row.
+"""The table of layouts: how each public format names and orients its tensors. A new format is a new row.
 
-Axes are spelled with letters: n latents, d width, o the outputs (layers or models) a decoder writes to, s the layers
-that latents read from, 1 an axis of length one. "dn" is what `torch.nn.Linear` stores for a decoder, "nd" what SAELens
-stores, "ond" a crosscoder's stack.
+Axes are letters: n latents, d width, o the outputs (layers or models) a decoder writes to, s the layers that latents
+read from, 1 an axis of length one. "dn" is what `torch.nn.Linear` stores for a decoder, "nd" what SAELens stores, "ond"
+a crosscoder's stack.
 
-A file is recognised by its tensor names and their number of axes, never by its file name: rows are tried in order,
-special before general, and the first whose tensors are there and whose sizes agree is taken.
+A file is recognized by the names and ranks of its tensors, never by its file name. Rows are tried in order, special
+before general, and the first with all tensors present and consistent sizes is taken.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ OutKind = Literal["layer", "model"]
 
 @dataclass(frozen=True)
 class Layout:
-    """One way of storing a dictionary.
+    """A format for storing a dictionary.
 
     Attributes:
         name: short name, recorded in results.
-        title: for people.
-        decoder: regular expression that a decoder's whole key matches. A group `site` names one of several
-            dictionaries in the file; `source` the layer a transcoder's latents read from (its outputs count from that
-            layer on); `reads` the same where outputs count from the first; `into` an output layer.
-        decoder_axes: letters, see above.
-        encoder: the encoder's key, with the groups of `decoder` in braces. It may be absent unless it is in `also`.
-        encoder_axes: letters.
-        also: keys that must be there too.
-        any_of: at least one of these must be there.
-        config: a dotted path that the configuration beside the weights must have.
-        container: the file must be packed so.
-        fixed: the axes are certain from the names alone; otherwise sizes must bear them out.
-        square_suffix: this row is for square decoders in files named so, the one case that sizes cannot tell.
-        out: what the "o" axis counts.
+        title: name shown to users.
+        decoder: regular expression that matches the full key of a decoder. A group `site` names one of several
+            dictionaries in the file; `source` is the layer that a transcoder's latents read from, with outputs counted
+            from that layer; `reads` is the same with outputs counted from the first layer; `into` is an output layer.
+        decoder_axes: axes as letters, see above.
+        encoder: key of the encoder, with the groups of `decoder` in braces. It is optional unless listed in `also`.
+        encoder_axes: axes as letters.
+        also: further required keys.
+        any_of: keys, at least one required.
+        config: dotted path required in the configuration next to the weights.
+        container: required file format.
+        fixed: whether the names alone determine the axes; otherwise the sizes must confirm them.
+        square_suffix: file name ending for which this row applies to square decoders, whose sizes are ambiguous.
+        out: meaning of the "o" axis.
         encoder_bias, decoder_bias, frequency: keys, with groups in braces, tried in order.
-        deeper: regular expression of keys whose presence means that the encoder is more than one linear map.
-        log_scale: a number whose exponential multiplies the decoder, where it is there.
-        mixture: keys of W [n, c] and C [c, d] whose product is added to the tensor at `decoder`.
-        outputs_mask: a tensor [s, o] that says which outputs each layer writes to.
+        deeper: regular expression of keys that show an encoder of more than one linear map.
+        log_scale: key of an optional scalar whose exponential multiplies the decoder.
+        mixture: keys of W [n, c] and C [c, d], whose product is added to the tensor at `decoder`.
+        outputs_mask: key of a tensor [s, o] that marks the outputs of each layer.
         refusal: why a file that fits this row holds no dictionary.
-        transcoder: the decoder writes to another place than the encoder reads from.
-        note: what every reader of the result should know.
+        transcoder: whether the decoder writes to another hook point than the encoder reads from.
+        note: note reported with every result.
     """
 
     name: str
@@ -72,7 +72,7 @@ class Layout:
     note: str | None = None
 
 
-# Blocks of overcomplete's encoders before their last linear map.
+# overcomplete's encoders have these blocks before their last linear map.
 _DEEP_ENCODER = r"encoder\.\w+_blocks\..+"
 
 _linear = partial(
@@ -83,7 +83,7 @@ _pair = partial(
     Layout, decoder="W_dec", encoder="W_enc", fixed=False, encoder_bias=("b_enc", "b_gate"), decoder_bias=("b_dec",)
 )
 
-# Names of tables that only wrap a model, and so name no place in one.
+# These tables only wrap a model, so they name no hook point.
 WRAPPER = "state_dict|model_state_dict|model|module|saes?|autoencoders?|ae|net|weights|params|dictionary|checkpoint"
 
 LAYOUTS: tuple[Layout, ...] = (
@@ -243,8 +243,8 @@ LAYOUTS: tuple[Layout, ...] = (
     ),
 )  # fmt: skip
 
-# Tensors with one entry per latent, or one entry per coordinate of the space decoded to: they tell which axis is which.
-# What the encoder adds or compares with cannot have another length; the others count where there is nothing better.
+# Tensors with one entry per latent, or one per coordinate of the decoder's space, determine which axis is which. A bias
+# or threshold of the encoder must have the length of its output; the others count only where neither exists.
 ENCODER_SIDE = (
     "b_enc", "threshold", "b_gate", "b_mag", "r_mag", "latent_bias", "encoder.bias", "encoder.0.bias", "gate_bias",
     "log_threshold", "encoder_linear.bias", "b_E", "b_V", "activation_function.threshold",

@@ -1,4 +1,4 @@
-"""What to say of a file that no layout fits: what it holds, and the call that would read it, where that is plain."""
+"""Message for a file that no layout fits: its tensors, and the call that reads it where that is clear."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from sae_geometry.sources.files.tensor_file import TensorFile
 
 _MAX_LISTED = 12
-# What is no decoder, however large: encoders, biases, masks, gates, skips, mixing matrices, an optimizer's moments.
+# These are never decoders, however large: encoders, biases, masks, gates, skips, mixing matrices, optimizer moments.
 _NO_DECODER = re.compile(
     r"enc|embed|bias|^b_|\.b_|mask|mix|gate|skip|thresh|exp_avg|momentum|optim|moment|scale|norm|mean|std|var|cov|attn"
     r"|(?:^|\.)(?:W_?E|E|W_?[QKV]|W|C|A|M)$",
@@ -17,9 +17,9 @@ _DECODER = re.compile(r"dec|dict|feature|direction|atom|codebook|concept|latent|
 
 
 def unknown_layout(file: TensorFile) -> str:
-    """One sentence: the tensors, and `Dictionary.from_decoder` with the one that is by its name the decoder.
+    """Return a message that lists the tensors and proposes `Dictionary.from_decoder` with the one named as a decoder.
 
-    Where names do not tell, none is proposed: an encoder taken for a decoder gives numbers that look right.
+    Where the names are ambiguous, none is proposed: an encoder read as a decoder gives plausible but wrong numbers.
     """
     listed = [f"{k} {list(e.shape)} {str(e.dtype).removeprefix('torch.')}" for k, e in file.entries.items()]
     listed += [f"{k} of type {kind}, which torch does not have" for k, kind in file.unread.items()]

@@ -1,4 +1,4 @@
-"""Checkpoints in artifacts of Weights & Biases: one version of one, its files and what was said of it when logged."""
+"""Checkpoints in W&B artifacts: one version, its files and its logged metadata."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class Artifact:
     """One version of an artifact.
 
     Attributes:
-        path: "entity/project/name:v3", whatever alias it was asked for by.
-        kind: its type, as "model".
+        path: "entity/project/name:v3", whatever alias was requested.
+        kind: type of the artifact, such as "model".
         aliases: other names of this version: "latest", "best".
-        metadata: what was said of it when it was logged.
-        files: the names of all its files; empty until they were listed.
-        sums: checksums of those that were fetched, by name.
+        metadata: metadata logged with it.
+        files: names of all its files; empty until they are listed.
+        sums: checksums of the downloaded files, by name.
     """
 
     path: str
@@ -48,7 +48,7 @@ class Artifact:
 
 @runtime_checkable
 class ArtifactClient(Protocol):
-    """Whoever can say what an artifact holds."""
+    """Client that can query artifacts."""
 
     def artifact(self, path: str) -> Artifact: ...
 
@@ -56,15 +56,15 @@ class ArtifactClient(Protocol):
 
 
 def bundle_artifact(address: Address, client: Callable[[], ArtifactClient], context: Context) -> Bundle:
-    """The checkpoint in an artifact: `#file`, or the weights that it holds.
+    """Return the checkpoint in an artifact: `#file`, or its weights.
 
     Args:
-        address: its place is "entity/project/name:v3", or an alias in the place of v3.
-        client: makes whoever is asked where the cache has no answer.
-        context: offline or not, and whom to tell.
+        address: its place is "entity/project/name:v3", or an alias instead of v3.
+        client: makes the client that is used where the cache has no answer.
+        context: offline mode and callbacks.
 
     Raises:
-        SourceError: no such artifact or file, no access, or no whole copy of it.
+        SourceError: no such artifact or file, no access, or no complete copy.
     """
     host = origin_of(base_url()).partition("://")[2]
     known = _cached(host, address.place, by_alias=context.offline)
@@ -89,7 +89,7 @@ def bundle_artifact(address: Address, client: Callable[[], ArtifactClient], cont
 
 
 def _fetch(artifact: Artifact, client: ArtifactClient, host: str, address: Address, context: Context) -> Artifact:
-    """Bring the weights that are meant and what lies beside them into the cache; the artifact with its files."""
+    """Download the selected weights and their side files to the cache; return the artifact with its files."""
     remote = {f.name: f for f in client.artifact_files(artifact) if f.name.isprintable()}
     folder = run_folder(host, artifact.path)
     known = _read(folder / RECORD_NAME)
@@ -126,7 +126,7 @@ def _chosen(names: Sequence[str], address: Address) -> tuple[str, ...]:
 
 
 def _cached(host: str, place: str, *, by_alias: bool) -> Artifact | None:
-    """What the cache has of a version; of an alias, which may move, only where no one can be asked."""
+    """Return a version from the cache; for an alias, which may move, only without a server."""
     stem, _, alias = place.rpartition(":")
     folder = run_folder(host, place)
     versions = folder.parent.glob(f"{folder.name.rpartition('@')[0]}@v*") if by_alias else [folder]
@@ -148,7 +148,7 @@ def _read(path: Path) -> Artifact | None:
 
 
 def _whole(artifact: Artifact, host: str, address: Address, context: Context) -> bool:
-    """Whether the weights that are meant are in the cache, and whole with what lies beside them."""
+    """Return whether the selected weights and their side files are complete in the cache."""
     chosen = _chosen(artifact.files, replace(address, place=artifact.path))
     sides = [n for w in chosen for n in side_names(w) if n in artifact.sums]
     return in_cache(

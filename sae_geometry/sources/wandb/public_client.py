@@ -1,4 +1,4 @@
-"""Public runs of Weights & Biases without a key: the same questions its client asks, over plain HTTPS."""
+"""Access public W&B runs without a key: the requests of its client, over plain HTTPS."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ _LONGEST_NAME = 500
 
 
 class KeylessClient:
-    """What a public run holds, asked without a key."""
+    """Query public runs and artifacts without a key."""
 
     def run(self, path: str) -> RunRecord:
-        """One run.
+        """Return one run.
 
         Raises:
-            RefusedError: the server wants a key, or there is no such run.
+            RefusedError: the server requires a key, or there is no such run.
         """
         project = self._ask(_RUN, path)
         node = project.get("run") if isinstance(project, Mapping) else None
@@ -64,11 +64,11 @@ class KeylessClient:
         return _record(path, node)
 
     def files(self, path: str) -> list[RemoteFile]:
-        """Every file of a run, all pages of them."""
+        """Return every file of a run, from all pages."""
         return _remote_files(self._pages(_FILES, path, "fileCursor", ("run", "files")))
 
     def runs(self, path: str) -> Iterator[RunRecord]:
-        """The runs of "entity/project"."""
+        """Yield the runs of "entity/project"."""
         for page in self._pages(_RUNS, path, "cursor", ("runs",)):
             for node in page:
                 name = node.get("name")
@@ -77,10 +77,10 @@ class KeylessClient:
                 yield _record(f"{path}/{name}", node)
 
     def artifact(self, path: str) -> Artifact:
-        """One version of an artifact, "entity/project/name:alias".
+        """Return one version of an artifact, "entity/project/name:alias".
 
         Raises:
-            RefusedError: the server wants a key, or there is no such artifact.
+            RefusedError: the server requires a key, or there is no such artifact.
         """
         project = self._ask(_ARTIFACT, path)
         member = project.get("artifactCollectionMembership") if isinstance(project, Mapping) else None
@@ -101,7 +101,7 @@ class KeylessClient:
         )
 
     def artifact_files(self, artifact: Artifact) -> list[RemoteFile]:
-        """Every file of an artifact, all pages of them."""
+        """Return every file of an artifact, from all pages."""
         place, _, version = artifact.path.rpartition(":")
         more = {"collection": place.rpartition("/")[2], "alias": version}
         inside = ("artifactCollection", "artifactMembership", "files")

@@ -1,4 +1,4 @@
-"""What a training run says of itself: configuration, summary, and the numbers that runs are matched by."""
+"""Record of a training run: configuration, summary, and the metrics for pairing runs."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class RunRecord:
 
     Attributes:
         path: "entity/project/run".
-        name: the name people gave it.
+        name: display name of the run.
         state: "finished", "running", "crashed", …
-        config: what it was trained with, as a nested table.
-        summary: its last metrics, under flat keys like "sparsity/eval/L_0/blocks.6.hook_resid_pre".
-        weights: names of its files that look like weights; empty when they were not listed.
-        sums: checksums of the files that were fetched, by name.
+        config: training configuration, as a nested table.
+        summary: last metrics, under flat keys like "sparsity/eval/L_0/blocks.6.hook_resid_pre".
+        weights: names of files that look like weights; empty when they were not listed.
+        sums: checksums of the downloaded files, by name.
     """
 
     path: str
@@ -46,7 +46,7 @@ class RunRecord:
 
     @cached_property
     def hooks(self) -> tuple[str, ...]:
-        """The hook points of its SAEs."""
+        """Return the hook points of its SAEs."""
         positions = lookup(self.config, "saes.sae_positions")
         listed = [positions] if isinstance(positions, str) else positions if isinstance(positions, list) else []
         if not listed:
@@ -55,7 +55,7 @@ class RunRecord:
 
     @cached_property
     def kind(self) -> Kind | None:
-        """Local, end to end, or end to end with reconstruction downstream, by the coefficients of its loss."""
+        """Return local, end-to-end, or end-to-end with downstream reconstruction, from the coefficients of the loss."""
         loss = self.config.get("loss")
         if not isinstance(loss, Mapping):
             return None
@@ -65,7 +65,7 @@ class RunRecord:
 
     @cached_property
     def alive_ids(self) -> dict[str, Sequence[int]]:
-        """Ids of the latents that fire, by hook point, where the summary lists them."""
+        """Return ids of the latents that fire, by hook point, where the summary lists them."""
         found: dict[str, Sequence[int]] = {}
         for prefix in _ALIVE_IDS:
             for key, ids in self.summary.items():
@@ -77,15 +77,15 @@ class RunRecord:
 
     @property
     def alive_source(self) -> str:
-        """Where `alive_ids` come from, in words."""
+        """Return the source of `alive_ids`, in words."""
         return f"the summary of W&B run {self.path}"
 
     def metric(self, name: Literal["l0", "ce_increase", "explained_variance", "alive"], hook: str) -> float | None:
-        """One number of the run at one hook point; None where the summary has none.
+        """Return one metric of the run at one hook point; None where the summary has none.
 
-        l0 is the mean number of latents that fire on a token; ce_increase is the cross-entropy loss with the SAE
-        spliced in minus that without, in nats; explained_variance is a share; alive a count. Numbers of the final
-        evaluation go before those of training.
+        l0 is the mean number of active latents per token; ce_increase is the cross-entropy loss with the SAE spliced in
+        minus that without, in nats; explained_variance is a share; alive is a count. The final evaluation takes
+        precedence over training.
         """
         match name:
             case "l0":
@@ -102,13 +102,13 @@ class RunRecord:
 
     @property
     def seed(self) -> int | None:
-        """The seed it was trained with; None where not recorded."""
+        """Return the random seed of the training; None where not recorded."""
         seed = self.config.get("seed")
         return seed if type(seed) is int and is_plain(seed) else None
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """The plain facts that go with a dictionary of this run."""
+        """Return the plain metadata for a dictionary of this run."""
         facts: dict[str, Any] = {"run": self.path, "run_name": self.name, "kind": self.kind, "seed": self.seed}
         if len(self.hooks) == 1:
             for name in ("l0", "ce_increase", "explained_variance", "alive"):
@@ -122,12 +122,12 @@ class RunRecord:
 
 
 def plain_config(raw: Any) -> dict[str, Any]:
-    """A run's configuration from W&B's JSON: `{"seed": {"value": 0}, "_wandb": …}` becomes `{"seed": 0}`."""
+    """Return a run's configuration from W&B's JSON: `{"seed": {"value": 0}, "_wandb": …}` becomes `{"seed": 0}`."""
     return plain_values(as_table(raw))
 
 
 def as_table(raw: Any) -> dict[str, Any]:
-    """A JSON table given as text, as a table, or not at all.
+    """Parse a JSON table given as text, as a table or as None.
 
     Raises:
         SourceError: anything else.
@@ -144,7 +144,7 @@ def as_table(raw: Any) -> dict[str, Any]:
 
 
 def write_record(record: RunRecord) -> str:
-    """The record as JSON text, to lie beside the weights."""
+    """Return the record as JSON text, for a file next to the weights."""
     return json.dumps(
         {
             "path": record.path,
@@ -159,7 +159,7 @@ def write_record(record: RunRecord) -> str:
 
 
 def read_record(path: Path) -> RunRecord | None:
-    """The record that lies beside weights; None if it cannot be read."""
+    """Read the record next to weights; None if it cannot be read."""
     try:
         if path.stat().st_size > _MAX_RECORD_BYTES:
             return None

@@ -1,4 +1,4 @@
-"""Runs of Weights & Biases: a project's as a table, which of them a paper would pair, and a run's checkpoint."""
+"""W&B runs: a project's runs as a table, comparable runs, and the checkpoint of a run."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _FIELDS: dict[By, str] = {"ce": "ce_increase", "l0": "l0", "alive": "alive"}
 
 @runtime_checkable
 class RunClient(ArtifactClient, Protocol):
-    """Whoever can say what a run or an artifact holds."""
+    """Client that can query runs and artifacts."""
 
     def run(self, path: str) -> RunRecord: ...
 
@@ -45,7 +45,7 @@ class RunClient(ArtifactClient, Protocol):
 
 @dataclass(frozen=True)
 class FetchedRun:
-    """A run's files on disk."""
+    """Files of a run on disk."""
 
     record: RunRecord
     folder: Path
@@ -53,7 +53,7 @@ class FetchedRun:
 
 
 def client() -> RunClient:
-    """The wandb client where a key is configured, else plain HTTPS."""
+    """Return the wandb client where a key is configured, else plain HTTPS."""
     key = api_key()
     if key is None:
         return KeylessClient()
@@ -63,10 +63,10 @@ def client() -> RunClient:
 
 
 def bundle_wandb(address: Address, context: Context) -> Bundle:
-    """The checkpoint of a run: `#file`, or the one with the largest number; or the one in an artifact.
+    """Return the checkpoint of a run: `#file`, or the one with the largest number; or the one in an artifact.
 
     Raises:
-        SourceError: no such run or file, no access, or no whole copy of it.
+        SourceError: no such run or file, no access, or no complete copy.
     """
     if ":" in address.place:
         return bundle_artifact(address, client, context)
@@ -90,16 +90,16 @@ def bundle_wandb(address: Address, context: Context) -> Bundle:
 
 
 def fetch_run(run: str, context: Context, *, file: str | None = None, every: bool = False) -> FetchedRun:
-    """Bring a run's checkpoint (or every one) and its record into the cache, if they are not there.
+    """Download a run's checkpoint (or all) and its record to the cache, if absent.
 
     Args:
         run: "entity/project/run".
-        context: offline or not, and whom to tell.
-        file: one file by name; by default the last checkpoint.
-        every: all checkpoints named by number.
+        context: offline mode and callbacks.
+        file: name of one file; by default the last checkpoint.
+        every: download all checkpoints named by number.
 
     Raises:
-        SourceError: as `bundle_wandb`.
+        SourceError: see `bundle_wandb`.
     """
     folder = run_folder(origin_of(base_url()).partition("://")[2], run)
     record = read_record(folder / RUN_RECORD_NAME)
@@ -110,7 +110,7 @@ def fetch_run(run: str, context: Context, *, file: str | None = None, every: boo
     if context.offline:
         raise SourceError(f"wandb:{run}{f'#{file}' if file else ''} is not in the cache {folder}; leave out --offline")
     asked = client()
-    remote = {f.name: f for f in asked.files(run) if f.name.isprintable()}  # `safe_path` takes no other
+    remote = {f.name: f for f in asked.files(run) if f.name.isprintable()}  # `safe_path` accepts no other name
     sums = {} if record is None else dict(record.sums)
     record = replace(asked.run(run), weights=tuple(sorted(n for n in remote if looks_like_weights(n))))
     names = _wanted(list(remote), run, file, every)
@@ -152,16 +152,16 @@ class RunInfo:
 
     Attributes:
         address: "wandb:entity/project/run", with ::hook where the run has several.
-        name: the name people gave the run.
+        name: display name of the run.
         state: "finished", "running", "crashed", …
-        kind: what its loss rewards: "local", "e2e" or "e2e+ds"; None when its configuration does not tell.
-        hook_point: where the SAE is.
-        layer: the number in the hook point.
-        l0: mean number of latents that fire on a token.
+        kind: training loss: "local", "e2e" or "e2e+ds"; None when the configuration does not say.
+        hook_point: hook point of the SAE.
+        layer: layer of the hook point.
+        l0: mean number of active latents per token.
         ce_increase: cross-entropy loss with the SAE minus without, in nats.
-        explained_variance: share of the activations' variance.
-        alive: latents that fire.
-        seed: of its training.
+        explained_variance: explained share of the variance of the activations.
+        alive: number of latents that fire.
+        seed: random seed of the training.
     """
 
     address: str
@@ -185,14 +185,14 @@ def runs(
     seed: int | None = None,
     state: str | None = None,
 ) -> list[RunInfo]:
-    """The runs of a project, filtered, sorted by kind, layer and L0.
+    """Return the runs of a project, filtered, sorted by kind, layer and L0.
 
     Args:
-        project: "entity/project", with or without "wandb:" in front.
-        kind, layer, seed, state: keep only the runs that have it.
+        project: "entity/project", with or without the prefix "wandb:".
+        kind, layer, seed, state: return only runs with this value.
 
     Raises:
-        SourceError: no such project, no access, no answer.
+        SourceError: no such project, no access, or no response.
 
     Example:
         >>> import sae_geometry as sg
@@ -210,10 +210,10 @@ def runs(
 
 
 def similar_runs(run: str, among: Iterable[RunInfo], by: By = "ce") -> list[RunInfo]:
-    """The run of each other kind, at the same layer, whose metric is nearest: how the paper pairs its runs.
+    """Return the run of each other kind at the same layer with the nearest metric, as the paper pairs its runs.
 
     Args:
-        run: "entity/project/run", its address, or the run's id alone.
+        run: "entity/project/run", its address, or its id alone.
         among: runs of the project.
         by: "ce" (increase of the loss), "l0" or "alive".
 
