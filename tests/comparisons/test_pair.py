@@ -15,6 +15,7 @@ from sae_geometry.comparisons.match_report import match_report
 from sae_geometry.comparisons.pair import MATCHINGS
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.kernels.reference import exact_cosines
+from sae_geometry.nulls import Share
 from sae_geometry.results.store import to_json
 
 ONE_TO_ONE = ("mutual", "greedy", "optimal")
@@ -544,3 +545,9 @@ def test_no_cosine_that_is_shown_or_saved_exceeds_one(rng):
     assert max(record["matchings"]["decoder_signed"]["pairs"]["cosine"]) == 1.0
     assert record["pw_mcc"]["signed"]["value"] <= 1.0
     assert record["mmcs"]["a_to_b"] <= 1.0
+
+
+def test_a_doubt_names_the_similarity_it_is_about(toy_pair):
+    one = sg.compare(*toy_pair, on="encoder").a_to_b
+    vars(one)["balance"] = {"turned": Share(0.7, 0.6, 0.8, 100)}  # a control that is too weak
+    assert "the nearest by encoder cosine wins 70% against the turned control" in " ".join(one.doubts)

@@ -157,6 +157,7 @@ def test_runs_of_several_layers_are_groups_of_their_own(rng):
 def test_the_table_of_runs_comes_before_the_numbers(four):
     lines = repr(four).splitlines()
     assert lines[1].strip().startswith("of every run: model smollm2")
+    assert lines[1].endswith("; latents, dead ones included 1,536")
     head = next(at for at, line in enumerate(lines) if "dead latents dropped by" in line)
     assert head < next(at for at, line in enumerate(lines) if "MMCS, row" in line)
     assert "[3] e2e-seed1" in lines[head + 4]
