@@ -550,4 +550,4 @@ def test_no_cosine_that_is_shown_or_saved_exceeds_one(rng):
 def test_a_doubt_names_the_similarity_it_is_about(toy_pair):
     one = sg.compare(*toy_pair, on="encoder").a_to_b
     vars(one)["balance"] = {"turned": Share(0.7, 0.6, 0.8, 100)}  # a control that is too weak
-    assert "the nearest by encoder cosine wins 70% against the turned control" in " ".join(one.doubts)
+    assert "the nearest by encoder cosine wins 70% against the turned control" in str(one._too_weak)
