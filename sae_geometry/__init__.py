@@ -21,6 +21,7 @@ _HOME = {
     "Dictionary": "dictionary",
     "Drift": "comparisons.checkpoints",
     "Embedding": "embedding.embedding",
+    "Nearest": "comparisons.nearest",
     "Matching": "pairwise.matching_result",
     "Projection": "embedding.projection",
     "SeedComparison": "comparisons.seeds_result",
@@ -44,6 +45,7 @@ _HOME = {
     "load": "sources",
     "log_wandb": "results.wandb_log",
     "memory_ceiling": "kernels.blocks",
+    "nearest": "comparisons.nearest",
     "neuronpedia_url": "sources",
     "plots": "plots",
     "project": "embedding.projection",
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
     from sae_geometry import plots
     from sae_geometry.comparisons.checkpoints import Drift, compare_checkpoints
     from sae_geometry.comparisons.encoder_agreement import Agreement, encoder_agreement
+    from sae_geometry.comparisons.nearest import Nearest, nearest
     from sae_geometry.comparisons.pair import Comparison, compare
     from sae_geometry.comparisons.seeds import compare_seeds
     from sae_geometry.comparisons.seeds_result import SeedComparison

@@ -24,6 +24,7 @@ from sae_geometry.cli import (
     fetch,
     inspect,
     match,
+    nearest,
     project,
     runs,
     seeds,
@@ -65,6 +66,7 @@ def options(
 for command in (
     compare,
     match,
+    nearest,
     within,
     seeds,
     agreement,

@@ -29,7 +29,7 @@ from sae_geometry.nulls.controls import (
 )
 from sae_geometry.nulls.isotropic import cosine_tail, expected_max_cosine, random_directions
 from sae_geometry.nulls.one_to_one import Expected, own_pairs, turned_pairs
-from sae_geometry.nulls.turned import Axes, principal_axes, turned
+from sae_geometry.nulls.turned import Axes, principal_axes, turned, turned_copies
 
 __all__ = [
     "LISTED",
@@ -54,6 +54,7 @@ __all__ = [
     "random_directions",
     "turned",
     "turned_controls",
+    "turned_copies",
     "turned_pairs",
     "undecided",
     "with_own",

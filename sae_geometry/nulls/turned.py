@@ -111,3 +111,23 @@ def turned(y: Float[Tensor, "m d"], axes: Axes, seed: int) -> Float[Tensor, "m d
 
         in_parallel(worker, range(0, len(rows), _ROWS), cpu_threads())
     return out.to(y.device)
+
+
+def turned_copies(x: Float[Tensor, "n d"], axes: Axes, turns: int, *, seed: int = 0) -> Float[Tensor, "copies d"]:
+    """Turn rows by `turns` maps each about the axes of a dictionary; float32 [turns · n, d] on their device.
+
+    A turn R is its own inverse, so ⟨x, R y⟩ = ⟨R x, y⟩: turning a few vectors costs less than turning the dictionary.
+    What lies outside the span of the axes is dropped, since no row of the dictionary sees it.
+
+    Args:
+        x: rows of any norm.
+        axes: of the dictionary.
+        turns: number of turns T; row t · n + i of the result is vector i under turn t.
+        seed: seed of the signs.
+    """
+    signs = torch.randint(0, 2, (turns, axes.principal.shape[1]), generator=torch.Generator().manual_seed(seed))
+    rows = x.detach().cpu().double()
+    along = torch.outer(rows @ axes.mean, axes.mean)
+    coordinates = (rows @ axes.principal)[None] * (2 * signs.double() - 1)[:, None]
+    turned_rows = coordinates.flatten(0, 1) @ axes.principal.T + along.repeat(turns, 1)
+    return turned_rows.float().to(x.device)

@@ -11,6 +11,7 @@ from sae_geometry.plots.embedding import (
     runs_figure,
     unmatched_scatter,
 )
+from sae_geometry.plots.nearest import nearest_figure, nearest_ranks
 from sae_geometry.plots.panels import draw_panels, facet_figure, panel_range, panel_shares
 from sae_geometry.plots.seeds import (
     rarefaction_curve,
@@ -47,6 +48,8 @@ __all__ = [
     "frequency_figure",
     "frequency_hexbin",
     "multiplicity_bars",
+    "nearest_figure",
+    "nearest_ranks",
     "panel_range",
     "panel_shares",
     "paper_style",

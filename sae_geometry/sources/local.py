@@ -37,7 +37,7 @@ def bundle_local(address: Address) -> Bundle:
         raise SourceError(f"{address.place} does not exist (looked in {path.absolute().parent})")
     if path.is_dir():
         path = _snapshot(path)
-        chosen = choose_weights(list(_names(path)), str(path))
+        chosen = choose_weights(list(names_below(path)), str(path))
         return bundle_files(tuple(path / n for n in chosen), str(path / chosen[0] if len(chosen) == 1 else path))
     beside = [child.name for child in path.parent.iterdir() if child.is_file()]
     return bundle_files(tuple(path.parent / n for n in companions(path.name, beside)), str(path))
@@ -95,7 +95,7 @@ def _snapshot(folder: Path) -> Path:
     )
 
 
-def _names(folder: Path, depth: int = 0) -> Iterator[str]:
+def names_below(folder: Path, depth: int = 0) -> Iterator[str]:
     """Yield files below a folder, a few levels deep, as names relative to it."""
     try:
         children = sorted(folder.iterdir())
@@ -107,4 +107,4 @@ def _names(folder: Path, depth: int = 0) -> Iterator[str]:
         ):  # a broken link is reported once it is opened
             yield child.name
         elif child.is_dir() and depth < _MAX_DEPTH and not child.name.startswith("."):
-            yield from (f"{child.name}/{name}" for name in _names(child, depth + 1))
+            yield from (f"{child.name}/{name}" for name in names_below(child, depth + 1))

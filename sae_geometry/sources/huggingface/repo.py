@@ -25,6 +25,7 @@ from sae_geometry.sources.layouts.filenames import (
     companions,
     label_for,
     looks_like_weights,
+    separate_checkpoints,
     side_names,
     source_of,
 )
@@ -53,8 +54,7 @@ def bundle_huggingface(address: Address, context: Context) -> Bundle:
     """
     with bounded(address) as watch:
         context = replace(context, offline=context.offline or watch.offline)
-        repo = _cached_repo(address) if context.offline else _listed_repo(address.place, address.revision)
-        repo = repo or _asked_repo(address, context, watch)
+        repo = _repo_of(address, context, watch)
         pinned = _choose(repo, address, context)
         sides = [n for w in pinned[:1] for n in side_names(w) if n in repo.files]
         context.say(f"using {', '.join(pinned)} of {repo.name} at commit {repo.commit[:12]}")
@@ -74,18 +74,44 @@ def bundle_huggingface(address: Address, context: Context) -> Bundle:
     )
 
 
+def separate_places(address: Address, context: Context) -> list[str]:
+    """Return the addresses, at a pinned commit, of the checkpoints in a folder or repository; empty where it is one.
+
+    Raises:
+        SourceError: as `bundle_huggingface`.
+    """
+    with bounded(address) as watch:
+        repo = _repo_of(address, replace(context, offline=context.offline or watch.offline), watch)
+        if address.path in repo.files:
+            return []
+        base = f"{address.path}/" if address.path else ""
+        labels = separate_checkpoints(list(_inside(repo, address, context)), str(address))
+        return [f"hf://{repo.name}@{repo.commit}/{base}{label}" for label in labels]
+
+
+def _repo_of(address: Address, context: Context, watch: Watch) -> _Repo:
+    repo = _cached_repo(address) if context.offline else _listed_repo(address.place, address.revision)
+    return repo or _asked_repo(address, context, watch)
+
+
 def _choose(repo: _Repo, address: Address, context: Context) -> tuple[str, ...]:
+    if address.path in repo.files:
+        return companions(address.path or "", list(repo.files))
+    inside = _inside(repo, address, context)
+    chosen = tuple(inside[n] for n in choose_weights(list(inside), str(address)))
+    return _one_source(chosen, address) if len(chosen) > 1 else chosen
+
+
+def _inside(repo: _Repo, address: Address, context: Context) -> dict[str, str]:
+    """Return the files of an address by their names relative to it."""
     path = address.path or ""
-    if path in repo.files:
-        return companions(path, list(repo.files))
     inside = {n.removeprefix(f"{path}/" if path else ""): n for n in repo.files if not path or n.startswith(f"{path}/")}
     if not inside:
         if context.offline:
             raise SourceError(f"{address} is not in the Hugging Face cache; leave out --offline")
         near = sorted(n for n in repo.files if looks_like_weights(n))[:5]
         raise RefusedError(f"{address} does not exist{'; the repository has ' + ', '.join(near) if near else ''}", 404)
-    chosen = tuple(inside[n] for n in choose_weights(list(inside), str(address)))
-    return _one_source(chosen, address) if len(chosen) > 1 else chosen
+    return inside
 
 
 def _one_source(halves: tuple[str, ...], address: Address) -> tuple[str, ...]:

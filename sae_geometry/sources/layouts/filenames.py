@@ -90,6 +90,29 @@ def choose_weights(names: Sequence[str], place: str) -> tuple[str, ...]:
     raise SourceError(f"{place} holds no weights: looked for {', '.join((*_SUFFIXES, '.npy'))}")
 
 
+def separate_checkpoints(names: Sequence[str], place: str) -> list[str]:
+    """Return what selects each of several checkpoints in a folder, layer 2 before layer 10; empty where it is one.
+
+    Args:
+        names, place: as in `choose_weights`.
+
+    Raises:
+        SourceError: no weights.
+    """
+    try:
+        choose_weights(names, place)
+    except LayoutError:
+        units = [n for n in _units(names) if not n.rpartition("/")[2].startswith("W_enc_")]
+        last = {n.rpartition("/")[0]: n for n in checkpoints_in_order(units)}
+        units = [n for n in units if checkpoint_number(n) is None or n in last.values()]
+        return sorted(units or [n for n in names if n.endswith(".npy") and "/" not in n], key=_by_number)
+    return []
+
+
+def _by_number(name: str) -> list[tuple[bool, int, str]]:
+    return [(not p.isdecimal(), int(p) if p.isdecimal() else 0, p) for p in re.split(r"(\d+)", name)]
+
+
 def _units(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """Return the checkpoints among names, by what selects each: a file, an index with its shards, or a .dcp folder."""
     near = sorted(n for n in names if n.count("/") < _MAX_DEPTH)

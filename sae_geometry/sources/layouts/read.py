@@ -199,7 +199,7 @@ def _chosen(slabs: tuple[Slab, ...], site: Site, selection: Selection, address: 
         if wanted is None or (kind == "layer" and site.place is not None):
             continue
         outs = [s.out for s in site.decoder if s.out is not None]
-        if kind != site.layout.out or not outs:
+        if kind not in (site.layout.out, site.layout.or_out) or not outs:
             raise LayoutError(f"{address} has no several {kind}s to choose from; leave out ::{kind}={wanted}")
         if wanted not in outs:
             raise LayoutError(f"{address} writes to {kind}s {', '.join(map(str, outs))}, not to {wanted}")

@@ -37,6 +37,7 @@ class Layout:
         fixed: whether the names alone determine the axes; otherwise the sizes must confirm them.
         square_suffix: file name ending for which this row applies to square decoders, whose sizes are ambiguous.
         out: meaning of the "o" axis.
+        or_out: its other meaning, in a format that serves both.
         encoder_bias, decoder_bias, frequency: keys, with groups in braces, tried in order.
         deeper: regular expression of keys that show an encoder of more than one linear map.
         log_scale: key of an optional scalar whose exponential multiplies the decoder.
@@ -60,6 +61,7 @@ class Layout:
     fixed: bool = True
     square_suffix: str | None = None
     out: OutKind = "layer"
+    or_out: OutKind | None = None
     encoder_bias: tuple[str, ...] = ()
     decoder_bias: tuple[str, ...] = ()
     frequency: str | None = None
@@ -161,7 +163,7 @@ LAYOUTS: tuple[Layout, ...] = (
     ),
     Layout(
         "dictionary_learning_crosscoder", "dictionary_learning crosscoder", r"decoder\.weight", "ond",
-        "encoder.weight", "odn", encoder_bias=("encoder.bias",), decoder_bias=("decoder.bias",),
+        "encoder.weight", "odn", or_out="model", encoder_bias=("encoder.bias",), decoder_bias=("decoder.bias",),
     ),
     Layout(
         "sparsify", "sparsify (EleutherAI)", "W_dec", "nd", "encoder.weight", "nd", also=("encoder.weight",),

@@ -1,0 +1,54 @@
+"""`sae-geometry nearest VECTOR RUN…`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from sae_geometry.cli import options as o
+from sae_geometry.cli.inputs import pick_device, with_axis
+from sae_geometry.cli.lifecycle import report_errors
+from sae_geometry.cli.outputs import claimed_folder, save_and_show
+from sae_geometry.cli.question import begin
+
+
+@o.with_shared(without=("dry_run", "dask", "dask_load"))
+@report_errors
+def nearest(
+    vector: Annotated[
+        str,
+        typer.Argument(
+            metavar="VECTOR",
+            help="A file of one or several vectors (.npy, .npz, .pt, .safetensors; FILE::KEY, FILE::row=3), or "
+            "RUN::latent=12.",
+        ),
+    ],
+    runs: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN...", help="Dictionaries, patterns (layers.{0..11}), folders or repositories."),
+    ],
+    k: Annotated[int, typer.Option("-k", "--top", metavar="K", help="Latents per vector, 1 to 64.")] = 10,
+    absolute: o.Absolute = False,
+    turns: Annotated[
+        int | None,
+        typer.Option("--turns", metavar="N", min=0, help="Turns, for p-values. [default: 999; fewer for many vectors]"),
+    ] = None,
+    *,
+    shared: o.Shared,
+) -> None:
+    """Find the latents closest to any vector: a probe, a steering vector, a token's embedding, another run's latent.
+
+    Writes nearest.parquet, summary.json and figures/.
+    """
+    import sae_geometry as sg
+
+    speaker, where = begin(shared), pick_device(shared.device)
+    with speaker.bar() as progress:
+        found = sg.nearest(
+            vector, [with_axis(run, shared.latent_axis) for run in runs], k, signed=not absolute, turns=turns,
+            latents=shared.latents, drop_bad=shared.drop_bad, allow_mismatch=shared.allow_mismatch,
+            prepare=lambda d: d.to(where), offline=shared.offline, echo=speaker.resolved, progress=progress,
+        )  # fmt: skip
+    with claimed_folder(shared.out, "nearest", [found.vectors.name]) as folder:
+        save_and_show(found, speaker, shared, into=folder, words=repr(found))

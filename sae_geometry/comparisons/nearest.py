@@ -1,0 +1,357 @@
+"""Which latents are closest to a vector: top k over one or many dictionaries, with p-values from turned ones."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sae_geometry.dictionary import Dictionary
+from sae_geometry.io.formatting import aligned, counted, few, or_dash, read_only
+from sae_geometry.io.progress import Progress
+from sae_geometry.kernels.sweep import MAX_K, sweep
+from sae_geometry.kernels.topk_merge import merge_into, no_lists
+from sae_geometry.nulls import principal_axes, turned_copies
+from sae_geometry.pairwise.inputs import describe_input
+from sae_geometry.pairwise.same_space import require_same_space
+from sae_geometry.sources import OrientationWarning, SourceError, as_dictionary, load, neuronpedia_pages
+from sae_geometry.sources.bundle import Context
+from sae_geometry.sources.layouts.read import Latents
+from sae_geometry.sources.listing import checkpoints_at, dictionaries_at, expanded
+from sae_geometry.sources.vectors import as_vectors
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+K = 10
+_MOST_TURNS, _LEAST_TURNS, _TURNED_VECTORS = 999, 19, 10_000
+_TURNED_ROWS = 4096  # turned vectors swept at once
+_ROUNDING = 1e-6  # a turn that changes nothing gives the same cosine up to this
+_MOST_RECORDS = 10_000
+_SHOWN = 5  # vectors printed
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Nearest:
+    """The k nearest latents of each vector among all latents of the searched dictionaries.
+
+    Attributes:
+        vectors: the vectors, as unit rows.
+        searched: description of each searched dictionary: name, address, size, space, fingerprint.
+        signed: whether the order is by cosine or by |cosine|.
+        run: int64 [n, k], position in `searched` of each hit; −1 where there are fewer than k latents.
+        latent_id: int64 [n, k], its original id; −1 likewise.
+        cosine: float64 [n, k], signed, in the order of the ranks; nan likewise.
+        p_value: float64 [n, k], (1 + turns with any cosine as large) / (1 + turns); nan without turns.
+        expected: float64 [n], mean over the turns of the largest cosine.
+        turns: number of turns.
+        skipped: dictionaries of a folder that were not searched, with the reason.
+        caveats: what was taken for granted.
+    """
+
+    vectors: Dictionary
+    searched: tuple[Mapping[str, Any], ...]
+    signed: bool
+    run: np.ndarray
+    latent_id: np.ndarray
+    cosine: np.ndarray
+    p_value: np.ndarray
+    expected: np.ndarray
+    turns: int
+    skipped: tuple[str, ...]
+    caveats: tuple[str, ...]
+
+    @property
+    def n_candidates(self) -> int:
+        """Return the number of latents searched."""
+        return sum(d["n_latents"] for d in self.searched)
+
+    @property
+    def dictionaries(self) -> tuple[Dictionary, ...]:
+        """Return the vectors; the searched dictionaries are not held in memory."""
+        return (self.vectors,)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return one row per vector and rank: vector, vector_id, rank, run, latent_id, cosine, p_value, address, link.
+
+        `link` is the latent's page on Neuronpedia, None where unknown.
+        """
+        import pandas as pd
+
+        at, rank = np.nonzero(self.run >= 0)
+        runs, ids = self.run[at, rank], self.latent_id[at, rank]
+        pages = [d["pages"] for d in self.searched]
+        return pd.DataFrame(
+            {
+                "vector": self.vectors.name,
+                "vector_id": self.vectors.latent_ids.numpy()[at],
+                "rank": rank + 1,
+                "run": [self.searched[r]["name"] for r in runs],
+                "latent_id": ids,
+                "cosine": self.cosine[at, rank],
+                "p_value": self.p_value[at, rank],
+                "address": [self.searched[r]["address"] for r in runs],
+                "link": [f"{pages[r]}/{i}" if pages[r] else None for r, i in zip(runs, ids, strict=True)],
+            }
+        )
+
+    def tables(self) -> Mapping[str, pd.DataFrame]:
+        """Return the table to save."""
+        return {"nearest": self.to_pandas()}
+
+    def figures(self) -> Mapping[str, Figure]:
+        """Return the figure to save."""
+        from sae_geometry import plots
+
+        return {"nearest": plots.nearest_figure(self)}
+
+    @property
+    def _meaning_of_p(self) -> str:
+        if not self.turns:
+            return "no p-values: the dictionaries were not turned"
+        return (
+            f"p: share of {self.turns:,} orthogonal turns of every dictionary (mean and second moment preserved) in "
+            f"which any of the {self.n_candidates:,} latents is as close; at least {1 / (self.turns + 1):.2g}"
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """Return the numbers, JSON-ready; of more than 10,000 hits the first, and the table has all."""
+        hits = self.to_pandas()
+        return {
+            "inputs": {"vectors": describe_input(self.vectors), "searched": [dict(d) for d in self.searched]},
+            "similarity": "decoder cosine" if self.signed else "absolute decoder cosine",
+            "n_vectors": self.vectors.n_latents,
+            "n_dictionaries": len(self.searched),
+            "n_candidates": self.n_candidates,
+            "turns": self.turns,
+            "p_value_means": self._meaning_of_p,
+            "n_hits": len(hits),
+            "nearest": hits.head(_MOST_RECORDS).to_dict("records"),
+            "expected_largest_by_chance": self.expected[:_MOST_RECORDS].tolist(),
+            "skipped": list(self.skipped),
+            "caveats": list(self.caveats),
+        }
+
+    def __repr__(self) -> str:
+        n, shown = self.vectors.n_latents, self.to_pandas()
+        where = repr(self.searched[0]["name"]) if len(self.searched) == 1 else f"{len(self.searched):,} dictionaries"
+        lines = [
+            f"Nearest of {counted(self.n_candidates, 'latent')} of {where} to {self.vectors.name!r}, "
+            f"{counted(n, 'vector')} × {self.vectors.d_in:,} ({'' if self.signed else 'absolute '}cosine)"
+        ]
+        for i, vector in enumerate(self.vectors.latent_ids[:_SHOWN].tolist()):
+            chance = f"; largest by chance {self.expected[i]:.3f}" if self.turns else ""
+            lines.append(f"  vector {vector}{chance}")
+            mine = shown[shown["vector_id"] == vector]
+            rows = [("rank", "run", "latent", "cosine", "p", "")]
+            rows += [
+                (f"{h.rank}", h.run, f"{h.latent_id}", f"{h.cosine:.4f}", or_dash(h.p_value, ".3g"), h.link or "")
+                for h in mine.itertuples()
+            ]
+            lines += [f"    {line}" for line in aligned(rows)]
+        if n > _SHOWN:
+            lines.append(f"  … and {n - _SHOWN:,} more vectors, all in the table")
+        lines.append(f"  {self._meaning_of_p}")
+        lines += [f"  not searched: {text}" for text in few(self.skipped, _SHOWN)]
+        return "\n".join([*lines, *(f"  caveat: {c}" for c in self.caveats)])
+
+
+@dataclass
+class _Search:
+    """Lists that grow dictionary by dictionary; each is dropped once it has been swept."""
+
+    vectors: Dictionary
+    k: int
+    signed: bool
+    turns: int
+    seed: int
+    searched: list[dict[str, Any]] = field(default_factory=list)
+    ids: list[np.ndarray] = field(default_factory=list)
+    caveats: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        n = self.vectors.n_latents
+        self.lists = no_lists(n, self.k)
+        self.largest = np.full((self.turns, n), -np.inf)
+        self.n_before = 0
+
+    def add(self, d: Dictionary, progress: Callable[[float], None] | None) -> None:
+        """Merge the best of one dictionary into the lists, and its turns into the largest cosines by chance."""
+        x, y = self.vectors.directions, d.directions
+        x = x.to(y.device)
+        how: Any = {"columns": False, "absolute": not self.signed}
+        best = sweep(x, y, self.k, progress=progress, **how).rows
+        score, cosine, index = (t.cpu().numpy() for t in (best.score, best.cosine, best.index))
+        merge_into(self.lists, (score, cosine, np.where(index < 0, -1, index + self.n_before)), 0)
+        if self.turns:
+            axes = principal_axes(y)
+            step = max(1, _TURNED_ROWS // len(x))
+            for start in range(0, self.turns, step):
+                some = min(step, self.turns - start)
+                copies = turned_copies(x, axes, some, seed=self.seed + self.turns * len(self.searched) + start)
+                found = sweep(copies, y, 1, **how).rows.score[:, 0].cpu().numpy().reshape(some, len(x))
+                np.maximum(self.largest[start : start + some], found, out=self.largest[start : start + some])
+        self.searched.append(describe_input(d) | {"pages": neuronpedia_pages(d.metadata, d.address)})
+        self.ids.append(d.latent_ids.cpu().numpy())
+        self.n_before += d.n_latents
+
+    def result(self, skipped: Sequence[str]) -> Nearest:
+        """Return the answer after the last dictionary."""
+        score, cosine, index = self.lists
+        starts = np.cumsum([0, *(len(ids) for ids in self.ids)])
+        run = np.where(index < 0, -1, np.searchsorted(starts, index, side="right") - 1)
+        every = np.concatenate(self.ids)
+        p = np.full(score.shape, np.nan)
+        if self.turns:
+            for rank in range(self.k):
+                p[:, rank] = (1 + (self.largest >= score[:, rank] - _ROUNDING).sum(axis=0)) / (1 + self.turns)
+        return Nearest(
+            vectors=self.vectors,
+            searched=tuple(self.searched),
+            signed=self.signed,
+            run=read_only(run),
+            latent_id=read_only(np.where(index < 0, -1, every[index])),
+            cosine=read_only(cosine.clip(-1.0, 1.0)),
+            p_value=read_only(np.where(index < 0, np.nan, p)),
+            expected=read_only(self.largest.mean(axis=0) if self.turns else np.full(len(score), np.nan)),
+            turns=self.turns,
+            skipped=tuple(skipped),
+            caveats=few(self.caveats),
+        )
+
+
+def nearest(
+    vectors: Any,
+    targets: Any,
+    k: int = K,
+    *,
+    signed: bool = True,
+    turns: int | None = None,
+    seed: int = 0,
+    latents: Latents = "alive",
+    drop_bad: bool = False,
+    allow_mismatch: bool = False,
+    prepare: Callable[[Dictionary], Dictionary] | None = None,
+    offline: bool = False,
+    echo: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
+) -> Nearest:
+    """Find the latents closest to vectors, among all latents of one or many dictionaries.
+
+    The order is exact: cosine descending (|cos| if not signed), then the order of the dictionaries, then the row.
+    Dictionaries are read one after another and dropped, so memory is that of the largest. A p-value is that of the
+    largest cosine over all candidates (Westfall & Young 1993): each dictionary is turned by orthogonal maps that
+    preserve its mean and second moment, which for a few vectors costs as much as sweeping the turned vectors. p is
+    valid for vectors whose distribution such a turn leaves as it is.
+
+    Args:
+        vectors: as in `sources.vectors.as_vectors`: an array [d] or [n, d], a `Dictionary`, a file of vectors, or
+            `RUN::latent=12`.
+        targets: one or several of: anything `compare` takes, a folder or Hugging Face repository with many
+            dictionaries, or an address with a pattern such as `layers.{0..11}`. In a folder, dictionaries that do not
+            fit are skipped and named.
+        k: number of latents per vector, 1…64.
+        signed: False orders by |cos|.
+        turns: number of turns; 0 for no p-values. None: 999, fewer for more than ten vectors, at least 19.
+        seed: seed of the turns.
+        latents: "alive" leaves out latents known to be dead.
+        drop_bad: leave out latents without a direction, instead of raising.
+        allow_mismatch: permit another model or hook point than the vectors' (known for `RUN::latent=…` only).
+        prepare: called on each dictionary that is read, for example to map it (`sae_geometry.mapped`).
+        offline, echo, progress: as in `load`.
+
+    Raises:
+        ValueError: k out of range, a negative number of turns, vectors of another width, or different spaces.
+        SourceError: as `load`.
+
+    Example:
+        >>> import sae_geometry as sg
+        >>> n = sg.nearest("demo:local-seed0::latent=7", ["demo:local-seed0", "demo:local-seed1"], k=2)
+        >>> n.latent_id[0, 0].item(), round(n.cosine[0, 0].item(), 4)
+        (7, 1.0)
+    """
+    if not 1 <= k <= MAX_K:
+        raise ValueError(f"k is the number of latents per vector, 1…{MAX_K}; got {k}")
+    if turns is not None and turns < 0:
+        raise ValueError(f"turns is how often the dictionaries are turned, 0 or more; got {turns}")
+    source = as_vectors(vectors, offline=offline, echo=echo, progress=progress)
+    if turns is None:
+        turns = max(_LEAST_TURNS, min(_MOST_TURNS, _TURNED_VECTORS // source.n_latents))
+    search, skipped, context = _Search(source, k, signed, turns, seed), list[str](), Context(offline, echo, progress)
+    places = list(_places(targets, context))
+    for at, (place, among_many) in enumerate(places):
+        units: list[Any] = []
+        with _skipping(among_many, place, skipped):
+            units = dictionaries_at(place, context) if isinstance(place, str | Path) else [place]
+        for i, unit in enumerate(units):
+            with _skipping(among_many or len(units) > 1, unit, skipped):
+                d = _read(unit, latents, drop_bad, context)
+                d = d if prepare is None else prepare(d)
+                search.caveats += _checked(source, d, allow_mismatch)
+                search.add(d, _share_of(progress, at + i / len(units), len(units), len(places)))
+    if not search.searched:
+        raise ValueError(f"no dictionary could be searched; the first reason: {[*skipped, 'none was given'][0]}")
+    return search.result(skipped)
+
+
+def _places(targets: Any, context: Context) -> Iterator[tuple[Any, bool]]:
+    """Yield what to search, and whether it is one of many in a folder, which may be skipped."""
+    one = isinstance(targets, str | Path | Dictionary | Mapping) or hasattr(targets, "shape")
+    for target in [targets] if one or not isinstance(targets, Iterable) else targets:
+        if not isinstance(target, str | Path):
+            yield target, False
+            continue
+        for address in expanded(target) if isinstance(target, str) else [target]:
+            places = checkpoints_at(address, context)
+            yield from ((place, len(places) > 1) for place in places)
+
+
+@contextmanager
+def _skipping(may_skip: bool, what: Any, skipped: list[str]) -> Iterator[None]:
+    try:
+        yield
+    except (SourceError, ValueError) as error:
+        if not may_skip:
+            raise
+        skipped.append(f"{what}: {error}")
+
+
+def _read(unit: Any, latents: Latents, drop_bad: bool, context: Context) -> Dictionary:
+    if not isinstance(unit, str | Path):
+        return as_dictionary(unit, latents, drop_bad=drop_bad)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", OrientationWarning)  # the dictionary's notes include it
+        return load(
+            unit, latents, drop_bad=drop_bad, offline=context.offline, echo=context.echo, progress=context.progress
+        )
+
+
+def _checked(source: Dictionary, d: Dictionary, allow_mismatch: bool) -> list[str]:
+    """Return the caveats of comparing the vectors with a dictionary.
+
+    Raises:
+        ValueError: another width, or a space that is known to be another.
+    """
+    notes = [f"{d.name}: {note}" for note in d.notes]
+    if source.d_in != d.d_in:
+        turned_round = source.n_latents == d.d_in
+        raise ValueError(
+            f"{source.name!r} holds vectors of {source.d_in:,} coordinates and {d.name!r} lives in {d.d_in:,}"
+            + ("; its columns fit: give its transpose, a row per vector" if turned_round else ": cosines do not exist")
+        )
+    if source.model is None and source.hook_point is None:
+        return [*notes, f"model and hook point of {source.name!r} unknown: taken to be those of the dictionaries"]
+    return [*notes, *require_same_space(source, d, allow_mismatch)]
+
+
+def _share_of(progress: Progress | None, before: float, parts: int, places: int) -> Callable[[float], None] | None:
+    """Return a callback that turns the share of one dictionary into the share of all places."""
+    if progress is None:
+        return None
+    return lambda share: progress("dictionaries", (before + share / parts) / places)

@@ -1,0 +1,85 @@
+"""List dictionaries: those of a folder or repository, those of a file, and addresses with a pattern."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from sae_geometry.sources.bundle import Context
+from sae_geometry.sources.errors import AddressError
+from sae_geometry.sources.layouts.filenames import separate_checkpoints
+from sae_geometry.sources.layouts.read import is_meant, open_bundle
+from sae_geometry.sources.local import names_below
+from sae_geometry.sources.resolve import parse_address, resolve
+
+_BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
+_MOST_EXPANDED = 1000
+
+
+def expanded(address: str) -> list[str]:
+    """Return the addresses of a pattern, such as `layers.{0..11}` or `layers.{0,4,8}`, as a shell expands it.
+
+    A path that exists is taken as it is.
+
+    Raises:
+        AddressError: a pattern of more than a thousand addresses.
+
+    Example:
+        >>> from sae_geometry.sources.listing import expanded
+        >>> expanded("hf://org/repo/layers.{2..4}")
+        ['hf://org/repo/layers.2', 'hf://org/repo/layers.3', 'hf://org/repo/layers.4']
+    """
+    found = _BRACES.search(address)
+    if found is None or os.path.exists(os.path.expanduser(address)):
+        return [address]
+    if found[3] is None:
+        first, last = int(found[1]), int(found[2])
+        if abs(last - first) >= _MOST_EXPANDED:
+            raise AddressError(f"{address!r} means more than {_MOST_EXPANDED:,} addresses; give a shorter range")
+        words: Sequence[str] = [str(i) for i in range(first, last + 1)] or [str(i) for i in range(first, last - 1, -1)]
+    else:
+        words = found[3].split(",")
+    made = [text for word in words for text in expanded(address[: found.start()] + word + address[found.end() :])]
+    if len(made) > _MOST_EXPANDED:
+        raise AddressError(f"{address!r} means more than {_MOST_EXPANDED:,} addresses; give a shorter range")
+    return made
+
+
+def checkpoints_at(address: str | Path, context: Context) -> list[str]:
+    """Return an address per checkpoint of a folder or Hugging Face repository; other addresses alone.
+
+    No weights are read, and only the list of a repository's files is fetched.
+
+    Raises:
+        SourceError: nothing is there, or the repository is unavailable.
+    """
+    parsed = parse_address(address)
+    places: list[str] = []
+    if parsed.scheme == "hf":
+        from sae_geometry.sources.huggingface.repo import separate_places
+
+        places = separate_places(parsed, context)
+    elif parsed.scheme == "local" and (folder := Path(parsed.place).expanduser()).is_dir():
+        places = [f"{folder.absolute()}/{n}" for n in separate_checkpoints(list(names_below(folder)), parsed.place)]
+    return [f"{place}{parsed.selection}" for place in places] or [str(address)]
+
+
+def dictionaries_at(address: str | Path, context: Context) -> list[str]:
+    """Return an address per dictionary of one checkpoint: per hook point, source, and output layer or model.
+
+    Raises:
+        SourceError: as `load`.
+    """
+    parsed = parse_address(address)
+    chosen = parsed.selection
+    opened = open_bundle(resolve(parsed, context), chosen.latent_axis)
+    found = []
+    for site in (s for s in opened.sites if is_meant(s, chosen)):
+        outs = [s.out for s in site.decoder if s.out is not None]
+        kind = site.layout.out
+        words = [site.choice] if site.choice and len(opened.sites) > 1 and chosen.hook is None else []
+        more = [f"{kind}={o}" for o in outs] if len(outs) > 1 and getattr(chosen, kind) is None else [""]
+        found += ["".join(f"::{w}" for w in (*words, out) if w) for out in more]
+    return [f"{address}{words}" for words in found] or [str(address)]

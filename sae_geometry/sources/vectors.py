@@ -1,0 +1,94 @@
+"""Read vectors: a probe, a steering vector, token embeddings, or latents of a dictionary, as unit rows with ids."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sae_geometry.dictionary import Dictionary, plain_tensor
+from sae_geometry.sources.bundle import Context, Echo, Progress
+from sae_geometry.sources.errors import LayoutError, SourceError
+from sae_geometry.sources.files.open import open_weights
+from sae_geometry.sources.load import load
+from sae_geometry.sources.resolve import parse_address, resolve
+
+_CHOSEN = re.compile(r"(.+)::(latent|row)=(\d+(?:,\d+)*)", re.DOTALL)
+_MOST_LISTED = 8
+
+
+def as_vectors(
+    vectors: Any,
+    *,
+    name: str | None = None,
+    offline: bool = False,
+    echo: Echo | None = None,
+    progress: Progress | None = None,
+) -> Dictionary:
+    """Return vectors as a `Dictionary`: unit rows [n, d], whose ids are their rows.
+
+    Args:
+        vectors: an array or tensor [d] or [n, d]; a `Dictionary`, whose latents are taken; or an address:
+            `RUN::latent=12` (or `::latent=12,40`) for latents of a dictionary, else a .npy, .npz, .pt or safetensors
+            file with one tensor of one or two axes, `FILE::KEY` for one of several, `FILE::row=3` for some of its rows.
+        name: label; by default the file's or dictionary's name, or "vector".
+        offline, echo, progress: as in `load`.
+
+    Raises:
+        SourceError: nothing is there, or the file holds several tensors or none.
+        ValueError: not vectors, one without a direction, or a latent or row that is not there.
+
+    Example:
+        >>> from sae_geometry.sources.vectors import as_vectors
+        >>> as_vectors([3.0, 4.0]).directions.tolist()
+        [[0.6000000238418579, 0.800000011920929]]
+    """
+    if isinstance(vectors, Dictionary):
+        return vectors if name is None else vectors.renamed(name)
+    if not isinstance(vectors, str | Path):
+        return _unit_vectors(plain_tensor(vectors, "vectors"), name or "vector")
+    chosen = _CHOSEN.fullmatch(vectors) if isinstance(vectors, str) else None
+    address = vectors if chosen is None else chosen[1]
+    ids = None if chosen is None else [int(i) for i in chosen[3].split(",")]
+    if chosen is not None and chosen[2] == "latent":
+        d = load(address, "all", name=name, offline=offline, echo=echo, progress=progress, drop_bad=True)
+        return d.select(ids)
+    made = _stored(address, Context(offline, echo, progress), name)
+    return made if ids is None else made.select(ids)
+
+
+def _stored(address: str | Path, context: Context, name: str | None) -> Dictionary:
+    """Return the vectors in a file: its only tensor that can hold some, or the one with the key after `::`."""
+    parsed = parse_address(address)
+    bundle = resolve(parsed, context)
+    file = open_weights(bundle.weights, [None] * len(bundle.weights))
+    keys = [k for k, e in file.entries.items() if e.dtype.is_floating_point and e.shape and e.shape[-1] > 1]
+    key = parsed.selection.hook
+    if key is None and len(keys) != 1:
+        listed = ", ".join(f"::{k}" for k in keys[:_MOST_LISTED]) + (", …" if len(keys) > _MOST_LISTED else "")
+        several = f"{len(keys)} tensors; choose one by adding {listed}, or ::latent=N for a latent of a dictionary"
+        raise LayoutError(f"{parsed.typed} holds {several if keys else 'no tensor that could be a vector'}")
+    if key is not None and key not in file.entries:
+        raise SourceError(f"{parsed.typed} holds no tensor {key!r}; it has {', '.join([*file.entries][:_MOST_LISTED])}")
+    found = file.read(key or keys[0])
+    context.say(f"{parsed.typed} → {key or keys[0]} {list(found.shape)} of {bundle.address}")
+    return _unit_vectors(found, name or parsed.label or bundle.name, f"{bundle.address}{parsed.selection}")
+
+
+def _unit_vectors(values: Tensor, name: str, address: str | None = None) -> Dictionary:
+    while values.ndim > 2 and values.shape[0] == 1:
+        values = values[0]
+    if values.ndim not in (1, 2) or 0 in values.shape or values.is_complex():
+        raise ValueError(
+            f"vectors are real numbers [d] or [n, d], a row per vector; got {values.dtype} of {list(values.shape)}"
+        )
+    rows = values.reshape(-1, values.shape[-1]).to(torch.float64)
+    without = (~(torch.isfinite(rows).all(dim=1) & (rows != 0).any(dim=1))).nonzero().flatten().tolist()
+    if without:
+        listed = ", ".join(map(str, without[:_MOST_LISTED])) + (", …" if len(without) > _MOST_LISTED else "")
+        raise ValueError(f"{name!r} has rows that are zero or not finite and have no direction ({listed}): leave them "
+                         "out, or choose others by ::row=N")  # fmt: skip
+    return Dictionary.from_decoder(rows, latent_axis=0, name=name, address=address)
