@@ -22,6 +22,8 @@ _HOME = {
     "Drift": "comparisons.checkpoints",
     "Embedding": "embedding.embedding",
     "Nearest": "comparisons.nearest",
+    "Flow": "comparisons.flow_result",
+    "IndexComparison": "comparisons.by_index",
     "Matching": "pairwise.matching_result",
     "Projection": "embedding.projection",
     "SeedComparison": "comparisons.seeds_result",
@@ -31,6 +33,7 @@ _HOME = {
     "WithinComparison": "comparisons.within",
     "as_dictionary": "sources",
     "compare": "comparisons.pair",
+    "compare_by_index": "comparisons.by_index",
     "compare_checkpoints": "comparisons.checkpoints",
     "compare_seeds": "comparisons.seeds",
     "compare_within": "comparisons.within",
@@ -43,7 +46,9 @@ _HOME = {
     "explore": "explorer.explore",
     "fetch": "sources",
     "load": "sources",
+    "flow": "comparisons.flow",
     "log_wandb": "results.wandb_log",
+    "mapped": "pairwise.mapping",
     "memory_ceiling": "kernels.blocks",
     "nearest": "comparisons.nearest",
     "neuronpedia_url": "sources",
@@ -63,8 +68,11 @@ __all__ = [*sorted(_HOME), "__version__"]  # noqa: PLE0604  (names resolved by _
 
 if TYPE_CHECKING:
     from sae_geometry import plots
+    from sae_geometry.comparisons.by_index import IndexComparison, compare_by_index
     from sae_geometry.comparisons.checkpoints import Drift, compare_checkpoints
     from sae_geometry.comparisons.encoder_agreement import Agreement, encoder_agreement
+    from sae_geometry.comparisons.flow import flow
+    from sae_geometry.comparisons.flow_result import Flow
     from sae_geometry.comparisons.nearest import Nearest, nearest
     from sae_geometry.comparisons.pair import Comparison, compare
     from sae_geometry.comparisons.seeds import compare_seeds
@@ -81,6 +89,7 @@ if TYPE_CHECKING:
     from sae_geometry.explorer.explore import explore
     from sae_geometry.kernels.blocks import memory_ceiling
     from sae_geometry.nulls import expected_max_cosine, random_directions
+    from sae_geometry.pairwise.mapping import mapped
     from sae_geometry.pairwise.matching_result import Matching
     from sae_geometry.results.store import read, save
     from sae_geometry.results.wandb_log import log_wandb

@@ -78,6 +78,7 @@ class Dictionary:
         decoder_norms: float32 [n_latents], Euclidean norms before normalization, in the file's own units.
         encoder_bias: float32 [n_latents], in the file's own units, or None.
         decoder_bias: float32 [d_in], in the file's own units, or None.
+        threshold: float32 [n_latents], pre-activation above which a JumpReLU latent fires, or None.
         frequency: float64 [n_latents], share of tokens on which the latent fires, or None.
         alive_mask: bool [n_latents], or None when unknown.
         alive: counts of dead latents, with their source.
@@ -89,6 +90,7 @@ class Dictionary:
         layout: checkpoint layout it was read from; None for one made in memory.
         metadata: other information from the source (kind, seed, metrics), read-only.
         notes: warnings to show with results (assumptions made while reading, dropped rows).
+        unmapped: the dictionary before a linear map (`sae_geometry.mapped`); None where none was applied.
     """
 
     directions: Float[Tensor, "n_latents d_in"]
@@ -99,6 +101,7 @@ class Dictionary:
     name: str
     encoder_bias: Tensor | None = None
     decoder_bias: Tensor | None = None
+    threshold: Tensor | None = None
     frequency: Tensor | None = None
     alive_mask: Tensor | None = None
     hook_point: str | None = None
@@ -107,6 +110,7 @@ class Dictionary:
     layout: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     notes: tuple[str, ...] = ()
+    unmapped: Dictionary | None = None
 
     def __post_init__(self) -> None:
         """Names come from files and servers: whatever shows them, they are one line that a reader can see."""
@@ -130,6 +134,7 @@ class Dictionary:
         model: str | None = None,
         encoder_bias: Any = None,
         decoder_bias: Any = None,
+        threshold: Any = None,
         frequency: Any = None,
         alive: Any = None,
         alive_source: str = "given by the caller",
@@ -155,6 +160,7 @@ class Dictionary:
             hook_point, model, address, layout, metadata, notes: recorded as given.
             encoder_bias: [n_latents], recorded as given.
             decoder_bias: [d_in], recorded as given.
+            threshold: [n_latents], recorded as given.
             frequency: [n_latents], share of tokens on which each latent fires.
             alive: bool [n_latents], or the ids of the alive latents. Recorded, not applied: see `keep_alive`.
             alive_source, n_tokens: source of `alive`, and the number of tokens it was counted over.
@@ -196,6 +202,7 @@ class Dictionary:
             if decoder_bias is None
             else _vector(decoder_bias, w.shape[1], "decoder_bias", "coordinates").to(torch.float32)
         )
+        jump = None if threshold is None else _vector(threshold, n, "threshold", "latents").to(torch.float32)
         freq = None if frequency is None else _shares(frequency, n)
         mask = None if alive is None else _alive_mask(alive, n)
         if mask is None and freq is not None:
@@ -214,6 +221,7 @@ class Dictionary:
             name=name,
             encoder_bias=b_enc,
             decoder_bias=b_dec,
+            threshold=jump,
             frequency=freq,
             alive_mask=mask,
             hook_point=hook_point,
@@ -286,6 +294,7 @@ class Dictionary:
             latent_ids=self.latent_ids[rows],
             decoder_norms=self.decoder_norms[rows.to(self.decoder_norms.device)],
             encoder_bias=pick(self.encoder_bias),
+            threshold=pick(self.threshold),
             frequency=pick(self.frequency),
             alive_mask=pick(self.alive_mask),
         )
@@ -306,6 +315,35 @@ class Dictionary:
         dropped = int((~self.alive_mask).sum())
         kept = self.select(self.alive_mask)
         return replace(kept, alive=replace(self.alive, n_dropped_dead=self.alive.n_dropped_dead + dropped))
+
+    def folded(self) -> Dictionary:
+        """Return the dictionary with decoder rows multiplied by the latents' thresholds, and encoder rows divided.
+
+        The function of the SAE is the same, and every threshold becomes 1, so that norms of different layers compare
+        (SAE Match, Balagansky et al. 2024). Directions do not change.
+
+        Raises:
+            ValueError: the thresholds are unknown or not positive.
+        """
+        if self.threshold is None:
+            raise ValueError(
+                f"{self.name!r} has no thresholds to fold (layout {self.layout or 'unknown'}); only JumpReLU SAEs have "
+                "them: leave out fold=True (--fold)"
+            )
+        bad = (~(self.threshold > 0)).nonzero().flatten()
+        if len(bad):
+            ids = [int(self.latent_ids[i]) for i in bad.tolist()]
+            raise ValueError(
+                f"{self.name!r} has thresholds that are not positive and cannot be folded: latents {_some_ids(ids)}; "
+                "leave out fold=True (--fold)"
+            )
+        theta = self.threshold.cpu()
+        return replace(
+            self,
+            decoder_norms=self.decoder_norms * theta.to(self.decoder_norms.device),
+            encoder_bias=None if self.encoder_bias is None else self.encoder_bias / theta.to(self.encoder_bias.device),
+            threshold=torch.ones_like(theta),
+        )
 
     def to(self, device: str | torch.device) -> Dictionary:
         """Return the dictionary with its directions on `device`; ids, norms and frequencies are not moved."""

@@ -8,6 +8,7 @@ import typer
 
 from sae_geometry.cli import options as o
 from sae_geometry.cli.console import say_error
+from sae_geometry.cli.inputs import map_both
 from sae_geometry.cli.lifecycle import UNDER, report_errors
 from sae_geometry.cli.question import question
 from sae_geometry.io.formatting import counted
@@ -49,6 +50,12 @@ def compare(
             "to 4,096 latents a side, once beyond.",
         ),
     ] = None,
+    pairing: Annotated[
+        Literal["cosine", "index"],
+        typer.Option("--pairing", help="Pair latents by cosine, or by their ids: models of a crosscoder, fine-tuning."),
+    ] = "cosine",
+    map_file: o.Map = None,
+    map_side: o.MapSide = None,
     fail_under: Annotated[
         float | None,
         typer.Option("--fail-under", metavar="X", help="Exit 3 if the mean similarity, either way, is below X."),
@@ -63,7 +70,15 @@ def compare(
     import sae_geometry as sg
 
     with question(shared, "compare", [a, b], matching=matching, on=on) as work:
-        left, right = work.dictionaries
+        left, right = map_both(work.dictionaries, map_file, map_side)
+        if pairing == "index":
+            if (matching, on, absolute, min_similarity, turns) != ("nearest", "decoder", False, None, None):
+                raise ValueError("--pairing index compares decoder cosines of the same ids: leave out --matching, "
+                                 "--on, --absolute, --min-similarity and --turns")  # fmt: skip
+            paired = sg.compare_by_index(left, right, allow_mismatch=shared.allow_mismatch, progress=work.progress)
+            work.finish(paired)
+            _fail_under(paired.mean_cosine, "the same ids", fail_under)
+            return
         result = sg.compare(
             left,
             right,
@@ -77,7 +92,10 @@ def compare(
         )
         words = f"{result.confounds}\n{result!r}"
         work.finish(result, words if matching != "nearest" else f"{words}\n{_one_to_one_words(result)}")
-    reached = min(result.a_to_b.mean_similarity, result.b_to_a.mean_similarity)
-    if fail_under is not None and not reached >= fail_under:
-        say_error(f"mean similarity ({matching}) is {reached:.4f}, below --fail-under {fail_under}")
+    _fail_under(min(result.a_to_b.mean_similarity, result.b_to_a.mean_similarity), matching, fail_under)
+
+
+def _fail_under(reached: float, what: str, limit: float | None) -> None:
+    if limit is not None and not reached >= limit:
+        say_error(f"mean similarity ({what}) is {reached:.4f}, below --fail-under {limit}")
         raise typer.Exit(UNDER)

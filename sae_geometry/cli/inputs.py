@@ -62,6 +62,23 @@ def load_all(
     return loaded
 
 
+def map_both(
+    dictionaries: list[Dictionary], file: str | None, side: Literal["first", "both"] | None
+) -> list[Dictionary]:
+    """Apply the map of --map to the first dictionary, or to both where they may live in one space."""
+    if file is None:
+        if side is not None:
+            raise ValueError("--map-side says what --map maps: add --map FILE, or leave it out")
+        return dictionaries
+    from sae_geometry.pairwise.mapping import mapped, may_share_a_space
+    from sae_geometry.sources.vectors import read_matrix
+
+    name, matrix = read_matrix(file)
+    first, *others = dictionaries
+    both = all(may_share_a_space(first, d) for d in others) if side is None else side == "both"
+    return [mapped(first, matrix, name=name), *(mapped(d, matrix, name=name) if both else d for d in others)]
+
+
 def with_axis(address: str, latent_axis: int | None) -> str:
     """Add --latent-axis to the address unless it has one, so that the address is complete wherever it is used."""
     if latent_axis is None or "::latent_axis=" in address:

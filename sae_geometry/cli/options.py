@@ -82,6 +82,18 @@ On = Annotated[
     Literal["decoder", "encoder", "both"],
     typer.Option("--on", help="Compare decoder or encoder directions, or the mean of both cosines."),
 ]
+Map = Annotated[
+    str | None,
+    typer.Option("--map", metavar="FILE", help="A linear map [d_in, d_out], applied before normalizing; FILE::KEY."),
+]
+MapSide = Annotated[
+    Literal["first", "both"] | None,
+    typer.Option(
+        "--map-side",
+        help="What --map maps: the first alone, into the space of the others, or all. [default: both if all may live "
+        "in one space, else first]",
+    ),
+]
 FirstRun = Annotated[
     str, typer.Argument(metavar="A", help="The first dictionary's address; NAME=ADDRESS sets its label.")
 ]

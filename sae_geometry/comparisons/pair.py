@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 import textwrap
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, get_args
 
+import numpy as np
 from torch import Tensor
 
 from sae_geometry.comparisons.inference import interval_over_latents
@@ -24,6 +26,7 @@ from sae_geometry.nulls import LISTED, Controls, How, default_turns, own_pairs, 
 from sae_geometry.pairwise.confounds import ConfoundAudit, Finding, confound_audit
 from sae_geometry.pairwise.double_counting import DoubleCounting, double_counting
 from sae_geometry.pairwise.inputs import describe_input, distinct
+from sae_geometry.pairwise.mapping import plain_cosines
 from sae_geometry.pairwise.matching_result import (
     Matching,
     MatchingName,
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
 
 # Factors that turn inner products within A and within B into similarities: see `operands`.
 OWN_SCALES: dict[On, tuple[float, float]] = {"decoder": (1.0, 1.0), "encoder": (1.0, 1.0), "both": (2.0, 0.5)}
+SAME_IDS = 0.5  # share of mutual pairs with the same id above which ids are taken to correspond
 MATCHINGS: tuple[MatchingName, ...] = ("nearest", "mutual", "greedy", "optimal")
 
 _MEANING = {
@@ -170,6 +174,25 @@ class Comparison:
             frames.append(frame)
         return pd.concat(frames, ignore_index=True)
 
+    def plain_cosines(self) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Return the cosines of the nearest partners before a linear map, both directions; None without one."""
+        forth, back = self.nearest_a_to_b, self.nearest_b_to_a
+        return (
+            plain_cosines(self.a, self.b, forth.source_ids, forth.partner),
+            plain_cosines(self.b, self.a, back.source_ids, back.partner),
+        )
+
+    def _same_ids(self) -> str | None:
+        """Return why latents of the same id seem to correspond; None where they do not."""
+        m = self.nearest_a_to_b
+        if self.a.alive.n_total != self.b.alive.n_total or self.a.fingerprint == self.b.fingerprint:
+            return None
+        files = [(d.address or d.name).rpartition("::") for d in (self.a, self.b)]
+        if files[0][0] and files[0][0] == files[1][0] and all(re.match(r"(model|layer)=", f[2]) for f in files):
+            return "both are outputs of the same latents"
+        share = float((m.partner == m.source_ids)[m.mutual].mean()) if m.mutual.any() else 0.0
+        return f"{share:.0%} of mutual nearest pairs have the same id" if share > SAME_IDS else None
+
     def _strata(self) -> pd.DataFrame:
         """Return both directions by firing frequency and by crowding: direction, then as `comparisons.strata`."""
         import pandas as pd
@@ -196,6 +219,9 @@ class Comparison:
             "caveats": list(self.caveats),
             "sweep": asdict(self.report),
         }
+        plain = self.plain_cosines()
+        if plain[0] is not None and plain[1] is not None:
+            out["mean_cosine_of_nearest_before_the_map"] = {"a_to_b": plain[0].mean(), "b_to_a": plain[1].mean()}
         if self.matching != "nearest":
             out["nearest"] = {"a_to_b": self.nearest_a_to_b.summary(), "b_to_a": self.nearest_b_to_a.summary()}
             out["certificate"] = self.certificate()
@@ -291,9 +317,20 @@ class Comparison:
             f"turned {sides[1]}; beyond the controls without a threshold (2 × wins − 1): at least {beyond}"
         )
 
+    def _paired_words(self) -> list[str]:
+        """Return the plain cosines where a map was applied, and a hint where the ids correspond."""
+        said, plain = [], self.plain_cosines()
+        if plain[0] is not None and plain[1] is not None:
+            said.append(f"before the map the same nearest pairs have mean cosines of {plain[0].mean():.4f} and "
+                        f"{plain[1].mean():.4f}")  # fmt: skip
+        if (why := self._same_ids()) is not None:
+            said.append(f"the ids correspond, {why}: --pairing index (compare_by_index) compares the same ids")
+        return said
+
     def _notes(self) -> list[str]:
         """Return the notes printed below the table."""
         return [
+            *self._paired_words(),
             self._interval_words(),
             self._chance_words(),
             self._control_words(),

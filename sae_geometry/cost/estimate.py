@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 from math import comb
 from typing import Any, Literal, get_args
 
@@ -24,7 +24,7 @@ from sae_geometry.matching.optimal import CANDIDATES, MORE
 from sae_geometry.nulls import LISTED, default_turns
 from sae_geometry.sources import as_dictionary
 
-Verb = Literal["compare", "match", "within", "seeds", "agreement", "span", "split", "umap", "drift"]
+Verb = Literal["compare", "match", "within", "seeds", "agreement", "span", "split", "umap", "drift", "flow"]
 _SCREENS: dict[str, ScreenName] = {
     "cpu-float32": "cpu",
     "cpu-int8": "int8",
@@ -162,6 +162,12 @@ def _span(q: Question) -> list[Job]:
     return [*_nearest(a, b), *_paired(a, b, _default_matching(q)), Job(a, b, most, columns=False)]
 
 
+def _flow(q: Question) -> list[Job]:
+    pairs = list(pairwise(q.rows))
+    matching = [job for a, b in pairs for job in _paired(a, b, default_matching(len(a), len(b)))]
+    return [*(job for a, b in pairs for job in _nearest(a, b)), *matching]
+
+
 def _umap(q: Question) -> list[Job]:
     k = max(q.n_neighbors - 1, 1)
     return [*(Job(x, None, k) for x in q.rows), *(Job(a, b, k) for a, b in combinations(q.rows, 2))]
@@ -178,6 +184,7 @@ _VERBS: dict[Verb, _Verb] = {
     "span": _Verb(2, 2, _span, "the solver, principal angles, and the same with B turned; the sweep over "
                   "unmatched latents is counted as if all were"),
     "split": _Verb(2, 2, _split, "the fits of the combinations, and the same with the wide one turned"),
+    "flow": _Verb(2, None, _flow, "the solver, rounds beyond the first, chains"),
     "umap": _Verb(1, None, _umap, "the layout that UMAP optimises from these neighbours, its evidence, and one-to-one "
                   "partners across runs"),
     "drift": _Verb(2, None, lambda _: [], "nothing else of weight: reading the states is most of it"),

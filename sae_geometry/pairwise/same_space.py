@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.matching import On
 from sae_geometry.sources.layouts.places import canonical_model, canonical_place
 
+_STREAM = re.compile(r"((?:[\w]+\.)*?)blocks\.\d+\.hook_resid_(?:pre|mid|post)")
 ALLOWED = "(allowed by the caller)"  # suffix of a caveat that the caller allowed
 
 
@@ -48,6 +52,20 @@ def require_same_space(
         one, other = (a, b) if _is_transcoder(a) else (b, a)
         caveats.append(f"{one.name!r} is a transcoder and {other.name!r} is not: only their decoders share a space")
     return tuple(caveats)
+
+
+def require_same_stream(a: Dictionary, b: Dictionary, allow_mismatch: bool = False) -> tuple[str, ...]:
+    """Check that `a` and `b` share a basis: a space, or the residual stream of one model at any two layers.
+
+    Returns and raises as `require_same_space`.
+    """
+    return require_same_space(_in_the_stream(a), _in_the_stream(b), allow_mismatch)
+
+
+def _in_the_stream(d: Dictionary) -> Dictionary:
+    """Return `d` without the layer of its hook point, if that is in the residual stream."""
+    found = None if d.hook_point is None else _STREAM.fullmatch(place_key(d) or "")
+    return d if found is None else replace(d, hook_point=f"{found[1]}the residual stream")
 
 
 def model_key(d: Dictionary) -> str | None:

@@ -4,6 +4,7 @@ Similarity figures draw lists of `Matching`; embedding figures draw any object w
 """
 
 from sae_geometry.plots.agreement import agreement_figure, frequency_figure, frequency_hexbin
+from sae_geometry.plots.by_index import by_index_figure, relative_norm_histogram, same_id_histogram
 from sae_geometry.plots.embedding import (
     check_colors,
     embedding_scatter,
@@ -11,6 +12,7 @@ from sae_geometry.plots.embedding import (
     runs_figure,
     unmatched_scatter,
 )
+from sae_geometry.plots.flow import flow_bundles, flow_counts, flow_figure
 from sae_geometry.plots.nearest import nearest_figure, nearest_ranks
 from sae_geometry.plots.panels import draw_panels, facet_figure, panel_range, panel_shares
 from sae_geometry.plots.seeds import (
@@ -37,6 +39,7 @@ __all__ = [
     "COLUMN_WIDTH",
     "PAGE_WIDTH",
     "agreement_figure",
+    "by_index_figure",
     "check_colors",
     "children_bars",
     "counting_bars",
@@ -45,6 +48,9 @@ __all__ = [
     "embedding_scatter",
     "explained_ecdf",
     "facet_figure",
+    "flow_bundles",
+    "flow_counts",
+    "flow_figure",
     "frequency_figure",
     "frequency_hexbin",
     "multiplicity_bars",
@@ -57,9 +63,11 @@ __all__ = [
     "rarefaction_curve",
     "recurrence_bars",
     "recurrence_figure",
+    "relative_norm_histogram",
     "ridgeline_figure",
     "run_colors",
     "runs_figure",
+    "same_id_histogram",
     "save_figure",
     "seeds_figure",
     "seeds_heatmap",

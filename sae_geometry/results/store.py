@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 FORMATS = ("png", "pdf")
 # `read` returns the first of these tables that exists.
-_TABLES = ("matches", "umap", "drift", "split", "pairs", "agreement", "span", "nearest")
+_TABLES = ("matches", "umap", "drift", "split", "pairs", "agreement", "span", "nearest", "by_index", "chains")
 _SQUARE = (3.6, 4.1)  # inches: a UMAP with its legend and evidence
 _PACKAGES = ("sae-geometry", "torch", "numpy", "numba", "scipy", "pandas", "umap-learn")
 
@@ -149,12 +149,13 @@ def matches_table(c: Comparison) -> pd.DataFrame:
     """Return one row per latent and direction, with its nearest and its one-to-one partner.
 
     Columns: direction, run, latent_id, partner_run, partner_id, cosine, mutual, q_value, significant,
-    one_to_one_partner_id, one_to_one_cosine, one_to_one_matching, alive and frequency
-    (null when unknown).
+    one_to_one_partner_id, one_to_one_cosine, one_to_one_matching, alive and frequency (null when unknown); after a map
+    of one space, plain_cosine, that of the nearest before it.
     """
     import pandas as pd
 
     paired = c.one_to_one()
+    plain = dict(zip(("a_to_b", "b_to_a"), c.plain_cosines(), strict=True))
     parts = []
     for direction, d, nearest, single in (
         ("a_to_b", c.a, c.nearest_a_to_b, paired.a_to_b),
@@ -166,6 +167,8 @@ def matches_table(c: Comparison) -> pd.DataFrame:
         frame.insert(at, "one_to_one_partner_id", single.partner)
         frame.insert(at + 1, "one_to_one_cosine", single.cosine)
         frame.insert(at + 2, "one_to_one_matching", single.method)
+        if plain[direction] is not None:
+            frame.insert(list(frame.columns).index("cosine") + 1, "plain_cosine", plain[direction])
         parts.append(frame)
     return pd.concat(parts, ignore_index=True)
 

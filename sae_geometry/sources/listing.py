@@ -62,7 +62,7 @@ def checkpoints_at(address: str | Path, context: Context) -> list[str]:
 
         places = separate_places(parsed, context)
     elif parsed.scheme == "local" and (folder := Path(parsed.place).expanduser()).is_dir():
-        places = [f"{folder.absolute()}/{n}" for n in separate_checkpoints(list(names_below(folder)), parsed.place)]
+        places = [f"{folder.absolute()}/{n}" for n in separate_checkpoints(list(names_below(folder)))]
     return [f"{place}{parsed.selection}" for place in places] or [str(address)]
 
 

@@ -60,22 +60,41 @@ def as_vectors(
     return made if ids is None else made.select(ids)
 
 
+def read_matrix(address: str | Path, *, offline: bool = False) -> tuple[str, Tensor]:
+    """Return the name and values of a linear map [d_in, d_out]: the only matrix of a file, or `FILE::KEY`.
+
+    Raises:
+        SourceError: nothing is there, or the file holds several matrices or none.
+    """
+    return _only_tensor(address, Context(offline), axes=(2,))[:2]
+
+
 def _stored(address: str | Path, context: Context, name: str | None) -> Dictionary:
-    """Return the vectors in a file: its only tensor that can hold some, or the one with the key after `::`."""
+    label, found, place = _only_tensor(address, context, axes=(1, 2, 3))
+    return _unit_vectors(found, name or label, place)
+
+
+def _only_tensor(address: str | Path, context: Context, axes: tuple[int, ...]) -> tuple[str, Tensor, str]:
+    """Return name, values and address of the tensor after `::`, or of the only one with so many axes."""
     parsed = parse_address(address)
     bundle = resolve(parsed, context)
     file = open_weights(bundle.weights, [None] * len(bundle.weights))
-    keys = [k for k, e in file.entries.items() if e.dtype.is_floating_point and e.shape and e.shape[-1] > 1]
+    fit = [k for k, e in file.entries.items() if e.dtype.is_floating_point and len(e.shape) in axes and e.shape[-1] > 1]
     key = parsed.selection.hook
-    if key is None and len(keys) != 1:
-        listed = ", ".join(f"::{k}" for k in keys[:_MOST_LISTED]) + (", …" if len(keys) > _MOST_LISTED else "")
-        several = f"{len(keys)} tensors; choose one by adding {listed}, or ::latent=N for a latent of a dictionary"
-        raise LayoutError(f"{parsed.typed} holds {several if keys else 'no tensor that could be a vector'}")
+    if key is None and len(fit) != 1:
+        listed = ", ".join(f"::{k}" for k in fit[:_MOST_LISTED]) + (", …" if len(fit) > _MOST_LISTED else "")
+        also = ", or ::latent=N for a latent of a dictionary" if 1 in axes else ""
+        wanted = "a vector" if 1 in axes else "a matrix"
+        raise LayoutError(
+            f"{parsed.typed} holds {len(fit)} tensors; choose one by adding {listed}{also}"
+            if fit
+            else f"{parsed.typed} holds no tensor that could be {wanted}"
+        )
     if key is not None and key not in file.entries:
         raise SourceError(f"{parsed.typed} holds no tensor {key!r}; it has {', '.join([*file.entries][:_MOST_LISTED])}")
-    found = file.read(key or keys[0])
-    context.say(f"{parsed.typed} → {key or keys[0]} {list(found.shape)} of {bundle.address}")
-    return _unit_vectors(found, name or parsed.label or bundle.name, f"{bundle.address}{parsed.selection}")
+    found = file.read(key or fit[0])
+    context.say(f"{parsed.typed} → {key or fit[0]} {list(found.shape)} of {bundle.address}")
+    return parsed.label or bundle.name, found, f"{bundle.address}{parsed.selection}"
 
 
 def _unit_vectors(values: Tensor, name: str, address: str | None = None) -> Dictionary:

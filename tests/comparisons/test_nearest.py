@@ -139,7 +139,10 @@ def folder(tmp_path, rng):
     for layer, width in ((0, 6), (2, 6), (10, 6), (11, 4)):
         (root / f"layers.{layer}").mkdir(parents=True)
         w = torch.from_numpy(rng.standard_normal((8, width)).astype(np.float32))
-        save_file({"W_dec": w, "encoder.weight": w.clone(), "b_dec": w[0].clone()}, root / f"layers.{layer}" / "sae.safetensors")
+        save_file(
+            {"W_dec": w, "encoder.weight": w.clone(), "b_dec": w[0].clone()},
+            root / f"layers.{layer}" / "sae.safetensors",
+        )
     save_file({"x": torch.ones(3)}, root / "other.safetensors")
     return root
 

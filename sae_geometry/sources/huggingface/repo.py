@@ -85,7 +85,7 @@ def separate_places(address: Address, context: Context) -> list[str]:
         if address.path in repo.files:
             return []
         base = f"{address.path}/" if address.path else ""
-        labels = separate_checkpoints(list(_inside(repo, address, context)), str(address))
+        labels = separate_checkpoints(list(_inside(repo, address, context)))
         return [f"hf://{repo.name}@{repo.commit}/{base}{label}" for label in labels]
 
 

@@ -18,6 +18,7 @@ from sae_geometry.sources.layouts.table import (
     N_LATENTS_CONFIG,
     PER_COORDINATE,
     PER_LATENT,
+    THRESHOLDS,
     Layout,
 )
 
@@ -57,7 +58,7 @@ class Site:
         source: layer that a cross-layer transcoder's latents read from; None elsewhere.
         layer: index where the file stacks several dictionaries in one tensor; None elsewhere.
         member: table that holds it, where several tables of the file each hold a dictionary; None elsewhere.
-        encoder_bias, decoder_bias, frequency, log_scale: keys, where present.
+        encoder_bias, threshold, decoder_bias, frequency, log_scale: keys, where present.
         mixture: keys of two factors whose product is added to the decoder; None where there are none.
         assumed: why the orientation is an assumption; None where names or sizes determine it.
         convention: documented convention used, where names and sizes do not determine the axes.
@@ -72,6 +73,7 @@ class Site:
     layer: int | None = None
     member: str | None = None
     encoder_bias: str | None = None
+    threshold: str | None = None
     decoder_bias: str | None = None
     frequency: str | None = None
     log_scale: str | None = None
@@ -215,6 +217,7 @@ class _Search:
             hook=groups["site"].replace("-", ".") if "site" in groups else None,
             source=_source(groups),
             encoder_bias=self._present(layout.encoder_bias, groups),
+            threshold=self._present((*THRESHOLDS, *(f"{{site}}.{t}" for t in THRESHOLDS if "site" in groups)), groups),
             decoder_bias=self._present(layout.decoder_bias, groups),
             frequency=self._present((layout.frequency,) if layout.frequency else (), groups),
             log_scale=self._present((layout.log_scale,) if layout.log_scale else (), groups),

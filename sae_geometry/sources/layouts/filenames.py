@@ -90,23 +90,27 @@ def choose_weights(names: Sequence[str], place: str) -> tuple[str, ...]:
     raise SourceError(f"{place} holds no weights: looked for {', '.join((*_SUFFIXES, '.npy'))}")
 
 
-def separate_checkpoints(names: Sequence[str], place: str) -> list[str]:
+def separate_checkpoints(names: Sequence[str]) -> list[str]:
     """Return what selects each of several checkpoints in a folder, layer 2 before layer 10; empty where it is one.
 
-    Args:
-        names, place: as in `choose_weights`.
+    Of a run's states only the last is returned.
 
-    Raises:
-        SourceError: no weights.
+    Args:
+        names: file names with "/" between folders.
     """
-    try:
-        choose_weights(names, place)
-    except LayoutError:
-        units = [n for n in _units(names) if not n.rpartition("/")[2].startswith("W_enc_")]
-        last = {n.rpartition("/")[0]: n for n in checkpoints_in_order(units)}
-        units = [n for n in units if checkpoint_number(n) is None or n in last.values()]
-        return sorted(units or [n for n in names if n.endswith(".npy") and "/" not in n], key=_by_number)
-    return []
+    here = sorted(n for n in names if "/" not in n)
+    if checkpoints_in_order(here) or any(_ONE_SOURCE.fullmatch(n) or _LAYER_FILE.fullmatch(n) for n in here):
+        return []
+    units = [n for n in _units(names) if not n.rpartition("/")[2].startswith("W_enc_")]
+    folders = {n.rpartition("/")[0] for n in units}
+    last = {n.rpartition("/")[0]: n for n in checkpoints_in_order(units)}
+    units = [
+        n
+        for n in units or [n for n in here if n.endswith(".npy")]
+        if (checkpoint_number(n) is None or n in last.values())
+        and not (re.search(r"(?:^|/)checkpoints/[^/]+$", n) and re.sub(r"/?checkpoints/[^/]+$", "", n) in folders)
+    ]
+    return sorted(units, key=_by_number) if len(units) > 1 and "" not in units else []
 
 
 def _by_number(name: str) -> list[tuple[bool, int, str]]:

@@ -180,6 +180,7 @@ def read_dictionary(
         decoder_bias=_bias(
             opened.file, site.decoder_bias, decoder.shape[1], [s.index for s in decoder_slabs], site.layer
         ),
+        threshold=_threshold(opened.file, site),
         frequency=lives.frequency,
         alive=lives.alive,
         alive_source=lives.source,
@@ -243,6 +244,12 @@ def _bias(file: TensorFile, key: str | None, n: int, rows: Sequence[int | None],
     if bias.ndim == 2 and all(i is not None and i < bias.shape[0] for i in rows):
         bias = bias[[i for i in rows if i is not None]].flatten()
     return bias.clone() if bias.shape == (n,) and bias.is_floating_point() else None
+
+
+def _threshold(file: TensorFile, site: Site) -> Tensor | None:
+    """Return the threshold per latent; None where the stored shape does not fit."""
+    found = _bias(file, site.threshold, site.n_latents, [site.source], site.layer)
+    return found.exp() if found is not None and "log_threshold" in (site.threshold or "") else found
 
 
 def _lives(opened: Opened, site: Site, hook: str | None) -> Frequencies:

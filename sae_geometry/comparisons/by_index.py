@@ -1,0 +1,282 @@
+"""Latents with the same id in two dictionaries: models of a crosscoder, or one before and after fine-tuning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from sae_geometry.dictionary import Dictionary
+from sae_geometry.io.formatting import counted, or_dash, read_only
+from sae_geometry.io.progress import Progress
+from sae_geometry.kernels.exact import exact_dots
+from sae_geometry.kernels.sweep import listing_sweep
+from sae_geometry.matching.defaults import THRESHOLD
+from sae_geometry.nulls import principal_axes, turned
+from sae_geometry.pairwise.inputs import describe_input, distinct
+from sae_geometry.pairwise.same_space import require_same_space
+from sae_geometry.sources import as_dictionary
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+CUTS = (0.1, 0.9)
+ARTIFACT = (
+    "crosscoders trained with an L1 penalty make false only-B (and only-A) latents: the penalty drives the smaller "
+    "norm to zero although both models have the feature (Minder et al. 2025); BatchTopK ones make fewer"
+)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class IndexComparison:
+    """Latents of two dictionaries paired by id.
+
+    Attributes:
+        a, b: the dictionaries.
+        ids: int64 [n], the ids compared: those of both, and those whose decoder row is zero in one.
+        cosine: float64 [n], cosine of the two directions with the same id; nan where a row is zero.
+        norm_a, norm_b: float64 [n], decoder norms in the file's units.
+        nearest_in_b: int64 [n], id of the nearest latent of B to latent i of A, the same id where it ties; −1 where A's
+            row is zero. `nearest_in_b_cosine` is its cosine.
+        nearest_in_a: the same from B to A, with `nearest_in_a_cosine`.
+        cuts: largest relative norm of "only A", smallest of "only B".
+        by_chance: mean cosine of the same ids with B turned.
+        caveats: what was taken for granted.
+    """
+
+    a: Dictionary
+    b: Dictionary
+    ids: np.ndarray
+    cosine: np.ndarray
+    norm_a: np.ndarray
+    norm_b: np.ndarray
+    nearest_in_b: np.ndarray
+    nearest_in_b_cosine: np.ndarray
+    nearest_in_a: np.ndarray
+    nearest_in_a_cosine: np.ndarray
+    cuts: tuple[float, float]
+    by_chance: float
+    caveats: tuple[str, ...]
+
+    @cached_property
+    def relative_norm(self) -> np.ndarray:
+        """Return ‖b_i‖ / (‖a_i‖ + ‖b_i‖), float64 [n]: 0 only in A, 0.5 equal, 1 only in B."""
+        return read_only(self.norm_b / (self.norm_a + self.norm_b))
+
+    @property
+    def classes(self) -> np.ndarray:
+        """Return "only A", "shared" or "only B" per id, by `relative_norm` and the cuts."""
+        low, high = self.cuts
+        return np.where(self.relative_norm <= low, "only A", np.where(self.relative_norm >= high, "only B", "shared"))
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Return the number of ids per class."""
+        return {name: int((self.classes == name).sum()) for name in ("shared", "only A", "only B")}
+
+    @property
+    def mean_cosine(self) -> float:
+        """Return the mean cosine of the same ids; nan without any."""
+        known = self.cosine[~np.isnan(self.cosine)]
+        return float(known.mean()) if len(known) else float("nan")
+
+    @property
+    def other_in_b(self) -> np.ndarray:
+        """Return whether A's nearest latent in B has another id, bool [n]."""
+        return (self.nearest_in_b >= 0) & (self.nearest_in_b != self.ids)
+
+    @property
+    def other_in_a(self) -> np.ndarray:
+        """Return whether B's nearest latent in A has another id, bool [n]."""
+        return (self.nearest_in_a >= 0) & (self.nearest_in_a != self.ids)
+
+    @property
+    def dictionaries(self) -> tuple[Dictionary, ...]:
+        """Return A and B."""
+        return (self.a, self.b)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return one row per id: latent_id, cosine, norm_a, norm_b, relative_norm, class, and the nearest each way."""
+        import pandas as pd
+
+        names = ("cosine", "norm_a", "norm_b", "relative_norm")
+        nearest = ("nearest_in_b", "nearest_in_b_cosine", "nearest_in_a", "nearest_in_a_cosine")
+        return pd.DataFrame(
+            {"latent_id": self.ids}
+            | {name: getattr(self, name) for name in names}
+            | {"class": self.classes}
+            | {name: getattr(self, name) for name in nearest}
+        )
+
+    def tables(self) -> Mapping[str, pd.DataFrame]:
+        """Return the table to save."""
+        return {"by_index": self.to_pandas()}
+
+    def figures(self) -> Mapping[str, Figure]:
+        """Return the figure to save."""
+        from sae_geometry import plots
+
+        return {"by_index": plots.by_index_figure(self)}
+
+    def plot_norms(self, ax: Axes | None = None) -> Axes:
+        """Draw the histogram of relative decoder norms, with the cuts."""
+        from sae_geometry import plots
+
+        return plots.relative_norm_histogram(self, ax=ax)
+
+    def plot_cosines(self, ax: Axes | None = None) -> Axes:
+        """Draw the histogram of the cosines of the same ids, with chance."""
+        from sae_geometry import plots
+
+        return plots.same_id_histogram(self, ax=ax)
+
+    def summary(self) -> dict[str, Any]:
+        """Return the numbers, JSON-ready."""
+        counts, edges = np.histogram(self.relative_norm, bins=50, range=(0, 1))
+        return {
+            "inputs": {"a": describe_input(self.a), "b": describe_input(self.b)},
+            "pairing": "index",
+            "similarity": "decoder cosine",
+            "n_ids": len(self.ids),
+            "mean_cosine_of_same_ids": self.mean_cosine,
+            "fraction_above": {f"{t}": float((self.cosine > t).mean()) for t in (0.5, THRESHOLD, 0.9)},
+            "mean_cosine_by_chance": self.by_chance,
+            "nearest_is_another_id": {"a_to_b": float(self.other_in_b.mean()), "b_to_a": float(self.other_in_a.mean())},
+            "relative_norm_means": "norm in B / (norm in A + norm in B)",
+            "relative_norm_histogram": {"edges": edges.tolist(), "counts": counts.tolist()},
+            "cuts": {"only_a_at_most": self.cuts[0], "only_b_at_least": self.cuts[1]},
+            "classes": self.counts,
+            "mean_cosine_of_shared": _mean(self.cosine[self.classes == "shared"]),
+            "caveats": list(self.caveats),
+        }
+
+    def __repr__(self) -> str:
+        low, high = self.cuts
+        n, counts = len(self.ids), self.counts
+        quarters = np.quantile(self.relative_norm, (0.25, 0.5, 0.75))
+        return "\n".join(
+            [
+                f"Same ids of A, {self.a.name!r}, and B, {self.b.name!r}: {counted(n, 'latent')} × {self.a.d_in:,}",
+                f"  cosine of the same ids: mean {or_dash(self.mean_cosine, '.4f')} (B turned: "
+                f"{or_dash(self.by_chance, '.4f')}); above {THRESHOLD:g}: {(self.cosine > THRESHOLD).mean():.1%}",
+                f"  the nearest is another id: {self.other_in_b.mean():.1%} of A's in B, {self.other_in_a.mean():.1%} "
+                "of B's in A",
+                f"  relative norm, B / (A + B): quartiles {', '.join(f'{q:.3f}' for q in quarters)}",
+                *(
+                    f"  {name:<7} {counts[name]:>9,} ({counts[name] / n:.1%})  {rule}"
+                    for name, rule in (
+                        ("shared", f"relative norm between {low:g} and {high:g}; mean cosine "
+                         f"{or_dash(_mean(self.cosine[self.classes == 'shared']), '.4f')}"),
+                        ("only A", f"at most {low:g}"),
+                        ("only B", f"at least {high:g}"),
+                    )
+                ),
+                *(f"  {d.name}: {d.alive.describe()}" for d in self.dictionaries),
+                *(f"  caveat: {c}" for c in self.caveats),
+            ]
+        )  # fmt: skip
+
+
+def compare_by_index(
+    a: Any,
+    b: Any,
+    *,
+    cuts: tuple[float, float] = CUTS,
+    allow_mismatch: bool = False,
+    progress: Progress | None = None,
+) -> IndexComparison:
+    """Compare latents of the same id: two models of a crosscoder, or a dictionary before and after fine-tuning.
+
+    Args:
+        a, b: anything `compare` takes, of the same number of latents in their files. A latent whose decoder row is zero
+            in one of them (`drop_bad`) has norm 0 there.
+        cuts: relative decoder norm ‖b‖ / (‖a‖ + ‖b‖) up to which a latent is "only A", and from which "only B".
+        allow_mismatch: permit different models or hook points; every output then says so.
+        progress: called with the current step and its completed fraction.
+
+    Raises:
+        ValueError: different numbers of latents, no id in common, cuts out of order, or different spaces.
+
+    Example:
+        >>> import sae_geometry as sg
+        >>> c = sg.compare_by_index("demo:local-seed0", "demo:local-seed0")
+        >>> c.counts
+        {'shared': 1491, 'only A': 0, 'only B': 0}
+    """
+    low, high = cuts
+    if not 0 <= low < high <= 1:
+        raise ValueError(f"the cuts are two relative norms, 0 ≤ low < high ≤ 1; got {low:g} and {high:g}")
+    left, right = distinct([as_dictionary(a), as_dictionary(b)])
+    if left.alive.n_total != right.alive.n_total:
+        raise ValueError(
+            f"{left.name!r} has {left.alive.n_total:,} latents in its file and {right.name!r} {right.alive.n_total:,}: "
+            "their ids do not correspond; leave out --pairing index"
+        )
+    caveats = [f"{d.name}: {note}" for d in (left, right) for note in d.notes]
+    caveats += [*require_same_space(left, right, allow_mismatch), ARTIFACT]
+    right = right.to(left.device)
+    x_ids, y_ids = (d.latent_ids.cpu().numpy() for d in (left, right))
+    ids = np.union1d(
+        np.intersect1d(x_ids, y_ids),
+        np.union1d(np.intersect1d(x_ids, right.alive.bad_ids), np.intersect1d(y_ids, left.alive.bad_ids)),
+    ).astype(np.int64)
+    if not len(ids):
+        raise ValueError(f"{left.name!r} and {right.name!r} have no latent of the same id")
+    left_out = len(np.union1d(x_ids, y_ids)) - len(ids)
+    if left_out:
+        caveats.append(f"{counted(left_out, 'latent')} dropped as dead in one of the two and left out")
+    tick = None if progress is None else lambda share: progress("similarities", share)
+    swept = listing_sweep(left.directions, right.directions, 1, progress=tick)
+    assert swept.cols is not None
+    at_x, at_y = _rows(x_ids, ids), _rows(y_ids, ids)
+    unshared = turned(right.directions, principal_axes(right.directions), seed=0)
+    cosine = _cosines(left.directions, right.directions, at_x, at_y)
+    norms = [_taken(d.decoder_norms.cpu().double().numpy(), at, 0.0) for d, at in ((left, at_x), (right, at_y))]
+    in_b, in_a = (
+        _nearest(best, at, others, ids, cosine)
+        for best, at, others in ((swept.rows, at_x, y_ids), (swept.cols, at_y, x_ids))
+    )
+    return IndexComparison(
+        left, right, ids, cosine, *norms, *in_b, *in_a, (low, high),
+        _mean(_cosines(left.directions, unshared, at_x, at_y)), tuple(caveats),
+    )  # fmt: skip
+
+
+def _rows(of: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Return the row of each id in a dictionary, −1 where it has none."""
+    order = np.argsort(of)
+    at = order[np.minimum(np.searchsorted(of, ids, sorter=order), len(of) - 1)]
+    return np.where(of[at] == ids, at, -1)
+
+
+def _taken(values: np.ndarray, rows: np.ndarray, missing: float) -> np.ndarray:
+    return np.where(rows >= 0, values[rows], missing)
+
+
+def _cosines(x: torch.Tensor, y: torch.Tensor, at_x: np.ndarray, at_y: np.ndarray) -> np.ndarray:
+    """Return the cosine of x[at_x[i]] and y[at_y[i]]; nan where a row is missing."""
+    both = (at_x >= 0) & (at_y >= 0)
+    out = np.full(len(both), np.nan)
+    pairs = (torch.from_numpy(at[both]).to(x.device) for at in (at_x, at_y))
+    out[both] = exact_dots(x, y, *pairs).cpu().numpy()
+    return out.clip(-1.0, 1.0)
+
+
+def _nearest(
+    best: Any, at: np.ndarray, others: np.ndarray, ids: np.ndarray, same: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return id and cosine of the nearest; the same id where none is closer."""
+    cosine = _taken(best.cosine[:, 0].cpu().numpy(), at, np.nan).clip(-1.0, 1.0)
+    found = np.where(at >= 0, others[best.index[:, 0].cpu().numpy()[at]], -1)
+    return np.where(same >= cosine, ids, found), cosine
+
+
+def _mean(values: np.ndarray) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else float("nan")

@@ -1,0 +1,165 @@
+"""Features followed through the layers of one model: edges from layer to layer, and the chains that they form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sae_geometry.comparisons.flow_result import Flow, Step
+from sae_geometry.dictionary import Dictionary
+from sae_geometry.io.formatting import counted, few
+from sae_geometry.io.progress import Progress
+from sae_geometry.kernels.sweep import listing_sweep
+from sae_geometry.matching import match
+from sae_geometry.matching.defaults import DISCOVERY_RATE, default_matching
+from sae_geometry.nulls import LISTED, How, pair_controls, turned_controls
+from sae_geometry.pairwise.inputs import distinct
+from sae_geometry.pairwise.matching_result import Matching, nearest_matching, one_to_one_matching
+from sae_geometry.pairwise.same_space import require_same_stream
+from sae_geometry.sources import as_dictionary
+from sae_geometry.sources.listing import expanded
+
+WRITES, READS = "writes", "reads"
+THRESHOLD = {WRITES: 0.5, READS: 0.0}
+BASIS = (
+    "residual streams of one model share a basis, so a cosine between layers is defined; norms grow and meaning drifts "
+    "from layer to layer, which the cosine does not show"
+)
+
+
+def flow(
+    layers: Sequence[Any],
+    *,
+    on: str = WRITES,
+    threshold: float | None = None,
+    false_discovery_rate: float = DISCOVERY_RATE,
+    fold: bool = False,
+    allow_mismatch: bool = False,
+    progress: Progress | None = None,
+) -> Flow:
+    """Follow features through the layers of one model.
+
+    Between consecutive layers a latent has an *edge* to its nearest latent of the next layer, from its nearest of the
+    layer before, and to its one-to-one partner (optimal up to 4,096 latents per side, greedy beyond), where the cosine
+    is at least `threshold` and wins the competition with the controls (`compare`) at the false discovery rate.
+    One-to-one edges *continue* a latent; the other edges into later latents are *splits*, out of earlier ones *merges*;
+    a latent with no edge out *dies*, one with no edge in is *born*. A *chain* is a path of continuing edges.
+
+    Args:
+        layers: the dictionaries, first layer first, anything `compare` takes; an address may be a pattern such as
+            `hf://org/repo/layers.{0..11}`.
+        on: "writes" compares decoder directions; "reads" takes the cosine of a layer's decoder directions with the next
+            layer's encoder directions, the virtual weight: does the next layer read what this one writes?
+        threshold: smallest cosine of an edge. None: 0.5 on "writes", 0 on "reads".
+        false_discovery_rate: of each step and direction, in (0, 1).
+        fold: multiply decoder norms by the latents' thresholds (`Dictionary.folded`), before norm ratios are taken.
+        allow_mismatch: permit other sites than the residual stream, and different models; every output then says so.
+        progress: called with the current step and its completed fraction.
+
+    Returns:
+        Flow. All layers are in memory at once.
+
+    Raises:
+        ValueError: fewer than two layers, different models or widths, no encoders for "reads", no thresholds to fold.
+
+    Example:
+        >>> import sae_geometry as sg
+        >>> f = sg.flow(["demo:local-seed0", "demo:local-seed1"])
+        >>> f.steps[0].n_continuing + f.steps[0].n_splits + f.steps[0].n_births == f.layers[1].n_latents
+        True
+    """
+    if on not in (WRITES, READS):
+        raise ValueError(f"on must be 'writes' or 'reads'; got {on!r}")
+    limit = THRESHOLD[on] if threshold is None else threshold
+    if not -1 <= limit <= 1 or not 0 < false_discovery_rate < 1:
+        raise ValueError(
+            f"the threshold is a cosine and the false discovery rate lies between 0 and 1; got {limit:g} and "
+            f"{false_discovery_rate:g}"
+        )
+    given = [one for layer in layers for one in (expanded(layer) if isinstance(layer, str) else [layer])]
+    if len(given) < 2:
+        raise ValueError(f"a flow needs two layers or more; got {len(given)}")
+    made = distinct([as_dictionary(one) for one in given])
+    made = [d.folded() for d in made] if fold else made
+    caveats = [BASIS, *(f"{d.name}: {note}" for d in made for note in d.notes)]
+    for a, b in pairwise(made):
+        caveats += require_same_stream(a, b, allow_mismatch)
+    if on == READS:
+        caveats.append("reads: encoders and decoders are no controls for each other, so the only control is the next "
+                       "layer's encoders turned")  # fmt: skip
+    steps = []
+    for at, (a, b) in enumerate(pairwise(made)):
+
+        def told(name: str, share: float, at: int = at) -> None:
+            if progress is not None:
+                progress(f"layer {at} to {at + 1} · {name}", (at + share) / (len(made) - 1))
+
+        steps.append(_step(a, b.to(a.device), on, limit, false_discovery_rate, caveats, told))
+    return Flow(tuple(made), tuple(steps), on, limit, false_discovery_rate, fold, few(caveats))
+
+
+def _step(
+    a: Dictionary, b: Dictionary, on: str, threshold: float, rate: float, caveats: list[str], progress: Progress
+) -> Step:
+    """Return the edges between two layers."""
+    x, y = a.directions, _read_rows(a, b) if on == READS else b.directions
+    swept = listing_sweep(x, y, LISTED, progress=lambda share: progress("similarities", share))
+    assert swept.cols is not None
+    controls = (turned_controls if on == READS else pair_controls)(x, y, swept, How(turns=1), None)
+    forth = nearest_matching(a, b, swept.rows, controls[0])
+    back = nearest_matching(b, a, swept.cols, controls[1])
+    method = default_matching(len(x), len(y))
+    # Pairs below the threshold are no edges, so they must not compete with those above it either.
+    lowest = threshold if method == "optimal" else None
+    found = match(x, y, method, nearest=swept, min_similarity=lowest)
+    if found.interrupted:
+        raise KeyboardInterrupt
+    paired = one_to_one_matching(forth, back, method, found.partner, found.cosine)
+    for m in (forth, back):
+        if not _enough(m, rate):
+            caveats.append(f"{m.source} → {m.target}: {counted(m.n_latents, 'latent')} are too few for any to be "
+                           "significant; edges are by the threshold alone")  # fmt: skip
+    return Step(
+        one_to_one=np.where(_holds(paired, threshold, rate), paired.partner_row, -1),
+        one_to_one_cosine=paired.cosine,
+        one_to_one_q=paired.q_value,
+        forward=np.where(_holds(forth, threshold, rate), forth.partner_row, -1),
+        forward_cosine=forth.cosine,
+        forward_q=forth.q_value,
+        backward=np.where(_holds(back, threshold, rate), back.partner_row, -1),
+        backward_cosine=back.cosine,
+        backward_q=back.q_value,
+        method=method,
+    )
+
+
+def _enough(m: Matching, rate: float) -> bool:
+    """Return whether so many latents could win that the first would be significant."""
+    return m.n_latents * rate >= m.controls.ratio
+
+
+def _holds(m: Matching, threshold: float, rate: float) -> np.ndarray:
+    similar = np.nan_to_num(m.cosine, nan=-np.inf) >= threshold
+    return similar & ((m.q_value <= rate) | (not _enough(m, rate)))
+
+
+def _read_rows(a: Dictionary, b: Dictionary) -> Tensor:
+    """Return the encoder directions of the next layer.
+
+    Raises:
+        ValueError: it has none, or they read another width.
+    """
+    rows = b.encoder_directions
+    if rows is None:
+        raise ValueError(f'{b.name!r} has no encoder, which on="reads" needs; use on="writes"')
+    if rows.shape[1] != a.d_in:
+        raise ValueError(
+            f"the encoder of {b.name!r} reads {rows.shape[1]:,} dimensions and {a.name!r} writes {a.d_in:,}: it does "
+            "not read this stream"
+        )
+    return torch.as_tensor(rows)

@@ -1,0 +1,109 @@
+"""Linear maps of dictionaries, and the plain cosine next to the cosine after a map."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+
+from sae_geometry.dictionary import Dictionary, plain_tensor
+from sae_geometry.io.formatting import counted
+from sae_geometry.pairwise.same_space import require_same_space
+
+_ZERO = 1e-6  # share of the map's largest gain below which a float32 direction is sent to zero
+_ROWS = 8192
+_MOST_NAMED = 20
+
+
+def mapped(dictionary: Dictionary, matrix: Any, *, name: str) -> Dictionary:
+    """Apply a linear map to the decoder directions of a dictionary, and normalize them.
+
+    Latent i becomes d_i M / ‖d_i M‖, in float64, rounded once to float32. All that is computed from the result,
+    significance included, is computed after the map. Latents that the map sends to zero (‖d_i M‖ below 1e-6 of the
+    largest singular value) are left out and named in a note. Encoders do not follow the map and are dropped.
+
+    Args:
+        dictionary: the dictionary.
+        matrix: M [d_in, d_out], for example a Jacobian, a stitching map or a whitening.
+        name: name of the map; it is recorded with the SHA-256 of its float64 values in every output.
+
+    Returns:
+        Dictionary of d_out dimensions, of unknown model and hook point; `unmapped` is the original.
+
+    Raises:
+        ValueError: M has another shape or no finite values, or sends every latent to zero.
+
+    Example:
+        >>> import numpy as np, sae_geometry as sg
+        >>> d = sg.Dictionary.from_decoder(np.eye(2), latent_axis=0, name="d")
+        >>> sg.mapped(d, [[0.0, 3.0, 0.0], [0.0, 0.0, 0.0]], name="m").latent_ids.tolist()
+        [0]
+    """
+    m = plain_tensor(matrix, "map").cpu()
+    if m.ndim != 2 or m.shape[0] != dictionary.d_in or m.shape[1] == 0 or m.is_complex():
+        hint = ": give its transpose" if m.ndim == 2 and m.shape[1] == dictionary.d_in else ""
+        raise ValueError(
+            f"a map of {dictionary.name!r} must be real numbers [{dictionary.d_in:,}, d_out]; got {m.dtype} of "
+            f"{list(m.shape)}{hint}"
+        )
+    m = m.to(torch.float64)
+    if not bool(torch.isfinite(m).all()):
+        raise ValueError(f"the map {name!r} has NaN or infinite entries: it maps nothing")
+    digest = hashlib.sha256(f"{list(m.shape)}".encode() + m.contiguous().numpy().astype("<f8").tobytes()).hexdigest()
+    rows = dictionary.directions.cpu().to(torch.float64)
+    images = torch.cat([part @ m for part in rows.split(_ROWS)])
+    gain = torch.linalg.vector_norm(images, dim=1)
+    there = gain > _ZERO * torch.linalg.matrix_norm(m, 2)
+    gone = dictionary.latent_ids[~there].tolist()
+    if not bool(there.any()):
+        raise ValueError(f"the map {name!r} sends all {dictionary.n_latents:,} latents of {dictionary.name!r} to zero")
+    note = f"decoder directions mapped by {name!r}, {m.shape[0]:,} → {m.shape[1]:,}, sha256 {digest[:16]}"
+    if gone:
+        more = f" and {len(gone) - _MOST_NAMED:,} more" if len(gone) > _MOST_NAMED else ""
+        note += f"; {counted(len(gone), 'latent')} sent to zero and left out: "
+        note += ", ".join(map(str, gone[:_MOST_NAMED])) + more
+    kept = dictionary.select(there)
+    return replace(
+        kept,
+        directions=(images[there] / gain[there, None]).to(torch.float32).to(dictionary.device),
+        decoder_norms=(kept.decoder_norms.cpu() * gain[there]).to(torch.float32),
+        encoder_directions=None,
+        encoder_bias=None,
+        decoder_bias=None if kept.decoder_bias is None else (kept.decoder_bias.double().cpu() @ m).to(torch.float32),
+        hook_point=None,
+        model=None,
+        metadata=MappingProxyType({**kept.metadata, "map": name, "map_sha256": digest, "n_sent_to_zero": len(gone)}),
+        notes=(*kept.notes, note),
+        unmapped=dictionary,
+    )
+
+
+def may_share_a_space(a: Dictionary, b: Dictionary) -> bool:
+    """Return whether nothing that is known of two dictionaries says that they live in different spaces."""
+    try:
+        require_same_space(a, b)
+    except ValueError:
+        return False
+    return True
+
+
+def plain_cosines(a: Dictionary, b: Dictionary, ids: np.ndarray, partners: np.ndarray) -> np.ndarray | None:
+    """Return the cosines before a map of latents `ids` of A and `partners` of B (−1 none: nan), float64 [n].
+
+    None where neither is mapped, or where the dictionaries did not share a space before the map.
+    """
+    x, y = (d if d.unmapped is None else d.unmapped for d in (a, b))
+    if x is a and y is b:
+        return None
+    if not may_share_a_space(x, y):
+        return None
+    out = np.full(len(ids), np.nan)
+    known = partners >= 0
+    if known.any():
+        left, right = (d.select(w[known]).directions.cpu().double() for d, w in ((x, ids), (y, partners)))
+        out[known] = (left * right).sum(dim=1).clamp(-1, 1).numpy()
+    return out

@@ -1,0 +1,88 @@
+"""Figures of latents paired by id: relative decoder norm with its cuts, and the cosine of the same ids."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from sae_geometry.plots.style import (
+    COLUMN_WIDTH,
+    INK,
+    MUTED,
+    NEAREST,
+    ONE_TO_ONE,
+    PAGE_WIDTH,
+    axes_or_new,
+    in_paper_style,
+    new_figure,
+    plain,
+)
+
+_COLORS = {"only A": ONE_TO_ONE, "shared": MUTED, "only B": NEAREST}
+
+
+@runtime_checkable
+class ByIndexLike(Protocol):
+    """Attributes of an `IndexComparison` that the figures use."""
+
+    @property
+    def a(self) -> Any: ...
+    @property
+    def b(self) -> Any: ...
+    @property
+    def relative_norm(self) -> np.ndarray: ...
+    @property
+    def classes(self) -> np.ndarray: ...
+    @property
+    def counts(self) -> dict[str, int]: ...
+    @property
+    def cuts(self) -> tuple[float, float]: ...
+    @property
+    def cosine(self) -> np.ndarray: ...
+    @property
+    def by_chance(self) -> float: ...
+
+
+@in_paper_style
+def relative_norm_histogram(found: ByIndexLike, ax: Axes | None = None) -> Axes:
+    """Draw the histogram of ‖b‖ / (‖a‖ + ‖b‖), colored by class, on a logarithmic count, with the cuts."""
+    ax = axes_or_new(ax, COLUMN_WIDTH, 2.4)
+    edges = np.linspace(0, 1, 51)
+    for name, color in _COLORS.items():
+        values = found.relative_norm[found.classes == name]
+        ax.hist(values, edges, color=color, alpha=0.85, label=f"{name}: {found.counts[name]:,}")
+    for cut in found.cuts:
+        ax.axvline(cut, color=INK, linewidth=0.9, linestyle=(0, (4, 2)))
+    ax.set_yscale("symlog", linthresh=1)
+    ax.set(xlim=(0, 1), xlabel="relative decoder norm, B / (A + B)", ylabel="latents")
+    ax.set_title(f"cuts at {found.cuts[0]:g} and {found.cuts[1]:g}", loc="left", fontsize=7)
+    ax.legend(loc="upper right", fontsize=6.5)
+    return ax
+
+
+@in_paper_style
+def same_id_histogram(found: ByIndexLike, ax: Axes | None = None) -> Axes:
+    """Draw the histogram of the cosines of the same ids, stacked by class; dotted: mean with B turned."""
+    ax = axes_or_new(ax, COLUMN_WIDTH, 2.4)
+    known = ~np.isnan(found.cosine)
+    parts = [found.cosine[known & (found.classes == name)] for name in _COLORS]
+    low = min([-0.1, *(float(p.min()) for p in parts if len(p))])
+    ax.hist(parts, np.linspace(low, 1, 51), stacked=True, color=list(_COLORS.values()), alpha=0.85)
+    ax.axvline(found.by_chance, color=INK, linewidth=0.9, linestyle=(0, (1, 1.5)))
+    ax.set(xlabel="cosine of the same ids", ylabel="latents")
+    ax.set_title("dotted: mean with B turned", loc="left", fontsize=7)
+    return ax
+
+
+@in_paper_style
+def by_index_figure(found: ByIndexLike) -> Figure:
+    """Draw both histograms side by side."""
+    figure = new_figure(PAGE_WIDTH, 2.6)
+    left, right = figure.subplots(1, 2)
+    relative_norm_histogram(found, ax=left)
+    same_id_histogram(found, ax=right)
+    figure.suptitle(f"A: {plain(found.a.name)}   B: {plain(found.b.name)}", x=0.01, ha="left", fontsize=8)
+    return figure

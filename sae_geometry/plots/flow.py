@@ -1,0 +1,110 @@
+"""Figure of features through layers: bundles of chains by the layer they start at, with births and deaths."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import PathPatch
+from matplotlib.path import Path
+
+from sae_geometry.plots.style import INK, MUTED, PAGE_WIDTH, axes_or_new, in_paper_style, new_figure
+
+_BAR = 0.12  # half the width of a layer's column, in layers
+_TAIL = 0.32  # length of a bundle of deaths
+_COLORMAP = "viridis"
+
+
+@runtime_checkable
+class FlowLike(Protocol):
+    """Attributes of a `Flow` that the figure uses."""
+
+    @property
+    def layers(self) -> Sequence[Any]: ...
+    @property
+    def steps(self) -> Sequence[Any]: ...
+    @property
+    def layer_names(self) -> Sequence[str]: ...
+    @property
+    def survivors(self) -> np.ndarray: ...
+
+
+@in_paper_style
+def flow_bundles(flow: FlowLike, ax: Axes | None = None) -> Axes:
+    """Draw a column per layer, divided by the layer at which its latents' chains start, and a bundle per division.
+
+    A bundle is as high as the number of chains that continue, and gray where chains end; no latent has a line of its
+    own, so the figure has at most L (L + 1) / 2 bundles for L layers of any size.
+    """
+    ax = axes_or_new(ax, PAGE_WIDTH, 3.4)
+    alive = np.asarray(flow.survivors, dtype=float)
+    n = len(alive)
+    colors = mpl.colormaps[_COLORMAP](np.linspace(0.05, 0.92, n))
+    tops = np.cumsum(alive, axis=0)
+    bottoms = tops - alive
+    for start in range(n):
+        for at in range(start, n):
+            low, high = bottoms[start, at], tops[start, at]
+            if high > low:
+                ax.bar(at, high - low, 2 * _BAR, low, color=colors[start], linewidth=0)
+            if at == n - 1 or high == low:
+                continue
+            onward = alive[start, at + 1]
+            to = (bottoms[start, at + 1], tops[start, at + 1])
+            if onward:
+                _bundle(ax, at + _BAR, (low, low + onward), at + 1 - _BAR, to, colors[start], 0.45)
+            if onward < high - low:
+                _bundle(ax, at + _BAR, (low + onward, high), at + _BAR + _TAIL, (high, high), MUTED, 0.3)
+    ax.set_xticks(range(n), flow.layer_names)
+    ax.set(xlim=(-0.4, n - 0.6), ylim=(0, tops[-1].max() * 1.02), xlabel="layer", ylabel="latents")
+    ax.set_title(
+        f"{alive[0, -1]:,.0f} of {alive[0, 0]:,.0f} latents of layer {flow.layer_names[0]} are still there at layer "
+        f"{flow.layer_names[-1]}; color: layer at which a chain starts; gray: chains that end",
+        loc="left", fontsize=7,
+    )  # fmt: skip
+    return ax
+
+
+@in_paper_style
+def flow_counts(flow: FlowLike, ax: Axes | None = None) -> Axes:
+    """Draw births, deaths, splits and merges per step."""
+    ax = axes_or_new(ax, PAGE_WIDTH, 1.4)
+    x = np.arange(len(flow.steps)) + 0.5
+    for key, name, style, color in (
+        ("n_births", "born", "o-", INK), ("n_deaths", "die", "s-", MUTED),
+        ("n_splits", "split off", "^--", INK), ("n_merges", "merge", "v--", MUTED),
+    ):  # fmt: skip
+        ax.plot(x, [getattr(s, key) for s in flow.steps], style, color=color, markersize=3, linewidth=0.9, label=name)
+    ax.set(xlim=(-0.4, len(flow.steps) + 0.4), ylabel="per step")
+    ax.set_ylim(bottom=0)
+    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=6.5)
+    return ax
+
+
+@in_paper_style
+def flow_figure(flow: FlowLike) -> Figure:
+    """Draw the bundles above the counts per step."""
+    figure = new_figure(PAGE_WIDTH, 4.4)
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    flow_bundles(flow, ax=above)
+    above.set_xlabel("")
+    flow_counts(flow, ax=below)
+    below.set_xlabel("layer")
+    return figure
+
+
+def _bundle(
+    ax: Axes, x0: float, from_: tuple[float, float], x1: float, to: tuple[float, float], color: Any, alpha: float
+) -> None:
+    """Draw a band from one interval to another, with level ends."""
+    middle = (x0 + x1) / 2
+    points = [
+        (x0, from_[0]), (middle, from_[0]), (middle, to[0]), (x1, to[0]),
+        (x1, to[1]), (middle, to[1]), (middle, from_[1]), (x0, from_[1]), (x0, from_[0]),
+    ]  # fmt: skip
+    codes = [Path.MOVETO, *[Path.CURVE4] * 3, Path.LINETO, *[Path.CURVE4] * 3, Path.CLOSEPOLY]
+    ax.add_patch(PathPatch(Path(points, codes), facecolor=color, alpha=alpha, linewidth=0))

@@ -1,0 +1,204 @@
+"""Features through layers: planted births, deaths, splits, merges and turns are counted exactly."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from oracles import unit
+from typer.testing import CliRunner
+
+import sae_geometry as sg
+from sae_geometry.cli import app
+
+DEGREES = 20.0
+
+
+def layer(rows, at, **how):
+    where = {"model": "m", "hook_point": f"blocks.{at}.hook_resid_post"} | how
+    return sg.Dictionary.from_decoder(rows.astype(np.float32), latent_axis=0, name=f"L{at}", **where)
+
+
+def turned(rng, rows):
+    """Rows turned by 20 degrees, each in a direction of its own."""
+    other = rng.standard_normal(rows.shape)
+    other = unit(other - (other * rows).sum(axis=1, keepdims=True) * rows)
+    return np.cos(np.radians(DEGREES)) * rows + np.sin(np.radians(DEGREES)) * other
+
+
+def planted(seed, n=160, d=128, layers=4):
+    """Layers whose latents die, split in two, merge by twos, are born, or turn; and how many of each, per step."""
+    rng = np.random.default_rng(seed)
+    rows, truth, survivors = [unit(rng.standard_normal((n, d)))], [], np.arange(n)
+    left = [n]
+    for at in range(1, layers):
+        last = rows[-1]
+        n_die, n_split, n_merge, n_born = 9 + at, 5 + at, 4, 14 - at
+        cuts = np.cumsum([n_die, n_split, n_merge, n_merge])
+        die, split, one, other, stay = np.split(rng.permutation(len(last)), cuts)
+        side = rng.standard_normal((n_split, d))
+        side = 0.6 * unit(side - (side * last[split]).sum(axis=1, keepdims=True) * last[split])
+        new = np.concatenate([
+            turned(rng, last[stay]), unit(last[split] + side), unit(1.05 * last[one] + last[other]),
+            unit(last[split] - 1.1 * side), unit(rng.standard_normal((n_born, d))),
+        ])  # fmt: skip
+        order = rng.permutation(len(new))
+        rows.append(new[order])
+        n_on = len(stay) + n_split + n_merge
+        truth.append((n_on, n_split, n_merge, n_born, n_die))
+        follows = np.full(len(last), -1)
+        follows[np.concatenate([stay, split, one])] = np.argsort(order)[:n_on]
+        survivors = follows[survivors]
+        survivors = survivors[survivors >= 0]
+        left.append(len(survivors))
+    return [layer(r, at) for at, r in enumerate(rows)], truth, left
+
+
+@pytest.fixture(scope="module")
+def flowed():
+    layers, truth, left = planted(0)
+    return sg.flow(layers), truth, left
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_planted_fates_are_counted_exactly(seed):
+    layers, truth, left = planted(seed, n=150 + 30 * seed, d=96 * seed, layers=3)
+    f = sg.flow(layers)
+    assert [(s.n_continuing, s.n_splits, s.n_merges, s.n_births, s.n_deaths) for s in f.steps] == truth
+    assert f.survivors[0].tolist() == left
+
+
+def test_chains_know_their_path_and_turn(flowed):
+    f, truth, left = flowed
+    chains, edges = f.chains(), f.edges()
+    assert f.survivors[0].tolist() == left
+    assert len(chains) == 160 + sum(t[1] + t[3] for t in truth)
+    assert (chains["begins"] == "born").sum() == sum(t[3] for t in truth)
+    assert (chains["ends"] == "dies").sum() == sum(t[4] for t in truth)
+    assert (chains["ends"] == "merges").sum() == sum(t[2] for t in truth)
+    assert (edges["kind"] == "continues").sum() == sum(t[0] for t in truth)
+    assert (edges["kind"] == "splits").sum() == sum(t[1] for t in truth)
+    whole = chains[chains["n_layers"] == 4]
+    assert (whole["turned"] >= whole["turned_net"] - 1e-6).all()
+    assert np.isclose(whole["turned"].median(), 3 * DEGREES, atol=1e-3)
+    for chain in whole.head(5).itertuples():
+        ids = [getattr(chain, f"latent_{at}") for at in range(4)]
+        for at, (i, j) in enumerate(zip(ids, ids[1:], strict=False)):
+            e = edges[(edges["step"] == at) & (edges["latent_id"] == i) & (edges["next_latent_id"] == j)]
+            assert e["kind"].tolist() == ["continues"]
+            x, y = (f.layers[t].directions[k].double() for t, k in ((at, i), (at + 1, j)))
+            assert e["cosine"].item() == pytest.approx(float(x @ y), abs=1e-9)
+
+
+def test_every_latent_has_one_fate_and_is_in_one_chain(flowed):
+    f = flowed[0]
+    for at, d in enumerate(f.layers):
+        assert sorted(f.paths[f.paths[:, at] >= 0, at]) == list(range(d.n_latents))
+    for step, a, b in zip(f.steps, f.layers, f.layers[1:], strict=False):
+        assert step.n_continuing + step.n_merges + step.n_deaths == a.n_latents
+        assert step.n_continuing + step.n_splits + step.n_births == b.n_latents
+
+
+def test_ten_lines_say_what_is_still_there(flowed):
+    f, _, left = flowed
+    lines = repr(f).splitlines()
+    assert len([line for line in lines if "caveat" not in line]) == 10
+    assert f"of 160 at layer 0, {left[-1]} are still there at layer 3" in repr(f)
+    assert repr(f).count("norms grow and meaning drifts") == 1
+
+
+def test_the_figure_has_bundles_not_lines(flowed):
+    ax = flowed[0].plot()
+    assert not ax.lines
+    columns = [p for p in ax.patches if hasattr(p, "get_height")]
+    by_layer = {
+        at: sum(p.get_height() for p in columns if round(p.get_x() + p.get_width() / 2) == at) for at in range(4)
+    }
+    assert by_layer == {at: d.n_latents for at, d in enumerate(flowed[0].layers)}
+    assert len(ax.patches) <= 3 * 4 * 5 / 2
+
+
+def test_a_few_latents_are_followed_by_the_threshold_alone():
+    rows = np.eye(6, 8)
+    f = sg.flow([layer(rows, 0), layer(rows[[3, 1, 0, 5]], 1)])
+    assert (f.steps[0].n_continuing, f.steps[0].n_deaths, f.steps[0].n_births) == (4, 2, 0)
+    assert any("too few for any to be significant" in c for c in f.caveats)
+
+
+def test_unrelated_layers_share_nothing(rng):
+    f = sg.flow([layer(rng.standard_normal((200, 96)), at) for at in (0, 1)])
+    assert (f.steps[0].n_continuing, f.steps[0].n_births, f.steps[0].n_deaths) == (0, 200, 200)
+
+
+def test_layers_of_other_models_and_other_sites_are_refused(rng):
+    a, b = rng.standard_normal((2, 40, 16))
+    with pytest.raises(ValueError, match="different model"):
+        sg.flow([layer(a, 0), layer(b, 1, model="other")])
+    with pytest.raises(ValueError, match="different hook point"):
+        sg.flow([layer(a, 0), layer(b, 1, hook_point="blocks.1.mlp.hook_post")])
+    assert any("allowed" in c for c in sg.flow([layer(a, 0), layer(b, 1, model="x")], allow_mismatch=True).caveats)
+    with pytest.raises(ValueError, match="different hook point"):
+        sg.compare(layer(a, 0), layer(b, 1))
+    assert sg.flow([layer(a, 0, hook_point="model.layers.3"), layer(b, 1)]).layer_names == ("3", "1")
+
+
+@pytest.mark.parametrize(
+    ("count", "how", "said"),
+    [(1, {}, "two layers or more; got 1"), (2, {"on": "x"}, "'writes' or 'reads'"), (2, {"threshold": 2}, "is a cosine"),
+     (2, {"false_discovery_rate": 0}, "between 0 and 1"), (2, {"on": "reads"}, "has no encoder"),
+     (2, {"fold": True}, "no thresholds to fold")],
+)  # fmt: skip
+def test_wrong_use_is_refused(count, how, said):
+    with pytest.raises(ValueError, match=said):
+        sg.flow([layer(np.eye(5, 8), at) for at in range(count)], **how)
+
+
+def test_reads_follow_the_next_encoder(rng):
+    a, b = unit(rng.standard_normal((80, 64))), unit(rng.standard_normal((80, 64)))
+    order = rng.permutation(80)
+    reader = a[order].copy()
+    reader[:20] = unit(rng.standard_normal((20, 64)))
+    f = sg.flow([layer(a, 0), layer(b, 1, encoder=reader.astype(np.float32))], on="reads", threshold=0.5)
+    assert f.steps[0].n_continuing == 60
+    np.testing.assert_array_equal(f.steps[0].one_to_one[order[20:]], np.arange(20, 80))
+    assert "decoder · next encoder" in repr(f)
+    assert sg.flow([layer(a, 0), layer(b, 1)]).steps[0].n_continuing == 0
+
+
+def test_folding_scales_norms_by_thresholds(rng):
+    rows = rng.standard_normal((30, 12))
+    theta = rng.uniform(0.5, 2, (2, 30))
+    layers = [layer(rows, at, threshold=theta[at], encoder_bias=np.ones(30)) for at in (0, 1)]
+    f = sg.flow(layers, fold=True)
+    np.testing.assert_allclose(
+        f.edges()["norm_ratio"][:30], (theta[1] / theta[0])[f.edges()["latent_id"][:30]], rtol=1e-5
+    )
+    np.testing.assert_allclose(f.layers[0].encoder_bias, 1 / theta[0], rtol=1e-5)
+    assert sg.flow(layers).edges()["norm_ratio"].eq(1).all()
+    with pytest.raises(ValueError, match="not positive and cannot be folded: latents 3"):
+        layer(rows, 0, threshold=np.where(np.arange(30) == 3, 0.0, 1.0)).folded()
+
+
+def test_thresholds_are_read_where_a_layout_has_them(tmp_path, rng):
+    w = rng.standard_normal((20, 8)).astype(np.float32)
+    theta = rng.uniform(0.1, 1, 20).astype(np.float32)
+    np.savez(tmp_path / "params.npz", W_dec=w, W_enc=w.T, b_dec=w[0], b_enc=w[:, 0], threshold=theta)
+    np.testing.assert_array_equal(sg.load(tmp_path / "params.npz").threshold, theta)
+    state = {"W_dec": w, "W_enc": w.T, "b_dec": w[0], "b_enc": w[:, 0], "log_threshold": np.log(theta)}
+    np.testing.assert_allclose(sg.as_dictionary(state).threshold, theta, rtol=1e-6)
+    assert sg.load("demo:local-narrow-seed0").threshold is None
+
+
+def test_the_command_on_the_demo(tmp_path):
+    out = tmp_path / "out"
+    arguments = ["flow", "demo:local-seed{0,1}", "-o", str(out), "--json", "-q", "--format", "png"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    summary = json.loads(result.stdout)
+    chains, saved = sg.read(out)
+    assert len(chains) == summary["n_chains"] == saved["n_chains"]
+    assert (chains["n_layers"] == 2).sum() == summary["n_through_all_layers"] == summary["steps"][0]["continuing"] > 500
+    assert {"edges.parquet", "chains.parquet", "summary.json"} <= {p.name for p in out.iterdir()}
+    assert (out / "figures" / "flow.png").exists()
+    assert "flow: " in CliRunner().invoke(app, ["flow", "demo:local-seed{0,1}", "--dry-run"]).stdout
