@@ -8,7 +8,7 @@ import typer
 
 from sae_geometry.cli import options as o
 from sae_geometry.cli.console import say_error
-from sae_geometry.cli.inputs import map_both
+from sae_geometry.cli.inputs import map_of
 from sae_geometry.cli.lifecycle import UNDER, report_errors
 from sae_geometry.cli.question import question
 from sae_geometry.io.formatting import counted
@@ -70,7 +70,8 @@ def compare(
     import sae_geometry as sg
 
     with question(shared, "compare", [a, b], matching=matching, on=on) as work:
-        left, right = map_both(work.dictionaries, map_file, map_side)
+        left, follow = map_of(work.dictionaries[0], map_file, map_side, offline=shared.offline)
+        right = follow(work.dictionaries[1])
         if pairing == "index":
             if (matching, on, absolute, min_similarity, turns) != ("nearest", "decoder", False, None, None):
                 raise ValueError("--pairing index compares decoder cosines of the same ids: leave out --matching, "

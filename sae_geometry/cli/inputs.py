@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -62,21 +63,27 @@ def load_all(
     return loaded
 
 
-def map_both(
-    dictionaries: list[Dictionary], file: str | None, side: Literal["first", "both"] | None
-) -> list[Dictionary]:
-    """Apply the map of --map to the first dictionary, or to both where they may live in one space."""
+def map_of(
+    first: Dictionary, file: str | None, side: Literal["first", "both"] | None, *, offline: bool = False
+) -> tuple[Dictionary, Callable[[Dictionary], Dictionary]]:
+    """Return the first dictionary under the map of --map, and what to apply to the others.
+
+    The others are mapped as well if `side` is "both", or if it is None and they may live in the space of the first.
+    """
     if file is None:
         if side is not None:
             raise ValueError("--map-side says what --map maps: add --map FILE, or leave it out")
-        return dictionaries
+        return first, lambda d: d
     from sae_geometry.pairwise.mapping import mapped, may_share_a_space
     from sae_geometry.sources.vectors import read_matrix
 
-    name, matrix = read_matrix(file)
-    first, *others = dictionaries
-    both = all(may_share_a_space(first, d) for d in others) if side is None else side == "both"
-    return [mapped(first, matrix, name=name), *(mapped(d, matrix, name=name) if both else d for d in others)]
+    name, matrix = read_matrix(file, offline=offline)
+
+    def follow(d: Dictionary) -> Dictionary:
+        both = may_share_a_space(first, d) if side is None else side == "both"
+        return mapped(d, matrix, name=name) if both else d
+
+    return mapped(first, matrix, name=name), follow
 
 
 def with_axis(address: str, latent_axis: int | None) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from sae_geometry.cli import options as o
-from sae_geometry.cli.inputs import pick_device, with_axis
+from sae_geometry.cli.inputs import map_of, pick_device, with_axis
 from sae_geometry.cli.lifecycle import report_errors
 from sae_geometry.cli.outputs import claimed_folder, save_and_show
 from sae_geometry.cli.question import begin
@@ -30,6 +30,8 @@ def nearest(
     ],
     k: Annotated[int, typer.Option("-k", "--top", metavar="K", help="Latents per vector, 1 to 64.")] = 10,
     absolute: o.Absolute = False,
+    map_file: o.Map = None,
+    map_side: o.MapSide = None,
     turns: Annotated[
         int | None,
         typer.Option("--turns", metavar="N", min=0, help="Turns, for p-values. [default: 999; fewer for many vectors]"),
@@ -42,13 +44,16 @@ def nearest(
     Writes nearest.parquet, summary.json and figures/.
     """
     import sae_geometry as sg
+    from sae_geometry.sources.vectors import as_vectors
 
     speaker, where = begin(shared), pick_device(shared.device)
     with speaker.bar() as progress:
+        source = as_vectors(vector, offline=shared.offline, echo=speaker.resolved, progress=progress)
+        source, mapping = map_of(source, map_file, map_side, offline=shared.offline)
         found = sg.nearest(
-            vector, [with_axis(run, shared.latent_axis) for run in runs], k, signed=not absolute, turns=turns,
+            source, [with_axis(run, shared.latent_axis) for run in runs], k, signed=not absolute, turns=turns,
             latents=shared.latents, drop_bad=shared.drop_bad, allow_mismatch=shared.allow_mismatch,
-            prepare=lambda d: d.to(where), offline=shared.offline, echo=speaker.resolved, progress=progress,
+            prepare=lambda d: mapping(d).to(where), offline=shared.offline, echo=speaker.resolved, progress=progress,
         )  # fmt: skip
     with claimed_folder(shared.out, "nearest", [found.vectors.name]) as folder:
         save_and_show(found, speaker, shared, into=folder, words=repr(found))

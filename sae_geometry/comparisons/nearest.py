@@ -18,6 +18,7 @@ from sae_geometry.kernels.sweep import MAX_K, sweep
 from sae_geometry.kernels.topk_merge import merge_into, no_lists
 from sae_geometry.nulls import principal_axes, turned_copies
 from sae_geometry.pairwise.inputs import describe_input
+from sae_geometry.pairwise.mapping import plain_cosines
 from sae_geometry.pairwise.same_space import require_same_space
 from sae_geometry.sources import OrientationWarning, SourceError, as_dictionary, load, neuronpedia_pages
 from sae_geometry.sources.bundle import Context
@@ -48,6 +49,7 @@ class Nearest:
         run: int64 [n, k], position in `searched` of each hit; −1 where there are fewer than k latents.
         latent_id: int64 [n, k], its original id; −1 likewise.
         cosine: float64 [n, k], signed, in the order of the ranks; nan likewise.
+        plain_cosine: float64 [n, k], the cosine before a linear map of both (`mapped`); nan where there is none.
         p_value: float64 [n, k], (1 + turns with any cosine as large) / (1 + turns); nan without turns.
         expected: float64 [n], mean over the turns of the largest cosine.
         turns: number of turns.
@@ -61,6 +63,7 @@ class Nearest:
     run: np.ndarray
     latent_id: np.ndarray
     cosine: np.ndarray
+    plain_cosine: np.ndarray
     p_value: np.ndarray
     expected: np.ndarray
     turns: int
@@ -80,13 +83,15 @@ class Nearest:
     def to_pandas(self) -> pd.DataFrame:
         """Return one row per vector and rank: vector, vector_id, rank, run, latent_id, cosine, p_value, address, link.
 
-        `link` is the latent's page on Neuronpedia, None where unknown.
+        plain_cosine follows the cosine where both were mapped. `link` is the latent's page on Neuronpedia, None where
+        unknown.
         """
         import pandas as pd
 
         at, rank = np.nonzero(self.run >= 0)
         runs, ids = self.run[at, rank], self.latent_id[at, rank]
         pages = [d["pages"] for d in self.searched]
+        before = {} if np.isnan(self.plain_cosine).all() else {"plain_cosine": self.plain_cosine[at, rank]}
         return pd.DataFrame(
             {
                 "vector": self.vectors.name,
@@ -95,6 +100,7 @@ class Nearest:
                 "run": [self.searched[r]["name"] for r in runs],
                 "latent_id": ids,
                 "cosine": self.cosine[at, rank],
+                **before,
                 "p_value": self.p_value[at, rank],
                 "address": [self.searched[r]["address"] for r in runs],
                 "link": [f"{pages[r]}/{i}" if pages[r] else None for r, i in zip(runs, ids, strict=True)],
@@ -180,6 +186,7 @@ class _Search:
         self.lists = no_lists(n, self.k)
         self.largest = np.full((self.turns, n), -np.inf)
         self.n_before = 0
+        self.plain: dict[tuple[int, int], float] = {}
 
     def add(self, d: Dictionary, progress: Callable[[float], None] | None) -> None:
         """Merge the best of one dictionary into the lists, and its turns into the largest cosines by chance."""
@@ -189,6 +196,7 @@ class _Search:
         best = sweep(x, y, self.k, progress=progress, **how).rows
         score, cosine, index = (t.cpu().numpy() for t in (best.score, best.cosine, best.index))
         merge_into(self.lists, (score, cosine, np.where(index < 0, -1, index + self.n_before)), 0)
+        self.plain |= self._plain_of(d, index)
         if self.turns:
             axes = principal_axes(y)
             step = max(1, _TURNED_ROWS // len(x))
@@ -201,9 +209,18 @@ class _Search:
         self.ids.append(d.latent_ids.cpu().numpy())
         self.n_before += d.n_latents
 
+    def _plain_of(self, d: Dictionary, index: np.ndarray) -> dict[tuple[int, int], float]:
+        """Return the cosines before a map, by vector and position among all candidates."""
+        at, rank = np.nonzero(index >= 0)
+        rows, ids = index[at, rank], d.latent_ids.cpu().numpy()
+        plain = plain_cosines(self.vectors, d, self.vectors.latent_ids.cpu().numpy()[at], ids[rows])
+        keys = zip(at.tolist(), (rows + self.n_before).tolist(), strict=True)
+        return {} if plain is None else dict(zip(keys, plain.tolist(), strict=True))
+
     def result(self, skipped: Sequence[str]) -> Nearest:
         """Return the answer after the last dictionary."""
         score, cosine, index = self.lists
+        plain = [[self.plain.get((i, j), np.nan) for j in row] for i, row in enumerate(index)]
         starts = np.cumsum([0, *(len(ids) for ids in self.ids)])
         run = np.where(index < 0, -1, np.searchsorted(starts, index, side="right") - 1)
         every = np.concatenate(self.ids)
@@ -218,6 +235,7 @@ class _Search:
             run=read_only(run),
             latent_id=read_only(np.where(index < 0, -1, every[index])),
             cosine=read_only(cosine.clip(-1.0, 1.0)),
+            plain_cosine=read_only(np.array(plain)),
             p_value=read_only(np.where(index < 0, np.nan, p)),
             expected=read_only(self.largest.mean(axis=0) if self.turns else np.full(len(score), np.nan)),
             turns=self.turns,

@@ -21,6 +21,7 @@ from sae_geometry.plots.style import (
     plain,
 )
 
+_MOST_LINEAR = 100  # latents in a bin up to which the count is drawn on a linear axis
 _COLORS = {"only A": ONE_TO_ONE, "shared": MUTED, "only B": NEAREST}
 
 
@@ -48,18 +49,20 @@ class ByIndexLike(Protocol):
 
 @in_paper_style
 def relative_norm_histogram(found: ByIndexLike, ax: Axes | None = None) -> Axes:
-    """Draw the histogram of ‖b‖ / (‖a‖ + ‖b‖), colored by class, on a logarithmic count, with the cuts."""
+    """Draw the histogram of ‖b‖ / (‖a‖ + ‖b‖), colored by class, with the cuts; large counts are logarithmic."""
     ax = axes_or_new(ax, COLUMN_WIDTH, 2.4)
-    edges = np.linspace(0, 1, 51)
+    edges = np.linspace(0, 1, 51).tolist()
     for name, color in _COLORS.items():
         values = found.relative_norm[found.classes == name]
         ax.hist(values, edges, color=color, alpha=0.85, label=f"{name}: {found.counts[name]:,}")
     for cut in found.cuts:
         ax.axvline(cut, color=INK, linewidth=0.9, linestyle=(0, (4, 2)))
-    ax.set_yscale("symlog", linthresh=1)
-    ax.set(xlim=(0, 1), xlabel="relative decoder norm, B / (A + B)", ylabel="latents")
-    ax.set_title(f"cuts at {found.cuts[0]:g} and {found.cuts[1]:g}", loc="left", fontsize=7)
-    ax.legend(loc="upper right", fontsize=6.5)
+    if ax.get_ylim()[1] > _MOST_LINEAR:
+        ax.set_yscale("symlog", linthresh=1)
+    ax.yaxis.set_major_formatter("{x:,.0f}")
+    low, high = found.cuts
+    ax.set(xlim=(0, 1), xlabel=f"relative decoder norm, B / (A + B); cuts {low:g} and {high:g}", ylabel="latents")
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, fontsize=6.5, columnspacing=1.2, handlelength=1.2)
     return ax
 
 
@@ -70,7 +73,7 @@ def same_id_histogram(found: ByIndexLike, ax: Axes | None = None) -> Axes:
     known = ~np.isnan(found.cosine)
     parts = [found.cosine[known & (found.classes == name)] for name in _COLORS]
     low = min([-0.1, *(float(p.min()) for p in parts if len(p))])
-    ax.hist(parts, np.linspace(low, 1, 51), stacked=True, color=list(_COLORS.values()), alpha=0.85)
+    ax.hist(parts, np.linspace(low, 1, 51).tolist(), stacked=True, color=list(_COLORS.values()), alpha=0.85)
     ax.axvline(found.by_chance, color=INK, linewidth=0.9, linestyle=(0, (1, 1.5)))
     ax.set(xlabel="cosine of the same ids", ylabel="latents")
     ax.set_title("dotted: mean with B turned", loc="left", fontsize=7)

@@ -15,7 +15,7 @@ from matplotlib.path import Path
 from sae_geometry.plots.style import INK, MUTED, PAGE_WIDTH, axes_or_new, in_paper_style, new_figure
 
 _BAR = 0.12  # half the width of a layer's column, in layers
-_TAIL = 0.32  # length of a bundle of deaths
+_TAIL = 0.2  # length of a bundle of deaths
 _COLORMAP = "viridis"
 
 
@@ -58,8 +58,10 @@ def flow_bundles(flow: FlowLike, ax: Axes | None = None) -> Axes:
             if onward:
                 _bundle(ax, at + _BAR, (low, low + onward), at + 1 - _BAR, to, colors[start], 0.45)
             if onward < high - low:
-                _bundle(ax, at + _BAR, (low + onward, high), at + _BAR + _TAIL, (high, high), MUTED, 0.3)
+                middle = (low + onward + high) / 2
+                _bundle(ax, at + _BAR, (low + onward, high), at + _BAR + _TAIL, (middle, middle), MUTED, 0.5)
     ax.set_xticks(range(n), flow.layer_names)
+    ax.yaxis.set_major_formatter("{x:,.0f}")
     ax.set(xlim=(-0.4, n - 0.6), ylim=(0, tops[-1].max() * 1.02), xlabel="layer", ylabel="latents")
     ax.set_title(
         f"{alive[0, -1]:,.0f} of {alive[0, 0]:,.0f} latents of layer {flow.layer_names[0]} are still there at layer "
@@ -81,6 +83,7 @@ def flow_counts(flow: FlowLike, ax: Axes | None = None) -> Axes:
         ax.plot(x, [getattr(s, key) for s in flow.steps], style, color=color, markersize=3, linewidth=0.9, label=name)
     ax.set(xlim=(-0.4, len(flow.steps) + 0.4), ylabel="per step")
     ax.set_ylim(bottom=0)
+    ax.yaxis.set_major_formatter("{x:,.0f}")
     ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=6.5)
     return ax
 

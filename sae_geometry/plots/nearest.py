@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from sae_geometry.plots.style import COLUMN_WIDTH, MUTED, RUNS, axes_or_new, in_paper_style, new_figure, plain
 
@@ -38,6 +39,7 @@ def nearest_ranks(found: NearestLike, ax: Axes | None = None) -> Axes:
         if not np.isnan(found.expected[i]):
             ink = color if len(ids) > 1 else MUTED
             ax.axhline(found.expected[i], color=ink, linewidth=0.9, linestyle=(0, (1, 1.5)))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel="rank", ylabel="cosine")
     ax.set_title(f"of {found.n_candidates:,} latents; dotted: largest by chance", loc="left", fontsize=7)
     ax.legend(loc="best", fontsize=6.5)

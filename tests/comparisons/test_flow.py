@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ def planted(seed, n=160, d=128, layers=4):
         last = rows[-1]
         n_die, n_split, n_merge, n_born = 9 + at, 5 + at, 4, 14 - at
         cuts = np.cumsum([n_die, n_split, n_merge, n_merge])
-        die, split, one, other, stay = np.split(rng.permutation(len(last)), cuts)
+        _, split, one, other, stay = np.split(rng.permutation(len(last)), cuts)
         side = rng.standard_normal((n_split, d))
         side = 0.6 * unit(side - (side * last[split]).sum(axis=1, keepdims=True) * last[split])
         new = np.concatenate([
@@ -84,7 +85,7 @@ def test_chains_know_their_path_and_turn(flowed):
     assert np.isclose(whole["turned"].median(), 3 * DEGREES, atol=1e-3)
     for chain in whole.head(5).itertuples():
         ids = [getattr(chain, f"latent_{at}") for at in range(4)]
-        for at, (i, j) in enumerate(zip(ids, ids[1:], strict=False)):
+        for at, (i, j) in enumerate(pairwise(ids)):
             e = edges[(edges["step"] == at) & (edges["latent_id"] == i) & (edges["next_latent_id"] == j)]
             assert e["kind"].tolist() == ["continues"]
             x, y = (f.layers[t].directions[k].double() for t, k in ((at, i), (at + 1, j)))
@@ -145,10 +146,15 @@ def test_layers_of_other_models_and_other_sites_are_refused(rng):
 
 @pytest.mark.parametrize(
     ("count", "how", "said"),
-    [(1, {}, "two layers or more; got 1"), (2, {"on": "x"}, "'writes' or 'reads'"), (2, {"threshold": 2}, "is a cosine"),
-     (2, {"false_discovery_rate": 0}, "between 0 and 1"), (2, {"on": "reads"}, "has no encoder"),
-     (2, {"fold": True}, "no thresholds to fold")],
-)  # fmt: skip
+    [
+        (1, {}, "two layers or more; got 1"),
+        (2, {"on": "x"}, "'writes' or 'reads'"),
+        (2, {"threshold": 2.0}, "is a cosine"),
+        (2, {"false_discovery_rate": 0.0}, "between 0 and 1"),
+        (2, {"on": "reads"}, "has no encoder"),
+        (2, {"fold": True}, "no thresholds to fold"),
+    ],
+)
 def test_wrong_use_is_refused(count, how, said):
     with pytest.raises(ValueError, match=said):
         sg.flow([layer(np.eye(5, 8), at) for at in range(count)], **how)

@@ -126,6 +126,23 @@ def test_the_option_maps_what_lives_in_one_space(tmp_path, rng, monkeypatch, sid
     assert "".join(s for s in "ab" if inputs[s]["metadata"].get("map") == "white") == mapped_sides
 
 
+def test_nearest_is_mapped_too(tmp_path, rng, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows, v, m = rng.standard_normal((30, 8)), rng.standard_normal((2, 8)), rng.standard_normal((8, 5))
+    for name, array in {"d": rows, "v": v, "m": m}.items():
+        np.save(f"{name}.npy", array)
+    arguments = ["nearest", "v.npy", "d.npy", "--map", "m.npy", "-k", "4", "--turns", "9", "-o", "out", "-q"]
+    assert CliRunner().invoke(app, [*arguments, "--format", "png"]).exit_code == 0
+    table, summary = sg.read("out")
+    cosines = unit(v @ m) @ unit(rows @ m).T
+    order = np.argsort(-cosines, axis=1)[:, :4]
+    np.testing.assert_array_equal(table["latent_id"], order.ravel())
+    np.testing.assert_allclose(
+        table["plain_cosine"], np.take_along_axis(unit(v) @ unit(rows).T, order, 1).ravel(), atol=1e-6
+    )
+    assert {d["metadata"]["map"] for d in (summary["inputs"]["vectors"], *summary["inputs"]["searched"])} == {"m"}
+
+
 def test_the_side_of_no_map_is_refused(tmp_path):
     arguments = ["compare", "demo:local-seed0", "demo:local-seed1", "--map-side", "first", "-o", str(tmp_path / "x")]
     result = CliRunner().invoke(app, arguments)

@@ -11,7 +11,10 @@ from helpers import CHECKPOINTS
 from hf_server import COMMIT, HuggingFace, StoredRepo
 from wandb_server import Fault, Loopback, cut_short, redirect, silent, stalling, status
 
+from sae_geometry.comparisons.nearest import nearest
 from sae_geometry.sources import LayoutError, SourceError, fetch, load
+from sae_geometry.sources.bundle import Context
+from sae_geometry.sources.listing import checkpoints_at
 
 WEIGHTS = "6-res/sae_weights.safetensors"
 STANDARD = CHECKPOINTS / "saelens_standard"
@@ -30,6 +33,21 @@ def world(hf_world: HuggingFace) -> HuggingFace:
 
 def asked(world: HuggingFace) -> list[str]:
     return [f"{method} {path}" for method, path, _ in world.requests]
+
+
+def test_a_repository_stands_for_its_dictionaries(world: HuggingFace) -> None:
+    """Every folder at one pinned commit, without reading weights; the damaged one is named and left out of a search."""
+    found = checkpoints_at(f"hf://{REPO}", Context())
+    assert found == [f"hf://{REPO}@{COMMIT}/{layer}-res/sae_weights.safetensors" for layer in (6, 10)]
+    assert not [line for line in asked(world) if "safetensors" in line]
+    assert checkpoints_at(ADDRESS, Context()) == [ADDRESS]
+    rows = np.load(STANDARD / "expected_decoder.npy")
+    searched = nearest(rows[3], f"hf://{REPO}", 1, turns=0, latents="all")
+    assert searched.latent_id.tolist() == [[3]]
+    assert [d["address"] for d in searched.searched] == found[:1]
+    assert "10-res" in searched.skipped[0]
+    with pytest.raises(SourceError, match="does not exist"):
+        checkpoints_at(f"hf://{REPO}/nothing", Context())
 
 
 def test_a_folder_is_read_with_its_side_files_at_a_pinned_commit(world: HuggingFace) -> None:
