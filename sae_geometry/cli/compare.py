@@ -65,17 +65,20 @@ def compare(
 ) -> None:
     """Compare two dictionaries: every latent's partner, both directions, with and without double counting.
 
-    Writes matches.parquet, summary.json and figures/.
+    Writes matches.parquet (by_index.parquet with --pairing index), summary.json and figures/.
     """
     import sae_geometry as sg
 
+    by_cosine = (matching, on, absolute, min_similarity, turns) != ("nearest", "decoder", False, None, None)
+    if pairing == "index" and by_cosine:
+        raise ValueError(
+            "--pairing index compares decoder cosines of the same ids: leave out --matching, --on, --absolute, "
+            "--min-similarity and --turns"
+        )
     with question(shared, "compare", [a, b], matching=matching, on=on) as work:
         left, follow = map_of(work.dictionaries[0], map_file, map_side, offline=shared.offline)
         right = follow(work.dictionaries[1])
         if pairing == "index":
-            if (matching, on, absolute, min_similarity, turns) != ("nearest", "decoder", False, None, None):
-                raise ValueError("--pairing index compares decoder cosines of the same ids: leave out --matching, "
-                                 "--on, --absolute, --min-similarity and --turns")  # fmt: skip
             paired = sg.compare_by_index(left, right, allow_mismatch=shared.allow_mismatch, progress=work.progress)
             work.finish(paired)
             _fail_under(paired.mean_cosine, "the same ids", fail_under)

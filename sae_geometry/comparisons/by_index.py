@@ -243,9 +243,20 @@ def compare_by_index(
         for best, at, others in ((swept.rows, at_x, y_ids), (swept.cols, at_y, x_ids))
     )
     return IndexComparison(
-        left, right, ids, cosine, *norms, *in_b, *in_a, (low, high),
-        _mean(_cosines(left.directions, unshared, at_x, at_y)), tuple(caveats),
-    )  # fmt: skip
+        a=left,
+        b=right,
+        ids=ids,
+        cosine=cosine,
+        norm_a=norms[0],
+        norm_b=norms[1],
+        nearest_in_b=in_b[0],
+        nearest_in_b_cosine=in_b[1],
+        nearest_in_a=in_a[0],
+        nearest_in_a_cosine=in_a[1],
+        cuts=(low, high),
+        by_chance=_mean(_cosines(left.directions, unshared, at_x, at_y)),
+        caveats=tuple(caveats),
+    )
 
 
 def _rows(of: np.ndarray, ids: np.ndarray) -> np.ndarray:

@@ -174,7 +174,7 @@ class Comparison:
             frames.append(frame)
         return pd.concat(frames, ignore_index=True)
 
-    def plain_cosines(self) -> tuple[np.ndarray | None, np.ndarray | None]:
+    def _plain_cosines(self) -> tuple[np.ndarray | None, np.ndarray | None]:
         """Return the cosines of the nearest partners before a linear map, both directions; None without one."""
         forth, back = self.nearest_a_to_b, self.nearest_b_to_a
         return (
@@ -219,7 +219,7 @@ class Comparison:
             "caveats": list(self.caveats),
             "sweep": asdict(self.report),
         }
-        plain = self.plain_cosines()
+        plain = self._plain_cosines()
         if plain[0] is not None and plain[1] is not None:
             out["mean_cosine_of_nearest_before_the_map"] = {"a_to_b": plain[0].mean(), "b_to_a": plain[1].mean()}
         if self.matching != "nearest":
@@ -319,7 +319,7 @@ class Comparison:
 
     def _paired_words(self) -> list[str]:
         """Return the plain cosines where a map was applied, and a hint where the ids correspond."""
-        said, plain = [], self.plain_cosines()
+        said, plain = [], self._plain_cosines()
         if plain[0] is not None and plain[1] is not None:
             said.append(f"before the map the same nearest pairs have mean cosines of {plain[0].mean():.4f} and "
                         f"{plain[1].mean():.4f}")  # fmt: skip

@@ -25,6 +25,7 @@ from sae_geometry.io.parquet import read_table, write_neuronpedia, write_table
 from sae_geometry.io.redaction import without_secrets
 from sae_geometry.io.results_folder import has, manifest, read_json
 from sae_geometry.kernels.ledger import entries
+from sae_geometry.pairwise.mapping import plain_cosines
 from sae_geometry.pairwise.matching_result import Matching
 from sae_geometry.pairwise.same_space import ALLOWED
 from sae_geometry.sources import neuronpedia_lists
@@ -155,11 +156,10 @@ def matches_table(c: Comparison) -> pd.DataFrame:
     import pandas as pd
 
     paired = c.one_to_one()
-    plain = dict(zip(("a_to_b", "b_to_a"), c.plain_cosines(), strict=True))
     parts = []
-    for direction, d, nearest, single in (
-        ("a_to_b", c.a, c.nearest_a_to_b, paired.a_to_b),
-        ("b_to_a", c.b, c.nearest_b_to_a, paired.b_to_a),
+    for direction, d, other, nearest, single in (
+        ("a_to_b", c.a, c.b, c.nearest_a_to_b, paired.a_to_b),
+        ("b_to_a", c.b, c.a, c.nearest_b_to_a, paired.b_to_a),
     ):
         frame = _nearest_table(d, nearest)
         frame.insert(0, "direction", direction)
@@ -167,8 +167,9 @@ def matches_table(c: Comparison) -> pd.DataFrame:
         frame.insert(at, "one_to_one_partner_id", single.partner)
         frame.insert(at + 1, "one_to_one_cosine", single.cosine)
         frame.insert(at + 2, "one_to_one_matching", single.method)
-        if plain[direction] is not None:
-            frame.insert(list(frame.columns).index("cosine") + 1, "plain_cosine", plain[direction])
+        plain = plain_cosines(d, other, nearest.source_ids, nearest.partner)
+        if plain is not None:
+            frame.insert(list(frame.columns).index("cosine") + 1, "plain_cosine", plain)
         parts.append(frame)
     return pd.concat(parts, ignore_index=True)
 
