@@ -54,7 +54,7 @@ def drift(
             echo=speaker.resolved, progress=progress,
         )  # fmt: skip
     with claimed_folder(shared.out, "drift", [result.final.name]) as folder:
-        save_and_show(result, speaker, shared, into=folder, words=repr(result))
+        save_and_show(result, speaker, shared, into=folder)
 
 
 def _as_the_last(run: str, final: str | None, speaker: Speaker, shared: o.Shared) -> list[Dictionary]:

@@ -33,6 +33,7 @@ from sae_geometry.pairwise.checkpoint import N_BINS
 from sae_geometry.pairwise.confounds import runs_table
 from sae_geometry.pairwise.grouping import kind_of, layer_of, seed_of
 from sae_geometry.pairwise.inputs import describe_input
+from sae_geometry.results.result import Answer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,7 +45,7 @@ _LISTED = 100  # largest number of runs with matrices in the summary
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SeedComparison(SeedMatrices):
+class SeedComparison(SeedMatrices, Answer):
     """Pairwise comparison of N runs: the matrices of `SeedMatrices`, with consensus, rarefaction and intervals."""
 
     @cached_property

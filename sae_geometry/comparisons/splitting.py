@@ -21,6 +21,7 @@ from sae_geometry.pairwise.confounds import confound_audit
 from sae_geometry.pairwise.inputs import describe_input, distinct
 from sae_geometry.pairwise.matching_result import Matching, nearest_matching
 from sae_geometry.pairwise.same_space import require_same_space
+from sae_geometry.results.result import Answer
 from sae_geometry.sources import as_dictionary
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class SparseCombination:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SplitMap:
+class SplitMap(Answer):
     """Children of each narrow latent in the wide dictionary, and the novel wide latents.
 
     Attributes:
