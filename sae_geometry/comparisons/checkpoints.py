@@ -16,7 +16,7 @@ from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import counted, read_only
 from sae_geometry.io.progress import Progress
 from sae_geometry.pairwise.inputs import describe_input
-from sae_geometry.results.result import Answer
+from sae_geometry.results.answer import Answer
 from sae_geometry.sources import checkpoints, load
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ class Drift(Answer):
         return "\n".join(lines)
 
 
-def compare_checkpoints(
+def drift(
     run: str | Path | Sequence[str | Path],
     final: str | Path | None = None,
     *,
@@ -200,7 +200,7 @@ def compare_checkpoints(
 
     Example:
         >>> import sae_geometry as sg
-        >>> d = sg.compare_checkpoints(["demo:e2e-seed0", "demo:local-seed0"])
+        >>> d = sg.drift(["demo:e2e-seed0", "demo:local-seed0"])
         >>> d.to_final.shape
         (2, 1536)
     """

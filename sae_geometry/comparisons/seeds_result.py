@@ -33,7 +33,7 @@ from sae_geometry.pairwise.checkpoint import N_BINS
 from sae_geometry.pairwise.confounds import runs_table
 from sae_geometry.pairwise.grouping import kind_of, layer_of, seed_of
 from sae_geometry.pairwise.inputs import describe_input
-from sae_geometry.results.result import Answer
+from sae_geometry.results.answer import Answer
 
 if TYPE_CHECKING:
     import pandas as pd
