@@ -145,7 +145,7 @@ class SeedComparison(SeedMatrices, Answer):
                 "chance": self.chance[i, j],
                 "chance_isotropic": self.isotropic_chance[i, j],
                 "own": self.own[i, j],
-                "chance_adjusted": ((self.mmcs - self.chance) / (1 - self.chance))[i, j],
+                "chance_adjusted": _adjusted(self.mmcs[i, j], self.chance[i, j]),
                 "significant": self.significant[i, j],
                 "beyond_controls": self.beyond[i, j],
                 "nearest_above": above[i, j],
@@ -370,6 +370,12 @@ def _spread(histogram: np.ndarray) -> tuple[list[float], list[int]]:
         for row, n in zip(histogram, counts, strict=True)
     ]
     return deviations, counts
+
+
+def _adjusted(mean: np.ndarray, chance: np.ndarray) -> np.ndarray:
+    """Return (mean − chance) / (1 − chance); nan where chance is unknown, or 1."""
+    room = np.where(chance < 1, 1 - chance, np.nan)
+    return (mean - chance) / room
 
 
 def _as_text(seed: int | str | None) -> str | None:

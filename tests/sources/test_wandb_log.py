@@ -269,7 +269,7 @@ def test_everything_arrives_and_the_source_run_is_never_written_to(sink: Sink, r
     record = json.loads(Path("out/summary.json").read_text())
     wanted = wandb_log.metrics(record)
     assert {k: v for k, v in sink.summary().items() if k in wanted} == wanted
-    [(name, files)] = sink.artifacts(wandb_log.ARTIFACT_TYPE).items()
+    [(name, files)] = sink.committed(wandb_log.ARTIFACT_TYPE).items()
     assert name == "out"
     assert files == {p.relative_to("out").as_posix(): p.read_bytes() for p in Path("out").rglob("*") if p.is_file()}
     picture = Path("out/figures/within.png").read_bytes()
