@@ -37,8 +37,8 @@ def flow(
 ) -> None:
     """Follow features through the layers of one model: chains, births, deaths, splits and merges.
 
-    Addresses may have a pattern: hf://org/repo/layers.{0..11}. Writes edges.parquet, chains.parquet, summary.json and
-    figures/.
+    Addresses may have a pattern: hf://org/repo/layers.{0..11}. Writes report.html, edges.parquet, chains.parquet,
+    summary.json and figures/.
     """
     import sae_geometry as sg
     from sae_geometry.sources.listing import expanded

@@ -41,7 +41,7 @@ def nearest(
 ) -> None:
     """Find the latents closest to any vector: a probe, a steering vector, a token's embedding, another run's latent.
 
-    Writes nearest.parquet, summary.json and figures/.
+    Writes report.html, nearest.parquet, summary.json and figures/.
     """
     import sae_geometry as sg
     from sae_geometry.sources.vectors import as_vectors
@@ -56,4 +56,4 @@ def nearest(
             prepare=lambda d: mapping(d).to(where), offline=shared.offline, echo=speaker.resolved, progress=progress,
         )  # fmt: skip
     with claimed_folder(shared.out, "nearest", [found.vectors.name]) as folder:
-        save_and_show(found, speaker, shared, into=folder, words=repr(found))
+        save_and_show(found, speaker, shared, into=folder)

@@ -19,6 +19,7 @@ from sae_geometry.matching.defaults import THRESHOLD
 from sae_geometry.nulls import principal_axes, turned
 from sae_geometry.pairwise.inputs import describe_input, distinct
 from sae_geometry.pairwise.same_space import require_same_space
+from sae_geometry.results.answer import Answer
 from sae_geometry.sources import as_dictionary
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ ARTIFACT = (
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class IndexComparison:
+class IndexComparison(Answer):
     """Latents of two dictionaries paired by id.
 
     Attributes:

@@ -13,6 +13,7 @@ from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import ends, or_dash
 from sae_geometry.pairwise.grouping import layer_of
 from sae_geometry.pairwise.inputs import describe_input
+from sae_geometry.results.answer import Answer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,7 +92,7 @@ class Step:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Flow:
+class Flow(Answer):
     """Features followed through the layers of one model.
 
     Attributes:
@@ -116,6 +117,14 @@ class Flow:
     def dictionaries(self) -> tuple[Dictionary, ...]:
         """Return the layers."""
         return self.layers
+
+    def answer(self) -> str:
+        """Return the first screen. Layers differ in what a confound audit of two runs would flag."""
+        return repr(self)
+
+    def details(self) -> str:
+        """Return the first screen."""
+        return repr(self)
 
     @cached_property
     def paths(self) -> np.ndarray:

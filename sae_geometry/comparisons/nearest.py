@@ -20,6 +20,7 @@ from sae_geometry.nulls import principal_axes, turned_copies
 from sae_geometry.pairwise.inputs import describe_input
 from sae_geometry.pairwise.mapping import plain_cosines
 from sae_geometry.pairwise.same_space import require_same_space
+from sae_geometry.results.answer import Answer
 from sae_geometry.sources import OrientationWarning, SourceError, as_dictionary, load, neuronpedia_pages
 from sae_geometry.sources.bundle import Context
 from sae_geometry.sources.layouts.read import Latents
@@ -39,7 +40,7 @@ _SHOWN = 5  # vectors printed
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Nearest:
+class Nearest(Answer):
     """The k nearest latents of each vector among all latents of the searched dictionaries.
 
     Attributes:

@@ -116,7 +116,8 @@ def test_the_command_on_a_crosscoder(tmp_path, word):
         app, ["compare", *sides, "--pairing", "index", "-o", str(out), "--json", "-q", "--format", "png"]
     )
     assert result.exit_code == 0, result.output
-    table, summary = sg.read(out)
+    tables, summary = sg.read(out)
+    table = tables["by_index"]
     assert json.loads(result.stdout) == summary
     per_model = load_file(CROSSCODER / "model.safetensors")["decoder.weight"].double().numpy()
     norms = np.linalg.norm(per_model, axis=2)

@@ -202,7 +202,8 @@ def test_the_command_on_the_demo(tmp_path):
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     summary = json.loads(result.stdout)
-    chains, saved = sg.read(out)
+    tables, saved = sg.read(out)
+    chains = tables["chains"]
     assert len(chains) == summary["n_chains"] == saved["n_chains"]
     assert (chains["n_layers"] == 2).sum() == summary["n_through_all_layers"] == summary["steps"][0]["continuing"] > 500
     assert {"edges.parquet", "chains.parquet", "summary.json"} <= {p.name for p in out.iterdir()}

@@ -188,7 +188,8 @@ def test_the_command(tmp_path, rng):
     summary = json.loads(result.stdout)
     assert summary["n_candidates"] == 1491 + 1491
     assert [h["rank"] for h in summary["nearest"]] == [1, 2, 3] * 2
-    table, saved = sg.read(out)
+    tables, saved = sg.read(out)
+    table = tables["nearest"]
     assert len(table) == saved["n_hits"] == 6
     assert (out / "figures" / "nearest.png").exists()
     assert "rank  run" in CliRunner().invoke(app, [*arguments, "--overwrite", "--format", "png"]).stdout

@@ -11,7 +11,6 @@ from typer.testing import CliRunner
 
 import sae_geometry as sg
 from sae_geometry.cli import app
-from sae_geometry.results.store import matches_table
 
 
 def make(rows, name, **space):
@@ -30,8 +29,8 @@ def test_an_orthogonal_map_leaves_results_equal(pair, rng):
     np.testing.assert_allclose(turned.a_to_b.cosine, plain.a_to_b.cosine, atol=1e-6)
     np.testing.assert_array_equal(turned.a_to_b.partner, plain.a_to_b.partner)
     np.testing.assert_allclose(turned.nearest_b_to_a.cosine, plain.nearest_b_to_a.cosine, atol=1e-6)
-    table = matches_table(turned)
-    np.testing.assert_allclose(table["plain_cosine"], matches_table(plain)["cosine"], atol=1e-6)
+    table = turned.to_pandas()
+    np.testing.assert_allclose(table["plain_cosine"], plain.to_pandas()["cosine"], atol=1e-6)
 
 
 def test_it_is_its_definition(pair, rng):
@@ -66,21 +65,22 @@ def test_the_map_is_named_and_hashed_everywhere(pair, rng, tmp_path):
     said = " ".join(repr(c).split())
     assert f"mapped by 'whitening', 16 → 16, sha256 {digest[:16]}" in said
     assert "before the map the same nearest pairs have mean cosines" in said
-    table, summary = sg.read(sg.save(c, tmp_path / "out", formats=["png"]))
+    tables, summary = sg.read(sg.save(c, tmp_path / "out", formats=["png"]))
+    table = tables["matches"]
     assert summary["inputs"]["a"]["metadata"]["map"] == "whitening"
     assert summary["inputs"]["b"]["metadata"]["map_sha256"] == digest
     x, y = (dict(zip(d.latent_ids.tolist(), d.directions.double().numpy(), strict=True)) for d in pair)
     rows = table[table["direction"] == "a_to_b"]
     expected = [x[i] @ y[j] for i, j in zip(rows["latent_id"], rows["partner_id"], strict=True)]
     np.testing.assert_allclose(rows["plain_cosine"], expected, atol=1e-6)
-    assert "plain_cosine" not in sg.read(sg.save(sg.compare(*pair), tmp_path / "plain", formats=["png"]))[0]
+    assert "plain_cosine" not in sg.compare(*pair).to_pandas()
 
 
 def test_there_is_no_plain_cosine_between_two_spaces(rng):
     a = make(rng.standard_normal((30, 8)), "a", model="m", hook_point="blocks.0.hook_resid_post")
     b = make(rng.standard_normal((30, 8)), "b", model="m", hook_point="blocks.3.hook_resid_post")
     c = sg.compare(sg.mapped(a, rng.standard_normal((8, 8)), name="jacobian"), b)
-    assert "plain_cosine" not in matches_table(c)
+    assert "plain_cosine" not in c.to_pandas()
     assert "before the map" not in repr(c)
 
 
@@ -134,7 +134,8 @@ def test_nearest_is_mapped_too(tmp_path, rng, monkeypatch):
         np.save(f"{name}.npy", array)
     arguments = ["nearest", "v.npy", "d.npy", "--map", "m.npy", "-k", "4", "--turns", "9", "-o", "out", "-q"]
     assert CliRunner().invoke(app, [*arguments, "--format", "png"]).exit_code == 0
-    table, summary = sg.read("out")
+    tables, summary = sg.read("out")
+    table = tables["nearest"]
     cosines = unit(v @ m) @ unit(rows @ m).T
     order = np.argsort(-cosines, axis=1)[:, :4]
     np.testing.assert_array_equal(table["latent_id"], order.ravel())

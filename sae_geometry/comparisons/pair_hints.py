@@ -1,0 +1,42 @@
+"""What a comparison notices beyond its numbers: ids that correspond, and cosines before a linear map."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from sae_geometry.dictionary import Dictionary
+from sae_geometry.pairwise.mapping import plain_cosines
+from sae_geometry.pairwise.matching_result import Matching
+
+SAME_IDS = 0.5  # share of mutual pairs with the same id above which ids are taken to correspond
+
+
+def hints(a: Dictionary, b: Dictionary, forth: Matching, back: Matching) -> tuple[str, ...]:
+    """Return sentences on corresponding ids and on the nearest pairs before a map; none where there are neither."""
+    said = []
+    plain = plain_means(a, b, forth, back)
+    if plain is not None:
+        said.append(f"before the map the same nearest pairs have mean cosines of {plain[0]:.4f} and {plain[1]:.4f}")
+    if (why := _same_ids(a, b, forth)) is not None:
+        said.append(f"the ids correspond, {why}: --pairing index (compare_by_index) compares the same ids")
+    return tuple(said)
+
+
+def plain_means(a: Dictionary, b: Dictionary, forth: Matching, back: Matching) -> tuple[float, float] | None:
+    """Return the mean cosines of the nearest pairs before a map, both directions; None without a map of one space."""
+    there = plain_cosines(a, b, forth.source_ids, forth.partner)
+    here = plain_cosines(b, a, back.source_ids, back.partner)
+    return None if there is None or here is None else (float(np.nanmean(there)), float(np.nanmean(here)))
+
+
+def _same_ids(a: Dictionary, b: Dictionary, forth: Matching) -> str | None:
+    """Return why latents of the same id seem to correspond; None where they do not."""
+    if a.alive.n_total != b.alive.n_total or a.fingerprint == b.fingerprint:
+        return None
+    files = [(d.address or d.name).rpartition("::") for d in (a, b)]
+    if files[0][0] and files[0][0] == files[1][0] and all(re.match(r"(model|layer)=", f[2]) for f in files):
+        return "both are outputs of the same latents"
+    share = float((forth.partner == forth.source_ids)[forth.mutual].mean()) if forth.mutual.any() else 0.0
+    return f"{share:.0%} of mutual nearest pairs have the same id" if share > SAME_IDS else None
