@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from sae_geometry.cli import options as o
+from sae_geometry.cli.inputs import expand_all
 from sae_geometry.cli.lifecycle import report_errors
 from sae_geometry.cli.question import question
 
@@ -41,10 +42,8 @@ def flow(
     summary.json and figures/.
     """
     import sae_geometry as sg
-    from sae_geometry.sources.listing import expanded
 
-    addresses = [address for run in runs for address in expanded(run)]
-    with question(shared, "flow", addresses, names=lambda made: [made[0].name, made[-1].name]) as work:
+    with question(shared, "flow", expand_all(runs), names=lambda made: [made[0].name, made[-1].name]) as work:
         result = sg.flow(
             work.dictionaries,
             on=on,

@@ -62,6 +62,13 @@ def load_all(
     return loaded
 
 
+def expand_all(addresses: list[str]) -> list[str]:
+    """Return the addresses with patterns such as `layers.{0..11}` expanded."""
+    from sae_geometry.sources.listing import expanded
+
+    return [one for address in addresses for one in expanded(address)]
+
+
 def map_of(
     first: Dictionary, file: str | None, side: Literal["first", "both"] | None, *, offline: bool = False
 ) -> tuple[Dictionary, Callable[[Dictionary], Dictionary]]:

@@ -11,6 +11,7 @@ import typer
 
 from sae_geometry.cli import options as o
 from sae_geometry.cli.console import Speaker
+from sae_geometry.cli.inputs import expand_all
 from sae_geometry.cli.lifecycle import report_errors
 from sae_geometry.cli.outputs import folder_names
 from sae_geometry.cli.question import Work, question
@@ -54,6 +55,7 @@ def seeds(
     import sae_geometry as sg
     from sae_geometry.comparisons.seeds import forget_pairs
 
+    runs = expand_all(runs)
     if len(runs) < 2:
         raise ValueError(
             f"seeds compares two or more runs; got {len(runs)}: give more addresses, or use within for one"

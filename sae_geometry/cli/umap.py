@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from sae_geometry.cli import options as o
+from sae_geometry.cli.inputs import expand_all
 from sae_geometry.cli.lifecycle import report_errors
 from sae_geometry.cli.question import question
 
@@ -91,7 +92,7 @@ def umap(
     colors = [choice.value for choice in color or []]
     if shapes is not None and (regions_on != "picture" or min_region_size is not None):
         raise ValueError("--regions draws them by hand: leave out --regions-on and --min-region-size")
-    with question(shared, "umap", runs, n_neighbors=n_neighbors) as work:
+    with question(shared, "umap", expand_all(runs), n_neighbors=n_neighbors) as work:
         sg.plots.check_colors(colors, work.dictionaries)
         result = sg.umap(
             work.dictionaries,

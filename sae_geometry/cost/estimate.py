@@ -253,7 +253,7 @@ def estimate(
     Args:
         dictionaries: anything `compare` takes: two or more for "compare" and "seeds" (every pair), two for "match",
             "agreement", "span" and "split", one or more for "within" (each) and "umap" (together), the checkpoints of
-            a run for "drift".
+            a run for "drift", the layers for "flow".
         verb: the question.
         matching: for "compare" and "seeds"; None for their default.
         n_neighbors: for "umap", self included.

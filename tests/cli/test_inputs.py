@@ -44,6 +44,14 @@ def test_columns_are_latents_where_that_is_said(turned: float, arguments: tuple[
     assert summary["inputs"]["a"]["address"].endswith("a.npy::latent_axis=1")
 
 
+@pytest.mark.parametrize("verb", ["seeds", "umap", "flow"])
+def test_a_pattern_stands_for_several_runs(verb: str) -> None:
+    code, out, _ = run("estimate", "demo:local-seed0", "demo:local-seed1", "--for", verb, "--json", "-q")
+    same = run(verb, "demo:local-seed{0,1}", "--dry-run", "--json", "-q")
+    assert (code, same[0]) == (0, 0)
+    assert json.loads(same[1])["flops"] == json.loads(out)["flops"]
+
+
 def test_the_caveat_of_a_bare_array_names_the_option(turned: float) -> None:
     code, _, error = run("within", "./a.npy", "--format", "png")
     assert code == 0
