@@ -95,11 +95,11 @@ def flow(
     steps = []
     for at, (a, b) in enumerate(pairwise(made)):
 
-        def told(name: str, share: float, at: int = at) -> None:
+        def tick(name: str, share: float, at: int = at) -> None:
             if progress is not None:
                 progress(f"layer {at} to {at + 1} · {name}", (at + share) / (len(made) - 1))
 
-        steps.append(_step(a, b.to(a.device), on, limit, false_discovery_rate, caveats, told))
+        steps.append(_step(a, b.to(a.device), on, limit, false_discovery_rate, caveats, tick))
     return Flow(tuple(made), tuple(steps), on, limit, false_discovery_rate, fold, few(caveats))
 
 
@@ -139,7 +139,7 @@ def _step(
 
 
 def _enough(m: Matching, rate: float) -> bool:
-    """Return whether so many latents could win that the first would be significant."""
+    """Return whether a first win could be significant with this number of latents."""
     return m.n_latents * rate >= m.controls.ratio
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any, get_args
 
-from sae_geometry.comparisons.pair_hints import hints
 from sae_geometry.comparisons.pair_result import OWN_SCALES, Comparison, OptimalLimits, pair_operands, with_matching
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.distributed import Executor, running_on
@@ -113,7 +112,7 @@ def _nearest(
     forth = nearest_matching(left, right, swept.rows, controls[0], on=on, signed=signed)
     back = nearest_matching(right, left, swept.cols, controls[1], on=on, signed=signed)
     forth, back = with_mutual(forth, back), with_mutual(back, forth)
-    caveats += (*forth.doubts, *back.doubts, *(hints(left, right, forth, back) if on == "decoder" else ()))
+    caveats += (*forth.doubts, *back.doubts)
     turns = default_turns(left.n_latents, right.n_latents) if turns is None else turns
     return Comparison(
         left, right, "nearest", on, signed, forth, back, forth, back, caveats, None, swept, OptimalLimits(), turns,

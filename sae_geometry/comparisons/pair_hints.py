@@ -14,13 +14,16 @@ SAME_IDS = 0.5  # share of mutual pairs with the same id above which ids are tak
 
 
 def hints(a: Dictionary, b: Dictionary, forth: Matching, back: Matching) -> tuple[str, ...]:
-    """Return sentences on corresponding ids and on the nearest pairs before a map; none where there are neither."""
-    said = []
-    plain = plain_means(a, b, forth, back)
-    if plain is not None:
-        said.append(f"before the map the same nearest pairs have mean cosines of {plain[0]:.4f} and {plain[1]:.4f}")
-    if (why := _same_ids(a, b, forth)) is not None:
-        said.append(f"the ids correspond, {why}: --pairing index (compare_by_index) compares the same ids")
+    """Return short sentences on linear maps, the nearest pairs before them, and ids that correspond."""
+    said = [
+        f"{letter} mapped by {d.metadata['map']!r} (sha256 {d.metadata['map_sha256'][:16]})"
+        for letter, d in zip("AB", (a, b), strict=True)
+        if d.unmapped is not None
+    ]
+    if (plain := plain_means(a, b, forth, back)) is not None:
+        said.append(f"before the map the nearest pairs have mean cosines {plain[0]:.4f} and {plain[1]:.4f}")
+    if forth.on == "decoder" and (why := _same_ids(a, b, forth)) is not None:
+        said.append(f"try compare_by_index (--pairing index): {why}")
     return tuple(said)
 
 
@@ -37,6 +40,6 @@ def _same_ids(a: Dictionary, b: Dictionary, forth: Matching) -> str | None:
         return None
     files = [(d.address or d.name).rpartition("::") for d in (a, b)]
     if files[0][0] and files[0][0] == files[1][0] and all(re.match(r"(model|layer)=", f[2]) for f in files):
-        return "both are outputs of the same latents"
+        return "two outputs of the same latents"
     share = float((forth.partner == forth.source_ids)[forth.mutual].mean()) if forth.mutual.any() else 0.0
-    return f"{share:.0%} of mutual nearest pairs have the same id" if share > SAME_IDS else None
+    return f"{share:.0%} of mutual pairs share ids" if share > SAME_IDS else None

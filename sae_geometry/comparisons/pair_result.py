@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sae_geometry.comparisons import pair_words
 from sae_geometry.comparisons.inference import interval_over_latents
-from sae_geometry.comparisons.pair_hints import plain_means
+from sae_geometry.comparisons.pair_hints import hints, plain_means
 from sae_geometry.comparisons.strata import strata
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import scalars
@@ -300,6 +300,7 @@ class Comparison(Answer):
             "a_to_b": self.a_to_b.summary() | {"interval": self._interval(self.a_to_b)},
             "b_to_a": self.b_to_a.summary() | {"interval": self._interval(self.b_to_a)},
             "strata": self._strata().to_dict("records"),
+            "hints": list(self._hints()),
             "caveats": list(self.caveats),
             "sweep": asdict(self.swept.report),
         }
@@ -377,7 +378,13 @@ class Comparison(Answer):
         lines = pair_words.first_screen(self._sides(), self.confounds, self.caveats)
         if not self._is_whole or self.matching in ("mutual", "greedy"):
             lines.insert(lines.index(""), f"  {self.matching}: {self.meaning}")
+        for text in self._hints():
+            lines.insert(lines.index(""), f"  {text}")
         return "\n".join(lines)
+
+    def _hints(self) -> tuple[str, ...]:
+        """Return what the comparison notices beyond its numbers."""
+        return hints(self.a, self.b, self.nearest_a_to_b, self.nearest_b_to_a)
 
     def answer(self) -> str:
         """Return the first screen, which has the flagged confounds already."""

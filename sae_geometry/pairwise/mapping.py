@@ -61,7 +61,7 @@ def mapped(dictionary: Dictionary, matrix: Any, *, name: str) -> Dictionary:
     gone = dictionary.latent_ids[~there].tolist()
     if not bool(there.any()):
         raise ValueError(f"the map {name!r} sends all {dictionary.n_latents:,} latents of {dictionary.name!r} to zero")
-    note = f"decoder directions mapped by {name!r}, {m.shape[0]:,} → {m.shape[1]:,}, sha256 {digest[:16]}"
+    note = f"mapped by {name!r} (sha256 {digest[:16]}), {m.shape[0]:,} → {m.shape[1]:,}"
     if gone:
         more = f" and {len(gone) - _MOST_NAMED:,} more" if len(gone) > _MOST_NAMED else ""
         note += f"; {counted(len(gone), 'latent')} sent to zero and left out: "

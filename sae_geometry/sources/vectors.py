@@ -75,7 +75,7 @@ def _stored(address: str | Path, context: Context, name: str | None) -> Dictiona
 
 
 def _only_tensor(address: str | Path, context: Context, axes: tuple[int, ...]) -> tuple[str, Tensor, str]:
-    """Return name, values and address of the tensor after `::`, or of the only one with so many axes."""
+    """Return name, values and address of the tensor after `::`, or of the only one with a fitting number of axes."""
     parsed = parse_address(address)
     bundle = resolve(parsed, context)
     file = open_weights(bundle.weights, [None] * len(bundle.weights))
