@@ -43,6 +43,19 @@ def headline(s: Sides) -> str:
     return line if len(line) <= WIDTH else f"  shared one to one > {s.threshold:g}   {numbers}"
 
 
+def sentences(s: Sides) -> str:
+    """Return the answer in two sentences, with the null expectations."""
+    there, (forth, back) = s.paired[0], s.nearest
+    pairs = int((there.similarity > s.threshold).sum())
+    least = min(s.a.n_latents, s.b.n_latents)
+    return (
+        f"{pairs:,} of {least:,} latents ({percent(pairs / least)}) have a one-to-one partner with a {there.quantity} "
+        f"above {s.threshold:g}; {percent(_by_chance(s, least))} would by chance. "
+        f"{percent(forth.significant_fraction)} of A and {percent(back.significant_fraction)} of B are closer to a "
+        "partner than their own dictionary and chance explain (5 % false discoveries)."
+    )
+
+
 def first_screen(s: Sides, audit: ConfoundAudit, caveats: Sequence[str]) -> list[str]:
     """Return the answer in at most 20 lines of 80 characters."""
     forth, back = s.nearest

@@ -27,7 +27,7 @@ body{margin:0 auto;padding:1.5rem 1rem 4rem;max-width:60rem;background:var(--pap
 font:16px/1.5 system-ui,"DejaVu Sans",sans-serif}
 h1{font-size:1.4rem}h2{font-size:1.1rem;margin-top:2rem}p.answer{font-size:1.15rem;font-weight:600}
 pre,.wide{overflow-x:auto}pre{background:var(--card);padding:.8rem;font-size:.8rem;line-height:1.35}
-figure{margin:1rem 0}img{max-width:100%;background:#fff;padding:.4rem;box-sizing:border-box}
+figure{margin:1rem 0}img{width:34rem;max-width:100%;background:#fff;padding:.4rem;box-sizing:border-box}
 figcaption,.note{color:var(--soft);font-size:.85rem}
 table{border-collapse:collapse;font-size:.85rem}td,th{padding:.2rem .7rem;border-bottom:1px solid var(--line)}
 td{text-align:right;font-variant-numeric:tabular-nums}th button{all:unset;cursor:pointer;font-weight:600}
@@ -58,11 +58,11 @@ def report_page(
         pictures: folder with the figures as NAME.png, where they have been saved.
     """
     title = f"{type(result).__name__}: {', '.join(shown(d.name, 60) for d in list(result.dictionaries)[:6])}"
-    headline: str = getattr(result, "headline", "")
+    sentences: str = getattr(result, "sentences", "")
     lists: Mapping[str, pd.DataFrame] = result.lists() if hasattr(result, "lists") else {}
     body = [
         f"<h1>{escape(title)}</h1>",
-        f'<p class="answer">{escape(" ".join(headline.split()))}</p>' if headline else "",
+        f'<p class="answer">{escape(sentences)}</p>' if sentences else "",
         _text(result.answer()),
         *(_figure(name, figure, pictures) for name, figure in figures.items()),
         *(_list(name, table) for name, table in lists.items()),
