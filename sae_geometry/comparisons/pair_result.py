@@ -259,7 +259,7 @@ class Comparison(Answer):
             write_csv(table, folder / f"{name}.csv")
 
     def figures(self) -> Mapping[str, Figure]:
-        """Return the figures to save: partners, similarity, multiplicity; double_counting up to 4,096 latents a side."""
+        """Return the figures to save: partners, similarity, multiplicity; double_counting up to 4,096 latents."""
         from sae_geometry import plots
 
         found = {
