@@ -15,6 +15,7 @@ from sae_geometry.plots.embedding import (
 from sae_geometry.plots.flow import flow_bundles, flow_counts, flow_figure
 from sae_geometry.plots.nearest import nearest_figure, nearest_ranks
 from sae_geometry.plots.panels import draw_panels, facet_figure, panel_range, panel_shares
+from sae_geometry.plots.partners import partners_histogram
 from sae_geometry.plots.seeds import (
     rarefaction_curve,
     recurrence_bars,
@@ -60,6 +61,7 @@ __all__ = [
     "panel_range",
     "panel_shares",
     "paper_style",
+    "partners_histogram",
     "projection_figure",
     "rarefaction_curve",
     "recurrence_bars",
