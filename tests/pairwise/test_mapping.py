@@ -113,7 +113,7 @@ def test_what_is_no_map_is_refused(pair, matrix, said):
         sg.mapped(pair[0], matrix, name="m")
 
 
-@pytest.mark.parametrize(("side", "mapped_sides"), [(None, "ab"), ("first", "a"), ("both", "ab")])
+@pytest.mark.parametrize(("side", "mapped_sides"), [(None, "ab"), ("first", "a")])
 def test_the_option_maps_what_lives_in_one_space(tmp_path, rng, monkeypatch, side, mapped_sides):
     monkeypatch.chdir(tmp_path)
     for name in "ab":
