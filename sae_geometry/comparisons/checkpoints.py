@@ -121,9 +121,9 @@ class Drift:
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the cosine to the final direction during training: median, middle 50 % and 90 %, and the share born."""
-        from sae_geometry.plots.drift import drift_bands
+        from sae_geometry import plots
 
-        return drift_bands(self, ax=ax)
+        return plots.drift_bands(self, ax=ax)
 
     def _dead(self) -> np.ndarray | None:
         return None if self.final.alive_mask is None else ~self.final.alive_mask.numpy()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -66,7 +68,7 @@ def paper_style() -> Iterator[None]:
     must stay on or no later figure is shown.
     """
     before = {key: mpl.rcParams[key] for key in _RC}
-    mpl.rcParams.update(_RC)
+    mpl.rcParams.update({**_RC, "font.family": _installed(_RC["font.sans-serif"])})
     try:
         yield
     finally:
@@ -100,13 +102,8 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def literal(text: str) -> str:
-    """Escape dollar signs, so that text is not read as mathematics."""
-    return text.replace("$", r"\$")
-
-
-def plain(name: str) -> str:
-    """Return a run's name for a figure: escaped, and cut in the middle where it is long."""
-    return literal(name if len(name) <= 36 else f"{name[:24]}…{name[-11:]}")
+    """Escape dollar signs that are not escaped yet, so that text is not read as mathematics."""
+    return re.sub(r"(?<!\\)\$", r"\$", text)
 
 
 def run_colors(names: Sequence[str], kinds: Sequence[str | None], style: str) -> dict[str, str]:
@@ -124,7 +121,7 @@ def run_colors(names: Sequence[str], kinds: Sequence[str | None], style: str) ->
     for name, kind in zip(names, kinds, strict=True):
         if kind in E2E_KINDS:
             used[kind] = used.get(kind, 0) + 1
-            colors[name] = _lighter(E2E_KINDS[kind], 0.45 * (used[kind] - 1))
+            colors[name] = lighter(E2E_KINDS[kind], 0.45 * (used[kind] - 1))
     return colors
 
 
@@ -147,6 +144,8 @@ def save_figure(
     paths = []
     with paper_style(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # a character that the font lacks
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # the layout is found once, and serves every format
         for kind in formats:
             path = stem.with_name(f"{stem.name}.{kind}")
             figure.savefig(path, metadata=keys[kind], dpi=300)
@@ -154,7 +153,14 @@ def save_figure(
     return paths
 
 
-def _lighter(color: str, share: float) -> str:
+def _installed(families: Sequence[str]) -> list[str]:
+    """Return the families that the machine has; text that names them looks the same when it is drawn later."""
+    known = {font.name for font in fontManager.ttflist}
+    return [family for family in families if family in known] or ["sans-serif"]
+
+
+def lighter(color: str, share: float) -> str:
+    """Return the color mixed with this share of white, at most 80 %."""
     from matplotlib.colors import to_hex, to_rgb
 
     share = min(share, 0.8)

@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import sys
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -284,7 +283,7 @@ def _saved(r: Saved, folder: Path, figures: Path, formats: Sequence[str], style:
 
 def _drift(d: Drift, folder: Path, figures: Path, formats: Sequence[str], style: str) -> dict[str, Any]:
     write_table(d.to_pandas(), folder / "drift.parquet")
-    _save_axes(lambda ax: d.plot(ax=ax), (3.4, 2.4), figures / "drift", _about([d.final]), formats)
+    _save_axes(lambda ax: d.plot(ax=ax), (3.4, 3.2), figures / "drift", _about([d.final]), formats)
     return d.summary()
 
 
@@ -297,11 +296,11 @@ def _comparison(c: Comparison, folder: Path, figures: Path, formats: Sequence[st
     curves = [c.nearest_a_to_b, c.nearest_b_to_a, paired.a_to_b, paired.b_to_a]
     _save_figure(plots.similarity_figure(curves), figures / "similarity", about, formats)
     _save_axes(
-        lambda ax: plots.multiplicity_bars(curves[:2], ax=ax), (3.6, 2.4), figures / "multiplicity", about, formats
+        lambda ax: plots.multiplicity_bars(curves[:2], ax=ax), (3.6, 3.4), figures / "multiplicity", about, formats
     )
     summary = c.summary()
     if "double_counting" in summary:
-        _save_axes(lambda ax: c.plot_double_counting(ax=ax), (3.8, 2.1), figures / "double_counting", about, formats)
+        _save_axes(lambda ax: c.plot_double_counting(ax=ax), (3.8, 2.7), figures / "double_counting", about, formats)
     if c.matching == "nearest":
         summary["one_to_one"] = {
             "matching": paired.matching,
@@ -372,12 +371,13 @@ def _save_axes(
 def _save_figure(figure: Figure, stem: Path, about: dict[str, Any], formats: Sequence[str]) -> None:
     """Write a figure, annotated with any mismatch that the caller allowed."""
     from sae_geometry.plots import save_figure
-    from sae_geometry.plots.style import WARNING, literal
+    from sae_geometry.plots.style import WARNING, paper_style
+    from sae_geometry.plots.text import put_note
 
-    allowed = [literal(c) for c in about["caveats"] if c.endswith(ALLOWED)]
+    allowed = [c for c in about["caveats"] if c.endswith(ALLOWED)]
     if allowed:
-        lines = textwrap.wrap("; ".join(allowed), int(figure.get_figwidth() * 22))
-        figure.supxlabel("\n".join(lines), fontsize=6, color=WARNING, x=0.02, ha="left")
+        with paper_style():
+            put_note(figure, "; ".join(allowed), WARNING)
     save_figure(figure, stem, about, formats)
 
 
