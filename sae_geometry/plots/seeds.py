@@ -12,8 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from sae_geometry.io.formatting import counted
 from sae_geometry.pairwise.checkpoint import N_BINS
 from sae_geometry.plots.style import (
     COLUMN_WIDTH,
@@ -123,7 +124,7 @@ def ridgeline_figure(seeds: Any) -> Figure:
     ridges = _ridges(seeds)
     figure = new_figure(COLUMN_WIDTH * 1.5, 1.0 + 0.27 * len(ridges))
     ax = figure.subplots()
-    for at, (names, counts, chance, same) in enumerate(ridges):
+    for at, (label, counts, chance, same) in enumerate(ridges):
         density = _smooth(counts)
         base = len(ridges) - 1 - at
         edges = np.linspace(-1, 1, len(density) + 1)
@@ -133,7 +134,6 @@ def ridgeline_figure(seeds: Any) -> Figure:
         ax.fill_between(centers, base, heights, color=color, alpha=0.45, linewidth=0, zorder=at)
         ax.plot(centers, heights, color=color, linewidth=0.8, zorder=at)
         ax.plot([chance, chance], [base, base + 0.85], color=INK, linewidth=0.8, linestyle=_DOTTED, zorder=at + 0.5)
-        label = " → ".join(shortened(name, _NAME) for name in names)
         ax.text(-0.02, base + 0.08, label, ha="right", fontsize=LABEL_SIZE, transform=ax.get_yaxis_transform())
     low = min((float(np.flatnonzero(c)[0]) / len(c) * 2 - 1 for _, c, _, _ in ridges if c.any()), default=0.0)
     ax.set(
@@ -161,7 +161,8 @@ def recurrence_bars(seeds: Any, ax: Axes | None = None) -> Axes:
         ax.bar_label(bars, texts, fontsize=size, padding=1, color=INK)
     ax.xaxis.set_major_locator(MaxNLocator(12, integer=True, min_n_ticks=1))
     ax.set(xlabel="other runs in which a latent is found", ylabel="share of latents")
-    ax.yaxis.set_major_formatter(lambda v, _: f"{v:.0%}")
+    ax.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    ax.yaxis.set_major_formatter(PercentFormatter(1.0))
     ax.margins(y=0.12)
     chance = seeds.shared_chance
     known = "" if np.isnan(chance).all() else f"; by chance {_percent(np.nanmax(chance))} in any one run"
@@ -217,8 +218,8 @@ def _annotate(ax: Axes, matrix: np.ndarray, chance: np.ndarray, is_bound: bool, 
     small = 0.78
     values = [[f"{v:.2f}" for v in row] for row in matrix]
     chances = [[_bound(v) if is_bound else f"{v:.2f}" for v in row] for row in chance]
-    sizes = [(text, scale) for rows, scale in ((values, 8.0), (chances, 8 * small)) for row in rows for text in row]
-    longest = max(width_of(text, size) for text, size in sizes)
+    rows = ((values, 8.0), (chances, 8 * small))
+    longest = max(width_of(max(itertools.chain(*texts), key=len), size) for texts, size in rows)
     size = min(8.0, 8 * 0.88 * cell / longest, cell / 2.5)
     if size * small < 0.8 * SMALLEST:
         return
@@ -235,9 +236,9 @@ def _annotate(ax: Axes, matrix: np.ndarray, chance: np.ndarray, is_bound: bool, 
 def _percent(share: float) -> str:
     """Format an upper bound as a percentage, rounded up."""
     if share < 0.001:
-        return "< 0.1 %"
+        return "<\u00a00.1\u00a0%"
     digits = 1 if share < 0.1 else 0
-    return f"≤ {np.ceil(share * 10 ** (digits + 2)) / 10**digits:.{digits}f} %"
+    return f"≤\u00a0{np.ceil(share * 10 ** (digits + 2)) / 10**digits:.{digits}f}\u00a0%"
 
 
 def _bound(value: float) -> str:
@@ -245,14 +246,14 @@ def _bound(value: float) -> str:
     return "< 0.01" if value < 0.01 else f"≤ {np.ceil(value * 100) / 100:.2f}"
 
 
-def _ridges(seeds: Any) -> list[tuple[tuple[str, str], np.ndarray, float, bool]]:
-    """Return (names, histogram, expectation, same kind) per ordered pair, or pooled per ordered pair of groups."""
+def _ridges(seeds: Any) -> list[tuple[str, np.ndarray, float, bool]]:
+    """Return (label, histogram, expectation, same kind) per ordered pair, or pooled per ordered pair of groups."""
     names, groups = seeds.labels, seeds.groups
     ordered = sorted(itertools.permutations(range(len(names)), 2), key=lambda p: (groups[p[0]] != groups[p[1]], p))
     if len(ordered) <= _MOST_RIDGES:
         return [
             (
-                (names[i], names[j]),
+                _arrow(names[i], names[j]),
                 _histogram(seeds, i, j),
                 seeds.chance[i, j],
                 groups[i] == groups[j],
@@ -264,13 +265,17 @@ def _ridges(seeds: Any) -> list[tuple[tuple[str, str], np.ndarray, float, bool]]
         pooled.setdefault((groups[i], groups[j]), []).append((i, j))
     return [
         (
-            (a, f"{b} ({len(pairs):,} pairs)"),
+            f"{_arrow(a, b)} ({counted(len(pairs), 'pair')})",
             sum((_histogram(seeds, i, j) for i, j in pairs), start=np.zeros(N_BINS, dtype=np.int64)),
             float(np.mean([seeds.chance[i, j] for i, j in pairs])),
             a == b,
         )
         for (a, b), pairs in list(pooled.items())[:_MOST_RIDGES]
     ]
+
+
+def _arrow(a: str, b: str) -> str:
+    return f"{shortened(a, _NAME)} → {shortened(b, _NAME)}"
 
 
 def _histogram(seeds: Any, i: int, j: int) -> np.ndarray:

@@ -158,7 +158,7 @@ def multiplicity_bars(curves: Sequence[Matching], ax: Axes | None = None, *, leg
         handles.append(Patch(label=f"{source} → {target}: {never:.0%} of {target} never taken", **look))
     most = max(int(c.max()) for c in counts)
     text = width_of(f"{most:,}", 5.5) + 6
-    ax.set(ylabel="times taken as a nearest partner", xlabel="latents of the target")
+    ax.set(ylabel="times taken as nearest partner", xlabel="latents of the target")
     ax.set(xlim=(0, max(most, 1) * room(ax) / (room(ax) - text)), ylim=(len(names) - 0.4, -0.6))
     ax.set_yticks(range(len(names)), names)
     ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
@@ -194,9 +194,10 @@ def counting_bars(counting: DoubleCounting, nearest: Matching, ax: Axes | None =
         if known:
             ax.plot([c.chance] * 2, [y - 0.24, y + 0.24], color=INK, linewidth=0.9, path_effects=_HALO)
     size = fitting_size(lines, room(ax))
+    lowest = -0.4 if makes_room(ax) or not legend else -1.9  # a legend inside stands under the bars
     for y, line in zip(where, lines if size else [], strict=bool(size)):
         ax.text(low, y + 0.27, line, va="bottom", fontsize=size)
-    ax.set(xlim=(low, high), ylim=(-0.4, len(means) - 0.1), yticks=[], xlabel=f"mean {nearest.quantity}")
+    ax.set(xlim=(low, high), ylim=(lowest, len(means) - 0.1), yticks=[], xlabel=f"mean {nearest.quantity}")
     ax.spines["left"].set_visible(False)
     chance = Line2D([], [], color=INK, linewidth=0.9, label="its chance", path_effects=_HALO)
     _name(ax, _drawn([nearest]), [chance], loc="lower right", legend=legend, chance=False)
@@ -314,7 +315,7 @@ def _same_pairs(m: Matching, other: Matching) -> bool:
 
 def _label(m: Matching, letters: dict[str, str], way: str, n_curves: int) -> str:
     chance = "" if np.isnan(m.chance) else f"chance {m.chance:.2f}, "
-    numbers = f"mean {m.mean_similarity:.2f}, {chance}{m.fraction_above(THRESHOLD):.0%} > {THRESHOLD}"
+    numbers = f"mean {m.mean_similarity:.2f}, {chance}{m.fraction_above(THRESHOLD):.0%}\u00a0>\u00a0{THRESHOLD}"
     if m.source == m.target:
         who = f"nearest other latent in {m.source}" if n_curves > 1 else "nearest other latent"
         return f"{who}: n = {m.n_latents:,}, {numbers}"

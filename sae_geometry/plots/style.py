@@ -87,8 +87,16 @@ def in_paper_style(draw: Callable[P, R]) -> Callable[P, R]:
 
 
 def axes_or_new(ax: Axes | None, width: float = COLUMN_WIDTH, height: float = 2.4) -> Axes:
-    """Return `ax`, or the axes of a new pyplot figure of this size in inches."""
+    """Return `ax`, or the axes of a new pyplot figure of this size in inches.
+
+    Without a layout the gaps between axes are what they are: labels are set closer there.
+    """
     if ax is not None:
+        if ax.figure.get_layout_engine() is None:
+            ax.tick_params(labelsize=6.5, length=2, pad=2)
+            for axis in (ax.xaxis, ax.yaxis):
+                axis.labelpad = 1
+                axis.label.set_size(7)
         return ax
     import matplotlib.pyplot as plt
 

@@ -32,9 +32,10 @@ def span_curve(span: Any, ax: Axes | None = None, *, legend: bool = True) -> Axe
     """
     ax = axes_or_new(ax, COLUMN_WIDTH, 3.0)
     where = range(len(span.n_nearest))
+    who = shortened(span.b.name, 0.4 * room(ax))
     for values, color, label in (
-        (span.explained, NEAREST, f"by {span.b.name}"),
-        (span.explained_by_chance, MUTED, f"by {span.b.name}, turned"),
+        (span.explained, NEAREST, f"by {who}"),
+        (span.explained_by_chance, MUTED, f"by {who}, turned"),
     ):
         if len(values):
             ax.fill_between(where, *np.quantile(values, (0.25, 0.75), axis=0), color=color, alpha=0.2, linewidth=0)

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.font_manager import FontProperties
@@ -15,6 +14,8 @@ from matplotlib.transforms import offset_copy
 
 from sae_geometry.plots.style import INK, MUTED, literal
 
+Points = float | int
+
 LABEL_SIZE = 6.5
 _MARGIN = 4.0  # between the edge of a figure and its text
 _HANDLE = 30.0  # a legend's handle with its padding
@@ -22,7 +23,7 @@ _BELOW = 33.0  # ticks, tick labels and the label of a horizontal axis
 SMALLEST = 4.5  # text below this size is left out
 
 
-def width_of(text: str, size: float, weight: str = "normal") -> float:
+def width_of(text: str, size: Points, weight: str = "normal") -> float:
     """Return the width of a line of text in the fonts of the current style."""
     font = FontProperties(family=mpl.rcParams["font.family"], size=size, weight=weight)
     return float(text_to_path.get_text_width_height_descent(text, font, False)[0])
@@ -38,7 +39,7 @@ def makes_room(ax: Axes) -> bool:
     return ax.figure.get_layout_engine() is not None
 
 
-def shortened(text: str, width: float, size: float = LABEL_SIZE, weight: str = "normal") -> str:
+def shortened(text: str, width: Points, size: Points = LABEL_SIZE, weight: str = "normal") -> str:
     """Return text that fits the width, cut in the middle: names often differ at their ends. Escaped."""
     fits, too_long = 1, len(text) + 1
     while too_long - fits > 1:
@@ -47,26 +48,26 @@ def shortened(text: str, width: float, size: float = LABEL_SIZE, weight: str = "
     return literal(_cut(text, fits))
 
 
-def wrapped(text: str, width: float, size: float = LABEL_SIZE, indent: str = "") -> str:
+def wrapped(text: str, width: Points, size: Points = LABEL_SIZE, indent: str = "", weight: str = "normal") -> str:
     """Return text in lines that fit the width; a word that is longer than a line is cut. Escaped."""
     lines: list[str] = []
-    for word in text.split():
+    for word in text.split(" "):  # not at a no-break space
         longer = f"{lines[-1]} {word}" if lines else word
-        if lines and width_of(longer, size) <= width:
+        if lines and width_of(longer, size, weight) <= width:
             lines[-1] = longer
         else:
             lines.append(f"{indent if lines else ''}{word}")
-    return "\n".join(shortened(line, width, size) for line in lines)
+    return "\n".join(shortened(line, width, size, weight) for line in lines)
 
 
-def fitting_size(texts: Sequence[str], width: float, most: float = LABEL_SIZE) -> float | None:
+def fitting_size(texts: Sequence[str], width: Points, most: Points = LABEL_SIZE) -> Points | None:
     """Return the largest size up to `most` at which every text fits the width; None where it could not be read."""
     widest = max((width_of(text, most) for text in texts), default=0.0)
     size = most if widest <= width else most * width / widest
     return size if size >= SMALLEST else None
 
 
-def lettered(names: Mapping[str, str], width: float, size: float, weight: str = "normal") -> str:
+def lettered(names: Mapping[str, str], width: Points, size: Points, weight: str = "normal") -> str:
     """Return "A: name    B: name" on one line where it fits, else a line per letter. Escaped."""
     line = "    ".join(f"{letter}: {name}" for letter, name in names.items())
     if width_of(line, size, weight) <= width:
@@ -78,10 +79,11 @@ def put_title(figure: Figure | SubFigure, text: str) -> None:
     """Write a bold title over a figure."""
     width = figure.bbox.width * 72 / figure.dpi
     x = _MARGIN / width
-    figure.suptitle(wrapped(text, 0.92 * (width - 2 * _MARGIN), 8), x=x, ha="left", fontsize=8, fontweight="bold")
+    text = wrapped(text, 0.96 * (width - 2 * _MARGIN), 8, weight="bold")
+    figure.suptitle(text, x=x, ha="left", fontsize=8, fontweight="bold")
 
 
-def put_note(figure: Figure | SubFigure, text: str, color: str = MUTED, size: float = 6) -> None:
+def put_note(figure: Figure | SubFigure, text: str, color: str = MUTED, size: Points = 6) -> None:
     """Write a note under a figure, above a note that is already there."""
     width = figure.bbox.width * 72 / figure.dpi
     above = wrapped(text, width - 3 * _MARGIN, size)
@@ -91,7 +93,7 @@ def put_note(figure: Figure | SubFigure, text: str, color: str = MUTED, size: fl
 
 def put_legend(
     ax: Axes,
-    handles: Sequence[Artist],
+    handles: Sequence[Any],
     *,
     title: str = "",
     short: Sequence[str] | None = None,
@@ -102,7 +104,7 @@ def put_legend(
 
     Args:
         ax: the axes.
-        handles: entries with their labels.
+        handles: artists or containers with their labels.
         title: title of a legend inside, where no title stands over the axes. Escaped.
         short: labels of a legend inside; those of the handles if None.
         loc: place inside.
@@ -119,7 +121,10 @@ def put_legend(
     if makes_room(ax):
         labels = [wrapped(label, room(ax) - _HANDLE) for label in labels]
         below = offset_copy(ax.transAxes, fig=ax.figure.get_figure(root=True), y=-_BELOW, units="points")
-        ax.legend(handles, labels, loc="upper left", bbox_to_anchor=(0, 0), bbox_transform=below, borderpad=0, **how)
+        widest = max(width_of(line, LABEL_SIZE) for label in labels for line in label.split("\n"))
+        columns = max(1, int(room(ax) / (widest + _HANDLE)))
+        how |= {"loc": "upper left", "bbox_to_anchor": (0, 0), "bbox_transform": below, "borderpad": 0}
+        ax.legend(handles, labels, ncols=columns, columnspacing=1.0, **how)
         return
     width = 0.6 * room(ax) - _HANDLE
     labels = [shortened(label, width) for label in short or labels]

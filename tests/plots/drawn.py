@@ -220,7 +220,7 @@ def axes_of(names: Sequence[str], n: int) -> dict[str, tuple[tuple[float, float]
 
 
 def figures_of(names: Sequence[str], n: int) -> dict[str, Callable[[], Figure]]:
-    """Every figure that a command writes."""
+    """Every figure that a command or a reproduction writes."""
     a, b = names[:2]
     four = curves(a, b, n)
     groups = [names[0], names[1]] * (len(names) // 2)
@@ -236,11 +236,12 @@ def figures_of(names: Sequence[str], n: int) -> dict[str, Callable[[], Figure]]:
 
     def panels() -> Figure:
         with plots.paper_style():
-            figure = new_figure(3.4, 5)
+            figure = new_figure(3.4, 5.0)
             plots.draw_panels(figure, four[:3], labels=names[:3], colors=["#f0a70a"] * 3, title=f"{a} and {b}")
         return figure
 
-    return {name: on(size, draw) for name, (size, draw) in axes_of(names, n).items()} | {
+    alone = {name: on(*entry) for name, entry in axes_of(names, n).items()}
+    return alone | {
         "similarity": lambda: plots.similarity_figure(four),
         "within": lambda: plots.similarity_figure([matching(a, a, n, n)]),
         "within four": lambda: plots.similarity_figure([matching(x, x, n, n) for x in names[:4]]),
