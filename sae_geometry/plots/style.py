@@ -55,6 +55,7 @@ _RC: dict[Any, Any] = {
     "pdf.fonttype": 42,
     "ps.fonttype": 42,
     "svg.fonttype": "none",
+    "text.hinting": "no_hinting",  # at few dots per inch, hinted text is wider than it measures
     "savefig.dpi": 300,
     "figure.dpi": 120,
 }

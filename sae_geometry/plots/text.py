@@ -18,6 +18,7 @@ Points = float | int
 
 LABEL_SIZE = 6.5
 _MARGIN = 4.0  # between the edge of a figure and its text
+_SPARE = 1.03  # a notebook draws with its own hinting
 _HANDLE = 30.0  # a legend's handle with its padding
 _BELOW = 33.0  # ticks, tick labels and the label of a horizontal axis
 SMALLEST = 4.5  # text below this size is left out
@@ -26,7 +27,7 @@ SMALLEST = 4.5  # text below this size is left out
 def width_of(text: str, size: Points, weight: str = "normal") -> float:
     """Return the width of a line of text in the fonts of the current style."""
     font = FontProperties(family=mpl.rcParams["font.family"], size=size, weight=weight)
-    return float(text_to_path.get_text_width_height_descent(text, font, False)[0])
+    return _SPARE * float(text_to_path.get_text_width_height_descent(text, font, False)[0])
 
 
 def room(ax: Axes) -> float:
