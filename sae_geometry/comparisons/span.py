@@ -18,6 +18,7 @@ from sae_geometry.matching.defaults import THRESHOLD
 from sae_geometry.nulls import principal_axes, turned
 from sae_geometry.pairwise.confounds import confound_audit
 from sae_geometry.pairwise.inputs import describe_input
+from sae_geometry.results.answer import Answer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +32,7 @@ _NULL_LATENTS = 512
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SpanOverlap:
+class SpanOverlap(Answer):
     """Share of A's unmatched latents in the span of B's latents.
 
     Attributes:
@@ -113,11 +114,11 @@ class SpanOverlap:
 
         return {"span": plots.span_figure(self)}
 
-    def plot_explained(self, ax: Axes | None = None) -> Axes:
+    def plot_explained(self, ax: Axes | None = None, *, legend: bool = True) -> Axes:
         """Draw the share explained against the number of nearest latents, with the null expectation."""
         from sae_geometry import plots
 
-        return plots.span_curve(self, ax=ax)
+        return plots.span_curve(self, ax=ax, legend=legend)
 
     def __repr__(self) -> str:
         lines = [
@@ -141,7 +142,7 @@ class SpanOverlap:
         return "\n".join([*lines, *(f"  caveat: {c}" for c in self.caveats)])
 
 
-def span_overlap(
+def span(
     a: Any,
     b: Any,
     *,
@@ -170,7 +171,7 @@ def span_overlap(
 
     Example:
         >>> import sae_geometry as sg
-        >>> s = sg.span_overlap("demo:local-seed0", "demo:local-seed1", n_nearest=(1, 4))
+        >>> s = sg.span("demo:local-seed0", "demo:local-seed1", n_nearest=(1, 4))
         >>> bool((s.explained[:, 1] >= s.explained[:, 0]).all())
         True
     """
