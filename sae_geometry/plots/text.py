@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,7 +28,9 @@ SMALLEST = 4.5  # text below this size is left out
 def width_of(text: str, size: Points, weight: str = "normal") -> float:
     """Return the width of a line of text in the fonts of the current style."""
     font = FontProperties(family=mpl.rcParams["font.family"], size=size, weight=weight)
-    return _SPARE * float(text_to_path.get_text_width_height_descent(text, font, False)[0])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a box is drawn for it, which is measured
+        return _SPARE * float(text_to_path.get_text_width_height_descent(text, font, False)[0])
 
 
 def room(ax: Axes) -> float:
@@ -42,7 +45,9 @@ def makes_room(ax: Axes) -> bool:
 
 def shortened(text: str, width: Points, size: Points = LABEL_SIZE, weight: str = "normal") -> str:
     """Return text that fits the width, cut in the middle: names often differ at their ends. Escaped."""
-    fits, too_long = 1, len(text) + 1
+    if width_of(text, size, weight) <= width:
+        return literal(text)
+    fits, too_long = 1, len(text)
     while too_long - fits > 1:
         middle = (fits + too_long) // 2
         fits, too_long = (middle, too_long) if width_of(_cut(text, middle), size, weight) <= width else (fits, middle)

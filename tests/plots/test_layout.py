@@ -16,6 +16,8 @@ from matplotlib.transforms import Bbox
 
 from sae_geometry import plots
 from sae_geometry.plots import style
+from sae_geometry.plots.style import literal
+from sae_geometry.plots.text import shortened, width_of
 
 FONTS = {"machine": style._RC["font.sans-serif"], "dejavu": ["DejaVu Sans"]}
 LONG = [f"{'W' * 29}{k}{'M' * 29}{k}" for k in range(6)]
@@ -102,6 +104,16 @@ def test_four_figures_stand_side_by_side_in_plain_axes(names, monkeypatch):
         else:
             assert AXES[name][1](ax) is ax
     check(figure)
+
+
+@pytest.mark.parametrize("name", ["ill", "WWWWWW", "a$b_c" * 9, "local-seed0, layer 24"])
+def test_text_is_cut_only_where_it_does_not_fit(name):
+    width = width_of(name, 8)
+    assert shortened(name, width, 8) == literal(name)
+    cut = shortened(name, 0.7 * width, 8)
+    assert width_of(cut, 8) <= 0.7 * width
+    assert cut[0] == name[0]
+    assert "…" in cut
 
 
 def test_a_legend_can_be_left_out():

@@ -384,14 +384,12 @@ def test_colors_without_values_are_refused(views):
 
 
 def test_a_figure_for_each_choice_is_saved(views, tmp_path):
-    folder = sg.save(views, tmp_path / "out", formats=["png"], colors=["matched", "owner", "frequency", "matched"])
-    assert {p.stem for p in (folder / "figures").iterdir()} == {
-        "umap", "regions", "runs", "unmatched", "umap-matched", "umap-frequency",
-    }  # fmt: skip
-    assert sg.read(folder).summary["further_figures"] == ["umap-matched", "umap-frequency"]
+    drawn = views.figures(colors=["matched", "owner", "frequency", "matched"])
+    assert set(drawn) == {"umap", "regions", "runs", "unmatched", "umap-matched", "umap-frequency"}
+    folder = sg.save(views, tmp_path / "out", formats=["png"], figures=drawn)
+    assert {p.stem for p in (folder / "figures").iterdir()} == set(drawn)
     with pytest.raises(ValueError, match="color must be one of"):
-        sg.save(views, tmp_path / "other", colors=["colour"])
-    assert not (tmp_path / "other").exists()
+        views.figures(colors=["colour"])
 
 
 def test_of_many_runs_a_legend_names_some_and_counts_the_rest():
