@@ -97,7 +97,7 @@ def axes_or_new(ax: Axes | None, width: float = COLUMN_WIDTH, height: float = 2.
             ax.tick_params(labelsize=6.5, length=2, pad=2)
             for axis in (ax.xaxis, ax.yaxis):
                 axis.labelpad = 1
-                axis.label.set_size(7)
+                axis.label.set_fontsize(7)
         return ax
     import matplotlib.pyplot as plt
 

@@ -103,7 +103,7 @@ def put_legend(
     *,
     title: str = "",
     short: Sequence[str] | None = None,
-    loc: str = "best",
+    loc: Any = "best",
     legend: bool = True,
 ) -> None:
     """Write a legend under the axes where the figure makes room for it, else inside them.

@@ -89,7 +89,7 @@ def _read(obj: Any, latent_axis: LatentAxis | None) -> tuple[Opened, str]:
     elif isinstance(obj, Mapping):
         what, tree, config = "the mapping", {k: v for k, v in obj.items() if k != "cfg"}, _plain(obj.get("cfg"))
     elif hasattr(obj, "iloc"):
-        what, tree = "the data frame", obj.to_numpy()
+        what, tree = "the data frame", obj.to_numpy(copy=True)
     elif isinstance(obj, Sequence):
         tree = obj
     else:

@@ -203,6 +203,7 @@ def axes_of(names: Sequence[str], n: int) -> dict[str, tuple[tuple[float, float]
         for color in ("owner", "region", "matched", "frequency", "max-cosine")
     }
     return views | {
+        "partners": ((4.1, 2.9), lambda ax: plots.partners_histogram(four[0], ax)),
         "ecdf": ((4.1, 3.5), lambda ax: plots.similarity_ecdf(four, ax)),
         "histogram": ((4.1, 3.1), lambda ax: plots.similarity_histogram(four, ax)),
         "multiplicity": ((3.6, 3.4), lambda ax: plots.multiplicity_bars(four[:2], ax)),
