@@ -106,12 +106,12 @@ def test_four_figures_stand_side_by_side_in_plain_axes(names, monkeypatch):
     check(figure)
 
 
-@pytest.mark.parametrize("name", ["ill", "WWWWWW", "a$b_c" * 9, "local-seed0, layer 24"])
+@pytest.mark.parametrize("name", ["illicit illness", "WWWWWW", "a$b_c" * 9, "local-seed0, layer 24"])
 def test_text_is_cut_only_where_it_does_not_fit(name):
     width = width_of(name, 8)
     assert shortened(name, width, 8) == literal(name)
     cut = shortened(name, 0.7 * width, 8)
-    assert width_of(cut, 8) <= 0.7 * width
+    assert width_of(cut.replace(r"\$", "$"), 8) <= 0.7 * width
     assert cut[0] == name[0]
     assert "…" in cut
 
