@@ -161,7 +161,6 @@ MOST_LINES, MOST_OF_A_FUNCTION, MOST_MEMBERS = 400, 60, 15
 OPTIONS = "one parameter per option, which typer needs, with its help"
 TOO_LONG = {
     "dictionary.py": "one class and its one constructor",
-    "plots/embedding.py": "five figures of one embedding",
     "comparisons/pair_result.py": "one class: a pair under any matching, as numbers, tables, figures, text",
 }
 TOO_LONG_FUNCTIONS = {

@@ -6,6 +6,8 @@ import doctest
 import importlib
 import pkgutil
 import re
+import shlex
+import tomllib
 from importlib.metadata import version
 from pathlib import Path
 
@@ -88,6 +90,33 @@ def test_the_readme_python_blocks_run(monkeypatch, tmp_path):
     scope: dict[str, object] = {}
     for block in blocks:
         exec(compile(block, "README.md", "exec"), scope)
+
+
+def test_every_shell_line_of_the_readme_is_one_that_runs(monkeypatch, tmp_path):
+    """Our commands as a dry run; of the others, that what they name is there."""
+    monkeypatch.chdir(tmp_path)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
+    seen = []
+    for block in re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S):
+        for line in block.splitlines():
+            program, *words = shlex.split(line, comments=True)
+            seen.append(program)
+            if program == "sae-geometry":
+                result = CliRunner().invoke(app, [*words, "--dry-run"])
+                assert result.exit_code == 0, f"{line}: {result.stderr}"
+            elif program == "make":
+                assert set(words) <= set(targets), line
+            elif program == "pip":
+                assert words[0] == "install", line
+                assert re.fullmatch(r"\.\[(\w+)\]", words[1])[1] in project["optional-dependencies"], line
+            else:
+                known = [f"git clone {project['urls']['Source']}", "cd sae-geometry", "source .venv/bin/activate"]
+                assert " ".join((program, *words)) in known, line
+    assert (
+        seen.index("git") < seen.index("make") < seen.index("source") < seen.index("pip") < seen.index("sae-geometry")
+    )
+    assert "VENV := .venv\n" in (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
 def test_the_readme_names_only_commands_and_files_that_exist():

@@ -7,6 +7,7 @@ import io
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -201,3 +202,19 @@ def test_the_mathematics_is_included_not_copied(site: Path) -> None:
         title = (ROOT / "sae_geometry" / source / "README.md").read_text(encoding="utf-8").splitlines()[0]
         assert title.removeprefix("# ") in built
         assert len((DOCS / "mathematics" / f"{page}.md").read_text().splitlines()) == 1
+
+
+def test_search_works_in_pages_opened_from_disk(site: Path) -> None:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("chromium is not installed")
+    with playwright.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_context(offline=True).new_page()
+        page.goto((site / "index.html").as_uri())
+        page.fill("input[name=query]", "rarefaction", force=True)
+        page.wait_for_selector(".md-search-result__item a", state="attached", timeout=30_000)
+        found = page.eval_on_selector_all(".md-search-result__item a", "links => links.map(link => link.href)")
+        browser.close()
+    assert any("glossary.html" in link or "reference.html" in link for link in found), found

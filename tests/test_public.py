@@ -47,3 +47,7 @@ def test_an_address_an_array_and_a_mapping_are_taken(name: str) -> None:
         given.append(NARROW)
     for d in given:
         assert WITH_ONE[name](d) is not None
+
+
+def test_dir_shows_the_public_list_and_nothing_else() -> None:
+    assert dir(sg) == sorted(sg.__all__)

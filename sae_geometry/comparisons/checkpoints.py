@@ -139,13 +139,13 @@ class Drift(Answer):
         """Return the figure to save."""
         from sae_geometry import plots
 
-        return {"drift": plots.figure_of(lambda ax: self.plot(ax), 3.4, 2.4)}
+        return {"drift": plots.figure_of(lambda ax: self.plot(ax), 3.4, 3.2)}
 
-    def plot(self, ax: Axes | None = None) -> Axes:
+    def plot(self, ax: Axes | None = None, *, legend: bool = True) -> Axes:
         """Draw the cosine to the final direction during training: median, middle 50 % and 90 %, and the share born."""
-        from sae_geometry.plots.drift import drift_bands
+        from sae_geometry import plots
 
-        return drift_bands(self, ax=ax)
+        return plots.drift_bands(self, ax=ax, legend=legend)
 
     def _dead(self) -> np.ndarray | None:
         return None if self.final.alive_mask is None else ~self.final.alive_mask.numpy()

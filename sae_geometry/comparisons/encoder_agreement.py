@@ -181,7 +181,7 @@ class Agreement(Answer):
             drawn["frequency"] = plots.frequency_figure(self)
         return drawn
 
-    def plot_frequency(self, ax: Axes | None = None) -> Axes:
+    def plot_frequency(self, ax: Axes | None = None, *, legend: bool = True) -> Axes:
         """Draw decoder cosine against log firing frequency.
 
         Raises:
@@ -189,7 +189,7 @@ class Agreement(Answer):
         """
         from sae_geometry import plots
 
-        return plots.frequency_hexbin(self, ax=ax)
+        return plots.frequency_hexbin(self, ax=ax, legend=legend)
 
     def __repr__(self) -> str:
         n, chance = self.a.n_latents, or_dash(self.decoder.a_to_b.chance, ".3f")

@@ -35,6 +35,8 @@ def compare(
     turns: int | None = None,
     threshold: float = THRESHOLD,
     allow_mismatch: bool = False,
+    names: tuple[str, str] | None = None,
+    drop_bad: bool = False,
     executor: Executor | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
@@ -46,8 +48,8 @@ def compare(
     Ties go to the smaller index. All use one exact sweep: C is never materialized.
 
     Args:
-        a, b: a `Dictionary`, an address ("demo:local-seed0", a path, …), an array or tensor [n_latents, d_in], a
-            mapping {"W_dec": [n_latents, d_in]}, or a SAELens object.
+        a, b: a `Dictionary`, an address ("demo:local-seed0", a path, …), an array, tensor or DataFrame
+            [n_latents, d_in], a mapping {"W_dec": [n_latents, d_in]}, or a SAELens object.
         matching: "nearest", "mutual", "greedy" or "optimal", as above.
         on: compare "decoder" directions, "encoder" directions, or "both" (the mean of the two cosines).
         signed: False compares |cos|, so that a direction and its negative are equal.
@@ -57,6 +59,8 @@ def compare(
             between halves of each dictionary. None: 3 up to 4,096 latents per side, 1 beyond.
         threshold: similarity above which a one-to-one pair is shared, in −1…1.
         allow_mismatch: permit different models or hook points; every output then says so.
+        names: two labels to show instead of the dictionaries' own.
+        drop_bad: drop and record zero and non-finite rows of what is not a `Dictionary` yet, instead of raising.
         executor: a `distributed.Client`, "local:N" or a Dask scheduler's address; sweeps run there, with
             bit-identical results.
         progress: called with the current step and its completed fraction, in [0, 1].
@@ -84,7 +88,12 @@ def compare(
         raise ValueError(f"turns is how often B is turned, 0 or more; got {turns}")
     if not -1 <= threshold <= 1:
         raise ValueError(f"threshold is a cosine, within −1…1; got {threshold}")
-    left, right = distinct([as_dictionary(a), as_dictionary(b)])
+    labels = (None, None) if names is None else names
+    if len(labels) != 2:
+        raise ValueError(f"names are two labels, of a and of b; got {len(labels)}: {', '.join(map(repr, labels))}")
+    left, right = distinct(
+        [as_dictionary(d, name=name, drop_bad=drop_bad) for d, name in zip((a, b), labels, strict=True)]
+    )
     notes = tuple(f"{d.name}: {note}" for d in (left, right) for note in d.notes)
     caveats = notes + require_same_space(left, right, allow_mismatch, on=on)
     tick = None if progress is None else lambda share: progress("similarities", share)

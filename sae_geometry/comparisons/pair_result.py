@@ -273,10 +273,10 @@ class Comparison(Answer):
                 lambda ax: plots.partners_histogram(self.nearest_a_to_b, ax, threshold=self.threshold), 3.6, 2.9
             ),
             "similarity": plots.similarity_figure(self._curves()),
-            "multiplicity": plots.figure_of(lambda ax: self.plot_multiplicity(ax), 3.6, 2.4),
+            "multiplicity": plots.figure_of(lambda ax: self.plot_multiplicity(ax), 3.6, 3.4),
         }
         if self._counts_cheaply:
-            found["double_counting"] = plots.figure_of(lambda ax: self.plot_double_counting(ax), 3.8, 2.1)
+            found["double_counting"] = plots.figure_of(lambda ax: self.plot_double_counting(ax), 3.8, 2.7)
         return found
 
     def _strata(self) -> pd.DataFrame:
@@ -338,29 +338,29 @@ class Comparison(Answer):
         found = None if self.assignment is None else self.assignment.certificate
         return None if found is None else scalars(found)
 
-    def plot_ecdf(self, ax: Axes | None = None) -> Axes:
+    def plot_ecdf(self, ax: Axes | None = None, *, legend: bool = True) -> Axes:
         """Draw the ECDF of similarity, both directions, nearest and one-to-one, with the null expectation."""
         from sae_geometry import plots
 
-        return plots.similarity_ecdf(self._curves(), ax=ax)
+        return plots.similarity_ecdf(self._curves(), ax=ax, legend=legend)
 
-    def plot_histogram(self, ax: Axes | None = None) -> Axes:
+    def plot_histogram(self, ax: Axes | None = None, *, legend: bool = True) -> Axes:
         """Draw histograms of similarity over shared bins, for the curves of `plot_ecdf`."""
         from sae_geometry import plots
 
-        return plots.similarity_histogram(self._curves(), ax=ax)
+        return plots.similarity_histogram(self._curves(), ax=ax, legend=legend)
 
-    def plot_multiplicity(self, ax: Axes | None = None) -> Axes:
+    def plot_multiplicity(self, ax: Axes | None = None, *, legend: bool = True) -> Axes:
         """Draw how many target latents are the nearest partner of 0, 1, 2, … latents, in both directions."""
         from sae_geometry import plots
 
-        return plots.multiplicity_bars([self.nearest_a_to_b, self.nearest_b_to_a], ax=ax)
+        return plots.multiplicity_bars([self.nearest_a_to_b, self.nearest_b_to_a], ax=ax, legend=legend)
 
-    def plot_double_counting(self, ax: Axes | None = None) -> Axes:
+    def plot_double_counting(self, ax: Axes | None = None, *, legend: bool = True) -> Axes:
         """Draw mean similarity and number of pairs per matching, with the null expectation."""
         from sae_geometry import plots
 
-        return plots.counting_bars(self.double_counting(), self.nearest_a_to_b, ax=ax)
+        return plots.counting_bars(self.double_counting(), self.nearest_a_to_b, ax=ax, legend=legend)
 
     def _curves(self) -> list[Matching]:
         paired = self.one_to_one()

@@ -114,11 +114,11 @@ class SpanOverlap(Answer):
 
         return {"span": plots.span_figure(self)}
 
-    def plot_explained(self, ax: Axes | None = None) -> Axes:
+    def plot_explained(self, ax: Axes | None = None, *, legend: bool = True) -> Axes:
         """Draw the share explained against the number of nearest latents, with the null expectation."""
         from sae_geometry import plots
 
-        return plots.span_curve(self, ax=ax)
+        return plots.span_curve(self, ax=ax, legend=legend)
 
     def __repr__(self) -> str:
         lines = [

@@ -202,11 +202,11 @@ class SplitMap(Answer):
 
         return plots.children_bars(self, ax=ax)
 
-    def plot_explained(self, ax: Axes | None = None) -> Axes:
+    def plot_explained(self, ax: Axes | None = None, *, legend: bool = True) -> Axes:
         """Draw the share of parents explained by 1, 2, … wide latents, with the null expectation."""
         from sae_geometry import plots
 
-        return plots.explained_ecdf(self, ax=ax)
+        return plots.explained_ecdf(self, ax=ax, legend=legend)
 
     def __repr__(self) -> str:
         n = self.narrow.n_latents

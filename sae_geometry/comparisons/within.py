@@ -79,17 +79,17 @@ class WithinComparison(Answer):
             "sweep": asdict(self.swept.report),
         }
 
-    def plot_ecdf(self, ax: Axes | None = None) -> Axes:
+    def plot_ecdf(self, ax: Axes | None = None, *, legend: bool = True) -> Axes:
         """Draw the ECDF of the within-dictionary max cosine, with the null expectation."""
         from sae_geometry import plots
 
-        return plots.similarity_ecdf([self.nearest], ax=ax)
+        return plots.similarity_ecdf([self.nearest], ax=ax, legend=legend)
 
-    def plot_histogram(self, ax: Axes | None = None) -> Axes:
+    def plot_histogram(self, ax: Axes | None = None, *, legend: bool = True) -> Axes:
         """Draw a histogram of the within-dictionary max cosine."""
         from sae_geometry import plots
 
-        return plots.similarity_histogram([self.nearest], ax=ax)
+        return plots.similarity_histogram([self.nearest], ax=ax, legend=legend)
 
     def __repr__(self) -> str:
         m = self.nearest

@@ -190,11 +190,13 @@ class Embedding(Answer):
             "caveats": list(self.caveats),
         }
 
-    def plot(self, ax: Axes | None = None, style: str = "okabe-ito", *, color: Color = "owner") -> Axes:
+    def plot(
+        self, ax: Axes | None = None, style: str = "okabe-ito", *, color: Color = "owner", legend: bool = True
+    ) -> Axes:
         """Draw a rasterized scatter in shuffled order, colored by run or as in `plots.embedding_scatter`."""
         from sae_geometry import plots
 
-        return plots.embedding_scatter(self, ax, style, color=color)
+        return plots.embedding_scatter(self, ax, style, color=color, legend=legend)
 
     def _runs_in_words(self) -> str:
         counts = np.bincount(self.owner, minlength=len(self.names))

@@ -5,6 +5,7 @@ Similarity figures draw lists of `Matching`; embedding figures draw any object w
 
 from sae_geometry.plots.agreement import agreement_figure, frequency_figure, frequency_hexbin
 from sae_geometry.plots.by_index import by_index_figure, relative_norm_histogram, same_id_histogram
+from sae_geometry.plots.drift import drift_bands
 from sae_geometry.plots.embedding import (
     check_colors,
     embedding_scatter,
@@ -46,6 +47,7 @@ __all__ = [
     "counting_bars",
     "draw_panels",
     "draw_similarity",
+    "drift_bands",
     "embedding_scatter",
     "explained_ecdf",
     "facet_figure",

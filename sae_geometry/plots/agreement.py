@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from sae_geometry.io.formatting import counted
 from sae_geometry.plots.style import (
     COLUMN_WIDTH,
     INK,
@@ -19,47 +18,28 @@ from sae_geometry.plots.style import (
     axes_or_new,
     in_paper_style,
     new_figure,
-    plain,
 )
+from sae_geometry.plots.text import LABEL_SIZE, SMALLEST, fitting_size, put_legend, put_note, room, shortened
 
 _CELLS = 34
-_LABEL_SIZE = 6.5
+_FREQUENCY = (COLUMN_WIDTH * 1.15, 3.0)  # inches
 _BAND = 0.085  # margin above and below the cosines for the counts, as a share of their range
 
 
-@runtime_checkable
-class AgreementLike(Protocol):
-    """Attributes of an `Agreement` that the figures use."""
-
-    @property
-    def a(self) -> Any: ...
-    @property
-    def b(self) -> Any: ...
-    @property
-    def threshold(self) -> float: ...
-    @property
-    def decoder_cosine(self) -> np.ndarray: ...
-    @property
-    def encoder_cosine(self) -> np.ndarray: ...
-    @property
-    def decoder(self) -> Any: ...
-    def counts(self, threshold: float | None = None) -> dict[str, int]: ...
-    def by_frequency(self, n_strata: int = 5) -> Any: ...
-
-
 @in_paper_style
-def agreement_figure(agreement: AgreementLike) -> Figure:
+def agreement_figure(agreement: Any) -> Figure:
     """Draw a hexbin of encoder against decoder cosine to the same partner, with margins and group counts."""
-    figure = new_figure(COLUMN_WIDTH * 1.15, COLUMN_WIDTH * 1.15)
+    figure = new_figure(COLUMN_WIDTH * 1.25, COLUMN_WIDTH * 1.25)
     axes: Any = figure.subplots(2, 2, width_ratios=(5, 1), height_ratios=(1, 5))
     (top, empty), (main, right) = axes
     empty.set_axis_off()
     x, y = agreement.decoder_cosine, agreement.encoder_cosine
     left, low = _floor(x), _floor(y)
-    main.hexbin(
-        x, y, gridsize=_CELLS, extent=(left, 1, low, 1), cmap="crest", norm=LogNorm(1), mincnt=1, linewidths=0.1,
+    cells = main.hexbin(
+        x, y, gridsize=_CELLS, extent=(left, 1, low, 1), cmap=_counts(), norm=LogNorm(1), mincnt=1, linewidths=0.1,
         rasterized=True,
     )  # fmt: skip
+    _color_bar(cells, right)
     dashed: Any = {"color": INK, "linewidth": 0.6, "linestyle": (0, (3, 2))}
     main.hlines(agreement.threshold, left, 1, **dashed)
     main.vlines(agreement.threshold, low, 1, **dashed)
@@ -79,16 +59,22 @@ def agreement_figure(agreement: AgreementLike) -> Figure:
             ax.spines[side].set_visible(side == keep)
     top.set_xlim(main.get_xlim())
     right.set_ylim(main.get_ylim())
-    title = f"{plain(agreement.a.name)} → {plain(agreement.b.name)}, {counted(len(x), 'latent')}"
-    top.set_title(title, loc="left", fontsize=8, fontweight="bold")
-    note = f"colour: latents, logarithmic; dashed: {agreement.threshold:g}; dotted: chance of the nearest decoder"
-    figure.supxlabel(note, fontsize=6, color=MUTED, x=0.02, ha="left")
+    names = " → ".join(
+        shortened(d.name, 0.3 * figure.bbox.width * 72 / figure.dpi, 8, "bold") for d in (agreement.a, agreement.b)
+    )
+    top.set_title(f"{names}, {len(x):,}", loc="left", fontsize=8, fontweight="bold")
+    put_note(figure, f"dashed: {agreement.threshold:g}; dotted: chance of the nearest decoder")
     return figure
 
 
 @in_paper_style
-def frequency_hexbin(agreement: AgreementLike, ax: Axes | None = None) -> Axes:
+def frequency_hexbin(agreement: Any, ax: Axes | None = None, *, legend: bool = True) -> Axes:
     """Draw decoder cosine to the nearest partner against log firing frequency, with the mean of each quintile.
+
+    Args:
+        agreement: an `Agreement`.
+        ax: axes to draw on; a new figure if None.
+        legend: draw the legend: below where the figure has a layout that makes room for it, else inside the axes.
 
     Raises:
         ValueError: the frequency is unknown.
@@ -97,11 +83,11 @@ def frequency_hexbin(agreement: AgreementLike, ax: Axes | None = None) -> Axes:
         raise ValueError(
             f"how often the latents of {agreement.a.name!r} fire is unknown; load a checkpoint that says it"
         )
-    ax = axes_or_new(ax, COLUMN_WIDTH * 1.15, 2.6)
+    ax = axes_or_new(ax, *_FREQUENCY)
     frequency = agreement.a.frequency.cpu().numpy()
     fires = frequency > 0
-    ax.hexbin(
-        frequency[fires], agreement.decoder_cosine[fires], gridsize=(_CELLS, 22), xscale="log", cmap="crest",
+    cells = ax.hexbin(
+        frequency[fires], agreement.decoder_cosine[fires], gridsize=(_CELLS, 22), xscale="log", cmap=_counts(),
         norm=LogNorm(1), mincnt=1, linewidths=0.1, rasterized=True,
     )  # fmt: skip
     strata = agreement.by_frequency()
@@ -115,16 +101,31 @@ def frequency_hexbin(agreement: AgreementLike, ax: Axes | None = None) -> Axes:
     if not np.isnan(chance):
         ax.axhline(chance, color=MUTED, linewidth=0.8, linestyle=(0, (1, 1.5)), label="chance")
     ax.set(xlabel="firing frequency", ylabel="decoder cosine to the nearest")
-    ax.legend(loc="upper left", bbox_to_anchor=(0, 1.16), ncols=2, fontsize=_LABEL_SIZE)
+    _color_bar(cells, ax)
+    put_legend(ax, ax.get_legend_handles_labels()[0], loc="upper left", legend=legend)
     return ax
 
 
 @in_paper_style
-def frequency_figure(agreement: AgreementLike) -> Figure:
+def frequency_figure(agreement: Any) -> Figure:
     """Draw `frequency_hexbin` as a separate figure."""
-    figure = new_figure(COLUMN_WIDTH * 1.15, 2.6)
+    figure = new_figure(*_FREQUENCY)
     frequency_hexbin(agreement, ax=figure.subplots())
     return figure
+
+
+def _counts() -> Any:
+    import seaborn as sns
+
+    return sns.color_palette("crest", as_cmap=True)
+
+
+def _color_bar(cells: Any, ax: Axes) -> None:
+    """Draw the scale of the counts next to the axes."""
+    bar = ax.figure.colorbar(cells, ax=ax, shrink=0.6, pad=0.03, aspect=18)
+    bar.set_label("latents in a cell", fontsize=LABEL_SIZE)
+    bar.ax.tick_params(labelsize=LABEL_SIZE, length=2)
+    bar.outline.set_visible(False)
 
 
 def _floor(values: np.ndarray) -> float:
@@ -132,13 +133,13 @@ def _floor(values: np.ndarray) -> float:
     return float(np.floor(min(0.0, float(values.min())) * 20) / 20)
 
 
-def _chance(ax: Axes, agreement: AgreementLike, low: float) -> None:
+def _chance(ax: Axes, agreement: Any, low: float) -> None:
     chance = agreement.decoder.a_to_b.chance
     if not np.isnan(chance):
         ax.vlines(chance, low, 1, color=INK, linewidth=0.8, linestyle=(0, (1, 1.5)))
 
 
-def _corners(ax: Axes, agreement: AgreementLike) -> None:
+def _corners(ax: Axes, agreement: Any) -> None:
     """Write the count of each group next to its corner, in the bands above and below the cosines."""
     places = {
         "both high": (0.99, 0.99, "right", "top"),
@@ -146,6 +147,8 @@ def _corners(ax: Axes, agreement: AgreementLike) -> None:
         "decoder only": (0.99, 0.01, "right", "bottom"),
         "both low": (0.015, 0.01, "left", "bottom"),
     }
-    for name, count in agreement.counts().items():
+    texts = {name: f"{name}: {count:,}" for name, count in agreement.counts().items()}
+    size = fitting_size(list(texts.values()), 0.45 * room(ax))
+    for name, text in texts.items():
         x, y, ha, va = places[name]
-        ax.text(x, y, f"{name}: {count:,}", transform=ax.transAxes, ha=ha, va=va, fontsize=_LABEL_SIZE, color=INK)
+        ax.text(x, y, text, transform=ax.transAxes, ha=ha, va=va, fontsize=size or SMALLEST, color=INK)

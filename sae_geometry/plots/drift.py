@@ -3,32 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 
 from sae_geometry.plots.style import COLUMN_WIDTH, NEAREST, ONE_TO_ONE, axes_or_new, in_paper_style
-
-
-@runtime_checkable
-class DriftLike(Protocol):
-    """Attributes of a `Drift` that the figure uses."""
-
-    @property
-    def labels(self) -> Sequence[str]: ...
-    @property
-    def samples(self) -> np.ndarray: ...
-    @property
-    def to_final(self) -> np.ndarray: ...
-    @property
-    def birth(self) -> np.ndarray: ...
-    @property
-    def threshold(self) -> float: ...
+from sae_geometry.plots.text import put_legend, room, shortened, width_of
 
 
 @in_paper_style
-def drift_bands(drift: DriftLike, ax: Axes | None = None) -> Axes:
+def drift_bands(drift: Any, ax: Axes | None = None, *, legend: bool = True) -> Axes:
     """Draw the cosine to the final direction per checkpoint: median, middle 50 % and 90 %, and the share born.
 
     Checkpoints are evenly spaced on the axis, since they are usually saved at doubling intervals.
@@ -36,8 +21,9 @@ def drift_bands(drift: DriftLike, ax: Axes | None = None) -> Axes:
     Args:
         drift: a `Drift`.
         ax: axes to draw on; a new figure if None.
+        legend: draw the legend: below where the figure has a layout that makes room for it, else inside the axes.
     """
-    ax = axes_or_new(ax, COLUMN_WIDTH, 2.9)
+    ax = axes_or_new(ax, COLUMN_WIDTH, 3.2)
     x = np.arange(len(drift.labels))
     low, lower, middle, upper, high = np.quantile(drift.to_final, (0.05, 0.25, 0.5, 0.75, 0.95), axis=1)
     ax.plot(x, middle, color=NEAREST, marker="o", markersize=3, label="median latent")
@@ -46,13 +32,23 @@ def drift_bands(drift: DriftLike, ax: Axes | None = None) -> Axes:
     born = [(drift.birth <= i).mean() for i in x]
     ax.plot(x, born, color=ONE_TO_ONE, linestyle="--", marker="s", markersize=3,
             label=f"share born (cosine ≥ {drift.threshold:g} from here on)")  # fmt: skip
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1.0), borderaxespad=0.0)
-    ax.set_xticks(x, [_short(int(n), label) for n, label in zip(drift.samples, drift.labels, strict=True)])
+    _name_checkpoints(ax, [_short(int(n), label) for n, label in zip(drift.samples, drift.labels, strict=True)])
     ax.set_xlim(-0.15, len(x) - 0.85)
     ax.set_ylim(min(0.0, float(low.min()) - 0.05), 1.03)
     ax.set_xlabel("checkpoint (samples seen)" if (drift.samples >= 0).any() else "checkpoint")
     ax.set_ylabel("cosine to final direction")
+    short = ["median", "middle 50 %", "middle 90 %", "share born"]
+    put_legend(ax, ax.get_legend_handles_labels()[0], short=short, loc="lower right", legend=legend)
     return ax
+
+
+def _name_checkpoints(ax: Axes, labels: Sequence[str]) -> None:
+    """Write as many labels as fit next to each other, the last among them."""
+    widest = min(50.0, max(width_of(label, 7.5) for label in labels)) + 5
+    most = max(1, min(len(labels), int(room(ax) / widest)))
+    shown = np.unique(np.linspace(len(labels) - 1, 0, most).round().astype(int))
+    step = len(labels) // len(shown) * room(ax) / len(labels)
+    ax.set_xticks(shown, [shortened(labels[k], step - 4, 7.5) for k in shown])
 
 
 def _short(samples: int, label: str) -> str:

@@ -4,9 +4,8 @@ Points are drawn in shuffled order, so that no run systematically covers another
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, runtime_checkable
+from typing import Any, Literal, get_args
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,7 +13,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Polygon
 from matplotlib.patheffects import AbstractPathEffect, withStroke
-from matplotlib.ticker import MaxNLocator
 
 from sae_geometry.matching.defaults import MOST_RUNS, THRESHOLD
 from sae_geometry.plots.style import (
@@ -26,60 +24,30 @@ from sae_geometry.plots.style import (
     axes_or_new,
     in_paper_style,
     new_figure,
-    plain,
     run_colors,
 )
-
-if TYPE_CHECKING:
-    import pandas as pd
+from sae_geometry.plots.text import (
+    LABEL_SIZE,
+    SMALLEST,
+    fitting_size,
+    makes_room,
+    put_note,
+    room,
+    shortened,
+    width_of,
+    wrapped,
+)
 
 Color = Literal["owner", "max-cosine", "matched", "frequency", "region"]
 COLORS: tuple[Color, ...] = get_args(Color)
 
 _MOST_NAMED = 24  # maximum number of runs in a legend, and of panels
+_REGIONS = tuple(color for color in RUNS if color not in ("#000000", "#F0E442"))
 _PALE, _MATCHED, _UNMATCHED = "#D5D5D5", "#332288", "#DDAA33"
 _HALO: list[AbstractPathEffect] = [withStroke(linewidth=2.0, foreground="white")]
 
 
-@runtime_checkable
-class HasMetadata(Protocol):
-    """Attributes of a dictionary that the figures use."""
-
-    @property
-    def metadata(self) -> Mapping[str, Any]: ...
-    @property
-    def frequency(self) -> Any: ...
-
-
-@runtime_checkable
-class EvidenceLines(Protocol):
-    """Evidence that can be printed in a few lines."""
-
-    def lines(self) -> Sequence[str]: ...
-
-
-@runtime_checkable
-class EmbeddingLike(Protocol):
-    """Attributes of an `Embedding` that the figures use."""
-
-    @property
-    def coords(self) -> np.ndarray: ...
-    @property
-    def owner(self) -> np.ndarray: ...
-    @property
-    def names(self) -> Sequence[str]: ...
-    @property
-    def params(self) -> Mapping[str, Any]: ...
-    @property
-    def evidence(self) -> EvidenceLines: ...
-    @property
-    def dictionaries(self) -> Sequence[HasMetadata]: ...
-    @property
-    def regions(self) -> Any: ...
-    def to_pandas(self) -> pd.DataFrame: ...
-
-
-def check_colors(colors: Sequence[str], dictionaries: Sequence[HasMetadata]) -> None:
+def check_colors(colors: Sequence[str], dictionaries: Sequence[Any]) -> None:
     """Check that the dictionaries have values for a coloring, before any work is done.
 
     Raises:
@@ -98,12 +66,13 @@ def check_colors(colors: Sequence[str], dictionaries: Sequence[HasMetadata]) -> 
 
 @in_paper_style
 def embedding_scatter(
-    embedding: EmbeddingLike,
+    embedding: Any,
     ax: Axes | None = None,
     style: str = "okabe-ito",
     *,
     color: Color = "owner",
     evidence: bool = True,
+    legend: bool = True,
 ) -> Axes:
     """Draw a scatter of an embedding, in shuffled order, rasterized inside vector files.
 
@@ -113,8 +82,10 @@ def embedding_scatter(
         style: "okabe-ito", or "e2e" for the end-to-end paper's colors by kind.
         color: "owner": the run; "max-cosine": to the nearest latent of any other run; "matched": whether there is a
             one-to-one partner with a cosine above 0.7 in the closest run; "frequency": share of tokens, on a
-            logarithmic scale, gray where unknown; "region": lettered regions with their outlines.
-        evidence: print parameters and evidence under the figure.
+            logarithmic scale, gray where unknown; "region": lettered regions, with their outlines where they were
+            given.
+        evidence: print parameters and evidence under axes whose figure has a layout that makes room for them.
+        legend: draw the legend: over the axes where there is such a layout, else inside them.
 
     Raises:
         ValueError: see `check_colors`.
@@ -122,28 +93,22 @@ def embedding_scatter(
     check_colors([color], embedding.dictionaries)
     ax = axes_or_new(ax, COLUMN_WIDTH, COLUMN_WIDTH + 0.4)
     if color == "owner":
-        _by_run(embedding, ax, style)
+        _by_run(embedding, ax, style, legend)
     elif color == "region":
         _by_region(embedding, ax)
     elif color == "matched":
-        _by_match(embedding, ax)
+        _by_match(embedding, ax, legend)
     else:
-        _by_value(embedding, ax, color)
+        _by_value(embedding, ax, color, legend)
     if evidence:
         p = embedding.params
-        said = [f"UMAP, exact cosine neighbours (k = {p['n_neighbors']}), seed {p['seed']}, {p['backend']}"]
-        width = _width_in_letters(ax)
-        rows = [
-            row
-            for line in [*said, *embedding.evidence.lines()]
-            for row in textwrap.wrap(line, width, subsequent_indent="    ")
-        ]
-        ax.set_xlabel("\n".join(rows), fontsize=6, color=MUTED, loc="left")
+        said = f"UMAP, exact cosine neighbours (k = {p['n_neighbors']}), seed {p['seed']}, {p['backend']}"
+        _write_under(ax, [said, *embedding.evidence.lines()])
     return ax
 
 
 @in_paper_style
-def runs_figure(embedding: EmbeddingLike, style: str = "okabe-ito") -> Figure:
+def runs_figure(embedding: Any, style: str = "okabe-ito") -> Figure:
     """Draw one panel per run: its latents in color over all latents in gray; of many runs, the first 24."""
     names = embedding.names[:_MOST_NAMED]
     columns = min(len(names), 4)
@@ -157,19 +122,25 @@ def runs_figure(embedding: EmbeddingLike, style: str = "okabe-ito") -> Figure:
         mine = embedding.owner == run
         _points(ax, embedding.coords, _PALE, total=len(mine))
         _points(ax, embedding.coords[mine], colors[name], total=len(mine))
-        ax.set_title(f"{plain(name)} ({mine.sum():,})", loc="left", color=INK)
+        count = f" ({mine.sum():,})"
+        ax.set_title(shortened(name, room(ax) - width_of(count, 8), 8) + count, loc="left", color=INK)
         _bare(ax)
     for ax in figure.axes[len(names) :]:
         ax.set_visible(False)
     more = len(embedding.names) - len(names)
     if more:
-        figure.supxlabel(f"and {more:,} runs more, in grey here", fontsize=6.5, color=MUTED, x=0.01, ha="left")
+        put_note(figure, f"and {more:,} runs more, in grey here")
     return figure
 
 
 @in_paper_style
 def unmatched_scatter(
-    embedding: EmbeddingLike, ax: Axes | None = None, style: str = "okabe-ito", *, threshold: float = THRESHOLD
+    embedding: Any,
+    ax: Axes | None = None,
+    style: str = "okabe-ito",
+    *,
+    threshold: float = THRESHOLD,
+    legend: bool = True,
 ) -> Axes:
     """Draw latents without a one-to-one partner above `threshold` in their closest run, over the rest in gray.
 
@@ -182,34 +153,17 @@ def unmatched_scatter(
     colors = _run_colors(embedding, style)
     _points(ax, embedding.coords[~alone], _PALE, total=len(alone))
     _points(ax, embedding.coords[alone], _colors_of(embedding, colors)[alone], total=len(alone))
-    entries = [(_PALE, f"matched ({(~alone).sum():,})")]
+    entries = [(_PALE, f"one-to-one partner > {threshold:g} ({(~alone).sum():,})")]
     for run, name in enumerate(embedding.names):
         mine = embedding.owner == run
-        entries.append((colors[name], f"{plain(name)}: {(alone & mine).sum():,} of {mine.sum():,} unmatched"))
-    _legend(ax, entries, columns=1)
+        entries.append((colors[name], f"{name}: {(alone & mine).sum():,} of {mine.sum():,} without"))
+    _legend(ax, entries, legend)
     _bare(ax)
     return ax
 
 
-@runtime_checkable
-class ProjectionLike(Protocol):
-    """Attributes of a `Projection` that the figure uses."""
-
-    @property
-    def coords(self) -> np.ndarray: ...
-    @property
-    def owner(self) -> np.ndarray: ...
-    @property
-    def names(self) -> Sequence[str]: ...
-    @property
-    def onto(self) -> Any: ...
-    @property
-    def dictionaries(self) -> Sequence[HasMetadata]: ...
-    def line(self) -> str: ...
-
-
 @in_paper_style
-def projection_figure(projection: ProjectionLike, style: str = "okabe-ito") -> Figure:
+def projection_figure(projection: Any, style: str = "okabe-ito") -> Figure:
     """Draw projected runs in color over the fixed embedding in gray."""
     figure = new_figure(3.6, 4.1)
     ax = figure.subplots()
@@ -220,23 +174,22 @@ def projection_figure(projection: ProjectionLike, style: str = "okabe-ito") -> F
     mine = np.array([colors[name] for name in projection.names])[projection.owner]
     _points(ax, projection.coords, mine, total=total)
     counts = np.bincount(projection.owner, minlength=len(projection.names))
-    new = [(colors[n], f"{plain(n)} ({c:,})") for n, c in zip(projection.names, counts, strict=True)]
-    _legend(ax, [*new, (_PALE, f"the picture ({len(old):,})")])
+    new = [(colors[n], f"{n} ({c:,})") for n, c in zip(projection.names, counts, strict=True)]
+    _legend(ax, [*new, (_PALE, f"the embedding ({len(old):,})")])
     _bare(ax)
-    said = "\n".join(textwrap.wrap(f"placed into a finished UMAP; {projection.line()}", 80))
-    ax.set_xlabel(said, fontsize=6, color=MUTED, loc="left")
+    _write_under(ax, [f"placed into a finished UMAP; {projection.line()}"])
     return figure
 
 
-def _by_run(e: EmbeddingLike, ax: Axes, style: str) -> None:
+def _by_run(e: Any, ax: Axes, style: str, legend: bool) -> None:
     colors = _run_colors(e, style)
     _points(ax, e.coords, _colors_of(e, colors), total=len(e.owner))
     counts = np.bincount(e.owner, minlength=len(e.names))
-    _legend(ax, [(colors[n], f"{plain(n)} ({c:,})") for n, c in zip(e.names, counts, strict=True)])
+    _legend(ax, [(colors[n], f"{n} ({c:,})") for n, c in zip(e.names, counts, strict=True)], legend)
     _bare(ax)
 
 
-def _by_match(e: EmbeddingLike, ax: Axes) -> None:
+def _by_match(e: Any, ax: Axes, legend: bool) -> None:
     found = _matched(e, THRESHOLD)
     _points(ax, e.coords, np.where(found, _MATCHED, _UNMATCHED), total=len(found))
     _legend(
@@ -245,11 +198,12 @@ def _by_match(e: EmbeddingLike, ax: Axes) -> None:
             (_MATCHED, f"one-to-one partner above {THRESHOLD:g} ({found.sum():,})"),
             (_UNMATCHED, f"none ({(~found).sum():,})"),
         ],
+        legend,
     )
     _bare(ax)
 
 
-def _by_value(e: EmbeddingLike, ax: Axes, color: Color) -> None:
+def _by_value(e: Any, ax: Axes, color: Color, legend: bool) -> None:
     from matplotlib.colors import LogNorm, Normalize
 
     column = {"max-cosine": "max_cosine", "frequency": "frequency"}[color]
@@ -264,16 +218,17 @@ def _by_value(e: EmbeddingLike, ax: Axes, color: Color) -> None:
     else:
         low = min(0.0, float(values[known].min()))
         norm, label, shown = Normalize(low, 1.0), "cosine to the nearest latent of another run", values
+    silent = bool(color == "frequency" and (values[known] <= 0).any())
+    label += ", left end: never" if silent else ""
     if not known.all():
         _points(ax, e.coords[~known], _PALE, total=len(values))
-        _legend(ax, [(_PALE, f"unknown ({(~known).sum():,})")])
+        _legend(ax, [(_PALE, f"unknown ({(~known).sum():,})")], legend)
     drawn = _points(ax, e.coords[known], shown[known], total=len(values), cmap="viridis", norm=norm)
-    silent = bool(color == "frequency" and (values[known] <= 0).any())
     bar = ax.figure.colorbar(
         drawn, ax=ax, location="top", orientation="horizontal", fraction=0.045, pad=0.02, aspect=40,
         extend="min" if silent else "neither",
     )  # fmt: skip
-    bar.set_label(label + (", left end: never" if silent else ""), fontsize=7.5)
+    bar.set_label(label, fontsize=fitting_size([label], 0.98 * room(ax), 7.5) or SMALLEST)
     bar.ax.tick_params(labelsize=7, length=2, which="both")
     bar.outline.set_linewidth(0.4)
     if bar.solids is not None:
@@ -281,24 +236,37 @@ def _by_value(e: EmbeddingLike, ax: Axes, color: Color) -> None:
     _bare(ax)
 
 
-def _by_region(e: EmbeddingLike, ax: Axes) -> None:
+def _by_region(e: Any, ax: Axes) -> None:
     regions = e.regions.regions
+    centers = np.array([r.center for r in regions], dtype=float).reshape(-1, 2)
+    hues = [_REGIONS[hue] for hue in _apart_in_hue(centers)]
     colors = np.full(len(e.owner), _PALE, dtype=object)
-    for i, region in enumerate(regions):
-        colors[region.members] = RUNS[i % 4]
+    for region, hue in zip(regions, hues, strict=True):
+        colors[region.members] = hue
+        if e.regions.params.get("method") == "given":  # the hull of a cluster would take in much that is not of it
+            outline = Polygon(region.outline, closed=True, fill=False, edgecolor=hue, linewidth=0.7, joinstyle="round")
+            ax.add_patch(outline)
     _points(ax, e.coords, colors, total=len(e.owner))
-    for i, region in enumerate(regions):
-        ax.add_patch(
-            Polygon(region.outline, closed=True, fill=False, edgecolor=RUNS[i % 4], linewidth=0.7, joinstyle="round")
-        )
     ax.autoscale_view()
     _bare(ax)
-    ax.tick_params(labelsize=5.5, length=2, width=0.4, colors=MUTED)  # the coordinates of boxes in a regions file
-    ax.xaxis.set_major_locator(MaxNLocator(8))
-    ax.yaxis.set_major_locator(MaxNLocator(8))
-    _letters(ax, [r.letter for r in regions], np.array([r.center for r in regions]).reshape(-1, 2))
+    for at, region in enumerate(regions):  # the mean of a bent cloud may lie outside it
+        if len(region.members):
+            points = e.coords[region.members].astype(float)
+            centers[at] = points[np.square(points - centers[at]).sum(axis=1).argmin()]
+    _letters(ax, [r.letter for r in regions], centers)
     note = f"{len(regions)} regions, {e.regions.how}; grey: in none ({1 - e.regions.share_inside:.0%})"
-    ax.set_title("\n".join(textwrap.wrap(note, 58)), loc="left", fontsize=7)
+    if makes_room(ax):
+        ax.set_title(wrapped(note, _wide(ax), 7), loc="left", fontsize=7)
+
+
+def _apart_in_hue(centers: np.ndarray) -> list[int]:
+    """Return a color index per region, in order: the one whose nearest other region is farthest away."""
+    hues: list[int] = []
+    for at, center in enumerate(centers):
+        near = np.full(len(_REGIONS), np.inf)
+        np.minimum.at(near, hues, np.hypot(*(centers[:at] - center).T))
+        hues.append(int(near.argmax()))
+    return hues
 
 
 def _letters(ax: Axes, letters: Sequence[str], centers: np.ndarray) -> None:
@@ -306,22 +274,18 @@ def _letters(ax: Axes, letters: Sequence[str], centers: np.ndarray) -> None:
     if not len(letters):
         return
     span = max(*np.ptp(np.array([ax.get_xlim(), ax.get_ylim()]), axis=1), 1e-9)
-    places = _apart(centers, 0.045 * span)
+    # Both axes have one scale, which the shorter side decides; a letter is taller than it is wide.
+    points = min(ax.bbox.width, ax.bbox.height) * 72 / ax.figure.dpi
+    size = max(width_of(letter, 8, "bold") for letter in letters)
+    places = _apart(centers, 1.15 * span * max(size, 10.0) / points)
     for letter, place, center in zip(letters, places, centers, strict=True):
         if np.hypot(*(place - center)) > 0.02 * span:
             ax.plot(*zip(center, place, strict=True), color=INK, linewidth=0.4, zorder=4)
-        text = ax.text(
-            float(place[0]),
-            float(place[1]),
-            letter,
-            ha="center",
-            va="center",
-            fontsize=8,
-            fontweight="bold",
-            color=INK,
-            zorder=5,
-        )
-        text.set_path_effects(_HALO)
+        x, y = map(float, place)
+        how: Any = {"ha": "center", "va": "center", "fontsize": 8, "fontweight": "bold", "color": INK, "zorder": 5}
+        ax.text(x, y, letter, path_effects=_HALO, **how)
+    ax.update_datalim(places)
+    ax.autoscale_view()
 
 
 def _apart(points: np.ndarray, least: float) -> np.ndarray:
@@ -341,16 +305,16 @@ def _apart(points: np.ndarray, least: float) -> np.ndarray:
     return out
 
 
-def _matched(e: EmbeddingLike, threshold: float) -> np.ndarray:
+def _matched(e: Any, threshold: float) -> np.ndarray:
     cosine = e.to_pandas()["one_to_one_cosine"].to_numpy(dtype=np.float64, na_value=np.nan)
     return np.nan_to_num(cosine, nan=-1.0) > threshold
 
 
-def _run_colors(e: EmbeddingLike, style: str) -> dict[str, str]:
+def _run_colors(e: Any, style: str) -> dict[str, str]:
     return run_colors(e.names, [d.metadata.get("kind") for d in e.dictionaries], style)
 
 
-def _colors_of(e: EmbeddingLike, colors: Mapping[str, str]) -> np.ndarray:
+def _colors_of(e: Any, colors: Mapping[str, str]) -> np.ndarray:
     return np.array([colors[name] for name in e.names])[e.owner]
 
 
@@ -378,26 +342,43 @@ def _bare(ax: Axes) -> None:
         spine.set_visible(False)
 
 
-def _width_in_letters(ax: Axes) -> int:
-    """Return the number of characters of the smallest size that fit under these axes."""
+def _wide(ax: Axes) -> float:
+    """Return the width in points of axes without ticks, which a layout spreads over their column."""
     place = ax.get_subplotspec()
     columns = 1 if place is None else place.get_gridspec().ncols
-    return int(19 * ax.figure.bbox.width / ax.figure.dpi / columns)
+    return float(ax.figure.bbox.width * 72 / ax.figure.dpi / columns - 10)
 
 
-def _legend(ax: Axes, entries: Sequence[tuple[str, str]], columns: int = 2) -> None:
+def _write_under(ax: Axes, lines: Sequence[str]) -> None:
+    if makes_room(ax):
+        text = "\n".join(wrapped(line, 0.95 * _wide(ax), 6, indent="    ") for line in lines)
+        ax.set_xlabel(text, fontsize=6, color=MUTED, loc="left")
+
+
+def _legend(ax: Axes, entries: Sequence[tuple[str, str]], legend: bool = True) -> None:
+    if not legend:
+        return
     if len(entries) > _MOST_NAMED:
         entries = [*entries[: _MOST_NAMED - 1], (_PALE, f"and {len(entries) - _MOST_NAMED + 1:,} more")]
-    handles = [Line2D([], [], marker="o", linestyle="", markersize=4, color=c, label=label) for c, label in entries]
-    longest = max(len(label) for _, label in entries)
-    legend = ax.legend(
-        handles=handles,
-        loc="lower left",
-        bbox_to_anchor=(0, 1),
-        ncols=columns if longest <= 30 else 1,
-        handletextpad=0.1,
-        columnspacing=1.0,
-        borderaxespad=0.2,
-    )
-    for text, (color, _) in zip(legend.get_texts(), entries, strict=True):
+    outside = makes_room(ax)
+    size, marker = (7.5, 12.0) if outside else (LABEL_SIZE, 11.0)
+    width = _wide(ax) - marker if outside else 0.6 * room(ax)
+    longest = max(width_of(label, size) for _, label in entries) + marker + 8
+    columns = 2 if outside and 2 * longest <= width else 1
+    handles = [Line2D([], [], marker="o", linestyle="", markersize=4, color=c) for c, _ in entries]
+    how: dict[str, Any] = {"fontsize": size, "handletextpad": 0.1, "columnspacing": 1.0, "borderaxespad": 0.2}
+    how |= {"loc": "lower left", "bbox_to_anchor": (0, 1)} if outside else {"loc": "best"}
+    shown = ax.legend(handles, [_kept(label, width, size) for _, label in entries], ncols=columns, **how)
+    if not outside:
+        shown.set(frame_on=True)
+        shown.get_frame().set(facecolor="white", edgecolor="none", alpha=0.8)
+    for text, (color, _) in zip(shown.get_texts(), entries, strict=True):
         text.set_color(MUTED if color == _PALE else INK)
+
+
+def _kept(label: str, width: float, size: float) -> str:
+    """Shorten a label's name, not its count in brackets, or what follows its colon."""
+    at = max(label.rfind(" ("), label.rfind(": "))
+    name, rest = (label, "") if at < 0 else (label[:at], label[at:])
+    short = shortened(name, width - width_of(rest, size), size) + rest
+    return f" {short}" if short.startswith("_") else short

@@ -6,45 +6,30 @@ The caller passes colors and labels: `run_colors(…, style="e2e")` gives each p
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
-from sae_geometry.plots.style import E2E_KINDS, INK, MUTED, PAGE_WIDTH, in_paper_style, literal, new_figure, plain
+from sae_geometry.pairwise.matching_result import Matching
+from sae_geometry.plots.style import E2E_KINDS, INK, MUTED, PAGE_WIDTH, in_paper_style, new_figure
+from sae_geometry.plots.text import LABEL_SIZE, put_title, room, shortened
 
 if TYPE_CHECKING:
     import pandas as pd
 
 PANEL_BINS = 50
-_LABEL_SIZE = 6.5
 _FAINT = "#555555"
 _RISE, _LINE = 60.0, 6.5  # in points: the range of runs in a facet, and a line of labels
 _MARKERS = {"local": "^", "e2e": "o", "e2e+ds": "X"}
 
 
-@runtime_checkable
-class SimilaritiesLike(Protocol):
-    """Attributes of a `Matching` that a panel uses."""
-
-    @property
-    def similarity(self) -> np.ndarray: ...
-    @property
-    def n_latents(self) -> int: ...
-    @property
-    def mean_similarity(self) -> float: ...
-    @property
-    def chance(self) -> float: ...
-    @property
-    def isotropic_chance(self) -> float: ...
-
-
 @in_paper_style
 def draw_panels(
     figure: Figure | SubFigure,
-    curves: Sequence[SimilaritiesLike],
+    curves: Sequence[Matching],
     *,
     labels: Sequence[str],
     colors: Sequence[str],
@@ -85,12 +70,12 @@ def draw_panels(
         ):
             if not np.isnan(value):
                 ax.axvline(value, color=ink, linewidth=width, linestyle=(0, dash))
-        ax.set_title(plain(label), loc="left", fontsize=7.5, color=color, pad=2)
+        ax.set_title(shortened(label, room(ax), 7.5), loc="left", fontsize=7.5, color=color, pad=2)
         text = f"n = {curve.n_latents:,}\nmean {curve.mean_similarity:.3f}"
         text += "" if np.isnan(curve.chance) else f"\nchance {curve.chance:.3f}"
         x, side = _room(panel_shares(curve, edges), top, (curve.mean_similarity - start) / (1 - start))
         ax.text(
-            x, 0.94, text, transform=ax.transAxes, ha=side, va="top", fontsize=_LABEL_SIZE, linespacing=1.25,
+            x, 0.94, text, transform=ax.transAxes, ha=side, va="top", fontsize=LABEL_SIZE, linespacing=1.25,
             bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.8},
         )  # fmt: skip
     axes[-1].set(xlim=(start, 1.0), xlabel=xlabel)
@@ -100,7 +85,7 @@ def draw_panels(
         ax.yaxis.set_major_locator(MaxNLocator(2))
         ax.yaxis.set_major_formatter(lambda v, _: f"{v:.0%}")
     if title:
-        figure.suptitle(title, fontsize=8, fontweight="bold", x=0.01, ha="left")
+        put_title(figure, title)
     return list(axes)
 
 
@@ -116,13 +101,13 @@ def _room(shares: np.ndarray, top: float | None, mean: float) -> tuple[float, Li
     return x, side
 
 
-def panel_range(curves: Sequence[SimilaritiesLike]) -> float:
+def panel_range(curves: Sequence[Matching]) -> float:
     """Return the lower end of the common bins: 0, or below the smallest similarity, in steps of 0.05."""
     lowest = min((float(np.nanmin(c.similarity)) for c in curves if np.isfinite(c.similarity).any()), default=0.0)
     return float(np.floor(min(0.0, lowest) * 20) / 20)
 
 
-def panel_shares(curve: SimilaritiesLike, edges: np.ndarray) -> np.ndarray:
+def panel_shares(curve: Matching, edges: np.ndarray) -> np.ndarray:
     """Return the share of latents per bin, float64 [bins]; unmatched latents count in the denominator only."""
     found = curve.similarity[np.isfinite(curve.similarity)]
     counts = np.histogram(np.clip(found, edges[0], 1.0), edges)[0]
@@ -165,7 +150,7 @@ def facet_figure(
         group = points[points[row] == name]
         for ax, x in zip(axes, xs, strict=True):
             _facet(ax, group, (x, y, kind), label)
-        axes[0].set_title(literal(str(name)), loc="left", fontsize=7.5, fontweight="bold")
+        axes[0].set_title(shortened(str(name), room(axes[0]), 7.5, "bold"), loc="left", fontsize=7.5, fontweight="bold")
         axes[0].set_ylabel(ylabel)
     for ax, text in zip(grid[-1], xs.values(), strict=True):
         ax.set_xlabel(text)
@@ -210,8 +195,9 @@ def _write_labels(ax: Axes, known: pd.DataFrame, columns: tuple[str, str, str]) 
         place = max([at, *above])
         placed.append((run[x], place))
         right = run[x] > leftmost + 0.6 * width
+        name = shortened(str(run[label]), 0.35 * room(ax), 6)
         ax.annotate(
-            plain(str(run[label])), (run[x], run[y]), (-5 if right else 5, place - at - 2), textcoords="offset points",
+            name, (run[x], run[y]), (-5 if right else 5, place - at - 2), textcoords="offset points",
             ha="right" if right else "left", fontsize=6, color=MUTED,
         )  # fmt: skip
 

@@ -2,49 +2,68 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 
 from sae_geometry.matching.defaults import THRESHOLD
 from sae_geometry.pairwise.matching_result import Matching
-from sae_geometry.plots.style import MUTED, axes_or_new, in_paper_style, plain
+from sae_geometry.plots.style import COLUMN_WIDTH, INK, MUTED, NEAREST, axes_or_new, in_paper_style
+from sae_geometry.plots.text import LABEL_SIZE, lettered, makes_room, put_legend, room, shortened, wrapped
 
-COLORS = ("#BBBBBB", "#56B4E9", "#0072B2")
+_COLORS = ("#BBBBBB", "#56B4E9", NEAREST)
 _BINS = 50
+_NUMBER, _STRIP = 15.0, 36.0  # points: a share in large type, and the strip over the bars for all of its text
 
 
 @in_paper_style
-def partners_histogram(nearest: Matching, ax: Axes | None = None, *, threshold: float = THRESHOLD) -> Axes:
-    """Draw the similarity of each latent to its nearest, stacked by class: above the threshold, significant, neither.
+def partners_histogram(
+    nearest: Matching, ax: Axes | None = None, *, threshold: float = THRESHOLD, legend: bool = True
+) -> Axes:
+    """Draw the similarity of each latent to its nearest, stacked by class: not significant, significant, above.
 
-    The mean and its null expectation are dotted lines; the share of each class stands in the legend.
+    The share of each class stands over the bars in large type; the mean and its null expectation are vertical lines.
 
     Args:
         nearest: one direction of a nearest matching.
         ax: axes to draw on; a new figure if None.
         threshold: similarity above which a latent counts as found again.
+        legend: draw the legend: below where the figure has a layout that makes room for it, else inside the axes.
     """
-    ax = axes_or_new(ax, 3.6, 2.9)
-    similarity = nearest.similarity
-    above = similarity > threshold
-    classes = (~above & ~nearest.significant, ~above & nearest.significant, above)
-    known = similarity[np.isfinite(similarity)]
-    low = min(0.0, float(known.min())) if len(known) else 0.0
-    labels = ["not significant", f"significant, up to {threshold:g}", f"above {threshold:g}"]
-    ax.hist(
-        [similarity[members & np.isfinite(similarity)] for members in classes],
-        bins=np.linspace(low, 1.0, _BINS + 1).tolist(),
-        stacked=True,
-        color=list(COLORS),
-        label=[f"{label}: {members.mean():.0%}" for label, members in zip(labels, classes, strict=True)],
+    ax = axes_or_new(ax, COLUMN_WIDTH * 1.1, 2.9)
+    known = np.isfinite(nearest.similarity)
+    above = known & (nearest.similarity > threshold)
+    low = float(np.floor(min(0.0, float(nearest.similarity[known].min())) * 20) / 20) if known.any() else 0.0
+    edges = np.linspace(low, 1.0, _BINS + 1)
+    base, height = np.zeros(_BINS), float(ax.bbox.height * 72 / ax.figure.dpi)
+    classes = (
+        ("not significant", ~above & ~nearest.significant),
+        (f"significant, up to {threshold:g}", ~above & nearest.significant),
+        (f"above {threshold:g}", above),
     )
-    for at, style, words in (
-        (nearest.chance, ":", f"mean by chance {nearest.chance:.2f}"),
-        (nearest.mean_similarity, "--", f"mean {nearest.mean_similarity:.2f}"),
-    ):
-        if np.isfinite(at):
-            ax.axvline(at, color=MUTED, linewidth=0.9, linestyle=style, label=words)
-    ax.set(xlim=(low, 1.0), xlabel=f"{nearest.quantity} to the nearest latent", ylabel="latents")
-    ax.set_title(f"{plain(nearest.source)} in {plain(nearest.target)}", loc="left")
-    ax.figure.legend(loc="outside lower left", ncols=2, fontsize=6.5, handlelength=1.6)
+    for at, ((name, members), color) in enumerate(zip(classes, _COLORS, strict=True)):
+        top = base + np.histogram(nearest.similarity[members & known].clip(low, 1.0), edges)[0]
+        ax.stairs(top, edges, baseline=base, fill=True, color=color)
+        base = top
+        how: Any = {"transform": ax.transAxes, "color": color if at else MUTED, "va": "top"}
+        x = 0.01 + 0.34 * at
+        ax.text(x, 0.99, f"{members.mean():.0%}", fontsize=13, fontweight="bold", **how)
+        ax.text(x, 0.99 - _NUMBER / height, wrapped(name, 0.31 * room(ax)), fontsize=LABEL_SIZE, **how)
+    lines = (("mean", nearest.mean_similarity, "-"), ("by chance", nearest.chance, ":"))
+    drawn = [
+        ax.axvline(at, ymax=0.6, color=INK, linewidth=0.8, linestyle=dash, label=f"{name} {at:.2f}")
+        for name, at, dash in lines
+        if np.isfinite(at)
+    ]
+    ax.set(xlim=(low, 1.0), ylim=(0, max(base.max(), 1.0) / max(0.3, 1 - _STRIP / height)))
+    ax.set(xlabel=f"{nearest.quantity} of A to the nearest of B", ylabel="latents of A")
+    if not makes_room(ax) and legend:  # for a legend there is no room: the strip is over the bars
+        source, target = (shortened(name, 0.3 * room(ax), 7) for name in (nearest.source, nearest.target))
+        ax.set_xlabel(f"{nearest.on} cosine, {source} → {target}")
+    ax.yaxis.set_major_formatter(lambda v, _: f"{v:,.0f}")
+    if makes_room(ax):
+        ax.set_title(lettered({"A": nearest.source, "B": nearest.target}, room(ax), 8, "bold"), loc="left",
+                     fontweight="bold")  # fmt: skip
+        put_legend(ax, drawn, legend=legend)
     return ax

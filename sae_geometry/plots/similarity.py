@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import seaborn as sns
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import Normal, withStroke
+from matplotlib.ticker import MaxNLocator
 
 from sae_geometry.io.formatting import counted
 from sae_geometry.matching.defaults import THRESHOLD
@@ -31,21 +32,30 @@ from sae_geometry.plots.style import (
     axes_or_new,
     in_paper_style,
     new_figure,
-    plain,
+)
+from sae_geometry.plots.text import (
+    LABEL_SIZE,
+    fitting_size,
+    lettered,
+    makes_room,
+    put_legend,
+    room,
+    shortened,
+    width_of,
 )
 
 _GRID = 2001
 _BINS = 50
-_LABEL_SIZE = 6.5
 _HALO = [withStroke(linewidth=2.4, foreground="white"), Normal()]
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One matching with its line style."""
+    """One matching with its line style, its label with numbers, and a short one."""
 
     matching: Matching
     label: str
+    short: str
     color: str
     dash: Literal["-", "--"]
 
@@ -58,43 +68,39 @@ class Curve:
 
 
 @in_paper_style
-def similarity_ecdf(curves: Sequence[Matching], ax: Axes | None = None) -> Axes:
-    """Share of latents whose similarity is at most t, for every t; the chance of each curve as a dashed vertical in its
-    colour, isotropic chance as a faint dotted one.
+def similarity_ecdf(curves: Sequence[Matching], ax: Axes | None = None, *, legend: bool = True) -> Axes:
+    """Draw the share of latents whose similarity is at most t, for every t.
 
-    Line style is direction (solid forth, dashed back), colour is the way of counting. Every latent of the source
-    counts: those that a one-to-one matching leaves without a partner lift its curve from the start.
+    The chance of each curve is a dashed vertical in its color, isotropic chance a faint dotted one. Line style is
+    direction (solid forth, dashed back), color is the way of counting. Every latent of the source counts: those that a
+    one-to-one matching leaves without a partner lift its curve from the start.
 
     Args:
         curves: one or more `Matching`.
         ax: axes to draw on; a new figure if None.
+        legend: draw the legend: below where the figure has a layout that makes room for it, else inside the axes.
     """
     ax = axes_or_new(ax, COLUMN_WIDTH * 1.25, 3.5)
     drawn = _drawn(curves)
     _draw_ecdf(ax, drawn)
-    _put_title(ax, curves)
-    handles = [*_own_handles(ax), *_chance_handles(drawn)]
-    ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(-0.16, -0.18), fontsize=_LABEL_SIZE, handlelength=1.8)
+    _name(ax, drawn, _own_handles(ax), loc="upper left", legend=legend)
     return ax
 
 
 @in_paper_style
-def similarity_histogram(curves: Sequence[Matching], ax: Axes | None = None) -> Axes:
-    """Share of latents in each of 50 bins that all curves have in common; chance as in `similarity_ecdf`.
+def similarity_histogram(curves: Sequence[Matching], ax: Axes | None = None, *, legend: bool = True) -> Axes:
+    """Draw the share of latents in each of 50 bins that all curves have in common; chance as in `similarity_ecdf`.
 
     Args:
         curves: one or more `Matching`; the first is filled.
         ax: axes to draw on; a new figure if None.
+        legend: as in `similarity_ecdf`.
     """
     ax = axes_or_new(ax, COLUMN_WIDTH * 1.25, 3.1)
     drawn = _drawn(curves)
     _draw_histogram(ax, drawn)
-    _put_title(ax, curves)
-    handles: list[Patch | Line2D] = [
-        Patch(facecolor="none", edgecolor=c.color, linestyle=c.dash, label=c.label) for c in drawn
-    ]
-    handles += _chance_handles(drawn)
-    ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(-0.16, -0.2), fontsize=_LABEL_SIZE, handlelength=1.8)
+    handles = [Line2D([], [], color=c.color, linestyle=c.dash, label=c.label) for c in drawn]
+    _name(ax, drawn, handles, loc="best", legend=legend)
     return ax
 
 
@@ -106,7 +112,7 @@ def similarity_figure(curves: Sequence[Matching]) -> Figure:
         curves: one or more `Matching`.
     """
     drawn = _drawn(curves)
-    figure = new_figure(COLUMN_WIDTH * 1.2, 3.6 + 0.14 * (len(drawn) + len(_chance_handles(drawn))))
+    figure = new_figure(COLUMN_WIDTH * 1.25, 3.5 + 0.26 * (len(drawn) + len(_chance_handles(drawn))))
     draw_similarity(figure, curves)
     return figure
 
@@ -118,48 +124,52 @@ def draw_similarity(figure: Figure | SubFigure, curves: Sequence[Matching]) -> N
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(1, 1.9))
     _draw_histogram(top, drawn)
     _draw_ecdf(bottom, drawn)
-    _put_title(top, curves)
-    top.set_xlabel("")
+    top.set(xlabel="", title="")
+    top.set_title(_title(drawn, room(top)), loc="left", fontweight="bold")
     figure.align_ylabels([top, bottom])
-    handles = [*_own_handles(bottom), *_chance_handles(drawn)]
-    figure.legend(handles=handles, loc="outside lower left", fontsize=_LABEL_SIZE, handlelength=1.8)
+    put_legend(bottom, [*_own_handles(bottom), *_chance_handles(drawn)])
 
 
 @in_paper_style
-def multiplicity_bars(curves: Sequence[Matching], ax: Axes | None = None) -> Axes:
+def multiplicity_bars(curves: Sequence[Matching], ax: Axes | None = None, *, legend: bool = True) -> Axes:
     """Draw how many target latents are the nearest of 0, 1, 2, … source latents.
 
     Args:
         curves: one or two directions of a nearest matching; filled bars for the first, open bars for the second.
         ax: axes to draw on; a new figure if None.
+        legend: as in `similarity_ecdf`.
     """
-    ax = axes_or_new(ax, height=2.4)
+    ax = axes_or_new(ax, height=3.2)
     letters = _letters(curves)
     edges = [0, 1, 2, 3, 4, 5, 6, 11, np.inf]
     names = ["0", "1", "2", "3", "4", "5", "6–10", "> 10"]
-    width = 0.84 / len(curves)
+    height = 0.86 / len(curves)
+    counts = [np.histogram(matching.multiplicity, bins=edges)[0] for matching in curves]
     handles = []
     for at, matching in enumerate(curves):
-        counts = np.histogram(matching.multiplicity, bins=edges)[0]
         look: dict[str, Any] = {"facecolor": "white" if at else NEAREST, "edgecolor": NEAREST, "linewidth": 0.8}
         if at:
             look["hatch"] = "//////"
-        where = np.arange(len(names)) + (at - (len(curves) - 1) / 2) * width
-        bars = ax.bar(where, counts, width * 0.94, **look)
-        ax.bar_label(bars, [f"{c:,}" if c else "" for c in counts], fontsize=5.5, padding=1, color=INK)
+        where = np.arange(len(names)) + (at - (len(curves) - 1) / 2) * height
+        bars = ax.barh(where, counts[at], height * 0.9, **look)
+        ax.bar_label(bars, [f"{c:,}" if c else "" for c in counts[at]], fontsize=5.5, padding=2, color=INK)
         never = (matching.multiplicity == 0).mean()
         source, target = letters[matching.source], letters[matching.target]
         handles.append(Patch(label=f"{source} → {target}: {never:.0%} of {target} never taken", **look))
-    ax.set(xlabel="times taken as a nearest partner", ylabel="latents of the target")
-    ax.set_xticks(range(len(names)), names)
-    ax.margins(y=0.08)
-    ax.legend(handles=handles, loc="upper right", fontsize=_LABEL_SIZE, handlelength=1.4)
-    _put_title(ax, curves)
+    most = max(int(c.max()) for c in counts)
+    text = width_of(f"{most:,}", 5.5) + 6
+    ax.set(ylabel="times taken as nearest partner", xlabel="latents of the target")
+    ax.set(xlim=(0, max(most, 1) * room(ax) / (room(ax) - text)), ylim=(len(names) - 0.4, -0.6))
+    ax.set_yticks(range(len(names)), names)
+    ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    ax.xaxis.set_major_formatter(lambda v, _: f"{v:,.0f}")
+    # A latent taken k times leaves k − 1 others without, so that the bars below are short.
+    _name(ax, _drawn(curves), handles, loc="lower right", legend=legend, chance=False)
     return ax
 
 
 @in_paper_style
-def counting_bars(counting: DoubleCounting, nearest: Matching, ax: Axes | None = None) -> Axes:
+def counting_bars(counting: DoubleCounting, nearest: Matching, ax: Axes | None = None, *, legend: bool = True) -> Axes:
     """Draw mean similarity per matching: nearest in both directions, mutual, greedy, optimal; with the number of pairs.
 
     A dash across each bar is the chance of that way of counting, where it is known.
@@ -168,27 +178,29 @@ def counting_bars(counting: DoubleCounting, nearest: Matching, ax: Axes | None =
         counting: the decomposition of double counting.
         nearest: the nearest matching, for the names and the quantity.
         ax: axes to draw on; a new figure if None.
+        legend: as in `similarity_ecdf`.
     """
-    ax = axes_or_new(ax, COLUMN_WIDTH * 1.15, 2.0)
-    names = [c.name for c in counting.counts]
+    ax = axes_or_new(ax, COLUMN_WIDTH * 1.15, 2.6)
     means = [c.mean_similarity for c in counting.counts]
     colors = [NEAREST if c.matching == "nearest" else ONE_TO_ONE for c in counting.counts]
-    where = np.arange(len(names))[::-1]
-    ax.barh(where, means, color=colors, height=0.62)
+    where = np.arange(len(means))[::-1]
+    ax.barh(where, means, color=colors, height=0.34)
+    low, high = min(0.0, *means), max(1.0, *means)
+    lines = []
     for y, c in zip(where, counting.counts, strict=True):
         known = not np.isnan(c.chance)
-        numbers = f"{c.mean_similarity:.3f}, chance {c.chance:.2f}" if known else f"{c.mean_similarity:.3f}"
-        at = max(c.mean_similarity, c.chance if known else 0.0)
-        ax.text(at, y, f" {numbers}  ({counted(c.n_pairs, 'pair')})", va="center", fontsize=_LABEL_SIZE)
+        numbers = f"{c.mean_similarity:.3f}" + (f" (chance {c.chance:.3f})" if known else "")
+        lines.append(f"{c.name}: {numbers}, {counted(c.n_pairs, 'pair')}")
         if known:
-            ax.plot([c.chance] * 2, [y - 0.42, y + 0.42], color=INK, linewidth=0.9, path_effects=_HALO)
-    ax.set_yticks(where, names)
-    low, high = min(0.0, *means), max(1.0, *means)
-    ax.set(xlim=(low, max(high, max(means) * 1.75)), xlabel=f"mean {nearest.quantity} (black: its chance)")
-    ax.set_xticks([tick for tick in ax.get_xticks() if low <= tick <= high + 1e-9])
-    ax.spines["bottom"].set_bounds(low, high)
-    ax.tick_params(axis="y", length=0)
-    _put_title(ax, [nearest])
+            ax.plot([c.chance] * 2, [y - 0.24, y + 0.24], color=INK, linewidth=0.9, path_effects=_HALO)
+    size = fitting_size(lines, room(ax))
+    lowest = -0.4 if makes_room(ax) or not legend else -1.9  # a legend inside stands under the bars
+    for y, line in zip(where, lines if size else [], strict=bool(size)):
+        ax.text(low, y + 0.27, line, va="bottom", fontsize=size)
+    ax.set(xlim=(low, high), ylim=(lowest, len(means) - 0.1), yticks=[], xlabel=f"mean {nearest.quantity}")
+    ax.spines["left"].set_visible(False)
+    chance = Line2D([], [], color=INK, linewidth=0.9, label="its chance", path_effects=_HALO)
+    _name(ax, _drawn([nearest]), [chance], loc="lower right", legend=legend, chance=False)
     return ax
 
 
@@ -205,20 +217,12 @@ def _draw_ecdf(ax: Axes, drawn: Sequence[Curve]) -> None:
 
 def _draw_histogram(ax: Axes, drawn: Sequence[Curve]) -> None:
     low, high = _range(drawn)
-    bins = [float(edge) for edge in np.linspace(low, high, _BINS + 1)]
+    edges = np.linspace(low, high, _BINS + 1)
     for at, curve in enumerate(drawn):
-        sns.histplot(
-            x=curve.values,
-            bins=bins,
-            weights=np.full(len(curve.values), 1 / curve.matching.n_latents),
-            element="step",
-            fill=at == 0,
-            alpha=1.0 if at else 0.18,
-            color=curve.color,
-            linestyle=curve.dash,
-            linewidth=1.0,
-            ax=ax,
-        )
+        shares = np.histogram(curve.values, edges)[0] / curve.matching.n_latents
+        if at == 0:
+            ax.stairs(shares, edges, fill=True, color=curve.color, alpha=0.18)
+        ax.stairs(shares, edges, color=curve.color, linestyle=curve.dash, linewidth=1.0)
     _draw_chance(ax, drawn)
     ax.set(xlim=(low, high), xlabel=_axis_name(drawn), ylabel="share of latents")
     ax.set_ylim(bottom=0)
@@ -251,13 +255,30 @@ def _own_handles(ax: Axes) -> list[Any]:
     return list(ax.get_legend_handles_labels()[0])
 
 
-def _put_title(ax: Axes, curves: Sequence[Matching]) -> None:
-    names = _letters(curves)
-    if all(m.source == m.target for m in curves):
-        title = plain(next(iter(names))) if len(names) == 1 else "Similarity within each dictionary"
-    else:
-        title = "    ".join(f"{key}: {plain(name)}" for name, key in names.items())
-    ax.set_title(title, loc="left", fontweight="bold")
+def _name(
+    ax: Axes,
+    drawn: Sequence[Curve],
+    handles: Sequence[Artist],
+    *,
+    loc: str,
+    legend: bool,
+    chance: bool = True,
+) -> None:
+    """Write title and legend: outside where the figure makes room for them, else both in a legend inside the axes."""
+    if makes_room(ax):
+        ax.set_title(_title(drawn, room(ax)), loc="left", fontweight="bold")
+        put_legend(ax, [*handles, *(_chance_handles(drawn) if chance else [])], legend=legend)
+        return
+    title = _title(drawn, 0.6 * room(ax), LABEL_SIZE)
+    short = [c.short for c in drawn] if chance else None
+    put_legend(ax, handles, title=title, short=short, loc=loc, legend=legend)
+
+
+def _title(drawn: Sequence[Curve], width: float, size: float = 8) -> str:
+    names = _letters([c.matching for c in drawn])
+    if any(c.matching.source != c.matching.target for c in drawn):
+        return lettered({letter: name for name, letter in names.items()}, width, size, "bold")
+    return shortened(next(iter(names)) if len(names) == 1 else "Similarity within each dictionary", width, size, "bold")
 
 
 def _drawn(curves: Sequence[Matching]) -> list[Curve]:
@@ -281,7 +302,8 @@ def _drawn(curves: Sequence[Matching]) -> list[Curve]:
             color = RUNS[len(out) % len(RUNS)]
         forth = within or letters[m.source] < letters[m.target] or at == 0
         way = "both ways" if any(_same_pairs(m, other) for other in curves) else ""
-        out.append(Curve(m, _label(m, letters, way, len(curves)), color, "-" if forth else "--"))
+        short = m.source if within else f"{m.method} {way or f'{letters[m.source]} → {letters[m.target]}'}"
+        out.append(Curve(m, _label(m, letters, way, len(curves)), short, color, "-" if forth else "--"))
     return out
 
 
@@ -293,9 +315,9 @@ def _same_pairs(m: Matching, other: Matching) -> bool:
 
 def _label(m: Matching, letters: dict[str, str], way: str, n_curves: int) -> str:
     chance = "" if np.isnan(m.chance) else f"chance {m.chance:.2f}, "
-    numbers = f"mean {m.mean_similarity:.2f}, {chance}{m.fraction_above(THRESHOLD):.0%} > {THRESHOLD}"
+    numbers = f"mean {m.mean_similarity:.2f}, {chance}{m.fraction_above(THRESHOLD):.0%}\u00a0>\u00a0{THRESHOLD}"
     if m.source == m.target:
-        who = f"nearest other latent in {plain(m.source)}" if n_curves > 1 else "nearest other latent"
+        who = f"nearest other latent in {m.source}" if n_curves > 1 else "nearest other latent"
         return f"{who}: n = {m.n_latents:,}, {numbers}"
     way = way or f"{letters[m.source]} → {letters[m.target]}"
     if m.method == "nearest":

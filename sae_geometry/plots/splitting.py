@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -18,55 +17,48 @@ from sae_geometry.plots.style import (
     PAGE_WIDTH,
     axes_or_new,
     in_paper_style,
+    lighter,
     new_figure,
-    plain,
 )
+from sae_geometry.plots.text import fitting_size, makes_room, put_legend, put_title, room, shortened, wrapped
 
 _MOST_BARS = 8
 
 
-@runtime_checkable
-class SplitLike(Protocol):
-    """Attributes of a `SplitMap` that the figures use."""
-
-    @property
-    def narrow(self) -> Any: ...
-    @property
-    def wide(self) -> Any: ...
-    @property
-    def combination(self) -> Any: ...
-    @property
-    def explained_by_chance(self) -> np.ndarray: ...
-    @property
-    def n_children(self) -> np.ndarray: ...
-    @property
-    def n_novel(self) -> int: ...
-
-
 @in_paper_style
-def children_bars(split: SplitLike, ax: Axes | None = None) -> Axes:
+def children_bars(split: Any, ax: Axes | None = None) -> Axes:
     """Draw how many narrow latents have 0, 1, 2, … wide children."""
     ax = axes_or_new(ax, COLUMN_WIDTH, 2.4)
     counts = np.bincount(np.minimum(split.n_children, _MOST_BARS), minlength=_MOST_BARS + 1)
     last = int(np.flatnonzero(counts).max())
     names = [f"{k}" if k < _MOST_BARS else f"≥ {k}" for k in range(last + 1)]
     bars = ax.bar(range(last + 1), counts[: last + 1], 0.7, color=NEAREST)
-    ax.bar_label(bars, [f"{c:,}" for c in counts[: last + 1]], fontsize=6, padding=1, color=INK)
+    texts = [f"{c:,}" for c in counts[: last + 1]]
+    if size := fitting_size(texts, 0.85 * room(ax) / len(texts), 6):
+        ax.bar_label(bars, texts, fontsize=size, padding=1, color=INK)
     ax.set_xticks(range(last + 1), names)
     ax.set(xlabel="wide children", ylabel="narrow latents")
     ax.margins(y=0.1)
     children = split.wide.n_latents - split.n_novel
-    ax.set_title(f"{children:,} wide latents are children, {split.n_novel:,} novel", loc="left", fontsize=7)
+    if makes_room(ax):
+        said = f"{children:,} wide latents are children, {split.n_novel:,} novel"
+        ax.set_title(wrapped(said, room(ax), 7), loc="left", fontsize=7)
     return ax
 
 
 @in_paper_style
-def explained_ecdf(split: SplitLike, ax: Axes | None = None) -> Axes:
-    """ECDF over narrow latents of the share of their direction that 1, 2, … wide ones explain, beside chance."""
-    ax = axes_or_new(ax, COLUMN_WIDTH, 2.6)
+def explained_ecdf(split: Any, ax: Axes | None = None, *, legend: bool = True) -> Axes:
+    """Draw the ECDF over narrow latents of the share of their direction that 1, 2, … wide ones explain, and chance.
+
+    Args:
+        split: a `SplitMap`.
+        ax: axes to draw on; a new figure if None.
+        legend: draw the legend: below where the figure has a layout that makes room for it, else inside the axes.
+    """
+    ax = axes_or_new(ax, COLUMN_WIDTH, 3.2)
     ours, chance = split.combination.explained, split.explained_by_chance
     n_terms = ours.shape[1]
-    shades = sns.light_palette(NEAREST, n_terms + 1)[1:]
+    shades = [lighter(NEAREST, 1 - (t + 1) / n_terms) for t in range(n_terms)]
     grid = np.linspace(0, 1, 501)
     for t in range(n_terms):
         label = f"{t + 1} wide latent{'s' if t else ''}: mean {ours[:, t].mean():.0%}"
@@ -82,7 +74,9 @@ def explained_ecdf(split: SplitLike, ax: Axes | None = None) -> Axes:
                 label=label,
             )
     ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="share of the direction explained", ylabel="narrow latents at or below")
-    ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.02), fontsize=6.5, handlelength=1.6)
+    handles, labels = ax.get_legend_handles_labels()
+    short = [label.split(":")[0] for label in labels]
+    put_legend(ax, handles, short=short, loc="upper left", legend=legend)
     return ax
 
 
@@ -91,15 +85,14 @@ def _ecdf(values: np.ndarray, grid: np.ndarray) -> np.ndarray:
 
 
 @in_paper_style
-def splitting_figure(split: SplitLike) -> Figure:
+def splitting_figure(split: Any) -> Figure:
     """Draw children and explained share side by side."""
-    figure = new_figure(PAGE_WIDTH, 2.7)
+    figure = new_figure(PAGE_WIDTH, 3.2)
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.0))
     children_bars(split, ax=left)
     explained_ecdf(split, ax=right)
-    figure.suptitle(
-        f"{plain(split.narrow.name)} ({counted(split.narrow.n_latents, 'latent')}) in {plain(split.wide.name)} "
-        f"({split.wide.n_latents:,})",
-        x=0.01, ha="left", fontsize=8, fontweight="bold",
-    )  # fmt: skip
+    width = 0.4 * PAGE_WIDTH * 72
+    narrow, wide = (shortened(d.name, 0.5 * width, 8, "bold") for d in (split.narrow, split.wide))
+    sizes = f"({counted(split.narrow.n_latents, 'latent')})", f"({split.wide.n_latents:,})"
+    put_title(figure, f"{narrow} {sizes[0]} in {wide} {sizes[1]}")
     return figure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -53,6 +55,7 @@ _RC: dict[Any, Any] = {
     "pdf.fonttype": 42,
     "ps.fonttype": 42,
     "svg.fonttype": "none",
+    "text.hinting": "no_hinting",  # at few dots per inch, hinted text is wider than it measures
     "savefig.dpi": 300,
     "figure.dpi": 120,
 }
@@ -66,7 +69,7 @@ def paper_style() -> Iterator[None]:
     must stay on or no later figure is shown.
     """
     before = {key: mpl.rcParams[key] for key in _RC}
-    mpl.rcParams.update(_RC)
+    mpl.rcParams.update({**_RC, "font.family": _installed(_RC["font.sans-serif"])})
     try:
         yield
     finally:
@@ -85,8 +88,16 @@ def in_paper_style(draw: Callable[P, R]) -> Callable[P, R]:
 
 
 def axes_or_new(ax: Axes | None, width: float = COLUMN_WIDTH, height: float = 2.4) -> Axes:
-    """Return `ax`, or the axes of a new pyplot figure of this size in inches."""
+    """Return `ax`, or the axes of a new pyplot figure of this size in inches.
+
+    Without a layout the gaps between axes are what they are: labels are set closer there.
+    """
     if ax is not None:
+        if ax.figure.get_layout_engine() is None:
+            ax.tick_params(labelsize=6.5, length=2, pad=2)
+            for axis in (ax.xaxis, ax.yaxis):
+                axis.labelpad = 1
+                axis.label.set_fontsize(7)
         return ax
     import matplotlib.pyplot as plt
 
@@ -108,13 +119,8 @@ def figure_of(draw: Callable[[Axes], object], width: float, height: float) -> Fi
 
 
 def literal(text: str) -> str:
-    """Escape dollar signs, so that text is not read as mathematics."""
-    return text.replace("$", r"\$")
-
-
-def plain(name: str) -> str:
-    """Return a run's name for a figure: escaped, and cut in the middle where it is long."""
-    return literal(name if len(name) <= 36 else f"{name[:24]}…{name[-11:]}")
+    """Escape dollar signs that are not escaped yet, so that text is not read as mathematics."""
+    return re.sub(r"(?<!\\)\$", r"\$", text)
 
 
 def run_colors(names: Sequence[str], kinds: Sequence[str | None], style: str) -> dict[str, str]:
@@ -132,7 +138,7 @@ def run_colors(names: Sequence[str], kinds: Sequence[str | None], style: str) ->
     for name, kind in zip(names, kinds, strict=True):
         if kind in E2E_KINDS:
             used[kind] = used.get(kind, 0) + 1
-            colors[name] = _lighter(E2E_KINDS[kind], 0.45 * (used[kind] - 1))
+            colors[name] = lighter(E2E_KINDS[kind], 0.45 * (used[kind] - 1))
     return colors
 
 
@@ -155,6 +161,8 @@ def save_figure(
     paths = []
     with paper_style(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # a character that the font lacks
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # the layout is found once, and serves every format
         for kind in formats:
             path = stem.with_name(f"{stem.name}.{kind}")
             figure.savefig(path, metadata=keys[kind], dpi=300)
@@ -162,7 +170,14 @@ def save_figure(
     return paths
 
 
-def _lighter(color: str, share: float) -> str:
+def _installed(families: Sequence[str]) -> list[str]:
+    """Return the families that the machine has; text that names them looks the same when it is drawn later."""
+    known = {font.name for font in fontManager.ttflist}
+    return [family for family in families if family in known] or ["sans-serif"]
+
+
+def lighter(color: str, share: float) -> str:
+    """Return the color mixed with this share of white, at most 80 %."""
     from matplotlib.colors import to_hex, to_rgb
 
     share = min(share, 0.8)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,46 +17,25 @@ from sae_geometry.plots.style import (
     axes_or_new,
     in_paper_style,
     new_figure,
-    plain,
 )
-
-
-@runtime_checkable
-class SpanLike(Protocol):
-    """Attributes of a `SpanOverlap` that the figures use."""
-
-    @property
-    def a(self) -> Any: ...
-    @property
-    def b(self) -> Any: ...
-    @property
-    def threshold(self) -> float: ...
-    @property
-    def unmatched(self) -> np.ndarray: ...
-    @property
-    def n_nearest(self) -> tuple[int, ...]: ...
-    @property
-    def explained(self) -> np.ndarray: ...
-    @property
-    def explained_by_chance(self) -> np.ndarray: ...
-    @property
-    def ranks(self) -> tuple[int, ...]: ...
-    @property
-    def overlap(self) -> np.ndarray: ...
-    @property
-    def overlap_by_chance(self) -> np.ndarray: ...
-    @property
-    def overlap_isotropic(self) -> np.ndarray: ...
+from sae_geometry.plots.text import makes_room, put_legend, put_title, room, shortened, wrapped
 
 
 @in_paper_style
-def span_curve(span: SpanLike, ax: Axes | None = None) -> Axes:
-    """Draw the share of unmatched directions in the span of their k nearest: mean, middle 50 %, and the null."""
-    ax = axes_or_new(ax, COLUMN_WIDTH, 2.5)
+def span_curve(span: Any, ax: Axes | None = None, *, legend: bool = True) -> Axes:
+    """Draw the share of unmatched directions in the span of their k nearest: mean, middle 50 %, and the null.
+
+    Args:
+        span: a `SpanOverlap`.
+        ax: axes to draw on; a new figure if None.
+        legend: draw the legend: below where the figure has a layout that makes room for it, else inside the axes.
+    """
+    ax = axes_or_new(ax, COLUMN_WIDTH, 3.0)
     where = range(len(span.n_nearest))
+    who = shortened(span.b.name, 0.4 * room(ax))
     for values, color, label in (
-        (span.explained, NEAREST, "this dictionary"),
-        (span.explained_by_chance, MUTED, "the other dictionary turned"),
+        (span.explained, NEAREST, f"by {who}"),
+        (span.explained_by_chance, MUTED, f"by {who}, turned"),
     ):
         if len(values):
             ax.fill_between(where, *np.quantile(values, (0.25, 0.75), axis=0), color=color, alpha=0.2, linewidth=0)
@@ -66,24 +45,23 @@ def span_curve(span: SpanLike, ax: Axes | None = None) -> Axes:
     if not len(span.explained):
         ax.text(0.5, 0.5, "every latent has a partner", transform=ax.transAxes, ha="center", fontsize=7, color=MUTED)
         return ax
-    ax.legend(loc="upper left", fontsize=6.5)
-    ax.set_title("mean; shaded: middle half of latents", loc="left", fontsize=7)
+    put_legend(ax, ax.get_legend_handles_labels()[0], loc="upper left", legend=legend)
+    if makes_room(ax):
+        ax.set_title(wrapped("mean; shaded: middle half of latents", room(ax), 7), loc="left", fontsize=7)
     return ax
 
 
 @in_paper_style
-def span_figure(span: SpanLike) -> Figure:
+def span_figure(span: Any) -> Figure:
     """Draw the span of the nearest few next to whole subspaces."""
-    figure = new_figure(PAGE_WIDTH, 2.8)
+    figure = new_figure(PAGE_WIDTH, 3.1)
     left, right = figure.subplots(1, 2)
     span_curve(span, ax=left)
     right.set_title("leading subspaces", loc="left", fontsize=7)
     right.set(xlabel="rank of the subspaces", ylabel="mean squared cosine of angles", ylim=(0, 1))
-    figure.suptitle(
-        f"{counted(len(span.unmatched), 'latent')} of {plain(span.a.name)} without a partner > {span.threshold:g} in "
-        f"{plain(span.b.name)}",
-        x=0.01, ha="left", fontsize=8, fontweight="bold",
-    )  # fmt: skip
+    a, b = (shortened(d.name, 0.25 * PAGE_WIDTH * 72, 8, "bold") for d in (span.a, span.b))
+    unmatched = counted(len(span.unmatched), "latent")
+    put_title(figure, f"{unmatched} of {a} without a partner > {span.threshold:g} in {b}")
     if not span.ranks:
         right.set_xticks([])
         why = "none without a partner" if not len(span.unmatched) else "none with a partner"
@@ -95,5 +73,5 @@ def span_figure(span: SpanLike) -> Figure:
         right.plot(where, span.overlap_by_chance, color=MUTED, marker="o", markersize=2.5, label="turned")
     right.plot(where, span.overlap_isotropic, color=MUTED, linestyle=":", label="isotropic")
     right.set_xticks(where, [f"{r}" for r in span.ranks])
-    right.legend(loc="upper right", fontsize=6.5)
+    put_legend(right, right.get_legend_handles_labels()[0])
     return figure

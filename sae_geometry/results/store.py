@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import sys
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -166,12 +165,13 @@ def _plain(value: Any) -> Any:
 def _save_figure(figure: Figure, stem: Path, about: dict[str, Any], formats: Sequence[str]) -> None:
     """Write a figure, annotated with any mismatch that the caller allowed."""
     from sae_geometry.plots import save_figure
-    from sae_geometry.plots.style import WARNING, literal
+    from sae_geometry.plots.style import WARNING, paper_style
+    from sae_geometry.plots.text import put_note
 
-    allowed = [literal(c) for c in about["caveats"] if c.endswith(ALLOWED)]
+    allowed = [c for c in about["caveats"] if c.endswith(ALLOWED)]
     if allowed:
-        lines = textwrap.wrap("; ".join(allowed), int(figure.get_figwidth() * 22))
-        figure.supxlabel("\n".join(lines), fontsize=6, color=WARNING, x=0.02, ha="left")
+        with paper_style():
+            put_note(figure, "; ".join(allowed), WARNING)
     save_figure(figure, stem, about, formats)
 
 

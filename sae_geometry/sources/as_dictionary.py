@@ -37,6 +37,7 @@ def as_dictionary(
     - a `Dictionary` is returned as it is;
     - text or a path is loaded with `load(obj)`;
     - an array or tensor has latents as rows, [n_latents, d_in]; leading axes of length one are dropped;
+    - so has a pandas DataFrame, whose index gives the latents' ids where it holds distinct whole numbers from 0 up;
     - a mapping of tensors, such as a state dict, is read like a file with the same names. Where sizes are ambiguous,
       "W_dec" is [n_latents, d_in] and "W_enc" [d_in, n_latents];
     - an object has a state dict, or attributes W_dec and W_enc, and optionally `cfg` (a SAELens SAE).
@@ -69,6 +70,8 @@ def as_dictionary(
         raise LayoutError(f"{what} holds {len(found.sites)} dictionaries ({choices}): give one of them")
     site = found.sites[0]
     made = read_dictionary(found, Selection(), latents, name=name or "dictionary", drop_bad=drop_bad)
+    if (ids := _index(obj)) is not None and len(ids) == made.alive.n_total:
+        made = replace(made, latent_ids=ids[made.latent_ids])
     note = f"read as {site.layout.title}: {spelled(site.decoder)}" + (
         f", {spelled(site.encoder)}" if site.encoder else ""
     )
@@ -85,6 +88,8 @@ def _read(obj: Any, latent_axis: LatentAxis | None) -> tuple[Opened, str]:
         what, tree = "the array", obj
     elif isinstance(obj, Mapping):
         what, tree, config = "the mapping", {k: v for k, v in obj.items() if k != "cfg"}, _plain(obj.get("cfg"))
+    elif hasattr(obj, "iloc"):
+        what, tree = "the data frame", obj.to_numpy(copy=True)
     elif isinstance(obj, Sequence):
         tree = obj
     else:
@@ -97,6 +102,14 @@ def _read(obj: Any, latent_axis: LatentAxis | None) -> tuple[Opened, str]:
             "mapping with W_dec, a SAELens SAE, or use Dictionary.from_decoder"
         )
     return opened(bundle, tensors, latent_axis), what
+
+
+def _index(obj: Any) -> torch.Tensor | None:
+    """Return the ids that the index of a data frame gives; None where it gives none."""
+    index = np.asarray(obj.index) if hasattr(obj, "iloc") else np.empty(0, dtype=object)
+    if index.dtype.kind not in "iu" or len(np.unique(index)) < len(index) or index.min() < 0:
+        return None
+    return torch.from_numpy(index.astype(np.int64))
 
 
 def _state(obj: Any) -> Mapping[str, Any]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import oracles
+import pandas as pd
 import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -555,3 +556,30 @@ def test_a_doubt_names_the_similarity_it_is_about(toy_pair):
     one = replace(sg.compare(*toy_pair).a_to_b, on="encoder")
     vars(one)["balance"] = {"turned": Share(0.7, 0.6, 0.8, 100)}  # a control that is too weak
     assert "the nearest by encoder cosine wins 70% against the turned control" in str(one._too_weak)
+
+
+# ---- what is compared ------------------------------------------------------------------------------------------------
+
+
+def test_data_frames_names_and_bad_rows_are_taken(toy_pair):
+    a, b = (d.directions.numpy() for d in toy_pair)
+    plain = sg.compare(a, b, names=("left", "right"))
+    assert (plain.a.name, plain.b.name) == ("left", "right")
+    ids = np.arange(len(a))[::-1] * 10
+    framed = sg.compare(pd.DataFrame(a, index=ids), pd.DataFrame(b, index=[f"row {k}" for k in range(len(b))]))
+    np.testing.assert_array_equal(framed.a_to_b.similarity, plain.a_to_b.similarity)
+    np.testing.assert_array_equal(framed.a_to_b.source_ids, ids)
+    np.testing.assert_array_equal(framed.b_to_a.source_ids, np.arange(len(b)))
+    broken = pd.DataFrame(a, index=ids).copy()
+    broken.iloc[3] = np.nan
+    with pytest.raises(ValueError, match="drop_bad=True"):
+        sg.compare(broken, b)
+    np.testing.assert_array_equal(sg.compare(broken, b, drop_bad=True).a_to_b.source_ids, np.delete(ids, 3))
+    with pytest.raises(ValueError, match="dense array of real numbers"):
+        sg.compare(pd.DataFrame({"token": ["x", "y"]}), b)
+
+
+@pytest.mark.parametrize("names", [("one",), ("one", "two", "three")])
+def test_names_are_one_per_side(toy_pair, names, unchecked):
+    with pytest.raises(ValueError, match=f"two labels, of a and of b; got {len(names)}"):
+        sg.compare(*toy_pair, names=names)

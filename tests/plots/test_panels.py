@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from drawn import matching
 from matplotlib.figure import Figure
 from matplotlib.patches import StepPatch
 
@@ -14,8 +15,7 @@ from sae_geometry.plots import draw_panels, facet_figure, panel_range, panel_sha
 
 @pytest.fixture(scope="module")
 def curves():
-    a, b = (sg.load(f"demo:{name}") for name in ("local-narrow-seed0", "e2e-seed0"))
-    return [sg.within(a).nearest, sg.within(b).nearest, sg.compare(a, b).a_to_b]
+    return [matching("a", "a", 400, 400), matching("b", "b", 300, 300, seed=1), matching("a", "b", 400, 300, seed=2)]
 
 
 def words(figure) -> list[str]:
@@ -55,8 +55,8 @@ def test_negative_similarities_widen_the_bins_of_all(curves):
 
 
 def test_latents_without_a_partner_count(curves):
-    a, b = (sg.load(f"demo:{name}") for name in ("local-narrow-seed0", "e2e-seed0"))
-    mutual = sg.compare(b, a, matching="mutual").a_to_b
+    mutual = matching("b", "a", 400, 300, "mutual")
+    assert mutual.n_matched < 300
     assert panel_shares(mutual, np.linspace(0, 1, 51)).sum() == pytest.approx(mutual.n_matched / mutual.n_latents)
 
 

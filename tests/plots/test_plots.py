@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 import zlib
+from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import numpy as np
 import oracles
 import pytest
+from drawn import agreement, embedding, matching
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
@@ -17,13 +19,21 @@ from matplotlib.transforms import Bbox
 import sae_geometry as sg
 from sae_geometry import plots
 from sae_geometry.dictionary import Dictionary
+from sae_geometry.embedding.region_file import Shape
 from sae_geometry.plots.embedding import _legend
 from sae_geometry.plots.style import E2E_KINDS, MUTED, NEAREST, ONE_TO_ONE, RUNS, run_colors
 
 
-@pytest.fixture
-def comparison(toy_pair):
-    return sg.compare(*toy_pair)
+@pytest.fixture(scope="module")
+def comparison():
+    """Two dictionaries of 60 and 47 latents that share thirty directions."""
+    a, b = oracles.related_decoders(np.random.default_rng(0), n=60, m=47, d=12, shared=30)
+    kinds = {"latent_axis": 0, "hook_point": "h", "model": "m"}
+    return sg.compare(*(Dictionary.from_decoder(w, name=name, **kinds) for w, name in ((a, "a"), (b, "b"))))
+
+
+def labels_of(ax) -> list[str]:
+    return [text.get_text().replace("\n", " ").replace("\u00a0", " ") for text in ax.get_legend().get_texts()]
 
 
 def test_every_function_draws_on_the_axes_given_and_returns_them(comparison):
@@ -74,13 +84,16 @@ def test_dollar_signs_underscores_and_unknown_scripts_are_drawn(tmp_path, rng):
     nearest = [sg.within(d).nearest for d in dicts]
     figure = plots.similarity_figure(nearest)
     plots.save_figure(figure, tmp_path / "f", {"runs": names})
-    assert sum("nearest other latent" in t.get_text() for t in figure.legends[0].get_texts()) == 3
-    folder = sg.save(sg.umap(dicts, n_epochs=5), tmp_path / "out", formats=["png"])
-    assert (folder / "figures" / "umap.png").exists()
+    assert sum("nearest other latent" in label for label in labels_of(figure.axes[1])) == 3
+    for ax in (None, Figure().subplots()):
+        picture = plots.embedding_scatter(embedding(names, 30, 3), ax)
+        shown = labels_of(picture)
+        assert [label.strip().replace(r"\$", "$") for label in shown] == [f"{name} (30)" for name in names]
+        plots.save_figure(picture.figure, tmp_path / "umap", {"runs": names}, ("png",))
 
 
-def test_one_axis_carries_one_quantity(toy_pair):
-    mixed = [sg.compare(*toy_pair).a_to_b, sg.compare(*toy_pair, signed=False).a_to_b]
+def test_one_axis_carries_one_quantity():
+    mixed = [matching("a", "b", 60, 50), replace(matching("a", "b", 60, 50), signed=False)]
     with pytest.raises(ValueError, match="one axis carries one quantity"):
         plots.similarity_ecdf(mixed)
 
@@ -96,7 +109,7 @@ def test_chance_is_drawn_where_it_is(comparison):
     assert at == {
         (v, c) for values, c in ((nearest, NEAREST), (one_to_one, ONE_TO_ONE), (isotropic, MUTED)) for v in values
     }
-    labels = [t.get_text() for t in ax.get_legend().get_texts()]
+    labels = labels_of(ax)
     assert f"chance {paired.a_to_b.chance:.2f}" in next(text for text in labels if "one-to-one" in text)
     assert any("colour of a curve: its chance" in text for text in labels)
     assert any("isotropic" in text for text in labels)
@@ -120,7 +133,7 @@ def test_a_chance_that_is_not_known_is_not_named(rng):
     a, b = (Dictionary.from_decoder(rng.standard_normal((30, 3)), latent_axis=0, name=n) for n in "ab")
     unknown = sg.compare(a, b, "mutual", turns=0).a_to_b
     assert np.isnan(unknown.chance)
-    labels = [t.get_text() for t in plots.similarity_ecdf([unknown]).get_legend().get_texts()]
+    labels = labels_of(plots.similarity_ecdf([unknown]))
     assert not any("chance nan" in text or "its chance" in text for text in labels)
 
 
@@ -130,15 +143,17 @@ def test_each_way_of_counting_stands_beside_its_own_chance(comparison):
     marks = sorted((line.get_ydata().mean(), line.get_xdata()[0]) for line in ax.get_lines())
     assert [x for _, x in marks[::-1]] == [c.chance for c in counts]
     assert len({round(c.chance, 3) for c in counts}) > 2
-    for text, c in zip(ax.texts, counts, strict=True):
-        assert text.get_text().startswith(f" {c.mean_similarity:.3f}, chance {c.chance:.2f}  (")
-        assert text.get_position()[0] == max(c.mean_similarity, c.chance)
+    bars = [(bar.get_y() + bar.get_height() / 2, bar.get_width()) for bar in ax.patches]
+    for text, c, (y, width) in zip(ax.texts, counts, bars, strict=True):
+        assert text.get_text() == (f"{c.name}: {c.mean_similarity:.3f} (chance {c.chance:.3f}), {c.n_pairs:,} pairs")
+        assert width == c.mean_similarity
+        assert 0 < text.get_position()[1] - y < 0.5, "a line stands over its own bar"
 
 
-def test_the_words_of_the_groups_lie_on_nothing(demo):
+def test_the_words_of_the_groups_lie_on_nothing():
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    figure = plots.agreement_figure(sg.agreement(demo["local-seed0"], demo["local-seed1"]))
+    figure = plots.agreement_figure(agreement("a", "b", 2000))
     FigureCanvasAgg(figure).draw()
     main = figure.axes[2]
     (cells,) = (c for c in main.collections if len(c.get_offsets()) > 1)
@@ -157,34 +172,30 @@ def test_multiplicity_bars_are_the_multiplicities(comparison):
     ax = comparison.plot_multiplicity()
     forth = ax.containers[0]
     counts = comparison.a_to_b.multiplicity
-    assert [b.get_height() for b in forth][:3] == [(counts == k).sum() for k in range(3)]
-    assert sum(b.get_height() for b in forth) == len(counts)
-    assert sum(b.get_height() for b in ax.containers[1]) == len(comparison.b_to_a.multiplicity)
+    assert [b.get_width() for b in forth][:3] == [(counts == k).sum() for k in range(3)]
+    assert sum(b.get_width() for b in forth) == len(counts)
+    assert sum(b.get_width() for b in ax.containers[1]) == len(comparison.b_to_a.multiplicity)
 
 
-def test_equal_sizes_show_the_one_to_one_curve_once(demo):
-    c = sg.compare(demo["local-seed0"], demo["local-seed1"], "greedy")
-    labels = [t.get_text() for t in c.plot_ecdf().get_legend().get_texts()]
+def test_equal_sizes_show_the_one_to_one_curve_once():
+    pair = [matching("a", "b", 90, 90, method) for method in ("nearest", "greedy")]
+    back = [matching("b", "a", 90, 90, method) for method in ("nearest", "greedy")]
+    labels = labels_of(plots.similarity_ecdf([pair[0], back[0], pair[1], back[1]]))
     assert sum("one-to-one" in label for label in labels) == 1
     assert any("both ways" in label for label in labels)
 
 
-def test_within_figure_names_its_dictionary(demo):
-    w = sg.within(demo["local-narrow-seed0"])
+def test_within_figure_names_its_dictionary(comparison):
+    w = sg.within(comparison.a)
     ax = w.plot_ecdf()
-    assert ax.get_title(loc="left") == "local-narrow-seed0"
+    assert ax.get_title(loc="left") == "a"
     assert "nearest other latent" in ax.get_xlabel()
-    assert w.plot_histogram().get_title(loc="left") == "local-narrow-seed0"
+    assert w.plot_histogram().get_title(loc="left") == "a"
 
 
 def test_scatter_is_shuffled_rasterised_and_complete():
-    rng = np.random.default_rng(0)
-    dicts = [
-        Dictionary.from_decoder(rng.standard_normal((400, 8)), latent_axis=0, name=n, model="m", hook_point="h")
-        for n in "ab"
-    ]
-    e = sg.umap(dicts, n_epochs=10)
-    ax = e.plot()
+    e = embedding("ab", 400)
+    ax = plots.embedding_scatter(e)
     points = ax.collections[0]
     assert points.get_rasterized()
     assert len(points.get_offsets()) == 800
@@ -225,10 +236,9 @@ def test_saved_files_carry_their_runs_and_editable_text(comparison, tmp_path):
 
 
 def test_scatter_is_an_image_inside_the_pdf(tmp_path):
-    rng = np.random.default_rng(0)
-    d = Dictionary.from_decoder(rng.standard_normal((200, 8)), latent_axis=0, name="d")
-    folder = sg.save(sg.umap(d, n_epochs=10), tmp_path / "out", formats=["pdf"])
-    pdf = (folder / "figures" / "umap.pdf").read_bytes()
+    figure = plots.embedding_scatter(embedding("a", 200)).figure
+    plots.save_figure(figure, tmp_path / "umap", {}, ("pdf",))
+    pdf = (tmp_path / "umap.pdf").read_bytes()
     assert b"/Subtype /Image" in pdf
     streams = re.findall(rb"stream\r?\n(.*?)endstream", pdf, re.S)
     page = b"".join(_inflate(s) for s in streams)
@@ -319,7 +329,7 @@ def test_unknown_frequency_is_shown_as_unknown_and_never_as_the_least(views):
 def test_matched_means_a_one_to_one_partner_above_the_threshold(views):
     cosine = views.to_pandas()["one_to_one_cosine"].fillna(-1).to_numpy()
     ax = views.plot(color="matched")
-    labels = [t.get_text() for t in ax.get_legend().get_texts()]
+    labels = labels_of(ax)
     assert labels == [f"one-to-one partner above 0.7 ({(cosine > 0.7).sum()})", f"none ({(cosine <= 0.7).sum()})"]
     alone = plots.unmatched_scatter(views, threshold=0.9)
     matched, unmatched = drawn_at(alone, views)
@@ -332,11 +342,23 @@ def test_regions_have_their_letters_and_no_two_touch(views):
     letters = {t.get_text(): t.get_position() for t in ax.texts}
     assert set(letters) == {r.letter for r in views.regions.regions}
     assert len(letters) > 1
-    assert len(ax.patches) == len(views.regions)
+    assert not ax.patches, "a hull would take in what is not of the region"
+    assert not len(ax.get_xticks())
+    box = Shape("Z", ((-99.0, -99.0), (99.0, -99.0), (99.0, 99.0)))
+    assert len(views.with_regions(shapes=[box]).plot(color="region").patches) == 1, "an outline that was given"
     close = plots.embedding._apart(np.array([[0.0, 0.0], [0.0, 0.0], [0.1, 0.0], [5.0, 5.0]]), 1.0)
     gaps = np.linalg.norm(close[:, None] - close[None], axis=2) + 9 * np.eye(4)
     assert gaps.min() >= 0.99
     np.testing.assert_allclose(close[3], [5, 5], atol=1e-3)
+
+
+def test_regions_next_to_each_other_differ_in_color():
+    rng = np.random.default_rng(0)
+    for n in (2, 6, 7, 30, 60):
+        centers = rng.uniform(0, 1, (n, 2))
+        hues = np.array(plots.embedding._apart_in_hue(centers))
+        gaps = np.linalg.norm(centers[:, None] - centers[None], axis=2) + 9 * np.eye(n)
+        assert (hues[gaps.argmin(axis=1)] != hues).mean() > (0.99 if n < 7 else 0.9)
 
 
 def test_a_panel_a_run_over_the_grey_of_all(views):
@@ -362,14 +384,12 @@ def test_colors_without_values_are_refused(views):
 
 
 def test_a_figure_for_each_choice_is_saved(views, tmp_path):
-    folder = sg.save(views, tmp_path / "out", formats=["png"], colors=["matched", "owner", "frequency", "matched"])
-    assert {p.stem for p in (folder / "figures").iterdir()} == {
-        "umap", "regions", "runs", "unmatched", "umap-matched", "umap-frequency",
-    }  # fmt: skip
-    assert sg.read(folder).summary["further_figures"] == ["umap-matched", "umap-frequency"]
+    drawn = views.figures(colors=["matched", "owner", "frequency", "matched"])
+    assert set(drawn) == {"umap", "regions", "runs", "unmatched", "umap-matched", "umap-frequency"}
+    folder = sg.save(views, tmp_path / "out", formats=["png"], figures=drawn)
+    assert {p.stem for p in (folder / "figures").iterdir()} == set(drawn)
     with pytest.raises(ValueError, match="color must be one of"):
-        sg.save(views, tmp_path / "other", colors=["colour"])
-    assert not (tmp_path / "other").exists()
+        views.figures(colors=["colour"])
 
 
 def test_of_many_runs_a_legend_names_some_and_counts_the_rest():

@@ -1,0 +1,148 @@
+"""Text laid out by its measured width, whatever fonts the machine has. Widths are in points, 1/72 inch."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
+from matplotlib.transforms import offset_copy
+
+from sae_geometry.plots.style import INK, MUTED, literal
+
+Points = float | int
+
+LABEL_SIZE = 6.5
+_MARGIN = 4.0  # between the edge of a figure and its text
+_SPARE = 1.03  # a notebook draws with its own hinting
+_HANDLE = 30.0  # a legend's handle with its padding
+_BELOW = 33.0  # ticks, tick labels and the label of a horizontal axis
+SMALLEST = 4.5  # text below this size is left out
+
+
+def width_of(text: str, size: Points, weight: str = "normal") -> float:
+    """Return the width of a line of text in the fonts of the current style."""
+    font = FontProperties(family=mpl.rcParams["font.family"], size=size, weight=weight)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a box is drawn for it, which is measured
+        return _SPARE * float(text_to_path.get_text_width_height_descent(text, font, False)[0])
+
+
+def room(ax: Axes) -> float:
+    """Return the width of the axes, before a layout moves them."""
+    return float(ax.bbox.width * 72 / ax.figure.dpi)
+
+
+def makes_room(ax: Axes) -> bool:
+    """Return whether the figure's layout makes room for what stands outside the axes."""
+    return ax.figure.get_layout_engine() is not None
+
+
+def shortened(text: str, width: Points, size: Points = LABEL_SIZE, weight: str = "normal") -> str:
+    """Return text that fits the width, cut in the middle: names often differ at their ends. Escaped."""
+    if width_of(text, size, weight) <= width:
+        return literal(text)
+    fits, too_long = 1, len(text)
+    while too_long - fits > 1:
+        middle = (fits + too_long) // 2
+        fits, too_long = (middle, too_long) if width_of(_cut(text, middle), size, weight) <= width else (fits, middle)
+    return literal(_cut(text, fits))
+
+
+def wrapped(text: str, width: Points, size: Points = LABEL_SIZE, indent: str = "", weight: str = "normal") -> str:
+    """Return text in lines that fit the width; a word that is longer than a line is cut. Escaped."""
+    lines: list[str] = []
+    for word in text.split(" "):  # not at a no-break space
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and width_of(longer, size, weight) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(f"{indent if lines else ''}{word}")
+    return "\n".join(shortened(line, width, size, weight) for line in lines)
+
+
+def fitting_size(texts: Sequence[str], width: Points, most: Points = LABEL_SIZE) -> Points | None:
+    """Return the largest size up to `most` at which every text fits the width; None where it could not be read."""
+    widest = max((width_of(text, most) for text in texts), default=0.0)
+    size = most if widest <= width else most * width / widest
+    return size if size >= SMALLEST else None
+
+
+def lettered(names: Mapping[str, str], width: Points, size: Points, weight: str = "normal") -> str:
+    """Return "A: name    B: name" on one line where it fits, else a line per letter. Escaped."""
+    line = "    ".join(f"{letter}: {name}" for letter, name in names.items())
+    if width_of(line, size, weight) <= width:
+        return literal(line)
+    return "\n".join(shortened(f"{letter}: {name}", width, size, weight) for letter, name in names.items())
+
+
+def put_title(figure: Figure | SubFigure, text: str) -> None:
+    """Write a bold title over a figure."""
+    width = figure.bbox.width * 72 / figure.dpi
+    x = _MARGIN / width
+    text = wrapped(text, 0.96 * (width - 2 * _MARGIN), 8, weight="bold")
+    figure.suptitle(text, x=x, ha="left", fontsize=8, fontweight="bold")
+
+
+def put_note(figure: Figure | SubFigure, text: str, color: str = MUTED, size: Points = 6) -> None:
+    """Write a note under a figure, above a note that is already there."""
+    width = figure.bbox.width * 72 / figure.dpi
+    above = wrapped(text, width - 3 * _MARGIN, size)
+    text = "\n".join(line for line in (above, figure.get_supxlabel()) if line)
+    figure.supxlabel(text, x=_MARGIN / width, ha="left", fontsize=size, color=color)
+
+
+def put_legend(
+    ax: Axes,
+    handles: Sequence[Any],
+    *,
+    title: str = "",
+    short: Sequence[str] | None = None,
+    loc: Any = "best",
+    legend: bool = True,
+) -> None:
+    """Write a legend under the axes where the figure makes room for it, else inside them.
+
+    Args:
+        ax: the axes.
+        handles: artists or containers with their labels.
+        title: title of a legend inside, where no title stands over the axes. Escaped.
+        short: labels of a legend inside; those of the handles if None.
+        loc: place inside.
+        legend: False leaves it out.
+    """
+    if not legend or not handles:
+        return
+    # Matplotlib leaves labels out that begin with an underscore.
+    labels, short = (
+        [f" {x}" if x.startswith("_") else x for x in given]
+        for given in ([str(h.get_label()) for h in handles], short or ())
+    )
+    how: dict[str, Any] = {"fontsize": LABEL_SIZE, "handlelength": 1.8}
+    if makes_room(ax):
+        labels = [wrapped(label, room(ax) - _HANDLE) for label in labels]
+        below = offset_copy(ax.transAxes, fig=ax.figure.get_figure(root=True), y=-_BELOW, units="points")
+        widest = max(width_of(line, LABEL_SIZE) for label in labels for line in label.split("\n"))
+        columns = max(1, int(room(ax) / (widest + _HANDLE)))
+        how |= {"loc": "upper left", "bbox_to_anchor": (0, 0), "bbox_transform": below, "borderpad": 0}
+        ax.legend(handles, labels, ncols=columns, columnspacing=1.0, **how)
+        return
+    width = 0.6 * room(ax) - _HANDLE
+    labels = [shortened(label, width) for label in short or labels]
+    shown = ax.legend(handles, labels, loc=loc, title=title or None, title_fontsize=LABEL_SIZE, alignment="left", **how)
+    shown.set(frame_on=True)
+    shown.get_frame().set(facecolor="white", edgecolor="none", alpha=0.8)
+    shown.get_title().set_color(INK)
+
+
+def _cut(text: str, length: int) -> str:
+    """Return text of at most `length` characters, with an ellipsis where its middle is missing."""
+    if len(text) <= length:
+        return text
+    end = 2 * (length - 1) // 5
+    return f"{text[: length - 1 - end]}…{text[len(text) - end :]}"
