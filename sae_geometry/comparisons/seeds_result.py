@@ -28,7 +28,7 @@ from sae_geometry.comparisons.inference import (
 from sae_geometry.comparisons.rarefaction import Rarefaction, rarefaction
 from sae_geometry.comparisons.seeds_matrices import SeedMatrices
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.io.formatting import aligned, ends, or_dash
+from sae_geometry.io.formatting import aligned, counted, ends, or_dash
 from sae_geometry.pairwise.checkpoint import N_BINS
 from sae_geometry.pairwise.confounds import runs_table
 from sae_geometry.pairwise.grouping import kind_of, layer_of, seed_of
@@ -269,7 +269,7 @@ class SeedComparison(SeedMatrices):
         lines = [f"{self.n_runs} runs compared pair by pair: {'' if self.signed else 'absolute '}{self.on} cosine"]
         lines += [f"  {line}" for line in runs_table(self.runs[:_SHOWN])]
         if self.n_runs > _SHOWN:
-            lines.append(f"  … and {self.n_runs - _SHOWN} runs more: see summary.json")
+            lines.append(f"  … and {counted(self.n_runs - _SHOWN, 'run')} more: see summary.json")
         lines += [f"  {line}" for line in self._confound_words()]
         for title, matrix, form in (
             ("MMCS, row → column (double counting allowed)", self.mmcs, ".3f"),
@@ -356,7 +356,7 @@ class SeedComparison(SeedMatrices):
         rows = [
             (f"[{i}] {self.names[i]}", *("·" if i == j else or_dash(matrix[i, j], form) for j in shown)) for i in shown
         ]
-        more = [f"… and {self.n_runs - _SHOWN} runs more: see pairs.parquet"] if self.n_runs > _SHOWN else []
+        more = [f"… and {counted(self.n_runs - _SHOWN, 'run')} more: see pairs.parquet"] if self.n_runs > _SHOWN else []
         return aligned([head, *rows]) + more
 
 

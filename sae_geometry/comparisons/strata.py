@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sae_geometry.dictionary import Dictionary
+from sae_geometry.io.formatting import counted
 from sae_geometry.matching.defaults import THRESHOLD
 from sae_geometry.nulls import crowd
 from sae_geometry.pairwise.matching_result import Matching
@@ -73,6 +74,6 @@ def rare_words(source: Dictionary, m: Matching) -> str | None:
     shares = [f"{m.significant[who].mean():.0%}" for who in (often, ~often)]
     rare = f"; {(missing & ~often).sum() / missing.sum():.0%} of those that are not are rare" if missing.any() else ""
     return (
-        f"{source.name}: of {often.sum():,} latents that fire on more than {RARE:g} of tokens {shares[0]} are "
-        f"significant, of {(~often).sum():,} rarer ones {shares[1]}{rare}"
+        f"{source.name}: of {counted(int(often.sum()), 'latent')} firing on more than {RARE:g} of tokens {shares[0]} "
+        f"are significant, of {(~often).sum():,} rarer ones {shares[1]}{rare}"
     )

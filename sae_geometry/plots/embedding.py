@@ -16,6 +16,7 @@ from matplotlib.patches import Polygon
 from matplotlib.patheffects import AbstractPathEffect, withStroke
 from matplotlib.ticker import MaxNLocator
 
+from sae_geometry.io.formatting import counted
 from sae_geometry.matching.defaults import MOST_RUNS, THRESHOLD
 from sae_geometry.plots.style import (
     COLUMN_WIDTH,
@@ -163,7 +164,7 @@ def runs_figure(embedding: EmbeddingLike, style: str = "okabe-ito") -> Figure:
         ax.set_visible(False)
     more = len(embedding.names) - len(names)
     if more:
-        figure.supxlabel(f"and {more:,} runs more, in grey here", fontsize=6.5, color=MUTED, x=0.01, ha="left")
+        figure.supxlabel(f"and {counted(more, 'run')} more, in grey here", fontsize=6.5, color=MUTED, x=0.01, ha="left")
     return figure
 
 
@@ -297,7 +298,7 @@ def _by_region(e: EmbeddingLike, ax: Axes) -> None:
     ax.xaxis.set_major_locator(MaxNLocator(8))
     ax.yaxis.set_major_locator(MaxNLocator(8))
     _letters(ax, [r.letter for r in regions], np.array([r.center for r in regions]).reshape(-1, 2))
-    note = f"{len(regions)} regions, {e.regions.how}; grey: in none ({1 - e.regions.share_inside:.0%})"
+    note = f"{counted(len(regions), 'region')}, {e.regions.how}; grey: in none ({1 - e.regions.share_inside:.0%})"
     ax.set_title("\n".join(textwrap.wrap(note, 58)), loc="left", fontsize=7)
 
 

@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from sae_geometry.io.formatting import counted
 from sae_geometry.pairwise.checkpoint import N_BINS
 from sae_geometry.plots.style import (
     COLUMN_WIDTH,
@@ -265,7 +266,7 @@ def _ridges(seeds: SeedsLike) -> list[tuple[str, np.ndarray, float, bool]]:
         pooled.setdefault((groups[i], groups[j]), []).append((i, j))
     return [
         (
-            f"{plain(a)} → {plain(b)} ({len(pairs):,} pairs)",
+            f"{plain(a)} → {plain(b)} ({counted(len(pairs), 'pair')})",
             sum((_histogram(seeds, i, j) for i, j in pairs), start=np.zeros(N_BINS, dtype=np.int64)),
             float(np.mean([seeds.chance[i, j] for i, j in pairs])),
             a == b,

@@ -56,7 +56,7 @@ def children_bars(split: SplitLike, ax: Axes | None = None) -> Axes:
     ax.set(xlabel="wide children", ylabel="narrow latents")
     ax.margins(y=0.1)
     children = split.wide.n_latents - split.n_novel
-    ax.set_title(f"{children:,} wide latents are children, {split.n_novel:,} novel", loc="left", fontsize=7)
+    ax.set_title(f"of the wide latents {children:,} are children, {split.n_novel:,} novel", loc="left", fontsize=7)
     return ax
 
 

@@ -372,7 +372,7 @@ def test_how_long_many_pairs_take_is_said_once_and_early(capsys, monkeypatch):
     assert drawn == [0.1, 0.11, 0.12, 0.13, 0.14, 0.15]
     said = capsys.readouterr().err
     assert said.count("\n") == 1
-    assert said.startswith("870 of 1,000 pairs are left: about 3 minutes at this pace")
+    assert said.startswith("870 pairs of 1,000 to go: about 3 minutes at this pace")
 
 
 @pytest.mark.parametrize(

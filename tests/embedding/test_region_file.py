@@ -64,7 +64,7 @@ def test_the_command_takes_them(tmp_path):
     out = tmp_path / "out"
     made = run("--regions", str(file), "-o", str(out))
     assert made.exit_code == 0, made.output
-    assert "2 regions (given by hand) hold 100% of the latents" in made.output
+    assert "2 regions (given by hand) with 100% of the latents" in made.output
     record = json.loads((out / "regions.json").read_text())
     table, _ = sg.read(out)
     assert [r["letter"] for r in record["regions"]] == ["left", "rest"]

@@ -21,10 +21,10 @@ from sae_geometry.sources.http import RefusedError, limits
 from sae_geometry.sources.huggingface.client import Watch, bar_class, bounded
 from sae_geometry.sources.layouts.filenames import (
     SPARSITY_NAME,
-    choose_weights,
-    companions,
+    choose_files,
     label_for,
     looks_like_weights,
+    path_of,
     side_names,
     source_of,
 )
@@ -61,7 +61,7 @@ def bundle_huggingface(address: Address, context: Context) -> Bundle:
         paths = {n: _bring(repo, n, context, watch) for n in (*pinned, *sides)}
         if not context.offline and repo.guessed is None:
             _remember(repo, address.revision or "main", pinned[0], watch)
-    spelled = f"hf://{repo.name}@{repo.commit}/{pinned[0] if len(pinned) == 1 else pinned[0].rpartition('/')[0]}"
+    spelled = f"hf://{repo.name}@{repo.commit}/{path_of(pinned)}".rstrip("/")
     return Bundle(
         tuple(paths[n] for n in pinned),
         address=spelled,
@@ -75,17 +75,13 @@ def bundle_huggingface(address: Address, context: Context) -> Bundle:
 
 
 def _choose(repo: _Repo, address: Address, context: Context) -> tuple[str, ...]:
-    path = address.path or ""
-    if path in repo.files:
-        return companions(path, list(repo.files))
-    inside = {n.removeprefix(f"{path}/" if path else ""): n for n in repo.files if not path or n.startswith(f"{path}/")}
-    if not inside:
+    chosen = choose_files(list(repo.files), address.path, str(address))
+    if not chosen:
         if context.offline:
             raise SourceError(f"{address} is not in the Hugging Face cache; leave out --offline")
         near = sorted(n for n in repo.files if looks_like_weights(n))[:5]
         raise RefusedError(f"{address} does not exist{'; the repository has ' + ', '.join(near) if near else ''}", 404)
-    chosen = tuple(inside[n] for n in choose_weights(list(inside), str(address)))
-    return _one_source(chosen, address) if len(chosen) > 1 else chosen
+    return _one_source(chosen, address) if len(chosen) > 1 and address.path not in repo.files else chosen
 
 
 def _one_source(halves: tuple[str, ...], address: Address) -> tuple[str, ...]:

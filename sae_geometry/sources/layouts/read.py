@@ -86,7 +86,7 @@ def opened(bundle: Bundle, file: TensorFile, latent_axis: LatentAxis | None = No
         LayoutError: no known decoder.
     """
     said, unread = read_config(bundle.configs)
-    config = {**_stored_config(file.extras), **file.metadata, **said, **bundle.config}
+    config = {**_stored_config(file.extras), **file.metadata, **bundle.config, **said}
     return Opened(bundle, file, find_sites(file, config, latent_axis), config, unread)
 
 
@@ -278,9 +278,7 @@ def _from_tensor(stored: Tensor, key: str, n: int) -> Frequencies:
 def _from_sparsity(path: Any, n: int) -> Frequencies:
     file = open_tensors(path)
     if "sparsity" not in file.entries or file.entries["sparsity"].shape != (n,):
-        raise SourceError(
-            f"{path.name} does not hold one log-frequency for each of {n:,} latents: is it another SAE's?"
-        )
+        raise SourceError(f"{path.name} does not hold one log-frequency per latent ({n:,}): is it another SAE's?")
     logs = file.read("sparsity").to(torch.float64)
     if not bool((logs <= _HIGHEST_LOG10).all()) or bool(torch.isinf(logs).any()):  # comparisons with NaN are false
         note = f"{path.name} holds log-frequencies that are NaN, infinite or above 0, and was not taken"
