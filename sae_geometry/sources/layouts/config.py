@@ -13,6 +13,7 @@ _MAX_YAML_BYTES = 128 << 10  # the pure Python YAML parser is slow
 _MAX_TEXT = 1 << 16
 _MAX_TABLES = 200  # tables searched for a name; a configuration has fewer
 _MAX_DEPTH = 4
+_MAX_NAMES = 5000  # names in them, each of which every question of a configuration looks at
 
 
 def read_config(paths: tuple[Path, ...]) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -30,6 +31,13 @@ def read_config(paths: tuple[Path, ...]) -> tuple[dict[str, Any], tuple[str, ...
             why = " ".join(str(error).split())[:120]
             unread.append(f"{path.name} cannot be read ({why}): what it says of model and hook point is not known")
     return merged, tuple(unread)
+
+
+def bounded(config: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return a configuration, or an empty one and a sentence that says so where it has more names than any."""
+    if sum(len(table) for table in tables(config)) <= _MAX_NAMES:
+        return config, ()
+    return {}, (f"the configuration has more than {_MAX_NAMES:,} names: what it says was not read",)
 
 
 def lookup(table: Mapping[str, Any], path: str) -> Any:

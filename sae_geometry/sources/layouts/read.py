@@ -17,7 +17,7 @@ from sae_geometry.sources.bundle import Bundle
 from sae_geometry.sources.errors import LayoutError, SourceError
 from sae_geometry.sources.files.open import open_tensors, open_weights
 from sae_geometry.sources.files.tensor_file import TensorFile
-from sae_geometry.sources.layouts.config import read_config, tables
+from sae_geometry.sources.layouts.config import bounded, read_config, tables
 from sae_geometry.sources.layouts.detect import LatentAxis, Site, Slab
 from sae_geometry.sources.layouts.filenames import layer_table
 from sae_geometry.sources.layouts.hook_points import Space, inputs_are_z_scored, space_of
@@ -86,8 +86,8 @@ def opened(bundle: Bundle, file: TensorFile, latent_axis: LatentAxis | None = No
         LayoutError: no known decoder.
     """
     said, unread = read_config(bundle.configs)
-    config = {**_stored_config(file.extras), **file.metadata, **bundle.config, **said}
-    return Opened(bundle, file, find_sites(file, config, latent_axis), config, unread)
+    config, unbounded = bounded({**_stored_config(file.extras), **file.metadata, **bundle.config, **said})
+    return Opened(bundle, file, find_sites(file, config, latent_axis), config, (*unread, *unbounded))
 
 
 def _stored_config(extras: Mapping[str, object]) -> dict[str, Any]:
