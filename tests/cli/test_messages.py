@@ -37,6 +37,7 @@ WHO = {
     "--dask": {"compare", "match", "seeds", "umap"},
     "--dask-load": {"compare", "match", "seeds", "umap"},
     "--by": {"runs"},
+    "--verbose": (SAVE | {"project"}),
 }  # fmt: skip
 ELSEWHERE = {"--help", "--version"}
 
@@ -62,7 +63,8 @@ def texts(path: Path) -> list[str]:
 
 
 def advised(text: str) -> list[str]:
-    return re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)
+    """The options in a message; a style sheet has properties of that form."""
+    return [] if "var(--" in text else re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)
 
 
 LIBRARY = [p for p in sorted(PACKAGE.rglob("*.py")) if p.parent.name != "cli"]

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 import sae_geometry as sg
-from sae_geometry.comparisons.match_report import match_report
 from sae_geometry.kernels.sweep import sweep
 
 
@@ -36,7 +35,7 @@ def test_comparisons(twins, matching, other):
 
 
 def test_match_reports(twins):
-    record = match_report(*twins[:2])
+    record = sg.match(*twins[:2]).record
     assert max(record["pw_mcc"]["signed"][key] for key in ("value", "upper_bound")) <= 1
     assert max(record["mmcs"]["a_to_b"], record["mmcs"]["b_to_a"]) <= 1
     assert max(record["matchings"]["decoder_signed"]["pairs"]["cosine"]) <= 1
@@ -45,13 +44,13 @@ def test_match_reports(twins):
 def test_an_encoder_that_is_its_decoder():
     weight = np.random.default_rng(3).standard_normal((40, 30))
     a, b = (sg.Dictionary.from_decoder(weight, latent_axis=0, encoder=weight, name=name) for name in "ab")
-    table = sg.encoder_agreement(a, b).to_pandas()
+    table = sg.agreement(a, b).to_pandas()
     for column in ("decoder_cosine", "encoder_cosine", "encoder_own_cosine", "alignment"):
         assert table[column].abs().max() <= 1, column
 
 
 def test_pictures(twins):
-    table = sg.embed(twins[:2], n_epochs=2).to_pandas()
+    table = sg.umap(twins[:2], n_epochs=2).to_pandas()
     for column in table.columns:
         if "cosine" in column:
             assert table[column].abs().max() <= 1
