@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,12 @@ def read_config(paths: tuple[Path, ...]) -> tuple[dict[str, Any], tuple[str, ...
 
 def bounded(config: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Return a configuration, or an empty one and a sentence that says so where it has more names than any."""
-    if sum(len(table) for table in tables(config)) <= _MAX_NAMES:
+    seen, inside = 0, [config]
+    while inside and seen <= _MAX_NAMES:
+        table = inside.pop()
+        seen += len(table)
+        inside += [value for value in islice(table.values(), _MAX_NAMES) if isinstance(value, dict)]
+    if seen <= _MAX_NAMES:
         return config, ()
     return {}, (f"the configuration has more than {_MAX_NAMES:,} names: what it says was not read",)
 

@@ -24,7 +24,7 @@ from sae_geometry.sources.layouts.table import (
 LatentAxis = Literal[0, 1]
 _MAX_OUTPUTS = 4096  # for all dictionaries of a table together
 # Any layout's decoder: one pattern over the names of a table instead of one a layout.
-_ANY_DECODER = re.compile("|".join(re.sub(r"\?P<\w+>", "?:", layout.decoder) for layout in LAYOUTS))
+ANY_DECODER = re.compile("|".join(re.sub(r"\?P<\w+>", "?:", layout.decoder) for layout in LAYOUTS))
 _NUMBERED = re.compile(r"(?:^|layer[_.-]?)(\d{1,9})$")
 
 
@@ -122,11 +122,6 @@ class Table:
     container: str
 
 
-def names_a_decoder(name: str) -> bool:
-    """Return whether any layout has a decoder of this name."""
-    return _ANY_DECODER.fullmatch(name) is not None
-
-
 def sites_in(table: Table, config: Mapping[str, Any], latent_axis: LatentAxis | None) -> tuple[Site, ...]:
     """Return every dictionary in a table, by the first layout that fits; none where no layout does.
 
@@ -148,7 +143,7 @@ class _Search:
     def __init__(self, table: Table, config: Mapping[str, Any], latent_axis: LatentAxis | None) -> None:
         self.table = table
         self.entries = table.entries
-        self.able = [(name, entry) for name, entry in table.entries.items() if names_a_decoder(name)]
+        self.able = [(name, entry) for name, entry in table.entries.items() if ANY_DECODER.fullmatch(name)]
         self.config = config
         self.latent_axis = latent_axis
         stated = [v for path in N_LATENTS_CONFIG if type(v := lookup(config, path)) is int]

@@ -16,7 +16,7 @@ from typing import Any
 
 from sae_geometry.sources.errors import LayoutError
 from sae_geometry.sources.files.tensor_file import Entry, TensorFile
-from sae_geometry.sources.layouts.detect import LatentAxis, Site, Slab, Table, names_a_decoder, sites_in
+from sae_geometry.sources.layouts.detect import ANY_DECODER, LatentAxis, Site, Slab, Table, sites_in
 from sae_geometry.sources.layouts.places import names_a_place
 from sae_geometry.sources.layouts.table import PER_COORDINATE, PER_LATENT, WRAPPER
 from sae_geometry.sources.layouts.unknown import unknown_layout
@@ -52,7 +52,7 @@ def find_sites(file: TensorFile, config: Mapping[str, Any], latent_axis: LatentA
 def _found(
     table: Table, config: Mapping[str, Any], latent_axis: LatentAxis | None, path: Path
 ) -> Iterator[tuple[Path, Site]]:
-    able = any(map(names_a_decoder, table.entries))
+    able = any(map(ANY_DECODER.fullmatch, table.entries))
     for view in _views(table) if able else ():
         sites = sites_in(view, config, latent_axis)
         if sites:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from sae_geometry.io.escaping import shown
 from sae_geometry.sources.files.tensor_file import TensorFile
 
 _MAX_LISTED = 12
@@ -21,8 +22,8 @@ def unknown_layout(file: TensorFile) -> str:
 
     Where the names are ambiguous, none is proposed: an encoder read as a decoder gives plausible but wrong numbers.
     """
-    listed = [f"{k} {list(e.shape)} {str(e.dtype).removeprefix('torch.')}" for k, e in file.entries.items()]
-    listed += [f"{k} of type {kind}, which torch does not have" for k, kind in file.unread.items()]
+    listed = [f"{shown(k, 80)} {list(e.shape)} {str(e.dtype).removeprefix('torch.')}" for k, e in file.entries.items()]
+    listed += [f"{shown(k, 80)} of type {kind}, which torch does not have" for k, kind in file.unread.items()]
     shown = ", ".join(listed[:_MAX_LISTED])
     shown += f" and {len(listed) - _MAX_LISTED} more" if len(listed) > _MAX_LISTED else ""
     flat = {
