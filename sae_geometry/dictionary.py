@@ -53,9 +53,10 @@ class Alive:
     def describe(self) -> str:
         """Return a phrase: "1,491 of 1,536 alive (frequency > 0 over 102,400 tokens); 45 dead dropped"."""
         if self.n_dead is None:
-            text = f"which of the {self.n_total:,} latents are alive is unknown; none dropped for it"
+            which = "whether the latent is" if self.n_total == 1 else f"which of the {self.n_total:,} latents are"
+            text = f"{which} alive is unknown; none dropped for it"
         else:
-            over = f" over {self.n_tokens:,} tokens" if self.n_tokens else ""
+            over = f" over {counted(self.n_tokens, 'token')}" if self.n_tokens else ""
             fate = f"{self.n_dropped_dead:,} dead dropped" if self.n_dropped_dead else "none dropped"
             text = f"{self.n_total - self.n_dead:,} of {self.n_total:,} alive ({self.source}{over}); {fate}"
         if self.bad_ids:
@@ -193,7 +194,7 @@ class Dictionary:
             encoder_directions[bad_encoder] = 0.0
             notes = [*notes, *_encoder_notes(name, e, bad_encoder, bad, drop_bad)]
         if bad.all():
-            raise ValueError(f"all {n:,} decoder rows of {name!r} are zero or not finite: none has a direction")
+            raise ValueError(f"all decoder rows of {name!r} ({n:,}) are zero or not finite: none has a direction")
         if bad.any() and not drop_bad:
             raise ValueError(_bad_rows_message(name, w, bad))
         b_enc = None if encoder_bias is None else _vector(encoder_bias, n, "encoder_bias", "latents").to(torch.float32)
@@ -282,7 +283,7 @@ class Dictionary:
         """
         rows = self._rows(which)
         if rows.numel() == 0:
-            raise ValueError(f"the selection keeps none of the {self.n_latents:,} latents of {self.name!r}")
+            raise ValueError(f"the selection keeps none of the {counted(self.n_latents, 'latent')} of {self.name!r}")
 
         def pick(t: Tensor | None) -> Tensor | None:
             return None if t is None else t[rows.to(t.device)]
@@ -360,7 +361,7 @@ class Dictionary:
             raise ValueError(f"select takes a mask or a list of ids, one-dimensional; got shape {tuple(t.shape)}")
         if t.dtype == torch.bool:
             if t.shape[0] != self.n_latents:
-                raise ValueError(f"the mask has {t.shape[0]:,} entries for {self.n_latents:,} latents")
+                raise ValueError(f"the mask has length {t.shape[0]:,} for {counted(self.n_latents, 'latent')}")
             return t.nonzero().flatten()
         if t.numel() and (t.is_floating_point() or t.is_complex()):
             raise ValueError(f"latent ids are whole numbers; got {t.dtype}")
@@ -398,7 +399,7 @@ def plain_tensor(values: Any, what: str) -> Tensor:
     t = None
     if np.ma.is_masked(values):
         raise ValueError(
-            f"the {what} has {int(np.ma.count_masked(values)):,} masked entries, which have no value: fill them "
+            f"the {what} has masked values ({int(np.ma.count_masked(values)):,}), which stand for no number: fill them "
             "(.filled(0)), or leave those latents out"
         )
     with suppress(TypeError, ValueError, OverflowError, RuntimeError):
@@ -525,7 +526,7 @@ def _alive_mask(alive: Any, n: int) -> Tensor:
     ids = t.flatten()
     if ids.numel() and (ids.is_floating_point() or ids.is_complex() or ids.unique().numel() < ids.numel()):
         raise ValueError(
-            f"alive must be a bool mask of {n:,} entries or a list of different latent ids; got {t.dtype} values "
+            f"alive must be a bool mask of length {n:,} or a list of different latent ids; got {t.dtype} values "
             f"beginning {ids[:4].tolist()}: for a mask of 0 and 1, pass alive > 0"
         )
     ids = ids.to(torch.int64)

@@ -16,6 +16,7 @@ from sae_geometry.cli.lifecycle import report_errors
 from sae_geometry.cli.outputs import folder_names
 from sae_geometry.cli.question import Work, question
 from sae_geometry.cli.resume import kept_pairs
+from sae_geometry.io.formatting import counted
 from sae_geometry.io.progress import Progress
 
 if TYPE_CHECKING:
@@ -112,8 +113,8 @@ def _foretelling(speaker: Speaker, n_pairs: int, progress: Progress | None) -> P
         left = spent / (share - begun) * (1 - share)
         if left > _LONG:
             speaker.note(
-                f"{round(n_pairs * (1 - share)):,} of {n_pairs:,} pairs are left: about {_in_words(left)} at this "
-                "pace; stop whenever you like, finished pairs are kept for --resume"
+                f"{counted(round(n_pairs * (1 - share)), 'pair')} of {n_pairs:,} to go: about {_in_words(left)} at "
+                "this pace; stop whenever you like, finished pairs are kept for --resume"
             )
         since = math.inf  # report at most once
 
@@ -125,4 +126,4 @@ def _in_words(seconds: float) -> str:
     for size, word in ((86_400, "days"), (3600, "hours")):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {word}"
-    return f"{math.ceil(seconds / 60)} minutes"
+    return counted(math.ceil(seconds / 60), "minute")

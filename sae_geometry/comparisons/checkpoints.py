@@ -153,7 +153,8 @@ class Drift(Answer):
     def __repr__(self) -> str:
         rows = self.summary()["checkpoints"]
         lines = [
-            f"Drift of {self.final.name!r}: {counted(self.to_final.shape[1], 'latent')} through {len(rows)} checkpoints"
+            f"Drift of {self.final.name!r}: {counted(self.to_final.shape[1], 'latent')} through "
+            f"{counted(len(rows), 'checkpoint')}"
         ]
         width = max(len(label) for label in self.labels)
         lines += [

@@ -17,6 +17,7 @@ from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.atomic_folder import whole_file
 from sae_geometry.io.formatting import ends
 from sae_geometry.kernels.loops.jit import compiled
+from sae_geometry.pairwise.same_space import model_key, place_key
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -142,10 +143,10 @@ class Consensus:
             "threshold": self._levels,
             "min_runs": f"{min_runs}",
         }
-        for key in ("model", "hook_point"):
-            values = {getattr(d, key) for d in self.runs}
-            if len(values) == 1 and None not in values:
-                facts[key] = values.pop()
+        for fact, key in (("model", model_key), ("hook_point", place_key)):
+            said, values = getattr(self.runs[0], fact), {key(d) for d in self.runs}
+            if len(values) == 1 and said is not None:  # spellings may differ
+                facts[fact] = said
         return facts
 
     @property

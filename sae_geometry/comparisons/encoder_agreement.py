@@ -303,7 +303,7 @@ def _alignment(d: Dictionary) -> np.ndarray | None:
     if d.encoder_directions is None or d.encoder_directions.shape != d.directions.shape or _crosses_spaces(d):
         return None
     x, y = d.directions.cpu().numpy(), d.encoder_directions.cpu().numpy()
-    return read_only(np.einsum("ij,ij->i", x, y, dtype=np.float64))
+    return read_only(np.einsum("ij,ij->i", x, y, dtype=np.float64).clip(-1.0, 1.0))
 
 
 def _crosses_spaces(d: Dictionary) -> bool:

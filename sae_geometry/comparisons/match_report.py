@@ -269,7 +269,7 @@ def _pw_mcc(made: Assignment) -> dict[str, Any]:
     assert made.certificate is not None
     return {
         "value": min(made.total / made.n_matched, 1.0),
-        "upper_bound": made.certificate.bound / made.n_matched,
+        "upper_bound": min(made.certificate.bound / made.n_matched, 1.0),
         "n_pairs": made.n_matched,
         "formula": _FORMULAS["absolute" if made.absolute else "signed"],
     }

@@ -49,8 +49,8 @@ def sentences(s: Sides) -> str:
     pairs = int((there.similarity > s.threshold).sum())
     least = min(s.a.n_latents, s.b.n_latents)
     return (
-        f"{pairs:,} of {least:,} latents ({percent(pairs / least)}) have a one-to-one partner with a {there.quantity} "
-        f"above {s.threshold:g}; {percent(_by_chance(s, least))} would by chance. "
+        f"{pairs:,} of {counted(least, 'latent')} ({percent(pairs / least)}) have a one-to-one partner with a "
+        f"{there.quantity} above {s.threshold:g}; {percent(_by_chance(s, least))} would by chance. "
         f"{percent(forth.significant_fraction)} of A and {percent(back.significant_fraction)} of B are closer to a "
         "partner than their own dictionary and chance explain (5 % false discoveries)."
     )

@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 from scipy.special import gammaln
 
+from sae_geometry.io.formatting import counted
+
 LEVEL = 0.95
 _ITERATIONS = 3000
 _GRID = 60
@@ -78,7 +80,8 @@ class Rarefaction:
         }
 
     def __str__(self) -> str:
-        text = f"{self.n_distinct:,} distinct latents in {self.n_runs} runs ({self.expected[0]:,.0f} in one on average)"
+        found = counted(self.n_distinct, "distinct latent")
+        text = f"{found} in {self.n_runs} runs ({self.expected[0]:,.0f} in one on average)"
         if len(self.further):
             text += (
                 f"; {self.n_runs + len(self.further)} runs like these would find {self.further[-1]:,.0f} "

@@ -29,7 +29,7 @@ from sae_geometry.comparisons.inference import (
 from sae_geometry.comparisons.rarefaction import Rarefaction, rarefaction
 from sae_geometry.comparisons.seeds_matrices import SeedMatrices
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.io.formatting import ends
+from sae_geometry.io.formatting import counted, ends
 from sae_geometry.pairwise.checkpoint import N_BINS
 from sae_geometry.pairwise.confounds import runs_table
 from sae_geometry.pairwise.grouping import kind_of, layer_of, seed_of
@@ -302,7 +302,7 @@ class SeedComparison(SeedMatrices, Answer):
         lines = [repr(self), f"{self.n_runs} runs compared pair by pair: {self._similarity}"]
         lines += [f"  {line}" for line in runs_table(self.runs[: seeds_words.SHOWN])]
         if self.n_runs > seeds_words.SHOWN:
-            lines.append(f"  … and {self.n_runs - seeds_words.SHOWN} runs more: see summary.json")
+            lines.append(f"  … and {counted(self.n_runs - seeds_words.SHOWN, 'run')} more: see summary.json")
         lines += [f"  {line}" for line in self._confound_words()]
         for title, matrix, form in (
             ("MMCS, row → column (double counting allowed)", self.mmcs, ".3f"),

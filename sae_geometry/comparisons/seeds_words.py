@@ -29,7 +29,7 @@ def found_table(incidence: np.ndarray) -> list[str]:
         counts = [counts[0], (n // 2 + 1, n - 1, f"in {n // 2 + 1} to {n - 1}"), (2, n // 2, f"in 2 to {n // 2}")]
     rows = [(label, int(incidence[low - 1 : high].sum())) for low, high, label in [*counts, (1, 1, "in one only")]]
     lines = aligned([(label, f"{count:>9,}", f"{percent(count / total):>8}") for label, count in rows])
-    return [f"{lines[0]}   of {total:,} distinct latents", *lines[1:]]
+    return [f"{lines[0]}   of {counted(total, 'distinct latent')}", *lines[1:]]
 
 
 def spread_table(rows: Sequence[tuple[str, np.ndarray, np.ndarray, bool]]) -> list[str]:
@@ -76,5 +76,5 @@ def printed(matrix: np.ndarray, names: Sequence[str], form: str) -> list[str]:
     among = range(min(len(names), SHOWN))
     head = ("", *(f"[{j}]" for j in among))
     rows = [(f"[{i}] {names[i]}", *("·" if i == j else or_dash(matrix[i, j], form) for j in among)) for i in among]
-    more = [f"… and {len(names) - SHOWN} runs more: see pairs.parquet"] if len(names) > SHOWN else []
+    more = [f"… and {counted(len(names) - SHOWN, 'run')} more: see pairs.parquet"] if len(names) > SHOWN else []
     return aligned([head, *rows]) + more

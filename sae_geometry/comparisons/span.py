@@ -11,7 +11,7 @@ import torch
 
 from sae_geometry.comparisons.pair import compare
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.io.formatting import aligned, read_only
+from sae_geometry.io.formatting import aligned, counted, read_only
 from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.sweep import sweep
 from sae_geometry.matching.defaults import THRESHOLD
@@ -122,7 +122,7 @@ class SpanOverlap(Answer):
 
     def __repr__(self) -> str:
         lines = [
-            f"Span of {self.b.name!r} against the {len(self.unmatched):,} of {self.a.n_latents:,} latents of "
+            f"Span of {self.b.name!r} against the {len(self.unmatched):,} of {counted(self.a.n_latents, 'latent')} of "
             f"{self.a.name!r} with no one-to-one ({self.matching}) partner > {self.threshold:g}"
         ]
         if len(self.unmatched):

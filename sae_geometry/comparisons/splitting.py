@@ -219,11 +219,11 @@ class SplitMap(Answer):
             [
                 f"Splitting of {self.narrow.name!r} ({counted(n, 'latent')}) in {self.wide.name!r} "
                 f"({self.wide.n_latents:,})",
-                f"  wide latents: {int(self.found.sum()):,} children (closer to their parent than chance, "
-                f"{self.false_discovery_rate:.0%} false discoveries{farthest}), {self.n_novel:,} novel",
+                f"  wide latents: children {int(self.found.sum()):,} (closer to their parent than chance, "
+                f"{self.false_discovery_rate:.0%} false discoveries{farthest}), novel {self.n_novel:,}",
                 f"  narrow latents: {split:,} with several children, {kept:,} with one, {none:,} with none",
-                f"  {int((self.n_absorbing > 0).sum()):,} narrow latents are partly absorbed: a child of another is "
-                "close to them and among the terms below",
+                f"  {counted(int((self.n_absorbing > 0).sum()), 'narrow latent')} partly absorbed: a child of another "
+                "is close to them and among the terms below",
                 "  share of the narrow direction explained by a non-negative combination of wide ones:",
                 *(f"    {line}" for line in aligned(rows)),
                 *(f"  {d.name}: {d.alive.describe()}" for d in self.dictionaries),

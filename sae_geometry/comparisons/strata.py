@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sae_geometry.dictionary import Dictionary
+from sae_geometry.io.formatting import counted
 from sae_geometry.matching.defaults import THRESHOLD
 from sae_geometry.nulls import crowd
 from sae_geometry.pairwise.matching_result import Matching
@@ -80,7 +81,8 @@ def rare_words(source: Dictionary, m: Matching) -> str | None:
     often = source.frequency.cpu().numpy() > RARE
     missing = ~m.significant
     rare = f"; {(missing & ~often).sum() / missing.sum():.0%} of those that are not are rare" if missing.any() else ""
+    frequent = counted(int(often.sum()), "latent")
     return (
-        f"{source.name}: of {often.sum():,} latents that fire on more than {RARE:g} of tokens {shares[0]:.0%} are "
+        f"{source.name}: of {frequent} firing on more than {RARE:g} of tokens {shares[0]:.0%} are "
         f"significant, of {(~often).sum():,} rarer ones {shares[1]:.0%}{rare}"
     )

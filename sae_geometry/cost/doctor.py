@@ -11,6 +11,7 @@ import torch
 
 from sae_geometry.cost.rates import Rates, measure_rates
 from sae_geometry.embedding.embedding import choose_backend
+from sae_geometry.io.formatting import counted
 from sae_geometry.kernels.screens.low_precision import Precision
 from sae_geometry.kernels.selfcheck import run_suite
 from sae_geometry.kernels.sweep import cpu_threads
@@ -82,7 +83,8 @@ def diagnose() -> Diagnosis:
 
 def _device() -> dict[str, str]:
     found = {
-        "cpu": f"{os.cpu_count()} cores, {cpu_threads()} threads used; {torch.backends.cpu.get_cpu_capability()}",
+        "cpu": f"{counted(os.cpu_count() or 1, 'core')}, {counted(cpu_threads(), 'thread')} used; "
+        f"{torch.backends.cpu.get_cpu_capability()}",
         "cuda": "none",
     }
     if torch.cuda.is_available():

@@ -262,8 +262,8 @@ def estimate(
         probe_seconds: approximate duration of the probe.
 
     Raises:
-        ValueError: an unknown verb, too few or too many dictionaries, different widths, or, for "agreement", no
-            encoders.
+        ValueError: an unknown verb, too few or too many dictionaries, different widths, for "agreement" no encoders,
+            or a memory ceiling that is too low.
 
     Example:
         >>> import numpy as np
@@ -293,6 +293,7 @@ def estimate(
     largest = max(jobs, key=lambda job: job.multiplications / job.times)
     lists = max(jobs, key=lambda job: _listed(job, cpu_threads()))
     memory = listing_memory(lists.a, lists.b, lists.k) if lists.k > 1 else None  # as those who make such lists allow
+    plan_sweep(lists.a, lists.b, lists.k, columns=lists.columns, memory=memory)  # a ceiling may be too low for it
     plan = plan_sweep(largest.a, largest.b, largest.k, columns=largest.columns, memory=memory)
     start = time.perf_counter()
     rate = _probe(largest, plan, probe_seconds, memory)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from sae_geometry.io.formatting import counted
 from sae_geometry.kernels.tiles import Tile
 from sae_geometry.kernels.topk_merge import Lists, merge_into, no_lists
 from sae_geometry.kernels.types import Best, Sweep, SweepReport, Task
@@ -123,7 +124,11 @@ class Gathering:
 
     def _report(self, workers: int, seconds: float) -> SweepReport:
         reports = [self._reports[t] for t in sorted(self._reports, key=lambda t: (t.rows, t.cols))]
-        why = [f"{len(reports)} tiles on {workers} Dask workers", *sorted(self._notes), reports[0].why]
+        why = [
+            f"{counted(len(reports), 'tile')} on {counted(workers, 'Dask worker')}",
+            *sorted(self._notes),
+            reports[0].why,
+        ]
         return joined_report(self._task, reports, "; ".join(why), seconds)
 
 

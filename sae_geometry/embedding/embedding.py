@@ -287,7 +287,7 @@ def umap(
     if not 2 <= n_neighbors <= MAX_K or n_neighbors >= n_points:
         different = "" if n_points == len(points) else f", {n_points:,} of them of different direction"
         raise ValueError(
-            f"n_neighbors must be in 2…{MAX_K} and below the {len(points):,} latents to embed{different}; "
+            f"n_neighbors must be in 2…{MAX_K} and below the {counted(len(points), 'latent')} to embed{different}; "
             f"got {n_neighbors}"
         )
     # The evidence uses a wider neighborhood than UMAP needs, if there are enough points.

@@ -175,7 +175,7 @@ class Projection(Answer):
         return "\n".join(
             [
                 f"Projection of {counted(len(self.owner), 'latent')}: {runs}",
-                f"  onto the UMAP of {made_of} ({len(self.onto.table):,} latents, {shown(self.onto.where)})",
+                f"  onto the UMAP of {made_of} ({counted(len(self.onto.table), 'latent')}, {shown(self.onto.where)})",
                 f"  {self.line()}",
                 *(f"  caveat: {c}" for c in self.caveats),
             ]

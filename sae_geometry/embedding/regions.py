@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 
 from sae_geometry.embedding.neighbors import Neighbors
 from sae_geometry.embedding.region_file import Shape
-from sae_geometry.io.formatting import aligned, ends, read_only
+from sae_geometry.io.formatting import aligned, counted, ends, read_only
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -137,7 +137,7 @@ class Regions:
             ]
             for r in self.regions
         ]
-        note = f"{len(self)} regions ({self.how}) hold {self.share_inside:.0%} of the latents"
+        note = f"{counted(len(self), 'region')} ({self.how}) with {self.share_inside:.0%} of the latents"
         if len(self.names) > 1:
             note += "; in brackets the share at equal sizes"
         return "\n".join([note, *aligned([head, *rows])])

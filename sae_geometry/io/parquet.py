@@ -19,6 +19,7 @@ _ALWAYS, _TIMES = 64 << 20, 50
 _A_VALUE = 16  # bytes in memory, including mask or offset
 _MOST_COLUMNS, _MOST_CHUNKS, _LONGEST_TEXT = 10_000, 1_000_000, 1 << 16
 _PHYSICAL = {"BOOLEAN", "INT32", "INT64", "FLOAT", "DOUBLE", "BYTE_ARRAY"}
+_CODECS = {"SNAPPY", "UNCOMPRESSED"}  # at most 21 bytes out of one; others give thousands, whatever the footer says
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
@@ -81,10 +82,14 @@ def _check_bounds(file: IO[bytes]) -> None:
         column = about.schema.column(at)
         if column.path != column.name or column.max_repetition_level or column.physical_type not in _PHYSICAL:
             raise ValueError(f"a column holds values of a kind that no table of ours has: {column.path[:80]!r}")
-    stated = sum(about.row_group(at).num_rows for at in range(about.num_row_groups))
+    parts = [about.row_group(at) for at in range(about.num_row_groups)]
+    codecs = {part.column(at).compression for part in parts for at in range(about.num_columns)}
+    if codecs - _CODECS:
+        raise ValueError(f"it is compressed by {', '.join(sorted(codecs))}, and a table of ours by SNAPPY")
+    stated = sum(part.num_rows for part in parts)
     if stated != about.num_rows or about.num_rows < 0:
         raise ValueError("its parts have another number of rows than the whole")
-    unpacked = sum(about.row_group(at).total_byte_size for at in range(about.num_row_groups))
+    unpacked = sum(part.total_byte_size for part in parts)
     _refuse_above(most, max(unpacked, _A_VALUE * about.num_rows * about.num_columns), about.num_rows)
     texts = [n for n, kind in zip(parquet.schema_arrow.names, parquet.schema_arrow.types, strict=True) if _text(kind)]
     if texts:

@@ -132,7 +132,7 @@ def too_little(ceiling: int, needed: int) -> CeilingError:
     size = f"{-(-needed // MIB):,}MB".replace(",", "")
     return CeilingError(
         f"a sweep of this size takes {needed / MIB:,.0f} MiB above its inputs, and the memory ceiling is "
-        f"{ceiling / MIB:,.0f}: raise it with memory_ceiling('{size}') (--memory {size}), or keep fewer partners"
+        f"{ceiling / MIB:,.1f} MiB: raise it with memory_ceiling('{size}') (--memory {size}), or keep fewer partners"
     )
 
 

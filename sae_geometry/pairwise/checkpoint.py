@@ -15,6 +15,7 @@ import torch
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.atomic_folder import whole_file
 from sae_geometry.matching import On, OneToOne, operands
+from sae_geometry.sources.cache import wrote
 
 VERSION = 4
 N_BINS = 400  # bins of the histogram of nearest similarities over −1…1
@@ -86,6 +87,7 @@ def write_pair(path: Path, record: PairRecord, a: Dictionary, b: Dictionary, par
     values = {f.name: getattr(record, f.name) for f in fields(record)}
     plain = {k: v for k, v in values.items() if k not in _ARRAYS}
     about = json.dumps({"identity": _identity(a, b, parameters), "values": plain})
+    wrote(path)  # if the results' own folder cannot hold it, the cache does
     with whole_file(path, ".pair-") as file:
         np.savez(file, about=np.array(about), **{k: values[k] for k in _ARRAYS})
 

@@ -18,8 +18,8 @@ from sae_geometry.plots.style import (
     axes_or_new,
     in_paper_style,
     new_figure,
-    plain,
 )
+from sae_geometry.plots.text import shortened
 
 _MOST_LINEAR = 100  # latents in a bin up to which the count is drawn on a linear axis
 _COLORS = {"only A": ONE_TO_ONE, "shared": MUTED, "only B": NEAREST}
@@ -87,5 +87,7 @@ def by_index_figure(found: ByIndexLike) -> Figure:
     left, right = figure.subplots(1, 2)
     relative_norm_histogram(found, ax=left)
     same_id_histogram(found, ax=right)
-    figure.suptitle(f"A: {plain(found.a.name)}   B: {plain(found.b.name)}", x=0.01, ha="left", fontsize=8)
+    figure.suptitle(
+        f"A: {shortened(found.a.name, 150)}   B: {shortened(found.b.name, 150)}", x=0.01, ha="left", fontsize=8
+    )
     return figure

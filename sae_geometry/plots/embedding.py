@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Polygon
 from matplotlib.patheffects import AbstractPathEffect, withStroke
 
+from sae_geometry.io.formatting import counted
 from sae_geometry.matching.defaults import MOST_RUNS, THRESHOLD
 from sae_geometry.plots.style import (
     COLUMN_WIDTH,
@@ -129,7 +130,7 @@ def runs_figure(embedding: Any, style: str = "okabe-ito") -> Figure:
         ax.set_visible(False)
     more = len(embedding.names) - len(names)
     if more:
-        put_note(figure, f"and {more:,} runs more, in grey here")
+        put_note(figure, f"and {counted(more, 'run')} more, in grey here")
     return figure
 
 
@@ -254,7 +255,7 @@ def _by_region(e: Any, ax: Axes) -> None:
             points = e.coords[region.members].astype(float)
             centers[at] = points[np.square(points - centers[at]).sum(axis=1).argmin()]
     _letters(ax, [r.letter for r in regions], centers)
-    note = f"{len(regions)} regions, {e.regions.how}; grey: in none ({1 - e.regions.share_inside:.0%})"
+    note = f"{counted(len(regions), 'region')}, {e.regions.how}; grey: in none ({1 - e.regions.share_inside:.0%})"
     if makes_room(ax):
         ax.set_title(wrapped(note, _wide(ax), 7), loc="left", fontsize=7)
 

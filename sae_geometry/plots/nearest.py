@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from sae_geometry.plots.style import COLUMN_WIDTH, MUTED, RUNS, axes_or_new, in_paper_style, new_figure, plain
+from sae_geometry.plots.style import COLUMN_WIDTH, MUTED, RUNS, axes_or_new, in_paper_style, new_figure
+from sae_geometry.plots.text import shortened
 
 _MOST_VECTORS = len(RUNS)
 
@@ -35,7 +36,14 @@ def nearest_ranks(found: NearestLike, ax: Axes | None = None) -> Axes:
     ids = found.vectors.latent_ids.tolist()[:_MOST_VECTORS]
     ranks = np.arange(1, found.cosine.shape[1] + 1)
     for i, (vector, color) in enumerate(zip(ids, RUNS, strict=False)):
-        ax.plot(ranks, found.cosine[i], "o-", color=color, markersize=3, label=f"{plain(found.vectors.name)} {vector}")
+        ax.plot(
+            ranks,
+            found.cosine[i],
+            "o-",
+            color=color,
+            markersize=3,
+            label=f"{shortened(found.vectors.name, 120)} {vector}",
+        )
         if not np.isnan(found.expected[i]):
             ink = color if len(ids) > 1 else MUTED
             ax.axhline(found.expected[i], color=ink, linewidth=0.9, linestyle=(0, (1, 1.5)))

@@ -13,7 +13,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
-from sae_geometry.pairwise.matching_result import Matching
 from sae_geometry.plots.style import E2E_KINDS, INK, MUTED, PAGE_WIDTH, in_paper_style, new_figure
 from sae_geometry.plots.text import LABEL_SIZE, put_title, room, shortened
 
@@ -29,7 +28,7 @@ _MARKERS = {"local": "^", "e2e": "o", "e2e+ds": "X"}
 @in_paper_style
 def draw_panels(
     figure: Figure | SubFigure,
-    curves: Sequence[Matching],
+    curves: Sequence[Any],
     *,
     labels: Sequence[str],
     colors: Sequence[str],
@@ -101,13 +100,13 @@ def _room(shares: np.ndarray, top: float | None, mean: float) -> tuple[float, Li
     return x, side
 
 
-def panel_range(curves: Sequence[Matching]) -> float:
+def panel_range(curves: Sequence[Any]) -> float:
     """Return the lower end of the common bins: 0, or below the smallest similarity, in steps of 0.05."""
     lowest = min((float(np.nanmin(c.similarity)) for c in curves if np.isfinite(c.similarity).any()), default=0.0)
     return float(np.floor(min(0.0, lowest) * 20) / 20)
 
 
-def panel_shares(curve: Matching, edges: np.ndarray) -> np.ndarray:
+def panel_shares(curve: Any, edges: np.ndarray) -> np.ndarray:
     """Return the share of latents per bin, float64 [bins]; unmatched latents count in the denominator only."""
     found = curve.similarity[np.isfinite(curve.similarity)]
     counts = np.histogram(np.clip(found, edges[0], 1.0), edges)[0]

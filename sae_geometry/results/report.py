@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sae_geometry.io.escaping import printable, shown
+from sae_geometry.io.formatting import counted
 from sae_geometry.results.result import Result
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def _cell(value: Any) -> str:
 def _methods(result: Result) -> str:
     """Return a paragraph to paste into a paper: what was compared, how, and how chance was measured."""
     runs = "; ".join(
-        f"{shown(d.name, 60)} ({d.n_latents:,} latents × {d.d_in:,}, {shown(d.alive.describe())}, weights "
+        f"{shown(d.name, 60)} ({counted(d.n_latents, 'latent')} × {d.d_in:,}, {shown(d.alive.describe())}, weights "
         f"{d.fingerprint[:12]})"
         for d in list(result.dictionaries)[:12]
     )

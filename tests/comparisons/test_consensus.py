@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +120,16 @@ def test_a_consensus_is_a_dictionary_that_loads(planted, groups, tmp_path):
     assert back.a_to_b.mmcs > 0.95
     assert list(tmp_path.iterdir()) == [path]
     assert sg.load(str(groups.save(tmp_path / "all.safetensors", min_runs=4))).n_latents == 20
+
+
+def test_a_place_under_several_names_is_written(groups, tmp_path):
+    names = [("gpt2", "blocks.6.hook_resid_pre"), ("openai-community/gpt2", "transformer.h.5")]
+    runs = tuple(replace(d, model=names[i % 2][0], hook_point=names[i % 2][1]) for i, d in enumerate(groups.runs))
+    d = sg.load(str(replace(groups, runs=runs).save(tmp_path / "one.safetensors")))
+    assert (d.model, d.hook_point) == names[0]
+    apart = (replace(runs[0], hook_point="transformer.h.6"), *runs[1:])
+    d = sg.load(str(replace(groups, runs=apart).save(tmp_path / "two.safetensors")))
+    assert (d.model, d.hook_point) == ("gpt2", None)
 
 
 def test_members_are_original_ids(planted, groups):

@@ -21,6 +21,7 @@ from sae_geometry.cli.seeds import _foretelling, _in_words
 from sae_geometry.comparisons import seeds as seeds_module
 from sae_geometry.matching import optimal
 from sae_geometry.pairwise.grouping import groups_of
+from sae_geometry.sources.cache import to_clear
 from sae_geometry.sources.demo import DEMO_FOLDER
 
 FOUR = [f"demo:{kind}-seed{k}" for kind in ("local", "e2e") for k in (0, 1)]
@@ -339,6 +340,9 @@ def test_where_nothing_may_be_written_around_the_results_pairs_wait_in_the_cache
     monkeypatch.setattr("os.access", lambda path, mode: False)
     assert beside(other, "pairs") != beside(out, "pairs")
     assert beside(other, "pairs").name.startswith("out-")
+    runs = [sg.Dictionary.from_decoder(np.eye(3, 4) + i, latent_axis=0, name=str(i)) for i in range(2)]
+    sg.compare_seeds(runs, keep=beside(out, "pairs"))
+    assert [p.suffix for p in to_clear()] == [".npz"], "what is in the cache is listed as ours"
 
 
 def test_a_full_disk_says_where_and_keeps_what_is_whole(three, tmp_path, monkeypatch):
@@ -373,7 +377,7 @@ def test_how_long_many_pairs_take_is_said_once_and_early(capsys, monkeypatch):
     assert drawn == [0.1, 0.11, 0.12, 0.13, 0.14, 0.15]
     said = capsys.readouterr().err
     assert said.count("\n") == 1
-    assert said.startswith("870 of 1,000 pairs are left: about 3 minutes at this pace")
+    assert said.startswith("870 pairs of 1,000 to go: about 3 minutes at this pace")
 
 
 @pytest.mark.parametrize(

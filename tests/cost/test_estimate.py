@@ -103,6 +103,14 @@ def test_a_ceiling_is_planned_with() -> None:
     assert told.memory <= 6 << 20 < wide.memory
 
 
+def test_a_ceiling_that_the_longest_lists_exceed_is_refused_beforehand() -> None:
+    a, b = dictionary(3000, 8, 0), dictionary(2500, 8, 1)
+    with sg.memory_ceiling("4MB"):
+        estimate([a, b], probe_seconds=0.01)
+        with pytest.raises(ValueError, match=r"the memory ceiling is 4.0 MiB: raise it .*--memory [6-9]MB"):
+            estimate([a, b], "match", probe_seconds=0.01)
+
+
 def test_the_time_is_of_the_right_size() -> None:
     a, b = dictionary(5000, 256, 0), dictionary(6000, 256, 1)
     expected = estimate([a, b], probe_seconds=0.3)

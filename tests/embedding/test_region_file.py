@@ -64,7 +64,7 @@ def test_the_command_takes_them(tmp_path):
     out = tmp_path / "out"
     made = run("--regions", str(file), "-o", str(out))
     assert made.exit_code == 0, made.output
-    assert "2 regions (given by hand) hold 100% of the latents" in made.output
+    assert "2 regions (given by hand) with 100% of the latents" in made.output
     record = json.loads((out / "regions.json").read_text())
     tables, _ = sg.read(out)
     table = next(iter(tables.values()))

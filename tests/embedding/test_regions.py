@@ -134,7 +134,7 @@ def test_the_table_reads(blobs):
     coords, owner, _ = blobs
     found = find_regions(coords, owner, ["a", "b"], min_size=70)
     text = found.table()
-    assert text.splitlines()[0].startswith("4 regions (HDBSCAN on the picture, at least 70 latents) hold")
+    assert text.splitlines()[0].startswith("4 regions (HDBSCAN on the picture, at least 70 latents) with")
     assert "mostly a" in text
     frame = found.to_pandas()
     assert list(frame["region"]) == ["A", "B", "C", "D"]

@@ -36,9 +36,17 @@ def test_comparisons(twins, matching, other):
 
 def test_match_reports(twins):
     record = sg.match(*twins[:2]).record
-    assert record["pw_mcc"]["signed"]["value"] <= 1
+    assert max(record["pw_mcc"]["signed"][key] for key in ("value", "upper_bound")) <= 1
     assert max(record["mmcs"]["a_to_b"], record["mmcs"]["b_to_a"]) <= 1
     assert max(record["matchings"]["decoder_signed"]["pairs"]["cosine"]) <= 1
+
+
+def test_an_encoder_that_is_its_decoder():
+    weight = np.random.default_rng(3).standard_normal((40, 30))
+    a, b = (sg.Dictionary.from_decoder(weight, latent_axis=0, encoder=weight, name=name) for name in "ab")
+    table = sg.agreement(a, b).to_pandas()
+    for column in ("decoder_cosine", "encoder_cosine", "encoder_own_cosine", "alignment"):
+        assert table[column].abs().max() <= 1, column
 
 
 def test_pictures(twins):

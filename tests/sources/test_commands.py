@@ -30,8 +30,9 @@ def test_fetch_says_where_the_files_are_and_what_was_resolved(wandb_world: Loopb
     assert lines[0].split("  ")[0].endswith("sparsify/gpt2/d8vgjnyc/samples_400000.pt")
     assert "sha256" in lines[0]
     assert "fetching samples_400000.pt" in result.stderr
-    (weights,) = json.loads(run("fetch", RUN, "--json", "--offline", "-q").stdout)
+    weights, config = json.loads(run("fetch", RUN, "--json", "--offline", "-q").stdout)
     assert Path(weights["path"]).stat().st_size == weights["n_bytes"]
+    assert config["path"].endswith("final_config.yaml")
 
 
 def test_fetch_offline_and_unreachable(wandb_world: Loopback) -> None:

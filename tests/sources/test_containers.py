@@ -271,6 +271,10 @@ def test_types_that_torch_lacks(tmp_path: Path) -> None:
         assert reads_as(load(written(W_dec="F32")), DEC, None)
     with pytest.raises(LayoutError, match="W_dec of type F4_X, which torch does not have"):
         load(written(W_dec="F4_X"))
+    with pytest.raises(LayoutError, match=r"W_dec of type F4\\n\\x1b\[2J, which"):
+        load(written(W_dec="F4\n\x1b[2J"))
+    with pytest.raises(SourceError, match=r"a tensor is named 'W\\ndec', which no checkpoint does"):
+        load(written(**{"W\ndec": "F4_X"}))
     out = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(torch_bytes(saelens()))) as source, zipfile.ZipFile(out, "w") as target:
         for name in source.namelist():

@@ -9,6 +9,7 @@ import pickle
 import struct
 import subprocess
 import sys
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -172,6 +173,26 @@ def test_many_keys_with_many_outputs(tmp_path: Path) -> None:
 def test_a_header_of_many_tensors(tmp_path: Path) -> None:
     header = {f"{i}": entry([0], [0, 0]) for i in range(100_000)}
     refused(safetensors(tmp_path / "x.safetensors", header), "more than 50,000 tensors")
+
+
+def test_names_in_many_parts(tmp_path: Path) -> None:
+    parts = ".".join("abcdefgh"[i % 8] for i in range(200))
+    header = {f"{parts}.{i}": entry([2, 2, 2], [32 * i, 32 * i + 32]) for i in range(6_000)}
+    refused(sparse(tmp_path / "x.safetensors", header, 32 * 6_000), "holds no decoder")
+
+
+@pytest.mark.parametrize("name", ["cfg.json", "x.safetensors"])
+def test_a_configuration_of_many_names_is_named_and_not_searched(name: str, tmp_path: Path) -> None:
+    many = {f"k{i}": "{}" for i in range(20_000)}
+    n = 4 * 3 * 5
+    header = {"W_dec": entry([3, 5], [0, n])} | ({} if name == "cfg.json" else {"__metadata__": many})
+    raw = json.dumps(header).encode()
+    (tmp_path / "x.safetensors").write_bytes(struct.pack("<Q", len(raw)) + raw + np.eye(3, 5, dtype="f4").tobytes())
+    if name == "cfg.json":
+        (tmp_path / name).write_text(json.dumps(many))
+    with limited(), warnings.catch_warnings(action="ignore"):
+        d = load(tmp_path / "x.safetensors")
+    assert any("more than 5,000 names: what it says was not read" in note for note in d.notes)
 
 
 @pytest.mark.parametrize(

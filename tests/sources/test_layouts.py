@@ -217,6 +217,11 @@ def test_an_unknown_layout_shows_what_is_there_and_the_call_that_would_do(tmp_pa
     assert "\n" not in text
 
 
+def test_a_matrix_that_nothing_says_is_tied_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(LayoutError, match="none of them is by its name a decoder"):
+        load(write(tmp_path, {"_orig_mod.W": DEC.T}, {}, "pt"))
+
+
 def test_a_wrapped_state_dict_is_unwrapped(tmp_path: Path) -> None:
     inner = {"W_dec": torch.from_numpy(DEC), "W_enc": torch.from_numpy(ENC.T.copy()), "b_enc": torch.zeros(N)}
     torch.save({"state_dict": inner, "step": 7}, tmp_path / "x.pt")

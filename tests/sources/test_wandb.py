@@ -304,7 +304,7 @@ def test_the_record_and_the_alive_list_lie_beside_the_weights(wandb_world: Loopb
     assert copy.fingerprint == load(f"wandb:{RUN}").fingerprint, "the folder is a checkpoint of its own"
     assert (copy.model, copy.metadata["kind"]) == ("tiny", "local")
     (run,) = cached_runs()
-    assert set(run.files) == {LAST, "wandb_run.json"}
+    assert set(run.files) == {LAST, "final_config.yaml", "wandb_run.json"}
     assert clear_cache(RUN) == run.n_bytes
     assert cached_runs() == ()
     with pytest.raises(SourceError, match="the cache holds no run"):

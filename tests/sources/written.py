@@ -91,6 +91,8 @@ WRITTEN: list[Written] = [
     ("saelens_synthetic", {"feature_vectors": DEC, "bias": B_D, "firing_probabilities": np.full(N, 0.25, np.float32)},
      {}, "pt", DEC, None),
     ("tied", {"_orig_mod.W": DEC.T, "_orig_mod.b_enc": B_N, "_orig_mod.b_dec": B_D}, {}, "pt", DEC, DEC),
+    ("tied", {"W": DEC.T, "b_enc": B_N}, {}, "pt", DEC, DEC),
+    ("tied", {"W": DEC.T, "b_dec": B_D}, {}, "pt", DEC, DEC),
     ("llamascopium_lorsa", {"W_O": DEC, "W_V": ENC, "W_Q": random(2, D, 3), "b_V": B_N, "b_D": B_D}, {}, "pt",
      DEC, ENC),
     ("llamascopium_molt", {"U_matrices.1": DEC[:, :, None], "V_matrices.1": ENC[:, None, :], "W_E": ENC.T, "b_E": B_N},

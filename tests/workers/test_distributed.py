@@ -308,7 +308,7 @@ def test_results_too_large_for_the_ceiling_here_are_refused(client):
     with (
         sg.memory_ceiling("4MB"),
         sweeps_run_by(dask_runner(client)),
-        pytest.raises(ValueError, match=r"the memory ceiling is 4: raise it with memory_ceiling\('\d+MB'\)"),
+        pytest.raises(ValueError, match=r"the memory ceiling is 4.0 MiB: raise it with memory_ceiling\('\d+MB'\)"),
     ):
         sweep(a, b, 64)
 

@@ -63,7 +63,8 @@ def open_tensors(path: Path) -> TensorFile:
     if opens is None:
         raise SourceError(f"{path.name} {_what_it_is(head, size)}")
     file = opens(path)
-    strange = next((key for key in file.entries if len(key) > _LONGEST_NAME or not key.isprintable()), None)
+    names = (*file.entries, *file.unread)
+    strange = next((name for name in names if len(name) > _LONGEST_NAME or not name.isprintable()), None)
     if strange is not None:
         raise SourceError(f"{path.name}: a tensor is named {strange[:80]!a}, which no checkpoint does; refused")
     return file

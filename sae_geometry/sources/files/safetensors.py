@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from sae_geometry.io.escaping import shown
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.files.bytes import FileBytes
 from sae_geometry.sources.files.tensor_file import (
@@ -71,7 +72,7 @@ def open_safetensors(path: Path) -> TensorFile:
         entries,
         lambda key, place=None: read_stored(file, start + spans[key][1], entries[key], place),
         metadata=metadata,
-        unread={key: str(header[key]["dtype"])[:20] for key, (entry, _, _) in spans.items() if entry is None},
+        unread={key: shown(header[key]["dtype"], 20) for key, (entry, _, _) in spans.items() if entry is None},
     )
 
 

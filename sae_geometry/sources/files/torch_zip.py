@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sae_geometry.io.escaping import shown
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.files.bytes import FileBytes
 from sae_geometry.sources.files.tensor_file import MAX_HEADER_BYTES, Entry, Place, TensorFile, checked_shape
@@ -54,7 +55,7 @@ def open_torch(path: Path, start: int = 0, end: int | None = None) -> TensorFile
         {key: Entry(t.shape, t.dtype) for key, t in tensors.items() if t.dtype is not None},
         read,
         extras={k: v for k, v in values.items() if is_plain(v)},
-        unread={key: t.storage.kind for key, t in stored.items() if t.dtype is None},
+        unread={key: shown(t.storage.kind, 40) for key, t in stored.items() if t.dtype is None},
     )
 
 

@@ -21,10 +21,10 @@ from sae_geometry.sources.http import RefusedError, limits
 from sae_geometry.sources.huggingface.client import Watch, bar_class, bounded
 from sae_geometry.sources.layouts.filenames import (
     SPARSITY_NAME,
-    choose_weights,
-    companions,
+    choose_files,
     label_for,
     looks_like_weights,
+    path_of,
     separate_checkpoints,
     side_names,
     source_of,
@@ -61,7 +61,7 @@ def bundle_huggingface(address: Address, context: Context) -> Bundle:
         paths = {n: _bring(repo, n, context, watch) for n in (*pinned, *sides)}
         if not context.offline and repo.guessed is None:
             _remember(repo, address.revision or "main", pinned[0], watch)
-    spelled = f"hf://{repo.name}@{repo.commit}/{pinned[0] if len(pinned) == 1 else pinned[0].rpartition('/')[0]}"
+    spelled = f"hf://{repo.name}@{repo.commit}/{path_of(pinned)}".rstrip("/")
     return Bundle(
         tuple(paths[n] for n in pinned),
         address=spelled,
@@ -95,11 +95,10 @@ def _repo_of(address: Address, context: Context, watch: Watch) -> _Repo:
 
 
 def _choose(repo: _Repo, address: Address, context: Context) -> tuple[str, ...]:
-    if address.path in repo.files:
-        return companions(address.path or "", list(repo.files))
-    inside = _inside(repo, address, context)
-    chosen = tuple(inside[n] for n in choose_weights(list(inside), str(address)))
-    return _one_source(chosen, address) if len(chosen) > 1 else chosen
+    chosen = choose_files(list(repo.files), address.path, str(address))
+    if not chosen:
+        raise _missing(repo, address, context)
+    return _one_source(chosen, address) if len(chosen) > 1 and address.path not in repo.files else chosen
 
 
 def _inside(repo: _Repo, address: Address, context: Context) -> dict[str, str]:
@@ -107,11 +106,15 @@ def _inside(repo: _Repo, address: Address, context: Context) -> dict[str, str]:
     path = address.path or ""
     inside = {n.removeprefix(f"{path}/" if path else ""): n for n in repo.files if not path or n.startswith(f"{path}/")}
     if not inside:
-        if context.offline:
-            raise SourceError(f"{address} is not in the Hugging Face cache; leave out --offline")
-        near = sorted(n for n in repo.files if looks_like_weights(n))[:5]
-        raise RefusedError(f"{address} does not exist{'; the repository has ' + ', '.join(near) if near else ''}", 404)
+        raise _missing(repo, address, context)
     return inside
+
+
+def _missing(repo: _Repo, address: Address, context: Context) -> SourceError:
+    if context.offline:
+        return SourceError(f"{address} is not in the Hugging Face cache; leave out --offline")
+    near = sorted(n for n in repo.files if looks_like_weights(n))[:5]
+    return RefusedError(f"{address} does not exist{'; the repository has ' + ', '.join(near) if near else ''}", 404)
 
 
 def _one_source(halves: tuple[str, ...], address: Address) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ _MAX_YAML_BYTES = 128 << 10  # the pure Python YAML parser is slow
 _MAX_TEXT = 1 << 16
 _MAX_TABLES = 200  # tables searched for a name; a configuration has fewer
 _MAX_DEPTH = 4
+_MAX_NAMES = 5000  # names in them, each of which every question of a configuration looks at
 
 
 def read_config(paths: tuple[Path, ...]) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -30,6 +32,18 @@ def read_config(paths: tuple[Path, ...]) -> tuple[dict[str, Any], tuple[str, ...
             why = " ".join(str(error).split())[:120]
             unread.append(f"{path.name} cannot be read ({why}): what it says of model and hook point is not known")
     return merged, tuple(unread)
+
+
+def bounded(config: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return a configuration, or an empty one and a sentence that says so where it has more names than any."""
+    seen, inside = 0, [config]
+    while inside and seen <= _MAX_NAMES:
+        table = inside.pop()
+        seen += len(table)
+        inside += [value for value in islice(table.values(), _MAX_NAMES) if isinstance(value, dict)]
+    if seen <= _MAX_NAMES:
+        return config, ()
+    return {}, (f"the configuration has more than {_MAX_NAMES:,} names: what it says was not read",)
 
 
 def lookup(table: Mapping[str, Any], path: str) -> Any:

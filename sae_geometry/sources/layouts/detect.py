@@ -24,6 +24,8 @@ from sae_geometry.sources.layouts.table import (
 
 LatentAxis = Literal[0, 1]
 _MAX_OUTPUTS = 4096  # for all dictionaries of a table together
+# Any layout's decoder: one pattern over the names of a table instead of one a layout.
+ANY_DECODER = re.compile("|".join(re.sub(r"\?P<\w+>", "?:", layout.decoder) for layout in LAYOUTS))
 _NUMBERED = re.compile(r"(?:^|layer[_.-]?)(\d{1,9})$")
 
 
@@ -143,6 +145,7 @@ class _Search:
     def __init__(self, table: Table, config: Mapping[str, Any], latent_axis: LatentAxis | None) -> None:
         self.table = table
         self.entries = table.entries
+        self.able = [(name, entry) for name, entry in table.entries.items() if ANY_DECODER.fullmatch(name)]
         self.config = config
         self.latent_axis = latent_axis
         stated = [v for path in N_LATENTS_CONFIG if type(v := lookup(config, path)) is int]
@@ -165,7 +168,7 @@ class _Search:
 
     def sites(self, layout: Layout) -> Iterator[Site]:
         found: list[tuple[str, dict[str, str]]] = []
-        for name, entry in self.entries.items():
+        for name, entry in self.able:
             match = re.fullmatch(layout.decoder, name)
             if match is None or len(entry.shape) != len(layout.decoder_axes) or 0 in entry.shape:
                 continue

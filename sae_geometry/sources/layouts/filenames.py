@@ -117,6 +117,36 @@ def _by_number(name: str) -> list[tuple[bool, int, str]]:
     return [(not p.isdecimal(), int(p) if p.isdecimal() else 0, p) for p in re.split(r"(\d+)", name)]
 
 
+def choose_files(names: Sequence[str], path: str | None, place: str) -> tuple[str, ...]:
+    """Return the weights at a path: a file with those it needs, a folder's, or the whole place's; none if nothing is.
+
+    Args:
+        names: file names with "/" between folders.
+        path: a file or folder; None for the place itself.
+        place: name of the place in messages.
+
+    Raises:
+        SourceError, LayoutError: see `choose_weights`.
+    """
+    if path is not None and path in names:
+        return companions(path, names)
+    prefix = f"{path.rstrip('/')}/" if path else ""
+    inside = [n.removeprefix(prefix) for n in names if n.startswith(prefix)]
+    return tuple(prefix + n for n in choose_weights(inside, place)) if inside or not path else ()
+
+
+def path_of(files: Sequence[str]) -> str:
+    """Return the path that chooses these files again: the first of them, or their folder."""
+    folder, _, base = files[0].rpartition("/")
+    return folder if base == _DCP or companions(files[0], files) != tuple(files) else files[0]
+
+
+def is_of_a_checkpoint(name: str) -> bool:
+    """Return whether a file holds weights, or locates those in other files."""
+    base = name.rpartition("/")[2]
+    return looks_like_weights(name) or base == _DCP or base.endswith((".distcp", ".index.json"))
+
+
 def _units(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """Return the checkpoints among names, by what selects each: a file, an index with its shards, or a .dcp folder."""
     near = sorted(n for n in names if n.count("/") < _MAX_DEPTH)

@@ -16,7 +16,7 @@ from typing import Any
 
 from sae_geometry.sources.errors import LayoutError
 from sae_geometry.sources.files.tensor_file import Entry, TensorFile
-from sae_geometry.sources.layouts.detect import LatentAxis, Site, Slab, Table, sites_in
+from sae_geometry.sources.layouts.detect import ANY_DECODER, LatentAxis, Site, Slab, Table, sites_in
 from sae_geometry.sources.layouts.places import names_a_place
 from sae_geometry.sources.layouts.table import PER_COORDINATE, PER_LATENT, WRAPPER
 from sae_geometry.sources.layouts.unknown import unknown_layout
@@ -52,12 +52,13 @@ def find_sites(file: TensorFile, config: Mapping[str, Any], latent_axis: LatentA
 def _found(
     table: Table, config: Mapping[str, Any], latent_axis: LatentAxis | None, path: Path
 ) -> Iterator[tuple[Path, Site]]:
-    for view in _views(table):
+    able = any(map(ANY_DECODER.fullmatch, table.entries))
+    for view in _views(table) if able else ():
         sites = sites_in(view, config, latent_axis)
         if sites:
             yield from ((path, site) for site in sites)
             return
-    for n_stacked in _stack_sizes(table):
+    for n_stacked in _stack_sizes(table) if able else ():
         sites = sites_in(_sliced(table, n_stacked), config, latent_axis)
         if sites:
             yield from ((path, _at(site, i)) for i in range(n_stacked) for site in sites)

@@ -17,7 +17,7 @@ from sae_geometry.sources.bundle import Bundle
 from sae_geometry.sources.errors import LayoutError, SourceError
 from sae_geometry.sources.files.open import open_tensors, open_weights
 from sae_geometry.sources.files.tensor_file import TensorFile
-from sae_geometry.sources.layouts.config import read_config, tables
+from sae_geometry.sources.layouts.config import bounded, read_config, tables
 from sae_geometry.sources.layouts.detect import LatentAxis, Site, Slab
 from sae_geometry.sources.layouts.filenames import layer_table
 from sae_geometry.sources.layouts.hook_points import Space, inputs_are_z_scored, space_of
@@ -86,8 +86,8 @@ def opened(bundle: Bundle, file: TensorFile, latent_axis: LatentAxis | None = No
         LayoutError: no known decoder.
     """
     said, unread = read_config(bundle.configs)
-    config = {**_stored_config(file.extras), **file.metadata, **said, **bundle.config}
-    return Opened(bundle, file, find_sites(file, config, latent_axis), config, unread)
+    config, unbounded = bounded({**_stored_config(file.extras), **file.metadata, **bundle.config, **said})
+    return Opened(bundle, file, find_sites(file, config, latent_axis), config, (*unread, *unbounded))
 
 
 def _stored_config(extras: Mapping[str, object]) -> dict[str, Any]:
@@ -285,9 +285,7 @@ def _from_tensor(stored: Tensor, key: str, n: int) -> Frequencies:
 def _from_sparsity(path: Any, n: int) -> Frequencies:
     file = open_tensors(path)
     if "sparsity" not in file.entries or file.entries["sparsity"].shape != (n,):
-        raise SourceError(
-            f"{path.name} does not hold one log-frequency for each of {n:,} latents: is it another SAE's?"
-        )
+        raise SourceError(f"{path.name} does not hold one log-frequency per latent ({n:,}): is it another SAE's?")
     logs = file.read("sparsity").to(torch.float64)
     if not bool((logs <= _HIGHEST_LOG10).all()) or bool(torch.isinf(logs).any()):  # comparisons with NaN are false
         note = f"{path.name} holds log-frequencies that are NaN, infinite or above 0, and was not taken"

@@ -197,7 +197,7 @@ LAYOUTS: tuple[Layout, ...] = (
         note="a ground truth: the directions that the data were made of, not learned ones",
     ),
     Layout(
-        "tied", "tied SAE (Evo 2)", "W", "dn", "W", "dn", also=("b_enc", "b_dec"), fixed=False,
+        "tied", "tied SAE (Evo 2)", "W", "dn", "W", "dn", any_of=("b_enc", "b_dec"), fixed=False,
         encoder_bias=("b_enc",), decoder_bias=("b_dec",),
     ),
     _linear("dictionary_learning", "dictionary_learning", config="trainer.dict_class"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from sae_geometry.io.escaping import shown
 from sae_geometry.sources.files.tensor_file import TensorFile
 
 _MAX_LISTED = 12
@@ -21,18 +22,18 @@ def unknown_layout(file: TensorFile) -> str:
 
     Where the names are ambiguous, none is proposed: an encoder read as a decoder gives plausible but wrong numbers.
     """
-    listed = [f"{k} {list(e.shape)} {str(e.dtype).removeprefix('torch.')}" for k, e in file.entries.items()]
-    listed += [f"{k} of type {kind}, which torch does not have" for k, kind in file.unread.items()]
-    shown = ", ".join(listed[:_MAX_LISTED])
-    shown += f" and {len(listed) - _MAX_LISTED} more" if len(listed) > _MAX_LISTED else ""
+    listed = [f"{shown(k, 80)} {list(e.shape)} {str(e.dtype).removeprefix('torch.')}" for k, e in file.entries.items()]
+    listed += [f"{shown(k, 80)} of type {kind}, which torch does not have" for k, kind in file.unread.items()]
+    holds = ", ".join(listed[:_MAX_LISTED])
+    holds += f" and {len(listed) - _MAX_LISTED} more" if len(listed) > _MAX_LISTED else ""
     flat = {
         k: e for k, e in file.entries.items() if len(e.shape) == 2 and 0 not in e.shape and e.dtype.is_floating_point
     }
     name = file.path.name
     if not flat:
-        wanted = "holds no decoder (two axes of floating-point numbers)" if shown else "holds no decoder"
-        return f"{name} {wanted}: {shown or 'no tensors at all'}"
-    says = f"no known layout fits {name}, which holds {shown}"
+        wanted = "holds no decoder (two axes of floating-point numbers)" if holds else "holds no decoder"
+        return f"{name} {wanted}: {holds or 'no tensors at all'}"
+    says = f"no known layout fits {name}, which holds {holds}"
     call = "sae_geometry.Dictionary.from_decoder(tensors[{!r}], latent_axis={})"
     whether = "where latent_axis is the axis that counts latents"
     able = {k: e for k, e in flat.items() if not _NO_DECODER.search(k)}

@@ -17,7 +17,7 @@ from sae_geometry.sources.download import RemoteFile, fetch_file, in_cache, lock
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.files.open import open_tensors
 from sae_geometry.sources.http import RefusedError, origin_of
-from sae_geometry.sources.layouts.filenames import choose_weights, companions, looks_like_weights, side_names
+from sae_geometry.sources.layouts.filenames import choose_files, looks_like_weights, path_of, side_names
 from sae_geometry.sources.local import bundle_files
 from sae_geometry.sources.plain import parse_json
 from sae_geometry.sources.wandb.host import api_key, base_url, credentials_for
@@ -76,7 +76,7 @@ def bundle_artifact(address: Address, client: Callable[[], ArtifactClient], cont
         asked = client()
         artifact = _fetch(asked.artifact(address.place), asked, host, address, context)
     folder, chosen = run_folder(host, artifact.path), _chosen(artifact.files, address)
-    spelled = f"wandb:{artifact.path}" + (f"#{chosen[0]}" if len(chosen) == 1 else "")
+    spelled = f"wandb:{artifact.path}#{path_of(chosen)}".removesuffix("#")
     if spelled.partition("#")[0] != f"wandb:{address.place}":
         context.say(f"wandb:{address.place} is wandb:{artifact.path}")
     bundle = bundle_files(tuple(folder / safe_path(n) for n in chosen), spelled, f"{artifact.path}/{chosen[0]}")
@@ -112,17 +112,13 @@ def _fetch(artifact: Artifact, client: ArtifactClient, host: str, address: Addre
 
 
 def _chosen(names: Sequence[str], address: Address) -> tuple[str, ...]:
-    if address.path is None:
-        return choose_weights(names, f"wandb:{address.place}")
-    if address.path not in names:
-        inside = [n.removeprefix(f"{address.path}/") for n in names if n.startswith(f"{address.path}/")]
-        if inside:
-            return tuple(f"{address.path}/{n}" for n in choose_weights(inside, str(address)))
-        near = [n for n in names if looks_like_weights(n)][:3]
-        raise RefusedError(
-            f"wandb:{address.place} has no file {address.path!r}{'; it has ' + ', '.join(near) if near else ''}", 404
-        )
-    return companions(address.path, list(names))
+    chosen = choose_files(names, address.path, str(address) if address.path else f"wandb:{address.place}")
+    if chosen:
+        return chosen
+    near = [n for n in names if looks_like_weights(n)][:3]
+    raise RefusedError(
+        f"wandb:{address.place} has no file {address.path!r}{'; it has ' + ', '.join(near) if near else ''}", 404
+    )
 
 
 def _cached(host: str, place: str, *, by_alias: bool) -> Artifact | None:

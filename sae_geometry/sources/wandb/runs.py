@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
@@ -17,11 +17,14 @@ from sae_geometry.sources.files.open import open_tensors
 from sae_geometry.sources.http import RefusedError, origin_of
 from sae_geometry.sources.layouts.filenames import (
     checkpoints_in_order,
-    choose_weights,
-    companions,
+    choose_files,
+    is_of_a_checkpoint,
     looks_like_weights,
+    path_of,
+    side_names,
     start_names,
 )
+from sae_geometry.sources.local import bundle_files
 from sae_geometry.sources.wandb.artifacts import ArtifactClient, bundle_artifact
 from sae_geometry.sources.wandb.host import api_key, base_url, credentials_for
 from sae_geometry.sources.wandb.public_client import KeylessClient
@@ -29,6 +32,7 @@ from sae_geometry.sources.wandb.run_record import RUN_RECORD_NAME, Kind, RunReco
 
 By = Literal["ce", "l0", "alive"]
 
+_OWN_CONFIG = "config.yaml"
 _FIELDS: dict[By, str] = {"ce": "ce_increase", "l0": "l0", "alive": "alive"}
 
 
@@ -73,15 +77,14 @@ def bundle_wandb(address: Address, context: Context) -> Bundle:
     fetched = fetch_run(address.place, context, file=address.path)
     name = fetched.weights[0]
     record = fetched.record
+    spelled = f"wandb:{address.place}#{path_of(fetched.weights)}".removesuffix("#")
+    paths = tuple(fetched.folder / safe_path(n) for n in fetched.weights)
+    bundle = bundle_files(paths, spelled, f"{address.place}/{name}")
     starts = [n for n in start_names(name) if n in record.weights]
-    there = [p for n in starts if (p := fetched.folder / safe_path(n)).is_file()]
-    missing = f"wandb:{address.place}#{starts[0]}" if starts and not there else None
-    return Bundle(
-        tuple(fetched.folder / safe_path(n) for n in fetched.weights),
-        address=f"wandb:{address.place}#{name}",
+    missing = f"wandb:{address.place}#{starts[0]}" if starts and bundle.start is None else None
+    return replace(
+        bundle,
         name=record.name or address.place.rpartition("/")[2],
-        where=f"{address.place}/{name}",
-        start=there[0] if there else None,
         config=record.config,
         alive_ids=record.alive_ids,
         alive_source=record.alive_source,
@@ -105,21 +108,21 @@ def fetch_run(run: str, context: Context, *, file: str | None = None, every: boo
     record = read_record(folder / RUN_RECORD_NAME)
     if record is not None and record.weights and (context.offline or record.state == "finished"):
         names = _wanted(record.weights, run, file, every)
-        if in_cache(folder, names, record.sums, context, f"wandb:{run}"):
+        if in_cache(folder, (*names, *_sides(names, record.sums)), record.sums, context, f"wandb:{run}"):
             return FetchedRun(record, folder, names)
     if context.offline:
         raise SourceError(f"wandb:{run}{f'#{file}' if file else ''} is not in the cache {folder}; leave out --offline")
     asked = client()
     remote = {f.name: f for f in asked.files(run) if f.name.isprintable()}  # `safe_path` accepts no other name
     sums = {} if record is None else dict(record.sums)
-    record = replace(asked.run(run), weights=tuple(sorted(n for n in remote if looks_like_weights(n))))
+    record = replace(asked.run(run), weights=tuple(sorted(filter(is_of_a_checkpoint, remote))))
     names = _wanted(list(remote), run, file, every)
     credentials = credentials_for(api_key())
-    for name in names:
+    for name in (*names, *_sides(names, remote)):
         context.say(f"fetching {name} from {origin_of(remote[name].url)}")
         sums[name] = fetch_file(
             remote[name], folder / safe_path(name), recorded=sums.get(name), again=context.again == "all",
-            credentials=credentials, check=open_tensors if looks_like_weights(name) else None,
+            credentials=credentials, check=open_tensors if name in names and looks_like_weights(name) else None,
             progress=context.progress,
         )  # fmt: skip
     record = replace(record, sums={n: value for n, value in sums.items() if n in remote})
@@ -132,18 +135,25 @@ def _keep(record: RunRecord, path: Path) -> None:
         file.write(write_record(record).encode())
 
 
+def _sides(weights: Sequence[str], names: Container[str]) -> tuple[str, ...]:
+    """Return the side files of weights; the record has what W&B's own config.yaml says."""
+    sides = dict.fromkeys(side for name in weights for side in side_names(name))
+    return tuple(n for n in sides if n in names and n != _OWN_CONFIG)
+
+
 def _wanted(names: Sequence[str], run: str, file: str | None, every: bool) -> tuple[str, ...]:
     ordered = checkpoints_in_order(names)
-    if file is not None:
-        if file not in names:
-            near = ordered[-3:] or [n for n in names if looks_like_weights(n)][:3]
-            raise RefusedError(f"wandb:{run} has no file {file!r}{'; it has ' + ', '.join(near) if near else ''}", 404)
-        return companions(file, names)
     if every:
         if not ordered:
             raise SourceError(f"wandb:{run} has no checkpoints named samples_N.pt among its {len(names):,} files")
         return tuple(ordered)
-    return (ordered[-1],) if ordered else choose_weights(names, f"wandb:{run}")
+    if file is None and ordered:
+        return (ordered[-1],)
+    chosen = choose_files(names, file, f"wandb:{run}" + (f"#{file}" if file else ""))
+    if chosen:
+        return chosen
+    near = ordered[-3:] or [n for n in names if looks_like_weights(n)][:3]
+    raise RefusedError(f"wandb:{run} has no file {file!r}{'; it has ' + ', '.join(near) if near else ''}", 404)
 
 
 @dataclass(frozen=True)
