@@ -39,6 +39,23 @@ def compare(
         float | None,
         typer.Option("--min-similarity", metavar="X", help="With --matching optimal: match nothing below X."),
     ] = None,
+    min_margin: Annotated[
+        float | None,
+        typer.Option(
+            "--min-margin",
+            metavar="X",
+            help="Leave out pairs that exceed the best other candidate of either latent by less than X.",
+        ),
+    ] = None,
+    control: Annotated[
+        str | None,
+        typer.Option(
+            "--control",
+            metavar="DICT",
+            help="A dictionary that should share nothing (of a randomized model, step 0, another layer): the same "
+            "table for A and B against it.",
+        ),
+    ] = None,
     turns: Annotated[
         int | None,
         typer.Option(
@@ -62,8 +79,8 @@ def compare(
     """
     import sae_geometry as sg
 
-    with question(shared, "compare", [a, b], matching=matching, on=on) as work:
-        left, right = work.dictionaries
+    with question(shared, "compare", [a, b] if control is None else [a, b, control], matching=matching, on=on) as work:
+        left, right, *others = work.dictionaries
         result = sg.compare(
             left,
             right,
@@ -71,6 +88,8 @@ def compare(
             on=on,
             signed=not absolute,
             min_similarity=min_similarity,
+            min_margin=min_margin,
+            control=others[0] if others else None,
             turns=turns,
             allow_mismatch=shared.allow_mismatch,
             progress=work.progress,

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, get_args
 
+import numpy as np
 from torch import Tensor
 
 from sae_geometry.comparisons.inference import interval_over_latents
@@ -18,9 +19,10 @@ from sae_geometry.io.formatting import aligned, or_dash, scalars
 from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.sweep import listing_sweep
 from sae_geometry.kernels.types import Sweep, SweepReport
-from sae_geometry.matching import Assignment, On, OneToOne, match, operands
+from sae_geometry.matching import Assignment, On, OneToOne, loss_if_forbidden, match, operands
 from sae_geometry.matching.defaults import SMALL
 from sae_geometry.nulls import LISTED, Controls, How, default_turns, own_pairs, pair_controls, turned_pairs
+from sae_geometry.pairwise.certainty import Certainty, certainty, forced_words, with_min_margin
 from sae_geometry.pairwise.confounds import ConfoundAudit, Finding, confound_audit
 from sae_geometry.pairwise.double_counting import DoubleCounting, double_counting
 from sae_geometry.pairwise.inputs import describe_input, distinct
@@ -77,6 +79,9 @@ class Comparison:
         limits: lowest similarity and stopping rule of an optimal matching.
         turns: number of matchings against B turned, for the null expectation of a one-to-one matching.
         made: cached matchings of the same sweep.
+        certainty: the margins of the pairs of the requested matching, A → B and B → A.
+        min_margin: margin below which pairs of the requested matching were left out; None if none were.
+        against_control: A and B each compared with the control dictionary; None without one.
     """
 
     a: Dictionary
@@ -94,6 +99,9 @@ class Comparison:
     limits: OptimalLimits
     turns: int
     made: dict[MatchingName, Comparison]
+    certainty: tuple[Certainty, Certainty]
+    min_margin: float | None = None
+    against_control: tuple[Comparison, Comparison] | None = None
 
     @property
     def report(self) -> SweepReport:
@@ -124,7 +132,7 @@ class Comparison:
 
     @property
     def _is_whole(self) -> bool:
-        return self.limits == OptimalLimits() and not self.was_interrupted
+        return self.limits == OptimalLimits() and self.min_margin is None and not self.was_interrupted
 
     @property
     def meaning(self) -> str:
@@ -133,6 +141,8 @@ class Comparison:
         certificate = None if self.assignment is None else self.assignment.certificate
         if self.limits.min_similarity is not None:
             text += f"; nothing below {self.limits.min_similarity:g} matched"
+        if self.min_margin is not None:
+            text += f"; pairs with a margin below {self.min_margin:g} on either side left out"
         if certificate is not None and not certificate.certified:
             text = (
                 f"best one-to-one matching found, stopped ({certificate.stopped}) within a relative gap of "
@@ -160,15 +170,33 @@ class Comparison:
         return max(self.a.n_latents, self.b.n_latents) <= SMALL
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return both directions, one row per latent: direction ("a_to_b", "b_to_a"), then as `Matching.to_pandas`."""
+        """Return both directions, one row per latent: direction ("a_to_b", "b_to_a"), then as `Matching.to_pandas`;
+        margin, margin_of_partner (see `Certainty`), and for "optimal" loss_if_forbidden.
+        """
         import pandas as pd
 
         frames = []
-        for direction, m in (("a_to_b", self.a_to_b), ("b_to_a", self.b_to_a)):
-            frame = m.to_pandas()
+        for at, (direction, m) in enumerate((("a_to_b", self.a_to_b), ("b_to_a", self.b_to_a))):
+            frame = m.to_pandas().assign(
+                margin=self.certainty[at].margin, margin_of_partner=self.certainty[at].margin_of_partner
+            )
+            if self._losses_if_forbidden is not None:
+                frame["loss_if_forbidden"] = self._losses_if_forbidden[at]
             frame.insert(0, "direction", direction)
             frames.append(frame)
         return pd.concat(frames, ignore_index=True)
+
+    @cached_property
+    def _losses_if_forbidden(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return for each latent how much the optimal total falls, at least, without its pair; None for others.
+
+        float64 [n] and [m]; two sweeps: see `matching.loss_if_forbidden`.
+        """
+        if self.assignment is None or self.assignment.certificate is None:
+            return None
+        of_a = loss_if_forbidden(*_operands(self.a, self.b, self.on), self.assignment)
+        back, _ = self.assignment.reverse(self.b.n_latents)
+        return of_a, np.where(back >= 0, of_a[back], np.nan)
 
     def _strata(self) -> pd.DataFrame:
         """Return both directions by firing frequency and by crowding: direction, then as `comparisons.strata`."""
@@ -199,6 +227,13 @@ class Comparison:
         if self.matching != "nearest":
             out["nearest"] = {"a_to_b": self.nearest_a_to_b.summary(), "b_to_a": self.nearest_b_to_a.summary()}
             out["certificate"] = self.certificate()
+        if self.against_control is not None:
+            of_a, of_b = self.against_control
+            out["control"] = {
+                "input": describe_input(of_a.b),
+                "a_to_control": of_a.a_to_b.summary(),
+                "b_to_control": of_b.a_to_b.summary(),
+            }
         if self._is_whole and (self.is_small or "optimal" in self.made):
             out["double_counting"] = self.double_counting().summary()
         return out
@@ -253,6 +288,8 @@ class Comparison:
         shown = [self.a_to_b, self.b_to_a]
         if self.matching != "nearest":
             shown += [self.nearest_a_to_b, self.nearest_b_to_a]
+        if self.against_control is not None:
+            shown += [c.a_to_b for c in self.against_control]
         head = (
             "direction",
             "matching",
@@ -297,6 +334,7 @@ class Comparison:
             self._interval_words(),
             self._chance_words(),
             self._control_words(),
+            *forced_words(self.a_to_b, self.certainty[0]),
             *(text for text in (rare_words(self.a, self.a_to_b), rare_words(self.b, self.b_to_a)) if text is not None),
             *(f"{d.name}: {d.alive.describe()}" for d in (self.a, self.b)),
             *(f"confound: {f.check}: {f.effect}" for f in self._unsaid_confounds()),
@@ -338,6 +376,8 @@ def compare(
     min_similarity: float | None = None,
     max_gap: float = 0.0,
     time_budget: float = math.inf,
+    min_margin: float | None = None,
+    control: Any = None,
     turns: int | None = None,
     allow_mismatch: bool = False,
     executor: Executor | None = None,
@@ -358,6 +398,9 @@ def compare(
         signed: False compares |cos|, so that a direction and its negative are equal.
         min_similarity: for "optimal": the lowest similarity of a pair; the matching is optimal under this limit.
         max_gap, time_budget: for "optimal": stop at this certified relative gap, or after about this many seconds.
+        min_margin: leave out pairs whose similarity exceeds that of the best other candidate of either latent by less.
+        control: a dictionary that should share nothing with A and B (an SAE of a randomized model, of step 0, of
+            another layer); A and B are each compared with it in the same way.
         turns: number of one-to-one matchings against B turned, for the null expectation; 0 also skips the matching
             between halves of each dictionary. None: 3 up to 4,096 latents per side, 1 beyond.
         allow_mismatch: permit different models or hook points; every output then says so.
@@ -386,7 +429,9 @@ def compare(
         raise ValueError(f"min_similarity, max_gap and time_budget are for matching='optimal'; got {matching!r}")
     if turns is not None and turns < 0:
         raise ValueError(f"turns is how often B is turned, 0 or more; got {turns}")
-    left, right = distinct([as_dictionary(a), as_dictionary(b)])
+    if min_margin is not None and not math.isfinite(min_margin):
+        raise ValueError(f"min_margin is a difference of two similarities, such as 0.05; got {min_margin}")
+    left, right, *others = distinct([as_dictionary(x) for x in (a, b, control) if x is not None])
     notes = tuple(f"{d.name}: {note}" for d in (left, right) for note in d.notes)
     caveats = notes + require_same_space(left, right, allow_mismatch, on=on)
     tick = None if progress is None else lambda share: progress("similarities", share)
@@ -394,8 +439,20 @@ def compare(
     with running_on(executor):
         swept = listing_sweep(x, y, LISTED, absolute=not signed, progress=tick)
         controls = pair_controls(x, y, swept, How(not signed, OWN_SCALES[on]), progress)
-        plain = _nearest((left, right), swept, controls, on, signed, caveats, turns)
-        return plain if matching == "nearest" else _with_matching(plain, matching, limits, progress)
+        made = _nearest((left, right), swept, controls, on, signed, caveats, turns)
+        if matching != "nearest":
+            made = _with_matching(made, matching, limits, progress)
+    how: Any = {"on": on, "signed": signed, "min_margin": min_margin, "turns": turns, **asdict(limits)}
+    how |= {"allow_mismatch": True, "executor": executor, "progress": progress}
+    beside = [compare(x, z, matching, **how) for z in others for x in (left, right)]
+    made = made if min_margin is None else _certain(made, min_margin)
+    return replace(made, against_control=(beside[0], beside[1])) if beside else made
+
+
+def _certain(c: Comparison, least: float) -> Comparison:
+    """Return `c` without pairs whose margin is below `least`."""
+    forth, back = (with_min_margin(m, s, least) for m, s in zip((c.a_to_b, c.b_to_a), c.certainty, strict=True))
+    return replace(c, a_to_b=forth, b_to_a=back, min_margin=least)
 
 
 def _nearest(
@@ -415,8 +472,10 @@ def _nearest(
     forth, back = with_mutual(forth, back), with_mutual(back, forth)
     caveats += (*forth.doubts, *back.doubts)
     turns = default_turns(left.n_latents, right.n_latents) if turns is None else turns
+    margins = (certainty(forth, swept.rows, swept.cols), certainty(back, swept.cols, swept.rows))
     return Comparison(
-        left, right, "nearest", on, signed, forth, back, forth, back, caveats, None, swept, OptimalLimits(), turns, {}
+        left, right, "nearest", on, signed, forth, back, forth, back, caveats, None, swept, OptimalLimits(), turns, {},
+        margins,
     )  # fmt: skip
 
 
@@ -438,8 +497,7 @@ def _with_matching(
     """Return `c` under another matching with the same nearest matchings; cache it in `made` if complete."""
     forth, back = c.nearest_a_to_b, c.nearest_b_to_a
     if matching == "nearest":
-        c.made[matching] = replace(c, matching=matching, a_to_b=forth, b_to_a=back, assignment=None, limits=limits)
-        return c.made[matching]
+        return c.made.setdefault(matching, _made(c, matching, forth, back, None, limits))
     tick = None if progress is None else lambda step: progress(step.label, step.share)
     x, y = _operands(c.a, c.b, c.on)
     assignment = match(x, y, matching, absolute=not c.signed, nearest=c.swept, progress=tick, **asdict(limits))
@@ -447,10 +505,34 @@ def _with_matching(
     here = one_to_one_matching(back, forth, matching, *assignment.reverse(c.b.n_latents))
     if c.turns and not assignment.interrupted:
         there, here = _with_expected(c, there, here, matching, limits, progress)
-    made = replace(c, matching=matching, a_to_b=there, b_to_a=here, assignment=assignment, limits=limits)
+    made = _made(c, matching, there, here, assignment, limits)
     if limits == OptimalLimits() and not made.was_interrupted:
         c.made[matching] = made
     return made
+
+
+def _made(
+    c: Comparison,
+    matching: MatchingName,
+    there: Matching,
+    here: Matching,
+    assignment: Assignment | None,
+    limits: OptimalLimits,
+) -> Comparison:
+    """Return `c` with these matchings and their margins."""
+    rows, cols = c.swept.rows, c.swept.cols
+    assert cols is not None
+    return replace(
+        c,
+        matching=matching,
+        a_to_b=there,
+        b_to_a=here,
+        assignment=assignment,
+        limits=limits,
+        certainty=(certainty(there, rows, cols), certainty(here, cols, rows)),
+        min_margin=None,
+        against_control=None,
+    )
 
 
 def _with_expected(
