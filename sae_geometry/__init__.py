@@ -21,6 +21,7 @@ _HOME = {
     "Dictionary": "dictionary",
     "Drift": "comparisons.checkpoints",
     "Embedding": "embedding.embedding",
+    "GroundTruth": "comparisons.ground_truth",
     "Matching": "pairwise.matching_result",
     "Projection": "embedding.projection",
     "SeedComparison": "comparisons.seeds_result",
@@ -41,6 +42,7 @@ _HOME = {
     "expected_max_cosine": "nulls",
     "explore": "explorer.explore",
     "fetch": "sources",
+    "ground_truth": "comparisons.ground_truth",
     "load": "sources",
     "log_wandb": "results.wandb_log",
     "memory_ceiling": "kernels.blocks",
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
     from sae_geometry import plots
     from sae_geometry.comparisons.checkpoints import Drift, compare_checkpoints
     from sae_geometry.comparisons.encoder_agreement import Agreement, encoder_agreement
+    from sae_geometry.comparisons.ground_truth import GroundTruth, ground_truth
     from sae_geometry.comparisons.pair import Comparison, compare
     from sae_geometry.comparisons.seeds import compare_seeds
     from sae_geometry.comparisons.seeds_result import SeedComparison

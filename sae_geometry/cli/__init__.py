@@ -29,6 +29,7 @@ from sae_geometry.cli import (
     seeds,
     span,
     split,
+    truth,
     umap,
     within,
 )
@@ -70,6 +71,7 @@ for command in (
     agreement,
     span,
     split,
+    truth,
     umap,
     project,
     explore,

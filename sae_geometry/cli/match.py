@@ -104,7 +104,7 @@ def _in_words(record: dict[str, Any]) -> str:
     ways = (("A→B", "a_to_b"), ("B→A", "b_to_a"))
     told = ", ".join(f"{arrow} {mmcs[way]:.4f} (chance {chance[way]['mean_similarity']:.3f})" for arrow, way in ways)
     lines.append(f"  MMCS            {told} (signed, double counting)")
-    lines.append("  chance          the same against B turned: its mean, second moment and inner cosines kept")
+    lines.append("  chance          the same against B turned: its principal axes and inner cosines kept")
     found = ", ".join(f"{arrow} {record['significant'][way]['fraction_of_source']:.1%}" for arrow, way in ways)
     lines.append(f"  significant     {found} closer than its own dictionary and the other turned explain (FDR 5 %)")
     shared = record["shared"]

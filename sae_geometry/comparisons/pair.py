@@ -7,6 +7,7 @@ import textwrap
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, get_args
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from torch import Tensor
@@ -21,7 +22,7 @@ from sae_geometry.kernels.sweep import listing_sweep
 from sae_geometry.kernels.types import Sweep, SweepReport
 from sae_geometry.matching import Assignment, On, OneToOne, loss_if_forbidden, match, operands
 from sae_geometry.matching.defaults import SMALL
-from sae_geometry.nulls import LISTED, Controls, How, default_turns, own_pairs, pair_controls, turned_pairs
+from sae_geometry.nulls import LISTED, Controls, How, OwnCache, default_turns, own_pairs, pair_controls, turned_pairs
 from sae_geometry.pairwise.certainty import Certainty, certainty, forced_words, with_min_margin
 from sae_geometry.pairwise.confounds import ConfoundAudit, Finding, confound_audit
 from sae_geometry.pairwise.double_counting import DoubleCounting, double_counting
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 
 # Factors that turn inner products within A and within B into similarities: see `operands`.
 OWN_SCALES: dict[On, tuple[float, float]] = {"decoder": (1.0, 1.0), "encoder": (1.0, 1.0), "both": (2.0, 0.5)}
+# A dictionary of many comparisons is swept against itself once.
+_OWN: WeakKeyDictionary[Dictionary, dict[On, OwnCache]] = WeakKeyDictionary()
 MATCHINGS: tuple[MatchingName, ...] = ("nearest", "mutual", "greedy", "optimal")
 
 _MEANING = {
@@ -307,7 +310,7 @@ class Comparison:
     def _chance_words(self) -> str:
         forth, back = self.nearest_a_to_b, self.nearest_b_to_a
         text = (
-            "chance: the same against the target turned, its mean, second moment and inner cosines kept; own: the "
+            "chance: the same against the target turned, its principal axes and inner cosines kept; own: the "
             "source with itself (nearest other latent; halves matched); adjusted: (mean − chance) / (1 − chance); "
             "significant: closer than its own dictionary and the target turned explain, 5 % false discoveries"
         )
@@ -438,7 +441,8 @@ def compare(
     x, y = _operands(left, right, on)
     with running_on(executor):
         swept = listing_sweep(x, y, LISTED, absolute=not signed, progress=tick)
-        controls = pair_controls(x, y, swept, How(not signed, OWN_SCALES[on]), progress)
+        own = (_own_cache(left, on), _own_cache(right, on))
+        controls = pair_controls(x, y, swept, How(not signed, OWN_SCALES[on]), progress, own)
         made = _nearest((left, right), swept, controls, on, signed, caveats, turns)
         if matching != "nearest":
             made = _with_matching(made, matching, limits, progress)
@@ -477,6 +481,10 @@ def _nearest(
         left, right, "nearest", on, signed, forth, back, forth, back, caveats, None, swept, OptimalLimits(), turns, {},
         margins,
     )  # fmt: skip
+
+
+def _own_cache(d: Dictionary, on: On) -> OwnCache:
+    return _OWN.setdefault(d, {}).setdefault(on, {})
 
 
 def _operands(a: Dictionary, b: Dictionary, on: On) -> tuple[Tensor, Tensor]:

@@ -24,7 +24,7 @@ from sae_geometry.matching.optimal import CANDIDATES, MORE
 from sae_geometry.nulls import LISTED, default_turns
 from sae_geometry.sources import as_dictionary
 
-Verb = Literal["compare", "match", "within", "seeds", "agreement", "span", "split", "umap", "drift"]
+Verb = Literal["compare", "match", "within", "seeds", "agreement", "span", "split", "truth", "umap", "drift"]
 _SCREENS: dict[str, ScreenName] = {
     "cpu-float32": "cpu",
     "cpu-int8": "int8",
@@ -100,9 +100,12 @@ class _Verb:
 
 def _nearest(a: Tensor, b: Tensor) -> list[Job]:
     """Return the sweep of a comparison, and those of its controls."""
-    turns = default_turns(len(a), len(b))
-    more = [Job(a, b, 1)] * (turns - 1)
-    return [Job(a, b, LISTED), Job(a, b, LISTED), *more, Job(a, None, LISTED), Job(b, None, LISTED)]
+    return [*_between(a, b), Job(a, None, LISTED), Job(b, None, LISTED)]
+
+
+def _between(a: Tensor, b: Tensor) -> list[Job]:
+    """Return the sweeps of a comparison without those within each dictionary."""
+    return [Job(a, b, LISTED), Job(a, b, LISTED), *[Job(a, b, 1)] * (default_turns(len(a), len(b)) - 1)]
 
 
 def _within(x: Tensor) -> list[Job]:
@@ -138,7 +141,8 @@ def _seeds(q: Question) -> list[Job]:
     pairs = list(combinations(q.rows, 2))
     encoders = list(combinations(q.encoders, 2)) if q.on == "decoder" else []
     return [
-        *(job for a, b in pairs for job in (*_nearest(a, b), *_paired(a, b, matching))),
+        *(job for a, b in pairs for job in (*_between(a, b), *_paired(a, b, matching))),
+        *(Job(x, None, LISTED) for x in q.rows),
         *(job for a, b in encoders for job in (Job(a, b, 1 if matching == "mutual" else CANDIDATES),)),
     ]
 
@@ -162,6 +166,11 @@ def _span(q: Question) -> list[Job]:
     return [*_nearest(a, b), *_paired(a, b, _default_matching(q)), Job(a, b, most, columns=False)]
 
 
+def _truth(q: Question) -> list[Job]:
+    a, b = q.rows
+    return [*_nearest(a, b), *_paired(a, b, "optimal")]
+
+
 def _umap(q: Question) -> list[Job]:
     k = max(q.n_neighbors - 1, 1)
     return [*(Job(x, None, k) for x in q.rows), *(Job(a, b, k) for a, b in combinations(q.rows, 2))]
@@ -178,6 +187,7 @@ _VERBS: dict[Verb, _Verb] = {
     "span": _Verb(2, 2, _span, "the solver, principal angles, and the same with B turned; the sweep over "
                   "unmatched latents is counted as if all were"),
     "split": _Verb(2, 2, _split, "the fits of the combinations, and the same with the wide one turned"),
+    "truth": _Verb(2, 2, _truth, "the assignment solver, and rounds beyond the first"),
     "umap": _Verb(1, None, _umap, "the layout that UMAP optimises from these neighbours, its evidence, and one-to-one "
                   "partners across runs"),
     "drift": _Verb(2, None, lambda _: [], "nothing else of weight: reading the states is most of it"),
@@ -245,8 +255,8 @@ def estimate(
 
     Args:
         dictionaries: anything `compare` takes: two or more for "compare" and "seeds" (every pair), two for "match",
-            "agreement", "span" and "split", one or more for "within" (each) and "umap" (together), the checkpoints of
-            a run for "drift".
+            "agreement", "span", "split" and "truth", one or more for "within" (each) and "umap" (together), the
+            checkpoints of a run for "drift".
         verb: the question.
         matching: for "compare" and "seeds"; None for their default.
         n_neighbors: for "umap", self included.

@@ -39,7 +39,8 @@ def as_dictionary(
     - an array or tensor has latents as rows, [n_latents, d_in]; leading axes of length one are dropped;
     - a mapping of tensors, such as a state dict, is read like a file with the same names. Where sizes are ambiguous,
       "W_dec" is [n_latents, d_in] and "W_enc" [d_in, n_latents];
-    - an object has a state dict, or attributes W_dec and W_enc, and optionally `cfg` (a SAELens SAE).
+    - an object has a state dict, or attributes W_dec and W_enc, and optionally `cfg` (a SAELens SAE);
+    - a SAELens synthetic model, or its feature dictionary, is read as its true features.
 
     The interpretation is recorded in `.notes`. For other objects use `Dictionary.from_decoder`, which takes the
     orientation as an argument.
@@ -87,6 +88,8 @@ def _read(obj: Any, latent_axis: LatentAxis | None) -> tuple[Opened, str]:
         what, tree, config = "the mapping", {k: v for k, v in obj.items() if k != "cfg"}, _plain(obj.get("cfg"))
     elif isinstance(obj, Sequence):
         tree = obj
+    elif isinstance(features := _features(obj), torch.Tensor):
+        what, tree, config = f"the features of {what}", features.detach(), {}
     else:
         tree = _state(obj)
     bundle = Bundle((), what, "dictionary", where="", config=config)
@@ -97,6 +100,11 @@ def _read(obj: Any, latent_axis: LatentAxis | None) -> tuple[Opened, str]:
             "mapping with W_dec, a SAELens SAE, or use Dictionary.from_decoder"
         )
     return opened(bundle, tensors, latent_axis), what
+
+
+def _features(obj: Any) -> Any:
+    """Return the true features of a SAELens synthetic model or feature dictionary, [n_features, width]; else None."""
+    return getattr(getattr(obj, "feature_dict", obj), "feature_vectors", None)
 
 
 def _state(obj: Any) -> Mapping[str, Any]:

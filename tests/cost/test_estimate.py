@@ -53,6 +53,7 @@ QUESTIONS: dict[str, tuple[Verb, dict[str, Any], Callable[[list[Dictionary]], ob
     "agreement": ("agreement", {}, lambda d: sg.encoder_agreement(d[0], d[1])),
     "span": ("span", {}, lambda d: sg.span_overlap(d[0], d[1])),
     "split": ("split", {"n_terms": 2}, lambda d: sg.split_map(d[0], d[1], n_terms=2)),
+    "truth": ("truth", {}, lambda d: sg.ground_truth(d[0], d[1])),
     "umap": ("umap", {"n_neighbors": 8}, lambda d: sg.embed(d[:2], 8, n_epochs=2)),
 }
 EXACT = {
