@@ -16,7 +16,7 @@ from sae_geometry.cost.cluster_model import Pass
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.kernels.blocks import listing_bytes
 from sae_geometry.kernels.screens.cpu import shortlist_width
-from sae_geometry.kernels.sweep import SweepPlan, cpu_threads, listing_memory, plan_sweep, sweep
+from sae_geometry.kernels.sweep import MAX_K, SweepPlan, cpu_threads, listing_memory, plan_sweep, sweep
 from sae_geometry.kernels.types import ScreenName
 from sae_geometry.matching import On, OneToOne
 from sae_geometry.matching.defaults import MatchingName, default_matching
@@ -109,7 +109,12 @@ def _between(a: Tensor, b: Tensor) -> list[Job]:
 
 
 def _within(x: Tensor) -> list[Job]:
-    return [Job(x, None, LISTED), Job(x, x, LISTED), *[Job(x, x, 1)] * (default_turns(len(x), len(x)) - 1)]
+    return [
+        Job(x, None, MAX_K),
+        Job(x, None, LISTED),
+        Job(x, x, LISTED),
+        *[Job(x, x, 1)] * (default_turns(len(x), len(x)) - 1),
+    ]
 
 
 def _paired(a: Tensor, b: Tensor, matching: str | None) -> list[Job]:
@@ -181,7 +186,7 @@ _VERBS: dict[Verb, _Verb] = {
     "compare": _Verb(2, None, _compare, "chance, the other ways of counting and, with a one-to-one matching, its "
                      "solver, rounds beyond the first, and the same with the other dictionary turned"),
     "match": _Verb(2, 2, _match, "the assignment solver, rounds beyond the first, and the same with B turned"),
-    "within": _Verb(1, None, lambda q: [job for x in q.rows for job in _within(x)], "chance"),
+    "within": _Verb(1, None, lambda q: [job for x in q.rows for job in _within(x)], "chance, mean |cosine|, spectrum"),
     "seeds": _Verb(2, None, _seeds, "chance, the solver, the rounds it may need beyond the first, and the consensus"),
     "agreement": _Verb(2, 2, _agreement, "chance"),
     "span": _Verb(2, 2, _span, "the solver, principal angles, and the same with B turned; the sweep over "

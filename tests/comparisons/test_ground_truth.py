@@ -95,7 +95,7 @@ class SyntheticModel(torch.nn.Module):
 @pytest.mark.parametrize("of", [FeatureDictionary, SyntheticModel])
 def test_a_synthetic_model_is_its_features(rng, of):
     features = unit(rng.standard_normal((14, 14))).astype(np.float32)  # square: only the attribute says which axis
-    made = sg.ground_truth(features[3:], of(features))
+    made = sg.ground_truth(features[3:], of(features), threshold=0.999)
     assert made.above.precision == 1
     assert made.above.recall == pytest.approx(11 / 14)
     np.testing.assert_array_equal(made.comparison.nearest_a_to_b.partner, np.arange(3, 14))
