@@ -244,10 +244,11 @@ def split_map(
 
     Each wide latent's *parent* is its nearest narrow latent, argmax_i cos(narrow_i, wide_j); it is a *child* if that
     cosine wins against the narrow dictionary turned (target-decoy competition with a controlled false discovery rate)
-    and exceeds what the nearest of as many isotropic directions reaches on average, and *novel* otherwise. Each narrow direction p is then approximated by Σ c_t w_t, c ≥ 0, over at most `n_terms` wide
-    directions by orthogonal matching pursuit: the next w has the largest inner product with the residual (by an exact
-    sweep over all of them), and all coefficients are refitted. The share explained is 1 − ‖p − Σ c_t w_t‖²; its null
-    expectation is that of the wide dictionary turned.
+    and exceeds what the nearest of as many isotropic directions reaches on average, and *novel* otherwise. Each narrow
+    direction p is then approximated by Σ c_t w_t, c ≥ 0, over at most `n_terms` wide directions by orthogonal matching
+    pursuit: the next w has the largest inner product with the residual (by an exact sweep over all of them), and all
+    coefficients are refitted. The share explained is 1 − ‖p − Σ c_t w_t‖²; its null expectation is that of the wide
+    dictionary turned.
 
     Args:
         narrow, wide: anything `compare` takes; `narrow` has no more latents than `wide`.

@@ -21,6 +21,7 @@ from sae_geometry.plots.seeds import (
     seeds_heatmap,
 )
 from sae_geometry.plots.similarity import (
+    certainty_curve,
     counting_bars,
     draw_similarity,
     multiplicity_bars,
@@ -36,6 +37,7 @@ __all__ = [
     "COLUMN_WIDTH",
     "PAGE_WIDTH",
     "agreement_figure",
+    "certainty_curve",
     "check_colors",
     "children_bars",
     "counting_bars",

@@ -19,6 +19,7 @@ from matplotlib.patheffects import Normal, withStroke
 
 from sae_geometry.io.formatting import counted
 from sae_geometry.matching.defaults import THRESHOLD
+from sae_geometry.pairwise.certainty import coverage_curve
 from sae_geometry.pairwise.double_counting import DoubleCounting
 from sae_geometry.pairwise.matching_result import Matching
 from sae_geometry.plots.style import (
@@ -123,6 +124,25 @@ def draw_similarity(figure: Figure | SubFigure, curves: Sequence[Matching]) -> N
     figure.align_ylabels([top, bottom])
     handles = [*_own_handles(bottom), *_chance_handles(drawn)]
     figure.legend(handles=handles, loc="outside lower left", fontsize=_LABEL_SIZE, handlelength=1.8)
+
+
+@in_paper_style
+def certainty_curve(curves: Sequence[tuple[Matching, np.ndarray]], ax: Axes | None = None) -> Axes:
+    """Draw the mean similarity of the most certain pairs against the share of latents that they are.
+
+    Args:
+        curves: matchings, each with the margins [n] by which its pairs are ordered; see `Certainty.least`.
+        ax: axes to draw on; a new figure if None.
+    """
+    ax = axes_or_new(ax, COLUMN_WIDTH, 2.4)
+    margins = {id(m): margin for m, margin in curves}
+    for curve in _drawn([m for m, _ in curves]):
+        share, mean = coverage_curve(curve.matching.similarity, margins[id(curve.matching)])
+        ax.plot(share, mean, color=curve.color, linestyle=curve.dash, label=curve.label)
+    _put_title(ax, [m for m, _ in curves])
+    ax.set(xlim=(0, 1), ylim=(None, 1), xlabel="share of latents, most certain first", ylabel="mean similarity")
+    ax.legend(loc="upper left", bbox_to_anchor=(-0.16, -0.22), fontsize=_LABEL_SIZE, handlelength=1.8)
+    return ax
 
 
 @in_paper_style

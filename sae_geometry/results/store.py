@@ -14,6 +14,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+import numpy as np
+
 from sae_geometry.comparisons.checkpoints import Drift
 from sae_geometry.comparisons.pair import Comparison
 from sae_geometry.comparisons.within import WithinComparison
@@ -148,24 +150,36 @@ def read(folder: str | os.PathLike[str]) -> tuple[pd.DataFrame, dict[str, Any]]:
 def matches_table(c: Comparison) -> pd.DataFrame:
     """Return one row per latent and direction, with its nearest and its one-to-one partner.
 
-    Columns: direction, run, latent_id, partner_run, partner_id, cosine, mutual, q_value, significant,
-    one_to_one_partner_id, one_to_one_cosine, one_to_one_matching, alive and frequency
-    (null when unknown).
+    Columns: direction, run, latent_id, partner_run, partner_id, cosine, mutual, q_value, significant, margin,
+    margin_of_partner, one_to_one_partner_id, one_to_one_cosine, one_to_one_matching, one_to_one_margin,
+    one_to_one_loss_if_forbidden (null unless optimal), alive and frequency (null when unknown).
     """
     import pandas as pd
 
     paired = c.one_to_one()
     parts = []
-    for direction, d, nearest, single in (
-        ("a_to_b", c.a, c.nearest_a_to_b, paired.a_to_b),
-        ("b_to_a", c.b, c.nearest_b_to_a, paired.b_to_a),
+    nearest_of, paired_table = c if c.matching == "nearest" else c.rematch("nearest"), paired.to_pandas()
+    for side, (direction, d, nearest, single) in enumerate(
+        (
+            ("a_to_b", c.a, nearest_of.a_to_b, paired.a_to_b),
+            ("b_to_a", c.b, nearest_of.b_to_a, paired.b_to_a),
+        )
     ):
+        rows = paired_table[paired_table["direction"] == direction]
         frame = _nearest_table(d, nearest)
         frame.insert(0, "direction", direction)
         at = list(frame.columns).index("alive")
         frame.insert(at, "one_to_one_partner_id", single.partner)
         frame.insert(at + 1, "one_to_one_cosine", single.cosine)
         frame.insert(at + 2, "one_to_one_matching", single.method)
+        frame.insert(at + 3, "one_to_one_margin", paired.certainty[side].least)
+        frame.insert(
+            at + 4,
+            "one_to_one_loss_if_forbidden",
+            rows["loss_if_forbidden"].array if "loss_if_forbidden" in rows else np.nan,
+        )
+        frame.insert(at, "margin", nearest_of.certainty[side].margin)
+        frame.insert(at + 1, "margin_of_partner", nearest_of.certainty[side].margin_of_partner)
         parts.append(frame)
     return pd.concat(parts, ignore_index=True)
 
@@ -299,6 +313,8 @@ def _comparison(c: Comparison, folder: Path, figures: Path, formats: Sequence[st
     _save_axes(
         lambda ax: plots.multiplicity_bars(curves[:2], ax=ax), (3.6, 2.4), figures / "multiplicity", about, formats
     )
+    certain = [(paired.a_to_b, paired.certainty[0].least), (paired.b_to_a, paired.certainty[1].least)]
+    _save_axes(lambda ax: plots.certainty_curve(certain, ax=ax), (3.6, 2.8), figures / "certainty", about, formats)
     summary = c.summary()
     if "double_counting" in summary:
         _save_axes(lambda ax: c.plot_double_counting(ax=ax), (3.8, 2.1), figures / "double_counting", about, formats)
