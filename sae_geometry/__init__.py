@@ -1,4 +1,4 @@
-"""Did these two sparse autoencoders learn the same features? Exact, fast geometric comparison of SAE dictionaries.
+"""Did these two sparse autoencoders learn the same directions? Exact, fast geometric comparison of SAE dictionaries.
 
 >>> import sae_geometry as sg
 >>> c = sg.compare("demo:local-seed0", "demo:local-seed1")

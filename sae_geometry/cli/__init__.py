@@ -37,7 +37,7 @@ from sae_geometry.cli.lifecycle import TERMINATED, TerminatedError, signals_are_
 
 app = typer.Typer(
     name="sae-geometry",
-    help="Did these two sparse autoencoders learn the same features? Exact geometric comparison of SAE dictionaries.",
+    help="Did these two sparse autoencoders learn the same directions? Exact geometric comparison of SAE dictionaries.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -60,7 +60,7 @@ def options(
         bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Did these two sparse autoencoders learn the same features? Exact geometric comparison of SAE dictionaries."""
+    """Did these two sparse autoencoders learn the same directions? Exact geometric comparison of SAE dictionaries."""
 
 
 for command in (

@@ -1,4 +1,4 @@
-"""Did these two dictionaries learn the same features? One sweep, both directions, with and without double counting."""
+"""Did these two dictionaries learn the same directions? One sweep, both ways, with and without double counting."""
 
 from __future__ import annotations
 

@@ -38,7 +38,9 @@ def test_comparison_round_trip(comparison, tmp_path):
     np.testing.assert_array_equal(forth["one_to_one_partner_id"], comparison.one_to_one().a_to_b.partner)
     assert set(forth["one_to_one_matching"]) == {"optimal"}
     np.testing.assert_array_equal(forth["margin"], comparison.certainty[0].margin)
-    assert (forth["one_to_one_loss_if_forbidden"] >= 0).all()
+    loss = forth["one_to_one_loss_if_forbidden"]
+    assert (loss.dropna() >= 0).all()
+    np.testing.assert_array_equal(loss.isna(), forth["one_to_one_partner_id"] == -1)
     assert forth["alive"].isna().all()
     assert summary["schema_version"] == 1
     assert summary["command"] == "x y"
