@@ -109,12 +109,7 @@ def _between(a: Tensor, b: Tensor) -> list[Job]:
 
 
 def _within(x: Tensor) -> list[Job]:
-    return [
-        Job(x, None, MAX_K),
-        Job(x, None, LISTED),
-        Job(x, x, LISTED),
-        *[Job(x, x, 1)] * (default_turns(len(x), len(x)) - 1),
-    ]
+    return [Job(x, None, MAX_K), Job(x, None, LISTED), *_between(x, x)[1:]]
 
 
 def _paired(a: Tensor, b: Tensor, matching: str | None) -> list[Job]:
@@ -171,11 +166,6 @@ def _span(q: Question) -> list[Job]:
     return [*_nearest(a, b), *_paired(a, b, _default_matching(q)), Job(a, b, most, columns=False)]
 
 
-def _truth(q: Question) -> list[Job]:
-    a, b = q.rows
-    return [*_nearest(a, b), *_paired(a, b, "optimal")]
-
-
 def _umap(q: Question) -> list[Job]:
     k = max(q.n_neighbors - 1, 1)
     return [*(Job(x, None, k) for x in q.rows), *(Job(a, b, k) for a, b in combinations(q.rows, 2))]
@@ -192,7 +182,8 @@ _VERBS: dict[Verb, _Verb] = {
     "span": _Verb(2, 2, _span, "the solver, principal angles, and the same with B turned; the sweep over "
                   "unmatched latents is counted as if all were"),
     "split": _Verb(2, 2, _split, "the fits of the combinations, and the same with the wide one turned"),
-    "truth": _Verb(2, 2, _truth, "the assignment solver, and rounds beyond the first"),
+    "truth": _Verb(2, 2, lambda q: [*_nearest(q.rows[0], q.rows[1]), *_paired(q.rows[0], q.rows[1], "optimal")],
+                    "the assignment solver, and rounds beyond the first"),
     "umap": _Verb(1, None, _umap, "the layout that UMAP optimises from these neighbours, its evidence, and one-to-one "
                   "partners across runs"),
     "drift": _Verb(2, None, lambda _: [], "nothing else of weight: reading the states is most of it"),

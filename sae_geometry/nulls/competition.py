@@ -17,7 +17,7 @@ from sae_geometry.matching.defaults import DISCOVERY_RATE
 
 LISTED = 9  # candidates listed of each kind
 _Z = 1.959963984540054
-_SHRINK = 2.0  # times the median spread, added to each spread: in tiny spreads chance decides the order
+_SHRINK = 1.5  # times the median spread, added to each spread: in tiny spreads chance decides the order
 _NO_SPREAD = 1e-6
 _ENOUGH_LOSSES = 20  # from which the odds among undecided latents are measured
 
@@ -73,22 +73,27 @@ def crowd(controls: Controls) -> np.ndarray:
 
 
 def _crowd(controls: Controls) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean and the standard deviation of each latent's crowd, float64 [n]; nan with fewer than two."""
+    """Return the mean of ranks 2 to 9 and the standard deviation of ranks 3 to 9, float64 [n]; nan with fewer than two.
+
+    Rank 2 may be a copy of the partner, which says nothing of how loose the crowd is.
+    """
     listed = -np.sort(-np.concatenate([controls.target, controls.decoys], axis=1), axis=1)[:, 1:LISTED]
     known = np.isfinite(listed)
     count = np.where(known.any(axis=1), known.sum(axis=1), np.nan)
     mean = np.where(known, listed, 0.0).sum(axis=1) / count
-    away = np.where(known, listed - np.nan_to_num(mean)[:, None], 0.0)
-    return mean, np.sqrt((away**2).sum(axis=1) / count)
+    rest, there = np.where(known, listed, 0.0)[:, 1:], known[:, 1:]
+    n_rest = np.maximum(there.sum(axis=1), 1)
+    away = np.where(there, rest - (rest.sum(axis=1) / n_rest)[:, None], 0.0)
+    return mean, np.sqrt((away**2).sum(axis=1) / n_rest)
 
 
 def excess(similarity: np.ndarray, controls: Controls) -> np.ndarray:
     """Return W, float64 [n]: the excess of the stronger of partner and decoy over the crowd, negative for the decoy.
 
-    W_i = sign(s_i − q_i) · (max(s_i, q_i) − c_i) / (σ_i + 2 σ), with q_i the stronger decoy, c_i and σ_i the mean and
-    standard deviation of the crowd, and σ the median of all σ_i. Where a small group is close in a way that no control
-    knows of, its crowds are loose, and the division keeps it from ranking first. A tie goes to the decoy, and a latent
-    without a crowd has W = 0.
+    W_i = sign(s_i − q_i) · (max(s_i, q_i) − c_i) / (σ_i + 1.5 σ), with q_i the stronger decoy, c_i the crowd, σ_i the
+    standard deviation of its ranks 3 to 9, and σ the median of all σ_i. Where a small group is close in a way that no
+    control knows of, its crowds are loose, and the division keeps it from ranking first. A tie goes to the decoy, and a
+    latent without a crowd has W = 0.
 
     Args:
         similarity: s [n], to the partner, which need not be the nearest; nan where there is none, which loses.

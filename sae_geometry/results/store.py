@@ -159,12 +159,8 @@ def matches_table(c: Comparison) -> pd.DataFrame:
     paired = c.one_to_one()
     parts = []
     nearest_of, paired_table = c if c.matching == "nearest" else c.rematch("nearest"), paired.to_pandas()
-    for side, (direction, d, nearest, single) in enumerate(
-        (
-            ("a_to_b", c.a, nearest_of.a_to_b, paired.a_to_b),
-            ("b_to_a", c.b, nearest_of.b_to_a, paired.b_to_a),
-        )
-    ):
+    for side, (direction, d) in enumerate((("a_to_b", c.a), ("b_to_a", c.b))):
+        nearest, single = getattr(nearest_of, direction), getattr(paired, direction)
         rows = paired_table[paired_table["direction"] == direction]
         frame = _nearest_table(d, nearest)
         frame.insert(0, "direction", direction)
