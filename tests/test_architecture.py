@@ -168,6 +168,7 @@ TOO_LONG_FUNCTIONS = {
     "comparisons.match_report.match_report": "a record's fields, one after another",
     "embedding.embedding.embed": "one call of each step, and its record",
     "embedding.projection.project": "one call of each step, and its record",
+    "cli.compare.compare": OPTIONS,
     "cli.match.match": OPTIONS,
     "cli.umap.umap": OPTIONS,
 }
