@@ -49,12 +49,12 @@ def drift(
         say_plan("drift", _as_the_last(run, final, speaker, shared), shared.as_json)
         return
     with speaker.bar() as progress:
-        result = sg.compare_checkpoints(
+        result = sg.drift(
             run, final, threshold=threshold, still=still, drop_bad=shared.drop_bad, offline=shared.offline,
             echo=speaker.resolved, progress=progress,
         )  # fmt: skip
     with claimed_folder(shared.out, "drift", [result.final.name]) as folder:
-        save_and_show(result, speaker, shared, into=folder, words=repr(result))
+        save_and_show(result, speaker, shared, into=folder)
 
 
 def _as_the_last(run: str, final: str | None, speaker: Speaker, shared: o.Shared) -> list[Dictionary]:

@@ -18,7 +18,7 @@ from sae_geometry.io.progress import Progress
 
 if TYPE_CHECKING:
     from sae_geometry.dictionary import Dictionary
-    from sae_geometry.results.store import Result
+    from sae_geometry.results.result import Result
 
 
 @dataclass(frozen=True)
@@ -41,16 +41,10 @@ class Work:
     end_bar: Callable[[], None]
     shared: Shared
 
-    def finish(self, result: Result, words: str | None = None, **how: Any) -> None:
-        """Save the result, print it, and log it if requested.
-
-        Args:
-            result: the answer.
-            words: text to print instead of its `repr`.
-            how: further arguments of `save_and_show`.
-        """
+    def finish(self, result: Result, **how: Any) -> None:
+        """Save the result, print it, and log it if requested; `how`: further arguments of `save_and_show`."""
         self.end_bar()
-        save_and_show(result, self.speaker, self.shared, into=self.folder, words=words or repr(result), **how)
+        save_and_show(result, self.speaker, self.shared, into=self.folder, **how)
 
 
 @contextmanager

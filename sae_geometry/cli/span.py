@@ -27,10 +27,9 @@ def span(
     Writes span.parquet, summary.json and figures/.
     """
     import sae_geometry as sg
-    from sae_geometry.pairwise.confounds import confound_audit
 
     with question(shared, "span", [a, b]) as work:
-        result = sg.span_overlap(
+        result = sg.span(
             *work.dictionaries, threshold=threshold, allow_mismatch=shared.allow_mismatch, progress=work.progress
         )
-        work.finish(result, f"{confound_audit(*work.dictionaries)}\n{result!r}")
+        work.finish(result)

@@ -34,7 +34,7 @@ def truth(
     import sae_geometry as sg
 
     with question(shared, "truth", [a, features]) as work:
-        result = sg.ground_truth(
+        result = sg.truth(
             *work.dictionaries,
             threshold=threshold,
             signed=not absolute,

@@ -93,7 +93,7 @@ def umap(
         raise ValueError("--regions draws them by hand: leave out --regions-on and --min-region-size")
     with question(shared, "umap", runs, n_neighbors=n_neighbors) as work:
         sg.plots.check_colors(colors, work.dictionaries)
-        result = sg.embed(
+        result = sg.umap(
             work.dictionaries,
             n_neighbors,
             min_dist=min_dist,
@@ -107,7 +107,7 @@ def umap(
         if shapes is not None or regions_on != "picture" or min_region_size is not None:
             result = result.with_regions(min_region_size, on=regions_on, shapes=shapes)
         result.across(work.progress)
-        work.finish(result, style=style, colors=colors, add=add)
+        work.finish(result, figures=result.figures(style, colors), add=add)
 
 
 def _page_writer() -> Callable[[Path], object]:

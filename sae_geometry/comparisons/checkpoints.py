@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,17 +16,19 @@ from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import counted, read_only
 from sae_geometry.io.progress import Progress
 from sae_geometry.pairwise.inputs import describe_input
+from sae_geometry.results.answer import Answer
 from sae_geometry.sources import checkpoints, load
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _ROWS = 4096
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Drift:
+class Drift(Answer):
     """Cosine of each latent to its own final direction at every checkpoint. Latents are identified by index.
 
     Attributes:
@@ -119,6 +121,26 @@ class Drift:
             }
         )
 
+    @property
+    def dictionaries(self) -> tuple[Dictionary]:
+        """Return the final state."""
+        return (self.final,)
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """Return the notes on the final state."""
+        return tuple(self.final.notes)
+
+    def tables(self) -> Mapping[str, pd.DataFrame]:
+        """Return the table to save: drift."""
+        return {"drift": self.to_pandas()}
+
+    def figures(self) -> Mapping[str, Figure]:
+        """Return the figure to save."""
+        from sae_geometry import plots
+
+        return {"drift": plots.figure_of(lambda ax: self.plot(ax), 3.4, 2.4)}
+
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the cosine to the final direction during training: median, middle 50 % and 90 %, and the share born."""
         from sae_geometry.plots.drift import drift_bands
@@ -142,7 +164,7 @@ class Drift:
         return "\n".join(lines)
 
 
-def compare_checkpoints(
+def drift(
     run: str | Path | Sequence[str | Path],
     final: str | Path | None = None,
     *,
@@ -178,7 +200,7 @@ def compare_checkpoints(
 
     Example:
         >>> import sae_geometry as sg
-        >>> d = sg.compare_checkpoints(["demo:e2e-seed0", "demo:local-seed0"])
+        >>> d = sg.drift(["demo:e2e-seed0", "demo:local-seed0"])
         >>> d.to_final.shape
         (2, 1536)
     """

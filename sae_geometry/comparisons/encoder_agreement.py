@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from sae_geometry.comparisons.inference import interval_over_latents
-from sae_geometry.comparisons.pair import Comparison, compare
+from sae_geometry.comparisons.pair import compare
+from sae_geometry.comparisons.pair_result import Comparison
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import counted, or_dash, read_only
 from sae_geometry.io.progress import Progress
@@ -19,6 +20,7 @@ from sae_geometry.kernels.sweep import sweep
 from sae_geometry.matching.defaults import THRESHOLD
 from sae_geometry.nulls import principal_axes, turned
 from sae_geometry.pairwise.inputs import describe_input
+from sae_geometry.results.answer import Answer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +33,7 @@ _FEWEST = 20  # latents per frequency stratum
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Agreement:
+class Agreement(Answer):
     """Decoder partner in B of each latent of A, with the encoder cosine to that partner.
 
     Attributes:
@@ -215,7 +217,7 @@ class Agreement:
         return "\n".join([*lines, *(f"  caveat: {c}" for c in self.caveats)])
 
 
-def encoder_agreement(
+def agreement(
     a: Any,
     b: Any,
     *,
@@ -240,7 +242,7 @@ def encoder_agreement(
 
     Example:
         >>> import sae_geometry as sg
-        >>> r = sg.encoder_agreement("demo:local-seed0", "demo:local-seed1")
+        >>> r = sg.agreement("demo:local-seed0", "demo:local-seed1")
         >>> sum(r.counts().values()) == r.a.n_latents
         True
     """

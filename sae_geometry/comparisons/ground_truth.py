@@ -15,6 +15,7 @@ from sae_geometry.io.formatting import aligned, or_dash
 from sae_geometry.io.progress import Progress
 from sae_geometry.matching import match
 from sae_geometry.matching.defaults import THRESHOLD
+from sae_geometry.results.answer import Answer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,7 +44,7 @@ class Recovery:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class GroundTruth:
+class GroundTruth(Answer):
     """A dictionary against true features: precision, recall, F1, uniqueness and MCC.
 
     Only directions are compared: whether latents *fire* as features do needs data.
@@ -127,7 +128,7 @@ class GroundTruth:
         )
 
 
-def ground_truth(
+def truth(
     a: Any,
     features: Any,
     *,
@@ -152,7 +153,7 @@ def ground_truth(
     Example:
         >>> import numpy as np, sae_geometry as sg
         >>> features = np.eye(40, 64)
-        >>> sg.ground_truth(features[:30], features).above
+        >>> sg.truth(features[:30], features).above
         Recovery(precision=1.0, recall=0.75, f1=0.8571428571428571)
     """
     if not -1 <= threshold <= 1:

@@ -35,7 +35,7 @@ from sae_geometry.pairwise.same_space import ALLOWED, require_same_space
 from sae_geometry.sources import as_dictionary
 
 
-def compare_seeds(
+def seeds(
     runs: Sequence[Any],
     *,
     matching: OneToOne | None = None,
@@ -72,7 +72,7 @@ def compare_seeds(
 
     Example:
         >>> import sae_geometry as sg
-        >>> s = sg.compare_seeds(["demo:local-seed0", "demo:local-seed1"])
+        >>> s = sg.seeds(["demo:local-seed0", "demo:local-seed1"])
         >>> s.mmcs.shape
         (2, 2)
     """

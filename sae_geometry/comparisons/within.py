@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,19 +11,21 @@ from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import or_dash
 from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.sweep import listing_sweep
-from sae_geometry.kernels.types import Sweep, SweepReport
+from sae_geometry.kernels.types import Sweep
 from sae_geometry.nulls import LISTED, How, within_controls
-from sae_geometry.pairwise.inputs import describe_input
+from sae_geometry.pairwise.inputs import activity, describe_input
 from sae_geometry.pairwise.matching_result import Matching, nearest_matching, with_mutual
+from sae_geometry.results.answer import Answer
 from sae_geometry.sources import as_dictionary
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class WithinComparison:
+class WithinComparison(Answer):
     """Within-dictionary similarity: for each latent, the nearest *other* latent (self excluded by index).
 
     Attributes:
@@ -45,18 +48,28 @@ class WithinComparison:
         return (*self.dictionary.notes, *self.nearest.doubts)
 
     @property
-    def report(self) -> SweepReport:
-        """Return how the sweep was run."""
-        return self.swept.report
-
-    @property
     def mmcs(self) -> float:
         """Return the mean over i of max over j ≠ i of cos(a_i, a_j)."""
         return self.nearest.mmcs
 
+    @property
+    def dictionaries(self) -> tuple[Dictionary]:
+        """Return the dictionary."""
+        return (self.dictionary,)
+
     def to_pandas(self) -> pd.DataFrame:
-        """Return one row per latent: see `Matching.to_pandas`."""
-        return self.nearest.to_pandas()
+        """Return one row per latent: as `Matching.to_pandas` without `matching`; alive, frequency (null if unknown)."""
+        return self.nearest.to_pandas().drop(columns="matching").assign(**activity(self.dictionary))
+
+    def tables(self) -> Mapping[str, pd.DataFrame]:
+        """Return the table to save: matches."""
+        return {"matches": self.to_pandas()}
+
+    def figures(self) -> Mapping[str, Figure]:
+        """Return the figure to save."""
+        from sae_geometry import plots
+
+        return {"within": plots.similarity_figure([self.nearest])}
 
     def summary(self) -> dict[str, Any]:
         """Return the numbers, JSON-ready."""
@@ -67,7 +80,7 @@ class WithinComparison:
             "within": self.nearest.summary(),
             "coherence": self.coherence.summary(),
             "caveats": list(self.caveats),
-            "sweep": asdict(self.report),
+            "sweep": asdict(self.swept.report),
         }
 
     def plot_ecdf(self, ax: Axes | None = None) -> Axes:
@@ -94,7 +107,7 @@ class WithinComparison:
         )
 
 
-def compare_within(a: Any, *, signed: bool = True, progress: Progress | None = None) -> WithinComparison:
+def within(a: Any, *, signed: bool = True, progress: Progress | None = None) -> WithinComparison:
     """Compute max over j ≠ i of cos(a_i, a_j) for every latent i, self excluded by index; coherence and spectrum.
 
     Args:
@@ -107,7 +120,7 @@ def compare_within(a: Any, *, signed: bool = True, progress: Progress | None = N
 
     Example:
         >>> import sae_geometry as sg
-        >>> sg.compare_within("demo:local-narrow-seed0").nearest.n_matched
+        >>> sg.within("demo:local-narrow-seed0").nearest.n_matched
         488
     """
     d = as_dictionary(a)

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from sae_geometry.embedding.embedding import Embedding
 from sae_geometry.embedding.quality import Evidence
+from sae_geometry.embedding.region_record import regions_record
 from sae_geometry.io.escaping import escaped, shown
 from sae_geometry.io.parquet import read_table
 from sae_geometry.io.results_folder import has, read_json
 from sae_geometry.matching.defaults import MOST_RUNS
-from sae_geometry.results.store import SCHEMA_VERSION, regions_record, software
+from sae_geometry.results.result import SCHEMA_VERSION
+from sae_geometry.results.store import software
 from sae_geometry.sources import neuronpedia_pages
 
 if TYPE_CHECKING:
@@ -96,7 +98,9 @@ class Contents:
 def contents_of(e: Embedding) -> Contents:
     """Return the contents of an embedding in memory."""
     made = {"command": None, "created": datetime.now(UTC).isoformat(timespec="seconds"), "software": software()}
-    return Contents(e.to_pandas(), {**made, **e.summary()}, regions_record(e))
+    return Contents(
+        e.to_pandas(), {**made, **e.summary()}, regions_record(e.regions, e.dictionaries, e.owner, e.latent_id)
+    )
 
 
 def read_contents(folder: Path) -> Contents:

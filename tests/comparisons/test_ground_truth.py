@@ -39,7 +39,7 @@ def test_significant_latents_are_features_and_most_features_are_found(kind):
     false, power = [], []
     for seed in range(1):
         latents, features, copied = learned(kind, seed)
-        made = sg.ground_truth(latents, features)
+        made = sg.truth(latents, features)
         m = made.comparison.nearest_a_to_b
         right = m.partner_row == copied
         false.append((m.significant & ~right).sum() / max(1, m.significant.sum()))
@@ -52,7 +52,7 @@ def test_significant_latents_are_features_and_most_features_are_found(kind):
 def test_every_number_is_its_definition(rng):
     features = unit(rng.standard_normal((30, 12))).astype(np.float32)
     latents = np.concatenate([features[:10], -features[10:14], features[:2], unit(rng.standard_normal((4, 12)))])
-    made = sg.ground_truth(latents, features, threshold=0.9)
+    made = sg.truth(latents, features, threshold=0.9)
     c = dense_cosines(latents.astype(np.float32), features)
     precision, recall = (c.max(axis=1) > 0.9).mean(), (c.max(axis=0) > 0.9).mean()
     assert (made.above.precision, made.above.recall) == (precision, recall)
@@ -60,17 +60,14 @@ def test_every_number_is_its_definition(rng):
     assert made.uniqueness == len(set(c.argmax(axis=1))) / len(latents)
     rows, cols = linear_sum_assignment(np.abs(c), maximize=True)
     assert made.mcc == pytest.approx(np.abs(c)[rows, cols].mean(), abs=1e-6)
-    assert (
-        sg.ground_truth(latents, features, threshold=0.9, signed=False).above.recall
-        == (np.abs(c).max(axis=0) > 0.9).mean()
-    )
+    assert sg.truth(latents, features, threshold=0.9, signed=False).above.recall == (np.abs(c).max(axis=0) > 0.9).mean()
 
 
 def test_nothing_recovered_is_zero_and_a_bad_threshold_is_refused():
-    made = sg.ground_truth(np.eye(6)[:3], np.eye(6)[3:])
+    made = sg.truth(np.eye(6)[:3], np.eye(6)[3:])
     assert (made.above.precision, made.above.recall, made.above.f1) == (0, 0, 0)
     with pytest.raises(ValueError, match="within −1…1; got 2"):
-        sg.ground_truth(np.eye(3), np.eye(3), threshold=2.0)
+        sg.truth(np.eye(3), np.eye(3), threshold=2.0)
 
 
 class FeatureDictionary(torch.nn.Module):
@@ -95,7 +92,7 @@ class SyntheticModel(torch.nn.Module):
 @pytest.mark.parametrize("of", [FeatureDictionary, SyntheticModel])
 def test_a_synthetic_model_is_its_features(rng, of):
     features = unit(rng.standard_normal((14, 14))).astype(np.float32)  # square: only the attribute says which axis
-    made = sg.ground_truth(features[3:], of(features), threshold=0.999)
+    made = sg.truth(features[3:], of(features), threshold=0.999)
     assert made.above.precision == 1
     assert made.above.recall == pytest.approx(11 / 14)
     np.testing.assert_array_equal(made.comparison.nearest_a_to_b.partner, np.arange(3, 14))
@@ -112,7 +109,7 @@ def test_the_command_prints_and_saves_them(tmp_path):
     assert "precision" in done.stdout
     assert "uniqueness" in done.stdout
     summary = json.loads((out / "summary.json").read_text())
-    made = sg.ground_truth(latents, features, threshold=0.8)
+    made = sg.truth(latents, features, threshold=0.8)
     assert summary["mcc"] == pytest.approx(made.mcc)
     assert summary["above_threshold"]["recall"] == made.above.recall
     assert {"margin", "q_value"} <= set(sg.read(out)[0])

@@ -33,10 +33,12 @@ def test_margins_are_their_definition(pair, matching, signed):
             assert certain.margin_of_partner[i] == pytest.approx(s[i, p] - np.delete(s[:, p], i).max(), abs=1e-7)
         matched = m.partner_row >= 0
         np.testing.assert_array_equal(certain.least[matched] > 0, m.mutual[matched])
-        frame = c.to_pandas()
-        both = np.concatenate([x.margin for x in c.certainty])
-        np.testing.assert_array_equal(frame["margin"], both)
-    assert ("loss_if_forbidden" in frame) == (matching == "optimal")
+    frame = c.to_pandas()
+    column = "margin" if matching == "nearest" else "one_to_one_margin"
+    both = np.concatenate([x.margin if matching == "nearest" else x.least for x in c.certainty])
+    np.testing.assert_array_equal(frame[column], both)
+    solved = matching in ("optimal", "nearest")  # of the nearest, the optimal matching stands next to them
+    assert frame["one_to_one_loss_if_forbidden"].notna().any() == solved
 
 
 @pytest.mark.parametrize("matching", ["nearest", "mutual", "optimal"])
@@ -77,8 +79,8 @@ def test_the_forced_tail_of_an_optimal_matching_is_told_apart(pair):
     s, at = dense_cosines(*pair), c.a_to_b.partner_row
     forced = [p >= 0 and s[i, p] < s[i].max() - 1e-7 and s[i, p] < s[:, p].max() - 1e-7 for i, p in enumerate(at)]
     np.testing.assert_array_equal(c.certainty[0].forced, forced)
-    assert f"{sum(forced)} pairs of 45 in which both latents have a closer one" in " ".join(repr(c).split())
-    assert "forced" not in repr(c.rematch("greedy"))
+    assert f"{sum(forced)} pairs of 45 in which both latents have a closer one" in " ".join(c.details().split())
+    assert "forced" not in c.rematch("greedy").details()
 
 
 def test_a_control_dictionary_has_the_same_table(pair, rng):
@@ -88,8 +90,9 @@ def test_a_control_dictionary_has_the_same_table(pair, rng):
         alone = sg.compare(x, control, "mutual")
         np.testing.assert_array_equal(beside.a_to_b.partner_row, alone.a_to_b.partner_row)
         assert beside.a_to_b.chance == alone.a_to_b.chance
-    rows = [row[0] for row in c._table()]
-    assert rows[-2:] == [f"{b.a.name} → {b.b.name}" for b in c.against_control]
+    for beside in c.against_control:
+        assert beside.headline in repr(c)
+        assert f"{beside.a.name} → {beside.b.name}" in c.details()
     assert c.summary()["control"]["b_to_control"]["n_matched"] == c.against_control[1].a_to_b.n_matched
     assert sg.compare(*pair, "mutual").summary().get("control") is None
 
