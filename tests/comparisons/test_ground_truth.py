@@ -112,5 +112,5 @@ def test_the_command_prints_and_saves_them(tmp_path):
     made = sg.truth(latents, features, threshold=0.8)
     assert summary["mcc"] == pytest.approx(made.mcc)
     assert summary["above_threshold"]["recall"] == made.above.recall
-    assert {"margin", "q_value"} <= set(sg.read(out)[0])
+    assert {"margin", "q_value"} <= set(sg.read(out)[0]["matches"].columns)
     assert estimate([latents, features], "truth", probe_seconds=0.01).n_sweeps > 4
