@@ -21,7 +21,7 @@ from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.sweep import listing_sweep
 from sae_geometry.kernels.types import Sweep
 from sae_geometry.matching import On
-from sae_geometry.matching.defaults import THRESHOLD
+from sae_geometry.matching.defaults import THRESHOLD, listed
 from sae_geometry.nulls import LISTED, Controls, How, OwnCache, default_turns, pair_controls
 from sae_geometry.pairwise.certainty import certainty
 from sae_geometry.pairwise.inputs import distinct
@@ -109,7 +109,7 @@ def compare(
     tick = None if progress is None else lambda share: progress("similarities", share)
     x, y = pair_operands(left, right, on)
     with running_on(executor):
-        swept = listing_sweep(x, y, LISTED, absolute=not signed, progress=tick)
+        swept = listing_sweep(x, y, listed(LISTED, len(x), len(y)), absolute=not signed, progress=tick)
         own = (_own_cache(left, on), _own_cache(right, on))
         controls = pair_controls(x, y, swept, How(not signed, OWN_SCALES[on]), progress, own)
         made = _nearest((left, right), swept, controls, on, signed, caveats, turns, threshold)
