@@ -1,4 +1,4 @@
-"""Did these two sparse autoencoders learn the same features? Exact, fast geometric comparison of SAE dictionaries.
+"""Did these two sparse autoencoders learn the same directions? Exact, fast geometric comparison of SAE dictionaries.
 
 >>> import sae_geometry as sg
 >>> c = sg.compare("demo:local-seed0", "demo:local-seed1")
@@ -24,6 +24,7 @@ _HOME = {
     "Nearest": "comparisons.nearest",
     "Flow": "comparisons.flow_result",
     "IndexComparison": "comparisons.by_index",
+    "GroundTruth": "comparisons.ground_truth",
     "MatchReport": "comparisons.match_report",
     "Matching": "pairwise.matching_result",
     "Projection": "embedding.projection",
@@ -39,6 +40,7 @@ _HOME = {
     "seeds": "comparisons.seeds",
     "within": "comparisons.within",
     "demos": "sources",
+    "truth": "comparisons.ground_truth",
     "umap": "embedding.embedding",
     "agreement": "comparisons.encoder_agreement",
     "estimate": "cost.estimate",
@@ -75,6 +77,7 @@ if TYPE_CHECKING:
     from sae_geometry.comparisons.encoder_agreement import Agreement, agreement
     from sae_geometry.comparisons.flow import flow
     from sae_geometry.comparisons.flow_result import Flow
+    from sae_geometry.comparisons.ground_truth import GroundTruth, truth
     from sae_geometry.comparisons.match_report import MatchReport, match
     from sae_geometry.comparisons.nearest import Nearest, nearest
     from sae_geometry.comparisons.pair import compare

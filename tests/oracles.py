@@ -50,8 +50,9 @@ def dense_competition(target: np.ndarray, own: np.ndarray | None, turned: np.nda
     """bool [n]: latents significant at `rate`, from whole matrices of similarities, one row at a time.
 
     A latent's nearest target wins if it is above all decoys. Wins and losses are ranked by the larger of the two over
-    the mean of ranks 2 to 9 of everything seen; the threshold is the lowest at which (1 + losses) · odds / wins is at
-    most `rate`.
+    the mean of ranks 2 to 9 of everything seen, in units of the standard deviation of ranks 3 to 9 plus 1.5 times its
+    median over latents; the threshold is the lowest at which (1 + losses) · odds / wins is at most `rate`. The odds are
+    those by the number of candidates, or wins / losses below the threshold for 5 % by these.
 
     Args:
         target: [n, m] similarities to the other dictionary.
@@ -61,7 +62,7 @@ def dense_competition(target: np.ndarray, own: np.ndarray | None, turned: np.nda
         rate: the false discovery rate.
     """
     n, m = target.shape
-    w = np.empty(n)
+    w, spread = np.empty(n), np.empty(n)
     for i in range(n):
         lists = [target[i], turned[i]]
         if own is not None:
@@ -70,8 +71,16 @@ def dense_competition(target: np.ndarray, own: np.ndarray | None, turned: np.nda
         nine = [np.sort(x)[::-1][:9] for x in lists]
         decoy = max(x[0] for x in nine[1:] if len(x))
         everything = np.sort(np.concatenate(nine))[::-1]
-        height = max(nine[0][0], decoy) - everything[1:9].mean()
+        height, spread[i] = max(nine[0][0], decoy) - everything[1:9].mean(), everything[2:9].std()
         w[i] = height if nine[0][0] > decoy else -height
+    w /= spread + 1.5 * np.median(spread) + 1e-6
     odds = max(1.0, m / (n - 1)) if own is not None else 1.0
-    passing = [t for t in np.abs(w) if (1 + (w <= -t).sum()) * odds <= rate * (w >= t).sum()]
-    return w >= min(passing) if passing else np.zeros(n, dtype=bool)
+
+    def threshold(odds: float, rate: float) -> float:
+        return min([t for t in np.abs(w) if (1 + (w <= -t).sum()) * odds <= rate * (w >= t).sum()], default=np.inf)
+
+    rest = w[np.abs(w) < threshold(odds, 0.05)]
+    losses = (rest <= 0).sum()
+    if losses >= 20:
+        odds = max(odds, (rest > 0).sum() / losses)
+    return w >= threshold(odds, rate)

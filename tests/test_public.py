@@ -13,6 +13,7 @@ NARROW = "demo:local-narrow-seed0"
 # What is given for the other arguments, by function; None for those that take no dictionary.
 WITH_ONE = {
     "as_dictionary": lambda d: sg.as_dictionary(d),
+    "truth": lambda d: sg.truth(d, d),
     "within": lambda d: sg.within(d),
     "neuronpedia_url": lambda d: (sg.neuronpedia_url(d, 0), 1),
     "estimate": lambda d: sg.estimate([d, d], probe_seconds=0.01),

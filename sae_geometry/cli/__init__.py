@@ -31,6 +31,7 @@ from sae_geometry.cli import (
     seeds,
     span,
     split,
+    truth,
     umap,
     within,
 )
@@ -40,7 +41,7 @@ from sae_geometry.cli.lifecycle import TERMINATED, TerminatedError, signals_are_
 app = typer.Typer(
     name="sae-geometry",
     cls=Program,
-    help="Did these two sparse autoencoders learn the same features? Exact geometric comparison of SAE dictionaries.",
+    help="Did these two sparse autoencoders learn the same directions? Exact geometric comparison of SAE dictionaries.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -63,7 +64,7 @@ def options(
         bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Did these two sparse autoencoders learn the same features? Exact geometric comparison of SAE dictionaries."""
+    """Did these two sparse autoencoders learn the same directions? Exact geometric comparison of SAE dictionaries."""
 
 
 for command in (
@@ -76,6 +77,7 @@ for command in (
     span,
     split,
     flow,
+    truth,
     umap,
     project,
     explore,

@@ -29,6 +29,23 @@ def compare(
         float | None,
         typer.Option("--min-similarity", metavar="X", help="With --matching optimal: match nothing below X."),
     ] = None,
+    min_margin: Annotated[
+        float | None,
+        typer.Option(
+            "--min-margin",
+            metavar="X",
+            help="Leave out pairs that exceed the best other candidate of either latent by less than X.",
+        ),
+    ] = None,
+    control: Annotated[
+        str | None,
+        typer.Option(
+            "--control",
+            metavar="DICT",
+            help="A dictionary that should share nothing (of a randomized model, step 0, another layer): the same "
+            "table for A and B against it.",
+        ),
+    ] = None,
     turns: Annotated[
         int | None,
         typer.Option(
@@ -65,9 +82,9 @@ def compare(
             "--pairing index compares decoder cosines of the same ids: leave out --matching, --on, --absolute, "
             "--min-similarity and --turns"
         )
-    with question(shared, "compare", [a, b], matching=matching, on=on) as work:
+    with question(shared, "compare", [a, b] if control is None else [a, b, control], matching=matching, on=on) as work:
         left, follow = map_of(work.dictionaries[0], map_file, map_side, offline=shared.offline)
-        right = follow(work.dictionaries[1])
+        right, *others = map(follow, work.dictionaries[1:])
         if pairing == "index":
             paired = sg.compare_by_index(left, right, allow_mismatch=shared.allow_mismatch, progress=work.progress)
             work.finish(paired)
@@ -80,6 +97,8 @@ def compare(
             on=on,
             signed=not absolute,
             min_similarity=min_similarity,
+            min_margin=min_margin,
+            control=others[0] if others else None,
             turns=turns,
             threshold=threshold,
             allow_mismatch=shared.allow_mismatch,

@@ -16,7 +16,7 @@ from sae_geometry.cli.lifecycle import report_errors
 def estimate(
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="The dictionaries; two or more to compare.")],
     verb: Annotated[
-        Literal["compare", "match", "within", "seeds", "agreement", "span", "split", "umap", "drift", "flow"],
+        Literal["compare", "match", "within", "seeds", "agreement", "span", "split", "truth", "umap", "drift", "flow"],
         typer.Option("--for", help="Which question would be asked of them."),
     ] = "compare",
     matching: Annotated[

@@ -204,21 +204,22 @@ def explained_up_to(similarity: np.ndarray, own: np.ndarray) -> float:
     """Return the similarity of partners above which latents' own dictionaries explain at most 1 % of them.
 
     The partner of each latent in the other run competes with the nearest other latent of its own dictionary, which is
-    not a copy of it. Latents are ranked by the larger of the two and accepted while own latents win at most once per
-    hundred wins of partners (the estimate of knockoffs, Barber & Candès 2015).
+    not a copy of it. Latents are ranked by the larger of the two and accepted while 1 + wins of own latents are at most
+    one per hundred wins of partners (the estimate of knockoff+, Barber & Candès 2015).
 
     Args:
         similarity: float64 [L], similarity of the latents of both runs to their one-to-one partners; nan for none.
-        own: float64 [L], similarity of these latents to the nearest other of their own dictionary; nan for none.
+        own: float64 [L], similarity of these latents to the nearest other of their own dictionary; −inf or nan if
+            there is none.
 
     Returns:
-        The level; inf where own latents explain all partners.
+        The level; inf where own latents explain all partners, and for fewer than a hundred wins, which show nothing.
     """
     target, decoy = np.nan_to_num(similarity, nan=-2.0), np.nan_to_num(own, nan=-2.0)
     best, wins = np.maximum(target, decoy), target > decoy
     order = np.lexsort((wins, -best))  # losses first among ties
     wins, best = wins[order], best[order]
-    taken = np.flatnonzero(wins & (np.cumsum(~wins) <= _EXPLAINED * np.cumsum(wins)))
+    taken = np.flatnonzero(wins & (1 + np.cumsum(~wins) <= _EXPLAINED * np.cumsum(wins)))
     if not len(taken):
         return math.inf
     return float(best[taken[-1] + 1]) if taken[-1] + 1 < len(best) else -1.0

@@ -54,7 +54,7 @@ _SHARED = (
 )
 _CHANCE = (
     "a_to_b, b_to_a: E[max_j ⟨x, y_j⟩] over m independent isotropic directions, a floor in an anisotropic space; "
-    "turned: MMCS against the target turned by an orthogonal map that keeps its mean, second moment and inner cosines; "
+    "turned: MMCS against the target turned by an orthogonal map that keeps its principal axes and inner cosines; "
     "own: mean cosine to the nearest other latent of the source; one_to_one: the PW-MCC of A with B turned"
 )
 

@@ -1,11 +1,20 @@
-"""Did these two dictionaries learn the same features? One sweep, both directions, with and without double counting."""
+"""Did these two dictionaries learn the same directions? One sweep, both ways, with and without double counting."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import asdict, replace
 from typing import Any, get_args
+from weakref import WeakKeyDictionary
 
-from sae_geometry.comparisons.pair_result import OWN_SCALES, Comparison, OptimalLimits, pair_operands, with_matching
+from sae_geometry.comparisons.pair_result import (
+    OWN_SCALES,
+    Comparison,
+    OptimalLimits,
+    pair_operands,
+    with_matching,
+    without_narrow_margins,
+)
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.distributed import Executor, running_on
 from sae_geometry.io.progress import Progress
@@ -13,12 +22,15 @@ from sae_geometry.kernels.sweep import listing_sweep
 from sae_geometry.kernels.types import Sweep
 from sae_geometry.matching import On
 from sae_geometry.matching.defaults import THRESHOLD, listed
-from sae_geometry.nulls import LISTED, Controls, How, default_turns, pair_controls
+from sae_geometry.nulls import LISTED, Controls, How, OwnCache, default_turns, pair_controls
+from sae_geometry.pairwise.certainty import certainty
 from sae_geometry.pairwise.inputs import distinct
 from sae_geometry.pairwise.matching_result import MatchingName, nearest_matching, with_mutual
 from sae_geometry.pairwise.same_space import require_same_space
 from sae_geometry.sources import as_dictionary
 
+# A dictionary of many comparisons is swept against itself once.
+_OWN: WeakKeyDictionary[Dictionary, dict[On, OwnCache]] = WeakKeyDictionary()
 MATCHINGS: tuple[MatchingName, ...] = ("nearest", "mutual", "greedy", "optimal")
 
 
@@ -34,6 +46,8 @@ def compare(
     time_budget: float = math.inf,
     turns: int | None = None,
     threshold: float = THRESHOLD,
+    min_margin: float | None = None,
+    control: Any = None,
     allow_mismatch: bool = False,
     names: tuple[str, str] | None = None,
     drop_bad: bool = False,
@@ -58,6 +72,9 @@ def compare(
         turns: number of one-to-one matchings against B turned, for the null expectation; 0 also skips the matching
             between halves of each dictionary. None: 3 up to 4,096 latents per side, 1 beyond.
         threshold: similarity above which a one-to-one pair is shared, in −1…1.
+        min_margin: leave out pairs whose similarity exceeds that of the best other candidate of either latent by less.
+        control: a dictionary that should share nothing with A and B (an SAE of a randomized model, of step 0, of
+            another layer); A and B are each compared with it in the same way.
         allow_mismatch: permit different models or hook points; every output then says so.
         names: two labels to show instead of the dictionaries' own.
         drop_bad: drop and record zero and non-finite rows of what is not a `Dictionary` yet, instead of raising.
@@ -91,18 +108,30 @@ def compare(
     labels = (None, None) if names is None else names
     if len(labels) != 2:
         raise ValueError(f"names are two labels, of a and of b; got {len(labels)}: {', '.join(map(repr, labels))}")
-    left, right = distinct(
-        [as_dictionary(d, name=name, drop_bad=drop_bad) for d, name in zip((a, b), labels, strict=True)]
-    )
+    if min_margin is not None and not math.isfinite(min_margin):
+        raise ValueError(f"min_margin is a difference of two similarities, such as 0.05; got {min_margin}")
+    named = [as_dictionary(d, name=name, drop_bad=drop_bad) for d, name in zip((a, b), labels, strict=True)]
+    left, right, *others = distinct([*named, *([] if control is None else [as_dictionary(control, drop_bad=drop_bad)])])
     notes = tuple(f"{d.name}: {note}" for d in (left, right) for note in d.notes)
     caveats = notes + require_same_space(left, right, allow_mismatch, on=on)
     tick = None if progress is None else lambda share: progress("similarities", share)
     x, y = pair_operands(left, right, on)
     with running_on(executor):
         swept = listing_sweep(x, y, listed(LISTED, len(x), len(y)), absolute=not signed, progress=tick)
-        controls = pair_controls(x, y, swept, How(not signed, OWN_SCALES[on]), progress)
-        plain = _nearest((left, right), swept, controls, on, signed, caveats, turns, threshold)
-        return plain if matching == "nearest" else with_matching(plain, matching, limits, progress)
+        own = (_own_cache(left, on), _own_cache(right, on))
+        controls = pair_controls(x, y, swept, How(not signed, OWN_SCALES[on]), progress, own)
+        made = _nearest((left, right), swept, controls, on, signed, caveats, turns, threshold)
+        if matching != "nearest":
+            made = with_matching(made, matching, limits, progress)
+    how: Any = {"on": on, "signed": signed, "min_margin": min_margin, "turns": turns, "threshold": threshold}
+    how |= {"allow_mismatch": True, "executor": executor, "progress": progress, **asdict(limits)}
+    beside = [compare(x, z, matching, **how) for z in others for x in (left, right)]
+    made = made if min_margin is None else without_narrow_margins(made, min_margin)
+    return replace(made, against_control=(beside[0], beside[1])) if beside else made
+
+
+def _own_cache(d: Dictionary, on: On) -> OwnCache:
+    return _OWN.setdefault(d, {}).setdefault(on, {})
 
 
 def _nearest(
@@ -123,7 +152,8 @@ def _nearest(
     forth, back = with_mutual(forth, back), with_mutual(back, forth)
     caveats += (*forth.doubts, *back.doubts)
     turns = default_turns(left.n_latents, right.n_latents) if turns is None else turns
+    margins = (certainty(forth, swept.rows, swept.cols), certainty(back, swept.cols, swept.rows))
     return Comparison(
         left, right, "nearest", on, signed, forth, back, forth, back, caveats, None, swept, OptimalLimits(), turns,
-        threshold, {},
+        threshold, {}, margins,
     )  # fmt: skip

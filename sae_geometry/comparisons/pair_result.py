@@ -21,9 +21,10 @@ from sae_geometry.io.formatting import scalars
 from sae_geometry.io.parquet import write_csv
 from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.types import Sweep
-from sae_geometry.matching import Assignment, On, OneToOne, match, operands
+from sae_geometry.matching import Assignment, On, OneToOne, loss_if_forbidden, match, operands
 from sae_geometry.matching.defaults import SMALL, default_matching
 from sae_geometry.nulls import own_pairs, turned_pairs
+from sae_geometry.pairwise.certainty import Certainty, certainty, forced_words, with_min_margin
 from sae_geometry.pairwise.confounds import ConfoundAudit, confound_audit
 from sae_geometry.pairwise.double_counting import DoubleCounting, double_counting
 from sae_geometry.pairwise.inputs import activity, describe_input
@@ -75,6 +76,9 @@ class Comparison(Answer):
         turns: number of matchings against B turned, for the null expectation of a one-to-one matching.
         threshold: similarity above which a one-to-one pair is shared.
         made: cached matchings of the same sweep.
+        certainty: the margins of the pairs of the requested matching, A → B and B → A.
+        min_margin: margin below which pairs were left out; None if none were.
+        against_control: A and B each compared with the control dictionary; None without one.
     """
 
     a: Dictionary
@@ -93,6 +97,9 @@ class Comparison(Answer):
     turns: int
     threshold: float
     made: dict[MatchingName, Comparison]
+    certainty: tuple[Certainty, Certainty]
+    min_margin: float | None = None
+    against_control: tuple[Comparison, Comparison] | None = None
 
     def rematch(self, matching: MatchingName, progress: Progress | None = None) -> Comparison:
         """Return the comparison under another matching, without limits; sweep and matchings are cached.
@@ -118,7 +125,7 @@ class Comparison(Answer):
 
     @property
     def _is_whole(self) -> bool:
-        return self.limits == OptimalLimits() and not self.was_interrupted
+        return self.limits == OptimalLimits() and self.min_margin is None and not self.was_interrupted
 
     @property
     def meaning(self) -> str:
@@ -127,6 +134,8 @@ class Comparison(Answer):
         certificate = None if self.assignment is None else self.assignment.certificate
         if self.limits.min_similarity is not None:
             text += f"; nothing below {self.limits.min_similarity:g} matched"
+        if self.min_margin is not None:
+            text += f"; pairs with a margin below {self.min_margin:g} on either side left out"
         if certificate is not None and not certificate.certified:
             text = (
                 f"best one-to-one matching found, stopped ({certificate.stopped}) within a relative gap of "
@@ -136,7 +145,10 @@ class Comparison(Answer):
 
     def one_to_one(self, progress: Progress | None = None) -> Comparison:
         """Return the one-to-one comparison: optimal up to 4,096 latents per side, greedy beyond, unless chosen."""
-        return self if self.matching != "nearest" else self.rematch(self._default_matching, progress)
+        if self.matching != "nearest":
+            return self
+        paired = self.rematch(self._default_matching, progress)
+        return paired if self.min_margin is None else without_narrow_margins(paired, self.min_margin)
 
     @property
     def _default_matching(self) -> OneToOne:
@@ -171,28 +183,42 @@ class Comparison(Answer):
         """Return one row per latent and direction, with its nearest and its one-to-one partner.
 
         Columns: direction ("a_to_b", "b_to_a"), run, latent_id, partner_run, partner_id, cosine, mutual, q_value,
-        significant, one_to_one_partner_id, one_to_one_cosine, one_to_one_matching, alive and frequency (null where
-        unknown). After a map of one space plain_cosine follows the cosine, that of the nearest before the map.
-        `c.a_to_b.to_pandas()` has one direction under the matching asked for.
+        significant, margin, margin_of_partner, one_to_one_partner_id, one_to_one_cosine, one_to_one_matching,
+        one_to_one_margin (the smaller of both), one_to_one_loss_if_forbidden (nan unless optimal; see
+        `matching.loss_if_forbidden`), alive and frequency (null where unknown). After a map of one
+        space plain_cosine follows the cosine, that of the nearest before the map. `c.a_to_b.to_pandas()` has one
+        direction under the matching asked for.
         """
         import pandas as pd
 
-        paired = self.one_to_one()
+        paired, every = self.one_to_one(), self if self.matching == "nearest" else self.rematch("nearest")
         frames = []
-        for direction, d, other, nearest, single in (
-            ("a_to_b", self.a, self.b, self.nearest_a_to_b, paired.a_to_b),
-            ("b_to_a", self.b, self.a, self.nearest_b_to_a, paired.b_to_a),
-        ):
+        sides = (("a_to_b", self.a, self.b), ("b_to_a", self.b, self.a))
+        for at, (direction, d, other) in enumerate(sides):
+            nearest, single = getattr(every, direction), getattr(paired, direction)
             frame = nearest.to_pandas().drop(columns="matching")
             frame.insert(0, "direction", direction)
             plain = plain_cosines(d, other, nearest.source_ids, nearest.partner)
             if plain is not None:
                 frame.insert(list(frame.columns).index("cosine") + 1, "plain_cosine", plain)
+            frame["margin"] = every.certainty[at].margin
+            frame["margin_of_partner"] = every.certainty[at].margin_of_partner
             frame["one_to_one_partner_id"] = single.partner
             frame["one_to_one_cosine"] = single.cosine
             frame["one_to_one_matching"] = single.method
+            frame["one_to_one_margin"] = paired.certainty[at].least
+            frame["one_to_one_loss_if_forbidden"] = paired._losses_if_forbidden[at]
             frames.append(frame.assign(**activity(d)))
         return pd.concat(frames, ignore_index=True)
+
+    @cached_property
+    def _losses_if_forbidden(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return for each latent how much the optimal total falls, at least, without its pair: float64 [n] and [m]."""
+        if self.assignment is None or self.assignment.certificate is None:
+            return np.full(self.a.n_latents, np.nan), np.full(self.b.n_latents, np.nan)
+        of_a = loss_if_forbidden(*pair_operands(self.a, self.b, self.on), self.assignment)
+        back, _ = self.assignment.reverse(self.b.n_latents)
+        return of_a, np.where(back >= 0, of_a[back], np.nan)
 
     @property
     def shared(self) -> pd.DataFrame:
@@ -265,15 +291,18 @@ class Comparison(Answer):
             write_csv(table, folder / f"{name}.csv")
 
     def figures(self) -> Mapping[str, Figure]:
-        """Return the figures to save: partners, similarity, multiplicity; double_counting up to 4,096 latents."""
+        """Return the figures to save: partners, similarity, multiplicity, certainty; double_counting up to 4,096."""
         from sae_geometry import plots
 
+        paired = self.one_to_one()
+        certain = [(paired.a_to_b, paired.certainty[0].least), (paired.b_to_a, paired.certainty[1].least)]
         found = {
             "partners": plots.figure_of(
                 lambda ax: plots.partners_histogram(self.nearest_a_to_b, ax, threshold=self.threshold), 3.6, 2.9
             ),
             "similarity": plots.similarity_figure(self._curves()),
             "multiplicity": plots.figure_of(lambda ax: self.plot_multiplicity(ax), 3.6, 3.4),
+            "certainty": plots.figure_of(lambda ax: plots.certainty_curve(certain, ax), 3.6, 2.8),
         }
         if self._counts_cheaply:
             found["double_counting"] = plots.figure_of(lambda ax: self.plot_double_counting(ax), 3.8, 2.7)
@@ -319,6 +348,13 @@ class Comparison(Answer):
                 "a_to_b": paired.a_to_b.summary(),
                 "b_to_a": paired.b_to_a.summary(),
                 "certificate": paired.certificate(),
+            }
+        if self.against_control is not None:
+            of_a, of_b = self.against_control
+            out["control"] = {
+                "input": describe_input(of_a.b),
+                "a_to_control": of_a.a_to_b.summary(),
+                "b_to_control": of_b.a_to_b.summary(),
             }
         if self._counts_cheaply:
             out["double_counting"] = self.double_counting().summary()
@@ -388,6 +424,9 @@ class Comparison(Answer):
             lines.insert(lines.index(""), f"  {self.matching}: {self.meaning}")
         for text in self._hints():
             lines.insert(lines.index(""), f"  {text}")
+        if self.against_control is not None:
+            lines += ["", f"control {self.against_control[0].b.name}: A, then B"]
+            lines += [c.headline for c in self.against_control]
         return "\n".join(lines)
 
     def _hints(self) -> tuple[str, ...]:
@@ -403,8 +442,16 @@ class Comparison(Answer):
         shown = [self.a_to_b, self.b_to_a]
         if self.matching != "nearest":
             shown += [self.nearest_a_to_b, self.nearest_b_to_a]
+        control = [c.a_to_b for c in self.against_control or ()]
         about = f"matching: {self.matching} — {self.meaning}; similarity: {self.a_to_b.quantity}"
-        parts = [repr(self), str(self.confounds), about, *pair_words.details(self.a, self.b, shown, self.caveats)]
+        parts = [
+            repr(self),
+            str(self.confounds),
+            about,
+            *pair_words.details(self.a, self.b, shown, self.caveats, control),
+        ]
+        paired = self.one_to_one()
+        parts += forced_words(paired.a_to_b, paired.certainty[0])
         if self._counts_cheaply:
             parts.append(str(self.double_counting()))
         return "\n".join(parts)
@@ -419,8 +466,7 @@ def with_matching(
     """
     forth, back = c.nearest_a_to_b, c.nearest_b_to_a
     if matching == "nearest":
-        c.made[matching] = replace(c, matching=matching, a_to_b=forth, b_to_a=back, assignment=None, limits=limits)
-        return c.made[matching]
+        return c.made.setdefault(matching, _made(c, matching, forth, back, None, limits))
     tick = None if progress is None else lambda step: progress(step.label, step.share)
     x, y = pair_operands(c.a, c.b, c.on)
     assignment = match(x, y, matching, absolute=not c.signed, nearest=c.swept, progress=tick, **asdict(limits))
@@ -428,10 +474,40 @@ def with_matching(
     here = one_to_one_matching(back, forth, matching, *assignment.reverse(c.b.n_latents))
     if c.turns and not assignment.interrupted:
         there, here = _with_expected(c, there, here, matching, limits, progress, own)
-    made = replace(c, matching=matching, a_to_b=there, b_to_a=here, assignment=assignment, limits=limits)
+    made = _made(c, matching, there, here, assignment, limits)
     if own and limits == OptimalLimits() and not made.was_interrupted:
         c.made[matching] = made
     return made
+
+
+def without_narrow_margins(c: Comparison, least: float) -> Comparison:
+    """Return `c` without pairs whose margin is below `least`."""
+    forth, back = (with_min_margin(m, s, least) for m, s in zip((c.a_to_b, c.b_to_a), c.certainty, strict=True))
+    return replace(c, a_to_b=forth, b_to_a=back, min_margin=least)
+
+
+def _made(
+    c: Comparison,
+    matching: MatchingName,
+    there: Matching,
+    here: Matching,
+    assignment: Assignment | None,
+    limits: OptimalLimits,
+) -> Comparison:
+    """Return `c` with these matchings and their margins."""
+    rows, cols = c.swept.rows, c.swept.cols
+    assert cols is not None
+    return replace(
+        c,
+        matching=matching,
+        a_to_b=there,
+        b_to_a=here,
+        assignment=assignment,
+        limits=limits,
+        certainty=(certainty(there, rows, cols), certainty(here, cols, rows)),
+        min_margin=None,
+        against_control=None,
+    )
 
 
 def _with_expected(

@@ -162,17 +162,24 @@ def _rare(s: Sides) -> str | None:
     return f"frequent / rare latents (1e-4 of tokens), closer than chance: {words}"
 
 
-def details(a: Dictionary, b: Dictionary, shown_matchings: Sequence[Matching], caveats: Sequence[str]) -> list[str]:
+def details(
+    a: Dictionary,
+    b: Dictionary,
+    shown_matchings: Sequence[Matching],
+    caveats: Sequence[str],
+    control: Sequence[Matching] = (),
+) -> list[str]:
     """Return the table of all directions with every number, and its definitions.
 
     Args:
         a, b: the dictionaries.
         shown_matchings: both directions of the matching asked for, then those of nearest if it is another.
         caveats: of the comparison.
+        control: of A and of B with a control dictionary.
     """
     forth, back = shown_matchings[-2:]
     head = ("direction", "matching", "mean", "matched", "> 0.7", "covered", "chance", "own", "adjusted", "significant")
-    lines = [f"  {line}" for line in aligned([head, *(_cells(m) for m in shown_matchings)])]
+    lines = [f"  {line}" for line in aligned([head, *(_cells(m) for m in (*shown_matchings, *control))])]
     notes = [
         _interval_words(shown_matchings[:2]),
         _chance_words(forth, back),
@@ -212,7 +219,7 @@ def _interval_words(both: Sequence[Matching]) -> str:
 
 def _chance_words(forth: Matching, back: Matching) -> str:
     text = (
-        "chance: the same against the target turned, its mean, second moment and inner cosines kept; own: the "
+        "chance: the same against the target turned, its principal axes and inner cosines kept; own: the "
         "source with itself (nearest other latent; halves matched); adjusted: (mean − chance) / (1 − chance); "
         "significant: closer than its own dictionary and the target turned explain, 5 % false discoveries"
     )

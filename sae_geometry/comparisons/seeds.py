@@ -8,7 +8,6 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -20,8 +19,7 @@ from sae_geometry.distributed import Executor, running_on, spread
 from sae_geometry.distributed.errors import wrong_answer
 from sae_geometry.io.formatting import few
 from sae_geometry.io.progress import Progress
-from sae_geometry.kernels.sweep import sweep
-from sae_geometry.matching import On, OneToOne, match, operands
+from sae_geometry.matching import On, OneToOne, match
 from sae_geometry.matching.defaults import THRESHOLD, default_matching
 from sae_geometry.pairwise.checkpoint import (
     N_BINS,
@@ -35,9 +33,6 @@ from sae_geometry.pairwise.checkpoint import (
 from sae_geometry.pairwise.inputs import distinct
 from sae_geometry.pairwise.same_space import ALLOWED, require_same_space
 from sae_geometry.sources import as_dictionary
-
-# Each run is in N − 1 pairs, so its within-dictionary sweep is cached.
-_NEAREST_OTHER: WeakKeyDictionary[Dictionary, dict[tuple[On, bool], np.ndarray]] = WeakKeyDictionary()
 
 
 def seeds(
@@ -147,7 +142,7 @@ def _compare_pair(a: Dictionary, b: Dictionary, p: PairParameters) -> PairRecord
     certificate = None if made.assignment is None else made.assignment.certificate
     bins = np.linspace(-1, 1, N_BINS + 1)
     histogram = np.stack([np.histogram(np.clip(m.similarity, -1, 1), bins)[0] for m in (there, back)])
-    own = np.concatenate([_nearest_other(d, p.on, p.signed) for d in (a, b)])
+    own = np.concatenate([there.controls.own, back.controls.own])
     return PairRecord(
         mmcs=(there.mmcs, back.mmcs),
         nearest_above=(there.fraction_above(p.threshold), back.fraction_above(p.threshold)),
@@ -174,18 +169,6 @@ def _compare_pair(a: Dictionary, b: Dictionary, p: PairParameters) -> PairRecord
         encoder_partner=encoder_partner,
         encoder_similarity=encoder_similarity,
     )
-
-
-def _nearest_other(d: Dictionary, on: On, signed: bool) -> np.ndarray:
-    """Return the similarity of each latent to the nearest other of its dictionary, float64 [n]; nan if alone."""
-    known = _NEAREST_OTHER.setdefault(d, {})
-    if (on, signed) not in known:
-        sides = (d.directions, d.encoder_directions)
-        rows = operands(sides, sides, on)[1]
-        nearest = sweep(rows, None, absolute=not signed).rows.score[:, 0].cpu().numpy()
-        nearest = nearest / 2 if on == "both" else nearest  # rows concatenate decoder and encoder, of norm √2
-        known[on, signed] = np.where(np.isfinite(nearest), nearest, np.nan)
-    return known[on, signed]
 
 
 def _encoder_side(a: Dictionary, b: Dictionary, p: PairParameters) -> tuple[np.ndarray, np.ndarray]:

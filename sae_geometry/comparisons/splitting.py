@@ -16,7 +16,7 @@ from sae_geometry.io.formatting import aligned, counted
 from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.sweep import listing_sweep, sweep
 from sae_geometry.matching.defaults import DISCOVERY_RATE
-from sae_geometry.nulls import LISTED, How, principal_axes, turned, turned_controls
+from sae_geometry.nulls import LISTED, How, expected_max_cosine, principal_axes, turned, turned_controls
 from sae_geometry.pairwise.confounds import confound_audit
 from sae_geometry.pairwise.inputs import describe_input, distinct
 from sae_geometry.pairwise.matching_result import Matching, nearest_matching
@@ -57,8 +57,8 @@ class SplitMap(Answer):
         narrow, wide: the dictionaries.
         parents: the `Matching` wide → narrow: each wide latent's nearest narrow one, with its q-value. The only control
             is the narrow dictionary turned: siblings in the wide one result from splitting and are not a null.
-        found: bool [m], wide latents that are children: their q-value is at most `false_discovery_rate`. The others
-            are *novel*.
+        found: bool [m], wide latents that are children: their q-value is at most `false_discovery_rate`, and their
+            cosine above the expected largest of isotropic directions. The others are *novel*.
         false_discovery_rate: largest q-value of a child.
         threshold: smallest cosine among the children; nan without any.
         nearest_child: the `Matching` narrow → wide.
@@ -160,7 +160,7 @@ class SplitMap(Answer):
             "inputs": {"narrow": describe_input(self.narrow), "wide": describe_input(self.wide)},
             "confounds": confound_audit(self.narrow, self.wide).summary(),
             "child_means": "a wide latent closer (decoder cosine, signed) to its nearest narrow latent, its parent, "
-            "than the narrow dictionary turned explains",
+            "than the narrow dictionary turned explains and than isotropic directions reach on average",
             "false_discovery_rate": self.false_discovery_rate,
             "smallest_cosine_of_a_child": self.threshold,
             "wide_to_narrow": self.parents.summary(),
@@ -244,11 +244,12 @@ def split(
     """Map a narrow dictionary's latents to a wide one: children, absorption, novel latents.
 
     Each wide latent's *parent* is its nearest narrow latent, argmax_i cos(narrow_i, wide_j); it is a *child* if that
-    cosine wins against the narrow dictionary turned (target-decoy competition with a controlled false discovery rate),
-    and *novel* otherwise. Each narrow direction p is then approximated by Σ c_t w_t, c ≥ 0, over at most `n_terms` wide
-    directions by orthogonal matching pursuit: the next w has the largest inner product with the residual (by an exact
-    sweep over all of them), and all coefficients are refitted. The share explained is 1 − ‖p − Σ c_t w_t‖²; its null
-    expectation is that of the wide dictionary turned.
+    cosine wins against the narrow dictionary turned (target-decoy competition with a controlled false discovery rate)
+    and exceeds what the nearest of as many isotropic directions reaches on average, and *novel* otherwise. Each narrow
+    direction p is then approximated by Σ c_t w_t, c ≥ 0, over at most `n_terms` wide directions by orthogonal matching
+    pursuit: the next w has the largest inner product with the residual (by an exact sweep over all of them), and all
+    coefficients are refitted. The share explained is 1 − ‖p − Σ c_t w_t‖²; its null expectation is that of the wide
+    dictionary turned.
 
     Args:
         narrow, wide: anything `compare` takes; `narrow` has no more latents than `wide`.
@@ -285,7 +286,8 @@ def split(
     forth, back = turned_controls(large.directions, small.directions, swept, How(), progress)
     parents = nearest_matching(large, small, swept.rows, forth)
     nearest_child = nearest_matching(small, large, swept.cols, back)
-    found = parents.q_value <= false_discovery_rate
+    least = expected_max_cosine(small.n_latents, small.d_in)
+    found = (parents.q_value <= false_discovery_rate) & (parents.cosine > least)
     caveats += parents.doubts
     threshold = float(parents.cosine[found].min()) if found.any() else float("nan")
     combination = sparse_combinations(small.directions, large.directions, n_terms, progress=progress)

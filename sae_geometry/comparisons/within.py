@@ -1,4 +1,4 @@
-"""Within-dictionary similarity: the redundancy of one dictionary."""
+"""Within-dictionary similarity: the redundancy and the coherence of one dictionary."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from sae_geometry.comparisons.coherence import Coherence, coherence
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import or_dash
 from sae_geometry.io.progress import Progress
@@ -32,12 +33,14 @@ class WithinComparison(Answer):
         signed: whether similarity is the cosine or its absolute value.
         nearest: the `Matching` of the dictionary to itself.
         swept: the underlying sweep.
+        coherence: cumulative coherence, mean |cosine| and spectrum.
     """
 
     dictionary: Dictionary
     signed: bool
     nearest: Matching
     swept: Sweep
+    coherence: Coherence
 
     @property
     def caveats(self) -> tuple[str, ...]:
@@ -75,6 +78,7 @@ class WithinComparison(Answer):
             "self": "excluded by index",
             "similarity": self.nearest.quantity,
             "within": self.nearest.summary(),
+            "coherence": self.coherence.summary(),
             "caveats": list(self.caveats),
             "sweep": asdict(self.swept.report),
         }
@@ -98,12 +102,13 @@ class WithinComparison(Answer):
             f"Within {self.dictionary.name!r} ({self.dictionary.n_latents:,} × {self.dictionary.d_in:,}), nearest "
             f"other latent ({m.quantity}, self excluded): mean {mean}; {m.fraction_above(0.7):.1%} above 0.7; "
             f"chance {or_dash(m.chance, '.3f')} (the dictionary turned; isotropic {isotropic})\n"
+            f"  {self.coherence}\n"
             f"  {self.dictionary.alive.describe()}" + "".join(f"\n  caveat: {caveat}" for caveat in self.caveats)
         )
 
 
 def within(a: Any, *, signed: bool = True, progress: Progress | None = None) -> WithinComparison:
-    """Compute max over j ≠ i of cos(a_i, a_j) for every latent i, self excluded by index.
+    """Compute max over j ≠ i of cos(a_i, a_j) for every latent i, self excluded by index; coherence and spectrum.
 
     Args:
         a: anything `compare` takes.
@@ -124,4 +129,4 @@ def within(a: Any, *, signed: bool = True, progress: Progress | None = None) -> 
     controls = within_controls(d.directions, swept, How(not signed), progress)
     nearest = nearest_matching(d, d, swept.rows, controls, signed=signed)
     nearest = with_mutual(nearest, nearest)
-    return WithinComparison(d, signed, nearest, swept)
+    return WithinComparison(d, signed, nearest, swept, coherence(d.directions, progress))

@@ -16,7 +16,7 @@ from sae_geometry.cost.cluster_model import Pass
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.kernels.blocks import listing_bytes
 from sae_geometry.kernels.screens.cpu import shortlist_width
-from sae_geometry.kernels.sweep import SweepPlan, cpu_threads, listing_memory, plan_sweep, sweep
+from sae_geometry.kernels.sweep import MAX_K, SweepPlan, cpu_threads, listing_memory, plan_sweep, sweep
 from sae_geometry.kernels.types import ScreenName
 from sae_geometry.matching import On, OneToOne
 from sae_geometry.matching.defaults import MatchingName, default_matching
@@ -24,7 +24,7 @@ from sae_geometry.matching.optimal import CANDIDATES, MORE
 from sae_geometry.nulls import LISTED, default_turns
 from sae_geometry.sources import as_dictionary
 
-Verb = Literal["compare", "match", "within", "seeds", "agreement", "span", "split", "umap", "drift", "flow"]
+Verb = Literal["compare", "match", "within", "seeds", "agreement", "span", "split", "truth", "umap", "drift", "flow"]
 _SCREENS: dict[str, ScreenName] = {
     "cpu-float32": "cpu",
     "cpu-int8": "int8",
@@ -100,13 +100,16 @@ class _Verb:
 
 def _nearest(a: Tensor, b: Tensor) -> list[Job]:
     """Return the sweep of a comparison, and those of its controls."""
-    turns = default_turns(len(a), len(b))
-    more = [Job(a, b, 1)] * (turns - 1)
-    return [Job(a, b, LISTED), Job(a, b, LISTED), *more, Job(a, None, LISTED), Job(b, None, LISTED)]
+    return [*_between(a, b), Job(a, None, LISTED), Job(b, None, LISTED)]
+
+
+def _between(a: Tensor, b: Tensor) -> list[Job]:
+    """Return the sweeps of a comparison without those within each dictionary."""
+    return [Job(a, b, LISTED), Job(a, b, LISTED), *[Job(a, b, 1)] * (default_turns(len(a), len(b)) - 1)]
 
 
 def _within(x: Tensor) -> list[Job]:
-    return [Job(x, None, LISTED), Job(x, x, LISTED), *[Job(x, x, 1)] * (default_turns(len(x), len(x)) - 1)]
+    return [Job(x, None, MAX_K), Job(x, None, LISTED), *_between(x, x)[1:]]
 
 
 def _paired(a: Tensor, b: Tensor, matching: str | None) -> list[Job]:
@@ -138,7 +141,8 @@ def _seeds(q: Question) -> list[Job]:
     pairs = list(combinations(q.rows, 2))
     encoders = list(combinations(q.encoders, 2)) if q.on == "decoder" else []
     return [
-        *(job for a, b in pairs for job in (*_nearest(a, b), *_paired(a, b, matching))),
+        *(job for a, b in pairs for job in (*_between(a, b), *_paired(a, b, matching))),
+        *(Job(x, None, LISTED) for x in q.rows),
         *(job for a, b in encoders for job in (Job(a, b, 1 if matching == "mutual" else CANDIDATES),)),
     ]
 
@@ -178,13 +182,15 @@ _VERBS: dict[Verb, _Verb] = {
     "compare": _Verb(2, None, _compare, "chance, the other ways of counting and, with a one-to-one matching, its "
                      "solver, rounds beyond the first, and the same with the other dictionary turned"),
     "match": _Verb(2, 2, _match, "the assignment solver, rounds beyond the first, and the same with B turned"),
-    "within": _Verb(1, None, lambda q: [job for x in q.rows for job in _within(x)], "chance"),
+    "within": _Verb(1, None, lambda q: [job for x in q.rows for job in _within(x)], "chance, mean |cosine|, spectrum"),
     "seeds": _Verb(2, None, _seeds, "chance, the solver, the rounds it may need beyond the first, and the consensus"),
     "agreement": _Verb(2, 2, _agreement, "chance"),
     "span": _Verb(2, 2, _span, "the solver, principal angles, and the same with B turned; the sweep over "
                   "unmatched latents is counted as if all were"),
     "split": _Verb(2, 2, _split, "the fits of the combinations, and the same with the wide one turned"),
     "flow": _Verb(2, None, _flow, "the solver, rounds beyond the first, chains"),
+    "truth": _Verb(2, 2, lambda q: [*_nearest(q.rows[0], q.rows[1]), *_paired(q.rows[0], q.rows[1], "optimal")],
+                    "the assignment solver, and rounds beyond the first"),
     "umap": _Verb(1, None, _umap, "the layout that UMAP optimises from these neighbours, its evidence, and one-to-one "
                   "partners across runs"),
     "drift": _Verb(2, None, lambda _: [], "nothing else of weight: reading the states is most of it"),
@@ -252,8 +258,8 @@ def estimate(
 
     Args:
         dictionaries: anything `compare` takes: two or more for "compare" and "seeds" (every pair), two for "match",
-            "agreement", "span" and "split", one or more for "within" (each) and "umap" (together), the checkpoints of
-            a run for "drift", the layers for "flow".
+            "agreement", "span", "split" and "truth", one or more for "within" (each) and "umap" (together), the
+            checkpoints of a run for "drift", the layers for "flow".
         verb: the question.
         matching: for "compare" and "seeds"; None for their default.
         n_neighbors: for "umap", self included.

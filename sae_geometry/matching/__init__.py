@@ -2,6 +2,7 @@
 
 from sae_geometry.matching.assignment import Assignment, Certificate, Progress, Step
 from sae_geometry.matching.defaults import On, OneToOne
+from sae_geometry.matching.forbidden import loss_if_forbidden
 from sae_geometry.matching.match import match
 from sae_geometry.matching.operands import operands
 from sae_geometry.matching.shared import SharedCurve, same_partner, shared_curve, shared_latents
@@ -15,6 +16,7 @@ __all__ = [
     "Progress",
     "SharedCurve",
     "Step",
+    "loss_if_forbidden",
     "match",
     "operands",
     "same_partner",

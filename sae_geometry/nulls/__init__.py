@@ -20,6 +20,7 @@ from sae_geometry.nulls.competition import (
 from sae_geometry.nulls.controls import (
     SAME,
     How,
+    OwnCache,
     default_turns,
     own_similarities,
     pair_controls,
@@ -38,6 +39,7 @@ __all__ = [
     "Controls",
     "Expected",
     "How",
+    "OwnCache",
     "Share",
     "balance",
     "beyond_controls",

@@ -17,6 +17,9 @@ from sae_geometry.matching.defaults import DISCOVERY_RATE
 
 LISTED = 9  # candidates listed of each kind
 _Z = 1.959963984540054
+_SHRINK = 1.5  # times the median spread, added to each spread: in tiny spreads chance decides the order
+_NO_SPREAD = 1e-6
+_ENOUGH_LOSSES = 20  # from which the odds among undecided latents are measured
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,38 +69,64 @@ def crowd(controls: Controls) -> np.ndarray:
 
     It is invariant under exchange of target and decoy.
     """
+    return _crowd(controls)[0]
+
+
+def _crowd(controls: Controls) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean of ranks 2 to 9 and the standard deviation of ranks 3 to 9, float64 [n]; nan with fewer than two.
+
+    Rank 2 may be a copy of the partner, which says nothing of how loose the crowd is.
+    """
     listed = -np.sort(-np.concatenate([controls.target, controls.decoys], axis=1), axis=1)[:, 1:LISTED]
     known = np.isfinite(listed)
-    total = np.where(known, listed, 0.0).sum(axis=1)
-    return np.divide(total, known.sum(axis=1), out=np.full(len(listed), np.nan), where=known.any(axis=1))
+    count = np.where(known.any(axis=1), known.sum(axis=1), np.nan)
+    mean = np.where(known, listed, 0.0).sum(axis=1) / count
+    rest, there = np.where(known, listed, 0.0)[:, 1:], known[:, 1:]
+    n_rest = np.maximum(there.sum(axis=1), 1)
+    away = np.where(there, rest - (rest.sum(axis=1) / n_rest)[:, None], 0.0)
+    return mean, np.sqrt((away**2).sum(axis=1) / n_rest)
 
 
 def excess(similarity: np.ndarray, controls: Controls) -> np.ndarray:
     """Return W, float64 [n]: the excess of the stronger of partner and decoy over the crowd, negative for the decoy.
 
-    W_i = sign(s_i − q_i) · (max(s_i, q_i) − c_i), with q_i the stronger decoy and c_i the crowd. A tie goes to the
-    decoy, and a latent without a crowd has W = 0.
+    W_i = sign(s_i − q_i) · (max(s_i, q_i) − c_i) / (σ_i + 1.5 σ), with q_i the stronger decoy, c_i the crowd, σ_i the
+    standard deviation of its ranks 3 to 9, and σ the median of all σ_i. Where a small group is close in a way that no
+    control knows of, its crowds are loose, and the division keeps it from ranking first. A tie goes to the decoy, and a
+    latent without a crowd has W = 0.
 
     Args:
         similarity: s [n], to the partner, which need not be the nearest; nan where there is none, which loses.
         controls: of these latents.
     """
     s, q = np.where(np.isnan(similarity), -np.inf, similarity), controls.decoys[:, 0]
-    height = np.nan_to_num(np.maximum(s, q) - crowd(controls), nan=0.0, neginf=0.0)
+    mean, spread = _crowd(controls)
+    known = spread[np.isfinite(spread)]
+    scale = spread + _SHRINK * (float(np.median(known)) if len(known) else 0.0) + _NO_SPREAD
+    height = np.nan_to_num((np.maximum(s, q) - mean) / scale, nan=0.0, neginf=0.0)
     return np.where(s > q, height, -height)
 
 
 def q_values(w: np.ndarray, ratio: float, at: np.ndarray | None = None) -> np.ndarray:
     """Return the smallest false discovery rate at which each latent is significant, float64 in (0, 1]; 1 for losses.
 
-    Among latents with |W| ≥ t the estimate is ratio · (1 + losses) / wins (knockoff+). The q-value of a win is the
-    smallest estimate over all t ≤ W.
+    Among latents with |W| ≥ t the estimate is odds · (1 + losses) / wins (knockoff+). The q-value of a win is the
+    smallest estimate over all t ≤ W. The odds that a false candidate wins are `ratio`, or those of the undecided
+    latents if these are higher: there the targets have the advantage whatever the counts say.
 
     Args:
         w: W [n] of the nearest latents, which compete.
-        ratio: the odds that a false candidate wins.
+        ratio: the odds that a false candidate wins, by the number of candidates.
         at: W of other partners, under the same thresholds; those of `w` if None.
     """
+    rest = w[undecided(w, ratio)]
+    wins, losses = int((rest > 0).sum()), int((rest <= 0).sum())
+    measured = wins / losses if losses >= _ENOUGH_LOSSES else 0.0
+    return _estimates(w, max(ratio, measured), at)
+
+
+def _estimates(w: np.ndarray, ratio: float, at: np.ndarray | None = None) -> np.ndarray:
+    """Return the q-values under known odds."""
     heights, first = np.unique(np.abs(w), return_inverse=True)
     wins = np.bincount(first, w > 0, len(heights))[::-1].cumsum()[::-1]
     losses = np.bincount(first, w <= 0, len(heights))[::-1].cumsum()[::-1]
@@ -112,7 +141,7 @@ def undecided(w: np.ndarray, ratio: float, rate: float = DISCOVERY_RATE) -> np.n
 
     The condition depends on |W| alone, so it is invariant under exchange of target and decoy.
     """
-    wins = q_values(w, ratio) <= rate
+    wins = _estimates(w, ratio) <= rate
     return np.abs(w) < w[wins].min() if wins.any() else np.ones(len(w), dtype=bool)
 
 

@@ -21,6 +21,8 @@ from sae_geometry.nulls.turned import principal_axes, turned
 
 SAME = 0.99  # cosine from which two latents of one dictionary are copies, and no control for each other
 
+OwnCache = dict[bool, np.ndarray]  # by whether similarity is |cos|: the similarities within one dictionary
+
 
 @dataclass(frozen=True)
 class How:
@@ -41,7 +43,12 @@ class How:
 
 
 def pair_controls(
-    a: Float[Tensor, "n d"], b: Float[Tensor, "m d"], swept: Sweep, how: How, progress: Progress | None = None
+    a: Float[Tensor, "n d"],
+    b: Float[Tensor, "m d"],
+    swept: Sweep,
+    how: How,
+    progress: Progress | None = None,
+    own: tuple[OwnCache, OwnCache] | None = None,
 ) -> tuple[Controls, Controls]:
     """Sweep the controls of A → B and of B → A: B turned as in `turned_controls`, and A·Aᵀ and B·Bᵀ at half the blocks.
 
@@ -50,13 +57,15 @@ def pair_controls(
         swept: the two-sided sweep of `a` against `b`, of `LISTED` partners or more.
         how: see `How`.
         progress: called with the current step and its completed fraction.
+        own: caches of the similarities within A and within B; what they lack is swept and added.
     """
     forth, back = turned_controls(a, b, swept, how, progress)
+    caches: tuple[OwnCache, OwnCache] = own or ({}, {})
     with _screen(swept) as screen:
-        of_a, of_b = (
-            own_similarities(x, how.absolute, scale, progress, screen)
-            for x, scale in zip((a, b), how.own_scales, strict=True)
-        )
+        for x, scale, known in zip((a, b), how.own_scales, caches, strict=True):
+            if how.absolute not in known:
+                known[how.absolute] = own_similarities(x, how.absolute, scale, progress, screen)
+    of_a, of_b = (known[how.absolute] for known in caches)
     return with_own(forth, of_a, len(b)), with_own(back, of_b, len(a))
 
 

@@ -26,6 +26,7 @@ from sae_geometry.plots.seeds import (
     seeds_heatmap,
 )
 from sae_geometry.plots.similarity import (
+    certainty_curve,
     counting_bars,
     draw_similarity,
     multiplicity_bars,
@@ -42,6 +43,7 @@ __all__ = [
     "PAGE_WIDTH",
     "agreement_figure",
     "by_index_figure",
+    "certainty_curve",
     "check_colors",
     "children_bars",
     "counting_bars",

@@ -20,6 +20,7 @@ from matplotlib.ticker import MaxNLocator
 
 from sae_geometry.io.formatting import counted
 from sae_geometry.matching.defaults import THRESHOLD
+from sae_geometry.pairwise.certainty import coverage_curve
 from sae_geometry.pairwise.double_counting import DoubleCounting
 from sae_geometry.pairwise.matching_result import Matching
 from sae_geometry.plots.style import (
@@ -128,6 +129,28 @@ def draw_similarity(figure: Figure | SubFigure, curves: Sequence[Matching]) -> N
     top.set_title(_title(drawn, room(top)), loc="left", fontweight="bold")
     figure.align_ylabels([top, bottom])
     put_legend(bottom, [*_own_handles(bottom), *_chance_handles(drawn)])
+
+
+@in_paper_style
+def certainty_curve(
+    curves: Sequence[tuple[Matching, np.ndarray]], ax: Axes | None = None, *, legend: bool = True
+) -> Axes:
+    """Draw the mean similarity of the most certain pairs against the share of latents that they are.
+
+    Args:
+        curves: matchings, each with the margins [n] by which its pairs are ordered; see `Certainty.least`.
+        ax: axes to draw on; a new figure if None.
+        legend: as in `similarity_ecdf`.
+    """
+    ax = axes_or_new(ax, COLUMN_WIDTH, 2.4)
+    margins = {id(m): margin for m, margin in curves}
+    drawn = _drawn([m for m, _ in curves])
+    for curve in drawn:
+        share, mean = coverage_curve(curve.matching.similarity, margins[id(curve.matching)])
+        ax.plot(share, mean, color=curve.color, linestyle=curve.dash, label=curve.label)
+    ax.set(xlim=(0, 1), ylim=(None, 1), xlabel="share of latents, most certain first", ylabel="mean similarity")
+    _name(ax, drawn, _own_handles(ax), loc="lower left", legend=legend, chance=False)
+    return ax
 
 
 @in_paper_style

@@ -40,7 +40,8 @@ def as_dictionary(
     - so has a pandas DataFrame, whose index gives the latents' ids where it holds distinct whole numbers from 0 up;
     - a mapping of tensors, such as a state dict, is read like a file with the same names. Where sizes are ambiguous,
       "W_dec" is [n_latents, d_in] and "W_enc" [d_in, n_latents];
-    - an object has a state dict, or attributes W_dec and W_enc, and optionally `cfg` (a SAELens SAE).
+    - an object has a state dict, or attributes W_dec and W_enc, and optionally `cfg` (a SAELens SAE);
+    - a SAELens synthetic model, or its feature dictionary, is read as its true features.
 
     The interpretation is recorded in `.notes`. For other objects use `Dictionary.from_decoder`, which takes the
     orientation as an argument.
@@ -92,6 +93,8 @@ def _read(obj: Any, latent_axis: LatentAxis | None) -> tuple[Opened, str]:
         what, tree = "the data frame", obj.to_numpy(copy=True)
     elif isinstance(obj, Sequence):
         tree = obj
+    elif isinstance(features := _features(obj), torch.Tensor):
+        what, tree, config = f"the features of {what}", features.detach(), {}
     else:
         tree = _state(obj)
     bundle = Bundle((), what, "dictionary", where="", config=config)
@@ -110,6 +113,11 @@ def _index(obj: Any) -> torch.Tensor | None:
     if index.dtype.kind not in "iu" or len(np.unique(index)) < len(index) or index.min() < 0:
         return None
     return torch.from_numpy(index.astype(np.int64))
+
+
+def _features(obj: Any) -> Any:
+    """Return the true features of a SAELens synthetic model or feature dictionary, [n_features, width]; else None."""
+    return getattr(getattr(obj, "feature_dict", obj), "feature_vectors", None)
 
 
 def _state(obj: Any) -> Mapping[str, Any]:

@@ -47,6 +47,7 @@ def test_compare_writes_tables_summary_and_figures(run, demo):
     assert result.exit_code == 0, result.stderr
     folder = Path("compare-local-narrow-seed0-local-seed0")
     assert sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()) == [
+        "figures/certainty.pdf", "figures/certainty.png",
         "figures/double_counting.pdf", "figures/double_counting.png", "figures/multiplicity.pdf",
         "figures/multiplicity.png", "figures/partners.pdf", "figures/partners.png", "figures/similarity.pdf",
         "figures/similarity.png", "matches.parquet", "only-a.csv", "only-b.csv", "report.html", "shared.csv",

@@ -18,7 +18,7 @@ COMMANDS = {
     name: {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
     for name, command in typer.main.get_command(app).commands.items()  # type: ignore[attr-defined]
 }
-READ = {"compare", "match", "within", "seeds", "agreement", "span", "split", "umap", "drift", "estimate"}
+READ = {"compare", "match", "within", "seeds", "agreement", "span", "split", "truth", "umap", "drift", "estimate"}
 TWO = READ - {"within", "drift", "estimate"}
 SWEEP = READ - {"drift"}
 SAVE = READ - {"estimate"}

@@ -99,14 +99,12 @@ def test_planted_groups_are_recovered_exactly(groups):
     assert c.lowest.min() > 0.9
 
 
-def test_a_lower_level_loses_no_group_and_links_few_by_chance(planted, groups):
-    """With 50 latents per run a few chance pairs exceed the closest latents of one run."""
+def test_few_latents_lower_no_level_and_link_none_by_chance(planted, groups):
+    """With 50 latents per run fewer than a hundred win, which shows nothing below the threshold."""
     c = planted.consensus
-    assert np.nanmax(c.level) < 0.7
+    assert set(c.level[~np.eye(4, dtype=bool)]) == {0.7}
     found, planted_groups = ({tuple(row) for row in g.members.tolist()} for g in (c, groups))
-    assert planted_groups <= found
-    assert len(found) <= len(planted_groups) + 2
-    assert (c.occupancy[c.lowest < 0.9] == 2).all()
+    assert found == planted_groups
 
 
 def test_a_consensus_is_a_dictionary_that_loads(planted, groups, tmp_path):

@@ -259,7 +259,8 @@ def test_to_pandas_has_identity_and_both_directions(toy_pair):
     frame = c.to_pandas()
     assert list(frame.columns) == [
         "direction", "run", "latent_id", "partner_run", "partner_id", "cosine", "mutual", "q_value", "significant",
-        "one_to_one_partner_id", "one_to_one_cosine", "one_to_one_matching", "alive", "frequency",
+        "margin", "margin_of_partner", "one_to_one_partner_id", "one_to_one_cosine", "one_to_one_matching",
+        "one_to_one_margin", "one_to_one_loss_if_forbidden", "alive", "frequency",
     ]  # fmt: skip
     assert frame["direction"].value_counts().to_dict() == {"a_to_b": 60, "b_to_a": 47}
     row = frame[(frame["run"] == "b") & (frame["latent_id"] == 3)].iloc[0]

@@ -70,13 +70,17 @@ def test_a_noisy_feature_is_counted_once():
 
 
 def test_the_level_of_links_is_above_what_own_latents_reach():
-    own = np.array([0.2, 0.3, 0.4, 0.3])
-    assert explained_up_to(np.array([0.9, 0.8, 0.5, 0.1]), own) == 0.3  # only the last loses, at .3
-    assert explained_up_to(np.array([0.9, 0.8, 0.35, 0.1]), own) == 0.4  # the third loses at .4
-    assert explained_up_to(np.array([0.1, 0.1, 0.1, 0.1]), own) == np.inf
-    assert explained_up_to(np.array([0.9, 0.8, 0.5, 0.4]), own) == -1  # own latents win nowhere
-    assert explained_up_to(np.array([0.9, np.nan]), np.array([0.95, 0.1])) == np.inf
-    assert explained_up_to(np.array([0.9, np.nan]), np.array([np.nan, 0.1])) == 0.1
+    def level(similarity, own, times=100):
+        return explained_up_to(np.repeat(similarity, times), np.repeat(own, times))
+
+    own = [0.2, 0.3, 0.4, 0.3]
+    assert level([0.9, 0.8, 0.5, 0.1], own) == 0.3  # only the last loses, at .3
+    assert level([0.9, 0.8, 0.35, 0.1], own) == 0.4  # the third loses at .4
+    assert level([0.1, 0.1, 0.1, 0.1], own) == np.inf
+    assert level([0.9, 0.8, 0.5, 0.4], own) == -1  # own latents win nowhere
+    assert level([0.9, 0.8, 0.5, 0.4], own, 24) == np.inf  # 96 wins show nothing
+    assert level([0.9, np.nan], [0.95, 0.1]) == np.inf
+    assert level([0.9, np.nan], [np.nan, 0.1]) == level([0.9, np.nan], [-np.inf, 0.1]) == 0.1
     many, few = np.full(200, 0.9), np.array([0.95, 0.3])
     assert explained_up_to(np.append(many, [0.1, 0.1]), np.append(np.full(200, 0.2), few)) == 0.3
 

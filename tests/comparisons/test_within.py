@@ -7,6 +7,7 @@ import oracles
 import pytest
 
 import sae_geometry as sg
+from sae_geometry.comparisons import coherence as module
 from sae_geometry.dictionary import Dictionary
 
 
@@ -39,11 +40,41 @@ def test_a_negative_similarity_is_reported_as_it_is():
     assert sg.within(make([[1, 0], [-1, 0]]), signed=False).nearest.similarity.tolist() == [1, 1]
 
 
+@pytest.mark.parametrize(("n", "d"), [(90, 24), (20, 24)])
+def test_coherence_is_its_definition(rng, n, d, monkeypatch):
+    monkeypatch.setattr(module, "_ROWS", 32)  # several tiles, the last one smaller
+    x = oracles.unit(rng.standard_normal((n, d)) * np.arange(1, d + 1) ** -0.5).astype(np.float32)
+    made = sg.within(x).coherence
+    size = np.abs(oracles.dense_cosines(x, x))
+    others = -np.sort(-size[~np.eye(n, dtype=bool)].reshape(n, n - 1), axis=1)
+    k = min(64, n - 1)
+    np.testing.assert_allclose(made.cumulative, np.cumsum(others, axis=1).max(axis=0)[:k], atol=1e-6)
+    assert made.mean_absolute_cosine == pytest.approx(others.mean(), abs=1e-6)
+    powers = np.linalg.svd(x.astype(float), compute_uv=False) ** 2 / n
+    np.testing.assert_allclose(made.spectrum, powers, atol=1e-6)
+    assert made.spectrum.sum() == pytest.approx(1, abs=1e-5)
+    assert made.effective_rank == pytest.approx(1 / (powers**2).sum(), rel=1e-4)
+    for share in (0.5, 0.9):
+        assert made.dimensions_for(share) == 1 + np.flatnonzero(np.cumsum(powers) >= share)[0]
+
+
+def test_orthogonal_directions_have_no_coherence_and_full_rank():
+    w = sg.within(np.eye(6, 9))
+    assert w.coherence.cumulative.tolist() == [0] * 5
+    assert w.coherence.mean_absolute_cosine == 0
+    assert w.coherence.effective_rank == pytest.approx(6)
+    assert w.coherence.dimensions_for(1.0) == 6
+    assert "effective rank 6" in repr(w)
+    assert w.summary()["coherence"]["cumulative_coherence"]["4"] == 0
+
+
 def test_one_latent_has_no_partner():
     w = sg.within(make([[1, 0]]))
     assert w.nearest.partner.tolist() == [-1]
     assert np.isnan(w.mmcs)
     assert np.isnan(w.nearest.chance)
+    assert np.isnan(w.coherence.mean_absolute_cosine)
+    assert w.coherence.effective_rank == 1
     assert not w.nearest.significant.any()
     assert "too few for any to be significant" in repr(w)
 

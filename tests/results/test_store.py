@@ -23,20 +23,26 @@ def test_comparison_round_trip(comparison, tmp_path):
     folder = sg.save(comparison, tmp_path / "new" / "out", command="x y", formats=["png"])
     names = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
     assert names == [
-        "figures/double_counting.png", "figures/multiplicity.png", "figures/partners.png", "figures/similarity.png",
+        "figures/certainty.png", "figures/double_counting.png", "figures/multiplicity.png", "figures/partners.png",
+        "figures/similarity.png",
         "matches.parquet", "only-a.csv", "only-b.csv", "report.html", "shared.csv", "summary.json",
     ]  # fmt: skip
     tables, summary = sg.read(folder)
     table = next(iter(tables.values()))
     assert list(table.columns) == [
         "direction", "run", "latent_id", "partner_run", "partner_id", "cosine", "mutual", "q_value", "significant",
-        "one_to_one_partner_id", "one_to_one_cosine", "one_to_one_matching", "alive", "frequency",
+        "margin", "margin_of_partner", "one_to_one_partner_id", "one_to_one_cosine", "one_to_one_matching",
+        "one_to_one_margin", "one_to_one_loss_if_forbidden", "alive", "frequency",
     ]  # fmt: skip
     forth = table[table["direction"] == "a_to_b"]
     np.testing.assert_array_equal(forth["cosine"], comparison.a_to_b.cosine)
     np.testing.assert_array_equal(forth["partner_id"], comparison.a_to_b.partner)
     np.testing.assert_array_equal(forth["one_to_one_partner_id"], comparison.one_to_one().a_to_b.partner)
     assert set(forth["one_to_one_matching"]) == {"optimal"}
+    np.testing.assert_array_equal(forth["margin"], comparison.certainty[0].margin)
+    loss = forth["one_to_one_loss_if_forbidden"]
+    assert (loss.dropna() >= 0).all()
+    np.testing.assert_array_equal(loss.isna(), forth["one_to_one_partner_id"] == -1)
     assert forth["alive"].isna().all()
     assert summary["schema_version"] == 2
     assert summary["command"] == "x y"

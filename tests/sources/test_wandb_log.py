@@ -205,7 +205,9 @@ def test_offline_records_metrics_provenance_figures_tables_and_the_folder(
     )
 
 
-@pytest.mark.parametrize("verb", ["compare", "match", "within", "seeds", "agreement", "span", "split", "umap", "drift"])
+@pytest.mark.parametrize(
+    "verb", ["compare", "match", "within", "seeds", "agreement", "span", "split", "truth", "umap", "drift"]
+)
 def test_every_verb_that_saves_logs(
     offline: None, run: Invoke, pair: tuple[str, str], tmp_path: Path, verb: str
 ) -> None:

@@ -1,0 +1,44 @@
+"""`sae-geometry truth A FEATURES`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from sae_geometry.cli import options as o
+from sae_geometry.cli.lifecycle import report_errors
+from sae_geometry.cli.question import question
+
+
+@o.with_shared()
+@report_errors
+def truth(
+    a: o.FirstRun,
+    features: Annotated[
+        str,
+        typer.Argument(metavar="FEATURES", help="The address of the true features: an array with features as rows."),
+    ],
+    threshold: Annotated[
+        float,
+        typer.Option("--threshold", metavar="X", help="A latent more similar than X to a feature is that feature."),
+    ] = 0.7,
+    absolute: o.Absolute = False,
+    *,
+    shared: o.Shared,
+) -> None:
+    """Does a dictionary recover known features: precision, recall, F1, uniqueness and MCC, with significance.
+
+    Writes matches.parquet, summary.json and figures/.
+    """
+    import sae_geometry as sg
+
+    with question(shared, "truth", [a, features]) as work:
+        result = sg.truth(
+            *work.dictionaries,
+            threshold=threshold,
+            signed=not absolute,
+            allow_mismatch=shared.allow_mismatch,
+            progress=work.progress,
+        )
+        work.finish(result)

@@ -1,0 +1,167 @@
+"""Recovery of known features: a dictionary against the true features of the data that it was trained on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sae_geometry.comparisons.pair import Comparison, compare
+from sae_geometry.dictionary import Dictionary
+from sae_geometry.io.formatting import aligned, or_dash
+from sae_geometry.io.progress import Progress
+from sae_geometry.matching import match
+from sae_geometry.matching.defaults import THRESHOLD
+from sae_geometry.results.answer import Answer
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """Share of latents that are features, and of features that are latents.
+
+    Attributes:
+        precision: share of latents with a feature; recall: share of features with a latent.
+        f1: their harmonic mean; 0 if both are 0.
+    """
+
+    precision: float
+    recall: float
+    f1: float
+
+    @staticmethod
+    def of(latents: np.ndarray, features: np.ndarray) -> Recovery:
+        """Compute from the latents, bool [n], and the features, bool [m], that have a counterpart."""
+        precision, recall = float(latents.mean()), float(features.mean())
+        total = precision + recall
+        return Recovery(precision, recall, 2 * precision * recall / total if total else 0.0)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class GroundTruth(Answer):
+    """A dictionary against true features: precision, recall, F1, uniqueness and MCC.
+
+    Only directions are compared: whether latents *fire* as features do needs data.
+
+    Attributes:
+        comparison: A is the dictionary, B the features; nearest partners in both directions.
+        threshold: similarity above which a latent and a feature are the same.
+        mcc: mean correlation coefficient, the mean |cosine| of the optimal one-to-one matching (O'Neill et al. 2024).
+    """
+
+    comparison: Comparison
+    threshold: float
+    mcc: float
+
+    @property
+    def above(self) -> Recovery:
+        """Return the recovery by nearest partners more similar than the threshold."""
+        forth, back = self.comparison.nearest_a_to_b, self.comparison.nearest_b_to_a
+        return Recovery.of(forth.similarity > self.threshold, back.similarity > self.threshold)
+
+    @property
+    def significant(self) -> Recovery:
+        """Return the recovery by significant nearest partners, at a false discovery rate of 5 %."""
+        return Recovery.of(self.comparison.nearest_a_to_b.significant, self.comparison.nearest_b_to_a.significant)
+
+    @property
+    def uniqueness(self) -> float:
+        """Return the number of features that are the nearest of a latent, per latent: 1 if no two share one."""
+        forth = self.comparison.nearest_a_to_b
+        return float((forth.multiplicity > 0).sum() / forth.n_latents)
+
+    def summary(self) -> dict[str, Any]:
+        """Return the numbers, JSON-ready, with those of the comparison."""
+        return {
+            "recovery_means": "a latent is a feature, and a feature is recovered, if the nearest of the other side is "
+            "more similar than the threshold; or if it is significant",
+            "threshold": self.threshold,
+            **{
+                name: {"precision": r.precision, "recall": r.recall, "f1": r.f1}
+                for name, r in (("above_threshold", self.above), ("significant", self.significant))
+            },
+            "uniqueness": self.uniqueness,
+            "mcc": self.mcc,
+            **self.comparison.summary(),
+        }
+
+    def tables(self) -> Mapping[str, pd.DataFrame]:
+        """Return the tables to save: matches, as `Comparison.to_pandas`."""
+        return {"matches": self.comparison.to_pandas()}
+
+    def figures(self) -> Mapping[str, Figure]:
+        """Return the figures to save."""
+        from sae_geometry import plots
+
+        c = self.comparison
+        return {"similarity": plots.similarity_figure([c.nearest_a_to_b, c.nearest_b_to_a])}
+
+    @property
+    def dictionaries(self) -> tuple[Dictionary, ...]:
+        """Return the dictionary and the features."""
+        return (self.comparison.a, self.comparison.b)
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """Return the caveats of the comparison."""
+        return self.comparison.caveats
+
+    def __repr__(self) -> str:
+        a, b = self.dictionaries
+        rows: list[tuple[str, ...]] = [("", "precision", "recall", "F1")]
+        for name, r in ((f"nearest > {self.threshold:g}", self.above), ("nearest significant", self.significant)):
+            rows.append((name, *(f"{x:.3f}" for x in (r.precision, r.recall, r.f1))))
+        return "\n".join(
+            [
+                f"{a.name!r} ({a.n_latents:,} latents) against {b.n_latents:,} true features ({b.name!r})",
+                *(f"  {line}" for line in aligned(rows)),
+                f"  uniqueness {self.uniqueness:.3f} (features that are a latent's nearest, per latent); "
+                f"MCC {or_dash(self.mcc, '.4f')} (mean |cosine|, optimal one-to-one)",
+                repr(self.comparison),
+            ]
+        )
+
+
+def truth(
+    a: Any,
+    features: Any,
+    *,
+    threshold: float = THRESHOLD,
+    signed: bool = True,
+    allow_mismatch: bool = False,
+    progress: Progress | None = None,
+) -> GroundTruth:
+    """Measure how well a dictionary recovers known features.
+
+    Args:
+        a: anything `compare` takes.
+        features: the true features: a SAELens synthetic model, or anything `compare` takes, features as rows.
+        threshold: similarity above which a latent and a feature are the same.
+        signed: False compares |cos|; the MCC always does.
+        allow_mismatch: permit different models or hook points; every output then says so.
+        progress: called with the current step and its completed fraction.
+
+    Raises:
+        ValueError: a threshold outside −1…1, different widths, or different spaces.
+
+    Example:
+        >>> import numpy as np, sae_geometry as sg
+        >>> features = np.eye(40, 64)
+        >>> sg.truth(features[:30], features).above
+        Recovery(precision=1.0, recall=0.75, f1=0.8571428571428571)
+    """
+    if not -1 <= threshold <= 1:
+        raise ValueError(f"the threshold is a cosine, within −1…1; got {threshold:g}")
+    made = compare(a, features, signed=signed, allow_mismatch=allow_mismatch, progress=progress)
+    tick = None if progress is None else lambda step: progress(step.label, step.share)
+    paired = match(made.a.directions, made.b.directions, "optimal", absolute=True, progress=tick)
+    if paired.interrupted:
+        raise KeyboardInterrupt
+    mcc = paired.total / paired.n_matched if paired.n_matched else math.nan
+    return GroundTruth(made, threshold, mcc)

@@ -1,0 +1,100 @@
+"""How certain each pair is: its margin to the second best on both sides, and the mean over the most certain pairs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from sae_geometry.io.formatting import counted
+from sae_geometry.kernels.types import Best
+from sae_geometry.pairwise.matching_result import Matching
+
+
+@dataclass(frozen=True, eq=False)
+class Certainty:
+    """Margins of the pairs of one direction.
+
+    Attributes:
+        margin: float64 [n], similarity of latent i and its partner p minus that of i and its best other candidate.
+            Negative where another is closer; inf without another; nan without a partner.
+        margin_of_partner: float64 [n], the same seen from p: minus the similarity of p and its best other candidate.
+    """
+
+    margin: np.ndarray
+    margin_of_partner: np.ndarray
+
+    @property
+    def least(self) -> np.ndarray:
+        """Return the smaller of both margins, float64 [n]: positive for mutual nearest neighbors only."""
+        return np.minimum(self.margin, self.margin_of_partner)
+
+    @property
+    def forced(self) -> np.ndarray:
+        """Return the pairs that neither side prefers, bool [n]: the matching had no better partner left for either."""
+        return (self.margin < 0) & (self.margin_of_partner < 0)
+
+
+def certainty(m: Matching, rows: Best, cols: Best) -> Certainty:
+    """Compute the margins of a matching's pairs from the two best partners of every row and column.
+
+    Args:
+        m: one direction, n source and m target latents.
+        rows: the two or more best targets of each source.
+        cols: the two or more best sources of each target.
+    """
+    has = np.flatnonzero(m.partner_row >= 0)
+    there = m.partner_row[has]
+    own, other = np.full(m.n_latents, np.nan), np.full(m.n_latents, np.nan)
+    own[has] = m.similarity[has] - _rival(rows, has, there)
+    other[has] = m.similarity[has] - _rival(cols, there, has)
+    return Certainty(own, other)
+
+
+def _rival(best: Best, at: np.ndarray, partner: np.ndarray) -> np.ndarray:
+    """Return the largest score of rows `at` with any but their partner, −inf where there is no other."""
+    score, index = best.score[:, :2].cpu().numpy()[at], best.index[:, 0].cpu().numpy()[at]
+    second = score[:, 1] if score.shape[1] > 1 else np.full(len(score), -np.inf)
+    return np.where(index == partner, second, score[:, 0])
+
+
+def coverage_curve(similarity: np.ndarray, certain: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean similarity of the most certain pairs against the share of latents that they are.
+
+    Args:
+        similarity: float64 [n], nan where unmatched.
+        certain: float64 [n], margins; the largest are taken first.
+
+    Returns:
+        Shares of all n latents and means, float64 [k] for k pairs.
+    """
+    matched = np.flatnonzero(~np.isnan(similarity))
+    order = matched[np.argsort(-certain[matched], kind="stable")]
+    count = np.arange(1, len(order) + 1)
+    return count / max(len(similarity), 1), np.cumsum(similarity[order]) / count
+
+
+def with_min_margin(m: Matching, certain: Certainty, least: float) -> Matching:
+    """Return the matching without pairs whose smaller margin is below `least`; their latents become unmatched."""
+    keep = certain.least >= least
+    return replace(
+        m,
+        similarity=np.where(keep, m.similarity, np.nan),
+        cosine=np.where(keep, m.cosine, np.nan),
+        partner=np.where(keep, m.partner, -1),
+        partner_row=np.where(keep, m.partner_row, -1),
+        mutual=m.mutual & keep,
+    )
+
+
+def forced_words(m: Matching, certain: Certainty) -> list[str]:
+    """Tell the pairs of an optimal matching that neither side prefers apart from the others; empty for others."""
+    forced = certain.forced
+    if m.method != "optimal" or not forced.any():
+        return []
+    others = (m.partner_row >= 0) & ~forced
+    rest = f"{m.similarity[others].mean():.3f} over the other {others.sum():,}" if others.any() else "no others"
+    return [
+        f"forced: {counted(int(forced.sum()), 'pair')} of {m.n_matched:,} in which both latents have a closer one that "
+        f"is taken: mean {m.similarity[forced].mean():.3f}, and {rest}"
+    ]

@@ -1,0 +1,58 @@
+"""What an optimal matching loses without one of its pairs, against solving it again."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from oracles import dense_cosines, unit
+from scipy.optimize import linear_sum_assignment
+
+from sae_geometry.matching import loss_if_forbidden, match
+
+
+def best_total(scores: np.ndarray, least: float | None) -> float:
+    if least is not None:
+        worth = np.maximum(scores - least, 0.0)
+        rows, cols = linear_sum_assignment(worth, maximize=True)
+        return float(worth[rows, cols].sum())
+    rows, cols = linear_sum_assignment(scores, maximize=True)
+    return float(scores[rows, cols].sum())
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+@pytest.mark.parametrize(("n", "m", "least"), [(30, 30, None), (20, 35, None), (35, 20, None), (30, 25, 0.2)])
+def test_the_loss_is_never_more_than_solving_again_without_the_pair_shows(rng, n, m, least, absolute):
+    a = unit(rng.standard_normal((n, 10)))
+    b = unit(rng.standard_normal((m, 10)))
+    b[:12] = unit(a[:12] + 0.1 * rng.standard_normal((12, 10)))
+    x, y = torch.from_numpy(a).float(), torch.from_numpy(b).float()
+    made = match(x, y, "optimal", absolute=absolute, min_similarity=least)
+    loss = loss_if_forbidden(x, y, made)
+    scores = dense_cosines(x.numpy(), y.numpy())
+    scores = np.abs(scores) if absolute else scores
+    whole, true = best_total(scores, least), np.full(n, np.nan)
+    for i in np.flatnonzero(made.partner >= 0):
+        without = scores.copy()
+        without[i, made.partner[i]] = -5.0
+        true[i] = whole - best_total(without, least)
+    np.testing.assert_array_equal(np.isnan(loss), np.isnan(true))
+    known = ~np.isnan(true)
+    assert (loss[known] <= true[known] + 1e-9).all()
+    clear = np.flatnonzero(known)[true[known] > 0.2]
+    assert len(clear) >= 5
+    assert loss[clear].mean() > 0.5 * true[clear].mean()  # a bound that says something
+
+
+def test_equal_rows_can_change_places_for_nothing():
+    x = torch.eye(4)
+    x = torch.cat([x, x[:1]])
+    loss = loss_if_forbidden(x, x, match(x, x, "optimal"))
+    assert loss[[0, 4]] == pytest.approx([0, 0])
+    assert (loss[1:4] > 0.5).all()
+
+
+def test_only_an_optimal_matching_has_prices():
+    x = torch.eye(3)
+    with pytest.raises(ValueError, match="only an optimal matching"):
+        loss_if_forbidden(x, x, match(x, x, "greedy"))
