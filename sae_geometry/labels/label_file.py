@@ -1,0 +1,55 @@
+"""Labels from a file of the user: CSV, Parquet or JSON lines with a column `latent` and any others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from sae_geometry.labels.table import Labels
+
+_ID_COLUMNS = ("latent", "latent_id")
+_MOST_BYTES = 1 << 30
+
+
+def read_labels_file(path: str | Path) -> Labels:
+    """Read labels from a `.csv`, `.parquet`, `.jsonl` or `.ndjson` file.
+
+    Text is taken as it is, never as markup or a formula; it is escaped where it is shown.
+
+    Raises:
+        ValueError: another ending, no column `latent`, ids that are not whole numbers or repeat, or a damaged file.
+        FileNotFoundError: no such file.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} does not exist: expected a CSV, Parquet or JSON lines file of labels")
+    if file.stat().st_size > _MOST_BYTES:
+        raise ValueError(f"{file.name} has {file.stat().st_size:,} bytes, more than labels need")
+    try:
+        with file.open("rb") as f:
+            match file.suffix.lower():
+                case ".csv":
+                    frame = pd.read_csv(f, dtype=None, keep_default_na=True)
+                case ".parquet":
+                    frame = pd.read_parquet(f)
+                case ".jsonl" | ".ndjson":
+                    frame = pd.read_json(f, lines=True, convert_dates=False, dtype=False)
+                case _:
+                    raise ValueError(f"{file.name} ends in none of .csv, .parquet, .jsonl: labels are one of these")
+    except (OSError, ValueError, RecursionError) as error:
+        if "labels are one of these" in str(error):
+            raise
+        raise ValueError(
+            f"{file.name} cannot be read as {file.suffix[1:]}: {str(error).splitlines()[0][:120]}"
+        ) from error
+    column = next((c for c in _ID_COLUMNS if c in frame.columns), None)
+    if column is None:
+        have = ", ".join(str(c) for c in frame.columns[:6])
+        raise ValueError(f"{file.name} needs a column `latent` with the ids of the latents; it has {have or 'none'}")
+    ids = pd.to_numeric(frame[column], errors="coerce")
+    wrong = frame.index[ids.isna() | (ids != ids.round()) | (ids.abs() > 2**53)]
+    if len(wrong):
+        value = str(frame[column].loc[wrong[0]])[:40]
+        raise ValueError(f"{file.name}, row {int(wrong[0]) + 1}: {value!r} is no latent id")
+    return Labels.of(frame.drop(columns=column).set_axis(ids.astype("int64"), axis=0), file.name)

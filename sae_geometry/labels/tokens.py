@@ -1,0 +1,208 @@
+"""Tokens that latents write towards: the effect of each decoder direction on the vocabulary, and its significance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from sae_geometry.dictionary import Dictionary
+from sae_geometry.kernels.sweep import sweep
+from sae_geometry.labels.table import Labels
+from sae_geometry.labels.unembedding import Unembedding
+from sae_geometry.nulls.competition import DISCOVERY_RATE, LISTED, Controls, Share, beyond_controls, excess, q_values
+from sae_geometry.nulls.turned import principal_axes, turned
+
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class TokenReading:
+    """The tokens of every latent of one dictionary.
+
+    Attributes:
+        dictionary: whose latents.
+        unembedding: which tokens, and how their directions were made.
+        top: int64 [n, k], rows of the unembedding with the largest logits, by (logit descending, row ascending).
+        top_logit: float64 [n, k], ⟨direction, u_v⟩ of those.
+        bottom, bottom_logit: the same for the smallest logits, most negative first.
+        nearest: float64 [n], the largest cosine to any token's direction.
+        turned_nearest: float64 [n], the same for the dictionary turned, which keeps its mean and second moment.
+        q_value: float64 [n], the smallest false discovery rate at which a latent is readable.
+        beyond: share of latents nearer to a token than the turn explains, 2 · wins − 1, with its interval.
+    """
+
+    dictionary: Dictionary
+    unembedding: Unembedding
+    top: np.ndarray
+    top_logit: np.ndarray
+    bottom: np.ndarray
+    bottom_logit: np.ndarray
+    nearest: np.ndarray
+    turned_nearest: np.ndarray
+    q_value: np.ndarray
+    beyond: Share
+
+    @property
+    def readable(self) -> np.ndarray:
+        """Return bool [n]: nearer to some token than chance, at a false discovery rate of 5 %."""
+        return self.q_value <= DISCOVERY_RATE
+
+    @property
+    def labels(self) -> Labels:
+        """Return the table by original latent id, to be kept with the dictionary."""
+        return Labels.of(self.to_pandas().set_index("latent_id"), f"{self.unembedding.name}: {self.unembedding.how}")
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return one row per latent.
+
+        Columns: latent_id, tokens and logits (lists, largest first), negative_tokens and negative_logits (most negative
+        first), token_cosine (to the nearest token), readable, readable_q.
+        """
+        text = np.array(self.unembedding.tokens, dtype=object)
+        return pd.DataFrame(
+            {
+                "latent_id": self.dictionary.latent_ids.numpy(),
+                "tokens": list(text[self.top]),
+                "logits": list(self.top_logit),
+                "negative_tokens": list(text[self.bottom]),
+                "negative_logits": list(self.bottom_logit),
+                "token_cosine": self.nearest,
+                "readable": self.readable,
+                "readable_q": self.q_value,
+            }
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """Return the numbers, JSON-ready."""
+        wins = float((self.nearest > self.turned_nearest).mean())
+        return {
+            "question": "tokens",
+            "unembedding": self.unembedding.name,
+            "how": self.unembedding.how,
+            "n_latents": self.dictionary.n_latents,
+            "n_tokens": len(self.unembedding.tokens),
+            "readable_fraction": float(self.readable.mean()),
+            "nearer_than_turned_fraction": wins,
+            "beyond_chance_fraction": self.beyond.value,
+            "beyond_chance_interval": [self.beyond.low, self.beyond.high],
+        }
+
+    def __repr__(self) -> str:
+        head = (
+            f"Tokens of {self.dictionary.name!r} by {self.unembedding.name}\n"
+            f"  {self.unembedding.how}\n"
+            f"  readable (FDR 5 %)  {self.readable.mean():.1%} of {self.dictionary.n_latents:,} latents; beyond chance "
+            f"{self.beyond.value:.1%} [{self.beyond.low:.1%}, {self.beyond.high:.1%}]\n"
+        )
+        rows = np.argsort(-np.where(self.readable, self.nearest, -np.inf), kind="stable")[:8]
+        ids = self.dictionary.latent_ids.numpy()
+        lines = [
+            f"  {ids[i]:>7}  {self.nearest[i]:.2f}  {tokens_line(self.unembedding.tokens, self.top[i])}" for i in rows
+        ]
+        return head + "\n".join(lines)
+
+
+def tokens_line(tokens: Sequence[str], rows: Sequence[int] | np.ndarray, most: int = 6) -> str:
+    """Return a few tokens on one line, each in quotes where it begins or ends with a space."""
+    return " ".join(f"‘{t}’" if t != t.strip() or not t else t for t in (tokens[int(r)] for r in rows[:most]))
+
+
+def read_tokens(
+    dictionary: Dictionary,
+    unembedding: Unembedding,
+    *,
+    k: int = 10,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> TokenReading:
+    """Read the tokens that each latent's decoder direction writes towards.
+
+    Args:
+        dictionary: n unit directions of width d in the residual stream.
+        unembedding: V tokens of the same width.
+        k: tokens listed per latent and sign, 1…64.
+        seed: of the turn.
+        progress: called with a stage and the share of it done, in [0, 1].
+
+    Raises:
+        ValueError: another width, fewer tokens than k, or a hook point outside the residual stream.
+
+    Example:
+        >>> import torch
+        >>> from sae_geometry.dictionary import Dictionary
+        >>> from sae_geometry.labels.unembedding import Unembedding
+        >>> d = Dictionary.from_decoder(torch.eye(3, 8), latent_axis=0)
+        >>> u = Unembedding.from_weights(torch.eye(8), list("abcdefgh"))
+        >>> read_tokens(d, u, k=1).to_pandas().tokens.str[0].tolist()
+        ['a', 'b', 'c']
+    """
+    x, u = dictionary.directions.cpu(), unembedding.rows
+    _check(dictionary, unembedding, k)
+
+    def stage(name: str) -> Callable[[float], None] | None:
+        return None if progress is None else lambda share: progress(name, share)
+
+    top = sweep(x, u, k, columns=False, progress=stage("top tokens")).rows
+    bottom = sweep(-x, u, k, columns=False, progress=stage("bottom tokens")).rows
+    units = torch.nn.functional.normalize(u, dim=1)
+    listed = min(LISTED, len(units))
+    target = sweep(x, units, listed, columns=False, progress=stage("nearest tokens")).rows.score.numpy()
+    other = turned(x, principal_axes(x), seed)
+    decoys = sweep(other, units, listed, columns=False, progress=stage("chance")).rows.score.numpy()
+    n = len(x)
+    controls = Controls(
+        target, np.full(n, -np.inf), decoys[:, 0], decoys, 1.0, (float(decoys[:, 0].mean()),), np.zeros(n)
+    )
+    w = excess(target[:, 0], controls)
+    return TokenReading(
+        dictionary,
+        unembedding,
+        top.index.numpy(),
+        top.score.numpy(),
+        bottom.index.numpy(),
+        -bottom.score.numpy(),
+        np.clip(target[:, 0], -1.0, 1.0),
+        np.clip(decoys[:, 0], -1.0, 1.0),
+        q_values(w, 1.0),
+        beyond_controls(w),
+    )
+
+
+def token_overlap(a: Sequence[Sequence[int]] | np.ndarray, b: Sequence[Sequence[int]] | np.ndarray) -> np.ndarray:
+    """Return |A ∩ B| / |A ∪ B| of the token lists in each row, float64 [n]; nan where both are empty."""
+    out = np.empty(len(a))
+    for i, (p, q) in enumerate(zip(a, b, strict=True)):
+        one, two = set(p), set(q)
+        out[i] = len(one & two) / len(one | two) if one or two else np.nan
+    return out
+
+
+def logit_cosine(x: Tensor, y: Tensor, unembedding: Unembedding) -> np.ndarray:
+    """Return the cosine of the two logit effects of each pair of directions, x_i M y_i / √(x_i M x_i · y_i M y_i).
+
+    M = Σ_v u_v u_vᵀ is the metric of the unembedding: the cosine that the vocabulary sees. nan where an effect is zero.
+
+    Args:
+        x, y: [n, d] each.
+    """
+    u = unembedding.rows.double()
+    metric = u.T @ u
+    p, q = x.double() @ metric, y.double() @ metric
+    dots, own, other = (p * y.double()).sum(1), (p * x.double()).sum(1), (q * y.double()).sum(1)
+    return (dots / (own * other).sqrt()).clamp(-1, 1).numpy()
+
+
+def _check(dictionary: Dictionary, unembedding: Unembedding, k: int) -> None:
+    if dictionary.d_in != unembedding.rows.shape[1]:
+        raise ValueError(
+            f"{dictionary.name!r} is {dictionary.d_in:,} wide and the unembedding of {unembedding.name} "
+            f"{unembedding.rows.shape[1]:,}: expected the model that the dictionary was trained on"
+        )
+    if not 1 <= k <= min(64, len(unembedding.tokens)):
+        raise ValueError(f"k must be in 1…{min(64, len(unembedding.tokens))}; got {k}")
