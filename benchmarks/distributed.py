@@ -28,10 +28,11 @@ sys.path = [p for p in sys.path if Path(p).resolve() != Path(__file__).resolve()
 import torch
 
 import sae_geometry as sg
-from sae_geometry.executor.dask_runner import DaskRunner
-from sae_geometry.executor.opening import _opened
+from sae_geometry.distributed.client import _opened
+from sae_geometry.distributed.dask_runner import DaskRunner
 from sae_geometry.kernels.runner import sweeps_run_by
-from sae_geometry.kernels.sweep import Sweep, sweep
+from sae_geometry.kernels.sweep import sweep
+from sae_geometry.kernels.types import Sweep
 
 
 def sae_like(n: int, d: int, seed: int) -> torch.Tensor:

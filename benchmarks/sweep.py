@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from sae_geometry.kernels.exact import exact_dots
-from sae_geometry.kernels.products import Product, cpu_product, full_precision, mm_product
+from sae_geometry.kernels.screens.products import Product, cpu_product, full_precision, mm_product
 from sae_geometry.kernels.sweep import sweep
 
 BLOCK_ROWS, BLOCK_COLS = 1024, 2048

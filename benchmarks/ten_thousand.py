@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sae_geometry.planning_cluster import Pass, cluster_plan
+from sae_geometry.cost.cluster_model import Pass, cluster_plan
 
 N_DICTIONARIES, N_LATENTS, D_IN = 10_000, 1_000_000, 4096
 RATE = 2e14  # multiplications a second of one accelerator: an assumption, about half of a data sheet's fp16 peak

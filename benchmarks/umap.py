@@ -32,9 +32,17 @@ import torch
 sys.path[0] = str(Path(__file__).parent.parent)  # beside this file lies one called umap, as the package is
 warnings.filterwarnings("ignore")
 
-from sae_geometry.evidence import measure_evidence
-from sae_geometry.neighbors import Neighbors, joint_neighbors
-from sae_geometry.umap_steps import boxed, curve_of, epochs_for, fuzzy_weights, import_umap, optimise, spectral_start
+from sae_geometry.embedding.neighbors import Neighbors, joint_neighbors
+from sae_geometry.embedding.optimizer import (
+    boxed,
+    curve_of,
+    epochs_for,
+    fuzzy_weights,
+    import_umap,
+    optimise,
+    spectral_start,
+)
+from sae_geometry.embedding.quality import measure_evidence
 
 STAGES = ("neighbours", "weights", "start", "optimiser")
 

@@ -16,75 +16,75 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOME = {
-    "Agreement": "agreement",
-    "Comparison": "comparison",
+    "Agreement": "comparisons.encoder_agreement",
+    "Comparison": "comparisons.pair",
     "Dictionary": "dictionary",
-    "Drift": "drift",
-    "Embedding": "embedding",
-    "Matching": "partners",
-    "Projection": "projection",
-    "SeedComparison": "seed_comparison",
+    "Drift": "comparisons.checkpoints",
+    "Embedding": "embedding.embedding",
+    "Matching": "pairwise.matching_result",
+    "Projection": "embedding.projection",
+    "SeedComparison": "comparisons.seeds_result",
     "SourceError": "sources",
-    "SpanOverlap": "subspaces",
-    "SplitMap": "splitting",
-    "WithinComparison": "within",
+    "SpanOverlap": "comparisons.span",
+    "SplitMap": "comparisons.splitting",
+    "WithinComparison": "comparisons.within",
     "as_dictionary": "sources",
-    "compare": "comparison",
-    "compare_checkpoints": "drift",
-    "compare_seeds": "seeds",
-    "compare_within": "within",
+    "compare": "comparisons.pair",
+    "compare_checkpoints": "comparisons.checkpoints",
+    "compare_seeds": "comparisons.seeds",
+    "compare_within": "comparisons.within",
     "demos": "sources",
-    "embed": "embedding",
-    "encoder_agreement": "agreement",
-    "estimate": "planning",
-    "exact_neighbors": "neighbors",
+    "embed": "embedding.embedding",
+    "encoder_agreement": "comparisons.encoder_agreement",
+    "estimate": "cost.estimate",
+    "exact_neighbors": "embedding.neighbors",
     "expected_max_cosine": "nulls",
-    "explore": "explorer",
+    "explore": "explorer.explore",
     "fetch": "sources",
     "fit_matched_null": "nulls",
-    "keeping_sweeps": "executor",
+    "keeping_sweeps": "distributed",
     "load": "sources",
-    "log_wandb": "wandb_log",
+    "log_wandb": "results.wandb_log",
     "memory_ceiling": "kernels.blocks",
     "neuronpedia_url": "sources",
     "plots": "plots",
-    "project": "projection",
+    "project": "embedding.projection",
     "random_directions": "nulls",
-    "read": "store",
-    "read_shapes": "shapes",
+    "read": "results.store",
+    "read_shapes": "embedding.region_file",
     "runs": "sources",
-    "save": "store",
+    "save": "results.store",
     "similar_runs": "sources",
-    "span_overlap": "subspaces",
-    "split_map": "splitting",
+    "span_overlap": "comparisons.span",
+    "split_map": "comparisons.splitting",
 }
 
 __all__ = [*sorted(_HOME), "__version__"]  # noqa: PLE0604  (names resolved by __getattr__)
 
 if TYPE_CHECKING:
     from sae_geometry import plots
-    from sae_geometry.agreement import Agreement, encoder_agreement
-    from sae_geometry.comparison import Comparison, compare
+    from sae_geometry.comparisons.checkpoints import Drift, compare_checkpoints
+    from sae_geometry.comparisons.encoder_agreement import Agreement, encoder_agreement
+    from sae_geometry.comparisons.pair import Comparison, compare
+    from sae_geometry.comparisons.seeds import compare_seeds
+    from sae_geometry.comparisons.seeds_result import SeedComparison
+    from sae_geometry.comparisons.span import SpanOverlap, span_overlap
+    from sae_geometry.comparisons.splitting import SplitMap, split_map
+    from sae_geometry.comparisons.within import WithinComparison, compare_within
+    from sae_geometry.cost.estimate import estimate
     from sae_geometry.dictionary import Dictionary
-    from sae_geometry.drift import Drift, compare_checkpoints
-    from sae_geometry.embedding import Embedding, embed
-    from sae_geometry.executor import keeping_sweeps as keeping_sweeps
-    from sae_geometry.explorer import explore
+    from sae_geometry.distributed import keeping_sweeps as keeping_sweeps
+    from sae_geometry.embedding.embedding import Embedding, embed
+    from sae_geometry.embedding.neighbors import exact_neighbors
+    from sae_geometry.embedding.projection import Projection, project
+    from sae_geometry.embedding.region_file import read_shapes
+    from sae_geometry.explorer.explore import explore
     from sae_geometry.kernels.blocks import memory_ceiling
-    from sae_geometry.neighbors import exact_neighbors
     from sae_geometry.nulls import expected_max_cosine, fit_matched_null, random_directions
-    from sae_geometry.partners import Matching
-    from sae_geometry.planning import estimate
-    from sae_geometry.projection import Projection, project
-    from sae_geometry.seed_comparison import SeedComparison
-    from sae_geometry.seeds import compare_seeds
-    from sae_geometry.shapes import read_shapes
+    from sae_geometry.pairwise.matching_result import Matching
+    from sae_geometry.results.store import read, save
+    from sae_geometry.results.wandb_log import log_wandb
     from sae_geometry.sources import SourceError, as_dictionary, demos, fetch, load, neuronpedia_url, runs, similar_runs
-    from sae_geometry.splitting import SplitMap, split_map
-    from sae_geometry.store import read, save
-    from sae_geometry.subspaces import SpanOverlap, span_overlap
-    from sae_geometry.wandb_log import log_wandb
-    from sae_geometry.within import WithinComparison, compare_within
 
 
 def __getattr__(name: str) -> Any:

@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from sae_geometry import folders
+from sae_geometry.io import atomic_folder as folders
 
 EVENTS = ("os.rename", "os.mkdir", "os.rmdir", "os.remove", "os.chmod", "open", "shutil.rmtree", "ctypes.call_function")
 BEFORE = {"summary.json": "old", "figures/a.png": "old", "note": "mine"}

@@ -9,10 +9,9 @@ import time
 import torch
 from pretend_cuda import pretended
 
-from sae_geometry.executor import work
-from sae_geometry.executor.arithmetic import blas_threads
-from sae_geometry.executor.errors import NotLoadedError
-from sae_geometry.executor.placing import want_of_memory_told
+from sae_geometry.distributed import worker as work
+from sae_geometry.distributed.errors import NotLoadedError
+from sae_geometry.distributed.worker import blas_threads, want_of_memory_told
 from sae_geometry.kernels.blocks import current_ceiling
 
 

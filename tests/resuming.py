@@ -83,7 +83,7 @@ def terminated(command: list[str]) -> dict[str, object]:
 
 
 def main() -> None:
-    from sae_geometry.executor import keeping
+    from sae_geometry.distributed import sweep_checkpoint as keeping
 
     keeping.LONG = 29 * 29 * 5
     os.chdir(tempfile.mkdtemp())

@@ -1,4 +1,4 @@
-"""The house: imports go down, never up or sideways; importing is light; signatures keep their shape."""
+"""The house: imports go down and never in a circle; files, functions and classes stay small; importing is light."""
 
 from __future__ import annotations
 
@@ -14,55 +14,22 @@ import sae_geometry as sg
 
 PACKAGE = Path(sg.__file__).parent
 
-# A module may import from lower floors only; members of one subpackage may import each other.
+# A room may import from lower floors only; rooms on one floor are strangers.
 FLOORS = {
-    "dictionary": 0,
-    "folders": 0,
-    "tables": 0,
-    "text": 0,
+    "io": 0,
     "kernels": 0,
-    "executor": 2,
+    "dictionary": 1,
     "matching": 1,
-    "sources": 1,
-    "nulls": 1,
-    "space": 1,
-    "describe": 1,
-    "grouping": 1,
-    "neighbors": 1,
-    "evidence": 2,
-    "umap_steps": 2,
-    "layout": 3,
-    "planning": 3,
-    "planning_cluster": 1,
-    "paired_chance": 2,
-    "confounds": 2,
-    "intervals": 0,
-    "foretelling": 0,
-    "rarefaction": 1,
-    "consensus": 1,
-    "pair_record": 2,
-    "seed_comparison": 5,
-    "seeds": 6,
-    "partners": 2,
-    "across": 3,
-    "double_counting": 3,
-    "shapes": 0,
-    "regions": 3,
+    "sources": 2,
+    "nulls": 2,
+    "pairwise": 3,
+    "distributed": 3,
     "plots": 4,
-    "comparison": 5,
-    "within": 5,
-    "splitting": 5,
-    "agreement": 6,
-    "subspaces": 6,
+    "comparisons": 5,
     "embedding": 5,
-    "drift": 5,
-    "projection": 6,
-    "match_report": 5,
-    "store": 6,
-    "wandb_log": 7,  # writes to the network, when asked; sources alone read from it
-    "rates": 1,
-    "diagnosis": 7,
+    "results": 6,  # wandb_log writes to the network, when asked; sources alone read from it
     "explorer": 7,
+    "cost": 7,
     "__init__": 8,
     "cli": 9,
     "__main__": 10,
@@ -120,12 +87,12 @@ def test_imports_go_down():
 @pytest.mark.parametrize(
     ("where", "line", "expected"),
     [
-        ("kernels/x.py", "from sae_geometry.comparison import compare", "imports comparison"),
+        ("kernels/x.py", "from sae_geometry.comparisons.pair import compare", "imports comparisons"),
         ("kernels/x.py", "from sae_geometry.dictionary import Dictionary", "imports dictionary"),
         ("dictionary.py", "def f():\n    import sae_geometry.plots.style", "imports plots"),
         ("matching/x.py", "if True:\n    from sae_geometry import sources", "imports sources"),
-        ("store.py", "import sae_geometry as sg", "imports __init__"),
-        ("store.py", "from . import cli", "relative import"),
+        ("results/store.py", "import sae_geometry as sg", "imports __init__"),
+        ("results/store.py", "from . import cli", "relative import"),
         ("newcomer.py", "x = 1", "newcomer has no floor"),
     ],
 )
@@ -139,10 +106,129 @@ def test_this_test_can_fail(tmp_path, where, line, expected):
 def test_good_imports_pass(tmp_path):
     (tmp_path / "kernels").mkdir()
     (tmp_path / "kernels" / "a.py").write_text("from sae_geometry.kernels.b import c\nimport torch")
-    (tmp_path / "store.py").write_text("from sae_geometry.comparison import Comparison")
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "store.py").write_text("from sae_geometry.comparisons.pair import Comparison")
     (tmp_path / "cli").mkdir()
-    (tmp_path / "cli" / "a.py").write_text("import sae_geometry as sg\nfrom sae_geometry.store import save")
+    (tmp_path / "cli" / "a.py").write_text("import sae_geometry as sg\nfrom sae_geometry.results.store import save")
     assert violations(tmp_path) == []
+
+
+def imported_modules(package: Path) -> dict[str, set[str]]:
+    """For every module of the package, the modules of the package that it imports, wherever in it it does."""
+    paths = {".".join(p.relative_to(package.parent).with_suffix("").parts): p for p in package.rglob("*.py")}
+    names = {name.removesuffix(".__init__"): path for name, path in paths.items()}
+    found: dict[str, set[str]] = {name: set() for name in names}
+    for name, path in names.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found[name] |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                both = [(f"{node.module}.{alias.name}", str(node.module)) for alias in node.names]
+                found[name] |= {inner if inner in names else outer for inner, outer in both}
+    return {name: imports & set(names) for name, imports in found.items()}
+
+
+def circle(imports: dict[str, set[str]]) -> list[str]:
+    """Modules that import each other in a circle; empty where there are none."""
+    left = dict(imports)
+    while free := [name for name, others in left.items() if not others & set(left)]:
+        for name in free:
+            del left[name]
+    return sorted(left)
+
+
+def test_there_is_no_circle_inside_a_room_either():
+    assert circle(imported_modules(PACKAGE)) == []
+
+
+def test_a_circle_would_be_found(tmp_path):
+    room = tmp_path / "kernels"
+    room.mkdir()
+    (room / "a.py").write_text(f"def f():\n    from {tmp_path.name}.kernels import b")
+    (room / "b.py").write_text(f"from {tmp_path.name}.kernels.c import d")
+    (room / "c.py").write_text("d = 1")
+    assert circle(imported_modules(tmp_path)) == []
+    (room / "c.py").write_text(f"from {tmp_path.name}.kernels.a import f\nd = 1")
+    assert circle(imported_modules(tmp_path)) == [f"{tmp_path.name}.kernels.{x}" for x in "abc"]
+
+
+def test_three_modules_stand_at_the_top():
+    assert {p.name for p in PACKAGE.glob("*.py")} == {"__init__.py", "__main__.py", "dictionary.py"}
+
+
+MOST_LINES, MOST_OF_A_FUNCTION, MOST_MEMBERS = 400, 60, 15
+OPTIONS = "one parameter per option, which typer needs, with its help"
+TOO_LONG = {
+    "dictionary.py": "one class and its one constructor",
+    "plots/embedding.py": "five figures of one embedding",
+    "comparisons/pair.py": "until its figures and tables have one contract with the others",
+    "comparisons/seeds_result.py": "until its curves are values of their own",
+}
+TOO_LONG_FUNCTIONS = {
+    "dictionary.from_decoder": "checks of one input, in the order a user meets them",
+    "matching.solver_loops._search": "one compiled loop; numba would inline its parts",
+    "sources.files.torch_pickle._run": "the interpreter's one loop, a branch per opcode",
+    "comparisons.match_report.match_report": "a record's fields, one after another",
+    "embedding.embedding.embed": "one call of each step, and its record",
+    "embedding.projection.project": "one call of each step, and its record",
+    "cli.match.match": OPTIONS,
+    "cli.seeds.seeds": OPTIONS,
+    "cli.umap.umap": OPTIONS,
+    "cli.compare.compare": OPTIONS,
+}
+
+
+def long_files(package: Path) -> dict[str, int]:
+    """Files over the limit, with their lines."""
+    lines = {
+        p.relative_to(package).as_posix(): len(p.read_text(encoding="utf-8").splitlines())
+        for pattern in ("*.py", "*.js")
+        for p in package.rglob(pattern)
+    }
+    return {name: n for name, n in lines.items() if n > MOST_LINES}
+
+
+def long_functions(package: Path) -> dict[str, int]:
+    """Functions over the limit, with their lines; a docstring does not count."""
+    found = {}
+    for path in package.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                doc = node.body[0] if ast.get_docstring(node) else None
+                n = node.end_lineno - node.lineno + 1 - (doc.end_lineno - doc.lineno + 1 if doc else 0)
+                if n > MOST_OF_A_FUNCTION:
+                    found[f"{'.'.join(path.relative_to(package).with_suffix('').parts)}.{node.name}"] = n
+    return found
+
+
+def test_files_and_functions_stay_small():
+    assert set(long_files(PACKAGE)) == set(TOO_LONG), long_files(PACKAGE)
+    assert set(long_functions(PACKAGE)) == set(TOO_LONG_FUNCTIONS), long_functions(PACKAGE)
+
+
+def test_a_long_file_and_a_long_function_would_be_found(tmp_path):
+    body = "    x = 1\n" * MOST_OF_A_FUNCTION
+    (tmp_path / "a.py").write_text(f'def f():\n    """What.\n\n    It does.\n    """\n{body}' + "# \n" * MOST_LINES)
+    assert long_functions(tmp_path) == {"a.f": MOST_OF_A_FUNCTION + 1}
+    assert set(long_files(tmp_path)) == {"a.py"}
+
+
+def members(of: type) -> list[str]:
+    """The public methods and properties that a class defines; its fields do not count."""
+    fields = set(getattr(of, "__dataclass_fields__", {}))
+    return sorted(n for c in of.__mro__ for n in vars(c) if not n.startswith("_") and n not in fields)
+
+
+MANY_MEMBERS = {
+    "Matching": "until its null is a value of its own",
+    "SeedComparison": "until its curves are values of their own",
+}
+
+
+def test_public_classes_stay_narrow():
+    classes = {name: getattr(sg, name) for name in sg.__all__ if inspect.isclass(getattr(sg, name))}
+    wide = {n: len(members(c)) for n, c in classes.items() if not issubclass(c, Exception) and len(members(c)) > 15}
+    assert set(wide) == set(MANY_MEMBERS), wide
 
 
 def _modules_after(code: str) -> set[str]:

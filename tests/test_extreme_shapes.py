@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import sae_geometry as sg
-from sae_geometry.match_report import match_report
+from sae_geometry.comparisons.match_report import match_report
 
 SHAPES = [(1, 1), (5, 1), (1, 64)]
 QUESTIONS: dict[str, Callable[[list[sg.Dictionary]], Any]] = {

@@ -31,7 +31,7 @@ from sae_geometry.cli import (
     umap,
     within,
 )
-from sae_geometry.cli.stopping import TERMINATED, TerminatedError, signals_are_heard
+from sae_geometry.cli.lifecycle import TERMINATED, TerminatedError, signals_are_heard
 
 app = typer.Typer(
     name="sae-geometry",

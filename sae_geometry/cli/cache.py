@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from sae_geometry.cli import options as o
-from sae_geometry.cli.ending import told_in_one_sentence
-from sae_geometry.cli.speaking import print_json
+from sae_geometry.cli.console import print_json
+from sae_geometry.cli.lifecycle import told_in_one_sentence
 
 
 def register(app: typer.Typer) -> None:
@@ -29,7 +29,7 @@ def cache(
     They lie in $SAE_GEOMETRY_CACHE, or the user's cache folder. Hugging Face files are in Hugging Face's own cache.
     """
     from sae_geometry.sources import cache_root, cached_runs, clear_cache
-    from sae_geometry.sources.cache_folder import partial_bytes
+    from sae_geometry.sources.cache import partial_bytes
 
     if clear:
         freed = clear_cache(run)

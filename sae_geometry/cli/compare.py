@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from sae_geometry.cli import options as o
-from sae_geometry.cli.ending import UNDER, told_in_one_sentence
-from sae_geometry.cli.running import check_free, check_wandb, compute_on, load_all, say_plan
-from sae_geometry.cli.saving import keep_sweeps, save_and_show
-from sae_geometry.cli.speaking import Speaker, say_error
+from sae_geometry.cli.console import Speaker, say_error
+from sae_geometry.cli.inputs import check_free, check_wandb, compute_on, load_all, say_plan
+from sae_geometry.cli.lifecycle import UNDER, told_in_one_sentence
+from sae_geometry.cli.outputs import keep_sweeps, save_and_show
 
 if TYPE_CHECKING:
-    from sae_geometry.comparison import Comparison
+    from sae_geometry.comparisons.pair import Comparison
 
 
 def register(app: typer.Typer) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import typer
 
 from sae_geometry.cli import options as o
-from sae_geometry.cli.ending import FAILED, told_in_one_sentence
-from sae_geometry.cli.speaking import print_json, say_error
+from sae_geometry.cli.console import print_json, say_error
+from sae_geometry.cli.lifecycle import FAILED, told_in_one_sentence
 
 
 def register(app: typer.Typer) -> None:
@@ -20,7 +20,7 @@ def doctor(as_json: o.AsJson = False) -> None:
 
     On a machine with a CUDA GPU the reference suite runs there. What is printed is Markdown, to paste into an issue.
     """
-    from sae_geometry.diagnosis import diagnose
+    from sae_geometry.cost.doctor import diagnose
 
     found = diagnose()
     if as_json:

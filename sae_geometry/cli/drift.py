@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sae_geometry.cli import options as o
-from sae_geometry.cli.ending import told_in_one_sentence
-from sae_geometry.cli.running import check_free, check_wandb, say_plan
-from sae_geometry.cli.saving import results_folder, save_and_show
-from sae_geometry.cli.speaking import Speaker
+from sae_geometry.cli.console import Speaker
+from sae_geometry.cli.inputs import check_free, check_wandb, say_plan
+from sae_geometry.cli.lifecycle import told_in_one_sentence
+from sae_geometry.cli.outputs import results_folder, save_and_show
 
 if TYPE_CHECKING:
     from sae_geometry.dictionary import Dictionary

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from sae_geometry.cli import options as o
-from sae_geometry.cli.ending import told_in_one_sentence
-from sae_geometry.cli.speaking import Speaker, print_json
+from sae_geometry.cli.console import Speaker, print_json
+from sae_geometry.cli.lifecycle import told_in_one_sentence
 
 
 def register(app: typer.Typer) -> None:

@@ -10,10 +10,10 @@ from typing import Annotated, Any
 import typer
 
 from sae_geometry.cli import options as o
-from sae_geometry.cli.ending import UNDER, told_in_one_sentence
-from sae_geometry.cli.running import check_free, check_wandb, compute_on, load_all, say_plan
-from sae_geometry.cli.saving import keep_sweeps, log_to_wandb, print_saved
-from sae_geometry.cli.speaking import Speaker, command_line, print_json, say_error
+from sae_geometry.cli.console import Speaker, command_line, print_json, say_error
+from sae_geometry.cli.inputs import check_free, check_wandb, compute_on, load_all, say_plan
+from sae_geometry.cli.lifecycle import UNDER, told_in_one_sentence
+from sae_geometry.cli.outputs import keep_sweeps, log_to_wandb, print_saved
 
 
 def register(app: typer.Typer) -> None:
@@ -62,12 +62,12 @@ def match(
 
     The record's schema is sae_geometry/schemas/match.schema.json. Ctrl-C ends the matching at hand, its gap reported.
     """
-    from sae_geometry.confounds import confound_audit
-    from sae_geometry.folders import fresh_folder
+    from sae_geometry.comparisons.match_report import match_report
+    from sae_geometry.io.atomic_folder import fresh_folder
     from sae_geometry.kernels.ledger import entries
-    from sae_geometry.match_report import match_report
     from sae_geometry.matching.shared import THRESHOLDS
-    from sae_geometry.store import software, to_json
+    from sae_geometry.pairwise.confounds import confound_audit
+    from sae_geometry.results.store import software, to_json
 
     if out is not None or log_wandb is not None:
         check_free(out, overwrite)

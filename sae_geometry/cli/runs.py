@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from sae_geometry.cli import options as o
-from sae_geometry.cli.ending import told_in_one_sentence
-from sae_geometry.cli.speaking import print_json
+from sae_geometry.cli.console import print_json
+from sae_geometry.cli.lifecycle import told_in_one_sentence
 
 if TYPE_CHECKING:
     from sae_geometry.sources import RunInfo
@@ -59,7 +59,7 @@ def runs(
 
 
 def _table(found: list[RunInfo]) -> list[str]:
-    from sae_geometry.describe import aligned
+    from sae_geometry.io.formatting import aligned
 
     rows = [("run", "kind", "layer", "L0", "CE increase", "alive", "seed", "state")]
     rows += [

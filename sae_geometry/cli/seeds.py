@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -12,16 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from sae_geometry.cli import options as o
-from sae_geometry.cli.ending import told_in_one_sentence
-from sae_geometry.cli.keeping import check_leftovers, clear_sweeps, place_for, say_kept
-from sae_geometry.cli.running import check_free, check_wandb, compute_on, load_all, say_plan
-from sae_geometry.cli.saving import save_and_show
-from sae_geometry.cli.speaking import Speaker
+from sae_geometry.cli.console import Speaker
+from sae_geometry.cli.inputs import check_free, check_wandb, compute_on, load_all, say_plan
+from sae_geometry.cli.lifecycle import told_in_one_sentence
+from sae_geometry.cli.outputs import save_and_show
+from sae_geometry.cli.resume import check_leftovers, clear_sweeps, place_for, say_kept
+from sae_geometry.io.progress import Progress
 
 if TYPE_CHECKING:
-    from sae_geometry.seed_comparison import SeedComparison
+    from sae_geometry.comparisons.seeds_result import SeedComparison
 
-Progress = Callable[[str, float], None]
 _FIRST_SECONDS = 3.0  # after so many, the pace is known
 _LONG = 60.0  # seconds that are worth a word beforehand
 
@@ -169,7 +168,7 @@ def _in_words(seconds: float) -> str:
 
 def _clear(done: SeedComparison, kept: Path) -> None:
     """Remove the records of this comparison's pairs, all of which are in the results; another's stay."""
-    from sae_geometry.seeds import kept_records
+    from sae_geometry.comparisons.seeds import kept_records
 
     for path in kept_records(done, kept):
         path.unlink(missing_ok=True)

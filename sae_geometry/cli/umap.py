@@ -10,10 +10,10 @@ from typing import Annotated, Literal
 import typer
 
 from sae_geometry.cli import options as o
-from sae_geometry.cli.ending import told_in_one_sentence
-from sae_geometry.cli.running import check_free, check_wandb, compute_on, load_all, say_plan
-from sae_geometry.cli.saving import keep_sweeps, save_and_show
-from sae_geometry.cli.speaking import Speaker
+from sae_geometry.cli.console import Speaker
+from sae_geometry.cli.inputs import check_free, check_wandb, compute_on, load_all, say_plan
+from sae_geometry.cli.lifecycle import told_in_one_sentence
+from sae_geometry.cli.outputs import keep_sweeps, save_and_show
 
 
 class Color(StrEnum):
@@ -108,7 +108,7 @@ def umap(
     A regions file holds A: {box: [x0, x1, y0, y1]} or B: {polygon: [[x, y], [x, y], [x, y]]}, one line a region.
     """
     import sae_geometry as sg
-    from sae_geometry.across import MOST_RUNS
+    from sae_geometry.matching.defaults import MOST_RUNS
 
     if project_onto is not None:
         _refuse_what_the_picture_decides(

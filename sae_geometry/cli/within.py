@@ -5,10 +5,10 @@ from __future__ import annotations
 import typer
 
 from sae_geometry.cli import options as o
-from sae_geometry.cli.ending import told_in_one_sentence
-from sae_geometry.cli.running import check_free, check_wandb, load_all, say_plan
-from sae_geometry.cli.saving import keep_sweeps, save_and_show
-from sae_geometry.cli.speaking import Speaker
+from sae_geometry.cli.console import Speaker
+from sae_geometry.cli.inputs import check_free, check_wandb, load_all, say_plan
+from sae_geometry.cli.lifecycle import told_in_one_sentence
+from sae_geometry.cli.outputs import keep_sweeps, save_and_show
 
 
 def register(app: typer.Typer) -> None:

@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sae_geometry.across import MOST_RUNS
-from sae_geometry.embedding import Embedding
-from sae_geometry.evidence import Evidence
-from sae_geometry.folders import recover
+from sae_geometry.embedding.embedding import Embedding
+from sae_geometry.embedding.quality import Evidence
+from sae_geometry.io.atomic_folder import recover
+from sae_geometry.io.parquet import read_table
+from sae_geometry.matching.defaults import MOST_RUNS
+from sae_geometry.results.store import SCHEMA_VERSION, regions_record, software
 from sae_geometry.sources import neuronpedia_pages
-from sae_geometry.store import SCHEMA_VERSION, regions_record, software
-from sae_geometry.tables import read_table
 
 if TYPE_CHECKING:
     import pandas as pd

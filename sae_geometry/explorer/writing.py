@@ -17,7 +17,7 @@ from importlib.resources import files
 
 from sae_geometry.explorer.contents import Contents
 from sae_geometry.explorer.packing import pack
-from sae_geometry.store import to_json
+from sae_geometry.results.store import to_json
 
 SCRIPTS = ("data.js", "colors.js", "picture.js", "lasso.js", "panel.js", "explorer.js")
 

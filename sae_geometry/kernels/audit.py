@@ -14,9 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sae_geometry.kernels.decide import Best, Scoring
 from sae_geometry.kernels.exact import exact_dots
-from sae_geometry.kernels.screen import Shortlist, Task
+from sae_geometry.kernels.types import Best, Scoring, Shortlist, Task
 
 SAMPLED = 64
 MOST_EDGES = 64

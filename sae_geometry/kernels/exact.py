@@ -74,7 +74,7 @@ _COMPILED: list[Callable[..., None]] = []
 def _numba_kernel() -> Callable[..., None]:
     """Compile on first use, so that importing this module does not import numba."""
     if not _COMPILED:
-        from sae_geometry.kernels.cpu_loops import exact_dots_loop
+        from sae_geometry.kernels.loops.cpu import exact_dots_loop
 
         _COMPILED.append(exact_dots_loop)
     return _COMPILED[0]

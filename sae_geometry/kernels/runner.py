@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from sae_geometry.kernels.screen import Task
+from sae_geometry.kernels.types import Task
 
 if TYPE_CHECKING:
-    from sae_geometry.kernels.sweep import ScreenName, Sweep
+    from sae_geometry.kernels.types import ScreenName, Sweep
 
 
 @runtime_checkable

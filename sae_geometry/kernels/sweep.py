@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -22,57 +22,23 @@ from sae_geometry.kernels.blocks import (
     listing_bytes,
     memory_limit,
 )
-from sae_geometry.kernels.decide import Best, Scoring, decide
-from sae_geometry.kernels.error import row_norms
+from sae_geometry.kernels.error_bounds import row_norms
+from sae_geometry.kernels.fallback import redo
 from sae_geometry.kernels.ledger import record
-from sae_geometry.kernels.redo import redo
-from sae_geometry.kernels.rounded import Precision
+from sae_geometry.kernels.rescore import decide
 from sae_geometry.kernels.runner import current_runner
-from sae_geometry.kernels.screen import Progress, Screen, Shortlist, Task
-from sae_geometry.kernels.screen_cpu import screen_cpu, shortlist_width
-from sae_geometry.kernels.screen_int8 import Int8Screen, prepare_int8
-from sae_geometry.kernels.screen_torch import listed_width, low_precision_screen, screen_torch
-from sae_geometry.kernels.screen_triton import triton_screen
+from sae_geometry.kernels.screens.cpu import screen_cpu, shortlist_width
+from sae_geometry.kernels.screens.int8 import Int8Screen, prepare_int8
+from sae_geometry.kernels.screens.low_precision import Precision
+from sae_geometry.kernels.screens.torch import listed_width, low_precision_screen, screen_torch
+from sae_geometry.kernels.screens.triton import triton_screen
+from sae_geometry.kernels.types import Best, Progress, Scoring, Screen, ScreenName, Shortlist, Sweep, SweepReport, Task
 
-ScreenName = Literal["auto", "cpu", "int8", "torch", "fp16", "tf32", "triton", "triton-fp16", "triton-tf32"]
 MAX_K = 64
 _FUSED: dict[str, Precision] = {"triton": "float32", "triton-fp16": "fp16", "triton-tf32": "tf32"}
+_PER_ENTRY = 64  # bytes per listed pair while it is screened, re-scored and ordered
+_PER_THREAD = 16  # bytes per listed pair in the lists of each thread
 _LARGEST = 2.0**126  # beyond this a float32 product or sum may overflow
-
-
-@dataclass(frozen=True)
-class SweepReport:
-    """How a sweep was run: enough to say why its answer can be trusted and what it cost.
-
-    epsilon: the largest bound on the error of a score that decisions started from. rows_redone, cols_redone: how many
-    could not be certified from their shortlists and were swept again. memory: the bytes it was to stay below.
-    audit: what was checked afterwards, if it was.
-    """
-
-    screen: str
-    why: str
-    device: str
-    n_rows: int
-    n_cols: int
-    d_in: int
-    k: int
-    epsilon: float
-    rows_redone: int
-    cols_redone: int
-    seconds: float
-    blocks: tuple[int, int] = (0, 0)
-    threads: int = 1
-    memory: int = 0
-    audit: str | None = None
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """The k best of every row of A among B, and of every row of B among A (None if not asked, or within A)."""
-
-    rows: Best
-    cols: Best | None
-    report: SweepReport
 
 
 def sweep(
@@ -322,3 +288,15 @@ def _check(a: Tensor, b: Tensor | None, k: int, columns: bool, bias: Tensor | No
     if largest > _LARGEST:
         raise ValueError(f"scores up to {largest:.3g} overflow float32; scale the rows or the bias down")
     return norms[0], norms[1]
+
+
+def listing_sweep(
+    a: Tensor, b: Tensor | None, k: int, *, columns: bool = True, threads: int | None = None, **how: Any
+) -> Sweep:
+    """Run `sweep(a, b, k, …)`, refusing lists for their size only under a memory limit."""
+    workers = threads or cpu_threads()
+    if has_ceiling():
+        return sweep(a, b, k, columns=columns, threads=workers, **how)
+    entries = (a.shape[0] + (0 if b is None else b.shape[0])) * (k + 8)
+    memory = memory_limit(None, a.device.type) + entries * (_PER_ENTRY + _PER_THREAD * workers)
+    return sweep(a, b, k, columns=columns, threads=workers, memory=memory, **how)

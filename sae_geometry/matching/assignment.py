@@ -10,7 +10,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float64, Int64
 
-OneToOne = Literal["mutual", "greedy", "optimal"]
+from sae_geometry.matching.defaults import OneToOne
+
 Stopped = Literal["optimal", "max_gap", "time_budget", "interrupted"]
 
 
@@ -102,6 +103,24 @@ class Assignment:
     def score(self) -> Float64[np.ndarray, " n"]:
         """Return the ranking score of each row, float64 [n]: the cosine or its absolute value."""
         return np.abs(self.cosine) if self.absolute else self.cosine
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C ended the matching before it was proven."""
+        return self.certificate is not None and self.certificate.stopped == "interrupted"
+
+    def reverse(self, m: int) -> tuple[Int64[np.ndarray, " m"], Float64[np.ndarray, " m"]]:
+        """The row of A matched to each of B's m rows, −1 for none, and the signed score, nan for none."""
+        back = inverse(self.partner, m)
+        return back, np.where(back >= 0, self.cosine[back], np.nan)
+
+
+def inverse(partner: Int64[np.ndarray, " n"], m: int) -> Int64[np.ndarray, " m"]:
+    """The row of A matched to each of B's m rows, −1 for none."""
+    back = np.full(m, -1, dtype=np.int64)
+    rows = np.flatnonzero(partner >= 0)
+    back[partner[rows]] = rows
+    return back
 
 
 def matched_sum(score: Float64[np.ndarray, " n"]) -> float:

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from sae_geometry.kernels.listing import listing_sweep
-from sae_geometry.kernels.sweep import MAX_K, Sweep
+from sae_geometry.kernels.sweep import MAX_K, listing_sweep
+from sae_geometry.kernels.types import Progress, Sweep
 from sae_geometry.matching.pairs import take_rows
 
 _FIRST_K = 16
@@ -53,7 +53,7 @@ def greedy_partners(
     absolute: bool = False,
     nearest: Sweep | None = None,
     threads: int | None = None,
-    progress: Callable[[float], None] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Int64[np.ndarray, " n"], int]:
     """Match greedily over all pairs by (score descending, row ascending, column ascending), exactly.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sae_geometry.kernels.jit import compiled
+from sae_geometry.kernels.loops.jit import compiled
 
 
 @compiled()

@@ -10,9 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sae_geometry.kernels.products import full_precision
-from sae_geometry.kernels.sweep import Sweep, sweep
-from sae_geometry.matching.assignment import Assignment, OneToOne, Progress, Step, matched_sum
+from sae_geometry.kernels.screens.products import full_precision
+from sae_geometry.kernels.sweep import sweep
+from sae_geometry.kernels.types import Sweep
+from sae_geometry.matching.assignment import Assignment, Progress, Step, matched_sum
+from sae_geometry.matching.defaults import OneToOne
 from sae_geometry.matching.greedy import greedy_partners
 from sae_geometry.matching.mutual import mutual_partners
 from sae_geometry.matching.optimal import Budget, optimal_partners

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Int64
 
-from sae_geometry.kernels.sweep import Sweep
+from sae_geometry.kernels.types import Sweep
 
 
 def mutual_partners(nearest: Sweep) -> Int64[np.ndarray, " n"]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-On = Literal["decoder", "encoder", "both"]
+from sae_geometry.matching.defaults import On
+
 Sides = tuple[Tensor, Tensor | None]
 
 

@@ -17,10 +17,9 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-from sae_geometry.kernels.decide import Best
-from sae_geometry.kernels.listing import listing_sweep
-from sae_geometry.kernels.sweep import Sweep
-from sae_geometry.matching.assignment import Certificate, Progress, Step, Stopped
+from sae_geometry.kernels.sweep import listing_sweep
+from sae_geometry.kernels.types import Best, Sweep
+from sae_geometry.matching.assignment import Certificate, Progress, Step, Stopped, inverse
 from sae_geometry.matching.bound import Terms, gap_of
 from sae_geometry.matching.greedy import greedy_partners, quick_partners
 from sae_geometry.matching.pairs import pair_cosines, take_rows
@@ -280,7 +279,7 @@ class _Run:
         certified = gap.gap <= ROUNDING * max(1, min(self.n, self.m))
         u, v, partner = np.maximum(self.proof.upper, self.terms.row_option), self.proof.v, self.best.partner
         if turned:
-            u, v, partner = v, u, _inverse(partner, self.m)
+            u, v, partner = v, u, inverse(partner, self.m)
         certificate = Certificate(
             value=gap.value,
             bound=gap.bound,
@@ -303,10 +302,3 @@ class _Run:
 
 def _last(best: Best) -> Float64[np.ndarray, " n"]:
     return np.asarray(best.score[:, -1].cpu().numpy(), dtype=np.float64)
-
-
-def _inverse(partner: Int64[np.ndarray, " n"], m: int) -> Int64[np.ndarray, " m"]:
-    out = np.full(m, -1, dtype=np.int64)
-    rows = np.flatnonzero(partner >= 0)
-    out[partner[rows]] = rows
-    return out

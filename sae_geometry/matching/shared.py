@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from sae_geometry.matching.assignment import Assignment
+from sae_geometry.matching.defaults import THRESHOLD
 
-THRESHOLD = 0.7
 THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(20))
 
 

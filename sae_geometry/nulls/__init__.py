@@ -6,7 +6,7 @@ honest null for decoders, whose directions crowd into part of the space.
 
 from __future__ import annotations
 
-from sae_geometry.nulls.discovery import false_discovery_found
+from sae_geometry.nulls.fdr import false_discovery_found
 from sae_geometry.nulls.isotropic import cosine_tail, expected_max_cosine, random_directions
 from sae_geometry.nulls.matched import MatchedNull, fit_matched_null, isotropic_null
 from sae_geometry.nulls.nearest import NearestChance, PairedChance

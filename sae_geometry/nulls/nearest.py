@@ -8,9 +8,9 @@ from functools import cached_property
 
 import numpy as np
 
+from sae_geometry.nulls.cache import remembered_null
 from sae_geometry.nulls.isotropic import expected_max_cosine
 from sae_geometry.nulls.matched import MatchedNull, fit_matched_null, spread
-from sae_geometry.nulls.remembered import remembered_null
 
 _FOLDS = 5
 _AT_ONCE = 1 << 25  # numbers of the source copied at once

@@ -21,7 +21,7 @@ import math
 
 import numpy as np
 
-from sae_geometry.kernels.jit import compiled
+from sae_geometry.kernels.loops.jit import compiled
 
 _MOST_NODES = 2000  # of the trapezoid rule, on either side of the peak
 _LOG_2PI = math.log(2 * math.pi)

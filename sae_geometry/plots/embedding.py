@@ -15,6 +15,7 @@ from matplotlib.patches import Polygon
 from matplotlib.patheffects import AbstractPathEffect, withStroke
 from matplotlib.ticker import MaxNLocator
 
+from sae_geometry.matching.defaults import MOST_RUNS, THRESHOLD
 from sae_geometry.plots.style import (
     COLUMN_WIDTH,
     INK,
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 Color = Literal["owner", "max-cosine", "matched", "frequency", "region"]
 COLORS: tuple[Color, ...] = get_args(Color)
-THRESHOLD = 0.7
 
 _MOST_NAMED = 24  # runs in a legend, and with a panel of their own
 _PALE, _MATCHED, _UNMATCHED = "#D5D5D5", "#332288", "#DDAA33"
@@ -84,8 +84,6 @@ def check_colors(colors: Sequence[str], dictionaries: Sequence[HasMetadata]) -> 
     Raises:
         ValueError: an unknown colouring, one of partners for one run alone, or frequency where no run has it.
     """
-    from sae_geometry.across import MOST_RUNS
-
     for color in colors:
         if color not in COLORS:
             raise ValueError(f"color must be one of {', '.join(COLORS)}; got {color!r}")

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from sae_geometry.pair_record import N_BINS
+from sae_geometry.pairwise.checkpoint import N_BINS
 from sae_geometry.plots.style import (
     COLUMN_WIDTH,
     INK,

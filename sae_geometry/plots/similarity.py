@@ -18,8 +18,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import Normal, withStroke
 
-from sae_geometry.double_counting import DoubleCounting
-from sae_geometry.partners import Matching
+from sae_geometry.matching.defaults import THRESHOLD
+from sae_geometry.pairwise.double_counting import DoubleCounting
+from sae_geometry.pairwise.matching_result import Matching
 from sae_geometry.plots.style import (
     COLUMN_WIDTH,
     INK,
@@ -33,7 +34,6 @@ from sae_geometry.plots.style import (
     plain,
 )
 
-THRESHOLD = 0.7
 _GRID = 2001
 _BINS = 50
 _LABEL_SIZE = 6.5

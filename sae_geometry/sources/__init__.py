@@ -3,17 +3,17 @@
 `load(address)` is the front door. Importing this package imports neither wandb nor huggingface_hub.
 """
 
-from sae_geometry.sources.cache_folder import CachedRun, cache_root, cached_runs, clear_cache
+from sae_geometry.sources.as_dictionary import as_dictionary
+from sae_geometry.sources.cache import CachedRun, cache_root, cached_runs, clear_cache
 from sae_geometry.sources.catalog import PaperRun, paper_runs
-from sae_geometry.sources.coerce import as_dictionary
 from sae_geometry.sources.demo import Demo, demos
 from sae_geometry.sources.errors import AddressError, LayoutError, SourceError
-from sae_geometry.sources.fetching import FetchedFile, checkpoints, fetch
-from sae_geometry.sources.inspection import Inspection, inspect
-from sae_geometry.sources.limits import Limits, limits, set_limits
-from sae_geometry.sources.loading import OrientationWarning, load
+from sae_geometry.sources.fetch import FetchedFile, checkpoints, fetch
+from sae_geometry.sources.http import Limits, limits, set_limits
+from sae_geometry.sources.inspect import Inspection, inspect
+from sae_geometry.sources.load import OrientationWarning, load
 from sae_geometry.sources.neuronpedia import neuronpedia_lists, neuronpedia_pages, neuronpedia_url
-from sae_geometry.sources.runs import RunInfo, runs, similar_runs
+from sae_geometry.sources.wandb.runs import RunInfo, runs, similar_runs
 
 __all__ = [
     "AddressError",

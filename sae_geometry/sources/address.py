@@ -19,8 +19,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
+from sae_geometry.io.redaction import without_secrets
 from sae_geometry.sources.errors import AddressError
-from sae_geometry.text import without_secrets
 
 Scheme = Literal["local", "demo", "wandb", "hf", "saelens", "paper"]
 

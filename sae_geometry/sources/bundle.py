@@ -2,10 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from sae_geometry.io.progress import Progress
+
+Echo = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Context:
+    """Attributes:
+    offline: touch no network.
+    echo: called with one line at a time on what is being done; None for silence.
+    progress: called with a file's name and the share of it done.
+    """
+
+    offline: bool = False
+    echo: Echo | None = None
+    progress: Progress | None = None
+
+    def say(self, text: str) -> None:
+        """Tell whoever listens."""
+        if self.echo is not None:
+            self.echo(text)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Literal
 
 from sae_geometry.sources.bundle import Bundle
 from sae_geometry.sources.errors import SourceError
-from sae_geometry.sources.safetensors_file import open_safetensors
+from sae_geometry.sources.files.safetensors import open_safetensors
 
 DEMO_FOLDER = Path(__file__).parent.parent / "data" / "demo"
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from sae_geometry.sources.address import Address
 from sae_geometry.sources.bundle import Bundle
 from sae_geometry.sources.errors import SourceError
-from sae_geometry.sources.run_record import RUN_RECORD_NAME, read_record
-from sae_geometry.sources.weights_names import SPARSITY_NAME, choose_weights, label_for, other_half, side_names
+from sae_geometry.sources.layouts.filenames import SPARSITY_NAME, choose_weights, label_for, other_half, side_names
+from sae_geometry.sources.wandb.run_record import RUN_RECORD_NAME, read_record
 
 _MAX_DEPTH = 4
 _MAX_FILES = 100_000

@@ -13,13 +13,13 @@ import torch
 from kernel_cases import SCREENS, gaussian, lattice, planted, sae_like
 from torch import Tensor
 
-from sae_geometry.kernels import screen_triton
 from sae_geometry.kernels import sweep as sweep_module
 from sae_geometry.kernels.audit import AuditError
-from sae_geometry.kernels.rounded import to_tf32
-from sae_geometry.kernels.screen import Shortlist, Task
-from sae_geometry.kernels.screen_torch import screen_torch
+from sae_geometry.kernels.screens import triton as screen_triton
+from sae_geometry.kernels.screens.low_precision import to_tf32
+from sae_geometry.kernels.screens.torch import screen_torch
 from sae_geometry.kernels.sweep import sweep
+from sae_geometry.kernels.types import Shortlist, Task
 
 Lists = tuple[Shortlist, Shortlist | None]
 

@@ -7,10 +7,11 @@ import torch
 from kernel_cases import assert_best, dense_scores, gaussian, lattice, planted
 from torch import Tensor
 
-from sae_geometry.kernels.decide import Best, Scoring, decide
 from sae_geometry.kernels.duplicates import first_equal, rank_among_equals
-from sae_geometry.kernels.redo import redo
-from sae_geometry.kernels.screen import Shortlist, shortlist_of
+from sae_geometry.kernels.fallback import redo
+from sae_geometry.kernels.rescore import decide
+from sae_geometry.kernels.screens.contract import shortlist_of
+from sae_geometry.kernels.types import Best, Scoring, Shortlist
 
 
 def hostile_shortlist(score: Tensor, k: int, width: int, epsilon: float, claimed: float) -> Shortlist:
@@ -68,10 +69,10 @@ def test_redo_of_every_row_is_the_whole_answer(absolute: bool) -> None:
 
 
 def test_redo_in_small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sae_geometry.kernels.redo._ROWS", 7)
-    monkeypatch.setattr("sae_geometry.kernels.redo._CHUNK_ELEMENTS", 50)
+    monkeypatch.setattr("sae_geometry.kernels.fallback._ROWS", 7)
+    monkeypatch.setattr("sae_geometry.kernels.fallback._CHUNK_ELEMENTS", 50)
     monkeypatch.setattr("sae_geometry.kernels.duplicates._CHUNK_ELEMENTS", 50)
-    monkeypatch.setattr("sae_geometry.kernels.decide._CHUNK_ENTRIES", 10)
+    monkeypatch.setattr("sae_geometry.kernels.rescore._CHUNK_ENTRIES", 10)
     test_redo_of_every_row_is_the_whole_answer(True)
     test_certified_rows_are_right_against_the_worst_screen(1, 1e-2)
 

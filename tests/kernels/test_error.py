@@ -8,10 +8,10 @@ import torch
 from kernel_cases import SCREENS, assert_sweep, gaussian
 from torch import Tensor
 
-from sae_geometry.kernels import cpu_loops
-from sae_geometry.kernels.error import float32_error, gamma, row_norms
+from sae_geometry.kernels.error_bounds import float32_error, gamma, row_norms
 from sae_geometry.kernels.exact import exact_dots
-from sae_geometry.kernels.products import mm_product, onednn_product
+from sae_geometry.kernels.loops import cpu as cpu_loops
+from sae_geometry.kernels.screens.products import mm_product, onednn_product
 
 
 def constant(n: int, d: int) -> Tensor:
@@ -86,7 +86,7 @@ def test_norms_are_float64_norms_in_pieces(monkeypatch: pytest.MonkeyPatch) -> N
     x = cancelling(50, 30)
     expected = x.double().norm(dim=1)
     torch.testing.assert_close(row_norms(x), expected, rtol=1e-15, atol=0)
-    monkeypatch.setattr("sae_geometry.kernels.error._CHUNK_ELEMENTS", 100)
+    monkeypatch.setattr("sae_geometry.kernels.error_bounds._CHUNK_ELEMENTS", 100)
     torch.testing.assert_close(row_norms(x), expected, rtol=1e-15, atol=0)
     assert row_norms(x[:1]).shape == (1,)
 

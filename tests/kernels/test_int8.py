@@ -7,10 +7,17 @@ import torch
 from kernel_cases import assert_same, assert_sweep, gaussian, no_int8, sae_like
 from torch import Tensor
 
-from sae_geometry.kernels import screen_int8
-from sae_geometry.kernels.error import row_norms
+from sae_geometry.kernels.error_bounds import row_norms
 from sae_geometry.kernels.exact import exact_dots
-from sae_geometry.kernels.quantise import Quantised, Spread, hadamard_stages, int8_error, quantise, rotation_signs
+from sae_geometry.kernels.screens import int8 as screen_int8
+from sae_geometry.kernels.screens.quantize import (
+    Quantised,
+    Spread,
+    hadamard_stages,
+    int8_error,
+    quantise,
+    rotation_signs,
+)
 from sae_geometry.kernels.sweep import sweep
 
 pytestmark = no_int8

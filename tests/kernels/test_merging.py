@@ -8,10 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sae_geometry.kernels.merging import Lists, merge_into, no_lists
 from sae_geometry.kernels.runner import current_runner, sweeps_run_by
 from sae_geometry.kernels.sweep import sweep
 from sae_geometry.kernels.tiles import Tile, cut, halves
+from sae_geometry.kernels.topk_merge import Lists, merge_into, no_lists
 
 
 def naive(candidates: set[tuple[float, int]], k: int) -> Lists:

@@ -6,9 +6,9 @@ import pytest
 import torch
 from kernel_cases import assert_same, assert_sweep, gaussian, lattice, planted, sae_like
 
-from sae_geometry.kernels.error import row_norms
+from sae_geometry.kernels.error_bounds import row_norms
 from sae_geometry.kernels.exact import exact_dots
-from sae_geometry.kernels.rounded import rounded, rounded_error, to_tf32
+from sae_geometry.kernels.screens.low_precision import rounded, rounded_error, to_tf32
 from sae_geometry.kernels.sweep import sweep
 
 both = pytest.mark.parametrize("precision", ["fp16", "tf32"])

@@ -15,7 +15,6 @@ import pytest
 import torch
 from kernel_cases import SCREENS, assert_sweep, gaussian, planted
 
-from sae_geometry.kernels import products
 from sae_geometry.kernels.blocks import (
     DEFAULT_MEMORY,
     MIB,
@@ -26,8 +25,8 @@ from sae_geometry.kernels.blocks import (
     listing_bytes,
     memory_ceiling,
 )
-from sae_geometry.kernels.listing import listing_sweep
-from sae_geometry.kernels.sweep import sweep
+from sae_geometry.kernels.screens import products
+from sae_geometry.kernels.sweep import listing_sweep, sweep
 
 _MEASURE = """
 import sys, torch
@@ -106,7 +105,7 @@ def test_what_is_no_size_is_refused() -> None:
 
 _MEASURE_NORMS = """
 import torch
-from sae_geometry.kernels.error import row_norms
+from sae_geometry.kernels.error_bounds import row_norms
 
 def status(field):
     with open("/proc/self/status") as lines:
@@ -207,7 +206,7 @@ def test_float32_means_float32_whatever_torch_was_told(screen: str, monkeypatch:
         seen.append((torch.backends.mkldnn.matmul.fp32_precision, torch.backends.cuda.matmul.fp32_precision))
         return real(*args)
 
-    monkeypatch.setattr("sae_geometry.kernels.screen_cpu.cpu_product", lambda: (spy, "spy"))
+    monkeypatch.setattr("sae_geometry.kernels.screens.cpu.cpu_product", lambda: (spy, "spy"))
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
     try:

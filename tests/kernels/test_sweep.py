@@ -18,8 +18,9 @@ from kernel_cases import (
     sae_like,
 )
 
-from sae_geometry.kernels.screen_int8 import int8_time
-from sae_geometry.kernels.sweep import MAX_K, ScreenName, sweep
+from sae_geometry.kernels.screens.int8 import int8_time
+from sae_geometry.kernels.sweep import MAX_K, sweep
+from sae_geometry.kernels.types import ScreenName
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 every_screen = pytest.mark.parametrize("screen", SCREENS)

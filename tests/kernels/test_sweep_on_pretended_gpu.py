@@ -9,10 +9,10 @@ import torch
 from kernel_cases import assert_same, gaussian, lattice, planted, sae_like
 from pretend_cuda import CARD, OnCard, pretended
 
-from sae_geometry.kernels import screen_torch
 from sae_geometry.kernels.audit import AuditError
-from sae_geometry.kernels.decide import Best
-from sae_geometry.kernels.sweep import Sweep, sweep
+from sae_geometry.kernels.screens import torch as screen_torch
+from sae_geometry.kernels.sweep import sweep
+from sae_geometry.kernels.types import Best, Sweep
 
 
 def on_cpu(found: Sweep) -> Sweep:

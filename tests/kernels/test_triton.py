@@ -12,13 +12,13 @@ import torch
 from kernel_cases import assert_same, assert_sweep, gaussian, lattice, planted, sae_like
 from torch import Tensor
 
-from sae_geometry.kernels import screen_triton
 from sae_geometry.kernels.exact import exact_dots
-from sae_geometry.kernels.rounded import Precision
-from sae_geometry.kernels.screen_triton import Tile, list_stripe, list_width, merge_stripe, tile_for
+from sae_geometry.kernels.screens import triton as screen_triton
+from sae_geometry.kernels.screens.low_precision import Precision
+from sae_geometry.kernels.screens.triton import Tile, list_stripe, list_width, merge_stripe, tile_for
 from sae_geometry.kernels.sweep import sweep
 
-triton_loops = pytest.importorskip("sae_geometry.kernels.triton_loops", reason="triton is not installed")
+triton_loops = pytest.importorskip("sae_geometry.kernels.loops.triton", reason="triton is not installed")
 PRECISIONS: tuple[Precision, ...] = ("float32", "fp16", "tf32")
 FUSED = ("triton", "triton-fp16", "triton-tf32")
 every_precision = pytest.mark.parametrize("precision", ["float32", "fp16"])
@@ -245,8 +245,8 @@ def test_cpu_tensors_without_the_interpreter_are_refused() -> None:
 
 
 def test_without_triton_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "sae_geometry.kernels.triton_loops")
-    monkeypatch.delattr("sae_geometry.kernels.triton_loops", raising=False)
+    monkeypatch.delitem(sys.modules, "sae_geometry.kernels.loops.triton")
+    monkeypatch.delattr("sae_geometry.kernels.loops.triton", raising=False)
     monkeypatch.setitem(sys.modules, "triton", None)
     with pytest.raises(ImportError, match=r"pip install 'sae-geometry\[cu13\]'"):
         sweep(gaussian(20, 4), screen="triton")

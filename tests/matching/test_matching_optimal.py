@@ -10,8 +10,7 @@ import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
 
-from sae_geometry.kernels.listing import listing_sweep
-from sae_geometry.kernels.sweep import sweep
+from sae_geometry.kernels.sweep import listing_sweep, sweep
 from sae_geometry.matching import match, verify
 
 BLOCK = 10

@@ -49,8 +49,8 @@ def test_analyses_use_only_the_public_list(path):
 @pytest.mark.parametrize(
     "source",
     [
-        "from sae_geometry.partners import Matching",
-        "import sae_geometry.store",
+        "from sae_geometry.pairwise.matching_result import Matching",
+        "import sae_geometry.results.store",
         "import sae_geometry",
         "import sae_geometry as sg\nsg.sweep()",
         "import sae_geometry as sg\nsg.plots.style.INK",

@@ -28,7 +28,7 @@ from analyses.common.published import Expected
 from analyses.common.runs import Run, read_runs
 from analyses.e2e_paper.reproduce import main
 from analyses.seed_dependence.reproduce import main as seed_dependence
-from sae_geometry.sources.limits import Limits, set_limits
+from sae_geometry.sources.http import Limits, set_limits
 
 ROOT = Path(sg.__file__).parents[1]
 RUNS = read_runs(ROOT / "analyses" / "e2e_paper" / "runs.toml")

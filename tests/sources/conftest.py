@@ -12,7 +12,7 @@ from helpers import E2E
 from hf_server import HuggingFace
 from wandb_server import Loopback, StoredRun
 
-from sae_geometry.sources.limits import Limits, set_limits
+from sae_geometry.sources.http import Limits, set_limits
 
 
 @pytest.fixture

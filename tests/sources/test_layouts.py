@@ -16,7 +16,7 @@ from helpers import CHECKPOINTS
 from safetensors.torch import save_file
 
 from sae_geometry.sources import LayoutError, OrientationWarning, SourceError, inspect, load
-from sae_geometry.sources.formats import LAYOUTS
+from sae_geometry.sources.layouts.table import LAYOUTS
 
 SHARED = sorted(p.name for p in CHECKPOINTS.iterdir())
 # The family each shared file says it is, by our name for it.

@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 from wandb_server import Fault, Loopback, cut_short, redirect, silent, status
 
 from sae_geometry.cli import app
-from sae_geometry.sources.limits import Limits, set_limits
-from sae_geometry.store import save
-from sae_geometry.text import without_secrets
+from sae_geometry.io.redaction import without_secrets
+from sae_geometry.results.store import save
+from sae_geometry.sources.http import Limits, set_limits
 
 MARKER = "5ec4e75ec4e75ec4e75ec4e75ec4e75ec4e75ec4"
 TOKEN = f"hf_{MARKER}"

@@ -12,8 +12,19 @@ from conftest import real_run
 from helpers import E2E, KEY, tree
 from wandb_server import Fault, Loopback, StoredRun, cut_short, redirect, silent, stalling, status
 
-from sae_geometry.sources import SourceError, cached_runs, clear_cache, fetch, load, runs, similar_runs, transfer
-from sae_geometry.sources.transfer import RemoteFile
+from sae_geometry.sources import (
+    SourceError,
+    cached_runs,
+    clear_cache,
+    fetch,
+    load,
+    runs,
+    similar_runs,
+)
+from sae_geometry.sources import (
+    download as transfer,
+)
+from sae_geometry.sources.download import RemoteFile
 
 RUN = "sparsify/gpt2/d8vgjnyc"
 LAST = "samples_400000.pt"

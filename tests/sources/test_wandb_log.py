@@ -24,9 +24,9 @@ from typer.testing import CliRunner
 from wandb_sink import Sink
 
 import sae_geometry as sg
-from sae_geometry import wandb_log
 from sae_geometry.cli import app
-from sae_geometry.sources.limits import Limits, set_limits
+from sae_geometry.results import wandb_log
+from sae_geometry.sources.http import Limits, set_limits
 
 SOURCE = "d8vgjnyc"
 Invoke = Callable[..., Result]

@@ -1,0 +1,233 @@
+"""One run through its training: how each latent's direction came to be what it is at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float64, Int64
+from torch import Tensor
+
+from sae_geometry.dictionary import Dictionary
+from sae_geometry.io.formatting import read_only
+from sae_geometry.io.progress import Progress
+from sae_geometry.pairwise.inputs import describe_input
+from sae_geometry.sources import checkpoints, load
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+_ROWS = 4096
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Drift:
+    """Each latent's cosine to its own final direction at every checkpoint. Latents are followed by their index.
+
+    Attributes:
+        final: the last state.
+        labels: of the checkpoints, oldest first, the last state included.
+        samples: int64 [n_checkpoints], the number in `samples_N.pt`; −1 where the name has none.
+        to_final: float64 [n_checkpoints, n_latents], cos(w_t, w_final); 1 in the last row.
+        to_next: float64 [n_checkpoints − 1, n_latents], cos(w_t, w_{t+1}).
+        threshold: the cosine from which a latent counts as born.
+        still: the 1 − cosine up to which a latent counts as not moved.
+    """
+
+    final: Dictionary
+    labels: tuple[str, ...]
+    samples: Int64[np.ndarray, " n_checkpoints"]
+    to_final: Float64[np.ndarray, "n_checkpoints n_latents"]
+    to_next: Float64[np.ndarray, "n_steps n_latents"]
+    threshold: float
+    still: float
+
+    @property
+    def birth(self) -> Int64[np.ndarray, " n_latents"]:
+        """The checkpoint (its position in `labels`) from which on a latent keeps cos(w_t, w_final) ≥ threshold."""
+        below = self.to_final < self.threshold
+        last_below = below.shape[0] - 1 - below[::-1].argmax(axis=0)
+        return read_only(np.where(below.any(axis=0), last_below + 1, 0).astype(np.int64))
+
+    @property
+    def death(self) -> Int64[np.ndarray, " n_latents"]:
+        """The checkpoint from which on a latent does not move any more; −1 for one that moves to the end.
+
+        Without a gradient a latent keeps its direction: one that stopped firing stands still from then on. (A latent
+        that is finished, or fires once in a million tokens, may stand still too: compare with `final.alive_mask`.)
+        """
+        moved = 1.0 - self.to_next > self.still
+        stopped = moved.shape[0] - moved[::-1].argmax(axis=0)
+        when = np.where(moved.any(axis=0), stopped, 0)
+        return read_only(np.where(when < moved.shape[0], when, -1).astype(np.int64))
+
+    def summary(self) -> dict[str, Any]:
+        """The numbers, JSON-ready: per checkpoint the median and mean cosine, shares born and standing still."""
+        birth, death = self.birth, self.death
+        rows = [
+            {
+                "checkpoint": label,
+                "samples": int(n) if n >= 0 else None,
+                "median_cosine_to_final": float(np.median(cosine)),
+                "mean_cosine_to_final": float(cosine.mean()),
+                "share_born": float((birth <= i).mean()),
+                "share_standing_still": float(((death >= 0) & (death <= i)).mean()),
+            }
+            for i, (label, n, cosine) in enumerate(zip(self.labels, self.samples, self.to_final, strict=True))
+        ]
+        dead = self._dead()
+        return {
+            "inputs": {"final": describe_input(self.final)},
+            "latents_followed_by": "index",
+            "birth": f"cosine to the final direction stays at or above {self.threshold:g}",
+            "death": f"1 − cosine to the next checkpoint stays at or below {self.still:g}",
+            "checkpoints": rows,
+            "n_latents": int(self.to_final.shape[1]),
+            "n_standing_still_at_the_end": int((death >= 0).sum()),
+            "n_known_dead": None if dead is None else int(dead.sum()),
+            "n_known_dead_that_stand_still": None if dead is None else int((dead & (death >= 0)).sum()),
+        }
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row a latent and checkpoint.
+
+        Columns: latent_id, checkpoint, samples, cosine_to_final, cosine_to_next (nan in the last), birth, death (the
+        labels of the checkpoints; None for a latent that moves to the end), alive (null when unknown).
+        """
+        import pandas as pd
+
+        n_checkpoints, n = self.to_final.shape
+        names = np.array([*self.labels, None], dtype=object)
+        dead = self._dead()
+        alive = [None] * n if dead is None else [not d for d in dead.tolist()]
+        next_cosine = np.vstack([self.to_next, np.full((1, n), np.nan)])
+        return pd.DataFrame(
+            {
+                "latent_id": np.tile(self.final.latent_ids.numpy(), n_checkpoints),
+                "checkpoint": np.repeat(np.array(self.labels, dtype=object), n),
+                "samples": pd.array(np.repeat(self.samples, n), dtype="Int64"),
+                "cosine_to_final": self.to_final.reshape(-1),
+                "cosine_to_next": next_cosine.reshape(-1),
+                "birth": np.tile(names[self.birth], n_checkpoints),
+                "death": np.tile(names[self.death], n_checkpoints),
+                "alive": pd.array(alive * n_checkpoints, dtype="boolean"),
+            }
+        )
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Cosine to the final direction through training: median, middle half and middle 90 %, and the share born."""
+        from sae_geometry.plots.drift import drift_bands
+
+        return drift_bands(self, ax=ax)
+
+    def _dead(self) -> np.ndarray | None:
+        return None if self.final.alive_mask is None else ~self.final.alive_mask.numpy()
+
+    def __repr__(self) -> str:
+        rows = self.summary()["checkpoints"]
+        lines = [f"Drift of {self.final.name!r}: {self.to_final.shape[1]:,} latents through {len(rows)} checkpoints"]
+        width = max(len(label) for label in self.labels)
+        lines += [
+            f"  {r['checkpoint']:<{width}}  cosine to final: median {r['median_cosine_to_final']:.3f}; born "
+            f"{r['share_born']:6.1%}; standing still {r['share_standing_still']:6.1%}"
+            for r in rows
+        ]
+        return "\n".join(lines)
+
+
+def compare_checkpoints(
+    run: str | Path | Sequence[str | Path],
+    final: str | Path | None = None,
+    *,
+    threshold: float = 0.9,
+    still: float = 1e-5,
+    offline: bool = False,
+    echo: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
+) -> Drift:
+    """Follow each latent of one run through its saved checkpoints, by its index.
+
+    For latent i with unit decoder direction w_t(i) at checkpoint t, gives cos(w_t(i), w_T(i)) to the last state T and
+    cos(w_t(i), w_{t+1}(i)) to the next; *birth* is the checkpoint from which on the first stays at or above
+    `threshold`, *death* the one from which on the second stays within `still` of 1.
+
+    Args:
+        run: a folder or W&B run with several `samples_N.pt`, or the addresses of its states, oldest first.
+        final: the address of the last state, if it is not among them.
+        threshold: cosine in (0, 1] from which a latent counts as born.
+        still: 1 − cosine up to which a latent counts as not moved; rounding of half-precision files is below 1e-6.
+        offline: touch no network.
+        echo: called with what each address was resolved to.
+        progress: called with "checkpoints" and the share of them done.
+
+    Returns:
+        Drift. Memory: two states at a time.
+
+    Raises:
+        ValueError: fewer than two states, or states of different size.
+        SourceError: a state that cannot be had.
+
+    Example:
+        >>> import sae_geometry as sg
+        >>> d = sg.compare_checkpoints(["demo:e2e-seed0", "demo:local-seed0"])
+        >>> d.to_final.shape
+        (2, 1536)
+    """
+    if not 0 < threshold <= 1 or not 0 <= still < 1:
+        raise ValueError(f"threshold must lie in (0, 1] and still in [0, 1); got {threshold} and {still}")
+    addresses: list[str | Path] = list(
+        checkpoints(run, offline=offline, echo=echo, progress=progress) if isinstance(run, str | Path) else run
+    )
+    addresses += [] if final is None else [final]
+    if len(addresses) < 2:
+        raise ValueError(f"following a run needs two states or more; got {len(addresses)}")
+
+    def state(address: str | Path) -> Dictionary:
+        return load(address, "all", encoder=False, offline=offline, echo=echo, progress=progress)
+
+    last = load(addresses[-1], "all", offline=offline, echo=echo, progress=progress)
+    to_final, to_next, labels, samples = [], [], [], []
+    previous: Dictionary | None = None
+    for i, address in enumerate(addresses):
+        now = last if i == len(addresses) - 1 else state(address)
+        if now.directions.shape != last.directions.shape:
+            raise ValueError(
+                f"{now.address} is {now.n_latents:,} × {now.d_in:,} but {last.address} is {last.n_latents:,} × "
+                f"{last.d_in:,}: they are not states of one run"
+            )
+        to_final.append(_cosines(now, last))
+        if previous is not None:
+            to_next.append(_cosines(previous, now))
+        label, n = _label(now, address)
+        labels.append(label)
+        samples.append(n)
+        previous = now
+        if progress is not None:
+            progress("checkpoints", (i + 1) / len(addresses))
+    return Drift(
+        last, tuple(labels), read_only(np.array(samples, dtype=np.int64)), read_only(np.stack(to_final)),
+        read_only(np.stack(to_next)), threshold, still,
+    )  # fmt: skip
+
+
+def _cosines(a: Dictionary, b: Dictionary) -> np.ndarray:
+    """float64 [n_latents]: the cosine of each latent's two directions."""
+
+    def block(x: Tensor, y: Tensor) -> Tensor:
+        u, v = x.to(torch.float64), y.to(torch.float64)
+        return (u * v).sum(dim=1) / (torch.linalg.vector_norm(u, dim=1) * torch.linalg.vector_norm(v, dim=1))
+
+    pairs = zip(a.directions.split(_ROWS), b.directions.split(_ROWS), strict=True)
+    return np.asarray(torch.cat([block(x, y) for x, y in pairs]).clamp(-1.0, 1.0).numpy())
+
+
+def _label(d: Dictionary, address: str | Path) -> tuple[str, int]:
+    place = (d.address or str(address)).partition("::")[0].replace("\\", "/")
+    stem = place.rpartition("/")[2].rpartition("#")[2].removesuffix(".pt")
+    digits = stem.removeprefix("samples_")
+    return (stem, int(digits)) if stem != digits and digits.isdigit() else (d.name, -1)

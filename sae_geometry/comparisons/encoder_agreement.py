@@ -1,0 +1,276 @@
+"""Encoder beside decoder: is a decoder's partner also what the encoder looks for, or an accident of one side?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sae_geometry.comparisons.inference import interval_over_latents
+from sae_geometry.comparisons.pair import Comparison, compare
+from sae_geometry.dictionary import Dictionary
+from sae_geometry.io.formatting import read_only
+from sae_geometry.io.progress import Progress
+from sae_geometry.matching.defaults import THRESHOLD
+from sae_geometry.pairwise.inputs import describe_input
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+GROUPS = ("both high", "both low", "encoder only", "decoder only")
+_LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9)
+_FEWEST = 20  # latents in a stratum of frequency
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Agreement:
+    """For each latent of A: its decoder partner in B, and what the encoders say of it.
+
+    Attributes:
+        a, b: the dictionaries.
+        threshold: similarities above it are high.
+        decoder: the comparison of decoder directions (nearest, double counting allowed).
+        encoder: the comparison of encoder directions.
+        decoder_cosine: float64 [n], cosine of a's latent to its nearest decoder in B.
+        encoder_cosine: float64 [n], encoder cosine to the *same* partner.
+        same_partner: bool [n], the encoder's own nearest is that partner too.
+    """
+
+    a: Dictionary
+    b: Dictionary
+    threshold: float
+    decoder: Comparison
+    encoder: Comparison
+    decoder_cosine: np.ndarray
+    encoder_cosine: np.ndarray
+    same_partner: np.ndarray
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """What every reader must know."""
+        return tuple(dict.fromkeys((*self.decoder.caveats, *self.encoder.caveats)))
+
+    @property
+    def dictionaries(self) -> tuple[Dictionary, ...]:
+        """A and B."""
+        return (self.a, self.b)
+
+    @cached_property
+    def group(self) -> np.ndarray:
+        """Each latent's group, an index into `GROUPS`: both cosines to the partner high, both low, or one of them."""
+        return read_only(_groups(self.decoder_cosine, self.encoder_cosine, self.threshold))
+
+    @cached_property
+    def alignment(self) -> np.ndarray | None:
+        """float64 [n], cosine of each latent's own encoder and decoder; None where they live in different spaces.
+
+        Within one dictionary: near 1 for tied weights; low where a latent reads one thing and writes another.
+        """
+        return _alignment(self.a)
+
+    def counts(self, threshold: float | None = None) -> dict[str, int]:
+        """How many latents are in each group, at the result's threshold or another."""
+        level = self.threshold if threshold is None else threshold
+        found = np.bincount(_groups(self.decoder_cosine, self.encoder_cosine, level), minlength=len(GROUPS))
+        return dict(zip(GROUPS, found.tolist(), strict=True))
+
+    def by_frequency(self, n_strata: int = 5) -> pd.DataFrame | None:
+        """Similarity against firing frequency: strata of equally many latents that fire; None where it is unknown.
+
+        Columns: lowest_frequency, highest_frequency, n, mean_decoder_cosine, low, high (95 % over latents),
+        mean_encoder_cosine, both_high.
+        """
+        import pandas as pd
+
+        if self.a.frequency is None:
+            return None
+        frequency = self.a.frequency.cpu().numpy()
+        fires = np.flatnonzero(frequency > 0)
+        n = max(1, min(n_strata, len(fires) // _FEWEST))
+        rows = []
+        for part in np.array_split(fires[np.argsort(frequency[fires], kind="stable")], n):
+            if len(part) < 2:
+                continue
+            interval = interval_over_latents(self.decoder_cosine[part])
+            rows.append(
+                {
+                    "lowest_frequency": frequency[part[0]],
+                    "highest_frequency": frequency[part[-1]],
+                    "n": len(part),
+                    "mean_decoder_cosine": interval.mean,
+                    "low": interval.low,
+                    "high": interval.high,
+                    "mean_encoder_cosine": float(self.encoder_cosine[part].mean()),
+                    "both_high": float((self.group[part] == 0).mean()),
+                }
+            )
+        return pd.DataFrame(rows)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row a latent of A: run, latent_id, partner_run, partner_id, decoder_cosine, encoder_cosine (to the same
+        partner), encoder_partner_id, encoder_own_cosine, same_partner, group, alignment, frequency.
+        """
+        import pandas as pd
+
+        encoders = self.encoder.nearest_a_to_b
+        n = self.a.n_latents
+        frequency = self.a.frequency
+        return pd.DataFrame(
+            {
+                "run": self.a.name,
+                "latent_id": self.a.latent_ids.cpu().numpy(),
+                "partner_run": self.b.name,
+                "partner_id": self.decoder.nearest_a_to_b.partner,
+                "decoder_cosine": self.decoder_cosine,
+                "encoder_cosine": self.encoder_cosine,
+                "encoder_partner_id": encoders.partner,
+                "encoder_own_cosine": encoders.cosine,
+                "same_partner": self.same_partner,
+                "group": np.array(GROUPS)[self.group],
+                "alignment": np.full(n, np.nan) if self.alignment is None else self.alignment,
+                "frequency": np.full(n, np.nan) if frequency is None else frequency.cpu().numpy(),
+            }
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """The numbers, JSON-ready."""
+        strata = self.by_frequency()
+        return {
+            "inputs": {"a": describe_input(self.a), "b": describe_input(self.b)},
+            "partner": "the nearest decoder direction of b for each latent of a, double counting allowed; signed",
+            "threshold": self.threshold,
+            "n": self.a.n_latents,
+            "groups_mean": "both high: decoder and encoder cosine to the partner above the threshold; decoder only, "
+            "encoder only: one of them; both low: neither",
+            "groups": self.counts(),
+            "groups_by_threshold": {f"{t}": self.counts(t) for t in _LEVELS},
+            "mean_decoder_cosine": float(self.decoder_cosine.mean()),
+            "mean_encoder_cosine_to_the_same_partner": float(self.encoder_cosine.mean()),
+            "chance_of_nearest_decoder": self.decoder.a_to_b.chance,
+            "chance_of_nearest_encoder": self.encoder.a_to_b.chance,
+            "share_with_the_same_partner": float(self.same_partner.mean()),
+            "alignment_within_a": None if self.alignment is None else float(self.alignment.mean()),
+            "by_frequency": None if strata is None else strata.to_dict("records"),
+            "confounds": self.decoder.confounds.summary(),
+            "caveats": list(self.caveats),
+        }
+
+    def tables(self) -> Mapping[str, pd.DataFrame]:
+        """What is saved."""
+        return {"agreement": self.to_pandas()}
+
+    def figures(self) -> Mapping[str, Figure]:
+        """What is drawn when it is saved."""
+        from sae_geometry import plots
+
+        drawn = {"agreement": plots.agreement_figure(self)}
+        if self.a.frequency is not None:
+            drawn["frequency"] = plots.frequency_figure(self)
+        return drawn
+
+    def plot_frequency(self, ax: Axes | None = None) -> Axes:
+        """Decoder cosine against log frequency; where the frequency is known.
+
+        Raises:
+            ValueError: it is not.
+        """
+        from sae_geometry import plots
+
+        return plots.frequency_hexbin(self, ax=ax)
+
+    def __repr__(self) -> str:
+        n, chance = self.a.n_latents, self.decoder.a_to_b.chance_text
+        counts = "  ".join(f"{name}: {c:,} ({c / n:.1%})" for name, c in self.counts().items())
+        lines = [
+            f"Encoder beside decoder, {self.a.name!r} → {self.b.name!r}: {n:,} latents, nearest decoder partner",
+            f"  {counts}   (cosines to that partner above {self.threshold:g})",
+            f"  mean decoder cosine {self.decoder_cosine.mean():.4f} (chance {chance}), encoder "
+            f"cosine to the same partner {self.encoder_cosine.mean():.4f}",
+            f"  the encoder's own nearest (chance {self.encoder.a_to_b.chance_text}) is the same latent for "
+            f"{self.same_partner.mean():.1%}",
+        ]
+        if self.alignment is not None:
+            lines.append(f"  own encoder and decoder of {self.a.name!r}: mean cosine {self.alignment.mean():.4f}")
+        strata = self.by_frequency()
+        if strata is not None:
+            lines.append("  firing frequency: mean decoder cosine [95 % over latents]")
+            lines += [
+                f"    {r.lowest_frequency:.1e} … {r.highest_frequency:.1e}  (n = {r.n:,}): "
+                f"{r.mean_decoder_cosine:.3f} [{r.low:.3f}, {r.high:.3f}]"
+                for r in strata.itertuples()
+            ]
+        return "\n".join([*lines, *(f"  caveat: {c}" for c in self.caveats)])
+
+
+def encoder_agreement(
+    a: Any,
+    b: Any,
+    *,
+    threshold: float = THRESHOLD,
+    allow_mismatch: bool = False,
+    progress: Progress | None = None,
+) -> Agreement:
+    """Do encoders confirm the partners that decoders find? For each latent of A and its nearest decoder partner in B.
+
+    With j(i) = argmax_j cos(dec a_i, dec b_j): the decoder cosine to j(i), the encoder cosine cos(enc a_i, enc b_j(i))
+    to the same latent, and whether argmax_j cos(enc a_i, enc b_j) is j(i) too. A pair with a high decoder and a low
+    encoder cosine writes the same and reads something else.
+
+    Args:
+        a, b: anything `compare` takes, with encoders.
+        threshold: cosines above it are high.
+        allow_mismatch: go on although model or hook point differ; every output then says so.
+        progress: called with what is being done and the share of it done.
+
+    Raises:
+        ValueError: no encoders, encoders of different widths, a threshold outside −1…1, different spaces.
+
+    Example:
+        >>> import sae_geometry as sg
+        >>> r = sg.encoder_agreement("demo:local-seed0", "demo:local-seed1")
+        >>> sum(r.counts().values()) == r.a.n_latents
+        True
+    """
+    if not -1 <= threshold <= 1:
+        raise ValueError(f"the threshold is a cosine, within −1…1; got {threshold:g}")
+    decoders = compare(a, b, allow_mismatch=allow_mismatch, progress=progress)
+    left, right = decoders.a, decoders.b
+    encoders = compare(left, right, on="encoder", allow_mismatch=True, progress=progress)
+    assert left.encoder_directions is not None
+    assert right.encoder_directions is not None
+    partner = decoders.a_to_b.partner_row
+    x = left.encoder_directions.cpu().numpy()
+    y = right.encoder_directions.cpu().numpy()
+    return Agreement(
+        a=left,
+        b=right,
+        threshold=threshold,
+        decoder=decoders,
+        encoder=encoders,
+        decoder_cosine=read_only(decoders.a_to_b.cosine),
+        encoder_cosine=read_only(np.einsum("ij,ij->i", x, y[partner], dtype=np.float64)),
+        same_partner=read_only(encoders.a_to_b.partner_row == partner),
+    )
+
+
+def _groups(decoder: np.ndarray, encoder: np.ndarray, threshold: float) -> np.ndarray:
+    high_decoder, high_encoder = decoder > threshold, encoder > threshold
+    return np.select([high_decoder & high_encoder, ~high_decoder & ~high_encoder, high_encoder], [0, 1, 2], default=3)
+
+
+def _alignment(d: Dictionary) -> np.ndarray | None:
+    if d.encoder_directions is None or d.encoder_directions.shape != d.directions.shape or _crosses_spaces(d):
+        return None
+    x, y = d.directions.cpu().numpy(), d.encoder_directions.cpu().numpy()
+    return read_only(np.einsum("ij,ij->i", x, y, dtype=np.float64))
+
+
+def _crosses_spaces(d: Dictionary) -> bool:
+    """Whether it reads one place and writes another (a transcoder), so that the two have no cosine."""
+    into, out = d.metadata.get("hook_point_in"), d.metadata.get("hook_point_out")
+    return into is not None and out is not None and into != out

@@ -1,0 +1,256 @@
+"""Subspaces: how much of the latents without a partner lies in the span of the other dictionary's latents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from sae_geometry.comparisons.pair import compare
+from sae_geometry.dictionary import Dictionary
+from sae_geometry.io.formatting import aligned, read_only
+from sae_geometry.io.progress import Progress
+from sae_geometry.kernels.sweep import sweep
+from sae_geometry.matching.defaults import THRESHOLD
+from sae_geometry.pairwise.confounds import confound_audit
+from sae_geometry.pairwise.inputs import describe_input
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+NEAREST = (1, 2, 4, 8, 16, 32)
+RANKS = (1, 2, 5, 10, 20, 50, 100, 200)
+_MOST_NEAREST = 64
+_NULL_LATENTS = 512
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SpanOverlap:
+    """How much of A's unmatched latents B's latents span.
+
+    Attributes:
+        a, b: the dictionaries.
+        threshold: latents of A whose one-to-one partner is no more similar than this, or that have none, are unmatched.
+        matching: the one-to-one matching.
+        unmatched: int64 [U], their rows in A.
+        n_nearest: K values of k.
+        explained: float64 [U, K], share of each unmatched direction in the span of its k nearest lines of B.
+        explained_by_chance: float64 [L, K], the same against random directions with B's mean and second moment, for L
+            of the unmatched.
+        ranks: R values of r.
+        overlap: float64 [R], mean squared cosine of the r principal angles between the r-dimensional subspace that the
+            unmatched latents of A fill most, and that of B's matched latents.
+        overlap_by_chance: float64 [R], the same for random directions with B's mean and second moment instead of B's.
+        overlap_isotropic: float64 [R], r/d: of random subspaces.
+        angles: float64 [r], the principal angles in degrees at the largest rank.
+        caveats: what every reader must know.
+    """
+
+    a: Dictionary
+    b: Dictionary
+    threshold: float
+    matching: str
+    unmatched: np.ndarray
+    n_nearest: tuple[int, ...]
+    explained: np.ndarray
+    explained_by_chance: np.ndarray
+    ranks: tuple[int, ...]
+    overlap: np.ndarray
+    overlap_by_chance: np.ndarray
+    overlap_isotropic: np.ndarray
+    angles: np.ndarray
+    caveats: tuple[str, ...]
+
+    @property
+    def dictionaries(self) -> tuple[Dictionary, ...]:
+        """A and B."""
+        return (self.a, self.b)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row an unmatched latent of A: run, latent_id, and explained_k for each k."""
+        import pandas as pd
+
+        ids = self.a.latent_ids.cpu().numpy()[self.unmatched]
+        columns = {f"explained_{k}": self.explained[:, at] for at, k in enumerate(self.n_nearest)}
+        return pd.DataFrame({"run": self.a.name, "latent_id": ids} | columns)
+
+    def summary(self) -> dict[str, Any]:
+        """The numbers, JSON-ready."""
+        return {
+            "inputs": {"a": describe_input(self.a), "b": describe_input(self.b)},
+            "confounds": confound_audit(self.a, self.b).summary(),
+            "threshold": self.threshold,
+            "one_to_one_matching": self.matching,
+            "n_unmatched": len(self.unmatched),
+            "n_latents": self.a.n_latents,
+            "explained_means": "share of an unmatched direction of a in the span of its k nearest lines of b (largest "
+            "absolute cosine); mean over the unmatched",
+            "n_nearest": list(self.n_nearest),
+            "explained": _means(self.explained),
+            "explained_by_chance": _means(self.explained_by_chance),
+            "overlap_means": "mean squared cosine of the r principal angles between the leading subspaces of a's "
+            "unmatched latents and of b's matched ones",
+            "ranks": list(self.ranks),
+            "overlap": self.overlap.tolist(),
+            "overlap_by_chance": self.overlap_by_chance.tolist(),
+            "overlap_isotropic": self.overlap_isotropic.tolist(),
+            "principal_angles_degrees": self.angles.tolist(),
+            "caveats": list(self.caveats),
+        }
+
+    def tables(self) -> Mapping[str, pd.DataFrame]:
+        """What is saved."""
+        return {"span": self.to_pandas()}
+
+    def figures(self) -> Mapping[str, Figure]:
+        """What is drawn when it is saved."""
+        from sae_geometry import plots
+
+        return {"span": plots.span_figure(self)}
+
+    def plot_explained(self, ax: Axes | None = None) -> Axes:
+        """Share explained against the number of nearest latents, beside chance."""
+        from sae_geometry import plots
+
+        return plots.span_curve(self, ax=ax)
+
+    def __repr__(self) -> str:
+        lines = [
+            f"Span of {self.b.name!r} against the {len(self.unmatched):,} of {self.a.n_latents:,} latents of "
+            f"{self.a.name!r} with no one-to-one ({self.matching}) partner > {self.threshold:g}"
+        ]
+        if len(self.unmatched):
+            rows = [("k nearest", *(f"{k}" for k in self.n_nearest))]
+            rows.append(("explained", *(f"{v:.1%}" for v in self.explained.mean(axis=0))))
+            if len(self.explained_by_chance):
+                rows.append(("by chance", *(f"{v:.1%}" for v in self.explained_by_chance.mean(axis=0))))
+            lines += ["  share of each direction in the span of its k nearest lines:"]
+            lines += [f"    {line}" for line in aligned(rows)]
+        if self.ranks:
+            rows = [("rank", *(f"{r}" for r in self.ranks)), ("overlap", *(f"{v:.1%}" for v in self.overlap))]
+            if not np.isnan(self.overlap_by_chance).all():
+                rows.append(("by chance", *(f"{v:.1%}" for v in self.overlap_by_chance)))
+            rows.append(("isotropic", *(f"{v:.1%}" for v in self.overlap_isotropic)))
+            lines += [
+                "  leading subspaces of the unmatched and of b's matched latents (mean squared cosine of angles):"
+            ]
+            lines += [f"    {line}" for line in aligned(rows)]
+        return "\n".join([*lines, *(f"  caveat: {c}" for c in self.caveats)])
+
+
+def span_overlap(
+    a: Any,
+    b: Any,
+    *,
+    threshold: float = THRESHOLD,
+    n_nearest: Sequence[int] = NEAREST,
+    allow_mismatch: bool = False,
+    progress: Progress | None = None,
+) -> SpanOverlap:
+    """Are A's unmatched latents combinations of B's, or directions that B does not have?
+
+    A latent of A is unmatched where its one-to-one partner (optimal up to 4,096 latents a side, greedy beyond) is no
+    more similar than `threshold`. With Q_k an orthonormal basis of the k latents of B with the largest absolute cosine
+    to it, ‖Q_kᵀ a_i‖² is the share of a_i in their span. Any k directions explain something, the nearest more: chance
+    is the same with random directions that have B's mean and second moment. Between the leading r-dimensional
+    subspaces (right singular vectors) of A's unmatched and of B's matched latents stand the principal angles.
+
+    Args:
+        a, b: anything `compare` takes.
+        threshold: see above.
+        n_nearest: values of k, 1…64, ascending.
+        allow_mismatch: go on although model or hook point differ; every output then says so.
+        progress: called with what is being done and the share of it done.
+
+    Raises:
+        ValueError: values of k that are none, a threshold outside −1…1, different spaces.
+
+    Example:
+        >>> import sae_geometry as sg
+        >>> s = sg.span_overlap("demo:local-seed0", "demo:local-seed1", n_nearest=(1, 4))
+        >>> bool((s.explained[:, 1] >= s.explained[:, 0]).all())
+        True
+    """
+    ks = tuple(n_nearest)
+    if not ks or list(ks) != sorted(set(ks)) or not ks[0] >= 1 or ks[-1] > _MOST_NEAREST:
+        raise ValueError(f"n_nearest are ascending numbers from 1 to {_MOST_NEAREST}; got {list(ks)}")
+    if not -1 <= threshold <= 1:
+        raise ValueError(f"the threshold is a cosine, within −1…1; got {threshold:g}")
+    made = compare(a, b, allow_mismatch=allow_mismatch, progress=progress).one_to_one()
+    left, right = made.a, made.b.to(made.a.device)
+    above = np.nan_to_num(made.a_to_b.similarity, nan=-np.inf) > threshold
+    unmatched, matched = np.flatnonzero(~above), made.a_to_b.partner_row[above]
+    rows = left.directions.cpu().numpy()[unmatched]
+    others = right.directions.cpu().numpy()
+    ks = tuple(k for k in ks if k <= min(len(others), left.d_in))
+    null = made.nearest_a_to_b.nearest_chance.null
+    random = null.sample(len(others), seed=0) if null.has_tail else None
+    few = (
+        rows[np.unique(np.linspace(0, max(len(rows) - 1, 0), _NULL_LATENTS).round().astype(int))] if len(rows) else rows
+    )
+    smallest = min(len(rows), len(matched), left.d_in)
+    ranks = tuple(r for r in RANKS if r <= smallest // 2 or r == 1 <= smallest)
+    most = max(ranks, default=0)
+    ours, theirs = (_leading_subspace(x, most) for x in (rows, others[matched]))
+    chosen = None if random is None else _leading_subspace(random[: len(matched)], most)
+    cosines = [_angle_cosines(ours[:r], theirs[:r]) for r in ranks]
+    return SpanOverlap(
+        a=left,
+        b=right,
+        threshold=threshold,
+        matching=made.matching,
+        unmatched=read_only(unmatched),
+        n_nearest=ks,
+        explained=explained_by_nearest(rows, others, ks),
+        explained_by_chance=np.empty((0, len(ks))) if random is None else explained_by_nearest(few, random, ks),
+        ranks=ranks,
+        overlap=np.array([float((c**2).mean()) for c in cosines]),
+        overlap_by_chance=np.array(
+            [np.nan if chosen is None else float((_angle_cosines(ours[:r], chosen[:r]) ** 2).mean()) for r in ranks]
+        ),
+        overlap_isotropic=np.array([r / left.d_in for r in ranks]),
+        angles=np.degrees(np.arccos(cosines[-1])) if cosines else np.empty(0),
+        caveats=made.caveats,
+    )
+
+
+def explained_by_nearest(rows: np.ndarray, others: np.ndarray, n_nearest: Sequence[int]) -> np.ndarray:
+    """float64 [n, K]: share of each unit row in the span of the k others with the largest absolute cosine to it."""
+    if len(rows) == 0 or not n_nearest:
+        return np.empty((len(rows), len(n_nearest)))
+    most = max(n_nearest)
+    x, y = (torch.from_numpy(np.ascontiguousarray(v, dtype=np.float32)) for v in (rows, others))
+    index = sweep(x, y, most, columns=False, absolute=True).rows.index.numpy()
+    out = np.empty((len(rows), len(n_nearest)))
+    for i, near in enumerate(index):
+        basis = np.linalg.qr(others[near].astype(np.float64).T)[0]
+        shares = np.cumsum((rows[i].astype(np.float64) @ basis) ** 2)
+        out[i] = shares[[k - 1 for k in n_nearest]]
+    return np.minimum(out, 1.0)
+
+
+def _leading_subspace(rows: np.ndarray, rank: int) -> np.ndarray:
+    """float64 [rank, d]: the first right singular vectors of the rows, from the smaller of x xᵀ and xᵀ x."""
+    from scipy.linalg import eigh
+
+    x = rows.astype(np.float64)
+    n, d = x.shape
+    if rank == 0:
+        return np.empty((0, d))
+    last = min(n, d)
+    vectors = eigh(x @ x.T if n < d else x.T @ x, subset_by_index=(last - rank, last - 1))[1][:, ::-1]
+    return np.asarray(np.linalg.qr(x.T @ vectors)[0].T if n < d else vectors.T)
+
+
+def _angle_cosines(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Cosines of the principal angles between the subspaces that orthonormal rows span."""
+    return np.clip(np.linalg.svd(x @ y.T, compute_uv=False), 0.0, 1.0)
+
+
+def _means(values: np.ndarray) -> list[float] | None:
+    return values.mean(axis=0).tolist() if len(values) else None

@@ -1,0 +1,382 @@
+"""Feature splitting: what became of a narrow dictionary's latents in a wide one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sae_geometry.dictionary import Dictionary
+from sae_geometry.io.formatting import aligned
+from sae_geometry.io.progress import Progress
+from sae_geometry.kernels.sweep import sweep
+from sae_geometry.kernels.types import Sweep
+from sae_geometry.matching.defaults import DISCOVERY_RATE
+from sae_geometry.nulls import false_discovery_found
+from sae_geometry.pairwise.confounds import confound_audit
+from sae_geometry.pairwise.inputs import describe_input, distinct
+from sae_geometry.pairwise.matching_result import Matching, few_latents, nearest_matching
+from sae_geometry.pairwise.same_space import require_same_space
+from sae_geometry.sources import as_dictionary
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+N_TERMS = 4
+_NULL_LATENTS = 512
+_GONE = 1e-6  # squared residual below which nothing is left to explain
+
+
+@dataclass(frozen=True, eq=False)
+class SparseCombination:
+    """Every parent as a non-negative combination of few atoms, by orthogonal matching pursuit.
+
+    Attributes:
+        index: int64 [n, T], the atom taken at each step; −1 where the pursuit had ended.
+        coefficient: float64 [n, T], in the combination of all T; 0 where none.
+        explained: float64 [n, T], 1 − ‖p − Σ c_t w_t‖² after 1…T terms: the share of the unit direction explained.
+    """
+
+    index: np.ndarray
+    coefficient: np.ndarray
+    explained: np.ndarray
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SplitMap:
+    """What became of each narrow latent in the wide dictionary, and which wide latents are new.
+
+    Attributes:
+        narrow, wide: the dictionaries.
+        parents: the `Matching` wide → narrow: each wide latent's nearest narrow one, with its p-value.
+        found: bool [m]: wide latents that are children: closer to their parent than chance, the false discovery rate
+            held at `false_discovery_rate`. The others are *novel*.
+        false_discovery_rate: see `found`.
+        threshold: the smallest cosine among the found; nan where none is.
+        nearest_child: the `Matching` narrow → wide.
+        combination: each narrow direction as a sparse combination of wide ones.
+        close: bool [n, T]: terms of the combination that are closer to the narrow latent than chance, the false
+            discovery rate held over all n·T.
+        explained_by_chance: float64 [L, T]: the same of wide dictionaries drawn at random with the same mean and
+            second moment, for L of the narrow latents; the yardstick for `combination.explained`. Empty where the wide
+            dictionary fills too few dimensions.
+        caveats: what every reader must know.
+    """
+
+    narrow: Dictionary
+    wide: Dictionary
+    parents: Matching
+    found: np.ndarray
+    false_discovery_rate: float
+    threshold: float
+    nearest_child: Matching
+    combination: SparseCombination
+    close: np.ndarray
+    explained_by_chance: np.ndarray
+    caveats: tuple[str, ...]
+
+    @cached_property
+    def n_children(self) -> np.ndarray:
+        """int64 [n]: how many wide latents have this narrow one as parent."""
+        return np.bincount(self.parents.partner_row[self.found], minlength=self.narrow.n_latents)
+
+    @cached_property
+    def n_absorbing(self) -> np.ndarray:
+        """int64 [n]: terms of the sparse combination that are close and children of *another* narrow latent.
+
+        They carry part of this latent's direction without descending from it.
+        """
+        term = self.combination.index
+        taken = (term >= 0) & (self.combination.coefficient > 0)
+        own = self.parents.partner_row[term] == np.arange(self.narrow.n_latents)[:, None]
+        return (taken & self.close & self.found[term] & ~own).sum(axis=1)
+
+    @property
+    def n_novel(self) -> int:
+        """Wide latents no closer to any narrow one than chance."""
+        return int((~self.found).sum())
+
+    def children(self, latent_id: int) -> list[int]:
+        """Original ids of the wide children of one narrow latent, closest first.
+
+        Raises:
+            ValueError: the narrow dictionary has no such latent.
+        """
+        at = np.flatnonzero(self.parents.target_ids == latent_id)
+        if len(at) == 0:
+            raise ValueError(f"{self.narrow.name!r} has no latent {latent_id} (dropped as dead, perhaps)")
+        rows = np.flatnonzero(self.found & (self.parents.partner_row == at[0]))
+        rows = rows[np.argsort(-self.parents.cosine[rows], kind="stable")]
+        return [int(i) for i in self.parents.source_ids[rows]]
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row a wide latent: wide_id, parent_id, cosine, p_value, role ("child" or "novel"), n_siblings."""
+        import pandas as pd
+
+        siblings = np.where(self.found, self.n_children[self.parents.partner_row], 0)
+        return pd.DataFrame(
+            {
+                "wide_id": self.parents.source_ids,
+                "parent_id": self.parents.partner,
+                "cosine": self.parents.cosine,
+                "p_value": self.parents.p_value,
+                "role": np.where(self.found, "child", "novel"),
+                "n_siblings": siblings,
+            }
+        )
+
+    def parents_table(self) -> pd.DataFrame:
+        """One row a narrow latent: narrow_id, n_children, n_absorbing, nearest_wide_id, nearest_cosine, and for each
+        term t of its sparse combination term_t_id, term_t_coefficient, explained_t.
+        """
+        import pandas as pd
+
+        columns: dict[str, Any] = {
+            "narrow_id": self.parents.target_ids,
+            "n_children": self.n_children,
+            "n_absorbing": self.n_absorbing,
+            "nearest_wide_id": self.nearest_child.partner,
+            "nearest_cosine": self.nearest_child.cosine,
+        }
+        ids = self.parents.source_ids
+        for t in range(self.combination.index.shape[1]):
+            index = self.combination.index[:, t]
+            columns[f"term_{t + 1}_id"] = np.where(index >= 0, ids[index], -1)
+            columns[f"term_{t + 1}_coefficient"] = self.combination.coefficient[:, t]
+            columns[f"explained_{t + 1}"] = self.combination.explained[:, t]
+        return pd.DataFrame(columns)
+
+    def summary(self) -> dict[str, Any]:
+        """The numbers, JSON-ready."""
+        counts, chance = np.bincount(np.minimum(self.n_children, 5), minlength=6), self.explained_by_chance
+        return {
+            "inputs": {"narrow": describe_input(self.narrow), "wide": describe_input(self.wide)},
+            "confounds": confound_audit(self.narrow, self.wide).summary(),
+            "child_means": "a wide latent closer (decoder cosine, signed) to its nearest narrow latent, its parent, "
+            "than random directions with the narrow dictionary's mean and second moment",
+            "false_discovery_rate": self.false_discovery_rate,
+            "smallest_cosine_of_a_child": self.threshold,
+            "wide_to_narrow": self.parents.summary(),
+            "narrow_to_wide": self.nearest_child.summary(),
+            "n_children": int(self.found.sum()),
+            "n_novel": self.n_novel,
+            "narrow_latents_with_this_many_children": {
+                f"{k}" if k < 5 else "5 or more": int(c) for k, c in enumerate(counts)
+            },
+            "absorbing_means": "a term of a narrow latent's sparse combination, closer to it than chance, that is a "
+            "child of another narrow latent",
+            "narrow_latents_with_absorbing_wide_latents": int((self.n_absorbing > 0).sum()),
+            "explained_means": "share of the narrow direction explained by 1, 2, … wide directions, non-negative "
+            "coefficients, orthogonal matching pursuit; mean over narrow latents",
+            "explained": self.combination.explained.mean(axis=0).tolist(),
+            "explained_by_chance": self.explained_by_chance.mean(axis=0).tolist()
+            if len(self.explained_by_chance)
+            else None,
+            "narrow_latents_in_the_null": len(chance),
+            "caveats": list(self.caveats),
+        }
+
+    def tables(self) -> Mapping[str, pd.DataFrame]:
+        """What is saved: split (a row a wide latent), parents (a row a narrow one)."""
+        return {"split": self.to_pandas(), "parents": self.parents_table()}
+
+    def figures(self) -> Mapping[str, Figure]:
+        """What is drawn when it is saved."""
+        from sae_geometry import plots
+
+        return {"splitting": plots.splitting_figure(self)}
+
+    @property
+    def dictionaries(self) -> tuple[Dictionary, ...]:
+        """Narrow and wide."""
+        return (self.narrow, self.wide)
+
+    def plot_children(self, ax: Axes | None = None) -> Axes:
+        """How many children narrow latents have."""
+        from sae_geometry import plots
+
+        return plots.children_bars(self, ax=ax)
+
+    def plot_explained(self, ax: Axes | None = None) -> Axes:
+        """How much of the parents 1, 2, … wide latents explain, beside chance."""
+        from sae_geometry import plots
+
+        return plots.explained_ecdf(self, ax=ax)
+
+    def __repr__(self) -> str:
+        n = self.narrow.n_latents
+        split, kept, none = (int(x.sum()) for x in (self.n_children > 1, self.n_children == 1, self.n_children == 0))
+        farthest = f"; the farthest at {self.threshold:.3f}" if self.found.any() else ""
+        rows = [("terms", *(f"{t + 1}" for t in range(self.combination.explained.shape[1])))]
+        rows.append(("explained", *(f"{v:.1%}" for v in self.combination.explained.mean(axis=0))))
+        if len(self.explained_by_chance):
+            rows.append(("by chance", *(f"{v:.1%}" for v in self.explained_by_chance.mean(axis=0))))
+        return "\n".join(
+            [
+                f"Splitting of {self.narrow.name!r} ({n:,} latents) in {self.wide.name!r} ({self.wide.n_latents:,})",
+                f"  wide latents: {int(self.found.sum()):,} children (closer to their parent than chance, "
+                f"{self.false_discovery_rate:.0%} false discoveries{farthest}), {self.n_novel:,} novel",
+                f"  narrow latents: {split:,} with several children, {kept:,} with one, {none:,} with none",
+                f"  {int((self.n_absorbing > 0).sum()):,} narrow latents are partly absorbed: a child of another is "
+                "close to them and among the terms below",
+                "  share of the narrow direction explained by a non-negative combination of wide ones:",
+                *(f"    {line}" for line in aligned(rows)),
+                *(f"  {d.name}: {d.alive.describe()}" for d in self.dictionaries),
+                *(f"  caveat: {c}" for c in self.caveats),
+            ]
+        )
+
+
+def split_map(
+    narrow: Any,
+    wide: Any,
+    *,
+    false_discovery_rate: float = DISCOVERY_RATE,
+    n_terms: int = N_TERMS,
+    allow_mismatch: bool = False,
+    progress: Progress | None = None,
+) -> SplitMap:
+    """What became of a narrow dictionary's latents in a wide one: children, absorption, novel latents.
+
+    Each wide latent's *parent* is its nearest narrow latent, argmax_i cos(narrow_i, wide_j); it is a *child* where that
+    cosine is larger than chance (p-values against random directions with the narrow dictionary's mean and second
+    moment, the false discovery rate controlled), and *novel* otherwise. Each narrow direction p is then written as
+    Σ c_t w_t, c ≥ 0, over at most `n_terms` wide directions by orthogonal matching pursuit: the next w is the one with
+    the largest inner product with what is left of p (found exactly, among all of them), and all coefficients are fitted
+    anew. The share explained is 1 − ‖p − Σ c_t w_t‖², beside that of wide dictionaries drawn at random.
+
+    Args:
+        narrow, wide: anything `compare` takes; `narrow` has no more latents than `wide`.
+        false_discovery_rate: for children, in (0, 1).
+        n_terms: T ≥ 1.
+        allow_mismatch: go on although model or hook point differ; every output then says so.
+        progress: called with what is being done and the share of it done.
+
+    Raises:
+        ValueError: the narrow dictionary is the wider one, no terms, a rate outside (0, 1), or different spaces.
+
+    Example:
+        >>> import sae_geometry as sg
+        >>> s = sg.split_map("demo:local-narrow-seed0", "demo:local-seed0")
+        >>> s.n_novel + int(s.found.sum()) == s.wide.n_latents
+        True
+    """
+    small, large = distinct([as_dictionary(narrow), as_dictionary(wide)])
+    if small.n_latents > large.n_latents:
+        raise ValueError(
+            f"the first dictionary is the narrow one, but {small.name!r} has {small.n_latents:,} latents and "
+            f"{large.name!r} {large.n_latents:,}; give them the other way round"
+        )
+    if n_terms < 1:
+        raise ValueError(f"n_terms is how many wide latents may combine, at least 1; got {n_terms}")
+    if not 0 < false_discovery_rate < 1:
+        raise ValueError(f"a false discovery rate lies between 0 and 1; got {false_discovery_rate}")
+    notes = tuple(f"{d.name}: {note}" for d in (small, large) for note in d.notes)
+    caveats = notes + require_same_space(small, large, allow_mismatch) + few_latents((small, large))
+    large = large.to(small.device)
+    tick = None if progress is None else lambda share: progress("similarities", share)
+    swept = sweep(small.directions, large.directions, progress=tick)
+    parents, nearest_child = _matchings(small, large, swept)
+    if not parents.nearest_chance.null.has_tail:
+        caveats += (
+            f"{small.name}: fills fewer than four dimensions, so chance is unknown and no latent is called a child",
+        )
+    found = false_discovery_found(parents.p_value, false_discovery_rate)
+    threshold = float(parents.cosine[found].min()) if found.any() else float("nan")
+    combination = sparse_combinations(small.directions, large.directions, n_terms, progress=progress)
+    return SplitMap(
+        narrow=small,
+        wide=large,
+        parents=parents,
+        found=found,
+        false_discovery_rate=false_discovery_rate,
+        threshold=threshold,
+        nearest_child=nearest_child,
+        combination=combination,
+        close=_close(small, large, combination, nearest_child, false_discovery_rate),
+        explained_by_chance=_explained_by_chance(small.directions, nearest_child, n_terms),
+        caveats=caveats,
+    )
+
+
+def sparse_combinations(
+    parents: Tensor, atoms: Tensor, n_terms: int, *, progress: Progress | None = None
+) -> SparseCombination:
+    """Each parent as a non-negative combination of at most `n_terms` atoms: orthogonal matching pursuit.
+
+    Each step takes the atom with the largest inner product with the residual, ties to the smaller index, found exactly
+    by a sweep over all atoms; the coefficients of all taken atoms are then fitted anew by non-negative least squares.
+    The pursuit of a parent ends where no atom has a positive inner product with what is left.
+
+    Args:
+        parents: unit rows [n, d].
+        atoms: unit rows [m, d] on the same device.
+        n_terms: T.
+        progress: see `split_map`.
+    """
+    from scipy.optimize import nnls
+
+    p = parents.double().cpu().numpy()
+    w = atoms.cpu().numpy()
+    n = len(p)
+    index = np.full((n, n_terms), -1, dtype=np.int64)
+    coefficient = np.zeros((n, n_terms))
+    explained = np.zeros((n, n_terms))
+    residual = p.copy()
+    active = np.arange(n)
+    for t in range(n_terms):
+        if t:
+            explained[:, t] = explained[:, t - 1]
+        length = np.linalg.norm(residual[active], axis=1)
+        active = active[length**2 > _GONE]
+        if len(active):
+            unit = residual[active] / np.linalg.norm(residual[active], axis=1, keepdims=True)
+            best = sweep(torch.from_numpy(unit.astype(np.float32)).to(atoms.device), atoms, columns=False).rows
+            taken, score = best.index[:, 0].cpu().numpy(), best.score[:, 0].cpu().numpy()
+            fresh = (score > _GONE) & ~(index[active] == taken[:, None]).any(axis=1)
+            active, taken = active[fresh], taken[fresh]
+            index[active, t] = taken
+        for i in active:
+            members = w[index[i, : t + 1]].astype(np.float64)
+            fitted, left = nnls(members.T, p[i])
+            coefficient[i, : t + 1] = fitted
+            residual[i] = p[i] - fitted @ members
+            explained[i, t] = 1 - left**2
+        if progress is not None:
+            progress("sparse combinations", (t + 1) / n_terms)
+    return SparseCombination(index, coefficient, explained)
+
+
+def _matchings(narrow: Dictionary, wide: Dictionary, swept: Sweep) -> tuple[Matching, Matching]:
+    assert swept.cols is not None
+    return nearest_matching(wide, narrow, swept.cols), nearest_matching(narrow, wide, swept.rows)
+
+
+def _close(
+    narrow: Dictionary, wide: Dictionary, combination: SparseCombination, nearest_child: Matching, rate: float
+) -> np.ndarray:
+    """Which terms are closer to their narrow latent than the nearest of m random wide latents would be."""
+    p, w = narrow.directions.cpu().numpy(), wide.directions.cpu().numpy()
+    p_values = np.full(combination.index.shape, np.nan)
+    for t in range(combination.index.shape[1]):
+        term = combination.index[:, t]
+        cosine = np.where(term >= 0, (p * w[term]).sum(axis=1, dtype=np.float64), np.nan)
+        p_values[:, t] = nearest_child.nearest_chance.p_values(cosine)
+    return false_discovery_found(p_values, rate)
+
+
+def _explained_by_chance(parents: Tensor, nearest_child: Matching, n_terms: int) -> np.ndarray:
+    """The share explained by a random wide dictionary, for evenly spaced parents."""
+    null = nearest_child.nearest_chance.null
+    if not null.has_tail:
+        return np.empty((0, n_terms))
+    rows = np.unique(np.linspace(0, len(parents) - 1, _NULL_LATENTS).round().astype(int))
+    atoms = torch.from_numpy(null.sample(len(nearest_child.target_ids))).to(parents.device)
+    return sparse_combinations(parents[torch.from_numpy(rows).to(parents.device)], atoms, n_terms).explained

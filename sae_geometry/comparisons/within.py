@@ -1,0 +1,112 @@
+"""Within-dictionary similarity: how redundant is one dictionary?"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from sae_geometry.dictionary import Dictionary
+from sae_geometry.io.formatting import or_dash
+from sae_geometry.io.progress import Progress
+from sae_geometry.kernels.sweep import sweep
+from sae_geometry.kernels.types import Sweep, SweepReport
+from sae_geometry.pairwise.inputs import describe_input
+from sae_geometry.pairwise.matching_result import Matching, few_latents, nearest_matching, with_mutual
+from sae_geometry.sources import as_dictionary
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class WithinComparison:
+    """Within-dictionary similarity: for each latent, the nearest *other* latent (self excluded by index).
+
+    Attributes:
+        dictionary: the dictionary.
+        signed: whether similarity is the cosine or its absolute value.
+        nearest: the `Matching` of the dictionary to itself.
+        swept: the sweep behind it.
+    """
+
+    dictionary: Dictionary
+    signed: bool
+    nearest: Matching
+    swept: Sweep
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """What every reader must know."""
+        return (*self.dictionary.notes, *few_latents((self.dictionary,)))
+
+    @property
+    def report(self) -> SweepReport:
+        """How the sweep was run."""
+        return self.swept.report
+
+    @property
+    def mmcs(self) -> float:
+        """Mean over i of max over j ≠ i of cos(a_i, a_j)."""
+        return self.nearest.mmcs
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row a latent: see `Matching.to_pandas`."""
+        return self.nearest.to_pandas()
+
+    def summary(self) -> dict[str, Any]:
+        """The numbers, JSON-ready."""
+        return {
+            "inputs": {"a": describe_input(self.dictionary)},
+            "self": "excluded by index",
+            "similarity": self.nearest.quantity,
+            "within": self.nearest.summary(),
+            "caveats": list(self.caveats),
+            "sweep": asdict(self.report),
+        }
+
+    def plot_ecdf(self, ax: Axes | None = None) -> Axes:
+        """ECDF of the within-dictionary max cosine with the chance line."""
+        from sae_geometry import plots
+
+        return plots.similarity_ecdf([self.nearest], ax=ax)
+
+    def plot_histogram(self, ax: Axes | None = None) -> Axes:
+        """Histogram of the within-dictionary max cosine."""
+        from sae_geometry import plots
+
+        return plots.similarity_histogram([self.nearest], ax=ax)
+
+    def __repr__(self) -> str:
+        m = self.nearest
+        mean, isotropic = or_dash(m.mmcs, ".4f"), or_dash(m.isotropic_chance, ".3f")
+        return (
+            f"Within {self.dictionary.name!r} ({self.dictionary.n_latents:,} × {self.dictionary.d_in:,}), nearest "
+            f"other latent ({m.quantity}, self excluded): mean {mean}; {m.fraction_above(0.7):.1%} above 0.7; "
+            f"chance {m.chance_text} (isotropic {isotropic})\n  {self.dictionary.alive.describe()}"
+            + "".join(f"\n  caveat: {caveat}" for caveat in self.caveats)
+        )
+
+
+def compare_within(a: Any, *, signed: bool = True, progress: Progress | None = None) -> WithinComparison:
+    """Within-dictionary similarity: max over j ≠ i of cos(a_i, a_j) for every latent i, self excluded by index.
+
+    Args:
+        a: anything `compare` takes.
+        signed: False uses |cos|.
+        progress: called with what is being done and the share of it done, in [0, 1].
+
+    Returns:
+        WithinComparison. A dictionary of one latent has no partner: similarity nan, partner −1.
+
+    Example:
+        >>> import sae_geometry as sg
+        >>> sg.compare_within("demo:local-narrow-seed0").nearest.n_matched
+        488
+    """
+    d = as_dictionary(a)
+    tick = None if progress is None else lambda share: progress("similarities", share)
+    swept = sweep(d.directions, None, absolute=not signed, progress=tick)
+    nearest = nearest_matching(d, d, swept.rows, signed=signed, within=True)
+    nearest = with_mutual(nearest, nearest)
+    return WithinComparison(d, signed, nearest, swept)

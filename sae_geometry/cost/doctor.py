@@ -1,0 +1,104 @@
+"""What this machine can do: versions, device, whether the sweep is exact on it, and how fast."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from sae_geometry.cost.rates import Rates, measure_rates
+from sae_geometry.embedding.embedding import choose_backend
+from sae_geometry.kernels.screens.low_precision import Precision
+from sae_geometry.kernels.selfcheck import run_suite
+from sae_geometry.kernels.sweep import cpu_threads
+from sae_geometry.kernels.types import ScreenName
+from sae_geometry.results.store import software
+
+_ON_CPU: tuple[tuple[ScreenName, Precision], ...] = (("cpu", "float32"), ("int8", "float32"))
+_ON_CUDA: tuple[tuple[ScreenName, Precision], ...] = (("torch", "float32"), ("fp16", "fp16"), ("tf32", "tf32"))
+_FUSED: tuple[tuple[ScreenName, Precision], ...] = (
+    ("triton", "float32"), ("triton-fp16", "fp16"), ("triton-tf32", "tf32")
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What was found.
+
+    sections: "software", "device", "back ends" and "checks", each a mapping of short texts. A check says "exact" when a
+    screen gives the dense definition's partners and scores, bit for bit, in every case of the reference suite, "not
+    here" when it cannot run, and begins with "WRONG" when it differs.
+    rates: the sweep's on the best device here, beside the device's limit.
+    """
+
+    sections: dict[str, dict[str, str]]
+    rates: Rates
+
+    @property
+    def is_right(self) -> bool:
+        """Whether no check failed."""
+        return not any(text.startswith("WRONG") for text in self.sections["checks"].values())
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON takes it."""
+        return {**self.sections, "rates": asdict(self.rates)}
+
+    def markdown(self) -> str:
+        """All of it as one text to paste into an issue."""
+        lines = []
+        for section, entries in self.sections.items():
+            lines += [f"**{section}**", "", *(f"- {key}: {value}" for key, value in entries.items()), ""]
+        return "\n".join([*lines, "**rates**", "", self.rates.markdown()])
+
+
+def diagnose() -> Diagnosis:
+    """Look at this machine: on a GPU, where there is one, the reference suite and the rates of every screen for it.
+
+    Example:
+        >>> from sae_geometry.cost.doctor import diagnose
+        >>> diagnose().is_right
+        True
+    """
+    engine, version, why = choose_backend("auto")
+    cuda = torch.cuda.is_available()
+    fused = _FUSED if cuda and importlib.util.find_spec("triton") else ()
+    sections = {
+        "software": software(),
+        "device": _device(),
+        "back ends": {
+            "sweep": "torch float32 on the GPU" if cuda else "compiled loops on the CPU, float32 or int8",
+            "UMAP": f"{engine} {version} ({why})",
+        },
+        "checks": _checks(cuda, fused),
+    }
+    if cuda:
+        return Diagnosis(sections, measure_rates("cuda", (*_ON_CUDA, *fused)))
+    int8 = not sections["checks"]["sweep, int8"].startswith("not here")
+    return Diagnosis(sections, measure_rates("cpu", _ON_CPU if int8 else _ON_CPU[:1]))
+
+
+def _device() -> dict[str, str]:
+    found = {
+        "cpu": f"{os.cpu_count()} cores, {cpu_threads()} threads used; {torch.backends.cpu.get_cpu_capability()}",
+        "cuda": "none",
+    }
+    if torch.cuda.is_available():
+        card = torch.cuda.get_device_properties(0)
+        found["cuda"] = f"{card.name}, {card.total_memory / 2**30:.0f} GiB, compute {card.major}.{card.minor}"
+    if torch.backends.mps.is_available():
+        found["mps"] = "available"
+    return found
+
+
+def _checks(cuda: bool, fused: tuple[tuple[ScreenName, Precision], ...]) -> dict[str, str]:
+    asked: list[tuple[str, ScreenName, str]] = [
+        ("sweep, cpu", "cpu", "cpu"),
+        ("sweep, int8", "int8", "cpu"),
+        ("sweep, torch", "torch", "cpu"),
+    ]
+    if cuda:
+        asked += [(f"cuda, {screen}", screen, "cuda") for screen, _ in (*_ON_CUDA, *fused)]
+    return {label: run_suite(screen, device) for label, screen, device in asked}

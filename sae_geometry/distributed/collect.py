@@ -1,0 +1,139 @@
+"""A sweep put together from its pieces: lists that merge, in whatever order they come, and one report of them all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from sae_geometry.kernels.tiles import Tile
+from sae_geometry.kernels.topk_merge import Lists, merge_into, no_lists
+from sae_geometry.kernels.types import Best, Sweep, SweepReport, Task
+
+Sent = tuple[np.ndarray, np.ndarray]
+"""The signed cosines (float64) and indices (int32) of lists: 12 bytes a partner; the score follows from them."""
+
+AT_ONCE = 1 << 16  # entries of lists taken in at once
+
+
+def to_send(best: Best, start: int) -> Sent:
+    """Lists as they travel; `start` is where their indices begin in the whole."""
+    index = best.index.cpu().numpy()
+    return best.cosine.cpu().numpy(), np.where(index >= 0, index + start, -1).astype(np.int32)
+
+
+def to_keep(lists: Lists) -> Sent:
+    """Lists of the whole as they are kept."""
+    return lists[1], lists[2].astype(np.int32)
+
+
+def take_in(lists: Lists, sent: Sent, start: int, *, absolute: bool, bias: np.ndarray | None) -> None:
+    """Merge in the lists of the rows from `start` on, a part at a time.
+
+    They come without scores: those are made anew, by the operations that made them where they were found.
+    """
+    step = max(1, AT_ONCE // sent[0].shape[1])
+    for at in range(0, len(sent[0]), step):
+        cosine, index = sent[0][at : at + step], sent[1][at : at + step].astype(np.int64)
+        score = np.abs(cosine) if absolute else cosine.copy()
+        if bias is not None:
+            score -= bias[index]
+        score[index < 0] = -np.inf
+        merge_into(lists, (score, cosine, index), start + at)
+
+
+def as_best(lists: Lists, device: torch.device) -> Best:
+    """The lists as a sweep gives them."""
+    return Best(*(torch.from_numpy(x).to(device) for x in lists))
+
+
+def joined_report(task: Task, reports: Sequence[SweepReport], why: str, seconds: float) -> SweepReport:
+    """One report of a sweep made in pieces: the first piece's where they are alike or it does not matter."""
+    return replace(
+        reports[0],
+        screen=_all_of(r.screen for r in reports),
+        why=why,
+        device=_all_of(r.device for r in reports),
+        n_rows=len(task.a),
+        n_cols=len(task.others),
+        epsilon=max(r.epsilon for r in reports),
+        rows_redone=sum(r.rows_redone for r in reports),
+        cols_redone=sum(r.cols_redone for r in reports),
+        seconds=round(seconds, 4),
+        memory=max(r.memory for r in reports),
+    )
+
+
+def _all_of(told: Iterable[str]) -> str:
+    """Each name once; a report may be of several already."""
+    return ", ".join(sorted({name for names in told for name in names.split(", ")}))
+
+
+def as_array(x: torch.Tensor) -> np.ndarray:
+    """A tensor's numbers on the CPU, rows in order; not copied where they are that already."""
+    return x.detach().cpu().contiguous().numpy()
+
+
+_RESULT, _SENT, _TAKEN = 24, 24, 40  # bytes of an entry: of a result, of what comes in and its frame, while taken in
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The lists of a tile's rows and columns, indices of the whole; how they were found; what is to be said of it."""
+
+    rows: Sent
+    cols: Sent | None
+    report: SweepReport
+    note: str
+
+
+class Gathering:
+    """The lists of a sweep and the reports of its tiles, as far as they have come.
+
+    Args:
+        task: the sweep.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._bias = None if task.column_bias is None else as_array(task.column_bias)
+        self._rows = no_lists(len(task.a), task.k)
+        self._cols = self._rows if task.within else no_lists(len(task.others), task.k) if task.columns else None
+        self._reports: dict[Tile, SweepReport] = {}
+        self._notes: set[str] = set()
+
+    def take(self, tile: Tile, answer: Answer) -> None:
+        """Merge in what was found of a tile."""
+        absolute = self._task.absolute
+        take_in(self._rows, answer.rows, tile.rows[0], absolute=absolute, bias=self._bias)
+        if answer.cols is not None and self._cols is not None:
+            take_in(self._cols, answer.cols, tile.cols[0], absolute=absolute, bias=None)
+        self._reports[tile] = answer.report
+        self._notes |= {answer.note} - {""}
+
+    @property
+    def share(self) -> float:
+        """Of all pairs, those whose tiles have come."""
+        n, m = len(self._task.a), len(self._task.others)
+        return min(1.0, sum(tile.pairs for tile in self._reports) / (n * n / 2 if self._task.within else n * m))
+
+    def sweep(self, workers: int, seconds: float) -> Sweep:
+        """The whole, once every tile has come."""
+        device = self._task.a.device
+        cols = None if self._task.within or self._cols is None else as_best(self._cols, device)
+        return Sweep(as_best(self._rows, device), cols, self._report(workers, seconds))
+
+    def _report(self, workers: int, seconds: float) -> SweepReport:
+        reports = [self._reports[t] for t in sorted(self._reports, key=lambda t: (t.rows, t.cols))]
+        why = [f"{len(reports)} tiles on {workers} Dask workers", *sorted(self._notes), reports[0].why]
+        return joined_report(self._task, reports, "; ".join(why), seconds)
+
+
+def bytes_here(task: Task, tiles: Sequence[Tile]) -> int:
+    """What a sweep takes in this process while its tiles are done elsewhere: all results, one tile's lists."""
+    two_sided = task.columns or task.within
+    results = len(task.a) + (len(task.others) if task.columns and not task.within else 0)
+    lists = max((t.rows[1] - t.rows[0]) + (t.cols[1] - t.cols[0] if two_sided else 0) for t in tiles)
+    return task.k * (_RESULT * results + _SENT * lists) + _TAKEN * AT_ONCE

@@ -1,0 +1,159 @@
+"""Sweeps and pairs on a Dask cluster: cut here, done there, merged here in whatever order they come back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from distributed import Future
+
+from sae_geometry.dictionary import Dictionary
+from sae_geometry.distributed.collect import Gathering, bytes_here
+from sae_geometry.distributed.errors import NotLoadedError
+from sae_geometry.distributed.operands import Held
+from sae_geometry.distributed.pairs import Pair, one_by_one
+from sae_geometry.distributed.scheduler import Cluster, Job
+from sae_geometry.distributed.worker import (
+    Device,
+    Question,
+    Terms,
+    arithmetic,
+    blas_threads,
+    call_with_pair,
+    sweep_tile,
+    wanted,
+)
+from sae_geometry.kernels.blocks import current_ceiling
+from sae_geometry.kernels.ledger import Entry, enter
+from sae_geometry.kernels.tiles import LEAST, WORTH, Tile, cut, halves, pieces_for
+from sae_geometry.kernels.types import ScreenName, Sweep, Task
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+T = TypeVar("T")
+SMALLEST = 2e10  # multiplications below which a sweep is done here sooner than sent: benchmarks/RESULTS_distributed.md
+
+
+class DaskRunner:
+    """Takes sweeps and pairs for a client.
+
+    Args:
+        client: a `distributed.Client`.
+        device: "cpu" keeps workers from their GPUs; see `placing`.
+        load, offline: dictionaries that workers may load from their addresses, without the network; see `loading`.
+        smallest: sweeps of fewer multiplications stay in this process.
+        worth: rows below which a worker's share is not cut further; 0 always cuts it.
+        least: rows below which no tile is cut.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        *,
+        device: Device = "auto",
+        load: Sequence[Dictionary] = (),
+        offline: bool = False,
+        smallest: float = SMALLEST,
+        worth: int = WORTH,
+        least: int = LEAST,
+    ) -> None:
+        self.client, self.device = client, device
+        self.smallest, self.worth, self.least = smallest, worth, least
+        self._cluster, self._held = Cluster(client), Held(client, load, offline=offline)
+
+    def close(self) -> None:
+        """Let the workers forget what they hold for us."""
+        self._held.forget()
+
+    def __call__(self, task: Task, screen: ScreenName) -> Sweep | None:
+        """The whole sweep on the workers; None if it is too small to send, or its results too large to hold here.
+
+        Raises:
+            ClusterError: the scheduler was lost.
+            CeilingError, MemoryError: the smallest tile does not fit a worker.
+        """
+        if float(len(task.a)) * len(task.others) * task.a.shape[1] < self.smallest:
+            return None
+        start = time.perf_counter()
+        workers = self._cluster.n_workers()
+        pieces = pieces_for(len(task.a), workers, self.worth)
+        tiles = cut(len(task.a), None if task.within else len(task.others), pieces, least=self.least)
+        if task.memory_asked and bytes_here(task, tiles) > task.memory:
+            return None
+        together = 2 if task.column_bias is None else 3
+        a = self._held.array(task.a, together)
+        others = a if task.within else self._held.array(task.others, together)
+        bias = None if task.column_bias is None else self._held.array(task.column_bias, together)
+        found = Gathering(task)
+        question = Question(
+            k=task.k,
+            columns=task.columns or task.within,
+            absolute=task.absolute,
+            screen=screen,
+            memory=task.memory if task.memory_asked else None,
+            device=wanted(self.device, task.a.device.type),
+        )
+
+        def submit(tile: Tile) -> Future:
+            operands = a(), others(), tile, question, None if bias is None else bias()
+            return self.client.submit(sweep_tile, *operands, pure=False)
+
+        job = Job(submit, lambda tile: halves(tile, self.least), self._resend)
+        for tile, answer in self._cluster.each(tiles, job):
+            found.take(tile, answer)
+            if task.progress is not None:
+                task.progress(found.share)
+        return found.sweep(workers, time.perf_counter() - start)
+
+    def pairs(
+        self,
+        work: Callable[[Dictionary, Dictionary, Any], T],
+        dictionaries: Sequence[Dictionary],
+        todo: Sequence[Pair],
+        parameters: Any,
+    ) -> Iterator[tuple[Pair, T]]:
+        """Whole pairs on the workers, where there are enough of them and their float sums are ours to the bit.
+
+        Otherwise, and where a pair is too much for a worker, the pair is done here, its sweeps cut into tiles. The
+        sweeps that workers made are entered into the ledger at the end, in the order of `todo`.
+
+        Raises:
+            ClusterError: the scheduler was lost.
+        """
+        ours = arithmetic()
+        if len(todo) < self._cluster.n_workers() or not self._cluster.all_are(arithmetic, ours, threads=1):
+            yield from one_by_one(work, dictionaries, todo, parameters)
+            return
+        too_much: list[Pair] = []
+        sweeps: dict[Pair, tuple[Entry, ...]] = {}
+        there = cache(lambda at: self._held.dictionary(dictionaries[at]))
+        threads = blas_threads()
+
+        def submit(pair: Pair) -> Future:
+            device = wanted(self.device, dictionaries[pair[0]].device.type)
+            terms = Terms(current_ceiling(), device, threads, ours)
+            parts = [None if part is None else part() for at in pair for part in there(at)]
+            return self.client.submit(call_with_pair, work, parameters, terms, *parts, pure=False)
+
+        def smaller(pair: Pair) -> list[Pair]:
+            too_much.append(pair)
+            return []
+
+        try:
+            for pair, made in self._cluster.each(todo, Job(submit, smaller, self._resend, optional=True)):
+                sweeps[pair] = made.sweeps
+                yield pair, made.answer
+        finally:
+            for pair in todo:
+                enter(sweeps.get(pair, ()))
+        yield from one_by_one(work, dictionaries, too_much, parameters)
+
+    def _resend(self, error: Exception) -> None:
+        """Have the workers sent anew what they need next."""
+        if isinstance(error, NotLoadedError):
+            self._held.load_no_more()
+        else:
+            self._held.forget()

@@ -1,0 +1,210 @@
+"""What the workers hold for a client: every array once, known by its fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import uuid
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from distributed import Future
+from torch import Tensor
+
+from sae_geometry.dictionary import Dictionary
+from sae_geometry.distributed.collect import as_array
+from sae_geometry.distributed.worker import all_but_weights, weights_of
+
+if TYPE_CHECKING:
+    from distributed import Client
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+from sae_geometry.distributed.errors import NotLoadedError
+from sae_geometry.sources import SourceError, load
+from sae_geometry.sources.layouts.read import Latents
+from sae_geometry.sources.resolve import parse_address
+
+There = Callable[[], Future]
+"""Where the workers have something: sent, if they have it no longer. Its fingerprint is worked out once."""
+
+_LOOK = 5  # seconds after which is looked whether anybody is there
+KEPT = 1 << 30  # bytes of operands that stay on the workers for the next sweep
+
+
+class Held:
+    """Sends what workers need, or has them load it, and remembers where they have it.
+
+    Args:
+        client: a `distributed.Client`.
+        load: dictionaries that workers may load from their addresses.
+        offline: without touching the network.
+    """
+
+    def __init__(self, client: Client, load: Sequence[Dictionary] = (), *, offline: bool = False) -> None:
+        self._client = client
+        self._there: dict[str, tuple[Future, int]] = {}
+        self._loadable: dict[str, Reference] = {}
+        self._sizes: dict[Reference, list[tuple[str, int]]] = {}  # of the parts there: names and bytes
+        for d in load:
+            if (where := reference(d, offline=offline)) is not None:
+                self._sizes[where] = [_identity(as_array(x)) for x in weights_of(d) if x is not None]
+                self._loadable |= {name: where for name, _ in self._sizes[where]}
+
+    def array(self, x: Tensor, together: int) -> There:
+        """Where the workers have this array.
+
+        Args:
+            x: any array.
+            together: of how many arrays it is that the workers need at once: so many stay, whatever they take.
+        """
+        name, size = _identity(as_array(x))
+
+        def there() -> Future:
+            found = self._found(name)
+            if found is None:
+                self._make_room(size, together)
+                found = self._loaded(name) or self._keep(name, self._sent(name, as_array(x)), size)
+            return found
+
+        return there
+
+    def dictionary(self, d: Dictionary) -> list[There | None]:
+        """Where the workers have what it is put together from (`put_together`): weights (None if it has not), rest."""
+        rest = all_but_weights(d)
+        said = pickle.dumps(rest)
+        name = hashlib.sha256(said).hexdigest()
+
+        def about() -> Future:
+            return self._found(name) or self._keep(name, self._sent(name, rest), len(said))
+
+        weights = weights_of(d)
+        together = 2 * (1 + sum(x is not None for x in weights))  # two such dictionaries'
+        return [*(None if x is None else self.array(x, together) for x in weights), about]
+
+    def forget(self) -> None:
+        """Send everything anew when it is next asked for."""
+        self._there.clear()
+
+    def load_no_more(self) -> None:
+        """A worker could not load what another could: from now on everything is sent."""
+        self._loadable.clear()
+        self.forget()
+
+    def _found(self, name: str) -> Future | None:
+        if name not in self._there or self._there[name][0].status in ("cancelled", "lost", "error"):
+            return None
+        self._there[name] = self._there.pop(name)  # the last asked for is forgotten last
+        return self._there[name][0]
+
+    def _keep(self, name: str, future: Future, size: int) -> Future:
+        self._there[name] = future, size
+        return future
+
+    def _make_room(self, size: int, together: int) -> None:
+        """Forget what was asked for longest ago, until there is room for one more, or it is needed with the rest."""
+        while len(self._there) >= together and size + sum(held for _, held in self._there.values()) > KEPT:
+            del self._there[next(iter(self._there))]
+
+    def _sent(self, name: str, data: Any) -> Future:
+        key = f"sae-geometry-{name[:16]}-{uuid.uuid4().hex[:8]}"
+        future: Future = self._client.scatter({key: data}, broadcast=True)[key]
+        return future
+
+    def _came(self, future: Future) -> bool:
+        """Whether a worker has what was asked for, once that is known or none is left; nothing of it comes here."""
+        while True:
+            try:
+                return future.exception(timeout=_LOOK) is None
+            except CancelledError:
+                return False
+            except TimeoutError:
+                if not self._client.nthreads():
+                    return False
+
+    def _loaded(self, name: str) -> Future | None:
+        """The array as a worker loads it, with all of its dictionary; None where it is not to be, or could not be."""
+        if name not in self._loadable:
+            return None
+        where = self._loadable[name]
+        whole = self._client.submit(load_weights, where, pure=False)
+        futures = [self._client.submit(itemgetter(at), whole, pure=False) for at in range(len(self._sizes[where]))]
+        if not all(self._came(future) for future in futures):
+            self._loadable = {key: value for key, value in self._loadable.items() if value != where}
+            return None
+        for (part, size), future in zip(self._sizes[where], futures, strict=True):
+            self._keep(part, future, size)
+        return self._found(name)
+
+
+def _identity(x: np.ndarray) -> tuple[str, int]:
+    """What an array is known by, and its bytes."""
+    return hashlib.sha256(x.data).hexdigest() + str(x.shape), x.nbytes
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Where a dictionary can be loaded, how it was, and what its fingerprint must be."""
+
+    address: str
+    latents: Latents
+    drop_bad: bool
+    encoder: bool
+    offline: bool
+    fingerprint: str
+
+
+def reference(d: Dictionary, *, offline: bool = False) -> Reference | None:
+    """How a worker can load this dictionary; None where its address is not known or means two things.
+
+    Args:
+        d: the dictionary.
+        offline: whether a worker must not touch the network for it.
+
+    Example:
+        >>> import sae_geometry as sg
+        >>> from sae_geometry.distributed.operands import reference
+        >>> reference(sg.load("demo:local-seed0")).address
+        'demo:local-seed0'
+    """
+    if d.address is None:
+        return None
+    try:
+        parsed = parse_address(d.address)
+    except SourceError:
+        return None
+    address = d.address
+    if parsed.scheme == "local":  # a worker may have another current folder
+        address = f"{Path(parsed.place).expanduser().absolute()}{parsed.selection}"
+    return Reference(
+        address,
+        latents="alive" if d.alive.n_dropped_dead else "all",
+        drop_bad=bool(d.alive.bad_ids),
+        encoder=d.encoder_directions is not None,
+        offline=offline,
+        fingerprint=d.fingerprint,
+    )
+
+
+def load_weights(wanted: Reference) -> tuple[np.ndarray, np.ndarray | None]:
+    """The decoder and encoder directions of what is at the address, on a worker.
+
+    Raises:
+        NotLoadedError: it cannot be loaded here, or it is another dictionary.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the client has been told
+            found = load(
+                wanted.address, wanted.latents, drop_bad=wanted.drop_bad, encoder=wanted.encoder, offline=wanted.offline
+            )
+    except Exception:  # whatever it is, the client can send the weights; and it may name what is not for others
+        raise NotLoadedError(wanted.address) from None
+    if found.fingerprint != wanted.fingerprint:
+        raise NotLoadedError(wanted.address)
+    directions, encoder = weights_of(found)
+    return as_array(directions), None if encoder is None else as_array(encoder)

@@ -1,0 +1,1 @@
+"""UMAP: exact neighbors, the layout and its optimizer, regions, quality and projection."""

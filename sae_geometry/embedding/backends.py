@@ -1,0 +1,161 @@
+"""UMAP backends: lay out a graph of exact neighbors with our optimizer or umap-learn on a CPU, or cuML on a GPU."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import warnings
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+
+from sae_geometry.embedding.neighbors import Neighbors
+from sae_geometry.embedding.optimizer import (
+    boxed,
+    curve_of,
+    epochs_for,
+    fuzzy_weights,
+    import_umap,
+    optimise,
+    spectral_start,
+)
+from sae_geometry.kernels.types import Progress
+
+Backend = Literal["auto", "numba", "umap-learn", "cuml"]
+CUML_MINIMUM = (25, 8)
+
+
+def lay_out(
+    points: torch.Tensor,
+    graph: Neighbors,
+    engine: str,
+    *,
+    min_dist: float,
+    seeds: Sequence[int],
+    n_epochs: int | None,
+    progress: Progress | None = None,
+) -> list[np.ndarray]:
+    """Lay out the points of a precomputed graph, float32 [n, 2] per seed.
+
+    Args:
+        points: float32 unit rows [n, d]; only their number matters.
+        graph: their exact neighbors.
+        engine: "numba", "umap-learn" or "cuml".
+        min_dist, n_epochs: UMAP's own.
+        seeds: one layout each, from the same graph.
+        progress: called with the share done.
+    """
+    if engine == "numba":
+        return _numba(graph, min_dist, seeds, n_epochs, progress)
+    run = _cuml if engine == "cuml" else _umap_learn
+    placed = []
+    for seed in seeds:
+        placed.append(run(points, graph, min_dist, seed, n_epochs))
+        if progress is not None:
+            progress(len(placed) / len(seeds))
+    return placed
+
+
+def choose_backend(backend: Backend) -> tuple[str, str, str]:
+    """Return (engine, version, reason): the requested engine, or cuML if a GPU and cuML ≥ 25.08 are available.
+
+    Otherwise numba: umap-learn's weights, a spectral start and our optimizer on all threads.
+
+    Raises:
+        ValueError: cuML is requested and cannot run.
+    """
+    if backend not in ("auto", "numba", "umap-learn", "cuml"):
+        raise ValueError(f"backend must be auto, numba, umap-learn or cuml; got {backend!r}")
+    gpu = torch.cuda.is_available()
+    version = _version("cuml-cu13") or _version("cuml-cu12") or _version("cuml")
+    new_enough = version is not None and tuple(int(p) for p in version.split(".")[:2]) >= CUML_MINIMUM
+    importable = importlib.util.find_spec("cuml") is not None
+    usable = gpu and new_enough and importable
+    obstacle = (
+        "there is no CUDA GPU"
+        if not gpu
+        else "cuML is not installed (pip install 'sae-geometry[cu13]')"
+        if version is None or not importable
+        else f"cuML {version} is older than 25.08, whose cosine metric can be trusted"
+    )
+    if backend == "cuml" and not usable:
+        raise ValueError(f"backend cuml cannot run here: {obstacle}; use backend='numba'")
+    if usable and backend in ("auto", "cuml"):
+        return "cuml", str(version), "asked for" if backend == "cuml" else "a GPU and cuML are there"
+    learn = _version("umap-learn") or "?"
+    if backend == "umap-learn":
+        return "umap-learn", learn, "asked for"
+    return (
+        "numba",
+        f"{_version('numba')}, weights by umap-learn {learn}",
+        "asked for" if backend == "numba" else obstacle,
+    )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _numba(
+    graph: Neighbors,
+    min_dist: float,
+    seeds: Sequence[int],
+    n_epochs: int | None,
+    progress: Progress | None,
+) -> list[np.ndarray]:
+    weights = fuzzy_weights(graph)
+    start, curve, epochs = spectral_start(weights), curve_of(min_dist), n_epochs or epochs_for(len(graph.indices))
+    placed: list[np.ndarray] = []
+    for seed in seeds:
+
+        def tick(share: float) -> None:
+            if progress is not None:
+                progress((len(placed) + share) / len(seeds))
+
+        placed.append(
+            optimise(
+                weights, boxed(start, seed), curve, n_epochs=epochs, seed=seed, threads=torch.get_num_threads(),
+                progress=tick,
+            )
+        )  # fmt: skip
+    return placed
+
+
+def _umap_learn(points: torch.Tensor, graph: Neighbors, min_dist: float, seed: int, n_epochs: int | None) -> np.ndarray:
+    reducer = import_umap().UMAP(
+        n_neighbors=graph.indices.shape[1],
+        min_dist=min_dist,
+        metric="cosine",
+        n_epochs=n_epochs,
+        random_state=seed,
+        n_jobs=1,
+        precomputed_knn=(graph.indices.copy(), graph.distances.copy()),  # umap-learn writes into its input
+        force_approximation_algorithm=True,  # umap-learn ignores a precomputed graph below 4,096 points otherwise
+        init="spectral" if len(points) > 3 else "random",
+    )
+    with warnings.catch_warnings():
+        # A search index serves to transform new points, which is never done here.
+        warnings.filterwarnings("ignore", message=".*knn_search_index.*")
+        return np.asarray(reducer.fit_transform(points.cpu().numpy()), dtype=np.float32)
+
+
+def _cuml(points: torch.Tensor, graph: Neighbors, min_dist: float, seed: int, n_epochs: int | None) -> np.ndarray:
+    import cuml.manifold
+    import cupy
+
+    reducer = cuml.manifold.UMAP(
+        n_neighbors=graph.indices.shape[1],
+        min_dist=min_dist,
+        metric="cosine",
+        n_epochs=n_epochs,
+        random_state=seed,
+        precomputed_knn=(cupy.asarray(graph.indices), cupy.asarray(graph.distances)),
+        output_type="numpy",
+    )
+    data = cupy.from_dlpack(points.detach().contiguous().cuda())
+    return np.asarray(reducer.fit_transform(data), dtype=np.float32)

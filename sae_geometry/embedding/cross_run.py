@@ -1,0 +1,195 @@
+"""Partners of each latent in every other run: nearest, mutual, and one-to-one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sae_geometry.dictionary import Dictionary
+from sae_geometry.io.formatting import read_only
+from sae_geometry.io.progress import Progress
+from sae_geometry.kernels.sweep import listing_sweep
+from sae_geometry.kernels.types import Sweep
+from sae_geometry.matching import Assignment, match
+from sae_geometry.matching.defaults import default_matching
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_LISTED = 16  # partners listed per latent, from which a greedy matching starts
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Partners:
+    """Partners of the latents of one run in another run, by signed decoder cosine.
+
+    Attributes:
+        max_cosine: float64 [n], cosine to the nearest.
+        partner_id: int64 [n], original id of the nearest latent.
+        mutual: bool [n], whether the two are each other's nearest.
+        one_to_one_partner_id: int64 [n], −1 where the one-to-one matching leaves a latent unmatched.
+        one_to_one_cosine: float64 [n], nan where unmatched.
+    """
+
+    max_cosine: np.ndarray
+    partner_id: np.ndarray
+    mutual: np.ndarray
+    one_to_one_partner_id: np.ndarray
+    one_to_one_cosine: np.ndarray
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            object.__setattr__(self, name, read_only(value))
+
+
+COLUMNS = ("max_cosine", "partner_id", "mutual", "one_to_one_partner_id", "one_to_one_cosine")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Across:
+    """All pairs of runs compared in both directions.
+
+    Attributes:
+        names: names of the runs.
+        partners: for (r, s), the partners in run s of the latents of run r.
+        matchings: for (r, s) with r < s, the one-to-one matching used: "optimal" up to 4,096 latents per side,
+            "greedy" beyond.
+    """
+
+    names: tuple[str, ...]
+    partners: Mapping[tuple[int, int], Partners]
+    matchings: Mapping[tuple[int, int], str]
+
+    def closest_run(self, run: int) -> np.ndarray:
+        """Return the run in which each latent of `run` has its largest cosine, int64 [n]; the first among equals."""
+        others = [s for s in self._runs if s != run]
+        return np.asarray(others)[np.argmax([self.partners[run, s].max_cosine for s in others], axis=0)]
+
+    def best(self, run: int) -> Partners:
+        """Return the partners of each latent of `run` in its closest run."""
+        others = [s for s in self._runs if s != run]
+        at = np.searchsorted(others, self.closest_run(run))
+        rows = np.arange(len(at))
+        return Partners(
+            **{
+                column: np.stack([getattr(self.partners[run, s], column) for s in others])[at, rows]
+                for column in COLUMNS
+            }
+        )
+
+    @property
+    def _runs(self) -> range:
+        return range(len(self.names))
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return one row per latent, grouped by run.
+
+        Columns: partner_run, the run with the largest cosine; max_cosine, partner_id, mutual, one_to_one_partner_id
+        and one_to_one_cosine in that run (null where there is no partner). Then the same five for each run NAME, as
+        `max_cosine:NAME` and so on, null on the rows of NAME itself.
+        """
+        import pandas as pd
+
+        names = np.array(self.names, dtype=object)
+        parts = []
+        for run in self._runs:
+            best = self.best(run)
+            n = len(best.max_cosine)
+            columns: dict[str, Any] = {"partner_run": names[self.closest_run(run)], **_columns(best, n)}
+            for other in self._runs:
+                there = _columns(self.partners.get((run, other)), n)
+                columns |= {f"{column}:{self.names[other]}": values for column, values in there.items()}
+            parts.append(pd.DataFrame(columns))
+        return pd.concat(parts, ignore_index=True)
+
+    def summary(self) -> list[dict[str, Any]]:
+        """Return one entry per pair of runs: MMCS in both directions and the mean over one-to-one pairs, JSON-ready."""
+        return [
+            {
+                "a": self.names[r],
+                "b": self.names[s],
+                "mmcs_a_to_b": float(self.partners[r, s].max_cosine.mean()),
+                "mmcs_b_to_a": float(self.partners[s, r].max_cosine.mean()),
+                "n_mutual": int(self.partners[r, s].mutual.sum()),
+                "one_to_one_matching": method,
+                "one_to_one_pairs": int((self.partners[r, s].one_to_one_partner_id >= 0).sum()),
+                "one_to_one_mean_cosine": float(np.nanmean(self.partners[r, s].one_to_one_cosine)),
+            }
+            for (r, s), method in self.matchings.items()
+        ]
+
+
+def partners_across(
+    dictionaries: Sequence[Dictionary],
+    swept: Mapping[tuple[int, int], Sweep] | None = None,
+    progress: Progress | None = None,
+) -> Across:
+    """Find the partners of every latent in every other run.
+
+    Args:
+        dictionaries: two or more, of one width.
+        swept: finished two-sided sweeps of run r against run s, r < s, to reuse.
+        progress: called with a stage and the share of it done, in [0, 1].
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C during an optimal matching.
+    """
+    partners: dict[tuple[int, int], Partners] = {}
+    matchings: dict[tuple[int, int], str] = {}
+    pairs = list(combinations(range(len(dictionaries)), 2))
+    for done, (r, s) in enumerate(pairs):
+        if progress is not None:
+            progress("one-to-one partners", done / len(pairs))
+        a, b = dictionaries[r], dictionaries[s].to(dictionaries[r].device)
+        found = (swept or {}).get((r, s)) or listing_sweep(a.directions, b.directions, _LISTED)
+        method = default_matching(a.n_latents, b.n_latents)
+        made = match(a.directions, b.directions, method, nearest=found)
+        if made.interrupted:
+            raise KeyboardInterrupt
+        partners[r, s], partners[s, r] = _both_ways(found, made, a, b)
+        matchings[r, s] = method
+    if progress is not None:
+        progress("one-to-one partners", 1.0)
+    return Across(tuple(d.name for d in dictionaries), partners, matchings)
+
+
+def _both_ways(found: Sweep, made: Assignment, a: Dictionary, b: Dictionary) -> tuple[Partners, Partners]:
+    assert found.cols is not None
+    ids = [d.latent_ids.cpu().numpy() for d in (a, b)]
+    nearest = [best.index[:, 0].cpu().numpy() for best in (found.rows, found.cols)]
+    cosine = [best.cosine[:, 0].cpu().numpy() for best in (found.rows, found.cols)]
+    single = [(made.partner, made.cosine), made.reverse(b.n_latents)]
+    forth, reverse = (
+        Partners(
+            max_cosine=cosine[i],
+            partner_id=ids[1 - i][nearest[i]],
+            mutual=nearest[1 - i][nearest[i]] == np.arange(len(nearest[i])),
+            one_to_one_partner_id=np.where(single[i][0] >= 0, ids[1 - i][single[i][0]], -1),
+            one_to_one_cosine=single[i][1],
+        )
+        for i in (0, 1)
+    )
+    return forth, reverse
+
+
+def _columns(partners: Partners | None, n: int) -> dict[str, Any]:
+    """Return the five columns, null on the run's own rows."""
+    import pandas as pd
+
+    nobody = np.full(n, partners is None)
+    out: dict[str, Any] = {}
+    for column in COLUMNS:
+        values = None if partners is None else getattr(partners, column)
+        if column.endswith("_id"):
+            ids = np.full(n, -1) if values is None else np.array(values)
+            out[column] = pd.arrays.IntegerArray(ids.astype(np.int64), ids < 0)
+        elif column == "mutual":
+            flags = np.zeros(n, dtype=bool) if values is None else np.array(values)
+            out[column] = pd.arrays.BooleanArray(flags, nobody)
+        else:
+            out[column] = np.full(n, np.nan) if values is None else values
+    return out

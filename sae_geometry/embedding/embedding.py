@@ -1,0 +1,306 @@
+"""UMAP of one or several dictionaries from exact cosine neighbors, with measures of its quality.
+
+Neighbors come from the exact sweep, never from an approximate index, and are passed as a precomputed graph to the
+backend (our optimizer on umap-learn's weights, umap-learn, or cuML on a GPU).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from sae_geometry.dictionary import Dictionary
+from sae_geometry.distributed import Executor, running_on
+from sae_geometry.embedding.backends import Backend, choose_backend, lay_out
+from sae_geometry.embedding.cross_run import Across, partners_across
+from sae_geometry.embedding.neighbors import Neighbors, exact_neighbors, joint_neighbors
+from sae_geometry.embedding.quality import EVIDENCE_K, Evidence, measure_evidence
+from sae_geometry.embedding.region_file import Shape
+from sae_geometry.embedding.regions import On, Regions, find_regions, given_regions, graph_distances
+from sae_geometry.io.formatting import ends, few, read_only
+from sae_geometry.io.progress import Progress
+from sae_geometry.kernels.duplicates import first_equal
+from sae_geometry.kernels.sweep import MAX_K
+from sae_geometry.kernels.types import Sweep
+from sae_geometry.matching.defaults import MOST_RUNS
+from sae_geometry.pairwise.inputs import describe_input, distinct
+from sae_geometry.pairwise.same_space import ALLOWED, require_same_space
+from sae_geometry.sources import as_dictionary
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+    from sae_geometry.plots.embedding import Color
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Embedding:
+    """UMAP of one or several runs: coordinates, run and latent id of each point, and how it was computed.
+
+    Attributes:
+        coords: float32 [N, 2]. Latents with bit-identical directions share a point.
+        owner: int64 [N], index into `names`.
+        latent_id: int64 [N], original id within its dictionary.
+        names: the dictionaries' names.
+        params: n_neighbors, min_dist, metric, seed, backend and its version.
+        evidence: quality of the layout.
+        regions: lettered regions with counts per run; `with_regions` computes others.
+        dictionaries: the embedded dictionaries.
+        point: int64 [N], index of each latent's distinct direction.
+        neighbors: exact neighbors of each distinct direction, the graph behind the layout.
+        caveats: warnings to show with the layout: allowed mismatches, unknown spaces.
+        swept: sweeps of pairs of dictionaries made along the way.
+        made: cached partners in the other runs.
+    """
+
+    coords: np.ndarray
+    owner: np.ndarray
+    latent_id: np.ndarray
+    names: tuple[str, ...]
+    params: dict[str, Any]
+    evidence: Evidence
+    regions: Regions
+    dictionaries: tuple[Dictionary, ...]
+    point: np.ndarray
+    neighbors: Neighbors
+    caveats: tuple[str, ...] = ()
+    swept: Mapping[tuple[int, int], Sweep] = field(default_factory=dict)
+    made: dict[str, Across] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("coords", "owner", "latent_id", "point"):
+            object.__setattr__(self, name, read_only(getattr(self, name)))
+
+    def across(self, progress: Progress | None = None) -> Across | None:
+        """Return partners of each latent in every other run, computed once; None for one run or more than 24."""
+        if not 2 <= len(self.names) <= MOST_RUNS:
+            return None
+        if "across" not in self.made:
+            self.made["across"] = partners_across(self.dictionaries, self.swept, progress)
+        return self.made["across"]
+
+    def with_regions(
+        self, min_size: int | None = None, *, on: On = "picture", shapes: Sequence[Shape] | None = None
+    ) -> Embedding:
+        """Return the same layout with other regions.
+
+        Args:
+            min_size: minimum number of latents in an HDBSCAN region; max(10, N / 100) if None.
+            on: cluster by distances in the "picture" (the layout), or by cosine distance to the exact "neighbors".
+            shapes: outlines to use instead of clustering.
+
+        Raises:
+            ValueError: an unknown `on`, or a region of fewer than two latents.
+        """
+        return replace(self, regions=_regions(self, min_size, on, shapes))
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return one row per latent.
+
+        Columns: run, latent_id, x, y; partners in the other runs, as in `Across.to_pandas`, if there are others;
+        frequency and alive (null when unknown); region (null outside every region).
+        """
+        import pandas as pd
+
+        names = np.array(self.names, dtype=object)
+        table = pd.DataFrame(
+            {
+                "run": names[self.owner],
+                "latent_id": self.latent_id,
+                "x": self.coords[:, 0],
+                "y": self.coords[:, 1],
+            }
+        )
+        across = self.across()
+        if across is not None:
+            table = pd.concat([table, across.to_pandas()], axis=1)
+        frequency = [_known(d.frequency, d.n_latents) for d in self.dictionaries]
+        alive = [_known(d.alive_mask, d.n_latents) for d in self.dictionaries]
+        table["frequency"] = pd.array([f for part in frequency for f in part], dtype="Float64")
+        table["alive"] = pd.array([a for part in alive for a in part], dtype="boolean")
+        table["region"] = pd.array(self.regions.letters, dtype="string")
+        return table
+
+    def summary(self) -> dict[str, Any]:
+        """Return parameters, evidence, points per run and regions, JSON-ready."""
+        counts = np.bincount(self.owner, minlength=len(self.names))
+        across = self.across()
+        return {
+            "inputs": [describe_input(d) for d in self.dictionaries],
+            "points": {name: int(c) for name, c in zip(self.names, counts, strict=True)},
+            "different_directions": len(self.neighbors.indices),
+            "params": self.params,
+            "evidence": {k: None if v != v else v for k, v in asdict(self.evidence).items()},
+            "evidence_lines": list(self.evidence.lines()),
+            "pairs": [] if across is None else across.summary(),
+            "regions": {r.letter: r.verdict or r.size for r in self.regions.regions},
+            "reproducible_with": "the same backend, version and seed",
+            "caveats": list(self.caveats),
+        }
+
+    def plot(self, ax: Axes | None = None, style: str = "okabe-ito", *, color: Color = "owner") -> Axes:
+        """Draw a rasterized scatter in shuffled order, colored by run or as in `plots.embedding_scatter`."""
+        from sae_geometry import plots
+
+        return plots.embedding_scatter(self, ax, style, color=color)
+
+    def __repr__(self) -> str:
+        counts = np.bincount(self.owner, minlength=len(self.names))
+        runs = ", ".join(ends([f"{n} ({c:,})" for n, c in zip(self.names, counts, strict=True)]))
+        p = self.params
+        return (
+            f"Embedding of {len(self.owner):,} latents: {runs}\n"
+            f"  UMAP, exact cosine neighbours (k = {p['n_neighbors']}), min_dist {p['min_dist']}, seed {p['seed']}, "
+            f"{p['backend']} {p['backend_version']}"
+            + "".join(f"\n  {line}" for line in self.evidence.lines())
+            + "".join(f"\n  {said}" for said in ends([f"{d.name}: {d.alive.describe()}" for d in self.dictionaries]))
+            + "".join(f"\n  caveat: {c}" for c in self.caveats)
+            + "".join(f"\n  {line}" for line in self.regions.table().splitlines())
+        )
+
+
+def embed(
+    dictionaries: Any,
+    n_neighbors: int = 15,
+    *,
+    min_dist: float = 0.1,
+    seed: int = 0,
+    n_epochs: int | None = None,
+    backend: Backend = "auto",
+    n_seeds: int = 3,
+    allow_mismatch: bool = False,
+    executor: Executor | None = None,
+    progress: Progress | None = None,
+) -> Embedding:
+    """Compute the UMAP of one dictionary, or of several jointly, from exact cosine neighbors.
+
+    Latents with bit-identical directions are embedded once and share a point.
+
+    Args:
+        dictionaries: one dictionary or a list, in any form that `compare` takes.
+        n_neighbors: size of the neighborhood including the point itself, as in UMAP; 2…64.
+        min_dist: UMAP's minimum distance between points of the layout.
+        seed: random seed; reproducible with the same backend and version.
+        n_epochs: optimization epochs; None lets the backend choose.
+        backend: "numba": umap-learn's weights and our optimizer, on all threads; "umap-learn": umap-learn alone, on
+            one; "cuml": needs a GPU and cuML ≥ 25.08; "auto" takes cuML where it can run and numba elsewhere.
+        n_seeds: layouts computed from the same neighbors, with seeds from `seed` on, to measure stability; 1 skips it.
+        allow_mismatch: embed dictionaries of different hook points or models together.
+        executor: a `distributed.Client`, "local:N" or a Dask scheduler's address that computes the neighbors.
+        progress: called with a stage and the share of it done, in [0, 1].
+
+    Returns:
+        Embedding: coords, owner, latent_id, names, params, evidence, regions.
+
+    Raises:
+        ValueError: different widths or spaces, or n_neighbors outside 2…64 or not below the number of different
+            directions.
+
+    Example:
+        >>> import sae_geometry as sg
+        >>> e = sg.embed(["demo:local-narrow-seed0"], n_epochs=20)
+        >>> e.coords.shape
+        (488, 2)
+    """
+    dicts, caveats = _inputs(dictionaries, allow_mismatch)
+    if n_seeds < 1:
+        raise ValueError(f"n_seeds counts the picture itself and must be at least 1; got {n_seeds}")
+    if not 0 <= min_dist <= 1 or not 0 <= seed <= 2**32 - n_seeds or (n_epochs is not None and n_epochs < 1):
+        raise ValueError(
+            f"min_dist must be in 0…1, seed in 0…2³²−1 and n_epochs at least 1; got {min_dist}, {seed} and {n_epochs}"
+        )
+    engine, version, why = choose_backend(backend)
+    parts = [d.directions.to(dicts[0].device) for d in dicts]
+    points = torch.cat(parts)
+    first = first_equal(points)
+    kept, point = torch.unique(first, return_inverse=True)
+    n_points = len(kept)
+    if not 2 <= n_neighbors <= MAX_K or n_neighbors >= n_points:
+        different = "" if n_points == len(points) else f", {n_points:,} of them of different direction"
+        raise ValueError(
+            f"n_neighbors must be in 2…{MAX_K} and below the {len(points):,} latents to embed{different}; "
+            f"got {n_neighbors}"
+        )
+    # The evidence uses a wider neighborhood than UMAP needs, if there are enough points.
+    k_wide = min(max(n_neighbors, EVIDENCE_K + 1), n_points)
+    search = None if progress is None else lambda share: progress("exact neighbours", share)
+    swept: Mapping[tuple[int, int], Sweep] = {}
+    with running_on(executor):
+        if n_points == len(points) and len(dicts) > MOST_RUNS:
+            near = wide = exact_neighbors(points, k_wide, search)
+        elif n_points == len(points):
+            joint = joint_neighbors(parts, k_wide, search)
+            wide, swept = joint.neighbors, joint.pairs
+            near = wide
+        else:
+            wide = exact_neighbors(points[kept], k_wide, search)
+            near = exact_neighbors(points, min(k_wide, len(points)))
+    drawing = None if progress is None else lambda share: progress(f"UMAP ({engine})", share)
+    graph = wide.first(n_neighbors)
+    placed = lay_out(
+        points[kept], graph, engine,
+        min_dist=min_dist, seeds=range(seed, seed + n_seeds), n_epochs=n_epochs, progress=drawing,
+    )  # fmt: skip
+    where = point.cpu().numpy()
+    coords, *others = (np.ascontiguousarray(p[where]) for p in placed)
+    owner = np.repeat(np.arange(len(dicts)), [d.n_latents for d in dicts])
+    names = tuple(d.name for d in dicts)
+    params = {
+        "n_neighbors": n_neighbors,
+        "metric": "cosine",
+        "neighbors": "exact (sweep)",
+        "min_dist": min_dist,
+        "seed": seed,
+        "n_seeds": n_seeds,
+        "n_epochs": n_epochs,
+        "backend": engine,
+        "backend_version": version,
+        "backend_why": why,
+    }
+    return Embedding(
+        coords=coords,
+        owner=owner,
+        latent_id=np.concatenate([d.latent_ids.cpu().numpy() for d in dicts]),
+        names=names,
+        params=params,
+        evidence=measure_evidence(points, near, coords, owner, seed=seed, others=others),
+        regions=find_regions(coords, owner, names),
+        dictionaries=tuple(dicts),
+        point=where,
+        neighbors=graph,
+        caveats=caveats,
+        swept=swept,
+    )
+
+
+def _inputs(dictionaries: Any, allow_mismatch: bool) -> tuple[list[Dictionary], tuple[str, ...]]:
+    """Return the dictionaries under distinct names, and their caveats."""
+    given = list(dictionaries) if isinstance(dictionaries, list | tuple) else [dictionaries]
+    if not given:
+        raise ValueError("there is nothing to embed: give at least one dictionary")
+    dicts = distinct([as_dictionary(d) for d in given])
+    found = [c for a, b in combinations(dicts, 2) for c in require_same_space(a, b, allow_mismatch)]
+    many = f"{len(dicts):,} runs: partners across runs are listed for up to {MOST_RUNS}; seeds compares every two"
+    notes = [*([many] if len(dicts) > MOST_RUNS else []), *(f"{d.name}: {note}" for d in dicts for note in d.notes)]
+    return dicts, few(sorted([*notes, *found], key=lambda note: not note.endswith(ALLOWED)))
+
+
+def _regions(e: Embedding, min_size: int | None, on: On, shapes: Sequence[Shape] | None) -> Regions:
+    if on not in ("picture", "neighbors"):
+        raise ValueError(f"regions are found on the picture or on the neighbors; got {on!r}")
+    if shapes is not None:
+        return given_regions(e.coords, e.owner, e.names, shapes=shapes)
+    distances = None
+    if on == "neighbors":
+        distances = graph_distances(e.neighbors)[e.point][:, e.point]
+    return find_regions(e.coords, e.owner, e.names, distances=distances, min_size=min_size, on=on)
+
+
+def _known(values: torch.Tensor | None, n: int) -> list[Any]:
+    return [None] * n if values is None else values.tolist()

@@ -1,0 +1,143 @@
+"""Exact cosine neighbors of one or several sets of points, from the sweep: the graph behind a UMAP."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from sae_geometry.kernels.sweep import MAX_K, listing_sweep
+from sae_geometry.kernels.types import Best, Progress, Sweep
+
+
+@dataclass(frozen=True)
+class Neighbors:
+    """Exact cosine neighbors of every point, itself first.
+
+    Attributes:
+        indices: int64 [n, k]; column 0 is the point itself, the rest by (cosine descending, index ascending).
+        distances: float32 [n, k], max(1 − cosine, 0), ascending; column 0 exactly 0.
+    """
+
+    indices: Int[np.ndarray, "n k"]
+    distances: Float[np.ndarray, "n k"]
+
+    def first(self, k: int) -> Neighbors:
+        """Return copies of the first k of each."""
+        return Neighbors(self.indices[:, :k].copy(), self.distances[:, :k].copy())
+
+
+@dataclass(frozen=True)
+class JointNeighbors:
+    """Neighbors among all points of several parts, and the pairwise sweeps behind them.
+
+    Attributes:
+        neighbors: over the concatenation of the parts.
+        pairs: the two-sided sweep of part r against part s, for every r < s.
+    """
+
+    neighbors: Neighbors
+    pairs: Mapping[tuple[int, int], Sweep]
+
+
+def exact_neighbors(points: Float[torch.Tensor, "n d"], k: int, progress: Progress | None = None) -> Neighbors:
+    """Return the k exact cosine neighbors of every unit row, itself included and first.
+
+    Self is identified by index, so it is first even among duplicates at distance 0.
+
+    Args:
+        points: float32 unit rows [n, d].
+        k: neighbors including self, 1…min(n, 64).
+        progress: called with the share done.
+
+    Example:
+        >>> import torch
+        >>> from sae_geometry.embedding.neighbors import exact_neighbors
+        >>> exact_neighbors(torch.eye(3), 2).indices.tolist()
+        [[0, 1], [1, 0], [2, 0]]
+    """
+    n = points.shape[0]
+    _check(k, n)
+    if k == 1:
+        return _with_self(np.zeros((n, 0), dtype=np.int64), np.zeros((n, 0)))
+    found = listing_sweep(points, None, k - 1, progress=progress).rows
+    return _with_self(found.index.cpu().numpy(), found.cosine.cpu().numpy())
+
+
+def joint_neighbors(
+    parts: Sequence[Float[torch.Tensor, "_ d"]], k: int, progress: Progress | None = None
+) -> JointNeighbors:
+    """Compute `exact_neighbors` of the concatenated parts, sweeping part by part.
+
+    One sweep within each part and one per pair of parts cost as much as one sweep of the whole, and the pairwise ones
+    also give each point's best partners in every other part.
+
+    Args:
+        parts: float32 unit rows [n_r, d] each.
+        k: neighbors including self, 1…min(n, 64), with n the total number of points.
+        progress: called with the share done.
+    """
+    sizes = [len(p) for p in parts]
+    starts = np.concatenate([[0], np.cumsum(sizes)]).tolist()
+    _check(k, starts[-1])
+    width = max(k - 1, 1)
+    index = np.full((starts[-1], width), -1, dtype=np.int64)
+    cosine = np.full((starts[-1], width), -np.inf)
+    tick = _Shares(progress, sum(s * s / 2 for s in sizes) + sum(a * b for a, b in combinations(sizes, 2)))
+    for r, part in enumerate(parts):
+        _merge(
+            index,
+            cosine,
+            starts[r],
+            listing_sweep(part, None, width, progress=tick.next(sizes[r] ** 2 / 2)).rows,
+            starts[r],
+        )
+    pairs = {}
+    for r, s in combinations(range(len(parts)), 2):
+        found = listing_sweep(parts[r], parts[s], width, progress=tick.next(float(sizes[r] * sizes[s])))
+        assert found.cols is not None
+        _merge(index, cosine, starts[r], found.rows, starts[s])
+        _merge(index, cosine, starts[s], found.cols, starts[r])
+        pairs[r, s] = found
+    return JointNeighbors(_with_self(index[:, : k - 1], cosine[:, : k - 1]), pairs)
+
+
+def _merge(index: np.ndarray, cosine: np.ndarray, at: int, found: Best, start: int) -> None:
+    """Merge partners among the points from `start` on into the lists of the points from `at` on."""
+    new = found.index.cpu().numpy()
+    rows, width = slice(at, at + len(new)), index.shape[1]
+    each = np.concatenate([index[rows], np.where(new >= 0, new + start, -1)], axis=1)
+    score = np.concatenate([cosine[rows], np.where(new >= 0, found.cosine.cpu().numpy(), -np.inf)], axis=1)
+    order = np.lexsort((each, -score), axis=1)[:, :width]
+    index[rows] = np.take_along_axis(each, order, axis=1)
+    cosine[rows] = np.take_along_axis(score, order, axis=1)
+
+
+def _with_self(index: np.ndarray, cosine: np.ndarray) -> Neighbors:
+    n, others = index.shape
+    indices, distances = np.empty((n, others + 1), dtype=np.int64), np.zeros((n, others + 1), dtype=np.float32)
+    indices[:, 0], indices[:, 1:] = np.arange(n), index
+    distances[:, 1:] = np.maximum(1.0 - cosine, 0.0)
+    return Neighbors(indices, distances)
+
+
+def _check(k: int, n: int) -> None:
+    if not 1 <= k <= min(n, MAX_K):
+        raise ValueError(f"k counts the point itself and must be in 1…{min(n, MAX_K)} here; got {k}")
+
+
+class _Shares:
+    """Spread one progress callback over pieces of work of different size."""
+
+    def __init__(self, progress: Progress | None, total: float) -> None:
+        self.progress, self.total, self.done = progress, total, 0.0
+
+    def next(self, work: float) -> Progress | None:
+        """Return the callback of the next piece."""
+        before, progress = self.done, self.progress
+        self.done += work
+        return None if progress is None else lambda share: progress((before + share * work) / self.total)

@@ -1,0 +1,365 @@
+"""Projection of new runs into a fixed embedding, from their exact nearest neighbors among its latents."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from sae_geometry.dictionary import Dictionary
+from sae_geometry.embedding.embedding import Embedding
+from sae_geometry.embedding.optimizer import curve_of, place
+from sae_geometry.embedding.quality import EVIDENCE_K, shared_share
+from sae_geometry.io.formatting import read_only
+from sae_geometry.io.parquet import read_table
+from sae_geometry.io.progress import Progress
+from sae_geometry.kernels.duplicates import first_equal
+from sae_geometry.kernels.sweep import listing_sweep
+from sae_geometry.pairwise.inputs import describe_input, distinct
+from sae_geometry.pairwise.same_space import require_same_space
+from sae_geometry.sources import as_dictionary, load
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+_ROUNDING = 1e-6  # a component of a unit row
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Picture:
+    """Fixed embedding that new runs are projected onto.
+
+    Attributes:
+        table: its `umap.parquet`, one row per latent.
+        references: its dictionaries, in the order of the table.
+        n_neighbors, min_dist: its parameters.
+        preserved: its own neighbor preservation at k = 15.
+        where: its folder, or "memory".
+    """
+
+    table: pd.DataFrame
+    references: tuple[Dictionary, ...]
+    n_neighbors: int
+    min_dist: float
+    preserved: float
+    where: str
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Projection:
+    """New runs projected into a fixed embedding.
+
+    Attributes:
+        coords: float32 [M, 2], grouped by run. A latent whose direction is in the embedding, up to rounding (1e-6 per
+            component), has the same point.
+        owner: int64 [M], index into `names`.
+        latent_id: int64 [M], original ids.
+        names: names of the new runs.
+        nearest: int64 [M], row of the nearest latent in the embedding's table.
+        cosine: float64 [M], cosine to that latent.
+        n_same: number of new latents whose direction is in the embedding.
+        k: neighborhood size of `preservation`.
+        preservation: mean share of a new latent's k nearest embedded latents that are among its k nearest in the
+            layout.
+        onto: the fixed embedding.
+        dictionaries: the new dictionaries.
+        params: parameters of the projection.
+        caveats: warnings to show with the result.
+    """
+
+    coords: np.ndarray
+    owner: np.ndarray
+    latent_id: np.ndarray
+    names: tuple[str, ...]
+    nearest: np.ndarray
+    cosine: np.ndarray
+    n_same: int
+    k: int
+    preservation: float
+    onto: Picture
+    dictionaries: tuple[Dictionary, ...]
+    params: dict[str, Any]
+    caveats: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if isinstance(value, np.ndarray):
+                object.__setattr__(self, name, read_only(value))
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return the embedding's table with the new latents appended, marked by the column `projected`.
+
+        Of the partner columns, new rows have partner_run, partner_id and max_cosine, those of the nearest latent in
+        the embedding. The others are null.
+        """
+        import pandas as pd
+
+        old = self.onto.table.assign(projected=False)
+        new: dict[str, Any] = {
+            "run": np.array(self.names, dtype=object)[self.owner],
+            "latent_id": self.latent_id,
+            "x": self.coords[:, 0],
+            "y": self.coords[:, 1],
+            "partner_run": self.onto.table["run"].to_numpy(dtype=object)[self.nearest],
+            "max_cosine": self.cosine,
+            "partner_id": self.onto.table["latent_id"].to_numpy()[self.nearest],
+            "frequency": _joined([d.frequency for d in self.dictionaries], self.dictionaries, np.nan),
+            "alive": _joined([d.alive_mask for d in self.dictionaries], self.dictionaries, None),
+            "projected": True,
+        }
+        frame = pd.DataFrame(new)
+        columns = list(dict.fromkeys([*(c for c in old.columns if c != "projected"), *frame.columns]))
+        old = old.reindex(columns=columns)
+        # A column that one table lacks takes a nullable type, since it is filled with nulls.
+        kinds = {c: _nullable((frame if c in frame and old[c].isna().all() else old)[c].dtype) for c in columns}
+        new_rows = frame.reindex(columns=columns).astype(kinds)
+        return pd.concat([old.astype(kinds), new_rows], ignore_index=True)
+
+    def summary(self) -> dict[str, Any]:
+        """Return runs, placement and quality, JSON-ready."""
+        return {
+            "inputs": [describe_input(d) for d in self.dictionaries],
+            "onto": {"picture": self.onto.where, "inputs": [describe_input(d) for d in self.onto.references]},
+            "points": {n: int(c) for n, c in zip(self.names, self._counts(), strict=True)},
+            "params": self.params,
+            "evidence": {
+                "k": self.k,
+                "neighbor_preservation": self.preservation,
+                "neighbor_preservation_of_the_picture": self.onto.preserved,
+                "same_direction": self.n_same,
+                "mean_max_cosine": float(self.cosine.mean()),
+            },
+            "evidence_lines": [self.line()],
+            "caveats": list(self.caveats),
+        }
+
+    def line(self) -> str:
+        """Return the quality in one line."""
+        return (
+            f"of a new latent's {self.k} nearest in the picture's runs {self.preservation:.0%} are nearest there "
+            f"({self.onto.preserved:.0%} within the picture itself); mean cosine to the nearest "
+            f"{self.cosine.mean():.2f}; {self.n_same:,} have the direction, and so the point, of one in the picture"
+        )
+
+    def tables(self) -> Mapping[str, pd.DataFrame]:
+        """Return the tables that `save` writes as Parquet."""
+        return {"umap": self.to_pandas()}
+
+    def figures(self) -> Mapping[str, Figure]:
+        """Return the figures that `save` draws: the new runs over the gray embedding."""
+        from sae_geometry import plots
+
+        return {"projection": plots.projection_figure(self)}
+
+    def write_extra(self, folder: Path) -> None:
+        """Write `neuronpedia.csv` with all points."""
+        table = self.to_pandas().rename(
+            columns={"run": "RunType", "latent_id": "EmbeddingIndex", "x": "X", "y": "Y"}
+        )  # fmt: skip
+        table[["RunType", "EmbeddingIndex", "X", "Y"]].to_csv(folder / "neuronpedia.csv", index=False)
+
+    def _counts(self) -> np.ndarray:
+        return np.bincount(self.owner, minlength=len(self.names))
+
+    def __repr__(self) -> str:
+        runs = ", ".join(f"{n} ({c:,})" for n, c in zip(self.names, self._counts(), strict=True))
+        made_of = ", ".join(d.name for d in self.onto.references)
+        return "\n".join(
+            [
+                f"Projection of {len(self.owner):,} latents: {runs}",
+                f"  onto the UMAP of {made_of} ({len(self.onto.table):,} latents, {self.onto.where})",
+                f"  {self.line()}",
+                *(f"  caveat: {c}" for c in self.caveats),
+            ]
+        )
+
+
+def project(
+    dictionaries: Any,
+    onto: Embedding | str | os.PathLike[str],
+    *,
+    seed: int = 0,
+    refine: bool = True,
+    offline: bool = False,
+    allow_mismatch: bool = False,
+    progress: Progress | None = None,
+) -> Projection:
+    """Project new runs into an existing UMAP, which stays fixed.
+
+    Every new latent starts at the mean of its exact nearest neighbors among the embedded latents, with UMAP's weights,
+    and is moved by UMAP's optimizer while the embedding stays fixed. New latents do not interact.
+
+    Args:
+        dictionaries: one dictionary or a list, in any form that `compare` takes.
+        onto: an `Embedding`, or the folder one was saved to (or its `umap.parquet`). The dictionaries of a saved one
+            are loaded again from the addresses in its summary, and their fingerprints compared.
+        seed: random seed of the optimizer.
+        refine: optimize; False leaves each new latent at the weighted mean.
+        offline: load the embedding's dictionaries without network access.
+        allow_mismatch: project dictionaries of another hook point or model.
+        progress: called with a stage and the share of it done, in [0, 1].
+
+    Raises:
+        ValueError: the embedding's dictionaries are unavailable or have changed; different widths or spaces.
+        FileNotFoundError: no saved embedding at `onto`.
+
+    Example:
+        >>> import sae_geometry as sg
+        >>> e = sg.embed("demo:local-narrow-seed0", n_epochs=20, n_seeds=1)
+        >>> p = sg.project("demo:local-narrow-seed0", e)
+        >>> p.n_same, bool((p.coords == e.coords).all())
+        (488, True)
+    """
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed must be in 0…2³²−1; got {seed}")
+    picture = _picture(onto, offline)
+    given = list(dictionaries) if isinstance(dictionaries, list | tuple) else [dictionaries]
+    if not given:
+        raise ValueError("there is nothing to project: give at least one dictionary")
+    named = distinct([*picture.references, *(as_dictionary(d) for d in given)])
+    new = tuple(named[len(picture.references) :])
+    found = [c for d, r in product(new, picture.references) for c in require_same_space(r, d, allow_mismatch)]
+    device = picture.references[0].device
+    old_points = torch.cat([d.directions.to(device) for d in picture.references])
+    new_points = torch.cat([d.directions.to(device) for d in new])
+    n = len(old_points)
+    # Each direction once, in the embedding and among the new latents.
+    first = first_equal(torch.cat([old_points, new_points]))
+    kept = torch.unique(first[:n])
+    asked, back = torch.unique(first[n:], return_inverse=True)
+    k = min(max(picture.n_neighbors, EVIDENCE_K + 1), len(kept))
+    search = None if progress is None else lambda share: progress("exact neighbours", share)
+    every = torch.cat([old_points, new_points])[asked]
+    best = listing_sweep(every, old_points[kept], k, columns=False, progress=search).rows
+    index, cosine = best.index.cpu().numpy(), best.cosine.cpu().numpy()
+    coords = picture.table[["x", "y"]].to_numpy(dtype=np.float32)
+    there = coords[kept.cpu().numpy()]
+    asked_rows = asked.cpu().numpy()
+    # Equal up to float32 rounding, as after rescaling or a round trip through lower precision.
+    apart = (every - old_points[kept][best.index[:, 0]]).abs().amax(dim=1).cpu().numpy()
+    own = np.where(asked_rows < n, asked_rows, kept.cpu().numpy()[index[:, 0]])
+    same = (asked_rows < n) | (apart <= _ROUNDING)
+    placed = np.empty((len(asked_rows), 2), dtype=np.float32)
+    placed[same] = coords[own[same]]
+    width = min(picture.n_neighbors, k)
+    epochs = (100 if len(asked_rows) <= 10_000 else 30) if refine else 0  # as in umap-learn's `transform`
+    placed[~same] = place(
+        index[~same, :width],
+        np.maximum(1 - cosine[~same, :width], 0).astype(np.float32),
+        there,
+        curve_of(picture.min_dist),
+        n_epochs=epochs,
+        seed=seed,
+        threads=torch.get_num_threads(),
+    )
+    where = back.cpu().numpy()
+    k_kept = max(1, min(EVIDENCE_K, k - 1))
+    params = {
+        "n_neighbors": width,
+        "metric": "cosine",
+        "neighbors": "exact (sweep)",
+        "seed": seed,
+        "n_epochs": epochs,
+        "min_dist": picture.min_dist,
+    }
+    return Projection(
+        coords=np.ascontiguousarray(placed[where]),
+        owner=np.repeat(np.arange(len(new)), [d.n_latents for d in new]),
+        latent_id=np.concatenate([d.latent_ids.cpu().numpy() for d in new]),
+        names=tuple(d.name for d in new),
+        nearest=kept.cpu().numpy()[index[where, 0]],
+        cosine=cosine[where, 0],
+        n_same=int(same[where].sum()),
+        k=k_kept,
+        preservation=_preservation(index, there, placed, same, k_kept)[where].mean().item(),
+        onto=picture,
+        dictionaries=new,
+        params=params,
+        caveats=tuple(dict.fromkeys([*(f"{d.name}: {note}" for d in new for note in d.notes), *found])),
+    )
+
+
+def _preservation(nearest: np.ndarray, there: np.ndarray, placed: np.ndarray, same: np.ndarray, k: int) -> np.ndarray:
+    """Return the share of each projected point's k nearest latents that are also nearest in the layout, [m].
+
+    A latent that is already embedded is in neither of its own lists, as for the embedding itself.
+    """
+    from scipy.spatial import cKDTree
+
+    most = min(k + 1, len(there))
+    seen = cKDTree(there).query(placed, k=most)[1].reshape(len(placed), most)
+    out = np.empty(len(placed))
+    for at, is_there in enumerate(same):
+        own = nearest[at, 0] if is_there else -1
+        pair = (row[row != own][:k] for row in (nearest[at], seen[at]))
+        left, right = pair
+        out[at] = shared_share(left[None, : len(right)], right[None, : len(left)])
+    return out
+
+
+def _picture(onto: Embedding | str | os.PathLike[str], offline: bool) -> Picture:
+    if isinstance(onto, Embedding):
+        p, kept = onto.params, onto.evidence.neighbor_preservation
+        return Picture(onto.to_pandas(), onto.dictionaries, p["n_neighbors"], p["min_dist"], kept, "memory")
+    folder = Path(onto)
+    folder = folder.parent if folder.name == "umap.parquet" else folder
+    summary, table = folder / "summary.json", folder / "umap.parquet"
+    if not summary.is_file() or not table.is_file():
+        raise FileNotFoundError(f"{folder} holds no saved embedding: it needs umap.parquet and summary.json")
+    record = json.loads(summary.read_text(encoding="utf-8"))
+    if record.get("kind") != "Embedding":
+        raise ValueError(f"{folder} holds a {record.get('kind')}, not an Embedding: make one with sae-geometry umap")
+    references = tuple(_again(entry, folder, offline) for entry in record["inputs"])
+    frame = read_table(table)
+    ids = np.concatenate([d.latent_ids.cpu().numpy() for d in references])
+    if not np.array_equal(frame["latent_id"].to_numpy(), ids):
+        raise ValueError(f"{table} and {summary} do not belong together: their latents differ")
+    p = record["params"]
+    kept = float(record["evidence"]["neighbor_preservation"])
+    return Picture(frame, references, p["n_neighbors"], p["min_dist"], kept, str(folder))
+
+
+def _again(entry: Mapping[str, Any], folder: Path, offline: bool) -> Dictionary:
+    """Load a dictionary of a saved embedding again and verify its fingerprint."""
+    name, address = entry["name"], entry["address"]
+    if address is None:
+        raise ValueError(
+            f"{folder}: {name!r} was made in memory and has no address to load it from; "
+            "project onto the Embedding itself, from Python"
+        )
+    alive = entry["alive"]
+    d = load(
+        address,
+        "alive" if alive["n_dropped_dead"] else "all",
+        name=name,
+        drop_bad=bool(alive["bad_ids"]),
+        offline=offline,
+    )
+    if d.fingerprint != entry["fingerprint"]:
+        raise ValueError(
+            f"{address} is not what it was when {folder} was made: its fingerprint is {d.fingerprint[:16]}…, then it "
+            f"was {entry['fingerprint'][:16]}…; make the picture again with sae-geometry umap"
+        )
+    return d
+
+
+def _joined(parts: Sequence[torch.Tensor | None], dictionaries: Sequence[Dictionary], unknown: Any) -> list[Any]:
+    return [
+        v
+        for part, d in zip(parts, dictionaries, strict=True)
+        for v in ([unknown] * d.n_latents if part is None else part.tolist())
+    ]
+
+
+def _nullable(dtype: Any) -> Any:
+    """Return the nullable type of a column."""
+    text = str(dtype)
+    return {"int64": "Int64", "bool": "boolean"}.get(text, dtype)

@@ -1,0 +1,334 @@
+"""Lettered regions of a layout, with counts per run and a test against the runs' overall shares.
+
+The end-to-end paper drew boxes A–H by hand and inspected their latents. Here regions are clustered (HDBSCAN, on the
+layout or on the neighbor graph) or read from a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from sae_geometry.embedding.neighbors import Neighbors
+from sae_geometry.embedding.region_file import Shape
+from sae_geometry.io.formatting import aligned, ends, read_only
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from scipy.sparse import csr_array
+
+On = Literal["picture", "neighbors"]
+MOSTLY = 2 / 3
+ALPHA = 0.05
+_MIN_SAMPLES = 15
+_PICTURE_K = 30
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Region:
+    """One region of a layout.
+
+    Attributes:
+        letter: "A" for the largest, and so on.
+        members: int64 [n], indices of its points in the embedding, ascending.
+        counts: int64 [runs], its points per run.
+        shares: float64 [runs], share of each run, corrected for the size of the runs: (c_r / N_r) / Σ_s (c_s / N_s).
+        p_values: float64 [runs], two-sided binomial test of c_r against the run's share N_r / N of all points.
+        q_values: float64 [runs], p-values adjusted by Benjamini–Hochberg over all regions and runs.
+        verdict: "mostly NAME" where q ≤ 0.05 and the run's share is at least two thirds; "mixed" otherwise; "" for one
+            run alone.
+        center: mean of its points, (x, y).
+        outline: corners of its polygon: the convex hull of its points, or the given outline.
+    """
+
+    letter: str
+    members: np.ndarray
+    counts: np.ndarray
+    shares: np.ndarray
+    p_values: np.ndarray
+    q_values: np.ndarray
+    verdict: str
+    center: tuple[float, float]
+    outline: tuple[tuple[float, float], ...]
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if isinstance(value, np.ndarray):
+                object.__setattr__(self, name, read_only(value))
+
+    @property
+    def size(self) -> int:
+        """Return the number of points."""
+        return len(self.members)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Regions:
+    """Regions of a layout, largest first, or in the given order for outlines.
+
+    Attributes:
+        regions: the `Region`s.
+        names: names of the runs.
+        totals: int64 [runs], points per run.
+        letters: object [N], region of each point; None outside every region.
+        how: description of how they were found.
+        params: parameters of that method.
+    """
+
+    regions: tuple[Region, ...]
+    names: tuple[str, ...]
+    totals: np.ndarray
+    letters: np.ndarray
+    how: str
+    params: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "letters", read_only(self.letters))
+
+    def __len__(self) -> int:
+        return len(self.regions)
+
+    @property
+    def share_inside(self) -> float:
+        """Return the share of points inside any region."""
+        return float(np.mean([letter is not None for letter in self.letters]))
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return one row per region: region, size, verdict, x, y, and count, share, p, q per run as `count:NAME`, …"""
+        import pandas as pd
+
+        rows = []
+        for region in self.regions:
+            row: dict[str, Any] = {
+                "region": region.letter, "size": region.size, "verdict": region.verdict,
+                "x": region.center[0], "y": region.center[1],
+            }  # fmt: skip
+            for i, name in enumerate(self.names):
+                row[f"count:{name}"] = int(region.counts[i])
+                row[f"share:{name}"] = float(region.shares[i])
+                row[f"p:{name}"] = float(region.p_values[i])
+                row[f"q:{name}"] = float(region.q_values[i])
+            rows.append(row)
+        return pd.DataFrame(rows)
+
+    def test_in_words(self) -> str:
+        """Describe the test behind the verdicts."""
+        return (
+            f"two-sided binomial test of each run's count against its share of all points, Benjamini–Hochberg over "
+            f"regions and runs; mostly: q ≤ {ALPHA:g} and at least {MOSTLY:.0%} at equal sizes. Latents are not "
+            "independent draws, so p is a yardstick, not a probability"
+        )
+
+    def table(self) -> str:
+        """Format the regions as text, one line each; of many runs only the first and the last."""
+        if not self.regions:
+            return f"no regions ({self.how})"
+        head = ["region", "latents", *ends(self.names), "verdict"]
+        rows = [
+            [
+                r.letter,
+                f"{r.size:,}",
+                *ends([f"{c:,} ({s:.0%})" for c, s in zip(r.counts, r.shares, strict=True)]),
+                r.verdict,
+            ]
+            for r in self.regions
+        ]
+        note = f"{len(self)} regions ({self.how}) hold {self.share_inside:.0%} of the latents"
+        if len(self.names) > 1:
+            note += "; in brackets the share at equal sizes"
+        return "\n".join([note, *aligned([head, *rows])])
+
+    def __repr__(self) -> str:
+        return self.table()
+
+
+def find_regions(
+    coords: Float[np.ndarray, "n 2"],
+    owner: Int[np.ndarray, " n"],
+    names: Sequence[str],
+    *,
+    distances: csr_array | None = None,
+    min_size: int | None = None,
+    on: On = "picture",
+) -> Regions:
+    """Find regions with HDBSCAN: the leaves of its tree with at least `min_size` points.
+
+    Args:
+        coords: float [n, 2].
+        owner: int [n], index into `names`.
+        names: names of the runs.
+        distances: sparse distances [n, n] to cluster by, such as `graph_distances`; None clusters by distances in the
+            layout.
+        min_size: minimum number of points of a region; max(10, n / 100) if None.
+        on: description of `distances`.
+
+    Returns:
+        Regions, largest first. Points that HDBSCAN calls noise have no letter.
+    """
+    n = len(coords)
+    size = max(10, n // 100) if min_size is None else min_size
+    if size < 2:
+        raise ValueError(f"a region has at least two points; got min_size = {size}")
+    how = f"HDBSCAN on the {on}, at least {size:,} latents"
+    params = {"method": "hdbscan", "on": on, "min_size": size, "min_samples": min(_MIN_SAMPLES, size), "leaves": True}
+    labels = np.full(n, -1)
+    if n > size:
+        labels = _hdbscan(picture_distances(coords) if distances is None else distances, size)
+    sizes = np.bincount(labels[labels >= 0])
+    first = [int(np.flatnonzero(labels == i)[0]) for i in range(len(sizes))]
+    order = sorted(range(len(sizes)), key=lambda i: (-sizes[i], first[i]))
+    members = [np.flatnonzero(labels == i) for i in order]
+    outlines = [_hull(coords[m]) for m in members]
+    return _tested(
+        coords, owner, names, members, outlines, [letters(i) for i in range(len(members))], how=how, params=params
+    )
+
+
+def given_regions(
+    coords: Float[np.ndarray, "n 2"], owner: Int[np.ndarray, " n"], names: Sequence[str], *, shapes: Sequence[Shape]
+) -> Regions:
+    """Build regions from outlines. A point on an edge may fall to either side; a point in two is in the first."""
+    from matplotlib.path import Path as Outline
+
+    taken = np.zeros(len(coords), dtype=bool)
+    members = []
+    for shape in shapes:
+        inside = Outline(shape.polygon).contains_points(coords) & ~taken
+        taken |= inside
+        members.append(np.flatnonzero(inside))
+    params = {"method": "given", "shapes": len(shapes)}
+    return _tested(
+        coords, owner, names, members, [s.polygon for s in shapes], [s.letter for s in shapes],
+        how="given by hand", params=params,
+    )  # fmt: skip
+
+
+def picture_distances(coords: Float[np.ndarray, "n 2"]) -> csr_array:
+    """Return Euclidean distances of every point to its 30 nearest in the layout, sparse [n, n]."""
+    from scipy.spatial import cKDTree
+
+    k = min(_PICTURE_K + 1, len(coords))
+    near, index = cKDTree(coords).query(coords, k=k)
+    return _sparse(index, near)
+
+
+def graph_distances(neighbors: Neighbors) -> csr_array:
+    """Return cosine distances of every point to its neighbors, sparse [n, n]."""
+    return _sparse(neighbors.indices, neighbors.distances.astype(np.float64))
+
+
+def letters(i: int) -> str:
+    """Return the letter of region i: A, B, …, Z, AA, AB, …"""
+    text = ""
+    i += 1
+    while i:
+        i, place = divmod(i - 1, 26)
+        text = chr(ord("A") + place) + text
+    return text
+
+
+def _tested(
+    coords: np.ndarray,
+    owner: np.ndarray,
+    names: Sequence[str],
+    members: Sequence[np.ndarray],
+    outlines: Sequence[Sequence[tuple[float, float]]],
+    called: Sequence[str],
+    *,
+    how: str,
+    params: Mapping[str, Any],
+) -> Regions:
+    from scipy.stats import false_discovery_control
+
+    totals = np.bincount(owner, minlength=len(names)).astype(np.int64)
+    tallies = [np.bincount(owner[m], minlength=len(names)) for m in members]
+    counts = np.array(tallies, dtype=np.int64).reshape(-1, len(names))
+    p = _binomial(counts, totals)
+    q = false_discovery_control(p.ravel()).reshape(p.shape) if p.size else p
+    rate = counts / totals
+    shares = rate / np.maximum(rate.sum(axis=1, keepdims=True), np.finfo(float).tiny)
+    marks = np.full(len(coords), None, dtype=object)
+    found = []
+    for i, (letter, m) in enumerate(zip(called, members, strict=True)):
+        marks[m] = letter
+        x, y = coords[m].astype(np.float64).mean(axis=0) if len(m) else np.mean(outlines[i], axis=0)
+        center, outline = (float(x), float(y)), tuple(outlines[i])
+        verdict = _verdict(names, shares[i], q[i])
+        found.append(Region(letter, m, counts[i], shares[i], p[i], q[i], verdict, center, outline))
+    return Regions(tuple(found), tuple(names), totals, marks, how, params)
+
+
+def _verdict(names: Sequence[str], shares: np.ndarray, q: np.ndarray) -> str:
+    if len(names) == 1:
+        return ""
+    largest = int(np.argmax(shares))
+    return f"mostly {names[largest]}" if shares[largest] >= MOSTLY and q[largest] <= ALPHA else "mixed"
+
+
+def _binomial(counts: Int[np.ndarray, "regions runs"], totals: Int[np.ndarray, " runs"]) -> np.ndarray:
+    from scipy.stats import binomtest
+
+    share = totals / totals.sum()
+    p = np.ones(counts.shape)
+    for (i, r), count in np.ndenumerate(counts):
+        size = int(counts[i].sum())
+        if size and len(totals) > 1:
+            p[i, r] = binomtest(int(count), size, float(share[r])).pvalue
+    return p
+
+
+def _hdbscan(distances: csr_array, min_size: int) -> np.ndarray:
+    from sklearn.cluster import HDBSCAN
+
+    fewest = int(np.diff(distances.indptr).min())
+    model = HDBSCAN(
+        min_cluster_size=min_size,
+        min_samples=max(1, min(_MIN_SAMPLES, min_size, fewest)),
+        metric="precomputed",
+        cluster_selection_method="leaf",
+        copy=True,
+    )
+    return np.asarray(model.fit_predict(_connected(distances)))
+
+
+def _sparse(index: np.ndarray, distances: np.ndarray) -> csr_array:
+    """Return symmetric sparse distances from neighbor lists; zeros are not stored, so coincident points are apart."""
+    from scipy.sparse import csr_array
+
+    n, k = index.shape
+    rows = np.repeat(np.arange(n), k)
+    apart = rows != index.ravel()
+    hair = 1e-9 * max(float(distances.max()), 1e-9)
+    values = np.maximum(distances.ravel(), hair)[apart]
+    # Where only one lists the other, the maximum with 0 is the listed distance.
+    at = (rows[apart].astype(np.int32), index.ravel()[apart].astype(np.int32))  # scipy before 1.17 needs int32
+    half = csr_array((values, at), shape=(n, n))
+    return csr_array(half.maximum(half.T))
+
+
+def _connected(distances: csr_array) -> csr_array:
+    """Join the components of a graph by edges longer than any other, since HDBSCAN requires one component."""
+    from scipy.sparse import coo_array, csr_array
+    from scipy.sparse.csgraph import connected_components
+
+    n_parts, part = connected_components(distances, directed=False)
+    if n_parts == 1:
+        return distances
+    first = np.array([np.flatnonzero(part == i)[0] for i in range(n_parts)], dtype=np.int32)  # as in `_sparse`
+    far = np.full(n_parts - 1, 4.0 * float(distances.max()))
+    bridges = coo_array((far, (first[:-1], first[1:])), shape=distances.shape)
+    return csr_array(distances + bridges + bridges.T)
+
+
+def _hull(points: np.ndarray) -> tuple[tuple[float, float], ...]:
+    from scipy.spatial import ConvexHull, QhullError
+
+    try:
+        corners = points[ConvexHull(points).vertices]
+    except (QhullError, ValueError):  # fewer than three points, or all on a line
+        corners = np.array([points.min(axis=0), points.max(axis=0)])
+    return tuple((float(x), float(y)) for x, y in corners)

@@ -1,0 +1,1 @@
+"""Files, tables and text. No science, and no Dictionary."""

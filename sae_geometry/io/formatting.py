@@ -1,0 +1,68 @@
+"""Values and text made ready to be printed or saved as JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Format rows as lines, with cells padded to columns two spaces apart."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def or_dash(value: float, form: str) -> str:
+    """Format a number, or a dash where it is nan (unknown)."""
+    return "–" if math.isnan(value) else format(value, form)
+
+
+def read_only(array: np.ndarray) -> np.ndarray:
+    """Return a read-only view of an array, so that frozen results are immutable."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def scalars(record: Any) -> dict[str, Any]:
+    """Return the plain-valued fields of a dataclass (or mapping), for JSON."""
+    items = record.items() if isinstance(record, Mapping) else vars(record).items()
+    return {k: v for k, v in items if v is None or isinstance(v, str | int | float | bool)}
+
+
+def readable(text: str) -> str:
+    """`text` with the bytes that Python could not decode (a locale without them) decoded as UTF-8 after all.
+
+    Such bytes come from file names as lone surrogates, which open the file but cannot be printed, saved or drawn.
+
+    Example:
+        >>> readable(b"caf\\xc3\\xa9.pt".decode("ascii", "surrogateescape"))
+        'café.pt'
+    """
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def ends(texts: Sequence[str], most: int = 12) -> list[str]:
+    """The texts, or the first and last of more than `most`.
+
+    Example:
+        >>> ends(list("abcdef"), 4)
+        ['a', 'b', '…', 'e', 'f']
+    """
+    half = most // 2
+    return list(texts) if len(texts) <= most else [*texts[:half], "…", *texts[-half:]]
+
+
+def few(notes: Sequence[str], most: int = 30) -> tuple[str, ...]:
+    """The notes, each once; of more than `most` the first, and how many there are besides.
+
+    Example:
+        >>> few(["a", "b", "a", "c", "d"], 2)
+        ('a', 'b', 'and 2 more')
+    """
+    once = list(dict.fromkeys(notes))
+    more = len(once) - most
+    return tuple(once) if more <= 0 else (*once[:most], f"and {more:,} more")

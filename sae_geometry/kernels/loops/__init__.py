@@ -1,0 +1,1 @@
+"""Compiled loops (numba, triton) and the threads that run them."""

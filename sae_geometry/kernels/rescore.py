@@ -1,0 +1,73 @@
+"""One decision path for every screen: re-score the shortlisted in float64, order, certify.
+
+Let ε_i bound |screened − exact| over row i's shortlist, and β_i bound the exact score of everything left out of it.
+
+* A listed column whose screened score is below (screened k-th) − 2ε_i cannot be among the k best: skip it.
+* If β_i is below the exact k-th of the listed, nothing left out is among the k best: the row is *certified*.
+
+Rows that are not certified are swept again, by `redo`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from sae_geometry.kernels.exact import exact_dots
+from sae_geometry.kernels.loops.threads import in_parallel, one_torch_thread
+from sae_geometry.kernels.types import Best, Scoring, Shortlist
+
+_CHUNK_ENTRIES = 1 << 16  # shortlist entries decided at once; a few dozen bytes each
+
+
+def decide(
+    x: Tensor, y: Tensor, shortlist: Shortlist, k: int, scoring: Scoring, threads: int = 1
+) -> tuple[Best, Bool[Tensor, " n"]]:
+    """The k best of every row and a bool mask of the rows they are certified for; no row depends on another."""
+    n, width = shortlist.scores.shape
+    score = torch.empty((n, k), dtype=torch.float64, device=x.device)
+    cosine, index = torch.empty_like(score), torch.empty((n, k), dtype=torch.int64, device=x.device)
+    certified = torch.empty(n, dtype=torch.bool, device=x.device)
+    step = max(1, _CHUNK_ENTRIES // max(width, k))
+
+    def worker(_: threading.Event) -> Callable[[int], None]:
+        torch.set_num_threads(1)
+        return chunk
+
+    def chunk(start: int) -> None:
+        rows = slice(start, min(start + step, n))
+        part = Shortlist(*(t[rows] for t in (shortlist.scores, shortlist.indices, shortlist.epsilon, shortlist.beyond)))
+        with torch.no_grad():
+            score[rows], cosine[rows], index[rows] = _decide_chunk(x, y, start, part, k, scoring)
+        certified[rows] = (part.beyond == -torch.inf) | (part.beyond < score[rows, -1])
+
+    with one_torch_thread():
+        in_parallel(worker, range(0, n, step), threads if x.device.type == "cpu" else 1)
+    return Best(score, cosine, index), certified
+
+
+def _decide_chunk(
+    x: Tensor, y: Tensor, row0: int, shortlist: Shortlist, k: int, scoring: Scoring
+) -> tuple[Tensor, Tensor, Tensor]:
+    n, width = shortlist.scores.shape
+    screened = shortlist.scores.to(torch.float64)
+    if k <= width:
+        kth = screened.topk(k, dim=1).values[:, -1]
+    else:
+        kth = torch.full((n,), -torch.inf, dtype=torch.float64, device=x.device)
+    near = (shortlist.indices >= 0) & (screened >= (kth - 2 * shortlist.epsilon)[:, None])
+    rows, at = near.nonzero(as_tuple=True)
+    cols = shortlist.indices[rows, at]
+    dots = exact_dots(x, y, rows + row0, cols)
+    score = torch.full((n, max(width, k)), -torch.inf, dtype=torch.float64, device=x.device)
+    cosine = torch.full_like(score, torch.nan)
+    index = torch.full(score.shape, torch.iinfo(torch.int64).max, dtype=torch.int64, device=x.device)
+    score[rows, at], cosine[rows, at], index[rows, at] = scoring(dots, cols), dots, cols
+    by_index = index.argsort(dim=1, stable=True)
+    order = by_index.gather(1, score.gather(1, by_index).argsort(dim=1, descending=True, stable=True))[:, :k]
+    score, cosine, index = score.gather(1, order), cosine.gather(1, order), index.gather(1, order)
+    return score, cosine, torch.where(torch.isinf(score), -1, index)

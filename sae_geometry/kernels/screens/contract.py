@@ -1,0 +1,43 @@
+"""The contract of a screen: a cheap pass over C = A·Bᵀ that shortlists, for every row and column, what might be best.
+
+A screen never decides. It returns, for every row (and column), its K best *screened* scores with a proven bound ε on
+their error, and a proven bound on every score it left out; `decide` does the rest.
+"""
+
+from __future__ import annotations
+
+import threading
+
+import torch
+from torch import Tensor
+
+from sae_geometry.kernels.blocks import Blocks
+from sae_geometry.kernels.types import Progress, Shortlist
+
+
+def shortlist_of(scores: Tensor, indices: Tensor, epsilon: Tensor) -> Shortlist:
+    """The shortlist of K best screened scores per row, descending, all screened scores being within `epsilon`."""
+    last = scores[:, -1].to(torch.float64)
+    full = indices[:, -1] >= 0
+    return Shortlist(scores, indices, epsilon, torch.where(full, last + epsilon, -torch.inf))
+
+
+class Meter:
+    """Counts finished blocks across threads and reports the share done, at most once a block, never backwards."""
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self._progress, self._total, self._done = progress, total, 0
+        self._lock = threading.Lock()
+
+    def tick(self) -> None:
+        """One more block is done."""
+        if self._progress is None:
+            return
+        with self._lock:
+            self._done += 1
+            self._progress(self._done / self._total)
+
+
+def count_blocks(n: int, m: int, blocks: Blocks, within: bool) -> int:
+    """How many blocks a sweep computes: all, or within one dictionary those that reach the diagonal or beyond it."""
+    return sum(-(-(m - (i0 if within else 0)) // blocks.cols) for i0 in range(0, n, blocks.rows))

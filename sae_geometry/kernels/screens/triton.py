@@ -1,0 +1,173 @@
+"""Fused triton screen: one kernel multiplies and lists, so that no block of scores passes through memory.
+
+Opt-in. It lists the rows of its left operand only. Column lists come from a second product with the operands swapped,
+and within one dictionary every block is computed rather than half of them: one kernel for both sides would need a lock
+on every column's list. In return no score is written and read again, which pays where products are cheap: low
+precision, narrow rows.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from sae_geometry.kernels.screens.contract import Meter, shortlist_of
+from sae_geometry.kernels.screens.low_precision import Precision, Rounded, rounded
+from sae_geometry.kernels.screens.torch import epsilons, listed_width
+from sae_geometry.kernels.types import Screen, Shortlist, Task
+
+EXTRA = "cu13"  # extra of this package that installs triton
+_PROGRAMS_A_PROCESSOR = 4  # programs per multiprocessor, to hide memory latency
+_PROCESSORS = 4  # assumed where there is no GPU, so that columns are split there too
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Tile of one program: rows × columns × depth, and its number of warps."""
+
+    rows: int
+    cols: int
+    depth: int
+    warps: int
+    stages: int = 3
+
+
+def tile_for(precision: Precision, width: int) -> Tile:
+    """Return the tile for lists of this width: the largest that does not spill registers, which the tests assert."""
+    depth = 64 if precision == "fp16" else 32
+    if precision == "float32" or width > 32:
+        return Tile(64, 64, depth, 8)
+    return Tile(128, 64, depth, 8)
+
+
+def list_width(width: int) -> int:
+    """Return the power of two that holds a list of this width, at least 4."""
+    return max(4, 1 << (width - 1).bit_length())
+
+
+def triton_screen(precision: Precision) -> Screen:
+    """Return the fused screen with operands of this precision."""
+    return partial(screen_triton, precision=precision)
+
+
+def screen_triton(task: Task, precision: Precision = "float32") -> tuple[Shortlist, Shortlist | None]:
+    """Screen with the fused kernel: scores within γ_d ‖x‖‖y‖ of exact in float32, `rounded_error` in fp16 and tf32.
+
+    Raises:
+        ImportError: triton is not installed.
+        ValueError: tensors on the CPU without triton's interpreter.
+    """
+    loops = _loops(task.a.device)
+    x = rounded(task.a, precision)
+    y = x if task.within else rounded(task.others, precision)
+    row_epsilon, col_epsilon = epsilons(task, precision, x, y)
+    both = task.columns and not task.within
+    stripes = -(-len(task.a) // task.blocks.rows) + (-(-len(task.others) // task.blocks.rows) if both else 0)
+    meter = Meter(task.progress, stripes)
+    rows = _side(loops, task, x, y, precision, meter)
+    cols = _side(loops, task, y, x, precision, meter) if both else None
+    return shortlist_of(*rows, row_epsilon), None if cols is None else shortlist_of(*cols, col_epsilon)
+
+
+def _side(
+    loops: ModuleType, task: Task, x: Rounded, y: Rounded, precision: Precision, meter: Meter
+) -> tuple[Tensor, Tensor]:
+    """Return the best of every row of x among y, one row block at a time: descending scores and their columns."""
+    n, m, device = len(x.values), len(y.values), x.values.device
+    width = listed_width(task.k, precision)
+    scores = torch.empty((n, width), dtype=torch.float32, device=device)
+    indices = torch.empty((n, width), dtype=torch.int64, device=device)
+    bias = None if task.column_bias is None else task.column_bias.to(device, torch.float32)
+    tile, wide = tile_for(precision, width), list_width(width)
+    for start in range(0, n, task.blocks.rows):
+        stripe = slice(start, min(start + task.blocks.rows, n))
+        parts = splits(stripe.stop - start, m, tile, device)
+        each = -(-m // (parts * tile.cols)) * tile.cols
+        lists = list_stripe(
+            loops, x.values[stripe], y.values, bias, precision=precision, tile=tile, width=wide, each=each,
+            factor=1 / (x.scale * y.scale), absolute=task.absolute, own=start if task.within else None,
+        )  # fmt: skip
+        merge_stripe(loops, lists, scores[stripe], indices[stripe])
+        meter.tick()
+    return scores, indices
+
+
+def splits(n: int, m: int, tile: Tile, device: torch.device) -> int:
+    """Return the number of column splits with which the programs of n rows occupy the whole device."""
+    there = _PROCESSORS
+    if device.type == "cuda":
+        there = torch.cuda.get_device_properties(device).multi_processor_count
+    return max(1, min(-(-m // tile.cols), -(-there * _PROGRAMS_A_PROCESSOR // -(-n // tile.rows))))
+
+
+def list_stripe(
+    loops: ModuleType,
+    x: Tensor,
+    y: Tensor,
+    bias: Tensor | None,
+    *,
+    precision: Precision,
+    tile: Tile,
+    width: int,
+    each: int,
+    factor: float = 1.0,
+    absolute: bool = False,
+    own: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """List every row in every split, [splits, n, width], `each` columns per split; row i is column `own` + i of y."""
+    n, m = len(x), len(y)
+    parts = -(-m // each)
+    values = torch.empty((parts, n, width), dtype=torch.float32, device=x.device)
+    indices = torch.empty((parts, n, width), dtype=torch.int32, device=x.device)
+    with _on(x.device):
+        loops.list_tiles[(-(-n // tile.rows), parts)](
+            x, y, values if bias is None else bias, values, indices, n, m, x.shape[1], own or 0, each, factor,
+            x.stride(0), x.stride(1), y.stride(0), y.stride(1),
+            ABSOLUTE=absolute, BIAS=bias is not None, WITHIN=own is not None,
+            PRECISION="tf32" if precision == "tf32" else "ieee", WIDTH=width,
+            ROWS=tile.rows, COLS=tile.cols, DEPTH=tile.depth, num_warps=tile.warps, num_stages=tile.stages,
+        )  # fmt: skip
+    return values, indices
+
+
+def merge_stripe(loops: ModuleType, lists: tuple[Tensor, Tensor], scores: Tensor, indices: Tensor) -> None:
+    """Merge the lists of all splits into `scores` and `indices` [n, ≤ width], descending; −inf and −1 for none."""
+    values, columns = lists
+    parts, n, width = values.shape
+    rows = merge_rows(width)
+    with _on(values.device):
+        loops.merge_splits[(-(-n // rows),)](
+            values, columns, scores, indices, n, parts, scores.shape[1], scores.stride(0),
+            WIDTH=width, ROWS=rows, num_warps=4,
+        )  # fmt: skip
+
+
+def merge_rows(width: int) -> int:
+    """Return the number of rows whose lists of this width a program merges: as many as fit registers."""
+    return 16 if width > 32 else 64
+
+
+def _on(device: torch.device) -> torch.cuda.device | nullcontext[None]:
+    """Select the tensors' device, since triton launches on the current GPU."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+def _loops(device: torch.device) -> ModuleType:
+    """Import the kernels, which need triton, and off a GPU its interpreter."""
+    try:
+        from sae_geometry.kernels.loops import triton as triton_loops
+    except ModuleNotFoundError as error:
+        if error.name != "triton":
+            raise
+        raise ImportError(f"the triton screens need triton, on Linux: pip install 'sae-geometry[{EXTRA}]'") from error
+    if device.type != "cuda" and not triton_loops.interpreted():
+        raise ValueError(
+            f"the triton screens need tensors on a CUDA device; these are on {device}. "
+            "To try them without one, start Python with TRITON_INTERPRET=1"
+        )
+    return triton_loops

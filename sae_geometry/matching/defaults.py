@@ -1,0 +1,24 @@
+"""Names, defaults and limits that several questions share."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+OneToOne = Literal["mutual", "greedy", "optimal"]
+MatchingName = Literal["nearest", "mutual", "greedy", "optimal"]
+On = Literal["decoder", "encoder", "both"]
+
+THRESHOLD = 0.7  # a similarity above which a latent counts as found again, as in Paulo & Belrose (2025)
+DISCOVERY_RATE = 0.05  # of false discoveries among the latents that are called significant
+SMALL = 4096  # latents per side up to which an optimal matching is a matter of seconds
+MOST_RUNS = 24  # runs up to which an embedding compares every two; more are a comparison of their own
+
+
+def default_matching(*n_latents: int) -> OneToOne:
+    """Return "optimal" where no side has more than 4,096 latents, "greedy" beyond.
+
+    Example:
+        >>> default_matching(4096, 512), default_matching(4097, 512)
+        ('optimal', 'greedy')
+    """
+    return "optimal" if max(n_latents) <= SMALL else "greedy"

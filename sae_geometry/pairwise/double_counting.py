@@ -1,0 +1,155 @@
+"""The decomposition of double counting: how much of a mean max cosine is there because partners are shared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sae_geometry.io.formatting import or_dash
+from sae_geometry.pairwise.matching_result import Matching, MatchingName
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+N_HUBS = 10
+_ARROWS = {"a_to_b": "A → B", "b_to_a": "B → A"}
+
+
+@dataclass(frozen=True)
+class Count:
+    """One way of counting: the matching, its direction, how many pairs, their mean similarity, the share above 0.7.
+
+    `direction` is "a_to_b" or "b_to_a" for nearest, "both" for a one-to-one matching, whose pairs are the same from
+    either side. `above` is out of the pairs. `chance` is what `mean_similarity` would be on random directions with the
+    same moments; nan where it was not simulated.
+    """
+
+    matching: MatchingName
+    direction: str
+    n_pairs: int
+    mean_similarity: float
+    above: float
+    chance: float = float("nan")
+
+    @property
+    def name(self) -> str:
+        """ "nearest, A → B" for a direction, "optimal" for both."""
+        return self.matching if self.direction == "both" else f"{self.matching}, {_ARROWS[self.direction]}"
+
+
+@dataclass(frozen=True)
+class Hub:
+    """A target latent that many claim.
+
+    target_id, times_taken, and the claimants with their similarities, most similar first.
+    """
+
+    target: str
+    target_id: int
+    times_taken: int
+    claimants: tuple[int, ...]
+    similarities: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class DoubleCounting:
+    """The ways of counting side by side, and where double counting sits.
+
+    Attributes:
+        counts: nearest in both directions, mutual, greedy, optimal.
+        explained_a_to_b, explained_b_to_a: 1 − mean_{i∈M} S(i, π(i)) / mean_{i∈M} max_j S(i, j), with π the optimal
+            matching and M the source latents it matches: the share of their MMCS that is there only because partners
+            may be shared. nan where that MMCS is not positive.
+        hubs_of_b, hubs_of_a: the most claimed latents of B (by A) and of A (by B), at most ten each, claimed at least
+            twice.
+    """
+
+    counts: tuple[Count, ...]
+    explained_a_to_b: float
+    explained_b_to_a: float
+    hubs_of_b: tuple[Hub, ...]
+    hubs_of_a: tuple[Hub, ...]
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row a way of counting: matching, direction, n_pairs, mean_similarity, above, chance."""
+        import pandas as pd
+
+        return pd.DataFrame([asdict(c) for c in self.counts])
+
+    def summary(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "counts": [asdict(c) for c in self.counts],
+            "explained_means": "1 - mean optimal similarity / mean nearest similarity, over the latents that the "
+            "optimal matching matches",
+            "explained_a_to_b": self.explained_a_to_b,
+            "explained_b_to_a": self.explained_b_to_a,
+            "hubs_of_b": [asdict(h) for h in self.hubs_of_b],
+            "hubs_of_a": [asdict(h) for h in self.hubs_of_a],
+        }
+
+    def __str__(self) -> str:
+        lines = [f"{'counting':<18}{'pairs':>8}{'mean':>9}{'> 0.7':>8}"]
+        for c in self.counts:
+            lines.append(f"{c.name:<18}{c.n_pairs:>8,}{c.mean_similarity:>9.4f}{c.above:>8.1%}")
+        lines.append(
+            f"double counting explains {or_dash(self.explained_a_to_b, '.1%')} of MMCS(A → B), "
+            f"{or_dash(self.explained_b_to_a, '.1%')} of MMCS(B → A), over the latents matched"
+        )
+        return "\n".join(lines)
+
+
+def double_counting(forth: Matching, back: Matching, one_to_one: Sequence[tuple[Matching, Matching]]) -> DoubleCounting:
+    """The decomposition, from the nearest matchings of both directions and one-to-one ones (forth, back), optimal last.
+
+    Raises:
+        ValueError: the last one-to-one matching is not the optimal one.
+    """
+    best_forth, best_back = one_to_one[-1]
+    if best_forth.method != "optimal":
+        raise ValueError(f"the decomposition needs the optimal matching last; got {best_forth.method!r}")
+    return DoubleCounting(
+        counts=(
+            _count(forth, "a_to_b"),
+            _count(back, "b_to_a"),
+            *(_count(there, "both") for there, _ in one_to_one),
+        ),
+        explained_a_to_b=_explained(forth, best_forth),
+        explained_b_to_a=_explained(back, best_back),
+        hubs_of_b=hubs(forth),
+        hubs_of_a=hubs(back),
+    )
+
+
+def hubs(nearest: Matching, most: int = N_HUBS) -> tuple[Hub, ...]:
+    """The `most` most claimed target latents, by (times taken descending, row ascending), claimed at least twice."""
+    times = nearest.multiplicity
+    order = np.lexsort((np.arange(len(times)), -times))[:most]
+    found = []
+    for row in order[times[order] >= 2]:
+        who = np.flatnonzero(nearest.partner_row == row)
+        who = who[np.argsort(-nearest.similarity[who], kind="stable")]
+        found.append(
+            Hub(
+                nearest.target,
+                int(nearest.target_ids[row]),
+                int(times[row]),
+                tuple(int(i) for i in nearest.source_ids[who]),
+                tuple(float(s) for s in nearest.similarity[who]),
+            )
+        )
+    return tuple(found)
+
+
+def _count(m: Matching, direction: str) -> Count:
+    above = m.fraction_above(0.7) * m.n_latents / m.n_matched if m.n_matched else float("nan")
+    return Count(m.method, direction, m.n_matched, m.mmcs, above, m.chance)
+
+
+def _explained(nearest: Matching, optimal: Matching) -> float:
+    matched = optimal.partner_row >= 0
+    with_sharing = float(nearest.similarity[matched].mean()) if matched.any() else 0.0
+    return 1 - optimal.mmcs / with_sharing if with_sharing > 0 else float("nan")

@@ -1,0 +1,39 @@
+"""What results record of their inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from sae_geometry.dictionary import Dictionary
+
+
+def describe_input(d: Dictionary) -> dict[str, Any]:
+    """Describe an input: identity, space, size and the source of its dead-latent filter. JSON-ready."""
+    return {
+        "name": d.name,
+        "address": d.address,
+        "layout": d.layout,
+        "fingerprint": d.fingerprint,
+        "model": d.model,
+        "hook_point": d.hook_point,
+        "n_latents": d.n_latents,
+        "d_in": d.d_in,
+        "latents": d.alive.describe(),
+        "alive": asdict(d.alive),
+        "notes": list(d.notes),
+        "metadata": {k: v for k, v in d.metadata.items() if isinstance(v, str | int | float | bool)},
+    }
+
+
+def distinct(dictionaries: Sequence[Dictionary]) -> list[Dictionary]:
+    """Return the dictionaries under distinct names; duplicates are numbered (x, x → x, x (2))."""
+    names = [d.name for d in dictionaries]
+    out: list[str] = []
+    for name in names:
+        free, n = name, 2
+        while free in out or (free != name and free in names):
+            free, n = f"{name} ({n})", n + 1
+        out.append(free)
+    return [d if d.name == name else d.renamed(name) for d, name in zip(dictionaries, out, strict=True)]

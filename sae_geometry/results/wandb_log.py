@@ -1,0 +1,323 @@
+"""Results to Weights & Biases, on request: always a new run, never the run that a dictionary came from.
+
+The folder on disk is what is logged, so what is on the server is what is on disk, and nothing is lost when logging
+fails. wandb is imported only here and only when asked; its waits are bounded, and every failure is one sentence.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import secrets
+import string
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sae_geometry.io.redaction import without_secrets
+from sae_geometry.sources.http import limits
+from sae_geometry.sources.wandb.client import check_signed_in, quiet_and_bounded
+from sae_geometry.sources.wandb.host import api_key, base_url
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+N_ROWS = 1000
+ARTIFACT_TYPE = "sae-geometry-results"
+_RECORDS = ("summary.json", "match.json")
+# What says how a number came about; the rest of a record is numbers.
+_PROVENANCE = (
+    "kind", "schema", "schema_version", "command", "created", "software", "inputs", "provenance", "parameters",
+    "params", "limits", "similarity", "matching", "one_to_one_matching", "threshold", "partner", "false_discovery_rate",
+    "runs", "kinds", "layers", "seeds", "confounds", "caveats", "sweep", "sweeps", "onto", "groups",
+    "hook_points", "reproducible_with",
+)  # fmt: skip
+# Lists of numbers, and the list beside them that says what each stands for; None counts 1, 2, …
+_COUNTED = {
+    "explained": "n_nearest",
+    "explained_by_chance": "n_nearest",
+    "overlap": "ranks",
+    "overlap_by_chance": "ranks",
+    "overlap_isotropic": "ranks",
+}
+# What says whose the numbers in a list are.
+_LABELS = (("direction", "matching"), ("a", "b"), ("checkpoint",))
+# Of a table runs × runs, a number a pair; with more runs than this pairs.parquet has to do.
+_MOST_RUNS = 12
+# Not recurrence, which is as large but runs × counts.
+_PAIRWISE = ("mmcs", "found", "shared", "same_partner", "paired")
+
+
+class LoggingError(ValueError):
+    """Results could not be logged. They are on disk all the same."""
+
+
+def log_wandb(folder: str | os.PathLike[str], project: str, *, name: str | None = None, offline: bool = False) -> str:
+    """Log a results folder to Weights & Biases as a new run.
+
+    The run gets the numbers as flat summary metrics, named with similarity, direction and matching
+    (`decoder_cosine/a_to_b/nearest/mean_similarity_of_matched`); where they come from as its config; the figures that
+    are PNG as images; the first thousand rows of every table; and the whole folder as an artifact. The runs that the
+    dictionaries came from are named in the config and never written to.
+
+    Args:
+        folder: where `save` or a command with `-o` has written.
+        project: "entity/project".
+        name: of the new run; the kind of the result and its inputs' names if None.
+        offline: record it here, for `wandb sync`; also when WANDB_MODE=offline.
+
+    Returns:
+        The address of the run, or the folder to give to `wandb sync`.
+
+    Raises:
+        FileNotFoundError: the folder is not one of ours.
+        LoggingError: not entity/project, not signed in, or the server refused or did not answer.
+
+    Example:
+        >>> import sae_geometry as sg
+        >>> sg.log_wandb("results", "x")
+        Traceback (most recent call last):
+        sae_geometry.results.wandb_log.LoggingError: a W&B project is named entity/project, like my-team/seeds; got 'x'
+    """
+    root = Path(folder)
+    offline = offline or _mode() == "offline"
+    check_wandb(project, offline=offline)
+    record = _record(root)
+    entity, _, title = project.partition("/")
+    try:
+        with quiet_and_bounded(), _short_home(offline) as home:
+            return _log(root, record, (entity, title), name=name, home=home)
+    except LoggingError:
+        raise
+    except Exception as error:  # the client raises many kinds, and its own validation errors
+        raise LoggingError(
+            f"could not log to W&B {project} at {base_url()} ({_short(error)}); the results are in {root}: "
+            "sae_geometry.log_wandb(folder, project) tries again, and offline=True records them for `wandb sync`"
+        ) from error
+
+
+def check_wandb(project: str, *, offline: bool = False) -> None:
+    """Refuse what could not be logged, before anything is computed.
+
+    Raises:
+        LoggingError: not entity/project; or, unless offline, no key, a refused key, or no answer.
+    """
+    if not re.fullmatch(r"[\w.-]+/[^/\\#?%:\s]{1,128}", project):
+        raise LoggingError(f"a W&B project is named entity/project, like my-team/seeds; got {project!r}")
+    try:
+        import wandb  # noqa: F401
+    except ImportError as error:
+        raise LoggingError("logging to W&B needs the wandb package: pip install wandb") from error
+    if _mode() == "disabled":
+        raise LoggingError("WANDB_MODE=disabled, so nothing would be logged; unset it or do not ask for logging")
+    if offline or _mode() == "offline":
+        return
+    try:
+        check_signed_in()
+    except (ValueError, OSError) as error:
+        said = str(error).removesuffix("; try again later, or --offline for what is cached")
+        raise LoggingError(f"{said}; WANDB_MODE=offline records the results here, for `wandb sync`") from None
+
+
+def metrics(record: Mapping[str, Any]) -> dict[str, int | float]:
+    """The numbers of a record as flat metrics, each named with its similarity, direction and matching.
+
+    Args:
+        record: what summary.json or match.json holds.
+
+    Example:
+        >>> side = {"matching": "nearest", "similarity": "decoder cosine", "n_matched": 2, "chance": {"isotropic": 0.1}}
+        >>> metrics({"a_to_b": side})
+        {'decoder_cosine/a_to_b/nearest/n_matched': 2, 'decoder_cosine/a_to_b/nearest/chance/isotropic': 0.1}
+    """
+    found: dict[str, int | float] = {}
+    for path, value in _numbers({k: v for k, v in record.items() if k not in _PROVENANCE}, ()):
+        found["/".join(path)] = value
+    return found | _pair_metrics(record)
+
+
+def _log(root: Path, record: Mapping[str, Any], project: tuple[str, str], *, name: str | None, home: str | None) -> str:
+    import wandb
+
+    online = home is not None
+    silence = limits().silence
+    settings = wandb.Settings(
+        base_url=base_url(), api_key=api_key() if online else None, program="sae-geometry", host="",
+        silent=True, console="off", disable_git=True, disable_code=True, save_code=False, x_save_requirements=False,
+        x_disable_stats=True, x_disable_meta=True, x_disable_machine_info=True, init_timeout=30 + 3 * silence,
+        x_graphql_retry_max=limits().tries - 1, x_graphql_timeout_seconds=silence,
+        x_graphql_retry_wait_min_seconds=limits().pause, x_graphql_retry_wait_max_seconds=limits().longest_pause,
+        x_file_stream_retry_max=limits().tries - 1, x_file_stream_timeout_seconds=silence,
+        x_file_stream_retry_wait_min_seconds=limits().pause,
+        x_file_stream_retry_wait_max_seconds=limits().longest_pause,
+        x_file_transfer_retry_max=limits().tries - 1, x_file_transfer_timeout_seconds=10 * silence,
+        x_file_transfer_retry_wait_min_seconds=limits().pause,
+        x_file_transfer_retry_wait_max_seconds=limits().longest_pause,
+        finish_timeout=10 * silence, finish_timeout_raises=True,
+    )  # fmt: skip
+    entity, title = project
+    run = wandb.init(
+        entity=entity, project=title, name=name or _name(record), job_type="sae-geometry",
+        dir=home or os.environ.get("WANDB_DIR") or os.getcwd(),
+        config=_config(record), settings=settings, mode="online" if online else "offline",
+        id=_new_id(), resume="never", reinit="create_new",  # whatever runs already, here or in WANDB_RUN_ID
+    )  # fmt: skip
+    try:
+        run.summary.update(metrics(record))
+        seen: dict[str, Any] = {f"figures/{p.stem}": wandb.Image(str(p)) for p in _pictures(root)}
+        seen |= {
+            f"tables/{key}": wandb.Table(columns=[str(c) for c in t], data=_rows(t)) for key, t in _tables(root, record)
+        }
+        if seen:
+            run.log(seen)
+        artifact = wandb.Artifact(re.sub(r"[^\w.-]+", "-", root.resolve().name)[:100] or "results", ARTIFACT_TYPE)
+        artifact.add_dir(str(root))
+        logged = run.log_artifact(artifact)
+        if online:
+            logged.wait(timeout=int(20 * silence) + 1)
+        where = str(run.url) if online else str(Path(run.settings.sync_dir).resolve())
+    except BaseException:
+        run.finish(exit_code=1)
+        raise
+    run.finish()
+    return where
+
+
+def _new_id() -> str:
+    """An id that no run has: sixteen letters and digits by chance."""
+    return "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(16))
+
+
+def _mode() -> str:
+    mode = os.environ.get("WANDB_MODE", "online")
+    return "offline" if mode == "dryrun" else mode
+
+
+@contextmanager
+def _short_home(offline: bool) -> Iterator[str | None]:
+    """A folder for the client's own records that goes when they are sent; None (its usual one) when they are kept."""
+    with nullcontext(None) if offline else tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
+        yield home
+
+
+def _record(root: Path) -> dict[str, Any]:
+    for name in _RECORDS:
+        if (root / name).is_file():
+            return dict(json.loads((root / name).read_text(encoding="utf-8")))
+    raise FileNotFoundError(f"{root} is not a results folder: it has neither {' nor '.join(_RECORDS)}")
+
+
+def _config(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Where the numbers come from. The addresses are text: nothing is asked of those runs, nothing written."""
+    return {k: record[k] for k in _PROVENANCE if k in record}
+
+
+def _name(record: Mapping[str, Any]) -> str:
+    inputs = record.get("inputs", [])
+    each = list(inputs.values()) if isinstance(inputs, dict) else inputs
+    names = [str(i.get("name")) for i in each if isinstance(i, dict)] or [str(r) for r in record.get("runs", [])]
+    return f"{record.get('kind', 'match')}: {', '.join(names)}"[:120]
+
+
+def _pictures(root: Path) -> list[Path]:
+    return sorted((root / "figures").glob("*.png"))
+
+
+def _tables(root: Path, record: Mapping[str, Any]) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The first rows of every table; of a match record, of its signed decoder matching."""
+    import pandas as pd
+    import pyarrow.parquet as pq
+
+    for path in sorted(root.glob("*.parquet")):
+        with path.open("rb") as file:  # not by its name, which may be no UTF-8
+            first = next(pq.ParquetFile(file).iter_batches(batch_size=N_ROWS), None)
+        if first is not None:
+            yield path.stem, first.to_pandas()
+    pairs = record.get("matchings", {}).get("decoder_signed", {}).get("pairs")
+    if pairs:
+        yield "decoder_signed", pd.DataFrame({k: v[:N_ROWS] for k, v in pairs.items()})
+
+
+def _rows(table: pd.DataFrame) -> list[Any]:
+    """Rows of plain values: what is missing is None, an array is a list."""
+    return [[_plain(value) for value in row] for row in table.itertuples(index=False)]
+
+
+def _plain(value: Any) -> Any:
+    import pandas as pd
+
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, list | tuple | dict):
+        return json.dumps(value)
+    return None if pd.isna(value) else value
+
+
+def _numbers(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], int | float]]:
+    if isinstance(value, bool):
+        yield path, int(value)
+    elif isinstance(value, int | float):
+        if math.isfinite(value):
+            yield path, value
+    elif isinstance(value, Mapping):
+        here = _named(value, path)
+        for key, item in value.items():
+            labels = value.get(_COUNTED[key]) if key in _COUNTED else None
+            if key in _COUNTED and isinstance(item, list):
+                item = dict(zip(map(str, labels or range(1, len(item) + 1)), item, strict=False))
+            yield from _numbers(item, (*here, _slug(str(key))))
+    elif isinstance(value, list):
+        for item in value:  # those that say whose numbers they are; other lists are in the artifact
+            said = next((k for k in _LABELS if isinstance(item, Mapping) and set(k) <= item.keys()), None)
+            if said is not None:
+                yield from _numbers(dict(item), (*path, *_whose(item, said)))
+
+
+def _whose(item: Mapping[str, Any], said: tuple[str, ...]) -> tuple[str, ...]:
+    words = tuple(_slug(str(item[k])) for k in said)
+    return ("_to_".join(words),) if said == ("a", "b") else words
+
+
+def _named(value: Mapping[str, Any], path: tuple[str, ...]) -> tuple[str, ...]:
+    """One side of a matching is named by similarity, direction and matching."""
+    if not {"matching", "similarity", "n_matched"} <= value.keys():
+        return path
+    where = tuple(part for part in path if part != "one_to_one")
+    return (_slug(str(value["similarity"])), *where, _slug(str(value["matching"])))
+
+
+def _pair_metrics(record: Mapping[str, Any]) -> dict[str, int | float]:
+    """Of every table runs × runs, a number an ordered pair."""
+    runs = record.get("runs")
+    if not (isinstance(runs, list) and all(isinstance(r, str) for r in runs) and len(runs) <= _MOST_RUNS):
+        return {}
+    found: dict[str, int | float] = {}
+    similarity = _slug(str(record.get("similarity", "similarity")))
+    one_to_one = str(record.get("one_to_one_matching", "one_to_one"))
+    for key, table in record.items():
+        if not (isinstance(table, list) and len(table) == len(runs)):
+            continue
+        if not all(isinstance(row, list) and len(row) == len(runs) for row in table):
+            continue
+        if not key.startswith(_PAIRWISE):
+            continue
+        nearest = key.startswith(("mmcs", "found")) or key == "shared_by_chance_at_most"
+        matching = "nearest" if nearest else one_to_one
+        for i, a in enumerate(runs):
+            for j, b in enumerate(runs):
+                if i != j and isinstance(table[i][j], int | float):
+                    found[f"{similarity}/{_slug(a)}_to_{_slug(b)}/{matching}/{_slug(key)}"] = table[i][j]
+    return found
+
+
+def _slug(text: str) -> str:
+    """Letters, digits, underscores and hyphens: what the server takes in a name without quoting."""
+    return re.sub(r"[^\w-]+", "_", text).strip("_")
+
+
+def _short(error: Exception) -> str:
+    return " ".join(without_secrets(str(error)).split())[:200] or type(error).__name__

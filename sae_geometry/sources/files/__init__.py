@@ -1,0 +1,1 @@
+"""Tensor files, read without running what is in them: safetensors, torch, numpy."""

@@ -1,0 +1,1 @@
+"""The table of checkpoint layouts, and how one is detected and read."""

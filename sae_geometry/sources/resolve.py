@@ -1,0 +1,88 @@
+"""From an address to files on disk, whichever source it belongs to."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from sae_geometry.sources.address import Address, parse
+from sae_geometry.sources.bundle import Bundle, Context
+from sae_geometry.sources.catalog import mirrors_of, paper_run, saelens_address
+from sae_geometry.sources.demo import bundle_demo
+from sae_geometry.sources.errors import SourceError
+from sae_geometry.sources.local import bundle_local
+
+
+def parse_address(address: str | Path) -> Address:
+    """The address that text or a path spells; a `Path` is always local."""
+    if isinstance(address, Path):
+        return Address(str(address), "local", str(address))
+    return parse(address, lambda text: os.path.exists(os.path.expanduser(text)))  # False, no error, for long text
+
+
+def resolve(address: Address, context: Context) -> Bundle:
+    """The files that an address stands for, fetched if need be.
+
+    Raises:
+        SourceError: nothing there, or out of reach.
+    """
+    match address.scheme:
+        case "local":
+            return bundle_local(address)
+        case "demo":
+            return bundle_demo(address.place)
+        case "wandb":
+            return _run_or_hint(address, context)
+        case "hf":
+            return _huggingface(address, context)
+        case "saelens":
+            spelled = saelens_address(address.place)
+            context.say(f"saelens:{address.place} is {spelled}")
+            bundle = _huggingface(parse(spelled), context)
+            return replace(bundle, metadata={**bundle.metadata, "saelens": address.place})
+        case "paper":
+            return _paper(address, context)
+
+
+def _huggingface(address: Address, context: Context) -> Bundle:
+    from sae_geometry.sources.huggingface.repo import bundle_huggingface
+
+    return bundle_huggingface(address, context)
+
+
+def _run_or_hint(address: Address, context: Context) -> Bundle:
+    from sae_geometry.sources.http import RefusedError, UnreachableError
+    from sae_geometry.sources.wandb.runs import bundle_wandb
+
+    try:
+        return bundle_wandb(address, context)
+    except (RefusedError, UnreachableError) as error:
+        mirrors = mirrors_of(address.place)
+        if not mirrors:
+            raise
+        hinted = f"{error}; the same SAE is at {mirrors[0]}"
+        if isinstance(error, RefusedError):
+            raise RefusedError(hinted, error.status) from error
+        raise UnreachableError(hinted) from error
+
+
+def _paper(address: Address, context: Context) -> Bundle:
+    """A run of the paper from W&B, or from a copy on Hugging Face where W&B does not give it."""
+    from sae_geometry.sources.wandb.runs import bundle_wandb
+
+    run = paper_run(address.place)
+    known = {"paper": run.address, "paper_run": run.wandb}
+    reasons = []
+    for place in (run.wandb, *run.mirrors):
+        parsed = parse(place)
+        try:
+            bundle = bundle_wandb(parsed, context) if parsed.scheme == "wandb" else _huggingface(parsed, context)
+        except SourceError as error:
+            reasons.append(str(error))
+            context.say(f"{place} cannot be had: {error}")
+            continue
+        context.say(f"{run.address} is {place}")
+        hook = {"hook_name": run.hook, "model_name": "gpt2-small"} if parsed.scheme == "hf" else {}
+        return replace(bundle, config={**hook, **bundle.config}, metadata={**bundle.metadata, **known})
+    raise SourceError(f"{run.address} cannot be had anywhere: {'; '.join(reasons)}")

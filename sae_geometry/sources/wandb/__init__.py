@@ -1,0 +1,1 @@
+"""Weights & Biases: runs, their records and files."""

@@ -1,0 +1,64 @@
+"""Which Weights & Biases server, and whether a key for it is configured. Imports no client."""
+
+from __future__ import annotations
+
+import base64
+import netrc
+import os
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from sae_geometry.io.redaction import hide
+from sae_geometry.sources.errors import SourceError
+from sae_geometry.sources.http import Credentials, origin_of
+
+# Public runs of the papers are here; the client's own default has moved.
+_DEFAULT = "https://api.wandb.ai"
+
+
+def base_url() -> str:
+    """`$WANDB_BASE_URL`, or https://api.wandb.ai.
+
+    Raises:
+        SourceError: not the URL of a server.
+    """
+    url = (os.environ.get("WANDB_BASE_URL") or _DEFAULT).rstrip("/")
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.username is None
+        origin_of(url)
+    except ValueError:
+        good = False
+    if not good:
+        raise SourceError("WANDB_BASE_URL is not the URL of a server, like https://api.wandb.ai")
+    return url
+
+
+def api_key() -> str | None:
+    """The key configured for the server: `$WANDB_API_KEY`, or the entry that `wandb login` wrote to .netrc."""
+    if key := os.environ.get("WANDB_API_KEY"):
+        return key
+    given = os.environ.get("NETRC")
+    places = [Path(given)] if given else [Path.home() / ".netrc", Path.home() / "_netrc"]
+    for place in places:
+        try:
+            entry = netrc.netrc(str(place)).hosts.get(urlsplit(base_url()).netloc)
+        except (OSError, netrc.NetrcParseError):
+            continue
+        if entry is not None and entry[2]:
+            hide(entry[2])
+            return entry[2]
+    return None
+
+
+def credentials_for(key: str | None) -> Credentials | None:
+    """The header that carries a key, for the configured server only; None without a key."""
+    if key is None:
+        return None
+    token = base64.b64encode(f"api:{key}".encode()).decode()
+    return Credentials(origin_of(base_url()), f"Basic {token}")
+
+
+def how_to_sign_in() -> str:
+    """What to do about a run that needs a key."""
+    return "set WANDB_API_KEY (wandb.ai/authorize shows yours) or run `wandb login`"

@@ -1,0 +1,69 @@
+"""`sae-geometry match` as a user meets it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from sae_geometry.cli import app
+from sae_geometry.comparisons.match_report import match_report, schema
+
+A, B, NARROW = "demo:local-seed0", "demo:local-seed1", "demo:local-narrow-seed0"
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: CliRunner().invoke(app, list(arguments))
+
+
+def test_json_is_the_report_and_fits_the_schema(run, demo):
+    jsonschema = pytest.importorskip("jsonschema")
+    result = run("match", NARROW, A, "--json", "--threshold", "0.5")
+    assert result.exit_code == 0, result.stderr
+    record = json.loads(result.stdout)
+    jsonschema.validate(record, schema())
+    expected = match_report(demo["local-narrow-seed0"], demo["local-seed0"], thresholds=[0.5])
+    assert record["pw_mcc"] == expected["pw_mcc"]
+    assert record["shared"] == expected["shared"]
+    for name in ("decoder_signed", "decoder_absolute", "encoder_signed"):
+        assert record["matchings"][name]["pairs"] == expected["matchings"][name]["pairs"]
+    assert record["provenance"]["software"]["torch"]
+    assert record["provenance"]["command"].startswith("sae-geometry")
+    assert "24 dead dropped" in result.stderr
+
+
+def test_words_give_both_formulas_and_the_proof(run):
+    result = run("match", NARROW, A)
+    assert result.exit_code == 0, result.stderr
+    for part in ("PW-MCC signed", "PW-MCC absolute", "|⟨a_i, b_j⟩|", "optimal, proven", "cosine > 0.7", "same partner"):
+        assert part in result.stdout
+    assert not list(Path().iterdir())
+
+
+def test_out_writes_the_record_and_never_over_another(run):
+    result = run("match", NARROW, A, "-o", "here", "--json")
+    assert json.loads(Path("here/match.json").read_text()) == json.loads(result.stdout)
+    again = run("match", NARROW, A, "-o", "here")
+    assert again.exit_code == 2
+    assert "not empty" in again.stderr
+    assert run("match", NARROW, A, "-o", "here", "--overwrite", "-q").exit_code == 0
+
+
+def test_fail_under_and_wrong_use(run):
+    assert run("match", NARROW, A, "--fail-under", "0.05").exit_code == 0
+    assert run("match", NARROW, A, "--fail-under", "0.99").exit_code == 3
+    wrong = run("match", NARROW, A, "--threshold", "7")
+    assert wrong.exit_code == 2
+    assert "within −1…1" in wrong.stderr
+
+
+def test_stopping_at_a_gap_is_said(run):
+    result = run("match", A, B, "--max-gap", "0.5", "--json")
+    record = json.loads(result.stdout)
+    made = record["matchings"]["decoder_signed"]
+    assert made["certificate"]["stopped"] == "max_gap"
+    assert made["n_matched"] == min(record["inputs"][side]["n_latents"] for side in "ab")

@@ -1,0 +1,133 @@
+"""Consensus: complete linkage against its definition on sets; planted groups; a dictionary that loads."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import sae_geometry as sg
+from sae_geometry.comparisons.consensus import consensus
+from sae_geometry.io.atomic_folder import umask
+
+
+def run(rows, name, **more):
+    return sg.Dictionary.from_decoder(
+        rows.astype(np.float32), latent_axis=0, name=name, model="m", hook_point="h", **more
+    )
+
+
+def one_to_one(rng, sizes, links):
+    """Random partial one-to-one matchings between all pairs of runs, as [L, N] partners and similarities."""
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    partner = np.full((starts[-1], len(sizes)), -1, dtype=np.int64)
+    similarity = np.full(partner.shape, np.nan)
+    for i, j in itertools.combinations(range(len(sizes)), 2):
+        k = min(links, sizes[i], sizes[j])
+        x, y = rng.permutation(sizes[i])[:k], rng.permutation(sizes[j])[:k]
+        s = rng.choice(np.linspace(0.5, 1, 6), k)  # ties
+        partner[starts[i] + x, j], partner[starts[j] + y, i] = y, x
+        similarity[starts[i] + x, j] = similarity[starts[j] + y, i] = s
+    return partner, similarity
+
+
+def by_definition(sizes, partner, similarity, threshold):
+    """Sets of (run, row); the best link first; merge where all cross pairs are links and no run is twice."""
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    links = {}
+    for i in range(len(sizes)):
+        for x in range(sizes[i]):
+            for j in range(i + 1, len(sizes)):
+                y, s = partner[starts[i] + x, j], similarity[starts[i] + x, j]
+                if y >= 0 and s > threshold:
+                    links[frozenset([(i, x), (j, int(y))])] = s
+    group = {(i, x): frozenset([(i, x)]) for i in range(len(sizes)) for x in range(sizes[i])}
+    for link in sorted(links, key=lambda e: (-links[e], sorted(e))):
+        (p, q) = sorted(link)
+        g, h = group[p], group[q]
+        disjoint = not {r for r, _ in g} & {r for r, _ in h}
+        if g != h and disjoint and all(frozenset([a, b]) in links for a in g for b in h):
+            for member in g | h:
+                group[member] = g | h
+    return {g for g in group.values() if len(g) > 1}
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_groups_are_their_definition(seed):
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(2, 9, rng.integers(2, 6)).tolist()
+    partner, similarity = one_to_one(rng, sizes, 6)
+    runs = [run(rng.standard_normal((n, 4)), f"r{k}") for k, n in enumerate(sizes)]
+    c = consensus(runs, partner, similarity, threshold=0.55)
+    found = {frozenset((r, int(x)) for r, x in enumerate(row) if x >= 0) for row in c.members}
+    assert found == by_definition(sizes, partner, similarity, 0.55)
+    assert c.incidence.sum() == len(c.members) + sum(map(len, c.orphans))
+    assert (c.incidence * np.arange(1, len(sizes) + 1)).sum() == sum(sizes)
+
+
+@pytest.fixture(scope="module")
+def planted():
+    """Four runs: 20 latents in all, 10 in the first three, 5 in the first two, the rest each its own."""
+    rng = np.random.default_rng(0)
+    common = rng.standard_normal((35, 64))
+    runs = []
+    for k, shared in enumerate((35, 35, 30, 20)):
+        own = rng.standard_normal((15, 64))
+        rows = np.concatenate([common[:shared] + 0.05 * rng.standard_normal((shared, 64)), own])
+        order = rng.permutation(len(rows))
+        encoder = rows[order] * 2
+        runs.append(run(rows[order], f"r{k}", encoder=encoder))
+    return sg.compare_seeds(runs)
+
+
+def test_planted_groups_are_recovered_exactly(planted):
+    c = planted.consensus
+    assert np.bincount(c.occupancy, minlength=5).tolist() == [0, 0, 5, 10, 20]
+    assert [len(o) for o in c.orphans] == [15, 15, 15, 15]
+    assert c.incidence.tolist() == [60, 5, 10, 20]
+    assert (c.lowest <= c.similarity + 1e-12).all()
+    assert c.lowest.min() > 0.9
+
+
+def test_a_consensus_is_a_dictionary_that_loads(planted, tmp_path):
+    path = planted.consensus.save(tmp_path / "consensus.safetensors")
+    d = sg.load(str(path))
+    assert d.layout == "sae_geometry_consensus"
+    assert (d.n_latents, d.d_in) == (35, 64)
+    assert (d.model, d.hook_point) == ("m", "h")
+    assert d.encoder_directions is not None
+    back = sg.compare(d, planted.runs[0], allow_mismatch=True)
+    assert back.a_to_b.mmcs > 0.95
+    assert list(tmp_path.iterdir()) == [path]
+    assert sg.load(str(planted.consensus.save(tmp_path / "all.safetensors", min_runs=4))).n_latents == 20
+
+
+def test_members_are_original_ids(planted):
+    c = planted.consensus
+    frame = c.to_pandas()
+    group = frame.iloc[0]
+    rows = [d.directions[d.latent_ids.tolist().index(group[d.name])] for d in planted.runs]
+    cos = [float(a @ b) for a, b in itertools.combinations(rows, 2)]
+    assert group["mean_similarity"] == pytest.approx(np.mean(cos), abs=1e-6)
+    assert len(c.orphans_table()) == 60
+
+
+def test_wrong_use_is_told(planted, tmp_path):
+    with pytest.raises(ValueError, match=r"\.safetensors file; got 'x.pt'"):
+        planted.consensus.save(tmp_path / "x.pt")
+    with pytest.raises(ValueError, match="found in 5 runs"):
+        planted.consensus.save(tmp_path / "x.safetensors", min_runs=5)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ValueError, match="partners and similarities are"):
+        consensus(planted.runs, np.zeros((3, 4), dtype=np.int64), np.zeros((3, 4)), threshold=0.5)
+
+
+def test_a_consensus_is_saved_for_all_to_read_and_under_any_name(planted, tmp_path):
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
+    folder.mkdir()
+    path = planted.consensus.save(folder / "consensus.safetensors")
+    assert path.stat().st_mode & 0o777 == 0o666 & ~umask()
+    assert [p.name for p in folder.iterdir()] == ["consensus.safetensors"]

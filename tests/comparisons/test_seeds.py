@@ -1,0 +1,396 @@
+"""Many runs: every pair as `compare` has it, recurrence and matrices by definition, resuming, the command."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import json
+from collections import OrderedDict
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import sae_geometry as sg
+from sae_geometry.cli import app
+from sae_geometry.cli.console import Speaker
+from sae_geometry.cli.resume import beside
+from sae_geometry.cli.seeds import _foretelling, _in_words
+from sae_geometry.comparisons import seeds as seeds_module
+from sae_geometry.matching import optimal
+from sae_geometry.nulls import cache as remembered
+from sae_geometry.nulls import fit_matched_null
+from sae_geometry.nulls.one_to_one import default_draws, paired_isotropic
+
+FOUR = [f"demo:{kind}-seed{k}" for kind in ("local", "e2e") for k in (0, 1)]
+
+
+def run(rows, name, **more):
+    return sg.Dictionary.from_decoder(
+        rows.astype(np.float32), latent_axis=0, name=name, model="m", hook_point="h", **more
+    )
+
+
+@pytest.fixture(scope="module")
+def four(demo):
+    return sg.compare_seeds([demo[a.removeprefix("demo:")] for a in FOUR])
+
+
+@pytest.fixture
+def three(rng):
+    common = rng.standard_normal((20, 24))
+    return [
+        run(np.concatenate([common[:k], rng.standard_normal((30 - k, 24))]), f"r{k}", metadata={"kind": "x", "seed": k})
+        for k in (20, 15, 10)
+    ]
+
+
+def test_every_pair_is_what_compare_has(four, demo):
+    for (i, a), (j, b) in itertools.permutations(enumerate(four.runs), 2):
+        if {i, j} == {1, 2}:  # the others cost seconds and say the same
+            c = sg.compare(a, b, "optimal")
+            assert four.mmcs[i, j] == c.nearest_a_to_b.mmcs
+            assert four.chance[i, j] == c.nearest_a_to_b.matched_chance
+            assert four.paired[i, j] == pytest.approx(c.a_to_b.mmcs, abs=1e-12)
+            assert four.shared[i, j] == pytest.approx(c.a_to_b.fraction_above(0.7))
+            assert four.found[i, j] == pytest.approx(c.nearest_a_to_b.found_fraction)
+    assert np.isnan(np.diag(four.mmcs)).all()
+    assert (four.mmcs[0, 1], four.mmcs[1, 0]) == (pytest.approx(0.5566, abs=1e-4), pytest.approx(0.5343, abs=1e-4))
+    assert four.paired[0, 1] == four.paired[1, 0] == pytest.approx(0.4970, abs=1e-4)
+
+
+def test_recurrence_by_definition(three):
+    s = sg.compare_seeds(three, threshold=0.9)
+    expected = np.zeros((3, 3), dtype=int)
+    for i, a in enumerate(three):
+        times = np.zeros(a.n_latents, dtype=int)
+        for j, b in enumerate(three):
+            if i != j:
+                times += sg.compare(a, b, "optimal").a_to_b.similarity > 0.9
+        expected[i] = np.bincount(times, minlength=3)
+    np.testing.assert_array_equal(s.recurrence, expected)
+    assert s.recurrence_shares.sum() == pytest.approx(1)
+    assert s.recurrence[0].tolist() == [15, 5, 10]
+    assert s.recurrence[2].tolist() == [20, 0, 10]
+
+
+def test_kinds_and_intervals(four, three):
+    assert four.groups == ["local", "local", "e2e", "e2e"]
+    text = repr(four)
+    for part in (
+        "says nothing of seeds",
+        "no test",
+        "it takes",
+        "MMCS, row → column",
+        "Chao2",
+        "PW-MCC",
+        "chance for that",
+    ):
+        assert part in text, part
+    own = sg.compare(four.runs[0], four.runs[1])
+    values = [own.a_to_b.similarity, own.b_to_a.similarity]
+    error = np.sqrt(sum(v.var(ddof=1) / len(v) for v in values)) / 2
+    interval = four.interval("local")
+    assert interval.over == "latents of one pair"
+    assert interval.standard_error == pytest.approx(error, rel=0.01)
+    assert interval.mean == pytest.approx((own.a_to_b.mmcs + own.b_to_a.mmcs) / 2)
+    for what in ("shared", "paired", "found"):
+        i = four.interval("local", what)
+        assert i.over == "latents of one pair"
+        assert np.isnan(i.low) or i.low < i.mean < i.high
+    over_runs = sg.compare_seeds(three).interval("x")
+    assert (over_runs.over, over_runs.n) == ("runs", 3)
+    with pytest.raises(ValueError, match="at least two"):
+        four.interval("downstream")
+    with pytest.raises(ValueError, match="one of mmcs, shared, paired, found"):
+        four.interval("local", "cosine")
+    assert four.difference("local", "e2e").refusal is not None
+
+
+def test_chance_stands_beside_the_shares(four):
+    between = sg.compare(four.runs[0], four.runs[1]).a_to_b
+    p = between.nearest_chance.p_values(np.full(between.n_latents, 0.7))
+    assert four.shared_chance[0, 1] == pytest.approx(p.mean(), rel=1e-3)
+    assert (four.shared_chance[~np.eye(4, dtype=bool)] < 0.02).all()
+    assert four.summary()["shared_by_chance_at_most"][0][1] == four.shared_chance[0, 1]
+    assert "chance for that, at most" in repr(four)
+
+
+def test_runs_of_several_layers_are_groups_of_their_own(rng):
+    def at(layer, seed):
+        return sg.Dictionary.from_decoder(
+            rng.standard_normal((20, 24)).astype(np.float32), latent_axis=0, name=f"x{layer}{seed}", model="m",
+            hook_point=f"blocks.{layer}.hook_resid_pre", metadata={"kind": "local", "seed": seed},
+        )  # fmt: skip
+
+    s = sg.compare_seeds([at(layer, seed) for layer in (2, 6) for seed in (0, 1)], allow_mismatch=True)
+    assert s.groups == ["local, layer 2", "local, layer 2", "local, layer 6", "local, layer 6"]
+    assert s.labels == ["x20 (seed 0)", "x21 (seed 1)", "x60 (seed 0)", "x61 (seed 1)"]
+    assert s.interval("local, layer 6").mean == pytest.approx((s.mmcs[2, 3] + s.mmcs[3, 2]) / 2)
+    table = s.to_pandas()
+    assert table[["source_layer", "source_seed", "source_group"]].iloc[0].tolist() == [2, "0", "local, layer 2"]
+    assert s.summary()["layers"] == [2, 2, 6, 6]
+    assert "hook point" in repr(s)
+
+
+def test_the_table_of_runs_comes_before_the_numbers(four):
+    lines = repr(four).splitlines()
+    assert lines[1].strip().startswith("of every run: model smollm2")
+    head = next(at for at, line in enumerate(lines) if "dead latents dropped by" in line)
+    assert head < next(at for at, line in enumerate(lines) if "MMCS, row" in line)
+    assert "[3] e2e-seed1" in lines[head + 4]
+    flagged = [line.strip() for line in lines if line.strip().startswith("! ")]
+    assert any(line.startswith("! start of training, [0] and [2]") for line in flagged)
+    assert any(line.startswith("! dead latents") for line in flagged)
+
+
+def test_encoders_are_matched_too(four):
+    assert 0.05 < four.shared_by_both[0, 1] <= four.shared[0, 1]
+    a = sg.compare(four.runs[0], four.runs[1], "optimal")
+    b = sg.compare(four.runs[0], four.runs[1], "optimal", on="encoder")
+    same = np.mean((a.a_to_b.partner_row >= 0) & (a.a_to_b.partner_row == b.a_to_b.partner_row))
+    assert four.same_partner[0, 1] == pytest.approx(same)
+    both = np.mean((a.a_to_b.similarity > 0.7) & (b.a_to_b.similarity > 0.7))
+    assert four.shared_by_both[0, 1] == pytest.approx(both)
+
+
+def test_without_encoders_it_is_said(three):
+    s = sg.compare_seeds(three)
+    assert np.isnan(s.shared_by_both).all()
+    assert s.summary()["same_partner_by_decoder_and_encoder"][0][1] is None
+
+
+def test_the_order_of_the_runs_changes_nothing_but_the_order(three):
+    s, turned = sg.compare_seeds(three), sg.compare_seeds(three[::-1])
+    np.testing.assert_array_equal(s.mmcs, turned.mmcs[::-1, ::-1])
+    np.testing.assert_array_equal(s.recurrence, turned.recurrence[::-1])
+    np.testing.assert_array_equal(s.consensus.incidence, turned.consensus.incidence)
+
+
+def test_finished_pairs_are_not_compared_again(three, tmp_path, monkeypatch):
+    first = sg.compare_seeds(three[:2], keep=tmp_path)
+    made = []
+    monkeypatch.setattr(seeds_module, "_compare_pair", lambda a, b, p: made.append((a.name, b.name)) or real(a, b, p))
+    real = _real
+    again = sg.compare_seeds(three, keep=tmp_path)
+    assert made == [("r20", "r10"), ("r15", "r10")]
+    np.testing.assert_array_equal(again.mmcs[:2, :2], first.mmcs)
+    fresh = sg.compare_seeds(three)
+    assert json.dumps(again.summary()) == json.dumps(fresh.summary())
+
+
+_real = seeds_module._compare_pair
+
+
+def test_records_of_something_else_are_not_used(three, tmp_path):
+    sg.compare_seeds(three, keep=tmp_path)
+    files = sorted(tmp_path.glob("*.npz"))
+    assert len(files) == 3
+    sg.compare_seeds(three, keep=tmp_path, threshold=0.5)
+    assert len(list(tmp_path.glob("*.npz"))) == 6  # another threshold is another record
+    truth = sg.compare_seeds(three)
+    files[0].write_bytes(files[1].read_bytes())  # a record under another's name
+    files[1].write_bytes(b"half")
+    files[2].write_bytes(files[2].read_bytes()[:-40])
+    np.testing.assert_array_equal(sg.compare_seeds(three, keep=tmp_path).mmcs, truth.mmcs)
+
+
+@pytest.mark.parametrize("where", ["the matching", "its chance"])
+def test_ctrl_c_ends_the_comparison_and_keeps_whole_pairs_only(three, tmp_path, monkeypatch, where):
+    """The best so far of an optimal matching is an answer to `compare`; among many pairs it would pass for one."""
+    rounds, calls = optimal._Run._rounds, []
+    # A pair is one matching, and those of random dictionaries: matched ones, and isotropic ones made once for all.
+    fatal = 2 if where == "its chance" else 2 + 2 * default_draws(30, 30)
+
+    def interrupted(run, *more):
+        calls.append(run)
+        if len(calls) == fatal:
+            raise KeyboardInterrupt
+        return rounds(run, *more)
+
+    paired_isotropic.cache_clear()
+    monkeypatch.setattr(optimal._Run, "_rounds", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        sg.compare_seeds(three, keep=tmp_path)
+    assert len(list(tmp_path.glob("*.npz"))) == (1 if where == "the matching" else 0)
+    monkeypatch.undo()
+    resumed, whole = sg.compare_seeds(three, keep=tmp_path), sg.compare_seeds(three)
+    np.testing.assert_array_equal(resumed.paired, whole.paired)
+    np.testing.assert_array_equal(resumed.paired_chance, whole.paired_chance)
+
+
+def test_saved_and_read(four, tmp_path):
+    folder = sg.save(four, tmp_path / "out", formats=["png"])
+    names = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+    assert names == [
+        "consensus.parquet", "consensus.safetensors", "figures/matrices.png", "figures/recurrence.png",
+        "figures/ridgeline.png", "orphans.parquet", "pairs.parquet", "summary.json",
+    ]  # fmt: skip
+    table, summary = sg.read(folder)
+    assert len(table) == 12
+    assert summary["mmcs"][0][1] == four.mmcs[0, 1]
+    assert summary["mmcs"][0][0] is None
+    assert summary["within_groups"]["local"]["mmcs"]["over"] == "latents of one pair"
+    assert "it takes" in summary["between_groups"][0]["refusal"]
+    assert sg.load(str(folder / "consensus.safetensors")).n_latents == len(four.consensus.members)
+
+
+def test_figures_for_many_runs(rng):
+    many = [run(rng.standard_normal((8, 6)), f"n{k}", metadata={"kind": "ab"[k % 2]}) for k in range(14)]
+    s = sg.compare_seeds(many, matching="mutual")
+    for ax in (s.plot_heatmap(), s.plot_heatmap("shared"), s.plot_recurrence(), s.plot_rarefaction()):
+        plt.close(ax.figure)
+    assert "and 2 runs more" in repr(s)
+    assert set(s.figures()) == {"matrices", "ridgeline", "recurrence"}
+    assert s.difference("a", "b").refusal is None
+    with pytest.raises(ValueError, match="a heatmap shows one of"):
+        s.plot_heatmap("cosine")
+
+
+@pytest.mark.parametrize(
+    ("runs", "more", "said"),
+    [
+        (["demo:local-seed0"], {}, "at least two runs are needed to compare; got 1"),
+        (FOUR[:2], {"threshold": 1.5}, "within −1…1; got 1.5"),
+        (["demo:local-seed0", np.ones((3, 5))], {}, "dimensions"),
+    ],
+)
+def test_wrong_use_is_told(runs, more, said):
+    with pytest.raises(ValueError, match=said):
+        sg.compare_seeds(runs, **more)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_an_unknown_matching_is_told(three):
+    with pytest.raises(ValueError, match="matching must be one of mutual, greedy, optimal"):
+        sg.compare_seeds(three, matching="nearest")
+
+
+def test_the_command_and_its_resume(tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    arguments = ["seeds", *FOUR[:3], "-o", str(out), "--json", "-q", "--format", "png"]
+    calls = []
+
+    def stops_at_the_second(a, b, p):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return _real(a, b, p)
+
+    monkeypatch.setattr(seeds_module, "_compare_pair", stops_at_the_second)
+    stopped = CliRunner().invoke(app, arguments)
+    assert stopped.exit_code == 130
+    assert not out.exists()
+    kept = tmp_path / "out.pairs"
+    assert len(list(kept.iterdir())) == 1
+    refused = CliRunner().invoke(app, arguments)
+    assert refused.exit_code == 2
+    assert "--resume" in refused.stderr
+    other = kept / ("0" * 24 + ".npz")  # a pair of some other comparison
+    other.write_bytes(b"")
+    done = CliRunner().invoke(app, [*arguments, "--resume"])
+    assert done.exit_code == 0, done.output
+    assert len(calls) == 4  # the first pair was not compared again
+    assert json.loads(done.stdout)["runs"] == ["local-seed0", "local-seed1", "e2e-seed0"]
+    assert list(kept.iterdir()) == [other]
+
+
+def test_the_current_folder_has_a_place_for_finished_pairs(tmp_path, monkeypatch):
+    here = tmp_path / "here"
+    (here / "below").mkdir(parents=True)
+    monkeypatch.chdir(here)
+    assert beside(Path("."), "pairs") == tmp_path / "here.pairs"
+    assert beside(Path("out"), "pairs") == Path("out.pairs")
+    monkeypatch.chdir(here / "below")
+    assert beside(Path(".."), "pairs") == tmp_path / "here.pairs"
+
+
+def test_where_nothing_may_be_written_around_the_results_pairs_wait_in_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("SAE_GEOMETRY_CACHE", str(tmp_path / "cache"))
+    out, other = tmp_path / "mount" / "out", tmp_path / "else" / "out"
+    out.mkdir(parents=True)
+    assert beside(out, "pairs") == tmp_path / "mount" / "out.pairs"
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path).resolve() != out.parent)
+    assert beside(out, "pairs").parent == tmp_path / "cache" / "pairs"
+    assert beside(out, "pairs") == beside(Path(f"{out.parent}/../mount/out"), "pairs")
+    assert beside(other, "pairs") == tmp_path / "else" / "out.pairs"
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    assert beside(other, "pairs") != beside(out, "pairs")
+    assert beside(other, "pairs").name.startswith("out-")
+
+
+def test_a_full_disk_says_where_and_keeps_what_is_whole(three, tmp_path, monkeypatch):
+    write = np.savez
+    left = iter([True, True, False])
+
+    def filling(file, **arrays):
+        write(file, **arrays)
+        if not next(left):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("numpy.savez", filling)
+    with pytest.raises(OSError, match="No space left") as told:
+        sg.compare_seeds(three, matching="mutual", keep=tmp_path / "kept")
+    assert told.value.filename == str(tmp_path / "kept")
+    assert len(list((tmp_path / "kept").iterdir())) == 2
+
+
+def test_one_run_on_the_command_line():
+    result = CliRunner().invoke(app, ["seeds", "demo:local-seed0"])
+    assert result.exit_code == 2
+    assert "two or more runs; got 1" in result.stderr
+
+
+def test_how_long_many_pairs_take_is_said_once_and_early(capsys, monkeypatch):
+    now = iter([0.0, 50.0, 52.0, 54.0, 60.0, 70.0])
+    monkeypatch.setattr("sae_geometry.cli.seeds.time.perf_counter", lambda: next(now))
+    drawn = []
+    tick = _foretelling(Speaker(quiet=False), 1000, lambda stage, share: drawn.append(share))
+    for share in (0.1, 0.11, 0.12, 0.13, 0.14, 0.15):  # the first pair takes 50 s, the others 2
+        tick("pairs", share)
+    assert drawn == [0.1, 0.11, 0.12, 0.13, 0.14, 0.15]
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said.startswith("870 of 1,000 pairs are left: about 3 minutes at this pace")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(61.0, "2 minutes"), (7199.0, "120 minutes"), (7200.0, "2 hours"), (2.6e5, "3 days")]
+)
+def test_durations_are_told_in_words(seconds, words):
+    assert _in_words(seconds) == words
+
+
+def test_few_pairs_are_not_worth_a_word(capsys):
+    tick = _foretelling(Speaker(quiet=False), 6, None)
+    for done in range(7):
+        tick("pairs", done / 6)
+    assert not any(capsys.readouterr())
+
+
+def test_each_null_is_fitted_once(three, monkeypatch):
+    fitted = []
+    monkeypatch.setattr(remembered, "fit_matched_null", lambda rows: fitted.append(rows) or fit_matched_null(rows))
+    monkeypatch.setattr(remembered, "_KEPT", OrderedDict())
+    s = sg.compare_seeds(three, matching="mutual")
+    assert len(fitted) == 3
+    assert not np.isnan(s.chance[~np.eye(3, dtype=bool)]).any()
+
+
+def test_of_many_runs_the_summary_has_no_matrices_and_the_table_has_all(three, monkeypatch):
+    few = sg.compare_seeds(three, matching="mutual")
+    listed = few.summary()
+    monkeypatch.setattr("sae_geometry.comparisons.seeds_result._LISTED", 2)
+    summary = few.summary()
+    assert listed["mmcs"][0][1] == few.mmcs[0, 1]
+    assert "matrices" not in listed
+    assert summary["mmcs"] is summary["paired_chance"] is None
+    assert "pairs.parquet" in summary["matrices"]
+    assert summary["confounds"]["dead latents"]["pairs"] == 3
+    assert summary["confounds"]["dead latents"]["first"] == "r20, r15"
+    table = few.to_pandas()
+    assert table.confounds.str.contains("dead latents").all()
+    row = table.set_index(["source", "target"]).loc[("r10", "r20")]
+    assert (row.mmcs, row.n_source, row.source_seed) == (few.mmcs[2, 0], 30, "10")

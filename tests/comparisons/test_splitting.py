@@ -1,0 +1,181 @@
+"""Feature splitting: planted children, absorption and novelty come back; the pursuit against its definition."""
+
+from __future__ import annotations
+
+import json
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import nnls
+from typer.testing import CliRunner
+
+import sae_geometry as sg
+from sae_geometry.cli import app
+from sae_geometry.comparisons.splitting import sparse_combinations
+
+
+def unit(x):
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def named(rows, name):
+    return sg.Dictionary.from_decoder(rows.astype(np.float32), latent_axis=0, name=name, model="m", hook_point="h")
+
+
+@pytest.fixture(scope="module")
+def planted():
+    """60 narrow latents in 128 dimensions: 20 split in two, 20 kept with noise, 20 gone; 50 wide latents are new."""
+    rng = np.random.default_rng(0)
+    narrow = unit(rng.standard_normal((60, 128)))
+    delta = 0.6 * unit(rng.standard_normal((20, 128)))
+    delta -= (delta * narrow[:20]).sum(1, keepdims=True) * narrow[:20]
+    wide = np.concatenate(
+        [
+            unit(narrow[:20] + delta),
+            unit(narrow[:20] - delta),
+            unit(narrow[20:40] + 0.02 * rng.standard_normal((20, 128))),
+            unit(rng.standard_normal((50, 128))),
+        ]
+    )
+    order = rng.permutation(len(wide))
+    return narrow, wide, order, sg.split_map(named(narrow, "narrow"), named(wide[order], "wide"))
+
+
+def test_planted_children_are_recovered(planted):
+    _, _, order, s = planted
+    where = np.argsort(order)  # wide row → its latent id after shuffling
+    for parent in range(20):
+        assert sorted(s.children(parent)) == sorted([where[parent], where[20 + parent]])
+    for parent in range(20, 40):
+        assert where[20 + parent] in s.children(parent)
+    new = where[60:]
+    assert s.found[new].mean() <= 0.06
+    assert s.found[where[:60]].all()
+    assert s.n_novel >= 47
+    assert (s.n_children[40:] == 0).mean() > 0.9
+
+
+def test_two_children_explain_their_parent_and_noise_does_not(planted):
+    s = planted[3]
+    np.testing.assert_allclose(s.combination.explained[:20, 1], 1, atol=1e-6)
+    np.testing.assert_allclose(s.combination.coefficient[:20, 0], s.combination.coefficient[:20, 1], rtol=1e-3)
+    assert (s.combination.index[:20, 2] == -1).all()  # nothing was left to explain
+    gone = s.combination.explained[40:, -1].mean()
+    assert gone == pytest.approx(s.explained_by_chance[:, -1].mean(), abs=0.06)
+    assert s.combination.explained[20:40, 0].mean() > 0.9
+
+
+def test_absorption_is_counted():
+    rng = np.random.default_rng(1)
+    narrow = unit(rng.standard_normal((40, 96)))
+    wide = narrow.copy()
+    wide[0] = unit(narrow[0] + 0.8 * unit(rng.standard_normal(96)))
+    wide[1] = unit(narrow[1] + 0.8 * narrow[0])  # the child of 1 has taken part of 0 in
+    wide = np.concatenate([wide, unit(rng.standard_normal((20, 96)))])
+    s = sg.split_map(named(narrow, "n"), named(wide, "w"))
+    assert s.n_absorbing[0] == 1
+    assert s.n_absorbing[2:].sum() <= 3
+
+
+def test_the_pursuit_is_its_definition(rng):
+    """Ten readable lines: greedy choice over all atoms, then non-negative least squares."""
+    parents, atoms = unit(rng.standard_normal((12, 10))), unit(rng.standard_normal((30, 10)))
+    parents, atoms = parents.astype(np.float32), atoms.astype(np.float32)
+    found = sparse_combinations(torch.from_numpy(parents), torch.from_numpy(atoms), 4)
+    for i, p in enumerate(parents.astype(float)):
+        residual, taken = p.copy(), []
+        for t in range(4):
+            best = int(np.argmax(atoms.astype(float) @ residual))
+            if best in taken or atoms[best] @ residual <= 1e-6:
+                break
+            taken.append(best)
+            c, left = nnls(atoms[taken].astype(float).T, p)
+            residual = p - c @ atoms[taken]
+            assert found.index[i, : t + 1].tolist() == taken
+            assert found.explained[i, t] == pytest.approx(1 - left**2, abs=1e-9)
+    assert (found.coefficient >= 0).all()
+    assert (np.diff(found.explained, axis=1) >= -1e-12).all()
+
+
+def test_chance_explains_what_a_random_dictionary_explains():
+    rng = np.random.default_rng(0)
+    s = sg.split_map(named(rng.standard_normal((80, 48)), "n"), named(rng.standard_normal((300, 48)), "w"))
+    np.testing.assert_allclose(s.combination.explained.mean(0), s.explained_by_chance.mean(0), atol=0.02)
+    assert s.found.mean() < 0.05
+
+
+def test_the_demo_splits(demo):
+    s = sg.split_map(demo["local-narrow-seed0"], demo["local-seed0"])
+    assert 0.5 < s.found.mean() < 0.9
+    assert (s.combination.explained.mean(0) > s.explained_by_chance.mean(0) + 0.1).all()
+    text = repr(s)
+    for part in ("488 latents", "novel", "by chance", "false discoveries"):
+        assert part in text
+
+
+def test_tables_and_summary(planted, tmp_path):
+    s = planted[3]
+    children, parents = s.to_pandas(), s.parents_table()
+    assert len(children) == 110
+    assert len(parents) == 60
+    assert (children["role"] == "child").sum() == s.found.sum() == parents["n_children"].sum()
+    assert children.loc[children["role"] == "novel", "n_siblings"].eq(0).all()
+    folder = sg.save(s, tmp_path / "out", formats=["png"])
+    assert sorted(p.name for p in folder.iterdir()) == ["figures", "parents.parquet", "split.parquet", "summary.json"]
+    table, summary = sg.read(folder)
+    assert list(table.columns) == list(children.columns)
+    assert sum(summary["narrow_latents_with_this_many_children"].values()) == 60
+    assert summary["n_children"] + summary["n_novel"] == 110
+    assert summary["inputs"]["narrow"]["name"] == "narrow"
+
+
+def test_one_latent_and_one_term():
+    s = sg.split_map(np.array([[1.0, 0, 0]]), np.array([[1.0, 0, 0], [0, 1, 0]]), n_terms=1)
+    assert s.combination.explained.tolist() == [[1.0]]
+    assert not s.found.any()  # two directions make no null: nothing is called found
+    assert "novel" in repr(s)
+    plt.close(s.plot_children().figure)
+    plt.close(s.plot_explained().figure)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"n_terms": 0}, "at least 1; got 0"),
+        ({"false_discovery_rate": 1.5}, "between 0 and 1; got 1.5"),
+    ],
+)
+def test_wrong_use_is_told(toy_pair, arguments, said):
+    with pytest.raises(ValueError, match=said):
+        sg.split_map(toy_pair[1], toy_pair[0], **arguments)
+
+
+def test_the_wrong_way_round_is_told(toy_pair):
+    with pytest.raises(ValueError, match="give them the other way round"):
+        sg.split_map(*toy_pair)
+
+
+def test_a_latent_that_is_not_there(planted):
+    with pytest.raises(ValueError, match="no latent 999"):
+        planted[3].children(999)
+
+
+def test_the_command(tmp_path):
+    out = tmp_path / "out"
+    arguments = ["split", "demo:local-narrow-seed0", "demo:local-seed0", "-o", str(out), "--json", "-q", "--terms", "2"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    summary = json.loads(result.stdout)
+    assert len(summary["explained"]) == 2
+    assert (out / "figures" / "splitting.png").exists()
+    assert (out / "parents.parquet").exists()
+
+
+def test_the_command_the_wrong_way_round(tmp_path):
+    result = CliRunner().invoke(
+        app, ["split", "demo:local-seed0", "demo:local-narrow-seed0", "-o", str(tmp_path / "x")]
+    )
+    assert result.exit_code == 2
+    assert not (tmp_path / "x").exists()

@@ -1,0 +1,147 @@
+"""What a question will cost: counts are exact, time is of the right size, and wrong use is refused."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+import sae_geometry as sg
+from sae_geometry.comparisons.match_report import match_report
+from sae_geometry.cost.estimate import Verb, estimate
+from sae_geometry.dictionary import Dictionary
+from sae_geometry.kernels import sweep as sweep_module
+from sae_geometry.kernels.sweep import plan_sweep, sweep
+from sae_geometry.kernels.types import Task
+
+
+def dictionary(n: int, d: int, seed: int, *, encoder: bool = False) -> Dictionary:
+    weight = torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
+    sides = {"encoder": weight.flip(1), "encoder_latent_axis": 0} if encoder else {}
+    return Dictionary.from_decoder(weight, latent_axis=0, name=f"d{seed}", hook_point="h", model="m", **sides)
+
+
+def test_operations_are_counted_by_pair_and_halved_within() -> None:
+    a, b, c = dictionary(100, 16, 0), dictionary(200, 16, 1), dictionary(300, 16, 2)
+    assert estimate([a, b]).flops == 2 * 100 * 200 * 16
+    three = estimate([a, b, c])
+    assert three.n_sweeps == 3
+    assert three.flops == 2 * 16 * (100 * 200 + 100 * 300 + 200 * 300)
+    within = estimate([a, b], "within")
+    assert within.n_sweeps == 2
+    assert within.flops == 16 * (100**2 + 200**2)
+    umap = estimate([a, b], "umap")
+    assert umap.n_sweeps == 3
+    assert umap.flops == 16 * 300**2
+    assert "not counted  reading the inputs, tables and figures; the layout that UMAP optimises" in str(umap)
+
+
+QUESTIONS: dict[str, tuple[Verb, dict[str, Any], Callable[[list[Dictionary]], object]]] = {
+    "nearest": ("compare", {}, lambda d: sg.compare(d[0], d[1])),
+    "encoder": ("compare", {"on": "encoder"}, lambda d: sg.compare(d[0], d[1], on="encoder")),
+    "both": ("compare", {"on": "both"}, lambda d: sg.compare(d[0], d[1], on="both")),
+    "mutual": ("compare", {"matching": "mutual"}, lambda d: sg.compare(d[0], d[1], "mutual", null_draws=0)),
+    "greedy": ("compare", {"matching": "greedy"}, lambda d: sg.compare(d[0], d[1], "greedy", null_draws=0)),
+    "optimal": ("compare", {"matching": "optimal"}, lambda d: sg.compare(d[0], d[1], "optimal", null_draws=0)),
+    "match": ("match", {}, lambda d: match_report(d[0], d[1])),
+    "within": ("within", {}, lambda d: sg.compare_within(d[0])),
+    "seeds": ("seeds", {}, lambda d: sg.compare_seeds(d)),
+    "agreement": ("agreement", {}, lambda d: sg.encoder_agreement(d[0], d[1])),
+    "span": ("span", {}, lambda d: sg.span_overlap(d[0], d[1])),
+    "split": ("split", {"n_terms": 2}, lambda d: sg.split_map(d[0], d[1], n_terms=2)),
+    "umap": ("umap", {"n_neighbors": 8}, lambda d: sg.embed(d[:2], 8, n_epochs=2)),
+}
+EXACT = {
+    "nearest",
+    "encoder",
+    "both",
+    "mutual",
+    "within",
+    "agreement",
+}  # the others work on random dictionaries too, or as they must
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_what_is_counted_is_what_is_swept(question: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    verb, how, ask = QUESTIONS[question]
+    asked = {"within": 1, "seeds": 3}.get(verb, 2)
+    dictionaries = [dictionary(n, 8, i, encoder=True) for i, n in enumerate((90, 110, 100))]
+    told = estimate(dictionaries[:asked], verb, probe_seconds=0.02, **how)
+    swept: list[float] = []
+    real = sweep_module._task
+
+    def spy(*args: Any) -> Task:
+        task = real(*args)
+        n, m, d = len(task.a), len(task.others), task.a.shape[1]
+        swept.append(2 * n * m * d / (2 if task.within else 1))
+        return task
+
+    monkeypatch.setattr(sweep_module, "_task", spy)
+    monkeypatch.setattr("sae_geometry.comparisons.match_report.default_draws", lambda *_: 0)  # chance is not counted
+    ask(dictionaries)
+    if question in EXACT:
+        assert told.flops == sum(swept)
+        assert told.n_sweeps == len(swept)
+    else:
+        assert 0.2 * sum(swept) <= told.flops <= 2 * sum(swept), (told.flops / sum(swept), len(swept))
+
+
+def test_of_a_runs_states_no_sweep_is_made() -> None:
+    states = [dictionary(50, 8, i) for i in range(4)]
+    told = estimate(states, "drift", probe_seconds=0.01)
+    assert (told.n_sweeps, told.flops) == (0, 6 * 7 * 50 * 8)
+    assert told.seconds > 0
+
+
+def test_a_ceiling_is_planned_with() -> None:
+    a, b = dictionary(3000, 16, 0), dictionary(3000, 16, 1)
+    wide = estimate([a, b], probe_seconds=0.02)
+    with sg.memory_ceiling("6MB"):
+        told = estimate([a, b], probe_seconds=0.02)
+    assert told.memory <= 6 << 20 < wide.memory
+
+
+def test_the_time_is_of_the_right_size() -> None:
+    a, b = dictionary(5000, 256, 0), dictionary(6000, 256, 1)
+    expected = estimate([a, b], probe_seconds=0.3)
+    assert expected.screen == "cpu-float32"  # too small for int8
+    took = float("inf")
+    for _ in range(2):
+        start = time.perf_counter()
+        sweep(a.directions, b.directions)
+        took = min(took, time.perf_counter() - start)
+    assert took / 8 < expected.seconds < took * 8  # other processes may take the machine in between
+    assert expected.probe_seconds < 20
+
+
+def test_the_plan_says_what_the_sweep_then_does() -> None:
+    a, b = dictionary(900, 32, 0).directions, dictionary(800, 32, 1).directions
+    for screen in ("auto", "cpu", "torch"):
+        plan, report = plan_sweep(a, b, 2, screen=screen, threads=1), sweep(a, b, 2, screen=screen, threads=1).report
+        assert (plan.screen, plan.why, plan.blocks, plan.threads) == (
+            report.screen,
+            report.why,
+            report.blocks,
+            report.threads,
+        )
+        assert 0 < plan.memory <= 256 * 2**20
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_wrong_use_is_refused() -> None:
+    with pytest.raises(ValueError, match='on="both" needs encoders'):
+        estimate([dictionary(5, 4, 0), dictionary(5, 4, 1, encoder=True)], on="both")
+    a = dictionary(10, 4, 0)
+    with pytest.raises(ValueError, match="needs 2 or more"):
+        estimate([a])
+    with pytest.raises(ValueError, match="differ in width"):
+        estimate([a, dictionary(10, 5, 1)])
+    with pytest.raises(ValueError, match="match takes 2 dictionaries; got 3"):
+        estimate([a, a, a], "match")
+    with pytest.raises(ValueError, match="needs encoders"):
+        estimate([a, a], "agreement")
+    with pytest.raises(ValueError, match="a question is one of compare, match"):
+        estimate([a, a], "compair")  # type: ignore[arg-type]

@@ -1,0 +1,88 @@
+"""Regions from a file: what is written is what is drawn, and what is wrong is named."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+import sae_geometry as sg
+from sae_geometry.cli import app
+from sae_geometry.embedding.region_file import Shape, read_shapes
+
+NARROW = "demo:local-narrow-seed0"
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_boxes_and_polygons(tmp_path, wrapped):
+    body = ["A: {box: [1, 3.5, -2, 0.5]}", "1: {polygon: [[0, 0], [4, 0], [2, 3]]}"]
+    file = tmp_path / "r.yaml"
+    file.write_text("\n".join(["regions:", *(f"  {line}" for line in body)] if wrapped else body))
+    assert read_shapes(file) == (
+        Shape("A", ((1.0, -2.0), (3.5, -2.0), (3.5, 0.5), (1.0, 0.5))),
+        Shape("1", ((0.0, 0.0), (4.0, 0.0), (2.0, 3.0))),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "holds no regions"),
+        ("- 1", "holds no regions"),
+        ("regions: {}", "holds no regions"),
+        ("A: [", "is not YAML"),
+        ("A: {circle: 3}", "region 'A': expected one box or one polygon"),
+        ("A: {box: [1, 2, 3, 4], polygon: []}", "region 'A': expected one box or one polygon"),
+        ("A: [0, 1, 2, 3]", "region 'A': expected one box or one polygon"),
+        ("B: {box: [1, 2, 3]}", "region 'B': a box is .*4 finite numbers; got .1, 2, 3."),
+        ("B: {box: [2, 1, 3, 4]}", "x0 < x1 and y0 < y1; got .2, 1, 3, 4."),
+        ("B: {box: [1, 2, 3, .nan]}", "4 finite numbers"),
+        ("B: {box: [1, 2, 3, true]}", "4 finite numbers"),
+        ("C: {polygon: [[0, 0], [1, 1]]}", "region 'C': a polygon has at least three corners"),
+        ("C: {polygon: [[0, 0], [1, 1], [2]]}", "region 'C', corner 3: a corner is"),
+        ("yes: {box: [0, 1, 0, 1]}", "quote yes, no, on and off"),
+        ("A: {box: [0, 1, 0, 1]}\nA: {box: [0, 2, 0, 2]}", "'A' is given twice"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path, text, said):
+    file = tmp_path / "r.yaml"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=said):
+        read_shapes(file)
+
+
+def run(*arguments):
+    return CliRunner().invoke(
+        app, ["umap", NARROW, "--n-epochs", "10", "--no-stability", "--format", "png", *arguments]
+    )
+
+
+def test_the_command_takes_them(tmp_path):
+    file = tmp_path / "r.yaml"
+    file.write_text("left: {box: [-1000, 5, -1000, 1000]}\nrest: {box: [-1000, 1000, -1000, 1000]}")
+    out = tmp_path / "out"
+    made = run("--regions", str(file), "-o", str(out))
+    assert made.exit_code == 0, made.output
+    assert "2 regions (given by hand) hold 100% of the latents" in made.output
+    record = json.loads((out / "regions.json").read_text())
+    table, _ = sg.read(out)
+    assert [r["letter"] for r in record["regions"]] == ["left", "rest"]
+    assert sum(r["size"] for r in record["regions"]) == 488
+    assert ((table["x"] < 5) == (table["region"] == "left")).all()
+    assert (out / "figures" / "regions.png").exists()
+
+
+def test_the_command_finds_them_in_the_neighbors_and_refuses_both(tmp_path):
+    file = tmp_path / "r.yaml"
+    file.write_text("A: {box: [0, 1, 0, 1]}")
+    made = run("--regions-on", "neighbors", "--min-region-size", "12", "-o", str(tmp_path / "out"))
+    assert made.exit_code == 0, made.output
+    assert "HDBSCAN on the neighbors, at least 12 latents" in made.output
+    for extra in (["--min-region-size", "12"], ["--regions-on", "neighbors"]):
+        wrong = run("--regions", str(file), *extra)
+        assert wrong.exit_code == 2
+        assert "--regions draws them by hand" in wrong.output
+    missing = run("--regions", str(tmp_path / "none.yaml"))
+    assert missing.exit_code == 1
+    assert "none.yaml does not exist" in missing.output

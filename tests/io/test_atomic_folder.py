@@ -1,0 +1,174 @@
+"""A folder of results is as it was or complete, wherever the process that writes it is killed."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import dying
+import pytest
+import resuming
+
+from sae_geometry.io import atomic_folder as folders
+from sae_geometry.io.atomic_folder import fresh_folder, recover
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="counts Linux's system calls")
+
+
+def deaths(*how: str) -> list[dict]:
+    env = {**os.environ, "PYTHONPATH": str(Path(folders.__file__).parents[2])}
+    made = subprocess.run(
+        [sys.executable, dying.__file__, *how], env=env, capture_output=True, text=True, check=True, timeout=120
+    )
+    return json.loads(made.stdout)
+
+
+@linux
+@pytest.mark.parametrize("how", ["new", "empty", "replaced"])
+def test_killed_anywhere_it_is_as_it_was_or_complete(how):
+    seen = deaths(how)
+    before = dying.BEFORE if how == "replaced" else {}
+    states = [d["at_once"] for d in seen]
+    assert before in states
+    assert dying.AFTER in states
+    assert all(state in (before, dying.AFTER) for state in states)
+    assert all(d["opened"] == d["at_once"] for d in seen)
+    assert all(d["left"] == [] for d in seen), "the next run removes what a killed one left"
+
+
+@linux
+@pytest.mark.parametrize("how", ["current", "no exchange"])
+def test_where_the_folder_must_stay_the_next_process_finishes(how):
+    seen = deaths(how)
+    opened = [d["opened"] for d in seen]
+    assert opened[0] == dying.BEFORE
+    assert opened[-1] == dying.AFTER
+    assert all(state in (dying.BEFORE, dying.AFTER) for state in opened)
+    assert opened.index(dying.AFTER) < len(seen) / 2, "what was begun is finished, not undone"
+    assert any(d["at_once"] not in (dying.BEFORE, dying.AFTER) for d in seen), "deaths in the middle of the move"
+    assert all(d["left"] == [] for d in seen)
+
+
+@linux
+def test_killed_again_while_recovering():
+    seen = deaths("current", "again")
+    assert len(seen) > 100
+    assert all(d["opened"] in (dying.BEFORE, dying.AFTER) for d in seen)
+    assert all(d["left"] == [] for d in seen)
+
+
+def results(folder: Path) -> Path:
+    folder.mkdir()
+    dying.write(folder, dying.BEFORE)
+    return folder
+
+
+@pytest.mark.parametrize("fails_at", range(1, 9))
+def test_an_error_in_the_middle_of_a_move_puts_everything_back(tmp_path, monkeypatch, fails_at):
+    folder = results(tmp_path / "out")
+    monkeypatch.chdir(folder)
+    rename, calls = Path.rename, []
+
+    def failing(self, target):
+        calls.append(target)
+        if len(calls) == fails_at:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(OSError, match="No space left"), fresh_folder(folder, overwrite=True) as aside:
+        dying.write(aside, dying.AFTER)
+    assert dying.held(folder) == dying.BEFORE
+
+
+def test_the_folder_that_must_stay_stays(tmp_path, monkeypatch):
+    folder = results(tmp_path / "out")
+    monkeypatch.chdir(folder)
+    inode = folder.stat().st_ino
+    with fresh_folder(Path("."), overwrite=True) as aside:
+        dying.write(aside, dying.AFTER)
+    assert (folder.stat().st_ino, dying.held(folder)) == (inode, dying.AFTER)
+
+
+def test_the_mode_of_a_replaced_folder_stays(tmp_path):
+    folder = results(tmp_path / "out")
+    folder.chmod(0o750)
+    with fresh_folder(folder, overwrite=True) as aside:
+        dying.write(aside, dying.AFTER)
+    assert folder.stat().st_mode & 0o777 == 0o750
+    assert dying.held(folder) == dying.AFTER
+
+
+def test_the_living_are_left_alone(tmp_path):
+    with fresh_folder(tmp_path / "one") as first:
+        dying.write(first, dying.AFTER)
+        with fresh_folder(tmp_path / "two") as second:
+            assert first.exists()
+            dying.write(second, dying.AFTER)
+        recover(tmp_path)
+    assert dying.held(tmp_path / "one") == dying.held(tmp_path / "two") == dying.AFTER
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["one", "two"]
+
+
+def test_where_folders_cannot_be_locked_nothing_is_taken_for_a_leftover(tmp_path, monkeypatch):
+    def cannot(_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(folders, "_lock", cannot)
+    (tmp_path / ".sae-geometry-partial-x").mkdir()
+    with fresh_folder(tmp_path / "out") as aside:
+        dying.write(aside, dying.AFTER)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".sae-geometry-partial-x", "out"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_seeds_killed_at_twenty_random_moments_and_resumed_give_the_same_files():
+    env = {**os.environ, "PYTHONPATH": str(Path(folders.__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    made = subprocess.run(
+        [sys.executable, resuming.__file__], env=env, capture_output=True, text=True, check=True, timeout=300
+    )
+    told = json.loads(made.stdout.splitlines()[-1])
+    assert len(told["kept"]) == 20
+    assert len(set(told["kept"])) > 3, "they came at different moments"
+    assert any(told["sweeps"]), "in the middle of a sweep too"
+    assert told["left"] == []
+    assert len(told["made"]) == resuming.TRIALS
+    truth = told["truth"]
+    assert {"pairs.parquet", "consensus.parquet", "orphans.parquet", "summary.json"} <= set(truth)
+    for each in told["made"]:
+        assert each["code"] == 0
+        assert set(each["held"]) == set(truth)
+        for name in truth:
+            if name == "summary.json":
+                assert _timeless(each["held"][name]) == _timeless(truth[name])
+            else:
+                assert each["held"][name] == truth[name], name
+    stopped = told["stopped"]
+    assert stopped["code"] == 143
+    assert stopped["folder"] is False
+    kept, error = stopped["said"]
+    assert kept.startswith(f"what was done is kept in terminated.pairs ({stopped['pairs']} finished pair")
+    assert kept.endswith("); the same command with --resume goes on from there")
+    assert error == "error: stopped by SIGTERM; no results folder is half-written"
+
+
+def _timeless(hexadecimal: str) -> dict:
+    summary = json.loads(bytes.fromhex(hexadecimal))
+    return {k: v for k, v in summary.items() if k not in ("command", "created", "sweeps")}
+
+
+def test_a_full_disk_says_which_and_a_closed_folder_is_refused_before_the_work(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left") as told, fresh_folder(tmp_path / "out"):
+        full()
+    assert told.value.filename == str(tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(os, "access", lambda *_: False)  # as for another user; root may write anywhere
+    with pytest.raises(PermissionError, match="may not be written to"):
+        folders.check_folder(tmp_path / "new")

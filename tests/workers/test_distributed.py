@@ -1,0 +1,587 @@
+"""A real cluster of processes gives the single process's answer, to the bit, whatever happens to its workers."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from queue import SimpleQueue
+from types import SimpleNamespace
+
+import numpy as np
+import on_workers
+import pytest
+import safetensors.numpy
+import torch
+from pretend_cuda import pretended
+from typer.testing import CliRunner
+
+import sae_geometry as sg
+from sae_geometry.cli import app
+from sae_geometry.comparisons.match_report import match_report
+from sae_geometry.comparisons.seeds import _compare_pair
+from sae_geometry.distributed import running_on, spread
+from sae_geometry.distributed import worker as work
+from sae_geometry.distributed.client import _opened, _threads_of_workers
+from sae_geometry.distributed.errors import ClusterError
+from sae_geometry.distributed.worker import blas_threads
+from sae_geometry.embedding.neighbors import exact_neighbors, joint_neighbors
+from sae_geometry.kernels.ledger import entries, ledger
+from sae_geometry.kernels.runner import sweeps_run_by
+from sae_geometry.kernels.sweep import cpu_threads, sweep
+from sae_geometry.kernels.types import Sweep
+from sae_geometry.pairwise.checkpoint import PairParameters
+
+distributed = pytest.importorskip("distributed")
+psutil = pytest.importorskip("psutil")
+PARAMETERS = PairParameters("greedy", "decoder", True, 0.7)
+
+
+@contextlib.contextmanager
+def three_workers() -> Iterator[distributed.Client]:
+    """Three worker processes of one thread each, whatever the environment says."""
+    with pytest.MonkeyPatch.context() as patched, contextlib.ExitStack() as stack:
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+            patched.setenv(name, "7")
+        client = stack.enter_context(_opened("local:3"))
+        client.wait_for_workers(3, timeout=60)
+        yield client
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[distributed.Client]:
+    """Workers that nobody harms."""
+    with three_workers() as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def doomed() -> Iterator[distributed.Client]:
+    """Workers to be killed. On a busy machine Dask may give one up that dies while it starts."""
+    with three_workers() as client:
+        yield client
+
+
+@pytest.fixture
+def workers_do(monkeypatch: pytest.MonkeyPatch) -> Callable[[object], None]:
+    """Has workers do something else than sweep a tile."""
+    from sae_geometry.distributed import dask_runner
+
+    return partial(monkeypatch.setattr, dask_runner, "sweep_tile")
+
+
+def workers(client: distributed.Client) -> dict[str, int]:
+    return client.nthreads()
+
+
+def scaled(client: distributed.Client, n: int) -> None:
+    """Exactly n workers."""
+    addresses = list(workers(client))
+    if len(addresses) > n:
+        client.retire_workers(addresses[n:], close_workers=True)
+    deadline = time.monotonic() + 60
+    while len(workers(client)) != n:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def dask_runner(client: distributed.Client, **how: float):
+    from sae_geometry.distributed.dask_runner import DaskRunner
+
+    return DaskRunner(client, **{"smallest": 0.0, "worth": 0, "least": 16, **how})
+
+
+def points(n: int, seed: int, d: int = 24) -> torch.Tensor:
+    x = torch.nn.functional.normalize(torch.randn(n, d, generator=torch.Generator().manual_seed(seed)), dim=1)
+    x[n // 2] = x[n // 3]  # ties
+    x[n - 1] = -x[0]
+    return x
+
+
+def assert_same(x: Sweep, y: Sweep) -> None:
+    assert (x.cols is None) == (y.cols is None)
+    for one, other in [(x.rows, y.rows)] + ([] if x.cols is None or y.cols is None else [(x.cols, y.cols)]):
+        for name in ("score", "cosine", "index"):
+            np.testing.assert_array_equal(getattr(one, name).numpy(), getattr(other, name).numpy())
+
+
+def spied(runner, reports: list) -> object:
+    def offered(task, screen):
+        found = runner(task, screen)
+        reports.append(found if found is None else found.report.why)
+        return found
+
+    return offered
+
+
+def test_a_worker_killed_in_the_middle_costs_its_tiles_only(doomed, workers_do):
+    workers_do(on_workers.slowly)
+    runner = dask_runner(doomed)
+    a, b = points(6000, 0, 64), points(4000, 1, 64)
+    truth = sweep(a, b, 3)
+    pids = doomed.run(os.getpid)
+    killed: list[str] = []
+
+    def kill_one_at_work(share: float) -> None:
+        busy = sorted(address for address, tasks in doomed.processing().items() if tasks)
+        if not killed and busy:
+            killed.append(busy[0])
+            os.kill(pids[busy[0]], signal.SIGKILL)
+
+    with sweeps_run_by(runner):
+        there = sweep(a, b, 3, progress=kill_one_at_work)
+    assert killed, "a worker was killed with tiles in its hands"
+    assert killed[0] not in workers(doomed)
+    assert_same(there, truth)
+
+
+def test_all_workers_killed_their_data_is_sent_again(doomed):
+    runner = dask_runner(doomed)
+    a, b = points(3000, 0, 64), points(2000, 1, 64)
+    with sweeps_run_by(runner):
+        first = sweep(a, b, 3)
+        for pid in set(doomed.run(os.getpid).values()):
+            os.kill(pid, signal.SIGKILL)
+        assert_same(sweep(a, b, 3), first)
+
+
+def test_a_tile_that_kills_its_workers_is_cut(doomed, workers_do):
+    workers_do(on_workers.dies_of_many_rows)
+    a, b = points(1000, 0), points(90, 1)
+    before = set(doomed.run(os.getpid).values())
+    with sweeps_run_by(dask_runner(doomed, worth=10_000, least=100)):
+        there = sweep(a, b, 2)
+    assert int(there.report.why.split()[0]) >= 4
+    assert before - set(doomed.run(os.getpid).values()), "workers died of it"
+    assert_same(there, sweep(a, b, 2))
+
+
+def test_a_pair_that_kills_its_workers_is_done_here(doomed, toy_pair):
+    a, b = toy_pair
+    c = b.renamed("c")  # the same weights by another name
+    with sweeps_run_by(dask_runner(doomed)):
+        done = dict(spread(on_workers.dies_of_the_first, [a, b, c], [(0, 1), (1, 2), (2, 1)], os.getpid()))
+    assert {pair: name for pair, (name, _) in done.items()} == {(0, 1): "ab", (1, 2): "bc", (2, 1): "cb"}
+    assert done[0, 1][1], "it was done in this process"
+
+
+@pytest.mark.parametrize("n_workers", [3, 2, 1])
+def test_equal_to_the_bit_for_any_number_of_workers(client, n_workers, toy_pair):
+    scaled(client, n_workers)
+    runner = dask_runner(client)
+    a, b = points(301, 0), points(150, 1)
+    bias = torch.linspace(-0.3, 0.2, 150, dtype=torch.float64)
+    cases = (
+        (b, {"k": 1}),
+        (b, {"k": 7, "absolute": True}),
+        (b, {"k": 5, "columns": False, "column_bias": bias}),
+        (b, {"k": 5, "columns": False, "column_bias": bias, "absolute": True}),
+        (None, {"k": 6}),
+        (None, {"k": 3, "absolute": True}),
+        (a[:2], {"k": 4}),
+    )
+    for others, how in cases:
+        seen: list[float] = []
+        with sweeps_run_by(runner):
+            there = sweep(a, others, progress=seen.append, **how)
+        assert_same(there, sweep(a, others, **how))
+        assert f"on {n_workers} Dask workers" in there.report.why
+        assert seen[-1] == 1.0
+        assert seen == sorted(seen)
+    reports: list = []
+    with sweeps_run_by(spied(runner, reports)):
+        for matching in ("greedy", "optimal"):
+            there = sg.compare(*toy_pair, matching, null_draws=0)
+            with sweeps_run_by(None):
+                here = sg.compare(*toy_pair, matching, null_draws=0)
+            assert _answer(there) == _answer(here)
+    assert len(reports) > 3
+    assert all(f"on {n_workers} Dask workers" in why for why in reports)
+
+
+def _answer(c: sg.Comparison) -> str:
+    """The summary without how the sweep was run and how long the matching took."""
+    summary = {k: v for k, v in c.summary().items() if k != "sweep"}
+    if summary.get("certificate"):
+        summary["certificate"] = {k: v for k, v in summary["certificate"].items() if "seconds" not in k}
+    return json.dumps(summary)
+
+
+def test_neighbours_of_a_umap(client):
+    parts = [points(120, 3), points(70, 4)]
+    runner = dask_runner(client)
+    with sweeps_run_by(runner):
+        joint, single = joint_neighbors(parts, 12), exact_neighbors(parts[0], 9)
+    here = joint_neighbors(parts, 12)
+    np.testing.assert_array_equal(joint.neighbors.indices, here.neighbors.indices)
+    np.testing.assert_array_equal(joint.neighbors.distances, here.neighbors.distances)
+    np.testing.assert_array_equal(single.indices, exact_neighbors(parts[0], 9).indices)
+
+
+def test_executor_of_the_public_functions(client, toy_pair, monkeypatch):
+    from sae_geometry.distributed import dask_runner as module
+
+    monkeypatch.setattr(module, "DaskRunner", partial(module.DaskRunner, smallest=0.0, worth=0, least=16))
+    c = sg.compare(*toy_pair, executor=client)
+    assert "Dask workers" in c.report.why
+    assert _answer(c) == _answer(sg.compare(*toy_pair))
+    e = sg.embed(list(toy_pair), n_epochs=5, executor=client)
+    assert all("Dask workers" in s.report.why for s in e.swept.values())
+    np.testing.assert_array_equal(e.coords, sg.embed(list(toy_pair), n_epochs=5).coords)
+    there, here = match_report(*toy_pair, executor=client), match_report(*toy_pair)
+    assert there["matchings"]["decoder_signed"]["pairs"] == here["matchings"]["decoder_signed"]["pairs"]
+    assert there["pw_mcc"] == here["pw_mcc"]
+
+
+def test_pairs_of_seeds_go_whole_and_are_kept(client, tmp_path, rng):
+    shared = rng.standard_normal((20, 6))
+    runs = [
+        sg.Dictionary.from_decoder(
+            np.vstack([shared + rng.standard_normal(shared.shape) * 0.3, rng.standard_normal((5, 6))]),
+            latent_axis=0, name=f"r{k}", metadata={"kind": "ab"[k % 2]},
+        )
+        for k in range(4)
+    ]  # fmt: skip
+    there = sg.compare_seeds(runs, executor=client, keep=tmp_path)
+    assert len(list(tmp_path.glob("*.npz"))) == 6
+    here = sg.compare_seeds(runs)
+    assert json.dumps(there.summary()) == json.dumps(here.summary())
+    assert there.to_pandas().equals(here.to_pandas())
+    assert list(there.pairs) == list(here.pairs)
+    with running_on(client):
+        done = dict(spread(on_workers.where, runs, list(here.pairs), None))
+    assert os.getpid() not in {pid for pid, _ in done.values()}
+    assert {threads for _, threads in done.values()} == {blas_threads()}, "sums are made by as many threads"
+
+
+@pytest.mark.parametrize(
+    "adds_up", [lambda: {"process": os.getpid()}, lambda: {"processor": "another"}], ids=["seen", "found out there"]
+)
+def test_workers_that_add_up_otherwise_get_no_pairs(client, monkeypatch, toy_pair, adds_up):
+    """Seen before any pair is sent; or by a worker as it is given one, as by those that came later."""
+    from sae_geometry.distributed import dask_runner as module
+
+    monkeypatch.setattr(module, "arithmetic", adds_up)
+    with sweeps_run_by(dask_runner(client)):
+        done = list(spread(on_workers.where, list(toy_pair), [(0, 1)] * 3, None))
+    assert len(done) == 3
+    assert {pid for _, (pid, _) in done} == {os.getpid()}
+
+
+def test_a_ceiling_holds_on_workers(client, toy_pair):
+    with sweeps_run_by(dask_runner(client)), sg.memory_ceiling("64MB"):
+        (_, told), *_ = spread(on_workers.terms, list(toy_pair), [(0, 1)] * 3, None)
+        assert sweep(points(100, 0), points(90, 1)).report.memory == 64 << 20
+    assert told[0] != os.getpid()
+    assert told[1:] == (64 << 20, "cpu")
+
+
+def test_workers_of_many_threads_give_way_to_a_ceiling(client, workers_do):
+    workers_do(on_workers.on_64_threads)
+    a, b = points(2000, 0), points(2000, 1)
+    truth = sweep(a, b, 2)
+    with sg.memory_ceiling("4MB"):
+        with pytest.raises(ValueError, match="64 threads' blocks"):
+            sweep(a, b, 2, threads=64)
+        with sweeps_run_by(dask_runner(client, worth=10_000)):
+            there = sweep(a, b, 2, threads=1)
+            assert_same(sweep(a, b, 2, threads=64), truth)  # what this process would refuse, tiles can do
+    assert_same(there, truth)
+    assert 1 < there.report.threads < 64
+    assert there.report.memory == 4 << 20
+
+
+def test_results_too_large_for_the_ceiling_here_are_refused(client):
+    a, b = points(2000, 0), points(2000, 1)
+    with (
+        sg.memory_ceiling("4MB"),
+        sweeps_run_by(dask_runner(client)),
+        pytest.raises(ValueError, match="the memory ceiling leaves 0 bytes"),
+    ):
+        sweep(a, b, 64)
+
+
+@pytest.mark.parametrize(("device", "there"), [("auto", "cuda:0"), ("cpu", "cpu")])
+def test_workers_use_their_gpu_unless_told_not_to(client, monkeypatch, toy_pair, device, there):
+    from sae_geometry.distributed import dask_runner as module
+
+    for name in ("sweep_tile", "call_with_pair"):
+        monkeypatch.setattr(module, name, partial(on_workers.with_gpu, getattr(work, name)))
+    a, b = points(300, 0), points(200, 1)
+    with sweeps_run_by(dask_runner(client, device=device)), ledger():
+        found = sweep(a, b, 2)
+        (_, pair), *_ = spread(_compare_pair, list(toy_pair), [(0, 1)] * 3, PARAMETERS)
+        swept = entries()
+    assert found.report.device == there
+    assert_same(found, sweep(a, b, 2))
+    of_pairs = {e.device for e in swept if e.why.startswith("in whole pairs on Dask workers")}
+    assert of_pairs == {there, "cpu"}, "chance is simulated on the CPU"
+    assert str(pair) == str(_compare_pair(*toy_pair, PARAMETERS))
+
+
+def test_what_is_on_a_gpu_here_is_done_on_workers_without_one(client):
+    a, b = points(300, 0), points(200, 1)
+    with pretended(), sweeps_run_by(dask_runner(client)):
+        found = sweep(a.to("cuda"), b.to("cuda"), 2)
+        assert found.rows.index.is_cuda
+        assert torch.equal(found.rows.index.cpu(), sweep(a, b, 2).rows.index)
+    assert found.report.device == "cpu"
+    assert "on a GPU here, on the CPU where a worker has none" in found.report.why
+
+
+def test_sweeps_of_whole_pairs_are_in_the_ledger(client, rng):
+    runs = [sg.Dictionary.from_decoder(rng.standard_normal((20, 6)), latent_axis=0, name=f"r{k}") for k in range(3)]
+
+    def swept(executor) -> dict[tuple[str, str], int]:
+        with ledger():
+            sg.compare_seeds(runs, matching="mutual", executor=executor)
+            return {(e.screen, e.why.removeprefix("in whole pairs on Dask workers; ")): e.sweeps for e in entries()}
+
+    here, there = swept(None), swept(client)
+    assert list(there) == list(here)
+    assert all(there[how] >= n >= 3 for how, n in here.items()), "workers may have simulated chance one by one"
+
+
+def test_workers_load_what_they_can_and_are_sent_the_rest(client, tmp_path, monkeypatch, rng):
+    from sae_geometry.distributed import operands as holding
+
+    monkeypatch.chdir(tmp_path)  # the workers are elsewhere
+    for name in ("kept", "changed", "gone"):
+        weights = rng.standard_normal((30, 6)).astype(np.float32)
+        safetensors.numpy.save_file(
+            {"decoder.weight": weights.T.copy(), "encoder.weight": weights}, f"{name}.safetensors"
+        )
+    runs = [
+        *(sg.load(f"{name}.safetensors") for name in ("kept", "changed", "gone")),
+        sg.load("demo:local-narrow-seed0"),
+    ]
+    safetensors.numpy.save_file({"decoder.weight": weights.T.copy(), "encoder.weight": weights}, "changed.safetensors")
+    (tmp_path / "gone.safetensors").unlink()
+    sent: list[str] = []
+    send = holding.Held._sent
+
+    def noted(held, name, data):
+        sent.append(name)
+        return send(held, name, data)
+
+    monkeypatch.setattr(holding.Held, "_sent", noted)
+    todo = [(0, 1), (1, 2), (2, 3), (3, 0)]
+    with sweeps_run_by(dask_runner(client, load=runs, offline=True)):
+        done = dict(spread(on_workers.fingerprints, runs, todo, None))
+        sweep(runs[0].directions, k=2)
+    assert done == {(i, j): (runs[i].fingerprint, runs[j].fingerprint) for i, j in todo}
+    travelled = {d.name for d in runs if holding._identity(d.directions.numpy())[0] in sent}
+    assert travelled == {"changed", "gone"}
+
+
+def test_what_another_worker_cannot_load_again_is_sent(client, workers_do, tmp_path, demo):
+    (tmp_path / "marker").touch()
+    workers_do(partial(on_workers.not_loaded_at_first, tmp_path / "marker"))
+    a = demo["local-narrow-seed0"]
+    with sweeps_run_by(dask_runner(client, load=[a])):
+        assert_same(sweep(a.directions, k=2), sweep(a.directions, k=2, blocks=(64, 64)))
+    assert not (tmp_path / "marker").exists()
+
+
+def test_a_worker_out_of_memory_gets_smaller_tiles(client, workers_do):
+    workers_do(on_workers.too_much)
+    a, b = points(500, 0), points(90, 1)
+    with sweeps_run_by(dask_runner(client)):
+        there = sweep(a, b, 2)
+        assert int(there.report.why.split()[0]) >= 500 / 40
+        assert_same(there, sweep(a[:500], b, 2, blocks=(128, 128)))
+        with (
+            pytest.raises(MemoryError, match="give the workers more memory"),
+            sweeps_run_by(dask_runner(client, least=300)),
+        ):
+            sweep(a, b, 2)
+
+
+def test_torch_that_is_refused_memory_is_out_of_memory(client, workers_do):
+    workers_do(on_workers.torch_is_refused_memory)
+    a, b = points(200, 0), points(90, 1)
+    with sweeps_run_by(dask_runner(client, worth=10_000)):
+        there = sweep(a, b, 2)
+    assert int(there.report.why.split()[0]) >= 200 / 40
+    assert_same(there, sweep(a, b, 2))
+
+
+def test_an_error_on_a_worker_is_raised_here(client, workers_do):
+    workers_do(on_workers.fails)
+    with pytest.raises(ZeroDivisionError, match="as it is"), sweeps_run_by(dask_runner(client)):
+        sweep(points(100, 0), points(90, 1))
+
+
+def test_the_scheduler_lost_is_one_sentence_and_finished_pairs_are_kept(tmp_path, rng, monkeypatch):
+    """A scheduler in a process of its own is killed as the first pair is done."""
+    from sae_geometry.distributed import scheduler as module
+
+    monkeypatch.setattr(module, "_GRACE", 1)
+    code = (
+        "import sys, time\nfrom sae_geometry.distributed.client import _opened\n"
+        "if __name__ == '__main__':\n"
+        "    with _opened('local:1') as c:\n"
+        "        print(c.scheduler.address, flush=True)\n        time.sleep(120)\n"
+    )
+    script = tmp_path / "serve.py"
+    script.write_text(code)
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        address = server.stdout.readline().strip()
+        for k in range(12):
+            np.save(tmp_path / f"r{k}.npy", rng.standard_normal((12, 5)))
+        kept = tmp_path / "out.pairs"
+
+        def kill_when_begun() -> None:
+            while not list(kept.glob("[!.]*.npz")):
+                time.sleep(0.005)
+            server.kill()
+
+        threading.Thread(target=kill_when_begun, daemon=True).start()
+        arguments = ["seeds", *(str(tmp_path / f"r{k}.npy") for k in range(12)), "-o", str(tmp_path / "out")]
+        result = CliRunner().invoke(app, [*arguments, "--dask", address])
+        server.kill()
+    assert result.exit_code == 1, result.output
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error")]
+    assert errors == [f"error: the Dask scheduler at {address} was lost; start it again and run the same command"]
+    assert "what was done is kept in" in result.stderr
+    assert "finished pair" in result.stderr
+    assert list(kept.glob("[!.]*.npz"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("kill", "sent", "code", "said"),
+    [
+        pytest.param(os.killpg, signal.SIGINT, 130, "error: stopped; no results folder is half-written", id="ctrl-c"),
+        pytest.param(
+            os.kill, signal.SIGTERM, 143, "error: stopped by SIGTERM; no results folder is half-written", id="sigterm"
+        ),
+        pytest.param(os.kill, signal.SIGKILL, -9, None, id="sigkill"),
+    ],
+)
+def test_a_signal_ends_client_and_workers(tmp_path, rng, kill, sent, code, said):
+    """Ctrl-C goes to all of them, as a terminal sends it: one sentence, finished pairs kept, nobody left."""
+    for k in range(12):
+        np.save(tmp_path / f"r{k}.npy", rng.standard_normal((12, 5)))
+    command = [sys.executable, "-m", "sae_geometry", "seeds", *(f"./r{k}.npy" for k in range(12)), "-o", "out"]
+    with subprocess.Popen(
+        [*command, "--dask", "local:2"], cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as program:
+        while not list(tmp_path.glob("out.pairs/[!.]*.npz")):
+            assert program.poll() is None
+            time.sleep(0.005)
+        kill(program.pid, sent)
+        _, told = program.communicate(timeout=60)
+    assert program.returncode == code
+    assert "Traceback" not in told
+    if said is not None:
+        assert told.splitlines()[-1] == said
+        assert "what was done is kept in out.pairs" in told
+    assert list(tmp_path.glob("out.pairs/[!.]*.npz"))
+    assert not (tmp_path / "out").exists()
+    deadline = time.monotonic() + 60
+    while any(_session(process) == program.pid for process in psutil.process_iter()):
+        assert time.monotonic() < deadline, "a worker is left"
+        time.sleep(0.1)
+
+
+def _session(process: psutil.Process) -> int | None:
+    try:
+        return os.getsid(process.pid)
+    except OSError:  # it has just ended
+        return None
+
+
+def test_local_workers_share_the_threads_that_this_process_has(client):
+    assert set(client.run(torch.get_num_threads).values()) == {max(1, cpu_threads() // 3)}
+
+
+def test_the_environment_is_left_as_it_was(monkeypatch):
+    monkeypatch.setenv("MKL_NUM_THREADS", "7")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.delenv("PYTHONHASHSEED", raising=False)
+    with _threads_of_workers(2) as told:
+        assert set(told.values()) == {os.environ["OMP_NUM_THREADS"], os.environ["MKL_NUM_THREADS"]} == {"2"}
+        os.environ["PYTHONHASHSEED"] = "6640"  # as Dask does
+    assert os.environ["MKL_NUM_THREADS"] == "7"
+    assert not {"OMP_NUM_THREADS", "PYTHONHASHSEED"} & set(os.environ)
+
+
+def test_a_cluster_left_without_workers_is_one_sentence(monkeypatch):
+    from sae_geometry.distributed import scheduler as cluster
+
+    monkeypatch.setattr(cluster, "_LOOK", 0.01)
+    monkeypatch.setattr(cluster, "_NO_WORKERS", 0.05)
+    deserted = cluster.Cluster(SimpleNamespace(scheduler=SimpleNamespace(address="tcp://there:1"), nthreads=dict))
+    with pytest.raises(ClusterError, match="no worker is left at tcp://there:1; start some and run the same command"):
+        deserted._next(SimpleQueue())
+
+
+def test_what_cannot_be_sent_is_told_as_it_is(client):
+    from sae_geometry.distributed.scheduler import Cluster, Job
+
+    def submit(piece):
+        raise ValueError("as it is")
+
+    with pytest.raises(ValueError, match="as it is"):
+        list(Cluster(client).each([1], Job(submit, lambda piece: [], lambda error: None)))
+
+
+@pytest.mark.parametrize("command", ["compare", "match", "seeds", "umap"])
+def test_the_commands_pass_on_device_and_what_to_load(client, tmp_path, monkeypatch, command):
+    from sae_geometry.distributed import dask_runner
+
+    made: list[dict] = []
+
+    def noted(client, **how):
+        made.append(how)
+        raise ClusterError("that is enough")
+
+    monkeypatch.setattr(dask_runner, "DaskRunner", noted)
+    monkeypatch.chdir(tmp_path)
+    typed = [command, *["demo:local-narrow-seed0"] * 2, "--device", "cpu", "--offline", "--dask-load"]
+    result = CliRunner().invoke(app, [*typed, "--dask", client.scheduler.address])
+    assert "that is enough" in result.stderr
+    [how] = made
+    assert (how["device"], how["offline"]) == ("cpu", True)
+    assert [d.address for d in how["load"]] == ["demo:local-narrow-seed0"] * 2
+    result = CliRunner().invoke(app, typed)
+    assert result.exit_code == 2
+    assert "add --dask, or leave it out" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("where", "code", "said"),
+    [
+        ("local", 2, 'a Dask executor is "local:N" or a scheduler\'s address'),
+        ("local:0", 2, "got 'local:0'"),
+        ("tcp://127.0.0.1:9", 1, "no Dask scheduler answers at tcp://127.0.0.1:9"),
+    ],
+)
+def test_wrong_addresses_are_told(where, code, said, monkeypatch, tmp_path):
+    from sae_geometry.distributed import client as opening
+
+    monkeypatch.setattr(opening, "_WAIT", 1)
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["compare", "demo:local-narrow-seed0", "demo:local-seed0", "--dask", where])
+    assert result.exit_code == code
+    assert said in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_what_is_no_executor_is_told(toy_pair):
+    with pytest.raises(ValueError, match=r"executor is a distributed\.Client"):
+        sg.compare(*toy_pair, executor=7)
+
+
+def test_a_cluster_error_is_an_os_error():
+    assert issubclass(ClusterError, OSError)
