@@ -114,7 +114,7 @@ def local_model(folder: Path) -> ModelFiles:
     Raises:
         SourceError: not such a folder.
     """
-    from sae_geometry.sources.safetensors_file import open_safetensors
+    from sae_geometry.sources.files.safetensors import open_safetensors
 
     if not folder.is_dir():
         raise SourceError(f"{folder} is not a folder with a model's config.json and safetensors")
