@@ -41,8 +41,6 @@ _HOME = {
     "expected_max_cosine": "nulls",
     "explore": "explorer.explore",
     "fetch": "sources",
-    "fit_matched_null": "nulls",
-    "keeping_sweeps": "distributed",
     "load": "sources",
     "log_wandb": "results.wandb_log",
     "memory_ceiling": "kernels.blocks",
@@ -73,14 +71,13 @@ if TYPE_CHECKING:
     from sae_geometry.comparisons.within import WithinComparison, compare_within
     from sae_geometry.cost.estimate import estimate
     from sae_geometry.dictionary import Dictionary
-    from sae_geometry.distributed import keeping_sweeps as keeping_sweeps
     from sae_geometry.embedding.embedding import Embedding, embed
     from sae_geometry.embedding.neighbors import exact_neighbors
     from sae_geometry.embedding.projection import Projection, project
     from sae_geometry.embedding.region_file import read_shapes
     from sae_geometry.explorer.explore import explore
     from sae_geometry.kernels.blocks import memory_ceiling
-    from sae_geometry.nulls import expected_max_cosine, fit_matched_null, random_directions
+    from sae_geometry.nulls import expected_max_cosine, random_directions
     from sae_geometry.pairwise.matching_result import Matching
     from sae_geometry.results.store import read, save
     from sae_geometry.results.wandb_log import log_wandb

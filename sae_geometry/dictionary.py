@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
@@ -18,11 +19,15 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from sae_geometry.io.escaping import escaped, shown
+from sae_geometry.io.formatting import counted
+
 LatentAxis = Literal[0, 1]
 
 # Rows are normalized in float64, this many elements at a time, so that a large decoder needs no second copy.
 _CHUNK_ELEMENTS = 1 << 22
 _MAX_NAMED = 8
+_LONGEST_NOTE = 1000  # characters
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ class Alive:
             fate = f"{self.n_dropped_dead:,} dead dropped" if self.n_dropped_dead else "none dropped"
             text = f"{self.n_total - self.n_dead:,} of {self.n_total:,} alive ({self.source}{over}); {fate}"
         if self.bad_ids:
-            text += f"; {len(self.bad_ids):,} bad rows dropped"
+            text += f"; {counted(len(self.bad_ids), 'bad row')} dropped"
         return text
 
 
@@ -76,7 +81,8 @@ class Dictionary:
         frequency: float64 [n_latents], share of tokens on which the latent fires, or None.
         alive_mask: bool [n_latents], or None when unknown.
         alive: counts of dead latents, with their source.
-        name: short label for tables and figures.
+        name: short label for tables and figures. This and the other texts are one line each, without control
+            characters, and cut beyond 200 characters (`io.formatting.shown`).
         hook_point: hook point in the model, for example "blocks.6.hook_resid_pre"; None when unknown.
         model: name of the model; None when unknown.
         address: address it was loaded from; None for one made in memory.
@@ -101,6 +107,16 @@ class Dictionary:
     layout: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Names come from files and servers: whatever shows them, they are one line that a reader can see."""
+        for name in ("name", "hook_point", "model", "layout"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, shown(value))
+        object.__setattr__(self, "notes", tuple(shown(note, _LONGEST_NOTE) for note in self.notes))
+        plain = {k: escaped(v) if isinstance(v, str) else v for k, v in self.metadata.items()}
+        object.__setattr__(self, "metadata", MappingProxyType(plain))
 
     @staticmethod
     def from_decoder(
@@ -146,7 +162,8 @@ class Dictionary:
                 raising.
 
         Raises:
-            ValueError: inconsistent shapes, or a zero, NaN or infinite row (the message names the latents).
+            ValueError: inconsistent shapes, no plain array of numbers (masked, sparse, quantized, text), a frequency
+                outside 0…1, or a zero, NaN or infinite row (the message names the latents).
 
         Example:
             >>> import numpy as np, sae_geometry as sg
@@ -163,12 +180,14 @@ class Dictionary:
             e = _latents_first(encoder, axis, "encoder weight", "encoder_latent_axis")
             if e.shape[0] != n:
                 raise ValueError(
-                    f"the decoder has {n:,} latents but the encoder, of shape {tuple(encoder.shape)}, has "
+                    f"the decoder has {counted(n, 'latent')} but the encoder, of shape {tuple(np.shape(encoder))}, has "
                     f"{e.shape[0]:,} along axis {axis}; pass encoder_latent_axis={1 - axis} if its latents lie there"
                 )
             encoder_directions, _, bad_encoder = _unit_rows(e)
             encoder_directions[bad_encoder] = 0.0
             notes = [*notes, *_encoder_notes(name, e, bad_encoder, bad, drop_bad)]
+        if bad.all():
+            raise ValueError(f"all {n:,} decoder rows of {name!r} are zero or not finite: none has a direction")
         if bad.any() and not drop_bad:
             raise ValueError(_bad_rows_message(name, w, bad))
         b_enc = None if encoder_bias is None else _vector(encoder_bias, n, "encoder_bias", "latents").to(torch.float32)
@@ -177,7 +196,7 @@ class Dictionary:
             if decoder_bias is None
             else _vector(decoder_bias, w.shape[1], "decoder_bias", "coordinates").to(torch.float32)
         )
-        freq = None if frequency is None else _vector(frequency, n, "frequency", "latents").to(torch.float64)
+        freq = None if frequency is None else _shares(frequency, n)
         mask = None if alive is None else _alive_mask(alive, n)
         if mask is None and freq is not None:
             mask, alive_source = freq > 0, "frequency > 0"
@@ -208,7 +227,7 @@ class Dictionary:
             return dictionary
         kept = dictionary.select(~bad)
         ids = tuple(int(i) for i in bad.nonzero().flatten())
-        note = f"{len(ids):,} latents dropped: zero or non-finite decoder rows ({_some_ids(ids)})"
+        note = f"{counted(len(ids), 'latent')} dropped: zero or non-finite decoder rows ({_some_ids(ids)})"
         return replace(kept, alive=replace(kept.alive, bad_ids=ids), notes=(*kept.notes, note))
 
     @property
@@ -281,8 +300,8 @@ class Dictionary:
             return self
         if not bool(self.alive_mask.any()):
             raise ValueError(
-                f"all {self.n_latents:,} latents of {self.name!r} are dead by {self.alive.source}; "
-                'load it with latents="all" to look at them'
+                f"all {counted(self.n_latents, 'latent')} of {self.name!r} are dead by {self.alive.source}; "
+                'load it with latents="all" (--latents all) to look at them'
             )
         dropped = int((~self.alive_mask).sum())
         kept = self.select(self.alive_mask)
@@ -298,7 +317,7 @@ class Dictionary:
         return replace(self, name=name)
 
     def _rows(self, which: Any) -> Tensor:
-        t = torch.as_tensor(which).cpu()
+        t = _as_tensor(which, "selection").cpu()
         if t.ndim != 1:
             raise ValueError(f"select takes a mask or a list of ids, one-dimensional; got shape {tuple(t.shape)}")
         if t.dtype == torch.bool:
@@ -314,7 +333,7 @@ class Dictionary:
         return torch.tensor([where[int(i)] for i in t.tolist()], dtype=torch.int64)
 
     def __repr__(self) -> str:
-        lines = [f"Dictionary {self.name!r}: {self.n_latents:,} latents × {self.d_in:,}"]
+        lines = [f"Dictionary {self.name!r}: {counted(self.n_latents, 'latent')} × {self.d_in:,}"]
         space = [x for x in (self.model, self.hook_point) if x]
         lines.append(f"  space        {' · '.join(space) if space else 'model and hook point unknown'}")
         lines.append(f"  latents      {self.alive.describe()}")
@@ -325,14 +344,47 @@ class Dictionary:
         lo, hi = float(self.decoder_norms.min()), float(self.decoder_norms.max())
         lines.append(f"  raw norms    {lo:.4g} … {hi:.4g}")
         if self.address:
-            lines.append(f"  address      {self.address}{f' ({self.layout})' if self.layout else ''}")
+            lines.append(f"  address      {shown(self.address)}{f' ({self.layout})' if self.layout else ''}")
         lines.append(f"  fingerprint  {self.fingerprint[:16]}")
         lines += [f"  note         {note}" for note in self.notes]
         return "\n".join(lines)
 
 
+def _as_tensor(values: Any, what: str) -> Tensor:
+    """Values as a plain tensor of numbers; whole numbers without a sign get one.
+
+    Raises:
+        ValueError: masked, sparse, quantised, without numbers, or of a type that torch does not have.
+    """
+    kind = f"{type(values).__name__} of {str(getattr(values, 'dtype', 'no type'))[:40]}"
+    t = None
+    if np.ma.is_masked(values):
+        raise ValueError(
+            f"the {what} has {int(np.ma.count_masked(values)):,} masked entries, which have no value: fill them "
+            "(.filled(0)), or leave those latents out"
+        )
+    with suppress(TypeError, ValueError, OverflowError, RuntimeError):
+        t = values.detach() if isinstance(values, Tensor) else _from_array(np.asarray(values))
+        if t.layout != torch.strided or t.is_quantized or t.is_meta or t.is_nested or hasattr(t, "get_mask"):
+            t = None
+        elif t.dtype in (torch.uint16, torch.uint32, torch.uint64):
+            t = None if t.numel() and int(t.to(torch.int64).min()) < 0 else t.to(torch.int64)
+        else:
+            t.reshape(-1)[:1].to(torch.complex128 if t.is_complex() else torch.float64)
+            return t
+    if t is None or t.dtype != torch.int64:
+        raise ValueError(f"the {what} must be a dense array of real numbers, not {kind}: convert it first, to float32")
+    return t
+
+
+def _from_array(array: np.ndarray) -> Tensor:
+    if array.dtype.kind not in "biufc":
+        raise TypeError
+    return torch.as_tensor(array.copy() if any(step < 0 for step in array.strides) else array)
+
+
 def _latents_first(weight: Any, latent_axis: int, what: str, argument: str) -> Tensor:
-    w = weight.detach() if isinstance(weight, Tensor) else torch.as_tensor(np.asarray(weight))
+    w = _as_tensor(weight, what)
     if w.ndim != 2:
         raise ValueError(f"the {what} must have two axes, latents and width; got shape {tuple(w.shape)}")
     if latent_axis not in (0, 1):
@@ -378,20 +430,22 @@ def _unit_rows(w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _encoder_notes(name: str, e: Tensor, bad_encoder: Tensor, bad_decoder: Tensor, drop_bad: bool) -> list[str]:
     """Return notes on zero encoder rows; raise for rows that are not finite unless `drop_bad`."""
     rows = (bad_encoder & ~bad_decoder).nonzero().flatten()
-    finite = torch.isfinite(e[rows.to(e.device)]).all(dim=1).cpu()
+    finite = torch.isfinite(e[rows.to(e.device)].to(torch.float64)).all(dim=1).cpu()
     broken, silent = rows[~finite].tolist(), rows[finite].tolist()
     if broken and not drop_bad:
         raise ValueError(
             f"{name!r} has encoder rows with NaN or inf: latents {_some_ids(broken)}; pass "
             "drop_bad=True (--drop-bad) to have them taken as zero and recorded"
         )
-    notes = [f"{len(silent):,} latents have a zero encoder row ({_some_ids(silent)})"] if silent else []
-    return notes + ([f"{len(broken):,} encoder rows not finite, taken as zero ({_some_ids(broken)})"] if broken else [])
+    notes = [f"{counted(len(silent), 'latent')} with a zero encoder row ({_some_ids(silent)})"] if silent else []
+    return notes + (
+        [f"{counted(len(broken), 'encoder row')} not finite, taken as zero ({_some_ids(broken)})"] if broken else []
+    )
 
 
 def _bad_rows_message(name: str, w: Tensor, bad: Tensor) -> str:
     rows = bad.nonzero().flatten()
-    peak = w[rows.to(w.device)].abs().amax(dim=1)
+    peak = w[rows.to(w.device)].to(torch.float64).abs().amax(dim=1)
     n_zero = int((peak == 0).sum())
     kinds = [f"{n_zero:,} zero"] if n_zero else []
     kinds += [f"{len(rows) - n_zero:,} with NaN or inf"] if len(rows) > n_zero else []
@@ -407,18 +461,31 @@ def _some_ids(ids: Sequence[int]) -> str:
 
 
 def _vector(values: Any, n: int, what: str, of: str) -> Tensor:
-    t = values.detach().cpu() if isinstance(values, Tensor) else torch.as_tensor(np.asarray(values))
+    t = _as_tensor(values, what).cpu()
     if t.shape != (n,):
         raise ValueError(f"{what} must have one entry for each of the {n:,} {of}; got shape {tuple(t.shape)}")
+    if t.is_complex():
+        raise ValueError(f"{what} must hold real numbers; got {t.dtype}")
+    return t
+
+
+def _shares(frequency: Any, n: int) -> Tensor:
+    t = _vector(frequency, n, "frequency", "latents").to(torch.float64)
+    outside = (~((t >= 0) & (t <= 1))).nonzero().flatten().tolist()  # NaN is outside too
+    if outside:
+        raise ValueError(
+            f"frequency must be the share of tokens on which each latent fires, 0…1; latents {_some_ids(outside)} have "
+            f"{', '.join(f'{float(t[i]):.4g}' for i in outside[:_MAX_NAMED])}: divide counts by the number of tokens"
+        )
     return t
 
 
 def _alive_mask(alive: Any, n: int) -> Tensor:
-    t = alive.detach().cpu() if isinstance(alive, Tensor) else torch.as_tensor(np.asarray(alive))
+    t = _as_tensor(alive, "list of alive latents").cpu()
     if t.dtype == torch.bool:
         return _vector(t, n, "alive", "latents")
     ids = t.flatten()
-    if ids.numel() and (ids.is_floating_point() or ids.unique().numel() < ids.numel()):
+    if ids.numel() and (ids.is_floating_point() or ids.is_complex() or ids.unique().numel() < ids.numel()):
         raise ValueError(
             f"alive must be a bool mask of {n:,} entries or a list of different latent ids; got {t.dtype} values "
             f"beginning {ids[:4].tolist()}: for a mask of 0 and 1, pass alive > 0"

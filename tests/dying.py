@@ -1,12 +1,13 @@
 """Run as a script: writes a folder of results in processes that are killed, each before another of its file operations.
 
-Prints a JSON list: for every place where a process was killed, what the folder held then, what it held once the next
-process had opened it, and what hidden thing was left after the next run. Needs nothing heavy, so that a hundred deaths
-take a second.
+Prints a JSON list: for every place where a process was killed, what the folder held then, what a reader got of it, and
+what was there after the next run. Needs nothing heavy, so that a hundred deaths take a second.
 """
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -17,10 +18,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sae_geometry.io import atomic_folder as folders
+from sae_geometry.io import results_folder
 
 EVENTS = ("os.rename", "os.mkdir", "os.rmdir", "os.remove", "os.chmod", "open", "shutil.rmtree", "ctypes.call_function")
-BEFORE = {"summary.json": "old", "figures/a.png": "old", "note": "mine"}
-AFTER = {"summary.json": "new", "figures/b.png": "new", "table": "new"}
+BEFORE = {"figures/a.png": "old", "table": "old"}
+AFTER = {"figures/b.png": "new", "table": "new"}
+MINE = {"note": "mine", "figures/c.png": "mine"}
 _countdown = 0
 
 
@@ -33,13 +36,40 @@ def _hook(event: str, _: object) -> None:
 
 
 def write(folder: Path, contents: dict[str, str]) -> None:
+    """Results, and the summary that lists them."""
+    add(folder, contents)
+    summary = {"schema_version": 1, "holds": sorted(contents), "files": results_folder.manifest(folder)}
+    (folder / "summary.json").write_text(json.dumps(summary))
+
+
+def add(folder: Path, contents: dict[str, str]) -> None:
     for name, text in contents.items():
         (folder / name).parent.mkdir(exist_ok=True, parents=True)
         (folder / name).write_text(text)
 
 
 def held(folder: Path) -> dict[str, str]:
-    return {str(p.relative_to(folder)): p.read_text() for p in sorted(folder.rglob("*")) if p.is_file()}
+    """Every file there, by its name; the summary is as it must be if the rest is as it lists it."""
+    found = {str(p.relative_to(folder)): p.read_text() for p in sorted(folder.rglob("*")) if p.is_file()}
+    summary = found.pop("summary.json", None)
+    if summary is not None:
+        listed = json.loads(summary)["files"]
+        if any(hashlib.sha256(found.get(name, "").encode()).hexdigest() != listed[name] for name in listed):
+            found["summary.json"] = summary
+    return found
+
+
+def opened(folder: Path) -> dict[str, str]:
+    """What a reader gets: the files that the summary lists, each whole."""
+    try:
+        summary = results_folder.read_json(folder, "summary.json")
+    except FileNotFoundError:
+        return {}
+    found = {}
+    for name in summary["holds"]:
+        with results_folder.open_inside(folder, name) as file:
+            found[name] = file.read().decode()
+    return found
 
 
 def dies_at(step: int, work: Callable[[], None]) -> bool:
@@ -64,44 +94,39 @@ def prepare(root: Path, how: str) -> Path:
     folder = root / "results"
     if how != "new":
         folder.mkdir()
-    if how not in ("new", "empty"):
+    if how not in ("new", "empty", "empty current"):
         write(folder, BEFORE)
-    os.chdir(folder if how == "current" else root)
+    if how == "with files of others":
+        add(folder, MINE)
+    os.chdir(folder if "current" in how else root)
     return folder
 
 
-def survey(how: str, again: bool) -> list[dict[str, object]]:
-    """Die at every step; with `again`, have the next process die at every step of its recovery too."""
+def survey(how: str) -> list[dict[str, object]]:
+    """Die at every step of a write, and again at every third of the next."""
     seen: list[dict[str, object]] = []
     if how == "no exchange":
         folders._exchange = lambda *_: False
-    step, recovery = 1, 0
-    while True:
+    for step in itertools.count(1):
         root = Path(tempfile.mkdtemp())
         try:
             folder = prepare(root, how)
             died = dies_at(step, lambda folder=folder: renew(folder))
-            at_once = held(folder)
-            died_again = recovery > 0 and dies_at(recovery, lambda folder=folder: folders.recover(folder))
-            folders.recover(folder)
-            opened = held(folder)
+            at_once, read = held(folder), opened(folder)
+            dies_at(1 + step % 3 * 4, lambda folder=folder: renew(folder))
+            again = opened(folder)
             renew(folder)
             left = sorted(p.name for p in [*root.iterdir(), *folder.iterdir()] if p.name.startswith("."))
+            at_last = held(folder)
             os.chdir("/")
         finally:
             shutil.rmtree(root)
-        if died:
-            seen.append({"step": step, "at_once": at_once, "opened": opened, "left": left})
-        elif not recovery:
+        if not died:
             return seen
-        if again and died_again:
-            recovery += 1
-        elif died:
-            step, recovery = step + 1, int(again)
-        else:
-            return seen
+        seen.append({"at_once": at_once, "read": read, "again": again, "at_last": at_last, "left": left})
+    return seen
 
 
 if __name__ == "__main__":
     sys.addaudithook(_hook)
-    print(json.dumps(survey(sys.argv[1], sys.argv[2:] == ["again"])))
+    print(json.dumps(survey(sys.argv[1])))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import time
+from dataclasses import replace
 
 import torch
 from pretend_cuda import pretended
 
+from sae_geometry.comparisons.seeds import _compare_pair
 from sae_geometry.distributed import worker as work
 from sae_geometry.distributed.errors import NotLoadedError
 from sae_geometry.distributed.worker import blas_threads, want_of_memory_told
@@ -87,3 +89,12 @@ def torch_is_refused_memory(a, b, tile, question, bias):
 
 def fails(a, b, tile, question, bias):
     raise ZeroDivisionError("as it is")
+
+
+def cosine_of_five(a, b, tile, question, bias):
+    found = work.sweep_tile(a, b, tile, question, bias)
+    return replace(found, rows=(found.rows[0] + 5, found.rows[1]))
+
+
+def record_of_five(a, b, parameters):
+    return replace(_compare_pair(a, b, parameters), mmcs=(5.0, 5.0))

@@ -34,3 +34,44 @@ def related_decoders(
     a, b = rng.standard_normal((n, d)), rng.standard_normal((m, d))
     b[:shared] = a[rng.permutation(n)[:shared]] + noise * rng.standard_normal((shared, d))
     return a * rng.uniform(0.2, 5, (n, 1)), b * rng.uniform(0.2, 5, (m, 1))
+
+
+def dense_turned(y: np.ndarray, signs: np.ndarray) -> np.ndarray:
+    """Turn rows about the mean: coordinates along the principal axes at right angles to it change sign as told."""
+    y = np.asarray(y, dtype=np.float64)
+    mean = y.mean(axis=0)
+    mean /= np.linalg.norm(mean)
+    along = np.outer(y @ mean, mean)
+    axes = np.linalg.svd(y - along)[2][: len(signs)][::-1]
+    return along + ((y - along) @ axes.T * signs) @ axes
+
+
+def dense_competition(target: np.ndarray, own: np.ndarray | None, turned: np.ndarray, rate: float) -> np.ndarray:
+    """bool [n]: latents significant at `rate`, from whole matrices of similarities, one row at a time.
+
+    A latent's nearest target wins if it is above all decoys. Wins and losses are ranked by the larger of the two over
+    the mean of ranks 2 to 9 of everything seen; the threshold is the lowest at which (1 + losses) · odds / wins is at
+    most `rate`.
+
+    Args:
+        target: [n, m] similarities to the other dictionary.
+        own: [n, n] to one's own, of which the diagonal and everything from 0.99 on are no decoys; None for no such
+            control.
+        turned: [n, m] to the other dictionary turned.
+        rate: the false discovery rate.
+    """
+    n, m = target.shape
+    w = np.empty(n)
+    for i in range(n):
+        lists = [target[i], turned[i]]
+        if own is not None:
+            others = np.sort(np.delete(own[i], i))[::-1][:9]
+            lists.append(others[others < 0.99])
+        nine = [np.sort(x)[::-1][:9] for x in lists]
+        decoy = max(x[0] for x in nine[1:] if len(x))
+        everything = np.sort(np.concatenate(nine))[::-1]
+        height = max(nine[0][0], decoy) - everything[1:9].mean()
+        w[i] = height if nine[0][0] > decoy else -height
+    odds = max(1.0, m / (n - 1)) if own is not None else 1.0
+    passing = [t for t in np.abs(w) if (1 + (w <= -t).sum()) * odds <= rate * (w >= t).sum()]
+    return w >= min(passing) if passing else np.zeros(n, dtype=bool)

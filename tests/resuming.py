@@ -1,7 +1,6 @@
 """Run as a script: `seeds` killed at random moments and resumed, again and again, in forks of one warm process.
 
-Sweeps count as long here, so that they are kept a stripe at a time too. Prints JSON: with how many finished pairs and
-sweeps at hand it was killed each time, and every folder that came of it.
+Prints JSON: with how many finished pairs at hand it was killed each time, and every folder that came of it.
 """
 
 from __future__ import annotations
@@ -59,11 +58,7 @@ def held(folder: Path) -> dict[str, str]:
 
 
 def n_kept(folder: Path) -> int:
-    return len([p for p in folder.with_name(f"{folder.name}.pairs").glob("*.npz") if p.name[0] not in ".s"])
-
-
-def n_sweeps(folder: Path) -> int:
-    return len(list(folder.with_name(f"{folder.name}.pairs").glob("sweep-*.npz")))
+    return len([p for p in folder.with_name(f"{folder.name}.pairs").glob("*.npz") if p.name[0] != "."])
 
 
 def terminated(command: list[str]) -> dict[str, object]:
@@ -83,9 +78,6 @@ def terminated(command: list[str]) -> dict[str, object]:
 
 
 def main() -> None:
-    from sae_geometry.distributed import sweep_checkpoint as keeping
-
-    keeping.LONG = 29 * 29 * 5
     os.chdir(tempfile.mkdtemp())
     here = Path.cwd()
     command = ["seeds", *inputs(here), "--matching", "greedy", "--format", "png", "-o"]
@@ -94,7 +86,7 @@ def main() -> None:
     os.waitpid(forked([*command, "truth"]), 0)
     whole = time.monotonic() - start
     moments = random.Random(0)
-    kept, sweeps, made = [], [], []
+    kept, made = [], []
     for trial in range(TRIALS):
         folder = here / f"out{trial}"
         again = [*command, folder.name, "--resume", "--overwrite"]
@@ -106,11 +98,10 @@ def main() -> None:
             if os.WIFSIGNALED(os.waitpid(child, 0)[1]):
                 killed += 1
                 kept.append(n_kept(folder))
-                sweeps.append(n_sweeps(folder))
         made.append({"code": os.WEXITSTATUS(os.waitpid(forked(again), 0)[1]), "held": held(folder)})
     stopped = terminated(command)
     left = sorted(p.name for p in here.iterdir() if p.name.startswith(".") or p.name.endswith(".pairs"))
-    print(json.dumps({"kept": kept, "sweeps": sweeps, "truth": held(here / "truth"), "made": made, "left": left,
+    print(json.dumps({"kept": kept, "truth": held(here / "truth"), "made": made, "left": left,
                       "stopped": stopped}))  # fmt: skip
 
 

@@ -62,7 +62,7 @@ def test_a_silent_encoder_row_stays_zero(rng):
     e[1] = 0
     d = make(rng.standard_normal((3, 4)), encoder=e)
     assert torch.equal(d.encoder_directions[1], torch.zeros(4))
-    assert "1 latents have a zero encoder row (1)" in d.notes
+    assert "1 latent with a zero encoder row (1)" in d.notes
 
 
 @pytest.mark.parametrize(("value", "word"), [(0.0, "zero"), (np.nan, "NaN"), (np.inf, "NaN or inf")])

@@ -56,7 +56,17 @@ def test_the_sdist_can_be_tested(built: Path) -> None:
     with tarfile.open(sdist) as archive:
         names = {n.partition("/")[2] for n in archive.getnames()}
     assert {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "tests/conftest.py"} <= names
-    assert not [n for n in names if n.startswith((".venv", "build/", "demo-results"))]
+    # Whatever else lies at the root was not meant to be sent to anyone.
+    files, folders = {n for n in names if "/" not in n}, {n.partition("/")[0] for n in names if "/" in n}
+    assert files - folders <= {
+        ".gitignore", ".pre-commit-config.yaml", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE",
+        "Makefile", "PKG-INFO", "README.md", "constraints-oldest.txt", "constraints.txt",
+        "mkdocs.yml", "pyproject.toml",
+    }  # fmt: skip
+    assert folders <= {".github", "analyses", "benchmarks", "docs", "sae_geometry", "tests"}
+    assert {n.rpartition(".")[2] for n in names if n.startswith("sae_geometry/") and "." in n.rpartition("/")[2]} <= {
+        "css", "html", "js", "json", "md", "py", "safetensors", "typed", "yaml",
+    }  # fmt: skip
 
 
 def test_twine_finds_nothing_to_complain_of(built: Path) -> None:

@@ -52,14 +52,14 @@ def test_dead_latents_are_gone_and_counted(world):
     assert a.alive.n_dropped_dead == b.alive.n_dropped_dead == 10
 
 
-def test_shared_and_duplicated_are_found_and_the_rotated_are_not(world):
+def test_shared_and_duplicated_are_significant_and_the_rotated_are_not(world):
     a, b = world
     m = sg.compare(a, b).a_to_b
     again = rows_of(a, [*SHARED, *DUPLICATED])
     assert (m.similarity[again] > 0.9).all()
-    assert m.found[again].all()
-    assert m.found[rows_of(a, SPLIT)].all()
-    assert m.found[rows_of(a, ROTATED)].sum() <= 2  # of 30, at a false discovery rate of 5 %
+    assert m.significant[again].all()
+    assert m.significant[rows_of(a, SPLIT)].all()
+    assert m.significant[rows_of(a, ROTATED)].sum() <= 2  # of 30, at a false discovery rate of 5 %
     assert (m.similarity > 0.9).sum() == 60
 
 

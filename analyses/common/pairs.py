@@ -93,10 +93,10 @@ def pair_of(bench: Bench, a: Run, b: Run) -> Pair:
             if d.encoder_directions is None:
                 raise UnavailableError(f"{d.name} has no encoder")
         decoder = sg.compare(left, right, "optimal")
-        encoder = sg.compare(left, right, "optimal", on="encoder", null_draws=0)
+        encoder = sg.compare(left, right, "optimal", on="encoder", turns=0)
         if decoder.was_interrupted or encoder.was_interrupted:
             raise KeyboardInterrupt  # a matching that Ctrl-C cut short is not kept
-        chance = np.array([decoder.nearest_a_to_b.matched_chance, decoder.a_to_b.chance])
+        chance = np.array([decoder.nearest_a_to_b.chance, decoder.a_to_b.chance])
         return {"chance": chance, **_arrays("decoder", decoder), **_arrays("encoder", encoder)}
 
     stored = bench.kept("pair", [a, b], make)

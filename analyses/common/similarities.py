@@ -18,12 +18,12 @@ class Similarities:
 
     Attributes:
         similarity: float64 [n], nan without a partner.
-        matched_chance, isotropic_chance: mean for random directions with the target's moments, and isotropic ones.
+        chance, isotropic_chance: mean against the target turned, and for isotropic directions.
         alive_known: whether it is known which latents of both sides are alive.
     """
 
     similarity: np.ndarray
-    matched_chance: float
+    chance: float
     isotropic_chance: float
     alive_known: bool
 
@@ -36,6 +36,11 @@ class Similarities:
     def mmcs(self) -> float:
         """Mean max cosine similarity."""
         return float(self.similarity[np.isfinite(self.similarity)].mean())
+
+    @property
+    def mean_similarity(self) -> float:
+        """Mean similarity, which for nearest partners is the MMCS."""
+        return self.mmcs
 
     @property
     def error(self) -> float:
@@ -66,7 +71,7 @@ def across(bench: Bench, source: Run, target: Run) -> Similarities:
 
 def _kept(m: sg.Matching, dictionaries: Sequence[sg.Dictionary]) -> dict[str, np.ndarray]:
     known = all(d.alive.n_dead is not None for d in dictionaries)
-    chance = np.array([m.matched_chance, m.isotropic_chance])
+    chance = np.array([m.chance, m.isotropic_chance])
     return {"similarity": m.similarity, "chance": chance, "alive_known": np.array(known)}
 
 

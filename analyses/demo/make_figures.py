@@ -43,13 +43,13 @@ def main(folder: Path) -> None:
     write(sg.plots.splitting_figure(split), folder / "splitting", [split.narrow, split.wide])
 
 
-GROUPS = (("cosine above 0.7", "#0072B2"), ("beyond chance", "#56B4E9"), ("not beyond chance", "#BBBBBB"))
+GROUPS = (("cosine above 0.7", "#0072B2"), ("significant", "#56B4E9"), ("not significant", "#BBBBBB"))
 
 
 def hero(comparison: sg.Comparison, embedding: sg.Embedding) -> Figure:
     """Which latents of two seeds have a partner in the other, and where those lie that have none."""
     table = comparison.to_pandas()
-    table["group"] = np.select([table.cosine > 0.7, table.found], [0, 1], default=2)
+    table["group"] = np.select([table.cosine > 0.7, table.significant], [0, 1], default=2)
     with sg.plots.paper_style():
         figure = Figure(figsize=(sg.plots.PAGE_WIDTH, 3.35), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=(1.35, 1))

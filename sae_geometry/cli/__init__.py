@@ -1,7 +1,7 @@
-"""The command line: one thin command a verb, calling the public functions and printing what they return.
+"""Command line: one thin command per verb, which calls the public functions and prints their results.
 
-A command parses, calls, prints. The result goes to stdout, everything else (what was resolved, progress, where files
-are) to stderr. Heavy imports wait until a command runs.
+A command parses, calls and prints. Results go to stdout, everything else (resolved addresses, progress, paths) to
+stderr. Heavy imports are deferred until a command runs.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from sae_geometry.cli import (
     fetch,
     inspect,
     match,
+    project,
     runs,
     seeds,
     span,
@@ -70,6 +71,7 @@ for command in (
     span,
     split,
     umap,
+    project,
     explore,
     drift,
     inspect,
@@ -80,16 +82,17 @@ for command in (
     estimate,
     doctor,
 ):
-    command.register(app)
+    _name = command.__name__.rpartition(".")[2]
+    app.command(_name)(getattr(command, _name))
 
 
 def main() -> None:
-    """Entry point of the `sae-geometry` program."""
-    for stream in (sys.stdout, sys.stderr):  # where the terminal has no ×, a ? is better than no answer
+    """Run the `sae-geometry` program."""
+    for stream in (sys.stdout, sys.stderr):  # print ? for characters the terminal lacks
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
         with signals_are_heard():
             app()
-    except TerminatedError:  # before a command had begun, or after it had ended
+    except TerminatedError:  # before a command began, or after it ended
         raise SystemExit(TERMINATED) from None

@@ -2,41 +2,39 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
 
 from sae_geometry.cli import options as o
-from sae_geometry.cli.console import print_json
-from sae_geometry.cli.lifecycle import told_in_one_sentence
+from sae_geometry.cli.console import print_json, say
+from sae_geometry.cli.lifecycle import report_errors
+from sae_geometry.io.escaping import shown
+from sae_geometry.io.formatting import counted, ends
+
+_LISTED = 40  # files listed; of more, the first and last
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("cache")(cache)
-
-
-@told_in_one_sentence
+@report_errors
 def cache(
     run: Annotated[
         str | None, typer.Argument(metavar="RUN", help="One run, entity/project/run; all of them if left out.")
     ] = None,
-    clear: Annotated[bool, typer.Option("--clear", help="Remove the run, or everything, from the cache.")] = False,
+    clear: Annotated[bool, typer.Option("--clear", help="Remove the run, or everything that was fetched.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="With --clear: do not ask first, on a terminal either.")] = False,
     as_json: o.AsJson = False,
 ) -> None:
     """Show or clear the runs fetched from Weights & Biases.
 
     They lie in $SAE_GEOMETRY_CACHE, or the user's cache folder. Hugging Face files are in Hugging Face's own cache.
+    --clear lists the files that go, and removes no other: the cache has a list of what was written there.
     """
-    from sae_geometry.sources import cache_root, cached_runs, clear_cache
+    from sae_geometry.sources import cache_root, cached_runs
     from sae_geometry.sources.cache import partial_bytes
 
     if clear:
-        freed = clear_cache(run)
-        if as_json:
-            print_json({"folder": str(cache_root()), "freed_bytes": freed})
-        else:
-            typer.echo(f"{freed:,} bytes freed in {cache_root()}")
+        _clear(run, yes=yes, as_json=as_json)
         return
     wanted = None if run is None else f"wandb:{run.removeprefix('wandb:')}"
     held = [r for r in cached_runs() if wanted in (None, r.address)]
@@ -45,7 +43,24 @@ def cache(
         print_json({"folder": str(cache_root()), "runs": runs, "partial_bytes": partial_bytes()})
         return
     for r in held:
-        typer.echo(f"{r.address}  {r.n_bytes:,} bytes  {', '.join(r.files)}")
+        say(f"{shown(r.address)}  {r.n_bytes:,} bytes  {', '.join(map(shown, r.files))}")
     total, waiting = sum(r.n_bytes for r in held), partial_bytes()
     rest = f", and {waiting:,} bytes of unfinished downloads" if waiting else ""
-    typer.echo(f"{len(held):,} runs, {total:,} bytes{rest} in {cache_root()}")
+    say(f"{counted(len(held), 'run')}, {counted(total, 'byte')}{rest} in {shown(cache_root())}")
+
+
+def _clear(run: str | None, *, yes: bool, as_json: bool) -> None:
+    from sae_geometry.sources import cache_root, clear_cache
+    from sae_geometry.sources.cache import to_clear
+
+    going = to_clear(run)
+    names = [shown(path.relative_to(cache_root())) for path in going]
+    for name in ends(names, _LISTED):
+        say(name, err=True)
+    if going and not yes and sys.stdin.isatty():
+        typer.confirm(f"Remove {counted(len(going), 'file')} from {shown(cache_root())}?", abort=True, err=True)
+    freed = clear_cache(run)
+    if as_json:
+        print_json({"folder": str(cache_root()), "removed": names, "freed_bytes": freed})
+    else:
+        say(f"{counted(freed, 'byte')} freed in {shown(cache_root())}")

@@ -1,4 +1,4 @@
-"""Where a command's words go, and the bars of long work."""
+"""Console output of a command, and progress bars."""
 
 from __future__ import annotations
 
@@ -12,35 +12,38 @@ from typing import Any
 
 import typer
 
+from sae_geometry.io.escaping import printable, shown
 from sae_geometry.io.progress import Progress
 from sae_geometry.io.redaction import without_secrets
 
+_LONGEST = 1000  # longest error in characters
+
 
 class Speaker:
-    """Where a command's words go: results to stdout, the rest to stderr unless quiet."""
+    """Console of a command: results to stdout, the rest to stderr unless quiet."""
 
     def __init__(self, quiet: bool) -> None:
         self.quiet = quiet
 
     def note(self, text: str) -> None:
-        """Say something on stderr."""
+        """Print a note on stderr."""
         if not self.quiet:
-            typer.echo(without_secrets(text), err=True)
+            say(without_secrets(text), err=True)
 
     def say(self, text: str, *, unless: bool) -> None:
-        """Say something of the result on stdout, unless that carries JSON."""
+        """Print text of the result on stdout, unless stdout carries JSON."""
         if not unless:
-            typer.echo(text)
+            say(text)
 
     def resolved(self, text: str) -> None:
-        """Say what an address was resolved to ("typed → resolved"), unless it says nothing new."""
+        """Report the resolved form of an address ("typed → resolved"), unless it is unchanged."""
         typed, _, found = text.partition(" → ")
         if typed != found:
-            self.note(text)
+            self.note(shown(text, _LONGEST))
 
     @contextmanager
     def bar(self) -> Iterator[Progress | None]:
-        """A progress callback that draws bars on stderr, or None where stderr is no terminal or we are quiet."""
+        """Yield a progress callback that draws bars on stderr; None if quiet or if stderr is not a terminal."""
         if self.quiet or not sys.stderr.isatty():
             yield None
             return
@@ -48,13 +51,14 @@ class Speaker:
         from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
         with Progress(
-            TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
+            TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
             console=Console(stderr=True), transient=True,
         ) as progress:  # fmt: skip
             tasks: dict[str, TaskID] = {}
 
             def tick(stage: str, share: float) -> None:
-                name = stage.partition(" · ")[0]  # what follows changes as it goes: the gap, say
+                stage = shown(stage)
+                name = stage.partition(" · ")[0]  # the rest changes during the stage, such as the gap
                 if name not in tasks:
                     tasks[name] = progress.add_task(stage, total=1.0)
                 progress.update(tasks[name], completed=share, description=stage)
@@ -62,13 +66,19 @@ class Speaker:
             yield tick
 
 
+def say(text: str, *, err: bool = False) -> None:
+    """Print one or more lines of text; control and invisible characters are escaped."""
+    typer.echo(printable(text), err=err)
+
+
 def say_error(text: str) -> None:
-    """One line on stderr, red on a terminal."""
-    typer.secho(f"error: {without_secrets(text)}", fg=typer.colors.RED if _colorful() else None, err=True)
+    """Print one line on stderr, red on a terminal."""
+    line = f"error: {shown(without_secrets(text), _LONGEST)}"
+    typer.secho(line, fg=typer.colors.RED if _colorful() else None, err=True)
 
 
 def print_json(value: Any) -> None:
-    """Strict JSON on stdout."""
+    """Print strict JSON on stdout."""
     from sae_geometry.results.store import to_json
 
     text = to_json(value)
@@ -78,12 +88,12 @@ def print_json(value: Any) -> None:
 
 
 def command_line() -> str:
-    """The command as typed, for provenance."""
+    """Return the command as typed, for provenance."""
     return without_secrets(shlex.join(["sae-geometry", *sys.argv[1:]]))
 
 
 def _says_everything() -> bool:
-    """Whether stdout takes every character."""
+    """Return whether stdout can encode every character."""
     return (getattr(sys.stdout, "encoding", None) or "ascii").lower().replace("-", "").startswith("utf")
 
 

@@ -4,19 +4,12 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-import typer
-
 from sae_geometry.cli import options as o
-from sae_geometry.cli.console import print_json
-from sae_geometry.cli.lifecycle import told_in_one_sentence
+from sae_geometry.cli.console import print_json, say
+from sae_geometry.cli.lifecycle import report_errors
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("demos")(demos)
-
-
-@told_in_one_sentence
+@report_errors
 def demos(as_json: o.AsJson = False) -> None:
     """List the dictionaries that come with the package."""
     from sae_geometry.sources import demos as all_demos
@@ -27,4 +20,4 @@ def demos(as_json: o.AsJson = False) -> None:
         return
     width = max(len(r.address) for r in records)
     for r in records:
-        typer.echo(f"{r.address:<{width}}  {r.n_latents:>5,} × {r.d_in}  {r.description}")
+        say(f"{r.address:<{width}}  {r.n_latents:>5,} × {r.d_in}  {r.description}")

@@ -5,16 +5,11 @@ from __future__ import annotations
 import typer
 
 from sae_geometry.cli import options as o
-from sae_geometry.cli.console import print_json, say_error
-from sae_geometry.cli.lifecycle import FAILED, told_in_one_sentence
+from sae_geometry.cli.console import print_json, say, say_error
+from sae_geometry.cli.lifecycle import FAILED, report_errors
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("doctor")(doctor)
-
-
-@told_in_one_sentence
+@report_errors
 def doctor(as_json: o.AsJson = False) -> None:
     """Versions, device, whether the sweep is exact on this machine, and its rate beside the device's limit.
 
@@ -26,7 +21,7 @@ def doctor(as_json: o.AsJson = False) -> None:
     if as_json:
         print_json(found.to_dict())
     else:
-        typer.echo(found.markdown())
+        say(found.markdown())
     if not found.is_right:
         say_error("a check failed: please open an issue with the text above")
         raise typer.Exit(FAILED)

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sae_geometry.cli import options as o
 from sae_geometry.cli.console import Speaker
-from sae_geometry.cli.inputs import check_free, check_wandb, say_plan
-from sae_geometry.cli.lifecycle import told_in_one_sentence
-from sae_geometry.cli.outputs import results_folder, save_and_show
+from sae_geometry.cli.inputs import say_plan, with_axis
+from sae_geometry.cli.lifecycle import report_errors
+from sae_geometry.cli.outputs import claimed_folder, save_and_show
+from sae_geometry.cli.question import begin
 
 if TYPE_CHECKING:
     from sae_geometry.dictionary import Dictionary
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("drift")(drift)
-
-
-@told_in_one_sentence
+@o.with_shared(without=("latents", "allow_mismatch", "memory", "device", "dask", "dask_load"))
+@report_errors
 def drift(
     run: Annotated[
         str, typer.Argument(metavar="RUN", help="A folder or W&B run with several checkpoints named samples_N.pt.")
@@ -37,14 +34,8 @@ def drift(
         float,
         typer.Option("--still", metavar="X", help="1 − cosine between checkpoints that counts as standing still."),
     ] = 1e-5,
-    out: o.Out = None,
-    overwrite: o.Overwrite = False,
-    formats: o.Formats = o.PNG_AND_PDF,
-    as_json: o.AsJson = False,
-    quiet: o.Quiet = False,
-    dry_run: o.DryRun = False,
-    offline: o.Offline = False,
-    log_wandb: o.LogWandb = None,
+    *,
+    shared: o.Shared,
 ) -> None:
     """Follow each latent of a run through its checkpoints: cosine to its final direction, birth and death.
 
@@ -52,32 +43,24 @@ def drift(
     """
     import sae_geometry as sg
 
-    check_free(out, overwrite)
-    check_wandb(log_wandb, offline)
-    speaker = Speaker(quiet)
-    if dry_run:
-        say_plan("drift", _as_the_last(run, final, speaker, offline), as_json)
+    speaker, axis = begin(shared), shared.latent_axis
+    run, final = with_axis(run, axis), None if final is None else with_axis(final, axis)
+    if shared.dry_run:
+        say_plan("drift", _as_the_last(run, final, speaker, shared), shared.as_json)
         return
     with speaker.bar() as progress:
         result = sg.compare_checkpoints(
-            run, final, threshold=threshold, still=still, offline=offline, echo=speaker.resolved, progress=progress
-        )
-    save_and_show(
-        result,
-        speaker,
-        into=results_folder(out, "drift", [result.final.name]),
-        words=repr(result),
-        formats=formats,
-        overwrite=overwrite,
-        as_json=as_json,
-        log_wandb=log_wandb,
-        offline=offline,
-    )
+            run, final, threshold=threshold, still=still, drop_bad=shared.drop_bad, offline=shared.offline,
+            echo=speaker.resolved, progress=progress,
+        )  # fmt: skip
+    with claimed_folder(shared.out, "drift", [result.final.name]) as folder:
+        save_and_show(result, speaker, shared, into=folder, words=repr(result))
 
 
-def _as_the_last(run: str, final: str | None, speaker: Speaker, offline: bool) -> list[Dictionary]:
-    """Every state as if it were the last, which alone is loaded: they are of one size."""
+def _as_the_last(run: str, final: str | None, speaker: Speaker, shared: o.Shared) -> list[Dictionary]:
+    """Return the last state in place of every other, since all have one size and only the last is loaded."""
     from sae_geometry.sources import checkpoints, load
 
-    states = [*checkpoints(run, offline=offline, echo=speaker.resolved), *([] if final is None else [final])]
-    return [load(states[-1], "all", encoder=False, offline=offline, echo=speaker.resolved)] * len(states)
+    how: dict[str, Any] = {"offline": shared.offline, "echo": speaker.resolved}
+    states = [*checkpoints(run, **how), *([] if final is None else [final])]
+    return [load(states[-1], "all", encoder=False, drop_bad=shared.drop_bad, **how)] * len(states)

@@ -9,15 +9,10 @@ import typer
 from sae_geometry.cli import options as o
 from sae_geometry.cli.console import Speaker
 from sae_geometry.cli.inputs import load_all, say_plan
-from sae_geometry.cli.lifecycle import told_in_one_sentence
+from sae_geometry.cli.lifecycle import report_errors
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("estimate")(estimate)
-
-
-@told_in_one_sentence
+@report_errors
 def estimate(
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="The dictionaries; two or more to compare.")],
     verb: Annotated[
@@ -43,6 +38,7 @@ def estimate(
     device: o.OnDevice = "auto",
     offline: o.Offline = False,
     drop_bad: o.DropBad = False,
+    latent_axis: o.LatentAxis = None,
 ) -> None:
     """What a question would cost on this device: operations, bytes, memory, and time from a one-second probe.
 
@@ -50,7 +46,7 @@ def estimate(
     """
     speaker = Speaker(quiet)
     dictionaries = load_all(
-        runs, speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad
+        runs, speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad, latent_axis=latent_axis
     )  # fmt: skip
     say_plan(
         verb, dictionaries, as_json, workers=workers, bandwidth=bandwidth * 1e9 / 8, matching=matching,

@@ -8,16 +8,11 @@ from typing import Annotated
 import typer
 
 from sae_geometry.cli import options as o
-from sae_geometry.cli.console import Speaker
-from sae_geometry.cli.lifecycle import told_in_one_sentence
+from sae_geometry.cli.console import Speaker, say
+from sae_geometry.cli.lifecycle import report_errors
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("explore")(explore)
-
-
-@told_in_one_sentence
+@report_errors
 def explore(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A results folder of sae-geometry umap.")],
     out: Annotated[
@@ -36,4 +31,4 @@ def explore(
 
     written = sg.explore(folder, out, overwrite=overwrite)
     Speaker(quiet).note(f"{written.stat().st_size / 1e6:.1f} MB; open it in a browser, or send it to a friend")
-    typer.echo(f"saved to {written}")
+    say(f"saved to {written}")

@@ -1,24 +1,20 @@
-"""What a command does before its answer: refuse what cannot be, load, say where to compute, foretell the cost."""
+"""Preparation of a command: check options, load inputs, pick the device, estimate the cost."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
-import typer
-
-from sae_geometry.cli.console import Speaker, print_json
-from sae_geometry.cli.lifecycle import until_the_end
+from sae_geometry.cli.console import Speaker, print_json, say
+from sae_geometry.cli.lifecycle import in_options
 from sae_geometry.cli.options import Device
 
 if TYPE_CHECKING:
-    from sae_geometry.cost.estimate import Verb
     from sae_geometry.dictionary import Dictionary
 
 
 def check_free(out: Path | None, overwrite: bool) -> None:
-    """Refuse a folder that results must not go to before any work is done, not after."""
+    """Check the results folder before any work is done."""
     from sae_geometry.io.atomic_folder import check_folder, check_writable
 
     if out is None:
@@ -28,7 +24,7 @@ def check_free(out: Path | None, overwrite: bool) -> None:
 
 
 def check_wandb(project: str | None, offline: bool) -> None:
-    """Refuse what could not be logged before any work is done, if logging is asked for."""
+    """Check before any work is done that results can be logged, if requested."""
     if project is not None:
         from sae_geometry.results.wandb_log import check_wandb as check
 
@@ -43,8 +39,9 @@ def load_all(
     device: Device,
     offline: bool,
     drop_bad: bool = False,
+    latent_axis: int | None = None,
 ) -> list[Dictionary]:
-    """Load dictionaries, saying what each address was resolved to and how many latents it keeps."""
+    """Load dictionaries, and report the resolved address and number of latents of each."""
     import warnings
 
     from sae_geometry.sources import OrientationWarning, load
@@ -53,22 +50,30 @@ def load_all(
     loaded = []
     for address in addresses:
         with warnings.catch_warnings(), speaker.bar() as progress:
-            warnings.simplefilter("ignore", OrientationWarning)  # it is among the dictionary's notes
+            warnings.simplefilter("ignore", OrientationWarning)  # the dictionary's notes include it
             d = load(
-                address, latents, offline=offline, drop_bad=drop_bad, echo=speaker.resolved, progress=progress
+                with_axis(address, latent_axis), latents, offline=offline, drop_bad=drop_bad, echo=speaker.resolved,
+                progress=progress,
             )  # fmt: skip
         speaker.note(f"{d.name}: {d.n_latents:,} × {d.d_in:,}, {d.alive.describe()}")
         for note in d.notes:
-            speaker.note(f"{d.name}: {note}")
+            speaker.note(f"{d.name}: {in_options(note)}")
         loaded.append(d if where == "cpu" else d.to(where))
     return loaded
 
 
+def with_axis(address: str, latent_axis: int | None) -> str:
+    """Add --latent-axis to the address unless it has one, so that the address is complete wherever it is used."""
+    if latent_axis is None or "::latent_axis=" in address:
+        return address
+    return f"{address}::latent_axis={latent_axis}"
+
+
 def pick_device(device: Device) -> str:
-    """The torch device to compute on.
+    """Return the torch device to compute on.
 
     Raises:
-        ValueError: a device asked for that is not there.
+        ValueError: the requested device is not available.
     """
     import torch
 
@@ -80,29 +85,8 @@ def pick_device(device: Device) -> str:
     return device
 
 
-def compute_on(dask: str | None, *, device: Device, load: Sequence[Dictionary] | None, offline: bool) -> None:
-    """From here to the end of the command, sweeps and pairs are sent to Dask; None changes nothing.
-
-    Args:
-        dask: where.
-        device: workers keep to what was asked of this process.
-        load: dictionaries that workers are to load from their addresses; None if they are to be sent.
-        offline: they touch no network for it either.
-
-    Raises:
-        ValueError: something to load, and no Dask.
-    """
-    if dask is None:
-        if load is not None:
-            raise ValueError("--dask-load says how Dask workers get the runs: add --dask, or leave it out")
-        return
-    from sae_geometry.distributed import running_on
-
-    until_the_end(running_on(dask, device=device, load=load or (), offline=offline))
-
-
 def say_plan(
-    verb: Verb,
+    verb: str,
     dictionaries: list[Dictionary],
     as_json: bool,
     *,
@@ -110,19 +94,19 @@ def say_plan(
     bandwidth: float = 1.25e9,
     **how: Any,
 ) -> None:
-    """What a verb would cost, on stdout: what --dry-run prints in place of an answer.
+    """Print the cost of a verb on stdout, as --dry-run does instead of an answer.
 
     Args:
-        workers: also what it would cost on so many Dask workers.
-        bandwidth: bytes a second that the network carries to them.
-        how: as in `estimate`.
+        workers: number of Dask workers to estimate the cost for as well.
+        bandwidth: network bandwidth to the workers in bytes per second.
+        how: further arguments of `estimate`.
     """
     from dataclasses import asdict
 
     from sae_geometry.cost.cluster_model import cluster_plan
     from sae_geometry.cost.estimate import estimate
 
-    found, plan = estimate(dictionaries, verb, **how), None
+    found, plan = estimate(dictionaries, cast(Any, verb), **how), None
     if workers is not None and not found.passes:
         raise ValueError(f"{verb} makes no sweeps to spread over workers; leave out --workers")
     if workers is not None:
@@ -134,4 +118,4 @@ def say_plan(
         said = {key: value for key, value in asdict(found).items() if key != "passes"}
         print_json(said | ({} if plan is None else {"cluster": asdict(plan)}))
     else:
-        typer.echo(str(found) if plan is None else f"{found}\n{plan}")
+        say(str(found) if plan is None else f"{found}\n{plan}")

@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from sae_geometry.cli import options as o
-from sae_geometry.cli.console import Speaker, print_json
-from sae_geometry.cli.lifecycle import told_in_one_sentence
+from sae_geometry.cli.console import Speaker, print_json, say
+from sae_geometry.cli.lifecycle import report_errors
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("inspect")(inspect)
-
-
-@told_in_one_sentence
+@report_errors
 def inspect(
     run: o.Run,
-    latent_axis: Annotated[
-        int | None,
-        typer.Option("--latent-axis", min=0, max=1, help="Which axis of the stored decoder counts latents."),
-    ] = None,
+    latent_axis: o.LatentAxis = None,
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
     offline: o.Offline = False,
@@ -37,4 +27,4 @@ def inspect(
         record = asdict(found) | {"files": [str(f) for f in found.files], "metadata": dict(found.metadata)}
         print_json(record)
     else:
-        typer.echo(str(found))
+        say(str(found))

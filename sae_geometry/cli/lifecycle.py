@@ -1,43 +1,44 @@
-"""How a command ends: what it opened is closed, and what went wrong is one sentence and an exit code."""
+"""End of a command: resources are closed, and an error is one sentence and an exit code."""
 
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from contextvars import ContextVar
+from contextlib import contextmanager
 from functools import wraps
 from types import FrameType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec
 
 import typer
 
-from sae_geometry.cli.console import say_error
+from sae_geometry.cli.console import say, say_error
 from sae_geometry.io.redaction import without_secrets
 from sae_geometry.kernels.ledger import ledger
 
 P = ParamSpec("P")
-T = TypeVar("T")
 
 FAILED, WRONG_USE, UNDER = 1, 2, 3
 INTERRUPTED, TERMINATED = 130, 143
 
-_SOON = 0.02  # seconds, in which the finalizer or callback should be over; if it is not, the signal is sent once more
-_AT_END: ContextVar[ExitStack] = ContextVar("what is closed when the command ends")
+_SOON = 0.02  # seconds until the signal is resent, after the finalizer or callback that ignored it
+# "drop_bad=True (--drop-bad)" has both forms; "latents="all"" only the argument; "::latent_axis=1" is an address.
+_BOTH = re.compile(r"\b[a-z_]+(?:=[^\s(]+|\('[^']*'\)) \((--[^)]+)\)")
+_ARGUMENT = re.compile(r"(?<![:\w.\-])([a-z][a-z_]+)=(\"[^\"]*\"|'[^']*'|\d+|True|False)(?![\w.])")
+_FROM_ARRAY = re.compile(r"call (?:sae_geometry\.|sg\.)?Dictionary\.from_decoder\([^()]*?latent_axis=(\d)\)")
 
 
-def told_in_one_sentence(command: Callable[P, None]) -> Callable[P, None]:
-    """Decorator: what goes wrong is one red line and an exit code; a traceback only with SAE_GEOMETRY_DEBUG=1."""
+def report_errors(command: Callable[P, None]) -> Callable[P, None]:
+    """Decorate a command to report errors in one red line with an exit code; SAE_GEOMETRY_DEBUG=1 adds tracebacks."""
 
     @wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            with ExitStack() as at_end, ledger():
-                _AT_END.set(at_end)
+            with ledger():
                 command(*args, **kwargs)
         except (typer.Exit, typer.Abort):
             raise
@@ -50,17 +51,12 @@ def told_in_one_sentence(command: Callable[P, None]) -> Callable[P, None]:
         except Exception as error:
             if os.environ.get("SAE_GEOMETRY_DEBUG") == "1":
                 trace = "".join(traceback.format_exception(error)).rstrip()
-                typer.echo(without_secrets(trace), err=True)
+                say(without_secrets(trace), err=True)
                 raise typer.Exit(_exit_code(error)) from None
             say_error(_sentence(error))
             raise typer.Exit(_exit_code(error)) from None
 
     return wrapped
-
-
-def until_the_end(context: AbstractContextManager[T]) -> T:
-    """Enter a context that lasts until the command has ended."""
-    return _AT_END.get().enter_context(context)
 
 
 def _sentence(error: Exception) -> str:
@@ -75,10 +71,22 @@ def _sentence(error: Exception) -> str:
         return str(error)
     if isinstance(error, MemoryError):
         return "out of memory; try --device cpu, or a machine with more"
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = in_options(" ".join(str(error).split())) or type(error).__name__
     if isinstance(error, ValueError | OSError | ImportError):
         return text
     return f"{type(error).__name__}: {text} (this looks like our mistake: SAE_GEOMETRY_DEBUG=1 shows where)"
+
+
+def in_options(text: str) -> str:
+    """Translate the Python arguments in a message to command-line options."""
+    text = _BOTH.sub(r"\1", text)
+    text = _FROM_ARRAY.sub(r"save it alone as a .npy file and give that with ::latent_axis=\1", text)
+    return _ARGUMENT.sub(lambda found: _option(found[1], found[2].strip("\"'")), text)
+
+
+def _option(argument: str, value: str) -> str:
+    name = f"--{argument.replace('_', '-')}"
+    return {"True": name, "False": f"no {name}"}.get(value, f"{name} {value}")
 
 
 def _exit_code(error: Exception) -> int:
@@ -92,18 +100,19 @@ def _exit_code(error: Exception) -> int:
 
 
 class TerminatedError(BaseException):
-    """SIGTERM came. Not an `Exception`, and not Ctrl-C: nothing that means to go on after either may catch it."""
+    """SIGTERM was received. Not an `Exception`, and not Ctrl-C, so that handlers of those do not catch it."""
 
 
 @contextmanager
 def signals_are_heard() -> Iterator[None]:
-    """While this lasts SIGTERM raises `TerminatedError` in the main thread, as SIGINT does `KeyboardInterrupt`, and
-    neither is lost where Python ignores exceptions; as before after.
+    """Raise `TerminatedError` on SIGTERM in the main thread, as SIGINT raises `KeyboardInterrupt`, within the context.
+
+    Neither is lost where Python ignores exceptions. The previous handlers are restored on exit.
     """
     hook = sys.unraisablehook
     sys.unraisablehook = lambda lost: _again(lost) or hook(lost)
     before = signal.getsignal(signal.SIGTERM)
-    ours = before is signal.SIG_DFL  # otherwise whoever started us, or a test, has other plans
+    ours = before is signal.SIG_DFL  # respect a handler set by the parent process or a test
     if ours:
         signal.signal(signal.SIGTERM, _raise)
     try:
@@ -119,7 +128,7 @@ def _raise(_number: int, _frame: FrameType | None) -> None:
 
 
 def _again(lost: Any) -> bool:
-    """Send a signal once more whose exception was ignored; whether that was what was ignored."""
+    """Resend a signal whose exception was ignored; return whether the ignored exception was from a signal."""
     number = {KeyboardInterrupt: signal.SIGINT, TerminatedError: signal.SIGTERM}.get(lost.exc_type)
     if number is None:
         return False
@@ -130,7 +139,7 @@ def _again(lost: Any) -> bool:
 
 
 def _send(number: signal.Signals) -> None:
-    if hasattr(signal, "pthread_kill"):  # wakes a main thread that waits
+    if hasattr(signal, "pthread_kill"):  # wakes a waiting main thread
         signal.pthread_kill(threading.main_thread().ident or 0, number)
     else:
         signal.raise_signal(number)

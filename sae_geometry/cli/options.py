@@ -1,10 +1,13 @@
-"""The options that commands share."""
+"""Options shared by commands."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 import typer
 
@@ -12,7 +15,7 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 
 
 class Format(StrEnum):
-    """How a figure may be written."""
+    """File formats of figures."""
 
     PNG = "png"
     PDF = "pdf"
@@ -45,6 +48,15 @@ AllowMismatch = Annotated[
 DropBad = Annotated[
     bool, typer.Option("--drop-bad", help="Drop latents whose decoder row is zero or not finite, and say so.")
 ]
+LatentAxis = Annotated[
+    int | None,
+    typer.Option(
+        "--latent-axis",
+        min=0,
+        max=1,
+        help="Which axis of stored decoders counts latents, where files cannot tell; ::latent_axis=1 for one alone.",
+    ),
+]
 Offline = Annotated[bool, typer.Option("--offline", help="Touch no network: demos, local files and caches only.")]
 LogWandb = Annotated[
     str | None,
@@ -65,13 +77,19 @@ DaskLoad = Annotated[
 ]
 
 
-Resume = Annotated[
-    bool, typer.Option("--resume", help="Go on from what this command had done when it was interrupted.")
+Resume = Annotated[bool, typer.Option("--resume", help="Resume an interrupted run from its finished pairs.")]
+On = Annotated[
+    Literal["decoder", "encoder", "both"],
+    typer.Option("--on", help="Compare decoder or encoder directions, or the mean of both cosines."),
 ]
+FirstRun = Annotated[
+    str, typer.Argument(metavar="A", help="The first dictionary's address; NAME=ADDRESS sets its label.")
+]
+SecondRun = Annotated[str, typer.Argument(metavar="B", help="The second dictionary's address.")]
 
 
 def _keep_to(context: Any, limit: str | None) -> str | None:
-    """A ceiling holds from here until the command has ended."""
+    """Apply a memory ceiling until the command ends."""
     from sae_geometry.kernels.blocks import memory_ceiling
 
     if limit is not None:
@@ -92,3 +110,59 @@ Memory = Annotated[
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Only say what it would cost here: operations, bytes, memory and time.")
 ]
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Options of every command that asks a question."""
+
+    latents: Latents = "alive"
+    drop_bad: DropBad = False
+    latent_axis: LatentAxis = None
+    allow_mismatch: AllowMismatch = False
+    out: Out = None
+    overwrite: Overwrite = False
+    formats: Formats = field(default_factory=lambda: PNG_AND_PDF)
+    as_json: AsJson = False
+    quiet: Quiet = False
+    dry_run: DryRun = False
+    memory: Memory = None
+    device: OnDevice = "auto"
+    dask: OnDask = None
+    dask_load: DaskLoad = False
+    offline: Offline = False
+    log_wandb: LogWandb = None
+
+
+def with_shared(*, without: Sequence[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Append the shared options to those of a command, which receives them as `shared`.
+
+    Args:
+        without: shared options that do not apply to the command; they have their defaults.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "shared"]
+        types = get_type_hints(Shared, include_extras=True)
+        common = [
+            inspect.Parameter(
+                f.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=PNG_AND_PDF if f.name == "formats" else f.default,
+                annotation=types[f.name],
+            )
+            for f in fields(Shared)
+            if f.name not in without
+        ]
+
+        def wrapped(**values: Any) -> None:
+            given = {p.name: values.pop(p.name) for p in common}
+            command(**values, shared=Shared(**given))
+
+        wrapped.__name__, wrapped.__doc__ = command.__name__, command.__doc__
+        parameters = [*(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own), *common]
+        wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        wrapped.__annotations__ = {p.name: p.annotation for p in parameters}
+        return wrapped
+
+    return decorate

@@ -1,69 +1,125 @@
-"""A command's results: which folder, saved, shown and logged."""
+"""Save the results of a command in a separate folder, print and log them."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from sae_geometry.cli.console import Speaker, command_line, print_json, say_error
-from sae_geometry.cli.lifecycle import FAILED, until_the_end
-from sae_geometry.cli.options import Format
-from sae_geometry.cli.resume import folder_names, kept_beside, place_for
+from sae_geometry.cli.console import Speaker, command_line, print_json, say, say_error
+from sae_geometry.cli.lifecycle import FAILED
+from sae_geometry.cli.options import Shared
+from sae_geometry.io.escaping import shown
 
 if TYPE_CHECKING:
     from sae_geometry.results.store import Result
 
 
-def results_folder(out: Path | None, command: str, names: list[str]) -> Path:
-    """`out`, or a new folder in the current one named after the command and its inputs."""
-    return next(folder_names(out, command, names))
+class InUseError(FileExistsError):
+    """Another process is using a results folder."""
+
+
+def folder_names(out: Path | None, command: str, names: list[str]) -> Iterator[Path]:
+    """Yield `out`, or else new folders in the current one, named after the command and its inputs: NAME, NAME-2, …"""
+    if out is not None:
+        yield out
+        return
+    words = [command, *(re.sub(r"[^\w.+-]+", "_", name).strip("_.") or "run" for name in names)]
+    stem = "-".join(words).encode()[:120].decode(errors="ignore")  # a file name has at most 255 bytes
+    yield from (p for n in itertools.count(1) if not (p := Path(stem if n == 1 else f"{stem}-{n}")).exists())
+
+
+@contextmanager
+def claimed_folder(out: Path | None, command: str, names: list[str], *, resume: bool = False) -> Iterator[Path]:
+    """Yield the first of `folder_names` that no other process is using, and lock it.
+
+    Args:
+        out, command, names: as in `folder_names`.
+        resume: raise if the first name is in use, since its finished pairs are in use as well.
+
+    Raises:
+        InUseError: another process is using `out`, or the results to resume.
+    """
+    for folder in folder_names(out, command, names):
+        with ExitStack() as held:
+            try:
+                held.enter_context(_alone(folder))
+            except InUseError:
+                if out is None and not resume:
+                    continue
+                raise
+            if out is None and folder.exists():  # created after its name was chosen
+                continue
+            yield folder
+            return
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Lock `folder` for this process; continue without a lock where none can be created.
+
+    Raises:
+        InUseError: another process holds the lock.
+    """
+    import filelock
+
+    from sae_geometry.sources.cache import holding
+
+    with ExitStack() as held:
+        try:
+            held.enter_context(holding(folder.resolve(), seconds=0.0))
+        except filelock.Timeout:
+            raise InUseError(
+                f"{folder} is in use by another process; wait for it, or give another folder with -o"
+            ) from None
+        except OSError:
+            pass
+        yield
 
 
 def save_and_show(
     result: Result,
     speaker: Speaker,
+    shared: Shared,
     *,
     into: Path,
     words: str,
-    formats: Sequence[Format],
-    overwrite: bool,
-    as_json: bool,
     style: str = "okabe-ito",
-    log_wandb: str | None = None,
-    offline: bool = False,
     colors: Sequence[str] = (),
     add: Callable[[Path], object] | None = None,
 ) -> None:
-    """Save a result, print it in words or as the JSON that is on disk, say where it is, and log it if asked.
+    """Save a result, print it in words or as the JSON that is on disk, report where it is, and log it if asked for.
 
     Args:
         into: the folder.
-        words: the result for people.
-        log_wandb: "entity/project" to log to; a failure is told when all else is done.
+        words: the result as text.
+        style, colors: style and colors of its figures.
         add: adds files to the folder, as in `save`.
     """
     from sae_geometry.results.store import save
 
     save(
-        result, into, command=command_line(), formats=formats, style=style, colors=colors, overwrite=overwrite,
-        add=add,
+        result, into, command=command_line(), formats=shared.formats, style=style, colors=colors,
+        overwrite=shared.overwrite, add=add,
     )  # fmt: skip
-    if as_json:
+    if shared.as_json:
         print_json(summary_of(into))
     else:
-        typer.echo(words)
-    print_saved(into, speaker, as_json)
-    log_to_wandb(into, log_wandb, speaker, offline=offline, as_json=as_json)
+        say(words)
+    print_saved(into, speaker, shared.as_json)
+    log_to_wandb(into, shared.log_wandb, speaker, offline=shared.offline, as_json=shared.as_json)
 
 
 def log_to_wandb(folder: Path, project: str | None, speaker: Speaker, *, offline: bool, as_json: bool) -> None:
-    """Log a results folder, if asked, and say where; a failure is one sentence and exit 1, the folder stays."""
+    """Log a results folder if requested, and report where; a failure is one sentence and exit 1, without data loss."""
     if project is None:
         return
     from sae_geometry.results.wandb_log import LoggingError, log_wandb
@@ -77,35 +133,19 @@ def log_to_wandb(folder: Path, project: str | None, speaker: Speaker, *, offline
     if as_json:
         speaker.note(text)
     else:
-        typer.echo(text)
+        say(text)
 
 
 def print_saved(folder: Path, speaker: Speaker, as_json: bool) -> None:
-    """Say where the results are: on stdout, or on stderr when stdout is JSON."""
+    """Report the path of the results: on stdout, or on stderr when stdout is JSON."""
     files = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
-    text = f"saved to {folder}{os.sep}: {', '.join(files)}"
+    text = f"saved to {shown(folder)}{os.sep}: {', '.join(map(shown, files))}"
     if as_json:
         speaker.note(text)
     else:
-        typer.echo(text)
+        say(text)
 
 
 def summary_of(folder: Path) -> dict[str, Any]:
-    """The summary just written, to print exactly what is on disk."""
+    """Read back the summary, to print exactly what is on disk."""
     return dict(json.loads((folder / "summary.json").read_text(encoding="utf-8")))
-
-
-def keep_sweeps(out: Path | None, command: str, names: list[str], *, resume: bool, speaker: Speaker) -> Path:
-    """From here to the end of the command, long sweeps are kept beside the results' folder, to be resumed.
-
-    Args:
-        out, command, names: as in `results_folder`.
-        resume: go on from what an interrupted command had done.
-        speaker: says what was kept.
-
-    Returns:
-        The results' folder, for which no other process is at work meanwhile.
-    """
-    place = until_the_end(place_for(out, command, names, work="sweeps", resume=resume))
-    until_the_end(kept_beside(place, resume=resume, speaker=speaker))
-    return place.folder

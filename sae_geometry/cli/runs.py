@@ -8,19 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from sae_geometry.cli import options as o
-from sae_geometry.cli.console import print_json
-from sae_geometry.cli.lifecycle import told_in_one_sentence
+from sae_geometry.cli.console import print_json, say
+from sae_geometry.cli.lifecycle import report_errors
 
 if TYPE_CHECKING:
     from sae_geometry.sources import RunInfo
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("runs")(runs)
-
-
-@told_in_one_sentence
+@report_errors
 def runs(
     project: Annotated[str, typer.Argument(metavar="ENTITY/PROJECT", help="A Weights & Biases project.")],
     kind: Annotated[
@@ -55,10 +50,11 @@ def runs(
         print_json([asdict(r) for r in found])
         return
     for line in _table(found):
-        typer.echo(line)
+        say(line)
 
 
 def _table(found: list[RunInfo]) -> list[str]:
+    from sae_geometry.io.escaping import shown
     from sae_geometry.io.formatting import aligned
 
     rows = [("run", "kind", "layer", "L0", "CE increase", "alive", "seed", "state")]
@@ -69,7 +65,7 @@ def _table(found: list[RunInfo]) -> list[str]:
         )
         for r in found
     ]  # fmt: skip
-    return aligned(rows)
+    return aligned([tuple(map(shown, row)) for row in rows])
 
 
 def _or_dash(value: Any, form: str = "") -> str:

@@ -7,38 +7,20 @@ from typing import Annotated
 import typer
 
 from sae_geometry.cli import options as o
-from sae_geometry.cli.console import Speaker
-from sae_geometry.cli.inputs import check_free, check_wandb, load_all, say_plan
-from sae_geometry.cli.lifecycle import told_in_one_sentence
-from sae_geometry.cli.outputs import keep_sweeps, save_and_show
+from sae_geometry.cli.lifecycle import report_errors
+from sae_geometry.cli.question import question
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("span")(span)
-
-
-@told_in_one_sentence
+@o.with_shared()
+@report_errors
 def span(
-    a: Annotated[str, typer.Argument(metavar="A", help="The first dictionary's address; NAME=ADDRESS sets its label.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="The second dictionary's address.")],
+    a: o.FirstRun,
+    b: o.SecondRun,
     threshold: Annotated[
         float, typer.Option("--threshold", metavar="X", help="Unmatched: no one-to-one partner more similar than X.")
     ] = 0.7,
-    latents: o.Latents = "alive",
-    allow_mismatch: o.AllowMismatch = False,
-    out: o.Out = None,
-    overwrite: o.Overwrite = False,
-    formats: o.Formats = o.PNG_AND_PDF,
-    as_json: o.AsJson = False,
-    quiet: o.Quiet = False,
-    dry_run: o.DryRun = False,
-    resume: o.Resume = False,
-    memory: o.Memory = None,
-    device: o.OnDevice = "auto",
-    offline: o.Offline = False,
-    log_wandb: o.LogWandb = None,
-    drop_bad: o.DropBad = False,
+    *,
+    shared: o.Shared,
 ) -> None:
     """How much of A's latents without a partner lies in the span of B's latents, beside chance.
 
@@ -47,25 +29,8 @@ def span(
     import sae_geometry as sg
     from sae_geometry.pairwise.confounds import confound_audit
 
-    check_free(out, overwrite)
-    check_wandb(log_wandb, offline)
-    speaker = Speaker(quiet)
-    left, right = load_all([a, b], speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad)
-    if dry_run:
-        say_plan("span", [left, right], as_json)
-        return
-    folder = keep_sweeps(out, "span", [left.name, right.name], resume=resume, speaker=speaker)
-    with speaker.bar() as progress:
-        result = sg.span_overlap(left, right, threshold=threshold, allow_mismatch=allow_mismatch, progress=progress)
-    speaker.say(str(confound_audit(*result.dictionaries)), unless=as_json)
-    save_and_show(
-        result,
-        speaker,
-        into=folder,
-        words=repr(result),
-        formats=formats,
-        overwrite=overwrite,
-        as_json=as_json,
-        log_wandb=log_wandb,
-        offline=offline,
-    )
+    with question(shared, "span", [a, b]) as work:
+        result = sg.span_overlap(
+            *work.dictionaries, threshold=threshold, allow_mismatch=shared.allow_mismatch, progress=work.progress
+        )
+        work.finish(result, f"{confound_audit(*work.dictionaries)}\n{result!r}")

@@ -1,4 +1,4 @@
-"""One run through its training: how each latent's direction came to be what it is at the end."""
+"""Checkpoints of one run: how each latent's direction approaches its final one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.io.formatting import read_only
+from sae_geometry.io.formatting import counted, read_only
 from sae_geometry.io.progress import Progress
 from sae_geometry.pairwise.inputs import describe_input
 from sae_geometry.sources import checkpoints, load
@@ -27,16 +27,16 @@ _ROWS = 4096
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Drift:
-    """Each latent's cosine to its own final direction at every checkpoint. Latents are followed by their index.
+    """Cosine of each latent to its own final direction at every checkpoint. Latents are identified by index.
 
     Attributes:
         final: the last state.
-        labels: of the checkpoints, oldest first, the last state included.
+        labels: labels of the checkpoints, oldest first, including the last state.
         samples: int64 [n_checkpoints], the number in `samples_N.pt`; −1 where the name has none.
         to_final: float64 [n_checkpoints, n_latents], cos(w_t, w_final); 1 in the last row.
         to_next: float64 [n_checkpoints − 1, n_latents], cos(w_t, w_{t+1}).
-        threshold: the cosine from which a latent counts as born.
-        still: the 1 − cosine up to which a latent counts as not moved.
+        threshold: cosine from which a latent counts as born.
+        still: largest 1 − cosine at which a latent counts as unmoved.
     """
 
     final: Dictionary
@@ -49,17 +49,17 @@ class Drift:
 
     @property
     def birth(self) -> Int64[np.ndarray, " n_latents"]:
-        """The checkpoint (its position in `labels`) from which on a latent keeps cos(w_t, w_final) ≥ threshold."""
+        """Return the checkpoint (index into `labels`) from which on cos(w_t, w_final) ≥ threshold."""
         below = self.to_final < self.threshold
         last_below = below.shape[0] - 1 - below[::-1].argmax(axis=0)
         return read_only(np.where(below.any(axis=0), last_below + 1, 0).astype(np.int64))
 
     @property
     def death(self) -> Int64[np.ndarray, " n_latents"]:
-        """The checkpoint from which on a latent does not move any more; −1 for one that moves to the end.
+        """Return the checkpoint from which on a latent does not move; −1 for one that moves until the end.
 
-        Without a gradient a latent keeps its direction: one that stopped firing stands still from then on. (A latent
-        that is finished, or fires once in a million tokens, may stand still too: compare with `final.alive_mask`.)
+        A latent that stopped firing gets no gradient and stays where it is. A converged or very rare latent may stay
+        as well: compare with `final.alive_mask`.
         """
         moved = 1.0 - self.to_next > self.still
         stopped = moved.shape[0] - moved[::-1].argmax(axis=0)
@@ -67,7 +67,7 @@ class Drift:
         return read_only(np.where(when < moved.shape[0], when, -1).astype(np.int64))
 
     def summary(self) -> dict[str, Any]:
-        """The numbers, JSON-ready: per checkpoint the median and mean cosine, shares born and standing still."""
+        """Return median and mean cosine, and the shares born and unmoved, per checkpoint; JSON-ready."""
         birth, death = self.birth, self.death
         rows = [
             {
@@ -94,7 +94,7 @@ class Drift:
         }
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row a latent and checkpoint.
+        """Return one row per latent and checkpoint.
 
         Columns: latent_id, checkpoint, samples, cosine_to_final, cosine_to_next (nan in the last), birth, death (the
         labels of the checkpoints; None for a latent that moves to the end), alive (null when unknown).
@@ -120,7 +120,7 @@ class Drift:
         )
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Cosine to the final direction through training: median, middle half and middle 90 %, and the share born."""
+        """Draw the cosine to the final direction during training: median, middle 50 % and 90 %, and the share born."""
         from sae_geometry.plots.drift import drift_bands
 
         return drift_bands(self, ax=ax)
@@ -130,7 +130,9 @@ class Drift:
 
     def __repr__(self) -> str:
         rows = self.summary()["checkpoints"]
-        lines = [f"Drift of {self.final.name!r}: {self.to_final.shape[1]:,} latents through {len(rows)} checkpoints"]
+        lines = [
+            f"Drift of {self.final.name!r}: {counted(self.to_final.shape[1], 'latent')} through {len(rows)} checkpoints"
+        ]
         width = max(len(label) for label in self.labels)
         lines += [
             f"  {r['checkpoint']:<{width}}  cosine to final: median {r['median_cosine_to_final']:.3f}; born "
@@ -146,31 +148,33 @@ def compare_checkpoints(
     *,
     threshold: float = 0.9,
     still: float = 1e-5,
+    drop_bad: bool = False,
     offline: bool = False,
     echo: Callable[[str], None] | None = None,
     progress: Progress | None = None,
 ) -> Drift:
-    """Follow each latent of one run through its saved checkpoints, by its index.
+    """Follow each latent of one run through its saved checkpoints, by index.
 
     For latent i with unit decoder direction w_t(i) at checkpoint t, gives cos(w_t(i), w_T(i)) to the last state T and
     cos(w_t(i), w_{t+1}(i)) to the next; *birth* is the checkpoint from which on the first stays at or above
     `threshold`, *death* the one from which on the second stays within `still` of 1.
 
     Args:
-        run: a folder or W&B run with several `samples_N.pt`, or the addresses of its states, oldest first.
-        final: the address of the last state, if it is not among them.
+        run: a folder or W&B run with several `samples_N.pt`, or addresses of checkpoints, oldest first.
+        final: address of the last state, if it is not among them.
         threshold: cosine in (0, 1] from which a latent counts as born.
         still: 1 − cosine up to which a latent counts as not moved; rounding of half-precision files is below 1e-6.
+        drop_bad: leave out latents whose decoder row is zero, NaN or infinite in any state, instead of raising.
         offline: touch no network.
         echo: called with what each address was resolved to.
-        progress: called with "checkpoints" and the share of them done.
+        progress: called with "checkpoints" and the completed fraction.
 
     Returns:
         Drift. Memory: two states at a time.
 
     Raises:
         ValueError: fewer than two states, or states of different size.
-        SourceError: a state that cannot be had.
+        SourceError: a checkpoint is unavailable.
 
     Example:
         >>> import sae_geometry as sg
@@ -187,36 +191,45 @@ def compare_checkpoints(
     if len(addresses) < 2:
         raise ValueError(f"following a run needs two states or more; got {len(addresses)}")
 
-    def state(address: str | Path) -> Dictionary:
-        return load(address, "all", encoder=False, offline=offline, echo=echo, progress=progress)
+    how: dict[str, Any] = {"drop_bad": drop_bad, "offline": offline, "echo": echo, "progress": progress}
 
-    last = load(addresses[-1], "all", offline=offline, echo=echo, progress=progress)
+    def state(address: str | Path) -> Dictionary:
+        return load(address, "all", encoder=False, **how)
+
+    last = load(addresses[-1], "all", **how)
     to_final, to_next, labels, samples = [], [], [], []
     previous: Dictionary | None = None
     for i, address in enumerate(addresses):
         now = last if i == len(addresses) - 1 else state(address)
-        if now.directions.shape != last.directions.shape:
+        if (now.alive.n_total, now.d_in) != (last.alive.n_total, last.d_in):
             raise ValueError(
-                f"{now.address} is {now.n_latents:,} × {now.d_in:,} but {last.address} is {last.n_latents:,} × "
-                f"{last.d_in:,}: they are not states of one run"
+                f"{now.address} is {now.alive.n_total:,} × {now.d_in:,} but {last.address} is "
+                f"{last.alive.n_total:,} × {last.d_in:,}: they are not states of one run"
             )
-        to_final.append(_cosines(now, last))
+        to_final.append(_cosines(now, last, last.latent_ids))
         if previous is not None:
-            to_next.append(_cosines(previous, now))
+            to_next.append(_cosines(previous, now, last.latent_ids))
         label, n = _label(now, address)
         labels.append(label)
         samples.append(n)
         previous = now
         if progress is not None:
             progress("checkpoints", (i + 1) / len(addresses))
+    final_cosine, next_cosine = np.stack(to_final), np.stack(to_next)
+    whole = ~(np.isnan(final_cosine).any(axis=0) | np.isnan(next_cosine).any(axis=0))
     return Drift(
-        last, tuple(labels), read_only(np.array(samples, dtype=np.int64)), read_only(np.stack(to_final)),
-        read_only(np.stack(to_next)), threshold, still,
+        last if whole.all() else last.select(whole), tuple(labels), read_only(np.array(samples, dtype=np.int64)),
+        read_only(final_cosine[:, whole]), read_only(next_cosine[:, whole]), threshold, still,
     )  # fmt: skip
 
 
-def _cosines(a: Dictionary, b: Dictionary) -> np.ndarray:
-    """float64 [n_latents]: the cosine of each latent's two directions."""
+def _cosines(a: Dictionary, b: Dictionary, ids: Tensor) -> np.ndarray:
+    """Return the cosine of the two directions per latent, float64 [n_latents]; nan where either is missing."""
+    if not (torch.equal(a.latent_ids, ids) and torch.equal(b.latent_ids, ids)):
+        both = ids[torch.isin(ids, a.latent_ids) & torch.isin(ids, b.latent_ids)]
+        found = np.full(len(ids), np.nan)
+        found[torch.isin(ids, both).numpy()] = _cosines(a.select(both), b.select(both), both)
+        return found
 
     def block(x: Tensor, y: Tensor) -> Tensor:
         u, v = x.to(torch.float64), y.to(torch.float64)
@@ -230,4 +243,4 @@ def _label(d: Dictionary, address: str | Path) -> tuple[str, int]:
     place = (d.address or str(address)).partition("::")[0].replace("\\", "/")
     stem = place.rpartition("/")[2].rpartition("#")[2].removesuffix(".pt")
     digits = stem.removeprefix("samples_")
-    return (stem, int(digits)) if stem != digits and digits.isdigit() else (d.name, -1)
+    return (stem, int(digits)) if stem != digits and digits.isdecimal() else (d.name, -1)

@@ -1,10 +1,10 @@
-"""Consensus: groups of latents that match each other in several runs, at most one a run; and the orphans."""
+"""Consensus: groups of latents that match each other in several runs, at most one per run; and the orphans."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.io.atomic_folder import umask
+from sae_geometry.io.atomic_folder import whole_file
 from sae_geometry.io.formatting import ends
 from sae_geometry.kernels.loops.jit import compiled
 
@@ -22,12 +22,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-COLUMNS = ("group", "n_runs", "mean_similarity", "lowest_similarity")  # beside one for each run
+COLUMNS = ("group", "n_runs", "mean_similarity", "lowest_similarity")  # and one for each run
+_EXPLAINED = 0.01  # of the links between two runs, those that the runs' own latents explain
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Consensus:
-    """Groups of latents of different runs, every two of which are each other's one-to-one partner above a threshold.
+    """Groups of latents from different runs, in which all pairs are one-to-one partners above a level.
 
     Groups are cycle-consistent: following partners from any member through any runs of the group returns to it.
 
@@ -36,24 +37,24 @@ class Consensus:
         members: int64 [G, N], the row in each run of the group's latent, −1 where the run has none; groups with more
             members first, then by mean similarity.
         similarity: float64 [G], mean similarity over the pairs within the group.
-        lowest: float64 [G], the smallest of them.
-        threshold: pairs above it were linked.
+        lowest: float64 [G], smallest similarity over those pairs.
+        level: float64 [N, N], the similarity above which partners of two runs were linked; nan on the diagonal.
     """
 
     runs: tuple[Dictionary, ...]
     members: np.ndarray
     similarity: np.ndarray
     lowest: np.ndarray
-    threshold: float
+    level: np.ndarray
 
     @cached_property
     def occupancy(self) -> np.ndarray:
-        """int64 [G]: how many runs each group is found in, 2…N."""
+        """Return the number of runs per group, int64 [G], 2…N."""
         return (self.members >= 0).sum(axis=1)
 
     @cached_property
     def member_ids(self) -> np.ndarray:
-        """int64 [G, N]: `members` as original latent ids, −1 where none."""
+        """Return `members` as original latent ids, int64 [G, N], −1 where none."""
         out = np.full_like(self.members, -1)
         for at, run in enumerate(self.runs):
             there = self.members[:, at] >= 0
@@ -62,7 +63,7 @@ class Consensus:
 
     @cached_property
     def orphans(self) -> tuple[np.ndarray, ...]:
-        """For each run, the original ids of its latents in no group."""
+        """Return, per run, the original ids of latents in no group."""
         out = []
         for at, run in enumerate(self.runs):
             left = np.ones(run.n_latents, dtype=bool)
@@ -72,17 +73,17 @@ class Consensus:
 
     @cached_property
     def incidence(self) -> np.ndarray:
-        """int64 [N]: how many distinct latents were found by exactly 1, 2, … N runs; orphans are found by one."""
+        """Return the number of distinct latents found by exactly 1, 2, … N runs, int64 [N]; orphans count as one."""
         counts = np.bincount(self.occupancy, minlength=len(self.runs) + 1)[1:]
         counts[0] += sum(map(len, self.orphans))
         return counts
 
     def directions(self) -> np.ndarray:
-        """float32 [G, d]: the mean of the members' unit decoder directions, normalised."""
+        """Return the normalized mean of the members' unit decoder directions, float32 [G, d]."""
         return _mean_directions([d.directions.cpu().numpy() for d in self.runs], self.members)
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row a group: group, n_runs, mean_similarity, lowest_similarity, then each run's latent id (−1 none)."""
+        """Return one row per group: group, n_runs, mean_similarity, lowest_similarity, one id per run (−1 none)."""
         import pandas as pd
 
         own = (np.arange(len(self.members)), self.occupancy, self.similarity, self.lowest)
@@ -90,7 +91,7 @@ class Consensus:
         return pd.concat([groups, pd.DataFrame(self.member_ids, columns=[d.name for d in self.runs])], axis=1)
 
     def orphans_table(self) -> pd.DataFrame:
-        """One row a latent in no group: run, latent_id."""
+        """Return one row per latent in no group: run, latent_id."""
         import pandas as pd
 
         runs = np.repeat([d.name for d in self.runs], [len(o) for o in self.orphans])
@@ -103,11 +104,11 @@ class Consensus:
         (original ids, −1 none), n_runs [G], similarity float32 [G].
 
         Args:
-            path: of the file; its folder must exist.
-            min_runs: leave out groups found in fewer runs.
+            path: path of the file; its folder must exist.
+            min_runs: minimum number of runs of a group.
 
         Raises:
-            ValueError: no group is found in so many runs, or a name that does not end in .safetensors.
+            ValueError: no group in that many runs, or a name that does not end in .safetensors.
         """
         from safetensors.numpy import save
 
@@ -128,15 +129,8 @@ class Consensus:
         if len(known) == len(self.runs) and len({e.shape[1] for e in known}) == 1:
             tensors["W_enc"] = _mean_directions(known, self.members)[kept]
         tensors = {key: np.ascontiguousarray(value) for key, value in tensors.items()}
-        handle, aside = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
-        try:
-            with os.fdopen(handle, "wb") as file:  # not by its name, which may be no UTF-8
-                file.write(save(tensors, metadata=self._facts(min_runs)))
-            os.chmod(aside, 0o666 & ~umask())
-            os.replace(aside, target)
-        except BaseException:
-            Path(aside).unlink(missing_ok=True)
-            raise
+        with whole_file(target) as file:  # not by its name, which may be no UTF-8
+            file.write(save(tensors, metadata=self._facts(min_runs)))
         return target
 
     def _facts(self, min_runs: int) -> dict[str, str]:
@@ -145,7 +139,7 @@ class Consensus:
             "runs": json.dumps(
                 [{"name": d.name, "address": d.address, "fingerprint": d.fingerprint} for d in self.runs]
             ),
-            "threshold": f"{self.threshold:g}",
+            "threshold": self._levels,
             "min_runs": f"{min_runs}",
         }
         for key in ("model", "hook_point"):
@@ -154,30 +148,36 @@ class Consensus:
                 facts[key] = values.pop()
         return facts
 
+    @property
+    def _levels(self) -> str:
+        """Return the level in words, as a range where it differs between pairs of runs."""
+        low, high = (f"{value:.3g}" for value in (np.nanmin(self.level), np.nanmax(self.level)))
+        return low if low == high else f"{low} to {high}"
+
     def __repr__(self) -> str:
         shares = ", ".join(ends([f"{int(c):,} in {k + 1}" for k, c in enumerate(self.incidence)]))
-        how = f"one-to-one similarity > {self.threshold:g}"
+        how = f"one-to-one similarity > {self._levels}"
         return f"Consensus of {len(self.runs)} runs ({how}): distinct latents found by exactly so many runs: {shares}"
 
 
 def consensus(
-    runs: Sequence[Dictionary], partner: np.ndarray, similarity: np.ndarray, *, threshold: float
+    runs: Sequence[Dictionary], partner: np.ndarray, similarity: np.ndarray, *, threshold: float | np.ndarray
 ) -> Consensus:
-    """Groups of latents by complete linkage of one-to-one partners.
+    """Group latents by complete linkage of one-to-one partners.
 
-    Every two latents of different runs that are one-to-one partners with a similarity above the threshold are linked.
-    Links are taken from the most similar to the least (ties by run and row); two groups become one where they have no
-    run in common and *every* latent of one is linked to every latent of the other.
+    Two latents of different runs are linked if they are one-to-one partners with a similarity above the threshold.
+    Links are processed in descending similarity (ties by run and row); two groups merge if they share no run and
+    *every* latent of one is linked to every latent of the other.
 
     Args:
-        runs: the N dictionaries; L latents in all, in their order.
+        runs: the N dictionaries, with L latents in total, in order.
         partner: int32 or int64 [L, N], row of each latent's one-to-one partner in each run; −1 for none and in its
             own run.
-        similarity: float64 [L, N], of those; nan where none.
-        threshold: similarities must be above it.
+        similarity: float64 [L, N], similarity to those partners; nan where none.
+        threshold: lower bound (exclusive) of a link's similarity; one for all pairs of runs, or [N, N].
 
     Raises:
-        ValueError: shapes that do not fit.
+        ValueError: inconsistent shapes.
     """
     sizes = np.array([d.n_latents for d in runs], dtype=np.int64)
     total, n = int(sizes.sum()), len(runs)
@@ -185,7 +185,9 @@ def consensus(
         raise ValueError(f"partners and similarities are [{total}, {n}]; got {partner.shape} and {similarity.shape}")
     starts = np.concatenate([[0], np.cumsum(sizes)])
     owner = np.repeat(np.arange(n), sizes)
-    linked = (partner >= 0) & (similarity > threshold)
+    level = np.full((n, n), threshold, dtype=np.float64)
+    np.fill_diagonal(level, np.nan)
+    linked = (partner >= 0) & (similarity > level[owner])
     to = np.where(linked, partner + starts[:-1][None, :], -1)  # [L, N], latents counted over all runs
     left, run = np.nonzero(linked & (owner[:, None] < np.arange(n)[None, :]))
     right = to[left, run]
@@ -194,11 +196,35 @@ def consensus(
     rows = np.where(table >= 0, table - starts[:-1][None, :], -1)
     mean, lowest = _within_groups(table, similarity)
     best = np.lexsort((np.arange(len(rows)), -mean, -(rows >= 0).sum(axis=1)))
-    return Consensus(tuple(runs), rows[best], mean[best], lowest[best], threshold)
+    return Consensus(tuple(runs), rows[best], mean[best], lowest[best], level)
+
+
+def explained_up_to(similarity: np.ndarray, own: np.ndarray) -> float:
+    """Return the similarity of partners above which latents' own dictionaries explain at most 1 % of them.
+
+    The partner of each latent in the other run competes with the nearest other latent of its own dictionary, which is
+    not a copy of it. Latents are ranked by the larger of the two and accepted while own latents win at most once per
+    hundred wins of partners (the estimate of knockoffs, Barber & Candès 2015).
+
+    Args:
+        similarity: float64 [L], similarity of the latents of both runs to their one-to-one partners; nan for none.
+        own: float64 [L], similarity of these latents to the nearest other of their own dictionary; nan for none.
+
+    Returns:
+        The level; inf where own latents explain all partners.
+    """
+    target, decoy = np.nan_to_num(similarity, nan=-2.0), np.nan_to_num(own, nan=-2.0)
+    best, wins = np.maximum(target, decoy), target > decoy
+    order = np.lexsort((wins, -best))  # losses first among ties
+    wins, best = wins[order], best[order]
+    taken = np.flatnonzero(wins & (np.cumsum(~wins) <= _EXPLAINED * np.cumsum(wins)))
+    if not len(taken):
+        return math.inf
+    return float(best[taken[-1] + 1]) if taken[-1] + 1 < len(best) else -1.0
 
 
 def _link(left: np.ndarray, right: np.ndarray, owner: np.ndarray, to: np.ndarray) -> np.ndarray:
-    """int64 [G, N]: the groups of at least two, as latents counted over all runs."""
+    """Return groups of at least two latents, as indices over all runs, int64 [G, N]."""
     total, n = to.shape
     group = np.arange(total)
     table = np.full((total, n), -1, dtype=np.int64)
@@ -238,7 +264,7 @@ def _link_loop(left, right, to, group, table):  # type: ignore[no-untyped-def]
 
 
 def _within_groups(table: np.ndarray, similarity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and smallest similarity over the pairs of each group."""
+    """Return the mean and smallest similarity of pairs per group."""
     total, lowest = np.zeros(len(table)), np.full(len(table), np.inf)
     count = np.zeros(len(table), dtype=np.int64)
     _within_loop(table, similarity, total, lowest, count)
@@ -258,7 +284,7 @@ def _within_loop(table, similarity, total, lowest, count):  # type: ignore[no-un
 
 
 def _mean_directions(sides: Sequence[np.ndarray], members: np.ndarray) -> np.ndarray:
-    """The mean of the members' unit rows, normalised; a mean of nothing stays a row of zeros."""
+    """Return the normalized mean of the members' unit rows; a zero mean stays zero."""
     total = np.zeros((len(members), sides[0].shape[1]))
     for at, rows in enumerate(sides):
         there = members[:, at] >= 0

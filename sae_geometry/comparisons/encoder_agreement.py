@@ -1,4 +1,4 @@
-"""Encoder beside decoder: is a decoder's partner also what the encoder looks for, or an accident of one side?"""
+"""Encoder agreement: whether encoders confirm the partners that decoder directions find."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from sae_geometry.comparisons.inference import interval_over_latents
 from sae_geometry.comparisons.pair import Comparison, compare
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.io.formatting import read_only
+from sae_geometry.io.formatting import counted, or_dash, read_only
 from sae_geometry.io.progress import Progress
+from sae_geometry.kernels.sweep import sweep
 from sae_geometry.matching.defaults import THRESHOLD
+from sae_geometry.nulls import principal_axes, turned
 from sae_geometry.pairwise.inputs import describe_input
 
 if TYPE_CHECKING:
@@ -24,21 +27,22 @@ if TYPE_CHECKING:
 
 GROUPS = ("both high", "both low", "encoder only", "decoder only")
 _LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9)
-_FEWEST = 20  # latents in a stratum of frequency
+_FEWEST = 20  # latents per frequency stratum
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Agreement:
-    """For each latent of A: its decoder partner in B, and what the encoders say of it.
+    """Decoder partner in B of each latent of A, with the encoder cosine to that partner.
 
     Attributes:
         a, b: the dictionaries.
-        threshold: similarities above it are high.
+        threshold: similarity above which a pair counts as high.
         decoder: the comparison of decoder directions (nearest, double counting allowed).
         encoder: the comparison of encoder directions.
         decoder_cosine: float64 [n], cosine of a's latent to its nearest decoder in B.
         encoder_cosine: float64 [n], encoder cosine to the *same* partner.
-        same_partner: bool [n], the encoder's own nearest is that partner too.
+        same_partner: bool [n], whether that partner is also the nearest encoder.
+        by_chance: shares and means against B turned as a whole, encoders and decoders by the same map.
     """
 
     a: Dictionary
@@ -49,38 +53,39 @@ class Agreement:
     decoder_cosine: np.ndarray
     encoder_cosine: np.ndarray
     same_partner: np.ndarray
+    by_chance: Mapping[str, float]
 
     @property
     def caveats(self) -> tuple[str, ...]:
-        """What every reader must know."""
+        """Return the caveats of both comparisons."""
         return tuple(dict.fromkeys((*self.decoder.caveats, *self.encoder.caveats)))
 
     @property
     def dictionaries(self) -> tuple[Dictionary, ...]:
-        """A and B."""
+        """Return A and B."""
         return (self.a, self.b)
 
     @cached_property
     def group(self) -> np.ndarray:
-        """Each latent's group, an index into `GROUPS`: both cosines to the partner high, both low, or one of them."""
+        """Return the group per latent, an index into `GROUPS`: both cosines to the partner high, one, or neither."""
         return read_only(_groups(self.decoder_cosine, self.encoder_cosine, self.threshold))
 
     @cached_property
     def alignment(self) -> np.ndarray | None:
-        """float64 [n], cosine of each latent's own encoder and decoder; None where they live in different spaces.
+        """Return the cosine of each latent's encoder and decoder, float64 [n]; None if their spaces differ.
 
-        Within one dictionary: near 1 for tied weights; low where a latent reads one thing and writes another.
+        It is near 1 for tied weights, and low where a latent reads and writes different directions.
         """
         return _alignment(self.a)
 
     def counts(self, threshold: float | None = None) -> dict[str, int]:
-        """How many latents are in each group, at the result's threshold or another."""
+        """Return the number of latents per group, at `threshold` or another one."""
         level = self.threshold if threshold is None else threshold
         found = np.bincount(_groups(self.decoder_cosine, self.encoder_cosine, level), minlength=len(GROUPS))
         return dict(zip(GROUPS, found.tolist(), strict=True))
 
     def by_frequency(self, n_strata: int = 5) -> pd.DataFrame | None:
-        """Similarity against firing frequency: strata of equally many latents that fire; None where it is unknown.
+        """Return similarity in strata of firing frequency with equally many latents; None if frequency is unknown.
 
         Columns: lowest_frequency, highest_frequency, n, mean_decoder_cosine, low, high (95 % over latents),
         mean_encoder_cosine, both_high.
@@ -112,8 +117,8 @@ class Agreement:
         return pd.DataFrame(rows)
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row a latent of A: run, latent_id, partner_run, partner_id, decoder_cosine, encoder_cosine (to the same
-        partner), encoder_partner_id, encoder_own_cosine, same_partner, group, alignment, frequency.
+        """Return one row per latent of A: run, latent_id, partner_run, partner_id, decoder_cosine, encoder_cosine (to
+        that partner), encoder_partner_id, encoder_own_cosine, same_partner, group, alignment, frequency.
         """
         import pandas as pd
 
@@ -138,7 +143,7 @@ class Agreement:
         )
 
     def summary(self) -> dict[str, Any]:
-        """The numbers, JSON-ready."""
+        """Return the numbers, JSON-ready."""
         strata = self.by_frequency()
         return {
             "inputs": {"a": describe_input(self.a), "b": describe_input(self.b)},
@@ -154,6 +159,7 @@ class Agreement:
             "chance_of_nearest_decoder": self.decoder.a_to_b.chance,
             "chance_of_nearest_encoder": self.encoder.a_to_b.chance,
             "share_with_the_same_partner": float(self.same_partner.mean()),
+            "against_b_turned": dict(self.by_chance),
             "alignment_within_a": None if self.alignment is None else float(self.alignment.mean()),
             "by_frequency": None if strata is None else strata.to_dict("records"),
             "confounds": self.decoder.confounds.summary(),
@@ -161,11 +167,11 @@ class Agreement:
         }
 
     def tables(self) -> Mapping[str, pd.DataFrame]:
-        """What is saved."""
+        """Return the tables to save."""
         return {"agreement": self.to_pandas()}
 
     def figures(self) -> Mapping[str, Figure]:
-        """What is drawn when it is saved."""
+        """Return the figures to save."""
         from sae_geometry import plots
 
         drawn = {"agreement": plots.agreement_figure(self)}
@@ -174,25 +180,27 @@ class Agreement:
         return drawn
 
     def plot_frequency(self, ax: Axes | None = None) -> Axes:
-        """Decoder cosine against log frequency; where the frequency is known.
+        """Draw decoder cosine against log firing frequency.
 
         Raises:
-            ValueError: it is not.
+            ValueError: unknown firing frequencies.
         """
         from sae_geometry import plots
 
         return plots.frequency_hexbin(self, ax=ax)
 
     def __repr__(self) -> str:
-        n, chance = self.a.n_latents, self.decoder.a_to_b.chance_text
+        n, chance = self.a.n_latents, or_dash(self.decoder.a_to_b.chance, ".3f")
         counts = "  ".join(f"{name}: {c:,} ({c / n:.1%})" for name, c in self.counts().items())
         lines = [
-            f"Encoder beside decoder, {self.a.name!r} → {self.b.name!r}: {n:,} latents, nearest decoder partner",
+            f"Encoder beside decoder, {self.a.name!r} → {self.b.name!r}: {counted(n, 'latent')}, "
+            "nearest decoder partner",
             f"  {counts}   (cosines to that partner above {self.threshold:g})",
             f"  mean decoder cosine {self.decoder_cosine.mean():.4f} (chance {chance}), encoder "
-            f"cosine to the same partner {self.encoder_cosine.mean():.4f}",
-            f"  the encoder's own nearest (chance {self.encoder.a_to_b.chance_text}) is the same latent for "
-            f"{self.same_partner.mean():.1%}",
+            f"cosine to the same partner {self.encoder_cosine.mean():.4f} "
+            f"(chance {self.by_chance['mean_encoder_cosine']:.3f})",
+            f"  the encoder's own nearest (chance {or_dash(self.encoder.a_to_b.chance, '.3f')}) is the same latent for "
+            f"{self.same_partner.mean():.1%} (chance {self.by_chance['same_partner']:.1%})",
         ]
         if self.alignment is not None:
             lines.append(f"  own encoder and decoder of {self.a.name!r}: mean cosine {self.alignment.mean():.4f}")
@@ -215,17 +223,17 @@ def encoder_agreement(
     allow_mismatch: bool = False,
     progress: Progress | None = None,
 ) -> Agreement:
-    """Do encoders confirm the partners that decoders find? For each latent of A and its nearest decoder partner in B.
+    """Test whether encoders confirm the nearest decoder partner in B of each latent of A.
 
     With j(i) = argmax_j cos(dec a_i, dec b_j): the decoder cosine to j(i), the encoder cosine cos(enc a_i, enc b_j(i))
-    to the same latent, and whether argmax_j cos(enc a_i, enc b_j) is j(i) too. A pair with a high decoder and a low
-    encoder cosine writes the same and reads something else.
+    to the same latent, and whether argmax_j cos(enc a_i, enc b_j) = j(i). A pair with a high decoder and a low
+    encoder cosine writes the same direction but reads another one.
 
     Args:
         a, b: anything `compare` takes, with encoders.
-        threshold: cosines above it are high.
-        allow_mismatch: go on although model or hook point differ; every output then says so.
-        progress: called with what is being done and the share of it done.
+        threshold: cosine above which a pair counts as high.
+        allow_mismatch: permit different models or hook points; every output then says so.
+        progress: called with the current step and its completed fraction.
 
     Raises:
         ValueError: no encoders, encoders of different widths, a threshold outside −1…1, different spaces.
@@ -240,7 +248,7 @@ def encoder_agreement(
         raise ValueError(f"the threshold is a cosine, within −1…1; got {threshold:g}")
     decoders = compare(a, b, allow_mismatch=allow_mismatch, progress=progress)
     left, right = decoders.a, decoders.b
-    encoders = compare(left, right, on="encoder", allow_mismatch=True, progress=progress)
+    encoders = compare(left, right, on="encoder", allow_mismatch=allow_mismatch, progress=progress)
     assert left.encoder_directions is not None
     assert right.encoder_directions is not None
     partner = decoders.a_to_b.partner_row
@@ -253,9 +261,35 @@ def encoder_agreement(
         decoder=decoders,
         encoder=encoders,
         decoder_cosine=read_only(decoders.a_to_b.cosine),
-        encoder_cosine=read_only(np.einsum("ij,ij->i", x, y[partner], dtype=np.float64)),
+        encoder_cosine=read_only(np.einsum("ij,ij->i", x, y[partner], dtype=np.float64).clip(-1.0, 1.0)),
         same_partner=read_only(encoders.a_to_b.partner_row == partner),
+        by_chance=_by_chance(left, right, threshold),
     )
+
+
+def _by_chance(a: Dictionary, b: Dictionary, threshold: float) -> dict[str, float]:
+    """Return the agreement against B turned: decoders and encoders by one map where their widths are equal.
+
+    One map preserves relations between a latent's encoder and decoder, such as tied weights.
+    """
+    assert a.encoder_directions is not None
+    assert b.encoder_directions is not None
+    dec, enc = b.directions, b.encoder_directions
+    together = dec.shape[1] == enc.shape[1]
+    axes = principal_axes(torch.cat([dec, enc])) if together else principal_axes(dec)
+    decoders = turned(dec, axes, seed=0)
+    encoders = turned(enc, axes if together else principal_axes(enc), seed=0)
+    nearest = sweep(a.directions, decoders, columns=False).rows
+    partner = nearest.index[:, 0]
+    own = sweep(a.encoder_directions, encoders, columns=False).rows.index[:, 0]
+    cosine = (a.encoder_directions.double() * encoders[partner].double()).sum(dim=1).cpu().numpy()
+    group = _groups(nearest.cosine[:, 0].cpu().numpy(), cosine, threshold)
+    return {
+        "mean_decoder_cosine": float(nearest.cosine[:, 0].mean()),
+        "mean_encoder_cosine": float(cosine.mean()),
+        "same_partner": float((own == partner).double().mean()),
+        "both_high": float((group == 0).mean()),
+    }
 
 
 def _groups(decoder: np.ndarray, encoder: np.ndarray, threshold: float) -> np.ndarray:
@@ -271,6 +305,6 @@ def _alignment(d: Dictionary) -> np.ndarray | None:
 
 
 def _crosses_spaces(d: Dictionary) -> bool:
-    """Whether it reads one place and writes another (a transcoder), so that the two have no cosine."""
+    """Return whether encoder and decoder live in different spaces (a transcoder), so that no cosine is defined."""
     into, out = d.metadata.get("hook_point_in"), d.metadata.get("hook_point_out")
     return into is not None and out is not None and into != out

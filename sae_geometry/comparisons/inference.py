@@ -1,7 +1,7 @@
-"""How sure: intervals over runs and over latents, and whether two kinds of runs differ.
+"""Inference: confidence intervals over runs and over latents, and tests of whether two kinds of runs differ.
 
-Latents of one pair of runs are not independent samples of what training does: an interval over them says how well the
-mean of *this pair* is known, and nothing about other seeds. Three runs or more give an interval over runs.
+Latents of one pair of runs are not independent samples of training: an interval over them covers the mean of *this
+pair*, and says nothing about other seeds. Three or more runs give an interval over runs.
 """
 
 from __future__ import annotations
@@ -16,20 +16,22 @@ import numpy as np
 
 LEVEL = 0.95
 SIGNIFICANT = 0.05
+_APART = 0.01  # error rate of flagging a run among exchangeable runs
 _MOST_RELABELLINGS = 20_000
 _SAMPLED = 9_999
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and how sure it is.
+    """Mean with its confidence interval.
 
     Attributes:
         mean, low, high: the estimate and its interval; low and high nan where there is none.
         level: the nominal coverage, 0.95.
-        over: what the interval ranges over: "runs", or "latents of one pair".
-        n: how many of those.
-        standard_error: of the mean.
+        over: sampling unit: "runs", or "latents of one pair".
+        n: number of sampling units.
+        standard_error: standard error of the mean.
+        note: limits of the interval, and the outlying runs; empty over latents.
     """
 
     mean: float
@@ -39,27 +41,29 @@ class Interval:
     over: Literal["runs", "latents of one pair"]
     n: int
     standard_error: float
+    note: str = ""
 
     def __str__(self) -> str:
         if math.isnan(self.low):
             return f"{self.mean:.4f}"
-        note = (
+        scope = (
             f"{self.n} runs" if self.over == "runs" else f"{self.n:,} latents of this one pair; says nothing of seeds"
         )
-        return f"{self.mean:.4f} [{self.low:.4f}, {self.high:.4f}] ({self.level:.0%} over {note})"
+        note = f"; {self.note}" if self.note else ""
+        return f"{self.mean:.4f} [{self.low:.4f}, {self.high:.4f}] ({self.level:.0%} over {scope}{note})"
 
 
 @dataclass(frozen=True)
 class KindDifference:
-    """Whether runs of one kind resemble each other more than runs of another do.
+    """Difference between the mean similarities within two kinds of runs, with its test.
 
     Attributes:
         first, second: the kinds.
-        difference: mean over pairs within `first` minus mean over pairs within `second`.
-        p_value: two-sided, over relabellings of the runs; nan where there are too few runs for any test.
-        relabellings: how many distinct relabellings were made, the actual one among them.
-        exact: whether those are all there are.
-        refusal: why there is no p-value, and how many runs it takes; None where there is one.
+        difference: mean over pairs within `first` minus mean over pairs within `second`; nan where a kind has one run.
+        p_value: two-sided, the larger of a permutation test and Welch's; nan where there are too few runs.
+        relabellings: number of distinct permutations of runs between kinds, including the observed one.
+        exact: whether all permutations were enumerated.
+        refusal: why there is no p-value, and how many runs one needs; None where there is one.
     """
 
     first: str
@@ -71,97 +75,170 @@ class KindDifference:
     refusal: str | None
 
     def __str__(self) -> str:
-        text = f"within {self.first} − within {self.second}: {self.difference:+.4f}"
+        value = "–" if math.isnan(self.difference) else f"{self.difference:+.4f}"
+        text = f"within {self.first} − within {self.second}: {value}"
         if self.refusal is not None:
             return f"{text}; no test: {self.refusal}"
         how = "all" if self.exact else "sampled"
-        count = f"{how} {self.relabellings:,} relabellings"
-        return f"{text}, p = {self.p_value:.4g} (permutation of runs between kinds, {count})"
+        return (
+            f"{text}, p = {self.p_value:.4g} (the larger of Welch's over runs and a permutation of runs between kinds, "
+            f"{how} {self.relabellings:,} permutations)"
+        )
 
 
-def interval_over_runs(matrix: np.ndarray, level: float = LEVEL) -> Interval:
-    """Interval for the mean over ordered pairs of runs, runs being the sample.
+def interval_over_runs(
+    matrix: np.ndarray, level: float = LEVEL, *, latents: int | None = None, names: Sequence[str] | None = None
+) -> Interval:
+    """Return an interval for the mean over ordered pairs of runs, with runs as the sampling unit.
 
     The two directions of a pair are averaged, m_ij = μ + r_i + r_j + e_ij: every run has an effect on all of its
     pairs, and each pair its own. With N ≥ 4 runs both variances are estimated (analysis of variance of a round robin)
-    and Var = 4σ_r²/N + 2σ_e²/(N(N−1)), with Satterthwaite's degrees of freedom. With three the two cannot be told
-    apart and all is taken to be the runs': then the interval is wide where it is not (up to 98.5 % coverage).
+    and Var = 4σ_r²/N + 2σ_e²/(N(N−1)), with Satterthwaite's degrees of freedom. With three the two cannot be
+    separated and all variance is attributed to runs. The variance is scaled by N/(N−1), because runs of uneven quality
+    are skewed. If all values lie in 0…1, the interval is computed on the logit scale (delta method) and stays there.
 
     Args:
         matrix: [N, N], a value for every ordered pair of runs; the diagonal is not used.
         level: nominal coverage.
+        latents: for shares, the total number of latents over all runs: the interval is then never narrower than
+            Wilson's for that number.
+        names: names of the runs for the note; their numbers from 1 if None.
 
     Raises:
         ValueError: fewer than three runs, or values that are not finite.
     """
-    from scipy.stats import t
+    from scipy.special import expit, logit, stdtrit
 
     n = len(matrix)
     if n < 3:
         raise ValueError(f"an interval over runs needs at least three runs; got {n}")
-    upper = np.triu_indices(n, 1)
-    pairs = ((matrix + matrix.T) / 2)[upper]
+    symmetric = (matrix + matrix.T) / 2
+    pairs = symmetric[np.triu_indices(n, 1)]
     if not np.isfinite(pairs).all():
         raise ValueError("an interval over runs needs a finite value for every pair of runs")
-    mean = float(pairs.mean())
-    total = np.zeros(n)
-    np.add.at(total, upper[0], pairs)
-    np.add.at(total, upper[1], pairs)
-    effect = (total / (n - 1) - mean) * (n - 1) / (n - 2)
-    between = (n - 2) * float((effect**2).sum()) / (n - 1)  # estimates (N − 2) σ_r² + σ_e²
-    freedom_within = n * (n - 3) // 2
-    left = pairs - mean - effect[upper[0]] - effect[upper[1]]
-    within = float((left**2).sum()) / freedom_within if freedom_within else 0.0  # estimates σ_e²
-    if between >= within:
-        weight = 4 / (n * (n - 2))
-        parts = (weight * between, (2 / (n * (n - 1)) - weight) * within)
-        variance = sum(parts)
-        freedom = variance**2 / (parts[0] ** 2 / (n - 1) + parts[1] ** 2 / max(freedom_within, 1)) if variance else 1.0
-    else:  # no effect of runs beyond that of pairs
-        freedom = n - 1 + freedom_within
-        variance = 2 / (n * (n - 1)) * ((n - 1) * between + freedom_within * within) / freedom
-    error = math.sqrt(max(variance, 0.0))
-    half = float(t.ppf(0.5 + level / 2, max(freedom, 1.0))) * error
-    return Interval(mean, mean - half, mean + half, level, "runs", n, error)
+    mean, variance, freedom = _round_robin(symmetric)
+    error = math.sqrt(variance)
+    quantile = float(stdtrit(freedom, 0.5 + level / 2))
+    if ((pairs >= 0) & (pairs <= 1)).all() and 0 < mean < 1:
+        half = quantile * error / (mean * (1 - mean))
+        low, high = (float(expit(logit(mean) + side * half)) for side in (-1, 1))
+    else:
+        low, high = mean - quantile * error, mean + quantile * error
+    if latents is not None:
+        least = wilson(mean * latents, latents, level)
+        low, high = min(low, least[0]), max(high, least[1])
+    note = _note(symmetric, [f"run {at + 1}" for at in range(n)] if names is None else list(names))
+    return Interval(mean, low, high, level, "runs", n, error, note)
+
+
+def runs_apart(matrix: np.ndarray) -> list[int]:
+    """Return the rows of outlying runs, far less similar to the others than those are to one another, lowest first.
+
+    Runs are removed one by one, lowest first, down to a bare majority of at least three; each is tested by its
+    studentized mean over pairs among the remaining runs (Grubbs' test, 1 %), and all up to the last significant one
+    are outliers (Rosner's procedure, so that two failed runs do not mask each other). Empty for fewer than four runs.
+
+    Args:
+        matrix: [N, N], a value for every ordered pair of runs; the diagonal is not used.
+    """
+    from scipy.special import stdtrit
+
+    symmetric = (matrix + matrix.T) / 2
+    left, taken, apart = list(range(len(matrix))), [], 0
+    while len(left) > max(3, (len(matrix) + 2) // 2):
+        among = symmetric[np.ix_(left, left)].copy()
+        np.fill_diagonal(among, 0.0)
+        effect = among.sum(axis=1) / (len(left) - 1)
+        lowest = int(effect.argmin())
+        others = np.delete(effect, lowest)
+        spread = float(others.std(ddof=1)) * math.sqrt(1 + 1 / len(others))
+        critical = -stdtrit(len(others) - 1, _APART / (len(others) + 1))
+        taken.append(left.pop(lowest))
+        if others.mean() - effect[lowest] > critical * spread:
+            apart = len(taken)
+    return taken[:apart]
 
 
 def interval_over_latents(values: np.ndarray, level: float = LEVEL) -> Interval:
-    """Student's interval for the mean of one pair of runs, latents being the sample. Not an interval over seeds.
+    """Return Student's interval for the mean of one pair of runs, with latents as the sampling unit.
 
     Args:
-        values: [n], one similarity a latent; nan are left out.
+        values: [n], one similarity per latent; nan is ignored.
         level: nominal coverage.
 
     Raises:
         ValueError: fewer than two values.
     """
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     there = values[~np.isnan(values)]
     if len(there) < 2:
         raise ValueError(f"an interval over latents needs at least two; got {len(there)}")
     mean, error = float(there.mean()), float(there.std(ddof=1) / math.sqrt(len(there)))
-    half = float(t.ppf(0.5 + level / 2, len(there) - 1)) * error
+    half = float(stdtrit(len(there) - 1, 0.5 + level / 2)) * error
     return Interval(mean, mean - half, mean + half, level, "latents of one pair", len(there), error)
+
+
+def interval_both_ways(
+    means: Sequence[float], deviations: Sequence[float], counts: Sequence[int], level: float = LEVEL
+) -> Interval:
+    """Return an interval for the mean of both directions of one pair of runs, with latents as the sampling unit.
+
+    Mutual nearest neighbors contribute the same similarity to both directions, so the two means are not independent;
+    treating them as independent makes the error up to √2 too small. Their correlation is unknown, so the error is its
+    upper bound, the mean of the two errors; Student's t has the degrees of freedom of the smaller side.
+
+    Args:
+        means, deviations, counts: mean, standard deviation and number of similarities per direction.
+        level: nominal coverage.
+    """
+    from scipy.special import stdtrit
+
+    mean = sum(means) / 2
+    error = sum(s / math.sqrt(n) for s, n in zip(deviations, counts, strict=True)) / 2
+    least = min(counts)
+    half = float(stdtrit(least - 1, 0.5 + level / 2)) * error if least > 1 else math.nan
+    return Interval(mean, mean - half, mean + half, level, "latents of one pair", least, error)
+
+
+def interval_of_share(count: int, n: int, level: float = LEVEL) -> Interval:
+    """Return Wilson's interval for the share of `count` among n latents of one pair of runs; it stays in 0…1."""
+    share = count / n
+    low, high = wilson(count, n, level)
+    return Interval(share, low, high, level, "latents of one pair", n, math.sqrt(share * (1 - share) / n))
+
+
+def wilson(count: int | float, n: int, level: float = LEVEL) -> tuple[float, float]:
+    """Return Wilson's score interval for a share of n independent trials (Wilson 1927)."""
+    from scipy.special import ndtri
+
+    z = float(ndtri(0.5 + level / 2))
+    share = count / n
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return max(middle - half, 0.0), min(middle + half, 1.0)
 
 
 def kind_difference(
     matrix: np.ndarray, kinds: Sequence[str], first: str, second: str, *, seed: int = 0
 ) -> KindDifference:
-    """Do runs of the first kind resemble each other more than runs of the second? A permutation test over runs.
+    """Test over runs whether runs of the first kind resemble each other more than runs of the second.
 
-    The statistic is the mean over ordered pairs within `first` minus that within `second`. If kinds did not matter the
-    runs of both could be relabelled at will: p is the share of relabellings with at least as large a difference,
-    either way. All are made where there are at most 20,000, otherwise 9,999 drawn at random beside the actual one.
+    The statistic is the mean over ordered pairs within `first` minus that within `second`. Pairs across kinds are
+    shifted to the mean of the two, since similarity *between* kinds is another question; under the null hypothesis
+    runs are then exchangeable, and p is the share of permutations with at least as large an absolute difference. Up
+    to 20,000 permutations are enumerated; otherwise 9,999 are sampled and the observed one is added. Permutation is
+    anti-conservative where the kinds differ in variance, so p is at least Welch's (each kind with its own round-robin
+    variance, as in `interval_over_runs`).
 
     Args:
         matrix: [N, N], a value for every ordered pair of runs.
-        kinds: of each run.
-        first, second: two of them.
-        seed: of the sampled relabellings.
+        kinds: kind of each run.
+        first, second: the two kinds to compare.
+        seed: seed of the sampled permutations.
 
     Raises:
-        ValueError: a kind that no run has, or the same kind twice.
+        ValueError: a kind without runs, or the same kind twice.
     """
     members = [np.flatnonzero([k == kind for k in kinds]) for kind in (first, second)]
     if first == second or min(map(len, members)) == 0:
@@ -176,36 +253,109 @@ def kind_difference(
             first, second, float("nan"), float("nan"), 0, True,
             f"{lone} has one run, so no pair within it; it takes {_enough(n, m)}",
         )  # fmt: skip
+    means = [float(part.sum() / (k * (k - 1))) for part, k in ((among[:n, :n], n), (among[n:, n:], m))]
+    observed = means[0] - means[1]
+    distinct = math.comb(n + m, n)
+    if why := _too_few(n, m, first if n < m else second):
+        return KindDifference(
+            first, second, observed, float("nan"), distinct, True, f"{why}; it takes {_enough(n, m)}"
+        )  # fmt: skip
+    shift = sum(means) / 2 - among[:n, n:].mean()
+    among[:n, n:] += shift
+    among[n:, :n] += shift
+    permuted, exact = _permuted(among, n, seed), distinct <= _MOST_RELABELLINGS
+    permutation = float((np.abs(permuted) >= abs(observed) - 1e-12).mean())
+    p = max(permutation, _welch(among[:n, :n], among[n:, n:]))
+    return KindDifference(first, second, observed, p, len(permuted), exact, None)
+
+
+def _round_robin(symmetric: np.ndarray) -> tuple[float, float, float]:
+    """Return the mean over pairs of N ≥ 3 runs, its variance and degrees of freedom: see `interval_over_runs`."""
+    n = len(symmetric)
+    upper = np.triu_indices(n, 1)
+    pairs = symmetric[upper]
+    mean = float(pairs.mean())
+    total = np.zeros(n)
+    np.add.at(total, upper[0], pairs)
+    np.add.at(total, upper[1], pairs)
+    effect = (total / (n - 1) - mean) * (n - 1) / (n - 2)
+    between = (n - 2) * float((effect**2).sum()) / (n - 1)  # estimates (N − 2) σ_r² + σ_e²
+    freedom_within = n * (n - 3) // 2
+    left = pairs - mean - effect[upper[0]] - effect[upper[1]]
+    within = float((left**2).sum()) / freedom_within if freedom_within else 0.0  # estimates σ_e²
+    if between >= within:
+        weight = 4 / (n * (n - 2))
+        parts = (weight * between, (2 / (n * (n - 1)) - weight) * within)
+        variance = sum(parts)
+        freedom = variance**2 / (parts[0] ** 2 / (n - 1) + parts[1] ** 2 / max(freedom_within, 1)) if variance else 1.0
+    else:  # no run effect beyond the pair effect
+        freedom = n - 1 + freedom_within
+        variance = 2 / (n * (n - 1)) * ((n - 1) * between + freedom_within * within) / freedom
+    return mean, max(float(variance), 0.0) * n / (n - 1), max(float(freedom), 1.0)
+
+
+def _note(symmetric: np.ndarray, names: Sequence[str]) -> str:
+    """Name the outlying runs, or state how large a share of another kind N runs could have missed."""
+    n = len(symmetric)
+    apart = runs_apart(symmetric)
+    if not apart:
+        unseen = 1 - SIGNIFICANT ** (1 / n)
+        return f"if all runs are of one kind: {n} would not show another that is up to {unseen:.0%} of runs"
+    rest = [at for at in range(n) if at not in apart]
+    among = symmetric[np.ix_(rest, rest)]
+    mean = among[np.triu_indices(len(rest), 1)].mean()
+    who = ", ".join(names[at] for at in apart)
+    verb = "stands" if len(apart) == 1 else "stand"
+    return (
+        f"{who} {verb} apart, at {symmetric[np.ix_(apart, rest)].mean():.3f} to the other {len(rest)} runs, which are "
+        f"at {mean:.3f} to one another: this mean is over two kinds of runs"
+    )
+
+
+def _permuted(among: np.ndarray, n: int, seed: int) -> np.ndarray:
+    """Return the difference of within-kind means for all permutations, or for 9,999 samples and the observed one."""
+    total = len(among)
+    m = total - n
 
     def statistic(chosen: np.ndarray) -> float:
-        inside = np.zeros(n + m)
+        inside = np.zeros(total)
         inside[chosen] = 1
         outside = 1 - inside
         return float(inside @ among @ inside / (n * (n - 1)) - outside @ among @ outside / (m * (m - 1)))
 
-    observed = statistic(np.arange(n))
+    if math.comb(total, n) <= _MOST_RELABELLINGS:
+        return np.array([statistic(np.array(c)) for c in itertools.combinations(range(total), n)])
+    rng = np.random.default_rng(seed)
+    drawn = (statistic(rng.permutation(total)[:n]) for _ in range(_SAMPLED))
+    return np.array([statistic(np.arange(n)), *drawn])
+
+
+def _welch(first: np.ndarray, second: np.ndarray) -> float:
+    """Return the two-sided p of Welch's test for equal means within two kinds of at least three runs."""
+    from scipy.special import stdtr
+
+    (mean_a, var_a, free_a), (mean_b, var_b, free_b) = _round_robin(first), _round_robin(second)
+    if var_a + var_b == 0:
+        return float(mean_a == mean_b)
+    freedom = (var_a + var_b) ** 2 / (var_a**2 / free_a + var_b**2 / free_b)
+    return float(2 * stdtr(freedom, -abs(mean_a - mean_b) / math.sqrt(var_a + var_b)))
+
+
+def _too_few(n: int, m: int, smaller: str) -> str:
+    """Return why n and m ≥ 2 runs allow no test; empty where they do."""
+    if min(n, m) < 3:
+        which = "both kinds have" if n == m else f"{smaller} has"
+        return f"{which} two runs, one pair, which does not show how much pairs vary"
     distinct = math.comb(n + m, n)
     if (2 if n == m else 1) / distinct > SIGNIFICANT:
-        return KindDifference(
-            first, second, observed, float("nan"), distinct, True,
-            f"{n} and {m} runs have only {distinct} relabellings, so no p-value could fall to {SIGNIFICANT}; "
-            f"it takes {_enough(n, m)}",
-        )  # fmt: skip
-    exact = distinct <= _MOST_RELABELLINGS
-    if exact:
-        found = np.array([statistic(np.array(c)) for c in itertools.combinations(range(n + m), n)])
-    else:
-        rng = np.random.default_rng(seed)
-        found = np.array([observed, *(statistic(rng.permutation(n + m)[:n]) for _ in range(_SAMPLED))])
-    reached = np.abs(found) >= abs(observed) - 1e-12
-    return KindDifference(first, second, observed, float(reached.mean()), len(found), exact, None)
+        return f"{n} and {m} runs have only {distinct} permutations, so no p-value could fall to {SIGNIFICANT}"
+    return ""
 
 
 def _enough(n: int, m: int) -> str:
-    """The smallest numbers of runs, no smaller than these, at which p ≤ 0.05 can be reached."""
-    for total in itertools.count(max(n, 2) + max(m, 2)):
-        for a in range(max(n, 2), total - max(m, 2) + 1):
-            b = total - a
-            if (2 if a == b else 1) / math.comb(total, a) <= SIGNIFICANT:
-                return f"{a} and {b}"
+    """Return the smallest testable numbers of runs that are at least these."""
+    for total in itertools.count(max(n, 3) + max(m, 3)):
+        for a in range(max(n, 3), total - max(m, 3) + 1):
+            if not _too_few(a, total - a, ""):
+                return f"{a} and {total - a}"
     raise AssertionError("unreachable")

@@ -11,22 +11,22 @@ from typing import TYPE_CHECKING, Any, get_args
 from torch import Tensor
 
 from sae_geometry.comparisons.inference import interval_over_latents
+from sae_geometry.comparisons.strata import rare_words, strata
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.distributed import Executor, running_on
 from sae_geometry.io.formatting import aligned, or_dash, scalars
 from sae_geometry.io.progress import Progress
-from sae_geometry.kernels.sweep import sweep
+from sae_geometry.kernels.sweep import listing_sweep
 from sae_geometry.kernels.types import Sweep, SweepReport
 from sae_geometry.matching import Assignment, On, OneToOne, match, operands
 from sae_geometry.matching.defaults import SMALL
-from sae_geometry.nulls.one_to_one import default_draws, paired_chance, paired_isotropic
+from sae_geometry.nulls import LISTED, Controls, How, default_turns, own_pairs, pair_controls, turned_pairs
 from sae_geometry.pairwise.confounds import ConfoundAudit, Finding, confound_audit
 from sae_geometry.pairwise.double_counting import DoubleCounting, double_counting
 from sae_geometry.pairwise.inputs import describe_input, distinct
 from sae_geometry.pairwise.matching_result import (
     Matching,
     MatchingName,
-    few_latents,
     nearest_matching,
     one_to_one_matching,
     with_mutual,
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
+# Factors that turn inner products within A and within B into similarities: see `operands`.
+OWN_SCALES: dict[On, tuple[float, float]] = {"decoder": (1.0, 1.0), "encoder": (1.0, 1.0), "both": (2.0, 0.5)}
 MATCHINGS: tuple[MatchingName, ...] = ("nearest", "mutual", "greedy", "optimal")
 
 _MEANING = {
@@ -50,7 +52,7 @@ _MEANING = {
 
 @dataclass(frozen=True)
 class OptimalLimits:
-    """What an optimal matching may leave unmatched, and when it may stop: see `compare`."""
+    """Limits of an optimal matching: the lowest similarity, and when to stop; see `compare`."""
 
     min_similarity: float | None = None
     max_gap: float = 0.0
@@ -59,22 +61,22 @@ class OptimalLimits:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Comparison:
-    """Two dictionaries compared in both directions, under one matching, with the nearest neighbours always at hand.
+    """Comparison of two dictionaries in both directions under one matching, with the nearest neighbors.
 
     Attributes:
         a, b: the dictionaries.
-        matching, on, signed: how pairs were made, what was compared ("decoder", "encoder", "both"), and whether by
+        matching, on, signed: method, compared directions ("decoder", "encoder", "both"), and whether similarity is
             the cosine or its absolute value.
-        a_to_b, b_to_a: the matching asked for, in both directions.
-        nearest_a_to_b, nearest_b_to_a: the nearest partners, double counting allowed (the same objects when that is
-            the matching asked for).
-        caveats: what every reader of the numbers must know: allowed mismatches, unknown spaces.
+        a_to_b, b_to_a: the requested matching, in both directions.
+        nearest_a_to_b, nearest_b_to_a: the nearest partners, double counting allowed (the same objects if "nearest"
+            is the requested matching).
+        caveats: allowed mismatches and unknown spaces.
         report: how the sweep was run.
         assignment: the one-to-one matching with its certificate; None for "nearest".
-        swept: the sweep behind it.
-        limits: what an optimal matching was told to leave unmatched, and when to stop.
-        null_draws: how many pairs of random dictionaries each one-to-one matching is made on, for its chance.
-        made: other matchings of the same sweep, kept so that none is made twice.
+        swept: the underlying sweep.
+        limits: lowest similarity and stopping rule of an optimal matching.
+        turns: number of matchings against B turned, for the null expectation of a one-to-one matching.
+        made: cached matchings of the same sweep.
     """
 
     a: Dictionary
@@ -90,19 +92,19 @@ class Comparison:
     assignment: Assignment | None
     swept: Sweep
     limits: OptimalLimits
-    null_draws: int
+    turns: int
     made: dict[MatchingName, Comparison]
 
     @property
     def report(self) -> SweepReport:
-        """How the sweep was run: screen, device, block counts, what was certified, seconds."""
+        """Return how the sweep was run: screen, device, block counts, certificates, seconds."""
         return self.swept.report
 
     def rematch(self, matching: MatchingName, progress: Progress | None = None) -> Comparison:
-        """The same two dictionaries under another matching, without limits; neither sweep nor matching is made twice.
+        """Return the comparison under another matching, without limits; sweep and matchings are cached.
 
         Raises:
-            KeyboardInterrupt: Ctrl-C while it is made. (`compare(…, "optimal")` returns the best so far instead.)
+            KeyboardInterrupt: Ctrl-C during the matching. (`compare(…, "optimal")` returns the best so far instead.)
         """
         if matching == self.matching and self._is_whole:
             return self
@@ -112,12 +114,12 @@ class Comparison:
 
     @cached_property
     def confounds(self) -> ConfoundAudit:
-        """What else than learning could make the two alike, or unlike: to be read before the numbers."""
+        """Return the confound audit of the two dictionaries, to be read before the numbers."""
         return confound_audit(self.a, self.b)
 
     @property
     def was_interrupted(self) -> bool:
-        """Whether Ctrl-C ended the optimal matching before it was proven."""
+        """Return whether Ctrl-C ended the optimal matching before it was certified."""
         return self.assignment is not None and self.assignment.interrupted
 
     @property
@@ -126,7 +128,7 @@ class Comparison:
 
     @property
     def meaning(self) -> str:
-        """What the matching means and, for an optimal one that stopped early, how far it is proven."""
+        """Describe the matching and, for an optimal one that stopped early, its certified gap."""
         text = _MEANING[self.matching]
         certificate = None if self.assignment is None else self.assignment.certificate
         if self.limits.min_similarity is not None:
@@ -139,26 +141,26 @@ class Comparison:
         return text
 
     def one_to_one(self) -> Comparison:
-        """Itself if one-to-one; otherwise the optimal matching up to 4,096 latents a side, the greedy one beyond."""
+        """Return the one-to-one comparison: optimal up to 4,096 latents per side, greedy beyond, unless chosen."""
         if self.matching != "nearest":
             return self
         return self.rematch("optimal" if self.is_small else "greedy")
 
     def double_counting(self, progress: Progress | None = None) -> DoubleCounting:
-        """MMCS in both directions beside the mutual, greedy and optimal one-to-one matchings, and the largest hubs.
+        """Return MMCS in both directions, the mutual, greedy and optimal one-to-one matchings, and the largest hubs.
 
-        Makes the three matchings, whatever their size; each is made once.
+        Computes the three matchings at any size, once each.
         """
         made = [self.rematch(m, progress) for m in ("mutual", "greedy", "optimal")]
         return double_counting(self.nearest_a_to_b, self.nearest_b_to_a, [(c.a_to_b, c.b_to_a) for c in made])
 
     @property
     def is_small(self) -> bool:
-        """At most 4,096 latents a side: every matching is a matter of seconds, and is made unasked."""
+        """Return whether both sides have at most 4,096 latents, so that every matching takes seconds."""
         return max(self.a.n_latents, self.b.n_latents) <= SMALL
 
     def to_pandas(self) -> pd.DataFrame:
-        """Both directions, one row a latent: direction ("a_to_b", "b_to_a"), then as `Matching.to_pandas`."""
+        """Return both directions, one row per latent: direction ("a_to_b", "b_to_a"), then as `Matching.to_pandas`."""
         import pandas as pd
 
         frames = []
@@ -168,8 +170,19 @@ class Comparison:
             frames.append(frame)
         return pd.concat(frames, ignore_index=True)
 
+    def _strata(self) -> pd.DataFrame:
+        """Return both directions by firing frequency and by crowding: direction, then as `comparisons.strata`."""
+        import pandas as pd
+
+        frames = []
+        for direction, source, m in (("a_to_b", self.a, self.a_to_b), ("b_to_a", self.b, self.b_to_a)):
+            frame = strata(source, m)
+            frame.insert(0, "direction", direction)
+            frames.append(frame)
+        return pd.concat(frames, ignore_index=True)
+
     def summary(self) -> dict[str, Any]:
-        """Everything a reader needs to quote the result: inputs, matching, both directions, caveats, how it was run."""
+        """Return all that is needed to quote the result: inputs, matching, both directions, caveats, sweep report."""
         out: dict[str, Any] = {
             "inputs": {"a": describe_input(self.a), "b": describe_input(self.b)},
             "confounds": self.confounds.summary(),
@@ -179,6 +192,7 @@ class Comparison:
             "similarity": self.a_to_b.quantity,
             "a_to_b": self.a_to_b.summary() | {"interval": self._interval(self.a_to_b)},
             "b_to_a": self.b_to_a.summary() | {"interval": self._interval(self.b_to_a)},
+            "strata": self._strata().to_dict("records"),
             "caveats": list(self.caveats),
             "sweep": asdict(self.report),
         }
@@ -190,7 +204,7 @@ class Comparison:
         return out
 
     def _interval(self, m: Matching) -> dict[str, Any] | None:
-        """How well the mean of this pair is known, over its latents; None with fewer than two."""
+        """Return the interval of this pair's mean, over latents; None with fewer than two latents."""
         return asdict(interval_over_latents(m.similarity)) if m.n_matched > 1 else None
 
     def _interval_words(self) -> str:
@@ -202,30 +216,30 @@ class Comparison:
         )
 
     def certificate(self) -> dict[str, Any] | None:
-        """The plain values of the optimal matching's certificate (gap, rounds, certified, …); None without one."""
+        """Return the plain values of the optimal matching's certificate (gap, rounds, certified, …), or None."""
         found = None if self.assignment is None else self.assignment.certificate
         return None if found is None else scalars(found)
 
     def plot_ecdf(self, ax: Axes | None = None) -> Axes:
-        """ECDF of the similarity, both directions, nearest and one-to-one, with the chance line."""
+        """Draw the ECDF of similarity, both directions, nearest and one-to-one, with the null expectation."""
         from sae_geometry import plots
 
         return plots.similarity_ecdf(self._curves(), ax=ax)
 
     def plot_histogram(self, ax: Axes | None = None) -> Axes:
-        """Histogram of the similarity over shared bins, the same curves as `plot_ecdf`."""
+        """Draw histograms of similarity over shared bins, for the curves of `plot_ecdf`."""
         from sae_geometry import plots
 
         return plots.similarity_histogram(self._curves(), ax=ax)
 
     def plot_multiplicity(self, ax: Axes | None = None) -> Axes:
-        """How many target latents are claimed 0, 1, 2, … times as nearest partner, in both directions."""
+        """Draw how many target latents are the nearest partner of 0, 1, 2, … latents, in both directions."""
         from sae_geometry import plots
 
         return plots.multiplicity_bars([self.nearest_a_to_b, self.nearest_b_to_a], ax=ax)
 
     def plot_double_counting(self, ax: Axes | None = None) -> Axes:
-        """Mean similarity under each way of counting, pairs beside it, with the chance line."""
+        """Draw mean similarity and number of pairs per matching, with the null expectation."""
         from sae_geometry import plots
 
         return plots.counting_bars(self.double_counting(), self.nearest_a_to_b, ax=ax)
@@ -235,44 +249,70 @@ class Comparison:
         return [self.nearest_a_to_b, self.nearest_b_to_a, paired.a_to_b, paired.b_to_a]
 
     def _table(self) -> list[tuple[str, ...]]:
-        """The header and a row for each direction: nearest last, where it is not what was asked for."""
+        """Return the header and one row per direction, followed by nearest if another matching was requested."""
         shown = [self.a_to_b, self.b_to_a]
         if self.matching != "nearest":
             shown += [self.nearest_a_to_b, self.nearest_b_to_a]
-        head = ("direction", "matching", "mean", "matched", "> 0.7", "covered", "chance", "corrected", "found")
+        head = (
+            "direction",
+            "matching",
+            "mean",
+            "matched",
+            "> 0.7",
+            "covered",
+            "chance",
+            "own",
+            "adjusted",
+            "significant",
+        )
         return [head, *(_cells(m) for m in shown)]
 
     def _chance_words(self) -> str:
         forth, back = self.nearest_a_to_b, self.nearest_b_to_a
         text = (
-            "chance: random directions with the target's own mean and second moment; corrected: (mean − chance) / "
-            "(1 − chance); found: closer than the nearest of them, 5 % false discoveries"
+            "chance: the same against the target turned, its mean, second moment and inner cosines kept; own: the "
+            "source with itself (nearest other latent; halves matched); adjusted: (mean − chance) / (1 − chance); "
+            "significant: closer than its own dictionary and the target turned explain, 5 % false discoveries"
         )
         above = [m.fraction_above_by_chance(0.7) for m in (forth, back)]
-        if not any(map(math.isnan, above)):
-            text += f"; nearest above 0.7 by chance: {above[0]:.2%} and {above[1]:.2%}"
+        text += f"; nearest above 0.7 by chance: {above[0]:.2%} and {above[1]:.2%}"
         if math.isnan(forth.isotropic_chance):
             return text
         isotropic = f"{forth.isotropic_chance:.3f} and {back.isotropic_chance:.3f}"
-        text += f"; isotropic directions would give nearest {isotropic}"
-        paired = self.a_to_b.paired_isotropic
-        return text if paired is None else f"{text}, {self.matching} {paired.mean_similarity:.3f}"
+        return f"{text}; isotropic directions would give nearest {isotropic}"
+
+    def _control_words(self) -> str:
+        """Describe how fair the controls are, and what share of latents exceeds them."""
+        forth, back = self.nearest_a_to_b, self.nearest_b_to_a
+        sides = [" and ".join(str(m.balance.get(name, "–")) for m in (forth, back)) for name in ("own", "turned")]
+        beyond = " and ".join(f"{m.beyond_controls.value:.1%}" for m in (forth, back))
+        return (
+            f"balance, wins of the nearest among undecided latents (0.5 if the control is fair): own {sides[0]}; "
+            f"turned {sides[1]}; beyond the controls without a threshold (2 × wins − 1): at least {beyond}"
+        )
+
+    def _notes(self) -> list[str]:
+        """Return the notes printed below the table."""
+        return [
+            self._interval_words(),
+            self._chance_words(),
+            self._control_words(),
+            *(text for text in (rare_words(self.a, self.a_to_b), rare_words(self.b, self.b_to_a)) if text is not None),
+            *(f"{d.name}: {d.alive.describe()}" for d in (self.a, self.b)),
+            *(f"confound: {f.check}: {f.effect}" for f in self._unsaid_confounds()),
+            *(f"caveat: {c}" for c in self.caveats),
+        ]
 
     def __repr__(self) -> str:
         lines = [f"Comparison of {_sized(self.a)} and {_sized(self.b)}"]
         lines.append(f"  matching: {self.matching} — {self.meaning}; similarity: {self.a_to_b.quantity}")
         lines += [f"  {line}" for line in aligned(self._table())]
-        lines.append(f"  {self._interval_words()}")
-        lines += textwrap.wrap(self._chance_words(), 110, initial_indent="  ", subsequent_indent="    ")
-        lines += [f"  {d.name}: {d.alive.describe()}" for d in (self.a, self.b)]
-        for f in self._unsaid_confounds():
-            text = f"confound: {f.check}: {f.effect}"
-            lines += textwrap.wrap(text, 110, initial_indent="  ", subsequent_indent="    ")
-        lines += [f"  caveat: {c}" for c in self.caveats]
+        for note in self._notes():
+            lines += textwrap.wrap(note, 110, initial_indent="  ", subsequent_indent="    ")
         return "\n".join(lines)
 
     def _unsaid_confounds(self) -> list[Finding]:
-        """The flagged confounds that no caveat names."""
+        """Return the flagged confounds that no caveat names."""
         return [f for f in self.confounds.flagged if f.check not in ("model", "hook point", "dead latents")]
 
     def _repr_html_(self) -> str:
@@ -280,18 +320,11 @@ class Comparison:
 
         head, *rows = [[escape(cell) for cell in row] for row in self._table()]
         body = "".join(f"<tr><td>{'</td><td>'.join(row)}</td></tr>" for row in rows)
-        notes = [
-            self._interval_words(),
-            self._chance_words(),
-            *(f"{d.name}: {d.alive.describe()}" for d in (self.a, self.b)),
-        ]
-        notes += [f"confound: {f.check}: {f.effect}" for f in self._unsaid_confounds()]
-        notes += [f"caveat: {c}" for c in self.caveats]
         return (
             f"<p><b>{escape(_sized(self.a))}</b> and <b>{escape(_sized(self.b))}</b>; {escape(self.matching)}: "
             f"{escape(self.meaning)}; similarity: {self.a_to_b.quantity}</p>"
             f"<table><thead><tr><th>{'</th><th>'.join(head)}</th></tr></thead><tbody>{body}</tbody></table>"
-            f"<ul>{''.join(f'<li>{escape(note)}</li>' for note in notes)}</ul>"
+            f"<ul>{''.join(f'<li>{escape(note)}</li>' for note in self._notes())}</ul>"
         )
 
 
@@ -305,39 +338,38 @@ def compare(
     min_similarity: float | None = None,
     max_gap: float = 0.0,
     time_budget: float = math.inf,
-    null_draws: int | None = None,
+    turns: int | None = None,
     allow_mismatch: bool = False,
     executor: Executor | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
-    """Compare two dictionaries: for every latent of each, its partner in the other and how alike they are.
+    """Compare two dictionaries: for every latent of each, its partner in the other and their similarity.
 
     With C = A·Bᵀ over unit decoder directions, "nearest" takes argmax_j C_ij for each i and argmax_i C_ij for each j
     (the mean is MMCS, mean max cosine similarity, in each direction); "mutual" keeps pairs that pick each other;
-    "greedy" takes the best remaining pair first; "optimal" maximises the total similarity over one-to-one matchings.
-    Ties go to the smaller index. All from one exact sweep: C is never formed.
+    "greedy" takes the best remaining pair first; "optimal" maximizes the total similarity over one-to-one matchings.
+    Ties go to the smaller index. All use one exact sweep: C is never materialized.
 
     Args:
         a, b: a `Dictionary`, an address ("demo:local-seed0", a path, …), an array or tensor [n_latents, d_in], a
             mapping {"W_dec": [n_latents, d_in]}, or a SAELens object.
-        matching: see above.
+        matching: "nearest", "mutual", "greedy" or "optimal", as above.
         on: compare "decoder" directions, "encoder" directions, or "both" (the mean of the two cosines).
-        signed: False compares |cos|, so that a direction and its negative are the same.
-        min_similarity: for "optimal": leave a latent unmatched rather than match below this, optimally.
-        max_gap, time_budget: for "optimal": stop at this proven relative gap, or after about so many seconds.
-        null_draws: random dictionaries, with the moments of these, that a one-to-one matching is also made on, to say
-            what chance gives it. None: as many as make 1,000 latents, and none beyond 4,096 latents a side, where each
-            draw costs what the matching costs.
-        allow_mismatch: go on although model or hook point differ; every output then says so.
-        executor: a `distributed.Client`, "local:N" or a Dask scheduler's address; the sweeps are made there, with the
-            same answer to the bit.
-        progress: called with what is being done and the share of it done, in [0, 1].
+        signed: False compares |cos|, so that a direction and its negative are equal.
+        min_similarity: for "optimal": the lowest similarity of a pair; the matching is optimal under this limit.
+        max_gap, time_budget: for "optimal": stop at this certified relative gap, or after about this many seconds.
+        turns: number of one-to-one matchings against B turned, for the null expectation; 0 also skips the matching
+            between halves of each dictionary. None: 3 up to 4,096 latents per side, 1 beyond.
+        allow_mismatch: permit different models or hook points; every output then says so.
+        executor: a `distributed.Client`, "local:N" or a Dask scheduler's address; sweeps run there, with
+            bit-identical results.
+        progress: called with the current step and its completed fraction, in [0, 1].
 
     Returns:
         Comparison, with `.a_to_b` and `.b_to_a`.
 
     Raises:
-        ValueError: an unknown matching, a negative number of draws, different widths, or different spaces without
+        ValueError: an unknown matching, a negative number of turns, different widths, or different spaces without
             `allow_mismatch`.
 
     Example:
@@ -352,36 +384,39 @@ def compare(
     limits = OptimalLimits(min_similarity, max_gap, time_budget)
     if matching != "optimal" and limits != OptimalLimits():
         raise ValueError(f"min_similarity, max_gap and time_budget are for matching='optimal'; got {matching!r}")
-    if null_draws is not None and null_draws < 0:
-        raise ValueError(f"null_draws is a number of draws, 0 or more; got {null_draws}")
+    if turns is not None and turns < 0:
+        raise ValueError(f"turns is how often B is turned, 0 or more; got {turns}")
     left, right = distinct([as_dictionary(a), as_dictionary(b)])
     notes = tuple(f"{d.name}: {note}" for d in (left, right) for note in d.notes)
-    caveats = notes + require_same_space(left, right, allow_mismatch) + few_latents((left, right), on)
+    caveats = notes + require_same_space(left, right, allow_mismatch, on=on)
     tick = None if progress is None else lambda share: progress("similarities", share)
     x, y = _operands(left, right, on)
     with running_on(executor):
-        swept = sweep(x, y, absolute=not signed, progress=tick)
-        plain = _nearest(left, right, swept, on, signed, caveats, null_draws)
+        swept = listing_sweep(x, y, LISTED, absolute=not signed, progress=tick)
+        controls = pair_controls(x, y, swept, How(not signed, OWN_SCALES[on]), progress)
+        plain = _nearest((left, right), swept, controls, on, signed, caveats, turns)
         return plain if matching == "nearest" else _with_matching(plain, matching, limits, progress)
 
 
 def _nearest(
-    left: Dictionary,
-    right: Dictionary,
+    sides: tuple[Dictionary, Dictionary],
     swept: Sweep,
+    controls: tuple[Controls, Controls],
     on: On,
     signed: bool,
     caveats: tuple[str, ...],
-    null_draws: int | None,
+    turns: int | None,
 ) -> Comparison:
-    """The comparison under "nearest", from a finished sweep."""
+    """Build the comparison under "nearest" from completed sweeps."""
     assert swept.cols is not None
-    forth = nearest_matching(left, right, swept.rows, on=on, signed=signed)
-    back = nearest_matching(right, left, swept.cols, on=on, signed=signed)
+    left, right = sides
+    forth = nearest_matching(left, right, swept.rows, controls[0], on=on, signed=signed)
+    back = nearest_matching(right, left, swept.cols, controls[1], on=on, signed=signed)
     forth, back = with_mutual(forth, back), with_mutual(back, forth)
-    draws = default_draws(left.n_latents, right.n_latents) if null_draws is None else null_draws
+    caveats += (*forth.doubts, *back.doubts)
+    turns = default_turns(left.n_latents, right.n_latents) if turns is None else turns
     return Comparison(
-        left, right, "nearest", on, signed, forth, back, forth, back, caveats, None, swept, OptimalLimits(), draws, {}
+        left, right, "nearest", on, signed, forth, back, forth, back, caveats, None, swept, OptimalLimits(), turns, {}
     )  # fmt: skip
 
 
@@ -400,7 +435,7 @@ def _operands(a: Dictionary, b: Dictionary, on: On) -> tuple[Tensor, Tensor]:
 def _with_matching(
     c: Comparison, matching: MatchingName, limits: OptimalLimits, progress: Progress | None
 ) -> Comparison:
-    """`c`, its nearest matchings kept, under another matching; among those `made` if it is whole."""
+    """Return `c` under another matching with the same nearest matchings; cache it in `made` if complete."""
     forth, back = c.nearest_a_to_b, c.nearest_b_to_a
     if matching == "nearest":
         c.made[matching] = replace(c, matching=matching, a_to_b=forth, b_to_a=back, assignment=None, limits=limits)
@@ -410,45 +445,47 @@ def _with_matching(
     assignment = match(x, y, matching, absolute=not c.signed, nearest=c.swept, progress=tick, **asdict(limits))
     there = one_to_one_matching(forth, back, matching, assignment.partner, assignment.cosine)
     here = one_to_one_matching(back, forth, matching, *assignment.reverse(c.b.n_latents))
-    if c.null_draws and not assignment.interrupted:
-        chance = _paired_chances(c, matching, limits, progress)
-        there, here = replace(there, **chance), replace(here, **chance)
+    if c.turns and not assignment.interrupted:
+        there, here = _with_expected(c, there, here, matching, limits, progress)
     made = replace(c, matching=matching, a_to_b=there, b_to_a=here, assignment=assignment, limits=limits)
     if limits == OptimalLimits() and not made.was_interrupted:
         c.made[matching] = made
     return made
 
 
-def _paired_chances(
-    c: Comparison, matching: OneToOne, limits: OptimalLimits, progress: Progress | None
-) -> dict[str, Any]:
-    """What `matching` gives on random dictionaries with the moments of these two, and on isotropic ones."""
+def _with_expected(
+    c: Comparison,
+    there: Matching,
+    here: Matching,
+    method: OneToOne,
+    limits: OptimalLimits,
+    progress: Progress | None,
+) -> tuple[Matching, Matching]:
+    """Add the null expectations of `method`, against B turned and between halves of each dictionary."""
     if progress is not None:
-        progress(f"chance of {matching}", 0.0)
-    forth, back = c.nearest_a_to_b.nearest_chance, c.nearest_b_to_a.nearest_chance
-    how: Any = {
-        "draws": c.null_draws,
-        "absolute": not c.signed,
-        "min_similarity": limits.min_similarity,
-    }
-    d = forth.isotropic_dimensions
-    return {
-        "paired_chance": paired_chance((back.null, c.a.n_latents), (forth.null, c.b.n_latents), matching, **how),
-        "paired_isotropic": None if d is None else paired_isotropic((c.a.n_latents, c.b.n_latents, d), matching, **how),
-    }
+        progress(f"chance of {method}", 0.0)
+    x, y = _operands(c.a, c.b, c.on)
+    how: Any = {"absolute": not c.signed} | (asdict(limits) if method == "optimal" else {})
+    expected = turned_pairs(x, y, method, c.turns, **how)
+    of_x, of_y = (own_pairs(z, method, scale=s, **how) for z, s in zip((x, y), OWN_SCALES[c.on], strict=True))
+    return (
+        replace(there, expected_pairs=expected, own_pairs=of_x),
+        replace(here, expected_pairs=expected, own_pairs=of_y),
+    )
 
 
 def _cells(m: Matching) -> tuple[str, ...]:
     return (
         f"{m.source} → {m.target}",
         m.method,
-        f"{m.mmcs:.4f}",
+        f"{m.mean_similarity:.4f}",
         f"{m.n_matched:,} of {m.n_latents:,}",
         f"{m.fraction_above(0.7):.1%}",
         f"{m.coverage:.1%}",
-        m.chance_text,
-        or_dash(m.corrected, ".3f"),
-        or_dash(m.found_fraction, ".1%"),
+        or_dash(m.chance, ".3f"),
+        or_dash(m.own, ".3f"),
+        or_dash(m.chance_adjusted, ".3f"),
+        f"{m.significant_fraction:.1%}",
     )
 
 

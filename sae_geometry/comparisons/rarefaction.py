@@ -1,40 +1,44 @@
-"""Rarefaction: how many distinct latents some of the runs find, all of them, and more runs would.
+"""Rarefaction: the number of distinct latents against the number of runs, interpolated and extrapolated.
 
-Runs are to latents what samples are to species: each run either found a latent or did not. The curve up to the runs
-there are is an exact mean (Colwell et al. 2012). Beyond them, latents are taken to be found with chances of their own,
-whose distribution is fitted without assuming its shape (a binomial mixture, as Norris & Pollock 1998): the estimators
-of ecology that assume equal chances foretell too few where some latents are found much more readily than others, as
-latents of sparse autoencoders are. How many there are in all no data can bound from above: Chao's (1987) is the bound
-from below.
+Runs correspond to samples and latents to species: each run either finds a latent or does not. The curve up to N runs is
+an exact mean (Colwell et al. 2012). Beyond N, each latent has its own detection probability, with a distribution of any
+shape (a binomial mixture, as Norris & Pollock 1998). N runs give N counts, which do not determine that distribution, so
+the interval of an extrapolation ranges over every distribution that the counts allow. No data bound the total number of
+latents from above; Chao's (1987) estimator bounds it from below.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from scipy.special import gammaln
 
-from sae_geometry.comparisons.foretelling import foretell
-
 LEVEL = 0.95
+_ITERATIONS = 3000
+_GRID = 60
+_MOST_FURTHER = 50
 
 
 @dataclass(frozen=True, eq=False)
 class Rarefaction:
-    """How many distinct latents k runs find.
+    """Number of distinct latents found by k runs.
 
     Attributes:
-        n_runs: N, the runs there are.
+        n_runs: N, the number of runs.
         incidence: int64 [N]: distinct latents found by exactly 1, 2, … N runs.
         expected: float64 [N]: distinct latents found by 1, 2, … N runs, the mean over all choices of that many runs.
         low, high: float64 [N]: 95 % interval, by the delta method on the counts.
-        further: float64 [F], further_low, further_high: how many N + 1, … N + F runs would find, extrapolated, and
-            where that falls in 95 of 100 cases.
-        richness: Chao2's lower bound of how many distinct latents there are to find, with the interval of that bound,
-            richness_low, richness_high.
+        further: float64 [F], further_low, further_high: extrapolation to N + 1, … N + F runs, with an interval of at
+            least 95 % coverage.
+        refusal: why nothing is extrapolated; None if it is, or if none was requested.
+        richness: Chao2's lower bound on the total number of distinct latents, with the interval of that bound,
+            richness_low, richness_high; nan where no latent is found by exactly two runs, since the bound divides by
+            their number.
     """
 
     n_runs: int
@@ -45,28 +49,30 @@ class Rarefaction:
     further: np.ndarray
     further_low: np.ndarray
     further_high: np.ndarray
+    refusal: str | None
     richness: float
     richness_low: float
     richness_high: float
 
     @property
     def n_distinct(self) -> int:
-        """Distinct latents found by all runs together."""
+        """Return the number of distinct latents found by all runs together."""
         return int(self.incidence.sum())
 
     def summary(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Return the numbers, JSON-ready."""
         return {
             "means": "distinct latents (consensus groups and orphans) found by k of the runs, the mean over choices of "
             "runs (95 % intervals by the delta method on the counts); further: by more runs than there are, from a "
-            "binomial mixture fitted to the counts (95 % intervals by a parametric bootstrap), if further runs are "
-            "like these; richness: Chao2, a lower bound of how many there are to find",
+            "binomial mixture fitted to the counts (95 % intervals over all mixtures that the counts allow), if "
+            "further runs are like these; richness: Chao2, a lower bound of how many there are to find",
             "n_runs": self.n_runs,
             "found_by_exactly": self.incidence.tolist(),
             "expected": self.expected.tolist(),
             "expected_interval": [self.low.tolist(), self.high.tolist()],
             "further": self.further.tolist(),
             "further_interval": [self.further_low.tolist(), self.further_high.tolist()],
+            "further_refused": self.refusal,
             "richness_chao2": self.richness,
             "richness_interval": [self.richness_low, self.richness_high],
         }
@@ -78,29 +84,29 @@ class Rarefaction:
                 f"; {self.n_runs + len(self.further)} runs like these would find {self.further[-1]:,.0f} "
                 f"[{self.further_low[-1]:,.0f}, {self.further_high[-1]:,.0f}]"
             )
-        else:
-            text += "; what more would find takes three runs to foretell"
+        if self.refusal is not None:
+            text += f"; no extrapolation: {self.refusal}"
+        if math.isnan(self.richness):
+            return f"{text}; no lower bound of how many there are: none is found by exactly two runs (Chao2)"
         return f"{text}; at least {self.richness:,.0f} to find (Chao2's lower bound)"
 
 
-def rarefaction(incidence: np.ndarray, n_further: int | None = None) -> Rarefaction:
-    """The accumulation curve of distinct latents over runs, and where it leads.
+def rarefaction(incidence: np.ndarray, n_further: int | None = None, *, refusal: str | None = None) -> Rarefaction:
+    """Return the accumulation curve of distinct latents over runs, with its extrapolation.
 
     With Q_k distinct latents found by exactly k of N runs, k of them find Σ_c Q_c (1 − C(N−c, k)/C(N, k)), with an
     interval by the delta method on Q with covariance Q_i(δ_ij − Q_j/(S + Q₀)), S = ΣQ. N + g find S Σ_j π_j (1 −
-    (1−p_j)^(N+g)) / (1 − (1−p_j)^N), where π_j is the share, among the latents found, of those that a run finds
-    with chance p_j: the distribution of largest likelihood on a fine grid of p. Its interval is by a parametric
-    bootstrap: the root mean square error in foretelling communities drawn from the fit, bias included, and the
-    chance of the further runs themselves. In simulations of 3 to 9 runs (equal chances, beta-distributed ones, and
-    a mixture as uneven as Paulo & Belrose's nine seeds; 100 draws of each) the foretold interval for twice the runs
-    held the truth in 86 to 100 % of draws, 95 % overall; least with three runs and most latents found always or
-    never. Chao2's bound is S + Q₀ with Q₀ = (N−1)/N · Q₁²/(2Q₂), or (N−1)/N · Q₁(Q₁−1)/2 where Q₂ = 0; its interval
-    is Chao's log-normal one.
+    (1−p_j)^(N+g)) / (1 − (1−p_j)^N), where π_j is the share, among the latents found, of those with detection
+    probability p_j: the maximum-likelihood distribution on a fine grid of p. Its interval ranges from the minimum to
+    the maximum over distributions whose N expected counts lie in the 95 % Poisson intervals of Q (one linear program
+    each), widened by 1.96 standard errors of the number of new latents. Chao2's bound is S + Q₀ with
+    Q₀ = (N−1)/N · Q₁²/(2Q₂); its interval is Chao's log-normal one.
 
     Args:
         incidence: [N], Q_1 … Q_N.
-        n_further: F, how many more runs to extrapolate to; N if None. None are with two runs, which do not tell how
-            unevenly latents are found.
+        n_further: F, the number of further runs to extrapolate to; N if None, at most 50. Two runs are not
+            extrapolated, since they do not show how unevenly latents are found.
+        refusal: why these runs allow no extrapolation; none is then made.
 
     Raises:
         ValueError: fewer than two runs, negative counts, or nothing found.
@@ -111,14 +117,18 @@ def rarefaction(incidence: np.ndarray, n_further: int | None = None) -> Rarefact
         raise ValueError(f"rarefaction needs at least two runs; got {n}")
     if (q < 0).any() or q.sum() == 0:
         raise ValueError("rarefaction needs counts of distinct latents, not negative and not all zero")
-    more = 0 if n < 3 else n if n_further is None else n_further
-    k = range(1, n + 1)
+    if n < 3 and refusal is None:
+        refusal = f"it takes at least three runs; there are {n}"
+    more = 0 if refusal is not None else min(n, _MOST_FURTHER) if n_further is None else n_further
     richness = q.sum() + _unseen(q)
-    shares = [_found_by(n, at) for at in k]
+    shares = [_found_by(n, at) for at in range(1, n + 1)]
     curve = np.array([float((q * share).sum()) for share in shares])
-    error = np.array([_error(q, richness, lambda x, share=share: float((x * share).sum())) for share in shares])
-    further, half = foretell(q, more)
-    low, high = _log_normal(float(q.sum()), _unseen(q), _error(q, richness, lambda x: float(x.sum()) + _unseen(x)))
+    error = np.array([_error(q, richness, partial(np.dot, share)) for share in shares])
+    further, further_low, further_high = _extrapolated(q, more)
+    bound = (math.nan, math.nan, math.nan)
+    if q[1] > 0 or q[0] == 0:
+        spread = _error(q, richness, lambda x: float(x.sum()) + _unseen(x))
+        bound = (float(richness), *_log_normal(float(q.sum()), _unseen(q), spread))
     return Rarefaction(
         n_runs=n,
         incidence=np.asarray(incidence, dtype=np.int64),
@@ -126,16 +136,17 @@ def rarefaction(incidence: np.ndarray, n_further: int | None = None) -> Rarefact
         low=curve - 1.96 * error,
         high=curve + 1.96 * error,
         further=further,
-        further_low=np.maximum(further - half, q.sum()),
-        further_high=further + half,
-        richness=float(richness),
-        richness_low=low,
-        richness_high=high,
+        further_low=further_low,
+        further_high=further_high,
+        refusal=refusal,
+        richness=bound[0],
+        richness_low=bound[1],
+        richness_high=bound[2],
     )
 
 
 def _found_by(n: int, k: int) -> np.ndarray:
-    """float64 [N]: the chance that k of N runs hold one of the 1, 2, … N that found a latent."""
+    """Return the probability that k of N runs include one of the 1, 2, … N that found a latent, float64 [N]."""
     c = np.arange(1, n + 1)
     with np.errstate(over="ignore"):
         missed = np.where(
@@ -152,12 +163,13 @@ def _found_by(n: int, k: int) -> np.ndarray:
 
 
 def _unseen(q: np.ndarray) -> float:
+    """Return Chao2's Q₀, in its bias-corrected form where no latent is found by exactly two runs."""
     n, once, twice = len(q), float(q[0]), float(q[1])
     return (n - 1) / n * (once**2 / (2 * twice) if twice > 0 else max(once * (once - 1), 0.0) / 2)
 
 
-def _error(q: np.ndarray, richness: float, f: Any) -> float:
-    """Standard error of f(Q) by the delta method, with the covariance of a multinomial over all there is to find."""
+def _error(q: np.ndarray, richness: float, f: Callable[[np.ndarray], float]) -> float:
+    """Return the standard error of f(Q) by the delta method, with multinomial covariance over all latents."""
     gradient = np.empty(len(q))
     for i in range(len(q)):
         step = np.zeros(len(q))
@@ -168,8 +180,67 @@ def _error(q: np.ndarray, richness: float, f: Any) -> float:
 
 
 def _log_normal(seen: float, unseen: float, error: float) -> tuple[float, float]:
-    """Chao's interval: ln of the unseen is normal, so the bound never falls below what was seen."""
+    """Return Chao's interval, log-normal in the unseen latents, so that it never falls below the observed number."""
     if unseen <= 0:
         return seen, seen
     factor = math.exp(1.96 * math.sqrt(math.log(1 + (error / unseen) ** 2)))
     return seen + unseen / factor, seen + unseen * factor
+
+
+def _extrapolated(q: np.ndarray, more: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Extrapolate to N + 1, … N + more runs: the maximum-likelihood mixture, and the minimum and maximum of any."""
+    n, seen = len(q), float(q.sum())
+    p = _grid(n)
+    kernel = _kernel(p, n)
+    gain = 1 - (1 - p[:, None]) ** np.arange(1, more + 1)
+    gain *= ((1 - p) ** n / (1 - (1 - p) ** n))[:, None]  # new latents of N + g runs per latent found by N
+    fitted = seen * _weights(q, kernel)
+    new = fitted @ gain
+    least, most = _bounds(q, fitted @ kernel, kernel, gain)
+    low = np.maximum(least - 1.96 * np.sqrt(least), 0)
+    return seen + new, seen + low, seen + most + 1.96 * np.sqrt(most)
+
+
+def _bounds(q: np.ndarray, fitted: np.ndarray, kernel: np.ndarray, gain: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the minimum and maximum of new latents over mixtures with expected counts in the Poisson intervals of q.
+
+    The intervals are widened to the counts of the maximum-likelihood mixture, so that the program is feasible. A box of
+    95 % intervals contains the ellipsoid of one degree of freedom, so any single linear function of the expected
+    counts, such as an extrapolation, has at least that coverage.
+    """
+    from scipy.optimize import linprog
+    from scipy.special import gammaincinv
+
+    tail = (1 - LEVEL) / 2
+    lowest = np.minimum(np.where(q > 0, gammaincinv(np.maximum(q, 1), tail), 0.0), fitted)
+    highest = np.maximum(gammaincinv(q + 1, 1 - tail), fitted)
+    within, limits = np.vstack([kernel.T, -kernel.T]), np.concatenate([highest, -lowest])
+    ends = np.empty((2, gain.shape[1]))
+    for g in range(gain.shape[1]):
+        for at, sign in enumerate((1, -1)):
+            ends[at, g] = sign * linprog(sign * gain[:, g], A_ub=within, b_ub=limits, method="highs").fun
+    return ends[0], ends[1]
+
+
+def _grid(n: int) -> np.ndarray:
+    """Return detection probabilities, evenly spaced on the logit scale, from nearly undetectable in N runs to 1."""
+    low = 1 / (20 * n)
+    logit = np.linspace(np.log(low / (1 - low)), np.log(0.995 / 0.005), _GRID)
+    return np.append(1 / (1 + np.exp(-logit)), 1.0)
+
+
+def _kernel(p: np.ndarray, n: int) -> np.ndarray:
+    """Return P(found by exactly k of N runs | found at all, p_j), [G, N]."""
+    from scipy.stats import binom
+
+    each = binom.pmf(np.arange(1, n + 1)[None], n, p[:, None])
+    return np.asarray(each / each.sum(axis=1, keepdims=True))
+
+
+def _weights(q: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """Return maximum-likelihood weights on the grid for these counts, float64 [G], by expectation maximization."""
+    observed = q / q.sum()
+    weights = np.full(len(kernel), 1 / len(kernel))
+    for _ in range(_ITERATIONS):
+        weights *= kernel @ (observed / np.maximum(weights @ kernel, 1e-300))
+    return weights

@@ -1,4 +1,4 @@
-"""Many runs: every pair compared once, kept as it is finished, here or on other machines."""
+"""Comparison of many runs: every pair once, with checkpoints, locally or on a cluster."""
 
 from __future__ import annotations
 
@@ -6,26 +6,38 @@ import itertools
 import math
 import os
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, get_args
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from sae_geometry.comparisons.consensus import COLUMNS
+from sae_geometry.comparisons.consensus import COLUMNS, explained_up_to
 from sae_geometry.comparisons.pair import compare
 from sae_geometry.comparisons.seeds_result import SeedComparison
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.distributed import Executor, keeping_sweeps, running_on, spread
+from sae_geometry.distributed import Executor, running_on, spread
+from sae_geometry.distributed.errors import wrong_answer
 from sae_geometry.io.formatting import few
 from sae_geometry.io.progress import Progress
-from sae_geometry.matching import On, OneToOne
+from sae_geometry.kernels.sweep import sweep
+from sae_geometry.matching import On, OneToOne, match, operands
 from sae_geometry.matching.defaults import THRESHOLD, default_matching
-from sae_geometry.pairwise.checkpoint import N_BINS, PairParameters, PairRecord, pair_path, read_pair, write_pair
+from sae_geometry.pairwise.checkpoint import (
+    N_BINS,
+    PairParameters,
+    PairRecord,
+    check_pair,
+    pair_path,
+    read_pair,
+    write_pair,
+)
 from sae_geometry.pairwise.inputs import distinct
-from sae_geometry.pairwise.matching_result import few_latents
 from sae_geometry.pairwise.same_space import ALLOWED, require_same_space
 from sae_geometry.sources import as_dictionary
+
+# Each run is in N − 1 pairs, so its within-dictionary sweep is cached.
+_NEAREST_OTHER: WeakKeyDictionary[Dictionary, dict[tuple[On, bool], np.ndarray]] = WeakKeyDictionary()
 
 
 def compare_seeds(
@@ -42,23 +54,23 @@ def compare_seeds(
 ) -> SeedComparison:
     """Compare N runs, every ordered pair: MMCS, shared fractions, PW-MCC, recurrence, consensus, rarefaction.
 
-    Each unordered pair is swept once. A latent is *found* in another run where its partner under the one-to-one
-    matching is more similar than `threshold`; recurrence counts in how many of the other runs, consensus groups those
-    that all pick each other, rarefaction counts distinct latents (groups and orphans) against runs.
+    Each unordered pair is swept once. A latent is *found* in another run if the similarity to its one-to-one partner
+    exceeds `threshold`; recurrence counts the other runs that find it, consensus groups latents that are all partners
+    of each other, rarefaction counts distinct latents (groups and orphans) against runs.
 
     Args:
         runs: at least two of anything `compare` takes.
         matching: one-to-one, "optimal" (its mean is the PW-MCC), "greedy" or "mutual"; None: optimal up to 4,096
-            latents a side, greedy beyond. Named in every output.
+            latents per side, greedy beyond. Named in every output.
         on: "decoder", "encoder" or "both".
         signed: False compares |cos|.
-        threshold: for found and shared.
-        keep: a folder in which each finished pair, and what is done of a long sweep, is kept, and found again: what an
-            interrupted comparison had done is not done twice. Records of other weights or parameters are never used.
-        allow_mismatch: go on although models or hook points differ; every output then says so.
-        executor: a `distributed.Client`, "local:N" or a Dask scheduler's address; the pairs are compared there, with
-            the same answer to the bit.
-        progress: called with what is being done and the share of it done.
+        threshold: similarity above which a latent counts as found and shared.
+        keep: checkpoint folder: each finished pair is saved there, and an interrupted comparison resumes from it.
+            Records of other weights or parameters are never used.
+        allow_mismatch: permit different models or hook points; every output then says so.
+        executor: a `distributed.Client`, "local:N" or a Dask scheduler's address; pairs are compared there, with
+            bit-identical results.
+        progress: called with the current step and its completed fraction.
 
     Raises:
         ValueError: fewer than two runs, an unknown matching, a threshold outside −1…1, different spaces.
@@ -78,7 +90,7 @@ def compare_seeds(
     dictionaries = distinct([as_dictionary(r) for r in runs])
     notes = [f"{d.name}: {note}" for d in dictionaries for note in d.notes]
     for a, b in itertools.combinations(dictionaries, 2):
-        notes += require_same_space(a, b, allow_mismatch)
+        notes += require_same_space(a, b, allow_mismatch, on=on)
     if matching is None:
         matching = default_matching(*(d.n_latents for d in dictionaries))
     if taken := sorted({d.name for d in dictionaries} & set(COLUMNS)):
@@ -96,9 +108,13 @@ def compare_seeds(
         if progress is not None:
             progress("pairs", len(done) / len(todo))
 
-    with running_on(executor), nullcontext() if folder is None else keeping_sweeps(folder):
+    with running_on(executor):
         tick()
         for (i, j), record in spread(_compare_pair, dictionaries, [p for p in todo if p not in done], parameters):
+            try:
+                check_pair(record, dictionaries[i], dictionaries[j], parameters)
+            except (ValueError, TypeError, AttributeError) as error:
+                raise wrong_answer(f"for {dictionaries[i].name} and {dictionaries[j].name}: {error}") from None
             if folder is not None:
                 write_pair(paths[i, j], record, dictionaries[i], dictionaries[j], parameters)
             done[i, j] = record
@@ -111,25 +127,27 @@ def compare_seeds(
         signed,
         threshold,
         done,
-        (*few(sorted(notes, key=lambda note: not note.endswith(ALLOWED))), *few_latents(dictionaries, on)),
+        few(sorted(notes, key=lambda note: not note.endswith(ALLOWED))),
     )
 
 
-def kept_records(done: SeedComparison, keep: Path) -> list[Path]:
-    """Where `compare_seeds` kept the pairs of this comparison in that folder: not those of any other."""
+def forget_pairs(done: SeedComparison, keep: Path) -> None:
+    """Remove this comparison's pair records from the checkpoint folder; leave those of other comparisons."""
     parameters = PairParameters(done.matching, done.on, done.signed, done.threshold)
-    return [pair_path(keep, a, b, parameters) for a, b in itertools.combinations(done.runs, 2)]
+    for a, b in itertools.combinations(done.runs, 2):
+        pair_path(keep, a, b, parameters).unlink(missing_ok=True)
 
 
 def _compare_pair(a: Dictionary, b: Dictionary, p: PairParameters) -> PairRecord:
     made = compare(a, b, p.matching, on=p.on, signed=p.signed, allow_mismatch=True)
     if made.was_interrupted:
-        raise KeyboardInterrupt  # the best so far of one pair among many is not worth keeping under the same name
+        raise KeyboardInterrupt  # an uncertified matching must not be saved as the optimal one
     encoder_partner, encoder_similarity = _encoder_side(a, b, p)
     there, back = made.nearest_a_to_b, made.nearest_b_to_a
     certificate = None if made.assignment is None else made.assignment.certificate
     bins = np.linspace(-1, 1, N_BINS + 1)
     histogram = np.stack([np.histogram(np.clip(m.similarity, -1, 1), bins)[0] for m in (there, back)])
+    own = np.concatenate([_nearest_other(d, p.on, p.signed) for d in (a, b)])
     return PairRecord(
         mmcs=(there.mmcs, back.mmcs),
         nearest_above=(there.fraction_above(p.threshold), back.fraction_above(p.threshold)),
@@ -138,12 +156,18 @@ def _compare_pair(a: Dictionary, b: Dictionary, p: PairParameters) -> PairRecord
             back.fraction_above_by_chance(p.threshold),
         ),
         chance=(there.chance, back.chance),
+        own=(there.own, back.own),
         isotropic=(there.isotropic_chance, back.isotropic_chance),
-        found=(there.found_fraction, back.found_fraction),
-        paired=made.a_to_b.mmcs,
+        significant=(there.significant_fraction, back.significant_fraction),
+        beyond=(there.beyond_controls.value, back.beyond_controls.value),
+        paired=made.a_to_b.mean_similarity,
         paired_chance=made.a_to_b.chance,
+        explained=explained_up_to(np.concatenate([made.a_to_b.similarity, made.b_to_a.similarity]), own),
         certified_gap=math.nan if certificate is None else float(certificate.relative_gap),
-        confounds=tuple(f"{f.check}: {f.effect}" for f in made.confounds.flagged),
+        confounds=(
+            *(f"{f.check}: {f.effect}" for f in made.confounds.flagged),
+            *(f"controls: {text}" for m in (there, back) for text in m.doubts),
+        ),
         partner=made.a_to_b.partner_row.astype(np.int32),
         similarity=made.a_to_b.similarity,
         histogram=histogram.astype(np.min_scalar_type(int(histogram.max()))),
@@ -152,12 +176,24 @@ def _compare_pair(a: Dictionary, b: Dictionary, p: PairParameters) -> PairRecord
     )
 
 
+def _nearest_other(d: Dictionary, on: On, signed: bool) -> np.ndarray:
+    """Return the similarity of each latent to the nearest other of its dictionary, float64 [n]; nan if alone."""
+    known = _NEAREST_OTHER.setdefault(d, {})
+    if (on, signed) not in known:
+        sides = (d.directions, d.encoder_directions)
+        rows = operands(sides, sides, on)[1]
+        nearest = sweep(rows, None, absolute=not signed).rows.score[:, 0].cpu().numpy()
+        nearest = nearest / 2 if on == "both" else nearest  # rows concatenate decoder and encoder, of norm √2
+        known[on, signed] = np.where(np.isfinite(nearest), nearest, np.nan)
+    return known[on, signed]
+
+
 def _encoder_side(a: Dictionary, b: Dictionary, p: PairParameters) -> tuple[np.ndarray, np.ndarray]:
-    """The same matching made on the encoders, where decoders are compared and both runs have encoders of one width."""
+    """Match the encoders likewise, where decoders are compared and both runs have encoders of equal width."""
     x, y = a.encoder_directions, b.encoder_directions
     if p.on != "decoder" or x is None or y is None or x.shape[1] != y.shape[1]:
         return np.empty(0, dtype=np.int32), np.empty(0)
-    made = compare(a, b, p.matching, on="encoder", signed=p.signed, null_draws=0, allow_mismatch=True)
-    if made.was_interrupted:
+    made = match(x, y.to(x.device), p.matching, absolute=not p.signed)
+    if made.interrupted:
         raise KeyboardInterrupt
-    return made.a_to_b.partner_row.astype(np.int32), made.a_to_b.similarity
+    return made.partner.astype(np.int32), made.cosine if p.signed else np.abs(made.cosine)

@@ -1,4 +1,4 @@
-"""Subspaces: how much of the latents without a partner lies in the span of the other dictionary's latents."""
+"""Subspaces: the share of unmatched latents in the span of the other dictionary's latents."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from sae_geometry.io.formatting import aligned, read_only
 from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.sweep import sweep
 from sae_geometry.matching.defaults import THRESHOLD
+from sae_geometry.nulls import principal_axes, turned
 from sae_geometry.pairwise.confounds import confound_audit
 from sae_geometry.pairwise.inputs import describe_input
 
@@ -31,24 +32,23 @@ _NULL_LATENTS = 512
 
 @dataclass(frozen=True, eq=False, repr=False)
 class SpanOverlap:
-    """How much of A's unmatched latents B's latents span.
+    """Share of A's unmatched latents in the span of B's latents.
 
     Attributes:
         a, b: the dictionaries.
-        threshold: latents of A whose one-to-one partner is no more similar than this, or that have none, are unmatched.
+        threshold: latents of A with similarity up to this to their one-to-one partner, or without one, are unmatched.
         matching: the one-to-one matching.
-        unmatched: int64 [U], their rows in A.
+        unmatched: int64 [U], rows of the unmatched latents in A.
         n_nearest: K values of k.
         explained: float64 [U, K], share of each unmatched direction in the span of its k nearest lines of B.
-        explained_by_chance: float64 [L, K], the same against random directions with B's mean and second moment, for L
-            of the unmatched.
+        explained_by_chance: float64 [L, K], the same against B turned, for L of the unmatched.
         ranks: R values of r.
-        overlap: float64 [R], mean squared cosine of the r principal angles between the r-dimensional subspace that the
-            unmatched latents of A fill most, and that of B's matched latents.
-        overlap_by_chance: float64 [R], the same for random directions with B's mean and second moment instead of B's.
-        overlap_isotropic: float64 [R], r/d: of random subspaces.
+        overlap: float64 [R], mean squared cosine of the r principal angles between the leading r-dimensional subspaces
+            of A's unmatched and B's matched latents.
+        overlap_by_chance: float64 [R], the same against B turned.
+        overlap_isotropic: float64 [R], r/d, the expectation for random subspaces.
         angles: float64 [r], the principal angles in degrees at the largest rank.
-        caveats: what every reader must know.
+        caveats: allowed mismatches and unknown spaces.
     """
 
     a: Dictionary
@@ -68,11 +68,11 @@ class SpanOverlap:
 
     @property
     def dictionaries(self) -> tuple[Dictionary, ...]:
-        """A and B."""
+        """Return A and B."""
         return (self.a, self.b)
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row an unmatched latent of A: run, latent_id, and explained_k for each k."""
+        """Return one row per unmatched latent of A: run, latent_id, and explained_k for each k."""
         import pandas as pd
 
         ids = self.a.latent_ids.cpu().numpy()[self.unmatched]
@@ -80,7 +80,7 @@ class SpanOverlap:
         return pd.DataFrame({"run": self.a.name, "latent_id": ids} | columns)
 
     def summary(self) -> dict[str, Any]:
-        """The numbers, JSON-ready."""
+        """Return the numbers, JSON-ready."""
         return {
             "inputs": {"a": describe_input(self.a), "b": describe_input(self.b)},
             "confounds": confound_audit(self.a, self.b).summary(),
@@ -104,17 +104,17 @@ class SpanOverlap:
         }
 
     def tables(self) -> Mapping[str, pd.DataFrame]:
-        """What is saved."""
+        """Return the tables to save."""
         return {"span": self.to_pandas()}
 
     def figures(self) -> Mapping[str, Figure]:
-        """What is drawn when it is saved."""
+        """Return the figures to save."""
         from sae_geometry import plots
 
         return {"span": plots.span_figure(self)}
 
     def plot_explained(self, ax: Axes | None = None) -> Axes:
-        """Share explained against the number of nearest latents, beside chance."""
+        """Draw the share explained against the number of nearest latents, with the null expectation."""
         from sae_geometry import plots
 
         return plots.span_curve(self, ax=ax)
@@ -127,14 +127,12 @@ class SpanOverlap:
         if len(self.unmatched):
             rows = [("k nearest", *(f"{k}" for k in self.n_nearest))]
             rows.append(("explained", *(f"{v:.1%}" for v in self.explained.mean(axis=0))))
-            if len(self.explained_by_chance):
-                rows.append(("by chance", *(f"{v:.1%}" for v in self.explained_by_chance.mean(axis=0))))
+            rows.append(("by chance", *(f"{v:.1%}" for v in self.explained_by_chance.mean(axis=0))))
             lines += ["  share of each direction in the span of its k nearest lines:"]
             lines += [f"    {line}" for line in aligned(rows)]
         if self.ranks:
             rows = [("rank", *(f"{r}" for r in self.ranks)), ("overlap", *(f"{v:.1%}" for v in self.overlap))]
-            if not np.isnan(self.overlap_by_chance).all():
-                rows.append(("by chance", *(f"{v:.1%}" for v in self.overlap_by_chance)))
+            rows.append(("by chance", *(f"{v:.1%}" for v in self.overlap_by_chance)))
             rows.append(("isotropic", *(f"{v:.1%}" for v in self.overlap_isotropic)))
             lines += [
                 "  leading subspaces of the unmatched and of b's matched latents (mean squared cosine of angles):"
@@ -152,23 +150,23 @@ def span_overlap(
     allow_mismatch: bool = False,
     progress: Progress | None = None,
 ) -> SpanOverlap:
-    """Are A's unmatched latents combinations of B's, or directions that B does not have?
+    """Measure whether A's unmatched latents are combinations of B's latents, or directions missing from B.
 
-    A latent of A is unmatched where its one-to-one partner (optimal up to 4,096 latents a side, greedy beyond) is no
-    more similar than `threshold`. With Q_k an orthonormal basis of the k latents of B with the largest absolute cosine
-    to it, ‖Q_kᵀ a_i‖² is the share of a_i in their span. Any k directions explain something, the nearest more: chance
-    is the same with random directions that have B's mean and second moment. Between the leading r-dimensional
-    subspaces (right singular vectors) of A's unmatched and of B's matched latents stand the principal angles.
+    A latent of A is unmatched if the similarity to its one-to-one partner (optimal up to 4,096 latents per side, greedy
+    beyond) does not exceed `threshold`. With Q_k an orthonormal basis of the k latents of B with the largest absolute
+    cosine to it, ‖Q_kᵀ a_i‖² is the share of a_i in their span. Any k directions explain some share, and the nearest
+    more: the null expectation is the same measurement with B turned. Principal angles compare the leading r-dimensional
+    subspaces (right singular vectors) of A's unmatched and B's matched latents.
 
     Args:
         a, b: anything `compare` takes.
-        threshold: see above.
+        threshold: similarity up to which a latent is unmatched.
         n_nearest: values of k, 1…64, ascending.
-        allow_mismatch: go on although model or hook point differ; every output then says so.
-        progress: called with what is being done and the share of it done.
+        allow_mismatch: permit different models or hook points; every output then says so.
+        progress: called with the current step and its completed fraction.
 
     Raises:
-        ValueError: values of k that are none, a threshold outside −1…1, different spaces.
+        ValueError: invalid values of k, a threshold outside −1…1, different spaces.
 
     Example:
         >>> import sae_geometry as sg
@@ -188,8 +186,7 @@ def span_overlap(
     rows = left.directions.cpu().numpy()[unmatched]
     others = right.directions.cpu().numpy()
     ks = tuple(k for k in ks if k <= min(len(others), left.d_in))
-    null = made.nearest_a_to_b.nearest_chance.null
-    random = null.sample(len(others), seed=0) if null.has_tail else None
+    unshared = turned(right.directions, principal_axes(right.directions), seed=0).cpu().numpy()
     few = (
         rows[np.unique(np.linspace(0, max(len(rows) - 1, 0), _NULL_LATENTS).round().astype(int))] if len(rows) else rows
     )
@@ -197,7 +194,7 @@ def span_overlap(
     ranks = tuple(r for r in RANKS if r <= smallest // 2 or r == 1 <= smallest)
     most = max(ranks, default=0)
     ours, theirs = (_leading_subspace(x, most) for x in (rows, others[matched]))
-    chosen = None if random is None else _leading_subspace(random[: len(matched)], most)
+    chosen = _leading_subspace(unshared[matched], most)
     cosines = [_angle_cosines(ours[:r], theirs[:r]) for r in ranks]
     return SpanOverlap(
         a=left,
@@ -207,12 +204,10 @@ def span_overlap(
         unmatched=read_only(unmatched),
         n_nearest=ks,
         explained=explained_by_nearest(rows, others, ks),
-        explained_by_chance=np.empty((0, len(ks))) if random is None else explained_by_nearest(few, random, ks),
+        explained_by_chance=explained_by_nearest(few, unshared, ks),
         ranks=ranks,
         overlap=np.array([float((c**2).mean()) for c in cosines]),
-        overlap_by_chance=np.array(
-            [np.nan if chosen is None else float((_angle_cosines(ours[:r], chosen[:r]) ** 2).mean()) for r in ranks]
-        ),
+        overlap_by_chance=np.array([float((_angle_cosines(ours[:r], chosen[:r]) ** 2).mean()) for r in ranks]),
         overlap_isotropic=np.array([r / left.d_in for r in ranks]),
         angles=np.degrees(np.arccos(cosines[-1])) if cosines else np.empty(0),
         caveats=made.caveats,
@@ -220,7 +215,7 @@ def span_overlap(
 
 
 def explained_by_nearest(rows: np.ndarray, others: np.ndarray, n_nearest: Sequence[int]) -> np.ndarray:
-    """float64 [n, K]: share of each unit row in the span of the k others with the largest absolute cosine to it."""
+    """Return the share of each unit row in the span of the k others of largest absolute cosine, float64 [n, K]."""
     if len(rows) == 0 or not n_nearest:
         return np.empty((len(rows), len(n_nearest)))
     most = max(n_nearest)
@@ -235,7 +230,7 @@ def explained_by_nearest(rows: np.ndarray, others: np.ndarray, n_nearest: Sequen
 
 
 def _leading_subspace(rows: np.ndarray, rank: int) -> np.ndarray:
-    """float64 [rank, d]: the first right singular vectors of the rows, from the smaller of x xᵀ and xᵀ x."""
+    """Return the first right singular vectors of the rows, float64 [rank, d], from the smaller of x xᵀ and xᵀ x."""
     from scipy.linalg import eigh
 
     x = rows.astype(np.float64)
@@ -248,7 +243,7 @@ def _leading_subspace(rows: np.ndarray, rank: int) -> np.ndarray:
 
 
 def _angle_cosines(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Cosines of the principal angles between the subspaces that orthonormal rows span."""
+    """Return the cosines of the principal angles between the subspaces that orthonormal rows span."""
     return np.clip(np.linalg.svd(x @ y.T, compute_uv=False), 0.0, 1.0)
 
 

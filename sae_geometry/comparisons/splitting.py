@@ -1,4 +1,4 @@
-"""Feature splitting: what became of a narrow dictionary's latents in a wide one."""
+"""Feature splitting: the children of a narrow dictionary's latents in a wide one, and its novel latents."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ import torch
 from torch import Tensor
 
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.io.formatting import aligned
+from sae_geometry.io.formatting import aligned, counted
 from sae_geometry.io.progress import Progress
-from sae_geometry.kernels.sweep import sweep
-from sae_geometry.kernels.types import Sweep
+from sae_geometry.kernels.sweep import listing_sweep, sweep
 from sae_geometry.matching.defaults import DISCOVERY_RATE
-from sae_geometry.nulls import false_discovery_found
+from sae_geometry.nulls import LISTED, How, principal_axes, turned, turned_controls
 from sae_geometry.pairwise.confounds import confound_audit
 from sae_geometry.pairwise.inputs import describe_input, distinct
-from sae_geometry.pairwise.matching_result import Matching, few_latents, nearest_matching
+from sae_geometry.pairwise.matching_result import Matching, nearest_matching
 from sae_geometry.pairwise.same_space import require_same_space
 from sae_geometry.sources import as_dictionary
 
@@ -31,16 +30,16 @@ if TYPE_CHECKING:
 
 N_TERMS = 4
 _NULL_LATENTS = 512
-_GONE = 1e-6  # squared residual below which nothing is left to explain
+_GONE = 1e-6  # squared residual below which the pursuit ends
 
 
 @dataclass(frozen=True, eq=False)
 class SparseCombination:
-    """Every parent as a non-negative combination of few atoms, by orthogonal matching pursuit.
+    """Sparse non-negative combination of atoms per parent, by orthogonal matching pursuit.
 
     Attributes:
-        index: int64 [n, T], the atom taken at each step; −1 where the pursuit had ended.
-        coefficient: float64 [n, T], in the combination of all T; 0 where none.
+        index: int64 [n, T], the atom selected at each step; −1 after the pursuit ended.
+        coefficient: float64 [n, T], in the combination of all T atoms; 0 where none.
         explained: float64 [n, T], 1 − ‖p − Σ c_t w_t‖² after 1…T terms: the share of the unit direction explained.
     """
 
@@ -51,23 +50,23 @@ class SparseCombination:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class SplitMap:
-    """What became of each narrow latent in the wide dictionary, and which wide latents are new.
+    """Children of each narrow latent in the wide dictionary, and the novel wide latents.
 
     Attributes:
         narrow, wide: the dictionaries.
-        parents: the `Matching` wide → narrow: each wide latent's nearest narrow one, with its p-value.
-        found: bool [m]: wide latents that are children: closer to their parent than chance, the false discovery rate
-            held at `false_discovery_rate`. The others are *novel*.
-        false_discovery_rate: see `found`.
-        threshold: the smallest cosine among the found; nan where none is.
+        parents: the `Matching` wide → narrow: each wide latent's nearest narrow one, with its q-value. The only control
+            is the narrow dictionary turned: siblings in the wide one result from splitting and are not a null.
+        found: bool [m], wide latents that are children: their q-value is at most `false_discovery_rate`. The others
+            are *novel*.
+        false_discovery_rate: largest q-value of a child.
+        threshold: smallest cosine among the children; nan without any.
         nearest_child: the `Matching` narrow → wide.
         combination: each narrow direction as a sparse combination of wide ones.
-        close: bool [n, T]: terms of the combination that are closer to the narrow latent than chance, the false
-            discovery rate held over all n·T.
-        explained_by_chance: float64 [L, T]: the same of wide dictionaries drawn at random with the same mean and
-            second moment, for L of the narrow latents; the yardstick for `combination.explained`. Empty where the wide
-            dictionary fills too few dimensions.
-        caveats: what every reader must know.
+        close: bool [n, T], terms of the combination that are closer to the narrow latent than any latent of the wide
+            dictionary turned.
+        explained_by_chance: float64 [L, T], share explained by the wide dictionary turned, for L of the narrow
+            latents; the null for `combination.explained`.
+        caveats: allowed mismatches and unknown spaces.
     """
 
     narrow: Dictionary
@@ -84,14 +83,14 @@ class SplitMap:
 
     @cached_property
     def n_children(self) -> np.ndarray:
-        """int64 [n]: how many wide latents have this narrow one as parent."""
+        """Return the number of children per narrow latent, int64 [n]."""
         return np.bincount(self.parents.partner_row[self.found], minlength=self.narrow.n_latents)
 
     @cached_property
     def n_absorbing(self) -> np.ndarray:
-        """int64 [n]: terms of the sparse combination that are close and children of *another* narrow latent.
+        """Return the number of close terms that are children of *another* narrow latent, int64 [n].
 
-        They carry part of this latent's direction without descending from it.
+        These terms carry part of the latent's direction without being its children.
         """
         term = self.combination.index
         taken = (term >= 0) & (self.combination.coefficient > 0)
@@ -100,14 +99,14 @@ class SplitMap:
 
     @property
     def n_novel(self) -> int:
-        """Wide latents no closer to any narrow one than chance."""
+        """Return the number of wide latents without a significant parent."""
         return int((~self.found).sum())
 
     def children(self, latent_id: int) -> list[int]:
-        """Original ids of the wide children of one narrow latent, closest first.
+        """Return the original ids of the wide children of one narrow latent, closest first.
 
         Raises:
-            ValueError: the narrow dictionary has no such latent.
+            ValueError: unknown latent of the narrow dictionary.
         """
         at = np.flatnonzero(self.parents.target_ids == latent_id)
         if len(at) == 0:
@@ -117,7 +116,7 @@ class SplitMap:
         return [int(i) for i in self.parents.source_ids[rows]]
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row a wide latent: wide_id, parent_id, cosine, p_value, role ("child" or "novel"), n_siblings."""
+        """Return one row per wide latent: wide_id, parent_id, cosine, q_value, role ("child", "novel"), n_siblings."""
         import pandas as pd
 
         siblings = np.where(self.found, self.n_children[self.parents.partner_row], 0)
@@ -126,15 +125,15 @@ class SplitMap:
                 "wide_id": self.parents.source_ids,
                 "parent_id": self.parents.partner,
                 "cosine": self.parents.cosine,
-                "p_value": self.parents.p_value,
+                "q_value": self.parents.q_value,
                 "role": np.where(self.found, "child", "novel"),
                 "n_siblings": siblings,
             }
         )
 
     def parents_table(self) -> pd.DataFrame:
-        """One row a narrow latent: narrow_id, n_children, n_absorbing, nearest_wide_id, nearest_cosine, and for each
-        term t of its sparse combination term_t_id, term_t_coefficient, explained_t.
+        """Return one row per narrow latent: narrow_id, n_children, n_absorbing, nearest_wide_id, nearest_cosine;
+        per term t of its sparse combination: term_t_id, term_t_coefficient, explained_t.
         """
         import pandas as pd
 
@@ -154,13 +153,13 @@ class SplitMap:
         return pd.DataFrame(columns)
 
     def summary(self) -> dict[str, Any]:
-        """The numbers, JSON-ready."""
+        """Return the numbers, JSON-ready."""
         counts, chance = np.bincount(np.minimum(self.n_children, 5), minlength=6), self.explained_by_chance
         return {
             "inputs": {"narrow": describe_input(self.narrow), "wide": describe_input(self.wide)},
             "confounds": confound_audit(self.narrow, self.wide).summary(),
             "child_means": "a wide latent closer (decoder cosine, signed) to its nearest narrow latent, its parent, "
-            "than random directions with the narrow dictionary's mean and second moment",
+            "than the narrow dictionary turned explains",
             "false_discovery_rate": self.false_discovery_rate,
             "smallest_cosine_of_a_child": self.threshold,
             "wide_to_narrow": self.parents.summary(),
@@ -176,36 +175,34 @@ class SplitMap:
             "explained_means": "share of the narrow direction explained by 1, 2, … wide directions, non-negative "
             "coefficients, orthogonal matching pursuit; mean over narrow latents",
             "explained": self.combination.explained.mean(axis=0).tolist(),
-            "explained_by_chance": self.explained_by_chance.mean(axis=0).tolist()
-            if len(self.explained_by_chance)
-            else None,
+            "explained_by_chance": self.explained_by_chance.mean(axis=0).tolist(),
             "narrow_latents_in_the_null": len(chance),
             "caveats": list(self.caveats),
         }
 
     def tables(self) -> Mapping[str, pd.DataFrame]:
-        """What is saved: split (a row a wide latent), parents (a row a narrow one)."""
+        """Return the tables to save: split (one row per wide latent), parents (one row per narrow one)."""
         return {"split": self.to_pandas(), "parents": self.parents_table()}
 
     def figures(self) -> Mapping[str, Figure]:
-        """What is drawn when it is saved."""
+        """Return the figures to save."""
         from sae_geometry import plots
 
         return {"splitting": plots.splitting_figure(self)}
 
     @property
     def dictionaries(self) -> tuple[Dictionary, ...]:
-        """Narrow and wide."""
+        """Return the narrow and the wide dictionary."""
         return (self.narrow, self.wide)
 
     def plot_children(self, ax: Axes | None = None) -> Axes:
-        """How many children narrow latents have."""
+        """Draw the number of children per narrow latent."""
         from sae_geometry import plots
 
         return plots.children_bars(self, ax=ax)
 
     def plot_explained(self, ax: Axes | None = None) -> Axes:
-        """How much of the parents 1, 2, … wide latents explain, beside chance."""
+        """Draw the share of parents explained by 1, 2, … wide latents, with the null expectation."""
         from sae_geometry import plots
 
         return plots.explained_ecdf(self, ax=ax)
@@ -216,11 +213,11 @@ class SplitMap:
         farthest = f"; the farthest at {self.threshold:.3f}" if self.found.any() else ""
         rows = [("terms", *(f"{t + 1}" for t in range(self.combination.explained.shape[1])))]
         rows.append(("explained", *(f"{v:.1%}" for v in self.combination.explained.mean(axis=0))))
-        if len(self.explained_by_chance):
-            rows.append(("by chance", *(f"{v:.1%}" for v in self.explained_by_chance.mean(axis=0))))
+        rows.append(("by chance", *(f"{v:.1%}" for v in self.explained_by_chance.mean(axis=0))))
         return "\n".join(
             [
-                f"Splitting of {self.narrow.name!r} ({n:,} latents) in {self.wide.name!r} ({self.wide.n_latents:,})",
+                f"Splitting of {self.narrow.name!r} ({counted(n, 'latent')}) in {self.wide.name!r} "
+                f"({self.wide.n_latents:,})",
                 f"  wide latents: {int(self.found.sum()):,} children (closer to their parent than chance, "
                 f"{self.false_discovery_rate:.0%} false discoveries{farthest}), {self.n_novel:,} novel",
                 f"  narrow latents: {split:,} with several children, {kept:,} with one, {none:,} with none",
@@ -243,24 +240,24 @@ def split_map(
     allow_mismatch: bool = False,
     progress: Progress | None = None,
 ) -> SplitMap:
-    """What became of a narrow dictionary's latents in a wide one: children, absorption, novel latents.
+    """Map a narrow dictionary's latents to a wide one: children, absorption, novel latents.
 
-    Each wide latent's *parent* is its nearest narrow latent, argmax_i cos(narrow_i, wide_j); it is a *child* where that
-    cosine is larger than chance (p-values against random directions with the narrow dictionary's mean and second
-    moment, the false discovery rate controlled), and *novel* otherwise. Each narrow direction p is then written as
-    Σ c_t w_t, c ≥ 0, over at most `n_terms` wide directions by orthogonal matching pursuit: the next w is the one with
-    the largest inner product with what is left of p (found exactly, among all of them), and all coefficients are fitted
-    anew. The share explained is 1 − ‖p − Σ c_t w_t‖², beside that of wide dictionaries drawn at random.
+    Each wide latent's *parent* is its nearest narrow latent, argmax_i cos(narrow_i, wide_j); it is a *child* if that
+    cosine wins against the narrow dictionary turned (target-decoy competition with a controlled false discovery rate),
+    and *novel* otherwise. Each narrow direction p is then approximated by Σ c_t w_t, c ≥ 0, over at most `n_terms` wide
+    directions by orthogonal matching pursuit: the next w has the largest inner product with the residual (by an exact
+    sweep over all of them), and all coefficients are refitted. The share explained is 1 − ‖p − Σ c_t w_t‖²; its null
+    expectation is that of the wide dictionary turned.
 
     Args:
         narrow, wide: anything `compare` takes; `narrow` has no more latents than `wide`.
         false_discovery_rate: for children, in (0, 1).
         n_terms: T ≥ 1.
-        allow_mismatch: go on although model or hook point differ; every output then says so.
-        progress: called with what is being done and the share of it done.
+        allow_mismatch: permit different models or hook points; every output then says so.
+        progress: called with the current step and its completed fraction.
 
     Raises:
-        ValueError: the narrow dictionary is the wider one, no terms, a rate outside (0, 1), or different spaces.
+        ValueError: the narrow dictionary has more latents, no terms, a rate outside (0, 1), or different spaces.
 
     Example:
         >>> import sae_geometry as sg
@@ -271,7 +268,7 @@ def split_map(
     small, large = distinct([as_dictionary(narrow), as_dictionary(wide)])
     if small.n_latents > large.n_latents:
         raise ValueError(
-            f"the first dictionary is the narrow one, but {small.name!r} has {small.n_latents:,} latents and "
+            f"the first dictionary is the narrow one, but {small.name!r} has {counted(small.n_latents, 'latent')} and "
             f"{large.name!r} {large.n_latents:,}; give them the other way round"
         )
     if n_terms < 1:
@@ -279,16 +276,16 @@ def split_map(
     if not 0 < false_discovery_rate < 1:
         raise ValueError(f"a false discovery rate lies between 0 and 1; got {false_discovery_rate}")
     notes = tuple(f"{d.name}: {note}" for d in (small, large) for note in d.notes)
-    caveats = notes + require_same_space(small, large, allow_mismatch) + few_latents((small, large))
+    caveats = notes + require_same_space(small, large, allow_mismatch)
     large = large.to(small.device)
     tick = None if progress is None else lambda share: progress("similarities", share)
-    swept = sweep(small.directions, large.directions, progress=tick)
-    parents, nearest_child = _matchings(small, large, swept)
-    if not parents.nearest_chance.null.has_tail:
-        caveats += (
-            f"{small.name}: fills fewer than four dimensions, so chance is unknown and no latent is called a child",
-        )
-    found = false_discovery_found(parents.p_value, false_discovery_rate)
+    swept = listing_sweep(large.directions, small.directions, LISTED, progress=tick)
+    assert swept.cols is not None
+    forth, back = turned_controls(large.directions, small.directions, swept, How(), progress)
+    parents = nearest_matching(large, small, swept.rows, forth)
+    nearest_child = nearest_matching(small, large, swept.cols, back)
+    found = parents.q_value <= false_discovery_rate
+    caveats += parents.doubts
     threshold = float(parents.cosine[found].min()) if found.any() else float("nan")
     combination = sparse_combinations(small.directions, large.directions, n_terms, progress=progress)
     return SplitMap(
@@ -300,8 +297,8 @@ def split_map(
         threshold=threshold,
         nearest_child=nearest_child,
         combination=combination,
-        close=_close(small, large, combination, nearest_child, false_discovery_rate),
-        explained_by_chance=_explained_by_chance(small.directions, nearest_child, n_terms),
+        close=_close(small, large, combination, back.turned),
+        explained_by_chance=_explained_by_chance(small.directions, large.directions, n_terms),
         caveats=caveats,
     )
 
@@ -309,11 +306,11 @@ def split_map(
 def sparse_combinations(
     parents: Tensor, atoms: Tensor, n_terms: int, *, progress: Progress | None = None
 ) -> SparseCombination:
-    """Each parent as a non-negative combination of at most `n_terms` atoms: orthogonal matching pursuit.
+    """Approximate each parent by a non-negative combination of at most `n_terms` atoms: orthogonal matching pursuit.
 
-    Each step takes the atom with the largest inner product with the residual, ties to the smaller index, found exactly
-    by a sweep over all atoms; the coefficients of all taken atoms are then fitted anew by non-negative least squares.
-    The pursuit of a parent ends where no atom has a positive inner product with what is left.
+    Each step selects the atom with the largest inner product with the residual, ties to the smaller index, by an exact
+    sweep over all atoms; the coefficients of all selected atoms are then refitted by non-negative least squares. The
+    pursuit of a parent ends when no atom has a positive inner product with the residual.
 
     Args:
         parents: unit rows [n, d].
@@ -354,29 +351,15 @@ def sparse_combinations(
     return SparseCombination(index, coefficient, explained)
 
 
-def _matchings(narrow: Dictionary, wide: Dictionary, swept: Sweep) -> tuple[Matching, Matching]:
-    assert swept.cols is not None
-    return nearest_matching(wide, narrow, swept.cols), nearest_matching(narrow, wide, swept.rows)
-
-
-def _close(
-    narrow: Dictionary, wide: Dictionary, combination: SparseCombination, nearest_child: Matching, rate: float
-) -> np.ndarray:
-    """Which terms are closer to their narrow latent than the nearest of m random wide latents would be."""
+def _close(narrow: Dictionary, wide: Dictionary, combination: SparseCombination, turned: np.ndarray) -> np.ndarray:
+    """Return which terms are closer to their narrow latent than the nearest latent of the wide dictionary turned."""
     p, w = narrow.directions.cpu().numpy(), wide.directions.cpu().numpy()
-    p_values = np.full(combination.index.shape, np.nan)
-    for t in range(combination.index.shape[1]):
-        term = combination.index[:, t]
-        cosine = np.where(term >= 0, (p * w[term]).sum(axis=1, dtype=np.float64), np.nan)
-        p_values[:, t] = nearest_child.nearest_chance.p_values(cosine)
-    return false_discovery_found(p_values, rate)
+    cosines = [(p * w[term]).sum(axis=1, dtype=np.float64) for term in combination.index.T]
+    return (combination.index >= 0) & (np.stack(cosines, axis=1) > turned[:, None])
 
 
-def _explained_by_chance(parents: Tensor, nearest_child: Matching, n_terms: int) -> np.ndarray:
-    """The share explained by a random wide dictionary, for evenly spaced parents."""
-    null = nearest_child.nearest_chance.null
-    if not null.has_tail:
-        return np.empty((0, n_terms))
+def _explained_by_chance(parents: Tensor, atoms: Tensor, n_terms: int) -> np.ndarray:
+    """Return the share explained by the wide dictionary turned, for evenly spaced parents."""
     rows = np.unique(np.linspace(0, len(parents) - 1, _NULL_LATENTS).round().astype(int))
-    atoms = torch.from_numpy(null.sample(len(nearest_child.target_ids))).to(parents.device)
-    return sparse_combinations(parents[torch.from_numpy(rows).to(parents.device)], atoms, n_terms).explained
+    others = turned(atoms, principal_axes(atoms), seed=0)
+    return sparse_combinations(parents[torch.from_numpy(rows).to(parents.device)], others, n_terms).explained

@@ -1,4 +1,4 @@
-"""Within-dictionary similarity: how redundant is one dictionary?"""
+"""Within-dictionary similarity: the redundancy of one dictionary."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import or_dash
 from sae_geometry.io.progress import Progress
-from sae_geometry.kernels.sweep import sweep
+from sae_geometry.kernels.sweep import listing_sweep
 from sae_geometry.kernels.types import Sweep, SweepReport
+from sae_geometry.nulls import LISTED, How, within_controls
 from sae_geometry.pairwise.inputs import describe_input
-from sae_geometry.pairwise.matching_result import Matching, few_latents, nearest_matching, with_mutual
+from sae_geometry.pairwise.matching_result import Matching, nearest_matching, with_mutual
 from sae_geometry.sources import as_dictionary
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class WithinComparison:
         dictionary: the dictionary.
         signed: whether similarity is the cosine or its absolute value.
         nearest: the `Matching` of the dictionary to itself.
-        swept: the sweep behind it.
+        swept: the underlying sweep.
     """
 
     dictionary: Dictionary
@@ -37,25 +38,25 @@ class WithinComparison:
 
     @property
     def caveats(self) -> tuple[str, ...]:
-        """What every reader must know."""
-        return (*self.dictionary.notes, *few_latents((self.dictionary,)))
+        """Return the caveats of the comparison."""
+        return (*self.dictionary.notes, *self.nearest.doubts)
 
     @property
     def report(self) -> SweepReport:
-        """How the sweep was run."""
+        """Return how the sweep was run."""
         return self.swept.report
 
     @property
     def mmcs(self) -> float:
-        """Mean over i of max over j ≠ i of cos(a_i, a_j)."""
+        """Return the mean over i of max over j ≠ i of cos(a_i, a_j)."""
         return self.nearest.mmcs
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row a latent: see `Matching.to_pandas`."""
+        """Return one row per latent: see `Matching.to_pandas`."""
         return self.nearest.to_pandas()
 
     def summary(self) -> dict[str, Any]:
-        """The numbers, JSON-ready."""
+        """Return the numbers, JSON-ready."""
         return {
             "inputs": {"a": describe_input(self.dictionary)},
             "self": "excluded by index",
@@ -66,13 +67,13 @@ class WithinComparison:
         }
 
     def plot_ecdf(self, ax: Axes | None = None) -> Axes:
-        """ECDF of the within-dictionary max cosine with the chance line."""
+        """Draw the ECDF of the within-dictionary max cosine, with the null expectation."""
         from sae_geometry import plots
 
         return plots.similarity_ecdf([self.nearest], ax=ax)
 
     def plot_histogram(self, ax: Axes | None = None) -> Axes:
-        """Histogram of the within-dictionary max cosine."""
+        """Draw a histogram of the within-dictionary max cosine."""
         from sae_geometry import plots
 
         return plots.similarity_histogram([self.nearest], ax=ax)
@@ -83,21 +84,21 @@ class WithinComparison:
         return (
             f"Within {self.dictionary.name!r} ({self.dictionary.n_latents:,} × {self.dictionary.d_in:,}), nearest "
             f"other latent ({m.quantity}, self excluded): mean {mean}; {m.fraction_above(0.7):.1%} above 0.7; "
-            f"chance {m.chance_text} (isotropic {isotropic})\n  {self.dictionary.alive.describe()}"
-            + "".join(f"\n  caveat: {caveat}" for caveat in self.caveats)
+            f"chance {or_dash(m.chance, '.3f')} (the dictionary turned; isotropic {isotropic})\n"
+            f"  {self.dictionary.alive.describe()}" + "".join(f"\n  caveat: {caveat}" for caveat in self.caveats)
         )
 
 
 def compare_within(a: Any, *, signed: bool = True, progress: Progress | None = None) -> WithinComparison:
-    """Within-dictionary similarity: max over j ≠ i of cos(a_i, a_j) for every latent i, self excluded by index.
+    """Compute max over j ≠ i of cos(a_i, a_j) for every latent i, self excluded by index.
 
     Args:
         a: anything `compare` takes.
         signed: False uses |cos|.
-        progress: called with what is being done and the share of it done, in [0, 1].
+        progress: called with the current step and its completed fraction, in [0, 1].
 
     Returns:
-        WithinComparison. A dictionary of one latent has no partner: similarity nan, partner −1.
+        WithinComparison. The latent of a one-latent dictionary has no partner: similarity nan, partner −1.
 
     Example:
         >>> import sae_geometry as sg
@@ -106,7 +107,8 @@ def compare_within(a: Any, *, signed: bool = True, progress: Progress | None = N
     """
     d = as_dictionary(a)
     tick = None if progress is None else lambda share: progress("similarities", share)
-    swept = sweep(d.directions, None, absolute=not signed, progress=tick)
-    nearest = nearest_matching(d, d, swept.rows, signed=signed, within=True)
+    swept = listing_sweep(d.directions, None, LISTED, absolute=not signed, progress=tick)
+    controls = within_controls(d.directions, swept, How(not signed), progress)
+    nearest = nearest_matching(d, d, swept.rows, controls, signed=signed)
     nearest = with_mutual(nearest, nearest)
     return WithinComparison(d, signed, nearest, swept)

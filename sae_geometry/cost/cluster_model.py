@@ -1,10 +1,10 @@
-"""What a question would cost on M workers: arithmetic against network, by a model of what the Dask runner does.
+"""Cost model of a comparison on M Dask workers: arithmetic and network.
 
-A sweep of n × m latents of width d takes n·m·d multiplications, half of that within one dictionary, shared out evenly.
-Every worker is sent each operand whole (4·d bytes a latent) unless it still has it, and sends back the lists of its
-tiles (12 bytes a partner: a row's from its tile, a column's from every tile). Where there are as many pairs of
-dictionaries as workers, pairs are not cut: a worker takes one after another. Arithmetic falls with the number of
-workers and what goes through the network grows with it, so there is a number beyond which more make it slower.
+A sweep of n × m latents of width d takes n·m·d multiplications, half of that within one dictionary, divided evenly.
+Each worker receives every operand whole (4·d bytes per latent) unless it has it already, and returns the lists of its
+tiles (12 bytes per partner: a row's from its tile, a column's from every tile). With at least as many pairs of
+dictionaries as workers, pairs are not split. Arithmetic decreases with the number of workers and network traffic
+increases, so beyond some number more workers are slower.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from math import ceil, sqrt
 
 from sae_geometry.kernels.tiles import LEAST, pieces_for
 
-KEPT = 1 << 30  # bytes of operands that stay on a worker for the next sweep
-PARTNER = 12  # bytes of a partner on its way back
-_LISTED = 100  # bytes that a listed partner takes while it is found
-_ASIDE = 512 << 20  # bytes of a worker before any work: Python, torch, the compiled loops
+KEPT = 1 << 30  # bytes of operands cached on a worker between sweeps
+PARTNER = 12  # bytes per returned partner
+_LISTED = 100  # bytes per listed partner during a sweep
+_ASIDE = 512 << 20  # bytes of an idle worker: Python, torch, compiled loops
 _MOST_WORKERS = 1 << 20
 
 
 @dataclass(frozen=True)
 class Pass:
-    """One sweep: of n latents of one side against m of another, or within one.
+    """One sweep of n latents against m, or within one dictionary.
 
     Attributes:
-        a, b: which side (a number for each set of directions); b is None within one.
-        n, m: latents; the same twice within one.
-        k: partners listed of each latent.
-        columns: whether B's latents get lists too.
+        a, b: index of each set of directions; b is None within one.
+        n, m: number of latents; equal within one.
+        k: partners listed per latent.
+        columns: whether latents of B get lists as well.
     """
 
     a: int
@@ -43,27 +43,27 @@ class Pass:
 
     @property
     def pairs(self) -> float:
-        """Cosines to be made."""
+        """Return the number of cosines."""
         return self.n * self.n / 2 if self.b is None else float(self.n * self.m)
 
     @property
     def operands(self) -> dict[int, int]:
-        """The latents of each side."""
+        """Return the number of latents per side."""
         return {self.a: self.n} if self.b is None else {self.a: self.n, self.b: self.m}
 
 
 @dataclass(frozen=True)
 class ClusterPlan:
-    """A question on a cluster, by the model.
+    """Estimated cost of a comparison on a cluster.
 
     Attributes:
-        n_dictionaries, n_passes, workers: how many dictionaries, sweeps over a similarity matrix, workers.
-        multiplications: of all passes together.
-        bytes_sent, bytes_back: operands to the workers, lists from them.
+        n_dictionaries, n_passes, workers: number of dictionaries, sweeps and workers.
+        multiplications: total over all sweeps.
+        bytes_sent, bytes_back: operands sent to workers, lists returned.
         memory_a_worker: bytes that one worker needs.
-        seconds_arithmetic, seconds_network: how long either alone would take.
+        seconds_arithmetic, seconds_network: duration of either alone.
         limited_by: "arithmetic" or "network", whichever is longer.
-        most_workers: where the network begins to be the longer of the two; None if not below a million workers.
+        most_workers: number of workers from which the network is the limit; None if above a million.
     """
 
     n_dictionaries: int
@@ -106,17 +106,17 @@ def cluster_plan(
     bandwidth: float,
     whole_pairs: int = 0,
 ) -> ClusterPlan:
-    """The cost of these passes on so many workers.
+    """Estimate the cost of sweeps on a cluster.
 
     Args:
-        passes: in the order in which they are made.
-        d_in: the width.
-        n_dictionaries: that the passes are made of.
-        workers: how many.
-        rate: multiplications a second of one worker, from a probe on one.
-        bandwidth: bytes a second that the client's link carries.
-        whole_pairs: into how many pairs of dictionaries the passes fall, where a worker may take a whole one; they are
-            cut into tiles all the same where there are fewer of them than workers.
+        passes: sweeps in order.
+        d_in: width of the dictionaries.
+        n_dictionaries: number of dictionaries.
+        workers: number of workers.
+        rate: multiplications per second of one worker.
+        bandwidth: bytes per second of the client's link.
+        whole_pairs: number of pairs of dictionaries that a worker may take whole; with fewer pairs than workers they
+            are cut into tiles instead.
 
     Raises:
         ValueError: no passes, or a number that is not positive.
@@ -157,7 +157,7 @@ class _Model:
         return sum(p.pairs for p in self.passes) * self.d_in
 
     def tiles(self, p: Pass, workers: int) -> int:
-        """Into how many tiles this pass is cut."""
+        """Return the number of tiles of a pass."""
         if self._goes_whole(workers):
             return 1
         most = max(1, p.n // LEAST)
@@ -167,23 +167,23 @@ class _Model:
         return sides * (sides + 1) // 2
 
     def back(self, workers: int) -> float:
-        """Bytes of lists that come back."""
+        """Return the bytes of returned lists."""
         return float(sum(PARTNER * p.k * self._listed(p, workers) for p in self.passes))
 
     def lists(self, workers: int) -> float:
-        """Bytes of one tile's lists while they are found."""
+        """Return the bytes of one tile's lists during its sweep."""
         return max(_LISTED * (p.k + 8) * (p.n / self.tiles(p, workers) + p.m) for p in self.passes)
 
     def seconds(self, workers: int, rate: float, bandwidth: float) -> tuple[float, float]:
-        """Of arithmetic and of network; whole pairs come in rounds, of which the last may not keep all at work."""
+        """Return seconds of arithmetic and network; whole pairs run in rounds, and the last may leave workers idle."""
         if self._goes_whole(workers):
             done = self.multiplications * -(-self.whole_pairs // workers) / self.whole_pairs
-        else:  # no more workers are at a pass than it has tiles
+        else:  # a pass uses at most as many workers as it has tiles
             done = self.d_in * sum(p.pairs / min(workers, self.tiles(p, workers)) for p in self.passes)
         return done / rate, (workers * self.operands[0] + self.back(workers)) / bandwidth
 
     def crossing(self, rate: float, bandwidth: float) -> int | None:
-        """The fewest workers for which the network takes longer: arithmetic falls as they become more, it rises."""
+        """Return the smallest number of workers for which the network takes longer than arithmetic."""
         low, high = 0, _MOST_WORKERS
         while high - low > 1:
             middle = (low + high) // 2
@@ -192,7 +192,7 @@ class _Model:
         return None if high == _MOST_WORKERS else high
 
     def _listed(self, p: Pass, workers: int) -> float:
-        """Lists that come back of a pass: a row's once, a column's from every tile; within, all from a row of tiles."""
+        """Return the number of returned lists: rows once, columns per tile; within one, all from a row of tiles."""
         tiles = self.tiles(p, workers)
         if p.b is None:
             return float(p.n * _sides(tiles))
@@ -203,7 +203,7 @@ class _Model:
 
     @cached_property
     def operands(self) -> tuple[float, float]:
-        """Bytes sent to a worker and most bytes held by it: what was asked for last stays while there is room."""
+        """Return bytes sent to a worker and its peak of cached bytes; recent operands stay while there is room."""
         held: dict[int, float] = {}
         sent = most = 0.0
         for p in self.passes:
@@ -219,5 +219,5 @@ class _Model:
 
 
 def _sides(tiles: int) -> int:
-    """Of how many blocks a side a dictionary is cut against itself for so many tiles, or a few more."""
+    """Return the number of blocks per side that gives at least this many tiles within one dictionary."""
     return ceil((sqrt(8 * tiles + 1) - 1) / 2)

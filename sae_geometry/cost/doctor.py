@@ -1,4 +1,4 @@
-"""What this machine can do: versions, device, whether the sweep is exact on it, and how fast."""
+"""Diagnosis of this machine: versions, device, exactness and rate of the sweep."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _FUSED: tuple[tuple[ScreenName, Precision], ...] = (
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What was found.
+    """Result of a diagnosis.
 
     sections: "software", "device", "back ends" and "checks", each a mapping of short texts. A check says "exact" when a
     screen gives the dense definition's partners and scores, bit for bit, in every case of the reference suite, "not
     here" when it cannot run, and begins with "WRONG" when it differs.
-    rates: the sweep's on the best device here, beside the device's limit.
+    rates: rate of the sweep on the best device, with the device's limit.
     """
 
     sections: dict[str, dict[str, str]]
@@ -39,15 +39,15 @@ class Diagnosis:
 
     @property
     def is_right(self) -> bool:
-        """Whether no check failed."""
+        """Return whether no check failed."""
         return not any(text.startswith("WRONG") for text in self.sections["checks"].values())
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON takes it."""
+        """Return the diagnosis, JSON-ready."""
         return {**self.sections, "rates": asdict(self.rates)}
 
     def markdown(self) -> str:
-        """All of it as one text to paste into an issue."""
+        """Return the diagnosis as Markdown, to paste into an issue."""
         lines = []
         for section, entries in self.sections.items():
             lines += [f"**{section}**", "", *(f"- {key}: {value}" for key, value in entries.items()), ""]
@@ -55,7 +55,7 @@ class Diagnosis:
 
 
 def diagnose() -> Diagnosis:
-    """Look at this machine: on a GPU, where there is one, the reference suite and the rates of every screen for it.
+    """Diagnose this machine; with a GPU, run the reference suite and measure the rate of every screen on it.
 
     Example:
         >>> from sae_geometry.cost.doctor import diagnose

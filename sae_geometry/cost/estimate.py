@@ -1,4 +1,4 @@
-"""What a question will cost on this machine, before it is asked: operations, memory, and time from a short probe."""
+"""Cost estimates for this machine: operations, memory, and time from a short probe."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import comb
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -16,11 +16,13 @@ from sae_geometry.cost.cluster_model import Pass
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.kernels.blocks import listing_bytes
 from sae_geometry.kernels.screens.cpu import shortlist_width
-from sae_geometry.kernels.sweep import SweepPlan, plan_sweep, sweep
+from sae_geometry.kernels.sweep import SweepPlan, cpu_threads, listing_memory, plan_sweep, sweep
 from sae_geometry.kernels.types import ScreenName
 from sae_geometry.matching import On, OneToOne
 from sae_geometry.matching.defaults import MatchingName, default_matching
 from sae_geometry.matching.optimal import CANDIDATES, MORE
+from sae_geometry.nulls import LISTED, default_turns
+from sae_geometry.sources import as_dictionary
 
 Verb = Literal["compare", "match", "within", "seeds", "agreement", "span", "split", "umap", "drift"]
 _SCREENS: dict[str, ScreenName] = {
@@ -30,13 +32,14 @@ _SCREENS: dict[str, ScreenName] = {
     "torch-fp16": "fp16",
     "torch-tf32": "tf32",
 }
-_NEAREST = 32  # of the other side's, whose span is looked at
+_NEAREST = 32  # nearest latents whose span is measured
 _GREEDY_K = 16
+_PER_CANDIDATE = 125  # bytes resident at the peak, measured with 100,000 latents (3.9 kB each) and a million (4.0 GB)
 
 
 @dataclass(frozen=True)
 class Job:
-    """Sweeps of one kind: a against b (within a if None), the k best, of the columns too or not, so many times."""
+    """Sweeps of one kind: a against b (within a if None), k best, with or without columns, and how often."""
 
     a: Tensor
     b: Tensor | None
@@ -46,14 +49,14 @@ class Job:
 
     @property
     def multiplications(self) -> float:
-        """n·m·d each time, half of that within one dictionary."""
+        """Return the multiplications: n·m·d per sweep, half of that within one dictionary."""
         n, d = self.a.shape
         return self.times * (float(n * n * d) / 2 if self.b is None else float(n * self.b.shape[0] * d))
 
 
 @dataclass(frozen=True)
 class Question:
-    """What the estimate needs to know of what is asked."""
+    """Parameters of the question to estimate."""
 
     dictionaries: tuple[Dictionary, ...]
     matching: MatchingName | None
@@ -63,10 +66,10 @@ class Question:
 
     @property
     def rows(self) -> list[Tensor]:
-        """What is compared: decoder directions, encoder directions, or both beside each other.
+        """Return the compared rows: decoder directions, encoder directions, or both concatenated.
 
         Raises:
-            ValueError: encoders are asked for, and not all dictionaries have them of one width.
+            ValueError: encoders requested, but missing or of different widths.
         """
         decoders = [d.directions for d in self.dictionaries]
         if self.on == "decoder":
@@ -79,7 +82,7 @@ class Question:
 
     @property
     def encoders(self) -> list[Tensor]:
-        """Encoder directions, where all have them and of one width; otherwise none."""
+        """Return the encoder directions if all dictionaries have them in one width; otherwise none."""
         found = [d.encoder_directions for d in self.dictionaries if d.encoder_directions is not None]
         same = len({e.shape[1] for e in found}) == 1
         return found if same and len(found) == len(self.dictionaries) else []
@@ -87,7 +90,7 @@ class Question:
 
 @dataclass(frozen=True)
 class _Verb:
-    """One verb: how many dictionaries it takes, its sweeps, and what it does besides."""
+    """One verb: its number of dictionaries, its sweeps, and the work not estimated."""
 
     least: int
     most: int | None
@@ -95,8 +98,19 @@ class _Verb:
     besides: str
 
 
+def _nearest(a: Tensor, b: Tensor) -> list[Job]:
+    """Return the sweep of a comparison, and those of its controls."""
+    turns = default_turns(len(a), len(b))
+    more = [Job(a, b, 1)] * (turns - 1)
+    return [Job(a, b, LISTED), Job(a, b, LISTED), *more, Job(a, None, LISTED), Job(b, None, LISTED)]
+
+
+def _within(x: Tensor) -> list[Job]:
+    return [Job(x, None, LISTED), Job(x, x, LISTED), *[Job(x, x, 1)] * (default_turns(len(x), len(x)) - 1)]
+
+
 def _paired(a: Tensor, b: Tensor, matching: str | None) -> list[Job]:
-    """The sweeps of a one-to-one matching, its nearest partners known."""
+    """Return the sweeps of a one-to-one matching with known nearest partners."""
     if matching == "greedy":
         return [Job(a, b, _GREEDY_K)]
     if matching == "optimal":
@@ -110,34 +124,42 @@ def _default_matching(q: Question) -> OneToOne:
 
 def _compare(q: Question) -> list[Job]:
     pairs = list(combinations(q.rows, 2))
-    return [job for a, b in pairs for job in (Job(a, b), *_paired(a, b, q.matching or "nearest"))]
+    return [job for a, b in pairs for job in (*_nearest(a, b), *_paired(a, b, q.matching or "nearest"))]
 
 
 def _match(q: Question) -> list[Job]:
     sides = [q.rows, q.rows, *([q.encoders] if q.encoders else [])]  # signed, absolute, encoders
-    return [job for x in sides for job in _paired(x[0], x[1], "optimal")]
+    controls = _nearest(q.rows[0], q.rows[1])[1:]
+    return [*controls, *(job for x in sides for job in _paired(x[0], x[1], "optimal"))]
 
 
 def _seeds(q: Question) -> list[Job]:
     matching = q.matching or _default_matching(q)
-    sides = [q.rows, *([q.encoders] if q.encoders and q.on == "decoder" else [])]
-    pairs = [pair for side in sides for pair in combinations(side, 2)]
-    return [job for a, b in pairs for job in (Job(a, b), *_paired(a, b, matching))]
+    pairs = list(combinations(q.rows, 2))
+    encoders = list(combinations(q.encoders, 2)) if q.on == "decoder" else []
+    return [
+        *(job for a, b in pairs for job in (*_nearest(a, b), *_paired(a, b, matching))),
+        *(job for a, b in encoders for job in (Job(a, b, 1 if matching == "mutual" else CANDIDATES),)),
+    ]
 
 
 def _agreement(q: Question) -> list[Job]:
-    return [Job(side[0], side[1]) for side in (q.rows, q.encoders)]
+    sides = (q.rows, q.encoders)
+    by_chance = [Job(side[0], side[1], columns=False) for side in sides]
+    return [*(job for side in sides for job in _nearest(side[0], side[1])), *by_chance]
 
 
 def _split(q: Question) -> list[Job]:
     narrow, wide = q.rows
-    return [Job(narrow, wide), Job(narrow, wide, columns=False, times=float(q.n_terms))]
+    turns = default_turns(len(wide), len(narrow))
+    parents = [Job(wide, narrow, LISTED)] * 2 + [Job(wide, narrow)] * (turns - 1)
+    return [*parents, Job(narrow, wide, columns=False, times=float(q.n_terms))]
 
 
 def _span(q: Question) -> list[Job]:
     a, b = q.rows
     most = min(_NEAREST, len(b))
-    return [Job(a, b), *_paired(a, b, _default_matching(q)), Job(a, b, most, columns=False)]
+    return [*_nearest(a, b), *_paired(a, b, _default_matching(q)), Job(a, b, most, columns=False)]
 
 
 def _umap(q: Question) -> list[Job]:
@@ -148,14 +170,14 @@ def _umap(q: Question) -> list[Job]:
 _ALWAYS = "reading the inputs, tables and figures"
 _VERBS: dict[Verb, _Verb] = {
     "compare": _Verb(2, None, _compare, "chance, the other ways of counting and, with a one-to-one matching, its "
-                     "solver, rounds beyond the first, and the same on random dictionaries"),
-    "match": _Verb(2, 2, _match, "the assignment solver, rounds beyond the first, and the same on random dictionaries"),
-    "within": _Verb(1, None, lambda q: [Job(x, None) for x in q.rows], "chance"),
+                     "solver, rounds beyond the first, and the same with the other dictionary turned"),
+    "match": _Verb(2, 2, _match, "the assignment solver, rounds beyond the first, and the same with B turned"),
+    "within": _Verb(1, None, lambda q: [job for x in q.rows for job in _within(x)], "chance"),
     "seeds": _Verb(2, None, _seeds, "chance, the solver, the rounds it may need beyond the first, and the consensus"),
     "agreement": _Verb(2, 2, _agreement, "chance"),
-    "span": _Verb(2, 2, _span, "the solver, principal angles, and the same on random directions; the sweep over "
+    "span": _Verb(2, 2, _span, "the solver, principal angles, and the same with B turned; the sweep over "
                   "unmatched latents is counted as if all were"),
-    "split": _Verb(2, 2, _split, "the fits of the combinations, and the same on a random dictionary"),
+    "split": _Verb(2, 2, _split, "the fits of the combinations, and the same with the wide one turned"),
     "umap": _Verb(1, None, _umap, "the layout that UMAP optimises from these neighbours, its evidence, and one-to-one "
                   "partners across runs"),
     "drift": _Verb(2, None, lambda _: [], "nothing else of weight: reading the states is most of it"),
@@ -167,17 +189,17 @@ class Estimate:
     """The cost of a question.
 
     Attributes:
-        verb: what would be asked.
+        verb: the question.
         n_sweeps: passes over a similarity matrix.
-        flops: multiplications and additions of all products, blocks that symmetry saves left out.
-        bytes_read: what the products read from memory if every block of rows goes through the other side once.
-        memory: the most bytes above the inputs that any sweep takes.
+        flops: multiplications and additions of all products, without blocks that symmetry saves.
+        bytes_read: bytes read by the products if every row block is multiplied with the other side once.
+        memory: largest memory of any sweep in bytes, excluding inputs.
         seconds: expected time of the sweeps, from a probe on the largest of them.
         probe_seconds: how long the probe took.
         device, screen, why: where and how the largest sweep would run.
-        leaves_out: what the verb does besides, which no probe can foresee.
-        passes: the sweeps, in the order in which they are made.
-        whole_pairs: into how many pairs of dictionaries they fall that a cluster's workers may take whole; else 0.
+        leaves_out: work of the verb that is not estimated.
+        passes: the sweeps, in order of execution.
+        whole_pairs: number of dictionary pairs that workers of a cluster may run whole; 0 if none.
     """
 
     verb: Verb
@@ -210,7 +232,7 @@ class Estimate:
 
 
 def estimate(
-    dictionaries: Sequence[Dictionary],
+    dictionaries: Sequence[Any],
     verb: Verb = "compare",
     *,
     matching: MatchingName | None = None,
@@ -219,20 +241,21 @@ def estimate(
     on: On = "decoder",
     probe_seconds: float = 1.0,
 ) -> Estimate:
-    """What `verb` would cost for these dictionaries on the device they are on.
+    """Estimate what `verb` would cost for these dictionaries on the device they are on.
 
     Args:
-        dictionaries: two or more for "compare" and "seeds" (every pair is), two for "match", "agreement", "span" and
-            "split", one or more for "within" (each) and "umap" (together), a run's states for "drift".
+        dictionaries: anything `compare` takes: two or more for "compare" and "seeds" (every pair), two for "match",
+            "agreement", "span" and "split", one or more for "within" (each) and "umap" (together), the checkpoints of
+            a run for "drift".
         verb: the question.
-        matching: for "compare" and "seeds"; None for what they take by default.
+        matching: for "compare" and "seeds"; None for their default.
         n_neighbors: for "umap", self included.
         n_terms: for "split".
-        on: "decoder", "encoder" or "both" are compared: for "compare" and "seeds".
-        probe_seconds: about how long the probe may take.
+        on: "decoder", "encoder" or "both", for "compare" and "seeds".
+        probe_seconds: approximate duration of the probe.
 
     Raises:
-        ValueError: an unknown verb, too few or too many dictionaries, widths that differ, or, for "agreement", no
+        ValueError: an unknown verb, too few or too many dictionaries, different widths, or, for "agreement", no
             encoders.
 
     Example:
@@ -250,9 +273,10 @@ def estimate(
         raise ValueError(f"{verb} needs {asked.least} or more dictionaries; got {len(dictionaries)}")
     if asked.most is not None and len(dictionaries) > asked.most:
         raise ValueError(f"{verb} takes {asked.most} dictionaries; got {len(dictionaries)}")
-    if len({d.d_in for d in dictionaries}) > 1:
-        raise ValueError(f"the dictionaries differ in width: {', '.join(str(d.d_in) for d in dictionaries)}")
-    question = Question(tuple(dictionaries), matching, n_neighbors, n_terms, on)
+    loaded = tuple(as_dictionary(d) for d in dictionaries)
+    if len({d.d_in for d in loaded}) > 1:
+        raise ValueError(f"the dictionaries differ in width: {', '.join(str(d.d_in) for d in loaded)}")
+    question = Question(loaded, matching, n_neighbors, n_terms, on)
     if verb == "agreement" and not question.encoders:
         raise ValueError("agreement needs encoders of one width on both sides")
     leaves_out = f"{_ALWAYS}; {asked.besides}"
@@ -260,18 +284,23 @@ def estimate(
         return _drift(question.rows, probe_seconds, leaves_out)
     jobs = asked.jobs(question)
     largest = max(jobs, key=lambda job: job.multiplications / job.times)
-    plan = plan_sweep(largest.a, largest.b, largest.k, columns=largest.columns)
+    lists = max(jobs, key=lambda job: _listed(job, cpu_threads()))
+    memory = listing_memory(lists.a, lists.b, lists.k) if lists.k > 1 else None  # as those who make such lists allow
+    plan = plan_sweep(largest.a, largest.b, largest.k, columns=largest.columns, memory=memory)
     start = time.perf_counter()
-    rate = _probe(largest, plan, probe_seconds)
+    rate = _probe(largest, plan, probe_seconds, memory)
     probed = time.perf_counter() - start
     multiplications = sum(job.multiplications for job in jobs)
-    lists = [_listed(job, plan.threads) for job in jobs]
     return Estimate(
         verb=verb,
         n_sweeps=round(sum(job.times for job in jobs)),
         flops=2 * multiplications,
         bytes_read=sum(job.times * _bytes_read(job, plan) for job in jobs),
-        memory=plan.memory + max(0, max(lists) - _listed(largest, plan.threads)),
+        memory=max(
+            plan.memory + max(0, _listed(lists, plan.threads) - _listed(largest, plan.threads)),
+            *(matching_bytes(len(j.a), len(j.b)) for j in jobs if j.b is not None and j.k == CANDIDATES),
+            0,
+        ),
         seconds=multiplications / rate,
         probe_seconds=probed,
         device=str(largest.a.device),
@@ -279,12 +308,17 @@ def estimate(
         why=plan.why,
         leaves_out=leaves_out,
         passes=_passes(jobs),
-        whole_pairs=comb(len(dictionaries), 2) if verb == "seeds" else 0,
+        whole_pairs=comb(len(loaded), 2) if verb == "seeds" else 0,
     )
 
 
+def matching_bytes(n: int, m: int) -> int:
+    """Return the approximate peak memory of an optimal n × m matching in bytes, excluding inputs: its candidates."""
+    return _PER_CANDIDATE * CANDIDATES * (n + m)
+
+
 def _passes(jobs: Sequence[Job]) -> tuple[Pass, ...]:
-    """Each sweep of these jobs, the sets of directions numbered as they come."""
+    """Return the sweeps of these jobs, with direction sets numbered in order of appearance."""
     numbers: dict[int, int] = {}
     made: list[Pass] = []
     for job in jobs:
@@ -306,10 +340,11 @@ def _bytes_read(job: Job, plan: SweepPlan) -> float:
     return 4.0 * job.a.numel() + size * stripes * others * job.a.shape[1]
 
 
-def _probe(job: Job, plan: SweepPlan, budget: float) -> float:
-    """Multiplications a second of a sweep like the real one, over its first rows, more of them until time is up."""
+def _probe(job: Job, plan: SweepPlan, budget: float, memory: int | None) -> float:
+    """Return multiplications per second of the sweep over its first rows, increased until time is up."""
     a, others = job.a, job.a if job.b is None else job.b
-    options = {"screen": _SCREENS[plan.screen], "threads": plan.threads, "blocks": plan.blocks, "columns": job.columns}
+    options = {"screen": _SCREENS[plan.screen], "threads": plan.threads, "blocks": plan.blocks, "columns": job.columns,
+               "memory": memory}  # fmt: skip
     sweep(a[: min(64, len(a))], others[: min(64, len(others))], job.k, **options)  # type: ignore[arg-type]  # warm up
     rows, times, spent = max(1, plan.blocks[0] * plan.threads // 4), dict[int, float](), 0.0
     while True:
@@ -321,15 +356,15 @@ def _probe(job: Job, plan: SweepPlan, budget: float) -> float:
         if rows == len(a) or (len(times) > 1 and spent + 4 * times[rows] > budget):
             break
         rows *= 4
-    # Between the two largest, so that what every sweep does once (preparing the other side) counts once.
+    # The difference of the two largest removes the fixed cost of a sweep (preparing the other side).
     (fewer, short), (most, long) = [(0, 0.0), *times.items()][-2:]
-    if long - short < (most - fewer) / most * long / 2:  # noise: what is done once is never half of it all
+    if long - short < (most - fewer) / most * long / 2:  # noise, since the fixed cost is never half of the total
         fewer, short = 0, 0.0
     return (most - fewer) * others.shape[0] * a.shape[1] / (long - short)
 
 
 def _drift(states: list[Tensor], budget: float, leaves_out: str) -> Estimate:
-    """Row by row cosines of every state with the last and with the next: no sweep."""
+    """Estimate row-wise cosines of every checkpoint with the last and the next; there is no sweep."""
     x = states[-1]
     part = x[: min(len(x), 4096)]
     start, rounds = time.perf_counter(), 0

@@ -1,4 +1,4 @@
-"""How fast the sweep runs here, beside the device's limit: its data sheet's if we know it, and a product alone."""
+"""Measured rate of the sweep on this device, relative to its data sheet and to a matrix product alone."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from sae_geometry.kernels.sweep import sweep
 from sae_geometry.kernels.types import ScreenName
 
 WIDTH = 768
-_LONG_ENOUGH = 0.1  # seconds that the product alone should take, for its time to mean something
+_LONG_ENOUGH = 0.1  # minimum seconds of the product alone, for a meaningful time
 _ROUNDS = 3
 
 
 @dataclass(frozen=True)
 class Card:
-    """A GPU's data sheet, dense: operations a second by operand, and bytes a second from memory.
+    """Data sheet of a GPU, without sparsity: operations per second by operand type, and memory bandwidth in bytes/s.
 
-    `name` is what the driver calls it, but for what may follow a hyphen.
+    `name` is the driver's name, without anything after a hyphen.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Card:
     bandwidth: float
 
     def operations(self, precision: Precision) -> float:
-        """Operations a second with operands of this precision."""
+        """Return operations per second with operands of this precision."""
         return {"float32": self.float32, "tf32": self.tf32, "fp16": self.fp16}[precision]
 
 
@@ -44,7 +44,7 @@ def _card(name: str, float32: float, tf32: float, fp16: float, gigabytes: float)
     return Card(name, float32 * 1e12, tf32 * 1e12, fp16 * 1e12, gigabytes * 1e9)
 
 
-# Makers' data sheets, without sparsity; fp16 with float32 accumulation.
+# From the makers' data sheets, without sparsity; fp16 with float32 accumulation.
 CARDS = (
     _card("NVIDIA A100-SXM4-40GB", 19.5, 156.0, 312.0, 1555.0),
     _card("NVIDIA A100-SXM4-80GB", 19.5, 156.0, 312.0, 2039.0),
@@ -66,10 +66,10 @@ CARDS = (
 
 @dataclass(frozen=True)
 class Rate:
-    """One line: who, how long, operations a second, and the share of what was possible.
+    """One measured rate.
 
-    of_roof: the least time the data sheet allows over the time taken; None for a device whose sheet we do not have.
-    over_product: the time taken over that of the product alone with the same operands; None for products alone.
+    of_roof: minimum time by the data sheet over measured time; None for a device without a known data sheet.
+    over_product: measured time over that of the product alone with the same operands; None for products alone.
     """
 
     name: str
@@ -81,7 +81,7 @@ class Rate:
 
 @dataclass(frozen=True)
 class Rates:
-    """All lines for one device and one shape. `card` is the data sheet's name, or None."""
+    """All rates for one device and one shape. `card` is the name of the data sheet, or None."""
 
     device: str
     card: str | None
@@ -89,7 +89,7 @@ class Rates:
     lines: tuple[Rate, ...]
 
     def markdown(self) -> str:
-        """A table to paste into an issue."""
+        """Format the rates as a Markdown table for an issue."""
         n, m, d = self.shape
         limit = (
             f"roof from the data sheet of {self.card}" if self.card else "no data sheet of this device is known here"
@@ -104,7 +104,7 @@ class Rates:
 
 
 def known_card(name: str, cards: Sequence[Card] = CARDS) -> Card | None:
-    """The card that the driver calls so, or None.
+    """Return the card with this driver name, or None.
 
     Example:
         >>> from sae_geometry.cost.rates import known_card
@@ -116,7 +116,7 @@ def known_card(name: str, cards: Sequence[Card] = CARDS) -> Card | None:
 
 
 def roof_seconds(shape: tuple[int, int, int], precision: Precision, card: Card) -> float:
-    """The least time in which the card can multiply [n, d] by [m, d]ᵀ: arithmetic or reading both once, the longer.
+    """Return the minimum time to multiply [n, d] by [m, d]ᵀ on a card: the longer of arithmetic and reading both once.
 
     Example:
         >>> from sae_geometry.cost.rates import known_card, roof_seconds
@@ -129,12 +129,12 @@ def roof_seconds(shape: tuple[int, int, int], precision: Precision, card: Card) 
 
 
 def measure_rates(device: str, screens: Sequence[tuple[ScreenName, Precision]], rows: int | None = None) -> Rates:
-    """Time the product alone and the sweep with each screen on this device, the best of three, interleaved.
+    """Time the product alone and the sweep with each screen on this device: best of three, interleaved.
 
     Args:
         device: "cpu" or "cuda".
-        screens: what to time, each with the precision that it multiplies in (float32's limit for int8).
-        rows: of either side; by default as many as make the product alone take a tenth of a second.
+        screens: screens to time, each with the precision of its products (float32 for int8).
+        rows: rows per side; by default enough for the product alone to take 0.1 s.
     """
     name, card = device, None
     if device == "cuda":
@@ -159,7 +159,7 @@ def measure_rates(device: str, screens: Sequence[tuple[ScreenName, Precision]], 
 def _products_alone(
     a: Tensor, b: Tensor, precisions: Sequence[Precision]
 ) -> tuple[dict[str, tuple[Precision, Callable[[], object]]], dict[Precision, str]]:
-    """Products in blocks, each overwritten by the next, by name; and for each precision which of them is its limit."""
+    """Return blockwise products by name, each block overwriting the last, and the limiting one per precision."""
     if a.device.type != "cpu":
         blocks = device_blocks(len(a), len(b), 1, 1 << 31)
         named = {p: f"{p} product alone" for p in precisions}
@@ -189,7 +189,7 @@ def _on_device(a: Tensor, b: Tensor, precision: Precision, blocks: Blocks) -> No
 
 def _best_times(runs: dict[str, Callable[[], object]], device: str) -> dict[str, float]:
     found = dict.fromkeys(runs, float("inf"))
-    for timed in range(_ROUNDS + 1):  # the first round compiles
+    for timed in range(_ROUNDS + 1):  # the first round includes compilation
         for label, run in runs.items():
             took = _time(run, device)
             if timed:

@@ -1,19 +1,16 @@
-"""From what a user calls an executor to whoever takes the sweeps: a Dask client, or the address of one to be made."""
+"""Executors: a Dask client, or the address from which to create one."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import os
 import re
-import signal
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.distributed.sweep_checkpoint import KeepingRunner
-from sae_geometry.kernels.runner import current_runner, sweeps_run_by
+from sae_geometry.io.extras import require
+from sae_geometry.kernels.runner import sweeps_run_by
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -23,7 +20,7 @@ if TYPE_CHECKING:
 Executor = Any
 """A `distributed.Client`, "local:N" (N worker processes on this machine), or a scheduler's address, "tcp://host:port"."""
 
-_WAIT = 30  # seconds for a first worker
+_WAIT = 30  # seconds to wait for a first worker
 
 
 @contextmanager
@@ -34,23 +31,22 @@ def running_on(
     load: Sequence[Dictionary] = (),
     offline: bool = False,
 ) -> Iterator[None]:
-    """While this lasts, sweeps and pairs are cut up and sent to the executor; None changes nothing.
+    """Run sweeps and pairs on the executor within the context; None changes nothing.
 
-    A client that is given stays open; one that is made from an address is closed at the end, and with "local:N" its
-    workers too.
+    A given client stays open; one created from an address is closed on exit, together with the workers of "local:N".
 
     Args:
         executor: see `Executor`.
-        device: "cpu" keeps workers from their GPUs; otherwise those that have one use it, and those that have none do
-            on their CPU what is on a GPU here.
-        load: dictionaries that a worker may load from their addresses, with credentials of its own, rather than be
-            sent; it must find the same fingerprint there, or they are sent after all.
-        offline: whether workers load without touching the network.
+        device: "cpu" restricts workers to their CPUs; otherwise workers use a GPU where they have one, and their CPU
+            elsewhere.
+        load: dictionaries that workers may load from their addresses, with their own credentials, instead of receiving
+            them; if the fingerprint differs, they are sent.
+        offline: whether workers load without network access.
 
     Raises:
         ValueError: not an executor.
         ImportError: Dask is not installed.
-        ClusterError: no scheduler or no worker there.
+        ClusterError: no scheduler or no worker at the address.
 
     Example:
         >>> from sae_geometry.distributed import running_on
@@ -66,8 +62,7 @@ def running_on(
 
         runner = DaskRunner(client, device=device, load=load, offline=offline)
         stack.callback(runner.close)
-        keeping = current_runner()
-        stack.enter_context(sweeps_run_by(keeping.over(runner) if isinstance(keeping, KeepingRunner) else runner))
+        stack.enter_context(sweeps_run_by(runner))
         yield
 
 
@@ -90,39 +85,29 @@ def _opened(address: str) -> Iterator[Client]:
         raise ValueError(
             "a Dask scheduler's address has no user name or password: give tcp://host:port or tls://host:port"
         )
-    try:
-        import dask
-        import distributed
-    except ImportError:
-        raise ImportError("Dask is not installed; pip install 'sae-geometry[dask]' brings it") from None
+    distributed = require("distributed", "dask", "an executor")
+    from distributed.utils import silence_logging_cmgr
+
     from sae_geometry.distributed.errors import ClusterError, lost
 
     with ExitStack() as stack:
+        security = None  # Dask's configuration decides
         if local:
+            from sae_geometry.distributed.local_cluster import local_cluster
             from sae_geometry.kernels.sweep import cpu_threads
 
             workers = int(local[1])
-            threads = stack.enter_context(_threads_of_workers(max(1, cpu_threads() // workers)))
-            # A piece that killed two workers is cut in halves; by default it would be tried on four.
-            settings: dict[str, Any] = {
-                "distributed.scheduler.allowed-failures": 1,
-                "distributed.nanny.pre-spawn-environ": threads,
-            }
-            stack.enter_context(dask.config.set(settings))
-            with _deaf_to_ctrl_c():
-                cluster = distributed.LocalCluster(
-                    n_workers=workers,
-                    threads_per_worker=1,
-                    host="127.0.0.1",
-                    dashboard_address="127.0.0.1:0",
-                    silence_logs=logging.CRITICAL,
-                )
-            stack.callback(cluster.close, timeout=10)
-            address = cluster.scheduler_address
+            stack.enter_context(silence_logging_cmgr(logging.CRITICAL))
+            address, security = stack.enter_context(local_cluster(workers, max(1, cpu_threads() // workers)))
         try:
-            client = distributed.Client(address, timeout=_WAIT, set_as_default=False)
+            client = distributed.Client(address, timeout=_WAIT, set_as_default=False, security=security)
         except (OSError, TimeoutError):
             raise ClusterError(f"no Dask scheduler answers at {address}; start one, or check the address") from None
+        except (TypeError, ValueError, RuntimeError) as error:  # no certificates, or encryption not offered
+            raise ValueError(
+                f"Dask's configuration does not fit {address} ({error}); a tls:// scheduler needs "
+                "distributed.comm.tls.ca-file and .client.cert and .key there, one that is not tls:// no encryption"
+            ) from None
         stack.callback(client.close, timeout=5)
         try:
             client.wait_for_workers(1, timeout=_WAIT)
@@ -132,48 +117,4 @@ def _opened(address: str) -> Iterator[Client]:
             ) from None
         except OSError:
             raise lost(address) from None
-        if local:
-            stack.callback(_ends_quietly, cluster.loop.asyncio_loop)
         yield client
-
-
-def _ends_quietly(loop: asyncio.AbstractEventLoop) -> None:
-    """What our own scheduler could not finish, since it was ended, is no news: asyncio would print a traceback."""
-    loop.set_exception_handler(lambda _loop, _context: None)
-
-
-@contextmanager
-def _deaf_to_ctrl_c() -> Iterator[None]:
-    """Threads and processes started inside never hear Ctrl-C, which a terminal sends to all of them: we end them."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    from multiprocessing import resource_tracker
-
-    resource_tracker.ensure_running()  # as it is started, it lets whoever starts it hear again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-
-
-@contextmanager
-def _threads_of_workers(n: int) -> Iterator[dict[str, str]]:
-    """The variables that give workers so many threads, set in this process too, and as before after.
-
-    Dask alone would let those that are set here go before, and would leave its own behind.
-    """
-    before = {name: os.environ.get(name) for name in (*_THREADS, "PYTHONHASHSEED")}
-    values = dict.fromkeys(_THREADS, str(n))
-    os.environ.update(values)
-    try:
-        yield values
-    finally:
-        for name, old in before.items():
-            os.environ.pop(name, None)
-            if old is not None:
-                os.environ[name] = old

@@ -1,4 +1,4 @@
-"""A sweep put together from its pieces: lists that merge, in whatever order they come, and one report of them all."""
+"""Assembly of a sweep from its tiles: lists that merge in any order, and one combined report."""
 
 from __future__ import annotations
 
@@ -15,24 +15,19 @@ from sae_geometry.kernels.types import Best, Sweep, SweepReport, Task
 Sent = tuple[np.ndarray, np.ndarray]
 """The signed cosines (float64) and indices (int32) of lists: 12 bytes a partner; the score follows from them."""
 
-AT_ONCE = 1 << 16  # entries of lists taken in at once
+AT_ONCE = 1 << 16  # list entries merged at once
 
 
 def to_send(best: Best, start: int) -> Sent:
-    """Lists as they travel; `start` is where their indices begin in the whole."""
+    """Convert lists for transfer; `start` is the offset of their indices in the whole."""
     index = best.index.cpu().numpy()
     return best.cosine.cpu().numpy(), np.where(index >= 0, index + start, -1).astype(np.int32)
 
 
-def to_keep(lists: Lists) -> Sent:
-    """Lists of the whole as they are kept."""
-    return lists[1], lists[2].astype(np.int32)
-
-
 def take_in(lists: Lists, sent: Sent, start: int, *, absolute: bool, bias: np.ndarray | None) -> None:
-    """Merge in the lists of the rows from `start` on, a part at a time.
+    """Merge the lists of the rows from `start` on, in chunks.
 
-    They come without scores: those are made anew, by the operations that made them where they were found.
+    Scores are not transferred: they are recomputed by the same operations as on the worker.
     """
     step = max(1, AT_ONCE // sent[0].shape[1])
     for at in range(0, len(sent[0]), step):
@@ -45,12 +40,12 @@ def take_in(lists: Lists, sent: Sent, start: int, *, absolute: bool, bias: np.nd
 
 
 def as_best(lists: Lists, device: torch.device) -> Best:
-    """The lists as a sweep gives them."""
+    """Return the lists in the form of a sweep."""
     return Best(*(torch.from_numpy(x).to(device) for x in lists))
 
 
 def joined_report(task: Task, reports: Sequence[SweepReport], why: str, seconds: float) -> SweepReport:
-    """One report of a sweep made in pieces: the first piece's where they are alike or it does not matter."""
+    """Combine the reports of tiles into one; fields of the first tile stand for all where they agree."""
     return replace(
         reports[0],
         screen=_all_of(r.screen for r in reports),
@@ -67,30 +62,31 @@ def joined_report(task: Task, reports: Sequence[SweepReport], why: str, seconds:
 
 
 def _all_of(told: Iterable[str]) -> str:
-    """Each name once; a report may be of several already."""
+    """Join the distinct names; a report may already combine several."""
     return ", ".join(sorted({name for names in told for name in names.split(", ")}))
 
 
 def as_array(x: torch.Tensor) -> np.ndarray:
-    """A tensor's numbers on the CPU, rows in order; not copied where they are that already."""
+    """Return a tensor as a contiguous CPU array; without a copy where possible."""
     return x.detach().cpu().contiguous().numpy()
 
 
-_RESULT, _SENT, _TAKEN = 24, 24, 40  # bytes of an entry: of a result, of what comes in and its frame, while taken in
+_RESULT, _SENT, _TAKEN = 24, 24, 40  # bytes per entry: result, received message, merge buffers
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The lists of a tile's rows and columns, indices of the whole; how they were found; what is to be said of it."""
+    """Lists of a tile's rows and columns with indices in the whole, the report of its sweep, and notes."""
 
     rows: Sent
     cols: Sent | None
     report: SweepReport
     note: str
+    version: str
 
 
 class Gathering:
-    """The lists of a sweep and the reports of its tiles, as far as they have come.
+    """Lists of a sweep and reports of its tiles, accumulated as they arrive.
 
     Args:
         task: the sweep.
@@ -105,7 +101,7 @@ class Gathering:
         self._notes: set[str] = set()
 
     def take(self, tile: Tile, answer: Answer) -> None:
-        """Merge in what was found of a tile."""
+        """Merge the answer of a tile."""
         absolute = self._task.absolute
         take_in(self._rows, answer.rows, tile.rows[0], absolute=absolute, bias=self._bias)
         if answer.cols is not None and self._cols is not None:
@@ -115,12 +111,12 @@ class Gathering:
 
     @property
     def share(self) -> float:
-        """Of all pairs, those whose tiles have come."""
+        """Return the fraction of pairs whose tiles have arrived."""
         n, m = len(self._task.a), len(self._task.others)
         return min(1.0, sum(tile.pairs for tile in self._reports) / (n * n / 2 if self._task.within else n * m))
 
     def sweep(self, workers: int, seconds: float) -> Sweep:
-        """The whole, once every tile has come."""
+        """Return the complete sweep after all tiles have arrived."""
         device = self._task.a.device
         cols = None if self._task.within or self._cols is None else as_best(self._cols, device)
         return Sweep(as_best(self._rows, device), cols, self._report(workers, seconds))
@@ -132,7 +128,7 @@ class Gathering:
 
 
 def bytes_here(task: Task, tiles: Sequence[Tile]) -> int:
-    """What a sweep takes in this process while its tiles are done elsewhere: all results, one tile's lists."""
+    """Return the bytes a distributed sweep needs in this process: all results, and the lists of one tile."""
     two_sided = task.columns or task.within
     results = len(task.a) + (len(task.others) if task.columns and not task.within else 0)
     lists = max((t.rows[1] - t.rows[0]) + (t.cols[1] - t.cols[0] if two_sided else 0) for t in tiles)

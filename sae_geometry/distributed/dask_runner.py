@@ -1,4 +1,4 @@
-"""Sweeps and pairs on a Dask cluster: cut here, done there, merged here in whatever order they come back."""
+"""Sweeps and pairs on a Dask cluster: split into tiles here, computed on workers, merged in any order."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from distributed import Future
 
 from sae_geometry.dictionary import Dictionary
+from sae_geometry.distributed.answer_check import check_pair_answer, check_tile
 from sae_geometry.distributed.collect import Gathering, bytes_here
 from sae_geometry.distributed.errors import NotLoadedError
 from sae_geometry.distributed.operands import Held
@@ -34,19 +35,19 @@ if TYPE_CHECKING:
     from distributed import Client
 
 T = TypeVar("T")
-SMALLEST = 2e10  # multiplications below which a sweep is done here sooner than sent: benchmarks/RESULTS_distributed.md
+SMALLEST = 2e10  # multiplications below which a local sweep is faster: benchmarks/RESULTS_distributed.md
 
 
 class DaskRunner:
-    """Takes sweeps and pairs for a client.
+    """Runs sweeps and pairs on the workers of a client.
 
     Args:
         client: a `distributed.Client`.
-        device: "cpu" keeps workers from their GPUs; see `placing`.
-        load, offline: dictionaries that workers may load from their addresses, without the network; see `loading`.
+        device: "cpu" restricts workers to their CPUs; see `placing`.
+        load, offline: dictionaries that workers may load from their addresses, without network access; see `loading`.
         smallest: sweeps of fewer multiplications stay in this process.
-        worth: rows below which a worker's share is not cut further; 0 always cuts it.
-        least: rows below which no tile is cut.
+        worth: rows below which a worker's share is not split further; 0 always splits it.
+        least: rows below which no tile is split.
     """
 
     def __init__(
@@ -65,15 +66,15 @@ class DaskRunner:
         self._cluster, self._held = Cluster(client), Held(client, load, offline=offline)
 
     def close(self) -> None:
-        """Let the workers forget what they hold for us."""
+        """Release the operands that the workers hold for this client."""
         self._held.forget()
 
     def __call__(self, task: Task, screen: ScreenName) -> Sweep | None:
-        """The whole sweep on the workers; None if it is too small to send, or its results too large to hold here.
+        """Run the sweep on the workers; return None if it is too small to send, or its results too large to hold here.
 
         Raises:
             ClusterError: the scheduler was lost.
-            CeilingError, MemoryError: the smallest tile does not fit a worker.
+            CeilingError, MemoryError: the smallest tile exceeds a worker's memory.
         """
         if float(len(task.a)) * len(task.others) * task.a.shape[1] < self.smallest:
             return None
@@ -103,6 +104,7 @@ class DaskRunner:
 
         job = Job(submit, lambda tile: halves(tile, self.least), self._resend)
         for tile, answer in self._cluster.each(tiles, job):
+            check_tile(task, tile, answer)
             found.take(tile, answer)
             if task.progress is not None:
                 task.progress(found.share)
@@ -115,10 +117,10 @@ class DaskRunner:
         todo: Sequence[Pair],
         parameters: Any,
     ) -> Iterator[tuple[Pair, T]]:
-        """Whole pairs on the workers, where there are enough of them and their float sums are ours to the bit.
+        """Run whole pairs on the workers, if there are enough pairs and the workers' float sums are bit-identical.
 
-        Otherwise, and where a pair is too much for a worker, the pair is done here, its sweeps cut into tiles. The
-        sweeps that workers made are entered into the ledger at the end, in the order of `todo`.
+        Otherwise, and where a pair exceeds a worker's memory, the pair runs here with its sweeps split into tiles. The
+        workers' sweeps are entered into the ledger at the end, in the order of `todo`.
 
         Raises:
             ClusterError: the scheduler was lost.
@@ -144,6 +146,7 @@ class DaskRunner:
 
         try:
             for pair, made in self._cluster.each(todo, Job(submit, smaller, self._resend, optional=True)):
+                check_pair_answer(made)
                 sweeps[pair] = made.sweeps
                 yield pair, made.answer
         finally:
@@ -152,7 +155,7 @@ class DaskRunner:
         yield from one_by_one(work, dictionaries, too_much, parameters)
 
     def _resend(self, error: Exception) -> None:
-        """Have the workers sent anew what they need next."""
+        """Resend the operands that the workers need next."""
         if isinstance(error, NotLoadedError):
             self._held.load_no_more()
         else:

@@ -1,24 +1,32 @@
-"""What can go wrong with a cluster, each in one sentence."""
+"""Errors of a cluster, each with a one-sentence message."""
 
 from __future__ import annotations
 
 
 class ClusterError(OSError):
-    """The cluster cannot be reached, or was lost."""
+    """The cluster is unreachable, or was lost."""
 
 
 class UnlikeError(RuntimeError):
-    """A worker would add up otherwise than the client: whole pairs are not for it."""
+    """A worker's float sums would differ from the client's, so it must not run whole pairs."""
 
 
 class NotLoadedError(RuntimeError):
-    """A worker could not load a dictionary from its address, or found another one there."""
+    """A worker could not load a dictionary from its address, or loaded a different one."""
 
 
 def lost(address: str) -> ClusterError:
-    """The scheduler is gone."""
+    """Return the error for a lost scheduler."""
     return ClusterError(f"the Dask scheduler at {address} was lost; start it again and run the same command")
 
 
+def wrong_answer(why: str) -> ClusterError:
+    """Return the error for a worker's wrong answer."""
+    return ClusterError(
+        f"a Dask worker gave a wrong answer {why}; nothing of it was kept: do not trust this cluster before "
+        "sae-geometry doctor passes on its workers"
+    )
+
+
 class WorkerMemoryError(MemoryError):
-    """The smallest piece of work is too much for a worker."""
+    """The smallest task exceeds a worker's memory."""

@@ -1,4 +1,4 @@
-"""What the workers hold for a client: every array once, known by its fingerprint."""
+"""Operands on the workers: every array once, identified by its fingerprint."""
 
 from __future__ import annotations
 
@@ -32,35 +32,35 @@ from sae_geometry.sources.resolve import parse_address
 There = Callable[[], Future]
 """Where the workers have something: sent, if they have it no longer. Its fingerprint is worked out once."""
 
-_LOOK = 5  # seconds after which is looked whether anybody is there
+_LOOK = 5  # seconds between checks for live workers
 KEPT = 1 << 30  # bytes of operands that stay on the workers for the next sweep
 
 
 class Held:
-    """Sends what workers need, or has them load it, and remembers where they have it.
+    """Sends operands to workers or lets them load these, and caches references to them.
 
     Args:
         client: a `distributed.Client`.
         load: dictionaries that workers may load from their addresses.
-        offline: without touching the network.
+        offline: whether workers load without network access.
     """
 
     def __init__(self, client: Client, load: Sequence[Dictionary] = (), *, offline: bool = False) -> None:
         self._client = client
         self._there: dict[str, tuple[Future, int]] = {}
         self._loadable: dict[str, Reference] = {}
-        self._sizes: dict[Reference, list[tuple[str, int]]] = {}  # of the parts there: names and bytes
+        self._sizes: dict[Reference, list[tuple[str, int]]] = {}  # names and bytes of the parts
         for d in load:
             if (where := reference(d, offline=offline)) is not None:
                 self._sizes[where] = [_identity(as_array(x)) for x in weights_of(d) if x is not None]
                 self._loadable |= {name: where for name, _ in self._sizes[where]}
 
     def array(self, x: Tensor, together: int) -> There:
-        """Where the workers have this array.
+        """Return a reference to this array on the workers.
 
         Args:
             x: any array.
-            together: of how many arrays it is that the workers need at once: so many stay, whatever they take.
+            together: number of arrays that the workers need at once; these stay regardless of their size.
         """
         name, size = _identity(as_array(x))
 
@@ -74,7 +74,7 @@ class Held:
         return there
 
     def dictionary(self, d: Dictionary) -> list[There | None]:
-        """Where the workers have what it is put together from (`put_together`): weights (None if it has not), rest."""
+        """Return references to the arguments of `put_together`: weights (None where missing), and the rest."""
         rest = all_but_weights(d)
         said = pickle.dumps(rest)
         name = hashlib.sha256(said).hexdigest()
@@ -83,22 +83,22 @@ class Held:
             return self._found(name) or self._keep(name, self._sent(name, rest), len(said))
 
         weights = weights_of(d)
-        together = 2 * (1 + sum(x is not None for x in weights))  # two such dictionaries'
+        together = 2 * (1 + sum(x is not None for x in weights))  # for two such dictionaries
         return [*(None if x is None else self.array(x, together) for x in weights), about]
 
     def forget(self) -> None:
-        """Send everything anew when it is next asked for."""
+        """Discard all references, so that operands are resent when next needed."""
         self._there.clear()
 
     def load_no_more(self) -> None:
-        """A worker could not load what another could: from now on everything is sent."""
+        """Send all operands from now on, since one of the workers could not load them."""
         self._loadable.clear()
         self.forget()
 
     def _found(self, name: str) -> Future | None:
         if name not in self._there or self._there[name][0].status in ("cancelled", "lost", "error"):
             return None
-        self._there[name] = self._there.pop(name)  # the last asked for is forgotten last
+        self._there[name] = self._there.pop(name)  # least recently used is evicted first
         return self._there[name][0]
 
     def _keep(self, name: str, future: Future, size: int) -> Future:
@@ -106,7 +106,7 @@ class Held:
         return future
 
     def _make_room(self, size: int, together: int) -> None:
-        """Forget what was asked for longest ago, until there is room for one more, or it is needed with the rest."""
+        """Evict least recently used operands until one more fits, except those needed together."""
         while len(self._there) >= together and size + sum(held for _, held in self._there.values()) > KEPT:
             del self._there[next(iter(self._there))]
 
@@ -116,7 +116,7 @@ class Held:
         return future
 
     def _came(self, future: Future) -> bool:
-        """Whether a worker has what was asked for, once that is known or none is left; nothing of it comes here."""
+        """Wait until a worker holds the operand or no worker is left; return whether one holds it."""
         while True:
             try:
                 return future.exception(timeout=_LOOK) is None
@@ -127,7 +127,7 @@ class Held:
                     return False
 
     def _loaded(self, name: str) -> Future | None:
-        """The array as a worker loads it, with all of its dictionary; None where it is not to be, or could not be."""
+        """Return the array as loaded by a worker with its dictionary; None where loading is disabled or failed."""
         if name not in self._loadable:
             return None
         where = self._loadable[name]
@@ -142,13 +142,13 @@ class Held:
 
 
 def _identity(x: np.ndarray) -> tuple[str, int]:
-    """What an array is known by, and its bytes."""
+    """Return the identity of an array, and its bytes."""
     return hashlib.sha256(x.data).hexdigest() + str(x.shape), x.nbytes
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Where a dictionary can be loaded, how it was, and what its fingerprint must be."""
+    """Address of a dictionary, its load options, and its expected fingerprint."""
 
     address: str
     latents: Latents
@@ -159,11 +159,11 @@ class Reference:
 
 
 def reference(d: Dictionary, *, offline: bool = False) -> Reference | None:
-    """How a worker can load this dictionary; None where its address is not known or means two things.
+    """Return how a worker can load this dictionary; None where its address is unknown or ambiguous.
 
     Args:
         d: the dictionary.
-        offline: whether a worker must not touch the network for it.
+        offline: whether a worker must load it without network access.
 
     Example:
         >>> import sae_geometry as sg
@@ -178,7 +178,7 @@ def reference(d: Dictionary, *, offline: bool = False) -> Reference | None:
     except SourceError:
         return None
     address = d.address
-    if parsed.scheme == "local":  # a worker may have another current folder
+    if parsed.scheme == "local":  # a worker's current folder may differ
         address = f"{Path(parsed.place).expanduser().absolute()}{parsed.selection}"
     return Reference(
         address,
@@ -191,18 +191,18 @@ def reference(d: Dictionary, *, offline: bool = False) -> Reference | None:
 
 
 def load_weights(wanted: Reference) -> tuple[np.ndarray, np.ndarray | None]:
-    """The decoder and encoder directions of what is at the address, on a worker.
+    """Load the decoder and encoder directions from the address, on a worker.
 
     Raises:
-        NotLoadedError: it cannot be loaded here, or it is another dictionary.
+        NotLoadedError: the dictionary cannot be loaded here, or is a different one.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the client has been told
+            warnings.simplefilter("ignore")  # the client has already warned
             found = load(
                 wanted.address, wanted.latents, drop_bad=wanted.drop_bad, encoder=wanted.encoder, offline=wanted.offline
             )
-    except Exception:  # whatever it is, the client can send the weights; and it may name what is not for others
+    except Exception:  # the client then sends the weights; the message may contain secrets
         raise NotLoadedError(wanted.address) from None
     if found.fingerprint != wanted.fingerprint:
         raise NotLoadedError(wanted.address)

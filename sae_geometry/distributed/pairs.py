@@ -1,4 +1,4 @@
-"""Independent pieces of work over the workers that there are, or one after another here."""
+"""Independent pairs, distributed over workers or run sequentially in this process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Pair = tuple[int, int]
 
 @runtime_checkable
 class Spreads(Protocol):
-    """A runner that takes whole pairs of dictionaries too."""
+    """A runner that also accepts whole pairs of dictionaries."""
 
     def pairs(
         self,
@@ -31,13 +31,13 @@ def spread(
     todo: Sequence[Pair],
     parameters: Any,
 ) -> Iterator[tuple[Pair, T]]:
-    """`work(a, b, parameters)` for every pair, as each is finished: in the order given here, in any on a cluster.
+    """Yield `work(a, b, parameters)` per pair as it completes: in the given order here, in any order on a cluster.
 
     Args:
-        work: a function of a module, so that workers can find it.
-        dictionaries: what pairs are made of.
+        work: a module-level function, so that workers can import it.
+        dictionaries: the dictionaries.
         todo: pairs of positions in `dictionaries`.
-        parameters: the third argument of each.
+        parameters: the third argument of every call.
 
     Example:
         >>> import numpy as np
@@ -60,6 +60,6 @@ def one_by_one(
     todo: Sequence[Pair],
     parameters: Any,
 ) -> Iterator[tuple[Pair, T]]:
-    """The pairs of `spread` in this process, in the order given."""
+    """Run the pairs of `spread` in this process, in the given order."""
     for i, j in todo:
         yield (i, j), work(dictionaries[i], dictionaries[j], parameters)

@@ -1,8 +1,8 @@
-"""The workers that a client reaches, and what becomes of the pieces of work that are given to them.
+"""Task submission to a client's workers, with recovery from failures.
 
-Dask schedules. What is ours is to know what a lost piece means: a worker that dies takes the pieces it was at, and Dask
-gives them to another; data that only it held is sent again; a piece that is too much for a worker comes back as smaller
-ones; a scheduler that is gone, or workers that do not come back, end the work in one sentence.
+Dask schedules. This module handles lost tasks: Dask reassigns the tasks of a worker that dies; data that only it held
+is resent; a task that exceeds a worker's memory is split; a lost scheduler, or workers that do not come back, end the
+work with a one-sentence error.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ if TYPE_CHECKING:
     from distributed import Client
 
 T = TypeVar("T")
-_GRACE = 5  # seconds for a scheduler to come back
-_NO_WORKERS = 60  # seconds for a first worker to come back
-_LOOK = 5.0  # seconds after which workers are counted again
-_TRIES = 5  # of a piece whose operands were lost, or whose worker died over the smallest piece there is
-_SUSPECT = 2  # times a piece is lost before it is taken to be too much, and cut
-_IN_FLIGHT = 2  # pieces a worker, so that none waits for its next, and few are suspected when one dies
+_GRACE = 5  # seconds to wait for a lost scheduler
+_NO_WORKERS = 60  # seconds to wait for a first worker
+_LOOK = 5.0  # seconds between counts of the workers
+_TRIES = 5  # attempts after lost operands, or after a worker died on the smallest task
+_SUSPECT = 2  # losses after which a task counts as too large and is split
+_IN_FLIGHT = 2  # tasks per worker: no worker idles, and few tasks are suspected when one dies
 
 
 @dataclass(frozen=True)
 class Job(Generic[T]):
-    """How pieces of work are given out.
+    """How tasks are submitted, split and retried.
 
     Attributes:
-        submit: sends a piece.
-        smaller: what a piece is cut into when it was too much for a worker; [] if it cannot be.
-        resend: called when what the workers held is gone, or cannot be loaded there.
-        optional: whether a piece that is too much and cannot be cut is left out, rather than an error.
+        submit: submits a task.
+        smaller: splits a task that exceeds a worker's memory; [] if it cannot be split.
+        resend: called when operands on the workers are lost, or cannot be loaded there.
+        optional: whether a task that is too large and cannot be split is skipped instead of raising.
     """
 
     submit: Callable[[T], Future]
@@ -54,24 +54,24 @@ class Job(Generic[T]):
 
 @dataclass(frozen=True)
 class _Flight(Generic[T]):
-    """Pieces that wait, pieces that are out, each with how often it was tried, and what has come back of the latter."""
+    """Waiting and submitted tasks, with the number of attempts of each, and the completed ones."""
 
     waiting: deque[tuple[T, int]]
     out: dict[Future, tuple[T, int]] = field(default_factory=dict)
     done: SimpleQueue[Future] = field(default_factory=SimpleQueue)
 
     def watch(self, future: Future, piece: T, tries: int) -> None:
-        """Count a piece as out, and be told when it is done."""
+        """Register a submitted task and a callback for its completion."""
         self.out[future] = (piece, tries)
         future.add_done_callback(self.done.put)
 
     def put_first(self, pieces: Sequence[tuple[T, int]]) -> None:
-        """Let these be sent next, in this order."""
+        """Put these tasks first in the queue, in this order."""
         self.waiting.extendleft(reversed(pieces))
 
 
 class Cluster:
-    """A client's workers.
+    """The workers of a client.
 
     Args:
         client: a `distributed.Client`.
@@ -82,64 +82,64 @@ class Cluster:
         self._address = str(client.scheduler.address) if client.scheduler is not None else "its address"
 
     def n_workers(self) -> int:
-        """How many there are, at least one: it may be on its way."""
+        """Return the number of workers, at least 1, since one may be starting."""
         return max(1, len(self._or_lost(self._client.nthreads)))
 
     def all_are(self, what: Callable[[], Any], expected: Any, threads: int) -> bool:
-        """Whether `what()` is `expected` on every worker, and each works on so many pieces at once."""
+        """Return whether `what()` is `expected` on every worker, and each runs this many tasks at once."""
         found = self._or_lost(lambda: self._client.run(what, on_error="return"))
         at_once = self._or_lost(self._client.nthreads)
         return all(value == expected for value in found.values()) and set(at_once.values()) <= {threads}
 
     def each(self, pieces: Sequence[T], job: Job[T]) -> Iterator[tuple[T, Any]]:
-        """Every piece and its answer as it comes, or those of the smaller pieces it was cut into.
+        """Yield every task with its answer on completion, or the smaller tasks it was split into.
 
         Raises:
-            ClusterError: the scheduler is gone, or the workers are.
-            CeilingError, MemoryError: the smallest piece is too much.
+            ClusterError: the scheduler or all workers were lost.
+            CeilingError, MemoryError: the smallest task exceeds a worker's memory.
         """
         flight = _Flight[T](deque((piece, 1) for piece in pieces))
         window, counted = 0, -math.inf
         try:
             while flight.waiting or flight.out:
-                if time.monotonic() - counted > _LOOK:  # others may have come
+                if time.monotonic() - counted > _LOOK:  # workers may have joined
                     window, counted = _IN_FLIGHT * self.n_workers(), time.monotonic()
                 self._send(flight, job, window)
                 if flight.out:
                     yield from self._take(flight, job)
         finally:
-            with suppress(Exception):  # a scheduler that is gone has nothing to cancel
+            with suppress(Exception):  # a lost scheduler has nothing to cancel
                 self._client.cancel(list(flight.out))
 
     def _send(self, flight: _Flight[T], job: Job[T], window: int) -> None:
-        """Send pieces until `window` of them are out."""
+        """Submit tasks until `window` of them are in flight."""
         while flight.waiting and len(flight.out) < window:
             piece, tries = flight.waiting.popleft()
             try:
                 future = job.submit(piece)
-            except Exception as error:  # a worker died as it was sent something
+            except Exception as error:  # a worker died during a transfer
                 flight.put_first(self._again(piece, tries, error, job))
                 continue
             flight.watch(future, piece, tries)
 
     def _take(self, flight: _Flight[T], job: Job[T]) -> Iterator[tuple[T, Any]]:
-        """The next piece that is done, and its answer; nothing if it has none, and something else is to be tried."""
+        """Yield the next completed task with its answer; nothing if it failed and was requeued."""
         future = self._next(flight.done)
         piece, tries = flight.out.pop(future)
         try:
             answer = future.result(timeout=_NO_WORKERS)
-        except TimeoutError:  # done, and lost with its worker before it came here: done again, if there is anybody
+        except TimeoutError:  # completed, but lost with its worker before the transfer: retry if workers remain
             flight.watch(future, piece, tries)
         except (MemoryError, CeilingError, KilledWorker, UnlikeError) as error:
             flight.put_first(self._cut(piece, tries, error, job))
-        except (CancelledError, NotLoadedError) as error:  # the only copy of its operands was lost, or everything
+        except (CancelledError, NotLoadedError) as error:  # its operands were lost
             flight.put_first(self._again(piece, tries, error, job))
         else:
             future.release()
             yield piece, answer
 
     def _next(self, done: SimpleQueue[Future]) -> Future:
-        """The next that is done, whatever came of it; raises when there has been nobody to do it for too long."""
+        """Return the next completed or failed task; raise if there have been no workers for too long."""
         until = None
         while True:
             try:
@@ -155,25 +155,25 @@ class Cluster:
                     ) from None
 
     def _cut(self, piece: T, tries: int, error: Exception, job: Job[T]) -> list[tuple[T, int]]:
-        """What to try in place of a piece that was too much; raises where nothing is left to try."""
+        """Return the replacements of a task that was too large; raise where it cannot be split further."""
         parts = job.smaller(piece)
         if parts or job.optional:
             return [(part, 1) for part in parts]
         if isinstance(error, CeilingError):
             raise error
-        if isinstance(error, KilledWorker) and tries < _TRIES:  # it may have died of its other piece
+        if isinstance(error, KilledWorker) and tries < _TRIES:  # its other task may be the cause
             return [(piece, tries + 1)]
         raise WorkerMemoryError(
             "a worker ran out of memory, or died, over the smallest piece of work; give the workers more memory"
         ) from None
 
     def _again(self, piece: T, tries: int, error: Exception, job: Job[T]) -> list[tuple[T, int]]:
-        """What to send anew, operands too, for a piece that was lost; raises if the scheduler is gone, or it is of no
-        use.
+        """Return the tasks to resubmit for a lost one, operands included; raise if the scheduler is lost or retries are
+        exhausted.
         """
         self._still_there()
         job.resend(error)
-        if tries >= _SUSPECT:  # it may be what its workers die of, and the only copy of its operands with them
+        if tries >= _SUSPECT:  # it may be what kills its workers, and with them its operands
             parts = job.smaller(piece)
             if parts or job.optional:
                 return [(part, 1) for part in parts]
@@ -185,7 +185,7 @@ class Cluster:
         return [(piece, tries + 1)]
 
     def _or_lost(self, step: Callable[[], T]) -> T:
-        """A step with the cluster; what goes wrong because the scheduler is gone is said as that."""
+        """Run a cluster operation, and report failures due to a lost scheduler as such."""
         try:
             return step()
         except Exception:

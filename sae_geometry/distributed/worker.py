@@ -1,4 +1,4 @@
-"""What runs on a worker: one tile of a sweep, or one pair of dictionaries."""
+"""Tasks on a worker: one tile of a sweep, or one pair of dictionaries."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from sae_geometry.kernels.types import ScreenName, Sweep
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 NO_GPU = "on a GPU here, on the CPU where a worker has none"
-_ALLOCATOR = "DefaultCPUAllocator"  # how torch names who could not give it memory
-_WEIGHTS = ("directions", "encoder_directions")  # of a dictionary: nearly all of its bytes
+_ALLOCATOR = "DefaultCPUAllocator"  # allocator name in torch's out-of-memory errors
+_WEIGHTS = ("directions", "encoder_directions")  # nearly all bytes of a dictionary
 
 
 @dataclass(frozen=True)
 class Question:
-    """What a sweep asks of every tile. `memory` is None where nobody set a ceiling: the worker's default holds."""
+    """Parameters of every tile of a sweep. `memory` None means the worker's default ceiling."""
 
     k: int
     columns: bool
@@ -43,7 +43,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Terms:
-    """The client's, which a worker keeps to with a whole pair: ceiling, device, threads of BLAS, arithmetic."""
+    """Client settings for a whole pair on a worker: ceiling, device, BLAS threads, arithmetic."""
 
     memory: int | None
     device: Device
@@ -53,7 +53,7 @@ class Terms:
 
 @dataclass(frozen=True)
 class PairAnswer:
-    """What came of a pair, and the sweeps that were made for it."""
+    """Result of a pair, with the sweeps behind it."""
 
     answer: Any
     sweeps: tuple[Entry, ...]
@@ -63,7 +63,7 @@ def sweep_tile(a: np.ndarray, b: np.ndarray, tile: Tile, question: Question, bia
     """Sweep one tile on this worker.
 
     Raises:
-        CeilingError: it does not fit the memory ceiling, on one thread either.
+        CeilingError: the tile exceeds the memory ceiling even on one thread.
         MemoryError: the worker has too little memory.
     """
     device, note = placed(question.device)
@@ -72,13 +72,13 @@ def sweep_tile(a: np.ndarray, b: np.ndarray, tile: Tile, question: Question, bia
     with want_of_memory_told():
         found = _swept(x, y, own, question, device)
     cols = None if found.cols is None else to_send(found.cols, tile.rows[0])
-    return Answer(to_send(found.rows, tile.cols[0]), cols, found.report, note)
+    return Answer(to_send(found.rows, tile.cols[0]), cols, found.report, note, own_version())
 
 
 def _swept(
     x: np.ndarray, y: np.ndarray | None, bias: np.ndarray | None, question: Question, device: str
 ) -> Sweep:  # fmt: skip
-    """The sweep, in the first way that keeps to the memory."""
+    """Run the sweep in the first way that fits the memory."""
     refused: CeilingError | None = None
     for where, threads in ways(device, max(1, cpu_threads() // _tasks_at_once())):
         try:
@@ -102,16 +102,16 @@ def _swept(
 def call_with_pair(
     work: Callable[[Dictionary, Dictionary, Any], Any], parameters: Any, terms: Terms, *parts: Any
 ) -> PairAnswer:
-    """`work` on two dictionaries, on the client's terms, so that nothing differs.
+    """Run `work` on two dictionaries under the client's settings, so that results are bit-identical.
 
     Args:
         work: called with the dictionaries and `parameters`.
         parameters: its third argument.
-        terms: see there.
-        parts: of the first dictionary and of the second, three each: what `put_together` takes.
+        terms: the client's settings.
+        parts: arguments of `put_together`, three for each dictionary.
 
     Raises:
-        UnlikeError: this worker adds up otherwise than the client.
+        UnlikeError: this worker's float sums would differ from the client's.
         MemoryError: the worker has too little memory.
     """
     from threadpoolctl import threadpool_limits
@@ -127,18 +127,18 @@ def call_with_pair(
 
 
 def weights_of(d: Dictionary) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Decoder and encoder directions: what travels, or is loaded, once."""
+    """Return the decoder and encoder directions, which are sent or loaded once."""
     return d.directions, d.encoder_directions
 
 
 def all_but_weights(d: Dictionary) -> dict[str, Any]:
-    """Everything else that a dictionary is, picklable."""
+    """Return the other attributes of a dictionary, picklable."""
     rest = {f.name: getattr(d, f.name) for f in fields(d) if f.name not in _WEIGHTS}
     return rest | {"metadata": dict(d.metadata)}
 
 
 def put_together(directions: np.ndarray, encoder: np.ndarray | None, rest: dict[str, Any]) -> Dictionary:
-    """A dictionary from its weights and all else."""
+    """Rebuild a dictionary from its weights and other attributes."""
     return Dictionary(
         directions=_tensor(directions),
         encoder_directions=None if encoder is None else _tensor(encoder),
@@ -152,7 +152,7 @@ def _told(entry: Entry, note: str) -> Entry:
 
 def _tensor(x: np.ndarray) -> torch.Tensor:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # arrays off the wire may be read-only; so are we
+        warnings.simplefilter("ignore", UserWarning)  # received arrays may be read-only and are not written
         return torch.from_numpy(np.ascontiguousarray(x))
 
 
@@ -166,7 +166,7 @@ def _tasks_at_once() -> int:
 
 
 def wanted(asked: Device, here: str) -> Device:
-    """What workers are asked for: by the user, or else by where the operands lie here ("cpu", "cuda").
+    """Return the device for workers: the user's choice, or else the operands' device here ("cpu", "cuda").
 
     Example:
         >>> from sae_geometry.distributed.worker import wanted
@@ -179,14 +179,14 @@ def wanted(asked: Device, here: str) -> Device:
 
 
 def placed(asked: Device) -> tuple[str, str]:
-    """The device of this worker for work that asks for `asked`, and what the report must say of it ("": nothing)."""
+    """Return this worker's device for a requested one, and a note for the report ("" for none)."""
     if asked != "cpu" and torch.cuda.is_available():
         return "cuda", ""
     return "cpu", NO_GPU if asked == "cuda" else ""
 
 
 def screen_on(device: str, screen: ScreenName) -> ScreenName:
-    """The screen asked for, or "auto" where it does not run on that device.
+    """Return the requested screen, or "auto" where it does not run on that device.
 
     Example:
         >>> from sae_geometry.distributed.worker import screen_on
@@ -198,7 +198,7 @@ def screen_on(device: str, screen: ScreenName) -> ScreenName:
 
 
 def ways(device: str, threads: int) -> Iterator[tuple[str, int]]:
-    """Devices and threads to try one after another until one keeps to the memory: a GPU, then fewer CPU threads.
+    """Yield devices and threads to try until one fits the memory: a GPU, then fewer CPU threads.
 
     Example:
         >>> from sae_geometry.distributed.worker import ways
@@ -214,7 +214,7 @@ def ways(device: str, threads: int) -> Iterator[tuple[str, int]]:
 
 @contextmanager
 def want_of_memory_told() -> Iterator[None]:
-    """Every way in which torch says that memory is short is a `MemoryError` outside."""
+    """Translate all out-of-memory errors of torch to `MemoryError`."""
     try:
         yield
     except RuntimeError as error:
@@ -224,10 +224,10 @@ def want_of_memory_told() -> Iterator[None]:
 
 
 def arithmetic() -> dict[str, Any]:
-    """All that the last bit of a float sum depends on beside the number of threads: processor and libraries."""
+    """Return what the last bit of a float sum depends on, apart from threads: processor and libraries."""
     import llvmlite.binding
     import numba
-    import scipy.linalg  # with it all that add up are loaded, here and there
+    import scipy.linalg  # loads all BLAS libraries, on client and worker
     import threadpoolctl
 
     blas = [
@@ -236,7 +236,7 @@ def arithmetic() -> dict[str, Any]:
         if x.get("user_api") == "blas"
     ]
     return {
-        "sae-geometry": _version(),
+        "sae-geometry": own_version(),
         "python": platform.python_version(),
         "machine": platform.machine(),
         "processor": str(llvmlite.binding.get_host_cpu_name()),
@@ -249,13 +249,14 @@ def arithmetic() -> dict[str, Any]:
 
 
 def blas_threads() -> int:
-    """Threads that numpy's BLAS uses in this process."""
+    """Return the number of threads of numpy's BLAS in this process."""
     import threadpoolctl
 
     return max((x["num_threads"] for x in threadpoolctl.threadpool_info() if x.get("user_api") == "blas"), default=1)
 
 
-def _version() -> str:
+def own_version() -> str:
+    """Return the version of this package, in words where it is not installed as one."""
     try:
         return version("sae-geometry")
     except PackageNotFoundError:

@@ -15,7 +15,8 @@ from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.sweep import listing_sweep
 from sae_geometry.kernels.types import Sweep
 from sae_geometry.matching import Assignment, match
-from sae_geometry.matching.defaults import default_matching
+from sae_geometry.matching.defaults import DISCOVERY_RATE, default_matching
+from sae_geometry.nulls import LISTED, How, excess, own_similarities, q_values, turned_controls, with_own
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +34,8 @@ class Partners:
         mutual: bool [n], whether the two are each other's nearest.
         one_to_one_partner_id: int64 [n], −1 where the one-to-one matching leaves a latent unmatched.
         one_to_one_cosine: float64 [n], nan where unmatched.
+        q_value: float64 [n], the smallest false discovery rate at which the nearest is significant: closer than the
+            latent's own dictionary and the other run turned explain.
     """
 
     max_cosine: np.ndarray
@@ -40,13 +43,14 @@ class Partners:
     mutual: np.ndarray
     one_to_one_partner_id: np.ndarray
     one_to_one_cosine: np.ndarray
+    q_value: np.ndarray
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             object.__setattr__(self, name, read_only(value))
 
 
-COLUMNS = ("max_cosine", "partner_id", "mutual", "one_to_one_partner_id", "one_to_one_cosine")
+COLUMNS = ("max_cosine", "partner_id", "mutual", "one_to_one_partner_id", "one_to_one_cosine", "q_value")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -88,9 +92,9 @@ class Across:
     def to_pandas(self) -> pd.DataFrame:
         """Return one row per latent, grouped by run.
 
-        Columns: partner_run, the run with the largest cosine; max_cosine, partner_id, mutual, one_to_one_partner_id
-        and one_to_one_cosine in that run (null where there is no partner). Then the same five for each run NAME, as
-        `max_cosine:NAME` and so on, null on the rows of NAME itself.
+        Columns: partner_run, the run with the largest cosine; max_cosine, partner_id, mutual, one_to_one_partner_id,
+        one_to_one_cosine and q_value in that run (null where there is no partner). Then the same six for each run NAME,
+        as `max_cosine:NAME` and so on, null on the rows of NAME itself.
         """
         import pandas as pd
 
@@ -114,6 +118,8 @@ class Across:
                 "b": self.names[s],
                 "mmcs_a_to_b": float(self.partners[r, s].max_cosine.mean()),
                 "mmcs_b_to_a": float(self.partners[s, r].max_cosine.mean()),
+                "significant_a_to_b": float((self.partners[r, s].q_value <= DISCOVERY_RATE).mean()),
+                "significant_b_to_a": float((self.partners[s, r].q_value <= DISCOVERY_RATE).mean()),
                 "n_mutual": int(self.partners[r, s].mutual.sum()),
                 "one_to_one_matching": method,
                 "one_to_one_pairs": int((self.partners[r, s].one_to_one_partner_id >= 0).sum()),
@@ -140,28 +146,38 @@ def partners_across(
     """
     partners: dict[tuple[int, int], Partners] = {}
     matchings: dict[tuple[int, int], str] = {}
+    own = [own_similarities(d.directions) for d in dictionaries]
     pairs = list(combinations(range(len(dictionaries)), 2))
     for done, (r, s) in enumerate(pairs):
         if progress is not None:
             progress("one-to-one partners", done / len(pairs))
         a, b = dictionaries[r], dictionaries[s].to(dictionaries[r].device)
-        found = (swept or {}).get((r, s)) or listing_sweep(a.directions, b.directions, _LISTED)
+        found = (swept or {}).get((r, s))
+        if found is None or found.rows.score.shape[1] < LISTED:
+            found = listing_sweep(a.directions, b.directions, _LISTED)
         method = default_matching(a.n_latents, b.n_latents)
         made = match(a.directions, b.directions, method, nearest=found)
         if made.interrupted:
             raise KeyboardInterrupt
-        partners[r, s], partners[s, r] = _both_ways(found, made, a, b)
+        forth, back = turned_controls(a.directions, b.directions, found, How(turns=1))
+        q = [
+            q_values(excess(c.target[:, 0], c), c.ratio)
+            for c in (with_own(forth, own[r], b.n_latents), with_own(back, own[s], a.n_latents))
+        ]
+        partners[r, s], partners[s, r] = _both_ways(found, made, a, b, q)
         matchings[r, s] = method
     if progress is not None:
         progress("one-to-one partners", 1.0)
     return Across(tuple(d.name for d in dictionaries), partners, matchings)
 
 
-def _both_ways(found: Sweep, made: Assignment, a: Dictionary, b: Dictionary) -> tuple[Partners, Partners]:
+def _both_ways(
+    found: Sweep, made: Assignment, a: Dictionary, b: Dictionary, q: Sequence[np.ndarray]
+) -> tuple[Partners, Partners]:
     assert found.cols is not None
     ids = [d.latent_ids.cpu().numpy() for d in (a, b)]
     nearest = [best.index[:, 0].cpu().numpy() for best in (found.rows, found.cols)]
-    cosine = [best.cosine[:, 0].cpu().numpy() for best in (found.rows, found.cols)]
+    cosine = [best.cosine[:, 0].cpu().numpy().clip(-1.0, 1.0) for best in (found.rows, found.cols)]
     single = [(made.partner, made.cosine), made.reverse(b.n_latents)]
     forth, reverse = (
         Partners(
@@ -169,7 +185,8 @@ def _both_ways(found: Sweep, made: Assignment, a: Dictionary, b: Dictionary) -> 
             partner_id=ids[1 - i][nearest[i]],
             mutual=nearest[1 - i][nearest[i]] == np.arange(len(nearest[i])),
             one_to_one_partner_id=np.where(single[i][0] >= 0, ids[1 - i][single[i][0]], -1),
-            one_to_one_cosine=single[i][1],
+            one_to_one_cosine=single[i][1].clip(-1.0, 1.0),
+            q_value=q[i],
         )
         for i in (0, 1)
     )
@@ -177,7 +194,7 @@ def _both_ways(found: Sweep, made: Assignment, a: Dictionary, b: Dictionary) -> 
 
 
 def _columns(partners: Partners | None, n: int) -> dict[str, Any]:
-    """Return the five columns, null on the run's own rows."""
+    """Return the six columns, null on the run's own rows."""
     import pandas as pd
 
     nobody = np.full(n, partners is None)

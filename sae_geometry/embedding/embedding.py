@@ -22,7 +22,7 @@ from sae_geometry.embedding.neighbors import Neighbors, exact_neighbors, joint_n
 from sae_geometry.embedding.quality import EVIDENCE_K, Evidence, measure_evidence
 from sae_geometry.embedding.region_file import Shape
 from sae_geometry.embedding.regions import On, Regions, find_regions, given_regions, graph_distances
-from sae_geometry.io.formatting import ends, few, read_only
+from sae_geometry.io.formatting import counted, ends, few, read_only
 from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.duplicates import first_equal
 from sae_geometry.kernels.sweep import MAX_K
@@ -155,7 +155,7 @@ class Embedding:
         runs = ", ".join(ends([f"{n} ({c:,})" for n, c in zip(self.names, counts, strict=True)]))
         p = self.params
         return (
-            f"Embedding of {len(self.owner):,} latents: {runs}\n"
+            f"Embedding of {counted(len(self.owner), 'latent')}: {runs}\n"
             f"  UMAP, exact cosine neighbours (k = {p['n_neighbors']}), min_dist {p['min_dist']}, seed {p['seed']}, "
             f"{p['backend']} {p['backend_version']}"
             + "".join(f"\n  {line}" for line in self.evidence.lines())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,14 +16,17 @@ from sae_geometry.dictionary import Dictionary
 from sae_geometry.embedding.embedding import Embedding
 from sae_geometry.embedding.optimizer import curve_of, place
 from sae_geometry.embedding.quality import EVIDENCE_K, shared_share
-from sae_geometry.io.formatting import read_only
-from sae_geometry.io.parquet import read_table
+from sae_geometry.io.escaping import shown
+from sae_geometry.io.formatting import counted, read_only
+from sae_geometry.io.parquet import read_table, write_neuronpedia
 from sae_geometry.io.progress import Progress
+from sae_geometry.io.results_folder import has, read_json
 from sae_geometry.kernels.duplicates import first_equal
 from sae_geometry.kernels.sweep import listing_sweep
 from sae_geometry.pairwise.inputs import describe_input, distinct
 from sae_geometry.pairwise.same_space import require_same_space
 from sae_geometry.sources import as_dictionary, load
+from sae_geometry.sources.layouts.read import Latents
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -161,10 +163,7 @@ class Projection:
 
     def write_extra(self, folder: Path) -> None:
         """Write `neuronpedia.csv` with all points."""
-        table = self.to_pandas().rename(
-            columns={"run": "RunType", "latent_id": "EmbeddingIndex", "x": "X", "y": "Y"}
-        )  # fmt: skip
-        table[["RunType", "EmbeddingIndex", "X", "Y"]].to_csv(folder / "neuronpedia.csv", index=False)
+        write_neuronpedia(self.to_pandas(), folder / "neuronpedia.csv")
 
     def _counts(self) -> np.ndarray:
         return np.bincount(self.owner, minlength=len(self.names))
@@ -174,8 +173,8 @@ class Projection:
         made_of = ", ".join(d.name for d in self.onto.references)
         return "\n".join(
             [
-                f"Projection of {len(self.owner):,} latents: {runs}",
-                f"  onto the UMAP of {made_of} ({len(self.onto.table):,} latents, {self.onto.where})",
+                f"Projection of {counted(len(self.owner), 'latent')}: {runs}",
+                f"  onto the UMAP of {made_of} ({len(self.onto.table):,} latents, {shown(self.onto.where)})",
                 f"  {self.line()}",
                 *(f"  caveat: {c}" for c in self.caveats),
             ]
@@ -239,7 +238,7 @@ def project(
     search = None if progress is None else lambda share: progress("exact neighbours", share)
     every = torch.cat([old_points, new_points])[asked]
     best = listing_sweep(every, old_points[kept], k, columns=False, progress=search).rows
-    index, cosine = best.index.cpu().numpy(), best.cosine.cpu().numpy()
+    index, cosine = best.index.cpu().numpy(), best.cosine.cpu().numpy().clip(-1.0, 1.0)
     coords = picture.table[["x", "y"]].to_numpy(dtype=np.float32)
     there = coords[kept.cpu().numpy()]
     asked_rows = asked.cpu().numpy()
@@ -311,42 +310,58 @@ def _picture(onto: Embedding | str | os.PathLike[str], offline: bool) -> Picture
         return Picture(onto.to_pandas(), onto.dictionaries, p["n_neighbors"], p["min_dist"], kept, "memory")
     folder = Path(onto)
     folder = folder.parent if folder.name == "umap.parquet" else folder
-    summary, table = folder / "summary.json", folder / "umap.parquet"
-    if not summary.is_file() or not table.is_file():
+    if not has(folder, "summary.json") or not has(folder, "umap.parquet"):
         raise FileNotFoundError(f"{folder} holds no saved embedding: it needs umap.parquet and summary.json")
-    record = json.loads(summary.read_text(encoding="utf-8"))
+    record = read_json(folder, "summary.json")
     if record.get("kind") != "Embedding":
         raise ValueError(f"{folder} holds a {record.get('kind')}, not an Embedding: make one with sae-geometry umap")
-    references = tuple(_again(entry, folder, offline) for entry in record["inputs"])
-    frame = read_table(table)
+    frame = read_table(folder, "umap.parquet")
+    try:
+        inputs = [_Input.of(entry) for entry in record["inputs"]]
+        p = record["params"]
+        n_neighbors, min_dist = int(p["n_neighbors"]), float(p["min_dist"])
+        kept = float(record["evidence"]["neighbor_preservation"])
+        points = frame[["latent_id", "x", "y"]].to_numpy(np.float64)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise ValueError(f"{folder} lacks what a saved embedding says of itself; make it again") from error
+    references = tuple(_again(entry, folder, offline) for entry in inputs)
     ids = np.concatenate([d.latent_ids.cpu().numpy() for d in references])
-    if not np.array_equal(frame["latent_id"].to_numpy(), ids):
-        raise ValueError(f"{table} and {summary} do not belong together: their latents differ")
-    p = record["params"]
-    kept = float(record["evidence"]["neighbor_preservation"])
-    return Picture(frame, references, p["n_neighbors"], p["min_dist"], kept, str(folder))
+    if not np.isfinite(points).all() or not np.array_equal(points[:, 0], ids):
+        raise ValueError(f"{folder}: umap.parquet and summary.json do not belong together: their latents differ")
+    return Picture(frame, references, n_neighbors, min_dist, kept, str(folder))
 
 
-def _again(entry: Mapping[str, Any], folder: Path, offline: bool) -> Dictionary:
-    """Load a dictionary of a saved embedding again and verify its fingerprint."""
-    name, address = entry["name"], entry["address"]
-    if address is None:
+@dataclass(frozen=True)
+class _Input:
+    """How a dictionary of a saved embedding was loaded."""
+
+    name: str
+    address: str | None
+    latents: Latents
+    drop_bad: bool
+    fingerprint: str
+
+    @staticmethod
+    def of(entry: Mapping[str, Any]) -> _Input:
+        """Read it from the summary's entry; raises KeyError, TypeError or AttributeError for anything else."""
+        alive, address = entry["alive"], entry["address"]
+        latents: Latents = "alive" if alive["n_dropped_dead"] else "all"
+        known = None if address is None else str(address)
+        return _Input(str(entry["name"]), known, latents, bool(alive["bad_ids"]), str(entry["fingerprint"]))
+
+
+def _again(entry: _Input, folder: Path, offline: bool) -> Dictionary:
+    """A dictionary of a saved embedding, loaded again and shown to be the same."""
+    if entry.address is None:
         raise ValueError(
-            f"{folder}: {name!r} was made in memory and has no address to load it from; "
+            f"{folder}: {entry.name!r} was made in memory and has no address to load it from; "
             "project onto the Embedding itself, from Python"
         )
-    alive = entry["alive"]
-    d = load(
-        address,
-        "alive" if alive["n_dropped_dead"] else "all",
-        name=name,
-        drop_bad=bool(alive["bad_ids"]),
-        offline=offline,
-    )
-    if d.fingerprint != entry["fingerprint"]:
+    d = load(entry.address, entry.latents, name=entry.name, drop_bad=entry.drop_bad, offline=offline)
+    if d.fingerprint != entry.fingerprint:
         raise ValueError(
-            f"{address} is not what it was when {folder} was made: its fingerprint is {d.fingerprint[:16]}…, then it "
-            f"was {entry['fingerprint'][:16]}…; make the picture again with sae-geometry umap"
+            f"{entry.address} is not what it was when {folder} was made: its fingerprint is {d.fingerprint[:16]}…, "
+            f"then it was {entry.fingerprint[:16]}…; make the picture again with sae-geometry umap"
         )
     return d
 

@@ -9,6 +9,8 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from sae_geometry.io.escaping import shown
+
 _HOW = "write LETTER: {box: [x0, x1, y0, y1]} or LETTER: {polygon: [[x, y], [x, y], [x, y], …]}"
 _LONGEST = 24
 
@@ -75,13 +77,13 @@ def _shape(letter: Any, entry: Any, where: str) -> Shape:
         x0, x1, y0, y1 = numbers
         if x0 >= x1 or y0 >= y1:
             raise ValueError(f"{where}: a box is [x0, x1, y0, y1] with x0 < x1 and y0 < y1; got {_short(given)}")
-        return Shape(str(letter), ((x0, y0), (x1, y0), (x1, y1), (x0, y1)))
+        return Shape(shown(letter), ((x0, y0), (x1, y0), (x1, y1), (x0, y1)))
     if not isinstance(given, list) or len(given) < 3:
         raise ValueError(f"{where}: a polygon has at least three corners [x, y]; got {_short(given)}")
     corners = [
         _numbers(corner, 2, f"{where}, corner {i}: a corner is [x, y]") for i, corner in enumerate(given, start=1)
     ]
-    return Shape(str(letter), tuple((x, y) for x, y in corners))
+    return Shape(shown(letter), tuple((x, y) for x, y in corners))
 
 
 def _numbers(given: Any, count: int, what: str) -> list[float]:

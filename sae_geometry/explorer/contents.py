@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from sae_geometry.embedding.embedding import Embedding
 from sae_geometry.embedding.quality import Evidence
-from sae_geometry.io.atomic_folder import recover
+from sae_geometry.io.escaping import escaped, shown
 from sae_geometry.io.parquet import read_table
+from sae_geometry.io.results_folder import has, read_json
 from sae_geometry.matching.defaults import MOST_RUNS
 from sae_geometry.results.store import SCHEMA_VERSION, regions_record, software
 from sae_geometry.sources import neuronpedia_pages
@@ -21,8 +21,16 @@ from sae_geometry.sources import neuronpedia_pages
 if TYPE_CHECKING:
     import pandas as pd
 
-PLACE = ("run", "latent_id", "x", "y")
-PARTNER = ("max_cosine", "partner_id", "mutual", "one_to_one_partner_id", "one_to_one_cosine")
+# Columns, and the kinds of their values: text, whole numbers, numbers, truth, nothing at all. Unknown values are
+# missing: a column of whole numbers has them as numbers, where another program wrote it, and one of nothing else none.
+_WHOLE, _NUMBER = frozenset({"whole"}), frozenset({"whole", "number", "nothing"})
+PLACE = {"run": frozenset({"text"}), "latent_id": _WHOLE, "x": _NUMBER, "y": _NUMBER}
+PARTNER = {
+    "max_cosine": _NUMBER, "partner_id": _NUMBER, "mutual": frozenset({"truth", "nothing"}),
+    "one_to_one_partner_id": _NUMBER, "one_to_one_cosine": _NUMBER, "q_value": _NUMBER,
+}  # fmt: skip
+MAYBE = {"frequency": _NUMBER, "region": frozenset({"text", "nothing"})}
+_LAST_ID = (1 << 32) - 1  # that the page can hold
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -45,32 +53,43 @@ class Contents:
         return list(self.summary["points"])
 
     def about(self) -> dict[str, Any]:
-        """Return everything on the page except the points: runs, regions, evidence, provenance. JSON-ready."""
-        inputs = {str(given.get("name")): given for given in self.summary.get("inputs", [])}
-        points = self.summary["points"]
-        keys = ("address", "model", "hook_point", "latents", "fingerprint", "notes")
+        """Return everything on the page but the points: runs, regions, evidence, provenance. JSON-ready.
+
+        Raises:
+            ValueError: the summary or the regions hold something else than a summary and regions of ours do.
+        """
+        try:
+            return self._about()
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
+            raise ValueError("summary.json or regions.json is not as we write it; make the results again") from error
+
+    def _about(self) -> dict[str, Any]:
+        inputs = {str(given["name"]): given for given in self.summary.get("inputs", [])}
         runs = []
         for name in self.names:
             given = inputs.get(name, {})
+            address = _text(given.get("address"))
             runs.append(
                 {
-                    "name": name,
-                    "count": int(points[name]),
-                    "neuronpedia": neuronpedia_pages(given.get("metadata") or {}, given.get("address")),
-                    **{key: given.get(key) for key in keys},
+                    "name": shown(name),
+                    "count": int(self.summary["points"][name]),
+                    "neuronpedia": neuronpedia_pages(given.get("metadata") or {}, address),
+                    "address": address,
+                    **{key: _text(given.get(key)) for key in ("model", "hook_point", "latents", "fingerprint")},
+                    "notes": _texts(given.get("notes")),
                 }
             )
-        regions = [
-            {key: region.get(key) for key in ("letter", "size", "verdict", "center", "outline")}
-            for region in self.regions.get("regions", [])
-        ]
-        shown = ("command", "created", "software", "params", "caveats", "reproducible_with")
+        params = self.summary.get("params") or {}
+        kept = ("n_neighbors", "min_dist", "seed", "backend", "backend_version")
         return {
             "runs": runs,
-            "regions": regions,
-            "regions_how": self.regions.get("how", ""),
-            "evidence": evidence_line(self.summary),
-            **{key: self.summary.get(key) for key in shown},
+            "regions": [_region(region) for region in self.regions.get("regions", [])],
+            "regions_how": _text(self.regions.get("how")) or "",
+            "evidence": escaped(evidence_line(self.summary)),
+            "params": {key: _text(params[key]) for key in kept if key in params},
+            "caveats": _texts(self.summary.get("caveats")),
+            "software": {shown(k): shown(v) for k, v in (self.summary.get("software") or {}).items()},
+            **{key: _text(self.summary.get(key)) for key in ("command", "created", "reproducible_with")},
         }
 
 
@@ -91,26 +110,23 @@ def read_contents(folder: Path) -> Contents:
     if not folder.is_dir():
         what = "is a file, not" if folder.exists() else "does not exist; explore takes"
         raise FileNotFoundError(f"{folder} {what} a folder of results; {make}")
-    recover(folder)
-    summary = _json(folder / "summary.json", f"{folder} is not a folder of results: it has no summary.json; {make}")
+    if not has(folder, "summary.json"):
+        raise FileNotFoundError(f"{folder} is not a folder of results: it has no summary.json; {make}")
+    summary = read_json(folder, "summary.json")
     kind = summary.get("kind")
     if kind != "Embedding":
-        raise ValueError(f"{folder} holds a {kind or 'result of unknown kind'}, and explore shows UMAPs; {make}")
+        what = kind if isinstance(kind, str) and kind else "result of unknown kind"
+        raise ValueError(f"{folder} holds a {shown(what)}, and explore shows UMAPs; {make}")
     version = summary.get("schema_version")
     if version != SCHEMA_VERSION:
         raise ValueError(
-            f"{folder} has schema version {version!r}, and this version of sae-geometry reads {SCHEMA_VERSION}; "
-            "make the results anew with sae-geometry umap"
+            f"{folder} has schema version {version!r:.80}, and this version of sae-geometry reads {SCHEMA_VERSION}; "
+            "make the results again with sae-geometry umap"
         )
-    table_path = folder / "umap.parquet"
-    if not table_path.is_file():
-        raise FileNotFoundError(f"{folder} has no umap.parquet; make the results anew with sae-geometry umap")
-    try:
-        table = read_table(table_path)
-    except (OSError, ValueError) as error:  # pyarrow raises subclasses of ValueError
-        raise ValueError(f"{table_path} cannot be read as parquet; make the results anew") from error
-    regions_path = folder / "regions.json"
-    regions = _json(regions_path, "") if regions_path.exists() else {}
+    if not has(folder, "umap.parquet"):
+        raise FileNotFoundError(f"{folder} has no umap.parquet; make the results again with sae-geometry umap")
+    table = read_table(folder, "umap.parquet")
+    regions = read_json(folder, "regions.json") if has(folder, "regions.json") else {}
     return checked(Contents(table, summary, regions), folder)
 
 
@@ -121,26 +137,37 @@ def checked(contents: Contents, folder: Path) -> Contents:
         ValueError: missing columns, or runs that differ from those of the summary.
     """
     points = contents.summary.get("points")
-    if not isinstance(points, dict) or not points:
-        raise ValueError(f"{folder}: summary.json does not say which runs were embedded; make the results anew")
+    if not isinstance(points, dict) or not points or not all(type(count) is int for count in points.values()):
+        raise ValueError(f"{folder}: summary.json does not say which runs were embedded; make the results again")
     names = list(points)
     if len(names) > MOST_RUNS:
         raise ValueError(f"{folder}: a page is made of up to {MOST_RUNS} runs; this picture is of {len(names):,}")
-    wanted = [*PLACE]
+    wanted = dict(PLACE)
     if len(names) > 1:
-        wanted += [f"{column}:{name}" for name in names for column in PARTNER]
-    missing = [column for column in wanted if column not in contents.table.columns]
+        wanted |= {f"{column}:{name}": kinds for name in names for column, kinds in PARTNER.items()}
+    missing = [shown(column) for column in wanted if column not in contents.table.columns]
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise ValueError(
             f"{folder}: umap.parquet lacks the columns {', '.join(missing[:3])}{more}; an older version wrote it: "
-            "make the results anew with sae-geometry umap"
+            "make the results again with sae-geometry umap"
         )
+    wanted |= {column: kinds for column, kinds in MAYBE.items() if column in contents.table.columns}
+    for column, kinds in wanted.items():
+        kind = _kind(contents.table[column])
+        if kind not in kinds:
+            raise ValueError(
+                f"{folder}: the column {shown(column)} of umap.parquet holds values of another kind ({kind})"
+            )
     there = contents.table["run"].value_counts().to_dict()
     if there != points:
         raise ValueError(
-            f"{folder}: umap.parquet and summary.json name different runs or counts; make the results anew"
+            f"{folder}: umap.parquet and summary.json name different runs or counts; make the results again"
         )
+    ids = contents.table["latent_id"]
+    if int(ids.min()) < 0 or int(ids.max()) > _LAST_ID:
+        raise ValueError(f"{folder}: umap.parquet has latent ids beyond 0…{_LAST_ID:,}; make the results again")
+    contents.about()
     return contents
 
 
@@ -157,13 +184,45 @@ def evidence_line(summary: Mapping[str, Any]) -> str:
         return ", ".join(f"{k.replace('_', ' ')} {v:.3g}" for k, v in record.items() if isinstance(v, int | float))
 
 
-def _json(path: Path, otherwise: str) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(otherwise)
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON; make the results anew") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} does not hold a JSON object; make the results anew")
-    return found
+def _kind(column: pd.Series[Any]) -> str:
+    """The kind of a column's values; `missing` where nothing may be and something is not there."""
+    from pandas.api import types
+
+    if column.isna().all():
+        return "nothing"
+    if types.is_bool_dtype(column.dtype) or (
+        column.dtype == object and types.is_bool_dtype(column.dropna().infer_objects())
+    ):
+        return "truth"
+    if types.is_integer_dtype(column.dtype):
+        return "number" if column.isna().any() else "whole"
+    if types.is_float_dtype(column.dtype):
+        return "number"
+    texts = types.is_string_dtype(column.dtype) or all(isinstance(value, str) for value in column.dropna())
+    return "text" if texts else "something else"
+
+
+def _text(value: Any) -> Any:
+    """A text escaped, a number or nothing as it is; anything else is a TypeError."""
+    if value is None or (isinstance(value, int | float) and math.isfinite(value)):
+        return value
+    if not isinstance(value, str):
+        raise TypeError(type(value).__name__)
+    return escaped(value)
+
+
+def _texts(values: Any) -> list[Any]:
+    if not isinstance(values, list | tuple | None):
+        raise TypeError(type(values).__name__)
+    return [_text(value) for value in values or ()]
+
+
+def _region(region: Mapping[str, Any]) -> dict[str, Any]:
+    corners = [[float(x), float(y)] for x, y in region.get("outline") or []]
+    x, y = (float(at) for at in region["center"])
+    if not all(map(math.isfinite, [x, y, *(at for corner in corners for at in corner)])):
+        raise ValueError("a region lies nowhere")
+    return {
+        "letter": shown(region["letter"]), "size": int(region["size"]), "verdict": _text(region.get("verdict")),
+        "center": [x, y], "outline": corners,
+    }  # fmt: skip

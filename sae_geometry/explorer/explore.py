@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
 from sae_geometry.embedding.embedding import Embedding
 from sae_geometry.explorer.contents import Contents, contents_of, read_contents
 from sae_geometry.explorer.writing import page
+from sae_geometry.io.atomic_folder import whole_file
 
 FILE = "explorer.html"
 
@@ -70,13 +70,6 @@ def _check_free(target: Path, overwrite: bool) -> None:
 
 
 def _write(contents: Contents, target: Path) -> None:
-    """Write aside, then put in place: the file is whole or not there."""
     text = page(contents)
-    handle, aside = tempfile.mkstemp(prefix=f".{target.name}-", dir=target.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        Path(aside).chmod(0o644)
-        Path(aside).replace(target)
-    finally:
-        Path(aside).unlink(missing_ok=True)
+    with whole_file(target) as file:
+        file.write(text.encode())

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sae_geometry.matching.defaults import DISCOVERY_RATE
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -46,7 +48,7 @@ def pack(table: pd.DataFrame, names: Sequence[str], letters: Sequence[str]) -> P
 
     Arrays: x, y float32; run uint16; id uint32; region uint16, 1 + index into `letters`, 0 outside all; frequency
     float32 (nan unknown), where any is known; for each slot k: nearest_k int32, cosine_k int16, mutual_k uint8,
-    single_k int32, single_cosine_k int16.
+    significant_k uint8 (q-value at most 0.05), single_k int32, single_cosine_k int16.
 
     Args:
         table: as in `Embedding.to_pandas`.
@@ -87,7 +89,7 @@ def _slot(
     n = len(table)
     nearest, single = np.full(n, NOBODY, "<i4"), np.full(n, NOBODY, "<i4")
     cosine, single_cosine = np.full(n, np.nan), np.full(n, np.nan)
-    mutual = np.zeros(n, "u1")
+    mutual, significant = np.zeros(n, "u1"), np.zeros(n, "u1")
     for r, mine in enumerate(rows):
         other = slot if slot < r else slot + 1
         theirs = rows[other]
@@ -96,11 +98,13 @@ def _slot(
             into[mine] = _positions(part[f"{column}:{names[other]}"], ids[theirs], place[theirs])
         cosine[mine] = _floats(part, f"max_cosine:{names[other]}")
         single_cosine[mine] = _floats(part, f"one_to_one_cosine:{names[other]}")
+        significant[mine] = _floats(part, f"q_value:{names[other]}") <= DISCOVERY_RATE
         mutual[mine] = part[f"mutual:{names[other]}"].fillna(False).to_numpy(dtype=bool)
     return {
         f"nearest_{slot}": nearest,
         f"cosine_{slot}": _steps(cosine),
         f"mutual_{slot}": mutual,
+        f"significant_{slot}": significant,
         f"single_{slot}": single,
         f"single_cosine_{slot}": _steps(single_cosine),
     }

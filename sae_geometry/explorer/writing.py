@@ -17,6 +17,8 @@ from importlib.resources import files
 
 from sae_geometry.explorer.contents import Contents
 from sae_geometry.explorer.packing import pack
+from sae_geometry.io.escaping import shown
+from sae_geometry.io.extras import require
 from sae_geometry.results.store import to_json
 
 SCRIPTS = ("data.js", "colors.js", "picture.js", "lasso.js", "panel.js", "explorer.js")
@@ -35,7 +37,7 @@ def page(contents: Contents) -> str:
     about["arrays"] = packed.where
     script = "\n".join(["'use strict';", *(_source(name) for name in SCRIPTS)])
     values = {
-        "title": html.escape(_title(contents.names)),
+        "title": html.escape(_title([shown(name) for name in contents.names])),
         "policy": _policy(script, plotly),
         "style": _source("explorer.css"),
         "about": _json_in_script(about),
@@ -53,13 +55,7 @@ def require_plotly() -> str:
     Raises:
         ImportError: plotly is not installed.
     """
-    try:
-        from plotly.offline import get_plotlyjs
-    except ImportError as error:
-        raise ImportError(
-            "the explorer needs plotly, which is not installed: pip install 'sae-geometry[interactive]'"
-        ) from error
-    return str(get_plotlyjs())
+    return str(require("plotly.offline", "interactive", "the explorer").get_plotlyjs())
 
 
 def _title(names: list[str]) -> str:
@@ -82,5 +78,4 @@ def _json_in_script(value: object) -> str:
 
 def _policy(*scripts: str) -> str:
     hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in scripts)
-    # plotly's WebGL drawing compiles small functions as it goes: hence unsafe-eval.
-    return f"default-src 'none'; script-src {hashes} 'unsafe-eval'; style-src 'unsafe-inline'; img-src data: blob:"
+    return f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:"

@@ -1,1 +1,1 @@
-"""Files, tables and text. No science, and no Dictionary."""
+"""Files, tables and text. Independent of the science and of `Dictionary`."""

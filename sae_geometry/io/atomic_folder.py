@@ -1,17 +1,17 @@
-"""A folder of results is as it was or complete, whatever ends the process and when: SIGKILL at any moment included.
+"""Write a folder of results atomically: it is unchanged or complete, however and whenever the process ends.
 
-New results are written in a folder aside. One system call then puts them in place: a rename where nothing is there yet,
-an *exchange* of the two folders where something is. A folder that has to stay the folder it is (a mount, the current
-folder, one whose parent cannot be written) has its contents moved one by one instead, by a journal: an interrupted move
-is finished, never undone, by whoever opens the folder next. What a killed process left is known by the lock that it no
-longer holds, and removed.
+New results are written to a separate folder. One system call puts them in place: a rename if the target is absent, an
+*exchange* of the two folders if it only holds earlier results. In a folder that has other files or cannot be replaced
+(a mount, the current folder, one whose parent is not writable), files are moved one by one: readers see the new results
+as soon as they are complete (`results_folder.READY`), and the next writer finishes an interrupted move. Only files
+listed in the record of the earlier results and unchanged since are removed.
 """
 
 from __future__ import annotations
 
 import ctypes
 import errno
-import json
+import itertools
 import os
 import shutil
 import sys
@@ -21,46 +21,41 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-# Any of these makes a folder one of ours.
-MARKS = ("summary.json", "match.json")
-_ASIDE = ".sae-geometry-partial-"  # being written; also what an exchange left over
-_READY = ".sae-geometry-ready"  # complete, to be moved into the folder that it lies in
-_OLD = ".sae-geometry-old"  # where the contents of that folder go meanwhile
-_JOURNAL, _HALF = ".journal", ".journal-half"
-_AT_FDCWD, _RENAME_EXCHANGE, _RENAME_SWAP = -100, 2, 2  # of Linux and macOS
+from sae_geometry.io.results_folder import READY, Record, current_record, is_folder, is_ours, is_plain, record_in
+
+_ASIDE = ".sae-geometry-partial-"  # prefix of folders being written, and of those replaced by an exchange
+_AT_FDCWD, _RENAME_EXCHANGE, _RENAME_SWAP = -100, 2, 2  # on Linux and macOS
 
 
 def check_folder(folder: Path, overwrite: bool = False) -> None:
-    """Refuse a folder that results must not go to, before any work is done.
+    """Refuse a folder that is not a valid target for results, before any work is done. Changes nothing.
 
     Raises:
-        FileExistsError: it is a file or lies below one, it has something in it and `overwrite` is not set, or it is to
-            be overwritten but holds no results of ours.
-        PermissionError: nothing may be written there.
+        FileExistsError: the path is a file or lies below one, the folder is not empty and `overwrite` is not set, or it
+            is to be overwritten but holds no results of ours.
+        PermissionError: the folder is not writable.
     """
     above = next((p for p in [folder, *folder.parents] if p.exists()), None)
     if above is not None and not above.is_dir():
         raise FileExistsError(f"{above} is a file, not a folder; give another folder with -o")
     if above is not None:
         check_writable(above)
-    if above != folder:
-        return
-    recover(folder)
-    if not any(folder.iterdir()):
+    if above != folder or all(path.name.startswith(_ASIDE) for path in folder.iterdir()):
         return
     if not overwrite:
         raise FileExistsError(f"{folder} is not empty; give another folder with -o, or --overwrite to replace it")
-    if not any((folder / name).is_file() for name in MARKS):
+    if current_record(folder) is None:
         raise FileExistsError(
-            f"{folder} holds no results of ours, so --overwrite will not empty it; give another folder with -o"
+            f"{folder} holds no results of ours (no summary that lists the files written), so --overwrite replaces "
+            "nothing in it; give another folder with -o"
         )
 
 
 def check_writable(folder: Path) -> None:
-    """Refuse a folder in which nothing may be written, before any work is done.
+    """Refuse a folder that is not writable, before any work is done.
 
     Raises:
-        PermissionError: it is one.
+        PermissionError: the folder is not writable.
     """
     if not os.access(folder, os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, "may not be written to; give another folder with -o", str(folder))
@@ -68,10 +63,10 @@ def check_writable(folder: Path) -> None:
 
 @contextmanager
 def fresh_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
-    """A new folder to write in, whose contents become those of `folder` if the block ends well.
+    """Yield a new folder to write in, which replaces the contents of `folder` if the block succeeds.
 
-    If it does not, `folder` is as it was. A link stays a link to the same place; the current folder and a mount stay
-    the folders they are.
+    If the block raises, `folder` is unchanged. Files that are not part of the earlier results stay; one whose name is
+    needed is renamed (`NAME.old`).
 
     Raises:
         FileExistsError: see `check_folder`.
@@ -81,19 +76,22 @@ def fresh_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
     there = folder.exists()
     (folder if there else folder.parent).mkdir(parents=True, exist_ok=True)
     beside = not there or _may_be_replaced(folder)
-    sweep_leftovers(folder.parent if beside else folder)
-    aside, lock = _new_aside(folder.parent if beside else folder)
+    parent = folder.parent if beside else folder
+    for leftover in (parent, folder):
+        _remove_leftovers(leftover)
+    aside, lock = _new_aside(parent)
     try:
         aside.chmod(0o777 & ~umask())
         yield aside
-        if not there:
+        check_folder(folder, overwrite)
+        if not folder.exists():
             aside.rename(folder)
-        elif not (beside and _exchange(aside, folder)):
-            if beside:  # the file system exchanges nothing: move one by one, from within
-                aside = aside.rename(folder / aside.name)
-            _move_in(aside, folder)
+        elif not (beside and _holds_only_ours(folder) and _exchange(aside, folder)):
+            _finish_move(folder)
+            aside.rename(folder / aside.name).rename(folder / READY)
+            _move_in(folder)
     except OSError as error:
-        if error.filename is None:  # "no space left on device", but which
+        if error.filename is None:  # "no space left on device" does not say which device
             error.filename = str(folder)
         raise
     finally:
@@ -101,41 +99,9 @@ def fresh_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
         _unlocked(lock)
 
 
-def recover(folder: Path) -> None:
-    """Finish what a killed process had begun to move into `folder`, and remove what it left there half-written.
-
-    Does nothing where another process is at it, and nothing to a folder that cannot be written.
-    """
-    ready, old = folder / _READY, folder / _OLD
-    with suppress(OSError):
-        if ready.is_dir():
-            lock = _lock(ready)
-            if lock is None:
-                return
-            try:
-                _finish(ready, folder)
-            finally:
-                os.close(lock)
-        if old.is_dir():  # everything new is in place; only the old was still being deleted
-            shutil.rmtree(old)
-        sweep_leftovers(folder)
-
-
-def sweep_leftovers(parent: Path) -> None:
-    """Remove the half-written folders in `parent` whose processes are gone; those of living ones are locked."""
-    with suppress(OSError):
-        for path in parent.glob(f"{_ASIDE}*"):
-            lock = _lock(path)
-            if lock is not None:
-                try:
-                    shutil.rmtree(path, ignore_errors=True)
-                finally:
-                    os.close(lock)
-
-
 @contextmanager
-def whole_file(path: Path, prefix: str) -> Iterator[IO[bytes]]:
-    """A file to write, which becomes `path` if the block ends well; until then it lies beside it as `prefix`….
+def whole_file(path: Path, prefix: str | None = None) -> Iterator[IO[bytes]]:
+    """Yield a file to write, which becomes `path` if the block succeeds; until then it is `prefix`… in the same folder.
 
     Example:
         >>> import tempfile
@@ -147,20 +113,40 @@ def whole_file(path: Path, prefix: str) -> Iterator[IO[bytes]]:
         b'all of it'
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=path.suffix)
+    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=prefix or f".{path.name}-", suffix=path.suffix)
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
+        os.chmod(aside, 0o666 & ~umask())
         os.replace(aside, path)
     except BaseException as error:
         Path(aside).unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:  # "no space left on device", but which
+        if isinstance(error, OSError) and error.filename is None:  # "no space left on device" does not say which device
             error.filename = str(path.parent)
         raise
 
 
+def umask() -> int:
+    """Return the permission bits that new files do not get."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _remove_leftovers(parent: Path) -> None:
+    """Remove the incomplete folders of processes that have ended; those of running processes are locked."""
+    for path in parent.glob(f"{_ASIDE}*"):
+        with suppress(OSError):
+            lock = _lock(path)
+            if lock is not None:
+                try:
+                    shutil.rmtree(path, ignore_errors=True)
+                finally:
+                    os.close(lock)
+
+
 def _new_aside(parent: Path) -> tuple[Path, int | None]:
-    """A new folder in `parent`, and the lock that shows that its process lives, where folders can be locked."""
+    """Return a new folder in `parent` and its lock, which shows that its process is running; None without locks."""
     while True:
         path = Path(tempfile.mkdtemp(prefix=_ASIDE, dir=parent))
         try:
@@ -169,21 +155,21 @@ def _new_aside(parent: Path) -> tuple[Path, int | None]:
             return path, None
         if lock is not None and path.exists():
             return path, lock
-        _unlocked(lock)  # somebody took it for a leftover before it was locked
+        _unlocked(lock)  # another process removed it as a leftover before it was locked
 
 
 def _lock(folder: Path) -> int | None:
-    """Hold `folder` until the descriptor is closed or the process ends, however it ends; None if it is held or gone.
+    """Lock a folder, not a link, until the descriptor is closed or the process ends; None if it is locked or gone.
 
     Raises:
-        OSError: folders cannot be locked here.
+        OSError: folders cannot be locked on this system.
     """
     try:
         import fcntl
     except ImportError:  # Windows
         raise OSError("folders cannot be locked here") from None
     try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except FileNotFoundError:
         return None
     try:
@@ -202,15 +188,34 @@ def _unlocked(descriptor: int | None) -> None:
 
 
 def _may_be_replaced(folder: Path) -> bool:
-    """Whether another folder may take the place of this one and nobody would miss it."""
+    """Return whether another folder can replace this one without an effect on processes and links that refer to it."""
     here = Path.cwd()
     owned = not hasattr(os, "geteuid") or folder.stat().st_uid == os.geteuid()
     writable = os.access(folder.parent, os.W_OK | os.X_OK)
     return owned and writable and not os.path.ismount(folder) and folder != here and folder not in here.parents
 
 
+def _holds_only_ours(folder: Path) -> bool:
+    """Return whether all files in a folder belong to earlier results and are unchanged."""
+    record = record_in(folder) or Record("", {})
+    folders = {parent.as_posix() for name in record.files for parent in Path(name).parents}
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        known = name in folders if is_folder(path) else _is_of(record, folder, name)
+        if not known:
+            return False
+    return True
+
+
+def _is_of(record: Record | None, folder: Path, name: str) -> bool:
+    """Return whether a file belongs to these results: the record itself, or a listed and unchanged file."""
+    if record is None:
+        return False
+    return name == record.mark or (name in record.files and is_ours(folder, name, record.files[name]))
+
+
 def _exchange(aside: Path, folder: Path) -> bool:
-    """Exchange the names of two folders in one system call; False where there is none for it, nothing done."""
+    """Exchange the names of two folders in one system call; return False, without changes, where there is none."""
     with suppress(OSError):
         shutil.copymode(folder, aside)
         os.chown(aside, -1, folder.stat().st_gid)
@@ -220,62 +225,72 @@ def _exchange(aside: Path, folder: Path) -> bool:
         if sys.platform == "darwin":
             return libc.renamex_np(one, other, _RENAME_SWAP) == 0
         return libc.renameat2(_AT_FDCWD, one, _AT_FDCWD, other, _RENAME_EXCHANGE) == 0
-    except (OSError, AttributeError, TypeError):  # no such call in this library, or no library
+    except (OSError, AttributeError, TypeError):  # the C library or the call does not exist
         return False
 
 
-def _move_in(aside: Path, folder: Path) -> None:
-    """Put the contents of `aside`, a folder within `folder`, in the place of what else is there, or change nothing.
+def _finish_move(folder: Path) -> None:
+    """Finish the move of a killed process; rename anything else that has the name of its folder.
 
-    From the rename to `_READY` on, what was begun will be finished, by this process or the next; until then, nothing
-    has changed.
+    Raises:
+        FileExistsError: another process is performing the move.
     """
-    ready, old = folder / _READY, folder / _OLD
-    coming = [p.name for p in aside.iterdir()]
-    leaving = [p.name for p in folder.iterdir() if not p.name.startswith((_ASIDE, _READY, _OLD))]
-    (aside / _JOURNAL).write_text(json.dumps({"leaving": leaving, "coming": coming}), encoding="utf-8")
-    aside.rename(ready)
+    ready = folder / READY
+    if not os.path.lexists(ready):
+        return
+    if not is_folder(ready) or (record_in(ready) is None and any(not is_folder(path) for path in ready.rglob("*"))):
+        _rename_old(ready)
+        return
     try:
-        _finish(ready, folder)
-    except BaseException:
-        if not ready.exists():  # all is in place
-            raise
-        # Everything back, as long as that works; if it does not, the journal stays, and the next to come goes forward.
-        for name in coming:
-            if not os.path.lexists(ready / name):
-                (folder / name).rename(ready / name)
-        if (ready / _HALF).exists():
-            (ready / _HALF).rename(ready / _JOURNAL)
-        for name in leaving:
-            if os.path.lexists(old / name):
-                (old / name).rename(folder / name)
-        with suppress(FileNotFoundError):
-            old.rmdir()
-        ready.rename(aside)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+        lock, busy = (found := _lock(ready)), found is None
+    except OSError:  # folders cannot be locked on this system
+        lock, busy = None, False
+    if busy:
+        raise FileExistsError(f"{folder} is in use by another process; wait for it, or give another folder with -o")
+    try:
+        _move_in(folder)
+    finally:
+        _unlocked(lock)
 
 
-def _finish(ready: Path, folder: Path) -> None:
-    """Move what was there to `_OLD` and what is ready to its place: as often as need be, from wherever it stopped."""
-    old, journal, half = folder / _OLD, ready / _JOURNAL, ready / _HALF
-    if journal.exists():
-        names = json.loads(journal.read_text(encoding="utf-8"))
-        old.mkdir(exist_ok=True)
-        for name in names["leaving"]:
-            if os.path.lexists(folder / name):
-                (folder / name).rename(old / name)
-        journal.rename(half)  # from here on, what bears an old name in `folder` is new
-    if half.exists():
-        for name in json.loads(half.read_text(encoding="utf-8"))["coming"]:
-            if os.path.lexists(ready / name):
-                (ready / name).rename(folder / name)
-        half.unlink()
-    ready.rmdir()
+def _move_in(folder: Path) -> None:
+    """Move new results into the folder and remove the earlier ones; repeatable after an interruption at any point.
+
+    The record is moved last. Until then the earlier one is in place and lists the files to remove.
+    """
+    ready = folder / READY
+    before, new = record_in(folder), record_in(ready)
+    if new is not None:
+        for name in new.files:
+            if is_plain(ready, name):
+                _make_way(folder, name, before)
+                os.replace(ready / name, folder / name)
+        for name in () if before is None else (*before.files, before.mark):
+            if name not in (*new.files, new.mark) and _is_of(before, folder, name):
+                _remove(folder, name)
+        _make_way(folder, new.mark, before)
+        os.replace(ready / new.mark, folder / new.mark)
+    shutil.rmtree(ready, ignore_errors=True)
 
 
-def umask() -> int:
-    """The permissions that new files do not get."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _make_way(folder: Path, name: str, before: Record | None) -> None:
+    """Rename whatever occupies the path of a new file or its folders and is not part of the earlier results."""
+    for above in [folder / parent for parent in reversed(Path(name).parents[:-1])]:
+        if os.path.lexists(above) and not is_folder(above):
+            _rename_old(above)
+        above.mkdir(exist_ok=True)
+    if os.path.lexists(folder / name) and not _is_of(before, folder, name):
+        _rename_old(folder / name)
+
+
+def _rename_old(path: Path) -> None:
+    names = (path.with_name(f"{path.name}.old{n or ''}") for n in itertools.count())
+    path.rename(next(name for name in names if not os.path.lexists(name)))
+
+
+def _remove(folder: Path, name: str) -> None:
+    """Remove a file, and the folders that are empty after that."""
+    (folder / name).unlink()
+    for above in Path(name).parents[:-1]:
+        with suppress(OSError):  # the folder is not empty
+            (folder / above).rmdir()

@@ -1,4 +1,4 @@
-"""Values and text made ready to be printed or saved as JSON."""
+"""Format values and text for printing and JSON."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Format rows as lines, with cells padded to columns two spaces apart."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def counted(n: int, noun: str) -> str:
+    """Format a number of things: "1 latent", "2,000 latents"."""
+    return f"{n:,} {noun}" + ("" if n == 1 else "s")
 
 
 def or_dash(value: float, form: str) -> str:
@@ -33,20 +38,8 @@ def scalars(record: Any) -> dict[str, Any]:
     return {k: v for k, v in items if v is None or isinstance(v, str | int | float | bool)}
 
 
-def readable(text: str) -> str:
-    """`text` with the bytes that Python could not decode (a locale without them) decoded as UTF-8 after all.
-
-    Such bytes come from file names as lone surrogates, which open the file but cannot be printed, saved or drawn.
-
-    Example:
-        >>> readable(b"caf\\xc3\\xa9.pt".decode("ascii", "surrogateescape"))
-        'café.pt'
-    """
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
 def ends(texts: Sequence[str], most: int = 12) -> list[str]:
-    """The texts, or the first and last of more than `most`.
+    """Return the texts, or the first and last of them if there are more than `most`.
 
     Example:
         >>> ends(list("abcdef"), 4)
@@ -57,7 +50,7 @@ def ends(texts: Sequence[str], most: int = 12) -> list[str]:
 
 
 def few(notes: Sequence[str], most: int = 30) -> tuple[str, ...]:
-    """The notes, each once; of more than `most` the first, and how many there are besides.
+    """Return the distinct notes, at most `most` of them, followed by the number of the others.
 
     Example:
         >>> few(["a", "b", "a", "c", "d"], 2)

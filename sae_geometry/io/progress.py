@@ -1,6 +1,6 @@
-"""How long work reports that it goes on."""
+"""Type of progress callbacks."""
 
 from collections.abc import Callable
 
 Progress = Callable[[str, float], None]
-"""Called with what is being done and the share of it that is done, in [0, 1]."""
+"""Called with the name of the current step and its completed share, in [0, 1]."""

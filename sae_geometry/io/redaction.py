@@ -1,4 +1,4 @@
-"""Keys and tokens taken out of whatever is printed or saved."""
+"""Remove keys and tokens from printed or saved text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 _HIDDEN = "***"
 _TOLD: set[str] = set()
 _KEYS = ("WANDB_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
-_SHORTEST = 8  # of a key that is looked for: a shorter one is in every other word
+_SHORTEST = 8  # minimum length of a redacted key, since shorter ones occur in ordinary words
 _USER = re.compile(r"(\b[a-z][a-z0-9+.\-]*://)[^\s/?#]*@", re.IGNORECASE)
 _QUERY = re.compile(
     r"([?&;][\w.\-]*(?:key|token|secret|sig|signature|password|credential|auth)=)[^&;#\s'\"]+", re.IGNORECASE
@@ -19,10 +19,10 @@ _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{30,}")
 
 
 def without_secrets(text: str) -> str:
-    """`text` with *** in place of keys: those of the environment, those `hide` was told of, and tokens by their look.
+    """Return `text` with *** for keys in the environment, keys passed to `hide`, and text that looks like a token.
 
-    Of a URL that is what stands before the @ of its host, and the values in its query of what is called token, key and
-    the like.
+    In a URL, this covers the part before the @ of its host, and the values of query parameters named token, key or
+    similar.
 
     Example:
         >>> without_secrets("fetching https://me:secret@example.org/x?token=abc&n=1")
@@ -35,7 +35,7 @@ def without_secrets(text: str) -> str:
 
 
 def hide(key: str | None) -> None:
-    """From now on `without_secrets` takes this key out too: for whoever reads one from a file.
+    """Redact this key in `without_secrets` from now on; call it after a key is read from a file.
 
     Example:
         >>> hide("open-sesame")
@@ -47,9 +47,9 @@ def hide(key: str | None) -> None:
 
 
 def _configured() -> Iterator[str]:
-    """The keys that are known, as they are and as they travel."""
+    """Yield the known keys, each as it is and in its encoded form."""
     known = {*_TOLD, *(os.environ.get(name, "").strip() for name in _KEYS)}
-    for key in sorted(known, key=len, reverse=True):  # one may begin with another
+    for key in sorted(known, key=len, reverse=True):  # one key may begin with another
         if len(key) >= _SHORTEST:
             yield key
             yield base64.b64encode(f"api:{key}".encode()).decode()

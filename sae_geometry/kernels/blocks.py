@@ -127,6 +127,15 @@ def listing_bytes(n: int, m: int, k: int, columns: bool, threads: int, width: in
     return sides * (12 * width + 24 * k + 16) + (m if columns else 0) * 8 * width * threads
 
 
+def too_little(ceiling: int, needed: int) -> CeilingError:
+    """The error that says which ceiling would do."""
+    size = f"{-(-needed // MIB):,}MB".replace(",", "")
+    return CeilingError(
+        f"a sweep of this size takes {needed / MIB:,.0f} MiB above its inputs, and the memory ceiling is "
+        f"{ceiling / MIB:,.0f}: raise it with memory_ceiling('{size}') (--memory {size}), or keep fewer partners"
+    )
+
+
 def block_copies(memory: int) -> int:
     """Return how many blocks' worth of memory a CPU thread takes: two where products write into preallocated buffers.
 
@@ -135,29 +144,27 @@ def block_copies(memory: int) -> int:
     return 2 if memory < TIGHT else 10
 
 
-def cpu_blocks(n: int, m: int, threads: int, spare: int, copies: int = 2) -> Blocks:
+def cpu_blocks(n: int, m: int, threads: int, spare: int, copies: int = 2, *, held: int = 0) -> Blocks:
     """Choose CPU blocks: one per thread, half of its share of the last-level cache, twice as wide as high.
 
     A block is then still in cache when it is scanned, and high enough for the product to run at full rate. Each thread
     gets at least four row blocks, so that none waits long for the last. `spare` bytes bound the blocks of all threads
-    together, `copies` of each.
+    together, `copies` of each; `held` is what is taken next to them, for the message.
 
     Raises:
         CeilingError: `spare` is too small for any block.
     """
     block = min(last_level_cache() // (2 * threads), 8 * MIB, spare // (copies * threads))
     if block < 4 * _SMALLEST_BLOCK**2:
-        raise CeilingError(
-            f"the memory ceiling leaves {max(spare, 0):,} bytes for {threads} threads' blocks; "
-            f"raise it by {copies * threads * 4 * _SMALLEST_BLOCK**2 - spare:,} or use fewer threads"
-        )
+        smallest = threads * 4 * _SMALLEST_BLOCK**2
+        raise too_little(spare + held, held + smallest * block_copies(held + 2 * smallest))
     rows = int((block / 8) ** 0.5) // _SMALLEST_BLOCK * _SMALLEST_BLOCK
     rows = max(_SMALLEST_BLOCK, rows)
     cols = block // (4 * rows)
     return Blocks(min(rows, max(256, -(-n // (4 * threads))), max(n, 1)), min(cols, m))
 
 
-def device_blocks(n: int, m: int, k: int, spare: int) -> Blocks:
+def device_blocks(n: int, m: int, k: int, spare: int, *, held: int = 0) -> Blocks:
     """Choose blocks for whole-tensor screens, within `spare` bytes: few and large, since each costs kernel launches.
 
     A score takes 4 bytes, and the copies of its block (absolute value, bias, mask, sort) about five times that.
@@ -167,9 +174,7 @@ def device_blocks(n: int, m: int, k: int, spare: int) -> Blocks:
     """
     least = 24 * min(n, _SMALLEST_BLOCK) * max(min(m, 1024), 2 * k)
     if spare < least:
-        raise CeilingError(
-            f"the memory ceiling leaves {max(spare, 0):,} bytes for blocks; raise it by {least - spare:,}"
-        )
+        raise too_little(spare + held, held + least)
     cols = min(m, 16384)
     while cols > 1024 and spare // (24 * cols) < min(n, 1024):
         cols //= 2

@@ -246,10 +246,11 @@ def _blocks(task: Task, screen: ScreenName) -> Blocks:
     if screen not in ("auto", "cpu", "int8") or task.a.device.type != "cpu":
         width = listed_width(k, _FUSED.get(screen, "fp16"))
         copies = (n + m) * task.a.shape[1] * {"fp16": 2, "triton-fp16": 2, "tf32": 4, "triton-tf32": 4}.get(screen, 0)
-        spare = task.memory - copies - listing_bytes(n, m, k, columns, 1, width)
-        return device_blocks(n, m, k, spare if task.memory_asked else max(spare, DEFAULT_MEMORY))
-    spare = task.memory - listing_bytes(n, m, k, columns, task.threads, shortlist_width(k))
-    return cpu_blocks(n, m, task.threads, spare, block_copies(task.memory))
+        held = copies + listing_bytes(n, m, k, columns, 1, width)
+        spare = task.memory - held
+        return device_blocks(n, m, k, spare if task.memory_asked else max(spare, DEFAULT_MEMORY), held=held)
+    held = listing_bytes(n, m, k, columns, task.threads, shortlist_width(k))
+    return cpu_blocks(n, m, task.threads, task.memory - held, block_copies(task.memory), held=held)
 
 
 def _check(a: Tensor, b: Tensor | None, k: int, columns: bool, bias: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -295,8 +296,12 @@ def listing_sweep(
 ) -> Sweep:
     """Run `sweep(a, b, k, …)`, refusing lists for their size only under a memory limit."""
     workers = threads or cpu_threads()
+    return sweep(a, b, k, columns=columns, threads=workers, memory=listing_memory(a, b, k, workers), **how)
+
+
+def listing_memory(a: Tensor, b: Tensor | None, k: int, threads: int | None = None) -> int | None:
+    """Return the bytes that `listing_sweep` allows itself; None under a memory limit, which then holds."""
     if has_ceiling():
-        return sweep(a, b, k, columns=columns, threads=workers, **how)
+        return None
     entries = (a.shape[0] + (0 if b is None else b.shape[0])) * (k + 8)
-    memory = memory_limit(None, a.device.type) + entries * (_PER_ENTRY + _PER_THREAD * workers)
-    return sweep(a, b, k, columns=columns, threads=workers, memory=memory, **how)
+    return memory_limit(None, a.device.type) + entries * (_PER_ENTRY + _PER_THREAD * (threads or cpu_threads()))

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
+from sae_geometry.io.extras import require
+
 SOURCE = r"""
 extern "C" {
 
@@ -78,10 +80,7 @@ def join_dominant_cuda(
         ImportError: CuPy is not installed.
         RuntimeError: the answer is not one that rounds of dominant pairs can leave.
     """
-    try:
-        import cupy
-    except ImportError as error:
-        raise ImportError("greedy's rounds on a GPU need CuPy: install sae-geometry[cu13]") from error
+    cupy = require("cupy", "cu13", "greedy matching on a GPU")
     module = cupy.RawModule(code=SOURCE)
     rounds = _launch_rounds(cupy, module, row_list, row_at, col_list, col_at, partner, owner)
     audit(row_list, row_at, col_list, col_at, partner, owner)

@@ -1,24 +1,61 @@
-"""What chance gives: directions that have nothing to do with each other, isotropic or with a dictionary's own moments.
+"""Null models of similarity: isotropic directions, and controls built from the dictionaries themselves.
 
-`isotropic` has closed forms; `matched` draws directions with the mean and second moment of a dictionary, which is the
-honest null for decoders, whose directions crowd into part of the space.
+`isotropic` has closed forms. `turned` and `controls` measure the similarity of unrelated latents on the dictionaries;
+`competition` determines which partners are significantly closer.
 """
 
 from __future__ import annotations
 
-from sae_geometry.nulls.fdr import false_discovery_found
+from sae_geometry.nulls.competition import (
+    LISTED,
+    Controls,
+    Share,
+    balance,
+    beyond_controls,
+    crowd,
+    excess,
+    q_values,
+    undecided,
+)
+from sae_geometry.nulls.controls import (
+    SAME,
+    How,
+    default_turns,
+    own_similarities,
+    pair_controls,
+    turned_controls,
+    with_own,
+    within_controls,
+)
 from sae_geometry.nulls.isotropic import cosine_tail, expected_max_cosine, random_directions
-from sae_geometry.nulls.matched import MatchedNull, fit_matched_null, isotropic_null
-from sae_geometry.nulls.nearest import NearestChance, PairedChance
+from sae_geometry.nulls.one_to_one import Expected, own_pairs, turned_pairs
+from sae_geometry.nulls.turned import Axes, principal_axes, turned
 
 __all__ = [
-    "MatchedNull",
-    "NearestChance",
-    "PairedChance",
+    "LISTED",
+    "SAME",
+    "Axes",
+    "Controls",
+    "Expected",
+    "How",
+    "Share",
+    "balance",
+    "beyond_controls",
     "cosine_tail",
+    "crowd",
+    "default_turns",
+    "excess",
     "expected_max_cosine",
-    "false_discovery_found",
-    "fit_matched_null",
-    "isotropic_null",
+    "own_pairs",
+    "own_similarities",
+    "pair_controls",
+    "principal_axes",
+    "q_values",
     "random_directions",
+    "turned",
+    "turned_controls",
+    "turned_pairs",
+    "undecided",
+    "with_own",
+    "within_controls",
 ]

@@ -1,9 +1,9 @@
-"""What chance gives: the max cosine one should expect of directions that have nothing to do with each other.
+"""Null expectation of the maximum cosine between unrelated directions.
 
 The isotropic null: the m candidates are independent, uniform on the unit sphere of R^d. Then the cosine to any fixed
 direction has distribution F with (1 + t)/2 ~ Beta((d−1)/2, (d−1)/2), the maximum of m of them has distribution F^m,
-and E[max] = ∫ t dF^m(t). Real decoders are anisotropic, so the isotropic value is a floor for chance, not its last
-word.
+and E[max] = ∫ t dF^m(t). Real decoders are anisotropic, so the isotropic value is a lower bound on the null
+expectation.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import numpy as np
 
 
 def expected_max_cosine(n_candidates: int, d_in: int, *, absolute: bool = False) -> float:
-    """E[max over j of cos(x, y_j)] for a fixed x and `n_candidates` independent isotropic directions in R^d_in.
+    """Return E[max_j cos(x, y_j)] for a fixed x and `n_candidates` independent isotropic directions in R^d_in.
 
     Computed as hi − ∫ F(t)^m dt over the interval in which F^m moves from 0 to 1, to about six digits; grows like
     √(2 ln m / d). With `absolute`, cos is replaced by |cos|, whose square is Beta(1/2, (d−1)/2).
 
     Args:
-        n_candidates: m, how many directions compete (latents of the other dictionary; n − 1 within one).
+        n_candidates: m, the number of candidates (latents of the other dictionary; n − 1 within one).
         d_in: d, the width.
         absolute: whether similarity is |cos|.
 
@@ -40,8 +40,8 @@ def expected_max_cosine(n_candidates: int, d_in: int, *, absolute: bool = False)
 def _expected_max(n_candidates: int, d_in: int, absolute: bool) -> float:
     if d_in == 1:  # the two directions of a line
         return 1.0 if absolute else 1.0 - 2.0 * 0.5**n_candidates
-    # Integrate over quantiles of the maximum: E = ∫₀¹ F⁻¹(q^(1/m)) dq, with q^(1/m) kept as a distance from 1, since
-    # for large m every quantile that matters lies within 1e-16 of it.
+    # Integrate over quantiles of the maximum: E = ∫₀¹ F⁻¹(q^(1/m)) dq, with 1 − q^(1/m) as the variable, since for
+    # large m every relevant quantile lies within 1e-16 of 1.
     nodes, weights = np.polynomial.legendre.leggauss(256)
     q = (nodes + 1) / 2
     tail = -np.expm1(np.log(q) / n_candidates)
@@ -49,7 +49,7 @@ def _expected_max(n_candidates: int, d_in: int, absolute: bool) -> float:
 
 
 def cosine_tail(t: np.ndarray | float, d_in: int, *, absolute: bool = False) -> np.ndarray:
-    """P(cos ≥ t) (or P(|cos| ≥ t)) for one isotropic direction in R^d_in, d_in ≥ 2; accurate far into the tail."""
+    """Return P(cos ≥ t) (or P(|cos| ≥ t)) for one isotropic direction in R^d_in, d_in ≥ 2; accurate in the far tail."""
     from scipy.special import betainc
 
     t = np.asarray(t, dtype=np.float64)
@@ -60,7 +60,7 @@ def cosine_tail(t: np.ndarray | float, d_in: int, *, absolute: bool = False) -> 
 
 
 def _upper_quantile(tail: np.ndarray, d_in: int, absolute: bool) -> np.ndarray:
-    """t with P(cos ≥ t) = tail."""
+    """Return t with P(cos ≥ t) = tail."""
     from scipy.special import betaincinv
 
     if absolute:
@@ -71,7 +71,7 @@ def _upper_quantile(tail: np.ndarray, d_in: int, absolute: bool) -> np.ndarray:
 
 
 def random_directions(n: int, d_in: int, *, seed: int = 0) -> np.ndarray:
-    """float32 [n, d_in]: independent directions, uniform on the sphere; the same for the same seed.
+    """Return independent directions, uniform on the sphere, float32 [n, d_in], determined by the seed.
 
     Raises:
         ValueError: fewer than one direction or dimension.

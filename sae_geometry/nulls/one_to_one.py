@@ -1,90 +1,96 @@
-"""What a one-to-one matching gives by chance: random dictionaries with the same moments, matched the same way."""
+"""Null expectations of a one-to-one matching: against a dictionary turned, and between halves of one dictionary."""
 
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from sae_geometry.matching import match
-from sae_geometry.matching.defaults import SMALL, OneToOne
-from sae_geometry.nulls import MatchedNull, PairedChance, isotropic_null
-
-_ENOUGH = 1000  # latents, over all draws, after which the mean has settled to about 0.001
+from sae_geometry.matching import Assignment, OneToOne, match
+from sae_geometry.nulls.turned import principal_axes, turned
 
 
-def default_draws(n: int, m: int) -> int:
-    """Enough draws for about 1,000 latents on the smaller side; none beyond 4,096 a side, where they cost as much as
-    the matching itself.
+@dataclass(frozen=True)
+class Expected:
+    """Null expectation of a mean similarity.
+
+    Attributes:
+        mean_similarity: mean over pairs, averaged over turns.
+        spread: standard deviation over turns; nan for fewer than two.
+        n_pairs: number of pairs, averaged over turns.
+        turns: number of measurements.
     """
-    return 0 if max(n, m) > SMALL else min(10, math.ceil(_ENOUGH / min(n, m)))
+
+    mean_similarity: float
+    spread: float
+    n_pairs: float
+    turns: int
+
+    @staticmethod
+    def unknown() -> Expected:
+        """Return the value for no measurement."""
+        return Expected(math.nan, math.nan, math.nan, 0)
+
+    @staticmethod
+    def over_turns(means: Sequence[float], n_pairs: float) -> Expected:
+        """Average means of several turns; those without pairs (nan) are ignored."""
+        known = [x for x in means if not math.isnan(x)]
+        spread = float(np.std(known, ddof=1)) if len(known) > 1 else math.nan
+        return Expected(float(np.mean(known)) if known else math.nan, spread, n_pairs, len(means))
 
 
-def paired_chance(
-    a: tuple[MatchedNull, int],
-    b: tuple[MatchedNull, int],
-    method: OneToOne,
-    *,
-    draws: int,
-    absolute: bool = False,
-    min_similarity: float | None = None,
-    seed: int = 0,
-) -> PairedChance:
-    """Match random dictionaries of n and m directions, each drawn from its own null, by `method`.
+def turned_pairs(
+    a: Float[Tensor, "n d"], b: Float[Tensor, "m d"], method: OneToOne, turns: int, *, seed: int = 0, **how: Any
+) -> Expected:
+    """Match A with B turned, `turns` times.
 
     Args:
-        a, b: (null, how many directions) of either side.
+        a, b: the operands of the matching.
         method: the one-to-one matching.
-        draws: how many times, at least one.
-        absolute: |cos| instead of cos.
-        min_similarity: as in `match`, for "optimal".
-        seed: of the first draw.
+        turns: number of turns, at least one.
+        seed: seed of the first turn.
+        how: further arguments of `match`.
 
     Raises:
-        ValueError: no draws.
-        KeyboardInterrupt: Ctrl-C while a matching was made.
+        KeyboardInterrupt: Ctrl-C during a matching.
     """
-    if draws < 1:
-        raise ValueError(f"a null needs at least one draw; got {draws}")
-    means, pairs = [], []
-    for draw in range(draws):
-        x = torch.from_numpy(a[0].sample(a[1], seed=seed + 2 * draw))
-        y = torch.from_numpy(b[0].sample(b[1], seed=seed + 2 * draw + 1))
-        found = match(x, y, method, absolute=absolute, min_similarity=min_similarity)
-        if found.interrupted:
-            raise KeyboardInterrupt  # a matching that is not what it is called would pass for chance
-        cosine = found.cosine[found.partner >= 0]
-        pairs.append(len(cosine))
-        if len(cosine):
-            means.append(float((np.abs(cosine) if absolute else cosine).mean()))
-    return PairedChance(
-        mean_similarity=float(np.mean(means)) if means else float("nan"),
-        n_pairs=float(np.mean(pairs)),
-        draws=draws,
-        standard_error=float(np.std(means, ddof=1) / np.sqrt(len(means))) if len(means) > 1 else float("nan"),
-    )
+    axes = principal_axes(b)
+    made = [_whole(match(a, turned(b, axes, seed + t), method, **how)) for t in range(turns)]
+    return _expected(made)
 
 
-@lru_cache(maxsize=64)
-def paired_isotropic(
-    sizes: tuple[int, int, int],
-    method: OneToOne,
-    *,
-    draws: int,
-    absolute: bool = False,
-    min_similarity: float | None = None,
-) -> PairedChance:
-    """The same for isotropic directions: nothing but n, m and d matters, so it is made once.
+def own_pairs(a: Float[Tensor, "n d"], method: OneToOne, *, scale: float = 1.0, seed: int = 0, **how: Any) -> Expected:
+    """Match a random half of A's rows with the other half; unknown for fewer than two rows.
 
     Args:
-        sizes: (n, m, d).
-        method, draws, absolute, min_similarity: as in `paired_chance`.
+        a: the rows.
+        method: the one-to-one matching.
+        scale: factor that turns their inner products into similarities.
+        seed: seed of the random split.
+        how: further arguments of `match`.
 
     Raises:
-        ValueError: no draws.
+        KeyboardInterrupt: Ctrl-C during a matching.
     """
-    n, m, d = sizes
-    null = isotropic_null(d)
-    return paired_chance((null, n), (null, m), method, draws=draws, absolute=absolute, min_similarity=min_similarity)
+    if len(a) < 2:
+        return Expected.unknown()
+    order = torch.randperm(len(a), generator=torch.Generator().manual_seed(seed)).to(a.device)
+    half = len(a) // 2
+    return _expected([_whole(match(a[order[:half]] * scale, a[order[half:]], method, **how))])
+
+
+def _whole(made: Assignment) -> Assignment:
+    if made.interrupted:
+        raise KeyboardInterrupt  # an incomplete matching is no null expectation
+    return made
+
+
+def _expected(made: Sequence[Assignment]) -> Expected:
+    means = [x.total / x.n_matched if x.n_matched else math.nan for x in made]
+    return Expected.over_turns(means, float(np.mean([x.n_matched for x in made])))

@@ -1,1 +1,1 @@
-"""What belongs to one pair of dictionaries, as data: matchings with their null, confounds, double counting."""
+"""Data on one pair of dictionaries: matchings with their null expectation, confounds, double counting."""

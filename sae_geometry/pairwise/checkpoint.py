@@ -1,4 +1,4 @@
-"""What is kept of one pair of runs among many, on disk too: enough for every matrix and curve, linear in latents."""
+"""Checkpoint record of one pair of runs: enough for every matrix and curve, linear in the number of latents."""
 
 from __future__ import annotations
 
@@ -10,19 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.atomic_folder import whole_file
-from sae_geometry.matching import On, OneToOne
+from sae_geometry.matching import On, OneToOne, operands
 
-VERSION = 2
-N_BINS = 400  # of the histogram of nearest similarities over −1…1
+VERSION = 4
+N_BINS = 400  # bins of the histogram of nearest similarities over −1…1
+_ROUNDING = 1e-5  # tolerance of a similarity of float32 unit rows
+_SAMPLE = 8  # latents of a matching to recompute
 _ARRAYS = ("partner", "similarity", "histogram", "encoder_partner", "encoder_similarity")
 
 
 @dataclass(frozen=True)
 class PairParameters:
-    """What a pair's record depends on beside the two dictionaries."""
+    """Parameters that determine a pair's record, apart from the two dictionaries."""
 
     matching: OneToOne
     on: On
@@ -32,32 +35,37 @@ class PairParameters:
 
 @dataclass(frozen=True, eq=False)
 class PairRecord:
-    """One unordered pair of runs. Tuples of two are (first → second, second → first).
+    """Record of one unordered pair of runs. Tuples of two are (first → second, second → first).
 
     Attributes:
         mmcs: mean max cosine similarity, double counting allowed.
         nearest_above: share of the source's latents whose nearest is above the threshold.
-        nearest_above_chance: the same for the nearest of as many random directions with the target's moments.
-        chance, isotropic: what chance gives to mmcs: directions with the target's moments, isotropic ones.
-        found: share of the source's latents closer to their nearest than chance, 5 % false discoveries.
+        nearest_above_chance: the same against the target turned.
+        chance, own, isotropic: mmcs against the target turned, of the source with itself, and of isotropic directions.
+        significant: share of the source's latents with a significant nearest latent (FDR 5 %).
+        beyond: lower bound on the share that no control explains: 2 · wins − 1.
         paired: mean similarity over the one-to-one pairs.
-        paired_chance: what the matching gives on random dictionaries; nan where not simulated.
+        paired_chance: its null expectation, against the second run turned.
+        explained: similarity of one-to-one partners up to which the two dictionaries' own latents explain them.
         certified_gap: relative optimality gap of an optimal matching; nan otherwise.
         partner: int32 [n], row of each first latent's one-to-one partner; −1 none.
-        similarity: float64 [n], of those; nan none.
-        histogram: [2, 400] of the smallest unsigned type that holds the counts, nearest similarities, both directions.
+        similarity: float64 [n], similarity to those partners; nan none.
+        histogram: [2, 400], counts of nearest similarities in both directions, in the smallest unsigned type.
         confounds: flagged confounds of the pair, in words.
-        encoder_partner, encoder_similarity: the same matching made on the encoders; empty where they cannot be.
+        encoder_partner, encoder_similarity: the same matching on the encoders; empty where they cannot be matched.
     """
 
     mmcs: tuple[float, float]
     nearest_above: tuple[float, float]
     nearest_above_chance: tuple[float, float]
     chance: tuple[float, float]
+    own: tuple[float, float]
     isotropic: tuple[float, float]
-    found: tuple[float, float]
+    significant: tuple[float, float]
+    beyond: tuple[float, float]
     paired: float
     paired_chance: float
+    explained: float
     certified_gap: float
     confounds: tuple[str, ...]
     partner: np.ndarray
@@ -68,13 +76,13 @@ class PairRecord:
 
 
 def pair_path(folder: Path, a: Dictionary, b: Dictionary, parameters: PairParameters) -> Path:
-    """Where the record of this pair lies: named after what it depends on."""
+    """Return the path of this pair's record, named after the dictionaries and parameters."""
     key = hashlib.sha256(json.dumps(_identity(a, b, parameters), sort_keys=True).encode()).hexdigest()
     return folder / f"{key[:24]}.npz"
 
 
 def write_pair(path: Path, record: PairRecord, a: Dictionary, b: Dictionary, parameters: PairParameters) -> None:
-    """Write a record, whole or not at all."""
+    """Write a record atomically."""
     values = {f.name: getattr(record, f.name) for f in fields(record)}
     plain = {k: v for k, v in values.items() if k not in _ARRAYS}
     about = json.dumps({"identity": _identity(a, b, parameters), "values": plain})
@@ -83,7 +91,7 @@ def write_pair(path: Path, record: PairRecord, a: Dictionary, b: Dictionary, par
 
 
 def read_pair(path: Path, a: Dictionary, b: Dictionary, parameters: PairParameters) -> PairRecord | None:
-    """The record of exactly this pair and these parameters; None where it is missing, damaged or of something else."""
+    """Read the record of this pair and these parameters; None if it is missing, damaged or does not correspond."""
     if not path.exists():
         return None
     try:
@@ -94,11 +102,72 @@ def read_pair(path: Path, a: Dictionary, b: Dictionary, parameters: PairParamete
             return None
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in about["values"].items()}
         record = PairRecord(**values | arrays)
-    except Exception:  # one flipped bit may raise anything
+    except Exception:  # a corrupt file may raise anything
         return None
-    n_b = b.n_latents
-    fits = record.partner.shape == record.similarity.shape == (a.n_latents,) and record.histogram.shape == (2, N_BINS)
-    return record if fits and (not len(record.partner) or int(record.partner.max()) < n_b) else None
+    try:
+        check_pair(record, a, b, parameters)
+    except (ValueError, TypeError, AttributeError):
+        return None
+    return record
+
+
+def check_pair(record: Any, a: Dictionary, b: Dictionary, parameters: PairParameters) -> None:
+    """Check that a record can belong to this pair, and recompute a sample of its similarities.
+
+    Records from workers or from damaged files may be wrong.
+
+    Raises:
+        ValueError, TypeError, AttributeError: the record does not belong to this pair.
+    """
+    if not isinstance(record, PairRecord):
+        raise TypeError(f"it is a {type(record).__name__}")
+    for name in ("mmcs", "chance", "isotropic", "paired", "paired_chance"):
+        _check_range(getattr(record, name), -1.0, 1.0, name)
+    for name in ("nearest_above", "nearest_above_chance", "significant", "beyond"):
+        _check_range(getattr(record, name), 0.0, 1.0, name)
+    counts = record.histogram
+    if counts.shape != (2, N_BINS) or counts.dtype.kind != "u":
+        raise ValueError("its histogram has another shape or type")
+    if counts.sum(axis=1, dtype=np.int64).tolist() != [a.n_latents, b.n_latents]:
+        raise ValueError("its histogram has another number of latents")
+    if not all(isinstance(text, str) for text in record.confounds):
+        raise TypeError("its confounds are not texts")
+    _check_matching(record.partner, record.similarity, a, b, parameters.on, parameters.signed)
+    if len(record.encoder_partner):
+        _check_matching(record.encoder_partner, record.encoder_similarity, a, b, "encoder", parameters.signed)
+    matched = record.similarity[record.partner >= 0]
+    if len(matched) and not abs(matched.mean() - record.paired) <= _ROUNDING:
+        raise ValueError("the mean of its similarities is not what it says")
+
+
+def _check_matching(
+    partner: np.ndarray, similarity: np.ndarray, a: Dictionary, b: Dictionary, on: On, signed: bool
+) -> None:  # fmt: skip
+    typed = partner.dtype == np.int32 and similarity.dtype == np.float64
+    if not typed or not partner.shape == similarity.shape == (a.n_latents,):
+        raise ValueError("its matching has another shape or type")
+    rows = np.flatnonzero(partner >= 0)
+    if (partner < -1).any() or (partner >= b.n_latents).any() or len(np.unique(partner[rows])) != len(rows):
+        raise ValueError("its matching has partners that are not there, or one for two")
+    _check_range(similarity[rows], -1.0, 1.0, "similarity")
+    sample = np.random.default_rng().choice(rows, size=min(_SAMPLE, len(rows)), replace=False)
+    x, y = operands(_sides(a, sample), _sides(b, partner[sample]), on)
+    u, v = (z.cpu().numpy().astype(np.float64) for z in (x, y))
+    again = (u * v).sum(axis=1)
+    if not np.allclose(again if signed else np.abs(again), similarity[sample], rtol=0, atol=_ROUNDING):
+        raise ValueError("its similarities are not those of these dictionaries")
+
+
+def _sides(d: Dictionary, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return the decoder and encoder directions of some latents."""
+    at = torch.from_numpy(rows.astype(np.int64)).to(d.device)
+    return d.directions[at], None if d.encoder_directions is None else d.encoder_directions[at]
+
+
+def _check_range(values: Any, low: float, high: float, name: str) -> None:
+    known = np.asarray(values, dtype=np.float64)
+    if (known < low - _ROUNDING).any() or (known > high + _ROUNDING).any():
+        raise ValueError(f"its {name} is not within {low} and {high}")
 
 
 def _identity(a: Dictionary, b: Dictionary, parameters: PairParameters) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The confound audit: what else than learning could make two dictionaries alike, or unlike, before the numbers."""
+"""Confound audit: causes other than training that make two dictionaries similar or dissimilar."""
 
 from __future__ import annotations
 
@@ -9,31 +9,34 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from jaxtyping import Float64
 from torch import Tensor
 
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.io.formatting import aligned
+from sae_geometry.io.formatting import aligned, counted
 from sae_geometry.nulls import expected_max_cosine
 from sae_geometry.pairwise.grouping import kind_of, seed_of
-from sae_geometry.pairwise.same_space import model_key
+from sae_geometry.pairwise.same_space import model_key, place_key
 
 Verdict = Literal["same", "differs", "unknown", "no sign", "shared"]
-_FAR_ABOVE = 6.0  # standard errors
-_CENTRED = 0.05  # length of a mean direction below which it moves no cosine visibly
-_SCALES = ("normalize_activations", "activation_scale", "apply_b_dec_to_input", "decoder_norm")
+_FAR_ABOVE = 6.0  # threshold in standard errors
+_SPARSER = 1.1  # times as many latents a token
+_BARELY_MOVED = 0.5  # mean cosine of a latent to its initial direction
+_CENTRED = 0.05  # norm of the mean direction below which it has no visible effect on cosines
+_SCALES = ("inputs", "normalize_activations", "activation_scale", "apply_b_dec_to_input", "decoder_norm")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing checked.
+    """Result of one check.
 
     Attributes:
-        check: what was looked at.
-        a, b: what either side says, in words.
+        check: name of the check.
+        a, b: value of either side, in words.
         verdict: "same", "differs", "unknown", or for the start of training "shared" or "no sign".
-        effect: what it does to the result where it differs, is shared, or is unknown.
-        flagged: whether a reader should know before the numbers.
+        effect: effect on the result where it differs, is shared, or is unknown.
+        flagged: whether to report it before the numbers.
     """
 
     check: str
@@ -46,7 +49,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class ConfoundAudit:
-    """The findings for one pair of dictionaries, in a fixed order."""
+    """Findings for one pair of dictionaries, in a fixed order."""
 
     a: str
     b: str
@@ -54,14 +57,14 @@ class ConfoundAudit:
 
     @property
     def flagged(self) -> tuple[Finding, ...]:
-        """Those a reader should know of before the numbers."""
+        """Return the findings to report before the numbers."""
         return tuple(f for f in self.findings if f.flagged)
 
     def finding(self, check: str) -> Finding:
-        """The finding of one check.
+        """Return the finding of one check.
 
         Raises:
-            KeyError: there is no such check.
+            KeyError: no such check.
         """
         for found in self.findings:
             if found.check == check:
@@ -69,7 +72,7 @@ class ConfoundAudit:
         raise KeyError(check)
 
     def summary(self) -> list[dict[str, Any]]:
-        """JSON-ready."""
+        """Return the findings, JSON-ready."""
         return [dict(vars(f)) for f in self.findings]
 
     def __str__(self) -> str:
@@ -82,12 +85,12 @@ class ConfoundAudit:
 
 
 def confound_audit(a: Dictionary, b: Dictionary) -> ConfoundAudit:
-    """What else than learning could make `a` and `b` alike or unlike: model, hook point, scale, width, dead latents,
-    weights, start of training, centring.
+    """Check `a` and `b` for confounds: model, hook point, scale, width, sparsity, dead latents, weights, start of
+    training, distance from it, centering.
 
-    The start of training is read from the ids: cos(a_i, b_i) over ids i in both, against cos(a_i, b_j) of ids that
-    differ. Where the mean of the first is more than six standard errors above the second, the two were started alike
-    (or one from the other), and part of their similarity was there before training.
+    A shared start of training shows in the ids: cos(a_i, b_i) over common ids i is compared with cos(a_i, b_j) of
+    different ids. If the first mean exceeds the second by more than six standard errors, both have the same
+    initialization (or one was initialized from the other), and part of their similarity precedes training.
 
     Args:
         a, b: dictionaries of one width.
@@ -107,23 +110,24 @@ def confound_audit(a: Dictionary, b: Dictionary) -> ConfoundAudit:
         a.name,
         b.name,
         (
-            _named("model", model_key(a.model), model_key(b.model), "cosines between different models mean nothing"),
-            _named(
-                "hook point", a.hook_point, b.hook_point,
-                "cosines between hook points mean nothing unless one was trained from the other's basis",
-            ),
+            _named("model", (a.model, b.model), model_key(a) == model_key(b),
+                   "cosines between different models mean nothing"),
+            _named("hook point", (_place(a), _place(b)), place_key(a) == place_key(b),
+                   "cosines between hook points mean nothing unless one was trained from the other's basis"),
             _scale(a, b),
             _widths(a, b),
+            _sparsity(a, b),
             _dead(a, b),
             _weights(a, b),
             _start(a, b),
+            _moved(a, b),
             _centring(a, b),
         ),
     )  # fmt: skip
 
 
 def runs_table(runs: Sequence[Dictionary]) -> list[str]:
-    """What the audit of pairs looks at, of many runs: first what all of them share, then a line a run of the rest."""
+    """Tabulate the checks for many runs: first what all of them share, then one line per run for the rest."""
     facts = [_facts(d) for d in runs]
     shared = {key: value for key, value in facts[0].items() if all(f[key] == value for f in facts)}
     own = [key for key in facts[0] if key not in shared]
@@ -136,8 +140,8 @@ def runs_table(runs: Sequence[Dictionary]) -> list[str]:
 def _facts(d: Dictionary) -> dict[str, str]:
     seed, mean = seed_of(d), _mean(d)
     return {
-        "model": model_key(d.model) or "unknown",
-        "hook point": d.hook_point or "unknown",
+        "model": model_key(d) or "unknown",
+        "hook point": _place(d) or "unknown",
         "kind": kind_of(d),
         "seed": "unknown" if seed is None else str(seed),
         "latents": f"{d.n_latents:,}",
@@ -149,13 +153,18 @@ def _facts(d: Dictionary) -> dict[str, str]:
     }
 
 
-def _named(check: str, left: str | None, right: str | None, effect: str) -> Finding:
-    verdict: Verdict = "unknown" if left is None or right is None else "same" if left == right else "differs"
-    return Finding(check, left or "unknown", right or "unknown", verdict, effect, verdict != "same")
+def _named(check: str, said: tuple[str | None, str | None], same: bool, effect: str) -> Finding:
+    verdict: Verdict = "unknown" if None in said else "same" if same else "differs"
+    return Finding(check, said[0] or "unknown", said[1] or "unknown", verdict, effect, verdict != "same")
+
+
+def _place(d: Dictionary) -> str | None:
+    """Describe the space of the decoder directions, and whether it is a transcoder."""
+    return f"{d.hook_point or 'unknown'} (transcoder)" if d.metadata.get("transcoder") else d.hook_point
 
 
 def _scale(a: Dictionary, b: Dictionary) -> Finding:
-    """Raw decoder norms, and what the sources say of activation scaling."""
+    """Check raw decoder norms and activation scaling."""
     said = [{k: d.metadata[k] for k in _SCALES if k in d.metadata} for d in (a, b)]
     norms = [float(np.median(d.decoder_norms.cpu().numpy())) for d in (a, b)]
     differs = said[0] != said[1] or abs(math.log(max(norms[0], 1e-30) / max(norms[1], 1e-30))) > math.log(1.5)
@@ -169,7 +178,13 @@ def _scale(a: Dictionary, b: Dictionary) -> Finding:
         for n, s in zip(norms, said, strict=True)
     ]
     effect = "directions are normalised, so a common factor changes nothing; a rescaling of single dimensions would"
-    return Finding("normalisation", words[0], words[1], "differs" if differs else "same", effect, False)
+    turned = said[0].get("inputs") != said[1].get("inputs")
+    if turned:
+        effect = (
+            "one was trained on z-scored inputs: each of its coordinates is in units of that coordinate's spread, so "
+            "that its directions are turned against the other's"
+        )
+    return Finding("normalisation", words[0], words[1], "differs" if differs else "same", effect, turned)
 
 
 def _widths(a: Dictionary, b: Dictionary) -> Finding:
@@ -179,8 +194,52 @@ def _widths(a: Dictionary, b: Dictionary) -> Finding:
         f"{chances[1]:.3f} one way and {chances[0]:.3f} the other; compare means corrected for chance"
     )
     ratio = max(a.n_latents, b.n_latents) / min(a.n_latents, b.n_latents)
-    words = [f"{d.n_latents:,} latents" for d in (a, b)]
+    words = [counted(d.n_latents, "latent") for d in (a, b)]
     return Finding("width", words[0], words[1], "differs" if ratio > 1.1 else "same", effect, ratio > 1.1)
+
+
+def _sparsity(a: Dictionary, b: Dictionary) -> Finding:
+    """Check the number of active latents per token."""
+    found = [_l0(d) for d in (a, b)]
+    words = ["unknown" if value is None else f"{what} {value:.4g}" for what, value in found]
+    effect = "a sparser dictionary explains other features: coarser ones, and fewer of the rare"
+    values = [value for _, value in found if value is not None]
+    if len(values) < 2:
+        return Finding("sparsity", words[0], words[1], "unknown", effect, False)
+    differs = max(values) > _SPARSER * min(values)
+    return Finding("sparsity", words[0], words[1], "differs" if differs else "same", effect, differs)
+
+
+def _l0(d: Dictionary) -> tuple[str, float | None]:
+    """Return L0 as given by the source, else the k of a TopK, else the sum of firing frequencies."""
+    for name, words in (("l0", "L0"), ("k", "k")):
+        value = d.metadata.get(name)
+        if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
+            return words, float(value)
+    if d.frequency is None or not bool(torch.isfinite(d.frequency).all()):
+        return "L0", None
+    return "L0 (sum of frequencies)", float(d.frequency.sum()) or None
+
+
+def _moved(a: Dictionary, b: Dictionary) -> Finding:
+    """Check how far each dictionary is from its state at step 0, where that checkpoint is available."""
+    said = [d.metadata.get("cosine_to_start") for d in (a, b)]
+    words = [
+        f"mean cosine {s:.3f}" if isinstance(s, float) else _no_start(d) for s, d in zip(said, (a, b), strict=True)
+    ]
+    known = [s for s in said if isinstance(s, float)]
+    effect = (
+        "latents are close to where they were at step 0: with one start, that part of a similarity was there before "
+        "training; without, chance is that of the start"
+    )
+    near = [s for s in known if s > _BARELY_MOVED]
+    verdict: Verdict = "unknown" if not known else "shared" if near else "no sign"
+    return Finding("moved from start", words[0], words[1], verdict, effect if near else "", bool(near))
+
+
+def _no_start(d: Dictionary) -> str:
+    remote = d.metadata.get("start_not_fetched")
+    return f"not fetched: {remote}" if remote else "no step-0 checkpoint"
 
 
 def _dead(a: Dictionary, b: Dictionary) -> Finding:
@@ -210,13 +269,13 @@ def _weights(a: Dictionary, b: Dictionary) -> Finding:
 
 
 def _start(a: Dictionary, b: Dictionary) -> Finding:
-    """Whether latent i resembles latent i more than it resembles latent j."""
+    """Check whether latent i resembles latent i more than it resembles latent j."""
     _, left, right = np.intersect1d(a.latent_ids.cpu().numpy(), b.latent_ids.cpu().numpy(), return_indices=True)
     if len(left) < 8:
         return Finding("start of training", "few ids in common", "few ids in common", "unknown", "", False)
     x, y = a.directions.cpu().numpy()[left], b.directions.cpu().numpy()[right]
     own = np.einsum("ij,ij->i", x, y, dtype=np.float64)
-    # Shifts pair each latent with others; several of them make the yardstick steady.
+    # Shifts pair each latent with others; several of them reduce the variance of the reference.
     others = np.concatenate([np.einsum("ij,ij->i", x, np.roll(y, s, axis=0), dtype=np.float64) for s in (1, 2, 3)])
     error = math.hypot(own.std(ddof=1), others.std(ddof=1)) / math.sqrt(len(own)) + 1e-12
     excess = float(own.mean() - others.mean())
@@ -233,7 +292,7 @@ def _start(a: Dictionary, b: Dictionary) -> Finding:
 
 
 def _mean(d: Dictionary) -> Float64[Tensor, " d_in"]:
-    """The mean direction, summed up on the CPU, so that no device changes its last bit."""
+    """Return the mean direction, summed on the CPU, so that the bits do not depend on the device."""
     return d.directions.cpu().double().mean(dim=0)
 
 
@@ -243,7 +302,7 @@ def _centring(a: Dictionary, b: Dictionary) -> Finding:
     between = float(means[0] @ means[1])
     effect = (
         f"both dictionaries lean the same way: two latents at random have a cosine of {between:+.3f}; the "
-        "covariance-matched chance takes it into account, the isotropic one does not"
+        "chance of the turned dictionary takes it into account, the isotropic one does not"
     )
     leaning = abs(between) > _CENTRED
     words = [f"mean direction of length {length:.3f}" for length in lengths]

@@ -1,4 +1,4 @@
-"""The decomposition of double counting: how much of a mean max cosine is there because partners are shared."""
+"""Double counting: how much of a mean max cosine similarity is due to shared partners."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _ARROWS = {"a_to_b": "A → B", "b_to_a": "B → A"}
 
 @dataclass(frozen=True)
 class Count:
-    """One way of counting: the matching, its direction, how many pairs, their mean similarity, the share above 0.7.
+    """Count under one matching: direction, number of pairs, mean similarity, share above 0.7.
 
-    `direction` is "a_to_b" or "b_to_a" for nearest, "both" for a one-to-one matching, whose pairs are the same from
-    either side. `above` is out of the pairs. `chance` is what `mean_similarity` would be on random directions with the
-    same moments; nan where it was not simulated.
+    `direction` is "a_to_b" or "b_to_a" for nearest, "both" for a one-to-one matching, whose pairs are the same in
+    both directions. `above` is a share of the pairs. `chance` is the null expectation of `mean_similarity`, against B
+    turned; nan where it was not computed.
     """
 
     matching: MatchingName
@@ -36,15 +36,15 @@ class Count:
 
     @property
     def name(self) -> str:
-        """ "nearest, A → B" for a direction, "optimal" for both."""
+        """Return "nearest, A → B" for one direction, "optimal" for both."""
         return self.matching if self.direction == "both" else f"{self.matching}, {_ARROWS[self.direction]}"
 
 
 @dataclass(frozen=True)
 class Hub:
-    """A target latent that many claim.
+    """Target latent that is the nearest of several source latents.
 
-    target_id, times_taken, and the claimants with their similarities, most similar first.
+    target_id, times_taken, and those source latents with their similarities, most similar first.
     """
 
     target: str
@@ -56,15 +56,15 @@ class Hub:
 
 @dataclass(frozen=True)
 class DoubleCounting:
-    """The ways of counting side by side, and where double counting sits.
+    """All matchings of one comparison, with the target latents that cause double counting.
 
     Attributes:
         counts: nearest in both directions, mutual, greedy, optimal.
         explained_a_to_b, explained_b_to_a: 1 − mean_{i∈M} S(i, π(i)) / mean_{i∈M} max_j S(i, j), with π the optimal
-            matching and M the source latents it matches: the share of their MMCS that is there only because partners
-            may be shared. nan where that MMCS is not positive.
-        hubs_of_b, hubs_of_a: the most claimed latents of B (by A) and of A (by B), at most ten each, claimed at least
-            twice.
+            matching and M the source latents it matches: the share of their MMCS due to shared partners. nan where that
+            MMCS is not positive.
+        hubs_of_b, hubs_of_a: latents of B (of A) that are the nearest of most latents of A (of B), at most ten each,
+            and of at least two.
     """
 
     counts: tuple[Count, ...]
@@ -74,13 +74,13 @@ class DoubleCounting:
     hubs_of_a: tuple[Hub, ...]
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row a way of counting: matching, direction, n_pairs, mean_similarity, above, chance."""
+        """Return one row per count: matching, direction, n_pairs, mean_similarity, above, chance."""
         import pandas as pd
 
         return pd.DataFrame([asdict(c) for c in self.counts])
 
     def summary(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Return the counts and hubs, JSON-ready."""
         return {
             "counts": [asdict(c) for c in self.counts],
             "explained_means": "1 - mean optimal similarity / mean nearest similarity, over the latents that the "
@@ -103,10 +103,10 @@ class DoubleCounting:
 
 
 def double_counting(forth: Matching, back: Matching, one_to_one: Sequence[tuple[Matching, Matching]]) -> DoubleCounting:
-    """The decomposition, from the nearest matchings of both directions and one-to-one ones (forth, back), optimal last.
+    """Decompose MMCS, from both nearest matchings and the one-to-one ones (forth, back), optimal last.
 
     Raises:
-        ValueError: the last one-to-one matching is not the optimal one.
+        ValueError: the last one-to-one matching is not optimal.
     """
     best_forth, best_back = one_to_one[-1]
     if best_forth.method != "optimal":
@@ -125,7 +125,7 @@ def double_counting(forth: Matching, back: Matching, one_to_one: Sequence[tuple[
 
 
 def hubs(nearest: Matching, most: int = N_HUBS) -> tuple[Hub, ...]:
-    """The `most` most claimed target latents, by (times taken descending, row ascending), claimed at least twice."""
+    """Return the `most` largest hubs, claimed at least twice, by (times taken descending, row ascending)."""
     times = nearest.multiplicity
     order = np.lexsort((np.arange(len(times)), -times))[:most]
     found = []
@@ -146,10 +146,10 @@ def hubs(nearest: Matching, most: int = N_HUBS) -> tuple[Hub, ...]:
 
 def _count(m: Matching, direction: str) -> Count:
     above = m.fraction_above(0.7) * m.n_latents / m.n_matched if m.n_matched else float("nan")
-    return Count(m.method, direction, m.n_matched, m.mmcs, above, m.chance)
+    return Count(m.method, direction, m.n_matched, m.mean_similarity, above, m.chance)
 
 
 def _explained(nearest: Matching, optimal: Matching) -> float:
     matched = optimal.partner_row >= 0
     with_sharing = float(nearest.similarity[matched].mean()) if matched.any() else 0.0
-    return 1 - optimal.mmcs / with_sharing if with_sharing > 0 else float("nan")
+    return 1 - optimal.mean_similarity / with_sharing if with_sharing > 0 else float("nan")

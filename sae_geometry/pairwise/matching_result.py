@@ -1,48 +1,58 @@
-"""Who is whose partner: one direction of a matching between two dictionaries, and the nearest one read off a sweep."""
+"""One direction of a matching between two dictionaries, and the nearest matching from a sweep."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.io.formatting import read_only
+from sae_geometry.io.formatting import counted, or_dash, read_only
 from sae_geometry.kernels.types import Best
-from sae_geometry.matching import On, operands
+from sae_geometry.matching import On
 from sae_geometry.matching.defaults import DISCOVERY_RATE, MatchingName
-from sae_geometry.nulls import NearestChance, PairedChance, false_discovery_found
+from sae_geometry.nulls import (
+    Controls,
+    Expected,
+    Share,
+    balance,
+    beyond_controls,
+    excess,
+    expected_max_cosine,
+    q_values,
+    undecided,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
 
 THRESHOLDS = (0.5, 0.7, 0.8, 0.9)
-_NAMED = 4  # dictionaries that a caveat is told of one by one
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Matching:
-    """One direction of a comparison: for each latent of `source`, its partner in `target` and how alike they are.
+    """One direction of a comparison: the partner in `target` of each latent of `source`, with their similarity.
 
     Attributes:
-        source, target: the two dictionaries' names.
-        method: "nearest" counts double; "mutual", "greedy" and "optimal" are one-to-one.
-        on: what is compared: "decoder" directions, "encoder" directions, or "both" (the mean of the two cosines).
+        source, target: names of the two dictionaries.
+        method: "nearest" allows double counting; "mutual", "greedy" and "optimal" are one-to-one.
+        on: "decoder" directions, "encoder" directions, or "both" (the mean of the two cosines).
         signed: whether similarity is the cosine (True) or its absolute value.
         source_ids: int64 [n], original ids of the source's latents.
         target_ids: int64 [m], original ids of the target's latents.
         similarity: float64 [n], cos(a_i, b_partner) (absolute if not signed); nan where there is no partner.
-        cosine: float64 [n], the same with its sign.
+        cosine: float64 [n], the signed cosine.
         partner: int64 [n], original id of the partner; −1 for none.
         partner_row: int64 [n], the partner's position in `target_ids`; −1 for none.
-        mutual: bool [n], whether the two are each other's nearest.
-        nearest_chance: what the nearest of m random directions would reach, whatever the method, on average and for
-            each latent; worked out when first asked for.
-        paired_chance: what this one-to-one matching gives on random dictionaries with the same moments; None for
-            "nearest", and where it was not simulated.
+        mutual: bool [n], whether both are mutual nearest neighbors.
+        controls: similarities of each latent to the two controls, for any method.
+        expected_pairs: this one-to-one matching against the target turned; None for "nearest", and where it was not
+            computed.
+        own_pairs: this one-to-one matching between two halves of the source; None likewise.
+        isotropic_dimensions: d of the isotropic reference; None where there is none (a mean of two cosines).
     """
 
     source: str
@@ -57,125 +67,207 @@ class Matching:
     partner: np.ndarray
     partner_row: np.ndarray
     mutual: np.ndarray
-    nearest_chance: NearestChance
-    paired_chance: PairedChance | None = None
-    paired_isotropic: PairedChance | None = None
+    controls: Controls
+    isotropic_dimensions: int | None
+    expected_pairs: Expected | None = None
+    own_pairs: Expected | None = None
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
+        for name, value in list(vars(self).items()):
             if isinstance(value, np.ndarray):
+                if name in ("similarity", "cosine"):  # float32 unit rows may reach 1.00000004
+                    value = value.clip(-1.0, 1.0)
                 object.__setattr__(self, name, read_only(value))
 
     @property
     def n_latents(self) -> int:
-        """n, latents of the source."""
+        """Return n, the number of source latents."""
         return len(self.source_ids)
 
     @property
     def quantity(self) -> str:
-        """What `similarity` is, in words: "decoder cosine", "absolute encoder cosine", …"""
+        """Describe `similarity` in words: "decoder cosine", "absolute encoder cosine", …"""
         return quantity(self.on, self.signed)
 
     @property
     def isotropic_chance(self) -> float:
-        """Mean similarity of the *nearest* of m isotropic random directions, in closed form; nan on "both"."""
-        return self.nearest_chance.isotropic
+        """Return the mean similarity of the *nearest* of m isotropic directions, in closed form; nan on "both"."""
+        if self.isotropic_dimensions is None or not self.n_candidates:
+            return float("nan")
+        return expected_max_cosine(self.n_candidates, self.isotropic_dimensions, absolute=not self.signed)
 
     @property
-    def matched_chance(self) -> float:
-        """Mean similarity of the *nearest* of m random directions with the target's own mean and second moment.
+    def n_candidates(self) -> int:
+        """Return the number of candidates per source latent: m, or m − 1 within one dictionary."""
+        return len(self.target_ids) - (self.source == self.target)
 
-        nan where the target fills fewer than four dimensions.
+    @property
+    def expected(self) -> Expected:
+        """Return the null expectation: the same computation against the target turned, which shares nothing.
+
+        For "nearest" it comes from the turned control; for a one-to-one matching from the same matching, nan where
+        that was not computed.
         """
-        return self.nearest_chance.matched
+        if self.method != "nearest":
+            return self.expected_pairs or Expected.unknown()
+        if not self.n_candidates:
+            return Expected.unknown()
+        return Expected.over_turns(self.controls.turned_means, float(self.n_latents))
 
     @property
     def chance(self) -> float:
-        """Chance for this way of counting: `mmcs` of random directions with the same moments.
-
-        For "nearest" `matched_chance`; for a one-to-one matching what it gives on random dictionaries of the same
-        sizes and moments; nan where that was not simulated.
-        """
-        if self.method == "nearest":
-            return self.matched_chance
-        return float("nan") if self.paired_chance is None else self.paired_chance.mean_similarity
+        """Return the mean similarity expected by chance, `expected.mean_similarity`."""
+        return self.expected.mean_similarity
 
     @property
-    def chance_text(self) -> str:
-        """Chance for this way of counting, in a word.
+    def own(self) -> float:
+        """Return the mean similarity of the source with itself, under the same matching.
 
-        The value where it is known; an upper bound ("< 0.14") for a matching that pairs every source latent, none of
-        which can do better than its nearest; "–" otherwise: a matching that picks its pairs beats any such bound.
+        For "nearest" this is the similarity to the nearest other latent of the source; for a one-to-one matching that
+        of two halves of the source. nan within one dictionary, and where it was not computed.
         """
-        if not np.isnan(self.chance):
-            return f"{self.chance:.3f}"
-        forced = self.method in ("greedy", "optimal") and self.n_matched == self.n_latents
-        return f"< {self.matched_chance:.3f}" if forced and not np.isnan(self.matched_chance) else "–"
+        if self.method != "nearest":
+            return float("nan") if self.own_pairs is None else self.own_pairs.mean_similarity
+        known = np.isfinite(self.controls.own)
+        return float(self.controls.own[known].mean()) if known.any() else float("nan")
 
     @property
-    def corrected(self) -> float:
-        """(mmcs − chance) / (1 − chance): 0 is chance and 1 identity, whatever the widths of the two dictionaries.
+    def chance_adjusted(self) -> float:
+        """Return (mean − chance) / (1 − chance): 0 is the null expectation, 1 identity.
 
-        The correction for chance that kappa statistics make (Cohen 1960). nan where chance is unknown, or 1.
+        The adjustment of kappa statistics (Cohen 1960). nan where chance is unknown, or 1.
         """
-        return (self.mmcs - self.chance) / (1 - self.chance) if self.chance < 1 else float("nan")
+        return (self.mean_similarity - self.chance) / (1 - self.chance) if self.chance < 1 else float("nan")
 
     @cached_property
-    def p_value(self) -> np.ndarray:
-        """float64 [n]: the probability that the nearest of m random directions comes as close as the partner did.
-
-        Directions with the target's own mean and second moment; for a one-to-one partner, which may be farther than
-        the nearest, p is conservative. nan without a partner, and where the target fills fewer than four dimensions.
-        """
-        return read_only(self.nearest_chance.p_values(self.similarity))
+    def excess(self) -> np.ndarray:
+        """Return W, float64 [n]: the excess of partner or decoy over the crowd, negative for the decoy."""
+        return read_only(excess(self.similarity, self.controls))
 
     @cached_property
-    def found(self) -> np.ndarray:
-        """bool [n]: partners closer than chance, the false discovery rate held at 5 % (Benjamini & Hochberg)."""
-        return read_only(false_discovery_found(self.p_value, DISCOVERY_RATE))
+    def _nearest_excess(self) -> np.ndarray:
+        return excess(self.controls.target[:, 0], self.controls)
+
+    @cached_property
+    def q_value(self) -> np.ndarray:
+        """Return the smallest FDR at which the latent's partner is significant, float64 [n]; 1 for losses.
+
+        The nearest latents compete under any method; one-to-one partners have the same thresholds.
+        """
+        return read_only(q_values(self._nearest_excess, self.controls.ratio, at=self.excess))
+
+    def q_values_of(self, rows: np.ndarray, similarity: np.ndarray) -> np.ndarray:
+        """Return the q-values of other partners of some source latents: `similarity` [r] at positions `rows` [r]."""
+        every = np.full(self.n_latents, np.nan)
+        every[rows] = similarity
+        w = excess(every, self.controls)
+        return q_values(self._nearest_excess, self.controls.ratio, at=w)[rows]
+
+    @cached_property
+    def significant(self) -> np.ndarray:
+        """Return which latents have a significant partner (FDR 5 %), bool [n]."""
+        return read_only(self.q_value <= DISCOVERY_RATE)
 
     @property
-    def found_fraction(self) -> float:
-        """Share of *all* source latents that are `found`; nan where there are no p-values."""
-        return float(self.found.mean()) if not np.isnan(self.p_value).all() else float("nan")
+    def significant_fraction(self) -> float:
+        """Return the share of *all* source latents that are `significant`."""
+        return float(self.significant.mean())
+
+    @property
+    def beyond_controls(self) -> Share:
+        """Return a threshold-free lower bound on the share that no control explains: 2 · wins − 1."""
+        return beyond_controls(self._nearest_excess)
+
+    @cached_property
+    def balance(self) -> dict[str, Share]:
+        """Return how often the nearest latent beats each control in the low half of undecided latents; ½ if fair.
+
+        Keys: "own" (absent within one dictionary), "turned".
+        """
+        nearest = self.controls.target[:, 0]
+        open_ = undecided(self._nearest_excess, self.controls.ratio)
+        sides = {"own": self.controls.own, "turned": self.controls.turned}
+        return {
+            name: balance(nearest[open_], control[open_])
+            for name, control in sides.items()
+            if name == "turned" or self.controls.has_own
+        }
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Return sentences on the limits of `significant`: too few latents, or controls that are too weak."""
+        said = self._too_few or self._too_weak
+        return () if said is None else (said,)
+
+    @property
+    def _too_few(self) -> str | None:
+        least = math.ceil(self.controls.ratio / DISCOVERY_RATE)
+        if self.n_latents >= least:
+            return None
+        return (
+            f"{self.source} → {self.target}: too few for any to be significant: {counted(self.n_latents, 'latent')}, "
+            f"and at least {least:,} would have to win"
+        )
+
+    @property
+    def _too_weak(self) -> str | None:
+        shares = self.balance
+        if not all(s.low > 0.5 for s in shares.values()):
+            return None
+        told = " and ".join(f"{s.value:.0%} against the {name} control" for name, s in shares.items())
+        return (
+            f"{self.source} → {self.target}: among undecided latents the nearest wins {told}, where a fair control "
+            "would give 50 %: either they share something weak, or the controls are too weak and too many latents are "
+            "called significant"
+        )
 
     @property
     def n_matched(self) -> int:
-        """How many source latents have a partner."""
+        """Return the number of source latents with a partner."""
         return int((self.partner_row >= 0).sum())
 
     @property
-    def mmcs(self) -> float:
-        """Mean similarity over the matched: for "nearest", the mean max cosine similarity MMCS(source→target)."""
+    def mean_similarity(self) -> float:
+        """Return the mean similarity of matched latents: MMCS for "nearest", PW-MCC for "optimal"."""
         matched = self.partner_row >= 0
         return float(self.similarity[matched].mean()) if matched.any() else float("nan")
 
+    @property
+    def mmcs(self) -> float:
+        """Return the mean maximum cosine similarity MMCS(source→target), for "nearest" only.
+
+        Raises:
+            ValueError: a one-to-one matching, whose mean is `mean_similarity`.
+        """
+        if self.method != "nearest":
+            raise ValueError(f"MMCS is the mean over nearest partners; this is {self.method}: use mean_similarity")
+        return self.mean_similarity
+
     def fraction_above(self, threshold: float) -> float:
-        """Share of *all* source latents whose similarity is > threshold; those without a partner count as not above."""
+        """Return the share of *all* source latents with similarity > threshold; unmatched ones count as below."""
         return float((self.similarity > threshold).mean())
 
     def fraction_above_by_chance(self, threshold: float) -> float:
-        """The same share for the nearest of m random directions with the target's own mean and second moment.
+        """Return the same share for the nearest latent of the target turned.
 
-        For a one-to-one matching an upper bound: its partner is no closer than the nearest. nan where the target fills
-        fewer than four dimensions.
+        For a one-to-one matching an upper bound: its partner is no closer than the nearest.
         """
-        return float(self.nearest_chance.share_above([threshold])[0])
+        return float((self.controls.turned > threshold).mean())
 
     @cached_property
     def multiplicity(self) -> np.ndarray:
-        """int64 [m]: how many source latents take each target latent, in the order of `target_ids`."""
+        """Return how many source latents have each target latent as partner, int64 [m], ordered as `target_ids`."""
         taken = self.partner_row[self.partner_row >= 0]
         return np.bincount(taken, minlength=len(self.target_ids)).astype(np.int64)
 
     @property
     def coverage(self) -> float:
-        """Share of target latents taken by at least one source latent."""
+        """Return the share of target latents that are the partner of at least one source latent."""
         return float((self.multiplicity > 0).mean())
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row a source latent: run, latent_id, partner_run, partner_id (−1 none), cosine, mutual, p_value, found,
-        matching.
+        """Return one row per source latent: run, latent_id, partner_run, partner_id (−1 none), cosine, mutual, q_value,
+        significant, matching.
         """
         import pandas as pd
 
@@ -187,14 +279,14 @@ class Matching:
                 "partner_id": self.partner,
                 "cosine": self.cosine,
                 "mutual": self.mutual,
-                "p_value": self.p_value,
-                "found": self.found,
+                "q_value": self.q_value,
+                "significant": self.significant,
                 "matching": self.method,
             }
         )
 
     def summary(self) -> dict[str, Any]:
-        """The numbers of this direction, JSON-ready, each under a name that says what it is."""
+        """Return the numbers of this direction, JSON-ready, under descriptive names."""
         return {
             "source": self.source,
             "target": self.target,
@@ -203,78 +295,56 @@ class Matching:
             "n_source": self.n_latents,
             "n_target": len(self.target_ids),
             "n_matched": self.n_matched,
-            "mean_similarity_of_matched": self.mmcs,
+            "mean_similarity_of_matched": self.mean_similarity,
             "fraction_of_source_above": {f"{t}": self.fraction_above(t) for t in THRESHOLDS},
             "n_mutual": int(self.mutual.sum()),
             "coverage_of_target": self.coverage,
             "largest_multiplicity": int(self.multiplicity.max()),
-            "chance": self._chance_summary(),
+            "expected_by_chance": self._chance_summary(),
+            "significant": self.significance_summary(),
         }
 
     def _chance_summary(self) -> dict[str, Any]:
-        nearest, paired = self.nearest_chance, self.paired_chance
         return {
-            "nearest_isotropic": nearest.isotropic,
-            "nearest_covariance_matched": nearest.matched,
-            "nearest_candidates": nearest.n_candidates,
-            "dimensions_filled_by_target": nearest.null.dimensions,
-            "covariance_shrinkage_of_target": nearest.null.shrinkage,
-            "one_to_one_covariance_matched": None if paired is None else asdict(paired),
-            "one_to_one_isotropic": None if self.paired_isotropic is None else asdict(self.paired_isotropic),
-            "mean_corrected_for_chance": self.corrected,
-            "nearest_fraction_of_source_above": {
-                f"{t}": float(share) for t, share in zip(THRESHOLDS, nearest.share_above(THRESHOLDS), strict=True)
-            },
-            "found": {
-                "means": "closer than the nearest random direction with the target's mean and second moment",
-                "false_discovery_rate": DISCOVERY_RATE,
-                "n": int(self.found.sum()),
-                "fraction_of_source": self.found_fraction,
-            },
+            "means": "the same computation against the target turned: its mean, second moment and inner cosines kept",
+            **asdict(self.expected),
+            "own_dictionary": None if np.isnan(self.own) else self.own,
+            "nearest_isotropic": self.isotropic_chance,
+            "mean_adjusted_for_chance": self.chance_adjusted,
+            "nearest_fraction_of_source_above": {f"{t}": self.fraction_above_by_chance(t) for t in THRESHOLDS},
+        }
+
+    def significance_summary(self) -> dict[str, Any]:
+        """Return the significant shares and the balance of the controls, JSON-ready."""
+        return {
+            "means": "closer to its partner than its own dictionary and the target turned explain",
+            "false_discovery_rate": DISCOVERY_RATE,
+            "n": int(self.significant.sum()),
+            "fraction_of_source": self.significant_fraction,
+            "fraction_beyond_controls_at_least": asdict(self.beyond_controls),
+            "balance": {name: asdict(share) for name, share in self.balance.items()},
+            "doubts": list(self.doubts),
         }
 
     def __repr__(self) -> str:
         return (
-            f"Matching {self.source} → {self.target}, {self.method} ({self.quantity}): mean {self.mmcs:.4f} over "
-            f"{self.n_matched:,} of {self.n_latents:,}; {self.fraction_above(0.7):.1%} above 0.7; "
-            f"chance {self.chance_text}"
+            f"Matching {self.source} → {self.target}, {self.method} ({self.quantity}): "
+            f"mean {self.mean_similarity:.4f} over {self.n_matched:,} of {self.n_latents:,}; "
+            f"{self.fraction_above(0.7):.1%} above 0.7; chance {or_dash(self.chance, '.3f')}; "
+            f"{self.significant_fraction:.1%} significant"
         )
 
 
-def few_latents(dictionaries: Sequence[Dictionary], on: On = "decoder") -> tuple[str, ...]:
-    """A caveat for each dictionary of fewer latents than compared dimensions, whose covariance they do not settle.
-
-    With `on="both"` a latent is its decoder and encoder direction side by side, and these dimensions add up. Of many
-    such dictionaries the caveat names the first, and counts them.
-    """
-    so = [d for d in dictionaries if d.n_latents < _width(d, on)]
-    sides = {"decoder": "", "encoder": " of its encoder", "both": " of its decoder and encoder"}
-    few = [
-        f"fewer latents ({d.n_latents:,}) than dimensions{sides[on] if _width(d, on) != d.d_in else ''} "
-        f"({_width(d, on):,})"
-        for d in so
-    ]
-    if len(so) > _NAMED:
-        few = [f"{few[0]}, and so are {len(so) - 1:,} more of the {len(dictionaries):,} runs"]
-    effect = "chance against it is estimated from few, and p-values come out too small where latents crowd"
-    return tuple(f"{d.name}: {told}: {effect}" for d, told in zip(so, few, strict=False))
-
-
-def _width(d: Dictionary, on: On) -> int:
-    encoder = 0 if d.encoder_directions is None else d.encoder_directions.shape[1]
-    return {"decoder": d.d_in, "encoder": encoder, "both": d.d_in + encoder}[on]
-
-
 def quantity(on: On, signed: bool) -> str:
-    """What is measured, in words."""
+    """Describe the similarity in words."""
     what = "mean of decoder and encoder cosine" if on == "both" else f"{on} cosine"
     return what if signed else f"absolute {what}"
 
 
 def nearest_matching(
-    a: Dictionary, b: Dictionary, best: Best, *, on: On = "decoder", signed: bool = True, within: bool = False
+    a: Dictionary, b: Dictionary, best: Best, controls: Controls, *, on: On = "decoder", signed: bool = True
 ) -> Matching:
-    """Each latent of `a` with its nearest in `b`, as the sweep found it; `mutual` is left to `with_mutual`."""
+    """Build the nearest matching from a sweep; `with_mutual` fills in `mutual`."""
     cosine, row = best.cosine[:, 0].cpu().numpy(), best.index[:, 0].cpu().numpy()
     target_ids = b.latent_ids.cpu().numpy()
     return Matching(
@@ -290,31 +360,17 @@ def nearest_matching(
         partner=np.where(row >= 0, target_ids[row], -1),
         partner_row=row,
         mutual=np.zeros(a.n_latents, dtype=bool),
-        nearest_chance=_nearest_chance(a, b, on, absolute=not signed, within=within),
+        controls=controls,
+        isotropic_dimensions={"decoder": a.d_in, "encoder": _encoder_width(a), "both": None}[on],
     )
 
 
-def _nearest_chance(a: Dictionary, b: Dictionary, on: On, *, absolute: bool, within: bool) -> NearestChance:
-    x, y = operands((a.directions, a.encoder_directions), (b.directions, b.encoder_directions), on)
-    source = x.cpu().numpy()
-    return NearestChance(
-        source=source * np.float32(np.sqrt(2)) if on == "both" else source,  # of "both", A's rows are halved
-        target=y.cpu().numpy(),
-        n_candidates=b.n_latents - within,
-        absolute=absolute,
-        isotropic_dimensions=None if on == "both" else x.shape[1],
-        within=within,
-        target_key=partial(_key, b, on),
-    )
-
-
-def _key(d: Dictionary, on: On) -> tuple[str, On]:
-    """What the rows that are compared of a dictionary are known by."""
-    return d.fingerprint, on
+def _encoder_width(d: Dictionary) -> int | None:
+    return None if d.encoder_directions is None else d.encoder_directions.shape[1]
 
 
 def with_mutual(forth: Matching, back: Matching) -> Matching:
-    """`forth` with `mutual` set where `back` returns to the latent it came from."""
+    """Return `forth` with `mutual` set where `back` leads back to the same latent."""
     there = forth.partner_row
     return replace(forth, mutual=(there >= 0) & (back.partner_row[there] == np.arange(len(there))))
 
@@ -322,7 +378,7 @@ def with_mutual(forth: Matching, back: Matching) -> Matching:
 def one_to_one_matching(
     nearest: Matching, reverse: Matching, method: MatchingName, partner_row: np.ndarray, cosine: np.ndarray
 ) -> Matching:
-    """A one-to-one matching in one direction, from partner rows (−1 none) and signed cosines (nan none).
+    """Build one direction of a one-to-one matching from partner rows (−1 none) and signed cosines (nan none).
 
     `nearest` and `reverse` are the nearest matchings of this direction and the other.
     """

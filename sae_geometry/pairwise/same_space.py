@@ -1,19 +1,23 @@
-"""Whether two dictionaries live in the same space, so that a cosine between their directions means something."""
+"""Checks that two dictionaries share a space, without which cosines between them have no meaning."""
 
 from __future__ import annotations
 
 from sae_geometry.dictionary import Dictionary
+from sae_geometry.matching import On
+from sae_geometry.sources.layouts.places import canonical_model, canonical_place
 
-ALLOWED = "(allowed by the caller)"  # how a caveat ends that somebody chose to live with
-_ALIASES = {"gpt2-small": "gpt2"}
+ALLOWED = "(allowed by the caller)"  # suffix of a caveat that the caller allowed
 
 
-def require_same_space(a: Dictionary, b: Dictionary, allow_mismatch: bool = False) -> tuple[str, ...]:
-    """What a reader must know of the spaces of `a` and `b`: nothing, or one phrase for each thing unknown or allowed.
+def require_same_space(
+    a: Dictionary, b: Dictionary, allow_mismatch: bool = False, *, on: On = "decoder"
+) -> tuple[str, ...]:
+    """Check that `a` and `b` share a space, and return one caveat per unknown or allowed mismatch.
 
     Args:
         a, b: the dictionaries.
-        allow_mismatch: go on although model or hook point differ; the difference is then among the phrases returned.
+        allow_mismatch: permit different models or hook points; the difference is then among the caveats.
+        on: compared directions; encoder and decoder of a transcoder live in different spaces.
 
     Raises:
         ValueError: different widths (always), or a different model or hook point without `allow_mismatch`.
@@ -24,27 +28,56 @@ def require_same_space(a: Dictionary, b: Dictionary, allow_mismatch: bool = Fals
             "exist; compare dictionaries of the same model and hook point"
         )
     caveats = []
-    for what, left, right in (
-        ("model", model_key(a.model), model_key(b.model)),
-        ("hook point", a.hook_point, b.hook_point),
-    ):
+    checks = [("model", model_key, _model), ("hook point", place_key, _decoder_hook)]
+    if on != "decoder" and (_is_transcoder(a) or _is_transcoder(b)):
+        checks.append(("hook point of the encoder", encoder_place_key, encoder_hook))
+    for what, key, said in checks:
+        left, right = key(a), key(b)
         if left is None or right is None:
             missing = " and ".join(d.name for d, value in ((a, left), (b, right)) if value is None)
             caveats.append(f"{what} of {missing} unknown: taken to be the same")
         elif left != right:
-            text = f"different {what}: {a.name!r} has {left}, {b.name!r} has {right}"
+            text = f"different {what}: {a.name!r} has {said(a)}, {b.name!r} has {said(b)}"
             if not allow_mismatch:
                 raise ValueError(
                     f"{text}; a cosine between them has no meaning unless one was trained from the other's basis: "
                     "pass allow_mismatch=True (--allow-mismatch) to go on all the same"
                 )
             caveats.append(f"{text} {ALLOWED}")
+    if _is_transcoder(a) != _is_transcoder(b):
+        one, other = (a, b) if _is_transcoder(a) else (b, a)
+        caveats.append(f"{one.name!r} is a transcoder and {other.name!r} is not: only their decoders share a space")
     return tuple(caveats)
 
 
-def model_key(model: str | None) -> str | None:
-    """A model's name without its owner and case, and one name for models known under two."""
-    if model is None:
-        return None
-    key = model.rsplit("/", 1)[-1].casefold()
-    return _ALIASES.get(key, key)
+def model_key(d: Dictionary) -> str | None:
+    """Return the canonical name of a dictionary's model; None where it is unknown."""
+    return canonical_model(d.model)
+
+
+def place_key(d: Dictionary) -> str | None:
+    """Return the canonical name of a dictionary's decoder space; None where it is unknown."""
+    return None if d.hook_point is None else canonical_place(d.hook_point, d.model)
+
+
+def encoder_place_key(d: Dictionary) -> str | None:
+    """Return the canonical name of a dictionary's encoder space; None where it is unknown."""
+    hook = encoder_hook(d)
+    return None if hook is None else canonical_place(hook, d.model)
+
+
+def encoder_hook(d: Dictionary) -> str | None:
+    """Return the hook point that the encoder reads, which differs from the decoder's for a transcoder."""
+    return d.metadata.get("hook_point_in") if _is_transcoder(d) else d.hook_point
+
+
+def _is_transcoder(d: Dictionary) -> bool:
+    return bool(d.metadata.get("transcoder"))
+
+
+def _model(d: Dictionary) -> str | None:
+    return d.model
+
+
+def _decoder_hook(d: Dictionary) -> str | None:
+    return f"{d.hook_point} (a transcoder's output)" if _is_transcoder(d) else d.hook_point

@@ -1,6 +1,6 @@
-"""Figures for papers. Every function takes `ax=None`, draws on it, and returns it; none of them computes a result.
+"""Figures for papers. Every function takes `ax=None`, draws on it and returns it; none computes a result.
 
-Similarity figures draw lists of `Matching`; embedding figures draw anything with an `Embedding`'s attributes.
+Similarity figures draw lists of `Matching`; embedding figures draw any object with the attributes of an `Embedding`.
 """
 
 from sae_geometry.plots.agreement import agreement_figure, frequency_figure, frequency_hexbin

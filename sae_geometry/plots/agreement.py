@@ -1,4 +1,4 @@
-"""A real match or a decoder accident: encoder cosine beside decoder cosine, and similarity against firing frequency."""
+"""Encoder cosine against decoder cosine, and similarity against firing frequency."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
+from sae_geometry.io.formatting import counted
 from sae_geometry.plots.style import (
     COLUMN_WIDTH,
     INK,
@@ -23,12 +24,12 @@ from sae_geometry.plots.style import (
 
 _CELLS = 34
 _LABEL_SIZE = 6.5
-_BAND = 0.085  # of the range of the cosines, above and below it, where the words stand
+_BAND = 0.085  # margin above and below the cosines for the counts, as a share of their range
 
 
 @runtime_checkable
 class AgreementLike(Protocol):
-    """What the figures read of an `Agreement`."""
+    """Attributes of an `Agreement` that the figures use."""
 
     @property
     def a(self) -> Any: ...
@@ -48,7 +49,7 @@ class AgreementLike(Protocol):
 
 @in_paper_style
 def agreement_figure(agreement: AgreementLike) -> Figure:
-    """Hexbin of encoder against decoder cosine to the same partner, with margins; the four groups in their corners."""
+    """Draw a hexbin of encoder against decoder cosine to the same partner, with margins and group counts."""
     figure = new_figure(COLUMN_WIDTH * 1.15, COLUMN_WIDTH * 1.15)
     axes: Any = figure.subplots(2, 2, width_ratios=(5, 1), height_ratios=(1, 5))
     (top, empty), (main, right) = axes
@@ -78,7 +79,7 @@ def agreement_figure(agreement: AgreementLike) -> Figure:
             ax.spines[side].set_visible(side == keep)
     top.set_xlim(main.get_xlim())
     right.set_ylim(main.get_ylim())
-    title = f"{plain(agreement.a.name)} → {plain(agreement.b.name)}, {len(x):,} latents"
+    title = f"{plain(agreement.a.name)} → {plain(agreement.b.name)}, {counted(len(x), 'latent')}"
     top.set_title(title, loc="left", fontsize=8, fontweight="bold")
     note = f"colour: latents, logarithmic; dashed: {agreement.threshold:g}; dotted: chance of the nearest decoder"
     figure.supxlabel(note, fontsize=6, color=MUTED, x=0.02, ha="left")
@@ -87,7 +88,7 @@ def agreement_figure(agreement: AgreementLike) -> Figure:
 
 @in_paper_style
 def frequency_hexbin(agreement: AgreementLike, ax: Axes | None = None) -> Axes:
-    """Decoder cosine to the nearest partner against log firing frequency, with the mean of each fifth of the latents.
+    """Draw decoder cosine to the nearest partner against log firing frequency, with the mean of each quintile.
 
     Raises:
         ValueError: the frequency is unknown.
@@ -120,14 +121,14 @@ def frequency_hexbin(agreement: AgreementLike, ax: Axes | None = None) -> Axes:
 
 @in_paper_style
 def frequency_figure(agreement: AgreementLike) -> Figure:
-    """The same as a figure of its own."""
+    """Draw `frequency_hexbin` as a separate figure."""
     figure = new_figure(COLUMN_WIDTH * 1.15, 2.6)
     frequency_hexbin(agreement, ax=figure.subplots())
     return figure
 
 
 def _floor(values: np.ndarray) -> float:
-    """Where the axis begins: 0, or below the smallest value."""
+    """Return the lower end of the axis: 0, or below the smallest value."""
     return float(np.floor(min(0.0, float(values.min())) * 20) / 20)
 
 
@@ -138,7 +139,7 @@ def _chance(ax: Axes, agreement: AgreementLike, low: float) -> None:
 
 
 def _corners(ax: Axes, agreement: AgreementLike) -> None:
-    """The count of each group beside its own corner, in the bands above and below the cosines."""
+    """Write the count of each group next to its corner, in the bands above and below the cosines."""
     places = {
         "both high": (0.99, 0.99, "right", "top"),
         "encoder only": (0.015, 0.99, "left", "top"),

@@ -1,4 +1,4 @@
-"""A run through its training: how near each latent already is to where it ends."""
+"""Checkpoints of one run: cosine of each latent to its final direction."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sae_geometry.plots.style import COLUMN_WIDTH, MUTED, NEAREST, ONE_TO_ONE, a
 
 @runtime_checkable
 class DriftLike(Protocol):
-    """What the figure needs of a `Drift`."""
+    """Attributes of a `Drift` that the figure uses."""
 
     @property
     def labels(self) -> Sequence[str]: ...
@@ -29,9 +29,9 @@ class DriftLike(Protocol):
 
 @in_paper_style
 def drift_bands(drift: DriftLike, ax: Axes | None = None) -> Axes:
-    """Cosine to the final direction at every checkpoint: median, middle half, middle 90 %; and the share born.
+    """Draw the cosine to the final direction per checkpoint: median, middle 50 % and 90 %, and the share born.
 
-    The checkpoints are evenly spaced, since they are usually saved at doubling intervals.
+    Checkpoints are evenly spaced on the axis, since they are usually saved at doubling intervals.
 
     Args:
         drift: a `Drift`.
@@ -67,7 +67,7 @@ def drift_bands(drift: DriftLike, ax: Axes | None = None) -> Axes:
 
 
 def _short(samples: int, label: str) -> str:
-    """819k for 819,200 samples; the label where the name has no number."""
+    """Return a short label: 819k for 819,200 samples, or the name where it has no number."""
     if samples < 0:
         return label
     for size, unit in ((1_000_000, "M"), (1_000, "k")):

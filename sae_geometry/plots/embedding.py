@@ -1,5 +1,6 @@
-"""Pictures of a UMAP, drawn in shuffled order so that nothing covers anything by rule: by run, by what is known of each
-latent, by region with its letter, a panel a run, and the unmatched alone."""
+"""Figures of an embedding: by run, by attribute, by lettered region, one panel per run, and unmatched latents alone.
+
+Points are drawn in shuffled order, so that no run systematically covers another."""
 
 from __future__ import annotations
 
@@ -35,14 +36,14 @@ if TYPE_CHECKING:
 Color = Literal["owner", "max-cosine", "matched", "frequency", "region"]
 COLORS: tuple[Color, ...] = get_args(Color)
 
-_MOST_NAMED = 24  # runs in a legend, and with a panel of their own
+_MOST_NAMED = 24  # maximum number of runs in a legend, and of panels
 _PALE, _MATCHED, _UNMATCHED = "#D5D5D5", "#332288", "#DDAA33"
 _HALO: list[AbstractPathEffect] = [withStroke(linewidth=2.0, foreground="white")]
 
 
 @runtime_checkable
 class HasMetadata(Protocol):
-    """A dictionary, as far as its picture goes."""
+    """Attributes of a dictionary that the figures use."""
 
     @property
     def metadata(self) -> Mapping[str, Any]: ...
@@ -52,14 +53,14 @@ class HasMetadata(Protocol):
 
 @runtime_checkable
 class EvidenceLines(Protocol):
-    """Whatever can say in a few lines how far to believe the picture."""
+    """Evidence that can be printed in a few lines."""
 
     def lines(self) -> Sequence[str]: ...
 
 
 @runtime_checkable
 class EmbeddingLike(Protocol):
-    """What the pictures need of an `Embedding`."""
+    """Attributes of an `Embedding` that the figures use."""
 
     @property
     def coords(self) -> np.ndarray: ...
@@ -79,10 +80,10 @@ class EmbeddingLike(Protocol):
 
 
 def check_colors(colors: Sequence[str], dictionaries: Sequence[HasMetadata]) -> None:
-    """Refuse a colouring that these dictionaries have no values for, before any work is done.
+    """Check that the dictionaries have values for a coloring, before any work is done.
 
     Raises:
-        ValueError: an unknown colouring, one of partners for one run alone, or frequency where no run has it.
+        ValueError: an unknown coloring, coloring by partner for a single run, or by an unknown frequency.
     """
     for color in colors:
         if color not in COLORS:
@@ -104,16 +105,16 @@ def embedding_scatter(
     color: Color = "owner",
     evidence: bool = True,
 ) -> Axes:
-    """Scatter of an embedding, in shuffled draw order, rasterised inside vector files.
+    """Draw a scatter of an embedding, in shuffled order, rasterized inside vector files.
 
     Args:
         embedding: an `Embedding`.
         ax: axes to draw on; a new figure if None.
-        style: "okabe-ito", or "e2e" for the end-to-end paper's colours by kind.
+        style: "okabe-ito", or "e2e" for the end-to-end paper's colors by kind.
         color: "owner": the run; "max-cosine": to the nearest latent of any other run; "matched": whether there is a
-            one-to-one partner with a cosine above 0.7 in the run that is closest; "frequency": share of tokens, on a
-            logarithmic scale, grey where unknown; "region": lettered regions with their outlines.
-        evidence: print what the picture was made of and how far to believe it beneath.
+            one-to-one partner with a cosine above 0.7 in the closest run; "frequency": share of tokens, on a
+            logarithmic scale, gray where unknown; "region": lettered regions with their outlines.
+        evidence: print parameters and evidence under the figure.
 
     Raises:
         ValueError: see `check_colors`.
@@ -143,7 +144,7 @@ def embedding_scatter(
 
 @in_paper_style
 def runs_figure(embedding: EmbeddingLike, style: str = "okabe-ito") -> Figure:
-    """A panel a run: its latents in colour over the grey of all; of many runs, the first 24."""
+    """Draw one panel per run: its latents in color over all latents in gray; of many runs, the first 24."""
     names = embedding.names[:_MOST_NAMED]
     columns = min(len(names), 4)
     rows = -(-len(names) // columns)
@@ -170,7 +171,7 @@ def runs_figure(embedding: EmbeddingLike, style: str = "okabe-ito") -> Figure:
 def unmatched_scatter(
     embedding: EmbeddingLike, ax: Axes | None = None, style: str = "okabe-ito", *, threshold: float = THRESHOLD
 ) -> Axes:
-    """The latents without a one-to-one partner above `threshold` in the run closest to them, over the grey of the rest.
+    """Draw latents without a one-to-one partner above `threshold` in their closest run, over the rest in gray.
 
     Raises:
         ValueError: one run alone.
@@ -192,7 +193,7 @@ def unmatched_scatter(
 
 @runtime_checkable
 class ProjectionLike(Protocol):
-    """What the picture needs of a `Projection`."""
+    """Attributes of a `Projection` that the figure uses."""
 
     @property
     def coords(self) -> np.ndarray: ...
@@ -209,7 +210,7 @@ class ProjectionLike(Protocol):
 
 @in_paper_style
 def projection_figure(projection: ProjectionLike, style: str = "okabe-ito") -> Figure:
-    """New runs in colour over the grey of the picture that they were placed into."""
+    """Draw projected runs in color over the fixed embedding in gray."""
     figure = new_figure(3.6, 4.1)
     ax = figure.subplots()
     old = projection.onto.table[["x", "y"]].to_numpy(dtype=np.float32)
@@ -292,7 +293,7 @@ def _by_region(e: EmbeddingLike, ax: Axes) -> None:
         )
     ax.autoscale_view()
     _bare(ax)
-    ax.tick_params(labelsize=5.5, length=2, width=0.4, colors=MUTED)  # what a box in a regions file is given in
+    ax.tick_params(labelsize=5.5, length=2, width=0.4, colors=MUTED)  # the coordinates of boxes in a regions file
     ax.xaxis.set_major_locator(MaxNLocator(8))
     ax.yaxis.set_major_locator(MaxNLocator(8))
     _letters(ax, [r.letter for r in regions], np.array([r.center for r in regions]).reshape(-1, 2))
@@ -301,7 +302,7 @@ def _by_region(e: EmbeddingLike, ax: Axes) -> None:
 
 
 def _letters(ax: Axes, letters: Sequence[str], centers: np.ndarray) -> None:
-    """Letters at their regions' middles, moved apart where two would touch, with a line to where they belong."""
+    """Write letters at region centers, moved apart where two would touch, with a line to the center."""
     if not len(letters):
         return
     span = max(*np.ptp(np.array([ax.get_xlim(), ax.get_ylim()]), axis=1), 1e-9)
@@ -324,9 +325,9 @@ def _letters(ax: Axes, letters: Sequence[str], centers: np.ndarray) -> None:
 
 
 def _apart(points: np.ndarray, least: float) -> np.ndarray:
-    """The points, those nearer to each other than `least` pushed apart, the others hardly moved."""
+    """Push points apart that are closer than `least`, moving the others as little as possible."""
     out = points.astype(np.float64).copy()
-    turn = np.arange(len(out)) * 2.399963  # coincident points leave in different directions
+    turn = np.arange(len(out)) * 2.399963  # coincident points move in different directions
     out += 1e-6 * least * np.stack([np.cos(turn), np.sin(turn)], axis=1)
     for _ in range(200):
         away = out[:, None] - out[None]
@@ -354,7 +355,7 @@ def _colors_of(e: EmbeddingLike, colors: Mapping[str, str]) -> np.ndarray:
 
 
 def _points(ax: Axes, coords: np.ndarray, colors: Any, *, total: int, **how: Any) -> Any:
-    """The points in shuffled order; their size is for a picture of `total` points."""
+    """Draw points in shuffled order, sized for an embedding of `total` points."""
     order = np.random.default_rng(0).permutation(len(coords))
     c = colors if isinstance(colors, str) else colors[order]
     return ax.scatter(
@@ -378,7 +379,7 @@ def _bare(ax: Axes) -> None:
 
 
 def _width_in_letters(ax: Axes) -> int:
-    """How many letters of the smallest size stand beside each other beneath these axes."""
+    """Return the number of characters of the smallest size that fit under these axes."""
     place = ax.get_subplotspec()
     columns = 1 if place is None else place.get_gridspec().ncols
     return int(19 * ax.figure.bbox.width / ax.figure.dpi / columns)

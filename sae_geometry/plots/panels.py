@@ -1,6 +1,6 @@
-"""Small multiples: one histogram a matching over common bins, and scatter facets of runs by what they cost.
+"""Small multiples: one histogram per matching over common bins, and scatter facets of runs against their metrics.
 
-Colours and labels are the caller's: with `run_colors(…, style="e2e")` a panel has its kind's colour.
+The caller passes colors and labels: `run_colors(…, style="e2e")` gives each panel the color of its kind.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
 PANEL_BINS = 50
 _LABEL_SIZE = 6.5
 _FAINT = "#555555"
-_RISE, _LINE = 60.0, 6.5  # points: from the lowest to the highest run of a facet, and a line of labels
+_RISE, _LINE = 60.0, 6.5  # in points: the range of runs in a facet, and a line of labels
 _MARKERS = {"local": "^", "e2e": "o", "e2e+ds": "X"}
 
 
 @runtime_checkable
 class SimilaritiesLike(Protocol):
-    """What a panel reads: a `Matching`, or what was kept of one."""
+    """Attributes of a `Matching` that a panel uses."""
 
     @property
     def similarity(self) -> np.ndarray: ...
     @property
     def n_latents(self) -> int: ...
     @property
-    def mmcs(self) -> float: ...
+    def mean_similarity(self) -> float: ...
     @property
-    def matched_chance(self) -> float: ...
+    def chance(self) -> float: ...
     @property
     def isotropic_chance(self) -> float: ...
 
@@ -53,21 +53,21 @@ def draw_panels(
     low: float | None = None,
     top: float | None = None,
 ) -> list[Axes]:
-    """Fill a figure or subfigure with one histogram a matching, above one another, every one over the same 50 bins.
+    """Fill a figure or subfigure with one histogram per matching, stacked, over the same 50 bins.
 
-    A bar is the share of the source's latents in its bin, and the vertical axis is common too: areas compare. Dashed:
-    the mean; dotted: chance of the nearest, covariance-matched (strong) and isotropic (faint).
+    A bar is the share of the source's latents in its bin; the vertical axis is shared, so areas compare. Dashed:
+    the mean; dotted: chance, against the target turned (strong) and isotropic (faint).
 
     Args:
         figure: with constrained layout.
-        curves: `Matching`s, or anything that carries the same numbers.
-        labels, colors: one a panel.
-        title: over the panels.
-        xlabel: what is measured.
-        low, top: where the axes begin and end, for several columns of panels; found from the curves if None.
+        curves: `Matching`s, or objects with the same attributes.
+        labels, colors: one per panel.
+        title: title over the panels.
+        xlabel: label of the horizontal axis.
+        low, top: axis limits, to share between columns of panels; derived from the curves if None.
 
     Raises:
-        ValueError: nothing to draw, or not one label and one colour a panel.
+        ValueError: nothing to draw, or not one label and color per panel.
     """
     if not curves or not len(curves) == len(labels) == len(colors):
         raise ValueError(
@@ -78,17 +78,17 @@ def draw_panels(
     axes = np.atleast_1d(figure.subplots(len(curves), 1, sharex=True, sharey=True))
     for ax, curve, label, color in zip(axes, curves, labels, colors, strict=True):
         ax.stairs(panel_shares(curve, edges), edges, fill=True, color=color, alpha=0.85)
-        ax.axvline(curve.mmcs, color=INK, linewidth=0.9, linestyle=(0, (4, 2)))
+        ax.axvline(curve.mean_similarity, color=INK, linewidth=0.9, linestyle=(0, (4, 2)))
         for value, ink, width, dash in (
-            (curve.matched_chance, INK, 0.9, (1, 1.5)),
+            (curve.chance, INK, 0.9, (1, 1.5)),
             (curve.isotropic_chance, _FAINT, 0.6, (1, 4)),
         ):
             if not np.isnan(value):
                 ax.axvline(value, color=ink, linewidth=width, linestyle=(0, dash))
         ax.set_title(plain(label), loc="left", fontsize=7.5, color=color, pad=2)
-        text = f"n = {curve.n_latents:,}\nmean {curve.mmcs:.3f}"
-        text += "" if np.isnan(curve.matched_chance) else f"\nchance {curve.matched_chance:.3f}"
-        x, side = _room(panel_shares(curve, edges), top, (curve.mmcs - start) / (1 - start))
+        text = f"n = {curve.n_latents:,}\nmean {curve.mean_similarity:.3f}"
+        text += "" if np.isnan(curve.chance) else f"\nchance {curve.chance:.3f}"
+        x, side = _room(panel_shares(curve, edges), top, (curve.mean_similarity - start) / (1 - start))
         ax.text(
             x, 0.94, text, transform=ax.transAxes, ha=side, va="top", fontsize=_LABEL_SIZE, linespacing=1.25,
             bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.8},
@@ -105,7 +105,7 @@ def draw_panels(
 
 
 def _room(shares: np.ndarray, top: float | None, mean: float) -> tuple[float, Literal["left", "center", "right"]]:
-    """Where words fit over the bars: the right third of the panel, else the left, else the middle, beside the mean."""
+    """Return where text fits over the bars: the right third of the panel, else the left, else next to the mean."""
     thirds = [part.max() / (top or 1.05 * shares.max()) for part in np.array_split(shares, 3)]
     places: list[tuple[float, float, Literal["left", "center", "right"]]] = [
         (thirds[2], 0.985, "right"), (thirds[0], 0.015, "left"), (thirds[1], 0.5, "center")
@@ -117,13 +117,13 @@ def _room(shares: np.ndarray, top: float | None, mean: float) -> tuple[float, Li
 
 
 def panel_range(curves: Sequence[SimilaritiesLike]) -> float:
-    """Where the common bins of these begin: 0, or below the smallest similarity, in steps of 0.05."""
+    """Return the lower end of the common bins: 0, or below the smallest similarity, in steps of 0.05."""
     lowest = min((float(np.nanmin(c.similarity)) for c in curves if np.isfinite(c.similarity).any()), default=0.0)
     return float(np.floor(min(0.0, lowest) * 20) / 20)
 
 
 def panel_shares(curve: SimilaritiesLike, edges: np.ndarray) -> np.ndarray:
-    """float64 [bins]: share of the latents in each bin; those without a partner count but fall in none."""
+    """Return the share of latents per bin, float64 [bins]; unmatched latents count in the denominator only."""
     found = curve.similarity[np.isfinite(curve.similarity)]
     counts = np.histogram(np.clip(found, edges[0], 1.0), edges)[0]
     return np.asarray(counts / max(1, curve.n_latents))
@@ -140,18 +140,18 @@ def facet_figure(
     kind: str = "kind",
     label: str | None = None,
 ) -> Figure:
-    """Better, or only more similar? A row of scatters a group of runs, one for each of what the runs cost or keep.
+    """Draw scatter facets of runs: one row per group, one column per metric.
 
     Args:
-        points: one run a line, with columns `y`, `row`, `kind` and those of `xs`; nan where not known.
-        xs: column to axis label, in order. A facet where no run's value is known says "not available".
-        y, ylabel: what is on the vertical axis, common to all.
-        row: the column that groups runs into rows, in order of appearance.
-        kind: the column of their kind: the end-to-end paper's colours and markers, grey for others.
-        label: a column of short labels to write beside the points.
+        points: one run per row, with columns `y`, `row`, `kind` and those of `xs`; nan where unknown.
+        xs: column to axis label, in order. A facet without any known value says "not available".
+        y, ylabel: column and label of the shared vertical axis.
+        row: column that groups runs into rows, in order of appearance.
+        kind: column of their kind: the end-to-end paper's colors and markers, gray for others.
+        label: column of short labels to write next to the points.
 
     Raises:
-        ValueError: a column that is not there, or no runs.
+        ValueError: a missing column, or no runs.
     """
     wanted = [y, row, kind, *xs, *([label] if label else [])]
     missing = [c for c in wanted if c not in points.columns]
@@ -197,7 +197,7 @@ def _facet(ax: Axes, group: pd.DataFrame, columns: tuple[str, str, str], label: 
 
 
 def _write_labels(ax: Axes, known: pd.DataFrame, columns: tuple[str, str, str]) -> None:
-    """Each point's label beside it, to the inside, pushed up where it would lie on that of a neighbour."""
+    """Write each label next to its point, on the inside, moved up where it would overlap a neighbor's."""
     x, y, label = columns
     if known.empty:
         return

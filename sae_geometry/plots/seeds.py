@@ -1,4 +1,4 @@
-"""Many runs: matrices of pairs, a ridge a pair, how often latents recur, and how many distinct ones there are."""
+"""Figures of many runs: pairwise matrices, ridgelines, recurrence and rarefaction."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _LABEL_SIZE = 6.5
 
 @runtime_checkable
 class SeedsLike(Protocol):
-    """What the figures read of a `SeedComparison`."""
+    """Attributes of a `SeedComparison` that the figures use."""
 
     @property
     def names(self) -> list[str]: ...
@@ -70,7 +70,7 @@ class SeedsLike(Protocol):
 
 @in_paper_style
 def seeds_heatmap(seeds: SeedsLike, what: str = "mmcs", ax: Axes | None = None) -> Axes:
-    """One matrix of pairs, source in rows, groups in blocks; chance, smaller, under each value where it is known.
+    """Draw a matrix of pairs: source in rows, groups in blocks, the null expectation in small print under each value.
 
     Args:
         seeds: the comparison.
@@ -78,7 +78,7 @@ def seeds_heatmap(seeds: SeedsLike, what: str = "mmcs", ax: Axes | None = None) 
         ax: axes to draw on; a new figure if None.
 
     Raises:
-        ValueError: another matrix.
+        ValueError: an unknown matrix.
     """
     titles = {
         "mmcs": "MMCS (nearest)",
@@ -113,7 +113,7 @@ def seeds_heatmap(seeds: SeedsLike, what: str = "mmcs", ax: Axes | None = None) 
 
 @in_paper_style
 def seeds_figure(seeds: SeedsLike) -> Figure:
-    """Three matrices side by side: nearest, one-to-one, shared; a scale beside them where no values are written in."""
+    """Draw three matrices: nearest, one-to-one, shared; with a color bar where values are not written in."""
     figure = new_figure(PAGE_WIDTH, 3.1)
     axes: Any = figure.subplots(1, 3)
     for ax, what in zip(axes, ("mmcs", "paired", "shared"), strict=True):
@@ -122,7 +122,7 @@ def seeds_figure(seeds: SeedsLike) -> Figure:
         ax.set_yticks([])
     note = "row: source; column: target"
     if len(seeds.names) <= _MOST_ANNOTATED:
-        note += "; small: chance, random directions with the same mean and second moment"
+        note += "; small: chance, the same against the other run turned"
     else:
         bar = figure.colorbar(axes[-1].collections[0], ax=list(axes), shrink=0.6, pad=0.01)
         bar.ax.tick_params(labelsize=_LABEL_SIZE)
@@ -132,7 +132,7 @@ def seeds_figure(seeds: SeedsLike) -> Figure:
 
 @in_paper_style
 def ridgeline_figure(seeds: SeedsLike) -> Figure:
-    """Nearest similarity and chance, a ridge for every ordered pair; for every pair of groups where there are many."""
+    """Draw one ridge of nearest similarity per ordered pair, or per pair of groups where there are many."""
     ridges = _ridges(seeds)
     figure = new_figure(COLUMN_WIDTH * 1.5, 0.9 + 0.27 * len(ridges))
     ax = figure.subplots()
@@ -163,7 +163,7 @@ def ridgeline_figure(seeds: SeedsLike) -> Figure:
 
 @in_paper_style
 def recurrence_bars(seeds: SeedsLike, ax: Axes | None = None) -> Axes:
-    """Share of all runs' latents found in exactly 0, 1, … N−1 other runs."""
+    """Draw the share of latents found in exactly 0, 1, … N−1 other runs."""
     ax = axes_or_new(ax, COLUMN_WIDTH, 2.4)
     shares = seeds.recurrence_shares
     bars = ax.bar(range(len(shares)), shares, 0.72, color=ONE_TO_ONE)
@@ -181,7 +181,7 @@ def recurrence_bars(seeds: SeedsLike, ax: Axes | None = None) -> Axes:
 
 @in_paper_style
 def rarefaction_curve(rarefaction: Any, ax: Axes | None = None) -> Axes:
-    """Distinct latents against runs: what so many of the runs find (line), and more would (dashed), with intervals."""
+    """Draw the number of distinct latents against the number of runs, observed (line) and extrapolated (dashed)."""
     ax = axes_or_new(ax, COLUMN_WIDTH, 2.4)
     n = rarefaction.n_runs
     k = np.arange(1, n + 1)
@@ -208,7 +208,7 @@ def rarefaction_curve(rarefaction: Any, ax: Axes | None = None) -> Axes:
 
 @in_paper_style
 def recurrence_figure(seeds: SeedsLike) -> Figure:
-    """Recurrence and rarefaction side by side."""
+    """Draw recurrence and rarefaction side by side."""
     figure = new_figure(PAGE_WIDTH, 2.5)
     left, right = figure.subplots(1, 2)
     recurrence_bars(seeds, ax=left)
@@ -236,18 +236,18 @@ def _annotate(ax: Axes, matrix: np.ndarray, chance: np.ndarray, mark: str) -> No
 
 
 def _percent(share: float) -> str:
-    """Rounded up, as a bound is."""
+    """Format a bound as a percentage, rounded up."""
     digits = 2 if share < 0.001 else 1 if share < 0.1 else 0
     return f"{np.ceil(share * 10 ** (digits + 2)) / 10**digits:.{digits}f} %"
 
 
 def _rounded(value: float, bound: bool) -> str:
-    """Two digits; a bound is rounded up."""
+    """Format with two digits; round a bound up."""
     return f"{np.ceil(value * 100) / 100 if bound else value:.2f}"
 
 
 def _ridges(seeds: SeedsLike) -> list[tuple[str, np.ndarray, float, bool]]:
-    """(label, histogram, chance, same kind) for every ordered pair, or pooled for every ordered pair of groups."""
+    """Return (label, histogram, expectation, same kind) per ordered pair, or pooled per ordered pair of groups."""
     names, groups = seeds.labels, seeds.groups
     ordered = sorted(itertools.permutations(range(len(names)), 2), key=lambda p: (groups[p[0]] != groups[p[1]], p))
     if len(ordered) <= _MOST_RIDGES:

@@ -1,7 +1,6 @@
-"""How alike, and who claims whom: histogram and ECDF of the similarity, bars of multiplicity.
+"""Figures of a comparison: histogram and ECDF of similarity, multiplicity, and mean by matching.
 
-Dictionaries are lettered in the order in which they appear, names beside the letters in the title, so that a label
-stays short however long a run's name is.
+Dictionaries are lettered in order of appearance, with their names in the title, so that labels stay short.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import Normal, withStroke
 
+from sae_geometry.io.formatting import counted
 from sae_geometry.matching.defaults import THRESHOLD
 from sae_geometry.pairwise.double_counting import DoubleCounting
 from sae_geometry.pairwise.matching_result import Matching
@@ -42,7 +42,7 @@ _HALO = [withStroke(linewidth=2.4, foreground="white"), Normal()]
 
 @dataclass(frozen=True)
 class Curve:
-    """One matching as it is drawn."""
+    """One matching with its line style."""
 
     matching: Matching
     label: str
@@ -51,9 +51,9 @@ class Curve:
 
     @property
     def values(self) -> np.ndarray:
-        """The similarities of the latents that have a partner."""
+        """Return the similarities of latents with a partner."""
         similarity = self.matching.similarity
-        # Unit rows are rounded to float32, so a cosine may pass 1 by 1e-8 and would fall off the axis.
+        # Unit rows are rounded to float32, so a cosine can exceed 1 by 1e-8 and leave the axis.
         return np.clip(similarity[~np.isnan(similarity)], -1.0, 1.0)
 
 
@@ -100,7 +100,7 @@ def similarity_histogram(curves: Sequence[Matching], ax: Axes | None = None) -> 
 
 @in_paper_style
 def similarity_figure(curves: Sequence[Matching]) -> Figure:
-    """The histogram over the ECDF, one horizontal axis: the figure of a comparison.
+    """Draw the figure of a comparison: histogram over ECDF on one horizontal axis.
 
     Args:
         curves: one or more `Matching`.
@@ -113,7 +113,7 @@ def similarity_figure(curves: Sequence[Matching]) -> Figure:
 
 @in_paper_style
 def draw_similarity(figure: Figure | SubFigure, curves: Sequence[Matching]) -> None:
-    """Fill a figure or subfigure (constrained layout) with the histogram over the ECDF."""
+    """Fill a figure or subfigure (constrained layout) with histogram over ECDF."""
     drawn = _drawn(curves)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(1, 1.9))
     _draw_histogram(top, drawn)
@@ -127,7 +127,7 @@ def draw_similarity(figure: Figure | SubFigure, curves: Sequence[Matching]) -> N
 
 @in_paper_style
 def multiplicity_bars(curves: Sequence[Matching], ax: Axes | None = None) -> Axes:
-    """How many target latents are taken 0, 1, 2, … times: where double counting sits.
+    """Draw how many target latents are the nearest of 0, 1, 2, … source latents.
 
     Args:
         curves: one or two directions of a nearest matching; filled bars for the first, open bars for the second.
@@ -160,7 +160,7 @@ def multiplicity_bars(curves: Sequence[Matching], ax: Axes | None = None) -> Axe
 
 @in_paper_style
 def counting_bars(counting: DoubleCounting, nearest: Matching, ax: Axes | None = None) -> Axes:
-    """Mean similarity under each way of counting: nearest both ways, mutual, greedy, optimal; pairs written beside.
+    """Draw mean similarity per matching: nearest in both directions, mutual, greedy, optimal; with the number of pairs.
 
     A dash across each bar is the chance of that way of counting, where it is known.
 
@@ -179,7 +179,7 @@ def counting_bars(counting: DoubleCounting, nearest: Matching, ax: Axes | None =
         known = not np.isnan(c.chance)
         numbers = f"{c.mean_similarity:.3f}, chance {c.chance:.2f}" if known else f"{c.mean_similarity:.3f}"
         at = max(c.mean_similarity, c.chance if known else 0.0)
-        ax.text(at, y, f" {numbers}  ({c.n_pairs:,} pairs)", va="center", fontsize=_LABEL_SIZE)
+        ax.text(at, y, f" {numbers}  ({counted(c.n_pairs, 'pair')})", va="center", fontsize=_LABEL_SIZE)
         if known:
             ax.plot([c.chance] * 2, [y - 0.42, y + 0.42], color=INK, linewidth=0.9, path_effects=_HALO)
     ax.set_yticks(where, names)
@@ -228,7 +228,7 @@ def _draw_chance(ax: Axes, drawn: Sequence[Curve]) -> None:
     chances = _chances(drawn)
     n = min(len(chances), 4)
     for at, (value, color) in enumerate(chances):
-        # Where several fall together, each shows in the gaps of the others.
+        # Where several coincide, each shows in the gaps of the others.
         dash = (2.5 * (at % n), (2.5, 2.5 * max(1, n - 1)))
         ax.axvline(value, color=color, linewidth=0.9, linestyle=dash, zorder=0)
     for value in _isotropic(drawn):
@@ -236,7 +236,7 @@ def _draw_chance(ax: Axes, drawn: Sequence[Curve]) -> None:
 
 
 def _chance_handles(drawn: Sequence[Curve]) -> list[Line2D]:
-    """The legend's last lines: what the verticals are."""
+    """Return the legend entries of the vertical lines."""
     handles = []
     if _chances(drawn):
         words = "vertical, dashed, in the colour of a curve: its chance"
@@ -261,10 +261,10 @@ def _put_title(ax: Axes, curves: Sequence[Matching]) -> None:
 
 
 def _drawn(curves: Sequence[Matching]) -> list[Curve]:
-    """The curves with their looks. A one-to-one matching of equal sides is one curve, not two.
+    """Return the curves with their styles. A one-to-one matching between equal sizes is one curve, not two.
 
     Raises:
-        ValueError: nothing to draw, or curves of different quantities, which no one axis can carry.
+        ValueError: nothing to draw, or curves of different quantities, which cannot share an axis.
     """
     if not curves:
         raise ValueError("there is nothing to draw: give at least one matching")
@@ -286,14 +286,14 @@ def _drawn(curves: Sequence[Matching]) -> list[Curve]:
 
 
 def _same_pairs(m: Matching, other: Matching) -> bool:
-    """Whether `other` is the same one-to-one matching seen from the other side, with as many latents there."""
+    """Return whether `other` is the same one-to-one matching from the other side, of equal size."""
     turned = (m.source, m.target) == (other.target, other.source) and m.source != m.target
     return turned and m.method == other.method != "nearest" and m.n_latents == other.n_latents
 
 
 def _label(m: Matching, letters: dict[str, str], way: str, n_curves: int) -> str:
     chance = "" if np.isnan(m.chance) else f"chance {m.chance:.2f}, "
-    numbers = f"mean {m.mmcs:.2f}, {chance}{m.fraction_above(THRESHOLD):.0%} > {THRESHOLD}"
+    numbers = f"mean {m.mean_similarity:.2f}, {chance}{m.fraction_above(THRESHOLD):.0%} > {THRESHOLD}"
     if m.source == m.target:
         who = f"nearest other latent in {plain(m.source)}" if n_curves > 1 else "nearest other latent"
         return f"{who}: n = {m.n_latents:,}, {numbers}"

@@ -1,4 +1,4 @@
-"""What became of narrow latents in a wide dictionary: how many children, and how much of the parent they make up."""
+"""Figures of feature splitting: number of children, and share of the parent explained."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from sae_geometry.io.formatting import counted
 from sae_geometry.plots.style import (
     COLUMN_WIDTH,
     INK,
@@ -26,7 +27,7 @@ _MOST_BARS = 8
 
 @runtime_checkable
 class SplitLike(Protocol):
-    """What the figures read of a `SplitMap`: names, sizes, children, and what is explained."""
+    """Attributes of a `SplitMap` that the figures use."""
 
     @property
     def narrow(self) -> Any: ...
@@ -44,7 +45,7 @@ class SplitLike(Protocol):
 
 @in_paper_style
 def children_bars(split: SplitLike, ax: Axes | None = None) -> Axes:
-    """How many narrow latents have 0, 1, 2, … wide children."""
+    """Draw how many narrow latents have 0, 1, 2, … wide children."""
     ax = axes_or_new(ax, COLUMN_WIDTH, 2.4)
     counts = np.bincount(np.minimum(split.n_children, _MOST_BARS), minlength=_MOST_BARS + 1)
     last = int(np.flatnonzero(counts).max())
@@ -72,7 +73,7 @@ def explained_ecdf(split: SplitLike, ax: Axes | None = None) -> Axes:
         ax.plot(grid, _ecdf(ours[:, t], grid), color=shades[t], label=label)
     if len(chance):
         for t in sorted({0, n_terms - 1}):
-            label = f"{t + 1} random: mean {chance[:, t].mean():.0%}"
+            label = f"{t + 1} turned: mean {chance[:, t].mean():.0%}"
             ax.plot(
                 grid,
                 _ecdf(chance[:, t], grid),
@@ -91,13 +92,13 @@ def _ecdf(values: np.ndarray, grid: np.ndarray) -> np.ndarray:
 
 @in_paper_style
 def splitting_figure(split: SplitLike) -> Figure:
-    """Both, side by side."""
+    """Draw children and explained share side by side."""
     figure = new_figure(PAGE_WIDTH, 2.7)
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.0))
     children_bars(split, ax=left)
     explained_ecdf(split, ax=right)
     figure.suptitle(
-        f"{plain(split.narrow.name)} ({split.narrow.n_latents:,} latents) in {plain(split.wide.name)} "
+        f"{plain(split.narrow.name)} ({counted(split.narrow.n_latents, 'latent')}) in {plain(split.wide.name)} "
         f"({split.wide.n_latents:,})",
         x=0.01, ha="left", fontsize=8, fontweight="bold",
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""One look for every figure: 8 pt, column widths, Okabe–Ito colours, fonts that stay text inside a PDF."""
+"""Shared style of all figures: 8 pt, column widths, Okabe–Ito colors, text that stays text in a PDF."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PAGE_WIDTH = 6.75
 INK = "#222222"
 MUTED = "#777777"
 WARNING = "#B00020"
-# Okabe–Ito. Two of its colours are kept for the two ways of counting, so that no colour means both a way and a run.
+# Okabe–Ito. Two of its colors are reserved for matchings, so that no color means both a matching and a run.
 NEAREST, ONE_TO_ONE = "#0072B2", "#D55E00"
 RUNS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#000000", "#F0E442", NEAREST, ONE_TO_ONE)
 E2E_KINDS = {"local": "#f0a70a", "e2e": "#518c31", "e2e+ds": "#6b6ecf"}
@@ -60,10 +60,10 @@ _RC: dict[Any, Any] = {
 
 @contextmanager
 def paper_style() -> Iterator[None]:
-    """matplotlib's settings for a figure of ours, inside a `with` block.
+    """Apply the package's matplotlib settings inside a `with` block.
 
-    Only our own keys are put back: a notebook's backend, started by the first figure, turns interactive mode on and
-    must find it on afterwards, or no later figure is shown.
+    Only our own keys are restored: a notebook's backend, started by the first figure, turns interactive mode on, which
+    must stay on or no later figure is shown.
     """
     before = {key: mpl.rcParams[key] for key in _RC}
     mpl.rcParams.update(_RC)
@@ -74,7 +74,7 @@ def paper_style() -> Iterator[None]:
 
 
 def in_paper_style(draw: Callable[P, R]) -> Callable[P, R]:
-    """Decorator: draw under `paper_style`."""
+    """Decorate a function to draw under `paper_style`."""
 
     @wraps(draw)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -85,7 +85,7 @@ def in_paper_style(draw: Callable[P, R]) -> Callable[P, R]:
 
 
 def axes_or_new(ax: Axes | None, width: float = COLUMN_WIDTH, height: float = 2.4) -> Axes:
-    """`ax`, or the axes of a new pyplot figure of this size in inches."""
+    """Return `ax`, or the axes of a new pyplot figure of this size in inches."""
     if ax is not None:
         return ax
     import matplotlib.pyplot as plt
@@ -95,22 +95,22 @@ def axes_or_new(ax: Axes | None, width: float = COLUMN_WIDTH, height: float = 2.
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """A figure that pyplot does not know, so that nobody has to close it."""
+    """Return a figure that pyplot does not manage, so that it need not be closed."""
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def literal(text: str) -> str:
-    """Text in which a dollar sign is a dollar sign, not mathematics."""
+    """Escape dollar signs, so that text is not read as mathematics."""
     return text.replace("$", r"\$")
 
 
 def plain(name: str) -> str:
-    """A run's name as a figure shows it: taken literally, and cut in the middle where it is long."""
+    """Return a run's name for a figure: escaped, and cut in the middle where it is long."""
     return literal(name if len(name) <= 36 else f"{name[:24]}…{name[-11:]}")
 
 
 def run_colors(names: Sequence[str], kinds: Sequence[str | None], style: str) -> dict[str, str]:
-    """A colour for each run: Okabe–Ito in order, or with style="e2e" the paper's colour of its kind.
+    """Return a color per run: Okabe–Ito in order, or with style="e2e" the paper's color of its kind.
 
     Raises:
         ValueError: an unknown style.
@@ -131,7 +131,7 @@ def run_colors(names: Sequence[str], kinds: Sequence[str | None], style: str) ->
 def save_figure(
     figure: Figure, stem: Path, metadata: Mapping[str, Any], formats: Sequence[str] = ("png", "pdf")
 ) -> list[Path]:
-    """Write `stem.png`, `stem.pdf`, … with the run ids and seed in the file's own metadata; returns the paths.
+    """Write `stem.png`, `stem.pdf`, … with run ids and seed in the file's metadata; return the paths.
 
     Raises:
         ValueError: a format other than png, pdf or svg.
@@ -146,7 +146,7 @@ def save_figure(
         raise ValueError(f"formats is a list of png, pdf and svg; got {formats!r}")
     paths = []
     with paper_style(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a name in a script that the font lacks
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a character that the font lacks
         for kind in formats:
             path = stem.with_name(f"{stem.name}.{kind}")
             figure.savefig(path, metadata=keys[kind], dpi=300)

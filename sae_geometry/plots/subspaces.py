@@ -1,4 +1,4 @@
-"""How much of the unmatched latents the other dictionary spans: by the nearest few, and by whole subspaces."""
+"""Figures of span: how much of the unmatched latents the other dictionary spans, locally and as a whole."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from sae_geometry.io.formatting import counted
 from sae_geometry.plots.style import (
     COLUMN_WIDTH,
     MUTED,
@@ -22,7 +23,7 @@ from sae_geometry.plots.style import (
 
 @runtime_checkable
 class SpanLike(Protocol):
-    """What the figures read of a `SpanOverlap`."""
+    """Attributes of a `SpanOverlap` that the figures use."""
 
     @property
     def a(self) -> Any: ...
@@ -50,12 +51,12 @@ class SpanLike(Protocol):
 
 @in_paper_style
 def span_curve(span: SpanLike, ax: Axes | None = None) -> Axes:
-    """Share of the unmatched directions in the span of their k nearest: mean and the middle half, beside chance."""
+    """Draw the share of unmatched directions in the span of their k nearest: mean, middle 50 %, and the null."""
     ax = axes_or_new(ax, COLUMN_WIDTH, 2.5)
     where = range(len(span.n_nearest))
     for values, color, label in (
         (span.explained, NEAREST, "this dictionary"),
-        (span.explained_by_chance, MUTED, "random, same mean and second moment"),
+        (span.explained_by_chance, MUTED, "the other dictionary turned"),
     ):
         if len(values):
             ax.fill_between(where, *np.quantile(values, (0.25, 0.75), axis=0), color=color, alpha=0.2, linewidth=0)
@@ -72,14 +73,14 @@ def span_curve(span: SpanLike, ax: Axes | None = None) -> Axes:
 
 @in_paper_style
 def span_figure(span: SpanLike) -> Figure:
-    """The nearest few beside whole subspaces."""
+    """Draw the span of the nearest few next to whole subspaces."""
     figure = new_figure(PAGE_WIDTH, 2.8)
     left, right = figure.subplots(1, 2)
     span_curve(span, ax=left)
     right.set_title("leading subspaces", loc="left", fontsize=7)
     right.set(xlabel="rank of the subspaces", ylabel="mean squared cosine of angles", ylim=(0, 1))
     figure.suptitle(
-        f"{len(span.unmatched):,} latents of {plain(span.a.name)} without a partner > {span.threshold:g} in "
+        f"{counted(len(span.unmatched), 'latent')} of {plain(span.a.name)} without a partner > {span.threshold:g} in "
         f"{plain(span.b.name)}",
         x=0.01, ha="left", fontsize=8, fontweight="bold",
     )  # fmt: skip
@@ -91,7 +92,7 @@ def span_figure(span: SpanLike) -> Figure:
     where = range(len(span.ranks))
     right.plot(where, span.overlap, color=NEAREST, marker="o", markersize=2.5, label="matched latents")
     if not np.isnan(span.overlap_by_chance).all():
-        right.plot(where, span.overlap_by_chance, color=MUTED, marker="o", markersize=2.5, label="random, same moments")
+        right.plot(where, span.overlap_by_chance, color=MUTED, marker="o", markersize=2.5, label="turned")
     right.plot(where, span.overlap_isotropic, color=MUTED, linestyle=":", label="isotropic")
     right.set_xticks(where, [f"{r}" for r in span.ranks])
     right.legend(loc="upper right", fontsize=6.5)

@@ -1,1 +1,1 @@
-"""What becomes of a result: saved, read back, logged."""
+"""Saving, reading and logging of results."""

@@ -1,4 +1,4 @@
-"""Results on disk: parquet tables, a summary with provenance, figures. Written aside and renamed, so never half."""
+"""Results on disk: parquet tables, a summary with provenance, and figures, written atomically."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from sae_geometry.comparisons.pair import Comparison
 from sae_geometry.comparisons.within import WithinComparison
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.embedding.embedding import Embedding
-from sae_geometry.io.atomic_folder import fresh_folder, recover
-from sae_geometry.io.formatting import readable
-from sae_geometry.io.parquet import read_table, write_table
+from sae_geometry.io.atomic_folder import fresh_folder
+from sae_geometry.io.escaping import json_escaped, readable
+from sae_geometry.io.parquet import read_table, write_neuronpedia, write_table
 from sae_geometry.io.redaction import without_secrets
+from sae_geometry.io.results_folder import has, manifest, read_json
 from sae_geometry.kernels.ledger import entries
 from sae_geometry.pairwise.matching_result import Matching
 from sae_geometry.pairwise.same_space import ALLOWED
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 FORMATS = ("png", "pdf")
-# The tables that `read` returns, the first that is there.
+# `read` returns the first of these tables that exists.
 _TABLES = ("matches", "umap", "drift", "split", "pairs", "agreement", "span")
 _SQUARE = (3.6, 4.1)  # inches: a UMAP with its legend and evidence
 _PACKAGES = ("sae-geometry", "torch", "numpy", "numba", "scipy", "pandas", "umap-learn")
@@ -42,7 +43,7 @@ _PACKAGES = ("sae-geometry", "torch", "numpy", "numba", "scipy", "pandas", "umap
 
 @runtime_checkable
 class Saved(Protocol):
-    """A result that says itself what is saved of it. Its first table is the one that `read` returns."""
+    """A result that defines its saved tables and figures. `read` returns its first table."""
 
     def summary(self) -> dict[str, Any]: ...
     def tables(self) -> Mapping[str, pd.DataFrame]: ...
@@ -55,7 +56,7 @@ class Saved(Protocol):
 
 @runtime_checkable
 class WritesMore(Protocol):
-    """A result with files of its own beside tables and figures."""
+    """A result with further files, apart from tables and figures."""
 
     def write_extra(self, folder: Path) -> None: ...
 
@@ -76,29 +77,29 @@ def save(
 ) -> Path:
     """Write a result to a folder: its tables (parquet), `summary.json` and `figures/`.
 
-    The summary lists the sweeps made since `kernels.ledger` was opened, as the command line does: screen, why, device;
-    of a comparison that was resumed, those made since.
-    Everything is written aside and moved into place at the end: the folder is either as it was or complete.
+    The summary lists the sweeps since `kernels.ledger` was opened, as the command line does: screen, reason, device;
+    for a resumed comparison, those since it resumed. The folder is written elsewhere and moved into place at the end,
+    so that it is either unchanged or complete.
 
     Args:
         result: a Comparison (`matches.parquet`), WithinComparison (`matches.parquet`), Embedding (`umap.parquet`,
             `regions.json`, `neuronpedia.csv`), Drift (`drift.parquet`), or any result with `tables()` and `figures()`:
             a parquet file and a figure for each.
-        folder: where to; must not exist, or be empty, unless `overwrite`.
-        command: recorded in the summary; the process's own command line if None.
-        formats: of the figures: png, pdf, svg.
-        style: colours of embeddings: "okabe-ito" or "e2e".
-        colors: further figures of an embedding, each coloured by one of max-cosine, matched, frequency; those by owner
-            and by region are always there.
-        overwrite: replace the results that are there.
-        add: called with the finished folder before it is moved into place, to add files of its own.
+        folder: target folder; must not exist, or be empty, unless `overwrite`.
+        command: recorded in the summary; the process's command line if None.
+        formats: figure formats: png, pdf, svg.
+        style: color scheme of embeddings: "okabe-ito" or "e2e".
+        colors: further figures of an embedding, each colored by one of max-cosine, matched, frequency; those by run
+            and by region are always saved.
+        overwrite: replace existing results.
+        add: called with the finished folder before it is moved into place, to add files.
 
     Returns:
         The folder.
 
     Raises:
         FileExistsError: see `folders.check_folder`.
-        ValueError: something that is not a result, or an unknown format.
+        ValueError: not a result, or an unknown format.
 
     Example:
         >>> import sae_geometry as sg, tempfile
@@ -120,31 +121,32 @@ def save(
             **({"further_figures": _colored(result, colors, figures, formats)} if colors else {}),
             "sweeps": [asdict(entry) for entry in entries()],
         }
-        (aside / "summary.json").write_text(to_json(summary) + "\n", encoding="utf-8")
+        _write_json(aside / "summary.json", summary)
         if add is not None:
             add(aside)
+        _write_json(aside / "summary.json", {**summary, "files": manifest(aside)})
     return Path(folder)
 
 
 def read(folder: str | os.PathLike[str]) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """The table and the summary of a results folder, as `save` wrote them.
+    """Read the table and the summary of a results folder that `save` wrote.
 
     Raises:
-        FileNotFoundError: the folder is not one of ours.
+        FileNotFoundError: not a results folder.
+        ValueError: a file is damaged, is a link, or needs far more memory than a results table.
     """
     root = Path(folder)
-    recover(root)
-    tables = [root / f"{name}.parquet" for name in _TABLES if (root / f"{name}.parquet").exists()]
-    if not tables or not (root / "summary.json").exists():
+    tables = [f"{name}.parquet" for name in _TABLES if has(root, f"{name}.parquet")]
+    if not tables or not has(root, "summary.json"):
         raise FileNotFoundError(
             f"{root} is not a results folder: it needs summary.json and one of our tables; "
             "make one with sae-geometry compare, within or umap"
         )
-    return read_table(tables[0]), json.loads((root / "summary.json").read_text(encoding="utf-8"))
+    return read_table(root, tables[0]), read_json(root, "summary.json")
 
 
 def matches_table(c: Comparison) -> pd.DataFrame:
-    """One row a latent and direction: its nearest partner, and its one-to-one partner beside it.
+    """Return one row per latent and direction, with its nearest and its one-to-one partner.
 
     Columns: direction, run, latent_id, partner_run, partner_id, cosine, mutual, p_value, found,
     one_to_one_partner_id, one_to_one_cosine, one_to_one_matching, alive and frequency
@@ -169,9 +171,9 @@ def matches_table(c: Comparison) -> pd.DataFrame:
 
 
 def regions_record(e: Embedding) -> dict[str, Any]:
-    """What `regions.json` holds: each region's counts, test, outline and latent ids, and links to lists of them.
+    """Return the contents of `regions.json`: counts, test, outline and latent ids per region, and links to lists.
 
-    `neuronpedia_lists` are addresses of quick lists, at most 150 latents on each, of the latents whose pages are known.
+    `neuronpedia_lists` are addresses of quick lists of at most 150 latents each, for latents with known pages.
     """
     found = e.regions
     regions = []
@@ -214,7 +216,7 @@ def regions_record(e: Embedding) -> dict[str, Any]:
 
 
 def software() -> dict[str, str]:
-    """Versions of what the numbers depend on."""
+    """Return the versions of the packages that affect the numbers."""
     found = {"python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}"}
     for package in _PACKAGES:
         try:
@@ -224,9 +226,13 @@ def software() -> dict[str, str]:
     return found
 
 
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(to_json(value) + "\n", encoding="utf-8")
+
+
 def to_json(value: Any) -> str:
-    """Strict JSON: nan and infinities become null, numpy scalars plain numbers."""
-    return readable(json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False))
+    """Return strict JSON that is safe to print: nan and infinities become null, numpy scalars plain numbers."""
+    return json_escaped(readable(json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False)))
 
 
 def _plain(value: Any) -> Any:
@@ -319,9 +325,8 @@ def _embedding(e: Embedding, folder: Path, figures: Path, formats: Sequence[str]
 
     table = e.to_pandas()
     write_table(table, folder / "umap.parquet")
-    renamed = table.rename(columns={"run": "RunType", "latent_id": "EmbeddingIndex", "x": "X", "y": "Y"})
-    renamed[["RunType", "EmbeddingIndex", "X", "Y"]].to_csv(folder / "neuronpedia.csv", index=False)
-    (folder / "regions.json").write_text(to_json(regions_record(e)) + "\n", encoding="utf-8")
+    write_neuronpedia(table, folder / "neuronpedia.csv")
+    _write_json(folder / "regions.json", regions_record(e))
     about = _about(e.dictionaries, e.caveats) | {"seed": e.params["seed"], "backend": e.params["backend"]}
     pictures: tuple[tuple[str, Any], ...] = (("umap", "owner"), ("regions", "region"))
     for name, color in pictures:
@@ -340,7 +345,7 @@ def _drawing(e: Embedding, style: str, color: Any) -> Callable[[Any], Any]:
 
 
 def _colored(result: Result, colors: Sequence[str], figures: Path, formats: Sequence[str]) -> list[str]:
-    """The figures of an embedding by other colours than the run's; their names."""
+    """Write the figures of an embedding with other colors than the run's; return their names."""
     from sae_geometry import plots
 
     if not isinstance(result, Embedding):
@@ -365,7 +370,7 @@ def _save_axes(
 
 
 def _save_figure(figure: Figure, stem: Path, about: dict[str, Any], formats: Sequence[str]) -> None:
-    """Write a figure, a mismatch that the caller allowed said on its face."""
+    """Write a figure, annotated with any mismatch that the caller allowed."""
     from sae_geometry.plots import save_figure
     from sae_geometry.plots.style import WARNING, literal
 

@@ -1,7 +1,7 @@
-"""Results to Weights & Biases, on request: always a new run, never the run that a dictionary came from.
+"""Logging of results to Weights & Biases, on request: always a new run, never the run that a dictionary came from.
 
-The folder on disk is what is logged, so what is on the server is what is on disk, and nothing is lost when logging
-fails. wandb is imported only here and only when asked; its waits are bounded, and every failure is one sentence.
+The folder on disk is logged, so that server and disk agree and no results are lost when logging fails. wandb is
+imported only here and on request; its waits are bounded, and every failure is one sentence.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sae_geometry.io.parquet import read_table
 from sae_geometry.io.redaction import without_secrets
+from sae_geometry.io.results_folder import has, listed_files, read_json
 from sae_geometry.sources.http import limits
 from sae_geometry.sources.wandb.client import check_signed_in, quiet_and_bounded
 from sae_geometry.sources.wandb.host import api_key, base_url
@@ -29,14 +31,14 @@ if TYPE_CHECKING:
 N_ROWS = 1000
 ARTIFACT_TYPE = "sae-geometry-results"
 _RECORDS = ("summary.json", "match.json")
-# What says how a number came about; the rest of a record is numbers.
+# These keys hold provenance; the rest of a record is numbers.
 _PROVENANCE = (
     "kind", "schema", "schema_version", "command", "created", "software", "inputs", "provenance", "parameters",
     "params", "limits", "similarity", "matching", "one_to_one_matching", "threshold", "partner", "false_discovery_rate",
     "runs", "kinds", "layers", "seeds", "confounds", "caveats", "sweep", "sweeps", "onto", "groups",
     "hook_points", "reproducible_with",
 )  # fmt: skip
-# Lists of numbers, and the list beside them that says what each stands for; None counts 1, 2, …
+# Each list of numbers has a list of labels next to it; None labels 1, 2, …
 _COUNTED = {
     "explained": "n_nearest",
     "explained_by_chance": "n_nearest",
@@ -44,37 +46,37 @@ _COUNTED = {
     "overlap_by_chance": "ranks",
     "overlap_isotropic": "ranks",
 }
-# What says whose the numbers in a list are.
+# These keys identify the entries of a list.
 _LABELS = (("direction", "matching"), ("a", "b"), ("checkpoint",))
-# Of a table runs × runs, a number a pair; with more runs than this pairs.parquet has to do.
+# Pairwise matrices are logged up to this number of runs; pairs.parquet has all of them.
 _MOST_RUNS = 12
-# Not recurrence, which is as large but runs × counts.
-_PAIRWISE = ("mmcs", "found", "shared", "same_partner", "paired")
+# Recurrence is runs × counts, and therefore not in the list.
+_PAIRWISE = ("mmcs", "significant", "beyond", "shared", "same_partner", "paired")
 
 
 class LoggingError(ValueError):
-    """Results could not be logged. They are on disk all the same."""
+    """Results could not be logged; they remain on disk."""
 
 
 def log_wandb(folder: str | os.PathLike[str], project: str, *, name: str | None = None, offline: bool = False) -> str:
     """Log a results folder to Weights & Biases as a new run.
 
     The run gets the numbers as flat summary metrics, named with similarity, direction and matching
-    (`decoder_cosine/a_to_b/nearest/mean_similarity_of_matched`); where they come from as its config; the figures that
-    are PNG as images; the first thousand rows of every table; and the whole folder as an artifact. The runs that the
-    dictionaries came from are named in the config and never written to.
+    (`decoder_cosine/a_to_b/nearest/mean_similarity_of_matched`); their provenance as its config; PNG figures as images;
+    the first thousand rows of every table; and the result files, and no others, as an artifact. The source runs of the
+    dictionaries are named in the config and never written to.
 
     Args:
-        folder: where `save` or a command with `-o` has written.
+        folder: folder written by `save` or by a command with `-o`.
         project: "entity/project".
-        name: of the new run; the kind of the result and its inputs' names if None.
-        offline: record it here, for `wandb sync`; also when WANDB_MODE=offline.
+        name: name of the new run; the kind of the result and its inputs' names if None.
+        offline: record locally, for `wandb sync`; also when WANDB_MODE=offline.
 
     Returns:
-        The address of the run, or the folder to give to `wandb sync`.
+        The address of the run, or the folder for `wandb sync`.
 
     Raises:
-        FileNotFoundError: the folder is not one of ours.
+        FileNotFoundError: not a results folder.
         LoggingError: not entity/project, not signed in, or the server refused or did not answer.
 
     Example:
@@ -93,7 +95,7 @@ def log_wandb(folder: str | os.PathLike[str], project: str, *, name: str | None 
             return _log(root, record, (entity, title), name=name, home=home)
     except LoggingError:
         raise
-    except Exception as error:  # the client raises many kinds, and its own validation errors
+    except Exception as error:  # the client raises many types, including validation errors
         raise LoggingError(
             f"could not log to W&B {project} at {base_url()} ({_short(error)}); the results are in {root}: "
             "sae_geometry.log_wandb(folder, project) tries again, and offline=True records them for `wandb sync`"
@@ -101,7 +103,7 @@ def log_wandb(folder: str | os.PathLike[str], project: str, *, name: str | None 
 
 
 def check_wandb(project: str, *, offline: bool = False) -> None:
-    """Refuse what could not be logged, before anything is computed.
+    """Check before any computation that results can be logged.
 
     Raises:
         LoggingError: not entity/project; or, unless offline, no key, a refused key, or no answer.
@@ -124,10 +126,10 @@ def check_wandb(project: str, *, offline: bool = False) -> None:
 
 
 def metrics(record: Mapping[str, Any]) -> dict[str, int | float]:
-    """The numbers of a record as flat metrics, each named with its similarity, direction and matching.
+    """Return the numbers of a record as flat metrics, each named with its similarity, direction and matching.
 
     Args:
-        record: what summary.json or match.json holds.
+        record: contents of summary.json or match.json.
 
     Example:
         >>> side = {"matching": "nearest", "similarity": "decoder cosine", "n_matched": 2, "chance": {"isotropic": 0.1}}
@@ -164,7 +166,7 @@ def _log(root: Path, record: Mapping[str, Any], project: tuple[str, str], *, nam
         entity=entity, project=title, name=name or _name(record), job_type="sae-geometry",
         dir=home or os.environ.get("WANDB_DIR") or os.getcwd(),
         config=_config(record), settings=settings, mode="online" if online else "offline",
-        id=_new_id(), resume="never", reinit="create_new",  # whatever runs already, here or in WANDB_RUN_ID
+        id=_new_id(), resume="never", reinit="create_new",  # regardless of active runs and WANDB_RUN_ID
     )  # fmt: skip
     try:
         run.summary.update(metrics(record))
@@ -175,7 +177,8 @@ def _log(root: Path, record: Mapping[str, Any], project: tuple[str, str], *, nam
         if seen:
             run.log(seen)
         artifact = wandb.Artifact(re.sub(r"[^\w.-]+", "-", root.resolve().name)[:100] or "results", ARTIFACT_TYPE)
-        artifact.add_dir(str(root))
+        for file in listed_files(root):
+            artifact.add_file(str(root / file), name=file)
         logged = run.log_artifact(artifact)
         if online:
             logged.wait(timeout=int(20 * silence) + 1)
@@ -188,7 +191,7 @@ def _log(root: Path, record: Mapping[str, Any], project: tuple[str, str], *, nam
 
 
 def _new_id() -> str:
-    """An id that no run has: sixteen letters and digits by chance."""
+    """Return a new run id: sixteen random letters and digits."""
     return "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(16))
 
 
@@ -199,20 +202,20 @@ def _mode() -> str:
 
 @contextmanager
 def _short_home(offline: bool) -> Iterator[str | None]:
-    """A folder for the client's own records that goes when they are sent; None (its usual one) when they are kept."""
+    """Yield a temporary folder for the client's records, removed after sending; None (its default) when offline."""
     with nullcontext(None) if offline else tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
         yield home
 
 
 def _record(root: Path) -> dict[str, Any]:
     for name in _RECORDS:
-        if (root / name).is_file():
-            return dict(json.loads((root / name).read_text(encoding="utf-8")))
+        if has(root, name):
+            return read_json(root, name)
     raise FileNotFoundError(f"{root} is not a results folder: it has neither {' nor '.join(_RECORDS)}")
 
 
 def _config(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Where the numbers come from. The addresses are text: nothing is asked of those runs, nothing written."""
+    """Return the provenance of the numbers. Run addresses are text; those runs are neither read nor written."""
     return {k: record[k] for k in _PROVENANCE if k in record}
 
 
@@ -224,26 +227,23 @@ def _name(record: Mapping[str, Any]) -> str:
 
 
 def _pictures(root: Path) -> list[Path]:
-    return sorted((root / "figures").glob("*.png"))
+    return [root / file for file in listed_files(root) if re.fullmatch(r"figures/[^/]+\.png", file)]
 
 
 def _tables(root: Path, record: Mapping[str, Any]) -> Iterator[tuple[str, pd.DataFrame]]:
-    """The first rows of every table; of a match record, of its signed decoder matching."""
+    """Return the first rows of every table; for a match record, of its signed decoder matching."""
     import pandas as pd
-    import pyarrow.parquet as pq
 
-    for path in sorted(root.glob("*.parquet")):
-        with path.open("rb") as file:  # not by its name, which may be no UTF-8
-            first = next(pq.ParquetFile(file).iter_batches(batch_size=N_ROWS), None)
-        if first is not None:
-            yield path.stem, first.to_pandas()
+    for file in listed_files(root):
+        if re.fullmatch(r"[^/]+\.parquet", file):
+            yield file.removesuffix(".parquet"), read_table(root, file).head(N_ROWS)
     pairs = record.get("matchings", {}).get("decoder_signed", {}).get("pairs")
     if pairs:
         yield "decoder_signed", pd.DataFrame({k: v[:N_ROWS] for k, v in pairs.items()})
 
 
 def _rows(table: pd.DataFrame) -> list[Any]:
-    """Rows of plain values: what is missing is None, an array is a list."""
+    """Return rows of plain values: missing values as None, arrays as lists."""
     return [[_plain(value) for value in row] for row in table.itertuples(index=False)]
 
 
@@ -271,7 +271,7 @@ def _numbers(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...
                 item = dict(zip(map(str, labels or range(1, len(item) + 1)), item, strict=False))
             yield from _numbers(item, (*here, _slug(str(key))))
     elif isinstance(value, list):
-        for item in value:  # those that say whose numbers they are; other lists are in the artifact
+        for item in value:  # labeled lists only; the artifact has the others
             said = next((k for k in _LABELS if isinstance(item, Mapping) and set(k) <= item.keys()), None)
             if said is not None:
                 yield from _numbers(dict(item), (*path, *_whose(item, said)))
@@ -283,7 +283,7 @@ def _whose(item: Mapping[str, Any], said: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _named(value: Mapping[str, Any], path: tuple[str, ...]) -> tuple[str, ...]:
-    """One side of a matching is named by similarity, direction and matching."""
+    """Name one direction of a matching by similarity, direction and matching."""
     if not {"matching", "similarity", "n_matched"} <= value.keys():
         return path
     where = tuple(part for part in path if part != "one_to_one")
@@ -291,7 +291,7 @@ def _named(value: Mapping[str, Any], path: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _pair_metrics(record: Mapping[str, Any]) -> dict[str, int | float]:
-    """Of every table runs × runs, a number an ordered pair."""
+    """Return one number per ordered pair of every runs × runs matrix."""
     runs = record.get("runs")
     if not (isinstance(runs, list) and all(isinstance(r, str) for r in runs) and len(runs) <= _MOST_RUNS):
         return {}
@@ -305,7 +305,7 @@ def _pair_metrics(record: Mapping[str, Any]) -> dict[str, int | float]:
             continue
         if not key.startswith(_PAIRWISE):
             continue
-        nearest = key.startswith(("mmcs", "found")) or key == "shared_by_chance_at_most"
+        nearest = key.startswith(("mmcs", "significant", "beyond")) or key == "shared_by_chance_at_most"
         matching = "nearest" if nearest else one_to_one
         for i, a in enumerate(runs):
             for j, b in enumerate(runs):
@@ -315,7 +315,7 @@ def _pair_metrics(record: Mapping[str, Any]) -> dict[str, int | float]:
 
 
 def _slug(text: str) -> str:
-    """Letters, digits, underscores and hyphens: what the server takes in a name without quoting."""
+    """Restrict a name to letters, digits, underscores and hyphens, which the server accepts unquoted."""
     return re.sub(r"[^\w-]+", "_", text).strip("_")
 
 

@@ -1,6 +1,6 @@
-"""Where dictionaries come from: addresses, the table of layouts, and the only code that touches the network.
+"""Sources of dictionaries: addresses, the table of layouts, and the only code that accesses the network.
 
-`load(address)` is the front door. Importing this package imports neither wandb nor huggingface_hub.
+The main entry point is `load(address)`. Importing this package imports neither wandb nor huggingface_hub.
 """
 
 from sae_geometry.sources.as_dictionary import as_dictionary

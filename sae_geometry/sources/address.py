@@ -1,14 +1,17 @@
-"""Addresses: where a dictionary lives, as one line of text. Parsing only; nothing here touches disk or network.
+"""Addresses of dictionaries, as one line of text. Parsing only; nothing here accesses the disk or the network.
 
 [NAME=] place [::selection]
 
 place       demo:local-seed0
             wandb:entity/project/run[#file]        or bare entity/project/run, or a pasted wandb.ai URL
+            wandb:entity/project/name:v3[#file]    a version or alias of an artifact
             hf://org/repo[@revision][/path]        or bare org/repo, or a pasted huggingface.co URL
+            hf://datasets/org/repo…                a dataset repository
             saelens:release/sae_id                 split at the first slash
             paper:e2e/6/local/ce                   a run of the end-to-end paper, see `catalog`
             ./folder/file.pt, ~/file.pt, /file.pt  or anything that exists
-selection   a hook ("blocks.6.hook_resid_pre"), or layer=2, model=1, source=0
+selection   a hook ("blocks.6.hook_resid_pre"), or layer=2, model=1, source=0; latent_axis=1 for a decoder whose
+            second axis counts latents
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from sae_geometry.io.redaction import without_secrets
 from sae_geometry.sources.errors import AddressError
@@ -27,24 +30,36 @@ Scheme = Literal["local", "demo", "wandb", "hf", "saelens", "paper"]
 _LABEL = re.compile(r"([\w][\w .+\-]*)=(.+)", re.DOTALL)
 _PART = re.compile(r"[\w][\w.\-]*")
 _WEIGHTS_SUFFIX = (".pt", ".pth", ".bin", ".safetensors", ".npz", ".npy")
-_SELECTORS = ("layer", "model", "source")
+_SELECTORS = ("layer", "model", "source", "latent_axis")
+_ALIAS = re.compile(r"[^\s/:#]+")
+_NO_RUNS = {
+    "sweeps": "a sweep", "reports": "a report", "reportlist": "a list of reports", "workspace": "a workspace",
+    "table": "a table of runs", "groups": "a group of runs", "overview": "the overview of a project",
+    "runs": "the list of a project's runs", "artifacts": "the list of a project's artifacts", "jobs": "a list of jobs",
+    "launch": "a page of Launch", "automations": "a page of automations", "weave": "a page of Weave",
+}  # fmt: skip
+_REPO = r"(?:datasets/)?[^/@]+/[^/@]+"
+_REVISION = r"refs/(?:pr|convert|heads|tags)/[^/]+|[^/]+"
+_FILES = {"tree", "blob", "resolve", "raw", "commit"}  # Hugging Face pages that show a revision
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which of several dictionaries in one file is meant.
+    """Selection of one of several dictionaries in a file.
 
     Attributes:
-        hook: the hook point, as the file writes it or with dots.
-        layer: one output layer of a multi-layer decoder.
-        model: one model of a crosscoder.
-        source: the layer that a cross-layer transcoder's latents read from.
+        hook: hook point, as written in the file or with dots.
+        layer: output layer of a multi-layer decoder.
+        model: model of a crosscoder.
+        source: layer that a cross-layer transcoder's latents read from.
+        latent_axis: axis of the stored decoder that indexes latents, where the file is ambiguous.
     """
 
     hook: str | None = None
     layer: int | None = None
     model: int | None = None
     source: int | None = None
+    latent_axis: Literal[0, 1] | None = None
 
     def __str__(self) -> str:
         parts = [f"::{self.hook}"] if self.hook else []
@@ -57,13 +72,14 @@ class Address:
     """A parsed address.
 
     Attributes:
-        typed: the text as it was given.
-        scheme: which source it belongs to.
-        place: what the source looks up: a path, a demo name, "entity/project/run", "org/repo", "release/sae_id".
-        path: the file inside a run or repository; None for the source's own choice.
+        typed: text as given.
+        scheme: source of the address.
+        place: location within the source: a path, a demo name, "entity/project/run" or "entity/project/name:v3" of an
+            artifact, "org/repo" or "datasets/org/repo", "release/sae_id".
+        path: file inside a run or repository; None for the source's own choice.
         revision: a Hugging Face branch, tag or commit; None for the default branch.
-        label: the label set by `NAME=`.
-        selection: what follows `::`.
+        label: label set by `NAME=`.
+        selection: selection after `::`.
     """
 
     typed: str
@@ -75,9 +91,9 @@ class Address:
     selection: Selection = Selection()
 
     def __str__(self) -> str:
-        """The canonical spelling, without the label."""
+        """Return the canonical spelling, without the label."""
         if self.scheme == "hf":
-            body = f"hf://{self.place}" + (f"@{self.revision}" if self.revision else "")
+            body = f"hf://{self.place}" + (f"@{_spelled_revision(self.revision)}" if self.revision else "")
             body += f"/{self.path}" if self.path else ""
         elif self.scheme == "local":
             body = self.place
@@ -87,14 +103,14 @@ class Address:
 
 
 def parse(text: str, exists: Callable[[str], bool] = lambda _: False) -> Address:
-    """The address that `text` spells.
+    """Parse an address.
 
     Args:
-        text: what the user typed.
-        exists: says whether a local path exists; only asked about text without a scheme.
+        text: the address as given.
+        exists: returns whether a local path exists; only called for text without a scheme.
 
     Raises:
-        AddressError: it spells nothing, or two things at once, or holds a password.
+        AddressError: the text is no address, is ambiguous, or contains a password.
 
     Example:
         >>> from sae_geometry.sources.address import parse
@@ -108,7 +124,7 @@ def parse(text: str, exists: Callable[[str], bool] = lambda _: False) -> Address
                 f"{without_secrets(stripped)!r} has a user name or a password in it, which an address must not: leave "
                 "it out, and sign in with WANDB_API_KEY, `wandb login` or HF_TOKEN"
             )
-        if not stripped.startswith("hf://"):  # what is pasted may have a key in its query
+        if not stripped.startswith("hf://"):  # the query of a pasted URL may contain a key
             text = stripped = without_secrets(stripped)
     if not stripped or "\0" in stripped:
         raise AddressError(f"{text!r} is not an address: give a path, demo:NAME, wandb:…, hf://… or a pasted URL")
@@ -129,6 +145,8 @@ def parse(text: str, exists: Callable[[str], bool] = lambda _: False) -> Address
 def _place(body: str, exists: Callable[[str], bool]) -> Address:
     if re.match(r"https?://", body):
         return _pasted(body)
+    if body.startswith("wandb-artifact://"):
+        return _wandb(body.removeprefix("wandb-artifact://"), body)
     if body.startswith("hf:"):
         return _hugging_face(body)
     if (scheme := re.match(r"(wandb|demo|saelens|paper):", body)) is not None:
@@ -152,6 +170,8 @@ def _bare(body: str, exists: Callable[[str], bool]) -> Address:
         return Address(body, "local", body)
     here = exists(body)
     parts = body.partition("#")[0].split("/")
+    if len(parts) == 3 and ":" in parts[2]:  # version of an artifact
+        parts[2] = parts[2].partition(":")[0]
     remote = ""
     if all(_PART.fullmatch(p) for p in parts) and not parts[-1].lower().endswith(_WEIGHTS_SUFFIX):
         remote = {2: f"hf://{body}", 3: f"wandb:{body}"}.get(len(parts), "")
@@ -168,22 +188,51 @@ def _bare(body: str, exists: Callable[[str], bool]) -> Address:
 
 
 def _wandb(rest: str, whole: str) -> Address:
-    run, _, file = rest.partition("#")
-    parts = run.strip("/").split("/")
+    place, _, file = rest.partition("#")
+    parts = place.strip("/").split("/")
+    if len(parts) > 5 and parts[2] == "artifacts":  # format of page URLs: ENTITY/PROJECT/artifacts/TYPE/NAME/VERSION
+        file = file or ("/".join(parts[7:]) if parts[6:7] == ["files"] else "")
+        parts = [*parts[:2], f"{parts[4]}:{parts[5]}"]
     if len(parts) == 4 and parts[2] == "runs":
         del parts[2]
-    _wanted(len(parts) == 3 and all(_PART.fullmatch(p) for p in parts), whole, "wandb:entity/project/run[#file]")
-    return Address(whole, "wandb", "/".join(parts), path=file or None)
+    elif len(parts) > 2 and parts[2] in _NO_RUNS:
+        _not_a_run(parts, whole)
+    name, colon, alias = parts[-1].partition(":")
+    good = len(parts) == 3 and all(_PART.fullmatch(p) for p in (*parts[:2], name))
+    good = good and (not colon or _ALIAS.fullmatch(alias) is not None)
+    _wanted(good, whole, "wandb:entity/project/run[#file], or wandb:entity/project/name:v3[#file] for an artifact")
+    return Address(whole, "wandb", "/".join(parts), path=_inside(file or None, whole))
+
+
+def _not_a_run(parts: list[str], whole: str) -> None:
+    project = "/".join(parts[:2])
+    if parts[2] == "artifacts" and len(parts) == 5:
+        raise AddressError(
+            f"{whole!r} is an artifact without a version: write wandb:{project}/{parts[4]}:latest, or :v0, :v1, …"
+        )
+    raise AddressError(
+        f"{whole!r} is {_NO_RUNS[parts[2]]}, not a run: give one of its runs, wandb:{project}/RUN "
+        f"(sae-geometry runs {project} lists them)"
+    )
 
 
 def _hugging_face(body: str) -> Address:
     rest = re.sub(r"^hf:(//)?", "", body).strip("/")
-    head = re.fullmatch(r"([^/@]+/[^/@]+)(?:@([^/]+))?(?:/(.+))?", rest)
-    ok = head is not None and all(_PART.fullmatch(p) for p in head[1].split("/"))
-    _wanted(ok, body, "hf://org/repo[@revision][/path]")
+    head = re.fullmatch(rf"({_REPO})(?:@({_REVISION}))?(?:/(.+))?", rest)
+    ok = head is not None and all(_PART.fullmatch(p) for p in head[1].split("/")) and len(_repo_parts(head[1])) == 2
+    _wanted(ok, body, "hf://org/repo[@revision][/path], or hf://datasets/org/repo… for a dataset repository")
     assert head is not None
     revision = unquote(head[2]) if head[2] else None
     return Address(body, "hf", head[1], path=_inside(head[3], body), revision=revision)
+
+
+def _repo_parts(place: str) -> list[str]:
+    return place.removeprefix("datasets/").split("/")
+
+
+def _spelled_revision(revision: str) -> str:
+    plain = re.fullmatch(r"[\w.\-]+|refs/(?:pr|convert|heads|tags)/[\w.\-]+", revision)
+    return revision if plain else quote(revision, safe="")
 
 
 def _pasted(url: str) -> Address:
@@ -194,16 +243,37 @@ def _pasted(url: str) -> Address:
     host = (parts.hostname or "").removeprefix("www.")
     path = [unquote(p) for p in parts.path.strip("/").split("/")]
     if host == "wandb.ai":
-        tidy = [p for i, p in enumerate(path) if not (i == 2 and p == "runs")]
-        file = "/".join(tidy[4:]) if len(tidy) > 4 and tidy[3] == "files" else None
-        _wanted(len(tidy) >= 3, url, "https://wandb.ai/ENTITY/PROJECT/runs/RUN")
-        return _wandb("/".join(tidy[:3]) + (f"#{file}" if file else ""), url)
+        if len(path) == 2:
+            raise AddressError(
+                f"{url!r} is a project: sae-geometry runs {'/'.join(path)} lists its runs; give one of them"
+            )
+        _wanted(len(path) > 2, url, "https://wandb.ai/ENTITY/PROJECT/runs/RUN")
+        run = path[3] if path[2] == "runs" and len(path) > 3 else None
+        if run is None:
+            return _wandb("/".join(path), url)
+        file = "/".join(path[5:]) if path[4:5] == ["files"] else ""
+        return _wandb("/".join((*path[:2], "runs", run)) + (f"#{file}" if file else ""), url)
     if host in {"huggingface.co", "hf.co"}:
-        revision = path[3] if len(path) > 3 and path[2] in {"tree", "blob", "resolve", "commit"} else None
-        spelled = "hf://" + "/".join(path[:2]) + (f"@{revision}" if revision else "")
-        inside = "/".join(path[4:]) if revision else ""
-        return replace(_hugging_face(spelled + (f"/{inside}" if inside else "")), typed=url)
+        return _pasted_hugging_face(path, url)
     raise AddressError(f"{url!r} is on neither wandb.ai nor huggingface.co: download the file and give its path")
+
+
+def _pasted_hugging_face(path: list[str], url: str) -> Address:
+    """Parse a page of a repository. A revision may contain slashes, as %2F or as they are."""
+    n = 3 if path[:1] == ["datasets"] else 2
+    place, page, rest = "/".join(path[:n]), path[n : n + 1], path[n + 1 :]
+    if path[0] in {"spaces", "collections", "papers"} or (page and page[0] not in _FILES):
+        hint = f"; its files are at hf://{place}@refs/pr/{rest[0]}" if page == ["discussions"] and rest else ""
+        raise AddressError(
+            f"{url!r} is a page of Hugging Face that shows no files{hint or '; give hf://org/repo/path'}"
+        )
+    revision = None
+    if rest:
+        revision, rest = rest[0], rest[1:]
+        if revision == "refs" and len(rest) > 1:
+            revision, rest = "/".join((revision, *rest[:2])), rest[2:]
+    _wanted(all(_PART.fullmatch(p) for p in path[:n]) and len(path) >= n > 1, url, "https://huggingface.co/ORG/REPO")
+    return Address(url, "hf", place, path=_inside("/".join(rest) or None, url), revision=revision)
 
 
 def _inside(path: str | None, whole: str) -> str | None:
@@ -219,13 +289,16 @@ def _selection(selectors: list[str], whole: str) -> Selection:
     for text in selectors:
         key, eq, value = text.partition("=")
         if eq and key in _SELECTORS:
-            if not re.fullmatch(r"\d{1,4}", value):
-                raise AddressError(f"{whole!r}: ::{key}= takes a whole number, got {value!r}")
+            if not re.fullmatch(r"[01]" if key == "latent_axis" else r"\d{1,4}", value):
+                wanted = "0 or 1" if key == "latent_axis" else "a whole number"
+                raise AddressError(f"{whole!r}: ::{key}= takes {wanted}, got {value!r}")
             found = replace(found, **{key: int(value)})  # type: ignore[arg-type]
         elif text and found.hook is None:
             found = replace(found, hook=text)
         else:
-            raise AddressError(f"{whole!r}: after '::' comes one hook, or layer=N, model=N, source=N; got {text!r}")
+            raise AddressError(
+                f"{whole!r}: after '::' comes one hook, or layer=N, model=N, source=N, latent_axis=0 or 1; got {text!r}"
+            )
     return found
 
 

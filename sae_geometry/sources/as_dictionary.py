@@ -1,8 +1,9 @@
-"""Whatever a caller has in hand, as a `Dictionary`, by stated conventions and never by a guess."""
+"""Convert a caller's object to a `Dictionary`, by the same table of layouts that reads files."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,70 +11,106 @@ import numpy as np
 import torch
 
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.sources.layouts.config import first
-from sae_geometry.sources.layouts.read import Latents
+from sae_geometry.sources.address import Selection
+from sae_geometry.sources.bundle import Bundle
+from sae_geometry.sources.errors import LayoutError
+from sae_geometry.sources.files.memory import in_memory
+from sae_geometry.sources.inspect import spelled
+from sae_geometry.sources.layouts.detect import LatentAxis
+from sae_geometry.sources.layouts.read import Latents, Opened, opened, read_dictionary
+from sae_geometry.sources.layouts.table import PER_COORDINATE, PER_LATENT
 from sae_geometry.sources.load import load
 
-_ROWS = "a bare array: its rows were taken as latents"
-_SAELENS = "W_dec was taken as [n_latents, d_in] and W_enc as [d_in, n_latents], SAELens's orientation"
+_ATTRIBUTES = ("W_dec", "W_enc", *PER_LATENT, *PER_COORDINATE)
 
 
 def as_dictionary(
-    obj: Any, latents: Latents = "alive", *, name: str | None = None, drop_bad: bool = False
+    obj: Any,
+    latents: Latents = "alive",
+    *,
+    name: str | None = None,
+    latent_axis: LatentAxis | None = None,
+    drop_bad: bool = False,
 ) -> Dictionary:
-    """A `Dictionary` from an address, an array, a mapping or a SAELens object.
+    """Return a `Dictionary` from an address, an array, a mapping or an SAE object.
 
-    - a `Dictionary`: itself;
-    - text or a path: `load(obj)`;
-    - a two-axis array or tensor: rows are latents, [n_latents, d_in];
-    - a mapping with "W_dec" [n_latents, d_in] and perhaps "W_enc" [d_in, n_latents];
-    - an object with attributes of those names and perhaps `cfg` (a SAELens SAE).
+    - a `Dictionary` is returned as it is;
+    - text or a path is loaded with `load(obj)`;
+    - an array or tensor has latents as rows, [n_latents, d_in]; leading axes of length one are dropped;
+    - a mapping of tensors, such as a state dict, is read like a file with the same names. Where sizes are ambiguous,
+      "W_dec" is [n_latents, d_in] and "W_enc" [d_in, n_latents];
+    - an object has a state dict, or attributes W_dec and W_enc, and optionally `cfg` (a SAELens SAE).
 
-    The convention taken is recorded in `.notes`. For anything else use `Dictionary.from_decoder`, which takes the
+    The interpretation is recorded in `.notes`. For other objects use `Dictionary.from_decoder`, which takes the
     orientation as an argument.
 
     Args:
-        obj: any of the above.
+        obj: any of these.
         latents: "alive" drops latents known to be dead.
-        name: label; otherwise the object's own, or "dictionary".
+        name: label; by default the object's own, or "dictionary".
+        latent_axis: axis of the decoder that indexes latents, where sizes are ambiguous.
         drop_bad: drop and record zero and non-finite rows instead of raising.
 
     Raises:
-        ValueError: nothing of the above, or shapes that contradict the convention.
+        ValueError: unsupported object, several dictionaries, or inconsistent shapes.
 
     Example:
         >>> import numpy as np, sae_geometry as sg
-        >>> sg.as_dictionary(np.eye(3, 5), name="toy").notes
-        ('a bare array: its rows were taken as latents',)
+        >>> sg.as_dictionary(np.eye(3, 5), name="toy").n_latents
+        3
     """
     if isinstance(obj, Dictionary):
         return obj if name is None else obj.renamed(name)
     if isinstance(obj, str | Path):
-        return load(obj, latents, name=name, drop_bad=drop_bad)
+        return load(obj, latents, name=name, latent_axis=latent_axis, drop_bad=drop_bad)
+    found, what = _read(obj, latent_axis)
+    if len(found.sites) > 1:
+        choices = ", ".join(site.choice for site in found.sites[:8])
+        raise LayoutError(f"{what} holds {len(found.sites)} dictionaries ({choices}): give one of them")
+    site = found.sites[0]
+    made = read_dictionary(found, Selection(), latents, name=name or "dictionary", drop_bad=drop_bad)
+    note = f"read as {site.layout.title}: {spelled(site.decoder)}" + (
+        f", {spelled(site.encoder)}" if site.encoder else ""
+    )
+    notes = made.notes if site.convention or site.assumed else (note, *made.notes)
+    return replace(made, address=None, notes=notes)
+
+
+def _read(obj: Any, latent_axis: LatentAxis | None) -> tuple[Opened, str]:
+    """Return the dictionaries of an object, and its name."""
+    what = f"the {type(obj).__name__}"
+    config = _plain(getattr(obj, "cfg", None))
+    tree: Any
     if isinstance(obj, torch.Tensor | np.ndarray):
-        return Dictionary.from_decoder(obj, latent_axis=0, name=name or "dictionary", notes=(_ROWS,), drop_bad=drop_bad)
-    table = obj if isinstance(obj, Mapping) else {k: getattr(obj, k, None) for k in ("W_dec", "W_enc", "cfg")}
-    if table.get("W_dec") is None:
+        what, tree = "the array", obj
+    elif isinstance(obj, Mapping):
+        what, tree, config = "the mapping", {k: v for k, v in obj.items() if k != "cfg"}, _plain(obj.get("cfg"))
+    elif isinstance(obj, Sequence):
+        tree = obj
+    else:
+        tree = _state(obj)
+    bundle = Bundle((), what, "dictionary", where="", config=config)
+    tensors = in_memory(tree, what)
+    if not tensors.entries:
         raise ValueError(
             f"a dictionary cannot be made from {type(obj).__name__}: give an address, a [n_latents, d_in] array, a "
             "mapping with W_dec, a SAELens SAE, or use Dictionary.from_decoder"
         )
-    config = _plain(table.get("cfg"))
-    return Dictionary.from_decoder(
-        table["W_dec"],
-        latent_axis=0,
-        encoder=table.get("W_enc"),
-        encoder_latent_axis=1,
-        name=name or "dictionary",
-        hook_point=first(config, ("metadata.hook_name_out", "hook_name_out", "metadata.hook_name", "hook_name"), str),
-        model=first(config, ("metadata.model_name", "model_name"), str),
-        notes=(_SAELENS,),
-        drop_bad=drop_bad,
-    )
+    return opened(bundle, tensors, latent_axis), what
+
+
+def _state(obj: Any) -> Mapping[str, Any]:
+    """Return the tensors of an object: its state dict, else its attributes with SAE names."""
+    state_dict = getattr(obj, "state_dict", None)
+    if isinstance(obj, torch.nn.Module) or (callable(state_dict) and not isinstance(obj, type)):
+        state = state_dict() if callable(state_dict) else {}
+        if isinstance(state, Mapping) and state:
+            return state
+    return {k: v for k in _ATTRIBUTES if (v := getattr(obj, k, None)) is not None}
 
 
 def _plain(cfg: Any) -> Mapping[str, Any]:
-    """A SAELens configuration as a table, whether it is one, a dataclass, or an object that knows how."""
+    """Return a SAELens configuration as a table, from a table, a dataclass, or an object that can convert itself."""
     if isinstance(cfg, Mapping):
         return cfg
     if callable(to_dict := getattr(cfg, "to_dict", None)):

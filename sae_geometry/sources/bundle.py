@@ -1,11 +1,11 @@
-"""What a source hands over: files on disk that hold one checkpoint, and what was said about them on the way."""
+"""Result of a source: files on disk with one checkpoint, and facts from the source."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sae_geometry.io.progress import Progress
 
@@ -14,18 +14,22 @@ Echo = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Context:
-    """Attributes:
-    offline: touch no network.
-    echo: called with one line at a time on what is being done; None for silence.
-    progress: called with a file's name and the share of it done.
+    """Offline mode and callbacks of a request to a source.
+
+    Attributes:
+        offline: do not use the network.
+        echo: called with one line per step; None for no output.
+        progress: called with a file's name and its completed share.
+        again: which cached files to download again.
     """
 
     offline: bool = False
     echo: Echo | None = None
     progress: Progress | None = None
+    again: Literal["none", "damaged", "all"] = "none"
 
     def say(self, text: str) -> None:
-        """Tell whoever listens."""
+        """Report a line to the callback, if there is one."""
         if self.echo is not None:
             self.echo(text)
 
@@ -35,18 +39,19 @@ class Bundle:
     """One checkpoint on disk.
 
     Attributes:
-        weights: the file or files of tensors.
-        address: the resolved address, recorded in every result.
+        weights: tensor files.
+        address: resolved address, recorded in every result.
         name: label unless the user sets one.
-        where: the path of the weights after their repository's name, from which some layouts tell the hook point.
-        configs: configuration files, the most telling first.
+        where: path of the weights, prefixed with the repository's name; some layouts infer the hook point from it.
+        configs: configuration files, the most specific first.
+        start: the run's state at step 0, if it is on this machine.
         sparsity: SAELens's `sparsity.safetensors`, if there is one.
         config: configuration known without a file.
         alive_ids: ids of the latents that fire, by hook point.
-        alive_source: who says so.
-        n_tokens: over how many tokens firing was counted; None when not recorded.
-        metadata: what else the source said.
-        notes: what every reader of a result should know.
+        alive_source: source of `alive_ids`.
+        n_tokens: number of tokens over which firing was counted; None when not recorded.
+        metadata: other facts from the source.
+        notes: notes reported with every result.
     """
 
     weights: tuple[Path, ...]
@@ -54,6 +59,7 @@ class Bundle:
     name: str
     where: str
     configs: tuple[Path, ...] = ()
+    start: Path | None = None
     sparsity: Path | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
     alive_ids: Mapping[str, Sequence[int]] = field(default_factory=dict)

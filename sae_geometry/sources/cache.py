@@ -1,11 +1,12 @@
-"""The cache of fetched runs: where it is, what is in it, and names that cannot lead out of it.
+"""The cache of downloaded runs: location, content, and names that cannot leave it.
 
     $SAE_GEOMETRY_CACHE, else the user's cache folder
-      wandb/<host>/<entity>/<project>/<run>/   checkpoints, with wandb_run.json beside them
-      huggingface/, verified/                  which files a commit has, and which blobs were checked
-      .partial/                                downloads on their way; resumed where the server can
-      .locks/                                  one file a download, so that two processes do not fetch the same, and
-                                           one a folder in which a command keeps unfinished work
+      .sae-geometry-cache                      files of ours, one path per line; no others are removed
+      wandb/<host>/<entity>/<project>/<run>/   checkpoints, with wandb_run.json
+      huggingface/, verified/                  files per commit, and verified blobs
+      .partial/                                partial downloads; resumed where the server supports it
+      .locks/                                  one file per download, so that no two processes fetch the same, and
+                                           one per folder with a command's unfinished work
 
 Hugging Face files stay in Hugging Face's own cache.
 """
@@ -13,16 +14,18 @@ Hugging Face files stay in Hugging Face's own cache.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from sae_geometry.sources.errors import SourceError
 
+_MARKER = ".sae-geometry-cache"
+_RUN_DEPTH = 5  # parts of wandb/<host>/<entity>/<project>/<run>
 _RESERVED = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?", re.IGNORECASE)
 
 
@@ -37,7 +40,7 @@ class CachedRun:
 
 
 def cache_root() -> Path:
-    """`$SAE_GEOMETRY_CACHE`, or the user's cache folder for this package. Not created by asking."""
+    """Return `$SAE_GEOMETRY_CACHE`, or the user's cache folder for this package; does not create it."""
     given = os.environ.get("SAE_GEOMETRY_CACHE")
     if given:
         return Path(given).expanduser().absolute()
@@ -48,78 +51,149 @@ def cache_root() -> Path:
 
 @contextmanager
 def holding(target: Path, *, seconds: float) -> Iterator[None]:
-    """Hold the lock of a file or folder, which one process has at a time; wait for it so long.
+    """Hold an exclusive lock of a file or folder; wait for it up to the given time.
 
     Raises:
-        filelock.Timeout: another process has it.
-        OSError: the cache cannot be written.
+        filelock.Timeout: another process holds the lock.
+        OSError: the cache is not writable.
     """
     import filelock
 
     locks = cache_root() / ".locks"
     locks.mkdir(parents=True, exist_ok=True)
+    wrote(target)
     with filelock.FileLock(locks / hashlib.sha256(os.fsencode(target)).hexdigest()[:32], timeout=seconds):
         yield
 
 
 def safe_path(name: str) -> Path:
-    """A file name from elsewhere as a relative path that stays below wherever it is put.
+    """Return an external file name as a relative path that stays inside its folder.
 
     Raises:
-        SourceError: a name that is absolute, leads upwards, or no file system should see.
+        SourceError: the name is absolute, contains "..", or is unsafe on a file system.
     """
     parts = name.replace("\\", "/").split("/")
     for part in parts:
         if (
             part in {"", ".", ".."}
+            or not part.isprintable()
             or len(part.encode()) > 200
-            or any(ord(c) < 32 or c in '<>:"|?*\x7f' for c in part)
+            or any(c in '<>:"|?*' for c in part)
             or part.endswith((" ", "."))
             or _RESERVED.fullmatch(part)
         ):
-            raise SourceError(f"a file is named {name[:120]!r}, which is not a plain relative path; refused")
+            raise SourceError(f"a file is named {name[:120]!a}, which is not a plain relative path; refused")
     return Path(*parts)
 
 
+def commit_of(folder: Path, revision: str) -> str | None:
+    """Return the commit of a branch or tag in a Hugging Face cache folder (models--org--repo), if recorded."""
+    try:
+        return (folder / "refs" / safe_path(revision)).read_text(encoding="utf-8").strip() or None
+    except (OSError, ValueError):
+        return None
+
+
 def run_folder(host: str, run: str) -> Path:
-    """Where the files of one W&B run are kept."""
-    return cache_root() / "wandb" / safe_path(re.sub(r"[^\w.\-]", "_", host)) / safe_path(run)
+    """Return the folder of a W&B run, or of one version of an artifact (NAME:v3, in a folder NAME@v3)."""
+    return cache_root() / "wandb" / safe_path(re.sub(r"[^\w.\-]", "_", host)) / safe_path(run.replace(":", "@"))
+
+
+def wrote(path: Path) -> None:
+    """Record a file in the cache as ours, before it is written: `clear_cache` removes only recorded files.
+
+    Raises:
+        OSError: the cache is not writable.
+    """
+    root = cache_root()
+    if path.is_relative_to(root) and not path.exists():
+        root.mkdir(parents=True, exist_ok=True)
+        with (root / _MARKER).open("ab") as marker:  # a single write, so that lines of concurrent processes do not mix
+            marker.write(json.dumps(path.relative_to(root).as_posix()).encode() + b"\n")
 
 
 def cached_runs() -> tuple[CachedRun, ...]:
-    """Every run in the cache."""
-    root = cache_root() / "wandb"
+    """Return every run in the cache."""
+    runs: dict[Path, list[Path]] = {}
+    for path in _ours():
+        parts = path.relative_to(cache_root()).parts
+        if parts[0] == "wandb" and len(parts) > _RUN_DEPTH and path.is_file():
+            runs.setdefault(cache_root().joinpath(*parts[:_RUN_DEPTH]), []).append(path)
     found = []
-    for folder in sorted(p for p in root.glob("*/*/*/*") if p.is_dir()):
-        files = sorted(p for p in folder.rglob("*") if p.is_file())
-        names = tuple(p.relative_to(folder).as_posix() for p in files)
-        address = "wandb:" + "/".join(folder.relative_to(root).parts[1:])
+    for folder, files in sorted(runs.items()):
+        names = tuple(p.relative_to(folder).as_posix() for p in sorted(files))
+        address = "wandb:" + "/".join(folder.relative_to(cache_root()).parts[2:]).replace("@", ":")
         found.append(CachedRun(address, folder, names, sum(p.stat().st_size for p in files)))
     return tuple(found)
 
 
 def partial_bytes() -> int:
-    """Bytes of downloads on their way or given up."""
-    return sum(p.stat().st_size for p in (cache_root() / ".partial").rglob("*") if p.is_file())
+    """Return the number of bytes in partial downloads."""
+    waiting = cache_root() / ".partial"
+    return sum(p.stat().st_size for p in _ours() if p.is_relative_to(waiting) and p.is_file())
 
 
-def clear_cache(run: str | None = None) -> int:
-    """Remove one run ("entity/project/run", or its address) from the cache, or everything; returns the bytes freed.
+def to_clear(run: str | None = None) -> tuple[Path, ...]:
+    """Return the files that `clear_cache` would remove, and links that replace our folders.
 
     Raises:
         SourceError: no such run in the cache.
     """
-    runs = cached_runs()
-    if run is not None:
-        wanted = run.removeprefix("wandb:").partition("#")[0]
-        runs = tuple(r for r in runs if r.address == f"wandb:{wanted}")
-        if not runs:
-            raise SourceError(f"the cache holds no run {wanted!r}; `sae-geometry cache` lists what it holds")
-    freed = sum(r.n_bytes for r in runs)
-    for r in runs:
-        shutil.rmtree(r.folder)
     if run is None:
-        freed += partial_bytes()
-        for name in ("wandb", "huggingface", "verified", ".partial"):
-            shutil.rmtree(cache_root() / name, ignore_errors=True)
+        return _ours()
+    wanted = run.removeprefix("wandb:").partition("#")[0]
+    folders = [r.folder for r in cached_runs() if r.address == f"wandb:{wanted}"]
+    if not folders:
+        raise SourceError(f"the cache holds no run {wanted!r}; `sae-geometry cache` lists what it holds")
+    return tuple(path for path in _ours() if any(path.is_relative_to(folder) for folder in folders))
+
+
+def clear_cache(run: str | None = None) -> int:
+    """Remove one run ("entity/project/run", or its address), or all our files, from the cache.
+
+    Links are removed but not followed; files that we did not write stay.
+
+    Returns:
+        The bytes freed.
+
+    Raises:
+        SourceError: no such run in the cache.
+    """
+    freed = 0
+    for path in to_clear(run):
+        freed += 0 if path.is_symlink() else path.stat().st_size
+        path.unlink()
+        for above in path.parents:
+            if above == cache_root() or _not_removed(above):
+                break
+    if run is None:
+        (cache_root() / _MARKER).unlink(missing_ok=True)
     return freed
+
+
+def _ours() -> tuple[Path, ...]:
+    """Return the recorded files that exist; for those behind a link, the link."""
+    root = cache_root()
+    found: dict[Path, None] = {}
+    try:
+        lines = (root / _MARKER).read_bytes().splitlines()
+    except OSError:
+        return ()
+    for line in lines:
+        with suppress(ValueError, SourceError):  # an incomplete line of a killed process
+            path = root
+            for part in safe_path(str(json.loads(line))).parts:
+                path /= part
+                if path.is_symlink() or path.is_file():
+                    found[path] = None
+                    break
+    return tuple(sorted(found))
+
+
+def _not_removed(folder: Path) -> bool:
+    """Remove a folder if it is empty; return whether it remains."""
+    try:
+        folder.rmdir()
+    except OSError:
+        return True
+    return False

@@ -19,7 +19,7 @@ from sae_geometry.sources.errors import AddressError, SourceError
 
 CATALOG_FILE = Path(__file__).parent.parent / "data" / "catalog" / "e2e_runs.json"
 _TYPES = {"downstream": "e2e+ds"}
-_RENAMED = {"neuronpedia": "neuronpedia-org"}  # the owner's name as later seen
+_RENAMED = {"neuronpedia": "neuronpedia-org"}  # the owner was renamed
 _MAX_LISTED = 8
 
 
@@ -29,9 +29,9 @@ class PaperRun:
 
     Attributes:
         address: "paper:e2e/6/local/ce".
-        wandb: where its weights were first, "wandb:entity/project/run#file".
-        hook: its hook point.
-        mirrors: hf:// addresses of copies, in the order they are tried.
+        wandb: original location of the weights, "wandb:entity/project/run#file".
+        hook: hook point.
+        mirrors: hf:// addresses of copies, in the order of attempts.
     """
 
     address: str
@@ -42,7 +42,7 @@ class PaperRun:
 
 @cache
 def paper_runs() -> dict[str, PaperRun]:
-    """Every run of the paper, by address."""
+    """Return every run of the paper, by address."""
     table = json.loads(CATALOG_FILE.read_text(encoding="utf-8"))
     mirrors: dict[str, tuple[str, ...]] = {}
     for run in table["runs"]:
@@ -69,7 +69,7 @@ def paper_runs() -> dict[str, PaperRun]:
 
 
 def paper_run(place: str) -> PaperRun:
-    """The run at "e2e/6/local/ce".
+    """Return the run at "e2e/6/local/ce".
 
     Raises:
         AddressError: no such run; the message lists the nearest.
@@ -87,15 +87,15 @@ def paper_run(place: str) -> PaperRun:
 
 
 def mirrors_of(run: str) -> tuple[str, ...]:
-    """Hugging Face copies of a W&B run, "entity/project/run"; none for a run the catalogue does not know."""
+    """Return Hugging Face copies of a W&B run, "entity/project/run"; none for a run that is not in the catalog."""
     known = (r for r in paper_runs().values() if r.wandb.removeprefix("wandb:").partition("#")[0] == run)
     return next((r.mirrors for r in known if r.mirrors), ())
 
 
 def neuronpedia_source(address: str, saelens: str | None = None) -> str | None:
-    """Neuronpedia's "model/source" for a resolved address, or for a SAELens "release/sae_id"; None where unknown.
+    """Return Neuronpedia's "model/source" of a resolved address or a SAELens "release/sae_id"; None where unknown.
 
-    Known are the paper's published runs, wherever they were fetched from, and whatever an installed sae-lens lists.
+    Covers the paper's published runs, from any location, and the releases in an installed sae-lens.
     """
     plain = re.sub(r"^(hf://[^/@]+/[^/@]+)@[^/]+", r"\1", address.partition("::")[0])
     known = _paper_sources()
@@ -111,7 +111,7 @@ def neuronpedia_source(address: str, saelens: str | None = None) -> str | None:
 
 
 def saelens_address(place: str) -> str:
-    """The hf:// address of "release/sae_id".
+    """Return the hf:// address of "release/sae_id".
 
     Raises:
         AddressError: an unknown release or SAE.
@@ -141,7 +141,7 @@ def _mirrors(run: dict[str, Any]) -> tuple[str, ...]:
 
 @cache
 def _paper_releases() -> dict[str, tuple[str, dict[str, str]]]:
-    """SAELens's releases of the paper's runs: repository, and path by SAE id (the hook point)."""
+    """Return SAELens's releases of the paper's runs: repository, and path by SAE id (the hook point)."""
     releases: dict[str, tuple[str, dict[str, str]]] = {}
     for run in json.loads(CATALOG_FILE.read_text(encoding="utf-8"))["runs"]:
         if saelens := run.get("hf_saelens"):
@@ -152,10 +152,10 @@ def _paper_releases() -> dict[str, tuple[str, dict[str, str]]]:
 
 @cache
 def _paper_sources() -> dict[str, str]:
-    """Neuronpedia's "model/source" of the paper's published runs, by every address they are known under.
+    """Return Neuronpedia's "model/source" of the paper's published runs, by all their addresses.
 
-    The pages carry the names of SAELens's repositories: `gpt2-small__res_scl-ajt/6-res_scl-ajt` is
-    `gpt2-small/6-res_scl-ajt`. A run published under two roles keeps the first.
+    Pages are named after SAELens's repositories: `gpt2-small__res_scl-ajt/6-res_scl-ajt` is `gpt2-small/6-res_scl-ajt`.
+    A run published under two roles has the name of the first.
     """
     table = json.loads(CATALOG_FILE.read_text(encoding="utf-8"))
     found: dict[str, str] = {}
@@ -176,7 +176,7 @@ def _saelens_folder() -> Path | None:
 
 
 def _installed_release(release: str) -> tuple[str, dict[str, str]] | None:
-    """A release from the catalogue that the sae-lens package carries, read as a file: importing it takes 10 s."""
+    """Return a release from sae-lens's catalog, read as a file because importing the package takes 10 s."""
     folder = _saelens_folder()
     entry = _installed_catalog(folder / "pretrained_saes.yaml").get(release) if folder else None
     if not isinstance(entry, dict) or not isinstance(entry.get("repo_id"), str):

@@ -1,4 +1,4 @@
-"""The demo dictionaries that ship with the package; `data/demo/CARD.md` says how they were made."""
+"""Demo dictionaries included in the package; `data/demo/CARD.md` describes their training."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from sae_geometry.sources.files.safetensors import open_safetensors
 
 DEMO_FOLDER = Path(__file__).parent.parent / "data" / "demo"
 
-# Firing was counted over all of the last pass for local training; over the last part of training, of a length the
-# files do not state, end to end.
+# For local training, firing was counted over all of the last pass; for end-to-end training, over the last part, whose
+# length the files do not state.
 _LOCAL_TOKENS = 102_400
 _OBJECTIVES = {"local": "trained to reconstruct activations", "e2e": "trained end to end, under-trained"}
 
 
 @dataclass(frozen=True)
 class Demo:
-    """One demo dictionary: a sparse autoencoder of SmolLM2-135M before block 24."""
+    """A demo dictionary: a sparse autoencoder of SmolLM2-135M before block 24."""
 
     name: str
     address: str
@@ -34,7 +34,7 @@ class Demo:
 
 @cache
 def demos() -> tuple[Demo, ...]:
-    """The demo dictionaries, by name.
+    """Return the demo dictionaries, by name.
 
     Example:
         >>> import sae_geometry as sg
@@ -45,10 +45,10 @@ def demos() -> tuple[Demo, ...]:
 
 
 def bundle_demo(name: str) -> Bundle:
-    """The checkpoint of one demo dictionary.
+    """Return the checkpoint of one demo dictionary.
 
     Raises:
-        SourceError: no demo of that name; the message lists them.
+        SourceError: no demo of that name; the message lists all.
     """
     path = DEMO_FOLDER / f"{name}.safetensors"
     if name not in {d.name for d in demos()}:

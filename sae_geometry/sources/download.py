@@ -1,7 +1,7 @@
-"""Bringing one file to its place: whole and verified, or not at all.
+"""Download a file completely and verified, or not at all.
 
-A file is written to a partial one, continued from there if a try breaks off, and renamed only when its size and its
-checksum are right and it opens. A lock keeps two processes from fetching the same file.
+Data go to a partial file, which is resumed if an attempt breaks off, and renamed only after its size and checksum match
+and it opens. A lock prevents two processes from downloading the same file.
 """
 
 from __future__ import annotations
@@ -11,29 +11,30 @@ import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sae_geometry.sources.bundle import Progress
-from sae_geometry.sources.cache import cache_root, holding
+from sae_geometry.sources.bundle import Context, Progress
+from sae_geometry.sources.cache import cache_root, holding, safe_path, wrote
+from sae_geometry.sources.checksums import checksum, intact
 from sae_geometry.sources.errors import SourceError
-from sae_geometry.sources.http import Credentials, body_of, check_status, open_url, with_tries
+from sae_geometry.sources.http import Credentials, body_of, check_status, open_url, origin_of, with_tries
 
 _LOCK_SECONDS = 3600.0
-_UNKNOWN_SIZE_LIMIT = 1 << 40
+_UNKNOWN_SIZE_LIMIT = 1 << 36
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file to fetch.
+    """A file to download.
 
     Attributes:
-        name: its name where it comes from.
-        url: where its bytes are.
-        n_bytes: its size; None when not told.
-        md5: base64 of its MD5; None when not told.
+        name: name at its source.
+        url: URL of its content.
+        n_bytes: size in bytes; None when unknown.
+        md5: MD5 in hexadecimal; None when unknown.
     """
 
     name: str
@@ -42,34 +43,63 @@ class RemoteFile:
     md5: str | None
 
 
+def remote_file(name: object, url: object, n_bytes: object, md5: object) -> RemoteFile:
+    """Return a file from a server's description; an invalid size or MD5 counts as unknown.
+
+    Raises:
+        SourceError: no name, or no http(s) URL.
+    """
+    if not isinstance(name, str) or not isinstance(url, str):
+        raise SourceError(f"W&B gives no name, or no URL, for the file {str(name)[:80]!a}")
+    try:
+        on_the_web = origin_of(url).startswith(("http://", "https://"))
+    except ValueError:
+        on_the_web = False
+    if not on_the_web:
+        raise SourceError(f"W&B gives what is not a URL for the file {name[:80]!a}")
+    told = str(n_bytes)
+    size = int(told) if told.isdecimal() and len(told) < 19 else None
+    if not md5:
+        return RemoteFile(name, url, size, None)
+    try:
+        return RemoteFile(name, url, size, base64.b64decode(str(md5), validate=True).hex())
+    except ValueError:
+        return RemoteFile(name, url, size, "no MD5")
+
+
 def fetch_file(
     remote: RemoteFile,
     target: Path,
     *,
+    recorded: str | None = None,
+    again: bool = False,
     credentials: Credentials | None = None,
     check: Callable[[Path], object] | None = None,
     progress: Progress | None = None,
-) -> bool:
-    """Bring a file to `target`; False if it was there already.
+) -> str:
+    """Download a file to `target`, unless an intact copy is there; return the server's MD5, or the SHA-256.
 
     Args:
-        remote: what to fetch.
-        target: where it goes; not touched unless all is well.
-        credentials: sent to their own origin only.
-        check: called with the partial file before it is renamed; raises if the file is not what it should be.
-        progress: called with the file's name and the share done, where the size is known.
+        remote: the file to download.
+        target: its path; unchanged unless the download succeeds.
+        recorded: checksum that this function returned at the previous download.
+        again: download the file even if it is there.
+        credentials: sent only to their own origin.
+        check: called with the partial file before it is renamed; raises if its content is invalid.
+        progress: called with the file's name and its completed share, where the size is known.
 
     Raises:
-        SourceError: it cannot be had whole; `target` is as before.
+        SourceError: the download is incomplete; `target` is unchanged.
     """
     with locked(target):
-        if target.exists() and remote.n_bytes in (None, target.stat().st_size):
-            return False
+        expected = remote.md5 or recorded
+        if not again and expected is not None and target.is_file() and intact(target, expected):
+            return expected
         partial = _partial_for(remote, target)
         try:
             _check_space(remote, partial)
             with_tries(f"fetching {remote.name}", lambda: _one_try(remote, partial, credentials, progress))
-            _verify(remote, partial)
+            found = _verified(remote, partial)
             if check is not None:
                 check(partial)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -80,15 +110,42 @@ def fetch_file(
             raise
         finally:
             _remove_if_empty(partial.parent)
-    return True
+    return found
+
+
+def in_cache(folder: Path, names: Sequence[str], sums: Mapping[str, str], context: Context, address: str) -> bool:
+    """Return whether files are in the cache and unchanged since their download.
+
+    Args:
+        folder: folder of the files.
+        names: their names.
+        sums: their checksums, as returned by `fetch_file`.
+        context: whether a damaged file may be downloaded again.
+        address: their address, for messages.
+
+    Raises:
+        SourceError: a file is damaged and may not be downloaded again.
+    """
+    if context.again == "all" and not context.offline:
+        return False
+    paths = {name: folder / safe_path(name) for name in names}
+    if not all(name in sums and path.is_file() for name, path in paths.items()):
+        return False
+    damaged = next((name for name, path in paths.items() if not intact(path, sums[name])), None)
+    if damaged is not None and (context.offline or context.again == "none"):
+        raise SourceError(
+            f"{paths[damaged]} is damaged: its checksum is not the one recorded when it was fetched; "
+            f"`sae-geometry fetch {address}#{damaged}` brings it again"
+        )
+    return damaged is None
 
 
 @contextmanager
 def locked(target: Path) -> Iterator[None]:
-    """Only one process at a time per target.
+    """Allow one process at a time per target.
 
     Raises:
-        SourceError: another process holds it for an hour.
+        SourceError: another process holds the lock for an hour.
     """
     import filelock
 
@@ -112,10 +169,13 @@ def _partial_for(remote: RemoteFile, target: Path) -> Path:
 
 
 def _one_try(remote: RemoteFile, partial: Path, credentials: Credentials | None, progress: Progress | None) -> None:
+    wrote(partial)
     partial.parent.mkdir(parents=True, exist_ok=True)
+    if partial.is_symlink():
+        partial.unlink()
     have = partial.stat().st_size if partial.exists() else 0
     if have and (remote.md5 is None or remote.n_bytes is None or have >= remote.n_bytes):
-        partial.unlink()  # a stray start of an unknown file cannot be continued
+        partial.unlink()  # a partial file of unknown origin cannot be resumed
         have = 0
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     what = f"fetching {remote.name}"
@@ -124,8 +184,6 @@ def _one_try(remote: RemoteFile, partial: Path, credentials: Credentials | None,
             partial.unlink(missing_ok=True)
             raise ConnectionError("the server would not continue")
         check_status(answer, what)
-        if answer.headers.get("content-encoding", "identity") != "identity":
-            raise SourceError(f"{what}: the server compressed it, though asked not to; refused")
         if answer.status_code != 206:
             have = 0
         elif not answer.headers.get("content-range", "").startswith(f"bytes {have}-"):
@@ -134,15 +192,22 @@ def _one_try(remote: RemoteFile, partial: Path, credentials: Credentials | None,
         length = answer.headers.get("content-length", "")
         limit = (remote.n_bytes if remote.n_bytes is not None else _UNKNOWN_SIZE_LIMIT) - have
         n = 0
-        with _room_for(what), partial.open("ab" if have else "wb") as f:
+        with _room_for(what), open(partial, "ab" if have else "wb", opener=_no_link) as f:
             for piece in body_of(answer, limit, what):
                 f.write(piece)
                 n += len(piece)
                 if progress is not None and remote.n_bytes:
                     progress(remote.name, (have + n) / remote.n_bytes)
-        expected = int(length) if length.isdigit() else limit if remote.n_bytes is not None else n
+        expected = (
+            int(length) if length.isdecimal() and len(length) < 20 else limit if remote.n_bytes is not None else n
+        )
         if n < expected:
             raise ConnectionError(f"the connection broke off after {have + n:,} of {have + expected:,} bytes")
+
+
+def _no_link(path: str, flags: int) -> int:
+    """Open a file of ours without following a link, since its name is predictable and may have been replaced by one."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 @contextmanager
@@ -158,18 +223,17 @@ def _room_for(what: str) -> Iterator[None]:
         ) from error
 
 
-def _verify(remote: RemoteFile, partial: Path) -> None:
+def _verified(remote: RemoteFile, partial: Path) -> str:
     size = partial.stat().st_size
     if remote.n_bytes is not None and size != remote.n_bytes:
         raise SourceError(f"{remote.name} arrived with {size:,} bytes instead of {remote.n_bytes:,}; not kept")
     if remote.md5 is None:
-        return
-    with partial.open("rb") as f:
-        digest = hashlib.file_digest(f, lambda: hashlib.md5(usedforsecurity=False)).digest()
-    if base64.b64encode(digest).decode() != remote.md5:
+        return checksum(partial)
+    if checksum(partial, like=remote.md5) != remote.md5:
         raise SourceError(
             f"{remote.name} arrived damaged: its MD5 is not the one W&B recorded; not kept, fetch it again"
         )
+    return remote.md5
 
 
 def _check_space(remote: RemoteFile, partial: Path) -> None:
@@ -183,7 +247,7 @@ def _check_space(remote: RemoteFile, partial: Path) -> None:
 
 
 def _worth_keeping(error: BaseException, remote: RemoteFile) -> bool:
-    """A download that broke off is kept to be continued; one that was wrong, refused or stopped is not."""
+    """Return whether a partial download can be resumed: if it broke off, not if it was wrong, refused or stopped."""
     from sae_geometry.sources.http import UnreachableError
 
     return isinstance(error, UnreachableError) and remote.md5 is not None and remote.n_bytes is not None

@@ -1,12 +1,12 @@
-"""Bringing a checkpoint here without reading it, and saying where it is."""
+"""Download a checkpoint without reading it, and return its location."""
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from sae_geometry.sources.bundle import Context, Echo, Progress
+from sae_geometry.sources.checksums import checksum
 from sae_geometry.sources.errors import AddressError, SourceError
 from sae_geometry.sources.layouts.filenames import checkpoints_in_order
 from sae_geometry.sources.resolve import parse_address, resolve
@@ -14,7 +14,7 @@ from sae_geometry.sources.resolve import parse_address, resolve
 
 @dataclass(frozen=True)
 class FetchedFile:
-    """One file on disk: where it is from, where it is, its size and the sha256 of its bytes."""
+    """One file on disk: its source, path, size and SHA-256."""
 
     address: str
     path: Path
@@ -23,25 +23,34 @@ class FetchedFile:
 
 
 def fetch(
-    address: str | Path, *, offline: bool = False, echo: Echo | None = None, progress: Progress | None = None
+    address: str | Path,
+    *,
+    force: bool = False,
+    offline: bool = False,
+    echo: Echo | None = None,
+    progress: Progress | None = None,
 ) -> tuple[FetchedFile, ...]:
-    """The files of a checkpoint, fetched into the cache if they are not there: weights first, then side files.
+    """Download the files of a checkpoint that are missing or damaged in the cache; weights first, then side files.
 
     Args:
-        address: as `load` takes it.
-        offline: touch no network; only say what is there.
-        echo: called with what is being done.
-        progress: called with a file's name and the share of it fetched.
+        address: any input of `load`.
+        force: download the files again if they are cached.
+        offline: do not use the network; only list cached files.
+        echo: called with one line per step.
+        progress: called with a file's name and its downloaded share.
 
     Raises:
-        SourceError: as `load`, for whatever keeps the files from being here whole.
+        SourceError: see `load`; also if the files cannot be obtained completely.
+        ValueError: both `force` and `offline`.
 
     Example:
         >>> from sae_geometry.sources import fetch
         >>> fetch("demo:local-seed0")[0].path.name
         'local-seed0.safetensors'
     """
-    bundle = resolve(parse_address(address), Context(offline, echo, progress))
+    if force and offline:
+        raise ValueError("force fetches every file again, which offline forbids; give one of them")
+    bundle = resolve(parse_address(address), Context(offline, echo, progress, "all" if force else "damaged"))
     sides = [*bundle.configs, *([bundle.sparsity] if bundle.sparsity else [])]
     return tuple(_described(bundle.address, path) for path in (*bundle.weights, *sides))
 
@@ -49,18 +58,18 @@ def fetch(
 def checkpoints(
     run: str | Path, *, offline: bool = False, echo: Echo | None = None, progress: Progress | None = None
 ) -> tuple[str, ...]:
-    """Addresses of every `samples_N.pt` of a run, by number: a folder, or a W&B run, whose files are fetched.
+    """Return addresses of all `samples_N.pt` of a folder or W&B run, ordered by number; a run's files are downloaded.
 
     Raises:
         AddressError: an address that cannot have several checkpoints.
-        SourceError: it has none, or they cannot be had.
+        SourceError: no checkpoints, or they are unavailable.
     """
     address = parse_address(run)
     if address.scheme == "local":
         folder = Path(address.place).expanduser()
         if not folder.is_dir():
             raise AddressError(f"{address.place} is not a folder of checkpoints named samples_N.pt")
-    elif address.scheme == "wandb":
+    elif address.scheme == "wandb" and ":" not in address.place:
         from sae_geometry.sources.wandb.runs import fetch_run
 
         folder = fetch_run(address.place, Context(offline, echo, progress), every=True).folder
@@ -74,6 +83,4 @@ def checkpoints(
 
 
 def _described(address: str, path: Path) -> FetchedFile:
-    with path.open("rb") as f:
-        digest = hashlib.file_digest(f, "sha256").hexdigest()
-    return FetchedFile(address, path, path.stat().st_size, digest)
+    return FetchedFile(address, path, path.stat().st_size, checksum(path))

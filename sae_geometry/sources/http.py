@@ -1,31 +1,45 @@
-"""One HTTP request, bounded: time, size, tries and redirects; credentials for the host they are for and no other."""
+"""HTTP requests with limits on time, size, rate, retries and redirects. Credentials go to their own host only.
+
+Redirects are followed by `requests`, which drops credentials where the origin changes. Retries are counted here,
+because `urllib3.Retry` does not cover a body that breaks off.
+"""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from threading import Thread
+from typing import Any, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 from sae_geometry.io.redaction import without_secrets
 from sae_geometry.sources.errors import SourceError
+from sae_geometry.sources.plain import parse_json
+
+T = TypeVar("T")
 
 _MAX_REDIRECTS = 5
-_MAX_ANSWER = 128 << 20
+MAX_ANSWER = 32 << 20  # bytes of JSON, which takes up to twenty times as much once parsed
 _RETRIED = {408, 425, 429, 500, 502, 503, 504}
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Attributes:
-    connect: seconds to connect.
-    silence: seconds without a byte.
-    tries: how often a request is made before giving up.
-    pause: seconds before the second try, doubled before the third.
-    longest_pause: seconds that a server's Retry-After is honoured for.
+    """Limits of a request.
+
+    Attributes:
+        connect: seconds to connect.
+        silence: seconds without a byte.
+        tries: maximum number of attempts.
+        pause: seconds before the second attempt, doubled before the third.
+        longest_pause: maximum seconds of a server's Retry-After.
+        slowest: minimum bytes per second, on average over `silence` seconds.
+        end: maximum seconds for a request and all pages of its response.
     """
 
     connect: float = 10.0
@@ -33,31 +47,33 @@ class Limits:
     tries: int = 3
     pause: float = 1.0
     longest_pause: float = 20.0
+    slowest: float = 4096.0
+    end: float = 900.0
 
 
 _current = Limits()
 
 
 def limits() -> Limits:
-    """The limits in force."""
+    """Return the current limits."""
     return _current
 
 
 def set_limits(new: Limits) -> None:
-    """Put other limits in force, for slow lines and for tests."""
+    """Replace the limits, for slow connections and tests."""
     global _current
     _current = new
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """An Authorization header and the one origin it may be sent to."""
+    """An Authorization header and the only origin it may be sent to."""
 
     origin: str
     header: str
 
     def headers_for(self, url: str) -> dict[str, str]:
-        """The header, if `url` is at the origin."""
+        """Return the header if `url` is at the origin."""
         return {"Authorization": self.header} if origin_of(url) == self.origin else {}
 
     def __repr__(self) -> str:
@@ -65,7 +81,7 @@ class Credentials:
 
 
 class RefusedError(SourceError):
-    """The server said no, and will say it again: 401, 403, 404 and the like."""
+    """The server refused the request permanently: 401, 403, 404 and similar."""
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
@@ -73,11 +89,11 @@ class RefusedError(SourceError):
 
 
 class UnreachableError(SourceError):
-    """No answer, or none in time, after every try."""
+    """No answer, or none in time, after all attempts."""
 
 
 def origin_of(url: str) -> str:
-    """Scheme, host and port of a URL, spelled in one way."""
+    """Return the normalized scheme, host and port of a URL."""
     parts = urlsplit(url)
     port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
     return f"{parts.scheme}://{(parts.hostname or '').lower()}:{port}"
@@ -87,59 +103,116 @@ def origin_of(url: str) -> str:
 def open_url(
     method: str, url: str, *, headers: Mapping[str, str], credentials: Credentials | None, data: bytes | None = None
 ) -> Iterator[Any]:
-    """The answer to one request, its body not yet read, redirects followed without handing credentials on.
+    """Yield the response to one request with its body unread; redirects get no credentials.
 
     Raises:
-        ConnectionError: no answer, or none in time.
-        SourceError: a redirect that cannot be followed.
+        ConnectionError: no response, or none in time.
+        SourceError: the redirect cannot be followed.
     """
     import requests
 
-    with requests.Session() as session:
-        for _ in range(_MAX_REDIRECTS + 1):
-            sent = {**headers, **(credentials.headers_for(url) if credentials else {})}
-            try:
-                answer = session.request(
-                    method, url, headers=sent, data=data, stream=True, allow_redirects=False, auth=lambda r: r,
-                    timeout=(limits().connect, limits().silence),
-                )  # fmt: skip
-            except requests.exceptions.Timeout as error:
-                raise ConnectionError("no answer in time") from error
-            except (requests.exceptions.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
-                raise ConnectionError(_why(error)) from error
-            except (requests.exceptions.RequestException, ValueError) as error:
-                raise SourceError(
-                    f"{origin_of(url)}: the request could not be made ({type(error).__name__})"
-                ) from error
-            if not answer.is_redirect:
-                try:
-                    yield answer
-                finally:
-                    answer.close()
-                return
+    sent = {**headers, **(credentials.headers_for(url) if credentials else {})}
+    with _session() as session:
+
+        def ask() -> Any:
+            return session.request(
+                method, url, headers=sent, data=data, stream=True, auth=lambda r: r,
+                timeout=(limits().connect, limits().silence),
+            )  # fmt: skip
+
+        try:
+            answer = in_time(ask)
+        except SourceError:
+            raise
+        except (requests.exceptions.Timeout, TimeoutError) as error:
+            raise ConnectionError("no answer in time") from error
+        except requests.exceptions.TooManyRedirects as error:
+            raise SourceError(f"{origin_of(url)} redirects in a circle") from error
+        except (requests.exceptions.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
+            raise ConnectionError(_why(error)) from error
+        except (requests.exceptions.RequestException, ValueError, LookupError) as error:
+            raise SourceError(f"{origin_of(url)}: the request could not be made ({type(error).__name__})") from error
+        try:
+            yield answer
+        finally:
             answer.close()
+
+
+def _session() -> Any:
+    """Return a session that follows redirects only to http(s), never from https to http, without adding credentials."""
+    import requests
+
+    class Session(requests.Session):
+        def get_redirect_target(self, resp: Any) -> str | None:
+            if not resp.is_redirect:
+                return None
+            resp.close()  # the body may be endless
+            here = str(resp.url)
             try:
-                target = urljoin(url, answer.headers["location"])
-                urlsplit(target)
+                there = urlsplit(urljoin(here, resp.headers["location"]))
+                origin_of(there.geturl())
             except ValueError:
-                raise SourceError(f"{origin_of(url)} redirects to what is not a URL; refused") from None
-            if urlsplit(target).scheme not in {"http", "https"} or (
-                urlsplit(url).scheme == "https" and urlsplit(target).scheme == "http"
-            ):
-                raise SourceError(
-                    f"{origin_of(url)} redirects to {without_secrets(target.partition('?')[0])[:120]!r}; refused"
-                )
-            url = target
-            if answer.status_code == 303:
-                method, data = "GET", None
-        raise SourceError(f"{origin_of(url)} redirects in a circle")
+                raise SourceError(f"{origin_of(here)} redirects to what is not a URL; refused") from None
+            if there.scheme not in {"http", "https"} or (here.startswith("https:") and there.scheme == "http"):
+                shown = without_secrets(there.geturl().partition("?")[0])[:120]
+                raise SourceError(f"{origin_of(here)} redirects to {shown!r}; refused")
+            return super().get_redirect_target(resp)
+
+        def rebuild_auth(self, prepared_request: Any, response: Any) -> None:
+            if self.should_strip_auth(response.request.url, prepared_request.url):
+                prepared_request.headers.pop("Authorization", None)
+
+    session = Session()
+    session.max_redirects = _MAX_REDIRECTS
+    return session
+
+
+def in_time(ask: Callable[[], T], still_waits: Callable[[], bool] = lambda: True) -> T:
+    """Return the result of `ask`; abandon it if none arrives within the time limit of an answer.
+
+    The client's own timeout applies to the silence between two bytes, so a server that sends a header byte now and then
+    never triggers it.
+
+    Args:
+        ask: function to call in a thread, which does not prevent the process from exiting.
+        still_waits: returns whether `ask` is waiting for a response rather than doing other work without a time limit.
+
+    Raises:
+        TimeoutError: no result in time.
+    """
+    result: Future[T] = Future()
+
+    def work() -> None:
+        try:
+            result.set_result(ask())
+        except BaseException as error:  # any exception belongs to the caller
+            result.set_exception(error)
+
+    Thread(target=work, daemon=True).start()
+    try:
+        while True:
+            try:
+                return result.result(timeout=limits().connect + limits().silence)
+            except FutureTimeoutError:
+                if result.done():
+                    return result.result()
+                if still_waits():
+                    raise TimeoutError("no answer in time") from None
+    finally:
+        if not result.done():
+            result.add_done_callback(_close_late)
+
+
+def _close_late(result: Future[Any]) -> None:
+    if result.exception() is None:
+        getattr(result.result(), "close", lambda: None)()
 
 
 def with_tries(what: str, attempt: Callable[[], Any]) -> Any:
-    """The result of `attempt`, made again after `ConnectionError`, at most `limits().tries` times.
+    """Return the result of `attempt`, repeated after `ConnectionError`, at most `limits().tries` times in total.
 
     Raises:
-        UnreachableError: every try failed.
+        UnreachableError: all attempts failed.
     """
     last: Exception | None = None
     for n in range(limits().tries):
@@ -156,10 +229,10 @@ def with_tries(what: str, attempt: Callable[[], Any]) -> Any:
 
 
 def check_status(answer: Any, what: str) -> None:
-    """Raise for an answer that is not a success.
+    """Raise for a response that is not a success.
 
     Raises:
-        ConnectionError: a status worth another try; `.wait` is the server's Retry-After, if it gave one.
+        ConnectionError: the status permits a retry; `.wait` is the server's Retry-After, if given.
         RefusedError: any other failure.
     """
     status = int(answer.status_code)
@@ -168,55 +241,90 @@ def check_status(answer: Any, what: str) -> None:
     if status in _RETRIED:
         error = ConnectionError("too many requests (429)" if status == 429 else f"the server failed ({status})")
         after = answer.headers.get("retry-after", "")
-        error.wait = float(after) if after.isdigit() else None  # type: ignore[attr-defined]
+        error.wait = float(after) if after.isdecimal() and len(after) < 9 else None  # type: ignore[attr-defined]
         raise error
     said = {401: "not signed in (401)", 403: "permission denied (403)", 404: "not found (404)"}
     raise RefusedError(f"{what}: {said.get(status, f'refused ({status})')}", status)
 
 
 def post_json(url: str, body: Any, what: str, credentials: Credentials | None = None) -> Any:
-    """The JSON answer to a JSON question.
+    """Return the JSON response to a JSON request.
 
     Raises:
-        RefusedError, UnreachableError: as their names say.
-        SourceError: an answer that is not JSON or is absurdly long.
+        RefusedError, UnreachableError: see these classes.
+        SourceError: the response is not JSON, or too long.
     """
-    headers = {"Content-Type": "application/json", "Accept": "application/json"}
+    headers = {"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "identity"}
+    end = time.monotonic() + limits().end
 
     def attempt() -> bytes:
         with open_url("POST", url, headers=headers, credentials=credentials, data=json.dumps(body).encode()) as answer:
             check_status(answer, what)
-            return b"".join(body_of(answer, _MAX_ANSWER, what, decode=True))
+            raw = bytearray()
+            for piece in body_of(answer, MAX_ANSWER, what):
+                raw += piece
+                if time.monotonic() > end:
+                    raise SourceError(f"{what}: no whole answer after {limits().end:.0f} seconds; try again later")
+            return bytes(raw)
 
     raw = with_tries(what, attempt)
     try:
-        return json.loads(raw)
-    except (ValueError, RecursionError) as error:
+        return parse_json(raw)
+    except ValueError as error:
         kind = "a web page" if raw.lstrip()[:1] == b"<" else "not JSON"
         raise SourceError(f"{what}: {origin_of(url)} answered with {kind}; is WANDB_BASE_URL right?") from error
 
 
-def body_of(answer: Any, limit: int, what: str, *, decode: bool = False) -> Iterator[bytes]:
-    """The body in pieces, never more than `limit` bytes of it.
+def body_of(answer: Any, limit: int, what: str) -> Iterator[bytes]:
+    """Yield the body in pieces, at most `limit` bytes in total.
 
     Raises:
-        ConnectionError: it broke off.
-        SourceError: it goes on beyond the limit.
+        ConnectionError: the body broke off, or is too slow.
+        SourceError: the body exceeds the limit, or is compressed although the request excluded that.
     """
     import requests
     import urllib3
 
-    n = 0
+    if answer.headers.get("content-encoding", "identity") != "identity":
+        raise SourceError(f"{what}: the server compressed it, though asked not to; refused")
+    n, pace = 0, Pace()
     try:
-        for piece in answer.raw.stream(1 << 20, decode_content=decode):
+        while piece := answer.raw.read1(1 << 20, decode_content=False):
             n += len(piece)
             if n > limit:
                 raise SourceError(f"{what}: the server sends more than {limit:,} bytes, more than it should; stopped")
+            pace.add(len(piece))
             yield piece
     except (urllib3.exceptions.ReadTimeoutError, TimeoutError) as error:
         raise ConnectionError(f"silent for {limits().silence:.0f} seconds") from error
+    except TooSlowError:
+        raise
     except (urllib3.exceptions.HTTPError, requests.exceptions.RequestException, OSError) as error:
         raise ConnectionError("the connection broke off") from error
+
+
+class TooSlowError(ConnectionError):
+    """The server sends too slowly to finish."""
+
+
+class Pace:
+    """Monitor the rate of received bytes over the permitted time of silence."""
+
+    def __init__(self) -> None:
+        self.n, self.since = 0, time.monotonic()
+
+    def add(self, n: int) -> None:
+        """Count received bytes.
+
+        Raises:
+            TooSlowError: the rate is too low.
+        """
+        self.n += n
+        passed = time.monotonic() - self.since
+        if passed >= limits().silence:
+            if self.n < limits().slowest * passed:
+                raise TooSlowError(f"the server sends fewer than {limits().slowest:,.0f} bytes a second")
+            self.n, self.since = 0, time.monotonic()
 
 
 def _why(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""What is at an address, in full: every tensor, every dictionary, and how each was understood."""
+"""Describe an address in full: every tensor, every dictionary, and how each was interpreted."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sae_geometry.io.escaping import shown
+from sae_geometry.io.formatting import counted
 from sae_geometry.sources.address import Selection
 from sae_geometry.sources.bundle import Context, Echo
 from sae_geometry.sources.layouts.detect import LatentAxis, Site, Slab
 from sae_geometry.sources.layouts.hook_points import space_of
-from sae_geometry.sources.layouts.read import Opened, is_transcoder, open_bundle, read_dictionary
+from sae_geometry.sources.layouts.read import Opened, is_meant, open_bundle, read_dictionary
 from sae_geometry.sources.resolve import parse_address, resolve
 
-_AXES = {"n": "n_latents", "d": "width", "o": "outputs"}
+_AXES = {"n": "n_latents", "d": "width", "o": "outputs", "s": "layers", "1": "1"}
 
 
 @dataclass(frozen=True)
@@ -26,9 +28,12 @@ class StoredShape:
     dtype: str
 
 
+_LONGEST_LINE = 1000  # in characters
+
+
 @dataclass(frozen=True)
 class Norms:
-    """Euclidean norms of the decoder rows in the file's own units; `n_bad` rows are zero or not finite."""
+    """Euclidean norms of the decoder rows in the file's units; `n_bad` rows are zero or not finite."""
 
     lowest: float
     mean: float
@@ -41,16 +46,16 @@ class FoundDictionary:
     """One dictionary of the file.
 
     Attributes:
-        choice: what to write after `::` to choose it; "" where it is the only one.
-        n_latents, d_out: its size; d_out is the width of one output.
-        outputs: the layers or models that its decoder writes to; empty where there is one.
+        choice: text after `::` that selects it; "" where it is the only one.
+        n_latents, d_out: size; d_out is the width of one output.
+        outputs: layers or models that its decoder writes to; empty where there is one.
         output_kind: "layer" or "model".
         decoder, encoder: key and orientation, "W_dec [n_latents, width]"; encoder is None where there is none.
-        hook_point_in, hook_point_out: where it reads and writes; out is None where it is the same or unknown.
-        transcoder: the decoder writes to another space than the encoder reads from.
+        hook_point_in, hook_point_out: hook points it reads and writes; out is None where it is the same or unknown.
+        transcoder: whether the decoder writes to another space than the encoder reads from.
         assumed: why the orientation is an assumption; None where it is certain.
-        alive: what is known about dead latents; None where the decoder was not read.
-        norms: of the decoder rows; None where the decoder was not read.
+        alive: known dead latents; None where the decoder was not read.
+        norms: norms of the decoder rows; None where the decoder was not read.
     """
 
     choice: str
@@ -70,17 +75,18 @@ class FoundDictionary:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What is at an address.
+    """Contents of an address.
 
     Attributes:
-        address: as resolved.
-        files: the weights files on disk.
-        container: how they are packed.
-        layout, title: the row of the table of layouts, short and for people.
-        model: the model's name; None when unknown.
-        tensors: everything stored.
-        dictionaries: every dictionary found.
-        metadata: what else the source said.
+        address: the resolved address.
+        files: weights files on disk.
+        container: format of the files.
+        layout, title: matching row of the table of layouts: short name, and name shown to users.
+        model: name of the model; None when unknown.
+        tensors: all stored tensors.
+        dictionaries: all dictionaries.
+        metadata: other facts from the source.
+        notes: what could not be read or interpreted.
     """
 
     address: str
@@ -92,33 +98,37 @@ class Inspection:
     tensors: tuple[StoredShape, ...]
     dictionaries: tuple[FoundDictionary, ...]
     metadata: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = [self.address, f"  layout      {self.layout}: {self.title} ({self.container})"]
         lines.append(f"  model       {self.model or 'unknown'}")
         for d in self.dictionaries:
-            lines.append(f"  dictionary  {'::' + d.choice if d.choice else 'the only one'}: {d.n_latents:,} latents")
+            lines.append(
+                f"  dictionary  {'::' + d.choice if d.choice else 'the only one'}: {counted(d.n_latents, 'latent')}"
+            )
             lines += [f"    {name:<9} {text}" for name, text in _details(d)]
-        lines += [f"  tensor      {t.key} {list(t.shape)} {t.dtype}" for t in self.tensors]
-        return "\n".join(lines)
+        lines += [f"  tensor      {shown(t.key)} {list(t.shape)} {t.dtype}" for t in self.tensors]
+        lines += [f"  note        {note}" for note in self.notes]
+        return "\n".join(shown(line, _LONGEST_LINE) for line in lines)
 
 
 def inspect(
     address: str | Path, *, latent_axis: LatentAxis | None = None, offline: bool = False, echo: Echo | None = None
 ) -> Inspection:
-    """What is at an address, and how it would be read.
+    """Describe an address and how it would be read.
 
-    Decoder norms and alive latents are given where the address means one dictionary; where it holds several, choose
-    one with `::` to see them.
+    Decoder norms and alive latents are included where the address selects one dictionary; where it has several, select
+    one with `::`.
 
     Args:
-        address: as `load` takes it.
-        latent_axis: which axis of the stored decoder counts latents, where the file cannot tell.
-        offline: touch no network.
-        echo: called with what the address was resolved to.
+        address: any input of `load`.
+        latent_axis: axis of the stored decoder that indexes latents, where the file is ambiguous.
+        offline: do not use the network.
+        echo: called with the resolved address.
 
     Raises:
-        SourceError: as `load`.
+        SourceError: see `load`.
 
     Example:
         >>> from sae_geometry.sources import inspect
@@ -126,26 +136,24 @@ def inspect(
         'W_dec [n_latents, width]'
     """
     parsed = parse_address(address)
+    latent_axis = parsed.selection.latent_axis if latent_axis is None else latent_axis
     bundle = resolve(parsed, Context(offline, echo))
     opened = open_bundle(bundle, latent_axis)
-    sites = [s for s in opened.sites if _meant(s, parsed.selection)] or list(opened.sites)
+    sites = [s for s in opened.sites if is_meant(s, parsed.selection)] or list(opened.sites)
     found = tuple(_found(opened, site, read=len(sites) == 1, selection=parsed.selection) for site in sites)
+    space = space_of(opened.sites[0], opened.config, bundle.where)
     return Inspection(
         bundle.address,
         bundle.weights,
         opened.file.container,
         opened.sites[0].layout.name,
         opened.sites[0].layout.title,
-        space_of(opened.sites[0], opened.config, bundle.where).model,
+        space.model,
         tuple(StoredShape(k, e.shape, str(e.dtype).removeprefix("torch.")) for k, e in opened.file.entries.items()),
         found,
         {**opened.file.extras, **bundle.metadata},
+        (*opened.notes, *space.notes),
     )
-
-
-def _meant(site: Site, selection: Selection) -> bool:
-    by_hook = selection.hook is None or site.hook in (None, selection.hook.replace("-", "."))
-    return by_hook and selection.source in (None, site.source)
 
 
 def _found(opened: Opened, site: Site, *, read: bool, selection: Selection) -> FoundDictionary:
@@ -157,11 +165,11 @@ def _found(opened: Opened, site: Site, *, read: bool, selection: Selection) -> F
         d_out=_width(opened, site.decoder[0]),
         outputs=tuple(s.out for s in site.decoder if s.out is not None),
         output_kind=site.layout.out,
-        decoder=_spelled(site.decoder),
-        encoder=_spelled(site.encoder) if site.encoder else None,
+        decoder=spelled(site.decoder),
+        encoder=spelled(site.encoder) if site.encoder else None,
         hook_point_in=space.reads,
         hook_point_out=space.writes,
-        transcoder=is_transcoder(site, opened.config),
+        transcoder=space.transcoder,
         assumed=site.assumed,
         alive=None if d is None else d.alive.describe(),
         norms=None
@@ -179,7 +187,8 @@ def _width(opened: Opened, slab: Slab) -> int:
     return opened.file.entries[slab.key].shape[slab.axes.index("d")]
 
 
-def _spelled(slabs: tuple[Slab, ...]) -> str:
+def spelled(slabs: tuple[Slab, ...]) -> str:
+    """Return the keys of slabs and their interpreted axes: "W_dec [n_latents, width]"."""
     keys = dict.fromkeys(s.key for s in slabs)
     return ", ".join(keys) + f" [{', '.join(_AXES[a] for a in slabs[0].axes)}]"
 

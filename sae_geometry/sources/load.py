@@ -1,4 +1,4 @@
-"""`load`: from one line of text to a dictionary."""
+"""Load a dictionary from an address."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from pathlib import Path
 from types import MappingProxyType
 
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.io.formatting import readable
+from sae_geometry.io.escaping import readable
 from sae_geometry.sources.bundle import Context, Echo, Progress
 from sae_geometry.sources.layouts.detect import LatentAxis
 from sae_geometry.sources.layouts.read import Latents, choose_site, open_bundle, read_dictionary
 from sae_geometry.sources.resolve import parse_address, resolve
+from sae_geometry.sources.starts import with_start
 
 
 class OrientationWarning(UserWarning):
-    """The axis that counts latents was assumed: the file alone cannot tell."""
+    """The latent axis was assumed, because the file is ambiguous."""
 
 
 def load(
@@ -31,27 +32,29 @@ def load(
     echo: Echo | None = None,
     progress: Progress | None = None,
 ) -> Dictionary:
-    """The dictionary at an address.
+    """Load the dictionary at an address.
 
     Args:
-        address: `demo:NAME`, `wandb:entity/project/run[#file]`, `hf://org/repo[@rev][/path]`, `saelens:release/id`,
-            `paper:…`, a pasted wandb.ai or huggingface.co URL, or a local path. `::hook` (or `::layer=2`) picks one of
-            several dictionaries in a file; `NAME=` in front sets the label.
-        latents: "alive" drops the latents known to be dead (none if that is unknown); "all" keeps every one.
-        name: label; goes before one set by `NAME=`.
-        latent_axis: which axis of the stored decoder counts latents, where the file cannot tell.
+        address: `demo:NAME`, `wandb:entity/project/run[#file]` or `wandb:entity/project/artifact:v3`,
+            `hf://org/repo[@rev][/path]`, `saelens:release/id`, `paper:…`, a pasted wandb.ai or huggingface.co URL, or a
+            local path. `::hook` (or `::layer=2`) picks one of several dictionaries in a file, `::latent_axis=1` is
+            `latent_axis`; `NAME=` in front sets the label.
+        latents: "alive" drops latents known to be dead (none if unknown); "all" returns every latent.
+        name: label; takes precedence over `NAME=`.
+        latent_axis: axis of the stored decoder that indexes latents, where the file is ambiguous.
         drop_bad: drop latents whose decoder row is zero, NaN or infinite, and record them, instead of raising.
-        encoder: read the encoder too; False halves the memory.
-        offline: touch no network; what was fetched before is used.
-        echo: called with what the address was resolved to, one line at a time.
-        progress: called with a file's name and the share of it fetched.
+        encoder: whether to read the encoder too; False halves the memory.
+        offline: do not use the network; cached files are used.
+        echo: called with the resolved address, one line at a time.
+        progress: called with a file's name and its downloaded share.
 
     Returns:
         Dictionary with float32 unit rows [n_latents, d_in] and the original latent ids.
 
     Raises:
-        SourceError: a wrong or ambiguous address, nothing there, a damaged or hostile file; one sentence each.
-        ValueError: rows without a direction, unless `drop_bad`.
+        SourceError: the address is wrong or ambiguous, nothing is there, or a file is damaged or hostile; one sentence
+            each.
+        ValueError: zero or non-finite rows, unless `drop_bad`.
 
     Example:
         >>> import sae_geometry as sg
@@ -65,12 +68,16 @@ def load(
         raise ValueError(f"latent_axis must be 0 or 1; got {latent_axis!r}")
     context = Context(offline, echo, progress)
     parsed = parse_address(address)
+    latent_axis = parsed.selection.latent_axis if latent_axis is None else latent_axis
+    parsed = replace(parsed, selection=replace(parsed.selection, latent_axis=latent_axis))  # recorded in addresses
     bundle = resolve(parsed, context)
     opened = open_bundle(bundle, latent_axis)
     context.say(f"{parsed.typed} → {bundle.address}{parsed.selection}")
     dictionary = read_dictionary(
         opened, parsed.selection, latents, name=name or parsed.label, drop_bad=drop_bad, encoder=encoder
     )
+    if encoder:  # a caller without encoders should not read a second file either
+        dictionary = with_start(dictionary, bundle, parsed.selection, latent_axis)
     dictionary = replace(
         dictionary,
         name=readable(dictionary.name),

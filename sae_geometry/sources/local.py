@@ -1,14 +1,25 @@
-"""Checkpoints on this machine: a file, or a folder from which the one meant is taken."""
+"""Checkpoints on this machine: a file, or a folder with weights to choose from."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from sae_geometry.io.formatting import counted
 from sae_geometry.sources.address import Address
 from sae_geometry.sources.bundle import Bundle
+from sae_geometry.sources.cache import commit_of
 from sae_geometry.sources.errors import SourceError
-from sae_geometry.sources.layouts.filenames import SPARSITY_NAME, choose_weights, label_for, other_half, side_names
+from sae_geometry.sources.layouts.filenames import (
+    SPARSITY_NAME,
+    choose_weights,
+    companions,
+    label_for,
+    missing_shards,
+    side_names,
+    start_names,
+)
 from sae_geometry.sources.wandb.run_record import RUN_RECORD_NAME, read_record
 
 _MAX_DEPTH = 4
@@ -16,32 +27,36 @@ _MAX_FILES = 100_000
 
 
 def bundle_local(address: Address) -> Bundle:
-    """The checkpoint at a local address.
+    """Return the checkpoint at a local address.
 
     Raises:
-        SourceError: nothing there, no weights in the folder, or several and none that is clearly meant.
+        SourceError: no such path, no weights in the folder, or several without a unique choice.
     """
     path = Path(address.place).expanduser()
-    if not path.exists():
+    if not path.exists() and not path.is_symlink():
         raise SourceError(f"{address.place} does not exist (looked in {path.absolute().parent})")
     if path.is_dir():
+        path = _snapshot(path)
         chosen = choose_weights(list(_names(path)), str(path))
         return bundle_files(tuple(path / n for n in chosen), str(path / chosen[0] if len(chosen) == 1 else path))
-    half = other_half(path.name)
-    halves = (path, path.parent / half) if half and (path.parent / half).is_file() else (path,)
-    return bundle_files(halves, str(path))
+    beside = [child.name for child in path.parent.iterdir() if child.is_file()]
+    return bundle_files(tuple(path.parent / n for n in companions(path.name, beside)), str(path))
 
 
 def bundle_files(weights: tuple[Path, ...], address: str, where: str | None = None) -> Bundle:
-    """A bundle of weights files on disk, with the side files that lie beside them.
+    """Return a bundle of weights files on disk, with their side files.
 
     Args:
-        weights: the files.
-        address: recorded in every result.
-        where: the path after the repository's name, where there is one.
+        weights: weights files.
+        address: resolved address, recorded in every result.
+        where: path prefixed with the repository's name, where there is one.
     """
+    for path in weights:
+        if path.is_symlink() and not path.exists():
+            raise SourceError(f"{path.name} is a link to {path.readlink()}, which does not exist: fetch it again")
     first = weights[0].absolute()
     sides = [Path(p) for name in side_names(first.as_posix()) if (p := Path(name)).is_file()]
+    wanting = missing_shards([w.name for w in weights])
     record = next((read_record(p) for p in sides if p.name == RUN_RECORD_NAME), None)
     return Bundle(
         weights,
@@ -49,6 +64,8 @@ def bundle_files(weights: tuple[Path, ...], address: str, where: str | None = No
         name=label_for(first.as_posix(), address),
         where=where or first.as_posix(),
         configs=tuple(p for p in sides if p.name not in (SPARSITY_NAME, RUN_RECORD_NAME)),
+        start=next((p for name in start_names(first.as_posix()) if (p := Path(name)).is_file()), None),
+        notes=(f"{counted(wanting, 'shard')} of the checkpoint not there and not read",) if wanting > 0 else (),
         sparsity=next((p for p in sides if p.name == SPARSITY_NAME), None),
         config={} if record is None else record.config,
         alive_ids={} if record is None else record.alive_ids,
@@ -57,14 +74,37 @@ def bundle_files(weights: tuple[Path, ...], address: str, where: str | None = No
     )
 
 
+def _snapshot(folder: Path) -> Path:
+    """Return the selected commit of a Hugging Face cache folder, models--org--repo; other folders unchanged.
+
+    Raises:
+        SourceError: several commits, none of them main.
+    """
+    snapshots = folder / "snapshots"
+    if not re.fullmatch(r"(?:models|datasets)--.+", folder.name) or not snapshots.is_dir():
+        return folder
+    commits = sorted(p.name for p in snapshots.iterdir() if p.is_dir())
+    main = commit_of(folder, "main")
+    if main in commits:
+        return snapshots / main
+    if len(commits) == 1:
+        return snapshots / commits[0]
+    raise SourceError(
+        f"{folder} has {len(commits)} commits and does not say which is main: give one of its folders, "
+        f"{snapshots.name}/{commits[0] if commits else '…'}"
+    )
+
+
 def _names(folder: Path, depth: int = 0) -> Iterator[str]:
-    """Files below a folder, a few levels deep, as names relative to it."""
+    """Yield files below a folder, a few levels deep, as names relative to it."""
     try:
         children = sorted(folder.iterdir())
     except OSError as error:
         raise SourceError(f"{folder} cannot be listed: {error.strerror}") from error
     for child in children[:_MAX_FILES]:
-        if child.is_file():
+        if child.is_file() or (
+            child.is_symlink() and not child.exists()
+        ):  # a broken link is reported once it is opened
             yield child.name
         elif child.is_dir() and depth < _MAX_DEPTH and not child.name.startswith("."):
             yield from (f"{child.name}/{name}" for name in _names(child, depth + 1))

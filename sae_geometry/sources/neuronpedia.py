@@ -1,4 +1,4 @@
-"""Links to Neuronpedia: a latent's page, and lists of latents, for dictionaries whose pages are known there."""
+"""Links to Neuronpedia: pages and lists of latents, for dictionaries with known pages."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from sae_geometry.dictionary import Dictionary
+from sae_geometry.sources.as_dictionary import as_dictionary
 from sae_geometry.sources.catalog import neuronpedia_source
 
 SITE = "https://www.neuronpedia.org"
@@ -17,19 +18,20 @@ _SOURCE = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def source_on_neuronpedia(dictionary: Dictionary) -> str | None:
-    """The "model/source" of a dictionary's pages: what its configuration says, or a catalogue; None where unknown."""
+    """Return the "model/source" of a dictionary's pages, from its configuration or a catalog; None where unknown."""
     return _source(dictionary.metadata, dictionary.address)
 
 
-def neuronpedia_url(dictionary: Dictionary, latent_id: int) -> str | None:
-    """The address of a latent's page on Neuronpedia, `SITE/model/source/index`; None where its pages are not known.
+def neuronpedia_url(dictionary: Any, latent_id: int) -> str | None:
+    """Return the URL of a latent's page on Neuronpedia, `SITE/model/source/index`; None where its pages are unknown.
 
-    Known are checkpoints whose configuration names its pages, the published runs of the end-to-end paper, and what an
-    installed sae-lens lists. Whether the page is there is not asked of the network.
+    Pages are known for checkpoints whose configuration names them, for the published runs of the end-to-end paper, and
+    for releases in an installed sae-lens. The network is not used, so the page may not exist.
 
     Args:
-        dictionary: a loaded `Dictionary`.
-        latent_id: the latent's original id.
+        dictionary: a `Dictionary`, an address, an array, or any other input of `load` and `as_dictionary`; a dictionary
+            made in memory has no pages.
+        latent_id: original id of the latent.
 
     Example:
         >>> import numpy as np, sae_geometry as sg
@@ -38,20 +40,20 @@ def neuronpedia_url(dictionary: Dictionary, latent_id: int) -> str | None:
         >>> sg.neuronpedia_url(d, 1)
         'https://www.neuronpedia.org/gpt2-small/6-res_scl-ajt/1'
     """
-    source = source_on_neuronpedia(dictionary)
+    source = source_on_neuronpedia(as_dictionary(dictionary))
     return None if source is None else f"{SITE}/{source}/{int(latent_id)}"
 
 
 def neuronpedia_pages(metadata: Mapping[str, Any], address: str | None) -> str | None:
-    """Where the pages of a dictionary are, `SITE/model/source`, from what a summary says of it; None where unknown."""
+    """Return the URL of a dictionary's pages, `SITE/model/source`, from the values in a summary; None where unknown."""
     source = _source(metadata, address)
     return None if source is None else f"{SITE}/{source}"
 
 
 def neuronpedia_lists(latents: Iterable[tuple[Dictionary, int]], name: str) -> list[str]:
-    """Addresses of Neuronpedia quick lists of these latents, at most 150 on each, in the order given.
+    """Return URLs of Neuronpedia quick lists of these latents, at most 150 per list, in the given order.
 
-    Latents of dictionaries without known pages are left out. Several lists are called "NAME 1 of 3", and so on.
+    Latents of dictionaries without known pages are left out. Several lists are named "NAME 1 of 3" and so on.
     """
     sources: dict[int, str | None] = {}
     entries = []

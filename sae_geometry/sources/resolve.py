@@ -1,4 +1,4 @@
-"""From an address to files on disk, whichever source it belongs to."""
+"""Resolve an address of any source to files on disk."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from sae_geometry.sources.local import bundle_local
 
 
 def parse_address(address: str | Path) -> Address:
-    """The address that text or a path spells; a `Path` is always local."""
+    """Parse the address in a text or path; a `Path` is always local."""
     if isinstance(address, Path):
         return Address(str(address), "local", str(address))
-    return parse(address, lambda text: os.path.exists(os.path.expanduser(text)))  # False, no error, for long text
+    return parse(address, lambda text: os.path.exists(os.path.expanduser(text)))  # False for overlong text
 
 
 def resolve(address: Address, context: Context) -> Bundle:
-    """The files that an address stands for, fetched if need be.
+    """Return the files of an address, fetched if necessary.
 
     Raises:
-        SourceError: nothing there, or out of reach.
+        SourceError: no such file, or unreachable.
     """
     match address.scheme:
         case "local":
@@ -68,7 +68,7 @@ def _run_or_hint(address: Address, context: Context) -> Bundle:
 
 
 def _paper(address: Address, context: Context) -> Bundle:
-    """A run of the paper from W&B, or from a copy on Hugging Face where W&B does not give it."""
+    """Return a run of the paper from W&B, or from a copy on Hugging Face where W&B fails."""
     from sae_geometry.sources.wandb.runs import bundle_wandb
 
     run = paper_run(address.place)

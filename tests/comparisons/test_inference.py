@@ -1,4 +1,7 @@
-"""Intervals cover what they claim; the permutation test against its definition; refusals say how many runs it takes."""
+"""Intervals cover what they claim; the test between kinds keeps its size and has power; refusals say what it takes.
+
+The populations are those of benchmarks/inference.py, whose longer tables are in benchmarks/RESULTS_inference.md.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,15 @@ import itertools
 import numpy as np
 import pytest
 
-from sae_geometry.comparisons.inference import interval_over_latents, interval_over_runs, kind_difference
+from benchmarks.inference import OVER_RUNS, between, intervals_of, one_failed, p_of_kinds, two_ways
+from sae_geometry.comparisons.inference import (
+    interval_of_share,
+    interval_over_latents,
+    interval_over_runs,
+    kind_difference,
+    runs_apart,
+    wilson,
+)
 
 
 def simulated(rng, n, run, pair, ways=0.0):
@@ -21,24 +32,106 @@ def simulated(rng, n, run, pair, ways=0.0):
 @pytest.mark.parametrize(("run", "pair", "ways"), [(1, 0, 0), (1, 0.5, 0.2), (1, 1, 0), (0.3, 1, 0.3)])
 def test_intervals_over_runs_cover(n, run, pair, ways):
     rng = np.random.default_rng(n)
-    found = [interval_over_runs(simulated(rng, n, run, pair, ways)) for _ in range(2000)]
+    found = [interval_over_runs(simulated(rng, n, run, pair, ways)) for _ in range(600)]
     covered = np.mean([i.low <= 0 <= i.high for i in found])
-    assert 0.925 <= covered <= 0.98  # nominal 0.95; 2,000 draws have a standard error of 0.005
+    assert 0.93 <= covered <= (0.998 if n < 7 else 0.99)  # nominal 0.95; 600 draws have a standard error of 0.009
+
+
+@pytest.mark.parametrize(("run", "pair", "low", "high"), [(1, 0, 0.94, 0.99), (1, 0.5, 0.94, 0.99), (0.1, 1, 0.95, 1)])
+def test_three_runs_are_covered_too_and_widely_where_pairs_vary(run, pair, low, high):
+    rng = np.random.default_rng(3)
+    found = [interval_over_runs(simulated(rng, 3, run, pair)) for _ in range(600)]
+    assert low <= np.mean([i.low <= 0 <= i.high for i in found]) <= high
+
+
+@pytest.mark.parametrize("n", [3, 4, 6, 10])
+@pytest.mark.parametrize("case", [c for c in OVER_RUNS if "basins" not in c and (c, 3) != ("one failed run", 3)])
+def test_shares_are_covered_and_stay_shares(case, n):
+    """Plain and uneven runs, and a failed one: without the logit scale and the allowance for skew .90 and less."""
+    found = list(intervals_of(case, n, 300))
+    assert np.mean([i.low <= truth <= i.high for i, _, truth in found]) >= 0.925  # nominal 0.95, standard error 0.013
+    assert all(0 <= i.low <= i.mean <= i.high <= 1 for i, _, _ in found)
+    assert np.mean([i.high - i.low for i, _, _ in found]) < (0.9 if n == 3 else 0.8)
 
 
 @pytest.mark.parametrize(
-    ("run", "pair", "low", "high"), [(1, 0, 0.935, 0.965), (1, 0.5, 0.935, 0.97), (0.1, 1, 0.95, 0.995)]
+    ("case", "n"), [("two basins", 6), ("two basins", 10), ("three basins", 4), ("three basins", 6)]
 )
-def test_three_runs_are_covered_too_and_widely_where_pairs_vary(run, pair, low, high):
-    rng = np.random.default_rng(3)
-    found = [interval_over_runs(simulated(rng, 3, run, pair)) for _ in range(2000)]
-    assert low <= np.mean([i.low <= 0 <= i.high for i in found]) <= high
+def test_basins_are_covered_where_runs_enough_can_show_them(case, n):
+    found = list(intervals_of(case, n, 300))
+    assert np.mean([i.low <= truth <= i.high for i, _, truth in found]) >= 0.925
+
+
+def test_few_runs_say_what_they_cannot_show(rng):
+    """Three runs lie all in one of two basins one time in four, and then no interval of theirs holds the mean."""
+    level = np.full((3, 3), 0.8)
+    text = str(interval_over_runs(between(rng, level, 0.01, 0.01)))
+    assert "3 would not show another that is up to 63% of runs" in text
+    unseen = float(text.split("up to ")[1].split("%")[0]) / 100
+    assert (1 - unseen) ** 3 == pytest.approx(0.05, abs=0.005)
+
+
+@pytest.mark.parametrize("n", [5, 6, 10])
+def test_one_failed_run_is_named(n):
+    found = list(intervals_of("one failed run", n, 200))
+    assert np.mean([apart for _, apart, _ in found]) >= 0.95
+    matrix = one_failed()[1](np.random.default_rng(0), n)
+    note = interval_over_runs(matrix, names=[f"seed{k}" for k in range(n)]).note
+    assert note.startswith("seed0 stands apart, at ")
+    assert f"the other {n - 1} runs" in note
+    apart, rest = (float(part.split()[0]) for part in note.split(" at ")[1:])
+    assert (apart, rest) == (pytest.approx(0.1, abs=0.02), pytest.approx(0.8, abs=0.02))
+
+
+def test_two_failed_runs_do_not_hide_each_other():
+    rng = np.random.default_rng(1)
+    level = np.full((10, 10), 0.8)
+    level[:2] = level[:, :2] = 0.1
+    assert sorted(runs_apart(between(rng, level, 0.01, 0.02))) == [0, 1]
+
+
+def test_runs_that_are_alike_are_rarely_named():
+    rng = np.random.default_rng(2)
+    named = [bool(runs_apart(between(rng, np.full((6, 6), 0.75), 0.02, 0.02))) for _ in range(400)]
+    assert np.mean(named) <= 0.035  # nominal 0.01 at each of three steps at most
+    assert runs_apart(np.full((3, 3), 0.5)) == []
+    assert runs_apart(np.full((6, 6), 0.5)) == []
+
+
+def test_an_interval_of_shares_is_no_narrower_than_its_latents_determine():
+    equal = interval_over_runs(np.full((4, 4), 0.5), latents=400)
+    assert (equal.low, equal.high) == pytest.approx(wilson(200, 400))
+    all_shared = interval_over_runs(np.ones((4, 4)), latents=400)
+    assert 0.98 < all_shared.low < all_shared.high == 1
+    wide = between(np.random.default_rng(0), np.full((4, 4), 0.5), 0.1, 0.1)
+    assert interval_over_runs(wide, latents=400) == interval_over_runs(wide)
+
+
+def test_wilson_by_hand():
+    assert wilson(0, 10) == (0.0, pytest.approx(0.2775, abs=1e-4))
+    assert wilson(8, 10) == (pytest.approx(0.4902, abs=1e-4), pytest.approx(0.9433, abs=1e-4))
+    share = interval_of_share(8, 10)
+    assert (share.mean, share.over, share.n) == (0.8, "latents of one pair", 10)
+
+
+@pytest.mark.parametrize(("n", "m", "d", "shared"), [(60, 60, 32, 60), (20, 20, 16, 20), (40, 80, 32, 20)])
+def test_both_directions_of_one_pair_are_not_taken_for_independent(n, m, d, shared):
+    """Where all is shared the independent error covers .85."""
+    rng = np.random.default_rng([n, shared])
+    found = [two_ways(rng, n, m, d, shared) for _ in range(500)]
+    truth = np.mean([mean for mean, _ in found])
+    covered = np.mean([i.low <= truth <= i.high for _, i in found])
+    assert covered >= 0.925
+    if shared == n == m:
+        narrow = np.mean([abs(i.mean - truth) <= (i.high - i.mean) / np.sqrt(2) for _, i in found])
+        assert narrow < 0.9
+        assert covered < 0.98
 
 
 def test_an_interval_over_latents_covers_and_says_what_it_is():
     rng = np.random.default_rng(0)
-    found = [interval_over_latents(rng.beta(2, 5, 60)) for _ in range(2000)]
-    assert np.mean([i.low <= 2 / 7 <= i.high for i in found]) == pytest.approx(0.95, abs=0.015)
+    found = [interval_over_latents(rng.beta(2, 5, 60)) for _ in range(1000)]
+    assert np.mean([i.low <= 2 / 7 <= i.high for i in found]) == pytest.approx(0.95, abs=0.02)
     assert found[0].over == "latents of one pair"
     assert "says nothing of seeds" in str(found[0])
     with_gaps = interval_over_latents(np.array([0.1, np.nan, 0.3]))
@@ -62,52 +155,81 @@ def test_the_diagonal_does_not_count(rng):
     assert interval_over_runs(matrix) == interval_over_runs(other)
 
 
-def test_the_permutation_test_is_its_definition(rng):
-    matrix = simulated(rng, 8, 1, 1)
-    kinds = ["a", "b", "a", "b", "b", "a", "a", "b"]
-
-    def within(rows):
-        return np.mean([matrix[i, j] for i, j in itertools.permutations(rows, 2)])
-
+def test_the_test_between_kinds_is_its_definition(rng):
+    matrix = simulated(rng, 7, 1, 1)
+    kinds = ["a", "b", "a", "b", "b", "a", "b"]
     first = [i for i, k in enumerate(kinds) if k == "a"]
-    second = [i for i in range(8) if i not in first]
-    observed = within(first) - within(second)
-    all_of_them = [within(c) - within([i for i in range(8) if i not in c]) for c in itertools.combinations(range(8), 4)]
+    second = [i for i in range(7) if i not in first]
+
+    def within(m, rows):
+        return np.mean([m[i, j] for i, j in itertools.permutations(rows, 2)])
+
+    observed = within(matrix, first) - within(matrix, second)
+    shifted = matrix.copy()
+    level = (within(matrix, first) + within(matrix, second)) / 2
+    across = np.mean([(matrix[i, j] + matrix[j, i]) / 2 for i in first for j in second])
+    for i, j in itertools.product(first, second):
+        shifted[i, j] += level - across
+        shifted[j, i] += level - across
+    choices = list(itertools.combinations(range(7), 3))
+    all_of_them = [within(shifted, c) - within(shifted, [i for i in range(7) if i not in c]) for c in choices]
+    permutation = np.mean(np.abs(all_of_them) >= abs(observed) - 1e-12)
     found = kind_difference(matrix, kinds, "a", "b")
     assert found.difference == pytest.approx(observed)
-    assert found.p_value == pytest.approx(np.mean(np.abs(all_of_them) >= abs(observed) - 1e-12))
-    assert (found.relabellings, found.exact) == (70, True)
+    assert found.p_value >= permutation - 1e-12
+    assert (found.relabellings, found.exact) == (35, True)
+    apart = kind_difference(between(rng, np.where(np.eye(7) == 1, 0, 0.5), 0.1, 0.1), kinds, "a", "b")
+    assert 0 < apart.p_value <= 1
 
 
-def test_the_permutation_test_is_calibrated_and_has_power():
-    rng = np.random.default_rng(0)
-    kinds = ["a"] * 4 + ["b"] * 4
-    null = [kind_difference(simulated(rng, 8, 1, 1), kinds, "a", "b").p_value for _ in range(400)]
-    assert np.mean(np.array(null) <= 0.05) <= 0.05 + 0.025
-    shift = np.zeros((8, 8))
-    shift[:4, :4] = 8
-    assert kind_difference(simulated(rng, 8, 1, 1) + shift, kinds, "a", "b").p_value <= 0.05
+@pytest.mark.parametrize("sizes", [(3, 4), (3, 6), (6, 3), (4, 8), (8, 4), (4, 4)])
+def test_kinds_are_told_apart_whatever_their_numbers(sizes):
+    """Without the shift of pairs across kinds the power is 0 where the numbers differ."""
+    rng = np.random.default_rng(sizes)
+    p = np.array([p_of_kinds(rng, sizes, (0.74, 0.60), (0.005, 0.005)) for _ in range(30)])
+    assert np.mean(p <= 0.05) >= 0.95
 
 
-def test_many_runs_are_sampled(rng):
+@pytest.mark.parametrize("sizes", [(3, 6), (4, 8), (5, 4)])
+@pytest.mark.parametrize("spreads", [(0.02, 0.02), (0.06, 0.01), (0.01, 0.06), (0.0, 0.0)])
+def test_equal_kinds_are_rarely_told_apart_whatever_their_spread(sizes, spreads):
+    """Permutations alone find .2 and more where the fewer runs vary the more."""
+    rng = np.random.default_rng([*sizes, round(1000 * spreads[0])])
+    p = np.array([p_of_kinds(rng, sizes, (0.7, 0.7), spreads) for _ in range(150)])
+    assert np.mean(p <= 0.05) <= 0.05 + 0.035  # two standard errors of 150 draws
+
+
+def test_kinds_without_any_spread_differ_or_not():
+    level = np.full((7, 7), 0.4)
+    level[:3, :3], level[3:, 3:] = 0.5, 0.6
+    kinds = ["a"] * 3 + ["b"] * 4
+    assert kind_difference(level, kinds, "a", "b").p_value <= 0.05
+    level[3:, 3:] = 0.5
+    assert kind_difference(level, kinds, "a", "b").p_value == 1
+
+
+def test_many_runs_are_sampled(monkeypatch):
+    monkeypatch.setattr("sae_geometry.comparisons.inference._SAMPLED", 999)
     kinds = ["a"] * 9 + ["b"] * 9
-    found = kind_difference(simulated(rng, 18, 1, 1), kinds, "a", "b")
-    assert (found.relabellings, found.exact) == (10_000, False)
-    assert found.p_value >= 1e-4
-    assert found == kind_difference(simulated(np.random.default_rng(0), 18, 1, 1), kinds, "a", "b") or found.p_value
+    matrix = simulated(np.random.default_rng(0), 18, 1, 1)
+    found = kind_difference(matrix, kinds, "a", "b")
+    assert (found.relabellings, found.exact) == (1000, False)
+    assert found.p_value >= 1e-3
+    assert found == kind_difference(matrix, kinds, "a", "b")
 
 
 @pytest.mark.parametrize(
     ("n", "m", "enough"),
-    [(2, 2, "3 and 4"), (3, 3, "3 and 4"), (2, 3, "2 and 5"), (2, 4, "2 and 5"), (1, 4, "2 and 5")],
+    [(2, 2, "3 and 4"), (3, 3, "3 and 4"), (2, 3, "3 and 4"), (2, 6, "3 and 6"), (1, 4, "3 and 4")],
 )
 def test_too_few_runs_are_refused_with_what_it_takes(rng, n, m, enough):
     kinds = ["a"] * n + ["b"] * m
     found = kind_difference(simulated(rng, n + m, 1, 1), kinds, "a", "b")
     assert np.isnan(found.p_value)
     assert found.refusal is not None
-    assert f"it takes {enough}" in found.refusal or n + m == 4
+    assert f"it takes {enough}" in found.refusal
     assert "no test" in str(found)
+    assert "nan" not in str(found)
     a, b = (int(x) for x in found.refusal.split("it takes ")[1].split(" and "))
     many = kind_difference(simulated(rng, a + b, 1, 1), ["a"] * a + ["b"] * b, "a", "b")
     assert many.refusal is None

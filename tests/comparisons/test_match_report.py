@@ -6,6 +6,7 @@ import copy
 import doctest
 import json
 import sys
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -45,11 +46,14 @@ def test_pw_mcc_signed_and_absolute_equal_the_dense_assignment(report, demo):
 
 def test_chance_and_confounds_stand_beside_the_numbers(report, demo):
     c = sg.compare(demo["local-seed0"], demo["local-seed1"], "optimal")
-    drawn = report["chance"]["one_to_one"]["signed"]
-    assert drawn["covariance_matched"] == pytest.approx(c.a_to_b.paired_chance.mean_similarity, abs=0.01)
-    assert drawn["isotropic"] == pytest.approx(c.a_to_b.paired_isotropic.mean_similarity, abs=1e-12)
-    assert report["chance"]["one_to_one"]["absolute"]["isotropic"] > drawn["isotropic"]
-    assert report["chance"]["covariance_matched"]["a_to_b"] == pytest.approx(c.nearest_a_to_b.matched_chance, abs=1e-4)
+    chance = report["chance"]
+    assert chance["one_to_one"]["signed"] == asdict(c.a_to_b.expected)
+    assert chance["one_to_one"]["absolute"]["mean_similarity"] > c.a_to_b.chance
+    assert chance["turned"]["a_to_b"] == asdict(c.nearest_a_to_b.expected)
+    assert chance["own"]["b_to_a"] == c.nearest_b_to_a.own
+    assert report["significant"]["a_to_b"] == c.nearest_a_to_b.significance_summary()
+    q = np.array(report["matchings"]["decoder_signed"]["pairs"]["q_value"])
+    assert 0.3 < (q <= 0.05).mean() < 0.5
     assert report["confounds"] == c.confounds.summary()
 
 
@@ -92,7 +96,7 @@ def test_the_record_is_json_and_fits_its_schema(report):
     text = json.dumps(report, allow_nan=False)
     jsonschema.Draft202012Validator.check_schema(schema())
     jsonschema.validate(json.loads(text), schema())
-    assert report["schema_version"] == "1.1"
+    assert report["schema_version"] == "2.0"
     assert schema()["$id"].endswith(report["schema_version"])
     assert report["provenance"] == {"command": "sae-geometry match"}
 

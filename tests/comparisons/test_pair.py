@@ -11,6 +11,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 import sae_geometry as sg
+from sae_geometry.comparisons.match_report import match_report
 from sae_geometry.comparisons.pair import MATCHINGS
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.kernels.reference import exact_cosines
@@ -57,7 +58,7 @@ def test_greedy_is_sequential_greedy_and_optimal_is_scipys_on_the_demo(demo):
     optimal = sg.compare(a, b, "optimal").a_to_b
     rows, cols = linear_sum_assignment(scores, maximize=True)
     assert optimal.n_matched == len(rows)
-    assert optimal.mmcs == pytest.approx(scores[rows, cols].mean(), abs=1e-12)
+    assert optimal.mean_similarity == pytest.approx(scores[rows, cols].mean(), abs=1e-12)
 
 
 def test_mutual_is_mutual(toy_pair):
@@ -255,7 +256,7 @@ def test_to_pandas_has_identity_and_both_directions(toy_pair):
     c = sg.compare(*toy_pair)
     frame = c.to_pandas()
     assert list(frame.columns) == [
-        "direction", "run", "latent_id", "partner_run", "partner_id", "cosine", "mutual", "p_value", "found",
+        "direction", "run", "latent_id", "partner_run", "partner_id", "cosine", "mutual", "q_value", "significant",
         "matching",
     ]  # fmt: skip
     assert frame["direction"].value_counts().to_dict() == {"a_to_b": 60, "b_to_a": 47}
@@ -280,19 +281,11 @@ def test_summary_is_strict_json_and_complete(toy_pair):
     assert summary["a_to_b"]["fraction_of_source_above"].keys() == {"0.5", "0.7", "0.8", "0.9"}
 
 
-def test_chance_is_claimed_only_where_it_bounds():
-    rng = np.random.default_rng(0)
-    a, b = make(rng.standard_normal((200, 32)), "a"), make(rng.standard_normal((200, 32)), "b")
-    few = make(rng.standard_normal((5, 32)), "few")
-    assert sg.compare(a, b, "mutual", null_draws=0).a_to_b.chance_text == "–"
-    assert sg.compare(a, b, "mutual").a_to_b.mmcs > sg.compare(a, b).a_to_b.chance  # noise, and yet above
-    for matching in ("greedy", "optimal"):
-        m = sg.compare(a, b, matching, null_draws=0).a_to_b
-        assert np.isnan(m.chance)
-        assert m.chance_text == f"< {m.matched_chance:.3f}"
-        assert m.mmcs < m.matched_chance
-        assert sg.compare(few, a, matching, null_draws=0).b_to_a.chance_text == "–"
-    assert sg.compare(a, b, "optimal", min_similarity=0.5, null_draws=0).a_to_b.chance_text == "–"
+def test_without_turns_a_one_to_one_matching_has_no_chance(toy_pair):
+    m = sg.compare(*toy_pair, "optimal", turns=0).a_to_b
+    assert np.isnan([m.chance, m.own, m.chance_adjusted]).all()
+    assert m.expected.turns == 0
+    assert m.significant.any()
 
 
 @pytest.mark.parametrize("matching", ["mutual", "greedy", "optimal"])
@@ -300,29 +293,30 @@ def test_the_chance_of_a_one_to_one_matching_is_what_it_gives_on_noise(matching)
     rng = np.random.default_rng(0)
     a, b = make(rng.standard_normal((300, 32)), "a"), make(rng.standard_normal((200, 32)), "b")
     c = sg.compare(a, b, matching)
-    by_chance = c.a_to_b.paired_chance
-    assert by_chance.draws == 5
-    assert by_chance.standard_error < 0.005
-    assert c.a_to_b.mmcs == pytest.approx(by_chance.mean_similarity, abs=0.02)
+    by_chance = c.a_to_b.expected
+    assert by_chance.turns == 3
+    assert by_chance.spread < 0.01
+    assert c.a_to_b.mean_similarity == pytest.approx(by_chance.mean_similarity, abs=0.02)
     assert c.a_to_b.n_matched == pytest.approx(by_chance.n_pairs, rel=0.15)
-    assert c.a_to_b.corrected == pytest.approx(0.0, abs=0.03)
+    assert c.a_to_b.chance_adjusted == pytest.approx(0.0, abs=0.03)
     assert c.b_to_a.chance == c.a_to_b.chance
     assert f"{c.a_to_b.chance:.3f}" in repr(c)
-    assert c.summary()["a_to_b"]["chance"]["one_to_one_covariance_matched"]["draws"] == 5
+    assert c.summary()["a_to_b"]["expected_by_chance"]["turns"] == 3
+    assert not c.a_to_b.significant.any()
 
 
 def test_an_optimal_matching_with_a_floor_has_its_own_chance():
     rng = np.random.default_rng(0)
     a, b = make(rng.standard_normal((300, 16)), "a"), make(rng.standard_normal((300, 16)), "b")
     m = sg.compare(a, b, "optimal", min_similarity=0.7).a_to_b
-    assert m.paired_chance.n_pairs < 300
-    assert m.n_matched == pytest.approx(m.paired_chance.n_pairs, abs=40)
+    assert m.expected.n_pairs < 300
+    assert m.n_matched == pytest.approx(m.expected.n_pairs, abs=40)
     assert m.chance > 0.7
 
 
-def test_draws_are_a_number(toy_pair):
+def test_turns_are_a_number(toy_pair):
     with pytest.raises(ValueError, match="0 or more; got -1"):
-        sg.compare(*toy_pair, null_draws=-1)
+        sg.compare(*toy_pair, turns=-1)
 
 
 def test_an_optimal_matching_that_stopped_says_so():
@@ -378,22 +372,22 @@ def test_isotropic_chance_is_the_expectation_at_the_actual_size(toy_pair):
     assert c.b_to_a.isotropic_chance == sg.expected_max_cosine(60, 12)
 
 
-def test_shared_latents_are_found_and_the_others_are_not(toy_pair):
+def test_shared_latents_are_significant_and_the_others_are_not(toy_pair):
     c = sg.compare(*toy_pair)
     shared = c.a_to_b.cosine > 0.95
-    assert c.a_to_b.found[shared].all()
-    assert c.a_to_b.found[~shared].mean() < 0.1
-    assert c.a_to_b.found_fraction == pytest.approx(c.a_to_b.found.mean())
-    assert c.summary()["a_to_b"]["chance"]["found"]["n"] == c.a_to_b.found.sum()
+    assert c.a_to_b.significant[shared].all()
+    assert c.a_to_b.significant[~shared].mean() < 0.1
+    assert c.a_to_b.significant_fraction == pytest.approx(c.a_to_b.significant.mean())
+    assert c.summary()["a_to_b"]["significant"]["n"] == c.a_to_b.significant.sum()
 
 
-def test_unequal_widths_agree_once_corrected_for_chance():
+def test_unequal_widths_agree_once_adjusted_for_chance():
     rng = np.random.default_rng(0)
     source = make(rng.standard_normal((300, 64)), "source")
     narrow, wide = make(rng.standard_normal((100, 64)), "narrow"), make(rng.standard_normal((4000, 64)), "wide")
     to_narrow, to_wide = sg.compare(source, narrow).a_to_b, sg.compare(source, wide).a_to_b
     assert to_wide.mmcs > to_narrow.mmcs + 0.1  # only because there are more to choose from
-    assert to_wide.corrected == pytest.approx(to_narrow.corrected, abs=0.02)
+    assert to_wide.chance_adjusted == pytest.approx(to_narrow.chance_adjusted, abs=0.02)
 
 
 def test_results_cannot_be_written_through(toy_pair):
@@ -447,7 +441,6 @@ def test_what_is_compared(with_encoders, on, matching):
         assert np.nansum(m.similarity) == pytest.approx(scores[rows, cols].sum(), abs=1e-12)
     assert {"decoder": "decoder cosine", "encoder": "encoder cosine", "both": "mean of"}[on] in repr(c)
     assert np.isnan(m.isotropic_chance) == (on == "both")
-    assert 0 < m.matched_chance < 1
     assert 0 < m.chance < 1
 
 
@@ -474,11 +467,11 @@ def test_double_counting_is_decomposed(with_encoders):
     table = d.to_pandas().set_index(["matching", "direction"])["mean_similarity"]
     assert table["nearest", "a_to_b"] == c.a_to_b.mmcs
     for matching in ONE_TO_ONE:
-        assert table[matching, "both"] == sg.compare(*with_encoders, matching).a_to_b.mmcs
+        assert table[matching, "both"] == sg.compare(*with_encoders, matching).a_to_b.mean_similarity
     optimal = sg.compare(*with_encoders, "optimal")
     m = optimal.a_to_b.partner >= 0
-    assert d.explained_a_to_b == pytest.approx(1 - optimal.a_to_b.mmcs / c.a_to_b.similarity[m].mean())
-    assert d.explained_b_to_a == pytest.approx(1 - optimal.b_to_a.mmcs / c.b_to_a.mmcs)
+    assert d.explained_a_to_b == pytest.approx(1 - optimal.a_to_b.mean_similarity / c.a_to_b.similarity[m].mean())
+    assert d.explained_b_to_a == pytest.approx(1 - optimal.b_to_a.mean_similarity / c.b_to_a.mmcs)
     assert 0 <= d.explained_b_to_a < 1
     assert "double counting explains" in str(d)
     assert json.loads(to_json(c.summary()))["double_counting"]["hubs_of_b"]
@@ -527,3 +520,25 @@ def test_memory_above_the_inputs_is_flat():
     done = subprocess.run([sys.executable, "-c", _MEMORY], capture_output=True, text=True, check=True, env=env)
     # The whole matrix would be 6,400 MB in float32.
     assert float(done.stdout) < 300
+
+
+def test_mmcs_is_of_nearest_partners_alone(rng):
+    a, b = make(rng.standard_normal((20, 8)), "a"), make(rng.standard_normal((20, 8)), "b")
+    for matching in ("mutual", "greedy", "optimal"):
+        made = sg.compare(a, b, matching, turns=0).a_to_b
+        with pytest.raises(ValueError, match=f"this is {matching}: use mean_similarity"):
+            made.mmcs  # noqa: B018
+        assert made.mean_similarity <= sg.compare(a, b).a_to_b.mmcs or matching == "mutual"
+
+
+def test_no_cosine_that_is_shown_or_saved_exceeds_one(rng):
+    a = make(rng.standard_normal((400, 7)), "a")
+    exact = (a.directions.double() ** 2).sum(dim=1)
+    assert float(exact.max()) > 1, "unit rows in float32 are not quite"
+    for c in (sg.compare(a, a), sg.compare(a, a, "optimal", turns=0)):
+        assert c.to_pandas().cosine.max() == 1.0
+        assert c.a_to_b.mean_similarity <= 1.0
+    record = match_report(a, a)
+    assert max(record["matchings"]["decoder_signed"]["pairs"]["cosine"]) == 1.0
+    assert record["pw_mcc"]["signed"]["value"] <= 1.0
+    assert record["mmcs"]["a_to_b"] <= 1.0

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import itertools
 import json
-from collections import OrderedDict
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -20,9 +21,8 @@ from sae_geometry.cli.resume import beside
 from sae_geometry.cli.seeds import _foretelling, _in_words
 from sae_geometry.comparisons import seeds as seeds_module
 from sae_geometry.matching import optimal
-from sae_geometry.nulls import cache as remembered
-from sae_geometry.nulls import fit_matched_null
-from sae_geometry.nulls.one_to_one import default_draws, paired_isotropic
+from sae_geometry.pairwise.grouping import groups_of
+from sae_geometry.sources.demo import DEMO_FOLDER
 
 FOUR = [f"demo:{kind}-seed{k}" for kind in ("local", "e2e") for k in (0, 1)]
 
@@ -52,10 +52,10 @@ def test_every_pair_is_what_compare_has(four, demo):
         if {i, j} == {1, 2}:  # the others cost seconds and say the same
             c = sg.compare(a, b, "optimal")
             assert four.mmcs[i, j] == c.nearest_a_to_b.mmcs
-            assert four.chance[i, j] == c.nearest_a_to_b.matched_chance
-            assert four.paired[i, j] == pytest.approx(c.a_to_b.mmcs, abs=1e-12)
+            assert four.chance[i, j] == c.nearest_a_to_b.chance
+            assert four.paired[i, j] == pytest.approx(c.a_to_b.mean_similarity, abs=1e-12)
             assert four.shared[i, j] == pytest.approx(c.a_to_b.fraction_above(0.7))
-            assert four.found[i, j] == pytest.approx(c.nearest_a_to_b.found_fraction)
+            assert four.significant[i, j] == pytest.approx(c.nearest_a_to_b.significant_fraction)
     assert np.isnan(np.diag(four.mmcs)).all()
     assert (four.mmcs[0, 1], four.mmcs[1, 0]) == (pytest.approx(0.5566, abs=1e-4), pytest.approx(0.5343, abs=1e-4))
     assert four.paired[0, 1] == four.paired[1, 0] == pytest.approx(0.4970, abs=1e-4)
@@ -91,12 +91,12 @@ def test_kinds_and_intervals(four, three):
         assert part in text, part
     own = sg.compare(four.runs[0], four.runs[1])
     values = [own.a_to_b.similarity, own.b_to_a.similarity]
-    error = np.sqrt(sum(v.var(ddof=1) / len(v) for v in values)) / 2
+    error = sum(v.std(ddof=1) / np.sqrt(len(v)) for v in values) / 2  # the two directions are not independent
     interval = four.interval("local")
     assert interval.over == "latents of one pair"
     assert interval.standard_error == pytest.approx(error, rel=0.01)
     assert interval.mean == pytest.approx((own.a_to_b.mmcs + own.b_to_a.mmcs) / 2)
-    for what in ("shared", "paired", "found"):
+    for what in ("shared", "paired", "significant"):
         i = four.interval("local", what)
         assert i.over == "latents of one pair"
         assert np.isnan(i.low) or i.low < i.mean < i.high
@@ -104,16 +104,37 @@ def test_kinds_and_intervals(four, three):
     assert (over_runs.over, over_runs.n) == ("runs", 3)
     with pytest.raises(ValueError, match="at least two"):
         four.interval("downstream")
-    with pytest.raises(ValueError, match="one of mmcs, shared, paired, found"):
+    with pytest.raises(ValueError, match="one of mmcs, shared, paired, significant"):
         four.interval("local", "cosine")
+    shares = [four.interval(kind, "shared") for kind in ("local", "e2e")]
+    assert all(0 <= i.low <= i.mean < i.high <= 1 for i in shares)
     assert four.difference("local", "e2e").refusal is not None
+    assert four.rarefaction.refusal is not None
+    assert "no extrapolation: the runs are of 2 groups (local, e2e)" in text
+    assert "nan" not in text
+
+
+def test_files_of_our_own_layout_say_their_kind_and_seed(tmp_path):
+    loaded = []
+    for name in ("local-seed0", "e2e-seed1"):
+        shutil.copy(DEMO_FOLDER / f"{name}.safetensors", tmp_path / f"{name[0]}.safetensors")
+        loaded.append(sg.load(str(tmp_path / f"{name[0]}.safetensors")))
+    assert groups_of(loaded) == ["local", "e2e"]
+    assert [d.metadata["seed"] for d in loaded] == ["0", "1"]
+
+
+def test_a_kind_of_one_run_has_a_dash_and_no_nan(three):
+    kinds = ["x", "x", "y"]
+    runs = [replace(d, metadata={"kind": kind}) for d, kind in zip(three, kinds, strict=True)]
+    text = repr(sg.compare_seeds(runs, matching="mutual"))
+    assert "within x − within y: –; no test: y has one run" in text
+    assert "nan" not in text
 
 
 def test_chance_stands_beside_the_shares(four):
     between = sg.compare(four.runs[0], four.runs[1]).a_to_b
-    p = between.nearest_chance.p_values(np.full(between.n_latents, 0.7))
-    assert four.shared_chance[0, 1] == pytest.approx(p.mean(), rel=1e-3)
-    assert (four.shared_chance[~np.eye(4, dtype=bool)] < 0.02).all()
+    assert four.shared_chance[0, 1] == (between.controls.turned > 0.7).mean()
+    assert (four.shared_chance[~np.eye(4, dtype=bool)] < 0.04).all()
     assert four.summary()["shared_by_chance_at_most"][0][1] == four.shared_chance[0, 1]
     assert "chance for that, at most" in repr(four)
 
@@ -201,8 +222,8 @@ def test_records_of_something_else_are_not_used(three, tmp_path):
 def test_ctrl_c_ends_the_comparison_and_keeps_whole_pairs_only(three, tmp_path, monkeypatch, where):
     """The best so far of an optimal matching is an answer to `compare`; among many pairs it would pass for one."""
     rounds, calls = optimal._Run._rounds, []
-    # A pair is one matching, and those of random dictionaries: matched ones, and isotropic ones made once for all.
-    fatal = 2 if where == "its chance" else 2 + 2 * default_draws(30, 30)
+    # A pair is one matching, three against the second run turned, and one between the halves of each.
+    fatal = 2 if where == "its chance" else 7
 
     def interrupted(run, *more):
         calls.append(run)
@@ -210,7 +231,6 @@ def test_ctrl_c_ends_the_comparison_and_keeps_whole_pairs_only(three, tmp_path, 
             raise KeyboardInterrupt
         return rounds(run, *more)
 
-    paired_isotropic.cache_clear()
     monkeypatch.setattr(optimal._Run, "_rounds", interrupted)
     with pytest.raises(KeyboardInterrupt):
         sg.compare_seeds(three, keep=tmp_path)
@@ -368,15 +388,6 @@ def test_few_pairs_are_not_worth_a_word(capsys):
     for done in range(7):
         tick("pairs", done / 6)
     assert not any(capsys.readouterr())
-
-
-def test_each_null_is_fitted_once(three, monkeypatch):
-    fitted = []
-    monkeypatch.setattr(remembered, "fit_matched_null", lambda rows: fitted.append(rows) or fit_matched_null(rows))
-    monkeypatch.setattr(remembered, "_KEPT", OrderedDict())
-    s = sg.compare_seeds(three, matching="mutual")
-    assert len(fitted) == 3
-    assert not np.isnan(s.chance[~np.eye(3, dtype=bool)]).any()
 
 
 def test_of_many_runs_the_summary_has_no_matrices_and_the_table_has_all(three, monkeypatch):

@@ -63,7 +63,7 @@ def test_two_children_explain_their_parent_and_noise_does_not(planted):
     np.testing.assert_allclose(s.combination.coefficient[:20, 0], s.combination.coefficient[:20, 1], rtol=1e-3)
     assert (s.combination.index[:20, 2] == -1).all()  # nothing was left to explain
     gone = s.combination.explained[40:, -1].mean()
-    assert gone == pytest.approx(s.explained_by_chance[:, -1].mean(), abs=0.06)
+    assert gone == pytest.approx(s.explained_by_chance[40:, -1].mean(), abs=0.06)
     assert s.combination.explained[20:40, 0].mean() > 0.9
 
 
@@ -134,7 +134,7 @@ def test_tables_and_summary(planted, tmp_path):
 def test_one_latent_and_one_term():
     s = sg.split_map(np.array([[1.0, 0, 0]]), np.array([[1.0, 0, 0], [0, 1, 0]]), n_terms=1)
     assert s.combination.explained.tolist() == [[1.0]]
-    assert not s.found.any()  # two directions make no null: nothing is called found
+    assert not s.found.any()  # one win among so few proves nothing
     assert "novel" in repr(s)
     plt.close(s.plot_children().figure)
     plt.close(s.plot_explained().figure)

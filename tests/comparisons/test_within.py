@@ -44,8 +44,8 @@ def test_one_latent_has_no_partner():
     assert w.nearest.partner.tolist() == [-1]
     assert np.isnan(w.mmcs)
     assert np.isnan(w.nearest.chance)
-    assert np.isnan(w.nearest.p_value).all()
-    assert not w.nearest.found.any()
+    assert not w.nearest.significant.any()
+    assert "too few for any to be significant" in repr(w)
 
 
 def test_it_says_what_it_did(demo):
@@ -53,6 +53,6 @@ def test_it_says_what_it_did(demo):
     assert "self excluded" in repr(w)
     assert w.summary()["self"] == "excluded by index"
     assert w.nearest.isotropic_chance == sg.expected_max_cosine(1525, 576)
-    assert f"{w.nearest.matched_chance:.3f}" in repr(w)
-    assert w.nearest.matched_chance == pytest.approx(0.152, abs=0.003)
+    assert f"{w.nearest.chance:.3f}" in repr(w)
+    assert w.nearest.chance == pytest.approx(0.16, abs=0.004)
     assert len(w.to_pandas()) == 1526

@@ -26,13 +26,14 @@ def dictionary(n: int, d: int, seed: int, *, encoder: bool = False) -> Dictionar
 
 def test_operations_are_counted_by_pair_and_halved_within() -> None:
     a, b, c = dictionary(100, 16, 0), dictionary(200, 16, 1), dictionary(300, 16, 2)
-    assert estimate([a, b]).flops == 2 * 100 * 200 * 16
+    assert estimate([a, b]).flops == 16 * (4 * 2 * 100 * 200 + 100**2 + 200**2)  # three turns, and either side's own
     three = estimate([a, b, c])
-    assert three.n_sweeps == 3
-    assert three.flops == 2 * 16 * (100 * 200 + 100 * 300 + 200 * 300)
+    assert three.n_sweeps == 18
+    between, own = 100 * 200 + 100 * 300 + 200 * 300, 2 * (100**2 + 200**2 + 300**2)
+    assert three.flops == 16 * (4 * 2 * between + own)
     within = estimate([a, b], "within")
-    assert within.n_sweeps == 2
-    assert within.flops == 16 * (100**2 + 200**2)
+    assert within.n_sweeps == 8
+    assert within.flops == 16 * 7 * (100**2 + 200**2)
     umap = estimate([a, b], "umap")
     assert umap.n_sweeps == 3
     assert umap.flops == 16 * 300**2
@@ -43,9 +44,9 @@ QUESTIONS: dict[str, tuple[Verb, dict[str, Any], Callable[[list[Dictionary]], ob
     "nearest": ("compare", {}, lambda d: sg.compare(d[0], d[1])),
     "encoder": ("compare", {"on": "encoder"}, lambda d: sg.compare(d[0], d[1], on="encoder")),
     "both": ("compare", {"on": "both"}, lambda d: sg.compare(d[0], d[1], on="both")),
-    "mutual": ("compare", {"matching": "mutual"}, lambda d: sg.compare(d[0], d[1], "mutual", null_draws=0)),
-    "greedy": ("compare", {"matching": "greedy"}, lambda d: sg.compare(d[0], d[1], "greedy", null_draws=0)),
-    "optimal": ("compare", {"matching": "optimal"}, lambda d: sg.compare(d[0], d[1], "optimal", null_draws=0)),
+    "mutual": ("compare", {"matching": "mutual"}, lambda d: sg.compare(d[0], d[1], "mutual", turns=0)),
+    "greedy": ("compare", {"matching": "greedy"}, lambda d: sg.compare(d[0], d[1], "greedy", turns=0)),
+    "optimal": ("compare", {"matching": "optimal"}, lambda d: sg.compare(d[0], d[1], "optimal", turns=0)),
     "match": ("match", {}, lambda d: match_report(d[0], d[1])),
     "within": ("within", {}, lambda d: sg.compare_within(d[0])),
     "seeds": ("seeds", {}, lambda d: sg.compare_seeds(d)),
@@ -61,7 +62,7 @@ EXACT = {
     "mutual",
     "within",
     "agreement",
-}  # the others work on random dictionaries too, or as they must
+}  # the others match a turned dictionary too, or as they must
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
@@ -80,7 +81,6 @@ def test_what_is_counted_is_what_is_swept(question: str, monkeypatch: pytest.Mon
         return task
 
     monkeypatch.setattr(sweep_module, "_task", spy)
-    monkeypatch.setattr("sae_geometry.comparisons.match_report.default_draws", lambda *_: 0)  # chance is not counted
     ask(dictionaries)
     if question in EXACT:
         assert told.flops == sum(swept)

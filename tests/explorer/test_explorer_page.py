@@ -6,6 +6,7 @@ import base64
 import gzip
 import hashlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -160,10 +161,19 @@ def test_a_page_that_fails_leaves_nothing(folder, monkeypatch):
     def fail(*_):
         raise RuntimeError("no room")
 
-    monkeypatch.setattr(Path, "replace", fail)
+    monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(RuntimeError, match="no room"):
         sg.explore(folder)
     assert {p.name for p in folder.iterdir()} == {"regions.json", "summary.json", "umap.parquet"}
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_the_page_has_the_permissions_of_the_umask(folder, mask):
+    before = os.umask(mask)
+    try:
+        assert sg.explore(folder).stat().st_mode & 0o777 == 0o666 & ~mask
+    finally:
+        os.umask(before)
 
 
 def test_an_embedding_needs_a_path(demo):

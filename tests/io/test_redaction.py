@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 import sae_geometry as sg
-from sae_geometry.io.formatting import readable
+from sae_geometry.io.escaping import readable
 from sae_geometry.results.store import to_json
 
 ROOT = Path(sg.__file__).parents[1]

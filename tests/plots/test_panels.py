@@ -36,9 +36,9 @@ def test_every_panel_has_the_same_bins_and_axes_and_its_own_numbers(curves):
         text = " ".join(t.get_text() for t in ax.texts)
         assert f"n = {curve.n_latents:,}" in text
         assert f"mean {curve.mmcs:.3f}" in text
-        assert f"chance {curve.matched_chance:.3f}" in text
+        assert f"chance {curve.chance:.3f}" in text
         lines = {round(float(line.get_xdata()[0]), 6) for line in ax.lines}
-        assert {round(v, 6) for v in (curve.mmcs, curve.matched_chance, curve.isotropic_chance)} <= lines
+        assert {round(v, 6) for v in (curve.mmcs, curve.chance, curve.isotropic_chance)} <= lines
         assert ax.get_ylim() == axes[0].get_ylim()
     assert all((e == edges[0]).all() for e in edges)
     figure.canvas.draw()

@@ -43,7 +43,7 @@ def test_ecdf_lines_are_the_ecdf(comparison):
         x, y = line.get_data()
         for at in (100, 1000, 1900):
             assert y[at] == pytest.approx(1 - m.fraction_above(float(x[at])))
-        assert f"mean {m.mmcs:.2f}" in label
+        assert f"mean {m.mean_similarity:.2f}" in label
         assert (line.get_linestyle() == "-") == ("A → B" in label)
 
 
@@ -62,7 +62,7 @@ def test_histogram_bins_are_shared_and_sum_to_the_matched_share(comparison):
 def test_a_dictionary_against_itself_is_drawn_whole(rng):
     d = Dictionary.from_decoder(rng.standard_normal((200, 32)), latent_axis=0, name="d")
     c = sg.compare(d, d)
-    assert (c.a_to_b.similarity > 1).any()  # float32 rows: a cosine may pass 1 by 1e-8
+    assert float(c.a_to_b.similarity.max()) == 1.0  # float32 rows: a cosine may exceed 1 by 1e-8, and is clipped
     for line in c.plot_ecdf().get_lines():
         if len(line.get_xdata()) > 10:
             assert line.get_ydata()[-1] == 1.0
@@ -118,7 +118,9 @@ def test_chances_that_fall_together_are_all_seen(rng):
 
 def test_a_chance_that_is_not_known_is_not_named(rng):
     a, b = (Dictionary.from_decoder(rng.standard_normal((30, 3)), latent_axis=0, name=n) for n in "ab")
-    labels = [t.get_text() for t in sg.compare(a, b, null_draws=0).plot_ecdf().get_legend().get_texts()]
+    unknown = sg.compare(a, b, "mutual", turns=0).a_to_b
+    assert np.isnan(unknown.chance)
+    labels = [t.get_text() for t in plots.similarity_ecdf([unknown]).get_legend().get_texts()]
     assert not any("chance nan" in text or "its chance" in text for text in labels)
 
 

@@ -28,7 +28,7 @@ def test_comparison_round_trip(comparison, tmp_path):
     ]  # fmt: skip
     table, summary = sg.read(folder)
     assert list(table.columns) == [
-        "direction", "run", "latent_id", "partner_run", "partner_id", "cosine", "mutual", "p_value", "found",
+        "direction", "run", "latent_id", "partner_run", "partner_id", "cosine", "mutual", "q_value", "significant",
         "one_to_one_partner_id", "one_to_one_cosine", "one_to_one_matching", "alive", "frequency",
     ]  # fmt: skip
     forth = table[table["direction"] == "a_to_b"]
@@ -103,9 +103,9 @@ def test_no_silent_overwrite(comparison, tmp_path):
         sg.save(comparison, folder, overwrite=True)
     assert [p.name for p in folder.iterdir()] == ["precious"]
     ours = sg.save(comparison, tmp_path / "ours", formats=["png"])
-    (ours / "note").write_text("old")
+    (ours / "note").write_text("mine")
     sg.save(comparison, ours, formats=["svg"], overwrite=True)
-    assert not (ours / "note").exists()
+    assert (ours / "note").read_text() == "mine"
     assert {p.suffix for p in (ours / "figures").iterdir()} == {".svg"}
     assert not [p for p in ours.iterdir() if p.name.startswith(".")]
     for below in (ours / "summary.json", ours / "summary.json" / "sub"):

@@ -21,6 +21,7 @@ class StoredRepo:
     files: dict[str, bytes]
     small: set[str] = field(default_factory=set)
     commit: str = COMMIT
+    branches: tuple[str, ...] = ()
     refuse: tuple[int, str] | None = None
 
 
@@ -49,7 +50,7 @@ class HfHandler(Handler):
     def do_GET(self) -> None:
         self.log()
         path = unquote(urlsplit(self.path).path)
-        api = re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?", path)
+        api = re.fullmatch(r"/api/(?:models/|(?=datasets/))((?:datasets/)?[^/]+/[^/]+)(?:/revision/(.+))?", path)
         if api is None:
             self.file(head=False)
             return
@@ -61,7 +62,7 @@ class HfHandler(Handler):
             self.reply(b'{"error": "no"}', 401, X_Error_Code="RepoNotFound")
         elif repo.refuse is not None:
             self.reply(b'{"error": "no"}', repo.refuse[0], X_Error_Code=repo.refuse[1])
-        elif api[2] not in (None, "main", repo.commit):
+        elif api[2] not in (None, "main", repo.commit, *repo.branches):
             self.reply(b'{"error": "no"}', 404, X_Error_Code="RevisionNotFound")
         else:
             self.reply(json.dumps(self.info(api[1], repo)).encode())
@@ -76,12 +77,12 @@ class HfHandler(Handler):
         return {"id": name, "modelId": name, "sha": repo.commit, "siblings": siblings, "private": False, "tags": []}
 
     def file(self, *, head: bool) -> None:
-        match = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", unquote(urlsplit(self.path).path))
+        match = re.fullmatch(r"/((?:datasets/)?[^/]+/[^/]+)/resolve/([^/]+)/(.+)", urlsplit(self.path).path)
         repo = self.world.repos.get(match[1]) if match else None
         if match is None or repo is None:
             self.reply(b"", 404, X_Error_Code="RepoNotFound")
             return
-        name = match[3]
+        name = unquote(match[3])
         if name not in repo.files:
             self.reply(b"", 404, X_Error_Code="EntryNotFound", X_Repo_Commit=repo.commit)
             return

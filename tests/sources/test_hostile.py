@@ -100,7 +100,7 @@ def entry(shape: list[int], at: list[int], dtype: str = "F32") -> dict[str, Any]
         ({"W_dec": entry([True, 2], [0, 32])}, 32, "impossible shape"),
         ({"W_dec": entry([1] * 200, [0, 4])}, 4, "impossible shape"),
         ({"W_dec": entry([4, 2], [32, 0])}, 32, "claims -32 bytes"),
-        ({"W_dec": entry([4, 2], [0, 32], "F31")}, 32, "of type 'F31'"),
+        ({"W_dec": entry([4, 2], [0, 32], "F31")}, 32, "of type F31, which torch does not have"),
         ({"W_dec": {"shape": [4]}}, 32, "not described by"),
         ({"W_dec": 3}, 32, "not described by"),
         ({"W_dec": entry([4, 2], [0])}, 32, "not a beginning and an end"),
@@ -191,7 +191,8 @@ def test_our_own_writing_of_a_pickle_is_read(tmp_path: Path) -> None:
     ("raw", "members", "sentence"),
     [
         (stored(n=1 << 40), {"data/0": FLOATS[:4]}, "more numbers than the archive holds"),
-        (stored(shape=(1 << 30, 2), stride=(0, 1)), {"data/0": FLOATS}, "repeats its numbers"),
+        (stored(shape=(100, 2), stride=(0, 1)), {"data/0": FLOATS}, "repeats its numbers"),
+        (stored(shape=(1 << 30, 2), stride=(0, 1)), {"data/0": FLOATS}, "impossible shape"),
         (stored(shape=(1 << 40, 1 << 40)), {"data/0": FLOATS}, "impossible shape"),
         (stored(at=5), {"data/0": FLOATS}, "more numbers than the archive holds"),
         (stored(shape=(4, 2), stride=(100, 1)), {"data/0": FLOATS}, "more numbers than the archive holds"),
@@ -219,9 +220,9 @@ def laughs(levels: int) -> bytes:
 @pytest.mark.parametrize(
     ("raw", "sentence"),
     [
-        (laughs(60), "more than 200,000 values"),
+        (laughs(60), "more than 50,000 values"),
         (b"\x80\x02" + b"}X\x01\0\0\0a" * 100 + b"}" + b"s" * 100 + b".", "nested more than 64 deep"),
-        (b"\x80\x02}r\xff\xff\xff\x7f.", "holds no decoder"),
+        (b"\x80\x02}r\xff\xff\xff\x7f.", "damaged"),
         (b"\x80\x02" + b"(" * 100_000 + b"t" * 99_999 + b".", "damaged|holds no decoder"),
         (b"\x80\x02\x8b\xff\xff\xff\x7f.", "damaged|LONG4"),
         (b"\x80\x05\x96\xff\xff\xff\xff\xff\xff\xff\x7f.", "damaged|BYTEARRAY8"),
@@ -238,12 +239,13 @@ def test_pickles_built_to_exhaust_or_confuse(raw: bytes, sentence: str, tmp_path
 
 
 def test_a_pickle_of_too_many_steps(tmp_path: Path) -> None:
-    refused(torch_zip(tmp_path / "x.pt", b"\x80\x02" + b"N" * 2_000_100 + b"."), "more than 2,000,000 steps", 8)
+    refused(torch_zip(tmp_path / "x.pt", b"\x80\x02" + b"N" * 500_100 + b"."), "more than 500,000 steps")
 
 
 def test_a_pickle_too_long_to_parse(tmp_path: Path) -> None:
     raw = b"\x80\x02" + b"N" * (9 << 20) + b"."
-    refused(torch_zip(tmp_path / "x.pt", raw, compress=zipfile.ZIP_DEFLATED), "unpacks to .* above the limit")
+    refused(torch_zip(tmp_path / "x.pt", raw), "unpacks to .* above the limit")
+    refused(torch_zip(tmp_path / "x.pt", raw, compress=zipfile.ZIP_DEFLATED), "pickle is compressed")
 
 
 def test_compressed_tensors_in_a_torch_file(tmp_path: Path) -> None:
@@ -289,7 +291,7 @@ def test_a_zip_directory_of_millions(tmp_path: Path) -> None:
     at = raw.rfind(b"PK\x05\x06")
     raw[at + 12 : at + 16] = struct.pack("<I", 1 << 30)
     path.write_bytes(raw)
-    refused(path, "zip directory claims 1,073,741,824 bytes", 0.5)
+    refused(path, "damaged or truncated zip archive", 0.5)
 
 
 def test_a_member_named_twice(tmp_path: Path) -> None:

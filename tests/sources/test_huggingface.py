@@ -75,7 +75,7 @@ def test_a_pasted_url_is_the_same_place(world: HuggingFace) -> None:
     assert load(url).fingerprint == load(ADDRESS).fingerprint
 
 
-def test_a_flipped_byte_is_found_and_removed(world: HuggingFace, tmp_path: Path) -> None:
+def test_a_flipped_byte_is_found_and_mended_by_fetching(world: HuggingFace) -> None:
     def flipped(h: object, content: bytes) -> None:
         wrong = bytearray(content)
         wrong[-5] ^= 1
@@ -84,8 +84,13 @@ def test_a_flipped_byte_is_found_and_removed(world: HuggingFace, tmp_path: Path)
     world.faults[WEIGHTS] = flipped
     with pytest.raises(SourceError, match="checksum is not the recorded one"):
         load(ADDRESS)
-    assert not list((tmp_path / "hf").rglob("*.safetensors"))
     del world.faults[WEIGHTS]
+    for offline in (False, True):
+        with pytest.raises(
+            SourceError, match=r"checksum is not the recorded one; `sae-geometry fetch hf://.* brings it"
+        ):
+            load(f"hf://{REPO}@{COMMIT}/6-res", offline=offline)
+    fetch(ADDRESS)
     assert load(ADDRESS).n_latents == 232
 
 

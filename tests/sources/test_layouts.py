@@ -14,6 +14,7 @@ import torch
 import yaml
 from helpers import CHECKPOINTS
 from safetensors.torch import save_file
+from written import B_D, B_N, DEC, ENC, MULTI, MULTI_ENC, WRITTEN, D, L, N, Written, cat, random, unit, write
 
 from sae_geometry.sources import LayoutError, OrientationWarning, SourceError, inspect, load
 from sae_geometry.sources.layouts.table import LAYOUTS
@@ -21,15 +22,10 @@ from sae_geometry.sources.layouts.table import LAYOUTS
 SHARED = sorted(p.name for p in CHECKPOINTS.iterdir())
 # The family each shared file says it is, by our name for it.
 OUR_NAME = {"openai": "openai", "gemma_scope": "gemma_scope", "circuit_tracer_clt": "circuit_tracer_clt"}
-N, D = 12, 5
 
 
 def said(name: str) -> dict[str, Any]:
     return dict(json.loads((CHECKPOINTS / name / "expected.json").read_text()))
-
-
-def unit(rows: np.ndarray) -> np.ndarray:
-    return np.asarray(rows / np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True))
 
 
 def test_there_are_fourteen_shared_checkpoints() -> None:
@@ -82,89 +78,6 @@ def test_gemma_scope_knows_its_hook_by_the_repository(tmp_path: Path) -> None:
     assert (d.hook_point, d.name) == ("blocks.12.hook_resid_post", "average_l0_82")
 
 
-def random(*shape: int) -> np.ndarray:
-    return np.asarray(np.random.default_rng(sum(shape)).normal(size=shape), dtype=np.float32)
-
-
-DEC, ENC = random(N, D), random(N, D) + 1
-B_N, B_D = random(N), random(D)
-L = 3
-MULTI, MULTI_ENC = random(L, N, D), random(L, N, D) - 1  # [outputs, n, d]
-
-
-def cat(stack: np.ndarray) -> np.ndarray:
-    return np.asarray(np.concatenate(list(stack), axis=1))
-
-
-Written = tuple[str, dict[str, np.ndarray], dict[str, Any], str, np.ndarray, np.ndarray | None]
-# layout, tensors, configuration, container, decoder rows, encoder rows
-WRITTEN: list[Written] = [
-    ("e2e_sae", {"blocks-1-hook.decoder.weight": DEC.T, "blocks-1-hook.encoder.0.weight": ENC}, {}, "pt", DEC, ENC),
-    ("saelens", {"W_dec": DEC, "W_enc": ENC.T, "b_enc": B_N, "b_dec": B_D}, {}, "safetensors", DEC, ENC),
-    ("saelens", {"W_dec": DEC, "W_enc": ENC.T, "b_gate": B_N, "b_mag": B_N + 1}, {}, "safetensors", DEC, ENC),
-    ("saelens", {"W_dec": DEC, "b_dec": B_D}, {"architecture": "matching_pursuit"}, "safetensors", DEC, None),
-    ("saelens", {"W_dec": DEC, "W_enc": ENC.T}, {"d_sae": N}, "safetensors", DEC, ENC),
-    ("gemma_scope", {"W_dec": DEC, "W_enc": ENC.T, "threshold": B_N, "b_enc": B_N}, {}, "npz", DEC, ENC),
-    ("gemma_scope_2", {"w_dec": DEC, "w_enc": ENC.T, "b_enc": B_N}, {}, "safetensors", DEC, ENC),
-    ("gemma_scope_2_clt", {"w_dec": MULTI.transpose(1, 0, 2), "w_enc": ENC.T}, {}, "safetensors", cat(MULTI), ENC),
-    ("llama_scope", {"decoder.weight": DEC.T, "encoder.weight": ENC, "decoder.bias": B_D, "encoder.bias": B_N},
-     {"hook_point_in": "blocks.1.x"}, "safetensors", DEC, ENC),
-    ("llamascopium", {"W_D": DEC, "W_E": ENC.T, "b_E": B_N, "b_D": B_D}, {}, "safetensors", DEC, ENC),
-    ("llamascopium_crosscoder", {"W_D": MULTI, "W_E": MULTI_ENC.transpose(0, 2, 1)}, {}, "safetensors",
-     cat(MULTI), cat(MULTI_ENC)),
-    ("dictionary_learning", {"decoder.weight": DEC.T, "encoder.weight": ENC, "encoder.bias": B_N, "bias": B_D}, {},
-     "pt", DEC, ENC),
-    ("dictionary_learning", {"decoder.weight": DEC.T, "encoder.weight": ENC, "decoder_bias": B_D, "gate_bias": B_N}, {},
-     "pt", DEC, ENC),
-    ("dictionary_learning", {"W_dec": DEC, "W_enc": ENC.T, "b_enc": B_N}, {"trainer": {"dict_class": "JumpReLU"}}, "pt",
-     DEC, ENC),
-    ("sparsify", {"W_dec": DEC, "encoder.weight": ENC, "encoder.bias": B_N, "b_dec": B_D, "W_skip": random(D, D)}, {},
-     "safetensors", DEC, ENC),
-    ("openai", {"decoder.weight": DEC.T, "encoder.weight": ENC, "pre_bias": B_D, "latent_bias": B_N}, {}, "pt",
-     DEC, ENC),
-    ("goodfire", {"decoder_linear.weight": DEC.T, "encoder_linear.weight": ENC, "encoder_linear.bias": B_N}, {}, "pt",
-     DEC, ENC),
-    ("linear", {"decoder.weight": DEC.T, "encoder.weight": ENC}, {}, "pt", DEC, ENC),
-    ("qwen_scope", {"W_dec": DEC.T, "W_enc": ENC, "b_enc": B_N, "b_dec": B_D}, {}, "pt", DEC, ENC),
-    ("circuit_tracer", {"W_dec": DEC, "W_enc": ENC, "b_enc": B_N, "b_dec": B_D}, {}, "safetensors", DEC, ENC),
-    ("circuit_tracer", {"W_dec": DEC, "W_enc": ENC, "b_enc": B_N}, {"feature_input_hook": "mlp.hook_in"}, "safetensors",
-     DEC, ENC),
-    ("circuit_tracer_2024", {"W_dec": DEC.T, "W_enc": ENC.T, "b_enc": B_N}, {}, "safetensors", DEC, ENC),
-    ("circuit_tracer_clt", {"W_dec_1": MULTI.transpose(1, 0, 2), "W_enc_1": ENC}, {}, "safetensors", cat(MULTI), ENC),
-    ("temporal", {"D": DEC, "E": ENC.T}, {}, "safetensors", DEC, ENC),
-    ("temporal", {"D": DEC}, {}, "safetensors", DEC, None),
-    ("crosscoder_models", {"W_dec": MULTI.transpose(1, 0, 2), "W_enc": MULTI_ENC.transpose(0, 2, 1)}, {}, "pt",
-     cat(MULTI), cat(MULTI_ENC)),
-    ("dictionary_learning_crosscoder", {"decoder.weight": MULTI, "encoder.weight": MULTI_ENC.transpose(0, 2, 1)}, {},
-     "safetensors", cat(MULTI), cat(MULTI_ENC)),
-    ("sae_geometry_consensus",
-     {"W_dec": DEC, "W_enc": ENC, "members": np.zeros((N, 2), np.int64), "n_runs": np.full(N, 2, np.int64)},
-     {}, "safetensors", DEC, ENC),
-    ("sae_geometry", {"W_dec": DEC, "W_enc": ENC, "frequency": np.full(N, 0.5, np.float32)}, {}, "safetensors",
-     DEC, ENC),
-    ("rows", {"array": DEC}, {}, "npy", DEC, None),
-    ("rows", {"directions": DEC}, {}, "safetensors", DEC, None),
-]  # fmt: skip
-
-
-def write(folder: Path, tensors: dict[str, np.ndarray], config: dict[str, Any], container: str) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"weights-of-it.{container}"
-    torch_tensors = {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in tensors.items()}
-    match container:
-        case "safetensors":
-            save_file(torch_tensors, path)
-        case "pt":
-            torch.save(torch_tensors, path)
-        case "npz":
-            np.savez(path, **tensors)
-        case "npy":
-            np.save(path, tensors["array"])
-    if config:
-        (folder / "config.json").write_text(json.dumps(config))
-    return path
-
-
 @pytest.mark.parametrize("case", WRITTEN, ids=lambda c: f"{c[0]}-{c[3]}-{len(c[1])}")
 def test_every_layout_by_a_written_file(case: Written, tmp_path: Path) -> None:
     layout, tensors, config, container, decoder, encoder = case
@@ -183,7 +96,15 @@ def test_every_layout_by_a_written_file(case: Written, tmp_path: Path) -> None:
 
 
 def test_every_row_of_the_table_is_tried_by_a_file() -> None:
-    assert {layout.name for layout in LAYOUTS} == {c[0] for c in WRITTEN} | {"llamascopium_clt"}
+    elsewhere = {"llamascopium_clt", "crosslayer_transcoder", "gemma_scope_2_crosscoder"}  # several in a file
+    assert {layout.name for layout in LAYOUTS} == {c[0] for c in WRITTEN} | elsewhere
+
+
+def test_the_page_of_layouts_has_every_row() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "layouts.md").read_text(encoding="utf-8")
+    names = {layout.name for layout in LAYOUTS}
+    assert {name for name in names if f"`{name}`" not in page} == set()
+    assert len(names - {"linear", "rows", "sae_geometry", "sae_geometry_consensus"}) == 31, "as README says"
 
 
 def test_a_transcoder_stored_by_the_layer_it_writes_into(tmp_path: Path) -> None:
@@ -368,7 +289,7 @@ def test_openai_frequencies(tmp_path: Path) -> None:
         ({"hook_name": "blocks.6.x", "hook_layer": 6}, "blocks.6.x", None, False),
         ({"hook_point": "blocks.6.x", "model_name": "m"}, "blocks.6.x", "m", False),
         ({"metadata": {"hook_name": "a.in", "hook_name_out": "a.out"}}, "a.out", None, True),
-        ({"architecture": "skip_transcoder", "hook_name": "a.in"}, "a.in", None, True),
+        ({"architecture": "skip_transcoder", "hook_name": "a.in"}, None, None, True),
         ({"transcode": True}, None, None, True),
         ({"metadata": "nonsense", "hook_name": 7}, None, None, False),
     ],

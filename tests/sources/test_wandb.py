@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import time
 from pathlib import Path
 
@@ -12,19 +13,7 @@ from conftest import real_run
 from helpers import E2E, KEY, tree
 from wandb_server import Fault, Loopback, StoredRun, cut_short, redirect, silent, stalling, status
 
-from sae_geometry.sources import (
-    SourceError,
-    cached_runs,
-    clear_cache,
-    fetch,
-    load,
-    runs,
-    similar_runs,
-)
-from sae_geometry.sources import (
-    download as transfer,
-)
-from sae_geometry.sources.download import RemoteFile
+from sae_geometry.sources import SourceError, cached_runs, clear_cache, download, fetch, load, runs, similar_runs
 
 RUN = "sparsify/gpt2/d8vgjnyc"
 LAST = "samples_400000.pt"
@@ -261,17 +250,10 @@ def test_sizes_and_sums_that_are_not_told(wandb_world: Loopback) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here, the disk that is always full")
 def test_a_disk_that_fills_up_is_one_sentence(wandb_world: Loopback, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(remote: RemoteFile, target: Path) -> Path:
-        partial = partial_for(remote, target)
-        partial.parent.mkdir(parents=True, exist_ok=True)
-        partial.symlink_to("/dev/full")
-        return partial
-
-    partial_for = transfer._partial_for
-    monkeypatch.setattr(transfer, "_partial_for", full)
+    monkeypatch.setattr(download, "_no_link", lambda path, flags: os.open("/dev/full", os.O_WRONLY))
     with pytest.raises(SourceError, match=r"no space left on device in the cache .*; make room, or set SAE_GEOM"):
         load(f"wandb:{RUN}")
-    assert not list(transfer.cache_root().rglob("*.pt"))
+    assert not list(download.cache_root().rglob("*.pt"))
 
 
 def test_the_key_goes_to_the_configured_host_only(

@@ -30,6 +30,16 @@ class StoredRun:
     size: dict[str, int | None] = field(default_factory=dict)
 
 
+@dataclass
+class StoredArtifact:
+    """One version of an artifact as the server keeps it."""
+
+    files: dict[str, bytes]
+    metadata: dict[str, Any] = field(default_factory=dict)
+    aliases: tuple[str, ...] = ()
+    kind: str = "model"
+
+
 class QuietServer(ThreadingHTTPServer):
     """Clients that hang up are part of the tests, not news."""
 
@@ -49,6 +59,7 @@ class Loopback:
         self.faults: dict[str, Fault] = {}
         self.graphql_fault: Fault | None = None
         self.runs: dict[str, StoredRun] = {}
+        self.artifacts: dict[str, StoredArtifact] = {}
         self.files_elsewhere: str | None = None
         self.keys: set[str] | None = None
         self._stop = threading.Event()
@@ -132,6 +143,11 @@ class Handler(BaseHTTPRequestHandler):
         if name == "ServerFeaturesQuery":
             return {"serverInfo": {"features": []}}
         path = f"{v.get('entity')}/{v.get('project')}"
+        if name == "ArtifactMembershipByName":
+            return {"project": {"artifactCollectionMembership": self.membership(f"{path}/{v['name']}")}}
+        if name == "ArtifactMembershipFiles":
+            member = self.find_artifact(f"{path}/{v['collection']}:{v['alias']}")
+            return {"project": {"artifactCollection": None if member is None else self.artifact_files(member, v)}}
         if name == "Runs":
             names = sorted(n for n in self.world.runs if n.startswith(path + "/"))
             page, info = paged(names, v.get("cursor"), v.get("perPage") or 50)
@@ -161,6 +177,55 @@ class Handler(BaseHTTPRequestHandler):
                 }
             }
         return {}
+
+    def find_artifact(self, path: str) -> str | None:
+        """The version that an alias or a version means, "entity/project/name:v3"."""
+        stem, _, alias = path.rpartition(":")
+        named = [p for p, a in self.world.artifacts.items() if p.rpartition(":")[0] == stem and alias in a.aliases]
+        return path if path in self.world.artifacts else next(iter(named), None)
+
+    def membership(self, asked: str) -> dict[str, Any] | None:
+        path = self.find_artifact(asked)
+        if path is None:
+            return None
+        stored = self.world.artifacts[path]
+        entity, project, name = path.rpartition(":")[0].split("/")
+        version = int(path.rpartition(":v")[2])
+        home = {"id": "p", "internalId": "1", "name": project, "entity": {"name": entity}}
+        aliases = [{"__typename": "ArtifactAlias", "id": a, "alias": a} for a in (*stored.aliases, f"v{version}")]
+        return {
+            "__typename": "ArtifactCollectionMembership",
+            "id": "m",
+            "versionIndex": version,
+            "createdAt": "2024-01-01T00:00:00",
+            "aliases": aliases,
+            "artifactCollection": {"__typename": "ArtifactSequence", "name": name, "project": home},
+            "artifact": {
+                "__typename": "Artifact", "id": path, "versionIndex": version, "artifactType": {"name": stored.kind},
+                "artifactSequence": {"__typename": "ArtifactSequence", "name": name, "project": home},
+                "description": None, "metadata": json.dumps(stored.metadata), "ttlDurationSeconds": -1,
+                "ttlIsInherited": True, "tags": [], "historyStep": None, "state": "COMMITTED",
+                "size": sum(map(len, stored.files.values())), "digest": "d", "commitHash": "c",
+                "fileCount": len(stored.files), "createdAt": "2024-01-01T00:00:00", "updatedAt": None,
+            },
+        }  # fmt: skip
+
+    def artifact_files(self, path: str, v: dict[str, Any]) -> dict[str, Any]:
+        files = self.world.artifacts[path].files
+        wanted = v.get("fileNames") or sorted(files)
+        page, info = paged([f for f in wanted if f in files], v.get("cursor"), v.get("perPage") or 50)
+        edges = [{"node": self.artifact_file(path, f), "cursor": c} for f, c in page]
+        connection = {"totalCount": len(files), "edges": edges, "pageInfo": info}
+        return {"__typename": "ArtifactSequence", "artifactMembership": {"files": connection}}
+
+    def artifact_file(self, path: str, name: str) -> dict[str, Any]:
+        content = self.world.artifacts[path].files[name]
+        md5 = base64.b64encode(hashlib.md5(content).digest()).decode()
+        url = f"{self.world.files_elsewhere or self.world.url}/artifactsV2/{path}/{name}"
+        return {
+            "__typename": "File", "id": name, "name": name, "url": url, "directUrl": url, "sizeBytes": len(content),
+            "storagePath": None, "mimetype": None, "updatedAt": None, "digest": md5, "md5": md5,
+        }  # fmt: skip
 
     def node(self, path: str) -> dict[str, Any]:
         run = self.world.runs[path]
@@ -219,7 +284,10 @@ class Handler(BaseHTTPRequestHandler):
             return
         self.send_content(content)
 
-    def locate(self, path: str) -> tuple[StoredRun | None, str]:
+    def locate(self, path: str) -> tuple[StoredRun | StoredArtifact | None, str]:
+        if path.startswith("/artifactsV2/"):
+            parts = path.removeprefix("/artifactsV2/").split("/", 3)
+            return (self.world.artifacts.get("/".join(parts[:3])), parts[3]) if len(parts) == 4 else (None, "")
         parts = path.removeprefix("/files/").split("/", 3)
         return (self.world.runs.get("/".join(parts[:3])), parts[3]) if len(parts) == 4 else (None, "")
 

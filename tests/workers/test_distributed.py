@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import signal
@@ -11,7 +12,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from queue import SimpleQueue
 from types import SimpleNamespace
 
@@ -29,17 +32,20 @@ from sae_geometry.comparisons.match_report import match_report
 from sae_geometry.comparisons.seeds import _compare_pair
 from sae_geometry.distributed import running_on, spread
 from sae_geometry.distributed import worker as work
-from sae_geometry.distributed.client import _opened, _threads_of_workers
+from sae_geometry.distributed.answer_check import check_tile
+from sae_geometry.distributed.client import _opened
 from sae_geometry.distributed.errors import ClusterError
 from sae_geometry.distributed.worker import blas_threads
 from sae_geometry.embedding.neighbors import exact_neighbors, joint_neighbors
 from sae_geometry.kernels.ledger import entries, ledger
 from sae_geometry.kernels.runner import sweeps_run_by
-from sae_geometry.kernels.sweep import cpu_threads, sweep
+from sae_geometry.kernels.sweep import _task, cpu_threads, sweep
+from sae_geometry.kernels.tiles import Tile
 from sae_geometry.kernels.types import Sweep
-from sae_geometry.pairwise.checkpoint import PairParameters
+from sae_geometry.pairwise.checkpoint import PairParameters, check_pair
 
 distributed = pytest.importorskip("distributed")
+dask = pytest.importorskip("dask")
 psutil = pytest.importorskip("psutil")
 PARAMETERS = PairParameters("greedy", "decoder", True, 0.7)
 
@@ -198,9 +204,9 @@ def test_equal_to_the_bit_for_any_number_of_workers(client, n_workers, toy_pair)
     reports: list = []
     with sweeps_run_by(spied(runner, reports)):
         for matching in ("greedy", "optimal"):
-            there = sg.compare(*toy_pair, matching, null_draws=0)
+            there = sg.compare(*toy_pair, matching, turns=0)
             with sweeps_run_by(None):
-                here = sg.compare(*toy_pair, matching, null_draws=0)
+                here = sg.compare(*toy_pair, matching, turns=0)
             assert _answer(there) == _answer(here)
     assert len(reports) > 3
     assert all(f"on {n_workers} Dask workers" in why for why in reports)
@@ -303,7 +309,7 @@ def test_results_too_large_for_the_ceiling_here_are_refused(client):
     with (
         sg.memory_ceiling("4MB"),
         sweeps_run_by(dask_runner(client)),
-        pytest.raises(ValueError, match="the memory ceiling leaves 0 bytes"),
+        pytest.raises(ValueError, match=r"the memory ceiling is 4: raise it with memory_ceiling\('\d+MB'\)"),
     ):
         sweep(a, b, 64)
 
@@ -425,10 +431,10 @@ def test_the_scheduler_lost_is_one_sentence_and_finished_pairs_are_kept(tmp_path
 
     monkeypatch.setattr(module, "_GRACE", 1)
     code = (
-        "import sys, time\nfrom sae_geometry.distributed.client import _opened\n"
+        "import time, distributed\n"
         "if __name__ == '__main__':\n"
-        "    with _opened('local:1') as c:\n"
-        "        print(c.scheduler.address, flush=True)\n        time.sleep(120)\n"
+        "    with distributed.LocalCluster(1, threads_per_worker=1, dashboard_address='127.0.0.1:0') as c:\n"
+        "        print(c.scheduler_address, flush=True)\n        time.sleep(120)\n"
     )
     script = tmp_path / "serve.py"
     script.write_text(code)
@@ -451,7 +457,7 @@ def test_the_scheduler_lost_is_one_sentence_and_finished_pairs_are_kept(tmp_path
     assert result.exit_code == 1, result.output
     errors = [line for line in result.stderr.splitlines() if line.startswith("error")]
     assert errors == [f"error: the Dask scheduler at {address} was lost; start it again and run the same command"]
-    assert "what was done is kept in" in result.stderr
+    assert "kept in" in result.stderr
     assert "finished pair" in result.stderr
     assert list(kept.glob("[!.]*.npz"))
     assert not (tmp_path / "out").exists()
@@ -484,7 +490,7 @@ def test_a_signal_ends_client_and_workers(tmp_path, rng, kill, sent, code, said)
     assert "Traceback" not in told
     if said is not None:
         assert told.splitlines()[-1] == said
-        assert "what was done is kept in out.pairs" in told
+        assert "kept in out.pairs" in told
     assert list(tmp_path.glob("out.pairs/[!.]*.npz"))
     assert not (tmp_path / "out").exists()
     deadline = time.monotonic() + 60
@@ -502,17 +508,6 @@ def _session(process: psutil.Process) -> int | None:
 
 def test_local_workers_share_the_threads_that_this_process_has(client):
     assert set(client.run(torch.get_num_threads).values()) == {max(1, cpu_threads() // 3)}
-
-
-def test_the_environment_is_left_as_it_was(monkeypatch):
-    monkeypatch.setenv("MKL_NUM_THREADS", "7")
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.delenv("PYTHONHASHSEED", raising=False)
-    with _threads_of_workers(2) as told:
-        assert set(told.values()) == {os.environ["OMP_NUM_THREADS"], os.environ["MKL_NUM_THREADS"]} == {"2"}
-        os.environ["PYTHONHASHSEED"] = "6640"  # as Dask does
-    assert os.environ["MKL_NUM_THREADS"] == "7"
-    assert not {"OMP_NUM_THREADS", "PYTHONHASHSEED"} & set(os.environ)
 
 
 def test_a_cluster_left_without_workers_is_one_sentence(monkeypatch):
@@ -548,7 +543,14 @@ def test_the_commands_pass_on_device_and_what_to_load(client, tmp_path, monkeypa
     monkeypatch.setattr(dask_runner, "DaskRunner", noted)
     monkeypatch.chdir(tmp_path)
     typed = [command, *["demo:local-narrow-seed0"] * 2, "--device", "cpu", "--offline", "--dask-load"]
-    result = CliRunner().invoke(app, [*typed, "--dask", client.scheduler.address])
+    certificates = {
+        f"distributed.comm.tls.{key}": str(tmp_path / key)
+        for key in ("ca-file", "client.cert", "client.key")
+    }  # fmt: skip
+    for key, path in certificates.items():
+        Path(path).write_text(getattr(client.security, "tls_client_key" if key.endswith("key") else "tls_client_cert"))
+    with dask.config.set(certificates):
+        result = CliRunner().invoke(app, [*typed, "--dask", client.scheduler.address])
     assert "that is enough" in result.stderr
     [how] = made
     assert (how["device"], how["offline"]) == ("cpu", True)
@@ -564,6 +566,7 @@ def test_the_commands_pass_on_device_and_what_to_load(client, tmp_path, monkeypa
         ("local", 2, 'a Dask executor is "local:N" or a scheduler\'s address'),
         ("local:0", 2, "got 'local:0'"),
         ("tcp://127.0.0.1:9", 1, "no Dask scheduler answers at tcp://127.0.0.1:9"),
+        ("tls://127.0.0.1:9", 2, "a tls:// scheduler needs distributed.comm.tls.ca-file"),
     ],
 )
 def test_wrong_addresses_are_told(where, code, said, monkeypatch, tmp_path):
@@ -581,6 +584,115 @@ def test_wrong_addresses_are_told(where, code, said, monkeypatch, tmp_path):
 def test_what_is_no_executor_is_told(toy_pair):
     with pytest.raises(ValueError, match=r"executor is a distributed\.Client"):
         sg.compare(*toy_pair, executor=7)
+
+
+def test_local_workers_let_in_only_who_has_their_certificate(client):
+    """Every port that they listen on: to another account of the machine all of them are open."""
+    address = client.scheduler.address
+    assert address.startswith("tls://127.0.0.1:")
+    ports = {int(there.rpartition(":")[2]) for there in [address, *workers(client)]}
+    pids = {os.getpid(), *client.run(os.getpid).values()}
+    pids |= {parent.pid for pid in list(pids) for parent in psutil.Process(pid).parents()}
+    listening = {
+        c.laddr.port for pid in pids - {os.getpid()} if pid > 1 and psutil.pid_exists(pid)
+        for c in psutil.Process(pid).net_connections("tcp") if c.status == psutil.CONN_LISTEN
+    }  # fmt: skip
+    assert ports <= listening
+    own = distributed.Security.temporary()
+    for port in sorted(listening & {*ports, *range(1024, 65536)}):
+        for scheme, security in (("tcp", None), ("tls", own)):
+            with pytest.raises((OSError, TimeoutError, RuntimeError, ValueError)):
+                distributed.Client(f"{scheme}://127.0.0.1:{port}", timeout=2, set_as_default=False, security=security)
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            asked = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+            asked.request("GET", "/json/identity.json")
+            assert asked.getresponse().status == 404
+
+
+def test_the_environment_is_as_it_was(client):
+    assert "PYTHONHASHSEED" not in os.environ
+
+
+WRONG = {
+    "a cosine of 5": lambda a: replace(a, rows=(a.rows[0] + 5, a.rows[1])),
+    "not a number": lambda a: replace(a, rows=(a.rows[0] * np.nan, a.rows[1])),
+    "a cosine off by a bit": lambda a: replace(a, rows=(np.nextafter(a.rows[0], 1), a.rows[1])),
+    "other partners": lambda a: replace(a, rows=(a.rows[0], a.rows[1][::-1].copy())),
+    "partners beyond": lambda a: replace(a, rows=(a.rows[0], a.rows[1] + 10_000)),
+    "partners before": lambda a: replace(a, rows=(a.rows[0], a.rows[1] - 10_000)),
+    "rows missing": lambda a: replace(a, rows=(a.rows[0][:-1], a.rows[1][:-1])),
+    "one more partner": lambda a: replace(a, rows=(np.hstack([a.rows[0]] * 2), np.hstack([a.rows[1]] * 2))),
+    "another type": lambda a: replace(a, rows=(a.rows[0].astype(np.float32), a.rows[1])),
+    "objects": lambda a: replace(a, rows=(a.rows[0].astype(object), a.rows[1])),
+    "lists": lambda a: replace(a, rows=(a.rows[0].tolist(), a.rows[1].tolist())),
+    "no columns": lambda a: replace(a, cols=None),
+    "columns' cosines": lambda a: replace(a, cols=(-a.cols[0], a.cols[1])),
+    "another version": lambda a: replace(a, version="0.0.1"),
+    "another sweep's report": lambda a: replace(a, report=replace(a.report, d_in=7)),
+    "no report": lambda a: replace(a, report=None),
+    "nothing": lambda a: None,
+    "something else": lambda a: {"rows": a.rows},
+}
+
+
+@pytest.mark.parametrize("spoil", WRONG.values(), ids=WRONG)
+@pytest.mark.parametrize("kind", ["between", "within", "absolute", "biased"])
+def test_a_wrong_answer_is_not_believed(spoil, kind):
+    a, b = points(300, 0), points(200, 1)
+    bias = torch.linspace(-0.3, 0.2, 200, dtype=torch.float64) if kind == "biased" else None
+    tile = Tile((40, 160), (40, 160), within=True) if kind == "within" else Tile((100, 300), (0, 200))
+    others = None if kind == "within" else b
+    task = _task(a, others, 3, bias is None, kind == "absolute", bias, "auto", None, None, None, None)
+    question = work.Question(3, bias is None, kind == "absolute", "auto", None, "cpu")
+    good = work.sweep_tile(a.numpy(), b.numpy(), tile, question, None if bias is None else bias.numpy())
+    check_tile(task, tile, good)
+    try:
+        wrong = spoil(good)
+    except TypeError:  # this kind has no lists of columns to spoil
+        return
+    if kind in ("within", "biased") and wrong is not None and getattr(wrong, "cols", 1) is None:
+        return
+    with pytest.raises(ClusterError, match="a Dask worker gave a wrong answer"):
+        check_tile(task, tile, wrong)
+
+
+def test_a_command_stops_at_a_wrong_answer_and_saves_nothing(client, workers_do):
+    workers_do(on_workers.cosine_of_five)
+    with pytest.raises(ClusterError, match="nothing of it was kept"), sweeps_run_by(dask_runner(client)):
+        sweep(points(100, 0), points(90, 1))
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda r: replace(r, mmcs=(5.0, 0.5)),
+        lambda r: replace(r, significant=(0.5, 1.5)),
+        lambda r: replace(r, paired=r.paired + 0.01),
+        lambda r: replace(r, similarity=np.full_like(r.similarity, 0.5), paired=0.5),
+        lambda r: replace(r, partner=np.zeros_like(r.partner)),
+        lambda r: replace(r, partner=r.partner + 1000),
+        lambda r: replace(r, partner=r.partner[:-1]),
+        lambda r: replace(r, histogram=r.histogram[:, :-1]),
+        lambda r: replace(r, histogram=r.histogram * 2),
+        lambda r: replace(r, confounds=(7,)),
+        lambda r: vars(r),
+        lambda r: None,
+    ],
+)
+def test_a_wrong_record_of_a_pair_is_not_believed(toy_pair, spoil):
+    record = _compare_pair(*toy_pair, PARAMETERS)
+    check_pair(record, *toy_pair, PARAMETERS)
+    with pytest.raises((ValueError, TypeError)):
+        check_pair(spoil(record), *toy_pair, PARAMETERS)
+
+
+def test_seeds_stop_at_a_wrong_record(client, toy_pair, tmp_path, monkeypatch):
+    from sae_geometry.comparisons import seeds
+
+    monkeypatch.setattr(seeds, "_compare_pair", on_workers.record_of_five)
+    with pytest.raises(ClusterError, match="a wrong answer for a and b: its mmcs is not within"):
+        sg.compare_seeds([*toy_pair, toy_pair[0].renamed("c")], executor=client, keep=tmp_path)
+    assert not list(tmp_path.glob("*.npz"))
 
 
 def test_a_cluster_error_is_an_os_error():

@@ -76,6 +76,7 @@ function partnersOf(data, i) {
       nearest: data[`nearest_${k}`][i],
       cosine: cosineOf(data[`cosine_${k}`][i]),
       mutual: data[`mutual_${k}`][i] === 1,
+      significant: data[`significant_${k}`][i] === 1,
       single: data[`single_${k}`][i],
       singleCosine: cosineOf(data[`single_cosine_${k}`][i]),
     });
@@ -105,12 +106,14 @@ const count = (n) => n.toLocaleString('en');
 const three = (x) => (Number.isNaN(x) ? '–' : x.toFixed(3));
 
 function csvOf(data, rows) {
-  const quoted = (value) => (/[",\r\n]/.test(value) ? `"${String(value).replaceAll('"', '""')}"` : String(value));
+  // A spreadsheet takes a text that begins like a formula for one, unless a quote stands before it.
+  const harmless = (value) => (typeof value === 'string' && /^[=+\-@\t\r]/.test(value) && Number.isNaN(Number(value)) ? `'${value}` : String(value));
+  const quoted = (value) => (/[",\r\n]/.test(value) ? `"${harmless(value).replaceAll('"', '""')}"` : harmless(value));
   const number = (x, digits) => (Number.isNaN(x) ? '' : x.toFixed(digits));
   const head = ['run', 'latent_id', 'x', 'y', 'region'];
   if (data.frequency) head.push('frequency');
   if (data.many) {
-    head.push('partner_run', 'partner_id', 'max_cosine', 'mutual', 'one_to_one_partner_id', 'one_to_one_cosine');
+    head.push('partner_run', 'partner_id', 'max_cosine', 'mutual', 'significant', 'one_to_one_partner_id', 'one_to_one_cosine');
   }
   const lines = [head];
   for (const i of rows) {
@@ -121,8 +124,8 @@ function csvOf(data, rows) {
       const id = (row) => (row === NOBODY ? '' : data.id[row]);
       line.push(
         ...(p
-          ? [data.runs[p.run].name, id(p.nearest), number(p.cosine, 4), p.mutual, id(p.single), number(p.singleCosine, 4)]
-          : ['', '', '', '', '', '']),
+          ? [data.runs[p.run].name, id(p.nearest), number(p.cosine, 4), p.mutual, p.significant, id(p.single), number(p.singleCosine, 4)]
+          : ['', '', '', '', '', '', '']),
       );
     }
     lines.push(line);

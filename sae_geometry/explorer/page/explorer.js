@@ -245,16 +245,11 @@ function wireControls() {
 }
 
 function wirePicture() {
-  picture.div.on('plotly_hover', ({ points }) => {
-    const point = points.find((p) => p.curveNumber === POINTS);
-    if (point) showTip(picture.shown[point.pointNumber]);
-  });
-  picture.div.on('plotly_unhover', () => { byId('tip').hidden = true; });
+  watchPoints((row) => {
+    if (row === NOBODY) byId('tip').hidden = true;
+    else showTip(row);
+  }, select);
   picture.div.on('plotly_relayouting', () => { byId('tip').hidden = true; });
-  picture.div.on('plotly_click', ({ points }) => {
-    const point = points.find((p) => p.curveNumber === POINTS);
-    if (point && !justPinched()) select(picture.shown[point.pointNumber]);
-  });
   picture.div.on('plotly_doubleclick', () => { if (!justPinched()) showWhole(); });
   watchPinch();
   watchLasso(data, caught);
@@ -361,14 +356,6 @@ async function start() {
   wirePicture();
   wireKeys();
   setTheme(preferred());
-  if (!picture.webgl) {
-    const notice = byId('notice');
-    notice.hidden = false;
-    notice.textContent = 'This browser has no WebGL, so points are drawn more slowly' +
-      (data.n > picture.limit
-        ? `: a random ${count(picture.limit)} of the ${count(data.n)}. Search, partners and counts know all; the lasso takes what is drawn.`
-        : '.');
-  }
   followAddress();
   document.body.dataset.ready = '';
 }

@@ -63,7 +63,7 @@ function showLatent(data, i, into, { go, leave, hidden, matchedFrom }) {
 function partnerBlock(data, p, go, matchedFrom) {
   const block = make('div', { className: 'partner' }, make('h3', {}, swatch(runColor(p.run)), data.runs[p.run].name));
   const same = p.single !== NOBODY && p.single === p.nearest;
-  const how = [p.mutual ? 'mutual' : 'not mutual'];
+  const how = [p.mutual ? 'mutual' : 'not mutual', p.significant ? 'significant' : 'not significant'];
   if (same) how.push('one-to-one too');
   block.append(partnerRow(data, 'nearest', p.nearest, p.cosine, how.join(', '), go, matchedFrom));
   if (!same) {

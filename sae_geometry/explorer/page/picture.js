@@ -1,53 +1,29 @@
-// The picture: plotly draws the points in one WebGL trace, with partners and the selection above them.
+// The picture: points on a canvas of ours, and above it plotly with partners, selection, letters, and the view.
+// plotly's own WebGL points would do, but they compile functions as they go, which the page's policy forbids.
 
-const BEHIND = 0, POINTS = 1, OUTLINES = 2, NEAREST = 3, SINGLE = 4, ENDS = 5;
-// Without WebGL points are drawn as SVG, and no more of them than that bears. Rows are shuffled: the first are a sample.
-const MOST_WITHOUT_WEBGL = 4000;
+const OUTLINES = 0, NEAREST = 1, SINGLE = 2, ENDS = 3;
 const MARGIN = 0.04;
+const REACH = 10; // pixels around a point in which a mouse or finger means it
 
-const picture = { div: null, home: null, shown: [], webgl: true, limit: Infinity, pinched: -Infinity };
-
-function hasWebgl() {
-  try {
-    const context = document.createElement('canvas').getContext('webgl');
-    context?.getExtension('WEBGL_lose_context')?.loseContext();
-    return Boolean(context);
-  } catch {
-    return false;
-  }
-}
+const picture = { div: null, dots: null, data: null, home: null, shown: [], layers: [], size: 0, asked: false, pinched: -Infinity };
 
 async function drawPicture(data) {
   picture.div = document.getElementById('picture');
+  picture.dots = document.getElementById('dots');
+  picture.data = data;
   picture.home = wholeRange(data);
   document.getElementById('loading').remove();
-  await drawWith(data, hasWebgl());
-  // There may be a WebGL that plotly cannot use: it then says so in the place of the picture.
-  if (picture.webgl && picture.div.querySelector('.no-webgl')) {
-    Plotly.purge(picture.div);
-    await drawWith(data, false);
-  }
-  new ResizeObserver(fitFrame).observe(picture.div);
-}
-
-async function drawWith(data, webgl) {
-  picture.webgl = webgl;
-  picture.limit = webgl ? Infinity : MOST_WITHOUT_WEBGL;
-  const type = webgl ? 'scattergl' : 'scatter';
   const { width, height } = picture.div.getBoundingClientRect();
   const size = Math.min(9, Math.max(2.2, 0.38 * Math.sqrt((width * height) / data.n)));
-  // One point to begin with: with none plotly does not try WebGL.
-  const dots = { type, mode: 'markers', hoverinfo: 'none', x: [data.x[0]], y: [data.y[0]] };
+  picture.size = size;
   const lines = { type: 'scatter', mode: 'lines', hoverinfo: 'skip', x: [], y: [] };
   const traces = [
-    { ...dots, uid: 'behind', hoverinfo: 'skip', marker: { size } },
-    { ...dots, uid: 'points', marker: { size, opacity: data.n > 4000 ? 0.75 : 0.85, line: { width: 0 } } },
     { ...lines, line: { width: 1, dash: 'dot' } },
     { ...lines, line: { width: 2.5 } },
     { ...lines, line: { width: 2.5, dash: '5px,4px' } },
     { type: 'scatter', mode: 'markers', hoverinfo: 'skip', x: [], y: [], marker: { size, opacity: 1, line: { width: 2 } } },
   ];
-  const axis = { visible: false, fixedrange: false, zeroline: false };
+  const axis = { type: 'linear', visible: false, fixedrange: false, zeroline: false };
   const layout = {
     margin: { l: 0, r: 0, t: 0, b: 0 },
     xaxis: { ...axis, range: [...picture.home.x] },
@@ -55,12 +31,129 @@ async function drawWith(data, webgl) {
     paper_bgcolor: 'rgba(0,0,0,0)',
     plot_bgcolor: 'rgba(0,0,0,0)',
     dragmode: 'pan',
-    hovermode: 'closest',
-    hoverdistance: 10,
+    hovermode: false,
     showlegend: false,
     annotations: [],
   };
   await Plotly.newPlot(picture.div, traces, layout, { displayModeBar: false, scrollZoom: true, doubleClick: false });
+  picture.div.on('plotly_relayouting', drawDots);
+  picture.div.on('plotly_relayout', drawDots);
+  picture.div.on('plotly_afterplot', drawDots);
+  new ResizeObserver(fitFrame).observe(picture.div);
+}
+
+// ---- points ----
+
+// Draw the points with the next frame, however often that is asked for until then.
+function drawDots() {
+  if (picture.asked) return;
+  picture.asked = true;
+  requestAnimationFrame(() => {
+    picture.asked = false;
+    paint();
+  });
+}
+
+// Red, green, blue and opacity of a colour, 0…255.
+function channelsOf(color) {
+  const canvas = document.createElement('canvas');
+  canvas.width = canvas.height = 1;
+  const context = canvas.getContext('2d', { willReadFrequently: true });
+  context.fillStyle = color;
+  context.fillRect(0, 0, 1, 1);
+  return context.getImageData(0, 0, 1, 1).data;
+}
+
+// The pixels of a dot around its middle, and how much of each it covers, 0…1.
+function discOf(radius) {
+  const dx = [], dy = [], share = [];
+  const reach = Math.ceil(radius + 0.5);
+  for (let down = -reach; down <= reach; down++) {
+    for (let right = -reach; right <= reach; right++) {
+      const covered = Math.min(1, radius + 0.5 - Math.hypot(right, down));
+      if (covered <= 0) continue;
+      dx.push(right);
+      dy.push(down);
+      share.push(covered);
+    }
+  }
+  return { dx, dy, share };
+}
+
+// Layers of rows, each with its opacity and the colour of a row, from the back to the front. Pixels are written one by
+// one: a hundred thousand small shapes take a canvas far longer.
+function paint() {
+  const { data, dots, layers } = picture;
+  const scale = devicePixelRatio || 1;
+  const width = (dots.width = Math.round(axes().width * scale));
+  const height = (dots.height = Math.round(axes().height * scale));
+  const context = dots.getContext('2d');
+  const image = context.createImageData(width, height);
+  const pixels = image.data;
+  const { dx, dy, share } = discOf((picture.size / 2) * scale);
+  const { x, y } = view();
+  const perX = width / (x[1] - x[0]), perY = height / (y[1] - y[0]);
+  for (const { rows, opacity, color } of layers) {
+    const known = new Map();
+    for (let at = 0; at < rows.length; at++) {
+      const left = Math.round((data.x[rows[at]] - x[0]) * perX), top = Math.round((y[1] - data.y[rows[at]]) * perY);
+      if (left < -20 || top < -20 || left > width + 20 || top > height + 20) continue;
+      const fill = color(at);
+      if (!known.has(fill)) known.set(fill, channelsOf(fill));
+      const [red, green, blue, alpha] = known.get(fill);
+      for (let k = 0; k < share.length; k++) {
+        const px = left + dx[k], py = top + dy[k];
+        if (px < 0 || py < 0 || px >= width || py >= height) continue;
+        const o = 4 * (py * width + px);
+        const mine = (share[k] * opacity * alpha) / 255;
+        const under = (pixels[o + 3] / 255) * (1 - mine);
+        const both = mine + under;
+        pixels[o] = (red * mine + pixels[o] * under) / both;
+        pixels[o + 1] = (green * mine + pixels[o + 1] * under) / both;
+        pixels[o + 2] = (blue * mine + pixels[o + 2] * under) / both;
+        pixels[o + 3] = 255 * both;
+      }
+    }
+  }
+  context.putImageData(image, 0, 0);
+}
+
+// The shown point nearest to a place on the screen, within reach of it.
+function pointNear(px, py) {
+  const { data } = picture;
+  const [x, y] = pointAt(px, py);
+  const { x: range } = view();
+  let least = ((REACH + picture.size / 2) * (range[1] - range[0]) / axes().width) ** 2;
+  let best = NOBODY;
+  for (const i of picture.shown) {
+    const far = (data.x[i] - x) ** 2 + (data.y[i] - y) ** 2;
+    if (far > least) continue;
+    least = far;
+    best = i;
+  }
+  return best;
+}
+
+// Call `hover` with the point beneath the mouse or none, and `click` with one that was pressed and let go at one place.
+function watchPoints(hover, click) {
+  let pressed = null;
+  const near = (event) => {
+    const box = picture.div.getBoundingClientRect();
+    return pointNear(event.clientX - box.left, event.clientY - box.top);
+  };
+  picture.div.addEventListener('pointermove', (event) => {
+    if (event.pointerType === 'mouse') hover(event.buttons ? NOBODY : near(event));
+  });
+  picture.div.addEventListener('pointerleave', () => hover(NOBODY));
+  picture.div.addEventListener('pointerdown', (event) => {
+    pressed = event.isPrimary && event.button === 0 ? event : null;
+  }, { capture: true });
+  addEventListener('pointerup', (event) => {
+    const still = pressed && Math.hypot(event.clientX - pressed.clientX, event.clientY - pressed.clientY) < 4;
+    const row = still && event.pointerId === pressed.pointerId ? near(event) : NOBODY;
+    pressed = null;
+    if (row !== NOBODY && !justPinched()) click(row);
+  }, { capture: true });
 }
 
 // The frame has another size: where all was in view, all stays in view.
@@ -89,21 +182,16 @@ function wholeRange(data) {
 
 // Show these rows in these colours; the others, where there are any, stay behind them as faint dots.
 function showPoints(data, passes, color) {
-  const n = Math.min(data.n, picture.limit);
-  const shown = [];
-  const hidden = [];
-  for (let i = 0; i < n; i++) (passes(i) ? shown : hidden).push(i);
-  const at = (rows, values) => Float32Array.from(rows, (i) => values[i]);
+  const shown = [], hidden = [];
+  for (let i = 0; i < data.n; i++) (passes(i) ? shown : hidden).push(i);
+  const colors = shown.map(color);
+  const { behind } = palette();
   picture.shown = shown;
-  return Plotly.restyle(
-    picture.div,
-    {
-      x: [at(hidden, data.x), at(shown, data.x)],
-      y: [at(hidden, data.y), at(shown, data.y)],
-      'marker.color': [palette().behind, shown.map(color)],
-    },
-    [BEHIND, POINTS],
-  );
+  picture.layers = [
+    { rows: hidden, opacity: 1, color: () => behind },
+    { rows: shown, opacity: data.n > 4000 ? 0.75 : 0.85, color: (at) => colors[at] },
+  ];
+  drawDots();
 }
 
 // Letters always; the outline of one region, or of none.
@@ -146,9 +234,9 @@ function showSelected(data, row) {
     }
   }
   const rings = row === NOBODY ? [] : [row, ...ends];
-  picture.div.classList.toggle('chosen', row !== NOBODY);
+  picture.dots.classList.toggle('chosen', row !== NOBODY);
   const { nearest, single, ink } = palette();
-  const base = picture.div.data[POINTS].marker.size;
+  const base = picture.size;
   return Plotly.restyle(
     picture.div,
     {

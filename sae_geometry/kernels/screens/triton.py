@@ -16,6 +16,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from sae_geometry.io.extras import require
 from sae_geometry.kernels.screens.contract import Meter, shortlist_of
 from sae_geometry.kernels.screens.low_precision import Precision, Rounded, rounded
 from sae_geometry.kernels.screens.torch import epsilons, listed_width
@@ -159,12 +160,9 @@ def _on(device: torch.device) -> torch.cuda.device | nullcontext[None]:
 
 def _loops(device: torch.device) -> ModuleType:
     """Import the kernels, which need triton, and off a GPU its interpreter."""
-    try:
-        from sae_geometry.kernels.loops import triton as triton_loops
-    except ModuleNotFoundError as error:
-        if error.name != "triton":
-            raise
-        raise ImportError(f"the triton screens need triton, on Linux: pip install 'sae-geometry[{EXTRA}]'") from error
+    require("triton", EXTRA, "a triton screen")
+    from sae_geometry.kernels.loops import triton as triton_loops
+
     if device.type != "cuda" and not triton_loops.interpreted():
         raise ValueError(
             f"the triton screens need tensors on a CUDA device; these are on {device}. "

@@ -1,1 +1,1 @@
-"""Tensor files, read without running what is in them: safetensors, torch, numpy."""
+"""Read tensor files without executing their contents: safetensors, torch, numpy."""

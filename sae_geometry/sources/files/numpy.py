@@ -1,9 +1,8 @@
-"""Reading .npy and .npz: arrays of numbers only, never objects."""
+"""Read .npy and .npz files: numeric arrays only, never objects."""
 
 from __future__ import annotations
 
 import io
-import math
 import warnings
 from pathlib import Path
 
@@ -11,9 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sae_geometry.io.formatting import counted
 from sae_geometry.sources.errors import SourceError
-from sae_geometry.sources.files.tensor_file import Entry, TensorFile, checked_shape, map_file
-from sae_geometry.sources.files.zip import Member, check_stored, open_zip, read_member
+from sae_geometry.sources.files.bytes import FileBytes
+from sae_geometry.sources.files.tensor_file import Entry, Place, TensorFile, as_tensor, checked_shape, read_stored
+from sae_geometry.sources.files.zip import Member, open_zip, read_member, read_start
 
 _MAX_NPY_HEADER = 65536
 _DTYPES = {
@@ -30,59 +31,54 @@ _DTYPES = {
 
 
 def open_npy(path: Path) -> TensorFile:
-    """The one array of a .npy file, under the key "array".
+    """Read the array of a .npy file, under the key "array".
 
     Raises:
-        SourceError: damaged, or an array of objects.
+        SourceError: the file is damaged, or an array of objects.
     """
-    with path.open("rb") as f:
-        entry, fortran, start = _header(f.read(_MAX_NPY_HEADER), path.name)
-    if start + entry.n_bytes > path.stat().st_size:
+    file = FileBytes(path)
+    head = file.read(0, min(_MAX_NPY_HEADER, file.size)).tobytes()
+    entry, fortran, start = _header(head, path.name, file.size)
+    if start + entry.n_bytes > file.size:
         raise SourceError(f"{path.name} is truncated: its array needs {start + entry.n_bytes:,} bytes")
-    pages = map_file(path)
-    return TensorFile(path, "npy", {"array": entry}, lambda _: _tensor(memoryview(pages)[start:], entry, fortran))
+    if (after := file.size - start - entry.n_bytes) > 0:
+        raise SourceError(
+            f"{path.name} has {counted(after, 'byte')} after its array, which nothing accounts for; refused: "
+            "save one array per file"
+        )
+    return TensorFile(path, "npy", {"array": entry}, lambda _, place=None: _array(file, start, entry, fortran, place))
 
 
 def open_npz(path: Path) -> TensorFile:
-    """The arrays of a .npz file. Members that are not deflated are read in place.
+    """Read the arrays of a .npz file.
 
     Raises:
-        SourceError: damaged, built to exhaust memory, or holding objects.
+        SourceError: the file is damaged, built to exhaust memory, or holds objects.
     """
-    archive, members = open_zip(path)
-    heads = {}
-    for name, member in members.items():
-        if name.endswith(".npy"):
-            heads[name.removesuffix(".npy")] = (member, *_member_header(archive, member, path.name))
-    pages = map_file(path)
+    file = FileBytes(path)
+    heads = {
+        name.removesuffix(".npy"): (member, *_member_header(file, member))
+        for name, member in open_zip(file).items()
+        if name.endswith(".npy")
+    }
 
-    def read(key: str) -> Tensor:
+    def read(key: str, place: Place | None = None, /) -> Tensor:
         member, entry, fortran, start = heads[key]
-        if member.start is not None:
-            check_stored(memoryview(pages), member, path.name)
-            at = member.start + start
-            return _tensor(memoryview(pages)[at : at + entry.n_bytes], entry, fortran)
-        raw = read_member(archive, member, start + entry.n_bytes)
-        return _tensor(memoryview(bytearray(raw))[start:], entry, fortran)
+        whole = _ordered(read_member(file, member, member.n_bytes)[start:], entry, fortran)
+        return whole if place is None else whole.select(*place).clone()
 
     return TensorFile(path, "npz", {key: head[1] for key, head in heads.items()}, read)
 
 
-def _member_header(archive: object, member: Member, name: str) -> tuple[Entry, bool, int]:
-    label = f"{name}: {member.info.filename!r}"
-    try:
-        with archive.open(member.info) as f:  # type: ignore[attr-defined]
-            entry, fortran, start = _header(f.read(_MAX_NPY_HEADER), label)
-    except SourceError:
-        raise
-    except Exception as error:
-        raise SourceError(f"{label} is damaged ({error}); fetch the file again") from error
+def _member_header(file: FileBytes, member: Member) -> tuple[Entry, bool, int]:
+    label = f"{file.path.name}: {member.name!r}"
+    entry, fortran, start = _header(read_start(file, member, _MAX_NPY_HEADER), label, member.n_bytes)
     if start + entry.n_bytes != member.n_bytes:
         raise SourceError(f"{label} has shape {entry.shape}, which does not fit its {member.n_bytes:,} bytes")
     return entry, fortran, start
 
 
-def _header(raw: bytes, label: str) -> tuple[Entry, bool, int]:
+def _header(raw: bytes, label: str, size: int) -> tuple[Entry, bool, int]:
     stream = io.BytesIO(raw)
     try:
         version = np.lib.format.read_magic(stream)
@@ -90,21 +86,26 @@ def _header(raw: bytes, label: str) -> tuple[Entry, bool, int]:
             warnings.simplefilter("ignore")  # numpy warns about headers of Python 2
             reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape, fortran, dtype = reader(stream)
-    except Exception as error:  # numpy evaluates the header as a literal: many ways to fail, none to run
+    except Exception as error:  # numpy evaluates the header as a literal, which can fail in many ways but runs no code
         raise SourceError(f"{label} has a damaged .npy header") from error
     if dtype.hasobject:
         raise SourceError(f"{label} holds Python objects, which loading would run; refused")
     if dtype.fields is not None or dtype.byteorder == ">" or dtype.str[1:] not in _DTYPES:
         raise SourceError(f"{label} is of type {str(dtype)[:40]}, not plain little-endian numbers; refused")
-    shape = checked_shape(tuple(int(n) for n in shape), label)
+    shape = checked_shape(shape, label, size)
     return Entry(shape, _DTYPES[dtype.str[1:]]), bool(fortran), stream.tell()
 
 
-def _tensor(raw: memoryview, entry: Entry, fortran: bool) -> Tensor:
-    count = math.prod(entry.shape)
-    if count == 0:
-        return torch.empty(entry.shape, dtype=entry.dtype)
-    flat = torch.frombuffer(raw, dtype=entry.dtype, count=count)
+def _array(file: FileBytes, start: int, entry: Entry, fortran: bool, place: Place | None) -> Tensor:
     if not fortran:
-        return flat.reshape(entry.shape)
-    return flat.reshape(entry.shape[::-1]).permute(*range(len(entry.shape) - 1, -1, -1))
+        return read_stored(file, start, entry, place)
+    whole = _ordered(file.read(start, entry.n_bytes), entry, fortran)
+    return whole if place is None else whole.select(*place).clone()
+
+
+def _ordered(raw: np.ndarray, entry: Entry, fortran: bool) -> Tensor:
+    """Return bytes as a tensor; in Fortran order the first axis varies fastest."""
+    if not fortran:
+        return as_tensor(raw, entry)
+    turned = as_tensor(raw, Entry(entry.shape[::-1], entry.dtype))
+    return turned.permute(*range(len(entry.shape) - 1, -1, -1))

@@ -1,21 +1,48 @@
-"""Opening a file of tensors by its first bytes, and saying what the file is when it is not one."""
+"""Open tensor files by their first bytes, and describe files of other kinds."""
 
 from __future__ import annotations
 
-import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from sae_geometry.sources.errors import SourceError
+from sae_geometry.sources.files.bytes import FileBytes
+from sae_geometry.sources.files.dcp import DCP_METADATA, DCP_SHARD, open_dcp
 from sae_geometry.sources.files.numpy import open_npy, open_npz
 from sae_geometry.sources.files.safetensors import open_safetensors
-from sae_geometry.sources.files.tensor_file import TensorFile
+from sae_geometry.sources.files.sharded import INDEX_SUFFIX, open_index
+from sae_geometry.sources.files.tensor_file import MAX_HEADER_BYTES, TensorFile, joined, under
 from sae_geometry.sources.files.torch_zip import open_torch
+from sae_geometry.sources.files.zip import open_zip
+from sae_geometry.sources.plain import parse_json
 
+_LONGEST_NAME = 500
+_ZIP_START = b"PK\x03\x04"
 _PICKLE_STARTS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
+def open_weights(paths: Sequence[Path], tables: Sequence[str | None]) -> TensorFile:
+    """Open the tensors of one checkpoint in one or several files.
+
+    Args:
+        paths: files; one that locates the tensors (an index, `.metadata`) comes first.
+        tables: the table per file that its tensors are put in, where several files have the same names.
+
+    Raises:
+        SourceError: see `open_tensors`.
+    """
+    first = paths[0]
+    if first.name == DCP_METADATA:
+        return open_dcp(first)
+    if first.name.endswith(INDEX_SUFFIX):
+        return open_index(first, open_tensors)
+    files = [open_tensors(path) for path in paths]
+    return joined([file if table is None else under(file, table) for file, table in zip(files, tables, strict=True)])
+
+
 def open_tensors(path: Path) -> TensorFile:
-    """The tensors of a .safetensors, torch, .npz or .npy file, told apart by content and not by name.
+    """Open a .safetensors, torch, .npz or .npy file, identified by content, not by name.
 
     Raises:
         SourceError: the file is missing, empty, damaged, hostile or of another kind; the message says which.
@@ -30,22 +57,51 @@ def open_tensors(path: Path) -> TensorFile:
         raise SourceError(f"{path} cannot be read: {error.strerror or error}") from error
     if size == 0:
         raise SourceError(f"{path.name} is empty (0 bytes); fetch it again")
-    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-        return _open_zip(path)
+    if path.name.endswith(DCP_SHARD):
+        raise SourceError(f"{path.name} {_shard(path)}")
+    opens = _opener(path, head)
+    if opens is None:
+        raise SourceError(f"{path.name} {_what_it_is(head, size)}")
+    file = opens(path)
+    strange = next((key for key in file.entries if len(key) > _LONGEST_NAME or not key.isprintable()), None)
+    if strange is not None:
+        raise SourceError(f"{path.name}: a tensor is named {strange[:80]!a}, which no checkpoint does; refused")
+    return file
+
+
+def _opener(path: Path, head: bytes) -> Callable[[Path], TensorFile] | None:
+    if head.startswith((_ZIP_START, b"PK\x05\x06")):
+        names = open_zip(FileBytes(path))
+        return open_npz if names and all(n.endswith(".npy") for n in names) else open_torch
     if head.startswith(b"\x93NUMPY"):
-        return open_npy(path)
-    if len(head) > 8 and head[8:9] == b"{" and head[4:8] == b"\0\0\0\0":
-        return open_safetensors(path)
-    raise SourceError(f"{path.name} {_what_it_is(head, size)}")
+        return open_npy
+    if head.startswith(b"{") and (after := _after_json_line(path)) is not None:
+        header, start = after
+        return lambda path: replace(open_torch(path, start), metadata=header)
+    return open_safetensors if len(head) > 8 and head[8:9] == b"{" and head[4:8] == b"\0\0\0\0" else None
 
 
-def _open_zip(path: Path) -> TensorFile:
+def _after_json_line(path: Path) -> tuple[dict[str, object], int] | None:
+    """Return the table on a first line of JSON and the byte where torch's archive begins; None without either."""
+    with path.open("rb") as f:
+        line = f.readline(MAX_HEADER_BYTES)
+        if not line.endswith(b"\n") or f.read(len(_ZIP_START)) != _ZIP_START:
+            return None
     try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except Exception:  # open_torch says what is wrong with it
-        names = []
-    return open_npz(path) if names and all(n.endswith(".npy") for n in names) else open_torch(path)
+        table = parse_json(line)
+    except ValueError:
+        return None
+    return (table, len(line)) if isinstance(table, dict) else None
+
+
+def _shard(path: Path) -> str:
+    whole = "is one shard of a torch.distributed.checkpoint: "
+    if (path.parent / DCP_METADATA).is_file():
+        return f"{whole}give its folder, {path.parent}"
+    return (
+        f"{whole}its folder's .metadata, which says what it holds, is not there; give the whole folder, or convert it "
+        "with python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER OUT.pt"
+    )
 
 
 def _what_it_is(head: bytes, size: int) -> str:

@@ -1,26 +1,27 @@
-"""Reading .safetensors: an 8-byte length, a JSON header, then the tensors end to end.
+"""Read .safetensors files: an 8-byte length, a JSON header, then contiguous tensors.
 
-The header is checked here rather than by the safetensors package, because a legal header of 60 MB costs that package
-a gigabyte and half a minute, and because its numpy mode cannot give bfloat16 or fp8.
+The header is not parsed by the safetensors package, which needs a gigabyte and half a minute for a valid header of 60
+MB. That package also maps the file: the process would crash if the file were truncated meanwhile.
 """
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from sae_geometry.sources.errors import SourceError
+from sae_geometry.sources.files.bytes import FileBytes
 from sae_geometry.sources.files.tensor_file import (
     MAX_HEADER_BYTES,
+    MAX_TENSORS,
     Entry,
     TensorFile,
     checked_shape,
-    map_file,
-    tensor_at,
+    read_stored,
 )
+from sae_geometry.sources.plain import parse_json
 
 _DTYPES = {
     "F64": torch.float64,
@@ -29,6 +30,13 @@ _DTYPES = {
     "BF16": torch.bfloat16,
     "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2,
+    "F8_E4M3FNUZ": torch.float8_e4m3fnuz,
+    "F8_E5M2FNUZ": torch.float8_e5m2fnuz,
+    "F8_E8M0": torch.float8_e8m0fnu,
+    "C64": torch.complex64,
+    "U64": torch.uint64,
+    "U32": torch.uint32,
+    "U16": torch.uint16,
     "I64": torch.int64,
     "I32": torch.int32,
     "I16": torch.int16,
@@ -39,71 +47,77 @@ _DTYPES = {
 
 
 def open_safetensors(path: Path) -> TensorFile:
-    """The tensors of a .safetensors file.
+    """Read the tensors of a .safetensors file.
 
     Raises:
-        SourceError: a header that is too long, is not JSON, or does not describe the bytes that follow exactly.
+        SourceError: the header is too long, is not JSON, or does not describe the following bytes exactly.
     """
-    size = path.stat().st_size
-    with path.open("rb") as f:
-        length = int.from_bytes(f.read(8), "little")
-        if length > min(MAX_HEADER_BYTES, size - 8):
-            fate = "it is truncated or not safetensors" if length > size - 8 else "more than any checkpoint needs"
-            raise SourceError(f"{path.name}: the header claims {length:,} bytes of a file of {size:,}: {fate}")
-        raw = f.read(length)
-    header = _header(raw, path.name)
+    file = FileBytes(path)
+    length = int.from_bytes(file.read(0, 8).tobytes(), "little")
+    if length > min(MAX_HEADER_BYTES, file.size - 8):
+        fate = "it is truncated or not safetensors" if length > file.size - 8 else "more than any checkpoint needs"
+        raise SourceError(f"{path.name}: the header claims {length:,} bytes of a file of {file.size:,}: {fate}")
+    header = _header(file.read(8, length).tobytes(), path.name)
     metadata = header.pop("__metadata__", {}) or {}
     if not isinstance(metadata, dict) or any(type(v) is not str for v in metadata.values()):
         raise SourceError(f"{path.name}: the header's __metadata__ is not a table of strings")
     start = 8 + length
-    spans = {key: _span(key, spec, path.name) for key, spec in header.items()}
-    _check_tiling(spans, size - start, path.name)
-    pages = map_file(path)
+    spans = {key: _span(key, spec, path.name, file.size) for key, spec in header.items()}
+    _check_tiling(spans, file.size - start, path.name)
+    entries = {key: entry for key, (entry, _, _) in spans.items() if entry is not None}
     return TensorFile(
         path,
         "safetensors",
-        {key: entry for key, (entry, _, _) in spans.items()},
-        lambda key: tensor_at(pages, start + spans[key][1], spans[key][0]),
+        entries,
+        lambda key, place=None: read_stored(file, start + spans[key][1], entries[key], place),
         metadata=metadata,
+        unread={key: str(header[key]["dtype"])[:20] for key, (entry, _, _) in spans.items() if entry is None},
     )
 
 
 def _header(raw: bytes, name: str) -> dict[str, Any]:
+    n_tables = 0
+
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal n_tables
+        n_tables += 1
+        if n_tables > MAX_TENSORS:
+            raise SourceError(f"{name}: the header describes more than {MAX_TENSORS:,} tensors; refused")
         table = dict(pairs)
         if len(table) != len(pairs):
             raise SourceError(f"{name}: the header names a tensor twice")
         return table
 
     try:
-        header = json.loads(raw.decode("utf-8"), object_pairs_hook=unique)
+        header = parse_json(raw.decode("utf-8"), unique)
     except SourceError:
         raise
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise SourceError(f"{name}: the header is not JSON: the file is damaged or not safetensors") from error
     if not isinstance(header, dict):
         raise SourceError(f"{name}: the header is not a table of tensors")
     return header
 
 
-def _span(key: str, spec: Any, name: str) -> tuple[Entry, int, int]:
+def _span(key: str, spec: Any, name: str, size: int) -> tuple[Entry | None, int, int]:
+    """Return shape, type (None for a type that torch does not have), first byte and the byte after the last."""
     what = f"{name}: tensor {key[:80]!r}"
     if not isinstance(spec, dict) or not {"dtype", "shape", "data_offsets"} <= spec.keys():
         raise SourceError(f"{what} is not described by dtype, shape and data_offsets")
-    dtype = _DTYPES.get(str(spec["dtype"]))
-    if dtype is None:
-        raise SourceError(f"{what} is of type {str(spec['dtype'])[:20]!r}, which this torch does not read")
-    entry = Entry(checked_shape(spec["shape"], what), dtype)
+    shape, dtype = checked_shape(spec["shape"], what, size), _DTYPES.get(str(spec["dtype"]))
+    entry = None if dtype is None else Entry(shape, dtype)
     offsets = spec["data_offsets"]
     if not isinstance(offsets, list) or len(offsets) != 2 or any(type(n) is not int or n < 0 for n in offsets):
         raise SourceError(f"{what} has data_offsets that are not a beginning and an end")
     begin, end = offsets
-    if end - begin != entry.n_bytes:
+    if entry is not None and end - begin != entry.n_bytes:
         raise SourceError(f"{what} claims {end - begin:,} bytes but its shape and type need {entry.n_bytes:,}")
+    if begin > end:
+        raise SourceError(f"{what} has data_offsets that end before they begin")
     return entry, begin, end
 
 
-def _check_tiling(spans: dict[str, tuple[Entry, int, int]], n_bytes: int, name: str) -> None:
+def _check_tiling(spans: dict[str, tuple[Entry | None, int, int]], n_bytes: int, name: str) -> None:
     reached = 0
     for begin, end in sorted((begin, end) for _, begin, end in spans.values()):
         if begin != reached:

@@ -1,26 +1,28 @@
-"""The pickle inside a torch checkpoint, read as data.
+"""Read the pickle in a torch checkpoint as data.
 
-`torch.load(weights_only=True)` would refuse hostile pickles too, but it reads every tensor to find one, trusts the
-element counts a pickle claims, and allows `bytearray(10**10)`. Here the opcodes that torch.save writes for state
-dictionaries are interpreted one by one. Nothing is imported or called: a name can only be one of the few below, and
-each stands for a description of a tensor, a table, a list, a number or a string.
+`torch.load(weights_only=True)` refuses hostile pickles too, but it reads all tensors to return one, trusts the element
+counts in the pickle, and permits `bytearray(10**10)`. Here, the opcodes that torch.save writes for state dictionaries
+are interpreted one by one. Nothing is imported or called: only the names below are accepted, and each stands for the
+description of a tensor, a table, a list, a number or a string.
 """
 
 from __future__ import annotations
 
 import pickletools
-from collections.abc import Callable
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from sae_geometry.sources.errors import SourceError
-from sae_geometry.sources.files.tensor_file import MAX_AXES
+from sae_geometry.sources.files.tensor_file import MAX_AXES, MAX_NAMES, MAX_TENSORS
 
-_MAX_OPCODES = 2_000_000
-_MAX_VALUES = 200_000
+_MAX_OPCODES = 500_000
+_MAX_VALUES = MAX_TENSORS
 _MAX_DEPTH = 64
+_PLAIN = (str, int, float, bool, type(None))
 
 _STORAGES = {
     "DoubleStorage": torch.float64,
@@ -34,27 +36,40 @@ _STORAGES = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
     "UntypedStorage": torch.uint8,
+    "ComplexFloatStorage": torch.complex64,
+    "ComplexDoubleStorage": torch.complex128,
 }
+# Torch types that the installed version may lack, or that do not hold plain numbers.
+_OTHER_TYPE = re.compile(r"[A-Z][A-Za-z0-9]*Storage|(?:u?int|float|bfloat|complex|quint|qint|bits)\w*")
+_DTYPES = {name: value for name, value in vars(torch).items() if isinstance(value, torch.dtype)}
 
 
 @dataclass(frozen=True)
 class StoredStorage:
-    """A run of `n_elements` numbers in the archive's member `data/<key>`."""
+    """A run of `n_elements` numbers in the archive's member `data/<key>`; dtype is None for an unknown `kind`."""
 
     key: str
-    dtype: torch.dtype
+    dtype: torch.dtype | None
     n_elements: int
+    kind: str
 
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A strided view of a storage."""
+    """A strided view of a storage; dtype is None for a type that torch does not have."""
 
     storage: StoredStorage
     offset: int
     shape: tuple[int, ...]
     stride: tuple[int, ...]
-    dtype: torch.dtype
+    dtype: torch.dtype | None
+
+    @property
+    def last(self) -> int:
+        """Return one past the last element of the storage in use; the offset if the tensor is empty."""
+        if 0 in self.shape:
+            return self.offset
+        return self.offset + 1 + sum((n - 1) * step for n, step in zip(self.shape, self.stride, strict=False))
 
 
 @dataclass(frozen=True)
@@ -67,28 +82,71 @@ class _Name:
 
 
 class _Table(dict[Any, Any]):
-    """What an OrderedDict in the pickle becomes."""
+    """Stand-in for an OrderedDict in the pickle."""
+
+
+@dataclass(eq=False)
+class Record:
+    """An object in the pickle that is not constructed: class name, arguments and state."""
+
+    kind: str
+    args: tuple[Any, ...]
+    state: Any = None
+
+    def field(self, name: str) -> Any:
+        """Return one field of a dataclass.
+
+        Raises:
+            KeyError: no such field.
+        """
+        return _expect(self.state, dict)[name]
+
+
+Builders = Mapping[str, Callable[[tuple[Any, ...]], Any]]
+
+
+class _AsRecords(dict[str, Callable[[tuple[Any, ...]], Any]]):
+    """Map any class name to a builder of `Record`. Nothing is imported or called."""
+
+    def __missing__(self, kind: str) -> Callable[[tuple[Any, ...]], Record]:
+        return lambda args: Record(kind, args)
+
+    def __contains__(self, kind: object) -> bool:
+        return True
 
 
 def read_pickle(raw: bytes, name: str) -> object:
-    """The object a torch checkpoint's pickle describes, with `StoredTensor` where tensors are.
+    """Return the object in a torch checkpoint's pickle, with `StoredTensor` for tensors.
 
     Args:
-        raw: the bytes of `data.pkl`.
-        name: the file's name, for messages.
+        raw: content of `data.pkl`.
+        name: name of the file, for messages.
 
     Raises:
-        SourceError: it asks for anything but tensors, tables, lists, numbers and strings, or is damaged.
+        SourceError: the pickle is damaged, or holds other objects than tensors, tables, lists, numbers and strings.
     """
+    return _read(raw, name, _BUILDERS)
+
+
+def read_records(raw: bytes, name: str) -> object:
+    """Return the object in a pickle of plain data classes, each as a `Record`.
+
+    Raises:
+        SourceError: the pickle is damaged.
+    """
+    return _read(raw, name, _AsRecords({"torch.Size": _BUILDERS["torch.Size"]}))
+
+
+def _read(raw: bytes, name: str, builders: Builders) -> object:
     try:
-        return _run(raw, name)
+        return _run(raw, name, builders)
     except SourceError:
         raise
-    except (ValueError, IndexError, KeyError, TypeError, OverflowError, RecursionError, MemoryError) as error:
+    except (ValueError, IndexError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise SourceError(f"{name}: its pickle is damaged ({type(error).__name__} while reading it)") from error
 
 
-def _run(raw: bytes, name: str) -> object:
+def _run(raw: bytes, name: str, builders: Builders) -> object:
     stack: list[Any] = []
     marks: list[int] = []
     memo: dict[int, Any] = {}
@@ -128,6 +186,8 @@ def _run(raw: bytes, name: str) -> object:
             case "TUPLE":
                 stack.append(tuple(since_mark()))
             case "BINPUT" | "LONG_BINPUT":
+                if arg > len(raw):
+                    raise ValueError("a number that no pickler counts to")
                 memo[arg] = stack[-1]
             case "MEMOIZE":
                 memo[len(memo)] = stack[-1]
@@ -137,23 +197,29 @@ def _run(raw: bytes, name: str) -> object:
                 items = since_mark() if op.name == "SETITEMS" else [stack.pop() for _ in range(2)][::-1]
                 table = _expect(stack[-1], dict)
                 for key, value in zip(items[::2], items[1::2], strict=True):
-                    table[key if isinstance(key, int) else _expect(key, str)] = value
+                    # Hashes of text are salted per process; numbers could be chosen to collide.
+                    if not isinstance(key, Record):
+                        key = str(key) if isinstance(key, int) else _expect(key, str)
+                    table[key] = value
             case "APPEND" | "APPENDS":
                 items = since_mark() if op.name == "APPENDS" else [stack.pop()]
                 _expect(stack[-1], list).extend(items)
             case "GLOBAL":
-                stack.append(_allowed(_Name(*str(arg).split(" ", 1)), name))
+                stack.append(_allowed(_Name(*str(arg).split(" ", 1)), name, builders))
             case "STACK_GLOBAL":
                 attribute, module = stack.pop(), stack.pop()
-                stack.append(_allowed(_Name(_expect(module, str), _expect(attribute, str)), name))
+                stack.append(_allowed(_Name(_expect(module, str), _expect(attribute, str)), name, builders))
             case "BINPERSID":
                 stack.append(_storage(stack.pop()))
-            case "REDUCE":
+            case "REDUCE" | "NEWOBJ":
                 args = _expect(stack.pop(), tuple)
-                stack.append(_BUILDERS[str(_expect(stack.pop(), _Name))](args))
+                stack.append(builders[str(_expect(stack.pop(), _Name))](args))
             case "BUILD":
-                stack.pop()
-                _expect(stack[-1], dict)
+                state = stack.pop()
+                if isinstance(stack[-1], Record):
+                    stack[-1].state = state
+                else:
+                    _expect(stack[-1], dict)
             case "STOP":
                 return stack.pop()
             case _:
@@ -167,12 +233,12 @@ def _expect(value: Any, kind: type) -> Any:
     return value
 
 
-def _allowed(named: _Name, file: str) -> _Name:
-    if str(named) in _BUILDERS or (named.module == "torch" and named.name in _STORAGES):
+def _allowed(named: _Name, file: str, builders: Builders) -> _Name:
+    if str(named) in builders or (named.module == "torch" and named.name in _STORAGES):
         return named
     if str(named) == "torch.storage.UntypedStorage":
         return _Name("torch", "UntypedStorage")
-    if named.module == "torch" and isinstance(getattr(torch, named.name, None), torch.dtype):
+    if named.module == "torch" and (named.name in _DTYPES or _OTHER_TYPE.fullmatch(named.name)):
         return named
     raise SourceError(
         f"{file}: its pickle wants to run {str(named)[:120]!r}, which reading tensors does not need; refused, and "
@@ -184,7 +250,7 @@ def _storage(pid: Any) -> StoredStorage:
     tag, kind, key, _, n = _expect(pid, tuple)
     if tag != "storage" or _expect(kind, _Name).module != "torch" or type(n) is not int or n < 0:
         raise TypeError("storage expected")
-    return StoredStorage(_expect(key, str), _STORAGES[kind.name], n)
+    return StoredStorage(_expect(key, str), _STORAGES.get(kind.name), n, kind.name)
 
 
 def _whole(numbers: Any) -> tuple[int, ...]:
@@ -201,8 +267,8 @@ def _tensor_v2(args: tuple[Any, ...]) -> StoredTensor:
 def _tensor_v3(args: tuple[Any, ...]) -> StoredTensor:
     plain = _tensor_v2(args)
     named = _expect(args[6], _Name)
-    dtype = _expect(getattr(torch, named.name), torch.dtype)
-    return StoredTensor(plain.storage, plain.offset, plain.shape, plain.stride, dtype)
+    storage = replace(plain.storage, kind=named.name)
+    return StoredTensor(storage, plain.offset, plain.shape, plain.stride, _DTYPES.get(named.name))
 
 
 def _empty_table(args: tuple[Any, ...]) -> _Table:
@@ -217,27 +283,37 @@ _BUILDERS: dict[str, Callable[[tuple[Any, ...]], Any]] = {
     "torch._utils._rebuild_tensor_v3": _tensor_v3,
     "torch._utils._rebuild_parameter": lambda args: _expect(args[0], StoredTensor),
     "torch.Size": lambda args: _whole(args[0]),
-    "torch.device": lambda args: str(args[0])[:20],
+    "torch.device": lambda args: _expect(args[0], str)[:20],
 }
 
 
 def flatten(tree: object, name: str) -> dict[str, Any]:
-    """Nested tables as one, keys joined by dots. A bare tensor gets the key "tensor"."""
+    """Flatten nested tables and lists into one table, with keys joined by dots. A bare tensor gets the key "tensor".
+
+    List items get their index as key; only those that may hold tensors are included, since the numbers in an
+    optimizer's groups carry no information here.
+    """
     flat: dict[str, Any] = {}
-    visits = 0
+    visits, length = 0, 0
 
     def walk(node: object, prefix: str, depth: int) -> None:
-        nonlocal visits
-        visits += 1
+        nonlocal visits, length
+        visits, length = visits + 1, length + len(prefix)
+        if length > MAX_NAMES:
+            raise SourceError(f"{name}: the names of its values are longer than {MAX_NAMES:,} characters together")
         if visits > _MAX_VALUES:
             raise SourceError(f"{name}: it holds more than {_MAX_VALUES:,} values")
         if depth > _MAX_DEPTH:
             raise SourceError(f"{name}: its tables are nested more than {_MAX_DEPTH} deep")
-        if isinstance(node, dict):
-            for key, value in node.items():
-                walk(value, f"{prefix}.{key}" if prefix else str(key), depth + 1)
+        if isinstance(node, Mapping):
+            items = list(node.items())
+        elif isinstance(node, list | tuple):
+            items = [(i, value) for i, value in enumerate(node) if not isinstance(value, _PLAIN)]
         else:
             flat[prefix or "tensor"] = node
+            return
+        for key, value in items:
+            walk(value, f"{prefix}.{key}" if prefix else str(key), depth + 1)
 
     walk(tree, "", 0)
     return flat

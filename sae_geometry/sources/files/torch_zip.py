@@ -1,76 +1,87 @@
-"""Reading what `torch.save` writes: a zip of one pickle and one plainly stored member a storage."""
+"""Read files of `torch.save`: a zip with one pickle and one uncompressed member per storage."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from sae_geometry.sources.errors import SourceError
-from sae_geometry.sources.files.tensor_file import MAX_HEADER_BYTES, Entry, TensorFile, checked_shape, map_file
+from sae_geometry.sources.files.bytes import FileBytes
+from sae_geometry.sources.files.tensor_file import MAX_HEADER_BYTES, Entry, Place, TensorFile, checked_shape
 from sae_geometry.sources.files.torch_pickle import StoredTensor, flatten, read_pickle
-from sae_geometry.sources.files.zip import Member, check_stored, open_zip, read_member
+from sae_geometry.sources.files.zip import Member, open_zip, read_checked, read_member
+from sae_geometry.sources.plain import is_plain
 
 
-def open_torch(path: Path) -> TensorFile:
-    """The tensors of a torch checkpoint, nested tables flattened with dots.
+def open_torch(path: Path, start: int = 0, end: int | None = None) -> TensorFile:
+    """Read the tensors of a torch checkpoint, with nested tables flattened by dots.
+
+    Args:
+        path: the file.
+        start, end: byte range of the checkpoint, where it is not the whole file.
 
     Raises:
-        SourceError: damaged, hostile, or not what torch.save writes.
+        SourceError: the file is damaged, hostile, or not written by torch.save.
     """
-    archive, members = open_zip(path)
-    with archive:
-        pickles = [name for name in members if name.count("/") == 1 and name.endswith("/data.pkl")]
-        if len(pickles) != 1:
-            raise SourceError(f"{path.name} is a zip archive but not a torch checkpoint: it has no data.pkl")
-        root = pickles[0].removesuffix("data.pkl")
-        raw = read_member(archive, members[pickles[0]], MAX_HEADER_BYTES)
-        order = members.get(f"{root}byteorder")
-        if order is not None and read_member(archive, order, 16).strip() != b"little":
-            raise SourceError(f"{path.name} was saved on a big-endian machine; re-save it on a little-endian one")
+    file = FileBytes(path, start, end)
+    members = open_zip(file)
+    pickles = [name for name in members if name.count("/") == 1 and name.endswith("/data.pkl")]
+    if len(pickles) != 1:
+        raise SourceError(f"{path.name} is a zip archive but not a torch checkpoint: it has no data.pkl")
+    root = pickles[0].removesuffix("data.pkl")
+    if members[pickles[0]].deflated:
+        raise SourceError(f"{path.name}: its pickle is compressed, which torch.save never does; refused: re-save it")
+    raw = read_member(file, members[pickles[0]], MAX_HEADER_BYTES).tobytes()
+    order = members.get(f"{root}byteorder")
+    if order is not None and read_member(file, order, 16).tobytes().strip() != b"little":
+        raise SourceError(f"{path.name} was saved on a big-endian machine; re-save it on a little-endian one")
     values = flatten(read_pickle(raw, path.name), path.name)
-    tensors = {key: v for key, v in values.items() if isinstance(v, StoredTensor)}
-    storages = {key: _storage_member(t, key, members, root, path.name) for key, t in tensors.items()}
-    pages = map_file(path)
+    stored = {key: v for key, v in values.items() if isinstance(v, StoredTensor)}
+    tensors = {key: t for key, t in stored.items() if t.dtype is not None}
+    storages = {key: _storage_member(t, key, members, root, file) for key, t in tensors.items()}
 
-    def read(key: str) -> Tensor:
-        check_stored(memoryview(pages), storages[key], path.name)
-        return _view(pages, tensors[key], storages[key])
+    def read(key: str, place: Place | None = None, /) -> Tensor:
+        whole = _view(file, tensors[key], storages[key])
+        return whole if place is None else whole.select(*place).clone()
 
     return TensorFile(
         path,
         "torch",
-        {key: Entry(t.shape, t.dtype) for key, t in tensors.items()},
+        {key: Entry(t.shape, t.dtype) for key, t in tensors.items() if t.dtype is not None},
         read,
-        extras={k: v for k, v in values.items() if isinstance(v, str | int | float | bool)},
+        extras={k: v for k, v in values.items() if is_plain(v)},
+        unread={key: t.storage.kind for key, t in stored.items() if t.dtype is None},
     )
 
 
-def _storage_member(t: StoredTensor, key: str, members: Any, root: str, name: str) -> Member:
-    what = f"{name}: tensor {key[:80]!r}"
-    checked_shape(t.shape, what)
-    member: Member | None = members.get(f"{root}data/{t.storage.key}")
+def _storage_member(t: StoredTensor, key: str, members: Mapping[str, Member], root: str, file: FileBytes) -> Member:
+    what = f"{file.path.name}: tensor {key[:80]!r}"
+    checked_shape(t.shape, what, file.size)
+    member = members.get(f"{root}data/{t.storage.key}")
     if member is None:
         raise SourceError(f"{what}: its numbers are missing from the archive; the file is damaged")
-    if member.start is None:
+    if member.deflated:
         raise SourceError(
             f"{what} is compressed, which torch.save never does; refused: re-save the file with torch.save"
         )
-    n = math.prod(t.shape)
-    last = t.offset + sum((size - 1) * step for size, step in zip(t.shape, t.stride, strict=False)) if n else -1
-    if len(t.shape) != len(t.stride) or (last + 1) * t.dtype.itemsize > member.n_bytes:
+    assert t.dtype is not None
+    if len(t.shape) != len(t.stride) or t.last * t.dtype.itemsize > member.n_bytes:
         raise SourceError(f"{what} claims more numbers than the archive holds; the file is damaged")
-    if n * t.dtype.itemsize > member.n_bytes:
+    if math.prod(t.shape) * t.dtype.itemsize > member.n_bytes:
         raise SourceError(f"{what} repeats its numbers to a shape of {t.shape}; refused: re-save it with .contiguous()")
     return member
 
 
-def _view(pages: Any, t: StoredTensor, member: Member) -> Tensor:
+def _view(file: FileBytes, t: StoredTensor, member: Member) -> Tensor:
     if math.prod(t.shape) == 0:
         return torch.empty(t.shape, dtype=t.dtype)
-    assert member.start is not None
-    flat = torch.frombuffer(pages, dtype=t.dtype, count=member.n_bytes // t.dtype.itemsize, offset=member.start)
-    return torch.as_strided(flat, t.shape, t.stride, t.offset)
+    assert t.dtype is not None
+    size = t.dtype.itemsize
+    raw = read_checked(file, member, t.offset * size, (t.last - t.offset) * size)
+    # The stride of an axis of length 1 is never used and can have any value.
+    steps = [step if n > 1 else 1 for n, step in zip(t.shape, t.stride, strict=True)]
+    return torch.as_strided(torch.from_numpy(raw).view(t.dtype), t.shape, steps)

@@ -1,22 +1,30 @@
-"""Hugging Face's client made to keep our limits, and its many exceptions as one sentence each."""
+"""Apply our limits to Hugging Face's client, and translate its exceptions to one sentence each."""
 
 from __future__ import annotations
 
 import json
+import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from sae_geometry.io.redaction import hide, without_secrets
 from sae_geometry.sources.address import Address
 from sae_geometry.sources.bundle import Progress
 from sae_geometry.sources.errors import SourceError
-from sae_geometry.sources.http import RefusedError, UnreachableError, limits
+from sae_geometry.sources.http import MAX_ANSWER, Pace, RefusedError, UnreachableError, in_time, limits
+
+T = TypeVar("T")
+
+_MAX_REDIRECT = 1 << 16
+_MAX_FILE = 1 << 40
+_NAME = re.compile(r"\w[\w.\-]{0,254}")
 
 
 @contextmanager
-def bounded(address: Address) -> Iterator[bool]:
-    """Hugging Face's client within our limits, its exceptions as one sentence each. Gives whether it is set offline."""
+def bounded(address: Address) -> Iterator[Watch]:
+    """Run Hugging Face's client within our limits, with its exceptions translated to one sentence each."""
     try:
         import huggingface_hub
         from huggingface_hub import constants, errors
@@ -24,11 +32,15 @@ def bounded(address: Address) -> Iterator[bool]:
         raise SourceError("reading hf:// needs huggingface_hub: pip install huggingface_hub") from error
     hide(huggingface_hub.get_token())
     session = huggingface_hub.get_session()
+    watch = Watch(str(address), bool(constants.HF_HUB_OFFLINE))
     hooks, xet = session.event_hooks, constants.HF_HUB_DISABLE_XET
-    session.event_hooks = {**hooks, "request": [*hooks.get("request", []), _counting(str(address))]}
-    constants.HF_HUB_DISABLE_XET = True  # its transfers know no time limits
+    session.event_hooks = {
+        "request": [*hooks.get("request", []), watch.asked],
+        "response": [*hooks.get("response", []), watch.answered],
+    }
+    constants.HF_HUB_DISABLE_XET = True  # its transfers ignore time limits
     try:
-        yield bool(constants.HF_HUB_OFFLINE)
+        yield watch
     except SourceError:
         raise
     except errors.GatedRepoError as error:
@@ -49,6 +61,9 @@ def bounded(address: Address) -> Iterator[bool]:
         raise RefusedError(f"{address}: the repository has no such file", 404) from error
     except json.JSONDecodeError as error:
         raise SourceError(f"{address}: the server's answer is not JSON; is HF_ENDPOINT right?") from error
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        said = " ".join(without_secrets(str(error)).split())[:160]
+        raise SourceError(f"{address}: the server's answer makes no sense ({type(error).__name__}: {said})") from error
     except Exception as error:
         if not isinstance(error, OSError) and not type(error).__module__.startswith(("httpx", "huggingface_hub")):
             raise
@@ -57,26 +72,114 @@ def bounded(address: Address) -> Iterator[bool]:
         session.event_hooks, constants.HF_HUB_DISABLE_XET = hooks, xet
 
 
-def _counting(what: str) -> Callable[[Any], None]:
-    """A hook for every request: our time limits on it, and no more than so many for one URL."""
-    made: dict[tuple[str, str], int] = {}
+class Watch:
+    """Hooks for requests and responses: limits on time, rate and retries, and no names that leave the cache.
 
-    def hook(request: Any) -> None:
+    Attributes:
+        what: the address, for messages.
+        offline: whether the client is set to offline mode.
+    """
+
+    def __init__(self, what: str, offline: bool) -> None:
+        self.what, self.offline = what, offline
+        self.made: dict[tuple[str, str], int] = {}
+        self.since: float | None = None
+        self.stopped = False
+
+    def within(self, ask: Callable[[], T]) -> T:
+        """Return the client's response, or abandon it if its headers never end.
+
+        Raises:
+            UnreachableError: no response in time.
+        """
+        self.stopped = False
+        try:
+            return in_time(ask, self.waits)
+        except TimeoutError as error:
+            raise UnreachableError(f"{self.what}: no answer in time; try again later, or --offline") from error
+        finally:
+            self.stopped = True  # an abandoned client stops at the next piece
+
+    def waits(self) -> bool:
+        """Return whether a request has been without a response for too long."""
+        return self.since is not None and time.monotonic() - self.since > limits().connect + limits().silence
+
+    def go_on(self) -> None:
+        """Raise if the caller has abandoned the client."""
+        if self.stopped:
+            raise UnreachableError(f"{self.what}: given up")
+
+    def asked(self, request: Any) -> None:
+        """Apply our limits to a request.
+
+        Raises:
+            UnreachableError: too many attempts.
+        """
+        self.go_on()
+        self.since = time.monotonic()
         key = (str(request.method), str(request.url))
-        made[key] = made.get(key, 0) + 1
-        if made[key] > limits().tries:
+        self.made[key] = self.made.get(key, 0) + 1
+        if self.made[key] > limits().tries:
             raise UnreachableError(
-                f"{what}: no whole answer after {limits().tries} tries; try again later, or --offline"
+                f"{self.what}: no whole answer after {limits().tries} tries; try again later, or --offline"
             )
+        request.headers["Accept-Encoding"] = "identity"
         request.extensions["timeout"] = {
             "connect": limits().connect, "read": limits().silence, "write": limits().silence, "pool": limits().connect,
         }  # fmt: skip
 
-    return hook
+    def answered(self, response: Any) -> None:
+        """Check the headers of a response, and monitor its body.
+
+        Raises:
+            SourceError: the client would use a path outside the cache as the name of a blob or commit.
+        """
+        self.since = None
+        for header in ("retry-after", "ratelimit"):  # the client waits for this time without a limit
+            response.headers.pop(header, None)
+        if response.request.method == "HEAD":
+            for header in ("etag", "x-linked-etag", "x-repo-commit"):
+                value = response.headers.get(header, "").removeprefix("W/").strip('"')
+                if value and not _NAME.fullmatch(value):
+                    raise SourceError(f"{self.what}: the server names a blob or a commit {value[:80]!a}; refused")
+        if response.headers.get("content-encoding", "identity") != "identity":
+            raise SourceError(f"{self.what}: the server compressed its answer, though asked not to; refused")
+        if response.has_redirect_location:
+            most, refused = _MAX_REDIRECT, False  # the body is not read
+        else:
+            most, refused = (MAX_ANSWER if "/api/" in str(response.request.url.path) else _MAX_FILE), True
+        response.stream = self._paced(response.stream, most, refused)
+
+    def _paced(self, stream: Any, most: int, refused: bool) -> Any:
+        """Wrap a body with limits on rate and size, in the class that the client expects."""
+        watch = self
+
+        class Paced(type(stream)):  # type: ignore[misc]
+            def __init__(self) -> None:
+                self.n, self.pace = 0, Pace()
+
+            def __iter__(self) -> Iterator[bytes]:
+                for piece in stream:
+                    watch.go_on()
+                    self.n += len(piece)
+                    if self.n > most and refused:
+                        raise SourceError(f"{watch.what}: the server sends more than {most:,} bytes; stopped")
+                    if self.n > most:
+                        return
+                    try:
+                        self.pace.add(len(piece))
+                    except ConnectionError as error:
+                        raise UnreachableError(f"{watch.what}: {error}; try again later, or --offline") from error
+                    yield piece
+
+            def close(self) -> None:
+                stream.close()
+
+        return Paced()
 
 
 def _cause(error: BaseException) -> str:
-    """The first cause that says something, in a few words."""
+    """Return the first informative cause, in a few words."""
     deepest: BaseException = error
     while deepest.__cause__ is not None:
         deepest = deepest.__cause__
@@ -95,7 +198,7 @@ def _cause(error: BaseException) -> str:
 
 
 def bar_class(name: str, progress: Progress | None) -> Any:
-    """A progress bar for Hugging Face's client that draws nothing and tells us."""
+    """Return a progress bar class for Hugging Face's client that draws nothing and calls our callback."""
     from huggingface_hub.utils import tqdm
 
     class Silent(tqdm):

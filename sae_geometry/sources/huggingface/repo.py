@@ -1,58 +1,66 @@
-"""Checkpoints on Hugging Face, by its own client and in its own cache: a pinned commit, and only the files needed."""
+"""Checkpoints on Hugging Face, through its own client and cache: a pinned commit, and only the required files."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from sae_geometry.io.atomic_folder import whole_file
 from sae_geometry.sources.address import Address
 from sae_geometry.sources.bundle import Bundle, Context
-from sae_geometry.sources.cache import cache_root, safe_path
+from sae_geometry.sources.cache import cache_root, commit_of, safe_path, wrote
+from sae_geometry.sources.checksums import intact
 from sae_geometry.sources.errors import LayoutError, SourceError
 from sae_geometry.sources.files.open import open_tensors
 from sae_geometry.sources.http import RefusedError, limits
-from sae_geometry.sources.huggingface.client import bar_class, bounded
+from sae_geometry.sources.huggingface.client import Watch, bar_class, bounded
 from sae_geometry.sources.layouts.filenames import (
     SPARSITY_NAME,
     choose_weights,
+    companions,
     label_for,
     looks_like_weights,
-    other_half,
     side_names,
     source_of,
 )
+from sae_geometry.sources.plain import parse_json
 
 _COMMIT = 40
+_MOST_COMMITS = 4
 
 
 @dataclass(frozen=True)
 class _Repo:
-    """One commit of a repository: its files, and their checksums where known."""
+    """One commit of a repository ("org/repo" or "datasets/org/repo"): its files, and known checksums."""
 
     name: str
     commit: str
     files: Mapping[str, str | None]
+    guessed: str | None = None
 
 
 def bundle_huggingface(address: Address, context: Context) -> Bundle:
-    """The checkpoint at an hf:// address: a file, a folder, or a whole repository with one.
+    """Return the checkpoint at an hf:// address: a file, a folder, or a repository that holds one.
 
     Raises:
-        SourceError: a missing, gated or unreachable repository, a damaged file, or nothing cached with `offline`.
+        SourceError: the repository is missing, gated or unreachable, a file is damaged, or nothing is cached with
+            `offline`.
     """
-    with bounded(address) as offline_too:
-        context = replace(context, offline=context.offline or offline_too)
+    with bounded(address) as watch:
+        context = replace(context, offline=context.offline or watch.offline)
         repo = _cached_repo(address) if context.offline else _listed_repo(address.place, address.revision)
-        repo = repo or _asked_repo(address, context)
+        repo = repo or _asked_repo(address, context, watch)
         pinned = _choose(repo, address, context)
         sides = [n for w in pinned[:1] for n in side_names(w) if n in repo.files]
         context.say(f"using {', '.join(pinned)} of {repo.name} at commit {repo.commit[:12]}")
-        paths = {n: _bring(repo, n, context) for n in (*pinned, *sides)}
-        _remember(repo, address.revision or "main")
+        paths = {n: _bring(repo, n, context, watch) for n in (*pinned, *sides)}
+        if not context.offline and repo.guessed is None:
+            _remember(repo, address.revision or "main", pinned[0], watch)
     spelled = f"hf://{repo.name}@{repo.commit}/{pinned[0] if len(pinned) == 1 else pinned[0].rpartition('/')[0]}"
     return Bundle(
         tuple(paths[n] for n in pinned),
@@ -62,14 +70,14 @@ def bundle_huggingface(address: Address, context: Context) -> Bundle:
         configs=tuple(paths[n] for n in sides if not n.endswith(SPARSITY_NAME)),
         sparsity=next((paths[n] for n in sides if n.endswith(SPARSITY_NAME)), None),
         metadata={"repository": repo.name, "commit": repo.commit},
+        notes=() if repo.guessed is None else (repo.guessed,),
     )
 
 
 def _choose(repo: _Repo, address: Address, context: Context) -> tuple[str, ...]:
     path = address.path or ""
     if path in repo.files:
-        half = other_half(path)
-        return (path, half) if half is not None and half in repo.files else (path,)
+        return companions(path, list(repo.files))
     inside = {n.removeprefix(f"{path}/" if path else ""): n for n in repo.files if not path or n.startswith(f"{path}/")}
     if not inside:
         if context.offline:
@@ -81,36 +89,40 @@ def _choose(repo: _Repo, address: Address, context: Context) -> tuple[str, ...]:
 
 
 def _one_source(halves: tuple[str, ...], address: Address) -> tuple[str, ...]:
-    """The files of the one layer that is meant, so that a transcoder of many layers is not fetched whole."""
+    """Return the files of the selected layer, so that a transcoder of many layers is not downloaded whole."""
     sources = {n: source_of(n) for n in halves}
     wanted = address.selection.source
-    found = tuple(n for n in halves if wanted in (None, sources[n]))
+    found = tuple(n for n in halves if wanted is None or sources[n] in (None, wanted))
     if not found or len({sources[n] for n in found}) > 1:
         listed = ", ".join(f"::source={i}" for i in sorted({i for i in sources.values() if i is not None}))
         raise LayoutError(f"{address} holds the latents of several layers; choose one by adding {listed}")
     return found
 
 
-def _asked_repo(address: Address, context: Context) -> _Repo:
+def _asked_repo(address: Address, context: Context, watch: Watch) -> _Repo:
     from huggingface_hub import HfApi
 
     if context.offline:
         raise SourceError(f"{address} is not in the Hugging Face cache; leave out --offline")
     timeout = limits().connect + limits().silence
-    info = HfApi().model_info(address.place, revision=address.revision, files_metadata=True, timeout=timeout)
+    info: Any = watch.within(
+        lambda: HfApi().repo_info(
+            revision=address.revision, files_metadata=True, timeout=timeout, **_client_name(address.place)
+        )
+    )
     if not _is_commit(info.sha):
         raise SourceError(f"{address}: Hugging Face did not say which commit this is")
     files: dict[str, str | None] = {}
-    for file in info.siblings or []:
-        lfs = getattr(file, "lfs", None)
-        files[str(file.rfilename)] = getattr(lfs, "sha256", None) if lfs is not None else file.blob_id
+    for listed in info.siblings or []:
+        told = listed.blob_id if listed.lfs is None else listed.lfs.sha256
+        if str(listed.rfilename).isprintable():  # `safe_path` accepts no other name
+            files[str(listed.rfilename)] = told if isinstance(told, str) else None
     repo = _Repo(address.place, str(info.sha), files)
-    listing = _listing(repo.name, repo.commit)
-    try:
-        listing.parent.mkdir(parents=True, exist_ok=True)
-        listing.write_text(json.dumps(files), encoding="utf-8")
-    except OSError:
-        pass  # a cache that cannot be written only costs the request again
+    with suppress(OSError):  # without a writable cache the request is only repeated
+        listing = _listing(repo.name, repo.commit)
+        wrote(listing)
+        with whole_file(listing, ".half-") as file:
+            file.write(json.dumps(files).encode())
     return repo
 
 
@@ -119,104 +131,123 @@ def _listing(name: str, commit: str) -> Path:
 
 
 def _listed_repo(name: str, commit: str | None) -> _Repo | None:
-    """A commit whose files were listed before: it cannot have changed."""
+    """Return a commit whose files were listed before; commits do not change."""
     if commit is None or not _is_commit(commit):
         return None
     try:
-        files = json.loads(_listing(name, commit).read_text(encoding="utf-8"))
+        files = parse_json(_listing(name, commit).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return _Repo(name, commit, files) if isinstance(files, dict) else None
+    if not isinstance(files, dict):
+        return None
+    return _Repo(name, commit, {n: told if isinstance(told, str) else None for n, told in files.items()})
 
 
 def _cached_repo(address: Address) -> _Repo | None:
-    """What the cache holds of a repository, at the revision asked for."""
+    """Return the cached content of a repository at a revision."""
     folder, revision = _cache_folder(address.place), address.revision or "main"
-    reference = folder / "refs" / safe_path(revision)
-    try:
-        commit = revision if _is_commit(revision) else reference.read_text(encoding="utf-8").strip()
-    except (OSError, ValueError):
-        return None
+    commit, guessed = revision if _is_commit(revision) else commit_of(folder, revision), None
+    if commit is None:
+        commits = sorted(p.name for p in (folder / "snapshots").glob("*") if p.is_dir())
+        if address.revision is not None or not commits:
+            return None
+        if len(commits) > 1:
+            raise SourceError(
+                f"the Hugging Face cache has {len(commits)} commits of {address.place} and does not say which is main: "
+                f"write hf://{address.place}@ with one of {', '.join(commits[:_MOST_COMMITS])}"
+            )
+        commit = commits[0]
+        guessed = f"the cache does not say which commit is main: its only one, {commit[:12]}, was taken"
     snapshot = folder / "snapshots" / commit
     listed = _listed_repo(address.place, commit)
     sums = listed.files if listed is not None else {}
-    names = [p.relative_to(snapshot).as_posix() for p in snapshot.rglob("*") if p.is_file()]
-    return _Repo(address.place, commit, {n: sums.get(n) for n in names}) if names else None
-
-
-def _remember(repo: _Repo, revision: str) -> None:
-    """Note which commit a branch or tag was, as the client does, so that it is found again offline."""
-    if _is_commit(revision):
-        return
-    reference = _cache_folder(repo.name) / "refs" / safe_path(revision)
-    try:
-        if not reference.is_file() or reference.read_text(encoding="utf-8") != repo.commit:
-            reference.parent.mkdir(parents=True, exist_ok=True)
-            reference.write_text(repo.commit, encoding="utf-8")
-    except OSError:
-        return  # a cache that cannot be written is only not found offline
+    names = [p.relative_to(snapshot).as_posix() for p in snapshot.rglob("*") if p.is_file() or p.is_symlink()]
+    return _Repo(address.place, commit, {n: sums.get(n) for n in names}, guessed) if names else None
 
 
 def _cache_folder(name: str) -> Path:
     from huggingface_hub import constants
 
-    return Path(constants.HF_HUB_CACHE) / ("models--" + name.replace("/", "--"))
+    kind = "" if name.startswith("datasets/") else "models--"
+    return Path(constants.HF_HUB_CACHE) / (kind + name.replace("/", "--"))
 
 
-def _bring(repo: _Repo, name: str, context: Context) -> Path:
+def _client_name(name: str) -> dict[str, Any]:
+    """Return the name of a repository in Hugging Face's client."""
+    plain = name.removeprefix("datasets/")
+    return {"repo_id": plain, "repo_type": "model" if plain == name else "dataset"}
+
+
+def _remember(repo: _Repo, revision: str, name: str, watch: Watch) -> None:
+    """Make the client record the commit of a branch or tag, so that it resolves offline."""
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
-    safe_path(name)
-    cached = try_to_load_from_cache(repo.name, name, revision=repo.commit)
-    if not isinstance(cached, str):
-        if context.offline:
-            raise SourceError(f"{name} of {repo.name} is not in the Hugging Face cache; leave out --offline")
-        context.say(f"fetching {name} from {repo.name}")
-        cached = hf_hub_download(
-            repo.name, name, revision=repo.commit, etag_timeout=limits().connect,
-            tqdm_class=bar_class(name, context.progress),
-        )  # fmt: skip
-    path = Path(cached)
-    _verify(path, name, repo)
-    return path
-
-
-def _verify(path: Path, name: str, repo: _Repo) -> None:
-    """Check a cached file against its checksum, once for each state of the file; a wrong one is removed."""
-    blob = Path(os.path.normpath(path.parent / os.readlink(path))) if path.is_symlink() else path
-    expected = repo.files.get(name) or (blob.name if blob.parent.name == "blobs" else None)
-    if expected is None or len(expected) not in (40, 64):
+    if _is_commit(revision):
         return
-    state = blob.stat()
-    line = f"{expected} {state.st_size} {state.st_mtime_ns}"
-    marker = cache_root() / "verified" / hashlib.sha256(str(blob).encode()).hexdigest()[:32]
-    try:
-        if marker.read_text(encoding="utf-8") == line:
-            return
-    except OSError:
-        pass
-    with path.open("rb") as f:
-        if len(expected) == 64:
-            digest = hashlib.file_digest(f, "sha256").hexdigest()
-        else:  # git's name of a blob
-            header = hashlib.sha1(f"blob {state.st_size}\0".encode(), usedforsecurity=False)
-            digest = hashlib.file_digest(f, lambda: header).hexdigest()
-    if digest != expected:
-        path.unlink(missing_ok=True)
-        blob.unlink(missing_ok=True)
-        raise SourceError(
-            f"{name} of {repo.name} is damaged: its checksum is not the recorded one; removed, fetch it again"
+    noted, here = (
+        try_to_load_from_cache(filename=name, revision=r, **_client_name(repo.name)) for r in (revision, repo.commit)
+    )
+    if noted != here:
+        watch.within(
+            lambda: hf_hub_download(
+                filename=name, revision=revision, etag_timeout=limits().connect, **_client_name(repo.name)
+            )
         )
+
+
+def _bring(repo: _Repo, name: str, context: Context, watch: Watch) -> Path:
+    """Return a file of a commit from the client's cache; only the client writes there.
+
+    Raises:
+        SourceError: the file is missing or damaged, or its path holds a file that is not the client's.
+    """
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    def download(*, force: bool) -> Path:
+        context.say(f"fetching {name} from {repo.name}")
+        bar = bar_class(name, context.progress)
+        how = {"etag_timeout": limits().connect, "force_download": force, "tqdm_class": bar, **_client_name(repo.name)}
+        return Path(watch.within(lambda: hf_hub_download(filename=name, revision=repo.commit, **how)))
+
+    safe_path(name)
+    cached = try_to_load_from_cache(filename=name, revision=repo.commit, **_client_name(repo.name))
+    path = Path(cached) if isinstance(cached, str) else None
+    if path is None and context.offline:
+        if (link := _cache_folder(repo.name) / "snapshots" / repo.commit / name).is_symlink():
+            raise SourceError(
+                f"{name} of {repo.name} is in the Hugging Face cache as a link to a file that is gone "
+                f"({os.readlink(link)}); leave out --offline to fetch it again"
+            )
+        raise SourceError(f"{name} of {repo.name} is not in the Hugging Face cache; leave out --offline")
+    if path is None or context.again == "all":
+        path = download(force=context.again == "all")
+    elif context.again == "damaged" and not context.offline and not _intact(path, name, repo):
+        path = download(force=True)
+    if not _intact(path, name, repo):
+        if context.again == "none" or context.offline:
+            advice = f"`sae-geometry fetch hf://{repo.name}@{repo.commit}/{name}` brings it again"
+        elif _is_blob(path):
+            advice = "the server sends another file than it lists; try again later"
+        else:
+            advice = f"{path} is another file in its place: remove it, and fetch it again"
+        raise SourceError(f"{name} of {repo.name} is damaged: its checksum is not the recorded one; {advice}")
     if looks_like_weights(name):
         try:
             open_tensors(path)
         except SourceError as error:
             raise SourceError(f"{repo.name}: {error}") from error
-    try:
-        marker.parent.mkdir(parents=True, exist_ok=True)
-        marker.write_text(line, encoding="utf-8")
-    except OSError:
-        return  # a cache that cannot be written only costs the check again
+    return path
+
+
+def _is_blob(path: Path) -> bool:
+    """Return whether a file of a snapshot is a link to one of the client's blobs."""
+    return path.is_symlink() and Path(os.readlink(path)).parent.name == "blobs"
+
+
+def _intact(path: Path, name: str, repo: _Repo) -> bool:
+    """Return whether a cached file has its checksum, which is the name of its blob; true where none is known."""
+    expected = repo.files.get(name) or (Path(os.readlink(path)).name if _is_blob(path) else "")
+    return len(expected) not in (40, 64) or intact(path, expected)
 
 
 def _is_commit(revision: str | None) -> bool:

@@ -1,1 +1,1 @@
-"""The table of checkpoint layouts, and how one is detected and read."""
+"""The table of checkpoint layouts, and detection and reading by it."""

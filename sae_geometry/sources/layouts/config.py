@@ -1,48 +1,95 @@
-"""Configuration files beside the weights: JSON or YAML, small, read as data."""
+"""Read configuration files next to the weights: JSON or YAML, small, parsed as data."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
+from sae_geometry.sources.plain import parse_json, parse_yaml
 
 _MAX_BYTES = 4 << 20
-_MAX_YAML_BYTES = 256 << 10  # the pure Python YAML reader is slow
+_MAX_YAML_BYTES = 128 << 10  # the pure Python YAML parser is slow
+_MAX_TEXT = 1 << 16
+_MAX_TABLES = 200  # tables searched for a name; a configuration has fewer
+_MAX_DEPTH = 4
 
 
-def read_config(paths: tuple[Path, ...]) -> dict[str, Any]:
-    """Their top-level keys as one table, the first file that has a key winning. Unreadable files count as empty."""
+def read_config(paths: tuple[Path, ...]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Read configuration files as one table of their top-level keys; for each key the first file wins.
+
+    Returns:
+        The table, and one sentence for each file that is there and cannot be read.
+    """
     merged: dict[str, Any] = {}
+    unread = []
     for path in paths:
-        merged = _read(path) | merged
-    return merged
+        try:
+            merged = _read(path) | merged
+        except (OSError, ValueError) as error:
+            why = " ".join(str(error).split())[:120]
+            unread.append(f"{path.name} cannot be read ({why}): what it says of model and hook point is not known")
+    return merged, tuple(unread)
 
 
 def lookup(table: Mapping[str, Any], path: str) -> Any:
-    """The value at a dotted path; None if it is not there."""
+    """Return the value at a dotted path; None if it is absent."""
     value: Any = table
     for step in path.split("."):
         if not isinstance(value, Mapping) or step not in value:
             return None
-        value = value[step]
+        value = _inner(value[step])
     return value
 
 
 def first(table: Mapping[str, Any], paths: tuple[str, ...], kind: type) -> Any:
-    """The first value of type `kind` among dotted paths; None if there is none."""
+    """Return the first value of type `kind` among dotted paths; None if there is none."""
     return next((v for p in paths if isinstance(v := lookup(table, p), kind) and v != ""), None)
+
+
+def tables(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Yield a configuration and every table inside it, the outer before the inner.
+
+    Trainers nest their settings: in "metadata", "trainer", "sae" or "cfg", in W&B's {"value": …}, or as JSON text.
+    """
+    level, seen = [config], 0
+    for _ in range(_MAX_DEPTH):
+        inner: list[Mapping[str, Any]] = []
+        for table in level:
+            seen += 1
+            if seen > _MAX_TABLES:
+                return
+            yield {key: _inner(value) for key, value in table.items()}
+            inner += [v for value in table.values() if isinstance(v := _inner(value), Mapping)]
+        level = inner
+
+
+def plain_values(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run's configuration from W&B's form: `{"seed": {"value": 0}, "_wandb": …}` becomes `{"seed": 0}`."""
+    return {k: _inner(v) for k, v in table.items() if isinstance(k, str) and k not in ("_wandb", "wandb_version")}
+
+
+def _inner(value: Any) -> Any:
+    """Unwrap W&B's {"desc": …, "value": …} and tables stored as JSON text."""
+    if isinstance(value, Mapping) and "value" in value and set(value) <= {"value", "desc"}:
+        return value["value"]
+    if isinstance(value, str) and value.startswith("{") and value.endswith("}") and len(value) < _MAX_TEXT:
+        try:
+            return parse_json(value)
+        except ValueError:
+            return value
+    return value
 
 
 def _read(path: Path) -> dict[str, Any]:
     is_yaml = path.suffix in {".yaml", ".yml"}
-    try:
-        if path.stat().st_size > (_MAX_YAML_BYTES if is_yaml else _MAX_BYTES):
-            return {}
-        text = path.read_text(encoding="utf-8")
-        table = yaml.safe_load(text) if is_yaml else json.loads(text)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+    size, most = path.stat().st_size, _MAX_YAML_BYTES if is_yaml else _MAX_BYTES
+    if size > most:
+        raise ValueError(f"it has {size:,} bytes; {most:,} are the most")
+    text = path.read_bytes()  # both parsers detect the encoding by its byte order mark
+    table = parse_yaml(text) if is_yaml else parse_json(text)
+    if table is None:
         return {}
-    return {k: v for k, v in table.items() if isinstance(k, str)} if isinstance(table, dict) else {}
+    if not isinstance(table, dict):
+        raise ValueError(f"it holds a {type(table).__name__}, not a table")
+    return plain_values(table)

@@ -1,19 +1,29 @@
-"""Finding the dictionaries in a file: which layout its tensors follow, which axis counts latents, what lies where."""
+"""Detect the dictionaries in one table of tensors: layout, latent axis and keys."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from torch import Tensor
+
 from sae_geometry.sources.errors import LayoutError
-from sae_geometry.sources.files.tensor_file import TensorFile
+from sae_geometry.sources.files.tensor_file import Entry
 from sae_geometry.sources.layouts.config import lookup
-from sae_geometry.sources.layouts.table import LAYOUTS, N_LATENTS_CONFIG, PER_COORDINATE, PER_LATENT, Layout
+from sae_geometry.sources.layouts.table import (
+    ENCODER_SIDE,
+    LAYOUTS,
+    N_LATENTS_CONFIG,
+    PER_COORDINATE,
+    PER_LATENT,
+    Layout,
+)
 
 LatentAxis = Literal[0, 1]
-_MAX_LISTED = 12
+_MAX_OUTPUTS = 4096  # for all dictionaries of a table together
+_NUMBERED = re.compile(r"(?:^|layer[_.-]?)(\d{1,9})$")
 
 
 @dataclass(frozen=True)
@@ -21,16 +31,18 @@ class Slab:
     """One [n_latents, width] piece of a stored tensor.
 
     Attributes:
-        key: the tensor.
-        axes: its axes, in the letters of `formats`.
-        index: the place on its "o" axis; None if it has none.
-        out: which output (layer or model) the piece belongs to; None where there is only one.
+        key: key of the tensor in the file.
+        axes: axes of the tensor, in the letters of the layout table.
+        index: index on its "o" axis; None if it has none.
+        out: output (layer or model) of the slab; None where there is only one.
+        at: index on its "s" axis; None if it has none.
     """
 
     key: str
     axes: str
     index: int | None = None
     out: int | None = None
+    at: int | None = None
 
 
 @dataclass(frozen=True)
@@ -38,14 +50,17 @@ class Site:
     """One dictionary in a file.
 
     Attributes:
-        layout: the row of the table it follows.
-        n_latents: how many latents.
-        decoder, encoder: the pieces, in the order of their outputs.
-        hook: the hook point that its keys name, with dots; None where they name none.
-        source: the layer a cross-layer transcoder's latents read from; None elsewhere.
-        encoder_bias, decoder_bias: keys, where present.
-        assumed: why the orientation is an assumption; None where names or sizes prove it.
-        convention: the documented convention by which it was read, where that is all there is to go by.
+        layout: matching row of the table.
+        n_latents: number of latents.
+        decoder, encoder: slabs, in the order of their outputs.
+        hook: hook point in its keys, with dots; None where they name none.
+        source: layer that a cross-layer transcoder's latents read from; None elsewhere.
+        layer: index where the file stacks several dictionaries in one tensor; None elsewhere.
+        member: table that holds it, where several tables of the file each hold a dictionary; None elsewhere.
+        encoder_bias, decoder_bias, frequency, log_scale: keys, where present.
+        mixture: keys of two factors whose product is added to the decoder; None where there are none.
+        assumed: why the orientation is an assumption; None where names or sizes determine it.
+        convention: documented convention used, where names and sizes do not determine the axes.
     """
 
     layout: Layout
@@ -54,126 +69,196 @@ class Site:
     encoder: tuple[Slab, ...] = ()
     hook: str | None = None
     source: int | None = None
+    layer: int | None = None
+    member: str | None = None
     encoder_bias: str | None = None
     decoder_bias: str | None = None
+    frequency: str | None = None
+    log_scale: str | None = None
+    mixture: tuple[str, str] | None = None
     assumed: str | None = None
     convention: str | None = None
 
     @property
     def choice(self) -> str:
-        """What to write after `::` to choose it."""
-        return self.hook or ("" if self.source is None else f"source={self.source}")
+        """Return the text after `::` that selects this site."""
+        parts = [name] if (name := self.member or self.hook) else []
+        parts += [f"{k}={v}" for k, v in (("source", self.source), ("layer", self.layer)) if v is not None]
+        return "::".join(parts)
+
+    def is_called(self, name: str) -> bool:
+        """Return whether `::name` selects this site: its hook point or table, with dots or as written."""
+        return name in (self.hook, self.member) or name.replace("-", ".") in (self.hook, self.member)
+
+    @property
+    def place(self) -> int | None:
+        """Return the number that `::layer=N` matches: the index in a stack, or the number in the name of its table."""
+        if self.layer is not None or self.member is None or any(s.out is not None for s in self.decoder):
+            return self.layer
+        numbered = _NUMBERED.search(self.member)
+        return int(numbered[1]) if numbered else None
 
 
-def find_sites(file: TensorFile, config: Mapping[str, Any], latent_axis: LatentAxis | None = None) -> tuple[Site, ...]:
-    """Every dictionary in a file, by the first row of the table that fits.
+@dataclass(frozen=True)
+class Table:
+    """Tensors by their names within one table of a file.
 
-    Args:
-        file: the tensors.
-        config: the configuration beside them; {} if there is none.
-        latent_axis: the axis of the stored two-axis decoder that counts latents, if the caller says so.
+    Attributes:
+        entries: shape and type by name; axes in `leads` are left out of the shape.
+        keys: key in the file, by name.
+        leads: letters of the leading axes removed from each: "1" or "s".
+        read: function that returns a tensor by its key.
+        file: name of the file.
+        container: format of the file.
+    """
+
+    entries: Mapping[str, Entry]
+    keys: Mapping[str, str]
+    leads: Mapping[str, str]
+    read: Callable[[str], Tensor]
+    file: str
+    container: str
+
+
+def sites_in(table: Table, config: Mapping[str, Any], latent_axis: LatentAxis | None) -> tuple[Site, ...]:
+    """Return every dictionary in a table, by the first layout that fits; none where no layout does.
 
     Raises:
-        LayoutError: no row fits; the message lists what is there and the call that would do.
+        LayoutError: the matching layout holds no dictionary.
     """
-    search = _Search(file, config, latent_axis)
+    search = _Search(table, config, latent_axis)
     for layout in LAYOUTS:
-        if search.concerns(layout):
-            sites = tuple(search.sites(layout))
-            if sites:
-                return sites
-    raise LayoutError(_unknown(file))
+        if search.concerns(layout) and (sites := tuple(search.sites(layout))):
+            if layout.refusal is not None:
+                raise LayoutError(f"{table.file} is {layout.refusal}")
+            return sites
+    return ()
 
 
 class _Search:
-    """One file against the rows of the table."""
+    """Match one table of tensors against the rows of the layout table."""
 
-    def __init__(self, file: TensorFile, config: Mapping[str, Any], latent_axis: LatentAxis | None) -> None:
-        self.entries = file.entries
-        self.name = file.path.name
-        self.container = file.container
+    def __init__(self, table: Table, config: Mapping[str, Any], latent_axis: LatentAxis | None) -> None:
+        self.table = table
+        self.entries = table.entries
         self.config = config
         self.latent_axis = latent_axis
         stated = [v for path in N_LATENTS_CONFIG if type(v := lookup(config, path)) is int]
-        self.n_latents = self._length(PER_LATENT) or (stated[0] if stated else None)
+        self.encoder_side = self._length(ENCODER_SIDE)
+        self.n_latents = self.encoder_side or self._length(PER_LATENT) or (stated[0] if stated else None)
         self.d_out = self._length(PER_COORDINATE)
 
     def _length(self, keys: tuple[str, ...]) -> int | None:
-        lengths = [self.entries[k].shape[0] for k in keys if k in self.entries and len(self.entries[k].shape) == 1]
-        return lengths[0] if lengths else None
+        """Return the length of the first of these tensors for one dictionary: the last axis of a stack."""
+        shapes = [self.entries[k].shape for k in keys if k in self.entries]
+        return next((s[-1] for n_axes in (1, 2) for s in shapes if len(s) == n_axes and s[-1] > 1), None)
 
     def concerns(self, layout: Layout) -> bool:
-        """Whether what is beside the decoder allows this row."""
+        """Return whether container, configuration and alternative keys match this row."""
         return (
-            layout.container in (None, self.container)
+            layout.container in (None, self.table.container)
             and (layout.config is None or lookup(self.config, layout.config) is not None)
             and (not layout.any_of or any(k in self.entries for k in layout.any_of))
         )
 
     def sites(self, layout: Layout) -> Iterator[Site]:
         found: list[tuple[str, dict[str, str]]] = []
-        for key, entry in self.entries.items():
-            match = re.fullmatch(layout.decoder, key)
-            if match is None or len(entry.shape) != len(layout.decoder_axes) or not entry.dtype.is_floating_point:
+        for name, entry in self.entries.items():
+            match = re.fullmatch(layout.decoder, name)
+            if match is None or len(entry.shape) != len(layout.decoder_axes) or 0 in entry.shape:
                 continue
-            if all(k.format(**match.groupdict()) in self.entries for k in layout.also):
-                found.append((key, match.groupdict()))
-        if found and "into" in found[0][1]:
-            yield from self._by_target(layout, {int(groups["into"]): key for key, groups in found})
-            return
-        for key, groups in sorted(found, key=lambda item: (int(item[1].get("source", 0)), item[0])):
-            site = self._site(layout, key, groups)
-            if site is not None:
-                yield site
+            if entry.dtype.is_floating_point and all(
+                k.format(**match.groupdict()) in self.entries for k in layout.also
+            ):
+                found.append((name, match.groupdict()))
+        outputs = sum(self.entries[name].shape[layout.decoder_axes.find("o")] for name, _ in found)
+        if "o" in layout.decoder_axes and outputs > _MAX_OUTPUTS:
+            raise LayoutError(
+                f"{self.table.file}: its decoders have {outputs:,} outputs, more than {_MAX_OUTPUTS:,}; refused"
+            )
+        if found and {"into", "source"} <= found[0][1].keys():
+            yield from self._by_pair(layout, {(int(g["source"]), int(g["into"])): name for name, g in found})
+        elif found and "into" in found[0][1]:
+            yield from self._by_target(layout, {int(groups["into"]): name for name, groups in found})
+        elif "s" in layout.decoder_axes:
+            yield from (site for name, _ in found for site in self._by_layer(layout, name))
+        else:
+            for name, groups in sorted(found, key=lambda item: (_source(item[1]) or 0, item[0])):
+                site = self._site(layout, name, groups)
+                if site is not None:
+                    yield site
 
-    def _site(self, layout: Layout, key: str, groups: Mapping[str, str]) -> Site | None:
-        shape, axes = self.entries[key].shape, layout.decoder_axes
+    def _site(self, layout: Layout, name: str, groups: Mapping[str, str]) -> Site | None:
+        shape, axes = self.entries[name].shape, layout.decoder_axes
         square = len(shape) == 2 and shape[0] == shape[1]
-        if layout.square_suffix and not (square and self.name.endswith(layout.square_suffix)):
+        if layout.square_suffix and not (square and self.table.file.endswith(layout.square_suffix)):
+            return None
+        if any(letter == "1" and n != 1 for letter, n in zip(axes, shape, strict=True)):
             return None
         turned = self.latent_axis is not None and len(shape) == 2 and axes[self.latent_axis] != "n"
         axes = axes[::-1] if turned else axes
-        n = shape[axes.index("n")]
-        if self.latent_axis is None and not self._sizes_agree(shape, axes):
+        n, d = shape[axes.index("n")], shape[axes.index("d")]
+        sizes_tell = self.latent_axis is None and layout.refusal is None and not groups
+        if sizes_tell and not self._sizes_agree(shape, axes):
             return None
-        encoder_key, encoder_axes = self._encoder(layout, groups, n, turned)
-        if encoder_key is not None and not encoder_axes:
+        encoder, encoder_axes = self._encoder(layout, groups, n, turned)
+        if encoder is not None and not encoder_axes:
             return None
-        source = int(groups["source"]) if "source" in groups else None
+        mixture = layout.mixture
+        if mixture is not None and not self._are_factors(mixture, n, d):
+            return None
         return Site(
             layout,
             n,
-            _slabs(key, axes, shape, source or 0),
-            () if encoder_key is None else _slabs(encoder_key, encoder_axes, self.entries[encoder_key].shape, 0),
+            self._slabs(name, axes, int(groups.get("source", 0))),
+            () if encoder is None else self._slabs(encoder, encoder_axes, 0),
             hook=groups["site"].replace("-", ".") if "site" in groups else None,
-            source=source,
+            source=_source(groups),
             encoder_bias=self._present(layout.encoder_bias, groups),
             decoder_bias=self._present(layout.decoder_bias, groups),
+            frequency=self._present((layout.frequency,) if layout.frequency else (), groups),
+            log_scale=self._present((layout.log_scale,) if layout.log_scale else (), groups),
+            mixture=None if mixture is None else (self.table.keys[mixture[0]], self.table.keys[mixture[1]]),
             assumed=self._assumed(layout, shape, axes),
             convention=layout.note if self.latent_axis is None else None,
         )
 
     def _sizes_agree(self, shape: tuple[int, ...], axes: str) -> bool:
-        """Whether the one-dimensional tensors (or the configuration) bear the row's axes out, or say nothing."""
-        if len(shape) != 2:
-            return True
-        if self.n_latents in shape:
-            return shape[axes.index("n")] == self.n_latents
-        return self.d_out not in shape or shape[axes.index("d")] == self.d_out
+        """Return whether the other tensors (or the configuration) confirm the row's axes or leave them open."""
+        n, d = shape[axes.index("n")], shape[axes.index("d")]
+        if self.encoder_side is not None:
+            return n == self.encoder_side
+        if "o" in axes:  # more latents than outputs, and than dimensions where it could be transposed
+            return n > shape[axes.index("o")] and (axes != "ond" or n >= d)
+        if self.n_latents in (n, d):
+            return n == self.n_latents
+        return self.d_out not in (n, d) or d == self.d_out
+
+    def _are_factors(self, mixture: tuple[str, str], n: int, d: int) -> bool:
+        w, c = (self.entries[name] for name in mixture)
+        return (
+            len(w.shape) == len(c.shape) == 2
+            and w.dtype.is_floating_point
+            and c.dtype.is_floating_point
+            and (w.shape[0], c.shape[1]) == (n, d)
+            and w.shape[1] == c.shape[0]
+        )
 
     def _encoder(self, layout: Layout, groups: Mapping[str, str], n: int, turned: bool) -> tuple[str | None, str]:
-        """The encoder's key and axes; axes "" where its sizes contradict the decoder's."""
-        key = layout.encoder.format(**groups) if layout.encoder else None
-        if key is None or key not in self.entries:
+        """Return the encoder's key and axes; axes "" where its sizes contradict the decoder's."""
+        name = layout.encoder.format(**groups) if layout.encoder else None
+        if name is None or name not in self.entries:
             return None, ""
-        shape, axes = self.entries[key].shape, layout.encoder_axes
+        if layout.deeper and any(re.fullmatch(layout.deeper, other) for other in self.entries):
+            return None, ""
+        shape, axes = self.entries[name].shape, layout.encoder_axes
         if len(shape) != len(axes):
-            return key, ""
+            return name, ""
         axes = axes[::-1] if turned and len(axes) == 2 else axes
         if shape[axes.index("n")] == n:
-            return key, axes
+            return name, axes
         other = axes[::-1] if self.latent_axis is not None and len(axes) == 2 else ""
-        return key, other if other and shape[other.index("n")] == n else ""
+        return name, other if other and shape[other.index("n")] == n else ""
 
     def _assumed(self, layout: Layout, shape: tuple[int, ...], axes: str) -> str | None:
         if layout.fixed or self.latent_axis is not None or layout.square_suffix or len(shape) != 2:
@@ -187,47 +272,82 @@ class _Search:
             f"latent_axis={axes.index('d')} takes the other"
         )
 
+    def _by_pair(self, layout: Layout, pairs: Mapping[tuple[int, int], str]) -> Iterator[Site]:
+        """Yield the sites of a transcoder with one decoder per pair of source and target layer."""
+        axes = layout.decoder_axes
+        for source in sorted({source for source, _ in pairs}):
+            reached = {into: name for (i, into), name in sorted(pairs.items()) if i == source}
+            counts = {self.entries[name].shape[axes.index("n")] for name in reached.values()}
+            groups = {"source": str(source)}
+            n = counts.pop()
+            encoder, encoder_axes = self._encoder(layout, groups, n, turned=False)
+            if counts or (encoder is not None and not encoder_axes):
+                continue
+            yield Site(
+                layout,
+                n,
+                tuple(Slab(self.table.keys[name], self.table.leads[name] + axes, None, into)
+                      for into, name in reached.items()),
+                () if encoder is None else self._slabs(encoder, encoder_axes, 0),
+                source=source,
+                encoder_bias=self._present(layout.encoder_bias, groups),
+            )  # fmt: skip
+
     def _by_target(self, layout: Layout, targets: Mapping[int, str]) -> Iterator[Site]:
-        """Sites of a transcoder stored by the layer it writes into: W_D.i holds the decoders of sources 0…i."""
+        """Yield the sites of a transcoder stored by target layer: W_D.i holds the decoders of sources 0…i."""
         encoder = layout.encoder if layout.encoder in self.entries else None
-        for source in range(max(targets) + 1):
-            reached = {i: key for i, key in sorted(targets.items()) if source < self.entries[key].shape[0]}
+        keys = self.table.keys
+        for source in range(max(self.entries[name].shape[0] for name in targets.values())):
+            reached = {i: name for i, name in sorted(targets.items()) if source < self.entries[name].shape[0]}
             if not reached:
                 continue
-            slabs = tuple(Slab(key, layout.decoder_axes, source, i) for i, key in reached.items())
-            counts = {self.entries[s.key].shape[layout.decoder_axes.index("n")] for s in slabs}
+            counts = {self.entries[name].shape[layout.decoder_axes.index("n")] for name in reached.values()}
             has_encoder = encoder is not None and source < self.entries[encoder].shape[0]
             if len(counts) == 1:
                 yield Site(
                     layout,
                     counts.pop(),
-                    slabs,
-                    (Slab(encoder, layout.encoder_axes, source),) if encoder is not None and has_encoder else (),
+                    tuple(Slab(keys[name], layout.decoder_axes, source, i) for i, name in reached.items()),
+                    (Slab(keys[encoder], layout.encoder_axes, source),) if encoder and has_encoder else (),
                     source=source,
                     encoder_bias=self._present(layout.encoder_bias, {}),
                 )
 
-    def _present(self, keys: tuple[str, ...], groups: Mapping[str, str]) -> str | None:
-        return next((k for key in keys if (k := key.format(**groups)) in self.entries), None)
+    def _by_layer(self, layout: Layout, name: str) -> Iterator[Site]:
+        """Yield the sites of a transcoder with one tensor that has an axis for source and one for target layers."""
+        entry, axes = self.entries[name], layout.decoder_axes
+        n_layers, n_outs, n = (entry.shape[axes.index(letter)] for letter in "son")
+        encoder = str(layout.encoder)  # required by every such row
+        shape = self.entries[encoder].shape
+        if n_layers != n_outs or len(shape) != 3 or (shape[0], shape[2]) != (n_layers, n):
+            return
+        reached = [list(range(layer, n_outs)) for layer in range(n_layers)]
+        mask = self.entries.get(layout.outputs_mask or "")
+        if mask is not None and mask.shape == (n_layers, n_outs):
+            said = self.table.read(self.table.keys[str(layout.outputs_mask)])
+            reached = [[out for out in range(n_outs) if bool(said[layer, out])] for layer in range(n_layers)]
+        for layer, outs in enumerate(reached):
+            if outs:
+                yield Site(
+                    layout,
+                    n,
+                    tuple(Slab(self.table.keys[name], axes, out, out, at=layer) for out in outs),
+                    (Slab(self.table.keys[encoder], layout.encoder_axes, at=layer),),
+                    source=layer,
+                    encoder_bias=self._present(layout.encoder_bias, {}),
+                )
+
+    def _slabs(self, name: str, axes: str, first_out: int) -> tuple[Slab, ...]:
+        key, spelled = self.table.keys[name], self.table.leads[name] + axes
+        if "o" not in axes:
+            return (Slab(key, spelled),)
+        n_outs = self.entries[name].shape[axes.index("o")]
+        return tuple(Slab(key, spelled, i, first_out + i) for i in range(n_outs))
+
+    def _present(self, names: tuple[str, ...], groups: Mapping[str, str]) -> str | None:
+        return next((self.table.keys[k] for name in names if (k := name.format(**groups)) in self.entries), None)
 
 
-def _slabs(key: str, axes: str, shape: tuple[int, ...], first_out: int) -> tuple[Slab, ...]:
-    if "o" not in axes:
-        return (Slab(key, axes),)
-    return tuple(Slab(key, axes, i, first_out + i) for i in range(shape[axes.index("o")]))
-
-
-def _unknown(file: TensorFile) -> str:
-    listed = [f"{k} {list(e.shape)} {str(e.dtype).removeprefix('torch.')}" for k, e in file.entries.items()]
-    shown = ", ".join(listed[:_MAX_LISTED])
-    shown += f" and {len(listed) - _MAX_LISTED} more" if len(listed) > _MAX_LISTED else ""
-    flat = {k: e for k, e in file.entries.items() if len(e.shape) == 2 and e.dtype.is_floating_point}
-    key = max(flat, key=lambda k: flat[k].n_bytes, default=None)
-    if key is None:
-        return f"{file.path.name} holds no decoder: {shown or 'no tensors at all'}"
-    axis = int(flat[key].shape[0] < flat[key].shape[1])
-    return (
-        f"no known layout fits {file.path.name}, which holds {shown}; if {key!r} is the decoder, call "
-        f"sae_geometry.Dictionary.from_decoder(tensors[{key!r}], latent_axis={axis}), where latent_axis is the axis "
-        "that counts latents"
-    )
+def _source(groups: Mapping[str, str]) -> int | None:
+    number = groups.get("source", groups.get("reads"))
+    return None if number is None else int(number)

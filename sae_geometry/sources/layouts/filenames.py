@@ -1,4 +1,4 @@
-"""Which of the files in a folder, a repository or a run are the weights meant. Names in, names out."""
+"""Choose the weights among the files of a folder, repository or run. Pure functions of names."""
 
 from __future__ import annotations
 
@@ -14,92 +14,182 @@ CONFIG_NAMES = (
 SPARSITY_NAME = "sparsity.safetensors"
 
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".npz", ".bin")
+# A training run saves these to resume: they hold its own state, not the dictionary's.
 _NOT_WEIGHTS = re.compile(
-    r"sparsity|optimizer|scheduler|training_args|scaler|rng_state|activation_store", re.IGNORECASE
+    r"sparsity|optim|scheduler|training_args|scaler|rng_state|random_states|activations?_store|dataloader|sampler"
+    r"|train(?:er|ing)?_state|^(?:rank_?\d+_)?state\.",
+    re.IGNORECASE,
 )
+_INDEX = re.compile(r"(.+?)(?:\.safetensors|\.bin)?\.index\.json")
+_SHARD = re.compile(r"(.+)-\d{5}-of-(\d{5})\.(?:safetensors|bin|pt)")
+_LAYER_FILE = re.compile(r"(params_layer_(\d{1,4}))\.safetensors")
+_DCP = ".metadata"
 _SAMPLES = re.compile(r"samples_(\d{1,18})\.pt")
 _ONE_SOURCE = re.compile(r"W_(?:dec|enc)_(\d{1,4})\.safetensors")
 _GENERIC = re.compile(
-    r"sae_weights|sae|ae|final|params|model|cc_weights|latest_ckpt|weights|checkpoints?|samples_\d+|W_(?:dec|enc)_\d+",
+    r"sae_weights|sae|ae|final|params|model|cc_weights|latest_ckpt|weights|checkpoints?|samples_\d+|W_(?:dec|enc)_\d+"
+    r"|params_layer_\d+|(?:pytorch_)?model(?:-\d{5}-of-\d{5}|\.safetensors\.index|\.bin\.index)",
     re.IGNORECASE,
 )
+_STEP = re.compile(r"(.*?(?:samples|steps?|tokens|iter(?:ation)?s?|checkpoint|ckpt|ae)[_-])(\d{1,18})", re.IGNORECASE)
+_OF_A_CACHE = re.compile(r"snapshots|[0-9a-f]{40}")  # Hugging Face uses these folder names for any content
+_MOST_LAYERS = 999
+_OWN_MARKS = ("_cfg", "_config", ".cfg", ".config")  # NAME_cfg.json belongs to NAME.pt
 _MAX_DEPTH = 4
 _MAX_LISTED = 8
 
 
 def looks_like_weights(name: str) -> bool:
-    """Whether a file's name is one under which weights are published."""
+    """Return whether a file name is typical of published weights."""
     base = name.rpartition("/")[2]
     return base.lower().endswith(_SUFFIXES) and not _NOT_WEIGHTS.search(base)
 
 
 def checkpoint_number(name: str) -> int | None:
-    """400000 for `samples_400000.pt`; None for a name of another form."""
+    """Return 400000 for `samples_400000.pt`; None for a name of another form."""
     match = _SAMPLES.fullmatch(name.rpartition("/")[2])
     return int(match[1]) if match else None
 
 
 def checkpoints_in_order(names: Sequence[str]) -> list[str]:
-    """The `samples_N.pt` among names, by number: samples_50000 comes before samples_400000."""
+    """Return the `samples_N.pt` among names, ordered by number: samples_50000 comes before samples_400000."""
     numbered = sorted((n, name) for name in names if (n := checkpoint_number(name)) is not None)
     return [name for _, name in numbered]
 
 
 def choose_weights(names: Sequence[str], place: str) -> tuple[str, ...]:
-    """The weights among names relative to a folder: the last checkpoint of a run, else the only weights there are.
+    """Return the weights among names relative to a folder: the last checkpoint of a run, else the only weights.
 
     Args:
-        names: with "/" between folders.
-        place: what to call the folder in messages.
+        names: file names with "/" between folders.
+        place: name of the folder in messages.
 
     Raises:
-        SourceError: there are none.
-        LayoutError: several, and none that is clearly meant; the message lists them.
+        SourceError: no weights.
+        LayoutError: several weights and no unique choice; the message lists them.
     """
     here = sorted(n for n in names if "/" not in n)
     numbered = checkpoints_in_order(here)
     if numbered:
         return (numbered[-1],)
-    halves = [n for n in here if _ONE_SOURCE.fullmatch(n)]
+    halves = [n for n in here if _ONE_SOURCE.fullmatch(n)] or [n for n in here if _LAYER_FILE.fullmatch(n)]
     if halves:
         return tuple(halves)
-    deeper = sorted(n for n in names if 0 < n.count("/") < _MAX_DEPTH and looks_like_weights(n))
-    for found in ([n for n in here if looks_like_weights(n)], deeper, [n for n in here if n.endswith(".npy")]):
+    units = _units(names)
+    if "" in units:
+        return units[""]
+    shallow = {label: files for label, files in units.items() if "/" not in label}
+    arrays = {n: (n,) for n in here if n.endswith(".npy")}
+    for found in (shallow, units, arrays):
         if len(found) == 1:
-            return (found[0],)
+            return next(iter(found.values()))
         if found:
-            shown = ", ".join(found[:_MAX_LISTED])
+            shown = ", ".join(sorted(found)[:_MAX_LISTED])
             more = f" and {len(found) - _MAX_LISTED:,} more" if len(found) > _MAX_LISTED else ""
             raise LayoutError(f"{place} holds {len(found):,} weights files; give one of {shown}{more}")
     raise SourceError(f"{place} holds no weights: looked for {', '.join((*_SUFFIXES, '.npy'))}")
 
 
-def other_half(name: str) -> str | None:
-    """A cross-layer transcoder keeps W_dec_i and W_enc_i apart: the encoder's file for the decoder's, else None."""
+def _units(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Return the checkpoints among names, by what selects each: a file, an index with its shards, or a .dcp folder."""
+    near = sorted(n for n in names if n.count("/") < _MAX_DEPTH)
+    units: dict[str, tuple[str, ...]] = {}
+    for name in near:
+        folder, _, base = name.rpartition("/")
+        if base == _DCP and not _NOT_WEIGHTS.search(folder.rpartition("/")[2]):
+            units[folder] = companions(name, near)
+        elif _INDEX.fullmatch(base) or looks_like_weights(name):
+            files = companions(name, near)
+            units[files[0]] = files
+    return {label: files for label, files in units.items() if files != (label,) or not _INDEX.fullmatch(label)}
+
+
+def companions(name: str, names: Sequence[str]) -> tuple[str, ...]:
+    """Return a weights file with the files it needs, starting with the one that locates the tensors.
+
+    These are the encoder's half of a cross-layer transcoder, the other shards of a checkpoint and their index, and the
+    shards of a torch.distributed.checkpoint.
+
+    Args:
+        name: the weights file.
+        names: the available files, with the same folder prefix.
+    """
     folder, slash, base = name.rpartition("/")
-    if not _ONE_SOURCE.fullmatch(base) or not base.startswith("W_dec_"):
-        return None
-    return f"{folder}{slash}{base.replace('W_dec_', 'W_enc_')}"
+    beside = sorted(n for n in names if n.rpartition("/")[0] == folder)
+    if base == _DCP:
+        return (name, *(n for n in beside if n.endswith(".distcp")))
+    if _ONE_SOURCE.fullmatch(base) and base.startswith("W_dec_"):
+        half = f"{folder}{slash}{base.replace('W_dec_', 'W_enc_')}"
+        return (name, half) if half in beside else (name,)
+    index, shard = _INDEX.fullmatch(base), _SHARD.fullmatch(base)
+    if index is None and shard is None:
+        return (name,)
+    stem = (index or shard)[1]  # type: ignore[index]
+    bases = [(n, n.rpartition("/")[2]) for n in beside]
+    indices = [n for n, b in bases if (m := _INDEX.fullmatch(b)) and m[1] == stem]
+    total = shard[2] if shard else None
+    shards = [n for n, b in bases if (m := _SHARD.fullmatch(b)) and m[1] == stem and total in (None, m[2])]
+    return (*([name] if index else indices), *shards) if shards else (name,)
+
+
+def missing_shards(names: Sequence[str]) -> int:
+    """Return the number of missing shards of a checkpoint that is read without an index."""
+    shards = [m for n in names if (m := _SHARD.fullmatch(n.rpartition("/")[2]))]
+    return int(shards[0][2]) - len(shards) if shards and len(shards) == len(names) else 0
+
+
+def layer_table(name: str) -> str | None:
+    """Return the table for the tensors of a file with one of several layers, by its name: `params_layer_3`."""
+    match = _LAYER_FILE.fullmatch(name.rpartition("/")[2])
+    return match[1] if match else None
 
 
 def source_of(name: str) -> int | None:
-    """1 for `W_dec_1.safetensors`; None for a name of another form."""
-    match = _ONE_SOURCE.fullmatch(name.rpartition("/")[2])
+    """Return 1 for `W_dec_1.safetensors` or `params_layer_1.safetensors`; None for a name of another form."""
+    base = name.rpartition("/")[2]
+    if (layer := _LAYER_FILE.fullmatch(base)) is not None:
+        return int(layer[2])
+    match = _ONE_SOURCE.fullmatch(base)
     return int(match[1]) if match else None
 
 
-def side_names(weights: str) -> tuple[str, ...]:
-    """Where the configuration and the sparsity of a weights file may lie, the most telling first."""
+def start_names(weights: str) -> tuple[str, ...]:
+    """Return possible names of the run's state at step 0; none for a name without a step.
+
+    Examples are `samples_0.pt` for `samples_400000.pt` and `0/sae.pt` for `step_1000/sae.pt`. A bare number may be a
+    layer's, so a folder's number counts only where it is too large for one.
+    """
     folder, _, base = weights.rpartition("/")
+    parent, _, step = folder.rpartition("/")
+    found = []
+    if (named := _STEP.fullmatch(base.rpartition(".")[0])) is not None and int(named[2]):
+        found = [f"{folder}/{named[1]}{zero}.{base.rpartition('.')[2]}" for zero in ("0", "0" * len(named[2]))]
+    elif (named := _STEP.fullmatch(step)) is not None and int(named[2]):
+        found = [f"{parent}/{named[1]}{zero}/{base}" for zero in ("0", "0" * len(named[2]))]
+    elif step.isdecimal() and int(step) > _MOST_LAYERS:
+        found = [f"{parent}/0/{base}"]
+    elif base == "ae.pt":  # dictionary_learning saves its checkpoints below the folder of the final state.
+        found = [f"{folder}/checkpoints/ae_0.pt"]
+    return tuple(dict.fromkeys(n.removeprefix("/") if not weights.startswith("/") else n for n in found))
+
+
+def side_names(weights: str) -> tuple[str, ...]:
+    """Return possible names of the configuration and sparsity of a weights file, the most specific first."""
+    folder, _, base = weights.removesuffix(f"/{_DCP}").rpartition("/")
     stem = base.rpartition(".")[0]
     folders = [folder, folder.rpartition("/")[0]] if folder.rpartition("/")[2] == "checkpoints" else [folder]
-    own = [f"{stem}.yaml", f"{stem}.json"] if not _GENERIC.fullmatch(stem) else []
+    own = [f"{stem}{mark}{kind}" for mark in _OWN_MARKS for kind in (".json", ".yaml")]
+    own += [f"{stem}.yaml", f"{stem}.json"] if not _GENERIC.fullmatch(stem) else []
     names = [(f, n) for f in folders for n in (*own, *CONFIG_NAMES)] + [(folder, SPARSITY_NAME)]
+    if base == "sae.safetensors":  # sparsify stores the name of the model next to the folders of its hook points.
+        names.append((folder.rpartition("/")[0], "config.json"))
     return tuple(f"{f}/{n}" if f else n for f, n in names)
 
 
 def label_for(weights: str, place: str) -> str:
-    """The file's stem, or the nearest folder's name where every file of its kind is called the same."""
+    """Return the file's stem, or the nearest folder's name where all files of its kind have the same name."""
+    weights = weights.removesuffix(f"/{_DCP}")
     stem = weights.rpartition("/")[2].rpartition(".")[0] or weights
-    named = [stem, *reversed([p for p in weights.split("/")[:-1] if p])]
+    folders = [re.sub(r"^(?:models|datasets)--", "", p).rpartition("--")[2] for p in weights.split("/")[:-1] if p]
+    named = [stem, *reversed([f for f in folders if not _OF_A_CACHE.fullmatch(f)])]
     return next((n for n in named if not _GENERIC.fullmatch(n)), place.rstrip("/").rpartition("/")[2] or stem)

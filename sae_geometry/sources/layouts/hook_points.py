@@ -1,84 +1,215 @@
-"""Where a dictionary lives in its model: hook points and the model's name, from configuration and paths."""
+"""Hook points and model name of a dictionary, from its configuration and path."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from sae_geometry.sources.layouts.config import first, lookup
+from sae_geometry.sources.layouts.config import first, tables
 from sae_geometry.sources.layouts.detect import Site
+from sae_geometry.sources.layouts.places import canonical_place, layer_named, names_a_place, site_in_layer
 
-_HOOK_IN = ("metadata.hook_name", "hook_name", "hook_point", "hook_point_in", "metadata.hook_point")
-_HOOK_OUT = ("metadata.hook_name_out", "hook_name_out", "hook_point_out")
-_MODEL = (
-    "metadata.model_name", "model_name", "tlens_model_name", "trainer.lm_name", "lm_name", "model.name", "model",
-    "base_model",
-)  # fmt: skip
-_GEMMA_SITES = {"res": "hook_resid_post", "mlp": "hook_mlp_out", "att": "attn.hook_z"}
+# Keys are matched whole. Trainers differ in words and in their order, not in meaning.
+_POINT = r"(?:hook_?points?|hook(?:_(?:name|module|site))?|act_(?:name|site)|submodule_name)"
+_IN = re.compile(rf"(?:hf_)?(?:(?:in|input|source)_)?{_POINT}(?:_(?:in|input))?|hf_hook_name")
+_OUT = re.compile(rf"(?:hf_)?(?:(?:out|output|target)_{_POINT}|{_POINT}_(?:out|output))")
+_LAYER = re.compile(r"(?:hook_|hook_point_|hook_name_)?(?:in_|input_)?layers?(?:_(?:in|idx|index|num|number))?")
+_LAYER_OUT = re.compile(r"(?:(?:out|output)_(?:hook_(?:point_)?)?layer|(?:hook_|hook_point_)?layer_(?:out|output))")
+_HEAD = re.compile(r"(?:hook_|hook_point_|attn_)?head(?:_(?:index|idx))?")
+_HEAD_OUT = re.compile(r"(?:hook_)?head_index_out|(?:out|output)_hook(?:_point)?_head_index")
+_SITE = re.compile(r"(?:act_|hook_)?(?:sites?|location|component|position|stream)")
+_MODEL = re.compile(
+    r"(?:\w+_)?model_(?:name|id|name_or_path)|(?:lm|llm)(?:_name)?|(?:base|language|subject|hf|tlens)_model"
+)
+_MODEL_PLAINLY = ("model", "model.name", "model.name_or_path", "model._name_or_path")  # in the outermost table only
+_KIND = ("architecture", "model_kind", "sae_type", "type", "kind", "dict_class")
+_IS_TRANSCODER = ("is_transcoder", "transcode", "transcoder")
+_TEMPLATE = re.compile(r"\{[^{}]*\}|%[ds]|<\w+>")
+_ZSCORED = re.compile(r".*(?:z[-_ ]?scor|standardi[sz])", re.IGNORECASE)
+
+_GEMMA_1 = re.compile(r"gemma-scope-(\d+b)-(pt|it)-(res|mlp|att|transcoders)\b")
+_GEMMA_2 = re.compile(r"gemma-scope-2-(\d+[bm])-(pt|it)\b")
+_GEMMA_SITES = {
+    "res": "hook_resid_post", "resid_post": "hook_resid_post", "mlp": "hook_mlp_out", "mlp_out": "hook_mlp_out",
+    "att": "attn.hook_z", "attn_out": "attn.hook_z",
+}  # fmt: skip
+_GEMMA_FOLDER = re.compile(r"(?:^|/)(resid_post|mlp_out|attn_out|transcoder|clt)(?:_all)?/layer_(\d+)(?=[_/])")
 
 
 @dataclass(frozen=True)
 class Space:
-    """Attributes:
-    reads: the hook point the encoder reads from; None when unknown.
-    writes: the hook point the decoder writes to, where it differs; None otherwise.
-    model: the model's name; None when unknown.
+    """Hook points and model of a dictionary.
+
+    Attributes:
+        reads: hook point the encoder reads from; None when unknown.
+        writes: hook point the decoder writes to, where it differs; None otherwise.
+        model: name of the model; None when unknown.
+        transcoder: whether the decoder writes to another hook point than the encoder reads from.
+        notes: how the values were derived, for the user.
     """
 
     reads: str | None
     writes: str | None
     model: str | None
+    transcoder: bool = False
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def decoder(self) -> str | None:
+        """Return the hook point of the decoder's directions; None when unknown."""
+        return self.writes if self.transcoder else self.reads
 
 
 def space_of(site: Site, config: Mapping[str, Any], where: str, outs: Sequence[int | None] = ()) -> Space:
-    """The space of one dictionary.
+    """Return the space of one dictionary.
 
     Args:
-        site: which dictionary.
-        config: the configuration beside the weights.
-        where: the path of the weights file, after its repository's name if it came from one.
-        outs: the outputs of a cross-layer decoder that are read; one alone is where it writes.
+        site: the dictionary.
+        config: the configuration next to the weights.
+        where: path of the weights file, prefixed with the repository's name if it came from one.
+        outs: outputs of a cross-layer decoder that are read; a single one is the hook point it writes to.
     """
-    reads = site.hook or first(config, _HOOK_IN, str) or _from_trainer(config) or _from_path(site, where)
-    writes = first(config, _HOOK_OUT, str)
+    by_config, by_path = space_in_config(config, _layer_in(where)), _in_path(site, where)
+    reads, writes = site.hook or by_config.reads or by_path.reads, by_config.writes or by_path.writes
     layer = site.source if site.source is not None else _layer_in(where)
-    feature_in, feature_out = lookup(config, "feature_input_hook"), lookup(config, "feature_output_hook")
+    features = {key: value for table in tables(config) for key, value in table.items() if key.startswith("feature_")}
+    feature_in, feature_out = features.get("feature_input_hook"), features.get("feature_output_hook")
     if isinstance(feature_in, str) and layer is not None:
         reads = f"blocks.{layer}.{feature_in}"
         target = layer if site.source is None else outs[0] if len(outs) == 1 else None
         if isinstance(feature_out, str) and target is not None:
             writes = f"blocks.{target}.{feature_out}"
-    return Space(reads, None if writes == reads else writes, first(config, _MODEL, str))
+    transcoder = by_config.transcoder or by_path.transcoder or site.layout.transcoder or _differ(reads, writes)
+    if transcoder and site.layout.name == "sparsify" and reads is not None and writes is None:
+        reads, writes = f"{reads}.input", reads  # these hook points are modules with input and output
+    return Space(reads, writes if transcoder else None, by_config.model or by_path.model, transcoder, by_config.notes)
 
 
-def _from_trainer(config: Mapping[str, Any]) -> str | None:
-    """dictionary_learning's `submodule_name`, "resid_post_layer_8", as a hook point."""
-    name, layer = lookup(config, "trainer.submodule_name"), lookup(config, "trainer.layer")
-    if not isinstance(name, str):
-        return None
-    plain = re.fullmatch(r"(resid_pre|resid_mid|resid_post|mlp_out|attn_out)(?:_layer_(\d+))?", name)
-    number = (plain[2] if plain else None) or (str(layer) if type(layer) is int else None)
-    return f"blocks.{number}.hook_{plain[1]}" if plain and number is not None else name
+def space_in_config(config: Mapping[str, Any], layer: int | None = None) -> Space:
+    """Return the space given in a configuration of any trainer.
+
+    Args:
+        config: the configuration; nested tables are searched too.
+        layer: the layer, where the configuration names none.
+    """
+    said = _number(config, _LAYER)
+    layer = layer if said is None else said
+    notes: list[str] = []
+    reads = _hook(config, _IN, layer, notes)
+    if reads is None and layer is not None:
+        words = (v for v in _values(config, _SITE) if isinstance(v, str))
+        reads = next((hook for word in words if (hook := site_in_layer(word, layer)) is not None), None)
+    out_layer = _number(config, _LAYER_OUT)
+    writes = _hook(config, _OUT, layer if out_layer is None else out_layer, notes)
+    reads, writes = _with_head(reads, _number(config, _HEAD)), _with_head(writes, _number(config, _HEAD_OUT))
+    declared = any(v is True for key in _IS_TRANSCODER for v in _values(config, re.compile(key)))
+    named = any("transcoder" in str(v).casefold() for key in _KIND for v in _values(config, re.compile(key)))
+    return Space(reads, writes, _model(config), declared or named or _differ(reads, writes), tuple(notes))
 
 
-def _from_path(site: Site, where: str) -> str | None:
+def inputs_are_z_scored(config: Mapping[str, Any]) -> bool:
+    """Return whether the configuration says that each input coordinate was divided by its standard deviation."""
+    found = ((k, v) for table in tables(config) for k, v in table.items() if isinstance(k, str) and "dec" not in k)
+    return any(_ZSCORED.match(v[:20] if isinstance(v, str) else k if v is True else "") for k, v in found)
+
+
+def _values(config: Mapping[str, Any], key: re.Pattern[str]) -> Iterable[Any]:
+    """Yield the values of every matching key, the outer before the inner; a list of one counts as its element."""
+    for table in tables(config):
+        for name, value in table.items():
+            if isinstance(name, str) and key.fullmatch(name.casefold()):
+                yield value[0] if isinstance(value, list) and len(value) == 1 else value
+
+
+def _number(config: Mapping[str, Any], key: re.Pattern[str]) -> int | None:
+    for value in _values(config, key):
+        if isinstance(value, str) and value.isdecimal() and len(value) < 10:
+            value = int(value)
+        if type(value) is int and value >= 0:
+            return value
+    return None
+
+
+def _hook(config: Mapping[str, Any], key: re.Pattern[str], layer: int | None, notes: list[str]) -> str | None:
+    """Return the first hook point of a matching key, with its layer filled in where it is a template or a bare word."""
+    for value in _values(config, key):
+        if not isinstance(value, str) or not value.strip() or value.casefold() == "none":
+            continue
+        if _TEMPLATE.search(value):
+            if layer is not None:
+                return _TEMPLATE.sub(str(layer), value)
+            notes.append(f"the configuration names the hook point {value!r} and no layer to fill in")
+            continue
+        if layer_named(value) is not None:
+            return _spelled(value)
+        if site_in_layer(value, 0) is None:
+            return value
+        if layer is not None:
+            return site_in_layer(value, layer)
+        notes.append(f"the configuration names the hook point {value!r} and no layer")
+    return None
+
+
+def _spelled(hook: str) -> str:
+    """Return dictionary_learning's "resid_post_layer_8" as a hook point; a dotted path is unchanged."""
+    return hook if "." in hook or "[" in hook else canonical_place(hook)
+
+
+def _with_head(hook: str | None, head: int | None) -> str | None:
+    return hook if hook is None or head is None else f"{hook} (head {head})"
+
+
+def _model(config: Mapping[str, Any]) -> str | None:
+    named = (v for v in _values(config, _MODEL) if isinstance(v, str) and v)
+    return next(named, None) or first(config, _MODEL_PLAINLY, str)
+
+
+def _differ(reads: str | None, writes: str | None) -> bool:
+    return reads is not None and writes is not None and canonical_place(reads) != canonical_place(writes)
+
+
+def _in_path(site: Site, where: str) -> Space:
+    """Return the space given in the path: Gemma Scope's folders, or a folder or file named by its hook point."""
+    if "gemma-scope" in where or site.layout.name.startswith("gemma_scope"):
+        return _gemma_scope(where)
     parts = where.split("/")
     layer = _layer_in(where)
+    reads = None
     match site.layout.name:
-        case "sparsify":
-            return parts[-2] if len(parts) > 1 else None
         case "qwen_scope":
-            return None if layer is None else f"blocks.{layer}.hook_resid_post"
+            reads = None if layer is None else f"blocks.{layer}.hook_resid_post"
+        case "esmc_sae":
+            number = re.search(r"(?:layer|l)[_-]?(\d+)(?:\D|$)", parts[-1], re.IGNORECASE)
+            reads = f"layers.{number[1]}" if number else None
         case "goodfire":
             number = re.search(r"-l(\d+)(?:\D|$)", parts[-1])
-            return f"layers.{number[1]}" if number else None
-        case "gemma_scope":
-            kind = re.search(r"gemma-scope-[\w.]+-(?:pt|it)-(res|mlp|att)\b", where)
-            return f"blocks.{layer}.{_GEMMA_SITES[kind[1]]}" if kind and layer is not None else None
-        case _:
-            return None
+            reads = f"layers.{number[1]}" if number else None
+    stem = re.sub(r"\.(?:pt|pth|bin|safetensors|np[yz])$", "", parts[-1])
+    named = [p for p in (stem, *reversed(parts[:-1])) if names_a_place(p)]
+    return Space(reads or (_spelled(named[0]) if named else None), None, None)
+
+
+def _gemma_scope(where: str) -> Space:
+    """Parse model, hook point and layer from Gemma Scope 1 and 2 repository and folder names."""
+    one, two, folder = _GEMMA_1.search(where), _GEMMA_2.search(where), _GEMMA_FOLDER.search(where)
+    layer, model, site = _layer_in(where), None, None
+    if one is not None:
+        model = f"google/gemma-2-{one[1]}" + ("-it" if one[2] == "it" else "")
+        site = one[3]
+        if "/embedding/" in where:
+            return Space("hook_embed", None, model)
+    elif two is not None:
+        model = f"google/gemma-3-{two[1]}-{two[2]}"
+    if folder is not None:
+        site, layer = folder[1], int(folder[2])
+    if site is None or layer is None:
+        return Space(None, None, model)
+    if site in _GEMMA_SITES:
+        return Space(f"blocks.{layer}.{_GEMMA_SITES[site]}", None, model)
+    reads = "ln2.hook_normalized" if site == "transcoders" else "mlp.hook_in"
+    return Space(f"blocks.{layer}.{reads}", f"blocks.{layer}.hook_mlp_out", model, transcoder=True)
 
 
 def _layer_in(where: str) -> int | None:

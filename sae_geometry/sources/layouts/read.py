@@ -1,7 +1,8 @@
-"""From files on disk to a `Dictionary`: only the tensors needed, normalised by the one place that normalises."""
+"""Read a `Dictionary` from files: only the tensors needed, normalized by `Dictionary` alone."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,87 +15,127 @@ from sae_geometry.dictionary import Dictionary
 from sae_geometry.sources.address import Selection
 from sae_geometry.sources.bundle import Bundle
 from sae_geometry.sources.errors import LayoutError, SourceError
-from sae_geometry.sources.files.open import open_tensors
-from sae_geometry.sources.files.tensor_file import TensorFile, joined, unwrapped
-from sae_geometry.sources.layouts.config import first, read_config
-from sae_geometry.sources.layouts.detect import LatentAxis, Site, Slab, find_sites
-from sae_geometry.sources.layouts.hook_points import space_of
+from sae_geometry.sources.files.open import open_tensors, open_weights
+from sae_geometry.sources.files.tensor_file import TensorFile
+from sae_geometry.sources.layouts.config import read_config, tables
+from sae_geometry.sources.layouts.detect import LatentAxis, Site, Slab
+from sae_geometry.sources.layouts.filenames import layer_table
+from sae_geometry.sources.layouts.hook_points import Space, inputs_are_z_scored, space_of
+from sae_geometry.sources.layouts.nesting import find_sites
+from sae_geometry.sources.layouts.places import canonical_place
+from sae_geometry.sources.plain import is_plain
 
 Latents = Literal["alive", "all"]
 
 _MAX_CHOICES = 12
-# log10(frequency + 1e-10) of a latent that never fired; one firing in a billion tokens gives −9.
+# log10(frequency + 1e-10) is −10 for a latent that never fires; one firing per 10⁹ tokens gives −9.
 _DEAD_LOG10 = -9.99
+_CONFIG_TABLES = ("cfg", "config", "hyper_parameters", "hparams")
+_HIGHEST_LOG10 = 1e-6  # log10 frequency of a latent that fires on every token, with rounding
+# Settings recorded in results, and their names in the configurations of trainers.
 _METADATA = {
-    "architecture": ("architecture", "trainer.dict_class", "activation", "sae_type", "act_fn"),
-    "seed": ("seed", "trainer.seed"),
-    "k": ("k", "trainer.k", "top_k"),
-    "neuronpedia_id": ("metadata.neuronpedia_id", "neuronpedia_id"),
+    "architecture": ("architecture", "dict_class", "activation", "sae_type", "act_fn"),
+    "seed": ("seed",),
+    "k": ("k", "top_k"),
+    "l0": ("l0", "average_l0", "mean_l0"),
+    "normalize_activations": ("normalize_activations",),
+    "neuronpedia_id": ("neuronpedia_id",),
 }
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A checkpoint with its dictionaries found, before any numbers are read."""
+    """A checkpoint with its dictionaries located and no values read; `notes` list what could not be read."""
 
     bundle: Bundle
     file: TensorFile
     sites: tuple[Site, ...]
     config: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Frequencies:
-    """Share of tokens on which each latent fires, and whether it is alive; None where unknown."""
+    """Share of tokens on which each latent fires, and whether it is alive; None where unknown.
+
+    Attributes:
+        frequency, alive, source: as in a `Dictionary`.
+        note: why the values in the file were not used; None where they were.
+    """
 
     frequency: Tensor | None
     alive: Tensor | None
     source: str
+    note: str | None = None
 
 
 def open_bundle(bundle: Bundle, latent_axis: LatentAxis | None = None) -> Opened:
     """Find the dictionaries of a checkpoint.
 
     Raises:
-        SourceError: a file that cannot be read.
-        LayoutError: no decoder that the table knows.
+        SourceError: a file cannot be read.
+        LayoutError: no known decoder.
     """
-    file = joined([open_tensors(path) for path in bundle.weights])
-    config = {**file.metadata, **read_config(bundle.configs), **bundle.config}
-    try:
-        return Opened(bundle, file, find_sites(file, config, latent_axis), config)
-    except LayoutError:
-        inner = unwrapped(file)
-        if inner is None:
-            raise
-        return Opened(bundle, inner, find_sites(inner, config, latent_axis), config)
+    return opened(bundle, open_weights(bundle.weights, [layer_table(w.name) for w in bundle.weights]), latent_axis)
+
+
+def opened(bundle: Bundle, file: TensorFile, latent_axis: LatentAxis | None = None) -> Opened:
+    """Find the dictionaries among tensors that are already open or in memory.
+
+    Raises:
+        LayoutError: no known decoder.
+    """
+    said, unread = read_config(bundle.configs)
+    config = {**_stored_config(file.extras), **file.metadata, **said, **bundle.config}
+    return Opened(bundle, file, find_sites(file, config, latent_axis), config, unread)
+
+
+def _stored_config(extras: Mapping[str, object]) -> dict[str, Any]:
+    """Return the configuration stored in a checkpoint with its tensors, as a nested table."""
+    config: dict[str, Any] = {}
+    for path, value in extras.items():
+        first_step, *steps = path.split(".")
+        if first_step in _CONFIG_TABLES and steps:
+            table = config
+            for step in steps[:-1]:
+                table = table.setdefault(step, {})
+                if not isinstance(table, dict):
+                    break
+            else:
+                table[steps[-1]] = value
+    return config
 
 
 def choose_site(opened: Opened, selection: Selection) -> Site:
-    """The site that a selection means.
+    """Return the site of a selection.
 
     Raises:
-        LayoutError: none or several fit; the message lists the choices.
+        LayoutError: no or several matches; the message lists the choices.
     """
-    sites = opened.sites
-    name, choices = opened.bundle.address, [s.choice for s in sites if s.choice]
+    sites = tuple(s for s in opened.sites if is_meant(s, selection))
+    name, choices = opened.bundle.address, [s.choice for s in opened.sites if s.choice]
     listed = ", ".join(f"::{c}" for c in choices[:_MAX_CHOICES])
-    if selection.hook is not None:
-        wanted = selection.hook.replace("-", ".")
-        if not choices and len(sites) == 1:
-            space = space_of(sites[0], opened.config, opened.bundle.where)
-            if wanted in {space.reads, space.writes}:
-                return sites[0]
-            raise LayoutError(f"{name} holds one dictionary, at {space.reads or 'an unknown hook point'}: leave "
-                              f"out ::{selection.hook}")  # fmt: skip
-        sites = tuple(s for s in sites if s.hook == wanted)
-    if selection.source is not None:
-        sites = tuple(s for s in sites if s.source == selection.source)
+    if selection.hook is not None and not choices and len(opened.sites) == 1:
+        space = space_of(opened.sites[0], opened.config, opened.bundle.where)
+        names = {canonical_place(h) for h in (space.reads, space.writes) if h}
+        if canonical_place(selection.hook.replace("-", ".")) in names:
+            return opened.sites[0]
+        raise LayoutError(f"{name} holds one dictionary, at {space.reads or 'an unknown hook point'}: leave "
+                          f"out ::{selection.hook}")  # fmt: skip
     if len(sites) == 1:
         return sites[0]
     if not sites:
         raise LayoutError(f"{name} holds no {selection}; add one of {listed or 'no selection at all'}")
     raise LayoutError(f"{name} holds {len(opened.sites)} dictionaries; choose one by adding {listed}")
+
+
+def is_meant(site: Site, selection: Selection) -> bool:
+    """Return whether a site matches a selection, apart from outputs."""
+    return (
+        (selection.hook is None or site.is_called(selection.hook))
+        and selection.source in (None, site.source)
+        and (site.place is None or selection.layer in (None, site.place))
+    )
 
 
 def read_dictionary(
@@ -106,11 +147,11 @@ def read_dictionary(
     drop_bad: bool = False,
     encoder: bool = True,
 ) -> Dictionary:
-    """The dictionary that a selection means.
+    """Read the selected dictionary.
 
     Raises:
-        SourceError: an unknown selection, a damaged tensor.
-        ValueError: a decoder row without a direction, unless `drop_bad`.
+        SourceError: an unknown selection, or a damaged tensor.
+        ValueError: a zero or non-finite decoder row, unless `drop_bad`.
     """
     site, bundle = choose_site(opened, selection), opened.bundle
     decoder_slabs = _chosen(site.decoder, site, selection, bundle.address)
@@ -118,49 +159,44 @@ def read_dictionary(
     encoder_slabs = _chosen(site.encoder, site, selection, bundle.address) if shared else site.encoder
     space = space_of(site, opened.config, bundle.where, [s.out for s in decoder_slabs])
     lives = _lives(opened, site, space.reads)
-    notes = [*bundle.notes, *(n for n in (site.convention, site.assumed) if n)]
+    said = (site.convention, site.assumed, lives.note)
+    notes = [*bundle.notes, *opened.notes, *space.notes, *(n for n in said if n)]
     if len(decoder_slabs) > 1:
         outs = ", ".join(str(s.out) for s in decoder_slabs)
         notes.append(f"each row is the concatenation of {site.layout.out}s {outs}, normalised as a whole")
-    if is_transcoder(site, opened.config):
-        notes.append("a transcoder: the decoder lives in output space")
-    decoder = _joined_slabs(opened.file, decoder_slabs)
+    if space.transcoder:
+        notes.append(f"a transcoder: the decoder lives in output space ({space.writes or 'hook point unknown'})")
+    if inputs_are_z_scored(opened.config):
+        notes.append("trained on z-scored inputs: a coordinate counts in units of its own spread, not as in the model")
+    decoder = _decoder(opened.file, site, decoder_slabs)
     dictionary = Dictionary.from_decoder(
         decoder,
         latent_axis=0,
         encoder=_joined_slabs(opened.file, encoder_slabs) if encoder and encoder_slabs else None,
         name=name or bundle.name,
-        hook_point=space.reads if len(decoder_slabs) > 1 else space.writes or space.reads,
+        hook_point=space.reads if len(decoder_slabs) > 1 else space.decoder,
         model=space.model,
-        encoder_bias=_bias(opened.file, site.encoder_bias, site.n_latents, [site.source]),
-        decoder_bias=_bias(opened.file, site.decoder_bias, decoder.shape[1], [s.index for s in decoder_slabs]),
+        encoder_bias=_bias(opened.file, site.encoder_bias, site.n_latents, [site.source], site.layer),
+        decoder_bias=_bias(
+            opened.file, site.decoder_bias, decoder.shape[1], [s.index for s in decoder_slabs], site.layer
+        ),
         frequency=lives.frequency,
         alive=lives.alive,
         alive_source=lives.source,
         n_tokens=bundle.n_tokens,
         address=f"{bundle.address}{selection}",
         layout=site.layout.name,
-        metadata=_metadata(opened, space.reads, space.writes),
+        metadata=_metadata(opened, space),
         notes=notes,
         drop_bad=drop_bad,
     )
     return dictionary.keep_alive() if latents == "alive" else dictionary
 
 
-def is_transcoder(site: Site, config: Mapping[str, Any]) -> bool:
-    """Whether the decoder writes to another place than the encoder reads from."""
-    return bool(
-        site.layout.transcoder
-        or first(config, ("transcode",), bool)
-        or "transcoder" in str(first(config, ("architecture", "model_kind", "sae_type"), str)).lower()
-        or first(config, ("metadata.hook_name_out", "hook_name_out"), str)
-    )
-
-
 def _chosen(slabs: tuple[Slab, ...], site: Site, selection: Selection, address: str) -> tuple[Slab, ...]:
     for kind in ("layer", "model"):
         wanted = getattr(selection, kind)
-        if wanted is None:
+        if wanted is None or (kind == "layer" and site.place is not None):
             continue
         outs = [s.out for s in site.decoder if s.out is not None]
         if kind != site.layout.out or not outs:
@@ -171,25 +207,39 @@ def _chosen(slabs: tuple[Slab, ...], site: Site, selection: Selection, address: 
     return slabs
 
 
+def _decoder(file: TensorFile, site: Site, slabs: tuple[Slab, ...]) -> Float[Tensor, "n_latents width"]:
+    """Return the decoder, assembled where the file stores it in parts."""
+    decoder = _joined_slabs(file, slabs)
+    if site.mixture is not None:
+        w, c = (file.read(key).to(torch.float64) for key in site.mixture)
+        decoder = w @ c + decoder.to(torch.float64)
+    if site.log_scale is not None and (scale := file.read(site.log_scale)).numel() == 1:
+        decoder = decoder.to(torch.float64) * scale.to(torch.float64).exp().flatten()
+    return decoder
+
+
 def _joined_slabs(file: TensorFile, slabs: tuple[Slab, ...]) -> Float[Tensor, "n_latents width"]:
-    tensors = {key: file.read(key) for key in {s.key for s in slabs}}
-    rows = [_slab(tensors[s.key], s) for s in slabs]
+    rows = [_slab(file, s) for s in slabs]
     return rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)
 
 
-def _slab(tensor: Tensor, slab: Slab) -> Float[Tensor, "n_latents width"]:
-    axes = slab.axes
-    if slab.index is not None:
-        tensor = tensor.select(axes.index("o"), slab.index)
-        axes = axes.replace("o", "")
-    return tensor if axes == "nd" else tensor.T
+def _slab(file: TensorFile, slab: Slab) -> Float[Tensor, "n_latents width"]:
+    places = {"1": 0, "s": slab.at or 0, "o": slab.index or 0}
+    chosen = [(i, places[letter]) for i, letter in enumerate(slab.axes) if letter in places]
+    tensor = file.read(slab.key, chosen[0]) if chosen else file.read(slab.key)
+    for axis, place in reversed(chosen[1:]):
+        tensor = tensor.select(axis - 1, place)
+    return tensor if slab.axes.index("n") < slab.axes.index("d") else tensor.T
 
 
-def _bias(file: TensorFile, key: str | None, n: int, rows: Sequence[int | None]) -> Tensor | None:
-    """A bias of `n` numbers, from a stack of biases by row; None where the file's does not fit."""
+def _bias(file: TensorFile, key: str | None, n: int, rows: Sequence[int | None], layer: int | None) -> Tensor | None:
+    """Return a bias of length `n`, or its row of stacked biases; None where the stored shape does not fit."""
     if key is None:
         return None
     bias = file.read(key)
+    while bias.ndim > 1 and bias.shape[0] == 1:
+        bias = bias[0]
+    rows = rows if layer is None else [layer]
     if bias.ndim == 2 and all(i is not None and i < bias.shape[0] for i in rows):
         bias = bias[[i for i in rows if i is not None]].flatten()
     return bias.clone() if bias.shape == (n,) and bias.is_floating_point() else None
@@ -206,13 +256,23 @@ def _lives(opened: Opened, site: Site, hook: str | None) -> Frequencies:
         return Frequencies(None, alive, bundle.alive_source)
     if bundle.sparsity is not None:
         return _from_sparsity(bundle.sparsity, n)
-    key = site.layout.frequency
-    if key is not None and key in opened.file.entries:
-        values = opened.file.read(key).to(torch.float64).flatten()
-        if values.shape[0] == n and bool(torch.isfinite(values).all()) and not bool((values == 1).all()):
-            share = values if bool((values <= 1).all()) else None
-            return Frequencies(share, values > 0, f"{key} > 0")
+    key = site.frequency
+    if key is not None:
+        return _from_tensor(opened.file.read(key).flatten(), key, n)
     return Frequencies(None, None, "unknown")
+
+
+def _from_tensor(stored: Tensor, key: str, n: int) -> Frequencies:
+    """Interpret the tensor of frequencies: shares, or counts, which only give alive latents."""
+    if stored.shape[0] != n or stored.is_complex() or bool((stored == 1).all()):
+        return Frequencies(None, None, "unknown")
+    values = stored.to(torch.float64)
+    if not bool(torch.isfinite(values).all()):
+        return Frequencies(None, None, "unknown", f"{key} holds NaN or infinite frequencies and was not taken")
+    if bool(((values >= 0) & (values <= 1)).all()):
+        return Frequencies(values, values > 0, f"{key} > 0")
+    outside = f"{key} goes from {float(values.min()):.4g} to {float(values.max()):.4g}, outside 0…1"
+    return Frequencies(None, values > 0, f"{key} > 0", f"{outside}: taken for who is alive, not as frequencies")
 
 
 def _from_sparsity(path: Any, n: int) -> Frequencies:
@@ -222,15 +282,32 @@ def _from_sparsity(path: Any, n: int) -> Frequencies:
             f"{path.name} does not hold one log-frequency for each of {n:,} latents: is it another SAE's?"
         )
     logs = file.read("sparsity").to(torch.float64)
-    if not bool(torch.isfinite(logs).all()):
-        raise SourceError(f"{path.name} has NaN or infinite log-frequencies; delete it to load without them")
+    if not bool((logs <= _HIGHEST_LOG10).all()) or bool(torch.isinf(logs).any()):  # comparisons with NaN are false
+        note = f"{path.name} holds log-frequencies that are NaN, infinite or above 0, and was not taken"
+        return Frequencies(None, None, "unknown", note)
     dead = logs <= _DEAD_LOG10
     frequency = torch.where(dead, 0.0, (10.0**logs - 1e-10).clamp(0.0, 1.0))
     return Frequencies(frequency, ~dead, f"{path.name}: frequency > 0")
 
 
-def _metadata(opened: Opened, reads: str | None, writes: str | None) -> dict[str, Any]:
-    found = {k: v for k, paths in _METADATA.items() if (v := first(opened.config, paths, object)) is not None}
-    plain = {k: v for k, v in found.items() if isinstance(v, str | int | float | bool)}
-    hooks = {k: v for k, v in (("hook_point_in", reads), ("hook_point_out", writes)) if v and writes}
-    return {**plain, **hooks, **opened.file.extras, **opened.bundle.metadata}
+def _metadata(opened: Opened, space: Space) -> dict[str, Any]:
+    layers = list(tables(opened.config))
+    found = {
+        k: next((t[n] for n in names for t in layers if _is_plain(t.get(n))), None) for k, names in _METADATA.items()
+    }
+    found |= {
+        "transcoder": space.transcoder or None,
+        "inputs": "z-scored" if inputs_are_z_scored(opened.config) else None,
+    }
+    if space.transcoder:
+        found |= {"hook_point_in": space.reads, "hook_point_out": space.writes}
+    if found["l0"] is None and (stated := re.search(r"average_l0_(\d+)", opened.bundle.where)):
+        found["l0"] = float(stated[1])
+    if opened.sites[0].layout.name == "sae_geometry" and "kind" in opened.file.metadata:
+        found["kind"] = opened.file.metadata["kind"]  # kind of training; other layouts may mean something else
+    said = {k: v for k, v in opened.file.extras.items() if "." not in k}  # deeper keys may belong to an optimizer
+    return {**{k: v for k, v in found.items() if v is not None}, **said, **opened.bundle.metadata}
+
+
+def _is_plain(value: Any) -> bool:
+    return is_plain(value) and value != ""

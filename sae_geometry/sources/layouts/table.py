@@ -1,10 +1,11 @@
-"""The table of layouts: how each public format names and orients its tensors. Adding a format is adding a row.
+"""The table of layouts: how each public format names and orients its tensors. A new format is a new row.
 
-Axes are spelled with letters: n latents, d width, o the outputs (layers or models) a decoder writes to. "dn" is what
-`torch.nn.Linear` stores for a decoder, "nd" what SAELens stores, "ond" a crosscoder's stack.
+Axes are letters: n latents, d width, o the outputs (layers or models) a decoder writes to, s the layers that latents
+read from, 1 an axis of length one. "dn" is what `torch.nn.Linear` stores for a decoder, "nd" what SAELens stores, "ond"
+a crosscoder's stack.
 
-A file is recognised by its tensor names and their number of axes, never by its file name: rows are tried in order,
-special before general, and the first whose tensors are there and whose sizes agree is taken.
+A file is recognized by the names and ranks of its tensors, never by its file name. Rows are tried in order, special
+before general, and the first with all tensors present and consistent sizes is taken.
 """
 
 from __future__ import annotations
@@ -18,26 +19,32 @@ OutKind = Literal["layer", "model"]
 
 @dataclass(frozen=True)
 class Layout:
-    """One way of storing a dictionary.
+    """A format for storing a dictionary.
 
     Attributes:
         name: short name, recorded in results.
-        title: for people.
-        decoder: regular expression that a decoder's whole key matches. A group `site` names one of several
-            dictionaries in the file; `source` the layer a transcoder's latents read from; `into` an output layer.
-        decoder_axes: letters, see above.
-        encoder: the encoder's key, with the groups of `decoder` in braces. It may be absent unless it is in `also`.
-        encoder_axes: letters.
-        also: keys that must be there too.
-        any_of: at least one of these must be there.
-        config: a dotted path that the configuration beside the weights must have.
-        container: the file must be packed so.
-        fixed: the axes are certain from the names alone; otherwise sizes must bear them out.
-        square_suffix: this row is for square decoders in files named so, the one case that sizes cannot tell.
-        out: what the "o" axis counts.
+        title: name shown to users.
+        decoder: regular expression that matches the full key of a decoder. A group `site` names one of several
+            dictionaries in the file; `source` is the layer that a transcoder's latents read from, with outputs counted
+            from that layer; `reads` is the same with outputs counted from the first layer; `into` is an output layer.
+        decoder_axes: axes as letters, see above.
+        encoder: key of the encoder, with the groups of `decoder` in braces. It is optional unless listed in `also`.
+        encoder_axes: axes as letters.
+        also: further required keys.
+        any_of: keys, at least one required.
+        config: dotted path required in the configuration next to the weights.
+        container: required file format.
+        fixed: whether the names alone determine the axes; otherwise the sizes must confirm them.
+        square_suffix: file name ending for which this row applies to square decoders, whose sizes are ambiguous.
+        out: meaning of the "o" axis.
         encoder_bias, decoder_bias, frequency: keys, with groups in braces, tried in order.
-        transcoder: the decoder writes to another place than the encoder reads from.
-        note: what every reader of the result should know.
+        deeper: regular expression of keys that show an encoder of more than one linear map.
+        log_scale: key of an optional scalar whose exponential multiplies the decoder.
+        mixture: keys of W [n, c] and C [c, d], whose product is added to the tensor at `decoder`.
+        outputs_mask: key of a tensor [s, o] that marks the outputs of each layer.
+        refusal: why a file that fits this row holds no dictionary.
+        transcoder: whether the decoder writes to another hook point than the encoder reads from.
+        note: note reported with every result.
     """
 
     name: str
@@ -56,9 +63,17 @@ class Layout:
     encoder_bias: tuple[str, ...] = ()
     decoder_bias: tuple[str, ...] = ()
     frequency: str | None = None
+    deeper: str | None = None
+    log_scale: str | None = None
+    mixture: tuple[str, str] | None = None
+    outputs_mask: str | None = None
+    refusal: str | None = None
     transcoder: bool = False
     note: str | None = None
 
+
+# overcomplete's encoders have these blocks before their last linear map.
+_DEEP_ENCODER = r"encoder\.\w+_blocks\..+"
 
 _linear = partial(
     Layout, decoder=r"decoder\.weight", decoder_axes="dn", encoder="encoder.weight", encoder_axes="nd",
@@ -68,24 +83,69 @@ _pair = partial(
     Layout, decoder="W_dec", encoder="W_enc", fixed=False, encoder_bias=("b_enc", "b_gate"), decoder_bias=("b_dec",)
 )
 
+# These tables only wrap a model, so they name no hook point.
+WRAPPER = "state_dict|model_state_dict|model|module|saes?|autoencoders?|ae|net|weights|params|dictionary|checkpoint"
+
 LAYOUTS: tuple[Layout, ...] = (
     Layout(
-        "e2e_sae", "e2e_sae run", r"(?P<site>.+)\.decoder\.weight", "dn", "{site}.encoder.0.weight", "nd",
-        also=("{site}.encoder.0.weight",), encoder_bias=("{site}.encoder.0.bias",),
+        "e2e_sae", "e2e_sae run", rf"(?P<site>(?!(?:{WRAPPER})\.)[^.]+)\.decoder\.weight", "dn",
+        "{site}.encoder.0.weight", "nd", also=("{site}.encoder.0.weight",), encoder_bias=("{site}.encoder.0.bias",),
         decoder_bias=("{site}.decoder.bias",),
     ),
+    _linear(
+        "e2e_sae", "e2e_sae SAE", encoder="encoder.0.weight", also=("encoder.0.weight",),
+        encoder_bias=("encoder.0.bias",),
+    ),
     Layout(
-        "llamascopium_clt", "llamascopium cross-layer transcoder", r"W_D\.(?P<into>\d+)", "ond", "W_E", "odn",
+        "llamascopium_clt", "llamascopium cross-layer transcoder", r"W_D\.(?P<into>\d{1,4})", "ond", "W_E", "odn",
         encoder_bias=("b_E",), transcoder=True,
     ),
     Layout(
         "llamascopium_crosscoder", "llamascopium crosscoder", "W_D", "ond", "W_E", "odn",
         encoder_bias=("b_E",), decoder_bias=("b_D",),
     ),
+    Layout(
+        "llamascopium_lorsa", "llamascopium low-rank sparse attention", "W_O", "nd", "W_V", "nd", also=("W_V",),
+        encoder_bias=("b_V",), decoder_bias=("b_D",), transcoder=True,
+    ),
+    Layout(
+        "llamascopium_molt", "llamascopium mixture of linear transforms", r"U_matrices\.(?!1$)\d+", "nd-",
+        refusal="a mixture of linear transforms: each latent of rank above 1 writes to a subspace and has no one "
+        "direction to compare; only one whose transforms are all of rank 1 can be read",
+    ),
+    Layout(
+        "llamascopium_molt", "llamascopium mixture of linear transforms of rank 1", r"U_matrices\.1", "nd1", "W_E",
+        "dn", also=("V_matrices.1",), encoder_bias=("b_E",), decoder_bias=("b_D",), transcoder=True,
+    ),
     Layout("llamascopium", "llamascopium SAE", "W_D", "nd", "W_E", "dn", encoder_bias=("b_E",), decoder_bias=("b_D",)),
     Layout(
-        "circuit_tracer_clt", "circuit-tracer cross-layer transcoder", r"W_dec_(?P<source>\d+)", "nod",
+        "circuit_tracer_clt", "circuit-tracer cross-layer transcoder", r"W_dec_(?P<source>\d{1,4})", "nod",
         "W_enc_{source}", "nd", encoder_bias=("b_enc_{source}",), decoder_bias=("b_dec_{source}",), transcoder=True,
+    ),
+    Layout(
+        "crosslayer_transcoder", "crosslayer-transcoder", "W_dec", "sond", "W_enc", "sdn", also=("W_enc",),
+        encoder_bias=("b_enc",), outputs_mask="mask", transcoder=True,
+    ),
+    Layout(
+        "crosslayer_coding", "crosslayer-coding (decode-clt) cross-layer transcoder",
+        r"(?:decoder_module\.)?decoders\.(?P<source>\d+)->(?P<into>\d+)\.weight", "dn",
+        "encoder_module.encoders.{source}.weight", "nd", encoder_bias=("encoder_module.encoders.{source}.bias_param",),
+        transcoder=True,
+    ),
+    Layout(
+        "crosslayer_coding", "crosslayer-coding (decode-clt), one decoder a layer",
+        r"(?:decoder_module\.)?decoders\.(?P<reads>\d+)\.weight", "dn", "encoder_module.encoders.{reads}.weight", "nd",
+        encoder_bias=("encoder_module.encoders.{reads}.bias_param",), transcoder=True,
+        note="tied decoders: the same directions are written to several layers",
+    ),
+    Layout(
+        "gemma_scope_2_crosscoder", "Gemma Scope 2 crosscoder or transcoder, a file a layer",
+        r"params_layer_(?P<reads>\d+)\.w_dec", "nod", "params_layer_{reads}.w_enc", "dn",
+        encoder_bias=("params_layer_{reads}.b_enc",), decoder_bias=("params_layer_{reads}.b_dec",),
+    ),
+    Layout(
+        "interprot", "InterProt", "w_dec", "nd", "w_enc", "dn", also=("b_pre",), encoder_bias=("b_enc",),
+        decoder_bias=("b_pre",),
     ),
     Layout(
         "gemma_scope_2_clt", "Gemma Scope 2 cross-layer transcoder", "w_dec", "nod", "w_enc", "dn",
@@ -120,6 +180,24 @@ LAYOUTS: tuple[Layout, ...] = (
         "temporal", "temporal SAE", "D", "nd", "E", "dn",
         encoder_bias=("be", "b_enc"), decoder_bias=("bd", "b_dec", "b"),
     ),
+    Layout(
+        "archetypal", "overcomplete, relaxed archetypal", r"dictionary\.Relax", "nd", "encoder.final_block.0.weight",
+        "nd", also=("dictionary.W", "dictionary.C"), mixture=("dictionary.W", "dictionary.C"),
+        log_scale="dictionary.multiplier", encoder_bias=("encoder.final_block.0.bias",), deeper=_DEEP_ENCODER,
+    ),
+    Layout(
+        "overcomplete", "overcomplete", r"dictionary\._weights", "nd", "encoder.final_block.0.weight", "nd",
+        log_scale="dictionary.multiplier", encoder_bias=("encoder.final_block.0.bias",), deeper=_DEEP_ENCODER,
+    ),
+    Layout(
+        "saelens_synthetic", "SAELens synthetic model", "feature_vectors", "nd", decoder_bias=("bias",),
+        frequency="firing_probabilities",
+        note="a ground truth: the directions that the data were made of, not learned ones",
+    ),
+    Layout(
+        "tied", "tied SAE (Evo 2)", "W", "dn", "W", "dn", also=("b_enc", "b_dec"), fixed=False,
+        encoder_bias=("b_enc",), decoder_bias=("b_dec",),
+    ),
     _linear("dictionary_learning", "dictionary_learning", config="trainer.dict_class"),
     _linear("llama_scope", "Llama Scope", also=("encoder.bias", "decoder.bias"), container="safetensors"),
     _linear("dictionary_learning", "dictionary_learning", any_of=("bias", "b_dec", "decoder_bias")),
@@ -130,6 +208,10 @@ LAYOUTS: tuple[Layout, ...] = (
     ),
     _pair(
         "dictionary_learning", "dictionary_learning", decoder_axes="nd", encoder_axes="dn", config="trainer.dict_class"
+    ),
+    _pair(
+        "esmc_sae", "ESMC SAE", decoder_axes="nd", encoder_axes="dn", also=("idf", "max"),
+        note="its inputs were z-scored",
     ),
     _pair(
         "sae_geometry_consensus", "sae-geometry consensus dictionary", decoder_axes="nd", encoder_axes="nd",
@@ -161,12 +243,15 @@ LAYOUTS: tuple[Layout, ...] = (
     ),
 )  # fmt: skip
 
-# One-dimensional tensors with one entry a latent, or one entry a coordinate of the space decoded to: they tell which
-# axis is which.
-PER_LATENT = (
-    "b_enc", "threshold", "b_gate", "b_mag", "r_mag", "latent_bias", "encoder.bias", "gate_bias", "frequency", "n_runs",
-    "scaling_factor", "log_threshold", "encoder_linear.bias", "b_E", "latents_activation_frequency",
-    "activation_function.threshold",
+# Tensors with one entry per latent, or one per coordinate of the decoder's space, determine which axis is which. A bias
+# or threshold of the encoder must have the length of its output; the others count only where neither exists.
+ENCODER_SIDE = (
+    "b_enc", "threshold", "b_gate", "b_mag", "r_mag", "latent_bias", "encoder.bias", "encoder.0.bias", "gate_bias",
+    "log_threshold", "encoder_linear.bias", "b_E", "b_V", "activation_function.threshold",
 )  # fmt: skip
-PER_COORDINATE = ("b_dec", "pre_bias", "decoder.bias", "bias", "decoder_bias", "decoder_linear.bias", "b_D")
+PER_LATENT = (
+    *ENCODER_SIDE, "frequency", "n_runs", "scaling_factor", "latents_activation_frequency", "firing_probabilities",
+    "idf", "max",
+)  # fmt: skip
+PER_COORDINATE = ("b_dec", "pre_bias", "decoder.bias", "bias", "decoder_bias", "decoder_linear.bias", "b_D", "b_pre")
 N_LATENTS_CONFIG = ("d_sae", "num_latents", "dict_size", "trainer.dict_size", "n_latents", "d_transcoder", "ae_dim")

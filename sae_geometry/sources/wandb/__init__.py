@@ -1,1 +1,1 @@
-"""Weights & Biases: runs, their records and files."""
+"""W&B: runs, their records and files."""

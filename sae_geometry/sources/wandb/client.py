@@ -1,20 +1,21 @@
-"""Runs of Weights & Biases by its own client, where a key is configured.
+"""Access W&B runs by its own client, where a key is configured.
 
-The client answers what a run holds. Its downloads are not used: it leaves a truncated file at its final path, accepts
-a wrong checksum, and waits for ever on a silent server.
+The client only lists contents. Its downloads are not used: it leaves a truncated file at the final path, accepts a
+wrong checksum, and waits indefinitely for a silent server.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from sae_geometry.io.redaction import without_secrets
-from sae_geometry.sources.download import RemoteFile
+from sae_geometry.sources.download import RemoteFile, remote_file
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.http import RefusedError, UnreachableError, check_status, limits, open_url, post_json
+from sae_geometry.sources.wandb.artifacts import Artifact
 from sae_geometry.sources.wandb.host import api_key, base_url, credentials_for, how_to_sign_in
 from sae_geometry.sources.wandb.run_record import RunRecord, as_table, plain_config
 
@@ -22,7 +23,7 @@ _MAX_FILES = 200_000
 
 
 class SignedInClient:
-    """What a run holds, asked with a key."""
+    """Query runs and artifacts with a key."""
 
     def __init__(self, key: str) -> None:
         try:
@@ -35,38 +36,60 @@ class SignedInClient:
             self._api = wandb.Api(overrides={"base_url": base_url()}, timeout=timeout, api_key=key)
 
     def run(self, path: str) -> RunRecord:
-        """One run.
+        """Return one run.
 
         Raises:
-            RefusedError: no such run, or not for this key.
+            RefusedError: no such run, or no access with this key.
         """
         with quiet_and_bounded(), _told(f"asking for {path}"):
             return _record(path, self._api.run(path))
 
     def files(self, path: str) -> list[RemoteFile]:
-        """Every file of a run, all pages of them."""
+        """Return every file of a run, from all pages."""
         with quiet_and_bounded(), _told(f"listing the files of {path}"):
-            found = []
-            for file in self._api.run(path).files(per_page=100):
-                found.append(RemoteFile(str(file.name), str(file.url), file.size or None, file.md5 or None))
-                if len(found) > _MAX_FILES:
-                    raise SourceError(f"W&B lists more than {_MAX_FILES:,} files for {path}; stopped")
-            return found
+            return _listed(self._api.run(path).files(per_page=100), path)
+
+    def artifact(self, path: str) -> Artifact:
+        """Return one version of an artifact, "entity/project/name:alias".
+
+        Raises:
+            RefusedError: no such artifact, or no access with this key.
+        """
+        with quiet_and_bounded(), _told(f"asking for {path}"):
+            found = self._api.artifact(path)
+            return Artifact(
+                f"{path.rpartition(':')[0]}:{found.version}", str(found.type), tuple(map(str, found.aliases)),
+                as_table(found.metadata),
+            )  # fmt: skip
+
+    def artifact_files(self, artifact: Artifact) -> list[RemoteFile]:
+        """Return every file of an artifact, from all pages."""
+        with quiet_and_bounded(), _told(f"listing the files of {artifact.path}"):
+            return _listed(self._api.artifact(artifact.path).files(per_page=100), artifact.path)
 
     def runs(self, path: str) -> Iterator[RunRecord]:
-        """The runs of "entity/project"."""
+        """Yield the runs of "entity/project"."""
         with quiet_and_bounded(), _told(f"listing the runs of {path}"):
             for run in self._api.runs(path, per_page=50, lazy=False):
                 yield _record(f"{path}/{run.id}", run)
 
 
+def _listed(files: Iterable[Any], path: str) -> list[RemoteFile]:
+    found = []
+    for file in files:
+        found.append(remote_file(file.name, file.url, file.size or None, file.md5))
+        if len(found) > _MAX_FILES:
+            raise SourceError(f"W&B lists more than {_MAX_FILES:,} files for {path}; stopped")
+    return found
+
+
 def check_signed_in() -> None:
-    """Ask the server who we are, without the client.
+    """Query the server for the current user, without the client.
 
     Raises:
-        RefusedError: no key, or one that the server does not accept.
-        UnreachableError: no answer in time.
-        SourceError: an answer that is not a W&B server's.
+        RefusedError: no key, or a key that the server rejects.
+        UnreachableError: no response in time.
+        SourceError: the response is not from a W&B server.
     """
     key, where = api_key(), base_url()
     if key is None:
@@ -91,7 +114,7 @@ def _record(path: str, run: Any) -> RunRecord:
 
 @contextmanager
 def quiet_and_bounded() -> Iterator[None]:
-    """The client's settings for bounded waits and silence, as environment variables it reads when it first starts."""
+    """Set environment variables that limit the client's waits and silence it; it reads them on first start."""
     wanted = {
         "WANDB_SILENT": "true",
         "WANDB_ERROR_REPORTING": "false",
@@ -112,10 +135,10 @@ def quiet_and_bounded() -> Iterator[None]:
 
 @contextmanager
 def _told(doing: str) -> Iterator[None]:
-    """The client's many exceptions as one sentence each.
+    """Translate the client's exceptions to one sentence each.
 
-    It calls a server that fails, throttles or is silent "a busy service process", and a refused key by the body of
-    the answer. So the server is asked once more, by us, what the matter is.
+    For a server that fails, throttles or is silent, the client reports "a busy service process"; for a rejected key,
+    the body of the response. So the server is queried once more, without the client, for the cause.
     """
     try:
         yield
@@ -142,7 +165,7 @@ def _told(doing: str) -> Iterator[None]:
 
 
 def _what_the_server_says() -> tuple[int | None, str]:
-    """The status of a refusal, and in words why there is no answer; (None, "") when all is well."""
+    """Return the HTTP status of a refusal and the reason for a missing response; (None, "") if all is well."""
     question = b'{"query": "query Viewer { viewer { id } }"}'
     headers = {"Content-Type": "application/json"}
     try:

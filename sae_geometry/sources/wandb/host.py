@@ -1,4 +1,4 @@
-"""Which Weights & Biases server, and whether a key for it is configured. Imports no client."""
+"""The configured W&B server and key. Imports no client."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from sae_geometry.io.redaction import hide
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.http import Credentials, origin_of
 
-# Public runs of the papers are here; the client's own default has moved.
+# The public runs of the papers are on this server; the client's default has changed.
 _DEFAULT = "https://api.wandb.ai"
 
 
 def base_url() -> str:
-    """`$WANDB_BASE_URL`, or https://api.wandb.ai.
+    """Return `$WANDB_BASE_URL`, or https://api.wandb.ai.
 
     Raises:
-        SourceError: not the URL of a server.
+        SourceError: the value is not the URL of a server.
     """
     url = (os.environ.get("WANDB_BASE_URL") or _DEFAULT).rstrip("/")
     try:
@@ -35,7 +35,7 @@ def base_url() -> str:
 
 
 def api_key() -> str | None:
-    """The key configured for the server: `$WANDB_API_KEY`, or the entry that `wandb login` wrote to .netrc."""
+    """Return the key for the server: `$WANDB_API_KEY`, or the entry of `wandb login` in .netrc."""
     if key := os.environ.get("WANDB_API_KEY"):
         return key
     given = os.environ.get("NETRC")
@@ -52,7 +52,7 @@ def api_key() -> str | None:
 
 
 def credentials_for(key: str | None) -> Credentials | None:
-    """The header that carries a key, for the configured server only; None without a key."""
+    """Return the header with the key, for the configured server only; None without a key."""
     if key is None:
         return None
     token = base64.b64encode(f"api:{key}".encode()).decode()
@@ -60,5 +60,5 @@ def credentials_for(key: str | None) -> Credentials | None:
 
 
 def how_to_sign_in() -> str:
-    """What to do about a run that needs a key."""
+    """Return instructions for a run that needs a key."""
     return "set WANDB_API_KEY (wandb.ai/authorize shows yours) or run `wandb login`"

@@ -1,14 +1,17 @@
-"""Public runs of Weights & Biases without a key: the same questions its client asks, over plain HTTPS."""
+"""Access public W&B runs without a key: the requests of its client, over plain HTTPS."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sae_geometry.io.redaction import without_secrets
-from sae_geometry.sources.download import RemoteFile
+from sae_geometry.sources.download import RemoteFile, remote_file
 from sae_geometry.sources.errors import SourceError
-from sae_geometry.sources.http import RefusedError, post_json
+from sae_geometry.sources.http import RefusedError, limits, post_json
+from sae_geometry.sources.layouts.config import lookup
+from sae_geometry.sources.wandb.artifacts import Artifact
 from sae_geometry.sources.wandb.host import base_url, how_to_sign_in
 from sae_geometry.sources.wandb.run_record import RunRecord, as_table, plain_config
 
@@ -23,23 +26,36 @@ _FILES = """query RunFiles($project: String!, $entity: String!, $name: String!, 
       edges { node { id name url(upload: $upload) directUrl sizeBytes mimetype updatedAt md5 } cursor }
       pageInfo { endCursor hasNextPage } } } }
 }"""
-_RUNS = f"""query Runs($project: String!, $entity: String!, $cursor: String, $perPage: Int = 50, $order: String,
+_RUNS = f"""query Runs($project: String!, $entity: String!, $cursor: String, $perPage: Int = 20, $order: String,
     $filters: JSONString) {{
   project(name: $project, entityName: $entity) {{ runCount(filters: $filters)
     runs(filters: $filters, after: $cursor, first: $perPage, order: $order) {{
       edges {{ node {{ {_RUN_FIELDS} }} cursor }} pageInfo {{ endCursor hasNextPage }} }} }}
 }}"""
+_ARTIFACT = """query ArtifactMembershipByName($entity: String!, $project: String!, $name: String!) {
+  project(name: $project, entityName: $entity) { artifactCollectionMembership(name: $name) {
+    versionIndex aliases { alias } artifactCollection { name project { name entity { name } } }
+    artifact { id artifactType { name } metadata state } } }
+}"""
+_ARTIFACT_FILES = """query ArtifactMembershipFiles($entity: String!, $project: String!, $collection: String!,
+    $alias: String!, $cursor: String, $perPage: Int = 50) {
+  project(name: $project, entityName: $entity) { artifactCollection(name: $collection) { __typename
+    artifactMembership(aliasName: $alias) { files(after: $cursor, first: $perPage) {
+      edges { node { id name: displayName url directUrl sizeBytes md5 digest } cursor }
+      pageInfo { endCursor hasNextPage } } } } }
+}"""
 _MAX_PAGES = 2000
+_LONGEST_NAME = 500
 
 
 class KeylessClient:
-    """What a public run holds, asked without a key."""
+    """Query public runs and artifacts without a key."""
 
     def run(self, path: str) -> RunRecord:
-        """One run.
+        """Return one run.
 
         Raises:
-            RefusedError: the server wants a key, or there is no such run.
+            RefusedError: the server requires a key, or there is no such run.
         """
         project = self._ask(_RUN, path)
         node = project.get("run") if isinstance(project, Mapping) else None
@@ -48,33 +64,67 @@ class KeylessClient:
         return _record(path, node)
 
     def files(self, path: str) -> list[RemoteFile]:
-        """Every file of a run, all pages of them."""
-        found: list[RemoteFile] = []
-        for page in self._pages(_FILES, path, "fileCursor", ("run", "files")):
-            found += [_remote(node) for node in page]
-        return found
+        """Return every file of a run, from all pages."""
+        return _remote_files(self._pages(_FILES, path, "fileCursor", ("run", "files")))
 
     def runs(self, path: str) -> Iterator[RunRecord]:
-        """The runs of "entity/project"."""
+        """Yield the runs of "entity/project"."""
         for page in self._pages(_RUNS, path, "cursor", ("runs",)):
             for node in page:
-                yield _record(f"{path}/{node.get('name')}", node)
+                name = node.get("name")
+                if not isinstance(name, str) or not name.isprintable():
+                    raise SourceError(f"W&B lists a run of {path} that has no name")
+                yield _record(f"{path}/{name}", node)
+
+    def artifact(self, path: str) -> Artifact:
+        """Return one version of an artifact, "entity/project/name:alias".
+
+        Raises:
+            RefusedError: the server requires a key, or there is no such artifact.
+        """
+        project = self._ask(_ARTIFACT, path)
+        member = project.get("artifactCollectionMembership") if isinstance(project, Mapping) else None
+        found = member.get("artifact") if isinstance(member, Mapping) else None
+        if (
+            not isinstance(member, Mapping)
+            or not isinstance(found, Mapping)
+            or type(member.get("versionIndex")) is not int
+            or not 0 <= member["versionIndex"] < 10**9
+        ):
+            raise _missing(path)
+        aliases = member["aliases"] if isinstance(member.get("aliases"), list) else []
+        return Artifact(
+            f"{path.rpartition(':')[0]}:v{member['versionIndex']}",
+            str(lookup(found, "artifactType.name") or ""),
+            tuple(str(a["alias"]) for a in aliases if isinstance(a, Mapping) and "alias" in a),
+            as_table(found.get("metadata")),
+        )
+
+    def artifact_files(self, artifact: Artifact) -> list[RemoteFile]:
+        """Return every file of an artifact, from all pages."""
+        place, _, version = artifact.path.rpartition(":")
+        more = {"collection": place.rpartition("/")[2], "alias": version}
+        inside = ("artifactCollection", "artifactMembership", "files")
+        pages = self._pages(_ARTIFACT_FILES, artifact.path, "cursor", inside, more)
+        return _remote_files(pages)
 
     def _pages(
-        self, query: str, path: str, cursor_name: str, inside: tuple[str, ...]
+        self, query: str, path: str, cursor_name: str, inside: tuple[str, ...], more: Mapping[str, Any] | None = None
     ) -> Iterator[list[Mapping[str, Any]]]:
-        cursor, seen = None, set()
+        cursor, seen, end = None, set(), time.monotonic() + limits().end
         for _ in range(_MAX_PAGES):
-            connection = self._ask(query, path, {cursor_name: cursor} if cursor else {})
+            connection = self._ask(query, path, {**(more or {}), **({cursor_name: cursor} if cursor else {})})
             for step in inside:
                 connection = connection.get(step) if isinstance(connection, Mapping) else None
             if not isinstance(connection, Mapping):
                 raise _missing(path)
-            edges = [e for e in connection.get("edges") or [] if isinstance(e, Mapping)]
+            listed, info = connection.get("edges"), connection.get("pageInfo")
+            edges = [e for e in listed if isinstance(e, Mapping)] if isinstance(listed, list) else []
             yield [e["node"] for e in edges if isinstance(e.get("node"), Mapping)]
-            info = connection.get("pageInfo") or {}
-            if not info.get("hasNextPage"):
+            if not isinstance(info, Mapping) or not info.get("hasNextPage"):
                 return
+            if time.monotonic() > end:
+                raise SourceError(f"W&B lists {path} too slowly: no end after {limits().end:.0f} seconds; stopped")
             cursor = info.get("endCursor") or (edges[-1].get("cursor") if edges else None)
             if not isinstance(cursor, str) or cursor in seen:
                 raise SourceError(f"W&B lists {path} in a circle; try again later")
@@ -110,19 +160,19 @@ class KeylessClient:
 def _record(path: str, node: Mapping[str, Any]) -> RunRecord:
     return RunRecord(
         path,
-        str(node.get("displayName") or ""),
-        str(node.get("state") or ""),
+        str(node.get("displayName") or "")[:_LONGEST_NAME],
+        str(node.get("state") or "")[:_LONGEST_NAME],
         plain_config(node.get("config")),
         as_table(node.get("summaryMetrics")),
     )
 
 
-def _remote(node: Mapping[str, Any]) -> RemoteFile:
-    size = str(node.get("sizeBytes") or "")
-    url = node.get("url") or node.get("directUrl")
-    if not isinstance(url, str):
-        raise SourceError(f"W&B gives no URL for the file {str(node.get('name'))[:80]!r}")
-    return RemoteFile(str(node.get("name")), url, int(size) if size.isdigit() else None, node.get("md5") or None)
+def _remote_files(pages: Iterator[list[Mapping[str, Any]]]) -> list[RemoteFile]:
+    return [
+        remote_file(n.get("name"), n.get("url") or n.get("directUrl"), n.get("sizeBytes"), n.get("md5"))
+        for page in pages
+        for n in page
+    ]
 
 
 def _missing(path: str) -> RefusedError:

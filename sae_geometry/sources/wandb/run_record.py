@@ -1,8 +1,9 @@
-"""What a training run says of itself: configuration, summary, and the numbers that runs are matched by."""
+"""Record of a training run: configuration, summary, and the metrics for pairing runs."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,14 +11,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sae_geometry.sources.errors import SourceError
-from sae_geometry.sources.layouts.config import lookup
+from sae_geometry.sources.layouts.config import lookup, plain_values
+from sae_geometry.sources.plain import is_plain, parse_json
 
 Kind = Literal["local", "e2e", "e2e+ds"]
 
 RUN_RECORD_NAME = "wandb_run.json"
 _ALIVE_IDS = ("sparsity/alive_dict_elements_indices_final/", "sparsity/alive_dict_elements_indices/")
 _ALIVE_COUNT = ("sparsity/alive_dict_elements_final/", "sparsity/alive_dict_elements/")
-_MAX_RECORD_BYTES = 64 << 20
+_MAX_RECORD_BYTES = 32 << 20
 
 
 @dataclass(frozen=True)
@@ -26,11 +28,12 @@ class RunRecord:
 
     Attributes:
         path: "entity/project/run".
-        name: the name people gave it.
+        name: display name of the run.
         state: "finished", "running", "crashed", …
-        config: what it was trained with, as a nested table.
-        summary: its last metrics, under flat keys like "sparsity/eval/L_0/blocks.6.hook_resid_pre".
-        weights: names of its files that look like weights; empty when they were not listed.
+        config: training configuration, as a nested table.
+        summary: last metrics, under flat keys like "sparsity/eval/L_0/blocks.6.hook_resid_pre".
+        weights: names of files that look like weights; empty when they were not listed.
+        sums: checksums of the downloaded files, by name.
     """
 
     path: str
@@ -39,10 +42,11 @@ class RunRecord:
     config: Mapping[str, Any] = field(repr=False)
     summary: Mapping[str, Any] = field(repr=False)
     weights: tuple[str, ...] = ()
+    sums: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @cached_property
     def hooks(self) -> tuple[str, ...]:
-        """The hook points of its SAEs."""
+        """Return the hook points of its SAEs."""
         positions = lookup(self.config, "saes.sae_positions")
         listed = [positions] if isinstance(positions, str) else positions if isinstance(positions, list) else []
         if not listed:
@@ -51,7 +55,7 @@ class RunRecord:
 
     @cached_property
     def kind(self) -> Kind | None:
-        """Local, end to end, or end to end with reconstruction downstream, by the coefficients of its loss."""
+        """Return local, end-to-end, or end-to-end with downstream reconstruction, from the coefficients of the loss."""
         loss = self.config.get("loss")
         if not isinstance(loss, Mapping):
             return None
@@ -61,27 +65,27 @@ class RunRecord:
 
     @cached_property
     def alive_ids(self) -> dict[str, Sequence[int]]:
-        """Ids of the latents that fire, by hook point, where the summary lists them."""
+        """Return ids of the latents that fire, by hook point, where the summary lists them."""
         found: dict[str, Sequence[int]] = {}
         for prefix in _ALIVE_IDS:
             for key, ids in self.summary.items():
                 if key.startswith(prefix) and isinstance(ids, list):
-                    if any(type(i) is not int or i < 0 for i in ids):
+                    if any(type(i) is not int or not 0 <= i < 1 << 48 for i in ids):
                         raise SourceError(f"the alive latents of run {self.path} are not a list of whole numbers")
                     found.setdefault(key.removeprefix(prefix), ids)
         return found
 
     @property
     def alive_source(self) -> str:
-        """Where `alive_ids` come from, in words."""
+        """Return the source of `alive_ids`, in words."""
         return f"the summary of W&B run {self.path}"
 
     def metric(self, name: Literal["l0", "ce_increase", "explained_variance", "alive"], hook: str) -> float | None:
-        """One number of the run at one hook point; None where the summary has none.
+        """Return one metric of the run at one hook point; None where the summary has none.
 
-        l0 is the mean number of latents that fire on a token; ce_increase is the cross-entropy loss with the SAE
-        spliced in minus that without, in nats; explained_variance is a share; alive a count. Numbers of the final
-        evaluation go before those of training.
+        l0 is the mean number of active latents per token; ce_increase is the cross-entropy loss with the SAE spliced in
+        minus that without, in nats; explained_variance is a share; alive is a count. The final evaluation takes
+        precedence over training.
         """
         match name:
             case "l0":
@@ -98,13 +102,13 @@ class RunRecord:
 
     @property
     def seed(self) -> int | None:
-        """The seed it was trained with; None where not recorded."""
+        """Return the random seed of the training; None where not recorded."""
         seed = self.config.get("seed")
-        return seed if type(seed) is int else None
+        return seed if type(seed) is int and is_plain(seed) else None
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """The plain facts that go with a dictionary of this run."""
+        """Return the plain metadata for a dictionary of this run."""
         facts: dict[str, Any] = {"run": self.path, "run_name": self.name, "kind": self.kind, "seed": self.seed}
         if len(self.hooks) == 1:
             for name in ("l0", "ce_increase", "explained_variance", "alive"):
@@ -113,18 +117,17 @@ class RunRecord:
 
     def _number(self, keys: Sequence[str]) -> float | None:
         values = (self.summary.get(k) for k in keys)
-        return next((float(v) for v in values if isinstance(v, int | float) and not isinstance(v, bool)), None)
+        numbers = (v for v in values if isinstance(v, int | float) and not isinstance(v, bool) and is_plain(v))
+        return next((float(v) for v in numbers if math.isfinite(v)), None)
 
 
 def plain_config(raw: Any) -> dict[str, Any]:
-    """A run's configuration from W&B's JSON: `{"seed": {"value": 0}, "_wandb": …}` becomes `{"seed": 0}`."""
-    table = as_table(raw)
-    values = {k: v["value"] if isinstance(v, dict) and "value" in v else v for k, v in table.items()}
-    return {k: v for k, v in values.items() if k not in ("_wandb", "wandb_version")}
+    """Return a run's configuration from W&B's JSON: `{"seed": {"value": 0}, "_wandb": …}` becomes `{"seed": 0}`."""
+    return plain_values(as_table(raw))
 
 
 def as_table(raw: Any) -> dict[str, Any]:
-    """A JSON table given as text, as a table, or not at all.
+    """Parse a JSON table given as text, as a table or as None.
 
     Raises:
         SourceError: anything else.
@@ -132,8 +135,8 @@ def as_table(raw: Any) -> dict[str, Any]:
     if raw is None or raw == "":
         return {}
     try:
-        table = json.loads(raw) if isinstance(raw, str) else raw
-    except (ValueError, RecursionError) as error:
+        table = parse_json(raw) if isinstance(raw, str) else raw
+    except ValueError as error:
         raise SourceError("W&B answered with a configuration or summary that is not JSON") from error
     if not isinstance(table, dict):
         raise SourceError("W&B answered with a configuration or summary that is not a table")
@@ -141,7 +144,7 @@ def as_table(raw: Any) -> dict[str, Any]:
 
 
 def write_record(record: RunRecord) -> str:
-    """The record as JSON text, to lie beside the weights."""
+    """Return the record as JSON text, for a file next to the weights."""
     return json.dumps(
         {
             "path": record.path,
@@ -150,24 +153,26 @@ def write_record(record: RunRecord) -> str:
             "config": record.config,
             "summary": record.summary,
             "weights": record.weights,
+            "sums": record.sums,
         }
     )
 
 
 def read_record(path: Path) -> RunRecord | None:
-    """The record that lies beside weights; None if it cannot be read."""
+    """Read the record next to weights; None if it cannot be read."""
     try:
         if path.stat().st_size > _MAX_RECORD_BYTES:
             return None
-        table = json.loads(path.read_text(encoding="utf-8"))
-        config, summary = table["config"], table["summary"]
+        table = parse_json(path.read_text(encoding="utf-8"))
+        config, summary, sums = table["config"], table["summary"], table.get("sums") or {}
         if not isinstance(config, dict) or not isinstance(summary, dict):
             return None
         return RunRecord(
             str(table.get("path", path.parent.name)), str(table.get("displayName", "")), str(table.get("state", "")),
             config, summary, tuple(str(n) for n in table.get("weights") or ()),
+            {name: str(value) for name, value in sums.items()},
         )  # fmt: skip
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

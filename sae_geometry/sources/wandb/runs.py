@@ -1,4 +1,4 @@
-"""Runs of Weights & Biases: a project's as a table, which of them a paper would pair, and a run's checkpoint."""
+"""W&B runs: a project's runs as a table, comparable runs, and the checkpoint of a run."""
 
 from __future__ import annotations
 
@@ -7,14 +7,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
+from sae_geometry.io.atomic_folder import whole_file
 from sae_geometry.sources.address import Address, parse
 from sae_geometry.sources.bundle import Bundle, Context
 from sae_geometry.sources.cache import run_folder, safe_path
-from sae_geometry.sources.download import RemoteFile, fetch_file, locked
+from sae_geometry.sources.download import RemoteFile, fetch_file, in_cache, locked
 from sae_geometry.sources.errors import AddressError, SourceError
 from sae_geometry.sources.files.open import open_tensors
 from sae_geometry.sources.http import RefusedError, origin_of
-from sae_geometry.sources.layouts.filenames import checkpoints_in_order, choose_weights, looks_like_weights
+from sae_geometry.sources.layouts.filenames import (
+    checkpoints_in_order,
+    choose_weights,
+    companions,
+    looks_like_weights,
+    start_names,
+)
+from sae_geometry.sources.wandb.artifacts import ArtifactClient, bundle_artifact
 from sae_geometry.sources.wandb.host import api_key, base_url, credentials_for
 from sae_geometry.sources.wandb.public_client import KeylessClient
 from sae_geometry.sources.wandb.run_record import RUN_RECORD_NAME, Kind, RunRecord, read_record, write_record
@@ -25,8 +33,8 @@ _FIELDS: dict[By, str] = {"ce": "ce_increase", "l0": "l0", "alive": "alive"}
 
 
 @runtime_checkable
-class RunClient(Protocol):
-    """Whoever can say what a run holds."""
+class RunClient(ArtifactClient, Protocol):
+    """Client that can query runs and artifacts."""
 
     def run(self, path: str) -> RunRecord: ...
 
@@ -37,7 +45,7 @@ class RunClient(Protocol):
 
 @dataclass(frozen=True)
 class FetchedRun:
-    """A run's files on disk."""
+    """Files of a run on disk."""
 
     record: RunRecord
     folder: Path
@@ -45,7 +53,7 @@ class FetchedRun:
 
 
 def client() -> RunClient:
-    """The wandb client where a key is configured, else plain HTTPS."""
+    """Return the wandb client where a key is configured, else plain HTTPS."""
     key = api_key()
     if key is None:
         return KeylessClient()
@@ -55,67 +63,73 @@ def client() -> RunClient:
 
 
 def bundle_wandb(address: Address, context: Context) -> Bundle:
-    """The checkpoint of a run: `#file`, or the one with the largest number.
+    """Return the checkpoint of a run: `#file`, or the one with the largest number; or the one in an artifact.
 
     Raises:
-        SourceError: no such run or file, no access, or no whole copy of it.
+        SourceError: no such run or file, no access, or no complete copy.
     """
+    if ":" in address.place:
+        return bundle_artifact(address, client, context)
     fetched = fetch_run(address.place, context, file=address.path)
-    name = fetched.weights[-1]
+    name = fetched.weights[0]
     record = fetched.record
+    starts = [n for n in start_names(name) if n in record.weights]
+    there = [p for n in starts if (p := fetched.folder / safe_path(n)).is_file()]
+    missing = f"wandb:{address.place}#{starts[0]}" if starts and not there else None
     return Bundle(
-        (fetched.folder / safe_path(name),),
+        tuple(fetched.folder / safe_path(n) for n in fetched.weights),
         address=f"wandb:{address.place}#{name}",
         name=record.name or address.place.rpartition("/")[2],
         where=f"{address.place}/{name}",
+        start=there[0] if there else None,
         config=record.config,
         alive_ids=record.alive_ids,
         alive_source=record.alive_source,
-        metadata=record.metadata,
+        metadata=record.metadata | ({"start_not_fetched": missing} if missing else {}),
     )
 
 
 def fetch_run(run: str, context: Context, *, file: str | None = None, every: bool = False) -> FetchedRun:
-    """Bring a run's checkpoint (or every one) and its record into the cache, if they are not there.
+    """Download a run's checkpoint (or all) and its record to the cache, if absent.
 
     Args:
         run: "entity/project/run".
-        context: offline or not, and whom to tell.
-        file: one file by name; by default the last checkpoint.
-        every: all checkpoints named by number.
+        context: offline mode and callbacks.
+        file: name of one file; by default the last checkpoint.
+        every: download all checkpoints named by number.
 
     Raises:
-        SourceError: as `bundle_wandb`.
+        SourceError: see `bundle_wandb`.
     """
     folder = run_folder(origin_of(base_url()).partition("://")[2], run)
     record = read_record(folder / RUN_RECORD_NAME)
     if record is not None and record.weights and (context.offline or record.state == "finished"):
         names = _wanted(record.weights, run, file, every)
-        if all((folder / safe_path(n)).is_file() for n in names):
+        if in_cache(folder, names, record.sums, context, f"wandb:{run}"):
             return FetchedRun(record, folder, names)
     if context.offline:
         raise SourceError(f"wandb:{run}{f'#{file}' if file else ''} is not in the cache {folder}; leave out --offline")
     asked = client()
-    remote = {f.name: f for f in asked.files(run)}
+    remote = {f.name: f for f in asked.files(run) if f.name.isprintable()}  # `safe_path` accepts no other name
+    sums = {} if record is None else dict(record.sums)
     record = replace(asked.run(run), weights=tuple(sorted(n for n in remote if looks_like_weights(n))))
     names = _wanted(list(remote), run, file, every)
     credentials = credentials_for(api_key())
     for name in names:
-        target = folder / safe_path(name)
         context.say(f"fetching {name} from {origin_of(remote[name].url)}")
-        fetch_file(remote[name], target, credentials=credentials, check=open_tensors, progress=context.progress)
+        sums[name] = fetch_file(
+            remote[name], folder / safe_path(name), recorded=sums.get(name), again=context.again == "all",
+            credentials=credentials, check=open_tensors if looks_like_weights(name) else None,
+            progress=context.progress,
+        )  # fmt: skip
+    record = replace(record, sums={n: value for n, value in sums.items() if n in remote})
     _keep(record, folder / RUN_RECORD_NAME)
     return FetchedRun(record, folder, names)
 
 
 def _keep(record: RunRecord, path: Path) -> None:
-    with locked(path):
-        partial = path.with_suffix(".partial")
-        try:
-            partial.write_text(write_record(record), encoding="utf-8")
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+    with locked(path), whole_file(path) as file:
+        file.write(write_record(record).encode())
 
 
 def _wanted(names: Sequence[str], run: str, file: str | None, every: bool) -> tuple[str, ...]:
@@ -124,7 +138,7 @@ def _wanted(names: Sequence[str], run: str, file: str | None, every: bool) -> tu
         if file not in names:
             near = ordered[-3:] or [n for n in names if looks_like_weights(n)][:3]
             raise RefusedError(f"wandb:{run} has no file {file!r}{'; it has ' + ', '.join(near) if near else ''}", 404)
-        return (file,)
+        return companions(file, names)
     if every:
         if not ordered:
             raise SourceError(f"wandb:{run} has no checkpoints named samples_N.pt among its {len(names):,} files")
@@ -138,16 +152,16 @@ class RunInfo:
 
     Attributes:
         address: "wandb:entity/project/run", with ::hook where the run has several.
-        name: the name people gave the run.
+        name: display name of the run.
         state: "finished", "running", "crashed", …
-        kind: what its loss rewards: "local", "e2e" or "e2e+ds"; None when its configuration does not tell.
-        hook_point: where the SAE is.
-        layer: the number in the hook point.
-        l0: mean number of latents that fire on a token.
+        kind: training loss: "local", "e2e" or "e2e+ds"; None when the configuration does not say.
+        hook_point: hook point of the SAE.
+        layer: layer of the hook point.
+        l0: mean number of active latents per token.
         ce_increase: cross-entropy loss with the SAE minus without, in nats.
-        explained_variance: share of the activations' variance.
-        alive: latents that fire.
-        seed: of its training.
+        explained_variance: explained share of the variance of the activations.
+        alive: number of latents that fire.
+        seed: random seed of the training.
     """
 
     address: str
@@ -171,14 +185,14 @@ def runs(
     seed: int | None = None,
     state: str | None = None,
 ) -> list[RunInfo]:
-    """The runs of a project, filtered, sorted by kind, layer and L0.
+    """Return the runs of a project, filtered, sorted by kind, layer and L0.
 
     Args:
-        project: "entity/project", with or without "wandb:" in front.
-        kind, layer, seed, state: keep only the runs that have it.
+        project: "entity/project", with or without the prefix "wandb:".
+        kind, layer, seed, state: return only runs with this value.
 
     Raises:
-        SourceError: no such project, no access, no answer.
+        SourceError: no such project, no access, or no response.
 
     Example:
         >>> import sae_geometry as sg
@@ -196,10 +210,10 @@ def runs(
 
 
 def similar_runs(run: str, among: Iterable[RunInfo], by: By = "ce") -> list[RunInfo]:
-    """The run of each other kind, at the same layer, whose metric is nearest: how the paper pairs its runs.
+    """Return the run of each other kind at the same layer with the nearest metric, as the paper pairs its runs.
 
     Args:
-        run: "entity/project/run", its address, or the run's id alone.
+        run: "entity/project/run", its address, or its id alone.
         among: runs of the project.
         by: "ce" (increase of the loss), "l0" or "alive".
 
@@ -251,7 +265,7 @@ def _infos(record: RunRecord) -> Iterable[RunInfo]:
             record.state,
             record.kind,
             hook,
-            next((int(p) for p in parts if p.isdigit()), None),
+            next((int(p) for p in parts if p.isdecimal() and len(p) < 10), None),
             None if hook is None else record.metric("l0", hook),
             None if hook is None else record.metric("ce_increase", hook),
             None if hook is None else record.metric("explained_variance", hook),

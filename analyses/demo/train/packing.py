@@ -1,0 +1,65 @@
+"""Pack finished runs as the demo dictionaries that ship with the package."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from analyses.common.errors import AnalysisError
+from analyses.demo.train.files import write_torch, write_whole
+from analyses.demo.train.model import BLOCK, MODEL
+from analyses.demo.train.plan import Run
+from analyses.demo.train.training import TOKENS, read_autoencoder
+
+DRIFT = {"local-seed0": (200, 800, 1600), "e2e-ds-seed0": (200, 800, 1600)}  # steps of the checkpoints that are packed
+HOOK = f"blocks.{BLOCK}.hook_resid_pre"
+
+
+def pack(run: Run, runs: Path, out: Path) -> int:
+    """Write `NAME.safetensors` into `out`, and checkpoints of the runs in `DRIFT`; return the number of bytes.
+
+    Weights are float16; everything measured stands in the metadata, as text.
+
+    Raises:
+        AnalysisError: the run is not finished and measured.
+    """
+    folder = runs / run.name
+    if not (folder / "measures.json").exists():
+        raise AnalysisError(f"{run.name} is not finished; `python -m analyses.demo.train run {run.name}` resumes it")
+    weights, measures = read_autoencoder(folder).state_dict(), json.loads((folder / "measures.json").read_text())
+    tensors = {
+        "W_dec": weights["W_dec"].half(), "W_enc": weights["W_enc"].half(), "b_enc": weights["b_enc"],
+        "b_dec": weights["b_dec"], "frequency": _tensor(folder / "frequency.npy"),
+    }  # fmt: skip
+    said = {
+        "name": run.name, "model": MODEL, "hook_point": HOOK, "kind": run.objective, "d_in": tensors["b_dec"].numel(),
+        "l1_coefficient": run.l1, "downstream_coefficient": run.downstream, "tokens": run.n_steps * TOKENS,
+        "ce_increase": measures["ce"] - measures["ce_model"], "W_dec": "[n_latents, d_in], rows not unit norm",
+        "W_enc": "[n_latents, d_in]", "frequency": "share of the training text's tokens on which the latent fires",
+        **{k: v for k, v in asdict(run).items() if k in ("seed", "init", "n_latents", "n_steps")}, **measures,
+    }  # fmt: skip
+    metadata = {k: v if isinstance(v, str) else repr(v) for k, v in said.items()}
+    path = out / f"{run.name}.safetensors"
+    write_whole(path, lambda aside: save_file(tensors, aside, metadata=metadata))
+    return path.stat().st_size + sum(_pack_checkpoint(run, folder, step, out) for step in DRIFT.get(run.name, ()))
+
+
+def _pack_checkpoint(run: Run, folder: Path, step: int, out: Path) -> int:
+    """Write one checkpoint in the layout of the end-to-end paper's runs; return the number of bytes."""
+    weights = torch.load(folder / "checkpoints" / f"step-{step}.pt", weights_only=True)
+    path = out / f"{run.name}-checkpoints" / f"samples_{step * TOKENS}.pt"
+    named = {
+        "encoder.0.weight": weights["W_enc"], "encoder.0.bias": weights["b_enc"],
+        "decoder.weight": weights["W_dec"].T.contiguous(), "decoder.bias": weights["b_dec"],
+    }  # fmt: skip
+    write_torch(path, {f"{HOOK.replace('.', '-')}.{name}": value for name, value in named.items()})
+    return path.stat().st_size
+
+
+def _tensor(path: Path) -> torch.Tensor:
+    return torch.from_numpy(np.load(path))

@@ -1,0 +1,61 @@
+"""The runs: what is trained, from which seeds, with which coefficients, in which order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Objective = Literal["local", "e2e", "e2e+ds"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run.
+
+    Attributes:
+        name: of its folder and of the packed file.
+        objective: "local" reconstructs the activations; "e2e" the output distribution; "e2e+ds" that and the residual
+            stream before the later blocks.
+        seed: number within the objective.
+        init: seed of the initial weights; two runs that share it start from the same weights.
+        order: seed of the order of the text and of the positions where the output is compared.
+        n_latents: width.
+        n_steps: batches of about 512 tokens.
+        l1: coefficient of the summed activations.
+        downstream: coefficient of the error before the later blocks.
+        learning_rate: at its height.
+    """
+
+    name: str
+    objective: Objective
+    seed: int
+    init: int
+    order: int
+    n_latents: int
+    n_steps: int
+    l1: float
+    downstream: float
+    learning_rate: float
+
+
+def _local(name: str, seed: int, *, init: int, order: int, n_latents: int = 1536) -> Run:
+    return Run(name, "local", seed, init, order, n_latents, 4000, LOCAL_L1, 0.0, 5e-4)
+
+
+def _through_the_model(name: str, objective: Objective, seed: int, *, init: int, l1: float, downstream: float) -> Run:
+    return Run(name, objective, seed, init, init, 1536, 4000, l1, downstream, 1e-3)
+
+
+LOCAL_L1, E2E_L1, DS_L1, DS_DOWNSTREAM = 0.006, 0.03, 0.03, 1.0
+
+RUNS = (
+    _local("local-seed0", 0, init=0, order=0),
+    _local("local-seed1", 1, init=1, order=1),
+    _local("local-seed2", 2, init=2, order=2),
+    _local("local-narrow-seed0", 0, init=5, order=5, n_latents=512),
+    _local("local-init-e2e-seed0", 3, init=10, order=3),
+    _through_the_model("e2e-seed0", "e2e", 0, init=10, l1=E2E_L1, downstream=0.0),
+    _through_the_model("e2e-ds-seed0", "e2e+ds", 0, init=20, l1=DS_L1, downstream=DS_DOWNSTREAM),
+    _through_the_model("e2e-seed1", "e2e", 1, init=11, l1=E2E_L1, downstream=0.0),
+    _through_the_model("e2e-ds-seed1", "e2e+ds", 1, init=21, l1=DS_L1, downstream=DS_DOWNSTREAM),
+)

@@ -1,0 +1,41 @@
+"""`sae-geometry project EMBEDDING RUN [RUN…]`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sae_geometry.cli import options as o
+from sae_geometry.cli.lifecycle import report_errors
+from sae_geometry.cli.question import question
+
+
+@o.with_shared(without=("dry_run",))
+@report_errors
+def project(
+    embedding: Annotated[
+        Path, typer.Argument(metavar="EMBEDDING", help="A folder that umap has saved; it stays as it is.")
+    ],
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="One or more addresses to place into it.")],
+    seed: Annotated[int, typer.Option("--seed", help="Same seed and version: same positions.")] = 0,
+    *,
+    shared: o.Shared,
+) -> None:
+    """Place further dictionaries into a saved UMAP, whose points stay where they are.
+
+    Writes umap.parquet, neuronpedia.csv, summary.json and figures/.
+    """
+    import sae_geometry as sg
+
+    saved = embedding.parent if embedding.name == "umap.parquet" else embedding
+    if shared.out is not None and shared.out.resolve() == saved.resolve():
+        raise ValueError(f"{shared.out} is the embedding that is projected onto; give another folder with -o")
+    with question(shared, "project", runs) as work:
+        work.finish(
+            sg.project(
+                work.dictionaries, embedding, seed=seed, offline=shared.offline,
+                allow_mismatch=shared.allow_mismatch, progress=work.progress,
+            )
+        )  # fmt: skip

@@ -1,0 +1,113 @@
+"""Run a question: check, load, plan, compute, save, report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from sae_geometry.cli.console import Speaker
+from sae_geometry.cli.inputs import check_free, check_wandb, load_all, say_plan
+from sae_geometry.cli.options import Shared
+from sae_geometry.cli.outputs import claimed_folder, save_and_show
+from sae_geometry.io.progress import Progress
+
+if TYPE_CHECKING:
+    from sae_geometry.dictionary import Dictionary
+    from sae_geometry.results.store import Result
+
+
+@dataclass(frozen=True)
+class Work:
+    """A question in progress.
+
+    Attributes:
+        dictionaries: the loaded inputs.
+        folder: results folder, locked for this process.
+        progress: progress callback; None draws nothing.
+        speaker: console for hints.
+        end_bar: ends the progress bar before anything is printed.
+        shared: the options of every question.
+    """
+
+    dictionaries: list[Dictionary]
+    folder: Path
+    progress: Progress | None
+    speaker: Speaker
+    end_bar: Callable[[], None]
+    shared: Shared
+
+    def finish(self, result: Result, words: str | None = None, **how: Any) -> None:
+        """Save the result, print it, and log it if requested.
+
+        Args:
+            result: the answer.
+            words: text to print instead of its `repr`.
+            how: further arguments of `save_and_show`.
+        """
+        self.end_bar()
+        save_and_show(result, self.speaker, self.shared, into=self.folder, words=words or repr(result), **how)
+
+
+@contextmanager
+def question(
+    shared: Shared,
+    verb: str,
+    addresses: list[str],
+    *,
+    names: Callable[[list[Dictionary]], list[str]] | None = None,
+    resume: bool = False,
+    **plan: Any,
+) -> Iterator[Work]:
+    """Check the options, load the dictionaries, and yield a `Work`; with --dry-run print the cost and exit.
+
+    Args:
+        shared: the options of every question.
+        verb: the question, as `estimate` names it.
+        addresses: addresses of the dictionaries.
+        names: names for the folder, from the dictionaries; by default theirs.
+        resume: whether to use finished pairs.
+        plan: further arguments of the cost estimate.
+    """
+    speaker = begin(shared)
+    dictionaries = load_all(
+        addresses, speaker, latents=shared.latents, device=shared.device, offline=shared.offline,
+        drop_bad=shared.drop_bad, latent_axis=shared.latent_axis,
+    )  # fmt: skip
+    if shared.dry_run:
+        say_plan(verb, dictionaries, shared.as_json, **plan)
+        raise typer.Exit
+    called = [d.name for d in dictionaries] if names is None else names(dictionaries)
+    with ExitStack() as stack:
+        _compute_on_dask(stack, shared, dictionaries)
+        folder = stack.enter_context(claimed_folder(shared.out, verb, called, resume=resume))
+        bar = stack.enter_context(ExitStack())
+        progress = bar.enter_context(speaker.bar())
+        yield Work(dictionaries, folder, progress, speaker, bar.close, shared)
+
+
+def begin(shared: Shared) -> Speaker:
+    """Check before any work is done that results can be saved and logged."""
+    check_free(shared.out, shared.overwrite)
+    check_wandb(shared.log_wandb, shared.offline)
+    return Speaker(shared.quiet)
+
+
+def _compute_on_dask(stack: ExitStack, shared: Shared, dictionaries: list[Dictionary]) -> None:
+    """Run sweeps and pairs on Dask, if requested, until the stack is closed.
+
+    Raises:
+        ValueError: --dask-load without --dask.
+    """
+    if shared.dask is None:
+        if shared.dask_load:
+            raise ValueError("--dask-load says how Dask workers get the runs: add --dask, or leave it out")
+        return
+    from sae_geometry.distributed import running_on
+
+    load = dictionaries if shared.dask_load else ()
+    stack.enter_context(running_on(shared.dask, device=shared.device, load=load, offline=shared.offline))

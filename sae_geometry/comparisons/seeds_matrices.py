@@ -1,0 +1,192 @@
+"""Matrices over pairs of runs, from their records: N runs in rows and columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from sae_geometry.dictionary import Dictionary
+from sae_geometry.matching import On, OneToOne
+from sae_geometry.pairwise.checkpoint import PairRecord
+from sae_geometry.pairwise.grouping import groups_of, labels_of
+
+MATRICES = ("mmcs", "shared", "paired", "significant")  # matrices with intervals
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SeedMatrices:
+    """Pairwise comparison of N runs, as matrices.
+
+    Matrices are [N, N] with the source in rows and the target in columns, nan on the diagonal.
+
+    Attributes:
+        runs: the dictionaries.
+        matching: the one-to-one matching: "optimal" makes `paired` the PW-MCC.
+        on, signed: compared directions, and whether similarity is the cosine or its absolute value.
+        threshold: a latent is *found* in another run if the similarity to its one-to-one partner exceeds this.
+        pairs: one record per unordered pair (i, j), i < j.
+        caveats: allowed mismatches and unknown spaces.
+    """
+
+    runs: tuple[Dictionary, ...]
+    matching: OneToOne
+    on: On
+    signed: bool
+    threshold: float
+    pairs: Mapping[tuple[int, int], PairRecord]
+    caveats: tuple[str, ...]
+
+    @property
+    def n_runs(self) -> int:
+        """Return N."""
+        return len(self.runs)
+
+    @property
+    def names(self) -> list[str]:
+        """Return the names of the runs."""
+        return [d.name for d in self.runs]
+
+    @property
+    def labels(self) -> list[str]:
+        """Return display names, with the seed where it is known and the name does not show it."""
+        return labels_of(self.runs)
+
+    @cached_property
+    def groups(self) -> list[str]:
+        """Return the group per run: its kind, and its layer where the runs have several."""
+        return groups_of(self.runs)
+
+    @cached_property
+    def mmcs(self) -> np.ndarray:
+        """Return MMCS(i → j): mean over latents of i of the largest similarity to any latent of j (double counting)."""
+        return self._directed("mmcs")
+
+    @cached_property
+    def chance(self) -> np.ndarray:
+        """Return the null expectation of MMCS(i → j), against run j turned."""
+        return self._directed("chance")
+
+    @cached_property
+    def isotropic_chance(self) -> np.ndarray:
+        """Return the expected MMCS(i → j) against the same number of isotropic directions."""
+        return self._directed("isotropic")
+
+    @cached_property
+    def significant(self) -> np.ndarray:
+        """Return the share of i's latents with a significant nearest latent in j (FDR 5 %)."""
+        return self._directed("significant")
+
+    @cached_property
+    def beyond(self) -> np.ndarray:
+        """Return a lower bound on the share of i's latents whose partner in j no control explains: 2 · wins − 1."""
+        return self._directed("beyond")
+
+    @cached_property
+    def own(self) -> np.ndarray:
+        """Return the mean similarity of i's latents to the nearest other latent of i; equal for all j."""
+        return self._directed("own")
+
+    @cached_property
+    def shared(self) -> np.ndarray:
+        """Return the share of i's latents whose similarity to their one-to-one partner in j exceeds the threshold."""
+        counts = np.full((self.n_runs, self.n_runs), np.nan)
+        for (i, j), pair in self.pairs.items():
+            counts[i, j] = counts[j, i] = np.sum(pair.similarity > self.threshold)
+        return counts / np.array([[d.n_latents] for d in self.runs])
+
+    @cached_property
+    def shared_chance(self) -> np.ndarray:
+        """Return an upper bound on the null expectation of `shared`, against run j turned.
+
+        The bound is the share of i's latents whose *nearest* latent of the turned run is above the threshold; no
+        one-to-one partner is closer than the nearest.
+        """
+        return self._directed("nearest_above_chance")
+
+    @cached_property
+    def shared_by_both(self) -> np.ndarray:
+        """Return the share of i's latents whose one-to-one decoder *and* encoder similarities exceed the threshold.
+
+        The two matchings are independent (Paulo & Belrose 2025); nan where a run has no encoder.
+        """
+        return self._with_encoders(lambda dec, enc, same: (dec > self.threshold) & (enc > self.threshold))
+
+    @cached_property
+    def same_partner(self) -> np.ndarray:
+        """Return the share of i's latents with the same decoder and encoder partner in j; nan without encoders."""
+        return self._with_encoders(lambda dec, enc, same: same)
+
+    @cached_property
+    def paired(self) -> np.ndarray:
+        """Return the mean similarity of the one-to-one pairs: the PW-MCC if the matching is optimal. Symmetric."""
+        return self._symmetric("paired")
+
+    @cached_property
+    def paired_chance(self) -> np.ndarray:
+        """Return the null expectation of `paired`, against the second run turned. Symmetric."""
+        return self._symmetric("paired_chance")
+
+    @property
+    def paired_name(self) -> str:
+        """Return "PW-MCC" for an optimal matching, "mean of greedy pairs" otherwise."""
+        return "PW-MCC" if self.matching == "optimal" else f"mean of {self.matching} pairs"
+
+    @cached_property
+    def recurrence(self) -> np.ndarray:
+        """Return the number of latents of run i found in exactly k = 0 … N−1 other runs at [i, k], int64 [N, N]."""
+        times = (self._partners[1] > self.threshold).sum(axis=1)
+        each = np.split(times, self._starts[1:-1])
+        return np.stack([np.bincount(t, minlength=self.n_runs) for t in each]).astype(np.int64)
+
+    @cached_property
+    def recurrence_shares(self) -> np.ndarray:
+        """Return the share of all latents found in exactly 0 … N−1 other runs, float64 [N]."""
+        total = self.recurrence.sum(axis=0)
+        return np.asarray(total / total.sum())
+
+    @cached_property
+    def _partners(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return partner rows int32 [L, N] (−1 none) and similarities float64 [L, N] of all latents, in run order."""
+        shape = (sum(d.n_latents for d in self.runs), self.n_runs)
+        rows, similarity = np.full(shape, -1, dtype=np.int32), np.full(shape, np.nan)
+        starts = self._starts
+        for (i, j), pair in self.pairs.items():
+            there = np.flatnonzero(pair.partner >= 0)
+            own, other = slice(starts[i], starts[i + 1]), starts[j] + pair.partner[there]
+            rows[own, j], similarity[own, j] = pair.partner, pair.similarity
+            rows[other, i], similarity[other, i] = there, pair.similarity[there]
+        return rows, similarity
+
+    @cached_property
+    def _starts(self) -> np.ndarray:
+        """Return the offset of each run's latents among all latents, int64 [N + 1]."""
+        return np.cumsum([0, *(d.n_latents for d in self.runs)])
+
+    def _matrix(self, what: str) -> np.ndarray:
+        if what not in MATRICES:
+            raise ValueError(f"a matrix is one of {', '.join(MATRICES)}; got {what!r}")
+        return np.asarray(getattr(self, what))
+
+    def _directed(self, name: str) -> np.ndarray:
+        out = np.full((self.n_runs, self.n_runs), np.nan)
+        for (i, j), pair in self.pairs.items():
+            out[i, j], out[j, i] = getattr(pair, name)
+        return out
+
+    def _symmetric(self, name: str) -> np.ndarray:
+        out = np.full((self.n_runs, self.n_runs), np.nan)
+        for (i, j), pair in self.pairs.items():
+            out[i, j] = out[j, i] = getattr(pair, name)
+        return out
+
+    def _with_encoders(self, holds: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
+        out = np.full((self.n_runs, self.n_runs), np.nan)
+        for (i, j), pair in self.pairs.items():
+            if len(pair.encoder_partner):
+                same = (pair.partner >= 0) & (pair.partner == pair.encoder_partner)
+                count = float(holds(pair.similarity, pair.encoder_similarity, same).sum())
+                out[i, j], out[j, i] = count / self.runs[i].n_latents, count / self.runs[j].n_latents
+        return out

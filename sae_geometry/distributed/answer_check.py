@@ -1,0 +1,103 @@
+"""Validation of workers' answers: type, range, and a recomputed sample.
+
+A worker with another version or failing memory returns wrong answers without an error. Its lists must have the shape of
+the tile, partners within the tile, and possible cosines; for a few random rows they must be bit-identical to a sweep in
+this process. This is no defense against a malicious worker: its answers are unpickled here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from sae_geometry.distributed.collect import Answer, Sent
+from sae_geometry.distributed.errors import wrong_answer
+from sae_geometry.distributed.worker import PairAnswer, own_version
+from sae_geometry.kernels.ledger import Entry, ledger
+from sae_geometry.kernels.runner import sweeps_run_by
+from sae_geometry.kernels.sweep import sweep
+from sae_geometry.kernels.tiles import Tile
+from sae_geometry.kernels.types import Best, ScreenName, SweepReport, Task
+
+_SAMPLE = 3  # rows recomputed per side of a tile
+_MOST_K = 64  # largest k of a sweep
+_ROOM = 64 << 20  # bytes for the recomputed sample, independent of the ceiling
+
+
+def check_tile(task: Task, tile: Tile, answer: Any) -> None:
+    """Check that an answer is possible for a tile.
+
+    Raises:
+        ClusterError: the answer is wrong; the message names the reason.
+    """
+    try:
+        _check(task, tile, answer)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise wrong_answer(f"for rows {tile.rows[0]:,} to {tile.rows[1]:,}: {error}") from None
+
+
+def check_pair_answer(answer: Any) -> None:
+    """Check that an answer belongs to a pair; the caller checks its contents.
+
+    Raises:
+        ClusterError: not an answer for a pair.
+    """
+    if not isinstance(answer, PairAnswer) or not all(isinstance(entry, Entry) for entry in answer.sweeps):
+        raise wrong_answer(f"about a pair: got {type(answer).__name__}")
+
+
+def _check(task: Task, tile: Tile, answer: Any) -> None:
+    if not isinstance(answer, Answer) or not isinstance(answer.report, SweepReport) or not isinstance(answer.note, str):
+        raise ValueError(f"it is a {type(answer).__name__}")
+    if answer.version != own_version():
+        raise ValueError(f"it has version {answer.version!r:.40} of sae-geometry, this process {own_version()!r}")
+    a, b = task.a[slice(*tile.rows)], task.others[slice(*tile.cols)]
+    said = (answer.report.n_rows, answer.report.n_cols, answer.report.d_in, answer.report.k)
+    if said != (len(a), len(b), a.shape[1], task.k):
+        raise ValueError("its report is of another sweep")
+    two_sided = (task.columns or task.within) and not tile.within
+    if (answer.cols is not None) != two_sided:
+        raise ValueError("it has lists of the columns that were not asked for, or none")
+    bias = None if task.column_bias is None else task.column_bias[slice(*tile.cols)]
+    _check_lists(answer.rows, task, a, b, start=tile.cols[0], bias=bias, within=tile.within)
+    if answer.cols is not None:
+        _check_lists(answer.cols, task, b, a, start=tile.rows[0], bias=None, within=False)
+
+
+def _check_lists(
+    sent: Sent, task: Task, x: torch.Tensor, y: torch.Tensor, *, start: int, bias: torch.Tensor | None, within: bool
+) -> None:
+    """Check the lists of rows `x` among `y`, whose first row has index `start`."""
+    cosine, index = sent
+    shape = (len(x), task.k)
+    if cosine.shape != shape or index.shape != shape or not (cosine.dtype == np.float64 and index.dtype == np.int32):
+        raise ValueError("its lists have another shape or type")
+    there = index >= 0
+    n_partners = min(task.k, len(y) - within)
+    if (there != (np.arange(task.k) < n_partners)).any():
+        raise ValueError("its lists have too few partners")
+    if (index[there] < start).any() or (index[there] >= start + len(y)).any():
+        raise ValueError("its lists have partners of other rows")
+    longest = x.norm(dim=1).cpu().numpy().astype(np.float64)[:, None] * float(y.norm(dim=1).max()) * (1 + 1e-5)
+    if not (np.abs(cosine[:, :n_partners]) <= longest).all():
+        raise ValueError("its cosines are not finite, or larger than any of these rows can have")
+    rows = np.sort(np.random.default_rng().choice(len(x), size=min(_SAMPLE, len(x)), replace=False))
+    found = _swept_here(x[rows], y, min(task.k + within, _MOST_K), task.absolute, bias)
+    cosines, indices = found.cosine.cpu().numpy(), found.index.cpu().numpy()
+    for at, row in enumerate(rows):
+        mine = (indices[at] >= 0) & ~(within & (indices[at] == row))
+        n = min(n_partners, int(mine.sum()))  # the row itself is one of 64 partners within a tile
+        same = np.array_equal(indices[at][mine][:n], index[row, :n] - start)
+        if not same or not np.array_equal(cosines[at][mine][:n], cosine[row, :n]):
+            raise ValueError("its partners of a row are not those that this process finds")
+
+
+def _swept_here(x: torch.Tensor, y: torch.Tensor, k: int, absolute: bool, bias: torch.Tensor | None) -> Best:
+    """Return the lists of a few rows, computed in this process and excluded from the ledger."""
+    screen: ScreenName = "cpu" if x.device.type == "cpu" else "auto"
+    with sweeps_run_by(None), ledger():
+        return sweep(
+            x, y, k, columns=False, absolute=absolute, column_bias=bias, screen=screen, threads=1, memory=_ROOM
+        ).rows

@@ -1,0 +1,118 @@
+"""Scheduler and workers on this machine, in separate processes that end with this one.
+
+The scheduler is a process rather than a thread, so that its output on exit is not the command's, and only this process
+handles Ctrl-C, which a terminal sends to all processes of a command. All ports are on 127.0.0.1 and require TLS with a
+certificate created for this cluster, which only its processes have: connections from other accounts are refused.
+
+This file is also the script of the scheduler's process, so its top level imports nothing from the package.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+_ENDING = 20  # seconds until scheduler and workers must end
+
+
+@contextmanager
+def local_cluster(workers: int, threads: int) -> Iterator[tuple[str, Any]]:
+    """Start a scheduler and workers that end with the context or with this process, even if it is killed.
+
+    Args:
+        workers: number of processes, each of which runs one task at a time.
+        threads: arithmetic threads per worker.
+
+    Yields:
+        The scheduler's address, and the `distributed.Security` that a client needs for it.
+
+    Raises:
+        ImportError: the package that creates the certificate is not installed.
+        RuntimeError: scheduler or workers did not start.
+    """
+    from distributed import Security
+
+    security = Security.temporary()
+    asked = {
+        "workers": workers, "threads": threads, "path": sys.path,
+        "certificate": security.tls_client_cert, "key": security.tls_client_key,
+    }  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-P", __file__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=None if os.environ.get("SAE_GEOMETRY_DEBUG") == "1" else subprocess.DEVNULL,
+        env=os.environ | dict.fromkeys(_THREADS, str(threads)),
+        text=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        process.stdin.write(json.dumps(asked) + "\n")
+        process.stdin.flush()
+        address = process.stdout.readline().strip()
+        if not address:
+            raise RuntimeError("the local workers did not start; SAE_GEOMETRY_DEBUG=1 shows why")
+        yield address, security
+    finally:
+        process.stdout.close()
+        _end(process)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """Close the scheduler's input, upon which it ends itself and its workers."""
+    try:
+        if process.stdin is not None:
+            process.stdin.close()
+        process.wait(_ENDING)
+    except (OSError, subprocess.TimeoutExpired):
+        process.kill()
+        process.wait()
+
+
+def _serve() -> None:
+    """Run scheduler and workers until the input ends, at the latest with the parent process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    asked = json.loads(sys.stdin.readline())
+    sys.path[:] = asked["path"]
+    answer = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # stdout carries the answer, not workers' output
+    import logging
+
+    import dask
+    import distributed
+
+    certificate, key = asked["certificate"], asked["key"]
+    roles = {f"tls_{role}_{what}": value for role in ("client", "scheduler", "worker")
+             for what, value in (("cert", certificate), ("key", key))}  # fmt: skip
+    settings = {
+        "distributed.scheduler.allowed-failures": 1,  # split a task that killed two workers; default 3
+        "distributed.nanny.pre-spawn-environ": dict.fromkeys(_THREADS, str(asked["threads"])),
+        "distributed.scheduler.http.routes": [],  # HTTP has no access control
+        "distributed.worker.http.routes": [],
+    }
+    with dask.config.set(settings):
+        cluster = distributed.LocalCluster(
+            n_workers=asked["workers"],
+            threads_per_worker=1,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+            scheduler_kwargs={"dashboard": False},
+            security=distributed.Security(require_encryption=True, tls_ca_file=certificate, **roles),
+            silence_logs=logging.CRITICAL,
+        )
+        answer.write(cluster.scheduler_address + "\n")
+        answer.close()
+        sys.stdin.read()
+        cluster.close(timeout=_ENDING // 2)
+
+
+if __name__ == "__main__":
+    _serve()

@@ -1,0 +1,76 @@
+"""Escape external names for display: one line, with escapes for invisible characters and terminal control codes."""
+
+from __future__ import annotations
+
+import json
+import re
+
+_UNDECODED = re.compile("[\udc80-\udcff]+")  # undecodable bytes, as Python represents them in text
+_SURROGATE = re.compile("[\ud800-\udfff]")
+# Control characters; invisible marks of direction, order and language; lone surrogates; non-characters.
+_UNSEEN = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
+    "\ufdd0-\ufdef\ufffe\uffff\U000e0000-\U000e007f]"
+)
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def readable(text: str) -> str:
+    """Return `text` with bytes that Python could not decode (in a locale without UTF-8) decoded as UTF-8.
+
+    Such bytes occur in file names as lone surrogates, which open the file but cannot be printed, saved or drawn.
+
+    Example:
+        >>> readable(b"caf\\xc3\\xa9.pt".decode("ascii", "surrogateescape"))
+        'café.pt'
+    """
+    return _SURROGATE.sub("\ufffd", _UNDECODED.sub(lambda found: _bytes_of(found[0]).decode("utf-8", "replace"), text))
+
+
+def escaped(text: str) -> str:
+    """Return `text` in one line, with escapes for invisible characters and terminal control codes.
+
+    These are control characters, marks of writing direction, lone surrogates and non-characters. All other characters
+    are unchanged, so the function is idempotent.
+
+    Example:
+        >>> escaped("a\\x1b[2Jb\\u202ec\\n")
+        'a\\\\x1b[2Jb\\\\u202ec\\\\n'
+    """
+    whole = _UNDECODED.sub(lambda found: _bytes_of(found[0]).decode("utf-8", "backslashreplace"), text)
+    return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), whole)
+
+
+def shown(name: object, most: int = 200) -> str:
+    """Return an external name for display: escaped, and cut in the middle beyond `most` characters.
+
+    Example:
+        >>> shown("run\\n1"), len(shown("x" * 5000))
+        ('run\\\\n1', 200)
+    """
+    text = escaped(str(name))
+    return text if len(text) <= most else f"{text[: most * 2 // 3]}…{text[-(most - most * 2 // 3 - 1) :]}"
+
+
+def printable(text: str) -> str:
+    """Return text of several lines with each line escaped, which is safe to print."""
+    return "\n".join(map(escaped, text.split("\n")))
+
+
+def json_escaped(text: str) -> str:
+    """Return JSON with JSON escapes for the characters that `escaped` escapes: equal values, safe to print."""
+    return _UNSEEN.sub(lambda found: found[0] if found[0] == "\n" else json.dumps(found[0])[1:-1], text)
+
+
+def cell(text: str) -> str:
+    """Return text as a cell of a CSV file, with a quote in front if a spreadsheet would read it as a formula.
+
+    Example:
+        >>> cell("=1+1"), cell("run")
+        ("'=1+1", 'run')
+    """
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def _bytes_of(undecoded: str) -> bytes:
+    return undecoded.encode("ascii", "surrogateescape")

@@ -1,0 +1,177 @@
+"""Read a folder of results of any origin: plain files within limits, without following links or changing anything."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import stat
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+MARKS = ("summary.json", "match.json")
+READY = ".sae-geometry-ready"
+"""Name of the folder, inside the target, of complete new results that are moved into it file by file."""
+
+_MATCH_SCHEMA = "urn:sae-geometry:match-report"
+_MOST_JSON = 256 << 20  # in bytes; the summary of a thousand runs takes two million
+_MOST_NAME = 255  # in characters of a file name in a record
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+class Record(NamedTuple):
+    """Files of ours according to the summary of a folder: its own name, and the SHA-256 of every other file."""
+
+    mark: str
+    files: dict[str, str]
+
+
+def open_inside(folder: Path, name: str, most: int | None = None) -> IO[bytes]:
+    """Open a file of a results folder for reading.
+
+    After the writing process was killed, this is the new file, whether or not it was moved into place.
+
+    Args:
+        folder: the results folder; may itself be reached through a link.
+        name: path relative to it, with "/" between parts.
+        most: size limit in bytes.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is a link, is reached through one, is not a plain file, or is too large.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> _ = (folder / "x").write_bytes(b"new")
+        >>> with open_inside(folder, "x") as file:
+        ...     file.read()
+        b'new'
+    """
+    return _opened(_root(folder, name), name, most)
+
+
+def has(folder: Path, name: str) -> bool:
+    """Return whether a results folder has an entry of this name."""
+    return os.path.lexists(_root(folder, name) / name)
+
+
+def read_json(folder: Path, name: str) -> dict[str, Any]:
+    """Return the JSON object in a file of a results folder.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is not a JSON object, is nested too deeply, or `open_inside` refuses it.
+    """
+    return _object(_root(folder, name), name)
+
+
+def current_record(folder: Path) -> Record | None:
+    """Return the record of the results that a reader of this folder sees; None if there are none of ours."""
+    roots = {_root(folder, mark): None for mark in MARKS}
+    return next((found for root in roots if (found := record_in(root)) is not None), None)
+
+
+def record_in(folder: Path) -> Record | None:
+    """Return the record in this folder itself, excluding results still to be moved; None if there is none of ours.
+
+    The record is a claim that anyone can write: `is_ours` verifies it against the files.
+    """
+    for mark in MARKS:
+        try:
+            summary = _object(folder, mark)
+        except (OSError, ValueError):
+            continue
+        if mark == "match.json" and summary.get("schema") == _MATCH_SCHEMA:
+            return Record(mark, {})
+        files = summary.get("files")
+        if "schema_version" in summary and isinstance(files, dict) and all(map(_is_entry, files, files.values())):
+            return Record(mark, {str(name): str(digest) for name, digest in files.items()})
+    return None
+
+
+def listed_files(folder: Path) -> list[str]:
+    """Return the files of a folder that belong to its results: those listed in its record, and the record.
+
+    Added files, links, and files of results still to be moved into place are left out.
+    """
+    record = record_in(folder)
+    if record is None:
+        return []
+    return [name for name in sorted([record.mark, *record.files]) if is_plain(folder, name)]
+
+
+def manifest(folder: Path) -> dict[str, str]:
+    """Return name and SHA-256 of every file in a new results folder, except the summary that lists them."""
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return {name: _digest(folder / name) for name in names if name not in MARKS}
+
+
+def is_ours(folder: Path, name: str, digest: str) -> bool:
+    """Return whether a file matches a record: reached without a link, and with this SHA-256."""
+    return is_plain(folder, name) and _digest(folder / name) == digest
+
+
+def is_plain(folder: Path, name: str) -> bool:
+    """Return whether a relative name is a plain file, in real folders at all levels."""
+    *above, last = name.split("/")
+    path = folder
+    for part in above:
+        path /= part
+        if not is_folder(path):
+            return False
+    try:
+        return stat.S_ISREG((path / last).lstat().st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether this is a folder and not a link to one."""
+    return path.is_dir() and not path.is_symlink()
+
+
+def _root(folder: Path, name: str) -> Path:
+    """Return the folder to read this file from: the folder of new results still to be moved, if it exists."""
+    return folder / READY if is_plain(folder, f"{READY}/{name}") else folder
+
+
+def _opened(root: Path, name: str, most: int | None) -> IO[bytes]:
+    path = root / name
+    if not os.path.lexists(path):
+        raise FileNotFoundError(f"{path} does not exist")
+    if not is_plain(root, name):
+        raise ValueError(f"{path} is a link or no plain file; results are read from plain files only")
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    file = os.fdopen(os.open(path, flags), "rb")
+    size = os.fstat(file.fileno()).st_size
+    if most is not None and size > most:
+        file.close()
+        raise ValueError(f"{path} has {size:,} bytes; no result of ours has more than {most:,} there")
+    return file
+
+
+def _object(root: Path, name: str) -> dict[str, Any]:
+    with _opened(root, name, _MOST_JSON) as file:
+        raw = file.read()
+    try:
+        found = json.loads(raw.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{root / name} is not JSON; make the results again") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{root / name} does not hold a JSON object; make the results again")
+    return found
+
+
+def _is_entry(name: object, digest: object) -> bool:
+    if not isinstance(name, str) or not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
+        return False
+    parts = name.split("/")
+    plain = all(0 < len(part) <= _MOST_NAME and part not in (".", "..") for part in parts)
+    return plain and len(parts) <= 4 and not set(name) & set("\\\0:")
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,155 @@
+"""Significance by competition: does the nearest latent of the other dictionary beat the nearest decoy?
+
+For a latent that the other dictionary lacks, that dictionary's latents (targets) are exchangeable with decoys: the
+other latents of its own dictionary, or the other dictionary turned. Its nearest target then wins against its nearest
+decoy at most half the time, and the losses estimate the number of false wins. This is target-decoy competition (Elias &
+Gygi 2007) with the threshold of knockoff+ (Barber & Candès 2015); no distribution is assumed.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from sae_geometry.matching.defaults import DISCOVERY_RATE
+
+LISTED = 9  # candidates listed of each kind
+_Z = 1.959963984540054
+
+
+@dataclass(frozen=True, eq=False)
+class Controls:
+    """Similarities of each latent of one dictionary to the other, and to the two controls, in descending order.
+
+    Attributes:
+        target: float64 [n, 9], similarities to the other dictionary; −inf where there are fewer.
+        own: float64 [n], the largest similarity to a latent of its own dictionary that is another direction; −inf
+            where there is none, and within one dictionary.
+        turned: float64 [n], the largest similarity to the other dictionary turned.
+        decoys: float64 [n, 9], the largest of both controls.
+        ratio: number of targets per decoy, at least 1: the odds of a false win.
+        turned_means: the mean of `turned` for each turn, including the first.
+        partner: int64 [n], the row of the other dictionary that `turned` belongs to.
+    """
+
+    target: np.ndarray
+    own: np.ndarray
+    turned: np.ndarray
+    decoys: np.ndarray
+    ratio: float
+    turned_means: tuple[float, ...]
+    partner: np.ndarray
+
+    @property
+    def has_own(self) -> bool:
+        """Return whether the dictionary's own latents are a control."""
+        return bool(np.isfinite(self.own).any())
+
+
+@dataclass(frozen=True)
+class Share:
+    """Share with its 95 % interval (Wilson) for n independent latents; too narrow for clustered latents."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+
+def crowd(controls: Controls) -> np.ndarray:
+    """Return the mean of ranks 2 to 9 of all candidates of each latent together, float64 [n]; nan with fewer than two.
+
+    It is invariant under exchange of target and decoy.
+    """
+    listed = -np.sort(-np.concatenate([controls.target, controls.decoys], axis=1), axis=1)[:, 1:LISTED]
+    known = np.isfinite(listed)
+    total = np.where(known, listed, 0.0).sum(axis=1)
+    return np.divide(total, known.sum(axis=1), out=np.full(len(listed), np.nan), where=known.any(axis=1))
+
+
+def excess(similarity: np.ndarray, controls: Controls) -> np.ndarray:
+    """Return W, float64 [n]: the excess of the stronger of partner and decoy over the crowd, negative for the decoy.
+
+    W_i = sign(s_i − q_i) · (max(s_i, q_i) − c_i), with q_i the stronger decoy and c_i the crowd. A tie goes to the
+    decoy, and a latent without a crowd has W = 0.
+
+    Args:
+        similarity: s [n], to the partner, which need not be the nearest; nan where there is none, which loses.
+        controls: of these latents.
+    """
+    s, q = np.where(np.isnan(similarity), -np.inf, similarity), controls.decoys[:, 0]
+    height = np.nan_to_num(np.maximum(s, q) - crowd(controls), nan=0.0, neginf=0.0)
+    return np.where(s > q, height, -height)
+
+
+def q_values(w: np.ndarray, ratio: float, at: np.ndarray | None = None) -> np.ndarray:
+    """Return the smallest false discovery rate at which each latent is significant, float64 in (0, 1]; 1 for losses.
+
+    Among latents with |W| ≥ t the estimate is ratio · (1 + losses) / wins (knockoff+). The q-value of a win is the
+    smallest estimate over all t ≤ W.
+
+    Args:
+        w: W [n] of the nearest latents, which compete.
+        ratio: the odds that a false candidate wins.
+        at: W of other partners, under the same thresholds; those of `w` if None.
+    """
+    heights, first = np.unique(np.abs(w), return_inverse=True)
+    wins = np.bincount(first, w > 0, len(heights))[::-1].cumsum()[::-1]
+    losses = np.bincount(first, w <= 0, len(heights))[::-1].cumsum()[::-1]
+    smallest = np.minimum.accumulate((1 + losses) * ratio / np.maximum(wins, 1))
+    asked = w if at is None else at
+    below = np.searchsorted(heights, asked, side="right") - 1
+    return np.where((asked > 0) & (below >= 0), np.minimum(smallest[np.maximum(below, 0)], 1.0), 1.0)
+
+
+def undecided(w: np.ndarray, ratio: float, rate: float = DISCOVERY_RATE) -> np.ndarray:
+    """Return latents with |W| below that of every significant one, bool [n]; all if there are none.
+
+    The condition depends on |W| alone, so it is invariant under exchange of target and decoy.
+    """
+    wins = q_values(w, ratio) <= rate
+    return np.abs(w) < w[wins].min() if wins.any() else np.ones(len(w), dtype=bool)
+
+
+def balance(target: np.ndarray, control: np.ndarray) -> Share:
+    """Return how often the target wins in the low half, where a fair control loses at most half the time.
+
+    The low half are the latents with the smaller max(target, control), which is invariant under their exchange. A tie
+    counts one half. Well above ½ the control is too weak, and wins are no evidence; below ½ it is too strong, and
+    significance is conservative.
+
+    Args:
+        target: similarities [n].
+        control: similarities [n] to one control; −inf where there is none, which is ignored.
+    """
+    known = np.isfinite(control) & np.isfinite(target)
+    s, q = target[known], control[known]
+    if not len(s):
+        return Share(math.nan, math.nan, math.nan, 0)
+    height = np.maximum(s, q)
+    low = height <= np.median(height)
+    return share_of(float((s > q)[low].sum() + 0.5 * (s == q)[low].sum()), int(low.sum()))
+
+
+def beyond_controls(w: np.ndarray) -> Share:
+    """Return a threshold-free lower bound on the share of latents whose partner no control explains: 2 · wins − 1.
+
+    A latent without such a partner wins at most half the time, so P(win) ≤ share + (1 − share) / 2.
+    """
+    wins = share_of(float((w > 0).sum()), len(w))
+    value, low, high = (max(0.0, 2 * x - 1) for x in (wins.value, wins.low, wins.high))
+    return Share(value, low, high, len(w))
+
+
+def share_of(count: float, n: int) -> Share:
+    """Return count / n with Wilson's interval; nan for none."""
+    if n == 0:
+        return Share(math.nan, math.nan, math.nan, 0)
+    p, z2 = count / n, _Z**2 / n
+    middle, half = (p + z2 / 2) / (1 + z2), _Z * math.sqrt(p * (1 - p) / n + z2 / (4 * n)) / (1 + z2)
+    return Share(p, max(0.0, middle - half), min(1.0, middle + half), n)

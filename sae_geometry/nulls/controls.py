@@ -1,0 +1,151 @@
+"""Controls of a comparison, from exact sweeps: each dictionary's own latents, and the other dictionary turned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sae_geometry.io.progress import Progress
+from sae_geometry.kernels.sweep import listing_sweep
+from sae_geometry.kernels.types import Best, ScreenName, Sweep
+from sae_geometry.matching.defaults import SMALL
+from sae_geometry.nulls.competition import LISTED, Controls
+from sae_geometry.nulls.turned import principal_axes, turned
+
+SAME = 0.99  # cosine from which two latents of one dictionary are copies, and no control for each other
+
+
+@dataclass(frozen=True)
+class How:
+    """Parameters of the controls.
+
+    Attributes:
+        absolute: whether similarity is |cos|.
+        own_scales: factors that turn inner products within A and within B into similarities.
+        seed: seed of the first turn.
+        turns: number of turns of the other dictionary; the first gives the decoys, all of them the means. None: 3 up
+            to 4,096 latents per side, 1 beyond.
+    """
+
+    absolute: bool = False
+    own_scales: tuple[float, float] = (1.0, 1.0)
+    seed: int = 0
+    turns: int | None = None
+
+
+def pair_controls(
+    a: Float[Tensor, "n d"], b: Float[Tensor, "m d"], swept: Sweep, how: How, progress: Progress | None = None
+) -> tuple[Controls, Controls]:
+    """Sweep the controls of A → B and of B → A: B turned as in `turned_controls`, and A·Aᵀ and B·Bᵀ at half the blocks.
+
+    Args:
+        a, b: the operands of the comparison.
+        swept: the two-sided sweep of `a` against `b`, of `LISTED` partners or more.
+        how: see `How`.
+        progress: called with the current step and its completed fraction.
+    """
+    forth, back = turned_controls(a, b, swept, how, progress)
+    of_a, of_b = (
+        own_similarities(x, how.absolute, scale, progress, _screen(swept))
+        for x, scale in zip((a, b), how.own_scales, strict=True)
+    )
+    return with_own(forth, of_a, len(b)), with_own(back, of_b, len(a))
+
+
+def turned_controls(
+    a: Float[Tensor, "n d"], b: Float[Tensor, "m d"], swept: Sweep, how: How, progress: Progress | None = None
+) -> tuple[Controls, Controls]:
+    """Sweep A·B′ᵀ, where B′ is B turned: the only control where a dictionary's own latents cannot serve as one.
+
+    The rows hold A's decoys. The columns hold B's: B′ = B R and R is its own inverse, so they are A turned, as B sees
+    it. Up to 4,096 latents per side, two more turns give the spread of their means.
+
+    Args:
+        a, b, swept, how, progress: as in `pair_controls`.
+    """
+    assert swept.cols is not None
+    axes = principal_axes(b)
+
+    def against(turn: int, k: int) -> Sweep:
+        tick = None if progress is None else lambda share: progress("turned control", share)
+        other = turned(b, axes, how.seed + turn)
+        return listing_sweep(a, other, k, absolute=how.absolute, progress=tick, screen=_screen(swept))
+
+    made = [against(t, 1 if t else LISTED) for t in range(how.turns or default_turns(len(a), len(b)))]
+    return _controls(swept.rows, [s.rows for s in made]), _controls(swept.cols, [s.cols for s in made])
+
+
+def within_controls(a: Float[Tensor, "n d"], swept: Sweep, how: How, progress: Progress | None = None) -> Controls:
+    """Sweep the only control of A's latents among themselves: A turned.
+
+    Args:
+        a: the rows.
+        swept: the sweep within `a`, of `LISTED` partners or more.
+        how, progress: as in `pair_controls`.
+    """
+    return turned_controls(a, a, replace(swept, cols=swept.rows), how, progress)[0]
+
+
+def default_turns(n: int, m: int) -> int:
+    """Return the default number of turns: 3 up to 4,096 latents per side, 1 beyond."""
+    return 3 if max(n, m) <= SMALL else 1
+
+
+def own_similarities(
+    x: Float[Tensor, "n d"],
+    absolute: bool = False,
+    scale: float = 1.0,
+    progress: Progress | None = None,
+    screen: ScreenName = "auto",
+) -> np.ndarray:
+    """Return the nine largest similarities of each row to another *direction* of the same dictionary.
+
+    Latents at `SAME` or above are one direction: copies of a latent carry no information on the similarity of
+    unrelated latents. Where all nine are copies, the row is swept again, against the first of all copies.
+
+    Returns:
+        float64 [n, 9], descending, −inf where there are fewer.
+    """
+    tick = None if progress is None else lambda share: progress("own control", share)
+    best = listing_sweep(x, None, LISTED, absolute=absolute, progress=tick, screen=screen).rows
+    score, index = (t.cpu().numpy() for t in (best.score, best.index))
+    same = score * scale >= SAME
+    again = np.flatnonzero(same.all(axis=1))
+    if len(again):
+        firsts = np.flatnonzero(~(same & (index < np.arange(len(x))[:, None])).any(axis=1))
+        rows, others = (x[torch.from_numpy(at).to(x.device)] for at in (again, firsts))
+        score[again] = listing_sweep(rows, others, LISTED, columns=False, absolute=absolute).rows.score.cpu().numpy()
+        same = score * scale >= SAME
+    return -np.sort(-np.where(same, -np.inf, score * scale), axis=1)
+
+
+def _screen(swept: Sweep) -> ScreenName:
+    """Return the screen of the controls, without those that the comparison's sweep measured as slower."""
+    return "cpu" if swept.report.screen == "cpu-float32" else "auto"
+
+
+def _controls(best: Best, turned: Sequence[Best | None]) -> Controls:
+    first = turned[0]
+    assert first is not None
+    decoys = first.score.cpu().numpy()
+    return Controls(
+        target=best.score[:, :LISTED].cpu().numpy().copy(),
+        own=np.full(len(decoys), -np.inf),
+        turned=decoys[:, 0].copy(),
+        decoys=decoys,
+        ratio=1.0,
+        turned_means=tuple(float(x.score[:, 0].mean()) for x in turned if x is not None),
+        partner=first.index[:, 0].cpu().numpy().copy(),
+    )
+
+
+def with_own(controls: Controls, own: np.ndarray, n_targets: int) -> Controls:
+    """Add the control of a dictionary's own latents, from `own_similarities`, against `n_targets` of the other."""
+    ratio = n_targets / max(len(own) - 1, 1)
+    decoys = -np.sort(-np.concatenate([own, controls.decoys], axis=1), axis=1)[:, :LISTED]
+    return replace(controls, own=own[:, 0].copy(), decoys=decoys, ratio=max(1.0, ratio))

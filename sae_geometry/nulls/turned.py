@@ -1,0 +1,113 @@
+"""Turn a dictionary: a random orthogonal map that removes relations to others but preserves its internal geometry.
+
+Y′ = Y R with R orthogonal, so all inner products within Y are preserved. R = V diag(±1) Vᵀ + u uᵀ, where u is the
+direction of Y's mean and V holds the principal axes of Y orthogonal to u: the mean and the second moment orthogonal to
+it are preserved. (The covariance between the coordinate along the mean and the others changes sign; a map that
+preserved it too would be the identity, except for special dictionaries.) The signs are random. R is its own inverse.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sae_geometry.kernels.loops.threads import in_parallel, one_torch_thread
+from sae_geometry.kernels.sweep import cpu_threads
+
+_ROWS = 2048  # rows per product
+_NOISE = 4  # times the squared length that the mean of unrelated rows has: a shorter mean is not preserved
+_NO_AXIS = 1e-10  # share of the largest variance below which there is no axis
+
+
+@dataclass(frozen=True, eq=False)
+class Axes:
+    """The axes about which a dictionary is turned.
+
+    Attributes:
+        mean: float64 [d], the direction of the rows' mean; zeros where it has none.
+        principal: float64 [d, r], orthonormal columns orthogonal to the mean; together they span the rows.
+    """
+
+    mean: Tensor
+    principal: Tensor
+
+
+def principal_axes(y: Float[Tensor, "m d"]) -> Axes:
+    """Return the axes about which rows can be turned while preserving mean and second moment.
+
+    Blocks are multiplied by one thread each and added in order, so the bits do not depend on the number of threads.
+
+    Args:
+        y: float32 rows [m, d] of any norm.
+    """
+    y = y.detach().cpu()
+    m, d = y.shape
+    with one_torch_thread():
+        if m < d:
+            return _of_few_rows(y.double())
+        moment, total = torch.zeros((d, d), dtype=torch.float64), torch.zeros(d, dtype=torch.float64)
+        for part in y.split(_ROWS):
+            moment += part.T @ part
+            total += part.sum(dim=0)
+        mean = _direction(total / m, float(moment.trace() / m), m)
+        across = torch.eye(d, dtype=torch.float64) - torch.outer(mean, mean)
+        rest = across @ moment @ across
+        if not mean.any():
+            return Axes(mean, torch.linalg.eigh(rest)[1])
+        # The mean becomes the last axis, apart from others without variance, and is excluded.
+        rest += torch.outer(mean, mean) * (1 + rest.trace())
+        return Axes(mean, torch.linalg.eigh(rest)[1][:, :-1])
+
+
+def _of_few_rows(y: Tensor) -> Axes:
+    """Return the axes of fewer rows than dimensions, from their inner products."""
+    mean = _direction(y.mean(dim=0), float((y**2).sum() / len(y)), len(y))
+    rest = y - torch.outer(y @ mean, mean)
+    power, turn = torch.linalg.eigh(rest @ rest.T)
+    there = power > _NO_AXIS * power[-1]
+    return Axes(mean, torch.linalg.qr(rest.T @ (turn[:, there] / power[there].sqrt()))[0])
+
+
+def _direction(mean: Tensor, power: float, m: int) -> Tensor:
+    """Return the unit mean of m rows with mean square `power`; zeros where it is within sampling noise.
+
+    Preserving a direction that is noise mixes strong and weak axes, so the turn would carry variance between them.
+    """
+    length = float(mean.norm())
+    return mean / length if length**2 > _NOISE * power / m else torch.zeros_like(mean)
+
+
+def turned(y: Float[Tensor, "m d"], axes: Axes, seed: int) -> Float[Tensor, "m d"]:
+    """Turn rows about their axes, with signs drawn from `seed`; float32 [m, d] on their device.
+
+    Norms, inner products, mean and the second moment orthogonal to it are preserved to float32 precision.
+
+    Example:
+        >>> import torch
+        >>> from sae_geometry.nulls import principal_axes, turned
+        >>> y = torch.nn.functional.normalize(torch.randn(50, 8, generator=torch.Generator().manual_seed(0)), dim=1)
+        >>> z = turned(y, principal_axes(y), seed=0)
+        >>> bool((z @ z.T - y @ y.T).abs().max() < 1e-5), bool((z - y).abs().max() > 0.1)
+        (True, True)
+    """
+    generator = torch.Generator().manual_seed(seed)
+    signs = torch.randint(0, 2, (axes.principal.shape[1],), generator=generator).double() * 2 - 1
+    rows, out = y.detach().cpu(), torch.empty(y.shape, dtype=torch.float32)
+    with one_torch_thread():
+        turning = (axes.principal * signs) @ axes.principal.T + torch.outer(axes.mean, axes.mean)
+        turning = turning.float()
+
+        def worker(_: threading.Event) -> Callable[[int], None]:
+            torch.set_num_threads(1)
+            return piece
+
+        def piece(start: int) -> None:
+            torch.mm(rows[start : start + _ROWS], turning, out=out[start : start + _ROWS])
+
+        in_parallel(worker, range(0, len(rows), _ROWS), cpu_threads())
+    return out.to(y.device)

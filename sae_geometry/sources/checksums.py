@@ -1,0 +1,56 @@
+"""Verify cached files against recorded checksums.
+
+Hashing a checkpoint takes about as long as reading its values, so a file is hashed once per state: size, times, inode
+and device. The time of the last status change (ctime), unlike the modification time, cannot be set back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from sae_geometry.io.atomic_folder import whole_file
+from sae_geometry.sources.cache import cache_root, wrote
+
+_MD5, _SHA1, _SHA256 = 32, 40, 64
+
+
+def checksum(path: Path, *, like: str = "0" * _SHA256) -> str:
+    """Return the checksum of a file, in hexadecimal.
+
+    Args:
+        path: the file.
+        like: a checksum of the required kind, inferred from its length: an MD5, git's SHA-1 of a blob, or a SHA-256.
+    """
+    with path.open("rb") as f:
+        if len(like) == _SHA256:
+            return hashlib.file_digest(f, "sha256").hexdigest()
+        header = f"blob {path.stat().st_size}\0".encode() if len(like) == _SHA1 else b""
+        kind: Any = hashlib.sha1 if len(like) == _SHA1 else hashlib.md5
+        return hashlib.file_digest(f, lambda: kind(header, usedforsecurity=False)).hexdigest()
+
+
+def intact(path: Path, recorded: str) -> bool:
+    """Return whether a file has the recorded checksum; hash it only if it changed since the last check.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    marker = cache_root() / "verified" / hashlib.sha256(str(path.absolute()).encode(errors="replace")).hexdigest()[:32]
+    state = path.stat()
+    line = f"{recorded} {state.st_size} {state.st_mtime_ns} {state.st_ctime_ns} {state.st_ino} {state.st_dev}"
+    try:
+        if marker.read_text(encoding="utf-8") == line:
+            return True
+    except (OSError, ValueError):
+        pass
+    if checksum(path, like=recorded) != recorded:
+        return False
+    try:
+        wrote(marker)
+        with whole_file(marker, ".half-") as file:
+            file.write(line.encode())
+    except OSError:
+        pass  # without a writable cache the file is only hashed again
+    return True

@@ -1,0 +1,127 @@
+"""Read torch.distributed.checkpoint folders: shards, and a `.metadata` file that locates each tensor.
+
+torch can read such a folder without a process group, but unpickles `.metadata`, which can execute code. Here the pickle
+is read as data, and each piece of a tensor, a separate torch.save within a shard, like any other torch file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sae_geometry.sources.errors import SourceError
+from sae_geometry.sources.files.tensor_file import MAX_HEADER_BYTES, Entry, Place, TensorFile, checked_shape
+from sae_geometry.sources.files.torch_pickle import Record, read_records
+from sae_geometry.sources.files.torch_zip import open_torch
+
+DCP_METADATA = ".metadata"
+DCP_SHARD = ".distcp"
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """One block of a tensor: its position, and the bytes of the shard that hold it."""
+
+    offsets: tuple[int, ...]
+    shard: Path
+    start: int
+    end: int
+
+
+def open_dcp(metadata: Path) -> TensorFile:
+    """Read the tensors of a torch.distributed.checkpoint folder; other objects are skipped.
+
+    Args:
+        metadata: path of its `.metadata` file.
+
+    Raises:
+        SourceError: the folder is damaged, or its pieces are not in the format of torch.save.
+    """
+    place = metadata.parent.name
+    if metadata.stat().st_size > MAX_HEADER_BYTES:
+        raise SourceError(f"{place}: its .metadata is larger than any checkpoint's; refused")
+    size = sum(path.stat().st_size for path in metadata.parent.iterdir() if path.is_file())
+    table = read_records(metadata.read_bytes(), f"{place}/{DCP_METADATA}")
+    try:
+        stated = {k: v for k, v in _fields(table, "state_dict_metadata").items() if isinstance(v, Record)}
+        entries = {key: entry for key, v in stated.items() if (entry := _entry(v, f"{place}: {key[:80]!r}", size))}
+        pieces: dict[str, list[_Piece]] = {key: [] for key in entries}
+        for key, piece in _pieces(_fields(table, "storage_data"), metadata.parent):
+            if key in pieces:
+                pieces[key].append(piece)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        if isinstance(error, SourceError):
+            raise
+        raise SourceError(f"{place}: its .metadata is not that of a torch.distributed.checkpoint") from error
+
+    def read(key: str, at: Place | None = None, /) -> Tensor:
+        whole = _assembled(key, entries[key], pieces[key], place)
+        return whole if at is None else whole.select(*at).clone()
+
+    return TensorFile(metadata.parent, "dcp", entries, read)
+
+
+def _fields(table: object, name: str) -> dict[Any, Any]:
+    found = table.field(name) if isinstance(table, Record) else None
+    if not isinstance(found, dict):
+        raise TypeError(f"a table {name} expected")
+    return found
+
+
+def _entry(stated: Record, what: str, size: int) -> Entry | None:
+    if not stated.kind.endswith("TensorStorageMetadata"):
+        return None
+    properties = stated.field("properties").state
+    named = properties["dtype"] if isinstance(properties, dict) else properties[0]
+    dtype = getattr(torch, str(named).rpartition(".")[2], None)
+    return Entry(checked_shape(stated.field("size"), what, size), dtype) if isinstance(dtype, torch.dtype) else None
+
+
+def _pieces(stored: dict[Any, Any], folder: Path) -> Iterator[tuple[str, _Piece]]:
+    for index, info in stored.items():
+        if info.state.get("transform_descriptors"):
+            raise SourceError(
+                f"{folder.name} is a torch.distributed.checkpoint whose shards are transformed (compressed); convert "
+                f"it where it was written: python -m torch.distributed.checkpoint.format_utils dcp_to_torch "
+                f"{folder.name} OUT.pt"
+            )
+        path, start, length = PurePosixPath(info.field("relative_path")), info.field("offset"), info.field("length")
+        if path.is_absolute() or ".." in path.parts or type(start) is not int or type(length) is not int:
+            raise SourceError(f"{folder.name}: its .metadata points outside its folder; refused")
+        offsets = index.state.get("offset") or ()
+        yield str(index.field("fqn")), _Piece(tuple(offsets), folder / path, start, start + length)
+
+
+def _assembled(key: str, entry: Entry, pieces: list[_Piece], place: str) -> Tensor:
+    """Return a whole tensor from its pieces, which must cover it exactly."""
+    what = f"{place}: tensor {key[:80]!r}"
+    read = []
+    for piece in pieces:
+        if not piece.shard.is_file():
+            raise SourceError(f"{what} lies in {piece.shard.name}, which is not there; fetch the whole folder")
+        file = open_torch(piece.shard, piece.start, piece.end)
+        if list(file.entries) != ["tensor"] or file.entries["tensor"].dtype != entry.dtype:
+            raise SourceError(
+                f"{what}: {piece.shard.name} does not hold what .metadata says; the checkpoint is damaged"
+            )
+        read.append((piece.offsets or (0,) * len(entry.shape), file.read("tensor")))
+    if len(read) == 1 and tuple(read[0][1].shape) == entry.shape:
+        return read[0][1]
+    covered = sum(part.numel() for _, part in read)
+    inside = all(
+        len(at) == len(entry.shape) == part.ndim
+        and all(o + n <= size for o, n, size in zip(at, part.shape, entry.shape, strict=True))
+        for at, part in read
+    )
+    distinct = len({at for at, _ in read}) == len(read)
+    if not (inside and distinct) or covered != entry.n_bytes // entry.dtype.itemsize:
+        raise SourceError(f"{what}: its pieces do not make up its shape {entry.shape}; the checkpoint is damaged")
+    whole = torch.empty(entry.shape, dtype=entry.dtype)
+    for at, part in read:
+        whole[tuple(slice(o, o + n) for o, n in zip(at, part.shape, strict=True))] = part
+    return whole

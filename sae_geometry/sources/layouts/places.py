@@ -1,0 +1,161 @@
+"""Canonical names of hook points and models across libraries. Pure functions of text.
+
+Hook points are named as in TransformerLens, "blocks.5.hook_resid_post". The stream before layer 6 is the stream after
+layer 5, and a Hugging Face module ("model.layers.5", "transformer.h.5", "gpt_neox.layers.5.mlp") means its output
+unless ".input" follows.
+"""
+
+from __future__ import annotations
+
+import re
+
+_HEAD = re.compile(r"(.*?)(\s*\(head \d+\))?", re.DOTALL)
+_BLOCK = re.compile(r"((?:[a-z_][a-z0-9_]*\.)*?)(blocks?|layers?|h)\.(\d{1,4})(?:\.(.+))?")
+_WORDS_FIRST = re.compile(r"(?:hook_)?([a-z_]+?)[._]layer[._]?(\d{1,4})")  # dictionary_learning's "resid_post_layer_8"
+_LAYER_FIRST = re.compile(r"layer[._]?(\d{1,4})[._](.+)")
+# A stack of layers may be in one of these; any other module ("encoder", "vision_model") is another stack.
+_WRAPPERS = {
+    "model", "transformer", "gpt_neox", "language_model", "text_model", "base_model", "backbone", "module", "_orig_mod",
+    "decoder", "bert", "roberta", "esm", "llm", "lm",
+}  # fmt: skip
+_EMBEDDED = {"hook_embed", "embed_tokens", "embed_in", "wte"}
+_ATTENTION = r"(?:self_attn|attn|attention|self_attention)"
+_MLP = r"(?:mlp|feed_forward|ffn)"
+_ATTENTION_OUT = rf"{_ATTENTION}\.(?:o_proj|c_proj|dense|out_proj|wo|o)"
+_MLP_OUT = rf"{_MLP}\.(?:down_proj|c_proj|dense_4h_to_h|fc2|fc_out|proj_out|out)"
+_INPUT = r"\.(?:input|hook_in)"
+_OUTPUT = r"(?:\.(?:output|hook_out))?"
+# Hook points in a layer, by the words after its number. Rows are tried in order.
+_SITES = tuple(
+    (re.compile(pattern), site)
+    for pattern, site in (
+        (r"input|(?:hook_)?resid_pre|hook_in", "hook_resid_pre"),
+        (r"output|(?:hook_)?resid_post|hook_out", "hook_resid_post"),
+        (rf"(?:input_layernorm|ln_?1|norm1){_INPUT}", "hook_resid_pre"),
+        (rf"(?:hook_)?resid_mid|hook_mlp_in|(?:pre_feedforward_layernorm|ln_?2|norm2){_INPUT}", "hook_resid_mid"),
+        (rf"(?:hook_)?attn_out|ln1_post{_OUTPUT}", "hook_attn_out"),
+        (rf"(?:hook_)?mlp_out|(?:post_feedforward_layernorm|ln2_post){_OUTPUT}", "hook_mlp_out"),
+        (rf"{_ATTENTION_OUT}{_INPUT}|{_ATTENTION}\.(?:hook_)?z", "attn.hook_z"),
+        (rf"{_ATTENTION}\.(?:hook_)?([qkv])(?:_proj)?{_OUTPUT}", r"attn.hook_\1"),
+        (rf"{_MLP_OUT}{_INPUT}|{_MLP}\.(?:hook_post|post|act)|mlp_post", "mlp.hook_post"),
+        (rf"{_MLP}\.(?:hook_pre|pre|c_fc|dense_h_to_4h|fc1|gate_proj)|mlp_pre", "mlp.hook_pre"),
+        (rf"{_MLP}{_INPUT}|pre_feedforward_layernorm{_OUTPUT}", "mlp.hook_in"),
+        (rf"{_ATTENTION}{_INPUT}|input_layernorm{_OUTPUT}", "attn.hook_in"),
+        (rf"ln_?1(?:\.hook_normalized)?{_OUTPUT}", "ln1.hook_normalized"),
+        (rf"ln_?2(?:\.hook_normalized)?{_OUTPUT}", "ln2.hook_normalized"),
+    )
+)  # fmt: skip
+# These depend on whether the model normalizes a sublayer's output before adding it (Gemma 2 and 3).
+_NORMED_AFTER = re.compile(r"gemma[23]\b")
+_BARE = re.compile(rf"(?:{_ATTENTION_OUT}|{_ATTENTION}){_OUTPUT}"), re.compile(rf"(?:{_MLP_OUT}|{_MLP}){_OUTPUT}")
+_AFTER_ATTENTION = re.compile(rf"post_attention_layernorm(?:({_INPUT})|{_OUTPUT})")
+
+_FAMILY = re.compile(r"\b(llama|gemma|qwen|phi|gpt|olmo)-(?=\d)")
+_TOYS = re.compile(r"(gelu|solu|attn-only)-?(\d+l)\d+w.*")
+_ALIASES = {
+    "gpt2-small": "gpt2",
+    "distillgpt2": "distilgpt2",
+    "mistral-7b": "mistral-7b-v0.1",
+    "gpt-j": "gpt-j-6b",
+    "gpt-neo-small": "gpt-neo-125m",
+    "gpt-neo-medium": "gpt-neo-1.3b",
+    "gpt-neo-large": "gpt-neo-2.7b",
+}  # fmt: skip
+
+
+def canonical_place(hook: str, model: str | None = None) -> str:
+    """Return the canonical name of a hook point; text that cannot be parsed is returned in lower case.
+
+    Args:
+        hook: a TransformerLens hook point, a Hugging Face module path or a sparsify folder name, optionally followed by
+            "(head 3)".
+        model: name of the model; Gemma 2 and 3 normalize the output of a sublayer before adding it to the stream, so
+            the two differ there.
+
+    Example:
+        >>> from sae_geometry.sources.layouts.places import canonical_place
+        >>> {canonical_place(h) for h in ("blocks.6.hook_resid_pre", "transformer.h.5", "model.layers.5.output")}
+        {'blocks.5.hook_resid_post'}
+    """
+    found = _HEAD.fullmatch(hook.strip())
+    assert found is not None
+    text, head = re.sub(r"\[(\d+)\]", r".\1", found[1]).casefold(), (found[2] or "").casefold()
+    parsed = _parsed(text)
+    if parsed is None:
+        bare = text.rpartition(".")[2]
+        return ("hook_embed" if bare in _EMBEDDED else text) + head
+    stack, layer, rest = parsed
+    site = _site(rest, canonical_model(model) or "")
+    if site == "hook_resid_pre" and layer > 0:
+        site, layer = "hook_resid_post", layer - 1
+    return f"{stack}blocks.{layer}.{site or rest}{head}"
+
+
+def names_a_place(text: str) -> bool:
+    """Return whether text has the form of a hook point: a layer and a known place in it, or the embedding."""
+    parsed = _parsed(text.casefold())
+    return text.casefold() in _EMBEDDED if parsed is None else _site(parsed[2], "") is not None
+
+
+def layer_named(hook: str) -> int | None:
+    """Return the layer of a hook point; None where it names none."""
+    parsed = _parsed(re.sub(r"\[(\d+)\]", r".\1", hook).casefold())
+    return None if parsed is None else parsed[1]
+
+
+def site_in_layer(word: str, layer: int) -> str | None:
+    """Return the hook point of a place and layer given separately: "resid_post" and 8; None for an unknown word."""
+    site = None if word.casefold() in ("input", "output") else _site(word.casefold(), "")
+    return None if site is None else f"blocks.{layer}.{site}"
+
+
+def canonical_model(model: str | None) -> str | None:
+    """Return a model's name without organization, case and spelling variants; models with several names get one.
+
+    Example:
+        >>> from sae_geometry.sources.layouts.places import canonical_model
+        >>> canonical_model("meta-llama/Meta-Llama-3.1-8B") == canonical_model("Llama-3.1-8B")
+        True
+    """
+    if model is None:
+        return None
+    cached = re.search(r"models--([^/]+)", model)
+    key = (cached[1].rpartition("--")[2] if cached else model.rstrip("/").rpartition("/")[2]).casefold().strip()
+    key = re.sub(r"(?<=\d)_(?=\d)", ".", key)
+    key = re.sub(r"[\s_]+", "-", key).removeprefix("meta-").removesuffix("-hf")
+    key = _FAMILY.sub(r"\1", key)
+    if key.startswith(("llama", "gemma")):
+        key = key.removesuffix("-base").removesuffix("-pt")
+    if toy := _TOYS.fullmatch(key):
+        return f"{toy[1]}-{toy[2]}"
+    return _ALIASES.get(key, key)
+
+
+def _parsed(text: str) -> tuple[str, int, str] | None:
+    """Return the stack ("" for the language model's own), the layer, and the words after it."""
+    if (found := _BLOCK.fullmatch(text)) is not None:
+        words = [w for w in found[1].split(".") if w and w not in _WRAPPERS]
+        if found[2] == "layer" and words == ["encoder"]:  # models such as BERT have no other stack
+            words = []
+        return "".join(f"{w}." for w in words), int(found[3]), found[4] or "output"
+    if (found := _WORDS_FIRST.fullmatch(text)) is not None:
+        return ("", int(found[2]), found[1]) if _site(found[1], "") else None
+    if (found := _LAYER_FIRST.fullmatch(text)) is not None:
+        return ("", int(found[1]), found[2]) if _site(found[2], "") else None
+    return None
+
+
+def _site(rest: str, model: str) -> str | None:
+    """Return the place within a layer; None for unknown words."""
+    for pattern, site in _SITES:
+        if (found := pattern.fullmatch(rest)) is not None:
+            return found.expand(site)
+    after = _NORMED_AFTER.match(model) is not None
+    for pattern, bare, added in zip(_BARE, ("attn.hook_out", "mlp.hook_out"), ("hook_attn_out", "hook_mlp_out"),
+                                    strict=True):  # fmt: skip
+        if pattern.fullmatch(rest):
+            return bare if after else added
+    if (found := _AFTER_ATTENTION.fullmatch(rest)) is not None:
+        outcomes = ("attn.hook_out", "hook_attn_out") if after else ("hook_resid_mid", "mlp.hook_in")
+        return outcomes[0 if found[1] else 1]
+    return None

@@ -1,0 +1,156 @@
+"""Checkpoints in W&B artifacts: one version, its files and its logged metadata."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from sae_geometry.io.atomic_folder import whole_file
+from sae_geometry.sources.address import Address
+from sae_geometry.sources.bundle import Bundle, Context
+from sae_geometry.sources.cache import run_folder, safe_path
+from sae_geometry.sources.download import RemoteFile, fetch_file, in_cache, locked
+from sae_geometry.sources.errors import SourceError
+from sae_geometry.sources.files.open import open_tensors
+from sae_geometry.sources.http import RefusedError, origin_of
+from sae_geometry.sources.layouts.filenames import choose_weights, companions, looks_like_weights, side_names
+from sae_geometry.sources.local import bundle_files
+from sae_geometry.sources.plain import parse_json
+from sae_geometry.sources.wandb.host import api_key, base_url, credentials_for
+
+RECORD_NAME = "wandb_artifact.json"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One version of an artifact.
+
+    Attributes:
+        path: "entity/project/name:v3", whatever alias was requested.
+        kind: type of the artifact, such as "model".
+        aliases: other names of this version: "latest", "best".
+        metadata: metadata logged with it.
+        files: names of all its files; empty until they are listed.
+        sums: checksums of the downloaded files, by name.
+    """
+
+    path: str
+    kind: str
+    aliases: tuple[str, ...]
+    metadata: Mapping[str, Any]
+    files: tuple[str, ...] = ()
+    sums: Mapping[str, str] = field(default_factory=dict)
+
+
+@runtime_checkable
+class ArtifactClient(Protocol):
+    """Client that can query artifacts."""
+
+    def artifact(self, path: str) -> Artifact: ...
+
+    def artifact_files(self, artifact: Artifact) -> list[RemoteFile]: ...
+
+
+def bundle_artifact(address: Address, client: Callable[[], ArtifactClient], context: Context) -> Bundle:
+    """Return the checkpoint in an artifact: `#file`, or its weights.
+
+    Args:
+        address: its place is "entity/project/name:v3", or an alias instead of v3.
+        client: makes the client that is used where the cache has no answer.
+        context: offline mode and callbacks.
+
+    Raises:
+        SourceError: no such artifact or file, no access, or no complete copy.
+    """
+    host = origin_of(base_url()).partition("://")[2]
+    known = _cached(host, address.place, by_alias=context.offline)
+    if known is not None and _whole(known, host, address, context):
+        artifact = known
+    elif context.offline:
+        raise SourceError(f"{address} is not in the cache {run_folder(host, address.place)}; leave out --offline")
+    else:
+        asked = client()
+        artifact = _fetch(asked.artifact(address.place), asked, host, address, context)
+    folder, chosen = run_folder(host, artifact.path), _chosen(artifact.files, address)
+    spelled = f"wandb:{artifact.path}" + (f"#{chosen[0]}" if len(chosen) == 1 else "")
+    if spelled.partition("#")[0] != f"wandb:{address.place}":
+        context.say(f"wandb:{address.place} is wandb:{artifact.path}")
+    bundle = bundle_files(tuple(folder / safe_path(n) for n in chosen), spelled, f"{artifact.path}/{chosen[0]}")
+    return replace(
+        bundle,
+        name=artifact.path.rpartition("/")[2].replace(":", " "),
+        config={**artifact.metadata, **bundle.config},
+        metadata={**bundle.metadata, "artifact": artifact.path, "artifact_type": artifact.kind},
+    )
+
+
+def _fetch(artifact: Artifact, client: ArtifactClient, host: str, address: Address, context: Context) -> Artifact:
+    """Download the selected weights and their side files to the cache; return the artifact with its files."""
+    remote = {f.name: f for f in client.artifact_files(artifact) if f.name.isprintable()}
+    folder = run_folder(host, artifact.path)
+    known = _read(folder / RECORD_NAME)
+    sums = {} if known is None else dict(known.sums)
+    chosen = _chosen(tuple(remote), address)
+    sides = [n for n in dict.fromkeys(s for w in chosen for s in side_names(w)) if n in remote]
+    for name in (*chosen, *sides):
+        context.say(f"fetching {name} from {origin_of(remote[name].url)}")
+        sums[name] = fetch_file(
+            remote[name], folder / safe_path(name), recorded=sums.get(name), again=context.again == "all",
+            credentials=credentials_for(api_key()),
+            check=open_tensors if name in chosen and looks_like_weights(name) else None,
+            progress=context.progress,
+        )  # fmt: skip
+    fetched = replace(artifact, files=tuple(sorted(remote)), sums={n: v for n, v in sums.items() if n in remote})
+    record = folder / RECORD_NAME
+    with locked(record), whole_file(record, ".half-") as file:
+        file.write(json.dumps(vars(fetched)).encode())
+    return fetched
+
+
+def _chosen(names: Sequence[str], address: Address) -> tuple[str, ...]:
+    if address.path is None:
+        return choose_weights(names, f"wandb:{address.place}")
+    if address.path not in names:
+        inside = [n.removeprefix(f"{address.path}/") for n in names if n.startswith(f"{address.path}/")]
+        if inside:
+            return tuple(f"{address.path}/{n}" for n in choose_weights(inside, str(address)))
+        near = [n for n in names if looks_like_weights(n)][:3]
+        raise RefusedError(
+            f"wandb:{address.place} has no file {address.path!r}{'; it has ' + ', '.join(near) if near else ''}", 404
+        )
+    return companions(address.path, list(names))
+
+
+def _cached(host: str, place: str, *, by_alias: bool) -> Artifact | None:
+    """Return a version from the cache; for an alias, which may move, only without a server."""
+    stem, _, alias = place.rpartition(":")
+    folder = run_folder(host, place)
+    versions = folder.parent.glob(f"{folder.name.rpartition('@')[0]}@v*") if by_alias else [folder]
+    found = [a for p in versions if (a := _read(p / RECORD_NAME)) is not None]
+    found = [a for a in found if a.path.rpartition(":")[0] == stem and alias in (a.path.rpartition(":")[2], *a.aliases)]
+    return max(found, key=lambda a: int(a.path.rpartition(":v")[2]), default=None)
+
+
+def _read(path: Path) -> Artifact | None:
+    try:
+        said = parse_json(path.read_text(encoding="utf-8"))
+        found = Artifact(
+            str(said["path"]), str(said["kind"]), tuple(map(str, said["aliases"])), dict(said["metadata"]),
+            tuple(map(str, said["files"])), {name: str(value) for name, value in said["sums"].items()},
+        )  # fmt: skip
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return found if re.fullmatch(r"\d{1,9}", found.path.rpartition(":v")[2]) else None
+
+
+def _whole(artifact: Artifact, host: str, address: Address, context: Context) -> bool:
+    """Return whether the selected weights and their side files are complete in the cache."""
+    chosen = _chosen(artifact.files, replace(address, place=artifact.path))
+    sides = [n for w in chosen for n in side_names(w) if n in artifact.sums]
+    return in_cache(
+        run_folder(host, artifact.path), (*chosen, *sides), artifact.sums, context, f"wandb:{artifact.path}"
+    )

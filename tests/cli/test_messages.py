@@ -1,0 +1,112 @@
+"""Messages advise what is there: every option they name exists on the command, and no Python is asked for."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+import typer.main
+
+import sae_geometry as sg
+from sae_geometry.cli import app
+from sae_geometry.cli.lifecycle import in_options
+
+PACKAGE = Path(sg.__file__).parent
+COMMANDS = {
+    name: {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    for name, command in typer.main.get_command(app).commands.items()  # type: ignore[attr-defined]
+}
+READ = {"compare", "match", "within", "seeds", "agreement", "span", "split", "umap", "drift", "estimate"}
+TWO = READ - {"within", "drift", "estimate"}
+SWEEP = READ - {"drift"}
+SAVE = READ - {"estimate"}
+# Which commands can show what a room's messages advise. A new option in a message needs a row here.
+WHO = {
+    "--drop-bad": READ,
+    "--latents": READ - {"drift"},
+    "--offline": READ | {"inspect", "fetch"},
+    "--latent-axis": READ | {"inspect"},
+    "--allow-mismatch": TWO,
+    "--memory": SWEEP,
+    "--overwrite": SAVE | {"explore"},
+    "--resume": SAVE - {"drift"},
+    "--on": {"compare", "seeds"},
+    "--device": READ - {"drift"},
+    "--dask": {"compare", "match", "seeds", "umap"},
+    "--dask-load": {"compare", "match", "seeds", "umap"},
+    "--by": {"runs"},
+}  # fmt: skip
+ELSEWHERE = {"--help", "--version"}
+
+
+def texts(path: Path) -> list[str]:
+    """The string literals of a file that are no docstrings, f-strings with … for what is filled in."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    docs = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    parts = {id(v) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for v in node.values}
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            found.append("".join(str(v.value) if isinstance(v, ast.Constant) else "…" for v in node.values))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and not {id(node)} & (docs | parts):
+            found.append(node.value)
+    return found
+
+
+def advised(text: str) -> list[str]:
+    return re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)
+
+
+LIBRARY = [p for p in sorted(PACKAGE.rglob("*.py")) if p.parent.name != "cli"]
+ADVICE = sorted({(o, str(p.relative_to(PACKAGE))) for p in LIBRARY for t in texts(p) for o in advised(t)})
+
+
+def test_there_is_advice_to_check() -> None:
+    assert {option for option, _ in ADVICE} >= {"--drop-bad", "--allow-mismatch", "--memory", "--offline"}
+
+
+@pytest.mark.parametrize(("option", "where"), ADVICE)
+def test_an_option_that_a_message_advises_exists_where_it_can_be_shown(option: str, where: str) -> None:
+    if option in ELSEWHERE:
+        return
+    assert option in WHO, f"{where} advises {option}: say in WHO which commands can show it"
+    assert [name for name in sorted(WHO[option]) if option not in COMMANDS[name]] == []
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "cli").glob("*.py")), ids=lambda p: p.stem)
+def test_an_option_that_a_command_advises_is_its_own(path: Path) -> None:
+    known = COMMANDS.get(path.stem, set().union(*COMMANDS.values()))
+    assert {o for t in texts(path) for o in advised(t)} - known - ELSEWHERE == set()
+
+
+@pytest.mark.parametrize(
+    ("python", "line"),
+    [
+        ("pass drop_bad=True (--drop-bad) to drop them", "pass --drop-bad to drop them"),
+        ('load it with latents="all" to look', "load it with --latents all to look"),
+        ('use on="decoder"', "use --on decoder"),
+        ("is for matching='optimal'; got 'x'", "is for --matching optimal; got 'x'"),
+        ("latent_axis=1 takes its columns", "--latent-axis 1 takes its columns"),
+        ("raise it with memory_ceiling('75MB') (--memory 75MB), or", "raise it with --memory 75MB, or"),
+        ("choose one by adding ::layer=2, ::latent_axis=1", "choose one by adding ::layer=2, ::latent_axis=1"),
+        ("write NAME=ADDRESS or https://x.y/z?a=1", "write NAME=ADDRESS or https://x.y/z?a=1"),
+    ],
+)
+def test_a_command_line_speaks_of_options(python: str, line: str) -> None:
+    assert in_options(python) == line
+
+
+def test_no_message_asks_a_command_line_for_python() -> None:
+    python = re.compile(
+        r"\b(?:sg|sae_geometry|np|torch)\.\w|(?<![:\w./?&-])[a-z]+_[a-z_]+=(?!…)\S|=(?:True|False|None)\b"
+    )
+    shown = {t for p in LIBRARY for t in texts(p) if advised(t)}
+    assert {t for t in shown if python.search(in_options(t))} == set()

@@ -1,0 +1,302 @@
+"""Significance by competition: the definition, the controls, and that the promised rates are kept."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from oracles import dense_competition, dense_cosines, dense_turned, unit
+
+from sae_geometry.kernels.sweep import listing_sweep, sweep
+from sae_geometry.matching import match, operands
+from sae_geometry.nulls import (
+    LISTED,
+    How,
+    balance,
+    beyond_controls,
+    excess,
+    own_pairs,
+    own_similarities,
+    pair_controls,
+    principal_axes,
+    q_values,
+    turned,
+    turned_controls,
+    turned_pairs,
+    undecided,
+    within_controls,
+)
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+import calibration
+from populations import POPULATIONS, duplicated, pair, spectrum
+
+
+def anisotropic(rng: np.random.Generator, n: int, d: int, mean: float = 0.05) -> torch.Tensor:
+    return torch.from_numpy(unit(rng.standard_normal((n, d)) * np.arange(1, d + 1) ** -0.5 + mean))
+
+
+def related(seed: int = 0, sizes: tuple[int, int] = (300, 300), d: int = 48, share: float = 0.3) -> list[torch.Tensor]:
+    drawn = pair(spectrum(d, 0.5), sizes, share, 0.85, seed)
+    return [torch.from_numpy(drawn.a), torch.from_numpy(drawn.b)]
+
+
+def signs_of(seed: int, n_axes: int) -> np.ndarray:
+    drawn = torch.randint(0, 2, (n_axes,), generator=torch.Generator().manual_seed(seed))
+    return drawn.numpy() * 2.0 - 1.0
+
+
+# ---------------------------------------------------------------- turning
+
+
+@pytest.mark.parametrize(("m", "d"), [(200, 24), (24, 24), (25, 24), (10, 24), (2500, 8)])
+def test_turning_keeps_mean_second_moment_and_inner_cosines(rng, m, d):
+    y = anisotropic(rng, m, d, mean=0.6)
+    z = turned(y, principal_axes(y), seed=3)
+    before, after = y.double(), z.double()
+    assert (before.mean(0) - after.mean(0)).abs().max() < 1e-6
+    across = (
+        torch.eye(d, dtype=torch.float64) - torch.outer(before.mean(0), before.mean(0)) / before.mean(0).norm() ** 2
+    )
+    assert (across @ (before.T @ before - after.T @ after) @ across).abs().max() < 2e-6 * m
+    assert (before @ before.T - after @ after.T).abs().max() < 2e-6
+    assert (before - after).abs().max() > 0.05
+
+
+@pytest.mark.parametrize(("m", "d"), [(200, 24), (24, 24), (10, 24), (2, 24), (1, 24), (2500, 8)])
+def test_a_mean_within_sampling_noise_is_not_kept_but_all_of_the_second_moment_is(rng, m, d):
+    y = anisotropic(rng, m, d, mean=0.0)
+    before, after = y.double(), turned(y, principal_axes(y), seed=3).double()
+    assert (before.T @ before - after.T @ after).abs().max() < 2e-6 * m
+    assert (before @ before.T - after @ after.T).abs().max() < 2e-6
+
+
+def test_turning_is_the_definition(rng):
+    y = anisotropic(rng, 300, 20)
+    expected = dense_turned(y.numpy(), signs_of(5, 19))
+    np.testing.assert_allclose(turned(y, principal_axes(y), seed=5).numpy(), expected, atol=2e-6)
+
+
+def test_turning_without_a_mean_and_without_rank():
+    y = torch.cat([torch.eye(6), -torch.eye(6)])  # no mean, and no axis before any other
+    z = turned(y, principal_axes(y), seed=0)
+    assert (z @ z.T - y @ y.T).abs().max() < 1e-6
+    same = torch.ones(5, 3) / 3**0.5
+    assert (turned(same, principal_axes(same), seed=0) - same).abs().max() < 1e-6
+    flat = torch.nn.functional.pad(y, (0, 4))  # dimensions that nothing lives in
+    assert (turned(flat, principal_axes(flat), seed=0)[:, 6:]).abs().max() < 1e-6
+
+
+def test_turning_and_controls_have_the_same_bits_on_any_number_of_threads():
+    a, b = related(sizes=(2600, 300), d=32)
+    made = []
+    before = torch.get_num_threads()
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        forth, back = pair_controls(a, b, listing_sweep(a, b, LISTED), How(seed=4))
+        made.append([turned(b, principal_axes(b), 4).numpy(), *(vars(c)[k] for c in (forth, back) for k in FIELDS)])
+    torch.set_num_threads(before)
+    for one, two in zip(*made, strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+FIELDS = ("target", "own", "turned", "decoys", "partner")
+
+
+def test_another_seed_turns_otherwise():
+    a, b = related()
+    swept = listing_sweep(a, b, LISTED)
+    one, two = (pair_controls(a, b, swept, How(seed=s))[0] for s in (0, 1))
+    assert np.abs(one.turned - two.turned).max() > 0.01
+    np.testing.assert_array_equal(one.own, two.own)
+
+
+# ---------------------------------------------------------------- the competition is its definition
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+@pytest.mark.parametrize("sizes", [(300, 300), (150, 400), (400, 150)])
+def test_both_directions_are_the_dense_definition(absolute, sizes):
+    a, b = related(2, sizes)
+    a[-20:] = a[:20]  # copies, which are no controls for each other
+    forth, back = pair_controls(a, b, listing_sweep(a, b, LISTED, absolute=absolute), How(absolute, seed=7))
+    x, y, z = a.numpy(), b.numpy(), turned(b, principal_axes(b), 7).numpy()
+    size = np.abs if absolute else np.asarray
+    for controls, left, right, decoys in ((forth, x, y, dense_cosines(x, z)), (back, y, x, dense_cosines(z, x))):
+        target, own = size(dense_cosines(left, right)), size(dense_cosines(left, left))
+        w = excess(controls.target[:, 0], controls)
+        for rate in (0.02, 0.05, 0.2):
+            expected = dense_competition(target, own, size(decoys), rate)
+            np.testing.assert_array_equal(q_values(w, controls.ratio) <= rate, expected)
+        assert expected.any()
+
+
+def test_the_turned_control_alone_is_the_dense_definition():
+    a, b = related(3)
+    controls, _ = turned_controls(a, b, listing_sweep(a, b, LISTED), How(seed=1))
+    decoys = dense_cosines(a.numpy(), turned(b, principal_axes(b), 1).numpy())
+    expected = dense_competition(dense_cosines(a.numpy(), b.numpy()), None, decoys, 0.05)
+    found = q_values(excess(controls.target[:, 0], controls), controls.ratio) <= 0.05
+    np.testing.assert_array_equal(found, expected)
+    assert expected.any()
+
+
+def test_of_both_cosines_the_controls_are_means_of_cosines_too():
+    (a, b), (ea, eb) = related(0), related(1)
+    x, y = operands((a, ea), (b, eb), "both")
+    forth, back = pair_controls(x, y, listing_sweep(x, y, LISTED), How(own_scales=(2.0, 0.5)))
+    for controls, dec, enc in ((forth, a, ea), (back, b, eb)):
+        mean = (dense_cosines(dec, dec) + dense_cosines(enc, enc)) / 2
+        np.fill_diagonal(mean, -1)
+        np.testing.assert_allclose(controls.own, mean.max(axis=1), atol=1e-6)
+
+
+@pytest.mark.parametrize("copies", [2, 12, 40])
+def test_copies_are_one_direction_and_no_control(rng, copies):
+    x = torch.from_numpy(unit(rng.standard_normal((30, 16))))
+    crowd = torch.cat([x[:1].repeat(copies, 1), x])
+    alone = own_similarities(x)
+    np.testing.assert_allclose(own_similarities(crowd)[:copies, 0], alone[0, 0], atol=1e-7)
+
+
+def test_q_values_are_monotone_and_equals_pass_together():
+    w = np.array([0.9, 0.8, 0.8, -0.8, 0.7, -0.1, 0.05, 0.0])
+    q = q_values(w, 1.0)
+    np.testing.assert_allclose(q[[0, 1, 2, 4, 6]], [0.5, 0.5, 0.5, 0.5, 0.6])  # (1 + losses) / wins: 2/4, 3/5
+    assert (q[[3, 5, 7]] == 1).all()
+    np.testing.assert_allclose(q_values(np.array([0.9, 0.8, -0.85]), 1.0), [1.0, 1.0, 1.0])
+    np.testing.assert_allclose(q_values(np.linspace(0.1, 1, 40), 3.0), 3 / 40)
+
+
+def test_one_to_one_partners_are_held_to_the_thresholds_of_the_nearest():
+    w = np.array([0.9, 0.8, 0.7, 0.6, -0.5])
+    q = q_values(w, 1.0)
+    np.testing.assert_array_equal(q_values(w, 1.0, at=w), q)
+    assert q_values(w, 1.0, at=np.array([0.61, -0.2, 0.01]))[0] == q[3]
+
+
+def test_ratio_counts_the_targets_for_each_decoy():
+    a, b = related(0, (100, 400))
+    forth, back = pair_controls(a, b, listing_sweep(a, b, LISTED), How())
+    assert forth.ratio == pytest.approx(400 / 99)
+    assert back.ratio == 1.0
+
+
+def test_few_latents_are_refused_nothing_and_given_nothing(rng):
+    for n, m in ((1, 1), (1, 5), (2, 2), (3, 40)):
+        a, b = anisotropic(rng, n, 12), anisotropic(rng, m, 12)
+        b[0] = a[0]
+        for controls in pair_controls(a, b, listing_sweep(a, b, LISTED), How()):
+            q = q_values(excess(controls.target[:, 0], controls), controls.ratio)
+            assert np.isfinite(q).all()
+            assert (q > 0.05).all()  # one win among so few proves nothing
+
+
+# ---------------------------------------------------------------- fairness, and what needs no threshold
+
+
+def test_balance_is_even_where_a_control_is_fair_and_not_where_it_is_weak(rng):
+    s, q = rng.standard_normal((2, 4000))
+    fair, weak = balance(s, q), balance(s, q - 0.5)
+    assert fair.value == pytest.approx(0.5, abs=0.04)
+    assert weak.low > 0.55
+    assert np.isnan(balance(s, np.full(4000, -np.inf)).value)
+
+
+def test_undecided_are_those_below_every_significant_one():
+    w = np.concatenate([np.linspace(0.5, 0.9, 60), [-0.6, -0.3, -0.2, 0.1]])
+    assert undecided(w, 1.0).sum() == 3
+    assert undecided(-w, 1.0).all()
+
+
+def test_two_wins_less_one_is_the_share_and_nothing_where_nothing_is_shared():
+    for share in (0.0, 0.3, 0.6):
+        drawn = pair(POPULATIONS["isotropic"](64), (800, 800), share, 0.8, 1)
+        a, b = torch.from_numpy(drawn.a), torch.from_numpy(drawn.b)
+        controls, _ = pair_controls(a, b, listing_sweep(a, b, LISTED), How())
+        beyond = beyond_controls(excess(controls.target[:, 0], controls))
+        assert beyond.low <= share
+        assert beyond.value <= share + 0.04
+        alone, _ = turned_controls(a, b, listing_sweep(a, b, LISTED), How())
+        beyond = beyond_controls(excess(alone.target[:, 0], alone))
+        assert beyond.value == pytest.approx(share, abs=0.08)
+
+
+def test_within_a_dictionary_twins_are_significant_and_the_bulk_is_not():
+    drawn = duplicated(spectrum(96, 0.5), 0.2, 0.5)(700, np.random.default_rng(0)).astype(np.float32)
+    a = torch.from_numpy(drawn)
+    controls = within_controls(a, listing_sweep(a, None, LISTED), How())
+    assert not controls.has_own
+    found = q_values(excess(controls.target[:, 0], controls), controls.ratio) <= 0.05
+    near = dense_cosines(drawn, drawn)
+    np.fill_diagonal(near, -1)
+    member = near.max(axis=1) > 0.8
+    assert found[member].mean() > 0.95
+    assert found[~member].mean() < 0.05
+
+
+# ---------------------------------------------------------------- expected by chance
+
+
+@pytest.mark.parametrize("kind", ["isotropic", "spectrum 1/k^.5", "spectrum 1/k", "low rank", "mixture"])
+def test_turned_gives_what_unrelated_dictionaries_give(kind):
+    drawn = pair(POPULATIONS[kind](128), (1000, 1000), 0.0, 0.0, 3)
+    a, b = torch.from_numpy(drawn.a), torch.from_numpy(drawn.b)
+    swept = listing_sweep(a, b, LISTED)
+    forth, _ = pair_controls(a, b, swept, How())
+    real = float(swept.rows.score[:, 0].mean())
+    assert np.mean(forth.turned_means) == pytest.approx(real, abs=0.025)
+    assert forth.own.mean() == pytest.approx(real, abs=0.025)
+    paired = match(a, b, "optimal")
+    assert turned_pairs(a, b, "optimal", 2).mean_similarity == pytest.approx(paired.total / 1000, abs=0.015)
+
+
+def test_own_halves_know_of_families_that_turning_breaks_up():
+    drawn = pair(POPULATIONS["families"](128), (600, 600), 0.0, 0.0, 3)
+    a, b = torch.from_numpy(drawn.a), torch.from_numpy(drawn.b)
+    real = match(a, b, "optimal").total / 600
+    assert turned_pairs(a, b, "optimal", 1).mean_similarity < real - 0.04
+    assert own_pairs(a, "optimal").mean_similarity == pytest.approx(real, abs=0.03)
+    assert np.isnan(own_pairs(a[:1], "optimal").mean_similarity)
+
+
+# ---------------------------------------------------------------- calibration, as benchmarks/calibration.py prints it
+
+FAST = ("isotropic", "spectrum 1/k", "mixture", "families", "private families", "nonnegative", "near copies")
+
+
+def kept(outcomes: list[calibration.Outcome]) -> tuple[float, float]:
+    return float(np.mean([o.false_share for o in outcomes])), float(np.mean([o.power for o in outcomes]))
+
+
+def draws(kind: str, without: str | None = None) -> list[calibration.Outcome]:
+    """A → B of three draws of 600 × 192, 30 % shared at cosine .8; `without` leaves a control out."""
+    made = []
+    for seed in range(3):
+        drawn = pair(POPULATIONS[kind](192), (600, 600), 0.3, 0.8, seed)
+        a, b = torch.from_numpy(drawn.a), torch.from_numpy(drawn.b)
+        controls, _ = pair_controls(a, b, listing_sweep(a, b, LISTED), How(seed=seed))
+        if without == "own":
+            controls, _ = turned_controls(a, b, listing_sweep(a, b, LISTED), How(seed=seed))
+        if without == "copies are one":
+            raw = sweep(a, None, LISTED).rows.score.numpy()
+            decoys = -np.sort(-np.concatenate([raw, controls.decoys], axis=1), axis=1)[:, :LISTED]
+            controls = replace(controls, decoys=decoys)
+        made.append(calibration.outcome(controls, drawn.shared_a))
+    return made
+
+
+@pytest.mark.parametrize("kind", FAST)
+def test_false_discoveries_stay_below_the_promise_and_shared_latents_are_found(kind):
+    false, power = kept(draws(kind))
+    assert false <= 0.07
+    assert power >= (0.7 if kind == "private families" else 0.8)
+
+
+def test_the_bounds_see_a_control_that_is_missing():
+    assert kept(draws("private families", without="own"))[0] > 0.2
+    assert kept(draws("near copies", without="copies are one"))[1] < 0.5

@@ -1,0 +1,207 @@
+"""Folders of results that were damaged, or made to do damage: an answer or one sentence, and never much memory."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from explorer_cases import results
+
+import sae_geometry as sg
+from sae_geometry.explorer.contents import read_contents
+from sae_geometry.explorer.packing import pack
+from sae_geometry.io.parquet import read_table
+
+WEIRD: list[Any] = [
+    None, True, -1, 0, 1e308, 10**30, float("nan"), "", "x" * 300, "\ud800", "\0", [], {}, [[]], [None], {"a": None},
+    [1, 2, 3], "__proto__", {"name": 7}, [{"name": None}], [{"letter": "A"}], -0.0, 2**63, "1e999",
+]  # fmt: skip
+
+
+def places(value: Any, path: tuple = ()) -> list[tuple]:
+    """Every place in a JSON value."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(found for key, inner in items for found in places(inner, (*path, key)))]
+
+
+def changed(value: Any, path: tuple, dice: random.Random) -> Any:
+    """The value with something else at one place, or nothing, or the same twice."""
+    if not path:
+        return dice.choice(WEIRD)
+    copy = dict(value) if isinstance(value, dict) else list(value)
+    if len(path) == 1 and dice.random() < 0.25:
+        copy.pop(path[0])
+    elif len(path) == 1 and isinstance(copy, list) and dice.random() < 0.2:
+        copy.append(copy[path[0]])
+    else:
+        copy[path[0]] = changed(copy[path[0]], path[1:], dice)
+    return copy
+
+
+def mutate_json(path: Path, dice: random.Random) -> None:
+    value = json.loads(path.read_text())
+    for _ in range(dice.randint(1, 3)):
+        value = changed(value, dice.choice(places(value)), dice)
+        if not isinstance(value, dict | list):
+            break
+    path.write_text(json.dumps(value))
+
+
+def mutate_bytes(path: Path, dice: random.Random) -> None:
+    raw = bytearray(path.read_bytes())
+    for _ in range(dice.randint(1, 4)):
+        at = dice.randrange(len(raw))
+        what = dice.random()
+        if what < 0.6:
+            raw[at] ^= 1 << dice.randrange(8)
+        elif what < 0.8:
+            del raw[at : at + dice.randint(1, 200)]
+        else:
+            raw[at:at] = bytes(dice.randrange(256) for _ in range(dice.randint(1, 20)))
+        if not raw:
+            break
+    path.write_bytes(bytes(raw))
+
+
+def mutate_table(path: Path, dice: random.Random) -> None:
+    table = pd.read_parquet(path)
+    column = dice.choice(list(table.columns))
+    n = len(table)
+    columns: list[Callable[[], Any]] = [
+        lambda: pd.Series([dice.choice(WEIRD[:8])] * n, dtype=object).map(str),
+        lambda: np.full(n, np.nan),
+        lambda: np.full(n, np.inf),
+        lambda: np.arange(n) - 3,
+        lambda: np.arange(n, dtype=np.uint64) + np.uint64(2**63),
+        lambda: np.full(n, 1e300),
+        lambda: pd.date_range("2026-01-01", periods=n),
+        lambda: [b"\xff"] * n,
+        lambda: [[1.0, 2.0]] * n,
+        lambda: pd.Series([None] * n, dtype=object),
+        lambda: pd.Categorical(["a"] * n),
+        lambda: np.zeros(n, dtype=bool),
+        lambda: table[column].sample(frac=1, random_state=1).to_numpy(),
+    ]
+    table[column] = dice.choice(columns)()
+    if dice.random() < 0.2:
+        table = table.head(dice.randrange(n))
+    if dice.random() < 0.2:
+        table = table.drop(columns=dice.choice(list(table.columns)))
+    table.to_parquet(path, index=dice.random() < 0.2)
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory) -> dict[str, bytes]:
+    folder = results(tmp_path_factory.mktemp("umap"), ["a", "b"], 30)
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("seed", range(12))
+def test_mutated_results_give_an_answer_or_one_sentence(good, tmp_path, seed):
+    """Forty mutations a seed; more by hand with more seeds."""
+    dice = random.Random(seed)
+    for _ in range(40):
+        for name, raw in good.items():
+            (tmp_path / name).write_bytes(raw)
+        name = dice.choice(list(good))
+        path = tmp_path / name
+        by_kind = mutate_table if name.endswith("parquet") else mutate_json
+        dice.choice([mutate_bytes, by_kind, by_kind])(path, dice)
+        mutated = path.read_bytes()
+        for use in (sg.read, read_and_pack):
+            try:
+                use(tmp_path)
+            except (ValueError, OSError):
+                continue
+            except Exception as error:
+                raise AssertionError(f"{use.__name__} of {name}: {mutated[:2000]!r}") from error
+
+
+def read_and_pack(folder: Path) -> None:
+    """All that `explore` does but for the page itself."""
+    contents = read_contents(folder)
+    about = contents.about()
+    json.dumps(about, allow_nan=False)
+    pack(contents.table, contents.names, [region["letter"] for region in about["regions"]])
+
+
+def bomb(path: Path, kind: str) -> None:
+    """A small file of a large table."""
+    n = 30_000_000
+    if kind == "rows":
+        names = pa.DictionaryArray.from_arrays(pa.array(np.zeros(n, np.int8)), ["a"]).cast(pa.string())
+        table = pa.table({"run": names, "x": pa.array(np.zeros(n))})
+    elif kind == "long texts":
+        zeros = pa.array(np.zeros(200_000, np.int32))
+        texts = pa.DictionaryArray.from_arrays(zeros, ["x" * 60_000])
+        table = pa.table({"run": texts})
+    elif kind == "one text":
+        table = pa.table({"run": ["x" * 80_000_000]})
+    elif kind == "columns":
+        table = pa.table({f"c{i}": pa.array([1]) for i in range(12_000)})
+    elif kind == "packed":
+        table = pa.table({"x": pa.array(np.zeros(n // 2))})
+    else:
+        table = pa.table({"x": pa.array([[0.0] * 1000] * 20_000)})
+    pq.write_table(table, path, compression="zstd", use_dictionary=kind != "packed")
+
+
+@pytest.mark.parametrize("kind", ["rows", "long texts", "one text", "columns", "packed", "lists"])
+def test_a_small_file_of_a_large_table_is_refused_before_it_is_read(tmp_path, kind):
+    """The limit on memory is what the refusal may take above the imports."""
+    bomb(tmp_path / "x.parquet", kind)
+    assert (tmp_path / "x.parquet").stat().st_size < 4_000_000
+    code = (
+        "import resource, sys, pandas, pyarrow.parquet, pathlib\n"
+        "from sae_geometry.io.parquet import read_table\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "try:\n    read_table(pathlib.Path(sys.argv[1]), 'x.parquet')\n"
+        "except ValueError as error:\n    print('refused', error)\n"
+        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)\n"
+    )
+    made = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=120, check=True,
+        env={"PYTHONPATH": str(Path(sg.__file__).parents[1]), "PATH": "/usr/bin"},
+    )  # fmt: skip
+    refused, megabytes = made.stdout.splitlines()
+    assert refused.startswith("refused ")
+    assert len(refused) < 600
+    assert int(megabytes) < 250
+
+
+def test_a_table_of_ours_is_far_within_the_bounds(tmp_path):
+    n = 300_000
+    frame = pd.DataFrame(
+        {
+            "run": ["a run with a name of some length"] * n, "latent_id": np.arange(n), "x": np.zeros(n),
+            "alive": pd.array([None] * n, dtype="boolean"), "frequency": pd.array([None] * n, dtype="Float64"),
+        }
+    )  # fmt: skip
+    sg_path = tmp_path / "umap.parquet"
+    from sae_geometry.io.parquet import write_table
+
+    write_table(frame, sg_path)
+    pd.testing.assert_frame_equal(read_table(tmp_path, "umap.parquet"), frame)
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 200_000, '{"a":' * 100_000, '{"points": 1' + "0" * 5000 + "}", '{"kind": "\\ud800"}']
+)
+def test_json_made_to_break_a_reader_is_one_sentence(good, tmp_path, text):
+    for name, raw in good.items():
+        (tmp_path / name).write_bytes(raw)
+    (tmp_path / "summary.json").write_text(text)
+    with pytest.raises(ValueError, match=r"."):
+        sg.explore(tmp_path, tmp_path / "page.html")
+    assert not (tmp_path / "page.html").exists()

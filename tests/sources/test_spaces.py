@@ -1,0 +1,406 @@
+"""The guard sees what files say of model and hook point, in whatever words, and nothing that they do not say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import save_file
+
+import sae_geometry as sg
+from sae_geometry.pairwise.confounds import confound_audit
+from sae_geometry.sources import inspect, load
+
+N, D = 24, 6
+SAELENS = "sae_weights.safetensors"
+
+
+def sae(seed: int = 0) -> dict[str, torch.Tensor]:
+    w = torch.from_numpy(np.random.default_rng(seed).standard_normal((N, D)).astype(np.float32))
+    return {"W_dec": w, "W_enc": w.T.contiguous(), "b_enc": torch.zeros(N), "b_dec": torch.zeros(D)}
+
+
+def put(path: Path, tensors: dict[str, torch.Tensor]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".npz":
+        np.savez(path, **{k: v.numpy() for k, v in tensors.items()})
+    elif path.suffix == ".safetensors":
+        save_file(tensors, path)
+    else:
+        torch.save(tensors, path)
+    return path
+
+
+def with_config(folder: Path, config: dict[str, Any], name: str = "cfg.json", seed: int = 0) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(yaml.safe_dump(config) if name.endswith(("yaml", "yml")) else json.dumps(config))
+    return put(folder / SAELENS, sae(seed))
+
+
+def refused(a: Path, b: Path, what: str = "hook point") -> str:
+    with pytest.raises(ValueError, match=f"different {what}") as caught:
+        sg.compare(a, b)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("config", "hook"),
+    [
+        ({"hook_point": "blocks.{layer}.hook_resid_pre", "hook_point_layer": 5}, "blocks.5.hook_resid_pre"),
+        ({"hook_name": "blocks.{L}.attn.hook_z", "hook_layer": 5}, "blocks.5.attn.hook_z"),
+        ({"hook_name": "transformer.h.{}.mlp", "layer": "5"}, "transformer.h.5.mlp"),
+        ({"hook_name": "model.layers.%d", "layer_idx": 5}, "model.layers.5"),
+        ({"metadata": {"hook_name": "blocks.{layer}.hook_resid_pre", "hook_layer": 5}}, "blocks.5.hook_resid_pre"),
+        ({"hook_point": "resid_post", "hook_point_layer": [5]}, "blocks.5.hook_resid_post"),
+        ({"site": "mlp_out", "layer": 5, "model_name": "m"}, "blocks.5.hook_mlp_out"),
+        ({"act_name": "blocks.5.attn.hook_z", "layer": 5}, "blocks.5.attn.hook_z"),
+        ({"trainer": {"layer": 5, "submodule_name": "resid_post"}}, "blocks.5.hook_resid_post"),
+        ({"trainer": {"submodule_name": "attn_out_layer_5"}}, "blocks.5.hook_attn_out"),
+        ({"hook_name": {"value": "blocks.5.hook_resid_pre", "desc": None}}, "blocks.5.hook_resid_pre"),
+        ({"sae": {"value": {"hook_name": "blocks.5.hook_resid_pre"}, "desc": None}}, "blocks.5.hook_resid_pre"),
+        ({"cfg": {"sae": {"hook_point_in": "blocks.5.hook_resid_pre"}}}, "blocks.5.hook_resid_pre"),
+        ({"sae_cfg": json.dumps({"hook_name": "blocks.5.hook_resid_pre"})}, "blocks.5.hook_resid_pre"),
+        ({"hookpoint": "layers.5.mlp"}, "layers.5.mlp"),
+        ({"hook_points": ["blocks.5.hook_resid_pre"]}, "blocks.5.hook_resid_pre"),
+        ({"hook_name": "blocks.7.attn.hook_q", "hook_head_index": 3}, "blocks.7.attn.hook_q (head 3)"),
+        ({"hook_point": "blocks.7.attn.hook_q", "hook_point_head_index": 0}, "blocks.7.attn.hook_q (head 0)"),
+        ({"metadata": {"hook_name": "blocks.7.attn.hook_q", "hook_head_index": None}}, "blocks.7.attn.hook_q"),
+        ({"hook_name": "blocks.{layer}.hook_resid_pre"}, None),
+        ({"hook_name": "resid_post"}, None),
+        ({"hook_name": None, "activation": "topk", "activation_fn": "relu", "layers": 12}, None),
+    ],
+)
+def test_a_hook_point_in_other_words(config: dict[str, Any], hook: str | None, tmp_path: Path) -> None:
+    assert load(with_config(tmp_path / "a", config)).hook_point == hook
+
+
+def test_a_template_without_a_layer_is_said_and_not_taken_for_a_place(tmp_path: Path) -> None:
+    path = with_config(tmp_path / "a", {"hook_name": "blocks.{layer}.hook_resid_pre"})
+    assert any("no layer" in note for note in load(path).notes)
+    assert any("no layer" in note for note in inspect(path).notes)
+
+
+@pytest.mark.parametrize(
+    ("config", "model"),
+    [
+        ({"model_name": "m"}, "m"),
+        ({"metadata": {"model_name": "m"}}, "m"),
+        ({"tlens_model_name": "m", "sae": {"model": "topk"}}, "m"),
+        ({"trainer": {"lm_name": "m"}}, "m"),
+        ({"model": {"name": "m"}}, "m"),
+        ({"model": {"value": "m", "desc": None}}, "m"),
+        ({"model": "sae", "model_name_or_path": "m"}, "m"),
+        ({"sae": {"model": "topk"}}, None),
+        ({"model_class_name": "HookedTransformer", "model_kwargs": {}}, None),
+    ],
+)
+def test_a_model_in_other_words(config: dict[str, Any], model: str | None, tmp_path: Path) -> None:
+    assert load(with_config(tmp_path / "a", config)).model == model
+
+
+def test_another_head_is_another_place(tmp_path: Path) -> None:
+    config = {"model_name": "gpt2-small", "hook_name": "blocks.7.attn.hook_q"}
+    paths = [with_config(tmp_path / f"h{h}", config | {"hook_head_index": h}, seed=h) for h in (3, 5)]
+    assert "(head 3)" in refused(*paths)
+    twin = with_config(tmp_path / "twin", config | {"hook_head_index": 3}, seed=9)
+    assert not any("hook" in c for c in sg.compare(paths[0], twin).caveats)
+
+
+def test_wandb_writes_every_value_in_a_table_of_its_own(tmp_path: Path) -> None:
+    config = {
+        "wandb_version": 1, "_wandb": {"value": {"cli_version": "0.19"}, "desc": None},
+        "hook_name": {"value": "blocks.3.hook_resid_pre", "desc": None}, "model_name": {"value": "gpt2", "desc": None},
+    }  # fmt: skip
+    d = load(with_config(tmp_path / "files", config, "config.yaml"))
+    assert (d.hook_point, d.model) == ("blocks.3.hook_resid_pre", "gpt2")
+
+
+@pytest.mark.parametrize("mark", ["_cfg.json", "_config.json", ".cfg.json", "_cfg.yaml"])
+def test_a_configuration_that_bears_the_name_of_its_weights(mark: str, tmp_path: Path) -> None:
+    for layer in (5, 10):
+        put(tmp_path / f"L{layer}_v9.pt", sae(layer))
+        said = {"model_name": "gpt2-small", "act_name": f"blocks.{layer}.attn.hook_z"}
+        (tmp_path / f"L{layer}_v9{mark}").write_text(json.dumps(said))
+    assert load(tmp_path / "L5_v9.pt").model == "gpt2-small"
+    refused(tmp_path / "L5_v9.pt", tmp_path / "L10_v9.pt")
+
+
+@pytest.mark.parametrize(
+    "out",
+    [
+        {"is_transcoder": True, "out_hook_point": "blocks.8.hook_mlp_out", "out_hook_point_layer": 8},
+        {"hook_name_out": "blocks.8.hook_mlp_out"},
+        {"hook_point_out": "blocks.8.hook_mlp_out"},
+        {"hf_hook_point_out": "model.layers.8.mlp.output"},
+        {"metadata": {"hook_name_out": "blocks.8.hook_mlp_out"}},
+        {"is_transcoder": True, "out_hook_point": "blocks.{layer}.hook_mlp_out", "out_hook_point_layer": 8},
+        {"output_hook_name": "transformer.h.8.mlp"},
+    ],
+)
+def test_a_transcoder_lives_where_it_writes(out: dict[str, Any], tmp_path: Path) -> None:
+    reads = "blocks.8.ln2.hook_normalized"
+    t = with_config(tmp_path / "t", {"hook_point": reads, "hook_point_layer": 8, **out})
+    s = with_config(tmp_path / "s", {"hook_name": reads}, seed=1)
+    mlp = with_config(tmp_path / "m", {"hook_name": "blocks.8.hook_mlp_out"}, seed=2)
+    assert "transcoder" in refused(t, s)
+    assert inspect(t).dictionaries[0].transcoder
+    assert any("transcoder" in note for note in load(t).notes)
+    compared = sg.compare(t, mlp)
+    assert any("'t' is a transcoder and 'm' is not" in c for c in compared.caveats)
+    assert "(transcoder)" in compared.confounds.finding("hook point").a
+    for on in ("encoder", "both"):
+        with pytest.raises(ValueError, match="different hook point of the encoder"):
+            sg.compare(t, mlp, on=on)
+    with pytest.raises(ValueError, match="different hook point of the encoder"):
+        sg.encoder_agreement(t, mlp)
+
+
+def test_an_sae_that_names_its_place_twice_is_no_transcoder(tmp_path: Path) -> None:
+    both = {"hook_point_in": "blocks.6.hook_resid_pre", "hook_point_out": "model.layers.5.output"}
+    d = load(with_config(tmp_path / "a", both))
+    assert (d.hook_point, d.notes) == ("blocks.6.hook_resid_pre", ())
+
+
+def test_a_transcoder_of_unknown_output_has_no_known_place(tmp_path: Path) -> None:
+    t = with_config(tmp_path / "t", {"architecture": "transcoder", "hook_name": "blocks.8.ln2.hook_normalized"})
+    s = with_config(tmp_path / "s", {"hook_name": "blocks.8.ln2.hook_normalized"}, seed=1)
+    caveats = sg.compare(t, s).caveats
+    assert any("hook point of t unknown" in c for c in caveats)
+    assert any("is a transcoder" in c for c in caveats)
+
+
+def gemma_2(folder: Path, seed: int, **config: Any) -> Path:
+    w = sae(seed)
+    tensors = {
+        "w_dec": w["W_dec"],
+        "w_enc": w["W_enc"],
+        "b_enc": w["b_enc"],
+        "b_dec": w["b_dec"],
+        "threshold": torch.ones(N),
+    }
+    if config:
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text(json.dumps(config | {"model_name": "google/gemma-3-1b-pt", "l0": 20}))
+    return put(folder / "params.safetensors", tensors)
+
+
+def test_gemma_scope_2_says_its_hooks_in_its_configuration(tmp_path: Path) -> None:
+    def scope(kind: str, layer: int, into: str, out: str, seed: int) -> Path:
+        hooks = {"hf_hook_point_in": f"model.layers.{layer}.{into}", "hf_hook_point_out": f"model.layers.{layer}.{out}"}
+        return gemma_2(tmp_path / f"{kind}{layer}-{seed}", seed, **hooks, type=kind, architecture="jump_relu")
+
+    twelve, seventeen = (scope("sae", layer, "output", "output", layer) for layer in (12, 17))
+    norms = ("pre_feedforward_layernorm.output", "post_feedforward_layernorm.output")
+    transcoder, mlp = scope("transcoder", 12, *norms, 1), scope("sae", 12, norms[1], norms[1], 2)
+    assert load(twelve).notes == ()
+    assert load(twelve).metadata["l0"] == 20
+    refused(twelve, seventeen)
+    assert "transcoder" in refused(twelve, transcoder)
+    assert any("is a transcoder" in c for c in sg.compare(transcoder, mlp).caveats)
+
+
+@pytest.mark.parametrize(
+    ("folder", "hook", "out"),
+    [
+        ("resid_post_all/layer_12_width_16k_l0_small", "blocks.12.hook_resid_post", None),
+        ("mlp_out/layer_12_width_16k_l0_big", "blocks.12.hook_mlp_out", None),
+        ("attn_out_all/layer_12_width_16k_l0_small", "blocks.12.attn.hook_z", None),
+        ("transcoder_all/layer_12_width_16k_l0_big_affine", "blocks.12.mlp.hook_in", "blocks.12.hook_mlp_out"),
+    ],
+)
+def test_gemma_scope_2_without_its_configuration_says_them_in_its_path(
+    folder: str, hook: str, out: str | None, tmp_path: Path
+) -> None:
+    d = load(gemma_2(tmp_path / "models--google--gemma-scope-2-1b-it" / "snapshots" / "0" / folder, 0))
+    assert (d.model, d.hook_point) == ("google/gemma-3-1b-it", out or hook)
+    assert (d.metadata.get("hook_point_in"), "transcoder" in d.metadata) == ((hook, True) if out else (None, False))
+
+
+def gemma_1(root: Path, repository: str, path: str, seed: int) -> Path:
+    tensors = sae(seed) | {"threshold": torch.ones(N)}
+    return put(root / repository / path / "params.npz", tensors)
+
+
+@pytest.mark.parametrize("root", ["models--google--", "google/"])
+def test_gemma_scope_1_says_model_place_and_layer_in_its_path(root: str, tmp_path: Path) -> None:
+    def at(repository: str, path: str, seed: int) -> Path:
+        return gemma_1(tmp_path, f"{root}gemma-scope-{repository}/snapshots/0", path, seed)
+
+    transcoders = [at("2b-pt-transcoders", f"layer_{i}/width_16k/average_l0_76", i) for i in (0, 5)]
+    residual = at("2b-pt-res", "layer_0/width_16k/average_l0_105", 1)
+    assert (load(residual).model, load(residual).hook_point) == ("google/gemma-2-2b", "blocks.0.hook_resid_post")
+    assert load(residual).metadata["l0"] == 105
+    assert load(at("2b-pt-res", "embedding/width_4k/average_l0_6", 1)).hook_point == "hook_embed"
+    assert load(at("9b-pt-att", "layer_3/width_16k/canonical", 1)).hook_point == "blocks.3.attn.hook_z"
+    assert load(at("27b-pt-mlp", "layer_3/width_131k/average_l0_9", 1)).hook_point == "blocks.3.hook_mlp_out"
+    assert "transcoder" in refused(*transcoders)
+    assert "transcoder" in refused(transcoders[0], residual)
+    chat = [at(f"9b-{kind}-res", "layer_9/width_16k/average_l0_88", i) for i, kind in enumerate(("pt", "it"))]
+    assert "gemma-2-9b-it" in refused(*chat, "model")
+
+
+def sparsify(folder: Path, seed: int, **config: Any) -> Path:
+    w = sae(seed)["W_dec"]
+    put(folder / "sae.safetensors", {"encoder.weight": w.clone(), "encoder.bias": torch.zeros(N), "W_dec": w,
+                                     "b_dec": torch.zeros(D)})  # fmt: skip
+    (folder / "cfg.json").write_text(
+        json.dumps({"expansion_factor": 4, "k": 8, "d_in": D, "transcode": False} | config)
+    )
+    return folder
+
+
+def test_a_folder_of_sparsify_is_a_hook_point_only_where_it_reads_as_one(tmp_path: Path) -> None:
+    a, b = sparsify(tmp_path / "seedA", 0), sparsify(tmp_path / "seedB", 1)
+    assert load(a).hook_point is None
+    assert sg.compare(a, b).a_to_b.mmcs < 1
+    ten, twelve = (sparsify(tmp_path / "run" / f"layers.{i}", i) for i in (10, 12))
+    refused(ten, twelve)
+    t = sparsify(tmp_path / "other" / "layers.3.mlp", 3, transcode=True)
+    assert (load(t).hook_point, load(t).metadata["hook_point_in"]) == ("layers.3.mlp", "layers.3.mlp.input")
+
+
+def test_sparsify_names_its_model_above_its_hook_points(tmp_path: Path) -> None:
+    for i, model in enumerate(("EleutherAI/pythia-160m", "gpt2")):
+        sparsify(tmp_path / f"run{i}" / "layers.5", i)
+        (tmp_path / f"run{i}" / "config.json").write_text(json.dumps({"model": model, "hookpoints": ["layers.5"]}))
+    refused(tmp_path / "run0" / "layers.5", tmp_path / "run1" / "layers.5", "model")
+
+
+def test_one_place_under_two_names_is_compared(tmp_path: Path) -> None:
+    names = [
+        ("gpt2-small", "blocks.6.hook_resid_pre"), ("openai-community/gpt2", "blocks.5.hook_resid_post"),
+        ("gpt2", "transformer.h.5"),
+    ]  # fmt: skip
+    paths = [
+        with_config(tmp_path / f"r{i}", {"model_name": model, "hook_name": hook}, seed=i)
+        for i, (model, hook) in enumerate(names)
+    ]
+    for other in paths[1:]:
+        compared = sg.compare(paths[0], other)
+        assert not any("model" in c or "hook" in c for c in compared.caveats)
+        assert {compared.confounds.finding(check).verdict for check in ("model", "hook point")} == {"same"}
+    seeds = sg.compare_seeds(paths, matching="mutual")
+    assert not any("hook" in c for c in seeds.caveats)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "hook"),
+    [
+        ("cfg.json", b'\xef\xbb\xbf{"hook_name": "blocks.3.hook_resid_pre"}', "blocks.3.hook_resid_pre"),
+        ("cfg.json", '{"hook_name": "blocks.3.hook_resid_pre"}'.encode("utf-16"), "blocks.3.hook_resid_pre"),
+        ("config.yaml", b"hook_name: blocks.3.x\nbetas: !!python/tuple [0.9, 0.999]\n", "blocks.3.x"),
+        ("config.yaml", b"hook_name: blocks.3.x\nz: !!python/object:a.B {c: 1}\n", "blocks.3.x"),
+        ("config.yaml", b"\xef\xbb\xbfhook_name: blocks.3.hook_resid_pre\n", "blocks.3.hook_resid_pre"),
+        ("cfg.json", b"{'hook_name': 'blocks.3.hook_resid_pre'}", None),
+        ("cfg.json", b"", None),
+        ("cfg.json", b"[1, 2]", None),
+        ("cfg.json", b"[" * 100_000, None),
+        ("config.yaml", b"hook_name: [", None),
+        ("config.yaml", b"hook_name: \x00", None),
+        ("config.yaml", b"# " + b"x" * 300_000, None),
+    ],
+)  # fmt: skip
+def test_a_configuration_is_read_or_it_is_said_that_it_is_not(
+    name: str, text: bytes, hook: str | None, tmp_path: Path
+) -> None:
+    path = put(tmp_path / SAELENS, sae())
+    (tmp_path / name).write_bytes(text)
+    d, found = load(path), inspect(path)
+    assert d.hook_point == hook
+    if hook is None:
+        [note] = d.notes
+        assert note.startswith(f"{name} cannot be read (")
+        assert "\n" not in note
+        assert found.notes == (note,)
+        assert note in str(found)
+    else:
+        assert d.notes == ()
+
+
+def test_a_tag_of_yaml_runs_nothing(tmp_path: Path) -> None:
+    path = put(tmp_path / SAELENS, sae())
+    (tmp_path / "config.yaml").write_text(
+        f"x: !!python/object/apply:os.mkdir ['{tmp_path}/made']\nhook_name: blocks.1.x\n"
+    )
+    assert load(path).hook_point == "blocks.1.x"
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"normalize_activations": "zscore"},
+        {"input_norm": "z-score"},
+        {"standardize_inputs": True},
+        {"cfg": {"zscore": True}},
+    ],
+)
+def test_z_scored_inputs_are_noted_and_flagged_against_others(config: dict[str, Any], tmp_path: Path) -> None:
+    hook = {"hook_name": "blocks.1.hook_resid_pre", "model_name": "m"}
+    a, b = with_config(tmp_path / "a", config | hook), with_config(tmp_path / "b", hook, seed=1)
+    assert any("z-scored" in note for note in load(a).notes)
+    assert confound_audit(load(a), load(b)).finding("normalisation").flagged
+    assert not confound_audit(load(a), load(a)).finding("normalisation").flagged
+    assert not any("z-scored" in note for note in load(b).notes)
+
+
+def test_an_object_or_mapping_speaks_through_the_same_words() -> None:
+    cfg = {"model_name": "gpt2", "hook_name": "blocks.7.attn.hook_q", "hook_head_index": 3}
+    d = sg.as_dictionary({"W_dec": np.eye(3, 5), "cfg": cfg})
+    assert (d.model, d.hook_point) == ("gpt2", "blocks.7.attn.hook_q (head 3)")
+
+
+def test_how_far_each_moved_from_its_own_start(tmp_path: Path) -> None:
+    start, final = sae(0), sae(1)
+    run = tmp_path / "run"
+    put(run / "samples_0.pt", start)
+    mixed = start["W_dec"] / start["W_dec"].norm(dim=1, keepdim=True)
+    near = final | {"W_dec": mixed + 0.1 * final["W_dec"]}
+    put(run / "samples_5000.pt", near)
+    unit = near["W_dec"] / near["W_dec"].norm(dim=1, keepdim=True)
+    expected = float((unit * mixed).sum(dim=1).double().mean())
+    moved = load(run)
+    assert moved.metadata["cosine_to_start"] == pytest.approx(expected, abs=1e-6)
+    other = load(put(tmp_path / "b" / "ae.pt", final))
+    found = confound_audit(moved, other).finding("moved from start")
+    assert (found.a, found.b, found.verdict, found.flagged) == (
+        f"mean cosine {expected:.3f}", "no step-0 checkpoint", "shared", True,
+    )  # fmt: skip
+    put(run / "samples_9000.pt", final)
+    far = confound_audit(load(run), other).finding("moved from start")
+    assert (far.verdict, far.flagged) == ("no sign", False)
+    put(
+        run / "samples_0.pt",
+        {k: v[:4] if v.shape[0] == N else v[:, :4] if v.ndim == 2 else v for k, v in start.items()},
+    )
+    assert any("how far it moved from its start is unknown" in note for note in load(run).notes)
+
+
+@pytest.mark.parametrize(
+    ("start", "final"),
+    [("0/sae.pt", "50000/sae.pt"), ("step_0/sae.pt", "step_900/sae.pt"), ("checkpoints/ae_0.pt", "ae.pt"),
+     ("ckpt-000.pt", "ckpt-900.pt")],
+)  # fmt: skip
+def test_where_a_step_0_may_lie(start: str, final: str, tmp_path: Path) -> None:
+    put(tmp_path / start, sae(0))
+    assert load(put(tmp_path / final, sae(0))).metadata["cosine_to_start"] == pytest.approx(1.0)
+
+
+def test_the_number_of_a_layer_is_no_step(tmp_path: Path) -> None:
+    for name in ("0/sae.pt", "5/sae.pt", "layer_0.pt", "layer_5.pt", "0.pt", "5.pt"):
+        put(tmp_path / name, sae(0))
+    for name in ("5/sae.pt", "layer_5.pt", "5.pt"):
+        assert "cosine_to_start" not in load(tmp_path / name).metadata
+
+
+@pytest.mark.parametrize(("a", "b", "verdict"), [(32, 64, "differs"), (32, 33, "same"), (32, None, "unknown")])
+def test_another_sparsity_is_flagged(a: int, b: int | None, verdict: str, tmp_path: Path) -> None:
+    left = load(with_config(tmp_path / "a", {"k": a}))
+    right = load(with_config(tmp_path / "b", {} if b is None else {"k": b}, seed=1))
+    found = confound_audit(left, right).finding("sparsity")
+    assert (found.a, found.verdict, found.flagged) == (f"k {a}", verdict, verdict == "differs")

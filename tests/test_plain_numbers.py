@@ -1,0 +1,122 @@
+"""What is no plain array of numbers is refused in one sentence, wherever one is wanted; frequencies are shares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import sae_geometry as sg
+from sae_geometry import Dictionary
+
+W = np.arange(1.0, 13.0).reshape(4, 3)
+V = np.array([0.0, 0.25, 0.5, 1.0])
+
+
+def quantized(a: np.ndarray) -> torch.Tensor:
+    return torch.quantize_per_tensor(torch.tensor(a).float(), 0.1, 0, torch.qint8)
+
+
+NOT_PLAIN: dict[str, Callable[[np.ndarray], Any]] = {
+    "structured": lambda a: np.zeros(a.shape, [("x", "f4"), ("y", "f4")]),
+    "text": lambda a: a.astype(str),
+    "bytes": lambda a: a.astype("S4"),
+    "objects": lambda a: a.astype(object),
+    "dates": lambda a: a.astype("M8[s]"),
+    "extended precision": lambda a: a.astype(np.longdouble),
+    "ragged": lambda a: [[1.0], [1.0, 2.0]],
+    "nothing": lambda a: {},
+    "whole numbers beyond 64 bits": lambda a: [[10**30] * a.shape[-1]] * len(a),
+    "whole numbers of 2^63": lambda a: np.full(a.shape, 1 << 63, dtype=np.uint64),
+    "a tensor of them": lambda a: torch.full(a.shape, 2**64 - 1, dtype=torch.uint64),
+    "sparse": lambda a: torch.tensor(a).to_sparse(),
+    "quantized": quantized,
+    "without memory": lambda a: torch.tensor(a).to("meta"),
+    "nested": lambda a: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),
+    "other byte order": lambda a: a.astype(">f8"),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", NOT_PLAIN)
+def test_what_is_no_plain_array_is_one_sentence(kind: str) -> None:
+    made = NOT_PLAIN[kind]
+    calls: list[Callable[[], object]] = [
+        lambda: Dictionary.from_decoder(made(W), latent_axis=0),
+        lambda: Dictionary.from_decoder(W, latent_axis=0, encoder=made(W)),
+        lambda: sg.as_dictionary({"W_dec": made(W)}),
+        lambda: Dictionary.from_decoder(W, latent_axis=0).select(made(V)),
+    ]
+    calls += [
+        lambda name=name: Dictionary.from_decoder(W, latent_axis=0, **{name: made(V)})
+        for name in ("encoder_bias", "frequency", "alive")
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match=r"dense array of real numbers|must be|entries|two axes|one-dim") as caught:
+            call()
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        W[::-1],
+        W.astype(np.float16),
+        W.astype(np.uint16),
+        torch.tensor(W).to(torch.float8_e4m3fn),
+        W.tolist(),
+        np.ma.array(W),
+    ],
+    ids=["reversed", "half", "unsigned", "fp8", "lists", "nothing masked"],
+)
+def test_other_plain_arrays_are_taken(values: Any) -> None:
+    assert Dictionary.from_decoder(values, latent_axis=0, encoder=values).n_latents == 4
+
+
+def test_a_mask_is_not_dropped() -> None:
+    masked = np.ma.array(W, mask=W > 11)
+    for call in (
+        lambda: Dictionary.from_decoder(masked, latent_axis=0),
+        lambda: Dictionary.from_decoder(W, latent_axis=0, encoder=masked),
+        lambda: sg.as_dictionary(masked),
+        lambda: Dictionary.from_decoder(W, latent_axis=0, frequency=np.ma.array(V, mask=[1, 0, 0, 0])),
+        lambda: Dictionary.from_decoder(W, latent_axis=0, alive=np.ma.array([0, 1], mask=[1, 0])),
+    ):
+        with pytest.raises(ValueError, match="has 1 masked entries"):
+            call()
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), -0.1, 1.5, float("inf"), 1e300])
+def test_a_frequency_is_a_share(wrong: float) -> None:
+    with pytest.raises(ValueError, match=r"0…1; latents 2 have"):
+        Dictionary.from_decoder(W, latent_axis=0, frequency=[0.0, 1.0, wrong, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("values", "note", "n_dead"),
+    [
+        ([0.0, 0.5, 1.0, 0.25], None, 1),
+        ([0.0, 50.0, 100.0, 25.0], "frequency goes from 0 to 100, outside 0…1", 1),
+        ([-1.0, 0.5, 1.0, 0.25], "frequency goes from -1 to 1, outside 0…1", 1),
+        ([float("nan"), 0.5, 1.0, 0.25], "frequency holds NaN or infinite frequencies", None),
+    ],
+)
+def test_a_file_s_frequencies_outside_0_to_1_are_named(
+    values: list[float], note: str | None, n_dead: int | None, tmp_path: Path
+) -> None:
+    from safetensors.torch import save_file
+
+    save_file({"W_dec": torch.tensor(W), "frequency": torch.tensor(values)}, tmp_path / "x.safetensors")
+    d = sg.load(tmp_path / "x.safetensors", "all", latent_axis=0)
+    assert d.alive.n_dead == n_dead
+    assert (d.frequency is None) == (note is not None)
+    assert [n for n in d.notes if "frequency" in n and note and n.startswith(note)] or note is None
+
+
+def test_a_dictionary_of_no_directions_at_all() -> None:
+    with pytest.raises(ValueError, match=r"all 4 decoder rows .* none has a direction"):
+        Dictionary.from_decoder(W * 0, latent_axis=0, drop_bad=True)
