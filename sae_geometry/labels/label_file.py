@@ -2,25 +2,44 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pandas as pd
 
+from sae_geometry.labels.neuronpedia import read_export
 from sae_geometry.labels.table import Labels
 
 _ID_COLUMNS = ("latent", "latent_id")
 _MOST_BYTES = 1 << 30
 
 
-def read_labels_file(path: str | Path) -> Labels:
-    """Read labels from a `.csv`, `.parquet`, `.jsonl` or `.ndjson` file.
+def read_labels(path: str | Path, source: str | None = None) -> Labels:
+    """Read labels from a file, or explanations and densities from a downloaded export of Neuronpedia.
 
     Text is taken as it is, never as markup or a formula; it is escaped where it is shown.
+
+    Args:
+        path: a `.csv`, `.parquet`, `.jsonl` or `.ndjson` file with a column `latent`; with `source` a folder that holds
+            MODEL/SOURCE/features or explanations.
+        source: "MODEL/SOURCE" of the export, as on Neuronpedia.
+
+    Returns:
+        Labels: `.frame`, indexed by original latent id, and where each column comes from.
 
     Raises:
         ValueError: another ending, no column `latent`, ids that are not whole numbers or repeat, or a damaged file.
         FileNotFoundError: no such file.
+
+    Example:
+        >>> import pathlib, tempfile, sae_geometry as sg
+        >>> file = pathlib.Path(tempfile.mkdtemp()) / "mine.csv"
+        >>> _ = file.write_text("latent,name\\n7,because\\n")
+        >>> sg.read_labels(file).frame.name[7]
+        'because'
     """
+    if source is not None:
+        return read_export(Path(path), source).labels
     file = Path(path)
     if not file.is_file():
         raise FileNotFoundError(f"{file} does not exist: expected a CSV, Parquet or JSON lines file of labels")
@@ -34,7 +53,7 @@ def read_labels_file(path: str | Path) -> Labels:
                 case ".parquet":
                     frame = pd.read_parquet(f)
                 case ".jsonl" | ".ndjson":
-                    frame = pd.read_json(f, lines=True, convert_dates=False, dtype=False)
+                    frame = pd.DataFrame([json.loads(line) for line in f if line.strip()])
                 case _:
                     raise ValueError(f"{file.name} ends in none of .csv, .parquet, .jsonl: labels are one of these")
     except (OSError, ValueError, RecursionError) as error:

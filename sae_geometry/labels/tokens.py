@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -13,10 +15,17 @@ from torch import Tensor
 
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.kernels.sweep import sweep
+from sae_geometry.labels.model import read_unembedding
 from sae_geometry.labels.table import Labels
 from sae_geometry.labels.unembedding import Unembedding
 from sae_geometry.nulls.competition import DISCOVERY_RATE, LISTED, Controls, Share, beyond_controls, excess, q_values
 from sae_geometry.nulls.turned import principal_axes, turned
+from sae_geometry.pairwise.inputs import describe_input
+from sae_geometry.sources import as_dictionary
+from sae_geometry.sources.layouts.places import canonical_place
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Progress = Callable[[str, float], None]
 
@@ -82,7 +91,7 @@ class TokenReading:
         """Return the numbers, JSON-ready."""
         wins = float((self.nearest > self.turned_nearest).mean())
         return {
-            "question": "tokens",
+            "inputs": {"a": describe_input(self.dictionary)},
             "unembedding": self.unembedding.name,
             "how": self.unembedding.how,
             "n_latents": self.dictionary.n_latents,
@@ -91,7 +100,33 @@ class TokenReading:
             "nearer_than_turned_fraction": wins,
             "beyond_chance_fraction": self.beyond.value,
             "beyond_chance_interval": [self.beyond.low, self.beyond.high],
+            "caveats": list(self.caveats),
         }
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """Return warnings to show with the result."""
+        if self.dictionary.hook_point is not None:
+            return ()
+        return (f"hook point of {self.dictionary.name} unknown: taken to be the residual stream",)
+
+    @property
+    def dictionaries(self) -> tuple[Dictionary, ...]:
+        """Return the dictionary."""
+        return (self.dictionary,)
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Return the table that `save` writes as `tokens.parquet`, each list as JSON text."""
+        table = self.to_pandas()
+        for column in ("tokens", "logits", "negative_tokens", "negative_logits"):
+            table[column] = [json.dumps(list(values), ensure_ascii=False) for values in table[column]]
+        return {"tokens": table}
+
+    def figures(self) -> dict[str, Figure]:
+        """Return the figure that `save` draws."""
+        from sae_geometry.plots.tokens import tokens_figure
+
+        return {"tokens": tokens_figure(self)}
 
     def __repr__(self) -> str:
         head = (
@@ -114,8 +149,8 @@ def tokens_line(tokens: Sequence[str], rows: Sequence[int] | np.ndarray, most: i
 
 
 def read_tokens(
-    dictionary: Dictionary,
-    unembedding: Unembedding,
+    a: Any,
+    unembed: Unembedding | str | Path,
     *,
     k: int = 10,
     seed: int = 0,
@@ -124,14 +159,14 @@ def read_tokens(
     """Read the tokens that each latent's decoder direction writes towards.
 
     Args:
-        dictionary: n unit directions of width d in the residual stream.
-        unembedding: V tokens of the same width.
+        a: anything `compare` takes: n directions of width d in the residual stream.
+        unembed: the model's folder (see `read_unembedding`), or an `Unembedding` of V tokens of width d.
         k: tokens listed per latent and sign, 1…64.
         seed: of the turn.
         progress: called with a stage and the share of it done, in [0, 1].
 
     Raises:
-        ValueError: another width, fewer tokens than k, or a hook point outside the residual stream.
+        ValueError: another width, fewer tokens than k, a hook point outside the residual stream, or no model there.
 
     Example:
         >>> import torch
@@ -142,6 +177,8 @@ def read_tokens(
         >>> read_tokens(d, u, k=1).to_pandas().tokens.str[0].tolist()
         ['a', 'b', 'c']
     """
+    dictionary = as_dictionary(a)
+    unembedding = unembed if isinstance(unembed, Unembedding) else read_unembedding(unembed)
     x, u = dictionary.directions.cpu(), unembedding.rows
     _check(dictionary, unembedding, k)
 
@@ -156,8 +193,9 @@ def read_tokens(
     other = turned(x, principal_axes(x), seed)
     decoys = sweep(other, units, listed, columns=False, progress=stage("chance")).rows.score.numpy()
     n = len(x)
+    nothing = np.full(n, -np.inf)
     controls = Controls(
-        target, np.full(n, -np.inf), decoys[:, 0], decoys, 1.0, (float(decoys[:, 0].mean()),), np.zeros(n)
+        target, nothing, decoys[:, 0], decoys, 1.0, (float(decoys[:, 0].mean()),), np.zeros(n, np.int64)
     )
     w = excess(target[:, 0], controls)
     return TokenReading(
@@ -199,6 +237,12 @@ def logit_cosine(x: Tensor, y: Tensor, unembedding: Unembedding) -> np.ndarray:
 
 
 def _check(dictionary: Dictionary, unembedding: Unembedding, k: int) -> None:
+    place = None if dictionary.hook_point is None else canonical_place(dictionary.hook_point, dictionary.model)
+    if place is not None and "resid" not in place:
+        raise ValueError(
+            f"{dictionary.name!r} is at {dictionary.hook_point}: only directions of the residual stream add to the "
+            "logits; give a dictionary of the residual stream"
+        )
     if dictionary.d_in != unembedding.rows.shape[1]:
         raise ValueError(
             f"{dictionary.name!r} is {dictionary.d_in:,} wide and the unembedding of {unembedding.name} "

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 FORMATS = ("png", "pdf")
 # `read` returns the first of these tables that exists.
-_TABLES = ("matches", "umap", "drift", "split", "pairs", "agreement", "span")
+_TABLES = ("matches", "umap", "drift", "split", "pairs", "agreement", "span", "tokens")
 _SQUARE = (3.6, 4.1)  # inches: a UMAP with its legend and evidence
 _PACKAGES = ("sae-geometry", "torch", "numpy", "numba", "scipy", "pandas", "umap-learn")
 

@@ -1,0 +1,37 @@
+"""`sae-geometry tokens RUN`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from sae_geometry.cli import options as o
+from sae_geometry.cli.lifecycle import report_errors
+from sae_geometry.cli.question import question
+
+
+@o.with_shared(without=("allow_mismatch", "dask", "dask_load", "dry_run"))
+@report_errors
+def tokens(
+    run: o.Run,
+    unembed: Annotated[
+        str,
+        typer.Option(
+            "--unembed", metavar="DIR", help="The model's folder: config.json, tokenizer.json and safetensors."
+        ),
+    ],
+    k: Annotated[
+        int, typer.Option("--top", metavar="K", min=1, max=64, help="Tokens listed per latent and sign.")
+    ] = 10,
+    *,
+    shared: o.Shared,
+) -> None:
+    """Read the tokens that each latent writes towards, by its decoder's direct effect on the logits.
+
+    Writes tokens.parquet, summary.json and figures/.
+    """
+    import sae_geometry as sg
+
+    with question(shared, "tokens", [run]) as work:
+        work.finish(sg.read_tokens(work.dictionaries[0], unembed, k=k, progress=work.progress))
