@@ -49,9 +49,7 @@ _HOME = {
     "project": "embedding.projection",
     "random_directions": "nulls",
     "read": "results.store",
-    "read_labels": "labels.label_file",
     "read_shapes": "embedding.region_file",
-    "read_tokens": "labels.tokens",
     "runs": "sources",
     "save": "results.store",
     "similar_runs": "sources",
@@ -79,8 +77,6 @@ if TYPE_CHECKING:
     from sae_geometry.embedding.region_file import read_shapes
     from sae_geometry.explorer.explore import explore
     from sae_geometry.kernels.blocks import memory_ceiling
-    from sae_geometry.labels.label_file import read_labels
-    from sae_geometry.labels.tokens import read_tokens
     from sae_geometry.nulls import expected_max_cosine, random_directions
     from sae_geometry.pairwise.matching_result import Matching
     from sae_geometry.results.store import read, save

@@ -29,7 +29,6 @@ from sae_geometry.cli import (
     seeds,
     span,
     split,
-    tokens,
     umap,
     within,
 )
@@ -71,7 +70,6 @@ for command in (
     agreement,
     span,
     split,
-    tokens,
     umap,
     project,
     explore,

@@ -32,10 +32,11 @@ def read_labels(path: str | Path, source: str | None = None) -> Labels:
         FileNotFoundError: no such file.
 
     Example:
-        >>> import pathlib, tempfile, sae_geometry as sg
+        >>> import pathlib, tempfile
+        >>> from sae_geometry.labels import read_labels
         >>> file = pathlib.Path(tempfile.mkdtemp()) / "mine.csv"
         >>> _ = file.write_text("latent,name\\n7,because\\n")
-        >>> sg.read_labels(file).frame.name[7]
+        >>> read_labels(file).frame.name[7]
         'because'
     """
     if source is not None:

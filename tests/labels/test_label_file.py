@@ -3,7 +3,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-import sae_geometry as sg
+from sae_geometry.labels import read_labels
 
 
 def test_every_format_gives_the_same_table(tmp_path):
@@ -12,16 +12,16 @@ def test_every_format_gives_the_same_table(tmp_path):
     frame.to_parquet(tmp_path / "a.parquet")
     frame.to_json(tmp_path / "a.jsonl", orient="records", lines=True)
     for name in ("a.csv", "a.parquet", "a.jsonl"):
-        labels = sg.read_labels(tmp_path / name)
+        labels = read_labels(tmp_path / name)
         assert labels.frame.name.to_dict() == {2: "<b>", 7: "=because"}
         assert labels.sources == {"name": name, "score": name}
-    assert sg.read_labels(tmp_path / "a.csv").select([7]).frame.index.tolist() == [7]
+    assert read_labels(tmp_path / "a.csv").select([7]).frame.index.tolist() == [7]
 
 
 def test_tables_join_and_the_later_column_wins(tmp_path):
     (tmp_path / "a.csv").write_text("latent,x,y\n1,a,b\n")
     (tmp_path / "b.csv").write_text("latent,y\n1,c\n2,d\n")
-    both = sg.read_labels(tmp_path / "a.csv").joined(sg.read_labels(tmp_path / "b.csv"))
+    both = read_labels(tmp_path / "a.csv").joined(read_labels(tmp_path / "b.csv"))
     assert both.frame.y.to_dict() == {1: "c", 2: "d"}
     assert both.frame.x.isna().tolist() == [False, True]
     assert both.sources == {"x": "a.csv", "y": "b.csv"}
@@ -42,9 +42,9 @@ def test_tables_join_and_the_later_column_wins(tmp_path):
 def test_what_is_no_table_of_labels_is_one_sentence(tmp_path, name, text, says):
     (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=says):
-        sg.read_labels(tmp_path / name)
+        read_labels(tmp_path / name)
 
 
 def test_a_file_that_is_not_there_is_said(tmp_path):
     with pytest.raises(FileNotFoundError, match="does not exist"):
-        sg.read_labels(tmp_path / "x.csv")
+        read_labels(tmp_path / "x.csv")

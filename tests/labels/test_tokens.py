@@ -7,13 +7,11 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from typer.testing import CliRunner
 
 import sae_geometry as sg
-from sae_geometry.cli import app
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.labels.tokens import TokenReading, logit_cosine, token_overlap
-from sae_geometry.labels.unembedding import Unembedding
+from sae_geometry.labels import TokenReading, Unembedding, read_tokens
+from sae_geometry.labels.tokens import logit_cosine, token_overlap
 
 V, D = 400, 24
 
@@ -32,7 +30,7 @@ def test_top_tokens_are_those_of_the_dense_product(unembedding):
     rows = torch.randn(30, D, generator=torch.Generator().manual_seed(1))
     rows[7] = unembedding.rows[3]
     d = dictionary(rows)
-    reading = sg.read_tokens(d, unembedding, k=5)
+    reading = read_tokens(d, unembedding, k=5)
     dense = d.directions.double() @ unembedding.rows.double().T
     order = np.lexsort((np.broadcast_to(np.arange(V), dense.shape), -dense.numpy()), axis=1)
     np.testing.assert_array_equal(reading.top, order[:, :5])
@@ -46,10 +44,10 @@ def test_directions_made_of_tokens_are_read_back_and_turned_ones_are_not(unembed
     chosen = torch.arange(0, V, 2)
     noise = torch.randn(len(chosen), D, generator=torch.Generator().manual_seed(2))
     rows = torch.nn.functional.normalize(unembedding.rows[chosen], dim=1) + 0.05 * noise
-    reading = sg.read_tokens(dictionary(rows), unembedding, k=1)
+    reading = read_tokens(dictionary(rows), unembedding, k=1)
     assert (reading.top[:, 0] == chosen.numpy()).mean() == 1.0
     assert reading.readable.mean() > 0.95
-    random = sg.read_tokens(dictionary(torch.randn(300, D, generator=torch.Generator().manual_seed(3))), unembedding)
+    random = read_tokens(dictionary(torch.randn(300, D, generator=torch.Generator().manual_seed(3))), unembedding)
     assert random.readable.mean() < 0.02
     assert random.beyond.low == 0.0
 
@@ -67,36 +65,31 @@ def test_the_cosine_of_logit_effects_is_the_dense_one(unembedding):
 
 def test_what_cannot_be_read_is_one_sentence(unembedding, tmp_path):
     with pytest.raises(ValueError, match="12 wide and the unembedding of arrays 24"):
-        sg.read_tokens(dictionary(torch.eye(3, 12)), unembedding)
+        read_tokens(dictionary(torch.eye(3, 12)), unembedding)
     with pytest.raises(ValueError, match="only directions of the residual stream"):
-        sg.read_tokens(dictionary(torch.eye(3, D), hook_point="blocks.3.attn.hook_z"), unembedding)
+        read_tokens(dictionary(torch.eye(3, D), hook_point="blocks.3.attn.hook_z"), unembedding)
     with pytest.raises(ValueError, match="does not exist: the unembedding comes from a model's folder"):
-        sg.read_tokens(dictionary(torch.eye(3, D)), tmp_path / "nowhere")
-    assert sg.read_tokens(dictionary(torch.eye(3, D), hook_point="model.layers.3"), unembedding).caveats == ()
+        read_tokens(dictionary(torch.eye(3, D)), tmp_path / "nowhere")
+    assert read_tokens(dictionary(torch.eye(3, D), hook_point="model.layers.3"), unembedding).caveats == ()
 
 
-def test_the_command_reads_a_model_from_its_folder(tmp_path: Path, unembedding: Unembedding, monkeypatch):
+def test_a_model_is_read_from_its_folder(tmp_path: Path, unembedding: Unembedding):
     model = tmp_path / "tiny"
     model.mkdir()
     save_file({"lm_head.weight": unembedding.rows, "model.norm.weight": torch.ones(D)}, model / "model.safetensors")
     (model / "config.json").write_text("{}")
     vocab = {f"Ġw{i}": i for i in range(V)}
     (model / "tokenizer.json").write_text(json.dumps({"model": {"vocab": vocab}, "decoder": {"type": "ByteLevel"}}))
-    save_file({"W_dec": unembedding.rows[:40].clone(), "b_enc": torch.zeros(40)}, tmp_path / "sae.safetensors")
-    monkeypatch.chdir(tmp_path)
-    result = CliRunner().invoke(
-        app, ["tokens", "./sae.safetensors", "--unembed", "tiny", "-o", "out", "--format", "png"]
-    )
-    assert result.exit_code == 0, result.output
-    assert "lm_head.weight times model.norm.weight, centered over the vocabulary" in result.stdout
-    table, summary = sg.read(tmp_path / "out")
+    reading = read_tokens(unembedding.rows[:40], model)
+    assert "lm_head.weight times model.norm.weight, centered over the vocabulary" in repr(reading)
+    table, summary = sg.read(sg.save(reading, tmp_path / "out", formats=["png"]))
     assert [json.loads(text)[0] for text in table.tokens] == [f" w{i}" for i in range(40)]
     assert summary["n_tokens"] == V
     assert (tmp_path / "out" / "figures" / "tokens.png").is_file()
 
 
 def test_labels_join_by_latent(unembedding):
-    reading = sg.read_tokens(dictionary(torch.eye(5, D)).select([4, 1]), unembedding, k=2)
+    reading = read_tokens(dictionary(torch.eye(5, D)).select([4, 1]), unembedding, k=2)
     assert isinstance(reading, TokenReading)
     labels = reading.labels
     assert labels.frame.index.tolist() == [1, 4]
