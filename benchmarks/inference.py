@@ -35,8 +35,8 @@ def between(rng: np.random.Generator, level: np.ndarray, runs: float, pairs: flo
 
 
 def plain(mean: float, runs: float, pairs: float) -> tuple[float, Draw]:
-    """Runs that differ by degrees, and pairs too."""
-    return mean, lambda rng, n: between(rng, np.full((n, n), mean), runs, pairs)
+    """Runs that differ by degrees, and pairs too; no share exceeds 1."""
+    return mean, lambda rng, n: np.minimum(between(rng, np.full((n, n), mean), runs, pairs), 1)
 
 
 def uneven(quality: Callable[[np.random.Generator, int], np.ndarray], mean: float) -> tuple[float, Draw]:

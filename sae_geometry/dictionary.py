@@ -317,7 +317,7 @@ class Dictionary:
         return replace(self, name=name)
 
     def _rows(self, which: Any) -> Tensor:
-        t = _as_tensor(which, "selection").cpu()
+        t = plain_tensor(which, "selection").cpu()
         if t.ndim != 1:
             raise ValueError(f"select takes a mask or a list of ids, one-dimensional; got shape {tuple(t.shape)}")
         if t.dtype == torch.bool:
@@ -350,11 +350,11 @@ class Dictionary:
         return "\n".join(lines)
 
 
-def _as_tensor(values: Any, what: str) -> Tensor:
-    """Values as a plain tensor of numbers; whole numbers without a sign get one.
+def plain_tensor(values: Any, what: str) -> Tensor:
+    """Return values as a plain tensor of real or complex numbers; unsigned whole numbers become signed.
 
     Raises:
-        ValueError: masked, sparse, quantised, without numbers, or of a type that torch does not have.
+        ValueError: masked, sparse, quantised, not numbers, or of a type that torch does not have.
     """
     kind = f"{type(values).__name__} of {str(getattr(values, 'dtype', 'no type'))[:40]}"
     t = None
@@ -384,7 +384,7 @@ def _from_array(array: np.ndarray) -> Tensor:
 
 
 def _latents_first(weight: Any, latent_axis: int, what: str, argument: str) -> Tensor:
-    w = _as_tensor(weight, what)
+    w = plain_tensor(weight, what)
     if w.ndim != 2:
         raise ValueError(f"the {what} must have two axes, latents and width; got shape {tuple(w.shape)}")
     if latent_axis not in (0, 1):
@@ -461,7 +461,7 @@ def _some_ids(ids: Sequence[int]) -> str:
 
 
 def _vector(values: Any, n: int, what: str, of: str) -> Tensor:
-    t = _as_tensor(values, what).cpu()
+    t = plain_tensor(values, what).cpu()
     if t.shape != (n,):
         raise ValueError(f"{what} must have one entry for each of the {n:,} {of}; got shape {tuple(t.shape)}")
     if t.is_complex():
@@ -481,7 +481,7 @@ def _shares(frequency: Any, n: int) -> Tensor:
 
 
 def _alive_mask(alive: Any, n: int) -> Tensor:
-    t = _as_tensor(alive, "list of alive latents").cpu()
+    t = plain_tensor(alive, "list of alive latents").cpu()
     if t.dtype == torch.bool:
         return _vector(t, n, "alive", "latents")
     ids = t.flatten()

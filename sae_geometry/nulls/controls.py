@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sae_geometry.io.progress import Progress
+from sae_geometry.kernels.ledger import enter, entries, ledger
 from sae_geometry.kernels.sweep import listing_sweep
 from sae_geometry.kernels.types import Best, ScreenName, Sweep
 from sae_geometry.matching.defaults import SMALL
@@ -50,10 +52,11 @@ def pair_controls(
         progress: called with the current step and its completed fraction.
     """
     forth, back = turned_controls(a, b, swept, how, progress)
-    of_a, of_b = (
-        own_similarities(x, how.absolute, scale, progress, _screen(swept))
-        for x, scale in zip((a, b), how.own_scales, strict=True)
-    )
+    with _screen(swept) as screen:
+        of_a, of_b = (
+            own_similarities(x, how.absolute, scale, progress, screen)
+            for x, scale in zip((a, b), how.own_scales, strict=True)
+        )
     return with_own(forth, of_a, len(b)), with_own(back, of_b, len(a))
 
 
@@ -74,7 +77,8 @@ def turned_controls(
     def against(turn: int, k: int) -> Sweep:
         tick = None if progress is None else lambda share: progress("turned control", share)
         other = turned(b, axes, how.seed + turn)
-        return listing_sweep(a, other, k, absolute=how.absolute, progress=tick, screen=_screen(swept))
+        with _screen(swept) as screen:
+            return listing_sweep(a, other, k, absolute=how.absolute, progress=tick, screen=screen)
 
     made = [against(t, 1 if t else LISTED) for t in range(how.turns or default_turns(len(a), len(b)))]
     return _controls(swept.rows, [s.rows for s in made]), _controls(swept.cols, [s.cols for s in made])
@@ -124,9 +128,16 @@ def own_similarities(
     return -np.sort(-np.where(same, -np.inf, score * scale), axis=1)
 
 
-def _screen(swept: Sweep) -> ScreenName:
-    """Return the screen of the controls, without those that the comparison's sweep measured as slower."""
-    return "cpu" if swept.report.screen == "cpu-float32" else "auto"
+@contextmanager
+def _screen(swept: Sweep) -> Iterator[ScreenName]:
+    """Give the screen of the controls, without those that the comparison's sweep measured as slower.
+
+    The user did not ask for it, so the ledger gives another reason.
+    """
+    with ledger():
+        yield "cpu" if swept.report.screen == "cpu-float32" else "auto"
+        made = entries()
+    enter(replace(e, why=e.why.replace("asked for", "as in the comparison")) for e in made)
 
 
 def _controls(best: Best, turned: Sequence[Best | None]) -> Controls:

@@ -145,7 +145,7 @@ def _facts(d: Dictionary) -> dict[str, str]:
         "kind": kind_of(d),
         "seed": "unknown" if seed is None else str(seed),
         "latents": f"{d.n_latents:,}",
-        "of, dead ones counted": f"{d.alive.n_total:,}",
+        "latents, dead ones included": f"{d.alive.n_total:,}",
         "dead latents dropped by": _dead_words(d),
         "raw norm (median)": f"{float(np.median(d.decoder_norms.cpu().numpy())):.3g}",
         "mean direction": f"{float(mean.norm()):.3f}",

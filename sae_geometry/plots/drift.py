@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from matplotlib.axes import Axes
 
-from sae_geometry.plots.style import COLUMN_WIDTH, MUTED, NEAREST, ONE_TO_ONE, axes_or_new, in_paper_style
+from sae_geometry.plots.style import COLUMN_WIDTH, NEAREST, ONE_TO_ONE, axes_or_new, in_paper_style
 
 
 @runtime_checkable
@@ -37,32 +37,21 @@ def drift_bands(drift: DriftLike, ax: Axes | None = None) -> Axes:
         drift: a `Drift`.
         ax: axes to draw on; a new figure if None.
     """
-    ax = axes_or_new(ax, COLUMN_WIDTH, 2.4)
+    ax = axes_or_new(ax, COLUMN_WIDTH, 2.9)
     x = np.arange(len(drift.labels))
     low, lower, middle, upper, high = np.quantile(drift.to_final, (0.05, 0.25, 0.5, 0.75, 0.95), axis=1)
-    ax.fill_between(x, low, high, color=NEAREST, alpha=0.15, linewidth=0)
-    ax.fill_between(x, lower, upper, color=NEAREST, alpha=0.25, linewidth=0)
-    ax.plot(x, middle, color=NEAREST, marker="o", markersize=3)
+    ax.plot(x, middle, color=NEAREST, marker="o", markersize=3, label="median latent")
+    ax.fill_between(x, lower, upper, color=NEAREST, alpha=0.4, linewidth=0, label="middle 50 % of latents")
+    ax.fill_between(x, low, high, color=NEAREST, alpha=0.15, linewidth=0, label="middle 90 % of latents")
     born = [(drift.birth <= i).mean() for i in x]
-    ax.plot(x, born, color=ONE_TO_ONE, linestyle="--", marker="s", markersize=3)
-    at = max(0, len(x) // 2 - 1)
-    ax.annotate("median latent", (x[at], middle[at]), (4, -9), textcoords="offset points", color=NEAREST, fontsize=7.5)
-    ax.annotate(f"share born (cosine ≥ {drift.threshold:g} from here on)", (x[0], born[0]), (3, -10),
-                textcoords="offset points", color=ONE_TO_ONE, fontsize=7.5)  # fmt: skip
+    ax.plot(x, born, color=ONE_TO_ONE, linestyle="--", marker="s", markersize=3,
+            label=f"share born (cosine ≥ {drift.threshold:g} from here on)")  # fmt: skip
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1.0), borderaxespad=0.0)
     ax.set_xticks(x, [_short(int(n), label) for n, label in zip(drift.samples, drift.labels, strict=True)])
     ax.set_xlim(-0.15, len(x) - 0.85)
     ax.set_ylim(min(0.0, float(low.min()) - 0.05), 1.03)
     ax.set_xlabel("checkpoint (samples seen)" if (drift.samples >= 0).any() else "checkpoint")
     ax.set_ylabel("cosine to final direction")
-    ax.text(
-        1.0,
-        0.02,
-        "bands: middle 50 % and 90 % of latents",
-        transform=ax.transAxes,
-        ha="right",
-        fontsize=6.5,
-        color=MUTED,
-    )
     return ax
 
 

@@ -148,7 +148,7 @@ def read(folder: str | os.PathLike[str]) -> tuple[pd.DataFrame, dict[str, Any]]:
 def matches_table(c: Comparison) -> pd.DataFrame:
     """Return one row per latent and direction, with its nearest and its one-to-one partner.
 
-    Columns: direction, run, latent_id, partner_run, partner_id, cosine, mutual, p_value, found,
+    Columns: direction, run, latent_id, partner_run, partner_id, cosine, mutual, q_value, significant,
     one_to_one_partner_id, one_to_one_cosine, one_to_one_matching, alive and frequency
     (null when unknown).
     """

@@ -186,7 +186,7 @@ def other_space(tmp_path) -> Path:
         (["compare", NARROW, A, "-o", "full"], 2, "not empty"),
         (["umap", NARROW, "--n-neighbors", "1"], 2, "2…64"),
         (["umap", NARROW, "--n-neighbors", "500"], 2, "got 500"),
-        (["umap", NARROW, "--backend", "cuml"], 2, "backend='numba'"),
+        (["umap", NARROW, "--backend", "cuml"], 2, "use --backend numba"),
         (["within", NARROW, "--device", "cuda"], 2, "--device cuda is not available"),
     ],
 )
@@ -227,7 +227,7 @@ def test_bad_rows_can_be_dropped(run, tmp_path):
     assert "--drop-bad" in one_sentence(result)
     dropped = run("within", "./bad.npy", "--drop-bad")
     assert dropped.exit_code == 0, dropped.stderr
-    assert "1 bad rows dropped" in dropped.stdout
+    assert "1 bad row dropped" in dropped.stdout
 
 
 def test_quiet_is_quiet_with_any_name(run, tmp_path):
@@ -331,7 +331,7 @@ def test_a_memory_ceiling_holds_for_the_command_and_ends_with_it(run):
 def test_estimate_says_what_a_question_would_cost(run):
     result = run("estimate", NARROW, A)
     assert result.exit_code == 0, result.stderr
-    for part in ("compare: 1 sweep", "operations", "above the inputs", "time"):
+    for part in ("compare: 6 sweeps on cpu", "operations", "above the inputs", "time"):
         assert part in result.stdout
     found = json.loads(run("estimate", NARROW, A, "--for", "umap", "--json", "-q").stdout)
     assert found["flops"] > 0
@@ -363,7 +363,8 @@ def test_every_summary_says_which_screen_swept_and_why(run, command):
     record = json.loads(Path("out", "match.json" if verb == "match" else "summary.json").read_text())
     sweeps = (record["provenance"] if verb == "match" else record)["sweeps"]
     assert sum(entry["sweeps"] for entry in sweeps) >= 1
+    assert "tensors are on the CPU; the product is small" in {entry["why"] for entry in sweeps}
     for entry in sweeps:
         assert entry["screen"] == "cpu-float32"
-        assert entry["why"] == "tensors are on the CPU; the product is small"
+        assert entry["why"] in ("tensors are on the CPU; the product is small", "as in the comparison")
         assert entry["device"] == "cpu"

@@ -83,8 +83,14 @@ def planted():
     return sg.compare_seeds(runs)
 
 
-def test_planted_groups_are_recovered_exactly(planted):
-    c = planted.consensus
+@pytest.fixture(scope="module")
+def groups(planted):
+    """Group at the threshold alone: the runs' own latents have cosines of less than .5."""
+    return consensus(planted.runs, *planted._partners, threshold=planted.threshold)
+
+
+def test_planted_groups_are_recovered_exactly(groups):
+    c = groups
     assert np.bincount(c.occupancy, minlength=5).tolist() == [0, 0, 5, 10, 20]
     assert [len(o) for o in c.orphans] == [15, 15, 15, 15]
     assert c.incidence.tolist() == [60, 5, 10, 20]
@@ -92,8 +98,18 @@ def test_planted_groups_are_recovered_exactly(planted):
     assert c.lowest.min() > 0.9
 
 
-def test_a_consensus_is_a_dictionary_that_loads(planted, tmp_path):
-    path = planted.consensus.save(tmp_path / "consensus.safetensors")
+def test_a_lower_level_loses_no_group_and_links_few_by_chance(planted, groups):
+    """With 50 latents per run a few chance pairs exceed the closest latents of one run."""
+    c = planted.consensus
+    assert np.nanmax(c.level) < 0.7
+    found, planted_groups = ({tuple(row) for row in g.members.tolist()} for g in (c, groups))
+    assert planted_groups <= found
+    assert len(found) <= len(planted_groups) + 2
+    assert (c.occupancy[c.lowest < 0.9] == 2).all()
+
+
+def test_a_consensus_is_a_dictionary_that_loads(planted, groups, tmp_path):
+    path = groups.save(tmp_path / "consensus.safetensors")
     d = sg.load(str(path))
     assert d.layout == "sae_geometry_consensus"
     assert (d.n_latents, d.d_in) == (35, 64)
@@ -102,11 +118,11 @@ def test_a_consensus_is_a_dictionary_that_loads(planted, tmp_path):
     back = sg.compare(d, planted.runs[0], allow_mismatch=True)
     assert back.a_to_b.mmcs > 0.95
     assert list(tmp_path.iterdir()) == [path]
-    assert sg.load(str(planted.consensus.save(tmp_path / "all.safetensors", min_runs=4))).n_latents == 20
+    assert sg.load(str(groups.save(tmp_path / "all.safetensors", min_runs=4))).n_latents == 20
 
 
-def test_members_are_original_ids(planted):
-    c = planted.consensus
+def test_members_are_original_ids(planted, groups):
+    c = groups
     frame = c.to_pandas()
     group = frame.iloc[0]
     rows = [d.directions[d.latent_ids.tolist().index(group[d.name])] for d in planted.runs]

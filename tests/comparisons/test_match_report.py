@@ -105,7 +105,7 @@ def test_the_record_is_json_and_fits_its_schema(report):
     "spoil",
     [
         lambda r: r.pop("pw_mcc"),
-        lambda r: r.update(schema_version="2.0"),
+        lambda r: r.update(schema_version="1.0"),
         lambda r: r.update(surprise=1),
         lambda r: r["pw_mcc"]["signed"].pop("formula"),
         lambda r: r["pw_mcc"]["signed"].update(value=1.2),

@@ -15,6 +15,7 @@ from sae_geometry.comparisons.match_report import match_report
 from sae_geometry.comparisons.pair import MATCHINGS
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.kernels.reference import exact_cosines
+from sae_geometry.nulls import Share
 from sae_geometry.results.store import to_json
 
 ONE_TO_ONE = ("mutual", "greedy", "optimal")
@@ -81,7 +82,7 @@ def test_one_to_one_is_the_same_pairs_from_both_sides(toy_pair, matching, signed
     assert pairs == back
     assert c.a_to_b.multiplicity.max() == 1
     assert c.a_to_b.n_matched == c.b_to_a.n_matched == len(pairs)
-    assert c.a_to_b.mmcs == pytest.approx(c.b_to_a.mmcs)
+    assert c.a_to_b.mean_similarity == pytest.approx(c.b_to_a.mean_similarity)
     if matching != "mutual":
         assert len(pairs) == min(c.a.n_latents, c.b.n_latents)
 
@@ -141,7 +142,7 @@ def test_swapping_the_inputs_swaps_the_directions(toy_pair):
         one, two = sg.compare(a, b, matching), sg.compare(b, a, matching)
         if matching != "optimal":
             np.testing.assert_array_equal(one.a_to_b.partner, two.b_to_a.partner)
-        np.testing.assert_allclose(one.a_to_b.mmcs, two.b_to_a.mmcs, atol=1e-12)
+        np.testing.assert_allclose(one.a_to_b.mean_similarity, two.b_to_a.mean_similarity, atol=1e-12)
 
 
 # ---- awkward inputs ------------------------------------------------------------------------------------------------
@@ -406,7 +407,9 @@ def test_rematch_does_not_sweep_again(toy_pair):
 def test_progress_reaches_one(toy_pair):
     seen = []
     sg.compare(*toy_pair, progress=lambda stage, share: seen.append((stage, share)))
-    assert seen[-1] == ("similarities", 1.0)
+    last = dict(seen)
+    assert {"similarities", "turned control", "own control"} <= last.keys()
+    assert set(last.values()) == {1.0}
 
 
 # ---- encoders, limits, double counting ----------------------------------------------------------------------------
@@ -542,3 +545,9 @@ def test_no_cosine_that_is_shown_or_saved_exceeds_one(rng):
     assert max(record["matchings"]["decoder_signed"]["pairs"]["cosine"]) == 1.0
     assert record["pw_mcc"]["signed"]["value"] <= 1.0
     assert record["mmcs"]["a_to_b"] <= 1.0
+
+
+def test_a_doubt_names_the_similarity_it_is_about(toy_pair):
+    one = sg.compare(*toy_pair, on="encoder").a_to_b
+    vars(one)["balance"] = {"turned": Share(0.7, 0.6, 0.8, 100)}  # a control that is too weak
+    assert "the nearest by encoder cosine wins 70% against the turned control" in str(one._too_weak)

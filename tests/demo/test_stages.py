@@ -172,11 +172,11 @@ def test_the_queue_stops_on_sigterm_with_everything_saved(tmp_path):
         command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": os.pathsep.join(path)}, stdout=subprocess.PIPE
     )
     state, milestone = tmp_path / "runs/local-narrow-seed0/state.pt", "runs/local-narrow-seed0/checkpoints/step-50.pt"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not (tmp_path / milestone).exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     queue.send_signal(signal.SIGTERM)
-    said = queue.communicate(timeout=60)[0].decode()
+    said = queue.communicate(timeout=200)[0].decode()
     assert queue.returncode == 130
     assert "local-narrow-seed0 ended with exit code 130" in said
     assert 50 <= torch.load(state, weights_only=True)["step"] < 4000

@@ -129,7 +129,7 @@ def test_owners_and_ids(embedding):
     np.testing.assert_array_equal(embedding.owner, np.repeat([0, 1], [200, 100]))
     np.testing.assert_array_equal(embedding.latent_id, np.r_[0:200, 0:100])
     frame = embedding.to_pandas()
-    partners = ["max_cosine", "partner_id", "mutual", "one_to_one_partner_id", "one_to_one_cosine"]
+    partners = ["max_cosine", "partner_id", "mutual", "one_to_one_partner_id", "one_to_one_cosine", "q_value"]
     assert list(frame.columns) == [
         "run", "latent_id", "x", "y", "partner_run", *partners, *(f"{p}:a" for p in partners),
         *(f"{p}:b" for p in partners), "frequency", "alive", "region",

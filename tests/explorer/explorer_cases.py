@@ -45,6 +45,8 @@ def table(names: Sequence[str], size: int, seed: int = 0) -> pd.DataFrame:
         out[f"one_to_one_cosine:{name}"] = np.where(
             without, np.nan, np.where(single == nearest, cosine, cosine * rng.uniform(0.3, 0.9, n))
         )
+        chosen = np.random.default_rng(7).random(n)  # a stream of its own, so that the rest stays as it is
+        out[f"q_value:{name}"] = np.where(own, np.nan, np.where(chosen < 0.5, 0.01, 0.8))
     frequency = 10 ** rng.uniform(-5, -1, n)
     out["frequency"] = pd.array(np.where(rng.random(n) < 0.05, np.nan, frequency), dtype="Float64")
     half = (cell % side) < side / 2

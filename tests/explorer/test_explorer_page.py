@@ -213,7 +213,7 @@ def _table(folder: Path, change) -> None:
         (lambda f: edited(f, points={"a": 30, "c": 30}), 2, "lacks the columns max_cosine:c"),
         (lambda f: edited(f, points={"a": 30, "b": 31}), 2, "different runs or counts"),
         (lambda f: (f / "umap.parquet").unlink(), 1, "no umap.parquet"),
-        (lambda f: (f / "umap.parquet").write_text("x"), 2, "cannot be read as parquet"),
+        (lambda f: (f / "umap.parquet").write_text("x"), 2, "cannot be read as a table of results"),
         (lambda f: _table(f, lambda t: t.drop(columns=["mutual:b", "x"])), 2, "lacks the columns x, mutual:b;"),
         (lambda f: (f / "explorer.html").mkdir(), 2, "is a folder; give a file"),
     ],

@@ -31,9 +31,11 @@ from sae_geometry.nulls import (
     within_controls,
 )
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 import calibration
 from populations import POPULATIONS, duplicated, pair, spectrum
+
+sys.path.pop()  # the scripts umap.py and distributed.py there must not pass for the packages
 
 
 def anisotropic(rng: np.random.Generator, n: int, d: int, mean: float = 0.05) -> torch.Tensor:

@@ -111,17 +111,17 @@ def test_the_whole_paper_interrupted_and_resumed_downloads_once(world: Loopback,
     planted = fill(world, everything)
     used = {r.id for r in (*RUNS.of("ce", "l0", "alive"), *RUNS.of("figure-seed0", "figure-seed1"))}
     later = next(r.id for r in RUNS.of("figure-seed1"))
-    fault = slow(60.0)
+    fault = slow(400.0)  # longer than the wait below: an interrupted download is not waited for
     world.faults[FILE] = lambda h, c: fault(h, c) if later in h.path else h.send_content(c)
     arguments = ("--out", str(home / "out"), "--n-epochs", "20", "--device", "cpu")
     first = command(*arguments)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while later not in downloads(world):
         assert time.monotonic() < deadline
         assert first.poll() is None, first.communicate()
         time.sleep(0.05)
     first.send_signal(signal.SIGINT)
-    out, err = first.communicate(timeout=60)
+    out, err = first.communicate(timeout=200)
     assert first.returncode == 130, (out, err)
     assert err.endswith("stopped; finished figures and values are kept, and the same command goes on from there\n")
     kept = home / "out" / "e2e_paper-fig3a.png"
@@ -130,7 +130,7 @@ def test_the_whole_paper_interrupted_and_resumed_downloads_once(world: Loopback,
 
     world.faults.clear()
     second = command(*arguments)
-    out, err = second.communicate(timeout=300)
+    out, err = second.communicate(timeout=600)
     assert second.returncode == 3, err
     assert "fig3a: finished before, kept" in err
     assert kept.stat().st_mtime_ns == written

@@ -13,6 +13,6 @@ def tree(folder: Path) -> dict[str, bytes]:
     """Every file below a folder that a reader could take for a checkpoint or a record."""
     if not folder.exists():
         return {}
-    hidden = (".locks", ".partial")
+    hidden = (".locks", ".partial", ".sae-geometry-cache")
     files = [p for p in folder.rglob("*") if p.is_file() and p.relative_to(folder).parts[0] not in hidden]
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in files}

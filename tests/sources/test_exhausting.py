@@ -37,7 +37,7 @@ def test_the_limits_bite() -> None:
     with pytest.raises(MemoryError), limited(megabytes=50):
         bytearray(200 << 20)
     with pytest.raises(TooLongError), limited(seconds=0.1):
-        sum(range(10**12))
+        sum(1 for _ in range(10**12))  # signals are handled between bytecodes: C alone would not stop
 
 
 # --- pickles -------------------------------------------------------------------------------------------------------
@@ -83,8 +83,8 @@ def nested_tuples(levels: int, of: bytes) -> bytes:
         (nested_tuples(40, b"ctorch._utils\n_rebuild_parameter\n"), "damaged"),
         (b"\x80\x02" + b"}" * 200_000 + b".", "holds no decoder|damaged"),
         (b"\x80\x02" + b"(" * 200_000 + b".", "damaged"),
-        (b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b".", "holds no decoder"),
-        (b"\x80\x02N" + b"\x85" * 200_000 + b".", "holds no decoder"),
+        (b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b".", "nested more than 64 deep"),
+        (b"\x80\x02N" + b"\x85" * 200_000 + b".", "nested more than 64 deep"),
         (b"\x80\x02(" + b"]q\0h\0" * 50_000 + b"l.", "uses LIST|damaged"),
         (b"\x80\x02}" + b"".join(b"r" + struct.pack("<I", i << 21) for i in range(2000)) + b".", "damaged"),
         (b"\x80\x02L" + b"9" * 4_000_000 + b"L\n.", "damaged"),

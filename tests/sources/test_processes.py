@@ -21,6 +21,8 @@ RUN = "sparsify/gpt2/d8vgjnyc"
 LAST = "samples_400000.pt"
 ROOT = Path(__file__).parents[2]
 LOAD = f"from sae_geometry.sources import load; print(load('wandb:{RUN}').fingerprint)"
+# A shell starts background jobs with SIGINT ignored, and their children inherit it.
+HEARS_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
 
 
 def python(code: str) -> subprocess.Popen[str]:
@@ -49,7 +51,7 @@ def test_a_process_that_dies_in_the_middle_leaves_nothing_in_place(
     wandb_world: Loopback, cache: Path, how: signal.Signals
 ) -> None:
     wandb_world.faults[LAST] = slow(8.0)
-    victim = python(LOAD)
+    victim = python(HEARS_CTRL_C + LOAD)
     wait_for_download(wandb_world)
     time.sleep(0.3)
     victim.send_signal(how)

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sae_geometry.dictionary import plain_tensor
+from sae_geometry.io.escaping import shown
 from sae_geometry.sources.files.tensor_file import Entry, TensorFile
 from sae_geometry.sources.files.torch_pickle import flatten
 
@@ -23,8 +25,11 @@ def in_memory(tree: Any, what: str) -> TensorFile:
 
     Raises:
         SourceError: the object is nested too deeply.
+        ValueError: an array that is not a dense array of numbers.
     """
-    values = {key: _as_tensor(value) for key, value in flatten(_arrays(tree), what).items()}
+    bare = what.removeprefix("the ") if isinstance(tree, Tensor | np.ndarray) else None
+    flat = flatten(_arrays(tree), what)
+    values = {key: _as_tensor(value, bare or f"entry {shown(key)}") for key, value in flat.items()}
     tensors = {key: value for key, value in values.items() if isinstance(value, Tensor)}
     return TensorFile(
         Path(what),
@@ -53,15 +58,13 @@ def _holds_numbers(tree: Sequence[Any]) -> bool:
     return isinstance(first, int | float) or (isinstance(first, Sequence) and len(first) > 0 and _holds_numbers(first))
 
 
-def _as_tensor(value: Any) -> Any:
-    """Return a floating-point tensor for an array of real numbers; other objects unchanged."""
+def _as_tensor(value: Any, what: str) -> Any:
+    """Return a floating-point tensor for an array of numbers; lists of names and other objects unchanged."""
     if not isinstance(value, Tensor):
-        if not (isinstance(value, np.ndarray) or hasattr(value, "__array__")):
+        if not hasattr(value, "__array__"):
             return value
-        try:
-            value = torch.as_tensor(np.asarray(value))
-        except (TypeError, ValueError):  # objects, strings, or a byte order that torch does not support
+        if np.ndim(value) < 2 and np.asarray(value).dtype.kind not in "biufc":
             return value
-    value = value.detach()
+    value = plain_tensor(value, what)
     whole = not value.is_floating_point() and not value.is_complex() and value.dtype != torch.bool
     return value.to(torch.float64) if whole else value
