@@ -25,7 +25,7 @@ FLOORS = {
     "pairwise": 4,
     "distributed": 4,
     "plots": 5,
-    "labels": 6,
+    "labels": 5.5,  # above plots, below the questions that show labels
     "comparisons": 6,
     "embedding": 6,
     "results": 7,  # wandb_log writes to the network, when asked; sources alone read from it

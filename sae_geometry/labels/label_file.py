@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from sae_geometry.io.labels import Labels
 from sae_geometry.labels.neuronpedia import read_export
-from sae_geometry.labels.table import Labels
 
 _ID_COLUMNS = ("latent", "latent_id")
 _MOST_BYTES = 1 << 30

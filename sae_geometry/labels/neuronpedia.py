@@ -18,7 +18,7 @@ from typing import Any
 
 import pandas as pd
 
-from sae_geometry.labels.table import Labels
+from sae_geometry.io.labels import Labels
 
 _BATCH = re.compile(r"batch-(\d+)\.jsonl\.gz")
 _MOST_LINE = 8 << 20
@@ -74,7 +74,7 @@ def read_export(folder: Path, source: str, explainer: str | None = None) -> Expo
         for record in _records(part, source):
             _take_feature(columns, record)
     sources |= dict.fromkeys(columns, f"Neuronpedia, {source}")
-    chosen, others = None, {}
+    chosen, others = None, dict[str, int]()
     if explained:
         table, chosen, others = _explanations(explained, source, explainer)
         columns["explanation"] = table

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 
 from sae_geometry.dictionary import Dictionary
+from sae_geometry.io.labels import Labels
 from sae_geometry.kernels.sweep import sweep
 from sae_geometry.labels.model import read_unembedding
-from sae_geometry.labels.table import Labels
+from sae_geometry.labels.pairs import tokens_line
 from sae_geometry.labels.unembedding import Unembedding
 from sae_geometry.nulls.competition import DISCOVERY_RATE, LISTED, Controls, Share, beyond_controls, excess, q_values
 from sae_geometry.nulls.turned import principal_axes, turned
@@ -64,14 +64,15 @@ class TokenReading:
 
     @property
     def labels(self) -> Labels:
-        """Return the table by original latent id, to be kept with the dictionary."""
-        return Labels.of(self.to_pandas().set_index("latent_id"), f"{self.unembedding.name}: {self.unembedding.how}")
+        """Return the table by original latent id, for `Dictionary.labeled`."""
+        source = f"{self.unembedding.name}: {self.unembedding.how}"
+        return Labels.of(self.to_pandas().set_index("latent_id"), source, self.unembedding.metric)
 
     def to_pandas(self) -> pd.DataFrame:
         """Return one row per latent.
 
         Columns: latent_id, tokens and logits (lists, largest first), negative_tokens and negative_logits (most negative
-        first), token_cosine (to the nearest token), readable, readable_q.
+        first), token_cosine (to the nearest token), turned_token_cosine (the same, turned), readable, readable_q.
         """
         text = np.array(self.unembedding.tokens, dtype=object)
         return pd.DataFrame(
@@ -82,6 +83,7 @@ class TokenReading:
                 "negative_tokens": list(text[self.bottom]),
                 "negative_logits": list(self.bottom_logit),
                 "token_cosine": self.nearest,
+                "turned_token_cosine": self.turned_nearest,
                 "readable": self.readable,
                 "readable_q": self.q_value,
             }
@@ -137,15 +139,9 @@ class TokenReading:
         )
         rows = np.argsort(-np.where(self.readable, self.nearest, -np.inf), kind="stable")[:8]
         ids = self.dictionary.latent_ids.numpy()
-        lines = [
-            f"  {ids[i]:>7}  {self.nearest[i]:.2f}  {tokens_line(self.unembedding.tokens, self.top[i])}" for i in rows
-        ]
+        words = [tokens_line([self.unembedding.tokens[t] for t in self.top[i]]) for i in rows]
+        lines = [f"  {ids[i]:>7}  {self.nearest[i]:.2f}  {said}" for i, said in zip(rows, words, strict=True)]
         return head + "\n".join(lines)
-
-
-def tokens_line(tokens: Sequence[str], rows: Sequence[int] | np.ndarray, most: int = 6) -> str:
-    """Return a few tokens on one line, each in quotes where it begins or ends with a space."""
-    return " ".join(f"‘{t}’" if t != t.strip() or not t else t for t in (tokens[int(r)] for r in rows[:most]))
 
 
 def read_tokens(
@@ -210,30 +206,6 @@ def read_tokens(
         q_values(w, 1.0),
         beyond_controls(w),
     )
-
-
-def token_overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return the share of tokens that two lists of equal length have in common, row by row, float64 [n].
-
-    Args:
-        a, b: int [n, k], no token twice in a row.
-    """
-    return (a[:, :, None] == b[:, None, :]).any(axis=2).mean(axis=1)
-
-
-def logit_cosine(x: Tensor, y: Tensor, unembedding: Unembedding) -> np.ndarray:
-    """Return the cosine of the two logit effects of each pair of directions, x_i M y_i / √(x_i M x_i · y_i M y_i).
-
-    M = Σ_v u_v u_vᵀ is the metric of the unembedding: the cosine that the vocabulary sees. nan where an effect is zero.
-
-    Args:
-        x, y: [n, d] each.
-    """
-    u = unembedding.rows.double()
-    metric = u.T @ u
-    p, q = x.double() @ metric, y.double() @ metric
-    dots, own, other = (p * y.double()).sum(1), (p * x.double()).sum(1), (q * y.double()).sum(1)
-    return (dots / (own * other).sqrt()).clamp(-1, 1).numpy()
 
 
 def _check(dictionary: Dictionary, unembedding: Unembedding, k: int) -> None:

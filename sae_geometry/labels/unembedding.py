@@ -11,7 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -34,6 +36,12 @@ class Unembedding:
     tokens: tuple[str, ...]
     name: str
     how: str
+
+    @cached_property
+    def metric(self) -> np.ndarray:
+        """Return Σ_v u_v u_vᵀ, float64 [d, d]: the inner product of two directions' effects on the logits."""
+        u = self.rows.double()
+        return (u.T @ u).numpy()
 
     @staticmethod
     def from_weights(

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 
 from sae_geometry.sources.errors import SourceError
+from sae_geometry.sources.files.safetensors import open_safetensors
+from sae_geometry.sources.files.tensor_file import TensorFile
 
 INDEX = "model.safetensors.index.json"
 _WHOLE = "model.safetensors"
@@ -114,11 +116,9 @@ def local_model(folder: Path) -> ModelFiles:
     Raises:
         SourceError: not such a folder.
     """
-    from sae_geometry.sources.files.safetensors import open_safetensors
-
     if not folder.is_dir():
         raise SourceError(f"{folder} is not a folder with a model's config.json and safetensors")
-    where = {}
+    where: dict[str, TensorFile] = {}
     index = read_small_json(folder / INDEX) if (folder / INDEX).is_file() else {}
     for name in shard_names(_names(folder), index, str(folder)):
         opened = open_safetensors(folder / name)

@@ -1,0 +1,138 @@
+"""Columns of labels for tables of latents: by run and original id, beside what the table has."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from sae_geometry.dictionary import Dictionary
+from sae_geometry.io.escaping import shown
+
+# Columns that are ours; those of the user are named `label:NAME` in tables.
+_OWN = ("tokens", "logits", "negative_tokens", "negative_logits", "token_cosine", "turned_token_cosine", "readable",
+        "readable_q", "explanation", "density")  # fmt: skip
+_IN_TABLES = ("tokens", "readable", "explanation", "density")
+_LONGEST_TOKEN, _LONGEST_TEXT = 100, 2000  # characters in a table
+# The columns of our tables that hold ids: the column with the run's name, the dictionary where there is none, and what
+# the names of its labels begin with.
+_ID_COLUMNS = {
+    "latent_id": ("run", -1, ""),
+    "partner_id": ("partner_run", -1, "partner_"),
+    "wide_id": (None, -1, ""),
+    "narrow_id": (None, 0, ""),
+    "parent_id": (None, 0, "partner_"),
+}
+
+
+def label_columns(runs: pd.Series[Any], ids: pd.Series[Any], by_name: Mapping[str, Dictionary]) -> pd.DataFrame:
+    """Return the labels of latents given by run and id, one row each in their order; nulls where there is none."""
+    parts = []
+    for name, d in by_name.items():
+        rows = np.flatnonzero((runs == name).to_numpy())
+        if d.labels is not None and len(rows):
+            found = d.labels.for_ids(ids.to_numpy()[rows])
+            parts.append(found.set_axis(rows, axis=0).rename(columns=lambda c: c if c in _OWN else f"label:{c}"))
+    joined = pd.concat(parts) if parts else pd.DataFrame()
+    return joined.reindex(range(len(ids)))
+
+
+def labeled_table(table: pd.DataFrame, dictionaries: Sequence[Dictionary]) -> pd.DataFrame:
+    """Return a table of latents with columns of labels after its own; the same table where there are no labels.
+
+    Columns: tokens (JSON, largest logit first), readable, explanation, density, `label:NAME` for the user's; the same
+    for partners with `partner_` in front; for pairs token_overlap and logit_cosine.
+    """
+    if all(d.labels is None for d in dictionaries):
+        return table
+    by_name = {d.name: d for d in dictionaries}
+    added: dict[str, pd.Series[Any]] = {}
+    found: dict[str, pd.DataFrame] = {}
+    for column, (named, which, prefix) in _ID_COLUMNS.items():
+        if column not in table.columns:
+            continue
+        runs = table[named] if named in table.columns else pd.Series(dictionaries[which].name, index=table.index)
+        labels = label_columns(runs.reset_index(drop=True), table[column].reset_index(drop=True), by_name)
+        found[prefix] = labels
+        for name in labels.columns:
+            if name in _IN_TABLES or name.startswith("label:"):
+                added[f"{prefix}{name}"] = _plain(labels[name])
+    if {"run", "partner_run", "partner_id"} <= set(table.columns) and "" in found and "partner_" in found:
+        n = len(table)
+        overlap = token_overlap(found[""].get("tokens"), found["partner_"].get("tokens"), n)
+        logits = logit_cosine(table.reset_index(drop=True), by_name)
+        added["token_overlap"] = pd.Series(overlap)
+        added["logit_cosine"] = pd.Series(logits)
+    for name in [c for c in added if c in table.columns]:
+        del added[name]
+    columns = {name: values.set_axis(table.index) for name, values in added.items()}
+    return pd.concat([table, pd.DataFrame(columns, index=table.index)], axis=1)
+
+
+def token_overlap(a: pd.Series[Any] | None, b: pd.Series[Any] | None, n: int) -> np.ndarray:
+    """Return the share of tokens that two lists have in common, row by row, float64 [n]; nan where one is missing."""
+    out = np.full(n, np.nan)
+    if a is None or b is None:
+        return out
+    for i, (x, y) in enumerate(zip(a, b, strict=True)):
+        if _is_list(x) and _is_list(y) and len(x) and len(y):
+            out[i] = len(set(x) & set(y)) / max(len(set(x)), len(set(y)))
+    return out
+
+
+def logit_cosine(pairs: pd.DataFrame, by_name: Mapping[str, Dictionary]) -> np.ndarray:
+    """Return the cosine of the two logit effects of each pair, x M y / √(x M x · y M y), float64 [n].
+
+    M = Σ_v u_v u_vᵀ is the metric of the unembedding: the cosine that the vocabulary sees. nan where an effect is zero,
+    where a latent has no partner, and where a run has no unembedding or the other another one.
+
+    Args:
+        pairs: run, latent_id, partner_run, partner_id.
+        by_name: the dictionaries.
+    """
+    out = np.full(len(pairs), np.nan)
+    sides = pairs.groupby(["run", "partner_run"], sort=False).indices if pairs["partner_run"].notna().any() else {}
+    for (left, right), rows in sides.items():
+        a, b = by_name[left], by_name[right]
+        metric = None if a.labels is None else a.labels.metric
+        if metric is None or b.labels is None or b.labels.metric is None or not np.array_equal(metric, b.labels.metric):
+            continue
+        at = _positions(a, pairs["latent_id"].to_numpy()[rows])
+        to = _positions(b, pairs["partner_id"].to_numpy()[rows])
+        known = (at >= 0) & (to >= 0)
+        m = torch.from_numpy(metric)
+        x, y = a.directions[at[known]].cpu().double(), b.directions[to[known]].cpu().double()
+        p, q = x @ m, y @ m
+        norms = ((p * x).sum(1) * (q * y).sum(1)).sqrt()
+        out[np.asarray(rows)[known]] = ((p * y).sum(1) / norms).clamp(-1, 1).numpy()
+    return out
+
+
+def _positions(d: Dictionary, ids: np.ndarray) -> np.ndarray:
+    return pd.Index(d.latent_ids.cpu().numpy()).get_indexer(pd.Index(ids))
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, list | tuple | np.ndarray)
+
+
+def _plain(values: pd.Series[Any]) -> pd.Series[Any]:
+    """Return a column as text, numbers or truth, for Parquet: lists as JSON, texts on one line and cut."""
+    if values.dtype != object:
+        return values
+    known = values.dropna()
+    if all(isinstance(v, bool | np.bool_) for v in known):
+        return values.astype("boolean")
+    if all(isinstance(v, int | float | np.number) and not isinstance(v, bool) for v in known):
+        return values.astype("Float64")
+    return values.map(_text, na_action="ignore").astype("string")
+
+
+def _text(value: Any) -> str:
+    if _is_list(value):
+        return json.dumps([shown(str(v), _LONGEST_TOKEN) for v in value], ensure_ascii=False)
+    return shown(str(value), _LONGEST_TEXT)

@@ -1,0 +1,226 @@
+"""Labels beside pairs of latents: the tokens of both, how far they overlap, and which latents can be read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sae_geometry.dictionary import Dictionary
+from sae_geometry.io.escaping import shown
+from sae_geometry.io.formatting import aligned
+from sae_geometry.labels.columns import label_columns, logit_cosine, token_overlap
+from sae_geometry.matching.defaults import THRESHOLD
+from sae_geometry.nulls.competition import Share, share_of
+
+GROUPS = ("most alike", "in between", "without a partner")
+_ROWS = 3  # per group
+_CELL = 56  # characters
+
+
+@dataclass(frozen=True, eq=False)
+class PairLabels:
+    """Latents in three groups, with the labels of each and of its partner.
+
+    Attributes:
+        table: one row per latent: run, latent_id, partner_run, partner_id, cosine (nan without a partner), group.
+        own, partner: labels of each row's latent and of its partner, in the order of `table`.
+        overlap: float64 [n], share of top tokens that a pair has in common; nan where unknown.
+        logits: float64 [n], cosine of the two effects on the logits; nan where unknown.
+        sources: what the tokens and explanations are by, one sentence each.
+        names: names of the groups, in order.
+    """
+
+    table: pd.DataFrame
+    own: pd.DataFrame
+    partner: pd.DataFrame
+    overlap: np.ndarray
+    logits: np.ndarray
+    sources: tuple[str, ...]
+    names: tuple[str, ...]
+
+    def summary(self) -> dict[str, Any]:
+        """Return the readable shares and mean overlaps per group, JSON-ready."""
+        return {"sources": list(self.sources), "groups": [self._group(name) for name in self.names]}
+
+    def _group(self, name: str) -> dict[str, Any]:
+        rows = (self.table["group"] == name).to_numpy()
+        record: dict[str, Any] = {"group": name, "n": int(rows.sum())}
+        for key, share in self._shares(rows).items():
+            record[key] = {"value": share.value, "low": share.low, "high": share.high, "n": share.n}
+        for key, values in (("token_overlap", self.overlap[rows]), ("logit_cosine", self.logits[rows])):
+            known = values[~np.isnan(values)]
+            if len(known):
+                record[key] = float(known.mean())
+        return record
+
+    def _shares(self, rows: np.ndarray) -> dict[str, Share]:
+        """Return the share that is readable (FDR 5 %), and the share beyond chance, 2 · wins − 1."""
+        found = {}
+        if "readable" in self.own:
+            known = self.own["readable"][rows].dropna().astype(bool)
+            found["readable"] = share_of(int(known.sum()), len(known))
+        if {"token_cosine", "turned_token_cosine"} <= set(self.own.columns):
+            both = self.own.loc[rows, ["token_cosine", "turned_token_cosine"]].dropna().astype(float)
+            wins = share_of(int((both["token_cosine"] > both["turned_token_cosine"]).sum()), len(both))
+            found["readable_beyond_chance"] = Share(2 * wins.value - 1, 2 * wins.low - 1, 2 * wins.high - 1, wins.n)
+        return found
+
+    def lines(self) -> list[str]:
+        """Return a few pairs of each group with their tokens, and the readable shares, as text."""
+        head, *rows = self._cells()
+        made = [f"labels: {'; '.join(self.sources)}", *(f"  {line}" for line in aligned([head, *rows]))]
+        return [*made, *(f"  {line}" for line in self._share_lines())]
+
+    def html(self) -> str:
+        """Return the same as an HTML table; every label is escaped."""
+        head, *rows = [[escape(cell) for cell in row] for row in self._cells()]
+        heads = "".join(f"<th>{cell}</th>" for cell in head)
+        body = "".join(f"<tr><td>{'</td><td>'.join(row)}</td></tr>" for row in rows)
+        said = "".join(f"<li>{escape(line)}</li>" for line in (*self.sources, *self._share_lines()))
+        return f"<table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table><ul>{said}</ul>"
+
+    def _share_lines(self) -> list[str]:
+        told = {"readable": "readable (FDR 5 %)", "readable_beyond_chance": "readable beyond chance (2 × wins − 1)"}
+        found = [(name, self._shares((self.table["group"] == name).to_numpy())) for name in self.names]
+        lines = []
+        for key, words in told.items():
+            parts = [
+                f"{name} {s.value:.0%} [{s.low:.0%}, {s.high:.0%}] of {s.n:,}"
+                for name, shares in found
+                if (s := shares.get(key)) is not None and s.n
+            ]
+            if parts:
+                lines.append(f"{words}: {'; '.join(parts)}")
+        return lines
+
+    def _cells(self) -> list[tuple[str, ...]]:
+        """Return the header and a few rows per group; columns that say nothing are left out."""
+        rows = [i for name in self.names for i in self._examples(name)]
+        shown_rows = self.table.iloc[rows].to_dict("records")
+        columns = {
+            "": [row["group"] for row in shown_rows],
+            "cosine": [_number(row["cosine"]) for row in shown_rows],
+            "latent": [f"{row['run']} {row['latent_id']}" for row in shown_rows],
+            "label": [label_text(self.own.iloc[i]) for i in rows],
+            "partner": [_partner(row) for row in shown_rows],
+            "its label": [label_text(self.partner.iloc[i]) for i in rows],
+            "overlap": [_number(self.overlap[i]) for i in rows],
+            "logits": [_number(self.logits[i]) for i in rows],
+        }
+        kept = {name: cells for name, cells in columns.items() if any(cell not in ("", "–") for cell in cells)}
+        return [tuple(kept), *zip(*kept.values(), strict=True)]
+
+    def _examples(self, name: str) -> list[int]:
+        """Return rows of a group: its most alike, those at its quartiles, or its least alike."""
+        rows = np.flatnonzero((self.table["group"] == name).to_numpy())
+        cosine = np.nan_to_num(self.table["cosine"].to_numpy(dtype=np.float64)[rows], nan=-2.0)
+        rows = rows[np.argsort(-np.abs(cosine) if name == self.names[0] else -cosine, kind="stable")]
+        if len(rows) <= _ROWS or name == self.names[0]:
+            return [int(i) for i in rows[:_ROWS]]
+        if name == self.names[-1]:
+            return [int(i) for i in rows[-_ROWS:]]
+        return [int(rows[len(rows) * q // 4]) for q in (1, 2, 3)]
+
+
+def pair_labels(
+    table: pd.DataFrame,
+    dictionaries: Sequence[Dictionary],
+    *,
+    groups: Sequence[str] | np.ndarray | None = None,
+    names: tuple[str, ...] = GROUPS,
+    signed: bool = True,
+) -> PairLabels | None:
+    """Put labels beside pairs; None where no dictionary has any.
+
+    Args:
+        table: one row per latent: run, latent_id, cosine, and for pairs partner_run, partner_id (−1 none), significant.
+        dictionaries: the dictionaries, by name.
+        groups: group of each row; by default those of `GROUPS`: significant and above 0.7, significant, neither.
+        names: names of the groups, in order.
+        signed: whether only a positive cosine makes two latents alike.
+    """
+    if all(d.labels is None for d in dictionaries):
+        return None
+    by_name = {d.name: d for d in dictionaries}
+    pairs = pd.DataFrame({"run": table["run"], "latent_id": table["latent_id"], "cosine": table["cosine"]})
+    pairs["partner_run"] = table.get("partner_run")
+    pairs["partner_id"] = table.get("partner_id", pd.Series(-1, index=table.index))
+    pairs["group"] = _groups(table, signed) if groups is None else np.asarray(groups, dtype=object)
+    pairs = pairs.reset_index(drop=True)
+    own = label_columns(pairs["run"], pairs["latent_id"], by_name)
+    partner = label_columns(pairs["partner_run"], pairs["partner_id"], by_name)
+    return PairLabels(
+        pairs,
+        own,
+        partner,
+        token_overlap(own.get("tokens"), partner.get("tokens"), len(pairs)),
+        logit_cosine(pairs, by_name),
+        sources_of(dictionaries),
+        names,
+    )
+
+
+def _groups(table: pd.DataFrame, signed: bool) -> np.ndarray:
+    cosine = table["cosine"].to_numpy(dtype=np.float64)
+    alike = (cosine if signed else np.abs(cosine)) > THRESHOLD
+    found = table["significant"].to_numpy(dtype=bool) & (table["partner_id"].to_numpy() >= 0)
+    return np.where(found & alike, GROUPS[0], np.where(found, GROUPS[1], GROUPS[2])).astype(object)
+
+
+def label_lines(labels: PairLabels | None) -> list[str]:
+    """Return the lines of labels; none without labels."""
+    return [] if labels is None else labels.lines()
+
+
+def label_summary(labels: PairLabels | None) -> dict[str, Any]:
+    """Return {"labels": …} for a summary; empty without labels."""
+    return {} if labels is None else {"labels": labels.summary()}
+
+
+def sources_of(dictionaries: Sequence[Dictionary]) -> tuple[str, ...]:
+    """Say what tokens and explanations are by, and warn where two dictionaries have different explainers."""
+    said: dict[str, None] = {}
+    explained = {}
+    for d in dictionaries:
+        for column, source in ({} if d.labels is None else d.labels.sources).items():
+            if column == "tokens":
+                said[f"tokens by {shown(source)}"] = None
+            if column == "explanation":
+                explained[d.name] = shown(source)
+    said |= dict.fromkeys(f"explanations of {name}: {source}" for name, source in explained.items())
+    explainers = {source.rpartition(", by ")[2] for source in explained.values()}
+    if len(explainers) > 1:
+        said[f"explainers differ ({', '.join(sorted(explainers))}): do not compare their explanations"] = None
+    return tuple(said)
+
+
+def tokens_line(tokens: Sequence[str], most: int = 6) -> str:
+    """Return a few tokens on one line, each in quotes where it begins or ends with a space."""
+    return " ".join(f"‘{t}’" if t != t.strip() or not t else t for t in (shown(t, 24) for t in tokens[:most]))
+
+
+def label_text(labels: Mapping[str, Any] | pd.Series[Any]) -> str:
+    """Return what is known of a latent in one short line: its explanation if there is one, and its tokens."""
+    parts = []
+    explanation, tokens = labels.get("explanation"), labels.get("tokens")
+    if isinstance(explanation, str):
+        parts.append(shown(explanation, _CELL))
+    if isinstance(tokens, list | tuple | np.ndarray):
+        parts.append(tokens_line([t.strip() if t.strip() else t for t in map(str, tokens)], 5 if not parts else 3))
+    if not parts:
+        own = (f"{name.removeprefix('label:')} {value}" for name, value in labels.items() if str(name)[:6] == "label:")
+        parts += [shown(text, _CELL) for text in own if not text.endswith((" nan", " None", " <NA>"))][:2]
+    return shown(" — ".join(parts), 2 * _CELL)
+
+
+def _partner(row: Mapping[Any, Any]) -> str:
+    return "" if row["partner_id"] < 0 else f"{row['partner_run']} {row['partner_id']}"
+
+
+def _number(value: float) -> str:
+    return "–" if value != value else f"{value:.2f}"
