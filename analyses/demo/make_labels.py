@@ -49,7 +49,7 @@ def main() -> None:
         for column in ("token_cosine", "turned_token_cosine", "readable_q"):
             labels.frame[column] = labels.frame[column].astype(np.float32)
         path = labels.save(DEMO_FOLDER / f"{demo.name}.labels.parquet")
-        print(f"{path.name}: {path.stat().st_size:,} bytes\n{reading}")  # noqa: T201
+        print(f"{path.name}: {path.stat().st_size:,} bytes\n{reading}")
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from sae_geometry.cli import (
     seeds,
     span,
     split,
+    tokens,
     umap,
     within,
 )
@@ -70,6 +71,7 @@ for command in (
     agreement,
     span,
     split,
+    tokens,
     umap,
     project,
     explore,

@@ -8,21 +8,23 @@ from pathlib import Path
 import pandas as pd
 
 from sae_geometry.io.labels import Labels
-from sae_geometry.labels.neuronpedia import read_export
+from sae_geometry.labels.neuronpedia import read_export, read_folder
+from sae_geometry.sources.neuronpedia_export import fetch_export
 
 _ID_COLUMNS = ("latent", "latent_id")
 _MOST_BYTES = 1 << 30
 
 
 def read_labels(path: str | Path, source: str | None = None) -> Labels:
-    """Read labels from a file, or explanations and densities from a downloaded export of Neuronpedia.
+    """Read labels from a file, from a downloaded export of Neuronpedia, or from Neuronpedia.
 
     Text is taken as it is, never as markup or a formula; it is escaped where it is shown.
 
     Args:
-        path: a `.csv`, `.parquet`, `.jsonl` or `.ndjson` file with a column `latent`; with `source` a folder that holds
-            MODEL/SOURCE/features or explanations.
-        source: "MODEL/SOURCE" of the export, as on Neuronpedia.
+        path: a `.csv`, `.parquet`, `.jsonl` or `.ndjson` file with a column `latent`; a folder with the export of one
+            source, features and explanations; or "neuronpedia:MODEL/SOURCE", as in the address of a page there, which
+            is fetched from its public exports once.
+        source: "MODEL/SOURCE", where a folder holds several exports.
 
     Returns:
         Labels: `.frame`, indexed by original latent id, and where each column comes from.
@@ -32,16 +34,20 @@ def read_labels(path: str | Path, source: str | None = None) -> Labels:
         FileNotFoundError: no such file.
 
     Example:
-        >>> import pathlib, tempfile
-        >>> from sae_geometry.labels import read_labels
+        >>> import pathlib, tempfile, sae_geometry as sg
         >>> file = pathlib.Path(tempfile.mkdtemp()) / "mine.csv"
         >>> _ = file.write_text("latent,name\\n7,because\\n")
-        >>> read_labels(file).frame.name[7]
+        >>> sg.read_labels(file).frame.name[7]
         'because'
     """
+    if isinstance(path, str) and path.startswith("neuronpedia:"):
+        source = path.partition(":")[2]
+        return read_export(fetch_export(source), source).labels
     if source is not None:
         return read_export(Path(path), source).labels
     file = Path(path)
+    if file.is_dir():
+        return read_folder(file).labels
     if not file.is_file():
         raise FileNotFoundError(f"{file} does not exist: expected a CSV, Parquet or JSON lines file of labels")
     if file.stat().st_size > _MOST_BYTES:

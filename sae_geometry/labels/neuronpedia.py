@@ -84,6 +84,28 @@ def read_export(folder: Path, source: str, explainer: str | None = None) -> Expo
     return Export(source, Labels.of(frame, sources), chosen, others)
 
 
+def read_folder(folder: Path) -> Export:
+    """Read the one export in a downloaded folder; its records say of what.
+
+    Raises:
+        ExportError: none there, several, or a damaged one.
+    """
+    kinds = ("features", "explanations", "explanations-*")
+    depths = ("", "*/", "*/*/", "*/*/*/")
+    roots = sorted(
+        {p.parent for depth in depths for kind in kinds for p in folder.glob(f"{depth}{kind}") if p.is_dir()}
+    )
+    if len(roots) != 1:
+        some = ", ".join(p.relative_to(folder).as_posix() for p in roots[:4])
+        what = f"holds several exports: give one of {some}" if roots else "holds no export of Neuronpedia"
+        raise ExportError(f"{folder} {what}")
+    batches = sorted(p for p in roots[0].glob("*/batch-*.jsonl.gz") if p.parent.name != "activations")
+    first = next((record for path in batches for record in _lines(path)), None)
+    if first is None:
+        raise ExportError(f"{folder} holds no export of Neuronpedia: expected batch-0.jsonl.gz with records")
+    return read_export(roots[0], f"{first.get('modelId')}/{first.get('layer')}")
+
+
 def _take_feature(columns: dict[str, dict[int, Any]], record: Mapping[str, Any]) -> None:
     latent = _latent(record)
     density = record.get("frac_nonzero")

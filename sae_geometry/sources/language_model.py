@@ -22,7 +22,7 @@ from sae_geometry.sources.files.safetensors import open_safetensors
 from sae_geometry.sources.files.tensor_file import TensorFile
 
 INDEX = "model.safetensors.index.json"
-_WHOLE = "model.safetensors"
+WHOLE = "model.safetensors"
 _UNEMBED = ("lm_head.weight", "embed_out.weight")
 _EMBED = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight", "tok_embeddings.weight")
 _NORM = ("norm.weight", "ln_f.weight", "final_layer_norm.weight", "final_layernorm.weight", "norm_f.weight")
@@ -125,7 +125,7 @@ def local_model(folder: Path) -> ModelFiles:
         where |= dict.fromkeys(opened.entries, opened)
     tokenizer = folder / "tokenizer.json"
     return ModelFiles(
-        str(folder),
+        folder.name,
         read_small_json(folder / "config.json") if (folder / "config.json").is_file() else {},
         tuple(where),
         lambda key: where[key].read(key).clone(),
@@ -146,9 +146,9 @@ def shard_names(names: list[str], index: Mapping[str, Any], where: str) -> list[
         if missing or not shards:
             raise SourceError(f"{where}: {INDEX} names {', '.join(missing[:3]) or 'no shard'}, which is not there")
         return shards
-    if _WHOLE in names:
-        return [_WHOLE]
-    raise SourceError(f"{where} has no {_WHOLE} and no {INDEX}: expected a model in the safetensors format")
+    if WHOLE in names:
+        return [WHOLE]
+    raise SourceError(f"{where} has no {WHOLE} and no {INDEX}: expected a model in the safetensors format")
 
 
 def _only(keys: list[str], suffixes: tuple[str, ...], what: str, where: str) -> str | None:
