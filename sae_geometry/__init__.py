@@ -17,11 +17,12 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Agreement": "comparisons.encoder_agreement",
-    "Comparison": "comparisons.pair",
+    "Comparison": "comparisons.pair_result",
     "Dictionary": "dictionary",
     "Drift": "comparisons.checkpoints",
     "Embedding": "embedding.embedding",
     "Labels": "io.labels",
+    "MatchReport": "comparisons.match_report",
     "Matching": "pairwise.matching_result",
     "Projection": "embedding.projection",
     "SeedComparison": "comparisons.seeds_result",
@@ -46,6 +47,7 @@ _HOME = {
     "fetch": "sources",
     "load": "sources",
     "log_wandb": "results.wandb_log",
+    "match": "comparisons.match_report",
     "memory_ceiling": "kernels.blocks",
     "neuronpedia_url": "sources",
     "plots": "plots",
@@ -69,7 +71,9 @@ if TYPE_CHECKING:
     from sae_geometry import plots
     from sae_geometry.comparisons.checkpoints import Drift, compare_checkpoints
     from sae_geometry.comparisons.encoder_agreement import Agreement, encoder_agreement
-    from sae_geometry.comparisons.pair import Comparison, compare
+    from sae_geometry.comparisons.match_report import MatchReport, match
+    from sae_geometry.comparisons.pair import compare
+    from sae_geometry.comparisons.pair_result import Comparison
     from sae_geometry.comparisons.seeds import compare_seeds
     from sae_geometry.comparisons.seeds_result import SeedComparison
     from sae_geometry.comparisons.span import SpanOverlap, span_overlap

@@ -25,10 +25,9 @@ def agreement(
     Writes agreement.parquet, summary.json and figures/.
     """
     import sae_geometry as sg
-    from sae_geometry.pairwise.confounds import confound_audit
 
     with question(shared, "agreement", [a, b]) as work:
         result = sg.encoder_agreement(
             *work.dictionaries, threshold=threshold, allow_mismatch=shared.allow_mismatch, progress=work.progress
         )
-        work.finish(result, f"{confound_audit(*work.dictionaries)}\n{result!r}")
+        work.finish(result)

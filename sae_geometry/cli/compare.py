@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -10,18 +10,6 @@ from sae_geometry.cli import options as o
 from sae_geometry.cli.console import say_error
 from sae_geometry.cli.lifecycle import UNDER, report_errors
 from sae_geometry.cli.question import question
-from sae_geometry.io.formatting import counted
-
-if TYPE_CHECKING:
-    from sae_geometry.comparisons.pair import Comparison
-
-
-def _one_to_one_words(result: Comparison) -> str:
-    """Describe the one-to-one matchings: all of them where they are fast, greedy only otherwise."""
-    if result.is_small:
-        return str(result.double_counting())
-    paired = result.one_to_one().a_to_b
-    return f"one-to-one ({paired.method}): mean {paired.mean_similarity:.4f} over {counted(paired.n_matched, 'pair')}"
 
 
 @o.with_shared()
@@ -34,6 +22,7 @@ def compare(
         typer.Option("--matching", help="How pairs are made; nearest lets two latents claim the same partner."),
     ] = "nearest",
     on: o.On = "decoder",
+    threshold: o.Threshold = 0.7,
     absolute: o.Absolute = False,
     min_similarity: Annotated[
         float | None,
@@ -58,7 +47,7 @@ def compare(
 ) -> None:
     """Compare two dictionaries: every latent's partner, both directions, with and without double counting.
 
-    Writes matches.parquet, summary.json and figures/.
+    Writes report.html, matches.parquet, shared.csv, only-a.csv, only-b.csv, summary.json and figures/.
     """
     import sae_geometry as sg
 
@@ -72,11 +61,11 @@ def compare(
             signed=not absolute,
             min_similarity=min_similarity,
             turns=turns,
+            threshold=threshold,
             allow_mismatch=shared.allow_mismatch,
             progress=work.progress,
         )
-        words = f"{result.confounds}\n{result!r}"
-        work.finish(result, words if matching != "nearest" else f"{words}\n{_one_to_one_words(result)}")
+        work.finish(result)
     reached = min(result.a_to_b.mean_similarity, result.b_to_a.mean_similarity)
     if fail_under is not None and not reached >= fail_under:
         say_error(f"mean similarity ({matching}) is {reached:.4f}, below --fail-under {fail_under}")

@@ -71,6 +71,13 @@ def say(text: str, *, err: bool = False) -> None:
     typer.echo(printable(text), err=err)
 
 
+def say_answer(text: str, headline: str) -> None:
+    """Print text with one line of it in bold, where stdout is a terminal with colors."""
+    for line in printable(text).split("\n"):
+        bold = bool(headline) and line == headline and sys.stdout.isatty() and "NO_COLOR" not in os.environ
+        typer.echo(typer.style(line, bold=True) if bold else line)
+
+
 def say_error(text: str) -> None:
     """Print one line on stderr, red on a terminal."""
     line = f"error: {shown(without_secrets(text), _LONGEST)}"

@@ -41,7 +41,7 @@ def load_all(
     drop_bad: bool = False,
     latent_axis: int | None = None,
 ) -> list[Dictionary]:
-    """Load dictionaries, and report the resolved address and number of latents of each."""
+    """Load dictionaries, and report the resolved address and the notes of each."""
     import warnings
 
     from sae_geometry.sources import OrientationWarning, load
@@ -55,7 +55,6 @@ def load_all(
                 with_axis(address, latent_axis), latents, offline=offline, drop_bad=drop_bad, echo=speaker.resolved,
                 progress=progress,
             )  # fmt: skip
-        speaker.note(f"{d.name}: {d.n_latents:,} × {d.d_in:,}, {d.alive.describe()}")
         for note in d.notes:
             speaker.note(f"{d.name}: {in_options(note)}")
         loaded.append(d if where == "cpu" else d.to(where))

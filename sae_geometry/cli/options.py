@@ -36,6 +36,7 @@ Out = Annotated[
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the folder's contents.")]
 Formats = Annotated[list[Format], typer.Option("--format", help="Figure format; may be given more than once.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as JSON on stdout.")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Print every check, number and definition.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Nothing on stderr but errors.")]
 OnDevice = Annotated[Device, typer.Option("--device", help="Where to compute; auto takes a GPU if there is one.")]
 Latents = Annotated[
@@ -81,6 +82,10 @@ Resume = Annotated[bool, typer.Option("--resume", help="Resume an interrupted ru
 On = Annotated[
     Literal["decoder", "encoder", "both"],
     typer.Option("--on", help="Compare decoder or encoder directions, or the mean of both cosines."),
+]
+Threshold = Annotated[
+    float,
+    typer.Option("--threshold", metavar="X", min=-1, max=1, help="A one-to-one partner above X is shared."),
 ]
 FirstRun = Annotated[
     str, typer.Argument(metavar="A", help="The first dictionary's address; NAME=ADDRESS sets its label.")
@@ -144,6 +149,7 @@ class Shared:
     formats: Formats = field(default_factory=lambda: PNG_AND_PDF)
     as_json: AsJson = False
     quiet: Quiet = False
+    verbose: Verbose = False
     dry_run: DryRun = False
     memory: Memory = None
     device: OnDevice = "auto"

@@ -7,20 +7,23 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from sae_geometry.cli.console import Speaker, command_line, print_json, say, say_error
+from sae_geometry.cli.console import Speaker, command_line, print_json, say, say_answer, say_error
 from sae_geometry.cli.lifecycle import FAILED
 from sae_geometry.cli.options import Shared
 from sae_geometry.io.escaping import shown
 
 if TYPE_CHECKING:
-    from sae_geometry.results.store import Result
+    from matplotlib.figure import Figure
+
+    from sae_geometry.results.result import Result
 
 
 class InUseError(FileExistsError):
@@ -91,29 +94,31 @@ def save_and_show(
     shared: Shared,
     *,
     into: Path,
-    words: str,
-    style: str = "okabe-ito",
-    colors: Sequence[str] = (),
+    figures: Mapping[str, Figure] | None = None,
     add: Callable[[Path], object] | None = None,
 ) -> None:
-    """Save a result, print it in words or as the JSON that is on disk, report where it is, and log it if asked for.
+    """Save a result, print its answer or the JSON that is on disk, report where it is, and log it if asked for.
 
     Args:
         into: the folder.
-        words: the result as text.
-        style, colors: style and colors of its figures.
+        figures: its figures; the result's own if None.
         add: adds files to the folder, as in `save`.
     """
     from sae_geometry.results.store import save
 
     save(
-        result, into, command=command_line(), formats=shared.formats, style=style, colors=colors,
-        overwrite=shared.overwrite, add=add,
+        result, into, command=command_line(), formats=shared.formats, figures=figures, overwrite=shared.overwrite,
+        add=add,
     )  # fmt: skip
     if shared.as_json:
         print_json(summary_of(into))
+    elif shared.verbose:
+        say(result.details())
     else:
-        say(words)
+        say_answer(result.answer(), getattr(result, "headline", ""))
+    meanings = None if shared.as_json else getattr(result, "meanings", None)
+    if meanings is not None:
+        say("\n".join(meanings.lines()))
     print_saved(into, speaker, shared.as_json)
     log_to_wandb(into, shared.log_wandb, speaker, offline=shared.offline, as_json=shared.as_json)
 
@@ -137,9 +142,12 @@ def log_to_wandb(folder: Path, project: str | None, speaker: Speaker, *, offline
 
 
 def print_saved(folder: Path, speaker: Speaker, as_json: bool) -> None:
-    """Report the path of the results: on stdout, or on stderr when stdout is JSON."""
-    files = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
-    text = f"saved to {shown(folder)}{os.sep}: {', '.join(map(shown, files))}"
+    """Report the path of the results and what to open: on stdout, or on stderr when stdout is JSON."""
+    files = sorted(p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
+    names = [shown(str(p)) for p in files if len(p.parts) == 1]
+    names += ["figures/"] if any(len(p.parts) > 1 for p in files) else []
+    names.sort(key=lambda name: (name != "report.html", name))
+    text = "\n".join(textwrap.wrap(f"wrote {shown(folder)}{os.sep}   {'  '.join(names)}", 80, subsequent_indent="  "))
     if as_json:
         speaker.note(text)
     else:

@@ -18,7 +18,7 @@ from sae_geometry.io.progress import Progress
 
 if TYPE_CHECKING:
     from sae_geometry.dictionary import Dictionary
-    from sae_geometry.results.store import Result
+    from sae_geometry.results.result import Result
 
 
 @dataclass(frozen=True)
@@ -41,16 +41,10 @@ class Work:
     end_bar: Callable[[], None]
     shared: Shared
 
-    def finish(self, result: Result, words: str | None = None, **how: Any) -> None:
-        """Save the result, print it, and log it if requested.
-
-        Args:
-            result: the answer.
-            words: text to print instead of its `repr`.
-            how: further arguments of `save_and_show`.
-        """
+    def finish(self, result: Result, **how: Any) -> None:
+        """Save the result, print it, and log it if requested; `how`: further arguments of `save_and_show`."""
         self.end_bar()
-        save_and_show(result, self.speaker, self.shared, into=self.folder, words=words or repr(result), **how)
+        save_and_show(result, self.speaker, self.shared, into=self.folder, **how)
 
 
 @contextmanager
@@ -82,7 +76,8 @@ def question(
         say_plan(verb, dictionaries, shared.as_json, **plan)
         raise typer.Exit
     if shared.unembed is not None or shared.labels:
-        dictionaries = _labeled(dictionaries, shared, speaker)
+        dictionaries = labeled(dictionaries, shared, speaker)
+        dictionaries = [d.keep_alive() for d in dictionaries] if shared.latents == "alive" else dictionaries
     called = [d.name for d in dictionaries] if names is None else names(dictionaries)
     with ExitStack() as stack:
         _compute_on_dask(stack, shared, dictionaries)
@@ -92,15 +87,14 @@ def question(
         yield Work(dictionaries, folder, progress, speaker, bar.close, shared)
 
 
-def _labeled(dictionaries: list[Dictionary], shared: Shared, speaker: Speaker) -> list[Dictionary]:
-    """Return the dictionaries with the labels asked for; a density of theirs tells which latents are alive."""
+def labeled(dictionaries: list[Dictionary], shared: Shared, speaker: Speaker) -> list[Dictionary]:
+    """Return the dictionaries with the labels asked for."""
     from sae_geometry.labels.attach import with_labels
     from sae_geometry.sources.bundle import Context
 
     with speaker.bar() as progress:
         context = Context(shared.offline, speaker.note, progress)
-        labeled = with_labels(dictionaries, context, unembed=shared.unembed, given=shared.labels or ())
-    return [d.keep_alive() for d in labeled] if shared.latents == "alive" else labeled
+        return with_labels(dictionaries, context, unembed=shared.unembed, given=shared.labels or ())
 
 
 def begin(shared: Shared) -> Speaker:

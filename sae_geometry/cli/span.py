@@ -11,7 +11,7 @@ from sae_geometry.cli.lifecycle import report_errors
 from sae_geometry.cli.question import question
 
 
-@o.with_shared()
+@o.with_shared(without=("unembed", "labels"))
 @report_errors
 def span(
     a: o.FirstRun,
@@ -27,10 +27,9 @@ def span(
     Writes span.parquet, summary.json and figures/.
     """
     import sae_geometry as sg
-    from sae_geometry.pairwise.confounds import confound_audit
 
     with question(shared, "span", [a, b]) as work:
         result = sg.span_overlap(
             *work.dictionaries, threshold=threshold, allow_mismatch=shared.allow_mismatch, progress=work.progress
         )
-        work.finish(result, f"{confound_audit(*work.dictionaries)}\n{result!r}")
+        work.finish(result)

@@ -30,7 +30,6 @@ def split(
     Writes split.parquet, parents.parquet, summary.json and figures/.
     """
     import sae_geometry as sg
-    from sae_geometry.pairwise.confounds import confound_audit
 
     with question(shared, "split", [narrow, wide], n_terms=n_terms) as work:
         result = sg.split_map(
@@ -40,4 +39,4 @@ def split(
             allow_mismatch=shared.allow_mismatch,
             progress=work.progress,
         )
-        work.finish(result, f"{confound_audit(*work.dictionaries)}\n{result!r}")
+        work.finish(result)

@@ -27,9 +27,11 @@ def tokens(
     Writes tokens.parquet, summary.json and figures/.
     """
     import sae_geometry as sg
+    from sae_geometry.sources.bundle import Context
 
     if shared.unembed is None:
         raise ValueError("tokens needs the model that the run was trained on: give --unembed DIR or hf://org/model")
     with question(replace(shared, unembed=None), "tokens", [run]) as work:
-        unembedding = sg.read_unembedding(shared.unembed, work.context)
+        context = Context(shared.offline, work.speaker.note, work.progress)
+        unembedding = sg.read_unembedding(shared.unembed, context)
         work.finish(sg.read_tokens(work.dictionaries[0], unembedding, k=k, progress=work.progress))

@@ -107,7 +107,7 @@ def umap(
         if shapes is not None or regions_on != "picture" or min_region_size is not None:
             result = result.with_regions(min_region_size, on=regions_on, shapes=shapes)
         result.across(work.progress)
-        work.finish(result, style=style, colors=colors, add=add)
+        work.finish(result, figures=result.figures(style, colors), add=add)
 
 
 def _page_writer() -> Callable[[Path], object]:

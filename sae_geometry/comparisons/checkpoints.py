@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,18 +15,21 @@ from torch import Tensor
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import counted, read_only
 from sae_geometry.io.progress import Progress
+from sae_geometry.labels.pairs import PairLabels, label_summary, pair_labels
 from sae_geometry.pairwise.inputs import describe_input
+from sae_geometry.results.result import Answer
 from sae_geometry.sources import checkpoints, load
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _ROWS = 4096
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Drift:
+class Drift(Answer):
     """Cosine of each latent to its own final direction at every checkpoint. Latents are identified by index.
 
     Attributes:
@@ -90,6 +93,7 @@ class Drift:
             "n_latents": int(self.to_final.shape[1]),
             "n_standing_still_at_the_end": int((death >= 0).sum()),
             "n_known_dead": None if dead is None else int(dead.sum()),
+            **label_summary(self.meanings),
             "n_known_dead_that_stand_still": None if dead is None else int((dead & (death >= 0)).sum()),
         }
 
@@ -118,6 +122,37 @@ class Drift:
                 "alive": pd.array(alive * n_checkpoints, dtype="boolean"),
             }
         )
+
+    @property
+    def dictionaries(self) -> tuple[Dictionary]:
+        """Return the final state."""
+        return (self.final,)
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """Return the notes on the final state."""
+        return tuple(self.final.notes)
+
+    def tables(self) -> Mapping[str, pd.DataFrame]:
+        """Return the table to save: drift."""
+        return {"drift": self.to_pandas()}
+
+    def figures(self) -> Mapping[str, Figure]:
+        """Return the figure to save."""
+        from sae_geometry import plots
+
+        return {"drift": plots.figure_of(lambda ax: self.plot(ax), 3.4, 2.4)}
+
+    @property
+    def meanings(self) -> PairLabels | None:
+        """Return the labels of the latents that moved least and most since the first checkpoint."""
+        import pandas as pd
+
+        moved = np.argsort(np.argsort(-self.to_final[0], kind="stable"), kind="stable") * 3 // self.final.n_latents
+        names = ("moved least", "in between", "moved most")
+        ids = self.final.latent_ids.numpy()
+        table = pd.DataFrame({"run": self.final.name, "latent_id": ids, "cosine": self.to_final[0]})
+        return pair_labels(table, [self.final], groups=np.array(names, dtype=object)[moved], names=names)
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the cosine to the final direction during training: median, middle 50 % and 90 %, and the share born."""

@@ -11,14 +11,17 @@ import numpy as np
 import torch
 
 from sae_geometry.comparisons.inference import interval_over_latents
-from sae_geometry.comparisons.pair import Comparison, compare
+from sae_geometry.comparisons.pair import compare
+from sae_geometry.comparisons.pair_result import Comparison
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import counted, or_dash, read_only
 from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.sweep import sweep
+from sae_geometry.labels.pairs import PairLabels, label_summary, pair_labels
 from sae_geometry.matching.defaults import THRESHOLD
 from sae_geometry.nulls import principal_axes, turned
 from sae_geometry.pairwise.inputs import describe_input
+from sae_geometry.results.result import Answer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +34,7 @@ _FEWEST = 20  # latents per frequency stratum
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Agreement:
+class Agreement(Answer):
     """Decoder partner in B of each latent of A, with the encoder cosine to that partner.
 
     Attributes:
@@ -163,12 +166,18 @@ class Agreement:
             "alignment_within_a": None if self.alignment is None else float(self.alignment.mean()),
             "by_frequency": None if strata is None else strata.to_dict("records"),
             "confounds": self.decoder.confounds.summary(),
+            **label_summary(self.meanings),
             "caveats": list(self.caveats),
         }
 
     def tables(self) -> Mapping[str, pd.DataFrame]:
         """Return the tables to save."""
         return {"agreement": self.to_pandas()}
+
+    @property
+    def meanings(self) -> PairLabels | None:
+        """Return the labels of latents and their nearest decoder partners."""
+        return pair_labels(self.decoder.nearest_a_to_b.to_pandas(), self.dictionaries)
 
     def figures(self) -> Mapping[str, Figure]:
         """Return the figures to save."""

@@ -9,26 +9,33 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.resources import files
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sae_geometry.comparisons.pair import compare
+from sae_geometry.comparisons.pair_result import Comparison
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.distributed import Executor, running_on
 from sae_geometry.io.formatting import scalars
 from sae_geometry.io.progress import Progress
-from sae_geometry.kernels.sweep import listing_sweep
-from sae_geometry.kernels.types import Sweep
-from sae_geometry.matching import Assignment, Step, match, shared_curve
-from sae_geometry.matching.optimal import CANDIDATES
+from sae_geometry.labels.pairs import PairLabels
+from sae_geometry.matching import Assignment, Step, shared_curve
+from sae_geometry.matching import match as solve
 from sae_geometry.matching.shared import THRESHOLD, THRESHOLDS
-from sae_geometry.nulls import Expected, How, default_turns, pair_controls, turned_pairs
-from sae_geometry.pairwise.confounds import confound_audit
+from sae_geometry.nulls import Expected, turned_pairs
 from sae_geometry.pairwise.inputs import describe_input
-from sae_geometry.pairwise.matching_result import Matching, nearest_matching
-from sae_geometry.pairwise.same_space import encoder_hook, encoder_place_key, place_key, require_same_space
+from sae_geometry.pairwise.matching_result import Matching
+from sae_geometry.pairwise.same_space import encoder_hook, encoder_place_key, place_key
+from sae_geometry.results.result import Answer
+from sae_geometry.results.store import write_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
 
 SCHEMA = "urn:sae-geometry:match-report"
 SCHEMA_VERSION = "2.0"
@@ -53,9 +60,75 @@ _CHANCE = (
 )
 
 
-def match_report(
-    a: Dictionary,
-    b: Dictionary,
+@dataclass(frozen=True, eq=False, repr=False)
+class MatchReport(Answer):
+    """The optimal one-to-one matching of two dictionaries, with its certified record.
+
+    Attributes:
+        comparison: the comparison under "optimal".
+        record: what `match.json` holds; `schema()` describes it. Latents are named by their original ids.
+    """
+
+    comparison: Comparison
+    record: dict[str, Any]
+
+    @property
+    def dictionaries(self) -> tuple[Dictionary, Dictionary]:
+        """Return A and B."""
+        return self.comparison.dictionaries
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """Return the caveats of the comparison."""
+        return self.comparison.caveats
+
+    @property
+    def headline(self) -> str:
+        """Return the line that answers the question."""
+        return self.comparison.headline
+
+    def summary(self) -> dict[str, Any]:
+        """Return the comparison's summary with PW-MCC, signed and absolute, and the shared latents."""
+        return self.comparison.summary() | {k: self.record[k] for k in ("pw_mcc", "shared")}
+
+    def tables(self) -> Mapping[str, pd.DataFrame]:
+        """Return the table to save: matches."""
+        return self.comparison.tables()
+
+    def lists(self) -> Mapping[str, pd.DataFrame]:
+        """Return the pairs and the latents without a partner."""
+        return self.comparison.lists()
+
+    @property
+    def meanings(self) -> PairLabels | None:
+        """Return the labels of the comparison's pairs."""
+        return self.comparison.meanings
+
+    def figures(self) -> Mapping[str, Figure]:
+        """Return the figures of the comparison."""
+        return self.comparison.figures()
+
+    def write_extra(self, folder: Path) -> None:
+        """Write match.json and the lists."""
+        self.comparison.write_extra(folder)
+        write_json(folder / "match.json", self.record)
+
+    def __repr__(self) -> str:
+        return "\n".join([repr(self.comparison), *_in_words(self.record)])
+
+    def answer(self) -> str:
+        """Return the first screen, which has the flagged confounds already."""
+        return repr(self)
+
+    def details(self) -> str:
+        """Return the details of the comparison and the formulas of the record."""
+        formulas = [f"{name}: {self.record['pw_mcc'][name]['formula']}" for name in ("signed", "absolute")]
+        return "\n".join([self.comparison.details(), *_in_words(self.record), *formulas])
+
+
+def match(
+    a: Any,
+    b: Any,
     *,
     thresholds: Sequence[float] = THRESHOLDS,
     max_gap: float = 0.0,
@@ -64,7 +137,7 @@ def match_report(
     executor: Executor | None = None,
     provenance: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> MatchReport:
     """Return the PW-MCC of two dictionaries, signed and absolute, with the full matchings and the shared latents.
 
     PW-MCC = (1/K) Σ_{(i,j)∈π} S_ij with K = min(n, m), S_ij the cosine (or its absolute value) of unit decoder
@@ -73,7 +146,7 @@ def match_report(
     shared latents at every threshold and the share of latents with the same partner in both matchings.
 
     Args:
-        a, b: the dictionaries.
+        a, b: anything `compare` takes.
         thresholds: for the shared latents, each within −1…1; 0.7 is always included.
         max_gap: stop each matching once its relative optimality gap is proven to be at most this.
         time_budget: stop each matching after about this many seconds, with the gap reached.
@@ -82,84 +155,89 @@ def match_report(
         provenance: the caller's provenance (versions, command, time), stored unchanged.
         progress: called with the current step and its completed fraction.
 
-    Returns:
-        A dict that `json.dumps` takes and `schema()` describes. Latents are named by their original ids.
-
     Raises:
         ValueError: dictionaries of different spaces, or a threshold out of range.
 
     Example:
-        >>> from sae_geometry.dictionary import Dictionary
-        >>> d = Dictionary.from_decoder([[1.0, 0.0], [0.0, 2.0]], latent_axis=0, name="d")
-        >>> match_report(d, d)["pw_mcc"]["signed"]["value"]
+        >>> import sae_geometry as sg
+        >>> d = sg.Dictionary.from_decoder([[1.0, 0.0], [0.0, 2.0]], latent_axis=0, name="d")
+        >>> sg.match(d, d).record["pw_mcc"]["signed"]["value"]
         1.0
     """
-    notes = tuple(f"{d.name}: {note}" for d in (a, b) for note in d.notes)
-    caveats = dict.fromkeys(notes + require_same_space(a, b, allow_mismatch))
     levels = sorted({*(float(t) for t in thresholds), THRESHOLD})
     if not all(-1 <= t <= 1 for t in levels):
         raise ValueError(f"thresholds are cosines, within −1…1; got {[t for t in levels if not -1 <= t <= 1]}")
-    b = b.to(a.device)
+    how: dict[str, Any] = {"max_gap": max_gap, "time_budget": time_budget}
 
     def said(what: str) -> Callable[[Step], None] | None:
         return None if progress is None else lambda step: progress(f"{what}: {step.label}", step.share)
 
-    how: dict[str, Any] = {"max_gap": max_gap, "time_budget": time_budget}
-    first = None if progress is None else lambda share: progress("decoders: candidates", share)
-    encoder, missing = None, _why_no_encoders(a, b)
     with running_on(executor):
-        lists = listing_sweep(a.directions, b.directions, CANDIDATES, progress=first)
-        assert lists.cols is not None
-        forth, back = _nearest(a, b, lists, progress)
-        signed = match(a.directions, b.directions, "optimal", nearest=lists, progress=said("decoders"), **how)
-        absolute = match(a.directions, b.directions, "optimal", absolute=True, progress=said("|decoders|"), **how)
+        c = compare(a, b, "optimal", allow_mismatch=allow_mismatch, progress=progress, **how)
+        x, y = c.a, c.b.to(c.a.device)
+        absolute = solve(x.directions, y.directions, "optimal", absolute=True, progress=said("|decoders|"), **how)
+        encoder, missing = None, _why_no_encoders(x, y)
         if missing is None:
-            assert a.encoder_directions is not None
-            assert b.encoder_directions is not None
-            encoder = match(a.encoder_directions, b.encoder_directions, "optimal", progress=said("encoders"), **how)
-        if progress is not None:
-            progress("chance of the matching", 0.0)
-        turns = default_turns(a.n_latents, b.n_latents)
-        by_chance = {
-            name: _plain(turned_pairs(a.directions, b.directions, "optimal", turns, absolute=name == "absolute", **how))
-            for name in ("signed", "absolute")
-        }
-    caveats |= dict.fromkeys((*forth.doubts, *back.doubts))
+            assert x.encoder_directions is not None
+            assert y.encoder_directions is not None
+            encoder = solve(x.encoder_directions, y.encoder_directions, "optimal", progress=said("encoders"), **how)
+        by_chance = turned_pairs(x.directions, y.directions, "optimal", c.turns, absolute=True, **how)
+    shared = {"missing": missing} if encoder is None else _shared(c.assignment, encoder, y.n_latents, levels)
+    record = _record(c, absolute, encoder, by_chance) | {"shared": shared, "provenance": dict(provenance or {})}
+    record["parameters"] = {
+        "method": "optimal",
+        "thresholds": levels,
+        "max_gap": max_gap,
+        "time_budget_seconds": None if math.isinf(time_budget) else time_budget,
+    }
+    return MatchReport(c, record)
+
+
+def _record(c: Comparison, absolute: Assignment, encoder: Assignment | None, by_chance: Expected) -> dict[str, Any]:
+    """Return the part of the record that follows from the matchings."""
+    a, b, signed, forth, back = c.a, c.b, c.assignment, c.nearest_a_to_b, c.nearest_b_to_a
+    assert signed is not None
     return {
         "schema": SCHEMA,
         "schema_version": SCHEMA_VERSION,
         "inputs": {"a": describe_input(a), "b": describe_input(b)},
-        "caveats": list(caveats),
-        "confounds": confound_audit(a, b).summary(),
-        "parameters": {
-            "method": "optimal",
-            "thresholds": levels,
-            "max_gap": max_gap,
-            "time_budget_seconds": None if math.isinf(time_budget) else time_budget,
-        },
+        "caveats": list(c.caveats),
+        "confounds": c.confounds.summary(),
         "pw_mcc": {"signed": _pw_mcc(signed), "absolute": _pw_mcc(absolute)},
-        "mmcs": {
-            "formula": _MMCS,
-            "a_to_b": float(lists.rows.score[:, 0].clamp(-1, 1).mean()),
-            "b_to_a": float(lists.cols.score[:, 0].clamp(-1, 1).mean()),
-        },
+        "mmcs": {"formula": _MMCS, "a_to_b": forth.mmcs, "b_to_a": back.mmcs},
         "chance": {
             "formula": _CHANCE,
             "a_to_b": forth.isotropic_chance,
             "b_to_a": back.isotropic_chance,
             "turned": {"a_to_b": _plain(forth.expected), "b_to_a": _plain(back.expected)},
             "own": {"a_to_b": _or_none(forth.own), "b_to_a": _or_none(back.own)},
-            "one_to_one": by_chance,
+            "one_to_one": {"signed": _plain(c.a_to_b.expected), "absolute": _plain(by_chance)},
         },
         "significant": {"a_to_b": forth.significance_summary(), "b_to_a": back.significance_summary()},
-        "shared": {"missing": missing} if encoder is None else _shared(signed, encoder, b.n_latents, levels),
         "matchings": {
             "decoder_signed": _with_q_values(_matching(a, b, signed), signed, forth, back),
             "decoder_absolute": _matching(a, b, absolute),
             "encoder_signed": None if encoder is None else _matching(a, b, encoder),
         },
-        "provenance": dict(provenance or {}),
     }
+
+
+def _in_words(record: dict[str, Any]) -> list[str]:
+    """Return what the record adds to a comparison, a line each: the certificate, |cos|, encoders."""
+    lines = []
+    for name in ("signed", "absolute"):
+        found, certificate = record["pw_mcc"][name], record["matchings"][f"decoder_{name}"]["certificate"]
+        state = "optimal, proven" if certificate["certified"] else f"stopped: {certificate['stopped']}"
+        chance = record["chance"]["one_to_one"][name]["mean_similarity"]
+        expected = "–" if chance is None else f"{chance:.3f}"
+        lines.append(f"  PW-MCC {name:<8} {found['value']:.4f}  by chance {expected}  {state} "
+                     f"(gap {certificate['relative_gap']:.0e})")  # fmt: skip
+    shared = record["shared"]
+    if "missing" in shared:
+        return [*lines, f"  shared by decoder and encoder: not asked, {shared['missing']}"]
+    at = next(point for point in shared["curve"] if point["threshold"] == THRESHOLD)
+    return [*lines, f"  shared by decoder and encoder > 0.7: {at['both']:,} of {shared['n_pairs']:,}, "
+            f"{at['both_same_partner']:,} with one partner"]  # fmt: skip
 
 
 def schema() -> dict[str, Any]:
@@ -167,13 +245,6 @@ def schema() -> dict[str, Any]:
     text = files("sae_geometry").joinpath("schemas/match.schema.json").read_text(encoding="utf-8")
     found: dict[str, Any] = json.loads(text)
     return found
-
-
-def _nearest(a: Dictionary, b: Dictionary, lists: Sweep, progress: Progress | None) -> tuple[Matching, Matching]:
-    """Return the nearest matchings of both directions, with their controls."""
-    assert lists.cols is not None
-    controls = pair_controls(a.directions, b.directions, lists, How(), progress)
-    return nearest_matching(a, b, lists.rows, controls[0]), nearest_matching(b, a, lists.cols, controls[1])
 
 
 def _with_q_values(record: dict[str, Any], made: Assignment, forth: Matching, back: Matching) -> dict[str, Any]:
@@ -226,7 +297,8 @@ def _matching(a: Dictionary, b: Dictionary, made: Assignment) -> dict[str, Any]:
     }
 
 
-def _shared(decoder: Assignment, encoder: Assignment, n_columns: int, levels: list[float]) -> dict[str, Any]:
+def _shared(decoder: Assignment | None, encoder: Assignment, n_columns: int, levels: list[float]) -> dict[str, Any]:
+    assert decoder is not None
     curve = shared_curve(decoder, encoder, n_columns=n_columns, thresholds=levels)
     names = ("decoder", "encoder", "both", "both_same_partner")
     return {

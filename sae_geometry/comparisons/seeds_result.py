@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sae_geometry.comparisons.consensus import Consensus, consensus
+from sae_geometry.comparisons.consensus_labels import consensus_labels
 from sae_geometry.comparisons.inference import (
     LEVEL,
     Interval,
@@ -29,10 +30,12 @@ from sae_geometry.comparisons.rarefaction import Rarefaction, rarefaction
 from sae_geometry.comparisons.seeds_matrices import SeedMatrices
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import aligned, ends, or_dash
+from sae_geometry.labels.pairs import PairLabels, label_summary
 from sae_geometry.pairwise.checkpoint import N_BINS
 from sae_geometry.pairwise.confounds import runs_table
 from sae_geometry.pairwise.grouping import kind_of, layer_of, seed_of
 from sae_geometry.pairwise.inputs import describe_input
+from sae_geometry.results.result import Answer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,7 +47,7 @@ _LISTED = 100  # largest number of runs with matrices in the summary
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SeedComparison(SeedMatrices):
+class SeedComparison(SeedMatrices, Answer):
     """Pairwise comparison of N runs: the matrices of `SeedMatrices`, with consensus, rarefaction and intervals."""
 
     @cached_property
@@ -195,6 +198,7 @@ class SeedComparison(SeedMatrices):
             "recurrence_shares": self.recurrence_shares.tolist(),
             "within_groups": {group: self._interval_summary(group) for group in self._groups_of_two},
             "between_groups": [asdict(d) for d in self._differences],
+            **label_summary(self.meanings),
             "consensus": {
                 "means": "cycle-consistent groups: every two members are one-to-one partners above the threshold, or "
                 "above a lower level where the two runs' own latents do not come as close",
@@ -219,6 +223,11 @@ class SeedComparison(SeedMatrices):
         """Write consensus.safetensors, if there are consensus groups."""
         if len(self.consensus.members):
             self.consensus.save(folder / "consensus.safetensors")
+
+    @property
+    def meanings(self) -> PairLabels | None:
+        """Return the labels of latents found in every run, in some, and in one alone."""
+        return consensus_labels(self.consensus)
 
     def figures(self) -> Mapping[str, Figure]:
         """Return the figures to save."""

@@ -18,6 +18,7 @@ from sae_geometry.matching.defaults import THRESHOLD
 from sae_geometry.nulls import principal_axes, turned
 from sae_geometry.pairwise.confounds import confound_audit
 from sae_geometry.pairwise.inputs import describe_input
+from sae_geometry.results.result import Answer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +32,7 @@ _NULL_LATENTS = 512
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SpanOverlap:
+class SpanOverlap(Answer):
     """Share of A's unmatched latents in the span of B's latents.
 
     Attributes:

@@ -62,17 +62,25 @@ def _row(m: Matching, by: str, low: float, high: float, members: np.ndarray) -> 
     }
 
 
-def rare_words(source: Dictionary, m: Matching) -> str | None:
-    """Report the significant shares of frequent and of rare latents; None if frequencies are unknown."""
+def rare_shares(source: Dictionary, m: Matching) -> tuple[float, float] | None:
+    """Return the significant shares of frequent and of rare latents; None if unknown or all are of one kind."""
     if source.frequency is None:
         return None
     often = source.frequency.cpu().numpy() > RARE
     if often.all() or not often.any():
         return None
+    return float(m.significant[often].mean()), float(m.significant[~often].mean())
+
+
+def rare_words(source: Dictionary, m: Matching) -> str | None:
+    """Report the significant shares of frequent and of rare latents; None if frequencies are unknown."""
+    shares = rare_shares(source, m)
+    if shares is None or source.frequency is None:
+        return None
+    often = source.frequency.cpu().numpy() > RARE
     missing = ~m.significant
-    shares = [f"{m.significant[who].mean():.0%}" for who in (often, ~often)]
     rare = f"; {(missing & ~often).sum() / missing.sum():.0%} of those that are not are rare" if missing.any() else ""
     return (
-        f"{source.name}: of {often.sum():,} latents that fire on more than {RARE:g} of tokens {shares[0]} are "
-        f"significant, of {(~often).sum():,} rarer ones {shares[1]}{rare}"
+        f"{source.name}: of {often.sum():,} latents that fire on more than {RARE:g} of tokens {shares[0]:.0%} are "
+        f"significant, of {(~often).sum():,} rarer ones {shares[1]:.0%}{rare}"
     )

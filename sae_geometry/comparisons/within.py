@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,19 +10,22 @@ from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import or_dash
 from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.sweep import listing_sweep
-from sae_geometry.kernels.types import Sweep, SweepReport
+from sae_geometry.kernels.types import Sweep
+from sae_geometry.labels.pairs import PairLabels, label_summary, pair_labels
 from sae_geometry.nulls import LISTED, How, within_controls
-from sae_geometry.pairwise.inputs import describe_input
+from sae_geometry.pairwise.inputs import activity, describe_input
 from sae_geometry.pairwise.matching_result import Matching, nearest_matching, with_mutual
+from sae_geometry.results.result import Answer
 from sae_geometry.sources import as_dictionary
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class WithinComparison:
+class WithinComparison(Answer):
     """Within-dictionary similarity: for each latent, the nearest *other* latent (self excluded by index).
 
     Attributes:
@@ -42,18 +46,33 @@ class WithinComparison:
         return (*self.dictionary.notes, *self.nearest.doubts)
 
     @property
-    def report(self) -> SweepReport:
-        """Return how the sweep was run."""
-        return self.swept.report
-
-    @property
     def mmcs(self) -> float:
         """Return the mean over i of max over j ≠ i of cos(a_i, a_j)."""
         return self.nearest.mmcs
 
+    @property
+    def dictionaries(self) -> tuple[Dictionary]:
+        """Return the dictionary."""
+        return (self.dictionary,)
+
     def to_pandas(self) -> pd.DataFrame:
-        """Return one row per latent: see `Matching.to_pandas`."""
-        return self.nearest.to_pandas()
+        """Return one row per latent: as `Matching.to_pandas` without `matching`; alive, frequency (null if unknown)."""
+        return self.nearest.to_pandas().drop(columns="matching").assign(**activity(self.dictionary))
+
+    def tables(self) -> Mapping[str, pd.DataFrame]:
+        """Return the table to save: matches."""
+        return {"matches": self.to_pandas()}
+
+    @property
+    def meanings(self) -> PairLabels | None:
+        """Return the labels of the most alike pairs within the dictionary, and of latents apart from all others."""
+        return pair_labels(self.nearest.to_pandas(), self.dictionaries, signed=self.signed)
+
+    def figures(self) -> Mapping[str, Figure]:
+        """Return the figure to save."""
+        from sae_geometry import plots
+
+        return {"within": plots.similarity_figure([self.nearest])}
 
     def summary(self) -> dict[str, Any]:
         """Return the numbers, JSON-ready."""
@@ -62,8 +81,9 @@ class WithinComparison:
             "self": "excluded by index",
             "similarity": self.nearest.quantity,
             "within": self.nearest.summary(),
+            **label_summary(self.meanings),
             "caveats": list(self.caveats),
-            "sweep": asdict(self.report),
+            "sweep": asdict(self.swept.report),
         }
 
     def plot_ecdf(self, ax: Axes | None = None) -> Axes:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -21,26 +23,32 @@ from sae_geometry.embedding.cross_run import Across, partners_across
 from sae_geometry.embedding.neighbors import Neighbors, exact_neighbors, joint_neighbors
 from sae_geometry.embedding.quality import EVIDENCE_K, Evidence, measure_evidence
 from sae_geometry.embedding.region_file import Shape
-from sae_geometry.embedding.regions import On, Regions, find_regions, given_regions, graph_distances
+from sae_geometry.embedding.region_record import regions_record
+from sae_geometry.embedding.regions import On, Regions, find_regions, given_regions, graph_distances, marked
 from sae_geometry.io.formatting import counted, ends, few, read_only
+from sae_geometry.io.parquet import write_neuronpedia
 from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.duplicates import first_equal
 from sae_geometry.kernels.sweep import MAX_K
 from sae_geometry.kernels.types import Sweep
-from sae_geometry.matching.defaults import MOST_RUNS
+from sae_geometry.labels.pairs import PairLabels, label_summary, pair_labels
+from sae_geometry.matching.defaults import DISCOVERY_RATE, MOST_RUNS
 from sae_geometry.pairwise.inputs import describe_input, distinct
 from sae_geometry.pairwise.same_space import ALLOWED, require_same_space
+from sae_geometry.results.result import Answer
+from sae_geometry.results.store import write_json
 from sae_geometry.sources import as_dictionary
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from sae_geometry.plots.embedding import Color
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Embedding:
+class Embedding(Answer):
     """UMAP of one or several runs: coordinates, run and latent id of each point, and how it was computed.
 
     Attributes:
@@ -98,7 +106,43 @@ class Embedding:
         Raises:
             ValueError: an unknown `on`, or a region of fewer than two latents.
         """
-        return replace(self, regions=_regions(self, min_size, on, shapes))
+        found = _regions(self, min_size, on, shapes)
+        return replace(self, regions=marked(found, self.dictionaries, self.owner, self.latent_id))
+
+    def tables(self) -> Mapping[str, pd.DataFrame]:
+        """Return the table to save: umap."""
+        return {"umap": self.to_pandas()}
+
+    def figures(self, style: str = "okabe-ito", colors: Sequence[str] = ()) -> Mapping[str, Figure]:
+        """Return the figures to save: umap, regions, one panel per run, unmatched latents.
+
+        Args:
+            style: color scheme of the runs: "okabe-ito" or "e2e".
+            colors: further figures, each colored by one of max-cosine, matched, frequency.
+
+        Raises:
+            ValueError: an unknown style or color, or one that needs what the runs lack.
+        """
+        from sae_geometry import plots
+
+        plots.check_colors(colors, self.dictionaries)
+        pictures: dict[str, Color] = {"umap": "owner", "regions": "region"}
+        pictures |= {f"umap-{c}": cast("Color", c) for c in colors if c not in ("owner", "region")}
+        found = {
+            name: plots.figure_of(partial(self.plot, style=style, color=color), 3.6, 4.1)
+            for name, color in pictures.items()
+        }
+        if len(self.names) > 1:
+            found["runs"] = plots.runs_figure(self, style)
+        if self.across() is not None:
+            found["unmatched"] = plots.figure_of(lambda ax: plots.unmatched_scatter(self, ax, style), 3.6, 4.0)
+        return found
+
+    def write_extra(self, folder: Path) -> None:
+        """Write regions.json and neuronpedia.csv."""
+        write_neuronpedia(self.to_pandas(), folder / "neuronpedia.csv")
+        record = regions_record(self.regions, self.dictionaries, self.owner, self.latent_id)
+        write_json(folder / "regions.json", record)
 
     def to_pandas(self) -> pd.DataFrame:
         """Return one row per latent.
@@ -140,9 +184,20 @@ class Embedding:
             "evidence_lines": list(self.evidence.lines()),
             "pairs": [] if across is None else across.summary(),
             "regions": {r.letter: r.verdict or r.size for r in self.regions.regions},
+            **label_summary(self.meanings),
             "reproducible_with": "the same backend, version and seed",
             "caveats": list(self.caveats),
         }
+
+    @property
+    def meanings(self) -> PairLabels | None:
+        """Return the labels of latents and their nearest partners in another run; None for one run."""
+        if self.across() is None:
+            return None
+        table = self.to_pandas()
+        found = (table["q_value"] <= DISCOVERY_RATE).fillna(False)
+        table = table.assign(cosine=table["max_cosine"].astype(float), significant=found.astype(bool))
+        return pair_labels(table.assign(partner_id=table["partner_id"].fillna(-1).astype(int)), self.dictionaries)
 
     def plot(self, ax: Axes | None = None, style: str = "okabe-ito", *, color: Color = "owner") -> Axes:
         """Draw a rasterized scatter in shuffled order, colored by run or as in `plots.embedding_scatter`."""
@@ -263,14 +318,15 @@ def embed(
         "backend_version": version,
         "backend_why": why,
     }
+    latent_id = np.concatenate([d.latent_ids.cpu().numpy() for d in dicts])
     return Embedding(
         coords=coords,
         owner=owner,
-        latent_id=np.concatenate([d.latent_ids.cpu().numpy() for d in dicts]),
+        latent_id=latent_id,
         names=names,
         params=params,
         evidence=measure_evidence(points, near, coords, owner, seed=seed, others=others),
-        regions=find_regions(coords, owner, names),
+        regions=marked(find_regions(coords, owner, names), dicts, owner, latent_id),
         dictionaries=tuple(dicts),
         point=where,
         neighbors=graph,

@@ -25,6 +25,7 @@ from sae_geometry.kernels.duplicates import first_equal
 from sae_geometry.kernels.sweep import listing_sweep
 from sae_geometry.pairwise.inputs import describe_input, distinct
 from sae_geometry.pairwise.same_space import require_same_space
+from sae_geometry.results.result import Answer
 from sae_geometry.sources import as_dictionary, load
 from sae_geometry.sources.layouts.read import Latents
 
@@ -56,7 +57,7 @@ class Picture:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Projection:
+class Projection(Answer):
     """New runs projected into a fixed embedding.
 
     Attributes:

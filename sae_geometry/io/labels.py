@@ -70,7 +70,7 @@ class Labels:
 
     def for_ids(self, latent_ids: Sequence[int] | np.ndarray) -> pd.DataFrame:
         """Return one row for each of these ids, in their order; nulls where a latent has no label."""
-        return self.frame.reindex(latent_ids)
+        return self.frame.reindex(np.asarray(latent_ids))
 
     def save(self, path: str | Path) -> Path:
         """Write the table as Parquet with the source of each column; `Labels.read` reads it.

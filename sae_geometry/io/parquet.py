@@ -30,6 +30,14 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
         pq.write_table(pa.Table.from_pandas(table, preserve_index=False), file)
 
 
+def write_csv(table: pd.DataFrame, path: Path) -> None:
+    """Write a table as CSV; text that a spreadsheet would read as a formula is quoted."""
+    text = table.select_dtypes(include=["object", "string"]).columns
+    table.assign(**{str(c): table[c].map(lambda v: cell(v) if isinstance(v, str) else v) for c in text}).to_csv(
+        path, index=False
+    )
+
+
 def write_neuronpedia(table: pd.DataFrame, path: Path) -> None:
     """Write runs, ids and coordinates of a UMAP as a CSV file in Neuronpedia's format."""
     named = table.rename(columns={"run": "RunType", "latent_id": "EmbeddingIndex", "x": "X", "y": "Y"})

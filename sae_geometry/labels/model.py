@@ -25,6 +25,15 @@ def read_unembedding(address: str | Path, context: Context | None = None) -> Une
     Raises:
         SourceError: no such model, or no tensor that is clearly the unembedding.
         ValueError: a damaged tokenizer, or shapes that do not fit.
+
+    Example:
+        >>> import pathlib, tempfile, torch, sae_geometry as sg
+        >>> from safetensors.torch import save_file
+        >>> folder = pathlib.Path(tempfile.mkdtemp())
+        >>> weights = {"lm_head.weight": torch.eye(3), "model.norm.weight": torch.ones(3)}
+        >>> save_file(weights, folder / "model.safetensors")
+        >>> sg.read_unembedding(folder).how
+        'lm_head.weight times model.norm.weight, centered over the vocabulary'
     """
     parts = _weights(address, context or Context())
     return Unembedding.from_weights(

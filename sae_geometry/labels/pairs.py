@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -13,13 +13,12 @@ import pandas as pd
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.escaping import shown
 from sae_geometry.io.formatting import aligned
-from sae_geometry.labels.columns import label_columns, logit_cosine, token_overlap
 from sae_geometry.matching.defaults import THRESHOLD
 from sae_geometry.nulls.competition import Share, share_of
+from sae_geometry.pairwise.label_columns import label_columns, label_text, logit_cosine, token_overlap
 
 GROUPS = ("most alike", "in between", "without a partner")
 _ROWS = 3  # per group
-_CELL = 56  # characters
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,12 +101,14 @@ class PairLabels:
         """Return the header and a few rows per group; columns that say nothing are left out."""
         rows = [i for name in self.names for i in self._examples(name)]
         shown_rows = self.table.iloc[rows].to_dict("records")
+        run, partner = (self._only_name(column) for column in ("run", "partner_run"))
+        its_name = "partner" if partner in ("", run) else partner
         columns = {
             "": [row["group"] for row in shown_rows],
             "cosine": [_number(row["cosine"]) for row in shown_rows],
-            "latent": [f"{row['run']} {row['latent_id']}" for row in shown_rows],
+            run or "latent": [_name(row["run"], row["latent_id"], run) for row in shown_rows],
             "label": [label_text(self.own.iloc[i]) for i in rows],
-            "partner": [_partner(row) for row in shown_rows],
+            its_name: [_name(row["partner_run"], row["partner_id"], partner) for row in shown_rows],
             "its label": [label_text(self.partner.iloc[i]) for i in rows],
             "overlap": [_number(self.overlap[i]) for i in rows],
             "logits": [_number(self.logits[i]) for i in rows],
@@ -115,9 +116,16 @@ class PairLabels:
         kept = {name: cells for name, cells in columns.items() if any(cell not in ("", "–") for cell in cells)}
         return [tuple(kept), *zip(*kept.values(), strict=True)]
 
+    def _only_name(self, column: str) -> str:
+        """Return the name of the run that all listed rows have in a column, for its head; empty if several."""
+        rows = self.table[self.table["run"] == self.table["run"].iloc[0]]
+        names = [name for name in rows[column].unique() if isinstance(name, str)]
+        return shown(names[0], 30) if len(names) == 1 else ""
+
     def _examples(self, name: str) -> list[int]:
         """Return rows of a group: its most alike, those at its quartiles, or its least alike."""
-        rows = np.flatnonzero((self.table["group"] == name).to_numpy())
+        shown_run = self.table["run"] == self.table["run"].iloc[0]  # of both directions, one
+        rows = np.flatnonzero((shown_run & (self.table["group"] == name)).to_numpy())
         cosine = np.nan_to_num(self.table["cosine"].to_numpy(dtype=np.float64)[rows], nan=-2.0)
         rows = rows[np.argsort(-np.abs(cosine) if name == self.names[0] else -cosine, kind="stable")]
         if len(rows) <= _ROWS or name == self.names[0]:
@@ -134,15 +142,17 @@ def pair_labels(
     groups: Sequence[str] | np.ndarray | None = None,
     names: tuple[str, ...] = GROUPS,
     signed: bool = True,
+    threshold: float = THRESHOLD,
 ) -> PairLabels | None:
     """Put labels beside pairs; None where no dictionary has any.
 
     Args:
         table: one row per latent: run, latent_id, cosine, and for pairs partner_run, partner_id (−1 none), significant.
         dictionaries: the dictionaries, by name.
-        groups: group of each row; by default those of `GROUPS`: significant and above 0.7, significant, neither.
+        groups: group of each row; by default significant and above the threshold, significant, neither.
         names: names of the groups, in order.
         signed: whether only a positive cosine makes two latents alike.
+        threshold: cosine above which two latents are most alike.
     """
     if all(d.labels is None for d in dictionaries):
         return None
@@ -150,7 +160,8 @@ def pair_labels(
     pairs = pd.DataFrame({"run": table["run"], "latent_id": table["latent_id"], "cosine": table["cosine"]})
     pairs["partner_run"] = table.get("partner_run")
     pairs["partner_id"] = table.get("partner_id", pd.Series(-1, index=table.index))
-    pairs["group"] = _groups(table, signed) if groups is None else np.asarray(groups, dtype=object)
+    groups = np.array(names, dtype=object)[_groups(table, signed, threshold)] if groups is None else groups
+    pairs["group"] = np.asarray(groups, dtype=object)
     pairs = pairs.reset_index(drop=True)
     own = label_columns(pairs["run"], pairs["latent_id"], by_name)
     partner = label_columns(pairs["partner_run"], pairs["partner_id"], by_name)
@@ -165,16 +176,11 @@ def pair_labels(
     )
 
 
-def _groups(table: pd.DataFrame, signed: bool) -> np.ndarray:
+def _groups(table: pd.DataFrame, signed: bool, threshold: float) -> np.ndarray:
     cosine = table["cosine"].to_numpy(dtype=np.float64)
-    alike = (cosine if signed else np.abs(cosine)) > THRESHOLD
+    alike = (cosine if signed else np.abs(cosine)) > threshold
     found = table["significant"].to_numpy(dtype=bool) & (table["partner_id"].to_numpy() >= 0)
-    return np.where(found & alike, GROUPS[0], np.where(found, GROUPS[1], GROUPS[2])).astype(object)
-
-
-def label_lines(labels: PairLabels | None) -> list[str]:
-    """Return the lines of labels; none without labels."""
-    return [] if labels is None else labels.lines()
+    return np.where(found & alike, 0, np.where(found, 1, 2))
 
 
 def label_summary(labels: PairLabels | None) -> dict[str, Any]:
@@ -199,27 +205,8 @@ def sources_of(dictionaries: Sequence[Dictionary]) -> tuple[str, ...]:
     return tuple(said)
 
 
-def tokens_line(tokens: Sequence[str], most: int = 6) -> str:
-    """Return a few tokens on one line, each in quotes where it begins or ends with a space."""
-    return " ".join(f"‘{t}’" if t != t.strip() or not t else t for t in (shown(t, 24) for t in tokens[:most]))
-
-
-def label_text(labels: Mapping[str, Any] | pd.Series[Any]) -> str:
-    """Return what is known of a latent in one short line: its explanation if there is one, and its tokens."""
-    parts = []
-    explanation, tokens = labels.get("explanation"), labels.get("tokens")
-    if isinstance(explanation, str):
-        parts.append(shown(explanation, _CELL))
-    if isinstance(tokens, list | tuple | np.ndarray):
-        parts.append(tokens_line([t.strip() if t.strip() else t for t in map(str, tokens)], 5 if not parts else 3))
-    if not parts:
-        own = (f"{name.removeprefix('label:')} {value}" for name, value in labels.items() if str(name)[:6] == "label:")
-        parts += [shown(text, _CELL) for text in own if not text.endswith((" nan", " None", " <NA>"))][:2]
-    return shown(" — ".join(parts), 2 * _CELL)
-
-
-def _partner(row: Mapping[Any, Any]) -> str:
-    return "" if row["partner_id"] < 0 else f"{row['partner_run']} {row['partner_id']}"
+def _name(run: object, latent: int, only: str) -> str:
+    return "" if latent < 0 else f"{latent}" if only else f"{run} {latent}"
 
 
 def _number(value: float) -> str:

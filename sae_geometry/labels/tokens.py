@@ -16,11 +16,12 @@ from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.labels import Labels
 from sae_geometry.kernels.sweep import sweep
 from sae_geometry.labels.model import read_unembedding
-from sae_geometry.labels.pairs import tokens_line
 from sae_geometry.labels.unembedding import Unembedding
 from sae_geometry.nulls.competition import DISCOVERY_RATE, LISTED, Controls, Share, beyond_controls, excess, q_values
 from sae_geometry.nulls.turned import principal_axes, turned
 from sae_geometry.pairwise.inputs import describe_input
+from sae_geometry.pairwise.label_columns import tokens_line
+from sae_geometry.results.result import Answer
 from sae_geometry.sources import as_dictionary
 from sae_geometry.sources.layouts.places import canonical_place
 
@@ -31,7 +32,7 @@ Progress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class TokenReading:
+class TokenReading(Answer):
     """The tokens of every latent of one dictionary.
 
     Attributes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sae_geometry.matching import Assignment, OneToOne, match
+from sae_geometry.matching.defaults import THRESHOLD
 from sae_geometry.nulls.turned import principal_axes, turned
 
 
@@ -25,12 +26,14 @@ class Expected:
         spread: standard deviation over turns; nan for fewer than two.
         n_pairs: number of pairs, averaged over turns.
         turns: number of measurements.
+        share_above: share of the smaller side in pairs above the threshold, averaged over turns; nan if not counted.
     """
 
     mean_similarity: float
     spread: float
     n_pairs: float
     turns: int
+    share_above: float = math.nan
 
     @staticmethod
     def unknown() -> Expected:
@@ -46,7 +49,14 @@ class Expected:
 
 
 def turned_pairs(
-    a: Float[Tensor, "n d"], b: Float[Tensor, "m d"], method: OneToOne, turns: int, *, seed: int = 0, **how: Any
+    a: Float[Tensor, "n d"],
+    b: Float[Tensor, "m d"],
+    method: OneToOne,
+    turns: int,
+    *,
+    threshold: float = THRESHOLD,
+    seed: int = 0,
+    **how: Any,
 ) -> Expected:
     """Match A with B turned, `turns` times.
 
@@ -54,6 +64,7 @@ def turned_pairs(
         a, b: the operands of the matching.
         method: the one-to-one matching.
         turns: number of turns, at least one.
+        threshold: similarity above which pairs are counted in `share_above`.
         seed: seed of the first turn.
         how: further arguments of `match`.
 
@@ -62,7 +73,8 @@ def turned_pairs(
     """
     axes = principal_axes(b)
     made = [_whole(match(a, turned(b, axes, seed + t), method, **how)) for t in range(turns)]
-    return _expected(made)
+    above = [float((x.score > threshold).sum()) / min(len(a), len(b)) for x in made]
+    return replace(_expected(made), share_above=float(np.mean(above)))
 
 
 def own_pairs(a: Float[Tensor, "n d"], method: OneToOne, *, scale: float = 1.0, seed: int = 0, **how: Any) -> Expected:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sae_geometry.dictionary import Dictionary
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def describe_input(d: Dictionary) -> dict[str, Any]:
@@ -37,3 +40,15 @@ def distinct(dictionaries: Sequence[Dictionary]) -> list[Dictionary]:
             free, n = f"{name} ({n})", n + 1
         out.append(free)
     return [d if d.name == name else d.renamed(name) for d, name in zip(dictionaries, out, strict=True)]
+
+
+def activity(d: Dictionary) -> dict[str, pd.api.extensions.ExtensionArray]:
+    """Return the columns alive (boolean) and frequency (Float64) of a table with one row per latent; null if unknown.
+
+    Firing frequency is a share of tokens.
+    """
+    import pandas as pd
+
+    alive = [None] * d.n_latents if d.alive_mask is None else d.alive_mask.tolist()
+    frequency = [None] * d.n_latents if d.frequency is None else d.frequency.tolist()
+    return {"alive": pd.array(alive, dtype="boolean"), "frequency": pd.array(frequency, dtype="Float64")}

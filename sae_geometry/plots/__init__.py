@@ -29,7 +29,7 @@ from sae_geometry.plots.similarity import (
     similarity_histogram,
 )
 from sae_geometry.plots.splitting import children_bars, explained_ecdf, splitting_figure
-from sae_geometry.plots.style import COLUMN_WIDTH, PAGE_WIDTH, paper_style, run_colors, save_figure
+from sae_geometry.plots.style import COLUMN_WIDTH, PAGE_WIDTH, figure_of, paper_style, run_colors, save_figure
 from sae_geometry.plots.subspaces import span_curve, span_figure
 
 __all__ = [
@@ -44,6 +44,7 @@ __all__ = [
     "embedding_scatter",
     "explained_ecdf",
     "facet_figure",
+    "figure_of",
     "frequency_figure",
     "frequency_hexbin",
     "multiplicity_bars",

@@ -298,7 +298,9 @@ def _by_region(e: EmbeddingLike, ax: Axes) -> None:
     ax.yaxis.set_major_locator(MaxNLocator(8))
     _letters(ax, [r.letter for r in regions], np.array([r.center for r in regions]).reshape(-1, 2))
     note = f"{len(regions)} regions, {e.regions.how}; grey: in none ({1 - e.regions.share_inside:.0%})"
-    ax.set_title("\n".join(textwrap.wrap(note, 58)), loc="left", fontsize=7)
+    words = "; ".join(f"{r.letter} {' '.join(plain(m.token) for m in r.marks[:3])}" for r in regions if r.marks)
+    lines = [*textwrap.wrap(note, 58), *textwrap.wrap(f"tokens: {words}" if words else "", 58)]
+    ax.set_title("\n".join(lines), loc="left", fontsize=7)
 
 
 def _letters(ax: Axes, letters: Sequence[str], centers: np.ndarray) -> None:

@@ -99,6 +99,14 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
+def figure_of(draw: Callable[[Axes], object], width: float, height: float) -> Figure:
+    """Return a figure in the style of papers with one pair of axes that `draw` fills; sizes in inches."""
+    with paper_style():
+        figure = new_figure(width, height)
+        draw(figure.subplots())
+    return figure
+
+
 def literal(text: str) -> str:
     """Escape dollar signs, so that text is not read as mathematics."""
     return text.replace("$", r"\$")

@@ -399,7 +399,7 @@ def test_results_cannot_be_written_through(toy_pair):
 
 def test_rematch_does_not_sweep_again(toy_pair):
     c = sg.compare(*toy_pair)
-    assert c.rematch("greedy").report is c.report
+    assert c.rematch("greedy").swept is c.swept
     assert c.rematch("nearest") is c
     np.testing.assert_array_equal(c.rematch("greedy").a_to_b.partner, sg.compare(*toy_pair, "greedy").a_to_b.partner)
 

@@ -236,7 +236,7 @@ def test_executor_of_the_public_functions(client, toy_pair, monkeypatch):
 
     monkeypatch.setattr(module, "DaskRunner", partial(module.DaskRunner, smallest=0.0, worth=0, least=16))
     c = sg.compare(*toy_pair, executor=client)
-    assert "Dask workers" in c.report.why
+    assert "Dask workers" in c.swept.report.why
     assert _answer(c) == _answer(sg.compare(*toy_pair))
     e = sg.embed(list(toy_pair), n_epochs=5, executor=client)
     assert all("Dask workers" in s.report.why for s in e.swept.values())

@@ -17,6 +17,7 @@ from sae_geometry.io.escaping import shown
 _OWN = ("tokens", "logits", "negative_tokens", "negative_logits", "token_cosine", "turned_token_cosine", "readable",
         "readable_q", "explanation", "density")  # fmt: skip
 _IN_TABLES = ("tokens", "readable", "explanation", "density")
+_CELL = 56  # characters of a text in a list
 _LONGEST_TOKEN, _LONGEST_TEXT = 100, 2000  # characters in a table
 # The columns of our tables that hold ids: the column with the run's name, the dictionary where there is none, and what
 # the names of its labels begin with.
@@ -26,6 +27,9 @@ _ID_COLUMNS = {
     "wide_id": (None, -1, ""),
     "narrow_id": (None, 0, ""),
     "parent_id": (None, 0, "partner_"),
+    "a_id": (None, 0, ""),
+    "b_id": (None, -1, "partner_"),
+    "nearest_id": (None, 0, "nearest_"),
 }
 
 
@@ -47,30 +51,64 @@ def labeled_table(table: pd.DataFrame, dictionaries: Sequence[Dictionary]) -> pd
     Columns: tokens (JSON, largest logit first), readable, explanation, density, `label:NAME` for the user's; the same
     for partners with `partner_` in front; for pairs token_overlap and logit_cosine.
     """
-    if all(d.labels is None for d in dictionaries):
-        return table
-    by_name = {d.name: d for d in dictionaries}
+    sides = _sides(table, dictionaries)
     added: dict[str, pd.Series[Any]] = {}
-    found: dict[str, pd.DataFrame] = {}
-    for column, (named, which, prefix) in _ID_COLUMNS.items():
-        if column not in table.columns:
-            continue
-        runs = table[named] if named in table.columns else pd.Series(dictionaries[which].name, index=table.index)
-        labels = label_columns(runs.reset_index(drop=True), table[column].reset_index(drop=True), by_name)
-        found[prefix] = labels
-        for name in labels.columns:
-            if name in _IN_TABLES or name.startswith("label:"):
-                added[f"{prefix}{name}"] = _plain(labels[name])
-    if {"run", "partner_run", "partner_id"} <= set(table.columns) and "" in found and "partner_" in found:
-        n = len(table)
-        overlap = token_overlap(found[""].get("tokens"), found["partner_"].get("tokens"), n)
-        logits = logit_cosine(table.reset_index(drop=True), by_name)
-        added["token_overlap"] = pd.Series(overlap)
-        added["logit_cosine"] = pd.Series(logits)
-    for name in [c for c in added if c in table.columns]:
-        del added[name]
-    columns = {name: values.set_axis(table.index) for name, values in added.items()}
+    for prefix, _, _, labels in sides:
+        names = [c for c in labels.columns if c in _IN_TABLES or c.startswith("label:")]
+        added |= {f"{prefix}{name}": _plain(labels[name]) for name in names}
+    pair = {prefix: side for prefix, *side in sides if prefix in ("", "partner_")}
+    if len(pair) == 2:
+        (run, latent, own), (partner_run, partner, other) = pair[""], pair["partner_"]
+        ids = {"run": run, "latent_id": latent, "partner_run": partner_run, "partner_id": partner}
+        overlap = token_overlap(own.get("tokens"), other.get("tokens"), len(table))
+        logits = logit_cosine(pd.DataFrame(ids), {d.name: d for d in dictionaries})
+        added |= {"token_overlap": pd.Series(overlap), "logit_cosine": pd.Series(logits)}
+    columns = {name: values.set_axis(table.index) for name, values in added.items() if name not in table.columns}
     return pd.concat([table, pd.DataFrame(columns, index=table.index)], axis=1)
+
+
+def _sides(
+    table: pd.DataFrame, dictionaries: Sequence[Dictionary]
+) -> list[tuple[str, pd.Series[Any], pd.Series[Any], pd.DataFrame]]:
+    """Return for each column of ids: what the names of its labels begin with, the runs, the ids, the labels."""
+    if all(d.labels is None for d in dictionaries):
+        return []
+    by_name = {d.name: d for d in dictionaries}
+    sides = []
+    for column, (named, which, prefix) in _ID_COLUMNS.items():
+        if column in table.columns:
+            ids = table[column].reset_index(drop=True)
+            runs = table[named].reset_index(drop=True) if named in table.columns else None
+            runs = pd.Series(dictionaries[which].name, index=ids.index) if runs is None else runs
+            sides.append((prefix, runs, ids, label_columns(runs, ids, by_name)))
+    return sides
+
+
+def labeled_list(table: pd.DataFrame, dictionaries: Sequence[Dictionary]) -> pd.DataFrame:
+    """Return a list of latents for reading, with one short text per latent; the same list where there are no labels."""
+    sides = _sides(table, dictionaries)
+    texts = {f"{prefix}label": [label_text(row) for _, row in labels.iterrows()] for prefix, _, _, labels in sides}
+    return table.assign(**texts) if sides else table
+
+
+def tokens_line(tokens: Sequence[str], most: int = 6) -> str:
+    """Return a few tokens on one line, each in quotes where it begins or ends with a space."""
+    return " ".join(f"‘{t}’" if t != t.strip() or not t else t for t in (shown(t, 24) for t in tokens[:most]))
+
+
+def label_text(labels: Mapping[str, Any] | pd.Series[Any]) -> str:
+    """Return what is known of a latent in one short line: its explanation if there is one, and its tokens."""
+    parts = []
+    explanation, tokens = labels.get("explanation"), labels.get("tokens")
+    if isinstance(explanation, str):
+        parts.append(shown(explanation, _CELL))
+    if isinstance(tokens, list | tuple | np.ndarray):
+        words = [t.strip() if t.strip() else t for t in map(str, tokens)]
+        parts.append(tokens_line(words, 3 if parts else 5))
+    if not parts:
+        own = (f"{name.removeprefix('label:')} {value}" for name, value in labels.items() if str(name)[:6] == "label:")
+        parts += [shown(text, _CELL) for text in own if not text.endswith((" nan", " None", " <NA>"))][:2]
+    return shown(" — ".join(parts), 2 * _CELL)
 
 
 def token_overlap(a: pd.Series[Any] | None, b: pd.Series[Any] | None, n: int) -> np.ndarray:

@@ -1,0 +1,454 @@
+"""The result of comparing two dictionaries: both directions, under any matching, as numbers, tables, figures, text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+from sae_geometry.comparisons import pair_words
+from sae_geometry.comparisons.inference import interval_over_latents
+from sae_geometry.comparisons.strata import strata
+from sae_geometry.dictionary import Dictionary
+from sae_geometry.io.formatting import scalars
+from sae_geometry.io.parquet import write_csv
+from sae_geometry.io.progress import Progress
+from sae_geometry.kernels.types import Sweep
+from sae_geometry.labels.pairs import PairLabels, label_summary, pair_labels
+from sae_geometry.matching import Assignment, On, OneToOne, match, operands
+from sae_geometry.matching.defaults import SMALL, default_matching
+from sae_geometry.nulls import own_pairs, turned_pairs
+from sae_geometry.pairwise.confounds import ConfoundAudit, confound_audit
+from sae_geometry.pairwise.double_counting import DoubleCounting, double_counting
+from sae_geometry.pairwise.inputs import activity, describe_input
+from sae_geometry.pairwise.label_columns import labeled_list
+from sae_geometry.pairwise.matching_result import Matching, MatchingName, one_to_one_matching
+from sae_geometry.results.result import Answer
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Factors that turn inner products within A and within B into similarities: see `operands`.
+OWN_SCALES: dict[On, tuple[float, float]] = {"decoder": (1.0, 1.0), "encoder": (1.0, 1.0), "both": (2.0, 0.5)}
+
+_MEANING = {
+    "nearest": "each latent's best partner; partners may be shared (double counting)",
+    "mutual": "pairs that pick each other (one-to-one)",
+    "greedy": "best remaining pair first (one-to-one)",
+    "optimal": "largest total similarity (one-to-one; the assignment problem)",
+}
+
+
+@dataclass(frozen=True)
+class OptimalLimits:
+    """Limits of an optimal matching: the lowest similarity, and when to stop; see `compare`."""
+
+    min_similarity: float | None = None
+    max_gap: float = 0.0
+    time_budget: float = math.inf
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison(Answer):
+    """Comparison of two dictionaries in both directions under one matching, with the nearest neighbors.
+
+    Attributes:
+        a, b: the dictionaries.
+        matching, on, signed: method, compared directions ("decoder", "encoder", "both"), and whether similarity is
+            the cosine or its absolute value.
+        a_to_b, b_to_a: the requested matching, in both directions.
+        nearest_a_to_b, nearest_b_to_a: the nearest partners, double counting allowed (the same objects if "nearest"
+            is the requested matching).
+        caveats: allowed mismatches and unknown spaces.
+        report: how the sweep was run.
+        assignment: the one-to-one matching with its certificate; None for "nearest".
+        swept: the underlying sweep.
+        limits: lowest similarity and stopping rule of an optimal matching.
+        turns: number of matchings against B turned, for the null expectation of a one-to-one matching; those that
+            `double_counting` adds to it have one.
+        threshold: similarity above which a one-to-one pair is shared.
+        made: cached matchings of the same sweep.
+    """
+
+    a: Dictionary
+    b: Dictionary
+    matching: MatchingName
+    on: On
+    signed: bool
+    a_to_b: Matching
+    b_to_a: Matching
+    nearest_a_to_b: Matching
+    nearest_b_to_a: Matching
+    caveats: tuple[str, ...]
+    assignment: Assignment | None
+    swept: Sweep
+    limits: OptimalLimits
+    turns: int
+    threshold: float
+    made: dict[MatchingName, Comparison]
+
+    def rematch(self, matching: MatchingName, progress: Progress | None = None) -> Comparison:
+        """Return the comparison under another matching, without limits; sweep and matchings are cached.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C during the matching. (`compare(…, "optimal")` returns the best so far instead.)
+        """
+        if matching == self.matching and self._is_whole:
+            return self
+        if matching not in self.made and with_matching(self, matching, OptimalLimits(), progress).was_interrupted:
+            raise KeyboardInterrupt
+        return self.made[matching]
+
+    @cached_property
+    def confounds(self) -> ConfoundAudit:
+        """Return the confound audit of the two dictionaries, to be read before the numbers."""
+        return confound_audit(self.a, self.b)
+
+    @property
+    def was_interrupted(self) -> bool:
+        """Return whether Ctrl-C ended the optimal matching before it was certified."""
+        return self.assignment is not None and self.assignment.interrupted
+
+    @property
+    def _is_whole(self) -> bool:
+        return self.limits == OptimalLimits() and not self.was_interrupted
+
+    @property
+    def meaning(self) -> str:
+        """Describe the matching and, for an optimal one that stopped early, its certified gap."""
+        text = _MEANING[self.matching]
+        certificate = None if self.assignment is None else self.assignment.certificate
+        if self.limits.min_similarity is not None:
+            text += f"; nothing below {self.limits.min_similarity:g} matched"
+        if certificate is not None and not certificate.certified:
+            text = (
+                f"best one-to-one matching found, stopped ({certificate.stopped}) within a relative gap of "
+                f"{certificate.relative_gap:.2g} of the largest total similarity"
+            )
+        return text
+
+    def one_to_one(self, progress: Progress | None = None) -> Comparison:
+        """Return the one-to-one comparison: optimal up to 4,096 latents per side, greedy beyond, unless chosen."""
+        return self if self.matching != "nearest" else self.rematch(self._default_matching, progress)
+
+    @property
+    def _default_matching(self) -> OneToOne:
+        return default_matching(self.a.n_latents, self.b.n_latents)
+
+    def double_counting(self, progress: Progress | None = None) -> DoubleCounting:
+        """Return MMCS in both directions, the mutual, greedy and optimal one-to-one matchings, and the largest hubs.
+
+        Computes the three matchings at any size, once each.
+        """
+        made = [self.rematch(m, progress) for m in ("mutual", "greedy", "optimal")]
+        return double_counting(self.nearest_a_to_b, self.nearest_b_to_a, [(c.a_to_b, c.b_to_a) for c in made])
+
+    @property
+    def is_small(self) -> bool:
+        """Return whether both sides have at most 4,096 latents, so that every matching takes seconds."""
+        return max(self.a.n_latents, self.b.n_latents) <= SMALL
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return one row per latent and direction, with its nearest and its one-to-one partner.
+
+        Columns: direction ("a_to_b", "b_to_a"), run, latent_id, partner_run, partner_id, cosine, mutual, q_value,
+        significant, one_to_one_partner_id, one_to_one_cosine, one_to_one_matching, alive and frequency (null where
+        unknown). `c.a_to_b.to_pandas()` has one direction under the matching asked for.
+        """
+        import pandas as pd
+
+        paired = self.one_to_one()
+        frames = []
+        for direction, d, nearest, single in (
+            ("a_to_b", self.a, self.nearest_a_to_b, paired.a_to_b),
+            ("b_to_a", self.b, self.nearest_b_to_a, paired.b_to_a),
+        ):
+            frame = nearest.to_pandas().drop(columns="matching")
+            frame.insert(0, "direction", direction)
+            frame["one_to_one_partner_id"] = single.partner
+            frame["one_to_one_cosine"] = single.cosine
+            frame["one_to_one_matching"] = single.method
+            frames.append(frame.assign(**activity(d)))
+        return pd.concat(frames, ignore_index=True)
+
+    @property
+    def shared(self) -> pd.DataFrame:
+        """Return the one-to-one pairs above the threshold, most similar first.
+
+        Columns: a_id, b_id, cosine, q_value (the larger of both directions), mutual.
+        """
+        import pandas as pd
+
+        there, here = self.one_to_one().a_to_b, self.one_to_one().b_to_a
+        rows = np.flatnonzero(there.similarity > self.threshold)
+        rows = rows[np.argsort(-there.similarity[rows], kind="stable")]
+        cols = there.partner_row[rows]
+        return pd.DataFrame(
+            {
+                "a_id": there.source_ids[rows],
+                "b_id": there.partner[rows],
+                "cosine": there.cosine[rows],
+                "q_value": np.maximum(there.q_value[rows], here.q_value[cols]),
+                "mutual": there.mutual[rows],
+            }
+        )
+
+    @property
+    def only_a(self) -> pd.DataFrame:
+        """Return A's latents without a one-to-one partner above the threshold, the least similar first.
+
+        Columns: latent_id, nearest_id and nearest_cosine in the other dictionary, q_value of the nearest,
+        one_to_one_cosine (nan without a partner), frequency.
+        """
+        return self._only(self.a, self.nearest_a_to_b, self.one_to_one().a_to_b)
+
+    @property
+    def only_b(self) -> pd.DataFrame:
+        """Return B's latents without a one-to-one partner above the threshold; see `only_a`."""
+        return self._only(self.b, self.nearest_b_to_a, self.one_to_one().b_to_a)
+
+    def _only(self, d: Dictionary, nearest: Matching, paired: Matching) -> pd.DataFrame:
+        import pandas as pd
+
+        rows = np.flatnonzero(~(paired.similarity > self.threshold))
+        rows = rows[np.argsort(nearest.similarity[rows], kind="stable")]
+        return pd.DataFrame(
+            {
+                "latent_id": nearest.source_ids[rows],
+                "nearest_id": nearest.partner[rows],
+                "nearest_cosine": nearest.cosine[rows],
+                "q_value": nearest.q_value[rows],
+                "one_to_one_cosine": paired.cosine[rows],
+                "frequency": activity(d)["frequency"][rows],
+            }
+        )
+
+    @property
+    def dictionaries(self) -> tuple[Dictionary, Dictionary]:
+        """Return A and B."""
+        return self.a, self.b
+
+    def tables(self) -> Mapping[str, pd.DataFrame]:
+        """Return the table to save: matches."""
+        return {"matches": self.to_pandas()}
+
+    def lists(self) -> Mapping[str, pd.DataFrame]:
+        """Return the pairs and the latents without a partner: shared, only in A, only in B."""
+        found = {"shared": (self.shared, self.a, self.b), "only-a": (self.only_a, self.b, self.a)}
+        found["only-b"] = (self.only_b, self.a, self.b)
+        return {name: labeled_list(table, sides) for name, (table, *sides) in found.items()}
+
+    @property
+    def meanings(self) -> PairLabels | None:
+        """Return the labels of the most alike pairs, those in between, and latents without a partner."""
+        import pandas as pd
+
+        table = pd.concat([self.a_to_b.to_pandas(), self.b_to_a.to_pandas()])
+        return pair_labels(table, self.dictionaries, signed=self.signed, threshold=self.threshold)
+
+    def write_extra(self, folder: Path) -> None:
+        """Write shared.csv, only-a.csv and only-b.csv."""
+        for name, table in self.lists().items():
+            write_csv(table, folder / f"{name}.csv")
+
+    def figures(self) -> Mapping[str, Figure]:
+        """Return the figures to save: similarity, multiplicity, and double_counting up to 4,096 latents per side."""
+        from sae_geometry import plots
+
+        found = {
+            "similarity": plots.similarity_figure(self._curves()),
+            "multiplicity": plots.figure_of(lambda ax: self.plot_multiplicity(ax), 3.6, 2.4),
+        }
+        if self._counts_cheaply:
+            found["double_counting"] = plots.figure_of(lambda ax: self.plot_double_counting(ax), 3.8, 2.1)
+        return found
+
+    def _strata(self) -> pd.DataFrame:
+        """Return both directions by firing frequency and by crowding: direction, then as `comparisons.strata`."""
+        import pandas as pd
+
+        frames = []
+        for direction, source, m in (("a_to_b", self.a, self.a_to_b), ("b_to_a", self.b, self.b_to_a)):
+            frame = strata(source, m)
+            frame.insert(0, "direction", direction)
+            frames.append(frame)
+        return pd.concat(frames, ignore_index=True)
+
+    def summary(self) -> dict[str, Any]:
+        """Return all that is needed to quote the result: inputs, matching, both directions, caveats, sweep report."""
+        out: dict[str, Any] = {
+            "inputs": {"a": describe_input(self.a), "b": describe_input(self.b)},
+            "confounds": self.confounds.summary(),
+            "matching": self.matching,
+            "matching_means": self.meaning,
+            "limits": asdict(self.limits),
+            "threshold": self.threshold,
+            "similarity": self.a_to_b.quantity,
+            "a_to_b": self.a_to_b.summary() | {"interval": self._interval(self.a_to_b)},
+            "b_to_a": self.b_to_a.summary() | {"interval": self._interval(self.b_to_a)},
+            "strata": self._strata().to_dict("records"),
+            **label_summary(self.meanings),
+            "caveats": list(self.caveats),
+            "sweep": asdict(self.swept.report),
+        }
+        if self.matching != "nearest":
+            out["nearest"] = {"a_to_b": self.nearest_a_to_b.summary(), "b_to_a": self.nearest_b_to_a.summary()}
+            out["certificate"] = self.certificate()
+        else:
+            paired = self.one_to_one()
+            out["one_to_one"] = {
+                "matching": paired.matching,
+                "a_to_b": paired.a_to_b.summary(),
+                "b_to_a": paired.b_to_a.summary(),
+                "certificate": paired.certificate(),
+            }
+        if self._counts_cheaply:
+            out["double_counting"] = self.double_counting().summary()
+        return out
+
+    @property
+    def _counts_cheaply(self) -> bool:
+        """Return whether every matching takes seconds, or is there already."""
+        return self._is_whole and (self.is_small or "optimal" in self.made)
+
+    def _interval(self, m: Matching) -> dict[str, Any] | None:
+        """Return the interval of this pair's mean, over latents; None with fewer than two latents."""
+        return asdict(interval_over_latents(m.similarity)) if m.n_matched > 1 else None
+
+    def certificate(self) -> dict[str, Any] | None:
+        """Return the plain values of the optimal matching's certificate (gap, rounds, certified, …), or None."""
+        found = None if self.assignment is None else self.assignment.certificate
+        return None if found is None else scalars(found)
+
+    def plot_ecdf(self, ax: Axes | None = None) -> Axes:
+        """Draw the ECDF of similarity, both directions, nearest and one-to-one, with the null expectation."""
+        from sae_geometry import plots
+
+        return plots.similarity_ecdf(self._curves(), ax=ax)
+
+    def plot_histogram(self, ax: Axes | None = None) -> Axes:
+        """Draw histograms of similarity over shared bins, for the curves of `plot_ecdf`."""
+        from sae_geometry import plots
+
+        return plots.similarity_histogram(self._curves(), ax=ax)
+
+    def plot_multiplicity(self, ax: Axes | None = None) -> Axes:
+        """Draw how many target latents are the nearest partner of 0, 1, 2, … latents, in both directions."""
+        from sae_geometry import plots
+
+        return plots.multiplicity_bars([self.nearest_a_to_b, self.nearest_b_to_a], ax=ax)
+
+    def plot_double_counting(self, ax: Axes | None = None) -> Axes:
+        """Draw mean similarity and number of pairs per matching, with the null expectation."""
+        from sae_geometry import plots
+
+        return plots.counting_bars(self.double_counting(), self.nearest_a_to_b, ax=ax)
+
+    def _curves(self) -> list[Matching]:
+        paired = self.one_to_one()
+        return [self.nearest_a_to_b, self.nearest_b_to_a, paired.a_to_b, paired.b_to_a]
+
+    def _sides(self) -> pair_words.Sides:
+        paired = self.one_to_one()
+        return pair_words.Sides(
+            self.a, self.b, (self.nearest_a_to_b, self.nearest_b_to_a), (paired.a_to_b, paired.b_to_a), self.threshold
+        )
+
+    @property
+    def headline(self) -> str:
+        """Return the line that answers the question: how many latents have a one-to-one partner."""
+        return pair_words.headline(self._sides())
+
+    def __repr__(self) -> str:
+        lines = pair_words.first_screen(self._sides(), self.confounds, self.caveats)
+        if self.limits != OptimalLimits() or self.matching in ("mutual", "greedy"):
+            lines.insert(lines.index(""), f"  {self.matching}: {self.meaning}")
+        return "\n".join(lines)
+
+    def answer(self) -> str:
+        """Return the first screen, which has the flagged confounds already."""
+        return repr(self)
+
+    def details(self) -> str:
+        """Return the first screen, the confound audit, and every number with its definition."""
+        shown = [self.a_to_b, self.b_to_a]
+        if self.matching != "nearest":
+            shown += [self.nearest_a_to_b, self.nearest_b_to_a]
+        about = f"matching: {self.matching} — {self.meaning}; similarity: {self.a_to_b.quantity}"
+        parts = [repr(self), str(self.confounds), about, *pair_words.details(self.a, self.b, shown, self.caveats)]
+        if self._counts_cheaply:
+            parts.append(str(self.double_counting()))
+        return "\n".join(parts)
+
+
+def with_matching(
+    c: Comparison, matching: MatchingName, limits: OptimalLimits, progress: Progress | None
+) -> Comparison:
+    """Return `c` under another matching with the same nearest matchings; cache it in `made` if complete."""
+    forth, back = c.nearest_a_to_b, c.nearest_b_to_a
+    if matching == "nearest":
+        c.made[matching] = replace(c, matching=matching, a_to_b=forth, b_to_a=back, assignment=None, limits=limits)
+        return c.made[matching]
+    tick = None if progress is None else lambda step: progress(step.label, step.share)
+    x, y = pair_operands(c.a, c.b, c.on)
+    assignment = match(x, y, matching, absolute=not c.signed, nearest=c.swept, progress=tick, **asdict(limits))
+    there = one_to_one_matching(forth, back, matching, assignment.partner, assignment.cosine)
+    here = one_to_one_matching(back, forth, matching, *assignment.reverse(c.b.n_latents))
+    if c.turns and not assignment.interrupted:
+        there, here = _with_expected(c, there, here, matching, limits, progress)
+    made = replace(c, matching=matching, a_to_b=there, b_to_a=here, assignment=assignment, limits=limits)
+    if limits == OptimalLimits() and not made.was_interrupted:
+        c.made[matching] = made
+    return made
+
+
+def _with_expected(
+    c: Comparison,
+    there: Matching,
+    here: Matching,
+    method: OneToOne,
+    limits: OptimalLimits,
+    progress: Progress | None,
+) -> tuple[Matching, Matching]:
+    """Add the null expectations of `method`: against B turned and between halves of each dictionary.
+
+    A matching that is only one more row of `double_counting` is matched against B turned once.
+    """
+    if progress is not None:
+        progress(f"chance of {method}", 0.0)
+    x, y = pair_operands(c.a, c.b, c.on)
+    how: Any = {"absolute": not c.signed} | (asdict(limits) if method == "optimal" else {})
+    asked = method in (c.matching, c._default_matching)
+    expected = turned_pairs(x, y, method, c.turns if asked else 1, threshold=c.threshold, **how)
+    if not asked:
+        return replace(there, expected_pairs=expected), replace(here, expected_pairs=expected)
+    of_x, of_y = (own_pairs(z, method, scale=s, **how) for z, s in zip((x, y), OWN_SCALES[c.on], strict=True))
+    return (
+        replace(there, expected_pairs=expected, own_pairs=of_x),
+        replace(here, expected_pairs=expected, own_pairs=of_y),
+    )
+
+
+def pair_operands(a: Dictionary, b: Dictionary, on: On) -> tuple[Tensor, Tensor]:
+    """Return the operands of the sweep on A's device.
+
+    Raises:
+        ValueError: no encoders, or encoders that read spaces of different width.
+    """
+    b = b.to(a.device)
+    for d in (a, b):
+        if on != "decoder" and d.encoder_directions is None:
+            raise ValueError(f'{d.name!r} has no encoder, which on="{on}" needs; use on="decoder"')
+    if on != "decoder" and a.encoder_directions.shape[1] != b.encoder_directions.shape[1]:  # type: ignore[union-attr]
+        widths = [d.encoder_directions.shape[1] for d in (a, b) if d.encoder_directions is not None]
+        raise ValueError(f"the encoders of {a.name!r} and {b.name!r} read {widths[0]} and {widths[1]} dimensions: "
+                         'cosines between them do not exist; use on="decoder"')  # fmt: skip
+    return operands((a.directions, a.encoder_directions), (b.directions, b.encoder_directions), on)

@@ -1,0 +1,214 @@
+"""A comparison in words: the answer on one screen, and the details behind it."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sae_geometry.comparisons.inference import interval_over_latents
+from sae_geometry.comparisons.strata import rare_shares, rare_words
+from sae_geometry.dictionary import Dictionary
+from sae_geometry.io.escaping import shown
+from sae_geometry.io.formatting import aligned, counted, or_dash, percent
+from sae_geometry.matching.defaults import THRESHOLD
+from sae_geometry.pairwise.confounds import ConfoundAudit
+from sae_geometry.pairwise.matching_result import Matching
+
+WIDTH = 80
+_MOST_WARNINGS = 4
+_NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+
+
+@dataclass(frozen=True)
+class Sides:
+    """What the first screen shows: both dictionaries, the nearest and the one-to-one matching in both directions."""
+
+    a: Dictionary
+    b: Dictionary
+    nearest: tuple[Matching, Matching]
+    paired: tuple[Matching, Matching]
+    threshold: float
+
+
+def headline(s: Sides) -> str:
+    """Return how many latents have a one-to-one partner above the threshold, with the null expectation."""
+    there = s.paired[0]
+    pairs = int((there.similarity > s.threshold).sum())
+    least = min(s.a.n_latents, s.b.n_latents)
+    left = f"  shared one to one, {_measure(there)} > {s.threshold:g}"
+    return f"{left:<35}  {pairs:,} of {least:,}   {percent(pairs / least)}   by chance {percent(_by_chance(s, least))}"
+
+
+def first_screen(s: Sides, audit: ConfoundAudit, caveats: Sequence[str]) -> list[str]:
+    """Return the answer in at most 20 lines of 80 characters."""
+    forth, back = s.nearest
+    label = f"  nearest > {s.threshold:g}"
+    lines = [
+        *_header(s.a, s.b),
+        "",
+        headline(s),
+        f"{label:<35}  A {percent(forth.fraction_above(s.threshold))}   B {percent(back.fraction_above(s.threshold))}",
+        f"{'  closer than chance (5 % FDR)':<35}  A {percent(forth.significant_fraction)}   "
+        f"B {percent(back.significant_fraction)}",
+        "",
+        *_means(s),
+        "",
+        *_warnings(s, audit, caveats),
+    ]
+    return [line if len(line) <= WIDTH else line[: WIDTH - 1] + "…" for line in lines]
+
+
+def _header(a: Dictionary, b: Dictionary) -> list[str]:
+    names = [shown(d.name, 60) for d in (a, b)]
+    sizes = [_size(d) for d in (a, b)]
+    if sizes[0] == sizes[1]:
+        line = f"A {names[0]}   B {names[1]}   {sizes[0]}".replace(" live latents", " live latents each")
+        if len(line) <= WIDTH:
+            return [line]
+    return [f"{letter} {name}   {size}" for letter, name, size in zip("AB", names, sizes, strict=True)]
+
+
+def _size(d: Dictionary) -> str:
+    if d.alive.n_dead is None:
+        return f"{counted(d.n_latents, 'latent')}, dead ones unknown"
+    dropped = d.alive.n_dropped_dead
+    if not dropped and d.alive.n_dead:
+        return f"{counted(d.n_latents, 'latent')}, {d.alive.n_dead:,} of them dead"
+    return counted(d.n_latents, "live latent") + (f" ({dropped:,} dead dropped)" if dropped else "")
+
+
+def _means(s: Sides) -> list[str]:
+    """Return the means of both matchings, each way, with their null expectations."""
+    (forth, back), (there, here) = s.nearest, s.paired
+    name = "PW-MCC" if there.method == "optimal" and there.on == "decoder" else there.method
+    rows = [
+        (f"mean {_measure(forth)}", "A→B", "B→A", "by chance"),
+        ("  nearest (MMCS)", *(f"{m.mean_similarity:.3f}" for m in s.nearest), _chances(forth, back)),
+        (f"  one-to-one ({name})", *(or_dash(m.mean_similarity, ".3f") for m in s.paired), _chances(there, here)),
+    ]
+    return [f"  {line}" for line in aligned(rows)]
+
+
+def _chances(forth: Matching, back: Matching) -> str:
+    both = [or_dash(m.chance, ".3f") for m in (forth, back)]
+    return both[0] if both[0] == both[1] else f"{both[0]}, {both[1]}"
+
+
+def _measure(m: Matching) -> str:
+    """Name the similarity in one word or two: "cosine" for the signed cosine of decoders."""
+    return m.quantity.removeprefix("decoder ") if m.on != "both" else m.quantity.replace("mean of ", "")
+
+
+def _by_chance(s: Sides, least: int) -> float:
+    """Return the expected share of shared pairs: of the matching with B turned, or an upper bound from the nearest."""
+    expected = s.paired[0].expected.share_above
+    if not math.isnan(expected):
+        return expected
+    forth, back = (m.fraction_above_by_chance(s.threshold) * m.n_latents for m in s.nearest)
+    return min(forth, back) / least
+
+
+def _warnings(s: Sides, audit: ConfoundAudit, caveats: Sequence[str]) -> list[str]:
+    """Return what limits the conclusion, a line or two each, and how many checks are clean."""
+    said = [f"{f.check}: {f.effect}" for f in audit.flagged]
+    said += [c for c in caveats if not any(c in text or text in c for text in said)]
+    said += [w for w in (_rare(s),) if w is not None]
+    lines = []
+    for text in said[:_MOST_WARNINGS]:
+        lines += _cut(text, 2 if len(said) <= 2 else 1)
+    more = len(said) - _MOST_WARNINGS
+    clean = len(audit.findings) - len(audit.flagged)
+    number = _NUMBERS[clean] if clean < len(_NUMBERS) else str(clean)
+    checks = f"{number} {'other check' if audit.flagged else 'check'}{'' if clean == 1 else 's'}: nothing flagged"
+    return [*lines, f"  {f'{more} more warnings; ' if more > 0 else ''}{checks} (--verbose or .details() lists them)"]
+
+
+def _cut(text: str, most: int) -> list[str]:
+    lines = textwrap.wrap(text, WIDTH - 4, initial_indent="  ! ", subsequent_indent="    ")
+    if len(lines) > most:
+        lines = [*lines[: most - 1], lines[most - 1][: WIDTH - 6].rstrip(" ,;:") + " …"]
+    return lines
+
+
+def _rare(s: Sides) -> str | None:
+    """Return the significant shares of latents that fire on more than 1e-4 of tokens, and of rarer ones."""
+    shares = [rare_shares(d, m) for d, m in zip((s.a, s.b), s.nearest, strict=True)]
+    known = [(letter, share) for letter, share in zip("AB", shares, strict=True) if share is not None]
+    if not known:
+        return None
+    words = ", ".join(f"{letter} {often:.0%} / {rare:.0%}" for letter, (often, rare) in known)
+    return f"frequent / rare latents (1e-4 of tokens), closer than chance: {words}"
+
+
+def details(a: Dictionary, b: Dictionary, shown_matchings: Sequence[Matching], caveats: Sequence[str]) -> list[str]:
+    """Return the table of all directions with every number, and its definitions.
+
+    Args:
+        a, b: the dictionaries.
+        shown_matchings: both directions of the matching asked for, then those of nearest if it is another.
+        caveats: of the comparison.
+    """
+    forth, back = shown_matchings[-2:]
+    head = ("direction", "matching", "mean", "matched", "> 0.7", "covered", "chance", "own", "adjusted", "significant")
+    lines = [f"  {line}" for line in aligned([head, *(_cells(m) for m in shown_matchings)])]
+    notes = [
+        _interval_words(shown_matchings[:2]),
+        _chance_words(forth, back),
+        _control_words(forth, back),
+        *(text for d, m in ((a, forth), (b, back)) if (text := rare_words(d, m)) is not None),
+        *(f"{d.name}: {d.alive.describe()}" for d in (a, b)),
+        *(f"caveat: {c}" for c in caveats),
+    ]
+    for note in notes:
+        lines += textwrap.wrap(note, 110, initial_indent="  ", subsequent_indent="    ")
+    return lines
+
+
+def _cells(m: Matching) -> tuple[str, ...]:
+    return (
+        f"{m.source} → {m.target}",
+        m.method,
+        f"{m.mean_similarity:.4f}",
+        f"{m.n_matched:,} of {m.n_latents:,}",
+        f"{m.fraction_above(THRESHOLD):.1%}",
+        f"{m.coverage:.1%}",
+        or_dash(m.chance, ".3f"),
+        or_dash(m.own, ".3f"),
+        or_dash(m.chance_adjusted, ".3f"),
+        f"{m.significant_fraction:.1%}",
+    )
+
+
+def _interval_words(both: Sequence[Matching]) -> str:
+    spread = [interval_over_latents(m.similarity) if m.n_matched > 1 else None for m in both]
+    texts = [f"{i.low:.4f}–{i.high:.4f}" if i else "unknown" for i in spread]
+    return (
+        f"95 % intervals of the {both[0].method} means: {' and '.join(texts)}, over the latents of this one pair; "
+        "they say nothing of other seeds"
+    )
+
+
+def _chance_words(forth: Matching, back: Matching) -> str:
+    text = (
+        "chance: the same against the target turned, its mean, second moment and inner cosines kept; own: the "
+        "source with itself (nearest other latent; halves matched); adjusted: (mean − chance) / (1 − chance); "
+        "significant: closer than its own dictionary and the target turned explain, 5 % false discoveries"
+    )
+    above = [m.fraction_above_by_chance(THRESHOLD) for m in (forth, back)]
+    text += f"; nearest above 0.7 by chance: {above[0]:.2%} and {above[1]:.2%}"
+    if math.isnan(forth.isotropic_chance):
+        return text
+    isotropic = f"{forth.isotropic_chance:.3f} and {back.isotropic_chance:.3f}"
+    return f"{text}; isotropic directions would give nearest {isotropic}"
+
+
+def _control_words(forth: Matching, back: Matching) -> str:
+    """Describe how fair the controls are, and what share of latents exceeds them."""
+    sides = [" and ".join(str(m.balance.get(name, "–")) for m in (forth, back)) for name in ("own", "turned")]
+    beyond = " and ".join(f"{m.beyond_controls.value:.1%}" for m in (forth, back))
+    return (
+        f"balance, wins of the nearest among undecided latents (0.5 if the control is fair): own {sides[0]}; "
+        f"turned {sides[1]}; beyond the controls without a threshold (2 × wins − 1): at least {beyond}"
+    )

@@ -1,0 +1,143 @@
+"""A result as one self-contained HTML page: the answer, figures, lists, definitions, and a paragraph for a paper."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+from collections.abc import Mapping
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sae_geometry.io.escaping import printable, shown
+from sae_geometry.results.result import Result
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+_ROWS = 200  # of each list on the page; the CSV files have all
+_CITATION = "sae-geometry 0.1.0, exact geometric comparison of sparse autoencoder dictionaries"
+
+_STYLE = """
+:root{color-scheme:light dark;--ink:#1b1b1f;--soft:#5d5f66;--line:#d9dade;--paper:#fff;--card:#f6f6f8}
+@media(prefers-color-scheme:dark){:root{--ink:#e8e8ec;--soft:#a2a4ac;--line:#3a3b41;--paper:#17181b;--card:#212226}}
+body{margin:0 auto;padding:1.5rem 1rem 4rem;max-width:60rem;background:var(--paper);color:var(--ink);
+font:16px/1.5 system-ui,"DejaVu Sans",sans-serif}
+h1{font-size:1.4rem}h2{font-size:1.1rem;margin-top:2rem}p.answer{font-size:1.15rem;font-weight:600}
+pre,.wide{overflow-x:auto}pre{background:var(--card);padding:.8rem;font-size:.8rem;line-height:1.35}
+figure{margin:1rem 0}img{max-width:100%;background:#fff;padding:.4rem;box-sizing:border-box}
+figcaption,.note{color:var(--soft);font-size:.85rem}
+table{border-collapse:collapse;font-size:.85rem}td,th{padding:.2rem .7rem;border-bottom:1px solid var(--line)}
+td{text-align:right;font-variant-numeric:tabular-nums}th button{all:unset;cursor:pointer;font-weight:600}
+th button:focus-visible{outline:2px solid #0072b2}details{margin:.5rem 0}summary{cursor:pointer;font-weight:600}
+@media print{:root{--ink:#000;--soft:#333;--line:#999;--paper:#fff;--card:#fff}body{max-width:none}}
+"""
+# Sorts a table by the clicked column; numbers as numbers, empty cells last.
+_SCRIPT = """
+document.querySelectorAll("th button").forEach(function(button){button.onclick=function(){
+var th=button.parentNode,body=th.closest("table").tBodies[0],at=th.cellIndex,down=th.ariaSort!=="descending";
+th.parentNode.querySelectorAll("th").forEach(function(o){o.ariaSort="none"});
+th.ariaSort=down?"descending":"ascending";
+Array.from(body.rows).map(function(r){var t=r.cells[at].textContent,x=parseFloat(t);return[r,t===""?null:isNaN(x)?t:x]})
+.sort(function(p,q){if(p[1]===q[1])return 0;if(p[1]===null)return 1;if(q[1]===null)return-1;
+return(p[1]<q[1]?-1:1)*(down?-1:1)}).forEach(function(p){body.appendChild(p[0])})}});
+"""
+
+
+def report_page(
+    result: Result, figures: Mapping[str, Figure], *, command: str = "", pictures: Path | None = None
+) -> str:
+    """Return a page with everything that one sends to a colleague; it makes no request.
+
+    Args:
+        result: the result.
+        figures: its figures, by name.
+        command: command that made it.
+        pictures: folder with the figures as NAME.png, where they have been saved.
+    """
+    title = f"{type(result).__name__}: {', '.join(shown(d.name, 60) for d in list(result.dictionaries)[:6])}"
+    headline: str = getattr(result, "headline", "")
+    lists: Mapping[str, pd.DataFrame] = result.lists() if hasattr(result, "lists") else {}
+    body = [
+        f"<h1>{escape(title)}</h1>",
+        f'<p class="answer">{escape(" ".join(headline.split()))}</p>' if headline else "",
+        _text(result.answer()),
+        "" if (meanings := getattr(result, "meanings", None)) is None else meanings.html(),
+        *(_figure(name, figure, pictures) for name, figure in figures.items()),
+        *(_list(name, table) for name, table in lists.items()),
+        f"<details><summary>Checks and definitions</summary>{_text(result.details())}</details>",
+        f"<h2>For a methods section</h2><p>{escape(_methods(result))}</p>",
+        f"<h2>How it was made</h2>{_text(command)}" if command else "",
+        f'<p class="note">{escape(_CITATION)}. summary.json next to this page holds every number.</p>',
+    ]
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_policy()}">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>"
+        f"{''.join(body)}<script>{_SCRIPT}</script></body></html>\n"
+    )
+
+
+def _policy() -> str:
+    """Return a policy that permits this page's own style and script and embedded pictures, and no request."""
+    style, script = (base64.b64encode(hashlib.sha256(t.encode()).digest()).decode() for t in (_STYLE, _SCRIPT))
+    return f"default-src 'none'; img-src data:; style-src 'sha256-{style}'; script-src 'sha256-{script}'"
+
+
+def _text(text: str) -> str:
+    return f"<pre>{escape(printable(text))}</pre>"
+
+
+def _figure(name: str, figure: Figure, pictures: Path | None) -> str:
+    saved = None if pictures is None else pictures / f"{name}.png"
+    if saved is not None and saved.exists():
+        content = saved.read_bytes()
+    else:
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=160)
+        content = buffer.getvalue()
+    data = base64.b64encode(content).decode()
+    return f'<figure><img alt="{escape(name)}" src="data:image/png;base64,{data}"></figure>'
+
+
+def _list(name: str, table: pd.DataFrame) -> str:
+    if table.empty:
+        return f"<h2>{escape(name)}</h2><p>none</p>"
+    more = f' <span class="note">(first {_ROWS} of {len(table):,}; {escape(name)}.csv has all)</span>'
+    head = "".join(f'<th><button type="button">{escape(str(c))}</button></th>' for c in table.columns)
+    rows = "".join(
+        f"<tr>{''.join(f'<td>{escape(_cell(v))}</td>' for v in row)}</tr>"
+        for row in table.head(_ROWS).itertuples(index=False)
+    )
+    return (
+        f"<h2>{escape(name)}: {len(table):,}{more if len(table) > _ROWS else ''}</h2>"
+        f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+    )
+
+
+def _cell(value: Any) -> str:
+    import pandas as pd
+
+    if value is None or value is pd.NA or (isinstance(value, float) and value != value):
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else shown(value)
+
+
+def _methods(result: Result) -> str:
+    """Return a paragraph to paste into a paper: what was compared, how, and how chance was measured."""
+    runs = "; ".join(
+        f"{shown(d.name, 60)} ({d.n_latents:,} latents × {d.d_in:,}, {shown(d.alive.describe())}, weights "
+        f"{d.fingerprint[:12]})"
+        for d in list(result.dictionaries)[:12]
+    )
+    return (
+        f"We compared the decoder directions of {runs}, normalised to unit length, with exact cosine similarities "
+        "(float32 sweep, candidates rescored in float64, every result certified). Expectations by chance come from the "
+        "same computation against the other dictionary turned by a random orthogonal map that preserves its inner "
+        "products. A latent counts as closer than chance if its nearest partner beats both the nearest other latent of "
+        "its own dictionary and that of the turned dictionary, at a false discovery rate of 5 % (knockoff+ "
+        f"threshold). Software: {_CITATION}."
+    )
