@@ -342,7 +342,7 @@ class Dictionary:
         density = mine.for_ids(own).get("density")
         if density is None or self.frequency is not None or density.isna().any():
             return there
-        frequency = _shares(density.to_numpy(dtype=np.float64), self.n_latents)
+        frequency = _shares(density.to_numpy(dtype=np.float64, copy=True), self.n_latents)
         if self.alive_mask is not None:
             return replace(there, frequency=frequency)
         n_dead = int((frequency == 0).sum())

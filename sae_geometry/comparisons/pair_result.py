@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sae_geometry.comparisons import pair_words
 from sae_geometry.comparisons.inference import interval_over_latents
-from sae_geometry.comparisons.strata import strata
+from sae_geometry.comparisons.strata import strata, strata_lines
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import scalars
 from sae_geometry.io.parquet import write_csv
@@ -384,6 +384,10 @@ class Comparison(Answer):
             shown += [self.nearest_a_to_b, self.nearest_b_to_a]
         about = f"matching: {self.matching} — {self.meaning}; similarity: {self.a_to_b.quantity}"
         parts = [repr(self), str(self.confounds), about, *pair_words.details(self.a, self.b, shown, self.caveats)]
+        strata = self._strata()
+        for direction, name in (("a_to_b", self.a.name), ("b_to_a", self.b.name)):
+            lines = strata_lines(strata[strata["direction"] == direction])
+            parts += [f"  {name}, by firing frequency:", *(f"    {line}" for line in lines)] if lines else []
         if self._counts_cheaply:
             parts.append(str(self.double_counting()))
         return "\n".join(parts)

@@ -28,6 +28,7 @@ from sae_geometry.comparisons.inference import (
 )
 from sae_geometry.comparisons.rarefaction import Rarefaction, rarefaction
 from sae_geometry.comparisons.seeds_matrices import SeedMatrices
+from sae_geometry.comparisons.strata import strata_lines, strata_of_runs
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import aligned, ends, or_dash
 from sae_geometry.labels.pairs import PairLabels, label_summary
@@ -198,6 +199,7 @@ class SeedComparison(SeedMatrices, Answer):
             "recurrence_shares": self.recurrence_shares.tolist(),
             "within_groups": {group: self._interval_summary(group) for group in self._groups_of_two},
             "between_groups": [asdict(d) for d in self._differences],
+            "strata": self._strata().to_dict("records"),
             **label_summary(self.meanings),
             "consensus": {
                 "means": "cycle-consistent groups: every two members are one-to-one partners above the threshold, or "
@@ -274,6 +276,10 @@ class SeedComparison(SeedMatrices, Answer):
     def _interval_summary(self, group: str) -> dict[str, Any]:
         return {what: asdict(self.interval(group, what)) for what in ("mmcs", "shared", "paired")}
 
+    def _strata(self) -> pd.DataFrame:
+        """Return the latents of all runs by firing frequency: see `strata_of_runs`."""
+        return strata_of_runs(self.runs, self._partners[1], self.threshold)
+
     def __repr__(self) -> str:
         lines = [f"{self.n_runs} runs compared pair by pair: {'' if self.signed else 'absolute '}{self.on} cosine"]
         lines += [f"  {line}" for line in runs_table(self.runs[:_SHOWN])]
@@ -301,6 +307,12 @@ class SeedComparison(SeedMatrices, Answer):
             ),
         ):
             lines += [f"  {title}", *(f"    {line}" for line in self._printed(matrix, form))]
+        strata = strata_lines(self._strata())
+        lines += (
+            ["  one-to-one, by firing frequency, over all pairs of runs", *(f"    {s}" for s in strata)]
+            if strata
+            else []
+        )
         for group in self._groups_of_two:
             nearest, shared = self.interval(group), self.interval(group, "shared")
             lines.append(f"  mean MMCS within {group}: {nearest}")

@@ -62,12 +62,12 @@ class PairLabels:
         found = {}
         if "readable" in self.own:
             known = self.own["readable"][rows].dropna().astype(bool)
-            found["readable"] = share_of(int(known.sum()), len(known))
+            found["readable"] = share_of(float(known.sum()), len(known))
         if {"token_cosine", "turned_token_cosine"} <= set(self.own.columns):
             both = self.own.loc[rows, ["token_cosine", "turned_token_cosine"]].dropna().astype(float)
-            wins = share_of(int((both["token_cosine"] > both["turned_token_cosine"]).sum()), len(both))
+            wins = share_of(float((both["token_cosine"] > both["turned_token_cosine"]).sum()), len(both))
             found["readable_beyond_chance"] = Share(2 * wins.value - 1, 2 * wins.low - 1, 2 * wins.high - 1, wins.n)
-        return found
+        return {key: share for key, share in found.items() if share.n}
 
     def lines(self) -> list[str]:
         """Return a few pairs of each group with their tokens, and the readable shares, as text."""
@@ -91,7 +91,7 @@ class PairLabels:
             parts = [
                 f"{name} {s.value:.0%} [{s.low:.0%}, {s.high:.0%}] of {s.n:,}"
                 for name, shares in found
-                if (s := shares.get(key)) is not None and s.n
+                if (s := shares.get(key)) is not None
             ]
             if parts:
                 lines.append(f"{words}: {'; '.join(parts)}")
@@ -116,6 +116,11 @@ class PairLabels:
         kept = {name: cells for name, cells in columns.items() if any(cell not in ("", "–") for cell in cells)}
         return [tuple(kept), *zip(*kept.values(), strict=True)]
 
+    @property
+    def _sparse(self) -> bool:
+        """Return whether only some latents have labels, so that the rows shown are chosen among those."""
+        return bool(self.own.isna().all(axis=1).any())
+
     def _only_name(self, column: str) -> str:
         """Return the name of the run that all listed rows have in a column, for its head; empty if several."""
         rows = self.table[self.table["run"] == self.table["run"].iloc[0]]
@@ -126,6 +131,8 @@ class PairLabels:
         """Return rows of a group: its most alike, those at its quartiles, or its least alike."""
         shown_run = self.table["run"] == self.table["run"].iloc[0]  # of both directions, one
         rows = np.flatnonzero((shown_run & (self.table["group"] == name)).to_numpy())
+        told = np.array([bool(label_text(self.own.iloc[i])) for i in rows], dtype=bool) if self._sparse else None
+        rows = rows if told is None or not told.any() else rows[told]
         cosine = np.nan_to_num(self.table["cosine"].to_numpy(dtype=np.float64)[rows], nan=-2.0)
         rows = rows[np.argsort(-np.abs(cosine) if name == self.names[0] else -cosine, kind="stable")]
         if len(rows) <= _ROWS or name == self.names[0]:

@@ -43,7 +43,7 @@ class Mark:
 def region_marks(
     letters: np.ndarray, dictionaries: Sequence[Dictionary], owner: np.ndarray, latent_id: np.ndarray
 ) -> dict[str, tuple[Mark, ...]]:
-    """Return the tokens that mark each region, most frequent in it first; empty where no run has tokens.
+    """Return the tokens that mark each region, the surest first; empty where no run has tokens.
 
     Only latents with tokens, in some region, are counted. Two tokens that differ by a space are one.
 
@@ -71,7 +71,8 @@ def region_marks(
     seen = np.array([everywhere[test[1]] for test in tests])
     q = false_discovery_control(hypergeom.sf(inside - 1, total, seen, size))
     marks: dict[str, list[Mark]] = {}
-    for (letter, token, n, of), value in zip(tests, q, strict=True):
+    for at in np.lexsort((-inside, q)):
+        (letter, token, n, of), value = tests[at], q[at]
         if value <= ALPHA and len(marks.setdefault(letter, [])) < _MOST:
             marks[letter].append(Mark(token, n, of, everywhere[token] - n, total - of, float(value)))
     return {letter: tuple(found) for letter, found in marks.items()}

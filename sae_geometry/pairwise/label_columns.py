@@ -52,11 +52,13 @@ def labeled_table(table: pd.DataFrame, dictionaries: Sequence[Dictionary]) -> pd
     for partners with `partner_` in front; for pairs token_overlap and logit_cosine.
     """
     sides = _sides(table, dictionaries)
+    if not sides:
+        return table
     added: dict[str, pd.Series[Any]] = {}
     for prefix, _, _, labels in sides:
         names = [c for c in labels.columns if c in _IN_TABLES or c.startswith("label:")]
         added |= {f"{prefix}{name}": _plain(labels[name]) for name in names}
-    pair = {prefix: side for prefix, *side in sides if prefix in ("", "partner_")}
+    pair = {prefix: (runs, ids, labels) for prefix, runs, ids, labels in sides if prefix in ("", "partner_")}
     if len(pair) == 2:
         (run, latent, own), (partner_run, partner, other) = pair[""], pair["partner_"]
         ids = {"run": run, "latent_id": latent, "partner_run": partner_run, "partner_id": partner}
@@ -106,7 +108,7 @@ def label_text(labels: Mapping[str, Any] | pd.Series[Any]) -> str:
         words = [t.strip() if t.strip() else t for t in map(str, tokens)]
         parts.append(tokens_line(words, 3 if parts else 5))
     if not parts:
-        own = (f"{name.removeprefix('label:')} {value}" for name, value in labels.items() if str(name)[:6] == "label:")
+        own = (f"{str(name)[6:]} {value}" for name, value in labels.items() if str(name)[:6] == "label:")
         parts += [shown(text, _CELL) for text in own if not text.endswith((" nan", " None", " <NA>"))][:2]
     return shown(" — ".join(parts), 2 * _CELL)
 
@@ -133,20 +135,21 @@ def logit_cosine(pairs: pd.DataFrame, by_name: Mapping[str, Dictionary]) -> np.n
         by_name: the dictionaries.
     """
     out = np.full(len(pairs), np.nan)
-    sides = pairs.groupby(["run", "partner_run"], sort=False).indices if pairs["partner_run"].notna().any() else {}
-    for (left, right), rows in sides.items():
-        a, b = by_name[left], by_name[right]
+    known = pairs[["run", "partner_run"]].dropna().drop_duplicates()
+    for left, right in known.itertuples(index=False):
+        rows = np.flatnonzero(((pairs["run"] == left) & (pairs["partner_run"] == right)).to_numpy())
+        a, b = by_name[str(left)], by_name[str(right)]
         metric = None if a.labels is None else a.labels.metric
         if metric is None or b.labels is None or b.labels.metric is None or not np.array_equal(metric, b.labels.metric):
             continue
         at = _positions(a, pairs["latent_id"].to_numpy()[rows])
         to = _positions(b, pairs["partner_id"].to_numpy()[rows])
-        known = (at >= 0) & (to >= 0)
+        both = (at >= 0) & (to >= 0)
         m = torch.from_numpy(metric)
-        x, y = a.directions[at[known]].cpu().double(), b.directions[to[known]].cpu().double()
+        x, y = a.directions[at[both]].cpu().double(), b.directions[to[both]].cpu().double()
         p, q = x @ m, y @ m
         norms = ((p * x).sum(1) * (q * y).sum(1)).sqrt()
-        out[np.asarray(rows)[known]] = ((p * y).sum(1) / norms).clamp(-1, 1).numpy()
+        out[rows[both]] = ((p * y).sum(1) / norms).clamp(-1, 1).numpy()
     return out
 
 

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 import sae_geometry as sg
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.labels import TokenReading, Unembedding, read_tokens
-from sae_geometry.labels.tokens import logit_cosine, token_overlap
+from sae_geometry.sources.errors import SourceError
 
 V, D = 400, 24
 
@@ -52,23 +52,12 @@ def test_directions_made_of_tokens_are_read_back_and_turned_ones_are_not(unembed
     assert random.beyond.low == 0.0
 
 
-def test_lists_overlap_by_the_tokens_they_share():
-    np.testing.assert_allclose(token_overlap(np.array([[1, 2, 3, 4]]), np.array([[4, 9, 1, 7]])), [0.5])
-
-
-def test_the_cosine_of_logit_effects_is_the_dense_one(unembedding):
-    x, y = torch.randn(2, 6, D, generator=torch.Generator().manual_seed(4))
-    a, b = (t.double() @ unembedding.rows.double().T for t in (x, y))
-    dense = torch.nn.functional.cosine_similarity(a, b, dim=1).numpy()
-    np.testing.assert_allclose(logit_cosine(x, y, unembedding), dense, atol=1e-6)
-
-
 def test_what_cannot_be_read_is_one_sentence(unembedding, tmp_path):
     with pytest.raises(ValueError, match="12 wide and the unembedding of arrays 24"):
         read_tokens(dictionary(torch.eye(3, 12)), unembedding)
     with pytest.raises(ValueError, match="only directions of the residual stream"):
         read_tokens(dictionary(torch.eye(3, D), hook_point="blocks.3.attn.hook_z"), unembedding)
-    with pytest.raises(ValueError, match="does not exist: the unembedding comes from a model's folder"):
+    with pytest.raises(SourceError, match="does not exist: give a model's folder"):
         read_tokens(dictionary(torch.eye(3, D)), tmp_path / "nowhere")
     assert read_tokens(dictionary(torch.eye(3, D), hook_point="model.layers.3"), unembedding).caveats == ()
 
@@ -82,8 +71,8 @@ def test_a_model_is_read_from_its_folder(tmp_path: Path, unembedding: Unembeddin
     (model / "tokenizer.json").write_text(json.dumps({"model": {"vocab": vocab}, "decoder": {"type": "ByteLevel"}}))
     reading = read_tokens(unembedding.rows[:40], model)
     assert "lm_head.weight times model.norm.weight, centered over the vocabulary" in repr(reading)
-    table, summary = sg.read(sg.save(reading, tmp_path / "out", formats=["png"]))
-    assert [json.loads(text)[0] for text in table.tokens] == [f" w{i}" for i in range(40)]
+    tables, summary = sg.read(sg.save(reading, tmp_path / "out", formats=["png"]))
+    assert [json.loads(text)[0] for text in tables["tokens"].tokens] == [f" w{i}" for i in range(40)]
     assert summary["n_tokens"] == V
     assert (tmp_path / "out" / "figures" / "tokens.png").is_file()
 
