@@ -73,13 +73,9 @@ def test_tokens_is_a_command_of_its_own(files, tmp_path):
 
 def test_drift_shows_what_moved(files, tmp_path):
     for n, name in ((100, "d1"), (200, "d2")):
-        torch.save(
-            {
-                "h.decoder.weight": sg.load(files / f"{name}.safetensors").directions.T.contiguous(),
-                "h.encoder.0.weight": sg.load(files / f"{name}.safetensors").directions.contiguous(),
-            },
-            tmp_path / f"samples_{n}.pt",
-        )
+        d, site = sg.load(files / f"{name}.safetensors").directions, "blocks-6-hook_resid_pre"
+        weights = {f"{site}.decoder.weight": d.T.contiguous(), f"{site}.encoder.0.weight": d.clone()}
+        torch.save(weights, tmp_path / f"samples_{n}.pt")
     said = run("drift", tmp_path, "--unembed", files / "model", "-o", tmp_path / "out", "--format", "png")
     assert "moved most" in said
     assert "tokens" in sg.read(tmp_path / "out").tables["drift"].columns

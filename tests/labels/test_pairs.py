@@ -22,7 +22,7 @@ HOSTILE = ["<script>alert(1)</script>", "=HYPERLINK(1)", "a\x1b[2J\u202eb\nc", "
 
 @pytest.fixture(scope="module")
 def unembedding() -> Unembedding:
-    weight = torch.randn(V, D, generator=torch.Generator().manual_seed(0))
+    weight = torch.nn.functional.normalize(torch.randn(V, D, generator=torch.Generator().manual_seed(0)))
     return Unembedding.from_weights(weight, [f" w{i}" for i in range(V)])
 
 

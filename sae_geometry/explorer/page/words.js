@@ -46,7 +46,8 @@ function tokensOfRows(data, rows, most = 8) {
     .map(([number, n]) => [data.words[number - 1], n]);
 }
 
-const quoted = (token) => (token === token.trim() ? token : `‘${token}’`);
+// A token as it is read: without the spaces around it, which are shown where it is nothing else.
+const quoted = (token) => token.trim() || `‘${token}’`;
 
 // Light up the latents of every run that write towards a token, or whose explanation has the words.
 function findWord(text, run) {
