@@ -107,7 +107,7 @@ def main() -> None:
         def compared(n: int) -> Callable[[], str]:
             def work() -> str:
                 with sweeps_run_by(runners.get(n)):
-                    return json.dumps(sg.compare_seeds(runs, matching="greedy").summary())
+                    return json.dumps(sg.seeds(runs, matching="greedy").summary())
 
             return work
 

@@ -246,7 +246,7 @@ def _distinct(draws: int = 3) -> None:
         for _ in range(draws):
             runs, true = noisy_runs(rng, n, features, d, fidelity=(low, 0.95), private=private)
             own = [sg.Dictionary.from_decoder(r, latent_axis=0, name=f"r{k}") for k, r in enumerate(runs)]
-            made.append((true, sg.compare_seeds(own, allow_mismatch=True).rarefaction.n_distinct))
+            made.append((true, sg.seeds(own, allow_mismatch=True).rarefaction.n_distinct))
         true, counted = np.mean(made, axis=0)
         _row(n, features, d, f"{low} to 0.95", private, f"{true:.1f}", f"{counted:.1f}")
 

@@ -34,12 +34,12 @@ _HOME = {
     "WithinComparison": "comparisons.within",
     "as_dictionary": "sources",
     "compare": "comparisons.pair",
-    "compare_checkpoints": "comparisons.checkpoints",
-    "compare_seeds": "comparisons.seeds",
-    "compare_within": "comparisons.within",
+    "drift": "comparisons.checkpoints",
+    "seeds": "comparisons.seeds",
+    "within": "comparisons.within",
     "demos": "sources",
-    "embed": "embedding.embedding",
-    "encoder_agreement": "comparisons.encoder_agreement",
+    "umap": "embedding.embedding",
+    "agreement": "comparisons.encoder_agreement",
     "estimate": "cost.estimate",
     "exact_neighbors": "embedding.neighbors",
     "expected_max_cosine": "nulls",
@@ -61,27 +61,27 @@ _HOME = {
     "runs": "sources",
     "save": "results.store",
     "similar_runs": "sources",
-    "span_overlap": "comparisons.span",
-    "split_map": "comparisons.splitting",
+    "span": "comparisons.span",
+    "split": "comparisons.splitting",
 }
 
 __all__ = [*sorted(_HOME), "__version__"]  # noqa: PLE0604  (names resolved by __getattr__)
 
 if TYPE_CHECKING:
     from sae_geometry import plots
-    from sae_geometry.comparisons.checkpoints import Drift, compare_checkpoints
-    from sae_geometry.comparisons.encoder_agreement import Agreement, encoder_agreement
+    from sae_geometry.comparisons.checkpoints import Drift, drift
+    from sae_geometry.comparisons.encoder_agreement import Agreement, agreement
     from sae_geometry.comparisons.match_report import MatchReport, match
     from sae_geometry.comparisons.pair import compare
     from sae_geometry.comparisons.pair_result import Comparison
-    from sae_geometry.comparisons.seeds import compare_seeds
+    from sae_geometry.comparisons.seeds import seeds
     from sae_geometry.comparisons.seeds_result import SeedComparison
-    from sae_geometry.comparisons.span import SpanOverlap, span_overlap
-    from sae_geometry.comparisons.splitting import SplitMap, split_map
-    from sae_geometry.comparisons.within import WithinComparison, compare_within
+    from sae_geometry.comparisons.span import SpanOverlap, span
+    from sae_geometry.comparisons.splitting import SplitMap, split
+    from sae_geometry.comparisons.within import WithinComparison, within
     from sae_geometry.cost.estimate import estimate
     from sae_geometry.dictionary import Dictionary
-    from sae_geometry.embedding.embedding import Embedding, embed
+    from sae_geometry.embedding.embedding import Embedding, umap
     from sae_geometry.embedding.neighbors import exact_neighbors
     from sae_geometry.embedding.projection import Projection, project
     from sae_geometry.embedding.region_file import read_shapes

@@ -93,7 +93,10 @@ def main() -> None:
         killed = 0
         while killed < KILLS:
             child = forked(again)
-            time.sleep(moments.uniform(0, whole / 2 if killed else whole))  # half is done by then
+            until, deadline = moments.randint(0, 5), time.monotonic() + whole
+            while n_kept(folder) < until and time.monotonic() < deadline:
+                time.sleep(0.001)
+            time.sleep(moments.uniform(0, whole / 8))
             os.kill(child, signal.SIGKILL)
             if os.WIFSIGNALED(os.waitpid(child, 0)[1]):
                 killed += 1

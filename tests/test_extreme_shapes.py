@@ -10,17 +10,16 @@ import numpy as np
 import pytest
 
 import sae_geometry as sg
-from sae_geometry.comparisons.match_report import match_report
 
 SHAPES = [(1, 1), (5, 1), (1, 64)]
 QUESTIONS: dict[str, Callable[[list[sg.Dictionary]], Any]] = {
     "compare": lambda runs: sg.compare(*runs[:2], matching="optimal"),
     "both": lambda runs: sg.compare(*runs[:2], matching="mutual", on="both", signed=False),
-    "within": lambda runs: sg.compare_within(runs[0]),
-    "agreement": lambda runs: sg.encoder_agreement(*runs[:2]),
-    "span": lambda runs: sg.span_overlap(*runs[:2]),
-    "split": lambda runs: sg.split_map(*runs[:2]),
-    "seeds": lambda runs: sg.compare_seeds(runs),
+    "within": lambda runs: sg.within(runs[0]),
+    "agreement": lambda runs: sg.agreement(*runs[:2]),
+    "span": lambda runs: sg.span(*runs[:2]),
+    "split": lambda runs: sg.split(*runs[:2]),
+    "seeds": lambda runs: sg.seeds(runs),
 }
 
 
@@ -47,7 +46,7 @@ def test_it_has_an_answer(question, shape, tmp_path):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_so_has_the_match_report(shape):
     a, b, _ = three_runs(*shape)
-    report = match_report(a, b)
+    report = sg.match(a, b).record
     json.dumps(report, allow_nan=False)
     assert report["pw_mcc"]["signed"]["n_pairs"] == shape[0]
 
@@ -55,16 +54,16 @@ def test_so_has_the_match_report(shape):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_picture_of_so_few_is_refused(shape):
     with pytest.raises(ValueError, match="below the"):
-        sg.embed(three_runs(*shape))
+        sg.umap(three_runs(*shape))
 
 
 def test_where_nobody_is_left_the_figure_says_so():
-    axes = sg.span_overlap(np.eye(3, 8), np.eye(3, 8)).figures()["span"].axes
+    axes = sg.span(np.eye(3, 8), np.eye(3, 8)).figures()["span"].axes
     assert [ax.texts[0].get_text() for ax in axes] == ["every latent has a partner", "none without a partner"]
 
 
 def test_no_child_is_called_one_among_too_few():
-    s = sg.split_map(np.ones((5, 1)), np.ones((6, 1)))
+    s = sg.split(np.ones((5, 1)), np.ones((6, 1)))
     assert not s.found.any()
     assert "too few for any to be significant: 6 latents" in repr(s)
 
@@ -73,11 +72,11 @@ def test_no_child_is_called_one_among_too_few():
     "caveats_of",
     [
         pytest.param(lambda few, many: sg.compare(few, many).caveats, id="compare"),
-        pytest.param(lambda few, many: [repr(sg.compare_seeds([many, few]))], id="seeds"),
-        pytest.param(lambda few, many: sg.span_overlap(few, many).caveats, id="span"),
-        pytest.param(lambda few, many: sg.encoder_agreement(few, many).caveats, id="agreement"),
-        pytest.param(lambda few, many: sg.compare_within(few).caveats, id="within"),
-        pytest.param(lambda few, many: match_report(few, many)["caveats"], id="match"),
+        pytest.param(lambda few, many: [repr(sg.seeds([many, few]))], id="seeds"),
+        pytest.param(lambda few, many: sg.span(few, many).caveats, id="span"),
+        pytest.param(lambda few, many: sg.agreement(few, many).caveats, id="agreement"),
+        pytest.param(lambda few, many: sg.within(few).caveats, id="within"),
+        pytest.param(lambda few, many: sg.match(few, many).record["caveats"], id="match"),
     ],
 )
 def test_few_latents_are_said_to_be_few(caveats_of):

@@ -84,7 +84,7 @@ def test_the_wheel_works_where_the_source_is_not(built: Path, tmp_path: Path) ->
     assert done.returncode == 0, done.stderr
     [site] = (tmp_path / "new").glob("lib/python*/site-packages")
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    code = "import sae_geometry as sg; print(sg.__file__); print(round(sg.compare_within('demo:local-seed0').mmcs, 3))"
+    code = "import sae_geometry as sg; print(sg.__file__); print(round(sg.within('demo:local-seed0').mmcs, 3))"
     shown = subprocess.run(
         [python, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False,
         env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},

@@ -78,13 +78,13 @@ def test_duplicates_are_double_counting(world):
 
 def test_split_latents_have_their_two_halves(world):
     a, b = world
-    s = sg.split_map(a, b)
+    s = sg.split(a, b)
     for k, parent in enumerate(SPLIT):
         assert sorted(s.children(parent)) == [120 + k, 135 + k]
     np.testing.assert_allclose(s.combination.explained[rows_of(a, SPLIT), 1], 1, atol=1e-5)
 
 
 def test_recurrence_counts_what_was_planted(world):
-    s = sg.compare_seeds(world, threshold=0.9)
+    s = sg.seeds(world, threshold=0.9)
     assert s.recurrence.tolist() == [[45, 60], [80, 60]]
     assert s.consensus.incidence.tolist() == [45 + 80, 60]

@@ -18,12 +18,12 @@ QUESTIONS: dict[str, Callable[[list[Dictionary]], Any]] = {
     "mutual": lambda d: sg.compare(d[0], d[1], "mutual"),
     "greedy": lambda d: sg.compare(d[0], d[1], "greedy", signed=False),
     "optimal": lambda d: sg.compare(d[0], d[1], "optimal", on="both"),
-    "within": lambda d: sg.compare_within(d[0]),
-    "seeds": lambda d: sg.compare_seeds(d),
-    "agreement": lambda d: sg.encoder_agreement(d[0], d[1]),
-    "span": lambda d: sg.span_overlap(d[0], d[1]),
-    "split": lambda d: sg.split_map(d[1], d[0]),
-    "umap": lambda d: sg.embed(d[:2], 5, n_epochs=5),
+    "within": lambda d: sg.within(d[0]),
+    "seeds": lambda d: sg.seeds(d),
+    "agreement": lambda d: sg.agreement(d[0], d[1]),
+    "span": lambda d: sg.span(d[0], d[1]),
+    "split": lambda d: sg.split(d[1], d[0]),
+    "umap": lambda d: sg.umap(d[:2], 5, n_epochs=5),
     "estimate": lambda d: sg.estimate(d, probe_seconds=0.1).flops,
 }
 

@@ -13,18 +13,18 @@ NARROW = "demo:local-narrow-seed0"
 # What is given for the other arguments, by function; None for those that take no dictionary.
 WITH_ONE = {
     "as_dictionary": lambda d: sg.as_dictionary(d),
-    "compare_within": lambda d: sg.compare_within(d),
+    "within": lambda d: sg.within(d),
     "neuronpedia_url": lambda d: (sg.neuronpedia_url(d, 0), 1),
     "estimate": lambda d: sg.estimate([d, d], probe_seconds=0.01),
     "compare": lambda d: sg.compare(d, d),
-    "compare_seeds": lambda d: sg.compare_seeds([d, d], matching="mutual"),
-    "encoder_agreement": lambda d: sg.encoder_agreement(d, d),
-    "span_overlap": lambda d: sg.span_overlap(d, d),
-    "split_map": lambda d: sg.split_map(d, d, n_terms=1),
-    "embed": lambda d: sg.embed([d], seed=0, n_neighbors=5, n_epochs=2),
+    "seeds": lambda d: sg.seeds([d, d], matching="mutual"),
+    "agreement": lambda d: sg.agreement(d, d),
+    "span": lambda d: sg.span(d, d),
+    "split": lambda d: sg.split(d, d, n_terms=1),
+    "embed": lambda d: sg.umap([d], seed=0, n_neighbors=5, n_epochs=2),
 }
 NO_DICTIONARY = {
-    "compare_checkpoints", "demos", "exact_neighbors", "expected_max_cosine", "explore", "fetch",
+    "drift", "demos", "exact_neighbors", "expected_max_cosine", "explore", "fetch",
     "load", "log_wandb", "memory_ceiling", "project", "random_directions", "read", "read_shapes",
     "runs", "save", "similar_runs",
 }  # fmt: skip
@@ -41,9 +41,9 @@ def test_an_address_an_array_and_a_mapping_are_taken(name: str) -> None:
     rows = np.random.default_rng(0).standard_normal((40, 6)).astype(np.float32)
     mapping = {"W_dec": rows, "W_enc": rows.T}
     given = [sg.as_dictionary(mapping), mapping]
-    if name not in ("encoder_agreement",):  # an array has no encoder
+    if name not in ("agreement",):  # an array has no encoder
         given.append(rows)
-    if name not in ("embed", "split_map", "span_overlap", "estimate"):  # slower, and nothing more is shown
+    if name not in ("umap", "split", "span", "estimate"):  # slower, and nothing more is shown
         given.append(NARROW)
     for d in given:
         assert WITH_ONE[name](d) is not None

@@ -54,7 +54,7 @@ def within(bench: Bench, run: Run) -> Similarities:
 
     def make() -> Mapping[str, np.ndarray]:
         d = bench.dictionary(run)
-        return _kept(sg.compare_within(d).nearest, [d])
+        return _kept(sg.within(d).nearest, [d])
 
     return _read(bench.kept("within", [run], make))
 

@@ -27,7 +27,7 @@ def main(folder: Path) -> None:
     with tempfile.TemporaryDirectory() as aside, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=list(FLAGS))
         for name, scheme, shown, latent in (("explorer", "light", runs[:2], 793), ("explorer-dark", "dark", runs, 903)):
-            path = sg.explore(sg.embed(shown), Path(aside) / f"{name}.html")
+            path = sg.explore(sg.umap(shown), Path(aside) / f"{name}.html")
             page = opened(browser, path, scheme)
             page.evaluate(f"location.hash = '#run=local-seed0&latent={latent}'")
             page.wait_for_selector("#chosen .partner")

@@ -28,7 +28,7 @@ def main(folder: Path) -> None:
     runs = {name: sg.load(f"demo:{name}") for name in ("local-seed0", "local-seed1", "e2e-seed0", "e2e-seed1")}
     local = [runs["local-seed0"], runs["local-seed1"]]
     comparison = sg.compare(local[0], local[1])
-    embedding = sg.embed(local)
+    embedding = sg.umap(local)
 
     write(hero(comparison, embedding), folder / "seeds", local)
     write(multiplicity(comparison), folder / "multiplicity", local)
@@ -37,9 +37,9 @@ def main(folder: Path) -> None:
     write(sg.plots.similarity_figure(curves), folder / "similarity", local)
     write(counting(comparison), folder / "counting", local)
     write(within(list(runs.values())), folder / "within", list(runs.values()))
-    write(sg.plots.seeds_figure(sg.compare_seeds(list(runs.values()))), folder / "runs", list(runs.values()))
-    write(sg.plots.agreement_figure(sg.encoder_agreement(*local)), folder / "agreement", local)
-    split = sg.split_map("demo:local-narrow-seed0", local[0])
+    write(sg.plots.seeds_figure(sg.seeds(list(runs.values()))), folder / "runs", list(runs.values()))
+    write(sg.plots.agreement_figure(sg.agreement(*local)), folder / "agreement", local)
+    split = sg.split("demo:local-narrow-seed0", local[0])
     write(sg.plots.splitting_figure(split), folder / "splitting", [split.narrow, split.wide])
 
 
@@ -114,7 +114,7 @@ def counting(comparison: sg.Comparison) -> Figure:
 
 def within(dictionaries: Sequence[sg.Dictionary]) -> Figure:
     """How redundant each dictionary is."""
-    return sg.plots.similarity_figure([sg.compare_within(d).nearest for d in dictionaries])
+    return sg.plots.similarity_figure([sg.within(d).nearest for d in dictionaries])
 
 
 def write(figure: Figure, stem: Path, dictionaries: Sequence[sg.Dictionary]) -> None:

@@ -146,7 +146,7 @@ def _make_umap(bench: Bench, *, runs: RunFile, layer: int, pairs: list[tuple[Run
         details = []
         for ax, (other, local) in zip(axes, pairs, strict=True):
             pair = [bench.dictionary(other), bench.dictionary(local)]
-            e = sg.embed(pair, N_NEIGHBORS, min_dist=MIN_DIST, seed=SEED, n_epochs=n_epochs)
+            e = sg.umap(pair, N_NEIGHBORS, min_dist=MIN_DIST, seed=SEED, n_epochs=n_epochs)
             sg.plots.embedding_scatter(e, ax=ax, style="e2e")
             region_outlines(ax, e)
             details.append(_described(e))

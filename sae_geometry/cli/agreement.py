@@ -27,7 +27,7 @@ def agreement(
     import sae_geometry as sg
 
     with question(shared, "agreement", [a, b]) as work:
-        result = sg.encoder_agreement(
+        result = sg.agreement(
             *work.dictionaries, threshold=threshold, allow_mismatch=shared.allow_mismatch, progress=work.progress
         )
         work.finish(result)

@@ -50,7 +50,7 @@ def drift(
         say_plan("drift", _as_the_last(run, final, speaker, shared), shared.as_json)
         return
     with speaker.bar() as progress:
-        result = sg.compare_checkpoints(
+        result = sg.drift(
             run, final, threshold=threshold, still=still, drop_bad=shared.drop_bad, offline=shared.offline,
             echo=speaker.resolved, progress=progress,
         )  # fmt: skip

@@ -62,7 +62,7 @@ def seeds(
         question(shared, "seeds", runs, names=_names, resume=resume, matching=matching, on=on) as work,
         kept_pairs(work.folder, usual=_usual_folder(work), resume=resume, speaker=work.speaker) as kept,
     ):
-        result = sg.compare_seeds(
+        result = sg.seeds(
             work.dictionaries,
             matching=matching,
             on=on,

@@ -32,7 +32,7 @@ def split(
     import sae_geometry as sg
 
     with question(shared, "split", [narrow, wide], n_terms=n_terms) as work:
-        result = sg.split_map(
+        result = sg.split(
             *work.dictionaries,
             false_discovery_rate=false_discovery_rate,
             n_terms=n_terms,

@@ -93,7 +93,7 @@ def umap(
         raise ValueError("--regions draws them by hand: leave out --regions-on and --min-region-size")
     with question(shared, "umap", runs, n_neighbors=n_neighbors) as work:
         sg.plots.check_colors(colors, work.dictionaries)
-        result = sg.embed(
+        result = sg.umap(
             work.dictionaries,
             n_neighbors,
             min_dist=min_dist,

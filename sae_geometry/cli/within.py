@@ -22,4 +22,4 @@ def within(
     import sae_geometry as sg
 
     with question(shared, "within", [run]) as work:
-        work.finish(sg.compare_within(work.dictionaries[0], signed=not absolute, progress=work.progress))
+        work.finish(sg.within(work.dictionaries[0], signed=not absolute, progress=work.progress))

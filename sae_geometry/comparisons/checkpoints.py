@@ -17,7 +17,7 @@ from sae_geometry.io.formatting import counted, read_only
 from sae_geometry.io.progress import Progress
 from sae_geometry.labels.pairs import PairLabels, label_summary, pair_labels
 from sae_geometry.pairwise.inputs import describe_input
-from sae_geometry.results.result import Answer
+from sae_geometry.results.answer import Answer
 from sae_geometry.sources import checkpoints, load
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ class Drift(Answer):
         return "\n".join(lines)
 
 
-def compare_checkpoints(
+def drift(
     run: str | Path | Sequence[str | Path],
     final: str | Path | None = None,
     *,
@@ -213,7 +213,7 @@ def compare_checkpoints(
 
     Example:
         >>> import sae_geometry as sg
-        >>> d = sg.compare_checkpoints(["demo:e2e-seed0", "demo:local-seed0"])
+        >>> d = sg.drift(["demo:e2e-seed0", "demo:local-seed0"])
         >>> d.to_final.shape
         (2, 1536)
     """

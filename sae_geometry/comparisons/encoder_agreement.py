@@ -21,7 +21,7 @@ from sae_geometry.labels.pairs import PairLabels, label_summary, pair_labels
 from sae_geometry.matching.defaults import THRESHOLD
 from sae_geometry.nulls import principal_axes, turned
 from sae_geometry.pairwise.inputs import describe_input
-from sae_geometry.results.result import Answer
+from sae_geometry.results.answer import Answer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -224,7 +224,7 @@ class Agreement(Answer):
         return "\n".join([*lines, *(f"  caveat: {c}" for c in self.caveats)])
 
 
-def encoder_agreement(
+def agreement(
     a: Any,
     b: Any,
     *,
@@ -249,7 +249,7 @@ def encoder_agreement(
 
     Example:
         >>> import sae_geometry as sg
-        >>> r = sg.encoder_agreement("demo:local-seed0", "demo:local-seed1")
+        >>> r = sg.agreement("demo:local-seed0", "demo:local-seed1")
         >>> sum(r.counts().values()) == r.a.n_latents
         True
     """

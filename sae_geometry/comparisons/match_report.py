@@ -30,7 +30,7 @@ from sae_geometry.nulls import Expected, turned_pairs
 from sae_geometry.pairwise.inputs import describe_input
 from sae_geometry.pairwise.matching_result import Matching
 from sae_geometry.pairwise.same_space import encoder_hook, encoder_place_key, place_key
-from sae_geometry.results.result import Answer
+from sae_geometry.results.answer import Answer
 from sae_geometry.results.store import write_json
 
 if TYPE_CHECKING:

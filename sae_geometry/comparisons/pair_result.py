@@ -29,7 +29,7 @@ from sae_geometry.pairwise.double_counting import DoubleCounting, double_countin
 from sae_geometry.pairwise.inputs import activity, describe_input
 from sae_geometry.pairwise.label_columns import labeled_list
 from sae_geometry.pairwise.matching_result import Matching, MatchingName, one_to_one_matching
-from sae_geometry.results.result import Answer
+from sae_geometry.results.answer import Answer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,8 +72,7 @@ class Comparison(Answer):
         assignment: the one-to-one matching with its certificate; None for "nearest".
         swept: the underlying sweep.
         limits: lowest similarity and stopping rule of an optimal matching.
-        turns: number of matchings against B turned, for the null expectation of a one-to-one matching; those that
-            `double_counting` adds to it have one.
+        turns: number of matchings against B turned, for the null expectation of a one-to-one matching.
         threshold: similarity above which a one-to-one pair is shared.
         made: cached matchings of the same sweep.
     """
@@ -103,8 +102,8 @@ class Comparison(Answer):
         """
         if matching == self.matching and self._is_whole:
             return self
-        if matching not in self.made and with_matching(self, matching, OptimalLimits(), progress).was_interrupted:
-            raise KeyboardInterrupt
+        if matching not in self.made:
+            _completed(with_matching(self, matching, OptimalLimits(), progress))
         return self.made[matching]
 
     @cached_property
@@ -146,13 +145,25 @@ class Comparison(Answer):
     def double_counting(self, progress: Progress | None = None) -> DoubleCounting:
         """Return MMCS in both directions, the mutual, greedy and optimal one-to-one matchings, and the largest hubs.
 
-        Computes the three matchings at any size, once each.
+        Computes the three matchings at any size, once each. Those that were not asked for are matched against B turned
+        once, for their null expectation.
         """
-        made = [self.rematch(m, progress) for m in ("mutual", "greedy", "optimal")]
-        return double_counting(self.nearest_a_to_b, self.nearest_b_to_a, [(c.a_to_b, c.b_to_a) for c in made])
+        cached: dict[str, Any] = vars(self)
+        if "_counts" not in cached:
+            made = [self._counted(m, progress) for m in ("mutual", "greedy", "optimal")]
+            pairs = [(c.a_to_b, c.b_to_a) for c in made]
+            cached["_counts"] = double_counting(self.nearest_a_to_b, self.nearest_b_to_a, pairs)
+        found: DoubleCounting = cached["_counts"]
+        return found
+
+    def _counted(self, matching: OneToOne, progress: Progress | None) -> Comparison:
+        if matching in (self.matching, self._default_matching) or matching in self.made:
+            return self.rematch(matching, progress)
+        once = replace(self, turns=min(self.turns, 1))
+        return _completed(with_matching(once, matching, OptimalLimits(), progress, own=False))
 
     @property
-    def is_small(self) -> bool:
+    def _is_small(self) -> bool:
         """Return whether both sides have at most 4,096 latents, so that every matching takes seconds."""
         return max(self.a.n_latents, self.b.n_latents) <= SMALL
 
@@ -317,7 +328,7 @@ class Comparison(Answer):
     @property
     def _counts_cheaply(self) -> bool:
         """Return whether every matching takes seconds, or is there already."""
-        return self._is_whole and (self.is_small or "optimal" in self.made)
+        return self._is_whole and (self._is_small or "optimal" in self.made)
 
     def _interval(self, m: Matching) -> dict[str, Any] | None:
         """Return the interval of this pair's mean, over latents; None with fewer than two latents."""
@@ -369,7 +380,7 @@ class Comparison(Answer):
 
     def __repr__(self) -> str:
         lines = pair_words.first_screen(self._sides(), self.confounds, self.caveats)
-        if self.limits != OptimalLimits() or self.matching in ("mutual", "greedy"):
+        if not self._is_whole or self.matching in ("mutual", "greedy"):
             lines.insert(lines.index(""), f"  {self.matching}: {self.meaning}")
         return "\n".join(lines)
 
@@ -394,9 +405,12 @@ class Comparison(Answer):
 
 
 def with_matching(
-    c: Comparison, matching: MatchingName, limits: OptimalLimits, progress: Progress | None
+    c: Comparison, matching: MatchingName, limits: OptimalLimits, progress: Progress | None, *, own: bool = True
 ) -> Comparison:
-    """Return `c` under another matching with the same nearest matchings; cache it in `made` if complete."""
+    """Return `c` under another matching with the same nearest matchings; cache it in `made` if complete.
+
+    Without `own`, there is no null expectation from halves of the dictionaries.
+    """
     forth, back = c.nearest_a_to_b, c.nearest_b_to_a
     if matching == "nearest":
         c.made[matching] = replace(c, matching=matching, a_to_b=forth, b_to_a=back, assignment=None, limits=limits)
@@ -407,9 +421,9 @@ def with_matching(
     there = one_to_one_matching(forth, back, matching, assignment.partner, assignment.cosine)
     here = one_to_one_matching(back, forth, matching, *assignment.reverse(c.b.n_latents))
     if c.turns and not assignment.interrupted:
-        there, here = _with_expected(c, there, here, matching, limits, progress)
+        there, here = _with_expected(c, there, here, matching, limits, progress, own)
     made = replace(c, matching=matching, a_to_b=there, b_to_a=here, assignment=assignment, limits=limits)
-    if limits == OptimalLimits() and not made.was_interrupted:
+    if own and limits == OptimalLimits() and not made.was_interrupted:
         c.made[matching] = made
     return made
 
@@ -421,24 +435,25 @@ def _with_expected(
     method: OneToOne,
     limits: OptimalLimits,
     progress: Progress | None,
+    own: bool,
 ) -> tuple[Matching, Matching]:
-    """Add the null expectations of `method`: against B turned and between halves of each dictionary.
-
-    A matching that is only one more row of `double_counting` is matched against B turned once.
-    """
+    """Add the null expectations of `method`: against B turned and, with `own`, between halves of each dictionary."""
     if progress is not None:
         progress(f"chance of {method}", 0.0)
     x, y = pair_operands(c.a, c.b, c.on)
     how: Any = {"absolute": not c.signed} | (asdict(limits) if method == "optimal" else {})
-    asked = method in (c.matching, c._default_matching)
-    expected = turned_pairs(x, y, method, c.turns if asked else 1, threshold=c.threshold, **how)
-    if not asked:
-        return replace(there, expected_pairs=expected), replace(here, expected_pairs=expected)
+    expected = turned_pairs(x, y, method, c.turns, threshold=c.threshold, **how)
+    there, here = (replace(m, expected_pairs=expected) for m in (there, here))
+    if not own:
+        return there, here
     of_x, of_y = (own_pairs(z, method, scale=s, **how) for z, s in zip((x, y), OWN_SCALES[c.on], strict=True))
-    return (
-        replace(there, expected_pairs=expected, own_pairs=of_x),
-        replace(here, expected_pairs=expected, own_pairs=of_y),
-    )
+    return replace(there, own_pairs=of_x), replace(here, own_pairs=of_y)
+
+
+def _completed(c: Comparison) -> Comparison:
+    if c.was_interrupted:
+        raise KeyboardInterrupt
+    return c
 
 
 def pair_operands(a: Dictionary, b: Dictionary, on: On) -> tuple[Tensor, Tensor]:

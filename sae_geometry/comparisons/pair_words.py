@@ -37,8 +37,10 @@ def headline(s: Sides) -> str:
     there = s.paired[0]
     pairs = int((there.similarity > s.threshold).sum())
     least = min(s.a.n_latents, s.b.n_latents)
-    left = f"  shared one to one, {_measure(there)} > {s.threshold:g}"
-    return f"{left:<35}  {pairs:,} of {least:,}   {percent(pairs / least)}   by chance {percent(_by_chance(s, least))}"
+    measure = f", {there.quantity.removeprefix('decoder ')}" if _is_plain(there) else ""
+    numbers = f"{pairs:,} of {least:,}   {percent(pairs / least)}   by chance {percent(_by_chance(s, least))}"
+    line = f"{f'  shared one to one{measure} > {s.threshold:g}':<35}  {numbers}"
+    return line if len(line) <= WIDTH else f"  shared one to one > {s.threshold:g}   {numbers}"
 
 
 def first_screen(s: Sides, audit: ConfoundAudit, caveats: Sequence[str]) -> list[str]:
@@ -47,6 +49,7 @@ def first_screen(s: Sides, audit: ConfoundAudit, caveats: Sequence[str]) -> list
     label = f"  nearest > {s.threshold:g}"
     lines = [
         *_header(s.a, s.b),
+        *([] if _is_plain(forth) else [f"  similarity: {forth.quantity}"]),
         "",
         headline(s),
         f"{label:<35}  A {percent(forth.fraction_above(s.threshold))}   B {percent(back.fraction_above(s.threshold))}",
@@ -84,7 +87,7 @@ def _means(s: Sides) -> list[str]:
     (forth, back), (there, here) = s.nearest, s.paired
     name = "PW-MCC" if there.method == "optimal" and there.on == "decoder" else there.method
     rows = [
-        (f"mean {_measure(forth)}", "A→B", "B→A", "by chance"),
+        ("mean cosine" if _is_plain(forth) else "mean similarity", "A→B", "B→A", "by chance"),
         ("  nearest (MMCS)", *(f"{m.mean_similarity:.3f}" for m in s.nearest), _chances(forth, back)),
         (f"  one-to-one ({name})", *(or_dash(m.mean_similarity, ".3f") for m in s.paired), _chances(there, here)),
     ]
@@ -96,9 +99,9 @@ def _chances(forth: Matching, back: Matching) -> str:
     return both[0] if both[0] == both[1] else f"{both[0]}, {both[1]}"
 
 
-def _measure(m: Matching) -> str:
-    """Name the similarity in one word or two: "cosine" for the signed cosine of decoders."""
-    return m.quantity.removeprefix("decoder ") if m.on != "both" else m.quantity.replace("mean of ", "")
+def _is_plain(m: Matching) -> bool:
+    """Return whether the similarity is the signed cosine of decoders, which needs no name of its own."""
+    return m.on == "decoder" and m.signed
 
 
 def _by_chance(s: Sides, least: int) -> float:

@@ -87,7 +87,7 @@ class Rarefaction:
         if self.refusal is not None:
             text += f"; no extrapolation: {self.refusal}"
         if math.isnan(self.richness):
-            return f"{text}; no lower bound of how many there are: none is found by exactly two runs (Chao2)"
+            return text
         return f"{text}; at least {self.richness:,.0f} to find (Chao2's lower bound)"
 
 

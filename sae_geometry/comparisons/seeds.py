@@ -40,7 +40,7 @@ from sae_geometry.sources import as_dictionary
 _NEAREST_OTHER: WeakKeyDictionary[Dictionary, dict[tuple[On, bool], np.ndarray]] = WeakKeyDictionary()
 
 
-def compare_seeds(
+def seeds(
     runs: Sequence[Any],
     *,
     matching: OneToOne | None = None,
@@ -77,7 +77,7 @@ def compare_seeds(
 
     Example:
         >>> import sae_geometry as sg
-        >>> s = sg.compare_seeds(["demo:local-seed0", "demo:local-seed1"])
+        >>> s = sg.seeds(["demo:local-seed0", "demo:local-seed1"])
         >>> s.mmcs.shape
         (2, 2)
     """

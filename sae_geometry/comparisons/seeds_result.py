@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sae_geometry.comparisons import seeds_words
 from sae_geometry.comparisons.consensus import Consensus, consensus
 from sae_geometry.comparisons.consensus_labels import consensus_labels
 from sae_geometry.comparisons.inference import (
@@ -30,20 +31,19 @@ from sae_geometry.comparisons.rarefaction import Rarefaction, rarefaction
 from sae_geometry.comparisons.seeds_matrices import SeedMatrices
 from sae_geometry.comparisons.strata import strata_lines, strata_of_runs
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.io.formatting import aligned, ends, or_dash
+from sae_geometry.io.formatting import ends
 from sae_geometry.labels.pairs import PairLabels, label_summary
 from sae_geometry.pairwise.checkpoint import N_BINS
 from sae_geometry.pairwise.confounds import runs_table
 from sae_geometry.pairwise.grouping import kind_of, layer_of, seed_of
 from sae_geometry.pairwise.inputs import describe_input
-from sae_geometry.results.result import Answer
+from sae_geometry.results.answer import Answer
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_SHOWN = 12  # largest number of runs in a printed matrix
 _LISTED = 100  # largest number of runs with matrices in the summary
 
 
@@ -129,7 +129,7 @@ class SeedComparison(SeedMatrices, Answer):
             "": self.names,
             "_kind": [kind_of(d) for d in self.runs],
             "_layer": pd.array([layer_of(d) for d in self.runs], dtype="Int64"),
-            "_seed": [_as_text(seed_of(d)) for d in self.runs],
+            "_seed": [None if (s := seed_of(d)) is None else str(s) for d in self.runs],
             "_group": self.groups,
         }
         told = {key: pd.Series(values) for key, values in said.items()}
@@ -148,7 +148,7 @@ class SeedComparison(SeedMatrices, Answer):
                 "chance": self.chance[i, j],
                 "chance_isotropic": self.isotropic_chance[i, j],
                 "own": self.own[i, j],
-                "chance_adjusted": ((self.mmcs - self.chance) / (1 - self.chance))[i, j],
+                "chance_adjusted": _adjusted(self.mmcs[i, j], self.chance[i, j]),
                 "significant": self.significant[i, j],
                 "beyond_controls": self.beyond[i, j],
                 "nearest_above": above[i, j],
@@ -169,7 +169,7 @@ class SeedComparison(SeedMatrices, Answer):
         """Return all that is needed to quote the result, JSON-ready; without matrices above 100 runs."""
         return {
             "inputs": {f"{k}": describe_input(d) for k, d in enumerate(self.runs)},
-            "similarity": f"{'' if self.signed else 'absolute '}{self.on} cosine",
+            "similarity": self._similarity,
             "one_to_one_matching": self.matching,
             "threshold": self.threshold,
             "runs": self.names,
@@ -179,7 +179,7 @@ class SeedComparison(SeedMatrices, Answer):
             "hook_points": [d.hook_point for d in self.runs],
             "seeds": [seed_of(d) for d in self.runs],
             "rows_are": "the source, columns the target",
-            **({} if self._lists_pairs else {"matrices": "left out for so many runs: pairs.parquet has them"}),
+            **({} if self.n_runs <= _LISTED else {"matrices": "left out for so many runs: pairs.parquet has them"}),
             "mmcs": self._listed(self.mmcs),
             "mmcs_chance": self._listed(self.chance),
             "mmcs_own": self._listed(self.own),
@@ -281,10 +281,42 @@ class SeedComparison(SeedMatrices, Answer):
         return strata_of_runs(self.runs, self._partners[1], self.threshold)
 
     def __repr__(self) -> str:
-        lines = [f"{self.n_runs} runs compared pair by pair: {'' if self.signed else 'absolute '}{self.on} cosine"]
-        lines += [f"  {line}" for line in runs_table(self.runs[:_SHOWN])]
-        if self.n_runs > _SHOWN:
-            lines.append(f"  … and {self.n_runs - _SHOWN} runs more: see summary.json")
+        rows = [
+            (f"shared one to one > {self.threshold:g}", self.shared, self.shared_chance, True),
+            (f"{self.paired_name} (one-to-one)", self.paired, self.paired_chance, False),
+            ("MMCS (nearest)", self.mmcs, self.chance, False),
+            ("closer than chance (5 % FDR)", self.significant, np.full(1, np.nan), True),
+        ]
+        said = [f"{check}: {effect}" for check, (_, effect, _) in self._flagged.items()]
+        return "\n".join(
+            [
+                *seeds_words.names_line(self.names, self.groups),
+                *([] if self.on == "decoder" and self.signed else [f"  similarity: {self._similarity}"]),
+                "",
+                *(f"  {line}" for line in seeds_words.found_table(self.consensus.incidence)),
+                "",
+                *(f"  {line}" for line in seeds_words.spread_table(rows)),
+                *(f"  {line}" for d in self._differences[:2] for line in textwrap.wrap(str(d), 76)[:2]),
+                "",
+                *textwrap.wrap(str(self.rarefaction), 78, initial_indent="  ", subsequent_indent="    ")[:3],
+                *seeds_words.warnings([*said, *self.caveats]),
+            ]
+        )
+
+    @property
+    def _similarity(self) -> str:
+        return f"{'' if self.signed else 'absolute '}{self.on} cosine"
+
+    def answer(self) -> str:
+        """Return the first screen, which has the flagged confounds already."""
+        return repr(self)
+
+    def details(self) -> str:
+        """Return the first screen and every matrix, interval and test."""
+        lines = [repr(self), f"{self.n_runs} runs compared pair by pair: {self._similarity}"]
+        lines += [f"  {line}" for line in runs_table(self.runs[: seeds_words.SHOWN])]
+        if self.n_runs > seeds_words.SHOWN:
+            lines.append(f"  … and {self.n_runs - seeds_words.SHOWN} runs more: see summary.json")
         lines += [f"  {line}" for line in self._confound_words()]
         for title, matrix, form in (
             ("MMCS, row → column (double counting allowed)", self.mmcs, ".3f"),
@@ -306,13 +338,9 @@ class SeedComparison(SeedMatrices, Answer):
                 ".2%",
             ),
         ):
-            lines += [f"  {title}", *(f"    {line}" for line in self._printed(matrix, form))]
-        strata = strata_lines(self._strata())
-        lines += (
-            ["  one-to-one, by firing frequency, over all pairs of runs", *(f"    {s}" for s in strata)]
-            if strata
-            else []
-        )
+            lines += [f"  {title}", *(f"    {line}" for line in seeds_words.printed(matrix, self.names, form))]
+        if strata := strata_lines(self._strata()):
+            lines += ["  one-to-one, by firing frequency, over all pairs of runs", *(f"    {s}" for s in strata)]
         for group in self._groups_of_two:
             nearest, shared = self.interval(group), self.interval(group, "shared")
             lines.append(f"  mean MMCS within {group}: {nearest}")
@@ -351,34 +379,20 @@ class SeedComparison(SeedMatrices, Answer):
             lines += textwrap.wrap(f"! {check}, [{i}] and [{j}]: {effect}{also}", 110, subsequent_indent="    ")
         return lines
 
-    @property
-    def _lists_pairs(self) -> bool:
-        """Return whether the summary lists every pair, which is unreadable for many runs."""
-        return self.n_runs <= _LISTED
-
     def _listed(self, matrix: np.ndarray) -> list[list[float | None]] | None:
-        if not self._lists_pairs:
+        if self.n_runs > _LISTED:
             return None
         return [[None if math.isnan(v) else float(v) for v in row] for row in matrix]
 
     def _confounds_summary(self) -> dict[str, Any]:
         """Return the flagged confounds per pair; for many runs, per check the first pair and the number of pairs."""
         names = self.names
-        if self._lists_pairs:
+        if self.n_runs <= _LISTED:
             return {f"{names[i]}, {names[j]}": list(p.confounds) for (i, j), p in self.pairs.items()}
         return {
             check: {"pairs": n, "first": f"{names[i]}, {names[j]}", "effect_there": effect}
             for check, ((i, j), effect, n) in self._flagged.items()
         }
-
-    def _printed(self, matrix: np.ndarray, form: str) -> list[str]:
-        shown = range(min(self.n_runs, _SHOWN))
-        head = ("", *(f"[{j}]" for j in shown))
-        rows = [
-            (f"[{i}] {self.names[i]}", *("·" if i == j else or_dash(matrix[i, j], form) for j in shown)) for i in shown
-        ]
-        more = [f"… and {self.n_runs - _SHOWN} runs more: see pairs.parquet"] if self.n_runs > _SHOWN else []
-        return aligned([head, *rows]) + more
 
 
 def _spread(histogram: np.ndarray) -> tuple[list[float], list[int]]:
@@ -392,8 +406,10 @@ def _spread(histogram: np.ndarray) -> tuple[list[float], list[int]]:
     return deviations, counts
 
 
-def _as_text(seed: int | str | None) -> str | None:
-    return None if seed is None else str(seed)
+def _adjusted(mean: np.ndarray, chance: np.ndarray) -> np.ndarray:
+    """Return (mean − chance) / (1 − chance); nan where chance is unknown, or 1."""
+    room = np.where(chance < 1, 1 - chance, np.nan)
+    return (mean - chance) / room
 
 
 def _checks(confounds: Sequence[str]) -> str:

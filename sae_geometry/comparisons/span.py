@@ -18,7 +18,7 @@ from sae_geometry.matching.defaults import THRESHOLD
 from sae_geometry.nulls import principal_axes, turned
 from sae_geometry.pairwise.confounds import confound_audit
 from sae_geometry.pairwise.inputs import describe_input
-from sae_geometry.results.result import Answer
+from sae_geometry.results.answer import Answer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -142,7 +142,7 @@ class SpanOverlap(Answer):
         return "\n".join([*lines, *(f"  caveat: {c}" for c in self.caveats)])
 
 
-def span_overlap(
+def span(
     a: Any,
     b: Any,
     *,
@@ -171,7 +171,7 @@ def span_overlap(
 
     Example:
         >>> import sae_geometry as sg
-        >>> s = sg.span_overlap("demo:local-seed0", "demo:local-seed1", n_nearest=(1, 4))
+        >>> s = sg.span("demo:local-seed0", "demo:local-seed1", n_nearest=(1, 4))
         >>> bool((s.explained[:, 1] >= s.explained[:, 0]).all())
         True
     """

@@ -22,7 +22,7 @@ from sae_geometry.pairwise.confounds import confound_audit
 from sae_geometry.pairwise.inputs import describe_input, distinct
 from sae_geometry.pairwise.matching_result import Matching, nearest_matching
 from sae_geometry.pairwise.same_space import require_same_space
-from sae_geometry.results.result import Answer
+from sae_geometry.results.answer import Answer
 from sae_geometry.sources import as_dictionary
 
 if TYPE_CHECKING:
@@ -240,7 +240,7 @@ class SplitMap(Answer):
         )
 
 
-def split_map(
+def split(
     narrow: Any,
     wide: Any,
     *,
@@ -270,7 +270,7 @@ def split_map(
 
     Example:
         >>> import sae_geometry as sg
-        >>> s = sg.split_map("demo:local-narrow-seed0", "demo:local-seed0")
+        >>> s = sg.split("demo:local-narrow-seed0", "demo:local-seed0")
         >>> s.n_novel + int(s.found.sum()) == s.wide.n_latents
         True
     """
@@ -325,7 +325,7 @@ def sparse_combinations(
         parents: unit rows [n, d].
         atoms: unit rows [m, d] on the same device.
         n_terms: T.
-        progress: see `split_map`.
+        progress: see `split`.
     """
     from scipy.optimize import nnls
 

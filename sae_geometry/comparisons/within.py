@@ -15,7 +15,7 @@ from sae_geometry.labels.pairs import PairLabels, label_summary, pair_labels
 from sae_geometry.nulls import LISTED, How, within_controls
 from sae_geometry.pairwise.inputs import activity, describe_input
 from sae_geometry.pairwise.matching_result import Matching, nearest_matching, with_mutual
-from sae_geometry.results.result import Answer
+from sae_geometry.results.answer import Answer
 from sae_geometry.sources import as_dictionary
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class WithinComparison(Answer):
         )
 
 
-def compare_within(a: Any, *, signed: bool = True, progress: Progress | None = None) -> WithinComparison:
+def within(a: Any, *, signed: bool = True, progress: Progress | None = None) -> WithinComparison:
     """Compute max over j ≠ i of cos(a_i, a_j) for every latent i, self excluded by index.
 
     Args:
@@ -122,7 +122,7 @@ def compare_within(a: Any, *, signed: bool = True, progress: Progress | None = N
 
     Example:
         >>> import sae_geometry as sg
-        >>> sg.compare_within("demo:local-narrow-seed0").nearest.n_matched
+        >>> sg.within("demo:local-narrow-seed0").nearest.n_matched
         488
     """
     d = as_dictionary(a)

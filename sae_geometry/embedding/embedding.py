@@ -35,7 +35,7 @@ from sae_geometry.labels.pairs import PairLabels, label_summary, pair_labels
 from sae_geometry.matching.defaults import DISCOVERY_RATE, MOST_RUNS
 from sae_geometry.pairwise.inputs import describe_input, distinct
 from sae_geometry.pairwise.same_space import ALLOWED, require_same_space
-from sae_geometry.results.result import Answer
+from sae_geometry.results.answer import Answer
 from sae_geometry.results.store import write_json
 from sae_geometry.sources import as_dictionary
 
@@ -220,7 +220,7 @@ class Embedding(Answer):
         )
 
 
-def embed(
+def umap(
     dictionaries: Any,
     n_neighbors: int = 15,
     *,
@@ -259,7 +259,7 @@ def embed(
 
     Example:
         >>> import sae_geometry as sg
-        >>> e = sg.embed(["demo:local-narrow-seed0"], n_epochs=20)
+        >>> e = sg.umap(["demo:local-narrow-seed0"], n_epochs=20)
         >>> e.coords.shape
         (488, 2)
     """

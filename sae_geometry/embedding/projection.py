@@ -25,7 +25,7 @@ from sae_geometry.kernels.duplicates import first_equal
 from sae_geometry.kernels.sweep import listing_sweep
 from sae_geometry.pairwise.inputs import describe_input, distinct
 from sae_geometry.pairwise.same_space import require_same_space
-from sae_geometry.results.result import Answer
+from sae_geometry.results.answer import Answer
 from sae_geometry.sources import as_dictionary, load
 from sae_geometry.sources.layouts.read import Latents
 
@@ -213,7 +213,7 @@ def project(
 
     Example:
         >>> import sae_geometry as sg
-        >>> e = sg.embed("demo:local-narrow-seed0", n_epochs=20, n_seeds=1)
+        >>> e = sg.umap("demo:local-narrow-seed0", n_epochs=20, n_seeds=1)
         >>> p = sg.project("demo:local-narrow-seed0", e)
         >>> p.n_same, bool((p.coords == e.coords).all())
         (488, True)

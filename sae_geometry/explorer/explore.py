@@ -37,7 +37,7 @@ def explore(
 
     Example:
         >>> import sae_geometry as sg, tempfile, pathlib
-        >>> e = sg.embed(["demo:local-narrow-seed0"], n_epochs=20)
+        >>> e = sg.umap(["demo:local-narrow-seed0"], n_epochs=20)
         >>> sg.explore(e, pathlib.Path(tempfile.mkdtemp()) / "explorer.html").name
         'explorer.html'
     """

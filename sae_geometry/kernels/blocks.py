@@ -42,7 +42,7 @@ def memory_ceiling(limit: int | str) -> Iterator[None]:
     Example:
         >>> import sae_geometry as sg
         >>> with sg.memory_ceiling("64MB"):
-        ...     report = sg.compare_within("demo:local-seed0").swept.report
+        ...     report = sg.within("demo:local-seed0").swept.report
         >>> report.memory
         67108864
     """

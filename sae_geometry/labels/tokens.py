@@ -21,7 +21,7 @@ from sae_geometry.nulls.competition import DISCOVERY_RATE, LISTED, Controls, Sha
 from sae_geometry.nulls.turned import principal_axes, turned
 from sae_geometry.pairwise.inputs import describe_input
 from sae_geometry.pairwise.label_columns import tokens_line
-from sae_geometry.results.result import Answer
+from sae_geometry.results.answer import Answer
 from sae_geometry.sources import as_dictionary
 from sae_geometry.sources.layouts.places import canonical_place
 

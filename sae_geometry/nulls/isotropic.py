@@ -78,7 +78,7 @@ def random_directions(n: int, d_in: int, *, seed: int = 0) -> np.ndarray:
 
     Example:
         >>> import sae_geometry as sg
-        >>> sg.compare_within(sg.random_directions(500, 64)).mmcs < 0.5
+        >>> sg.within(sg.random_directions(500, 64)).mmcs < 0.5
         True
     """
     if n < 1 or d_in < 1:

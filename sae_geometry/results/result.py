@@ -1,16 +1,12 @@
-"""The contract of every result: numbers, tables, figures, text, and how it is saved."""
+"""The contract of every result: numbers, tables, figures, text."""
 
 from __future__ import annotations
 
-import os
-import textwrap
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.pairwise.confounds import confound_audit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,51 +33,3 @@ class Result(Protocol):
     def answer(self) -> str: ...
     def details(self) -> str: ...
     def write_extra(self, folder: Path) -> None: ...
-
-
-class Answer:
-    """Base of the results: what follows from the contract."""
-
-    @property
-    def headline(self) -> str:
-        """Return the line of `repr` that answers the question; empty if there is no single one."""
-        return ""
-
-    def answer(self: Any) -> str:
-        """Return the first screen: `repr`, and for a pair the flagged confounds."""
-        flagged = confound_audit(*self.dictionaries).flagged if len(self.dictionaries) == 2 else ()
-        lines = (textwrap.wrap(f"! {f.check}: {f.effect}", 78, subsequent_indent="  ") for f in flagged)
-        return "\n".join([repr(self), *(f"  {line}" for wrapped in lines for line in wrapped)])
-
-    def details(self: Any) -> str:
-        """Return everything that is known about the answer, as text: `repr`, and for a pair the confound audit."""
-        audit = [str(confound_audit(*self.dictionaries))] if len(self.dictionaries) == 2 else []
-        return "\n".join([repr(self), *audit])
-
-    def write_extra(self, folder: Path) -> None:
-        """Write files to a results folder that are neither tables nor figures; by default none."""
-
-    @property
-    def meanings(self) -> Any:
-        """Return labels beside latents, with `lines()`, `html()` and `summary()`; None without labels."""
-        return None
-
-    def lists(self) -> Mapping[str, pd.DataFrame]:
-        """Return the lists of latents that the report shows, by title; by default none."""
-        return {}
-
-    def save(self: Any, folder: str | os.PathLike[str], **options: Any) -> Path:
-        """Save to a folder; see `sae_geometry.save` for the options."""
-        from sae_geometry.results.store import save
-
-        return save(self, folder, **options)
-
-    def report(self: Any) -> str:
-        """Return the result as one self-contained HTML page."""
-        from sae_geometry.results.report import report_page
-
-        return report_page(self, self.figures())
-
-    def _repr_html_(self) -> str:
-        meanings = self.meanings
-        return f"<pre>{escape(self.answer())}</pre>{'' if meanings is None else meanings.html()}"

@@ -248,7 +248,7 @@ def test_an_unforeseen_error_is_owned_up_to(run, monkeypatch):
     def broken(*_, **__):
         raise RuntimeError("gears\nfell out")
 
-    monkeypatch.setattr(sae_geometry, "compare_within", broken, raising=False)
+    monkeypatch.setattr(sae_geometry, "within", broken, raising=False)
     result = run("within", NARROW)
     assert result.exit_code == 1
     assert "RuntimeError: gears fell out (this looks like our mistake" in one_sentence(result)
@@ -263,7 +263,7 @@ def test_ctrl_c_writes_nothing(run, monkeypatch, tmp_path):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sae_geometry, "compare_within", interrupted, raising=False)
+    monkeypatch.setattr(sae_geometry, "within", interrupted, raising=False)
     result = run("within", NARROW)
     assert result.exit_code == 130
     assert "half-written" in one_sentence(result)

@@ -83,7 +83,7 @@ def test_drift_leaves_out_what_is_bad_in_any_state(bad: np.ndarray) -> None:
     code, out, error = run("drift", ".", "-q", "--drop-bad", "--json", "--format", "png")
     assert code == 0, error
     assert json.loads(out)["n_latents"] == 29
-    whole = sg.compare_checkpoints(Path.cwd(), drop_bad=True)
+    whole = sg.drift(Path.cwd(), drop_bad=True)
     assert 1 not in whole.final.latent_ids
     assert whole.to_final.shape == (2, 29)
     assert np.isfinite(whole.to_final).all()

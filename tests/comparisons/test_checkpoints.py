@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from sae_geometry.comparisons.checkpoints import Drift, compare_checkpoints
+import sae_geometry as sg
+from sae_geometry.comparisons.checkpoints import Drift
 from sae_geometry.sources import load
 
 E2E = Path(__file__).parents[1] / "sources" / "checkpoints" / "e2e_sae_single" / "samples_400000.pt"
@@ -32,7 +33,7 @@ X, Y, XY = np.array([1.0, 0.0]), np.array([0.0, 1.0]), np.array([1.0, 1.0])
 def by_hand(tmp_path: Path) -> Drift:
     """Three checkpoints of four latents: still from the start, turning to the end, arriving early, coming back."""
     steps = [[X, X, X, X], [2 * X, XY, Y, Y], [X, Y, Y, X]]
-    return compare_checkpoints(states(tmp_path, [np.stack(s) for s in steps]))
+    return sg.drift(states(tmp_path, [np.stack(s) for s in steps]))
 
 
 def test_cosines_births_and_deaths_by_hand(by_hand: Drift) -> None:
@@ -45,7 +46,7 @@ def test_cosines_births_and_deaths_by_hand(by_hand: Drift) -> None:
 
 
 def test_the_threshold_decides_when_a_latent_is_born(by_hand: Drift, tmp_path: Path) -> None:
-    assert compare_checkpoints(tmp_path, threshold=0.7).birth.tolist() == [0, 1, 1, 2]
+    assert sg.drift(tmp_path, threshold=0.7).birth.tolist() == [0, 1, 1, 2]
 
 
 def test_summary_and_table(by_hand: Drift) -> None:
@@ -67,7 +68,7 @@ def test_turning_everything_changes_nothing(by_hand: Drift, tmp_path: Path) -> N
     other = tmp_path / "turned"
     other.mkdir()
     steps = [[X, X, X, X], [2 * X, XY, Y, Y], [X, Y, Y, X]]
-    turned = compare_checkpoints(states(other, [3.0 * np.stack(s) @ rotation for s in steps]))
+    turned = sg.drift(states(other, [3.0 * np.stack(s) @ rotation for s in steps]))
     assert turned.to_final == pytest.approx(by_hand.to_final, abs=1e-7)
     assert turned.birth.tolist() == by_hand.birth.tolist()
 
@@ -75,7 +76,7 @@ def test_turning_everything_changes_nothing(by_hand: Drift, tmp_path: Path) -> N
 def test_real_states_and_a_final_one_from_elsewhere(tmp_path: Path) -> None:
     for n in (102400, 307200):
         shutil.copy(E2E, tmp_path / f"samples_{n}.pt")
-    drift = compare_checkpoints(tmp_path, E2E)
+    drift = sg.drift(tmp_path, E2E)
     assert drift.labels == ("samples_102400", "samples_307200", "samples_400000")
     assert drift.to_final == pytest.approx(np.ones((3, 256)))
     assert set(drift.birth.tolist()) == set(drift.death.tolist()) == {0}
@@ -85,7 +86,7 @@ def test_real_states_and_a_final_one_from_elsewhere(tmp_path: Path) -> None:
 
 def test_against_the_dense_definition() -> None:
     a, b = load("demo:local-seed0", "all"), load("demo:local-seed1", "all")
-    drift = compare_checkpoints(["demo:local-seed0", "demo:local-seed1"])
+    drift = sg.drift(["demo:local-seed0", "demo:local-seed1"])
     dense = (a.directions.double() @ b.directions.double().T).diagonal().numpy()
     assert drift.to_final[0] == pytest.approx(dense, abs=1e-7)
     assert drift.labels == ("local-seed0", "local-seed1")
@@ -94,15 +95,15 @@ def test_against_the_dense_definition() -> None:
 
 def test_what_cannot_be_followed(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not states of one run"):
-        compare_checkpoints(["demo:local-seed0", "demo:local-narrow-seed0"])
+        sg.drift(["demo:local-seed0", "demo:local-narrow-seed0"])
     with pytest.raises(ValueError, match="needs two states"):
-        compare_checkpoints(["demo:local-seed0"])
+        sg.drift(["demo:local-seed0"])
     with pytest.raises(ValueError, match="has no checkpoints"):
-        compare_checkpoints(tmp_path)
+        sg.drift(tmp_path)
     with pytest.raises(ValueError, match="has one checkpoint"):
-        compare_checkpoints("demo:local-seed0")
+        sg.drift("demo:local-seed0")
     with pytest.raises(ValueError, match="threshold must lie"):
-        compare_checkpoints(["demo:local-seed0", "demo:local-seed1"], threshold=2.0)
+        sg.drift(["demo:local-seed0", "demo:local-seed1"], threshold=2.0)
 
 
 def test_the_figure_draws_on_the_axes_given(by_hand: Drift) -> None:

@@ -80,7 +80,7 @@ def planted():
         order = rng.permutation(len(rows))
         encoder = rows[order] * 2
         runs.append(run(rows[order], f"r{k}", encoder=encoder))
-    return sg.compare_seeds(runs)
+    return sg.seeds(runs)
 
 
 @pytest.fixture(scope="module")

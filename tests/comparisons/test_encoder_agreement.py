@@ -38,7 +38,7 @@ def planted(rng):
 
 def test_planted_groups_are_recovered(planted):
     a, b, where = planted
-    r = sg.encoder_agreement(a, b)
+    r = sg.agreement(a, b)
     names = np.array(["both high", "both low", "encoder only", "decoder only"])[r.group]
     assert (names[:10] == "both high").all()
     assert (names[10:20] == "decoder only").all()
@@ -52,7 +52,7 @@ def test_planted_groups_are_recovered(planted):
 
 def test_by_definition(demo):
     a, b = demo["local-seed0"], demo["local-seed1"]
-    r = sg.encoder_agreement(a, b)
+    r = sg.agreement(a, b)
     dec = a.directions.double() @ b.directions.double().T
     enc = a.encoder_directions.double() @ b.encoder_directions.double().T
     partner = dec.argmax(dim=1)
@@ -66,7 +66,7 @@ def test_by_definition(demo):
 
 
 def test_frequency_is_a_stratum(demo):
-    r = sg.encoder_agreement(demo["local-seed0"], demo["local-seed1"])
+    r = sg.agreement(demo["local-seed0"], demo["local-seed1"])
     strata = r.by_frequency()
     assert strata["n"].sum() == 1491
     assert (strata["lowest_frequency"].to_numpy()[1:] >= strata["highest_frequency"].to_numpy()[:-1]).all()
@@ -79,7 +79,7 @@ def test_frequency_is_a_stratum(demo):
 def test_what_is_not_known_is_not_shown(rng):
     a = run(rng.standard_normal((30, 16)), "a", encoder=rng.standard_normal((30, 9)))
     b = run(rng.standard_normal((30, 16)), "b", encoder=rng.standard_normal((30, 9)))
-    r = sg.encoder_agreement(a, b)
+    r = sg.agreement(a, b)
     assert r.alignment is None  # encoders read another space
     assert r.by_frequency() is None
     assert set(r.figures()) == {"agreement"}
@@ -91,15 +91,16 @@ def test_what_is_not_known_is_not_shown(rng):
 def test_a_transcoder_has_no_alignment(rng):
     rows = rng.standard_normal((30, 16))
     t = run(rows, "t", encoder=rows, metadata={"hook_point_in": "mlp_in", "hook_point_out": "mlp_out"})
-    assert sg.encoder_agreement(t, t).alignment is None
-    assert sg.encoder_agreement(run(rows, "s", encoder=rows), t).alignment == pytest.approx(1.0)
+    assert sg.agreement(t, t).alignment is None
+    assert sg.agreement(run(rows, "s", encoder=rows), t).alignment == pytest.approx(1.0)
 
 
 def test_saved_and_drawn(planted, tmp_path):
-    r = sg.encoder_agreement(planted[0], planted[1])
+    r = sg.agreement(planted[0], planted[1])
     folder = sg.save(r, tmp_path / "out", formats=["png"])
     assert sorted(p.name for p in (folder / "figures").iterdir()) == ["agreement.png", "frequency.png"]
-    table, summary = sg.read(folder)
+    tables, summary = sg.read(folder)
+    table = next(iter(tables.values()))
     assert len(table) == 40
     assert summary["groups"]["decoder only"] == 10
     assert sum(summary["groups_by_threshold"]["0.9"].values()) == 40
@@ -110,9 +111,9 @@ def test_saved_and_drawn(planted, tmp_path):
 
 def test_wrong_use_is_told(planted, toy_pair):
     with pytest.raises(ValueError, match="has no encoder"):
-        sg.encoder_agreement(*toy_pair)
+        sg.agreement(*toy_pair)
     with pytest.raises(ValueError, match="within −1…1; got 2"):
-        sg.encoder_agreement(planted[0], planted[1], threshold=2.0)
+        sg.agreement(planted[0], planted[1], threshold=2.0)
 
 
 def test_the_command(tmp_path):

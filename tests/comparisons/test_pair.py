@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import oracles
@@ -11,7 +12,6 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 import sae_geometry as sg
-from sae_geometry.comparisons.match_report import match_report
 from sae_geometry.comparisons.pair import MATCHINGS
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.kernels.reference import exact_cosines
@@ -258,7 +258,7 @@ def test_to_pandas_has_identity_and_both_directions(toy_pair):
     frame = c.to_pandas()
     assert list(frame.columns) == [
         "direction", "run", "latent_id", "partner_run", "partner_id", "cosine", "mutual", "q_value", "significant",
-        "matching",
+        "one_to_one_partner_id", "one_to_one_cosine", "one_to_one_matching", "alive", "frequency",
     ]  # fmt: skip
     assert frame["direction"].value_counts().to_dict() == {"a_to_b": 60, "b_to_a": 47}
     row = frame[(frame["run"] == "b") & (frame["latent_id"] == 3)].iloc[0]
@@ -268,9 +268,13 @@ def test_to_pandas_has_identity_and_both_directions(toy_pair):
 
 def test_repr_names_matching_similarity_chance_and_counts(toy_pair):
     text = repr(sg.compare(*toy_pair, matching="greedy"))
-    for part in ("greedy", "nearest", "cosine", "chance", "47 of 60", "a → b", "b → a"):
+    for part in ("greedy", "nearest", "cosine > 0.7", "by chance", "of 47", "A a", "B b", "A→B", "B→A"):
         assert part in text
-    assert "<table>" in sg.compare(*toy_pair)._repr_html_()
+    assert max(map(len, text.splitlines())) <= 80
+    assert len(text.splitlines()) <= 20
+    c = sg.compare(*toy_pair)
+    assert "shared one to one" in c._repr_html_()
+    assert all(words in c.details() for words in ("double counting", "balance", "95 % intervals"))
 
 
 def test_summary_is_strict_json_and_complete(toy_pair):
@@ -442,7 +446,7 @@ def test_what_is_compared(with_encoders, on, matching):
     if matching == "optimal":
         rows, cols = linear_sum_assignment(scores, maximize=True)
         assert np.nansum(m.similarity) == pytest.approx(scores[rows, cols].sum(), abs=1e-12)
-    assert {"decoder": "decoder cosine", "encoder": "encoder cosine", "both": "mean of"}[on] in repr(c)
+    assert {"decoder": "one, cosine", "encoder": "encoder cosine", "both": "mean of"}[on] in repr(c)
     assert np.isnan(m.isotropic_chance) == (on == "both")
     assert 0 < m.chance < 1
 
@@ -541,13 +545,13 @@ def test_no_cosine_that_is_shown_or_saved_exceeds_one(rng):
     for c in (sg.compare(a, a), sg.compare(a, a, "optimal", turns=0)):
         assert c.to_pandas().cosine.max() == 1.0
         assert c.a_to_b.mean_similarity <= 1.0
-    record = match_report(a, a)
+    record = sg.match(a, a).record
     assert max(record["matchings"]["decoder_signed"]["pairs"]["cosine"]) == 1.0
     assert record["pw_mcc"]["signed"]["value"] <= 1.0
     assert record["mmcs"]["a_to_b"] <= 1.0
 
 
 def test_a_doubt_names_the_similarity_it_is_about(toy_pair):
-    one = sg.compare(*toy_pair, on="encoder").a_to_b
+    one = replace(sg.compare(*toy_pair).a_to_b, on="encoder")
     vars(one)["balance"] = {"turned": Share(0.7, 0.6, 0.8, 100)}  # a control that is too weak
     assert "the nearest by encoder cosine wins 70% against the turned control" in str(one._too_weak)

@@ -61,7 +61,7 @@ def test_a_noisy_feature_is_counted_once():
         sg.Dictionary.from_decoder(r, latent_axis=0, name=f"r{k}", model="m", hook_point="h")
         for k, r in enumerate(rows)
     ]
-    s = sg.compare_seeds(runs)
+    s = sg.seeds(runs)
     assert s.rarefaction.n_distinct == pytest.approx(true, rel=0.02)
     assert s.rarefaction.low[-1] <= true <= s.rarefaction.high[-1]
     assert "one-to-one similarity > 0." in repr(s.consensus)

@@ -34,7 +34,7 @@ def run(rows, name, **more):
 
 @pytest.fixture(scope="module")
 def four(demo):
-    return sg.compare_seeds([demo[a.removeprefix("demo:")] for a in FOUR])
+    return sg.seeds([demo[a.removeprefix("demo:")] for a in FOUR])
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_every_pair_is_what_compare_has(four, demo):
 
 
 def test_recurrence_by_definition(three):
-    s = sg.compare_seeds(three, threshold=0.9)
+    s = sg.seeds(three, threshold=0.9)
     expected = np.zeros((3, 3), dtype=int)
     for i, a in enumerate(three):
         times = np.zeros(a.n_latents, dtype=int)
@@ -98,7 +98,7 @@ def test_kinds_and_intervals(four, three):
         i = four.interval("local", what)
         assert i.over == "latents of one pair"
         assert np.isnan(i.low) or i.low < i.mean < i.high
-    over_runs = sg.compare_seeds(three).interval("x")
+    over_runs = sg.seeds(three).interval("x")
     assert (over_runs.over, over_runs.n) == ("runs", 3)
     with pytest.raises(ValueError, match="at least two"):
         four.interval("downstream")
@@ -124,7 +124,7 @@ def test_files_of_our_own_layout_say_their_kind_and_seed(tmp_path):
 def test_a_kind_of_one_run_has_a_dash_and_no_nan(three):
     kinds = ["x", "x", "y"]
     runs = [replace(d, metadata={"kind": kind}) for d, kind in zip(three, kinds, strict=True)]
-    text = repr(sg.compare_seeds(runs, matching="mutual"))
+    text = repr(sg.seeds(runs, matching="mutual"))
     assert "within x − within y: –; no test: y has one run" in text
     assert "nan" not in text
 
@@ -144,7 +144,7 @@ def test_runs_of_several_layers_are_groups_of_their_own(rng):
             hook_point=f"blocks.{layer}.hook_resid_pre", metadata={"kind": "local", "seed": seed},
         )  # fmt: skip
 
-    s = sg.compare_seeds([at(layer, seed) for layer in (2, 6) for seed in (0, 1)], allow_mismatch=True)
+    s = sg.seeds([at(layer, seed) for layer in (2, 6) for seed in (0, 1)], allow_mismatch=True)
     assert s.groups == ["local, layer 2", "local, layer 2", "local, layer 6", "local, layer 6"]
     assert s.labels == ["x20 (seed 0)", "x21 (seed 1)", "x60 (seed 0)", "x61 (seed 1)"]
     assert s.interval("local, layer 6").mean == pytest.approx((s.mmcs[2, 3] + s.mmcs[3, 2]) / 2)
@@ -177,27 +177,27 @@ def test_encoders_are_matched_too(four):
 
 
 def test_without_encoders_it_is_said(three):
-    s = sg.compare_seeds(three)
+    s = sg.seeds(three)
     assert np.isnan(s.shared_by_both).all()
     assert s.summary()["same_partner_by_decoder_and_encoder"][0][1] is None
 
 
 def test_the_order_of_the_runs_changes_nothing_but_the_order(three):
-    s, turned = sg.compare_seeds(three), sg.compare_seeds(three[::-1])
+    s, turned = sg.seeds(three), sg.seeds(three[::-1])
     np.testing.assert_array_equal(s.mmcs, turned.mmcs[::-1, ::-1])
     np.testing.assert_array_equal(s.recurrence, turned.recurrence[::-1])
     np.testing.assert_array_equal(s.consensus.incidence, turned.consensus.incidence)
 
 
 def test_finished_pairs_are_not_compared_again(three, tmp_path, monkeypatch):
-    first = sg.compare_seeds(three[:2], keep=tmp_path)
+    first = sg.seeds(three[:2], keep=tmp_path)
     made = []
     monkeypatch.setattr(seeds_module, "_compare_pair", lambda a, b, p: made.append((a.name, b.name)) or real(a, b, p))
     real = _real
-    again = sg.compare_seeds(three, keep=tmp_path)
+    again = sg.seeds(three, keep=tmp_path)
     assert made == [("r20", "r10"), ("r15", "r10")]
     np.testing.assert_array_equal(again.mmcs[:2, :2], first.mmcs)
-    fresh = sg.compare_seeds(three)
+    fresh = sg.seeds(three)
     assert json.dumps(again.summary()) == json.dumps(fresh.summary())
 
 
@@ -205,16 +205,16 @@ _real = seeds_module._compare_pair
 
 
 def test_records_of_something_else_are_not_used(three, tmp_path):
-    sg.compare_seeds(three, keep=tmp_path)
+    sg.seeds(three, keep=tmp_path)
     files = sorted(tmp_path.glob("*.npz"))
     assert len(files) == 3
-    sg.compare_seeds(three, keep=tmp_path, threshold=0.5)
+    sg.seeds(three, keep=tmp_path, threshold=0.5)
     assert len(list(tmp_path.glob("*.npz"))) == 6  # another threshold is another record
-    truth = sg.compare_seeds(three)
+    truth = sg.seeds(three)
     files[0].write_bytes(files[1].read_bytes())  # a record under another's name
     files[1].write_bytes(b"half")
     files[2].write_bytes(files[2].read_bytes()[:-40])
-    np.testing.assert_array_equal(sg.compare_seeds(three, keep=tmp_path).mmcs, truth.mmcs)
+    np.testing.assert_array_equal(sg.seeds(three, keep=tmp_path).mmcs, truth.mmcs)
 
 
 @pytest.mark.parametrize("where", ["the matching", "its chance"])
@@ -232,10 +232,10 @@ def test_ctrl_c_ends_the_comparison_and_keeps_whole_pairs_only(three, tmp_path, 
 
     monkeypatch.setattr(optimal._Run, "_rounds", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        sg.compare_seeds(three, keep=tmp_path)
+        sg.seeds(three, keep=tmp_path)
     assert len(list(tmp_path.glob("*.npz"))) == (1 if where == "the matching" else 0)
     monkeypatch.undo()
-    resumed, whole = sg.compare_seeds(three, keep=tmp_path), sg.compare_seeds(three)
+    resumed, whole = sg.seeds(three, keep=tmp_path), sg.seeds(three)
     np.testing.assert_array_equal(resumed.paired, whole.paired)
     np.testing.assert_array_equal(resumed.paired_chance, whole.paired_chance)
 
@@ -247,7 +247,8 @@ def test_saved_and_read(four, tmp_path):
         "consensus.parquet", "consensus.safetensors", "figures/matrices.png", "figures/recurrence.png",
         "figures/ridgeline.png", "orphans.parquet", "pairs.parquet", "summary.json",
     ]  # fmt: skip
-    table, summary = sg.read(folder)
+    tables, summary = sg.read(folder)
+    table = next(iter(tables.values()))
     assert len(table) == 12
     assert summary["mmcs"][0][1] == four.mmcs[0, 1]
     assert summary["mmcs"][0][0] is None
@@ -258,7 +259,7 @@ def test_saved_and_read(four, tmp_path):
 
 def test_figures_for_many_runs(rng):
     many = [run(rng.standard_normal((8, 6)), f"n{k}", metadata={"kind": "ab"[k % 2]}) for k in range(14)]
-    s = sg.compare_seeds(many, matching="mutual")
+    s = sg.seeds(many, matching="mutual")
     for ax in (s.plot_heatmap(), s.plot_heatmap("shared"), s.plot_recurrence(), s.plot_rarefaction()):
         plt.close(ax.figure)
     assert "and 2 runs more" in repr(s)
@@ -278,13 +279,13 @@ def test_figures_for_many_runs(rng):
 )
 def test_wrong_use_is_told(runs, more, said):
     with pytest.raises(ValueError, match=said):
-        sg.compare_seeds(runs, **more)
+        sg.seeds(runs, **more)
 
 
 @pytest.mark.usefixtures("unchecked")
 def test_an_unknown_matching_is_told(three):
     with pytest.raises(ValueError, match="matching must be one of mutual, greedy, optimal"):
-        sg.compare_seeds(three, matching="nearest")
+        sg.seeds(three, matching="nearest")
 
 
 def test_the_command_and_its_resume(tmp_path, monkeypatch):
@@ -351,7 +352,7 @@ def test_a_full_disk_says_where_and_keeps_what_is_whole(three, tmp_path, monkeyp
 
     monkeypatch.setattr("numpy.savez", filling)
     with pytest.raises(OSError, match="No space left") as told:
-        sg.compare_seeds(three, matching="mutual", keep=tmp_path / "kept")
+        sg.seeds(three, matching="mutual", keep=tmp_path / "kept")
     assert told.value.filename == str(tmp_path / "kept")
     assert len(list((tmp_path / "kept").iterdir())) == 2
 
@@ -390,7 +391,7 @@ def test_few_pairs_are_not_worth_a_word(capsys):
 
 
 def test_of_many_runs_the_summary_has_no_matrices_and_the_table_has_all(three, monkeypatch):
-    few = sg.compare_seeds(three, matching="mutual")
+    few = sg.seeds(three, matching="mutual")
     listed = few.summary()
     monkeypatch.setattr("sae_geometry.comparisons.seeds_result._LISTED", 2)
     summary = few.summary()

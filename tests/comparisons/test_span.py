@@ -27,7 +27,7 @@ def planted():
     sums = b[60:80] / np.linalg.norm(b[60:80], axis=1, keepdims=True)
     sums = sums - b[80:100] / np.linalg.norm(b[80:100], axis=1, keepdims=True)
     a = np.concatenate([b[:60], sums, rng.standard_normal((40, 160))])
-    return sg.span_overlap(run(a, "a"), run(b, "b"), threshold=0.9)
+    return sg.span(run(a, "a"), run(b, "b"), threshold=0.9)
 
 
 def test_planted_sums_lie_in_the_span(planted):
@@ -66,11 +66,12 @@ def test_angles_are_scipys(d, rng):
 
 
 def test_the_demo_and_its_outputs(demo, tmp_path):
-    s = sg.span_overlap(demo["local-seed0"], demo["local-seed1"], n_nearest=(1, 4, 16))
+    s = sg.span(demo["local-seed0"], demo["local-seed1"], n_nearest=(1, 4, 16))
     assert (np.diff(s.explained, axis=1) >= -1e-12).all()
     assert s.overlap.shape == (len(s.ranks),)
     folder = sg.save(s, tmp_path / "out", formats=["png"])
-    table, summary = sg.read(folder)
+    tables, summary = sg.read(folder)
+    table = next(iter(tables.values()))
     assert len(table) == summary["n_unmatched"] == len(s.unmatched)
     assert summary["one_to_one_matching"] == "optimal"
     assert len(summary["principal_angles_degrees"]) == s.ranks[-1]
@@ -80,7 +81,7 @@ def test_the_demo_and_its_outputs(demo, tmp_path):
 
 
 def test_where_everything_is_matched(demo):
-    s = sg.span_overlap(demo["local-narrow-seed0"], demo["local-narrow-seed0"].renamed("again"))
+    s = sg.span(demo["local-narrow-seed0"], demo["local-narrow-seed0"].renamed("again"))
     assert len(s.unmatched) == 0
     assert s.ranks == ()
     assert s.summary()["explained"] is None
@@ -90,12 +91,12 @@ def test_where_everything_is_matched(demo):
 @pytest.mark.parametrize("ks", [(), (0, 2), (4, 2), (1, 65), (2, 2)])
 def test_wrong_numbers_are_told(toy_pair, ks):
     with pytest.raises(ValueError, match="ascending numbers from 1 to 64"):
-        sg.span_overlap(*toy_pair, n_nearest=ks)
+        sg.span(*toy_pair, n_nearest=ks)
 
 
 def test_a_threshold_is_a_cosine(toy_pair):
     with pytest.raises(ValueError, match="within −1…1; got 3"):
-        sg.span_overlap(*toy_pair, threshold=3.0)
+        sg.span(*toy_pair, threshold=3.0)
 
 
 def test_the_command(tmp_path):

@@ -40,7 +40,7 @@ def planted():
         ]
     )
     order = rng.permutation(len(wide))
-    return narrow, wide, order, sg.split_map(named(narrow, "narrow"), named(wide[order], "wide"))
+    return narrow, wide, order, sg.split(named(narrow, "narrow"), named(wide[order], "wide"))
 
 
 def test_planted_children_are_recovered(planted):
@@ -76,7 +76,7 @@ def test_absorption_is_counted():
     wide[0] = unit(narrow[0] + 0.8 * unit(rng.standard_normal(96)))
     wide[1] = unit(narrow[1] + 0.8 * narrow[0])  # the child of 1 has taken part of 0 in
     wide = np.concatenate([wide, unit(rng.standard_normal((20, 96)))])
-    s = sg.split_map(named(narrow, "n"), named(wide, "w"))
+    s = sg.split(named(narrow, "n"), named(wide, "w"))
     assert s.n_absorbing[0] == 1
     assert s.n_absorbing[2:].sum() <= 3
 
@@ -103,13 +103,13 @@ def test_the_pursuit_is_its_definition(rng):
 
 def test_chance_explains_what_a_random_dictionary_explains():
     rng = np.random.default_rng(0)
-    s = sg.split_map(named(rng.standard_normal((80, 48)), "n"), named(rng.standard_normal((300, 48)), "w"))
+    s = sg.split(named(rng.standard_normal((80, 48)), "n"), named(rng.standard_normal((300, 48)), "w"))
     np.testing.assert_allclose(s.combination.explained.mean(0), s.explained_by_chance.mean(0), atol=0.02)
     assert s.found.mean() < 0.05
 
 
 def test_the_demo_splits(demo):
-    s = sg.split_map(demo["local-narrow-seed0"], demo["local-seed0"])
+    s = sg.split(demo["local-narrow-seed0"], demo["local-seed0"])
     assert 0.5 < s.found.mean() < 0.9
     assert (s.combination.explained.mean(0) > s.explained_by_chance.mean(0) + 0.1).all()
     text = repr(s)
@@ -126,7 +126,8 @@ def test_tables_and_summary(planted, tmp_path):
     assert children.loc[children["role"] == "novel", "n_siblings"].eq(0).all()
     folder = sg.save(s, tmp_path / "out", formats=["png"])
     assert sorted(p.name for p in folder.iterdir()) == ["figures", "parents.parquet", "split.parquet", "summary.json"]
-    table, summary = sg.read(folder)
+    tables, summary = sg.read(folder)
+    table = next(iter(tables.values()))
     assert list(table.columns) == list(children.columns)
     assert sum(summary["narrow_latents_with_this_many_children"].values()) == 60
     assert summary["n_children"] + summary["n_novel"] == 110
@@ -134,7 +135,7 @@ def test_tables_and_summary(planted, tmp_path):
 
 
 def test_one_latent_and_one_term():
-    s = sg.split_map(np.array([[1.0, 0, 0]]), np.array([[1.0, 0, 0], [0, 1, 0]]), n_terms=1)
+    s = sg.split(np.array([[1.0, 0, 0]]), np.array([[1.0, 0, 0], [0, 1, 0]]), n_terms=1)
     assert s.combination.explained.tolist() == [[1.0]]
     assert not s.found.any()  # one win among so few proves nothing
     assert "novel" in repr(s)
@@ -151,12 +152,12 @@ def test_one_latent_and_one_term():
 )
 def test_wrong_use_is_told(toy_pair, arguments, said):
     with pytest.raises(ValueError, match=said):
-        sg.split_map(toy_pair[1], toy_pair[0], **arguments)
+        sg.split(toy_pair[1], toy_pair[0], **arguments)
 
 
 def test_the_wrong_way_round_is_told(toy_pair):
     with pytest.raises(ValueError, match="give them the other way round"):
-        sg.split_map(*toy_pair)
+        sg.split(*toy_pair)
 
 
 def test_a_latent_that_is_not_there(planted):

@@ -20,27 +20,27 @@ def test_equals_the_dense_definition_on_the_demo(demo, signed):
     s = oracles.dense_cosines(d.directions.numpy(), d.directions.numpy())
     s = s if signed else np.abs(s)
     np.fill_diagonal(s, -np.inf)
-    w = sg.compare_within(d, signed=signed)
+    w = sg.within(d, signed=signed)
     np.testing.assert_allclose(w.nearest.similarity, s.max(axis=1), atol=1e-12)
     np.testing.assert_array_equal(w.nearest.partner, d.latent_ids.numpy()[s.argmax(axis=1)])
     assert w.mmcs == pytest.approx(s.max(axis=1).mean())
 
 
 def test_a_duplicate_is_a_partner_and_self_is_not():
-    w = sg.compare_within(make([[1, 0], [1, 0], [0, 1]]))
+    w = sg.within(make([[1, 0], [1, 0], [0, 1]]))
     assert w.nearest.partner.tolist() == [1, 0, 0]
     assert w.nearest.similarity.tolist() == [1, 1, 0]
     assert w.nearest.mutual.tolist() == [True, True, False]
 
 
 def test_a_negative_similarity_is_reported_as_it_is():
-    w = sg.compare_within(make([[1, 0], [-1, 0]]))
+    w = sg.within(make([[1, 0], [-1, 0]]))
     assert w.nearest.similarity.tolist() == [-1, -1]
-    assert sg.compare_within(make([[1, 0], [-1, 0]]), signed=False).nearest.similarity.tolist() == [1, 1]
+    assert sg.within(make([[1, 0], [-1, 0]]), signed=False).nearest.similarity.tolist() == [1, 1]
 
 
 def test_one_latent_has_no_partner():
-    w = sg.compare_within(make([[1, 0]]))
+    w = sg.within(make([[1, 0]]))
     assert w.nearest.partner.tolist() == [-1]
     assert np.isnan(w.mmcs)
     assert np.isnan(w.nearest.chance)
@@ -49,7 +49,7 @@ def test_one_latent_has_no_partner():
 
 
 def test_it_says_what_it_did(demo):
-    w = sg.compare_within(demo["e2e-seed0"])
+    w = sg.within(demo["e2e-seed0"])
     assert "self excluded" in repr(w)
     assert w.summary()["self"] == "excluded by index"
     assert w.nearest.isotropic_chance == sg.expected_max_cosine(1525, 576)

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 import sae_geometry as sg
-from sae_geometry.comparisons.match_report import match_report
 from sae_geometry.cost.estimate import Verb, estimate
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.kernels import sweep as sweep_module
@@ -47,13 +46,13 @@ QUESTIONS: dict[str, tuple[Verb, dict[str, Any], Callable[[list[Dictionary]], ob
     "mutual": ("compare", {"matching": "mutual"}, lambda d: sg.compare(d[0], d[1], "mutual", turns=0)),
     "greedy": ("compare", {"matching": "greedy"}, lambda d: sg.compare(d[0], d[1], "greedy", turns=0)),
     "optimal": ("compare", {"matching": "optimal"}, lambda d: sg.compare(d[0], d[1], "optimal", turns=0)),
-    "match": ("match", {}, lambda d: match_report(d[0], d[1])),
-    "within": ("within", {}, lambda d: sg.compare_within(d[0])),
-    "seeds": ("seeds", {}, lambda d: sg.compare_seeds(d)),
-    "agreement": ("agreement", {}, lambda d: sg.encoder_agreement(d[0], d[1])),
-    "span": ("span", {}, lambda d: sg.span_overlap(d[0], d[1])),
-    "split": ("split", {"n_terms": 2}, lambda d: sg.split_map(d[0], d[1], n_terms=2)),
-    "umap": ("umap", {"n_neighbors": 8}, lambda d: sg.embed(d[:2], 8, n_epochs=2)),
+    "match": ("match", {}, lambda d: sg.match(d[0], d[1]).record),
+    "within": ("within", {}, lambda d: sg.within(d[0])),
+    "seeds": ("seeds", {}, lambda d: sg.seeds(d)),
+    "agreement": ("agreement", {}, lambda d: sg.agreement(d[0], d[1])),
+    "span": ("span", {}, lambda d: sg.span(d[0], d[1])),
+    "split": ("split", {"n_terms": 2}, lambda d: sg.split(d[0], d[1], n_terms=2)),
+    "umap": ("umap", {"n_neighbors": 8}, lambda d: sg.umap(d[:2], 8, n_epochs=2)),
 }
 EXACT = {
     "nearest",

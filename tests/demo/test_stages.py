@@ -110,7 +110,7 @@ def test_packed_checkpoints_can_be_followed(data, tail, tmp_path, monkeypatch):
     run = replace(small("local"), name="local-seed0")
     finished(tmp_path, run, data, tail)
     packing.pack(run, tmp_path, tmp_path / "packed")
-    drift = sg.compare_checkpoints(str(tmp_path / "packed/local-seed0-checkpoints"))
+    drift = sg.drift(str(tmp_path / "packed/local-seed0-checkpoints"))
     assert drift.samples.tolist() == [4 * 512, 9 * 512]
 
 

@@ -119,7 +119,7 @@ def test_the_weights_are_those_of_umap_learns_own_small_exact_run(clustered):
 
 @pytest.fixture(scope="module")
 def embedding(clustered):
-    return sg.embed([make(clustered[:200], "a"), make(clustered[200:], "b")], n_epochs=60)
+    return sg.umap([make(clustered[:200], "a"), make(clustered[200:], "b")], n_epochs=60)
 
 
 def test_owners_and_ids(embedding):
@@ -136,7 +136,7 @@ def test_owners_and_ids(embedding):
     ]  # fmt: skip
     assert frame["run"].value_counts().to_dict() == {"a": 200, "b": 100}
     alone = embedding.dictionaries[0]
-    assert list(sg.embed(alone, n_epochs=5).to_pandas().columns) == [
+    assert list(sg.umap(alone, n_epochs=5).to_pandas().columns) == [
         "run", "latent_id", "x", "y", "frequency", "alive", "region",
     ]  # fmt: skip
 
@@ -153,7 +153,7 @@ def test_the_table_holds_the_partners_of_compare(embedding):
 
 def test_latents_of_one_direction_share_their_point(clustered):
     a, b = make(np.concatenate([clustered[:80], clustered[:20]]), "a"), make(clustered[70:160] * 3, "b")
-    e = sg.embed([a, b], n_epochs=20)
+    e = sg.umap([a, b], n_epochs=20)
     unique, point = np.unique(np.concatenate([a.directions, b.directions]), axis=0, return_inverse=True)
     point = point.ravel()  # numpy 2.0 alone gives a column
     assert e.summary()["different_directions"] == len(unique) < 190
@@ -164,18 +164,18 @@ def test_latents_of_one_direction_share_their_point(clustered):
 
 def test_a_dictionary_against_itself(clustered):
     """Every latent has a twin: the picture is that of one copy alone, each point twice."""
-    e = sg.embed([make(clustered, "a"), make(clustered, "b")], n_epochs=20)
+    e = sg.umap([make(clustered, "a"), make(clustered, "b")], n_epochs=20)
     np.testing.assert_array_equal(e.coords[:300], e.coords[300:])
-    np.testing.assert_array_equal(e.coords[:300], sg.embed(make(clustered), n_epochs=20).coords)
+    np.testing.assert_array_equal(e.coords[:300], sg.umap(make(clustered), n_epochs=20).coords)
     assert (e.to_pandas()["max_cosine"] > 1 - 1e-6).all()
     with pytest.raises(ValueError, match="below the 40 latents to embed, 20 of them of different direction; got 20"):
-        sg.embed([make(clustered[:20]), make(clustered[:20])], 20)
+        sg.umap([make(clustered[:20]), make(clustered[:20])], 20)
 
 
 @pytest.mark.parametrize("backend", ["numba", "umap-learn"])
 def test_same_seed_same_coordinates_even_with_duplicates(clustered, backend):
     x = np.concatenate([clustered, clustered[:60]])
-    one, two, other = (sg.embed(make(x), seed=s, n_epochs=15, n_seeds=1, backend=backend).coords for s in (3, 3, 4))
+    one, two, other = (sg.umap(make(x), seed=s, n_epochs=15, n_seeds=1, backend=backend).coords for s in (3, 3, 4))
     np.testing.assert_array_equal(one, two)
     np.testing.assert_array_equal(one[:60], one[300:])
     assert not np.array_equal(one, other)
@@ -183,7 +183,7 @@ def test_same_seed_same_coordinates_even_with_duplicates(clustered, backend):
 
 def test_the_picture_is_that_of_the_seed_alone(clustered):
     """Pictures of other seeds, made to judge stability, leave it as it is."""
-    one, three = (sg.embed(make(clustered), n_epochs=15, n_seeds=n) for n in (1, 3))
+    one, three = (sg.umap(make(clustered), n_epochs=15, n_seeds=n) for n in (1, 3))
     np.testing.assert_array_equal(one.coords, three.coords)
     assert (one.evidence.n_seeds, three.evidence.n_seeds) == (1, 3)
     assert np.isnan(one.evidence.stability_shift)
@@ -238,7 +238,7 @@ def test_mixing_score_on_planted_mixtures(mixed):
         assert score.share == 1.0
         assert score.z > 10
         return
-    evidence = sg.embed([make(a, "a"), make(b, "b")], n_epochs=30, n_seeds=1).evidence
+    evidence = sg.umap([make(a, "a"), make(b, "b")], n_epochs=30, n_seeds=1).evidence
     assert evidence.mixing_null == pytest.approx(150 / 299)
     assert evidence.mixing_original == pytest.approx(mixed, abs=0.05)
     assert evidence.mixing_picture == pytest.approx(mixed, abs=0.06)
@@ -246,7 +246,7 @@ def test_mixing_score_on_planted_mixtures(mixed):
 
 
 def test_one_dictionary_has_no_mixing(clustered):
-    e = sg.embed(make(clustered), n_epochs=20)
+    e = sg.umap(make(clustered), n_epochs=20)
     assert np.isnan(e.evidence.mixing_null)
     assert "another run" not in e.evidence.line()
     assert np.isnan(e.evidence.mixing_z_picture)
@@ -265,7 +265,7 @@ def test_it_says_how_it_was_made(embedding):
 
 def test_names_are_told_apart(clustered):
     parts = [make(clustered[:50]), make(clustered[50:100]), make(clustered[100:150], "x (2)")]
-    e = sg.embed(parts, n_epochs=10)
+    e = sg.umap(parts, n_epochs=10)
     assert len(set(e.names)) == 3
     assert e.names[0] == "x"
     assert e.names[2] == "x (2)"
@@ -276,20 +276,20 @@ def test_every_pair_of_spaces_is_checked(clustered):
     spaces = [{"hook_point": None}, {"hook_point": "h1"}, {"hook_point": "h2"}]
     dicts = [make(clustered[:20], n, **s) for n, s in zip("abc", spaces, strict=True)]
     with pytest.raises(ValueError, match="'b' has h1, 'c' has h2"):
-        sg.embed(dicts, 5)
+        sg.umap(dicts, 5)
 
 
 @pytest.mark.parametrize("n", [5, 12, 24, 31])
 def test_trustworthiness_of_few_points_is_within_its_range(n):
     rng = np.random.default_rng(n)
-    evidence = sg.embed(make(rng.standard_normal((n, 8))), 4, n_epochs=5).evidence
+    evidence = sg.umap(make(rng.standard_normal((n, 8))), 4, n_epochs=5).evidence
     assert evidence.k == min(15, (n - 1) // 2)
     assert 0 <= evidence.trustworthiness <= 1
 
 
 def test_the_number_of_seeds_is_checked(clustered):
     with pytest.raises(ValueError, match="n_seeds counts the picture itself"):
-        sg.embed(make(clustered), n_seeds=0)
+        sg.umap(make(clustered), n_seeds=0)
 
 
 def test_an_unknown_backend_is_refused(clustered, unchecked):
@@ -300,22 +300,22 @@ def test_an_unknown_backend_is_refused(clustered, unchecked):
 @pytest.mark.parametrize("wrong", [{"min_dist": 5.0}, {"seed": -1}, {"n_epochs": 0}])
 def test_parameters_out_of_range_are_refused(clustered, wrong):
     with pytest.raises(ValueError, match="min_dist must be in 0…1"):
-        sg.embed(make(clustered), **wrong)
+        sg.umap(make(clustered), **wrong)
 
 
 @pytest.mark.parametrize("k", [1, 65, 300])
 def test_n_neighbors_is_checked(clustered, k):
     with pytest.raises(ValueError, match="n_neighbors must be in 2…64"):
-        sg.embed(make(clustered), k)
+        sg.umap(make(clustered), k)
 
 
 def test_nothing_to_embed_and_mismatched_spaces(clustered):
     with pytest.raises(ValueError, match="at least one dictionary"):
-        sg.embed([])
+        sg.umap([])
     pair = [make(clustered, "a"), make(clustered, "b", hook_point="elsewhere")]
     with pytest.raises(ValueError, match="different hook point"):
-        sg.embed(pair)
-    e = sg.embed(pair, n_epochs=10, allow_mismatch=True)
+        sg.umap(pair)
+    e = sg.umap(pair, n_epochs=10, allow_mismatch=True)
     assert any("different hook point" in c for c in e.caveats)
 
 
@@ -332,7 +332,7 @@ def test_backend_choice_says_why():
 def test_no_warning_reaches_the_user(clustered):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        sg.embed(make(clustered), n_epochs=10)
+        sg.umap(make(clustered), n_epochs=10)
 
 
 def test_coordinates_cannot_be_written_through(embedding):
@@ -342,17 +342,18 @@ def test_coordinates_cannot_be_written_through(embedding):
 
 def test_a_picture_of_very_many_runs_is_laid_out_without_comparing_every_two(rng, tmp_path):
     runs = [Dictionary.from_decoder(rng.standard_normal((4, 8)), latent_axis=0, name=f"r{k}") for k in range(25)]
-    few, many = (sg.embed(runs[:n], n_neighbors=5, n_epochs=5) for n in (24, 25))
+    few, many = (sg.umap(runs[:n], n_neighbors=5, n_epochs=5) for n in (24, 25))
     assert few.across() is not None
     assert many.across() is None
-    joined = sg.embed(Dictionary.from_decoder(torch.cat([d.directions for d in runs]), latent_axis=0), 5, n_epochs=5)
+    joined = sg.umap(Dictionary.from_decoder(torch.cat([d.directions for d in runs]), latent_axis=0), 5, n_epochs=5)
     np.testing.assert_array_equal(many.neighbors.indices, joined.neighbors.indices)
     np.testing.assert_array_equal(many.coords, joined.coords)
     assert many.caveats[0].startswith("25 runs: partners across runs are listed for up to 24")
     assert len(many.caveats) <= 31
     assert "r5 (4), …, r19 (4)" in repr(many)
     folder = sg.save(many, tmp_path / "out", formats=["png"])
-    table, summary = sg.read(folder)
+    tables, summary = sg.read(folder)
+    table = next(iter(tables.values()))
     assert not [c for c in table.columns if "partner" in c]
     assert summary["pairs"] == []
     assert sorted(p.stem for p in (folder / "figures").iterdir()) == ["regions", "runs", "umap"]

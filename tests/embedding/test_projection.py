@@ -32,13 +32,13 @@ def clusters():
 @pytest.fixture(scope="module")
 def picture(clusters):
     w, _ = clusters
-    return sg.embed([make(w[:150], "a"), make(np.concatenate([w[150:250], w[:20]]), "b")], n_epochs=80, n_seeds=1)
+    return sg.umap([make(w[:150], "a"), make(np.concatenate([w[150:250], w[:20]]), "b")], n_epochs=80, n_seeds=1)
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     folder = tmp_path_factory.mktemp("saved") / "umap"
-    return sg.save(sg.embed(NARROW, n_epochs=20, n_seeds=1), folder, formats=["png"])
+    return sg.save(sg.umap(NARROW, n_epochs=20, n_seeds=1), folder, formats=["png"])
 
 
 def test_identical_directions_have_the_very_point(picture, clusters):
@@ -54,7 +54,7 @@ def test_identical_directions_have_the_very_point(picture, clusters):
 
 def test_a_run_placed_into_its_own_picture_keeps_what_the_picture_keeps():
     """A latent that is there already has itself in neither list, or every comparison with the picture would flatter."""
-    e = sg.embed(NARROW, n_epochs=20, n_seeds=1)
+    e = sg.umap(NARROW, n_epochs=20, n_seeds=1)
     p = sg.project(NARROW, e)
     assert p.preservation == pytest.approx(e.evidence.neighbor_preservation, abs=0.005)
     with pytest.raises(ValueError, match="seed must be in"):
@@ -99,14 +99,14 @@ def test_the_table_has_the_columns_of_the_picture_and_marks_the_new(picture, clu
 
 
 def test_onto_one_run_the_columns_about_partners_are_new(clusters):
-    alone = sg.embed(make(clusters[0][:200], "a"), n_epochs=5, n_seeds=1)
+    alone = sg.umap(make(clusters[0][:200], "a"), n_epochs=5, n_seeds=1)
     table = sg.project(make(clusters[0][200:], "b"), alone).to_pandas()
     assert {"partner_run", "partner_id", "max_cosine"} <= set(table.columns)
     assert table.loc[~table["projected"], "max_cosine"].isna().all()
 
 
 def test_a_saved_picture_is_loaded_again(saved):
-    fresh = sg.project(WIDE, sg.embed(NARROW, n_epochs=20, n_seeds=1))
+    fresh = sg.project(WIDE, sg.umap(NARROW, n_epochs=20, n_seeds=1))
     for onto in (saved, saved / "umap.parquet", str(saved)):
         p = sg.project(WIDE, onto)
         np.testing.assert_array_equal(p.coords, fresh.coords)
@@ -147,7 +147,8 @@ def test_the_command(saved, tmp_path):
     made = CliRunner().invoke(app, ["project", str(saved), "demo:local-seed1", "-o", str(out), "--format", "png"])
     assert made.exit_code == 0, made.output
     assert "Projection of 1,491 latents: local-seed1 (1,491)" in made.output
-    table, summary = sg.read(out)
+    tables, summary = sg.read(out)
+    table = next(iter(tables.values()))
     assert table["projected"].sum() == 1491
     assert summary["kind"] == "Projection"
     assert summary["onto"]["inputs"][0]["name"] == "local-narrow-seed0"
@@ -156,4 +157,4 @@ def test_the_command(saved, tmp_path):
     onto_itself = CliRunner().invoke(app, ["project", str(saved), "demo:local-seed1", "-o", str(saved), "--overwrite"])
     assert onto_itself.exit_code == 2
     assert "is the embedding that is projected onto; give another folder with -o" in onto_itself.output
-    assert sg.read(saved)[1]["kind"] == "Embedding"
+    assert sg.read(saved).summary["kind"] == "Embedding"

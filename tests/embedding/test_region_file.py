@@ -66,7 +66,8 @@ def test_the_command_takes_them(tmp_path):
     assert made.exit_code == 0, made.output
     assert "2 regions (given by hand) hold 100% of the latents" in made.output
     record = json.loads((out / "regions.json").read_text())
-    table, _ = sg.read(out)
+    tables, _ = sg.read(out)
+    table = next(iter(tables.values()))
     assert [r["letter"] for r in record["regions"]] == ["left", "rest"]
     assert sum(r["size"] for r in record["regions"]) == 488
     assert ((table["x"] < 5) == (table["region"] == "left")).all()

@@ -124,7 +124,7 @@ def test_evidence_of_another_version_is_listed_plainly():
 
 
 def test_an_embedding_and_the_folder_it_was_saved_to_show_the_same(demo, tmp_path):
-    e = sg.embed([demo["local-narrow-seed0"], demo["local-narrow-seed0"].renamed("again")], n_epochs=5)
+    e = sg.umap([demo["local-narrow-seed0"], demo["local-narrow-seed0"].renamed("again")], n_epochs=5)
     direct = explorer.contents.contents_of(e)
     sg.save(e, tmp_path / "saved", formats=["png"], add=explorer.add_page)
     saved = explorer.contents.read_contents(tmp_path / "saved")
@@ -177,7 +177,7 @@ def test_the_page_has_the_permissions_of_the_umask(folder, mask):
 
 
 def test_an_embedding_needs_a_path(demo):
-    e = sg.embed([demo["local-narrow-seed0"]], n_epochs=1)
+    e = sg.umap([demo["local-narrow-seed0"]], n_epochs=1)
     with pytest.raises(ValueError, match="say where to"):
         sg.explore(e)
 

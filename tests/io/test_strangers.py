@@ -142,7 +142,7 @@ def test_overwrite_in_a_project_replaces_the_results_and_nothing_else(tmp_path, 
         assert mine.items() <= after.items()
         assert "figures/pairs.svg" in after
         assert not {"figures/split.svg", "split.parquet"} & set(after)
-        assert sg.read(".")[1]["names"] == ["pairs", "span"]
+        assert sg.read(".").summary["names"] == ["pairs", "span"]
         assert not [name for name in after if name.startswith(".sae")]
     os.chdir(tmp_path.parent)  # now the folder may be replaced, and is not
     inode = tmp_path.stat().st_ino

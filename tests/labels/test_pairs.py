@@ -100,9 +100,9 @@ def test_without_labels_nothing_is_added(pair):
 
 def test_every_question_shows_labels(pair):
     a, b = pair
-    assert "readable (FDR 5 %)" in "\n".join(sg.compare_within(a).meanings.lines())
-    assert "closest children" in "\n".join(sg.split_map(b, a).meanings.lines())
-    s = sg.compare_seeds([a, b, noisy(a.directions, 3, 0.05, "c")])
+    assert "readable (FDR 5 %)" in "\n".join(sg.within(a).meanings.lines())
+    assert "closest children" in "\n".join(sg.split(b, a).meanings.lines())
+    s = sg.seeds([a, b, noisy(a.directions, 3, 0.05, "c")])
     groups = {g["group"]: g["n"] for g in s.meanings.summary()["groups"]}
     assert sum(groups.values()) == 360
     assert groups["in every run"] >= 150

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 import sae_geometry as sg
-from sae_geometry.comparisons.match_report import match_report
 from sae_geometry.kernels.sweep import sweep
 
 
@@ -36,14 +35,14 @@ def test_comparisons(twins, matching, other):
 
 
 def test_match_reports(twins):
-    record = match_report(*twins[:2])
+    record = sg.match(*twins[:2]).record
     assert record["pw_mcc"]["signed"]["value"] <= 1
     assert max(record["mmcs"]["a_to_b"], record["mmcs"]["b_to_a"]) <= 1
     assert max(record["matchings"]["decoder_signed"]["pairs"]["cosine"]) <= 1
 
 
 def test_pictures(twins):
-    table = sg.embed(twins[:2], n_epochs=2).to_pandas()
+    table = sg.umap(twins[:2], n_epochs=2).to_pandas()
     for column in table.columns:
         if "cosine" in column:
             assert table[column].abs().max() <= 1

@@ -96,8 +96,8 @@ def test_scales_are_told_but_not_flagged(clean, rng):
 
 def test_the_audit_is_in_summary_and_repr(demo):
     c = sg.compare(demo["local-seed0"], demo["e2e-seed0"])
-    assert "confound: start of training" in repr(c)
-    assert "confound: start of training" in c._repr_html_()
+    assert "! start of training" in repr(c)
+    assert "! start of training" in c._repr_html_()
     [start] = [f for f in c.summary()["confounds"] if f["check"] == "start of training"]
     assert start["verdict"] == "shared"
 

@@ -15,7 +15,7 @@ from sae_geometry.plots import draw_panels, facet_figure, panel_range, panel_sha
 @pytest.fixture(scope="module")
 def curves():
     a, b = (sg.load(f"demo:{name}") for name in ("local-narrow-seed0", "e2e-seed0"))
-    return [sg.compare_within(a).nearest, sg.compare_within(b).nearest, sg.compare(a, b).a_to_b]
+    return [sg.within(a).nearest, sg.within(b).nearest, sg.compare(a, b).a_to_b]
 
 
 def words(figure) -> list[str]:

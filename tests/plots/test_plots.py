@@ -71,11 +71,11 @@ def test_a_dictionary_against_itself_is_drawn_whole(rng):
 def test_dollar_signs_underscores_and_unknown_scripts_are_drawn(tmp_path, rng):
     names = ("$x_$", "_a", "漢字")
     dicts = [Dictionary.from_decoder(rng.standard_normal((30, 8)), latent_axis=0, name=n) for n in names]
-    nearest = [sg.compare_within(d).nearest for d in dicts]
+    nearest = [sg.within(d).nearest for d in dicts]
     figure = plots.similarity_figure(nearest)
     plots.save_figure(figure, tmp_path / "f", {"runs": names})
     assert sum("nearest other latent" in t.get_text() for t in figure.legends[0].get_texts()) == 3
-    folder = sg.save(sg.embed(dicts, n_epochs=5), tmp_path / "out", formats=["png"])
+    folder = sg.save(sg.umap(dicts, n_epochs=5), tmp_path / "out", formats=["png"])
     assert (folder / "figures" / "umap.png").exists()
 
 
@@ -104,7 +104,7 @@ def test_chance_is_drawn_where_it_is(comparison):
 
 def test_chances_that_fall_together_are_all_seen(rng):
     dicts = [Dictionary.from_decoder(rng.standard_normal((60, 16)), latent_axis=0, name=n) for n in "abc"]
-    ax = plots.similarity_ecdf([sg.compare_within(d).nearest for d in dicts])
+    ax = plots.similarity_ecdf([sg.within(d).nearest for d in dicts])
     chances = [line for line in ax.get_lines() if len(line.get_xdata()) == 2 and line.get_color() in RUNS]
     assert [line.get_color() for line in sorted(chances, key=lambda line: RUNS.index(line.get_color()))] == list(
         RUNS[:3]
@@ -138,7 +138,7 @@ def test_each_way_of_counting_stands_beside_its_own_chance(comparison):
 def test_the_words_of_the_groups_lie_on_nothing(demo):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    figure = plots.agreement_figure(sg.encoder_agreement(demo["local-seed0"], demo["local-seed1"]))
+    figure = plots.agreement_figure(sg.agreement(demo["local-seed0"], demo["local-seed1"]))
     FigureCanvasAgg(figure).draw()
     main = figure.axes[2]
     (cells,) = (c for c in main.collections if len(c.get_offsets()) > 1)
@@ -170,7 +170,7 @@ def test_equal_sizes_show_the_one_to_one_curve_once(demo):
 
 
 def test_within_figure_names_its_dictionary(demo):
-    w = sg.compare_within(demo["local-narrow-seed0"])
+    w = sg.within(demo["local-narrow-seed0"])
     ax = w.plot_ecdf()
     assert ax.get_title(loc="left") == "local-narrow-seed0"
     assert "nearest other latent" in ax.get_xlabel()
@@ -183,7 +183,7 @@ def test_scatter_is_shuffled_rasterised_and_complete():
         Dictionary.from_decoder(rng.standard_normal((400, 8)), latent_axis=0, name=n, model="m", hook_point="h")
         for n in "ab"
     ]
-    e = sg.embed(dicts, n_epochs=10)
+    e = sg.umap(dicts, n_epochs=10)
     ax = e.plot()
     points = ax.collections[0]
     assert points.get_rasterized()
@@ -227,7 +227,7 @@ def test_saved_files_carry_their_runs_and_editable_text(comparison, tmp_path):
 def test_scatter_is_an_image_inside_the_pdf(tmp_path):
     rng = np.random.default_rng(0)
     d = Dictionary.from_decoder(rng.standard_normal((200, 8)), latent_axis=0, name="d")
-    folder = sg.save(sg.embed(d, n_epochs=10), tmp_path / "out", formats=["pdf"])
+    folder = sg.save(sg.umap(d, n_epochs=10), tmp_path / "out", formats=["pdf"])
     pdf = (folder / "figures" / "umap.pdf").read_bytes()
     assert b"/Subtype /Image" in pdf
     streams = re.findall(rb"stream\r?\n(.*?)endstream", pdf, re.S)
@@ -277,7 +277,7 @@ def views():
     frequency = rng.random(160) * 0.1
     frequency[:10] = 0
     kinds = {"latent_axis": 0, "hook_point": "h", "model": "m"}
-    return sg.embed(
+    return sg.umap(
         [
             Dictionary.from_decoder(a, name="a", frequency=frequency, **kinds),
             Dictionary.from_decoder(b, name="b", **kinds),
@@ -366,7 +366,7 @@ def test_a_figure_for_each_choice_is_saved(views, tmp_path):
     assert {p.stem for p in (folder / "figures").iterdir()} == {
         "umap", "regions", "runs", "unmatched", "umap-matched", "umap-frequency",
     }  # fmt: skip
-    assert sg.read(folder)[1]["further_figures"] == ["umap-matched", "umap-frequency"]
+    assert sg.read(folder).summary["further_figures"] == ["umap-matched", "umap-frequency"]
     with pytest.raises(ValueError, match="color must be one of"):
         sg.save(views, tmp_path / "other", colors=["colour"])
     assert not (tmp_path / "other").exists()

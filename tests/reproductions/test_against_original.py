@@ -39,7 +39,7 @@ def raw_decoder(d: sg.Dictionary) -> Tensor:
 
 @pytest.mark.parametrize("name", ["local-seed0", "local-narrow-seed0", "e2e-seed1"])
 def test_within_a_demo_dictionary(demo, name):
-    assert sg.compare_within(demo[name]).mmcs == pytest.approx(within_by_the_script(raw_decoder(demo[name])), abs=1e-6)
+    assert sg.within(demo[name]).mmcs == pytest.approx(within_by_the_script(raw_decoder(demo[name])), abs=1e-6)
 
 
 @pytest.mark.parametrize(("a", "b"), PAIRS)
@@ -63,7 +63,7 @@ def test_random_pairs_of_many_shapes(seed):
     c = sg.compare(a, b)
     assert c.a_to_b.mmcs == pytest.approx(across_by_the_script(first, second), abs=1e-6)
     assert c.b_to_a.mmcs == pytest.approx(across_by_the_script(second, first), abs=1e-6)
-    assert sg.compare_within(a).mmcs == pytest.approx(within_by_the_script(first), abs=1e-6)
+    assert sg.within(a).mmcs == pytest.approx(within_by_the_script(first), abs=1e-6)
 
 
 def test_this_test_can_fail(demo):

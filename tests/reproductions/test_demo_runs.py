@@ -105,7 +105,7 @@ def test_our_numbers_are_those_of_the_package(done: Done, demo: dict[str, sg.Dic
     verdicts = {v["name"]: v["ours"] for v in _verdicts(done, "e2e_paper")}
     across = sg.compare(demo["local-seed0"], demo["local-seed1"]).a_to_b.mmcs
     assert verdicts["across-seeds/6/local"].startswith(f"{across:.4f} ")
-    within = [sg.compare_within(demo[n]).mmcs for n in ("local-seed1", "e2e-seed1")]
+    within = [sg.within(demo[n]).mmcs for n in ("local-seed1", "e2e-seed1")]
     assert verdicts["within/6/local-e2e"].startswith(f"{within[0] - within[1]:.4f} ")
     assert verdicts["alive/2/local"] == "1,491"
     a, b = (sg.load(f"demo:local-seed{k}", "all") for k in (0, 1))

@@ -24,9 +24,10 @@ def test_comparison_round_trip(comparison, tmp_path):
     names = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
     assert names == [
         "figures/double_counting.png", "figures/multiplicity.png", "figures/similarity.png", "matches.parquet",
-        "summary.json",
+        "only-a.csv", "only-b.csv", "report.html", "shared.csv", "summary.json",
     ]  # fmt: skip
-    table, summary = sg.read(folder)
+    tables, summary = sg.read(folder)
+    table = next(iter(tables.values()))
     assert list(table.columns) == [
         "direction", "run", "latent_id", "partner_run", "partner_id", "cosine", "mutual", "q_value", "significant",
         "one_to_one_partner_id", "one_to_one_cosine", "one_to_one_matching", "alive", "frequency",
@@ -37,7 +38,7 @@ def test_comparison_round_trip(comparison, tmp_path):
     np.testing.assert_array_equal(forth["one_to_one_partner_id"], comparison.one_to_one().a_to_b.partner)
     assert set(forth["one_to_one_matching"]) == {"optimal"}
     assert forth["alive"].isna().all()
-    assert summary["schema_version"] == 1
+    assert summary["schema_version"] == 2
     assert summary["command"] == "x y"
     assert summary["a_to_b"]["mean_similarity_of_matched"] == comparison.a_to_b.mmcs
     assert summary["one_to_one"]["matching"] == "optimal"
@@ -47,25 +48,26 @@ def test_comparison_round_trip(comparison, tmp_path):
 
 def test_alive_and_frequency_are_per_latent(demo, tmp_path):
     d = sg.load("demo:local-narrow-seed0", "all")
-    table = store.matches_table(sg.compare(d, demo["local-seed0"]))
+    table = sg.compare(d, demo["local-seed0"]).to_pandas()
     forth = table[table["direction"] == "a_to_b"]
     assert (~forth["alive"]).sum() == 512 - 488
     assert ((forth["frequency"] == 0) == ~forth["alive"]).all()
 
 
 def test_embedding_and_within_files(toy_pair, tmp_path):
-    e = sg.embed(list(toy_pair), n_epochs=10)
+    e = sg.umap(list(toy_pair), n_epochs=10)
     folder = sg.save(e, tmp_path / "e", formats=["png"])
     csv = pd.read_csv(folder / "neuronpedia.csv")
     assert (folder / "neuronpedia.csv").read_text().splitlines()[0] == "RunType,EmbeddingIndex,X,Y"
     assert len(csv) == 107
-    table, summary = sg.read(folder)
+    tables, summary = sg.read(folder)
+    table = next(iter(tables.values()))
     np.testing.assert_array_equal(table["x"], e.coords[:, 0])
     assert list(table.columns) == list(e.to_pandas().columns)
     assert summary["params"]["seed"] == 0
-    w = sg.save(sg.compare_within(toy_pair[0]), tmp_path / "w", formats=["svg"])
+    w = sg.save(sg.within(toy_pair[0]), tmp_path / "w", formats=["svg"])
     assert (w / "figures" / "within.svg").exists()
-    assert sg.read(w)[1]["kind"] == "WithinComparison"
+    assert sg.read(w).summary["kind"] == "WithinComparison"
 
 
 def test_regions_are_written_with_ids_counts_and_links(tmp_path, rng):
@@ -74,7 +76,7 @@ def test_regions_are_written_with_ids_counts_and_links(tmp_path, rng):
     pages = {"metadata": {"neuronpedia_id": "gpt2-small/0-res-jb"}}
     a = sg.Dictionary.from_decoder(near[:45], latent_axis=0, name="a", **pages)
     b = sg.Dictionary.from_decoder(near[45:], latent_axis=0, name="b").select(np.arange(105)[::-1].copy())
-    e = sg.embed([a, b]).with_regions(30)
+    e = sg.umap([a, b]).with_regions(30)
     folder = sg.save(e, tmp_path / "e", formats=["png"])
     record = json.loads((folder / "regions.json").read_text())
     assert record["params"]["min_size"] == 30
@@ -124,7 +126,9 @@ def test_an_empty_folder_stays_the_folder_it_is(comparison, tmp_path, monkeypatc
     here.mkdir()
     monkeypatch.chdir(here)
     sg.save(comparison, ".", formats=["png"])
-    assert sorted(p.name for p in here.iterdir()) == ["figures", "matches.parquet", "summary.json"]
+    assert sorted(p.name for p in here.iterdir()) == [
+        "figures", "matches.parquet", "only-a.csv", "only-b.csv", "report.html", "shared.csv", "summary.json",
+    ]  # fmt: skip
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -144,7 +148,7 @@ def test_an_allowed_mismatch_is_written_on_the_figure(tmp_path, rng):
         for n in "ab"
     ]
     c = sg.save(sg.compare(*pair, allow_mismatch=True), tmp_path / "c", formats=["svg"])
-    e = sg.save(sg.embed(pair, n_epochs=5, allow_mismatch=True), tmp_path / "e", formats=["svg"])
+    e = sg.save(sg.umap(pair, n_epochs=5, allow_mismatch=True), tmp_path / "e", formats=["svg"])
     for picture in [*(c / "figures").iterdir(), *(e / "figures").iterdir()]:
         assert "different hook point" in picture.read_text(encoding="utf-8").partition("</metadata>")[2], picture
 
@@ -179,5 +183,6 @@ def test_json_is_strict():
 def test_results_in_a_folder_whose_name_is_no_utf8(toy_pair, tmp_path):
     folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
     sg.save(sg.compare(*toy_pair, matching="mutual"), folder, formats=["svg"])
-    table, summary = sg.read(folder)
+    tables, summary = sg.read(folder)
+    table = next(iter(tables.values()))
     assert len(table) == summary["a_to_b"]["n_source"] + summary["b_to_a"]["n_source"]

@@ -157,7 +157,7 @@ def test_a_transcoder_lives_where_it_writes(out: dict[str, Any], tmp_path: Path)
         with pytest.raises(ValueError, match="different hook point of the encoder"):
             sg.compare(t, mlp, on=on)
     with pytest.raises(ValueError, match="different hook point of the encoder"):
-        sg.encoder_agreement(t, mlp)
+        sg.agreement(t, mlp)
 
 
 def test_an_sae_that_names_its_place_twice_is_no_transcoder(tmp_path: Path) -> None:
@@ -284,7 +284,7 @@ def test_one_place_under_two_names_is_compared(tmp_path: Path) -> None:
         compared = sg.compare(paths[0], other)
         assert not any("model" in c or "hook" in c for c in compared.caveats)
         assert {compared.confounds.finding(check).verdict for check in ("model", "hook point")} == {"same"}
-    seeds = sg.compare_seeds(paths, matching="mutual")
+    seeds = sg.seeds(paths, matching="mutual")
     assert not any("hook" in c for c in seeds.caveats)
 
 

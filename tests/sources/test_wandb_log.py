@@ -86,7 +86,8 @@ def error_line(result: Result) -> str:
 
 
 def test_metrics_are_flat_and_named_with_similarity_direction_and_matching(saved: Path) -> None:
-    table, record = sg.read(saved)
+    tables, record = sg.read(saved)
+    table = next(iter(tables.values()))
     found = wandb_log.metrics(record)
     assert all(isinstance(v, int | float) and np.isfinite(v) for v in found.values())
     assert all(part and "." not in part for name in found for part in name.split("/"))
@@ -268,7 +269,7 @@ def test_everything_arrives_and_the_source_run_is_never_written_to(sink: Sink, r
     record = json.loads(Path("out/summary.json").read_text())
     wanted = wandb_log.metrics(record)
     assert {k: v for k, v in sink.summary().items() if k in wanted} == wanted
-    [(name, files)] = sink.artifacts(wandb_log.ARTIFACT_TYPE).items()
+    [(name, files)] = sink.committed(wandb_log.ARTIFACT_TYPE).items()
     assert name == "out"
     assert files == {p.relative_to("out").as_posix(): p.read_bytes() for p in Path("out").rglob("*") if p.is_file()}
     picture = Path("out/figures/within.png").read_bytes()
@@ -356,7 +357,7 @@ def test_results_stay_on_disk_when_logging_fails(sink: Sink, run: Invoke, pair: 
     line = error_line(result)
     assert f"could not log to W&B e/p at {sink.url}" in line
     assert "the results are in out" in line
-    assert sg.read("out")[1]["kind"] == "WithinComparison"
+    assert sg.read("out").summary["kind"] == "WithinComparison"
     assert "saved to out" in result.stdout
 
 

@@ -25,7 +25,7 @@ class Sink(Loopback):
         """The variables of every mutation of this name."""
         return [v for n, v in self.mutations if n == name]
 
-    def artifacts(self, kind: str) -> dict[str, dict[str, bytes]]:
+    def committed(self, kind: str) -> dict[str, dict[str, bytes]]:
         """The committed artifacts of a type: the files of each by path."""
         committed = {v["artifactID"] for v in self.mutated("CommitArtifact")}
         found = {}

@@ -28,7 +28,6 @@ from typer.testing import CliRunner
 
 import sae_geometry as sg
 from sae_geometry.cli import app
-from sae_geometry.comparisons.match_report import match_report
 from sae_geometry.comparisons.seeds import _compare_pair
 from sae_geometry.distributed import running_on, spread
 from sae_geometry.distributed import worker as work
@@ -238,10 +237,10 @@ def test_executor_of_the_public_functions(client, toy_pair, monkeypatch):
     c = sg.compare(*toy_pair, executor=client)
     assert "Dask workers" in c.swept.report.why
     assert _answer(c) == _answer(sg.compare(*toy_pair))
-    e = sg.embed(list(toy_pair), n_epochs=5, executor=client)
+    e = sg.umap(list(toy_pair), n_epochs=5, executor=client)
     assert all("Dask workers" in s.report.why for s in e.swept.values())
-    np.testing.assert_array_equal(e.coords, sg.embed(list(toy_pair), n_epochs=5).coords)
-    there, here = match_report(*toy_pair, executor=client), match_report(*toy_pair)
+    np.testing.assert_array_equal(e.coords, sg.umap(list(toy_pair), n_epochs=5).coords)
+    there, here = sg.match(*toy_pair, executor=client).record, sg.match(*toy_pair).record
     assert there["matchings"]["decoder_signed"]["pairs"] == here["matchings"]["decoder_signed"]["pairs"]
     assert there["pw_mcc"] == here["pw_mcc"]
 
@@ -255,9 +254,9 @@ def test_pairs_of_seeds_go_whole_and_are_kept(client, tmp_path, rng):
         )
         for k in range(4)
     ]  # fmt: skip
-    there = sg.compare_seeds(runs, executor=client, keep=tmp_path)
+    there = sg.seeds(runs, executor=client, keep=tmp_path)
     assert len(list(tmp_path.glob("*.npz"))) == 6
-    here = sg.compare_seeds(runs)
+    here = sg.seeds(runs)
     assert json.dumps(there.summary()) == json.dumps(here.summary())
     assert there.to_pandas().equals(here.to_pandas())
     assert list(there.pairs) == list(here.pairs)
@@ -347,7 +346,7 @@ def test_sweeps_of_whole_pairs_are_in_the_ledger(client, rng):
 
     def swept(executor) -> dict[tuple[str, str], int]:
         with ledger():
-            sg.compare_seeds(runs, matching="mutual", executor=executor)
+            sg.seeds(runs, matching="mutual", executor=executor)
             return {(e.screen, e.why.removeprefix("in whole pairs on Dask workers; ")): e.sweeps for e in entries()}
 
     here, there = swept(None), swept(client)
@@ -691,7 +690,7 @@ def test_seeds_stop_at_a_wrong_record(client, toy_pair, tmp_path, monkeypatch):
 
     monkeypatch.setattr(seeds, "_compare_pair", on_workers.record_of_five)
     with pytest.raises(ClusterError, match="a wrong answer for a and b: its mmcs is not within"):
-        sg.compare_seeds([*toy_pair, toy_pair[0].renamed("c")], executor=client, keep=tmp_path)
+        sg.seeds([*toy_pair, toy_pair[0].renamed("c")], executor=client, keep=tmp_path)
     assert not list(tmp_path.glob("*.npz"))
 
 

@@ -1,0 +1,80 @@
+"""A comparison of many runs on one screen."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+import numpy as np
+
+from sae_geometry.io.escaping import shown
+from sae_geometry.io.formatting import aligned, counted, or_dash, percent
+
+WIDTH = 80
+SHOWN = 12  # largest number of runs in a printed matrix
+_MOST_ROWS = 5
+_MOST_WARNINGS = 3
+
+
+def found_table(incidence: np.ndarray) -> list[str]:
+    """Return how many distinct latents were found in all runs, in fewer, in one only.
+
+    Args:
+        incidence: int [N], number of distinct latents found by exactly 1, 2, …, N runs.
+    """
+    n, total = len(incidence), max(int(incidence.sum()), 1)
+    counts = [(n, n, f"found in all {n}")]
+    counts += [(k, k, f"in {k}") for k in range(n - 1, 1, -1)]
+    if len(counts) >= _MOST_ROWS:
+        counts = [counts[0], (n // 2 + 1, n - 1, f"in {n // 2 + 1} to {n - 1}"), (2, n // 2, f"in 2 to {n // 2}")]
+    rows = [(label, int(incidence[low - 1 : high].sum())) for low, high, label in [*counts, (1, 1, "in one only")]]
+    lines = aligned([(label, f"{count:>9,}", f"{percent(count / total):>8}") for label, count in rows])
+    return [f"{lines[0]}   of {total:,} distinct latents", *lines[1:]]
+
+
+def spread_table(rows: Sequence[tuple[str, np.ndarray, np.ndarray, bool]]) -> list[str]:
+    """Return the least, mean and greatest value over ordered pairs of runs, with the mean expected by chance.
+
+    Args:
+        rows: name, values [N, N], null expectations [N, N], and whether they are shares.
+    """
+
+    def cell(value: float, is_share: bool) -> str:
+        return percent(value) if is_share else or_dash(value, ".3f")
+
+    table: list[tuple[str, ...]] = [("over ordered pairs of runs", "least", "mean", "most", "by chance")]
+    for name, values, chance, is_share in rows:
+        known = values[np.isfinite(values)]
+        expected = chance[np.isfinite(chance)]
+        numbers = [f(known) if len(known) else float("nan") for f in (np.min, np.mean, np.max)]
+        by_chance = float(expected.mean()) if len(expected) else float("nan")
+        table.append((name, *(cell(float(v), is_share) for v in (*numbers, by_chance))))
+    return aligned(table)
+
+
+def names_line(names: Sequence[str], groups: Sequence[str]) -> list[str]:
+    """Return the number of runs, their groups and names, in at most two lines."""
+    kinds = list(dict.fromkeys(groups))
+    of = f" of {len(kinds)} kinds" if len(kinds) > 1 else ""
+    listed = ", ".join(shown(name, 30) for name in names)
+    lines = textwrap.wrap(f"{len(names)} runs{of}: {listed}", WIDTH, subsequent_indent="  ")
+    return lines if len(lines) <= 2 else [lines[0], lines[1][: WIDTH - 4] + " …"]
+
+
+def warnings(texts: Sequence[str]) -> list[str]:
+    """Return one line per warning, and how many more there are."""
+    lines = []
+    for text in texts[:_MOST_WARNINGS]:
+        [first, *more] = textwrap.wrap(text, WIDTH - 4)
+        lines.append(f"  ! {first[: WIDTH - 6].rstrip(' ,;:')} …" if more else f"  ! {first}")
+    left = len(texts) - _MOST_WARNINGS
+    return [*lines, *([f"  {counted(left, 'more warning')} (--verbose or .details() lists them)"] if left > 0 else [])]
+
+
+def printed(matrix: np.ndarray, names: Sequence[str], form: str) -> list[str]:
+    """Return a matrix [N, N] over ordered pairs of runs as aligned lines, for the first runs only if there are many."""
+    among = range(min(len(names), SHOWN))
+    head = ("", *(f"[{j}]" for j in among))
+    rows = [(f"[{i}] {names[i]}", *("·" if i == j else or_dash(matrix[i, j], form) for j in among)) for i in among]
+    more = [f"… and {len(names) - SHOWN} runs more: see pairs.parquet"] if len(names) > SHOWN else []
+    return aligned([head, *rows]) + more
