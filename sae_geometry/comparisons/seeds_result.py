@@ -29,7 +29,7 @@ from sae_geometry.comparisons.inference import (
 )
 from sae_geometry.comparisons.rarefaction import Rarefaction, rarefaction
 from sae_geometry.comparisons.seeds_matrices import SeedMatrices
-from sae_geometry.comparisons.strata import strata_lines, strata_of_runs
+from sae_geometry.comparisons.strata import strata_lines
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import ends
 from sae_geometry.labels.pairs import PairLabels, label_summary
@@ -276,10 +276,6 @@ class SeedComparison(SeedMatrices, Answer):
     def _interval_summary(self, group: str) -> dict[str, Any]:
         return {what: asdict(self.interval(group, what)) for what in ("mmcs", "shared", "paired")}
 
-    def _strata(self) -> pd.DataFrame:
-        """Return the latents of all runs by firing frequency: see `strata_of_runs`."""
-        return strata_of_runs(self.runs, self._partners[1], self.threshold)
-
     def __repr__(self) -> str:
         rows = [
             (f"shared one to one > {self.threshold:g}", self.shared, self.shared_chance, True),
@@ -318,26 +314,7 @@ class SeedComparison(SeedMatrices, Answer):
         if self.n_runs > seeds_words.SHOWN:
             lines.append(f"  … and {self.n_runs - seeds_words.SHOWN} runs more: see summary.json")
         lines += [f"  {line}" for line in self._confound_words()]
-        for title, matrix, form in (
-            ("MMCS, row → column (double counting allowed)", self.mmcs, ".3f"),
-            ("chance for that: against the column turned", self.chance, ".3f"),
-            (
-                "share of the row's latents closer than the row and the column turned explain, 5 % false discoveries",
-                self.significant,
-                ".1%",
-            ),
-            (f"{self.paired_name} (one-to-one)", self.paired, ".3f"),
-            (
-                f"share of the row's latents with a one-to-one partner > {self.threshold:g} in the column",
-                self.shared,
-                ".1%",
-            ),
-            (
-                f"chance for that, at most: the share with any latent of the column turned > {self.threshold:g}",
-                self.shared_chance,
-                ".2%",
-            ),
-        ):
+        for title, matrix, form in self._titled():
             lines += [f"  {title}", *(f"    {line}" for line in seeds_words.printed(matrix, self.names, form))]
         if strata := strata_lines(self._strata()):
             lines += ["  one-to-one, by firing frequency, over all pairs of runs", *(f"    {s}" for s in strata)]

@@ -64,7 +64,8 @@ def labeled_table(table: pd.DataFrame, dictionaries: Sequence[Dictionary]) -> pd
         ids = {"run": run, "latent_id": latent, "partner_run": partner_run, "partner_id": partner}
         overlap = token_overlap(own.get("tokens"), other.get("tokens"), len(table))
         logits = logit_cosine(pd.DataFrame(ids), {d.name: d for d in dictionaries})
-        added |= {"token_overlap": pd.Series(overlap), "logit_cosine": pd.Series(logits)}
+        both = {"token_overlap": overlap, "logit_cosine": logits}
+        added |= {name: pd.Series(values) for name, values in both.items() if not np.isnan(values).all()}
     columns = {name: values.set_axis(table.index) for name, values in added.items() if name not in table.columns}
     return pd.concat([table, pd.DataFrame(columns, index=table.index)], axis=1)
 
