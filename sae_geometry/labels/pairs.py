@@ -103,18 +103,18 @@ class PairLabels:
         shown_rows = self.table.iloc[rows].to_dict("records")
         run, partner = (self._only_name(column) for column in ("run", "partner_run"))
         its_name = "partner" if partner in ("", run) else partner
-        columns = {
-            "": [row["group"] for row in shown_rows],
-            "cosine": [_number(row["cosine"]) for row in shown_rows],
-            run or "latent": [_name(row["run"], row["latent_id"], run) for row in shown_rows],
-            "label": [label_text(self.own.iloc[i]) for i in rows],
-            its_name: [_name(row["partner_run"], row["partner_id"], partner) for row in shown_rows],
-            "its label": [label_text(self.partner.iloc[i]) for i in rows],
-            "overlap": [_number(self.overlap[i]) for i in rows],
-            "logits": [_number(self.logits[i]) for i in rows],
-        }
-        kept = {name: cells for name, cells in columns.items() if any(cell not in ("", "–") for cell in cells)}
-        return [tuple(kept), *zip(*kept.values(), strict=True)]
+        columns = [
+            ("", [row["group"] for row in shown_rows]),
+            ("cosine", [_number(row["cosine"]) for row in shown_rows]),
+            (run or "latent", [_name(row["run"], row["latent_id"], run) for row in shown_rows]),
+            ("label", [label_text(self.own.iloc[i]) for i in rows]),
+            (its_name, [_name(row["partner_run"], row["partner_id"], partner) for row in shown_rows]),
+            ("its label", [label_text(self.partner.iloc[i]) for i in rows]),
+            ("overlap", [_number(self.overlap[i]) for i in rows]),
+            ("logits", [_number(self.logits[i]) for i in rows]),
+        ]
+        kept = [(name, *cells) for name, cells in columns if any(cell not in ("", "–") for cell in cells)]
+        return list(zip(*kept, strict=True))
 
     @property
     def _sparse(self) -> bool:

@@ -147,7 +147,7 @@ class TokenReading(Answer):
 
 def read_tokens(
     a: Any,
-    unembed: Unembedding | str | Path,
+    unembed: Unembedding | torch.Tensor | np.ndarray | str | Path,
     *,
     k: int = 10,
     seed: int = 0,
@@ -157,7 +157,8 @@ def read_tokens(
 
     Args:
         a: anything `compare` takes: n directions of width d in the residual stream.
-        unembed: the model's folder (see `read_unembedding`), or an `Unembedding` of V tokens of width d.
+        unembed: the model's address (see `read_unembedding`), an `Unembedding` of V tokens of width d, or an array
+            [V, d], whose tokens are then named by their rows.
         k: tokens listed per latent and sign, 1…64.
         seed: of the turn.
         progress: called with a stage and the share of it done, in [0, 1].
@@ -175,6 +176,8 @@ def read_tokens(
         ['a', 'b', 'c']
     """
     dictionary = as_dictionary(a)
+    if isinstance(unembed, torch.Tensor | np.ndarray):
+        unembed = Unembedding.from_weights(torch.as_tensor(unembed))
     unembedding = unembed if isinstance(unembed, Unembedding) else read_unembedding(unembed)
     x, u = dictionary.directions.cpu(), unembedding.rows
     _check(dictionary, unembedding, k)

@@ -84,6 +84,11 @@ def _sides(
             runs = table[named].reset_index(drop=True) if named in table.columns else None
             runs = pd.Series(dictionaries[which].name, index=ids.index) if runs is None else runs
             sides.append((prefix, runs, ids, label_columns(runs, ids, by_name)))
+    for name in by_name:  # a column of ids per run, as in the table of consensus groups
+        if name in table.columns and pd.api.types.is_integer_dtype(table[name].dtype):
+            ids = table[name].reset_index(drop=True)
+            runs = pd.Series(name, index=ids.index)
+            sides.append((f"{name}:", runs, ids, label_columns(runs, ids, by_name)))
     return sides
 
 
@@ -108,6 +113,8 @@ def label_text(labels: Mapping[str, Any] | pd.Series[Any]) -> str:
     if isinstance(tokens, list | tuple | np.ndarray):
         words = [t.strip() if t.strip() else t for t in map(str, tokens)]
         parts.append(tokens_line(words, 3 if parts else 5))
+    elif isinstance(tokens, str):
+        parts.append(shown(tokens, _CELL))
     if not parts:
         own = (f"{str(name)[6:]} {value}" for name, value in labels.items() if str(name)[:6] == "label:")
         parts += [shown(text, _CELL) for text in own if not text.endswith((" nan", " None", " <NA>"))][:2]

@@ -107,6 +107,8 @@ def test_every_question_shows_labels(pair):
     assert sum(groups.values()) == 360
     assert groups["in every run"] >= 150
     assert s.summary()["labels"]["groups"]
+    consensus = labeled_table(s.tables()["consensus"], s.dictionaries)
+    assert json.loads(consensus["a:tokens"][0]) == list(a.labels.for_ids([consensus["a"][0]]).tokens.iloc[0])
 
 
 def test_different_explainers_are_said():
@@ -140,11 +142,12 @@ def test_hostile_labels_are_text_everywhere(tmp_path):
 
 
 def test_pairs_below_minus_one_are_alike_only_when_unsigned():
-    d = Dictionary.from_decoder(torch.eye(2), latent_axis=0, name="d").labeled(
+    d = Dictionary.from_decoder(torch.eye(2), latent_axis=0, name="label").labeled(
         Labels.of(pd.DataFrame({"own": ["x", "y"]}), "s")
     )
-    table = pd.DataFrame({"run": "d", "latent_id": [0, 1], "cosine": [-0.9, 0.9], "partner_run": "d",
+    table = pd.DataFrame({"run": "label", "latent_id": [0, 1], "cosine": [-0.9, 0.9], "partner_run": "label",
                           "partner_id": [1, 0], "significant": True})  # fmt: skip
     assert pair_labels(table, [d], signed=False).table.group.tolist() == ["most alike"] * 2
     assert pair_labels(table, [d]).table.group.tolist() == ["in between", "most alike"]
     assert labeled_list(table, [d]).label.tolist() == ["own x", "own y"]
+    assert "own x" in pair_labels(table, [d]).lines()[2]

@@ -77,6 +77,12 @@ def test_a_model_is_read_from_its_folder(tmp_path: Path, unembedding: Unembeddin
     assert (tmp_path / "out" / "figures" / "tokens.png").is_file()
 
 
+def test_an_array_is_an_unembedding_with_numbers_for_tokens(unembedding):
+    rows = torch.nn.functional.normalize(unembedding.rows, dim=1)[:9]
+    reading = read_tokens(dictionary(rows), unembedding.rows.numpy(), k=1)
+    assert reading.to_pandas().tokens.str[0].tolist() == [str(i) for i in range(9)]
+
+
 def test_labels_join_by_latent(unembedding):
     reading = read_tokens(dictionary(torch.eye(5, D)).select([4, 1]), unembedding, k=2)
     assert isinstance(reading, TokenReading)
