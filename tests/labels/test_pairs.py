@@ -108,7 +108,7 @@ def test_every_question_shows_labels(pair):
     assert groups["in every run"] >= 150
     assert s.summary()["labels"]["groups"]
     consensus = labeled_table(s.tables()["consensus"], s.dictionaries)
-    assert json.loads(consensus["a:tokens"][0]) == list(a.labels.for_ids([consensus["a"][0]]).tokens.iloc[0])
+    assert json.loads(consensus["a:tokens"][0]) == list(a.labels.for_ids([int(consensus["a"][0])]).tokens.iloc[0])
 
 
 def test_different_explainers_are_said():
