@@ -116,11 +116,6 @@ class PairLabels:
         kept = [(name, *cells) for name, cells in columns if any(cell not in ("", "–") for cell in cells)]
         return list(zip(*kept, strict=True))
 
-    @property
-    def _sparse(self) -> bool:
-        """Return whether only some latents have labels, so that the rows shown are chosen among those."""
-        return bool(self.own.isna().all(axis=1).any())
-
     def _only_name(self, column: str) -> str:
         """Return the name of the run that all listed rows have in a column, for its head; empty if several."""
         rows = self.table[self.table["run"] == self.table["run"].iloc[0]]
@@ -131,8 +126,8 @@ class PairLabels:
         """Return rows of a group: its most alike, those at its quartiles, or its least alike."""
         shown_run = self.table["run"] == self.table["run"].iloc[0]  # of both directions, one
         rows = np.flatnonzero((shown_run & (self.table["group"] == name)).to_numpy())
-        told = np.array([bool(label_text(self.own.iloc[i])) for i in rows], dtype=bool) if self._sparse else None
-        rows = rows if told is None or not told.any() else rows[told]
+        told = self.own.notna().any(axis=1).to_numpy()[rows]
+        rows = rows[told] if told.any() else rows  # where few latents have labels, those
         cosine = np.nan_to_num(self.table["cosine"].to_numpy(dtype=np.float64)[rows], nan=-2.0)
         rows = rows[np.argsort(-np.abs(cosine) if name == self.names[0] else -cosine, kind="stable")]
         if len(rows) <= _ROWS or name == self.names[0]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -95,13 +96,16 @@ def _sides(
 def labeled_list(table: pd.DataFrame, dictionaries: Sequence[Dictionary]) -> pd.DataFrame:
     """Return a list of latents for reading, with one short text per latent; the same list where there are no labels."""
     sides = _sides(table, dictionaries)
-    texts = {f"{prefix}label": [label_text(row) for _, row in labels.iterrows()] for prefix, _, _, labels in sides}
+    texts = {}
+    for prefix, _, _, labels in sides:
+        told = labels[[c for c in labels.columns if c in ("tokens", "explanation") or c.startswith("label:")]]
+        texts[f"{prefix}label"] = [label_text(row) for row in told.to_dict("records")] or [""] * len(table)
     return table.assign(**texts) if sides else table
 
 
 def tokens_line(tokens: Sequence[str], most: int = 6) -> str:
     """Return a few tokens on one line, each in quotes where it begins or ends with a space."""
-    return " ".join(f"‘{t}’" if t != t.strip() or not t else t for t in (shown(t, 24) for t in tokens[:most]))
+    return " ".join(f"‘{t}’" if t != t.strip() or not t else t for t in (_token(t, 24) for t in tokens[:most]))
 
 
 def label_text(labels: Mapping[str, Any] | pd.Series[Any]) -> str:
@@ -165,6 +169,12 @@ def _positions(d: Dictionary, ids: np.ndarray) -> np.ndarray:
     return pd.Index(d.latent_ids.cpu().numpy()).get_indexer(pd.Index(ids))
 
 
+@lru_cache(maxsize=1 << 18)
+def _token(text: str, most: int) -> str:
+    """Return `shown(text, most)`; a vocabulary has fewer tokens than tables have cells."""
+    return shown(text, most)
+
+
 def _is_list(value: object) -> bool:
     return isinstance(value, list | tuple | np.ndarray)
 
@@ -183,5 +193,5 @@ def _plain(values: pd.Series[Any]) -> pd.Series[Any]:
 
 def _text(value: Any) -> str:
     if _is_list(value):
-        return json.dumps([shown(str(v), _LONGEST_TOKEN) for v in value], ensure_ascii=False)
+        return json.dumps([_token(str(v), _LONGEST_TOKEN) for v in value], ensure_ascii=False)
     return shown(str(value), _LONGEST_TEXT)
