@@ -11,6 +11,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from memo import remember
 from nbclient import NotebookClient
 from test_floors import constraints
 from typer.testing import CliRunner
@@ -69,6 +70,7 @@ def modules() -> list[str]:
 @pytest.mark.parametrize("name", modules())
 def test_docstring_examples(name, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
+    remember(monkeypatch)
     try:
         module = importlib.import_module(name)
     except ModuleNotFoundError as error:  # triton is there on Linux only
@@ -80,6 +82,7 @@ def test_docstring_examples(name, monkeypatch, tmp_path):
 
 def test_the_readme_python_blocks_run(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
+    remember(monkeypatch)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
     assert blocks
     scope: dict[str, object] = {}
@@ -125,7 +128,7 @@ def test_a_notebook_runs_and_its_outputs_are_kept(name):
     assert len(kept) >= 8
     NotebookClient(fresh, timeout=300, resources={"metadata": {"path": str(ROOT)}}).execute()
     texts = texts_of(notebook)
-    assert any(t.startswith("Comparison of") for t in texts)
+    assert any("shared one to one" in t for t in texts)
     assert texts == texts_of(fresh), "run them anew: make notebooks"
     warned = [o for c in fresh.cells for o in c.get("outputs", []) if o.get("name") == "stderr"]
     assert not warned

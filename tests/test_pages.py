@@ -15,6 +15,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+from memo import remember
 from typer.testing import CliRunner
 
 import sae_geometry as sg
@@ -81,6 +82,7 @@ def run_shell(text: str) -> str:
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A folder, a cache and an environment of the page's own."""
     monkeypatch.chdir(tmp_path)
+    remember(monkeypatch)
     monkeypatch.setenv("SAE_GEOMETRY_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("WANDB_DIR", raising=False)
     with mock.patch.dict(os.environ):

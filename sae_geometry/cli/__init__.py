@@ -33,10 +33,12 @@ from sae_geometry.cli import (
     umap,
     within,
 )
+from sae_geometry.cli.help import EXAMPLES, Program, Question
 from sae_geometry.cli.lifecycle import TERMINATED, TerminatedError, signals_are_heard
 
 app = typer.Typer(
     name="sae-geometry",
+    cls=Program,
     help="Did these two sparse autoencoders learn the same features? Exact geometric comparison of SAE dictionaries.",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -85,7 +87,9 @@ for command in (
     doctor,
 ):
     _name = command.__name__.rpartition(".")[2]
-    app.command(_name)(getattr(command, _name))
+    app.command(_name, cls=Question, epilog=f"Example: sae-geometry {EXAMPLES[_name]}" if _name in EXAMPLES else None)(
+        getattr(command, _name)
+    )
 
 
 def main() -> None:

@@ -53,7 +53,7 @@ def match(
             *work.dictionaries, max_gap=max_gap, time_budget=float("inf") if time_budget is None else time_budget,
             allow_mismatch=shared.allow_mismatch, provenance=_provenance(work), progress=work.progress, **more,
         )  # fmt: skip
-        work.finish(result)
+        work.finish(result, record="match.json")
     reached = result.record["pw_mcc"]["signed"]["value"]
     if fail_under is not None and not reached >= fail_under:
         say_error(f"the signed PW-MCC is {reached:.4f}, below --fail-under {fail_under}")

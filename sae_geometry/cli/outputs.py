@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -96,6 +96,7 @@ def save_and_show(
     into: Path,
     figures: Mapping[str, Figure] | None = None,
     add: Callable[[Path], object] | None = None,
+    record: str = "summary.json",
 ) -> None:
     """Save a result, print its answer or the JSON that is on disk, report where it is, and log it if asked for.
 
@@ -103,6 +104,7 @@ def save_and_show(
         into: the folder.
         figures: its figures; the result's own if None.
         add: adds files to the folder, as in `save`.
+        record: the file that --json prints.
     """
     from sae_geometry.results.store import save
 
@@ -111,7 +113,7 @@ def save_and_show(
         add=add,
     )  # fmt: skip
     if shared.as_json:
-        print_json(summary_of(into))
+        print_json(json.loads((into / record).read_text(encoding="utf-8")))
     elif shared.verbose:
         say(result.details())
     else:
@@ -152,8 +154,3 @@ def print_saved(folder: Path, speaker: Speaker, as_json: bool) -> None:
         speaker.note(text)
     else:
         say(text)
-
-
-def summary_of(folder: Path) -> dict[str, Any]:
-    """Read back the summary, to print exactly what is on disk."""
-    return dict(json.loads((folder / "summary.json").read_text(encoding="utf-8")))

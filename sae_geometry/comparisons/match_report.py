@@ -87,6 +87,11 @@ class MatchReport(Answer):
         """Return the line that answers the question."""
         return self.comparison.headline
 
+    @property
+    def sentences(self) -> str:
+        """Return the answer in two sentences."""
+        return self.comparison.sentences
+
     def summary(self) -> dict[str, Any]:
         """Return the comparison's summary with PW-MCC, signed and absolute, and the shared latents."""
         return self.comparison.summary() | {k: self.record[k] for k in ("pw_mcc", "shared")}

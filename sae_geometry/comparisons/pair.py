@@ -12,7 +12,7 @@ from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.sweep import listing_sweep
 from sae_geometry.kernels.types import Sweep
 from sae_geometry.matching import On
-from sae_geometry.matching.defaults import THRESHOLD
+from sae_geometry.matching.defaults import THRESHOLD, listed
 from sae_geometry.nulls import LISTED, Controls, How, default_turns, pair_controls
 from sae_geometry.pairwise.inputs import distinct
 from sae_geometry.pairwise.matching_result import MatchingName, nearest_matching, with_mutual
@@ -90,7 +90,7 @@ def compare(
     tick = None if progress is None else lambda share: progress("similarities", share)
     x, y = pair_operands(left, right, on)
     with running_on(executor):
-        swept = listing_sweep(x, y, LISTED, absolute=not signed, progress=tick)
+        swept = listing_sweep(x, y, listed(LISTED, len(x), len(y)), absolute=not signed, progress=tick)
         controls = pair_controls(x, y, swept, How(not signed, OWN_SCALES[on]), progress)
         plain = _nearest((left, right), swept, controls, on, signed, caveats, turns, threshold)
         return plain if matching == "nearest" else with_matching(plain, matching, limits, progress)

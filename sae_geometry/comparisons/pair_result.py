@@ -271,10 +271,13 @@ class Comparison(Answer):
             write_csv(table, folder / f"{name}.csv")
 
     def figures(self) -> Mapping[str, Figure]:
-        """Return the figures to save: similarity, multiplicity, and double_counting up to 4,096 latents per side."""
+        """Return the figures to save: partners, similarity, multiplicity; double_counting up to 4,096 latents."""
         from sae_geometry import plots
 
         found = {
+            "partners": plots.figure_of(
+                lambda ax: plots.partners_histogram(self.nearest_a_to_b, ax, threshold=self.threshold), 3.6, 2.9
+            ),
             "similarity": plots.similarity_figure(self._curves()),
             "multiplicity": plots.figure_of(lambda ax: self.plot_multiplicity(ax), 3.6, 2.4),
         }
@@ -377,6 +380,11 @@ class Comparison(Answer):
     def headline(self) -> str:
         """Return the line that answers the question: how many latents have a one-to-one partner."""
         return pair_words.headline(self._sides())
+
+    @property
+    def sentences(self) -> str:
+        """Return the answer in two sentences."""
+        return pair_words.sentences(self._sides())
 
     def __repr__(self) -> str:
         lines = pair_words.first_screen(self._sides(), self.confounds, self.caveats)

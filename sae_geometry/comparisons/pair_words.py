@@ -43,6 +43,19 @@ def headline(s: Sides) -> str:
     return line if len(line) <= WIDTH else f"  shared one to one > {s.threshold:g}   {numbers}"
 
 
+def sentences(s: Sides) -> str:
+    """Return the answer in two sentences, with the null expectations."""
+    there, (forth, back) = s.paired[0], s.nearest
+    pairs = int((there.similarity > s.threshold).sum())
+    least = min(s.a.n_latents, s.b.n_latents)
+    return (
+        f"{pairs:,} of {least:,} latents ({percent(pairs / least)}) have a one-to-one partner with a {there.quantity} "
+        f"above {s.threshold:g}; {percent(_by_chance(s, least))} would by chance. "
+        f"{percent(forth.significant_fraction)} of A and {percent(back.significant_fraction)} of B are closer to a "
+        "partner than their own dictionary and chance explain (5 % false discoveries)."
+    )
+
+
 def first_screen(s: Sides, audit: ConfoundAudit, caveats: Sequence[str]) -> list[str]:
     """Return the answer in at most 20 lines of 80 characters."""
     forth, back = s.nearest
@@ -115,17 +128,21 @@ def _by_chance(s: Sides, least: int) -> float:
 
 def _warnings(s: Sides, audit: ConfoundAudit, caveats: Sequence[str]) -> list[str]:
     """Return what limits the conclusion, a line or two each, and how many checks are clean."""
-    said = [f"{f.check}: {f.effect}" for f in audit.flagged]
+    unknown = [f.check for f in audit.flagged if f.verdict == "unknown"]
+    said = [c for c in caveats if "latent_axis" in c]
+    said += [f"{f.check}: {f.effect}" for f in audit.flagged if f.verdict != "unknown"]
+    said += [f"unknown, so not checked: {', '.join(unknown)}"] if unknown else []
     said += [c for c in caveats if not any(c in text or text in c for text in said)]
     said += [w for w in (_rare(s),) if w is not None]
     lines = []
     for text in said[:_MOST_WARNINGS]:
         lines += _cut(text, 2 if len(said) <= 2 else 1)
-    more = len(said) - _MOST_WARNINGS
+    left = len(said) - _MOST_WARNINGS
     clean = len(audit.findings) - len(audit.flagged)
     number = _NUMBERS[clean] if clean < len(_NUMBERS) else str(clean)
-    checks = f"{number} {'other check' if audit.flagged else 'check'}{'' if clean == 1 else 's'}: nothing flagged"
-    return [*lines, f"  {f'{more} more warnings; ' if more > 0 else ''}{checks} (--verbose or .details() lists them)"]
+    more = f"{counted(left, 'more warning')}; " if left > 0 else ""
+    checks = f"{number} {'other ' if audit.flagged else ''}check{'' if clean == 1 else 's'}: nothing flagged"
+    return [*lines, f"  {more}{checks} (--verbose, .details())"]
 
 
 def _cut(text: str, most: int) -> list[str]:

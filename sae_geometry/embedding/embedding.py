@@ -6,6 +6,7 @@ backend (our optimizer on umap-learn's weights, umap-learn, or cuML on a GPU).
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -25,6 +26,7 @@ from sae_geometry.embedding.quality import EVIDENCE_K, Evidence, measure_evidenc
 from sae_geometry.embedding.region_file import Shape
 from sae_geometry.embedding.region_record import regions_record
 from sae_geometry.embedding.regions import On, Regions, find_regions, given_regions, graph_distances, marked
+from sae_geometry.io.escaping import shown
 from sae_geometry.io.formatting import counted, ends, few, read_only
 from sae_geometry.io.parquet import write_neuronpedia
 from sae_geometry.io.progress import Progress
@@ -45,6 +47,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from sae_geometry.plots.embedding import Color
+
+_SHOWN_REGIONS = 5
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -205,19 +209,34 @@ class Embedding(Answer):
 
         return plots.embedding_scatter(self, ax, style, color=color)
 
-    def __repr__(self) -> str:
+    def _runs_in_words(self) -> str:
         counts = np.bincount(self.owner, minlength=len(self.names))
-        runs = ", ".join(ends([f"{n} ({c:,})" for n, c in zip(self.names, counts, strict=True)]))
+        return ", ".join(ends([f"{shown(n, 30)} ({c:,})" for n, c in zip(self.names, counts, strict=True)], 6))
+
+    def __repr__(self) -> str:
+        lines = textwrap.wrap(f"UMAP of {self._runs_in_words()}", 80, subsequent_indent="  ")
+        lines += ["", *(f"  {line}" for said in self.evidence.lines() for line in textwrap.wrap(said, 78))]
+        head, *rows = self.regions.table().splitlines()
+        lines += ["", *textwrap.wrap(head, 80, initial_indent="  ", subsequent_indent="  ")]
+        lines += [f"  {row}"[:80] for row in rows[: _SHOWN_REGIONS + 1]]
+        more = len(rows) - 1 - _SHOWN_REGIONS
+        lines += [f"  and {counted(more, 'smaller region')}: see regions.json"] if more > 0 else []
+        return "\n".join(lines + [f"  ! {c}" if len(c) < 76 else f"  ! {c[:75]}…" for c in self.caveats[:3]])
+
+    def answer(self) -> str:
+        """Return the first screen: mixing, how far to trust the layout, the largest regions."""
+        return repr(self)
+
+    def details(self) -> str:
+        """Return the first screen, parameters, latents per run, every caveat and every region."""
         p = self.params
-        return (
-            f"Embedding of {counted(len(self.owner), 'latent')}: {runs}\n"
-            f"  UMAP, exact cosine neighbours (k = {p['n_neighbors']}), min_dist {p['min_dist']}, seed {p['seed']}, "
+        about = (
+            f"UMAP, exact cosine neighbors (k = {p['n_neighbors']}), min_dist {p['min_dist']}, seed {p['seed']}, "
             f"{p['backend']} {p['backend_version']}"
-            + "".join(f"\n  {line}" for line in self.evidence.lines())
-            + "".join(f"\n  {said}" for said in ends([f"{d.name}: {d.alive.describe()}" for d in self.dictionaries]))
-            + "".join(f"\n  caveat: {c}" for c in self.caveats)
-            + "".join(f"\n  {line}" for line in self.regions.table().splitlines())
         )
+        alive = ends([f"{d.name}: {d.alive.describe()}" for d in self.dictionaries])
+        caveats = [f"caveat: {c}" for c in self.caveats]
+        return "\n".join([repr(self), about, *alive, *caveats, *self.regions.table().splitlines()])
 
 
 def umap(

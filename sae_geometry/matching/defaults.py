@@ -14,6 +14,14 @@ SMALL = 4096  # latents per side up to which an optimal matching is a matter of 
 MOST_RUNS = 24  # runs up to which an embedding compares every two; more are a comparison of their own
 
 
+def listed(usual: int, *n_latents: int) -> int:
+    """Return how many partners to list per latent before matching: `usual`, or 64 where no side exceeds 4,096 latents.
+
+    There, longer lists cost less than sweeping again whenever a list is exhausted.
+    """
+    return 64 if max(n_latents) <= SMALL else usual
+
+
 def default_matching(*n_latents: int) -> OneToOne:
     """Return "optimal" where no side has more than 4,096 latents, "greedy" beyond.
 

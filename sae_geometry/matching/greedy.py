@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sae_geometry.kernels.sweep import MAX_K, listing_sweep
 from sae_geometry.kernels.types import Progress, Sweep
+from sae_geometry.matching.defaults import listed
 from sae_geometry.matching.pairs import take_rows
 
 _FIRST_K = 16
@@ -71,13 +72,14 @@ def greedy_partners(
         The partner of every row, int64 [n], −1 for the n − m left over when n > m; and the number of pairs swept.
     """
     join_dominant = _rounds_on(a.device)
-    start = nearest or listing_sweep(a, b, _FIRST_K, absolute=absolute, threads=threads)
+    first = listed(_FIRST_K, len(a), len(b))
+    start = nearest or listing_sweep(a, b, first, absolute=absolute, threads=threads)
     swept = 0 if nearest is not None else a.shape[0] * b.shape[0]
     assert start.cols is not None, "greedy needs the columns' lists too"
     rows, cols = Lists.of(start.rows.index), Lists.of(start.cols.index)
     partner = np.full(a.shape[0], -1, dtype=np.int64)
     owner = np.full(b.shape[0], -1, dtype=np.int64)
-    k = _FIRST_K
+    k = first
     while True:
         join_dominant(rows.partners, rows.at, cols.partners, cols.at, partner, owner)
         free_rows, free_cols = np.flatnonzero(partner < 0), np.flatnonzero(owner < 0)

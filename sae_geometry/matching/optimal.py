@@ -21,6 +21,7 @@ from sae_geometry.kernels.sweep import listing_sweep
 from sae_geometry.kernels.types import Best, Sweep
 from sae_geometry.matching.assignment import Certificate, Progress, Step, Stopped, inverse
 from sae_geometry.matching.bound import Terms, gap_of
+from sae_geometry.matching.defaults import listed
 from sae_geometry.matching.greedy import greedy_partners, quick_partners
 from sae_geometry.matching.pairs import pair_cosines, take_rows
 from sae_geometry.matching.restricted import Restricted
@@ -139,7 +140,8 @@ class _Run:
 
     def _list_candidates(self, nearest: Sweep | None) -> Sweep:
         if nearest is None or nearest.rows.index.shape[1] < CANDIDATES // 2:
-            nearest = listing_sweep(self.a, self.b, CANDIDATES, absolute=self.absolute, threads=self.threads,
+            k = listed(CANDIDATES, self.n, self.m)
+            nearest = listing_sweep(self.a, self.b, k, absolute=self.absolute, threads=self.threads,
                             progress=lambda share: self._step("candidates", share))  # fmt: skip
             self.pairs_swept += self.n * self.m
         assert nearest.cols is not None

@@ -12,6 +12,7 @@ from sae_geometry.plots.embedding import (
     unmatched_scatter,
 )
 from sae_geometry.plots.panels import draw_panels, facet_figure, panel_range, panel_shares
+from sae_geometry.plots.partners import partners_histogram
 from sae_geometry.plots.seeds import (
     rarefaction_curve,
     recurrence_bars,
@@ -51,6 +52,7 @@ __all__ = [
     "panel_range",
     "panel_shares",
     "paper_style",
+    "partners_histogram",
     "projection_figure",
     "rarefaction_curve",
     "recurrence_bars",

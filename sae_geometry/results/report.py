@@ -7,6 +7,7 @@ import hashlib
 import io
 from collections.abc import Mapping
 from html import escape
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,30 +21,8 @@ if TYPE_CHECKING:
 _ROWS = 200  # of each list on the page; the CSV files have all
 _CITATION = "sae-geometry 0.1.0, exact geometric comparison of sparse autoencoder dictionaries"
 
-_STYLE = """
-:root{color-scheme:light dark;--ink:#1b1b1f;--soft:#5d5f66;--line:#d9dade;--paper:#fff;--card:#f6f6f8}
-@media(prefers-color-scheme:dark){:root{--ink:#e8e8ec;--soft:#a2a4ac;--line:#3a3b41;--paper:#17181b;--card:#212226}}
-body{margin:0 auto;padding:1.5rem 1rem 4rem;max-width:60rem;background:var(--paper);color:var(--ink);
-font:16px/1.5 system-ui,"DejaVu Sans",sans-serif}
-h1{font-size:1.4rem}h2{font-size:1.1rem;margin-top:2rem}p.answer{font-size:1.15rem;font-weight:600}
-pre,.wide{overflow-x:auto}pre{background:var(--card);padding:.8rem;font-size:.8rem;line-height:1.35}
-figure{margin:1rem 0}img{max-width:100%;background:#fff;padding:.4rem;box-sizing:border-box}
-figcaption,.note{color:var(--soft);font-size:.85rem}
-table{border-collapse:collapse;font-size:.85rem}td,th{padding:.2rem .7rem;border-bottom:1px solid var(--line)}
-td{text-align:right;font-variant-numeric:tabular-nums}th button{all:unset;cursor:pointer;font-weight:600}
-th button:focus-visible{outline:2px solid #0072b2}details{margin:.5rem 0}summary{cursor:pointer;font-weight:600}
-@media print{:root{--ink:#000;--soft:#333;--line:#999;--paper:#fff;--card:#fff}body{max-width:none}}
-"""
-# Sorts a table by the clicked column; numbers as numbers, empty cells last.
-_SCRIPT = """
-document.querySelectorAll("th button").forEach(function(button){button.onclick=function(){
-var th=button.parentNode,body=th.closest("table").tBodies[0],at=th.cellIndex,down=th.ariaSort!=="descending";
-th.parentNode.querySelectorAll("th").forEach(function(o){o.ariaSort="none"});
-th.ariaSort=down?"descending":"ascending";
-Array.from(body.rows).map(function(r){var t=r.cells[at].textContent,x=parseFloat(t);return[r,t===""?null:isNaN(x)?t:x]})
-.sort(function(p,q){if(p[1]===q[1])return 0;if(p[1]===null)return 1;if(q[1]===null)return-1;
-return(p[1]<q[1]?-1:1)*(down?-1:1)}).forEach(function(p){body.appendChild(p[0])})}});
-"""
+
+_STYLE, _SCRIPT = (files(__package__).joinpath(f"report.{kind}").read_text("utf-8") for kind in ("css", "js"))
 
 
 def report_page(
@@ -58,11 +37,11 @@ def report_page(
         pictures: folder with the figures as NAME.png, where they have been saved.
     """
     title = f"{type(result).__name__}: {', '.join(shown(d.name, 60) for d in list(result.dictionaries)[:6])}"
-    headline: str = getattr(result, "headline", "")
+    sentences: str = getattr(result, "sentences", "")
     lists: Mapping[str, pd.DataFrame] = result.lists() if hasattr(result, "lists") else {}
     body = [
         f"<h1>{escape(title)}</h1>",
-        f'<p class="answer">{escape(" ".join(headline.split()))}</p>' if headline else "",
+        f'<p class="answer">{escape(sentences)}</p>' if sentences else "",
         _text(result.answer()),
         "" if (meanings := getattr(result, "meanings", None)) is None else meanings.html(),
         *(_figure(name, figure, pictures) for name, figure in figures.items()),

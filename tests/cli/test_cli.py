@@ -48,15 +48,19 @@ def test_compare_writes_tables_summary_and_figures(run, demo):
     folder = Path("compare-local-narrow-seed0-local-seed0")
     assert sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()) == [
         "figures/double_counting.pdf", "figures/double_counting.png", "figures/multiplicity.pdf",
-        "figures/multiplicity.png", "figures/similarity.pdf", "figures/similarity.png",
-        "matches.parquet", "summary.json",
+        "figures/multiplicity.png", "figures/partners.pdf", "figures/partners.png", "figures/similarity.pdf",
+        "figures/similarity.png", "matches.parquet", "only-a.csv", "only-b.csv", "report.html", "shared.csv",
+        "summary.json",
     ]  # fmt: skip
-    assert f"saved to {folder}/" in result.stdout
-    assert "matching: nearest" in result.stdout
-    assert "double counting explains" in result.stdout
-    assert "local-narrow-seed0: 488 of 512 alive" in result.stdout
-    assert "488 × 576" in result.stderr
-    assert "24 dead dropped" in result.stderr
+    assert f"wrote {folder}/   report.html" in result.stdout
+    lines = result.stdout.splitlines()
+    assert len(lines) <= 20
+    assert max(map(len, lines)) <= 80
+    assert lines[3].startswith("  shared one to one, cosine > 0.7")
+    assert "A local-narrow-seed0   488 live latents (24 dead dropped)" in lines
+    verbose = run("compare", NARROW, A, "--verbose", "-o", "all", "--format", "png").stdout
+    assert "matching: nearest" in verbose
+    assert "double counting explains" in verbose
     table = pd.read_parquet(folder / "matches.parquet")
     expected = sae_geometry.compare(demo["local-narrow-seed0"], demo["local-seed0"])
     np.testing.assert_array_equal(table["partner_id"][:488], expected.a_to_b.partner)
@@ -69,7 +73,7 @@ def test_json_is_alone_on_stdout_and_equals_the_file(run):
     assert printed == json.loads(Path("out/summary.json").read_text())
     assert printed["matching"] == "mutual"
     assert printed["a_to_b"]["similarity"] == "decoder cosine"
-    assert "saved to out/" in result.stderr
+    assert "wrote out/" in result.stderr
     assert not list(Path("out/figures").glob("*.pdf"))
 
 
@@ -86,7 +90,7 @@ def test_umap_writes_its_files(run):
     assert result.exit_code == 0, result.stderr
     folder = Path("umap-local-narrow-seed0")
     assert {p.name for p in folder.iterdir()} == {
-        "figures", "neuronpedia.csv", "regions.json", "summary.json", "umap.parquet",
+        "figures", "neuronpedia.csv", "regions.json", "report.html", "summary.json", "umap.parquet",
     }  # fmt: skip
     assert json.loads((folder / "summary.json").read_text())["params"]["seed"] == 5
     assert "trustworthiness" in result.stdout
@@ -102,7 +106,7 @@ def test_labels_name_the_runs_and_the_folder(run):
     result = run("compare", f"my narrow={NARROW}", f"wide one={A}", "--format", "png")
     assert result.exit_code == 0, result.stderr
     assert Path("compare-my_narrow-wide_one").is_dir()
-    assert "my narrow → wide one" in result.stdout
+    assert "A my narrow   488 live latents" in result.stdout
 
 
 def test_inspect_and_demos(run):
@@ -360,8 +364,7 @@ def test_every_summary_says_which_screen_swept_and_why(run, command):
     more = {"match": [], "umap": ["--n-epochs", "2", "--format", "png"]}.get(verb, ["--format", "png"])
     result = run(verb, *inputs, "-o", "out", "-q", *more)
     assert result.exit_code == 0, result.stderr
-    record = json.loads(Path("out", "match.json" if verb == "match" else "summary.json").read_text())
-    sweeps = (record["provenance"] if verb == "match" else record)["sweeps"]
+    sweeps = json.loads(Path("out", "summary.json").read_text())["sweeps"]
     assert sum(entry["sweeps"] for entry in sweeps) >= 1
     assert "tensors are on the CPU; the product is small" in {entry["why"] for entry in sweeps}
     for entry in sweeps:

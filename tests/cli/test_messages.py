@@ -37,6 +37,7 @@ WHO = {
     "--dask": {"compare", "match", "seeds", "umap"},
     "--dask-load": {"compare", "match", "seeds", "umap"},
     "--by": {"runs"},
+    "--verbose": READ - {"estimate"},
 }  # fmt: skip
 ELSEWHERE = {"--help", "--version"}
 

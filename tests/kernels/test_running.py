@@ -47,7 +47,7 @@ print(status("VmHWM") - before)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-@pytest.mark.parametrize(("m", "k", "within", "threads"), [(40_000, 1, 0, 1), (40_000, 1, 0, 2), (0, 15, 1, 1)])
+@pytest.mark.parametrize(("m", "k", "within", "threads"), [(40_000, 1, 0, 2), (0, 15, 1, 1)])
 def test_peak_memory_of_forty_thousand_squared(m: int, k: int, within: int, threads: int) -> None:
     args = [str(v) for v in (40_000, m, 64, k, within, threads)]
     done = subprocess.run([sys.executable, "-c", _MEASURE, *args], capture_output=True, text=True, check=True)

@@ -23,8 +23,8 @@ def test_comparison_round_trip(comparison, tmp_path):
     folder = sg.save(comparison, tmp_path / "new" / "out", command="x y", formats=["png"])
     names = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
     assert names == [
-        "figures/double_counting.png", "figures/multiplicity.png", "figures/similarity.png", "matches.parquet",
-        "only-a.csv", "only-b.csv", "report.html", "shared.csv", "summary.json",
+        "figures/double_counting.png", "figures/multiplicity.png", "figures/partners.png", "figures/similarity.png",
+        "matches.parquet", "only-a.csv", "only-b.csv", "report.html", "shared.csv", "summary.json",
     ]  # fmt: skip
     tables, summary = sg.read(folder)
     table = next(iter(tables.values()))

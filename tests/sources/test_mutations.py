@@ -26,7 +26,7 @@ from test_layouts import WRITTEN, Written, write
 
 from sae_geometry.sources import SourceError, load
 
-N_MUTATIONS = 2000
+N_MUTATIONS = 500  # tests/sources/fuzz.py makes more, for as long as one likes
 MAX_SECONDS = 2.0
 FORBIDDEN = (
     "os.system",

@@ -1,0 +1,40 @@
+"""Answers that many examples ask for are computed once per process: each is deterministic and immutable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import sae_geometry as sg
+from sae_geometry.dictionary import Dictionary
+
+QUESTIONS = ("compare", "within", "seeds", "agreement", "span", "split", "match", "umap")
+_ANSWERS: dict[tuple[Any, ...], Any] = {}
+
+
+def remember(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have `sg.compare` and the other questions return the same object for the same arguments."""
+    for name in QUESTIONS:
+        monkeypatch.setattr(sg, name, _remembering(name, getattr(sg, name)))
+
+
+def _remembering(name: str, ask: Callable[..., Any]) -> Callable[..., Any]:
+    def answer(*args: Any, **options: Any) -> Any:
+        asked = {k: v for k, v in options.items() if k not in ("progress", "provenance")}
+        key = (name, _key(args), _key(sorted(asked.items())))
+        if key not in _ANSWERS:
+            _ANSWERS[key] = ask(*args, **options)
+        return _ANSWERS[key]
+
+    return answer
+
+
+def _key(value: Any) -> Any:
+    """A hashable stand-in for an argument; arrays are the same only if they are one object."""
+    if isinstance(value, Dictionary):
+        return value.name, value.address, value.fingerprint, value.n_latents
+    if isinstance(value, list | tuple):
+        return tuple(map(_key, value))
+    return value if value is None or isinstance(value, str | int | float | bool) else object()
