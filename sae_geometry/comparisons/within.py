@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import or_dash
 from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.sweep import listing_sweep
 from sae_geometry.kernels.types import Sweep
 from sae_geometry.labels.pairs import PairLabels, label_summary, pair_labels
+from sae_geometry.matching.defaults import THRESHOLD
 from sae_geometry.nulls import LISTED, How, within_controls
 from sae_geometry.pairwise.inputs import activity, describe_input
 from sae_geometry.pairwise.matching_result import Matching, nearest_matching, with_mutual
@@ -65,8 +68,10 @@ class WithinComparison(Answer):
 
     @property
     def meanings(self) -> PairLabels | None:
-        """Return the labels of the most alike pairs within the dictionary, and of latents apart from all others."""
-        return pair_labels(self.nearest.to_pandas(), self.dictionaries, signed=self.signed)
+        """Return the labels of latents by the similarity to their nearest: above 0.7, above chance, below it."""
+        names, m = ("most alike", "in between", "below chance"), self.nearest
+        groups = np.where(m.similarity > THRESHOLD, names[0], np.where(m.similarity > m.chance, *names[1:]))
+        return pair_labels(m.to_pandas(), self.dictionaries, groups=groups, names=names)
 
     def figures(self) -> Mapping[str, Figure]:
         """Return the figure to save."""

@@ -108,7 +108,7 @@ def tokens_line(tokens: Sequence[str], most: int = 6) -> str:
     return " ".join(f"‘{t}’" if t != t.strip() or not t else t for t in (_token(t, 24) for t in tokens[:most]))
 
 
-def label_text(labels: Mapping[str, Any] | pd.Series[Any]) -> str:
+def label_text(labels: Mapping[Any, Any] | pd.Series[Any]) -> str:
     """Return what is known of a latent in one short line: its explanation if there is one, and its tokens."""
     parts = []
     explanation, tokens = labels.get("explanation"), labels.get("tokens")
