@@ -229,14 +229,13 @@ def _record(c: Comparison, absolute: Assignment, encoder: Assignment | None, by_
 
 def _in_words(record: dict[str, Any]) -> list[str]:
     """Return what the record adds to a comparison, a line each: the certificate, |cos|, encoders."""
-    lines = []
-    for name in ("signed", "absolute"):
-        found, certificate = record["pw_mcc"][name], record["matchings"][f"decoder_{name}"]["certificate"]
-        state = "optimal, proven" if certificate["certified"] else f"stopped: {certificate['stopped']}"
-        chance = record["chance"]["one_to_one"][name]["mean_similarity"]
-        expected = "–" if chance is None else f"{chance:.3f}"
-        lines.append(f"  PW-MCC {name:<8} {found['value']:.4f}  by chance {expected}  {state} "
-                     f"(gap {certificate['relative_gap']:.0e})")  # fmt: skip
+    certificate = record["matchings"]["decoder_signed"]["certificate"]
+    state = "optimal, proven" if certificate["certified"] else f"stopped: {certificate['stopped']}"
+    chance = record["chance"]["one_to_one"]["absolute"]["mean_similarity"]
+    lines = [
+        f"  PW-MCC {record['pw_mcc']['signed']['value']:.4f} {state} (gap {certificate['relative_gap']:.0e}); absolute "
+        f"{record['pw_mcc']['absolute']['value']:.4f}, by chance {'–' if chance is None else f'{chance:.3f}'}"
+    ]
     shared = record["shared"]
     if "missing" in shared:
         return [*lines, f"  shared by decoder and encoder: not asked, {shared['missing']}"]
