@@ -25,6 +25,7 @@ _HOME = {
     "Flow": "comparisons.flow_result",
     "IndexComparison": "comparisons.by_index",
     "GroundTruth": "comparisons.ground_truth",
+    "Labels": "io.labels",
     "MatchReport": "comparisons.match_report",
     "Matching": "pairwise.matching_result",
     "Projection": "embedding.projection",
@@ -32,6 +33,8 @@ _HOME = {
     "SourceError": "sources",
     "SpanOverlap": "comparisons.span",
     "SplitMap": "comparisons.splitting",
+    "TokenReading": "labels.tokens",
+    "Unembedding": "labels.unembedding",
     "WithinComparison": "comparisons.within",
     "as_dictionary": "sources",
     "compare": "comparisons.pair",
@@ -60,7 +63,10 @@ _HOME = {
     "project": "embedding.projection",
     "random_directions": "nulls",
     "read": "results.store",
+    "read_labels": "labels.label_file",
     "read_shapes": "embedding.region_file",
+    "read_tokens": "labels.tokens",
+    "read_unembedding": "labels.model",
     "runs": "sources",
     "save": "results.store",
     "similar_runs": "sources",
@@ -94,7 +100,12 @@ if TYPE_CHECKING:
     from sae_geometry.embedding.projection import Projection, project
     from sae_geometry.embedding.region_file import read_shapes
     from sae_geometry.explorer.explore import explore
+    from sae_geometry.io.labels import Labels
     from sae_geometry.kernels.blocks import memory_ceiling
+    from sae_geometry.labels.label_file import read_labels
+    from sae_geometry.labels.model import read_unembedding
+    from sae_geometry.labels.tokens import TokenReading, read_tokens
+    from sae_geometry.labels.unembedding import Unembedding
     from sae_geometry.nulls import expected_max_cosine, random_directions
     from sae_geometry.pairwise.mapping import mapped
     from sae_geometry.pairwise.matching_result import Matching

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from sae_geometry.io.escaping import escaped, shown
 from sae_geometry.io.formatting import counted
+from sae_geometry.io.labels import Labels
 
 LatentAxis = Literal[0, 1]
 
@@ -89,6 +90,7 @@ class Dictionary:
         model: name of the model; None when unknown.
         address: address it was loaded from; None for one made in memory.
         layout: checkpoint layout it was read from; None for one made in memory.
+        labels: tokens, explanations and other labels by original latent id (`labeled`); None without any.
         metadata: other information from the source (kind, seed, metrics), read-only.
         notes: warnings to show with results (assumptions made while reading, dropped rows).
         unmapped: the dictionary before a linear map (`sae_geometry.mapped`); None where none was applied.
@@ -109,6 +111,7 @@ class Dictionary:
     model: str | None = None
     address: str | None = None
     layout: str | None = None
+    labels: Labels | None = None
     metadata: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     notes: tuple[str, ...] = ()
     unmapped: Dictionary | None = None
@@ -298,6 +301,7 @@ class Dictionary:
             threshold=pick(self.threshold),
             frequency=pick(self.frequency),
             alive_mask=pick(self.alive_mask),
+            labels=None if self.labels is None else self.labels.select(self.latent_ids[rows].numpy()),
         )
 
     def keep_alive(self) -> Dictionary:
@@ -354,6 +358,35 @@ class Dictionary:
     def renamed(self, name: str) -> Dictionary:
         """Return the dictionary under another name."""
         return replace(self, name=name)
+
+    def labeled(self, labels: Labels) -> Dictionary:
+        """Return the dictionary with these labels joined to its own; they never change a similarity.
+
+        A `density` of every latent becomes the frequency where none is known, and tells which latents are alive.
+
+        Raises:
+            ValueError: labels of latents beyond those of the dictionary's file, or of none of its latents.
+        """
+        ids, own = labels.frame.index, self.latent_ids.numpy()
+        source = next(iter(labels.sources.values()), "the table")
+        if len(ids) and int(ids.max()) >= self.alive.n_total:
+            raise ValueError(
+                f"{source} labels latents up to {int(ids.max()):,} and {self.name!r} has {self.alive.n_total:,} "
+                f"(0…{self.alive.n_total - 1:,}): these are the labels of another dictionary"
+            )
+        mine = labels.select(own)
+        if mine.frame.empty:
+            raise ValueError(f"{source} labels none of the {counted(self.n_latents, 'latent')} of {self.name!r}")
+        there = replace(self, labels=mine if self.labels is None else self.labels.joined(mine))
+        density = mine.for_ids(own).get("density")
+        if density is None or self.frequency is not None or density.isna().any():
+            return there
+        frequency = _shares(density.to_numpy(dtype=np.float64, copy=True), self.n_latents)
+        if self.alive_mask is not None:
+            return replace(there, frequency=frequency)
+        n_dead = int((frequency == 0).sum())
+        alive = replace(self.alive, source=f"density by {labels.sources['density']}", n_dead=n_dead)
+        return replace(there, frequency=frequency, alive_mask=frequency > 0, alive=alive)
 
     def _rows(self, which: Any) -> Tensor:
         t = plain_tensor(which, "selection").cpu()

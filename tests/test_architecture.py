@@ -28,6 +28,7 @@ FLOORS = {
     "distributed": 4,
     "plots": 5,
     "results": 6,  # wandb_log writes to the network, when asked; sources alone read from it
+    "labels": 6.5,  # above results, below the questions that show labels
     "comparisons": 7,
     "embedding": 7,
     "explorer": 8,

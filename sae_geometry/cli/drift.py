@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,7 +12,7 @@ from sae_geometry.cli.console import Speaker
 from sae_geometry.cli.inputs import say_plan, with_axis
 from sae_geometry.cli.lifecycle import report_errors
 from sae_geometry.cli.outputs import claimed_folder, save_and_show
-from sae_geometry.cli.question import begin
+from sae_geometry.cli.question import begin, labeled
 
 if TYPE_CHECKING:
     from sae_geometry.dictionary import Dictionary
@@ -53,6 +54,8 @@ def drift(
             run, final, threshold=threshold, still=still, drop_bad=shared.drop_bad, offline=shared.offline,
             echo=speaker.resolved, progress=progress,
         )  # fmt: skip
+    if shared.unembed is not None or shared.labels:
+        result = replace(result, final=labeled([result.final], shared, speaker)[0])
     with claimed_folder(shared.out, "drift", [result.final.name]) as folder:
         save_and_show(result, speaker, shared, into=folder)
 

@@ -20,6 +20,7 @@ GROUPS = {
         "drift": "one run's latents through its checkpoints",
     },
     "Look": {
+        "tokens": "the tokens each latent writes towards, by logit lens",
         "umap": "UMAP of one or more dictionaries, exact neighbors",
         "project": "place further runs into a saved UMAP",
         "explore": "a saved UMAP as one interactive HTML file",
@@ -47,6 +48,7 @@ EXAMPLES = {
     "span": "span demo:local-seed0 demo:local-seed1",
     "split": "split demo:local-narrow-seed0 demo:local-seed0",
     "drift": "drift wandb:sparsify/gpt2/RUN",
+    "tokens": "tokens RUN --unembed hf://org/model",
     "umap": "umap demo:local-seed0 demo:local-seed1 --html -o map",
     "project": "project map demo:e2e-seed0",
     "explore": "explore map",

@@ -129,6 +129,25 @@ DryRun = Annotated[
 ]
 
 
+Unembed = Annotated[
+    str | None,
+    typer.Option(
+        "--unembed",
+        metavar="MODEL",
+        help="Show the tokens that latents write towards: a model's folder or hf://org/model.",
+    ),
+]
+LabelTables = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--labels",
+        metavar="TABLE",
+        help="Show labels: neuronpedia[:MODEL/SOURCE], or a CSV, Parquet or JSON lines file with a column latent; "
+        "NAME=TABLE says of which run. May be given more than once.",
+    ),
+]
+
+
 @dataclass(frozen=True)
 class Shared:
     """Options of every command that asks a question."""
@@ -150,6 +169,8 @@ class Shared:
     dask_load: DaskLoad = False
     offline: Offline = False
     log_wandb: LogWandb = None
+    unembed: Unembed = None
+    labels: LabelTables = None
 
 
 def with_shared(*, without: Sequence[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:

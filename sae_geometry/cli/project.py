@@ -12,7 +12,7 @@ from sae_geometry.cli.lifecycle import report_errors
 from sae_geometry.cli.question import question
 
 
-@o.with_shared(without=("dry_run",))
+@o.with_shared(without=("dry_run", "unembed", "labels"))
 @report_errors
 def project(
     embedding: Annotated[

@@ -75,6 +75,9 @@ def question(
     if shared.dry_run:
         say_plan(verb, dictionaries, shared.as_json, **plan)
         raise typer.Exit
+    if shared.unembed is not None or shared.labels:
+        dictionaries = labeled(dictionaries, shared, speaker)
+        dictionaries = [d.keep_alive() for d in dictionaries] if shared.latents == "alive" else dictionaries
     called = [d.name for d in dictionaries] if names is None else names(dictionaries)
     with ExitStack() as stack:
         _compute_on_dask(stack, shared, dictionaries)
@@ -82,6 +85,16 @@ def question(
         bar = stack.enter_context(ExitStack())
         progress = bar.enter_context(speaker.bar())
         yield Work(dictionaries, folder, progress, speaker, bar.close, shared)
+
+
+def labeled(dictionaries: list[Dictionary], shared: Shared, speaker: Speaker) -> list[Dictionary]:
+    """Return the dictionaries with the labels asked for."""
+    from sae_geometry.labels.attach import with_labels
+    from sae_geometry.sources.bundle import Context
+
+    with speaker.bar() as progress:
+        context = Context(shared.offline, speaker.note, progress)
+        return with_labels(dictionaries, context, unembed=shared.unembed, given=shared.labels or ())
 
 
 def begin(shared: Shared) -> Speaker:

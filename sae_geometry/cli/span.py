@@ -11,7 +11,7 @@ from sae_geometry.cli.lifecycle import report_errors
 from sae_geometry.cli.question import question
 
 
-@o.with_shared()
+@o.with_shared(without=("unembed", "labels"))
 @report_errors
 def span(
     a: o.FirstRun,

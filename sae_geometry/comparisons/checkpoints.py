@@ -15,6 +15,7 @@ from torch import Tensor
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import counted, read_only
 from sae_geometry.io.progress import Progress
+from sae_geometry.labels.pairs import PairLabels, label_summary, pair_labels
 from sae_geometry.pairwise.inputs import describe_input
 from sae_geometry.results.answer import Answer
 from sae_geometry.sources import checkpoints, load
@@ -92,6 +93,7 @@ class Drift(Answer):
             "n_latents": int(self.to_final.shape[1]),
             "n_standing_still_at_the_end": int((death >= 0).sum()),
             "n_known_dead": None if dead is None else int(dead.sum()),
+            **label_summary(self.meanings),
             "n_known_dead_that_stand_still": None if dead is None else int((dead & (death >= 0)).sum()),
         }
 
@@ -140,6 +142,17 @@ class Drift(Answer):
         from sae_geometry import plots
 
         return {"drift": plots.figure_of(lambda ax: self.plot(ax), 3.4, 3.2)}
+
+    @property
+    def meanings(self) -> PairLabels | None:
+        """Return the labels of the latents that moved least and most since the first checkpoint."""
+        import pandas as pd
+
+        moved = np.argsort(np.argsort(-self.to_final[0], kind="stable"), kind="stable") * 3 // self.final.n_latents
+        names = ("moved least", "in between", "moved most")
+        ids = self.final.latent_ids.numpy()
+        table = pd.DataFrame({"run": self.final.name, "latent_id": ids, "cosine": self.to_final[0]})
+        return pair_labels(table, [self.final], groups=np.array(names, dtype=object)[moved], names=names)
 
     def plot(self, ax: Axes | None = None, *, legend: bool = True) -> Axes:
         """Draw the cosine to the final direction during training: median, middle 50 % and 90 %, and the share born."""

@@ -17,6 +17,7 @@ from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import counted, or_dash, read_only
 from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.sweep import sweep
+from sae_geometry.labels.pairs import PairLabels, label_summary, pair_labels
 from sae_geometry.matching.defaults import THRESHOLD
 from sae_geometry.nulls import principal_axes, turned
 from sae_geometry.pairwise.inputs import describe_input
@@ -165,12 +166,18 @@ class Agreement(Answer):
             "alignment_within_a": None if self.alignment is None else float(self.alignment.mean()),
             "by_frequency": None if strata is None else strata.to_dict("records"),
             "confounds": self.decoder.confounds.summary(),
+            **label_summary(self.meanings),
             "caveats": list(self.caveats),
         }
 
     def tables(self) -> Mapping[str, pd.DataFrame]:
         """Return the tables to save."""
         return {"agreement": self.to_pandas()}
+
+    @property
+    def meanings(self) -> PairLabels | None:
+        """Return the labels of latents and their nearest decoder partners."""
+        return pair_labels(self.decoder.nearest_a_to_b.to_pandas(), self.dictionaries)
 
     def figures(self) -> Mapping[str, Figure]:
         """Return the figures to save."""

@@ -22,6 +22,7 @@ from sae_geometry.dictionary import Dictionary
 from sae_geometry.distributed import Executor, running_on
 from sae_geometry.io.formatting import scalars
 from sae_geometry.io.progress import Progress
+from sae_geometry.labels.pairs import PairLabels
 from sae_geometry.matching import Assignment, Step, shared_curve
 from sae_geometry.matching import match as solve
 from sae_geometry.matching.shared import THRESHOLD, THRESHOLDS
@@ -102,6 +103,11 @@ class MatchReport(Answer):
     def lists(self) -> Mapping[str, pd.DataFrame]:
         """Return the pairs and the latents without a partner."""
         return self.comparison.lists()
+
+    @property
+    def meanings(self) -> PairLabels | None:
+        """Return the labels of the comparison's pairs."""
+        return self.comparison.meanings
 
     def figures(self) -> Mapping[str, Figure]:
         """Return the figures of the comparison."""

@@ -15,12 +15,13 @@ from torch import Tensor
 from sae_geometry.comparisons import pair_words
 from sae_geometry.comparisons.inference import interval_over_latents
 from sae_geometry.comparisons.pair_hints import hints, plain_means
-from sae_geometry.comparisons.strata import strata
+from sae_geometry.comparisons.strata import strata, strata_lines
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import scalars
 from sae_geometry.io.parquet import write_csv
 from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.types import Sweep
+from sae_geometry.labels.pairs import PairLabels, label_summary, pair_labels
 from sae_geometry.matching import Assignment, On, OneToOne, loss_if_forbidden, match, operands
 from sae_geometry.matching.defaults import SMALL, default_matching
 from sae_geometry.nulls import own_pairs, turned_pairs
@@ -28,6 +29,7 @@ from sae_geometry.pairwise.certainty import Certainty, certainty, forced_words, 
 from sae_geometry.pairwise.confounds import ConfoundAudit, confound_audit
 from sae_geometry.pairwise.double_counting import DoubleCounting, double_counting
 from sae_geometry.pairwise.inputs import activity, describe_input
+from sae_geometry.pairwise.label_columns import labeled_list
 from sae_geometry.pairwise.mapping import plain_cosines
 from sae_geometry.pairwise.matching_result import Matching, MatchingName, one_to_one_matching
 from sae_geometry.results.answer import Answer
@@ -283,7 +285,17 @@ class Comparison(Answer):
 
     def lists(self) -> Mapping[str, pd.DataFrame]:
         """Return the pairs and the latents without a partner: shared, only in A, only in B."""
-        return {"shared": self.shared, "only-a": self.only_a, "only-b": self.only_b}
+        found = {"shared": (self.shared, self.a, self.b), "only-a": (self.only_a, self.b, self.a)}
+        found["only-b"] = (self.only_b, self.a, self.b)
+        return {name: labeled_list(table, sides) for name, (table, *sides) in found.items()}
+
+    @property
+    def meanings(self) -> PairLabels | None:
+        """Return the labels of the most alike pairs, those in between, and latents without a partner."""
+        import pandas as pd
+
+        table = pd.concat([self.a_to_b.to_pandas(), self.b_to_a.to_pandas()])
+        return pair_labels(table, self.dictionaries, signed=self.signed, threshold=self.threshold)
 
     def write_extra(self, folder: Path) -> None:
         """Write shared.csv, only-a.csv and only-b.csv."""
@@ -333,6 +345,7 @@ class Comparison(Answer):
             "b_to_a": self.b_to_a.summary() | {"interval": self._interval(self.b_to_a)},
             "strata": self._strata().to_dict("records"),
             "hints": list(self._hints()),
+            **label_summary(self.meanings),
             "caveats": list(self.caveats),
             "sweep": asdict(self.swept.report),
         }
@@ -452,6 +465,10 @@ class Comparison(Answer):
         ]
         paired = self.one_to_one()
         parts += forced_words(paired.a_to_b, paired.certainty[0])
+        strata = self._strata()
+        for direction, name in (("a_to_b", self.a.name), ("b_to_a", self.b.name)):
+            lines = strata_lines(strata[strata["direction"] == direction])
+            parts += [f"  {name}, by firing frequency:", *(f"    {line}" for line in lines)] if lines else []
         if self._counts_cheaply:
             parts.append(str(self.double_counting()))
         return "\n".join(parts)

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sae_geometry.comparisons.strata import strata_of_runs
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.matching import On, OneToOne
 from sae_geometry.pairwise.checkpoint import PairRecord
 from sae_geometry.pairwise.grouping import groups_of, labels_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MATRICES = ("mmcs", "shared", "paired", "significant")  # matrices with intervals
 
@@ -164,6 +169,33 @@ class SeedMatrices:
     def _starts(self) -> np.ndarray:
         """Return the offset of each run's latents among all latents, int64 [N + 1]."""
         return np.cumsum([0, *(d.n_latents for d in self.runs)])
+
+    def _strata(self) -> pd.DataFrame:
+        """Return the latents of all runs by firing frequency: see `strata_of_runs`."""
+        return strata_of_runs(self.runs, self._partners[1], self.threshold)
+
+    def _titled(self) -> tuple[tuple[str, np.ndarray, str], ...]:
+        """Return the matrices of `details`: title, values, format."""
+        return (
+            ("MMCS, row → column (double counting allowed)", self.mmcs, ".3f"),
+            ("chance for that: against the column turned", self.chance, ".3f"),
+            (
+                "share of the row's latents closer than the row and the column turned explain, 5 % false discoveries",
+                self.significant,
+                ".1%",
+            ),
+            (f"{self.paired_name} (one-to-one)", self.paired, ".3f"),
+            (
+                f"share of the row's latents with a one-to-one partner > {self.threshold:g} in the column",
+                self.shared,
+                ".1%",
+            ),
+            (
+                f"chance for that, at most: the share with any latent of the column turned > {self.threshold:g}",
+                self.shared_chance,
+                ".2%",
+            ),
+        )
 
     def _matrix(self, what: str) -> np.ndarray:
         if what not in MATRICES:

@@ -15,6 +15,7 @@ import numpy as np
 
 from sae_geometry.comparisons import seeds_words
 from sae_geometry.comparisons.consensus import Consensus, consensus
+from sae_geometry.comparisons.consensus_labels import consensus_labels
 from sae_geometry.comparisons.inference import (
     LEVEL,
     Interval,
@@ -28,8 +29,10 @@ from sae_geometry.comparisons.inference import (
 )
 from sae_geometry.comparisons.rarefaction import Rarefaction, rarefaction
 from sae_geometry.comparisons.seeds_matrices import SeedMatrices
+from sae_geometry.comparisons.strata import strata_lines
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import counted, ends
+from sae_geometry.labels.pairs import PairLabels, label_summary
 from sae_geometry.pairwise.checkpoint import N_BINS
 from sae_geometry.pairwise.confounds import runs_table
 from sae_geometry.pairwise.grouping import kind_of, layer_of, seed_of
@@ -196,6 +199,8 @@ class SeedComparison(SeedMatrices, Answer):
             "recurrence_shares": self.recurrence_shares.tolist(),
             "within_groups": {group: self._interval_summary(group) for group in self._groups_of_two},
             "between_groups": [asdict(d) for d in self._differences],
+            "strata": self._strata().to_dict("records"),
+            **label_summary(self.meanings),
             "consensus": {
                 "means": "cycle-consistent groups: every two members are one-to-one partners above the threshold, or "
                 "above a lower level where the two runs' own latents do not come as close",
@@ -220,6 +225,11 @@ class SeedComparison(SeedMatrices, Answer):
         """Write consensus.safetensors, if there are consensus groups."""
         if len(self.consensus.members):
             self.consensus.save(folder / "consensus.safetensors")
+
+    @property
+    def meanings(self) -> PairLabels | None:
+        """Return the labels of latents found in every run, in some, and in one alone."""
+        return consensus_labels(self.consensus)
 
     def figures(self) -> Mapping[str, Figure]:
         """Return the figures to save."""
@@ -304,27 +314,10 @@ class SeedComparison(SeedMatrices, Answer):
         if self.n_runs > seeds_words.SHOWN:
             lines.append(f"  … and {counted(self.n_runs - seeds_words.SHOWN, 'run')} more: see summary.json")
         lines += [f"  {line}" for line in self._confound_words()]
-        for title, matrix, form in (
-            ("MMCS, row → column (double counting allowed)", self.mmcs, ".3f"),
-            ("chance for that: against the column turned", self.chance, ".3f"),
-            (
-                "share of the row's latents closer than the row and the column turned explain, 5 % false discoveries",
-                self.significant,
-                ".1%",
-            ),
-            (f"{self.paired_name} (one-to-one)", self.paired, ".3f"),
-            (
-                f"share of the row's latents with a one-to-one partner > {self.threshold:g} in the column",
-                self.shared,
-                ".1%",
-            ),
-            (
-                f"chance for that, at most: the share with any latent of the column turned > {self.threshold:g}",
-                self.shared_chance,
-                ".2%",
-            ),
-        ):
+        for title, matrix, form in self._titled():
             lines += [f"  {title}", *(f"    {line}" for line in seeds_words.printed(matrix, self.names, form))]
+        if strata := strata_lines(self._strata()):
+            lines += ["  one-to-one, by firing frequency, over all pairs of runs", *(f"    {s}" for s in strata)]
         for group in self._groups_of_two:
             nearest, shared = self.interval(group), self.interval(group, "shared")
             lines.append(f"  mean MMCS within {group}: {nearest}")

@@ -15,6 +15,7 @@ from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import aligned, counted
 from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.sweep import listing_sweep, sweep
+from sae_geometry.labels.pairs import PairLabels, label_summary, pair_labels
 from sae_geometry.matching.defaults import DISCOVERY_RATE
 from sae_geometry.nulls import LISTED, How, expected_max_cosine, principal_axes, turned, turned_controls
 from sae_geometry.pairwise.confounds import confound_audit
@@ -178,12 +179,19 @@ class SplitMap(Answer):
             "explained": self.combination.explained.mean(axis=0).tolist(),
             "explained_by_chance": self.explained_by_chance.mean(axis=0).tolist(),
             "narrow_latents_in_the_null": len(chance),
+            **label_summary(self.meanings),
             "caveats": list(self.caveats),
         }
 
     def tables(self) -> Mapping[str, pd.DataFrame]:
         """Return the tables to save: split (one row per wide latent), parents (one row per narrow one)."""
         return {"split": self.to_pandas(), "parents": self.parents_table()}
+
+    @property
+    def meanings(self) -> PairLabels | None:
+        """Return the labels of children and their parents, and of novel latents."""
+        table = self.parents.to_pandas().assign(significant=self.found)
+        return pair_labels(table, self.dictionaries, names=("closest children", "other children", "novel"))
 
     def figures(self) -> Mapping[str, Figure]:
         """Return the figures to save."""

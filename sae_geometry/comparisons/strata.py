@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.io.formatting import counted
+from sae_geometry.io.formatting import aligned, counted, percent
 from sae_geometry.matching.defaults import THRESHOLD
 from sae_geometry.nulls import crowd
 from sae_geometry.pairwise.matching_result import Matching
@@ -16,6 +18,7 @@ from sae_geometry.pairwise.matching_result import Matching
 if TYPE_CHECKING:
     import pandas as pd
 
+SPARSER = "all but the densest 1 %"
 RARE = 1e-4  # share of tokens up to which a latent is rare
 _DECADES = (0.0, 1e-5, RARE, 1e-3, 1e-2, 1.0)
 _CROWDING = 4  # number of equally sized strata
@@ -27,16 +30,15 @@ def strata(source: Dictionary, m: Matching) -> pd.DataFrame:
 
     Crowding is the mean similarity of ranks 2 to 9 among all candidates of a latent: see `nulls.crowd`.
 
-    Columns: by ("frequency" or "crowding"), low, high (a frequency equal to `low` is not in it), n, mean (of the
-    matched), above (share > 0.7), significant (share).
+    Columns: by ("frequency", "all but the densest 1 %" or "crowding"), low, high (a frequency equal to `low` is not in
+    it), n, mean (of the matched), above (share > 0.7), significant (share).
     """
     import pandas as pd
 
     rows = []
     if source.frequency is not None:
-        frequency = source.frequency.cpu().numpy()
-        for low, high in itertools.pairwise(_DECADES):
-            rows.append(_row(m, "frequency", low, high, (frequency > low) & (frequency <= high)))
+        for by, low, high, members in _bands(source.frequency.cpu().numpy()):
+            rows.append(_row(m, by, low, high, members))
     dense = crowd(m.controls)
     known = np.sort(dense[np.isfinite(dense)])
     n = min(_CROWDING, len(known) // _FEWEST)
@@ -44,6 +46,56 @@ def strata(source: Dictionary, m: Matching) -> pd.DataFrame:
         low, high = float(part[0]), float(part[-1])
         rows.append(_row(m, "crowding", low, high, (dense >= low) & (dense <= high)))
     return pd.DataFrame([row for row in rows if row["n"]], columns=list(_COLUMNS))
+
+
+def _bands(frequency: np.ndarray) -> list[tuple[str, float, float, np.ndarray]]:
+    """Return the decades of frequency, and all latents but the densest 1 %: name, bounds and members of each."""
+    found = [("frequency", a, b, (frequency > a) & (frequency <= b)) for a, b in itertools.pairwise(_DECADES)]
+    n_dense = math.ceil(len(frequency) / 100)
+    members = np.ones(len(frequency), dtype=bool)
+    members[np.argsort(frequency, kind="stable")[len(frequency) - n_dense :]] = False
+    highest = float(frequency[members].max(initial=0.0))
+    return [*found, (SPARSER, 0.0, highest, members)]
+
+
+def strata_lines(rows: pd.DataFrame) -> list[str]:
+    """Return the strata by frequency as lines of text, one each; none where frequencies are unknown."""
+    table = [("fires on", "n", "mean", "> 0.7", "significant")]
+    for row in rows[rows["by"].isin(["frequency", SPARSER])].to_dict("records"):
+        name = f"{row['low']:g} … {row['high']:g}" if row["by"] == "frequency" else SPARSER
+        significant = percent(row["significant"]) if "significant" in row else ""
+        table.append((name, f"{row['n']:,}", f"{row['mean']:.3f}", percent(row["above"]), significant))
+    return aligned(table) if len(table) > 1 else []
+
+
+def strata_of_runs(runs: Sequence[Dictionary], similarity: np.ndarray, threshold: float) -> pd.DataFrame:
+    """Return one row per stratum of the latents of all runs with known frequencies.
+
+    Args:
+        runs: the dictionaries, with L latents in total.
+        similarity: float64 [L, N], similarity to the one-to-one partner in each run; nan where there is none.
+        threshold: similarity above which a latent is found in another run.
+
+    Returns:
+        Columns: by, low, high, n, mean (over pairs of a latent and its partners), above (share of latents times other
+        runs in which the latent is found).
+    """
+    import pandas as pd
+
+    ends = np.cumsum([d.n_latents for d in runs])
+    parts = [(d.frequency.cpu().numpy(), similarity[e - d.n_latents : e]) for d, e in zip(runs, ends, strict=True)
+             if d.frequency is not None]  # fmt: skip
+    rows = []
+    if parts:
+        frequency, found = np.concatenate([f for f, _ in parts]), np.concatenate([s for _, s in parts])
+        for by, low, high, members in _bands(frequency):
+            mine, n = found[members], int(members.sum())
+            if n:
+                known = mine[~np.isnan(mine)]
+                mean = float(known.mean()) if len(known) else float("nan")
+                above = float((mine > threshold).sum() / (n * max(len(runs) - 1, 1)))
+                rows.append({"by": by, "low": low, "high": high, "n": n, "mean": mean, "above": above})
+    return pd.DataFrame(rows, columns=["by", "low", "high", "n", "mean", "above"])
 
 
 _COLUMNS = ("by", "low", "high", "n", "mean", "above", "significant")

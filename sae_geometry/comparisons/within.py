@@ -6,12 +6,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from sae_geometry.comparisons.coherence import Coherence, coherence
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import or_dash
 from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.sweep import listing_sweep
 from sae_geometry.kernels.types import Sweep
+from sae_geometry.labels.pairs import PairLabels, label_summary, pair_labels
+from sae_geometry.matching.defaults import THRESHOLD
 from sae_geometry.nulls import LISTED, How, within_controls
 from sae_geometry.pairwise.inputs import activity, describe_input
 from sae_geometry.pairwise.matching_result import Matching, nearest_matching, with_mutual
@@ -65,6 +69,13 @@ class WithinComparison(Answer):
         """Return the table to save: matches."""
         return {"matches": self.to_pandas()}
 
+    @property
+    def meanings(self) -> PairLabels | None:
+        """Return the labels of latents by the similarity to their nearest: above 0.7, above chance, below it."""
+        names, m = ("most alike", "in between", "below chance"), self.nearest
+        groups = np.where(m.similarity > THRESHOLD, names[0], np.where(m.similarity > m.chance, *names[1:]))
+        return pair_labels(m.to_pandas(), self.dictionaries, groups=groups, names=names)
+
     def figures(self) -> Mapping[str, Figure]:
         """Return the figure to save."""
         from sae_geometry import plots
@@ -79,6 +90,7 @@ class WithinComparison(Answer):
             "similarity": self.nearest.quantity,
             "within": self.nearest.summary(),
             "coherence": self.coherence.summary(),
+            **label_summary(self.meanings),
             "caveats": list(self.caveats),
             "sweep": asdict(self.swept.report),
         }

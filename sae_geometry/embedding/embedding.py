@@ -25,7 +25,7 @@ from sae_geometry.embedding.neighbors import Neighbors, exact_neighbors, joint_n
 from sae_geometry.embedding.quality import EVIDENCE_K, Evidence, measure_evidence
 from sae_geometry.embedding.region_file import Shape
 from sae_geometry.embedding.region_record import regions_record
-from sae_geometry.embedding.regions import On, Regions, find_regions, given_regions, graph_distances
+from sae_geometry.embedding.regions import On, Regions, find_regions, given_regions, graph_distances, marked
 from sae_geometry.io.escaping import shown
 from sae_geometry.io.formatting import counted, ends, few, read_only
 from sae_geometry.io.parquet import write_neuronpedia
@@ -33,7 +33,8 @@ from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.duplicates import first_equal
 from sae_geometry.kernels.sweep import MAX_K
 from sae_geometry.kernels.types import Sweep
-from sae_geometry.matching.defaults import MOST_RUNS
+from sae_geometry.labels.pairs import PairLabels, label_summary, pair_labels
+from sae_geometry.matching.defaults import DISCOVERY_RATE, MOST_RUNS
 from sae_geometry.pairwise.inputs import describe_input, distinct
 from sae_geometry.pairwise.same_space import ALLOWED, require_same_space
 from sae_geometry.results.answer import Answer
@@ -109,7 +110,8 @@ class Embedding(Answer):
         Raises:
             ValueError: an unknown `on`, or a region of fewer than two latents.
         """
-        return replace(self, regions=_regions(self, min_size, on, shapes))
+        found = _regions(self, min_size, on, shapes)
+        return replace(self, regions=marked(found, self.dictionaries, self.owner, self.latent_id))
 
     def tables(self) -> Mapping[str, pd.DataFrame]:
         """Return the table to save: umap."""
@@ -186,9 +188,20 @@ class Embedding(Answer):
             "evidence_lines": list(self.evidence.lines()),
             "pairs": [] if across is None else across.summary(),
             "regions": {r.letter: r.verdict or r.size for r in self.regions.regions},
+            **label_summary(self.meanings),
             "reproducible_with": "the same backend, version and seed",
             "caveats": list(self.caveats),
         }
+
+    @property
+    def meanings(self) -> PairLabels | None:
+        """Return the labels of latents and their nearest partners in another run; None for one run."""
+        if self.across() is None:
+            return None
+        table = self.to_pandas()
+        found = (table["q_value"] <= DISCOVERY_RATE).fillna(False)
+        table = table.assign(cosine=table["max_cosine"].astype(float), significant=found.astype(bool))
+        return pair_labels(table.assign(partner_id=table["partner_id"].fillna(-1).astype(int)), self.dictionaries)
 
     def plot(
         self, ax: Axes | None = None, style: str = "okabe-ito", *, color: Color = "owner", legend: bool = True
@@ -326,14 +339,15 @@ def umap(
         "backend_version": version,
         "backend_why": why,
     }
+    latent_id = np.concatenate([d.latent_ids.cpu().numpy() for d in dicts])
     return Embedding(
         coords=coords,
         owner=owner,
-        latent_id=np.concatenate([d.latent_ids.cpu().numpy() for d in dicts]),
+        latent_id=latent_id,
         names=names,
         params=params,
         evidence=measure_evidence(points, near, coords, owner, seed=seed, others=others),
-        regions=find_regions(coords, owner, names),
+        regions=marked(find_regions(coords, owner, names), dicts, owner, latent_id),
         dictionaries=tuple(dicts),
         point=where,
         neighbors=graph,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.embedding.regions import Regions
+from sae_geometry.labels.regions import TEST as TOKENS_TEST
 from sae_geometry.results.result import SCHEMA_VERSION
 from sae_geometry.sources import neuronpedia_lists
 
@@ -50,6 +52,7 @@ def regions_record(
                 "center": list(region.center),
                 "outline": [list(corner) for corner in region.outline],
                 "runs": by_run,
+                "tokens": [asdict(mark) for mark in region.marks],
                 "neuronpedia_lists": links,
             }
         )
@@ -58,6 +61,7 @@ def regions_record(
         "how": found.how,
         "params": dict(found.params),
         "test": found.test_in_words(),
+        "tokens_test": TOKENS_TEST,
         "runs": [{"run": name, "count": int(n)} for name, n in zip(found.names, found.totals, strict=True)],
         "share_inside": found.share_inside,
         "regions": regions,

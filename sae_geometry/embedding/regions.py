@@ -7,15 +7,17 @@ layout or on the neighbor graph) or read from a file.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from sae_geometry.dictionary import Dictionary
 from sae_geometry.embedding.neighbors import Neighbors
 from sae_geometry.embedding.region_file import Shape
 from sae_geometry.io.formatting import aligned, counted, ends, read_only
+from sae_geometry.labels.regions import Mark, region_marks
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,6 +45,7 @@ class Region:
             run alone.
         center: mean of its points, (x, y).
         outline: corners of its polygon: the convex hull of its points, or the given outline.
+        marks: the tokens that mark it against the other regions, where the runs have labels.
     """
 
     letter: str
@@ -54,6 +57,7 @@ class Region:
     verdict: str
     center: tuple[float, float]
     outline: tuple[tuple[float, float], ...]
+    marks: tuple[Mark, ...] = ()
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -127,13 +131,15 @@ class Regions:
         """Format the regions as text, one line each; of many runs only the first and the last."""
         if not self.regions:
             return f"no regions ({self.how})"
-        head = ["region", "latents", *ends(self.names), "verdict"]
+        tokens = any(r.marks for r in self.regions)
+        head = ["region", "latents", *ends(self.names), "verdict", *(["tokens"] if tokens else [])]
         rows = [
             [
                 r.letter,
                 f"{r.size:,}",
                 *ends([f"{c:,} ({s:.0%})" for c, s in zip(r.counts, r.shares, strict=True)]),
                 r.verdict,
+                *([" ".join(mark.token for mark in r.marks)] if tokens else []),
             ]
             for r in self.regions
         ]
@@ -144,6 +150,18 @@ class Regions:
 
     def __repr__(self) -> str:
         return self.table()
+
+
+def marked(found: Regions, dictionaries: Sequence[Dictionary], owner: np.ndarray, latent_id: np.ndarray) -> Regions:
+    """Return the regions with the tokens that mark them; unchanged where no run has labels.
+
+    Args:
+        found: regions of a layout.
+        dictionaries: its runs.
+        owner, latent_id: int64 [N], run and original id of each point.
+    """
+    marks = region_marks(found.letters, dictionaries, owner, latent_id)
+    return replace(found, regions=tuple(replace(r, marks=marks.get(r.letter, ())) for r in found.regions))
 
 
 def find_regions(

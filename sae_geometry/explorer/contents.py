@@ -16,6 +16,7 @@ from sae_geometry.io.escaping import escaped, shown
 from sae_geometry.io.parquet import read_table
 from sae_geometry.io.results_folder import has, read_json
 from sae_geometry.matching.defaults import MOST_RUNS
+from sae_geometry.pairwise.label_columns import labeled_table
 from sae_geometry.results.result import SCHEMA_VERSION
 from sae_geometry.results.store import software
 from sae_geometry.sources import neuronpedia_pages
@@ -31,7 +32,11 @@ PARTNER = {
     "max_cosine": _NUMBER, "partner_id": _NUMBER, "mutual": frozenset({"truth", "nothing"}),
     "one_to_one_partner_id": _NUMBER, "one_to_one_cosine": _NUMBER, "q_value": _NUMBER,
 }  # fmt: skip
-MAYBE = {"frequency": _NUMBER, "region": frozenset({"text", "nothing"})}
+_TEXT = frozenset({"text", "nothing"})
+MAYBE = {
+    "frequency": _NUMBER, "region": _TEXT, "tokens": _TEXT, "explanation": _TEXT,
+    "readable": frozenset({"truth", "nothing"}),
+}  # fmt: skip
 _LAST_ID = (1 << 32) - 1  # that the page can hold
 
 
@@ -98,9 +103,8 @@ class Contents:
 def contents_of(e: Embedding) -> Contents:
     """Return the contents of an embedding in memory."""
     made = {"command": None, "created": datetime.now(UTC).isoformat(timespec="seconds"), "software": software()}
-    return Contents(
-        e.to_pandas(), {**made, **e.summary()}, regions_record(e.regions, e.dictionaries, e.owner, e.latent_id)
-    )
+    table = labeled_table(e.to_pandas(), e.dictionaries)
+    return Contents(table, {**made, **e.summary()}, regions_record(e.regions, e.dictionaries, e.owner, e.latent_id))
 
 
 def read_contents(folder: Path) -> Contents:
@@ -228,5 +232,5 @@ def _region(region: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError("a region lies nowhere")
     return {
         "letter": shown(region["letter"]), "size": int(region["size"]), "verdict": _text(region.get("verdict")),
-        "center": [x, y], "outline": corners,
+        "center": [x, y], "outline": corners, "tokens": _texts([mark["token"] for mark in region.get("tokens") or []]),
     }  # fmt: skip

@@ -7,12 +7,14 @@ of run r refers to run k where k < r, else to run k + 1.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sae_geometry.io.escaping import shown
 from sae_geometry.matching.defaults import DISCOVERY_RATE
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ NOBODY = -1
 # Cosines are stored to 1/32,767 in two bytes each; the smallest int16 means none.
 COSINE_STEPS, NO_COSINE = 32767, -32768
 _ALIGN = 8
+_MOST_TOKENS, _LONGEST_TOKEN, _LONGEST = 10, 40, 300  # per latent; characters of a token and of an explanation
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -31,10 +34,12 @@ class Packed:
     Attributes:
         where: JavaScript type, offset in bytes and length of each array.
         buffer: the bytes.
+        texts: the distinct tokens, and an explanation per row; empty lists without labels.
     """
 
     where: dict[str, tuple[str, int, int]]
     buffer: bytes
+    texts: dict[str, list[str]] = field(default_factory=lambda: {"tokens": [], "explanations": []})
 
 
 _TYPES = {
@@ -48,7 +53,9 @@ def pack(table: pd.DataFrame, names: Sequence[str], letters: Sequence[str]) -> P
 
     Arrays: x, y float32; run uint16; id uint32; region uint16, 1 + index into `letters`, 0 outside all; frequency
     float32 (nan unknown), where any is known; for each slot k: nearest_k int32, cosine_k int16, mutual_k uint8,
-    significant_k uint8 (q-value at most 0.05), single_k int32, single_cosine_k int16.
+    significant_k uint8 (q-value at most 0.05), single_k int32, single_cosine_k int16. Where there are labels: readable
+    uint8 (0 unknown, 1 no, 2 yes); tokens uint32 [rows · k], 1 + index into `texts.tokens`, 0 for none; and the
+    explanations in `texts`, in the order of the rows.
 
     Args:
         table: as in `Embedding.to_pandas`.
@@ -74,12 +81,45 @@ def pack(table: pd.DataFrame, names: Sequence[str], letters: Sequence[str]) -> P
 
     arrays = {"x": coords[:, 0].astype("<f4"), "y": coords[:, 1].astype("<f4")}
     arrays |= {"run": owner.astype("<u2"), "id": ids.astype("<u4"), "region": _regions(table, letters)}
+    if "readable" in table.columns and table["readable"].notna().any():
+        known = table["readable"].map({True: 2, False: 1}, na_action="ignore")
+        arrays["readable"] = known.fillna(0).to_numpy(dtype="u1")
     frequency = _floats(table, "frequency")
     if np.isfinite(frequency).any():
         arrays["frequency"] = frequency.astype("<f4")
     for slot in range(len(names) - 1):
         arrays |= _slot(table, names, slot, rows=rows, ids=ids, place=place)
-    return _buffer({name: values[order] for name, values in arrays.items()})
+    tokens, texts = _texts(table)
+    arrays |= {} if tokens is None else {"tokens": tokens}
+    packed = _buffer({name: values[order].reshape(-1) for name, values in arrays.items()})
+    if texts["explanations"]:
+        texts["explanations"] = [texts["explanations"][i] for i in order]
+    return replace(packed, texts=texts)
+
+
+def _texts(table: pd.DataFrame) -> tuple[np.ndarray | None, dict[str, list[str]]]:
+    """Return the top tokens of each row as numbers into a list of the distinct ones, and that list; explanations."""
+    texts: dict[str, list[str]] = {"tokens": [], "explanations": []}
+    if "explanation" in table.columns and table["explanation"].notna().any():
+        texts["explanations"] = [shown(text, _LONGEST) for text in table["explanation"].fillna("")]
+    if "tokens" not in table.columns or not table["tokens"].notna().any():
+        return None, texts
+    numbers: dict[str, int] = {}
+    rows = [[numbers.setdefault(t, len(numbers) + 1) for t in _listed(text)] for text in table["tokens"].fillna("[]")]
+    tokens = np.zeros((len(rows), max(map(len, rows))), dtype="<u4")
+    for at, row in enumerate(rows):
+        tokens[at, : len(row)] = row
+    texts["tokens"] = list(numbers)
+    return tokens, texts
+
+
+def _listed(text: str) -> list[str]:
+    """Return the tokens of one row; none where the text is no list."""
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError):
+        return []
+    return [shown(value, _LONGEST_TOKEN) for value in values[:_MOST_TOKENS]] if isinstance(values, list) else []
 
 
 def _slot(

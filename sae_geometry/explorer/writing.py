@@ -21,7 +21,7 @@ from sae_geometry.io.escaping import shown
 from sae_geometry.io.extras import require
 from sae_geometry.results.store import to_json
 
-SCRIPTS = ("data.js", "colors.js", "picture.js", "lasso.js", "panel.js", "explorer.js")
+SCRIPTS = ("data.js", "colors.js", "picture.js", "lasso.js", "words.js", "panel.js", "explorer.js")
 
 
 def page(contents: Contents) -> str:
@@ -42,6 +42,7 @@ def page(contents: Contents) -> str:
         "style": _source("explorer.css"),
         "about": _json_in_script(about),
         "arrays": _packed(packed.buffer),
+        "texts": _packed(json.dumps(packed.texts, ensure_ascii=False).encode("utf-8", "replace")),
         "notice": html.escape(plotly[: plotly.index("*/")].lstrip("/* \n").replace("\n* ", " · ").strip()),
         "plotly": _packed(plotly.encode()),
         "script": script,

@@ -256,8 +256,10 @@ def _by_region(e: Any, ax: Axes) -> None:
             centers[at] = points[np.square(points - centers[at]).sum(axis=1).argmin()]
     _letters(ax, [r.letter for r in regions], centers)
     note = f"{counted(len(regions), 'region')}, {e.regions.how}; grey: in none ({1 - e.regions.share_inside:.0%})"
+    words = "; ".join(f"{r.letter} {' '.join(m.token for m in r.marks[:3])}" for r in regions if r.marks)
     if makes_room(ax):
-        ax.set_title(wrapped(note, _wide(ax), 7), loc="left", fontsize=7)
+        lines = [wrapped(note, _wide(ax), 7), *([wrapped(f"tokens: {words}", _wide(ax), 7)] if words else [])]
+        ax.set_title("\n".join(lines), loc="left", fontsize=7)
 
 
 def _apart_in_hue(centers: np.ndarray) -> list[int]:

@@ -32,6 +32,11 @@ class Answer:
     def write_extra(self, folder: Path) -> None:
         """Write files to a results folder that are neither tables nor figures; by default none."""
 
+    @property
+    def meanings(self) -> Any:
+        """Return labels beside latents, with `lines()`, `html()` and `summary()`; None without labels."""
+        return None
+
     def lists(self) -> Mapping[str, pd.DataFrame]:
         """Return the lists of latents that the report shows, by title; by default none."""
         return {}
@@ -49,4 +54,5 @@ class Answer:
         return report_page(self, self.figures())
 
     def _repr_html_(self) -> str:
-        return f"<pre>{escape(self.answer())}</pre>"
+        meanings = self.meanings
+        return f"<pre>{escape(self.answer())}</pre>{'' if meanings is None else meanings.html()}"

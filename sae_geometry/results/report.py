@@ -44,6 +44,7 @@ def report_page(
         f"<h1>{escape(title)}</h1>",
         f'<p class="answer">{escape(sentences)}</p>' if sentences else "",
         _text(result.answer()),
+        "" if (meanings := getattr(result, "meanings", None)) is None else meanings.html(),
         *(_figure(name, figure, pictures) for name, figure in figures.items()),
         *(_list(name, table) for name, table in lists.items()),
         f"<details><summary>Checks and definitions</summary>{_text(result.details())}</details>",

@@ -19,6 +19,7 @@ from sae_geometry.io.parquet import read_table, write_table
 from sae_geometry.io.redaction import without_secrets
 from sae_geometry.io.results_folder import has, listed_files, manifest, read_json
 from sae_geometry.kernels.ledger import entries
+from sae_geometry.pairwise.label_columns import labeled_table
 from sae_geometry.pairwise.same_space import ALLOWED
 from sae_geometry.results.report import report_page
 from sae_geometry.results.result import SCHEMA_VERSION, Result
@@ -82,7 +83,7 @@ def save(
     with fresh_folder(Path(folder), overwrite) as aside:
         (aside / "figures").mkdir()
         for name, table in result.tables().items():
-            write_table(table, aside / f"{name}.parquet")
+            write_table(labeled_table(table, result.dictionaries), aside / f"{name}.parquet")
         about = _about(result)
         drawn = result.figures() if figures is None else figures
         for name, figure in drawn.items():

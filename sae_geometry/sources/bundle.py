@@ -46,6 +46,7 @@ class Bundle:
         configs: configuration files, the most specific first.
         start: the run's state at step 0, if it is on this machine.
         sparsity: SAELens's `sparsity.safetensors`, if there is one.
+        labels: a table of labels next to the weights, if there is one.
         config: configuration known without a file.
         alive_ids: ids of the latents that fire, by hook point.
         alive_source: source of `alive_ids`.
@@ -61,6 +62,7 @@ class Bundle:
     configs: tuple[Path, ...] = ()
     start: Path | None = None
     sparsity: Path | None = None
+    labels: Path | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
     alive_ids: Mapping[str, Sequence[int]] = field(default_factory=dict)
     alive_source: str = "unknown"

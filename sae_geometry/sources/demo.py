@@ -10,6 +10,7 @@ from typing import Literal
 from sae_geometry.sources.bundle import Bundle
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.files.safetensors import open_safetensors
+from sae_geometry.sources.local import labels_beside
 
 DEMO_FOLDER = Path(__file__).parent.parent / "data" / "demo"
 
@@ -61,6 +62,7 @@ def bundle_demo(name: str) -> Bundle:
         name=name,
         where=f"demo/{name}",
         config={"hook_point": said["hook_point"], "model_name": said["model"]},
+        labels=labels_beside(path),
         n_tokens=_LOCAL_TOKENS if kind == "local" else None,
         metadata={
             "kind": kind,

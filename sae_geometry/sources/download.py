@@ -230,9 +230,7 @@ def _verified(remote: RemoteFile, partial: Path) -> str:
     if remote.md5 is None:
         return checksum(partial)
     if checksum(partial, like=remote.md5) != remote.md5:
-        raise SourceError(
-            f"{remote.name} arrived damaged: its MD5 is not the one W&B recorded; not kept, fetch it again"
-        )
+        raise SourceError(f"{remote.name} arrived damaged: its MD5 is not the recorded one; not kept, fetch it again")
     return remote.md5
 
 

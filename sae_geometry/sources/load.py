@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.escaping import readable
+from sae_geometry.io.labels import Labels
 from sae_geometry.sources.bundle import Context, Echo, Progress
 from sae_geometry.sources.layouts.detect import LatentAxis
 from sae_geometry.sources.layouts.read import Latents, choose_site, open_bundle, read_dictionary
@@ -48,6 +49,8 @@ def load(
         echo: called with the resolved address, one line at a time.
         progress: called with a file's name and its downloaded share.
 
+    A table of labels next to a local checkpoint, `ae.labels.parquet` for `ae.pt` (see `Labels.save`), comes with it.
+
     Returns:
         Dictionary with float32 unit rows [n_latents, d_in] and the original latent ids.
 
@@ -76,6 +79,8 @@ def load(
     dictionary = read_dictionary(
         opened, parsed.selection, latents, name=name or parsed.label, drop_bad=drop_bad, encoder=encoder
     )
+    if bundle.labels is not None:
+        dictionary = dictionary.labeled(Labels.read(bundle.labels))
     if encoder:  # a caller without encoders should not read a second file either
         dictionary = with_start(dictionary, bundle, parsed.selection, latent_axis)
     dictionary = replace(

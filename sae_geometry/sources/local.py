@@ -67,11 +67,18 @@ def bundle_files(weights: tuple[Path, ...], address: str, where: str | None = No
         start=next((p for name in start_names(first.as_posix()) if (p := Path(name)).is_file()), None),
         notes=(f"{counted(wanting, 'shard')} of the checkpoint not there and not read",) if wanting > 0 else (),
         sparsity=next((p for p in sides if p.name == SPARSITY_NAME), None),
+        labels=labels_beside(first),
         config={} if record is None else record.config,
         alive_ids={} if record is None else record.alive_ids,
         alive_source="unknown" if record is None else record.alive_source,
         metadata={} if record is None else record.metadata,
     )
+
+
+def labels_beside(weights: Path) -> Path | None:
+    """Return the table of labels that lies next to the weights and bears their name, if there is one."""
+    path = weights.with_suffix(".labels.parquet")
+    return path if path.is_file() else None
 
 
 def _snapshot(folder: Path) -> Path:

@@ -54,6 +54,24 @@ def table(names: Sequence[str], size: int, seed: int = 0) -> pd.DataFrame:
     return out
 
 
+def labeled(frame: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """The table with ten tokens per latent, " because" on every 500th row, and an explanation for each."""
+    rng = np.random.default_rng(seed)
+    numbers = rng.integers(0, 30_000, (len(frame), 10))
+    tokens = [[f" token{n}" for n in row] for row in numbers]
+    for at in range(0, len(frame), 500):
+        tokens[at][3] = " because"
+    tokens[1][0] = HOSTILE
+    words = np.array([f"word{i}" for i in range(4_000)])
+    said = [" ".join(row) for row in words[rng.integers(0, len(words), (len(frame), 9))]]
+    said[7] = f"references to dogs {HOSTILE}"
+    return frame.assign(
+        tokens=pd.array([json.dumps(row) for row in tokens], dtype="string"),
+        explanation=pd.array(said, dtype="string"),
+        readable=pd.array(rng.random(len(frame)) < 0.3, dtype="boolean"),
+    )
+
+
 def summary(names: Sequence[str], size: int, **more: Any) -> dict[str, Any]:
     """What summary.json says; the first run's pages on Neuronpedia are known, the others' are not."""
     inputs = [
@@ -70,7 +88,7 @@ def summary(names: Sequence[str], size: int, **more: Any) -> dict[str, Any]:
         for i, name in enumerate(names)
     ]
     return {
-        "schema_version": 1,
+        "schema_version": 2,
         "kind": "Embedding",
         "command": "sae-geometry umap a b --html",
         "created": "2026-01-02T03:04:05+00:00",
@@ -100,7 +118,7 @@ def regions(frame: pd.DataFrame) -> dict[str, Any]:
                 "outline": [[low_x, low_y], [high_x, low_y], [high_x, high_y], [low_x, high_y]],
             }
         )
-    return {"schema_version": 1, "how": "planted", "regions": found}
+    return {"schema_version": 2, "how": "planted", "regions": found}
 
 
 def results(folder: Path, names: Sequence[str], size: int, **more: Any) -> Path:

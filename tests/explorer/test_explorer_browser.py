@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from explorer_cases import HOSTILE, best, partner, regions, results, summary, table
+from explorer_cases import HOSTILE, best, labeled, partner, regions, results, summary, table
 from explorer_reader import FLAGS, FRAME, NAMES, SIZE, Reader, address, color_at, near
 
 import sae_geometry as sg
@@ -585,11 +585,12 @@ def test_a_browser_that_is_too_old_is_told_so(browser, path):
     old.context.close()
 
 
-def test_fifty_thousand_points_open(browser, tmp_path):
+def test_fifty_thousand_points_with_labels_open_and_answer(browser, tmp_path):
     names = ["a", "b"]
-    frame = table(names, 25_000)
+    frame = labeled(table(names, 25_000))
     page = tmp_path / "page.html"
     page.write_text(explorer.page(Contents(frame, summary(names, 25_000), regions(frame))), encoding="utf-8")
+    assert page.stat().st_size < 8e6
     big = Reader(browser, viewport={"width": 1300, "height": 850})
     began = time.perf_counter()
     big.open(page)
@@ -599,5 +600,39 @@ def test_fifty_thousand_points_open(browser, tmp_path):
     big.page.check(".segments input[value=yes]", force=True)
     assert big.shown() == int((best(frame) >= 0.7).sum())
     print(f"filtered in {time.perf_counter() - began:.1f} s")
+    big.page.click("#clear")
+    _search_by_word(big)
+    _hostile_labels(big)
     assert (big.said, len(big.requests)) == ([], 1)
+    assert big.page.evaluate("() => window.hacked") is None
     big.context.close()
+
+
+def _search_by_word(big: Reader) -> None:
+    """A word lights up its latents in every run, by token or in explanations, and the lasso says it."""
+    began = time.perf_counter()
+    big.page.fill("#wanted", "Because")
+    big.page.press("#wanted", "Enter")
+    assert big.shown() == 100
+    print(f"searched in {time.perf_counter() - began:.1f} s")
+    assert "100 latents with Because" in big.text("#answer")
+    big.page.click("#answer button:first-of-type")
+    assert "because" in big.page.locator("#chosen p.meaning").first.inner_text()
+    assert "readable" in big.text("#chosen .facts")
+    big.page.evaluate("() => caught(picture.shown)")
+    assert "because" in big.text("#caught-tokens").split("·")[0]
+    big.page.click("#unlight")
+    assert big.shown() == 50_000
+    big.page.fill("#wanted", "nothing at all")
+    big.page.press("#wanted", "Enter")
+    assert "No latent has" in big.text("#answer")
+    assert "readable" in big.page.locator("#color option").evaluate_all("(os) => os.map((o) => o.value)")
+
+
+def _hostile_labels(big: Reader) -> None:
+    """Markup in tokens and explanations is shown as it is written."""
+    big.page.fill("#wanted", "references to dogs")
+    big.page.press("#wanted", "Enter")
+    assert big.shown() == 1
+    big.page.click("#answer button:first-of-type")
+    assert HOSTILE in "".join(big.page.locator("#chosen .meaning").all_text_contents())

@@ -292,10 +292,10 @@ class Handler(BaseHTTPRequestHandler):
         return (self.world.runs.get("/".join(parts[:3])), parts[3]) if len(parts) == 4 else (None, "")
 
     def send_content(self, content: bytes) -> None:
-        start = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
-        if start:
-            at = int(start[1])
-            self.reply(content[at:], 206, Content_Range=f"bytes {at}-{len(content) - 1}/{len(content)}")
+        span = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        if span:
+            first, last = int(span[1]), min(int(span[2] or len(content)), len(content) - 1)
+            self.reply(content[first : last + 1], 206, Content_Range=f"bytes {first}-{last}/{len(content)}")
         else:
             self.reply(content, kind="application/octet-stream")
 

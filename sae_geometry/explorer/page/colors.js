@@ -68,13 +68,21 @@ function colorings(data, matched) {
       legend: () => [[palette().nothing, 'outside all regions; the letters name the others']],
     };
   }
+  if (data.readable) {
+    const kinds = () => [palette().nothing, palette().unmatched, palette().matched];
+    ways.readable = {
+      label: 'by readable or not',
+      color: (i) => kinds()[data.readable[i]],
+      legend: () => [[kinds()[2], 'readable'], [kinds()[1], 'not'], [kinds()[0], 'unknown']],
+    };
+  }
   if (data.frequency) {
     const known = Array.from(data.frequency).filter((f) => f > 0).map(Math.log10);
     if (known.length) {
       const low = known.reduce((a, b) => Math.min(a, b));
       const high = Math.max(known.reduce((a, b) => Math.max(a, b)), low + 0.1);
       const log = (i) => (data.frequency[i] > 0 ? Math.log10(data.frequency[i]) : NaN);
-      ways.frequency = { label: 'by firing frequency', ...amount(log, low, high, (x) => percent(10 ** x)) };
+      ways.frequency = { label: 'by density (firing frequency)', ...amount(log, low, high, (x) => percent(10 ** x)) };
     }
   }
   return ways;

@@ -24,6 +24,11 @@ async function readData() {
     arrays[name] = new types[type](buffer, offset, length);
   }
   const data = { ...about, ...arrays, n: arrays.x.length, slots: about.runs.length - 1 };
+  const texts = JSON.parse(new TextDecoder().decode(await unpacked('texts-packed')));
+  data.words = texts.tokens;
+  data.explanations = texts.explanations;
+  data.perLatent = data.tokens ? data.tokens.length / data.n : 0;
+  data.labeled = data.words.length > 0 || data.explanations.length > 0;
   data.many = data.slots > 0;
   data.best = bestOf(data, 'cosine');
   data.bestSingle = bestOf(data, 'single_cosine');
@@ -108,10 +113,12 @@ const three = (x) => (Number.isNaN(x) ? '–' : x.toFixed(3));
 function csvOf(data, rows) {
   // A spreadsheet takes a text that begins like a formula for one, unless a quote stands before it.
   const harmless = (value) => (typeof value === 'string' && /^[=+\-@\t\r]/.test(value) && Number.isNaN(Number(value)) ? `'${value}` : String(value));
-  const quoted = (value) => (/[",\r\n]/.test(value) ? `"${harmless(value).replaceAll('"', '""')}"` : harmless(value));
+  const cell = (value) => (/[",\r\n]/.test(value) ? `"${harmless(value).replaceAll('"', '""')}"` : harmless(value));
   const number = (x, digits) => (Number.isNaN(x) ? '' : x.toFixed(digits));
   const head = ['run', 'latent_id', 'x', 'y', 'region'];
   if (data.frequency) head.push('frequency');
+  if (data.words.length) head.push('tokens');
+  if (data.explanations.length) head.push('explanation');
   if (data.many) {
     head.push('partner_run', 'partner_id', 'max_cosine', 'mutual', 'significant', 'one_to_one_partner_id', 'one_to_one_cosine');
   }
@@ -119,6 +126,8 @@ function csvOf(data, rows) {
   for (const i of rows) {
     const line = [nameOf(data, i), data.id[i], number(data.x[i], 5), number(data.y[i], 5), regionOf(data, i)?.letter ?? ''];
     if (data.frequency) line.push(Number.isNaN(data.frequency[i]) ? '' : data.frequency[i].toPrecision(6));
+    if (data.words.length) line.push(tokensOf(data, i).map(quoted).join(' '));
+    if (data.explanations.length) line.push(explanationOf(data, i));
     if (data.many) {
       const p = bestPartner(data, i);
       const id = (row) => (row === NOBODY ? '' : data.id[row]);
@@ -130,5 +139,5 @@ function csvOf(data, rows) {
     }
     lines.push(line);
   }
-  return lines.map((line) => line.map(quoted).join(',')).join('\n') + '\n';
+  return lines.map((line) => line.map(cell).join(',')).join('\n') + '\n';
 }

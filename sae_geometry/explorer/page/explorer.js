@@ -1,13 +1,14 @@
 // The page: what is selected and filtered, and the wires between the controls and the picture.
 
 const byId = (id) => document.getElementById(id);
-const state = { row: NOBODY, caught: [], runs: null, matched: 'all', threshold: 0.7, counting: 'nearest', region: 'all', color: 'run' };
+const state = { row: NOBODY, caught: [], runs: null, matched: 'all', threshold: 0.7, counting: 'nearest', region: 'all', color: 'run', word: null, lit: null };
 let data, ways;
 
 const matched = (i) => (state.counting === 'single' ? data.bestSingle : data.best).cosine[i] >= state.threshold;
 
 function passes(i) {
   if (!state.runs.has(data.run[i])) return false;
+  if (state.lit && !state.lit.has(i)) return false;
   if (state.matched !== 'all' && matched(i) !== (state.matched === 'yes')) return false;
   return state.region === 'all' || data.region[i] === Number(state.region);
 }
@@ -21,7 +22,7 @@ function redraw() {
   let n = 0;
   for (let i = 0; i < data.n; i++) if (passes(i)) n++;
   byId('shown').textContent = n === data.n ? `all ${count(n)} shown` : `${count(n)} of ${count(data.n)} shown`;
-  byId('clear').hidden = n === data.n && state.matched === 'all' && state.region === 'all';
+  byId('clear').hidden = n === data.n && state.matched === 'all' && state.region === 'all' && !state.lit;
   byId('tip').hidden = true;
 }
 
@@ -173,9 +174,13 @@ function fillControls() {
   byId('wanted-run').append(...(data.many ? [option(-1, 'any run')] : []), ...data.runs.map((run, r) => option(r, run.name)));
   byId('region').append(
     option('all', 'all'),
-    ...data.regions.map((r, i) => option(i + 1, [r.letter, r.verdict, count(r.size ?? 0)].filter(Boolean).join(' · '))),
+    ...data.regions.map((r, i) => option(i + 1, [r.letter, r.verdict, count(r.size ?? 0), (r.tokens ?? []).slice(0, 3).map(quoted).join(' ')].filter(Boolean).join(' · '))),
     option(0, 'outside all regions'),
   );
+  if (data.labeled) {
+    byId('wanted').placeholder = 'id or word';
+    document.querySelector('label[for=wanted]').textContent = 'Latent, token or word';
+  }
   byId('matched').hidden = !data.many;
   byId('runs').hidden = !data.many;
   byId('regions').hidden = !data.regions.length;
@@ -197,7 +202,8 @@ function keepRun(run, kept) {
 }
 
 function clearFilters() {
-  Object.assign(state, { runs: new Set(data.runs.keys()), matched: 'all', region: 'all' });
+  Object.assign(state, { runs: new Set(data.runs.keys()), matched: 'all', region: 'all', word: null, lit: null });
+  answer('');
   document.querySelector('input[name=matched][value=all]').checked = true;
   byId('region').value = 'all';
   showRuns();
@@ -226,7 +232,9 @@ function wireControls() {
   on('color', 'change', (e) => { state.color = e.target.value; redrawSoon(); });
   on('search', 'submit', (e) => {
     e.preventDefault();
-    find(byId('wanted').value, Number(byId('wanted-run').value));
+    const text = byId('wanted').value, run = Number(byId('wanted-run').value);
+    if (data.labeled && text.trim() && !/^\s*\d+\s*$/.test(text)) findWord(text, run);
+    else find(text, run);
   });
   on('region', 'change', (e) => { state.region = e.target.value; redrawSoon(); });
   on('counting', 'change', (e) => { state.counting = e.target.value; redrawSoon(); });
@@ -367,6 +375,7 @@ window.explorer = {
     throw error;
   }),
   find,
+  findWord,
   pixelOf: (run, id) => {
     const row = data.rows[data.runs.findIndex((r) => r.name === run)]?.get(id);
     return row === undefined ? null : pixelOf(data.x[row], data.y[row]);

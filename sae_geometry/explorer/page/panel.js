@@ -12,10 +12,14 @@ function tipOf(data, i) {
         : `one-to-one ${latentIn(data, best.single, best.run)}, cosine ${three(best.singleCosine)}`),
     );
   }
+  lines.splice(1, 0, ...meaningOf(data, i).map((text) => make('span', { className: 'meaning' }, text)));
   const facts = factsOf(data, i).map(([name, value]) => `${name} ${value}`);
   if (facts.length) lines.push(make('span', { className: 'muted' }, facts.join(' · ')));
   return lines;
 }
+
+// What is known of a latent: its tokens on a line, and its explanation.
+const meaningOf = (data, i) => [tokensOf(data, i).map(quoted).join('  '), explanationOf(data, i)].filter(Boolean);
 
 const latentIn = (data, row, run) => `${data.runs[run].name} · ${row === NOBODY ? 'not in the picture' : data.id[row]}`;
 
@@ -23,6 +27,8 @@ function factsOf(data, i) {
   const facts = [];
   const region = regionOf(data, i);
   if (region) facts.push(['region', region.verdict ? `${region.letter} (${region.verdict})` : region.letter]);
+  if (region?.tokens?.length) facts.push(['its tokens', region.tokens.map(quoted).join(' ')]);
+  if (data.readable?.[i]) facts.push(['readable', data.readable[i] === 2 ? 'yes' : 'no']);
   if (data.frequency && !Number.isNaN(data.frequency[i])) facts.push(['fires on', percent(data.frequency[i])]);
   return facts;
 }
@@ -44,6 +50,7 @@ function showLatent(data, i, into, { go, leave, hidden, matchedFrom }) {
     make('button', { type: 'button', className: 'quiet close', onclick: leave, ariaLabel: 'Let go of this latent', title: 'Esc' }, '×'));
   const parts = [head];
   if (hidden) parts.push(make('p', { className: 'muted' }, 'The filters hide this latent; it is ringed all the same.'));
+  parts.push(...meaningOf(data, i).map((text) => make('p', { className: 'meaning' }, text)));
   const facts = factsOf(data, i);
   if (data.many) {
     const n = data.claims[i];
@@ -86,6 +93,7 @@ function partnerRow(data, kind, row, cosine, how, go, matchedFrom) {
     make('span', { className: 'cosine' }, three(cosine)),
     bar,
     make('span', { className: 'how' }, how),
+    ...(row === NOBODY ? [] : meaningOf(data, row).slice(0, 1).map((text) => make('span', { className: 'meaning' }, text))),
   ];
   if (row === NOBODY) return make('div', { className: 'to' }, ...inside);
   const said = `${kind} partner: latent ${data.id[row]} of ${nameOf(data, row)}, cosine ${three(cosine)}${how && `, ${how}`}`;
@@ -114,6 +122,11 @@ function showCaught(data, rows, into, { matched, save, leave }) {
   if (data.many && rows.length) {
     const n = rows.reduce((sum, i) => sum + (matched(i) ? 1 : 0), 0);
     parts.push(make('p', { className: 'muted' }, `${count(n)} matched at the threshold, ${count(rows.length - n)} not`));
+  }
+  const words = data.words.length && rows.length ? tokensOfRows(data, rows) : [];
+  if (words.length) {
+    const said = words.map(([token, n]) => `${quoted(token)} ${count(n)}`).join(' · ');
+    parts.push(make('p', { className: 'meaning', id: 'caught-tokens' }, said));
   }
   if (rows.length) parts.push(make('button', { type: 'button', id: 'csv', onclick: save }, 'Download CSV'));
   into.replaceChildren(...parts);

@@ -6,6 +6,8 @@ MB. That package also maps the file: the process would crash if the file were tr
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,25 +56,55 @@ def open_safetensors(path: Path) -> TensorFile:
         SourceError: the header is too long, is not JSON, or does not describe the following bytes exactly.
     """
     file = FileBytes(path)
-    length = int.from_bytes(file.read(0, 8).tobytes(), "little")
-    if length > min(MAX_HEADER_BYTES, file.size - 8):
-        fate = "it is truncated or not safetensors" if length > file.size - 8 else "more than any checkpoint needs"
-        raise SourceError(f"{path.name}: the header claims {length:,} bytes of a file of {file.size:,}: {fate}")
-    header = _header(file.read(8, length).tobytes(), path.name)
-    metadata = header.pop("__metadata__", {}) or {}
-    if not isinstance(metadata, dict) or any(type(v) is not str for v in metadata.values()):
-        raise SourceError(f"{path.name}: the header's __metadata__ is not a table of strings")
-    start = 8 + length
-    spans = {key: _span(key, spec, path.name, file.size) for key, spec in header.items()}
-    _check_tiling(spans, file.size - start, path.name)
-    entries = {key: entry for key, (entry, _, _) in spans.items() if entry is not None}
+    header = read_header(lambda start, n: file.read(start, n).tobytes(), file.size, path.name)
     return TensorFile(
         path,
         "safetensors",
-        entries,
-        lambda key, place=None: read_stored(file, start + spans[key][1], entries[key], place),
-        metadata=metadata,
-        unread={key: shown(header[key]["dtype"], 20) for key, (entry, _, _) in spans.items() if entry is None},
+        header.entries,
+        lambda key, place=None: read_stored(file, header.start[key], header.entries[key], place),
+        metadata=header.metadata,
+        unread=header.unread,
+    )
+
+
+@dataclass(frozen=True)
+class Header:
+    """The header of a safetensors file.
+
+    Attributes:
+        entries: shape and type of each tensor of a type that torch has.
+        start: first byte of each in the file.
+        unread: type of each other tensor.
+        metadata: the file's table of strings.
+    """
+
+    entries: dict[str, Entry]
+    start: dict[str, int]
+    unread: dict[str, str]
+    metadata: dict[str, str]
+
+
+def read_header(read: Callable[[int, int], bytes], size: int, name: str) -> Header:
+    """Read the header of a file of `size` bytes through `read(first byte, number of bytes)`.
+
+    Raises:
+        SourceError: see `open_safetensors`.
+    """
+    length = int.from_bytes(read(0, 8), "little")
+    if length > min(MAX_HEADER_BYTES, size - 8):
+        fate = "it is truncated or not safetensors" if length > size - 8 else "more than any checkpoint needs"
+        raise SourceError(f"{name}: the header claims {length:,} bytes of a file of {size:,}: {fate}")
+    table = _header(read(8, length), name)
+    metadata = table.pop("__metadata__", {}) or {}
+    if not isinstance(metadata, dict) or any(type(v) is not str for v in metadata.values()):
+        raise SourceError(f"{name}: the header's __metadata__ is not a table of strings")
+    spans = {key: _span(key, spec, name, size) for key, spec in table.items()}
+    _check_tiling(spans, size - 8 - length, name)
+    return Header(
+        {key: entry for key, (entry, _, _) in spans.items() if entry is not None},
+        {key: 8 + length + begin for key, (_, begin, _) in spans.items()},
+        {key: shown(table[key]["dtype"], 20) for key, (entry, _, _) in spans.items() if entry is None},
+        metadata,
     )
 
 

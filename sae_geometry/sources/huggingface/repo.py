@@ -36,7 +36,7 @@ _MOST_COMMITS = 4
 
 
 @dataclass(frozen=True)
-class _Repo:
+class Repo:
     """One commit of a repository ("org/repo" or "datasets/org/repo"): its files, and known checksums."""
 
     name: str
@@ -58,9 +58,9 @@ def bundle_huggingface(address: Address, context: Context) -> Bundle:
         pinned = _choose(repo, address, context)
         sides = [n for w in pinned[:1] for n in side_names(w) if n in repo.files]
         context.say(f"using {', '.join(pinned)} of {repo.name} at commit {repo.commit[:12]}")
-        paths = {n: _bring(repo, n, context, watch) for n in (*pinned, *sides)}
+        paths = {n: bring(repo, n, context, watch) for n in (*pinned, *sides)}
         if not context.offline and repo.guessed is None:
-            _remember(repo, address.revision or "main", pinned[0], watch)
+            remember(repo, address.revision or "main", pinned[0], watch)
     spelled = f"hf://{repo.name}@{repo.commit}/{path_of(pinned)}".rstrip("/")
     return Bundle(
         tuple(paths[n] for n in pinned),
@@ -89,19 +89,19 @@ def separate_places(address: Address, context: Context) -> list[str]:
         return [f"hf://{repo.name}@{repo.commit}/{base}{label}" for label in labels]
 
 
-def _repo_of(address: Address, context: Context, watch: Watch) -> _Repo:
-    repo = _cached_repo(address) if context.offline else _listed_repo(address.place, address.revision)
-    return repo or _asked_repo(address, context, watch)
+def _repo_of(address: Address, context: Context, watch: Watch) -> Repo:
+    repo = cached_repo(address) if context.offline else listed_repo(address.place, address.revision)
+    return repo or asked_repo(address, context, watch)
 
 
-def _choose(repo: _Repo, address: Address, context: Context) -> tuple[str, ...]:
+def _choose(repo: Repo, address: Address, context: Context) -> tuple[str, ...]:
     chosen = choose_files(list(repo.files), address.path, str(address))
     if not chosen:
         raise _missing(repo, address, context)
     return _one_source(chosen, address) if len(chosen) > 1 and address.path not in repo.files else chosen
 
 
-def _inside(repo: _Repo, address: Address, context: Context) -> dict[str, str]:
+def _inside(repo: Repo, address: Address, context: Context) -> dict[str, str]:
     """Return the files of an address by their names relative to it."""
     path = address.path or ""
     inside = {n.removeprefix(f"{path}/" if path else ""): n for n in repo.files if not path or n.startswith(f"{path}/")}
@@ -110,7 +110,7 @@ def _inside(repo: _Repo, address: Address, context: Context) -> dict[str, str]:
     return inside
 
 
-def _missing(repo: _Repo, address: Address, context: Context) -> SourceError:
+def _missing(repo: Repo, address: Address, context: Context) -> SourceError:
     if context.offline:
         return SourceError(f"{address} is not in the Hugging Face cache; leave out --offline")
     near = sorted(n for n in repo.files if looks_like_weights(n))[:5]
@@ -128,7 +128,7 @@ def _one_source(halves: tuple[str, ...], address: Address) -> tuple[str, ...]:
     return found
 
 
-def _asked_repo(address: Address, context: Context, watch: Watch) -> _Repo:
+def asked_repo(address: Address, context: Context, watch: Watch) -> Repo:
     from huggingface_hub import HfApi
 
     if context.offline:
@@ -136,7 +136,7 @@ def _asked_repo(address: Address, context: Context, watch: Watch) -> _Repo:
     timeout = limits().connect + limits().silence
     info: Any = watch.within(
         lambda: HfApi().repo_info(
-            revision=address.revision, files_metadata=True, timeout=timeout, **_client_name(address.place)
+            revision=address.revision, files_metadata=True, timeout=timeout, **client_name(address.place)
         )
     )
     if not _is_commit(info.sha):
@@ -146,7 +146,7 @@ def _asked_repo(address: Address, context: Context, watch: Watch) -> _Repo:
         told = listed.blob_id if listed.lfs is None else listed.lfs.sha256
         if str(listed.rfilename).isprintable():  # `safe_path` accepts no other name
             files[str(listed.rfilename)] = told if isinstance(told, str) else None
-    repo = _Repo(address.place, str(info.sha), files)
+    repo = Repo(address.place, str(info.sha), files)
     with suppress(OSError):  # without a writable cache the request is only repeated
         listing = _listing(repo.name, repo.commit)
         wrote(listing)
@@ -159,7 +159,7 @@ def _listing(name: str, commit: str) -> Path:
     return cache_root() / "huggingface" / safe_path(name) / f"{commit}.json"
 
 
-def _listed_repo(name: str, commit: str | None) -> _Repo | None:
+def listed_repo(name: str, commit: str | None) -> Repo | None:
     """Return a commit whose files were listed before; commits do not change."""
     if commit is None or not _is_commit(commit):
         return None
@@ -169,10 +169,10 @@ def _listed_repo(name: str, commit: str | None) -> _Repo | None:
         return None
     if not isinstance(files, dict):
         return None
-    return _Repo(name, commit, {n: told if isinstance(told, str) else None for n, told in files.items()})
+    return Repo(name, commit, {n: told if isinstance(told, str) else None for n, told in files.items()})
 
 
-def _cached_repo(address: Address) -> _Repo | None:
+def cached_repo(address: Address) -> Repo | None:
     """Return the cached content of a repository at a revision."""
     folder, revision = _cache_folder(address.place), address.revision or "main"
     commit, guessed = revision if _is_commit(revision) else commit_of(folder, revision), None
@@ -188,10 +188,10 @@ def _cached_repo(address: Address) -> _Repo | None:
         commit = commits[0]
         guessed = f"the cache does not say which commit is main: its only one, {commit[:12]}, was taken"
     snapshot = folder / "snapshots" / commit
-    listed = _listed_repo(address.place, commit)
+    listed = listed_repo(address.place, commit)
     sums = listed.files if listed is not None else {}
     names = [p.relative_to(snapshot).as_posix() for p in snapshot.rglob("*") if p.is_file() or p.is_symlink()]
-    return _Repo(address.place, commit, {n: sums.get(n) for n in names}, guessed) if names else None
+    return Repo(address.place, commit, {n: sums.get(n) for n in names}, guessed) if names else None
 
 
 def _cache_folder(name: str) -> Path:
@@ -201,30 +201,30 @@ def _cache_folder(name: str) -> Path:
     return Path(constants.HF_HUB_CACHE) / (kind + name.replace("/", "--"))
 
 
-def _client_name(name: str) -> dict[str, Any]:
+def client_name(name: str) -> dict[str, Any]:
     """Return the name of a repository in Hugging Face's client."""
     plain = name.removeprefix("datasets/")
     return {"repo_id": plain, "repo_type": "model" if plain == name else "dataset"}
 
 
-def _remember(repo: _Repo, revision: str, name: str, watch: Watch) -> None:
+def remember(repo: Repo, revision: str, name: str, watch: Watch) -> None:
     """Make the client record the commit of a branch or tag, so that it resolves offline."""
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
     if _is_commit(revision):
         return
     noted, here = (
-        try_to_load_from_cache(filename=name, revision=r, **_client_name(repo.name)) for r in (revision, repo.commit)
+        try_to_load_from_cache(filename=name, revision=r, **client_name(repo.name)) for r in (revision, repo.commit)
     )
     if noted != here:
         watch.within(
             lambda: hf_hub_download(
-                filename=name, revision=revision, etag_timeout=limits().connect, **_client_name(repo.name)
+                filename=name, revision=revision, etag_timeout=limits().connect, **client_name(repo.name)
             )
         )
 
 
-def _bring(repo: _Repo, name: str, context: Context, watch: Watch) -> Path:
+def bring(repo: Repo, name: str, context: Context, watch: Watch) -> Path:
     """Return a file of a commit from the client's cache; only the client writes there.
 
     Raises:
@@ -235,11 +235,11 @@ def _bring(repo: _Repo, name: str, context: Context, watch: Watch) -> Path:
     def download(*, force: bool) -> Path:
         context.say(f"fetching {name} from {repo.name}")
         bar = bar_class(name, context.progress)
-        how = {"etag_timeout": limits().connect, "force_download": force, "tqdm_class": bar, **_client_name(repo.name)}
+        how = {"etag_timeout": limits().connect, "force_download": force, "tqdm_class": bar, **client_name(repo.name)}
         return Path(watch.within(lambda: hf_hub_download(filename=name, revision=repo.commit, **how)))
 
     safe_path(name)
-    cached = try_to_load_from_cache(filename=name, revision=repo.commit, **_client_name(repo.name))
+    cached = try_to_load_from_cache(filename=name, revision=repo.commit, **client_name(repo.name))
     path = Path(cached) if isinstance(cached, str) else None
     if path is None and context.offline:
         if (link := _cache_folder(repo.name) / "snapshots" / repo.commit / name).is_symlink():
@@ -273,7 +273,7 @@ def _is_blob(path: Path) -> bool:
     return path.is_symlink() and Path(os.readlink(path)).parent.name == "blobs"
 
 
-def _intact(path: Path, name: str, repo: _Repo) -> bool:
+def _intact(path: Path, name: str, repo: Repo) -> bool:
     """Return whether a cached file has its checksum, which is the name of its blob; true where none is known."""
     expected = repo.files.get(name) or (Path(os.readlink(path)).name if _is_blob(path) else "")
     return len(expected) not in (40, 64) or intact(path, expected)

@@ -1,0 +1,71 @@
+// Tokens and explanations: of a latent, of many, and the latents of a word.
+
+// The top tokens of a latent, largest first; none without labels.
+function tokensOf(data, i) {
+  const out = [];
+  for (let k = 0; k < data.perLatent; k++) {
+    const number = data.tokens[i * data.perLatent + k];
+    if (number) out.push(data.words[number - 1]);
+  }
+  return out;
+}
+
+const explanationOf = (data, i) => data.explanations[i] ?? '';
+
+// Latents that write towards a token, or whose explanation has the text; upper and lower case are one.
+function rowsWith(data, text) {
+  const wanted = text.trim().toLowerCase();
+  const numbers = new Set();
+  data.words.forEach((word, at) => { if (word.trim().toLowerCase() === wanted) numbers.add(at + 1); });
+  const rows = [];
+  for (let i = 0; i < data.n; i++) {
+    let found = explanationOf(data, i).toLowerCase().includes(wanted);
+    for (let k = 0; k < data.perLatent && !found; k++) found = numbers.has(data.tokens[i * data.perLatent + k]);
+    if (found) rows.push(i);
+  }
+  return rows;
+}
+
+// The tokens that mark some rows: most often among theirs, against how often they are among all.
+function tokensOfRows(data, rows, most = 8) {
+  const tally = (each) => {
+    const counts = new Map();
+    for (const i of each) {
+      for (let k = 0; k < data.perLatent; k++) {
+        const number = data.tokens[i * data.perLatent + k];
+        if (number) counts.set(number, (counts.get(number) ?? 0) + 1);
+      }
+    }
+    return counts;
+  };
+  data.tallied ??= tally(Array(data.n).keys());
+  const score = ([number, n]) => n * Math.log((n * data.n) / (data.tallied.get(number) * rows.length));
+  return [...tally(rows)]
+    .sort((a, b) => score(b) - score(a) || a[0] - b[0])
+    .slice(0, most)
+    .map(([number, n]) => [data.words[number - 1], n]);
+}
+
+// A token as it is read: without the spaces around it, which are shown where it is nothing else.
+const quoted = (token) => token.trim() || `‘${token}’`;
+
+// Light up the latents of every run that write towards a token, or whose explanation has the words.
+function findWord(text, run) {
+  const rows = rowsWith(data, text).filter((i) => run < 0 || data.run[i] === run);
+  if (!rows.length) return answer(`No latent has ${quoted(text.trim())} among its labels.`);
+  Object.assign(state, { word: text.trim(), lit: new Set(rows) });
+  const most = 6;
+  const some = rows.slice(0, most).map((row) =>
+    make('button', { type: 'button', className: 'link', onclick: () => select(row) }, `${nameOf(data, row)} ${data.id[row]}`));
+  const more = rows.length > most ? ` and ${count(rows.length - most)} more ` : ' ';
+  answer(`${count(rows.length)} latent${rows.length === 1 ? '' : 's'} with ${quoted(state.word)}: `,
+    ...some.flatMap((button, at) => (at ? [', ', button] : [button])), more,
+    make('button', { type: 'button', className: 'link', id: 'unlight', onclick: unlight }, 'show all'));
+  redrawSoon();
+}
+
+function unlight() {
+  Object.assign(state, { word: null, lit: null });
+  answer('');
+  redrawSoon();
+}

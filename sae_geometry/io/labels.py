@@ -1,0 +1,111 @@
+"""Labels of a dictionary's latents: a table by original latent id, every column with its source."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_SOURCES = b"sae_geometry_labels"
+_MOST_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """What is known of what latents mean. A label never changes a number.
+
+    Attributes:
+        frame: one row per labeled latent; the index `latent_id` holds original ids, ascending, each once.
+        sources: where each column comes from.
+        metric: float64 [d, d], Σ_v u_v u_vᵀ over the unembedding behind `tokens`; None without one. It is not saved.
+    """
+
+    frame: pd.DataFrame
+    sources: Mapping[str, str]
+    metric: np.ndarray | None = None
+
+    @staticmethod
+    def of(frame: pd.DataFrame, source: str | Mapping[str, str], metric: np.ndarray | None = None) -> Labels:
+        """Build labels from a frame indexed by original latent id.
+
+        Args:
+            frame: one row per latent.
+            source: of every column, or one for each.
+            metric: as above.
+
+        Raises:
+            ValueError: ids that are not whole numbers from 0 on, or that repeat.
+        """
+        import pandas as pd
+
+        ids = pd.Index(frame.index)
+        if not pd.api.types.is_integer_dtype(ids.dtype) or (len(ids) and int(ids.min()) < 0):
+            raise ValueError(f"latent ids are whole numbers from 0 on; got {list(ids[:3])!r}")
+        twice = ids[ids.duplicated()]
+        if len(twice):
+            raise ValueError(f"{len(twice):,} latent ids occur more than once, first {int(twice[0])}")
+        sources = {str(c): source if isinstance(source, str) else source[str(c)] for c in frame.columns}
+        ordered = frame.copy().sort_index().rename_axis("latent_id")
+        ordered.columns = pd.Index([str(c) for c in ordered.columns])
+        return Labels(ordered, MappingProxyType(sources), metric)
+
+    def select(self, latent_ids: Sequence[int] | np.ndarray) -> Labels:
+        """Return the labels of these latents, in ascending order; ids without a label are left out."""
+        return replace(self, frame=self.frame.loc[self.frame.index.isin(latent_ids)])
+
+    def joined(self, other: Labels) -> Labels:
+        """Return both tables as one; of columns with one name, those of `other`."""
+        mine = self.frame[[c for c in self.frame.columns if c not in other.frame.columns]]
+        frame = mine.join(other.frame, how="outer").sort_index().rename_axis("latent_id")
+        metric = other.metric if "tokens" in other.frame.columns else self.metric
+        return Labels(frame, MappingProxyType({**self.sources, **other.sources}), metric)
+
+    def for_ids(self, latent_ids: Sequence[int] | np.ndarray) -> pd.DataFrame:
+        """Return one row for each of these ids, in their order; nulls where a latent has no label."""
+        return self.frame.reindex(np.asarray(latent_ids))
+
+    def save(self, path: str | Path) -> Path:
+        """Write the table as Parquet with the source of each column; `Labels.read` reads it.
+
+        Next to a checkpoint and named like it, `ae.labels.parquet` for `ae.pt`, it is loaded with the dictionary.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        table = pa.Table.from_pandas(self.frame.reset_index(), preserve_index=False)
+        table = table.replace_schema_metadata(
+            {**(table.schema.metadata or {}), _SOURCES: json.dumps(dict(self.sources))}
+        )
+        with Path(path).open("wb") as file:  # a name need not be UTF-8, which pyarrow expects
+            pq.write_table(table, file, compression="zstd")
+        return Path(path)
+
+    @staticmethod
+    def read(path: Path) -> Labels:
+        """Read a table that `save` wrote.
+
+        Raises:
+            ValueError: it is damaged, or no table of labels.
+        """
+        import pyarrow.parquet as pq
+
+        try:
+            if path.stat().st_size > _MOST_BYTES:
+                raise ValueError("it is larger than labels need")
+            with path.open("rb") as file:
+                table = pq.read_table(file)
+            sources: Any = json.loads((table.schema.metadata or {}).get(_SOURCES, b"{}"))
+            frame = table.to_pandas().set_index("latent_id")
+            told = {str(c): str(sources.get(str(c), path.name)) for c in frame.columns}
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:  # pyarrow's errors are ValueErrors
+            why = " ".join(str(error).split())[:120]
+            raise ValueError(f"{path.name} cannot be read as a table of labels ({why})") from error
+        return Labels.of(frame, told)

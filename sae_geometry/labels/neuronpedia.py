@@ -1,0 +1,186 @@
+"""Explanations and densities from Neuronpedia's public exports: gzipped JSON lines in numbered batches.
+
+An export is `MODEL/SOURCE/features/batch-N.jsonl.gz` and `MODEL/SOURCE/explanations/batch-N.jsonl.gz`; explanations by
+another explainer lie in `explanations-NAME/`. Ids do not follow the order of the batches, so all of them are read.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sae_geometry.io.labels import Labels
+
+_BATCH = re.compile(r"batch-(\d+)\.jsonl\.gz")
+_MOST_LINE = 8 << 20
+_MOST_BATCH = 4 << 30  # bytes of a batch once decompressed
+_MOST_ID = 1 << 31
+
+
+class ExportError(ValueError):
+    """An export is incomplete, damaged, or of another dictionary."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """What an export says of the latents of one dictionary.
+
+    Attributes:
+        source: "MODEL/SOURCE".
+        labels: columns explanation, density, tokens and negative_tokens, as far as the export has them.
+        explainer: who wrote the explanations; None without any.
+        others: explainers whose explanations were left out, with how many each wrote.
+    """
+
+    source: str
+    labels: Labels
+    explainer: str | None
+    others: Mapping[str, int]
+
+
+def read_export(folder: Path, source: str, explainer: str | None = None) -> Export:
+    """Read a downloaded export.
+
+    Args:
+        folder: the folder of SOURCE, or one above it that holds MODEL/SOURCE.
+        source: "MODEL/SOURCE", which every record must name.
+        explainer: whose explanations to take; by default those of whoever wrote most, never a mixture.
+
+    Raises:
+        ExportError: nothing there, a missing batch, a truncated or damaged file, records of another source, or an
+            explainer who wrote none.
+    """
+    root = folder / source if (folder / source).is_dir() else folder
+    kinds = sorted(p for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
+    features = [p for p in kinds if p.name == "features"]
+    explained = [p for p in kinds if re.fullmatch(r"explanations(-.+)?", p.name)]
+    if not features and not explained:
+        raise ExportError(
+            f"{folder} has no export of {source}: expected {source}/features or {source}/explanations, with "
+            "batch-0.jsonl.gz in it"
+        )
+    columns: dict[str, dict[int, Any]] = {}
+    sources: dict[str, str] = {}
+    for part in features:
+        for record in _records(part, source):
+            _take_feature(columns, record)
+    sources |= dict.fromkeys(columns, f"Neuronpedia, {source}")
+    chosen, others = None, dict[str, int]()
+    if explained:
+        table, chosen, others = _explanations(explained, source, explainer)
+        columns["explanation"] = table
+        sources["explanation"] = f"Neuronpedia, {source}, by {chosen}"
+    frame = pd.DataFrame({name: pd.Series(values) for name, values in columns.items()})
+    frame.index = frame.index.astype("int64")
+    return Export(source, Labels.of(frame, sources), chosen, others)
+
+
+def read_folder(folder: Path) -> Export:
+    """Read the one export in a downloaded folder; its records say of what.
+
+    Raises:
+        ExportError: none there, several, or a damaged one.
+    """
+    kinds = ("features", "explanations", "explanations-*")
+    depths = ("", "*/", "*/*/", "*/*/*/")
+    roots = sorted(
+        {p.parent for depth in depths for kind in kinds for p in folder.glob(f"{depth}{kind}") if p.is_dir()}
+    )
+    if len(roots) != 1:
+        some = ", ".join(p.relative_to(folder).as_posix() for p in roots[:4])
+        what = f"holds several exports: give one of {some}" if roots else "holds no export of Neuronpedia"
+        raise ExportError(f"{folder} {what}")
+    batches = sorted(p for p in roots[0].glob("*/batch-*.jsonl.gz") if p.parent.name != "activations")
+    first = next((record for path in batches for record in _lines(path)), None)
+    if first is None:
+        raise ExportError(f"{folder} holds no export of Neuronpedia: expected batch-0.jsonl.gz with records")
+    return read_export(roots[0], f"{first.get('modelId')}/{first.get('layer')}")
+
+
+def _take_feature(columns: dict[str, dict[int, Any]], record: Mapping[str, Any]) -> None:
+    latent = _latent(record)
+    density = record.get("frac_nonzero")
+    if isinstance(density, int | float) and not isinstance(density, bool):
+        if not 0 <= density <= 1:
+            raise ExportError(f"latent {latent}: frac_nonzero is {density!r}, not a share of tokens")
+        seen = columns.setdefault("density", {})
+        if seen.get(latent, density) != density:
+            raise ExportError(f"latent {latent} is there twice, with densities {seen[latent]:g} and {density:g}")
+        seen[latent] = float(density)
+    for key, name in (("pos_str", "tokens"), ("neg_str", "negative_tokens")):
+        texts = record.get(key)
+        if isinstance(texts, list) and texts and all(isinstance(t, str) for t in texts):
+            columns.setdefault(name, {})[latent] = texts[:64]
+
+
+def _explanations(
+    folders: Sequence[Path], source: str, explainer: str | None
+) -> tuple[dict[int, str], str, dict[str, int]]:
+    """Return one explanation per latent by one explainer, that explainer, and how many each other wrote."""
+    written: dict[str, dict[int, str]] = {}
+    for folder in folders:
+        named = folder.name.removeprefix("explanations").removeprefix("-")
+        for record in _records(folder, source):
+            text = record.get("description")
+            if isinstance(text, str) and text.strip():
+                who = str(record.get("explanationModelName") or named or "an unnamed explainer")
+                written.setdefault(who, {}).setdefault(_latent(record), text.strip())
+    counts = Counter({who: len(texts) for who, texts in written.items()})
+    if not counts:
+        raise ExportError(f"the export of {source} holds no explanation")
+    if explainer is not None and explainer not in counts:
+        raise ExportError(f"{explainer!r} explained no latent of {source}; there are {', '.join(sorted(counts))}")
+    chosen = explainer or min(counts, key=lambda who: (-counts[who], who))
+    return written[chosen], chosen, {who: n for who, n in sorted(counts.items()) if who != chosen}
+
+
+def _records(folder: Path, source: str) -> Iterator[Mapping[str, Any]]:
+    """Yield the records of all batches, each checked to be of this source."""
+    batches = {int(m[1]): p for p in folder.iterdir() if (m := _BATCH.fullmatch(p.name))}
+    missing = sorted(set(range(max(batches, default=0) + 1)) - batches.keys())
+    if missing:
+        raise ExportError(f"{folder} lacks batch-{missing[0]}.jsonl.gz; download the export again")
+    model, _, layer = source.partition("/")
+    for _, path in sorted(batches.items()):
+        for record in _lines(path):
+            said = (str(record.get("modelId")), str(record.get("layer")))
+            if said != (model, layer):
+                raise ExportError(f"{path.name} is of {said[0][:60]}/{said[1][:60]}, not of {source}")
+            yield record
+
+
+def _lines(path: Path) -> Iterator[Mapping[str, Any]]:
+    n = 0
+    try:
+        with gzip.open(path, "rb") as f:
+            while line := f.readline(_MOST_LINE):
+                n += len(line)
+                if n > _MOST_BATCH or (len(line) == _MOST_LINE and not line.endswith(b"\n")):
+                    raise ExportError(f"{path} holds more than an export does")
+                if line.strip():
+                    record = json.loads(line)
+                    if not isinstance(record, dict):
+                        raise ExportError(f"{path} holds a line that is not a record")
+                    yield record
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ExportError(f"{path} is truncated or damaged; download it again") from error
+
+
+def _latent(record: Mapping[str, Any]) -> int:
+    index = record.get("index")
+    try:
+        latent = int(index) if isinstance(index, str | int) and not isinstance(index, bool) else -1
+    except ValueError:
+        latent = -1
+    if not 0 <= latent < _MOST_ID:
+        raise ExportError(f"a record has the index {str(index)[:40]!r}, which is no latent id")
+    return latent

@@ -1,0 +1,215 @@
+"""Labels beside pairs of latents: the tokens of both, how far they overlap, and which latents can be read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sae_geometry.dictionary import Dictionary
+from sae_geometry.io.escaping import shown
+from sae_geometry.io.formatting import aligned
+from sae_geometry.matching.defaults import THRESHOLD
+from sae_geometry.nulls.competition import Share, share_of
+from sae_geometry.pairwise.label_columns import label_columns, label_text, logit_cosine, token_overlap
+
+GROUPS = ("most alike", "in between", "without a partner")
+_ROWS = 3  # per group
+
+
+@dataclass(frozen=True, eq=False)
+class PairLabels:
+    """Latents in three groups, with the labels of each and of its partner.
+
+    Attributes:
+        table: one row per latent: run, latent_id, partner_run, partner_id, cosine (nan without a partner), group.
+        own, partner: labels of each row's latent and of its partner, in the order of `table`.
+        overlap: float64 [n], share of top tokens that a pair has in common; nan where unknown.
+        logits: float64 [n], cosine of the two effects on the logits; nan where unknown.
+        sources: what the tokens and explanations are by, one sentence each.
+        names: names of the groups, in order.
+    """
+
+    table: pd.DataFrame
+    own: pd.DataFrame
+    partner: pd.DataFrame
+    overlap: np.ndarray
+    logits: np.ndarray
+    sources: tuple[str, ...]
+    names: tuple[str, ...]
+
+    def summary(self) -> dict[str, Any]:
+        """Return the readable shares and mean overlaps per group, JSON-ready."""
+        return {"sources": list(self.sources), "groups": [self._group(name) for name in self.names]}
+
+    def _group(self, name: str) -> dict[str, Any]:
+        rows = (self.table["group"] == name).to_numpy()
+        record: dict[str, Any] = {"group": name, "n": int(rows.sum())}
+        for key, share in self._shares(rows).items():
+            record[key] = {"value": share.value, "low": share.low, "high": share.high, "n": share.n}
+        for key, values in (("token_overlap", self.overlap[rows]), ("logit_cosine", self.logits[rows])):
+            known = values[~np.isnan(values)]
+            if len(known):
+                record[key] = float(known.mean())
+        return record
+
+    def _shares(self, rows: np.ndarray) -> dict[str, Share]:
+        """Return the share that is readable (FDR 5 %), and the share beyond chance, 2 · wins − 1."""
+        found = {}
+        if "readable" in self.own:
+            known = self.own["readable"][rows].dropna().astype(bool)
+            found["readable"] = share_of(float(known.sum()), len(known))
+        if {"token_cosine", "turned_token_cosine"} <= set(self.own.columns):
+            both = self.own.loc[rows, ["token_cosine", "turned_token_cosine"]].dropna().astype(float)
+            wins = share_of(float((both["token_cosine"] > both["turned_token_cosine"]).sum()), len(both))
+            found["readable_beyond_chance"] = Share(2 * wins.value - 1, 2 * wins.low - 1, 2 * wins.high - 1, wins.n)
+        return {key: share for key, share in found.items() if share.n}
+
+    def lines(self) -> list[str]:
+        """Return a few pairs of each group with their tokens, and the readable shares, as text."""
+        head, *rows = self._cells()
+        made = [f"labels: {'; '.join(self.sources)}", *(f"  {line}" for line in aligned([head, *rows]))]
+        return [*made, *(f"  {line}" for line in self._share_lines())]
+
+    def html(self) -> str:
+        """Return the same as an HTML table; every label is escaped."""
+        head, *rows = [[escape(cell) for cell in row] for row in self._cells()]
+        heads = "".join(f"<th>{cell}</th>" for cell in head)
+        body = "".join(f"<tr><td>{'</td><td>'.join(row)}</td></tr>" for row in rows)
+        said = "".join(f"<li>{escape(line)}</li>" for line in (*self.sources, *self._share_lines()))
+        return f"<table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table><ul>{said}</ul>"
+
+    def _share_lines(self) -> list[str]:
+        told = {"readable": "readable (FDR 5 %)", "readable_beyond_chance": "readable beyond chance (2 × wins − 1)"}
+        found = [(name, self._shares((self.table["group"] == name).to_numpy())) for name in self.names]
+        lines = []
+        for key, words in told.items():
+            parts = [
+                f"{name} {s.value:.0%} [{s.low:.0%}, {s.high:.0%}] of {s.n:,}"
+                for name, shares in found
+                if (s := shares.get(key)) is not None
+            ]
+            if parts:
+                lines.append(f"{words}: {'; '.join(parts)}")
+        return lines
+
+    def _cells(self) -> list[tuple[str, ...]]:
+        """Return the header and a few rows per group; columns that say nothing are left out."""
+        rows = [i for name in self.names for i in self._examples(name)]
+        shown_rows = self.table.iloc[rows].to_dict("records")
+        run, partner = (self._only_name(column) for column in ("run", "partner_run"))
+        its_name = "partner" if partner in ("", run) else partner
+        columns = [
+            ("", [row["group"] for row in shown_rows]),
+            ("cosine", [_number(row["cosine"]) for row in shown_rows]),
+            (run or "latent", [_name(row["run"], row["latent_id"], run) for row in shown_rows]),
+            ("label", [label_text(self.own.iloc[i]) for i in rows]),
+            (its_name, [_name(row["partner_run"], row["partner_id"], partner) for row in shown_rows]),
+            ("its label", [label_text(self.partner.iloc[i]) for i in rows]),
+            ("overlap", [_number(self.overlap[i]) for i in rows]),
+            ("logits", [_number(self.logits[i]) for i in rows]),
+        ]
+        kept = [(name, *cells) for name, cells in columns if any(cell not in ("", "–") for cell in cells)]
+        return list(zip(*kept, strict=True))
+
+    def _only_name(self, column: str) -> str:
+        """Return the name of the run that all listed rows have in a column, for its head; empty if several."""
+        rows = self.table[self.table["run"] == self.table["run"].iloc[0]]
+        names = [name for name in rows[column].unique() if isinstance(name, str)]
+        return shown(names[0], 30) if len(names) == 1 else ""
+
+    def _examples(self, name: str) -> list[int]:
+        """Return rows of a group: its most alike, those at its quartiles, or its least alike."""
+        shown_run = self.table["run"] == self.table["run"].iloc[0]  # of both directions, one
+        rows = np.flatnonzero((shown_run & (self.table["group"] == name)).to_numpy())
+        told = self.own.notna().any(axis=1).to_numpy()[rows]
+        rows = rows[told] if told.any() else rows  # where few latents have labels, those
+        cosine = np.nan_to_num(self.table["cosine"].to_numpy(dtype=np.float64)[rows], nan=-2.0)
+        rows = rows[np.argsort(-np.abs(cosine) if name == self.names[0] else -cosine, kind="stable")]
+        if len(rows) <= _ROWS or name == self.names[0]:
+            return [int(i) for i in rows[:_ROWS]]
+        if name == self.names[-1]:
+            return [int(i) for i in rows[-_ROWS:]]
+        return [int(rows[len(rows) * q // 4]) for q in (1, 2, 3)]
+
+
+def pair_labels(
+    table: pd.DataFrame,
+    dictionaries: Sequence[Dictionary],
+    *,
+    groups: Sequence[str] | np.ndarray | None = None,
+    names: tuple[str, ...] = GROUPS,
+    signed: bool = True,
+    threshold: float = THRESHOLD,
+) -> PairLabels | None:
+    """Put labels beside pairs; None where no dictionary has any.
+
+    Args:
+        table: one row per latent: run, latent_id, cosine, and for pairs partner_run, partner_id (−1 none), significant.
+        dictionaries: the dictionaries, by name.
+        groups: group of each row; by default significant and above the threshold, significant, neither.
+        names: names of the groups, in order.
+        signed: whether only a positive cosine makes two latents alike.
+        threshold: cosine above which two latents are most alike.
+    """
+    if all(d.labels is None for d in dictionaries):
+        return None
+    by_name = {d.name: d for d in dictionaries}
+    pairs = pd.DataFrame({"run": table["run"], "latent_id": table["latent_id"], "cosine": table["cosine"]})
+    pairs["partner_run"] = table.get("partner_run")
+    pairs["partner_id"] = table.get("partner_id", pd.Series(-1, index=table.index))
+    groups = np.array(names, dtype=object)[_groups(table, signed, threshold)] if groups is None else groups
+    pairs["group"] = np.asarray(groups, dtype=object)
+    pairs = pairs.reset_index(drop=True)
+    own = label_columns(pairs["run"], pairs["latent_id"], by_name)
+    partner = label_columns(pairs["partner_run"], pairs["partner_id"], by_name)
+    return PairLabels(
+        pairs,
+        own,
+        partner,
+        token_overlap(own.get("tokens"), partner.get("tokens"), len(pairs)),
+        logit_cosine(pairs, by_name),
+        sources_of(dictionaries),
+        names,
+    )
+
+
+def _groups(table: pd.DataFrame, signed: bool, threshold: float) -> np.ndarray:
+    cosine = table["cosine"].to_numpy(dtype=np.float64)
+    alike = (cosine if signed else np.abs(cosine)) > threshold
+    found = table["significant"].to_numpy(dtype=bool) & (table["partner_id"].to_numpy() >= 0)
+    return np.where(found & alike, 0, np.where(found, 1, 2))
+
+
+def label_summary(labels: PairLabels | None) -> dict[str, Any]:
+    """Return {"labels": …} for a summary; empty without labels."""
+    return {} if labels is None else {"labels": labels.summary()}
+
+
+def sources_of(dictionaries: Sequence[Dictionary]) -> tuple[str, ...]:
+    """Say what tokens and explanations are by, and warn where two dictionaries have different explainers."""
+    said: dict[str, None] = {}
+    explained = {}
+    for d in dictionaries:
+        for column, source in ({} if d.labels is None else d.labels.sources).items():
+            if column == "tokens":
+                said[f"tokens by {shown(source)}"] = None
+            if column == "explanation":
+                explained[d.name] = shown(source)
+    said |= dict.fromkeys(f"explanations of {name}: {source}" for name, source in explained.items())
+    explainers = {source.rpartition(", by ")[2] for source in explained.values()}
+    if len(explainers) > 1:
+        said[f"explainers differ ({', '.join(sorted(explainers))}): do not compare their explanations"] = None
+    return tuple(said)
+
+
+def _name(run: object, latent: int, only: str) -> str:
+    return "" if latent < 0 else f"{latent}" if only else f"{run} {latent}"
+
+
+def _number(value: float) -> str:
+    return "–" if value != value else f"{value:.2f}"

@@ -1,0 +1,90 @@
+"""Tokens that mark the regions of a layout, each tested against the other regions."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sae_geometry.dictionary import Dictionary
+
+_MOST = 5  # tokens per region
+_TESTED = 200  # of each region, its most frequent tokens
+_FEWEST = 3  # latents of a region that write towards the token
+ALPHA = 0.05
+TEST = (
+    f"hypergeometric test of the latents of a region that have the token among their top tokens against the latents of "
+    f"the other regions, Benjamini–Hochberg over all tokens and regions, q ≤ {ALPHA:g}. Latents are not independent "
+    "draws, so q is a yardstick, not a probability"
+)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A token that marks a region.
+
+    Attributes:
+        token: its text.
+        inside, size: latents of the region that have it among their top tokens, and all of them.
+        outside, others: the same for the latents of the other regions.
+        q_value: of the test in `TEST`.
+    """
+
+    token: str
+    inside: int
+    size: int
+    outside: int
+    others: int
+    q_value: float
+
+
+def region_marks(
+    letters: np.ndarray, dictionaries: Sequence[Dictionary], owner: np.ndarray, latent_id: np.ndarray
+) -> dict[str, tuple[Mark, ...]]:
+    """Return the tokens that mark each region, the surest first; empty where no run has tokens.
+
+    Only latents with tokens, in some region, are counted. Two tokens that differ by a space are one.
+
+    Args:
+        letters: object [N], region of each point; None outside all.
+        dictionaries: the runs.
+        owner, latent_id: int64 [N], run and original id of each point.
+    """
+    from scipy.stats import false_discovery_control, hypergeom
+
+    texts = _words(dictionaries, owner, latent_id)
+    members = {
+        letter: [i for i in np.flatnonzero(letters == letter) if texts[i]] for letter in sorted({*letters} - {None})
+    }
+    everywhere = Counter(token for rows in members.values() for i in rows for token in texts[i])
+    total = sum(map(len, members.values()))
+    tests = []
+    for letter, rows in members.items():
+        counts = Counter(token for i in rows for token in texts[i])
+        common = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:_TESTED]
+        tests += [(letter, token, n, len(rows)) for token, n in common if n >= _FEWEST and len(rows) < total]
+    if not tests:
+        return {}
+    inside, size = (np.array([test[at] for test in tests]) for at in (2, 3))
+    seen = np.array([everywhere[test[1]] for test in tests])
+    q = false_discovery_control(hypergeom.sf(inside - 1, total, seen, size))
+    marks: dict[str, list[Mark]] = {}
+    for at in np.lexsort((-inside, q)):
+        (letter, token, n, of), value = tests[at], q[at]
+        if value <= ALPHA and len(marks.setdefault(letter, [])) < _MOST:
+            marks[letter].append(Mark(token, n, of, everywhere[token] - n, total - of, float(value)))
+    return {letter: tuple(found) for letter, found in marks.items()}
+
+
+def _words(dictionaries: Sequence[Dictionary], owner: np.ndarray, latent_id: np.ndarray) -> list[set[str]]:
+    """Return the distinct top tokens of each point, without spaces around them; none where unknown."""
+    out: list[set[str]] = [set() for _ in owner]
+    for r, d in enumerate(dictionaries):
+        rows = np.flatnonzero(owner == r)
+        if d.labels is not None and "tokens" in d.labels.frame:
+            for i, tokens in zip(rows, d.labels.for_ids(latent_id[rows])["tokens"], strict=True):
+                if isinstance(tokens, list | tuple | np.ndarray):
+                    out[i] = {str(t).strip() for t in tokens} - {""}
+    return out

@@ -1,0 +1,92 @@
+"""Unembeddings: what a direction of the residual stream adds to the logit of every token (the logit lens).
+
+A unit direction x adds ⟨x, u_v⟩ to the logit of token v, up to the scale of the final norm, where
+u_v = gain ∘ W_U[v] − mean over the vocabulary. A LayerNorm removes the mean of its input, so u_v loses its mean over
+the width as well. Biases add a constant per token, whatever the direction, and are left out.
+
+nostalgebraist, Interpreting GPT: the logit lens (2020).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sae_geometry.labels.vocabulary import printable
+
+
+@dataclass(frozen=True, eq=False)
+class Unembedding:
+    """Directions that raise the logits of tokens.
+
+    Attributes:
+        rows: float32 [n_tokens, d], u_v of each token.
+        tokens: text of each token.
+        name: where it comes from.
+        how: which weight, gain and centering it is made of, in one sentence.
+    """
+
+    rows: Float[Tensor, "n_tokens d"]
+    tokens: tuple[str, ...]
+    name: str
+    how: str
+
+    @cached_property
+    def metric(self) -> np.ndarray:
+        """Return Σ_v u_v u_vᵀ, float64 [d, d]: the inner product of two directions' effects on the logits."""
+        u = self.rows.double()
+        return (u.T @ u).numpy()
+
+    @staticmethod
+    def from_weights(
+        weight: Tensor,
+        tokens: Sequence[str] | None = None,
+        *,
+        gain: Tensor | None = None,
+        layer_norm: bool = False,
+        name: str = "arrays",
+        weight_name: str = "the unembedding",
+        gain_name: str = "the final norm's gain",
+    ) -> Unembedding:
+        """Build an unembedding from a model's weights.
+
+        Args:
+            weight: [n_rows, d], W_U, one row per token id, any real floating type.
+            tokens: texts by id; rows without a text ("" or beyond the list) are padding and left out. Ids if None.
+            gain: [d], the final norm's gain; ones if None.
+            layer_norm: whether the final norm removes the mean of its input.
+            name: where the weights come from.
+            weight_name, gain_name: their names, for `how`.
+
+        Raises:
+            ValueError: shapes that do not fit, no token left, or values that are not finite.
+        """
+        if weight.ndim != 2 or 0 in weight.shape:
+            raise ValueError(f"an unembedding is [n_tokens, width]; got shape {tuple(weight.shape)}")
+        n, d = weight.shape
+        if gain is not None and tuple(gain.shape) != (d,):
+            raise ValueError(f"the gain must have {d:,} entries, one for each column; got shape {tuple(gain.shape)}")
+        texts = [str(i) for i in range(n)] if tokens is None else list(tokens[:n])
+        named = [i for i, text in enumerate(texts) if text]
+        if not named:
+            raise ValueError(f"none of the {n:,} rows of {weight_name} has a token")
+        rows = weight.detach().cpu()[torch.tensor(named)].to(torch.float32)
+        if gain is not None:
+            rows = rows * gain.detach().cpu().to(torch.float32)
+        if layer_norm:
+            rows = rows - rows.mean(dim=1, keepdim=True, dtype=torch.float64).to(torch.float32)
+        rows = rows - rows.mean(dim=0, dtype=torch.float64).to(torch.float32)
+        if not bool(torch.isfinite(rows).all()):
+            raise ValueError(f"{weight_name} or {gain_name} of {name} has entries that are not finite")
+        how = f"{weight_name}" + ("" if gain is None else f" times {gain_name}") + ", centered over the vocabulary"
+        how += " and over the width (LayerNorm)" if layer_norm else ""
+        left = n - len(named)
+        how += f"; {left:,} of {n:,} rows have no token and are left out" if left else ""
+        shown = tuple(printable(texts[i].encode("utf-8", "replace")) if tokens is None else texts[i] for i in named)
+        return Unembedding(rows, shown, name, how)

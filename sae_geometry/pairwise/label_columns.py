@@ -1,0 +1,197 @@
+"""Columns of labels for tables of latents: by run and original id, beside what the table has."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from sae_geometry.dictionary import Dictionary
+from sae_geometry.io.escaping import shown
+
+# Columns that are ours; those of the user are named `label:NAME` in tables.
+_OWN = ("tokens", "logits", "negative_tokens", "negative_logits", "token_cosine", "turned_token_cosine", "readable",
+        "readable_q", "explanation", "density")  # fmt: skip
+_IN_TABLES = ("tokens", "readable", "explanation", "density")
+_CELL = 56  # characters of a text in a list
+_LONGEST_TOKEN, _LONGEST_TEXT = 100, 2000  # characters in a table
+# The columns of our tables that hold ids: the column with the run's name, the dictionary where there is none, and what
+# the names of its labels begin with.
+_ID_COLUMNS = {
+    "latent_id": ("run", -1, ""),
+    "partner_id": ("partner_run", -1, "partner_"),
+    "wide_id": (None, -1, ""),
+    "narrow_id": (None, 0, ""),
+    "parent_id": (None, 0, "partner_"),
+    "a_id": (None, 0, ""),
+    "b_id": (None, -1, "partner_"),
+    "nearest_id": (None, 0, "nearest_"),
+}
+
+
+def label_columns(runs: pd.Series[Any], ids: pd.Series[Any], by_name: Mapping[str, Dictionary]) -> pd.DataFrame:
+    """Return the labels of latents given by run and id, one row each in their order; nulls where there is none."""
+    parts = []
+    for name, d in by_name.items():
+        rows = np.flatnonzero((runs == name).to_numpy())
+        if d.labels is not None and len(rows):
+            found = d.labels.for_ids(ids.to_numpy()[rows])
+            parts.append(found.set_axis(rows, axis=0).rename(columns=lambda c: c if c in _OWN else f"label:{c}"))
+    joined = pd.concat(parts) if parts else pd.DataFrame()
+    return joined.reindex(range(len(ids)))
+
+
+def labeled_table(table: pd.DataFrame, dictionaries: Sequence[Dictionary]) -> pd.DataFrame:
+    """Return a table of latents with columns of labels after its own; the same table where there are no labels.
+
+    Columns: tokens (JSON, largest logit first), readable, explanation, density, `label:NAME` for the user's; the same
+    for partners with `partner_` in front; for pairs token_overlap and logit_cosine.
+    """
+    sides = _sides(table, dictionaries)
+    if not sides:
+        return table
+    added: dict[str, pd.Series[Any]] = {}
+    for prefix, _, _, labels in sides:
+        names = [c for c in labels.columns if c in _IN_TABLES or c.startswith("label:")]
+        added |= {f"{prefix}{name}": _plain(labels[name]) for name in names}
+    pair = {prefix: (runs, ids, labels) for prefix, runs, ids, labels in sides if prefix in ("", "partner_")}
+    if len(pair) == 2:
+        (run, latent, own), (partner_run, partner, other) = pair[""], pair["partner_"]
+        ids = {"run": run, "latent_id": latent, "partner_run": partner_run, "partner_id": partner}
+        overlap = token_overlap(own.get("tokens"), other.get("tokens"), len(table))
+        logits = logit_cosine(pd.DataFrame(ids), {d.name: d for d in dictionaries})
+        both = {"token_overlap": overlap, "logit_cosine": logits}
+        added |= {name: pd.Series(values) for name, values in both.items() if not np.isnan(values).all()}
+    columns = {name: values.set_axis(table.index) for name, values in added.items() if name not in table.columns}
+    return pd.concat([table, pd.DataFrame(columns, index=table.index)], axis=1)
+
+
+def _sides(
+    table: pd.DataFrame, dictionaries: Sequence[Dictionary]
+) -> list[tuple[str, pd.Series[Any], pd.Series[Any], pd.DataFrame]]:
+    """Return for each column of ids: what the names of its labels begin with, the runs, the ids, the labels."""
+    if all(d.labels is None for d in dictionaries):
+        return []
+    by_name = {d.name: d for d in dictionaries}
+    sides = []
+    for column, (named, which, prefix) in _ID_COLUMNS.items():
+        if column in table.columns:
+            ids = table[column].reset_index(drop=True)
+            runs = table[named].reset_index(drop=True) if named in table.columns else None
+            runs = pd.Series(dictionaries[which].name, index=ids.index) if runs is None else runs
+            sides.append((prefix, runs, ids, label_columns(runs, ids, by_name)))
+    for name in by_name:  # a column of ids per run, as in the table of consensus groups
+        if name in table.columns and pd.api.types.is_integer_dtype(table[name].dtype):
+            ids = table[name].reset_index(drop=True)
+            runs = pd.Series(name, index=ids.index)
+            sides.append((f"{name}:", runs, ids, label_columns(runs, ids, by_name)))
+    return sides
+
+
+def labeled_list(table: pd.DataFrame, dictionaries: Sequence[Dictionary]) -> pd.DataFrame:
+    """Return a list of latents for reading, with one short text per latent; the same list where there are no labels."""
+    sides = _sides(table, dictionaries)
+    texts = {}
+    for prefix, _, _, labels in sides:
+        told = labels[[c for c in labels.columns if c in ("tokens", "explanation") or c.startswith("label:")]]
+        texts[f"{prefix}label"] = [label_text(row) for row in told.to_dict("records")] or [""] * len(table)
+    return table.assign(**texts) if sides else table
+
+
+def tokens_line(tokens: Sequence[str], most: int = 6) -> str:
+    """Return a few tokens on one line, each in quotes where it begins or ends with a space."""
+    return " ".join(f"‘{t}’" if t != t.strip() or not t else t for t in (_token(t, 24) for t in tokens[:most]))
+
+
+def label_text(labels: Mapping[Any, Any] | pd.Series[Any]) -> str:
+    """Return what is known of a latent in one short line: its explanation if there is one, and its tokens."""
+    parts = []
+    explanation, tokens = labels.get("explanation"), labels.get("tokens")
+    if isinstance(explanation, str):
+        parts.append(shown(explanation, _CELL))
+    if isinstance(tokens, list | tuple | np.ndarray):
+        words = [t.strip() if t.strip() else t for t in map(str, tokens)]
+        parts.append(tokens_line(words, 3 if parts else 5))
+    elif isinstance(tokens, str):
+        parts.append(shown(tokens, _CELL))
+    if not parts:
+        own = (f"{str(name)[6:]} {value}" for name, value in labels.items() if str(name)[:6] == "label:")
+        parts += [shown(text, _CELL) for text in own if not text.endswith((" nan", " None", " <NA>"))][:2]
+    return shown(" — ".join(parts), 2 * _CELL)
+
+
+def token_overlap(a: pd.Series[Any] | None, b: pd.Series[Any] | None, n: int) -> np.ndarray:
+    """Return the share of tokens that two lists have in common, row by row, float64 [n]; nan where one is missing."""
+    out = np.full(n, np.nan)
+    if a is None or b is None:
+        return out
+    for i, (x, y) in enumerate(zip(a, b, strict=True)):
+        if _is_list(x) and _is_list(y) and len(x) and len(y):
+            out[i] = len(set(x) & set(y)) / max(len(set(x)), len(set(y)))
+    return out
+
+
+def logit_cosine(pairs: pd.DataFrame, by_name: Mapping[str, Dictionary]) -> np.ndarray:
+    """Return the cosine of the two logit effects of each pair, x M y / √(x M x · y M y), float64 [n].
+
+    M = Σ_v u_v u_vᵀ is the metric of the unembedding: the cosine that the vocabulary sees. nan where an effect is zero,
+    where a latent has no partner, and where a run has no unembedding or the other another one.
+
+    Args:
+        pairs: run, latent_id, partner_run, partner_id.
+        by_name: the dictionaries.
+    """
+    out = np.full(len(pairs), np.nan)
+    known = pairs[["run", "partner_run"]].dropna().drop_duplicates()
+    for left, right in known.itertuples(index=False):
+        rows = np.flatnonzero(((pairs["run"] == left) & (pairs["partner_run"] == right)).to_numpy())
+        a, b = by_name[str(left)], by_name[str(right)]
+        metric = None if a.labels is None else a.labels.metric
+        if metric is None or b.labels is None or b.labels.metric is None or not np.array_equal(metric, b.labels.metric):
+            continue
+        at = _positions(a, pairs["latent_id"].to_numpy()[rows])
+        to = _positions(b, pairs["partner_id"].to_numpy()[rows])
+        both = (at >= 0) & (to >= 0)
+        m = torch.from_numpy(metric)
+        x, y = a.directions[at[both]].cpu().double(), b.directions[to[both]].cpu().double()
+        p, q = x @ m, y @ m
+        norms = ((p * x).sum(1) * (q * y).sum(1)).sqrt()
+        out[rows[both]] = ((p * y).sum(1) / norms).clamp(-1, 1).numpy()
+    return out
+
+
+def _positions(d: Dictionary, ids: np.ndarray) -> np.ndarray:
+    return pd.Index(d.latent_ids.cpu().numpy()).get_indexer(pd.Index(ids))
+
+
+@lru_cache(maxsize=1 << 18)
+def _token(text: str, most: int) -> str:
+    """Return `shown(text, most)`; a vocabulary has fewer tokens than tables have cells."""
+    return shown(text, most)
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, list | tuple | np.ndarray)
+
+
+def _plain(values: pd.Series[Any]) -> pd.Series[Any]:
+    """Return a column as text, numbers or truth, for Parquet: lists as JSON, texts on one line and cut."""
+    if values.dtype != object:
+        return values
+    known = values.dropna()
+    if all(isinstance(v, bool | np.bool_) for v in known):
+        return values.astype("boolean")
+    if all(isinstance(v, int | float | np.number) and not isinstance(v, bool) for v in known):
+        return values.astype("Float64")
+    return values.map(_text, na_action="ignore").astype("string")
+
+
+def _text(value: Any) -> str:
+    if _is_list(value):
+        return json.dumps([_token(str(v), _LONGEST_TOKEN) for v in value], ensure_ascii=False)
+    return shown(str(value), _LONGEST_TEXT)

@@ -1,0 +1,196 @@
+"""Single tensors of a model on Hugging Face, by byte ranges of its safetensors files, cached one by one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sae_geometry.io.atomic_folder import whole_file
+from sae_geometry.sources.address import Address
+from sae_geometry.sources.bundle import Context
+from sae_geometry.sources.cache import cache_root, safe_path, wrote
+from sae_geometry.sources.checksums import checksum, intact
+from sae_geometry.sources.errors import SourceError
+from sae_geometry.sources.files.safetensors import Header, read_header
+from sae_geometry.sources.http import with_tries
+from sae_geometry.sources.huggingface.client import Watch, bounded
+from sae_geometry.sources.huggingface.repo import (
+    Repo,
+    asked_repo,
+    bring,
+    cached_repo,
+    client_name,
+    listed_repo,
+    remember,
+)
+from sae_geometry.sources.language_model import (
+    INDEX,
+    WHOLE,
+    ModelFiles,
+    ModelWeights,
+    model_weights,
+    read_small_json,
+    shard_names,
+)
+
+_MOST_TENSOR = 1 << 36
+_SMALL = ("config.json", "tokenizer.json")
+
+
+def remote_model_weights(address: Address, context: Context) -> ModelWeights:
+    """Return unembedding and final norm of a model at an hf:// address, without the rest of its weights.
+
+    Fetched: config.json, tokenizer.json, the index, and by ranges the headers of the shards that hold the two tensors
+    and those tensors. All of it is cached by commit and there offline.
+
+    Raises:
+        SourceError: the repository is missing, gated or unreachable, holds no such tensors, or its server sends whole
+            files only.
+    """
+    with bounded(address) as watch:
+        offline = context.offline or watch.offline
+        repo = cached_repo(address) if offline else listed_repo(address.place, address.revision)
+        repo = repo or asked_repo(address, context, watch)
+        small = {n: bring(repo, n, context, watch) for n in (*_SMALL, INDEX) if n in repo.files}
+        if not offline and repo.guessed is None and small:
+            remember(repo, address.revision or "main", next(iter(small)), watch)
+        where = f"{repo.name} at commit {repo.commit[:12]}"
+        context.say(f"reading the unembedding of {where}")
+        tensors = _Tensors(repo, offline, watch, context)
+        index = read_small_json(small[INDEX]) if INDEX in small else {}
+        owners = _owners(index)
+        names = [*owners.values(), WHOLE] if offline else list(repo.files)  # shards are not in the client's cache
+        shards = shard_names(names, index, where)
+        owners = owners or tensors.keys_of(shards[0])
+        files = ModelFiles(
+            where,
+            read_small_json(small["config.json"]) if "config.json" in small else {},
+            tuple(owners),
+            lambda key: tensors.read(key, owners[key]),
+            small.get("tokenizer.json"),
+        )
+        return model_weights(files)
+
+
+def _owners(index: Mapping[str, Any]) -> dict[str, str]:
+    table = index.get("weight_map")
+    return {str(k): str(v) for k, v in table.items()} if isinstance(table, Mapping) else {}
+
+
+class _Tensors:
+    """Tensors of one commit, from the cache or by ranges.
+
+    The cache has, per shard, `SHARD.tensors.json`: all its keys, and of each fetched tensor its type, shape and the
+    SHA-256 of its bytes, which lie next to it.
+    """
+
+    def __init__(self, repo: Repo, offline: bool, watch: Watch, context: Context) -> None:
+        self.repo, self.offline, self.watch, self.context = repo, offline, watch, context
+        self.folder = cache_root() / "huggingface" / safe_path(repo.name) / repo.commit
+        self.header: Callable[[str], Header] = cache(self._header)
+
+    def keys_of(self, shard: str) -> dict[str, str]:
+        """Return the names of a shard's tensors, each with the shard."""
+        known = self._record(shard)["keys"]
+        if not known and self.offline:
+            raise SourceError(f"{shard} of {self.repo.name} is not in the cache; leave out --offline")
+        return dict.fromkeys(known or self.header(shard).entries, shard)
+
+    def read(self, key: str, shard: str) -> Tensor:
+        """Return a tensor, from the cache if it is there and intact."""
+        record = self._record(shard)
+        found = record["tensors"].get(key)
+        path = self.folder / safe_path(f"{shard}.{key}.bin")
+        if found is None or not path.is_file() or not intact(path, str(found["sha256"])):
+            if self.offline:
+                what = "damaged in" if found is not None and path.is_file() else "not in"
+                raise SourceError(f"{key} of {self.repo.name} is {what} the cache; leave out --offline")
+            found = self._fetch(key, shard, path)
+            tensors = {**record["tensors"], key: found}
+            keys = list(self.header(shard).entries)
+            self._write(self.folder / f"{shard}.tensors.json", {"keys": keys, "tensors": tensors})
+        dtype = getattr(torch, str(found["dtype"]))
+        raw = bytearray(path.read_bytes())
+        return torch.frombuffer(raw, dtype=dtype).reshape([int(n) for n in found["shape"]])
+
+    def _record(self, shard: str) -> Mapping[str, Any]:
+        path = self.folder / safe_path(f"{shard}.tensors.json")
+        record = read_small_json(path) if path.is_file() else {}
+        keys, tensors = record.get("keys"), record.get("tensors")
+        return {"keys": keys if isinstance(keys, list) else [], "tensors": tensors if isinstance(tensors, dict) else {}}
+
+    def _fetch(self, key: str, shard: str, path: Path) -> dict[str, Any]:
+        header = self.header(shard)
+        if key not in header.entries:
+            raise SourceError(f"{shard} of {self.repo.name} does not hold {key}, which {INDEX} says it does")
+        entry = header.entries[key]
+        if not 0 < entry.n_bytes <= _MOST_TENSOR:
+            raise SourceError(f"{key} of {self.repo.name} has {entry.n_bytes:,} bytes, more than an unembedding needs")
+        wrote(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path, ".half-") as file:
+            self._range(shard, header.start[key], entry.n_bytes, file.write)
+        return {"dtype": str(entry.dtype).removeprefix("torch."), "shape": list(entry.shape), "sha256": checksum(path)}
+
+    def _header(self, shard: str) -> Header:
+        size = 0
+
+        def read(start: int, n: int) -> bytes:
+            nonlocal size
+            raw = bytearray()
+            size = self._range(shard, start, n, raw.extend)
+            return bytes(raw)
+
+        first = read(0, 8)
+        return read_header(lambda start, n: first if start == 0 else read(start, n), size, shard)
+
+    def _range(self, shard: str, start: int, n: int, take: Callable[[bytearray], object]) -> int:
+        """Pass n bytes from `start` on to `take`; return the size of the whole file.
+
+        Raises:
+            SourceError: the server sends whole files only, or another range.
+        """
+        from huggingface_hub import get_session, hf_hub_url
+        from huggingface_hub.utils import build_hf_headers
+
+        url = hf_hub_url(filename=shard, revision=self.repo.commit, **client_name(self.repo.name))
+        headers = {**build_hf_headers(), "Range": f"bytes={start}-{start + n - 1}", "Accept-Encoding": "identity"}
+
+        def attempt() -> int:
+            raw, done = bytearray(), 0
+            self.watch.made.clear()  # ranges of one file are no repeated attempts
+            try:
+                with get_session().stream("GET", url, headers=headers, follow_redirects=True) as answer:
+                    if answer.status_code == 200:
+                        raise SourceError(f"the server of {self.repo.name} sends {shard} whole only, not in parts")
+                    answer.raise_for_status()
+                    told = answer.headers.get("content-range", "")
+                    span, _, whole = told.removeprefix("bytes ").partition("/")
+                    if span != f"{start}-{start + n - 1}" or not whole.isdecimal():
+                        raise SourceError(f"the server of {self.repo.name} sends another part of {shard}; refused")
+                    for piece in answer.iter_bytes(1 << 20):
+                        done += len(piece)
+                        raw += piece
+                        if self.context.progress is not None and n > 1 << 20:
+                            self.context.progress(shard, done / n)
+            except Exception as error:
+                if "Transport" not in {c.__name__[:9] for c in type(error).__mro__}:
+                    raise
+                raise ConnectionError("the connection broke off") from error
+            if done != n:
+                raise ConnectionError(f"{done:,} of {n:,} bytes arrived")
+            take(raw)
+            return int(whole)
+
+        return int(self.watch.within(lambda: with_tries(f"fetching a part of {shard}", attempt)))
+
+    def _write(self, path: Path, record: Mapping[str, Any]) -> None:
+        wrote(path)
+        with whole_file(path, ".half-") as file:
+            file.write(json.dumps(record).encode())

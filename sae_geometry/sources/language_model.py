@@ -1,0 +1,181 @@
+"""The unembedding of a language model on disk or on Hugging Face, without the rest of its weights.
+
+Of a repository only `config.json`, `tokenizer.json`, the headers of its safetensors shards and the bytes of two tensors
+are fetched: a model of 16 GB costs its unembedding. Both tensors are cached, so that they are there offline afterwards.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sae_geometry.sources.errors import SourceError
+from sae_geometry.sources.files.safetensors import open_safetensors
+from sae_geometry.sources.files.tensor_file import TensorFile
+
+INDEX = "model.safetensors.index.json"
+WHOLE = "model.safetensors"
+_UNEMBED = ("lm_head.weight", "embed_out.weight")
+_EMBED = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight", "tok_embeddings.weight")
+_NORM = ("norm.weight", "ln_f.weight", "final_layer_norm.weight", "final_layernorm.weight", "norm_f.weight")
+_INSIDE = re.compile(r"(^|\.)(layers?|h|blocks?)\.\d+\.|vision|visual|audio|encoder\.")
+_GAIN_PLUS_ONE = {"gemma", "gemma2", "gemma3", "gemma3_text", "recurrent_gemma", "qwen3_next"}
+_MOST_CONFIG = 4 << 20
+
+
+@dataclass(frozen=True)
+class ModelWeights:
+    """The parts of a language model that turn a direction into logits.
+
+    Attributes:
+        address: where they come from.
+        unembedding: [n_rows, d]; its name in the file.
+        gain: [d], the final norm's gain, or None; its name in the file.
+        layer_norm: whether the final norm removes the mean of its input.
+        tokenizer: the model's `tokenizer.json`; None where it has none.
+    """
+
+    address: str
+    unembedding: Tensor
+    unembedding_name: str
+    gain: Tensor | None
+    gain_name: str
+    layer_norm: bool
+    tokenizer: Path | None
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """A model's small files, and its tensors by name.
+
+    Attributes:
+        address: where they are.
+        config: `config.json`.
+        keys: names of all tensors.
+        read: gives one tensor.
+        tokenizer: its `tokenizer.json`, if it has one.
+    """
+
+    address: str
+    config: Mapping[str, Any]
+    keys: tuple[str, ...]
+    read: Callable[[str], Tensor]
+    tokenizer: Path | None
+
+
+def model_weights(files: ModelFiles) -> ModelWeights:
+    """Pick unembedding and final norm by their names.
+
+    Raises:
+        SourceError: no such tensor, or several and no way to tell which is meant.
+    """
+    config = files.config.get("text_config") if isinstance(files.config.get("text_config"), Mapping) else files.config
+    assert isinstance(config, Mapping)
+    kind = str(config.get("model_type") or files.config.get("model_type") or "")
+    outer = [k for k in files.keys if not _INSIDE.search(k)]
+    unembed = _only(outer, _UNEMBED, "unembedding", files.address) or _only(outer, _EMBED, "embedding", files.address)
+    if unembed is None:
+        raise SourceError(
+            f"{files.address} has no unembedding: expected a tensor named {', '.join(_UNEMBED)} or, if tied, "
+            f"{', '.join(_EMBED[:3])}; give the arrays instead"
+        )
+    if unembed.endswith(_EMBED) and config.get("tie_word_embeddings") is False:
+        raise SourceError(
+            f"{files.address} has no unembedding of its own, and its config.json says that {unembed} is not tied to "
+            "one; give the arrays instead"
+        )
+    norm = _only(outer, _NORM, "final norm", files.address)
+    gain = None if norm is None else files.read(norm)
+    if gain is not None and kind in _GAIN_PLUS_ONE:
+        gain = gain.to(torch.float32) + 1
+    has_bias = norm is not None and norm.removesuffix("weight") + "bias" in files.keys
+    layer_norm = has_bias or any(key in config for key in ("layer_norm_epsilon", "layer_norm_eps")) or kind == "olmo"
+    tied = " (tied)" if unembed.endswith(_EMBED) else ""
+    return ModelWeights(
+        files.address,
+        files.read(unembed),
+        f"{unembed}{tied}",
+        gain,
+        "" if norm is None else f"{norm}{' plus one' if kind in _GAIN_PLUS_ONE else ''}",
+        layer_norm,
+        files.tokenizer,
+    )
+
+
+def local_model(folder: Path) -> ModelFiles:
+    """Open a model's folder: `config.json`, `tokenizer.json`, and safetensors, whole or in shards.
+
+    Raises:
+        SourceError: not such a folder.
+    """
+    if not folder.is_dir():
+        raise SourceError(f"{folder} is not a folder with a model's config.json and safetensors")
+    where: dict[str, TensorFile] = {}
+    index = read_small_json(folder / INDEX) if (folder / INDEX).is_file() else {}
+    for name in shard_names(_names(folder), index, str(folder)):
+        opened = open_safetensors(folder / name)
+        where |= dict.fromkeys(opened.entries, opened)
+    tokenizer = folder / "tokenizer.json"
+    return ModelFiles(
+        folder.name,
+        read_small_json(folder / "config.json") if (folder / "config.json").is_file() else {},
+        tuple(where),
+        lambda key: where[key].read(key).clone(),
+        tokenizer if tokenizer.is_file() else None,
+    )
+
+
+def shard_names(names: list[str], index: Mapping[str, Any], where: str) -> list[str]:
+    """Return the safetensors files of a model.
+
+    Raises:
+        SourceError: none, or a shard of the index that is missing or not beside it.
+    """
+    table = index.get("weight_map")
+    if isinstance(table, Mapping):
+        shards = sorted({str(v) for v in table.values()})
+        missing = [s for s in shards if s not in names or "/" in s or "\\" in s]
+        if missing or not shards:
+            raise SourceError(f"{where}: {INDEX} names {', '.join(missing[:3]) or 'no shard'}, which is not there")
+        return shards
+    if WHOLE in names:
+        return [WHOLE]
+    raise SourceError(f"{where} has no {WHOLE} and no {INDEX}: expected a model in the safetensors format")
+
+
+def _only(keys: list[str], suffixes: tuple[str, ...], what: str, where: str) -> str | None:
+    found = [k for k in keys if any(k == s or k.endswith(f".{s}") for s in suffixes)]
+    if len(found) > 1:
+        raise SourceError(
+            f"{where} has several tensors that could be the {what}: {', '.join(found[:5])}; give the arrays instead"
+        )
+    return found[0] if found else None
+
+
+def _names(folder: Path) -> list[str]:
+    return [p.name for p in os.scandir(folder) if p.is_file()]
+
+
+def read_small_json(path: Path) -> dict[str, Any]:
+    """Read a model's configuration or index.
+
+    Raises:
+        SourceError: it cannot be read, is too large, or is not a table.
+    """
+    try:
+        if path.stat().st_size > (_MOST_CONFIG if path.name == "config.json" else 64 << 20):
+            raise ValueError("too large")
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise SourceError(f"{path} cannot be read as JSON") from error
+    if not isinstance(table, dict):
+        raise SourceError(f"{path} is not a table")
+    return table

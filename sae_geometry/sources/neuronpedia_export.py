@@ -1,0 +1,124 @@
+"""Neuronpedia's public exports: explanations and features of one dictionary, listed and fetched without a key.
+
+The bucket has, below v1/MODEL/SOURCE/, the folders features, explanations (of several explainers, or
+explanations-NAME) and activations, each with batch-N.jsonl.gz. Activations are left alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import quote
+from xml.etree import ElementTree
+
+from sae_geometry.io.atomic_folder import whole_file
+from sae_geometry.sources.bundle import Context
+from sae_geometry.sources.cache import cache_root, safe_path, wrote
+from sae_geometry.sources.checksums import intact
+from sae_geometry.sources.download import RemoteFile, fetch_file
+from sae_geometry.sources.errors import SourceError
+from sae_geometry.sources.http import MAX_ANSWER, RefusedError, body_of, check_status, open_url, with_tries
+from sae_geometry.sources.plain import parse_json
+
+BUCKET = "https://neuronpedia-datasets.s3.us-east-1.amazonaws.com"
+BUCKET_VARIABLE = "SAE_GEOMETRY_NEURONPEDIA_EXPORTS"
+_SOURCE = re.compile(r"[\w.-]+/[\w.-]+")
+_WANTED = re.compile(r"(?:features|explanations(?:-[\w.-]+)?)/batch-\d+\.jsonl\.gz")
+_MD5 = re.compile(r'"?([0-9a-f]{32})"?')
+_MOST_PAGES = 1000
+
+
+def fetch_export(source: str, context: Context | None = None) -> Path:
+    """Return the folder of an export in the cache, MODEL/SOURCE/…, fetched if it is not there.
+
+    Args:
+        source: "MODEL/SOURCE", as in the address of a page on Neuronpedia.
+        context: offline mode and callbacks.
+
+    Raises:
+        SourceError: no such export, unreachable, a damaged file, or not in the cache with `offline`.
+    """
+    context = context or Context()
+    if not _SOURCE.fullmatch(source):
+        raise SourceError(f"{source!r:.80} is no MODEL/SOURCE of Neuronpedia, such as gpt2-small/8-res-jb")
+    root = cache_root() / "neuronpedia"
+    folder, record = root / safe_path(source), root / safe_path(source) / "export.json"
+    sums = _recorded(record)
+    there = bool(sums) and all((folder / safe_path(n)).is_file() for n in sums)
+    damaged = [n for n, told in sums.items() if there and not intact(folder / safe_path(n), told)]
+    if there and not damaged and context.again == "none":
+        return root
+    if context.offline:
+        what = f"{damaged[0]} of it is damaged in" if damaged else "it is not in"
+        raise SourceError(f"{source} of Neuronpedia: {what} the cache; leave out --offline")
+    files = _listed(source)
+    context.say(f"fetching the export of {source} from Neuronpedia ({sum(f.n_bytes or 0 for f in files):,} bytes)")
+    found = {
+        f.name: fetch_file(f, folder / safe_path(f.name), recorded=sums.get(f.name), progress=context.progress)
+        for f in files
+    }
+    wrote(record)
+    with whole_file(record, ".half-") as file:
+        file.write(json.dumps(found).encode())
+    return root
+
+
+def _recorded(record: Path) -> Mapping[str, str]:
+    try:
+        table = parse_json(record.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {str(k): str(v) for k, v in table.items()} if isinstance(table, dict) else {}
+
+
+def _listed(source: str) -> list[RemoteFile]:
+    """Return the batches of an export, from all pages of the bucket's listing.
+
+    Raises:
+        SourceError: nothing there, or the answer is no listing.
+    """
+    bucket = os.environ.get(BUCKET_VARIABLE, BUCKET).rstrip("/")
+    prefix, files, token = f"v1/{source}/", list[RemoteFile](), ""
+    for _ in range(_MOST_PAGES):
+        query = f"list-type=2&prefix={quote(prefix, safe='')}"
+        page = _page(f"{bucket}/?{query}" + (f"&continuation-token={quote(token, safe='')}" if token else ""))
+        for entry in page.iter("Contents"):
+            key, size, etag = (entry.findtext(tag) or "" for tag in ("Key", "Size", "ETag"))
+            name = key.removeprefix(prefix)
+            if key.startswith(prefix) and _WANTED.fullmatch(name):
+                n_bytes = int(size) if size.isdecimal() and len(size) < 16 else None
+                md5 = _MD5.fullmatch(etag)  # an upload in several parts has another kind of tag
+                files.append(RemoteFile(name, f"{bucket}/{quote(key)}", n_bytes, md5[1] if md5 else None))
+        token = page.findtext("NextContinuationToken") or ""
+        if page.findtext("IsTruncated") != "true" or not token:
+            break
+    if not files:
+        raise RefusedError(
+            f"Neuronpedia has no export of {source}; the address of a latent's page says MODEL/SOURCE", 404
+        )
+    return files
+
+
+def _page(url: str) -> ElementTree.Element:
+    what = "listing the exports of Neuronpedia"
+
+    def attempt() -> bytes:
+        with open_url("GET", url, headers={"Accept-Encoding": "identity"}, credentials=None) as answer:
+            check_status(answer, what)
+            return b"".join(body_of(answer, MAX_ANSWER, what))
+
+    raw = with_tries(what, attempt)
+    try:
+        if b"<!" in raw:  # entities may expand without bounds
+            raise ValueError("a document type")
+        page = ElementTree.fromstring(raw)
+    except (ValueError, ElementTree.ParseError) as error:
+        raise SourceError(f"{what}: the answer is not a listing of a bucket") from error
+    for element in page.iter():
+        element.tag = element.tag.rpartition("}")[2]  # without the namespace
+    if page.tag != "ListBucketResult":
+        raise SourceError(f"{what}: the answer is not a listing of a bucket")
+    return page

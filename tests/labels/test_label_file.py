@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import sae_geometry as sg
+from sae_geometry.dictionary import Dictionary
+from sae_geometry.io.labels import Labels
+from sae_geometry.labels import read_labels
+
+
+def test_every_format_gives_the_same_table(tmp_path):
+    frame = pd.DataFrame({"latent": [7, 2], "name": ["=because", "<b>"], "score": [0.5, 1.0]})
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    frame.to_parquet(tmp_path / "a.parquet")
+    frame.to_json(tmp_path / "a.jsonl", orient="records", lines=True)
+    for name in ("a.csv", "a.parquet", "a.jsonl"):
+        labels = read_labels(tmp_path / name)
+        assert labels.frame.name.to_dict() == {2: "<b>", 7: "=because"}
+        assert labels.sources == {"name": name, "score": name}
+    assert read_labels(tmp_path / "a.csv").select([7]).frame.index.tolist() == [7]
+
+
+def test_tables_join_and_the_later_column_wins(tmp_path):
+    (tmp_path / "a.csv").write_text("latent,x,y\n1,a,b\n")
+    (tmp_path / "b.csv").write_text("latent,y\n1,c\n2,d\n")
+    both = read_labels(tmp_path / "a.csv").joined(read_labels(tmp_path / "b.csv"))
+    assert both.frame.y.to_dict() == {1: "c", 2: "d"}
+    assert both.frame.x.isna().tolist() == [False, True]
+    assert both.sources == {"x": "a.csv", "y": "b.csv"}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("a.csv", "id,x\n1,2\n", "needs a column `latent`"),
+        ("a.csv", "latent,x\n1,2\n1,3\n", "more than once, first 1"),
+        ("a.csv", "latent,x\n1.5,2\n", "row 1: '1.5' is no latent id"),
+        ("a.csv", "latent,x\n-1,2\n", "from 0 on"),
+        ("a.jsonl", "{", "cannot be read as jsonl"),
+        ("a.parquet", "nonsense", "cannot be read as parquet"),
+        ("a.txt", "latent\n1\n", "ends in none of"),
+    ],
+)
+def test_what_is_no_table_of_labels_is_one_sentence(tmp_path, name, text, says):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=says):
+        read_labels(tmp_path / name)
+
+
+def test_a_file_that_is_not_there_is_said(tmp_path):
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        read_labels(tmp_path / "x.csv")
+
+
+def dictionary(n: int = 4, **more) -> Dictionary:
+    return Dictionary.from_decoder(torch.eye(n, 6), latent_axis=0, name="d", **more)
+
+
+def labels(**columns) -> Labels:
+    return Labels.of(pd.DataFrame(columns, index=range(len(next(iter(columns.values()))))), "mine")
+
+
+def test_labels_stay_with_their_latents_through_select():
+    d = dictionary().labeled(labels(name=["a", "b", "c", "d"]))
+    assert d.select([3, 1]).labels.for_ids([3, 1]).name.tolist() == ["d", "b"]
+    assert d.fingerprint == dictionary().fingerprint
+    assert d.labeled(labels(other=[1, 2])).labels.frame.columns.tolist() == ["name", "other"]
+
+
+def test_labels_of_another_dictionary_are_refused():
+    with pytest.raises(ValueError, match=r"up to 4 and 'd' has 4 \(0…3\): these are the labels of another"):
+        dictionary().labeled(labels(name=list("abcde")))
+    with pytest.raises(ValueError, match="labels none of the 2 latents"):
+        dictionary().select([2, 3]).labeled(labels(name=["a"]))
+
+
+def test_a_density_is_frequency_and_life_where_none_is_known():
+    found = dictionary().labeled(labels(density=[0.5, 0.0, 0.1, 1.0]))
+    assert found.frequency.tolist() == [0.5, 0.0, 0.1, 1.0]
+    assert found.keep_alive().latent_ids.tolist() == [0, 2, 3]
+    assert "density by mine" in found.alive.describe()
+    known = dictionary(frequency=[1.0, 1.0, 1.0, 1.0]).labeled(labels(density=[0.5, 0.0, 0.1, 1.0]))
+    assert known.frequency.tolist() == [1.0] * 4
+    assert dictionary().labeled(labels(density=[0.5, 0.1])).frequency is None
+    with pytest.raises(ValueError, match="frequency must be the share"):
+        dictionary().labeled(labels(density=[0.5, 0.0, 7.0, 1.0]))
+
+
+def test_a_table_next_to_a_checkpoint_is_loaded_with_it(tmp_path):
+    save_file(
+        {"W_dec": torch.randn(4, 6), "W_enc": torch.randn(6, 4), "b_enc": torch.zeros(4)}, tmp_path / "ae.safetensors"
+    )
+    made = labels(tokens=[["a", " b"], ["c"], [], ["\n"]], name=["w", "x", None, "z"])
+    made.save(tmp_path / "ae.labels.parquet")
+    d = sg.load(tmp_path / "ae.safetensors")
+    assert list(d.labels.frame.tokens[0]) == ["a", " b"]
+    assert d.labels.sources == {"tokens": "mine", "name": "mine"}
+    (tmp_path / "ae.labels.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ValueError, match="cannot be read as a table of labels"):
+        sg.load(tmp_path / "ae.safetensors")
+
+
+def test_demo_dictionaries_come_with_tokens():
+    d = sg.load("demo:local-narrow-seed0")
+    assert d.labels.frame.index.tolist() == d.latent_ids.tolist()
+    assert all(len(tokens) == 10 for tokens in d.labels.frame.tokens)
+    assert d.labels.frame.readable.mean() > 0.05
+    assert "centered over the vocabulary" in d.labels.sources["tokens"]

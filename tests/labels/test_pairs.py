@@ -1,0 +1,153 @@
+"""Labels beside pairs: groups, overlaps, logit effects, and hostile texts that stay text."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import sae_geometry as sg
+from sae_geometry.dictionary import Dictionary
+from sae_geometry.io.labels import Labels
+from sae_geometry.labels import Unembedding, read_tokens
+from sae_geometry.labels.pairs import GROUPS, pair_labels
+from sae_geometry.pairwise.label_columns import labeled_list, labeled_table, logit_cosine, token_overlap
+
+V, D = 300, 16
+HOSTILE = ["<script>alert(1)</script>", "=HYPERLINK(1)", "a\x1b[2J\u202eb\nc", "x" * 10_000, "$\\frac{1}$", "&amp;"]
+
+
+@pytest.fixture(scope="module")
+def unembedding() -> Unembedding:
+    weight = torch.nn.functional.normalize(torch.randn(V, D, generator=torch.Generator().manual_seed(0)))
+    return Unembedding.from_weights(weight, [f" w{i}" for i in range(V)])
+
+
+def noisy(rows: torch.Tensor, seed: int, noise: float, name: str) -> Dictionary:
+    drawn = torch.randn(rows.shape, generator=torch.Generator().manual_seed(seed))
+    return Dictionary.from_decoder(torch.nn.functional.normalize(rows) + noise * drawn, latent_axis=0, name=name)
+
+
+@pytest.fixture(scope="module")
+def pair(unembedding) -> tuple[Dictionary, Dictionary]:
+    """Two noisy copies of token directions, of which the second half is unrelated."""
+    rows = unembedding.rows[:120]
+    a = noisy(rows, 1, 0.05, "a")
+    other = torch.randn(60, D, generator=torch.Generator().manual_seed(9))
+    b = noisy(torch.cat([rows[:60], other]), 2, 0.05, "b")
+    return tuple(d.labeled(read_tokens(d, unembedding, k=5).labels) for d in (a, b))
+
+
+def test_overlap_is_of_different_tokens_and_unknown_without_any():
+    a = pd.Series([["x", "y", "y"], ["x"], None, []])
+    b = pd.Series([["y", "z"], ["x"], ["x"], ["x"]])
+    np.testing.assert_allclose(token_overlap(a, b, 4), [0.5, 1.0, np.nan, np.nan])
+    assert np.isnan(token_overlap(None, b, 4)).all()
+
+
+def test_the_cosine_of_logit_effects_is_the_dense_one(pair, unembedding):
+    a, b = pair
+    ids = {"run": "a", "latent_id": [3, 5, 7], "partner_run": "b", "partner_id": [4, -1, 6]}
+    found = logit_cosine(pd.DataFrame(ids), {"a": a, "b": b})
+    x, y = (d.directions[rows].double() @ unembedding.rows.double().T for d, rows in ((a, [3, 7]), (b, [4, 6])))
+    np.testing.assert_allclose(found[[0, 2]], torch.nn.functional.cosine_similarity(x, y, dim=1), atol=1e-9)
+    assert np.isnan(found[1])
+
+
+def test_planted_tokens_are_read_back_in_every_place(pair, tmp_path):
+    a, b = pair
+    c = sg.compare(a, b, turns=0)
+    matched = c.meanings.summary()["groups"][0]
+    assert matched["n"] > 100
+    assert matched["readable"]["value"] > 0.9
+    assert matched["readable"]["low"] < matched["readable"]["value"] < matched["readable"]["high"]
+    assert matched["token_overlap"] > 0.5
+    assert matched["logit_cosine"] > 0.9
+    assert c.summary()["labels"] == c.meanings.summary()
+    text = "\n".join(c.meanings.lines())
+    assert GROUPS[0] in text
+    assert GROUPS[2] in text
+    assert "readable (FDR 5 %): most alike" in text
+    assert "<table>" in c._repr_html_()
+    tables, summary = sg.read(sg.save(c, tmp_path / "out", formats=["png"]))
+    table = tables["matches"][tables["matches"].direction == "a_to_b"]
+    assert [json.loads(t)[0] for t in table.tokens] == [f" w{i}" for i in range(120)]
+    assert {"partner_tokens", "readable", "token_overlap", "logit_cosine"} <= set(table.columns)
+    assert (table.token_overlap[:60] > 0.3).all()
+    assert summary["labels"]["groups"][0]["group"] == GROUPS[0]
+    assert "w0" in (tmp_path / "out" / "shared.csv").read_text()
+
+
+def test_turned_dictionaries_are_readable_at_no_more_than_the_stated_rate(unembedding):
+    shares = []
+    for seed in range(100, 105):
+        rows = torch.randn(200, D, generator=torch.Generator().manual_seed(seed))
+        shares.append(read_tokens(Dictionary.from_decoder(rows, latent_axis=0), unembedding, k=1).readable.mean())
+    assert np.mean(shares) <= 0.05
+
+
+def test_without_labels_nothing_is_added(pair):
+    plain = [Dictionary.from_decoder(d.directions, latent_axis=0, name=d.name) for d in pair]
+    c = sg.compare(*plain, turns=0)
+    assert c.meanings is None
+    assert "labels" not in c.summary()
+    table = c.to_pandas()
+    assert labeled_table(table, plain) is table
+
+
+def test_every_question_shows_labels(pair):
+    a, b = pair
+    assert "readable (FDR 5 %)" in "\n".join(sg.within(a).meanings.lines())
+    assert "closest children" in "\n".join(sg.split(b, a).meanings.lines())
+    s = sg.seeds([a, b, noisy(a.directions, 3, 0.05, "c")])
+    groups = {g["group"]: g["n"] for g in s.meanings.summary()["groups"]}
+    assert sum(groups.values()) == 360
+    assert groups["in every run"] >= 150
+    assert s.summary()["labels"]["groups"]
+    consensus = labeled_table(s.tables()["consensus"], s.dictionaries)
+    assert json.loads(consensus["a:tokens"][0]) == list(a.labels.for_ids([int(consensus["a"][0])]).tokens.iloc[0])
+
+
+def test_different_explainers_are_said():
+    d, e = (
+        Dictionary.from_decoder(torch.eye(3, 4), latent_axis=0, name=name).labeled(
+            Labels.of(pd.DataFrame({"explanation": ["x", "y", "z"]}), f"Neuronpedia, m/s, by {who}")
+        )
+        for name, who in (("d", "gpt-4"), ("e", "gpt-3.5"))
+    )
+    lines = "\n".join(sg.compare(d, e, turns=0).meanings.lines())
+    assert "explainers differ (gpt-3.5, gpt-4): do not compare their explanations" in lines
+
+
+def test_hostile_labels_are_text_everywhere(tmp_path):
+    frame = pd.DataFrame({"tokens": [[t] for t in HOSTILE], "explanation": HOSTILE, "own": HOSTILE})
+    a, b = (
+        Dictionary.from_decoder(torch.eye(6, 8), latent_axis=0, name=name).labeled(Labels.of(frame, "<b>mine</b>"))
+        for name in "ab"
+    )
+    c = sg.compare(a, b, turns=0)
+    text = "\n".join(c.meanings.lines())
+    assert not any(ch in text for ch in "\x1b\u202e")
+    assert max(map(len, text.split("\n"))) < 400
+    for page in (c._repr_html_(), c.report()):
+        assert "<script>alert" not in page
+        assert "<b>mine" not in page
+    tables, _ = sg.read(sg.save(c, tmp_path / "out", formats=["png"]))
+    assert tables["matches"]["label:own"].iloc[0] == HOSTILE[0]
+    csv = (tmp_path / "out" / "shared.csv").read_text()
+    assert not any(cell.startswith("=") for line in csv.splitlines() for cell in line.split(","))
+
+
+def test_pairs_below_minus_one_are_alike_only_when_unsigned():
+    d = Dictionary.from_decoder(torch.eye(2), latent_axis=0, name="label").labeled(
+        Labels.of(pd.DataFrame({"own": ["x", "y"]}), "s")
+    )
+    table = pd.DataFrame({"run": "label", "latent_id": [0, 1], "cosine": [-0.9, 0.9], "partner_run": "label",
+                          "partner_id": [1, 0], "significant": True})  # fmt: skip
+    assert pair_labels(table, [d], signed=False).table.group.tolist() == ["most alike"] * 2
+    assert pair_labels(table, [d]).table.group.tolist() == ["in between", "most alike"]
+    assert labeled_list(table, [d]).label.tolist() == ["own x", "own y"]
+    assert "own x" in pair_labels(table, [d]).lines()[2]

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import sae_geometry as sg
+from sae_geometry.dictionary import Dictionary
+from sae_geometry.labels import TokenReading, Unembedding, read_tokens
+from sae_geometry.sources.errors import SourceError
+
+V, D = 400, 24
+
+
+@pytest.fixture
+def unembedding() -> Unembedding:
+    weight = torch.nn.functional.normalize(torch.randn(V, D, generator=torch.Generator().manual_seed(0)), dim=1)
+    return Unembedding.from_weights(weight, [f"t{i}" for i in range(V)])
+
+
+def dictionary(rows: torch.Tensor, **more: str) -> Dictionary:
+    return Dictionary.from_decoder(rows, latent_axis=0, name="d", **more)
+
+
+def test_top_tokens_are_those_of_the_dense_product(unembedding):
+    rows = torch.randn(30, D, generator=torch.Generator().manual_seed(1))
+    rows[7] = unembedding.rows[3]
+    d = dictionary(rows)
+    reading = read_tokens(d, unembedding, k=5)
+    dense = d.directions.double() @ unembedding.rows.double().T
+    order = np.lexsort((np.broadcast_to(np.arange(V), dense.shape), -dense.numpy()), axis=1)
+    np.testing.assert_array_equal(reading.top, order[:, :5])
+    np.testing.assert_allclose(reading.top_logit, np.take_along_axis(dense.numpy(), order[:, :5], 1), atol=1e-6)
+    least = np.lexsort((np.broadcast_to(np.arange(V), dense.shape), dense.numpy()), axis=1)
+    np.testing.assert_array_equal(reading.bottom, least[:, :5])
+    assert (reading.bottom_logit[:, 0] <= reading.bottom_logit[:, 1]).all()
+
+
+def test_directions_made_of_tokens_are_read_back_and_turned_ones_are_not(unembedding):
+    chosen = torch.arange(0, V, 2)
+    noise = torch.randn(len(chosen), D, generator=torch.Generator().manual_seed(2))
+    rows = torch.nn.functional.normalize(unembedding.rows[chosen], dim=1) + 0.05 * noise
+    reading = read_tokens(dictionary(rows), unembedding, k=1)
+    assert (reading.top[:, 0] == chosen.numpy()).mean() == 1.0
+    assert reading.readable.mean() > 0.95
+    random = read_tokens(dictionary(torch.randn(300, D, generator=torch.Generator().manual_seed(3))), unembedding)
+    assert random.readable.mean() < 0.02
+    assert random.beyond.low == 0.0
+
+
+def test_what_cannot_be_read_is_one_sentence(unembedding, tmp_path):
+    with pytest.raises(ValueError, match="12 wide and the unembedding of arrays 24"):
+        read_tokens(dictionary(torch.eye(3, 12)), unembedding)
+    with pytest.raises(ValueError, match="only directions of the residual stream"):
+        read_tokens(dictionary(torch.eye(3, D), hook_point="blocks.3.attn.hook_z"), unembedding)
+    with pytest.raises(SourceError, match="does not exist: give a model's folder"):
+        read_tokens(dictionary(torch.eye(3, D)), tmp_path / "nowhere")
+    assert read_tokens(dictionary(torch.eye(3, D), hook_point="model.layers.3"), unembedding).caveats == ()
+
+
+def test_a_model_is_read_from_its_folder(tmp_path: Path, unembedding: Unembedding):
+    model = tmp_path / "tiny"
+    model.mkdir()
+    save_file({"lm_head.weight": unembedding.rows, "model.norm.weight": torch.ones(D)}, model / "model.safetensors")
+    (model / "config.json").write_text("{}")
+    vocab = {f"Ġw{i}": i for i in range(V)}
+    (model / "tokenizer.json").write_text(json.dumps({"model": {"vocab": vocab}, "decoder": {"type": "ByteLevel"}}))
+    reading = read_tokens(unembedding.rows[:40], model)
+    assert "lm_head.weight times model.norm.weight, centered over the vocabulary" in repr(reading)
+    tables, summary = sg.read(sg.save(reading, tmp_path / "out", formats=["png"]))
+    assert [json.loads(text)[0] for text in tables["tokens"].tokens] == [f" w{i}" for i in range(40)]
+    assert summary["n_tokens"] == V
+    assert (tmp_path / "out" / "figures" / "tokens.png").is_file()
+
+
+def test_an_array_is_an_unembedding_with_numbers_for_tokens(unembedding):
+    rows = torch.nn.functional.normalize(unembedding.rows, dim=1)[:9]
+    reading = read_tokens(dictionary(rows), unembedding.rows.numpy(), k=1)
+    assert reading.to_pandas().tokens.str[0].tolist() == [str(i) for i in range(9)]
+
+
+def test_labels_join_by_latent(unembedding):
+    reading = read_tokens(dictionary(torch.eye(5, D)).select([4, 1]), unembedding, k=2)
+    assert isinstance(reading, TokenReading)
+    labels = reading.labels
+    assert labels.frame.index.tolist() == [1, 4]
+    assert labels.for_ids([4, 2]).tokens.notna().tolist() == [True, False]
+    assert "centered" in labels.sources["tokens"]
