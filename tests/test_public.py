@@ -22,11 +22,17 @@ WITH_ONE = {
     "agreement": lambda d: sg.agreement(d, d),
     "span": lambda d: sg.span(d, d),
     "split": lambda d: sg.split(d, d, n_terms=1),
-    "embed": lambda d: sg.umap([d], seed=0, n_neighbors=5, n_epochs=2),
+    "umap": lambda d: sg.umap([d], seed=0, n_neighbors=5, n_epochs=2),
+    "match": lambda d: sg.match(d, d),
+    "compare_by_index": lambda d: sg.compare_by_index(d, d),
+    "flow": lambda d: sg.flow([d, d]),
+    "nearest": lambda d: sg.nearest(np.eye(sg.as_dictionary(d).d_in)[:1], d, turns=19),
+    "mapped": lambda d: sg.mapped(d, np.eye(sg.as_dictionary(d).d_in, dtype=np.float32), name="eye"),
 }
 NO_DICTIONARY = {
     "drift", "demos", "exact_neighbors", "expected_max_cosine", "explore", "fetch",
-    "load", "log_wandb", "memory_ceiling", "project", "random_directions", "read", "read_shapes",
+    "load", "log_wandb", "memory_ceiling", "project", "random_directions", "read", "read_labels", "read_shapes",
+    "read_tokens", "read_unembedding",
     "runs", "save", "similar_runs",
 }  # fmt: skip
 
@@ -44,7 +50,16 @@ def test_an_address_an_array_and_a_mapping_are_taken(name: str) -> None:
     given = [sg.as_dictionary(mapping), mapping]
     if name not in ("agreement",):  # an array has no encoder
         given.append(rows)
-    if name not in ("umap", "split", "span", "estimate"):  # slower, and nothing more is shown
+    if name not in (
+        "umap",
+        "split",
+        "span",
+        "estimate",
+        "flow",
+        "match",
+        "nearest",
+        "truth",
+    ):  # slower, and nothing more is shown
         given.append(NARROW)
     for d in given:
         assert WITH_ONE[name](d) is not None
