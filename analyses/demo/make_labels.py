@@ -9,31 +9,30 @@ Written next to each demo dictionary: NAME.labels.parquet.
 from __future__ import annotations
 
 import argparse
+import shutil
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
+from safetensors.torch import save_file
 
 import sae_geometry as sg
 from analyses.demo.train.model import MODEL, WEIGHTS
-from sae_geometry.labels import Unembedding, read_tokens
-from sae_geometry.labels.vocabulary import read_vocabulary
-from sae_geometry.sources.demo import DEMO_FOLDER
-from sae_geometry.sources.files.open import open_tensors
 
-EMBEDDING, GAIN = "model.embed_tokens.weight", "model.norm.weight"
+DEMOS = Path(sg.__file__).parent / "data" / "demo"
+NAMES = ("model.embed_tokens.weight", "model.norm.weight")  # the tied embedding, and the final gain
 
 
-def unembedding(folder: Path) -> Unembedding:
+def unembedding(folder: Path) -> sg.Unembedding:
     """Return the model's tied embedding times its final gain."""
-    file = open_tensors(folder / "model" / WEIGHTS)
-    return Unembedding.from_weights(
-        file.read(EMBEDDING),
-        read_vocabulary(folder / "model" / "tokenizer.json"),
-        gain=file.read(GAIN),
-        name=MODEL,
-        weight_name=f"{EMBEDDING} (tied)",
-        gain_name=GAIN,
-    )
+    weights = torch.load(folder / "model" / WEIGHTS, weights_only=True, mmap=True)
+    with tempfile.TemporaryDirectory() as made:
+        save_file({name: weights[name].contiguous() for name in NAMES}, Path(made, "model.safetensors"))
+        for name in ("config.json", "tokenizer.json"):
+            shutil.copy(folder / "model" / name, made)
+        return replace(sg.read_unembedding(made), name=MODEL)
 
 
 def main() -> None:
@@ -42,13 +41,13 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     tokens = unembedding(parser.parse_args().folder)
     for demo in sg.demos():
-        reading = read_tokens(sg.load(demo.address), tokens)
+        reading = sg.read_tokens(sg.load(demo.address), tokens)
         labels = reading.labels
         for column in ("logits", "negative_logits"):
             labels.frame[column] = [np.float32(values) for values in labels.frame[column]]
         for column in ("token_cosine", "turned_token_cosine", "readable_q"):
             labels.frame[column] = labels.frame[column].astype(np.float32)
-        path = labels.save(DEMO_FOLDER / f"{demo.name}.labels.parquet")
+        path = labels.save(DEMOS / f"{demo.name}.labels.parquet")
         print(f"{path.name}: {path.stat().st_size:,} bytes\n{reading}")
 
 

@@ -120,7 +120,7 @@ def save_and_show(
         say_answer(result.answer(), getattr(result, "headline", ""))
     meanings = None if shared.as_json else getattr(result, "meanings", None)
     if meanings is not None:
-        say("\n".join(meanings.lines()))
+        say("\n".join(meanings.lines() if shared.verbose else meanings.few_lines()))
     print_saved(into, speaker, shared.as_json)
     log_to_wandb(into, shared.log_wandb, speaker, offline=shared.offline, as_json=shared.as_json)
 

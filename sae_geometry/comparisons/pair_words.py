@@ -17,7 +17,7 @@ from sae_geometry.pairwise.confounds import ConfoundAudit
 from sae_geometry.pairwise.matching_result import Matching
 
 WIDTH = 80
-_MOST_WARNINGS = 4
+_MOST_WARNINGS = 3
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 

@@ -75,6 +75,20 @@ class PairLabels:
         made = [f"labels: {'; '.join(self.sources)}", *(f"  {line}" for line in aligned([head, *rows]))]
         return [*made, *(f"  {line}" for line in self._share_lines())]
 
+    def few_lines(self) -> list[str]:
+        """Return one pair of each group with the tokens of both, and the readable shares, in lines of 80 characters."""
+        rows = [(name, i) for name in self.names for i in self._examples(name)[:1]]
+        made = []
+        for name, i in rows:
+            row = self.table.iloc[i]
+            sides = [(row["latent_id"], self.own.iloc[i])]
+            sides += [(row["partner_id"], self.partner.iloc[i])] if row["partner_id"] >= 0 else []
+            words = "  ".join(f"{latent:>6} {label_text(labels)[:20]:<20}" for latent, labels in sides)
+            made.append(f"  {name[:17]:<17} {_number(row['cosine']):>5}  {words}".rstrip())
+        shares = [(name, self._shares((self.table["group"] == name).to_numpy())) for name in self.names]
+        told = ", ".join(f"{s['readable'].value:.0%}" for _, s in shares if "readable" in s)
+        return [*made, *([f"  readable (FDR 5 %): {told}"] if told else [])]
+
     def html(self) -> str:
         """Return the same as an HTML table; every label is escaped."""
         head, *rows = [[escape(cell) for cell in row] for row in self._cells()]

@@ -27,8 +27,8 @@ class Lists:
 
     @classmethod
     def of(cls, index: Tensor) -> Lists:
-        """Build lists from a sweep's indices."""
-        partners = np.ascontiguousarray(index.cpu().numpy(), dtype=np.int64)
+        """Build lists from a sweep's indices, which stay as they are when lists are replaced."""
+        partners = np.array(index.cpu().numpy(), dtype=np.int64, order="C")
         return cls(partners, np.zeros(partners.shape[0], dtype=np.int64))
 
     def spent(self, members: Int64[np.ndarray, " some"]) -> Int64[np.ndarray, " fewer"]:

@@ -318,11 +318,11 @@ def test_a_dry_run_of_drift_counts_the_checkpoints(run, tmp_path):
 def test_a_memory_ceiling_holds_for_the_command_and_ends_with_it(run):
     from sae_geometry.kernels.blocks import DEFAULT_MEMORY, memory_limit
 
-    result = run("within", A, "--memory", "3 MB", "--json", "-q", "--format", "png")
+    result = run("within", A, "--memory", "10 MB", "--json", "-q", "--format", "png")
     assert result.exit_code == 0, result.stderr
     swept = json.loads(result.stdout)["sweep"]
-    assert swept["memory"] == 3 << 20
-    assert 4 * 2 * swept["threads"] * swept["blocks"][0] * swept["blocks"][1] < 3 << 20
+    assert swept["memory"] == 10 << 20
+    assert 4 * 2 * swept["threads"] * swept["blocks"][0] * swept["blocks"][1] < 10 << 20
     assert memory_limit(None, "cpu") == DEFAULT_MEMORY
     refused = run("within", A, "--memory", "100KB", "-o", "other")
     assert refused.exit_code == 2

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from sae_geometry.kernels.sweep import sweep
+from sae_geometry.kernels.sweep import listing_sweep, sweep
 from sae_geometry.matching import match
 from sae_geometry.matching.greedy import greedy_partners, quick_partners
 
@@ -85,3 +85,15 @@ def test_progress_ends_at_one():
     match(torch.eye(40), torch.eye(40), "greedy", progress=seen.append)
     assert seen[-1].share == 1.0
     assert {s.stage for s in seen} == {"greedy"}
+
+
+def test_a_finished_sweep_is_not_changed() -> None:
+    """The lists that a comparison shows are those that a matching starts from."""
+    rng = np.random.default_rng(0)
+    a, b = (torch.nn.functional.normalize(torch.from_numpy(rng.standard_normal((90, 3))).float(), dim=1) for _ in "ab")
+    lists = listing_sweep(a, b, 64)
+    before = lists.rows.index.clone(), lists.cols.index.clone()  # type: ignore[union-attr]
+    for method in ("greedy", "optimal"):
+        match(a, b, method, nearest=lists)
+    assert torch.equal(lists.rows.index, before[0])
+    assert torch.equal(lists.cols.index, before[1])  # type: ignore[union-attr]

@@ -70,7 +70,9 @@ def embedding(names: Sequence[str], n: int, n_regions: int = 30) -> Any:
     owner = np.repeat(np.arange(len(names)), n)
     letters = [chr(65 + k) if k < 26 else f"A{chr(65 + k - 26)}" for k in range(n_regions)]
     regions = [
-        SimpleNamespace(letter=letters[k], members=np.flatnonzero(of == k), center=tuple(middles[k]), outline=())
+        SimpleNamespace(
+            letter=letters[k], members=np.flatnonzero(of == k), center=tuple(middles[k]), outline=(), marks=()
+        )
         for k in range(n_regions)
     ]
     dictionaries = [dictionary(name, n, at) for at, name in enumerate(names)]
