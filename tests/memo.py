@@ -9,6 +9,7 @@ import pytest
 
 import sae_geometry as sg
 from sae_geometry.dictionary import Dictionary
+from sae_geometry.kernels.blocks import memory_limit
 
 QUESTIONS = ("compare", "within", "seeds", "agreement", "span", "split", "match", "umap")
 _ANSWERS: dict[tuple[Any, ...], Any] = {}
@@ -23,7 +24,7 @@ def remember(monkeypatch: pytest.MonkeyPatch) -> None:
 def _remembering(name: str, ask: Callable[..., Any]) -> Callable[..., Any]:
     def answer(*args: Any, **options: Any) -> Any:
         asked = {k: v for k, v in options.items() if k not in ("progress", "provenance")}
-        key = (name, _key(args), _key(sorted(asked.items())))
+        key = (name, memory_limit(None, "cpu"), _key(args), _key(sorted(asked.items())))
         if key not in _ANSWERS:
             _ANSWERS[key] = ask(*args, **options)
         return _ANSWERS[key]

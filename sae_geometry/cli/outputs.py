@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shlex
-import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -148,8 +147,9 @@ def print_saved(folder: Path, speaker: Speaker, as_json: bool) -> None:
     files = sorted(p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
     names = [shown(str(p)) for p in files if len(p.parts) == 1]
     names += ["figures/"] if any(len(p.parts) > 1 for p in files) else []
-    names.sort(key=lambda name: (name != "report.html", name))
-    text = "\n".join(textwrap.wrap(f"wrote {shown(folder)}{os.sep}   {'  '.join(names)}", 80, subsequent_indent="  "))
+    names.sort(key=lambda name: (name != "report.html", not name.endswith(".csv"), name))
+    text = f"wrote {shown(folder)}{os.sep}   {'  '.join(names)}"
+    text = text if len(text) <= 80 else f"{text[:78].rsplit('  ', 1)[0]}  …"
     if as_json:
         speaker.note(text)
     else:

@@ -17,7 +17,7 @@ from sae_geometry.pairwise.confounds import ConfoundAudit
 from sae_geometry.pairwise.matching_result import Matching
 
 WIDTH = 80
-_MOST_WARNINGS = 3
+_MOST_WARNINGS = 2
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
@@ -68,7 +68,6 @@ def first_screen(s: Sides, audit: ConfoundAudit, caveats: Sequence[str]) -> list
         f"{label:<35}  A {percent(forth.fraction_above(s.threshold))}   B {percent(back.fraction_above(s.threshold))}",
         f"{'  closer than chance (5 % FDR)':<35}  A {percent(forth.significant_fraction)}   "
         f"B {percent(back.significant_fraction)}",
-        "",
         *_means(s),
         "",
         *_warnings(s, audit, caveats),

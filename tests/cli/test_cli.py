@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from memo import remember
 from typer.testing import CliRunner
 
 import sae_geometry
@@ -24,6 +25,7 @@ A, B, NARROW = "demo:local-seed0", "demo:local-seed1", "demo:local-narrow-seed0"
 def run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SAE_GEOMETRY_DEBUG", raising=False)
+    remember(monkeypatch)
 
     def invoke(*arguments: str):
         return CliRunner().invoke(app, list(arguments))

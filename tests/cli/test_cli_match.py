@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from memo import remember
 from typer.testing import CliRunner
 
 import sae_geometry as sg
@@ -18,6 +19,7 @@ A, B, NARROW = "demo:local-seed0", "demo:local-seed1", "demo:local-narrow-seed0"
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    remember(monkeypatch)
     return lambda *arguments: CliRunner().invoke(app, list(arguments))
 
 

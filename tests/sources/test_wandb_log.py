@@ -360,7 +360,7 @@ def test_results_stay_on_disk_when_logging_fails(sink: Sink, run: Invoke, pair: 
     assert f"could not log to W&B e/p at {sink.url}" in line
     assert "the results are in out" in line
     assert sg.read("out").summary["kind"] == "WithinComparison"
-    assert "saved to out" in result.stdout
+    assert "wrote out" in result.stdout
 
 
 def test_seeds_keeps_no_finished_pairs_when_only_logging_fails(sink: Sink, run: Invoke, pair: tuple[str, str]) -> None:
