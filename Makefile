@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 RESULTS := demo-results
 
-.PHONY: demo test check test-oldest test-newest audit docs package figures notebooks clean
+.PHONY: demo test check test-quick test-all test-oldest test-newest audit docs package figures notebooks clean
 
 ## The main job on the demo dictionaries: tables, summaries and figures in demo-results/.
 demo: $(VENV)/.run
@@ -13,12 +13,21 @@ demo: $(VENV)/.run
 	$(BIN)/sae-geometry umap demo:local-seed0 demo:local-seed1 -o $(RESULTS)/umap --overwrite
 	@echo "Done: open $(RESULTS)/compare/figures/similarity.png and $(RESULTS)/umap/figures/umap.png"
 
-## Lint, types and tests: what CI runs.
+## Lint, types and tests, all but the slow ones: what CI runs.
 test: check
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
+
+## The inner loop: kernels, matchings, nulls and one pair, without processes, servers, pages and figures.
+test-quick: $(VENV)/.dev
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow" tests/matching tests/nulls tests/pairwise \
+		tests/test_architecture.py tests/test_dictionary.py tests/kernels/test_decide.py tests/kernels/test_sweep.py
+
+## Every test, the slow ones too.
+test-all: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
 ## Every test with the oldest version of everything that pyproject.toml allows, and with the newest there is; an

@@ -68,7 +68,25 @@ def _close_figures():
     plt.close("all")
 
 
+# Ten seconds or more each, and about something that cheaper tests cover in part. `make test-all` runs them.
+SLOW = (
+    "tests/sources/test_mutations.py",
+    "tests/reproductions/test_online.py::test_the_whole_paper_interrupted",
+    "tests/kernels/test_running.py::test_peak_memory_of_forty_thousand_squared",
+    "tests/kernels/test_int8.py::test_the_integer_product_is_exact_at_its_extremes",
+    "tests/io/test_atomic_folder.py::test_seeds_killed_at_twenty_random_moments",
+    "tests/cli/test_cli.py::test_doctor_checks_exactness",
+    "tests/cost/test_rates.py::test_a_doctor_on_a_gpu",
+    "tests/embedding/test_cross_run.py::test_more_runs_than_letters",
+    "tests/embedding/test_embedding.py::test_a_picture_of_very_many_runs",
+    "tests/comparisons/test_seeds.py::test_figures_for_many_runs",
+    "tests/test_docs.py::test_a_notebook_runs",
+)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
+        if item.nodeid.startswith(SLOW):
+            item.add_marker(pytest.mark.slow)
         if "gpu" in item.keywords and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))

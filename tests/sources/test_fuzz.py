@@ -16,7 +16,6 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, str(FUZZ), *words], capture_output=True, text=True)
 
 
-@pytest.mark.slow
 def test_nothing_wrong_ends_in_a_crash_a_hang_or_a_traceback() -> None:
     done = run("--seed", "24", "--seconds", "40")
     assert done.returncode == 0, done.stdout + done.stderr
