@@ -37,6 +37,10 @@ WHO = {
     "--dask": {"compare", "match", "seeds", "umap"},
     "--dask-load": {"compare", "match", "seeds", "umap"},
     "--by": {"runs"},
+    "--fold": {"flow"},
+    "--labels": SAVE - {"span", "project"},
+    "--unembed": SAVE - {"span", "project"},
+    "--pairing": {"compare"},
     "--verbose": READ - {"estimate"},
 }  # fmt: skip
 ELSEWHERE = {"--help", "--version"}
@@ -115,7 +119,13 @@ def test_no_message_asks_a_command_line_for_python() -> None:
 
 
 THINGS = "latents|regions|minutes|threads|cores|tiles|checkpoints"
-TWO_OR_MORE = {"comparisons/inference.py", "dictionary.py", "embedding/regions.py", "matching/shared.py"}
+TWO_OR_MORE = {
+    "comparisons/inference.py", "dictionary.py", "embedding/regions.py", "matching/shared.py",
+    # "of N latents", all of a dictionary
+    "comparisons/by_index.py", "comparisons/flow_result.py", "comparisons/ground_truth.py", "comparisons/nearest.py",
+    "labels/attach.py", "labels/tokens.py", "pairwise/mapping.py", "plots/flow.py", "plots/nearest.py",
+    "plots/splitting.py",
+}  # fmt: skip
 
 
 def test_one_thing_is_no_plural() -> None:

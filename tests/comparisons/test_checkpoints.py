@@ -115,6 +115,6 @@ def test_the_figure_draws_on_the_axes_given(by_hand: Drift) -> None:
     assert [t.get_text() for t in ax.get_xticklabels()] == ["10", "200", "3k"]
     ax.figure.draw_without_rendering()
     names = ax.get_legend().get_texts()
-    assert [t.get_text().partition(" (")[0] for t in names][::3] == ["median latent", "share born"]
+    assert [t.get_text().partition(" (")[0] for t in names][::3] == ["median", "share born"]
     assert all(t.get_window_extent().y0 >= ax.bbox.y1 for t in names), "words lie above what is drawn"
     plt.close("all")

@@ -379,8 +379,9 @@ def test_isotropic_chance_is_the_expectation_at_the_actual_size(toy_pair):
     assert c.b_to_a.isotropic_chance == sg.expected_max_cosine(60, 12)
 
 
-def test_shared_latents_are_significant_and_the_others_are_not(toy_pair):
-    c = sg.compare(*toy_pair)
+def test_shared_latents_are_significant_and_the_others_are_not(rng):
+    a, b = oracles.related_decoders(rng, n=300, m=240, d=24, shared=150)
+    c = sg.compare(make(a, "a"), make(b, "b"))
     shared = c.a_to_b.cosine > 0.95
     assert c.a_to_b.significant[shared].all()
     assert c.a_to_b.significant[~shared].mean() < 0.1

@@ -56,7 +56,7 @@ def test_an_extrapolation_ranges_over_all_mixtures_that_the_counts_allow(rare, s
 
 def test_a_noisy_feature_is_counted_once():
     """Copies with cosines of .56 to .90 to each other: the threshold alone splits many of them in two."""
-    rows, true = noisy_runs(np.random.default_rng(4), 3, 90, 96, fidelity=(0.75, 0.95), private=20)
+    rows, true = noisy_runs(np.random.default_rng(4), 3, 240, 192, fidelity=(0.75, 0.95), private=40)
     runs = [
         sg.Dictionary.from_decoder(r, latent_axis=0, name=f"r{k}", model="m", hook_point="h")
         for k, r in enumerate(rows)
@@ -130,7 +130,7 @@ def test_chao2_by_hand():
     assert r.richness == pytest.approx(16 + 2 / 3 * 100 / 8)
     none_twice = rarefaction(np.array([10, 0, 2]))
     assert np.isnan([none_twice.richness, none_twice.richness_low, none_twice.richness_high]).all()
-    assert "no lower bound" in str(none_twice)
+    assert "Chao2" not in str(none_twice)
     assert "nan" not in str(none_twice)
     assert none_twice.high[-1] > 12  # the curve still has an interval
     assert r.richness_low > 16

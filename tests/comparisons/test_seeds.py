@@ -77,7 +77,7 @@ def test_recurrence_by_definition(three):
 
 def test_kinds_and_intervals(four, three):
     assert four.groups == ["local", "local", "e2e", "e2e"]
-    text = repr(four)
+    text = four.details()
     for part in (
         "says nothing of seeds",
         "no test",
@@ -135,7 +135,7 @@ def test_chance_stands_beside_the_shares(four):
     assert four.shared_chance[0, 1] == (between.controls.turned > 0.7).mean()
     assert (four.shared_chance[~np.eye(4, dtype=bool)] < 0.04).all()
     assert four.summary()["shared_by_chance_at_most"][0][1] == four.shared_chance[0, 1]
-    assert "chance for that, at most" in repr(four)
+    assert "chance for that, at most" in four.details()
 
 
 def test_runs_of_several_layers_are_groups_of_their_own(rng):
@@ -155,16 +155,28 @@ def test_runs_of_several_layers_are_groups_of_their_own(rng):
     assert "hook point" in repr(s)
 
 
-def test_the_table_of_runs_comes_before_the_numbers(four):
-    lines = repr(four).splitlines()
-    assert lines[1].strip().startswith("of every run: model smollm2")
-    assert lines[1].endswith("; latents, dead ones included 1,536")
+def test_the_details_have_a_table_of_runs_before_the_matrices(four):
+    lines = four.details().splitlines()
+    assert any(line.strip().startswith("of every run: model smollm2") for line in lines)
     head = next(at for at, line in enumerate(lines) if "dead latents dropped by" in line)
     assert head < next(at for at, line in enumerate(lines) if "MMCS, row" in line)
     assert "[3] e2e-seed1" in lines[head + 4]
     flagged = [line.strip() for line in lines if line.strip().startswith("! ")]
     assert any(line.startswith("! start of training, [0] and [2]") for line in flagged)
     assert any(line.startswith("! dead latents") for line in flagged)
+
+
+def test_the_first_screen_says_who_was_found_where(four):
+    lines = repr(four).splitlines()
+    assert len(lines) <= 22
+    assert max(map(len, lines)) <= 80
+    assert lines[0].startswith("4 runs of 2 kinds: local-seed0, local-seed1")
+    incidence = four.consensus.incidence
+    assert f"{incidence[0]:,}" in next(line for line in lines if "in one only" in line)
+    shared = next(line for line in lines if "shared one to one > 0.7" in line)
+    off = four.shared[~np.eye(4, dtype=bool)]
+    assert f"{100 * off.min():.1f} %" in shared
+    assert f"{100 * off.max():.1f} %" in shared
 
 
 def test_encoders_are_matched_too(four):
