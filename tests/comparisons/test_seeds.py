@@ -258,7 +258,7 @@ def test_saved_and_read(four, tmp_path):
     names = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
     assert names == [
         "consensus.parquet", "consensus.safetensors", "figures/matrices.png", "figures/recurrence.png",
-        "figures/ridgeline.png", "orphans.parquet", "pairs.parquet", "summary.json",
+        "figures/ridgeline.png", "orphans.parquet", "pairs.parquet", "report.html", "summary.json",
     ]  # fmt: skip
     tables, summary = sg.read(folder)
     table = next(iter(tables.values()))
@@ -275,7 +275,7 @@ def test_figures_for_many_runs(rng):
     s = sg.seeds(many, matching="mutual")
     for ax in (s.plot_heatmap(), s.plot_heatmap("shared"), s.plot_recurrence(), s.plot_rarefaction()):
         plt.close(ax.figure)
-    assert "and 2 runs more" in repr(s)
+    assert "and 2 runs more" in s.details()
     assert set(s.figures()) == {"matrices", "ridgeline", "recurrence"}
     assert s.difference("a", "b").refusal is None
     with pytest.raises(ValueError, match="a heatmap shows one of"):
@@ -353,7 +353,7 @@ def test_where_nothing_may_be_written_around_the_results_pairs_wait_in_the_cache
     assert beside(other, "pairs") != beside(out, "pairs")
     assert beside(other, "pairs").name.startswith("out-")
     runs = [sg.Dictionary.from_decoder(np.eye(3, 4) + i, latent_axis=0, name=str(i)) for i in range(2)]
-    sg.compare_seeds(runs, keep=beside(out, "pairs"))
+    sg.seeds(runs, keep=beside(out, "pairs"))
     assert [p.suffix for p in to_clear()] == [".npz"], "what is in the cache is listed as ours"
 
 

@@ -89,7 +89,7 @@ def test_what_is_not_there_is_one_sentence(world: Loopback) -> None:
 
 def test_a_damaged_file_does_not_reach_the_cache(world: Loopback) -> None:
     world.faults["sae_weights.safetensors"] = lambda h, c: h.reply(c[:-1] + b"x")
-    with pytest.raises(SourceError, match="MD5 is not the one"):
+    with pytest.raises(SourceError, match="MD5 is not the recorded one"):
         load(f"wandb:{PLACE}:v3")
     world.faults.clear()
     assert load(f"wandb:{PLACE}:v3").n_latents == 232

@@ -188,7 +188,8 @@ def test_offline_records_metrics_provenance_figures_tables_and_the_folder(
     assert {k: summary.get(k) for k in wanted} == wanted
     names = {f.path for r in made if r.WhichOneof("record_type") == "files" for f in r.files.files}
     assert {n.rpartition("_")[0].rpartition("_")[0] for n in names if "/images/" in n} == {
-        "media/images/figures/similarity", "media/images/figures/multiplicity", "media/images/figures/double_counting"
+        "media/images/figures/similarity", "media/images/figures/multiplicity", "media/images/figures/double_counting",
+        "media/images/figures/partners", "media/images/figures/certainty",
     }  # fmt: skip
     [table] = where.glob("files/media/table/tables/matches_*.json")
     kept = json.loads(table.read_text())
