@@ -163,6 +163,7 @@ OPTIONS = "one parameter per option, which typer needs, with its help"
 TOO_LONG = {
     "dictionary.py": "one class and its one constructor",
     "comparisons/pair_result.py": "one class: a pair under any matching, as numbers, tables, figures, text",
+    "cost/estimate.py": "every question with its sweeps, in one table",
 }
 TOO_LONG_FUNCTIONS = {
     "dictionary.from_decoder": "checks of one input, in the order a user meets them",

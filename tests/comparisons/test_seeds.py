@@ -261,7 +261,7 @@ def test_saved_and_read(four, tmp_path):
         "figures/ridgeline.png", "orphans.parquet", "pairs.parquet", "report.html", "summary.json",
     ]  # fmt: skip
     tables, summary = sg.read(folder)
-    table = next(iter(tables.values()))
+    table = tables["pairs"]
     assert len(table) == 12
     assert summary["mmcs"][0][1] == four.mmcs[0, 1]
     assert summary["mmcs"][0][0] is None

@@ -43,7 +43,7 @@ def plant(seed):
 
 @pytest.fixture(scope="module")
 def planted():
-    narrow, wide, order = plant(1)
+    narrow, wide, order = plant(2)
     return narrow, wide, order, sg.split(named(narrow, "narrow"), named(wide[order], "wide"))
 
 
@@ -145,7 +145,7 @@ def test_tables_and_summary(planted, tmp_path):
         "figures", "parents.parquet", "report.html", "split.parquet", "summary.json",
     ]  # fmt: skip
     tables, summary = sg.read(folder)
-    table = next(iter(tables.values()))
+    table = tables["split"]
     assert list(table.columns) == list(children.columns)
     assert sum(summary["narrow_latents_with_this_many_children"].values()) == 60
     assert summary["n_children"] + summary["n_novel"] == 110

@@ -254,8 +254,8 @@ def test_one_dictionary_has_no_mixing(clustered):
 
 
 def test_it_says_how_it_was_made(embedding):
-    text = repr(embedding)
-    for part in ("exact cosine neighbours", "seed 0", "numba", "trustworthiness", "labels were shuffled", "3 seeds"):
+    text = embedding.details()
+    for part in ("exact cosine neighbors", "seed 0", "numba", "trustworthiness", "labels were shuffled", "3 seeds"):
         assert part in text
     assert embedding.summary()["evidence_lines"] == list(embedding.evidence.lines())
     assert embedding.params["metric"] == "cosine"
