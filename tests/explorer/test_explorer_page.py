@@ -55,7 +55,7 @@ def unpacked(text: str) -> bytes:
 def test_the_page_holds_everything_and_points_nowhere(folder):
     html = sg.explore(folder).read_text(encoding="utf-8")
     found = parts(html)
-    assert set(found) == {"plotly-packed", "arrays-packed", "about", "script"}
+    assert set(found) == {"plotly-packed", "arrays-packed", "texts-packed", "about", "script"}
     from plotly.offline import get_plotlyjs
 
     assert unpacked(found["plotly-packed"]).decode() == get_plotlyjs()
@@ -94,7 +94,7 @@ def test_names_that_are_markup_stay_text(tmp_path):
     folder = results(tmp_path / "umap", names, 20, caveats=[HOSTILE], command=HOSTILE)
     html = sg.explore(folder).read_text(encoding="utf-8")
     assert "<img" not in html
-    assert set(parts(html)) == {"plotly-packed", "arrays-packed", "about", "script"}
+    assert set(parts(html)) == {"plotly-packed", "arrays-packed", "texts-packed", "about", "script"}
     assert json.loads(parts(html)["about"])["runs"][0]["name"] == HOSTILE
     assert "&lt;/script&gt;&lt;img" in html  # the title
 

@@ -44,7 +44,7 @@ def test_a_run_without_utf8(tmp_path):
     kept = json.loads((folder / "вых од" / "summary.json").read_text(encoding="utf-8"))
     assert told == kept
     assert kept["inputs"]["a"]["name"] == "словарь"
-    assert set(sg.read(folder / "вых од")[0]["run"]) == {"словарь", "other"}
+    assert set(sg.read(folder / "вых од").tables["matches"]["run"]) == {"словарь", "other"}
     everything = [
         made.stdout,
         made.stderr,

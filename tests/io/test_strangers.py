@@ -18,6 +18,7 @@ import sae_geometry as sg
 from sae_geometry.cli import app
 from sae_geometry.io.atomic_folder import check_folder, fresh_folder
 from sae_geometry.io.results_folder import READY, current_record, is_plain
+from sae_geometry.results.answer import Answer
 
 
 def everything(root: Path) -> dict[str, object]:
@@ -102,7 +103,7 @@ def test_a_pipe_in_a_strangers_folder_keeps_nobody_waiting(home):
         sg.read(home / "got")
 
 
-class Pairs:
+class Pairs(Answer):
     """A result that takes no time to save."""
 
     dictionaries, caveats = (), ()
