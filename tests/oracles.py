@@ -57,17 +57,20 @@ def dense_competition(target: np.ndarray, own: np.ndarray | None, turned: np.nda
     Args:
         target: [n, m] similarities to the other dictionary.
         own: [n, n] to one's own, of which the diagonal and everything from 0.99 on are no decoys; None for no such
-            control.
+            control. Where m < n − 1, each of the nine nearest is among m candidates with the probability m / (n − 1).
         turned: [n, m] to the other dictionary turned.
         rate: the false discovery rate.
     """
     n, m = target.shape
     w, spread = np.empty(n), np.empty(n)
+    among = np.random.default_rng(0).random((n, 9)) < m / (n - 1)  # all, unless the other is narrower
+    among[:, -1] = True
     for i in range(n):
         lists = [target[i], turned[i]]
         if own is not None:
             others = np.sort(np.delete(own[i], i))[::-1][:9]
-            lists.append(others[others < 0.99])
+            others = others[others < 0.99]
+            lists.append(others[among[i, : len(others)]])
         nine = [np.sort(x)[::-1][:9] for x in lists]
         decoy = max(x[0] for x in nine[1:] if len(x))
         everything = np.sort(np.concatenate(nine))[::-1]

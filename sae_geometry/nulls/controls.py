@@ -165,7 +165,15 @@ def _controls(best: Best, turned: Sequence[Best | None]) -> Controls:
 
 
 def with_own(controls: Controls, own: np.ndarray, n_targets: int) -> Controls:
-    """Add the control of a dictionary's own latents, from `own_similarities`, against `n_targets` of the other."""
+    """Add the control of a dictionary's own latents, from `own_similarities`, against `n_targets` of the other.
+
+    Where the other dictionary is narrower, decoys are drawn from as many latents as it has: each listed one is among
+    them with the probability `n_targets` / (n − 1), drawn once; the last of a list always is.
+    """
     ratio = n_targets / max(len(own) - 1, 1)
+    if ratio < 1:
+        among = np.random.default_rng(0).random(own.shape) < ratio
+        among[:, -1] = True
+        own = -np.sort(-np.where(among, own, -np.inf), axis=1)
     decoys = -np.sort(-np.concatenate([own, controls.decoys], axis=1), axis=1)[:, :LISTED]
     return replace(controls, own=own[:, 0].copy(), decoys=decoys, ratio=max(1.0, ratio))

@@ -123,8 +123,9 @@ class Matching:
     def own(self) -> float:
         """Return the mean similarity of the source with itself, under the same matching.
 
-        For "nearest" this is the similarity to the nearest other latent of the source; for a one-to-one matching that
-        of two halves of the source. nan within one dictionary, and where it was not computed.
+        For "nearest" this is the similarity to the nearest other latent of the source, among as many as the target
+        has if that is narrower; for a one-to-one matching that of two halves of the source. nan within one dictionary,
+        and where it was not computed.
         """
         if self.method != "nearest":
             return float("nan") if self.own_pairs is None else self.own_pairs.mean_similarity

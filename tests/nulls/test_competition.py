@@ -302,3 +302,11 @@ def test_false_discoveries_stay_below_the_promise_and_shared_latents_are_found(k
 def test_the_bounds_see_a_control_that_is_missing():
     assert kept(draws("private families", without="own"))[0] > 0.2
     assert kept(draws("near copies", without="copies are one"))[1] < 0.5
+
+
+@pytest.mark.parametrize("name", ["isotropic", "mixture"])
+def test_a_wide_dictionary_against_a_narrow_one_keeps_rate_and_power(name):
+    """Its own latents are more candidates than the other side has: decoys are drawn from as many."""
+    kept = [calibration.judged(pair(POPULATIONS[name](128), (600, 200), 0.5, 0.8, seed), seed)[0] for seed in range(4)]
+    assert np.mean([o.false_share for o in kept]) <= 0.07
+    assert np.mean([o.power for o in kept]) >= 0.8
