@@ -72,7 +72,7 @@ def test_no_child_is_called_one_among_too_few():
     "caveats_of",
     [
         pytest.param(lambda few, many: sg.compare(few, many).caveats, id="compare"),
-        pytest.param(lambda few, many: [repr(sg.seeds([many, few]))], id="seeds"),
+        pytest.param(lambda few, many: [sg.seeds([many, few]).details()], id="seeds"),
         pytest.param(lambda few, many: sg.span(few, many).caveats, id="span"),
         pytest.param(lambda few, many: sg.agreement(few, many).caveats, id="agreement"),
         pytest.param(lambda few, many: sg.within(few).caveats, id="within"),

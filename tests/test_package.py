@@ -65,7 +65,7 @@ def test_the_sdist_can_be_tested(built: Path) -> None:
     }  # fmt: skip
     assert folders <= {".github", "analyses", "benchmarks", "docs", "sae_geometry", "tests"}
     assert {n.rpartition(".")[2] for n in names if n.startswith("sae_geometry/") and "." in n.rpartition("/")[2]} <= {
-        "css", "html", "js", "json", "md", "py", "safetensors", "typed", "yaml",
+        "css", "html", "js", "json", "md", "parquet", "py", "safetensors", "typed", "yaml",
     }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sae_geometry.io.formatting import or_dash
 from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.loops.threads import one_torch_thread
 from sae_geometry.kernels.sweep import MAX_K, listing_sweep
@@ -64,7 +65,8 @@ class Coherence:
     def __str__(self) -> str:
         sums = ", ".join(f"{self.cumulative[k - 1]:.2f} ({k})" for k in self._shown)
         return (
-            f"cumulative coherence μ₁(k): {sums or '–'}; mean |cosine| {self.mean_absolute_cosine:.4f}; effective rank "
+            f"cumulative coherence μ₁(k): {sums or '–'}; mean |cosine| "
+            f"{or_dash(self.mean_absolute_cosine, '.4f')}; effective rank "
             f"{self.effective_rank:.0f}, 90 % of the squared length in {self.dimensions_for(0.9):,} dimensions"
         )
 
