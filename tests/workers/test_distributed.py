@@ -197,7 +197,7 @@ def test_equal_to_the_bit_for_any_number_of_workers(client, n_workers, toy_pair)
         with sweeps_run_by(runner):
             there = sweep(a, others, progress=seen.append, **how)
         assert_same(there, sweep(a, others, **how))
-        assert f"on {n_workers} Dask workers" in there.report.why
+        assert f"on {n_workers} Dask worker" in there.report.why
         assert seen[-1] == 1.0
         assert seen == sorted(seen)
     reports: list = []
@@ -208,7 +208,7 @@ def test_equal_to_the_bit_for_any_number_of_workers(client, n_workers, toy_pair)
                 here = sg.compare(*toy_pair, matching, turns=0)
             assert _answer(there) == _answer(here)
     assert len(reports) > 3
-    assert all(f"on {n_workers} Dask workers" in why for why in reports)
+    assert all(f"on {n_workers} Dask worker" in why for why in reports)
 
 
 def _answer(c: sg.Comparison) -> str:
@@ -235,10 +235,10 @@ def test_executor_of_the_public_functions(client, toy_pair, monkeypatch):
 
     monkeypatch.setattr(module, "DaskRunner", partial(module.DaskRunner, smallest=0.0, worth=0, least=16))
     c = sg.compare(*toy_pair, executor=client)
-    assert "Dask workers" in c.swept.report.why
+    assert "Dask worker" in c.swept.report.why
     assert _answer(c) == _answer(sg.compare(*toy_pair))
     e = sg.umap(list(toy_pair), n_epochs=5, executor=client)
-    assert all("Dask workers" in s.report.why for s in e.swept.values())
+    assert all("Dask worker" in s.report.why for s in e.swept.values())
     np.testing.assert_array_equal(e.coords, sg.umap(list(toy_pair), n_epochs=5).coords)
     there, here = sg.match(*toy_pair, executor=client).record, sg.match(*toy_pair).record
     assert there["matchings"]["decoder_signed"]["pairs"] == here["matchings"]["decoder_signed"]["pairs"]
@@ -293,7 +293,7 @@ def test_workers_of_many_threads_give_way_to_a_ceiling(client, workers_do):
     a, b = points(2000, 0), points(2000, 1)
     truth = sweep(a, b, 2)
     with sg.memory_ceiling("4MB"):
-        with pytest.raises(ValueError, match="64 threads' blocks"):
+        with pytest.raises(ValueError, match="a sweep of this size takes 6 MiB above its inputs"):
             sweep(a, b, 2, threads=64)
         with sweeps_run_by(dask_runner(client, worth=10_000)):
             there = sweep(a, b, 2, threads=1)
@@ -327,7 +327,7 @@ def test_workers_use_their_gpu_unless_told_not_to(client, monkeypatch, toy_pair,
     assert found.report.device == there
     assert_same(found, sweep(a, b, 2))
     of_pairs = {e.device for e in swept if e.why.startswith("in whole pairs on Dask workers")}
-    assert of_pairs == {there, "cpu"}, "chance is simulated on the CPU"
+    assert of_pairs == {there}
     assert str(pair) == str(_compare_pair(*toy_pair, PARAMETERS))
 
 
