@@ -13,13 +13,14 @@ import torch
 from sae_geometry.dictionary import Dictionary, plain_tensor
 from sae_geometry.io.formatting import counted
 from sae_geometry.pairwise.same_space import require_same_space
+from sae_geometry.sources import as_dictionary
 
 _ZERO = 1e-6  # share of the map's largest gain below which a float32 direction is sent to zero
 _ROWS = 8192
 _MOST_NAMED = 20
 
 
-def mapped(dictionary: Dictionary, matrix: Any, *, name: str) -> Dictionary:
+def mapped(dictionary: Any, matrix: Any, *, name: str) -> Dictionary:
     """Apply a linear map to the decoder directions of a dictionary, and normalize them.
 
     Latent i becomes d_i M / ‖d_i M‖, in float64, rounded once to float32. All that is computed from the result,
@@ -27,7 +28,7 @@ def mapped(dictionary: Dictionary, matrix: Any, *, name: str) -> Dictionary:
     largest singular value) are left out and named in a note. Encoders do not follow the map and are dropped.
 
     Args:
-        dictionary: the dictionary.
+        dictionary: anything `compare` takes.
         matrix: M [d_in, d_out], for example a Jacobian, a stitching map or a whitening.
         name: name of the map; it is recorded with the SHA-256 of its float64 values in every output.
 
@@ -43,6 +44,7 @@ def mapped(dictionary: Dictionary, matrix: Any, *, name: str) -> Dictionary:
         >>> sg.mapped(d, [[0.0, 3.0, 0.0], [0.0, 0.0, 0.0]], name="m").latent_ids.tolist()
         [0]
     """
+    dictionary = as_dictionary(dictionary)
     m = plain_tensor(matrix, "map").cpu()
     if m.ndim != 2 or m.shape[0] != dictionary.d_in or m.shape[1] == 0 or m.is_complex():
         hint = ": give its transpose" if m.ndim == 2 and m.shape[1] == dictionary.d_in else ""
