@@ -19,9 +19,10 @@ import torch
 from safetensors.torch import save_file
 
 import sae_geometry as sg
+from analyses.common.figures import ROOT
 from analyses.demo.train.model import MODEL, WEIGHTS
 
-DEMOS = Path(sg.__file__).parent / "data" / "demo"
+DEMOS = ROOT / "sae_geometry" / "data" / "demo"
 NAMES = ("model.embed_tokens.weight", "model.norm.weight")  # the tied embedding, and the final gain
 
 
