@@ -8,7 +8,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TextIO
 
 import typer
 
@@ -74,14 +74,14 @@ def say(text: str, *, err: bool = False) -> None:
 def say_answer(text: str, headline: str) -> None:
     """Print text with one line of it in bold, where stdout is a terminal with colors."""
     for line in printable(text).split("\n"):
-        bold = bool(headline) and line == headline and sys.stdout.isatty() and "NO_COLOR" not in os.environ
+        bold = bool(headline) and line == headline and _colorful(sys.stdout)
         typer.echo(typer.style(line, bold=True) if bold else line)
 
 
 def say_error(text: str) -> None:
     """Print one line on stderr, red on a terminal."""
     line = f"error: {shown(without_secrets(text), _LONGEST)}"
-    typer.secho(line, fg=typer.colors.RED if _colorful() else None, err=True)
+    typer.secho(line, fg=typer.colors.RED if _colorful(sys.stderr) else None, err=True)
 
 
 def print_json(value: Any) -> None:
@@ -104,5 +104,5 @@ def _says_everything() -> bool:
     return (getattr(sys.stdout, "encoding", None) or "ascii").lower().replace("-", "").startswith("utf")
 
 
-def _colorful() -> bool:
-    return sys.stderr.isatty() and "NO_COLOR" not in os.environ
+def _colorful(stream: TextIO) -> bool:
+    return stream.isatty() and "NO_COLOR" not in os.environ

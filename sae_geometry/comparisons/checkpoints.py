@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -143,7 +144,7 @@ class Drift(Answer):
 
         return {"drift": plots.figure_of(lambda ax: self.plot(ax), 3.4, 3.2)}
 
-    @property
+    @cached_property
     def meanings(self) -> PairLabels | None:
         """Return the labels of the latents that moved least and most since the first checkpoint."""
         import pandas as pd

@@ -174,7 +174,7 @@ class Agreement(Answer):
         """Return the tables to save."""
         return {"agreement": self.to_pandas()}
 
-    @property
+    @cached_property
     def meanings(self) -> PairLabels | None:
         """Return the labels of latents and their nearest decoder partners."""
         return pair_labels(self.decoder.nearest_a_to_b.to_pandas(), self.dictionaries)

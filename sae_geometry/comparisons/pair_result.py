@@ -285,11 +285,15 @@ class Comparison(Answer):
 
     def lists(self) -> Mapping[str, pd.DataFrame]:
         """Return the pairs and the latents without a partner: shared, only in A, only in B."""
+        return self._lists
+
+    @cached_property
+    def _lists(self) -> dict[str, pd.DataFrame]:
         found = {"shared": (self.shared, self.a, self.b), "only-a": (self.only_a, self.b, self.a)}
         found["only-b"] = (self.only_b, self.a, self.b)
         return {name: labeled_list(table, sides) for name, (table, *sides) in found.items()}
 
-    @property
+    @cached_property
     def meanings(self) -> PairLabels | None:
         """Return the labels of the most alike pairs, those in between, and latents without a partner."""
         import pandas as pd

@@ -226,7 +226,7 @@ class SeedComparison(SeedMatrices, Answer):
         if len(self.consensus.members):
             self.consensus.save(folder / "consensus.safetensors")
 
-    @property
+    @cached_property
     def meanings(self) -> PairLabels | None:
         """Return the labels of latents found in every run, in some, and in one alone."""
         return consensus_labels(self.consensus)

@@ -187,7 +187,7 @@ class SplitMap(Answer):
         """Return the tables to save: split (one row per wide latent), parents (one row per narrow one)."""
         return {"split": self.to_pandas(), "parents": self.parents_table()}
 
-    @property
+    @cached_property
     def meanings(self) -> PairLabels | None:
         """Return the labels of children and their parents, and of novel latents."""
         table = self.parents.to_pandas().assign(significant=self.found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -69,7 +70,7 @@ class WithinComparison(Answer):
         """Return the table to save: matches."""
         return {"matches": self.to_pandas()}
 
-    @property
+    @cached_property
     def meanings(self) -> PairLabels | None:
         """Return the labels of latents by the similarity to their nearest: above 0.7, above chance, below it."""
         names, m = ("most alike", "in between", "below chance"), self.nearest

@@ -9,7 +9,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -193,7 +193,7 @@ class Embedding(Answer):
             "caveats": list(self.caveats),
         }
 
-    @property
+    @cached_property
     def meanings(self) -> PairLabels | None:
         """Return the labels of latents and their nearest partners in another run; None for one run."""
         if self.across() is None:
