@@ -27,7 +27,7 @@ SOURCE = "gpt2-small/8-res-jb"
 def batch(records: list[dict[str, Any]], source: str = SOURCE) -> bytes:
     model, layer = source.split("/")
     lines = [json.dumps({"modelId": model, "layer": layer, **r}) for r in records]
-    return gzip.compress("\n".join(lines).encode())
+    return gzip.compress("\n".join(lines).encode(), mtime=0)
 
 
 @pytest.fixture
@@ -108,6 +108,7 @@ def test_what_is_wrong_on_the_server_is_one_sentence(bucket):
         ("features/batch-3", batch([{"index": "5", "frac_nonzero": 0.5}]), r"lacks batch-2\.jsonl\.gz"),
         ("features/batch-0", batch([{"index": "0", "frac_nonzero": 0.5}]), "there twice"),
     ],
+    ids=["truncated", "of another", "with a gap", "with a latent twice"],
 )
 def test_an_export_that_is_wrong_in_itself_is_refused(bucket, key, content, says):
     bucket.files[f"v1/{SOURCE}/{key}.jsonl.gz"] = content
