@@ -24,7 +24,7 @@ def span(
 ) -> None:
     """How much of A's latents without a partner lies in the span of B's latents, beside chance.
 
-    Writes span.parquet, summary.json and figures/.
+    Writes report.html, span.parquet, summary.json and figures/.
     """
     import sae_geometry as sg
 

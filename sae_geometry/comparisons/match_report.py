@@ -118,6 +118,12 @@ class MatchReport(Answer):
         self.comparison.write_extra(folder)
         write_json(folder / "match.json", self.record)
 
+    @property
+    def method(self) -> str:
+        """Describe in sentences what was computed and how."""
+        encoder = "" if self.record["matchings"]["encoder_signed"] is None else " and by encoder cosines"
+        return f"{self.comparison.method} The matching was repeated by absolute cosines{encoder}."
+
     def __repr__(self) -> str:
         return "\n".join([repr(self.comparison), *_in_words(self.record)])
 

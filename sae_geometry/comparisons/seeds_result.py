@@ -37,6 +37,7 @@ from sae_geometry.pairwise.checkpoint import N_BINS
 from sae_geometry.pairwise.confounds import runs_table
 from sae_geometry.pairwise.grouping import kind_of, layer_of, seed_of
 from sae_geometry.pairwise.inputs import describe_input
+from sae_geometry.results import methods
 from sae_geometry.results.answer import Answer
 
 if TYPE_CHECKING:
@@ -275,6 +276,11 @@ class SeedComparison(SeedMatrices, Answer):
 
     def _interval_summary(self, group: str) -> dict[str, Any]:
         return {what: asdict(self.interval(group, what)) for what in ("mmcs", "shared", "paired")}
+
+    @property
+    def method(self) -> str:
+        """Describe in sentences what was computed and how."""
+        return seeds_words.method(self.names, methods.measure(self.on, self.signed), self.matching, self.threshold)
 
     def __repr__(self) -> str:
         rows = [

@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 
 from sae_geometry.dictionary import Dictionary
+from sae_geometry.io.formatting import counted
 from sae_geometry.io.labels import Labels
 from sae_geometry.kernels.sweep import sweep
 from sae_geometry.labels.model import read_unembedding
@@ -21,6 +22,7 @@ from sae_geometry.nulls.competition import DISCOVERY_RATE, LISTED, Controls, Sha
 from sae_geometry.nulls.turned import principal_axes, turned
 from sae_geometry.pairwise.inputs import describe_input
 from sae_geometry.pairwise.label_columns import tokens_line
+from sae_geometry.results import methods
 from sae_geometry.results.answer import Answer
 from sae_geometry.sources import as_dictionary
 from sae_geometry.sources.layouts.places import canonical_place
@@ -130,6 +132,17 @@ class TokenReading(Answer):
         from sae_geometry.plots.tokens import tokens_figure
 
         return {"tokens": tokens_figure(self)}
+
+    @property
+    def method(self) -> str:
+        """Describe in sentences what was computed and how."""
+        u, name = self.unembedding, self.dictionary.name
+        return (
+            f"We took the logits that the unit decoder directions of {name} raise and lower most, of "
+            f"{counted(len(u.tokens), 'token')} of {u.name} ({u.how}), and the token direction with the largest cosine "
+            f"to each. A latent is readable if that cosine beats the one of {name} {methods.TURNED}, at a false "
+            f"discovery rate of 5 % (target-decoy competition with the knockoff+ threshold). {methods.EXACT}"
+        )
 
     def __repr__(self) -> str:
         head = (

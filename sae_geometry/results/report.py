@@ -11,8 +11,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.escaping import printable, shown
 from sae_geometry.io.formatting import counted
+from sae_geometry.results.columns import columns_of
 from sae_geometry.results.result import Result
 
 if TYPE_CHECKING:
@@ -48,7 +50,7 @@ def report_page(
         *(_figure(name, figure, pictures) for name, figure in figures.items()),
         *(_list(name, table) for name, table in lists.items()),
         f"<details><summary>Checks and definitions</summary>{_text(result.details())}</details>",
-        f"<h2>For a methods section</h2><p>{escape(_methods(result))}</p>",
+        f"<h2>For a methods section</h2><p>{escape(printable(_methods(result)))}</p>",
         f"<h2>How it was made</h2>{_text(command)}" if command else "",
         f'<p class="note">{escape(_CITATION)}. summary.json next to this page holds every number.</p>',
     ]
@@ -87,7 +89,11 @@ def _list(name: str, table: pd.DataFrame) -> str:
     if table.empty:
         return f"<h2>{escape(name)}</h2><p>none</p>"
     more = f' <span class="note">(first {_ROWS} of {len(table):,}; {escape(name)}.csv has all)</span>'
-    head = "".join(f'<th><button type="button">{escape(str(c))}</button></th>' for c in table.columns)
+    meanings = {c: f"{unit}: {meaning}" for c, (unit, meaning) in columns_of(f"{name}.csv").items()}
+    head = "".join(
+        f'<th><button type="button" title="{escape(meanings.get(c, ""))}">{escape(str(c))}</button></th>'
+        for c in table.columns
+    )
     rows = "".join(
         f"<tr>{''.join(f'<td>{escape(_cell(v))}</td>' for v in row)}</tr>"
         for row in table.head(_ROWS).itertuples(index=False)
@@ -107,17 +113,15 @@ def _cell(value: Any) -> str:
 
 
 def _methods(result: Result) -> str:
-    """Return a paragraph to paste into a paper: what was compared, how, and how chance was measured."""
-    runs = "; ".join(
-        f"{shown(d.name, 60)} ({counted(d.n_latents, 'latent')} × {d.d_in:,}, {shown(d.alive.describe())}, weights "
-        f"{d.fingerprint[:12]})"
-        for d in list(result.dictionaries)[:12]
-    )
+    """Return a paragraph to paste into a paper: what was done, with which dictionaries and which software."""
+    runs = "; ".join(_input(d) for d in list(result.dictionaries)[:12])
+    more = len(result.dictionaries) - 12
+    return f"{result.method} Dictionaries: {runs}{f'; and {more:,} more' if more > 0 else ''}. Software: {_CITATION}."
+
+
+def _input(d: Dictionary) -> str:
+    mapped = "" if d.unmapped is None else f", mapped by {d.metadata['map']!r} (sha256 {d.metadata['map_sha256'][:16]})"
     return (
-        f"We compared the decoder directions of {runs}, normalised to unit length, with exact cosine similarities "
-        "(float32 sweep, candidates rescored in float64, every result certified). Expectations by chance come from the "
-        "same computation against the other dictionary turned by a random orthogonal map that preserves its inner "
-        "products. A latent counts as closer than chance if its nearest partner beats both the nearest other latent of "
-        "its own dictionary and that of the turned dictionary, at a false discovery rate of 5 % (knockoff+ "
-        f"threshold). Software: {_CITATION}."
+        f"{shown(d.name, 60)} ({counted(d.n_latents, 'latent')} × {d.d_in:,}, {shown(d.alive.describe())}{mapped}, "
+        f"weights {d.fingerprint[:12]})"
     )
