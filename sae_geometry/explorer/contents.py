@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -90,6 +90,7 @@ class Contents:
         kept = ("n_neighbors", "min_dist", "seed", "backend", "backend_version")
         return {
             "runs": runs,
+            "by_chance": _by_chance(self.summary.get("pairs") or [], self.names),
             "regions": [_region(region) for region in self.regions.get("regions", [])],
             "regions_how": _text(self.regions.get("how")) or "",
             "evidence": escaped(evidence_line(self.summary)),
@@ -223,6 +224,17 @@ def _texts(values: Any) -> list[Any]:
     if not isinstance(values, list | tuple | None):
         raise TypeError(type(values).__name__)
     return [_text(value) for value in values or ()]
+
+
+def _by_chance(pairs: Sequence[Mapping[str, Any]], names: list[str]) -> list[list[float | None]]:
+    """Return the mean cosine to the nearest of a run turned, per run and other run; None where it is not recorded."""
+    found: list[list[float | None]] = [[None] * len(names) for _ in names]
+    for pair in pairs:
+        a, b = names.index(pair["a"]), names.index(pair["b"])
+        for at, to, key in ((a, b, "mmcs_chance_a_to_b"), (b, a, "mmcs_chance_b_to_a")):
+            value = pair.get(key)
+            found[at][to] = None if value is None else float(value)
+    return found
 
 
 def _region(region: Mapping[str, Any]) -> dict[str, Any]:
