@@ -29,7 +29,12 @@ _STYLE, _SCRIPT = (files(__package__).joinpath(f"report.{kind}").read_text("utf-
 
 
 def report_page(
-    result: Result, figures: Mapping[str, Figure], *, command: str = "", pictures: Path | None = None
+    result: Result,
+    figures: Mapping[str, Figure],
+    *,
+    command: str = "",
+    pictures: Path | None = None,
+    explorer: str = "",
 ) -> str:
     """Return a page with everything that one sends to a colleague; it makes no request.
 
@@ -38,6 +43,7 @@ def report_page(
         figures: its figures, by name.
         command: command that made it.
         pictures: folder with the figures as NAME.png, where they have been saved.
+        explorer: file next to the page to link to, the explorer.
     """
     title = f"{type(result).__name__}: {', '.join(shown(d.name, 60) for d in list(result.dictionaries)[:6])}"
     sentences: str = getattr(result, "sentences", "")
@@ -46,6 +52,7 @@ def report_page(
         f"<h1>{escape(title)}</h1>",
         f'<p class="answer">{escape(sentences)}</p>' if sentences else "",
         _text(result.answer()),
+        f'<p><a href="{escape(explorer)}">Look around in the explorer</a></p>' if explorer else "",
         "" if (meanings := getattr(result, "meanings", None)) is None else meanings.html(),
         *(_figure(name, figure, pictures) for name, figure in figures.items()),
         *(_list(name, table) for name, table in lists.items()),
@@ -57,7 +64,7 @@ def report_page(
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{_policy()}">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1"><link rel="icon" href="data:,">'
         f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>"
         f"{''.join(body)}<script>{_SCRIPT}</script></body></html>\n"
     )
@@ -70,7 +77,7 @@ def _policy() -> str:
 
 
 def _text(text: str) -> str:
-    return f"<pre>{escape(printable(text))}</pre>"
+    return f'<pre tabindex="0">{escape(printable(text))}</pre>'
 
 
 def _figure(name: str, figure: Figure, pictures: Path | None) -> str:
@@ -100,7 +107,7 @@ def _list(name: str, table: pd.DataFrame) -> str:
     )
     return (
         f"<h2>{escape(name)}: {len(table):,}{more if len(table) > _ROWS else ''}</h2>"
-        f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+        f'<div class="wide" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
     )
 
 
