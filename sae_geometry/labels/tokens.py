@@ -129,9 +129,9 @@ class TokenReading(Answer):
 
     def figures(self) -> dict[str, Figure]:
         """Return the figure that `save` draws."""
-        from sae_geometry.plots.tokens import tokens_figure
+        from sae_geometry import plots
 
-        return {"tokens": tokens_figure(self)}
+        return {"tokens": plots.tokens_figure(self)}
 
     @property
     def method(self) -> str:
