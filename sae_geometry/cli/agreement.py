@@ -20,7 +20,7 @@ def agreement(
     *,
     shared: o.Shared,
 ) -> None:
-    """Encoder beside decoder: do A's and B's encoders confirm the partners that their decoders find?
+    """Encoder against decoder: do A's and B's encoders confirm the partners that their decoders find?
 
     Writes report.html, agreement.parquet, summary.json and figures/.
     """

@@ -114,7 +114,7 @@ def _foretelling(speaker: Speaker, n_pairs: int, progress: Progress | None) -> P
         if left > _LONG:
             speaker.note(
                 f"{counted(round(n_pairs * (1 - share)), 'pair')} of {n_pairs:,} to go: about {_in_words(left)} at "
-                "this pace; stop whenever you like, finished pairs are kept for --resume"
+                "this pace; stop whenever you like, finished pairs are saved for --resume"
             )
         since = math.inf  # report at most once
 

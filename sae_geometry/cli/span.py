@@ -22,7 +22,7 @@ def span(
     *,
     shared: o.Shared,
 ) -> None:
-    """How much of A's latents without a partner lies in the span of B's latents, beside chance.
+    """How much of A's latents without a partner lies in the span of B's latents, with the expectation by chance.
 
     Writes report.html, span.parquet, summary.json and figures/.
     """

@@ -247,7 +247,7 @@ def _in_words(record: dict[str, Any]) -> list[str]:
         return [*lines, f"  shared by decoder and encoder: not asked, {shared['missing']}"]
     at = next(point for point in shared["curve"] if point["threshold"] == THRESHOLD)
     return [*lines, f"  shared by decoder and encoder > 0.7: {at['both']:,} of {shared['n_pairs']:,}, "
-            f"{at['both_same_partner']:,} with one partner"]  # fmt: skip
+            f"{at['both_same_partner']:,} with the same partner"]  # fmt: skip
 
 
 def schema() -> dict[str, Any]:

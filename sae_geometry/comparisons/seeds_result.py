@@ -180,7 +180,7 @@ class SeedComparison(SeedMatrices, Answer):
             "hook_points": [d.hook_point for d in self.runs],
             "seeds": [seed_of(d) for d in self.runs],
             "rows_are": "the source, columns the target",
-            **({} if self.n_runs <= _LISTED else {"matrices": "left out for so many runs: pairs.parquet has them"}),
+            **({} if self.n_runs <= _LISTED else {"matrices": f"left out above {_LISTED} runs: see pairs.parquet"}),
             "mmcs": self._listed(self.mmcs),
             "mmcs_chance": self._listed(self.chance),
             "mmcs_own": self._listed(self.own),
@@ -331,7 +331,7 @@ class SeedComparison(SeedMatrices, Answer):
             lines.append(f"  mean share > {self.threshold:g} within {group}: {said}")
         lines += [f"  {d}" for d in self._differences]
         shares = [f"{k}: {v:.1%}" for k, v in enumerate(self.recurrence_shares)]
-        lines.append(f"  latents found in exactly so many other runs: {'  '.join(ends(shares))}")
+        lines.append(f"  latents by the number of other runs that find them: {'  '.join(ends(shares))}")
         lines += [f"  {self.consensus}", f"  {self.rarefaction}"]
         return "\n".join([*lines, *(f"  caveat: {c}" for c in self.caveats)])
 

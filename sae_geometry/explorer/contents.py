@@ -63,7 +63,7 @@ class Contents:
         """Return everything on the page but the points: runs, regions, evidence, provenance. JSON-ready.
 
         Raises:
-            ValueError: the summary or the regions hold something else than a summary and regions of ours do.
+            ValueError: the summary or the regions are not as this package writes them.
         """
         try:
             return self._about()
@@ -113,7 +113,7 @@ def read_contents(folder: Path) -> Contents:
 
     Raises:
         FileNotFoundError: not a results folder.
-        ValueError: results of another kind or version, or incomplete ones.
+        ValueError: results of a different kind or version, or incomplete ones.
     """
     make = "make one with sae-geometry umap"
     if not folder.is_dir():
@@ -166,7 +166,7 @@ def checked(contents: Contents, folder: Path) -> Contents:
         kind = _kind(contents.table[column])
         if kind not in kinds:
             raise ValueError(
-                f"{folder}: the column {shown(column)} of umap.parquet holds values of another kind ({kind})"
+                f"{folder}: the column {shown(column)} of umap.parquet holds values of the wrong kind ({kind})"
             )
     there = contents.table["run"].value_counts().to_dict()
     if there != points:

@@ -177,7 +177,7 @@ def read_tokens(
         progress: called with a stage and the share of it done, in [0, 1].
 
     Raises:
-        ValueError: another width, fewer tokens than k, a hook point outside the residual stream, or no model there.
+        ValueError: different widths, fewer tokens than k, a hook point outside the residual stream, or no model there.
 
     Example:
         >>> import torch
@@ -234,8 +234,8 @@ def _check(dictionary: Dictionary, unembedding: Unembedding, k: int) -> None:
         )
     if dictionary.d_in != unembedding.rows.shape[1]:
         raise ValueError(
-            f"{dictionary.name!r} is {dictionary.d_in:,} wide and the unembedding of {unembedding.name} "
-            f"{unembedding.rows.shape[1]:,}: expected the model that the dictionary was trained on"
+            f"{dictionary.name!r} has width {dictionary.d_in:,} and the unembedding of {unembedding.name} has "
+            f"{unembedding.rows.shape[1]:,}: give the model that the dictionary was trained on"
         )
     if not 1 <= k <= min(64, len(unembedding.tokens)):
         raise ValueError(f"k must be in 1…{min(64, len(unembedding.tokens))}; got {k}")

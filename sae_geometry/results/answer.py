@@ -34,7 +34,7 @@ class Answer:
 
     @property
     def meanings(self) -> Any:
-        """Return labels beside latents, with `lines()`, `html()` and `summary()`; None without labels."""
+        """Return labels of latents, with `lines()`, `html()` and `summary()`; None without labels."""
         return None
 
     def lists(self) -> Mapping[str, pd.DataFrame]:

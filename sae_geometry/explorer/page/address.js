@@ -38,7 +38,7 @@ function noteAddress() {
 
 const runNamed = (name) => data.runs.findIndex((run) => run.name === name);
 
-// An address that names no filter changes none.
+// An address without filters leaves them as they are.
 function applyFilters(asked) {
   if (!FILTERS.some((key) => asked.has(key))) return;
   const one = (key, known) => (known.includes(asked.get(key)) ? asked.get(key) : null);

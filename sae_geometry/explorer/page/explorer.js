@@ -14,7 +14,7 @@ function passes(i) {
   return state.region === 'all' || data.region[i] === Number(state.region);
 }
 
-// ---- drawing anew ----
+// ---- drawing ----
 
 function redraw() {
   showPoints(data, passes, ways[state.color].color, state.caught);
