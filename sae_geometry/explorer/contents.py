@@ -194,7 +194,7 @@ def evidence_line(summary: Mapping[str, Any]) -> str:
 
 
 def _kind(column: pd.Series[Any]) -> str:
-    """The kind of a column's values; `missing` where nothing may be and something is not there."""
+    """Return the kind of a column's values, a key of the tables above; "something else" for any other."""
     from pandas.api import types
 
     if column.isna().all():
@@ -212,7 +212,7 @@ def _kind(column: pd.Series[Any]) -> str:
 
 
 def _text(value: Any) -> Any:
-    """A text escaped, a number or nothing as it is; anything else is a TypeError."""
+    """Return a text escaped, a number or None unchanged; raise TypeError for anything else."""
     if value is None or (isinstance(value, int | float) and math.isfinite(value)):
         return value
     if not isinstance(value, str):

@@ -37,7 +37,7 @@ def memory_ceiling(limit: int | str) -> Iterator[None]:
         limit: bytes, or a text as "500MB" or "2 GiB" (K, M, G, T are powers of 1,024 either way).
 
     Raises:
-        ValueError: not a size, or not above 0.
+        ValueError: a text that is no size, or nothing above 0.
 
     Example:
         >>> import sae_geometry as sg
@@ -57,7 +57,7 @@ def as_bytes(size: int | str) -> int:
     """A size in bytes.
 
     Raises:
-        ValueError: not a size, or not above 0.
+        ValueError: a text that is no size, or nothing above 0.
 
     Example:
         >>> from sae_geometry.kernels.blocks import as_bytes

@@ -38,5 +38,5 @@ def sweeps_run_by(runner: Runner | None) -> Iterator[None]:
 
 
 def current_runner() -> Runner | None:
-    """Runner that sweeps are offered to in this context; None for this process."""
+    """Whoever sweeps are offered to here and now; None for this process."""
     return _RUNNER.get()

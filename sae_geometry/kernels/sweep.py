@@ -61,7 +61,7 @@ def sweep(
     The score of (i, j) is the exact inner product of the float32 rows rounded to float64, its absolute value with
     `absolute=True`, minus `column_bias[j]` if a bias is given. The order is score descending, then index ascending, so
     the answer does not depend on block sizes, threads or device. With `b=None` the partners are looked for within A,
-    self excluded by index, at half the blocks. The proof that the answer is exact is in README.md next to this file.
+    self excluded by index, at half the blocks. The proof that the answer is exact is in README.md beside this file.
 
     Args:
         a: float32 [n, d].
@@ -87,7 +87,7 @@ def sweep(
     Raises:
         ValueError: shapes, types or devices that do not fit, NaN or infinite entries or rows so large that float32
             products overflow, k out of range.
-        CeilingError: a memory ceiling that is too low (also a ValueError).
+        CeilingError: a memory ceiling that cannot be kept (a ValueError too).
         AuditError: the audit found the answer wrong.
 
     Example:
@@ -181,7 +181,7 @@ def plan_sweep(
 
 
 def cpu_threads() -> int:
-    """Return the default number of CPU threads: torch's setting, limited to the cores that this process may use."""
+    """The CPU threads a sweep uses unless told: what torch was given, within what this process may use."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(torch.get_num_threads(), allowed))
 
@@ -241,7 +241,7 @@ def _choose(screen: ScreenName, task: Task) -> tuple[Screen, str, str]:
 
 
 def _blocks(task: Task, screen: ScreenName) -> Blocks:
-    """Return blocks that fit the memory; off the CPU a default limit gives way, a ceiling does not."""
+    """Blocks that fit the memory with all that is held beside them; off the CPU a default gives way, a ceiling not."""
     n, m, k, columns = task.a.shape[0], task.others.shape[0], task.k, task.columns or task.within
     if screen not in ("auto", "cpu", "int8") or task.a.device.type != "cpu":
         width = listed_width(k, _FUSED.get(screen, "fp16"))

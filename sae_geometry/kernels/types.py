@@ -101,7 +101,7 @@ class Task:
     serving its rows and its columns. The score is ⟨a, b⟩, |⟨a, b⟩| if `absolute`, minus `column_bias[j]` if given.
     `a_norms` and `b_norms` are the Euclidean norms of A's rows and of the rows scored against. All of it is to take at
     most `memory` bytes, results included; `memory_asked` says whether somebody set them, or they are the device's
-    default. The blocks are planned on first use, which never comes where the sweep runs elsewhere.
+    default. The blocks are planned when first asked for: whoever does the sweep elsewhere never asks.
     """
 
     a: Tensor

@@ -30,7 +30,7 @@ def read_labels(path: str | Path, source: str | None = None) -> Labels:
         Labels: `.frame`, indexed by original latent id, and where each column comes from.
 
     Raises:
-        ValueError: another ending, no column `latent`, ids that are not whole numbers or repeat, or a damaged file.
+        ValueError: a different ending, no column `latent`, ids that are not whole numbers or repeat, or a damaged file.
         FileNotFoundError: no such file.
 
     Example:
