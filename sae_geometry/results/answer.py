@@ -33,6 +33,11 @@ class Answer:
         """Write files to a results folder that are neither tables nor figures; by default none."""
 
     @property
+    def method(self) -> str:
+        """Describe in sentences what was computed and how, for a methods section; by default nothing."""
+        return ""
+
+    @property
     def meanings(self) -> Any:
         """Return labels of latents, with `lines()`, `html()` and `summary()`; None without labels."""
         return None
