@@ -73,9 +73,9 @@ _BY_INDEX = {
     "relative_norm": Column(SHARE, "norm_b / (norm_a + norm_b): 0 only in A, 0.5 equal, 1 only in B"),
     "class": Column(TEXT, "only A, shared or only B, by relative_norm"),
     "nearest_in_b": Column(ID, "nearest latent of B to A's latent of this id; −1 where A's row is zero"),
-    "nearest_in_b_cosine": Column(COSINE, "its cosine"),
+    "nearest_in_b_cosine": Column(COSINE, "cosine to that latent"),
     "nearest_in_a": Column(ID, "nearest latent of A to B's latent of this id; −1 where B's row is zero"),
-    "nearest_in_a_cosine": Column(COSINE, "its cosine"),
+    "nearest_in_a_cosine": Column(COSINE, "cosine to that latent"),
 }
 _SHARED = {
     "a_id": Column(ID, "latent of A"),
@@ -244,7 +244,7 @@ _UMAP = (
 )
 _NEURONPEDIA = {
     "RunType": Column(TEXT, "name of the run"),
-    "EmbeddingIndex": Column(ID, "the latent"),
+    "EmbeddingIndex": _RUN["latent_id"],
     "X": _UMAP["x"],
     "Y": _UMAP["y"],
 }

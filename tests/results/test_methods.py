@@ -65,7 +65,7 @@ def test_the_paragraph_says_what_was_done(name):
     for part in wanted:
         assert part in text, (part, text)
     for part in unwanted:
-        assert part not in text, (part, text)
+        assert part not in result.method, (part, text)
     for d in result.dictionaries:
         assert d.name in text
         assert d.fingerprint[:12] in text
