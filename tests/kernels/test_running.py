@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import subprocess
 import sys
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -172,8 +173,12 @@ def test_an_interrupted_sweep_stops_and_leaves_no_thread(
         if len(calls) == 5:
             act()
 
-    with pytest.raises(expected):
-        sweep(a, a, threads=threads, blocks=(64, 64), progress=progress)
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # a runner may have another
+    try:
+        with pytest.raises(expected):
+            sweep(a, a, threads=threads, blocks=(64, 64), progress=progress)
+    finally:
+        signal.signal(signal.SIGINT, handler)
     assert set(threading.enumerate()) == before
     assert torch.get_num_threads() == torch_threads
     assert 5 <= len(calls) < 2209  # it stopped before the last block
