@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import _thread
-import signal
 import subprocess
 import sys
 import threading
@@ -156,6 +155,7 @@ def _raise(error: BaseException) -> Callable[[], None]:
     return act
 
 
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize(
     ("act", "expected"),
@@ -173,12 +173,8 @@ def test_an_interrupted_sweep_stops_and_leaves_no_thread(
         if len(calls) == 5:
             act()
 
-    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # a runner may have another
-    try:
-        with pytest.raises(expected):
-            sweep(a, a, threads=threads, blocks=(64, 64), progress=progress)
-    finally:
-        signal.signal(signal.SIGINT, handler)
+    with pytest.raises(expected):
+        sweep(a, a, threads=threads, blocks=(64, 64), progress=progress)
     assert set(threading.enumerate()) == before
     assert torch.get_num_threads() == torch_threads
     assert 5 <= len(calls) < 2209  # it stopped before the last block

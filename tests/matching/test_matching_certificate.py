@@ -206,6 +206,7 @@ def test_ctrl_c_before_there_is_anything_is_ctrl_c():
         match(torch.eye(5), torch.eye(5), "optimal", progress=press)
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_a_real_signal_at_any_moment(rng):
     a = matching_cases.unit(np.eye(1, 12) + 0.05 * rng.standard_normal((700, 12)))
     b = matching_cases.unit(np.eye(1, 12) + rng.random((700, 1)) * rng.standard_normal((700, 12)))
