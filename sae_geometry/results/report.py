@@ -53,7 +53,7 @@ def report_page(
         f'<p class="answer">{escape(sentences)}</p>' if sentences else "",
         _text(result.answer()),
         f'<p><a href="{escape(explorer)}">Look around in the explorer</a></p>' if explorer else "",
-        "" if (meanings := getattr(result, "meanings", None)) is None else meanings.html(),
+        "" if (meanings := getattr(result, "meanings", None)) is None else _wide(meanings.html()),
         *(_figure(name, figure, pictures) for name, figure in figures.items()),
         *(_list(name, table) for name, table in lists.items()),
         f"<details><summary>Checks and definitions</summary>{_text(result.details())}</details>",
@@ -107,8 +107,13 @@ def _list(name: str, table: pd.DataFrame) -> str:
     )
     return (
         f"<h2>{escape(name)}: {len(table):,}{more if len(table) > _ROWS else ''}</h2>"
-        f'<div class="wide" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+        f"{_wide(f'<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>')}"
     )
+
+
+def _wide(html: str) -> str:
+    """Return HTML that scrolls sideways where it is wider than the page, by keys too."""
+    return f'<div class="wide" tabindex="0">{html}</div>'
 
 
 def _cell(value: Any) -> str:

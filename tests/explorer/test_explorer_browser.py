@@ -456,10 +456,9 @@ def test_the_lasso_counts_and_saves_a_table(reader):
     reader.settle()
     for i in (caught.index[0], FRAME[(FRAME.run != "gamma") & ~FRAME.index.isin(caught.index)].index[0]):
         x, y = reader.spot(FRAME.run[i], FRAME.latent_id[i])
-        edge = reader.page.evaluate("picture.size / 2 + 1")
         shot = reader.page.screenshot(clip={"x": x - 12, "y": y - 1, "width": 24, "height": 3})
         line = np.asarray(Image.open(io.BytesIO(shot)).convert("L"), dtype=int)[1]
-        assert (line[round(12 - edge)] < 110) == (i in caught.index)  # the rim
+        assert (line.min() < 120) == (i in caught.index)  # the rim is ink, and no dot is as dark
     with reader.page.expect_download() as got:
         reader.page.click("#csv")
     assert got.value.suggested_filename == "latents.csv"

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from every_result import results
+from every_result import dictionaries
 from explorer_reader import FLAGS, Reader
 
+import sae_geometry as sg
+from sae_geometry import plots
 from sae_geometry.results.report import report_page
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -27,7 +29,8 @@ HOSTILE = "<img src=x onerror=window.hacked=1>"
 @pytest.fixture(scope="module")
 def path(tmp_path_factory) -> Path:
     """The page of a comparison whose lists are as long as those of 46,080 latents, with labels and gaps."""
-    found = results()["compare"][1]
+    a, b, _ = dictionaries()
+    found = sg.compare(a, b, turns=1)
     rng = np.random.default_rng(0)
     long = pd.DataFrame(
         {
@@ -41,7 +44,7 @@ def path(tmp_path_factory) -> Path:
     result = replace(found)
     result.__dict__["_lists"] = {"shared": long, "only-a": long, "only-b": long.head(3)}
     path = tmp_path_factory.mktemp("report") / "report.html"
-    figure = {"partners": found.figures()["partners"]}
+    figure = {"partners": plots.figure_of(lambda ax: plots.partners_histogram(found.nearest_a_to_b, ax), 3.6, 2.9)}
     path.write_text(report_page(result, figure, command=f"compare {'x' * 300}", explorer="explorer.html"), "utf-8")
     return path
 
@@ -66,14 +69,15 @@ def reader(browser, path) -> Iterator[Reader]:
 
 
 def column(reader: Reader, at: int) -> list[str]:
-    return reader.page.locator(f"table >> nth=0 >> tbody td:nth-child({at})").all_text_contents()
+    return reader.page.locator(f"table:has(button) >> nth=0 >> tbody td:nth-child({at})").all_text_contents()
 
 
 def test_of_46080_latents_it_is_small_and_fits_a_phone(reader, path):
     assert path.stat().st_size < 1e6  # most of it a figure; a comparison has five more
     assert reader.page.evaluate("document.documentElement.scrollWidth") <= 375
-    assert "first 200 of 46,080; shared.csv has all" in reader.page.inner_text("h2 >> nth=0")
-    assert reader.page.locator("table").count() == 3
+    assert reader.page.locator("h2", has_text="first 200 of 46,080; shared.csv has all").count() == 1
+    assert reader.page.locator("table:has(button)").count() == 3
+    assert reader.page.locator("table:not(:has(button))").count() > 0  # of labels
     assert reader.page.locator("a").get_attribute("href") == "explorer.html"
     ground = "getComputedStyle(document.body).backgroundColor"
     assert reader.page.evaluate(ground) == "rgb(23, 24, 27)"
@@ -91,7 +95,7 @@ def test_tables_are_sorted_and_details_opened_by_keys(reader):
     assert values == sorted(values, reverse=True)
     reader.page.keyboard.press("Enter")
     assert [float(t) for t in column(reader, 4) if t] == sorted(values)
-    assert reader.page.locator("th >> nth=3").get_attribute("aria-sort") == "ascending"
+    assert reader.page.locator("th:has(button) >> nth=3").get_attribute("aria-sort") == "ascending"
     reader.page.keyboard.press("Tab")
     assert reader.page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none"
     reader.page.keyboard.press("Space")
