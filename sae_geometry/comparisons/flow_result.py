@@ -11,6 +11,7 @@ import numpy as np
 
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import ends, or_dash
+from sae_geometry.matching.defaults import OneToOne
 from sae_geometry.pairwise.grouping import layer_of
 from sae_geometry.pairwise.inputs import describe_input
 from sae_geometry.results import methods
@@ -44,7 +45,7 @@ class Step:
     backward: np.ndarray
     backward_cosine: np.ndarray
     backward_q: np.ndarray
-    method: str
+    method: OneToOne
 
     @cached_property
     def origin(self) -> np.ndarray:

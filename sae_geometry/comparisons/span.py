@@ -14,7 +14,7 @@ from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import aligned, counted, read_only
 from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.sweep import sweep
-from sae_geometry.matching.defaults import THRESHOLD
+from sae_geometry.matching.defaults import THRESHOLD, MatchingName
 from sae_geometry.nulls import principal_axes, turned
 from sae_geometry.pairwise.confounds import confound_audit
 from sae_geometry.pairwise.inputs import describe_input
@@ -56,7 +56,7 @@ class SpanOverlap(Answer):
     a: Dictionary
     b: Dictionary
     threshold: float
-    matching: str
+    matching: MatchingName
     unmatched: np.ndarray
     n_nearest: tuple[int, ...]
     explained: np.ndarray
