@@ -116,9 +116,8 @@ def save_and_show(
     elif shared.verbose:
         say(result.details())
     else:
-        say_answer(result.answer(), getattr(result, "headline", ""))
-    meanings = None if shared.as_json else getattr(result, "meanings", None)
-    if meanings is not None:
+        say_answer(result.answer(), result.headline)
+    if not shared.as_json and (meanings := result.meanings) is not None:
         say("\n".join(meanings.lines() if shared.verbose else meanings.few_lines()))
     print_saved(into, speaker, shared.as_json)
     log_to_wandb(into, shared.log_wandb, speaker, offline=shared.offline, as_json=shared.as_json)

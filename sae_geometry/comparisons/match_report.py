@@ -114,8 +114,7 @@ class MatchReport(Answer):
         return self.comparison.figures()
 
     def write_extra(self, folder: Path) -> None:
-        """Write match.json and the lists."""
-        self.comparison.write_extra(folder)
+        """Write match.json."""
         write_json(folder / "match.json", self.record)
 
     def __repr__(self) -> str:

@@ -301,11 +301,6 @@ class Comparison(Answer):
         table = pd.concat([self.a_to_b.to_pandas(), self.b_to_a.to_pandas()])
         return pair_labels(table, self.dictionaries, signed=self.signed, threshold=self.threshold)
 
-    def write_extra(self, folder: Path) -> None:
-        """Write shared.csv, only-a.csv and only-b.csv."""
-        for name, table in self.lists().items():
-            write_csv(table, folder / f"{name}.csv")
-
     def figures(self) -> Mapping[str, Figure]:
         """Return the figures to save: partners, similarity, multiplicity, certainty; double_counting up to 4,096."""
         from sae_geometry import plots
