@@ -247,6 +247,20 @@ def test_results_are_asked_for_nothing_but_their_contract():
     assert asked_by_name('x = getattr(result, "lists", {})') == ["getattr(result, 'lists', {})"]
 
 
+def ambient(source: str) -> list[str]:
+    """Context variables and module variables that functions assign."""
+    nodes = list(ast.walk(ast.parse(source)))
+    calls = [ast.unparse(n) for n in nodes if isinstance(n, ast.Call) and ast.unparse(n.func).endswith("ContextVar")]
+    return calls + [name for n in nodes if isinstance(n, ast.Global) for name in n.names]
+
+
+def test_what_holds_for_a_while_is_in_the_settings():
+    assert {p.relative_to(PACKAGE).as_posix() for p in PACKAGE.rglob("*.py") if ambient(p.read_text("utf-8"))} == {
+        "kernels/settings.py"
+    }
+    assert ambient("def f():\n    global x\n    x = ContextVar('y')") == ["ContextVar('y')", "x"]
+
+
 def _modules_after(code: str) -> set[str]:
     script = f"{code}\nimport sys\nprint(*(f'module:{{m}}' for m in sys.modules), sep='\\n')"
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

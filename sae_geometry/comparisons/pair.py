@@ -16,7 +16,7 @@ from sae_geometry.comparisons.pair_result import (
     without_narrow_margins,
 )
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.distributed import Executor, running_on
+from sae_geometry.distributed import Executor, settings
 from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.sweep import listing_sweep
 from sae_geometry.kernels.types import Sweep
@@ -116,7 +116,7 @@ def compare(
     caveats = notes + require_same_space(left, right, allow_mismatch, on=on)
     tick = None if progress is None else lambda share: progress("similarities", share)
     x, y = pair_operands(left, right, on)
-    with running_on(executor):
+    with settings(executor=executor):
         swept = listing_sweep(x, y, listed(LISTED, len(x), len(y)), absolute=not signed, progress=tick)
         own = (_own_cache(left, on), _own_cache(right, on))
         controls = pair_controls(x, y, swept, How(not signed, OWN_SCALES[on]), progress, own)

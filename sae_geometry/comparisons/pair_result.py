@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +17,6 @@ from sae_geometry.comparisons.pair_hints import hints, plain_means
 from sae_geometry.comparisons.strata import strata, strata_lines
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import scalars
-from sae_geometry.io.parquet import write_csv
 from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.types import Sweep
 from sae_geometry.labels.pairs import PairLabels, label_summary, pair_labels

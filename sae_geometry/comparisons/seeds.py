@@ -15,7 +15,7 @@ from sae_geometry.comparisons.consensus import COLUMNS, explained_up_to
 from sae_geometry.comparisons.pair import compare
 from sae_geometry.comparisons.seeds_result import SeedComparison
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.distributed import Executor, running_on, spread
+from sae_geometry.distributed import Executor, settings, spread
 from sae_geometry.distributed.errors import wrong_answer
 from sae_geometry.io.formatting import few
 from sae_geometry.io.progress import Progress
@@ -103,7 +103,7 @@ def seeds(
         if progress is not None:
             progress("pairs", len(done) / len(todo))
 
-    with running_on(executor):
+    with settings(executor=executor):
         tick()
         for (i, j), record in spread(_compare_pair, dictionaries, [p for p in todo if p not in done], parameters):
             try:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.distributed import Executor, running_on
+from sae_geometry.distributed import Executor, settings
 from sae_geometry.embedding.backends import Backend, choose_backend, lay_out
 from sae_geometry.embedding.cross_run import Across, partners_across
 from sae_geometry.embedding.neighbors import Neighbors, exact_neighbors, joint_neighbors
@@ -307,7 +307,7 @@ def umap(
     k_wide = min(max(n_neighbors, EVIDENCE_K + 1), n_points)
     search = None if progress is None else lambda share: progress("exact neighbours", share)
     swept: Mapping[tuple[int, int], Sweep] = {}
-    with running_on(executor):
+    with settings(executor=executor):
         if n_points == len(points) and len(dicts) > MOST_RUNS:
             near = wide = exact_neighbors(points, k_wide, search)
         elif n_points == len(points):

@@ -18,7 +18,6 @@ from sae_geometry.kernels.blocks import (
     block_copies,
     cpu_blocks,
     device_blocks,
-    has_ceiling,
     listing_bytes,
     memory_limit,
 )
@@ -26,12 +25,12 @@ from sae_geometry.kernels.error_bounds import row_norms
 from sae_geometry.kernels.fallback import redo
 from sae_geometry.kernels.ledger import record
 from sae_geometry.kernels.rescore import decide
-from sae_geometry.kernels.runner import current_runner
 from sae_geometry.kernels.screens.cpu import screen_cpu, shortlist_width
 from sae_geometry.kernels.screens.int8 import Int8Screen, prepare_int8
 from sae_geometry.kernels.screens.low_precision import Precision
 from sae_geometry.kernels.screens.torch import listed_width, low_precision_screen, screen_torch
 from sae_geometry.kernels.screens.triton import triton_screen
+from sae_geometry.kernels.settings import current
 from sae_geometry.kernels.types import Best, Progress, Scoring, Screen, ScreenName, Shortlist, Sweep, SweepReport, Task
 
 MAX_K = 64
@@ -77,8 +76,8 @@ def sweep(
         threads: CPU threads; all that torch was given if None.
         progress: called with the share of the screen's blocks done, in (0, 1], from the thread that did the block.
         blocks: rows and columns of a block; from caches and memory if None.
-        memory: bytes to stay below, above the inputs, results included; if None those of `memory_ceiling`, or else
-            256 MiB on the CPU and 2 GiB off it.
+        memory: bytes to stay below, above the inputs, results included; if None those of `sae_geometry.settings`, or
+            else 256 MiB on the CPU and 2 GiB off it.
         audit: check the answer by an independent path (`audit`); by default on every device but the CPU.
 
     Returns:
@@ -98,7 +97,7 @@ def sweep(
     """
     start = time.perf_counter()
     task = _task(a, b, k, columns, absolute, column_bias, screen, threads, progress, blocks, memory)
-    runner = current_runner()
+    runner = current().runner
     if runner is not None and blocks is None and not audit:
         elsewhere = runner(task, screen)
         if elsewhere is not None:
@@ -205,7 +204,7 @@ def _task(
     a, b = a.contiguous(), None if b is None else b.contiguous()
     bias = None if column_bias is None else column_bias.to(a.device)
     workers = threads or cpu_threads()
-    limit, asked = memory_limit(memory, a.device.type), memory is not None or has_ceiling()
+    limit, asked = memory_limit(memory, a.device.type), memory is not None or current().memory is not None
 
     def plan(task: Task) -> Blocks:
         return _blocks(task, screen) if blocks is None else Blocks(*blocks)
@@ -301,7 +300,7 @@ def listing_sweep(
 
 def listing_memory(a: Tensor, b: Tensor | None, k: int, threads: int | None = None) -> int | None:
     """Return the bytes that `listing_sweep` allows itself; None under a memory limit, which then holds."""
-    if has_ceiling():
+    if current().memory is not None:
         return None
     entries = (a.shape[0] + (0 if b is None else b.shape[0])) * (k + 8)
     return memory_limit(None, a.device.type) + entries * (_PER_ENTRY + _PER_THREAD * (threads or cpu_threads()))

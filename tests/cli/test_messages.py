@@ -101,7 +101,7 @@ def test_an_option_that_a_command_advises_is_its_own(path: Path) -> None:
         ('use on="decoder"', "use --on decoder"),
         ("is for matching='optimal'; got 'x'", "is for --matching optimal; got 'x'"),
         ("latent_axis=1 takes its columns", "--latent-axis 1 takes its columns"),
-        ("raise it with memory_ceiling('75MB') (--memory 75MB), or", "raise it with --memory 75MB, or"),
+        ("raise it with settings(memory='75MB') (--memory 75MB), or", "raise it with --memory 75MB, or"),
         ("choose one by adding ::layer=2, ::latent_axis=1", "choose one by adding ::layer=2, ::latent_axis=1"),
         ("write NAME=ADDRESS or https://x.y/z?a=1", "write NAME=ADDRESS or https://x.y/z?a=1"),
     ],

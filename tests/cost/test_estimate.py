@@ -99,14 +99,14 @@ def test_of_a_runs_states_no_sweep_is_made() -> None:
 def test_a_ceiling_is_planned_with() -> None:
     a, b = dictionary(3000, 16, 0), dictionary(3000, 16, 1)
     wide = estimate([a, b], probe_seconds=0.02)
-    with sg.memory_ceiling("6MB"):
+    with sg.settings(memory="6MB"):
         told = estimate([a, b], probe_seconds=0.02)
     assert told.memory <= 6 << 20 < wide.memory
 
 
 def test_a_ceiling_that_the_longest_lists_exceed_is_refused_beforehand() -> None:
     a, b = dictionary(3000, 8, 0), dictionary(2500, 8, 1)
-    with sg.memory_ceiling("4MB"):
+    with sg.settings(memory="4MB"):
         estimate([a, b], probe_seconds=0.01)
         with pytest.raises(ValueError, match=r"the memory ceiling is 4.0 MiB: raise it .*--memory [6-9]MB"):
             estimate([a, b], "match", probe_seconds=0.01)
