@@ -10,9 +10,9 @@ from types import MappingProxyType
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.escaping import readable
 from sae_geometry.io.labels import Labels
+from sae_geometry.io.weights import LatentAxis
 from sae_geometry.kernels.settings import torch_device
 from sae_geometry.sources.bundle import Context, Echo, Progress
-from sae_geometry.sources.layouts.detect import LatentAxis
 from sae_geometry.sources.layouts.read import Latents, choose_site, open_bundle, read_dictionary
 from sae_geometry.sources.resolve import parse_address, resolve
 from sae_geometry.sources.starts import with_start

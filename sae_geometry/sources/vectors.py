@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sae_geometry.dictionary import Dictionary, plain_tensor
+from sae_geometry.dictionary import Dictionary
+from sae_geometry.io.weights import plain_tensor
 from sae_geometry.sources.bundle import Context, Echo, Progress
 from sae_geometry.sources.errors import LayoutError, SourceError
 from sae_geometry.sources.files.open import open_weights
