@@ -7,14 +7,14 @@ from dataclasses import asdict, replace
 from typing import Any, get_args
 from weakref import WeakKeyDictionary
 
-from sae_geometry.comparisons.pair_result import (
+from sae_geometry.comparisons.pair_matchings import (
     OWN_SCALES,
-    Comparison,
     OptimalLimits,
     pair_operands,
     with_matching,
     without_narrow_margins,
 )
+from sae_geometry.comparisons.pair_result import Comparison
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.distributed import Executor, settings
 from sae_geometry.io.progress import Progress
