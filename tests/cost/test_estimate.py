@@ -10,7 +10,8 @@ import pytest
 import torch
 
 import sae_geometry as sg
-from sae_geometry.cost.estimate import Verb, estimate
+from sae_geometry.cost.estimate import estimate
+from sae_geometry.cost.jobs import Verb
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.kernels import sweep as sweep_module
 from sae_geometry.kernels.sweep import plan_sweep, sweep
