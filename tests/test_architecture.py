@@ -163,8 +163,6 @@ OPTIONS = "one parameter per option, which typer needs, with its help"
 TOO_LONG_FUNCTIONS = {
     "matching.solver_loops._search": "one compiled loop; numba would inline its parts",
     "sources.files.torch_pickle._run": "the interpreter's one loop, a branch per opcode",
-    "embedding.embedding.umap": "one call of each step, and its record",
-    "embedding.projection.project": "one call of each step, and its record",
     "cli.compare.compare": OPTIONS,
     "cli.umap.umap": OPTIONS,
 }
