@@ -18,7 +18,7 @@ from sae_geometry.io.formatting import counted, or_dash, read_only
 from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.sweep import sweep
 from sae_geometry.labels.pairs import PairLabels, label_summary, pair_labels
-from sae_geometry.matching.defaults import THRESHOLD
+from sae_geometry.matching.defaults import THRESHOLD, check_threshold
 from sae_geometry.nulls import principal_axes, turned
 from sae_geometry.pairwise.inputs import describe_input
 from sae_geometry.results.answer import Answer
@@ -253,8 +253,7 @@ def agreement(
         >>> sum(r.counts().values()) == r.a.n_latents
         True
     """
-    if not -1 <= threshold <= 1:
-        raise ValueError(f"the threshold is a cosine, within −1…1; got {threshold:g}")
+    check_threshold(threshold)
     decoders = compare(a, b, allow_mismatch=allow_mismatch, progress=progress)
     left, right = decoders.a, decoders.b
     encoders = compare(left, right, on="encoder", allow_mismatch=allow_mismatch, progress=progress)

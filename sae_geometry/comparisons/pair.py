@@ -21,7 +21,7 @@ from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.sweep import listing_sweep
 from sae_geometry.kernels.types import Sweep
 from sae_geometry.matching import On
-from sae_geometry.matching.defaults import THRESHOLD, listed
+from sae_geometry.matching.defaults import THRESHOLD, check_threshold, listed
 from sae_geometry.nulls import LISTED, Controls, How, OwnCache, default_turns, pair_controls
 from sae_geometry.pairwise.certainty import certainty
 from sae_geometry.pairwise.inputs import distinct
@@ -31,7 +31,7 @@ from sae_geometry.sources import as_dictionary
 
 # A dictionary of many comparisons is swept against itself once.
 _OWN: WeakKeyDictionary[Dictionary, dict[On, OwnCache]] = WeakKeyDictionary()
-MATCHINGS: tuple[MatchingName, ...] = ("nearest", "mutual", "greedy", "optimal")
+MATCHINGS: tuple[MatchingName, ...] = get_args(MatchingName)
 
 
 def compare(
@@ -103,8 +103,7 @@ def compare(
         raise ValueError(f"min_similarity, max_gap and time_budget are for matching='optimal'; got {matching!r}")
     if turns is not None and turns < 0:
         raise ValueError(f"turns is how often B is turned, 0 or more; got {turns}")
-    if not -1 <= threshold <= 1:
-        raise ValueError(f"threshold is a cosine, within −1…1; got {threshold}")
+    check_threshold(threshold)
     labels = (None, None) if names is None else names
     if len(labels) != 2:
         raise ValueError(f"names are two labels, of a and of b; got {len(labels)}: {', '.join(map(repr, labels))}")

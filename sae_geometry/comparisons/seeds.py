@@ -20,7 +20,7 @@ from sae_geometry.distributed.errors import wrong_answer
 from sae_geometry.io.formatting import few
 from sae_geometry.io.progress import Progress
 from sae_geometry.matching import On, OneToOne, match
-from sae_geometry.matching.defaults import THRESHOLD, default_matching
+from sae_geometry.matching.defaults import THRESHOLD, check_threshold, default_matching
 from sae_geometry.pairwise.checkpoint import (
     N_BINS,
     PairParameters,
@@ -80,8 +80,7 @@ def seeds(
         raise ValueError(f"at least two runs are needed to compare; got {len(runs)}")
     if matching is not None and matching not in get_args(OneToOne):
         raise ValueError(f"matching must be one of {', '.join(get_args(OneToOne))}; got {matching!r}")
-    if not -1 <= threshold <= 1:
-        raise ValueError(f"the threshold is a cosine, within −1…1; got {threshold:g}")
+    check_threshold(threshold)
     dictionaries = distinct([as_dictionary(r) for r in runs])
     notes = [f"{d.name}: {note}" for d in dictionaries for note in d.notes]
     for a, b in itertools.combinations(dictionaries, 2):
