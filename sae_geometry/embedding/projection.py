@@ -345,7 +345,7 @@ class _Input:
 
 
 def _again(entry: _Input, folder: Path, offline: bool) -> Dictionary:
-    """A dictionary of a saved embedding, loaded again and shown to be the same."""
+    """Load a dictionary of a saved embedding again, and check that it is the same."""
     if entry.address is None:
         raise ValueError(
             f"{folder}: {entry.name!r} was made in memory and has no address to load it from; "

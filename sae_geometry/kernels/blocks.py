@@ -69,7 +69,7 @@ def listing_bytes(n: int, m: int, k: int, columns: bool, threads: int, width: in
 
 
 def too_little(ceiling: int, needed: int) -> CeilingError:
-    """The error that says which ceiling would do."""
+    """Return the error that says which limit would do."""
     size = f"{-(-needed // MIB):,}MB".replace(",", "")
     return CeilingError(
         f"a sweep of this size takes {needed / MIB:,.0f} MiB above its inputs, and the memory ceiling is "

@@ -55,12 +55,12 @@ def sweep(
     memory: int | None = None,
     audit: bool | None = None,
 ) -> Sweep:
-    """The exact k best partners of every row, and of every column, of C = A·Bᵀ in one pass over its blocks.
+    """Find the exact k best partners of every row, and of every column, of C = A·Bᵀ in one pass over its blocks.
 
     The score of (i, j) is the exact inner product of the float32 rows rounded to float64, its absolute value with
     `absolute=True`, minus `column_bias[j]` if a bias is given. The order is score descending, then index ascending, so
     the answer does not depend on block sizes, threads or device. With `b=None` the partners are looked for within A,
-    self excluded by index, at half the blocks. The proof that the answer is exact is in README.md beside this file.
+    self excluded by index, at half the blocks. The proof that the answer is exact is in README.md next to this file.
 
     Args:
         a: float32 [n, d].
@@ -86,7 +86,7 @@ def sweep(
     Raises:
         ValueError: shapes, types or devices that do not fit, NaN or infinite entries or rows so large that float32
             products overflow, k out of range.
-        CeilingError: a memory ceiling that cannot be kept (a ValueError too).
+        CeilingError: a memory limit that cannot hold (a ValueError too).
         AuditError: the audit found the answer wrong.
 
     Example:
@@ -157,7 +157,7 @@ def plan_sweep(
     threads: int | None = None,
     memory: int | None = None,
 ) -> SweepPlan:
-    """What `sweep` with these arguments would do, without doing it (a sample of rows is tried where it would be).
+    """Return what `sweep` with these arguments would do, without doing it (a sample of rows is tried where it would).
 
     Raises:
         ValueError: as `sweep` does.
@@ -180,7 +180,7 @@ def plan_sweep(
 
 
 def cpu_threads() -> int:
-    """The CPU threads a sweep uses unless told: what torch was given, within what this process may use."""
+    """Return the CPU threads a sweep uses by default: what torch was given, within what this process may use."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(torch.get_num_threads(), allowed))
 
@@ -198,7 +198,7 @@ def _task(
     blocks: tuple[int, int] | None,
     memory: int | None,
 ) -> Task:
-    """Check what was asked and fill in what was not; blocks that are not given are planned when first asked for."""
+    """Check the arguments and fill in defaults; blocks that are not given are planned when first needed."""
     a, b = a.detach(), None if b is None else b.detach()
     a_norms, b_norms = _check(a, b, k, columns, column_bias)
     a, b = a.contiguous(), None if b is None else b.contiguous()
@@ -219,7 +219,7 @@ def _settle(x: Tensor, y: Tensor, lists: Shortlist, k: int, scoring: Scoring, th
 
 
 def _choose(screen: ScreenName, task: Task) -> tuple[Screen, str, str]:
-    """The screen, its name, and why it was taken."""
+    """Return the screen, its name, and why it was chosen."""
     device = task.a.device
     if screen in ("cpu", "int8") and device.type != "cpu":
         raise ValueError(f"screen={screen!r} needs tensors on the CPU; these are on {device}")
@@ -240,7 +240,7 @@ def _choose(screen: ScreenName, task: Task) -> tuple[Screen, str, str]:
 
 
 def _blocks(task: Task, screen: ScreenName) -> Blocks:
-    """Blocks that fit the memory with all that is held beside them; off the CPU a default gives way, a ceiling not."""
+    """Return blocks that fit the memory next to all else that is held; off the CPU a default gives way, a limit not."""
     n, m, k, columns = task.a.shape[0], task.others.shape[0], task.k, task.columns or task.within
     if screen not in ("auto", "cpu", "int8") or task.a.device.type != "cpu":
         width = listed_width(k, _FUSED.get(screen, "fp16"))
@@ -253,7 +253,7 @@ def _blocks(task: Task, screen: ScreenName) -> Blocks:
 
 
 def _check(a: Tensor, b: Tensor | None, k: int, columns: bool, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The norms of both sides' rows; raises for what a sweep cannot take."""
+    """Return the norms of both sides' rows; raise for what a sweep cannot take."""
     if not 1 <= k <= MAX_K:
         raise ValueError(f"k must be in 1…{MAX_K}; got {k}")
     norms: list[Tensor] = []

@@ -38,7 +38,7 @@ class Scoring:
     exclude_self: bool = False
 
     def __call__(self, cosine: Tensor, cols: Tensor) -> Tensor:
-        """float64 scores of pairs with these signed cosines and these column indices."""
+        """Return float64 scores of pairs with these signed cosines and these column indices."""
         score = cosine.abs() if self.absolute else cosine
         return score if self.column_bias is None else score - self.column_bias[cols]
 
@@ -100,7 +100,7 @@ class Task:
     `b is None` means within A: self is excluded by index, and only one triangle of blocks is computed, each block
     serving its rows and its columns. The score is ⟨a, b⟩, |⟨a, b⟩| if `absolute`, minus `column_bias[j]` if given.
     `a_norms` and `b_norms` are the Euclidean norms of A's rows and of the rows scored against. All of it is to take at
-    most `memory` bytes, results included; `memory_asked` says whether somebody set them, or they are the device's
+    most `memory` bytes, results included; `memory_asked` says whether these were set, or are the device's
     default. The blocks are planned when first asked for: whoever does the sweep elsewhere never asks.
     """
 
@@ -120,7 +120,7 @@ class Task:
 
     @cached_property
     def blocks(self) -> Blocks:
-        """How large the blocks are.
+        """Return the size of the blocks.
 
         Raises:
             CeilingError: no block fits `memory`.
@@ -129,17 +129,17 @@ class Task:
 
     @property
     def others(self) -> Tensor:
-        """The rows scored against: B, or A itself."""
+        """Return the rows scored against: B, or A itself."""
         return self.a if self.b is None else self.b
 
     @property
     def largest_bias(self) -> float:
-        """The largest absolute bias, 0 without one."""
+        """Return the largest absolute bias, 0 without one."""
         return 0.0 if self.column_bias is None else float(self.column_bias.abs().max())
 
     @property
     def within(self) -> bool:
-        """Whether the partners are looked for in A itself."""
+        """Return whether the partners are sought in A itself."""
         return self.b is None
 
 
