@@ -16,7 +16,7 @@ from sae_geometry.kernels.types import Progress, Shortlist
 
 
 def shortlist_of(scores: Tensor, indices: Tensor, epsilon: Tensor) -> Shortlist:
-    """Return the shortlist of K best screened scores per row, descending, all screened scores being within `epsilon`."""
+    """Return the K best screened scores per row, descending, all screened scores being within `epsilon`."""
     last = scores[:, -1].to(torch.float64)
     full = indices[:, -1] >= 0
     return Shortlist(scores, indices, epsilon, torch.where(full, last + epsilon, -torch.inf))
