@@ -100,7 +100,7 @@ class Task:
     `b is None` means within A: self is excluded by index, and only one triangle of blocks is computed, each block
     serving its rows and its columns. The score is ⟨a, b⟩, |⟨a, b⟩| if `absolute`, minus `column_bias[j]` if given.
     `a_norms` and `b_norms` are the Euclidean norms of A's rows and of the rows scored against. All of it takes at most
-    `memory` bytes, results included; `memory_asked` says whether these were set, or are the device's default. The blocks
+    `memory` bytes, results included; `memory_asked` says whether these were set, or are the device's default. Blocks
     are planned when first needed: a sweep that runs elsewhere never needs them.
     """
 
