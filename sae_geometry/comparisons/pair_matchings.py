@@ -16,7 +16,7 @@ from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.types import Sweep
 from sae_geometry.matching import Assignment, On, OneToOne, loss_if_forbidden, match, operands
 from sae_geometry.matching.defaults import SMALL, default_matching
-from sae_geometry.nulls import own_pairs, turned_pairs
+from sae_geometry.nulls import TurnedSweeps, own_pairs, turned_pairs
 from sae_geometry.pairwise.certainty import Certainty, certainty, with_min_margin
 from sae_geometry.pairwise.double_counting import DoubleCounting, double_counting
 from sae_geometry.pairwise.matching_result import Matching, MatchingName, one_to_one_matching
@@ -52,10 +52,11 @@ class PairMatchings:
     caveats: tuple[str, ...]
     assignment: Assignment | None
     swept: Sweep
+    control_sweeps: TurnedSweeps
     limits: OptimalLimits
     turns: int
     threshold: float
-    made: dict[MatchingName, Self]
+    made: dict[MatchingName, Any]
     certainty: tuple[Certainty, Certainty]
     min_margin: float | None = None
     against_control: tuple[Self, Self] | None = None
@@ -204,7 +205,7 @@ def _with_expected(
         progress(f"chance of {method}", 0.0)
     x, y = pair_operands(c.a, c.b, c.on)
     how: Any = {"absolute": not c.signed} | (asdict(limits) if method == "optimal" else {})
-    expected = turned_pairs(x, y, method, c.turns, threshold=c.threshold, **how)
+    expected = turned_pairs(x, y, method, c.turns, threshold=c.threshold, swept=c.control_sweeps, **how)
     there, here = (replace(m, expected_pairs=expected) for m in (there, here))
     if not own:
         return there, here

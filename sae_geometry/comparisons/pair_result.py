@@ -52,6 +52,7 @@ class Comparison(PairMatchings, Answer):
         report: how the sweep was run.
         assignment: the one-to-one matching with its certificate; None for "nearest".
         swept: the underlying sweep.
+        control_sweeps: the sweeps of A against B turned.
         limits: lowest similarity and stopping rule of an optimal matching.
         turns: number of matchings against B turned, for the null expectation of a one-to-one matching.
         threshold: similarity above which a one-to-one pair is shared.
