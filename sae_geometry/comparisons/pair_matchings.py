@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from torch import Tensor
@@ -59,9 +59,9 @@ class PairMatchings:
     made: dict[MatchingName, Any]
     certainty: tuple[Certainty, Certainty]
     min_margin: float | None = None
-    against_control: tuple[Self, Self] | None = None
+    against_control: tuple[Any, Any] | None = None
 
-    def rematch(self, matching: MatchingName, progress: Progress | None = None) -> Self:
+    def rematch(self: P, matching: MatchingName, progress: Progress | None = None) -> P:
         """Return the comparison under another matching, without limits; sweep and matchings are cached.
 
         Raises:
@@ -82,7 +82,7 @@ class PairMatchings:
     def _is_whole(self) -> bool:
         return self.limits == OptimalLimits() and self.min_margin is None and not self.was_interrupted
 
-    def one_to_one(self, progress: Progress | None = None) -> Self:
+    def one_to_one(self: P, progress: Progress | None = None) -> P:
         """Return the one-to-one comparison: optimal up to 4,096 latents per side, greedy beyond, unless chosen."""
         if self.matching != "nearest":
             return self
@@ -107,7 +107,7 @@ class PairMatchings:
         found: DoubleCounting = cached["_counts"]
         return found
 
-    def _counted(self, matching: OneToOne, progress: Progress | None) -> Self:
+    def _counted(self: P, matching: OneToOne, progress: Progress | None) -> P:
         if matching in (self.matching, self._default_matching) or matching in self.made:
             return self.rematch(matching, progress)
         once = replace(self, turns=min(self.turns, 1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from jaxtyping import Float32, Float64, Int64
 from torch import Tensor
@@ -147,6 +147,7 @@ Screen = Callable[[Task], tuple[Shortlist, Shortlist | None]]
 """Anything that shortlists: rows, and columns if the task asks for them between two dictionaries."""
 
 
+@runtime_checkable
 class Runner(Protocol):
     """Computes a whole sweep elsewhere, bit-identically; returns None where this process should.
 
