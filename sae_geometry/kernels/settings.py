@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
-
-if TYPE_CHECKING:
-    from sae_geometry.kernels.ledger import Entry
-    from sae_geometry.kernels.types import Runner
+from typing import Any, Literal, get_args
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
@@ -52,7 +48,7 @@ class Settings:
         offline: whether the network is left alone.
         cache: folder of downloads; None means $SAE_GEOMETRY_CACHE, or else the user's cache folder.
         limits: of requests.
-        runner: computes sweeps; None means this process.
+        runner: computes sweeps (`kernels.types.Runner`); None means this process.
         sweeps: the open ledger of finished sweeps, by screen, reason and device; None records none.
     """
 
@@ -61,8 +57,8 @@ class Settings:
     offline: bool = False
     cache: Path | None = None
     limits: Limits = Limits()
-    runner: Runner | None = None
-    sweeps: dict[tuple[str, str, str], Entry] | None = None
+    runner: Callable[..., Any] | None = None
+    sweeps: dict[tuple[str, str, str], Any] | None = None
 
 
 _DEFAULTS = Settings()

@@ -31,7 +31,18 @@ from sae_geometry.kernels.screens.low_precision import Precision
 from sae_geometry.kernels.screens.torch import listed_width, low_precision_screen, screen_torch
 from sae_geometry.kernels.screens.triton import triton_screen
 from sae_geometry.kernels.settings import current
-from sae_geometry.kernels.types import Best, Progress, Scoring, Screen, ScreenName, Shortlist, Sweep, SweepReport, Task
+from sae_geometry.kernels.types import (
+    Best,
+    Progress,
+    Runner,
+    Scoring,
+    Screen,
+    ScreenName,
+    Shortlist,
+    Sweep,
+    SweepReport,
+    Task,
+)
 
 MAX_K = 64
 _FUSED: dict[str, Precision] = {"triton": "float32", "triton-fp16": "fp16", "triton-tf32": "tf32"}
@@ -97,7 +108,7 @@ def sweep(
     """
     start = time.perf_counter()
     task = _task(a, b, k, columns, absolute, column_bias, screen, threads, progress, blocks, memory)
-    runner = current().runner
+    runner: Runner | None = current().runner
     if runner is not None and blocks is None and not audit:
         elsewhere = runner(task, screen)
         if elsewhere is not None:
