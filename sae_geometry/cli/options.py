@@ -25,7 +25,7 @@ class Format(StrEnum):
 PNG_AND_PDF = [Format.PNG, Format.PDF]
 
 
-def _set(context: typer.Context, option: typer.CallbackParam, value: Any) -> Any:
+def _set(context: Any, option: Any, value: Any) -> Any:
     """Make an option's value a setting until the command ends."""
     from sae_geometry.kernels.settings import changed
 
