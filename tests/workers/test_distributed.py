@@ -37,7 +37,7 @@ from sae_geometry.distributed.errors import ClusterError
 from sae_geometry.distributed.worker import blas_threads
 from sae_geometry.embedding.neighbors import exact_neighbors, joint_neighbors
 from sae_geometry.kernels.ledger import entries, ledger
-from sae_geometry.kernels.settings import changed
+from sae_geometry.kernels.settings import changed, current
 from sae_geometry.kernels.sweep import _task, cpu_threads, sweep
 from sae_geometry.kernels.tiles import Tile
 from sae_geometry.kernels.types import Sweep
@@ -537,7 +537,7 @@ def test_the_commands_pass_on_device_and_what_to_load(client, tmp_path, monkeypa
     made: list[dict] = []
 
     def noted(client, **how):
-        made.append(how)
+        made.append(how | {"offline": current().offline})
         raise ClusterError("that is enough")
 
     monkeypatch.setattr(dask_runner, "DaskRunner", noted)
