@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,22 +11,8 @@ from matplotlib.figure import Figure
 from sae_geometry.plots.style import COLUMN_WIDTH, INK, MUTED, NEAREST, axes_or_new, in_paper_style, literal, new_figure
 
 
-@runtime_checkable
-class TokensLike(Protocol):
-    """Attributes of a `TokenReading` that the figure uses."""
-
-    @property
-    def dictionary(self) -> Any: ...
-    @property
-    def nearest(self) -> np.ndarray: ...
-    @property
-    def turned_nearest(self) -> np.ndarray: ...
-    @property
-    def readable(self) -> np.ndarray: ...
-
-
 @in_paper_style
-def tokens_ecdf(reading: TokensLike, ax: Axes | None = None) -> Axes:
+def tokens_ecdf(reading: Any, ax: Axes | None = None) -> Axes:
     """Draw the ECDF of the cosine to the nearest token, for the dictionary and for the dictionary turned.
 
     Args:
@@ -49,7 +35,7 @@ def tokens_ecdf(reading: TokensLike, ax: Axes | None = None) -> Axes:
 
 
 @in_paper_style
-def tokens_figure(reading: TokensLike) -> Figure:
+def tokens_figure(reading: Any) -> Figure:
     """Draw `tokens_ecdf` as a figure."""
     figure = new_figure(COLUMN_WIDTH, 2.4)
     tokens_ecdf(reading, figure.subplots())

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
+from sae_geometry.io.weights import LatentAxis
 from sae_geometry.sources.errors import LayoutError
 from sae_geometry.sources.files.tensor_file import Entry
 from sae_geometry.sources.layouts.config import lookup
@@ -22,7 +23,6 @@ from sae_geometry.sources.layouts.table import (
     Layout,
 )
 
-LatentAxis = Literal[0, 1]
 _MAX_OUTPUTS = 4096  # for all dictionaries of a table together
 # Any layout's decoder: one pattern over the names of a table instead of one a layout.
 ANY_DECODER = re.compile("|".join(re.sub(r"\?P<\w+>", "?:", layout.decoder) for layout in LAYOUTS))
