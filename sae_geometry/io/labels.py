@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sae_geometry.io.parquet_bounds import check_parquet
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -101,6 +103,7 @@ class Labels:
             if path.stat().st_size > _MOST_BYTES:
                 raise ValueError("it is larger than labels need")
             with path.open("rb") as file:
+                check_parquet(file)
                 table = pq.read_table(file)
             sources: Any = json.loads((table.schema.metadata or {}).get(_SOURCES, b"{}"))
             frame = table.to_pandas().set_index("latent_id")

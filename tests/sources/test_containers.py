@@ -301,3 +301,46 @@ def test_eight_bits_with_an_encoder_and_a_bad_row(dtype: torch.dtype, row: int, 
     with pytest.raises(ValueError, match=rf"decoder rows without a direction \(1 zero\): latents {row}"):
         as_dictionary(gone)
     assert as_dictionary(gone, drop_bad=True).n_latents == N - 1
+
+
+@pytest.mark.parametrize("name", ["step_9.dcp", "step_9"])
+def test_the_configuration_may_lie_among_the_shards(name: str, distributed: Path, tmp_path: Path) -> None:
+    folder = copied(distributed, tmp_path / name)
+    (folder / "cfg.json").write_text(json.dumps({"hook_name": "blocks.3.hook_resid_pre"}))
+    (tmp_path / "cfg.json").write_text(json.dumps({"hook_name": "blocks.4.hook_resid_pre", "model_name": "gpt2"}))
+    d = load(folder)
+    assert (d.hook_point, d.model) == ("blocks.3.hook_resid_pre", "gpt2")
+
+
+# --- two values of one name ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        {1: saelens(), "1": saelens(DEC[::-1].copy())},
+        {"a": saelens(), "a.W_dec": tensor(DEC)},
+        {1: saelens(), 2: saelens(), "2": 3},
+    ],
+)
+def test_two_values_of_one_name_are_refused(tree: dict[object, object], tmp_path: Path) -> None:
+    torch.save(tree, tmp_path / "x.pt")
+    with pytest.raises(SourceError, match=r"two values named '[a12.W_dec]+'"):
+        load(tmp_path / "x.pt")
+    with pytest.raises(ValueError, match=r"two keys that are the same as text|two values named"):
+        as_dictionary(tree)
+
+
+def test_keys_that_are_numbers_name_their_tables(tmp_path: Path) -> None:
+    torch.save({0.5: saelens(), None: saelens(DEC[::-1].copy())}, tmp_path / "x.pt")
+    assert [d.choice for d in inspect(tmp_path / "x.pt").dictionaries] == ["0.5", "None"]
+    assert reads_as(load(f"{tmp_path / 'x.pt'}::0.5"), DEC, ENC)
+    torch.save({("a", 1): saelens()}, tmp_path / "x.pt")
+    with pytest.raises(SourceError, match="neither text nor numbers"):
+        load(tmp_path / "x.pt")
+
+
+def test_numbers_of_one_hash_are_keys_like_others(tmp_path: Path) -> None:
+    tree = {i * ((1 << 61) - 1): torch.zeros(1) for i in range(1, 3000)} | {"sae": saelens()}
+    torch.save(tree, tmp_path / "x.pt")
+    assert reads_as(load(tmp_path / "x.pt"), DEC, ENC)
