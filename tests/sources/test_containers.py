@@ -344,3 +344,33 @@ def test_numbers_of_one_hash_are_keys_like_others(tmp_path: Path) -> None:
     tree = {i * ((1 << 61) - 1): torch.zeros(1) for i in range(1, 3000)} | {"sae": saelens()}
     torch.save(tree, tmp_path / "x.pt")
     assert reads_as(load(tmp_path / "x.pt"), DEC, ENC)
+
+
+@pytest.mark.parametrize("hidden", [torch_bytes(saelens()), b"\0" * 64])
+@pytest.mark.parametrize("last", [True, False], ids=["before the directory", "between members"])
+def test_bytes_between_the_members_of_an_archive(hidden: bytes, last: bool, tmp_path: Path) -> None:
+    """An archive of two members, with bytes put before its directory or its second member, and offsets to match."""
+    raw = npz_bytes(W_dec=DEC, b_enc=B_N)
+    directory, end = raw.index(b"PK\x01\x02"), raw.rindex(b"PK\x05\x06")
+    second = raw.index(b"PK\x01\x02", directory + 4)
+    at = directory if last else raw.index(b"PK\x03\x04", 4)
+    changed = bytearray(raw)
+    changed[end + 16 : end + 20] = struct.pack("<I", directory + len(hidden))
+    if not last:
+        changed[second + 42 : second + 46] = struct.pack("<I", at + len(hidden))
+    (tmp_path / "x.npz").write_bytes(changed[:at] + hidden + changed[at:])
+    with pytest.raises(SourceError, match=rf"has {len(hidden):,} bytes between the members"):
+        load(tmp_path / "x.npz")
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(Unseekable(buffer), "w") as z:  # sizes follow the data of each member
+        for name, array in {"W_dec": DEC, "b_enc": B_N}.items():
+            z.writestr(f"{name}.npy", npy_bytes(array))
+    (tmp_path / "x.npz").write_bytes(buffer.getvalue())
+    assert reads_as(load(tmp_path / "x.npz"), DEC, None)
+
+
+class Unseekable:
+    """A pipe to write to."""
+
+    def __init__(self, out: io.BytesIO) -> None:
+        self.write, self.flush = out.write, out.flush
