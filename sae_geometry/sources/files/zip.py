@@ -111,8 +111,8 @@ def open_zip(file: FileBytes) -> Mapping[str, Member]:
 def _check_gap(n_bytes: int, name: str) -> None:
     if n_bytes > _DESCRIPTOR:
         raise SourceError(
-            f"{name} has {n_bytes:,} bytes between the members of its zip archive, which nothing accounts for; refused: "
-            "save it again"
+            f"{name} has {n_bytes:,} bytes between the members of its zip archive, which nothing accounts for; "
+            "refused: save it again"
         )
 
 
