@@ -30,8 +30,8 @@ _SOON = 0.02  # seconds until the signal is resent, after the finalizer or callb
 _BOTH = re.compile(r"\b[a-z_]+(?:=[^\s(]+|\('[^']*'\)) \((--[^)]+)\)")
 _ARGUMENT = re.compile(r"(?<![:\w.\-])([a-z][a-z_]+)=(\"[^\"]*\"|'[^']*'|\d+|True|False)(?![\w.])")
 _FROM_ARRAY = re.compile(
-    r"(?:call|pass the decoder to) sae_geometry\.Dictionary\.from_decoder\([^()]*?latent_axis=(\d|…)\), where latent_axis is "
-    "the axis that counts latents"
+    r"(?:call|pass the decoder to) sae_geometry\.Dictionary\.from_decoder\([^()]*?latent_axis=(\d|…)\), where "
+    "latent_axis is the axis that counts latents"
 )
 
 

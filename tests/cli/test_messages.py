@@ -113,8 +113,8 @@ def test_an_option_that_a_command_advises_is_its_own(path: Path) -> None:
             "counts latents",
         ),
         (
-            "pass the decoder to sae_geometry.Dictionary.from_decoder(decoder, latent_axis=…), where latent_axis is the "
-            "axis that counts latents",
+            "pass the decoder to sae_geometry.Dictionary.from_decoder(decoder, latent_axis=…), where latent_axis is "
+            "the axis that counts latents",
             "save the decoder alone as a .npy file and give that, with ::latent_axis=1 if its columns are latents",
         ),
         ("write NAME=ADDRESS or https://x.y/z?a=1", "write NAME=ADDRESS or https://x.y/z?a=1"),
