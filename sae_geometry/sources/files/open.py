@@ -33,10 +33,10 @@ def open_weights(paths: Sequence[Path], tables: Sequence[str | None]) -> TensorF
         SourceError: see `open_tensors`.
     """
     first = paths[0]
-    if first.name == DCP_METADATA:
-        return open_dcp(first)
-    if first.name.endswith(INDEX_SUFFIX):
-        return open_index(first, open_tensors)
+    if first.name == DCP_METADATA or first.name.endswith(INDEX_SUFFIX):
+        if not first.is_file():
+            raise SourceError(f"{first} is not a file")
+        return open_dcp(first) if first.name == DCP_METADATA else open_index(first, open_tensors)
     files = [open_tensors(path) for path in paths]
     return joined([file if table is None else under(file, table) for file, table in zip(files, tables, strict=True)])
 
