@@ -113,8 +113,8 @@ def names_below(folder: Path, depth: int = 0, visits: Iterator[int] | None = Non
     visits = itertools.count(1) if visits is None else visits
     if next(visits) > _MAX_FOLDERS:
         raise SourceError(
-            f"{folder} is one of more than {_MAX_FOLDERS:,} folders, or links to folders, that were looked through: give "
-            "one nearer to the weights"
+            f"{folder} is one of more than {_MAX_FOLDERS:,} folders, or links to folders, that were looked through: "
+            "give one nearer to the weights"
         )
     try:
         children = sorted(folder.iterdir())
