@@ -67,8 +67,8 @@ def read_labels(path: str | Path, source: str | None = None) -> Labels:
     try:
         with file.open("rb") as f:
             frame = reader(f)
-    except (OSError, ValueError, RecursionError) as error:
-        why = " ".join(str(error).split())[:160]
+    except Exception as error:  # pyarrow and pandas may raise any exception for a damaged or hostile file
+        why = " ".join(str(error).split())[:160] or type(error).__name__
         raise ValueError(f"{file.name} cannot be read as {file.suffix[1:]}: {why}") from error
     column = next((c for c in _ID_COLUMNS if c in frame.columns), None)
     if column is None:
@@ -108,7 +108,8 @@ def _read_csv(file: IO[bytes]) -> pd.DataFrame:
 
 def _read_parquet(file: IO[bytes]) -> pd.DataFrame:
     check_parquet(file)
-    return pd.read_parquet(file)
+    frame = pd.read_parquet(file)
+    return frame.reset_index() if frame.index.name in _ID_COLUMNS else frame
 
 
 def _read_json_lines(file: IO[bytes]) -> pd.DataFrame:

@@ -181,6 +181,11 @@ def test_labels_as_large_as_any_are_read(tmp_path):
         assert read_labels(tmp_path / "x.parquet").frame["name"].tolist() == made.frame["name"].tolist()
 
 
+def test_ids_may_be_the_index_of_a_parquet_file(tmp_path):
+    pd.DataFrame({"name": ["a", "b"]}, index=pd.Index([7, 2], name="latent")).to_parquet(tmp_path / "a.parquet")
+    assert read_labels(tmp_path / "a.parquet").frame["name"].to_dict() == {2: "b", 7: "a"}
+
+
 @pytest.mark.parametrize(
     ("name", "text", "says"),
     [
