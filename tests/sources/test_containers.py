@@ -152,6 +152,22 @@ def test_a_tensor_in_pieces(tmp_path: Path) -> None:
         load(tmp_path)
 
 
+def test_pieces_that_share_their_bytes_are_refused(tmp_path: Path) -> None:
+    """One row of a few bytes for every row of a large tensor."""
+    from torch.distributed.checkpoint import metadata as md
+    from torch.distributed.checkpoint.filesystem import _StorageInfo
+
+    raw, n = torch_bytes(tensor(DEC[:1])), 500
+    (tmp_path / "__0_0.distcp").write_bytes(raw)
+    stored = {
+        md.MetadataIndex("W_dec", torch.Size((i, 0)), i): _StorageInfo("__0_0.distcp", 0, len(raw)) for i in range(n)
+    }
+    table = {"W_dec": md.TensorStorageMetadata(md.TensorProperties(dtype=torch.float32), torch.Size((n, D)), [])}
+    write_metadata(tmp_path, md.Metadata(table, None, stored))
+    with pytest.raises(SourceError, match="names more bytes than its shards hold"):
+        load(tmp_path, latent_axis=0)
+
+
 def write_metadata(folder: Path, metadata: object) -> None:
     import pickle
 
