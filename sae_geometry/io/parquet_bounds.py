@@ -107,7 +107,8 @@ class _Header:
             elif kind in (_BYTE, _DOUBLE):
                 self.at += 8 if kind == _DOUBLE else 1
             elif kind == _BINARY:
-                self.at += self._varint()
+                length = self._varint()  # moves on, so it is read first
+                self.at += length
             elif kind == _STRUCT and depth < 4:
                 self.struct(depth + 1)
             elif kind not in (_TRUE, _FALSE):

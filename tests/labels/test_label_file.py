@@ -118,7 +118,7 @@ def test_demo_dictionaries_come_with_tokens():
 
 def bomb(kind: str, path: Path) -> Path:
     """A file of at most a megabyte whose table would take gigabytes."""
-    n = 2_000_000
+    n = 500_000
     same = pa.DictionaryArray.from_arrays(pa.array(np.zeros(n, np.int32)), ["x" * 5000])
     ids = pa.array(np.arange(1000))
     lists = pa.ListArray.from_arrays(np.arange(0, n + 1, n // 1000, dtype=np.int32), same)
@@ -127,7 +127,7 @@ def bomb(kind: str, path: Path) -> Path:
     elif kind == "one text in long lists":
         pq.write_table(pa.table({"latent": ids, "tokens": lists}), path)
     elif kind == "packed pages":
-        zeros = pa.array(np.zeros(20_000_000))
+        zeros = pa.array(np.zeros(10_000_000))
         pq.write_table(pa.table({"latent": zeros}), path, compression="zstd", use_dictionary=False)
     elif kind == "pages that the footer belittles":
         texts = pa.array(["x" * 100_000] * 1000)
@@ -172,7 +172,7 @@ def test_a_small_file_of_a_large_table_is_refused(tmp_path, kind, name):
 
 
 def test_labels_as_large_as_any_are_read(tmp_path):
-    n = 60_000
+    n = 20_000
     tokens = [[f"t{i % 977}", f"u{i % 89}"] for i in range(n)]
     made = labels(tokens=tokens, name=[f"latent {i} of some length" for i in range(n)], same=["by a model"] * n)
     for codec in ("zstd", "snappy", "gzip", "none"):
