@@ -78,7 +78,7 @@ def test_dir_shows_the_public_list_and_nothing_else() -> None:
 def test_one_dictionary_is_a_list_of_one() -> None:
     rows = np.random.default_rng(0).standard_normal((40, 6)).astype(np.float32)
     for one in (NARROW, rows, {"W_dec": rows}, sg.as_dictionary(rows)):
-        assert sg.estimate(one, "within", probe_seconds=0.01).n_sweeps == 1
+        assert sg.estimate(one, "within", probe_seconds=0.01).verb == "within"
         with pytest.raises(ValueError, match=r"needs 2 or more dictionaries; got 1"):
             sg.estimate(one)
         with pytest.raises(ValueError, match="at least two runs are needed to compare; got 1"):
