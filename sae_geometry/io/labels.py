@@ -104,7 +104,7 @@ class Labels:
                 raise ValueError("it is larger than labels need")
             with path.open("rb") as file:
                 check_parquet(file)
-                table = pq.read_table(file)
+                table = pq.ParquetFile(file).read()
             sources: Any = json.loads((table.schema.metadata or {}).get(_SOURCES, b"{}"))
             frame = table.to_pandas().set_index("latent_id")
             told = {str(c): str(sources.get(str(c), path.name)) for c in frame.columns}
