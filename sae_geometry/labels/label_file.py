@@ -11,7 +11,7 @@ from typing import IO, Any
 import numpy as np
 import pandas as pd
 
-from sae_geometry.io.escaping import shown
+from sae_geometry.io.escaping import readable, shown
 from sae_geometry.io.labels import Labels
 from sae_geometry.io.parquet_bounds import check_parquet
 from sae_geometry.labels.neuronpedia import read_export, read_folder
@@ -121,11 +121,18 @@ def _read_json_lines(file: IO[bytes]) -> pd.DataFrame:
             if not isinstance(row, dict):
                 raise ValueError(f'line {n + 1} is no table, such as {{"latent": 0, "name": "…"}}')
             for key, value in row.items():
-                column = columns.setdefault(key, [])
-                column += [None] * (n - len(column)) + [value]
+                column = columns.setdefault(readable(key), [])
+                column += [None] * (n - len(column)) + [_storable(value)]
             n += 1
             _check_cells(n, len(columns), file)
     return pd.DataFrame({key: column + [None] * (n - len(column)) for key, column in columns.items()})
+
+
+def _storable(value: Any) -> Any:
+    """Return a value of JSON without lone surrogates, which no table can hold."""
+    if isinstance(value, str):
+        return readable(value)
+    return [_storable(v) for v in value] if isinstance(value, list) else value
 
 
 _READERS: dict[str, Callable[[IO[bytes]], pd.DataFrame]] = {

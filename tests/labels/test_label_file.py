@@ -207,3 +207,11 @@ def test_rows_that_are_no_labels_are_one_sentence(tmp_path, name, text, says):
     with pytest.raises(ValueError, match=says) as caught:
         read_labels(tmp_path / name)
     assert "\n" not in str(caught.value)
+
+
+def test_lone_surrogates_are_replaced(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"latent": 0, "name": "a\\ud800", "tokens": ["\\udfff", "b"], "x\\ud800": 1}\n')
+    frame = read_labels(tmp_path / "a.jsonl").frame
+    assert (frame.name[0], frame.tokens[0], list(frame.columns)) == (
+        "a\ufffd", ["\ufffd", "b"], ["name", "tokens", "x\ufffd"],
+    )  # fmt: skip
