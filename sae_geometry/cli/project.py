@@ -35,7 +35,6 @@ def project(
     with question(shared, "project", runs) as work:
         work.finish(
             sg.project(
-                work.dictionaries, embedding, seed=seed, offline=shared.offline,
-                allow_mismatch=shared.allow_mismatch, progress=work.progress,
+                work.dictionaries, embedding, seed=seed, allow_mismatch=shared.allow_mismatch, progress=work.progress
             )
-        )  # fmt: skip
+        )

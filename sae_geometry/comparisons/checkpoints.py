@@ -285,7 +285,7 @@ def _cosines(a: Dictionary, b: Dictionary, ids: Tensor) -> np.ndarray:
         return (u * v).sum(dim=1) / (torch.linalg.vector_norm(u, dim=1) * torch.linalg.vector_norm(v, dim=1))
 
     pairs = zip(a.directions.split(_ROWS), b.directions.split(_ROWS), strict=True)
-    return np.asarray(torch.cat([block(x, y) for x, y in pairs]).clamp(-1.0, 1.0).numpy())
+    return np.asarray(torch.cat([block(x, y) for x, y in pairs]).clamp(-1.0, 1.0).cpu().numpy())
 
 
 def _label(d: Dictionary, address: str | Path) -> tuple[str, int]:

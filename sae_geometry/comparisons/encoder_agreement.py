@@ -18,7 +18,7 @@ from sae_geometry.io.formatting import counted, or_dash, read_only
 from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.sweep import sweep
 from sae_geometry.labels.pairs import PairLabels, label_summary, pair_labels
-from sae_geometry.matching.defaults import THRESHOLD
+from sae_geometry.matching.defaults import THRESHOLD, check_threshold
 from sae_geometry.nulls import principal_axes, turned
 from sae_geometry.pairwise.inputs import describe_input, distinct
 from sae_geometry.results import methods
@@ -266,8 +266,7 @@ def agreement(
         >>> sum(r.counts().values()) == r.a.n_latents
         True
     """
-    if not -1 <= threshold <= 1:
-        raise ValueError(f"the threshold is a cosine, within −1…1; got {threshold:g}")
+    check_threshold(threshold)
     left, right = distinct([as_dictionary(a), as_dictionary(b)])
     how: Any = {"allow_mismatch": allow_mismatch, "progress": progress}
     decoders, encoders = compare_loaded(left, right, **how), compare_loaded(left, right, on="encoder", **how)

@@ -19,7 +19,7 @@ import numpy as np
 from sae_geometry.comparisons.pair import compare
 from sae_geometry.comparisons.pair_result import Comparison
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.distributed import Executor, running_on
+from sae_geometry.distributed import Executor, settings
 from sae_geometry.io.formatting import scalars
 from sae_geometry.io.progress import Progress
 from sae_geometry.labels.pairs import PairLabels
@@ -114,8 +114,7 @@ class MatchReport(Answer):
         return self.comparison.figures()
 
     def write_extra(self, folder: Path) -> None:
-        """Write match.json and the lists."""
-        self.comparison.write_extra(folder)
+        """Write match.json."""
         write_json(folder / "match.json", self.record)
 
     @property
@@ -183,7 +182,7 @@ def match(
     def said(what: str) -> Callable[[Step], None] | None:
         return None if progress is None else lambda step: progress(f"{what}: {step.label}", step.share)
 
-    with running_on(executor):
+    with settings(executor=executor):
         c = compare(a, b, "optimal", allow_mismatch=allow_mismatch, progress=progress, **how)
         x, y = c.a, c.b.to(c.a.device)
         absolute = solve(x.directions, y.directions, "optimal", absolute=True, progress=said("|decoders|"), **how)

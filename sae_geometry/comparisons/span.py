@@ -14,7 +14,7 @@ from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import aligned, counted, read_only
 from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.sweep import sweep
-from sae_geometry.matching.defaults import THRESHOLD, MatchingName
+from sae_geometry.matching.defaults import THRESHOLD, MatchingName, check_threshold
 from sae_geometry.nulls import principal_axes, turned
 from sae_geometry.pairwise.confounds import confound_audit
 from sae_geometry.pairwise.inputs import describe_input
@@ -190,8 +190,7 @@ def span(
     ks = tuple(n_nearest)
     if not ks or list(ks) != sorted(set(ks)) or not ks[0] >= 1 or ks[-1] > _MOST_NEAREST:
         raise ValueError(f"n_nearest are ascending numbers from 1 to {_MOST_NEAREST}; got {list(ks)}")
-    if not -1 <= threshold <= 1:
-        raise ValueError(f"the threshold is a cosine, within −1…1; got {threshold:g}")
+    check_threshold(threshold)
     made = compare(a, b, allow_mismatch=allow_mismatch, progress=progress).one_to_one()
     left, right = made.a, made.b.to(made.a.device)
     above = np.nan_to_num(made.a_to_b.similarity, nan=-np.inf) > threshold

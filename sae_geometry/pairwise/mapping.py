@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from sae_geometry.dictionary import Dictionary, plain_tensor
+from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import counted
+from sae_geometry.io.weights import plain_tensor
 from sae_geometry.pairwise.same_space import require_same_space
 from sae_geometry.sources import as_dictionary
 

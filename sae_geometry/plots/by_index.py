@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -25,30 +25,8 @@ _MOST_LINEAR = 100  # latents in a bin up to which the count is drawn on a linea
 _COLORS = {"only A": ONE_TO_ONE, "shared": MUTED, "only B": NEAREST}
 
 
-@runtime_checkable
-class ByIndexLike(Protocol):
-    """Attributes of an `IndexComparison` that the figures use."""
-
-    @property
-    def a(self) -> Any: ...
-    @property
-    def b(self) -> Any: ...
-    @property
-    def relative_norm(self) -> np.ndarray: ...
-    @property
-    def classes(self) -> np.ndarray: ...
-    @property
-    def counts(self) -> dict[str, int]: ...
-    @property
-    def cuts(self) -> tuple[float, float]: ...
-    @property
-    def cosine(self) -> np.ndarray: ...
-    @property
-    def by_chance(self) -> float: ...
-
-
 @in_paper_style
-def relative_norm_histogram(found: ByIndexLike, ax: Axes | None = None, *, legend: bool = True) -> Axes:
+def relative_norm_histogram(found: Any, ax: Axes | None = None, *, legend: bool = True) -> Axes:
     """Draw the histogram of ‖b‖ / (‖a‖ + ‖b‖), colored by class, with the cuts; large counts are logarithmic.
 
     Args:
@@ -75,7 +53,7 @@ def relative_norm_histogram(found: ByIndexLike, ax: Axes | None = None, *, legen
 
 
 @in_paper_style
-def same_id_histogram(found: ByIndexLike, ax: Axes | None = None) -> Axes:
+def same_id_histogram(found: Any, ax: Axes | None = None) -> Axes:
     """Draw the histogram of the cosines of the same ids, stacked by class; dotted: mean with B turned."""
     ax = axes_or_new(ax, COLUMN_WIDTH, 2.4)
     known = ~np.isnan(found.cosine)
@@ -90,7 +68,7 @@ def same_id_histogram(found: ByIndexLike, ax: Axes | None = None) -> Axes:
 
 
 @in_paper_style
-def by_index_figure(found: ByIndexLike) -> Figure:
+def by_index_figure(found: Any) -> Figure:
     """Draw both histograms side by side."""
     figure = new_figure(PAGE_WIDTH, 2.9)
     left, right = figure.subplots(1, 2)

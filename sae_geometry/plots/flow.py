@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -20,22 +19,8 @@ _TAIL = 0.2  # length of a bundle of deaths
 _COLORMAP = "viridis"
 
 
-@runtime_checkable
-class FlowLike(Protocol):
-    """Attributes of a `Flow` that the figure uses."""
-
-    @property
-    def layers(self) -> Sequence[Any]: ...
-    @property
-    def steps(self) -> Sequence[Any]: ...
-    @property
-    def layer_names(self) -> Sequence[str]: ...
-    @property
-    def survivors(self) -> np.ndarray: ...
-
-
 @in_paper_style
-def flow_bundles(flow: FlowLike, ax: Axes | None = None) -> Axes:
+def flow_bundles(flow: Any, ax: Axes | None = None) -> Axes:
     """Draw a column per layer, divided by the layer at which its latents' chains start, and a bundle per division.
 
     A bundle is as high as the number of chains that continue, and gray where chains end; no latent has a line of its
@@ -74,7 +59,7 @@ def flow_bundles(flow: FlowLike, ax: Axes | None = None) -> Axes:
 
 
 @in_paper_style
-def flow_counts(flow: FlowLike, ax: Axes | None = None, *, legend: bool = True) -> Axes:
+def flow_counts(flow: Any, ax: Axes | None = None, *, legend: bool = True) -> Axes:
     """Draw births, deaths, splits and merges per step.
 
     Args:
@@ -97,7 +82,7 @@ def flow_counts(flow: FlowLike, ax: Axes | None = None, *, legend: bool = True) 
 
 
 @in_paper_style
-def flow_figure(flow: FlowLike) -> Figure:
+def flow_figure(flow: Any) -> Figure:
     """Draw the bundles above the counts per step."""
     figure = new_figure(PAGE_WIDTH, 4.4)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))

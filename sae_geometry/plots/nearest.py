@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,22 +15,8 @@ from sae_geometry.plots.text import makes_room, put_legend, room, shortened, wra
 _MOST_VECTORS = len(RUNS)
 
 
-@runtime_checkable
-class NearestLike(Protocol):
-    """Attributes of a `Nearest` that the figure uses."""
-
-    @property
-    def vectors(self) -> Any: ...
-    @property
-    def cosine(self) -> np.ndarray: ...
-    @property
-    def expected(self) -> np.ndarray: ...
-    @property
-    def n_candidates(self) -> int: ...
-
-
 @in_paper_style
-def nearest_ranks(found: NearestLike, ax: Axes | None = None, *, legend: bool = True) -> Axes:
+def nearest_ranks(found: Any, ax: Axes | None = None, *, legend: bool = True) -> Axes:
     """Draw the cosine of the k nearest latents by rank, a line per vector (the first eight), and chance, dotted.
 
     Args:
@@ -59,7 +45,7 @@ def nearest_ranks(found: NearestLike, ax: Axes | None = None, *, legend: bool = 
 
 
 @in_paper_style
-def nearest_figure(found: NearestLike) -> Figure:
+def nearest_figure(found: Any) -> Figure:
     """Draw `nearest_ranks` on a figure of its own."""
     figure = new_figure(COLUMN_WIDTH, 3.0)
     nearest_ranks(found, ax=figure.subplots())

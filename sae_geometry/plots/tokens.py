@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,22 +12,8 @@ from sae_geometry.plots.style import COLUMN_WIDTH, INK, MUTED, NEAREST, axes_or_
 from sae_geometry.plots.text import LABEL_SIZE, makes_room, put_legend, room, shortened
 
 
-@runtime_checkable
-class TokensLike(Protocol):
-    """Attributes of a `TokenReading` that the figure uses."""
-
-    @property
-    def dictionary(self) -> Any: ...
-    @property
-    def nearest(self) -> np.ndarray: ...
-    @property
-    def turned_nearest(self) -> np.ndarray: ...
-    @property
-    def readable(self) -> np.ndarray: ...
-
-
 @in_paper_style
-def tokens_ecdf(reading: TokensLike, ax: Axes | None = None, *, legend: bool = True) -> Axes:
+def tokens_ecdf(reading: Any, ax: Axes | None = None, *, legend: bool = True) -> Axes:
     """Draw the ECDF of the cosine to the nearest token, for the dictionary and for the dictionary turned.
 
     Args:
@@ -54,7 +40,7 @@ def tokens_ecdf(reading: TokensLike, ax: Axes | None = None, *, legend: bool = T
 
 
 @in_paper_style
-def tokens_figure(reading: TokensLike) -> Figure:
+def tokens_figure(reading: Any) -> Figure:
     """Draw `tokens_ecdf` as a figure."""
     figure = new_figure(COLUMN_WIDTH, 2.8)
     tokens_ecdf(reading, figure.subplots())

@@ -46,16 +46,15 @@ def report_page(
         explorer: file next to the page to link to, the explorer.
     """
     title = f"{type(result).__name__}: {', '.join(shown(d.name, 60) for d in list(result.dictionaries)[:6])}"
-    sentences: str = getattr(result, "sentences", "")
-    lists: Mapping[str, pd.DataFrame] = result.lists() if hasattr(result, "lists") else {}
+    sentences, meanings = result.sentences, result.meanings
     body = [
         f"<h1>{escape(title)}</h1>",
         f'<p class="answer">{escape(sentences)}</p>' if sentences else "",
         _text(result.answer()),
         f'<p><a href="{escape(explorer)}">Look around in the explorer</a></p>' if explorer else "",
-        "" if (meanings := getattr(result, "meanings", None)) is None else _wide(meanings.html()),
+        "" if meanings is None else _wide(meanings.html()),
         *(_figure(name, figure, pictures) for name, figure in figures.items()),
-        *(_list(name, table) for name, table in lists.items()),
+        *(_list(name, table) for name, table in result.lists().items()),
         f"<details><summary>Checks and definitions</summary>{_text(result.details())}</details>",
         f"<h2>For a methods section</h2><p>{escape(printable(_methods(result)))}</p>",
         f"<h2>How it was made</h2>{_text(command)}" if command else "",

@@ -12,13 +12,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sae_geometry.dictionary import Dictionary
+from sae_geometry.io.weights import LatentAxis
 from sae_geometry.sources.address import Selection
 from sae_geometry.sources.bundle import Bundle
 from sae_geometry.sources.errors import LayoutError, SourceError
 from sae_geometry.sources.files.open import open_tensors, open_weights
 from sae_geometry.sources.files.tensor_file import TensorFile
 from sae_geometry.sources.layouts.config import bounded, read_config, tables
-from sae_geometry.sources.layouts.detect import LatentAxis, Site, Slab
+from sae_geometry.sources.layouts.detect import Site, Slab
 from sae_geometry.sources.layouts.filenames import layer_table
 from sae_geometry.sources.layouts.hook_points import Space, inputs_are_z_scored, space_of
 from sae_geometry.sources.layouts.nesting import find_sites
