@@ -129,8 +129,9 @@ class Drift(Answer):
     def method(self) -> str:
         """Describe in sentences what was computed and how."""
         return (
-            f"We followed each latent of {self.final.name} by its index through {len(self.labels)} checkpoints, by "
-            f"{methods.measure('decoder', True)} to its final direction and to its direction in the next checkpoint. A "
+            f"We followed each latent of {self.final.name} by its index through "
+            f"{counted(len(self.labels), 'checkpoint')}, by {methods.measure('decoder', True)} to its final "
+            "direction and to its direction in the next checkpoint. A "
             f"latent is born at the checkpoint from which on the first stays at or above {self.threshold:g}, and dies "
             f"at that from which on 1 minus the second stays at or below {self.still:g}. There is no expectation by "
             "chance."

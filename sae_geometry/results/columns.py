@@ -50,7 +50,7 @@ _MATCHES = (
     | _RUN
     | _NEAREST
     | {
-        "plain_cosine": Column(COSINE, "cosine to the nearest before the linear map; only with --map"),
+        "plain_cosine": Column(COSINE, "cosine to the nearest before the linear map; only after one"),
         "margin": Column("difference of similarities", "nearest partner minus the latent's best other candidate"),
         "margin_of_partner": Column(
             "difference of similarities", "the same seen from the partner: negative where it has a closer latent"
@@ -181,7 +181,7 @@ _HITS = {
     "run": Column(TEXT, "name of the dictionary of the latent found"),
     "latent_id": Column(ID, "the latent found"),
     "cosine": Column(COSINE, "signed cosine of the two"),
-    "plain_cosine": Column(COSINE, "cosine before the linear map; only with --map of both"),
+    "plain_cosine": Column(COSINE, "cosine before the linear map; only where both were mapped"),
     "p_value": Column(SHARE, "share of turns of every dictionary in which any latent is as close; empty without turns"),
     "address": Column(TEXT, "address of the dictionary"),
     "link": Column("URL", "the latent's page on Neuronpedia; empty where unknown"),
