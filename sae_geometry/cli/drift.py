@@ -40,7 +40,7 @@ def drift(
 ) -> None:
     """Follow each latent of a run through its checkpoints: cosine to its final direction, birth and death.
 
-    Writes drift.parquet, summary.json and figures/.
+    Writes report.html, drift.parquet, summary.json and figures/.
     """
     import sae_geometry as sg
 

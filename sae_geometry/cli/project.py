@@ -25,7 +25,7 @@ def project(
 ) -> None:
     """Place further dictionaries into a saved UMAP, whose points stay where they are.
 
-    Writes umap.parquet, neuronpedia.csv, summary.json and figures/.
+    Writes report.html, umap.parquet, neuronpedia.csv, summary.json and figures/.
     """
     import sae_geometry as sg
 

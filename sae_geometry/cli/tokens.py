@@ -24,7 +24,7 @@ def tokens(
 ) -> None:
     """Read the tokens that each latent writes towards, by its decoder's direct effect on the logits.
 
-    Writes tokens.parquet, summary.json and figures/.
+    Writes report.html, tokens.parquet, summary.json and figures/.
     """
     import sae_geometry as sg
     from sae_geometry.sources.bundle import Context

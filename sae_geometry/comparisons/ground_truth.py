@@ -114,6 +114,14 @@ class GroundTruth(Answer):
         """Return the caveats of the comparison."""
         return self.comparison.caveats
 
+    @property
+    def method(self) -> str:
+        """Describe in sentences what was computed and how."""
+        return (
+            f"{self.comparison.method} A latent recovers a feature if the similarity to its nearest is above "
+            f"{self.threshold:g}. MCC is the mean absolute cosine of the optimal one-to-one matching."
+        )
+
     def __repr__(self) -> str:
         a, b = self.dictionaries
         rows: list[tuple[str, ...]] = [("", "precision", "recall", "F1")]

@@ -117,6 +117,12 @@ class MatchReport(Answer):
         """Write match.json."""
         write_json(folder / "match.json", self.record)
 
+    @property
+    def method(self) -> str:
+        """Describe in sentences what was computed and how."""
+        encoder = "" if self.record["matchings"]["encoder_signed"] is None else " and by encoder cosines"
+        return f"{self.comparison.method} The matching was repeated by absolute cosines{encoder}."
+
     def __repr__(self) -> str:
         return "\n".join([repr(self.comparison), *_in_words(self.record)])
 
@@ -240,7 +246,7 @@ def _in_words(record: dict[str, Any]) -> list[str]:
         return [*lines, f"  shared by decoder and encoder: not asked, {shared['missing']}"]
     at = next(point for point in shared["curve"] if point["threshold"] == THRESHOLD)
     return [*lines, f"  shared by decoder and encoder > 0.7: {at['both']:,} of {shared['n_pairs']:,}, "
-            f"{at['both_same_partner']:,} with one partner"]  # fmt: skip
+            f"{at['both_same_partner']:,} with the same partner"]  # fmt: skip
 
 
 def schema() -> dict[str, Any]:

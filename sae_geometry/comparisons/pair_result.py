@@ -22,6 +22,7 @@ from sae_geometry.pairwise.inputs import activity, describe_input
 from sae_geometry.pairwise.label_columns import labeled_list
 from sae_geometry.pairwise.mapping import plain_cosines
 from sae_geometry.pairwise.matching_result import Matching
+from sae_geometry.results import methods
 from sae_geometry.results.answer import Answer
 
 if TYPE_CHECKING:
@@ -312,6 +313,35 @@ class Comparison(PairMatchings, Answer):
     def sentences(self) -> str:
         """Return the answer in two sentences."""
         return pair_words.sentences(self._sides())
+
+    @property
+    def method(self) -> str:
+        """Describe in sentences what was computed and how."""
+        paired = self.one_to_one()
+        certificate = None if paired.assignment is None else paired.assignment.certificate
+        gap = None if certificate is None or certificate.certified else certificate.relative_gap
+        turns = self.turns if paired.a_to_b.expected_pairs is not None else None
+        parts = [
+            f"We compared {self.a.name} and {self.b.name} by {methods.measure(self.on, self.signed)}.",
+            methods.EXACT,
+            methods.matched("nearest"),
+            methods.matched(paired.matching, gap),
+            f"A one-to-one pair above {self.threshold:g} counts as shared.",
+            methods.by_chance(self.b.name, turns),
+            methods.OWN_AND_TURNED,
+        ]
+        if paired.limits.min_similarity is not None:
+            parts.insert(4, f"No pair below {paired.limits.min_similarity:g} was matched.")
+        if self.min_margin is not None:
+            parts.insert(
+                4,
+                f"Pairs that exceed the best other candidate of either latent by less than {self.min_margin:g} were "
+                "left out.",
+            )
+        if self.against_control is not None:
+            control = self.against_control[0].b.name
+            parts.append(f"As a control, both were compared in the same way with {control}.")
+        return " ".join(parts)
 
     def __repr__(self) -> str:
         lines = pair_words.first_screen(self._sides(), self.confounds, self.caveats)

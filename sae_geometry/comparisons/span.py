@@ -14,10 +14,11 @@ from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import aligned, counted, read_only
 from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.sweep import sweep
-from sae_geometry.matching.defaults import THRESHOLD, check_threshold
+from sae_geometry.matching.defaults import THRESHOLD, MatchingName, check_threshold
 from sae_geometry.nulls import principal_axes, turned
 from sae_geometry.pairwise.confounds import confound_audit
 from sae_geometry.pairwise.inputs import describe_input
+from sae_geometry.results import methods
 from sae_geometry.results.answer import Answer
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class SpanOverlap(Answer):
     a: Dictionary
     b: Dictionary
     threshold: float
-    matching: str
+    matching: MatchingName
     unmatched: np.ndarray
     n_nearest: tuple[int, ...]
     explained: np.ndarray
@@ -119,6 +120,17 @@ class SpanOverlap(Answer):
         from sae_geometry import plots
 
         return plots.span_curve(self, ax=ax, legend=legend)
+
+    @property
+    def method(self) -> str:
+        """Describe in sentences what was computed and how."""
+        return (
+            f"We took the latents of {self.a.name} without a one-to-one partner in {self.b.name} above "
+            f"{self.threshold:g}, by {methods.measure('decoder', True)}, and measured which share of each direction "
+            "lies in the span of its k nearest lines there (largest absolute cosine). "
+            f"{methods.matched(self.matching)} Principal angles compare the leading subspaces of these latents and of "
+            f"the matched latents of {self.b.name}. {methods.EXACT} {methods.by_chance(self.b.name)}"
+        )
 
     def __repr__(self) -> str:
         lines = [

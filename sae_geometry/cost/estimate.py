@@ -113,7 +113,7 @@ def estimate(
         >>> from sae_geometry.cost.estimate import estimate
         >>> d = Dictionary.from_decoder(np.eye(8, 16), latent_axis=0)
         >>> estimate([d, d]).flops
-        10240.0
+        11264.0
     """
     if verb not in VERBS:
         raise ValueError(f"a question is one of {', '.join(get_args(Verb))}; got {verb!r}")

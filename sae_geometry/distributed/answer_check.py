@@ -73,7 +73,7 @@ def _check_lists(
     cosine, index = sent
     shape = (len(x), task.k)
     if cosine.shape != shape or index.shape != shape or not (cosine.dtype == np.float64 and index.dtype == np.int32):
-        raise ValueError("its lists have another shape or type")
+        raise ValueError("its lists have the wrong shape or type")
     there = index >= 0
     n_partners = min(task.k, len(y) - within)
     if (there != (np.arange(task.k) < n_partners)).any():

@@ -225,6 +225,21 @@ class Embedding(Answer):
         lines += [f"  and {counted(more, 'smaller region')}: see regions.json"] if more > 0 else []
         return "\n".join(lines + [f"  ! {c}" if len(c) < 76 else f"  ! {c[:75]}…" for c in self.caveats[:3]])
 
+    @property
+    def method(self) -> str:
+        """Describe in sentences what was computed and how."""
+        p, several = self.params, len(self.names) > 1
+        across = (
+            f" Counts of runs per region: {self.regions.test_in_words()}. Mixing is the share of neighbors from "
+            "another run, against its distribution under permuted labels."
+        )
+        return (
+            f"We embedded the unit decoder directions of {counted(len(self.names), 'run')} in one UMAP ({p['backend']} "
+            f"{p['backend_version']}) from {p['n_neighbors']} exact nearest neighbors by cosine, the latent itself "
+            f"included, with min_dist {p['min_dist']:g} and seed {p['seed']}. Regions: {self.regions.how}."
+            + (across if several else "")
+        )
+
     def answer(self) -> str:
         """Return the first screen: mixing, how far to trust the layout, the largest regions."""
         return repr(self)

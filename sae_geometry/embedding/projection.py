@@ -144,6 +144,19 @@ class Projection(Answer):
             "caveats": list(self.caveats),
         }
 
+    @property
+    def method(self) -> str:
+        """Describe in sentences what was computed and how."""
+        references = ", ".join(d.name for d in self.onto.references)
+        refined = (
+            ", and is moved by UMAP's optimizer while the embedding stays fixed" if self.params["n_epochs"] else ""
+        )
+        return (
+            f"We placed the unit decoder directions of {', '.join(self.names)} into a fixed UMAP of {references} "
+            f"({self.onto.n_neighbors} neighbors, min_dist {self.onto.min_dist:g}). Each starts at the weighted mean "
+            f"of its exact nearest neighbors there, by cosine{refined}."
+        )
+
     def line(self) -> str:
         """Return the quality in one line."""
         return (

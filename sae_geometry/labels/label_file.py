@@ -30,7 +30,7 @@ def read_labels(path: str | Path, source: str | None = None) -> Labels:
         Labels: `.frame`, indexed by original latent id, and where each column comes from.
 
     Raises:
-        ValueError: another ending, no column `latent`, ids that are not whole numbers or repeat, or a damaged file.
+        ValueError: a different ending, no column `latent`, ids that are not whole numbers or repeat, or a damaged file.
         FileNotFoundError: no such file.
 
     Example:
@@ -77,5 +77,5 @@ def read_labels(path: str | Path, source: str | None = None) -> Labels:
     wrong = frame.index[ids.isna() | (ids != ids.round()) | (ids.abs() > 2**53)]
     if len(wrong):
         value = str(frame[column].loc[wrong[0]])[:40]
-        raise ValueError(f"{file.name}, row {int(wrong[0]) + 1}: {value!r} is no latent id")
+        raise ValueError(f"{file.name}, row {int(wrong[0]) + 1}: {value!r} is not a latent id")
     return Labels.of(frame.drop(columns=column).set_axis(ids.astype("int64"), axis=0), file.name)

@@ -37,7 +37,7 @@ def mapped(dictionary: Any, matrix: Any, *, name: str) -> Dictionary:
         Dictionary of d_out dimensions, of unknown model and hook point; `unmapped` is the original.
 
     Raises:
-        ValueError: M has another shape or no finite values, or sends every latent to zero.
+        ValueError: M has the wrong shape, values that are not finite, or sends every latent to zero.
 
     Example:
         >>> import numpy as np, sae_geometry as sg

@@ -44,6 +44,11 @@ class Answer:
         return ""
 
     @property
+    def method(self) -> str:
+        """Describe in sentences what was computed and how, for a methods section; by default nothing."""
+        return ""
+
+    @property
     def meanings(self) -> Meanings | None:
         """Return labels next to latents; None without labels."""
         return None

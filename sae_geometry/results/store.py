@@ -102,10 +102,11 @@ def save(
             "sweeps": [asdict(entry) for entry in entries()],
         }
         write_json(aside / "summary.json", summary)
-        page = report_page(result, drawn, command=said, pictures=aside / "figures")
-        (aside / "report.html").write_text(page, encoding="utf-8")
         if add is not None:
             add(aside)
+        explorer = "explorer.html" if (aside / "explorer.html").exists() else ""
+        page = report_page(result, drawn, command=said, pictures=aside / "figures", explorer=explorer)
+        (aside / "report.html").write_text(page, encoding="utf-8")
         write_json(aside / "summary.json", {**summary, "files": manifest(aside)})
     return Path(folder)
 

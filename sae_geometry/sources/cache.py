@@ -1,7 +1,7 @@
 """The cache of downloaded runs: location, content, and names that cannot leave it.
 
     $SAE_GEOMETRY_CACHE, else the user's cache folder
-      .sae-geometry-cache                      files of ours, one path per line; no others are removed
+      .sae-geometry-cache                      files that we wrote, one path per line; no others are removed
       wandb/<host>/<entity>/<project>/<run>/   checkpoints, with wandb_run.json
       huggingface/, verified/                  files per commit, and verified blobs
       .partial/                                partial downloads; resumed where the server supports it

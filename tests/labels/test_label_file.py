@@ -37,7 +37,7 @@ def test_tables_join_and_the_later_column_wins(tmp_path):
     [
         ("a.csv", "id,x\n1,2\n", "needs a column `latent`"),
         ("a.csv", "latent,x\n1,2\n1,3\n", "more than once, first 1"),
-        ("a.csv", "latent,x\n1.5,2\n", "row 1: '1.5' is no latent id"),
+        ("a.csv", "latent,x\n1.5,2\n", "row 1: '1.5' is not a latent id"),
         ("a.csv", "latent,x\n-1,2\n", "from 0 on"),
         ("a.jsonl", "{", "cannot be read as jsonl"),
         ("a.parquet", "nonsense", "cannot be read as parquet"),

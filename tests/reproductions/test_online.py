@@ -122,7 +122,7 @@ def test_the_whole_paper_interrupted_and_resumed_downloads_once(world: Loopback,
     first.send_signal(signal.SIGINT)
     out, err = first.communicate(timeout=200)
     assert first.returncode == 130, (out, err)
-    assert err.endswith("stopped; finished figures and values are kept, and the same command goes on from there\n")
+    assert err.endswith("stopped; finished figures and values are saved, and the same command continues from there\n")
     kept = home / "out" / "e2e_paper-fig3a.png"
     assert sorted(p.name for p in (home / "out").glob("*.png")) == [kept.name], "one figure was finished"
     written = kept.stat().st_mtime_ns

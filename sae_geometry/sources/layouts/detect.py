@@ -272,7 +272,7 @@ class _Search:
         square = shape[0] == shape[1]
         if not square and (self.n_latents in shape or self.d_out in shape):
             return None
-        why = "the decoder is square" if square else "nothing beside the decoder tells its axes apart"
+        why = "the decoder is square" if square else "no other tensor shows which axis of the decoder counts latents"
         return (
             f"{why}: axis {axes.index('n')} was taken as latents, as {layout.title} stores them; "
             f"latent_axis={axes.index('d')} takes the other"

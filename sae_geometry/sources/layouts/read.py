@@ -202,7 +202,7 @@ def _chosen(slabs: tuple[Slab, ...], site: Site, selection: Selection, address: 
             continue
         outs = [s.out for s in site.decoder if s.out is not None]
         if kind not in (site.layout.out, site.layout.or_out) or not outs:
-            raise LayoutError(f"{address} has no several {kind}s to choose from; leave out ::{kind}={wanted}")
+            raise LayoutError(f"{address} does not have several {kind}s to choose from; leave out ::{kind}={wanted}")
         if wanted not in outs:
             raise LayoutError(f"{address} writes to {kind}s {', '.join(map(str, outs))}, not to {wanted}")
         slabs = tuple(s for s in slabs if s.out == wanted)
