@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -30,13 +29,13 @@ from sae_geometry.pairwise.checkpoint import (
     read_pair,
     write_pair,
 )
-from sae_geometry.pairwise.inputs import distinct
+from sae_geometry.pairwise.inputs import distinct, several
 from sae_geometry.pairwise.same_space import ALLOWED, require_same_space
 from sae_geometry.sources import as_dictionary
 
 
 def seeds(
-    runs: Sequence[Any],
+    runs: Any,
     *,
     matching: OneToOne | None = None,
     on: On = "decoder",
@@ -76,6 +75,7 @@ def seeds(
         >>> s.mmcs.shape
         (2, 2)
     """
+    runs = several(runs)
     if len(runs) < 2:
         raise ValueError(f"at least two runs are needed to compare; got {len(runs)}")
     if matching is not None and matching not in get_args(OneToOne):

@@ -23,7 +23,7 @@ from sae_geometry.io.progress import Progress
 from sae_geometry.io.results_folder import has, read_json
 from sae_geometry.kernels.duplicates import first_equal
 from sae_geometry.kernels.sweep import listing_sweep
-from sae_geometry.pairwise.inputs import describe_input, distinct
+from sae_geometry.pairwise.inputs import describe_input, distinct, several
 from sae_geometry.pairwise.same_space import require_same_space
 from sae_geometry.results.answer import Answer
 from sae_geometry.sources import as_dictionary, load
@@ -285,7 +285,7 @@ def _inputs(
     dictionaries: Any, references: Sequence[Dictionary], allow_mismatch: bool
 ) -> tuple[tuple[Dictionary, ...], tuple[str, ...]]:
     """Return the new dictionaries under names that the references do not have, and their caveats."""
-    given = list(dictionaries) if isinstance(dictionaries, list | tuple) else [dictionaries]
+    given = several(dictionaries)
     if not given:
         raise ValueError("there is nothing to project: give at least one dictionary")
     new = tuple(distinct([*references, *(as_dictionary(d) for d in given)])[len(references) :])
