@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -13,6 +13,7 @@ import pandas as pd
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.escaping import shown
 from sae_geometry.io.formatting import aligned
+from sae_geometry.io.labels import Labels
 from sae_geometry.matching.defaults import THRESHOLD
 from sae_geometry.nulls.competition import Share, share_of
 from sae_geometry.pairwise.label_columns import label_columns, label_text, logit_cosine, token_overlap
@@ -187,7 +188,7 @@ def pair_labels(
         partner,
         token_overlap(own.get("tokens"), partner.get("tokens"), len(pairs)),
         logit_cosine(pairs, by_name),
-        sources_of(dictionaries),
+        sources_of({d.name: d.labels for d in dictionaries if d.labels is not None}),
         names,
     )
 
@@ -204,16 +205,16 @@ def label_summary(labels: PairLabels | None) -> dict[str, Any]:
     return {} if labels is None else {"labels": labels.summary()}
 
 
-def sources_of(dictionaries: Sequence[Dictionary]) -> tuple[str, ...]:
-    """Say what tokens and explanations are by, and warn where two dictionaries have different explainers."""
+def sources_of(labels: Mapping[str, Labels]) -> tuple[str, ...]:
+    """Say what tokens and explanations of runs are by, and warn where two have different explainers."""
     said: dict[str, None] = {}
     explained = {}
-    for d in dictionaries:
-        for column, source in ({} if d.labels is None else d.labels.sources).items():
+    for name, own in labels.items():
+        for column, source in own.sources.items():
             if column == "tokens":
                 said[f"tokens by {shown(source)}"] = None
             if column == "explanation":
-                explained[d.name] = shown(source)
+                explained[name] = shown(source)
     said |= dict.fromkeys(f"explanations of {name}: {source}" for name, source in explained.items())
     explainers = {source.rpartition(", by ")[2] for source in explained.values()}
     if len(explainers) > 1:
