@@ -26,7 +26,8 @@ def main(folder: Path) -> None:
     runs = [sg.load(f"demo:{name}") for name in ("local-seed0", "local-seed1", "e2e-seed0", "e2e-seed1")]
     with tempfile.TemporaryDirectory() as aside, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=list(FLAGS))
-        for name, scheme, shown, latent in (("explorer", "light", runs[:2], 793), ("explorer-dark", "dark", runs, 903)):
+        for name, scheme, shown in (("explorer", "light", runs[:2]), ("explorer-dark", "dark", runs)):
+            latent = to_show(runs[0], shown[-1])
             path = sg.explore(sg.umap(shown), Path(aside) / f"{name}.html")
             page = opened(browser, path, scheme)
             page.evaluate(f"location.hash = '#run=local-seed0&latent={latent}'")
@@ -37,6 +38,15 @@ def main(folder: Path) -> None:
             write_sidecar(folder / name, [source_of(d) for d in shown], command=COMMAND)
             print(f"wrote {name}.png and .json")
         browser.close()
+
+
+def to_show(run: sg.Dictionary, other: sg.Dictionary) -> int:
+    """The latent that is nearest to a token, of those whose nearest in another run is not its one-to-one partner."""
+    c = sg.compare(run, other)
+    nearest, single = (m.to_pandas().set_index("latent_id").partner_id for m in (c.a_to_b, c.one_to_one().a_to_b))
+    assert run.labels is not None
+    ids = nearest.index[nearest != single].to_numpy()
+    return int(ids[run.labels.frame.token_cosine.loc[ids].to_numpy().argmax()])
 
 
 def opened(browser: Browser, path: Path, scheme: str) -> Page:

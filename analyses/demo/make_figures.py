@@ -15,9 +15,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import Normal, Stroke
 
 import sae_geometry as sg
 from analyses.common.figures import ROOT, source_of, write_figure
+from sae_geometry.io.escaping import shown
+from sae_geometry.pairwise.label_columns import tokens_line
 
 COMMAND = "python -m analyses.demo.make_figures"
 
@@ -47,7 +50,7 @@ GROUPS = (("cosine above 0.7", "#0072B2"), ("significant", "#56B4E9"), ("not sig
 
 
 def hero(comparison: sg.Comparison, embedding: sg.Embedding) -> Figure:
-    """Which latents of two seeds have a partner in the other, and where those lie that have none."""
+    """Which latents of two seeds have a partner in the other, where those lie that have none, and a pair of each."""
     table = comparison.to_pandas()
     table["group"] = np.select([table.cosine > 0.7, table.significant], [0, 1], default=2)
     with sg.plots.paper_style():
@@ -76,8 +79,17 @@ def _partners(ax: Axes, comparison: sg.Comparison, table: pd.DataFrame) -> None:
         share, ink = (table.group == group).mean(), "0.45" if group == 2 else color
         ax.text(x, y * top, f"{share:.0%}", color=ink, fontsize=13, fontweight="bold", ha=side, va="top")
         ax.text(x, (y - 0.085) * top, name, color=ink, ha=side, va="top")
+        words = pair_in_words(comparison, table[table.group == group])
+        ax.text(x, (y - 0.145) * top, words, color=ink, fontsize=6.5, ha=side, va="top")
     ax.set(xlim=(0, 1), xlabel="decoder cosine to the nearest latent of the other seed", ylabel="latents of seed 0")
     ax.set_title("Two seeds of one sparse autoencoder", loc="left", fontweight="bold")
+
+
+def pair_in_words(comparison: sg.Comparison, table: pd.DataFrame) -> str:
+    """The top tokens of one latent and of its nearest: of these latents the one that is nearest to a token."""
+    own, other = (d.labels.frame for d in comparison.dictionaries if d.labels is not None)
+    row = table.iloc[int(own.token_cosine.loc[table.latent_id].to_numpy().argmax())]
+    return "\n".join(tokens_line(words[:4]) for words in (own.tokens[row.latent_id], other.tokens[row.partner_id]))
 
 
 def _map(ax: Axes, embedding: sg.Embedding, table: pd.DataFrame) -> None:
@@ -89,6 +101,9 @@ def _map(ax: Axes, embedding: sg.Embedding, table: pd.DataFrame) -> None:
     colors = np.array([color for _, color in GROUPS])[group]
     x, y = embedding.coords[order].T
     ax.scatter(x, y, c=colors[order], s=2.5, linewidths=0, rasterized=True)
+    for region in (r for r in embedding.regions.regions if r.marks):
+        text = ax.text(*region.center, shown(region.marks[0].token), fontsize=6.5, ha="center", va="center")
+        text.set_path_effects([Stroke(linewidth=1.8, foreground="white"), Normal()])
     ax.set_aspect("equal", adjustable="datalim")
     ax.axis("off")
     ax.set_title(f"both seeds, {len(group):,} latents: where they lie", loc="left")

@@ -25,7 +25,7 @@ from sae_geometry.labels.unembedding import Unembedding
 from sae_geometry.nulls import principal_axes, turned_copies
 from sae_geometry.pairwise.inputs import describe_input
 from sae_geometry.pairwise.label_columns import labels_of
-from sae_geometry.pairwise.mapping import plain_cosines
+from sae_geometry.pairwise.mapping import plain_cosines, unmapped
 from sae_geometry.pairwise.same_space import require_same_space
 from sae_geometry.sources import OrientationWarning, SourceError, as_dictionary, load, neuronpedia_pages
 from sae_geometry.sources.bundle import Context
@@ -99,7 +99,7 @@ class _Search:
         rows = np.array(sorted(j - self.n_before for j in listed if j >= self.n_before), dtype=np.int64)
         if not len(rows) or (d.labels is None and self.unembedding is None):
             return
-        hits = (d if d.unmapped is None else d.unmapped).select(d.latent_ids.cpu().numpy()[rows])
+        hits = unmapped(d).select(d.latent_ids.cpu().numpy()[rows])
         if self.unembedding is not None:
             hits = hits.labeled(top_tokens(hits, self.unembedding))
         assert hits.labels is not None
@@ -210,7 +210,7 @@ def nearest(
                 d = d if prepare is None else prepare(d)
                 search.caveats += _checked(source, d, allow_mismatch)
                 if unembedding is not None:
-                    require_readable(d if d.unmapped is None else d.unmapped, unembedding)
+                    require_readable(unmapped(d), unembedding)
                 search.add(d, _share_of(progress, at + i / len(units), len(units), len(places)))
     if not search.searched:
         raise ValueError(f"no dictionary could be searched; the first reason: {[*skipped, 'none was given'][0]}")

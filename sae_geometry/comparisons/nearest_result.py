@@ -146,7 +146,7 @@ class Nearest(Answer):
             chance = f"; largest by chance {self.expected[i]:.3f}" if self.turns else ""
             lines.append(f"  vector {vector}{self._label_of(vector)}{chance}")
             mine = shown[shown["vector_id"] == vector]
-            rows = [("rank", "run", "latent", "cosine", "p", "label", "")]
+            rows: list[tuple[str, ...]] = [("rank", "run", "latent", "cosine", "p", "label", "")]
             rows += [
                 (f"{h.rank}", h.run, f"{h.latent_id}", f"{h.cosine:.4f}", or_dash(h.p_value, ".3g"), h.label,
                  h.link or "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -20,6 +21,7 @@ from sae_geometry.pairwise.label_columns import label_columns, label_text, logit
 
 GROUPS = ("most alike", "in between", "without a partner")
 _ROWS = 3  # per group
+_DIFFER = "explainers differ"
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,8 +89,11 @@ class PairLabels:
             words = "  ".join(f"{latent:>6} {label_text(labels)[:20]:<20}" for latent, labels in sides)
             made.append(f"  {name[:17]:<17} {_number(row['cosine']):>5}  {words}".rstrip())
         shares = [(name, self._shares((self.table["group"] == name).to_numpy())) for name in self.names]
-        told = ", ".join(f"{s['readable'].value:.0%}" for _, s in shares if "readable" in s)
-        return [*made, *([f"  readable (FDR 5 %): {told}"] if told else [])]
+        readable = [s["readable"] for _, s in shares if "readable" in s]
+        told = ", ".join(f"{s.value:.0%} [{s.low:.0%}, {s.high:.0%}]" for s in readable)
+        made += [f"  readable (FDR 5 %): {told}"] if told else []
+        warned = [f"  ! {text}" for text in self.sources if text.startswith(_DIFFER)]
+        return [*made, *(line for text in warned for line in textwrap.wrap(text, 80, subsequent_indent="    "))]
 
     def html(self) -> str:
         """Return the same as an HTML table; every label is escaped."""
@@ -218,7 +223,7 @@ def sources_of(labels: Mapping[str, Labels]) -> tuple[str, ...]:
     said |= dict.fromkeys(f"explanations of {name}: {source}" for name, source in explained.items())
     explainers = {source.rpartition(", by ")[2] for source in explained.values()}
     if len(explainers) > 1:
-        said[f"explainers differ ({', '.join(sorted(explainers))}): do not compare their explanations"] = None
+        said[f"{_DIFFER} ({', '.join(sorted(explainers))}): do not compare their explanations"] = None
     return tuple(said)
 
 

@@ -66,6 +66,8 @@ class TokenReading(Answer):
     def beyond(self) -> Share:
         """Return the share of latents nearer to a token than the turn explains, 2 · wins − 1, with its interval."""
         wins = share_of(float((self.nearest > self.turned_nearest).sum()), len(self.nearest))
+        if not wins.n:
+            return wins
         value, low, high = (max(0.0, 2 * x - 1) for x in (wins.value, wins.low, wins.high))
         return Share(value, low, high, wins.n)
 
@@ -85,14 +87,14 @@ class TokenReading(Answer):
 
     def summary(self) -> dict[str, Any]:
         """Return the numbers, JSON-ready."""
-        known = bool(len(self.nearest))
+        wins = float((self.nearest > self.turned_nearest).mean()) if len(self.nearest) else None
         return {
             "inputs": {"a": describe_input(self.dictionary)},
             "source": self.labels.sources["tokens"],
             "n_latents": self.dictionary.n_latents,
             "n_with_tokens": len(self.labels.frame),
             "readable_fraction": float(self.readable.mean()) if len(self.readable) else None,
-            "nearer_than_turned_fraction": float((self.nearest > self.turned_nearest).mean()) if known else None,
+            "nearer_than_turned_fraction": wins,
             "beyond_chance_fraction": self.beyond.value,
             "beyond_chance_interval": [self.beyond.low, self.beyond.high],
             "caveats": list(self.caveats),
@@ -114,7 +116,9 @@ class TokenReading(Answer):
         """Return the table that `save` writes as `tokens.parquet`, each list as JSON text."""
         table = self.to_pandas()
         for column in set(table.columns) & {"tokens", "logits", "negative_tokens", "negative_logits"}:
-            table[column] = table[column].map(lambda values: json.dumps(list(values), ensure_ascii=False), "ignore")
+            table[column] = table[column].map(
+                lambda values: json.dumps(np.asarray(values).tolist(), ensure_ascii=False), "ignore"
+            )
         return {"tokens": table}
 
     def figures(self) -> dict[str, Figure]:
