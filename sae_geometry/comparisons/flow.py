@@ -161,7 +161,7 @@ def _of_all_rows(step: Step, source: Dictionary, a: Dictionary) -> Step:
     """Return the edges from a mapped layer as those of the layer; latents that the map sends to zero have none."""
     rows = np.flatnonzero(np.isin(a.latent_ids.cpu().numpy(), source.latent_ids.cpu().numpy()))
 
-    def spread(values: np.ndarray, missing: float) -> np.ndarray:
+    def spread(values: np.ndarray, missing: int | float) -> np.ndarray:
         out = np.full(a.n_latents, missing, dtype=values.dtype)
         out[rows] = values
         return out

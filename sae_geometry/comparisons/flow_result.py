@@ -116,7 +116,7 @@ class Flow(Answer):
                 if step.map is not None or unmapped(a) is not a or unmapped(b) is not b:
                     columns["plain_cosine"] = self._plain_cosine(at, ids[0][source], ids[1][target])
                 if self.fold and self.on == "writes":
-                    columns["folded_mse"] = (early**2 + late**2 - 2 * early * late * columns["cosine"]) / b.d_in
+                    columns["folded_mse"] = ((early - late) ** 2 + 2 * early * late * (1 - columns["cosine"])) / b.d_in
                 frames.append(pd.DataFrame(columns))
         return pd.concat(frames, ignore_index=True)
 

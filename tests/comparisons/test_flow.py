@@ -186,7 +186,7 @@ def test_folding_scales_norms_by_thresholds(rng):
     np.testing.assert_allclose(f.layers[0].encoder_bias, 1 / theta[0], rtol=1e-5)
     for edge in f.edges().head(30).itertuples():
         early, late = (theta[at, i] * rows[i] for at, i in enumerate((edge.latent_id, edge.next_latent_id)))
-        assert edge.folded_mse == pytest.approx(((early - late) ** 2).mean(), rel=1e-4)
+        assert edge.folded_mse == pytest.approx(((early - late) ** 2).mean(), rel=1e-3)
     assert f.summary()["mean_folded_mse_of_continuing"] == [pytest.approx(f.edges()["folded_mse"][:30].mean())]
     assert sg.flow(layers).edges()["norm_ratio"].eq(1).all()
     assert "folded_mse" not in sg.flow(layers).edges()
