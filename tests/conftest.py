@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -60,6 +61,14 @@ def unchecked() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", False)
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Let SIGINT raise KeyboardInterrupt, whatever the runner or a library of another test made of it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(autouse=True)
 def _close_figures():
     yield
@@ -81,6 +90,37 @@ SLOW = (
     "tests/embedding/test_embedding.py::test_a_picture_of_very_many_runs",
     "tests/comparisons/test_seeds.py::test_figures_for_many_runs",
     "tests/test_docs.py::test_a_notebook_runs",
+    "tests/test_docs.py::test_docstring_examples[sae_geometry.cost.doctor]",
+    "tests/test_pages.py::test_every_block_runs_and_prints_what_the_page_says[docs/how-to/cluster.md]",
+    "tests/test_pages.py::test_every_block_runs_and_prints_what_the_page_says[docs/how-to/gpu.md]",
+    "tests/test_pages.py::test_every_block_runs_and_prints_what_the_page_says[docs/how-to/large.md]",
+    "tests/test_pages.py::test_every_block_runs_and_prints_what_the_page_says[docs/how-to/maps.md]",
+    "tests/comparisons/test_pair.py::test_greedy_is_sequential_greedy_and_optimal_is_scipys_on_the_demo",
+    "tests/comparisons/test_pair.py::test_memory_above_the_inputs_is_flat",
+    "tests/comparisons/test_seeds.py::test_every_pair_is_what_compare_has",
+    "tests/comparisons/test_seeds.py::test_encoders_are_matched_too",
+    "tests/demo/test_stages.py::test_the_queue_stops_on_sigterm",
+    "tests/embedding/test_embedding.py::test_fuzzy_graph_equals_umap_learns",
+    "tests/embedding/test_embedding.py::test_the_weights_are_those_of_umap_learns",
+    "tests/explorer/test_explorer_browser.py::test_fifty_thousand_points",
+    "tests/io/test_escaping.py::test_a_file_of_any_name_is_compared",
+    "tests/kernels/test_sweep.py::test_cases_give_the_same_bits_from_every_screen_block_size_and_thread_count[200]",
+    "tests/kernels/test_sweep.py::test_a_thousand_rows_with_awkward_blocks",
+    "tests/kernels/test_running.py::test_a_memory_ceiling_is_kept[15",
+    "tests/kernels/test_running.py::test_a_memory_ceiling_is_kept[1-0-1",
+    "tests/kernels/test_running.py::test_a_memory_ceiling_is_kept[1-0-2-200",
+    "tests/kernels/test_sweep_on_pretended_gpu.py::test_same_bits_as_on_the_cpu_and_audited_unasked[fp16]",
+    "tests/kernels/test_sweep_on_pretended_gpu.py::test_same_bits_as_on_the_cpu_and_audited_unasked[t",
+    "tests/matching/test_matching_optimal.py::test_demo_pairs",
+    "tests/reproductions/test_demo_runs.py",
+    *(
+        f"tests/test_pretended_gpu.py::test_the_answer_is_the_cpus[{x}]"
+        for x in ("agreement", "greedy", "mutual", "umap")
+    ),
+    "tests/workers/test_distributed.py::test_equal_to_the_bit_for_any_number_of_workers[1]",
+    "tests/workers/test_distributed.py::test_equal_to_the_bit_for_any_number_of_workers[3]",
+    "tests/workers/test_distributed.py::test_all_workers_killed",
+    "tests/workers/test_distributed.py::test_a_tile_that_kills_its_workers",
 )
 
 

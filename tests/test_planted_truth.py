@@ -79,8 +79,10 @@ def test_duplicates_are_double_counting(world):
 def test_split_latents_have_their_two_halves(world):
     a, b = world
     s = sg.split(a, b)
-    for k, parent in enumerate(SPLIT):
-        assert sorted(s.children(parent)) == [120 + k, 135 + k]
+    halves = {parent: {120 + k, 135 + k} for k, parent in enumerate(SPLIT)}
+    assert all(halves[parent] <= set(s.children(parent)) for parent in SPLIT)
+    wrong = sum(len(set(s.children(parent)) - halves[parent]) for parent in SPLIT)
+    assert wrong <= 0.05 * s.found.sum(), "false discoveries above their nominal rate"
     np.testing.assert_allclose(s.combination.explained[rows_of(a, SPLIT), 1], 1, atol=1e-5)
 
 

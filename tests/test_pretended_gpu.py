@@ -29,7 +29,7 @@ QUESTIONS: dict[str, Callable[[list[Dictionary]], Any]] = {
 
 
 def dictionaries(rng: np.random.Generator) -> list[Dictionary]:
-    a, b = oracles.related_decoders(rng, 60, 47, 12, 30)
+    a, b = oracles.related_decoders(rng, 30, 24, 8, 15)
     rows = {"a": a, "b": b, "c": a + 0.1 * rng.standard_normal(a.shape)}
     return [
         Dictionary.from_decoder(

@@ -8,7 +8,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import Any
 
 import typer
 
@@ -104,5 +104,5 @@ def _says_everything() -> bool:
     return (getattr(sys.stdout, "encoding", None) or "ascii").lower().replace("-", "").startswith("utf")
 
 
-def _colorful(stream: TextIO) -> bool:
+def _colorful(stream: Any) -> bool:
     return stream.isatty() and "NO_COLOR" not in os.environ

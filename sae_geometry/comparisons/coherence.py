@@ -13,6 +13,7 @@ from torch import Tensor
 from sae_geometry.io.formatting import or_dash
 from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.loops.threads import one_torch_thread
+from sae_geometry.kernels.screens.products import full_precision
 from sae_geometry.kernels.sweep import MAX_K, listing_sweep
 
 _SHOWN = (1, 2, 4, 8, 16, 32, 64)  # k of the cumulative coherence in a summary
@@ -84,7 +85,7 @@ def coherence(x: Float[Tensor, "n d"], progress: Progress | None = None) -> Cohe
         tick = None if progress is None else lambda share: progress("coherence", share)
         listed = listing_sweep(x, None, k, absolute=True, progress=tick).rows.score
         sums = listed.cumsum(dim=1).amax(dim=0).cpu().numpy()
-    with one_torch_thread():  # so that the bits do not depend on the number of threads
+    with one_torch_thread(), full_precision():  # so that the bits do not depend on the number of threads
         return Coherence(sums, _mean_absolute_cosine(x), _spectrum(x))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from sae_geometry.comparisons.inference import interval_over_latents
-from sae_geometry.comparisons.pair import compare
+from sae_geometry.comparisons.pair import compare_loaded
 from sae_geometry.comparisons.pair_result import Comparison
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import counted, or_dash, read_only
@@ -20,8 +20,9 @@ from sae_geometry.kernels.sweep import sweep
 from sae_geometry.labels.pairs import PairLabels, label_summary, pair_labels
 from sae_geometry.matching.defaults import THRESHOLD
 from sae_geometry.nulls import principal_axes, turned
-from sae_geometry.pairwise.inputs import describe_input
+from sae_geometry.pairwise.inputs import describe_input, distinct
 from sae_geometry.results.answer import Answer
+from sae_geometry.sources import as_dictionary
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -255,9 +256,9 @@ def agreement(
     """
     if not -1 <= threshold <= 1:
         raise ValueError(f"the threshold is a cosine, within −1…1; got {threshold:g}")
-    decoders = compare(a, b, allow_mismatch=allow_mismatch, progress=progress)
-    left, right = decoders.a, decoders.b
-    encoders = compare(left, right, on="encoder", allow_mismatch=allow_mismatch, progress=progress)
+    left, right = distinct([as_dictionary(a), as_dictionary(b)])
+    how: Any = {"allow_mismatch": allow_mismatch, "progress": progress}
+    decoders, encoders = compare_loaded(left, right, **how), compare_loaded(left, right, on="encoder", **how)
     assert left.encoder_directions is not None
     assert right.encoder_directions is not None
     partner = decoders.a_to_b.partner_row

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sae_geometry.comparisons.pair import Comparison, compare
+from sae_geometry.comparisons.pair import Comparison, compare_loaded
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import aligned, or_dash
 from sae_geometry.io.progress import Progress
 from sae_geometry.matching import match
 from sae_geometry.matching.defaults import THRESHOLD
+from sae_geometry.pairwise.inputs import distinct
 from sae_geometry.results.answer import Answer
+from sae_geometry.sources import as_dictionary
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -158,7 +160,8 @@ def truth(
     """
     if not -1 <= threshold <= 1:
         raise ValueError(f"the threshold is a cosine, within −1…1; got {threshold:g}")
-    made = compare(a, features, signed=signed, allow_mismatch=allow_mismatch, progress=progress)
+    found, true = distinct([as_dictionary(a), as_dictionary(features)])
+    made = compare_loaded(found, true, signed=signed, allow_mismatch=allow_mismatch, progress=progress)
     tick = None if progress is None else lambda step: progress(step.label, step.share)
     paired = match(made.a.directions, made.b.directions, "optimal", absolute=True, progress=tick)
     if paired.interrupted:

@@ -186,7 +186,7 @@ def match(
             assert x.encoder_directions is not None
             assert y.encoder_directions is not None
             encoder = solve(x.encoder_directions, y.encoder_directions, "optimal", progress=said("encoders"), **how)
-        by_chance = turned_pairs(x.directions, y.directions, "optimal", c.turns, absolute=True, **how)
+        by_chance = turned_pairs(x.directions, y.directions, "optimal", min(c.turns, 1), absolute=True, **how)
     shared = {"missing": missing} if encoder is None else _shared(c.assignment, encoder, y.n_latents, levels)
     record = _record(c, absolute, encoder, by_chance) | {"shared": shared, "provenance": dict(provenance or {})}
     record["parameters"] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any, get_args
 from weakref import WeakKeyDictionary
 
@@ -22,7 +22,16 @@ from sae_geometry.kernels.sweep import listing_sweep
 from sae_geometry.kernels.types import Sweep
 from sae_geometry.matching import On
 from sae_geometry.matching.defaults import THRESHOLD, listed
-from sae_geometry.nulls import LISTED, Controls, How, OwnCache, default_turns, pair_controls
+from sae_geometry.nulls import (
+    LISTED,
+    Controls,
+    How,
+    OwnCache,
+    TurnedSweeps,
+    default_turns,
+    pair_controls,
+    turned_sweeps,
+)
 from sae_geometry.pairwise.certainty import certainty
 from sae_geometry.pairwise.inputs import distinct
 from sae_geometry.pairwise.matching_result import MatchingName, nearest_matching, with_mutual
@@ -31,6 +40,7 @@ from sae_geometry.sources import as_dictionary
 
 # A dictionary of many comparisons is swept against itself once.
 _OWN: WeakKeyDictionary[Dictionary, dict[On, OwnCache]] = WeakKeyDictionary()
+_NO_LIMITS = OptimalLimits()
 MATCHINGS: tuple[MatchingName, ...] = ("nearest", "mutual", "greedy", "optimal")
 
 
@@ -112,22 +122,44 @@ def compare(
         raise ValueError(f"min_margin is a difference of two similarities, such as 0.05; got {min_margin}")
     named = [as_dictionary(d, name=name, drop_bad=drop_bad) for d, name in zip((a, b), labels, strict=True)]
     left, right, *others = distinct([*named, *([] if control is None else [as_dictionary(control, drop_bad=drop_bad)])])
-    notes = tuple(f"{d.name}: {note}" for d in (left, right) for note in d.notes)
-    caveats = notes + require_same_space(left, right, allow_mismatch, on=on)
-    tick = None if progress is None else lambda share: progress("similarities", share)
-    x, y = pair_operands(left, right, on)
+    how: dict[str, Any] = {"on": on, "signed": signed, "turns": turns, "threshold": threshold, "progress": progress}
     with running_on(executor):
-        swept = listing_sweep(x, y, listed(LISTED, len(x), len(y)), absolute=not signed, progress=tick)
-        own = (_own_cache(left, on), _own_cache(right, on))
-        controls = pair_controls(x, y, swept, How(not signed, OWN_SCALES[on]), progress, own)
-        made = _nearest((left, right), swept, controls, on, signed, caveats, turns, threshold)
-        if matching != "nearest":
-            made = with_matching(made, matching, limits, progress)
-    how: Any = {"on": on, "signed": signed, "min_margin": min_margin, "turns": turns, "threshold": threshold}
-    how |= {"allow_mismatch": True, "executor": executor, "progress": progress, **asdict(limits)}
-    beside = [compare(x, z, matching, **how) for z in others for x in (left, right)]
-    made = made if min_margin is None else without_narrow_margins(made, min_margin)
+        made = compare_loaded(left, right, matching, limits, allow_mismatch=allow_mismatch, **how)
+        made.one_to_one(progress)  # which the answer shows
+        beside = [compare_loaded(x, z, matching, limits, **how) for z in others for x in (left, right)]
+    if min_margin is not None:
+        made, *beside = (without_narrow_margins(c, min_margin) for c in (made, *beside))
     return replace(made, against_control=(beside[0], beside[1])) if beside else made
+
+
+def compare_loaded(
+    a: Dictionary,
+    b: Dictionary,
+    matching: MatchingName = "nearest",
+    limits: OptimalLimits = _NO_LIMITS,
+    *,
+    on: On = "decoder",
+    signed: bool = True,
+    turns: int | None = None,
+    threshold: float = THRESHOLD,
+    allow_mismatch: bool = True,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Compare two dictionaries of distinct names under one matching alone; see `compare`.
+
+    `compare` also makes the one-to-one matching that its answer needs; here it is made when first asked for.
+    """
+    notes = tuple(f"{d.name}: {note}" for d in (a, b) for note in d.notes)
+    caveats = notes + require_same_space(a, b, allow_mismatch, on=on)
+    tick = None if progress is None else lambda share: progress("similarities", share)
+    x, y = pair_operands(a, b, on)
+    swept = listing_sweep(x, y, listed(LISTED, len(x), len(y)), absolute=not signed, progress=tick)
+    how = How(not signed, OWN_SCALES[on])
+    control_sweeps = turned_sweeps(x, y, swept, how, progress)
+    own = (_own_cache(a, on), _own_cache(b, on))
+    controls = pair_controls(x, y, swept, how, progress, own, control_sweeps)
+    made = _nearest((a, b), (swept, control_sweeps), controls, on, signed, caveats, turns, threshold)
+    return made if matching == "nearest" else with_matching(made, matching, limits, progress)
 
 
 def _own_cache(d: Dictionary, on: On) -> OwnCache:
@@ -136,7 +168,7 @@ def _own_cache(d: Dictionary, on: On) -> OwnCache:
 
 def _nearest(
     sides: tuple[Dictionary, Dictionary],
-    swept: Sweep,
+    sweeps: tuple[Sweep, TurnedSweeps],
     controls: tuple[Controls, Controls],
     on: On,
     signed: bool,
@@ -145,6 +177,7 @@ def _nearest(
     threshold: float,
 ) -> Comparison:
     """Build the comparison under "nearest" from completed sweeps."""
+    swept, control_sweeps = sweeps
     assert swept.cols is not None
     left, right = sides
     forth = nearest_matching(left, right, swept.rows, controls[0], on=on, signed=signed)
@@ -154,6 +187,6 @@ def _nearest(
     turns = default_turns(left.n_latents, right.n_latents) if turns is None else turns
     margins = (certainty(forth, swept.rows, swept.cols), certainty(back, swept.cols, swept.rows))
     return Comparison(
-        left, right, "nearest", on, signed, forth, back, forth, back, caveats, None, swept, OptimalLimits(), turns,
-        threshold, {}, margins,
+        left, right, "nearest", on, signed, forth, back, forth, back, caveats, None, swept, control_sweeps,
+        OptimalLimits(), turns, threshold, {}, margins,
     )  # fmt: skip

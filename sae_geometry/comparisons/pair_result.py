@@ -24,7 +24,7 @@ from sae_geometry.kernels.types import Sweep
 from sae_geometry.labels.pairs import PairLabels, label_summary, pair_labels
 from sae_geometry.matching import Assignment, On, OneToOne, loss_if_forbidden, match, operands
 from sae_geometry.matching.defaults import SMALL, default_matching
-from sae_geometry.nulls import own_pairs, turned_pairs
+from sae_geometry.nulls import TurnedSweeps, own_pairs, turned_pairs
 from sae_geometry.pairwise.certainty import Certainty, certainty, forced_words, with_min_margin
 from sae_geometry.pairwise.confounds import ConfoundAudit, confound_audit
 from sae_geometry.pairwise.double_counting import DoubleCounting, double_counting
@@ -74,6 +74,7 @@ class Comparison(Answer):
         report: how the sweep was run.
         assignment: the one-to-one matching with its certificate; None for "nearest".
         swept: the underlying sweep.
+        control_sweeps: the sweeps of A against B turned.
         limits: lowest similarity and stopping rule of an optimal matching.
         turns: number of matchings against B turned, for the null expectation of a one-to-one matching.
         threshold: similarity above which a one-to-one pair is shared.
@@ -95,6 +96,7 @@ class Comparison(Answer):
     caveats: tuple[str, ...]
     assignment: Assignment | None
     swept: Sweep
+    control_sweeps: TurnedSweeps
     limits: OptimalLimits
     turns: int
     threshold: float
@@ -545,7 +547,7 @@ def _with_expected(
         progress(f"chance of {method}", 0.0)
     x, y = pair_operands(c.a, c.b, c.on)
     how: Any = {"absolute": not c.signed} | (asdict(limits) if method == "optimal" else {})
-    expected = turned_pairs(x, y, method, c.turns, threshold=c.threshold, **how)
+    expected = turned_pairs(x, y, method, c.turns, threshold=c.threshold, swept=c.control_sweeps, **how)
     there, here = (replace(m, expected_pairs=expected) for m in (there, here))
     if not own:
         return there, here

@@ -18,6 +18,8 @@ from sae_geometry.pairwise.matching_result import Matching
 
 WIDTH = 80
 _MOST_WARNINGS = 2
+# They may explain the whole answer.
+_GRAVEST = ("model", "hook point", "normalisation", "weights", "start of training", "moved from start")
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
@@ -38,7 +40,7 @@ def headline(s: Sides) -> str:
     pairs = int((there.similarity > s.threshold).sum())
     least = min(s.a.n_latents, s.b.n_latents)
     measure = f", {there.quantity.removeprefix('decoder ')}" if _is_plain(there) else ""
-    numbers = f"{pairs:,} of {least:,}   {percent(pairs / least)}   by chance {percent(_by_chance(s, least))}"
+    numbers = f"{pairs:,} of {least:,}   {percent(pairs / least)}   by chance {_by_chance(s, least)}"
     line = f"{f'  shared one to one{measure} > {s.threshold:g}':<35}  {numbers}"
     return line if len(line) <= WIDTH else f"  shared one to one > {s.threshold:g}   {numbers}"
 
@@ -50,7 +52,7 @@ def sentences(s: Sides) -> str:
     least = min(s.a.n_latents, s.b.n_latents)
     return (
         f"{pairs:,} of {counted(least, 'latent')} ({percent(pairs / least)}) have a one-to-one partner with a "
-        f"{there.quantity} above {s.threshold:g}; {percent(_by_chance(s, least))} would by chance. "
+        f"{there.quantity} above {s.threshold:g}; {_by_chance(s, least)} would by chance. "
         f"{percent(forth.significant_fraction)} of A and {percent(back.significant_fraction)} of B are closer to a "
         "partner than their own dictionary and chance explain (5 % false discoveries)."
     )
@@ -116,20 +118,24 @@ def _is_plain(m: Matching) -> bool:
     return m.on == "decoder" and m.signed
 
 
-def _by_chance(s: Sides, least: int) -> float:
-    """Return the expected share of shared pairs: of the matching with B turned, or an upper bound from the nearest."""
+def _by_chance(s: Sides, least: int) -> str:
+    """Format the expected share of shared pairs: of the matching with B turned, or an upper bound from the nearest.
+
+    No pair at all among `least` latents bounds the share, and does not make it zero.
+    """
     expected = s.paired[0].expected.share_above
-    if not math.isnan(expected):
-        return expected
-    forth, back = (m.fraction_above_by_chance(s.threshold) * m.n_latents for m in s.nearest)
-    return min(forth, back) / least
+    if math.isnan(expected):
+        expected = min(m.fraction_above_by_chance(s.threshold) * m.n_latents for m in s.nearest) / least
+    return f"< {percent(max(1 / least, 0.001))}" if expected == 0 else percent(expected)
 
 
 def _warnings(s: Sides, audit: ConfoundAudit, caveats: Sequence[str]) -> list[str]:
     """Return what limits the conclusion, a line or two each, and how many checks are clean."""
     unknown = [f.check for f in audit.flagged if f.verdict == "unknown"]
-    said = [c for c in caveats if "latent_axis" in c]
-    said += [f"{f.check}: {f.effect}" for f in audit.flagged if f.verdict != "unknown"]
+    known = sorted((f for f in audit.flagged if f.verdict != "unknown"), key=lambda f: f.check not in _GRAVEST)
+    said = [c for c in caveats if "latent_axis" in c or c.startswith("different ")]
+    known = [f for f in known if not (said and f.check in ("model", "hook point"))]
+    said += [f"{f.check}: {f.effect}" for f in known]
     said += [f"unknown, so not checked: {', '.join(unknown)}"] if unknown else []
     said += [c for c in caveats if not any(c in text or text in c for text in said)]
     said += [w for w in (_rare(s),) if w is not None]

@@ -138,8 +138,9 @@ def within(a: Any, *, signed: bool = True, progress: Progress | None = None) -> 
     """
     d = as_dictionary(a)
     tick = None if progress is None else lambda share: progress("similarities", share)
+    spread = coherence(d.directions, progress)  # first: its lists are the longest, so a memory ceiling refuses at once
     swept = listing_sweep(d.directions, None, LISTED, absolute=not signed, progress=tick)
     controls = within_controls(d.directions, swept, How(not signed), progress)
     nearest = nearest_matching(d, d, swept.rows, controls, signed=signed)
     nearest = with_mutual(nearest, nearest)
-    return WithinComparison(d, signed, nearest, swept, coherence(d.directions, progress))
+    return WithinComparison(d, signed, nearest, swept, spread)

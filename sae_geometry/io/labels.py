@@ -101,7 +101,7 @@ class Labels:
             if path.stat().st_size > _MOST_BYTES:
                 raise ValueError("it is larger than labels need")
             with path.open("rb") as file:
-                table = pq.read_table(file)
+                table = pq.ParquetFile(file).read()
             sources: Any = json.loads((table.schema.metadata or {}).get(_SOURCES, b"{}"))
             frame = table.to_pandas().set_index("latent_id")
             told = {str(c): str(sources.get(str(c), path.name)) for c in frame.columns}

@@ -22,6 +22,7 @@ from sae_geometry.pairwise.label_columns import label_columns, label_text, logit
 GROUPS = ("most alike", "in between", "without a partner")
 _ROWS = 3  # per group
 _DIFFER = "explainers differ"
+_FITTED = 18  # characters of a label where both sides of a pair stand on one line of 80
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +87,7 @@ class PairLabels:
             row = self.table.iloc[i]
             sides = [(row["latent_id"], self.own.iloc[i])]
             sides += [(row["partner_id"], self.partner.iloc[i])] if row["partner_id"] >= 0 else []
-            words = "  ".join(f"{latent:>6} {label_text(labels)[:20]:<20}" for latent, labels in sides)
+            words = "  ".join(f"{latent:>6} {_fitted(label_text(labels)):<{_FITTED}}" for latent, labels in sides)
             made.append(f"  {name[:17]:<17} {_number(row['cosine']):>5}  {words}".rstrip())
         shares = [(name, self._shares((self.table["group"] == name).to_numpy())) for name in self.names]
         readable = [s["readable"] for _, s in shares if "readable" in s]
@@ -229,6 +230,14 @@ def sources_of(labels: Mapping[str, Labels]) -> tuple[str, ...]:
 
 def _name(run: object, latent: int, only: str) -> str:
     return "" if latent < 0 else f"{latent}" if only else f"{run} {latent}"
+
+
+def _fitted(text: str) -> str:
+    """Cut a label after a whole word."""
+    if len(text) <= _FITTED:
+        return text
+    cut = text[: _FITTED - 1]
+    return f"{cut.rpartition(' ')[0] or cut}…"
 
 
 def _number(value: float) -> str:

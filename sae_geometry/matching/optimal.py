@@ -22,7 +22,7 @@ from sae_geometry.kernels.types import Best, Sweep
 from sae_geometry.matching.assignment import Certificate, Progress, Step, Stopped, inverse
 from sae_geometry.matching.bound import Terms, gap_of
 from sae_geometry.matching.defaults import listed
-from sae_geometry.matching.greedy import greedy_partners, quick_partners
+from sae_geometry.matching.greedy import quick_partners
 from sae_geometry.matching.pairs import pair_cosines, take_rows
 from sae_geometry.matching.restricted import Restricted
 from sae_geometry.matching.unlisted import Unlisted
@@ -158,9 +158,7 @@ class _Run:
         if self.min_similarity is not None:
             self._keep(self.master.mate.copy())
             return
-        partner, swept = greedy_partners(self.a, self.b, absolute=self.absolute, nearest=lists, threads=self.threads,
-                                         progress=self._tick("greedy"))  # fmt: skip
-        self.pairs_swept += swept
+        partner = quick_partners(lists)
         kept = self._keep(partner)
         self.master.add(np.arange(self.n), partner, kept.score)
 

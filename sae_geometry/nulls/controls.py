@@ -17,7 +17,7 @@ from sae_geometry.kernels.sweep import listing_sweep
 from sae_geometry.kernels.types import Best, ScreenName, Sweep
 from sae_geometry.matching.defaults import SMALL
 from sae_geometry.nulls.competition import LISTED, Controls
-from sae_geometry.nulls.turned import principal_axes, turned
+from sae_geometry.nulls.turned import Axes, principal_axes, turned
 
 SAME = 0.99  # cosine from which two latents of one dictionary are copies, and no control for each other
 
@@ -42,6 +42,15 @@ class How:
     turns: int | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class TurnedSweeps:
+    """A swept against B turned: the axes of the turns, and a two-sided sweep per turn, with the seeds from `seed`."""
+
+    axes: Axes
+    sweeps: tuple[Sweep, ...]
+    seed: int
+
+
 def pair_controls(
     a: Float[Tensor, "n d"],
     b: Float[Tensor, "m d"],
@@ -49,6 +58,7 @@ def pair_controls(
     how: How,
     progress: Progress | None = None,
     own: tuple[OwnCache, OwnCache] | None = None,
+    turns: TurnedSweeps | None = None,
 ) -> tuple[Controls, Controls]:
     """Sweep the controls of A → B and of B → A: B turned as in `turned_controls`, and A·Aᵀ and B·Bᵀ at half the blocks.
 
@@ -58,8 +68,9 @@ def pair_controls(
         how: see `How`.
         progress: called with the current step and its completed fraction.
         own: caches of the similarities within A and within B; what they lack is swept and added.
+        turns: the sweeps against B turned, where they have been made.
     """
-    forth, back = turned_controls(a, b, swept, how, progress)
+    forth, back = turned_controls(a, b, swept, how, progress, turns)
     caches: tuple[OwnCache, OwnCache] = own or ({}, {})
     with _screen(swept) as screen:
         for x, scale, known in zip((a, b), how.own_scales, caches, strict=True):
@@ -69,27 +80,44 @@ def pair_controls(
     return with_own(forth, of_a, len(b)), with_own(back, of_b, len(a))
 
 
-def turned_controls(
+def turned_sweeps(
     a: Float[Tensor, "n d"], b: Float[Tensor, "m d"], swept: Sweep, how: How, progress: Progress | None = None
-) -> tuple[Controls, Controls]:
-    """Sweep A·B′ᵀ, where B′ is B turned: the only control where a dictionary's own latents cannot serve as one.
-
-    The rows hold A's decoys. The columns hold B's: B′ = B R and R is its own inverse, so they are A turned, as B sees
-    it. Up to 4,096 latents per side, two more turns give the spread of their means.
+) -> TurnedSweeps:
+    """Sweep A·B′ᵀ, where B′ is B turned, with as many partners as `swept` lists.
 
     Args:
         a, b, swept, how, progress: as in `pair_controls`.
     """
-    assert swept.cols is not None
-    axes = principal_axes(b)
+    axes, k = principal_axes(b), swept.rows.score.shape[1]
+    tick = None if progress is None else lambda share: progress("turned control", share)
 
-    def against(turn: int, k: int) -> Sweep:
-        tick = None if progress is None else lambda share: progress("turned control", share)
+    def against(turn: int) -> Sweep:
         other = turned(b, axes, how.seed + turn)
         with _screen(swept) as screen:
             return listing_sweep(a, other, k, absolute=how.absolute, progress=tick, screen=screen)
 
-    made = [against(t, 1 if t else LISTED) for t in range(how.turns or default_turns(len(a), len(b)))]
+    made = map(against, range(how.turns or default_turns(len(a), len(b))))
+    return TurnedSweeps(axes, tuple(made), how.seed)
+
+
+def turned_controls(
+    a: Float[Tensor, "n d"],
+    b: Float[Tensor, "m d"],
+    swept: Sweep,
+    how: How,
+    progress: Progress | None = None,
+    turns: TurnedSweeps | None = None,
+) -> tuple[Controls, Controls]:
+    """Return the controls from B turned: the only ones where a dictionary's own latents cannot serve.
+
+    The rows of A·B′ᵀ hold A's decoys. The columns hold B's: B′ = B R and R is its own inverse, so they are A turned, as
+    B sees it. Up to 4,096 latents per side, two more turns give the spread of their means.
+
+    Args:
+        a, b, swept, how, progress, turns: as in `pair_controls`.
+    """
+    assert swept.cols is not None
+    made = (turns or turned_sweeps(a, b, swept, how, progress)).sweeps
     return _controls(swept.rows, [s.rows for s in made]), _controls(swept.cols, [s.cols for s in made])
 
 
@@ -152,7 +180,7 @@ def _screen(swept: Sweep) -> Iterator[ScreenName]:
 def _controls(best: Best, turned: Sequence[Best | None]) -> Controls:
     first = turned[0]
     assert first is not None
-    decoys = first.score.cpu().numpy()
+    decoys = first.score[:, :LISTED].cpu().numpy().copy()
     return Controls(
         target=best.score[:, :LISTED].cpu().numpy().copy(),
         own=np.full(len(decoys), -np.inf),

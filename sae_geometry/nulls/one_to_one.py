@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from sae_geometry.matching import Assignment, OneToOne, match
 from sae_geometry.matching.defaults import THRESHOLD
+from sae_geometry.nulls.controls import TurnedSweeps
 from sae_geometry.nulls.turned import principal_axes, turned
 
 
@@ -55,24 +57,25 @@ def turned_pairs(
     turns: int,
     *,
     threshold: float = THRESHOLD,
-    seed: int = 0,
+    swept: TurnedSweeps | None = None,
     **how: Any,
 ) -> Expected:
-    """Match A with B turned, `turns` times.
+    """Match A with B turned, `turns` times, by the seeds from 0.
 
     Args:
         a, b: the operands of the matching.
         method: the one-to-one matching.
         turns: number of turns, at least one.
         threshold: similarity above which pairs are counted in `share_above`.
-        seed: seed of the first turn.
+        swept: A swept against B turned, by the seeds from 0, for as many turns as were made.
         how: further arguments of `match`.
 
     Raises:
         KeyboardInterrupt: Ctrl-C during a matching.
     """
-    axes = principal_axes(b)
-    made = [_whole(match(a, turned(b, axes, seed + t), method, **how)) for t in range(turns)]
+    axes, known = (principal_axes(b), ()) if swept is None else (swept.axes, swept.sweeps)
+    lists = [*known, *repeat(None, turns)]
+    made = [_whole(match(a, turned(b, axes, t), method, nearest=lists[t], **how)) for t in range(turns)]
     above = [float((x.score > threshold).sum()) / min(len(a), len(b)) for x in made]
     return replace(_expected(made), share_above=float(np.mean(above)))
 

@@ -165,6 +165,8 @@ def logit_cosine(pairs: pd.DataFrame, by_name: Mapping[str, Dictionary]) -> np.n
     out = np.full(len(pairs), np.nan)
     known = pairs[["run", "partner_run"]].dropna().drop_duplicates()
     for left, right in known.itertuples(index=False):
+        if not {left, right} <= set(by_name):  # a run of the saved picture that a projection is onto
+            continue
         rows = np.flatnonzero(((pairs["run"] == left) & (pairs["partner_run"] == right)).to_numpy())
         a, b = by_name[str(left)], by_name[str(right)]
         metric = None if a.labels is None else a.labels.metric

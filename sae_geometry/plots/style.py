@@ -151,7 +151,7 @@ def save_figure(
         ValueError: a format other than png, pdf or svg.
     """
     text = json.dumps(dict(metadata), ensure_ascii=True, default=str)
-    keys = {
+    keys: dict[str, Mapping[str, Any]] = {
         "png": {"Description": text},
         "pdf": {"Subject": text, "CreationDate": None},
         "svg": {"Description": text, "Date": None},
@@ -165,9 +165,26 @@ def save_figure(
         figure.set_layout_engine("none")  # the layout is found once, and serves every format
         for kind in formats:
             path = stem.with_name(f"{stem.name}.{kind}")
-            figure.savefig(path, metadata=keys[kind], dpi=300)
+            _print(figure, path, kind, keys[kind])
             paths.append(path)
     return paths
+
+
+def _print(figure: Figure, path: Path, kind: str, metadata: Mapping[str, Any]) -> None:
+    """Write one file; `figure.savefig` would draw everything twice."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_pdf import FigureCanvasPdf
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    canvas, dpi = figure.canvas, figure.dpi
+    canvases = {"png": FigureCanvasAgg, "pdf": FigureCanvasPdf, "svg": FigureCanvasSVG}
+    try:
+        figure.dpi = 300
+        drawn = canvases[kind](figure)
+        getattr(drawn, f"print_{kind}")(path, metadata=metadata)
+    finally:
+        figure.dpi = dpi
+        figure.set_canvas(canvas)
 
 
 def _installed(families: Sequence[str]) -> list[str]:

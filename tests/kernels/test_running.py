@@ -155,6 +155,7 @@ def _raise(error: BaseException) -> Callable[[], None]:
     return act
 
 
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize(
     ("act", "expected"),

@@ -131,7 +131,8 @@ def test_the_sixty_four_best(screen: str) -> None:
     assert_sweep(b, None, MAX_K, screen=screen, blocks=(32, 16))
 
 
-def test_two_hundred_cases_give_the_same_bits_from_every_screen_block_size_and_thread_count() -> None:
+@pytest.mark.parametrize("cases", [30, 200])
+def test_cases_give_the_same_bits_from_every_screen_block_size_and_thread_count(cases: int) -> None:
     g = torch.Generator().manual_seed(7)
     screens: list[ScreenName] = ["cpu", "torch", "fp16", "tf32"]
     if int8_time() is not None:
@@ -142,7 +143,7 @@ def test_two_hundred_cases_give_the_same_bits_from_every_screen_block_size_and_t
     def draw(low: int, high: int) -> int:
         return int(torch.randint(low, high, (1,), generator=g))
 
-    for case in range(200):
+    for case in range(cases):
         n, m, d, k = draw(1, 90), draw(1, 90), draw(1, 40), draw(1, 8)
         a, b = planted(n, m, d, seed=case) if case % 2 else (lattice(n, d, case), lattice(m, d, case + 1000))
         options = {"absolute": bool(draw(0, 2))}
@@ -157,8 +158,8 @@ def test_two_hundred_cases_give_the_same_bits_from_every_screen_block_size_and_t
         if case % 10 == 0:
             score = dense_scores(a, a if other is None else b, absolute=options["absolute"])
             assert_best(first.rows, score, k, exclude_self=other is None)
-    assert tied > 2000, "the cases hold too few ties to mean anything"
-    assert compared >= 200 * len(screens)
+    assert tied > 10 * cases, "the cases hold too few ties to mean anything"
+    assert compared >= cases * len(screens)
 
 
 def test_permuting_rows_permutes_the_answer() -> None:

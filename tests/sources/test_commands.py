@@ -89,7 +89,8 @@ def test_drift_of_a_wandb_run_writes_its_table_and_figure(
     result = run("drift", RUN, "--format", "png")
     assert result.exit_code == 0, result.stderr
     (folder,) = tmp_path.glob("drift-*")
-    assert sorted(p.name for p in folder.rglob("*") if p.is_file()) == ["drift.parquet", "drift.png", "summary.json"]
+    written = sorted(p.name for p in folder.rglob("*") if p.is_file())
+    assert written == ["drift.parquet", "drift.png", "report.html", "summary.json"]
     table = pd.read_parquet(folder / "drift.parquet")
     assert sorted(set(table.checkpoint)) == ["samples_400000", "samples_50000"]
     summary = json.loads((folder / "summary.json").read_text())

@@ -87,11 +87,11 @@ def prepare_int8(task: Task, asked_for: bool = False) -> Int8Screen | str:
     the sample is taken. With `asked_for` it is refused only where it is impossible.
     """
     n, m, d = task.a.shape[0], task.others.shape[0], task.a.shape[1]
+    if not asked_for and n * m * d < _WORTH_IT:
+        return "the product is small"
     ratio = int8_time()
     if ratio is None or d > MAX_WIDTH:
         return "this torch has no exact int8 product here" if ratio is None else "the rows are too wide for int8"
-    if not asked_for and n * m * d < _WORTH_IT:
-        return "the product is small"
     if not asked_for and ratio > _FASTER:
         return f"int8 products take {ratio:.2f} of the float32 time here"
     padded = int(hadamard_stages(d)[-1, 0])
