@@ -60,7 +60,8 @@ def flow_contents(edges: pd.DataFrame, chains: pd.DataFrame, summary: Mapping[st
         layers = [_layer(at, name, chains, len(names)) for at, name in enumerate(names)]
         back = edges.rename(columns=dict([*zip(_ENDS, _NEXT_ENDS, strict=True), *zip(_NEXT_ENDS, _ENDS, strict=True)]))
         both = pd.concat([edges, back]).sort_values("cosine", ascending=False, kind="stable")
-        partners = [_partners(layer, names, both, chains) for layer in layers]
+        between = dict(iter(both.groupby(["run", "next_run"])))
+        partners = [_partners(layer, names, between, chains) for layer in layers]
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError("edges, chains and summary are not as we write them; make the results again") from error
     points = {name: len(layer) for name, layer in zip(names, layers, strict=True)}
@@ -94,10 +95,12 @@ def _layer(at: int, name: str, chains: pd.DataFrame, n_layers: int) -> pd.DataFr
     return frame.rename(columns={"density": "frequency"})
 
 
-def _partners(layer: pd.DataFrame, names: list[str], edges: pd.DataFrame, chains: pd.DataFrame) -> pd.DataFrame:
+def _partners(
+    layer: pd.DataFrame, names: list[str], edges: Mapping[Any, pd.DataFrame], chains: pd.DataFrame
+) -> pd.DataFrame:
     """Return a layer with the columns of partners in every other: the best edge as nearest, the chain as one-to-one.
 
-    `edges` has each edge from either end, the largest cosine first.
+    `edges` has for two layers their edges, from the first of them, the largest cosine first.
     """
     import pandas as pd
 
@@ -106,10 +109,11 @@ def _partners(layer: pd.DataFrame, names: list[str], edges: pd.DataFrame, chains
     chain = chains.set_index("chain").loc[layer["chain"]]
     columns: dict[str, Any] = {}
     for at, other in enumerate(names):
-        if other == name:
-            columns |= _columns(other, len(layer))
+        on_chain = {} if other == name else {"one_to_one_partner_id": _known(chain[f"latent_{at}"])}
+        between = edges.get((name, other))
+        if between is None:
+            columns |= _columns(other, len(layer), **on_chain)
             continue
-        between = edges[(edges["run"] == name) & (edges["next_run"] == other)]
         best = between.drop_duplicates("latent_id").set_index("latent_id").reindex(ids)
         back = between.drop_duplicates("next_latent_id").set_index("next_latent_id")["latent_id"]
         on = between[between["kind"] == "continues"].set_index("latent_id")["cosine"].reindex(ids)
@@ -119,11 +123,16 @@ def _partners(layer: pd.DataFrame, names: list[str], edges: pd.DataFrame, chains
             max_cosine=best["cosine"].to_numpy(dtype=float),
             partner_id=best["next_latent_id"].to_numpy(dtype=float),
             mutual=back.reindex(best["next_latent_id"]).to_numpy() == ids.to_numpy(),
-            one_to_one_partner_id=chain[f"latent_{at}"].where(chain[f"latent_{at}"] >= 0).to_numpy(dtype=float),
             one_to_one_cosine=on.to_numpy(dtype=float),
             q_value=best["q_value"].to_numpy(dtype=float),
+            **on_chain,
         )
     return pd.concat([layer.drop(columns="chain"), pd.DataFrame(columns)], axis=1)
+
+
+def _known(ids: pd.Series[Any]) -> np.ndarray:
+    """Return ids as numbers, nan for −1."""
+    return ids.where(ids >= 0).to_numpy(dtype=float)
 
 
 def _columns(other: str, n: int, **known: np.ndarray) -> dict[str, Any]:
