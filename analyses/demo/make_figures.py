@@ -20,7 +20,6 @@ from matplotlib.patheffects import Normal, Stroke
 import sae_geometry as sg
 from analyses.common.figures import ROOT, source_of, write_figure
 from sae_geometry.io.escaping import shown
-from sae_geometry.pairwise.label_columns import tokens_line
 
 COMMAND = "python -m analyses.demo.make_figures"
 
@@ -74,7 +73,7 @@ def _partners(ax: Axes, comparison: sg.Comparison, table: pd.DataFrame) -> None:
     ):
         ax.axvline(at, ymax=height, color="0.3", linewidth=0.8, linestyle=":")
         ax.text(at + 0.01, height * top, words, color="0.3", fontsize=6.5, va="top")
-    labels = zip(GROUPS, (0.985, 0.435, 0.215), (0.95, 0.27, 0.95), ("right", "center", "left"), strict=True)
+    labels = zip(GROUPS, (0.985, 0.445, 0.215), (0.95, 0.35, 0.95), ("right", "center", "left"), strict=True)
     for group, ((name, color), x, y, side) in enumerate(labels):
         share, ink = (table.group == group).mean(), "0.45" if group == 2 else color
         ax.text(x, y * top, f"{share:.0%}", color=ink, fontsize=13, fontweight="bold", ha=side, va="top")
@@ -86,10 +85,19 @@ def _partners(ax: Axes, comparison: sg.Comparison, table: pd.DataFrame) -> None:
 
 
 def pair_in_words(comparison: sg.Comparison, table: pd.DataFrame) -> str:
-    """The top tokens of one latent and of its nearest: of these latents the one that is nearest to a token."""
+    """The top tokens of one latent and of its nearest: of those that write towards words the nearest to a token."""
     own, other = (d.labels.frame for d in comparison.dictionaries if d.labels is not None)
-    row = table.iloc[int(own.token_cosine.loc[table.latent_id].to_numpy().argmax())]
-    return "\n".join(tokens_line(words[:4]) for words in (own.tokens[row.latent_id], other.tokens[row.partner_id]))
+    told = own.loc[table.latent_id]
+    told = told[[all(map(is_word, tokens[:3])) for tokens in told.tokens]]
+    row = table.set_index("latent_id").loc[told.token_cosine.idxmax()]
+    return "\n".join(
+        " ".join(t.strip() for t in f.tokens[i][:3]) for f, i in ((own, row.name), (other, row.partner_id))
+    )
+
+
+def is_word(token: str) -> bool:
+    """Whether a token is three letters or more."""
+    return len(token.strip()) > 2 and token.strip().isalpha()
 
 
 def _map(ax: Axes, embedding: sg.Embedding, table: pd.DataFrame) -> None:
@@ -102,7 +110,9 @@ def _map(ax: Axes, embedding: sg.Embedding, table: pd.DataFrame) -> None:
     x, y = embedding.coords[order].T
     ax.scatter(x, y, c=colors[order], s=2.5, linewidths=0, rasterized=True)
     for region in (r for r in embedding.regions.regions if r.marks):
-        text = ax.text(*region.center, shown(region.marks[0].token), fontsize=6.5, ha="center", va="center")
+        marks = [shown(mark.token) for mark in region.marks]
+        word = next(filter(is_word, marks), marks[0])
+        text = ax.text(*region.center, word, fontsize=6.5, ha="center", va="center")
         text.set_path_effects([Stroke(linewidth=1.8, foreground="white"), Normal()])
     ax.set_aspect("equal", adjustable="datalim")
     ax.axis("off")
