@@ -79,7 +79,8 @@ def _partners(ax: Axes, comparison: sg.Comparison, table: pd.DataFrame) -> None:
         ax.text(x, y * top, f"{share:.0%}", color=ink, fontsize=13, fontweight="bold", ha=side, va="top")
         ax.text(x, (y - 0.085) * top, name, color=ink, ha=side, va="top")
         words = pair_in_words(comparison, table[table.group == group])
-        ax.text(x, (y - 0.145) * top, words, color=ink, fontsize=6.5, ha=side, va="top")
+        room = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}  # over the dotted lines
+        ax.text(x, (y - 0.145) * top, words, color=ink, fontsize=6.5, ha=side, va="top", bbox=room)
     ax.set(xlim=(0, 1), xlabel="decoder cosine to the nearest latent of the other seed", ylabel="latents of seed 0")
     ax.set_title("Two seeds of one sparse autoencoder", loc="left", fontweight="bold")
 
