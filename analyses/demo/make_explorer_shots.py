@@ -10,6 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
 from playwright.sync_api import Browser, Page, sync_playwright
 
 import sae_geometry as sg
@@ -27,8 +28,9 @@ def main(folder: Path) -> None:
     with tempfile.TemporaryDirectory() as aside, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=list(FLAGS))
         for name, scheme, shown in (("explorer", "light", runs[:2]), ("explorer-dark", "dark", runs)):
-            latent = to_show(runs[0], shown[-1])
-            path = sg.explore(sg.umap(shown), Path(aside) / f"{name}.html")
+            e = sg.umap(shown)
+            latent = to_show(e, runs[0], runs[1].name)
+            path = sg.explore(e, Path(aside) / f"{name}.html")
             page = opened(browser, path, scheme)
             page.evaluate(f"location.hash = '#run=local-seed0&latent={latent}'")
             page.wait_for_selector("#chosen .partner")
@@ -40,13 +42,17 @@ def main(folder: Path) -> None:
         browser.close()
 
 
-def to_show(run: sg.Dictionary, other: sg.Dictionary) -> int:
-    """The latent that is nearest to a token, of those whose nearest in another run is not its one-to-one partner."""
-    c = sg.compare(run, other)
-    nearest, single = (m.to_pandas().set_index("latent_id").partner_id for m in (c.a_to_b, c.one_to_one().a_to_b))
+def to_show(e: sg.Embedding, run: sg.Dictionary, other: str) -> int:
+    """The readable latent with a partner above 0.7 in another run from which the lines to both its partners are long."""
     assert run.labels is not None
-    ids = nearest.index[nearest != single].to_numpy()
-    return int(ids[run.labels.frame.token_cosine.loc[ids].to_numpy().argmax()])
+    table = e.to_pandas().set_index(["run", "latent_id"])
+    mine, there = table.loc[run.name], table.loc[other]
+    mine = mine[run.labels.for_ids(mine.index)["readable"].to_numpy(dtype=bool) & (mine[f"max_cosine:{other}"] > 0.7)]
+    pairs = mine[[f"partner_id:{other}", f"one_to_one_partner_id:{other}"]].dropna().astype(int)
+    pairs = pairs[pairs.iloc[:, 0] != pairs.iloc[:, 1]]
+    here = mine.loc[pairs.index, ["x", "y"]].to_numpy()
+    far = [np.hypot(*(there.loc[pairs[column], ["x", "y"]].to_numpy() - here).T) for column in pairs]
+    return int(pairs.index[np.minimum(*far).argmax()])
 
 
 def opened(browser: Browser, path: Path, scheme: str) -> Page:
