@@ -43,7 +43,7 @@ def main(folder: Path) -> None:
 
 
 def to_show(e: sg.Embedding, run: sg.Dictionary, other: str) -> int:
-    """The readable latent with a partner above 0.7 in another run from which the lines to both its partners are long."""
+    """The readable latent with a partner above 0.7 in another run whose lines to both partners there are long."""
     assert run.labels is not None
     table = e.to_pandas().set_index(["run", "latent_id"])
     mine, there = table.loc[run.name], table.loc[other]
