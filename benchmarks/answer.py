@@ -1,0 +1,102 @@
+"""How much longer than its sweep does a whole comparison take, and a command than its imports?
+
+Each size in a process of its own, after a warm-up; A B A B, medians of the ratios.
+
+    python benchmarks/answer.py                        # 24,576 × 768, 46,080 × 768 and the demo's command
+    python benchmarks/answer.py --size 8192 512 --rounds 3
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from populations import POPULATIONS, pair
+
+import sae_geometry as sg
+from sae_geometry.dictionary import Dictionary
+from sae_geometry.kernels.sweep import listing_sweep
+from sae_geometry.nulls import LISTED
+
+IMPORTS = "import sae_geometry.cli, sae_geometry.comparisons.pair, pandas, matplotlib.pyplot, numba, pyarrow.parquet"
+STAGES = ("compare", "repr", "save")
+
+
+def timed(ask: Callable[..., Any], *arguments: Any, **options: Any) -> tuple[float, Any]:
+    """Return the seconds a call takes, and its answer."""
+    begun = time.perf_counter()
+    answer = ask(*arguments, **options)
+    return time.perf_counter() - begun, answer
+
+
+def dictionaries(n: int, d: int) -> list[Dictionary]:
+    """Return two dictionaries that share 30 % of their latents at cosine 0.8."""
+    drawn = pair(POPULATIONS["spectrum 1/k^.5"](d), (n, n), 0.3, 0.8, 0)
+    return [sg.Dictionary.from_decoder(torch.from_numpy(x), latent_axis=0, name=name)
+            for name, x in (("a", drawn.a), ("b", drawn.b))]  # fmt: skip
+
+
+def whole(n: int, d: int, rounds: int) -> str:
+    """Time the sweep, then the stages of a comparison, `rounds` times each."""
+    narrow = sg.load("demo:local-narrow-seed0")
+    with tempfile.TemporaryDirectory() as folder:
+        sg.compare(narrow, narrow).save(Path(folder) / "warm")
+    seconds: dict[str, list[float]] = {name: [] for name in ("sweep", *STAGES)}
+    a, b = dictionaries(n, d)
+    estimated = float(sg.estimate([a, b]).seconds or 0.0)
+    for turn in range(rounds):
+        left, right = a.renamed(f"a{turn}"), b.renamed(f"b{turn}")  # so that nothing is cached
+        seconds["sweep"].append(timed(listing_sweep, a.directions, b.directions, LISTED)[0])
+        took, c = timed(sg.compare, left, right)
+        seconds["compare"].append(took)
+        seconds["repr"].append(timed(repr, c)[0])
+        with tempfile.TemporaryDirectory() as folder:
+            seconds["save"].append(timed(c.save, Path(folder) / "out")[0])
+    sweeps = seconds["sweep"]
+    ratios = {name: statistics.median(x / y for x, y in zip(seconds[name], sweeps, strict=True)) for name in STAGES}
+    cells = " | ".join(f"{ratios[name]:.2f}" for name in STAGES)
+    total = statistics.median(map(sum, zip(*(seconds[name] for name in STAGES), strict=True)))
+    return (
+        f"| {n:,} × {d} | {statistics.median(sweeps):.1f} s | {cells} | {sum(ratios.values()):.2f} | "
+        f"{estimated / total:.2f} |"
+    )
+
+
+def command(rounds: int) -> str:
+    """Time the demo's command against the imports that it needs, each in fresh processes."""
+    compare = ["-m", "sae_geometry", "compare", "demo:local-seed0", "demo:local-seed1", "--overwrite", "-q", "-o"]
+    ratios, took = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(rounds):
+            imports, _ = timed(subprocess.run, [sys.executable, "-c", IMPORTS], check=True)
+            run, _ = timed(subprocess.run, [sys.executable, *compare, f"{folder}/out"], check=True, capture_output=True)
+            ratios.append(run / imports)
+            took.append(run)
+    return f"demo command: {statistics.median(took):.1f} s, {statistics.median(ratios):.2f} × its imports"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, nargs=2, metavar=("N", "D"), help="one size, in this process")
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    if options.size:
+        print(whole(*options.size, options.rounds), flush=True)
+        return
+    print(f"| size | sweep | {' | '.join(STAGES)} | whole / sweep | estimate / measured |\n|{'---|' * 7}", flush=True)
+    for n, d in ((24576, 768), (46080, 768)):
+        own = [sys.executable, __file__, "--size", str(n), str(d), "--rounds", str(options.rounds)]
+        subprocess.run(own, check=True)
+    print(command(options.rounds))
+
+
+if __name__ == "__main__":
+    main()
