@@ -45,13 +45,14 @@ def main(folder: Path) -> None:
 def to_show(e: sg.Embedding, run: sg.Dictionary, other: str) -> int:
     """The readable latent with a partner above 0.7 in another run whose lines to both partners there are long."""
     assert run.labels is not None
-    table = e.to_pandas().set_index(["run", "latent_id"])
-    mine, there = table.loc[run.name], table.loc[other]
-    mine = mine[run.labels.for_ids(mine.index)["readable"].to_numpy(dtype=bool) & (mine[f"max_cosine:{other}"] > 0.7)]
+    table = e.to_pandas().set_index("latent_id")
+    mine, there = table[table["run"] == run.name], table.loc[table["run"] == other, ["x", "y"]]
+    readable = run.labels.for_ids(mine.index.to_numpy())["readable"]
+    mine = mine[readable.to_numpy(dtype=bool) & (mine[f"max_cosine:{other}"] > 0.7)]
     pairs = mine[[f"partner_id:{other}", f"one_to_one_partner_id:{other}"]].dropna().astype(int)
     pairs = pairs[pairs.iloc[:, 0] != pairs.iloc[:, 1]]
-    here = mine.loc[pairs.index, ["x", "y"]].to_numpy()
-    far = [np.hypot(*(there.loc[pairs[column], ["x", "y"]].to_numpy() - here).T) for column in pairs]
+    here = mine[["x", "y"]].reindex(pairs.index).to_numpy()
+    far = [np.hypot(*(there.reindex(pairs[column]).to_numpy() - here).T) for column in pairs]
     return int(pairs.index[np.minimum(*far).argmax()])
 
 

@@ -89,11 +89,10 @@ def pair_in_words(comparison: sg.Comparison, table: pd.DataFrame) -> str:
     """The top tokens of one latent and of its nearest: of those that write towards words the nearest to a token."""
     own, other = (d.labels.frame for d in comparison.dictionaries if d.labels is not None)
     told = own.loc[table.latent_id]
-    told = told[[all(map(is_word, tokens[:3])) for tokens in told.tokens]]
-    row = table.set_index("latent_id").loc[told.token_cosine.idxmax()]
-    return "\n".join(
-        " ".join(t.strip() for t in f.tokens[i][:3]) for f, i in ((own, row.name), (other, row.partner_id))
-    )
+    written = [all(map(is_word, tokens[:3])) for tokens in told.tokens]
+    at = int(np.where(written, told.token_cosine, -1.0).argmax())
+    pair = (told.tokens.iloc[at], other.tokens[table.partner_id.iloc[at]])
+    return "\n".join(" ".join(token.strip() for token in tokens[:3]) for tokens in pair)
 
 
 def is_word(token: str) -> bool:
