@@ -63,7 +63,7 @@ def flow(
     """Follow features through the layers of one model: chains, births, deaths, splits and merges.
 
     Addresses may have a pattern: hf://org/repo/layers.{0..11}. Writes report.html, edges.parquet, chains.parquet,
-    summary.json and figures/; with --html explorer.html too.
+    summary.json, figures/, and explorer.html if asked for.
     """
     import sae_geometry as sg
 
