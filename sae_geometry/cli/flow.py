@@ -70,7 +70,7 @@ def flow(
     addresses = expand_all(runs)
     add = page_writer(len(addresses)) if html else None
     with question(shared, "flow", addresses, names=lambda made: [made[0].name, made[-1].name]) as work:
-        layers, maps = _mapped(work.dictionaries, expand_all(map_files or []), map_side, shared.offline)
+        layers, maps = _mapped(work.dictionaries, expand_all(map_files or []), map_side)
         result = sg.flow(
             layers,
             on=on,
@@ -85,7 +85,7 @@ def flow(
 
 
 def _mapped(
-    layers: list[Dictionary], files: list[str], side: Literal["first", "both"] | None, offline: bool
+    layers: list[Dictionary], files: list[str], side: Literal["first", "both"] | None
 ) -> tuple[list[Dictionary], list[tuple[str, Any]]]:
     """Return the layers, mapped if one map is for all of them, and else a map for each step.
 
@@ -103,7 +103,7 @@ def _mapped(
     if len(files) != 1 and (both or len(files) != steps):
         wanted = "one" if both else f"one, or one for each of {steps} steps"
         raise ValueError(f"--map takes {wanted}; got {len(files)} maps")
-    maps = [read_matrix(file, offline=offline) for file in files]
+    maps = [read_matrix(file) for file in files]
     if both:
         return [mapped(d, maps[0][1], name=maps[0][0]) for d in layers], []
     return layers, maps if len(maps) == steps else maps * steps

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sae_geometry.cli import options as o
-from sae_geometry.cli.inputs import map_of, pick_device, with_axis
+from sae_geometry.cli.inputs import map_of, with_axis
 from sae_geometry.cli.lifecycle import report_errors
 from sae_geometry.cli.outputs import claimed_folder, save_and_show
 from sae_geometry.cli.question import begin
@@ -51,20 +51,19 @@ def nearest(
     from sae_geometry.sources.bundle import Context
     from sae_geometry.sources.vectors import as_vectors
 
-    speaker, where, given = begin(shared), pick_device(shared.device), shared.labels or []
+    speaker, given = begin(shared), shared.labels or []
     with speaker.bar() as progress:
-        label = LabelEach(given, Context(shared.offline, speaker.note, progress), shared.allow_mismatch)
+        label = LabelEach(given, Context(echo=speaker.note, progress=progress), shared.allow_mismatch)
 
         def labeled(d: Dictionary) -> Dictionary:
             return label(d).keep_alive() if given and shared.latents == "alive" else label(d)
 
-        source = as_vectors(vector, offline=shared.offline, echo=speaker.resolved, progress=progress)
-        source, mapping = map_of(source, map_file, map_side, offline=shared.offline)
+        source = as_vectors(vector, echo=speaker.resolved, progress=progress)
+        source, mapping = map_of(source, map_file, map_side)
         found = sg.nearest(
             source, [with_axis(run, shared.latent_axis) for run in runs], k, signed=not absolute, turns=turns,
             latents=shared.latents, drop_bad=shared.drop_bad, allow_mismatch=shared.allow_mismatch,
-            prepare=lambda d: mapping(labeled(d)).to(where), unembed=shared.unembed, offline=shared.offline,
-            echo=speaker.resolved, progress=progress,
+            prepare=lambda d: mapping(labeled(d)), unembed=shared.unembed, echo=speaker.resolved, progress=progress,
         )  # fmt: skip
     label.require_used()
     with claimed_folder(shared.out, "nearest", [found.vectors.name]) as folder:

@@ -24,13 +24,13 @@ def tokens(
 ) -> None:
     """Read the tokens that each latent writes towards, by its decoder's direct effect on the logits.
 
-    Without --unembed, the tokens that come with the run or with --labels. Writes tokens.parquet, summary.json and
-    figures/.
+    Without --unembed, the tokens that come with the run or with --labels. Writes report.html, tokens.parquet,
+    summary.json and figures/.
     """
     import sae_geometry as sg
     from sae_geometry.sources.bundle import Context
 
     with question(replace(shared, unembed=None), "tokens", [run]) as work:
-        context = Context(shared.offline, work.speaker.note, work.progress)
+        context = Context(echo=work.speaker.note, progress=work.progress)
         unembedding = None if shared.unembed is None else sg.read_unembedding(shared.unembed, context)
         work.finish(sg.read_tokens(work.dictionaries[0], unembedding, k=k, progress=work.progress))

@@ -21,7 +21,7 @@ from sae_geometry.kernels.sweep import listing_sweep
 from sae_geometry.matching import match
 from sae_geometry.matching.defaults import DISCOVERY_RATE, default_matching
 from sae_geometry.nulls import LISTED, How, pair_controls, turned_controls
-from sae_geometry.pairwise.inputs import distinct
+from sae_geometry.pairwise.inputs import distinct, several
 from sae_geometry.pairwise.mapping import mapped, unmapped
 from sae_geometry.pairwise.matching_result import Matching, nearest_matching, one_to_one_matching
 from sae_geometry.pairwise.same_space import require_same_stream
@@ -37,7 +37,7 @@ BASIS = (
 
 
 def flow(
-    layers: Sequence[Any],
+    layers: Any,
     *,
     on: str = WRITES,
     threshold: float | None = None,
@@ -90,7 +90,7 @@ def flow(
             f"the threshold is a cosine and the false discovery rate lies between 0 and 1; got {limit:g} and "
             f"{false_discovery_rate:g}"
         )
-    given = [one for layer in layers for one in (expanded(layer) if isinstance(layer, str) else [layer])]
+    given = [one for layer in several(layers) for one in (expanded(layer) if isinstance(layer, str) else [layer])]
     if len(given) < 2:
         raise ValueError(f"a flow needs two layers or more; got {len(given)}")
     made = distinct([as_dictionary(one) for one in given])
@@ -101,8 +101,8 @@ def flow(
     for a, b in pairwise(made):
         caveats += require_same_stream(unmapped(a), unmapped(b), allow_mismatch)
     if on == READS:
-        caveats.append("reads: encoders and decoders are no controls for each other, so the only control is the next "
-                       "layer's encoders turned")  # fmt: skip
+        caveats.append("reads: encoders and decoders cannot be controls for each other, so the only control is the "
+                       "next layer's encoders turned")  # fmt: skip
     steps = []
     for at, (a, b) in enumerate(pairwise(made)):
 
@@ -133,7 +133,7 @@ def _step(
     forth = nearest_matching(a, b, swept.rows, controls[0])
     back = nearest_matching(b, a, swept.cols, controls[1])
     method = default_matching(len(x), len(y))
-    # Pairs below the threshold are no edges, so they must not compete with those above it either.
+    # Pairs below the threshold are not edges, and must not compete with those above it.
     lowest = threshold if method == "optimal" else None
     found = match(x, y, method, nearest=swept, min_similarity=lowest)
     if found.interrupted:
@@ -193,7 +193,7 @@ def _read_rows(a: Dictionary, b: Dictionary) -> Tensor:
     """Return the encoder directions of the next layer.
 
     Raises:
-        ValueError: it has none, or they read another width.
+        ValueError: it has none, or they read a space of a different width.
     """
     rows = b.encoder_directions
     if rows is None:

@@ -16,6 +16,7 @@ from sae_geometry.io.formatting import ends, or_dash
 from sae_geometry.pairwise.grouping import layer_of
 from sae_geometry.pairwise.inputs import describe_input
 from sae_geometry.pairwise.mapping import unmapped
+from sae_geometry.results import methods
 from sae_geometry.results.answer import Answer
 
 if TYPE_CHECKING:
@@ -50,6 +51,24 @@ class Flow(Answer):
     def dictionaries(self) -> tuple[Dictionary, ...]:
         """Return the layers."""
         return self.layers
+
+    @property
+    def method(self) -> str:
+        """Describe in sentences what was computed and how."""
+        how = methods.measure("decoder", True)
+        if self.on == "reads":
+            how = "the cosine of a layer's unit decoder directions with the next layer's unit encoder directions"
+        after = "the next layer turned"
+        decoys = f"the nearest latent of {after}"
+        if self.on != "reads":
+            decoys = f"the nearest other latent of its own layer and the nearest of {after}"
+        folded = " Decoder norms were multiplied by the latents' thresholds." if self.fold else ""
+        return (
+            f"We linked the latents of {len(self.layers)} consecutive layers by {how}: to the nearest of the next "
+            "layer, from the nearest of the layer before, and to the one-to-one partner. "
+            f"{methods.matched(self.steps[0].method)} An edge has a cosine of at least {self.threshold:g} and is "
+            f"significant. {methods.significant(decoys, self.false_discovery_rate)} {methods.EXACT}{folded}"
+        )
 
     def answer(self) -> str:
         """Return the first screen. Layers differ in what a confound audit of two runs would flag."""

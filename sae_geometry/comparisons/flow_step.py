@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from sae_geometry.matching.defaults import OneToOne
+
 
 @dataclass(frozen=True, eq=False)
 class Step:
@@ -33,7 +35,7 @@ class Step:
     backward: np.ndarray
     backward_cosine: np.ndarray
     backward_q: np.ndarray
-    method: str
+    method: OneToOne
     map: Mapping[str, Any] | None = None
 
     @cached_property

@@ -180,7 +180,7 @@ def nearest(
         offline, echo, progress: as in `load`.
 
     Raises:
-        ValueError: k out of range, a negative number of turns, vectors of another width, or different spaces.
+        ValueError: k out of range, a negative number of turns, different widths, or different spaces.
         SourceError: as `load`.
 
     Example:
@@ -253,7 +253,7 @@ def _checked(source: Dictionary, d: Dictionary, allow_mismatch: bool) -> list[st
     """Return the caveats of comparing the vectors with a dictionary.
 
     Raises:
-        ValueError: another width, or a space that is known to be another.
+        ValueError: different widths, or spaces that are known to differ.
     """
     notes = [f"{d.name}: {note}" for note in d.notes]
     if source.d_in != d.d_in:

@@ -12,6 +12,7 @@ from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import aligned, counted, few, or_dash
 from sae_geometry.pairwise.inputs import describe_input
 from sae_geometry.pairwise.label_columns import label_text, labels_of, table_columns
+from sae_geometry.results import methods
 from sae_geometry.results.answer import Answer
 
 if TYPE_CHECKING:
@@ -105,6 +106,17 @@ class Nearest(Answer):
         from sae_geometry import plots
 
         return {"nearest": plots.nearest_figure(self)}
+
+    @property
+    def method(self) -> str:
+        """Describe in sentences what was computed and how."""
+        searched = ", ".join(str(d["name"]) for d in self.searched[:12])
+        more = f" and {len(self.searched) - 12:,} more" if len(self.searched) > 12 else ""
+        p = f"A p-value is the {self._meaning_of_p.removeprefix('p: ')}." if self.turns else "There are no p-values."
+        return (
+            f"We looked up the nearest of {self.n_candidates:,} latents of {searched}{more} to each vector of "
+            f"{self.vectors.name}, by {methods.measure('decoder', self.signed)}. {methods.EXACT} {p}"
+        )
 
     @property
     def _meaning_of_p(self) -> str:

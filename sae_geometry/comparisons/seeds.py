@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,12 +14,12 @@ from sae_geometry.comparisons.consensus import COLUMNS, explained_up_to
 from sae_geometry.comparisons.pair import compare
 from sae_geometry.comparisons.seeds_result import SeedComparison
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.distributed import Executor, running_on, spread
+from sae_geometry.distributed import Executor, settings, spread
 from sae_geometry.distributed.errors import wrong_answer
 from sae_geometry.io.formatting import few
 from sae_geometry.io.progress import Progress
 from sae_geometry.matching import On, OneToOne, match
-from sae_geometry.matching.defaults import THRESHOLD, default_matching
+from sae_geometry.matching.defaults import THRESHOLD, check_threshold, default_matching
 from sae_geometry.pairwise.checkpoint import (
     N_BINS,
     PairParameters,
@@ -30,13 +29,13 @@ from sae_geometry.pairwise.checkpoint import (
     read_pair,
     write_pair,
 )
-from sae_geometry.pairwise.inputs import distinct
+from sae_geometry.pairwise.inputs import distinct, several
 from sae_geometry.pairwise.same_space import ALLOWED, require_same_space
 from sae_geometry.sources import as_dictionary
 
 
 def seeds(
-    runs: Sequence[Any],
+    runs: Any,
     *,
     matching: OneToOne | None = None,
     on: On = "decoder",
@@ -76,12 +75,12 @@ def seeds(
         >>> s.mmcs.shape
         (2, 2)
     """
+    runs = several(runs)
     if len(runs) < 2:
         raise ValueError(f"at least two runs are needed to compare; got {len(runs)}")
     if matching is not None and matching not in get_args(OneToOne):
         raise ValueError(f"matching must be one of {', '.join(get_args(OneToOne))}; got {matching!r}")
-    if not -1 <= threshold <= 1:
-        raise ValueError(f"the threshold is a cosine, within −1…1; got {threshold:g}")
+    check_threshold(threshold)
     dictionaries = distinct([as_dictionary(r) for r in runs])
     notes = [f"{d.name}: {note}" for d in dictionaries for note in d.notes]
     for a, b in itertools.combinations(dictionaries, 2):
@@ -103,7 +102,7 @@ def seeds(
         if progress is not None:
             progress("pairs", len(done) / len(todo))
 
-    with running_on(executor):
+    with settings(executor=executor):
         tick()
         for (i, j), record in spread(_compare_pair, dictionaries, [p for p in todo if p not in done], parameters):
             try:

@@ -38,7 +38,7 @@ def explore(
         FileExistsError: the file exists and `overwrite` is not set.
         FileNotFoundError: the folder holds no results.
         ImportError: plotly is not installed.
-        ValueError: a result in memory without a path, more than 24 runs, or results of another kind or version.
+        ValueError: a result in memory without a path, more than 24 runs, or results of a different kind or version.
 
     Example:
         >>> import sae_geometry as sg, tempfile, pathlib
@@ -48,7 +48,7 @@ def explore(
     """
     if isinstance(source, Embedding | Flow):
         if path is None:
-            raise ValueError("a result in memory has no folder: say where to, explore(result, 'explorer.html')")
+            raise ValueError("a result in memory has no folder: name the file, explore(result, 'explorer.html')")
         target = Path(path)
         _check_free(target, overwrite)
         contents = contents_of(source) if isinstance(source, Embedding) else contents_of_flow(source)

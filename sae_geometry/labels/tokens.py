@@ -22,6 +22,7 @@ from sae_geometry.nulls.competition import DISCOVERY_RATE, LISTED, Controls, Sha
 from sae_geometry.nulls.turned import principal_axes, turned
 from sae_geometry.pairwise.inputs import describe_input
 from sae_geometry.pairwise.label_columns import tokens_line
+from sae_geometry.results import methods
 from sae_geometry.results.answer import Answer
 from sae_geometry.sources import as_dictionary
 from sae_geometry.sources.layouts.places import canonical_place
@@ -123,9 +124,22 @@ class TokenReading(Answer):
 
     def figures(self) -> dict[str, Figure]:
         """Return the figure that `save` draws; none where cosines to the tokens are unknown."""
-        from sae_geometry.plots.tokens import tokens_figure
+        from sae_geometry import plots
 
-        return {"tokens": tokens_figure(self)} if len(self.nearest) else {}
+        return {"tokens": plots.tokens_figure(self)} if len(self.nearest) else {}
+
+    @property
+    def method(self) -> str:
+        """Describe in sentences what was computed and how."""
+        name, source = self.dictionary.name, self.labels.sources["tokens"]
+        said = f"We list the tokens of {name} by {source}: those whose logits its unit decoder directions change most."
+        if not len(self.readable):
+            return said
+        return (
+            f"{said} A latent is readable if its largest cosine to a token's direction beats the one of {name} "
+            f"{methods.TURNED}, at a false discovery rate of 5 % (target-decoy competition with the knockoff+ "
+            f"threshold). {methods.EXACT}"
+        )
 
     def __repr__(self) -> str:
         n, frame = self.dictionary.n_latents, self.labels.frame
@@ -163,8 +177,8 @@ def read_tokens(
         progress: called with a stage and the share of it done, in [0, 1].
 
     Raises:
-        ValueError: another width, fewer tokens than k, a hook point outside the residual stream, no model there, or no
-            tokens that the dictionary comes with.
+        ValueError: different widths, fewer tokens than k, a hook point outside the residual stream, no model there, or
+            no tokens that the dictionary comes with.
 
     Example:
         >>> import torch
@@ -258,8 +272,8 @@ def require_readable(dictionary: Dictionary, unembedding: Unembedding, k: int = 
         )
     if dictionary.d_in != unembedding.rows.shape[1]:
         raise ValueError(
-            f"{dictionary.name!r} is {dictionary.d_in:,} wide and the unembedding of {unembedding.name} "
-            f"{unembedding.rows.shape[1]:,}: expected the model that the dictionary was trained on"
+            f"{dictionary.name!r} has width {dictionary.d_in:,} and the unembedding of {unembedding.name} has "
+            f"{unembedding.rows.shape[1]:,}: give the model that the dictionary was trained on"
         )
     if not 1 <= k <= min(64, len(unembedding.tokens)):
         raise ValueError(f"k must be in 1…{min(64, len(unembedding.tokens))}; got {k}")

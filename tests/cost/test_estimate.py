@@ -10,7 +10,8 @@ import pytest
 import torch
 
 import sae_geometry as sg
-from sae_geometry.cost.estimate import Verb, estimate
+from sae_geometry.cost.estimate import estimate
+from sae_geometry.cost.jobs import Verb
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.kernels import sweep as sweep_module
 from sae_geometry.kernels.sweep import plan_sweep, sweep
@@ -101,14 +102,14 @@ def test_of_a_runs_states_no_sweep_is_made() -> None:
 def test_a_ceiling_is_planned_with() -> None:
     a, b = dictionary(3000, 16, 0), dictionary(3000, 16, 1)
     wide = estimate([a, b], probe_seconds=0.02)
-    with sg.memory_ceiling("24MB"):
+    with sg.settings(memory="24MB"):
         told = estimate([a, b], probe_seconds=0.02)
     assert told.memory <= 24 << 20 < wide.memory
 
 
 def test_a_ceiling_that_the_longest_lists_exceed_is_refused_beforehand() -> None:
     a, b = dictionary(3000, 8, 0), dictionary(2500, 8, 1)
-    with sg.memory_ceiling("4MB"):
+    with sg.settings(memory="4MB"):
         estimate([a, b], "umap", n_neighbors=5, probe_seconds=0.01)
         with pytest.raises(ValueError, match=r"the memory ceiling is 4.0 MiB: raise it .*--memory 1[0-9]MB"):
             estimate([a, b], "match", probe_seconds=0.01)

@@ -5,7 +5,7 @@ function tipOf(data, i) {
   const best = bestPartner(data, i);
   if (best) {
     lines.push(make('span', {}, `best match ${latentIn(data, best.nearest, best.run)}, cosine ${three(best.cosine)}`));
-    lines.push(make('span', {}, best.mutual ? 'mutual' : 'not mutual'));
+    lines.push(make('span', {}, judged(best)));
     lines.push(
       make('span', {}, best.single === NOBODY
         ? `no ${pairing(data)} partner there`
@@ -23,6 +23,12 @@ const pairing = (data) => (data.flow ? 'chain' : 'one-to-one');
 
 // What is known of a latent: its tokens on a line, and its explanation.
 const meaningOf = (data, i) => [tokensOf(data, i).map(quoted).join('  '), explanationOf(data, i)].filter(Boolean);
+
+// What a nearest partner's cosine is worth.
+function judged(p) {
+  const parts = [p.mutual ? 'mutual' : 'not mutual', p.significant ? 'significant' : 'not significant'];
+  return [...(Number.isNaN(p.byChance) ? [] : [`by chance ${three(p.byChance)}`]), ...parts].join(', ');
+}
 
 const latentIn = (data, row, run) => `${data.runs[run].name} · ${row === NOBODY ? 'not in the picture' : data.id[row]}`;
 
@@ -64,7 +70,7 @@ function showLatent(data, i, into, { go, leave, hidden, matchedFrom }) {
   if (page) {
     links.append(make('a', { href: page, target: '_blank', rel: 'noopener noreferrer', id: 'neuronpedia' }, 'Neuronpedia page ↗'));
   }
-  links.append(make('a', { href: linkOf(data, i), id: 'link' }, 'link to this latent'));
+  links.append(make('a', { href: addressOf(i), id: 'link' }, 'link to this latent'));
   parts.push(links);
   const partners = partnersOf(data, i).filter((p) => !data.flow || p.nearest !== NOBODY || p.single !== NOBODY);
   for (const p of partners) parts.push(partnerBlock(data, p, go, matchedFrom));
@@ -74,10 +80,9 @@ function showLatent(data, i, into, { go, leave, hidden, matchedFrom }) {
 function partnerBlock(data, p, go, matchedFrom) {
   const block = make('div', { className: 'partner' }, make('h3', {}, swatch(runColor(p.run)), data.runs[p.run].name));
   const same = p.single !== NOBODY && p.single === p.nearest;
-  const how = [p.mutual ? 'mutual' : 'not mutual', p.significant ? 'significant' : 'not significant'];
-  if (same) how.push(`${pairing(data)} too`);
+  const how = `${judged(p)}${same ? `, ${pairing(data)} too` : ''}`;
   if (!data.flow || p.nearest !== NOBODY) {
-    block.append(partnerRow(data, 'nearest', p.nearest, p.cosine, how.join(', '), go, matchedFrom));
+    block.append(partnerRow(data, 'nearest', p.nearest, p.cosine, how, go, matchedFrom));
   }
   if (!same) {
     block.append(

@@ -33,10 +33,10 @@ def open_weights(paths: Sequence[Path], tables: Sequence[str | None]) -> TensorF
         SourceError: see `open_tensors`.
     """
     first = paths[0]
-    if first.name == DCP_METADATA:
-        return open_dcp(first)
-    if first.name.endswith(INDEX_SUFFIX):
-        return open_index(first, open_tensors)
+    if first.name == DCP_METADATA or first.name.endswith(INDEX_SUFFIX):
+        if not first.is_file():
+            raise SourceError(f"{first} is not a file")
+        return _plainly_named(open_dcp(first)) if first.name == DCP_METADATA else open_index(first, open_tensors)
     files = [open_tensors(path) for path in paths]
     return joined([file if table is None else under(file, table) for file, table in zip(files, tables, strict=True)])
 
@@ -45,7 +45,7 @@ def open_tensors(path: Path) -> TensorFile:
     """Open a .safetensors, torch, .npz or .npy file, identified by content, not by name.
 
     Raises:
-        SourceError: the file is missing, empty, damaged, hostile or of another kind; the message says which.
+        SourceError: the file is missing, empty, damaged, hostile or of the wrong kind; the message says which.
     """
     try:
         size = path.stat().st_size
@@ -62,11 +62,14 @@ def open_tensors(path: Path) -> TensorFile:
     opens = _opener(path, head)
     if opens is None:
         raise SourceError(f"{path.name} {_what_it_is(head, size)}")
-    file = opens(path)
+    return _plainly_named(opens(path))
+
+
+def _plainly_named(file: TensorFile) -> TensorFile:
     names = (*file.entries, *file.unread)
     strange = next((name for name in names if len(name) > _LONGEST_NAME or not name.isprintable()), None)
     if strange is not None:
-        raise SourceError(f"{path.name}: a tensor is named {strange[:80]!a}, which no checkpoint does; refused")
+        raise SourceError(f"{file.path.name}: a tensor is named {strange[:80]!a}, which no checkpoint does; refused")
     return file
 
 
@@ -112,7 +115,7 @@ def _what_it_is(head: bytes, size: int) -> str:
     if head.startswith(b"version https://git-lfs"):
         return "is a git-lfs pointer, not the weights it stands for: run `git lfs pull`, or fetch it by its address"
     if text.startswith((b"{", b"[")):
-        return "is JSON text, not weights: give the weights file beside it"
+        return "is JSON text, not weights: give the weights file next to it"
     if head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!", b"\x28\xb5\x2f\xfd")):
         return "is a compressed archive: unpack it and give the weights file inside"
     if head.startswith(_PICKLE_STARTS):

@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
+from sae_geometry.io.weights import LatentAxis
 from sae_geometry.sources.errors import LayoutError
 from sae_geometry.sources.files.tensor_file import Entry
 from sae_geometry.sources.layouts.config import lookup
+from sae_geometry.sources.layouts.places import layer_named
 from sae_geometry.sources.layouts.table import (
     ENCODER_SIDE,
     LAYOUTS,
@@ -22,7 +24,6 @@ from sae_geometry.sources.layouts.table import (
     Layout,
 )
 
-LatentAxis = Literal[0, 1]
 _MAX_OUTPUTS = 4096  # for all dictionaries of a table together
 # Any layout's decoder: one pattern over the names of a table instead of one a layout.
 ANY_DECODER = re.compile("|".join(re.sub(r"\?P<\w+>", "?:", layout.decoder) for layout in LAYOUTS))
@@ -209,6 +210,8 @@ class _Search:
         encoder, encoder_axes = self._encoder(layout, groups, n, turned)
         if encoder is not None and not encoder_axes:
             return None
+        site = groups.get("site", "").replace("-", ".")
+        hook = site if site and layer_named(site) is not None else None
         mixture = layout.mixture
         if mixture is not None and not self._are_factors(mixture, n, d):
             return None
@@ -217,8 +220,9 @@ class _Search:
             n,
             self._slabs(name, axes, int(groups.get("source", 0))),
             () if encoder is None else self._slabs(encoder, encoder_axes, 0),
-            hook=groups["site"].replace("-", ".") if "site" in groups else None,
+            hook=hook,
             source=_source(groups),
+            member=None if hook else groups.get("site"),
             encoder_bias=self._present(layout.encoder_bias, groups),
             threshold=self._present((*THRESHOLDS, *(f"{{site}}.{t}" for t in THRESHOLDS if "site" in groups)), groups),
             decoder_bias=self._present(layout.decoder_bias, groups),
@@ -272,7 +276,7 @@ class _Search:
         square = shape[0] == shape[1]
         if not square and (self.n_latents in shape or self.d_out in shape):
             return None
-        why = "the decoder is square" if square else "nothing beside the decoder tells its axes apart"
+        why = "the decoder is square" if square else "no other tensor shows which axis of the decoder counts latents"
         return (
             f"{why}: axis {axes.index('n')} was taken as latents, as {layout.title} stores them; "
             f"latent_axis={axes.index('d')} takes the other"
