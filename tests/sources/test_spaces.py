@@ -67,6 +67,11 @@ def refused(a: Path, b: Path, what: str = "hook point") -> str:
         ({"sae_cfg": json.dumps({"hook_name": "blocks.5.hook_resid_pre"})}, "blocks.5.hook_resid_pre"),
         ({"hookpoint": "layers.5.mlp"}, "layers.5.mlp"),
         ({"hook_points": ["blocks.5.hook_resid_pre"]}, "blocks.5.hook_resid_pre"),
+        ({"hook_name": "blocks.{layer}.hook_resid_pre", "layer_id": 5}, "blocks.5.hook_resid_pre"),
+        ({"trainer": {"submodule_name": "model.layers.5.mlp"}, "buffer": {"io": "in"}}, "model.layers.5.mlp.input"),
+        ({"trainer": {"submodule_name": "model.layers.5.mlp"}, "buffer": {"io": "out"}}, "model.layers.5.mlp"),
+        ({"trainer": {"submodule_name": "resid_post_layer_5"}, "buffer": {"io": "in"}}, "blocks.5.hook_resid_post"),
+        ({"hook_name": "blocks.7.attn.hook_z", "head_num": "2"}, "blocks.7.attn.hook_z (head 2)"),
         ({"hook_name": "blocks.7.attn.hook_q", "hook_head_index": 3}, "blocks.7.attn.hook_q (head 3)"),
         ({"hook_point": "blocks.7.attn.hook_q", "hook_point_head_index": 0}, "blocks.7.attn.hook_q (head 0)"),
         ({"metadata": {"hook_name": "blocks.7.attn.hook_q", "hook_head_index": None}}, "blocks.7.attn.hook_q"),
@@ -140,6 +145,7 @@ def test_a_configuration_that_bears_the_name_of_its_weights(mark: str, tmp_path:
         {"metadata": {"hook_name_out": "blocks.8.hook_mlp_out"}},
         {"is_transcoder": True, "out_hook_point": "blocks.{layer}.hook_mlp_out", "out_hook_point_layer": 8},
         {"output_hook_name": "transformer.h.8.mlp"},
+        {"is_transcoder": "true", "out_hook_point": "blocks.8.hook_mlp_out"},
     ],
 )
 def test_a_transcoder_lives_where_it_writes(out: dict[str, Any], tmp_path: Path) -> None:
@@ -404,3 +410,23 @@ def test_another_sparsity_is_flagged(a: int, b: int | None, verdict: str, tmp_pa
     right = load(with_config(tmp_path / "b", {} if b is None else {"k": b}, seed=1))
     found = confound_audit(left, right).finding("sparsity")
     assert (found.a, found.verdict, found.flagged) == (f"k {a}", verdict, verdict == "differs")
+
+
+def test_a_module_s_input_and_output_make_a_transcoder(tmp_path: Path) -> None:
+    said = {"trainer": {"submodule_name": "model.layers.5.mlp"}, "buffer": {"io": "in_and_out"}}
+    d = load(with_config(tmp_path / "a", said))
+    assert (d.hook_point, d.metadata["hook_point_in"]) == ("model.layers.5.mlp", "model.layers.5.mlp.input")
+
+
+@pytest.mark.parametrize("names", [("sae_v1", "sae_v2"), ("seedA", "seedB")])
+def test_the_name_of_a_module_is_a_place_only_where_it_reads_as_one(names: tuple[str, str], tmp_path: Path) -> None:
+    paths = []
+    for i, name in enumerate(names):
+        w = sae(i)
+        tree = {"decoder.weight": w["W_enc"], "encoder.0.weight": w["W_dec"]}
+        paths.append(put(tmp_path / f"{i}.pt", {f"{name}.{key}": value for key, value in tree.items()}))
+    assert load(paths[0]).hook_point is None
+    assert load(f"{paths[0]}::{names[0]}").n_latents == N
+    assert sg.compare(*paths).a_to_b.mmcs < 1
+    both = put(tmp_path / "both.pt", {k: v for path in paths for k, v in torch.load(path).items()})
+    assert load(f"{both}::{names[1]}").fingerprint == load(paths[1]).fingerprint

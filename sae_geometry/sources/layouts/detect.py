@@ -12,6 +12,7 @@ from torch import Tensor
 from sae_geometry.sources.errors import LayoutError
 from sae_geometry.sources.files.tensor_file import Entry
 from sae_geometry.sources.layouts.config import lookup
+from sae_geometry.sources.layouts.places import layer_named
 from sae_geometry.sources.layouts.table import (
     ENCODER_SIDE,
     LAYOUTS,
@@ -209,6 +210,8 @@ class _Search:
         encoder, encoder_axes = self._encoder(layout, groups, n, turned)
         if encoder is not None and not encoder_axes:
             return None
+        hook = groups.get("site", "").replace("-", ".")
+        hook = hook if hook and layer_named(hook) is not None else None
         mixture = layout.mixture
         if mixture is not None and not self._are_factors(mixture, n, d):
             return None
@@ -217,8 +220,9 @@ class _Search:
             n,
             self._slabs(name, axes, int(groups.get("source", 0))),
             () if encoder is None else self._slabs(encoder, encoder_axes, 0),
-            hook=groups["site"].replace("-", ".") if "site" in groups else None,
+            hook=hook,
             source=_source(groups),
+            member=None if hook else groups.get("site"),
             encoder_bias=self._present(layout.encoder_bias, groups),
             threshold=self._present((*THRESHOLDS, *(f"{{site}}.{t}" for t in THRESHOLDS if "site" in groups)), groups),
             decoder_bias=self._present(layout.decoder_bias, groups),

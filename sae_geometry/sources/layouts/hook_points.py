@@ -15,9 +15,9 @@ from sae_geometry.sources.layouts.places import canonical_place, layer_named, na
 _POINT = r"(?:hook_?points?|hook(?:_(?:name|module|site))?|act_(?:name|site)|submodule_name)"
 _IN = re.compile(rf"(?:hf_)?(?:(?:in|input|source)_)?{_POINT}(?:_(?:in|input))?|hf_hook_name")
 _OUT = re.compile(rf"(?:hf_)?(?:(?:out|output|target)_{_POINT}|{_POINT}_(?:out|output))")
-_LAYER = re.compile(r"(?:hook_|hook_point_|hook_name_)?(?:in_|input_)?layers?(?:_(?:in|idx|index|num|number))?")
+_LAYER = re.compile(r"(?:hook_|hook_point_|hook_name_)?(?:in_|input_)?layers?(?:_(?:in|idx|index|id|num|number))?")
 _LAYER_OUT = re.compile(r"(?:(?:out|output)_(?:hook_(?:point_)?)?layer|(?:hook_|hook_point_)?layer_(?:out|output))")
-_HEAD = re.compile(r"(?:hook_|hook_point_|attn_)?head(?:_(?:index|idx))?")
+_HEAD = re.compile(r"(?:hook_|hook_point_|attn_)?head(?:_(?:index|idx|id|num|number))?")
 _HEAD_OUT = re.compile(r"(?:hook_)?head_index_out|(?:out|output)_hook(?:_point)?_head_index")
 _SITE = re.compile(r"(?:act_|hook_)?(?:sites?|location|component|position|stream)")
 _MODEL = re.compile(
@@ -26,6 +26,7 @@ _MODEL = re.compile(
 _MODEL_PLAINLY = ("model", "model.name", "model.name_or_path", "model._name_or_path")  # in the outermost table only
 _KIND = ("architecture", "model_kind", "sae_type", "type", "kind", "dict_class")
 _IS_TRANSCODER = ("is_transcoder", "transcode", "transcoder")
+_MODULE_SIDE = re.compile("io")  # dictionary_learning: "in", "out" or "in_and_out" of a module
 _TEMPLATE = re.compile(r"\{[^{}]*\}|%[ds]|<\w+>")
 _ZSCORED = re.compile(r".*(?:z[-_ ]?scor|standardi[sz])", re.IGNORECASE)
 
@@ -103,8 +104,13 @@ def space_in_config(config: Mapping[str, Any], layer: int | None = None) -> Spac
         reads = next((hook for word in words if (hook := site_in_layer(word, layer)) is not None), None)
     out_layer = _number(config, _LAYER_OUT)
     writes = _hook(config, _OUT, layer if out_layer is None else out_layer, notes)
+    side = next((v for v in _values(config, _MODULE_SIDE) if v in ("in", "in_and_out")), None)
+    if side is not None and reads is not None and writes is None and names_a_place(f"{reads}.input"):
+        reads, writes = f"{reads}.input", reads if side == "in_and_out" else None
     reads, writes = _with_head(reads, _number(config, _HEAD)), _with_head(writes, _number(config, _HEAD_OUT))
-    declared = any(v is True for key in _IS_TRANSCODER for v in _values(config, re.compile(key)))
+    declared = any(
+        str(v).casefold() in ("true", "1") for key in _IS_TRANSCODER for v in _values(config, re.compile(key))
+    )
     named = any("transcoder" in str(v).casefold() for key in _KIND for v in _values(config, re.compile(key)))
     return Space(reads, writes, _model(config), declared or named or _differ(reads, writes), tuple(notes))
 

@@ -155,4 +155,5 @@ def _named(found: list[tuple[Path, Site]]) -> Iterator[Site]:
     for path, site in found:
         name = ".".join(path[len(wrappers) :])
         hook = site.hook or (name.replace("-", ".") if names_a_place(name.replace("-", ".")) else None)
-        yield replace(site, hook=hook, member=(name or None) if len(paths) > 1 and name != hook else None)
+        outer = name if len(paths) > 1 and name != hook else ""
+        yield replace(site, hook=hook, member=".".join(p for p in (outer, site.member) if p) or None)

@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import re
 
-_HEAD = re.compile(r"(.*?)(\s*\(head \d+\))?", re.DOTALL)
+# A head after its hook point: "… (head 3)", "….hook_z.3", "…_head_3".
+_HEAD = re.compile(r"(.*?)(?:\s*\(head (\d{1,4})\)|(?<=hook_[qkvz])\.(\d{1,4})|[._]head[._]?(\d{1,4}))?", re.DOTALL)
+_IN_A_TUPLE = re.compile(r"\.(input|output)s?(?:\.0)+$")  # NNsight: model.layers[5].output[0]
 _BLOCK = re.compile(r"((?:[a-z_][a-z0-9_]*\.)*?)(blocks?|layers?|h)\.(\d{1,4})(?:\.(.+))?")
-_WORDS_FIRST = re.compile(r"(?:hook_)?([a-z_]+?)[._]layer[._]?(\d{1,4})")  # dictionary_learning's "resid_post_layer_8"
-_LAYER_FIRST = re.compile(r"layer[._]?(\d{1,4})[._](.+)")
+_WORDS_FIRST = re.compile(  # dictionary_learning: "resid_post_layer_8"; elsewhere "resid_post_8", "mlp_out_l8"
+    r"(?:hook_)?(?:([a-z_]+?)[._]layer[._]?(\d{1,4})|((?:resid|attn|mlp)_[a-z]+)[._]l?(\d{1,4}))"
+)
+_LAYER_FIRST = re.compile(r"layer[._]?(\d{1,4})[._](.+)|l(\d{1,4})[._]((?:hook_)?(?:resid|attn|mlp)_[a-z]+)")
 # A stack of layers may be in one of these; any other module ("encoder", "vision_model") is another stack.
 _WRAPPERS = {
     "model", "transformer", "gpt_neox", "language_model", "text_model", "base_model", "backbone", "module", "_orig_mod",
@@ -30,10 +34,10 @@ _SITES = tuple(
     (re.compile(pattern), site)
     for pattern, site in (
         (r"input|(?:hook_)?resid_pre|hook_in", "hook_resid_pre"),
-        (r"output|(?:hook_)?resid_post|hook_out", "hook_resid_post"),
+        (r"output|(?:hook_)?resid_(?:post|out)|hook_out", "hook_resid_post"),
         (rf"(?:input_layernorm|ln_?1|norm1){_INPUT}", "hook_resid_pre"),
         (rf"(?:hook_)?resid_mid|hook_mlp_in|(?:pre_feedforward_layernorm|ln_?2|norm2){_INPUT}", "hook_resid_mid"),
-        (rf"(?:hook_)?attn_out|ln1_post{_OUTPUT}", "hook_attn_out"),
+        (rf"(?:hook_)?att(?:entio)?n_out|ln1_post{_OUTPUT}", "hook_attn_out"),
         (rf"(?:hook_)?mlp_out|(?:post_feedforward_layernorm|ln2_post){_OUTPUT}", "hook_mlp_out"),
         (rf"{_ATTENTION_OUT}{_INPUT}|{_ATTENTION}\.(?:hook_)?z", "attn.hook_z"),
         (rf"{_ATTENTION}\.(?:hook_)?([qkv])(?:_proj)?{_OUTPUT}", r"attn.hook_\1"),
@@ -52,11 +56,15 @@ _AFTER_ATTENTION = re.compile(rf"post_attention_layernorm(?:({_INPUT})|{_OUTPUT}
 
 _FAMILY = re.compile(r"\b(llama|gemma|qwen|phi|gpt|olmo)-(?=\d)")
 _TOYS = re.compile(r"(gelu|solu|attn-only)-?(\d+l)\d+w.*")
+_SEEDS = re.compile(r"([a-e])[a-z]+-gpt2-(small|medium)-x\d+")  # Stanford's, by the first letter of their names
 _ALIASES = {
     "gpt2-small": "gpt2",
     "distillgpt2": "distilgpt2",
     "mistral-7b": "mistral-7b-v0.1",
+    "mistral-7b-it": "mistral-7b-it-v0.1",
     "gpt-j": "gpt-j-6b",
+    "gpt-neox": "gpt-neox-20b",
+    "neox": "gpt-neox-20b",
     "gpt-neo-small": "gpt-neo-125m",
     "gpt-neo-medium": "gpt-neo-1.3b",
     "gpt-neo-large": "gpt-neo-2.7b",
@@ -77,9 +85,10 @@ def canonical_place(hook: str, model: str | None = None) -> str:
         >>> {canonical_place(h) for h in ("blocks.6.hook_resid_pre", "transformer.h.5", "model.layers.5.output")}
         {'blocks.5.hook_resid_post'}
     """
-    found = _HEAD.fullmatch(hook.strip())
+    found = _HEAD.fullmatch(_plain(hook))
     assert found is not None
-    text, head = re.sub(r"\[(\d+)\]", r".\1", found[1]).casefold(), (found[2] or "").casefold()
+    text, number = found[1], found[2] or found[3] or found[4]
+    head = f" (head {int(number)})" if number else ""
     parsed = _parsed(text)
     if parsed is None:
         bare = text.rpartition(".")[2]
@@ -93,13 +102,13 @@ def canonical_place(hook: str, model: str | None = None) -> str:
 
 def names_a_place(text: str) -> bool:
     """Return whether text has the form of a hook point: a layer and a known place in it, or the embedding."""
-    parsed = _parsed(text.casefold())
+    parsed = _parsed(_plain(text))
     return text.casefold() in _EMBEDDED if parsed is None else _site(parsed[2], "") is not None
 
 
 def layer_named(hook: str) -> int | None:
     """Return the layer of a hook point; None where it names none."""
-    parsed = _parsed(re.sub(r"\[(\d+)\]", r".\1", hook).casefold())
+    parsed = _parsed(_plain(hook))
     return None if parsed is None else parsed[1]
 
 
@@ -120,14 +129,17 @@ def canonical_model(model: str | None) -> str | None:
     if model is None:
         return None
     cached = re.search(r"models--([^/]+)", model)
-    key = (cached[1].rpartition("--")[2] if cached else model.rstrip("/").rpartition("/")[2]).casefold().strip()
-    key = re.sub(r"(?<=\d)_(?=\d)", ".", key)
+    key = (cached[1].rpartition("--")[2] if cached else re.split(r"[/\\]", model.rstrip("/\\"))[-1]).casefold().strip()
+    key = re.sub(r"(?<=\d)[_.-](?=\d)", ".", key)
     key = re.sub(r"[\s_]+", "-", key).removeprefix("meta-").removesuffix("-hf")
+    key = re.sub(r"-instruct\b", "-it", key).replace("tiny-stories", "tinystories")
     key = _FAMILY.sub(r"\1", key)
     if key.startswith(("llama", "gemma")):
         key = key.removesuffix("-base").removesuffix("-pt")
     if toy := _TOYS.fullmatch(key):
         return f"{toy[1]}-{toy[2]}"
+    if seed := _SEEDS.fullmatch(key):
+        return f"stanford-gpt2-{seed[2]}-{seed[1]}"
     return _ALIASES.get(key, key)
 
 
@@ -139,10 +151,17 @@ def _parsed(text: str) -> tuple[str, int, str] | None:
             words = []
         return "".join(f"{w}." for w in words), int(found[3]), found[4] or "output"
     if (found := _WORDS_FIRST.fullmatch(text)) is not None:
-        return ("", int(found[2]), found[1]) if _site(found[1], "") else None
+        word, layer = found[1] or found[3], found[2] or found[4]
+        return ("", int(layer), word) if _site(word, "") else None
     if (found := _LAYER_FIRST.fullmatch(text)) is not None:
-        return ("", int(found[1]), found[2]) if _site(found[2], "") else None
+        word, layer = found[2] or found[4], found[1] or found[3]
+        return ("", int(layer), word) if _site(word, "") else None
     return None
+
+
+def _plain(hook: str) -> str:
+    """Return a hook point in lower case, with dots for brackets, and the first of a tuple as the output or input."""
+    return _IN_A_TUPLE.sub(r".\1", re.sub(r"\[(\d+)\]", r".\1", hook.strip()).casefold())
 
 
 def _site(rest: str, model: str) -> str | None:
