@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sae_geometry.io.parquet_bounds import check_parquet
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -101,11 +103,12 @@ class Labels:
             if path.stat().st_size > _MOST_BYTES:
                 raise ValueError("it is larger than labels need")
             with path.open("rb") as file:
+                check_parquet(file)
                 table = pq.ParquetFile(file).read()
             sources: Any = json.loads((table.schema.metadata or {}).get(_SOURCES, b"{}"))
             frame = table.to_pandas().set_index("latent_id")
             told = {str(c): str(sources.get(str(c), path.name)) for c in frame.columns}
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:  # pyarrow's errors are ValueErrors
-            why = " ".join(str(error).split())[:120]
+        except Exception as error:  # pyarrow and pandas may raise any exception for a damaged or hostile file
+            why = " ".join(str(error).split())[:120] or type(error).__name__
             raise ValueError(f"{path.name} cannot be read as a table of labels ({why})") from error
         return Labels.of(frame, told)

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-import json
+import os
+import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import IO, Any
 
+import numpy as np
 import pandas as pd
 
+from sae_geometry.io.escaping import readable, shown
 from sae_geometry.io.labels import Labels
+from sae_geometry.io.parquet_bounds import check_parquet
 from sae_geometry.labels.neuronpedia import read_export, read_folder
 from sae_geometry.sources.neuronpedia_export import fetch_export
+from sae_geometry.sources.plain import parse_json
 
 _ID_COLUMNS = ("latent", "latent_id")
 _MOST_BYTES = 1 << 30
+_MOST_COLUMNS = 1000
+_ALWAYS, _TIMES = 64 << 20, 20  # bytes of a table in memory: always, and by the size of its file
 
 
 def read_labels(path: str | Path, source: str | None = None) -> Labels:
@@ -52,30 +61,90 @@ def read_labels(path: str | Path, source: str | None = None) -> Labels:
         raise FileNotFoundError(f"{file} does not exist: expected a CSV, Parquet or JSON lines file of labels")
     if file.stat().st_size > _MOST_BYTES:
         raise ValueError(f"{file.name} has {file.stat().st_size:,} bytes, more than labels need")
+    reader = _READERS.get(file.suffix.lower())
+    if reader is None:
+        raise ValueError(f"{file.name} ends in none of .csv, .parquet, .jsonl: labels are one of these")
     try:
         with file.open("rb") as f:
-            match file.suffix.lower():
-                case ".csv":
-                    frame = pd.read_csv(f, dtype=None, keep_default_na=True)
-                case ".parquet":
-                    frame = pd.read_parquet(f)
-                case ".jsonl" | ".ndjson":
-                    frame = pd.DataFrame([json.loads(line) for line in f if line.strip()])
-                case _:
-                    raise ValueError(f"{file.name} ends in none of .csv, .parquet, .jsonl: labels are one of these")
-    except (OSError, ValueError, RecursionError) as error:
-        if "labels are one of these" in str(error):
-            raise
-        raise ValueError(
-            f"{file.name} cannot be read as {file.suffix[1:]}: {str(error).splitlines()[0][:120]}"
-        ) from error
+            frame = reader(f)
+    except Exception as error:  # pyarrow and pandas may raise any exception for a damaged or hostile file
+        why = " ".join(str(error).split())[:160] or type(error).__name__
+        raise ValueError(f"{file.name} cannot be read as {file.suffix[1:]}: {why}") from error
     column = next((c for c in _ID_COLUMNS if c in frame.columns), None)
     if column is None:
-        have = ", ".join(str(c) for c in frame.columns[:6])
+        have = ", ".join(shown(c, 40) for c in frame.columns[:6])
         raise ValueError(f"{file.name} needs a column `latent` with the ids of the latents; it has {have or 'none'}")
-    ids = pd.to_numeric(frame[column], errors="coerce")
-    wrong = frame.index[ids.isna() | (ids != ids.round()) | (ids.abs() > 2**53)]
+    ids = frame[column].map(_number).astype("float64")
+    wrong = np.flatnonzero(~((ids == ids.round()) & (ids.abs() <= 2**53)))
     if len(wrong):
-        value = str(frame[column].loc[wrong[0]])[:40]
+        value = shown(frame[column].iloc[wrong[0]], 40)
         raise ValueError(f"{file.name}, row {int(wrong[0]) + 1}: {value!r} is no latent id")
     return Labels.of(frame.drop(columns=column).set_axis(ids.astype("int64"), axis=0), file.name)
+
+
+def _number(value: object) -> float:
+    """Return a number, or the number that a text states; NaN for anything else."""
+    try:
+        if isinstance(value, bool) or (isinstance(value, str) and "_" in value):
+            return float("nan")
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return float("nan")
+
+
+def _read_csv(file: IO[bytes]) -> pd.DataFrame:
+    n_columns = len(pd.read_csv(file, nrows=0, index_col=False).columns)
+    file.seek(0)
+    n_rows = sum(max(part.count(b"\n"), part.count(b"\r")) for part in iter(lambda: file.read(1 << 20), b"")) + 1
+    _check_cells(n_rows, n_columns, file)
+    file.seek(0)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            return pd.read_csv(file, index_col=False)
+    except pd.errors.ParserWarning:
+        raise ValueError("a row has more fields than the header: put texts with a comma in quotes") from None
+
+
+def _read_parquet(file: IO[bytes]) -> pd.DataFrame:
+    check_parquet(file)
+    frame = pd.read_parquet(file)
+    return frame.reset_index() if frame.index.name in _ID_COLUMNS else frame
+
+
+def _read_json_lines(file: IO[bytes]) -> pd.DataFrame:
+    columns: dict[str, list[Any]] = {}
+    n = 0
+    for line in file:
+        if line.strip():
+            row = parse_json(line)
+            if not isinstance(row, dict):
+                raise ValueError(f'line {n + 1} is no table, such as {{"latent": 0, "name": "…"}}')
+            for key, value in row.items():
+                column = columns.setdefault(readable(key), [])
+                column += [None] * (n - len(column)) + [_storable(value)]
+            n += 1
+            _check_cells(n, len(columns), file)
+    return pd.DataFrame({key: column + [None] * (n - len(column)) for key, column in columns.items()})
+
+
+def _storable(value: Any) -> Any:
+    """Return a value of JSON without lone surrogates, which no table can hold."""
+    if isinstance(value, str):
+        return readable(value)
+    return [_storable(v) for v in value] if isinstance(value, list) else value
+
+
+_READERS: dict[str, Callable[[IO[bytes]], pd.DataFrame]] = {
+    ".csv": _read_csv,
+    ".parquet": _read_parquet,
+    ".jsonl": _read_json_lines,
+    ".ndjson": _read_json_lines,
+}
+
+
+def _check_cells(n_rows: int, n_columns: int, file: IO[bytes]) -> None:
+    """Refuse a table most of whose cells are empty: a cell takes eight bytes or more, in the file only one or none."""
+    size = os.fstat(file.fileno()).st_size
+    if n_columns > _MOST_COLUMNS or 8 * n_rows * n_columns > _ALWAYS + _TIMES * size:
+        raise ValueError(f"{n_rows:,} rows of {n_columns:,} columns are more than its {size:,} bytes allow for")

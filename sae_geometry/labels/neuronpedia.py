@@ -7,7 +7,6 @@ another explainer lie in `explanations-NAME/`. Ids do not follow the order of th
 from __future__ import annotations
 
 import gzip
-import json
 import re
 import zlib
 from collections import Counter
@@ -19,10 +18,11 @@ from typing import Any
 import pandas as pd
 
 from sae_geometry.io.labels import Labels
+from sae_geometry.sources.plain import parse_json
 
 _BATCH = re.compile(r"batch-(\d+)\.jsonl\.gz")
 _MOST_LINE = 8 << 20
-_MOST_BATCH = 4 << 30  # bytes of a batch once decompressed
+_ALWAYS, _TIMES = 64 << 20, 100  # bytes of the batches once decompressed: always, and by their size
 _MOST_ID = 1 << 31
 
 
@@ -100,7 +100,7 @@ def read_folder(folder: Path) -> Export:
         what = f"holds several exports: give one of {some}" if roots else "holds no export of Neuronpedia"
         raise ExportError(f"{folder} {what}")
     batches = sorted(p for p in roots[0].glob("*/batch-*.jsonl.gz") if p.parent.name != "activations")
-    first = next((record for path in batches for record in _lines(path)), None)
+    first = next((record for _, record in _lines(batches)), None)
     if first is None:
         raise ExportError(f"{folder} holds no export of Neuronpedia: expected batch-0.jsonl.gz with records")
     return read_export(roots[0], f"{first.get('modelId')}/{first.get('layer')}")
@@ -146,33 +146,36 @@ def _explanations(
 def _records(folder: Path, source: str) -> Iterator[Mapping[str, Any]]:
     """Yield the records of all batches, each checked to be of this source."""
     batches = {int(m[1]): p for p in folder.iterdir() if (m := _BATCH.fullmatch(p.name))}
-    missing = sorted(set(range(max(batches, default=0) + 1)) - batches.keys())
-    if missing:
-        raise ExportError(f"{folder} lacks batch-{missing[0]}.jsonl.gz; download the export again")
+    missing = next((i for i in range(len(batches) or 1) if i not in batches), None)
+    if missing is not None:
+        raise ExportError(f"{folder} lacks batch-{missing}.jsonl.gz; download the export again")
     model, _, layer = source.partition("/")
-    for _, path in sorted(batches.items()):
-        for record in _lines(path):
-            said = (str(record.get("modelId")), str(record.get("layer")))
-            if said != (model, layer):
-                raise ExportError(f"{path.name} is of {said[0][:60]}/{said[1][:60]}, not of {source}")
-            yield record
+    for path, record in _lines([path for _, path in sorted(batches.items())]):
+        said = (str(record.get("modelId")), str(record.get("layer")))
+        if said != (model, layer):
+            raise ExportError(f"{path.name} is of {said[0][:60]}/{said[1][:60]}, not of {source}")
+        yield record
 
 
-def _lines(path: Path) -> Iterator[Mapping[str, Any]]:
-    n = 0
-    try:
-        with gzip.open(path, "rb") as f:
-            while line := f.readline(_MOST_LINE):
-                n += len(line)
-                if n > _MOST_BATCH or (len(line) == _MOST_LINE and not line.endswith(b"\n")):
-                    raise ExportError(f"{path} holds more than an export does")
-                if line.strip():
-                    record = json.loads(line)
-                    if not isinstance(record, dict):
-                        raise ExportError(f"{path} holds a line that is not a record")
-                    yield record
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ExportError(f"{path} is truncated or damaged; download it again") from error
+def _lines(batches: Sequence[Path]) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+    """Yield the records of all batches, each with its file, within a bound on what they are unpacked to."""
+    n, most = 0, _ALWAYS + _TIMES * sum(path.stat().st_size for path in batches)
+    for path in batches:
+        try:
+            with gzip.open(path, "rb") as f:
+                while line := f.readline(_MOST_LINE):
+                    n += len(line)
+                    if n > most or (len(line) == _MOST_LINE and not line.endswith(b"\n")):
+                        raise ExportError(f"{path} holds more than an export does")
+                    if line.strip():
+                        record = parse_json(line)
+                        if not isinstance(record, dict):
+                            raise ExportError(f"{path} holds a line that is not a record")
+                        yield path, record
+        except ExportError:
+            raise
+        except (OSError, EOFError, zlib.error, ValueError) as error:
+            raise ExportError(f"{path} is truncated or damaged; download it again") from error
 
 
 def _latent(record: Mapping[str, Any]) -> int:

@@ -1,6 +1,11 @@
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -109,3 +114,104 @@ def test_demo_dictionaries_come_with_tokens():
     assert all(len(tokens) == 10 for tokens in d.labels.frame.tokens)
     assert d.labels.frame.readable.mean() > 0.05
     assert "centered over the vocabulary" in d.labels.sources["tokens"]
+
+
+def bomb(kind: str, path: Path) -> Path:
+    """A file of at most a megabyte whose table would take gigabytes."""
+    n = 500_000
+    same = pa.DictionaryArray.from_arrays(pa.array(np.zeros(n, np.int32)), ["x" * 5000])
+    ids = pa.array(np.arange(1000))
+    lists = pa.ListArray.from_arrays(np.arange(0, n + 1, n // 1000, dtype=np.int32), same)
+    if kind == "one text for all rows":
+        pq.write_table(pa.table({"latent": pa.array(np.zeros(n, np.int8)), "name": same}), path)
+    elif kind == "one text in long lists":
+        pq.write_table(pa.table({"latent": ids, "tokens": lists}), path)
+    elif kind == "packed pages":
+        zeros = pa.array(np.zeros(10_000_000))
+        pq.write_table(pa.table({"latent": zeros}), path, compression="zstd", use_dictionary=False)
+    elif kind == "pages that the footer belittles":
+        texts = pa.array(["x" * 100_000] * 1000)
+        pq.write_table(pa.table({"latent": ids, "x": texts}), path, compression="zstd", use_dictionary=False)
+        raw, part = path.read_bytes(), pq.read_metadata(path).row_group(0)
+        footer = len(raw) - 8 - int.from_bytes(raw[-8:-4], "little")
+        tail = raw[footer:]
+        for size in {part.total_byte_size, part.column(1).total_uncompressed_size}:
+            assert varint(2 * size) in tail
+            tail = tail.replace(varint(2 * size), b"\x80" * (len(varint(2 * size)) - 1) + b"\x01")
+        path.write_bytes(raw[:footer] + tail)
+    elif kind == "columns":
+        pq.write_table(pa.table({f"c{i}": [1] for i in range(2000)}), path)
+    elif kind == "a header far wider than its rows":
+        path.write_text(",".join(["latent", *(f"c{i}" for i in range(900))]) + "\n" + "1\n" * 200_000)
+    else:
+        path.write_text("".join(f'{{"latent":{i},"k{i % 999}":1}}\n' for i in range(40_000)))
+    assert path.stat().st_size < 1_200_000
+    return path
+
+
+def varint(n: int) -> bytes:
+    return bytes([n & 127 | 128]) + varint(n >> 7) if n > 127 else bytes([n])
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("one text for all rows", "a.parquet"), ("one text in long lists", "a.parquet"), ("packed pages", "a.parquet"),
+        ("pages that the footer belittles", "a.parquet"), ("columns", "a.parquet"),
+        ("a header far wider than its rows", "a.csv"), ("a key for every row", "a.jsonl"),
+    ],
+)  # fmt: skip
+def test_a_small_file_of_a_large_table_is_refused(tmp_path, kind, name):
+    path = bomb(kind, tmp_path / name)
+    with pytest.raises(ValueError, match=rf"{name} cannot be read as .*(allows? for|columns in)") as caught:
+        read_labels(path)
+    assert len(str(caught.value)) < 300
+    if name == "a.parquet":
+        with pytest.raises(ValueError, match="cannot be read as a table of labels"):
+            Labels.read(path)
+
+
+def test_labels_as_large_as_any_are_read(tmp_path):
+    n = 20_000
+    tokens = [[f"t{i % 977}", f"u{i % 89}"] for i in range(n)]
+    made = labels(tokens=tokens, name=[f"latent {i} of some length" for i in range(n)], same=["by a model"] * n)
+    for codec in ("zstd", "snappy", "gzip", "none"):
+        pq.write_table(pa.Table.from_pandas(made.frame.reset_index(), preserve_index=False), tmp_path / "x.parquet",
+                       compression=codec)  # fmt: skip
+        assert read_labels(tmp_path / "x.parquet").frame["name"].tolist() == made.frame["name"].tolist()
+
+
+def test_ids_may_be_the_index_of_a_parquet_file(tmp_path):
+    pd.DataFrame({"name": ["a", "b"]}, index=pd.Index([7, 2], name="latent")).to_parquet(tmp_path / "a.parquet")
+    assert read_labels(tmp_path / "a.parquet").frame["name"].to_dict() == {2: "b", 7: "a"}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("a.csv", "latent,x\n1,a,b\n2,c,d\n", "more fields than the header"),
+        ("a.csv", "latent,x\n1_0,a\n", "row 1: '1_0' is no latent id"),
+        ("a.csv", "latent,x\ninf,a\n", "row 1: 'inf' is no latent id"),
+        ("a.csv", "", "cannot be read as csv"),
+        ("a.jsonl", "[1, 2]\n", "line 1 is no table"),
+        ("a.jsonl", '{"latent": 0}\n3\n', "line 2 is no table"),
+        ("a.jsonl", '{"latent": [0]}\n', r"row 1: '\[0\]' is no latent id"),
+        ("a.jsonl", '{"latent": true}\n', "row 1: 'True' is no latent id"),
+        ("a.jsonl", '{"latent": 1' + "0" * 400 + "}\n", "is no latent id"),
+        ("a.jsonl", '{"latent": null}\n', "is no latent id"),
+        ("a.jsonl", '{"x\\u202e": 1}\n', r"it has x\\u202e"),
+    ],
+)
+def test_rows_that_are_no_labels_are_one_sentence(tmp_path, name, text, says):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=says) as caught:
+        read_labels(tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+def test_lone_surrogates_are_replaced(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"latent": 0, "name": "a\\ud800", "tokens": ["\\udfff", "b"], "x\\ud800": 1}\n')
+    frame = read_labels(tmp_path / "a.jsonl").frame
+    assert (frame.name[0], frame.tokens[0], list(frame.columns)) == (
+        "a\ufffd", ["\ufffd", "b"], ["name", "tokens", "x\ufffd"],
+    )  # fmt: skip

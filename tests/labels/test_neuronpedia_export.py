@@ -91,3 +91,16 @@ def test_wrong_records_are_refused(export, wrong, says):
     write(export, "features", 2, [wrong])
     with pytest.raises(ExportError, match=says):
         read_export(export, SOURCE)
+
+
+def test_batches_that_unpack_to_far_more_than_they_are(export, monkeypatch):
+    monkeypatch.setattr("sae_geometry.labels.neuronpedia._ALWAYS", 1 << 16)
+    write(export, "features", 2, [record(i + 10, pos_str=["x" * 3000]) for i in range(1000)])
+    with pytest.raises(ExportError, match="more than an export does"):
+        read_export(export, SOURCE)
+
+
+def test_a_batch_with_a_huge_number_takes_no_memory(export):
+    write(export, "features", 10**15, [record(9)])
+    with pytest.raises(ExportError, match=r"lacks batch-2\.jsonl\.gz"):
+        read_export(export, SOURCE)
