@@ -12,8 +12,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-_MAX_BYTES = 256 << 20
+_MAX_BYTES = 64 << 20
 _MAX_TOKENS = 1 << 24
+_GAPS = 100_000  # ids without a token; a vocabulary has hundreds
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _SHORT = {"\n": "\\n", "\t": "\\t", "\r": "\\r", "\\": "\\\\"}
 
@@ -33,14 +34,16 @@ def read_vocabulary(path: Path) -> tuple[str, ...]:
         table = json.loads(path.read_text(encoding="utf-8"))
         pieces = dict(_pieces(table))
         special = {int(t["id"]): str(t["content"]) for t in table.get("added_tokens") or ()}
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        to_text = _decoder(table)
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
         raise ValueError(
             f"{path.name} is not a tokenizer of the tokenizers library: expected its tokenizer.json"
         ) from error
     largest = max([*pieces, *special], default=-1)
     if largest < 0 or largest >= _MAX_TOKENS or min([*pieces, *special]) < 0:
         raise ValueError(f"{path.name} has token ids outside 0…{_MAX_TOKENS - 1:,}, or none")
-    to_text = _decoder(table)
+    if largest >= len(pieces) + len(special) + _GAPS:
+        raise ValueError(f"{path.name} has {len(pieces) + len(special):,} tokens with ids up to {largest:,}; refused")
     texts = {i: printable(to_text(piece)) for i, piece in pieces.items()}
     texts |= {i: printable(content.encode("utf-8", "surrogatepass")) for i, content in special.items()}
     return tuple(texts.get(i, "") for i in range(largest + 1))

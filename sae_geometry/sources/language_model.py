@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from sae_geometry.sources.errors import SourceError
-from sae_geometry.sources.files.safetensors import open_safetensors
+from sae_geometry.sources.files.open import open_tensors
 from sae_geometry.sources.files.tensor_file import TensorFile
 
 INDEX = "model.safetensors.index.json"
@@ -28,7 +28,7 @@ _EMBED = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddin
 _NORM = ("norm.weight", "ln_f.weight", "final_layer_norm.weight", "final_layernorm.weight", "norm_f.weight")
 _INSIDE = re.compile(r"(^|\.)(layers?|h|blocks?)\.\d+\.|vision|visual|audio|encoder\.")
 _GAIN_PLUS_ONE = {"gemma", "gemma2", "gemma3", "gemma3_text", "recurrent_gemma", "qwen3_next"}
-_MOST_CONFIG = 4 << 20
+_MOST_CONFIG, _MOST_INDEX = 4 << 20, 16 << 20
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def local_model(folder: Path) -> ModelFiles:
     where: dict[str, TensorFile] = {}
     index = read_small_json(folder / INDEX) if (folder / INDEX).is_file() else {}
     for name in shard_names(_names(folder), index, str(folder)):
-        opened = open_safetensors(folder / name)
+        opened = open_tensors(folder / name)
         where |= dict.fromkeys(opened.entries, opened)
     tokenizer = folder / "tokenizer.json"
     return ModelFiles(
@@ -171,7 +171,7 @@ def read_small_json(path: Path) -> dict[str, Any]:
         SourceError: it cannot be read, is too large, or is not a table.
     """
     try:
-        if path.stat().st_size > (_MOST_CONFIG if path.name == "config.json" else 64 << 20):
+        if path.stat().st_size > (_MOST_CONFIG if path.name == "config.json" else _MOST_INDEX):
             raise ValueError("too large")
         table = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

@@ -38,7 +38,14 @@ def test_a_token_is_one_line_of_printable_text():
     assert printable(b"\xff") == "\\xff"
 
 
-@pytest.mark.parametrize("text", ["[]", "{}", '{"model": {"vocab": 3}}', "nonsense", '{"model": {"vocab": {"a": -1}}}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]", "{}", '{"model": {"vocab": 3}}', "nonsense", '{"model": {"vocab": {"a": -1}}}',
+        '{"model": {"vocab": [[]]}}', '{"model": {"vocab": {"a": 1e999}}}', '{"model": {"vocab": {"a": 16000000}}}',
+        '{"model": {"vocab": {"a": 0}}, "decoder": {"decoders": 5}}',
+    ],
+)  # fmt: skip
 def test_what_is_no_tokenizer_is_refused(tmp_path, text):
     file = tmp_path / "tokenizer.json"
     file.write_text(text)

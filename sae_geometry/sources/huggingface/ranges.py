@@ -123,7 +123,8 @@ class _Tensors:
         path = self.folder / safe_path(f"{shard}.tensors.json")
         record = read_small_json(path) if path.is_file() else {}
         keys, tensors = record.get("keys"), record.get("tensors")
-        return {"keys": keys if isinstance(keys, list) else [], "tensors": tensors if isinstance(tensors, dict) else {}}
+        whole = {k: v for k, v in tensors.items() if _is_whole(v)} if isinstance(tensors, dict) else {}
+        return {"keys": keys if isinstance(keys, list) else [], "tensors": whole}
 
     def _fetch(self, key: str, shard: str, path: Path) -> dict[str, Any]:
         header = self.header(shard)
@@ -194,3 +195,10 @@ class _Tensors:
         wrote(path)
         with whole_file(path, ".half-") as file:
             file.write(json.dumps(record).encode())
+
+
+def _is_whole(entry: object) -> bool:
+    """Return whether an entry of the record on disk is as it was written."""
+    if not isinstance(entry, dict) or not {"dtype", "shape", "sha256"} <= entry.keys():
+        return False
+    return isinstance(getattr(torch, str(entry["dtype"]), None), torch.dtype) and isinstance(entry["shape"], list)
