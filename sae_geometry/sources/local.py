@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ from sae_geometry.sources.wandb.run_record import RUN_RECORD_NAME, read_record
 
 _MAX_DEPTH = 4
 _MAX_FILES = 100_000
+_MAX_FOLDERS = 10_000  # links of folders to each other can make any number of paths
 
 
 def bundle_local(address: Address) -> Bundle:
@@ -102,8 +104,18 @@ def _snapshot(folder: Path) -> Path:
     )
 
 
-def names_below(folder: Path, depth: int = 0) -> Iterator[str]:
-    """Yield files below a folder, a few levels deep, as names relative to it."""
+def names_below(folder: Path, depth: int = 0, visits: Iterator[int] | None = None) -> Iterator[str]:
+    """Yield files below a folder, a few levels deep, as names relative to it.
+
+    Raises:
+        SourceError: a folder cannot be listed, or there are far too many.
+    """
+    visits = itertools.count(1) if visits is None else visits
+    if next(visits) > _MAX_FOLDERS:
+        raise SourceError(
+            f"{folder} is one of more than {_MAX_FOLDERS:,} folders, or links to folders, that were looked through: "
+            "give one nearer to the weights"
+        )
     try:
         children = sorted(folder.iterdir())
     except OSError as error:
@@ -114,4 +126,4 @@ def names_below(folder: Path, depth: int = 0) -> Iterator[str]:
         ):  # a broken link is reported once it is opened
             yield child.name
         elif child.is_dir() and depth < _MAX_DEPTH and not child.name.startswith("."):
-            yield from (f"{child.name}/{name}" for name in names_below(child, depth + 1))
+            yield from (f"{child.name}/{name}" for name in names_below(child, depth + 1, visits))

@@ -152,6 +152,22 @@ def test_a_tensor_in_pieces(tmp_path: Path) -> None:
         load(tmp_path)
 
 
+def test_pieces_that_share_their_bytes_are_refused(tmp_path: Path) -> None:
+    """One row of a few bytes for every row of a large tensor."""
+    from torch.distributed.checkpoint import metadata as md
+    from torch.distributed.checkpoint.filesystem import _StorageInfo
+
+    raw, n = torch_bytes(tensor(DEC[:1])), 500
+    (tmp_path / "__0_0.distcp").write_bytes(raw)
+    stored = {
+        md.MetadataIndex("W_dec", torch.Size((i, 0)), i): _StorageInfo("__0_0.distcp", 0, len(raw)) for i in range(n)
+    }
+    table = {"W_dec": md.TensorStorageMetadata(md.TensorProperties(dtype=torch.float32), torch.Size((n, D)), [])}
+    write_metadata(tmp_path, md.Metadata(table, None, stored))
+    with pytest.raises(SourceError, match="names more bytes than its shards hold"):
+        load(tmp_path, latent_axis=0)
+
+
 def write_metadata(folder: Path, metadata: object) -> None:
     import pickle
 
@@ -301,3 +317,76 @@ def test_eight_bits_with_an_encoder_and_a_bad_row(dtype: torch.dtype, row: int, 
     with pytest.raises(ValueError, match=rf"decoder rows without a direction \(1 zero\): latents {row}"):
         as_dictionary(gone)
     assert as_dictionary(gone, drop_bad=True).n_latents == N - 1
+
+
+@pytest.mark.parametrize("name", ["step_9.dcp", "step_9"])
+def test_the_configuration_may_lie_among_the_shards(name: str, distributed: Path, tmp_path: Path) -> None:
+    folder = copied(distributed, tmp_path / name)
+    (folder / "cfg.json").write_text(json.dumps({"hook_name": "blocks.3.hook_resid_pre"}))
+    (tmp_path / "cfg.json").write_text(json.dumps({"hook_name": "blocks.4.hook_resid_pre", "model_name": "gpt2"}))
+    d = load(folder)
+    assert (d.hook_point, d.model) == ("blocks.3.hook_resid_pre", "gpt2")
+
+
+# --- two values of one name ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        {1: saelens(), "1": saelens(DEC[::-1].copy())},
+        {"a": saelens(), "a.W_dec": tensor(DEC)},
+        {1: saelens(), 2: saelens(), "2": 3},
+    ],
+)
+def test_two_values_of_one_name_are_refused(tree: dict[object, object], tmp_path: Path) -> None:
+    torch.save(tree, tmp_path / "x.pt")
+    with pytest.raises(SourceError, match=r"two values named '[a12.W_dec]+'"):
+        load(tmp_path / "x.pt")
+    with pytest.raises(ValueError, match=r"two keys that are the same as text|two values named"):
+        as_dictionary(tree)
+
+
+def test_keys_that_are_numbers_name_their_tables(tmp_path: Path) -> None:
+    torch.save({0.5: saelens(), None: saelens(DEC[::-1].copy())}, tmp_path / "x.pt")
+    assert [d.choice for d in inspect(tmp_path / "x.pt").dictionaries] == ["0.5", "None"]
+    assert reads_as(load(f"{tmp_path / 'x.pt'}::0.5"), DEC, ENC)
+    torch.save({("a", 1): saelens()}, tmp_path / "x.pt")
+    with pytest.raises(SourceError, match="neither text nor numbers"):
+        load(tmp_path / "x.pt")
+
+
+def test_numbers_of_one_hash_are_keys_like_others(tmp_path: Path) -> None:
+    tree = {i * ((1 << 61) - 1): torch.zeros(1) for i in range(1, 3000)} | {"sae": saelens()}
+    torch.save(tree, tmp_path / "x.pt")
+    assert reads_as(load(tmp_path / "x.pt"), DEC, ENC)
+
+
+@pytest.mark.parametrize("hidden", [torch_bytes(saelens()), b"\0" * 64], ids=["an archive", "zeros"])
+@pytest.mark.parametrize("last", [True, False], ids=["before the directory", "between members"])
+def test_bytes_between_the_members_of_an_archive(hidden: bytes, last: bool, tmp_path: Path) -> None:
+    """An archive of two members, with bytes put before its directory or its second member, and offsets to match."""
+    raw = npz_bytes(W_dec=DEC, b_enc=B_N)
+    directory, end = raw.index(b"PK\x01\x02"), raw.rindex(b"PK\x05\x06")
+    second = raw.index(b"PK\x01\x02", directory + 4)
+    at = directory if last else raw.index(b"PK\x03\x04", 4)
+    changed = bytearray(raw)
+    changed[end + 16 : end + 20] = struct.pack("<I", directory + len(hidden))
+    if not last:
+        changed[second + 42 : second + 46] = struct.pack("<I", at + len(hidden))
+    (tmp_path / "x.npz").write_bytes(changed[:at] + hidden + changed[at:])
+    with pytest.raises(SourceError, match=rf"has {len(hidden):,} bytes between the members"):
+        load(tmp_path / "x.npz")
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(Unseekable(buffer), "w") as z:  # sizes follow the data of each member
+        for name, array in {"W_dec": DEC, "b_enc": B_N}.items():
+            z.writestr(f"{name}.npy", npy_bytes(array))
+    (tmp_path / "x.npz").write_bytes(buffer.getvalue())
+    assert reads_as(load(tmp_path / "x.npz"), DEC, None)
+
+
+class Unseekable:
+    """A pipe to write to."""
+
+    def __init__(self, out: io.BytesIO) -> None:
+        self.write, self.flush = out.write, out.flush

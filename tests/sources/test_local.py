@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -39,6 +40,24 @@ def test_a_folder_deeper_down(tmp_path: Path) -> None:
         (tmp_path / name / "sae.pt").write_bytes(b"x")
     with pytest.raises(SourceError, match=r"holds 2 weights files; give one of a/sae.pt, b/sae.pt"):
         load(tmp_path)
+
+
+def test_folders_that_link_to_each_other_end_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sae_geometry.sources.local._MAX_FOLDERS", 100)
+    for i in range(20):
+        (tmp_path / f"link{i}").symlink_to(tmp_path)
+    with pytest.raises(SourceError, match="more than 100 folders, or links to folders"):
+        load(tmp_path)
+
+
+def test_pipes_are_not_waited_for(tmp_path: Path) -> None:
+    for name in ("x.pt", ".metadata", "x.safetensors.index.json"):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(SourceError, match="is not a file"):
+            load(tmp_path / name)
+    os.mkfifo(tmp_path / "cfg.json")
+    np.save(tmp_path / "x.npy", W)
+    assert load(tmp_path / "x.npy").n_latents == 7
 
 
 def test_nothing_there(tmp_path: Path) -> None:

@@ -54,6 +54,9 @@ def open_dcp(metadata: Path) -> TensorFile:
         for key, piece in _pieces(_fields(table, "storage_data"), metadata.parent):
             if key in pieces:
                 pieces[key].append(piece)
+        there = [p for found in pieces.values() for p in found if p.shard.is_file()]
+        if sum(abs(p.end - p.start) for p in there) > size:
+            raise SourceError(f"{place}: its .metadata names more bytes than its shards hold; refused")
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         if isinstance(error, SourceError):
             raise

@@ -43,7 +43,10 @@ def in_memory(tree: Any, what: str) -> TensorFile:
 def _arrays(tree: Any) -> Any:
     """Return the tree with lists of numbers as arrays."""
     if isinstance(tree, Mapping):
-        return {str(k): _arrays(v) for k, v in tree.items()}
+        named = {str(k): v for k, v in tree.items()}
+        if len(named) < len(tree):
+            raise ValueError("a table has two keys that are the same as text, such as 1 and '1': rename one of them")
+        return {k: _arrays(v) for k, v in named.items()}
     if not isinstance(tree, Sequence) or isinstance(tree, str):
         return tree
     try:

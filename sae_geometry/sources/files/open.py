@@ -33,10 +33,10 @@ def open_weights(paths: Sequence[Path], tables: Sequence[str | None]) -> TensorF
         SourceError: see `open_tensors`.
     """
     first = paths[0]
-    if first.name == DCP_METADATA:
-        return open_dcp(first)
-    if first.name.endswith(INDEX_SUFFIX):
-        return open_index(first, open_tensors)
+    if first.name == DCP_METADATA or first.name.endswith(INDEX_SUFFIX):
+        if not first.is_file():
+            raise SourceError(f"{first} is not a file")
+        return _plainly_named(open_dcp(first)) if first.name == DCP_METADATA else open_index(first, open_tensors)
     files = [open_tensors(path) for path in paths]
     return joined([file if table is None else under(file, table) for file, table in zip(files, tables, strict=True)])
 
@@ -62,11 +62,14 @@ def open_tensors(path: Path) -> TensorFile:
     opens = _opener(path, head)
     if opens is None:
         raise SourceError(f"{path.name} {_what_it_is(head, size)}")
-    file = opens(path)
+    return _plainly_named(opens(path))
+
+
+def _plainly_named(file: TensorFile) -> TensorFile:
     names = (*file.entries, *file.unread)
     strange = next((name for name in names if len(name) > _LONGEST_NAME or not name.isprintable()), None)
     if strange is not None:
-        raise SourceError(f"{path.name}: a tensor is named {strange[:80]!a}, which no checkpoint does; refused")
+        raise SourceError(f"{file.path.name}: a tensor is named {strange[:80]!a}, which no checkpoint does; refused")
     return file
 
 

@@ -197,10 +197,7 @@ def _run(raw: bytes, name: str, builders: Builders) -> object:
                 items = since_mark() if op.name == "SETITEMS" else [stack.pop() for _ in range(2)][::-1]
                 table = _expect(stack[-1], dict)
                 for key, value in zip(items[::2], items[1::2], strict=True):
-                    # Hashes of text are salted per process; numbers could be chosen to collide.
-                    if not isinstance(key, Record):
-                        key = str(key) if isinstance(key, int) else _expect(key, str)
-                    table[key] = value
+                    _put(table, key, value, name)
             case "APPEND" | "APPENDS":
                 items = since_mark() if op.name == "APPENDS" else [stack.pop()]
                 _expect(stack[-1], list).extend(items)
@@ -225,6 +222,17 @@ def _run(raw: bytes, name: str, builders: Builders) -> object:
             case _:
                 raise SourceError(f"{name}: its pickle uses {op.name}, which no checkpoint of tensors needs; refused")
     raise SourceError(f"{name}: its pickle ends before it is finished: the file is damaged")
+
+
+def _put(table: dict[Any, Any], key: Any, value: Any, name: str) -> None:
+    """Set a value under its key as text: hashes of text are salted per process, numbers could be chosen to collide."""
+    if key is None or isinstance(key, int | float):
+        key = str(key)
+    if not isinstance(key, str | Record):
+        raise SourceError(f"{name}: a table in its pickle has keys that are neither text nor numbers; refused")
+    if key in table:
+        raise SourceError(f"{name}: a table in its pickle has two values named {str(key)[:80]!r}; refused")
+    table[key] = value
 
 
 def _expect(value: Any, kind: type) -> Any:
@@ -292,6 +300,9 @@ def flatten(tree: object, name: str) -> dict[str, Any]:
 
     List items get their index as key; only those that may hold tensors are included, since the numbers in an
     optimizer's groups carry no information here.
+
+    Raises:
+        SourceError: too many or too deeply nested values, or two with one name.
     """
     flat: dict[str, Any] = {}
     visits, length = 0, 0
@@ -310,7 +321,10 @@ def flatten(tree: object, name: str) -> dict[str, Any]:
         elif isinstance(node, list | tuple):
             items = [(i, value) for i, value in enumerate(node) if not isinstance(value, _PLAIN)]
         else:
-            flat[prefix or "tensor"] = node
+            key = prefix or "tensor"
+            if key in flat and not (isinstance(node, _PLAIN) and isinstance(flat[key], _PLAIN)):
+                raise SourceError(f"{name} holds two values named {key[:80]!r}: save them under different names")
+            flat[key] = node
             return
         for key, value in items:
             walk(value, f"{prefix}.{key}" if prefix else str(key), depth + 1)

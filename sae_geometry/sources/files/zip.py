@@ -25,6 +25,7 @@ _MAX_DIRECTORY = 2 << 20
 # Float data deflate by a factor of a few; the limit of deflate is 1032.
 _MAX_RATIO = 100
 _RATIO_MATTERS_ABOVE = 16 << 20
+_DESCRIPTOR = 24  # bytes that may follow the data of a member: its checksum and sizes once more
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def open_zip(file: FileBytes) -> Mapping[str, Member]:
     try:
         with file.opened() as f:
             with zipfile.ZipFile(cast(IO[bytes], _Bounded(f, file))) as archive:
-                infos = archive.infolist()
+                infos, directory = archive.infolist(), archive.start_dir
             members = {i.filename: _member(i, f, file) for i in infos}
     except SourceError:
         raise
@@ -101,8 +102,18 @@ def open_zip(file: FileBytes) -> Mapping[str, Member]:
         member = members[info.filename]
         if info.header_offset < reached:
             raise SourceError(f"{name}: {member.name!r} shares its bytes with another member; refused")
+        _check_gap(info.header_offset - reached, name)
         reached = member.start + member.n_packed
+    _check_gap(directory - reached, name)
     return members
+
+
+def _check_gap(n_bytes: int, name: str) -> None:
+    if n_bytes > _DESCRIPTOR:
+        raise SourceError(
+            f"{name} has {n_bytes:,} bytes between the members of its zip archive, which nothing accounts for; "
+            "refused: save it again"
+        )
 
 
 def _check_end(file: FileBytes) -> None:

@@ -232,9 +232,11 @@ def start_names(weights: str) -> tuple[str, ...]:
 
 def side_names(weights: str) -> tuple[str, ...]:
     """Return possible names of the configuration and sparsity of a weights file, the most specific first."""
-    folder, _, base = weights.removesuffix(f"/{_DCP}").rpartition("/")
-    stem = base.rpartition(".")[0]
+    unit = weights.removesuffix(f"/{_DCP}")  # a folder where its tensors lie in shards
+    folder, _, base = unit.rpartition("/")
+    stem = base.rpartition(".")[0] or base
     folders = [folder, folder.rpartition("/")[0]] if folder.rpartition("/")[2] == "checkpoints" else [folder]
+    folders = [unit, *folders] if unit != weights else folders
     own = [f"{stem}{mark}{kind}" for mark in _OWN_MARKS for kind in (".json", ".yaml")]
     own += [f"{stem}.yaml", f"{stem}.json"] if not _GENERIC.fullmatch(stem) else []
     names = [(f, n) for f in folders for n in (*own, *CONFIG_NAMES)] + [(folder, SPARSITY_NAME)]
