@@ -29,7 +29,10 @@ _SOON = 0.02  # seconds until the signal is resent, after the finalizer or callb
 # "drop_bad=True (--drop-bad)" has both forms; "latents="all"" only the argument; "::latent_axis=1" is an address.
 _BOTH = re.compile(r"\b[a-z_]+(?:=[^\s(]+|\('[^']*'\)) \((--[^)]+)\)")
 _ARGUMENT = re.compile(r"(?<![:\w.\-])([a-z][a-z_]+)=(\"[^\"]*\"|'[^']*'|\d+|True|False)(?![\w.])")
-_FROM_ARRAY = re.compile(r"call (?:sae_geometry\.|sg\.)?Dictionary\.from_decoder\([^()]*?latent_axis=(\d)\)")
+_FROM_ARRAY = re.compile(
+    r"(?:call|pass the decoder to) sae_geometry\.Dictionary\.from_decoder\([^()]*?latent_axis=(\d|…)\), where "
+    "latent_axis is the axis that counts latents"
+)
 
 
 def report_errors(command: Callable[P, None]) -> Callable[P, None]:
@@ -80,8 +83,15 @@ def _sentence(error: Exception) -> str:
 def in_options(text: str) -> str:
     """Translate the Python arguments in a message to command-line options."""
     text = _BOTH.sub(r"\1", text)
-    text = _FROM_ARRAY.sub(r"save it alone as a .npy file and give that with ::latent_axis=\1", text)
+    text = _FROM_ARRAY.sub(_as_file, text)
     return _ARGUMENT.sub(lambda found: _option(found[1], found[2].strip("\"'")), text)
+
+
+def _as_file(found: re.Match[str]) -> str:
+    """Return what a command line does instead of `Dictionary.from_decoder`."""
+    if found[1] == "…":
+        return "save the decoder alone as a .npy file and give that, with ::latent_axis=1 if its columns are latents"
+    return f"save it alone as a .npy file and give that with ::latent_axis={found[1]}, the axis that counts latents"
 
 
 def _option(argument: str, value: str) -> str:

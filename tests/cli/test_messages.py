@@ -18,8 +18,11 @@ COMMANDS = {
     name: {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
     for name, command in typer.main.get_command(app).commands.items()  # type: ignore[attr-defined]
 }
-READ = {"compare", "match", "within", "seeds", "agreement", "span", "split", "truth", "umap", "drift", "estimate"}
-TWO = READ - {"within", "drift", "estimate"}
+READ = {
+    "compare", "match", "within", "seeds", "agreement", "span", "split", "truth", "umap", "drift", "estimate", "flow",
+    "nearest", "tokens", "project",
+}  # fmt: skip
+TWO = READ - {"within", "drift", "estimate", "tokens"}
 SWEEP = READ - {"drift"}
 SAVE = READ - {"estimate"}
 # Which commands can show what a room's messages advise. A new option in a message needs a row here.
@@ -38,7 +41,7 @@ WHO = {
     "--dask-load": {"compare", "match", "seeds", "umap"},
     "--by": {"runs"},
     "--fold": {"flow"},
-    "--labels": SAVE - {"span", "project"},
+    "--labels": SAVE - {"span", "project", "tokens"},
     "--unembed": SAVE - {"span", "project"},
     "--pairing": {"compare"},
     "--verbose": READ - {"estimate"},
@@ -103,6 +106,17 @@ def test_an_option_that_a_command_advises_is_its_own(path: Path) -> None:
         ("latent_axis=1 takes its columns", "--latent-axis 1 takes its columns"),
         ("raise it with memory_ceiling('75MB') (--memory 75MB), or", "raise it with --memory 75MB, or"),
         ("choose one by adding ::layer=2, ::latent_axis=1", "choose one by adding ::layer=2, ::latent_axis=1"),
+        (
+            "if 'x' is the decoder, call sae_geometry.Dictionary.from_decoder(tensors['x'], latent_axis=1), where "
+            "latent_axis is the axis that counts latents",
+            "if 'x' is the decoder, save it alone as a .npy file and give that with ::latent_axis=1, the axis that "
+            "counts latents",
+        ),
+        (
+            "pass the decoder to sae_geometry.Dictionary.from_decoder(decoder, latent_axis=…), where latent_axis is "
+            "the axis that counts latents",
+            "save the decoder alone as a .npy file and give that, with ::latent_axis=1 if its columns are latents",
+        ),
         ("write NAME=ADDRESS or https://x.y/z?a=1", "write NAME=ADDRESS or https://x.y/z?a=1"),
     ],
 )

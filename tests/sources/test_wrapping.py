@@ -245,6 +245,11 @@ def test_arrays_that_are_no_decoder(value: np.ndarray) -> None:
         {"net.encoder.weight": ENC, "b_dec": B_D, "skip": random(D, D)},
         {"W_enc": ENC.T, "mask": random(N, N), "mixing": random(N, N)},
         {"one": DEC, "two": ENC},
+        {"decoder.weight_v": DEC.T, "decoder.weight_g": random(D, 1)},
+        {"decoder.weight_orig": DEC.T, "decoder.weight_mask": DEC.T},
+        {"decoder.lora_A": random(2, N), "decoder.lora_B": random(D, 2)},
+        {"feature_activations": DEC, "dict_usage": ENC, "decorrelation": random(D, D)},
+        {"latents": DEC, "to_features": ENC, "direction_cov": random(D, D)},
     ],
 )
 def test_no_encoder_or_mask_is_proposed_for_a_decoder(tensors: dict[str, np.ndarray], tmp_path: Path) -> None:

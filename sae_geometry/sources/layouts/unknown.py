@@ -8,13 +8,18 @@ from sae_geometry.io.escaping import shown
 from sae_geometry.sources.files.tensor_file import TensorFile
 
 _MAX_LISTED = 12
-# These are never decoders, however large: encoders, biases, masks, gates, skips, mixing matrices, optimizer moments.
+# These are never decoders, however large: encoders, biases, masks, gates, skips, mixing matrices, optimizer moments,
+# activations and statistics, and halves of a decoder (weight norm, pruning, low rank).
 _NO_DECODER = re.compile(
     r"enc|embed|bias|^b_|\.b_|mask|mix|gate|skip|thresh|exp_avg|momentum|optim|moment|scale|norm|mean|std|var|cov|attn"
+    r"|activ|usage|count|freq|firing|logit|prob|score|simil|cosine|gram|corr|whiten|rotat|pca|proj|assign|lora|decay"
+    r"|(?:^|[._])(?:in|to|input|extract(?:or)?|acts?|labels?|grads?|delta)(?:[._]|$)|weight_[gv]$|_orig$|original\d$"
     r"|(?:^|\.)(?:W_?E|E|W_?[QKV]|W|C|A|M)$",
     re.IGNORECASE,
 )
-_DECODER = re.compile(r"dec|dict|feature|direction|atom|codebook|concept|latent|(?:^|\.)(?:W_?D|D)$", re.IGNORECASE)
+_DECODER = re.compile(
+    r"decod|(?:^|[._])w?dec(?:[._\d]|$)|dict|feature|direction|atom|codebook|concept|(?:^|\.)(?:W_?D|D)$", re.IGNORECASE
+)
 
 
 def unknown_layout(file: TensorFile) -> str:
