@@ -38,6 +38,7 @@ _NO_RUNS = {
     "runs": "the list of a project's runs", "artifacts": "the list of a project's artifacts", "jobs": "a list of jobs",
     "launch": "a page of Launch", "automations": "a page of automations", "weave": "a page of Weave",
 }  # fmt: skip
+_HOST = re.compile(r"(?:www\.)?(?:wandb\.ai|huggingface\.co|hf\.co)/", re.IGNORECASE)
 _REPO = r"(?:datasets/)?[^/@]+/[^/@]+"
 _REVISION = r"refs/(?:pr|convert|heads|tags)/[^/]+|[^/]+"
 _FILES = {"tree", "blob", "resolve", "raw", "commit"}  # Hugging Face pages that show a revision
@@ -143,8 +144,10 @@ def parse(text: str, exists: Callable[[str], bool] = lambda _: False) -> Address
 
 
 def _place(body: str, exists: Callable[[str], bool]) -> Address:
-    if re.match(r"https?://", body):
+    if re.match(r"https?://", body, re.IGNORECASE):
         return _pasted(body)
+    if _HOST.match(body) and not exists(body):  # pasted without https://
+        return _pasted(without_secrets(f"https://{body}"))
     if body.startswith("wandb-artifact://"):
         return _wandb(body.removeprefix("wandb-artifact://"), body)
     if body.startswith("hf:"):
@@ -218,6 +221,10 @@ def _not_a_run(parts: list[str], whole: str) -> None:
 
 def _hugging_face(body: str) -> Address:
     rest = re.sub(r"^hf:(//)?", "", body).strip("/")
+    if rest.startswith("spaces/"):
+        raise AddressError(
+            f"{body!r} is a space, an app: give the model or dataset repository that it reads, hf://org/repo"
+        )
     head = re.fullmatch(rf"({_REPO})(?:@({_REVISION}))?(?:/(.+))?", rest)
     ok = head is not None and all(_PART.fullmatch(p) for p in head[1].split("/")) and len(_repo_parts(head[1])) == 2
     _wanted(ok, body, "hf://org/repo[@revision][/path], or hf://datasets/org/repo… for a dataset repository")
@@ -263,10 +270,11 @@ def _pasted_hugging_face(path: list[str], url: str) -> Address:
     n = 3 if path[:1] == ["datasets"] else 2
     place, page, rest = "/".join(path[:n]), path[n : n + 1], path[n + 1 :]
     if path[0] in {"spaces", "collections", "papers"} or (page and page[0] not in _FILES):
-        hint = f"; its files are at hf://{place}@refs/pr/{rest[0]}" if page == ["discussions"] and rest else ""
-        raise AddressError(
-            f"{url!r} is a page of Hugging Face that shows no files{hint or '; give hf://org/repo/path'}"
+        revision = f"@refs/pr/{rest[0]}" if page == ["discussions"] and rest else ""
+        files = (
+            f"its files are at hf://{place}{revision}" if page and path[0] != "spaces" else "give hf://org/repo/path"
         )
+        raise AddressError(f"{url!r} is a page of Hugging Face that shows no files; {files}")
     revision = None
     if rest:
         revision, rest = rest[0], rest[1:]

@@ -31,6 +31,9 @@ from sae_geometry.sources.errors import AddressError
         ("https://wandb.ai/a/b/artifacts/model/n/v3", "wandb:a/b/n:v3"),
         ("https://wandb.ai/a/b/artifacts/model/n/best/lineage?x=y", "wandb:a/b/n:best"),
         ("https://wandb.ai/a/b/artifacts/model/n/v3/files/x/y.pt", "wandb:a/b/n:v3#x/y.pt"),
+        ("huggingface.co/a/b/tree/main/x", "hf://a/b@main/x"),
+        ("www.wandb.ai/a/b/runs/c", "wandb:a/b/c"),
+        ("HTTPS://Huggingface.co/a/b", "hf://a/b"),
         ("hf://a/b", "hf://a/b"),
         ("hf://datasets/a/b@v1/x/y.pt", "hf://datasets/a/b@v1/x/y.pt"),
         ("hf://a/b@refs/pr/3/x/y.pt", "hf://a/b@refs/pr/3/x/y.pt"),
@@ -100,6 +103,8 @@ def test_a_label_that_is_also_a_path_stops() -> None:
         ("wandb:a/../c", "write wandb:entity/project/run"),
         ("hf://a", r"write hf://org/repo"),
         ("hf://datasets/a", r"write hf://org/repo"),
+        ("hf://spaces/a/b", "is a space, an app"),
+        ("https://huggingface.co/datasets/a/b/viewer/x/y", "its files are at hf://datasets/a/b"),
         ("https://wandb.ai/a/b", "is a project: sae-geometry runs a/b lists its runs"),
         (
             "https://wandb.ai/a/b/runs",
