@@ -108,8 +108,10 @@ def wrote(path: Path) -> None:
     root = cache_root()
     if path.is_relative_to(root) and not path.exists():
         root.mkdir(parents=True, exist_ok=True)
-        with (root / _MARKER).open("ab") as marker:  # a single write, so that lines of concurrent processes do not mix
-            marker.write(json.dumps(path.relative_to(root).as_posix()).encode() + b"\n")
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)  # a link may lead anywhere
+        with os.fdopen(os.open(root / _MARKER, flags, 0o666), "ab") as marker:
+            line = json.dumps(path.relative_to(root).as_posix()).encode() + b"\n"
+            marker.write(line)  # a single write, so that lines of concurrent processes do not mix
 
 
 def cached_runs() -> tuple[CachedRun, ...]:

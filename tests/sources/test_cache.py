@@ -161,3 +161,12 @@ def test_as_json_it_says_what_went(cache: Path) -> None:
     assert told["removed"] == ["wandb/host/e/p/run/m.pt"]
     assert told["freed_bytes"] == 100
     assert not os.path.exists(cache / "wandb")
+
+
+def test_a_list_that_is_a_link_is_not_written_through(cache: Path, tmp_path: Path) -> None:
+    cache.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "profile").write_text("mine")
+    (cache / ".sae-geometry-cache").symlink_to(tmp_path / "profile")
+    with pytest.raises(OSError, match="link"):
+        wrote(cache / "wandb" / "x.pt")
+    assert (tmp_path / "profile").read_text() == "mine"
