@@ -27,12 +27,16 @@ WITH_ONE = {
     "compare_by_index": lambda d: sg.compare_by_index(d, d),
     "flow": lambda d: sg.flow([d, d]),
     "nearest": lambda d: sg.nearest(np.eye(sg.as_dictionary(d).d_in)[:1], d, turns=19),
+    "read_tokens": lambda d: sg.read_tokens(
+        d, np.random.default_rng(1).standard_normal((30, sg.as_dictionary(d).d_in)), k=1
+    ),
+    "project": lambda d: sg.project(d, sg.umap([d], seed=0, n_neighbors=5, n_epochs=2)),
     "mapped": lambda d: sg.mapped(d, np.eye(sg.as_dictionary(d).d_in, dtype=np.float32), name="eye"),
 }
 NO_DICTIONARY = {
     "drift", "demos", "exact_neighbors", "expected_max_cosine", "explore", "fetch",
-    "load", "log_wandb", "memory_ceiling", "project", "random_directions", "read", "read_labels", "read_shapes",
-    "read_tokens", "read_unembedding",
+    "load", "log_wandb", "memory_ceiling", "random_directions", "read", "read_labels", "read_shapes",
+    "read_unembedding",
     "runs", "save", "similar_runs",
 }  # fmt: skip
 
@@ -59,6 +63,8 @@ def test_an_address_an_array_and_a_mapping_are_taken(name: str) -> None:
         "match",
         "nearest",
         "truth",
+        "read_tokens",
+        "project",
     ):  # slower, and nothing more is shown
         given.append(NARROW)
     for d in given:
@@ -67,3 +73,15 @@ def test_an_address_an_array_and_a_mapping_are_taken(name: str) -> None:
 
 def test_dir_shows_the_public_list_and_nothing_else() -> None:
     assert dir(sg) == sorted(sg.__all__)
+
+
+def test_one_dictionary_is_a_list_of_one() -> None:
+    rows = np.random.default_rng(0).standard_normal((40, 6)).astype(np.float32)
+    for one in (NARROW, rows, {"W_dec": rows}, sg.as_dictionary(rows)):
+        assert sg.estimate(one, "within", probe_seconds=0.01).verb == "within"
+        with pytest.raises(ValueError, match=r"needs 2 or more dictionaries; got 1"):
+            sg.estimate(one)
+        with pytest.raises(ValueError, match="at least two runs are needed to compare; got 1"):
+            sg.seeds(one)
+        with pytest.raises(ValueError, match="two layers or more; got 1"):
+            sg.flow(one)

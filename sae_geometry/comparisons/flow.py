@@ -18,7 +18,7 @@ from sae_geometry.kernels.sweep import listing_sweep
 from sae_geometry.matching import match
 from sae_geometry.matching.defaults import DISCOVERY_RATE, default_matching
 from sae_geometry.nulls import LISTED, How, pair_controls, turned_controls
-from sae_geometry.pairwise.inputs import distinct
+from sae_geometry.pairwise.inputs import distinct, several
 from sae_geometry.pairwise.matching_result import Matching, nearest_matching, one_to_one_matching
 from sae_geometry.pairwise.same_space import require_same_stream
 from sae_geometry.sources import as_dictionary
@@ -81,7 +81,7 @@ def flow(
             f"the threshold is a cosine and the false discovery rate lies between 0 and 1; got {limit:g} and "
             f"{false_discovery_rate:g}"
         )
-    given = [one for layer in layers for one in (expanded(layer) if isinstance(layer, str) else [layer])]
+    given = [one for layer in several(layers) for one in (expanded(layer) if isinstance(layer, str) else [layer])]
     if len(given) < 2:
         raise ValueError(f"a flow needs two layers or more; got {len(given)}")
     made = distinct([as_dictionary(one) for one in given])

@@ -30,7 +30,7 @@ from sae_geometry.pairwise.checkpoint import (
     read_pair,
     write_pair,
 )
-from sae_geometry.pairwise.inputs import distinct
+from sae_geometry.pairwise.inputs import distinct, several
 from sae_geometry.pairwise.same_space import ALLOWED, require_same_space
 from sae_geometry.sources import as_dictionary
 
@@ -76,6 +76,7 @@ def seeds(
         >>> s.mmcs.shape
         (2, 2)
     """
+    runs = several(runs)
     if len(runs) < 2:
         raise ValueError(f"at least two runs are needed to compare; got {len(runs)}")
     if matching is not None and matching not in get_args(OneToOne):

@@ -22,6 +22,7 @@ from sae_geometry.matching import On, OneToOne
 from sae_geometry.matching.defaults import MatchingName, default_matching
 from sae_geometry.matching.optimal import CANDIDATES, MORE
 from sae_geometry.nulls import LISTED, default_turns
+from sae_geometry.pairwise.inputs import several
 from sae_geometry.sources import as_dictionary
 
 Verb = Literal["compare", "match", "within", "seeds", "agreement", "span", "split", "truth", "umap", "drift", "flow"]
@@ -245,7 +246,7 @@ class Estimate:
 
 
 def estimate(
-    dictionaries: Sequence[Any],
+    dictionaries: Any,
     verb: Verb = "compare",
     *,
     matching: MatchingName | None = None,
@@ -257,9 +258,9 @@ def estimate(
     """Estimate what `verb` would cost for these dictionaries on the device they are on.
 
     Args:
-        dictionaries: anything `compare` takes: two or more for "compare" and "seeds" (every pair), two for "match",
-            "agreement", "span", "split" and "truth", one or more for "within" (each) and "umap" (together), the
-            checkpoints of a run for "drift", the layers for "flow".
+        dictionaries: one of anything `compare` takes, or a list of them: two or more for "compare" and "seeds" (every
+            pair), two for "match", "agreement", "span", "split" and "truth", one or more for "within" (each) and "umap"
+            (together), the checkpoints of a run for "drift", the layers for "flow".
         verb: the question.
         matching: for "compare" and "seeds"; None for their default.
         n_neighbors: for "umap", self included.
@@ -281,12 +282,12 @@ def estimate(
     """
     if verb not in _VERBS:
         raise ValueError(f"a question is one of {', '.join(get_args(Verb))}; got {verb!r}")
-    asked = _VERBS[verb]
-    if len(dictionaries) < asked.least:
-        raise ValueError(f"{verb} needs {asked.least} or more dictionaries; got {len(dictionaries)}")
-    if asked.most is not None and len(dictionaries) > asked.most:
-        raise ValueError(f"{verb} takes {asked.most} dictionaries; got {len(dictionaries)}")
-    loaded = tuple(as_dictionary(d) for d in dictionaries)
+    asked, given = _VERBS[verb], several(dictionaries)
+    if len(given) < asked.least:
+        raise ValueError(f"{verb} needs {asked.least} or more dictionaries; got {len(given)}")
+    if asked.most is not None and len(given) > asked.most:
+        raise ValueError(f"{verb} takes {asked.most} dictionaries; got {len(given)}")
+    loaded = tuple(as_dictionary(d) for d in given)
     if len({d.d_in for d in loaded}) > 1:
         raise ValueError(f"the dictionaries differ in width: {', '.join(str(d.d_in) for d in loaded)}")
     question = Question(loaded, matching, n_neighbors, n_terms, on)

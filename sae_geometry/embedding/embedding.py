@@ -35,7 +35,7 @@ from sae_geometry.kernels.sweep import MAX_K
 from sae_geometry.kernels.types import Sweep
 from sae_geometry.labels.pairs import PairLabels, label_summary, pair_labels
 from sae_geometry.matching.defaults import DISCOVERY_RATE, MOST_RUNS
-from sae_geometry.pairwise.inputs import describe_input, distinct
+from sae_geometry.pairwise.inputs import describe_input, distinct, several
 from sae_geometry.pairwise.same_space import ALLOWED, require_same_space
 from sae_geometry.results.answer import Answer
 from sae_geometry.results.store import write_json
@@ -358,7 +358,7 @@ def umap(
 
 def _inputs(dictionaries: Any, allow_mismatch: bool) -> tuple[list[Dictionary], tuple[str, ...]]:
     """Return the dictionaries under distinct names, and their caveats."""
-    given = list(dictionaries) if isinstance(dictionaries, list | tuple) else [dictionaries]
+    given = several(dictionaries)
     if not given:
         raise ValueError("there is nothing to embed: give at least one dictionary")
     dicts = distinct([as_dictionary(d) for d in given])

@@ -23,7 +23,7 @@ from sae_geometry.io.progress import Progress
 from sae_geometry.io.results_folder import has, read_json
 from sae_geometry.kernels.duplicates import first_equal
 from sae_geometry.kernels.sweep import listing_sweep
-from sae_geometry.pairwise.inputs import describe_input, distinct
+from sae_geometry.pairwise.inputs import describe_input, distinct, several
 from sae_geometry.pairwise.same_space import require_same_space
 from sae_geometry.results.answer import Answer
 from sae_geometry.sources import as_dictionary, load
@@ -221,7 +221,7 @@ def project(
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed must be in 0…2³²−1; got {seed}")
     picture = _picture(onto, offline)
-    given = list(dictionaries) if isinstance(dictionaries, list | tuple) else [dictionaries]
+    given = several(dictionaries)
     if not given:
         raise ValueError("there is nothing to project: give at least one dictionary")
     named = distinct([*picture.references, *(as_dictionary(d) for d in given)])

@@ -30,6 +30,12 @@ def describe_input(d: Dictionary) -> dict[str, Any]:
     }
 
 
+def several(dictionaries: Any) -> list[Any]:
+    """Return a list of dictionaries as it is, and one dictionary (an address, an array, …) as a list of one."""
+    many = isinstance(dictionaries, Sequence) and not isinstance(dictionaries, str)
+    return list(dictionaries) if many else [dictionaries]
+
+
 def distinct(dictionaries: Sequence[Dictionary]) -> list[Dictionary]:
     """Return the dictionaries under distinct names; duplicates are numbered (x, x → x, x (2))."""
     names = [d.name for d in dictionaries]
