@@ -24,9 +24,11 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "sources")]
 
 from fuzz_files import arrays_family, bytes_family, pickles_family, safetensors_family, zips_family  # noqa: E402
 from fuzz_servers import hugging_face_family, wandb_family  # noqa: E402
+from fuzz_tables import folders_family, labels_family, models_family  # noqa: E402
 from fuzz_values import configs_family, in_memory_family  # noqa: E402
 from limited import TooLongError, limited  # noqa: E402
 
+from sae_geometry.labels.neuronpedia import ExportError  # noqa: E402
 from sae_geometry.sources import SourceError  # noqa: E402
 
 Family = Callable[[random.Random, Path], object]
@@ -39,6 +41,9 @@ FAMILIES: dict[str, Family] = {
     "arrays": arrays_family,
     "configs": configs_family,
     "in_memory": in_memory_family,
+    "folders": folders_family,
+    "labels": labels_family,
+    "models": models_family,
     "wandb": wandb_family,
     "hugging_face": hugging_face_family,
 }
@@ -51,7 +56,9 @@ OF_NUMBERS = ("coder rows", "are dead by")
 def wrong(error: BaseException, family: str) -> str | None:
     """What is wrong with how a case ended; None for one sentence of ours."""
     text = str(error)
-    of_numbers = type(error) is ValueError and (family == "in_memory" or any(words in text for words in OF_NUMBERS))
+    of_numbers = type(error) in (ValueError, ExportError) and (
+        family in ("in_memory", "labels", "models") or any(words in text for words in OF_NUMBERS)
+    )
     if not isinstance(error, SourceError) and not of_numbers:
         return f"{type(error).__name__}: {text[:200]!a}"
     return f"not one sentence: {text[:200]!a}" if "\n" in text or len(text) > 4000 else None

@@ -20,7 +20,7 @@ def test_nothing_wrong_ends_in_a_crash_a_hang_or_a_traceback() -> None:
     done = run("--seed", "24", "--seconds", "40")
     assert done.returncode == 0, done.stdout + done.stderr
     counts = re.findall(r"(\w+) +([\d,]+) cases: ([\d,]+) read, ([\d,]+) refused, 0 bad", done.stdout)
-    assert len(counts) == 9, done.stdout
+    assert len(counts) == 12, done.stdout
     for family, cases, *_ in counts:
         assert int(cases.replace(",", "")) >= 5, family
     assert sum(int(refused.replace(",", "")) for *_, refused in counts) > 9
