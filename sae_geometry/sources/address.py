@@ -270,9 +270,9 @@ def _pasted_hugging_face(path: list[str], url: str) -> Address:
     n = 3 if path[:1] == ["datasets"] else 2
     place, page, rest = "/".join(path[:n]), path[n : n + 1], path[n + 1 :]
     if path[0] in {"spaces", "collections", "papers"} or (page and page[0] not in _FILES):
-        revision = f"@refs/pr/{rest[0]}" if page == ["discussions"] and rest else ""
+        proposed = f"@refs/pr/{rest[0]}" if page == ["discussions"] and rest else ""
         files = (
-            f"its files are at hf://{place}{revision}" if page and path[0] != "spaces" else "give hf://org/repo/path"
+            f"its files are at hf://{place}{proposed}" if page and path[0] != "spaces" else "give hf://org/repo/path"
         )
         raise AddressError(f"{url!r} is a page of Hugging Face that shows no files; {files}")
     revision = None
