@@ -62,7 +62,7 @@ figures: $(VENV)/.dev
 	$(BIN)/python -m analyses.seed_dependence --runs demo
 	$(BIN)/python -m analyses.feature_consistency --runs demo
 
-## Run the notebooks anew, outputs kept.
+## Run the notebooks again and store their outputs.
 notebooks: $(VENV)/.dev
 	$(BIN)/jupyter-execute --inplace notebooks/*.ipynb
 

@@ -30,7 +30,7 @@ import torch
 import sae_geometry as sg
 from sae_geometry.distributed.client import _opened
 from sae_geometry.distributed.dask_runner import DaskRunner
-from sae_geometry.kernels.runner import sweeps_run_by
+from sae_geometry.kernels.settings import changed
 from sae_geometry.kernels.sweep import sweep
 from sae_geometry.kernels.types import Sweep
 
@@ -99,14 +99,14 @@ def main() -> None:
 
         def swept(k: int, n: int) -> Callable[[], Sweep]:
             def work() -> Sweep:
-                with sweeps_run_by(runners.get(n)):
+                with changed(runner=runners.get(n)):
                     return sweep(a, b, k, threads=1)
 
             return work
 
         def compared(n: int) -> Callable[[], str]:
             def work() -> str:
-                with sweeps_run_by(runners.get(n)):
+                with changed(runner=runners.get(n)):
                     return json.dumps(sg.seeds(runs, matching="greedy").summary())
 
             return work

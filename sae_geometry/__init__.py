@@ -41,6 +41,7 @@ _HOME = {
     "compare_by_index": "comparisons.by_index",
     "drift": "comparisons.checkpoints",
     "seeds": "comparisons.seeds",
+    "settings": "distributed",
     "within": "comparisons.within",
     "demos": "sources",
     "truth": "comparisons.ground_truth",
@@ -56,7 +57,6 @@ _HOME = {
     "log_wandb": "results.wandb_log",
     "mapped": "pairwise.mapping",
     "match": "comparisons.match_report",
-    "memory_ceiling": "kernels.blocks",
     "nearest": "comparisons.nearest",
     "neuronpedia_url": "sources",
     "plots": "plots",
@@ -95,13 +95,13 @@ if TYPE_CHECKING:
     from sae_geometry.comparisons.within import WithinComparison, within
     from sae_geometry.cost.estimate import estimate
     from sae_geometry.dictionary import Dictionary
+    from sae_geometry.distributed import settings
     from sae_geometry.embedding.embedding import Embedding, umap
     from sae_geometry.embedding.neighbors import exact_neighbors
     from sae_geometry.embedding.projection import Projection, project
     from sae_geometry.embedding.region_file import read_shapes
     from sae_geometry.explorer.explore import explore
     from sae_geometry.io.labels import Labels
-    from sae_geometry.kernels.blocks import memory_ceiling
     from sae_geometry.labels.label_file import read_labels
     from sae_geometry.labels.model import read_unembedding
     from sae_geometry.labels.tokens import TokenReading, read_tokens

@@ -8,61 +8,32 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from sae_geometry.io.activity import Alive, alive_mask_of, shares
 from sae_geometry.io.escaping import escaped, shown
 from sae_geometry.io.formatting import counted
 from sae_geometry.io.labels import Labels
+from sae_geometry.io.weights import (
+    LatentAxis,
+    bad_rows_message,
+    encoder_rows,
+    latents_first,
+    plain_tensor,
+    some_ids,
+    unit_rows,
+    vector,
+)
 
-LatentAxis = Literal[0, 1]
-
-# Rows are normalized in float64, this many elements at a time, so that a large decoder needs no second copy.
-_CHUNK_ELEMENTS = 1 << 22
-_MAX_NAMED = 8
 _LONGEST_NOTE = 1000  # characters
-
-
-@dataclass(frozen=True)
-class Alive:
-    """Which latents fire, and the source of that information.
-
-    Attributes:
-        source: description of the source; "unknown" if there is none.
-        n_total: number of latents in the file, before any were dropped.
-        n_dead: number of latents known never to fire; None when unknown.
-        n_dropped_dead: number of dead latents removed from this dictionary.
-        n_tokens: tokens over which firing was counted; None when not recorded.
-        bad_ids: original ids dropped because their decoder row was zero or not finite (`drop_bad=True`).
-    """
-
-    source: str
-    n_total: int
-    n_dead: int | None = None
-    n_dropped_dead: int = 0
-    n_tokens: int | None = None
-    bad_ids: tuple[int, ...] = ()
-
-    def describe(self) -> str:
-        """Return a phrase: "1,491 of 1,536 alive (frequency > 0 over 102,400 tokens); 45 dead dropped"."""
-        if self.n_dead is None:
-            which = "whether the latent is" if self.n_total == 1 else f"which of the {self.n_total:,} latents are"
-            text = f"{which} alive is unknown; none dropped for it"
-        else:
-            over = f" over {counted(self.n_tokens, 'token')}" if self.n_tokens else ""
-            fate = f"{self.n_dropped_dead:,} dead dropped" if self.n_dropped_dead else "none dropped"
-            text = f"{self.n_total - self.n_dead:,} of {self.n_total:,} alive ({self.source}{over}); {fate}"
-        if self.bad_ids:
-            text += f"; {counted(len(self.bad_ids), 'bad row')} dropped"
-        return text
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -181,65 +152,38 @@ class Dictionary:
             >>> d.n_latents, d.d_in
             (3, 5)
         """
-        w = _latents_first(weight, latent_axis, "decoder weight", "latent_axis")
-        n = w.shape[0]
-        directions, norms, bad = _unit_rows(w)
+        w = latents_first(weight, latent_axis, "decoder weight", "latent_axis")
+        n, d_in = w.shape
+        directions, norms, bad = unit_rows(w)
         encoder_directions = None
         if encoder is not None:
             axis = latent_axis if encoder_latent_axis is None else encoder_latent_axis
-            e = _latents_first(encoder, axis, "encoder weight", "encoder_latent_axis")
-            if e.shape[0] != n:
-                raise ValueError(
-                    f"the decoder has {counted(n, 'latent')} but the encoder, of shape {tuple(np.shape(encoder))}, has "
-                    f"{e.shape[0]:,} along axis {axis}; pass encoder_latent_axis={1 - axis} if its latents lie there"
-                )
-            encoder_directions, _, bad_encoder = _unit_rows(e)
-            encoder_directions[bad_encoder] = 0.0
-            notes = [*notes, *_encoder_notes(name, e, bad_encoder, bad, drop_bad)]
+            encoder_directions, more = encoder_rows(encoder, axis, bad, name=name, drop_bad=drop_bad)
+            notes = [*notes, *more]
         if bad.all():
             raise ValueError(f"all decoder rows of {name!r} ({n:,}) are zero or not finite: none has a direction")
         if bad.any() and not drop_bad:
-            raise ValueError(_bad_rows_message(name, w, bad))
-        b_enc = None if encoder_bias is None else _vector(encoder_bias, n, "encoder_bias", "latents").to(torch.float32)
-        b_dec = (
-            None
-            if decoder_bias is None
-            else _vector(decoder_bias, w.shape[1], "decoder_bias", "coordinates").to(torch.float32)
-        )
-        jump = None if threshold is None else _vector(threshold, n, "threshold", "latents").to(torch.float32)
-        freq = None if frequency is None else _shares(frequency, n)
-        mask = None if alive is None else _alive_mask(alive, n)
+            raise ValueError(bad_rows_message(name, w, bad))
+        freq = None if frequency is None else shares(frequency, n)
+        mask = None if alive is None else alive_mask_of(alive, n)
         if mask is None and freq is not None:
             mask, alive_source = freq > 0, "frequency > 0"
+        n_dead = None if mask is None else int((~mask).sum())
         dictionary = Dictionary(
-            directions=directions,
-            encoder_directions=encoder_directions,
-            latent_ids=torch.arange(n),
-            decoder_norms=norms,
-            alive=Alive(
-                source="unknown" if mask is None else alive_source,
-                n_total=n,
-                n_dead=None if mask is None else int((~mask).sum()),
-                n_tokens=n_tokens,
-            ),
-            name=name,
-            encoder_bias=b_enc,
-            decoder_bias=b_dec,
-            threshold=jump,
-            frequency=freq,
-            alive_mask=mask,
-            hook_point=hook_point,
-            model=model,
-            address=address,
-            layout=layout,
-            metadata=MappingProxyType(dict(metadata or {})),
-            notes=tuple(notes),
-        )
-        if not bad.any():
-            return dictionary
-        kept = dictionary.select(~bad)
-        ids = tuple(int(i) for i in bad.nonzero().flatten())
-        note = f"{counted(len(ids), 'latent')} dropped: zero or non-finite decoder rows ({_some_ids(ids)})"
+            directions, encoder_directions, torch.arange(n), norms,
+            Alive("unknown" if mask is None else alive_source, n, n_dead, n_tokens=n_tokens), name,
+            encoder_bias=vector(encoder_bias, n, "encoder_bias", "latents"),
+            decoder_bias=vector(decoder_bias, d_in, "decoder_bias", "coordinates"),
+            threshold=vector(threshold, n, "threshold", "latents"),
+            frequency=freq, alive_mask=mask, hook_point=hook_point, model=model, address=address, layout=layout,
+            metadata=metadata or {}, notes=tuple(notes),
+        )  # fmt: skip
+        return dictionary._without(bad) if bad.any() else dictionary
+
+    def _without(self, bad: Tensor) -> Dictionary:
+        """Return the dictionary without rows that have no direction, which are recorded."""
+        kept, ids = self.select(~bad), tuple(int(i) for i in bad.nonzero().flatten())
+        note = f"{counted(len(ids), 'latent')} dropped: zero or non-finite decoder rows ({some_ids(ids)})"
         return replace(kept, alive=replace(kept.alive, bad_ids=ids), notes=(*kept.notes, note))
 
     @property
@@ -339,7 +283,7 @@ class Dictionary:
         if len(bad):
             ids = [int(self.latent_ids[i]) for i in bad.tolist()]
             raise ValueError(
-                f"{self.name!r} has thresholds that are not positive and cannot be folded: latents {_some_ids(ids)}; "
+                f"{self.name!r} has thresholds that are not positive and cannot be folded: latents {some_ids(ids)}; "
                 "leave out fold=True (--fold)"
             )
         theta = self.threshold.cpu()
@@ -381,7 +325,7 @@ class Dictionary:
         density = mine.for_ids(own).get("density")
         if density is None or self.frequency is not None or density.isna().any():
             return there
-        frequency = _shares(density.to_numpy(dtype=np.float64, copy=True), self.n_latents)
+        frequency = shares(density.to_numpy(dtype=np.float64, copy=True), self.n_latents)
         if self.alive_mask is not None:
             return replace(there, frequency=frequency)
         n_dead = int((frequency == 0).sum())
@@ -401,7 +345,7 @@ class Dictionary:
         where = {int(latent): row for row, latent in enumerate(self.latent_ids.tolist())}
         missing = [int(i) for i in t.tolist() if int(i) not in where]
         if missing:
-            raise ValueError(f"{self.name!r} has no latent {_some_ids(missing)}")
+            raise ValueError(f"{self.name!r} has no latent {some_ids(missing)}")
         return torch.tensor([where[int(i)] for i in t.tolist()], dtype=torch.int64)
 
     def __repr__(self) -> str:
@@ -420,154 +364,3 @@ class Dictionary:
         lines.append(f"  fingerprint  {self.fingerprint[:16]}")
         lines += [f"  note         {note}" for note in self.notes]
         return "\n".join(lines)
-
-
-def plain_tensor(values: Any, what: str) -> Tensor:
-    """Return values as a plain tensor of real or complex numbers; unsigned whole numbers become signed.
-
-    Raises:
-        ValueError: masked, sparse, quantised, not numbers, or of a type that torch does not have.
-    """
-    kind = f"{type(values).__name__} of {str(getattr(values, 'dtype', 'no type'))[:40]}"
-    t = None
-    if np.ma.is_masked(values):
-        raise ValueError(
-            f"the {what} has masked values ({int(np.ma.count_masked(values)):,}), which stand for no number: fill them "
-            "(.filled(0)), or leave those latents out"
-        )
-    with suppress(TypeError, ValueError, OverflowError, RuntimeError):
-        t = values.detach() if isinstance(values, Tensor) else _from_array(np.asarray(values))
-        if t.layout != torch.strided or t.is_quantized or t.is_meta or t.is_nested or hasattr(t, "get_mask"):
-            t = None
-        elif t.dtype in (torch.uint16, torch.uint32, torch.uint64):
-            t = None if t.numel() and int(t.to(torch.int64).min()) < 0 else t.to(torch.int64)
-        else:
-            t.reshape(-1)[:1].to(torch.complex128 if t.is_complex() else torch.float64)
-            return t
-    if t is None or t.dtype != torch.int64:
-        raise ValueError(f"the {what} must be a dense array of real numbers, not {kind}: convert it first, to float32")
-    return t
-
-
-def _from_array(array: np.ndarray) -> Tensor:
-    if array.dtype.kind not in "biufc":
-        raise TypeError
-    return torch.as_tensor(array.copy() if any(step < 0 for step in array.strides) else array)
-
-
-def _latents_first(weight: Any, latent_axis: int, what: str, argument: str) -> Tensor:
-    w = plain_tensor(weight, what)
-    if w.ndim != 2:
-        raise ValueError(f"the {what} must have two axes, latents and width; got shape {tuple(w.shape)}")
-    if latent_axis not in (0, 1):
-        raise ValueError(f"{argument} must be 0 ([n_latents, d_in]) or 1 ([d_in, n_latents]); got {latent_axis!r}")
-    if not w.is_floating_point():
-        if w.is_complex() or w.dtype == torch.bool:
-            raise ValueError(f"the {what} must hold real numbers; got {w.dtype}")
-        w = w.to(torch.float64)
-    if 0 in w.shape:
-        raise ValueError(f"the {what} is empty: shape {tuple(w.shape)}")
-    return w if latent_axis == 0 else w.T
-
-
-def _unit_rows(w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return unit float32 rows, float32 norms, and a mask (on the CPU) of rows that are zero or not finite.
-
-    Each row is first divided by the power of two of its largest entry, which is exact, so that no norm underflows or
-    overflows. Bad rows are returned as zeros.
-    """
-    n, d = w.shape
-    out = torch.empty((n, d), dtype=torch.float32, device=w.device)
-    norms = torch.empty(n, dtype=torch.float32)
-    bad = torch.empty(n, dtype=torch.bool)
-    step = max(1, _CHUNK_ELEMENTS // d)
-    for start in range(0, n, step):
-        rows = slice(start, min(start + step, n))
-        x = w[rows].to(torch.float64)
-        peak = x.abs().amax(dim=1)
-        _, exponent = torch.frexp(peak)
-        wrong = ~torch.isfinite(peak) | (peak == 0)
-        exponent = torch.where(wrong, torch.zeros_like(exponent), exponent)
-        half = torch.div(exponent, 2, rounding_mode="floor")
-        for part in (half, exponent - half):  # in two steps, since 2¹⁰²⁴ overflows
-            x = torch.ldexp(x, -part[:, None].to(torch.float64))
-        norm = torch.linalg.vector_norm(x, dim=1)
-        unit = x / norm[:, None]
-        out[rows] = torch.where(wrong[:, None], 0.0, unit).to(torch.float32)
-        norms[rows] = torch.ldexp(norm, exponent.to(torch.float64)).to(torch.float32).cpu()
-        bad[rows] = wrong.cpu()
-    return out, norms, bad
-
-
-def _encoder_notes(name: str, e: Tensor, bad_encoder: Tensor, bad_decoder: Tensor, drop_bad: bool) -> list[str]:
-    """Return notes on zero encoder rows; raise for rows that are not finite unless `drop_bad`."""
-    rows = (bad_encoder & ~bad_decoder).nonzero().flatten()
-    finite = torch.isfinite(e[rows.to(e.device)].to(torch.float64)).all(dim=1).cpu()
-    broken, silent = rows[~finite].tolist(), rows[finite].tolist()
-    if broken and not drop_bad:
-        raise ValueError(
-            f"{name!r} has encoder rows with NaN or inf: latents {_some_ids(broken)}; pass "
-            "drop_bad=True (--drop-bad) to have them taken as zero and recorded"
-        )
-    notes = [f"{counted(len(silent), 'latent')} with a zero encoder row ({_some_ids(silent)})"] if silent else []
-    return notes + (
-        [f"{counted(len(broken), 'encoder row')} not finite, taken as zero ({_some_ids(broken)})"] if broken else []
-    )
-
-
-def _bad_rows_message(name: str, w: Tensor, bad: Tensor) -> str:
-    rows = bad.nonzero().flatten()
-    peak = w[rows.to(w.device)].to(torch.float64).abs().amax(dim=1)
-    n_zero = int((peak == 0).sum())
-    kinds = [f"{n_zero:,} zero"] if n_zero else []
-    kinds += [f"{len(rows) - n_zero:,} with NaN or inf"] if len(rows) > n_zero else []
-    return (
-        f"{name!r} has decoder rows without a direction ({', '.join(kinds)}): latents {_some_ids(rows.tolist())}; "
-        "pass drop_bad=True (--drop-bad) to drop them and have them recorded"
-    )
-
-
-def _some_ids(ids: Sequence[int]) -> str:
-    shown = ", ".join(str(i) for i in ids[:_MAX_NAMED])
-    return shown + (f" and {len(ids) - _MAX_NAMED:,} more" if len(ids) > _MAX_NAMED else "")
-
-
-def _vector(values: Any, n: int, what: str, of: str) -> Tensor:
-    t = plain_tensor(values, what).cpu()
-    if t.shape != (n,):
-        raise ValueError(f"{what} must have one entry for each of the {n:,} {of}; got shape {tuple(t.shape)}")
-    if t.is_complex():
-        raise ValueError(f"{what} must hold real numbers; got {t.dtype}")
-    return t
-
-
-def _shares(frequency: Any, n: int) -> Tensor:
-    t = _vector(frequency, n, "frequency", "latents").to(torch.float64)
-    outside = (~((t >= 0) & (t <= 1))).nonzero().flatten().tolist()  # NaN is outside too
-    if outside:
-        raise ValueError(
-            f"frequency must be the share of tokens on which each latent fires, 0…1; latents {_some_ids(outside)} have "
-            f"{', '.join(f'{float(t[i]):.4g}' for i in outside[:_MAX_NAMED])}: divide counts by the number of tokens"
-        )
-    return t
-
-
-def _alive_mask(alive: Any, n: int) -> Tensor:
-    t = plain_tensor(alive, "list of alive latents").cpu()
-    if t.dtype == torch.bool:
-        return _vector(t, n, "alive", "latents")
-    ids = t.flatten()
-    if ids.numel() and (ids.is_floating_point() or ids.is_complex() or ids.unique().numel() < ids.numel()):
-        raise ValueError(
-            f"alive must be a bool mask of length {n:,} or a list of different latent ids; got {t.dtype} values "
-            f"beginning {ids[:4].tolist()}: for a mask of 0 and 1, pass alive > 0"
-        )
-    ids = ids.to(torch.int64)
-    if ids.numel() and (int(ids.min()) < 0 or int(ids.max()) >= n):
-        raise ValueError(
-            f"alive ids must lie in 0…{n - 1:,}; got {int(ids.min()):,}…{int(ids.max()):,}: "
-            "is this list from another run?"
-        )
-    mask = torch.zeros(n, dtype=torch.bool)
-    mask[ids] = True
-    return mask

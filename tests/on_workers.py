@@ -14,7 +14,7 @@ from sae_geometry.comparisons.seeds import _compare_pair
 from sae_geometry.distributed import worker as work
 from sae_geometry.distributed.errors import NotLoadedError
 from sae_geometry.distributed.worker import blas_threads, want_of_memory_told
-from sae_geometry.kernels.blocks import current_ceiling
+from sae_geometry.kernels.settings import current
 
 
 def slowly(a, b, tile, question, bias):
@@ -44,7 +44,7 @@ def where(a, b, parameters) -> tuple[int, int]:
 
 
 def terms(a, b, parameters) -> tuple[int, int | None, str]:
-    return os.getpid(), current_ceiling(), str(a.directions.device)
+    return os.getpid(), current().memory, str(a.directions.device)
 
 
 def on_64_threads(a, b, tile, question, bias):

@@ -8,6 +8,7 @@ import pkgutil
 import re
 import shlex
 import tomllib
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,9 +21,13 @@ from typer.testing import CliRunner
 
 import sae_geometry as sg
 from sae_geometry.cli import app
+from sae_geometry.cli.lifecycle import FAILED, INTERRUPTED, TERMINATED, UNDER, WRONG_USE
+from sae_geometry.io.redaction import _KEYS
+from sae_geometry.results.columns import LABELS, TABLES, Column
 
 ROOT = Path(sg.__file__).parents[1]
 COMMANDS_PAGE = ROOT / "docs" / "commands.md"
+RESULTS_PAGE = ROOT / "docs" / "read-your-results.md"
 
 
 def help_of(command: str) -> str:
@@ -52,6 +57,84 @@ def test_every_commands_help_is_quoted_word_for_word():
     if others:
         pytest.skip(f"help is laid out by {', '.join(others)}, the page by what constraints.txt names")
     assert COMMANDS_PAGE.read_text(encoding="utf-8") == commands_page(), "run: python tests/test_docs.py"
+
+
+RESULTS_INTRO = """# Read your results
+
+A results folder has tables as Parquet, lists as CSV, `summary.json` with every number and where it comes from,
+`report.html` to send, and `figures/`. `sg.read` gives the tables and the summary back:
+
+```python
+import sae_geometry as sg
+
+sg.save(sg.within("demo:local-narrow-seed0"), "redundancy", formats=["png"])
+tables, summary = sg.read("redundancy")
+closest = tables["matches"].nlargest(3, "cosine")
+print(closest[["latent_id", "partner_id", "cosine"]].to_string(index=False))
+```
+
+<!-- output -->
+```text
+{output}```
+
+Below is every column of every table. A latent id is the latent's index in its checkpoint, whatever was dropped. A
+cosine is signed and lies in −1…1, also where pairs were made by |cosine|. The words are those of the
+[glossary](glossary.md).
+"""
+
+
+def column_rows(columns: Mapping[str, Column]) -> list[str]:
+    rows = [f"| `{name}` | {unit} | {meaning} |" for name, (unit, meaning) in columns.items()]
+    return ["| Column | Unit | Meaning |", "|---|---|---|", *rows, ""]
+
+
+def results_page() -> str:
+    """The page of every column, as it should be. `python tests/test_docs.py` writes it."""
+    parts = [RESULTS_INTRO.replace("{output}", results_output())]
+    for table in TABLES:
+        parts += [f"## {table.file} ({', '.join(table.commands)})", "", f"One row per {table.row}.", ""]
+        parts += column_rows(table.columns)
+    parts += [
+        "## Labels",
+        "",
+        "With `--unembed` or `--labels`, tables and lists have these columns too: for partners with `partner_` or "
+        "`nearest_` in front, in `consensus.parquet` with the run's name and a colon.",
+        "",
+        *column_rows(LABELS),
+    ]
+    return "\n".join(parts)
+
+
+def results_output() -> str:
+    """What the page's code block prints, as the page has it: tests/test_pages.py runs the block."""
+    found = re.search(r"<!-- output -->\n```text\n(.*?)```", RESULTS_PAGE.read_text(encoding="utf-8"), re.S)
+    assert found is not None
+    return found[1]
+
+
+def test_the_page_of_results_has_every_column():
+    assert RESULTS_PAGE.read_text(encoding="utf-8") == results_page(), "run: python tests/test_docs.py"
+
+
+@pytest.mark.parametrize("name", commands())
+def test_help_names_the_tables_that_the_page_describes(name):
+    summary = re.split(r"^(?:Arguments|Options):", help_of(name), flags=re.M)[0]
+    assert ("report.html" in summary) == ("summary.json" in summary)
+    said = set(re.findall(r"[\w-]+\.(?:parquet|csv)\b", summary))
+    assert said == {t.file for t in TABLES if name in {command.split()[0] for command in t.commands}}
+
+
+def test_every_variable_and_every_exit_code_is_on_its_page():
+    page = (ROOT / "docs" / "exit-codes.md").read_text(encoding="utf-8")
+    source = "\n".join(p.read_text(encoding="utf-8") for p in (ROOT / "sae_geometry").rglob("*.py"))
+    read = set(re.findall(r"\bSAE_GEOMETRY_[A-Z_]+", source)) | set(_KEYS)
+    for found in re.findall(r'environ(?:\.get\(|\[)"(\w+)"|"(\w+)" (?:not )?in os\.environ', source):
+        read |= set(found)
+    read.discard("")
+    assert len(read) >= 10
+    assert read <= set(re.findall(r"`([A-Z][A-Z_]+)`", page))
+    codes = {FAILED, WRONG_USE, UNDER, INTERRUPTED, TERMINATED}
+    assert set(map(int, re.findall(r"^\| (\d+) \|", page, re.M))) == {0, *codes}
 
 
 @pytest.mark.parametrize("name", commands())
@@ -166,3 +249,4 @@ def test_a_notebook_runs_and_its_outputs_are_kept(name):
 if __name__ == "__main__":
     COMMANDS_PAGE.parent.mkdir(exist_ok=True)
     COMMANDS_PAGE.write_text(commands_page(), encoding="utf-8")
+    RESULTS_PAGE.write_text(results_page(), encoding="utf-8")

@@ -166,3 +166,16 @@ def test_the_contributing_page_names_the_command_that_ci_runs() -> None:
     assert "```bash\nmake test\n```" in text
     targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
     assert set(re.findall(r"`make (\w+)`", text)) <= set(targets)
+
+
+def test_the_contributing_page_names_files_and_lists_that_are_there() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = {n for n in re.findall(r"`(?:python )?([\w./]+(?:/|\.(?:py|md|toml|txt)))`", text) if "NAME" not in n}
+    roots = (ROOT, ROOT / "sae_geometry", ROOT / "sae_geometry" / "plots")
+    assert {n for n in named if not any((root / n).exists() for root in roots)} == set()
+    assert len(named) > 20
+    lists = re.findall(r"`([A-Za-z_]+)`(?: and\s`(\w+)`)? in\s`([\w/.]+\.py)`", text)
+    assert {n for first, second, _ in lists for n in (first, second) if n} == {"_HOME", "OneToOne", "MatchingName"}
+    for *names, file in lists:
+        source = next(root / file for root in roots if (root / file).exists()).read_text(encoding="utf-8")
+        assert all(re.search(rf"^{name}\b", source, re.M) for name in names if name), (names, file)

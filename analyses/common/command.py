@@ -23,7 +23,7 @@ FAILED, WRONG_USE, MISSED, INTERRUPTED = 1, 2, 3, 130
 
 @dataclass(frozen=True)
 class Options:
-    """What a plan may depend on beside the runs."""
+    """What a plan may depend on besides the runs."""
 
     n_epochs: int | None
 
@@ -64,7 +64,9 @@ def main(analysis: Analysis, arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return WRONG_USE
     except KeyboardInterrupt:
-        print("stopped; finished figures and values are kept, and the same command goes on from there", file=sys.stderr)
+        print(
+            "stopped; finished figures and values are saved, and the same command continues from there", file=sys.stderr
+        )
         return INTERRUPTED
 
 
@@ -125,7 +127,7 @@ def _parser(analysis: Analysis) -> argparse.ArgumentParser:
     parser.add_argument("--list", action="store_true", help="name the figures and what they show")
     parser.add_argument(
         "-o", "--out", type=Path, metavar="DIR",
-        help="folder for figures, and for what is kept to resume; default: figures/ for the demo, else reproductions/",
+        help="folder for figures, and for what resuming needs; default: figures/ for the demo, else reproductions/",
     )  # fmt: skip
     parser.add_argument("--offline", action="store_true", help="touch no network: only what was fetched before")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute")

@@ -1,4 +1,4 @@
-"""What goes wrong in a reproduction, each told in one sentence."""
+"""Errors of a reproduction, each of one sentence."""
 
 from __future__ import annotations
 

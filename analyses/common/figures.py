@@ -16,7 +16,7 @@ import sae_geometry as sg
 
 ROOT = Path(__file__).resolve().parents[2]
 FORMATS = ("png", "pdf")
-LARGE = 300_000  # bytes; a scatter's PNG beyond this is reduced to 256 colours, which nobody sees
+LARGE = 300_000  # bytes; a scatter's PNG beyond this is reduced to 256 colours, without a visible difference
 
 
 def write_figure(
@@ -58,7 +58,7 @@ def write_sidecar(
     seed: int = 0,
     more: Mapping[str, Any] | None = None,
 ) -> Path:
-    """What says how a figure was made, beside it: the arguments are those of `write_figure`."""
+    """Write how a figure was made to a file next to it: the arguments are those of `write_figure`."""
     sidecar = {"command": command, "commit": commit(), "version": sg.__version__, "seed": seed, "runs": list(runs)}
     path = stem.with_name(f"{stem.name}.json")
     path.write_text(json.dumps({**sidecar, **(more or {})}, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The dictionaries of an analysis: each loaded when first needed, fetched once, a few kept in memory."""
+"""The dictionaries of an analysis: each loaded when first needed, fetched once, a few cached in memory."""
 
 from __future__ import annotations
 

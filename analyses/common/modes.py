@@ -11,8 +11,8 @@ PROMINENCE = 0.1
 
 
 def n_modes(curve: Similarities) -> int:
-    """Peaks of the histogram over 0…1 in 50 bins, smoothed (1, 2, 1)/4 twice, that stand out of the valleys beside them
-    by at least a tenth of the highest.
+    """Count the peaks of the histogram over 0…1 in 50 bins, smoothed (1, 2, 1)/4 twice, that stand out of the valleys
+    next to them by at least a tenth of the highest.
 
     The paper says "bimodal" of a picture; this is our rule for the same picture.
     """

@@ -47,7 +47,7 @@ class Pair:
         return min(len(self.decoder.paired), len(self.decoder.back))
 
     def shared(self, threshold: float = 0.7) -> float:
-        """Share with both one-to-one cosines above the threshold, whoever the partners are: Paulo & Belrose's."""
+        """Share with both one-to-one cosines above the threshold, with any partners: Paulo & Belrose's."""
         return float(((self.decoder.paired > threshold) & (self.encoder.paired > threshold)).sum() / self.n_pairs)
 
     def shared_nearest(self, threshold: float = 0.7) -> float:
@@ -95,7 +95,7 @@ def pair_of(bench: Bench, a: Run, b: Run) -> Pair:
         decoder = sg.compare(left, right, "optimal")
         encoder = sg.compare(left, right, "optimal", on="encoder", turns=0)
         if decoder.was_interrupted or encoder.was_interrupted:
-            raise KeyboardInterrupt  # a matching that Ctrl-C cut short is not kept
+            raise KeyboardInterrupt  # a matching that Ctrl-C cut short is not stored
         chance = np.array([decoder.nearest_a_to_b.chance, decoder.a_to_b.chance])
         return {"chance": chance, **_arrays("decoder", decoder), **_arrays("encoder", encoder)}
 

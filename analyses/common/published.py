@@ -1,4 +1,4 @@
-"""Published values beside ours: read from `expected.toml`, judged, and printed as one table."""
+"""Published values next to ours: read from `expected.toml`, judged, and printed as one table."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def judge(
     Args:
         expected: the claims.
         measured: our values by name.
-        steps: the steps that were asked for; claims are told in their order.
+        steps: the steps that were asked for; claims are listed in their order.
         missing: why a step, or a value, could not be made.
         demo: no published run was measured: nothing is comparable.
     """

@@ -1,4 +1,4 @@
-"""Similarities of one direction as they are kept on disk: what a panel draws and a table states."""
+"""Similarities of one direction as they are stored on disk: what a panel draws and a table states."""
 
 from __future__ import annotations
 

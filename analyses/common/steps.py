@@ -1,6 +1,6 @@
-"""Steps that resume: what is finished is kept on disk, and done again only where its runs or parameters changed.
+"""Steps that resume: what is finished is stored on disk, and done again only where its runs or parameters changed.
 
-Two things are kept, each under a key: *values* (arrays that cost a sweep or a matching) by the fingerprints of their
+Two things are stored, each under a key: *values* (arrays that cost a sweep or a matching) by the fingerprints of their
 runs, their parameters and the package's version; *figures* by the same, and by the code that draws them. A figure also
 counts as finished only while its files are, byte for byte, what was written.
 """

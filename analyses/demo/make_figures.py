@@ -59,7 +59,7 @@ def hero(comparison: sg.Comparison, embedding: sg.Embedding) -> Figure:
 
 
 def _partners(ax: Axes, comparison: sg.Comparison, table: pd.DataFrame) -> None:
-    """Histogram of the cosine to the nearest partner, stacked by group, the shares written beside."""
+    """Histogram of the cosine to the nearest partner, stacked by group, with the shares."""
     edges = np.linspace(0, 1, 51)
     parts = [table.cosine[table.group == g] for g in (2, 1, 0)]
     ax.hist(parts, bins=list(edges), stacked=True, color=[GROUPS[g][1] for g in (2, 1, 0)])

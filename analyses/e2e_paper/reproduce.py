@@ -1,4 +1,4 @@
-"""Every geometric figure of the end-to-end paper, and its published values beside ours.
+"""Every geometric figure of the end-to-end paper, and its published values next to ours.
 
 python -m analyses.e2e_paper                    the paper's runs, fetched once
 python -m analyses.e2e_paper --only fig3a       one figure
@@ -249,7 +249,7 @@ def _number(*candidates: Any) -> float:
 
 ANALYSIS = Analysis(
     "e2e_paper",
-    "The geometric figures of the end-to-end paper (Braun et al. 2024), and its published values beside ours.",
+    "The geometric figures of the end-to-end paper (Braun et al. 2024), and its published values next to ours.",
     plan,
     seed=SEED,
 )

@@ -1,4 +1,4 @@
-"""PW-MCC of every pair of runs, beside the other numbers that carry its name: published value beside ours.
+"""PW-MCC of every pair of runs, next to the other numbers of that name: published value next to ours.
 
 python -m analyses.feature_consistency --runs FILE      runs of your own, listed as in runs.toml
 python -m analyses.feature_consistency --runs demo      the demo dictionaries in their places, offline
@@ -32,7 +32,7 @@ def plan(runs: RunFile, options: Options) -> list[Step]:
     chosen = runs.of("seed")
     missing = "" if len(chosen) > 1 else "the runs file has no two runs in the role seed"
     return [
-        Step("pw_mcc", "PW-MCC of every pair of runs, beside chance", chosen,
+        Step("pw_mcc", "PW-MCC of every pair of runs, and chance", chosen,
              partial(_make_matrix, runs=runs, chosen=chosen), missing=missing),
         Step("definitions", "PW-MCC, and what else carries the name, of pairs of one kind", chosen,
              partial(_make_definitions, runs=runs, chosen=chosen), missing=missing),
@@ -111,7 +111,7 @@ def _make_definitions(bench: Bench, *, runs: RunFile, chosen: tuple[Run, ...]) -
             where = np.arange(len(pairs)) + (at - (len(shown) - 1) / 2) * height
             bars = ax.barh(where, [value(p) for p in pairs.values()], height * 0.9, color=color, label=label)
             ax.bar_label(bars, fmt="%.3f", fontsize=6, padding=2)
-        for at, pair in enumerate(pairs.values()):  # beside the bars it belongs to: one-to-one first, then the nearest
+        for at, pair in enumerate(pairs.values()):  # next to the bars it belongs to: one-to-one first, then the nearest
             for chance, first, n_bars in ((pair.paired_chance, 0, 1), (pair.chance, 1, 2)):
                 line = [at - 0.4 + first * height, at - 0.4 + (first + n_bars) * height]
                 ax.plot([chance] * 2, line, color="black", linewidth=0.9, linestyle=(0, (1, 1.5)))
@@ -172,7 +172,7 @@ def _strata(frequency: np.ndarray, paired: np.ndarray, n: int = 8) -> list[tuple
 
 ANALYSIS = Analysis(
     "feature_consistency",
-    "PW-MCC of every pair of runs (Song et al. 2025), beside the numbers that carry its name; published v ours.",
+    "PW-MCC of every pair of runs (Song et al. 2025), next to the numbers of that name; published v ours.",
     plan,
     latents="all",
 )

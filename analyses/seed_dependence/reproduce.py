@@ -1,4 +1,4 @@
-"""How much two seeds share, by width, and how often latents recur over nine seeds: published values beside ours.
+"""How much two seeds share, by width, and how often latents recur over nine seeds: published values next to ours.
 
 python -m analyses.seed_dependence                  the paper's runs, fetched once
 python -m analyses.seed_dependence --only widths    one figure
@@ -101,7 +101,7 @@ def _draw_widths(
         where = np.arange(len(labels))
         joined = "-" if len(labels) > 2 else ""
         for at, (name, label, color, marker) in enumerate(looks):
-            apart = 0 if joined else 0.07 * (at - 2)  # markers of the same height stand beside one another
+            apart = 0 if joined else 0.07 * (at - 2)  # markers of the same height stand next to one another
             ax.plot(
                 where + apart, rows[name], color=color, marker=marker, markersize=4.5, linestyle=joined, label=label
             )

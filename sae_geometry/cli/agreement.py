@@ -20,9 +20,9 @@ def agreement(
     *,
     shared: o.Shared,
 ) -> None:
-    """Encoder beside decoder: do A's and B's encoders confirm the partners that their decoders find?
+    """Encoder against decoder: do A's and B's encoders confirm the partners that their decoders find?
 
-    Writes agreement.parquet, summary.json and figures/.
+    Writes report.html, agreement.parquet, summary.json and figures/.
     """
     import sae_geometry as sg
 

@@ -83,7 +83,7 @@ def compare(
             "--min-similarity and --turns"
         )
     with question(shared, "compare", [a, b] if control is None else [a, b, control], matching=matching, on=on) as work:
-        left, follow = map_of(work.dictionaries[0], map_file, map_side, offline=shared.offline)
+        left, follow = map_of(work.dictionaries[0], map_file, map_side)
         right, *others = map(follow, work.dictionaries[1:])
         if pairing == "index":
             paired = sg.compare_by_index(left, right, allow_mismatch=shared.allow_mismatch, progress=work.progress)

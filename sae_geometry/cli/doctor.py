@@ -5,15 +5,15 @@ from __future__ import annotations
 import typer
 
 from sae_geometry.cli import options as o
-from sae_geometry.cli.console import print_json, say, say_error
+from sae_geometry.cli.console import print_json, say_answer, say_error
 from sae_geometry.cli.lifecycle import FAILED, report_errors
 
 
 @report_errors
 def doctor(as_json: o.AsJson = False) -> None:
-    """Versions, device, whether the sweep is exact on this machine, and its rate beside the device's limit.
+    """What works on this machine and what to do; then versions, device, exactness and speed.
 
-    On a machine with a CUDA GPU the reference suite runs there. What is printed is Markdown, to paste into an issue.
+    On a machine with a CUDA GPU the reference suite runs there. The output is Markdown, to paste into an issue.
     """
     from sae_geometry.cost.doctor import diagnose
 
@@ -21,7 +21,7 @@ def doctor(as_json: o.AsJson = False) -> None:
     if as_json:
         print_json(found.to_dict())
     else:
-        say(found.markdown())
+        say_answer(found.markdown(), found.verdict)
     if not found.is_right:
         say_error("a check failed: please open an issue with the text above")
         raise typer.Exit(FAILED)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -40,7 +40,7 @@ def drift(
 ) -> None:
     """Follow each latent of a run through its checkpoints: cosine to its final direction, birth and death.
 
-    Writes drift.parquet, summary.json and figures/.
+    Writes report.html, drift.parquet, summary.json and figures/.
     """
     import sae_geometry as sg
 
@@ -51,8 +51,8 @@ def drift(
         return
     with speaker.bar() as progress:
         result = sg.drift(
-            run, final, threshold=threshold, still=still, drop_bad=shared.drop_bad, offline=shared.offline,
-            echo=speaker.resolved, progress=progress,
+            run, final, threshold=threshold, still=still, drop_bad=shared.drop_bad, echo=speaker.resolved,
+            progress=progress,
         )  # fmt: skip
     if shared.unembed is not None or shared.labels:
         result = replace(result, final=labeled([result.final], shared, speaker)[0])
@@ -64,6 +64,6 @@ def _as_the_last(run: str, final: str | None, speaker: Speaker, shared: o.Shared
     """Return the last state in place of every other, since all have one size and only the last is loaded."""
     from sae_geometry.sources import checkpoints, load
 
-    how: dict[str, Any] = {"offline": shared.offline, "echo": speaker.resolved}
-    states = [*checkpoints(run, **how), *([] if final is None else [final])]
-    return [load(states[-1], "all", encoder=False, drop_bad=shared.drop_bad, **how)] * len(states)
+    states = [*checkpoints(run, echo=speaker.resolved), *([] if final is None else [final])]
+    last = load(states[-1], "all", encoder=False, drop_bad=shared.drop_bad, echo=speaker.resolved)
+    return [last] * len(states)

@@ -45,9 +45,7 @@ def estimate(
     The same as --dry-run of the command that asks it. Of drift the states are given here, of one run and in order.
     """
     speaker = Speaker(quiet)
-    dictionaries = load_all(
-        runs, speaker, latents=latents, device=device, offline=offline, drop_bad=drop_bad, latent_axis=latent_axis
-    )  # fmt: skip
+    dictionaries = load_all(runs, speaker, latents=latents, drop_bad=drop_bad, latent_axis=latent_axis)
     say_plan(
         verb, dictionaries, as_json, workers=workers, bandwidth=bandwidth * 1e9 / 8, matching=matching,
         n_neighbors=n_neighbors, n_terms=n_terms,

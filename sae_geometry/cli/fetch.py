@@ -28,7 +28,7 @@ def fetch(
 
     speaker = Speaker(quiet)
     with speaker.bar() as progress:
-        files = sg.fetch(run, force=force, offline=offline, echo=speaker.note, progress=progress)
+        files = sg.fetch(run, force=force, echo=speaker.note, progress=progress)
     if as_json:
         print_json([{**asdict(f), "path": str(f.path)} for f in files])
         return

@@ -15,6 +15,7 @@ GROUPS = {
         "agreement": "do encoders confirm the partners decoders find?",
         "span": "how much of unmatched latents the other spans",
         "split": "what became of a narrow dictionary in a wide one",
+        "truth": "how well a dictionary recovers known features",
         "nearest": "latents closest to a probe, a vector, a latent",
         "flow": "features through the layers of one model",
         "drift": "one run's latents through its checkpoints",
@@ -34,7 +35,7 @@ GROUPS = {
     },
     "Machine": {
         "estimate": "operations, memory and time beforehand",
-        "doctor": "versions, device, exactness and speed here",
+        "doctor": "what works on this machine, and what to do",
     },
 }
 EXAMPLES = {
@@ -48,6 +49,7 @@ EXAMPLES = {
     "span": "span demo:local-seed0 demo:local-seed1",
     "split": "split demo:local-narrow-seed0 demo:local-seed0",
     "drift": "drift wandb:sparsify/gpt2/RUN",
+    "truth": "truth RUN features.npy",
     "tokens": "tokens RUN --unembed hf://org/model",
     "umap": "umap demo:local-seed0 demo:local-seed1 --html -o map",
     "project": "project map demo:e2e-seed0",

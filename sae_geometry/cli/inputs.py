@@ -1,4 +1,4 @@
-"""Preparation of a command: check options, load inputs, pick the device, estimate the cost."""
+"""Preparation of a command: check options, load inputs, estimate the cost."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from sae_geometry.cli.console import Speaker, print_json, say
 from sae_geometry.cli.lifecycle import in_options
-from sae_geometry.cli.options import Device
 
 if TYPE_CHECKING:
     from sae_geometry.dictionary import Dictionary
@@ -24,12 +23,12 @@ def check_free(out: Path | None, overwrite: bool) -> None:
         check_folder(out, overwrite)
 
 
-def check_wandb(project: str | None, offline: bool) -> None:
+def check_wandb(project: str | None) -> None:
     """Check before any work is done that results can be logged, if requested."""
     if project is not None:
         from sae_geometry.results.wandb_log import check_wandb as check
 
-        check(project, offline=offline)
+        check(project)
 
 
 def load_all(
@@ -37,8 +36,6 @@ def load_all(
     speaker: Speaker,
     *,
     latents: Literal["alive", "all"],
-    device: Device,
-    offline: bool,
     drop_bad: bool = False,
     latent_axis: int | None = None,
 ) -> list[Dictionary]:
@@ -47,18 +44,15 @@ def load_all(
 
     from sae_geometry.sources import OrientationWarning, load
 
-    where = pick_device(device)
     loaded = []
     for address in addresses:
         with warnings.catch_warnings(), speaker.bar() as progress:
             warnings.simplefilter("ignore", OrientationWarning)  # the dictionary's notes include it
-            d = load(
-                with_axis(address, latent_axis), latents, offline=offline, drop_bad=drop_bad, echo=speaker.resolved,
-                progress=progress,
-            )  # fmt: skip
+            address = with_axis(address, latent_axis)
+            d = load(address, latents, drop_bad=drop_bad, echo=speaker.resolved, progress=progress)
         for note in d.notes:
             speaker.note(f"{d.name}: {in_options(note)}")
-        loaded.append(d if where == "cpu" else d.to(where))
+        loaded.append(d)
     return loaded
 
 
@@ -70,7 +64,7 @@ def expand_all(addresses: list[str]) -> list[str]:
 
 
 def map_of(
-    first: Dictionary, file: str | None, side: Literal["first", "both"] | None, *, offline: bool = False
+    first: Dictionary, file: str | None, side: Literal["first", "both"] | None
 ) -> tuple[Dictionary, Callable[[Dictionary], Dictionary]]:
     """Return the first dictionary under the map of --map, and what to apply to the others.
 
@@ -83,7 +77,7 @@ def map_of(
     from sae_geometry.pairwise.mapping import mapped, may_share_a_space
     from sae_geometry.sources.vectors import read_matrix
 
-    name, matrix = read_matrix(file, offline=offline)
+    name, matrix = read_matrix(file)
 
     def follow(d: Dictionary) -> Dictionary:
         both = may_share_a_space(first, d) if side is None else side == "both"
@@ -97,22 +91,6 @@ def with_axis(address: str, latent_axis: int | None) -> str:
     if latent_axis is None or "::latent_axis=" in address:
         return address
     return f"{address}::latent_axis={latent_axis}"
-
-
-def pick_device(device: Device) -> str:
-    """Return the torch device to compute on.
-
-    Raises:
-        ValueError: the requested device is not available.
-    """
-    import torch
-
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if device == "auto":
-        return "cuda" if there["cuda"] else "cpu"
-    if not there[device]:
-        raise ValueError(f"--device {device} is not available here; use --device auto or cpu")
-    return device
 
 
 def say_plan(

@@ -22,7 +22,7 @@ def inspect(
     from sae_geometry.sources import inspect as look
 
     axis: Any = latent_axis
-    found = look(run, latent_axis=axis, offline=offline, echo=Speaker(quiet).resolved)
+    found = look(run, latent_axis=axis, echo=Speaker(quiet).resolved)
     if as_json:
         record = asdict(found) | {"files": [str(f) for f in found.files], "metadata": dict(found.metadata)}
         print_json(record)

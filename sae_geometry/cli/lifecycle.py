@@ -27,7 +27,7 @@ INTERRUPTED, TERMINATED = 130, 143
 
 _SOON = 0.02  # seconds until the signal is resent, after the finalizer or callback that ignored it
 # "drop_bad=True (--drop-bad)" has both forms; "latents="all"" only the argument; "::latent_axis=1" is an address.
-_BOTH = re.compile(r"\b[a-z_]+(?:=[^\s(]+|\('[^']*'\)) \((--[^)]+)\)")
+_BOTH = re.compile(r"\b[a-z_]+(?:=[^\s(]+|\([^()]*\)) \((--[^)]+)\)")
 _ARGUMENT = re.compile(r"(?<![:\w.\-])([a-z][a-z_]+)=(\"[^\"]*\"|'[^']*'|\d+|True|False)(?![\w.])")
 _FROM_ARRAY = re.compile(
     r"(?:call|pass the decoder to) sae_geometry\.Dictionary\.from_decoder\([^()]*?latent_axis=(\d|…)\), where "

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from sae_geometry.cli import options as o
-from sae_geometry.cli.inputs import map_of, pick_device, with_axis
+from sae_geometry.cli.inputs import map_of, with_axis
 from sae_geometry.cli.lifecycle import report_errors
 from sae_geometry.cli.outputs import claimed_folder, save_and_show
 from sae_geometry.cli.question import begin
@@ -46,14 +46,14 @@ def nearest(
     import sae_geometry as sg
     from sae_geometry.sources.vectors import as_vectors
 
-    speaker, where = begin(shared), pick_device(shared.device)
+    speaker = begin(shared)
     with speaker.bar() as progress:
-        source = as_vectors(vector, offline=shared.offline, echo=speaker.resolved, progress=progress)
-        source, mapping = map_of(source, map_file, map_side, offline=shared.offline)
+        source = as_vectors(vector, echo=speaker.resolved, progress=progress)
+        source, mapping = map_of(source, map_file, map_side)
         found = sg.nearest(
             source, [with_axis(run, shared.latent_axis) for run in runs], k, signed=not absolute, turns=turns,
             latents=shared.latents, drop_bad=shared.drop_bad, allow_mismatch=shared.allow_mismatch,
-            prepare=lambda d: mapping(d).to(where), offline=shared.offline, echo=speaker.resolved, progress=progress,
+            prepare=mapping, echo=speaker.resolved, progress=progress,
         )  # fmt: skip
     with claimed_folder(shared.out, "nearest", [found.vectors.name]) as folder:
         save_and_show(found, speaker, shared, into=folder)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 import typer
 
-Device = Literal["auto", "cpu", "cuda", "mps"]
+from sae_geometry.kernels.settings import Device
 
 
 class Format(StrEnum):
@@ -23,6 +23,19 @@ class Format(StrEnum):
 
 
 PNG_AND_PDF = [Format.PNG, Format.PDF]
+
+
+def _set(context: Any, option: Any, value: Any) -> Any:
+    """Make an option's value a setting until the command ends."""
+    from sae_geometry.kernels.settings import changed
+
+    if value:
+        try:
+            context.with_resource(changed(**{str(option.name): value}))
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from None
+    return value
+
 
 Run = Annotated[
     str, typer.Argument(metavar="RUN", help="An address: demo:NAME, a path, …; NAME=ADDRESS sets its label.")
@@ -38,7 +51,9 @@ Formats = Annotated[list[Format], typer.Option("--format", help="Figure format; 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as JSON on stdout.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Print every check, number and definition.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Nothing on stderr but errors.")]
-OnDevice = Annotated[Device, typer.Option("--device", help="Where to compute; auto takes a GPU if there is one.")]
+OnDevice = Annotated[
+    Device, typer.Option("--device", callback=_set, help="Where to compute; auto takes a GPU if there is one.")
+]
 Latents = Annotated[
     Literal["alive", "all"], typer.Option("--latents", help="Drop latents known to be dead (alive), or keep all.")
 ]
@@ -58,7 +73,9 @@ LatentAxis = Annotated[
         help="Which axis of stored decoders counts latents, where files cannot tell; ::latent_axis=1 for one alone.",
     ),
 ]
-Offline = Annotated[bool, typer.Option("--offline", help="Touch no network: demos, local files and caches only.")]
+Offline = Annotated[
+    bool, typer.Option("--offline", callback=_set, help="Touch no network: demos, local files and caches only.")
+]
 LogWandb = Annotated[
     str | None,
     typer.Option("--log-wandb", metavar="ENTITY/PROJECT", help="Also log the results there, as a new run of W&B."),
@@ -105,22 +122,10 @@ FirstRun = Annotated[
 SecondRun = Annotated[str, typer.Argument(metavar="B", help="The second dictionary's address.")]
 
 
-def _keep_to(context: Any, limit: str | None) -> str | None:
-    """Apply a memory ceiling until the command ends."""
-    from sae_geometry.kernels.blocks import memory_ceiling
-
-    if limit is not None:
-        try:
-            context.with_resource(memory_ceiling(limit))
-        except ValueError as error:
-            raise typer.BadParameter(str(error)) from None
-    return limit
-
-
 Memory = Annotated[
     str | None,
     typer.Option(
-        "--memory", metavar="SIZE", callback=_keep_to,
+        "--memory", metavar="SIZE", callback=_set,
         help="No sweep takes more than this above its inputs: 500MB, 2GB. [default: 256MB; 2GB on a GPU]",
     ),
 ]  # fmt: skip

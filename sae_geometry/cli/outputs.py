@@ -116,22 +116,21 @@ def save_and_show(
     elif shared.verbose:
         say(result.details())
     else:
-        say_answer(result.answer(), getattr(result, "headline", ""))
-    meanings = None if shared.as_json else getattr(result, "meanings", None)
-    if meanings is not None:
+        say_answer(result.answer(), result.headline)
+    if not shared.as_json and (meanings := result.meanings) is not None:
         say("\n".join(meanings.lines() if shared.verbose else meanings.few_lines()))
     print_saved(into, speaker, shared.as_json)
-    log_to_wandb(into, shared.log_wandb, speaker, offline=shared.offline, as_json=shared.as_json)
+    log_to_wandb(into, shared.log_wandb, speaker, as_json=shared.as_json)
 
 
-def log_to_wandb(folder: Path, project: str | None, speaker: Speaker, *, offline: bool, as_json: bool) -> None:
+def log_to_wandb(folder: Path, project: str | None, speaker: Speaker, *, as_json: bool) -> None:
     """Log a results folder if requested, and report where; a failure is one sentence and exit 1, without data loss."""
     if project is None:
         return
     from sae_geometry.results.wandb_log import LoggingError, log_wandb
 
     try:
-        where = log_wandb(folder, project, offline=offline)
+        where = log_wandb(folder, project)
     except LoggingError as error:
         say_error(str(error))
         raise typer.Exit(FAILED) from None

@@ -25,7 +25,7 @@ def project(
 ) -> None:
     """Place further dictionaries into a saved UMAP, whose points stay where they are.
 
-    Writes umap.parquet, neuronpedia.csv, summary.json and figures/.
+    Writes report.html, umap.parquet, neuronpedia.csv, summary.json and figures/.
     """
     import sae_geometry as sg
 
@@ -35,7 +35,6 @@ def project(
     with question(shared, "project", runs) as work:
         work.finish(
             sg.project(
-                work.dictionaries, embedding, seed=seed, offline=shared.offline,
-                allow_mismatch=shared.allow_mismatch, progress=work.progress,
+                work.dictionaries, embedding, seed=seed, allow_mismatch=shared.allow_mismatch, progress=work.progress
             )
-        )  # fmt: skip
+        )

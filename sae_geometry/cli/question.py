@@ -67,11 +67,14 @@ def question(
         resume: whether to use finished pairs.
         plan: further arguments of the cost estimate.
     """
+    from sae_geometry.distributed import settings
+
+    if shared.dask_load and shared.dask is None:
+        raise ValueError("--dask-load says how Dask workers get the runs: add --dask, or leave it out")
     speaker = begin(shared)
     dictionaries = load_all(
-        addresses, speaker, latents=shared.latents, device=shared.device, offline=shared.offline,
-        drop_bad=shared.drop_bad, latent_axis=shared.latent_axis,
-    )  # fmt: skip
+        addresses, speaker, latents=shared.latents, drop_bad=shared.drop_bad, latent_axis=shared.latent_axis
+    )
     if shared.dry_run:
         say_plan(verb, dictionaries, shared.as_json, **plan)
         raise typer.Exit
@@ -80,7 +83,7 @@ def question(
         dictionaries = [d.keep_alive() for d in dictionaries] if shared.latents == "alive" else dictionaries
     called = [d.name for d in dictionaries] if names is None else names(dictionaries)
     with ExitStack() as stack:
-        _compute_on_dask(stack, shared, dictionaries)
+        stack.enter_context(settings(executor=shared.dask, load=dictionaries if shared.dask_load else ()))
         folder = stack.enter_context(claimed_folder(shared.out, verb, called, resume=resume))
         bar = stack.enter_context(ExitStack())
         progress = bar.enter_context(speaker.bar())
@@ -93,28 +96,12 @@ def labeled(dictionaries: list[Dictionary], shared: Shared, speaker: Speaker) ->
     from sae_geometry.sources.bundle import Context
 
     with speaker.bar() as progress:
-        context = Context(shared.offline, speaker.note, progress)
+        context = Context(echo=speaker.note, progress=progress)
         return with_labels(dictionaries, context, unembed=shared.unembed, given=shared.labels or ())
 
 
 def begin(shared: Shared) -> Speaker:
     """Check before any work is done that results can be saved and logged."""
     check_free(shared.out, shared.overwrite)
-    check_wandb(shared.log_wandb, shared.offline)
+    check_wandb(shared.log_wandb)
     return Speaker(shared.quiet)
-
-
-def _compute_on_dask(stack: ExitStack, shared: Shared, dictionaries: list[Dictionary]) -> None:
-    """Run sweeps and pairs on Dask, if requested, until the stack is closed.
-
-    Raises:
-        ValueError: --dask-load without --dask.
-    """
-    if shared.dask is None:
-        if shared.dask_load:
-            raise ValueError("--dask-load says how Dask workers get the runs: add --dask, or leave it out")
-        return
-    from sae_geometry.distributed import running_on
-
-    load = dictionaries if shared.dask_load else ()
-    stack.enter_context(running_on(shared.dask, device=shared.device, load=load, offline=shared.offline))

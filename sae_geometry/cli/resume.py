@@ -42,7 +42,7 @@ def kept_pairs(folder: Path, *, usual: Path, resume: bool, speaker: Speaker) -> 
     except BaseException:
         if done := _in_words(kept):
             where = "" if folder == usual else f" -o {shlex.quote(str(folder))}"
-            speaker.note(f"{done} kept in {kept}; the same command with --resume{where} continues from there")
+            speaker.note(f"{done} saved in {kept}; the same command with --resume{where} continues from there")
         raise
     finally:
         with suppress(OSError):  # pairs remain

@@ -49,9 +49,9 @@ def seeds(
 ) -> None:
     """Compare many runs, every ordered pair: MMCS, shared latents, PW-MCC, recurrence, consensus, rarefaction.
 
-    Writes pairs.parquet, consensus.parquet, consensus.safetensors, orphans.parquet, summary.json and figures/. Finished
-    pairs are kept in a folder next to the results (its name with .pairs; in the cache where nothing may be written
-    there) until all are done; after an interruption the same command with --resume continues from them.
+    Writes report.html, pairs.parquet, consensus.parquet, consensus.safetensors, orphans.parquet, summary.json and
+    figures/. Finished pairs stay in a folder next to the results (its name with .pairs; in the cache where nothing may
+    be written there) until all are done; after an interruption the same command with --resume continues from them.
     """
     import sae_geometry as sg
     from sae_geometry.comparisons.seeds import forget_pairs
@@ -114,7 +114,7 @@ def _foretelling(speaker: Speaker, n_pairs: int, progress: Progress | None) -> P
         if left > _LONG:
             speaker.note(
                 f"{counted(round(n_pairs * (1 - share)), 'pair')} of {n_pairs:,} to go: about {_in_words(left)} at "
-                "this pace; stop whenever you like, finished pairs are kept for --resume"
+                "this pace; stop whenever you like, finished pairs are saved for --resume"
             )
         since = math.inf  # report at most once
 

@@ -22,9 +22,9 @@ def span(
     *,
     shared: o.Shared,
 ) -> None:
-    """How much of A's latents without a partner lies in the span of B's latents, beside chance.
+    """How much of A's latents without a partner lies in the span of B's latents, with the expectation by chance.
 
-    Writes span.parquet, summary.json and figures/.
+    Writes report.html, span.parquet, summary.json and figures/.
     """
     import sae_geometry as sg
 

@@ -27,7 +27,7 @@ def split(
 ) -> None:
     """Feature splitting: each narrow latent's children in a wide dictionary, what they explain of it, and what is new.
 
-    Writes split.parquet, parents.parquet, summary.json and figures/.
+    Writes report.html, split.parquet, parents.parquet, summary.json and figures/.
     """
     import sae_geometry as sg
 

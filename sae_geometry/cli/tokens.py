@@ -24,7 +24,7 @@ def tokens(
 ) -> None:
     """Read the tokens that each latent writes towards, by its decoder's direct effect on the logits.
 
-    Writes tokens.parquet, summary.json and figures/.
+    Writes report.html, tokens.parquet, summary.json and figures/.
     """
     import sae_geometry as sg
     from sae_geometry.sources.bundle import Context
@@ -32,6 +32,6 @@ def tokens(
     if shared.unembed is None:
         raise ValueError("tokens needs the model that the run was trained on: give --unembed DIR or hf://org/model")
     with question(replace(shared, unembed=None), "tokens", [run]) as work:
-        context = Context(shared.offline, work.speaker.note, work.progress)
+        context = Context(echo=work.speaker.note, progress=work.progress)
         unembedding = sg.read_unembedding(shared.unembed, context)
         work.finish(sg.read_tokens(work.dictionaries[0], unembedding, k=k, progress=work.progress))

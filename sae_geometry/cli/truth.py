@@ -29,7 +29,7 @@ def truth(
 ) -> None:
     """Does a dictionary recover known features: precision, recall, F1, uniqueness and MCC, with significance.
 
-    Writes matches.parquet, summary.json and figures/.
+    Writes report.html, matches.parquet, summary.json and figures/.
     """
     import sae_geometry as sg
 

@@ -78,7 +78,8 @@ def umap(
 ) -> None:
     """UMAP of one or more dictionaries together, from exact cosine neighbours, with its own evidence.
 
-    Writes umap.parquet, regions.json, neuronpedia.csv, summary.json and figures/; with --html explorer.html too.
+    Writes report.html, umap.parquet, regions.json, neuronpedia.csv, summary.json and figures/; with --html
+    explorer.html too.
 
     A regions file holds A: {box: [x0, x1, y0, y1]} or B: {polygon: [[x, y], [x, y], [x, y]]}, one line a region.
     """

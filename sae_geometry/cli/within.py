@@ -17,7 +17,7 @@ def within(
 ) -> None:
     """How redundant is one dictionary: every latent's nearest other latent, itself excluded.
 
-    Writes matches.parquet, summary.json and figures/.
+    Writes report.html, matches.parquet, summary.json and figures/.
     """
     import sae_geometry as sg
 

@@ -19,6 +19,7 @@ from sae_geometry.matching.defaults import THRESHOLD
 from sae_geometry.nulls import principal_axes, turned
 from sae_geometry.pairwise.inputs import describe_input, distinct
 from sae_geometry.pairwise.same_space import require_same_space
+from sae_geometry.results import methods
 from sae_geometry.results.answer import Answer
 from sae_geometry.sources import as_dictionary
 
@@ -156,6 +157,17 @@ class IndexComparison(Answer):
             "mean_cosine_of_shared": _mean(self.cosine[self.classes == "shared"]),
             "caveats": list(self.caveats),
         }
+
+    @property
+    def method(self) -> str:
+        """Describe in sentences what was computed and how."""
+        low, high = self.cuts
+        return (
+            f"We compared the latents of {self.a.name} and {self.b.name} that have the same id, by "
+            f"{methods.measure('decoder', True)}. A latent belongs to one dictionary alone if its relative decoder "
+            f"norm ‖b‖ / (‖a‖ + ‖b‖) is at most {low:g} or at least {high:g}. The nearest latent in the other "
+            f"dictionary shows whether another id is closer. {methods.EXACT} {methods.by_chance(self.b.name)}"
+        )
 
     def __repr__(self) -> str:
         low, high = self.cuts

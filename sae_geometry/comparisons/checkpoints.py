@@ -18,6 +18,7 @@ from sae_geometry.io.formatting import counted, read_only
 from sae_geometry.io.progress import Progress
 from sae_geometry.labels.pairs import PairLabels, label_summary, pair_labels
 from sae_geometry.pairwise.inputs import describe_input
+from sae_geometry.results import methods
 from sae_geometry.results.answer import Answer
 from sae_geometry.sources import checkpoints, load
 
@@ -122,6 +123,17 @@ class Drift(Answer):
                 "death": np.tile(names[self.death], n_checkpoints),
                 "alive": pd.array(alive * n_checkpoints, dtype="boolean"),
             }
+        )
+
+    @property
+    def method(self) -> str:
+        """Describe in sentences what was computed and how."""
+        return (
+            f"We followed each latent of {self.final.name} by its index through {len(self.labels)} checkpoints, by "
+            f"{methods.measure('decoder', True)} to its final direction and to its direction in the next checkpoint. A "
+            f"latent is born at the checkpoint from which on the first stays at or above {self.threshold:g}, and dies "
+            f"at that from which on 1 minus the second stays at or below {self.still:g}. There is no expectation by "
+            "chance."
         )
 
     @property
@@ -273,7 +285,7 @@ def _cosines(a: Dictionary, b: Dictionary, ids: Tensor) -> np.ndarray:
         return (u * v).sum(dim=1) / (torch.linalg.vector_norm(u, dim=1) * torch.linalg.vector_norm(v, dim=1))
 
     pairs = zip(a.directions.split(_ROWS), b.directions.split(_ROWS), strict=True)
-    return np.asarray(torch.cat([block(x, y) for x, y in pairs]).clamp(-1.0, 1.0).numpy())
+    return np.asarray(torch.cat([block(x, y) for x, y in pairs]).clamp(-1.0, 1.0).cpu().numpy())
 
 
 def _label(d: Dictionary, address: str | Path) -> tuple[str, int]:

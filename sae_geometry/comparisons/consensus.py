@@ -158,7 +158,7 @@ class Consensus:
     def __repr__(self) -> str:
         shares = ", ".join(ends([f"{int(c):,} in {k + 1}" for k, c in enumerate(self.incidence)]))
         how = f"one-to-one similarity > {self._levels}"
-        return f"Consensus of {len(self.runs)} runs ({how}): distinct latents found by exactly so many runs: {shares}"
+        return f"Consensus of {len(self.runs)} runs ({how}): distinct latents by number of runs: {shares}"
 
 
 def consensus(

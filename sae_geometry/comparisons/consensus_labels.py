@@ -11,7 +11,7 @@ FOUND = ("in every run", "in several runs", "in one run")
 
 
 def consensus_labels(c: Consensus) -> PairLabels | None:
-    """Put labels beside every latent of every run, next to another member of its group; None without labels."""
+    """Join labels to every latent of every run and to another member of its group; None without labels."""
     import pandas as pd
 
     ids, n = c.member_ids, len(c.runs)

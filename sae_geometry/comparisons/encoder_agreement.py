@@ -18,9 +18,10 @@ from sae_geometry.io.formatting import counted, or_dash, read_only
 from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.sweep import sweep
 from sae_geometry.labels.pairs import PairLabels, label_summary, pair_labels
-from sae_geometry.matching.defaults import THRESHOLD
+from sae_geometry.matching.defaults import THRESHOLD, check_threshold
 from sae_geometry.nulls import principal_axes, turned
 from sae_geometry.pairwise.inputs import describe_input, distinct
+from sae_geometry.results import methods
 from sae_geometry.results.answer import Answer
 from sae_geometry.sources import as_dictionary
 
@@ -199,11 +200,22 @@ class Agreement(Answer):
 
         return plots.frequency_hexbin(self, ax=ax, legend=legend)
 
+    @property
+    def method(self) -> str:
+        """Describe in sentences what was computed and how."""
+        return (
+            f"To each latent of {self.a.name} we took the nearest of {self.b.name} by "
+            f"{methods.measure('decoder', True)} (several may share one), the cosine of the two encoder directions, "
+            f"and the nearest by encoder directions. Cosines above {self.threshold:g} count as high. "
+            f"{methods.EXACT} {methods.by_chance(self.b.name)} Decoders and encoders are turned by one map where they "
+            "are equally wide."
+        )
+
     def __repr__(self) -> str:
         n, chance = self.a.n_latents, or_dash(self.decoder.a_to_b.chance, ".3f")
         counts = "  ".join(f"{name}: {c:,} ({c / n:.1%})" for name, c in self.counts().items())
         lines = [
-            f"Encoder beside decoder, {self.a.name!r} → {self.b.name!r}: {counted(n, 'latent')}, "
+            f"Encoder against decoder, {self.a.name!r} → {self.b.name!r}: {counted(n, 'latent')}, "
             "nearest decoder partner",
             f"  {counts}   (cosines to that partner above {self.threshold:g})",
             f"  mean decoder cosine {self.decoder_cosine.mean():.4f} (chance {chance}), encoder "
@@ -254,8 +266,7 @@ def agreement(
         >>> sum(r.counts().values()) == r.a.n_latents
         True
     """
-    if not -1 <= threshold <= 1:
-        raise ValueError(f"the threshold is a cosine, within −1…1; got {threshold:g}")
+    check_threshold(threshold)
     left, right = distinct([as_dictionary(a), as_dictionary(b)])
     how: Any = {"allow_mismatch": allow_mismatch, "progress": progress}
     decoders, encoders = compare_loaded(left, right, **how), compare_loaded(left, right, on="encoder", **how)

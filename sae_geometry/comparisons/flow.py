@@ -90,8 +90,8 @@ def flow(
     for a, b in pairwise(made):
         caveats += require_same_stream(a, b, allow_mismatch)
     if on == READS:
-        caveats.append("reads: encoders and decoders are no controls for each other, so the only control is the next "
-                       "layer's encoders turned")  # fmt: skip
+        caveats.append("reads: encoders and decoders cannot be controls for each other, so the only control is the "
+                       "next layer's encoders turned")  # fmt: skip
     steps = []
     for at, (a, b) in enumerate(pairwise(made)):
 
@@ -114,7 +114,7 @@ def _step(
     forth = nearest_matching(a, b, swept.rows, controls[0])
     back = nearest_matching(b, a, swept.cols, controls[1])
     method = default_matching(len(x), len(y))
-    # Pairs below the threshold are no edges, so they must not compete with those above it either.
+    # Pairs below the threshold are not edges, and must not compete with those above it.
     lowest = threshold if method == "optimal" else None
     found = match(x, y, method, nearest=swept, min_similarity=lowest)
     if found.interrupted:
@@ -152,7 +152,7 @@ def _read_rows(a: Dictionary, b: Dictionary) -> Tensor:
     """Return the encoder directions of the next layer.
 
     Raises:
-        ValueError: it has none, or they read another width.
+        ValueError: it has none, or they read a space of a different width.
     """
     rows = b.encoder_directions
     if rows is None:

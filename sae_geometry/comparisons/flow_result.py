@@ -11,8 +11,10 @@ import numpy as np
 
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import ends, or_dash
+from sae_geometry.matching.defaults import OneToOne
 from sae_geometry.pairwise.grouping import layer_of
 from sae_geometry.pairwise.inputs import describe_input
+from sae_geometry.results import methods
 from sae_geometry.results.answer import Answer
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ class Step:
     backward: np.ndarray
     backward_cosine: np.ndarray
     backward_q: np.ndarray
-    method: str
+    method: OneToOne
 
     @cached_property
     def origin(self) -> np.ndarray:
@@ -117,6 +119,24 @@ class Flow(Answer):
     def dictionaries(self) -> tuple[Dictionary, ...]:
         """Return the layers."""
         return self.layers
+
+    @property
+    def method(self) -> str:
+        """Describe in sentences what was computed and how."""
+        how = methods.measure("decoder", True)
+        if self.on == "reads":
+            how = "the cosine of a layer's unit decoder directions with the next layer's unit encoder directions"
+        after = "the next layer turned"
+        decoys = f"the nearest latent of {after}"
+        if self.on != "reads":
+            decoys = f"the nearest other latent of its own layer and the nearest of {after}"
+        folded = " Decoder norms were multiplied by the latents' thresholds." if self.fold else ""
+        return (
+            f"We linked the latents of {len(self.layers)} consecutive layers by {how}: to the nearest of the next "
+            "layer, from the nearest of the layer before, and to the one-to-one partner. "
+            f"{methods.matched(self.steps[0].method)} An edge has a cosine of at least {self.threshold:g} and is "
+            f"significant. {methods.significant(decoys, self.false_discovery_rate)} {methods.EXACT}{folded}"
+        )
 
     def answer(self) -> str:
         """Return the first screen. Layers differ in what a confound audit of two runs would flag."""

@@ -14,7 +14,7 @@ from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import aligned, or_dash
 from sae_geometry.io.progress import Progress
 from sae_geometry.matching import match
-from sae_geometry.matching.defaults import THRESHOLD
+from sae_geometry.matching.defaults import THRESHOLD, check_threshold
 from sae_geometry.pairwise.inputs import distinct
 from sae_geometry.results.answer import Answer
 from sae_geometry.sources import as_dictionary
@@ -114,6 +114,14 @@ class GroundTruth(Answer):
         """Return the caveats of the comparison."""
         return self.comparison.caveats
 
+    @property
+    def method(self) -> str:
+        """Describe in sentences what was computed and how."""
+        return (
+            f"{self.comparison.method} A latent recovers a feature if the similarity to its nearest is above "
+            f"{self.threshold:g}. MCC is the mean absolute cosine of the optimal one-to-one matching."
+        )
+
     def __repr__(self) -> str:
         a, b = self.dictionaries
         rows: list[tuple[str, ...]] = [("", "precision", "recall", "F1")]
@@ -158,8 +166,7 @@ def truth(
         >>> sg.truth(features[:30], features).above
         Recovery(precision=1.0, recall=0.75, f1=0.8571428571428571)
     """
-    if not -1 <= threshold <= 1:
-        raise ValueError(f"the threshold is a cosine, within −1…1; got {threshold:g}")
+    check_threshold(threshold)
     found, true = distinct([as_dictionary(a), as_dictionary(features)])
     made = compare_loaded(found, true, signed=signed, allow_mismatch=allow_mismatch, progress=progress)
     tick = None if progress is None else lambda step: progress(step.label, step.share)

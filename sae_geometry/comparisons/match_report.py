@@ -19,7 +19,7 @@ import numpy as np
 from sae_geometry.comparisons.pair import compare
 from sae_geometry.comparisons.pair_result import Comparison
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.distributed import Executor, running_on
+from sae_geometry.distributed import Executor, settings
 from sae_geometry.io.formatting import scalars
 from sae_geometry.io.progress import Progress
 from sae_geometry.labels.pairs import PairLabels
@@ -114,9 +114,14 @@ class MatchReport(Answer):
         return self.comparison.figures()
 
     def write_extra(self, folder: Path) -> None:
-        """Write match.json and the lists."""
-        self.comparison.write_extra(folder)
+        """Write match.json."""
         write_json(folder / "match.json", self.record)
+
+    @property
+    def method(self) -> str:
+        """Describe in sentences what was computed and how."""
+        encoder = "" if self.record["matchings"]["encoder_signed"] is None else " and by encoder cosines"
+        return f"{self.comparison.method} The matching was repeated by absolute cosines{encoder}."
 
     def __repr__(self) -> str:
         return "\n".join([repr(self.comparison), *_in_words(self.record)])
@@ -177,7 +182,7 @@ def match(
     def said(what: str) -> Callable[[Step], None] | None:
         return None if progress is None else lambda step: progress(f"{what}: {step.label}", step.share)
 
-    with running_on(executor):
+    with settings(executor=executor):
         c = compare(a, b, "optimal", allow_mismatch=allow_mismatch, progress=progress, **how)
         x, y = c.a, c.b.to(c.a.device)
         absolute = solve(x.directions, y.directions, "optimal", absolute=True, progress=said("|decoders|"), **how)
@@ -241,7 +246,7 @@ def _in_words(record: dict[str, Any]) -> list[str]:
         return [*lines, f"  shared by decoder and encoder: not asked, {shared['missing']}"]
     at = next(point for point in shared["curve"] if point["threshold"] == THRESHOLD)
     return [*lines, f"  shared by decoder and encoder > 0.7: {at['both']:,} of {shared['n_pairs']:,}, "
-            f"{at['both_same_partner']:,} with one partner"]  # fmt: skip
+            f"{at['both_same_partner']:,} with the same partner"]  # fmt: skip
 
 
 def schema() -> dict[str, Any]:

@@ -20,6 +20,7 @@ from sae_geometry.nulls import principal_axes, turned_copies
 from sae_geometry.pairwise.inputs import describe_input
 from sae_geometry.pairwise.mapping import plain_cosines
 from sae_geometry.pairwise.same_space import require_same_space
+from sae_geometry.results import methods
 from sae_geometry.results.answer import Answer
 from sae_geometry.sources import OrientationWarning, SourceError, as_dictionary, load, neuronpedia_pages
 from sae_geometry.sources.bundle import Context
@@ -117,6 +118,17 @@ class Nearest(Answer):
         from sae_geometry import plots
 
         return {"nearest": plots.nearest_figure(self)}
+
+    @property
+    def method(self) -> str:
+        """Describe in sentences what was computed and how."""
+        searched = ", ".join(str(d["name"]) for d in self.searched[:12])
+        more = f" and {len(self.searched) - 12:,} more" if len(self.searched) > 12 else ""
+        p = f"A p-value is the {self._meaning_of_p.removeprefix('p: ')}." if self.turns else "There are no p-values."
+        return (
+            f"We looked up the nearest of {self.n_candidates:,} latents of {searched}{more} to each vector of "
+            f"{self.vectors.name}, by {methods.measure('decoder', self.signed)}. {methods.EXACT} {p}"
+        )
 
     @property
     def _meaning_of_p(self) -> str:
@@ -286,7 +298,7 @@ def nearest(
         offline, echo, progress: as in `load`.
 
     Raises:
-        ValueError: k out of range, a negative number of turns, vectors of another width, or different spaces.
+        ValueError: k out of range, a negative number of turns, different widths, or different spaces.
         SourceError: as `load`.
 
     Example:
@@ -355,7 +367,7 @@ def _checked(source: Dictionary, d: Dictionary, allow_mismatch: bool) -> list[st
     """Return the caveats of comparing the vectors with a dictionary.
 
     Raises:
-        ValueError: another width, or a space that is known to be another.
+        ValueError: different widths, or spaces that are known to differ.
     """
     notes = [f"{d.name}: {note}" for note in d.notes]
     if source.d_in != d.d_in:

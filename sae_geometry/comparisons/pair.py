@@ -7,21 +7,21 @@ from dataclasses import replace
 from typing import Any, get_args
 from weakref import WeakKeyDictionary
 
-from sae_geometry.comparisons.pair_result import (
+from sae_geometry.comparisons.pair_matchings import (
     OWN_SCALES,
-    Comparison,
     OptimalLimits,
     pair_operands,
     with_matching,
     without_narrow_margins,
 )
+from sae_geometry.comparisons.pair_result import Comparison
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.distributed import Executor, running_on
+from sae_geometry.distributed import Executor, settings
 from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.sweep import listing_sweep
 from sae_geometry.kernels.types import Sweep
 from sae_geometry.matching import On
-from sae_geometry.matching.defaults import THRESHOLD, listed
+from sae_geometry.matching.defaults import THRESHOLD, check_threshold, listed
 from sae_geometry.nulls import (
     LISTED,
     Controls,
@@ -41,7 +41,7 @@ from sae_geometry.sources import as_dictionary
 # A dictionary of many comparisons is swept against itself once.
 _OWN: WeakKeyDictionary[Dictionary, dict[On, OwnCache]] = WeakKeyDictionary()
 _NO_LIMITS = OptimalLimits()
-MATCHINGS: tuple[MatchingName, ...] = ("nearest", "mutual", "greedy", "optimal")
+MATCHINGS: tuple[MatchingName, ...] = get_args(MatchingName)
 
 
 def compare(
@@ -113,8 +113,7 @@ def compare(
         raise ValueError(f"min_similarity, max_gap and time_budget are for matching='optimal'; got {matching!r}")
     if turns is not None and turns < 0:
         raise ValueError(f"turns is how often B is turned, 0 or more; got {turns}")
-    if not -1 <= threshold <= 1:
-        raise ValueError(f"threshold is a cosine, within −1…1; got {threshold}")
+    check_threshold(threshold)
     labels = (None, None) if names is None else names
     if len(labels) != 2:
         raise ValueError(f"names are two labels, of a and of b; got {len(labels)}: {', '.join(map(repr, labels))}")
@@ -123,7 +122,7 @@ def compare(
     named = [as_dictionary(d, name=name, drop_bad=drop_bad) for d, name in zip((a, b), labels, strict=True)]
     left, right, *others = distinct([*named, *([] if control is None else [as_dictionary(control, drop_bad=drop_bad)])])
     how: dict[str, Any] = {"on": on, "signed": signed, "turns": turns, "threshold": threshold, "progress": progress}
-    with running_on(executor):
+    with settings(executor=executor):
         made = compare_loaded(left, right, matching, limits, allow_mismatch=allow_mismatch, **how)
         made.one_to_one(progress)  # which the answer shows
         beside = [compare_loaded(x, z, matching, limits, **how) for z in others for x in (left, right)]

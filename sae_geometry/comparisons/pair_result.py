@@ -2,45 +2,33 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor
 
 from sae_geometry.comparisons import pair_words
 from sae_geometry.comparisons.inference import interval_over_latents
 from sae_geometry.comparisons.pair_hints import hints, plain_means
+from sae_geometry.comparisons.pair_matchings import PairMatchings
 from sae_geometry.comparisons.strata import strata, strata_lines
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.io.formatting import scalars
-from sae_geometry.io.parquet import write_csv
-from sae_geometry.io.progress import Progress
-from sae_geometry.kernels.types import Sweep
 from sae_geometry.labels.pairs import PairLabels, label_summary, pair_labels
-from sae_geometry.matching import Assignment, On, OneToOne, loss_if_forbidden, match, operands
-from sae_geometry.matching.defaults import SMALL, default_matching
-from sae_geometry.nulls import TurnedSweeps, own_pairs, turned_pairs
-from sae_geometry.pairwise.certainty import Certainty, certainty, forced_words, with_min_margin
+from sae_geometry.pairwise.certainty import forced_words
 from sae_geometry.pairwise.confounds import ConfoundAudit, confound_audit
-from sae_geometry.pairwise.double_counting import DoubleCounting, double_counting
 from sae_geometry.pairwise.inputs import activity, describe_input
 from sae_geometry.pairwise.label_columns import labeled_list
 from sae_geometry.pairwise.mapping import plain_cosines
-from sae_geometry.pairwise.matching_result import Matching, MatchingName, one_to_one_matching
+from sae_geometry.pairwise.matching_result import Matching
+from sae_geometry.results import methods
 from sae_geometry.results.answer import Answer
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-# Factors that turn inner products within A and within B into similarities: see `operands`.
-OWN_SCALES: dict[On, tuple[float, float]] = {"decoder": (1.0, 1.0), "encoder": (1.0, 1.0), "both": (2.0, 0.5)}
 
 _MEANING = {
     "nearest": "each latent's best partner; partners may be shared (double counting)",
@@ -50,17 +38,8 @@ _MEANING = {
 }
 
 
-@dataclass(frozen=True)
-class OptimalLimits:
-    """Limits of an optimal matching: the lowest similarity, and when to stop; see `compare`."""
-
-    min_similarity: float | None = None
-    max_gap: float = 0.0
-    time_budget: float = math.inf
-
-
 @dataclass(frozen=True, eq=False, repr=False)
-class Comparison(Answer):
+class Comparison(PairMatchings, Answer):
     """Comparison of two dictionaries in both directions under one matching, with the nearest neighbors.
 
     Attributes:
@@ -84,52 +63,10 @@ class Comparison(Answer):
         against_control: A and B each compared with the control dictionary; None without one.
     """
 
-    a: Dictionary
-    b: Dictionary
-    matching: MatchingName
-    on: On
-    signed: bool
-    a_to_b: Matching
-    b_to_a: Matching
-    nearest_a_to_b: Matching
-    nearest_b_to_a: Matching
-    caveats: tuple[str, ...]
-    assignment: Assignment | None
-    swept: Sweep
-    control_sweeps: TurnedSweeps
-    limits: OptimalLimits
-    turns: int
-    threshold: float
-    made: dict[MatchingName, Comparison]
-    certainty: tuple[Certainty, Certainty]
-    min_margin: float | None = None
-    against_control: tuple[Comparison, Comparison] | None = None
-
-    def rematch(self, matching: MatchingName, progress: Progress | None = None) -> Comparison:
-        """Return the comparison under another matching, without limits; sweep and matchings are cached.
-
-        Raises:
-            KeyboardInterrupt: Ctrl-C during the matching. (`compare(…, "optimal")` returns the best so far instead.)
-        """
-        if matching == self.matching and self._is_whole:
-            return self
-        if matching not in self.made:
-            _completed(with_matching(self, matching, OptimalLimits(), progress))
-        return self.made[matching]
-
     @cached_property
     def confounds(self) -> ConfoundAudit:
         """Return the confound audit of the two dictionaries, to be read before the numbers."""
         return confound_audit(self.a, self.b)
-
-    @property
-    def was_interrupted(self) -> bool:
-        """Return whether Ctrl-C ended the optimal matching before it was certified."""
-        return self.assignment is not None and self.assignment.interrupted
-
-    @property
-    def _is_whole(self) -> bool:
-        return self.limits == OptimalLimits() and self.min_margin is None and not self.was_interrupted
 
     @property
     def meaning(self) -> str:
@@ -146,42 +83,6 @@ class Comparison(Answer):
                 f"{certificate.relative_gap:.2g} of the largest total similarity"
             )
         return text
-
-    def one_to_one(self, progress: Progress | None = None) -> Comparison:
-        """Return the one-to-one comparison: optimal up to 4,096 latents per side, greedy beyond, unless chosen."""
-        if self.matching != "nearest":
-            return self
-        paired = self.rematch(self._default_matching, progress)
-        return paired if self.min_margin is None else without_narrow_margins(paired, self.min_margin)
-
-    @property
-    def _default_matching(self) -> OneToOne:
-        return default_matching(self.a.n_latents, self.b.n_latents)
-
-    def double_counting(self, progress: Progress | None = None) -> DoubleCounting:
-        """Return MMCS in both directions, the mutual, greedy and optimal one-to-one matchings, and the largest hubs.
-
-        Computes the three matchings at any size, once each. Those that were not asked for are matched against B turned
-        once, for their null expectation.
-        """
-        cached: dict[str, Any] = vars(self)
-        if "_counts" not in cached:
-            made = [self._counted(m, progress) for m in ("mutual", "greedy", "optimal")]
-            pairs = [(c.a_to_b, c.b_to_a) for c in made]
-            cached["_counts"] = double_counting(self.nearest_a_to_b, self.nearest_b_to_a, pairs)
-        found: DoubleCounting = cached["_counts"]
-        return found
-
-    def _counted(self, matching: OneToOne, progress: Progress | None) -> Comparison:
-        if matching in (self.matching, self._default_matching) or matching in self.made:
-            return self.rematch(matching, progress)
-        once = replace(self, turns=min(self.turns, 1))
-        return _completed(with_matching(once, matching, OptimalLimits(), progress, own=False))
-
-    @property
-    def _is_small(self) -> bool:
-        """Return whether both sides have at most 4,096 latents, so that every matching takes seconds."""
-        return max(self.a.n_latents, self.b.n_latents) <= SMALL
 
     def to_pandas(self) -> pd.DataFrame:
         """Return one row per latent and direction, with its nearest and its one-to-one partner.
@@ -214,15 +115,6 @@ class Comparison(Answer):
             frame["one_to_one_loss_if_forbidden"] = paired._losses_if_forbidden[at]
             frames.append(frame.assign(**activity(d)))
         return pd.concat(frames, ignore_index=True)
-
-    @cached_property
-    def _losses_if_forbidden(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return for each latent how much the optimal total falls, at least, without its pair: float64 [n] and [m]."""
-        if self.assignment is None or self.assignment.certificate is None:
-            return np.full(self.a.n_latents, np.nan), np.full(self.b.n_latents, np.nan)
-        of_a = loss_if_forbidden(*pair_operands(self.a, self.b, self.on), self.assignment)
-        back, _ = self.assignment.reverse(self.b.n_latents)
-        return of_a, np.where(back >= 0, of_a[back], np.nan)
 
     @property
     def shared(self) -> pd.DataFrame:
@@ -303,11 +195,6 @@ class Comparison(Answer):
         table = pd.concat([self.a_to_b.to_pandas(), self.b_to_a.to_pandas()])
         return pair_labels(table, self.dictionaries, signed=self.signed, threshold=self.threshold)
 
-    def write_extra(self, folder: Path) -> None:
-        """Write shared.csv, only-a.csv and only-b.csv."""
-        for name, table in self.lists().items():
-            write_csv(table, folder / f"{name}.csv")
-
     def figures(self) -> Mapping[str, Figure]:
         """Return the figures to save: partners, similarity, multiplicity, certainty; double_counting up to 4,096."""
         from sae_geometry import plots
@@ -379,19 +266,9 @@ class Comparison(Answer):
             out["double_counting"] = self.double_counting().summary()
         return out
 
-    @property
-    def _counts_cheaply(self) -> bool:
-        """Return whether every matching takes seconds, or is there already."""
-        return self._is_whole and (self._is_small or "optimal" in self.made)
-
     def _interval(self, m: Matching) -> dict[str, Any] | None:
         """Return the interval of this pair's mean, over latents; None with fewer than two latents."""
         return asdict(interval_over_latents(m.similarity)) if m.n_matched > 1 else None
-
-    def certificate(self) -> dict[str, Any] | None:
-        """Return the plain values of the optimal matching's certificate (gap, rounds, certified, …), or None."""
-        found = None if self.assignment is None else self.assignment.certificate
-        return None if found is None else scalars(found)
 
     def plot_ecdf(self, ax: Axes | None = None, *, legend: bool = True) -> Axes:
         """Draw the ECDF of similarity, both directions, nearest and one-to-one, with the null expectation."""
@@ -437,6 +314,35 @@ class Comparison(Answer):
         """Return the answer in two sentences."""
         return pair_words.sentences(self._sides())
 
+    @property
+    def method(self) -> str:
+        """Describe in sentences what was computed and how."""
+        paired = self.one_to_one()
+        certificate = None if paired.assignment is None else paired.assignment.certificate
+        gap = None if certificate is None or certificate.certified else certificate.relative_gap
+        turns = self.turns if paired.a_to_b.expected_pairs is not None else None
+        parts = [
+            f"We compared {self.a.name} and {self.b.name} by {methods.measure(self.on, self.signed)}.",
+            methods.EXACT,
+            methods.matched("nearest"),
+            methods.matched(paired.matching, gap),
+            f"A one-to-one pair above {self.threshold:g} counts as shared.",
+            methods.by_chance(self.b.name, turns),
+            methods.OWN_AND_TURNED,
+        ]
+        if paired.limits.min_similarity is not None:
+            parts.insert(4, f"No pair below {paired.limits.min_similarity:g} was matched.")
+        if self.min_margin is not None:
+            parts.insert(
+                4,
+                f"Pairs that exceed the best other candidate of either latent by less than {self.min_margin:g} were "
+                "left out.",
+            )
+        if self.against_control is not None:
+            control = self.against_control[0].b.name
+            parts.append(f"As a control, both were compared in the same way with {control}.")
+        return " ".join(parts)
+
     def __repr__(self) -> str:
         lines = pair_words.first_screen(self._sides(), self.confounds, self.caveats)
         if not self._is_whole or self.matching in ("mutual", "greedy"):
@@ -478,101 +384,3 @@ class Comparison(Answer):
         if self._counts_cheaply:
             parts.append(str(self.double_counting()))
         return "\n".join(parts)
-
-
-def with_matching(
-    c: Comparison, matching: MatchingName, limits: OptimalLimits, progress: Progress | None, *, own: bool = True
-) -> Comparison:
-    """Return `c` under another matching with the same nearest matchings; cache it in `made` if complete.
-
-    Without `own`, there is no null expectation from halves of the dictionaries.
-    """
-    forth, back = c.nearest_a_to_b, c.nearest_b_to_a
-    if matching == "nearest":
-        return c.made.setdefault(matching, _made(c, matching, forth, back, None, limits))
-    tick = None if progress is None else lambda step: progress(step.label, step.share)
-    x, y = pair_operands(c.a, c.b, c.on)
-    assignment = match(x, y, matching, absolute=not c.signed, nearest=c.swept, progress=tick, **asdict(limits))
-    there = one_to_one_matching(forth, back, matching, assignment.partner, assignment.cosine)
-    here = one_to_one_matching(back, forth, matching, *assignment.reverse(c.b.n_latents))
-    if c.turns and not assignment.interrupted:
-        there, here = _with_expected(c, there, here, matching, limits, progress, own)
-    made = _made(c, matching, there, here, assignment, limits)
-    if own and limits == OptimalLimits() and not made.was_interrupted:
-        c.made[matching] = made
-    return made
-
-
-def without_narrow_margins(c: Comparison, least: float) -> Comparison:
-    """Return `c` without pairs whose margin is below `least`."""
-    forth, back = (with_min_margin(m, s, least) for m, s in zip((c.a_to_b, c.b_to_a), c.certainty, strict=True))
-    return replace(c, a_to_b=forth, b_to_a=back, min_margin=least)
-
-
-def _made(
-    c: Comparison,
-    matching: MatchingName,
-    there: Matching,
-    here: Matching,
-    assignment: Assignment | None,
-    limits: OptimalLimits,
-) -> Comparison:
-    """Return `c` with these matchings and their margins."""
-    rows, cols = c.swept.rows, c.swept.cols
-    assert cols is not None
-    return replace(
-        c,
-        matching=matching,
-        a_to_b=there,
-        b_to_a=here,
-        assignment=assignment,
-        limits=limits,
-        certainty=(certainty(there, rows, cols), certainty(here, cols, rows)),
-        min_margin=None,
-        against_control=None,
-    )
-
-
-def _with_expected(
-    c: Comparison,
-    there: Matching,
-    here: Matching,
-    method: OneToOne,
-    limits: OptimalLimits,
-    progress: Progress | None,
-    own: bool,
-) -> tuple[Matching, Matching]:
-    """Add the null expectations of `method`: against B turned and, with `own`, between halves of each dictionary."""
-    if progress is not None:
-        progress(f"chance of {method}", 0.0)
-    x, y = pair_operands(c.a, c.b, c.on)
-    how: Any = {"absolute": not c.signed} | (asdict(limits) if method == "optimal" else {})
-    expected = turned_pairs(x, y, method, c.turns, threshold=c.threshold, swept=c.control_sweeps, **how)
-    there, here = (replace(m, expected_pairs=expected) for m in (there, here))
-    if not own:
-        return there, here
-    of_x, of_y = (own_pairs(z, method, scale=s, **how) for z, s in zip((x, y), OWN_SCALES[c.on], strict=True))
-    return replace(there, own_pairs=of_x), replace(here, own_pairs=of_y)
-
-
-def _completed(c: Comparison) -> Comparison:
-    if c.was_interrupted:
-        raise KeyboardInterrupt
-    return c
-
-
-def pair_operands(a: Dictionary, b: Dictionary, on: On) -> tuple[Tensor, Tensor]:
-    """Return the operands of the sweep on A's device.
-
-    Raises:
-        ValueError: no encoders, or encoders that read spaces of different width.
-    """
-    b = b.to(a.device)
-    for d in (a, b):
-        if on != "decoder" and d.encoder_directions is None:
-            raise ValueError(f'{d.name!r} has no encoder, which on="{on}" needs; use on="decoder"')
-    if on != "decoder" and a.encoder_directions.shape[1] != b.encoder_directions.shape[1]:  # type: ignore[union-attr]
-        widths = [d.encoder_directions.shape[1] for d in (a, b) if d.encoder_directions is not None]
-        raise ValueError(f"the encoders of {a.name!r} and {b.name!r} read {widths[0]} and {widths[1]} dimensions: "
-                         'cosines between them do not exist; use on="decoder"')  # fmt: skip
-    return operands((a.directions, a.encoder_directions), (b.directions, b.encoder_directions), on)

@@ -224,7 +224,7 @@ def _interval_words(both: Sequence[Matching]) -> str:
 
 def _chance_words(forth: Matching, back: Matching) -> str:
     text = (
-        "chance: the same against the target turned, its principal axes and inner cosines kept; own: the "
+        "chance: the same against the target turned, with its principal axes and inner cosines; own: the "
         "source with itself (nearest other latent; halves matched); adjusted: (mean − chance) / (1 − chance); "
         "significant: closer than its own dictionary and the target turned explain, 5 % false discoveries"
     )

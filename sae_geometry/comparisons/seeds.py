@@ -15,12 +15,12 @@ from sae_geometry.comparisons.consensus import COLUMNS, explained_up_to
 from sae_geometry.comparisons.pair import compare
 from sae_geometry.comparisons.seeds_result import SeedComparison
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.distributed import Executor, running_on, spread
+from sae_geometry.distributed import Executor, settings, spread
 from sae_geometry.distributed.errors import wrong_answer
 from sae_geometry.io.formatting import few
 from sae_geometry.io.progress import Progress
 from sae_geometry.matching import On, OneToOne, match
-from sae_geometry.matching.defaults import THRESHOLD, default_matching
+from sae_geometry.matching.defaults import THRESHOLD, check_threshold, default_matching
 from sae_geometry.pairwise.checkpoint import (
     N_BINS,
     PairParameters,
@@ -81,8 +81,7 @@ def seeds(
         raise ValueError(f"at least two runs are needed to compare; got {len(runs)}")
     if matching is not None and matching not in get_args(OneToOne):
         raise ValueError(f"matching must be one of {', '.join(get_args(OneToOne))}; got {matching!r}")
-    if not -1 <= threshold <= 1:
-        raise ValueError(f"the threshold is a cosine, within −1…1; got {threshold:g}")
+    check_threshold(threshold)
     dictionaries = distinct([as_dictionary(r) for r in runs])
     notes = [f"{d.name}: {note}" for d in dictionaries for note in d.notes]
     for a, b in itertools.combinations(dictionaries, 2):
@@ -104,7 +103,7 @@ def seeds(
         if progress is not None:
             progress("pairs", len(done) / len(todo))
 
-    with running_on(executor):
+    with settings(executor=executor):
         tick()
         for (i, j), record in spread(_compare_pair, dictionaries, [p for p in todo if p not in done], parameters):
             try:

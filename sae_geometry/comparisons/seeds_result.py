@@ -37,6 +37,7 @@ from sae_geometry.pairwise.checkpoint import N_BINS
 from sae_geometry.pairwise.confounds import runs_table
 from sae_geometry.pairwise.grouping import kind_of, layer_of, seed_of
 from sae_geometry.pairwise.inputs import describe_input
+from sae_geometry.results import methods
 from sae_geometry.results.answer import Answer
 
 if TYPE_CHECKING:
@@ -179,7 +180,7 @@ class SeedComparison(SeedMatrices, Answer):
             "hook_points": [d.hook_point for d in self.runs],
             "seeds": [seed_of(d) for d in self.runs],
             "rows_are": "the source, columns the target",
-            **({} if self.n_runs <= _LISTED else {"matrices": "left out for so many runs: pairs.parquet has them"}),
+            **({} if self.n_runs <= _LISTED else {"matrices": f"left out above {_LISTED} runs: see pairs.parquet"}),
             "mmcs": self._listed(self.mmcs),
             "mmcs_chance": self._listed(self.chance),
             "mmcs_own": self._listed(self.own),
@@ -276,6 +277,11 @@ class SeedComparison(SeedMatrices, Answer):
     def _interval_summary(self, group: str) -> dict[str, Any]:
         return {what: asdict(self.interval(group, what)) for what in ("mmcs", "shared", "paired")}
 
+    @property
+    def method(self) -> str:
+        """Describe in sentences what was computed and how."""
+        return seeds_words.method(self.names, methods.measure(self.on, self.signed), self.matching, self.threshold)
+
     def __repr__(self) -> str:
         rows = [
             (f"shared one to one > {self.threshold:g}", self.shared, self.shared_chance, True),
@@ -325,7 +331,7 @@ class SeedComparison(SeedMatrices, Answer):
             lines.append(f"  mean share > {self.threshold:g} within {group}: {said}")
         lines += [f"  {d}" for d in self._differences]
         shares = [f"{k}: {v:.1%}" for k, v in enumerate(self.recurrence_shares)]
-        lines.append(f"  latents found in exactly so many other runs: {'  '.join(ends(shares))}")
+        lines.append(f"  latents by the number of other runs that find them: {'  '.join(ends(shares))}")
         lines += [f"  {self.consensus}", f"  {self.rarefaction}"]
         return "\n".join([*lines, *(f"  caveat: {c}" for c in self.caveats)])
 

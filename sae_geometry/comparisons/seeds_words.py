@@ -9,6 +9,8 @@ import numpy as np
 
 from sae_geometry.io.escaping import shown
 from sae_geometry.io.formatting import aligned, counted, or_dash, percent
+from sae_geometry.matching.defaults import OneToOne
+from sae_geometry.results import methods
 
 WIDTH = 80
 SHOWN = 12  # largest number of runs in a printed matrix
@@ -78,3 +80,13 @@ def printed(matrix: np.ndarray, names: Sequence[str], form: str) -> list[str]:
     rows = [(f"[{i}] {names[i]}", *("·" if i == j else or_dash(matrix[i, j], form) for j in among)) for i in among]
     more = [f"… and {counted(len(names) - SHOWN, 'run')} more: see pairs.parquet"] if len(names) > SHOWN else []
     return aligned([head, *rows]) + more
+
+
+def method(names: Sequence[str], measure: str, matching: OneToOne, threshold: float) -> str:
+    """Describe a comparison of many runs for a methods section."""
+    return (
+        f"We compared every pair of {counted(len(names), 'run')} by {measure}. {methods.EXACT} "
+        f"{methods.matched('nearest')} {methods.matched(matching)} A latent is found in another run if the similarity "
+        f"to its one-to-one partner there is above {threshold:g}. Consensus groups are latents of different runs that "
+        f"are all partners of each other. {methods.by_chance('the other run')} {methods.OWN_AND_TURNED}"
+    )

@@ -14,10 +14,11 @@ from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import aligned, counted, read_only
 from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.sweep import sweep
-from sae_geometry.matching.defaults import THRESHOLD
+from sae_geometry.matching.defaults import THRESHOLD, MatchingName, check_threshold
 from sae_geometry.nulls import principal_axes, turned
 from sae_geometry.pairwise.confounds import confound_audit
 from sae_geometry.pairwise.inputs import describe_input
+from sae_geometry.results import methods
 from sae_geometry.results.answer import Answer
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class SpanOverlap(Answer):
     a: Dictionary
     b: Dictionary
     threshold: float
-    matching: str
+    matching: MatchingName
     unmatched: np.ndarray
     n_nearest: tuple[int, ...]
     explained: np.ndarray
@@ -120,6 +121,17 @@ class SpanOverlap(Answer):
 
         return plots.span_curve(self, ax=ax, legend=legend)
 
+    @property
+    def method(self) -> str:
+        """Describe in sentences what was computed and how."""
+        return (
+            f"We took the latents of {self.a.name} without a one-to-one partner in {self.b.name} above "
+            f"{self.threshold:g}, by {methods.measure('decoder', True)}, and measured which share of each direction "
+            "lies in the span of its k nearest lines there (largest absolute cosine). "
+            f"{methods.matched(self.matching)} Principal angles compare the leading subspaces of these latents and of "
+            f"the matched latents of {self.b.name}. {methods.EXACT} {methods.by_chance(self.b.name)}"
+        )
+
     def __repr__(self) -> str:
         lines = [
             f"Span of {self.b.name!r} against the {len(self.unmatched):,} of {counted(self.a.n_latents, 'latent')} of "
@@ -178,8 +190,7 @@ def span(
     ks = tuple(n_nearest)
     if not ks or list(ks) != sorted(set(ks)) or not ks[0] >= 1 or ks[-1] > _MOST_NEAREST:
         raise ValueError(f"n_nearest are ascending numbers from 1 to {_MOST_NEAREST}; got {list(ks)}")
-    if not -1 <= threshold <= 1:
-        raise ValueError(f"the threshold is a cosine, within −1…1; got {threshold:g}")
+    check_threshold(threshold)
     made = compare(a, b, allow_mismatch=allow_mismatch, progress=progress).one_to_one()
     left, right = made.a, made.b.to(made.a.device)
     above = np.nan_to_num(made.a_to_b.similarity, nan=-np.inf) > threshold

@@ -22,6 +22,7 @@ from sae_geometry.pairwise.confounds import confound_audit
 from sae_geometry.pairwise.inputs import describe_input, distinct
 from sae_geometry.pairwise.matching_result import Matching, nearest_matching
 from sae_geometry.pairwise.same_space import require_same_space
+from sae_geometry.results import methods
 from sae_geometry.results.answer import Answer
 from sae_geometry.sources import as_dictionary
 
@@ -215,6 +216,19 @@ class SplitMap(Answer):
         from sae_geometry import plots
 
         return plots.explained_ecdf(self, ax=ax, legend=legend)
+
+    @property
+    def method(self) -> str:
+        """Describe in sentences what was computed and how."""
+        narrow, wide, n_terms = self.narrow.name, self.wide.name, self.combination.index.shape[1]
+        return (
+            f"We took the nearest latent of {narrow} to each latent of {wide} by {methods.measure('decoder', True)}. "
+            f"{methods.significant(f'the nearest latent of {narrow} turned', self.false_discovery_rate)} It is the "
+            "latent's parent if it is significant and closer than the nearest of as many isotropic directions is "
+            f"expected to be; a latent without a parent is novel. Each direction of {narrow} was approximated by a "
+            f"non-negative combination of up to {n_terms} directions of {wide} (orthogonal matching pursuit). "
+            f"{methods.EXACT} {methods.by_chance(wide)}"
+        )
 
     def __repr__(self) -> str:
         n = self.narrow.n_latents

@@ -20,6 +20,7 @@ from sae_geometry.matching.defaults import THRESHOLD
 from sae_geometry.nulls import LISTED, How, within_controls
 from sae_geometry.pairwise.inputs import activity, describe_input
 from sae_geometry.pairwise.matching_result import Matching, nearest_matching, with_mutual
+from sae_geometry.results import methods
 from sae_geometry.results.answer import Answer
 from sae_geometry.sources import as_dictionary
 
@@ -107,6 +108,20 @@ class WithinComparison(Answer):
         from sae_geometry import plots
 
         return plots.similarity_histogram([self.nearest], ax=ax, legend=legend)
+
+    @property
+    def method(self) -> str:
+        """Describe in sentences what was computed and how."""
+        name = self.dictionary.name
+        return " ".join(
+            [
+                f"We compared the latents of {name} with each other by {methods.measure('decoder', self.signed)}: each "
+                "with its nearest other latent, itself excluded by its index.",
+                methods.EXACT,
+                methods.by_chance(name),
+                methods.significant(f"the nearest latent of {name} turned"),
+            ]
+        )
 
     def __repr__(self) -> str:
         m = self.nearest

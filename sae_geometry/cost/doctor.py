@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -23,15 +24,19 @@ _ON_CUDA: tuple[tuple[ScreenName, Precision], ...] = (("torch", "float32"), ("fp
 _FUSED: tuple[tuple[ScreenName, Precision], ...] = (
     ("triton", "float32"), ("triton-fp16", "fp16"), ("triton-tf32", "tf32")
 )  # fmt: skip
+_EXTRAS = {"interactive": "plotly", "dask": "distributed"}
+_EXTRAS_ON_CUDA = {"cu13": "cuml"}
+_CUDA_TORCH = "install a torch with CUDA (pytorch.org/get-started)"
 
 
 @dataclass(frozen=True)
 class Diagnosis:
     """Result of a diagnosis.
 
-    sections: "software", "device", "back ends" and "checks", each a mapping of short texts. A check says "exact" when a
-    screen gives the dense definition's partners and scores, bit for bit, in every case of the reference suite, "not
-    here" when it cannot run, and begins with "WRONG" when it differs.
+    sections: "software", "extras", "device", "back ends" and "checks", each a mapping of short texts. An extra is
+    "installed" or the command that installs it. A check says "exact" when a screen gives the dense definition's
+    partners and scores, bit for bit, in every case of the reference suite, "not here" when it cannot run, and begins
+    with "WRONG" when it differs.
     rates: rate of the sweep on the best device, with the device's limit.
     """
 
@@ -43,13 +48,29 @@ class Diagnosis:
         """Return whether no check failed."""
         return not any(text.startswith("WRONG") for text in self.sections["checks"].values())
 
+    @property
+    def verdict(self) -> str:
+        """Return in one line what works here and what to do."""
+        checks, device = self.sections["checks"], self.sections["device"]
+        wrong = [name for name, text in checks.items() if text.startswith("WRONG")]
+        if wrong:
+            return (
+                f"Wrong answers here ({'; '.join(wrong)}): do not use this machine, and open an issue with this text."
+            )
+        on = "CPU and GPU" if any(name.startswith("cuda") for name in checks) else "CPU"
+        if device["cuda"].startswith("unused"):
+            return f"Works, exact on the {on}, but the GPU is unused: {_CUDA_TORCH}."
+        missing = [name for name, text in self.sections["extras"].items() if text != "installed"]
+        todo = f"Optional: pip install 'sae-geometry[{','.join(missing)}]'." if missing else "Nothing to do."
+        return f"Works, exact on the {on}. {todo}"
+
     def to_dict(self) -> dict[str, Any]:
         """Return the diagnosis, JSON-ready."""
-        return {**self.sections, "rates": asdict(self.rates)}
+        return {"verdict": self.verdict, **self.sections, "rates": asdict(self.rates)}
 
     def markdown(self) -> str:
-        """Return the diagnosis as Markdown, to paste into an issue."""
-        lines = []
+        """Return the verdict and the diagnosis as Markdown, to paste into an issue."""
+        lines = [self.verdict, ""]
         for section, entries in self.sections.items():
             lines += [f"**{section}**", "", *(f"- {key}: {value}" for key, value in entries.items()), ""]
         return "\n".join([*lines, "**rates**", "", self.rates.markdown()])
@@ -68,6 +89,10 @@ def diagnose() -> Diagnosis:
     fused = _FUSED if cuda and importlib.util.find_spec("triton") else ()
     sections = {
         "software": software(),
+        "extras": {
+            extra: "installed" if importlib.util.find_spec(module) else f"pip install 'sae-geometry[{extra}]'"
+            for extra, module in (_EXTRAS | _EXTRAS_ON_CUDA if cuda else _EXTRAS).items()
+        },
         "device": _device(),
         "back ends": {
             "sweep": "torch float32 on the GPU" if cuda else "compiled loops on the CPU, float32 or int8",
@@ -90,6 +115,8 @@ def _device() -> dict[str, str]:
     if torch.cuda.is_available():
         card = torch.cuda.get_device_properties(0)
         found["cuda"] = f"{card.name}, {card.total_memory / 2**30:.0f} GiB, compute {card.major}.{card.minor}"
+    elif shutil.which("nvidia-smi"):
+        found["cuda"] = f"unused: this torch ({torch.__version__}) has no CUDA, or its driver is too old"
     if torch.backends.mps.is_available():
         found["mps"] = "available"
     return found

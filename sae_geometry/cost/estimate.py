@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations, pairwise
 from math import comb
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
 from sae_geometry.cost.cluster_model import Pass
-from sae_geometry.dictionary import Dictionary
+from sae_geometry.cost.jobs import VERBS, Job, Question, Verb
 from sae_geometry.kernels.blocks import listing_bytes
 from sae_geometry.kernels.screens.cpu import shortlist_width
-from sae_geometry.kernels.sweep import MAX_K, SweepPlan, cpu_threads, listing_memory, plan_sweep, sweep
+from sae_geometry.kernels.sweep import SweepPlan, cpu_threads, listing_memory, plan_sweep, sweep
 from sae_geometry.kernels.types import ScreenName
-from sae_geometry.matching import On, OneToOne
-from sae_geometry.matching.defaults import MatchingName, default_matching
-from sae_geometry.matching.optimal import CANDIDATES, MORE
-from sae_geometry.nulls import LISTED, default_turns
+from sae_geometry.matching import On
+from sae_geometry.matching.defaults import MatchingName
+from sae_geometry.matching.optimal import CANDIDATES
 from sae_geometry.pairwise.inputs import several
 from sae_geometry.sources import as_dictionary
 
-Verb = Literal["compare", "match", "within", "seeds", "agreement", "span", "split", "truth", "umap", "drift", "flow"]
 _SCREENS: dict[str, ScreenName] = {
     "cpu-float32": "cpu",
     "cpu-int8": "int8",
@@ -33,169 +30,8 @@ _SCREENS: dict[str, ScreenName] = {
     "torch-fp16": "fp16",
     "torch-tf32": "tf32",
 }
-_NEAREST = 32  # nearest latents whose span is measured
-_GREEDY_K = 16
-_PER_CANDIDATE = 125  # bytes resident at the peak, measured with 100,000 latents (3.9 kB each) and a million (4.0 GB)
-
-
-@dataclass(frozen=True)
-class Job:
-    """Sweeps of one kind: a against b (within a if None), k best, with or without columns, and how often."""
-
-    a: Tensor
-    b: Tensor | None
-    k: int = 1
-    columns: bool = True
-    times: float = 1.0
-
-    @property
-    def multiplications(self) -> float:
-        """Return the multiplications: n·m·d per sweep, half of that within one dictionary."""
-        n, d = self.a.shape
-        return self.times * (float(n * n * d) / 2 if self.b is None else float(n * self.b.shape[0] * d))
-
-
-@dataclass(frozen=True)
-class Question:
-    """Parameters of the question to estimate."""
-
-    dictionaries: tuple[Dictionary, ...]
-    matching: MatchingName | None
-    n_neighbors: int
-    n_terms: int
-    on: On = "decoder"
-
-    @property
-    def rows(self) -> list[Tensor]:
-        """Return the compared rows: decoder directions, encoder directions, or both concatenated.
-
-        Raises:
-            ValueError: encoders requested, but missing or of different widths.
-        """
-        decoders = [d.directions for d in self.dictionaries]
-        if self.on == "decoder":
-            return decoders
-        if not self.encoders:
-            raise ValueError(f'on="{self.on}" needs encoders of one width in every dictionary; use on="decoder"')
-        if self.on == "encoder":
-            return self.encoders
-        return [torch.cat(pair, dim=1) for pair in zip(decoders, self.encoders, strict=True)]
-
-    @property
-    def encoders(self) -> list[Tensor]:
-        """Return the encoder directions if all dictionaries have them in one width; otherwise none."""
-        found = [d.encoder_directions for d in self.dictionaries if d.encoder_directions is not None]
-        same = len({e.shape[1] for e in found}) == 1
-        return found if same and len(found) == len(self.dictionaries) else []
-
-
-@dataclass(frozen=True)
-class _Verb:
-    """One verb: its number of dictionaries, its sweeps, and the work not estimated."""
-
-    least: int
-    most: int | None
-    jobs: Callable[[Question], list[Job]]
-    besides: str
-
-
-def _nearest(a: Tensor, b: Tensor) -> list[Job]:
-    """Return the sweep of a comparison, and those of its controls."""
-    return [*_between(a, b), Job(a, None, LISTED), Job(b, None, LISTED)]
-
-
-def _between(a: Tensor, b: Tensor) -> list[Job]:
-    """Return the sweeps of a comparison without those within each dictionary."""
-    return [Job(a, b, LISTED), Job(a, b, LISTED), *[Job(a, b, 1)] * (default_turns(len(a), len(b)) - 1)]
-
-
-def _within(x: Tensor) -> list[Job]:
-    return [Job(x, None, MAX_K), Job(x, None, LISTED), *_between(x, x)[1:]]
-
-
-def _paired(a: Tensor, b: Tensor, matching: str | None) -> list[Job]:
-    """Return the sweeps of a one-to-one matching with known nearest partners."""
-    if matching == "greedy":
-        return [Job(a, b, _GREEDY_K)]
-    if matching == "optimal":
-        return [Job(a, b, CANDIDATES), Job(a, b, MORE, columns=False)]
-    return []
-
-
-def _default_matching(q: Question) -> OneToOne:
-    return default_matching(*(d.n_latents for d in q.dictionaries))
-
-
-def _compare(q: Question) -> list[Job]:
-    pairs = list(combinations(q.rows, 2))
-    return [job for a, b in pairs for job in (*_nearest(a, b), *_paired(a, b, q.matching or "nearest"))]
-
-
-def _match(q: Question) -> list[Job]:
-    sides = [q.rows, q.rows, *([q.encoders] if q.encoders else [])]  # signed, absolute, encoders
-    controls = _nearest(q.rows[0], q.rows[1])[1:]
-    return [*controls, *(job for x in sides for job in _paired(x[0], x[1], "optimal"))]
-
-
-def _seeds(q: Question) -> list[Job]:
-    matching = q.matching or _default_matching(q)
-    pairs = list(combinations(q.rows, 2))
-    encoders = list(combinations(q.encoders, 2)) if q.on == "decoder" else []
-    return [
-        *(job for a, b in pairs for job in (*_between(a, b), *_paired(a, b, matching))),
-        *(Job(x, None, LISTED) for x in q.rows),
-        *(job for a, b in encoders for job in (Job(a, b, 1 if matching == "mutual" else CANDIDATES),)),
-    ]
-
-
-def _agreement(q: Question) -> list[Job]:
-    sides = (q.rows, q.encoders)
-    by_chance = [Job(side[0], side[1], columns=False) for side in sides]
-    return [*(job for side in sides for job in _nearest(side[0], side[1])), *by_chance]
-
-
-def _split(q: Question) -> list[Job]:
-    narrow, wide = q.rows
-    turns = default_turns(len(wide), len(narrow))
-    parents = [Job(wide, narrow, LISTED)] * 2 + [Job(wide, narrow)] * (turns - 1)
-    return [*parents, Job(narrow, wide, columns=False, times=float(q.n_terms))]
-
-
-def _span(q: Question) -> list[Job]:
-    a, b = q.rows
-    most = min(_NEAREST, len(b))
-    return [*_nearest(a, b), *_paired(a, b, _default_matching(q)), Job(a, b, most, columns=False)]
-
-
-def _flow(q: Question) -> list[Job]:
-    pairs = list(pairwise(q.rows))
-    matching = [job for a, b in pairs for job in _paired(a, b, default_matching(len(a), len(b)))]
-    return [*(job for a, b in pairs for job in _nearest(a, b)), *matching]
-
-
-def _umap(q: Question) -> list[Job]:
-    k = max(q.n_neighbors - 1, 1)
-    return [*(Job(x, None, k) for x in q.rows), *(Job(a, b, k) for a, b in combinations(q.rows, 2))]
-
-
 _ALWAYS = "reading the inputs, tables and figures"
-_VERBS: dict[Verb, _Verb] = {
-    "compare": _Verb(2, None, _compare, "chance, the other ways of counting and, with a one-to-one matching, its "
-                     "solver, rounds beyond the first, and the same with the other dictionary turned"),
-    "match": _Verb(2, 2, _match, "the assignment solver, rounds beyond the first, and the same with B turned"),
-    "within": _Verb(1, None, lambda q: [job for x in q.rows for job in _within(x)], "chance, mean |cosine|, spectrum"),
-    "seeds": _Verb(2, None, _seeds, "chance, the solver, the rounds it may need beyond the first, and the consensus"),
-    "agreement": _Verb(2, 2, _agreement, "chance"),
-    "span": _Verb(2, 2, _span, "the solver, principal angles, and the same with B turned; the sweep over "
-                  "unmatched latents is counted as if all were"),
-    "split": _Verb(2, 2, _split, "the fits of the combinations, and the same with the wide one turned"),
-    "flow": _Verb(2, None, _flow, "the solver, rounds beyond the first, chains"),
-    "truth": _Verb(2, 2, lambda q: [*_nearest(q.rows[0], q.rows[1]), *_paired(q.rows[0], q.rows[1], "optimal")],
-                    "the assignment solver, and rounds beyond the first"),
-    "umap": _Verb(1, None, _umap, "the layout that UMAP optimises from these neighbours, its evidence, and one-to-one "
-                  "partners across runs"),
-    "drift": _Verb(2, None, lambda _: [], "nothing else of weight: reading the states is most of it"),
-}  # fmt: skip
+_PER_CANDIDATE = 125  # bytes resident at the peak, measured with 100,000 latents (3.9 kB each) and a million (4.0 GB)
 
 
 @dataclass(frozen=True)
@@ -278,11 +114,11 @@ def estimate(
         >>> from sae_geometry.cost.estimate import estimate
         >>> d = Dictionary.from_decoder(np.eye(8, 16), latent_axis=0)
         >>> estimate([d, d]).flops
-        10240.0
+        11264.0
     """
-    if verb not in _VERBS:
+    if verb not in VERBS:
         raise ValueError(f"a question is one of {', '.join(get_args(Verb))}; got {verb!r}")
-    asked, given = _VERBS[verb], several(dictionaries)
+    asked, given = VERBS[verb], several(dictionaries)
     if len(given) < asked.least:
         raise ValueError(f"{verb} needs {asked.least} or more dictionaries; got {len(given)}")
     if asked.most is not None and len(given) > asked.most:

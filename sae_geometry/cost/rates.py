@@ -103,7 +103,7 @@ class Rates:
         return "\n".join(lines)
 
 
-def known_card(name: str, cards: Sequence[Card] = CARDS) -> Card | None:
+def known_card(name: str) -> Card | None:
     """Return the card with this driver name, or None.
 
     Example:
@@ -112,7 +112,7 @@ def known_card(name: str, cards: Sequence[Card] = CARDS) -> Card | None:
         864000000000.0
         >>> known_card("NVIDIA L400")
     """
-    return next((c for c in cards if name == c.name or name.startswith(c.name + "-")), None)
+    return next((c for c in CARDS if name == c.name or name.startswith(c.name + "-")), None)
 
 
 def roof_seconds(shape: tuple[int, int, int], precision: Precision, card: Card) -> float:

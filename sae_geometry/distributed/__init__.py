@@ -1,6 +1,6 @@
 """Distributed execution with Dask, with bit-identical answers. Dask is imported only where it is used."""
 
-from sae_geometry.distributed.client import Executor, running_on
+from sae_geometry.distributed.client import Executor, settings
 from sae_geometry.distributed.pairs import Spreads, spread
 
-__all__ = ["Executor", "Spreads", "running_on", "spread"]
+__all__ = ["Executor", "Spreads", "settings", "spread"]

@@ -15,8 +15,8 @@ import torch
 from sae_geometry.distributed.collect import Answer, Sent
 from sae_geometry.distributed.errors import wrong_answer
 from sae_geometry.distributed.worker import PairAnswer, own_version
-from sae_geometry.kernels.ledger import Entry, ledger
-from sae_geometry.kernels.runner import sweeps_run_by
+from sae_geometry.kernels.ledger import Entry
+from sae_geometry.kernels.settings import changed
 from sae_geometry.kernels.sweep import sweep
 from sae_geometry.kernels.tiles import Tile
 from sae_geometry.kernels.types import Best, ScreenName, SweepReport, Task
@@ -73,7 +73,7 @@ def _check_lists(
     cosine, index = sent
     shape = (len(x), task.k)
     if cosine.shape != shape or index.shape != shape or not (cosine.dtype == np.float64 and index.dtype == np.int32):
-        raise ValueError("its lists have another shape or type")
+        raise ValueError("its lists have the wrong shape or type")
     there = index >= 0
     n_partners = min(task.k, len(y) - within)
     if (there != (np.arange(task.k) < n_partners)).any():
@@ -97,7 +97,7 @@ def _check_lists(
 def _swept_here(x: torch.Tensor, y: torch.Tensor, k: int, absolute: bool, bias: torch.Tensor | None) -> Best:
     """Return the lists of a few rows, computed in this process and excluded from the ledger."""
     screen: ScreenName = "cpu" if x.device.type == "cpu" else "auto"
-    with sweeps_run_by(None), ledger():
+    with changed(runner=None, sweeps=None):
         return sweep(
             x, y, k, columns=False, absolute=absolute, column_bias=bias, screen=screen, threads=1, memory=_ROOM
         ).rows

@@ -1,21 +1,21 @@
-"""Executors: a Dask client, or the address from which to create one."""
+"""The settings with an executor: a Dask client, or the address from which to create one."""
 
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.extras import require
-from sae_geometry.kernels.runner import sweeps_run_by
+from sae_geometry.kernels.settings import Device, Limits, Settings, changed
 
 if TYPE_CHECKING:
     from distributed import Client
-
-    from sae_geometry.distributed.worker import Device
 
 Executor = Any
 """A `distributed.Client`, "local:N" (N worker processes on this machine), or a scheduler's address, "tcp://host:port"."""
@@ -24,46 +24,58 @@ _WAIT = 30  # seconds to wait for a first worker
 
 
 @contextmanager
-def running_on(
-    executor: Executor | None,
+def settings(
     *,
-    device: Device = "auto",
+    memory: int | str | None = None,
+    device: Device | None = None,
+    executor: Executor | None = None,
     load: Sequence[Dictionary] = (),
-    offline: bool = False,
-) -> Iterator[None]:
-    """Run sweeps and pairs on the executor within the context; None changes nothing.
+    offline: bool | None = None,
+    cache: str | os.PathLike[str] | None = None,
+    limits: Limits | None = None,
+) -> Iterator[Settings]:
+    """Set what holds for every question within the context; None leaves a setting as it is.
 
-    A given client stays open; one created from an address is closed on exit, together with the workers of "local:N".
+    A client given as the executor stays open; one created from an address is closed on exit, together with the workers
+    of "local:N".
 
     Args:
-        executor: see `Executor`.
-        device: "cpu" restricts workers to their CPUs; otherwise workers use a GPU where they have one, and their CPU
-            elsewhere.
-        load: dictionaries that workers may load from their addresses, with their own credentials, instead of receiving
-            them; if the fingerprint differs, they are sent.
-        offline: whether workers load without network access.
+        memory: bytes that a sweep may take above its inputs, its results included, or a text such as "500MB" or "2 GiB"
+            (K, M, G, T are powers of 1,024 either way); a sweep that needs more is refused. Blocks shrink to fit, which
+            costs time. Tables, null expectations, layouts and figures come on top.
+        device: where loaded dictionaries are put: "auto" (a GPU if there is one), "cpu", "cuda" or "mps". "cpu" also
+            restricts workers to their CPUs; otherwise those that have a GPU use it.
+        executor: computes sweeps and pairs; see `Executor`.
+        load: dictionaries that the executor's workers may load from their addresses, with their own credentials,
+            instead of receiving them; if the fingerprint differs, they are sent.
+        offline: do not use the network; neither do the workers.
+        cache: folder of downloads, instead of $SAE_GEOMETRY_CACHE.
+        limits: waits, tries and rates of requests, `sae_geometry.sources.Limits`, for slow connections.
 
     Raises:
-        ValueError: not an executor.
+        ValueError: a memory that is no size, an unknown device, or not an executor.
         ImportError: Dask is not installed.
         ClusterError: no scheduler or no worker at the address.
 
     Example:
-        >>> from sae_geometry.distributed import running_on
-        >>> with running_on(None):
-        ...     pass
+        >>> import sae_geometry as sg
+        >>> with sg.settings(memory="64MB", offline=True):
+        ...     report = sg.within("demo:local-seed0").swept.report
+        >>> report.memory
+        67108864
     """
-    if executor is None:
-        yield
-        return
+    folder = None if cache is None else Path(cache).expanduser().absolute()
+    given = {"memory": memory, "device": device, "offline": offline, "cache": folder, "limits": limits}
     with ExitStack() as stack:
-        client = stack.enter_context(_opened(executor)) if isinstance(executor, str) else _checked(executor)
-        from sae_geometry.distributed.dask_runner import DaskRunner
+        now = stack.enter_context(changed(**{key: value for key, value in given.items() if value is not None}))
+        if executor is not None:
+            client = stack.enter_context(_opened(executor)) if isinstance(executor, str) else _checked(executor)
+            from sae_geometry.distributed.dask_runner import DaskRunner
 
-        runner = DaskRunner(client, device=device, load=load, offline=offline)
-        stack.callback(runner.close)
-        stack.enter_context(sweeps_run_by(runner))
-        yield
+            runner = DaskRunner(client, device=now.device or "auto", load=load)
+            stack.callback(runner.close)
+            now = stack.enter_context(changed(runner=runner))
+        yield now
 
 
 def _checked(executor: Any) -> Client:

@@ -26,8 +26,8 @@ from sae_geometry.distributed.worker import (
     sweep_tile,
     wanted,
 )
-from sae_geometry.kernels.blocks import current_ceiling
 from sae_geometry.kernels.ledger import Entry, enter
+from sae_geometry.kernels.settings import current
 from sae_geometry.kernels.tiles import LEAST, WORTH, Tile, cut, halves, pieces_for
 from sae_geometry.kernels.types import ScreenName, Sweep, Task
 
@@ -44,7 +44,7 @@ class DaskRunner:
     Args:
         client: a `distributed.Client`.
         device: "cpu" restricts workers to their CPUs; see `placing`.
-        load, offline: dictionaries that workers may load from their addresses, without network access; see `loading`.
+        load: dictionaries that workers may load from their addresses; see `loading`.
         smallest: sweeps of fewer multiplications stay in this process.
         worth: rows below which a worker's share is not split further; 0 always splits it.
         least: rows below which no tile is split.
@@ -56,14 +56,13 @@ class DaskRunner:
         *,
         device: Device = "auto",
         load: Sequence[Dictionary] = (),
-        offline: bool = False,
         smallest: float = SMALLEST,
         worth: int = WORTH,
         least: int = LEAST,
     ) -> None:
         self.client, self.device = client, device
         self.smallest, self.worth, self.least = smallest, worth, least
-        self._cluster, self._held = Cluster(client), Held(client, load, offline=offline)
+        self._cluster, self._held = Cluster(client), Held(client, load)
 
     def close(self) -> None:
         """Release the operands that the workers hold for this client."""
@@ -136,7 +135,7 @@ class DaskRunner:
 
         def submit(pair: Pair) -> Future:
             device = wanted(self.device, dictionaries[pair[0]].device.type)
-            terms = Terms(current_ceiling(), device, threads, ours)
+            terms = Terms(current().memory, device, threads, ours)
             parts = [None if part is None else part() for at in pair for part in there(at)]
             return self.client.submit(call_with_pair, work, parameters, terms, *parts, pure=False)
 

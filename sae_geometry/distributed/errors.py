@@ -23,7 +23,7 @@ def lost(address: str) -> ClusterError:
 def wrong_answer(why: str) -> ClusterError:
     """Return the error for a worker's wrong answer."""
     return ClusterError(
-        f"a Dask worker gave a wrong answer {why}; nothing of it was kept: do not trust this cluster before "
+        f"a Dask worker gave a wrong answer {why}; nothing of it was saved: do not trust this cluster before "
         "sae-geometry doctor passes on its workers"
     )
 

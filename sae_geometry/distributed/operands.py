@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sae_geometry.distributed.errors import NotLoadedError
+from sae_geometry.kernels.settings import current
 from sae_geometry.sources import SourceError, load
 from sae_geometry.sources.layouts.read import Latents
 from sae_geometry.sources.resolve import parse_address
@@ -42,16 +43,15 @@ class Held:
     Args:
         client: a `distributed.Client`.
         load: dictionaries that workers may load from their addresses.
-        offline: whether workers load without network access.
     """
 
-    def __init__(self, client: Client, load: Sequence[Dictionary] = (), *, offline: bool = False) -> None:
+    def __init__(self, client: Client, load: Sequence[Dictionary] = ()) -> None:
         self._client = client
         self._there: dict[str, tuple[Future, int]] = {}
         self._loadable: dict[str, Reference] = {}
         self._sizes: dict[Reference, list[tuple[str, int]]] = {}  # names and bytes of the parts
         for d in load:
-            if (where := reference(d, offline=offline)) is not None:
+            if (where := reference(d)) is not None:
                 self._sizes[where] = [_identity(as_array(x)) for x in weights_of(d) if x is not None]
                 self._loadable |= {name: where for name, _ in self._sizes[where]}
 
@@ -158,12 +158,8 @@ class Reference:
     fingerprint: str
 
 
-def reference(d: Dictionary, *, offline: bool = False) -> Reference | None:
+def reference(d: Dictionary) -> Reference | None:
     """Return how a worker can load this dictionary; None where its address is unknown or ambiguous.
-
-    Args:
-        d: the dictionary.
-        offline: whether a worker must load it without network access.
 
     Example:
         >>> import sae_geometry as sg
@@ -185,7 +181,7 @@ def reference(d: Dictionary, *, offline: bool = False) -> Reference | None:
         latents="alive" if d.alive.n_dropped_dead else "all",
         drop_bad=bool(d.alive.bad_ids),
         encoder=d.encoder_directions is not None,
-        offline=offline,
+        offline=current().offline,
         fingerprint=d.fingerprint,
     )
 

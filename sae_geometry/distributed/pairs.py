@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.kernels.runner import current_runner
+from sae_geometry.kernels.settings import current
 
 T = TypeVar("T")
 Pair = tuple[int, int]
@@ -47,7 +47,7 @@ def spread(
         >>> list(spread(lambda a, b, power: a.d_in**power, d, [(0, 1)], 2))
         [((0, 1), 9)]
     """
-    runner = current_runner()
+    runner = current().runner
     if isinstance(runner, Spreads):
         yield from runner.pairs(work, dictionaries, todo, parameters)
         return

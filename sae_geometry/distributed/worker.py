@@ -5,11 +5,11 @@ from __future__ import annotations
 import platform
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,13 +17,13 @@ import torch
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.distributed.collect import Answer, to_send
 from sae_geometry.distributed.errors import UnlikeError
-from sae_geometry.kernels.blocks import CeilingError, memory_ceiling
-from sae_geometry.kernels.ledger import Entry, entries, ledger
+from sae_geometry.kernels.blocks import CeilingError
+from sae_geometry.kernels.ledger import Entry, entries
+from sae_geometry.kernels.settings import Device, changed
 from sae_geometry.kernels.sweep import cpu_threads, sweep
 from sae_geometry.kernels.tiles import Tile
 from sae_geometry.kernels.types import ScreenName, Sweep
 
-Device = Literal["auto", "cpu", "cuda", "mps"]
 NO_GPU = "on a GPU here, on the CPU where a worker has none"
 _ALLOCATOR = "DefaultCPUAllocator"  # allocator name in torch's out-of-memory errors
 _WEIGHTS = ("directions", "encoder_directions")  # nearly all bytes of a dictionary
@@ -119,8 +119,11 @@ def call_with_pair(
     if _tasks_at_once() != 1 or arithmetic() != terms.arithmetic:
         raise UnlikeError
     device, note = placed(terms.device)
-    ceiling = nullcontext() if terms.memory is None else memory_ceiling(terms.memory)
-    with want_of_memory_told(), threadpool_limits(limits=terms.blas_threads, user_api="blas"), ceiling, ledger():
+    with (
+        want_of_memory_told(),
+        threadpool_limits(limits=terms.blas_threads, user_api="blas"),
+        changed(memory=terms.memory, sweeps={}),
+    ):
         a, b = (put_together(*parts[at : at + 3]).to(device) for at in (0, 3))
         answer = work(a, b, parameters)
         return PairAnswer(answer, tuple(_told(entry, note) for entry in entries()))

@@ -62,11 +62,13 @@ class Across:
         partners: for (r, s), the partners in run s of the latents of run r.
         matchings: for (r, s) with r < s, the one-to-one matching used: "optimal" up to 4,096 latents per side,
             "greedy" beyond.
+        chance: for (r, s), the mean cosine expected by chance: of the latents of run r to the nearest of run s turned.
     """
 
     names: tuple[str, ...]
     partners: Mapping[tuple[int, int], Partners]
     matchings: Mapping[tuple[int, int], str]
+    chance: Mapping[tuple[int, int], float]
 
     def closest_run(self, run: int) -> np.ndarray:
         """Return the run in which each latent of `run` has its largest cosine, int64 [n]; the first among equals."""
@@ -118,6 +120,8 @@ class Across:
                 "b": self.names[s],
                 "mmcs_a_to_b": float(self.partners[r, s].max_cosine.mean()),
                 "mmcs_b_to_a": float(self.partners[s, r].max_cosine.mean()),
+                "mmcs_chance_a_to_b": self.chance[r, s],
+                "mmcs_chance_b_to_a": self.chance[s, r],
                 "significant_a_to_b": float((self.partners[r, s].q_value <= DISCOVERY_RATE).mean()),
                 "significant_b_to_a": float((self.partners[s, r].q_value <= DISCOVERY_RATE).mean()),
                 "n_mutual": int(self.partners[r, s].mutual.sum()),
@@ -146,6 +150,7 @@ def partners_across(
     """
     partners: dict[tuple[int, int], Partners] = {}
     matchings: dict[tuple[int, int], str] = {}
+    chance: dict[tuple[int, int], float] = {}
     own = [own_similarities(d.directions) for d in dictionaries]
     pairs = list(combinations(range(len(dictionaries)), 2))
     for done, (r, s) in enumerate(pairs):
@@ -165,10 +170,11 @@ def partners_across(
             for c in (with_own(forth, own[r], b.n_latents), with_own(back, own[s], a.n_latents))
         ]
         partners[r, s], partners[s, r] = _both_ways(found, made, a, b, q)
+        chance[r, s], chance[s, r] = (c.turned_means[0] for c in (forth, back))
         matchings[r, s] = method
     if progress is not None:
         progress("one-to-one partners", 1.0)
-    return Across(tuple(d.name for d in dictionaries), partners, matchings)
+    return Across(tuple(d.name for d in dictionaries), partners, matchings, chance)
 
 
 def _both_ways(

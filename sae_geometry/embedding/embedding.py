@@ -18,10 +18,10 @@ import numpy as np
 import torch
 
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.distributed import Executor, running_on
+from sae_geometry.distributed import Executor, settings
 from sae_geometry.embedding.backends import Backend, choose_backend, lay_out
 from sae_geometry.embedding.cross_run import Across, partners_across
-from sae_geometry.embedding.neighbors import Neighbors, exact_neighbors, joint_neighbors
+from sae_geometry.embedding.neighbors import Neighbors, neighborhoods
 from sae_geometry.embedding.quality import EVIDENCE_K, Evidence, measure_evidence
 from sae_geometry.embedding.region_file import Shape
 from sae_geometry.embedding.region_record import regions_record
@@ -225,6 +225,21 @@ class Embedding(Answer):
         lines += [f"  and {counted(more, 'smaller region')}: see regions.json"] if more > 0 else []
         return "\n".join(lines + [f"  ! {c}" if len(c) < 76 else f"  ! {c[:75]}…" for c in self.caveats[:3]])
 
+    @property
+    def method(self) -> str:
+        """Describe in sentences what was computed and how."""
+        p, several = self.params, len(self.names) > 1
+        across = (
+            f" Counts of runs per region: {self.regions.test_in_words()}. Mixing is the share of neighbors from "
+            "another run, against its distribution under permuted labels."
+        )
+        return (
+            f"We embedded the unit decoder directions of {counted(len(self.names), 'run')} in one UMAP ({p['backend']} "
+            f"{p['backend_version']}) from {p['n_neighbors']} exact nearest neighbors by cosine, the latent itself "
+            f"included, with min_dist {p['min_dist']:g} and seed {p['seed']}. Regions: {self.regions.how}."
+            + (across if several else "")
+        )
+
     def answer(self) -> str:
         """Return the first screen: mixing, how far to trust the layout, the largest regions."""
         return repr(self)
@@ -306,17 +321,8 @@ def umap(
     # The evidence uses a wider neighborhood than UMAP needs, if there are enough points.
     k_wide = min(max(n_neighbors, EVIDENCE_K + 1), n_points)
     search = None if progress is None else lambda share: progress("exact neighbours", share)
-    swept: Mapping[tuple[int, int], Sweep] = {}
-    with running_on(executor):
-        if n_points == len(points) and len(dicts) > MOST_RUNS:
-            near = wide = exact_neighbors(points, k_wide, search)
-        elif n_points == len(points):
-            joint = joint_neighbors(parts, k_wide, search)
-            wide, swept = joint.neighbors, joint.pairs
-            near = wide
-        else:
-            wide = exact_neighbors(points[kept], k_wide, search)
-            near = exact_neighbors(points, min(k_wide, len(points)))
+    with settings(executor=executor):
+        near, wide, swept = neighborhoods(parts, points, kept, k_wide, search)
     drawing = None if progress is None else lambda share: progress(f"UMAP ({engine})", share)
     graph = wide.first(n_neighbors)
     placed = lay_out(
@@ -328,32 +334,17 @@ def umap(
     owner = np.repeat(np.arange(len(dicts)), [d.n_latents for d in dicts])
     names = tuple(d.name for d in dicts)
     params = {
-        "n_neighbors": n_neighbors,
-        "metric": "cosine",
-        "neighbors": "exact (sweep)",
-        "min_dist": min_dist,
-        "seed": seed,
-        "n_seeds": n_seeds,
-        "n_epochs": n_epochs,
-        "backend": engine,
-        "backend_version": version,
-        "backend_why": why,
-    }
+        "n_neighbors": n_neighbors, "metric": "cosine", "neighbors": "exact (sweep)", "min_dist": min_dist,
+        "seed": seed, "n_seeds": n_seeds, "n_epochs": n_epochs,
+        "backend": engine, "backend_version": version, "backend_why": why,
+    }  # fmt: skip
     latent_id = np.concatenate([d.latent_ids.cpu().numpy() for d in dicts])
     return Embedding(
-        coords=coords,
-        owner=owner,
-        latent_id=latent_id,
-        names=names,
-        params=params,
+        coords, owner, latent_id, names, params,
         evidence=measure_evidence(points, near, coords, owner, seed=seed, others=others),
         regions=marked(find_regions(coords, owner, names), dicts, owner, latent_id),
-        dictionaries=tuple(dicts),
-        point=where,
-        neighbors=graph,
-        caveats=caveats,
-        swept=swept,
-    )
+        dictionaries=tuple(dicts), point=where, neighbors=graph, caveats=caveats, swept=swept,
+    )  # fmt: skip
 
 
 def _inputs(dictionaries: Any, allow_mismatch: bool) -> tuple[list[Dictionary], tuple[str, ...]]:

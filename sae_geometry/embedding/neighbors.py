@@ -8,10 +8,11 @@ from itertools import combinations
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Int64
 
 from sae_geometry.kernels.sweep import MAX_K, listing_sweep
 from sae_geometry.kernels.types import Best, Progress, Sweep
+from sae_geometry.matching.defaults import MOST_RUNS
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,32 @@ def joint_neighbors(
         _merge(index, cosine, starts[s], found.cols, starts[r])
         pairs[r, s] = found
     return JointNeighbors(_with_self(index[:, : k - 1], cosine[:, : k - 1]), pairs)
+
+
+def neighborhoods(
+    parts: Sequence[Float[torch.Tensor, "_ d"]],
+    points: Float[torch.Tensor, "n d"],
+    kept: Int64[torch.Tensor, " m"],
+    k: int,
+    progress: Progress | None = None,
+) -> tuple[Neighbors, Neighbors, Mapping[tuple[int, int], Sweep]]:
+    """Return the neighbors of all points, those among different directions, and the sweeps of every two parts.
+
+    Args:
+        parts: float32 unit rows [n_r, d] each.
+        points: the parts, concatenated.
+        kept: one row of `points` per different direction.
+        k: neighbors including self, at most m.
+        progress: called with the share done.
+    """
+    if len(kept) < len(points):
+        wide = exact_neighbors(points[kept], k, progress)
+        return exact_neighbors(points, min(k, len(points))), wide, {}
+    if len(parts) > MOST_RUNS:
+        near = exact_neighbors(points, k, progress)
+        return near, near, {}
+    joint = joint_neighbors(parts, k, progress)
+    return joint.neighbors, joint.neighbors, joint.pairs
 
 
 def _merge(index: np.ndarray, cosine: np.ndarray, at: int, found: Best, start: int) -> None:

@@ -144,6 +144,19 @@ class Projection(Answer):
             "caveats": list(self.caveats),
         }
 
+    @property
+    def method(self) -> str:
+        """Describe in sentences what was computed and how."""
+        references = ", ".join(d.name for d in self.onto.references)
+        refined = (
+            ", and is moved by UMAP's optimizer while the embedding stays fixed" if self.params["n_epochs"] else ""
+        )
+        return (
+            f"We placed the unit decoder directions of {', '.join(self.names)} into a fixed UMAP of {references} "
+            f"({self.onto.n_neighbors} neighbors, min_dist {self.onto.min_dist:g}). Each starts at the weighted mean "
+            f"of its exact nearest neighbors there, by cosine{refined}."
+        )
+
     def line(self) -> str:
         """Return the quality in one line."""
         return (
@@ -221,12 +234,7 @@ def project(
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed must be in 0…2³²−1; got {seed}")
     picture = _picture(onto, offline)
-    given = several(dictionaries)
-    if not given:
-        raise ValueError("there is nothing to project: give at least one dictionary")
-    named = distinct([*picture.references, *(as_dictionary(d) for d in given)])
-    new = tuple(named[len(picture.references) :])
-    found = [c for d, r in product(new, picture.references) for c in require_same_space(r, d, allow_mismatch)]
+    new, caveats = _inputs(dictionaries, picture.references, allow_mismatch)
     device = picture.references[0].device
     old_points = torch.cat([d.directions.to(device) for d in picture.references])
     new_points = torch.cat([d.directions.to(device) for d in new])
@@ -251,40 +259,38 @@ def project(
     placed[same] = coords[own[same]]
     width = min(picture.n_neighbors, k)
     epochs = (100 if len(asked_rows) <= 10_000 else 30) if refine else 0  # as in umap-learn's `transform`
+    distance = np.maximum(1 - cosine[~same, :width], 0).astype(np.float32)
     placed[~same] = place(
-        index[~same, :width],
-        np.maximum(1 - cosine[~same, :width], 0).astype(np.float32),
-        there,
-        curve_of(picture.min_dist),
-        n_epochs=epochs,
-        seed=seed,
+        index[~same, :width], distance, there, curve_of(picture.min_dist), n_epochs=epochs, seed=seed,
         threads=torch.get_num_threads(),
-    )
+    )  # fmt: skip
     where = back.cpu().numpy()
     k_kept = max(1, min(EVIDENCE_K, k - 1))
     params = {
-        "n_neighbors": width,
-        "metric": "cosine",
-        "neighbors": "exact (sweep)",
-        "seed": seed,
-        "n_epochs": epochs,
-        "min_dist": picture.min_dist,
-    }
+        "n_neighbors": width, "metric": "cosine", "neighbors": "exact (sweep)",
+        "seed": seed, "n_epochs": epochs, "min_dist": picture.min_dist,
+    }  # fmt: skip
     return Projection(
-        coords=np.ascontiguousarray(placed[where]),
+        np.ascontiguousarray(placed[where]),
         owner=np.repeat(np.arange(len(new)), [d.n_latents for d in new]),
         latent_id=np.concatenate([d.latent_ids.cpu().numpy() for d in new]),
-        names=tuple(d.name for d in new),
-        nearest=kept.cpu().numpy()[index[where, 0]],
-        cosine=cosine[where, 0],
-        n_same=int(same[where].sum()),
-        k=k_kept,
+        names=tuple(d.name for d in new), nearest=kept.cpu().numpy()[index[where, 0]], cosine=cosine[where, 0],
+        n_same=int(same[where].sum()), k=k_kept,
         preservation=_preservation(index, there, placed, same, k_kept)[where].mean().item(),
-        onto=picture,
-        dictionaries=new,
-        params=params,
-        caveats=tuple(dict.fromkeys([*(f"{d.name}: {note}" for d in new for note in d.notes), *found])),
-    )
+        onto=picture, dictionaries=new, params=params, caveats=caveats,
+    )  # fmt: skip
+
+
+def _inputs(
+    dictionaries: Any, references: Sequence[Dictionary], allow_mismatch: bool
+) -> tuple[tuple[Dictionary, ...], tuple[str, ...]]:
+    """Return the new dictionaries under names that the references do not have, and their caveats."""
+    given = several(dictionaries)
+    if not given:
+        raise ValueError("there is nothing to project: give at least one dictionary")
+    new = tuple(distinct([*references, *(as_dictionary(d) for d in given)])[len(references) :])
+    found = [c for d, r in product(new, references) for c in require_same_space(r, d, allow_mismatch)]
+    return new, tuple(dict.fromkeys([*(f"{d.name}: {note}" for d in new for note in d.notes), *found]))
 
 
 def _preservation(nearest: np.ndarray, there: np.ndarray, placed: np.ndarray, same: np.ndarray, k: int) -> np.ndarray:
@@ -352,7 +358,7 @@ class _Input:
 
 
 def _again(entry: _Input, folder: Path, offline: bool) -> Dictionary:
-    """A dictionary of a saved embedding, loaded again and shown to be the same."""
+    """Load a dictionary of a saved embedding again, and check that it is the same."""
     if entry.address is None:
         raise ValueError(
             f"{folder}: {entry.name!r} was made in memory and has no address to load it from; "

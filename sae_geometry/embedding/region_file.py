@@ -45,7 +45,7 @@ def read_shapes(path: str | os.PathLike[str]) -> tuple[Shape, ...]:
     import yaml
 
     class Loader(yaml.SafeLoader):
-        """YAML loader that rejects duplicate letters, of which YAML would use the last."""
+        """YAML loader that rejects duplicate letters; YAML itself would use the last one."""
 
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
             keys = [self.construct_object(key, deep=True) for key, _ in node.value]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -63,7 +63,7 @@ class Contents:
         """Return everything on the page but the points: runs, regions, evidence, provenance. JSON-ready.
 
         Raises:
-            ValueError: the summary or the regions hold something else than a summary and regions of ours do.
+            ValueError: the summary or the regions are not as this package writes them.
         """
         try:
             return self._about()
@@ -90,6 +90,7 @@ class Contents:
         kept = ("n_neighbors", "min_dist", "seed", "backend", "backend_version")
         return {
             "runs": runs,
+            "by_chance": _by_chance(self.summary.get("pairs") or [], self.names),
             "regions": [_region(region) for region in self.regions.get("regions", [])],
             "regions_how": _text(self.regions.get("how")) or "",
             "evidence": escaped(evidence_line(self.summary)),
@@ -112,7 +113,7 @@ def read_contents(folder: Path) -> Contents:
 
     Raises:
         FileNotFoundError: not a results folder.
-        ValueError: results of another kind or version, or incomplete ones.
+        ValueError: results of a different kind or version, or incomplete ones.
     """
     make = "make one with sae-geometry umap"
     if not folder.is_dir():
@@ -165,7 +166,7 @@ def checked(contents: Contents, folder: Path) -> Contents:
         kind = _kind(contents.table[column])
         if kind not in kinds:
             raise ValueError(
-                f"{folder}: the column {shown(column)} of umap.parquet holds values of another kind ({kind})"
+                f"{folder}: the column {shown(column)} of umap.parquet holds values of the wrong kind ({kind})"
             )
     there = contents.table["run"].value_counts().to_dict()
     if there != points:
@@ -193,7 +194,7 @@ def evidence_line(summary: Mapping[str, Any]) -> str:
 
 
 def _kind(column: pd.Series[Any]) -> str:
-    """The kind of a column's values; `missing` where nothing may be and something is not there."""
+    """Return the kind of a column's values, a key of the tables above; "something else" for any other."""
     from pandas.api import types
 
     if column.isna().all():
@@ -211,7 +212,7 @@ def _kind(column: pd.Series[Any]) -> str:
 
 
 def _text(value: Any) -> Any:
-    """A text escaped, a number or nothing as it is; anything else is a TypeError."""
+    """Return a text escaped, a number or None unchanged; raise TypeError for anything else."""
     if value is None or (isinstance(value, int | float) and math.isfinite(value)):
         return value
     if not isinstance(value, str):
@@ -223,6 +224,17 @@ def _texts(values: Any) -> list[Any]:
     if not isinstance(values, list | tuple | None):
         raise TypeError(type(values).__name__)
     return [_text(value) for value in values or ()]
+
+
+def _by_chance(pairs: Sequence[Mapping[str, Any]], names: list[str]) -> list[list[float | None]]:
+    """Return the mean cosine to the nearest of a run turned, per run and other run; None where it is not recorded."""
+    found: list[list[float | None]] = [[None] * len(names) for _ in names]
+    for pair in pairs:
+        a, b = names.index(pair["a"]), names.index(pair["b"])
+        for at, to, key in ((a, b, "mmcs_chance_a_to_b"), (b, a, "mmcs_chance_b_to_a")):
+            value = pair.get(key)
+            found[at][to] = None if value is None else float(value)
+    return found
 
 
 def _region(region: Mapping[str, Any]) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def explore(
         FileExistsError: the file exists and `overwrite` is not set.
         FileNotFoundError: the folder holds no results.
         ImportError: plotly is not installed.
-        ValueError: an embedding without a path, or results of another kind or version.
+        ValueError: an embedding without a path, or results of a different kind or version.
 
     Example:
         >>> import sae_geometry as sg, tempfile, pathlib
@@ -43,7 +43,7 @@ def explore(
     """
     if isinstance(source, Embedding):
         if path is None:
-            raise ValueError("an embedding has no folder of its own: say where to, explore(embedding, 'explorer.html')")
+            raise ValueError("an embedding in memory has no folder: name the file, explore(embedding, 'explorer.html')")
         target = Path(path)
         _check_free(target, overwrite)
         contents = contents_of(source)

@@ -114,7 +114,7 @@ def _texts(table: pd.DataFrame) -> tuple[np.ndarray | None, dict[str, list[str]]
 
 
 def _listed(text: str) -> list[str]:
-    """Return the tokens of one row; none where the text is no list."""
+    """Return the tokens of one row; none where the text is not a list."""
     try:
         values = json.loads(text)
     except (ValueError, RecursionError):

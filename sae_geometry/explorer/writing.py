@@ -21,7 +21,10 @@ from sae_geometry.io.escaping import shown
 from sae_geometry.io.extras import require
 from sae_geometry.results.store import to_json
 
-SCRIPTS = ("data.js", "colors.js", "picture.js", "lasso.js", "words.js", "panel.js", "explorer.js")
+SCRIPTS = (
+    "data.js", "colors.js", "picture.js", "lasso.js", "words.js", "panel.js", "pairs.js", "address.js", "controls.js",
+    "explorer.js",
+)  # fmt: skip
 
 
 def page(contents: Contents) -> str:

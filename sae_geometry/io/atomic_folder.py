@@ -32,7 +32,7 @@ def check_folder(folder: Path, overwrite: bool = False) -> None:
 
     Raises:
         FileExistsError: the path is a file or lies below one, the folder is not empty and `overwrite` is not set, or it
-            is to be overwritten but holds no results of ours.
+            is to be overwritten but holds no results that this package wrote.
         PermissionError: the folder is not writable.
     """
     above = next((p for p in [folder, *folder.parents] if p.exists()), None)
@@ -46,8 +46,8 @@ def check_folder(folder: Path, overwrite: bool = False) -> None:
         raise FileExistsError(f"{folder} is not empty; give another folder with -o, or --overwrite to replace it")
     if current_record(folder) is None:
         raise FileExistsError(
-            f"{folder} holds no results of ours (no summary that lists the files written), so --overwrite replaces "
-            "nothing in it; give another folder with -o"
+            f"{folder} holds no results of this package (no summary that lists the files written), so --overwrite "
+            "replaces nothing in it; give another folder with -o"
         )
 
 

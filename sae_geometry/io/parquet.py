@@ -51,7 +51,7 @@ def read_table(folder: Path, name: str) -> pd.DataFrame:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file is damaged, is no table of ours, or would take far more memory than its size.
+        ValueError: the file is damaged, is not a table of results, or would take far more memory than its size.
     """
     import pandas as pd
 
@@ -81,14 +81,14 @@ def _check_bounds(file: IO[bytes]) -> None:
     for at in range(about.num_columns):
         column = about.schema.column(at)
         if column.path != column.name or column.max_repetition_level or column.physical_type not in _PHYSICAL:
-            raise ValueError(f"a column holds values of a kind that no table of ours has: {column.path[:80]!r}")
+            raise ValueError(f"a column holds values of a kind that no table of results has: {column.path[:80]!r}")
     parts = [about.row_group(at) for at in range(about.num_row_groups)]
     codecs = {part.column(at).compression for part in parts for at in range(about.num_columns)}
     if codecs - _CODECS:
-        raise ValueError(f"it is compressed by {', '.join(sorted(codecs))}, and a table of ours by SNAPPY")
+        raise ValueError(f"it is compressed by {', '.join(sorted(codecs))}; tables of results are by SNAPPY")
     stated = sum(part.num_rows for part in parts)
     if stated != about.num_rows or about.num_rows < 0:
-        raise ValueError("its parts have another number of rows than the whole")
+        raise ValueError("the rows of its parts do not add up to those of the whole")
     unpacked = sum(part.total_byte_size for part in parts)
     _refuse_above(most, max(unpacked, _A_VALUE * about.num_rows * about.num_columns), about.num_rows)
     texts = [n for n, kind in zip(parquet.schema_arrow.names, parquet.schema_arrow.types, strict=True) if _text(kind)]
@@ -109,7 +109,7 @@ def _bytes_of_texts(parquet: Any, columns: list[str]) -> int:
     """Return the bytes that the texts take in memory once each row has its own copy.
 
     Raises:
-        ValueError: a text is far longer than any of ours.
+        ValueError: a text is far longer than any that we write.
     """
     total = 0
     for column in parquet.read(columns=columns).columns:

@@ -21,7 +21,7 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class Record(NamedTuple):
-    """Files of ours according to the summary of a folder: its own name, and the SHA-256 of every other file."""
+    """Files that we wrote, according to the summary of a folder: its own name, and the SHA-256 of every other file."""
 
     mark: str
     files: dict[str, str]
@@ -68,13 +68,13 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
 
 
 def current_record(folder: Path) -> Record | None:
-    """Return the record of the results that a reader of this folder sees; None if there are none of ours."""
+    """Return the record of the results that a reader of this folder sees; None if we wrote none."""
     roots = {_root(folder, mark): None for mark in MARKS}
     return next((found for root in roots if (found := record_in(root)) is not None), None)
 
 
 def record_in(folder: Path) -> Record | None:
-    """Return the record in this folder itself, excluding results still to be moved; None if there is none of ours.
+    """Return the record in this folder itself, excluding results still to be moved; None if we wrote none.
 
     The record is a claim that anyone can write: `is_ours` verifies it against the files.
     """
@@ -148,7 +148,7 @@ def _opened(root: Path, name: str, most: int | None) -> IO[bytes]:
     size = os.fstat(file.fileno()).st_size
     if most is not None and size > most:
         file.close()
-        raise ValueError(f"{path} has {size:,} bytes; no result of ours has more than {most:,} there")
+        raise ValueError(f"{path} has {size:,} bytes; expected at most {most:,}")
     return file
 
 

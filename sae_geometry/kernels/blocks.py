@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from contextvars import ContextVar
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+from sae_geometry.kernels.settings import current
 
 MIB = 1 << 20
 DEFAULT_MEMORY = 256 * MIB
@@ -23,70 +22,12 @@ class CeilingError(ValueError):
     """The work does not fit the memory limit; fewer threads or smaller pieces may fit."""
 
 
-_UNITS = {"": 1, "B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
-_CEILING: ContextVar[int | None] = ContextVar("memory_ceiling", default=None)
-
-
-@contextmanager
-def memory_ceiling(limit: int | str) -> Iterator[None]:
-    """Every sweep made inside stays below this many bytes above its inputs, its results included, or is refused.
-
-    Tables, chance, layouts and figures come on top. Blocks shrink to fit, which costs time.
-
-    Args:
-        limit: bytes, or a text as "500MB" or "2 GiB" (K, M, G, T are powers of 1,024 either way).
-
-    Raises:
-        ValueError: a text that is no size, or nothing above 0.
-
-    Example:
-        >>> import sae_geometry as sg
-        >>> with sg.memory_ceiling("64MB"):
-        ...     report = sg.within("demo:local-seed0").swept.report
-        >>> report.memory
-        67108864
-    """
-    token = _CEILING.set(as_bytes(limit))
-    try:
-        yield
-    finally:
-        _CEILING.reset(token)
-
-
-def as_bytes(size: int | str) -> int:
-    """A size in bytes.
-
-    Raises:
-        ValueError: a text that is no size, or nothing above 0.
-
-    Example:
-        >>> from sae_geometry.kernels.blocks import as_bytes
-        >>> as_bytes("1.5 GB"), as_bytes("64MiB"), as_bytes(1000)
-        (1610612736, 67108864, 1000)
-    """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(?:I?B)?\s*", str(size).upper())
-    n = int(float(found[1]) * _UNITS[found[2]]) if found else 0
-    if n <= 0:
-        raise ValueError(f"a memory ceiling is a size as 500MB or 2GB; got {size!r}")
-    return n
-
-
 def memory_limit(given: int | None, device: str) -> int:
-    """The bytes a sweep may take: those given, those of `memory_ceiling`, or the device's default."""
-    limit = _CEILING.get() if given is None else given
+    """Return the bytes that a sweep may take: those given, those of the settings, or the device's default."""
+    limit = current().memory if given is None else given
     if limit is None:
         return DEFAULT_MEMORY if device == "cpu" else DEVICE_MEMORY
     return limit
-
-
-def current_ceiling() -> int | None:
-    """The bytes of the `memory_ceiling` in force; None where there is none."""
-    return _CEILING.get()
-
-
-def has_ceiling() -> bool:
-    """Whether a `memory_ceiling` is in force."""
-    return current_ceiling() is not None
 
 
 @dataclass(frozen=True)
@@ -128,11 +69,11 @@ def listing_bytes(n: int, m: int, k: int, columns: bool, threads: int, width: in
 
 
 def too_little(ceiling: int, needed: int) -> CeilingError:
-    """The error that says which ceiling would do."""
+    """Return the error that says which limit would do."""
     size = f"{-(-needed // MIB):,}MB".replace(",", "")
     return CeilingError(
         f"a sweep of this size takes {needed / MIB:,.0f} MiB above its inputs, and the memory ceiling is "
-        f"{ceiling / MIB:,.1f} MiB: raise it with memory_ceiling('{size}') (--memory {size}), or keep fewer partners"
+        f"{ceiling / MIB:,.1f} MiB: raise it with settings(memory='{size}') (--memory {size}), or keep fewer partners"
     )
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any
+
+from sae_geometry.kernels.settings import changed, current
 
 
 @dataclass(frozen=True)
@@ -21,12 +22,9 @@ class Entry:
     redone: int
 
 
-_OPEN: ContextVar[dict[tuple[str, str, str], Entry] | None] = ContextVar("ledger", default=None)
-
-
 @contextmanager
 def ledger() -> Iterator[None]:
-    """Keep what `entries` tells, from nothing on, until the end.
+    """Record the sweeps that finish within the context, for `entries`.
 
     Example:
         >>> import torch
@@ -37,11 +35,8 @@ def ledger() -> Iterator[None]:
         ...     [(e.screen, e.why, e.sweeps) for e in entries()]
         [('cpu-float32', 'asked for', 2)]
     """
-    token = _OPEN.set({})
-    try:
+    with changed(sweeps={}):
         yield
-    finally:
-        _OPEN.reset(token)
 
 
 def record(report: Any) -> None:
@@ -60,7 +55,7 @@ def enter(others: Iterable[Entry]) -> None:
         ...     [(e.sweeps, e.seconds) for e in entries()]
         [(4, 1.0)]
     """
-    book = _OPEN.get()
+    book = current().sweeps
     if book is None:
         return
     for other in others:
@@ -75,5 +70,5 @@ def enter(others: Iterable[Entry]) -> None:
 
 
 def entries() -> tuple[Entry, ...]:
-    """What the open ledger holds; empty where none is open."""
-    return tuple((_OPEN.get() or {}).values())
+    """Return what the open ledger holds; empty where none is open."""
+    return tuple((current().sweeps or {}).values())

@@ -27,7 +27,7 @@ _CHUNK_ENTRIES = 1 << 16  # shortlist entries decided at once; a few dozen bytes
 def decide(
     x: Tensor, y: Tensor, shortlist: Shortlist, k: int, scoring: Scoring, threads: int = 1
 ) -> tuple[Best, Bool[Tensor, " n"]]:
-    """The k best of every row and a bool mask of the rows they are certified for; no row depends on another."""
+    """Return the k best of every row, and a bool mask of the rows they are certified for; no row depends on another."""
     n, width = shortlist.scores.shape
     score = torch.empty((n, k), dtype=torch.float64, device=x.device)
     cosine, index = torch.empty_like(score), torch.empty((n, k), dtype=torch.int64, device=x.device)

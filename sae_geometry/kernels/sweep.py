@@ -18,7 +18,6 @@ from sae_geometry.kernels.blocks import (
     block_copies,
     cpu_blocks,
     device_blocks,
-    has_ceiling,
     listing_bytes,
     memory_limit,
 )
@@ -26,13 +25,24 @@ from sae_geometry.kernels.error_bounds import row_norms
 from sae_geometry.kernels.fallback import redo
 from sae_geometry.kernels.ledger import record
 from sae_geometry.kernels.rescore import decide
-from sae_geometry.kernels.runner import current_runner
 from sae_geometry.kernels.screens.cpu import screen_cpu, shortlist_width
 from sae_geometry.kernels.screens.int8 import Int8Screen, prepare_int8
 from sae_geometry.kernels.screens.low_precision import Precision
 from sae_geometry.kernels.screens.torch import listed_width, low_precision_screen, screen_torch
 from sae_geometry.kernels.screens.triton import triton_screen
-from sae_geometry.kernels.types import Best, Progress, Scoring, Screen, ScreenName, Shortlist, Sweep, SweepReport, Task
+from sae_geometry.kernels.settings import current
+from sae_geometry.kernels.types import (
+    Best,
+    Progress,
+    Runner,
+    Scoring,
+    Screen,
+    ScreenName,
+    Shortlist,
+    Sweep,
+    SweepReport,
+    Task,
+)
 
 MAX_K = 64
 _FUSED: dict[str, Precision] = {"triton": "float32", "triton-fp16": "fp16", "triton-tf32": "tf32"}
@@ -56,12 +66,12 @@ def sweep(
     memory: int | None = None,
     audit: bool | None = None,
 ) -> Sweep:
-    """The exact k best partners of every row, and of every column, of C = A·Bᵀ in one pass over its blocks.
+    """Find the exact k best partners of every row, and of every column, of C = A·Bᵀ in one pass over its blocks.
 
     The score of (i, j) is the exact inner product of the float32 rows rounded to float64, its absolute value with
     `absolute=True`, minus `column_bias[j]` if a bias is given. The order is score descending, then index ascending, so
     the answer does not depend on block sizes, threads or device. With `b=None` the partners are looked for within A,
-    self excluded by index, at half the blocks. The proof that the answer is exact is in README.md beside this file.
+    self excluded by index, at half the blocks. The proof that the answer is exact is in README.md next to this file.
 
     Args:
         a: float32 [n, d].
@@ -77,8 +87,8 @@ def sweep(
         threads: CPU threads; all that torch was given if None.
         progress: called with the share of the screen's blocks done, in (0, 1], from the thread that did the block.
         blocks: rows and columns of a block; from caches and memory if None.
-        memory: bytes to stay below, above the inputs, results included; if None those of `memory_ceiling`, or else
-            256 MiB on the CPU and 2 GiB off it.
+        memory: bytes to stay below, above the inputs, results included; if None those of `sae_geometry.settings`, or
+            else 256 MiB on the CPU and 2 GiB off it.
         audit: check the answer by an independent path (`audit`); by default on every device but the CPU.
 
     Returns:
@@ -87,7 +97,7 @@ def sweep(
     Raises:
         ValueError: shapes, types or devices that do not fit, NaN or infinite entries or rows so large that float32
             products overflow, k out of range.
-        CeilingError: a memory ceiling that cannot be kept (a ValueError too).
+        CeilingError: a memory limit that cannot hold (a ValueError too).
         AuditError: the audit found the answer wrong.
 
     Example:
@@ -98,7 +108,7 @@ def sweep(
     """
     start = time.perf_counter()
     task = _task(a, b, k, columns, absolute, column_bias, screen, threads, progress, blocks, memory)
-    runner = current_runner()
+    runner: Runner | None = current().runner
     if runner is not None and blocks is None and not audit:
         elsewhere = runner(task, screen)
         if elsewhere is not None:
@@ -158,7 +168,7 @@ def plan_sweep(
     threads: int | None = None,
     memory: int | None = None,
 ) -> SweepPlan:
-    """What `sweep` with these arguments would do, without doing it (a sample of rows is tried where it would be).
+    """Return what `sweep` with these arguments would do, without doing it (a sample of rows is tried where it would).
 
     Raises:
         ValueError: as `sweep` does.
@@ -181,7 +191,7 @@ def plan_sweep(
 
 
 def cpu_threads() -> int:
-    """The CPU threads a sweep uses unless told: what torch was given, within what this process may use."""
+    """Return the CPU threads a sweep uses by default: what torch was given, within what this process may use."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(torch.get_num_threads(), allowed))
 
@@ -199,13 +209,13 @@ def _task(
     blocks: tuple[int, int] | None,
     memory: int | None,
 ) -> Task:
-    """Check what was asked and fill in what was not; blocks that are not given are planned when first asked for."""
+    """Check the arguments and fill in defaults; blocks that are not given are planned when first needed."""
     a, b = a.detach(), None if b is None else b.detach()
     a_norms, b_norms = _check(a, b, k, columns, column_bias)
     a, b = a.contiguous(), None if b is None else b.contiguous()
     bias = None if column_bias is None else column_bias.to(a.device)
     workers = threads or cpu_threads()
-    limit, asked = memory_limit(memory, a.device.type), memory is not None or has_ceiling()
+    limit, asked = memory_limit(memory, a.device.type), memory is not None or current().memory is not None
 
     def plan(task: Task) -> Blocks:
         return _blocks(task, screen) if blocks is None else Blocks(*blocks)
@@ -220,7 +230,7 @@ def _settle(x: Tensor, y: Tensor, lists: Shortlist, k: int, scoring: Scoring, th
 
 
 def _choose(screen: ScreenName, task: Task) -> tuple[Screen, str, str]:
-    """The screen, its name, and why it was taken."""
+    """Return the screen, its name, and why it was chosen."""
     device = task.a.device
     if screen in ("cpu", "int8") and device.type != "cpu":
         raise ValueError(f"screen={screen!r} needs tensors on the CPU; these are on {device}")
@@ -241,7 +251,7 @@ def _choose(screen: ScreenName, task: Task) -> tuple[Screen, str, str]:
 
 
 def _blocks(task: Task, screen: ScreenName) -> Blocks:
-    """Blocks that fit the memory with all that is held beside them; off the CPU a default gives way, a ceiling not."""
+    """Return blocks that fit the memory next to all else that is held; off the CPU a default gives way, a limit not."""
     n, m, k, columns = task.a.shape[0], task.others.shape[0], task.k, task.columns or task.within
     if screen not in ("auto", "cpu", "int8") or task.a.device.type != "cpu":
         width = listed_width(k, _FUSED.get(screen, "fp16"))
@@ -254,7 +264,7 @@ def _blocks(task: Task, screen: ScreenName) -> Blocks:
 
 
 def _check(a: Tensor, b: Tensor | None, k: int, columns: bool, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The norms of both sides' rows; raises for what a sweep cannot take."""
+    """Return the norms of both sides' rows; raise for what a sweep cannot take."""
     if not 1 <= k <= MAX_K:
         raise ValueError(f"k must be in 1…{MAX_K}; got {k}")
     norms: list[Tensor] = []
@@ -301,7 +311,7 @@ def listing_sweep(
 
 def listing_memory(a: Tensor, b: Tensor | None, k: int, threads: int | None = None) -> int | None:
     """Return the bytes that `listing_sweep` allows itself; None under a memory limit, which then holds."""
-    if has_ceiling():
+    if current().memory is not None:
         return None
     entries = (a.shape[0] + (0 if b is None else b.shape[0])) * (k + 8)
     return memory_limit(None, a.device.type) + entries * (_PER_ENTRY + _PER_THREAD * (threads or cpu_threads()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 from jaxtyping import Float32, Float64, Int64
 from torch import Tensor
@@ -38,7 +38,7 @@ class Scoring:
     exclude_self: bool = False
 
     def __call__(self, cosine: Tensor, cols: Tensor) -> Tensor:
-        """float64 scores of pairs with these signed cosines and these column indices."""
+        """Return float64 scores of pairs with these signed cosines and these column indices."""
         score = cosine.abs() if self.absolute else cosine
         return score if self.column_bias is None else score - self.column_bias[cols]
 
@@ -99,9 +99,9 @@ class Task:
 
     `b is None` means within A: self is excluded by index, and only one triangle of blocks is computed, each block
     serving its rows and its columns. The score is ⟨a, b⟩, |⟨a, b⟩| if `absolute`, minus `column_bias[j]` if given.
-    `a_norms` and `b_norms` are the Euclidean norms of A's rows and of the rows scored against. All of it is to take at
-    most `memory` bytes, results included; `memory_asked` says whether somebody set them, or they are the device's
-    default. The blocks are planned when first asked for: whoever does the sweep elsewhere never asks.
+    `a_norms` and `b_norms` are the Euclidean norms of A's rows and of the rows scored against. All of it takes at most
+    `memory` bytes, results included; `memory_asked` says whether these were set, or are the device's default. Blocks
+    are planned when first needed: a sweep that runs elsewhere never needs them.
     """
 
     a: Tensor
@@ -120,7 +120,7 @@ class Task:
 
     @cached_property
     def blocks(self) -> Blocks:
-        """How large the blocks are.
+        """Return the size of the blocks.
 
         Raises:
             CeilingError: no block fits `memory`.
@@ -129,19 +129,30 @@ class Task:
 
     @property
     def others(self) -> Tensor:
-        """The rows scored against: B, or A itself."""
+        """Return the rows scored against: B, or A itself."""
         return self.a if self.b is None else self.b
 
     @property
     def largest_bias(self) -> float:
-        """The largest absolute bias, 0 without one."""
+        """Return the largest absolute bias, 0 without one."""
         return 0.0 if self.column_bias is None else float(self.column_bias.abs().max())
 
     @property
     def within(self) -> bool:
-        """Whether the partners are looked for in A itself."""
+        """Return whether the partners are sought in A itself."""
         return self.b is None
 
 
 Screen = Callable[[Task], tuple[Shortlist, Shortlist | None]]
 """Anything that shortlists: rows, and columns if the task asks for them between two dictionaries."""
+
+
+@runtime_checkable
+class Runner(Protocol):
+    """Computes a whole sweep elsewhere, bit-identically; returns None where this process should.
+
+    The task's operands have been checked. Its threads, memory and blocks are what this process would use; the blocks
+    are planned when first asked for, and may not fit the memory here.
+    """
+
+    def __call__(self, task: Task, screen: ScreenName) -> Sweep | None: ...

@@ -39,7 +39,7 @@ def read_labels(path: str | Path, source: str | None = None) -> Labels:
         Labels: `.frame`, indexed by original latent id, and where each column comes from.
 
     Raises:
-        ValueError: another ending, no column `latent`, ids that are not whole numbers or repeat, or a damaged file.
+        ValueError: a different ending, no column `latent`, ids that are not whole numbers or repeat, or a damaged file.
         FileNotFoundError: no such file.
 
     Example:
@@ -78,7 +78,7 @@ def read_labels(path: str | Path, source: str | None = None) -> Labels:
     wrong = np.flatnonzero(~((ids == ids.round()) & (ids.abs() <= 2**53)))
     if len(wrong):
         value = shown(frame[column].iloc[wrong[0]], 40)
-        raise ValueError(f"{file.name}, row {int(wrong[0]) + 1}: {value!r} is no latent id")
+        raise ValueError(f"{file.name}, row {int(wrong[0]) + 1}: {value!r} is not a latent id")
     return Labels.of(frame.drop(columns=column).set_axis(ids.astype("int64"), axis=0), file.name)
 
 

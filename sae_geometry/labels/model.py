@@ -58,7 +58,7 @@ def _weights(address: str | Path, context: Context) -> ModelWeights:
             )
         return model_weights(local_model(path.resolve()))
     if parsed.scheme != "hf" or parsed.path:
-        raise SourceError(f"{address} is no language model: give a model's folder, or hf://org/model")
+        raise SourceError(f"{address} is not a language model: give a model's folder, or hf://org/model")
     from sae_geometry.sources.huggingface.ranges import remote_model_weights
 
     return remote_model_weights(parsed, context)

@@ -53,7 +53,7 @@ def read_export(folder: Path, source: str, explainer: str | None = None) -> Expo
     Args:
         folder: the folder of SOURCE, or one above it that holds MODEL/SOURCE.
         source: "MODEL/SOURCE", which every record must name.
-        explainer: whose explanations to take; by default those of whoever wrote most, never a mixture.
+        explainer: model whose explanations to take; by default the one with most of them, never a mixture.
 
     Raises:
         ExportError: nothing there, a missing batch, a truncated or damaged file, records of another source, or an
@@ -85,7 +85,7 @@ def read_export(folder: Path, source: str, explainer: str | None = None) -> Expo
 
 
 def read_folder(folder: Path) -> Export:
-    """Read the one export in a downloaded folder; its records say of what.
+    """Read the one export in a downloaded folder; its records name the source.
 
     Raises:
         ExportError: none there, several, or a damaged one.
@@ -185,5 +185,5 @@ def _latent(record: Mapping[str, Any]) -> int:
     except ValueError:
         latent = -1
     if not 0 <= latent < _MOST_ID:
-        raise ExportError(f"a record has the index {str(index)[:40]!r}, which is no latent id")
+        raise ExportError(f"a record has the index {str(index)[:40]!r}, which is not a latent id")
     return latent

@@ -1,4 +1,4 @@
-"""Labels beside pairs of latents: the tokens of both, how far they overlap, and which latents can be read."""
+"""Labels of pairs of latents: the tokens of both, how far they overlap, and which latents can be read."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def pair_labels(
     signed: bool = True,
     threshold: float = THRESHOLD,
 ) -> PairLabels | None:
-    """Put labels beside pairs; None where no dictionary has any.
+    """Join labels to pairs; None where no dictionary has any.
 
     Args:
         table: one row per latent: run, latent_id, cosine, and for pairs partner_run, partner_id (−1 none), significant.

@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 
 from sae_geometry.dictionary import Dictionary
+from sae_geometry.io.formatting import counted
 from sae_geometry.io.labels import Labels
 from sae_geometry.kernels.sweep import sweep
 from sae_geometry.labels.model import read_unembedding
@@ -21,6 +22,7 @@ from sae_geometry.nulls.competition import DISCOVERY_RATE, LISTED, Controls, Sha
 from sae_geometry.nulls.turned import principal_axes, turned
 from sae_geometry.pairwise.inputs import describe_input
 from sae_geometry.pairwise.label_columns import tokens_line
+from sae_geometry.results import methods
 from sae_geometry.results.answer import Answer
 from sae_geometry.sources import as_dictionary
 from sae_geometry.sources.layouts.places import canonical_place
@@ -127,9 +129,20 @@ class TokenReading(Answer):
 
     def figures(self) -> dict[str, Figure]:
         """Return the figure that `save` draws."""
-        from sae_geometry.plots.tokens import tokens_figure
+        from sae_geometry import plots
 
-        return {"tokens": tokens_figure(self)}
+        return {"tokens": plots.tokens_figure(self)}
+
+    @property
+    def method(self) -> str:
+        """Describe in sentences what was computed and how."""
+        u, name = self.unembedding, self.dictionary.name
+        return (
+            f"We took the logits that the unit decoder directions of {name} raise and lower most, of "
+            f"{counted(len(u.tokens), 'token')} of {u.name} ({u.how}), and the token direction with the largest cosine "
+            f"to each. A latent is readable if that cosine beats the one of {name} {methods.TURNED}, at a false "
+            f"discovery rate of 5 % (target-decoy competition with the knockoff+ threshold). {methods.EXACT}"
+        )
 
     def __repr__(self) -> str:
         head = (
@@ -164,7 +177,7 @@ def read_tokens(
         progress: called with a stage and the share of it done, in [0, 1].
 
     Raises:
-        ValueError: another width, fewer tokens than k, a hook point outside the residual stream, or no model there.
+        ValueError: different widths, fewer tokens than k, a hook point outside the residual stream, or no model there.
 
     Example:
         >>> import torch
@@ -221,8 +234,8 @@ def _check(dictionary: Dictionary, unembedding: Unembedding, k: int) -> None:
         )
     if dictionary.d_in != unembedding.rows.shape[1]:
         raise ValueError(
-            f"{dictionary.name!r} is {dictionary.d_in:,} wide and the unembedding of {unembedding.name} "
-            f"{unembedding.rows.shape[1]:,}: expected the model that the dictionary was trained on"
+            f"{dictionary.name!r} has width {dictionary.d_in:,} and the unembedding of {unembedding.name} has "
+            f"{unembedding.rows.shape[1]:,}: give the model that the dictionary was trained on"
         )
     if not 1 <= k <= min(64, len(unembedding.tokens)):
         raise ValueError(f"k must be in 1…{min(64, len(unembedding.tokens))}; got {k}")

@@ -106,17 +106,17 @@ class Assignment:
 
     @property
     def interrupted(self) -> bool:
-        """Whether Ctrl-C ended the matching before it was proven."""
+        """Return whether Ctrl-C ended the matching before it was proven."""
         return self.certificate is not None and self.certificate.stopped == "interrupted"
 
     def reverse(self, m: int) -> tuple[Int64[np.ndarray, " m"], Float64[np.ndarray, " m"]]:
-        """The row of A matched to each of B's m rows, −1 for none, and the signed score, nan for none."""
+        """Return the row of A matched to each of B's m rows, −1 for none, and the signed score, nan for none."""
         back = inverse(self.partner, m)
         return back, np.where(back >= 0, self.cosine[back], np.nan)
 
 
 def inverse(partner: Int64[np.ndarray, " n"], m: int) -> Int64[np.ndarray, " m"]:
-    """The row of A matched to each of B's m rows, −1 for none."""
+    """Return the row of A matched to each of B's m rows, −1 for none."""
     back = np.full(m, -1, dtype=np.int64)
     rows = np.flatnonzero(partner >= 0)
     back[partner[rows]] = rows

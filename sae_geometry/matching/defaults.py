@@ -14,6 +14,12 @@ SMALL = 4096  # latents per side up to which an optimal matching is a matter of 
 MOST_RUNS = 24  # runs up to which an embedding compares every two; more are a comparison of their own
 
 
+def check_threshold(threshold: float) -> None:
+    """Raise a ValueError unless the threshold is a possible cosine."""
+    if not -1 <= threshold <= 1:
+        raise ValueError(f"the threshold is a cosine, within −1…1; got {threshold:g}")
+
+
 def listed(usual: int, *n_latents: int) -> int:
     """Return how many partners to list per latent before matching: `usual`, or 64 where no side exceeds 4,096 latents.
 

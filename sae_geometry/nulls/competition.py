@@ -149,7 +149,7 @@ def balance(target: np.ndarray, control: np.ndarray) -> Share:
     """Return how often the target wins in the low half, where a fair control loses at most half the time.
 
     The low half are the latents with the smaller max(target, control), which is invariant under their exchange. A tie
-    counts one half. Well above ½ the control is too weak, and wins are no evidence; below ½ it is too strong, and
+    counts one half. Well above ½ the control is too weak, and wins are not evidence; below ½ it is too strong, and
     significance is conservative.
 
     Args:

@@ -102,7 +102,7 @@ def own_pairs(a: Float[Tensor, "n d"], method: OneToOne, *, scale: float = 1.0, 
 
 def _whole(made: Assignment) -> Assignment:
     if made.interrupted:
-        raise KeyboardInterrupt  # an incomplete matching is no null expectation
+        raise KeyboardInterrupt  # an incomplete matching gives no null expectation
     return made
 
 

@@ -129,9 +129,9 @@ def check_pair(record: Any, a: Dictionary, b: Dictionary, parameters: PairParame
         _check_range(getattr(record, name), 0.0, 1.0, name)
     counts = record.histogram
     if counts.shape != (2, N_BINS) or counts.dtype.kind != "u":
-        raise ValueError("its histogram has another shape or type")
+        raise ValueError("its histogram has the wrong shape or type")
     if counts.sum(axis=1, dtype=np.int64).tolist() != [a.n_latents, b.n_latents]:
-        raise ValueError("its histogram has another number of latents")
+        raise ValueError("its histogram counts the wrong number of latents")
     if not all(isinstance(text, str) for text in record.confounds):
         raise TypeError("its confounds are not texts")
     _check_matching(record.partner, record.similarity, a, b, parameters.on, parameters.signed)
@@ -147,7 +147,7 @@ def _check_matching(
 ) -> None:  # fmt: skip
     typed = partner.dtype == np.int32 and similarity.dtype == np.float64
     if not typed or not partner.shape == similarity.shape == (a.n_latents,):
-        raise ValueError("its matching has another shape or type")
+        raise ValueError("its matching has the wrong shape or type")
     rows = np.flatnonzero(partner >= 0)
     if (partner < -1).any() or (partner >= b.n_latents).any() or len(np.unique(partner[rows])) != len(rows):
         raise ValueError("its matching has partners that are not there, or one for two")

@@ -124,10 +124,10 @@ def double_counting(forth: Matching, back: Matching, one_to_one: Sequence[tuple[
     )
 
 
-def hubs(nearest: Matching, most: int = N_HUBS) -> tuple[Hub, ...]:
-    """Return the `most` largest hubs, claimed at least twice, by (times taken descending, row ascending)."""
+def hubs(nearest: Matching) -> tuple[Hub, ...]:
+    """Return the largest hubs, claimed at least twice, by (times taken descending, row ascending)."""
     times = nearest.multiplicity
-    order = np.lexsort((np.arange(len(times)), -times))[:most]
+    order = np.lexsort((np.arange(len(times)), -times))[:N_HUBS]
     found = []
     for row in order[times[order] >= 2]:
         who = np.flatnonzero(nearest.partner_row == row)

@@ -1,4 +1,4 @@
-"""Columns of labels for tables of latents: by run and original id, beside what the table has."""
+"""Columns of labels for tables of latents, joined by run and original id."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def logit_cosine(pairs: pd.DataFrame, by_name: Mapping[str, Dictionary]) -> np.n
     """Return the cosine of the two logit effects of each pair, x M y / √(x M x · y M y), float64 [n].
 
     M = Σ_v u_v u_vᵀ is the metric of the unembedding: the cosine that the vocabulary sees. nan where an effect is zero,
-    where a latent has no partner, and where a run has no unembedding or the other another one.
+    where a latent has no partner, and where the two runs do not have the same unembedding.
 
     Args:
         pairs: run, latent_id, partner_run, partner_id.

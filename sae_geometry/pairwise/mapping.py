@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from sae_geometry.dictionary import Dictionary, plain_tensor
+from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import counted
+from sae_geometry.io.weights import plain_tensor
 from sae_geometry.pairwise.same_space import require_same_space
 from sae_geometry.sources import as_dictionary
 
@@ -36,7 +37,7 @@ def mapped(dictionary: Any, matrix: Any, *, name: str) -> Dictionary:
         Dictionary of d_out dimensions, of unknown model and hook point; `unmapped` is the original.
 
     Raises:
-        ValueError: M has another shape or no finite values, or sends every latent to zero.
+        ValueError: M has the wrong shape, values that are not finite, or sends every latent to zero.
 
     Example:
         >>> import numpy as np, sae_geometry as sg

@@ -307,7 +307,7 @@ class Matching:
 
     def _chance_summary(self) -> dict[str, Any]:
         return {
-            "means": "the same computation against the target turned: its principal axes and inner cosines kept",
+            "means": "the same computation against the target turned, with its principal axes and inner cosines",
             **asdict(self.expected),
             "own_dictionary": None if np.isnan(self.own) else self.own,
             "nearest_isotropic": self.isotropic_chance,

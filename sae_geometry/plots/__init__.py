@@ -1,5 +1,8 @@
 """Figures for papers. Every function takes `ax=None`, draws on it and returns it; none computes a result.
 
+Draw on axes of your own inside `paper_style()`, so that what you add looks the same; `COLUMN_WIDTH` and `PAGE_WIDTH`
+are in inches. `legend=False` leaves a legend out.
+
 Similarity figures draw lists of `Matching`; embedding figures draw any object with the attributes of an `Embedding`.
 """
 
@@ -37,6 +40,7 @@ from sae_geometry.plots.similarity import (
 from sae_geometry.plots.splitting import children_bars, explained_ecdf, splitting_figure
 from sae_geometry.plots.style import COLUMN_WIDTH, PAGE_WIDTH, figure_of, paper_style, run_colors, save_figure
 from sae_geometry.plots.subspaces import span_curve, span_figure
+from sae_geometry.plots.tokens import tokens_ecdf, tokens_figure
 
 __all__ = [
     "COLUMN_WIDTH",
@@ -84,5 +88,7 @@ __all__ = [
     "span_curve",
     "span_figure",
     "splitting_figure",
+    "tokens_ecdf",
+    "tokens_figure",
     "unmatched_scatter",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -19,37 +19,21 @@ from sae_geometry.plots.style import (
     in_paper_style,
     new_figure,
 )
-from sae_geometry.plots.text import shortened
+from sae_geometry.plots.text import lettered, makes_room, put_legend, put_title
 
 _MOST_LINEAR = 100  # latents in a bin up to which the count is drawn on a linear axis
 _COLORS = {"only A": ONE_TO_ONE, "shared": MUTED, "only B": NEAREST}
 
 
-@runtime_checkable
-class ByIndexLike(Protocol):
-    """Attributes of an `IndexComparison` that the figures use."""
-
-    @property
-    def a(self) -> Any: ...
-    @property
-    def b(self) -> Any: ...
-    @property
-    def relative_norm(self) -> np.ndarray: ...
-    @property
-    def classes(self) -> np.ndarray: ...
-    @property
-    def counts(self) -> dict[str, int]: ...
-    @property
-    def cuts(self) -> tuple[float, float]: ...
-    @property
-    def cosine(self) -> np.ndarray: ...
-    @property
-    def by_chance(self) -> float: ...
-
-
 @in_paper_style
-def relative_norm_histogram(found: ByIndexLike, ax: Axes | None = None) -> Axes:
-    """Draw the histogram of ‖b‖ / (‖a‖ + ‖b‖), colored by class, with the cuts; large counts are logarithmic."""
+def relative_norm_histogram(found: Any, ax: Axes | None = None, *, legend: bool = True) -> Axes:
+    """Draw the histogram of ‖b‖ / (‖a‖ + ‖b‖), colored by class, with the cuts; large counts are logarithmic.
+
+    Args:
+        found: an `IndexComparison`.
+        ax: axes to draw on; a new figure if None.
+        legend: draw the legend: below where the figure has a layout that makes room for it, else inside the axes.
+    """
     ax = axes_or_new(ax, COLUMN_WIDTH, 2.4)
     edges = np.linspace(0, 1, 51).tolist()
     for name, color in _COLORS.items():
@@ -62,12 +46,12 @@ def relative_norm_histogram(found: ByIndexLike, ax: Axes | None = None) -> Axes:
     ax.yaxis.set_major_formatter("{x:,.0f}")
     low, high = found.cuts
     ax.set(xlim=(0, 1), xlabel=f"relative decoder norm, B / (A + B); cuts {low:g} and {high:g}", ylabel="latents")
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, fontsize=6.5, columnspacing=1.2, handlelength=1.2)
+    put_legend(ax, ax.get_legend_handles_labels()[0], legend=legend)
     return ax
 
 
 @in_paper_style
-def same_id_histogram(found: ByIndexLike, ax: Axes | None = None) -> Axes:
+def same_id_histogram(found: Any, ax: Axes | None = None) -> Axes:
     """Draw the histogram of the cosines of the same ids, stacked by class; dotted: mean with B turned."""
     ax = axes_or_new(ax, COLUMN_WIDTH, 2.4)
     known = ~np.isnan(found.cosine)
@@ -76,18 +60,17 @@ def same_id_histogram(found: ByIndexLike, ax: Axes | None = None) -> Axes:
     ax.hist(parts, np.linspace(low, 1, 51).tolist(), stacked=True, color=list(_COLORS.values()), alpha=0.85)
     ax.axvline(found.by_chance, color=INK, linewidth=0.9, linestyle=(0, (1, 1.5)))
     ax.set(xlabel="cosine of the same ids", ylabel="latents")
-    ax.set_title("dotted: mean with B turned", loc="left", fontsize=7)
+    if makes_room(ax):
+        ax.set_title("dotted: mean with B turned", loc="left", fontsize=7)
     return ax
 
 
 @in_paper_style
-def by_index_figure(found: ByIndexLike) -> Figure:
+def by_index_figure(found: Any) -> Figure:
     """Draw both histograms side by side."""
-    figure = new_figure(PAGE_WIDTH, 2.6)
+    figure = new_figure(PAGE_WIDTH, 2.9)
     left, right = figure.subplots(1, 2)
     relative_norm_histogram(found, ax=left)
     same_id_histogram(found, ax=right)
-    figure.suptitle(
-        f"A: {shortened(found.a.name, 150)}   B: {shortened(found.b.name, 150)}", x=0.01, ha="left", fontsize=8
-    )
+    put_title(figure, lettered({"A": found.a.name, "B": found.b.name}, 0.9 * PAGE_WIDTH * 72, 8, "bold"))
     return figure

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -13,28 +12,15 @@ from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 
 from sae_geometry.plots.style import INK, MUTED, PAGE_WIDTH, axes_or_new, in_paper_style, new_figure
+from sae_geometry.plots.text import makes_room, put_legend, room, wrapped
 
 _BAR = 0.12  # half the width of a layer's column, in layers
 _TAIL = 0.2  # length of a bundle of deaths
 _COLORMAP = "viridis"
 
 
-@runtime_checkable
-class FlowLike(Protocol):
-    """Attributes of a `Flow` that the figure uses."""
-
-    @property
-    def layers(self) -> Sequence[Any]: ...
-    @property
-    def steps(self) -> Sequence[Any]: ...
-    @property
-    def layer_names(self) -> Sequence[str]: ...
-    @property
-    def survivors(self) -> np.ndarray: ...
-
-
 @in_paper_style
-def flow_bundles(flow: FlowLike, ax: Axes | None = None) -> Axes:
+def flow_bundles(flow: Any, ax: Axes | None = None) -> Axes:
     """Draw a column per layer, divided by the layer at which its latents' chains start, and a bundle per division.
 
     A bundle is as high as the number of chains that continue, and gray where chains end; no latent has a line of its
@@ -63,17 +49,24 @@ def flow_bundles(flow: FlowLike, ax: Axes | None = None) -> Axes:
     ax.set_xticks(range(n), flow.layer_names)
     ax.yaxis.set_major_formatter("{x:,.0f}")
     ax.set(xlim=(-0.4, n - 0.6), ylim=(0, tops[-1].max() * 1.02), xlabel="layer", ylabel="latents")
-    ax.set_title(
-        f"{alive[0, -1]:,.0f} of {alive[0, 0]:,.0f} latents of layer {flow.layer_names[0]} are still there at layer "
-        f"{flow.layer_names[-1]}; color: layer at which a chain starts; gray: chains that end",
-        loc="left", fontsize=7,
-    )  # fmt: skip
+    if makes_room(ax):
+        said = (
+            f"{alive[0, -1]:,.0f} of {alive[0, 0]:,.0f} latents of layer {flow.layer_names[0]} are still there at "
+            f"layer {flow.layer_names[-1]}; color: layer at which a chain starts; gray: chains that end"
+        )
+        ax.set_title(wrapped(said, room(ax), 7), loc="left", fontsize=7)
     return ax
 
 
 @in_paper_style
-def flow_counts(flow: FlowLike, ax: Axes | None = None) -> Axes:
-    """Draw births, deaths, splits and merges per step."""
+def flow_counts(flow: Any, ax: Axes | None = None, *, legend: bool = True) -> Axes:
+    """Draw births, deaths, splits and merges per step.
+
+    Args:
+        flow: a `Flow`.
+        ax: axes to draw on; a new figure if None.
+        legend: draw the legend: below where the figure has a layout that makes room for it, else inside the axes.
+    """
     ax = axes_or_new(ax, PAGE_WIDTH, 1.4)
     x = np.arange(len(flow.steps)) + 0.5
     for key, name, style, color in (
@@ -84,12 +77,12 @@ def flow_counts(flow: FlowLike, ax: Axes | None = None) -> Axes:
     ax.set(xlim=(-0.4, len(flow.steps) + 0.4), ylabel="per step")
     ax.set_ylim(bottom=0)
     ax.yaxis.set_major_formatter("{x:,.0f}")
-    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=6.5)
+    put_legend(ax, ax.get_legend_handles_labels()[0], legend=legend)
     return ax
 
 
 @in_paper_style
-def flow_figure(flow: FlowLike) -> Figure:
+def flow_figure(flow: Any) -> Figure:
     """Draw the bundles above the counts per step."""
     figure = new_figure(PAGE_WIDTH, 4.4)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))

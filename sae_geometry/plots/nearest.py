@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,53 +10,43 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from sae_geometry.plots.style import COLUMN_WIDTH, MUTED, RUNS, axes_or_new, in_paper_style, new_figure
-from sae_geometry.plots.text import shortened
+from sae_geometry.plots.text import makes_room, put_legend, room, shortened, wrapped
 
 _MOST_VECTORS = len(RUNS)
 
 
-@runtime_checkable
-class NearestLike(Protocol):
-    """Attributes of a `Nearest` that the figure uses."""
-
-    @property
-    def vectors(self) -> Any: ...
-    @property
-    def cosine(self) -> np.ndarray: ...
-    @property
-    def expected(self) -> np.ndarray: ...
-    @property
-    def n_candidates(self) -> int: ...
-
-
 @in_paper_style
-def nearest_ranks(found: NearestLike, ax: Axes | None = None) -> Axes:
-    """Draw the cosine of the k nearest latents by rank, a line per vector (the first eight), and chance, dotted."""
+def nearest_ranks(found: Any, ax: Axes | None = None, *, legend: bool = True) -> Axes:
+    """Draw the cosine of the k nearest latents by rank, a line per vector (the first eight), and chance, dotted.
+
+    Args:
+        found: a `Nearest`.
+        ax: axes to draw on; a new figure if None.
+        legend: draw the legend: below where the figure has a layout that makes room for it, else inside the axes.
+    """
     ax = axes_or_new(ax, COLUMN_WIDTH, 2.4)
     ids = found.vectors.latent_ids.tolist()[:_MOST_VECTORS]
     ranks = np.arange(1, found.cosine.shape[1] + 1)
     for i, (vector, color) in enumerate(zip(ids, RUNS, strict=False)):
-        ax.plot(
-            ranks,
-            found.cosine[i],
-            "o-",
-            color=color,
-            markersize=3,
-            label=f"{shortened(found.vectors.name, 120)} {vector}",
-        )
+        name = shortened(found.vectors.name, 0.4 * room(ax))
+        ax.plot(ranks, found.cosine[i], "o-", color=color, markersize=3, label=f"{name} {vector}")
         if not np.isnan(found.expected[i]):
             ink = color if len(ids) > 1 else MUTED
             ax.axhline(found.expected[i], color=ink, linewidth=0.9, linestyle=(0, (1, 1.5)))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel="rank", ylabel="cosine")
-    ax.set_title(f"of {found.n_candidates:,} latents; dotted: largest by chance", loc="left", fontsize=7)
-    ax.legend(loc="best", fontsize=6.5)
+    said = f"of {found.n_candidates:,} latents; dotted: largest by chance"
+    if makes_room(ax):
+        ax.set_title(wrapped(said, room(ax), 7), loc="left", fontsize=7)
+    handles = ax.get_legend_handles_labels()[0]
+    put_legend(ax, handles, short=[str(vector) for vector in ids], title=shortened(found.vectors.name, 0.4 * room(ax)),
+               legend=legend)  # fmt: skip
     return ax
 
 
 @in_paper_style
-def nearest_figure(found: NearestLike) -> Figure:
+def nearest_figure(found: Any) -> Figure:
     """Draw `nearest_ranks` on a figure of its own."""
-    figure = new_figure(COLUMN_WIDTH, 2.6)
+    figure = new_figure(COLUMN_WIDTH, 3.0)
     nearest_ranks(found, ax=figure.subplots())
     return figure

@@ -356,7 +356,7 @@ def _letters(curves: Sequence[Matching]) -> dict[str, str]:
 
 
 def _chances(drawn: Sequence[Curve]) -> list[tuple[float, str]]:
-    """The chance of each curve and its colour; once where both directions of a way of counting have the same."""
+    """Return the chance of each curve and its color; once where both directions of a matching have the same."""
     known = [(c.matching.chance, c.color) for c in drawn if not np.isnan(c.matching.chance)]
     return sorted({(round(value, 3), color) for value, color in known})
 

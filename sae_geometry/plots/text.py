@@ -89,12 +89,12 @@ def put_title(figure: Figure | SubFigure, text: str) -> None:
     figure.suptitle(text, x=x, ha="left", fontsize=8, fontweight="bold")
 
 
-def put_note(figure: Figure | SubFigure, text: str, color: str = MUTED, size: Points = 6) -> None:
+def put_note(figure: Figure | SubFigure, text: str, color: str = MUTED) -> None:
     """Write a note under a figure, above a note that is already there."""
     width = figure.bbox.width * 72 / figure.dpi
-    above = wrapped(text, width - 3 * _MARGIN, size)
+    above = wrapped(text, width - 3 * _MARGIN, 6)
     text = "\n".join(line for line in (above, figure.get_supxlabel()) if line)
-    figure.supxlabel(text, x=_MARGIN / width, ha="left", fontsize=size, color=color)
+    figure.supxlabel(text, x=_MARGIN / width, ha="left", fontsize=6, color=color)
 
 
 def put_legend(

@@ -1,8 +1,12 @@
-// Sorts a table by the clicked column: numbers as numbers, empty cells last.
-document.querySelectorAll("th button").forEach(function(button){button.onclick=function(){
-var th=button.parentNode,body=th.closest("table").tBodies[0],at=th.cellIndex,down=th.ariaSort!=="descending";
-th.parentNode.querySelectorAll("th").forEach(function(o){o.ariaSort="none"});
-th.ariaSort=down?"descending":"ascending";
-Array.from(body.rows).map(function(r){var t=r.cells[at].textContent,x=parseFloat(t);return[r,t===""?null:isNaN(x)?t:x]})
-.sort(function(p,q){if(p[1]===q[1])return 0;if(p[1]===null)return 1;if(q[1]===null)return-1;
-return(p[1]<q[1]?-1:1)*(down?-1:1)}).forEach(function(p){body.appendChild(p[0])})}});
+// Sort a table by the column whose button is pressed: first the largest on top, then the smallest; empty cells last.
+for (const button of document.querySelectorAll("th button")) button.onclick = () => {
+  const head = button.parentNode, body = head.closest("table").tBodies[0], down = head.ariaSort !== "descending";
+  for (const other of head.parentNode.cells) other.ariaSort = "none";
+  head.ariaSort = down ? "descending" : "ascending";
+  const rows = [...body.rows].map((row) => [row, row.cells[head.cellIndex].textContent]);
+  const known = rows.filter(([, text]) => text !== ""), empty = rows.filter(([, text]) => text === "");
+  const numbers = known.every(([, text]) => !Number.isNaN(Number(text)));
+  const order = numbers ? ([, p], [, q]) => p - q : ([, p], [, q]) => (p < q ? -1 : p > q ? 1 : 0);
+  known.sort((p, q) => (down ? order(q, p) : order(p, q)));
+  body.append(...[...known, ...empty].map(([row]) => row));
+};

@@ -11,8 +11,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.escaping import printable, shown
 from sae_geometry.io.formatting import counted
+from sae_geometry.results.columns import columns_of
 from sae_geometry.results.result import Result
 
 if TYPE_CHECKING:
@@ -27,7 +29,12 @@ _STYLE, _SCRIPT = (files(__package__).joinpath(f"report.{kind}").read_text("utf-
 
 
 def report_page(
-    result: Result, figures: Mapping[str, Figure], *, command: str = "", pictures: Path | None = None
+    result: Result,
+    figures: Mapping[str, Figure],
+    *,
+    command: str = "",
+    pictures: Path | None = None,
+    explorer: str = "",
 ) -> str:
     """Return a page with everything that one sends to a colleague; it makes no request.
 
@@ -36,26 +43,27 @@ def report_page(
         figures: its figures, by name.
         command: command that made it.
         pictures: folder with the figures as NAME.png, where they have been saved.
+        explorer: file next to the page to link to, the explorer.
     """
     title = f"{type(result).__name__}: {', '.join(shown(d.name, 60) for d in list(result.dictionaries)[:6])}"
-    sentences: str = getattr(result, "sentences", "")
-    lists: Mapping[str, pd.DataFrame] = result.lists() if hasattr(result, "lists") else {}
+    sentences, meanings = result.sentences, result.meanings
     body = [
         f"<h1>{escape(title)}</h1>",
         f'<p class="answer">{escape(sentences)}</p>' if sentences else "",
         _text(result.answer()),
-        "" if (meanings := getattr(result, "meanings", None)) is None else meanings.html(),
+        f'<p><a href="{escape(explorer)}">Look around in the explorer</a></p>' if explorer else "",
+        "" if meanings is None else _wide(meanings.html()),
         *(_figure(name, figure, pictures) for name, figure in figures.items()),
-        *(_list(name, table) for name, table in lists.items()),
+        *(_list(name, table) for name, table in result.lists().items()),
         f"<details><summary>Checks and definitions</summary>{_text(result.details())}</details>",
-        f"<h2>For a methods section</h2><p>{escape(_methods(result))}</p>",
+        f"<h2>For a methods section</h2><p>{escape(printable(_methods(result)))}</p>",
         f"<h2>How it was made</h2>{_text(command)}" if command else "",
         f'<p class="note">{escape(_CITATION)}. summary.json next to this page holds every number.</p>',
     ]
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{_policy()}">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1"><link rel="icon" href="data:,">'
         f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>"
         f"{''.join(body)}<script>{_SCRIPT}</script></body></html>\n"
     )
@@ -68,7 +76,7 @@ def _policy() -> str:
 
 
 def _text(text: str) -> str:
-    return f"<pre>{escape(printable(text))}</pre>"
+    return f'<pre tabindex="0">{escape(printable(text))}</pre>'
 
 
 def _figure(name: str, figure: Figure, pictures: Path | None) -> str:
@@ -87,15 +95,24 @@ def _list(name: str, table: pd.DataFrame) -> str:
     if table.empty:
         return f"<h2>{escape(name)}</h2><p>none</p>"
     more = f' <span class="note">(first {_ROWS} of {len(table):,}; {escape(name)}.csv has all)</span>'
-    head = "".join(f'<th><button type="button">{escape(str(c))}</button></th>' for c in table.columns)
+    meanings = {c: f"{unit}: {meaning}" for c, (unit, meaning) in columns_of(f"{name}.csv").items()}
+    head = "".join(
+        f'<th><button type="button" title="{escape(meanings.get(c, ""))}">{escape(str(c))}</button></th>'
+        for c in table.columns
+    )
     rows = "".join(
         f"<tr>{''.join(f'<td>{escape(_cell(v))}</td>' for v in row)}</tr>"
         for row in table.head(_ROWS).itertuples(index=False)
     )
     return (
         f"<h2>{escape(name)}: {len(table):,}{more if len(table) > _ROWS else ''}</h2>"
-        f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+        f"{_wide(f'<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>')}"
     )
+
+
+def _wide(html: str) -> str:
+    """Return HTML that scrolls sideways where it is wider than the page, by keys too."""
+    return f'<div class="wide" tabindex="0">{html}</div>'
 
 
 def _cell(value: Any) -> str:
@@ -107,17 +124,15 @@ def _cell(value: Any) -> str:
 
 
 def _methods(result: Result) -> str:
-    """Return a paragraph to paste into a paper: what was compared, how, and how chance was measured."""
-    runs = "; ".join(
-        f"{shown(d.name, 60)} ({counted(d.n_latents, 'latent')} × {d.d_in:,}, {shown(d.alive.describe())}, weights "
-        f"{d.fingerprint[:12]})"
-        for d in list(result.dictionaries)[:12]
-    )
+    """Return a paragraph to paste into a paper: what was done, with which dictionaries and which software."""
+    runs = "; ".join(_input(d) for d in list(result.dictionaries)[:12])
+    more = len(result.dictionaries) - 12
+    return f"{result.method} Dictionaries: {runs}{f'; and {more:,} more' if more > 0 else ''}. Software: {_CITATION}."
+
+
+def _input(d: Dictionary) -> str:
+    mapped = "" if d.unmapped is None else f", mapped by {d.metadata['map']!r} (sha256 {d.metadata['map_sha256'][:16]})"
     return (
-        f"We compared the decoder directions of {runs}, normalised to unit length, with exact cosine similarities "
-        "(float32 sweep, candidates rescored in float64, every result certified). Expectations by chance come from the "
-        "same computation against the other dictionary turned by a random orthogonal map that preserves its inner "
-        "products. A latent counts as closer than chance if its nearest partner beats both the nearest other latent of "
-        "its own dictionary and that of the turned dictionary, at a false discovery rate of 5 % (knockoff+ "
-        f"threshold). Software: {_CITATION}."
+        f"{shown(d.name, 60)} ({counted(d.n_latents, 'latent')} × {d.d_in:,}, {shown(d.alive.describe())}{mapped}, "
+        f"weights {d.fingerprint[:12]})"
     )

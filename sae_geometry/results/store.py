@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sae_geometry.io.atomic_folder import fresh_folder
 from sae_geometry.io.escaping import json_escaped, readable
-from sae_geometry.io.parquet import read_table, write_table
+from sae_geometry.io.parquet import read_table, write_csv, write_table
 from sae_geometry.io.redaction import without_secrets
 from sae_geometry.io.results_folder import has, listed_files, manifest, read_json
 from sae_geometry.kernels.ledger import entries
@@ -84,7 +84,10 @@ def save(
         (aside / "figures").mkdir()
         for name, table in result.tables().items():
             write_table(labeled_table(table, result.dictionaries), aside / f"{name}.parquet")
-        about = _about(result)
+        for name, table in result.lists().items():
+            write_csv(table, aside / f"{name}.csv")
+        summary = result.summary()
+        about = _about(result, summary)
         drawn = result.figures() if figures is None else figures
         for name, figure in drawn.items():
             _save_figure(figure, aside / "figures" / name, about, formats)
@@ -95,14 +98,15 @@ def save(
             "command": said,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "software": software(),
-            **result.summary(),
+            **summary,
             "sweeps": [asdict(entry) for entry in entries()],
         }
         write_json(aside / "summary.json", summary)
-        page = report_page(result, drawn, command=said, pictures=aside / "figures")
-        (aside / "report.html").write_text(page, encoding="utf-8")
         if add is not None:
             add(aside)
+        explorer = "explorer.html" if (aside / "explorer.html").exists() else ""
+        page = report_page(result, drawn, command=said, pictures=aside / "figures", explorer=explorer)
+        (aside / "report.html").write_text(page, encoding="utf-8")
         write_json(aside / "summary.json", {**summary, "files": manifest(aside)})
     return Path(folder)
 
@@ -176,8 +180,8 @@ def _save_figure(figure: Figure, stem: Path, about: dict[str, Any], formats: Seq
     save_figure(figure, stem, about, formats)
 
 
-def _about(result: Result) -> dict[str, Any]:
+def _about(result: Result, summary: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a figure's metadata records: runs, caveats, and seed and backend of a layout."""
     runs = [{"name": d.name, "address": d.address, "fingerprint": d.fingerprint} for d in result.dictionaries]
-    params = getattr(result, "params", {})
+    params = summary.get("params", {})
     return {"runs": runs, "caveats": list(result.caveats)} | {k: params[k] for k in ("seed", "backend") if k in params}

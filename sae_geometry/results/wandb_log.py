@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from sae_geometry.io.parquet import read_table
 from sae_geometry.io.redaction import without_secrets
 from sae_geometry.io.results_folder import has, listed_files, read_json
+from sae_geometry.kernels.settings import current
 from sae_geometry.sources.http import limits
 from sae_geometry.sources.wandb.client import check_signed_in, quiet_and_bounded
 from sae_geometry.sources.wandb.host import api_key, base_url
@@ -86,7 +87,7 @@ def log_wandb(folder: str | os.PathLike[str], project: str, *, name: str | None 
         sae_geometry.results.wandb_log.LoggingError: a W&B project is named entity/project, like my-team/seeds; got 'x'
     """
     root = Path(folder)
-    offline = offline or _mode() == "offline"
+    offline = _is_offline(offline)
     check_wandb(project, offline=offline)
     record = _record(root)
     entity, _, title = project.partition("/")
@@ -116,7 +117,7 @@ def check_wandb(project: str, *, offline: bool = False) -> None:
         raise LoggingError("logging to W&B needs the wandb package: pip install wandb") from error
     if _mode() == "disabled":
         raise LoggingError("WANDB_MODE=disabled, so nothing would be logged; unset it or do not ask for logging")
-    if offline or _mode() == "offline":
+    if _is_offline(offline):
         return
     try:
         check_signed_in()
@@ -193,6 +194,10 @@ def _log(root: Path, record: Mapping[str, Any], project: tuple[str, str], *, nam
 def _new_id() -> str:
     """Return a new run id: sixteen random letters and digits."""
     return "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(16))
+
+
+def _is_offline(asked: bool) -> bool:
+    return asked or current().offline or _mode() == "offline"
 
 
 def _mode() -> str:

@@ -9,7 +9,7 @@ from sae_geometry.sources.catalog import PaperRun, paper_runs
 from sae_geometry.sources.demo import Demo, demos
 from sae_geometry.sources.errors import AddressError, LayoutError, SourceError
 from sae_geometry.sources.fetch import FetchedFile, checkpoints, fetch
-from sae_geometry.sources.http import Limits, limits, set_limits
+from sae_geometry.sources.http import Limits
 from sae_geometry.sources.inspect import Inspection, inspect
 from sae_geometry.sources.load import OrientationWarning, load
 from sae_geometry.sources.neuronpedia import neuronpedia_lists, neuronpedia_pages, neuronpedia_url
@@ -35,13 +35,11 @@ __all__ = [
     "demos",
     "fetch",
     "inspect",
-    "limits",
     "load",
     "neuronpedia_lists",
     "neuronpedia_pages",
     "neuronpedia_url",
     "paper_runs",
     "runs",
-    "set_limits",
     "similar_runs",
 ]

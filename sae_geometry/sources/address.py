@@ -111,7 +111,7 @@ def parse(text: str, exists: Callable[[str], bool] = lambda _: False) -> Address
         exists: returns whether a local path exists; only called for text without a scheme.
 
     Raises:
-        AddressError: the text is no address, is ambiguous, or contains a password.
+        AddressError: the text is not an address, is ambiguous, or contains a password.
 
     Example:
         >>> from sae_geometry.sources.address import parse

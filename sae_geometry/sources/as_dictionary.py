@@ -11,12 +11,12 @@ import numpy as np
 import torch
 
 from sae_geometry.dictionary import Dictionary
+from sae_geometry.io.weights import LatentAxis
 from sae_geometry.sources.address import Selection
 from sae_geometry.sources.bundle import Bundle
 from sae_geometry.sources.errors import LayoutError
 from sae_geometry.sources.files.memory import in_memory
 from sae_geometry.sources.inspect import spelled
-from sae_geometry.sources.layouts.detect import LatentAxis
 from sae_geometry.sources.layouts.read import Latents, Opened, opened, read_dictionary
 from sae_geometry.sources.layouts.table import PER_COORDINATE, PER_LATENT
 from sae_geometry.sources.load import load

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sae_geometry.io.progress import Progress
+from sae_geometry.kernels.settings import current
 
 Echo = Callable[[str], None]
 
@@ -17,7 +18,7 @@ class Context:
     """Offline mode and callbacks of a request to a source.
 
     Attributes:
-        offline: do not use the network.
+        offline: do not use the network; always so where the settings say it.
         echo: called with one line per step; None for no output.
         progress: called with a file's name and its completed share.
         again: which cached files to download again.
@@ -27,6 +28,9 @@ class Context:
     echo: Echo | None = None
     progress: Progress | None = None
     again: Literal["none", "damaged", "all"] = "none"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "offline", self.offline or current().offline)
 
     def say(self, text: str) -> None:
         """Report a line to the callback, if there is one."""

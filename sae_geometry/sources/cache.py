@@ -1,7 +1,7 @@
 """The cache of downloaded runs: location, content, and names that cannot leave it.
 
     $SAE_GEOMETRY_CACHE, else the user's cache folder
-      .sae-geometry-cache                      files of ours, one path per line; no others are removed
+      .sae-geometry-cache                      files that we wrote, one path per line; no others are removed
       wandb/<host>/<entity>/<project>/<run>/   checkpoints, with wandb_run.json
       huggingface/, verified/                  files per commit, and verified blobs
       .partial/                                partial downloads; resumed where the server supports it
@@ -22,6 +22,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from sae_geometry.kernels.settings import current
 from sae_geometry.sources.errors import SourceError
 
 _MARKER = ".sae-geometry-cache"
@@ -40,7 +41,9 @@ class CachedRun:
 
 
 def cache_root() -> Path:
-    """Return `$SAE_GEOMETRY_CACHE`, or the user's cache folder for this package; does not create it."""
+    """Return the cache of the settings, `$SAE_GEOMETRY_CACHE`, or the user's cache folder; does not create it."""
+    if (chosen := current().cache) is not None:
+        return chosen
     given = os.environ.get("SAE_GEOMETRY_CACHE")
     if given:
         return Path(given).expanduser().absolute()

@@ -206,7 +206,7 @@ def _one_try(remote: RemoteFile, partial: Path, credentials: Credentials | None,
 
 
 def _no_link(path: str, flags: int) -> int:
-    """Open a file of ours without following a link, since its name is predictable and may have been replaced by one."""
+    """Open a file that we wrote, but no link, which may have replaced it since its name is predictable."""
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
@@ -226,11 +226,13 @@ def _room_for(what: str) -> Iterator[None]:
 def _verified(remote: RemoteFile, partial: Path) -> str:
     size = partial.stat().st_size
     if remote.n_bytes is not None and size != remote.n_bytes:
-        raise SourceError(f"{remote.name} arrived with {size:,} bytes instead of {remote.n_bytes:,}; not kept")
+        raise SourceError(f"{remote.name} arrived with {size:,} bytes instead of {remote.n_bytes:,}; it was discarded")
     if remote.md5 is None:
         return checksum(partial)
     if checksum(partial, like=remote.md5) != remote.md5:
-        raise SourceError(f"{remote.name} arrived damaged: its MD5 is not the recorded one; not kept, fetch it again")
+        raise SourceError(
+            f"{remote.name} arrived damaged: its MD5 is not the recorded one; it was discarded, fetch it again"
+        )
     return remote.md5
 
 

@@ -48,9 +48,10 @@ def fetch(
         >>> fetch("demo:local-seed0")[0].path.name
         'local-seed0.safetensors'
     """
-    if force and offline:
+    context = Context(offline, echo, progress, "all" if force else "damaged")
+    if force and context.offline:
         raise ValueError("force fetches every file again, which offline forbids; give one of them")
-    bundle = resolve(parse_address(address), Context(offline, echo, progress, "all" if force else "damaged"))
+    bundle = resolve(parse_address(address), context)
     sides = [*bundle.configs, *([bundle.sparsity] if bundle.sparsity else [])]
     return tuple(_described(bundle.address, path) for path in (*bundle.weights, *sides))
 

@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass
 from threading import Thread
 from typing import Any, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 from sae_geometry.io.redaction import without_secrets
+from sae_geometry.kernels.settings import Limits, current
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.plain import parse_json
 
@@ -28,41 +30,9 @@ MAX_ANSWER = 32 << 20  # bytes of JSON, which takes up to twenty times as much o
 _RETRIED = {408, 425, 429, 500, 502, 503, 504}
 
 
-@dataclass(frozen=True)
-class Limits:
-    """Limits of a request.
-
-    Attributes:
-        connect: seconds to connect.
-        silence: seconds without a byte.
-        tries: maximum number of attempts.
-        pause: seconds before the second attempt, doubled before the third.
-        longest_pause: maximum seconds of a server's Retry-After.
-        slowest: minimum bytes per second, on average over `silence` seconds.
-        end: maximum seconds for a request and all pages of its response.
-    """
-
-    connect: float = 10.0
-    silence: float = 60.0
-    tries: int = 3
-    pause: float = 1.0
-    longest_pause: float = 20.0
-    slowest: float = 4096.0
-    end: float = 900.0
-
-
-_current = Limits()
-
-
 def limits() -> Limits:
-    """Return the current limits."""
-    return _current
-
-
-def set_limits(new: Limits) -> None:
-    """Replace the limits, for slow connections and tests."""
-    global _current
-    _current = new
+    """Return the limits of the settings."""
+    return current().limits
 
 
 @dataclass(frozen=True)
@@ -188,7 +158,7 @@ def in_time(ask: Callable[[], T], still_waits: Callable[[], bool] = lambda: True
         except BaseException as error:  # any exception belongs to the caller
             result.set_exception(error)
 
-    Thread(target=work, daemon=True).start()
+    Thread(target=copy_context().run, args=(work,), daemon=True).start()
     try:
         while True:
             try:

@@ -9,9 +9,10 @@ from typing import Any
 
 from sae_geometry.io.escaping import shown
 from sae_geometry.io.formatting import counted
+from sae_geometry.io.weights import LatentAxis
 from sae_geometry.sources.address import Selection
 from sae_geometry.sources.bundle import Context, Echo
-from sae_geometry.sources.layouts.detect import LatentAxis, Site, Slab
+from sae_geometry.sources.layouts.detect import Site, Slab
 from sae_geometry.sources.layouts.hook_points import space_of
 from sae_geometry.sources.layouts.read import Opened, is_meant, open_bundle, read_dictionary
 from sae_geometry.sources.resolve import parse_address, resolve

@@ -137,7 +137,7 @@ def shard_names(names: list[str], index: Mapping[str, Any], where: str) -> list[
     """Return the safetensors files of a model.
 
     Raises:
-        SourceError: none, or a shard of the index that is missing or not beside it.
+        SourceError: none, or a shard of the index that is missing or elsewhere.
     """
     table = index.get("weight_map")
     if isinstance(table, Mapping):

@@ -10,8 +10,9 @@ from types import MappingProxyType
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.escaping import readable
 from sae_geometry.io.labels import Labels
+from sae_geometry.io.weights import LatentAxis
+from sae_geometry.kernels.settings import torch_device
 from sae_geometry.sources.bundle import Context, Echo, Progress
-from sae_geometry.sources.layouts.detect import LatentAxis
 from sae_geometry.sources.layouts.read import Latents, choose_site, open_bundle, read_dictionary
 from sae_geometry.sources.resolve import parse_address, resolve
 from sae_geometry.sources.starts import with_start
@@ -52,12 +53,12 @@ def load(
     A table of labels next to a local checkpoint, `ae.labels.parquet` for `ae.pt` (see `Labels.save`), comes with it.
 
     Returns:
-        Dictionary with float32 unit rows [n_latents, d_in] and the original latent ids.
+        Dictionary with float32 unit rows [n_latents, d_in], on the device of the settings, and the original latent ids.
 
     Raises:
         SourceError: the address is wrong or ambiguous, nothing is there, or a file is damaged or hostile; one sentence
             each.
-        ValueError: zero or non-finite rows, unless `drop_bad`.
+        ValueError: zero or non-finite rows, unless `drop_bad`, or no such device here.
 
     Example:
         >>> import sae_geometry as sg
@@ -69,7 +70,7 @@ def load(
         raise ValueError(f"latents must be 'alive' or 'all'; got {latents!r}")
     if latent_axis not in (None, 0, 1):
         raise ValueError(f"latent_axis must be 0 or 1; got {latent_axis!r}")
-    context = Context(offline, echo, progress)
+    context, device = Context(offline, echo, progress), torch_device()
     parsed = parse_address(address)
     latent_axis = parsed.selection.latent_axis if latent_axis is None else latent_axis
     parsed = replace(parsed, selection=replace(parsed.selection, latent_axis=latent_axis))  # recorded in addresses
@@ -94,4 +95,4 @@ def load(
     assumed = choose_site(opened, parsed.selection).assumed
     if assumed is not None:
         warnings.warn(f"{dictionary.address}: {assumed}", OrientationWarning, stacklevel=2)
-    return dictionary
+    return dictionary if device == "cpu" else dictionary.to(device)

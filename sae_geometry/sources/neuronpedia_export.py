@@ -43,7 +43,7 @@ def fetch_export(source: str, context: Context | None = None) -> Path:
     """
     context = context or Context()
     if not _SOURCE.fullmatch(source):
-        raise SourceError(f"{source!r:.80} is no MODEL/SOURCE of Neuronpedia, such as gpt2-small/8-res-jb")
+        raise SourceError(f"{source!r:.80} is not a MODEL/SOURCE of Neuronpedia, such as gpt2-small/8-res-jb")
     root = cache_root() / "neuronpedia"
     folder, record = root / safe_path(source), root / safe_path(source) / "export.json"
     sums = _recorded(record)
@@ -78,7 +78,7 @@ def _listed(source: str) -> list[RemoteFile]:
     """Return the batches of an export, from all pages of the bucket's listing.
 
     Raises:
-        SourceError: nothing there, or the answer is no listing.
+        SourceError: nothing there, or the answer is not a listing.
     """
     bucket = os.environ.get(BUCKET_VARIABLE, BUCKET).rstrip("/")
     prefix, files, token = f"v1/{source}/", list[RemoteFile](), ""
@@ -90,7 +90,7 @@ def _listed(source: str) -> list[RemoteFile]:
             name = key.removeprefix(prefix)
             if key.startswith(prefix) and _WANTED.fullmatch(name):
                 n_bytes = int(size) if size.isdecimal() and len(size) < 16 else None
-                md5 = _MD5.fullmatch(etag)  # an upload in several parts has another kind of tag
+                md5 = _MD5.fullmatch(etag)  # an upload in several parts has a tag of a different kind
                 files.append(RemoteFile(name, f"{bucket}/{quote(key)}", n_bytes, md5[1] if md5 else None))
         token = page.findtext("NextContinuationToken") or ""
         if page.findtext("IsTruncated") != "true" or not token:

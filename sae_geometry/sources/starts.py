@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from sae_geometry.dictionary import Dictionary
+from sae_geometry.io.weights import LatentAxis
 from sae_geometry.sources.address import Selection
 from sae_geometry.sources.bundle import Bundle
 from sae_geometry.sources.errors import SourceError
-from sae_geometry.sources.layouts.detect import LatentAxis
 from sae_geometry.sources.layouts.read import open_bundle, read_dictionary
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sae_geometry.dictionary import Dictionary, plain_tensor
+from sae_geometry.dictionary import Dictionary
+from sae_geometry.io.weights import plain_tensor
 from sae_geometry.sources.bundle import Context, Echo, Progress
 from sae_geometry.sources.errors import LayoutError, SourceError
 from sae_geometry.sources.files.open import open_weights
@@ -60,13 +61,13 @@ def as_vectors(
     return made if ids is None else made.select(ids)
 
 
-def read_matrix(address: str | Path, *, offline: bool = False) -> tuple[str, Tensor]:
+def read_matrix(address: str | Path) -> tuple[str, Tensor]:
     """Return the name and values of a linear map [d_in, d_out]: the only matrix of a file, or `FILE::KEY`.
 
     Raises:
         SourceError: nothing is there, or the file holds several matrices or none.
     """
-    return _only_tensor(address, Context(offline), axes=(2,))[:2]
+    return _only_tensor(address, Context(), axes=(2,))[:2]
 
 
 def _stored(address: str | Path, context: Context, name: str | None) -> Dictionary:

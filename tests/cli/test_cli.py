@@ -134,6 +134,7 @@ def test_doctor_checks_exactness(run, monkeypatch):
     for part in ("torch", "numpy", "umap-learn", "exact (9 cases", "| torch.mm alone |", "| sweep, cpu |"):
         assert part in result.stdout
     found = json.loads(run("doctor", "--json").stdout)
+    assert result.stdout.splitlines()[0] == found["verdict"] == "Works, exact on the CPU. Nothing to do."
     assert all(v.startswith("exact") for v in found["checks"].values())
     assert found["rates"]["lines"][-1]["over_product"] > 0
 
@@ -147,6 +148,7 @@ def test_doctor_says_when_a_check_fails(run, monkeypatch):
     monkeypatch.setattr(suite, "truths", lambda: tuple((case, np.zeros_like(score)) for case, score in right))
     result = run("doctor")
     assert result.exit_code == 1
+    assert result.stdout.startswith("Wrong answers here (sweep, cpu; sweep, int8; sweep, torch): do not use")
     assert "WRONG" in result.stdout
     assert "check failed" in one_sentence(result)
 

@@ -104,7 +104,7 @@ def test_an_option_that_a_command_advises_is_its_own(path: Path) -> None:
         ('use on="decoder"', "use --on decoder"),
         ("is for matching='optimal'; got 'x'", "is for --matching optimal; got 'x'"),
         ("latent_axis=1 takes its columns", "--latent-axis 1 takes its columns"),
-        ("raise it with memory_ceiling('75MB') (--memory 75MB), or", "raise it with --memory 75MB, or"),
+        ("raise it with settings(memory='75MB') (--memory 75MB), or", "raise it with --memory 75MB, or"),
         ("choose one by adding ::layer=2, ::latent_axis=1", "choose one by adding ::layer=2, ::latent_axis=1"),
         (
             "if 'x' is the decoder, call sae_geometry.Dictionary.from_decoder(tensors['x'], latent_axis=1), where "
@@ -134,7 +134,7 @@ def test_no_message_asks_a_command_line_for_python() -> None:
 
 THINGS = "latents|regions|minutes|threads|cores|tiles|checkpoints"
 TWO_OR_MORE = {
-    "comparisons/inference.py", "dictionary.py", "embedding/regions.py", "matching/shared.py",
+    "comparisons/inference.py", "dictionary.py", "io/activity.py", "embedding/regions.py", "matching/shared.py",
     # "of N latents", all of a dictionary
     "comparisons/by_index.py", "comparisons/flow_result.py", "comparisons/ground_truth.py", "comparisons/nearest.py",
     "labels/attach.py", "labels/tokens.py", "pairwise/mapping.py", "plots/flow.py", "plots/nearest.py",

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 import sae_geometry as sg
-from sae_geometry.cost.estimate import Verb, estimate
+from sae_geometry.cost.estimate import estimate
+from sae_geometry.cost.jobs import Verb
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.kernels import sweep as sweep_module
 from sae_geometry.kernels.sweep import plan_sweep, sweep
@@ -25,11 +26,13 @@ def dictionary(n: int, d: int, seed: int, *, encoder: bool = False) -> Dictionar
 
 def test_operations_are_counted_by_pair_and_halved_within() -> None:
     a, b, c = dictionary(100, 16, 0), dictionary(200, 16, 1), dictionary(300, 16, 2)
-    assert estimate([a, b]).flops == 16 * (4 * 2 * 100 * 200 + 100**2 + 200**2)  # three turns, and either side's own
+    own, halves = 100**2 + 200**2, 2 * (50**2 + 100**2)
+    assert estimate([a, b]).flops == 16 * (4 * 2 * 100 * 200 + own + halves)  # three turns
     three = estimate([a, b, c])
-    assert three.n_sweeps == 18
+    assert three.n_sweeps == 24
     between, own = 100 * 200 + 100 * 300 + 200 * 300, 2 * (100**2 + 200**2 + 300**2)
-    assert three.flops == 16 * (4 * 2 * between + own)
+    halves = 2 * 2 * (50**2 + 100**2 + 150**2)
+    assert three.flops == 16 * (4 * 2 * between + own + halves)
     within = estimate([a, b], "within")
     assert within.n_sweeps == 10
     assert within.flops == 16 * 8 * (100**2 + 200**2)
@@ -43,7 +46,7 @@ QUESTIONS: dict[str, tuple[Verb, dict[str, Any], Callable[[list[Dictionary]], ob
     "nearest": ("compare", {}, lambda d: sg.compare(d[0], d[1])),
     "encoder": ("compare", {"on": "encoder"}, lambda d: sg.compare(d[0], d[1], on="encoder")),
     "both": ("compare", {"on": "both"}, lambda d: sg.compare(d[0], d[1], on="both")),
-    "mutual": ("compare", {"matching": "mutual"}, lambda d: sg.compare(d[0], d[1], "mutual", turns=0)),
+    "mutual": ("compare", {"matching": "mutual"}, lambda d: sg.compare(d[0], d[1], "mutual")),
     "greedy": ("compare", {"matching": "greedy"}, lambda d: sg.compare(d[0], d[1], "greedy", turns=0)),
     "optimal": ("compare", {"matching": "optimal"}, lambda d: sg.compare(d[0], d[1], "optimal", turns=0)),
     "match": ("match", {}, lambda d: sg.match(d[0], d[1]).record),
@@ -99,16 +102,16 @@ def test_of_a_runs_states_no_sweep_is_made() -> None:
 def test_a_ceiling_is_planned_with() -> None:
     a, b = dictionary(3000, 16, 0), dictionary(3000, 16, 1)
     wide = estimate([a, b], probe_seconds=0.02)
-    with sg.memory_ceiling("6MB"):
+    with sg.settings(memory="24MB"):
         told = estimate([a, b], probe_seconds=0.02)
-    assert told.memory <= 6 << 20 < wide.memory
+    assert told.memory <= 24 << 20 < wide.memory
 
 
 def test_a_ceiling_that_the_longest_lists_exceed_is_refused_beforehand() -> None:
     a, b = dictionary(3000, 8, 0), dictionary(2500, 8, 1)
-    with sg.memory_ceiling("4MB"):
-        estimate([a, b], probe_seconds=0.01)
-        with pytest.raises(ValueError, match=r"the memory ceiling is 4.0 MiB: raise it .*--memory [6-9]MB"):
+    with sg.settings(memory="4MB"):
+        estimate([a, b], "umap", n_neighbors=5, probe_seconds=0.01)
+        with pytest.raises(ValueError, match=r"the memory ceiling is 4.0 MiB: raise it .*--memory 1[0-9]MB"):
             estimate([a, b], "match", probe_seconds=0.01)
 
 

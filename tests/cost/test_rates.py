@@ -11,7 +11,7 @@ from pretend_cuda import OnCard, pretended
 
 from sae_geometry.cost import doctor as diagnosis
 from sae_geometry.cost import rates
-from sae_geometry.cost.rates import CARDS, Card, known_card, measure_rates, roof_seconds
+from sae_geometry.cost.rates import CARDS, Card, Rates, known_card, measure_rates, roof_seconds
 from sae_geometry.kernels import audit
 from sae_geometry.kernels.screens import torch as screen_torch
 
@@ -89,9 +89,24 @@ def test_a_doctor_on_a_gpu_runs_the_suite_there_and_measures_against_its_roof() 
     assert card is not None
     for r, precision in zip(found.rates.lines, ["float32", "fp16", "tf32"] * 2, strict=True):
         assert r.of_roof == pytest.approx(roof_seconds((256, 256, 768), precision, card) / r.seconds)  # type: ignore[arg-type]
+    assert found.verdict.startswith("Works, exact on the CPU and GPU. ")
     text = found.markdown()
     for part in ("roof from the data sheet of NVIDIA H100 80GB HBM3", "cuda, fp16: exact", "| sweep, tf32 | "):
         assert part in text
+
+
+def test_the_verdict_says_what_to_do() -> None:
+    def verdict(**changed: dict[str, str]) -> str:
+        good = {"checks": {"sweep, cpu": "exact"}, "device": {"cuda": "none"}, "extras": {"dask": "installed"}}
+        return diagnosis.Diagnosis({**good, **changed}, Rates("cpu", None, (1, 1, 1), ())).verdict
+
+    assert verdict() == "Works, exact on the CPU. Nothing to do."
+    missing = {"interactive": "pip install …", "dask": "installed"}
+    assert verdict(extras=missing) == "Works, exact on the CPU. Optional: pip install 'sae-geometry[interactive]'."
+    assert "install a torch with CUDA" in verdict(device={"cuda": "unused: this torch has none"})
+    wrong = verdict(checks={"sweep, cpu": "exact", "cuda, fp16": "WRONG: rows"})
+    assert wrong.startswith("Wrong answers here (cuda, fp16)")
+    assert "open an issue" in wrong
 
 
 @pytest.mark.usefixtures("gpu")

@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from explorer_cases import HOSTILE, best, labeled, partner, regions, results, summary, table
+from explorer_cases import HOSTILE, best, chance, labeled, partner, regions, results, summary, table
 from explorer_reader import FLAGS, FRAME, NAMES, SIZE, Reader, address, color_at, near
+from PIL import Image
 
 import sae_geometry as sg
 from sae_geometry import explorer
 from sae_geometry.explorer.contents import Contents
+from sae_geometry.results.columns import TABLES
 
 pytest.importorskip("plotly", reason="the explorer needs plotly")
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -51,10 +53,7 @@ def opened(browser, path) -> Iterator[Reader]:
 @pytest.fixture
 def reader(opened) -> Iterator[Reader]:
     """The one page, as it was when it opened; whatever a test did there, it must have asked for and said nothing."""
-    opened.page.evaluate("() => { letGo(); clearFilters(); setLasso(false); showWhole(); setTheme('light'); }")
-    opened.page.evaluate("() => { state.counting = 'nearest'; document.getElementById('counting').value = 'nearest'; }")
-    opened.page.locator("#threshold").evaluate("(t) => { t.value = 0.7; t.dispatchEvent(new Event('input')); }")
-    opened.page.select_option("#color", "run")
+    opened.page.evaluate("() => { clearEverything(); setTheme('light'); }")
     opened.page.mouse.move(5, 5)
     opened.settle()
     yield opened
@@ -114,7 +113,10 @@ def test_hover_says_who_it_is_and_whom_it_matches(reader, row):
     tip, p = reader.text("#tip"), partner(FRAME, row)
     assert tip.splitlines()[0] == f"{FRAME.run[row]} · {FRAME.latent_id[row]}"
     assert f"best match {p['run']} · {p['id']}, cosine {p['cosine']:.3f}" in tip
-    assert ("\nmutual\n" if p["mutual"] else "\nnot mutual\n") in tip
+    by_chance = chance(NAMES, FRAME.run[row], p["run"])
+    significant = "significant" if FRAME.loc[row, f"q_value:{p['run']}"] <= 0.05 else "not significant"
+    mutual = "mutual" if p["mutual"] else "not mutual"
+    assert f"\nby chance {by_chance:.3f}, {mutual}, {significant}\n" in tip
     if pd.isna(p["single"]):
         assert "no one-to-one partner" in tip
     else:
@@ -155,6 +157,8 @@ def test_the_panel_names_the_partners_and_goes_there(reader):
         assert f"{FRAME.loc[row, f'partner_id:{other}']}" in text
         assert f"{FRAME.loc[row, f'max_cosine:{other}']:.3f}" in text
         assert ("not mutual" in text) != FRAME.loc[row, f"mutual:{other}"]
+        assert ("not significant" in text) == (FRAME.loc[row, f"q_value:{other}"] > 0.05)
+        assert f"by chance {chance(NAMES, 'alpha', other):.3f}" in text
     claims = sum(
         int(((FRAME.run == name) & (FRAME["partner_id:alpha"] == FRAME.latent_id[row])).sum()) for name in NAMES[1:]
     )
@@ -320,6 +324,108 @@ def test_points_can_be_coloured_in_other_ways(reader):
     a, b = (int(np.flatnonzero((FRAME.region == letter).fillna(False))[0]) for letter in "AB")
     assert near(color_at(reader, FRAME.run[a], FRAME.latent_id[a]), "#E69F00")
     assert near(color_at(reader, FRAME.run[b], FRAME.latent_id[b]), "#56B4E9")
+    assert reader.text("#legend").split() == ["A", "B", "outside"]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_region_has_a_colour_of_its_own(reader, scheme):
+    reader.page.evaluate("(scheme) => setTheme(scheme)", scheme)
+    apart = reader.page.evaluate(
+        """() => {
+            const places = [...regionColors(24).slice(0, 24), palette().nothing, palette().paper].map(seenAs);
+            return places.flatMap((p, i) => places.slice(0, i).map((q) => apart(p, q)));
+        }"""
+    )
+    assert len(apart) == 26 * 25 / 2
+    assert min(apart) > 0.09  # in OKLab, where 0.02 is just seen
+
+
+def test_the_most_and_the_least_alike_pairs_are_listed(reader):
+    reader.page.click("#pairs summary")
+    reader.settle()
+    tables = reader.page.locator("#pairs table")
+    assert tables.locator("caption").all_inner_texts() == ["Most alike", "Least alike"]
+    order = np.argsort(best(FRAME))
+    for table_, rows in zip(tables.all(), (order[::-1], order), strict=True):
+        cells = [row.locator("td").all_inner_texts() for row in table_.locator("tbody tr").all()]
+        assert len(cells) == 10
+        row, p = int(rows[0]), partner(FRAME, int(rows[0]))
+        significant = "yes" if FRAME.loc[row, f"q_value:{p['run']}"] <= 0.05 else "no"
+        by_chance = f"{chance(NAMES, FRAME.run[row], p['run']):.3f}"
+        said = [str(FRAME.latent_id[row]), str(p["id"]), f"{p['cosine']:.3f}", by_chance, significant]
+        assert [c.strip() for c in cells[0]] == said
+    cosines = [float(c) for c in tables.nth(0).locator("tbody td:nth-child(3)").all_inner_texts()]
+    assert cosines == sorted(cosines, reverse=True)
+    reader.page.uncheck("#runs label:has-text('gamma') input")
+    reader.settle()
+    ours = order[(FRAME.run[order] != "gamma").to_numpy()]
+    assert tables.nth(1).locator("tbody td").first.inner_text().strip() == str(FRAME.latent_id[int(ours[0])])
+    tables.nth(1).locator("tbody button").first.click()
+    assert str(FRAME.latent_id[int(ours[0])]) in reader.text("#chosen h2")
+    reader.page.click("#pairs summary")
+
+
+def test_the_link_has_the_filters_and_opens_with_them(reader, browser, path):
+    reader.choose(7)
+    reader.page.uncheck("#runs label:has-text('gamma') input")
+    reader.page.check(".segments input[value=yes]", force=True)
+    reader.page.select_option("#counting", "single")
+    reader.page.select_option("#region", "1")
+    reader.page.select_option("#color", "cosine")
+    reader.page.focus("#threshold")
+    reader.page.keyboard.press("ArrowLeft")
+    shown = reader.shown()
+    reader.page.wait_for_function("() => new URLSearchParams(location.hash).get('from') === '0.69'")
+    link = reader.page.evaluate("location.hash")
+    assert reader.page.get_attribute("#link", "href") == link
+    new = Reader(browser, viewport={"width": 1300, "height": 850}).open(path, link)
+    assert new.text("#chosen h2").split() == ["alpha", str(FRAME.latent_id[7])]
+    assert new.shown() == shown < 2 * SIZE
+    assert not new.page.locator("#runs label:has-text('gamma') input").is_checked()
+    assert new.text("#threshold-value") == "0.69"
+    values = [new.page.locator(f"#{name}").input_value() for name in ("counting", "region", "color")]
+    assert values == ["single", "1", "cosine"]
+    new.page.click("#clear")
+    assert new.shown() == 3 * SIZE
+    new.page.wait_for_function("() => location.hash === ''")
+    assert (new.said, len(new.requests)) == ([], 1)
+    new.context.close()
+
+
+def test_a_link_with_filters_that_are_none_filters_nothing(reader):
+    for link in ("#only=nobody", "#from=2", "#from=x&partner=perhaps", "#region=Z&color=plaid&counting=all"):
+        reader.page.evaluate("(hash) => { state.threshold = 0.1; location.hash = hash }", link)
+        reader.page.wait_for_function("() => state.threshold === 0.7")
+        assert reader.shown() == 3 * SIZE
+        assert reader.text("#threshold-value") == "0.70"
+
+
+def test_everything_is_cleared(reader):
+    whole = reader.page.evaluate("view()")
+    assert reader.page.locator("#clear").is_hidden()
+    reader.choose(4)
+    assert reader.page.locator("#clear").is_visible()
+    reader.page.focus("#picture")
+    reader.page.keyboard.press("+")
+    reader.page.keyboard.press("a")
+    reader.page.fill("#wanted", "123")
+    reader.page.check(".segments input[value=no]", force=True)
+    reader.page.select_option("#counting", "single")
+    reader.page.select_option("#color", "region")
+    reader.page.focus("#threshold")
+    reader.page.keyboard.press("ArrowRight")
+    reader.page.click("#clear")
+    assert reader.shown() == 3 * SIZE
+    assert "Nothing selected" in reader.text("#chosen")
+    assert reader.page.locator("#caught").is_hidden()
+    assert reader.page.evaluate("state.caught.length") == 0
+    assert reader.page.locator("#wanted").input_value() == ""
+    assert reader.text("#threshold-value") == "0.70"
+    values = [reader.page.locator(f"#{name}").input_value() for name in ("counting", "region", "color")]
+    assert values == ["nearest", "all", "run"]
+    assert reader.page.evaluate("view()")["x"] == pytest.approx(whole["x"])
+    reader.page.wait_for_function("() => location.hash === ''")
+    assert reader.page.locator("#clear").is_hidden()
 
 
 # ---- lasso ---------------------------------------------------------------------------------------------------------
@@ -347,10 +453,18 @@ def test_the_lasso_counts_and_saves_a_table(reader):
     assert counts == [int((caught.run == name).sum()) for name in NAMES]
     assert f"{int((best(FRAME)[caught.index] >= 0.7).sum())} matched" in reader.text("#caught")
     assert reader.page.get_attribute("#lasso", "aria-pressed") == "false"
+    reader.settle()
+    for i in (caught.index[0], FRAME[(FRAME.run != "gamma") & ~FRAME.index.isin(caught.index)].index[0]):
+        x, y = reader.spot(FRAME.run[i], FRAME.latent_id[i])
+        shot = reader.page.screenshot(clip={"x": x - 12, "y": y - 1, "width": 24, "height": 3})
+        line = np.asarray(Image.open(io.BytesIO(shot)).convert("L"), dtype=int)[1]
+        assert (line.min() < 120) == (i in caught.index)  # the rim is ink, and no dot is as dark
     with reader.page.expect_download() as got:
         reader.page.click("#csv")
     assert got.value.suggested_filename == "latents.csv"
+    labels = {"tokens", "explanation"}  # which these results lack
     rows = list(csv.DictReader(io.StringIO(Path(got.value.path()).read_text(encoding="utf-8"))))
+    assert set(rows[0]) == set(next(t for t in TABLES if t.file == "latents.csv").columns) - labels
     assert {(r["run"], int(r["latent_id"])) for r in rows} == set(zip(caught.run, caught.latent_id, strict=True))
     by_latent = {(r["run"], int(r["latent_id"])): r for r in rows}
     for i in caught.index:
@@ -358,6 +472,7 @@ def test_the_lasso_counts_and_saves_a_table(reader):
         assert got_row["partner_run"] == p["run"]
         assert int(got_row["partner_id"]) == p["id"]
         assert float(got_row["max_cosine"]) == pytest.approx(p["cosine"], abs=1e-4)
+        assert float(got_row["by_chance"]) == pytest.approx(chance(NAMES, FRAME.run[i], p["run"]))
         assert got_row["mutual"] == str(bool(p["mutual"])).lower()
         assert got_row["one_to_one_partner_id"] == ("" if pd.isna(p["single"]) else str(p["single"]))
         assert got_row["region"] == ("" if pd.isna(FRAME.region[i]) else FRAME.region[i])

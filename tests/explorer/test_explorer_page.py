@@ -178,7 +178,7 @@ def test_the_page_has_the_permissions_of_the_umask(folder, mask):
 
 def test_an_embedding_needs_a_path(demo):
     e = sg.umap([demo["local-narrow-seed0"]], n_epochs=1)
-    with pytest.raises(ValueError, match="say where to"):
+    with pytest.raises(ValueError, match="name the file"):
         sg.explore(e)
 
 

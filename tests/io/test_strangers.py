@@ -172,7 +172,7 @@ def test_a_summary_of_others_makes_no_folder_ours(tmp_path, summary):
     (tmp_path / "summary.json").write_text(summary)
     (tmp_path / "train.py").write_text("loss")
     before = everything(tmp_path)
-    with pytest.raises(FileExistsError, match="no results of ours"):
+    with pytest.raises(FileExistsError, match="no results of this package"):
         renew(tmp_path)
     assert everything(tmp_path) == before
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sae_geometry.kernels.runner import current_runner, sweeps_run_by
+from sae_geometry.kernels.settings import changed, current
 from sae_geometry.kernels.sweep import sweep
 from sae_geometry.kernels.tiles import Tile, cut, halves
 from sae_geometry.kernels.topk_merge import Lists, merge_into, no_lists
@@ -98,13 +98,13 @@ def test_sweeps_are_offered_to_the_runner_while_it_lasts():
     def runner(task, screen):
         offered.append((task.k, screen))
 
-    with sweeps_run_by(runner):
+    with changed(runner=runner):
         sweep(torch.eye(3), k=2, screen="cpu")
         sweep(torch.eye(3), blocks=(1, 1))  # whoever sets blocks, or audits, wants this process's own sweep
         sweep(torch.eye(3), audit=True)
         with pytest.raises(ValueError, match="k must be in"):
             sweep(torch.eye(3), k=0)
-        with sweeps_run_by(None):
+        with changed(runner=None):
             sweep(torch.eye(3))
     assert offered == [(2, "cpu")]
-    assert current_runner() is None
+    assert current().runner is None

@@ -23,9 +23,9 @@ from sae_geometry.kernels.blocks import (
     device_blocks,
     last_level_cache,
     listing_bytes,
-    memory_ceiling,
 )
 from sae_geometry.kernels.screens import products
+from sae_geometry.kernels.settings import changed
 from sae_geometry.kernels.sweep import listing_sweep, sweep
 
 _MEASURE = """
@@ -65,7 +65,7 @@ def status(field):
 n, k, within, threads, ceiling, screen = *(int(v) for v in sys.argv[1:6]), sys.argv[6]
 a = torch.nn.functional.normalize(torch.randn(n, 64), dim=1)
 b = None if within else torch.nn.functional.normalize(torch.randn(n, 64), dim=1)
-with sg.memory_ceiling(f"{ceiling}MB"):
+with sg.settings(memory=f"{ceiling}MB"):
     sweep(a[:600], None if b is None else b[:600], k, threads=threads, screen=screen)
     before = status("VmRSS")
     sweep(a, b, k, threads=threads, screen=screen)
@@ -87,9 +87,9 @@ def test_a_memory_ceiling_is_kept(k: int, within: int, threads: int, ceiling: in
 def test_a_ceiling_holds_inside_and_a_given_one_before_it() -> None:
     a = gaussian(200, 4)
     assert sweep(a).report.memory == DEFAULT_MEMORY
-    with memory_ceiling("5MB"):
+    with changed(memory="5MB"):
         assert sweep(a).report.memory == 5 << 20
-        with memory_ceiling(6 << 20):
+        with changed(memory=6 << 20):
             assert sweep(a).report.memory == 6 << 20
         assert sweep(a, memory=7 << 20).report.memory == 7 << 20
         assert listing_sweep(a, a, 2).report.memory == 5 << 20
@@ -99,7 +99,7 @@ def test_a_ceiling_holds_inside_and_a_given_one_before_it() -> None:
 @pytest.mark.usefixtures("unchecked")
 def test_what_is_no_size_is_refused() -> None:
     for size in ("", "many", "-1MB", "0", 0, "5 XB", "1e9"):
-        with pytest.raises(ValueError, match="a memory ceiling is a size as 500MB or 2GB"), memory_ceiling(size):
+        with pytest.raises(ValueError, match="a memory limit is a size such as 500MB or 2GB"), changed(memory=size):
             pass
 
 

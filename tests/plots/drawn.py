@@ -171,6 +171,41 @@ def drift(name: str, n: int, steps: int = 9) -> Any:
     )  # fmt: skip
 
 
+def flow(n: int, layers: int = 6) -> Any:
+    alive = np.array([[int(n * 0.5 ** (to - at)) if to >= at else 0 for to in range(layers)] for at in range(layers)])
+    steps = [SimpleNamespace(n_births=n // 2, n_deaths=n // 3, n_splits=n // 9, n_merges=n // 11)] * (layers - 1)
+    return SimpleNamespace(
+        layers=[None] * layers, steps=steps, layer_names=[str(20 + k) for k in range(layers)], survivors=alive
+    )  # fmt: skip
+
+
+def nearest(name: str, n: int, vectors: int = 8) -> Any:
+    cosine = np.sort(np.random.default_rng(0).uniform(0.2, 0.9, (vectors, 10)), axis=1)[:, ::-1]
+    ids = n + np.arange(vectors)
+    return SimpleNamespace(
+        vectors=SimpleNamespace(name=name, latent_ids=ids), cosine=cosine, expected=np.full(vectors, 0.3),
+        n_candidates=12 * n,
+    )  # fmt: skip
+
+
+def by_index(a: str, b: str, n: int) -> Any:
+    norms = np.random.default_rng(0).beta(3, 3, n)
+    norms[: n // 10], norms[-n // 10 :] = 0.01, 0.99
+    classes = np.where(norms <= 0.1, "only A", np.where(norms >= 0.9, "only B", "shared"))
+    return SimpleNamespace(
+        a=dictionary(a, n), b=dictionary(b, n), relative_norm=norms, classes=classes, cuts=(0.1, 0.9), by_chance=0.02,
+        counts={name: int((classes == name).sum()) for name in ("shared", "only A", "only B")},
+        cosine=np.random.default_rng(1).beta(5, 2, n),
+    )  # fmt: skip
+
+
+def tokens(name: str, n: int) -> Any:
+    near = np.random.default_rng(0).beta(3, 8, n)
+    return SimpleNamespace(
+        dictionary=dictionary(name, n), nearest=near, turned_nearest=near / 2, readable=near > 0.4
+    )  # fmt: skip
+
+
 def projection(names: Sequence[str], n: int) -> Any:
     old = embedding(names, n)
     table = pd.DataFrame(old.coords, columns=["x", "y"])
@@ -198,6 +233,7 @@ def axes_of(names: Sequence[str], n: int) -> dict[str, tuple[tuple[float, float]
     """Every function that draws on axes, with the size in inches at which a command saves its figure."""
     a, b = names[:2]
     four, drawn, runs = curves(a, b, n), embedding(names[:2], n), seeds(names, [names[0], names[1]] * (len(names) // 2))
+    along, close, same = flow(n), nearest(a, n), by_index(a, b, n)
     both, over, parts = agreement(a, b, n), span(a, b, n), split(a, b, n)
     square = (3.6, 4.1)
     views: dict[str, tuple[tuple[float, float], Draw]] = {
@@ -219,6 +255,13 @@ def axes_of(names: Sequence[str], n: int) -> dict[str, tuple[tuple[float, float]
         "children": ((3.25, 2.4), lambda ax: plots.children_bars(parts, ax)),
         "explained": ((3.25, 3.2), lambda ax: plots.explained_ecdf(parts, ax)),
         "drift": ((3.4, 3.2), lambda ax: plots.drift_bands(drift(a, n), ax)),
+        "certainty": ((3.6, 2.8), lambda ax: plots.certainty_curve([(m, m.similarity) for m in four[2:]], ax)),
+        "flow bundles": ((plots.PAGE_WIDTH, 3.4), lambda ax: plots.flow_bundles(along, ax)),
+        "flow counts": ((plots.PAGE_WIDTH, 1.8), lambda ax: plots.flow_counts(along, ax)),
+        "nearest": ((3.25, 3.0), lambda ax: plots.nearest_ranks(close, ax)),
+        "relative norm": ((3.25, 2.4), lambda ax: plots.relative_norm_histogram(same, ax)),
+        "same ids": ((3.25, 2.4), lambda ax: plots.same_id_histogram(same, ax)),
+        "tokens": ((3.25, 2.8), lambda ax: plots.tokens_ecdf(tokens(a, n), ax)),
     }
 
 
@@ -256,6 +299,10 @@ def figures_of(names: Sequence[str], n: int) -> dict[str, Callable[[], Figure]]:
         "recurrence figure": lambda: plots.recurrence_figure(seeds(names, groups)),
         "agreement": lambda: plots.agreement_figure(agreement(a, b, n)),
         "span": lambda: plots.span_figure(span(a, b, n)),
+        "flow": lambda: plots.flow_figure(flow(n)),
+        "nearest figure": lambda: plots.nearest_figure(nearest(a, n)),
+        "by index": lambda: plots.by_index_figure(by_index(a, b, n)),
+        "tokens figure": lambda: plots.tokens_figure(tokens(a, n)),
         "splitting": lambda: plots.splitting_figure(split(a, b, n)),
         "panels": panels,
         "facets": lambda: plots.facet_figure(points(names), {"l0": "L0", "ce": "loss"}, label="run"),

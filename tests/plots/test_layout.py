@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
+from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -26,7 +28,8 @@ DPI = 60
 AXES, FIGURES = axes_of(LONG, N), figures_of(LONG, N)
 # Drawn in another figure too, or once more with other values: in one set of fonts only.
 PARTS = {"ecdf", "histogram", "heatmap", "recurrence", "rarefaction", "span curve", "children", "explained"}
-PARTS |= {"umap matched", "umap max-cosine", "ridgeline pooled"}
+PARTS |= {"umap matched", "umap max-cosine", "ridgeline pooled", "flow bundles", "flow counts", "relative norm"}
+PARTS |= {"same ids", "nearest", "tokens"}
 
 
 def texts_of(figure: Figure) -> list[tuple[str, Bbox]]:
@@ -89,6 +92,17 @@ def test_every_figure_is_legible_in_any_fonts_with_long_names_and_many_latents(f
     figure.set_dpi(DPI)
     FigureCanvasAgg(figure)
     check(figure)
+
+
+def test_every_function_that_draws_is_here():
+    source = Path(inspect.getfile(axes_of)).read_text(encoding="utf-8")
+    draws = [n for n in plots.__all__ if callable(f := getattr(plots, n)) and returns(f) in ("Axes", "Figure")]
+    assert len(draws) > 30
+    assert [name for name in draws if f"plots.{name}(" not in source and name not in ("figure_of", "new_figure")] == []
+
+
+def returns(function: Any) -> str:
+    return str(inspect.signature(function).return_annotation).rpartition(".")[2].strip("'>")
 
 
 GROUPS = [list(AXES)[at : at + 4] for at in range(0, len(AXES), 4)]

@@ -176,7 +176,7 @@ def test_ctrl_c_in_a_matching_keeps_nothing_of_it(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(sg, "compare", cut_short)  # what `compare(…, "optimal")` returns after Ctrl-C
     code, out, err = call(MAINS["seed_dependence"], *ARGUMENTS, "--out", str(tmp_path), "--only", "widths", "-q")
     assert (code, out) == (130, "")
-    assert err == "stopped; finished figures and values are kept, and the same command goes on from there\n"
+    assert err == "stopped; finished figures and values are saved, and the same command continues from there\n"
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]
 
 

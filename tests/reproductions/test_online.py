@@ -28,7 +28,7 @@ from analyses.common.published import Expected
 from analyses.common.runs import Run, read_runs
 from analyses.e2e_paper.reproduce import main
 from analyses.seed_dependence.reproduce import main as seed_dependence
-from sae_geometry.sources.http import Limits, set_limits
+from sae_geometry.kernels.settings import Limits, changed
 
 ROOT = Path(sg.__file__).parents[1]
 RUNS = read_runs(ROOT / "analyses" / "e2e_paper" / "runs.toml")
@@ -45,9 +45,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("SAE_GEOMETRY_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
     (tmp_path / "home").mkdir()
-    set_limits(Limits(connect=1.0, silence=0.5, tries=2, pause=0.01, longest_pause=0.05))
-    yield tmp_path
-    set_limits(Limits())
+    with changed(limits=Limits(connect=1.0, silence=0.5, tries=2, pause=0.01, longest_pause=0.05)):
+        yield tmp_path
 
 
 @pytest.fixture
@@ -123,7 +122,7 @@ def test_the_whole_paper_interrupted_and_resumed_downloads_once(world: Loopback,
     first.send_signal(signal.SIGINT)
     out, err = first.communicate(timeout=200)
     assert first.returncode == 130, (out, err)
-    assert err.endswith("stopped; finished figures and values are kept, and the same command goes on from there\n")
+    assert err.endswith("stopped; finished figures and values are saved, and the same command continues from there\n")
     kept = home / "out" / "e2e_paper-fig3a.png"
     assert sorted(p.name for p in (home / "out").glob("*.png")) == [kept.name], "one figure was finished"
     written = kept.stat().st_mtime_ns

@@ -107,7 +107,7 @@ def test_no_silent_overwrite(comparison, tmp_path):
     with pytest.raises(FileExistsError, match="not empty"):
         sg.save(comparison, folder)
     assert (folder / "precious").read_text() == "mine"
-    with pytest.raises(FileExistsError, match="no results of ours"):
+    with pytest.raises(FileExistsError, match="no results of this package"):
         sg.save(comparison, folder, overwrite=True)
     assert [p.name for p in folder.iterdir()] == ["precious"]
     ours = sg.save(comparison, tmp_path / "ours", formats=["png"])

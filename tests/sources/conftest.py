@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from helpers import E2E
 from hf_server import HuggingFace
 from wandb_server import Loopback, StoredRun
 
-from sae_geometry.sources.http import Limits, set_limits
+from sae_geometry.kernels.settings import Limits, changed
 
 
 @pytest.fixture
@@ -32,9 +33,15 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(autouse=True)
 def short_waits() -> Iterator[None]:
     """Seconds become fractions, so that a hang costs a test little."""
-    set_limits(Limits(connect=1.0, silence=0.5, tries=3, pause=0.01, longest_pause=0.05))
-    yield
-    set_limits(Limits())
+    with changed(limits=Limits(connect=1.0, silence=0.5, tries=3, pause=0.01, longest_pause=0.05)):
+        yield
+
+
+@pytest.fixture
+def limited() -> Iterator[Callable[..., object]]:
+    """Set other limits until the test ends."""
+    with ExitStack() as stack:
+        yield lambda **values: stack.enter_context(changed(limits=Limits(**values)))
 
 
 @pytest.fixture

@@ -15,8 +15,11 @@ from fuzz_junk import changed, junk, mangled
 from hf_server import COMMIT, HuggingFace, StoredRepo
 from wandb_server import Loopback, StoredRun
 
+import sae_geometry as sg
+from sae_geometry.kernels.settings import Limits
 from sae_geometry.sources import load, runs
-from sae_geometry.sources.http import Limits, set_limits
+
+SHORT = Limits(connect=1.0, silence=0.5, tries=1, pause=0.0, longest_pause=0.0)
 
 
 class Servers:
@@ -48,7 +51,6 @@ class Servers:
         self.hf.repos["a/b"] = StoredRepo(
             {"sae.safetensors": ORIGINALS["safetensors"][0], "cfg.json": b"{}"}, {"cfg.json"}, COMMIT
         )
-        set_limits(Limits(connect=1.0, silence=0.5, tries=1, pause=0.0, longest_pause=0.0))
 
     def empty(self) -> None:
         for name in ("cache", "hf"):
@@ -92,9 +94,8 @@ def wandb_family(rng: random.Random, folder: Path) -> object:
         count += 1
 
     world.graphql_fault = fault
-    if wrong == 2:
-        return runs("a/b")
-    return load("wandb:a/b/c", "all", latent_axis=0)
+    with sg.settings(limits=SHORT):
+        return runs("a/b") if wrong == 2 else load("wandb:a/b/c", "all", latent_axis=0)
 
 
 def hugging_face_family(rng: random.Random, folder: Path) -> object:
@@ -129,4 +130,5 @@ def hugging_face_family(rng: random.Random, folder: Path) -> object:
             h.end_headers()
 
         world.head_fault = head
-    return load("hf://a/b", "all", latent_axis=0)
+    with sg.settings(limits=SHORT):
+        return load("hf://a/b", "all", latent_axis=0)

@@ -141,7 +141,7 @@ def test_a_tensor_in_pieces(tmp_path: Path) -> None:
     properties = md.TensorProperties(dtype=torch.float32)
     table = {"W_dec": md.TensorStorageMetadata(properties, torch.Size((N, D)), chunks)}
     write_metadata(tmp_path, md.Metadata(table, None, stored))
-    with pytest.warns(UserWarning, match="nothing beside the decoder"):
+    with pytest.warns(UserWarning, match="no other tensor shows which axis"):
         assert reads_as(load(tmp_path), DEC, None)
     (tmp_path / "__1_0.distcp").unlink()
     with pytest.raises(SourceError, match=r"lies in __1_0.distcp, which is not there"):
@@ -224,9 +224,9 @@ def test_shards_are_read_by_their_index(sharded: Path) -> None:
     ("change", "sentence"),
     [
         (lambda t: t["weight_map"].update(W_dec="model-00001-of-00002.safetensors"), "which does not hold it"),
-        (lambda t: t["weight_map"].update(W_dec="gone.safetensors"), "which does not lie beside it"),
-        (lambda t: t["weight_map"].update(W_dec="../evil.safetensors"), "no file beside it; refused"),
-        (lambda t: t["weight_map"].update(W_dec=3), "no file beside it; refused"),
+        (lambda t: t["weight_map"].update(W_dec="gone.safetensors"), "which is not next to it"),
+        (lambda t: t["weight_map"].update(W_dec="../evil.safetensors"), "not a file next to it; refused"),
+        (lambda t: t["weight_map"].update(W_dec=3), "not a file next to it; refused"),
         (lambda t: t["weight_map"].clear(), "lists no tensors"),
         (lambda t: t.pop("weight_map"), "has no table weight_map"),
     ],
@@ -283,7 +283,7 @@ def test_types_that_torch_lacks(tmp_path: Path) -> None:
         path.write_bytes(struct.pack("<Q", len(raw)) + raw + DEC.tobytes() + b"\0" * 6)
         return path
 
-    with pytest.warns(UserWarning, match="nothing beside the decoder"):
+    with pytest.warns(UserWarning, match="no other tensor shows which axis"):
         assert reads_as(load(written(W_dec="F32")), DEC, None)
     with pytest.raises(LayoutError, match="W_dec of type F4_X, which torch does not have"):
         load(written(W_dec="F4_X"))

@@ -98,5 +98,5 @@ def test_what_cannot_be_had_is_one_sentence(hf_world):
     del whole.files[list(SHARDS)[2]]
     with pytest.raises(SourceError, match="which is not there"):
         read_unembedding("hf://org/model")
-    with pytest.raises(SourceError, match="no language model"):
+    with pytest.raises(SourceError, match="not a language model"):
         read_unembedding("demo:local-seed0")

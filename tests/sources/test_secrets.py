@@ -18,7 +18,6 @@ from wandb_server import Fault, Loopback, cut_short, redirect, silent, status
 from sae_geometry.cli import app
 from sae_geometry.io.redaction import without_secrets
 from sae_geometry.results.store import save
-from sae_geometry.sources.http import Limits, set_limits
 
 MARKER = "5ec4e75ec4e75ec4e75ec4e75ec4e75ec4e75ec4"
 TOKEN = f"hf_{MARKER}"
@@ -80,14 +79,16 @@ def keys_in(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def everything(keys_in: str, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Everything:
+def everything(
+    keys_in: str, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, limited: Callable[..., object]
+) -> Everything:
     here = tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)
     monkeypatch.setenv("SAE_GEOMETRY_DEBUG", "1" if keys_in == "files" else "")
     for name in ("WANDB_MODE", "WANDB_DIR", "HUGGING_FACE_HUB_TOKEN"):
         monkeypatch.delenv(name, raising=False)
-    set_limits(Limits(connect=1.0, silence=0.3, tries=2, pause=0.001, longest_pause=0.002))
+    limited(connect=1.0, silence=0.3, tries=2, pause=0.001, longest_pause=0.002)
     return Everything(tmp_path)
 
 
@@ -156,9 +157,10 @@ def test_no_result_holds_a_key(
     signed_in: Callable[[Everything, str], None],
     pair: tuple[str, str],
     monkeypatch: pytest.MonkeyPatch,
+    limited: Callable[..., object],
 ) -> None:
     signed_in(everything, wandb_world.url)
-    set_limits(Limits(connect=5.0, silence=5.0, tries=2))
+    limited(connect=5.0, silence=5.0, tries=2)
     monkeypatch.setenv("WANDB_MODE", "offline")
     logged = everything.run("compare", *pair, "--json", "--format", "png", "-o", "saved", "--log-wandb", "me/mine")
     assert logged.exit_code == 0

@@ -13,8 +13,9 @@ from hf_server import HuggingFace, StoredRepo
 from limited import limited
 from wandb_server import Handler, Loopback, slow
 
+from sae_geometry.kernels.settings import Limits, changed
 from sae_geometry.sources import SourceError, load, runs
-from sae_geometry.sources.http import Limits, in_time, set_limits
+from sae_geometry.sources.http import in_time
 
 RUN = "sparsify/gpt2/d8vgjnyc"
 LAST = "samples_400000.pt"
@@ -25,9 +26,9 @@ STANDARD = CHECKPOINTS / "saelens_standard"
 
 @pytest.fixture(autouse=True)
 def impatient(short_waits: None) -> Iterator[None]:
-    set_limits(Limits(connect=0.3, silence=0.3, tries=2, pause=0.01, longest_pause=0.05, slowest=50_000.0, end=2.0))
-    yield
-    set_limits(Limits())
+    new = Limits(connect=0.3, silence=0.3, tries=2, pause=0.01, longest_pause=0.05, slowest=50_000.0, end=2.0)
+    with changed(limits=new):
+        yield
 
 
 def sending(h: Handler, pieces: Iterator[bytes], pause: float = 0.05) -> None:
@@ -159,9 +160,9 @@ def test_pages_without_an_end(wandb_world: Loopback) -> None:
 
 
 def test_a_slow_line_is_not_too_slow(wandb_world: Loopback, tmp_path: Path) -> None:
-    set_limits(Limits(connect=0.3, silence=0.3, tries=1, slowest=10_000.0))
     wandb_world.faults[LAST] = slow(2.0)
-    assert load(RUN).n_latents == 240
+    with changed(limits=Limits(connect=0.3, silence=0.3, tries=1, slowest=10_000.0)):
+        assert load(RUN).n_latents == 240
 
 
 def test_a_client_s_own_timeout_is_not_waited_for_again() -> None:

@@ -25,8 +25,8 @@ from wandb_sink import Sink
 
 import sae_geometry as sg
 from sae_geometry.cli import app
+from sae_geometry.kernels.settings import Limits, changed
 from sae_geometry.results import wandb_log
-from sae_geometry.sources.http import Limits, set_limits
 
 SOURCE = "d8vgjnyc"
 Invoke = Callable[..., Result]
@@ -46,12 +46,12 @@ def run(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Invoke:
 @pytest.fixture
 def sink(wandb_world: wandb_server.Loopback, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sink]:
     """A W&B with one finished run and room for more, and a key for it."""
-    set_limits(Limits(connect=5.0, silence=10.0, tries=2, pause=0.01, longest_pause=0.05))
     world = Sink()
     world.runs = dict(wandb_world.runs)
     monkeypatch.setenv("WANDB_BASE_URL", world.url)
     monkeypatch.setenv("WANDB_API_KEY", KEY)
-    yield world
+    with changed(limits=Limits(connect=5.0, silence=10.0, tries=2, pause=0.01, longest_pause=0.05)):
+        yield world
     world.close()
 
 
@@ -342,7 +342,9 @@ def test_a_web_page_is_no_server(sink: Sink, run: Invoke) -> None:
 
 
 @pytest.mark.parametrize("trouble", ["no run", "no artifact", "broken upload", "silent upload"])
-def test_results_stay_on_disk_when_logging_fails(sink: Sink, run: Invoke, pair: tuple[str, str], trouble: str) -> None:
+def test_results_stay_on_disk_when_logging_fails(
+    sink: Sink, run: Invoke, pair: tuple[str, str], trouble: str, limited: Callable[..., object]
+) -> None:
     match trouble:
         case "no run":
             sink.refused = {"UpsertBucket"}
@@ -352,7 +354,7 @@ def test_results_stay_on_disk_when_logging_fails(sink: Sink, run: Invoke, pair: 
             sink.upload_fault = wandb_server.status(500)
         case "silent upload":
             sink.upload_fault = wandb_server.silent
-            set_limits(Limits(connect=1.0, silence=0.4, tries=1, pause=0.01, longest_pause=0.05))
+            limited(connect=1.0, silence=0.4, tries=1, pause=0.01, longest_pause=0.05)
     started = time.monotonic()
     result = run("within", pair[0], "--log-wandb", "e/p", "-o", "out", "--format", "png")
     assert time.monotonic() - started < 60

@@ -31,8 +31,39 @@ const SHADES = 48;
 const theme = () => document.documentElement.dataset.theme;
 const palette = () => PALETTES[theme()];
 const runColor = (run) => palette().runs[run % palette().runs.length];
-// Regions take the same colours in turn; their letters say which is which.
-const regionColor = (code) => (code ? runColor(code - 1) : palette().nothing);
+const regionColor = (code, n) => (code ? regionColors(n)[code - 1] : palette().nothing);
+
+// A colour of its own for each of n regions: those of the runs, then always the hue that is farthest from all taken.
+const ofRegions = {};
+function regionColors(n) {
+  if (ofRegions[theme()]?.length >= n) return ofRegions[theme()];
+  const { runs, paper, nothing } = palette();
+  const hues = Array.from({ length: 120 }, (_, i) => `hsl(${(i % 30) * 12} 65% ${35 + 15 * Math.floor(i / 30)}%)`);
+  const places = hues.map(seenAs), taken = [...runs, paper, nothing].map(seenAs);
+  const far = places.map((place) => Math.min(...taken.map((other) => apart(place, other))));
+  const colors = [...runs];
+  while (colors.length < n) {
+    const next = far.indexOf(Math.max(...far));
+    colors.push(hues[next]);
+    places.forEach((place, i) => { far[i] = Math.min(far[i], apart(place, places[next])); });
+  }
+  return (ofRegions[theme()] = colors);
+}
+
+const apart = (p, q) => Math.hypot(...p.map((v, i) => v - q[i]));
+
+// A colour in OKLab, where distances are those that the eye sees.
+function seenAs(color) {
+  const [r, g, b] = Array.from(channelsOf(color).slice(0, 3), (v) => (v / 255 <= 0.04045 ? v / 255 / 12.92 : ((v / 255 + 0.055) / 1.055) ** 2.4));
+  const l = Math.cbrt(0.4122214708 * r + 0.5363325363 * g + 0.0514459929 * b);
+  const m = Math.cbrt(0.2119034982 * r + 0.6806995451 * g + 0.1073969566 * b);
+  const s = Math.cbrt(0.0883024619 * r + 0.2817188376 * g + 0.6299787005 * b);
+  return [
+    0.2104542553 * l + 0.793617785 * m - 0.0040720468 * s,
+    1.9779984951 * l - 2.428592205 * m + 0.4505937099 * s,
+    0.0259040371 * l + 0.7827717662 * m - 0.808675766 * s,
+  ];
+}
 
 function shades(stops) {
   const channels = stops.map((hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16)));
@@ -64,8 +95,11 @@ function colorings(data, matched) {
   if (data.regions.length) {
     ways.region = {
       label: 'by region',
-      color: (i) => regionColor(data.region[i]),
-      legend: () => [[palette().nothing, 'outside all regions; the letters name the others']],
+      color: (i) => regionColor(data.region[i], data.regions.length),
+      legend: () => [
+        ...data.regions.slice(0, 30).map((region, at) => [regionColor(at + 1, data.regions.length), region.letter]),
+        [palette().nothing, data.regions.length > 30 ? `outside; ${data.regions.length - 30} more by their letters` : 'outside'],
+      ],
     };
   }
   if (data.readable) {

@@ -72,12 +72,14 @@ function rowsById(data) {
   return rows;
 }
 
-// The partners of row i, one entry for each other run.
+// The partners of row i, one entry for each other run; byChance is the mean cosine that the run turned gives.
 function partnersOf(data, i) {
   const found = [];
   for (let k = 0; k < data.slots; k++) {
+    const run = runOfSlot(data.run[i], k);
     found.push({
-      run: runOfSlot(data.run[i], k),
+      run,
+      byChance: data.by_chance[data.run[i]][run] ?? NaN,
       nearest: data[`nearest_${k}`][i],
       cosine: cosineOf(data[`cosine_${k}`][i]),
       mutual: data[`mutual_${k}`][i] === 1,
@@ -103,10 +105,6 @@ function pageOf(data, i) {
   return pages ? `${pages}/${data.id[i]}` : null;
 }
 
-function linkOf(data, i) {
-  return '#' + new URLSearchParams({ run: nameOf(data, i), latent: data.id[i] });
-}
-
 const count = (n) => n.toLocaleString('en');
 const three = (x) => (Number.isNaN(x) ? '–' : x.toFixed(3));
 
@@ -120,7 +118,7 @@ function csvOf(data, rows) {
   if (data.words.length) head.push('tokens');
   if (data.explanations.length) head.push('explanation');
   if (data.many) {
-    head.push('partner_run', 'partner_id', 'max_cosine', 'mutual', 'significant', 'one_to_one_partner_id', 'one_to_one_cosine');
+    head.push('partner_run', 'partner_id', 'max_cosine', 'by_chance', 'mutual', 'significant', 'one_to_one_partner_id', 'one_to_one_cosine');
   }
   const lines = [head];
   for (const i of rows) {
@@ -133,8 +131,8 @@ function csvOf(data, rows) {
       const id = (row) => (row === NOBODY ? '' : data.id[row]);
       line.push(
         ...(p
-          ? [data.runs[p.run].name, id(p.nearest), number(p.cosine, 4), p.mutual, p.significant, id(p.single), number(p.singleCosine, 4)]
-          : ['', '', '', '', '', '', '']),
+          ? [data.runs[p.run].name, id(p.nearest), number(p.cosine, 4), number(p.byChance, 4), p.mutual, p.significant, id(p.single), number(p.singleCosine, 4)]
+          : ['', '', '', '', '', '', '', '']),
       );
     }
     lines.push(line);

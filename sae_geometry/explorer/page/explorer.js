@@ -1,7 +1,8 @@
 // The page: what is selected and filtered, and the wires between the controls and the picture.
 
 const byId = (id) => document.getElementById(id);
-const state = { row: NOBODY, caught: [], runs: null, matched: 'all', threshold: 0.7, counting: 'nearest', region: 'all', color: 'run', word: null, lit: null };
+const NO_FILTER = { matched: 'all', threshold: 0.7, counting: 'nearest', region: 'all', word: null, wordRun: -1, lit: null };
+const state = { row: NOBODY, caught: [], runs: null, color: 'run', ...NO_FILTER };
 let data, ways;
 
 const matched = (i) => (state.counting === 'single' ? data.bestSingle : data.best).cosine[i] >= state.threshold;
@@ -13,17 +14,18 @@ function passes(i) {
   return state.region === 'all' || data.region[i] === Number(state.region);
 }
 
-// ---- drawing anew ----
+// ---- drawing ----
 
 function redraw() {
-  showPoints(data, passes, ways[state.color].color);
+  showPoints(data, passes, ways[state.color].color, state.caught);
   showRegions(data, state.region === 'all' ? null : data.regions[Number(state.region) - 1]);
   showLegend(ways[state.color], byId('legend'));
   let n = 0;
   for (let i = 0; i < data.n; i++) if (passes(i)) n++;
   byId('shown').textContent = n === data.n ? `all ${count(n)} shown` : `${count(n)} of ${count(data.n)} shown`;
-  byId('clear').hidden = n === data.n && state.matched === 'all' && state.region === 'all' && !state.lit;
   byId('tip').hidden = true;
+  if (byId('pairs').open) showPairs(data, picture.shown, state.counting === 'single', select);
+  noteAddress();
 }
 
 // Once a frame however fast the slider moves.
@@ -71,8 +73,14 @@ function showCatch() {
   showCaught(data, state.caught, byId('caught'), {
     matched,
     save: () => download('latents.csv', csvOf(data, state.caught)),
-    leave: () => { byId('caught').hidden = true; state.caught = []; },
+    leave: dropCatch,
   });
+}
+
+function dropCatch() {
+  byId('caught').hidden = true;
+  state.caught = [];
+  redrawSoon();
 }
 
 // ---- selecting ----
@@ -84,13 +92,14 @@ function select(row, { address = true } = {}) {
   const partners = partnersOf(data, row).flatMap((p) => [p.nearest, p.single]).filter((i) => i !== NOBODY);
   bringIntoView(data, [row, ...partners]);
   say(`Selected latent ${data.id[row]} of ${nameOf(data, row)}. ${inWords(row)}`);
-  if (address && location.hash !== linkOf(data, row)) location.hash = linkOf(data, row);
+  if (address && location.hash !== addressOf(row)) location.hash = addressOf(row);
+  showClear();
 }
 
 function inWords(row) {
   const p = bestPartner(data, row);
   if (!p) return '';
-  return `Best match: ${latentIn(data, p.nearest, p.run)}, cosine ${three(p.cosine)}, ${p.mutual ? 'mutual' : 'not mutual'}.`;
+  return `Best match: ${latentIn(data, p.nearest, p.run)}, cosine ${three(p.cosine)}, ${judged(p)}.`;
 }
 
 function letGo({ address = true } = {}) {
@@ -99,25 +108,12 @@ function letGo({ address = true } = {}) {
   showSelected(data, NOBODY);
   showCard();
   say('Nothing selected.');
-  if (address && location.hash) location.hash = '';
+  if (address && location.hash !== addressOf(NOBODY)) location.hash = addressOf(NOBODY);
+  showClear();
 }
 
 function say(text) {
   byId('said').textContent = text;
-}
-
-// #run=NAME&latent=ID
-function followAddress() {
-  if (state.row !== NOBODY && location.hash === linkOf(data, state.row)) return;
-  const asked = new URLSearchParams(location.hash.slice(1));
-  if (!asked.has('latent')) return letGo({ address: false });
-  const name = asked.get('run');
-  const run = name === null ? (data.many ? -1 : 0) : data.runs.findIndex((r) => r.name === name);
-  if (run < 0) {
-    letGo({ address: false });
-    return answer(name === null ? 'The address does not say of which run: #run=NAME&latent=ID.' : `There is no run ${name} here.`);
-  }
-  find(asked.get('latent'), run, { address: false });
 }
 
 // Select a latent by its id, of one run or (run −1) of the first that has it; say what else has it, or that none does.
@@ -144,76 +140,6 @@ function answer(...parts) {
 
 // ---- controls ----
 
-function icon(paths) {
-  const svg = document.createElementNS('http://www.w3.org/2000/svg', 'svg');
-  svg.setAttribute('viewBox', '0 0 20 20');
-  svg.setAttribute('aria-hidden', 'true');
-  for (const d of paths) {
-    const line = document.createElementNS('http://www.w3.org/2000/svg', 'path');
-    line.setAttribute('d', d);
-    svg.append(line);
-  }
-  return svg;
-}
-
-const ICONS = {
-  lasso: 'M10 3.5c4.2 0 7 2 7 4.6s-2.8 4.6-7 4.6-7-2-7-4.6 2.8-4.6 7-4.6zM6.2 12.3c-1 .9-.9 2.3.2 2.7 1.3.4 1.7 1.3.9 2.5',
-  closer: 'M10 4v12M4 10h12',
-  farther: 'M4 10h12',
-  whole: 'M4 8V4h4M12 4h4v4M16 12v4h-4M8 16H4v-4',
-  theme: ['M10 3a7 7 0 1 0 0 14a7 7 0 0 0 0-14z', 'M10 3a7 7 0 0 1 0 14z'],
-};
-
-function option(value, text) {
-  return make('option', { value }, text);
-}
-
-function fillControls() {
-  for (const [id, path] of Object.entries(ICONS)) byId(id).append(icon([path].flat()));
-  byId('color').append(...Object.entries(ways).map(([key, way]) => option(key, way.label)));
-  byId('wanted-run').append(...(data.many ? [option(-1, 'any run')] : []), ...data.runs.map((run, r) => option(r, run.name)));
-  byId('region').append(
-    option('all', 'all'),
-    ...data.regions.map((r, i) => option(i + 1, [r.letter, r.verdict, count(r.size ?? 0), (r.tokens ?? []).slice(0, 3).map(quoted).join(' ')].filter(Boolean).join(' · '))),
-    option(0, 'outside all regions'),
-  );
-  if (data.labeled) {
-    byId('wanted').placeholder = 'id or word';
-    document.querySelector('label[for=wanted]').textContent = 'Latent, token or word';
-  }
-  byId('matched').hidden = !data.many;
-  byId('runs').hidden = !data.many;
-  byId('regions').hidden = !data.regions.length;
-  showRuns();
-}
-
-function showRuns() {
-  const boxes = data.runs.map((run, r) =>
-    make('label', { className: 'run' },
-      make('input', { type: 'checkbox', checked: state.runs.has(r), onchange: (event) => keepRun(r, event.target.checked) }),
-      swatch(runColor(r)), make('span', { className: 'name' }, run.name), make('span', { className: 'muted' }, count(run.count))));
-  byId('runs').replaceChildren(byId('runs').querySelector('legend'), ...boxes);
-}
-
-function keepRun(run, kept) {
-  if (kept) state.runs.add(run);
-  else state.runs.delete(run);
-  redrawSoon();
-}
-
-function clearFilters() {
-  Object.assign(state, { runs: new Set(data.runs.keys()), matched: 'all', region: 'all', word: null, lit: null });
-  answer('');
-  document.querySelector('input[name=matched][value=all]').checked = true;
-  byId('region').value = 'all';
-  showRuns();
-  redrawSoon();
-}
-
-function showThreshold() {
-  byId('threshold-value').textContent = state.threshold.toFixed(2);
-}
-
 function setLasso(on) {
   byId('rope').hidden = !on;
   byId('lasso').setAttribute('aria-pressed', String(on));
@@ -223,6 +149,7 @@ function caught(rows) {
   state.caught = rows;
   setLasso(false);
   showCatch();
+  redrawSoon();
   say(`${count(rows.length)} latents in the lasso.`);
   byId('caught').scrollIntoView({ block: 'nearest' });
 }
@@ -242,7 +169,8 @@ function wireControls() {
   for (const radio of document.querySelectorAll('input[name=matched]')) {
     radio.addEventListener('change', () => { state.matched = radio.value; redrawSoon(); });
   }
-  on('clear', 'click', clearFilters);
+  on('clear', 'click', clearEverything);
+  on('pairs', 'toggle', redrawSoon);
   on('lasso', 'click', () => setLasso(byId('rope').hidden));
   on('closer', 'click', () => zoom(1.5));
   on('farther', 'click', () => zoom(1 / 1.5));

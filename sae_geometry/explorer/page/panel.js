@@ -5,7 +5,7 @@ function tipOf(data, i) {
   const best = bestPartner(data, i);
   if (best) {
     lines.push(make('span', {}, `best match ${latentIn(data, best.nearest, best.run)}, cosine ${three(best.cosine)}`));
-    lines.push(make('span', {}, best.mutual ? 'mutual' : 'not mutual'));
+    lines.push(make('span', {}, judged(best)));
     lines.push(
       make('span', {}, best.single === NOBODY
         ? 'no one-to-one partner there'
@@ -20,6 +20,12 @@ function tipOf(data, i) {
 
 // What is known of a latent: its tokens on a line, and its explanation.
 const meaningOf = (data, i) => [tokensOf(data, i).map(quoted).join('  '), explanationOf(data, i)].filter(Boolean);
+
+// What a nearest partner's cosine is worth.
+function judged(p) {
+  const parts = [p.mutual ? 'mutual' : 'not mutual', p.significant ? 'significant' : 'not significant'];
+  return [...(Number.isNaN(p.byChance) ? [] : [`by chance ${three(p.byChance)}`]), ...parts].join(', ');
+}
 
 const latentIn = (data, row, run) => `${data.runs[run].name} · ${row === NOBODY ? 'not in the picture' : data.id[row]}`;
 
@@ -61,7 +67,7 @@ function showLatent(data, i, into, { go, leave, hidden, matchedFrom }) {
   if (page) {
     links.append(make('a', { href: page, target: '_blank', rel: 'noopener noreferrer', id: 'neuronpedia' }, 'Neuronpedia page ↗'));
   }
-  links.append(make('a', { href: linkOf(data, i), id: 'link' }, 'link to this latent'));
+  links.append(make('a', { href: addressOf(i), id: 'link' }, 'link to this latent'));
   parts.push(links);
   for (const p of partnersOf(data, i)) parts.push(partnerBlock(data, p, go, matchedFrom));
   into.replaceChildren(...parts);
@@ -70,9 +76,8 @@ function showLatent(data, i, into, { go, leave, hidden, matchedFrom }) {
 function partnerBlock(data, p, go, matchedFrom) {
   const block = make('div', { className: 'partner' }, make('h3', {}, swatch(runColor(p.run)), data.runs[p.run].name));
   const same = p.single !== NOBODY && p.single === p.nearest;
-  const how = [p.mutual ? 'mutual' : 'not mutual', p.significant ? 'significant' : 'not significant'];
-  if (same) how.push('one-to-one too');
-  block.append(partnerRow(data, 'nearest', p.nearest, p.cosine, how.join(', '), go, matchedFrom));
+  const how = `${judged(p)}${same ? ', one-to-one too' : ''}`;
+  block.append(partnerRow(data, 'nearest', p.nearest, p.cosine, how, go, matchedFrom));
   if (!same) {
     block.append(
       p.single === NOBODY

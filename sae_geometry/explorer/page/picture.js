@@ -80,7 +80,7 @@ function discOf(radius) {
   return { dx, dy, share };
 }
 
-// Layers of rows, each with its opacity and the colour of a row, from the back to the front. Pixels are written one by
+// Layers of rows, each with its opacity, the colour of a row and how much larger it is drawn, from the back to the front. Pixels are written one by
 // one: a hundred thousand small shapes take a canvas far longer.
 function paint() {
   const { data, dots, layers } = picture;
@@ -90,11 +90,11 @@ function paint() {
   const context = dots.getContext('2d');
   const image = context.createImageData(width, height);
   const pixels = image.data;
-  const { dx, dy, share } = discOf((picture.size / 2) * scale);
   const { x, y } = view();
   const perX = width / (x[1] - x[0]), perY = height / (y[1] - y[0]);
-  for (const { rows, opacity, color } of layers) {
+  for (const { rows, opacity, color, more = 0 } of layers) {
     const known = new Map();
+    const { dx, dy, share } = discOf((picture.size / 2 + more) * scale);
     for (let at = 0; at < rows.length; at++) {
       const left = Math.round((data.x[rows[at]] - x[0]) * perX), top = Math.round((y[1] - data.y[rows[at]]) * perY);
       if (left < -20 || top < -20 || left > width + 20 || top > height + 20) continue;
@@ -180,16 +180,19 @@ function wholeRange(data) {
   return { x: bounds(data.x), y: bounds(data.y) };
 }
 
-// Show these rows in these colours; the others, where there are any, stay behind them as faint dots.
-function showPoints(data, passes, color) {
+// Show these rows in these colours, those that were caught with a rim; the others stay behind them as faint dots.
+function showPoints(data, passes, color, caught) {
   const shown = [], hidden = [];
   for (let i = 0; i < data.n; i++) (passes(i) ? shown : hidden).push(i);
   const colors = shown.map(color);
-  const { behind } = palette();
+  const { behind, ink } = palette();
+  const rimmed = caught.map(color);
   picture.shown = shown;
   picture.layers = [
     { rows: hidden, opacity: 1, color: () => behind },
     { rows: shown, opacity: data.n > 4000 ? 0.75 : 0.85, color: (at) => colors[at] },
+    { rows: caught, opacity: 1, color: () => ink, more: 1.6 },
+    { rows: caught, opacity: 1, color: (at) => rimmed[at], more: 0.4 },
   ];
   drawDots();
 }

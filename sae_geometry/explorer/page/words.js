@@ -53,7 +53,7 @@ const quoted = (token) => token.trim() || `‘${token}’`;
 function findWord(text, run) {
   const rows = rowsWith(data, text).filter((i) => run < 0 || data.run[i] === run);
   if (!rows.length) return answer(`No latent has ${quoted(text.trim())} among its labels.`);
-  Object.assign(state, { word: text.trim(), lit: new Set(rows) });
+  Object.assign(state, { word: text.trim(), wordRun: run, lit: new Set(rows) });
   const most = 6;
   const some = rows.slice(0, most).map((row) =>
     make('button', { type: 'button', className: 'link', onclick: () => select(row) }, `${nameOf(data, row)} ${data.id[row]}`));
@@ -65,7 +65,7 @@ function findWord(text, run) {
 }
 
 function unlight() {
-  Object.assign(state, { word: null, lit: null });
+  Object.assign(state, { word: null, wordRun: -1, lit: null });
   answer('');
   redrawSoon();
 }

@@ -16,7 +16,7 @@ from sae_geometry.kernels.types import Progress, Shortlist
 
 
 def shortlist_of(scores: Tensor, indices: Tensor, epsilon: Tensor) -> Shortlist:
-    """The shortlist of K best screened scores per row, descending, all screened scores being within `epsilon`."""
+    """Return the K best screened scores per row, descending, all screened scores being within `epsilon`."""
     last = scores[:, -1].to(torch.float64)
     full = indices[:, -1] >= 0
     return Shortlist(scores, indices, epsilon, torch.where(full, last + epsilon, -torch.inf))
@@ -30,7 +30,7 @@ class Meter:
         self._lock = threading.Lock()
 
     def tick(self) -> None:
-        """One more block is done."""
+        """Count one more finished block."""
         if self._progress is None:
             return
         with self._lock:
@@ -39,5 +39,5 @@ class Meter:
 
 
 def count_blocks(n: int, m: int, blocks: Blocks, within: bool) -> int:
-    """How many blocks a sweep computes: all, or within one dictionary those that reach the diagonal or beyond it."""
+    """Return the number of blocks of a sweep: all, or within one dictionary those that reach the diagonal or beyond."""
     return sum(-(-(m - (i0 if within else 0)) // blocks.cols) for i0 in range(0, n, blocks.rows))

@@ -72,10 +72,10 @@ def cpu_product() -> tuple[Product, str]:
     return best[1], best[2]
 
 
-def best_time(run: Callable[[], object], times: int = 5) -> float:
-    """Return the shortest of a few runs in CPU time of this thread, which other load hardly affects."""
+def best_time(run: Callable[[], object]) -> float:
+    """Return the shortest of five runs in CPU time of this thread, which other load hardly affects."""
     found = float("inf")
-    for _ in range(times):
+    for _ in range(5):
         start = time.thread_time()
         run()
         found = min(found, time.thread_time() - start)

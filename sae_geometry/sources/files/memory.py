@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sae_geometry.dictionary import plain_tensor
 from sae_geometry.io.escaping import shown
+from sae_geometry.io.weights import plain_tensor
 from sae_geometry.sources.files.tensor_file import Entry, TensorFile
 from sae_geometry.sources.files.torch_pickle import flatten
 

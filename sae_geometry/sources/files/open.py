@@ -45,7 +45,7 @@ def open_tensors(path: Path) -> TensorFile:
     """Open a .safetensors, torch, .npz or .npy file, identified by content, not by name.
 
     Raises:
-        SourceError: the file is missing, empty, damaged, hostile or of another kind; the message says which.
+        SourceError: the file is missing, empty, damaged, hostile or of the wrong kind; the message says which.
     """
     try:
         size = path.stat().st_size
@@ -115,7 +115,7 @@ def _what_it_is(head: bytes, size: int) -> str:
     if head.startswith(b"version https://git-lfs"):
         return "is a git-lfs pointer, not the weights it stands for: run `git lfs pull`, or fetch it by its address"
     if text.startswith((b"{", b"[")):
-        return "is JSON text, not weights: give the weights file beside it"
+        return "is JSON text, not weights: give the weights file next to it"
     if head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!", b"\x28\xb5\x2f\xfd")):
         return "is a compressed archive: unpack it and give the weights file inside"
     if head.startswith(_PICKLE_STARTS):

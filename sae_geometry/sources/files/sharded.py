@@ -29,7 +29,7 @@ def open_index(index: Path, open_one: Callable[[Path], TensorFile]) -> TensorFil
     for name in sorted(set(owners.values())):
         path = index.parent / name
         if not path.is_file():
-            raise SourceError(f"{index.name} names {name}, which does not lie beside it; fetch that file too")
+            raise SourceError(f"{index.name} names {name}, which is not next to it; fetch that file too")
         shards[name] = open_one(path)
     missing = [k for k, n in owners.items() if k not in shards[n].entries and k not in shards[n].unread]
     if missing:
@@ -49,7 +49,7 @@ def _weight_map(index: Path) -> dict[str, str]:
         ) from error
     wrong = [n for n in owners.values() if not isinstance(n, str) or "/" in n or "\\" in n or n in ("", ".", "..")]
     if wrong or not owners:
-        said = f"names {str(wrong[0])[:60]!r}, which is no file beside it" if wrong else "lists no tensors"
+        said = f"names {str(wrong[0])[:60]!r}, which is not a file next to it" if wrong else "lists no tensors"
         raise SourceError(f"{index.name} {said}; refused")
     return owners
 

@@ -123,7 +123,7 @@ def read_pickle(raw: bytes, name: str) -> object:
         name: name of the file, for messages.
 
     Raises:
-        SourceError: the pickle is damaged, or holds other objects than tensors, tables, lists, numbers and strings.
+        SourceError: the pickle is damaged, or holds anything but tensors, tables, lists, numbers and strings.
     """
     return _read(raw, name, _BUILDERS)
 

@@ -155,7 +155,7 @@ def read_member(file: FileBytes, member: Member, limit: int) -> np.ndarray:
         return read_checked(file, member, 0, member.n_bytes)
     raw = _inflated(file.read(member.start, member.n_packed), member.n_bytes + 1, label)
     if len(raw) != member.n_bytes:
-        raise SourceError(f"{label} unpacks to another size than its directory says; the file is damaged")
+        raise SourceError(f"{label} does not unpack to the size that its directory states; the file is damaged")
     _check_crc(zlib.crc32(raw), member, file)
     return np.frombuffer(raw, dtype=np.uint8)
 

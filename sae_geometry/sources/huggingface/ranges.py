@@ -165,7 +165,7 @@ class _Tensors:
 
         def attempt() -> int:
             raw, done = bytearray(), 0
-            self.watch.made.clear()  # ranges of one file are no repeated attempts
+            self.watch.made.clear()  # ranges of one file are not repeated attempts
             try:
                 with get_session().stream("GET", url, headers=headers, follow_redirects=True) as answer:
                     if answer.status_code == 200:

@@ -14,7 +14,7 @@ _MAX_YAML_BYTES = 128 << 10  # the pure Python YAML parser is slow
 _MAX_TEXT = 1 << 16
 _MAX_TABLES = 200  # tables searched for a name; a configuration has fewer
 _MAX_DEPTH = 4
-_MAX_NAMES = 5000  # names in them, each of which every question of a configuration looks at
+_MAX_NAMES = 5000  # names in them; every look-up in a configuration visits each
 
 
 def read_config(paths: tuple[Path, ...]) -> tuple[dict[str, Any], tuple[str, ...]]:

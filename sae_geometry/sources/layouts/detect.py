@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
+from sae_geometry.io.weights import LatentAxis
 from sae_geometry.sources.errors import LayoutError
 from sae_geometry.sources.files.tensor_file import Entry
 from sae_geometry.sources.layouts.config import lookup
@@ -23,7 +24,6 @@ from sae_geometry.sources.layouts.table import (
     Layout,
 )
 
-LatentAxis = Literal[0, 1]
 _MAX_OUTPUTS = 4096  # for all dictionaries of a table together
 # Any layout's decoder: one pattern over the names of a table instead of one a layout.
 ANY_DECODER = re.compile("|".join(re.sub(r"\?P<\w+>", "?:", layout.decoder) for layout in LAYOUTS))
@@ -276,7 +276,7 @@ class _Search:
         square = shape[0] == shape[1]
         if not square and (self.n_latents in shape or self.d_out in shape):
             return None
-        why = "the decoder is square" if square else "nothing beside the decoder tells its axes apart"
+        why = "the decoder is square" if square else "no other tensor shows which axis of the decoder counts latents"
         return (
             f"{why}: axis {axes.index('n')} was taken as latents, as {layout.title} stores them; "
             f"latent_axis={axes.index('d')} takes the other"

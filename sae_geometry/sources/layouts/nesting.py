@@ -14,9 +14,10 @@ from dataclasses import replace
 from itertools import takewhile
 from typing import Any
 
+from sae_geometry.io.weights import LatentAxis
 from sae_geometry.sources.errors import LayoutError
 from sae_geometry.sources.files.tensor_file import Entry, TensorFile
-from sae_geometry.sources.layouts.detect import ANY_DECODER, LatentAxis, Site, Slab, Table, sites_in
+from sae_geometry.sources.layouts.detect import ANY_DECODER, Site, Slab, Table, sites_in
 from sae_geometry.sources.layouts.places import names_a_place
 from sae_geometry.sources.layouts.table import PER_COORDINATE, PER_LATENT, WRAPPER
 from sae_geometry.sources.layouts.unknown import unknown_layout

@@ -12,13 +12,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sae_geometry.dictionary import Dictionary
+from sae_geometry.io.weights import LatentAxis
 from sae_geometry.sources.address import Selection
 from sae_geometry.sources.bundle import Bundle
 from sae_geometry.sources.errors import LayoutError, SourceError
 from sae_geometry.sources.files.open import open_tensors, open_weights
 from sae_geometry.sources.files.tensor_file import TensorFile
 from sae_geometry.sources.layouts.config import bounded, read_config, tables
-from sae_geometry.sources.layouts.detect import LatentAxis, Site, Slab
+from sae_geometry.sources.layouts.detect import Site, Slab
 from sae_geometry.sources.layouts.filenames import layer_table
 from sae_geometry.sources.layouts.hook_points import Space, inputs_are_z_scored, space_of
 from sae_geometry.sources.layouts.nesting import find_sites
@@ -201,7 +202,7 @@ def _chosen(slabs: tuple[Slab, ...], site: Site, selection: Selection, address: 
             continue
         outs = [s.out for s in site.decoder if s.out is not None]
         if kind not in (site.layout.out, site.layout.or_out) or not outs:
-            raise LayoutError(f"{address} has no several {kind}s to choose from; leave out ::{kind}={wanted}")
+            raise LayoutError(f"{address} does not have several {kind}s to choose from; leave out ::{kind}={wanted}")
         if wanted not in outs:
             raise LayoutError(f"{address} writes to {kind}s {', '.join(map(str, outs))}, not to {wanted}")
         slabs = tuple(s for s in slabs if s.out == wanted)

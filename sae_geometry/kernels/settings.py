@@ -1,0 +1,124 @@
+"""The settings that hold for every computation of a context, unless an argument says otherwise."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+
+_UNITS = {"": 1, "B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits of a request to a server.
+
+    Attributes:
+        connect: seconds to connect.
+        silence: seconds without a byte.
+        tries: maximum number of attempts.
+        pause: seconds before the second attempt, doubled before the third.
+        longest_pause: maximum seconds of a server's Retry-After.
+        slowest: minimum bytes per second, on average over `silence` seconds.
+        end: maximum seconds for a request and all pages of its response.
+    """
+
+    connect: float = 10.0
+    silence: float = 60.0
+    tries: int = 3
+    pause: float = 1.0
+    longest_pause: float = 20.0
+    slowest: float = 4096.0
+    end: float = 900.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `sae_geometry.settings` sets.
+
+    Attributes:
+        memory: bytes that a sweep may take above its inputs; None means the device's default.
+        device: where `load` puts a dictionary: "auto" is a GPU if there is one; None is the CPU.
+        offline: whether the network is left alone.
+        cache: folder of downloads; None means $SAE_GEOMETRY_CACHE, or else the user's cache folder.
+        limits: of requests.
+        runner: computes sweeps (`kernels.types.Runner`); None means this process.
+        sweeps: the open ledger of finished sweeps, by screen, reason and device; None records none.
+    """
+
+    memory: int | None = None
+    device: Device | None = None
+    offline: bool = False
+    cache: Path | None = None
+    limits: Limits = Limits()
+    runner: Callable[..., Any] | None = None
+    sweeps: dict[tuple[str, str, str], Any] | None = None
+
+
+_DEFAULTS = Settings()
+_NOW: ContextVar[Settings] = ContextVar("settings")
+
+
+def current() -> Settings:
+    """Return the settings in force."""
+    return _NOW.get(_DEFAULTS)
+
+
+@contextmanager
+def changed(**values: Any) -> Iterator[Settings]:
+    """Change some settings within the context, in this thread.
+
+    Raises:
+        ValueError: a memory that is no size, or an unknown device.
+    """
+    if values.get("memory") is not None:
+        values["memory"] = as_bytes(values["memory"])
+    if values.get("device") not in (None, *get_args(Device)):
+        raise ValueError(f"a device is one of {', '.join(get_args(Device))}; got {values['device']!r}")
+    token = _NOW.set(replace(current(), **values))
+    try:
+        yield current()
+    finally:
+        _NOW.reset(token)
+
+
+def as_bytes(size: int | str) -> int:
+    """Return a size in bytes.
+
+    Raises:
+        ValueError: a text that is no size, or nothing above 0.
+
+    Example:
+        >>> from sae_geometry.kernels.settings import as_bytes
+        >>> as_bytes("1.5 GB"), as_bytes("64MiB"), as_bytes(1000)
+        (1610612736, 67108864, 1000)
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(?:I?B)?\s*", str(size).upper())
+    n = int(float(found[1]) * _UNITS[found[2]]) if found else 0
+    if n <= 0:
+        raise ValueError(f"a memory limit is a size such as 500MB or 2GB; got {size!r}")
+    return n
+
+
+def torch_device() -> str:
+    """Return the torch device of the settings.
+
+    Raises:
+        ValueError: it is not available here.
+    """
+    device = current().device or "cpu"
+    if device == "cpu":
+        return device
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if not (torch.cuda if device == "cuda" else torch.backends.mps).is_available():
+        raise ValueError(f"device='{device}' is not available here; use device='auto' or device='cpu'")
+    return device

@@ -1,0 +1,66 @@
+"""Every column of every saved table has a unit and a meaning, on the page and in the code."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from every_result import results
+
+import sae_geometry as sg
+from sae_geometry.results.columns import LABELS, TABLES
+
+_NAMES = {"K": r"\d+", "T": r"\d+", "L": r"\d+", "RUN": "(?:one|two|three)", "NAME": ".+"}
+_OF_A_PARTNER = "(?:partner_|nearest_|(?:one|two|three):)?"
+
+
+def fits(name: str, keys: list[str]) -> str | None:
+    """The key that a column's name is an instance of."""
+    for key in keys:
+        parts = re.split(r"(?<![A-Za-z])(K|T|L|RUN|NAME)(?![A-Za-z])", key)
+        if re.fullmatch("".join(_NAMES.get(p, re.escape(p)) for p in parts), name):
+            return key
+    return None
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory) -> dict[tuple[str, str], set[str]]:
+    """The columns of every table of every result, by command and file."""
+    found: dict[tuple[str, str], set[str]] = {}
+    for name, (command, result) in results().items():
+        folder = sg.save(result, tmp_path_factory.mktemp("saved") / name, figures={})
+        for path in sorted(Path(folder).iterdir()):
+            if path.suffix in (".csv", ".parquet"):
+                table = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+                found.setdefault((command, path.name), set()).update(map(str, table.columns))
+    return found
+
+
+def test_every_column_of_every_saved_table_has_a_meaning(saved):
+    tables = {(command, table.file): table for table in TABLES for command in table.commands}
+    assert set(saved) == {key for key in tables if key[0] != "explorer"}
+    for key, columns in saved.items():
+        own = list(tables[key].columns)
+        for column in columns:
+            bare = re.sub(f"^{_OF_A_PARTNER}", "", column)
+            assert fits(column, own) or fits(column, list(LABELS)) or fits(bare, list(LABELS)), (key, column)
+
+
+def test_every_meaning_is_of_a_column_that_is_saved(saved):
+    for table in TABLES:
+        there = [name for command in table.commands for name in saved.get((command, table.file), ())]
+        for key in table.columns if there else ():
+            assert any(fits(name, [key]) for name in there), (table.file, key)
+    every = {re.sub(f"^{_OF_A_PARTNER}", "", name) for names in saved.values() for name in names}
+    for key in LABELS:
+        assert any(fits(name, [key]) for name in every), key
+
+
+def test_units_and_meanings_are_there_and_short():
+    for table in TABLES:
+        for name, (unit, meaning) in table.columns.items():
+            assert unit, (table.file, name)
+            assert 10 < len(meaning) < 120, (table.file, name)
+            assert "|" not in unit + meaning
