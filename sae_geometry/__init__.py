@@ -21,7 +21,7 @@ _HOME = {
     "Dictionary": "dictionary",
     "Drift": "comparisons.checkpoints",
     "Embedding": "embedding.embedding",
-    "Nearest": "comparisons.nearest",
+    "Nearest": "comparisons.nearest_result",
     "Flow": "comparisons.flow_result",
     "IndexComparison": "comparisons.by_index",
     "GroundTruth": "comparisons.ground_truth",
@@ -85,7 +85,8 @@ if TYPE_CHECKING:
     from sae_geometry.comparisons.flow_result import Flow
     from sae_geometry.comparisons.ground_truth import GroundTruth, truth
     from sae_geometry.comparisons.match_report import MatchReport, match
-    from sae_geometry.comparisons.nearest import Nearest, nearest
+    from sae_geometry.comparisons.nearest import nearest
+    from sae_geometry.comparisons.nearest_result import Nearest
     from sae_geometry.comparisons.pair import compare
     from sae_geometry.comparisons.pair_result import Comparison
     from sae_geometry.comparisons.seeds import seeds

@@ -10,6 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
 from playwright.sync_api import Browser, Page, sync_playwright
 
 import sae_geometry as sg
@@ -26,8 +27,10 @@ def main(folder: Path) -> None:
     runs = [sg.load(f"demo:{name}") for name in ("local-seed0", "local-seed1", "e2e-seed0", "e2e-seed1")]
     with tempfile.TemporaryDirectory() as aside, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=list(FLAGS))
-        for name, scheme, shown, latent in (("explorer", "light", runs[:2], 793), ("explorer-dark", "dark", runs, 903)):
-            path = sg.explore(sg.umap(shown), Path(aside) / f"{name}.html")
+        for name, scheme, shown in (("explorer", "light", runs[:2]), ("explorer-dark", "dark", runs)):
+            e = sg.umap(shown)
+            latent = to_show(e, runs[0], runs[1].name)
+            path = sg.explore(e, Path(aside) / f"{name}.html")
             page = opened(browser, path, scheme)
             page.evaluate(f"location.hash = '#run=local-seed0&latent={latent}'")
             page.wait_for_selector("#chosen .partner")
@@ -37,6 +40,20 @@ def main(folder: Path) -> None:
             write_sidecar(folder / name, [source_of(d) for d in shown], command=COMMAND)
             print(f"wrote {name}.png and .json")
         browser.close()
+
+
+def to_show(e: sg.Embedding, run: sg.Dictionary, other: str) -> int:
+    """The readable latent with a partner above 0.7 in another run whose lines to both partners there are long."""
+    assert run.labels is not None
+    table = e.to_pandas().set_index("latent_id")
+    mine, there = table[table["run"] == run.name], table.loc[table["run"] == other, ["x", "y"]]
+    readable = run.labels.for_ids(mine.index.to_numpy())["readable"]
+    mine = mine[readable.to_numpy(dtype=bool) & (mine[f"max_cosine:{other}"] > 0.7)]
+    pairs = mine[[f"partner_id:{other}", f"one_to_one_partner_id:{other}"]].dropna().astype(int)
+    pairs = pairs[pairs.iloc[:, 0] != pairs.iloc[:, 1]]
+    here = mine[["x", "y"]].reindex(pairs.index).to_numpy()
+    far = [np.hypot(*(there.reindex(pairs[column]).to_numpy() - here).T) for column in pairs]
+    return int(pairs.index[np.minimum(*far).argmax()])
 
 
 def opened(browser: Browser, path: Path, scheme: str) -> Page:

@@ -15,9 +15,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import Normal, Stroke
 
 import sae_geometry as sg
 from analyses.common.figures import ROOT, source_of, write_figure
+from sae_geometry.io.escaping import shown
 
 COMMAND = "python -m analyses.demo.make_figures"
 
@@ -47,7 +49,7 @@ GROUPS = (("cosine above 0.7", "#0072B2"), ("significant", "#56B4E9"), ("not sig
 
 
 def hero(comparison: sg.Comparison, embedding: sg.Embedding) -> Figure:
-    """Which latents of two seeds have a partner in the other, and where those lie that have none."""
+    """Which latents of two seeds have a partner in the other, where those lie that have none, and a pair of each."""
     table = comparison.to_pandas()
     table["group"] = np.select([table.cosine > 0.7, table.significant], [0, 1], default=2)
     with sg.plots.paper_style():
@@ -71,13 +73,31 @@ def _partners(ax: Axes, comparison: sg.Comparison, table: pd.DataFrame) -> None:
     ):
         ax.axvline(at, ymax=height, color="0.3", linewidth=0.8, linestyle=":")
         ax.text(at + 0.01, height * top, words, color="0.3", fontsize=6.5, va="top")
-    labels = zip(GROUPS, (0.985, 0.435, 0.215), (0.95, 0.27, 0.95), ("right", "center", "left"), strict=True)
+    labels = zip(GROUPS, (0.985, 0.445, 0.215), (0.95, 0.35, 0.95), ("right", "center", "left"), strict=True)
     for group, ((name, color), x, y, side) in enumerate(labels):
         share, ink = (table.group == group).mean(), "0.45" if group == 2 else color
         ax.text(x, y * top, f"{share:.0%}", color=ink, fontsize=13, fontweight="bold", ha=side, va="top")
         ax.text(x, (y - 0.085) * top, name, color=ink, ha=side, va="top")
+        words = pair_in_words(comparison, table[table.group == group])
+        room = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}  # over the dotted lines
+        ax.text(x, (y - 0.145) * top, words, color=ink, fontsize=6.5, ha=side, va="top", bbox=room)
     ax.set(xlim=(0, 1), xlabel="decoder cosine to the nearest latent of the other seed", ylabel="latents of seed 0")
     ax.set_title("Two seeds of one sparse autoencoder", loc="left", fontweight="bold")
+
+
+def pair_in_words(comparison: sg.Comparison, table: pd.DataFrame) -> str:
+    """The top tokens of one latent and of its nearest: of those that write towards words the nearest to a token."""
+    own, other = (d.labels.frame for d in comparison.dictionaries if d.labels is not None)
+    told = own.loc[table.latent_id]
+    written = [all(map(is_word, tokens[:3])) for tokens in told.tokens]
+    at = int(np.where(written, told.token_cosine, -1.0).argmax())
+    pair = (told.tokens.iloc[at], other.tokens[table.partner_id.iloc[at]])
+    return "\n".join(" ".join(token.strip() for token in tokens[:3]) for tokens in pair)
+
+
+def is_word(token: str) -> bool:
+    """Whether a token is three letters or more."""
+    return len(token.strip()) > 2 and token.strip().isalpha()
 
 
 def _map(ax: Axes, embedding: sg.Embedding, table: pd.DataFrame) -> None:
@@ -89,6 +109,11 @@ def _map(ax: Axes, embedding: sg.Embedding, table: pd.DataFrame) -> None:
     colors = np.array([color for _, color in GROUPS])[group]
     x, y = embedding.coords[order].T
     ax.scatter(x, y, c=colors[order], s=2.5, linewidths=0, rasterized=True)
+    for region in (r for r in embedding.regions.regions if r.marks):
+        marks = [shown(mark.token) for mark in region.marks]
+        word = next(filter(is_word, marks), marks[0])
+        text = ax.text(*region.center, word, fontsize=6.5, ha="center", va="center")
+        text.set_path_effects([Stroke(linewidth=1.8, foreground="white"), Normal()])
     ax.set_aspect("equal", adjustable="datalim")
     ax.axis("off")
     ax.set_title(f"both seeds, {len(group):,} latents: where they lie", loc="left")

@@ -60,6 +60,15 @@ def compare(
         Literal["cosine", "index"],
         typer.Option("--pairing", help="Pair latents by cosine, or by their ids: models of a crosscoder, fine-tuning."),
     ] = "cosine",
+    cuts: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            "--cuts",
+            metavar="LOW HIGH",
+            help="With --pairing index: relative decoder norms up to which a latent is only in A, and from which only "
+            "in B. [default: 0.1 0.9]",
+        ),
+    ] = None,
     map_file: o.Map = None,
     map_side: o.MapSide = None,
     fail_under: Annotated[
@@ -75,18 +84,26 @@ def compare(
     summary.json and figures/.
     """
     import sae_geometry as sg
+    from sae_geometry.comparisons.by_index import CUTS
+    from sae_geometry.matching.defaults import THRESHOLD
 
-    by_cosine = (matching, on, absolute, min_similarity, turns) != ("nearest", "decoder", False, None, None)
-    if pairing == "index" and by_cosine:
-        raise ValueError(
-            "--pairing index compares decoder cosines of the same ids: leave out --matching, --on, --absolute, "
-            "--min-similarity and --turns"
-        )
+    by_cosine = {
+        "--matching": matching != "nearest", "--on": on != "decoder", "--absolute": absolute,
+        "--min-similarity": min_similarity is not None, "--min-margin": min_margin is not None,
+        "--control": control is not None, "--threshold": threshold != THRESHOLD, "--turns": turns is not None,
+    }  # fmt: skip
+    idle = ", ".join(option for option, given in by_cosine.items() if given)
+    if pairing == "index" and idle:
+        raise ValueError(f"--pairing index compares decoder cosines of the same ids: leave out {idle}")
+    if pairing != "index" and cuts is not None:
+        raise ValueError("--cuts divides latents of the same id: add --pairing index, or leave it out")
     with question(shared, "compare", [a, b] if control is None else [a, b, control], matching=matching, on=on) as work:
         left, follow = map_of(work.dictionaries[0], map_file, map_side)
         right, *others = map(follow, work.dictionaries[1:])
         if pairing == "index":
-            paired = sg.compare_by_index(left, right, allow_mismatch=shared.allow_mismatch, progress=work.progress)
+            paired = sg.compare_by_index(
+                left, right, cuts=cuts or CUTS, allow_mismatch=shared.allow_mismatch, progress=work.progress
+            )
             work.finish(paired)
             _fail_under(paired.mean_cosine, "the same ids", fail_under)
             return

@@ -14,7 +14,7 @@ from sae_geometry.cli.lifecycle import report_errors
 
 @report_errors
 def explore(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A results folder of sae-geometry umap.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A results folder of sae-geometry umap or flow.")],
     out: Annotated[
         Path | None,
         typer.Option("-o", "--out", metavar="FILE", help="The file to write. [default: explorer.html in DIR]"),
@@ -22,7 +22,7 @@ def explore(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there.")] = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Turn a saved UMAP into one HTML file to look around in: hover, search, filter, lasso, partners at a click.
+    """Turn a saved UMAP or flow into one HTML file to look around in: hover, search, filter, lasso, partners.
 
     The file holds everything it needs and asks nothing of the network. Add #run=NAME&latent=ID to its address to open
     it on a latent.

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from sae_geometry.cli import options as o
 from sae_geometry.cli.inputs import expand_all
 from sae_geometry.cli.lifecycle import report_errors
+from sae_geometry.cli.outputs import page_writer
 from sae_geometry.cli.question import question
+
+if TYPE_CHECKING:
+    from sae_geometry.dictionary import Dictionary
 
 
 @o.with_shared()
@@ -33,24 +37,73 @@ def flow(
     fold: Annotated[
         bool, typer.Option("--fold", help="Scale decoders and encoders by the latents' thresholds (JumpReLU).")
     ] = False,
+    map_files: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map",
+            metavar="FILE",
+            help="A linear map [d_in, d_out], applied before normalizing; FILE::KEY. One for all layers, or one per "
+            "step, in order, for its earlier layer: give it again, or a pattern.",
+        ),
+    ] = None,
+    map_side: Annotated[
+        Literal["first", "both"] | None,
+        typer.Option(
+            "--map-side",
+            help="What --map maps: the earlier layer of each step, or all layers. [default: first if there are several "
+            "maps, else both]",
+        ),
+    ] = None,
+    html: Annotated[
+        bool, typer.Option("--html", help="Write explorer.html too: lines from layer to layer, in one file.")
+    ] = False,
     *,
     shared: o.Shared,
 ) -> None:
     """Follow features through the layers of one model: chains, births, deaths, splits and merges.
 
     Addresses may have a pattern: hf://org/repo/layers.{0..11}. Writes report.html, edges.parquet, chains.parquet,
-    summary.json and figures/.
+    summary.json, figures/, and explorer.html if asked for.
     """
     import sae_geometry as sg
 
-    with question(shared, "flow", expand_all(runs), names=lambda made: [made[0].name, made[-1].name]) as work:
+    addresses = expand_all(runs)
+    add = page_writer(len(addresses)) if html else None
+    with question(shared, "flow", addresses, names=lambda made: [made[0].name, made[-1].name]) as work:
+        layers, maps = _mapped(work.dictionaries, expand_all(map_files or []), map_side)
         result = sg.flow(
-            work.dictionaries,
+            layers,
             on=on,
             threshold=threshold,
             false_discovery_rate=false_discovery_rate,
             fold=fold,
+            maps=maps,
             allow_mismatch=shared.allow_mismatch,
             progress=work.progress,
         )
-        work.finish(result)
+        work.finish(result, add=add)
+
+
+def _mapped(
+    layers: list[Dictionary], files: list[str], side: Literal["first", "both"] | None
+) -> tuple[list[Dictionary], list[tuple[str, Any]]]:
+    """Return the layers, mapped if one map is for all of them, and else a map for each step.
+
+    Raises:
+        ValueError: several maps for all layers, or another number of maps than steps.
+    """
+    from sae_geometry.pairwise.mapping import mapped
+    from sae_geometry.sources.vectors import read_matrix
+
+    if not files:
+        if side is not None:
+            raise ValueError("--map-side says what --map maps: add --map FILE, or leave it out")
+        return layers, []
+    steps, both = len(layers) - 1, side == "both" or (side is None and len(files) == 1)
+    if len(files) != 1 and (both or len(files) != steps):
+        wanted = "one" if both else f"one, or one for each of {steps} steps"
+        raise ValueError(f"--map takes {wanted}; got {len(files)} maps")
+    maps = [read_matrix(file) for file in files]
+    if both:
+        return [mapped(d, maps[0][1], name=maps[0][0]) for d in layers], []
+    return layers, maps if len(maps) == steps else maps * steps

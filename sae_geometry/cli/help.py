@@ -50,7 +50,7 @@ EXAMPLES = {
     "split": "split demo:local-narrow-seed0 demo:local-seed0",
     "drift": "drift wandb:sparsify/gpt2/RUN",
     "truth": "truth RUN features.npy",
-    "tokens": "tokens RUN --unembed hf://org/model",
+    "tokens": "tokens demo:local-seed0",
     "umap": "umap demo:local-seed0 demo:local-seed1 --html -o map",
     "project": "project map demo:e2e-seed0",
     "explore": "explore map",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,9 @@ from sae_geometry.cli.inputs import map_of, with_axis
 from sae_geometry.cli.lifecycle import report_errors
 from sae_geometry.cli.outputs import claimed_folder, save_and_show
 from sae_geometry.cli.question import begin
+
+if TYPE_CHECKING:
+    from sae_geometry.dictionary import Dictionary
 
 
 @o.with_shared(without=("dry_run", "dask", "dask_load"))
@@ -44,16 +47,24 @@ def nearest(
     Writes report.html, nearest.parquet, summary.json and figures/.
     """
     import sae_geometry as sg
+    from sae_geometry.labels.attach import LabelEach
+    from sae_geometry.sources.bundle import Context
     from sae_geometry.sources.vectors import as_vectors
 
-    speaker = begin(shared)
+    speaker, given = begin(shared), shared.labels or []
     with speaker.bar() as progress:
+        label = LabelEach(given, Context(echo=speaker.note, progress=progress), shared.allow_mismatch)
+
+        def labeled(d: Dictionary) -> Dictionary:
+            return label(d).keep_alive() if given and shared.latents == "alive" else label(d)
+
         source = as_vectors(vector, echo=speaker.resolved, progress=progress)
         source, mapping = map_of(source, map_file, map_side)
         found = sg.nearest(
             source, [with_axis(run, shared.latent_axis) for run in runs], k, signed=not absolute, turns=turns,
             latents=shared.latents, drop_bad=shared.drop_bad, allow_mismatch=shared.allow_mismatch,
-            prepare=mapping, echo=speaker.resolved, progress=progress,
+            prepare=lambda d: mapping(labeled(d)), unembed=shared.unembed, echo=speaker.resolved, progress=progress,
         )  # fmt: skip
+    label.require_used()
     with claimed_folder(shared.out, "nearest", [found.vectors.name]) as folder:
         save_and_show(found, speaker, shared, into=folder)

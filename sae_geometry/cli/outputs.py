@@ -123,6 +123,22 @@ def save_and_show(
     log_to_wandb(into, shared.log_wandb, speaker, as_json=shared.as_json)
 
 
+def page_writer(n_runs: int) -> Callable[[Path], object]:
+    """Return the function that adds the explorer; checked before any work, since it needs an optional package.
+
+    Raises:
+        ImportError: plotly is not installed.
+        ValueError: more runs than a page holds.
+    """
+    from sae_geometry.explorer import add_page, require_plotly
+    from sae_geometry.matching.defaults import MOST_RUNS
+
+    if n_runs > MOST_RUNS:
+        raise ValueError(f"--html makes a page of up to {MOST_RUNS} runs; got {n_runs:,}: leave it out")
+    require_plotly()
+    return add_page
+
+
 def log_to_wandb(folder: Path, project: str | None, speaker: Speaker, *, as_json: bool) -> None:
     """Log a results folder if requested, and report where; a failure is one sentence and exit 1, without data loss."""
     if project is None:

@@ -97,7 +97,10 @@ def labeled(dictionaries: list[Dictionary], shared: Shared, speaker: Speaker) ->
 
     with speaker.bar() as progress:
         context = Context(echo=speaker.note, progress=progress)
-        return with_labels(dictionaries, context, unembed=shared.unembed, given=shared.labels or ())
+        return with_labels(
+            dictionaries, context, unembed=shared.unembed, given=shared.labels or (),
+            allow_mismatch=shared.allow_mismatch,
+        )  # fmt: skip
 
 
 def begin(shared: Shared) -> Speaker:

@@ -12,7 +12,7 @@ from sae_geometry.cli.lifecycle import report_errors
 from sae_geometry.cli.question import question
 
 
-@o.with_shared(without=("allow_mismatch", "dask", "dask_load", "dry_run", "labels"))
+@o.with_shared(without=("allow_mismatch", "dask", "dask_load", "dry_run"))
 @report_errors
 def tokens(
     run: o.Run,
@@ -24,14 +24,13 @@ def tokens(
 ) -> None:
     """Read the tokens that each latent writes towards, by its decoder's direct effect on the logits.
 
-    Writes report.html, tokens.parquet, summary.json and figures/.
+    Without --unembed, the tokens that come with the run or with --labels. Writes report.html, tokens.parquet,
+    summary.json and figures/.
     """
     import sae_geometry as sg
     from sae_geometry.sources.bundle import Context
 
-    if shared.unembed is None:
-        raise ValueError("tokens needs the model that the run was trained on: give --unembed DIR or hf://org/model")
     with question(replace(shared, unembed=None), "tokens", [run]) as work:
         context = Context(echo=work.speaker.note, progress=work.progress)
-        unembedding = sg.read_unembedding(shared.unembed, context)
+        unembedding = None if shared.unembed is None else sg.read_unembedding(shared.unembed, context)
         work.finish(sg.read_tokens(work.dictionaries[0], unembedding, k=k, progress=work.progress))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,6 +11,7 @@ import typer
 from sae_geometry.cli import options as o
 from sae_geometry.cli.inputs import expand_all
 from sae_geometry.cli.lifecycle import report_errors
+from sae_geometry.cli.outputs import page_writer
 from sae_geometry.cli.question import question
 
 
@@ -84,16 +84,14 @@ def umap(
     A regions file holds A: {box: [x0, x1, y0, y1]} or B: {polygon: [[x, y], [x, y], [x, y]]}, one line a region.
     """
     import sae_geometry as sg
-    from sae_geometry.matching.defaults import MOST_RUNS
 
-    if html and len(runs) > MOST_RUNS:
-        raise ValueError(f"--html makes a page of up to {MOST_RUNS} runs; got {len(runs):,}: leave it out")
-    add = _page_writer() if html else None
+    addresses = expand_all(runs)
+    add = page_writer(len(addresses)) if html else None
     shapes = None if regions is None else sg.read_shapes(regions)
     colors = [choice.value for choice in color or []]
     if shapes is not None and (regions_on != "picture" or min_region_size is not None):
         raise ValueError("--regions draws them by hand: leave out --regions-on and --min-region-size")
-    with question(shared, "umap", expand_all(runs), n_neighbors=n_neighbors) as work:
+    with question(shared, "umap", addresses, n_neighbors=n_neighbors) as work:
         sg.plots.check_colors(colors, work.dictionaries)
         result = sg.umap(
             work.dictionaries,
@@ -110,11 +108,3 @@ def umap(
             result = result.with_regions(min_region_size, on=regions_on, shapes=shapes)
         result.across(work.progress)
         work.finish(result, figures=result.figures(style, colors), add=add)
-
-
-def _page_writer() -> Callable[[Path], object]:
-    """Return the function that adds the page; checked before any work, since it needs an optional package."""
-    from sae_geometry.explorer import add_page, require_plotly
-
-    require_plotly()
-    return add_page

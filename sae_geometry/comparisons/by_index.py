@@ -15,6 +15,7 @@ from sae_geometry.io.formatting import counted, or_dash, read_only
 from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.exact import exact_dots
 from sae_geometry.kernels.sweep import listing_sweep
+from sae_geometry.labels.pairs import PairLabels, label_summary, pair_labels
 from sae_geometry.matching.defaults import THRESHOLD
 from sae_geometry.nulls import principal_axes, turned
 from sae_geometry.pairwise.inputs import describe_input, distinct
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CUTS = (0.1, 0.9)
+CLASSES = ("shared", "only A", "only B")
 ARTIFACT = (
     "crosscoders trained with an L1 penalty make false only-B (and only-A) latents: the penalty drives the smaller "
     "norm to zero although both models have the feature (Minder et al. 2025); BatchTopK ones make fewer"
@@ -80,7 +82,7 @@ class IndexComparison(Answer):
     @property
     def counts(self) -> dict[str, int]:
         """Return the number of ids per class."""
-        return {name: int((self.classes == name).sum()) for name in ("shared", "only A", "only B")}
+        return {name: int((self.classes == name).sum()) for name in CLASSES}
 
     @property
     def mean_cosine(self) -> float:
@@ -103,14 +105,21 @@ class IndexComparison(Answer):
         """Return A and B."""
         return (self.a, self.b)
 
+    @cached_property
+    def meanings(self) -> PairLabels | None:
+        """Return the labels of both latents with an id, for a few ids of each class."""
+        return pair_labels(self.to_pandas(), self.dictionaries, groups=self.classes, names=CLASSES)
+
     def to_pandas(self) -> pd.DataFrame:
-        """Return one row per id: latent_id, cosine, norm_a, norm_b, relative_norm, class, and the nearest each way."""
+        """Return one row per id: run, latent_id, partner_run, partner_id (the same), cosine, norm_a, norm_b,
+        relative_norm, class, and the nearest each way.
+        """
         import pandas as pd
 
         names = ("cosine", "norm_a", "norm_b", "relative_norm")
         nearest = ("nearest_in_b", "nearest_in_b_cosine", "nearest_in_a", "nearest_in_a_cosine")
         return pd.DataFrame(
-            {"latent_id": self.ids}
+            {"run": self.a.name, "latent_id": self.ids, "partner_run": self.b.name, "partner_id": self.ids}
             | {name: getattr(self, name) for name in names}
             | {"class": self.classes}
             | {name: getattr(self, name) for name in nearest}
@@ -155,6 +164,7 @@ class IndexComparison(Answer):
             "cuts": {"only_a_at_most": self.cuts[0], "only_b_at_least": self.cuts[1]},
             "classes": self.counts,
             "mean_cosine_of_shared": _mean(self.cosine[self.classes == "shared"]),
+            **label_summary(self.meanings),
             "caveats": list(self.caveats),
         }
 

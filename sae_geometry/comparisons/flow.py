@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sae_geometry.comparisons.flow_result import Flow, Step
+from sae_geometry.comparisons.flow_result import Flow
+from sae_geometry.comparisons.flow_step import Step
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import counted, few
 from sae_geometry.io.progress import Progress
@@ -18,6 +22,7 @@ from sae_geometry.matching import match
 from sae_geometry.matching.defaults import DISCOVERY_RATE, default_matching
 from sae_geometry.nulls import LISTED, How, pair_controls, turned_controls
 from sae_geometry.pairwise.inputs import distinct, several
+from sae_geometry.pairwise.mapping import mapped, unmapped
 from sae_geometry.pairwise.matching_result import Matching, nearest_matching, one_to_one_matching
 from sae_geometry.pairwise.same_space import require_same_stream
 from sae_geometry.sources import as_dictionary
@@ -38,6 +43,7 @@ def flow(
     threshold: float | None = None,
     false_discovery_rate: float = DISCOVERY_RATE,
     fold: bool = False,
+    maps: Sequence[tuple[str, Any]] = (),
     allow_mismatch: bool = False,
     progress: Progress | None = None,
 ) -> Flow:
@@ -56,7 +62,10 @@ def flow(
             layer's encoder directions, the virtual weight: does the next layer read what this one writes?
         threshold: smallest cosine of an edge. None: 0.5 on "writes", 0 on "reads".
         false_discovery_rate: of each step and direction, in (0, 1).
-        fold: multiply decoder norms by the latents' thresholds (`Dictionary.folded`), before norm ratios are taken.
+        fold: multiply decoder norms by the latents' thresholds (`Dictionary.folded`), before norm ratios and squared
+            differences are taken.
+        maps: name and matrix [d_in, d_out] of a linear map per step, such as a Jacobian: it is applied to the earlier
+            layer (`mapped`), in that step alone. For a map of all layers give mapped dictionaries.
         allow_mismatch: permit other sites than the residual stream, and different models; every output then says so.
         progress: called with the current step and its completed fraction.
 
@@ -64,7 +73,8 @@ def flow(
         Flow. All layers are in memory at once.
 
     Raises:
-        ValueError: fewer than two layers, different models or widths, no encoders for "reads", no thresholds to fold.
+        ValueError: fewer than two layers, different models or widths, no encoders for "reads", no thresholds to fold,
+            or another number of maps than steps.
 
     Example:
         >>> import sae_geometry as sg
@@ -85,9 +95,11 @@ def flow(
         raise ValueError(f"a flow needs two layers or more; got {len(given)}")
     made = distinct([as_dictionary(one) for one in given])
     made = [d.folded() for d in made] if fold else made
+    if maps and len(maps) != len(made) - 1:
+        raise ValueError(f"{len(made) - 1} steps need as many maps, one for each earlier layer; got {len(maps)}")
     caveats = [BASIS, *(f"{d.name}: {note}" for d in made for note in d.notes)]
     for a, b in pairwise(made):
-        caveats += require_same_stream(a, b, allow_mismatch)
+        caveats += require_same_stream(unmapped(a), unmapped(b), allow_mismatch)
     if on == READS:
         caveats.append("reads: encoders and decoders cannot be controls for each other, so the only control is the "
                        "next layer's encoders turned")  # fmt: skip
@@ -98,7 +110,10 @@ def flow(
             if progress is not None:
                 progress(f"layer {at} to {at + 1} · {name}", (at + share) / (len(made) - 1))
 
-        steps.append(_step(a, b.to(a.device), on, limit, false_discovery_rate, caveats, tick))
+        source = mapped(a, maps[at][1], name=maps[at][0]) if maps else a
+        caveats += [f"{a.name}: {source.notes[-1]}"] if maps else []
+        step = _step(source, b.to(a.device), on, limit, false_discovery_rate, caveats, tick)
+        steps.append(_of_all_rows(step, source, a) if maps else step)
     return Flow(tuple(made), tuple(steps), on, limit, false_discovery_rate, fold, few(caveats))
 
 
@@ -107,6 +122,11 @@ def _step(
 ) -> Step:
     """Return the edges between two layers."""
     x, y = a.directions, _read_rows(a, b) if on == READS else b.directions
+    if a.d_in != y.shape[1]:
+        raise ValueError(
+            f"{a.name!r} has {a.d_in:,} dimensions after the map and {b.name!r} {y.shape[1]:,}: cosines between them "
+            "do not exist; a map is [d_in, d_out]"
+        )
     swept = listing_sweep(x, y, LISTED, progress=lambda share: progress("similarities", share))
     assert swept.cols is not None
     controls = (turned_controls if on == READS else pair_controls)(x, y, swept, How(turns=1), None)
@@ -134,6 +154,28 @@ def _step(
         backward_cosine=back.cosine,
         backward_q=back.q_value,
         method=method,
+    )
+
+
+def _of_all_rows(step: Step, source: Dictionary, a: Dictionary) -> Step:
+    """Return the edges from a mapped layer as those of the layer; latents that the map sends to zero have none."""
+    rows = np.flatnonzero(np.isin(a.latent_ids.cpu().numpy(), source.latent_ids.cpu().numpy()))
+
+    def spread(values: np.ndarray, missing: int | float) -> np.ndarray:
+        out = np.full(a.n_latents, missing, dtype=values.dtype)
+        out[rows] = values
+        return out
+
+    return replace(
+        step,
+        one_to_one=spread(step.one_to_one, -1),
+        one_to_one_cosine=spread(step.one_to_one_cosine, np.nan),
+        one_to_one_q=spread(step.one_to_one_q, np.nan),
+        forward=spread(step.forward, -1),
+        forward_cosine=spread(step.forward_cosine, np.nan),
+        forward_q=spread(step.forward_q, np.nan),
+        backward=np.where(step.backward < 0, -1, rows[step.backward]),
+        map=MappingProxyType({key: source.metadata[key] for key in ("map", "map_sha256", "n_sent_to_zero")}),
     )
 
 

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sae_geometry.comparisons.chain_labels import ChainLabels, chain_labels
+from sae_geometry.comparisons.flow_step import Step
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import ends, or_dash
-from sae_geometry.matching.defaults import OneToOne
 from sae_geometry.pairwise.grouping import layer_of
 from sae_geometry.pairwise.inputs import describe_input
+from sae_geometry.pairwise.mapping import unmapped
 from sae_geometry.results import methods
 from sae_geometry.results.answer import Answer
 
@@ -21,76 +23,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-
-@dataclass(frozen=True, eq=False)
-class Step:
-    """Edges between one layer (n latents) and the next (m latents), as rows; −1 for no edge.
-
-    Attributes:
-        one_to_one: int64 [n], the next layer's latent that continues each latent.
-        forward: int64 [n], each latent's nearest in the next layer.
-        backward: int64 [m], each next latent's nearest in this layer.
-        one_to_one_cosine, forward_cosine, backward_cosine: their cosines, edge or not.
-        one_to_one_q, forward_q, backward_q: their q-values.
-        method: the one-to-one matching.
-    """
-
-    one_to_one: np.ndarray
-    one_to_one_cosine: np.ndarray
-    one_to_one_q: np.ndarray
-    forward: np.ndarray
-    forward_cosine: np.ndarray
-    forward_q: np.ndarray
-    backward: np.ndarray
-    backward_cosine: np.ndarray
-    backward_q: np.ndarray
-    method: OneToOne
-
-    @cached_property
-    def origin(self) -> np.ndarray:
-        """Return the row in this layer that continues into each next latent, int64 [m]; −1 for none."""
-        out = np.full(len(self.backward), -1)
-        rows = np.flatnonzero(self.one_to_one >= 0)
-        out[self.one_to_one[rows]] = rows
-        return out
-
-    @property
-    def fate(self) -> np.ndarray:
-        """Return "continues", "merges" or "dies" per latent of this layer."""
-        onward = (self.forward >= 0) | np.isin(np.arange(len(self.forward)), self.backward)
-        return np.where(self.one_to_one >= 0, "continues", np.where(onward, "merges", "dies"))
-
-    @property
-    def arrival(self) -> np.ndarray:
-        """Return "continues", "splits off" or "born" per latent of the next layer."""
-        inward = (self.backward >= 0) | np.isin(np.arange(len(self.backward)), self.forward)
-        return np.where(self.origin >= 0, "continues", np.where(inward, "splits off", "born"))
-
-    @property
-    def n_continuing(self) -> int:
-        """Return the number of one-to-one edges."""
-        return int((self.one_to_one >= 0).sum())
-
-    @property
-    def n_deaths(self) -> int:
-        """Return the number of latents with no edge to the next layer."""
-        return int((self.fate == "dies").sum())
-
-    @property
-    def n_births(self) -> int:
-        """Return the number of next latents with no edge from this layer."""
-        return int((self.arrival == "born").sum())
-
-    @property
-    def n_splits(self) -> int:
-        """Return the number of next latents that come from a latent which continues as another, or ends in several."""
-        return int((self.arrival == "splits off").sum())
-
-    @property
-    def n_merges(self) -> int:
-        """Return the number of latents that go into a next latent which continues another."""
-        return int((self.fate == "merges").sum())
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -177,7 +109,8 @@ class Flow(Answer):
         """Return one row per edge: step, run and latent at both ends, cosine, q_value, kind, norm_ratio.
 
         kind is "continues", "splits" (from the nearest of the layer before) or "merges" (into the nearest of the next).
-        norm_ratio is the later decoder norm over the earlier.
+        norm_ratio is the later decoder norm over the earlier. After a linear map, plain_cosine is the cosine before it.
+        With folded thresholds, folded_mse is the mean squared difference of the two decoder rows, per coordinate.
         """
         import pandas as pd
 
@@ -192,23 +125,27 @@ class Flow(Answer):
             a, b = self.layers[at], self.layers[at + 1]
             ids, norms = ([x.cpu().numpy() for x in xs] for xs in
                           ((a.latent_ids, b.latent_ids), (a.decoder_norms, b.decoder_norms)))  # fmt: skip
-            frames += [
-                pd.DataFrame(
-                    {
-                        "step": at,
-                        "run": a.name,
-                        "latent_id": ids[0][source],
-                        "next_run": b.name,
-                        "next_latent_id": ids[1][target],
-                        "cosine": cosine.clip(-1, 1),
-                        "q_value": q,
-                        "kind": kind,
-                        "norm_ratio": norms[1][target] / norms[0][source],
-                    }
-                )
-                for source, target, cosine, q, kind in parts
-            ]
+            for source, target, cosine, q, kind in parts:
+                early, late = norms[0][source].astype(float), norms[1][target].astype(float)
+                columns = {
+                    "step": at, "run": a.name, "latent_id": ids[0][source], "next_run": b.name,
+                    "next_latent_id": ids[1][target], "cosine": cosine.clip(-1, 1), "q_value": q, "kind": kind,
+                    "norm_ratio": late / early,
+                }  # fmt: skip
+                if step.map is not None or unmapped(a) is not a or unmapped(b) is not b:
+                    columns["plain_cosine"] = self._plain_cosine(at, ids[0][source], ids[1][target])
+                if self.fold and self.on == "writes":
+                    columns["folded_mse"] = ((early - late) ** 2 + 2 * early * late * (1 - columns["cosine"])) / b.d_in
+                frames.append(pd.DataFrame(columns))
         return pd.concat(frames, ignore_index=True)
+
+    def _plain_cosine(self, at: int, ids: np.ndarray, next_ids: np.ndarray) -> np.ndarray:
+        """Return the cosines of latents of a layer and the next without linear maps."""
+        a, b = (unmapped(d) for d in self.layers[at : at + 2])
+        read = b.encoder_directions if self.on == "reads" else b.directions
+        assert read is not None
+        x, y = a.directions[_rows(a, ids)].double(), read[_rows(b, next_ids)].double()
+        return (x.cpu() * y.cpu()).sum(dim=1).clamp(-1, 1).numpy()
 
     def chains(self) -> pd.DataFrame:
         """Return one row per chain: where it starts and ends and why, how far it turns, and its latent per layer.
@@ -263,10 +200,35 @@ class Flow(Answer):
 
         return plots.flow_bundles(self, ax=ax)
 
+    def _mean_folded_mse(self) -> dict[str, list[float]]:
+        """Return the mean squared difference of the decoder rows that continue, per step; empty without folding."""
+        if not self.fold or self.on != "writes":
+            return {}
+        edges = self.edges()
+        means = edges[edges["kind"] == "continues"].groupby("step")["folded_mse"].mean()
+        return {"mean_folded_mse_of_continuing": [float(means.get(at, np.nan)) for at in range(len(self.steps))]}
+
+    @cached_property
+    def meanings(self) -> ChainLabels | None:
+        """Return what chains mean as they go, and labels by fate; None without labels."""
+        import pandas as pd
+
+        frames = []
+        for a, b, step in zip(self.layers, self.layers[1:], self.steps, strict=False):
+            goes_on = step.one_to_one >= 0
+            onward, ids = np.where(goes_on, step.one_to_one, step.forward), b.latent_ids.cpu().numpy()
+            columns = {
+                "run": a.name, "latent_id": a.latent_ids.cpu().numpy(), "partner_run": b.name,
+                "partner_id": np.where(onward >= 0, ids[onward], -1), "fate": step.fate,
+                "cosine": np.where(goes_on, step.one_to_one_cosine, step.forward_cosine),
+            }  # fmt: skip
+            frames.append(pd.DataFrame(columns))
+        return chain_labels(pd.concat(frames), self.chains(), self.layers)
+
     @property
     def layer_names(self) -> tuple[str, ...]:
         """Return a name per layer: its number in the hook points where they have different ones, else its position."""
-        said = [layer_of(d) for d in self.layers]
+        said = [layer_of(unmapped(d)) for d in self.layers]
         numbers = said if None not in said and len(set(said)) == len(said) else range(len(said))
         return tuple(f"{n}" for n in numbers)
 
@@ -292,6 +254,7 @@ class Flow(Answer):
                     "births": s.n_births,
                     "deaths": s.n_deaths,
                     "mean_cosine_of_continuing": _mean(s.one_to_one_cosine[s.one_to_one >= 0]),
+                    **({} if s.map is None else dict(s.map)),
                 }
                 for a, b, s in zip(self.layer_names, self.layer_names[1:], self.steps, strict=False)
             ],
@@ -301,6 +264,8 @@ class Flow(Answer):
             "n_through_all_layers": int(self.survivors[0, -1]),
             "median_degrees_turned_through_all_layers": _median(whole["turned"]),
             "median_decoder_norm": [float(d.decoder_norms.median()) for d in self.layers],
+            **self._mean_folded_mse(),
+            **({} if self.meanings is None else {"labels": self.meanings.summary()}),
             "caveats": list(self.caveats),
         }
 
@@ -329,6 +294,12 @@ class Flow(Answer):
                 *(f"  caveat: {c}" for c in self.caveats),
             ]
         )
+
+
+def _rows(d: Dictionary, ids: np.ndarray) -> np.ndarray:
+    """Return the rows of these latents."""
+    order = d.latent_ids.cpu().numpy().argsort(kind="stable")
+    return order[np.searchsorted(d.latent_ids.cpu().numpy(), ids, sorter=order)]
 
 
 def _listed(values: Any) -> str:

@@ -7,178 +7,36 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from sae_geometry.comparisons.nearest_result import Nearest
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.io.formatting import aligned, counted, few, or_dash, read_only
+from sae_geometry.io.formatting import few, read_only
+from sae_geometry.io.labels import Labels
 from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.sweep import MAX_K, sweep
 from sae_geometry.kernels.topk_merge import merge_into, no_lists
+from sae_geometry.labels.model import read_unembedding
+from sae_geometry.labels.pairs import sources_of
+from sae_geometry.labels.tokens import require_readable, top_tokens
+from sae_geometry.labels.unembedding import Unembedding
 from sae_geometry.nulls import principal_axes, turned_copies
 from sae_geometry.pairwise.inputs import describe_input
-from sae_geometry.pairwise.mapping import plain_cosines
+from sae_geometry.pairwise.label_columns import labels_of
+from sae_geometry.pairwise.mapping import plain_cosines, unmapped
 from sae_geometry.pairwise.same_space import require_same_space
-from sae_geometry.results import methods
-from sae_geometry.results.answer import Answer
 from sae_geometry.sources import OrientationWarning, SourceError, as_dictionary, load, neuronpedia_pages
 from sae_geometry.sources.bundle import Context
 from sae_geometry.sources.layouts.read import Latents
 from sae_geometry.sources.listing import checkpoints_at, dictionaries_at, expanded
 from sae_geometry.sources.vectors import as_vectors
 
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.figure import Figure
-
 K = 10
 _MOST_TURNS, _LEAST_TURNS, _TURNED_VECTORS = 999, 19, 10_000
 _TURNED_ROWS = 4096  # turned vectors swept at once
 _ROUNDING = 1e-6  # a turn that changes nothing gives the same cosine up to this
-_MOST_RECORDS = 10_000
-_SHOWN = 5  # vectors printed
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Nearest(Answer):
-    """The k nearest latents of each vector among all latents of the searched dictionaries.
-
-    Attributes:
-        vectors: the vectors, as unit rows.
-        searched: description of each searched dictionary: name, address, size, space, fingerprint.
-        signed: whether the order is by cosine or by |cosine|.
-        run: int64 [n, k], position in `searched` of each hit; −1 where there are fewer than k latents.
-        latent_id: int64 [n, k], its original id; −1 likewise.
-        cosine: float64 [n, k], signed, in the order of the ranks; nan likewise.
-        plain_cosine: float64 [n, k], the cosine before a linear map of both (`mapped`); nan where there is none.
-        p_value: float64 [n, k], (1 + turns with any cosine as large) / (1 + turns); nan without turns.
-        expected: float64 [n], mean over the turns of the largest cosine.
-        turns: number of turns.
-        skipped: dictionaries of a folder that were not searched, with the reason.
-        caveats: what was taken for granted.
-    """
-
-    vectors: Dictionary
-    searched: tuple[Mapping[str, Any], ...]
-    signed: bool
-    run: np.ndarray
-    latent_id: np.ndarray
-    cosine: np.ndarray
-    plain_cosine: np.ndarray
-    p_value: np.ndarray
-    expected: np.ndarray
-    turns: int
-    skipped: tuple[str, ...]
-    caveats: tuple[str, ...]
-
-    @property
-    def n_candidates(self) -> int:
-        """Return the number of latents searched."""
-        return sum(d["n_latents"] for d in self.searched)
-
-    @property
-    def dictionaries(self) -> tuple[Dictionary, ...]:
-        """Return the vectors; the searched dictionaries are not held in memory."""
-        return (self.vectors,)
-
-    def to_pandas(self) -> pd.DataFrame:
-        """Return one row per vector and rank: vector, vector_id, rank, run, latent_id, cosine, p_value, address, link.
-
-        plain_cosine follows the cosine where both were mapped. `link` is the latent's page on Neuronpedia, None where
-        unknown.
-        """
-        import pandas as pd
-
-        at, rank = np.nonzero(self.run >= 0)
-        runs, ids = self.run[at, rank], self.latent_id[at, rank]
-        pages = [d["pages"] for d in self.searched]
-        before = {} if np.isnan(self.plain_cosine).all() else {"plain_cosine": self.plain_cosine[at, rank]}
-        return pd.DataFrame(
-            {
-                "vector": self.vectors.name,
-                "vector_id": self.vectors.latent_ids.numpy()[at],
-                "rank": rank + 1,
-                "run": [self.searched[r]["name"] for r in runs],
-                "latent_id": ids,
-                "cosine": self.cosine[at, rank],
-                **before,
-                "p_value": self.p_value[at, rank],
-                "address": [self.searched[r]["address"] for r in runs],
-                "link": [f"{pages[r]}/{i}" if pages[r] else None for r, i in zip(runs, ids, strict=True)],
-            }
-        )
-
-    def tables(self) -> Mapping[str, pd.DataFrame]:
-        """Return the table to save."""
-        return {"nearest": self.to_pandas()}
-
-    def figures(self) -> Mapping[str, Figure]:
-        """Return the figure to save."""
-        from sae_geometry import plots
-
-        return {"nearest": plots.nearest_figure(self)}
-
-    @property
-    def method(self) -> str:
-        """Describe in sentences what was computed and how."""
-        searched = ", ".join(str(d["name"]) for d in self.searched[:12])
-        more = f" and {len(self.searched) - 12:,} more" if len(self.searched) > 12 else ""
-        p = f"A p-value is the {self._meaning_of_p.removeprefix('p: ')}." if self.turns else "There are no p-values."
-        return (
-            f"We looked up the nearest of {self.n_candidates:,} latents of {searched}{more} to each vector of "
-            f"{self.vectors.name}, by {methods.measure('decoder', self.signed)}. {methods.EXACT} {p}"
-        )
-
-    @property
-    def _meaning_of_p(self) -> str:
-        if not self.turns:
-            return "no p-values: the dictionaries were not turned"
-        return (
-            f"p: share of {self.turns:,} orthogonal turns of every dictionary (mean and second moment preserved) in "
-            f"which any of the {self.n_candidates:,} latents is as close; at least {1 / (self.turns + 1):.2g}"
-        )
-
-    def summary(self) -> dict[str, Any]:
-        """Return the numbers, JSON-ready; of more than 10,000 hits the first, and the table has all."""
-        hits = self.to_pandas()
-        return {
-            "inputs": {"vectors": describe_input(self.vectors), "searched": [dict(d) for d in self.searched]},
-            "similarity": "decoder cosine" if self.signed else "absolute decoder cosine",
-            "n_vectors": self.vectors.n_latents,
-            "n_dictionaries": len(self.searched),
-            "n_candidates": self.n_candidates,
-            "turns": self.turns,
-            "p_value_means": self._meaning_of_p,
-            "n_hits": len(hits),
-            "nearest": hits.head(_MOST_RECORDS).to_dict("records"),
-            "expected_largest_by_chance": self.expected[:_MOST_RECORDS].tolist(),
-            "skipped": list(self.skipped),
-            "caveats": list(self.caveats),
-        }
-
-    def __repr__(self) -> str:
-        n, shown = self.vectors.n_latents, self.to_pandas()
-        where = repr(self.searched[0]["name"]) if len(self.searched) == 1 else f"{len(self.searched):,} dictionaries"
-        lines = [
-            f"Nearest of {counted(self.n_candidates, 'latent')} of {where} to {self.vectors.name!r}, "
-            f"{counted(n, 'vector')} × {self.vectors.d_in:,} ({'' if self.signed else 'absolute '}cosine)"
-        ]
-        for i, vector in enumerate(self.vectors.latent_ids[:_SHOWN].tolist()):
-            chance = f"; largest by chance {self.expected[i]:.3f}" if self.turns else ""
-            lines.append(f"  vector {vector}{chance}")
-            mine = shown[shown["vector_id"] == vector]
-            rows = [("rank", "run", "latent", "cosine", "p", "")]
-            rows += [
-                (f"{h.rank}", h.run, f"{h.latent_id}", f"{h.cosine:.4f}", or_dash(h.p_value, ".3g"), h.link or "")
-                for h in mine.itertuples()
-            ]
-            lines += [f"    {line}" for line in aligned(rows)]
-        if n > _SHOWN:
-            lines.append(f"  … and {n - _SHOWN:,} more vectors, all in the table")
-        lines.append(f"  {self._meaning_of_p}")
-        lines += [f"  not searched: {text}" for text in few(self.skipped, _SHOWN)]
-        return "\n".join([*lines, *(f"  caveat: {c}" for c in self.caveats)])
 
 
 @dataclass
@@ -190,6 +48,7 @@ class _Search:
     signed: bool
     turns: int
     seed: int
+    unembedding: Unembedding | None
     searched: list[dict[str, Any]] = field(default_factory=list)
     ids: list[np.ndarray] = field(default_factory=list)
     caveats: list[str] = field(default_factory=list)
@@ -200,6 +59,8 @@ class _Search:
         self.largest = np.full((self.turns, n), -np.inf)
         self.n_before = 0
         self.plain: dict[tuple[int, int], float] = {}
+        self.labels: dict[int, dict[Any, Any]] = {}
+        self.labeled: dict[str, Labels] = {}
 
     def add(self, d: Dictionary, progress: Callable[[float], None] | None) -> None:
         """Merge the best of one dictionary into the lists, and its turns into the largest cosines by chance."""
@@ -210,6 +71,7 @@ class _Search:
         score, cosine, index = (t.cpu().numpy() for t in (best.score, best.cosine, best.index))
         merge_into(self.lists, (score, cosine, np.where(index < 0, -1, index + self.n_before)), 0)
         self.plain |= self._plain_of(d, index)
+        self._label_hits(d)
         if self.turns:
             axes = principal_axes(y)
             step = max(1, _TURNED_ROWS // len(x))
@@ -229,6 +91,21 @@ class _Search:
         plain = plain_cosines(self.vectors, d, self.vectors.latent_ids.cpu().numpy()[at], ids[rows])
         keys = zip(at.tolist(), (rows + self.n_before).tolist(), strict=True)
         return {} if plain is None else dict(zip(keys, plain.tolist(), strict=True))
+
+    def _label_hits(self, d: Dictionary) -> None:
+        """Take the labels of the hits in the last dictionary, and drop those of latents that are no hits any more."""
+        listed = {int(j) for j in np.unique(self.lists[2]) if j >= 0}
+        self.labels = {j: row for j, row in self.labels.items() if j in listed}
+        rows = np.array(sorted(j - self.n_before for j in listed if j >= self.n_before), dtype=np.int64)
+        if not len(rows) or (d.labels is None and self.unembedding is None):
+            return
+        hits = unmapped(d).select(d.latent_ids.cpu().numpy()[rows])
+        if self.unembedding is not None:
+            hits = hits.labeled(top_tokens(hits, self.unembedding))
+        assert hits.labels is not None
+        found = labels_of(hits.labels, hits.latent_ids.numpy()).to_dict("records")
+        self.labels |= dict(zip((rows + self.n_before).tolist(), found, strict=True))
+        self.labeled[d.name] = hits.labels
 
     def result(self, skipped: Sequence[str]) -> Nearest:
         """Return the answer after the last dictionary."""
@@ -252,6 +129,8 @@ class _Search:
             p_value=read_only(np.where(index < 0, np.nan, p)),
             expected=read_only(self.largest.mean(axis=0) if self.turns else np.full(len(score), np.nan)),
             turns=self.turns,
+            labels=tuple(self.labels.get(int(j), {}) for j in index[index >= 0]),
+            sources=sources_of(self.labeled),
             skipped=tuple(skipped),
             caveats=few(self.caveats),
         )
@@ -269,6 +148,7 @@ def nearest(
     drop_bad: bool = False,
     allow_mismatch: bool = False,
     prepare: Callable[[Dictionary], Dictionary] | None = None,
+    unembed: Unembedding | str | Path | None = None,
     offline: bool = False,
     echo: Callable[[str], None] | None = None,
     progress: Progress | None = None,
@@ -295,6 +175,8 @@ def nearest(
         drop_bad: leave out latents without a direction, instead of raising.
         allow_mismatch: permit another model or hook point than the vectors' (known for `RUN::latent=…` only).
         prepare: called on each dictionary that is read, for example to map it (`sae_geometry.mapped`).
+        unembed: the model whose tokens the hits write towards, as in `read_tokens`; by default the hits have the labels
+            that come with their dictionaries.
         offline, echo, progress: as in `load`.
 
     Raises:
@@ -312,9 +194,11 @@ def nearest(
     if turns is not None and turns < 0:
         raise ValueError(f"turns is how often the dictionaries are turned, 0 or more; got {turns}")
     source = as_vectors(vectors, offline=offline, echo=echo, progress=progress)
+    context = Context(offline, echo, progress)
     if turns is None:
         turns = max(_LEAST_TURNS, min(_MOST_TURNS, _TURNED_VECTORS // source.n_latents))
-    search, skipped, context = _Search(source, k, signed, turns, seed), list[str](), Context(offline, echo, progress)
+    unembedding = read_unembedding(unembed, context) if isinstance(unembed, str | Path) else unembed
+    search, skipped = _Search(source, k, signed, turns, seed, unembedding), list[str]()
     places = list(_places(targets, context))
     for at, (place, among_many) in enumerate(places):
         units: list[Any] = []
@@ -325,6 +209,8 @@ def nearest(
                 d = _read(unit, latents, drop_bad, context)
                 d = d if prepare is None else prepare(d)
                 search.caveats += _checked(source, d, allow_mismatch)
+                if unembedding is not None:
+                    require_readable(unmapped(d), unembedding)
                 search.add(d, _share_of(progress, at + i / len(units), len(units), len(places)))
     if not search.searched:
         raise ValueError(f"no dictionary could be searched; the first reason: {[*skipped, 'none was given'][0]}")

@@ -88,8 +88,11 @@ class Contents:
             )
         params = self.summary.get("params") or {}
         kept = ("n_neighbors", "min_dist", "seed", "backend", "backend_version")
+        labels = self.summary.get("labels") or {}
         return {
             "runs": runs,
+            "flow": self.summary.get("kind") == "Flow",
+            "labels": _texts(labels.get("sources")),
             "by_chance": _by_chance(self.summary.get("pairs") or [], self.names),
             "regions": [_region(region) for region in self.regions.get("regions", [])],
             "regions_how": _text(self.regions.get("how")) or "",
@@ -103,9 +106,42 @@ class Contents:
 
 def contents_of(e: Embedding) -> Contents:
     """Return the contents of an embedding in memory."""
-    made = {"command": None, "created": datetime.now(UTC).isoformat(timespec="seconds"), "software": software()}
     table = labeled_table(e.to_pandas(), e.dictionaries)
-    return Contents(table, {**made, **e.summary()}, regions_record(e.regions, e.dictionaries, e.owner, e.latent_id))
+    return Contents(
+        table, {**made_now(), **e.summary()}, regions_record(e.regions, e.dictionaries, e.owner, e.latent_id)
+    )
+
+
+def made_now() -> dict[str, Any]:
+    """Return what a summary in memory lacks: when and by what software the page is made."""
+    return {"command": None, "created": datetime.now(UTC).isoformat(timespec="seconds"), "software": software()}
+
+
+def read_shown(folder: Path) -> dict[str, Any]:
+    """Read the summary of a folder of which a page can be made.
+
+    Raises:
+        FileNotFoundError: not a results folder.
+        ValueError: results of another kind or version.
+    """
+    make = "make one with sae-geometry umap or flow"
+    if not folder.is_dir():
+        what = "is a file, not" if folder.exists() else "does not exist; explore takes"
+        raise FileNotFoundError(f"{folder} {what} a folder of results; {make}")
+    if not has(folder, "summary.json"):
+        raise FileNotFoundError(f"{folder} is not a folder of results: it has no summary.json; {make}")
+    summary = read_json(folder, "summary.json")
+    kind = summary.get("kind")
+    if kind not in ("Embedding", "Flow"):
+        what = kind if isinstance(kind, str) and kind else "result of unknown kind"
+        raise ValueError(f"{folder} holds a {shown(what)}, and explore shows UMAPs and flows; {make}")
+    version = summary.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise ValueError(
+            f"{folder} has schema version {version!r:.80}, and this version of sae-geometry reads {SCHEMA_VERSION}; "
+            "make the results again with sae-geometry umap"
+        )
+    return summary
 
 
 def read_contents(folder: Path) -> Contents:
@@ -115,23 +151,7 @@ def read_contents(folder: Path) -> Contents:
         FileNotFoundError: not a results folder.
         ValueError: results of a different kind or version, or incomplete ones.
     """
-    make = "make one with sae-geometry umap"
-    if not folder.is_dir():
-        what = "is a file, not" if folder.exists() else "does not exist; explore takes"
-        raise FileNotFoundError(f"{folder} {what} a folder of results; {make}")
-    if not has(folder, "summary.json"):
-        raise FileNotFoundError(f"{folder} is not a folder of results: it has no summary.json; {make}")
-    summary = read_json(folder, "summary.json")
-    kind = summary.get("kind")
-    if kind != "Embedding":
-        what = kind if isinstance(kind, str) and kind else "result of unknown kind"
-        raise ValueError(f"{folder} holds a {shown(what)}, and explore shows UMAPs; {make}")
-    version = summary.get("schema_version")
-    if version != SCHEMA_VERSION:
-        raise ValueError(
-            f"{folder} has schema version {version!r:.80}, and this version of sae-geometry reads {SCHEMA_VERSION}; "
-            "make the results again with sae-geometry umap"
-        )
+    summary = read_shown(folder)
     if not has(folder, "umap.parquet"):
         raise FileNotFoundError(f"{folder} has no umap.parquet; make the results again with sae-geometry umap")
     table = read_table(folder, "umap.parquet")
@@ -158,24 +178,20 @@ def checked(contents: Contents, folder: Path) -> Contents:
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise ValueError(
-            f"{folder}: umap.parquet lacks the columns {', '.join(missing[:3])}{more}; an older version wrote it: "
+            f"{folder}: the table lacks the columns {', '.join(missing[:3])}{more}; an older version wrote it: "
             "make the results again with sae-geometry umap"
         )
     wanted |= {column: kinds for column, kinds in MAYBE.items() if column in contents.table.columns}
     for column, kinds in wanted.items():
         kind = _kind(contents.table[column])
         if kind not in kinds:
-            raise ValueError(
-                f"{folder}: the column {shown(column)} of umap.parquet holds values of the wrong kind ({kind})"
-            )
+            raise ValueError(f"{folder}: the column {shown(column)} holds values of the wrong kind ({kind})")
     there = contents.table["run"].value_counts().to_dict()
     if there != points:
-        raise ValueError(
-            f"{folder}: umap.parquet and summary.json name different runs or counts; make the results again"
-        )
+        raise ValueError(f"{folder}: the table and summary.json name different runs or counts; make the results again")
     ids = contents.table["latent_id"]
     if int(ids.min()) < 0 or int(ids.max()) > _LAST_ID:
-        raise ValueError(f"{folder}: umap.parquet has latent ids beyond 0…{_LAST_ID:,}; make the results again")
+        raise ValueError(f"{folder}: the table has latent ids beyond 0…{_LAST_ID:,}; make the results again")
     contents.about()
     return contents
 

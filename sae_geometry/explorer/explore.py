@@ -1,12 +1,14 @@
-"""Public entry point: `explore` writes the page of an embedding."""
+"""Public entry point: `explore` writes the page of an embedding or a flow."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
+from sae_geometry.comparisons.flow_result import Flow
 from sae_geometry.embedding.embedding import Embedding
-from sae_geometry.explorer.contents import Contents, contents_of, read_contents
+from sae_geometry.explorer.contents import Contents, contents_of, read_contents, read_shown
+from sae_geometry.explorer.flow_contents import contents_of_flow, read_flow
 from sae_geometry.explorer.writing import page
 from sae_geometry.io.atomic_folder import whole_file
 
@@ -14,15 +16,18 @@ FILE = "explorer.html"
 
 
 def explore(
-    source: Embedding | str | os.PathLike[str], path: str | os.PathLike[str] | None = None, *, overwrite: bool = False
+    source: Embedding | Flow | str | os.PathLike[str],
+    path: str | os.PathLike[str] | None = None,
+    *,
+    overwrite: bool = False,
 ) -> Path:
-    """Write a UMAP as one HTML file with hover, search, filters, lasso and links to partners.
+    """Write a UMAP or a flow as one HTML file with hover, search, filters, lasso and links to partners.
 
     The file needs no network and no other file, so it can be sent on. `#run=NAME&latent=ID` at the end of its address
     opens it at a latent.
 
     Args:
-        source: an Embedding, or the folder it was saved to.
+        source: an Embedding or a Flow, or the folder it was saved to.
         path: the file to write; explorer.html in the folder if None.
         overwrite: replace an existing file.
 
@@ -33,7 +38,7 @@ def explore(
         FileExistsError: the file exists and `overwrite` is not set.
         FileNotFoundError: the folder holds no results.
         ImportError: plotly is not installed.
-        ValueError: an embedding without a path, or results of a different kind or version.
+        ValueError: a result in memory without a path, more than 24 runs, or results of a different kind or version.
 
     Example:
         >>> import sae_geometry as sg, tempfile, pathlib
@@ -41,15 +46,15 @@ def explore(
         >>> sg.explore(e, pathlib.Path(tempfile.mkdtemp()) / "explorer.html").name
         'explorer.html'
     """
-    if isinstance(source, Embedding):
+    if isinstance(source, Embedding | Flow):
         if path is None:
-            raise ValueError("an embedding in memory has no folder: name the file, explore(embedding, 'explorer.html')")
+            raise ValueError("a result in memory has no folder: name the file, explore(result, 'explorer.html')")
         target = Path(path)
         _check_free(target, overwrite)
-        contents = contents_of(source)
+        contents = contents_of(source) if isinstance(source, Embedding) else contents_of_flow(source)
     else:
         target = Path(source) / FILE if path is None else Path(path)
-        contents = read_contents(Path(source))
+        contents = _read(Path(source))
         _check_free(target, overwrite)
     _write(contents, target)
     return target
@@ -57,7 +62,12 @@ def explore(
 
 def add_page(folder: Path) -> None:
     """Add the page to a results folder that is being written."""
-    _write(read_contents(folder), folder / FILE)
+    _write(_read(folder), folder / FILE)
+
+
+def _read(folder: Path) -> Contents:
+    summary = read_shown(folder)
+    return read_flow(folder, summary) if summary["kind"] == "Flow" else read_contents(folder)
 
 
 def _check_free(target: Path, overwrite: bool) -> None:

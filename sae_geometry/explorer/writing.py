@@ -41,6 +41,7 @@ def page(contents: Contents) -> str:
     script = "\n".join(["'use strict';", *(_source(name) for name in SCRIPTS)])
     values = {
         "title": html.escape(_title([shown(name) for name in contents.names])),
+        "picture": "Layers" if about["flow"] else "UMAP",
         "policy": _policy(script, plotly),
         "style": _source("explorer.css"),
         "about": _json_in_script(about),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sae_geometry.dictionary import Dictionary
@@ -13,16 +13,25 @@ from sae_geometry.labels.label_file import read_labels
 from sae_geometry.labels.model import read_unembedding
 from sae_geometry.labels.neuronpedia import Export, read_export, read_folder
 from sae_geometry.labels.tokens import read_tokens
+from sae_geometry.pairwise.grouping import layer_of
+from sae_geometry.pairwise.same_space import ALLOWED, place_key
 from sae_geometry.sources.bundle import Context
+from sae_geometry.sources.layouts.places import layer_named
 from sae_geometry.sources.neuronpedia import source_on_neuronpedia
 from sae_geometry.sources.neuronpedia_export import fetch_export
 
 _NEURONPEDIA = "neuronpedia"
+_SITES = {"res": "resid", "resid": "resid", "mlp": "mlp", "att": "attn", "attn": "attn"}  # by word of a source's name
 _LABEL = re.compile(r"([\w][\w .+\-]*)=(.+)", re.DOTALL)
 
 
 def with_labels(
-    dictionaries: Sequence[Dictionary], context: Context, *, unembed: str | None = None, given: Sequence[str] = ()
+    dictionaries: Sequence[Dictionary],
+    context: Context,
+    *,
+    unembed: str | None = None,
+    given: Sequence[str] = (),
+    allow_mismatch: bool = False,
 ) -> list[Dictionary]:
     """Return the dictionaries with labels from a model's unembedding, from files, and from Neuronpedia.
 
@@ -31,6 +40,7 @@ def with_labels(
         context: offline mode and callbacks; what was used is said there.
         unembed: address of the model.
         given: of each table [NAME=]FILE, [NAME=]FOLDER or [NAME=]neuronpedia[:MODEL/SOURCE].
+        allow_mismatch: permit an export of another layer or site than the dictionary's; a note then says so.
 
     Raises:
         ValueError: a table that fits none or several of the runs, or is of another dictionary.
@@ -39,12 +49,54 @@ def with_labels(
     labeled = list(dictionaries)
     for text in given:
         for at in _meant(text, labeled):
-            labeled[at] = _with_table(labeled[at], _place(text, labeled), context)
+            labeled[at] = _with_table(labeled[at], _place(text, labeled), context, allow_mismatch)
     if unembed is not None:
         unembedding = read_unembedding(unembed, context)
         context.say(f"tokens by {unembedding.name}: {unembedding.how}")
         labeled = [d.labeled(read_tokens(d, unembedding, progress=context.progress).labels) for d in labeled]
     return labeled
+
+
+@dataclass(frozen=True)
+class LabelEach:
+    """Labels for dictionaries that are read one after another.
+
+    Attributes:
+        given, context, allow_mismatch: as in `with_labels`.
+        used: tables that a dictionary has had.
+    """
+
+    given: Sequence[str]
+    context: Context
+    allow_mismatch: bool = False
+    used: set[str] = field(default_factory=set)
+
+    def __call__(self, d: Dictionary) -> Dictionary:
+        """Return a dictionary with the tables that name it, and with Neuronpedia's where its pages are known.
+
+        Raises:
+            ValueError: a table without a name, for a second dictionary; or as `with_labels`.
+        """
+        for text in self.given:
+            place = _place(text, [d])
+            unknown = text == _NEURONPEDIA and source_on_neuronpedia(d) is None
+            if place == text and (unknown or _LABEL.fullmatch(text) is not None):
+                continue
+            if place == text != _NEURONPEDIA and text in self.used:
+                raise ValueError(f"--labels {text}: labels of which run? Give --labels {d.name}={text} for {d.name!r}")
+            d = _with_table(d, place, self.context, self.allow_mismatch)
+            self.used.add(text)
+        return d
+
+    def require_used(self) -> None:
+        """Check that every table was for one of the dictionaries.
+
+        Raises:
+            ValueError: it was for none.
+        """
+        unused = [text for text in self.given if text not in self.used]
+        if unused:
+            raise ValueError(f"--labels {unused[0]} is of none of the dictionaries: NAME=TABLE needs the name of one")
 
 
 def _place(text: str, dictionaries: Sequence[Dictionary]) -> str:
@@ -71,20 +123,48 @@ def _meant(text: str, dictionaries: Sequence[Dictionary]) -> list[int]:
     raise ValueError(f"--labels {text}: labels of which run? Give --labels NAME={text}, NAME one of {names}")
 
 
-def _with_table(d: Dictionary, place: str, context: Context) -> Dictionary:
+def _with_table(d: Dictionary, place: str, context: Context, allow_mismatch: bool) -> Dictionary:
     if place == _NEURONPEDIA or place.startswith(f"{_NEURONPEDIA}:"):
         source = place.partition(":")[2] or source_on_neuronpedia(d)
         if source is None:
             raise ValueError(f"the pages of {d.name!r} on Neuronpedia are not known: give neuronpedia:MODEL/SOURCE")
+        elsewhere = _elsewhere(d, source, allow_mismatch)
         export = read_export(fetch_export(source, context), source)
     elif Path(place).expanduser().is_dir():
         export = read_folder(Path(place).expanduser())
+        elsewhere = _elsewhere(d, export.source, allow_mismatch)
     else:
         return d.labeled(read_labels(Path(place).expanduser()))
-    return _noted(d.labeled(export.labels), export, context)
+    return _noted(d.labeled(export.labels), export, elsewhere, context)
 
 
-def _noted(d: Dictionary, export: Export, context: Context) -> Dictionary:
+def _elsewhere(d: Dictionary, source: str, allow_mismatch: bool) -> list[str]:
+    """Return a note if a source of Neuronpedia is of another layer or site, as far as LAYER-NAME and hook point tell.
+
+    The stream after layer 5 is the stream before layer 6, and either number stands for it.
+
+    Raises:
+        ValueError: it is, and `allow_mismatch` is not set.
+    """
+    place, words = place_key(d), re.split("[-_]", source.partition("/")[2].casefold())
+    layer = None if place is None else layer_named(place)
+    if place is None or layer is None or source == source_on_neuronpedia(d):
+        return []
+    layers = {layer, layer_of(d), *([layer + 1] if "resid" in place else [])}
+    other_layer = words[0].isdecimal() and int(words[0]) not in layers
+    site = next((_SITES[word] for word in words if word in _SITES), None)
+    other_site = site is not None and site not in place and any(known in place for known in _SITES.values())
+    if not other_layer and not other_site:
+        return []
+    text = f"{source} is of another {'layer' if other_layer else 'site'} than {d.name!r}, which is at {d.hook_point}"
+    if not allow_mismatch:
+        raise ValueError(
+            f"{text}: give --labels neuronpedia:MODEL/SOURCE of its own, or pass allow_mismatch=True (--allow-mismatch)"
+        )
+    return [f"{text} {ALLOWED}"]
+
+
+def _noted(d: Dictionary, export: Export, elsewhere: Sequence[str], context: Context) -> Dictionary:
     """Say which explainer was taken, and how many latents have no label."""
     said = [f"labels of {export.source} by Neuronpedia"]
     if export.explainer is not None:
@@ -95,6 +175,7 @@ def _noted(d: Dictionary, export: Export, context: Context) -> Dictionary:
     missing = d.n_latents - len(d.labels.frame) if d.labels is not None else d.n_latents
     if missing:
         said.append(f"{missing:,} of {d.n_latents:,} latents have none")
+    said += elsewhere
     note = "; ".join(said)
     context.say(f"{d.name}: {note}")
     return replace(d, notes=(*d.notes, note))

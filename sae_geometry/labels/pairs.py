@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -13,12 +14,14 @@ import pandas as pd
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.escaping import shown
 from sae_geometry.io.formatting import aligned
+from sae_geometry.io.labels import Labels
 from sae_geometry.matching.defaults import THRESHOLD
 from sae_geometry.nulls.competition import Share, share_of
 from sae_geometry.pairwise.label_columns import label_columns, label_text, logit_cosine, token_overlap
 
 GROUPS = ("most alike", "in between", "without a partner")
 _ROWS = 3  # per group
+_DIFFER = "explainers differ"
 _FITTED = 18  # characters of a label where both sides of a pair stand on one line of 80
 
 
@@ -87,8 +90,11 @@ class PairLabels:
             words = "  ".join(f"{latent:>6} {_fitted(label_text(labels)):<{_FITTED}}" for latent, labels in sides)
             made.append(f"  {name[:17]:<17} {_number(row['cosine']):>5}  {words}".rstrip())
         shares = [(name, self._shares((self.table["group"] == name).to_numpy())) for name in self.names]
-        told = ", ".join(f"{s['readable'].value:.0%}" for _, s in shares if "readable" in s)
-        return [*made, *([f"  readable (FDR 5 %): {told}"] if told else [])]
+        readable = [s["readable"] for _, s in shares if "readable" in s]
+        told = ", ".join(f"{s.value:.0%} [{s.low:.0%}, {s.high:.0%}]" for s in readable)
+        made += [f"  readable (FDR 5 %): {told}"] if told else []
+        warned = [f"  ! {text}" for text in self.sources if text.startswith(_DIFFER)]
+        return [*made, *(line for text in warned for line in textwrap.wrap(text, 80, subsequent_indent="    "))]
 
     def html(self) -> str:
         """Return the same as an HTML table; every label is escaped."""
@@ -188,7 +194,7 @@ def pair_labels(
         partner,
         token_overlap(own.get("tokens"), partner.get("tokens"), len(pairs)),
         logit_cosine(pairs, by_name),
-        sources_of(dictionaries),
+        sources_of({d.name: d.labels for d in dictionaries if d.labels is not None}),
         names,
     )
 
@@ -205,20 +211,20 @@ def label_summary(labels: PairLabels | None) -> dict[str, Any]:
     return {} if labels is None else {"labels": labels.summary()}
 
 
-def sources_of(dictionaries: Sequence[Dictionary]) -> tuple[str, ...]:
-    """Say what tokens and explanations are by, and warn where two dictionaries have different explainers."""
+def sources_of(labels: Mapping[str, Labels]) -> tuple[str, ...]:
+    """Say what tokens and explanations of runs are by, and warn where two have different explainers."""
     said: dict[str, None] = {}
     explained = {}
-    for d in dictionaries:
-        for column, source in ({} if d.labels is None else d.labels.sources).items():
+    for name, own in labels.items():
+        for column, source in own.sources.items():
             if column == "tokens":
                 said[f"tokens by {shown(source)}"] = None
             if column == "explanation":
-                explained[d.name] = shown(source)
+                explained[name] = shown(source)
     said |= dict.fromkeys(f"explanations of {name}: {source}" for name, source in explained.items())
     explainers = {source.rpartition(", by ")[2] for source in explained.values()}
     if len(explainers) > 1:
-        said[f"explainers differ ({', '.join(sorted(explainers))}): do not compare their explanations"] = None
+        said[f"{_DIFFER} ({', '.join(sorted(explainers))}): do not compare their explanations"] = None
     return tuple(said)
 
 

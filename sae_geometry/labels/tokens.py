@@ -13,12 +13,12 @@ import pandas as pd
 import torch
 
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.io.formatting import counted
+from sae_geometry.io.escaping import shown
 from sae_geometry.io.labels import Labels
 from sae_geometry.kernels.sweep import sweep
 from sae_geometry.labels.model import read_unembedding
 from sae_geometry.labels.unembedding import Unembedding
-from sae_geometry.nulls.competition import DISCOVERY_RATE, LISTED, Controls, Share, beyond_controls, excess, q_values
+from sae_geometry.nulls.competition import DISCOVERY_RATE, LISTED, Controls, Share, excess, q_values, share_of
 from sae_geometry.nulls.turned import principal_axes, turned
 from sae_geometry.pairwise.inputs import describe_input
 from sae_geometry.pairwise.label_columns import tokens_line
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Progress = Callable[[str, float], None]
+_SHOWN = 8  # latents printed
+_COLUMNS = ("tokens", "logits", "negative_tokens", "negative_logits", "token_cosine", "turned_token_cosine", "readable",
+            "readable_q")  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -39,69 +42,59 @@ class TokenReading(Answer):
 
     Attributes:
         dictionary: whose latents.
-        unembedding: which tokens, and how their directions were made.
-        top: int64 [n, k], rows of the unembedding with the largest logits, by (logit descending, row ascending).
-        top_logit: float64 [n, k], ⟨direction, u_v⟩ of those.
-        bottom, bottom_logit: the same for the smallest logits, most negative first.
-        nearest: float64 [n], the largest cosine to any token's direction.
-        turned_nearest: float64 [n], the same for the dictionary turned, which keeps its mean and second moment.
-        q_value: float64 [n], the smallest false discovery rate at which a latent is readable.
-        beyond: share of latents nearer to a token than the turn explains, 2 · wins − 1, with its interval.
+        labels: the table by original latent id, with the source of each column, for `Dictionary.labeled`.
     """
 
     dictionary: Dictionary
-    unembedding: Unembedding
-    top: np.ndarray
-    top_logit: np.ndarray
-    bottom: np.ndarray
-    bottom_logit: np.ndarray
-    nearest: np.ndarray
-    turned_nearest: np.ndarray
-    q_value: np.ndarray
-    beyond: Share
+    labels: Labels
 
     @property
     def readable(self) -> np.ndarray:
-        """Return bool [n]: nearer to some token than chance, at a false discovery rate of 5 %."""
-        return self.q_value <= DISCOVERY_RATE
+        """Return bool [n]: nearer to some token than chance, at a false discovery rate of 5 %; none where unknown."""
+        return self._column("readable").astype(bool)
 
     @property
-    def labels(self) -> Labels:
-        """Return the table by original latent id, for `Dictionary.labeled`."""
-        source = f"{self.unembedding.name}: {self.unembedding.how}"
-        return Labels.of(self.to_pandas().set_index("latent_id"), source, self.unembedding.metric)
+    def nearest(self) -> np.ndarray:
+        """Return float64 [n], the largest cosine to any token's direction; none where unknown."""
+        return self._column("token_cosine").astype(np.float64)
+
+    @property
+    def turned_nearest(self) -> np.ndarray:
+        """Return the same for the dictionary turned, which keeps its mean and second moment."""
+        return self._column("turned_token_cosine").astype(np.float64)
+
+    @property
+    def beyond(self) -> Share:
+        """Return the share of latents nearer to a token than the turn explains, 2 · wins − 1, with its interval."""
+        wins = share_of(float((self.nearest > self.turned_nearest).sum()), len(self.nearest))
+        if not wins.n:
+            return wins
+        value, low, high = (max(0.0, 2 * x - 1) for x in (wins.value, wins.low, wins.high))
+        return Share(value, low, high, wins.n)
+
+    def _column(self, name: str) -> np.ndarray:
+        frame = self.labels.frame
+        return frame[name].dropna().to_numpy() if name in frame else np.empty(0)
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return one row per latent.
+        """Return one row per latent with tokens.
 
         Columns: latent_id, tokens and logits (lists, largest first), negative_tokens and negative_logits (most negative
-        first), token_cosine (to the nearest token), turned_token_cosine (the same, turned), readable, readable_q.
+        first), token_cosine (to the nearest token), turned_token_cosine (the same, turned), readable, readable_q, as
+        far as they are known.
         """
-        text = np.array(self.unembedding.tokens, dtype=object)
-        return pd.DataFrame(
-            {
-                "latent_id": self.dictionary.latent_ids.numpy(),
-                "tokens": list(text[self.top]),
-                "logits": list(self.top_logit),
-                "negative_tokens": list(text[self.bottom]),
-                "negative_logits": list(self.bottom_logit),
-                "token_cosine": self.nearest,
-                "turned_token_cosine": self.turned_nearest,
-                "readable": self.readable,
-                "readable_q": self.q_value,
-            }
-        )
+        frame = self.labels.frame
+        return frame[[c for c in _COLUMNS if c in frame]].reset_index()
 
     def summary(self) -> dict[str, Any]:
         """Return the numbers, JSON-ready."""
-        wins = float((self.nearest > self.turned_nearest).mean())
+        wins = float((self.nearest > self.turned_nearest).mean()) if len(self.nearest) else None
         return {
             "inputs": {"a": describe_input(self.dictionary)},
-            "unembedding": self.unembedding.name,
-            "how": self.unembedding.how,
+            "source": self.labels.sources["tokens"],
             "n_latents": self.dictionary.n_latents,
-            "n_tokens": len(self.unembedding.tokens),
-            "readable_fraction": float(self.readable.mean()),
+            "n_with_tokens": len(self.labels.frame),
+            "readable_fraction": float(self.readable.mean()) if len(self.readable) else None,
             "nearer_than_turned_fraction": wins,
             "beyond_chance_fraction": self.beyond.value,
             "beyond_chance_interval": [self.beyond.low, self.beyond.high],
@@ -123,44 +116,51 @@ class TokenReading(Answer):
     def tables(self) -> dict[str, pd.DataFrame]:
         """Return the table that `save` writes as `tokens.parquet`, each list as JSON text."""
         table = self.to_pandas()
-        for column in ("tokens", "logits", "negative_tokens", "negative_logits"):
-            table[column] = [json.dumps(list(values), ensure_ascii=False) for values in table[column]]
+        for column in set(table.columns) & {"tokens", "logits", "negative_tokens", "negative_logits"}:
+            table[column] = table[column].map(
+                lambda values: json.dumps(np.asarray(values).tolist(), ensure_ascii=False), "ignore"
+            )
         return {"tokens": table}
 
     def figures(self) -> dict[str, Figure]:
-        """Return the figure that `save` draws."""
+        """Return the figure that `save` draws; none where cosines to the tokens are unknown."""
         from sae_geometry import plots
 
-        return {"tokens": plots.tokens_figure(self)}
+        return {"tokens": plots.tokens_figure(self)} if len(self.nearest) else {}
 
     @property
     def method(self) -> str:
         """Describe in sentences what was computed and how."""
-        u, name = self.unembedding, self.dictionary.name
+        name, source = self.dictionary.name, self.labels.sources["tokens"]
+        said = f"We list the tokens of {name} by {source}: those whose logits its unit decoder directions change most."
+        if not len(self.readable):
+            return said
         return (
-            f"We took the logits that the unit decoder directions of {name} raise and lower most, of "
-            f"{counted(len(u.tokens), 'token')} of {u.name} ({u.how}), and the token direction with the largest cosine "
-            f"to each. A latent is readable if that cosine beats the one of {name} {methods.TURNED}, at a false "
-            f"discovery rate of 5 % (target-decoy competition with the knockoff+ threshold). {methods.EXACT}"
+            f"{said} A latent is readable if its largest cosine to a token's direction beats the one of {name} "
+            f"{methods.TURNED}, at a false discovery rate of 5 % (target-decoy competition with the knockoff+ "
+            f"threshold). {methods.EXACT}"
         )
 
     def __repr__(self) -> str:
-        head = (
-            f"Tokens of {self.dictionary.name!r} by {self.unembedding.name}\n"
-            f"  {self.unembedding.how}\n"
-            f"  readable (FDR 5 %)  {self.readable.mean():.1%} of {self.dictionary.n_latents:,} latents; beyond chance "
-            f"{self.beyond.value:.1%} [{self.beyond.low:.1%}, {self.beyond.high:.1%}]\n"
-        )
-        rows = np.argsort(-np.where(self.readable, self.nearest, -np.inf), kind="stable")[:8]
-        ids = self.dictionary.latent_ids.numpy()
-        words = [tokens_line([self.unembedding.tokens[t] for t in self.top[i]]) for i in rows]
-        lines = [f"  {ids[i]:>7}  {self.nearest[i]:.2f}  {said}" for i, said in zip(rows, words, strict=True)]
-        return head + "\n".join(lines)
+        n, frame = self.dictionary.n_latents, self.labels.frame
+        lines = [f"Tokens of {self.dictionary.name!r} by {shown(self.labels.sources['tokens'])}"]
+        if len(self.readable):
+            lines.append(
+                f"  readable (FDR 5 %)  {self.readable.mean():.1%} of {len(self.readable):,} latents; beyond chance "
+                f"{self.beyond.value:.1%} [{self.beyond.low:.1%}, {self.beyond.high:.1%}]"
+            )
+            frame = frame.sort_values(["readable", "token_cosine"], ascending=False, kind="stable")
+        if len(frame) < n:
+            lines.append(f"  {n - len(frame):,} of {n:,} latents have no tokens")
+        for latent, row in frame.head(_SHOWN).iterrows():
+            near = f"{row['token_cosine']:.2f}  " if "token_cosine" in frame else ""
+            lines.append(f"  {latent:>7}  {near}{tokens_line([str(t) for t in row['tokens']])}")
+        return "\n".join([*lines, *(f"  caveat: {c}" for c in self.caveats)])
 
 
 def read_tokens(
     a: Any,
-    unembed: Unembedding | torch.Tensor | np.ndarray | str | Path,
+    unembed: Unembedding | torch.Tensor | np.ndarray | str | Path | None = None,
     *,
     k: int = 10,
     seed: int = 0,
@@ -171,13 +171,14 @@ def read_tokens(
     Args:
         a: anything `compare` takes: n directions of width d in the residual stream.
         unembed: the model's address (see `read_unembedding`), an `Unembedding` of V tokens of width d, or an array
-            [V, d], whose tokens are then named by their rows.
-        k: tokens listed per latent and sign, 1…64.
+            [V, d], whose tokens are then named by their rows. None: the tokens that the dictionary comes with.
+        k: tokens listed per latent and sign, 1…64, by (logit descending, row ascending).
         seed: of the turn.
         progress: called with a stage and the share of it done, in [0, 1].
 
     Raises:
-        ValueError: different widths, fewer tokens than k, a hook point outside the residual stream, or no model there.
+        ValueError: different widths, fewer tokens than k, a hook point outside the residual stream, no model there, or
+            no tokens that the dictionary comes with.
 
     Example:
         >>> import torch
@@ -189,11 +190,13 @@ def read_tokens(
         ['a', 'b', 'c']
     """
     dictionary = as_dictionary(a)
+    if unembed is None:
+        return _own_tokens(dictionary, k)
     if isinstance(unembed, torch.Tensor | np.ndarray):
         unembed = Unembedding.from_weights(torch.as_tensor(unembed))
     unembedding = unembed if isinstance(unembed, Unembedding) else read_unembedding(unembed)
+    require_readable(dictionary, unembedding, k)
     x, u = dictionary.directions.cpu(), unembedding.rows
-    _check(dictionary, unembedding, k)
 
     def stage(name: str) -> Callable[[float], None] | None:
         return None if progress is None else lambda share: progress(name, share)
@@ -210,22 +213,57 @@ def read_tokens(
     controls = Controls(
         target, nothing, decoys[:, 0], decoys, 1.0, (float(decoys[:, 0].mean()),), np.zeros(n, np.int64)
     )
-    w = excess(target[:, 0], controls)
-    return TokenReading(
-        dictionary,
-        unembedding,
-        top.index.numpy(),
-        top.score.numpy(),
-        bottom.index.numpy(),
-        -bottom.score.numpy(),
-        np.clip(target[:, 0], -1.0, 1.0),
-        np.clip(decoys[:, 0], -1.0, 1.0),
-        q_values(w, 1.0),
-        beyond_controls(w),
+    q = q_values(excess(target[:, 0], controls), 1.0)
+    text = np.array(unembedding.tokens, dtype=object)
+    frame = pd.DataFrame(
+        {
+            "tokens": list(text[top.index.numpy()]),
+            "logits": list(top.score.numpy()),
+            "negative_tokens": list(text[bottom.index.numpy()]),
+            "negative_logits": list(-bottom.score.numpy()),
+            "token_cosine": target[:, 0].clip(-1.0, 1.0),
+            "turned_token_cosine": decoys[:, 0].clip(-1.0, 1.0),
+            "readable": q <= DISCOVERY_RATE,
+            "readable_q": q,
+        },
+        index=dictionary.latent_ids.numpy(),
     )
+    return TokenReading(dictionary, Labels.of(frame, _source(unembedding), unembedding.metric))
 
 
-def _check(dictionary: Dictionary, unembedding: Unembedding, k: int) -> None:
+def top_tokens(dictionary: Dictionary, unembedding: Unembedding, k: int = 10) -> Labels:
+    """Return the top tokens of a few latents, untested: what is readable depends on their whole dictionary."""
+    k = min(k, len(unembedding.tokens))
+    require_readable(dictionary, unembedding, k)
+    top = sweep(dictionary.directions.cpu(), unembedding.rows, k, columns=False).rows.index.numpy()
+    rows = list(np.array(unembedding.tokens, dtype=object)[top])
+    return Labels.of(pd.DataFrame({"tokens": rows}, index=dictionary.latent_ids.numpy()), _source(unembedding))
+
+
+def _source(unembedding: Unembedding) -> str:
+    return f"{unembedding.name}: {unembedding.how}"
+
+
+def _own_tokens(dictionary: Dictionary, k: int) -> TokenReading:
+    """Return the tokens that a dictionary comes with, at most `k` per latent and sign."""
+    labels = dictionary.labels
+    if labels is None or "tokens" not in labels.frame or labels.frame["tokens"].isna().all():
+        raise ValueError(
+            f"{dictionary.name!r} comes with no tokens: give the model that it was trained on, --unembed DIR or "
+            "hf://org/model (unembed= in Python)"
+        )
+    frame = labels.frame.dropna(subset="tokens").copy()
+    for column in set(frame.columns) & {"tokens", "logits", "negative_tokens", "negative_logits"}:
+        frame[column] = frame[column].map(lambda values: values[:k], "ignore")
+    return TokenReading(dictionary, Labels(frame, labels.sources, labels.metric))
+
+
+def require_readable(dictionary: Dictionary, unembedding: Unembedding, k: int = 1) -> None:
+    """Check that a dictionary's directions add to the logits of a model.
+
+    Raises:
+        ValueError: another width, a hook point outside the residual stream, or fewer than k tokens.
+    """
     place = None if dictionary.hook_point is None else canonical_place(dictionary.hook_point, dictionary.model)
     if place is not None and "resid" not in place:
         raise ValueError(

@@ -13,6 +13,7 @@ import torch
 
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.escaping import shown
+from sae_geometry.io.labels import Labels
 
 # Columns that are ours; those of the user are named `label:NAME` in tables.
 _OWN = ("tokens", "logits", "negative_tokens", "negative_logits", "token_cosine", "turned_token_cosine", "readable",
@@ -31,7 +32,9 @@ _ID_COLUMNS = {
     "a_id": (None, 0, ""),
     "b_id": (None, -1, "partner_"),
     "nearest_id": (None, 0, "nearest_"),
+    "next_latent_id": ("next_run", -1, "next_"),
 }
+_PARTNERS = ("partner_", "next_")  # beginnings of the second latent of a pair
 
 
 def label_columns(runs: pd.Series[Any], ids: pd.Series[Any], by_name: Mapping[str, Dictionary]) -> pd.DataFrame:
@@ -40,28 +43,38 @@ def label_columns(runs: pd.Series[Any], ids: pd.Series[Any], by_name: Mapping[st
     for name, d in by_name.items():
         rows = np.flatnonzero((runs == name).to_numpy())
         if d.labels is not None and len(rows):
-            found = d.labels.for_ids(ids.to_numpy()[rows])
-            parts.append(found.set_axis(rows, axis=0).rename(columns=lambda c: c if c in _OWN else f"label:{c}"))
+            parts.append(labels_of(d.labels, ids.to_numpy()[rows]).set_axis(rows, axis=0))
     joined = pd.concat(parts) if parts else pd.DataFrame()
     return joined.reindex(range(len(ids)))
+
+
+def labels_of(labels: Labels, ids: np.ndarray) -> pd.DataFrame:
+    """Return the labels of these latents, one row each in their order; the user's columns as `label:NAME`."""
+    return labels.for_ids(ids).rename(columns=lambda c: c if c in _OWN else f"label:{c}")
+
+
+def table_columns(labels: pd.DataFrame, prefix: str = "") -> dict[str, pd.Series[Any]]:
+    """Return the columns of `label_columns` that tables have, as plain values: text, numbers or truth."""
+    names = [c for c in labels.columns if c in _IN_TABLES or c.startswith("label:")]
+    return {f"{prefix}{name}": _plain(labels[name]) for name in names}
 
 
 def labeled_table(table: pd.DataFrame, dictionaries: Sequence[Dictionary]) -> pd.DataFrame:
     """Return a table of latents with columns of labels after its own; the same table where there are no labels.
 
     Columns: tokens (JSON, largest logit first), readable, explanation, density, `label:NAME` for the user's; the same
-    for partners with `partner_` in front; for pairs token_overlap and logit_cosine.
+    for partners with `partner_` in front (`next_` in the next layer), for members of a group `NAME:`, of a chain
+    `latent_I:`; for pairs token_overlap and logit_cosine.
     """
     sides = _sides(table, dictionaries)
     if not sides:
         return table
     added: dict[str, pd.Series[Any]] = {}
     for prefix, _, _, labels in sides:
-        names = [c for c in labels.columns if c in _IN_TABLES or c.startswith("label:")]
-        added |= {f"{prefix}{name}": _plain(labels[name]) for name in names}
-    pair = {prefix: (runs, ids, labels) for prefix, runs, ids, labels in sides if prefix in ("", "partner_")}
-    if len(pair) == 2:
-        (run, latent, own), (partner_run, partner, other) = pair[""], pair["partner_"]
+        added |= table_columns(labels, prefix)
+    first = [side[1:] for side in sides if side[0] == ""]
+    second = [side[1:] for side in sides if side[0] in _PARTNERS]
+    for (run, latent, own), (partner_run, partner, other) in zip(first, second, strict=False):
         ids = {"run": run, "latent_id": latent, "partner_run": partner_run, "partner_id": partner}
         overlap = token_overlap(own.get("tokens"), other.get("tokens"), len(table))
         logits = logit_cosine(pd.DataFrame(ids), {d.name: d for d in dictionaries})
@@ -85,11 +98,14 @@ def _sides(
             runs = table[named].reset_index(drop=True) if named in table.columns else None
             runs = pd.Series(dictionaries[which].name, index=ids.index) if runs is None else runs
             sides.append((prefix, runs, ids, label_columns(runs, ids, by_name)))
-    for name in by_name:  # a column of ids per run, as in the table of consensus groups
-        if name in table.columns and pd.api.types.is_integer_dtype(table[name].dtype):
-            ids = table[name].reset_index(drop=True)
+    # A column of ids per run: of consensus groups by its name, of chains by the number of the layer.
+    for column, name in [(d.name, d.name) for d in dictionaries] + [
+        (f"latent_{at}", d.name) for at, d in enumerate(dictionaries)
+    ]:
+        if column in table.columns and pd.api.types.is_integer_dtype(table[column].dtype):
+            ids = table[column].reset_index(drop=True)
             runs = pd.Series(name, index=ids.index)
-            sides.append((f"{name}:", runs, ids, label_columns(runs, ids, by_name)))
+            sides.append((f"{column}:", runs, ids, label_columns(runs, ids, by_name)))
     return sides
 
 

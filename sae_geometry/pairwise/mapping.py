@@ -85,6 +85,11 @@ def mapped(dictionary: Any, matrix: Any, *, name: str) -> Dictionary:
     )
 
 
+def unmapped(d: Dictionary) -> Dictionary:
+    """Return a dictionary as it was before a linear map."""
+    return d if d.unmapped is None else d.unmapped
+
+
 def may_share_a_space(a: Dictionary, b: Dictionary) -> bool:
     """Return whether nothing that is known of two dictionaries says that they live in different spaces."""
     try:
@@ -99,7 +104,7 @@ def plain_cosines(a: Dictionary, b: Dictionary, ids: np.ndarray, partners: np.nd
 
     None where neither is mapped, or where the dictionaries did not share a space before the map.
     """
-    x, y = (d if d.unmapped is None else d.unmapped for d in (a, b))
+    x, y = unmapped(a), unmapped(b)
     if x is a and y is b:
         return None
     if not may_share_a_space(x, y):

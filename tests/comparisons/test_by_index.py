@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from oracles import unit
 from safetensors.torch import load_file
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 
 import sae_geometry as sg
 from sae_geometry.cli import app
+from sae_geometry.pairwise.label_columns import labeled_table
 
 CROSSCODER = Path(__file__).parents[1] / "sources" / "checkpoints" / "crosscoder_dictionary_learning"
 
@@ -71,6 +73,21 @@ def test_other_cuts(planted):
     assert c.counts == {"shared": 62, "only A": 0, "only B": 2}
 
 
+def test_labels_of_both_sides_stand_by_each_id(planted):
+    a, b, _ = planted
+    words = [sg.Labels.of(pd.DataFrame({"tokens": [[f"{side}{i}"] for i in range(64)]}), side) for side in "ab"]
+    c = sg.compare_by_index(
+        make(a, "a", drop_bad=True).labeled(words[0]), make(b, "b").labeled(words[1]), cuts=(0.05, 0.95)
+    )
+    table = labeled_table(c.to_pandas(), c.dictionaries).set_index("latent_id")
+    assert (table.tokens[3], table.partner_tokens[3]) == ('["a3"]', '["b3"]')
+    assert table.tokens.isna().sum() == 2
+    groups = c.summary()["labels"]["groups"]
+    assert {g["group"]: g["n"] for g in groups} == c.counts
+    assert groups[0]["token_overlap"] == 0
+    assert "only B" in "\n".join(c.meanings.lines())
+
+
 def test_an_equally_near_id_does_not_displace_its_own():
     c = sg.compare_by_index(make([[1, 0], [1, 0], [0, 1]], "a"), make([[1, 0], [1, 0], [0, 1]], "b"))
     assert not c.other_in_b.any()
@@ -112,13 +129,14 @@ def test_the_figure_says_the_counts(planted):
 def test_the_command_on_a_crosscoder(tmp_path, word):
     out = tmp_path / "out"
     sides = [f"A={CROSSCODER}::{word}=0", f"B={CROSSCODER}::{word}=1"]
-    result = CliRunner().invoke(
-        app, ["compare", *sides, "--pairing", "index", "-o", str(out), "--json", "-q", "--format", "png"]
-    )
+    how = ["--pairing", "index", "--cuts", "0.2", "0.8", "-o", str(out), "--json", "-q", "--format", "png"]
+    result = CliRunner().invoke(app, ["compare", *sides, *how])
     assert result.exit_code == 0, result.output
     tables, summary = sg.read(out)
     table = tables["by_index"]
     assert json.loads(result.stdout) == summary
+    assert summary["cuts"] == {"only_a_at_most": 0.2, "only_b_at_least": 0.8}
+    assert summary["classes"]["only A"] == (table["relative_norm"] <= 0.2).sum()
     per_model = load_file(CROSSCODER / "model.safetensors")["decoder.weight"].double().numpy()
     norms = np.linalg.norm(per_model, axis=2)
     np.testing.assert_allclose(table["relative_norm"], norms[1] / norms.sum(axis=0), atol=1e-6)
@@ -146,7 +164,11 @@ def test_the_command_refuses_what_pairs_by_cosine(tmp_path):
         "-o",
         str(tmp_path / "x"),
     ]
-    result = CliRunner().invoke(app, [*arguments, "--matching", "optimal"])
+    for option in ("--matching optimal", "--threshold 0.5", "--min-margin 0.1", "--control demo:e2e-seed0"):
+        result = CliRunner().invoke(app, [*arguments, *option.split()])
+        assert result.exit_code == 2
+        assert f"leave out {option.split()[0]}" in result.stderr
+    result = CliRunner().invoke(app, [*arguments[:3], "--cuts", "0.2", "0.8", "-q"])
     assert result.exit_code == 2
-    assert "leave out --matching" in result.stderr
+    assert "add --pairing index" in result.stderr
     assert CliRunner().invoke(app, [*arguments, "--format", "png", "--fail-under", "0.9"]).exit_code == 3

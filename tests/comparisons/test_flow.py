@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
+import pandas as pd
 import pytest
 from oracles import unit
 from typer.testing import CliRunner
 
 import sae_geometry as sg
 from sae_geometry.cli import app
+from sae_geometry.pairwise.label_columns import labeled_table
 
 DEGREES = 20.0
 
@@ -181,7 +184,12 @@ def test_folding_scales_norms_by_thresholds(rng):
         f.edges()["norm_ratio"][:30], (theta[1] / theta[0])[f.edges()["latent_id"][:30]], rtol=1e-5
     )
     np.testing.assert_allclose(f.layers[0].encoder_bias, 1 / theta[0], rtol=1e-5)
+    for edge in f.edges().head(30).itertuples():
+        early, late = (theta[at, i] * rows[i] for at, i in enumerate((edge.latent_id, edge.next_latent_id)))
+        assert edge.folded_mse == pytest.approx(((early - late) ** 2).mean(), rel=1e-3)
+    assert f.summary()["mean_folded_mse_of_continuing"] == [pytest.approx(f.edges()["folded_mse"][:30].mean())]
     assert sg.flow(layers).edges()["norm_ratio"].eq(1).all()
+    assert "folded_mse" not in sg.flow(layers).edges()
     with pytest.raises(ValueError, match="not positive and cannot be folded: latents 3"):
         layer(rows, 0, threshold=np.where(np.arange(30) == 3, 0.0, 1.0)).folded()
 
@@ -209,3 +217,88 @@ def test_the_command_on_the_demo(tmp_path):
     assert {"edges.parquet", "chains.parquet", "summary.json"} <= {p.name for p in out.iterdir()}
     assert (out / "figures" / "flow.png").exists()
     assert "flow: " in CliRunner().invoke(app, ["flow", "demo:local-seed{0,1}", "--dry-run"]).stdout
+
+
+def test_a_map_per_step_is_applied_to_the_earlier_layer(rng):
+    a = unit(rng.standard_normal((90, 48)))
+    jacobian = rng.standard_normal((48, 48))
+    jacobian[0] = 0
+    a[7] = np.eye(48)[0]  # which the map sends to zero
+    order = rng.permutation(90)
+    later = (a @ jacobian)[order] + 1e-3
+    layers = [layer(a, 0), layer(later, 1)]
+    assert sg.flow(layers).steps[0].n_continuing == 0
+    f = sg.flow(layers, maps=[("jacobian", jacobian)])
+    step, back, others = f.steps[0], np.argsort(order), np.arange(90) != 7
+    np.testing.assert_array_equal(step.one_to_one[others], back[others])
+    assert step.fate[7] == "dies"
+    np.testing.assert_allclose(step.one_to_one_cosine[others], 1, atol=1e-3)
+    edges = f.edges().set_index("latent_id")
+    assert edges.loc[3, "plain_cosine"] == pytest.approx((a[3] * unit(later[back[3]][None])[0]).sum(), abs=1e-5)
+    said = f.summary()["steps"][0]
+    assert (said["map"], said["n_sent_to_zero"], len(said["map_sha256"])) == ("jacobian", 1, 64)
+    assert any("1 latent sent to zero and left out: 7" in c for c in f.caveats)
+    with pytest.raises(ValueError, match="1 steps need as many maps"):
+        sg.flow(layers, maps=[("j", jacobian)] * 2)
+    with pytest.raises(ValueError, match="47 dimensions after the map"):
+        sg.flow(layers, maps=[("j", jacobian[:, 1:])])
+
+
+def test_an_orthogonal_map_of_all_layers_changes_nothing(flowed, rng):
+    f = flowed[0]
+    q, _ = np.linalg.qr(rng.standard_normal((128, 128)))
+    turned_round = sg.flow([sg.mapped(d, q, name="q") for d in f.layers])
+    assert turned_round.layer_names == f.layer_names
+    for one, other in zip(f.steps, turned_round.steps, strict=True):
+        np.testing.assert_array_equal(one.one_to_one, other.one_to_one)
+        np.testing.assert_array_equal(one.fate, other.fate)
+    edges = turned_round.edges()
+    np.testing.assert_allclose(edges["plain_cosine"], edges["cosine"], atol=1e-6)
+    others = [sg.mapped(layer(np.eye(5, 8), at, model=f"m{at}"), np.eye(8), name="i") for at in (0, 1)]
+    with pytest.raises(ValueError, match="different model"):
+        sg.flow(others)
+
+
+def test_the_map_of_the_command(tmp_path):
+    for at in (0, 1):
+        np.save(tmp_path / f"m.{at}.npy", np.eye(576, dtype=np.float32))
+    layers = ["flow", "demo:local-narrow-seed0", "b=demo:local-narrow-seed0"]
+    for side, given in (("both", []), ("first", ["--map-side", "first"])):
+        how = ["--map", str(tmp_path / "m.0.npy"), *given, "-o", str(tmp_path / side), "--json", "-q"]
+        result = CliRunner().invoke(app, [*layers, *how, "--format", "png"])
+        assert result.exit_code == 0, result.output
+        summary = json.loads(result.stdout)
+        told = summary["steps"][0] if side == "first" else summary["inputs"]["1"]["metadata"]
+        assert (told["map"], told["n_sent_to_zero"]) == ("m.0", 0)
+        assert summary["steps"][0]["continuing"] > 400
+    result = CliRunner().invoke(app, [*layers, "--map", str(tmp_path / "m.{0,1}.npy"), "-o", str(tmp_path / "x")])
+    assert result.exit_code == 2
+    assert "one, or one for each of 1 steps; got 2 maps" in result.stderr
+
+
+def test_labels_say_what_a_chain_means_as_it_goes(flowed):
+    f = flowed[0]
+    assert f.meanings is None
+    words = [
+        sg.Labels.of(pd.DataFrame({"tokens": [[f"{at}w{i}", "x"] for i in d.latent_ids.tolist()]}), "words")
+        for at, d in enumerate(f.layers)
+    ]
+    labeled = replace(f, layers=tuple(d.labeled(w) for d, w in zip(f.layers, words, strict=True)))
+    table = labeled_table(labeled.chains(), labeled.layers)
+    for at in range(4):
+        for latent, told in zip(table[f"latent_{at}"], table[f"latent_{at}:tokens"], strict=True):
+            assert pd.isna(told) if latent < 0 else json.loads(told)[0] == f"{at}w{latent}"
+    edges = labeled_table(labeled.edges(), labeled.layers)
+    assert json.loads(edges["next_tokens"][0])[0] == f"1w{edges['next_latent_id'][0]}"
+    assert edges["token_overlap"].between(0.5, 1).all()
+    told = labeled.summary()["labels"]
+    assert [g["group"] for g in told["groups"]] == ["continues", "merges", "dies"]
+    for chain in told["chains"]:
+        assert [m["run"] for m in chain["latents"]] == ["L0", "L1", "L2", "L3"]
+        assert [m["label"] for m in chain["latents"]] == [
+            f"{at}w{m['latent_id']} x" for at, m in enumerate(chain["latents"])
+        ]
+    assert [c["turned"] for c in told["chains"]] == sorted(c["turned"] for c in told["chains"])
+    assert any("→" in line and "0w" in line for line in labeled.meanings.few_lines())
+    assert all(len(line) <= 80 for line in labeled.meanings.few_lines())
+    assert "a chain, turned by" in labeled._repr_html_()

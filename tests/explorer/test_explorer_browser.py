@@ -428,6 +428,19 @@ def test_everything_is_cleared(reader):
     assert reader.page.locator("#clear").is_hidden()
 
 
+def test_points_can_be_coloured_by_readable(browser, tmp_path):
+    frame = labeled(FRAME)
+    page = tmp_path / "page.html"
+    page.write_text(explorer.page(Contents(frame, summary(NAMES, SIZE), regions(frame))), encoding="utf-8")
+    one = Reader(browser, viewport={"width": 1300, "height": 850}, color_scheme="light").open(page)
+    one.page.select_option("#color", "readable")
+    one.settle()
+    for readable, color in ((True, "#0072B2"), (False, "#E69F00")):
+        row = int(np.flatnonzero(frame.readable.to_numpy(dtype=bool) == readable)[0])
+        assert near(color_at(one, frame.run[row], frame.latent_id[row]), color)
+    one.context.close()
+
+
 # ---- lasso ---------------------------------------------------------------------------------------------------------
 
 
@@ -729,6 +742,10 @@ def _search_by_word(big: Reader) -> None:
     big.page.fill("#wanted", "Because")
     big.page.press("#wanted", "Enter")
     assert big.shown() == 100
+    assert big.page.evaluate("data.runs.map((_, r) => picture.shown.filter((i) => data.run[i] === r).length)") == [
+        50,
+        50,
+    ]
     print(f"searched in {time.perf_counter() - began:.1f} s")
     assert "100 latents with Because" in big.text("#answer")
     big.page.click("#answer button:first-of-type")
@@ -741,7 +758,10 @@ def _search_by_word(big: Reader) -> None:
     big.page.fill("#wanted", "nothing at all")
     big.page.press("#wanted", "Enter")
     assert "No latent has" in big.text("#answer")
-    assert "readable" in big.page.locator("#color option").evaluate_all("(os) => os.map((o) => o.value)")
+    for way, legend in (("readable", "readable"), ("frequency", "%")):
+        big.page.select_option("#color", way)
+        big.settle()
+        assert legend in big.text("#legend")
 
 
 def _hostile_labels(big: Reader) -> None:

@@ -68,7 +68,10 @@ def test_tokens_is_a_command_of_its_own(files, tmp_path):
     assert len(json.loads(sg.read(tmp_path / "t").tables["tokens"].tokens[0])) == 3
     refused = CliRunner().invoke(app, ["tokens", str(files / "d1.safetensors")])
     assert refused.exit_code == 2
-    assert "give --unembed" in refused.output
+    assert "give the model that it was trained on, --unembed" in refused.output
+    shipped = run("tokens", "demo:local-narrow-seed0", "--top", 4, "-o", tmp_path / "demo", "--format", "png")
+    assert "Tokens of 'local-narrow-seed0' by SmolLM2" in shipped
+    assert len(json.loads(sg.read(tmp_path / "demo").tables["tokens"].tokens[0])) == 4
 
 
 def test_drift_shows_what_moved(files, tmp_path):
@@ -79,3 +82,22 @@ def test_drift_shows_what_moved(files, tmp_path):
     said = run("drift", tmp_path, "--unembed", files / "model", "-o", tmp_path / "out", "--format", "png")
     assert "moved most" in said
     assert "tokens" in sg.read(tmp_path / "out").tables["drift"].columns
+
+
+def test_nearest_shows_the_tokens_and_tables_of_hits(files, tmp_path):
+    one, two = files / "d1.safetensors", files / "d2.safetensors"
+    how = ("-k", 2, "--turns", 0, "--format", "png", "-o")
+    said = run("nearest", f"{one}::latent=5", one, two, "--unembed", files / "model", *how, tmp_path / "a")
+    assert said.count(" w5") >= 2
+    assert "labels: tokens by model: lm_head.weight" in said
+    table = sg.read(tmp_path / "a").tables["nearest"]
+    assert [json.loads(text)[0] for text in table.tokens] == [" w5", " w5"]
+    said = run("nearest", f"{one}::latent=0", one, two, "--labels", f"d2={files / 'mine.csv'}", *how, tmp_path / "b")
+    assert "name because" in said
+    table = sg.read(tmp_path / "b").tables["nearest"].set_index("run")["label:name"]
+    assert table.isna().tolist() == [True, False]
+    assert table["d2"] == "because"
+    for labels, why in ((files / "mine.csv", "labels of which run"), (f"d9={files / 'mine.csv'}", "is of none of the")):
+        refused = CliRunner().invoke(app, ["nearest", f"{one}::latent=0", str(one), str(two), "--labels", str(labels)])
+        assert refused.exit_code == 2
+        assert why in refused.output

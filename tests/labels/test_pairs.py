@@ -151,3 +151,16 @@ def test_pairs_below_minus_one_are_alike_only_when_unsigned():
     assert pair_labels(table, [d]).table.group.tolist() == ["in between", "most alike"]
     assert labeled_list(table, [d]).label.tolist() == ["own x", "own y"]
     assert "own x" in pair_labels(table, [d]).lines()[2]
+
+
+def test_different_explainers_are_warned_of_on_the_first_screen():
+    rows = torch.eye(4, 6)
+    made = []
+    for name, explainer in (("a", "gpt-4o"), ("b", "gpt-3.5"), ("c", "gpt-4o")):
+        told = Labels.of(pd.DataFrame({"explanation": ["x"] * 4}), f"Neuronpedia, m/{name}, by {explainer}")
+        made.append(Dictionary.from_decoder(rows, latent_axis=0, name=name).labeled(told))
+    warned = sg.compare(made[0], made[1], turns=0).meanings
+    assert "! explainers differ (gpt-3.5, gpt-4o): do not compare" in " ".join(warned.few_lines())
+    assert all(len(line) <= 80 for line in warned.few_lines())
+    assert any("explainers differ" in text for text in warned.summary()["sources"])
+    assert "explainers differ" not in " ".join(sg.compare(made[0], made[2], turns=0).meanings.lines())

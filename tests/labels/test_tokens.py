@@ -4,13 +4,14 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import save_file
 
 import sae_geometry as sg
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.labels import TokenReading, Unembedding, read_tokens
+from sae_geometry.labels import Labels, TokenReading, Unembedding, read_tokens
 from sae_geometry.sources.errors import SourceError
 
 V, D = 400, 24
@@ -26,6 +27,10 @@ def dictionary(rows: torch.Tensor, **more: str) -> Dictionary:
     return Dictionary.from_decoder(rows, latent_axis=0, name="d", **more)
 
 
+def _lists(column) -> list[list[str]]:
+    return [list(values) for values in column]
+
+
 def test_top_tokens_are_those_of_the_dense_product(unembedding):
     rows = torch.randn(30, D, generator=torch.Generator().manual_seed(1))
     rows[7] = unembedding.rows[3]
@@ -33,11 +38,15 @@ def test_top_tokens_are_those_of_the_dense_product(unembedding):
     reading = read_tokens(d, unembedding, k=5)
     dense = d.directions.double() @ unembedding.rows.double().T
     order = np.lexsort((np.broadcast_to(np.arange(V), dense.shape), -dense.numpy()), axis=1)
-    np.testing.assert_array_equal(reading.top, order[:, :5])
-    np.testing.assert_allclose(reading.top_logit, np.take_along_axis(dense.numpy(), order[:, :5], 1), atol=1e-6)
+    table = reading.to_pandas()
+    assert _lists(table.tokens) == [[f"t{i}" for i in row] for row in order[:, :5]]
+    logits = np.stack(table.logits)
+    np.testing.assert_allclose(logits, np.take_along_axis(dense.numpy(), order[:, :5], 1), atol=1e-6)
     least = np.lexsort((np.broadcast_to(np.arange(V), dense.shape), dense.numpy()), axis=1)
-    np.testing.assert_array_equal(reading.bottom, least[:, :5])
-    assert (reading.bottom_logit[:, 0] <= reading.bottom_logit[:, 1]).all()
+    assert _lists(table.negative_tokens) == [[f"t{i}" for i in row] for row in least[:, :5]]
+    np.testing.assert_allclose(
+        np.stack(table.negative_logits), np.take_along_axis(dense.numpy(), least[:, :5], 1), atol=1e-6
+    )
 
 
 def test_directions_made_of_tokens_are_read_back_and_turned_ones_are_not(unembedding):
@@ -45,7 +54,7 @@ def test_directions_made_of_tokens_are_read_back_and_turned_ones_are_not(unembed
     noise = torch.randn(len(chosen), D, generator=torch.Generator().manual_seed(2))
     rows = torch.nn.functional.normalize(unembedding.rows[chosen], dim=1) + 0.05 * noise
     reading = read_tokens(dictionary(rows), unembedding, k=1)
-    assert (reading.top[:, 0] == chosen.numpy()).mean() == 1.0
+    assert reading.to_pandas().tokens.str[0].tolist() == [f"t{i}" for i in chosen]
     assert reading.readable.mean() > 0.95
     random = read_tokens(dictionary(torch.randn(300, D, generator=torch.Generator().manual_seed(3))), unembedding)
     assert random.readable.mean() < 0.02
@@ -73,7 +82,7 @@ def test_a_model_is_read_from_its_folder(tmp_path: Path, unembedding: Unembeddin
     assert "lm_head.weight times model.norm.weight, centered over the vocabulary" in repr(reading)
     tables, summary = sg.read(sg.save(reading, tmp_path / "out", formats=["png"]))
     assert [json.loads(text)[0] for text in tables["tokens"].tokens] == [f" w{i}" for i in range(40)]
-    assert summary["n_tokens"] == V
+    assert summary["n_with_tokens"] == 40
     assert (tmp_path / "out" / "figures" / "tokens.png").is_file()
 
 
@@ -90,3 +99,23 @@ def test_labels_join_by_latent(unembedding):
     assert labels.frame.index.tolist() == [1, 4]
     assert labels.for_ids([4, 2]).tokens.notna().tolist() == [True, False]
     assert "centered" in labels.sources["tokens"]
+
+
+def test_a_dictionary_that_comes_with_tokens_needs_no_model(unembedding, demo, tmp_path):
+    first = read_tokens(dictionary(unembedding.rows[:30]), unembedding, k=6)
+    again = read_tokens(first.dictionary.labeled(first.labels), k=2)
+    assert _lists(again.to_pandas().tokens) == [list(row[:2]) for row in first.to_pandas().tokens]
+    assert again.readable.tolist() == first.readable.tolist()
+    assert again.beyond == first.beyond
+    shipped = read_tokens(demo["local-narrow-seed0"])
+    assert shipped.summary()["n_with_tokens"] == 488
+    assert "SmolLM2" in repr(shipped)
+    assert "centered over the vocabulary" in repr(shipped)
+    words = Labels.of(pd.DataFrame({"tokens": [["x"], ["y"]]}, index=[0, 2]), "m")
+    read = read_tokens(dictionary(unembedding.rows[:4]).labeled(words))
+    assert "2 of 4 latents have no tokens" in repr(read)
+    tables, summary = sg.read(sg.save(read, tmp_path / "out", formats=["png"]))
+    assert tables["tokens"].latent_id.tolist() == [0, 2]
+    assert summary["readable_fraction"] is None
+    with pytest.raises(ValueError, match="'d' comes with no tokens: give the model"):
+        read_tokens(dictionary(torch.eye(3, D)))

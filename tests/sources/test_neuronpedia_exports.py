@@ -152,3 +152,29 @@ def test_a_downloaded_folder_says_itself_of_what_it_is(bucket, tmp_path):
     (root / "m" / "s" / "features").mkdir(parents=True)
     with pytest.raises(ValueError, match="several exports: give one of"):
         sg.read_labels(root)
+
+
+@pytest.mark.parametrize(
+    ("hook", "said"),
+    [
+        ("blocks.8.hook_resid_pre", None),
+        ("transformer.h.7", None),  # its output is the stream before layer 8
+        ("blocks.8.hook_resid_post", None),
+        ("blocks.6.hook_resid_pre", "another layer"),
+        ("blocks.8.hook_mlp_out", "another site"),
+        ("somewhere", None),
+        (None, None),
+    ],
+)
+def test_labels_of_another_layer_or_site_are_refused(bucket, hook, said):
+    d, given = dictionary(hook_point=hook), [f"neuronpedia:{SOURCE}"]
+    if said is None:
+        assert with_labels([d], Context(), given=given)[0].labels is not None
+        return
+    with pytest.raises(ValueError, match=rf"{SOURCE} is of {said} than 'd', which is at {hook}"):
+        with_labels([d], Context(), given=given)
+    [allowed] = with_labels([d], Context(), given=given, allow_mismatch=True)
+    assert said in allowed.notes[-1]
+    folder = fetch_export(SOURCE) / SOURCE
+    with pytest.raises(ValueError, match=said):
+        with_labels([d], Context(), given=[str(folder)])

@@ -91,7 +91,26 @@ function partnersOf(data, i) {
   return found;
 }
 
-// The partner in the run that is closest to row i; null for a run alone.
+// The ends of the lines from row i. Through layers: solid along its chain, dashed to where it splits off or merges.
+// Between runs: solid to the nearest partners, dashed to the one-to-one ones where those are others.
+function linesFrom(data, i) {
+  const partners = partnersOf(data, i);
+  const there = (pairs) => pairs.filter(([from, to]) => from !== NOBODY && to !== NOBODY);
+  if (!data.flow) {
+    return {
+      solid: there(partners.map((p) => [i, p.nearest])),
+      dashed: there(partners.filter((p) => p.single !== p.nearest).map((p) => [i, p.single])),
+    };
+  }
+  const chain = [i, ...partners.map((p) => p.single)].filter((row) => row !== NOBODY);
+  chain.sort((a, b) => data.run[a] - data.run[b]);
+  return {
+    solid: chain.slice(1).map((row, at) => [chain[at], row]),
+    dashed: there(partners.filter((p) => p.single !== p.nearest).map((p) => [i, p.nearest])),
+  };
+}
+
+// The partner in the run that is closest to row i; null for a run alone, or without an edge to another layer.
 function bestPartner(data, i) {
   const slot = data.best.slot[i];
   return slot === NOBODY ? null : partnersOf(data, i)[slot];

@@ -8,8 +8,8 @@ function tipOf(data, i) {
     lines.push(make('span', {}, judged(best)));
     lines.push(
       make('span', {}, best.single === NOBODY
-        ? 'no one-to-one partner there'
-        : `one-to-one ${latentIn(data, best.single, best.run)}, cosine ${three(best.singleCosine)}`),
+        ? `no ${pairing(data)} partner there`
+        : `${pairing(data)} ${latentIn(data, best.single, best.run)}, cosine ${three(best.singleCosine)}`),
     );
   }
   lines.splice(1, 0, ...meaningOf(data, i).map((text) => make('span', { className: 'meaning' }, text)));
@@ -17,6 +17,9 @@ function tipOf(data, i) {
   if (facts.length) lines.push(make('span', { className: 'muted' }, facts.join(' · ')));
   return lines;
 }
+
+// What a pair of the one-to-one matching is called: between layers it carries a chain on.
+const pairing = (data) => (data.flow ? 'chain' : 'one-to-one');
 
 // What is known of a latent: its tokens on a line, and its explanation.
 const meaningOf = (data, i) => [tokensOf(data, i).map(quoted).join('  '), explanationOf(data, i)].filter(Boolean);
@@ -69,20 +72,23 @@ function showLatent(data, i, into, { go, leave, hidden, matchedFrom }) {
   }
   links.append(make('a', { href: addressOf(i), id: 'link' }, 'link to this latent'));
   parts.push(links);
-  for (const p of partnersOf(data, i)) parts.push(partnerBlock(data, p, go, matchedFrom));
+  const partners = partnersOf(data, i).filter((p) => !data.flow || p.nearest !== NOBODY || p.single !== NOBODY);
+  for (const p of partners) parts.push(partnerBlock(data, p, go, matchedFrom));
   into.replaceChildren(...parts);
 }
 
 function partnerBlock(data, p, go, matchedFrom) {
   const block = make('div', { className: 'partner' }, make('h3', {}, swatch(runColor(p.run)), data.runs[p.run].name));
   const same = p.single !== NOBODY && p.single === p.nearest;
-  const how = `${judged(p)}${same ? ', one-to-one too' : ''}`;
-  block.append(partnerRow(data, 'nearest', p.nearest, p.cosine, how, go, matchedFrom));
+  const how = `${judged(p)}${same ? `, ${pairing(data)} too` : ''}`;
+  if (!data.flow || p.nearest !== NOBODY) {
+    block.append(partnerRow(data, 'nearest', p.nearest, p.cosine, how, go, matchedFrom));
+  }
   if (!same) {
     block.append(
       p.single === NOBODY
-        ? make('p', { className: 'muted none' }, 'no one-to-one partner')
-        : partnerRow(data, 'one-to-one', p.single, p.singleCosine, '', go, matchedFrom),
+        ? make('p', { className: 'muted none' }, `no ${pairing(data)} partner`)
+        : partnerRow(data, pairing(data), p.single, p.singleCosine, '', go, matchedFrom),
     );
   }
   return block;
@@ -150,8 +156,9 @@ function showAbout(data) {
   const p = data.params ?? {};
   const runs = data.runs.length === 1 ? 'one dictionary' : `${data.runs.length} dictionaries`;
   put('subtitle', `${count(data.n)} latents of ${runs}`);
-  const alone = 'A UMAP is for finding one’s way, not evidence.';
-  put('evidence', data.evidence ? `How far to believe it: ${data.evidence}. ${alone}` : alone);
+  const alone = data.flow ? 'Places are not evidence; edges are.' : 'A UMAP is for finding one’s way, not evidence.';
+  const about = data.flow ? 'How to read it' : 'How far to believe it';
+  put('evidence', data.evidence ? `${about}: ${data.evidence}. ${alone}` : alone);
 
   const caveats = document.getElementById('caveats');
   caveats.hidden = !data.caveats?.length;
@@ -159,11 +166,12 @@ function showAbout(data) {
 
   const engine = [p.backend, p.backend_version].filter(Boolean).join(' ');
   const made = [
-    `UMAP from exact cosine neighbours (k = ${p.n_neighbors ?? '?'}), min_dist ${p.min_dist ?? '?'}, seed ${p.seed ?? '?'}, ${engine}.`,
+    data.flow ? 'Features followed through layers.' : `UMAP from exact cosine neighbours (k = ${p.n_neighbors ?? '?'}), min_dist ${p.min_dist ?? '?'}, seed ${p.seed ?? '?'}, ${engine}.`,
     data.regions_how ? `Regions: ${data.regions_how}.` : '',
     data.reproducible_with ? `Reproducible with ${data.reproducible_with}.` : '',
   ].filter(Boolean).join(' ');
   const parts = [make('p', {}, made)];
+  for (const source of data.labels ?? []) parts.push(make('p', {}, `Labels: ${source}.`));
   if (data.command) parts.push(make('p', {}, make('code', {}, data.command)));
   const software = Object.entries(data.software ?? {}).map(([name, version]) => `${name} ${version}`).join(', ');
   parts.push(make('p', {}, [data.created?.slice(0, 10), software].filter(Boolean).join(' · ')));

@@ -221,21 +221,12 @@ function showRegions(data, outlined) {
 // plotly reads a little markup in texts; a region may have a name given by hand.
 const escaped = (text) => String(text).replace(/[&<>]/g, (c) => ({ '&': '&amp;', '<': '&lt;', '>': '&gt;' })[c]);
 
-// A ring around the selected latent, and lines to its partners: solid to the nearest, dashed to the one-to-one partner
-// where that is another.
+// A ring around the selected latent and each of its partners, and the lines to them.
 function showSelected(data, row) {
-  const line = { nearest: { x: [], y: [] }, single: { x: [], y: [] } };
-  const ends = new Set();
-  if (row !== NOBODY) {
-    for (const p of partnersOf(data, row)) {
-      for (const [kind, end] of [['nearest', p.nearest], ['single', p.single]]) {
-        if (end === NOBODY || (kind === 'single' && end === p.nearest)) continue;
-        line[kind].x.push(data.x[row], data.x[end], null);
-        line[kind].y.push(data.y[row], data.y[end], null);
-        ends.add(end);
-      }
-    }
-  }
+  const { solid, dashed } = row === NOBODY ? { solid: [], dashed: [] } : linesFrom(data, row);
+  const drawn = (pairs, at) => pairs.flatMap(([from, to]) => [at[from], at[to], null]);
+  const ends = new Set([...solid, ...dashed].flat());
+  ends.delete(row);
   const rings = row === NOBODY ? [] : [row, ...ends];
   picture.dots.classList.toggle('chosen', row !== NOBODY);
   const { nearest, single, ink } = palette();
@@ -243,8 +234,8 @@ function showSelected(data, row) {
   return Plotly.restyle(
     picture.div,
     {
-      x: [line.nearest.x, line.single.x, rings.map((i) => data.x[i])],
-      y: [line.nearest.y, line.single.y, rings.map((i) => data.y[i])],
+      x: [drawn(solid, data.x), drawn(dashed, data.x), rings.map((i) => data.x[i])],
+      y: [drawn(solid, data.y), drawn(dashed, data.y), rings.map((i) => data.y[i])],
       'line.color': [nearest, single, undefined],
       'marker.color': [undefined, undefined, rings.map((i) => runColor(data.run[i]))],
       'marker.line.color': [undefined, undefined, ink],

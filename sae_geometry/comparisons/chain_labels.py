@@ -1,0 +1,107 @@
+"""What a chain means as it goes: the labels of its latents from layer to layer, next to those of each fate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sae_geometry.dictionary import Dictionary
+from sae_geometry.io.formatting import ends
+from sae_geometry.labels.pairs import PairLabels, pair_labels
+from sae_geometry.pairwise.label_columns import label_text, labels_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FATES = ("continues", "merges", "dies")
+
+
+@dataclass(frozen=True)
+class Member:
+    """A latent of a chain: its run, original id, and label on one line."""
+
+    run: str
+    latent_id: int
+    label: str
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A chain to read: how many degrees it turns in all, and its latents."""
+
+    turned: float
+    members: tuple[Member, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class ChainLabels:
+    """Labels of a flow.
+
+    Attributes:
+        pairs: latents by fate, each next to where it goes, with the readable share of each fate.
+        chains: of the longest chains, the least, the median and the most turned.
+    """
+
+    pairs: PairLabels
+    chains: tuple[Chain, ...]
+
+    def summary(self) -> dict[str, Any]:
+        """Return the readable shares per fate and the chains, JSON-ready."""
+        return self.pairs.summary() | {
+            "chains": [{"turned": c.turned, "latents": [vars(m) for m in c.members]} for c in self.chains]
+        }
+
+    def lines(self) -> list[str]:
+        """Return latents of each fate, then each chain with a line per layer, as text."""
+        made = self.pairs.lines()
+        for c in self.chains:
+            said = [f"    {m.run}  {m.latent_id}  {m.label}".rstrip() for m in c.members]
+            made += [f"  a chain, turned by {c.turned:.0f}° in all", *ends(said)]
+        return made
+
+    def few_lines(self) -> list[str]:
+        """Return one latent of each fate and each chain on a line, in lines of 80 characters."""
+        made = self.pairs.few_lines()
+        for c in self.chains:
+            said = ends([f"{m.latent_id} {m.label}"[: max(12, 60 // min(len(c.members), 4))] for m in c.members], 4)
+            made.append(f"  chain {c.turned:4.0f}°  {' → '.join(text.strip() for text in said)}"[:80])
+        return made
+
+    def html(self) -> str:
+        """Return the same as HTML tables; every label is escaped."""
+        body = ""
+        for c in self.chains:
+            rows = [f"<td>{escape(m.run)}</td><td>{m.latent_id}</td><td>{escape(m.label)}</td>" for m in c.members]
+            body += f"<tr><th colspan='3'>a chain, turned by {c.turned:.0f}° in all</th></tr>"
+            body += "".join(f"<tr>{row}</tr>" for row in rows)
+        return self.pairs.html() + (f"<table><tbody>{body}</tbody></table>" if body else "")
+
+
+def chain_labels(fates: pd.DataFrame, chains: pd.DataFrame, layers: Sequence[Dictionary]) -> ChainLabels | None:
+    """Put labels beside a flow; None where no layer has any.
+
+    Args:
+        fates: one row per latent of all layers but the last: run, latent_id, partner_run, partner_id, cosine, fate.
+        chains: as `Flow.chains`.
+        layers: the dictionaries.
+    """
+    pairs = pair_labels(fates, layers, groups=fates["fate"].to_numpy(), names=FATES)
+    if pairs is None:
+        return None
+    longest = chains[(chains["n_layers"] == chains["n_layers"].max()) & (chains["n_layers"] > 1)]
+    ordered = longest.sort_values("turned", kind="stable")
+    picked = sorted({0, len(ordered) // 2, len(ordered) - 1}) if len(ordered) else []
+    return ChainLabels(pairs, tuple(_chain(ordered.iloc[at], layers) for at in picked))
+
+
+def _chain(row: pd.Series[Any], layers: Sequence[Dictionary]) -> Chain:
+    members = []
+    for at in range(int(row["first_layer"]), int(row["last_layer"]) + 1):
+        d, latent = layers[at], int(row[f"latent_{at}"])
+        text = "" if d.labels is None else label_text(labels_of(d.labels, np.array([latent])).iloc[0])
+        members.append(Member(d.name, latent, text))
+    return Chain(float(row["turned"]), tuple(members))

@@ -1,0 +1,180 @@
+"""The result of looking for the latents nearest to vectors: hits, their labels and links, and what was searched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sae_geometry.dictionary import Dictionary
+from sae_geometry.io.formatting import aligned, counted, few, or_dash
+from sae_geometry.pairwise.inputs import describe_input
+from sae_geometry.pairwise.label_columns import label_text, labels_of, table_columns
+from sae_geometry.results import methods
+from sae_geometry.results.answer import Answer
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+_MOST_RECORDS = 10_000
+_SHOWN = 5  # vectors printed
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Nearest(Answer):
+    """The k nearest latents of each vector among all latents of the searched dictionaries.
+
+    Attributes:
+        vectors: the vectors, as unit rows.
+        searched: description of each searched dictionary: name, address, size, space, fingerprint.
+        signed: whether the order is by cosine or by |cosine|.
+        run: int64 [n, k], position in `searched` of each hit; −1 where there are fewer than k latents.
+        latent_id: int64 [n, k], its original id; −1 likewise.
+        cosine: float64 [n, k], signed, in the order of the ranks; nan likewise.
+        plain_cosine: float64 [n, k], the cosine before a linear map of both (`mapped`); nan where there is none.
+        p_value: float64 [n, k], (1 + turns with any cosine as large) / (1 + turns); nan without turns.
+        expected: float64 [n], mean over the turns of the largest cosine.
+        turns: number of turns.
+        labels: labels of each hit, in the order of `to_pandas`; empty where a latent has none.
+        sources: what the labels are by.
+        skipped: dictionaries of a folder that were not searched, with the reason.
+        caveats: what was taken for granted.
+    """
+
+    vectors: Dictionary
+    searched: tuple[Mapping[str, Any], ...]
+    signed: bool
+    run: np.ndarray
+    latent_id: np.ndarray
+    cosine: np.ndarray
+    plain_cosine: np.ndarray
+    p_value: np.ndarray
+    expected: np.ndarray
+    turns: int
+    labels: tuple[Mapping[str, Any], ...]
+    sources: tuple[str, ...]
+    skipped: tuple[str, ...]
+    caveats: tuple[str, ...]
+
+    @property
+    def n_candidates(self) -> int:
+        """Return the number of latents searched."""
+        return sum(d["n_latents"] for d in self.searched)
+
+    @property
+    def dictionaries(self) -> tuple[Dictionary, ...]:
+        """Return the vectors; the searched dictionaries are not held in memory."""
+        return (self.vectors,)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return one row per vector and rank: vector, vector_id, rank, run, latent_id, cosine, p_value, address, link.
+
+        plain_cosine follows the cosine where both were mapped. `link` is the latent's page on Neuronpedia, None where
+        unknown. Then the labels, as in the other tables: tokens, explanation, density, `label:NAME`.
+        """
+        import pandas as pd
+
+        at, rank = np.nonzero(self.run >= 0)
+        runs, ids = self.run[at, rank], self.latent_id[at, rank]
+        pages = [d["pages"] for d in self.searched]
+        before = {} if np.isnan(self.plain_cosine).all() else {"plain_cosine": self.plain_cosine[at, rank]}
+        return pd.DataFrame(
+            {
+                "vector": self.vectors.name,
+                "vector_id": self.vectors.latent_ids.numpy()[at],
+                "rank": rank + 1,
+                "run": [self.searched[r]["name"] for r in runs],
+                "latent_id": ids,
+                "cosine": self.cosine[at, rank],
+                **before,
+                "p_value": self.p_value[at, rank],
+                "address": [self.searched[r]["address"] for r in runs],
+                "link": [f"{pages[r]}/{i}" if pages[r] else None for r, i in zip(runs, ids, strict=True)],
+                **table_columns(pd.DataFrame(self.labels)),
+            }
+        )
+
+    def tables(self) -> Mapping[str, pd.DataFrame]:
+        """Return the table to save."""
+        return {"nearest": self.to_pandas()}
+
+    def figures(self) -> Mapping[str, Figure]:
+        """Return the figure to save."""
+        from sae_geometry import plots
+
+        return {"nearest": plots.nearest_figure(self)}
+
+    @property
+    def method(self) -> str:
+        """Describe in sentences what was computed and how."""
+        searched = ", ".join(str(d["name"]) for d in self.searched[:12])
+        more = f" and {len(self.searched) - 12:,} more" if len(self.searched) > 12 else ""
+        p = f"A p-value is the {self._meaning_of_p.removeprefix('p: ')}." if self.turns else "There are no p-values."
+        return (
+            f"We looked up the nearest of {self.n_candidates:,} latents of {searched}{more} to each vector of "
+            f"{self.vectors.name}, by {methods.measure('decoder', self.signed)}. {methods.EXACT} {p}"
+        )
+
+    @property
+    def _meaning_of_p(self) -> str:
+        if not self.turns:
+            return "no p-values: the dictionaries were not turned"
+        return (
+            f"p: share of {self.turns:,} orthogonal turns of every dictionary (mean and second moment preserved) in "
+            f"which any of the {self.n_candidates:,} latents is as close; at least {1 / (self.turns + 1):.2g}"
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """Return the numbers, JSON-ready; of more than 10,000 hits the first, and the table has all."""
+        hits = self.to_pandas()
+        return {
+            "inputs": {"vectors": describe_input(self.vectors), "searched": [dict(d) for d in self.searched]},
+            "similarity": "decoder cosine" if self.signed else "absolute decoder cosine",
+            "n_vectors": self.vectors.n_latents,
+            "n_dictionaries": len(self.searched),
+            "n_candidates": self.n_candidates,
+            "turns": self.turns,
+            "p_value_means": self._meaning_of_p,
+            "n_hits": len(hits),
+            "nearest": hits.head(_MOST_RECORDS).astype(object).where(hits.notna(), None).to_dict("records"),
+            "label_sources": list(self.sources),
+            "expected_largest_by_chance": self.expected[:_MOST_RECORDS].tolist(),
+            "skipped": list(self.skipped),
+            "caveats": list(self.caveats),
+        }
+
+    def __repr__(self) -> str:
+        n, shown = self.vectors.n_latents, self.to_pandas()
+        where = repr(self.searched[0]["name"]) if len(self.searched) == 1 else f"{len(self.searched):,} dictionaries"
+        lines = [
+            f"Nearest of {counted(self.n_candidates, 'latent')} of {where} to {self.vectors.name!r}, "
+            f"{counted(n, 'vector')} × {self.vectors.d_in:,} ({'' if self.signed else 'absolute '}cosine)"
+        ]
+        shown = shown.assign(label=[label_text(row) for row in self.labels])
+        for i, vector in enumerate(self.vectors.latent_ids[:_SHOWN].tolist()):
+            chance = f"; largest by chance {self.expected[i]:.3f}" if self.turns else ""
+            lines.append(f"  vector {vector}{self._label_of(vector)}{chance}")
+            mine = shown[shown["vector_id"] == vector]
+            rows: list[tuple[str, ...]] = [("rank", "run", "latent", "cosine", "p", "label", "")]
+            rows += [
+                (f"{h.rank}", h.run, f"{h.latent_id}", f"{h.cosine:.4f}", or_dash(h.p_value, ".3g"), h.label,
+                 h.link or "")
+                for h in mine.itertuples()
+            ]  # fmt: skip
+            rows = rows if mine["label"].any() else [(*row[:5], row[6]) for row in rows]
+            lines += [f"    {line}" for line in aligned(rows)]
+        if n > _SHOWN:
+            lines.append(f"  … and {n - _SHOWN:,} more vectors, all in the table")
+        lines.append(f"  {self._meaning_of_p}")
+        lines += [f"  not searched: {text}" for text in few(self.skipped, _SHOWN)]
+        lines += [f"  labels: {'; '.join(self.sources)}"] if self.sources else []
+        return "\n".join([*lines, *(f"  caveat: {c}" for c in self.caveats)])
+
+    def _label_of(self, vector: int) -> str:
+        """Return the label of a vector that is a labeled latent, in brackets; empty without one."""
+        labels = self.vectors.labels
+        text = "" if labels is None else label_text(labels_of(labels, np.array([vector])).iloc[0])
+        return f" ({text})" if text else ""

@@ -1,0 +1,146 @@
+"""Contents of a page of a flow: layers side by side, chains as high as they lie in the figure, edges as partners."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sae_geometry.comparisons.flow_result import Flow
+from sae_geometry.explorer.contents import Contents, checked, made_now
+from sae_geometry.io.parquet import read_table
+from sae_geometry.matching.defaults import MOST_RUNS
+from sae_geometry.pairwise.label_columns import labeled_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+WIDTH = 1.7  # of the picture, for a height of 1
+_COLUMN = 0.55  # width of a layer's column, in distances between columns
+_SPREAD = (5**0.5 - 1) / 2  # multiples of it, without their whole part, are spread evenly
+_EVIDENCE = (
+    "a column per layer, one point per latent; a solid line follows a chain from layer to layer, dashed ones are "
+    "splits and merges; chains that start in one layer lie together, the longest lowest"
+)
+_ENDS, _NEXT_ENDS = ("run", "latent_id"), ("next_run", "next_latent_id")
+_LABELS = {"tokens": "string", "explanation": "string", "readable": "boolean", "density": "Float64"}
+
+
+def contents_of_flow(flow: Flow) -> Contents:
+    """Return the contents of a flow in memory."""
+    summary = {**made_now(), "kind": "Flow", **flow.summary()}
+    return flow_contents(flow.edges(), labeled_table(flow.chains(), flow.layers), summary)
+
+
+def read_flow(folder: Path, summary: Mapping[str, Any]) -> Contents:
+    """Read the contents of a folder that `sae-geometry flow` wrote, with its summary.
+
+    Raises:
+        FileNotFoundError: a table is missing.
+        ValueError: incomplete or damaged results.
+    """
+    edges, chains = (read_table(folder, f"{name}.parquet") for name in ("edges", "chains"))
+    return checked(flow_contents(edges, chains, summary), folder)
+
+
+def flow_contents(edges: pd.DataFrame, chains: pd.DataFrame, summary: Mapping[str, Any]) -> Contents:
+    """Return the contents of the page of a flow, from its two tables and its summary.
+
+    Raises:
+        ValueError: more layers than a page holds, or tables that are not as `Flow` makes them.
+    """
+    import pandas as pd
+
+    try:
+        names = [str(given["name"]) for given in summary["inputs"].values()]
+        if len(names) > MOST_RUNS:
+            raise ValueError(f"a page is made of up to {MOST_RUNS} layers; this flow has {len(names):,}")
+        layers = [_layer(at, name, chains, len(names)) for at, name in enumerate(names)]
+        back = edges.rename(columns=dict([*zip(_ENDS, _NEXT_ENDS, strict=True), *zip(_NEXT_ENDS, _ENDS, strict=True)]))
+        both = pd.concat([edges, back]).sort_values("cosine", ascending=False, kind="stable")
+        between = dict(iter(both.groupby(["run", "next_run"])))
+        partners = [_partners(layer, names, between, chains) for layer in layers]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError("edges, chains and summary are not as we write them; make the results again") from error
+    points = {name: len(layer) for name, layer in zip(names, layers, strict=True)}
+    told = dict(summary) | {"points": points, "inputs": [*summary["inputs"].values()], "evidence_lines": [_EVIDENCE]}
+    return Contents(pd.concat(partners, ignore_index=True), told, {})
+
+
+def _layer(at: int, name: str, chains: pd.DataFrame, n_layers: int) -> pd.DataFrame:
+    """Return the latents of a layer with their chains, places and labels."""
+    import pandas as pd
+
+    there = chains[chains[f"latent_{at}"] >= 0]
+    there = there.sort_values(["first_layer", "n_layers"], ascending=[True, False], kind="stable")
+    pitch = WIDTH / max(n_layers - 1, 1)
+    aside = (there["chain"].to_numpy() * _SPREAD) % 1 - 0.5
+    labels = {
+        column: pd.Series(there[f"latent_{at}:{column}"].to_numpy(), dtype=kind)
+        for column, kind in _LABELS.items()
+        if f"latent_{at}:{column}" in there
+    }
+    frame = pd.DataFrame(
+        {
+            "run": name,
+            "latent_id": there[f"latent_{at}"].to_numpy(dtype=np.int64),
+            "chain": there["chain"].to_numpy(),
+            "x": pitch * (at + _COLUMN * aside),
+            "y": (np.arange(len(there)) + 0.5) / max(len(there), 1),
+            **labels,
+        }
+    )
+    return frame.rename(columns={"density": "frequency"})
+
+
+def _partners(
+    layer: pd.DataFrame, names: list[str], edges: Mapping[Any, pd.DataFrame], chains: pd.DataFrame
+) -> pd.DataFrame:
+    """Return a layer with the columns of partners in every other: the best edge as nearest, the chain as one-to-one.
+
+    `edges` has for two layers their edges, from the first of them, the largest cosine first.
+    """
+    import pandas as pd
+
+    name = layer["run"].iloc[0]
+    ids = pd.Index(layer["latent_id"])
+    chain = chains.set_index("chain").loc[layer["chain"]]
+    columns: dict[str, Any] = {}
+    for at, other in enumerate(names):
+        on_chain = {} if other == name else {"one_to_one_partner_id": _known(chain[f"latent_{at}"])}
+        between = edges.get((name, other))
+        if between is None:
+            columns |= _columns(other, len(layer), **on_chain)
+            continue
+        best = between.drop_duplicates("latent_id").set_index("latent_id").reindex(ids)
+        back = between.drop_duplicates("next_latent_id").set_index("next_latent_id")["latent_id"]
+        on = between[between["kind"] == "continues"].set_index("latent_id")["cosine"].reindex(ids)
+        columns |= _columns(
+            other,
+            len(layer),
+            max_cosine=best["cosine"].to_numpy(dtype=float),
+            partner_id=best["next_latent_id"].to_numpy(dtype=float),
+            mutual=back.reindex(best["next_latent_id"]).to_numpy() == ids.to_numpy(),
+            one_to_one_cosine=on.to_numpy(dtype=float),
+            q_value=best["q_value"].to_numpy(dtype=float),
+            **on_chain,
+        )
+    return pd.concat([layer.drop(columns="chain"), pd.DataFrame(columns)], axis=1)
+
+
+def _known(ids: pd.Series[Any]) -> np.ndarray:
+    """Return ids as numbers, nan for −1."""
+    return ids.where(ids >= 0).to_numpy(dtype=float)
+
+
+def _columns(other: str, n: int, **known: np.ndarray) -> dict[str, Any]:
+    """Return the six columns of partners in a layer; nulls where nothing is known."""
+    import pandas as pd
+
+    none = np.full(n, np.nan)
+    whole = {key: pd.array(known.get(key, none), dtype="Int64") for key in ("partner_id", "one_to_one_partner_id")}
+    numbers = {key: known.get(key, none) for key in ("max_cosine", "one_to_one_cosine", "q_value")}
+    mutual = pd.array(known.get("mutual", np.zeros(n, dtype=bool)), dtype="boolean")
+    return {f"{key}:{other}": values for key, values in {**numbers, **whole, "mutual": mutual}.items()}
