@@ -19,7 +19,7 @@ from sae_geometry.plots.style import (
     in_paper_style,
     new_figure,
 )
-from sae_geometry.plots.text import lettered, makes_room, put_legend, put_title
+from sae_geometry.plots.text import makes_room, put_legend, put_title, shortened
 
 _MOST_LINEAR = 100  # latents in a bin up to which the count is drawn on a linear axis
 _COLORS = {"only A": ONE_TO_ONE, "shared": MUTED, "only B": NEAREST}
@@ -45,7 +45,9 @@ def relative_norm_histogram(found: Any, ax: Axes | None = None, *, legend: bool 
         ax.set_yscale("symlog", linthresh=1)
     ax.yaxis.set_major_formatter("{x:,.0f}")
     low, high = found.cuts
-    ax.set(xlim=(0, 1), xlabel=f"relative decoder norm, B / (A + B); cuts {low:g} and {high:g}", ylabel="latents")
+    ax.set(xlim=(0, 1), xlabel="relative decoder norm, B / (A + B)", ylabel="latents")
+    if makes_room(ax):
+        ax.set_title(f"dashed: cuts, {low:g} and {high:g}", loc="left", fontsize=7)
     put_legend(ax, ax.get_legend_handles_labels()[0], legend=legend)
     return ax
 
@@ -72,5 +74,6 @@ def by_index_figure(found: Any) -> Figure:
     left, right = figure.subplots(1, 2)
     relative_norm_histogram(found, ax=left)
     same_id_histogram(found, ax=right)
-    put_title(figure, lettered({"A": found.a.name, "B": found.b.name}, 0.9 * PAGE_WIDTH * 72, 8, "bold"))
+    a, b = (shortened(d.name, 0.4 * PAGE_WIDTH * 72, 8, "bold") for d in (found.a, found.b))
+    put_title(figure, f"A: {a}   B: {b}")
     return figure

@@ -83,8 +83,8 @@ def test_incomplete_damaged_and_foreign_exports_are_refused(export):
     [
         (record(5, frac_nonzero=0.1), "twice"),
         (record(7, frac_nonzero=1.5), "share of tokens"),
-        ({**record(0), "index": "-3"}, "no latent id"),
-        ({**record(0), "index": "9" * 30}, "no latent id"),
+        ({**record(0), "index": "-3"}, "not a latent id"),
+        ({**record(0), "index": "9" * 30}, "not a latent id"),
     ],
 )
 def test_wrong_records_are_refused(export, wrong, says):

@@ -298,6 +298,7 @@ def figures_of(names: Sequence[str], n: int) -> dict[str, Callable[[], Figure]]:
         "ridgeline pooled": lambda: plots.ridgeline_figure(seeds(names, groups)),
         "recurrence figure": lambda: plots.recurrence_figure(seeds(names, groups)),
         "agreement": lambda: plots.agreement_figure(agreement(a, b, n)),
+        "frequency figure": lambda: plots.frequency_figure(agreement(a, b, n)),
         "span": lambda: plots.span_figure(span(a, b, n)),
         "flow": lambda: plots.flow_figure(flow(n)),
         "nearest figure": lambda: plots.nearest_figure(nearest(a, n)),
