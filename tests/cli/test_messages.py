@@ -41,6 +41,7 @@ WHO = {
     "--dask-load": {"compare", "match", "seeds", "umap"},
     "--by": {"runs"},
     "--fold": {"flow"},
+    "--map": {"compare", "nearest"},
     "--labels": SAVE - {"span", "project", "tokens"},
     "--unembed": SAVE - {"span", "project"},
     "--pairing": {"compare"},
@@ -135,6 +136,7 @@ def test_no_message_asks_a_command_line_for_python() -> None:
 THINGS = "latents|regions|minutes|threads|cores|tiles|checkpoints"
 TWO_OR_MORE = {
     "comparisons/inference.py", "dictionary.py", "io/activity.py", "embedding/regions.py", "matching/shared.py",
+    "comparisons/checkpoints.py",  # a run has two checkpoints or more
     # "of N latents", all of a dictionary
     "comparisons/by_index.py", "comparisons/flow_result.py", "comparisons/ground_truth.py", "comparisons/nearest.py",
     "labels/attach.py", "labels/tokens.py", "pairwise/mapping.py", "plots/flow.py", "plots/nearest.py",

@@ -210,8 +210,8 @@ class _Search:
         encoder, encoder_axes = self._encoder(layout, groups, n, turned)
         if encoder is not None and not encoder_axes:
             return None
-        site = groups.get("site", "").replace("-", ".")
-        hook = site if site and layer_named(site) is not None else None
+        spelled = groups.get("site", "").replace("-", ".")
+        hook = spelled if layer_named(spelled) is not None else None
         mixture = layout.mixture
         if mixture is not None and not self._are_factors(mixture, n, d):
             return None
