@@ -114,7 +114,7 @@ class Nearest(Answer):
         more = f" and {len(self.searched) - 12:,} more" if len(self.searched) > 12 else ""
         p = f"A p-value is the {self._meaning_of_p.removeprefix('p: ')}." if self.turns else "There are no p-values."
         return (
-            f"We looked up the nearest of {self.n_candidates:,} latents of {searched}{more} to each vector of "
+            f"We looked up the nearest of {counted(self.n_candidates, 'latent')} of {searched}{more} to each vector of "
             f"{self.vectors.name}, by {methods.measure('decoder', self.signed)}. {methods.EXACT} {p}"
         )
 

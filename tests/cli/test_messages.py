@@ -138,7 +138,8 @@ TWO_OR_MORE = {
     "comparisons/inference.py", "dictionary.py", "io/activity.py", "embedding/regions.py", "matching/shared.py",
     "comparisons/checkpoints.py",  # a run has two checkpoints or more
     # "of N latents", all of a dictionary
-    "comparisons/by_index.py", "comparisons/flow_result.py", "comparisons/ground_truth.py", "comparisons/nearest.py",
+    "comparisons/by_index.py", "comparisons/flow_result.py", "comparisons/ground_truth.py",
+    "comparisons/nearest_result.py",
     "labels/attach.py", "labels/tokens.py", "pairwise/mapping.py", "plots/flow.py", "plots/nearest.py",
     "plots/splitting.py",
 }  # fmt: skip
