@@ -97,8 +97,9 @@ def results_page() -> str:
     parts += [
         "## Labels",
         "",
-        "With `--unembed` or `--labels`, tables and lists have these columns too: for partners with `partner_` or "
-        "`nearest_` in front, in `consensus.parquet` with the run's name and a colon.",
+        "With `--unembed` or `--labels`, tables and lists have these columns too: for partners with `partner_`, "
+        "`nearest_` or `next_` in front, in `consensus.parquet` with the run's name and a colon, in `chains.parquet` "
+        "with `latent_L:`.",
         "",
         *column_rows(LABELS),
     ]

@@ -19,7 +19,6 @@ from matplotlib.patheffects import Normal, Stroke
 
 import sae_geometry as sg
 from analyses.common.figures import ROOT, source_of, write_figure
-from sae_geometry.io.escaping import shown
 
 COMMAND = "python -m analyses.demo.make_figures"
 
@@ -110,7 +109,7 @@ def _map(ax: Axes, embedding: sg.Embedding, table: pd.DataFrame) -> None:
     x, y = embedding.coords[order].T
     ax.scatter(x, y, c=colors[order], s=2.5, linewidths=0, rasterized=True)
     for region in (r for r in embedding.regions.regions if r.marks):
-        marks = [shown(mark.token) for mark in region.marks]
+        marks = [mark.token.strip() for mark in region.marks]
         word = next(filter(is_word, marks), marks[0])
         text = ax.text(*region.center, word, fontsize=6.5, ha="center", va="center")
         text.set_path_effects([Stroke(linewidth=1.8, foreground="white"), Normal()])

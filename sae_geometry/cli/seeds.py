@@ -51,7 +51,7 @@ def seeds(
 
     Writes report.html, pairs.parquet, consensus.parquet, consensus.safetensors, orphans.parquet, summary.json and
     figures/. Finished pairs stay in a folder next to the results (its name with .pairs; in the cache where nothing may
-    be written there) until all are done; after an interruption the same command with --resume continues from them.
+    be written there) until all are done. After an interruption, give --resume: it continues from them.
     """
     import sae_geometry as sg
     from sae_geometry.comparisons.seeds import forget_pairs

@@ -17,6 +17,7 @@ from typing import Any
 
 import pandas as pd
 
+from sae_geometry.io.escaping import shown
 from sae_geometry.io.labels import Labels
 from sae_geometry.sources.plain import parse_json
 
@@ -153,7 +154,7 @@ def _records(folder: Path, source: str) -> Iterator[Mapping[str, Any]]:
     for path, record in _lines([path for _, path in sorted(batches.items())]):
         said = (str(record.get("modelId")), str(record.get("layer")))
         if said != (model, layer):
-            raise ExportError(f"{path.name} is of {said[0][:60]}/{said[1][:60]}, not of {source}")
+            raise ExportError(f"{path.name} is of {shown(said[0], 60)}/{shown(said[1], 60)}, not of {source}")
         yield record
 
 

@@ -66,7 +66,10 @@ _MATCHES = (
     | _ACTIVITY
 )
 _BY_INDEX = {
+    "run": Column(TEXT, "name of dictionary A"),
     "latent_id": Column(ID, "the id that both dictionaries have"),
+    "partner_run": Column(TEXT, "name of dictionary B"),
+    "partner_id": Column(ID, "the same id, of dictionary B"),
     "cosine": Column(COSINE, "cosine of the two decoder directions of this id; empty where one is zero"),
     "norm_a": Column("norm, as stored", "norm of A's decoder row"),
     "norm_b": Column("norm, as stored", "norm of B's decoder row"),
@@ -196,6 +199,8 @@ _EDGES = {
     "q_value": Column(SHARE, "smallest false discovery rate at which the edge is significant"),
     "kind": Column(TEXT, "continues: one-to-one; splits: from the nearest before; merges: into the nearest after"),
     "norm_ratio": Column("ratio", "decoder norm of the later latent over that of the earlier"),
+    "plain_cosine": Column(COSINE, "with --map: the cosine without the map"),
+    "folded_mse": Column("squared norm, per dimension", "with --fold: ‖x − y‖² / d of the decoder rows as stored"),
 }
 _CHAINS = {
     "chain": Column("number", "number of the chain"),

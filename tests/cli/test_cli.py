@@ -340,7 +340,7 @@ def test_a_memory_ceiling_holds_for_the_command_and_ends_with_it(run):
 def test_estimate_says_what_a_question_would_cost(run):
     result = run("estimate", NARROW, A)
     assert result.exit_code == 0, result.stderr
-    for part in ("compare: 6 sweeps on cpu", "operations", "above the inputs", "time"):
+    for part in ("compare: 8 sweeps on cpu", "operations", "above the inputs", "time"):
         assert part in result.stdout
     found = json.loads(run("estimate", NARROW, A, "--for", "umap", "--json", "-q").stdout)
     assert found["flops"] > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,11 @@ def checkpoints() -> Path:
     return folder
 
 
+def folding(d: Dictionary) -> Dictionary:
+    """The dictionary with thresholds, as of a JumpReLU SAE."""
+    return replace(d, threshold=torch.full((d.n_latents,), 2.0))
+
+
 @cache
 def results() -> dict[str, tuple[str, Any]]:
     """The command that makes it and the result, by a name of its own."""
@@ -72,6 +78,7 @@ def results() -> dict[str, tuple[str, Any]]:
         "drift": ("drift", sg.drift(checkpoints(), threshold=0.95)),
         "nearest": ("nearest", sg.nearest(mapped[0], [mapped[1]], 2, turns=9)),
         "flow": ("flow", sg.flow([a, b])),
+        "folded": ("flow", sg.flow([folding(a), folding(b)], fold=True, maps=[("turn", np.eye(a.d_in))])),
         "reads": ("flow", sg.flow([a, b], on="reads")),
         "tokens": ("tokens", read_tokens(a, words, k=3)),
         "umap": ("umap", picture),

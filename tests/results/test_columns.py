@@ -13,7 +13,7 @@ import sae_geometry as sg
 from sae_geometry.results.columns import LABELS, TABLES
 
 _NAMES = {"K": r"\d+", "T": r"\d+", "L": r"\d+", "RUN": "(?:one|two|three)", "NAME": ".+"}
-_OF_A_PARTNER = "(?:partner_|nearest_|(?:one|two|three):)?"
+_OF_A_PARTNER = "(?:partner_|nearest_|next_|(?:one|two|three|latent_[0-9]+):)?"
 
 
 def fits(name: str, keys: list[str]) -> str | None:

@@ -100,7 +100,9 @@ def main() -> int:
                     if number and time.monotonic() > end:  # the first round is done whole
                         break
                     start = time.process_time()
-                    fate, found = try_case(family, args.seed, case, Path(place))
+                    own = Path(place) / family
+                    own.mkdir(exist_ok=True)
+                    fate, found = try_case(family, args.seed, case, own)
                     slowest = max(slowest, (time.process_time() - start, family, case))
                     counts[family, fate] += 1
                     if found:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from sae_geometry.io.escaping import shown
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.files.tensor_file import MAX_HEADER_BYTES, Place, TensorFile
 
@@ -29,11 +30,12 @@ def open_index(index: Path, open_one: Callable[[Path], TensorFile]) -> TensorFil
     for name in sorted(set(owners.values())):
         path = index.parent / name
         if not path.is_file():
-            raise SourceError(f"{index.name} names {name}, which is not next to it; fetch that file too")
+            raise SourceError(f"{index.name} names {shown(name)}, which is not next to it; fetch that file too")
         shards[name] = open_one(path)
     missing = [k for k, n in owners.items() if k not in shards[n].entries and k not in shards[n].unread]
     if missing:
-        raise SourceError(f"{index.name} says that {missing[0]!r} is in {owners[missing[0]]}, which does not hold it")
+        shard = shown(owners[missing[0]])
+        raise SourceError(f"{index.name} says that {missing[0]!r} is in {shard}, which does not hold it")
     return _chosen(index, owners, shards)
 
 
