@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -201,15 +201,17 @@ def _with_expected(
     own: bool,
 ) -> tuple[Matching, Matching]:
     """Add the null expectations of `method`: against B turned and, with `own`, between halves of each dictionary."""
-    if progress is not None:
-        progress(f"chance of {method}", 0.0)
+    tick = (lambda _: None) if progress is None else partial(progress, f"chance of {method}")
+    tick(0.0)
     x, y = pair_operands(c.a, c.b, c.on)
     how: Any = {"absolute": not c.signed} | (asdict(limits) if method == "optimal" else {})
     expected = turned_pairs(x, y, method, c.turns, threshold=c.threshold, swept=c.control_sweeps, **how)
     there, here = (replace(m, expected_pairs=expected) for m in (there, here))
+    tick(0.6 if own else 1.0)
     if not own:
         return there, here
     of_x, of_y = (own_pairs(z, method, scale=s, **how) for z, s in zip((x, y), OWN_SCALES[c.on], strict=True))
+    tick(1.0)
     return replace(there, own_pairs=of_x), replace(here, own_pairs=of_y)
 
 

@@ -79,7 +79,7 @@ def test_pairs_kept_under_another_name_are_resumed_by_that_name(here: Path, monk
     with held(here / "seeds-r0-r1"), monkeypatch.context() as dies:
         dies.setattr(module, "write_pair", stopped)
         cut = CliRunner().invoke(app, command)
-    assert "1 finished pair kept in seeds-r0-r1-2.pairs; the same command with --resume -o seeds-r0-r1-2" in cut.stderr
+    assert "1 finished pair saved in seeds-r0-r1-2.pairs; the same command with --resume -o seeds-r0-r1-2" in cut.stderr
     done = CliRunner().invoke(app, [*command, "--resume", "-o", "seeds-r0-r1-2"])
     assert done.exit_code == 0, done.stderr
     assert not list(here.glob("*.pairs"))

@@ -88,7 +88,7 @@ def test_what_is_wrong_on_the_server_is_one_sentence(bucket):
     first = f"v1/{SOURCE}/features/batch-0.jsonl.gz"
     with pytest.raises(SourceError, match="no export of gpt2-small/9-res-jb"):
         fetch_export("gpt2-small/9-res-jb")
-    with pytest.raises(SourceError, match="no MODEL/SOURCE"):
+    with pytest.raises(SourceError, match="is not a MODEL/SOURCE"):
         fetch_export("../../etc")
     bucket.faults[first] = status(404)
     with pytest.raises(SourceError, match=r"batch-0\.jsonl\.gz: not found \(404\)"):
