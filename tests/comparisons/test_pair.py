@@ -415,9 +415,7 @@ def test_progress_reaches_one(toy_pair):
     sg.compare(*toy_pair, progress=lambda stage, share: seen.append((stage, share)))
     last = dict(seen)
     assert {"similarities", "turned control", "own control", "chance of optimal"} <= last.keys()
-    solver = {
-        stage for stage in last if "gap" in stage
-    }  # its share is of a round, of which there are as many as needed
+    solver = {stage for stage in last if "gap" in stage}  # its share is of a round
     assert {share for stage, share in last.items() if stage not in solver} == {1.0}
 
 
