@@ -459,7 +459,7 @@ def test_the_scheduler_lost_is_one_sentence_and_finished_pairs_are_kept(tmp_path
     assert result.exit_code == 1, result.output
     errors = [line for line in result.stderr.splitlines() if line.startswith("error")]
     assert errors == [f"error: the Dask scheduler at {address} was lost; start it again and run the same command"]
-    assert "kept in" in result.stderr
+    assert "saved in" in result.stderr
     assert "finished pair" in result.stderr
     assert list(kept.glob("[!.]*.npz"))
     assert not (tmp_path / "out").exists()
@@ -492,7 +492,7 @@ def test_a_signal_ends_client_and_workers(tmp_path, rng, kill, sent, code, said)
     assert "Traceback" not in told
     if said is not None:
         assert told.splitlines()[-1] == said
-        assert "kept in out.pairs" in told
+        assert "saved in out.pairs" in told
     assert list(tmp_path.glob("out.pairs/[!.]*.npz"))
     assert not (tmp_path / "out").exists()
     deadline = time.monotonic() + 200

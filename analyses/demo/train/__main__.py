@@ -25,14 +25,16 @@ _stop_asked = False
 def main(arguments: list[str] | None = None) -> int:
     """Run one stage; 0 done, 1 a run failed, 2 wrong use, 130 stopped, with everything saved."""
     args = _parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, _ask_to_stop)
-    signal.signal(signal.SIGINT, _ask_to_stop)
+    before = {number: signal.signal(number, _ask_to_stop) for number in (signal.SIGTERM, signal.SIGINT)}
     torch.set_num_threads(args.threads)
     try:
         return int(args.stage(args))
     except AnalysisError as error:
         print(f"error: {error}", file=sys.stderr)
         return WRONG_USE
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def prepare(args: argparse.Namespace) -> int:
