@@ -672,7 +672,7 @@ def test_a_wrong_answer_is_not_believed(spoil, kind):
 
 def test_a_command_stops_at_a_wrong_answer_and_saves_nothing(client, workers_do):
     workers_do(on_workers.cosine_of_five)
-    with pytest.raises(ClusterError, match="nothing of it was kept"), changed(runner=dask_runner(client)):
+    with pytest.raises(ClusterError, match="nothing of it was saved"), changed(runner=dask_runner(client)):
         sweep(points(100, 0), points(90, 1))
 
 
