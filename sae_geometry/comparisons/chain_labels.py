@@ -82,7 +82,7 @@ class ChainLabels:
 
 
 def chain_labels(fates: pd.DataFrame, chains: pd.DataFrame, layers: Sequence[Dictionary]) -> ChainLabels | None:
-    """Put labels beside a flow; None where no layer has any.
+    """Return the labels of a flow's chains; None where no layer has any.
 
     Args:
         fates: one row per latent of all layers but the last: run, latent_id, partner_run, partner_id, cosine, fate.

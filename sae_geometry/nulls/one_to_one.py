@@ -60,22 +60,23 @@ def turned_pairs(
     swept: TurnedSweeps | None = None,
     **how: Any,
 ) -> Expected:
-    """Match A with B turned, `turns` times, by the seeds from 0.
+    """Match A with B turned, `turns` times, by consecutive seeds.
 
     Args:
         a, b: the operands of the matching.
         method: the one-to-one matching.
         turns: number of turns, at least one.
         threshold: similarity above which pairs are counted in `share_above`.
-        swept: A swept against B turned, by the seeds from 0, for as many turns as were made.
+        swept: A swept against B turned, for as many turns as were made; further turns continue its seeds.
         how: further arguments of `match`.
 
     Raises:
         KeyboardInterrupt: Ctrl-C during a matching.
     """
-    axes, known = (principal_axes(b), ()) if swept is None else (swept.axes, swept.sweeps)
-    lists = [*known, *repeat(None, turns)]
-    made = [_whole(match(a, turned(b, axes, t), method, nearest=lists[t], **how)) for t in range(turns)]
+    known = TurnedSweeps(principal_axes(b), (), 0) if swept is None else swept
+    lists = [*known.sweeps, *repeat(None, turns)]
+    others = (turned(b, known.axes, known.seed + t) for t in range(turns))
+    made = [_whole(match(a, other, method, nearest=near, **how)) for other, near in zip(others, lists, strict=False)]
     above = [float((x.score > threshold).sum()) / min(len(a), len(b)) for x in made]
     return replace(_expected(made), share_above=float(np.mean(above)))
 

@@ -47,6 +47,16 @@ class Reader:
         box = self.page.locator("#picture").bounding_box()
         return box["x"] + x, box["y"] + y
 
+    def blocked_directive(self) -> str:
+        """Which directive of the page's policy forbids a request that is made from it."""
+        directive: str = self.page.evaluate(
+            """() => new Promise((done) => {
+                document.addEventListener('securitypolicyviolation', (e) => done(e.effectiveDirective), { once: true });
+                fetch('https://example.org/').catch(() => {});
+            })"""
+        )
+        return directive
+
     def settle(self) -> None:
         """Wait until what was asked for has been drawn."""
         self.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
