@@ -22,8 +22,8 @@ def progress_bars() -> Iterator[Progress]:
         >>> with sg.progress_bars() as progress:
         ...     c = sg.compare("demo:local-narrow-seed0", "demo:local-seed0", progress=progress)
     """
-    from rich.console import Console
     from rich import progress as rich_progress
+    from rich.console import Console
     from rich.progress import BarColumn, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     with rich_progress.Progress(

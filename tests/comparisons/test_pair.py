@@ -425,7 +425,8 @@ def test_progress_of_saving_names_tables_figures_and_report(toy_pair, tmp_path):
     assert list(dict.fromkeys(stage for stage, _ in seen)) == ["tables", "figures", "report"]
     assert set(dict(seen).values()) == {1.0}
     shares = [share for stage, share in seen if stage == "figures"]
-    assert shares == sorted(shares) and len(shares) > 3
+    assert shares == sorted(shares)
+    assert len(shares) > 3
 
 
 def test_bars_are_drawn_outside_a_terminal_too(toy_pair, monkeypatch):
@@ -438,7 +439,8 @@ def test_bars_are_drawn_outside_a_terminal_too(toy_pair, monkeypatch):
     monkeypatch.setattr(rich.console, "Console", lambda **_: make(file=text, force_terminal=True, width=80))
     with sg.progress_bars() as progress:
         sg.compare(*toy_pair, progress=progress)
-    assert "similarities" in text.getvalue() and "100%" in text.getvalue()
+    assert "similarities" in text.getvalue()
+    assert "100%" in text.getvalue()
 
 
 # ---- encoders, limits, double counting ----------------------------------------------------------------------------

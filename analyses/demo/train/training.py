@@ -28,7 +28,7 @@ from analyses.demo.train.objectives import LaterBlocks, Loss, end_to_end_loss, l
 from analyses.demo.train.plan import Run
 
 TOKENS = 512  # per batch of a local run
-SEQUENCES = 8  # per batch of the others
+SEQUENCES = 4  # per batch of the others
 POSITIONS = 12  # of each sequence where output distributions are compared
 WARMUP = 100  # steps, of the learning rate
 SPARSITY_WARMUP = 0.1  # first share of the steps, over which the coefficient of sparsity rises to its height
