@@ -415,8 +415,8 @@ def test_of_many_runs_the_summary_has_no_matrices_and_the_table_has_all(three, m
     assert "matrices" not in listed
     assert summary["mmcs"] is summary["paired_chance"] is None
     assert "pairs.parquet" in summary["matrices"]
-    assert summary["confounds"]["dead latents"]["pairs"] == 3
-    assert summary["confounds"]["dead latents"]["first"] == "r20, r15"
+    assert summary["confounds"]["dead latents unknown"]["pairs"] == 3
+    assert summary["confounds"]["dead latents unknown"]["first"] == "r20, r15"
     table = few.to_pandas()
     assert table.confounds.str.contains("dead latents").all()
     row = table.set_index(["source", "target"]).loc[("r10", "r20")]
