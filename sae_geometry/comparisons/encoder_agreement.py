@@ -27,7 +27,6 @@ from sae_geometry.sources import as_dictionary
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 GROUPS = ("both high", "both low", "encoder only", "decoder only")
@@ -187,18 +186,8 @@ class Agreement(Answer):
 
         drawn = {"agreement": plots.agreement_figure(self)}
         if self.a.frequency is not None:
-            drawn["frequency"] = plots.frequency_figure(self)
+            drawn["frequency"] = plots.figure_of(lambda ax: plots.frequency_hexbin(self, ax), 3.7, 3.0)
         return drawn
-
-    def plot_frequency(self, ax: Axes | None = None, *, legend: bool = True) -> Axes:
-        """Draw decoder cosine against log firing frequency.
-
-        Raises:
-            ValueError: unknown firing frequencies.
-        """
-        from sae_geometry import plots
-
-        return plots.frequency_hexbin(self, ax=ax, legend=legend)
 
     @property
     def method(self) -> str:

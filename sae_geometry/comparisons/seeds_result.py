@@ -42,7 +42,6 @@ from sae_geometry.results.answer import Answer
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _LISTED = 100  # largest number of runs with matrices in the summary
@@ -246,24 +245,6 @@ class SeedComparison(SeedMatrices, Answer):
     def dictionaries(self) -> tuple[Dictionary, ...]:
         """Return the runs."""
         return self.runs
-
-    def plot_heatmap(self, what: str = "mmcs", ax: Axes | None = None) -> Axes:
-        """Draw one matrix as an annotated heatmap, with groups in blocks."""
-        from sae_geometry import plots
-
-        return plots.seeds_heatmap(self, what, ax=ax)
-
-    def plot_recurrence(self, ax: Axes | None = None) -> Axes:
-        """Draw the share of latents found in exactly 0 … N−1 other runs."""
-        from sae_geometry import plots
-
-        return plots.recurrence_bars(self, ax=ax)
-
-    def plot_rarefaction(self, ax: Axes | None = None) -> Axes:
-        """Draw the number of distinct latents against runs, extrapolated to twice the number of runs."""
-        from sae_geometry import plots
-
-        return plots.rarefaction_curve(self.rarefaction, ax=ax)
 
     @property
     def _groups_of_two(self) -> list[str]:

@@ -23,7 +23,6 @@ from sae_geometry.results.answer import Answer
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 NEAREST = (1, 2, 4, 8, 16, 32)
@@ -114,12 +113,6 @@ class SpanOverlap(Answer):
         from sae_geometry import plots
 
         return {"span": plots.span_figure(self)}
-
-    def plot_explained(self, ax: Axes | None = None, *, legend: bool = True) -> Axes:
-        """Draw the share explained against the number of nearest latents, with the null expectation."""
-        from sae_geometry import plots
-
-        return plots.span_curve(self, ax=ax, legend=legend)
 
     @property
     def method(self) -> str:

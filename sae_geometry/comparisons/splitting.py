@@ -28,7 +28,6 @@ from sae_geometry.sources import as_dictionary
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 N_TERMS = 4
@@ -204,18 +203,6 @@ class SplitMap(Answer):
     def dictionaries(self) -> tuple[Dictionary, ...]:
         """Return the narrow and the wide dictionary."""
         return (self.narrow, self.wide)
-
-    def plot_children(self, ax: Axes | None = None) -> Axes:
-        """Draw the number of children per narrow latent."""
-        from sae_geometry import plots
-
-        return plots.children_bars(self, ax=ax)
-
-    def plot_explained(self, ax: Axes | None = None, *, legend: bool = True) -> Axes:
-        """Draw the share of parents explained by 1, 2, … wide latents, with the null expectation."""
-        from sae_geometry import plots
-
-        return plots.explained_ecdf(self, ax=ax, legend=legend)
 
     @property
     def method(self) -> str:

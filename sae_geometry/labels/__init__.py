@@ -5,5 +5,3 @@ from sae_geometry.labels.label_file import read_labels
 from sae_geometry.labels.model import read_unembedding
 from sae_geometry.labels.tokens import TokenReading, read_tokens
 from sae_geometry.labels.unembedding import Unembedding
-
-__all__ = ["Labels", "TokenReading", "Unembedding", "read_labels", "read_tokens", "read_unembedding"]

@@ -126,7 +126,9 @@ class TokenReading(Answer):
         """Return the figure that `save` draws; none where cosines to the tokens are unknown."""
         from sae_geometry import plots
 
-        return {"tokens": plots.tokens_figure(self)} if len(self.nearest) else {}
+        return (
+            {"tokens": plots.figure_of(lambda ax: plots.tokens_ecdf(self, ax), 3.25, 2.8)} if len(self.nearest) else {}
+        )
 
     @property
     def method(self) -> str:

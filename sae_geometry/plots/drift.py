@@ -17,11 +17,6 @@ def drift_bands(drift: Any, ax: Axes | None = None, *, legend: bool = True) -> A
     """Draw the cosine to the final direction per checkpoint: median, middle 50 % and 90 %, and the share born.
 
     Checkpoints are evenly spaced on the axis, since they are usually saved at doubling intervals.
-
-    Args:
-        drift: a `Drift`.
-        ax: axes to draw on; a new figure if None.
-        legend: draw the legend: below where the figure has a layout that makes room for it, else inside the axes.
     """
     ax = axes_or_new(ax, COLUMN_WIDTH, 3.2)
     x = np.arange(len(drift.labels))
@@ -38,7 +33,7 @@ def drift_bands(drift: Any, ax: Axes | None = None, *, legend: bool = True) -> A
     ax.set_xlabel("checkpoint (samples seen)" if (drift.samples >= 0).any() else "checkpoint")
     ax.set_ylabel("cosine to final direction")
     short = ["median", "middle 50 %", "middle 90 %", "share born"]
-    put_legend(ax, ax.get_legend_handles_labels()[0], short=short, loc="lower right", legend=legend)
+    put_legend(ax, short=short, loc="lower right", legend=legend)
     return ax
 
 

@@ -75,11 +75,6 @@ def similarity_ecdf(curves: Sequence[Matching], ax: Axes | None = None, *, legen
     The chance of each curve is a dashed vertical in its color, isotropic chance a faint dotted one. Line style is
     direction (solid forth, dashed back), color is the way of counting. Every latent of the source counts: those that a
     one-to-one matching leaves without a partner lift its curve from the start.
-
-    Args:
-        curves: one or more `Matching`.
-        ax: axes to draw on; a new figure if None.
-        legend: draw the legend: below where the figure has a layout that makes room for it, else inside the axes.
     """
     ax = axes_or_new(ax, COLUMN_WIDTH * 1.25, 3.5)
     drawn = _drawn(curves)
@@ -94,8 +89,6 @@ def similarity_histogram(curves: Sequence[Matching], ax: Axes | None = None, *, 
 
     Args:
         curves: one or more `Matching`; the first is filled.
-        ax: axes to draw on; a new figure if None.
-        legend: as in `similarity_ecdf`.
     """
     ax = axes_or_new(ax, COLUMN_WIDTH * 1.25, 3.1)
     drawn = _drawn(curves)
@@ -107,11 +100,7 @@ def similarity_histogram(curves: Sequence[Matching], ax: Axes | None = None, *, 
 
 @in_paper_style
 def similarity_figure(curves: Sequence[Matching]) -> Figure:
-    """Draw the figure of a comparison: histogram over ECDF on one horizontal axis.
-
-    Args:
-        curves: one or more `Matching`.
-    """
+    """Draw the figure of a comparison: histogram over ECDF on one horizontal axis."""
     drawn = _drawn(curves)
     figure = new_figure(COLUMN_WIDTH * 1.25, 3.5 + 0.26 * (len(drawn) + len(_chance_handles(drawn))))
     draw_similarity(figure, curves)
@@ -139,8 +128,6 @@ def certainty_curve(
 
     Args:
         curves: matchings, each with the margins [n] by which its pairs are ordered; see `Certainty.least`.
-        ax: axes to draw on; a new figure if None.
-        legend: as in `similarity_ecdf`.
     """
     ax = axes_or_new(ax, COLUMN_WIDTH, 2.4)
     margins = {id(m): margin for m, margin in curves}
@@ -159,8 +146,6 @@ def multiplicity_bars(curves: Sequence[Matching], ax: Axes | None = None, *, leg
 
     Args:
         curves: one or two directions of a nearest matching; filled bars for the first, open bars for the second.
-        ax: axes to draw on; a new figure if None.
-        legend: as in `similarity_ecdf`.
     """
     ax = axes_or_new(ax, height=3.2)
     letters = _letters(curves)
@@ -200,8 +185,6 @@ def counting_bars(counting: DoubleCounting, nearest: Matching, ax: Axes | None =
     Args:
         counting: the decomposition of double counting.
         nearest: the nearest matching, for the names and the quantity.
-        ax: axes to draw on; a new figure if None.
-        legend: as in `similarity_ecdf`.
     """
     ax = axes_or_new(ax, COLUMN_WIDTH * 1.15, 2.6)
     means = [c.mean_similarity for c in counting.counts]

@@ -273,13 +273,15 @@ def test_saved_and_read(four, tmp_path):
 def test_figures_for_many_runs(rng):
     many = [run(rng.standard_normal((8, 6)), f"n{k}", metadata={"kind": "ab"[k % 2]}) for k in range(14)]
     s = sg.seeds(many, matching="mutual")
-    for ax in (s.plot_heatmap(), s.plot_heatmap("shared"), s.plot_recurrence(), s.plot_rarefaction()):
+    draw = sg.plots
+    axes = draw.seeds_heatmap(s), draw.seeds_heatmap(s, "shared"), draw.recurrence_bars(s)
+    for ax in (*axes, draw.rarefaction_curve(s.rarefaction)):
         plt.close(ax.figure)
     assert "and 2 runs more" in s.details()
     assert set(s.figures()) == {"matrices", "ridgeline", "recurrence"}
     assert s.difference("a", "b").refusal is None
     with pytest.raises(ValueError, match="a heatmap shows one of"):
-        s.plot_heatmap("cosine")
+        draw.seeds_heatmap(s, "cosine")
 
 
 @pytest.mark.parametrize(

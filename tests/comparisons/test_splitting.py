@@ -157,8 +157,8 @@ def test_one_latent_and_one_term():
     assert s.combination.explained.tolist() == [[1.0]]
     assert not s.found.any()  # one win among so few proves nothing
     assert "novel" in repr(s)
-    plt.close(s.plot_children().figure)
-    plt.close(s.plot_explained().figure)
+    plt.close(sg.plots.children_bars(s).figure)
+    plt.close(sg.plots.explained_ecdf(s).figure)
 
 
 @pytest.mark.parametrize(

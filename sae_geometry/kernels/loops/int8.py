@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sae_geometry.kernels.loops.cpu import _float32_dot
+from sae_geometry.kernels.loops.cpu import float32_dot
 from sae_geometry.kernels.loops.jit import MAX_IN_ANY_ORDER, compiled
 
 LEVELS = 127  # int8 values run from −127 to 127
@@ -148,7 +148,7 @@ def look_again(x, y, values, indices, coarse, fine, bias, absolute, k):  # type:
             if np.float64(values[i, at]) + coarse[i] < best[k - 1] - fine[i]:
                 break
             j = indices[i, at]
-            score = _float32_dot(x[i], y[j])
+            score = float32_dot(x[i], y[j])
             if absolute:
                 score = abs(score)
             if bias.shape[0] > 0:
