@@ -170,8 +170,6 @@ def truth(
     found, true = distinct([as_dictionary(a), as_dictionary(features)])
     made = compare_loaded(found, true, signed=signed, allow_mismatch=allow_mismatch, progress=progress)
     tick = None if progress is None else lambda step: progress(step.label, step.share)
-    paired = match(made.a.directions, made.b.directions, "optimal", absolute=True, progress=tick)
-    if paired.interrupted:
-        raise KeyboardInterrupt
+    paired = match(made.a.directions, made.b.directions, "optimal", absolute=True, progress=tick).completed()
     mcc = paired.total / paired.n_matched if paired.n_matched else math.nan
     return GroundTruth(made, threshold, mcc)

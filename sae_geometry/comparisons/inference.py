@@ -87,7 +87,7 @@ class KindDifference:
 
 
 def interval_over_runs(
-    matrix: np.ndarray, level: float = LEVEL, *, latents: int | None = None, names: Sequence[str] | None = None
+    matrix: np.ndarray, *, latents: int | None = None, names: Sequence[str] | None = None
 ) -> Interval:
     """Return an interval for the mean over ordered pairs of runs, with runs as the sampling unit.
 
@@ -99,7 +99,6 @@ def interval_over_runs(
 
     Args:
         matrix: [N, N], a value for every ordered pair of runs; the diagonal is not used.
-        level: nominal coverage.
         latents: for shares, the total number of latents over all runs: the interval is then never narrower than
             Wilson's for that number.
         names: names of the runs for the note; their numbers from 1 if None.
@@ -118,17 +117,17 @@ def interval_over_runs(
         raise ValueError("an interval over runs needs a finite value for every pair of runs")
     mean, variance, freedom = _round_robin(symmetric)
     error = math.sqrt(variance)
-    quantile = float(stdtrit(freedom, 0.5 + level / 2))
+    quantile = float(stdtrit(freedom, 0.5 + LEVEL / 2))
     if ((pairs >= 0) & (pairs <= 1)).all() and 0 < mean < 1:
         half = quantile * error / (mean * (1 - mean))
         low, high = (float(expit(logit(mean) + side * half)) for side in (-1, 1))
     else:
         low, high = mean - quantile * error, mean + quantile * error
     if latents is not None:
-        least = wilson(mean * latents, latents, level)
+        least = wilson(mean * latents, latents)
         low, high = min(low, least[0]), max(high, least[1])
     note = _note(symmetric, [f"run {at + 1}" for at in range(n)] if names is None else list(names))
-    return Interval(mean, low, high, level, "runs", n, error, note)
+    return Interval(mean, low, high, LEVEL, "runs", n, error, note)
 
 
 def runs_apart(matrix: np.ndarray) -> list[int]:
@@ -159,12 +158,11 @@ def runs_apart(matrix: np.ndarray) -> list[int]:
     return taken[:apart]
 
 
-def interval_over_latents(values: np.ndarray, level: float = LEVEL) -> Interval:
+def interval_over_latents(values: np.ndarray) -> Interval:
     """Return Student's interval for the mean of one pair of runs, with latents as the sampling unit.
 
     Args:
         values: [n], one similarity per latent; nan is ignored.
-        level: nominal coverage.
 
     Raises:
         ValueError: fewer than two values.
@@ -175,13 +173,11 @@ def interval_over_latents(values: np.ndarray, level: float = LEVEL) -> Interval:
     if len(there) < 2:
         raise ValueError(f"an interval over latents needs at least two; got {len(there)}")
     mean, error = float(there.mean()), float(there.std(ddof=1) / math.sqrt(len(there)))
-    half = float(stdtrit(len(there) - 1, 0.5 + level / 2)) * error
-    return Interval(mean, mean - half, mean + half, level, "latents of one pair", len(there), error)
+    half = float(stdtrit(len(there) - 1, 0.5 + LEVEL / 2)) * error
+    return Interval(mean, mean - half, mean + half, LEVEL, "latents of one pair", len(there), error)
 
 
-def interval_both_ways(
-    means: Sequence[float], deviations: Sequence[float], counts: Sequence[int], level: float = LEVEL
-) -> Interval:
+def interval_both_ways(means: Sequence[float], deviations: Sequence[float], counts: Sequence[int]) -> Interval:
     """Return an interval for the mean of both directions of one pair of runs, with latents as the sampling unit.
 
     Mutual nearest neighbors contribute the same similarity to both directions, so the two means are not independent;
@@ -190,29 +186,28 @@ def interval_both_ways(
 
     Args:
         means, deviations, counts: mean, standard deviation and number of similarities per direction.
-        level: nominal coverage.
     """
     from scipy.special import stdtrit
 
     mean = sum(means) / 2
     error = sum(s / math.sqrt(n) for s, n in zip(deviations, counts, strict=True)) / 2
     least = min(counts)
-    half = float(stdtrit(least - 1, 0.5 + level / 2)) * error if least > 1 else math.nan
-    return Interval(mean, mean - half, mean + half, level, "latents of one pair", least, error)
+    half = float(stdtrit(least - 1, 0.5 + LEVEL / 2)) * error if least > 1 else math.nan
+    return Interval(mean, mean - half, mean + half, LEVEL, "latents of one pair", least, error)
 
 
-def interval_of_share(count: int, n: int, level: float = LEVEL) -> Interval:
+def interval_of_share(count: int, n: int) -> Interval:
     """Return Wilson's interval for the share of `count` among n latents of one pair of runs; it stays in 0…1."""
     share = count / n
-    low, high = wilson(count, n, level)
-    return Interval(share, low, high, level, "latents of one pair", n, math.sqrt(share * (1 - share) / n))
+    low, high = wilson(count, n)
+    return Interval(share, low, high, LEVEL, "latents of one pair", n, math.sqrt(share * (1 - share) / n))
 
 
-def wilson(count: int | float, n: int, level: float = LEVEL) -> tuple[float, float]:
+def wilson(count: int | float, n: int) -> tuple[float, float]:
     """Return Wilson's score interval for a share of n independent trials (Wilson 1927)."""
     from scipy.special import ndtri
 
-    z = float(ndtri(0.5 + level / 2))
+    z = float(ndtri(0.5 + LEVEL / 2))
     share = count / n
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))

@@ -161,9 +161,7 @@ def partners_across(
         if found is None or found.rows.score.shape[1] < LISTED:
             found = listing_sweep(a.directions, b.directions, _LISTED)
         method = default_matching(a.n_latents, b.n_latents)
-        made = match(a.directions, b.directions, method, nearest=found)
-        if made.interrupted:
-            raise KeyboardInterrupt
+        made = match(a.directions, b.directions, method, nearest=found).completed()
         forth, back = turned_controls(a.directions, b.directions, found, How(turns=1))
         q = [
             q_values(excess(c.target[:, 0], c), c.ratio)

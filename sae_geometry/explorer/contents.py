@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sae_geometry.embedding.embedding import Embedding
-from sae_geometry.embedding.quality import Evidence
 from sae_geometry.embedding.region_record import regions_record
 from sae_geometry.io.escaping import escaped, shown
 from sae_geometry.io.parquet import read_table
@@ -96,7 +95,7 @@ class Contents:
             "by_chance": _by_chance(self.summary.get("pairs") or [], self.names),
             "regions": [_region(region) for region in self.regions.get("regions", [])],
             "regions_how": _text(self.regions.get("how")) or "",
-            "evidence": escaped(evidence_line(self.summary)),
+            "evidence": escaped("; ".join(map(str, self.summary["evidence_lines"]))),
             "params": {key: _text(params[key]) for key in kept if key in params},
             "caveats": _texts(self.summary.get("caveats")),
             "software": {shown(k): shown(v) for k, v in (self.summary.get("software") or {}).items()},
@@ -194,19 +193,6 @@ def checked(contents: Contents, folder: Path) -> Contents:
         raise ValueError(f"{folder}: the table has latent ids beyond 0…{_LAST_ID:,}; make the results again")
     contents.about()
     return contents
-
-
-def evidence_line(summary: Mapping[str, Any]) -> str:
-    """Return the evidence line of a summary, built from its numbers where the summary has none."""
-    said = summary.get("evidence_lines")
-    if isinstance(said, list) and said:
-        return "; ".join(map(str, said))
-    record = summary.get("evidence") or {}
-    values: dict[str, Any] = {k: math.nan if v is None else v for k, v in record.items()}
-    try:
-        return Evidence(**values).line()
-    except (TypeError, ValueError, AttributeError):  # numbers of another version
-        return ", ".join(f"{k.replace('_', ' ')} {v:.3g}" for k, v in record.items() if isinstance(v, int | float))
 
 
 def _kind(column: pd.Series[Any]) -> str:

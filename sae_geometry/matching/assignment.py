@@ -109,6 +109,12 @@ class Assignment:
         """Return whether Ctrl-C ended the matching before it was proven."""
         return self.certificate is not None and self.certificate.stopped == "interrupted"
 
+    def completed(self) -> Assignment:
+        """Return the matching itself; raise KeyboardInterrupt if Ctrl-C ended it, since it is not the optimal one."""
+        if self.interrupted:
+            raise KeyboardInterrupt
+        return self
+
     def reverse(self, m: int) -> tuple[Int64[np.ndarray, " m"], Float64[np.ndarray, " m"]]:
         """Return the row of A matched to each of B's m rows, −1 for none, and the signed score, nan for none."""
         back = inverse(self.partner, m)

@@ -76,7 +76,9 @@ def turned_pairs(
     known = TurnedSweeps(principal_axes(b), (), 0) if swept is None else swept
     lists = [*known.sweeps, *repeat(None, turns)]
     others = (turned(b, known.axes, known.seed + t) for t in range(turns))
-    made = [_whole(match(a, other, method, nearest=near, **how)) for other, near in zip(others, lists, strict=False)]
+    made = [
+        match(a, other, method, nearest=near, **how).completed() for other, near in zip(others, lists, strict=False)
+    ]
     above = [float((x.score > threshold).sum()) / min(len(a), len(b)) for x in made]
     return replace(_expected(made), share_above=float(np.mean(above)))
 
@@ -98,13 +100,7 @@ def own_pairs(a: Float[Tensor, "n d"], method: OneToOne, *, scale: float = 1.0, 
         return Expected.unknown()
     order = torch.randperm(len(a), generator=torch.Generator().manual_seed(seed)).to(a.device)
     half = len(a) // 2
-    return _expected([_whole(match(a[order[:half]] * scale, a[order[half:]], method, **how))])
-
-
-def _whole(made: Assignment) -> Assignment:
-    if made.interrupted:
-        raise KeyboardInterrupt  # an incomplete matching gives no null expectation
-    return made
+    return _expected([match(a[order[:half]] * scale, a[order[half:]], method, **how).completed()])
 
 
 def _expected(made: Sequence[Assignment]) -> Expected:

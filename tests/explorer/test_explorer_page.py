@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 import sae_geometry as sg
 from sae_geometry import explorer
 from sae_geometry.cli import app
-from sae_geometry.explorer.contents import Contents, evidence_line
+from sae_geometry.explorer.contents import Contents
 from sae_geometry.explorer.writing import SCRIPTS
 
 pytest.importorskip("plotly", reason="the explorer needs plotly")
@@ -116,11 +116,11 @@ def test_fifty_thousand_points_stay_below_ten_megabytes(runs):
     assert 2e6 < len(html.encode()) < 10e6
 
 
-def test_evidence_of_another_version_is_listed_plainly():
-    record = {"trustworthiness": 0.9, "old_name": 0.25, "said": "x", "none": None}
-    assert evidence_line({"evidence": record}) == "trustworthiness 0.9, old name 0.25"
-    assert evidence_line({"evidence": record, "evidence_lines": ["one", "two"]}) == "one; two"
-    assert evidence_line({}) == ""
+def test_the_evidence_is_shown_in_one_line_and_must_be_there():
+    frame, record = table(["a"], 20), summary(["a"], 20)
+    assert Contents(frame, record | {"evidence_lines": ["one", "two"]}, {}).about()["evidence"] == "one; two"
+    with pytest.raises(ValueError, match="make the results again"):
+        Contents(frame, {k: v for k, v in record.items() if k != "evidence_lines"}, {}).about()
 
 
 def test_an_embedding_and_the_folder_it_was_saved_to_show_the_same(demo, tmp_path):
@@ -133,7 +133,7 @@ def test_an_embedding_and_the_folder_it_was_saved_to_show_the_same(demo, tmp_pat
         del about["command"], about["created"]
     assert json.dumps(one, default=str) == json.dumps(two, default=str)
     pd.testing.assert_frame_equal(direct.table, saved.table, check_dtype=False)
-    assert one["evidence"] == e.evidence.line()
+    assert one["evidence"] == "; ".join(e.evidence.lines())
     assert (tmp_path / "saved" / "explorer.html").stat().st_size > 1e6
     assert sg.explore(e, tmp_path / "direct.html") == tmp_path / "direct.html"
 
