@@ -50,12 +50,12 @@ def flow(
         Literal["first", "both"] | None,
         typer.Option(
             "--map-side",
-            help="What --map maps: the earlier layer of each step, or all layers. [default: first if there are several "
+            help="Apply --map to the earlier layer of each step, or to all layers. [default: first if there are several "
             "maps, else both]",
         ),
     ] = None,
     html: Annotated[
-        bool, typer.Option("--html", help="Write explorer.html too: lines from layer to layer, in one file.")
+        bool, typer.Option("--html", help="Also write explorer.html, with lines from layer to layer.")
     ] = False,
     *,
     shared: o.Shared,

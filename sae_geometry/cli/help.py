@@ -9,7 +9,10 @@ from typer.core import TyperCommand, TyperGroup
 # Every command, which has a module and a function of this name: a summary, and what an example has after the name.
 COMMANDS = {
     "Compare": {
-        "compare": ("two dictionaries: who has a partner, and how alike", "demo:local-seed0 demo:local-seed1 -o pair"),
+        "compare": (
+            "two dictionaries: partners of latents, and how similar",
+            "demo:local-seed0 demo:local-seed1 -o pair",
+        ),
         "match": ("two dictionaries one to one, optimally: PW-MCC, proven", "demo:local-seed0 demo:local-seed1"),
         "within": ("how redundant one dictionary is", "demo:local-seed0"),
         "seeds": ("every pair of many runs: recurrence, consensus", "saes/seed*"),
@@ -22,14 +25,14 @@ COMMANDS = {
         "drift": ("one run's latents through its checkpoints", "wandb:sparsify/gpt2/RUN"),
     },
     "Look": {
-        "tokens": ("the tokens each latent writes towards, by logit lens", "demo:local-seed0"),
+        "tokens": ("the tokens each latent promotes, by logit lens", "demo:local-seed0"),
         "umap": ("UMAP of one or more dictionaries, exact neighbors", "demo:local-seed0 demo:local-seed1 --html"),
         "project": ("place further runs into a saved UMAP", "umap-local-seed0-local-seed1 demo:e2e-seed0"),
         "explore": ("a saved UMAP as one interactive HTML file", "umap-local-seed0-local-seed1"),
     },
     "Get": {
-        "inspect": ("what an address holds, and how it is read", "./samples_400000.pt"),
-        "fetch": ("bring a checkpoint to the cache, verified", "hf://org/repo/path"),
+        "inspect": ("what an address contains, and how it is read", "./samples_400000.pt"),
+        "fetch": ("download a checkpoint to the cache, verified", "hf://org/repo/path"),
         "runs": ("the runs of a W&B project as a table", "sparsify/gpt2 --kind local --layer 6"),
         "demos": ("the dictionaries that come with the package", ""),
         "cache": ("show or clear what has been fetched", ""),

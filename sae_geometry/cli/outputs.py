@@ -135,7 +135,7 @@ def page_writer(n_runs: int) -> Callable[[Path], object]:
     from sae_geometry.matching.defaults import MOST_RUNS
 
     if n_runs > MOST_RUNS:
-        raise ValueError(f"--html makes a page of up to {MOST_RUNS} runs; got {n_runs:,}: leave it out")
+        raise ValueError(f"--html shows up to {MOST_RUNS} runs; got {n_runs:,}: leave it out")
     require_plotly()
     return add_page
 

@@ -27,7 +27,7 @@ def truth(
     *,
     shared: o.Shared,
 ) -> None:
-    """Does a dictionary recover known features: precision, recall, F1, uniqueness and MCC, with significance.
+    """Measure how well a dictionary recovers known features: precision, recall, F1, uniqueness, MCC, significance.
 
     Writes report.html, matches.parquet, summary.json and figures/.
     """

@@ -15,7 +15,7 @@ def within(
     *,
     shared: o.Shared,
 ) -> None:
-    """How redundant is one dictionary: every latent's nearest other latent, itself excluded.
+    """Measure how redundant one dictionary is: every latent's nearest other latent, itself excluded.
 
     Writes report.html, matches.parquet, summary.json and figures/.
     """

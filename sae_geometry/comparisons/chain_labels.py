@@ -1,4 +1,4 @@
-"""What a chain means as it goes: the labels of its latents from layer to layer, next to those of each fate."""
+"""Labels along chains: those of a chain's latents from layer to layer, next to those of each fate."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ _ROWS = 2048  # rows of a tile, and columns
 
 @dataclass(frozen=True, eq=False)
 class Coherence:
-    """How far the directions of one dictionary are from orthogonal.
+    """Measures of how far the directions of one dictionary are from orthogonal.
 
     Attributes:
         cumulative: float64 [K], μ₁(k) for k = 1…K, at most 64: the largest sum of |cosine| of one latent with k others

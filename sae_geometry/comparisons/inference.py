@@ -17,7 +17,7 @@ import numpy as np
 LEVEL = 0.95
 SIGNIFICANT = 0.05
 _APART = 0.01  # error rate of flagging a run among exchangeable runs
-_MOST_RELABELLINGS = 20_000
+_MOST_PERMUTATIONS = 20_000
 _SAMPLED = 9_999
 
 
@@ -61,16 +61,16 @@ class KindDifference:
         first, second: the kinds.
         difference: mean over pairs within `first` minus mean over pairs within `second`; nan where a kind has one run.
         p_value: two-sided, the larger of a permutation test and Welch's; nan where there are too few runs.
-        relabellings: number of distinct permutations of runs between kinds, including the observed one.
+        permutations: number of distinct permutations of runs between kinds, including the observed one.
         exact: whether all permutations were enumerated.
-        refusal: why there is no p-value, and how many runs one needs; None where there is one.
+        refusal: the reason why there is no p-value, and the number of runs that one needs; None where there is one.
     """
 
     first: str
     second: str
     difference: float
     p_value: float
-    relabellings: int
+    permutations: int
     exact: bool
     refusal: str | None
 
@@ -82,7 +82,7 @@ class KindDifference:
         how = "all" if self.exact else "sampled"
         return (
             f"{text}, p = {self.p_value:.4g} (the larger of Welch's over runs and a permutation of runs between kinds, "
-            f"{how} {self.relabellings:,} permutations)"
+            f"{how} {self.permutations:,} permutations)"
         )
 
 
@@ -258,7 +258,7 @@ def kind_difference(
     shift = sum(means) / 2 - among[:n, n:].mean()
     among[:n, n:] += shift
     among[n:, :n] += shift
-    permuted, exact = _permuted(among, n, seed), distinct <= _MOST_RELABELLINGS
+    permuted, exact = _permuted(among, n, seed), distinct <= _MOST_PERMUTATIONS
     permutation = float((np.abs(permuted) >= abs(observed) - 1e-12).mean())
     p = max(permutation, _welch(among[:n, :n], among[n:, n:]))
     return KindDifference(first, second, observed, p, len(permuted), exact, None)
@@ -318,7 +318,7 @@ def _permuted(among: np.ndarray, n: int, seed: int) -> np.ndarray:
         outside = 1 - inside
         return float(inside @ among @ inside / (n * (n - 1)) - outside @ among @ outside / (m * (m - 1)))
 
-    if math.comb(total, n) <= _MOST_RELABELLINGS:
+    if math.comb(total, n) <= _MOST_PERMUTATIONS:
         return np.array([statistic(np.array(c)) for c in itertools.combinations(range(total), n)])
     rng = np.random.default_rng(seed)
     drawn = (statistic(rng.permutation(total)[:n]) for _ in range(_SAMPLED))

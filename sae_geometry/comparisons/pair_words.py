@@ -19,13 +19,13 @@ from sae_geometry.pairwise.matching_result import Matching
 WIDTH = 80
 _MOST_WARNINGS = 2
 # They may explain the whole answer.
-_GRAVEST = ("model", "hook point", "normalisation", "weights", "start of training", "moved from start")
+_GRAVEST = ("model", "hook point", "normalization", "weights", "start of training", "moved from start")
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
 @dataclass(frozen=True)
 class Sides:
-    """What the first screen shows: both dictionaries, the nearest and the one-to-one matching in both directions."""
+    """Contents of the first screen: both dictionaries, and the nearest and one-to-one matchings in both directions."""
 
     a: Dictionary
     b: Dictionary

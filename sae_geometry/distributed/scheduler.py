@@ -37,7 +37,7 @@ _IN_FLIGHT = 2  # tasks per worker: no worker idles, and few tasks are suspected
 
 @dataclass(frozen=True)
 class Job(Generic[T]):
-    """How tasks are submitted, split and retried.
+    """Rules by which tasks are submitted, split and retried.
 
     Attributes:
         submit: submits a task.
@@ -173,14 +173,14 @@ class Cluster:
         """
         self._still_there()
         job.resend(error)
-        if tries >= _SUSPECT:  # it may be what kills its workers, and with them its operands
+        if tries >= _SUSPECT:  # the task itself may kill its workers, and with them its operands
             parts = job.smaller(piece)
             if parts or job.optional:
                 return [(part, 1) for part in parts]
         if tries == _TRIES:
             if not isinstance(error, OSError | CancelledError | NotLoadedError):
                 raise error
-            raise ClusterError(f"the workers at {self._address} are lost as fast as they come back") from error
+            raise ClusterError(f"the workers at {self._address} keep dying, each time that they return") from error
         time.sleep(0.1 * tries)
         return [(piece, tries + 1)]
 

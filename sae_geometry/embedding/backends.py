@@ -18,7 +18,7 @@ from sae_geometry.embedding.optimizer import (
     epochs_for,
     fuzzy_weights,
     import_umap,
-    optimise,
+    optimize,
     spectral_start,
 )
 from sae_geometry.kernels.types import Progress
@@ -118,7 +118,7 @@ def _numba(
                 progress((len(placed) + share) / len(seeds))
 
         placed.append(
-            optimise(
+            optimize(
                 weights, boxed(start, seed), curve, n_epochs=epochs, seed=seed, threads=torch.get_num_threads(),
                 progress=tick,
             )

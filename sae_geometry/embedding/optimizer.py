@@ -104,7 +104,7 @@ def boxed(start: Float[np.ndarray, "n 2"], seed: int) -> Float[np.ndarray, "n 2"
     return (10 * (noisy - noisy.min(axis=0)) / np.where(span > 0, span, 1.0)).astype(np.float32)
 
 
-def optimise(
+def optimize(
     weights: csr_array,
     start: Float[np.ndarray, "n 2"],
     curve: Float[np.ndarray, " 2"],
@@ -201,7 +201,7 @@ def place(
         return start
     indptr = np.r_[np.zeros(n, dtype=np.int64), np.arange(0, m * k + 1, k)]
     edges = csr_array((strength.ravel(), neighbors.ravel(), indptr), shape=(n + m, n + m))
-    moved = optimise(
+    moved = optimize(
         edges, np.concatenate([there, start]), curve, n_epochs=n_epochs, seed=seed, threads=threads, fixed=n, step=0.25
     )
     return moved[n:]

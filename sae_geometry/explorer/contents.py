@@ -117,7 +117,7 @@ def made_now() -> dict[str, Any]:
 
 
 def read_shown(folder: Path) -> dict[str, Any]:
-    """Read the summary of a folder of which a page can be made.
+    """Read the summary of a folder that a page can show.
 
     Raises:
         FileNotFoundError: not a results folder.
@@ -169,7 +169,7 @@ def checked(contents: Contents, folder: Path) -> Contents:
         raise ValueError(f"{folder}: summary.json does not say which runs were embedded; make the results again")
     names = list(points)
     if len(names) > MOST_RUNS:
-        raise ValueError(f"{folder}: a page is made of up to {MOST_RUNS} runs; this picture is of {len(names):,}")
+        raise ValueError(f"{folder}: a page shows up to {MOST_RUNS} runs; this layout has {len(names):,}")
     wanted = dict(PLACE)
     if len(names) > 1:
         wanted |= {f"{column}:{name}": kinds for name in names for column, kinds in PARTNER.items()}

@@ -40,7 +40,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Settings:
-    """What `sae_geometry.settings` sets.
+    """Values that `sae_geometry.settings` sets.
 
     Attributes:
         memory: bytes that a sweep may take above its inputs; None means the device's default.

@@ -27,7 +27,7 @@ class Tile:
 WORTH = 16_384  # rows from which another tile pays: each prepares all of B, measured to cost as much as 2,700 rows
 TILES_A_WORKER = 4
 LEAST = 256  # rows of a tile
-_MOST = 32_768  # rows of a tile: what is lost with a worker, and what a worker must hold lists of
+_MOST = 32_768  # most rows of a tile, which bounds the work lost with a worker and the lists it holds
 
 
 def pieces_for(n: int, workers: int, worth: int = WORTH) -> int:

@@ -1,4 +1,4 @@
-"""What latents mean: tokens that they write towards, explanations, and labels of the user."""
+"""Labels of latents: the tokens they promote, explanations, and the user's own columns."""
 
 from sae_geometry.io.labels import Labels
 from sae_geometry.labels.label_file import read_labels

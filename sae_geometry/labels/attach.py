@@ -83,7 +83,7 @@ class LabelEach:
             if place == text and (unknown or _LABEL.fullmatch(text) is not None):
                 continue
             if place == text != _NEURONPEDIA and text in self.used:
-                raise ValueError(f"--labels {text}: labels of which run? Give --labels {d.name}={text} for {d.name!r}")
+                raise ValueError(f"--labels {text} names no run: give --labels {d.name}={text} for {d.name!r}")
             d = _with_table(d, place, self.context, self.allow_mismatch)
             self.used.add(text)
         return d

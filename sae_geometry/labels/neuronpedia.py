@@ -33,7 +33,7 @@ class ExportError(ValueError):
 
 @dataclass(frozen=True)
 class Export:
-    """What an export says of the latents of one dictionary.
+    """Contents of an export for the latents of one dictionary.
 
     Attributes:
         source: "MODEL/SOURCE".
@@ -115,7 +115,7 @@ def _take_feature(columns: dict[str, dict[int, Any]], record: Mapping[str, Any])
             raise ExportError(f"latent {latent}: frac_nonzero is {density!r}, not a share of tokens")
         seen = columns.setdefault("density", {})
         if seen.get(latent, density) != density:
-            raise ExportError(f"latent {latent} is there twice, with densities {seen[latent]:g} and {density:g}")
+            raise ExportError(f"latent {latent} occurs twice, with densities {seen[latent]:g} and {density:g}")
         seen[latent] = float(density)
     for key, name in (("pos_str", "tokens"), ("neg_str", "negative_tokens")):
         texts = record.get(key)

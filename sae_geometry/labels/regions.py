@@ -12,7 +12,7 @@ from sae_geometry.dictionary import Dictionary
 
 _MOST = 5  # tokens per region
 _TESTED = 200  # of each region, its most frequent tokens
-_FEWEST = 3  # latents of a region that write towards the token
+_FEWEST = 3  # latents of a region that promote the token
 ALPHA = 0.05
 TEST = (
     f"hypergeometric test of the latents of a region that have the token among their top tokens against the latents of "

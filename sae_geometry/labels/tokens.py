@@ -1,4 +1,4 @@
-"""Tokens that latents write towards: the effect of each decoder direction on the vocabulary, and its significance."""
+"""Tokens that latents promote: the effect of each decoder direction on the vocabulary, and its significance."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def read_tokens(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> TokenReading:
-    """Read the tokens that each latent's decoder direction writes towards.
+    """Read the tokens that each latent's decoder direction promotes.
 
     Args:
         a: anything `compare` takes: n directions of width d in the residual stream.

@@ -1,4 +1,4 @@
-"""How much the total of an optimal matching falls if one of its pairs is forbidden, bounded by its dual prices."""
+"""Fall of the total of an optimal matching if one of its pairs is forbidden, bounded by its dual prices."""
 
 from __future__ import annotations
 

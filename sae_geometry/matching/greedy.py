@@ -132,7 +132,7 @@ def _ask_again(
     Returns the number of pairs swept.
     """
     ask_rows, ask_cols = rows.spent(free_rows), cols.spent(free_cols)
-    assert ask_rows.size + ask_cols.size > 0, "the best remaining pair is dominant, so somebody's list was spent"
+    assert ask_rows.size + ask_cols.size > 0, "the best remaining pair is dominant, so some list is exhausted"
     free_a, free_b = take_rows(a, free_rows), take_rows(b, free_cols)
     each = ask_rows.size * free_cols.size + ask_cols.size * free_rows.size
     if each >= free_rows.size * free_cols.size:

@@ -150,7 +150,7 @@ def _check_matching(
         raise ValueError("its matching has the wrong shape or type")
     rows = np.flatnonzero(partner >= 0)
     if (partner < -1).any() or (partner >= b.n_latents).any() or len(np.unique(partner[rows])) != len(rows):
-        raise ValueError("its matching has partners that are not there, or one for two")
+        raise ValueError("its matching has partners out of range, or one partner twice")
     _check_range(similarity[rows], -1.0, 1.0, "similarity")
     sample = np.random.default_rng().choice(rows, size=min(_SAMPLE, len(rows)), replace=False)
     x, y = operands(_sides(a, sample), _sides(b, partner[sample]), on)

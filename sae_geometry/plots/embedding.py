@@ -103,7 +103,7 @@ def embedding_scatter(
         _by_value(embedding, ax, color, legend)
     if evidence:
         p = embedding.params
-        said = f"UMAP, exact cosine neighbours (k = {p['n_neighbors']}), seed {p['seed']}, {p['backend']}"
+        said = f"UMAP, exact cosine neighbors (k = {p['n_neighbors']}), seed {p['seed']}, {p['backend']}"
         _write_under(ax, [said, *embedding.evidence.lines()])
     return ax
 
@@ -130,7 +130,7 @@ def runs_figure(embedding: Any, style: str = "okabe-ito") -> Figure:
         ax.set_visible(False)
     more = len(embedding.names) - len(names)
     if more:
-        put_note(figure, f"and {counted(more, 'run')} more, in grey here")
+        put_note(figure, f"and {counted(more, 'run')} more, in gray here")
     return figure
 
 
@@ -255,7 +255,7 @@ def _by_region(e: Any, ax: Axes) -> None:
             points = e.coords[region.members].astype(float)
             centers[at] = points[np.square(points - centers[at]).sum(axis=1).argmin()]
     _letters(ax, [r.letter for r in regions], centers)
-    note = f"{counted(len(regions), 'region')}, {e.regions.how}; grey: in none ({1 - e.regions.share_inside:.0%})"
+    note = f"{counted(len(regions), 'region')}, {e.regions.how}; gray: in none ({1 - e.regions.share_inside:.0%})"
     words = "; ".join(f"{r.letter} {' '.join(m.token for m in r.marks[:3])}" for r in regions if r.marks)
     if makes_room(ax):
         lines = [wrapped(note, _wide(ax), 7), *([wrapped(f"tokens: {words}", _wide(ax), 7)] if words else [])]

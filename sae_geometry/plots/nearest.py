@@ -1,4 +1,4 @@
-"""Figure of the latents nearest to vectors: cosine by rank, with what turned dictionaries give."""
+"""Figure of the latents nearest to vectors: cosine by rank, and the largest expected by chance."""
 
 from __future__ import annotations
 

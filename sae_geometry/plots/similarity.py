@@ -249,7 +249,7 @@ def _chance_handles(drawn: Sequence[Curve]) -> list[Line2D]:
     """Return the legend entries of the vertical lines."""
     handles = []
     if _chances(drawn):
-        words = "vertical, dashed, in the colour of a curve: its chance"
+        words = "vertical, dashed, in the color of a curve: its chance"
         handles.append(Line2D([], [], color=MUTED, linewidth=0.9, linestyle=(0, (2.5, 2.5)), label=words))
     if values := sorted({f"{v:.2f}" for v in _isotropic(drawn)}):
         words = f"vertical, dotted: isotropic chance of the nearest, {'–'.join(values[:: max(1, len(values) - 1)])}"

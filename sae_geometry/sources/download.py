@@ -83,7 +83,7 @@ def fetch_file(
         remote: the file to download.
         target: its path; unchanged unless the download succeeds.
         recorded: checksum that this function returned at the previous download.
-        again: download the file even if it is there.
+        again: download the file even if it is cached.
         credentials: sent only to their own origin.
         check: called with the partial file before it is renamed; raises if its content is invalid.
         progress: called with the file's name and its completed share, where the size is known.
@@ -135,7 +135,7 @@ def in_cache(folder: Path, names: Sequence[str], sums: Mapping[str, str], contex
     if damaged is not None and (context.offline or context.again == "none"):
         raise SourceError(
             f"{paths[damaged]} is damaged: its checksum is not the one recorded when it was fetched; "
-            f"`sae-geometry fetch {address}#{damaged}` brings it again"
+            f"`sae-geometry fetch {address}#{damaged}` downloads it again"
         )
     return damaged is None
 

@@ -234,7 +234,7 @@ def post_json(url: str, body: Any, what: str, credentials: Credentials | None = 
             for piece in body_of(answer, MAX_ANSWER, what):
                 raw += piece
                 if time.monotonic() > end:
-                    raise SourceError(f"{what}: no whole answer after {limits().end:.0f} seconds; try again later")
+                    raise SourceError(f"{what}: no complete response after {limits().end:.0f} seconds; try again later")
             return bytes(raw)
 
     raw = with_tries(what, attempt)

@@ -144,7 +144,7 @@ def shard_names(names: list[str], index: Mapping[str, Any], where: str) -> list[
         shards = sorted({str(v) for v in table.values()})
         missing = [s for s in shards if s not in names or "/" in s or "\\" in s]
         if missing or not shards:
-            raise SourceError(f"{where}: {INDEX} names {', '.join(missing[:3]) or 'no shard'}, which is not there")
+            raise SourceError(f"{where}: {INDEX} lists {', '.join(missing[:3]) or 'no shard'}, which is missing")
         return shards
     if WHOLE in names:
         return [WHOLE]

@@ -17,7 +17,7 @@ import sae_geometry as sg
 from sae_geometry.cli import app
 from sae_geometry.cli.console import Speaker
 from sae_geometry.cli.resume import beside
-from sae_geometry.cli.seeds import _foretelling, _in_words
+from sae_geometry.cli.seeds import _in_words, _remaining_time
 from sae_geometry.comparisons import seeds as seeds_module
 from sae_geometry.matching import optimal
 from sae_geometry.pairwise.grouping import groups_of
@@ -385,7 +385,7 @@ def test_how_long_many_pairs_take_is_said_once_and_early(capsys, monkeypatch):
     now = iter([0.0, 50.0, 52.0, 54.0, 60.0, 70.0])
     monkeypatch.setattr("sae_geometry.cli.seeds.time.perf_counter", lambda: next(now))
     drawn = []
-    tick = _foretelling(Speaker(quiet=False), 1000, lambda stage, share: drawn.append(share))
+    tick = _remaining_time(Speaker(quiet=False), 1000, lambda stage, share: drawn.append(share))
     for share in (0.1, 0.11, 0.12, 0.13, 0.14, 0.15):  # the first pair takes 50 s, the others 2
         tick("pairs", share)
     assert drawn == [0.1, 0.11, 0.12, 0.13, 0.14, 0.15]
@@ -402,7 +402,7 @@ def test_durations_are_told_in_words(seconds, words):
 
 
 def test_few_pairs_are_not_worth_a_word(capsys):
-    tick = _foretelling(Speaker(quiet=False), 6, None)
+    tick = _remaining_time(Speaker(quiet=False), 6, None)
     for done in range(7):
         tick("pairs", done / 6)
     assert not any(capsys.readouterr())

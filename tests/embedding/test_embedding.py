@@ -1,4 +1,4 @@
-"""Exact neighbours, the graph they make, the picture's evidence, and reproducibility."""
+"""Exact neighbors, the graph they make, the picture's evidence, and reproducibility."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def clustered():
     return oracles.unit(centers[rng.integers(8, size=300)] + rng.standard_normal((300, 16)))
 
 
-# ---- neighbours ----------------------------------------------------------------------------------------------------
+# ---- neighbors ----------------------------------------------------------------------------------------------------
 
 
 def test_neighbors_equal_sklearns_brute_force(clustered):
@@ -187,7 +187,7 @@ def test_the_picture_is_that_of_the_seed_alone(clustered):
     np.testing.assert_array_equal(one.coords, three.coords)
     assert (one.evidence.n_seeds, three.evidence.n_seeds) == (1, 3)
     assert np.isnan(one.evidence.stability_shift)
-    assert "seeds" not in str(one.evidence.lines())
+    assert "seeds" not in one.evidence.line()
     assert 0 < three.evidence.stability_shift < 1.3
     assert 0.2 < three.evidence.stability_overlap < 1
 
@@ -248,7 +248,7 @@ def test_mixing_score_on_planted_mixtures(mixed):
 def test_one_dictionary_has_no_mixing(clustered):
     e = sg.umap(make(clustered), n_epochs=20)
     assert np.isnan(e.evidence.mixing_null)
-    assert "another run" not in str(e.evidence.lines())
+    assert "another run" not in e.evidence.line()
     assert np.isnan(e.evidence.mixing_z_picture)
     assert json.loads(to_json(e.summary()))["evidence"]["mixing_null"] is None
 
@@ -288,7 +288,7 @@ def test_trustworthiness_of_few_points_is_within_its_range(n):
 
 
 def test_the_number_of_seeds_is_checked(clustered):
-    with pytest.raises(ValueError, match="n_seeds counts the picture itself"):
+    with pytest.raises(ValueError, match="n_seeds counts the layout itself"):
         sg.umap(make(clustered), n_seeds=0)
 
 

@@ -70,7 +70,7 @@ def test_the_page_holds_everything_and_points_nowhere(folder):
     assert [r["name"] for r in about["runs"]] == ["a", "b"]
     assert about["runs"][0]["neuronpedia"] == "https://www.neuronpedia.org/gpt2-small/6-res-jb"
     assert about["runs"][1]["neuronpedia"] is None
-    assert about["evidence"] == "trustworthiness 0.912; neighbours kept 34%"
+    assert about["evidence"] == "trustworthiness 0.912; neighbors preserved 34%"
 
 
 def test_the_policy_knows_the_scripts_and_forbids_the_network(folder):
@@ -133,7 +133,7 @@ def test_an_embedding_and_the_folder_it_was_saved_to_show_the_same(demo, tmp_pat
         del about["command"], about["created"]
     assert json.dumps(one, default=str) == json.dumps(two, default=str)
     pd.testing.assert_frame_equal(direct.table, saved.table, check_dtype=False)
-    assert one["evidence"] == "; ".join(e.evidence.lines())
+    assert one["evidence"] == e.evidence.line()
     assert (tmp_path / "saved" / "explorer.html").stat().st_size > 1e6
     assert sg.explore(e, tmp_path / "direct.html") == tmp_path / "direct.html"
 
@@ -253,7 +253,7 @@ def test_explore_says_where_the_file_is(run, folder):
     result = run("explore", folder)
     assert result.exit_code == 0, result.stderr
     assert result.stdout == f"saved to {folder}/explorer.html\n"
-    assert re.fullmatch(r"\d\.\d MB; open it in a browser, or send it to a friend\n", result.stderr)
+    assert re.fullmatch(r"\d\.\d MB; open it in a browser, or send it to a colleague\n", result.stderr)
     assert run("explore", folder).exit_code == 2
     quiet = run("explore", folder, "-o", "other.html", "-q")
     assert (quiet.stdout, quiet.stderr) == ("saved to other.html\n", "")

@@ -28,7 +28,7 @@ def _fold(source, target):  # type: ignore[no-untyped-def]
 def _hadamard(z, scratch):  # type: ignore[no-untyped-def]
     """Set z ← H z for the ±1 Hadamard matrix of z's length, a power of two; H/√length is orthogonal.
 
-    Every stage folds neighbours into the two halves, which vectorizes; `scratch` is as long as z.
+    Every stage folds neighbors into the two halves, which vectorizes; `scratch` is as long as z.
     """
     in_z = True
     step = 1
@@ -71,7 +71,7 @@ def _squares(z, q, scale):  # type: ignore[no-untyped-def]
 
 
 @compiled()
-def quantise_rows(x, signs, stages, q, scale, residual, length):  # type: ignore[no-untyped-def]
+def quantize_rows(x, signs, stages, q, scale, residual, length):  # type: ignore[no-untyped-def]
     """Rotate each row (signs, then one Hadamard matrix per stage), divide by its largest entry, round to int8.
 
     `stages` holds the ends and factors of the Hadamard blocks; q [n, padded] is filled with int8. For each row,

@@ -73,7 +73,7 @@ def bounded(address: Address) -> Iterator[Watch]:
 
 
 class Watch:
-    """Hooks for requests and responses: limits on time, rate and retries, and no names that leave the cache.
+    """Hooks for requests and responses: limits on time, rate and retries, and a refusal of names outside the cache.
 
     Attributes:
         what: the address, for messages.
@@ -121,7 +121,7 @@ class Watch:
         self.made[key] = self.made.get(key, 0) + 1
         if self.made[key] > limits().tries:
             raise UnreachableError(
-                f"{self.what}: no whole answer after {limits().tries} tries; try again later, or --offline"
+                f"{self.what}: no complete response after {limits().tries} tries; try again later, or --offline"
             )
         request.headers["Accept-Encoding"] = "identity"
         request.extensions["timeout"] = {

@@ -254,7 +254,7 @@ def bring(repo: Repo, name: str, context: Context, watch: Watch) -> Path:
         path = download(force=True)
     if not _intact(path, name, repo):
         if context.again == "none" or context.offline:
-            advice = f"`sae-geometry fetch hf://{repo.name}@{repo.commit}/{name}` brings it again"
+            advice = f"`sae-geometry fetch hf://{repo.name}@{repo.commit}/{name}` downloads it again"
         elif _is_blob(path):
             advice = "the server sends another file than it lists; try again later"
         else:

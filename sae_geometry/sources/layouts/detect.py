@@ -234,7 +234,7 @@ class _Search:
         )
 
     def _sizes_agree(self, shape: tuple[int, ...], axes: str) -> bool:
-        """Return whether the other tensors (or the configuration) confirm the row's axes or leave them open."""
+        """Return whether the other tensors (or the configuration) are consistent with the row's axes."""
         n, d = shape[axes.index("n")], shape[axes.index("d")]
         if self.encoder_side is not None:
             return n == self.encoder_side

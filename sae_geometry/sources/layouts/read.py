@@ -164,7 +164,7 @@ def read_dictionary(
     notes = [*bundle.notes, *opened.notes, *space.notes, *(n for n in said if n)]
     if len(decoder_slabs) > 1:
         outs = ", ".join(str(s.out) for s in decoder_slabs)
-        notes.append(f"each row is the concatenation of {site.layout.out}s {outs}, normalised as a whole")
+        notes.append(f"each row is the concatenation of {site.layout.out}s {outs}, normalized as a whole")
     if space.transcoder:
         notes.append(f"a transcoder: the decoder lives in output space ({space.writes or 'hook point unknown'})")
     if inputs_are_z_scored(opened.config):
