@@ -50,8 +50,7 @@ def flow(
         Literal["first", "both"] | None,
         typer.Option(
             "--map-side",
-            help="Apply --map to the earlier layer of each step, or to all layers. [default: first if there are several "
-            "maps, else both]",
+            help="Map the earlier layer of each step, or all layers. [default: first for several maps, else both]",
         ),
     ] = None,
     html: Annotated[

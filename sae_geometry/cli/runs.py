@@ -34,7 +34,7 @@ def runs(
     ] = None,
     by: Annotated[
         Literal["ce", "l0", "alive"],
-        typer.Option("--by", help="Metric of --similar-to: CE increase, L0 or alive latents."),
+        typer.Option("--by", help="Metric of --similar-to: CE increase, L0 or alive."),
     ] = "ce",
     as_json: o.AsJson = False,
 ) -> None:

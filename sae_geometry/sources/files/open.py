@@ -103,8 +103,8 @@ def _shard(path: Path) -> str:
     if (path.parent / DCP_METADATA).is_file():
         return f"{whole}give its folder, {path.parent}"
     return (
-        f"{whole}its folder's .metadata, which describes its contents, is missing; give the whole folder, or convert it "
-        "with python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER OUT.pt"
+        f"{whole}its folder's .metadata, which describes its contents, is missing; give the whole folder, or convert "
+        "it with python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER OUT.pt"
     )
 
 
