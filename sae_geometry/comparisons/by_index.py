@@ -166,12 +166,11 @@ class IndexComparison(Answer):
             f"dictionary shows whether another id is closer. {methods.EXACT} {methods.by_chance(self.b.name)}"
         )
 
-    def __repr__(self) -> str:
+    def _lines(self) -> list[str]:
         low, high = self.cuts
         n, counts = len(self.ids), self.counts
         quarters = np.quantile(self.relative_norm, (0.25, 0.5, 0.75))
-        return "\n".join(
-            [
+        return [
                 f"Same ids of A, {self.a.name!r}, and B, {self.b.name!r}: {counted(n, 'latent')} × {self.a.d_in:,}",
                 f"  cosine of the same ids: mean {or_dash(self.mean_cosine, '.4f')} (B turned: "
                 f"{or_dash(self.by_chance, '.4f')}); above {THRESHOLD:g}: {(self.cosine > THRESHOLD).mean():.1%}",
@@ -188,9 +187,8 @@ class IndexComparison(Answer):
                     )
                 ),
                 *(f"  {d.name}: {d.alive.describe()}" for d in self.dictionaries),
-                *(f"  caveat: {c}" for c in self.caveats),
-            ]
-        )  # fmt: skip
+                f"  {ARTIFACT}",
+        ]  # fmt: skip
 
 
 def compare_by_index(

@@ -343,12 +343,16 @@ class Comparison(PairMatchings, Answer):
             parts.append(f"As a control, both were compared in the same way with {control}.")
         return " ".join(parts)
 
-    def __repr__(self) -> str:
-        lines = pair_words.first_screen(self._sides(), self.confounds, self.caveats)
+    def _lines(self) -> list[str]:
+        lines = pair_words.first_screen(self._sides())
         if not self._is_whole or self.matching in ("mutual", "greedy"):
             lines.insert(lines.index(""), f"  {self.matching}: {self.meaning}")
         for text in self._hints():
             lines.insert(lines.index(""), f"  {text}")
+        return lines
+
+    def __repr__(self) -> str:
+        lines = [*self._lines(), "", *pair_words.warnings(self._sides(), self.confounds, self.caveats)]
         if self.against_control is not None:
             lines += ["", f"control {self.against_control[0].b.name}: A, then B"]
             lines += [c.headline for c in self.against_control]
@@ -357,10 +361,6 @@ class Comparison(PairMatchings, Answer):
     def _hints(self) -> tuple[str, ...]:
         """Return what the comparison notices beyond its numbers."""
         return hints(self.a, self.b, self.nearest_a_to_b, self.nearest_b_to_a)
-
-    def answer(self) -> str:
-        """Return the first screen, which has the flagged confounds already."""
-        return repr(self)
 
     def details(self) -> str:
         """Return the first screen, the confound audit, and every number with its definition."""

@@ -123,16 +123,16 @@ class WithinComparison(Answer):
             ]
         )
 
-    def __repr__(self) -> str:
+    def _lines(self) -> list[str]:
         m = self.nearest
         mean, isotropic = or_dash(m.mmcs, ".4f"), or_dash(m.isotropic_chance, ".3f")
-        return (
+        return [
             f"Within {self.dictionary.name!r} ({self.dictionary.n_latents:,} × {self.dictionary.d_in:,}), nearest "
             f"other latent ({m.quantity}, self excluded): mean {mean}; {m.fraction_above(0.7):.1%} above 0.7; "
-            f"chance {or_dash(m.chance, '.3f')} (the dictionary turned; isotropic {isotropic})\n"
-            f"  {self.coherence}\n"
-            f"  {self.dictionary.alive.describe()}" + "".join(f"\n  caveat: {caveat}" for caveat in self.caveats)
-        )
+            f"chance {or_dash(m.chance, '.3f')} (the dictionary turned; isotropic {isotropic})",
+            f"  {self.coherence}",
+            f"  {self.dictionary.alive.describe()}",
+        ]
 
 
 def within(a: Any, *, signed: bool = True, progress: Progress | None = None) -> WithinComparison:

@@ -39,6 +39,7 @@ from sae_geometry.pairwise.inputs import describe_input, distinct, several
 from sae_geometry.pairwise.same_space import ALLOWED, require_same_space
 from sae_geometry.results.answer import Answer
 from sae_geometry.results.store import write_json
+from sae_geometry.results.warnings import warning_lines
 from sae_geometry.sources import as_dictionary
 
 if TYPE_CHECKING:
@@ -223,7 +224,7 @@ class Embedding(Answer):
         lines += [f"  {row}"[:80] for row in rows[: _SHOWN_REGIONS + 1]]
         more = len(rows) - 1 - _SHOWN_REGIONS
         lines += [f"  and {counted(more, 'smaller region')}: see regions.json"] if more > 0 else []
-        return "\n".join(lines + [f"  ! {c}" if len(c) < 76 else f"  ! {c[:75]}…" for c in self.caveats[:3]])
+        return "\n".join([*lines, *warning_lines(self.caveats, most=2)])
 
     @property
     def method(self) -> str:
@@ -239,10 +240,6 @@ class Embedding(Answer):
             f"included, with min_dist {p['min_dist']:g} and seed {p['seed']}. Regions: {self.regions.how}."
             + (across if several else "")
         )
-
-    def answer(self) -> str:
-        """Return the first screen: mixing, how far to trust the layout, the largest regions."""
-        return repr(self)
 
     def details(self) -> str:
         """Return the first screen, parameters, latents per run, every caveat and every region."""

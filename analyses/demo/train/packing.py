@@ -38,7 +38,8 @@ def pack(run: Run, runs: Path, out: Path) -> int:
     }  # fmt: skip
     said = {
         "name": run.name, "model": MODEL, "hook_point": HOOK, "kind": run.objective, "d_in": tensors["b_dec"].numel(),
-        "l1_coefficient": run.l1, "downstream_coefficient": run.downstream, "tokens": run.n_steps * tokens_per_step(run),
+        "l1_coefficient": run.l1, "downstream_coefficient": run.downstream,
+        "tokens": run.n_steps * tokens_per_step(run),
         "ce_increase": measures["ce"] - measures["ce_model"], "W_dec": "[n_latents, d_in], rows not unit norm",
         "W_enc": "[n_latents, d_in]", "frequency": "share of the training text's tokens on which the latent fires",
         **{k: v for k, v in asdict(run).items() if k in ("seed", "init", "n_latents", "n_steps")}, **measures,
