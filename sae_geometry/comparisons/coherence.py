@@ -76,7 +76,6 @@ def coherence(x: Float[Tensor, "n d"], progress: Progress | None = None) -> Cohe
     """Compute the coherence of unit rows, without their n × n matrix.
 
     Args:
-        x: float32 unit rows [n, d].
         progress: called with the current step and its completed fraction.
     """
     k = min(MAX_K, len(x) - 1)

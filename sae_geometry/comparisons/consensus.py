@@ -176,9 +176,6 @@ def consensus(
             own run.
         similarity: float64 [L, N], similarity to those partners; nan where none.
         threshold: lower bound (exclusive) of a link's similarity; one for all pairs of runs, or [N, N].
-
-    Raises:
-        ValueError: inconsistent shapes.
     """
     sizes = np.array([d.n_latents for d in runs], dtype=np.int64)
     total, n = int(sizes.sum()), len(runs)

@@ -27,10 +27,7 @@ class Interval:
 
     Attributes:
         mean, low, high: the estimate and its interval; low and high nan where there is none.
-        level: the nominal coverage, 0.95.
         over: sampling unit: "runs", or "latents of one pair".
-        n: number of sampling units.
-        standard_error: standard error of the mean.
         note: limits of the interval, and the outlying runs; empty over latents.
     """
 
@@ -58,7 +55,6 @@ class KindDifference:
     """Difference between the mean similarities within two kinds of runs, with its test.
 
     Attributes:
-        first, second: the kinds.
         difference: mean over pairs within `first` minus mean over pairs within `second`; nan where a kind has one run.
         p_value: two-sided, the larger of a permutation test and Welch's; nan where there are too few runs.
         permutations: number of distinct permutations of runs between kinds, including the observed one.
@@ -163,9 +159,6 @@ def interval_over_latents(values: np.ndarray) -> Interval:
 
     Args:
         values: [n], one similarity per latent; nan is ignored.
-
-    Raises:
-        ValueError: fewer than two values.
     """
     from scipy.special import stdtrit
 
@@ -228,9 +221,6 @@ def kind_difference(
 
     Args:
         matrix: [N, N], a value for every ordered pair of runs.
-        kinds: kind of each run.
-        first, second: the two kinds to compare.
-        seed: seed of the sampled permutations.
 
     Raises:
         ValueError: a kind without runs, or the same kind twice.

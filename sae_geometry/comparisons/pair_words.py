@@ -149,9 +149,7 @@ def details(
     """Return the table of all directions with every number, and its definitions.
 
     Args:
-        a, b: the dictionaries.
         shown_matchings: both directions of the matching asked for, then those of nearest if it is another.
-        caveats: of the comparison.
         control: of A and of B with a control dictionary.
     """
     forth, back = shown_matchings[-2:]

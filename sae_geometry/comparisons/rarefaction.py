@@ -31,7 +31,6 @@ class Rarefaction:
     """Number of distinct latents found by k runs.
 
     Attributes:
-        n_runs: N, the number of runs.
         incidence: int64 [N]: distinct latents found by exactly 1, 2, … N runs.
         expected: float64 [N]: distinct latents found by 1, 2, … N runs, the mean over all choices of that many runs.
         low, high: float64 [N]: 95 % interval, by the delta method on the counts.

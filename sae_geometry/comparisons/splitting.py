@@ -105,11 +105,7 @@ class SplitMap(Answer):
         return int((~self.found).sum())
 
     def children(self, latent_id: int) -> list[int]:
-        """Return the original ids of the wide children of one narrow latent, closest first.
-
-        Raises:
-            ValueError: unknown latent of the narrow dictionary.
-        """
+        """Return the original ids of the wide children of one narrow latent, closest first."""
         at = np.flatnonzero(self.parents.target_ids == latent_id)
         if len(at) == 0:
             raise ValueError(f"{self.narrow.name!r} has no latent {latent_id} (dropped as dead, perhaps)")
@@ -325,7 +321,6 @@ def sparse_combinations(
         parents: unit rows [n, d].
         atoms: unit rows [m, d] on the same device.
         n_terms: T.
-        progress: see `split`.
     """
     from scipy.optimize import nnls
 

@@ -72,7 +72,6 @@ def strata_of_runs(runs: Sequence[Dictionary], similarity: np.ndarray, threshold
     """Return one row per stratum of the latents of all runs with known frequencies.
 
     Args:
-        runs: the dictionaries, with L latents in total.
         similarity: float64 [L, N], similarity to the one-to-one partner in each run; nan where there is none.
         threshold: similarity above which a latent is found in another run.
 

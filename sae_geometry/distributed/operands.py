@@ -41,7 +41,6 @@ class Held:
     """Sends operands to workers or lets them load these, and caches references to them.
 
     Args:
-        client: a `distributed.Client`.
         load: dictionaries that workers may load from their addresses.
     """
 

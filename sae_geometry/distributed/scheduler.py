@@ -40,7 +40,6 @@ class Job(Generic[T]):
     """Rules by which tasks are submitted, split and retried.
 
     Attributes:
-        submit: submits a task.
         smaller: splits a task that exceeds a worker's memory; [] if it cannot be split.
         resend: called when operands on the workers are lost, or cannot be loaded there.
         optional: whether a task that is too large and cannot be split is skipped instead of raising.
@@ -71,11 +70,7 @@ class _Flight(Generic[T]):
 
 
 class Cluster:
-    """The workers of a client.
-
-    Args:
-        client: a `distributed.Client`.
-    """
+    """The workers of a client."""
 
     def __init__(self, client: Client) -> None:
         self._client = client

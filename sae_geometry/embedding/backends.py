@@ -42,10 +42,7 @@ def lay_out(
     Args:
         points: float32 unit rows [n, d]; only their number matters.
         graph: their exact neighbors.
-        engine: "numba", "umap-learn" or "cuml".
-        min_dist, n_epochs: UMAP's own.
         seeds: one layout each, from the same graph.
-        progress: called with the share done.
     """
     if engine == "numba":
         return _numba(graph, min_dist, seeds, n_epochs, progress)

@@ -58,7 +58,6 @@ class Across:
     """All pairs of runs compared in both directions.
 
     Attributes:
-        names: names of the runs.
         partners: for (r, s), the partners in run s of the latents of run r.
         matchings: for (r, s) with r < s, the one-to-one matching used: "optimal" up to 4,096 latents per side,
             "greedy" beyond.

@@ -81,7 +81,6 @@ def joint_neighbors(
     Args:
         parts: float32 unit rows [n_r, d] each.
         k: neighbors including self, 1…min(n, 64), with n the total number of points.
-        progress: called with the share done.
     """
     sizes = [len(p) for p in parts]
     starts = np.concatenate([[0], np.cumsum(sizes)]).tolist()
@@ -114,10 +113,8 @@ def neighborhoods(
 
     Args:
         parts: float32 unit rows [n_r, d] each.
-        points: the parts, concatenated.
         kept: one row of `points` per different direction.
         k: neighbors including self, at most m.
-        progress: called with the share done.
     """
     if len(kept) < len(points):
         wide = exact_neighbors(points[kept], k, progress)

@@ -120,14 +120,9 @@ def optimize(
 
     Args:
         weights: symmetric; with `fixed`, the rows beyond those hold the edges of new points to fixed ones.
-        start: float32 [n, 2].
-        curve: from `curve_of`.
         n_epochs: edges weaker than the strongest by more than this factor are never sampled.
-        seed: random seed of negative sampling.
-        threads: number of threads.
         fixed: number of leading points that do not move.
         step: step size of the first epoch, decreasing to 0.
-        progress: called with the share done.
     """
     from sae_geometry.embedding.optimizer_loops import move_vertices
 
@@ -180,8 +175,6 @@ def place(
     Args:
         neighbors: nearest embedded points of each new point.
         distances: float32, cosine distances to them, ascending.
-        there: coordinates of the layout.
-        curve: from `curve_of`.
     """
     from scipy.sparse import csr_array
 

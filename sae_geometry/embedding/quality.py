@@ -103,9 +103,6 @@ def measure_evidence(
     Args:
         points: float32 unit rows [n, d].
         near: their exact neighbors, at least 15 besides the point itself where there are that many points.
-        coords: coordinates of the layout.
-        owner: index of each point's run.
-        seed: seed of the sample.
         others: layouts of the same points with other seeds.
     """
     n = len(owner)
@@ -170,7 +167,6 @@ def mixing_score(neighbors: Int[np.ndarray, "n k"], owner: Int[np.ndarray, " n"]
 
     Args:
         neighbors: int [n, k], self excluded.
-        owner: int [n].
 
     Example:
         >>> import numpy as np

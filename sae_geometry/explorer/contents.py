@@ -45,7 +45,6 @@ class Contents:
 
     Attributes:
         table: one row per latent, with the columns of `Embedding.to_pandas`.
-        summary: contents of `summary.json`.
         regions: contents of `regions.json`; empty where there are none.
     """
 
@@ -120,7 +119,6 @@ def read_shown(folder: Path) -> dict[str, Any]:
     """Read the summary of a folder that a page can show.
 
     Raises:
-        FileNotFoundError: not a results folder.
         ValueError: results of another kind or version.
     """
     make = "make one with sae-geometry umap or flow"
@@ -147,7 +145,6 @@ def read_contents(folder: Path) -> Contents:
     """Read the contents of a folder that `sae-geometry umap` wrote.
 
     Raises:
-        FileNotFoundError: not a results folder.
         ValueError: results of a different kind or version, or incomplete ones.
     """
     summary = read_shown(folder)

@@ -38,7 +38,6 @@ def read_flow(folder: Path, summary: Mapping[str, Any]) -> Contents:
     """Read the contents of a folder that `sae-geometry flow` wrote, with its summary.
 
     Raises:
-        FileNotFoundError: a table is missing.
         ValueError: incomplete or damaged results.
     """
     edges, chains = (read_table(folder, f"{name}.parquet") for name in ("edges", "chains"))

@@ -170,9 +170,6 @@ def plan_sweep(
 ) -> SweepPlan:
     """Return what `sweep` with these arguments would do, without doing it (a sample of rows is tried where it would).
 
-    Raises:
-        ValueError: as `sweep` does.
-
     Example:
         >>> import torch
         >>> from sae_geometry.kernels.sweep import plan_sweep

@@ -35,7 +35,6 @@ class PairLabels:
         overlap: float64 [n], share of top tokens that a pair has in common; nan where unknown.
         logits: float64 [n], cosine of the two effects on the logits; nan where unknown.
         sources: what the tokens and explanations are by, one sentence each.
-        names: names of the groups, in order.
     """
 
     table: pd.DataFrame
@@ -171,9 +170,7 @@ def pair_labels(
 
     Args:
         table: one row per latent: run, latent_id, cosine, and for pairs partner_run, partner_id (−1 none), significant.
-        dictionaries: the dictionaries, by name.
         groups: group of each row; by default significant and above the threshold, significant, neither.
-        names: names of the groups, in order.
         signed: whether only a positive cosine makes two latents alike.
         threshold: cosine above which two latents are most alike.
     """

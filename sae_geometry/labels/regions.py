@@ -26,7 +26,6 @@ class Mark:
     """A token that marks a region.
 
     Attributes:
-        token: its text.
         inside, size: latents of the region that have it among their top tokens, and all of them.
         outside, others: the same for the latents of the other regions.
         q_value: of the test in `TEST`.
@@ -49,7 +48,6 @@ def region_marks(
 
     Args:
         letters: object [N], region of each point; None outside all.
-        dictionaries: the runs.
         owner, latent_id: int64 [N], run and original id of each point.
     """
     from scipy.stats import false_discovery_control, hypergeom

@@ -86,7 +86,6 @@ class Assignment:
         cosine: float64 [n], the signed canonical score of each matched pair, nan for none.
         method: "mutual", "greedy" or "optimal".
         absolute: whether pairs were ranked by |cosine|.
-        n_matched: number of matched pairs.
         total: sum of the ranking scores (cosine or |cosine|), rounded once.
         certificate: the optimality bound; "optimal" only.
     """

@@ -62,7 +62,6 @@ def gap_of(
         score: float64 [n], the score of each row's pair, nan where it has none.
         upper: float64 [n], r_i or anything above.
         v: float64 [m], the columns' prices, at or above the column option.
-        terms: the outside options.
     """
     if terms.column_option > -math.inf and v.size and float(v.min()) < terms.column_option:
         raise ValueError(f"a column that may stay unmatched has a price below {terms.column_option}: {float(v.min())}")

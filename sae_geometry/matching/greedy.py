@@ -62,10 +62,7 @@ def greedy_partners(
     again among the unmatched only. Memory is that of the lists.
 
     Args:
-        a, b: float32 [n, d] and [m, d].
-        absolute: score |cosine|.
         nearest: a finished two-sided sweep of a against b, any k, used as the first lists.
-        threads: CPU threads of the sweeps.
         progress: called with the share of pairs joined, in [0, 1].
 
     Returns:

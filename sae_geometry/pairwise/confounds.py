@@ -33,7 +33,6 @@ class Finding:
     """Result of one check.
 
     Attributes:
-        check: name of the check.
         a, b: value of either side, in words.
         verdict: "same", "differs", "unknown", or for the start of training "shared" or "no sign".
         effect: effect on the result where it differs, is shared, or is unknown.
@@ -67,11 +66,7 @@ class ConfoundAudit:
         return tuple(f for f in self.findings if f.flagged)
 
     def finding(self, check: str) -> Finding:
-        """Return the finding of one check.
-
-        Raises:
-            KeyError: no such check.
-        """
+        """Return the finding of one check."""
         for found in self.findings:
             if found.check == check:
                 return found
@@ -97,9 +92,6 @@ def confound_audit(a: Dictionary, b: Dictionary) -> ConfoundAudit:
     A shared start of training shows in the ids: cos(a_i, b_i) over common ids i is compared with cos(a_i, b_j) of
     different ids. If the first mean exceeds the second by more than six standard errors, both have the same
     initialization (or one was initialized from the other), and part of their similarity precedes training.
-
-    Args:
-        a, b: dictionaries of one width.
 
     Raises:
         ValueError: dictionaries of different widths.

@@ -20,7 +20,6 @@ def require_same_space(
     """Check that `a` and `b` share a space, and return one caveat per unknown or allowed mismatch.
 
     Args:
-        a, b: the dictionaries.
         allow_mismatch: permit different models or hook points; the difference is then among the caveats.
         on: compared directions; encoder and decoder of a transcoder live in different spaces.
 

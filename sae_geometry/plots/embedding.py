@@ -78,7 +78,6 @@ def embedding_scatter(
     """Draw a scatter of an embedding, in shuffled order, rasterized inside vector files.
 
     Args:
-        embedding: an `Embedding`.
         ax: axes to draw on; a new figure if None.
         style: "okabe-ito", or "e2e" for the end-to-end paper's colors by kind.
         color: "owner": the run; "max-cosine": to the nearest latent of any other run; "matched": whether there is a
@@ -87,9 +86,6 @@ def embedding_scatter(
             given.
         evidence: print parameters and evidence under axes whose figure has a layout that makes room for them.
         legend: draw the legend: over the axes where there is such a layout, else inside them.
-
-    Raises:
-        ValueError: see `check_colors`.
     """
     check_colors([color], embedding.dictionaries)
     ax = axes_or_new(ax, COLUMN_WIDTH, COLUMN_WIDTH + 0.4)

@@ -45,9 +45,6 @@ def draw_panels(
     Args:
         figure: with constrained layout.
         curves: `Matching`s, or objects with the same attributes.
-        labels, colors: one per panel.
-        title: title over the panels.
-        xlabel: label of the horizontal axis.
         low, top: axis limits, to share between columns of panels; derived from the curves if None.
 
     Raises:

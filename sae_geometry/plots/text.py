@@ -115,11 +115,9 @@ def put_legend(
     """Write a legend under the axes where the figure makes room for it, else inside them.
 
     Args:
-        ax: the axes.
         handles: artists or containers with their labels; those of the axes if None.
         title: title of a legend inside, where no title stands over the axes. Escaped.
         short: labels of a legend inside; those of the handles if None.
-        loc: place inside.
         legend: False leaves it out.
     """
     handles = ax.get_legend_handles_labels()[0] if handles is None else handles

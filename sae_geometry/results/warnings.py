@@ -22,9 +22,7 @@ def warning_lines(
     """Return the gravest warnings, once each, and how many more there are.
 
     Args:
-        caveats: of the result.
         flagged: flagged confounds, as `Finding.text` gives them.
-        most: number of warnings to show.
         clean: number of checks that found nothing; None if nothing was checked.
     """
     said = _said(caveats, flagged)

@@ -30,7 +30,6 @@ class PaperRun:
     Attributes:
         address: "paper:e2e/6/local/ce".
         wandb: original location of the weights, "wandb:entity/project/run#file".
-        hook: hook point.
         mirrors: hf:// addresses of copies, in the order of attempts.
     """
 

@@ -31,8 +31,6 @@ class RemoteFile:
     """A file to download.
 
     Attributes:
-        name: name at its source.
-        url: URL of its content.
         n_bytes: size in bytes; None when unknown.
         md5: MD5 in hexadecimal; None when unknown.
     """
@@ -80,7 +78,6 @@ def fetch_file(
     """Download a file to `target`, unless an intact copy is there; return the server's MD5, or the SHA-256.
 
     Args:
-        remote: the file to download.
         target: its path; unchanged unless the download succeeds.
         recorded: checksum that this function returned at the previous download.
         again: download the file even if it is cached.
@@ -117,8 +114,6 @@ def in_cache(folder: Path, names: Sequence[str], sums: Mapping[str, str], contex
     """Return whether files are in the cache and unchanged since their download.
 
     Args:
-        folder: folder of the files.
-        names: their names.
         sums: their checksums, as returned by `fetch_file`.
         context: whether a damaged file may be downloaded again.
         address: their address, for messages.

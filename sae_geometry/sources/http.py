@@ -221,7 +221,6 @@ def post_json(url: str, body: Any, what: str, credentials: Credentials | None = 
     """Return the JSON response to a JSON request.
 
     Raises:
-        RefusedError, UnreachableError: see these classes.
         SourceError: the response is not JSON, or too long.
     """
     headers = {"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "identity"}

@@ -36,7 +36,6 @@ class ModelWeights:
     """The parts of a language model that turn a direction into logits.
 
     Attributes:
-        address: where they come from.
         unembedding: [n_rows, d]; its name in the file.
         gain: [d], the final norm's gain, or None; its name in the file.
         layer_norm: whether the final norm removes the mean of its input.
@@ -57,10 +56,6 @@ class ModelFiles:
     """A model's small files, and its tensors by name.
 
     Attributes:
-        address: where they are.
-        config: `config.json`.
-        keys: names of all tensors.
-        read: gives one tensor.
         tokenizer: its `tokenizer.json`, if it has one.
     """
 

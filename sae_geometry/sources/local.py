@@ -49,8 +49,6 @@ def bundle_files(weights: tuple[Path, ...], address: str, where: str | None = No
     """Return a bundle of weights files on disk, with their side files.
 
     Args:
-        weights: weights files.
-        address: resolved address, recorded in every result.
         where: path prefixed with the repository's name, where there is one.
     """
     for path in weights:

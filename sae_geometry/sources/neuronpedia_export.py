@@ -36,7 +36,6 @@ def fetch_export(source: str, context: Context | None = None) -> Path:
 
     Args:
         source: "MODEL/SOURCE", as in the address of a page on Neuronpedia.
-        context: offline mode and callbacks.
 
     Raises:
         SourceError: no such export, unreachable, a damaged file, or not in the cache with `offline`.

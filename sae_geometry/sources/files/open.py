@@ -28,9 +28,6 @@ def open_weights(paths: Sequence[Path], tables: Sequence[str | None]) -> TensorF
     Args:
         paths: files; one that locates the tensors (an index, `.metadata`) comes first.
         tables: the table per file that its tensors are put in, where several files have the same names.
-
-    Raises:
-        SourceError: see `open_tensors`.
     """
     first = paths[0]
     if first.name == DCP_METADATA or first.name.endswith(INDEX_SUFFIX):

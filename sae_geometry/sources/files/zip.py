@@ -33,8 +33,6 @@ class Member:
     """One file of the archive.
 
     Attributes:
-        name: name, for messages.
-        start: first byte of its data.
         n_packed: size of its data in the archive, in bytes.
         n_bytes: unpacked size in bytes; equal to `n_packed` unless deflated.
         deflated: whether its data are deflated.

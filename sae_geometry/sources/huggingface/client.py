@@ -76,7 +76,6 @@ class Watch:
     """Hooks for requests and responses: limits on time, rate and retries, and a refusal of names outside the cache.
 
     Attributes:
-        what: the address, for messages.
         offline: whether the client is set to offline mode.
     """
 

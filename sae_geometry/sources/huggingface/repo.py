@@ -75,11 +75,7 @@ def bundle_huggingface(address: Address, context: Context) -> Bundle:
 
 
 def separate_places(address: Address, context: Context) -> list[str]:
-    """Return the addresses, at a pinned commit, of the checkpoints in a folder or repository; empty where it is one.
-
-    Raises:
-        SourceError: as `bundle_huggingface`.
-    """
+    """Return the addresses, at a pinned commit, of the checkpoints in a folder or repository; empty where it is one."""
     with bounded(address) as watch:
         repo = _repo_of(address, replace(context, offline=context.offline or watch.offline), watch)
         if address.path in repo.files:

@@ -81,11 +81,7 @@ def open_bundle(bundle: Bundle, latent_axis: LatentAxis | None = None) -> Opened
 
 
 def opened(bundle: Bundle, file: TensorFile, latent_axis: LatentAxis | None = None) -> Opened:
-    """Find the dictionaries among tensors that are already open or in memory.
-
-    Raises:
-        LayoutError: no known decoder.
-    """
+    """Find the dictionaries among tensors that are already open or in memory."""
     said, unread = read_config(bundle.configs)
     config, unbounded = bounded({**_stored_config(file.extras), **file.metadata, **bundle.config, **said})
     return Opened(bundle, file, find_sites(file, config, latent_axis), config, (*unread, *unbounded))
