@@ -23,13 +23,16 @@ def estimate(
         Literal["nearest", "mutual", "greedy", "optimal"] | None,
         typer.Option("--matching", help="For compare and seeds. [default: what they take]"),
     ] = None,
-    n_neighbors: Annotated[int, typer.Option("--n-neighbors", help="For umap: including the point itself.")] = 15,
+    n_neighbors: Annotated[
+        int, typer.Option("--n-neighbors", help="For umap: neighbors, including the point itself.")
+    ] = 15,
     n_terms: Annotated[int, typer.Option("--terms", metavar="T", help="For split.")] = 4,
     workers: Annotated[
         int | None, typer.Option("--workers", metavar="M", min=1, help="Also estimate the cost on M Dask workers.")
     ] = None,
     bandwidth: Annotated[
-        float, typer.Option("--bandwidth", metavar="GBIT", min=0.001, help="Of the network, in Gbit/s; with --workers.")
+        float,
+        typer.Option("--bandwidth", metavar="GBIT", min=0.001, help="Network bandwidth in Gbit/s; with --workers."),
     ] = 10.0,
     latents: o.Latents = "alive",
     as_json: o.AsJson = False,

@@ -59,7 +59,7 @@ def umap(
     min_region_size: Annotated[
         int | None,
         typer.Option(
-            "--min-region-size", metavar="N", help="Minimum latents per region. [default: 1 % of all, at least 10]"
+            "--min-region-size", metavar="N", help="Minimum latents per region. [default: 1% of all, at least 10]"
         ),
     ] = None,
     stability: Annotated[

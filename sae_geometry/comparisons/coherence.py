@@ -68,7 +68,7 @@ class Coherence:
         return (
             f"cumulative coherence μ₁(k): {sums or '–'}; mean |cosine| "
             f"{or_dash(self.mean_absolute_cosine, '.4f')}; effective rank "
-            f"{self.effective_rank:.0f}, 90 % of the squared length in {self.dimensions_for(0.9):,} dimensions"
+            f"{self.effective_rank:.0f}, 90% of the squared length in {self.dimensions_for(0.9):,} dimensions"
         )
 
 

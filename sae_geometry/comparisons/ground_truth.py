@@ -69,7 +69,7 @@ class GroundTruth(Answer):
 
     @property
     def significant(self) -> Recovery:
-        """Return the recovery by significant nearest partners, at a false discovery rate of 5 %."""
+        """Return the recovery by significant nearest partners, at a false discovery rate of 5%."""
         return Recovery.of(self.comparison.nearest_a_to_b.significant, self.comparison.nearest_b_to_a.significant)
 
     @property

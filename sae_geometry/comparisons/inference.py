@@ -130,7 +130,7 @@ def runs_apart(matrix: np.ndarray) -> list[int]:
     """Return the rows of outlying runs, far less similar to the others than those are to one another, lowest first.
 
     Runs are removed one by one, lowest first, down to a bare majority of at least three; each is tested by its
-    studentized mean over pairs among the remaining runs (Grubbs' test, 1 %), and all up to the last significant one
+    studentized mean over pairs among the remaining runs (Grubbs' test, 1%), and all up to the last significant one
     are outliers (Rosner's procedure, so that two failed runs do not mask each other). Empty for fewer than four runs.
 
     Args:
@@ -316,7 +316,7 @@ def _permuted(among: np.ndarray, n: int, seed: int) -> np.ndarray:
 
 
 def _welch(first: np.ndarray, second: np.ndarray) -> float:
-    """Return the two-sided p of Welch's test for equal means within two kinds of at least three runs."""
+    """Return the two-sided p-value of Welch's test for equal means within two kinds of at least three runs."""
     from scipy.special import stdtr
 
     (mean_a, var_a, free_a), (mean_b, var_b, free_b) = _round_robin(first), _round_robin(second)

@@ -269,7 +269,7 @@ class SeedComparison(SeedMatrices, Answer):
             (f"shared one to one > {self.threshold:g}", self.shared, self.shared_chance, True),
             (f"{self.paired_name} (one-to-one)", self.paired, self.paired_chance, False),
             ("MMCS (nearest)", self.mmcs, self.chance, False),
-            ("closer than chance (5 % FDR)", self.significant, np.full(1, np.nan), True),
+            ("closer than chance (5% FDR)", self.significant, np.full(1, np.nan), True),
         ]
         said = [f"{check}: {effect}" for check, (_, effect, _) in self._flagged.items()]
         return "\n".join(

@@ -18,7 +18,7 @@ from sae_geometry.pairwise.matching_result import Matching
 if TYPE_CHECKING:
     import pandas as pd
 
-SPARSER = "all but the densest 1 %"
+SPARSER = "all but the densest 1%"
 RARE = 1e-4  # share of tokens up to which a latent is rare
 _DECADES = (0.0, 1e-5, RARE, 1e-3, 1e-2, 1.0)
 _CROWDING = 4  # number of equally sized strata
@@ -30,7 +30,7 @@ def strata(source: Dictionary, m: Matching) -> pd.DataFrame:
 
     Crowding is the mean similarity of ranks 2 to 9 among all candidates of a latent: see `nulls.crowd`.
 
-    Columns: by ("frequency", "all but the densest 1 %" or "crowding"), low, high (a frequency equal to `low` is not in
+    Columns: by ("frequency", "all but the densest 1%" or "crowding"), low, high (a frequency equal to `low` is not in
     it), n, mean (of the matched), above (share > 0.7), significant (share).
     """
     import pandas as pd
@@ -49,7 +49,7 @@ def strata(source: Dictionary, m: Matching) -> pd.DataFrame:
 
 
 def _bands(frequency: np.ndarray) -> list[tuple[str, float, float, np.ndarray]]:
-    """Return the decades of frequency, and all latents but the densest 1 %: name, bounds and members of each."""
+    """Return the decades of frequency, and all latents but the densest 1%: name, bounds and members of each."""
     found = [("frequency", a, b, (frequency > a) & (frequency <= b)) for a, b in itertools.pairwise(_DECADES)]
     n_dense = math.ceil(len(frequency) / 100)
     members = np.ones(len(frequency), dtype=bool)

@@ -57,7 +57,7 @@ def read_export(folder: Path, source: str, explainer: str | None = None) -> Expo
         explainer: model whose explanations to take; by default the one with most of them, never a mixture.
 
     Raises:
-        ExportError: nothing there, a missing batch, a truncated or damaged file, records of another source, or an
+        ExportError: no export, a missing batch, a truncated or damaged file, records of another source, or an
             explainer who wrote none.
     """
     root = folder / source if (folder / source).is_dir() else folder

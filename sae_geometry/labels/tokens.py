@@ -50,7 +50,7 @@ class TokenReading(Answer):
 
     @property
     def readable(self) -> np.ndarray:
-        """Return bool [n]: nearer to some token than chance, at a false discovery rate of 5 %; none where unknown."""
+        """Return bool [n]: nearer to some token than chance, at a false discovery rate of 5%; none where unknown."""
         return self._column("readable").astype(bool)
 
     @property
@@ -139,7 +139,7 @@ class TokenReading(Answer):
             return said
         return (
             f"{said} A latent is readable if its largest cosine to a token's direction beats the one of {name} "
-            f"{methods.TURNED}, at a false discovery rate of 5 % (target-decoy competition with the knockoff+ "
+            f"{methods.TURNED}, at a false discovery rate of 5% (target-decoy competition with the knockoff+ "
             f"threshold). {methods.EXACT}"
         )
 
@@ -148,7 +148,7 @@ class TokenReading(Answer):
         lines = [f"Tokens of {self.dictionary.name!r} by {shown(self.labels.sources['tokens'])}"]
         if len(self.readable):
             lines.append(
-                f"  readable (FDR 5 %)  {self.readable.mean():.1%} of {len(self.readable):,} latents; beyond chance "
+                f"  readable (FDR 5%)  {self.readable.mean():.1%} of {len(self.readable):,} latents; beyond chance "
                 f"{self.beyond.value:.1%} [{self.beyond.low:.1%}, {self.beyond.high:.1%}]"
             )
             frame = frame.sort_values(["readable", "token_cosine"], ascending=False, kind="stable")

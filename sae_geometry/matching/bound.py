@@ -24,7 +24,7 @@ class Terms:
 
     @classmethod
     def of(cls, n: int, m: int, min_similarity: float | None) -> Terms:
-        """Return the terms of matching n rows with m columns."""
+        """Return the options to stay unmatched, for n rows and m columns."""
         if min_similarity is not None:
             return cls(float(min_similarity), 0.0)
         return cls(0.0 if n > m else -math.inf, 0.0 if n < m else -math.inf)

@@ -43,7 +43,7 @@ class PairRecord:
         nearest_above: share of the source's latents whose nearest is above the threshold.
         nearest_above_chance: the same against the target turned.
         chance, own, isotropic: mmcs against the target turned, of the source with itself, and of isotropic directions.
-        significant: share of the source's latents with a significant nearest latent (FDR 5 %).
+        significant: share of the source's latents with a significant nearest latent (FDR 5%).
         beyond: lower bound on the share that no control explains: 2 · wins − 1.
         paired: mean similarity over the one-to-one pairs.
         paired_chance: its null expectation, against the second run turned.

@@ -89,7 +89,7 @@ def frequency_hexbin(agreement: Any, ax: Axes | None = None, *, legend: bool = T
     error = np.stack([strata["mean_decoder_cosine"] - strata["low"], strata["high"] - strata["mean_decoder_cosine"]])
     ax.errorbar(
         middle, strata["mean_decoder_cosine"], yerr=error, color=ONE_TO_ONE, marker="o", markersize=3, linewidth=1.0,
-        label="mean, 95 % over latents",
+        label="mean, 95% over latents",
     )  # fmt: skip
     chance = agreement.decoder.a_to_b.chance
     if not np.isnan(chance):

@@ -193,7 +193,7 @@ def rarefaction_curve(rarefaction: Any, ax: Axes | None = None) -> Axes:
     ax.set(xlabel="runs", ylabel="distinct latents", ylim=(0, None))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.yaxis.set_major_formatter(lambda v, _: f"{v:,.0f}")
-    put_caption(ax, "95 % intervals; dashed: more runs like these")
+    put_caption(ax, "95% intervals; dashed: more runs like these")
     return ax
 
 

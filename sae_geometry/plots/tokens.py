@@ -16,7 +16,7 @@ def tokens_ecdf(reading: Any, ax: Axes | None = None, *, legend: bool = True) ->
     """Draw the ECDF of the cosine to the nearest token, for the dictionary and for the dictionary turned."""
     ax = axes_or_new(ax, COLUMN_WIDTH, 2.4)
     for values, color, label in (
-        (reading.nearest, NEAREST, f"{reading.readable.mean():.0%} readable (FDR 5 %)"),
+        (reading.nearest, NEAREST, f"{reading.readable.mean():.0%} readable (FDR 5%)"),
         (reading.turned_nearest, MUTED, "the dictionary turned"),
     ):
         ordered = np.sort(values)

@@ -1,6 +1,6 @@
 """Download a file completely and verified, or not at all.
 
-Data go to a partial file, which is resumed if an attempt breaks off, and renamed only after its size and checksum match
+Data go to a partial file, which is resumed if the connection is lost, and renamed only once its size and checksum match
 and it opens. A lock prevents two processes from downloading the same file.
 """
 
@@ -197,7 +197,7 @@ def _one_try(remote: RemoteFile, partial: Path, credentials: Credentials | None,
             int(length) if length.isdecimal() and len(length) < 20 else limit if remote.n_bytes is not None else n
         )
         if n < expected:
-            raise ConnectionError(f"the connection broke off after {have + n:,} of {have + expected:,} bytes")
+            raise ConnectionError(f"the connection was lost after {have + n:,} of {have + expected:,} bytes")
 
 
 def _no_link(path: str, flags: int) -> int:
@@ -242,7 +242,7 @@ def _check_space(remote: RemoteFile, partial: Path) -> None:
 
 
 def _worth_keeping(error: BaseException, remote: RemoteFile) -> bool:
-    """Return whether a partial download can be resumed: if it broke off, not if it was wrong, refused or stopped."""
+    """Return whether a partial download can be resumed: not if it was wrong, refused or stopped."""
     from sae_geometry.sources.http import UnreachableError
 
     return isinstance(error, UnreachableError) and remote.md5 is not None and remote.n_bytes is not None

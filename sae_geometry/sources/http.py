@@ -1,7 +1,7 @@
 """HTTP requests with limits on time, size, rate, retries and redirects. Credentials go to their own host only.
 
 Redirects are followed by `requests`, which drops credentials where the origin changes. Retries are counted here,
-because `urllib3.Retry` does not cover a body that breaks off.
+because `urllib3.Retry` does not cover a body cut short.
 """
 
 from __future__ import annotations
@@ -248,7 +248,7 @@ def body_of(answer: Any, limit: int, what: str) -> Iterator[bytes]:
     """Yield the body in pieces, at most `limit` bytes in total.
 
     Raises:
-        ConnectionError: the body broke off, or is too slow.
+        ConnectionError: the connection was lost, or is too slow.
         SourceError: the body exceeds the limit, or is compressed although the request excluded that.
     """
     import requests
@@ -269,7 +269,7 @@ def body_of(answer: Any, limit: int, what: str) -> Iterator[bytes]:
     except TooSlowError:
         raise
     except (urllib3.exceptions.HTTPError, requests.exceptions.RequestException, OSError) as error:
-        raise ConnectionError("the connection broke off") from error
+        raise ConnectionError("the connection was lost") from error
 
 
 class TooSlowError(ConnectionError):
@@ -306,4 +306,4 @@ def _why(error: Exception) -> str:
         return "no answer in time"
     if "certificate" in text or "ssl" in text:
         return "its certificate was not accepted"
-    return "the connection broke off"
+    return "the connection was lost"

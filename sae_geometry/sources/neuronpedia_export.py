@@ -77,7 +77,7 @@ def _listed(source: str) -> list[RemoteFile]:
     """Return the batches of an export, from all pages of the bucket's listing.
 
     Raises:
-        SourceError: nothing there, or the answer is not a listing.
+        SourceError: no export, or the answer is not a listing.
     """
     bucket = os.environ.get(BUCKET_VARIABLE, BUCKET).rstrip("/")
     prefix, files, token = f"v1/{source}/", list[RemoteFile](), ""

@@ -175,8 +175,8 @@ def test_the_first_screen_says_who_was_found_where(four):
     assert f"{incidence[0]:,}" in next(line for line in lines if "in one only" in line)
     shared = next(line for line in lines if "shared one to one > 0.7" in line)
     off = four.shared[~np.eye(4, dtype=bool)]
-    assert f"{100 * off.min():.1f} %" in shared
-    assert f"{100 * off.max():.1f} %" in shared
+    assert f"{100 * off.min():.1f}%" in shared
+    assert f"{100 * off.max():.1f}%" in shared
 
 
 def test_encoders_are_matched_too(four):

@@ -48,7 +48,7 @@ def planted():
 
 
 def test_of_the_children_found_at_most_the_nominal_share_is_false():
-    """In the mean of draws; single draws have 0 to 12 %."""
+    """In the mean of draws; single draws have 0 to 12%."""
     shares = []
     for seed in range(8):
         narrow, wide, _ = plant(seed)

@@ -139,7 +139,7 @@ const currentShades = () => (made[theme()] ??= shades(palette().ramp));
 
 function percent(share) {
   const digits = share >= 0.1 ? 0 : share >= 0.001 ? 2 : 4;
-  return share < 0.00001 ? '< 0.001 %' : `${(100 * share).toFixed(digits)} %`;
+  return share < 0.00001 ? '< 0.001%' : `${(100 * share).toFixed(digits)}%`;
 }
 
 function showLegend(way, into) {

@@ -83,7 +83,7 @@ class Int8Screen:
 def prepare_int8(task: Task, asked_for: bool = False) -> Int8Screen | str:
     """Prepare an int8 screen if it is likely to be faster than float32; otherwise return the reason as a phrase.
 
-    It is tried on a sample of rows, and of columns if they are requested; the shortest shortlist that certifies 98 % of
+    It is tried on a sample of rows, and of columns if they are requested; the shortest shortlist that certifies 98% of
     the sample is taken. With `asked_for` it is refused only where it is impossible.
     """
     n, m, d = task.a.shape[0], task.others.shape[0], task.a.shape[1]

@@ -299,7 +299,7 @@ def flatten(tree: object, name: str) -> dict[str, Any]:
         nonlocal visits, length
         visits, length = visits + 1, length + len(prefix)
         if length > MAX_NAMES:
-            raise SourceError(f"{name}: the names of its values are longer than {MAX_NAMES:,} characters together")
+            raise SourceError(f"{name}: the names of its values exceed {MAX_NAMES:,} characters in total")
         if visits > _MAX_VALUES:
             raise SourceError(f"{name}: it holds more than {_MAX_VALUES:,} values")
         if depth > _MAX_DEPTH:

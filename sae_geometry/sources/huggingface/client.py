@@ -192,7 +192,7 @@ def _cause(error: BaseException) -> str:
     if "Connect" in kind or "refused" in text.lower():
         return "connection refused, or no network"
     if "Consistency check" in text or "Protocol" in kind:
-        return "the connection broke off"
+        return "the connection was lost"
     return " ".join(without_secrets(text).split())[:160] or kind
 
 
