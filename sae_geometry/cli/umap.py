@@ -48,6 +48,7 @@ def umap(
         list[Color] | None,
         typer.Option("--color", help="Add a figure colored by this; may be given more than once."),
     ] = None,
+    threshold: o.Threshold = 0.7,
     regions: Annotated[
         Path | None,
         typer.Option("--regions", metavar="FILE", help="Boxes and polygons from a YAML file, instead of HDBSCAN."),
@@ -103,4 +104,4 @@ def umap(
         if shapes is not None or regions_on != "picture" or min_region_size is not None:
             result = result.with_regions(min_region_size, on=regions_on, shapes=shapes)
         result.across(work.progress)
-        work.finish(result, figures=result.figures(style, colors), add=add)
+        work.finish(result, figures=result.figures(style, colors, threshold=threshold), add=add)

@@ -102,7 +102,7 @@ class GroundTruth(Answer):
         from sae_geometry import plots
 
         c = self.comparison
-        return {"similarity": plots.similarity_figure([c.nearest_a_to_b, c.nearest_b_to_a])}
+        return {"similarity": plots.similarity_figure([c.nearest_a_to_b, c.nearest_b_to_a], threshold=self.threshold)}
 
     @property
     def dictionaries(self) -> tuple[Dictionary, ...]:

@@ -145,19 +145,22 @@ def details(
     shown_matchings: Sequence[Matching],
     caveats: Sequence[str],
     control: Sequence[Matching] = (),
+    threshold: float = THRESHOLD,
 ) -> list[str]:
     """Return the table of all directions with every number, and its definitions.
 
     Args:
         shown_matchings: both directions of the matching asked for, then those of nearest if it is another.
         control: of A and of B with a control dictionary.
+        threshold: the shares of latents above it are given.
     """
     forth, back = shown_matchings[-2:]
-    head = ("direction", "matching", "mean", "matched", "> 0.7", "covered", "chance", "own", "adjusted", "significant")
-    lines = [f"  {line}" for line in aligned([head, *(_cells(m) for m in (*shown_matchings, *control))])]
+    above = f"> {threshold:g}"
+    head = ("direction", "matching", "mean", "matched", above, "covered", "chance", "own", "adjusted", "significant")
+    lines = [f"  {line}" for line in aligned([head, *(_cells(m, threshold) for m in (*shown_matchings, *control))])]
     notes = [
         _interval_words(shown_matchings[:2]),
-        _chance_words(forth, back),
+        _chance_words(forth, back, threshold),
         _control_words(forth, back),
         *(text for d, m in ((a, forth), (b, back)) if (text := rare_words(d, m)) is not None),
         *(f"{d.name}: {d.alive.describe()}" for d in (a, b)),
@@ -168,13 +171,13 @@ def details(
     return lines
 
 
-def _cells(m: Matching) -> tuple[str, ...]:
+def _cells(m: Matching, threshold: float) -> tuple[str, ...]:
     return (
         f"{m.source} → {m.target}",
         m.method,
         f"{m.mean_similarity:.4f}",
         f"{m.n_matched:,} of {m.n_latents:,}",
-        f"{m.fraction_above(THRESHOLD):.1%}",
+        f"{m.fraction_above(threshold):.1%}",
         f"{m.coverage:.1%}",
         or_dash(m.chance, ".3f"),
         or_dash(m.own, ".3f"),
@@ -192,14 +195,14 @@ def _interval_words(both: Sequence[Matching]) -> str:
     )
 
 
-def _chance_words(forth: Matching, back: Matching) -> str:
+def _chance_words(forth: Matching, back: Matching, threshold: float) -> str:
     text = (
         "chance: the same against the target turned, with its principal axes and inner cosines; own: the "
         "source with itself (nearest other latent; halves matched); adjusted: (mean − chance) / (1 − chance); "
         "significant: closer than its own dictionary and the target turned explain, 5% false discoveries"
     )
-    above = [m.fraction_above_by_chance(THRESHOLD) for m in (forth, back)]
-    text += f"; nearest above 0.7 by chance: {above[0]:.2%} and {above[1]:.2%}"
+    above = [m.fraction_above_by_chance(threshold) for m in (forth, back)]
+    text += f"; nearest above {threshold:g} by chance: {above[0]:.2%} and {above[1]:.2%}"
     if math.isnan(forth.isotropic_chance):
         return text
     isotropic = f"{forth.isotropic_chance:.3f} and {back.isotropic_chance:.3f}"
