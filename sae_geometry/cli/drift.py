@@ -29,7 +29,10 @@ def drift(
         typer.Option("--final", metavar="ADDRESS", help="The last state. [default: the last checkpoint of the run]"),
     ] = None,
     threshold: Annotated[
-        float, typer.Option("--threshold", metavar="X", help="Cosine to the final direction that counts as born.")
+        float,
+        typer.Option(
+            "--threshold", metavar="X", help="Cosine to its final direction from which a latent counts as born."
+        ),
     ] = 0.9,
     still: Annotated[
         float,

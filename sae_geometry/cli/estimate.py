@@ -21,7 +21,7 @@ def estimate(
     ] = "compare",
     matching: Annotated[
         Literal["nearest", "mutual", "greedy", "optimal"] | None,
-        typer.Option("--matching", help="For compare and seeds. [default: what they take]"),
+        typer.Option("--matching", help="For compare and seeds. [default: the command's own]"),
     ] = None,
     n_neighbors: Annotated[
         int, typer.Option("--n-neighbors", help="For umap: neighbors, including the point itself.")

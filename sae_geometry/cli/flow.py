@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def flow(
     runs: Annotated[
         list[str],
-        typer.Argument(metavar="RUN...", help="Layers of one model, first layer first; a pattern means several."),
+        typer.Argument(metavar="RUN...", help="Layers of one model, first layer first; a pattern stands for several."),
     ],
     on: Annotated[
         Literal["writes", "reads"],

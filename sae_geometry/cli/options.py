@@ -59,7 +59,7 @@ Latents = Annotated[
 ]
 Absolute = Annotated[bool, typer.Option("--absolute", help="Compare |cosine| instead of the signed cosine.")]
 AllowMismatch = Annotated[
-    bool, typer.Option("--allow-mismatch", help="Continue although model or hook point differ; every output says so.")
+    bool, typer.Option("--allow-mismatch", help="Continue even if models or hook points differ; every output says so.")
 ]
 DropBad = Annotated[
     bool, typer.Option("--drop-bad", help="Drop latents whose decoder row is zero or not finite, and say so.")
@@ -114,7 +114,9 @@ MapSide = Annotated[
 ]
 Threshold = Annotated[
     float,
-    typer.Option("--threshold", metavar="X", min=-1, max=1, help="A one-to-one partner above X is shared."),
+    typer.Option(
+        "--threshold", metavar="X", min=-1, max=1, help="Similarity above which a one-to-one partner counts as shared."
+    ),
 ]
 FirstRun = Annotated[
     str, typer.Argument(metavar="A", help="The first dictionary's address; NAME=ADDRESS sets its label.")

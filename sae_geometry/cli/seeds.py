@@ -40,7 +40,8 @@ def seeds(
     ] = None,
     on: o.On = "decoder",
     threshold: Annotated[
-        float, typer.Option("--threshold", metavar="X", help="A one-to-one partner more similar than X is found.")
+        float,
+        typer.Option("--threshold", metavar="X", help="Similarity above which a one-to-one partner counts as found."),
     ] = 0.7,
     absolute: o.Absolute = False,
     resume: o.Resume = False,

@@ -21,7 +21,7 @@ def truth(
     ],
     threshold: Annotated[
         float,
-        typer.Option("--threshold", metavar="X", help="A latent more similar than X to a feature is that feature."),
+        typer.Option("--threshold", metavar="X", help="Similarity above which a latent counts as a feature."),
     ] = 0.7,
     absolute: o.Absolute = False,
     *,

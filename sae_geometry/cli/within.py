@@ -16,7 +16,10 @@ from sae_geometry.cli.question import question
 def within(
     run: o.Run,
     threshold: Annotated[
-        float, typer.Option("--threshold", metavar="X", min=-1, max=1, help="A nearest latent above X is alike.")
+        float,
+        typer.Option(
+            "--threshold", metavar="X", min=-1, max=1, help="Similarity above which two latents count as alike."
+        ),
     ] = 0.7,
     absolute: o.Absolute = False,
     *,

@@ -182,7 +182,7 @@ def span(
     """
     ks = tuple(n_nearest)
     if not ks or list(ks) != sorted(set(ks)) or not ks[0] >= 1 or ks[-1] > _MOST_NEAREST:
-        raise ValueError(f"n_nearest are ascending numbers from 1 to {_MOST_NEAREST}; got {list(ks)}")
+        raise ValueError(f"n_nearest must be ascending numbers from 1 to {_MOST_NEAREST}; got {list(ks)}")
     check_threshold(threshold)
     made = compare(a, b, allow_mismatch=allow_mismatch, progress=progress).one_to_one()
     left, right = made.a, made.b.to(made.a.device)

@@ -103,7 +103,7 @@ def confound_audit(a: Dictionary, b: Dictionary) -> ConfoundAudit:
         'shared'
     """
     if a.d_in != b.d_in:
-        raise ValueError(f"dictionaries of one width are audited; got {a.d_in} and {b.d_in}")
+        raise ValueError(f"an audit needs dictionaries of the same width; got {a.d_in} and {b.d_in}")
     return ConfoundAudit(
         a.name,
         b.name,
