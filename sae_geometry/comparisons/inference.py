@@ -339,8 +339,6 @@ def _too_few(n: int, m: int, smaller: str) -> str:
 
 def _enough(n: int, m: int) -> str:
     """Return the smallest testable numbers of runs that are at least these."""
-    for total in itertools.count(max(n, 3) + max(m, 3)):
-        for a in range(max(n, 3), total - max(m, 3) + 1):
-            if not _too_few(a, total - a, ""):
-                return f"{a} and {total - a}"
-    raise AssertionError("unreachable")
+    n, m = max(n, 3), max(m, 3)
+    sizes = ((a, total - a) for total in itertools.count(n + m) for a in range(n, total - m + 1))
+    return next(f"{a} and {b}" for a, b in sizes if not _too_few(a, b, ""))
