@@ -35,7 +35,7 @@ WITH_ONE = {
 }
 NO_DICTIONARY = {
     "drift", "demos", "exact_neighbors", "expected_max_cosine", "explore", "fetch",
-    "load", "log_wandb", "random_directions", "read", "read_labels", "read_shapes",
+    "load", "log_wandb", "progress_bars", "random_directions", "read", "read_labels", "read_shapes",
     "read_unembedding",
     "runs", "save", "settings", "similar_runs",
 }  # fmt: skip

@@ -131,9 +131,7 @@ def _step(
     method = default_matching(len(x), len(y))
     # Pairs below the threshold are not edges, and must not compete with those above it.
     lowest = threshold if method == "optimal" else None
-    found = match(x, y, method, nearest=swept, min_similarity=lowest)
-    if found.interrupted:
-        raise KeyboardInterrupt
+    found = match(x, y, method, nearest=swept, min_similarity=lowest).completed()
     paired = one_to_one_matching(forth, back, method, found.partner, found.cosine)
     for m in (forth, back):
         if not _enough(m, rate):

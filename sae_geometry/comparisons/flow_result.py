@@ -260,7 +260,7 @@ class Flow(Answer):
                 for a, b, s in zip(self.layer_names, self.layer_names[1:], self.steps, strict=False)
             ],
             "still_there": self.survivors.tolist(),
-            "still_there_means": "of the chains that start at layer i, how many are there at layer j",
+            "still_there_means": "number of chains that start at layer i and are still there at layer j",
             "n_chains": len(chains),
             "n_through_all_layers": int(self.survivors[0, -1]),
             "median_degrees_turned_through_all_layers": _median(whole["turned"]),

@@ -12,7 +12,7 @@ from sae_geometry.sources.layouts.table import BARE, TRANSPOSED
 
 WIDTH = 80
 # They may explain the whole answer.
-_GRAVEST = ("model", "hook point", "normalisation", "weights", "start of training", "moved from start")
+_GRAVEST = ("model", "hook point", "normalization", "weights", "start of training", "moved from start")
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
@@ -22,7 +22,6 @@ def warning_lines(
     """Return the gravest warnings, once each, and how many more there are.
 
     Args:
-        caveats: of the result.
         flagged: flagged confounds, as `Finding.text` gives them.
         most: number of warnings to show: in two lines each if these are all, otherwise in one.
         clean: number of checks that found nothing; None if nothing was checked.

@@ -260,7 +260,7 @@ def test_an_unforeseen_error_is_owned_up_to(run, monkeypatch):
     monkeypatch.setattr(sae_geometry, "within", broken, raising=False)
     result = run("within", NARROW)
     assert result.exit_code == 1
-    assert "RuntimeError: gears fell out (this looks like our mistake" in one_sentence(result)
+    assert "RuntimeError: gears fell out (this looks like a bug" in one_sentence(result)
     monkeypatch.setenv("SAE_GEOMETRY_DEBUG", "1")
     told = run("within", NARROW)
     assert told.exit_code == 1

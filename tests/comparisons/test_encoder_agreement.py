@@ -85,7 +85,7 @@ def test_what_is_not_known_is_not_shown(rng):
     assert set(r.figures()) == {"agreement"}
     assert r.summary()["by_frequency"] is None
     with pytest.raises(ValueError, match="fire is unknown"):
-        r.plot_frequency()
+        sg.plots.frequency_hexbin(r)
 
 
 def test_a_transcoder_has_no_alignment(rng):
@@ -104,7 +104,7 @@ def test_saved_and_drawn(planted, tmp_path):
     assert len(table) == 40
     assert summary["groups"]["decoder only"] == 10
     assert sum(summary["groups_by_threshold"]["0.9"].values()) == 40
-    plt.close(r.plot_frequency().figure)
+    plt.close(sg.plots.frequency_hexbin(r).figure)
     for part in ("both high: 10", "chance", "same latent", "firing frequency"):
         assert part in repr(r)
 

@@ -177,7 +177,7 @@ def test_the_test_between_kinds_is_its_definition(rng):
     found = kind_difference(matrix, kinds, "a", "b")
     assert found.difference == pytest.approx(observed)
     assert found.p_value >= permutation - 1e-12
-    assert (found.relabellings, found.exact) == (35, True)
+    assert (found.permutations, found.exact) == (35, True)
     apart = kind_difference(between(rng, np.where(np.eye(7) == 1, 0, 0.5), 0.1, 0.1), kinds, "a", "b")
     assert 0 < apart.p_value <= 1
 
@@ -213,7 +213,7 @@ def test_many_runs_are_sampled(monkeypatch):
     kinds = ["a"] * 9 + ["b"] * 9
     matrix = simulated(np.random.default_rng(0), 18, 1, 1)
     found = kind_difference(matrix, kinds, "a", "b")
-    assert (found.relabellings, found.exact) == (1000, False)
+    assert (found.permutations, found.exact) == (1000, False)
     assert found.p_value >= 1e-3
     assert found == kind_difference(matrix, kinds, "a", "b")
 

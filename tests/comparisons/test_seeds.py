@@ -17,7 +17,7 @@ import sae_geometry as sg
 from sae_geometry.cli import app
 from sae_geometry.cli.console import Speaker
 from sae_geometry.cli.resume import beside
-from sae_geometry.cli.seeds import _foretelling, _in_words
+from sae_geometry.cli.seeds import _in_words, _remaining_time
 from sae_geometry.comparisons import seeds as seeds_module
 from sae_geometry.matching import optimal
 from sae_geometry.pairwise.grouping import groups_of
@@ -175,8 +175,8 @@ def test_the_first_screen_says_who_was_found_where(four):
     assert f"{incidence[0]:,}" in next(line for line in lines if "in one only" in line)
     shared = next(line for line in lines if "shared one to one > 0.7" in line)
     off = four.shared[~np.eye(4, dtype=bool)]
-    assert f"{100 * off.min():.1f} %" in shared
-    assert f"{100 * off.max():.1f} %" in shared
+    assert f"{100 * off.min():.1f}%" in shared
+    assert f"{100 * off.max():.1f}%" in shared
 
 
 def test_encoders_are_matched_too(four):
@@ -273,13 +273,15 @@ def test_saved_and_read(four, tmp_path):
 def test_figures_for_many_runs(rng):
     many = [run(rng.standard_normal((8, 6)), f"n{k}", metadata={"kind": "ab"[k % 2]}) for k in range(14)]
     s = sg.seeds(many, matching="mutual")
-    for ax in (s.plot_heatmap(), s.plot_heatmap("shared"), s.plot_recurrence(), s.plot_rarefaction()):
+    draw = sg.plots
+    axes = draw.seeds_heatmap(s), draw.seeds_heatmap(s, "shared"), draw.recurrence_bars(s)
+    for ax in (*axes, draw.rarefaction_curve(s.rarefaction)):
         plt.close(ax.figure)
     assert "and 2 runs more" in s.details()
     assert set(s.figures()) == {"matrices", "ridgeline", "recurrence"}
     assert s.difference("a", "b").refusal is None
     with pytest.raises(ValueError, match="a heatmap shows one of"):
-        s.plot_heatmap("cosine")
+        draw.seeds_heatmap(s, "cosine")
 
 
 @pytest.mark.parametrize(
@@ -383,7 +385,7 @@ def test_how_long_many_pairs_take_is_said_once_and_early(capsys, monkeypatch):
     now = iter([0.0, 50.0, 52.0, 54.0, 60.0, 70.0])
     monkeypatch.setattr("sae_geometry.cli.seeds.time.perf_counter", lambda: next(now))
     drawn = []
-    tick = _foretelling(Speaker(quiet=False), 1000, lambda stage, share: drawn.append(share))
+    tick = _remaining_time(Speaker(quiet=False), 1000, lambda stage, share: drawn.append(share))
     for share in (0.1, 0.11, 0.12, 0.13, 0.14, 0.15):  # the first pair takes 50 s, the others 2
         tick("pairs", share)
     assert drawn == [0.1, 0.11, 0.12, 0.13, 0.14, 0.15]
@@ -400,7 +402,7 @@ def test_durations_are_told_in_words(seconds, words):
 
 
 def test_few_pairs_are_not_worth_a_word(capsys):
-    tick = _foretelling(Speaker(quiet=False), 6, None)
+    tick = _remaining_time(Speaker(quiet=False), 6, None)
     for done in range(7):
         tick("pairs", done / 6)
     assert not any(capsys.readouterr())

@@ -75,7 +75,7 @@ def test_the_demo_and_its_outputs(demo, tmp_path):
     assert len(table) == summary["n_unmatched"] == len(s.unmatched)
     assert summary["one_to_one_matching"] == "optimal"
     assert len(summary["principal_angles_degrees"]) == s.ranks[-1]
-    plt.close(s.plot_explained().figure)
+    plt.close(sg.plots.span_curve(s).figure)
     for part in ("by chance", "isotropic", "k nearest"):
         assert part in repr(s)
 

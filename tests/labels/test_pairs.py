@@ -70,7 +70,7 @@ def test_planted_tokens_are_read_back_in_every_place(pair, tmp_path):
     text = "\n".join(c.meanings.lines())
     assert GROUPS[0] in text
     assert GROUPS[2] in text
-    assert "readable (FDR 5 %): most alike" in text
+    assert "readable (FDR 5%): most alike" in text
     assert "<table>" in c._repr_html_()
     tables, summary = sg.read(sg.save(c, tmp_path / "out", formats=["png"]))
     table = tables["matches"][tables["matches"].direction == "a_to_b"]
@@ -100,7 +100,7 @@ def test_without_labels_nothing_is_added(pair):
 
 def test_every_question_shows_labels(pair):
     a, b = pair
-    assert "readable (FDR 5 %)" in "\n".join(sg.within(a).meanings.lines())
+    assert "readable (FDR 5%)" in "\n".join(sg.within(a).meanings.lines())
     assert "closest children" in "\n".join(sg.split(b, a).meanings.lines())
     s = sg.seeds([a, b, noisy(a.directions, 3, 0.05, "c")])
     groups = {g["group"]: g["n"] for g in s.meanings.summary()["groups"]}

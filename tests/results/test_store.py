@@ -96,7 +96,7 @@ def test_regions_are_written_with_ids_counts_and_links(tmp_path, rng):
             assert run["latent_ids"] == rows.loc[rows["run"] == run["run"], "latent_id"].tolist()
         listed = sum(link.count("modelId") for link in region["neuronpedia_lists"])
         assert listed == region["runs"][0]["count"]
-    # a has all of its 45 in the first bundle, b 45 of 105: at equal sizes the first is 70 % a
+    # a has all of its 45 in the first bundle, b 45 of 105: at equal sizes the first is 70% a
     assert {r["verdict"] for r in record["regions"]} == {"mostly a", "mostly b"}
 
 

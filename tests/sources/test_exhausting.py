@@ -257,7 +257,7 @@ def test_entries_that_share_their_bytes(tmp_path: Path) -> None:
 def test_other_ways_of_packing(method: int, tmp_path: Path) -> None:
     path = npz(tmp_path / "x.npz", {"W_dec": npy("(2, 2)", body=b"\1" * 16)}, zipfile.ZIP_STORED)
     refused(directory(path, lambda raw, at: raw.__setitem__(slice(at + 10, at + 12), struct.pack("<H", method))),
-            "packed by method")  # fmt: skip
+            "compressed with method")  # fmt: skip
 
 
 def big_directory(path: Path, entries: int, zip64: bool) -> Path:

@@ -222,7 +222,7 @@ def _answer(c: sg.Comparison) -> str:
     return json.dumps(summary)
 
 
-def test_neighbours_of_a_umap(client):
+def test_neighbors_of_a_umap(client):
     parts = [points(120, 3), points(70, 4)]
     runner = dask_runner(client)
     with changed(runner=runner):
