@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from typing import Any
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("NUMBA_NUM_THREADS", "2")
@@ -69,6 +70,20 @@ def ctrl_c() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.fixture
+def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are saved under their names, with nothing in them: drawing takes seconds, and the test is about the rest."""
+    from matplotlib.figure import Figure
+
+    from sae_geometry.plots import save_figure
+    from sae_geometry.results import store
+
+    def blank(_: Figure, *saved_as: Any) -> None:
+        save_figure(Figure(figsize=(1, 1)), *saved_as)
+
+    monkeypatch.setattr(store, "_save_figure", blank)
+
+
 @pytest.fixture(autouse=True)
 def _close_figures():
     yield
@@ -80,6 +95,14 @@ def _close_figures():
 # Ten seconds or more each, and about something that cheaper tests cover in part. `make test-all` runs them.
 SLOW = (
     "tests/sources/test_mutations.py",
+    "tests/sources/test_fuzz.py::test_nothing_wrong_ends_in_a_crash_a_hang_or_a_traceback[40]",
+    "tests/kernels/test_triton_compiled.py::test_kernels_compiled_for[80]",
+    "tests/kernels/test_triton_compiled.py::test_kernels_compiled_for[100]",
+    *(
+        f"tests/matching/test_matching_{test}[{index}]"
+        for test in ("greedy.py::test_rounds_of_many_latents_equal_the_sequence", "optimal.py::test_of_many_latents_too")
+        for index in (0, 58, 87, 116, 174, 203, 232, 290)
+    ),
     "tests/reproductions/test_online.py::test_the_whole_paper_interrupted",
     "tests/kernels/test_running.py::test_peak_memory_of_forty_thousand_squared",
     "tests/kernels/test_int8.py::test_the_integer_product_is_exact_at_its_extremes",
@@ -120,6 +143,7 @@ SLOW = (
     "tests/workers/test_distributed.py::test_equal_to_the_bit_for_any_number_of_workers[1]",
     "tests/workers/test_distributed.py::test_equal_to_the_bit_for_any_number_of_workers[3]",
     "tests/workers/test_distributed.py::test_all_workers_killed",
+    "tests/workers/test_distributed.py::test_a_signal_ends_client_and_workers[sigterm]",
     "tests/workers/test_distributed.py::test_a_tile_that_kills_its_workers",
 )
 
