@@ -136,6 +136,8 @@ SLOW = (
     "tests/kernels/test_sweep_on_pretended_gpu.py::test_same_bits_as_on_the_cpu_and_audited_unasked[t",
     "tests/matching/test_matching_optimal.py::test_demo_pairs",
     "tests/reproductions/test_demo_runs.py",
+    "tests/reproductions/test_against_original.py::test_across_demo_dictionaries_both_ways[local-seed0-local-seed1",
+    "tests/reproductions/test_against_original.py::test_across_demo_dictionaries_both_ways[e2e-seed0-e2e-seed1",
     *(
         f"tests/test_pretended_gpu.py::test_the_answer_is_the_cpus[{x}]"
         for x in ("agreement", "greedy", "mutual", "umap")
