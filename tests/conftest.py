@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -18,6 +18,15 @@ import numpy as np
 import pytest
 import torch
 
+_annotated = jaxtyping.jaxtyped
+
+
+def _jaxtyped(**how: Any) -> Callable[[Any], Any]:
+    """Leave a function inside another alone: decorating it takes milliseconds, at every call of the outer one."""
+    return lambda x: x if "<locals>" in getattr(x, "__qualname__", "") else _annotated(x, **how)
+
+
+jaxtyping.jaxtyped = _jaxtyped  # by this name the hook's decorators find it
 jaxtyping.install_import_hook("sae_geometry", "beartype.beartype")
 
 import oracles

@@ -112,7 +112,7 @@ def run_cpp(function, arrays, backward):
 @pytest.mark.parametrize("backward", [0, 1])
 def test_kernels_equal_the_cpus_rounds_in_either_order_of_threads(as_cpp, backward, k):
     joined = 0
-    for index in matching_cases.SMALL[::7]:
+    for index in matching_cases.SMALL[::3]:
         ours = lists_of(index, k)
         theirs = copied(ours)
         rounds = join_dominant(*ours)
