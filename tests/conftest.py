@@ -81,7 +81,7 @@ def ctrl_c() -> Iterator[None]:
 
 @pytest.fixture
 def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures are saved under their names, with nothing in them: drawing takes seconds, and the test is about the rest."""
+    """Figures are saved under their names with nothing in them: drawing takes seconds, and the test is not of that."""
     from matplotlib.figure import Figure
 
     from sae_geometry.plots import save_figure
@@ -108,8 +108,8 @@ SLOW = (
     "tests/kernels/test_triton_compiled.py::test_kernels_compiled_for[80]",
     "tests/kernels/test_triton_compiled.py::test_kernels_compiled_for[100]",
     *(
-        f"tests/matching/test_matching_{test}[{index}]"
-        for test in ("greedy.py::test_rounds_of_many_latents_equal_the_sequence", "optimal.py::test_of_many_latents_too")
+        f"tests/matching/test_matching_{method}.py::test_of_many_latents_too[{index}]"
+        for method in ("greedy", "optimal")
         for index in (0, 58, 87, 116, 174, 203, 232, 290)
     ),
     "tests/reproductions/test_online.py::test_the_whole_paper_interrupted",

@@ -124,8 +124,8 @@ def test_wrong_use_is_told(planted, toy_pair):
 @pytest.mark.usefixtures("blank_figures")
 def test_the_command(tmp_path):
     out = tmp_path / "out"
-    arguments = ["agreement", "demo:local-narrow-seed0", "demo:e2e-seed1", "-o", str(out), "--json", "-q", "--format", "png"]
-    result = CliRunner().invoke(app, arguments)
+    sides = ["demo:local-narrow-seed0", "demo:e2e-seed1"]
+    result = CliRunner().invoke(app, ["agreement", *sides, "-o", str(out), "--json", "-q", "--format", "png"])
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["n"] == 488
     assert (out / "agreement.parquet").exists()

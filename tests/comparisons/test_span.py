@@ -102,8 +102,8 @@ def test_a_threshold_is_a_cosine(toy_pair):
 @pytest.mark.usefixtures("blank_figures")
 def test_the_command(tmp_path):
     out = tmp_path / "out"
-    arguments = ["span", "demo:local-narrow-seed0", "demo:local-seed0", "-o", str(out), "--json", "-q", "--format", "png"]
-    result = CliRunner().invoke(app, arguments)
+    sides = ["demo:local-narrow-seed0", "demo:local-seed0"]
+    result = CliRunner().invoke(app, ["span", *sides, "-o", str(out), "--json", "-q", "--format", "png"])
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["n_nearest"] == [1, 2, 4, 8, 16, 32]
     assert (out / "span.parquet").exists()

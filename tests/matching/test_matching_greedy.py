@@ -31,7 +31,7 @@ def test_rounds_of_dominant_pairs_equal_the_sequence(first):
 
 
 @pytest.mark.parametrize("index", matching_cases.LARGE)
-def test_rounds_of_many_latents_equal_the_sequence(index):
+def test_of_many_latents_too(index):
     assert_greedy(index)
 
 
