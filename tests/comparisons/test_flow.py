@@ -205,6 +205,7 @@ def test_thresholds_are_read_where_a_layout_has_them(tmp_path, rng):
     assert sg.load("demo:local-narrow-seed0").threshold is None
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_the_command_on_the_demo(tmp_path):
     out = tmp_path / "out"
     arguments = ["flow", "demo:local-seed{0,1}", "-o", str(out), "--json", "-q", "--format", "png"]
