@@ -304,7 +304,7 @@ def test_a_real_process_keeps_its_streams_apart_and_draws_no_bar(tmp_path):
 def test_a_dry_run_says_what_it_would_cost_and_writes_nothing(run, command, monkeypatch):
     from sae_geometry.cost import estimate as planning
 
-    monkeypatch.setattr(planning, "_probe", lambda *_: 1e9)
+    monkeypatch.setattr(planning, "_probe", lambda *_: (0.0, 1e-12))
     verb, *inputs = [{"A": A, "B": B, "N": NARROW}.get(word, word) for word in command.split()]
     result = run(verb, *inputs, "--dry-run", "-q")
     assert result.exit_code == 0, result.stderr

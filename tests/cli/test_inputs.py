@@ -107,7 +107,7 @@ def test_match_says_what_it_will_take(bad: np.ndarray) -> None:
 
 def test_a_dry_run_refuses_nothing_that_the_real_run_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(planning, "_probe", lambda *_: 1e9)
+    monkeypatch.setattr(planning, "_probe", lambda *_: (0.0, 1e-12))
     big = np.random.default_rng(0).standard_normal((250_000, 4)).astype(np.float32)
     np.save("big.npy", big)
     np.save("small.npy", big[:300])
