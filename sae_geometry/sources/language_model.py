@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sae_geometry.io.escaping import shown
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.files.open import open_tensors
 from sae_geometry.sources.files.tensor_file import TensorFile
@@ -144,7 +145,7 @@ def shard_names(names: list[str], index: Mapping[str, Any], where: str) -> list[
         shards = sorted({str(v) for v in table.values()})
         missing = [s for s in shards if s not in names or "/" in s or "\\" in s]
         if missing or not shards:
-            raise SourceError(f"{where}: {INDEX} names {', '.join(missing[:3]) or 'no shard'}, which is not there")
+            raise SourceError(f"{where}: {INDEX} names {', '.join(shown(m, 60) for m in missing[:3]) or 'no shard'}, which is not there")
         return shards
     if WHOLE in names:
         return [WHOLE]
@@ -155,7 +156,7 @@ def _only(keys: list[str], suffixes: tuple[str, ...], what: str, where: str) -> 
     found = [k for k in keys if any(k == s or k.endswith(f".{s}") for s in suffixes)]
     if len(found) > 1:
         raise SourceError(
-            f"{where} has several tensors that could be the {what}: {', '.join(found[:5])}; give the arrays instead"
+            f"{where} has several tensors that could be the {what}: {', '.join(shown(k, 60) for k in found[:5])}; give the arrays instead"
         )
     return found[0] if found else None
 

@@ -9,7 +9,7 @@ from sae_geometry.sources.errors import LayoutError, SourceError
 
 CONFIG_NAMES = (
     "cfg.json", "config.json", "hyperparams.json", "final_config.yaml", "config.yaml", "conf.yaml", "config.yml",
-    "cfg.yaml", "wandb_run.json",
+    "cfg.yaml", "lm_config.json", "wandb_run.json",
 )  # fmt: skip
 SPARSITY_NAME = "sparsity.safetensors"
 

@@ -13,8 +13,8 @@ from sae_geometry.sources.layouts.places import canonical_place, layer_named, na
 
 # Keys are matched whole. Trainers differ in words and in their order, not in meaning.
 _POINT = r"(?:hook_?points?|hook(?:_(?:name|module|site))?|act_(?:name|site)|submodule_name)"
-_IN = re.compile(rf"(?:hf_)?(?:(?:in|input|source)_)?{_POINT}(?:_(?:in|input))?|hf_hook_name")
-_OUT = re.compile(rf"(?:hf_)?(?:(?:out|output|target)_{_POINT}|{_POINT}_(?:out|output))")
+_IN = re.compile(rf"(?:hf_)?(?:(?:in|input|source)_)?{_POINT}(?:_(?:in|input))?|hf_hook_name|(?:tl|mlp)_input_template")
+_OUT = re.compile(rf"(?:hf_)?(?:(?:out|output|target)_{_POINT}|{_POINT}_(?:out|output))|(?:tl|mlp)_output_template")
 _LAYER = re.compile(r"(?:hook_|hook_point_|hook_name_)?(?:in_|input_)?layers?(?:_(?:in|idx|index|id|num|number))?")
 _LAYER_OUT = re.compile(r"(?:(?:out|output)_(?:hook_(?:point_)?)?layer|(?:hook_|hook_point_)?layer_(?:out|output))")
 _HEAD = re.compile(r"(?:hook_|hook_point_|attn_)?head(?:_(?:index|idx|id|num|number))?")
@@ -70,9 +70,10 @@ def space_of(site: Site, config: Mapping[str, Any], where: str, outs: Sequence[i
         site: the dictionary.
         config: the configuration next to the weights.
         where: path of the weights file, prefixed with the repository's name if it came from one.
-        outs: outputs of a cross-layer decoder that are read; a single one is the hook point it writes to.
+        outs: outputs of a decoder with several that are read; a single one is the hook point it writes to.
     """
-    by_config, by_path = space_in_config(config, _layer_in(where)), _in_path(site, where)
+    layers = [out for out in outs if out is not None and site.layout.out == "layer"]
+    by_config, by_path = space_in_config(config, _layer_in(where), site.source, layers), _in_path(site, where)
     reads, writes = site.hook or by_config.reads or by_path.reads, by_config.writes or by_path.writes
     layer = site.source if site.source is not None else _layer_in(where)
     features = {key: value for table in tables(config) for key, value in table.items() if key.startswith("feature_")}
@@ -88,22 +89,28 @@ def space_of(site: Site, config: Mapping[str, Any], where: str, outs: Sequence[i
     return Space(reads, writes if transcoder else None, by_config.model or by_path.model, transcoder, by_config.notes)
 
 
-def space_in_config(config: Mapping[str, Any], layer: int | None = None) -> Space:
+def space_in_config(
+    config: Mapping[str, Any], layer: int | None = None, source: int | None = None, outs: Sequence[int] = ()
+) -> Space:
     """Return the space given in a configuration of any trainer.
 
     Args:
         config: the configuration; nested tables are searched too.
         layer: the layer, where the configuration names none.
+        source: layer that a cross-layer transcoder's latents read from.
+        outs: layers that a decoder with several outputs writes to; lists of hook points count by their positions.
     """
     said = _number(config, _LAYER)
-    layer = layer if said is None else said
+    layer = next((number for number in (said, source, layer) if number is not None), None)
     notes: list[str] = []
-    reads = _hook(config, _IN, layer, notes)
+    reads = _hook(config, _IN, layer, notes, outs if source is None else [source])
     if reads is None and layer is not None:
         words = (v for v in _values(config, _SITE) if isinstance(v, str))
         reads = next((hook for word in words if (hook := site_in_layer(word, layer)) is not None), None)
     out_layer = _number(config, _LAYER_OUT)
-    writes = _hook(config, _OUT, layer if out_layer is None else out_layer, notes)
+    if out_layer is None:
+        out_layer = layer if source is None or not outs else outs[0] if len(outs) == 1 else None
+    writes = _hook(config, _OUT, out_layer, notes, outs)
     side = next((v for v in _values(config, _MODULE_SIDE) if v in ("in", "in_and_out")), None)
     if side is not None and reads is not None and writes is None and names_a_place(f"{reads}.input"):
         reads, writes = f"{reads}.input", reads if side == "in_and_out" else None
@@ -138,9 +145,16 @@ def _number(config: Mapping[str, Any], key: re.Pattern[str]) -> int | None:
     return None
 
 
-def _hook(config: Mapping[str, Any], key: re.Pattern[str], layer: int | None, notes: list[str]) -> str | None:
-    """Return the first hook point of a matching key, with its layer filled in where it is a template or a bare word."""
+def _hook(
+    config: Mapping[str, Any], key: re.Pattern[str], layer: int | None, notes: list[str], at: Sequence[int]
+) -> str | None:
+    """Return the first hook point of a matching key, with its layer filled in where it is a template or a bare word.
+
+    Of a list, those at the positions `at` are joined by " + ".
+    """
     for value in _values(config, key):
+        if isinstance(value, list):
+            value = " + ".join(value[i] for i in at if i < len(value) and isinstance(value[i], str))
         if not isinstance(value, str) or not value.strip() or value.casefold() == "none":
             continue
         if _TEMPLATE.search(value):
