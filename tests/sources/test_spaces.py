@@ -78,6 +78,11 @@ def refused(a: Path | str, b: Path | str, what: str = "hook point") -> str:
         ({"metadata": {"hook_name": "blocks.7.attn.hook_q", "hook_head_index": None}}, "blocks.7.attn.hook_q"),
         ({"hook_name": "blocks.{layer}.hook_resid_pre"}, None),
         ({"hook_name": "resid_post"}, None),
+        ({"hook_point_name": "blocks.5.hook_resid_pre"}, "blocks.5.hook_resid_pre"),
+        ({"layer_name": "model.layers.5"}, "model.layers.5"),
+        ({"submodule": "transformer.h.5.mlp"}, "transformer.h.5.mlp"),
+        ({"layer": 5, "activation_type": "resid_post"}, "blocks.5.hook_resid_post"),
+        ({"layer": 5, "module_name": "my.sae", "activation": "relu"}, None),
         ({"hook_name": None, "activation": "topk", "activation_fn": "relu", "layers": 12}, None),
     ],
 )

@@ -56,7 +56,8 @@ def open_dcp(metadata: Path) -> TensorFile:
         for key, piece in _pieces(_fields(table, "storage_data"), metadata.parent):
             if key in pieces:
                 pieces[key].append(piece)
-        there = [p for found in pieces.values() for p in found if os.path.isfile(p.shard)]  # Path.is_file raises for long names
+        # Path.is_file raises for a name that is too long.
+        there = [p for found in pieces.values() for p in found if os.path.isfile(p.shard)]
         if sum(abs(p.end - p.start) for p in there) > size:
             raise SourceError(f"{place}: its .metadata names more bytes than its shards hold; refused")
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:

@@ -12,14 +12,18 @@ from sae_geometry.sources.layouts.detect import Site
 from sae_geometry.sources.layouts.places import canonical_place, layer_named, names_a_place, site_in_layer
 
 # Keys are matched whole. Trainers differ in words and in their order, not in meaning.
-_POINT = r"(?:hook_?points?|hook(?:_(?:name|module|site))?|act_(?:name|site)|submodule_name)"
+_POINT = r"(?:hook_?points?(?:_name)?|hook(?:_(?:name|module|site))?|act_(?:name|site)|submodule_name)"
 _IN = re.compile(rf"(?:hf_)?(?:(?:in|input|source)_)?{_POINT}(?:_(?:in|input))?|hf_hook_name|(?:tl|mlp)_input_template")
 _OUT = re.compile(rf"(?:hf_)?(?:(?:out|output|target)_{_POINT}|{_POINT}_(?:out|output))|(?:tl|mlp)_output_template")
 _LAYER = re.compile(r"(?:hook_|hook_point_|hook_name_)?(?:in_|input_)?layers?(?:_(?:in|idx|index|id|num|number))?")
 _LAYER_OUT = re.compile(r"(?:(?:out|output)_(?:hook_(?:point_)?)?layer|(?:hook_|hook_point_)?layer_(?:out|output))")
 _HEAD = re.compile(r"(?:hook_|hook_point_|attn_)?head(?:_(?:index|idx|id|num|number))?")
 _HEAD_OUT = re.compile(r"(?:hook_)?head_index_out|(?:out|output)_hook(?:_point)?_head_index")
-_SITE = re.compile(r"(?:act_|hook_)?(?:sites?|location|component|position|stream)")
+_SITE = re.compile(
+    r"(?:act_|hook_|activation_)?(?:sites?|location|component|position|stream)|act(?:ivation)?_type|activation"
+)
+# These may name any module, so they count only where they name a layer.
+_MODULE = re.compile(r"(?:(?:target_)?(?:sub)?module|layer)(?:_(?:name|path))?")
 _MODEL = re.compile(
     r"(?:\w+_)?model_(?:name|id|name_or_path)|(?:lm|llm)(?:_name)?|(?:base|language|subject|hf|tlens)_model"
 )
@@ -104,6 +108,9 @@ def space_in_config(
     layer = next((number for number in (said, source, layer) if number is not None), None)
     notes: list[str] = []
     reads = _hook(config, _IN, layer, notes, outs if source is None else [source])
+    if reads is None:
+        words = (v for v in _values(config, _MODULE) if isinstance(v, str))
+        reads = next((_spelled(word) for word in words if layer_named(word) is not None), None)
     if reads is None and layer is not None:
         words = (v for v in _values(config, _SITE) if isinstance(v, str))
         reads = next((hook for word in words if (hook := site_in_layer(word, layer)) is not None), None)
