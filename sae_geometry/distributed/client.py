@@ -67,7 +67,7 @@ def settings(
         >>> report.memory
         67108864
     """
-    folder = None if cache is None else Path(cache).expanduser().absolute()
+    folder = None if cache is None else Path(os.path.expanduser(cache)).absolute()
     given = {"memory": memory, "device": device, "offline": offline, "cache": folder, "limits": limits}
     with ExitStack() as stack:
         now = stack.enter_context(changed(**{key: value for key, value in given.items() if value is not None}))

@@ -57,6 +57,8 @@ def bundle_files(weights: tuple[Path, ...], address: str, where: str | None = No
     for path in weights:
         if path.is_symlink() and not path.exists():
             raise SourceError(f"{path.name} is a link to {path.readlink()}, which does not exist: fetch it again")
+        if path.exists() and not path.is_file():  # a pipe or device never ends
+            raise SourceError(f"{path} is not a file")
     first = weights[0].absolute()
     sides = [Path(p) for name in side_names(first.as_posix()) if os.path.isfile(p := Path(name))]
     wanting = missing_shards([w.name for w in weights])
