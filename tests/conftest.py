@@ -24,6 +24,8 @@ import oracles
 from sae_geometry.dictionary import Dictionary
 
 mpl.use("Agg")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell leaves it in what it starts in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 hypothesis.settings.register_profile("ci", derandomize=True)  # a red run there is a change's doing, not the dice's
 if os.environ.get("CI"):
     hypothesis.settings.load_profile("ci")
