@@ -24,8 +24,6 @@ import oracles
 from sae_geometry.dictionary import Dictionary
 
 mpl.use("Agg")
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell leaves it in what it starts in the background
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 hypothesis.settings.register_profile("ci", derandomize=True)  # a red run there is a change's doing, not the dice's
 if os.environ.get("CI"):
     hypothesis.settings.load_profile("ci")
@@ -65,7 +63,7 @@ def unchecked() -> Iterator[None]:
 
 @pytest.fixture
 def ctrl_c() -> Iterator[None]:
-    """Let SIGINT raise KeyboardInterrupt, whatever the runner or a library of another test made of it."""
+    """Let SIGINT raise KeyboardInterrupt, here and in children; a shell ignores it in background jobs."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
