@@ -60,6 +60,7 @@ _HOME = {
     "nearest": "comparisons.nearest",
     "neuronpedia_url": "sources",
     "plots": "plots",
+    "progress_bars": "io.progress",
     "project": "embedding.projection",
     "random_directions": "nulls",
     "read": "results.store",
@@ -103,6 +104,7 @@ if TYPE_CHECKING:
     from sae_geometry.embedding.region_file import read_shapes
     from sae_geometry.explorer.explore import explore
     from sae_geometry.io.labels import Labels
+    from sae_geometry.io.progress import progress_bars
     from sae_geometry.labels.label_file import read_labels
     from sae_geometry.labels.model import read_unembedding
     from sae_geometry.labels.tokens import TokenReading, read_tokens

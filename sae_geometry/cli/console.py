@@ -13,7 +13,7 @@ from typing import Any
 import typer
 
 from sae_geometry.io.escaping import printable, shown
-from sae_geometry.io.progress import Progress
+from sae_geometry.io.progress import Progress, progress_bars
 from sae_geometry.io.redaction import without_secrets
 
 _LONGEST = 1000  # longest error in characters
@@ -47,23 +47,8 @@ class Speaker:
         if self.quiet or not sys.stderr.isatty():
             yield None
             return
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-        with Progress(
-            TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
-            console=Console(stderr=True), transient=True,
-        ) as progress:  # fmt: skip
-            tasks: dict[str, TaskID] = {}
-
-            def tick(stage: str, share: float) -> None:
-                stage = shown(stage)
-                name = stage.partition(" · ")[0]  # the rest changes during the stage, such as the gap
-                if name not in tasks:
-                    tasks[name] = progress.add_task(stage, total=1.0)
-                progress.update(tasks[name], completed=share, description=stage)
-
-            yield tick
+        with progress_bars() as progress:
+            yield progress
 
 
 def say(text: str, *, err: bool = False) -> None:

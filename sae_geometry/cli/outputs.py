@@ -107,10 +107,11 @@ def save_and_show(
     """
     from sae_geometry.results.store import save
 
-    save(
-        result, into, command=command_line(), formats=shared.formats, figures=figures, overwrite=shared.overwrite,
-        add=add,
-    )  # fmt: skip
+    with speaker.bar() as progress:
+        save(
+            result, into, command=command_line(), formats=shared.formats, figures=figures, overwrite=shared.overwrite,
+            add=add, progress=progress,
+        )  # fmt: skip
     if shared.as_json:
         print_json(json.loads((into / record).read_text(encoding="utf-8")))
     elif shared.verbose:

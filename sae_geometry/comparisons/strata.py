@@ -25,26 +25,26 @@ _CROWDING = 4  # number of equally sized strata
 _FEWEST = 20  # latents per crowding stratum
 
 
-def strata(source: Dictionary, m: Matching) -> pd.DataFrame:
+def strata(source: Dictionary, m: Matching, threshold: float = THRESHOLD) -> pd.DataFrame:
     """Return one row per stratum of the source's latents, by decades of firing frequency where known, and by crowding.
 
     Crowding is the mean similarity of ranks 2 to 9 among all candidates of a latent: see `nulls.crowd`.
 
     Columns: by ("frequency", "all but the densest 1 %" or "crowding"), low, high (a frequency equal to `low` is not in
-    it), n, mean (of the matched), above (share > 0.7), significant (share).
+    it), n, mean (of the matched), above (share above `threshold`), significant (share).
     """
     import pandas as pd
 
     rows = []
     if source.frequency is not None:
         for by, low, high, members in _bands(source.frequency.cpu().numpy()):
-            rows.append(_row(m, by, low, high, members))
+            rows.append(_row(m, by, low, high, members, threshold))
     dense = crowd(m.controls)
     known = np.sort(dense[np.isfinite(dense)])
     n = min(_CROWDING, len(known) // _FEWEST)
     for part in np.array_split(known, n) if n > 1 else []:
         low, high = float(part[0]), float(part[-1])
-        rows.append(_row(m, "crowding", low, high, (dense >= low) & (dense <= high)))
+        rows.append(_row(m, "crowding", low, high, (dense >= low) & (dense <= high), threshold))
     return pd.DataFrame([row for row in rows if row["n"]], columns=list(_COLUMNS))
 
 
@@ -58,9 +58,9 @@ def _bands(frequency: np.ndarray) -> list[tuple[str, float, float, np.ndarray]]:
     return [*found, (SPARSER, 0.0, highest, members)]
 
 
-def strata_lines(rows: pd.DataFrame) -> list[str]:
+def strata_lines(rows: pd.DataFrame, threshold: float) -> list[str]:
     """Return the strata by frequency as lines of text, one each; none where frequencies are unknown."""
-    table = [("fires on", "n", "mean", "> 0.7", "significant")]
+    table = [("fires on", "n", "mean", f"> {threshold:g}", "significant")]
     for row in rows[rows["by"].isin(["frequency", SPARSER])].to_dict("records"):
         name = f"{row['low']:g} … {row['high']:g}" if row["by"] == "frequency" else SPARSER
         significant = percent(row["significant"]) if "significant" in row else ""
@@ -101,7 +101,7 @@ def strata_of_runs(runs: Sequence[Dictionary], similarity: np.ndarray, threshold
 _COLUMNS = ("by", "low", "high", "n", "mean", "above", "significant")
 
 
-def _row(m: Matching, by: str, low: float, high: float, members: np.ndarray) -> dict[str, object]:
+def _row(m: Matching, by: str, low: float, high: float, members: np.ndarray, threshold: float) -> dict[str, object]:
     similarity = m.similarity[members]
     matched = similarity[~np.isnan(similarity)]
     return {
@@ -110,7 +110,7 @@ def _row(m: Matching, by: str, low: float, high: float, members: np.ndarray) -> 
         "high": high,
         "n": int(members.sum()),
         "mean": float(matched.mean()) if len(matched) else float("nan"),
-        "above": float((similarity > THRESHOLD).mean()) if members.any() else float("nan"),
+        "above": float((similarity > threshold).mean()) if members.any() else float("nan"),
         "significant": float(m.significant[members].mean()) if members.any() else float("nan"),
     }
 

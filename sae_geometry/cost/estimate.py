@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sae_geometry.cost.cluster_model import Pass
 from sae_geometry.cost.jobs import VERBS, Job, Question, Verb
+from sae_geometry.dictionary import Dictionary
 from sae_geometry.kernels.blocks import listing_bytes
 from sae_geometry.kernels.screens.cpu import shortlist_width
 from sae_geometry.kernels.sweep import SweepPlan, cpu_threads, listing_memory, plan_sweep, sweep
@@ -30,7 +31,8 @@ _SCREENS: dict[str, ScreenName] = {
     "torch-fp16": "fp16",
     "torch-tf32": "tf32",
 }
-_ALWAYS = "reading the inputs, tables and figures"
+_ALWAYS = "reading the inputs"
+_WRITING = 3.0, 1.5e-5  # seconds of tables, figures and the report, on two cores: fixed, and per latent
 _PER_CANDIDATE = 125  # bytes resident at the peak, measured with 100,000 latents (3.9 kB each) and a million (4.0 GB)
 
 
@@ -44,7 +46,8 @@ class Estimate:
         flops: multiplications and additions of all products, without blocks that symmetry saves.
         bytes_read: bytes read by the products if every row block is multiplied with the other side once.
         memory: largest memory of any sweep in bytes, excluding inputs.
-        seconds: expected time of the sweeps, from a probe on the largest of them.
+        seconds: expected time of the sweeps, from a probe on the largest of them, and of matchings from their lists.
+        writing: expected seconds of tables, figures and the report.
         probe_seconds: how long the probe took.
         device, screen, why: where and how the largest sweep would run.
         leaves_out: work of the verb that is not estimated.
@@ -58,6 +61,7 @@ class Estimate:
     bytes_read: float
     memory: int
     seconds: float
+    writing: float
     probe_seconds: float
     device: str
     screen: str
@@ -67,7 +71,7 @@ class Estimate:
     whole_pairs: int = 0
 
     def __str__(self) -> str:
-        rate = self.flops / self.seconds / 1e9
+        rate, lasts = self.flops / self.seconds / 1e9, self.seconds + self.writing
         sweeps = "1 sweep" if self.n_sweeps == 1 else f"{self.n_sweeps} sweeps"
         return "\n".join(
             [
@@ -75,7 +79,8 @@ class Estimate:
                 f"  operations   {self.flops:.3g}",
                 f"  memory read  {self.bytes_read / 1e9:.3g} GB",
                 f"  memory       {self.memory / 2**20:.0f} MiB above the inputs",
-                f"  time         about {self.seconds:.2g} s ({rate:.0f} billion operations a second in a probe)",
+                f"  time         about {lasts:.2g} s, {self.writing:.2g} s of it to write tables and figures "
+                f"({rate:.0f} billion operations a second)",
                 f"  not counted  {self.leaves_out}",
             ]
         )
@@ -139,7 +144,7 @@ def estimate(
     plan_sweep(lists.a, lists.b, lists.k, columns=lists.columns, memory=memory)  # a ceiling may be too low for it
     plan = plan_sweep(largest.a, largest.b, largest.k, columns=largest.columns, memory=memory)
     start = time.perf_counter()
-    rate = _probe(largest, plan, probe_seconds, memory)
+    fixed, each = _probe(largest, plan, probe_seconds, memory)
     probed = time.perf_counter() - start
     multiplications = sum(job.multiplications for job in jobs)
     return Estimate(
@@ -152,7 +157,9 @@ def estimate(
             *(matching_bytes(len(j.a), len(j.b)) for j in jobs if j.b is not None and j.k == CANDIDATES),
             0,
         ),
-        seconds=multiplications / rate,
+        seconds=sum(j.times * (fixed * _size(j) / _size(largest)) + each * j.multiplications for j in jobs)
+        + asked.solving(question),
+        writing=_writing(loaded),
         probe_seconds=probed,
         device=str(largest.a.device),
         screen=plan.screen,
@@ -161,6 +168,15 @@ def estimate(
         passes=_passes(jobs),
         whole_pairs=comb(len(loaded), 2) if verb == "seeds" else 0,
     )
+
+
+def _size(job: Job) -> int:
+    return len(job.a) + len(job.a if job.b is None else job.b)
+
+
+def _writing(dictionaries: Sequence[Dictionary]) -> float:
+    fixed, each = _WRITING
+    return fixed + each * sum(d.n_latents for d in dictionaries)
 
 
 def matching_bytes(n: int, m: int) -> int:
@@ -191,8 +207,12 @@ def _bytes_read(job: Job, plan: SweepPlan) -> float:
     return 4.0 * job.a.numel() + size * stripes * others * job.a.shape[1]
 
 
-def _probe(job: Job, plan: SweepPlan, budget: float, memory: int | None) -> float:
-    """Return multiplications per second of the sweep over its first rows, increased until time is up."""
+def _probe(job: Job, plan: SweepPlan, budget: float, memory: int | None) -> tuple[float, float]:
+    """Return the seconds of a sweep that do not depend on its rows, and those per multiplication.
+
+    The sweep is timed over its first rows, increased until time is up. What does not depend on their number prepares
+    the other side, and settles its lists.
+    """
     a, others = job.a, job.a if job.b is None else job.b
     options = {"screen": _SCREENS[plan.screen], "threads": plan.threads, "blocks": plan.blocks, "columns": job.columns,
                "memory": memory}  # fmt: skip
@@ -207,11 +227,11 @@ def _probe(job: Job, plan: SweepPlan, budget: float, memory: int | None) -> floa
         if rows == len(a) or (len(times) > 1 and spent + 4 * times[rows] > budget):
             break
         rows *= 4
-    # The difference of the two largest removes the fixed cost of a sweep (preparing the other side).
     (fewer, short), (most, long) = [(0, 0.0), *times.items()][-2:]
-    if long - short < (most - fewer) / most * long / 2:  # noise, since the fixed cost is never half of the total
-        fewer, short = 0, 0.0
-    return (most - fewer) * others.shape[0] * a.shape[1] / (long - short)
+    per_row = (long - short) / (most - fewer)
+    if not long / most / 2 < per_row < long / most:  # noise: the fixed part is never negative, nor half of the total
+        per_row = long / most
+    return long - most * per_row, per_row / (others.shape[0] * a.shape[1])
 
 
 def _drift(states: list[Tensor], budget: float, leaves_out: str) -> Estimate:
@@ -232,6 +252,7 @@ def _drift(states: list[Tensor], budget: float, leaves_out: str) -> Estimate:
         bytes_read=8.0 * cosines * x.shape[1],
         memory=4 * x.numel() + 40 * part.numel(),
         seconds=probed / rounds * cosines / len(part),
+        writing=_WRITING[0],
         probe_seconds=probed,
         device=str(x.device),
         screen="float64",

@@ -20,6 +20,7 @@ from sae_geometry.nulls import LISTED, default_turns
 Verb = Literal["compare", "match", "within", "seeds", "agreement", "span", "split", "truth", "umap", "drift", "flow"]
 _NEAREST = 32  # nearest latents whose span is measured
 _GREEDY_K = 16
+_PER_PAIR = {"mutual": 0.0, "greedy": 2.5e-9, "optimal": 1.2e-7}  # seconds per pair of latents, on two cores
 
 
 @dataclass(frozen=True)
@@ -75,12 +76,13 @@ class Question:
 
 @dataclass(frozen=True)
 class Asked:
-    """One verb: its number of dictionaries, its sweeps, and the work not estimated."""
+    """One verb: its number of dictionaries, its sweeps, the work not estimated, and the seconds of its matchings."""
 
     least: int
     most: int | None
     jobs: Callable[[Question], list[Job]]
     besides: str
+    solving: Callable[[Question], float] = lambda _: 0.0
 
 
 def _nearest(a: Tensor, b: Tensor) -> list[Job]:
@@ -104,6 +106,17 @@ def _paired(a: Tensor, b: Tensor, matching: str | None) -> list[Job]:
     if matching == "optimal":
         return [Job(a, b, CANDIDATES), Job(a, b, MORE, columns=False)]
     return []
+
+
+def _solving(a: Tensor, b: Tensor, matching: MatchingName | None = None) -> float:
+    """Return the seconds of one-to-one matchings from their lists: a with b, with b turned, and between halves."""
+    n, m = len(a), len(b)
+    method = matching if matching in _PER_PAIR else default_matching(n, m)
+    return _PER_PAIR[method] * ((1 + default_turns(n, m)) * n * m + n * n / 4 + m * m / 4)
+
+
+def _pairs_solving(q: Question) -> float:
+    return sum(_solving(a, b, q.matching) for a, b in combinations(q.rows, 2))
 
 
 def _default_matching(q: Question) -> OneToOne:
@@ -169,18 +182,18 @@ def _umap(q: Question) -> list[Job]:
 
 
 VERBS: dict[Verb, Asked] = {
-    "compare": Asked(2, None, _compare, "chance, the other ways of counting and, with a one-to-one matching, its "
-                     "solver, rounds beyond the first, and the same with the other dictionary turned"),
-    "match": Asked(2, 2, _match, "the assignment solver, rounds beyond the first, and the same with B turned"),
-    "within": Asked(1, None, lambda q: [job for x in q.rows for job in _within(x)], "chance, mean |cosine|, spectrum"),
-    "seeds": Asked(2, None, _seeds, "chance, the solver, the rounds it may need beyond the first, and the consensus"),
-    "agreement": Asked(2, 2, _agreement, "chance"),
-    "span": Asked(2, 2, _span, "the solver, principal angles, and the same with B turned; the sweep over "
-                  "unmatched latents is counted as if all were"),
+    "compare": Asked(2, None, _compare, "the other ways of counting", _pairs_solving),
+    "match": Asked(2, 2, _match, "the signed, absolute and encoder matchings, turned as well",
+                   lambda q: 3 * _solving(q.rows[0], q.rows[1], "optimal")),
+    "within": Asked(1, None, lambda q: [job for x in q.rows for job in _within(x)], "mean |cosine|, spectrum"),
+    "seeds": Asked(2, None, _seeds, "the consensus", _pairs_solving),
+    "agreement": Asked(2, 2, _agreement, "its statistics"),
+    "span": Asked(2, 2, _span, "principal angles, and the same with B turned; the sweep over unmatched latents is "
+                  "counted as if all were", _pairs_solving),
     "split": Asked(2, 2, _split, "the fits of the combinations, and the same with the wide one turned"),
-    "flow": Asked(2, None, _flow, "the solver, rounds beyond the first, chains"),
+    "flow": Asked(2, None, _flow, "chains", lambda q: sum(_solving(a, b) for a, b in pairwise(q.rows))),
     "truth": Asked(2, 2, lambda q: [*_nearest(q.rows[0], q.rows[1]), *_paired(q.rows[0], q.rows[1], "optimal")],
-                    "the assignment solver, and rounds beyond the first"),
+                   "the scores", lambda q: _solving(q.rows[0], q.rows[1], "optimal")),
     "umap": Asked(1, None, _umap, "the layout that UMAP optimises from these neighbours, its evidence, and one-to-one "
                   "partners across runs"),
     "drift": Asked(2, None, lambda _: [], "nothing else of weight: reading the states is most of it"),

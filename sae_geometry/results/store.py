@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sae_geometry.io.atomic_folder import fresh_folder
 from sae_geometry.io.escaping import json_escaped, readable
 from sae_geometry.io.parquet import read_table, write_csv, write_table
+from sae_geometry.io.progress import Progress
 from sae_geometry.io.redaction import without_secrets
 from sae_geometry.io.results_folder import has, listed_files, manifest, read_json
 from sae_geometry.kernels.ledger import entries
@@ -48,6 +49,7 @@ def save(
     figures: Mapping[str, Figure] | None = None,
     overwrite: bool = False,
     add: Callable[[Path], object] | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Write a result to a folder: its tables (parquet), lists (CSV), `summary.json`, `figures/` and `report.html`.
 
@@ -63,6 +65,7 @@ def save(
         figures: the figures, by file name; `result.figures()` if None.
         overwrite: replace existing results.
         add: called with the finished folder before it is moved into place, to add files.
+        progress: called with the current step ("tables", "figures", "report") and its completed fraction.
 
     Returns:
         The folder.
@@ -80,17 +83,22 @@ def save(
     if not isinstance(result, Result):
         raise ValueError(f"save takes what compare, within, umap or another question returned; got {result!r:.80}")
     said = without_secrets(command or " ".join(sys.argv))
+    tick: Progress = progress or (lambda *_: None)
     with fresh_folder(Path(folder), overwrite) as aside:
         (aside / "figures").mkdir()
+        tick("tables", 0.0)
         for name, table in result.tables().items():
             write_table(labeled_table(table, result.dictionaries), aside / f"{name}.parquet")
         for name, table in result.lists().items():
             write_csv(table, aside / f"{name}.csv")
         summary = result.summary()
         about = _about(result, summary)
+        tick("tables", 1.0)
+        tick("figures", 0.0)
         drawn = result.figures() if figures is None else figures
-        for name, figure in drawn.items():
+        for done, (name, figure) in enumerate(drawn.items(), 1):
             _save_figure(figure, aside / "figures" / name, about, formats)
+            tick("figures", done / len(drawn))
         result.write_extra(aside)
         summary = {
             "schema_version": SCHEMA_VERSION,
@@ -102,12 +110,14 @@ def save(
             "sweeps": [asdict(entry) for entry in entries()],
         }
         write_json(aside / "summary.json", summary)
+        tick("report", 0.0)
         if add is not None:
             add(aside)
         explorer = "explorer.html" if (aside / "explorer.html").exists() else ""
         page = report_page(result, drawn, command=said, pictures=aside / "figures", explorer=explorer)
         (aside / "report.html").write_text(page, encoding="utf-8")
         write_json(aside / "summary.json", {**summary, "files": manifest(aside)})
+        tick("report", 1.0)
     return Path(folder)
 
 

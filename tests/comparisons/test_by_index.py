@@ -53,7 +53,7 @@ def test_planted_classes_are_counted(planted):
 
 
 def test_it_says_cuts_and_the_artifact(planted):
-    text = repr(planted[2])
+    text = " ".join(repr(planted[2]).split())
     for part in (
         "at most 0.1",
         "at least 0.9",

@@ -419,6 +419,30 @@ def test_progress_reaches_one(toy_pair):
     assert {share for stage, share in last.items() if stage not in solver} == {1.0}
 
 
+def test_progress_of_saving_names_tables_figures_and_report(toy_pair, tmp_path):
+    seen = []
+    sg.compare(*toy_pair).save(tmp_path / "out", formats=["png"], progress=lambda *step: seen.append(step))
+    assert list(dict.fromkeys(stage for stage, _ in seen)) == ["tables", "figures", "report"]
+    assert set(dict(seen).values()) == {1.0}
+    shares = [share for stage, share in seen if stage == "figures"]
+    assert shares == sorted(shares)
+    assert len(shares) > 3
+
+
+def test_bars_are_drawn_outside_a_terminal_too(toy_pair, monkeypatch):
+    """In a notebook stderr is no terminal: who asks for bars gets them."""
+    import io
+
+    import rich.console
+
+    text, make = io.StringIO(), rich.console.Console
+    monkeypatch.setattr(rich.console, "Console", lambda **_: make(file=text, force_terminal=True, width=80))
+    with sg.progress_bars() as progress:
+        sg.compare(*toy_pair, progress=progress)
+    assert "similarities" in text.getvalue()
+    assert "100%" in text.getvalue()
+
+
 # ---- encoders, limits, double counting ----------------------------------------------------------------------------
 
 

@@ -23,12 +23,13 @@ from torch import Tensor
 from analyses.common.errors import AnalysisError
 from analyses.demo.train.activations import FIRST, Cache
 from analyses.demo.train.autoencoder import Autoencoder
+from analyses.demo.train.corpus import LENGTH
 from analyses.demo.train.files import write_text, write_torch
 from analyses.demo.train.objectives import LaterBlocks, Loss, end_to_end_loss, local_loss
 from analyses.demo.train.plan import Run
 
 TOKENS = 512  # per batch of a local run
-SEQUENCES = 8  # per batch of the others
+SEQUENCES = 4  # per batch of the others
 POSITIONS = 12  # of each sequence where output distributions are compared
 WARMUP = 100  # steps, of the learning rate
 SPARSITY_WARMUP = 0.1  # first share of the steps, over which the coefficient of sparsity rises to its height
@@ -136,6 +137,11 @@ def batch_at(seed: int, step: int, n: int, size: int) -> np.ndarray:
 @lru_cache(maxsize=2)
 def _order(seed: int, passes: int, n: int) -> np.ndarray:
     return np.random.default_rng((seed, passes, n)).permutation(n)
+
+
+def tokens_per_step(run: Run) -> int:
+    """Return the number of tokens of one batch."""
+    return TOKENS if run.objective == "local" else SEQUENCES * LENGTH
 
 
 def schedule(step: int, n_steps: int) -> float:
