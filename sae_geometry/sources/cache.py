@@ -184,9 +184,10 @@ def clear_cache(run: str | None = None) -> int:
 def _ours() -> tuple[Path, ...]:
     """Return the recorded files that exist; for those behind a link, the link."""
     root = cache_root()
+    marker = root / _MARKER
     found: dict[Path, None] = {}
     try:
-        lines = (root / _MARKER).read_bytes().splitlines() if (root / _MARKER).is_file() else []
+        lines = marker.read_bytes().splitlines() if marker.is_file() else []
     except OSError:
         return ()
     for line in lines:

@@ -115,9 +115,11 @@ def space_in_config(
         words = (v for v in _values(config, _SITE) if isinstance(v, str))
         reads = next((hook for word in words if (hook := site_in_layer(word, layer)) is not None), None)
     out_layer = _number(config, _LAYER_OUT)
-    if out_layer is None:
-        out_layer = layer if source is None or not outs else outs[0] if len(outs) == 1 else None
-    writes = _hook(config, _OUT, out_layer, notes, outs)
+    if out_layer is None and (source is None or not outs):
+        out_layer = layer
+    elif out_layer is None and len(outs) == 1:
+        out_layer = outs[0]
+    writes = _hook(config, _OUT, out_layer, notes if len(outs) < 2 else [], outs)
     side = next((v for v in _values(config, _MODULE_SIDE) if v in ("in", "in_and_out")), None)
     if side is not None and reads is not None and writes is None and names_a_place(f"{reads}.input"):
         reads, writes = f"{reads}.input", reads if side == "in_and_out" else None
