@@ -18,7 +18,7 @@ from sae_geometry.pairwise.matching_result import Matching
 if TYPE_CHECKING:
     import pandas as pd
 
-SPARSER = "all but the densest 1 %"
+SPARSER = "all but the densest 1%"
 RARE = 1e-4  # share of tokens up to which a latent is rare
 _DECADES = (0.0, 1e-5, RARE, 1e-3, 1e-2, 1.0)
 _CROWDING = 4  # number of equally sized strata
@@ -30,7 +30,7 @@ def strata(source: Dictionary, m: Matching, threshold: float = THRESHOLD) -> pd.
 
     Crowding is the mean similarity of ranks 2 to 9 among all candidates of a latent: see `nulls.crowd`.
 
-    Columns: by ("frequency", "all but the densest 1 %" or "crowding"), low, high (a frequency equal to `low` is not in
+    Columns: by ("frequency", "all but the densest 1%" or "crowding"), low, high (a frequency equal to `low` is not in
     it), n, mean (of the matched), above (share above `threshold`), significant (share).
     """
     import pandas as pd
@@ -49,7 +49,7 @@ def strata(source: Dictionary, m: Matching, threshold: float = THRESHOLD) -> pd.
 
 
 def _bands(frequency: np.ndarray) -> list[tuple[str, float, float, np.ndarray]]:
-    """Return the decades of frequency, and all latents but the densest 1 %: name, bounds and members of each."""
+    """Return the decades of frequency, and all latents but the densest 1%: name, bounds and members of each."""
     found = [("frequency", a, b, (frequency > a) & (frequency <= b)) for a, b in itertools.pairwise(_DECADES)]
     n_dense = math.ceil(len(frequency) / 100)
     members = np.ones(len(frequency), dtype=bool)
@@ -72,7 +72,6 @@ def strata_of_runs(runs: Sequence[Dictionary], similarity: np.ndarray, threshold
     """Return one row per stratum of the latents of all runs with known frequencies.
 
     Args:
-        runs: the dictionaries, with L latents in total.
         similarity: float64 [L, N], similarity to the one-to-one partner in each run; nan where there is none.
         threshold: similarity above which a latent is found in another run.
 

@@ -33,7 +33,6 @@ class Packed:
 
     Attributes:
         where: JavaScript type, offset in bytes and length of each array.
-        buffer: the bytes.
         texts: the distinct tokens, and an explanation per row; empty lists without labels.
     """
 
@@ -59,8 +58,6 @@ def pack(table: pd.DataFrame, names: Sequence[str], letters: Sequence[str]) -> P
 
     Args:
         table: as in `Embedding.to_pandas`.
-        names: the runs.
-        letters: the regions.
 
     Raises:
         ValueError: a duplicate latent, or a coordinate that is not finite.

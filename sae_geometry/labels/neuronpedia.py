@@ -33,7 +33,7 @@ class ExportError(ValueError):
 
 @dataclass(frozen=True)
 class Export:
-    """What an export says of the latents of one dictionary.
+    """Contents of an export for the latents of one dictionary.
 
     Attributes:
         source: "MODEL/SOURCE".
@@ -48,17 +48,15 @@ class Export:
     others: Mapping[str, int]
 
 
-def read_export(folder: Path, source: str, explainer: str | None = None) -> Export:
-    """Read a downloaded export.
+def read_export(folder: Path, source: str) -> Export:
+    """Read a downloaded export, with the explanations of one explainer: the one with most of them.
 
     Args:
         folder: the folder of SOURCE, or one above it that holds MODEL/SOURCE.
         source: "MODEL/SOURCE", which every record must name.
-        explainer: model whose explanations to take; by default the one with most of them, never a mixture.
 
     Raises:
-        ExportError: nothing there, a missing batch, a truncated or damaged file, records of another source, or an
-            explainer who wrote none.
+        ExportError: no export, a missing batch, a truncated or damaged file, or records of another source.
     """
     root = folder / source if (folder / source).is_dir() else folder
     kinds = sorted(p for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
@@ -77,7 +75,7 @@ def read_export(folder: Path, source: str, explainer: str | None = None) -> Expo
     sources |= dict.fromkeys(columns, f"Neuronpedia, {source}")
     chosen, others = None, dict[str, int]()
     if explained:
-        table, chosen, others = _explanations(explained, source, explainer)
+        table, chosen, others = _explanations(explained, source)
         columns["explanation"] = table
         sources["explanation"] = f"Neuronpedia, {source}, by {chosen}"
     frame = pd.DataFrame({name: pd.Series(values) for name, values in columns.items()})
@@ -115,7 +113,7 @@ def _take_feature(columns: dict[str, dict[int, Any]], record: Mapping[str, Any])
             raise ExportError(f"latent {latent}: frac_nonzero is {density!r}, not a share of tokens")
         seen = columns.setdefault("density", {})
         if seen.get(latent, density) != density:
-            raise ExportError(f"latent {latent} is there twice, with densities {seen[latent]:g} and {density:g}")
+            raise ExportError(f"latent {latent} occurs twice, with densities {seen[latent]:g} and {density:g}")
         seen[latent] = float(density)
     for key, name in (("pos_str", "tokens"), ("neg_str", "negative_tokens")):
         texts = record.get(key)
@@ -123,9 +121,7 @@ def _take_feature(columns: dict[str, dict[int, Any]], record: Mapping[str, Any])
             columns.setdefault(name, {})[latent] = texts[:64]
 
 
-def _explanations(
-    folders: Sequence[Path], source: str, explainer: str | None
-) -> tuple[dict[int, str], str, dict[str, int]]:
+def _explanations(folders: Sequence[Path], source: str) -> tuple[dict[int, str], str, dict[str, int]]:
     """Return one explanation per latent by one explainer, that explainer, and how many each other wrote."""
     written: dict[str, dict[int, str]] = {}
     for folder in folders:
@@ -138,9 +134,7 @@ def _explanations(
     counts = Counter({who: len(texts) for who, texts in written.items()})
     if not counts:
         raise ExportError(f"the export of {source} holds no explanation")
-    if explainer is not None and explainer not in counts:
-        raise ExportError(f"{explainer!r} explained no latent of {source}; there are {', '.join(sorted(counts))}")
-    chosen = explainer or min(counts, key=lambda who: (-counts[who], who))
+    chosen = min(counts, key=lambda who: (-counts[who], who))
     return written[chosen], chosen, {who: n for who, n in sorted(counts.items()) if who != chosen}
 
 

@@ -54,14 +54,6 @@ def test_an_export_is_read_by_id_and_one_explainer(export):
     assert "gpt-4o-mini" in read.labels.sources["explanation"]
 
 
-def test_another_explainer_is_taken_on_request_and_an_unknown_one_refused(export):
-    assert read_export(export / SOURCE, SOURCE, "gpt-3.5-turbo").labels.frame.explanation.dropna().to_dict() == {
-        5: "cats"
-    }
-    with pytest.raises(ExportError, match=r"explained no latent.*gpt-3\.5-turbo, gpt-4o-mini"):
-        read_export(export, SOURCE, "claude")
-
-
 def test_incomplete_damaged_and_foreign_exports_are_refused(export):
     batch = export / SOURCE / "features" / "batch-1.jsonl.gz"
     whole = batch.read_bytes()

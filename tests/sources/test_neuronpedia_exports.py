@@ -94,7 +94,7 @@ def test_what_is_wrong_on_the_server_is_one_sentence(bucket):
     with pytest.raises(SourceError, match=r"batch-0\.jsonl\.gz: not found \(404\)"):
         fetch_export(SOURCE)
     bucket.faults[first] = cut_short()
-    with pytest.raises(SourceError, match="broke off"):
+    with pytest.raises(SourceError, match="was lost"):
         fetch_export(SOURCE)
     with pytest.raises(SourceError, match="not in the cache"):
         fetch_export(SOURCE, Context(offline=True))
