@@ -73,7 +73,7 @@ def unchecked() -> Iterator[None]:
 
 @pytest.fixture
 def ctrl_c() -> Iterator[None]:
-    """Let SIGINT raise KeyboardInterrupt, whatever the runner or a library of another test made of it."""
+    """Let SIGINT raise KeyboardInterrupt, here and in children; a shell ignores it in background jobs."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sae_geometry.dictionary import Dictionary
+from sae_geometry.io.escaping import shown
 from sae_geometry.io.extras import require
 from sae_geometry.kernels.settings import Device, Limits, Settings, changed
 
@@ -64,7 +67,7 @@ def settings(
         >>> report.memory
         67108864
     """
-    folder = None if cache is None else Path(cache).expanduser().absolute()
+    folder = None if cache is None else Path(os.path.expanduser(cache)).absolute()
     given = {"memory": memory, "device": device, "offline": offline, "cache": folder, "limits": limits}
     with ExitStack() as stack:
         now = stack.enter_context(changed(**{key: value for key, value in given.items() if value is not None}))
@@ -112,13 +115,18 @@ def _opened(address: str) -> Iterator[Client]:
             stack.enter_context(silence_logging_cmgr(logging.CRITICAL))
             address, security = stack.enter_context(local_cluster(workers, max(1, cpu_threads() // workers)))
         try:
+            if not local:
+                _meet(address)
             client = distributed.Client(address, timeout=_WAIT, set_as_default=False, security=security)
+        except ClusterError:
+            raise
         except (OSError, TimeoutError):
             raise ClusterError(f"no Dask scheduler answers at {address}; start one, or check the address") from None
         except (TypeError, ValueError, RuntimeError) as error:  # no certificates, or encryption not offered
             raise ValueError(
-                f"Dask's configuration does not fit {address} ({error}); a tls:// scheduler needs "
-                "distributed.comm.tls.ca-file and .client.cert and .key there, one that is not tls:// no encryption"
+                f"Dask cannot connect to {address} ({error}): an address is tcp://host:port; a tls:// scheduler needs "
+                "distributed.comm.tls.ca-file and .client.cert and .key in Dask's configuration, one that is not "
+                "tls:// no encryption"
             ) from None
         stack.callback(client.close, timeout=5)
         try:
@@ -130,3 +138,46 @@ def _opened(address: str) -> Iterator[Client]:
         except OSError:
             raise lost(address) from None
         yield client
+
+
+def _meet(address: str) -> None:
+    """Check that a Dask scheduler answers at an address; distributed's own handshake waits for ever for the other side.
+
+    Raises:
+        OSError, TimeoutError: no answer within `_WAIT` seconds.
+        ClusterError: something else answers.
+        TypeError, ValueError, RuntimeError: Dask's configuration does not fit the address.
+    """
+    from distributed import Security
+    from distributed.comm import connect
+
+    from sae_geometry.distributed.errors import ClusterError
+
+    try:
+        arguments = Security().get_connection_args("client")
+    except OSError as error:
+        raise ValueError(f"its certificates cannot be read: {error.strerror or error}") from error
+
+    async def kind() -> object:
+        comm = await connect(address, timeout=_WAIT, **arguments)
+        try:
+            await comm.write({"op": "identity", "reply": True})
+            return (await comm.read())["type"]
+        finally:
+            comm.abort()
+
+    async def in_time() -> object:
+        return await asyncio.wait_for(kind(), _WAIT)
+
+    with ThreadPoolExecutor(1) as thread:  # a notebook runs a loop in the calling thread
+        try:
+            found = thread.submit(asyncio.run, in_time()).result()
+        except (OSError, TimeoutError, TypeError, ValueError, RuntimeError):
+            raise
+        except Exception:  # a protocol that is not Dask's ends in any error of its parsers
+            found = "server of another kind"
+    if found != "Scheduler":
+        raise ClusterError(
+            f"at {address} there is a {shown(found, 40)}, not a Dask scheduler: give the address that dask scheduler "
+            "prints, tcp://host:8786 by default"
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
 import uuid
 from collections.abc import Callable, Sequence
@@ -174,7 +175,7 @@ def reference(d: Dictionary) -> Reference | None:
         return None
     address = d.address
     if parsed.scheme == "local":  # a worker's current folder may differ
-        address = f"{Path(parsed.place).expanduser().absolute()}{parsed.selection}"
+        address = f"{Path(os.path.expanduser(parsed.place)).absolute()}{parsed.selection}"
     return Reference(
         address,
         latents="alive" if d.alive.n_dropped_dead else "all",

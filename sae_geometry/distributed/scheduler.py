@@ -140,7 +140,7 @@ class Cluster:
             try:
                 return done.get(timeout=_LOOK)
             except Empty:
-                if self._or_lost(self._client.nthreads):
+                if self._or_lost(lambda: self._client.nthreads(callback_timeout=_NO_WORKERS)):
                     until = None
                     continue
                 until = until or time.monotonic() + _NO_WORKERS

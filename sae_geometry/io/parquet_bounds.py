@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import IO, Any
 
-# A table may take this many bytes in memory, or this multiple of its file's size. Texts are copied a few times on the
-# way to a data frame.
-_ALWAYS, _TIMES = 64 << 20, 10
+# Reading a table may take this many bytes of memory, and this multiple of its file's size. Texts are there up to two
+# and a half times on the way to a data frame.
+_ALWAYS, _TIMES, _COPIES = 64 << 20, 10, 2.5
 _A_VALUE = 16  # bytes in memory, including mask or offset
 _MOST_COLUMNS, _MOST_CHUNKS = 1000, 100_000
 _MOST_PAGES = 100_000  # of one column
@@ -45,7 +45,7 @@ def check_parquet(file: IO[bytes]) -> None:
     if texts:
         file.seek(0)
         columns = pq.ParquetFile(file, read_dictionary=texts).read(columns=texts).columns
-        _refuse_above(most, sum(_bytes_of_texts(chunk) for column in columns for chunk in column.chunks))
+        _refuse_above(most, int(_COPIES * sum(_bytes_of_texts(chunk) for column in columns for chunk in column.chunks)))
     file.seek(0)
 
 

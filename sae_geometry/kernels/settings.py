@@ -98,7 +98,7 @@ def as_bytes(size: int | str) -> int:
         >>> as_bytes("1.5 GB"), as_bytes("64MiB"), as_bytes(1000)
         (1610612736, 67108864, 1000)
     """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(?:I?B)?\s*", str(size).upper())
+    found = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,15})?)\s*([KMGT]?)(?:I?B)?\s*", str(size).upper())
     n = int(float(found[1]) * _UNITS[found[2]]) if found else 0
     if n <= 0:
         raise ValueError(f"a memory limit is a size such as 500MB or 2GB; got {size!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -124,11 +125,11 @@ def _with_table(d: Dictionary, place: str, context: Context, allow_mismatch: boo
             raise ValueError(f"the pages of {d.name!r} on Neuronpedia are not known: give neuronpedia:MODEL/SOURCE")
         elsewhere = _elsewhere(d, source, allow_mismatch)
         export = read_export(fetch_export(source, context), source)
-    elif Path(place).expanduser().is_dir():
-        export = read_folder(Path(place).expanduser())
+    elif Path(os.path.expanduser(place)).is_dir():
+        export = read_folder(Path(os.path.expanduser(place)))
         elsewhere = _elsewhere(d, export.source, allow_mismatch)
     else:
-        return d.labeled(read_labels(Path(place).expanduser()))
+        return d.labeled(read_labels(Path(os.path.expanduser(place))))
     return _noted(d.labeled(export.labels), export, elsewhere, context)
 
 

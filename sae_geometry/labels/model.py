@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from sae_geometry.io.escaping import shown
@@ -50,7 +51,7 @@ def read_unembedding(address: str | Path, context: Context | None = None) -> Une
 def _weights(address: str | Path, context: Context) -> ModelWeights:
     parsed = parse_address(address)
     if parsed.scheme == "local":
-        path = Path(parsed.place).expanduser()
+        path = Path(os.path.expanduser(parsed.place))
         if not path.exists():
             raise SourceError(
                 f"{address} does not exist: give a model's folder with config.json, tokenizer.json and safetensors, or "

@@ -94,7 +94,7 @@ def write_pair(path: Path, record: PairRecord, a: Dictionary, b: Dictionary, par
 
 def read_pair(path: Path, a: Dictionary, b: Dictionary, parameters: PairParameters) -> PairRecord | None:
     """Read the record of this pair and these parameters; None if it is missing, damaged or does not correspond."""
-    if not path.exists():
+    if not path.is_file():
         return None
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:

@@ -29,7 +29,9 @@ Scheme = Literal["local", "demo", "wandb", "hf", "saelens", "paper"]
 
 _LABEL = re.compile(r"([\w][\w .+\-]*)=(.+)", re.DOTALL)
 _PART = re.compile(r"[\w][\w.\-]*")
-_WEIGHTS_SUFFIX = (".pt", ".pth", ".bin", ".safetensors", ".npz", ".npy")
+_PROJECT = re.compile(r"\w[\w.\- ()+,&@!]*")
+_QUOTED = re.compile(r"[<\"'](.+://.+)[>\"']|\[[^]]*\]\((.+://.+)\)")  # as copied from text around a link
+_WEIGHTS_SUFFIX = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".npz", ".npy")
 _SELECTORS = ("layer", "model", "source", "latent_axis")
 _ALIAS = re.compile(r"[^\s/:#]+")
 _NO_RUNS = {
@@ -116,6 +118,8 @@ def parse(text: str, exists: Callable[[str], bool] = lambda _: False) -> Address
         'wandb:sparsify/gpt2/d8vgjnyc'
     """
     stripped = text.strip()
+    if (quoted := _QUOTED.fullmatch(stripped)) is not None:
+        text = stripped = quoted[1] or quoted[2]
     if "://" in stripped:
         if re.search(r"^(?!hf://[^\s/?#:]*@)[^\s]*://[^\s/?#]*@", stripped):  # hf://org@revision lacks a name instead
             raise AddressError(
@@ -168,6 +172,10 @@ def _place(body: str, exists: Callable[[str], bool]) -> Address:
 def _bare(body: str, exists: Callable[[str], bool]) -> Address:
     if body.startswith(("./", "../", "/", "~", ".\\", "..\\")) or body in {".", ".."}:
         return Address(body, "local", body)
+    if body.startswith("file:///"):
+        return Address(body, "local", unquote(body.removeprefix("file://")))
+    if re.match(r"\w[\w+.\-]*://", body):
+        raise AddressError(f"{body!r} is on neither wandb.ai nor huggingface.co: download the file and give its path")
     here = exists(body)
     parts = body.partition("#")[0].split("/")
     if len(parts) == 3 and ":" in parts[2]:  # version of an artifact
@@ -198,7 +206,7 @@ def _wandb(rest: str, whole: str) -> Address:
     elif len(parts) > 2 and parts[2] in _NO_RUNS:
         _not_a_run(parts, whole)
     name, colon, alias = parts[-1].partition(":")
-    good = len(parts) == 3 and all(_PART.fullmatch(p) for p in (*parts[:2], name))
+    good = len(parts) == 3 and _PROJECT.fullmatch(parts[1]) and all(_PART.fullmatch(p) for p in (parts[0], name))
     good = good and (not colon or _ALIAS.fullmatch(alias) is not None)
     _wanted(good, whole, "wandb:entity/project/run[#file], or wandb:entity/project/name:v3[#file] for an artifact")
     return Address(whole, "wandb", "/".join(parts), path=_inside(file or None, whole))
@@ -246,7 +254,11 @@ def _pasted(url: str) -> Address:
         raise AddressError(f"{url!r} is not a URL ({error}): copy it from the browser once more") from None
     host = (parts.hostname or "").removeprefix("www.")
     path = [unquote(p) for p in parts.path.strip("/").split("/")]
-    if host == "wandb.ai":
+    if host in {"wandb.ai", "app.wandb.ai"}:
+        if path[0] in {"orgs", "registry"} or path[1:2] == ["registry"]:
+            raise AddressError(
+                f"{url!r} is a page of the registry: give the artifact that it links to, wandb:entity/project/name:v3"
+            )
         if len(path) == 2:
             raise AddressError(
                 f"{url!r} is a project: sae-geometry runs {'/'.join(path)} lists its runs; give one of them"
@@ -295,6 +307,8 @@ def _selection(selectors: list[str], whole: str) -> Selection:
             if not re.fullmatch(r"[01]" if key == "latent_axis" else r"\d{1,4}", value):
                 wanted = "0 or 1" if key == "latent_axis" else "a whole number"
                 raise AddressError(f"{whole!r}: ::{key}= takes {wanted}, got {value!r}")
+            if getattr(found, key) is not None:
+                raise AddressError(f"{whole!r} has ::{key}= twice: leave one out")
             found = replace(found, **{key: int(value)})  # type: ignore[arg-type]
         elif text and found.hook is None:
             found = replace(found, hook=text)

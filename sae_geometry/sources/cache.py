@@ -26,6 +26,7 @@ from sae_geometry.kernels.settings import current
 from sae_geometry.sources.errors import SourceError
 
 _MARKER = ".sae-geometry-cache"
+_LONGEST_REF = 1000  # bytes; a commit has 40
 _RUN_DEPTH = 5  # parts of wandb/<host>/<entity>/<project>/<run>
 _RESERVED = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?", re.IGNORECASE)
 
@@ -46,7 +47,7 @@ def cache_root() -> Path:
         return chosen
     given = os.environ.get("SAE_GEOMETRY_CACHE")
     if given:
-        return Path(given).expanduser().absolute()
+        return Path(os.path.expanduser(given)).absolute()
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("sae-geometry"))
@@ -92,7 +93,10 @@ def safe_path(name: str) -> Path:
 def commit_of(folder: Path, revision: str) -> str | None:
     """Return the commit of a branch or tag in a Hugging Face cache folder (models--org--repo), if recorded."""
     try:
-        return (folder / "refs" / safe_path(revision)).read_text(encoding="utf-8").strip() or None
+        path = folder / "refs" / safe_path(revision)
+        if not path.is_file() or path.stat().st_size > _LONGEST_REF:  # a pipe or device never ends
+            return None
+        return path.read_text(encoding="utf-8").strip() or None
     except (OSError, ValueError):
         return None
 
@@ -111,7 +115,8 @@ def wrote(path: Path) -> None:
     root = cache_root()
     if path.is_relative_to(root) and not path.exists():
         root.mkdir(parents=True, exist_ok=True)
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)  # a link may lead anywhere
+        # A link may lead anywhere, and a pipe waits for a reader.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
         with os.fdopen(os.open(root / _MARKER, flags, 0o666), "ab") as marker:
             line = json.dumps(path.relative_to(root).as_posix()).encode() + b"\n"
             marker.write(line)  # a single write, so that lines of concurrent processes do not mix
@@ -172,9 +177,10 @@ def clear_cache(run: str | None = None) -> int:
 def _ours() -> tuple[Path, ...]:
     """Return the recorded files that exist; for those behind a link, the link."""
     root = cache_root()
+    marker = root / _MARKER
     found: dict[Path, None] = {}
     try:
-        lines = (root / _MARKER).read_bytes().splitlines()
+        lines = marker.read_bytes().splitlines() if marker.is_file() else []
     except OSError:
         return ()
     for line in lines:

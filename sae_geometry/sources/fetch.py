@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,7 +68,7 @@ def checkpoints(
     """
     address = parse_address(run)
     if address.scheme == "local":
-        folder = Path(address.place).expanduser()
+        folder = Path(os.path.expanduser(address.place))
         if not folder.is_dir():
             raise AddressError(f"{address.place} is not a folder of checkpoints named samples_N.pt")
     elif address.scheme == "wandb" and ":" not in address.place:

@@ -148,7 +148,7 @@ def inspect(
 
 
 def _found(opened: Opened, site: Site, *, read: bool, selection: Selection) -> FoundDictionary:
-    space = space_of(site, opened.config, opened.bundle.where)
+    space = space_of(site, opened.config, opened.bundle.where, [s.out for s in site.decoder])
     d = read_dictionary(opened, selection, "all", drop_bad=True, encoder=False) if read else None
     return FoundDictionary(
         choice=site.choice,

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sae_geometry.io.escaping import shown
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.files.open import open_tensors
 from sae_geometry.sources.files.tensor_file import TensorFile
@@ -139,7 +140,8 @@ def shard_names(names: list[str], index: Mapping[str, Any], where: str) -> list[
         shards = sorted({str(v) for v in table.values()})
         missing = [s for s in shards if s not in names or "/" in s or "\\" in s]
         if missing or not shards:
-            raise SourceError(f"{where}: {INDEX} lists {', '.join(missing[:3]) or 'no shard'}, which is missing")
+            listed = ", ".join(shown(m, 60) for m in missing[:3])
+            raise SourceError(f"{where}: {INDEX} lists {listed or 'no shard'}, which is missing")
         return shards
     if WHOLE in names:
         return [WHOLE]
@@ -149,9 +151,8 @@ def shard_names(names: list[str], index: Mapping[str, Any], where: str) -> list[
 def _only(keys: list[str], suffixes: tuple[str, ...], what: str, where: str) -> str | None:
     found = [k for k in keys if any(k == s or k.endswith(f".{s}") for s in suffixes)]
     if len(found) > 1:
-        raise SourceError(
-            f"{where} has several tensors that could be the {what}: {', '.join(found[:5])}; give the arrays instead"
-        )
+        listed = ", ".join(shown(k, 60) for k in found[:5])
+        raise SourceError(f"{where} has several tensors that could be the {what}: {listed}; give the arrays instead")
     return found[0] if found else None
 
 

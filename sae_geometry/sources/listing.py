@@ -61,7 +61,7 @@ def checkpoints_at(address: str | Path, context: Context) -> list[str]:
         from sae_geometry.sources.huggingface.repo import separate_places
 
         places = separate_places(parsed, context)
-    elif parsed.scheme == "local" and (folder := Path(parsed.place).expanduser()).is_dir():
+    elif parsed.scheme == "local" and (folder := Path(os.path.expanduser(parsed.place))).is_dir():
         places = [f"{folder.absolute()}/{n}" for n in separate_checkpoints(list(names_below(folder)))]
     return [f"{place}{parsed.selection}" for place in places] or [str(address)]
 

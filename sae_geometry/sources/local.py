@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,8 +35,8 @@ def bundle_local(address: Address) -> Bundle:
     Raises:
         SourceError: no such path, no weights in the folder, or several without a unique choice.
     """
-    path = Path(address.place).expanduser()
-    if not path.exists() and not path.is_symlink():
+    path = Path(os.path.expanduser(address.place))
+    if not os.path.lexists(path):
         raise SourceError(f"{address.place} does not exist (looked in {path.absolute().parent})")
     if path.is_dir():
         path = _snapshot(path)
@@ -54,8 +55,10 @@ def bundle_files(weights: tuple[Path, ...], address: str, where: str | None = No
     for path in weights:
         if path.is_symlink() and not path.exists():
             raise SourceError(f"{path.name} is a link to {path.readlink()}, which does not exist: fetch it again")
+        if path.exists() and not path.is_file():  # a pipe or device never ends
+            raise SourceError(f"{path} is not a file")
     first = weights[0].absolute()
-    sides = [Path(p) for name in side_names(first.as_posix()) if (p := Path(name)).is_file()]
+    sides = [Path(p) for name in side_names(first.as_posix()) if os.path.isfile(p := Path(name))]
     wanting = missing_shards([w.name for w in weights])
     record = next((read_record(p) for p in sides if p.name == RUN_RECORD_NAME), None)
     return Bundle(
@@ -64,7 +67,7 @@ def bundle_files(weights: tuple[Path, ...], address: str, where: str | None = No
         name=label_for(first.as_posix(), address),
         where=where or first.as_posix(),
         configs=tuple(p for p in sides if p.name not in (SPARSITY_NAME, RUN_RECORD_NAME)),
-        start=next((p for name in start_names(first.as_posix()) if (p := Path(name)).is_file()), None),
+        start=next((p for name in start_names(first.as_posix()) if os.path.isfile(p := Path(name))), None),
         notes=(f"{counted(wanting, 'shard')} of the checkpoint missing and not read",) if wanting > 0 else (),
         sparsity=next((p for p in sides if p.name == SPARSITY_NAME), None),
         labels=labels_beside(first),
@@ -78,7 +81,7 @@ def bundle_files(weights: tuple[Path, ...], address: str, where: str | None = No
 def labels_beside(weights: Path) -> Path | None:
     """Return the table of labels that lies next to the weights and bears their name, if there is one."""
     path = weights.with_suffix(".labels.parquet")
-    return path if path.is_file() else None
+    return path if os.path.isfile(path) else None
 
 
 def _snapshot(folder: Path) -> Path:

@@ -17,7 +17,7 @@ from sae_geometry.sources.files.open import open_weights
 from sae_geometry.sources.load import load
 from sae_geometry.sources.resolve import parse_address, resolve
 
-_CHOSEN = re.compile(r"(.+)::(latent|row)=(\d+(?:,\d+)*)", re.DOTALL)
+_CHOSEN = re.compile(r"(.+)::(latent|row)=(\d{1,18}(?:,\d{1,18})*)", re.DOTALL)
 _MOST_LISTED = 8
 
 

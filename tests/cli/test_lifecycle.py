@@ -28,6 +28,7 @@ def from_a_finalizer(number: signal.Signals) -> None:
     Dying()
 
 
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize("come", [from_a_callback, from_a_finalizer])
 @pytest.mark.parametrize(("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, TerminatedError)])
 def test_no_signal_is_lost(

@@ -126,6 +126,10 @@ def bomb(kind: str, path: Path) -> Path:
         pq.write_table(pa.table({"latent": pa.array(np.zeros(n, np.int8)), "name": same}), path)
     elif kind == "one text in long lists":
         pq.write_table(pa.table({"latent": ids, "tokens": lists}), path)
+    elif kind == "texts that fit once and not in copies":
+        of = pa.array(np.arange(50_000, dtype=np.int32) % 100)
+        texts = pa.DictionaryArray.from_arrays(of, [f"{i}" * 400 for i in range(10, 110)])
+        pq.write_table(pa.table({"latent": pa.array(np.arange(50_000)), "name": texts}), path, compression="zstd")
     elif kind == "packed pages":
         zeros = pa.array(np.zeros(10_000_000))
         pq.write_table(pa.table({"latent": zeros}), path, compression="zstd", use_dictionary=False)
@@ -157,6 +161,7 @@ def varint(n: int) -> bytes:
     ("kind", "name"),
     [
         ("one text for all rows", "a.parquet"), ("one text in long lists", "a.parquet"), ("packed pages", "a.parquet"),
+        ("texts that fit once and not in copies", "a.parquet"),
         ("pages that the footer belittles", "a.parquet"), ("columns", "a.parquet"),
         ("a header far wider than its rows", "a.csv"), ("a key for every row", "a.jsonl"),
     ],

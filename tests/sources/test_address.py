@@ -33,6 +33,8 @@ from sae_geometry.sources.errors import AddressError
         ("https://wandb.ai/a/b/artifacts/model/n/v3/files/x/y.pt", "wandb:a/b/n:v3#x/y.pt"),
         ("huggingface.co/a/b/tree/main/x", "hf://a/b@main/x"),
         ("www.wandb.ai/a/b/runs/c", "wandb:a/b/c"),
+        ("https://app.wandb.ai/a/b/runs/c", "wandb:a/b/c"),
+        ("https://wandb.ai/a/my%20project/runs/c", "wandb:a/my project/c"),
         ("HTTPS://Huggingface.co/a/b", "hf://a/b"),
         ("hf://a/b", "hf://a/b"),
         ("hf://datasets/a/b@v1/x/y.pt", "hf://datasets/a/b@v1/x/y.pt"),
@@ -59,6 +61,8 @@ from sae_geometry.sources.errors import AddressError
         ("some/deep/er/path", "some/deep/er/path"),
         ("runs/x/samples_1.pt", "runs/x/samples_1.pt"),
         ("x.safetensors", "x.safetensors"),
+        ("last.ckpt", "last.ckpt"),
+        ("file:///x/a%20b.pt", "/x/a b.pt"),
         ("./x::blocks.6.hook_resid_pre", "./x::blocks.6.hook_resid_pre"),
         ("./x::layer=2", "./x::layer=2"),
         ("./x::latent_axis=1", "./x::latent_axis=1"),
@@ -70,6 +74,11 @@ def test_spellings(text: str, canonical: str) -> None:
     assert str(parse(text)) == canonical
     labelled = parse(f"my run={text}")
     assert (labelled.label, str(labelled)) == ("my run", canonical)
+
+
+@pytest.mark.parametrize("text", ["<{}>", '"{}"', "[the run]({})", " '{}' "])
+def test_a_link_with_the_marks_around_it(text: str) -> None:
+    assert str(parse(text.format("https://wandb.ai/a/b/runs/c?nw=x"))) == "wandb:a/b/c"
 
 
 def test_what_exists_is_local() -> None:
@@ -117,6 +126,9 @@ def test_a_label_that_is_also_a_path_stops() -> None:
         ("https://wandb.ai/a/b/artifacts", "is the list of a project's artifacts"),
         ("https://wandb.ai/a/b/artifacts/model/n", "without a version: write wandb:a/b/n:latest"),
         ("wandb:a/b/sweeps/x", "is a sweep, not a run"),
+        ("https://wandb.ai/a/registry/model?selectionPath=a%2Fx&view=versions", "is a page of the registry"),
+        ("https://wandb.ai/orgs/a/registry/model", "is a page of the registry"),
+        ("s3://bucket/x.pt", "neither wandb.ai nor huggingface.co: download"),
         ("wandb:a/b/n:", "for an artifact"),
         ("https://huggingface.co/a/b/discussions/3", "its files are at hf://a/b@refs/pr/3"),
         ("https://huggingface.co/spaces/a/b", "shows no files"),
@@ -129,6 +141,7 @@ def test_a_label_that_is_also_a_path_stops() -> None:
         ("./x::layer=two", "takes a whole number"),
         ("./x::latent_axis=2", "takes 0 or 1"),
         ("./x::a::b", "comes one hook"),
+        ("./x::layer=1::layer=2", "has ::layer= twice"),
         ("./x::", "comes one hook"),
         ("::a", "names nothing before"),
     ],

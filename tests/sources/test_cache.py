@@ -170,3 +170,11 @@ def test_a_list_that_is_a_link_is_not_written_through(cache: Path, tmp_path: Pat
     with pytest.raises(OSError, match="link"):
         wrote(cache / "wandb" / "x.pt")
     assert (tmp_path / "profile").read_text() == "mine"
+
+
+def test_a_list_that_is_a_pipe_is_not_waited_for(cache: Path) -> None:
+    cache.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(cache / ".sae-geometry-cache")
+    assert cached_runs() == ()
+    with pytest.raises(OSError, match=r"No such device|not writable"):
+        wrote(cache / "wandb" / "x.pt")

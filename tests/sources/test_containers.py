@@ -217,7 +217,7 @@ def test_shards_are_read_by_their_index(sharded: Path) -> None:
     for path in (sharded, sharded / "model-00001-of-00002.safetensors"):
         assert reads_as(load(path), DEC, ENC)
     (sharded / "model-00001-of-00002.safetensors").unlink()
-    assert any("1 shard of the checkpoint not there" in n for n in load(sharded).notes)
+    assert any("1 shard of the checkpoint missing" in n for n in load(sharded).notes)
 
 
 @pytest.mark.parametrize(
@@ -225,6 +225,7 @@ def test_shards_are_read_by_their_index(sharded: Path) -> None:
     [
         (lambda t: t["weight_map"].update(W_dec="model-00001-of-00002.safetensors"), "which does not hold it"),
         (lambda t: t["weight_map"].update(W_dec="gone.safetensors"), "which is not next to it"),
+        (lambda t: t["weight_map"].update(W_dec="x" * 300), "which is not next to it"),
         (lambda t: t["weight_map"].update(W_dec="../evil.safetensors"), "not a file next to it; refused"),
         (lambda t: t["weight_map"].update(W_dec=3), "not a file next to it; refused"),
         (lambda t: t["weight_map"].clear(), "lists no tensors"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -89,3 +90,20 @@ def test_a_link_to_nothing_is_said(folder: Path) -> None:
         with pytest.raises(SourceError, match=r"is a link to .*which does not exist: fetch it again"):
             load(place)
     assert load("hf://a/b/6-res").n_latents > 0, "with the network it is fetched again"
+
+
+def test_a_reference_that_never_ends_is_none(tmp_path: Path) -> None:
+    folder = tmp_path / "models--a--b"
+    (folder / "refs").mkdir(parents=True)
+    for commit in ("c" * 40, "e" * 40):
+        shutil.copytree(STANDARD, folder / "snapshots" / commit)
+    reference = folder / "refs" / "main"
+    made = (lambda: os.mkfifo(reference), lambda: reference.symlink_to("/dev/zero"), lambda: reference.write_bytes(
+        b"c" * 5_000))  # fmt: skip
+    for make in made:
+        make()
+        with pytest.raises(SourceError, match="2 commits and does not say which is main"):
+            load(folder)
+        reference.unlink()
+    reference.write_text("e" * 40)
+    assert "e" * 40 in (load(folder).address or "")

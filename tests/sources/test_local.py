@@ -55,6 +55,8 @@ def test_pipes_are_not_waited_for(tmp_path: Path) -> None:
         os.mkfifo(tmp_path / name)
         with pytest.raises(SourceError, match="is not a file"):
             load(tmp_path / name)
+    with pytest.raises(SourceError, match="is not a file"):
+        fetch(tmp_path / "x.pt")
     os.mkfifo(tmp_path / "cfg.json")
     np.save(tmp_path / "x.npy", W)
     assert load(tmp_path / "x.npy").n_latents == 7
@@ -65,6 +67,8 @@ def test_nothing_there(tmp_path: Path) -> None:
         load(tmp_path / "nothing.pt")
     with pytest.raises(SourceError, match="does not exist"):
         load("runs/nothing/samples_1.pt")
+    with pytest.raises(SourceError, match="does not exist"):
+        load("~no-user-of-this-name/samples_1.pt")
 
 
 def test_labels(monkeypatch: pytest.MonkeyPatch) -> None:

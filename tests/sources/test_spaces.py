@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 
 import sae_geometry as sg
 from sae_geometry.pairwise.confounds import confound_audit
-from sae_geometry.sources import inspect, load
+from sae_geometry.pairwise.same_space import place_key
+from sae_geometry.sources import SourceError, inspect, load
 
 N, D = 24, 6
 SAELENS = "sae_weights.safetensors"
@@ -42,7 +43,7 @@ def with_config(folder: Path, config: dict[str, Any], name: str = "cfg.json", se
     return put(folder / SAELENS, sae(seed))
 
 
-def refused(a: Path, b: Path, what: str = "hook point") -> str:
+def refused(a: Path | str, b: Path | str, what: str = "hook point") -> str:
     with pytest.raises(ValueError, match=f"different {what}") as caught:
         sg.compare(a, b)
     return str(caught.value)
@@ -77,6 +78,11 @@ def refused(a: Path, b: Path, what: str = "hook point") -> str:
         ({"metadata": {"hook_name": "blocks.7.attn.hook_q", "hook_head_index": None}}, "blocks.7.attn.hook_q"),
         ({"hook_name": "blocks.{layer}.hook_resid_pre"}, None),
         ({"hook_name": "resid_post"}, None),
+        ({"hook_point_name": "blocks.5.hook_resid_pre"}, "blocks.5.hook_resid_pre"),
+        ({"layer_name": "model.layers.5"}, "model.layers.5"),
+        ({"submodule": "transformer.h.5.mlp"}, "transformer.h.5.mlp"),
+        ({"layer": 5, "activation_type": "resid_post"}, "blocks.5.hook_resid_post"),
+        ({"layer": 5, "module_name": "my.sae", "activation": "relu"}, None),
         ({"hook_name": None, "activation": "topk", "activation_fn": "relu", "layers": 12}, None),
     ],
 )
@@ -430,3 +436,55 @@ def test_the_name_of_a_module_is_a_place_only_where_it_reads_as_one(names: tuple
     assert sg.compare(*paths).a_to_b.mmcs < 1
     both = put(tmp_path / "both.pt", {k: v for path in paths for k, v in torch.load(path).items()})
     assert load(f"{both}::{names[1]}").fingerprint == load(paths[1]).fingerprint
+
+
+def stacks(folder: Path, config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Path:
+    put(folder / SAELENS, {key: value.clone(memory_format=torch.contiguous_format) for key, value in tensors.items()})
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_a_list_of_hook_points_names_one_per_layer(tmp_path: Path) -> None:
+    w = torch.randn(3, N, D, generator=torch.Generator().manual_seed(1))
+    points = [f"blocks.{i}.hook_resid_post" for i in (4, 7, 9)]
+    crosscoder = stacks(tmp_path / "crosscoder", {"hook_points": points}, {"W_D": w, "W_E": w.transpose(1, 2)})
+    assert [load(f"{crosscoder}::layer={i}").hook_point for i in range(3)] == points
+    assert load(crosscoder).hook_point == " + ".join(points)
+    refused(f"{crosscoder}::layer=0", f"{crosscoder}::layer=1")
+    moved = ["blocks.5.hook_resid_pre", "transformer.h.7", "blocks.9.hook_resid_post"]
+    twin = stacks(tmp_path / "twin", {"hook_points": moved}, {"W_D": w, "W_E": w.transpose(1, 2)})
+    assert place_key(load(twin)) == place_key(load(crosscoder))
+    models = {"hook_points": points, "model_names": ["base", "tuned"]}
+    over_models = stacks(tmp_path / "models", models, {"W_dec": w.transpose(0, 1), "W_enc": w.transpose(1, 2)})
+    assert load(f"{over_models}::model=1").hook_point is None  # its outputs are models, not layers
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"hook_points_in": [f"blocks.{i}.ln2.hook_normalized" for i in range(3)],
+         "hook_points_out": [f"blocks.{i}.hook_mlp_out" for i in range(3)]},
+        {"tl_input_template": "blocks.{}.ln2.hook_normalized", "tl_output_template": "blocks.{}.hook_mlp_out"},
+    ],
+    ids=["lists", "templates"],
+)  # fmt: skip
+def test_each_layer_of_a_cross_layer_transcoder_is_a_place_of_its_own(config: dict[str, Any], tmp_path: Path) -> None:
+    w = torch.randn(3, N, D, generator=torch.Generator().manual_seed(1))
+    clt = stacks(tmp_path / "clt", config, {f"W_D.{i}": w[: i + 1] for i in range(3)} | {"W_E": w.transpose(1, 2)})
+    one = load(f"{clt}::source=1::layer=2")
+    assert (one.metadata["hook_point_in"], one.hook_point) == ("blocks.1.ln2.hook_normalized", "blocks.2.hook_mlp_out")
+    assert load(f"{clt}::source=1").hook_point == "blocks.1.ln2.hook_normalized"
+    refused(f"{clt}::source=0::layer=1", f"{clt}::source=0::layer=2")
+
+
+def test_the_model_lies_in_a_file_of_its_own(tmp_path: Path) -> None:
+    path = with_config(tmp_path / "a", {"hook_point_in": "blocks.5.hook_resid_post"}, "config.json")
+    (path.parent / "lm_config.json").write_text(json.dumps({"model_name": "pythia-70m", "backend": "auto"}))
+    assert (load(path).model, load(path).hook_point) == ("pythia-70m", "blocks.5.hook_resid_post")
+
+
+def test_a_file_whose_name_is_as_long_as_names_can_be(tmp_path: Path) -> None:
+    path = put(tmp_path / f"{'x' * 240}_step_9.pt", sae())
+    assert load(path).n_latents == N
+    with pytest.raises(SourceError, match="does not exist"):
+        load(tmp_path / f"{'x' * 300}.pt")

@@ -74,3 +74,13 @@ def test_frequencies_that_are_not_numbers(tmp_path: Path) -> None:
     save_file({"sparsity": torch.full((N,), -10.0)}, tmp_path / "sparsity.safetensors")
     with pytest.raises(ValueError, match=r"all 12 latents .* are dead .*--latents all"):
         load(tmp_path)
+
+
+def test_a_folder_of_lightning_s_logs(tmp_path: Path) -> None:
+    checkpoint = {"state_dict": {f"autoencoder.{k}": v for k, v in saelens().items()}, "optimizer_states": [{}]}
+    (tmp_path / "checkpoints").mkdir()
+    torch.save(checkpoint, tmp_path / "checkpoints" / "epoch=0-step=10.ckpt")
+    (tmp_path / "hparams.yaml").write_text("hook_name: blocks.5.hook_mlp_out\nmodel_name: gpt2\n")
+    d = load(tmp_path)
+    assert reads_as(d, DEC, ENC)
+    assert (d.hook_point, d.model) == ("blocks.5.hook_mlp_out", "gpt2")

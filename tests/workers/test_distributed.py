@@ -466,6 +466,7 @@ def test_the_scheduler_lost_is_one_sentence_and_finished_pairs_are_kept(tmp_path
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize(
     ("kill", "sent", "code", "said"),
     [
@@ -518,9 +519,17 @@ def test_a_cluster_left_without_workers_is_one_sentence(monkeypatch):
 
     monkeypatch.setattr(cluster, "_LOOK", 0.01)
     monkeypatch.setattr(cluster, "_NO_WORKERS", 0.05)
-    deserted = cluster.Cluster(SimpleNamespace(scheduler=SimpleNamespace(address="tcp://there:1"), nthreads=dict))
+    there = SimpleNamespace(address="tcp://there:1", identity=None)
+    deserted = cluster.Cluster(SimpleNamespace(scheduler=there, nthreads=lambda **_: {}))
     with pytest.raises(ClusterError, match="no worker is left at tcp://there:1; start some and run the same command"):
         deserted._next(SimpleQueue())
+
+    def silent(*_, callback_timeout):
+        raise TimeoutError(f"no answer in {callback_timeout} s")
+
+    stopped = cluster.Cluster(SimpleNamespace(scheduler=there, nthreads=silent, sync=silent, status="running"))
+    with pytest.raises(ClusterError, match="the Dask scheduler at tcp://there:1 was lost"):
+        stopped._next(SimpleQueue())
 
 
 def test_what_cannot_be_sent_is_told_as_it_is(client):

@@ -6,6 +6,7 @@ is read as data, and each piece of a tensor, a separate torch.save within a shar
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sae_geometry.io.escaping import shown
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.files.tensor_file import MAX_HEADER_BYTES, Entry, Place, TensorFile, checked_shape
 from sae_geometry.sources.files.torch_pickle import Record, read_records
@@ -54,7 +56,8 @@ def open_dcp(metadata: Path) -> TensorFile:
         for key, piece in _pieces(_fields(table, "storage_data"), metadata.parent):
             if key in pieces:
                 pieces[key].append(piece)
-        there = [p for found in pieces.values() for p in found if p.shard.is_file()]
+        # Path.is_file raises for a name that is too long.
+        there = [p for found in pieces.values() for p in found if os.path.isfile(p.shard)]
         if sum(abs(p.end - p.start) for p in there) > size:
             raise SourceError(f"{place}: its .metadata names more bytes than its shards hold; refused")
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
@@ -105,12 +108,12 @@ def _assembled(key: str, entry: Entry, pieces: list[_Piece], place: str) -> Tens
     what = f"{place}: tensor {key[:80]!r}"
     read = []
     for piece in pieces:
-        if not piece.shard.is_file():
-            raise SourceError(f"{what} lies in {piece.shard.name}, which is missing; fetch the whole folder")
+        if not os.path.isfile(piece.shard):
+            raise SourceError(f"{what} lies in {shown(piece.shard.name)}, which is missing; fetch the whole folder")
         file = open_torch(piece.shard, piece.start, piece.end)
         if list(file.entries) != ["tensor"] or file.entries["tensor"].dtype != entry.dtype:
             raise SourceError(
-                f"{what}: {piece.shard.name} does not hold what .metadata says; the checkpoint is damaged"
+                f"{what}: {shown(piece.shard.name)} does not hold what .metadata says; the checkpoint is damaged"
             )
         read.append((piece.offsets or (0,) * len(entry.shape), file.read("tensor")))
     if len(read) == 1 and tuple(read[0][1].shape) == entry.shape:

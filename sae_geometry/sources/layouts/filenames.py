@@ -9,11 +9,11 @@ from sae_geometry.sources.errors import LayoutError, SourceError
 
 CONFIG_NAMES = (
     "cfg.json", "config.json", "hyperparams.json", "final_config.yaml", "config.yaml", "conf.yaml", "config.yml",
-    "cfg.yaml", "wandb_run.json",
+    "cfg.yaml", "hparams.yaml", "lm_config.json", "wandb_run.json",
 )  # fmt: skip
 SPARSITY_NAME = "sparsity.safetensors"
 
-_SUFFIXES = (".safetensors", ".pt", ".pth", ".npz", ".bin")
+_SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".npz", ".bin")
 # A training run saves these to resume: they hold its own state, not the dictionary's.
 _NOT_WEIGHTS = re.compile(
     r"sparsity|optim|scheduler|training_args|scaler|rng_state|random_states|activations?_store|dataloader|sampler"

@@ -12,14 +12,18 @@ from sae_geometry.sources.layouts.detect import Site
 from sae_geometry.sources.layouts.places import canonical_place, layer_named, names_a_place, site_in_layer
 
 # Keys are matched whole. Trainers differ in words and in their order, not in meaning.
-_POINT = r"(?:hook_?points?|hook(?:_(?:name|module|site))?|act_(?:name|site)|submodule_name)"
-_IN = re.compile(rf"(?:hf_)?(?:(?:in|input|source)_)?{_POINT}(?:_(?:in|input))?|hf_hook_name")
-_OUT = re.compile(rf"(?:hf_)?(?:(?:out|output|target)_{_POINT}|{_POINT}_(?:out|output))")
+_POINT = r"(?:hook_?points?(?:_name)?|hook(?:_(?:name|module|site))?|act_(?:name|site)|submodule_name)"
+_IN = re.compile(rf"(?:hf_)?(?:(?:in|input|source)_)?{_POINT}(?:_(?:in|input))?|hf_hook_name|(?:tl|mlp)_input_template")
+_OUT = re.compile(rf"(?:hf_)?(?:(?:out|output|target)_{_POINT}|{_POINT}_(?:out|output))|(?:tl|mlp)_output_template")
 _LAYER = re.compile(r"(?:hook_|hook_point_|hook_name_)?(?:in_|input_)?layers?(?:_(?:in|idx|index|id|num|number))?")
 _LAYER_OUT = re.compile(r"(?:(?:out|output)_(?:hook_(?:point_)?)?layer|(?:hook_|hook_point_)?layer_(?:out|output))")
 _HEAD = re.compile(r"(?:hook_|hook_point_|attn_)?head(?:_(?:index|idx|id|num|number))?")
 _HEAD_OUT = re.compile(r"(?:hook_)?head_index_out|(?:out|output)_hook(?:_point)?_head_index")
-_SITE = re.compile(r"(?:act_|hook_)?(?:sites?|location|component|position|stream)")
+_SITE = re.compile(
+    r"(?:act_|hook_|activation_)?(?:sites?|location|component|position|stream)|act(?:ivation)?_type|activation"
+)
+# These may name any module, so they count only where they name a layer.
+_MODULE = re.compile(r"(?:(?:target_)?(?:sub)?module|layer)(?:_(?:name|path))?")
 _MODEL = re.compile(
     r"(?:\w+_)?model_(?:name|id|name_or_path)|(?:lm|llm)(?:_name)?|(?:base|language|subject|hf|tlens)_model"
 )
@@ -67,9 +71,10 @@ def space_of(site: Site, config: Mapping[str, Any], where: str, outs: Sequence[i
 
     Args:
         where: path of the weights file, prefixed with the repository's name if it came from one.
-        outs: outputs of a cross-layer decoder that are read; a single one is the hook point it writes to.
+        outs: outputs of a decoder with several that are read; a single one is the hook point it writes to.
     """
-    by_config, by_path = space_in_config(config, _layer_in(where)), _in_path(site, where)
+    layers = [out for out in outs if out is not None and site.layout.out == "layer"]
+    by_config, by_path = space_in_config(config, _layer_in(where), site.source, layers), _in_path(site, where)
     reads, writes = site.hook or by_config.reads or by_path.reads, by_config.writes or by_path.writes
     layer = site.source if site.source is not None else _layer_in(where)
     features = {key: value for table in tables(config) for key, value in table.items() if key.startswith("feature_")}
@@ -85,22 +90,33 @@ def space_of(site: Site, config: Mapping[str, Any], where: str, outs: Sequence[i
     return Space(reads, writes if transcoder else None, by_config.model or by_path.model, transcoder, by_config.notes)
 
 
-def space_in_config(config: Mapping[str, Any], layer: int | None = None) -> Space:
+def space_in_config(
+    config: Mapping[str, Any], layer: int | None = None, source: int | None = None, outs: Sequence[int] = ()
+) -> Space:
     """Return the space given in a configuration of any trainer.
 
     Args:
         config: the configuration; nested tables are searched too.
         layer: the layer, where the configuration names none.
+        source: layer that a cross-layer transcoder's latents read from.
+        outs: layers that a decoder with several outputs writes to; lists of hook points count by their positions.
     """
     said = _number(config, _LAYER)
-    layer = layer if said is None else said
+    layer = next((number for number in (said, source, layer) if number is not None), None)
     notes: list[str] = []
-    reads = _hook(config, _IN, layer, notes)
+    reads = _hook(config, _IN, layer, notes, outs if source is None else [source])
+    if reads is None:
+        words = (v for v in _values(config, _MODULE) if isinstance(v, str))
+        reads = next((_spelled(word) for word in words if layer_named(word) is not None), None)
     if reads is None and layer is not None:
         words = (v for v in _values(config, _SITE) if isinstance(v, str))
         reads = next((hook for word in words if (hook := site_in_layer(word, layer)) is not None), None)
     out_layer = _number(config, _LAYER_OUT)
-    writes = _hook(config, _OUT, layer if out_layer is None else out_layer, notes)
+    if out_layer is None and (source is None or not outs):
+        out_layer = layer
+    elif out_layer is None and len(outs) == 1:
+        out_layer = outs[0]
+    writes = _hook(config, _OUT, out_layer, notes if len(outs) < 2 else [], outs)
     side = next((v for v in _values(config, _MODULE_SIDE) if v in ("in", "in_and_out")), None)
     if side is not None and reads is not None and writes is None and names_a_place(f"{reads}.input"):
         reads, writes = f"{reads}.input", reads if side == "in_and_out" else None
@@ -135,9 +151,16 @@ def _number(config: Mapping[str, Any], key: re.Pattern[str]) -> int | None:
     return None
 
 
-def _hook(config: Mapping[str, Any], key: re.Pattern[str], layer: int | None, notes: list[str]) -> str | None:
-    """Return the first hook point of a matching key, with its layer filled in where it is a template or a bare word."""
+def _hook(
+    config: Mapping[str, Any], key: re.Pattern[str], layer: int | None, notes: list[str], at: Sequence[int]
+) -> str | None:
+    """Return the first hook point of a matching key, with its layer filled in where it is a template or a bare word.
+
+    Of a list, those at the positions `at` are joined by " + ".
+    """
     for value in _values(config, key):
+        if isinstance(value, list):
+            value = " + ".join(value[i] for i in at if i < len(value) and isinstance(value[i], str))
         if not isinstance(value, str) or not value.strip() or value.casefold() == "none":
             continue
         if _TEMPLATE.search(value):

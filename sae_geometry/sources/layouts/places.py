@@ -54,6 +54,8 @@ _NORMED_AFTER = re.compile(r"gemma[23]\b")
 _BARE = re.compile(rf"(?:{_ATTENTION_OUT}|{_ATTENTION}){_OUTPUT}"), re.compile(rf"(?:{_MLP_OUT}|{_MLP}){_OUTPUT}")
 _AFTER_ATTENTION = re.compile(rf"post_attention_layernorm(?:({_INPUT})|{_OUTPUT})")
 
+_AND = " + "  # between the hook points of a crosscoder
+
 _FAMILY = re.compile(r"\b(llama|gemma|qwen|phi|gpt|olmo)-(?=\d)")
 _TOYS = re.compile(r"(gelu|solu|attn-only)-?(\d+l)\d+w.*")
 _SEEDS = re.compile(r"([a-e])[a-z]+-gpt2-(small|medium)-x\d+")  # Stanford's, by the first letter of their names
@@ -85,6 +87,8 @@ def canonical_place(hook: str, model: str | None = None) -> str:
         >>> {canonical_place(h) for h in ("blocks.6.hook_resid_pre", "transformer.h.5", "model.layers.5.output")}
         {'blocks.5.hook_resid_post'}
     """
+    if _AND in hook:
+        return _AND.join(canonical_place(one, model) for one in hook.split(_AND))
     found = _HEAD.fullmatch(_plain(hook))
     assert found is not None
     text, number = found[1], found[2] or found[3] or found[4]
@@ -145,6 +149,8 @@ def canonical_model(model: str | None) -> str | None:
 
 def _parsed(text: str) -> tuple[str, int, str] | None:
     """Return the stack ("" for the language model's own), the layer, and the words after it."""
+    if _AND in text:
+        return None
     if (found := _BLOCK.fullmatch(text)) is not None:
         words = [w for w in found[1].split(".") if w and w not in _WRAPPERS]
         if found[2] == "layer" and words == ["encoder"]:  # models such as BERT have no other stack

@@ -140,7 +140,7 @@ LAYOUTS: tuple[Layout, ...] = (
         "crosslayer_coding", "crosslayer-coding (decode-clt), one decoder a layer",
         r"(?:decoder_module\.)?decoders\.(?P<reads>\d+)\.weight", "dn", "encoder_module.encoders.{reads}.weight", "nd",
         encoder_bias=("encoder_module.encoders.{reads}.bias_param",), transcoder=True,
-        note="tied decoders: the same directions are written to several layers",
+        note="tied decoders: each serves several layers",
     ),
     Layout(
         "gemma_scope_2_crosscoder", "Gemma Scope 2 crosscoder or transcoder, a file a layer",

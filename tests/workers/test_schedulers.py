@@ -1,0 +1,83 @@
+"""What answers at a scheduler's address may be anything, or nothing: one sentence, in time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+import sae_geometry as sg
+from sae_geometry.distributed import client as opening
+from sae_geometry.distributed.errors import ClusterError
+
+distributed = pytest.importorskip("distributed")
+
+
+@contextlib.contextmanager
+def server(says: bytes) -> Iterator[str]:
+    """A server that accepts every connection, says this, and then nothing more."""
+    taken = []
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(0.05)
+        over = threading.Event()
+
+        def answer() -> None:
+            while not over.is_set():
+                with contextlib.suppress(TimeoutError):
+                    taken.append(listening.accept()[0])
+                    taken[-1].sendall(says)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        yield f"tcp://127.0.0.1:{listening.getsockname()[1]}"
+        over.set()
+        thread.join()
+    for connection in taken:
+        connection.close()
+
+
+@contextlib.contextmanager
+def other_dask_server() -> Iterator[str]:
+    """A Dask server that is no scheduler, as workers and nannies are."""
+    ready, over, address = threading.Event(), threading.Event(), []
+
+    async def serve() -> None:
+        async with distributed.core.Server({}) as found:
+            await found.listen("tcp://127.0.0.1:0")
+            address.append(found.address)
+            ready.set()
+            while not over.is_set():
+                await asyncio.sleep(0.02)
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    thread.start()
+    assert ready.wait(20)
+    yield address[0]
+    over.set()
+    thread.join()
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        (lambda: server(b""), "no Dask scheduler answers at {}"),
+        (lambda: server(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "at {} there is a server of another kind, not a Dask"),
+        (lambda: server(b"\2" + b"\0" * 23), "at {} there is a server of another kind, not a Dask"),
+        (other_dask_server, "at {} there is a Server, not a Dask scheduler"),
+    ],
+    ids=["silent", "web", "nonsense", "dask"],
+)
+def test_what_answers_is_no_scheduler(what, said, monkeypatch):
+    monkeypatch.setattr(opening, "_WAIT", 1)
+    with what() as address, pytest.raises(ClusterError) as failed, sg.settings(executor=address):
+        pass
+    assert str(failed.value).startswith(said.format(address))
+
+
+def test_an_address_that_is_none_is_told():
+    with pytest.raises(ValueError, match=r"cannot connect to tcp://127\.0\.0\.1:port .*an address is tcp://host:port"):
+        sg.settings(executor="tcp://127.0.0.1:port").__enter__()
