@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sae_geometry.comparisons.inference import interval_over_latents
-from sae_geometry.comparisons.strata import rare_shares, rare_words
+from sae_geometry.comparisons.strata import RARE, rare_shares, rare_words
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.escaping import shown
 from sae_geometry.io.formatting import aligned, counted, or_dash, percent
@@ -70,6 +70,7 @@ def first_screen(s: Sides, audit: ConfoundAudit, caveats: Sequence[str]) -> list
         f"{label:<35}  A {percent(forth.fraction_above(s.threshold))}   B {percent(back.fraction_above(s.threshold))}",
         f"{'  closer than chance (5 % FDR)':<35}  A {percent(forth.significant_fraction)}   "
         f"B {percent(back.significant_fraction)}",
+        *_frequent(s),
         *_means(s),
         "",
         *_warnings(s, audit, caveats),
@@ -138,7 +139,6 @@ def _warnings(s: Sides, audit: ConfoundAudit, caveats: Sequence[str]) -> list[st
     said += [f"{f.check}: {f.effect}" for f in known]
     said += [f"unknown, so not checked: {', '.join(unknown)}"] if unknown else []
     said += [c for c in caveats if not any(c in text or text in c for text in said)]
-    said += [w for w in (_rare(s),) if w is not None]
     lines = []
     for text in said[:_MOST_WARNINGS]:
         lines += _cut(text, 2 if len(said) <= 2 else 1)
@@ -157,14 +157,11 @@ def _cut(text: str, most: int) -> list[str]:
     return lines
 
 
-def _rare(s: Sides) -> str | None:
-    """Return the significant shares of latents that fire on more than 1e-4 of tokens, and of rarer ones."""
-    shares = [rare_shares(d, m) for d, m in zip((s.a, s.b), s.nearest, strict=True)]
-    known = [(letter, share) for letter, share in zip("AB", shares, strict=True) if share is not None]
-    if not known:
-        return None
-    words = ", ".join(f"{letter} {often:.0%} / {rare:.0%}" for letter, (often, rare) in known)
-    return f"frequent / rare latents (1e-4 of tokens), closer than chance: {words}"
+def _frequent(s: Sides) -> list[str]:
+    """Return the line of the significant shares of latents that fire on more than 1e-4 of tokens, where known."""
+    shares = [(letter, rare_shares(d, m)) for letter, d, m in zip("AB", (s.a, s.b), s.nearest, strict=True)]
+    said = [f"{letter} {percent(share[0])}" for letter, share in shares if share is not None]
+    return [f"{f'    firing on > {RARE:g} of tokens':<35}  {'   '.join(said)}"] if said else []
 
 
 def details(

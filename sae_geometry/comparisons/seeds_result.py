@@ -322,8 +322,9 @@ class SeedComparison(SeedMatrices, Answer):
         lines += [f"  {line}" for line in self._confound_words()]
         for title, matrix, form in self._titled():
             lines += [f"  {title}", *(f"    {line}" for line in seeds_words.printed(matrix, self.names, form))]
-        if strata := strata_lines(self._strata()):
-            lines += ["  one-to-one, by firing frequency, over all pairs of runs", *(f"    {s}" for s in strata)]
+        heads = {"above": f"shared one to one > {self.threshold:g}", "mean": self.paired_name, "mmcs": "MMCS"}
+        if strata := strata_lines(self._strata(), heads | {"significant": "significant"}):
+            lines += ["  by firing frequency, over all ordered pairs of runs", *(f"    {s}" for s in strata)]
         for group in self._groups_of_two:
             nearest, shared = self.interval(group), self.interval(group, "shared")
             lines.append(f"  mean MMCS within {group}: {nearest}")
