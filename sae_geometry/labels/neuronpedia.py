@@ -53,7 +53,8 @@ def read_export(folder: Path, source: str, explainer: str | None = None) -> Expo
     Args:
         folder: the folder of SOURCE, or one above it that holds MODEL/SOURCE.
         source: "MODEL/SOURCE", which every record must name.
-        explainer: model, or MODEL (METHOD), whose explanations to take; by default the one with most of them, never a mixture.
+        explainer: model, or MODEL (METHOD), whose explanations to take; by default the one with most of them, never a
+            mixture.
 
     Raises:
         ExportError: nothing there, a missing batch, a truncated or damaged file, records of another source, or an

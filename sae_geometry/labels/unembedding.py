@@ -86,8 +86,9 @@ class Unembedding:
         rows = rows - rows.mean(dim=0, dtype=torch.float64).to(torch.float32)
         if not bool(torch.isfinite(rows).all()):
             raise ValueError(f"{weight_name} or {gain_name} of {name} has entries that are not finite")
-        how = f"{weight_name} {'without gain' if gain is None else f'times {gain_name}'}, centered over the vocabulary"
+        how = f"{weight_name}" + ("" if gain is None else f" times {gain_name}") + ", centered over the vocabulary"
         how += " and over the width (LayerNorm)" if layer_norm else ""
+        how += "; no gain" if gain is None else ""
         how += f"; left out, a constant per token: {', '.join(biases)}" if biases else "; no bias"
         left = n - len(named)
         how += f"; {left:,} of {n:,} rows have no token and are left out" if left else ""

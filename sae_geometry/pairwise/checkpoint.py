@@ -53,8 +53,8 @@ class PairRecord:
         partner: int32 [n], row of each first latent's one-to-one partner; −1 none.
         similarity: float64 [n], similarity to those partners; nan none.
         histogram: [2, 400], counts of nearest similarities in both directions, in the smallest unsigned type.
-        bands: float64 [2, bands, 2], per band of frequency the sum of nearest similarities and the number of significant
-            latents, in both directions; nan where frequencies are unknown.
+        bands: float64 [2, bands, 2], in both directions and per band of frequency the sum of nearest similarities and
+            the number of significant latents; nan where frequencies are unknown.
         confounds: flagged confounds of the pair, in words.
         encoder_partner, encoder_similarity: the same matching on the encoders; empty where they cannot be matched.
     """

@@ -155,6 +155,7 @@ def _facts(d: Dictionary) -> dict[str, str]:
 
 def _named(check: str, said: tuple[str | None, str | None], same: bool, effect: str) -> Finding:
     verdict: Verdict = "unknown" if None in said else "same" if same else "differs"
+    effect = f"unknown; {effect}" if verdict == "unknown" else effect
     return Finding(check, said[0] or "unknown", said[1] or "unknown", verdict, effect, verdict != "same")
 
 
@@ -252,6 +253,7 @@ def _dead(a: Dictionary, b: Dictionary) -> Finding:
         "shared start); count firing over the same number of tokens"
     )
     verdict: Verdict = "unknown" if unknown else "same" if alike else "differs"
+    effect = f"unknown; {effect}" if unknown else effect
     return Finding("dead latents", words[0], words[1], verdict, effect, verdict != "same")
 
 

@@ -100,7 +100,9 @@ def model_weights(files: ModelFiles) -> ModelWeights:
         gain = gain.to(torch.float32) + 1
     norm_bias = None if norm is None else norm.removesuffix("weight") + "bias"
     biases = tuple(b for b in (norm_bias, unembed.removesuffix("weight") + "bias") if b in files.keys)
-    layer_norm = norm_bias in biases or any(key in config for key in ("layer_norm_epsilon", "layer_norm_eps")) or kind == "olmo"
+    layer_norm = (
+        norm_bias in biases or any(key in config for key in ("layer_norm_epsilon", "layer_norm_eps")) or kind == "olmo"
+    )
     tied = " (tied)" if unembed.endswith(_EMBED) else ""
     return ModelWeights(
         files.address,
