@@ -85,12 +85,11 @@ def compare(
     """
     import sae_geometry as sg
     from sae_geometry.comparisons.by_index import CUTS
-    from sae_geometry.matching.defaults import THRESHOLD
 
     by_cosine = {
         "--matching": matching != "nearest", "--on": on != "decoder", "--absolute": absolute,
         "--min-similarity": min_similarity is not None, "--min-margin": min_margin is not None,
-        "--control": control is not None, "--threshold": threshold != THRESHOLD, "--turns": turns is not None,
+        "--control": control is not None, "--turns": turns is not None,
     }  # fmt: skip
     idle = ", ".join(option for option, given in by_cosine.items() if given)
     if pairing == "index" and idle:
@@ -102,7 +101,12 @@ def compare(
         right, *others = map(follow, work.dictionaries[1:])
         if pairing == "index":
             paired = sg.compare_by_index(
-                left, right, cuts=cuts or CUTS, allow_mismatch=shared.allow_mismatch, progress=work.progress
+                left,
+                right,
+                cuts=cuts or CUTS,
+                threshold=threshold,
+                allow_mismatch=shared.allow_mismatch,
+                progress=work.progress,
             )
             work.finish(paired)
             _fail_under(paired.mean_cosine, "the same ids", fail_under)

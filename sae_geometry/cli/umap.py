@@ -48,6 +48,7 @@ def umap(
         list[Color] | None,
         typer.Option("--color", help="A further figure coloured by this; may be given more than once."),
     ] = None,
+    threshold: o.Threshold = 0.7,
     regions: Annotated[
         Path | None,
         typer.Option(
@@ -107,4 +108,4 @@ def umap(
         if shapes is not None or regions_on != "picture" or min_region_size is not None:
             result = result.with_regions(min_region_size, on=regions_on, shapes=shapes)
         result.across(work.progress)
-        work.finish(result, figures=result.figures(style, colors), add=add)
+        work.finish(result, figures=result.figures(style, colors, threshold=threshold), add=add)

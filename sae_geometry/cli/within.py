@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
 from sae_geometry.cli import options as o
 from sae_geometry.cli.lifecycle import report_errors
 from sae_geometry.cli.question import question
@@ -11,6 +15,9 @@ from sae_geometry.cli.question import question
 @report_errors
 def within(
     run: o.Run,
+    threshold: Annotated[
+        float, typer.Option("--threshold", metavar="X", min=-1, max=1, help="A nearest latent above X is alike.")
+    ] = 0.7,
     absolute: o.Absolute = False,
     *,
     shared: o.Shared,
@@ -22,4 +29,4 @@ def within(
     import sae_geometry as sg
 
     with question(shared, "within", [run]) as work:
-        work.finish(sg.within(work.dictionaries[0], signed=not absolute, progress=work.progress))
+        work.finish(sg.within(work.dictionaries[0], signed=not absolute, threshold=threshold, progress=work.progress))

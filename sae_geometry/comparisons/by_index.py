@@ -16,7 +16,7 @@ from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.exact import exact_dots
 from sae_geometry.kernels.sweep import listing_sweep
 from sae_geometry.labels.pairs import PairLabels, label_summary, pair_labels
-from sae_geometry.matching.defaults import THRESHOLD
+from sae_geometry.matching.defaults import THRESHOLD, check_threshold
 from sae_geometry.nulls import principal_axes, turned
 from sae_geometry.pairwise.inputs import describe_input, distinct
 from sae_geometry.pairwise.same_space import require_same_space
@@ -50,6 +50,7 @@ class IndexComparison(Answer):
             row is zero. `nearest_in_b_cosine` is its cosine.
         nearest_in_a: the same from B to A, with `nearest_in_a_cosine`.
         cuts: largest relative norm of "only A", smallest of "only B".
+        threshold: the share of ids with a cosine above it is given.
         by_chance: mean cosine of the same ids with B turned.
         caveats: what was taken for granted.
     """
@@ -65,6 +66,7 @@ class IndexComparison(Answer):
     nearest_in_a: np.ndarray
     nearest_in_a_cosine: np.ndarray
     cuts: tuple[float, float]
+    threshold: float
     by_chance: float
     caveats: tuple[str, ...]
 
@@ -156,7 +158,7 @@ class IndexComparison(Answer):
             "similarity": "decoder cosine",
             "n_ids": len(self.ids),
             "mean_cosine_of_same_ids": self.mean_cosine,
-            "fraction_above": {f"{t}": float((self.cosine > t).mean()) for t in (0.5, THRESHOLD, 0.9)},
+            "fraction_above": {f"{t}": float((self.cosine > t).mean()) for t in sorted({0.5, self.threshold, 0.9})},
             "mean_cosine_by_chance": self.by_chance,
             "nearest_is_another_id": {"a_to_b": float(self.other_in_b.mean()), "b_to_a": float(self.other_in_a.mean())},
             "relative_norm_means": "norm in B / (norm in A + norm in B)",
@@ -179,15 +181,15 @@ class IndexComparison(Answer):
             f"dictionary shows whether another id is closer. {methods.EXACT} {methods.by_chance(self.b.name)}"
         )
 
-    def __repr__(self) -> str:
+    def _lines(self) -> list[str]:
         low, high = self.cuts
         n, counts = len(self.ids), self.counts
         quarters = np.quantile(self.relative_norm, (0.25, 0.5, 0.75))
-        return "\n".join(
-            [
+        return [
                 f"Same ids of A, {self.a.name!r}, and B, {self.b.name!r}: {counted(n, 'latent')} × {self.a.d_in:,}",
                 f"  cosine of the same ids: mean {or_dash(self.mean_cosine, '.4f')} (B turned: "
-                f"{or_dash(self.by_chance, '.4f')}); above {THRESHOLD:g}: {(self.cosine > THRESHOLD).mean():.1%}",
+                f"{or_dash(self.by_chance, '.4f')}); above {self.threshold:g}: "
+                f"{(self.cosine > self.threshold).mean():.1%}",
                 f"  the nearest is another id: {self.other_in_b.mean():.1%} of A's in B, {self.other_in_a.mean():.1%} "
                 "of B's in A",
                 f"  relative norm, B / (A + B): quartiles {', '.join(f'{q:.3f}' for q in quarters)}",
@@ -201,9 +203,8 @@ class IndexComparison(Answer):
                     )
                 ),
                 *(f"  {d.name}: {d.alive.describe()}" for d in self.dictionaries),
-                *(f"  caveat: {c}" for c in self.caveats),
-            ]
-        )  # fmt: skip
+                f"  {ARTIFACT}",
+        ]  # fmt: skip
 
 
 def compare_by_index(
@@ -211,6 +212,7 @@ def compare_by_index(
     b: Any,
     *,
     cuts: tuple[float, float] = CUTS,
+    threshold: float = THRESHOLD,
     allow_mismatch: bool = False,
     progress: Progress | None = None,
 ) -> IndexComparison:
@@ -220,6 +222,7 @@ def compare_by_index(
         a, b: anything `compare` takes, of the same number of latents in their files. A latent whose decoder row is zero
             in one of them (`drop_bad`) has norm 0 there.
         cuts: relative decoder norm ‖b‖ / (‖a‖ + ‖b‖) up to which a latent is "only A", and from which "only B".
+        threshold: the share of ids with a cosine above it is given.
         allow_mismatch: permit different models or hook points; every output then says so.
         progress: called with the current step and its completed fraction.
 
@@ -233,6 +236,7 @@ def compare_by_index(
         {'shared': 1491, 'only A': 0, 'only B': 0}
     """
     low, high = cuts
+    check_threshold(threshold)
     if not 0 <= low < high <= 1:
         raise ValueError(f"the cuts are two relative norms, 0 ≤ low < high ≤ 1; got {low:g} and {high:g}")
     left, right = distinct([as_dictionary(a), as_dictionary(b)])
@@ -277,6 +281,7 @@ def compare_by_index(
         nearest_in_a=in_a[0],
         nearest_in_a_cosine=in_a[1],
         cuts=(low, high),
+        threshold=threshold,
         by_chance=_mean(_cosines(left.directions, unshared, at_x, at_y)),
         caveats=tuple(caveats),
     )

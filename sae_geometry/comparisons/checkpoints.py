@@ -177,7 +177,7 @@ class Drift(Answer):
     def _dead(self) -> np.ndarray | None:
         return None if self.final.alive_mask is None else ~self.final.alive_mask.numpy()
 
-    def __repr__(self) -> str:
+    def _lines(self) -> list[str]:
         rows = self.summary()["checkpoints"]
         lines = [
             f"Drift of {self.final.name!r}: {counted(self.to_final.shape[1], 'latent')} through "
@@ -189,7 +189,7 @@ class Drift(Answer):
             f"{r['share_born']:6.1%}; standing still {r['share_standing_still']:6.1%}"
             for r in rows
         ]
-        return "\n".join(lines)
+        return lines
 
 
 def drift(

@@ -211,7 +211,7 @@ class Agreement(Answer):
             "are equally wide."
         )
 
-    def __repr__(self) -> str:
+    def _lines(self) -> list[str]:
         n, chance = self.a.n_latents, or_dash(self.decoder.a_to_b.chance, ".3f")
         counts = "  ".join(f"{name}: {c:,} ({c / n:.1%})" for name, c in self.counts().items())
         lines = [
@@ -234,7 +234,7 @@ class Agreement(Answer):
                 f"{r.mean_decoder_cosine:.3f} [{r.low:.3f}, {r.high:.3f}]"
                 for r in strata.itertuples()
             ]
-        return "\n".join([*lines, *(f"  caveat: {c}" for c in self.caveats)])
+        return lines
 
 
 def agreement(

@@ -31,8 +31,8 @@ from sae_geometry.sources.listing import expanded
 WRITES, READS = "writes", "reads"
 THRESHOLD = {WRITES: 0.5, READS: 0.0}
 BASIS = (
-    "residual streams of one model share a basis, so a cosine between layers is defined; norms grow and meaning drifts "
-    "from layer to layer, which the cosine does not show"
+    "layers of one residual stream share a basis: a cosine between them is defined, but norms grow and meaning drifts "
+    "from layer to layer, which it does not show"
 )
 
 

@@ -77,13 +77,8 @@ class Flow(Answer):
             f"significant. {methods.significant(decoys, self.false_discovery_rate)} {methods.EXACT}{folded}{mapped}"
         )
 
-    def answer(self) -> str:
-        """Return the first screen. Layers differ in what a confound audit of two runs would flag."""
-        return repr(self)
-
-    def details(self) -> str:
-        """Return the first screen."""
-        return repr(self)
+    def _audit(self) -> None:
+        """Return None: layers differ in what a confound audit of two runs would flag."""
 
     @cached_property
     def paths(self) -> np.ndarray:
@@ -276,7 +271,7 @@ class Flow(Answer):
             "caveats": list(self.caveats),
         }
 
-    def __repr__(self) -> str:
+    def _lines(self) -> list[str]:
         names, sizes = self.layer_names, [d.n_latents for d in self.layers]
         chains = self.chains()
         whole = chains[chains["n_layers"] == len(self.layers)]
@@ -285,22 +280,19 @@ class Flow(Answer):
         longest = "; ".join(f"{n:,} of {counts_}" for n, counts_ in _lengths(chains["n_layers"]))
         norms = [f"{float(d.decoder_norms.median()):.3g}" for d in self.layers]
         what = "decoder · next encoder" if self.on == "reads" else "decoder cosine"
-        return "\n".join(
-            [
-                f"Flow through {len(sizes)} layers, {' '.join(ends(names, 8))} ({what} ≥ {self.threshold:g}, false "
-                f"discovery rate {self.false_discovery_rate:.0%})",
-                f"  of {sizes[0]:,} at layer {names[0]}, {through:,} are still there at layer {names[-1]}",
-                f"  still there, layer by layer: {_listed(self.survivors[0])}",
-                f"  of {later:,} later latents, {sum(counts['births']):,} are born and {sum(counts['splits']):,} split "
-                "off; the others continue",
-                *(f"  {key}, step by step: {_listed(values)}" for key, values in counts.items()),
-                f"  {len(chains):,} chains by layers: {longest}; through all layers they turn "
-                f"{or_dash(_median(whole['turned']), '.1f')}° in all, {or_dash(_median(whole['turned_net']), '.1f')}° "
-                "net (medians)",
-                f"  median decoder norm{' × threshold' if self.fold else ''}: {' '.join(ends(norms))}",
-                *(f"  caveat: {c}" for c in self.caveats),
-            ]
-        )
+        return [
+            f"Flow through {len(sizes)} layers, {' '.join(ends(names, 8))} ({what} ≥ {self.threshold:g}, false "
+            f"discovery rate {self.false_discovery_rate:.0%})",
+            f"  of {sizes[0]:,} at layer {names[0]}, {through:,} are still there at layer {names[-1]}",
+            f"  still there, layer by layer: {_listed(self.survivors[0])}",
+            f"  of {later:,} later latents, {sum(counts['births']):,} are born and {sum(counts['splits']):,} split "
+            "off; the others continue",
+            *(f"  {key}, step by step: {_listed(values)}" for key, values in counts.items()),
+            f"  {len(chains):,} chains by layers: {longest}; through all layers they turn "
+            f"{or_dash(_median(whole['turned']), '.1f')}° in all, {or_dash(_median(whole['turned_net']), '.1f')}° "
+            "net (medians)",
+            f"  median decoder norm{' × threshold' if self.fold else ''}: {' '.join(ends(norms))}",
+        ]
 
 
 def _rows(d: Dictionary, ids: np.ndarray) -> np.ndarray:

@@ -102,7 +102,7 @@ class GroundTruth(Answer):
         from sae_geometry import plots
 
         c = self.comparison
-        return {"similarity": plots.similarity_figure([c.nearest_a_to_b, c.nearest_b_to_a])}
+        return {"similarity": plots.similarity_figure([c.nearest_a_to_b, c.nearest_b_to_a], threshold=self.threshold)}
 
     @property
     def dictionaries(self) -> tuple[Dictionary, ...]:
@@ -122,20 +122,18 @@ class GroundTruth(Answer):
             f"{self.threshold:g}. MCC is the mean absolute cosine of the optimal one-to-one matching."
         )
 
-    def __repr__(self) -> str:
+    def _lines(self) -> list[str]:
         a, b = self.dictionaries
         rows: list[tuple[str, ...]] = [("", "precision", "recall", "F1")]
         for name, r in ((f"nearest > {self.threshold:g}", self.above), ("nearest significant", self.significant)):
             rows.append((name, *(f"{x:.3f}" for x in (r.precision, r.recall, r.f1))))
-        return "\n".join(
-            [
-                f"{a.name!r} ({a.n_latents:,} latents) against {b.n_latents:,} true features ({b.name!r})",
-                *(f"  {line}" for line in aligned(rows)),
-                f"  uniqueness {self.uniqueness:.3f} (features that are a latent's nearest, per latent); "
-                f"MCC {or_dash(self.mcc, '.4f')} (mean |cosine|, optimal one-to-one)",
-                repr(self.comparison),
-            ]
-        )
+        return [
+            f"{a.name!r} ({a.n_latents:,} latents) against {b.n_latents:,} true features ({b.name!r})",
+            *(f"  {line}" for line in aligned(rows)),
+            f"  uniqueness {self.uniqueness:.3f} (features that are a latent's nearest, per latent); "
+            f"MCC {or_dash(self.mcc, '.4f')} (mean |cosine|, optimal one-to-one)",
+            *self.comparison._lines(),
+        ]
 
 
 def truth(

@@ -126,10 +126,6 @@ class MatchReport(Answer):
     def __repr__(self) -> str:
         return "\n".join([repr(self.comparison), *_in_words(self.record)])
 
-    def answer(self) -> str:
-        """Return the first screen, which has the flagged confounds already."""
-        return repr(self)
-
     def details(self) -> str:
         """Return the details of the comparison and the formulas of the record."""
         formulas = [f"{name}: {self.record['pw_mcc'][name]['formula']}" for name in ("signed", "absolute")]

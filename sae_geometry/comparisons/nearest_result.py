@@ -146,7 +146,7 @@ class Nearest(Answer):
             "caveats": list(self.caveats),
         }
 
-    def __repr__(self) -> str:
+    def _lines(self) -> list[str]:
         n, shown = self.vectors.n_latents, self.to_pandas()
         where = repr(self.searched[0]["name"]) if len(self.searched) == 1 else f"{len(self.searched):,} dictionaries"
         lines = [
@@ -171,7 +171,7 @@ class Nearest(Answer):
         lines.append(f"  {self._meaning_of_p}")
         lines += [f"  not searched: {text}" for text in few(self.skipped, _SHOWN)]
         lines += [f"  labels: {'; '.join(self.sources)}"] if self.sources else []
-        return "\n".join([*lines, *(f"  caveat: {c}" for c in self.caveats)])
+        return lines
 
     def _label_of(self, vector: int) -> str:
         """Return the label of a vector that is a labeled latent, in brackets; empty without one."""

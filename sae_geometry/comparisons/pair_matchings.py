@@ -103,7 +103,7 @@ class PairMatchings:
         if "_counts" not in cached:
             made = [self._counted(m, progress) for m in ("mutual", "greedy", "optimal")]
             pairs = [(c.a_to_b, c.b_to_a) for c in made]
-            cached["_counts"] = double_counting(self.nearest_a_to_b, self.nearest_b_to_a, pairs)
+            cached["_counts"] = double_counting(self.nearest_a_to_b, self.nearest_b_to_a, pairs, self.threshold)
         found: DoubleCounting = cached["_counts"]
         return found
 

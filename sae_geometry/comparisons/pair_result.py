@@ -205,7 +205,7 @@ class Comparison(PairMatchings, Answer):
             "partners": plots.figure_of(
                 lambda ax: plots.partners_histogram(self.nearest_a_to_b, ax, threshold=self.threshold), 3.6, 2.9
             ),
-            "similarity": plots.similarity_figure(self._curves()),
+            "similarity": plots.similarity_figure(self._curves(), threshold=self.threshold),
             "multiplicity": plots.figure_of(lambda ax: self.plot_multiplicity(ax), 3.6, 3.4),
             "certainty": plots.figure_of(lambda ax: plots.certainty_curve(certain, ax), 3.6, 2.8),
         }
@@ -275,13 +275,13 @@ class Comparison(PairMatchings, Answer):
         """Draw the ECDF of similarity, both directions, nearest and one-to-one, with the null expectation."""
         from sae_geometry import plots
 
-        return plots.similarity_ecdf(self._curves(), ax=ax, legend=legend)
+        return plots.similarity_ecdf(self._curves(), ax=ax, threshold=self.threshold, legend=legend)
 
     def plot_histogram(self, ax: Axes | None = None, *, legend: bool = True) -> Axes:
         """Draw histograms of similarity over shared bins, for the curves of `plot_ecdf`."""
         from sae_geometry import plots
 
-        return plots.similarity_histogram(self._curves(), ax=ax, legend=legend)
+        return plots.similarity_histogram(self._curves(), ax=ax, threshold=self.threshold, legend=legend)
 
     def plot_multiplicity(self, ax: Axes | None = None, *, legend: bool = True) -> Axes:
         """Draw how many target latents are the nearest partner of 0, 1, 2, … latents, in both directions."""
@@ -344,12 +344,16 @@ class Comparison(PairMatchings, Answer):
             parts.append(f"As a control, both were compared in the same way with {control}.")
         return " ".join(parts)
 
-    def __repr__(self) -> str:
-        lines = pair_words.first_screen(self._sides(), self.confounds, self.caveats)
+    def _lines(self) -> list[str]:
+        lines = pair_words.first_screen(self._sides())
         if not self._is_whole or self.matching in ("mutual", "greedy"):
             lines.insert(lines.index(""), f"  {self.matching}: {self.meaning}")
         for text in self._hints():
             lines.insert(lines.index(""), f"  {text}")
+        return lines
+
+    def __repr__(self) -> str:
+        lines = [*self._lines(), "", *pair_words.warnings(self.confounds, self.caveats)]
         if self.against_control is not None:
             lines += ["", f"control {self.against_control[0].b.name}: A, then B"]
             lines += [c.headline for c in self.against_control]
@@ -358,10 +362,6 @@ class Comparison(PairMatchings, Answer):
     def _hints(self) -> tuple[str, ...]:
         """Return what the comparison notices beyond its numbers."""
         return hints(self.a, self.b, self.nearest_a_to_b, self.nearest_b_to_a)
-
-    def answer(self) -> str:
-        """Return the first screen, which has the flagged confounds already."""
-        return repr(self)
 
     def details(self) -> str:
         """Return the first screen, the confound audit, and every number with its definition."""
@@ -374,7 +374,7 @@ class Comparison(PairMatchings, Answer):
             repr(self),
             str(self.confounds),
             about,
-            *pair_words.details(self.a, self.b, shown, self.caveats, control),
+            *pair_words.details(self.a, self.b, shown, self.caveats, control, self.threshold),
         ]
         paired = self.one_to_one()
         parts += forced_words(paired.a_to_b, paired.certainty[0])

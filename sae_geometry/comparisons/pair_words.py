@@ -15,12 +15,7 @@ from sae_geometry.io.formatting import aligned, counted, or_dash, percent
 from sae_geometry.matching.defaults import THRESHOLD
 from sae_geometry.pairwise.confounds import ConfoundAudit
 from sae_geometry.pairwise.matching_result import Matching
-
-WIDTH = 80
-_MOST_WARNINGS = 2
-# They may explain the whole answer.
-_GRAVEST = ("model", "hook point", "normalisation", "weights", "start of training", "moved from start")
-_NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+from sae_geometry.results.warnings import WIDTH, warning_lines
 
 
 @dataclass(frozen=True)
@@ -58,8 +53,8 @@ def sentences(s: Sides) -> str:
     )
 
 
-def first_screen(s: Sides, audit: ConfoundAudit, caveats: Sequence[str]) -> list[str]:
-    """Return the answer in at most 20 lines of 80 characters."""
+def first_screen(s: Sides) -> list[str]:
+    """Return the numbers of the answer, in lines of 80 characters."""
     forth, back = s.nearest
     label = f"  nearest > {s.threshold:g}"
     lines = [
@@ -72,8 +67,6 @@ def first_screen(s: Sides, audit: ConfoundAudit, caveats: Sequence[str]) -> list
         f"B {percent(back.significant_fraction)}",
         *_frequent(s),
         *_means(s),
-        "",
-        *_warnings(s, audit, caveats),
     ]
     return [line if len(line) <= WIDTH else line[: WIDTH - 1] + "…" for line in lines]
 
@@ -130,31 +123,10 @@ def _by_chance(s: Sides, least: int) -> str:
     return f"< {percent(max(1 / least, 0.001))}" if expected == 0 else percent(expected)
 
 
-def _warnings(s: Sides, audit: ConfoundAudit, caveats: Sequence[str]) -> list[str]:
+def warnings(audit: ConfoundAudit, caveats: Sequence[str]) -> list[str]:
     """Return what limits the conclusion, a line or two each, and how many checks are clean."""
-    unknown = [f.check for f in audit.flagged if f.verdict == "unknown"]
-    known = sorted((f for f in audit.flagged if f.verdict != "unknown"), key=lambda f: f.check not in _GRAVEST)
-    said = [c for c in caveats if "latent_axis" in c or c.startswith("different ")]
-    known = [f for f in known if not (said and f.check in ("model", "hook point"))]
-    said += [f"{f.check}: {f.effect}" for f in known]
-    said += [f"unknown, so not checked: {', '.join(unknown)}"] if unknown else []
-    said += [c for c in caveats if not any(c in text or text in c for text in said)]
-    lines = []
-    for text in said[:_MOST_WARNINGS]:
-        lines += _cut(text, 2 if len(said) <= 2 else 1)
-    left = len(said) - _MOST_WARNINGS
-    clean = len(audit.findings) - len(audit.flagged)
-    number = _NUMBERS[clean] if clean < len(_NUMBERS) else str(clean)
-    more = f"{counted(left, 'more warning')}; " if left > 0 else ""
-    checks = f"{number} {'other ' if audit.flagged else ''}check{'' if clean == 1 else 's'}: nothing flagged"
-    return [*lines, f"  {more}{checks} (--verbose, .details())"]
-
-
-def _cut(text: str, most: int) -> list[str]:
-    lines = textwrap.wrap(text, WIDTH - 4, initial_indent="  ! ", subsequent_indent="    ")
-    if len(lines) > most:
-        lines = [*lines[: most - 1], lines[most - 1][: WIDTH - 6].rstrip(" ,;:") + " …"]
-    return lines
+    flagged = tuple(f.text for f in audit.flagged)
+    return warning_lines(caveats, flagged, most=2, clean=len(audit.findings) - len(flagged))
 
 
 def _frequent(s: Sides) -> list[str]:
@@ -170,6 +142,7 @@ def details(
     shown_matchings: Sequence[Matching],
     caveats: Sequence[str],
     control: Sequence[Matching] = (),
+    threshold: float = THRESHOLD,
 ) -> list[str]:
     """Return the table of all directions with every number, and its definitions.
 
@@ -178,13 +151,15 @@ def details(
         shown_matchings: both directions of the matching asked for, then those of nearest if it is another.
         caveats: of the comparison.
         control: of A and of B with a control dictionary.
+        threshold: the shares of latents above it are given.
     """
     forth, back = shown_matchings[-2:]
-    head = ("direction", "matching", "mean", "matched", "> 0.7", "covered", "chance", "own", "adjusted", "significant")
-    lines = [f"  {line}" for line in aligned([head, *(_cells(m) for m in (*shown_matchings, *control))])]
+    above = f"> {threshold:g}"
+    head = ("direction", "matching", "mean", "matched", above, "covered", "chance", "own", "adjusted", "significant")
+    lines = [f"  {line}" for line in aligned([head, *(_cells(m, threshold) for m in (*shown_matchings, *control))])]
     notes = [
         _interval_words(shown_matchings[:2]),
-        _chance_words(forth, back),
+        _chance_words(forth, back, threshold),
         _control_words(forth, back),
         *(text for d, m in ((a, forth), (b, back)) if (text := rare_words(d, m)) is not None),
         *(f"{d.name}: {d.alive.describe()}" for d in (a, b)),
@@ -195,13 +170,13 @@ def details(
     return lines
 
 
-def _cells(m: Matching) -> tuple[str, ...]:
+def _cells(m: Matching, threshold: float) -> tuple[str, ...]:
     return (
         f"{m.source} → {m.target}",
         m.method,
         f"{m.mean_similarity:.4f}",
         f"{m.n_matched:,} of {m.n_latents:,}",
-        f"{m.fraction_above(THRESHOLD):.1%}",
+        f"{m.fraction_above(threshold):.1%}",
         f"{m.coverage:.1%}",
         or_dash(m.chance, ".3f"),
         or_dash(m.own, ".3f"),
@@ -219,14 +194,14 @@ def _interval_words(both: Sequence[Matching]) -> str:
     )
 
 
-def _chance_words(forth: Matching, back: Matching) -> str:
+def _chance_words(forth: Matching, back: Matching, threshold: float) -> str:
     text = (
         "chance: the same against the target turned, with its principal axes and inner cosines; own: the "
         "source with itself (nearest other latent; halves matched); adjusted: (mean − chance) / (1 − chance); "
         "significant: closer than its own dictionary and the target turned explain, 5 % false discoveries"
     )
-    above = [m.fraction_above_by_chance(THRESHOLD) for m in (forth, back)]
-    text += f"; nearest above 0.7 by chance: {above[0]:.2%} and {above[1]:.2%}"
+    above = [m.fraction_above_by_chance(threshold) for m in (forth, back)]
+    text += f"; nearest above {threshold:g} by chance: {above[0]:.2%} and {above[1]:.2%}"
     if math.isnan(forth.isotropic_chance):
         return text
     isotropic = f"{forth.isotropic_chance:.3f} and {back.isotropic_chance:.3f}"

@@ -160,7 +160,7 @@ def _compare_pair(a: Dictionary, b: Dictionary, p: PairParameters) -> PairRecord
         explained=explained_up_to(np.concatenate([made.a_to_b.similarity, made.b_to_a.similarity]), own),
         certified_gap=math.nan if certificate is None else float(certificate.relative_gap),
         confounds=(
-            *(f"{f.check}: {f.effect}" for f in made.confounds.flagged),
+            *(f.text for f in made.confounds.flagged),
             *(f"controls: {text}" for m in (there, back) for text in m.doubts),
         ),
         partner=made.a_to_b.partner_row.astype(np.int32),

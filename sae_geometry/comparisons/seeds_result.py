@@ -39,6 +39,7 @@ from sae_geometry.pairwise.grouping import kind_of, layer_of, seed_of
 from sae_geometry.pairwise.inputs import describe_input
 from sae_geometry.results import methods
 from sae_geometry.results.answer import Answer
+from sae_geometry.results.warnings import warning_lines
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -301,17 +302,13 @@ class SeedComparison(SeedMatrices, Answer):
                 *(f"  {line}" for d in self._differences[:2] for line in textwrap.wrap(str(d), 76)[:2]),
                 "",
                 *textwrap.wrap(str(self.rarefaction), 78, initial_indent="  ", subsequent_indent="    ")[:3],
-                *seeds_words.warnings([*said, *self.caveats]),
+                *warning_lines(self.caveats, said),
             ]
         )
 
     @property
     def _similarity(self) -> str:
         return f"{'' if self.signed else 'absolute '}{self.on} cosine"
-
-    def answer(self) -> str:
-        """Return the first screen, which has the flagged confounds already."""
-        return repr(self)
 
     def details(self) -> str:
         """Return the first screen and every matrix, interval and test."""

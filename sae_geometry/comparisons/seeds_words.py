@@ -11,11 +11,10 @@ from sae_geometry.io.escaping import shown
 from sae_geometry.io.formatting import aligned, counted, or_dash, percent
 from sae_geometry.matching.defaults import OneToOne
 from sae_geometry.results import methods
+from sae_geometry.results.warnings import WIDTH
 
-WIDTH = 80
 SHOWN = 12  # largest number of runs in a printed matrix
 _MOST_ROWS = 5
-_MOST_WARNINGS = 3
 
 
 def found_table(incidence: np.ndarray) -> list[str]:
@@ -61,16 +60,6 @@ def names_line(names: Sequence[str], groups: Sequence[str]) -> list[str]:
     listed = ", ".join(shown(name, 30) for name in names)
     lines = textwrap.wrap(f"{len(names)} runs{of}: {listed}", WIDTH, subsequent_indent="  ")
     return lines if len(lines) <= 2 else [lines[0], lines[1][: WIDTH - 4] + " …"]
-
-
-def warnings(texts: Sequence[str]) -> list[str]:
-    """Return one line per warning, and how many more there are."""
-    lines = []
-    for text in texts[:_MOST_WARNINGS]:
-        [first, *more] = textwrap.wrap(text, WIDTH - 4)
-        lines.append(f"  ! {first[: WIDTH - 6].rstrip(' ,;:')} …" if more else f"  ! {first}")
-    left = len(texts) - _MOST_WARNINGS
-    return [*lines, *([f"  {counted(left, 'more warning')} (--verbose or .details() lists them)"] if left > 0 else [])]
 
 
 def printed(matrix: np.ndarray, names: Sequence[str], form: str) -> list[str]:

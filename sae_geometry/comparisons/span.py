@@ -132,7 +132,7 @@ class SpanOverlap(Answer):
             f"the matched latents of {self.b.name}. {methods.EXACT} {methods.by_chance(self.b.name)}"
         )
 
-    def __repr__(self) -> str:
+    def _lines(self) -> list[str]:
         lines = [
             f"Span of {self.b.name!r} against the {len(self.unmatched):,} of {counted(self.a.n_latents, 'latent')} of "
             f"{self.a.name!r} with no one-to-one ({self.matching}) partner > {self.threshold:g}"
@@ -151,7 +151,7 @@ class SpanOverlap(Answer):
                 "  leading subspaces of the unmatched and of b's matched latents (mean squared cosine of angles):"
             ]
             lines += [f"    {line}" for line in aligned(rows)]
-        return "\n".join([*lines, *(f"  caveat: {c}" for c in self.caveats)])
+        return lines
 
 
 def span(

@@ -230,28 +230,25 @@ class SplitMap(Answer):
             f"{methods.EXACT} {methods.by_chance(wide)}"
         )
 
-    def __repr__(self) -> str:
+    def _lines(self) -> list[str]:
         n = self.narrow.n_latents
         split, kept, none = (int(x.sum()) for x in (self.n_children > 1, self.n_children == 1, self.n_children == 0))
         farthest = f"; the farthest at {self.threshold:.3f}" if self.found.any() else ""
         rows = [("terms", *(f"{t + 1}" for t in range(self.combination.explained.shape[1])))]
         rows.append(("explained", *(f"{v:.1%}" for v in self.combination.explained.mean(axis=0))))
         rows.append(("by chance", *(f"{v:.1%}" for v in self.explained_by_chance.mean(axis=0))))
-        return "\n".join(
-            [
-                f"Splitting of {self.narrow.name!r} ({counted(n, 'latent')}) in {self.wide.name!r} "
-                f"({self.wide.n_latents:,})",
-                f"  wide latents: children {int(self.found.sum()):,} (closer to their parent than chance, "
-                f"{self.false_discovery_rate:.0%} false discoveries{farthest}), novel {self.n_novel:,}",
-                f"  narrow latents: {split:,} with several children, {kept:,} with one, {none:,} with none",
-                f"  {counted(int((self.n_absorbing > 0).sum()), 'narrow latent')} partly absorbed: a child of another "
-                "is close to them and among the terms below",
-                "  share of the narrow direction explained by a non-negative combination of wide ones:",
-                *(f"    {line}" for line in aligned(rows)),
-                *(f"  {d.name}: {d.alive.describe()}" for d in self.dictionaries),
-                *(f"  caveat: {c}" for c in self.caveats),
-            ]
-        )
+        return [
+            f"Splitting of {self.narrow.name!r} ({counted(n, 'latent')}) in {self.wide.name!r} "
+            f"({self.wide.n_latents:,})",
+            f"  wide latents: children {int(self.found.sum()):,} (closer to their parent than chance, "
+            f"{self.false_discovery_rate:.0%} false discoveries{farthest}), novel {self.n_novel:,}",
+            f"  narrow latents: {split:,} with several children, {kept:,} with one, {none:,} with none",
+            f"  {counted(int((self.n_absorbing > 0).sum()), 'narrow latent')} partly absorbed: a child of another "
+            "is close to them and among the terms below",
+            "  share of the narrow direction explained by a non-negative combination of wide ones:",
+            *(f"    {line}" for line in aligned(rows)),
+            *(f"  {d.name}: {d.alive.describe()}" for d in self.dictionaries),
+        ]
 
 
 def split(

@@ -16,7 +16,7 @@ from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.sweep import listing_sweep
 from sae_geometry.kernels.types import Sweep
 from sae_geometry.labels.pairs import PairLabels, label_summary, pair_labels
-from sae_geometry.matching.defaults import THRESHOLD
+from sae_geometry.matching.defaults import THRESHOLD, check_threshold
 from sae_geometry.nulls import LISTED, How, within_controls
 from sae_geometry.pairwise.inputs import activity, describe_input
 from sae_geometry.pairwise.matching_result import Matching, nearest_matching, with_mutual
@@ -40,6 +40,7 @@ class WithinComparison(Answer):
         nearest: the `Matching` of the dictionary to itself.
         swept: the underlying sweep.
         coherence: cumulative coherence, mean |cosine| and spectrum.
+        threshold: similarity above which two latents count as alike.
     """
 
     dictionary: Dictionary
@@ -47,6 +48,7 @@ class WithinComparison(Answer):
     nearest: Matching
     swept: Sweep
     coherence: Coherence
+    threshold: float = THRESHOLD
 
     @property
     def caveats(self) -> tuple[str, ...]:
@@ -73,16 +75,16 @@ class WithinComparison(Answer):
 
     @cached_property
     def meanings(self) -> PairLabels | None:
-        """Return the labels of latents by the similarity to their nearest: above 0.7, above chance, below it."""
+        """Return the labels of latents by the similarity to their nearest: above the threshold or chance, or below."""
         names, m = ("most alike", "in between", "below chance"), self.nearest
-        groups = np.where(m.similarity > THRESHOLD, names[0], np.where(m.similarity > m.chance, *names[1:]))
+        groups = np.where(m.similarity > self.threshold, names[0], np.where(m.similarity > m.chance, *names[1:]))
         return pair_labels(m.to_pandas(), self.dictionaries, groups=groups, names=names)
 
     def figures(self) -> Mapping[str, Figure]:
         """Return the figure to save."""
         from sae_geometry import plots
 
-        return {"within": plots.similarity_figure([self.nearest])}
+        return {"within": plots.similarity_figure([self.nearest], threshold=self.threshold)}
 
     def summary(self) -> dict[str, Any]:
         """Return the numbers, JSON-ready."""
@@ -90,6 +92,8 @@ class WithinComparison(Answer):
             "inputs": {"a": describe_input(self.dictionary)},
             "self": "excluded by index",
             "similarity": self.nearest.quantity,
+            "threshold": self.threshold,
+            "fraction_above_threshold": self.nearest.fraction_above(self.threshold),
             "within": self.nearest.summary(),
             "coherence": self.coherence.summary(),
             **label_summary(self.meanings),
@@ -101,13 +105,13 @@ class WithinComparison(Answer):
         """Draw the ECDF of the within-dictionary max cosine, with the null expectation."""
         from sae_geometry import plots
 
-        return plots.similarity_ecdf([self.nearest], ax=ax, legend=legend)
+        return plots.similarity_ecdf([self.nearest], ax=ax, threshold=self.threshold, legend=legend)
 
     def plot_histogram(self, ax: Axes | None = None, *, legend: bool = True) -> Axes:
         """Draw a histogram of the within-dictionary max cosine."""
         from sae_geometry import plots
 
-        return plots.similarity_histogram([self.nearest], ax=ax, legend=legend)
+        return plots.similarity_histogram([self.nearest], ax=ax, threshold=self.threshold, legend=legend)
 
     @property
     def method(self) -> str:
@@ -123,24 +127,28 @@ class WithinComparison(Answer):
             ]
         )
 
-    def __repr__(self) -> str:
+    def _lines(self) -> list[str]:
         m = self.nearest
         mean, isotropic = or_dash(m.mmcs, ".4f"), or_dash(m.isotropic_chance, ".3f")
-        return (
+        return [
             f"Within {self.dictionary.name!r} ({self.dictionary.n_latents:,} × {self.dictionary.d_in:,}), nearest "
-            f"other latent ({m.quantity}, self excluded): mean {mean}; {m.fraction_above(0.7):.1%} above 0.7; "
-            f"chance {or_dash(m.chance, '.3f')} (the dictionary turned; isotropic {isotropic})\n"
-            f"  {self.coherence}\n"
-            f"  {self.dictionary.alive.describe()}" + "".join(f"\n  caveat: {caveat}" for caveat in self.caveats)
-        )
+            f"other latent ({m.quantity}, self excluded): mean {mean}; {m.fraction_above(self.threshold):.1%} above "
+            f"{self.threshold:g}; "
+            f"chance {or_dash(m.chance, '.3f')} (the dictionary turned; isotropic {isotropic})",
+            f"  {self.coherence}",
+            f"  {self.dictionary.alive.describe()}",
+        ]
 
 
-def within(a: Any, *, signed: bool = True, progress: Progress | None = None) -> WithinComparison:
+def within(
+    a: Any, *, signed: bool = True, threshold: float = THRESHOLD, progress: Progress | None = None
+) -> WithinComparison:
     """Compute max over j ≠ i of cos(a_i, a_j) for every latent i, self excluded by index; coherence and spectrum.
 
     Args:
         a: anything `compare` takes.
         signed: False uses |cos|.
+        threshold: similarity above which two latents count as alike.
         progress: called with the current step and its completed fraction, in [0, 1].
 
     Returns:
@@ -151,6 +159,7 @@ def within(a: Any, *, signed: bool = True, progress: Progress | None = None) -> 
         >>> sg.within("demo:local-narrow-seed0").nearest.n_matched
         488
     """
+    check_threshold(threshold)
     d = as_dictionary(a)
     tick = None if progress is None else lambda share: progress("similarities", share)
     spread = coherence(d.directions, progress)  # first: its lists are the longest, so a memory ceiling refuses at once
@@ -158,4 +167,4 @@ def within(a: Any, *, signed: bool = True, progress: Progress | None = None) -> 
     controls = within_controls(d.directions, swept, How(not signed), progress)
     nearest = nearest_matching(d, d, swept.rows, controls, signed=signed)
     nearest = with_mutual(nearest, nearest)
-    return WithinComparison(d, signed, nearest, swept, spread)
+    return WithinComparison(d, signed, nearest, swept, spread, threshold)

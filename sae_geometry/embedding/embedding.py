@@ -34,11 +34,12 @@ from sae_geometry.kernels.duplicates import first_equal
 from sae_geometry.kernels.sweep import MAX_K
 from sae_geometry.kernels.types import Sweep
 from sae_geometry.labels.pairs import PairLabels, label_summary, pair_labels
-from sae_geometry.matching.defaults import DISCOVERY_RATE, MOST_RUNS
+from sae_geometry.matching.defaults import DISCOVERY_RATE, MOST_RUNS, THRESHOLD
 from sae_geometry.pairwise.inputs import describe_input, distinct, several
 from sae_geometry.pairwise.same_space import ALLOWED, require_same_space
 from sae_geometry.results.answer import Answer
 from sae_geometry.results.store import write_json
+from sae_geometry.results.warnings import warning_lines
 from sae_geometry.sources import as_dictionary
 
 if TYPE_CHECKING:
@@ -117,12 +118,15 @@ class Embedding(Answer):
         """Return the table to save: umap."""
         return {"umap": self.to_pandas()}
 
-    def figures(self, style: str = "okabe-ito", colors: Sequence[str] = ()) -> Mapping[str, Figure]:
+    def figures(
+        self, style: str = "okabe-ito", colors: Sequence[str] = (), *, threshold: float = THRESHOLD
+    ) -> Mapping[str, Figure]:
         """Return the figures to save: umap, regions, one panel per run, unmatched latents.
 
         Args:
             style: color scheme of the runs: "okabe-ito" or "e2e".
             colors: further figures, each colored by one of max-cosine, matched, frequency.
+            threshold: cosine above which a one-to-one partner counts.
 
         Raises:
             ValueError: an unknown style or color, or one that needs what the runs lack.
@@ -133,13 +137,15 @@ class Embedding(Answer):
         pictures: dict[str, Color] = {"umap": "owner", "regions": "region"}
         pictures |= {f"umap-{c}": cast("Color", c) for c in colors if c not in ("owner", "region")}
         found = {
-            name: plots.figure_of(partial(self.plot, style=style, color=color), 3.6, 4.1)
+            name: plots.figure_of(partial(self.plot, style=style, color=color, threshold=threshold), 3.6, 4.1)
             for name, color in pictures.items()
         }
         if len(self.names) > 1:
             found["runs"] = plots.runs_figure(self, style)
         if self.across() is not None:
-            found["unmatched"] = plots.figure_of(lambda ax: plots.unmatched_scatter(self, ax, style), 3.6, 4.0)
+            found["unmatched"] = plots.figure_of(
+                lambda ax: plots.unmatched_scatter(self, ax, style, threshold=threshold), 3.6, 4.0
+            )
         return found
 
     def write_extra(self, folder: Path) -> None:
@@ -204,12 +210,18 @@ class Embedding(Answer):
         return pair_labels(table.assign(partner_id=table["partner_id"].fillna(-1).astype(int)), self.dictionaries)
 
     def plot(
-        self, ax: Axes | None = None, style: str = "okabe-ito", *, color: Color = "owner", legend: bool = True
+        self,
+        ax: Axes | None = None,
+        style: str = "okabe-ito",
+        *,
+        color: Color = "owner",
+        threshold: float = THRESHOLD,
+        legend: bool = True,
     ) -> Axes:
         """Draw a rasterized scatter in shuffled order, colored by run or as in `plots.embedding_scatter`."""
         from sae_geometry import plots
 
-        return plots.embedding_scatter(self, ax, style, color=color, legend=legend)
+        return plots.embedding_scatter(self, ax, style, color=color, threshold=threshold, legend=legend)
 
     def _runs_in_words(self) -> str:
         counts = np.bincount(self.owner, minlength=len(self.names))
@@ -223,7 +235,7 @@ class Embedding(Answer):
         lines += [f"  {row}"[:80] for row in rows[: _SHOWN_REGIONS + 1]]
         more = len(rows) - 1 - _SHOWN_REGIONS
         lines += [f"  and {counted(more, 'smaller region')}: see regions.json"] if more > 0 else []
-        return "\n".join(lines + [f"  ! {c}" if len(c) < 76 else f"  ! {c[:75]}…" for c in self.caveats[:3]])
+        return "\n".join([*lines, *warning_lines(self.caveats, most=2)])
 
     @property
     def method(self) -> str:
@@ -239,10 +251,6 @@ class Embedding(Answer):
             f"included, with min_dist {p['min_dist']:g} and seed {p['seed']}. Regions: {self.regions.how}."
             + (across if several else "")
         )
-
-    def answer(self) -> str:
-        """Return the first screen: mixing, how far to trust the layout, the largest regions."""
-        return repr(self)
 
     def details(self) -> str:
         """Return the first screen, parameters, latents per run, every caveat and every region."""

@@ -182,17 +182,14 @@ class Projection(Answer):
     def _counts(self) -> np.ndarray:
         return np.bincount(self.owner, minlength=len(self.names))
 
-    def __repr__(self) -> str:
+    def _lines(self) -> list[str]:
         runs = ", ".join(f"{n} ({c:,})" for n, c in zip(self.names, self._counts(), strict=True))
         made_of = ", ".join(d.name for d in self.onto.references)
-        return "\n".join(
-            [
-                f"Projection of {counted(len(self.owner), 'latent')}: {runs}",
-                f"  onto the UMAP of {made_of} ({counted(len(self.onto.table), 'latent')}, {shown(self.onto.where)})",
-                f"  {self.line()}",
-                *(f"  caveat: {c}" for c in self.caveats),
-            ]
-        )
+        return [
+            f"Projection of {counted(len(self.owner), 'latent')}: {runs}",
+            f"  onto the UMAP of {made_of} ({counted(len(self.onto.table), 'latent')}, {shown(self.onto.where)})",
+            f"  {self.line()}",
+        ]
 
 
 def project(

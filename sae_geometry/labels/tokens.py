@@ -141,7 +141,7 @@ class TokenReading(Answer):
             f"threshold). {methods.EXACT}"
         )
 
-    def __repr__(self) -> str:
+    def _lines(self) -> list[str]:
         n, frame = self.dictionary.n_latents, self.labels.frame
         lines = [f"Tokens of {self.dictionary.name!r} by {shown(self.labels.sources['tokens'])}"]
         if len(self.readable):
@@ -155,7 +155,7 @@ class TokenReading(Answer):
         for latent, row in frame.head(_SHOWN).iterrows():
             near = f"{row['token_cosine']:.2f}  " if "token_cosine" in frame else ""
             lines.append(f"  {latent:>7}  {near}{tokens_line([str(t) for t in row['tokens']])}")
-        return "\n".join([*lines, *(f"  caveat: {c}" for c in self.caveats)])
+        return lines
 
 
 def read_tokens(

@@ -19,6 +19,7 @@ from sae_geometry.nulls import expected_max_cosine
 from sae_geometry.pairwise.grouping import kind_of, seed_of
 from sae_geometry.pairwise.same_space import model_key, place_key
 
+UNKNOWN = " unknown"  # ends the name of a check that lacks its data
 Verdict = Literal["same", "differs", "unknown", "no sign", "shared"]
 _FAR_ABOVE = 6.0  # threshold in standard errors
 _SPARSER = 1.1  # times as many latents a token
@@ -45,6 +46,11 @@ class Finding:
     verdict: Verdict
     effect: str
     flagged: bool
+
+    @property
+    def text(self) -> str:
+        """Return the check and its effect in one line."""
+        return f"{self.check}{UNKNOWN if self.verdict == 'unknown' else ''}: {self.effect}"
 
 
 @dataclass(frozen=True)
@@ -80,7 +86,7 @@ class ConfoundAudit:
         rows += [(f.check, f.a, f.b, f.verdict + (" !" if f.flagged else "")) for f in self.findings]
         lines = [f"  {line}" for line in aligned(rows)]
         for f in self.flagged:
-            lines += textwrap.wrap(f"! {f.check}: {f.effect}", 110, initial_indent="  ", subsequent_indent="    ")
+            lines += textwrap.wrap(f"! {f.text}", 110, initial_indent="  ", subsequent_indent="    ")
         return "\n".join(["Confounds", *lines])
 
 
@@ -155,7 +161,6 @@ def _facts(d: Dictionary) -> dict[str, str]:
 
 def _named(check: str, said: tuple[str | None, str | None], same: bool, effect: str) -> Finding:
     verdict: Verdict = "unknown" if None in said else "same" if same else "differs"
-    effect = f"unknown; {effect}" if verdict == "unknown" else effect
     return Finding(check, said[0] or "unknown", said[1] or "unknown", verdict, effect, verdict != "same")
 
 
@@ -253,7 +258,6 @@ def _dead(a: Dictionary, b: Dictionary) -> Finding:
         "shared start); count firing over the same number of tokens"
     )
     verdict: Verdict = "unknown" if unknown else "same" if alike else "differs"
-    effect = f"unknown; {effect}" if unknown else effect
     return Finding("dead latents", words[0], words[1], verdict, effect, verdict != "same")
 
 

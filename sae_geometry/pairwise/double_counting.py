@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sae_geometry.io.formatting import or_dash
+from sae_geometry.matching.defaults import THRESHOLD
 from sae_geometry.pairwise.matching_result import Matching, MatchingName
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ _ARROWS = {"a_to_b": "A → B", "b_to_a": "B → A"}
 
 @dataclass(frozen=True)
 class Count:
-    """Count under one matching: direction, number of pairs, mean similarity, share above 0.7.
+    """Count under one matching: direction, number of pairs, mean similarity, share above a threshold.
 
     `direction` is "a_to_b" or "b_to_a" for nearest, "both" for a one-to-one matching, whose pairs are the same in
     both directions. `above` is a share of the pairs. `chance` is the null expectation of `mean_similarity`, against B
@@ -65,6 +66,7 @@ class DoubleCounting:
             MMCS is not positive.
         hubs_of_b, hubs_of_a: latents of B (of A) that are the nearest of most latents of A (of B), at most ten each,
             and of at least two.
+        threshold: the shares of pairs above it are counted.
     """
 
     counts: tuple[Count, ...]
@@ -72,6 +74,7 @@ class DoubleCounting:
     explained_b_to_a: float
     hubs_of_b: tuple[Hub, ...]
     hubs_of_a: tuple[Hub, ...]
+    threshold: float = THRESHOLD
 
     def to_pandas(self) -> pd.DataFrame:
         """Return one row per count: matching, direction, n_pairs, mean_similarity, above, chance."""
@@ -82,6 +85,7 @@ class DoubleCounting:
     def summary(self) -> dict[str, Any]:
         """Return the counts and hubs, JSON-ready."""
         return {
+            "threshold": self.threshold,
             "counts": [asdict(c) for c in self.counts],
             "explained_means": "1 - mean optimal similarity / mean nearest similarity, over the latents that the "
             "optimal matching matches",
@@ -92,7 +96,7 @@ class DoubleCounting:
         }
 
     def __str__(self) -> str:
-        lines = [f"{'counting':<18}{'pairs':>8}{'mean':>9}{'> 0.7':>8}"]
+        lines = [f"{'counting':<18}{'pairs':>8}{'mean':>9}{f'> {self.threshold:g}':>8}"]
         for c in self.counts:
             lines.append(f"{c.name:<18}{c.n_pairs:>8,}{c.mean_similarity:>9.4f}{c.above:>8.1%}")
         lines.append(
@@ -102,7 +106,12 @@ class DoubleCounting:
         return "\n".join(lines)
 
 
-def double_counting(forth: Matching, back: Matching, one_to_one: Sequence[tuple[Matching, Matching]]) -> DoubleCounting:
+def double_counting(
+    forth: Matching,
+    back: Matching,
+    one_to_one: Sequence[tuple[Matching, Matching]],
+    threshold: float = THRESHOLD,
+) -> DoubleCounting:
     """Decompose MMCS, from both nearest matchings and the one-to-one ones (forth, back), optimal last.
 
     Raises:
@@ -113,14 +122,15 @@ def double_counting(forth: Matching, back: Matching, one_to_one: Sequence[tuple[
         raise ValueError(f"the decomposition needs the optimal matching last; got {best_forth.method!r}")
     return DoubleCounting(
         counts=(
-            _count(forth, "a_to_b"),
-            _count(back, "b_to_a"),
-            *(_count(there, "both") for there, _ in one_to_one),
+            _count(forth, "a_to_b", threshold),
+            _count(back, "b_to_a", threshold),
+            *(_count(there, "both", threshold) for there, _ in one_to_one),
         ),
         explained_a_to_b=_explained(forth, best_forth),
         explained_b_to_a=_explained(back, best_back),
         hubs_of_b=hubs(forth),
         hubs_of_a=hubs(back),
+        threshold=threshold,
     )
 
 
@@ -144,8 +154,8 @@ def hubs(nearest: Matching) -> tuple[Hub, ...]:
     return tuple(found)
 
 
-def _count(m: Matching, direction: str) -> Count:
-    above = m.fraction_above(0.7) * m.n_latents / m.n_matched if m.n_matched else float("nan")
+def _count(m: Matching, direction: str, threshold: float) -> Count:
+    above = m.fraction_above(threshold) * m.n_latents / m.n_matched if m.n_matched else float("nan")
     return Count(m.method, direction, m.n_matched, m.mean_similarity, above, m.chance)
 
 

@@ -10,6 +10,7 @@ from sae_geometry.matching import On
 from sae_geometry.sources.layouts.places import canonical_model, canonical_place
 
 _STREAM = re.compile(r"((?:[\w]+\.)*?)blocks\.\d+\.hook_resid_(?:pre|mid|post)")
+TAKEN_AS_SAME = "unknown: taken to be the same"  # ends a caveat on a side without a name
 ALLOWED = "(allowed by the caller)"  # suffix of a caveat that the caller allowed
 
 
@@ -39,7 +40,7 @@ def require_same_space(
         left, right = key(a), key(b)
         if left is None or right is None:
             missing = " and ".join(d.name for d, value in ((a, left), (b, right)) if value is None)
-            caveats.append(f"{what} of {missing} unknown: taken to be the same")
+            caveats.append(f"{what} of {missing} {TAKEN_AS_SAME}")
         elif left != right:
             text = f"different {what}: {a.name!r} has {said(a)}, {b.name!r} has {said(b)}"
             if not allow_mismatch:

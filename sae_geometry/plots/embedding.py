@@ -73,6 +73,7 @@ def embedding_scatter(
     *,
     color: Color = "owner",
     evidence: bool = True,
+    threshold: float = THRESHOLD,
     legend: bool = True,
 ) -> Axes:
     """Draw a scatter of an embedding, in shuffled order, rasterized inside vector files.
@@ -82,10 +83,11 @@ def embedding_scatter(
         ax: axes to draw on; a new figure if None.
         style: "okabe-ito", or "e2e" for the end-to-end paper's colors by kind.
         color: "owner": the run; "max-cosine": to the nearest latent of any other run; "matched": whether there is a
-            one-to-one partner with a cosine above 0.7 in the closest run; "frequency": share of tokens, on a
+            one-to-one partner with a cosine above `threshold` in the closest run; "frequency": share of tokens, on a
             logarithmic scale, gray where unknown; "region": lettered regions, with their outlines where they were
             given.
         evidence: print parameters and evidence under axes whose figure has a layout that makes room for them.
+        threshold: for the color "matched".
         legend: draw the legend: over the axes where there is such a layout, else inside them.
 
     Raises:
@@ -98,7 +100,7 @@ def embedding_scatter(
     elif color == "region":
         _by_region(embedding, ax)
     elif color == "matched":
-        _by_match(embedding, ax, legend)
+        _by_match(embedding, ax, threshold, legend)
     else:
         _by_value(embedding, ax, color, legend)
     if evidence:
@@ -190,13 +192,13 @@ def _by_run(e: Any, ax: Axes, style: str, legend: bool) -> None:
     _bare(ax)
 
 
-def _by_match(e: Any, ax: Axes, legend: bool) -> None:
-    found = _matched(e, THRESHOLD)
+def _by_match(e: Any, ax: Axes, threshold: float, legend: bool) -> None:
+    found = _matched(e, threshold)
     _points(ax, e.coords, np.where(found, _MATCHED, _UNMATCHED), total=len(found))
     _legend(
         ax,
         [
-            (_MATCHED, f"one-to-one partner above {THRESHOLD:g} ({found.sum():,})"),
+            (_MATCHED, f"one-to-one partner above {threshold:g} ({found.sum():,})"),
             (_UNMATCHED, f"none ({(~found).sum():,})"),
         ],
         legend,

@@ -69,7 +69,9 @@ class Curve:
 
 
 @in_paper_style
-def similarity_ecdf(curves: Sequence[Matching], ax: Axes | None = None, *, legend: bool = True) -> Axes:
+def similarity_ecdf(
+    curves: Sequence[Matching], ax: Axes | None = None, *, threshold: float = THRESHOLD, legend: bool = True
+) -> Axes:
     """Draw the share of latents whose similarity is at most t, for every t.
 
     The chance of each curve is a dashed vertical in its color, isotropic chance a faint dotted one. Line style is
@@ -79,26 +81,29 @@ def similarity_ecdf(curves: Sequence[Matching], ax: Axes | None = None, *, legen
     Args:
         curves: one or more `Matching`.
         ax: axes to draw on; a new figure if None.
+        threshold: the legend gives the share of latents above it.
         legend: draw the legend: below where the figure has a layout that makes room for it, else inside the axes.
     """
     ax = axes_or_new(ax, COLUMN_WIDTH * 1.25, 3.5)
-    drawn = _drawn(curves)
+    drawn = _drawn(curves, threshold)
     _draw_ecdf(ax, drawn)
     _name(ax, drawn, _own_handles(ax), loc="upper left", legend=legend)
     return ax
 
 
 @in_paper_style
-def similarity_histogram(curves: Sequence[Matching], ax: Axes | None = None, *, legend: bool = True) -> Axes:
+def similarity_histogram(
+    curves: Sequence[Matching], ax: Axes | None = None, *, threshold: float = THRESHOLD, legend: bool = True
+) -> Axes:
     """Draw the share of latents in each of 50 bins that all curves have in common; chance as in `similarity_ecdf`.
 
     Args:
         curves: one or more `Matching`; the first is filled.
         ax: axes to draw on; a new figure if None.
-        legend: as in `similarity_ecdf`.
+        threshold, legend: as in `similarity_ecdf`.
     """
     ax = axes_or_new(ax, COLUMN_WIDTH * 1.25, 3.1)
-    drawn = _drawn(curves)
+    drawn = _drawn(curves, threshold)
     _draw_histogram(ax, drawn)
     handles = [Line2D([], [], color=c.color, linestyle=c.dash, label=c.label) for c in drawn]
     _name(ax, drawn, handles, loc="best", legend=legend)
@@ -106,22 +111,23 @@ def similarity_histogram(curves: Sequence[Matching], ax: Axes | None = None, *, 
 
 
 @in_paper_style
-def similarity_figure(curves: Sequence[Matching]) -> Figure:
+def similarity_figure(curves: Sequence[Matching], *, threshold: float = THRESHOLD) -> Figure:
     """Draw the figure of a comparison: histogram over ECDF on one horizontal axis.
 
     Args:
         curves: one or more `Matching`.
+        threshold: as in `similarity_ecdf`.
     """
-    drawn = _drawn(curves)
+    drawn = _drawn(curves, threshold)
     figure = new_figure(COLUMN_WIDTH * 1.25, 3.5 + 0.26 * (len(drawn) + len(_chance_handles(drawn))))
-    draw_similarity(figure, curves)
+    draw_similarity(figure, curves, threshold=threshold)
     return figure
 
 
 @in_paper_style
-def draw_similarity(figure: Figure | SubFigure, curves: Sequence[Matching]) -> None:
+def draw_similarity(figure: Figure | SubFigure, curves: Sequence[Matching], *, threshold: float = THRESHOLD) -> None:
     """Fill a figure or subfigure (constrained layout) with histogram over ECDF."""
-    drawn = _drawn(curves)
+    drawn = _drawn(curves, threshold)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(1, 1.9))
     _draw_histogram(top, drawn)
     _draw_ecdf(bottom, drawn)
@@ -304,7 +310,7 @@ def _title(drawn: Sequence[Curve], width: float, size: float = 8) -> str:
     return shortened(next(iter(names)) if len(names) == 1 else "Similarity within each dictionary", width, size, "bold")
 
 
-def _drawn(curves: Sequence[Matching]) -> list[Curve]:
+def _drawn(curves: Sequence[Matching], threshold: float = THRESHOLD) -> list[Curve]:
     """Return the curves with their styles. A one-to-one matching between equal sizes is one curve, not two.
 
     Raises:
@@ -326,7 +332,7 @@ def _drawn(curves: Sequence[Matching]) -> list[Curve]:
         forth = within or letters[m.source] < letters[m.target] or at == 0
         way = "both ways" if any(_same_pairs(m, other) for other in curves) else ""
         short = m.source if within else f"{m.method} {way or f'{letters[m.source]} → {letters[m.target]}'}"
-        out.append(Curve(m, _label(m, letters, way, len(curves)), short, color, "-" if forth else "--"))
+        out.append(Curve(m, _label(m, letters, way, len(curves), threshold), short, color, "-" if forth else "--"))
     return out
 
 
@@ -336,9 +342,9 @@ def _same_pairs(m: Matching, other: Matching) -> bool:
     return turned and m.method == other.method != "nearest" and m.n_latents == other.n_latents
 
 
-def _label(m: Matching, letters: dict[str, str], way: str, n_curves: int) -> str:
+def _label(m: Matching, letters: dict[str, str], way: str, n_curves: int, threshold: float) -> str:
     chance = "" if np.isnan(m.chance) else f"chance {m.chance:.2f}, "
-    numbers = f"mean {m.mean_similarity:.2f}, {chance}{m.fraction_above(THRESHOLD):.0%}\u00a0>\u00a0{THRESHOLD}"
+    numbers = f"mean {m.mean_similarity:.2f}, {chance}{m.fraction_above(threshold):.0%}\u00a0>\u00a0{threshold:g}"
     if m.source == m.target:
         who = f"nearest other latent in {m.source}" if n_curves > 1 else "nearest other latent"
         return f"{who}: n = {m.n_latents:,}, {numbers}"

@@ -3,32 +3,52 @@
 from __future__ import annotations
 
 import os
-import textwrap
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from sae_geometry.pairwise.confounds import confound_audit
+from sae_geometry.pairwise.confounds import ConfoundAudit, confound_audit
 from sae_geometry.results.result import Meanings, Result
+from sae_geometry.results.warnings import warning_lines, wrapped
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
+class _Worded(Result, Protocol):
+    def _lines(self) -> list[str]: ...
+    def _audit(self) -> ConfoundAudit | None: ...
+
+
 class Answer:
     """Base of the results: what follows from `results.result.Result`."""
 
-    def answer(self: Result) -> str:
-        """Return the first screen: `repr`, and for a pair the flagged confounds."""
-        flagged = confound_audit(*self.dictionaries).flagged if len(self.dictionaries) == 2 else ()
-        lines = (textwrap.wrap(f"! {f.check}: {f.effect}", 78, subsequent_indent="  ") for f in flagged)
-        return "\n".join([repr(self), *(f"  {line}" for wrapped in lines for line in wrapped)])
+    def _lines(self) -> list[str]:
+        """Return the numbers of the answer as lines of text."""
+        raise NotImplementedError
 
-    def details(self: Result) -> str:
-        """Return everything that is known about the answer, as text: `repr`, and for a pair the confound audit."""
-        audit = [str(confound_audit(*self.dictionaries))] if len(self.dictionaries) == 2 else []
-        return "\n".join([repr(self), *audit])
+    def _audit(self: Result) -> ConfoundAudit | None:
+        """Return the confound audit of a pair; None for other numbers of dictionaries."""
+        return confound_audit(*self.dictionaries) if len(self.dictionaries) == 2 else None
+
+    def __repr__(self: _Worded) -> str:
+        audit = self._audit()
+        flagged = () if audit is None else tuple(f.text for f in audit.flagged)
+        clean = None if audit is None else len(audit.findings) - len(flagged)
+        said = "\n".join(self._lines())
+        caveats = [c for c in self.caveats if c not in said]
+        return "\n".join([*wrapped(said.split("\n")), *warning_lines(caveats, flagged, clean=clean)])
+
+    def answer(self: Result) -> str:
+        """Return the first screen: lines of 80 characters, and what limits the conclusion."""
+        return repr(self)
+
+    def details(self: _Worded) -> str:
+        """Return everything that is known about the answer, as text, with all caveats and the audit of a pair."""
+        audit = self._audit()
+        said = [*self._lines(), *(f"  caveat: {c}" for c in self.caveats)]
+        return "\n".join(said if audit is None else [*said, str(audit)])
 
     def write_extra(self, folder: Path) -> None:
         """Write files to a results folder that are neither tables nor figures; by default none."""

@@ -128,7 +128,7 @@ def test_the_demo_splits(demo):
     assert 0.5 < s.found.mean() < 0.9
     assert s.threshold > sg.expected_max_cosine(488, 576)  # no child is below what isotropic directions reach
     assert (s.combination.explained.mean(0) > s.explained_by_chance.mean(0) + 0.1).all()
-    text = repr(s)
+    text = " ".join(repr(s).split())
     for part in ("488 latents", "novel", "by chance", "false discoveries"):
         assert part in text
 

@@ -14,7 +14,7 @@ from analyses.common.errors import AnalysisError
 from analyses.demo.train.files import write_torch, write_whole
 from analyses.demo.train.model import BLOCK, MODEL
 from analyses.demo.train.plan import Run
-from analyses.demo.train.training import TOKENS, read_autoencoder
+from analyses.demo.train.training import read_autoencoder, tokens_per_step
 
 DRIFT = {"local-seed0": (200, 800, 1600), "e2e-ds-seed0": (200, 800, 1600)}  # steps of the checkpoints that are packed
 HOOK = f"blocks.{BLOCK}.hook_resid_pre"
@@ -38,7 +38,8 @@ def pack(run: Run, runs: Path, out: Path) -> int:
     }  # fmt: skip
     said = {
         "name": run.name, "model": MODEL, "hook_point": HOOK, "kind": run.objective, "d_in": tensors["b_dec"].numel(),
-        "l1_coefficient": run.l1, "downstream_coefficient": run.downstream, "tokens": run.n_steps * TOKENS,
+        "l1_coefficient": run.l1, "downstream_coefficient": run.downstream,
+        "tokens": run.n_steps * tokens_per_step(run),
         "ce_increase": measures["ce"] - measures["ce_model"], "W_dec": "[n_latents, d_in], rows not unit norm",
         "W_enc": "[n_latents, d_in]", "frequency": "share of the training text's tokens on which the latent fires",
         **{k: v for k, v in asdict(run).items() if k in ("seed", "init", "n_latents", "n_steps")}, **measures,
@@ -52,7 +53,7 @@ def pack(run: Run, runs: Path, out: Path) -> int:
 def _pack_checkpoint(run: Run, folder: Path, step: int, out: Path) -> int:
     """Write one checkpoint in the layout of the end-to-end paper's runs; return the number of bytes."""
     weights = torch.load(folder / "checkpoints" / f"step-{step}.pt", weights_only=True)
-    path = out / f"{run.name}-checkpoints" / f"samples_{step * TOKENS}.pt"
+    path = out / f"{run.name}-checkpoints" / f"samples_{step * tokens_per_step(run)}.pt"
     named = {
         "encoder.0.weight": weights["W_enc"], "encoder.0.bias": weights["b_enc"],
         "decoder.weight": weights["W_dec"].T.contiguous(), "decoder.bias": weights["b_dec"],

@@ -20,7 +20,7 @@ class Run:
         init: seed of the initial weights; two runs that share it start from the same weights.
         order: seed of the order of the text and of the positions where the output is compared.
         n_latents: width.
-        n_steps: batches of about 512 tokens.
+        n_steps: batches of 512 tokens, or of four sequences of 64 through the model.
         l1: coefficient of the summed activations.
         downstream: coefficient of the error before the later blocks.
         learning_rate: at its height.
@@ -39,11 +39,11 @@ class Run:
 
 
 def _local(name: str, seed: int, *, init: int, order: int, n_latents: int = 1536) -> Run:
-    return Run(name, "local", seed, init, order, n_latents, 4000, LOCAL_L1, 0.0, 5e-4)
+    return Run(name, "local", seed, init, order, n_latents, 3000, LOCAL_L1, 0.0, 5e-4)
 
 
 def _through_the_model(name: str, objective: Objective, seed: int, *, init: int, l1: float, downstream: float) -> Run:
-    return Run(name, objective, seed, init, init, 1536, 4000, l1, downstream, 1e-3)
+    return Run(name, objective, seed, init, init, 1536, 2000, l1, downstream, 1e-3)
 
 
 LOCAL_L1, E2E_L1, DS_L1, DS_DOWNSTREAM = 0.006, 0.03, 0.03, 1.0

@@ -23,6 +23,7 @@ from torch import Tensor
 from analyses.common.errors import AnalysisError
 from analyses.demo.train.activations import FIRST, Cache
 from analyses.demo.train.autoencoder import Autoencoder
+from analyses.demo.train.corpus import LENGTH
 from analyses.demo.train.files import write_text, write_torch
 from analyses.demo.train.objectives import LaterBlocks, Loss, end_to_end_loss, local_loss
 from analyses.demo.train.plan import Run
@@ -136,6 +137,11 @@ def batch_at(seed: int, step: int, n: int, size: int) -> np.ndarray:
 @lru_cache(maxsize=2)
 def _order(seed: int, passes: int, n: int) -> np.ndarray:
     return np.random.default_rng((seed, passes, n)).permutation(n)
+
+
+def tokens_per_step(run: Run) -> int:
+    """Return the number of tokens of one batch."""
+    return TOKENS if run.objective == "local" else SEQUENCES * LENGTH
 
 
 def schedule(step: int, n_steps: int) -> float:

@@ -15,12 +15,14 @@ from sae_geometry.sources.files.tensor_file import Entry
 from sae_geometry.sources.layouts.config import lookup
 from sae_geometry.sources.layouts.places import layer_named
 from sae_geometry.sources.layouts.table import (
+    BARE,
     ENCODER_SIDE,
     LAYOUTS,
     N_LATENTS_CONFIG,
     PER_COORDINATE,
     PER_LATENT,
     THRESHOLDS,
+    TRANSPOSED,
     Layout,
 )
 
@@ -230,8 +232,15 @@ class _Search:
             log_scale=self._present((layout.log_scale,) if layout.log_scale else (), groups),
             mixture=None if mixture is None else (self.table.keys[mixture[0]], self.table.keys[mixture[1]]),
             assumed=self._assumed(layout, shape, axes),
-            convention=layout.note if self.latent_axis is None else None,
+            convention=self._convention(layout, n, d),
         )
+
+    def _convention(self, layout: Layout, n: int, d: int) -> str | None:
+        """Return the layout's note; for a bare array with a question where its rows look like dimensions."""
+        if self.latent_axis is not None or layout.note is None:
+            return None
+        turned = n < d or (_is_usual_width(n) and not _is_usual_width(d))
+        return f"{TRANSPOSED} {layout.note}" if turned and BARE in layout.note else layout.note
 
     def _sizes_agree(self, shape: tuple[int, ...], axes: str) -> bool:
         """Return whether the other tensors (or the configuration) confirm the row's axes or leave them open."""
@@ -356,6 +365,11 @@ class _Search:
 
     def _present(self, names: tuple[str, ...], groups: Mapping[str, str]) -> str | None:
         return next((self.table.keys[k] for name in names if (k := name.format(**groups)) in self.entries), None)
+
+
+def _is_usual_width(d: int) -> bool:
+    """Return whether models have residual streams of this width: 512, 576, 768, … 8192."""
+    return 512 <= d <= 8192 and d % 64 == 0
 
 
 def _source(groups: Mapping[str, str]) -> int | None:

@@ -15,6 +15,8 @@ from functools import partial
 from typing import Literal
 
 OutKind = Literal["layer", "model"]
+BARE = "its rows were taken as latents"
+TRANSPOSED = "did you transpose?"  # begins the note of an array whose rows may be dimensions
 
 
 @dataclass(frozen=True)
@@ -241,7 +243,7 @@ LAYOUTS: tuple[Layout, ...] = (
     ),
     Layout(
         "rows", "bare array", r"array|arr_0|tensor|directions|dictionary|decoder", "nd", "encoder", "nd",
-        note="a bare array: its rows were taken as latents; latent_axis=1 takes its columns",
+        note=f"a bare array: {BARE}; latent_axis=1 takes its columns",
     ),
 )  # fmt: skip
 

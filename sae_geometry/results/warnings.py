@@ -1,0 +1,79 @@
+"""Warnings of a first screen: what limits the conclusion, a line or two each."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+from sae_geometry.io.formatting import counted
+from sae_geometry.pairwise.confounds import UNKNOWN
+from sae_geometry.pairwise.same_space import TAKEN_AS_SAME
+from sae_geometry.sources.layouts.table import BARE, TRANSPOSED
+
+WIDTH = 80
+# They may explain the whole answer.
+_GRAVEST = ("model", "hook point", "normalisation", "weights", "start of training", "moved from start")
+_NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+
+
+def warning_lines(
+    caveats: Sequence[str], flagged: Sequence[str] = (), *, most: int = 3, clean: int | None = None
+) -> list[str]:
+    """Return the gravest warnings, once each, and how many more there are.
+
+    Args:
+        caveats: of the result.
+        flagged: flagged confounds, as `Finding.text` gives them.
+        most: number of warnings to show.
+        clean: number of checks that found nothing; None if nothing was checked.
+    """
+    said = _said(caveats, flagged)
+    short = {text: 1 for text in said if len(said) > most < 3 and not text.startswith(TRANSPOSED)}
+    lines = [line for text in said[:most] for line in _cut(text, short.get(text, 2))]
+    left = len(said) - most
+    notes = [counted(left, "more warning")] if left > 0 else []
+    if clean is not None:
+        number = _NUMBERS[clean] if clean < len(_NUMBERS) else str(clean)
+        notes.append(f"{number} {'other ' if flagged else ''}check{'' if clean == 1 else 's'}: nothing flagged")
+    return [*lines, f"  {'; '.join(notes)} (--verbose, .details())"] if notes else lines
+
+
+def wrapped(lines: Sequence[str]) -> list[str]:
+    """Return lines of at most 80 characters; continuations are indented by two more."""
+    return [
+        part
+        for line in lines
+        for part in textwrap.wrap(line, WIDTH, subsequent_indent=" " * (len(line) - len(line.lstrip()) + 2)) or [""]
+    ]
+
+
+def _said(caveats: Sequence[str], flagged: Sequence[str]) -> list[str]:
+    checks = [text.partition(": ")[0] for text in flagged]
+    unknown = [check.removesuffix(UNKNOWN) for check in checks if check.endswith(UNKNOWN)]
+    known = [(check, text) for check, text in zip(checks, flagged, strict=True) if not check.endswith(UNKNOWN)]
+    spaces = ("model", "hook point") if any(c.startswith("different ") for c in caveats) else ()
+    known = [(check, text) for check, text in known if check not in spaces]
+    said = [*_transposed(caveats), *(c for c in caveats if c.startswith("different "))]
+    said += [text for check, text in known if check in _GRAVEST]
+    for caveat in caveats:
+        named = BARE in caveat or (unknown and caveat.endswith(TAKEN_AS_SAME))
+        if not named and not any(caveat in text or text in caveat for text in said):
+            said.append(caveat)
+    said += [text for check, text in known if check not in _GRAVEST]
+    return [*said, *([f"unknown, so not checked: {', '.join(dict.fromkeys(unknown))}"] if unknown else [])]
+
+
+def _transposed(caveats: Sequence[str]) -> list[str]:
+    """Return one question for all arrays whose rows may be dimensions."""
+    asked = [c.partition(TRANSPOSED) for c in caveats if TRANSPOSED in c]
+    if not asked:
+        return []
+    names = "".join(name for name, _, _ in asked).rstrip(": ").replace(": ", ", ")
+    return [f"{TRANSPOSED}{f' {names}:' if names else ''}{asked[0][2]}"]
+
+
+def _cut(text: str, most: int) -> list[str]:
+    lines = textwrap.wrap(text, WIDTH - 4, initial_indent="  ! ", subsequent_indent="    ")
+    if len(lines) > most:
+        lines = [*lines[: most - 1], lines[most - 1][: WIDTH - 6].rstrip(" ,;:") + " …"]
+    return lines
