@@ -1,4 +1,4 @@
-"""Whether `significant` keeps its word: realised false discovery rate and power on populations with known truth.
+"""Whether `significant` keeps its word: realized false discovery rate and power on populations with known truth.
 
 Of each population and size, pairs are drawn in which a known share of latents is shared at a known cosine; what is
 printed are means over draws, of both directions: the share of false ones among the significant, the share of the shared

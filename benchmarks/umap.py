@@ -1,8 +1,8 @@
 """Times UMAP's stages against umap-learn's own pipeline on the same points, and says how good each picture is.
 
-umap-learn runs as its users run it: cosine, seeded (so on one thread), its own approximate neighbours. Ours: exact
-neighbours, umap-learn's weights, our start and optimiser, seeded, the same number of epochs. Quality is measured the
-same way for all: against exact neighbours, on every point at k = 15 and on 1,000 at k = 50. Every contender is compiled
+umap-learn runs as its users run it: cosine, seeded (so on one thread), its own approximate neighbors. Ours: exact
+neighbors, umap-learn's weights, our start and optimizer, seeded, the same number of epochs. Quality is measured the
+same way for all: against exact neighbors, on every point at k = 15 and on 1,000 at k = 50. Every contender is compiled
 on a small case first; contenders run in turn, round after round, and medians are told.
 
     python benchmarks/umap.py                       # 20,000 × 768, SAE-like
@@ -39,12 +39,12 @@ from sae_geometry.embedding.optimizer import (
     epochs_for,
     fuzzy_weights,
     import_umap,
-    optimise,
+    optimize,
     spectral_start,
 )
 from sae_geometry.embedding.quality import measure_evidence
 
-STAGES = ("neighbours", "weights", "start", "optimiser")
+STAGES = ("neighbors", "weights", "start", "optimizer")
 
 
 @dataclass(frozen=True)
@@ -87,16 +87,16 @@ def make_points(n: int, d: int) -> list[torch.Tensor]:
 
 
 def ours(parts: list[torch.Tensor], threads: int, epochs: int, clock: Clock) -> tuple[np.ndarray, np.ndarray]:
-    """Our pipeline: the picture and the neighbours it was made of."""
+    """Our pipeline: the picture and the neighbors it was made of."""
     torch.set_num_threads(threads)
-    with clock.stage("neighbours"):
+    with clock.stage("neighbors"):
         graph = joint_neighbors(parts, 16).neighbors.first(15)
     with clock.stage("weights"):
         weights = fuzzy_weights(graph)
     with clock.stage("start"):
         start = boxed(spectral_start(weights), 0)
-    with clock.stage("optimiser"):
-        placed = optimise(weights, start, curve_of(0.1), n_epochs=epochs, seed=0, threads=threads)
+    with clock.stage("optimizer"):
+        placed = optimize(weights, start, curve_of(0.1), n_epochs=epochs, seed=0, threads=threads)
     return placed, graph.indices
 
 
@@ -104,10 +104,10 @@ def umap_learn(points: np.ndarray, init: str, epochs: int, clock: Clock) -> tupl
     """umap-learn's pipeline, its stages timed where it calls them."""
     module = import_umap()
     names = {
-        "nearest_neighbors": "neighbours",
+        "nearest_neighbors": "neighbors",
         "fuzzy_simplicial_set": "weights",
         "spectral_layout": "start",
-        "optimize_layout_euclidean": "optimiser",
+        "optimize_layout_euclidean": "optimizer",
     }
     before = {name: getattr(module, name) for name in names}
 
@@ -132,14 +132,14 @@ def umap_learn(points: np.ndarray, init: str, epochs: int, clock: Clock) -> tupl
 
 
 def engines(points: np.ndarray, graph: Neighbors, epochs: int) -> dict[str, Callable[[Clock], tuple[Any, Any]]]:
-    """Other packages, given our exact neighbours where they take them."""
+    """Other packages, given our exact neighbors where they take them."""
     found: dict[str, Callable[[Clock], tuple[Any, Any]]] = {}
     n = len(points)
 
     def fastumap(clock: Clock) -> tuple[Any, Any]:
         from fastumap import umap_project
 
-        with clock.stage("all after neighbours"):
+        with clock.stage("all after neighbors"):
             return umap_project(
                 points, 2, metric="cosine", n_epochs=epochs, random_state=0,
                 precomputed_knn=(graph.indices, graph.distances.astype(np.float64)),
@@ -148,7 +148,7 @@ def engines(points: np.ndarray, graph: Neighbors, epochs: int) -> dict[str, Call
     def open_tsne(clock: Clock) -> tuple[Any, Any]:
         from openTSNE import TSNEEmbedding, affinity, initialization, nearest_neighbors
 
-        with clock.stage("all after neighbours"):
+        with clock.stage("all after neighbors"):
             near = nearest_neighbors.PrecomputedNeighbors(graph.indices[:, 1:], graph.distances[:, 1:])
             alike = affinity.PerplexityBasedNN(perplexity=14 / 3, knn_index=near, random_state=0)
             made = TSNEEmbedding(initialization.pca(points, random_state=0), alike, random_state=0, n_jobs=1)
@@ -179,7 +179,7 @@ def engines(points: np.ndarray, graph: Neighbors, epochs: int) -> dict[str, Call
 
 
 def recall(found: np.ndarray | None, exact: np.ndarray) -> float:
-    """Share of the exact neighbours, self left out, that were found."""
+    """Share of the exact neighbors, self left out, that were found."""
     if found is None:
         return 1.0
     k = found.shape[1]
@@ -251,7 +251,7 @@ def main() -> None:
         )  # fmt: skip
     print(f"sae, {n:,} × {args.d}, {epochs} epochs, median of {args.rounds}; load before {load:.2f}\n")
     print(
-        "| | wall s | CPU s | " + " | ".join(STAGES) + " | neighbours right | trustworthiness 15, 50 | kept 15, 50 |"
+        "| | wall s | CPU s | " + " | ".join(STAGES) + " | neighbors right | trustworthiness 15, 50 | kept 15, 50 |"
         " mixing |\n|---|---:|---:|" + "---:|" * len(STAGES) + "---:|---:|---:|---:|"
     )  # fmt: skip
     for row in rows:

@@ -88,7 +88,7 @@ class Dictionary:
     unmapped: Dictionary | None = None
 
     def __post_init__(self) -> None:
-        """Names come from files and servers: whatever shows them, they are one line that a reader can see."""
+        """Escape names, which come from files and servers, to one visible line each."""
         for name in ("name", "hook_point", "model", "layout"):
             value = getattr(self, name)
             if value is not None:

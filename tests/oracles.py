@@ -52,7 +52,7 @@ def dense_competition(target: np.ndarray, own: np.ndarray | None, turned: np.nda
     A latent's nearest target wins if it is above all decoys. Wins and losses are ranked by the larger of the two over
     the mean of ranks 2 to 9 of everything seen, in units of the standard deviation of ranks 3 to 9 plus 1.5 times its
     median over latents; the threshold is the lowest at which (1 + losses) · odds / wins is at most `rate`. The odds are
-    those by the number of candidates, or wins / losses below the threshold for 5 % by these.
+    those by the number of candidates, or wins / losses below the threshold for 5% by these.
 
     Args:
         target: [n, m] similarities to the other dictionary.

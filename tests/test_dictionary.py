@@ -44,7 +44,7 @@ def test_tiny_and_huge_rows_keep_their_direction(scale):
     np.testing.assert_allclose(d.directions.numpy(), [[0.6, 0.8]], rtol=1e-7)
 
 
-def test_normalising_twice_changes_no_bit(rng):
+def test_normalizing_twice_changes_no_bit(rng):
     once = make(rng.standard_normal((200, 64))).directions
     assert torch.equal(make(once).directions, once)
 

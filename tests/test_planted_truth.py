@@ -59,7 +59,7 @@ def test_shared_and_duplicated_are_significant_and_the_rotated_are_not(world):
     assert (m.similarity[again] > 0.9).all()
     assert m.significant[again].all()
     assert m.significant[rows_of(a, SPLIT)].all()
-    assert m.significant[rows_of(a, ROTATED)].sum() <= 2  # of 30, at a false discovery rate of 5 %
+    assert m.significant[rows_of(a, ROTATED)].sum() <= 2  # of 30, at a false discovery rate of 5%
     assert (m.similarity > 0.9).sum() == 60
 
 

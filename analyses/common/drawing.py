@@ -20,7 +20,7 @@ Column = tuple[str, Sequence[tuple[str, Similarities]]]
 
 
 def columns_of_panels(columns: Sequence[Column], *, xlabel: str, note: str = "", suffix: str = "") -> Figure:
-    """A column of histograms a title, in the kinds' colours, the same bins and the same vertical axis throughout.
+    """A column of histograms a title, in the kinds' colors, the same bins and the same vertical axis throughout.
 
     Args:
         columns: (title, [(kind, similarities), …]).
@@ -49,7 +49,7 @@ def columns_of_panels(columns: Sequence[Column], *, xlabel: str, note: str = "",
 
 
 def footnote(figure: Figure, text: str) -> None:
-    """A small grey line beneath a figure, wrapped to its width."""
+    """A small gray line beneath a figure, wrapped to its width."""
     if text:
         width = int(figure.get_figwidth() * 22.5)
         figure.supxlabel("\n".join(textwrap.wrap(text, width)), fontsize=6, color=MUTED, x=0.01, ha="left")

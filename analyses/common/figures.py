@@ -16,7 +16,7 @@ import sae_geometry as sg
 
 ROOT = Path(__file__).resolve().parents[2]
 FORMATS = ("png", "pdf")
-LARGE = 300_000  # bytes; a scatter's PNG beyond this is reduced to 256 colours, without a visible difference
+LARGE = 300_000  # bytes; a scatter's PNG beyond this is reduced to 256 colors, without a visible difference
 
 
 def write_figure(
@@ -81,7 +81,7 @@ def commit() -> str:
 
 
 def with_a_palette(path: Path) -> None:
-    """The same PNG in at most 256 colours, its text entries kept."""
+    """The same PNG in at most 256 colors, its text entries kept."""
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 

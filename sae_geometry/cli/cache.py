@@ -22,13 +22,13 @@ def cache(
         str | None, typer.Argument(metavar="RUN", help="One run, entity/project/run; all of them if left out.")
     ] = None,
     clear: Annotated[bool, typer.Option("--clear", help="Remove the run, or everything that was fetched.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="With --clear: do not ask first, on a terminal either.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="With --clear: do not ask for confirmation.")] = False,
     as_json: o.AsJson = False,
 ) -> None:
     """Show or clear the runs fetched from Weights & Biases.
 
-    They lie in $SAE_GEOMETRY_CACHE, or the user's cache folder. Hugging Face files are in Hugging Face's own cache.
-    --clear lists the files that go, and removes no other: the cache has a list of what was written there.
+    They are in $SAE_GEOMETRY_CACHE, or the user's cache folder. Hugging Face files are in Hugging Face's own cache.
+    --clear lists the files it removes, and removes no others: the cache records what was written there.
     """
     from sae_geometry.sources import cache_root, cached_runs
     from sae_geometry.sources.cache import partial_bytes

@@ -20,7 +20,7 @@ def compare(
     b: o.SecondRun,
     matching: Annotated[
         Literal["nearest", "mutual", "greedy", "optimal"],
-        typer.Option("--matching", help="How pairs are made; nearest lets two latents claim the same partner."),
+        typer.Option("--matching", help="The matching; with nearest, two latents may have the same partner."),
     ] = "nearest",
     on: o.On = "decoder",
     threshold: o.Threshold = 0.7,
@@ -52,8 +52,8 @@ def compare(
             "--turns",
             metavar="N",
             min=0,
-            help="How often a one-to-one matching is also made against B turned, for its chance; by default 3 times up "
-            "to 4,096 latents a side, once beyond.",
+            help="Number of one-to-one matchings against B turned, for the expectation by chance. [default: 3 up to "
+            "4,096 latents per side, 1 beyond]",
         ),
     ] = None,
     pairing: Annotated[

@@ -11,7 +11,7 @@ from sae_geometry.cli.lifecycle import FAILED, report_errors
 
 @report_errors
 def doctor(as_json: o.AsJson = False) -> None:
-    """What works on this machine and what to do; then versions, device, exactness and speed.
+    """Check what works on this machine and what to do; print versions, device, exactness and speed.
 
     On a machine with a CUDA GPU the reference suite runs there. The output is Markdown, to paste into an issue.
     """

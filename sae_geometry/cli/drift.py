@@ -29,11 +29,14 @@ def drift(
         typer.Option("--final", metavar="ADDRESS", help="The last state. [default: the last checkpoint of the run]"),
     ] = None,
     threshold: Annotated[
-        float, typer.Option("--threshold", metavar="X", help="Cosine to the final direction that counts as born.")
+        float,
+        typer.Option(
+            "--threshold", metavar="X", help="Cosine to its final direction from which a latent counts as born."
+        ),
     ] = 0.9,
     still: Annotated[
         float,
-        typer.Option("--still", metavar="X", help="1 − cosine between checkpoints that counts as standing still."),
+        typer.Option("--still", metavar="X", help="Largest 1 − cosine between checkpoints of an unmoved latent."),
     ] = 1e-5,
     *,
     shared: o.Shared,

@@ -17,19 +17,22 @@ def estimate(
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="The dictionaries; two or more to compare.")],
     verb: Annotated[
         Literal["compare", "match", "within", "seeds", "agreement", "span", "split", "truth", "umap", "drift", "flow"],
-        typer.Option("--for", help="Which question would be asked of them."),
+        typer.Option("--for", help="The question to estimate."),
     ] = "compare",
     matching: Annotated[
         Literal["nearest", "mutual", "greedy", "optimal"] | None,
-        typer.Option("--matching", help="For compare and seeds. [default: what they take]"),
+        typer.Option("--matching", help="For compare and seeds. [default: the command's own]"),
     ] = None,
-    n_neighbors: Annotated[int, typer.Option("--n-neighbors", help="For umap: the point itself counted.")] = 15,
+    n_neighbors: Annotated[
+        int, typer.Option("--n-neighbors", help="For umap: neighbors, including the point itself.")
+    ] = 15,
     n_terms: Annotated[int, typer.Option("--terms", metavar="T", help="For split.")] = 4,
     workers: Annotated[
-        int | None, typer.Option("--workers", metavar="M", min=1, help="Also what it would cost on M Dask workers.")
+        int | None, typer.Option("--workers", metavar="M", min=1, help="Also estimate the cost on M Dask workers.")
     ] = None,
     bandwidth: Annotated[
-        float, typer.Option("--bandwidth", metavar="GBIT", min=0.001, help="Of the network, in Gbit/s; with --workers.")
+        float,
+        typer.Option("--bandwidth", metavar="GBIT", min=0.001, help="Network bandwidth in Gbit/s; with --workers."),
     ] = 10.0,
     latents: o.Latents = "alive",
     as_json: o.AsJson = False,
@@ -40,9 +43,9 @@ def estimate(
     drop_bad: o.DropBad = False,
     latent_axis: o.LatentAxis = None,
 ) -> None:
-    """What a question would cost on this device: operations, bytes, memory, and time from a one-second probe.
+    """Estimate the cost of a question on this device: operations, bytes, memory, and time from a one-second probe.
 
-    The same as --dry-run of the command that asks it. Of drift the states are given here, of one run and in order.
+    Equivalent to --dry-run of the command itself. For drift, give the checkpoints of one run, in order.
     """
     speaker = Speaker(quiet)
     dictionaries = load_all(runs, speaker, latents=latents, drop_bad=drop_bad, latent_axis=latent_axis)

@@ -19,16 +19,16 @@ def explore(
         Path | None,
         typer.Option("-o", "--out", metavar="FILE", help="The file to write. [default: explorer.html in DIR]"),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Turn a saved UMAP or flow into one HTML file to look around in: hover, search, filter, lasso, partners.
+    """Turn a saved UMAP or flow into one interactive HTML file: hover, search, filter, lasso, partners.
 
-    The file holds everything it needs and asks nothing of the network. Add #run=NAME&latent=ID to its address to open
+    The file is self-contained and needs no network. Add #run=NAME&latent=ID to its address to open
     it on a latent.
     """
     import sae_geometry as sg
 
     written = sg.explore(folder, out, overwrite=overwrite)
-    Speaker(quiet).note(f"{written.stat().st_size / 1e6:.1f} MB; open it in a browser, or send it to a friend")
+    Speaker(quiet).note(f"{written.stat().st_size / 1e6:.1f} MB; open it in a browser, or send it to a colleague")
     say(f"saved to {written}")

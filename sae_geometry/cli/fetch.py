@@ -15,12 +15,12 @@ from sae_geometry.cli.lifecycle import report_errors
 @report_errors
 def fetch(
     run: o.Run,
-    force: Annotated[bool, typer.Option("--force", help="Fetch every file again, even if it is here.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Download every file again, even if it is cached.")] = False,
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
     offline: o.Offline = False,
 ) -> None:
-    """Bring a checkpoint's files here, whole and verified, and say where they are; damaged ones are fetched again.
+    """Download a checkpoint's files, verify them, and print their paths; damaged files are downloaded again.
 
     W&B files go to $SAE_GEOMETRY_CACHE (see `sae-geometry cache`), Hugging Face files to its own cache.
     """

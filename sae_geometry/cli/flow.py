@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def flow(
     runs: Annotated[
         list[str],
-        typer.Argument(metavar="RUN...", help="Layers of one model, first layer first; a pattern means several."),
+        typer.Argument(metavar="RUN...", help="Layers of one model, first layer first; a pattern stands for several."),
     ],
     on: Annotated[
         Literal["writes", "reads"],
@@ -50,12 +50,11 @@ def flow(
         Literal["first", "both"] | None,
         typer.Option(
             "--map-side",
-            help="What --map maps: the earlier layer of each step, or all layers. [default: first if there are several "
-            "maps, else both]",
+            help="Map the earlier layer of each step, or all layers. [default: first for several maps, else both]",
         ),
     ] = None,
     html: Annotated[
-        bool, typer.Option("--html", help="Write explorer.html too: lines from layer to layer, in one file.")
+        bool, typer.Option("--html", help="Also write explorer.html, with lines from layer to layer.")
     ] = False,
     *,
     shared: o.Shared,

@@ -18,7 +18,7 @@ def inspect(
     quiet: o.Quiet = False,
     offline: o.Offline = False,
 ) -> None:
-    """What is at an address: layout, every tensor, every dictionary and how it would be read, alive latents, norms."""
+    """Show what an address contains: layout, tensors, dictionaries and how they would be read, alive latents, norms."""
     from sae_geometry.sources import inspect as look
 
     axis: Any = latent_axis

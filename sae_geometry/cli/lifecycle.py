@@ -77,7 +77,7 @@ def _sentence(error: Exception) -> str:
     text = in_options(" ".join(str(error).split())) or type(error).__name__
     if isinstance(error, ValueError | OSError | ImportError):
         return text
-    return f"{type(error).__name__}: {text} (this looks like our mistake: SAE_GEOMETRY_DEBUG=1 shows where)"
+    return f"{type(error).__name__}: {text} (this looks like a bug in sae-geometry: SAE_GEOMETRY_DEBUG=1 shows where)"
 
 
 def in_options(text: str) -> str:

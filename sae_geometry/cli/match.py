@@ -29,7 +29,9 @@ def match(
     ] = 0.0,
     time_budget: Annotated[
         float | None,
-        typer.Option("--time-budget", metavar="SECONDS", help="Stop each matching after about so long, gap reported."),
+        typer.Option(
+            "--time-budget", metavar="SECONDS", help="Stop each matching after about this time; its gap is reported."
+        ),
     ] = None,
     fail_under: Annotated[
         float | None, typer.Option("--fail-under", metavar="X", help="Exit 3 if the signed PW-MCC is below X.")
@@ -40,7 +42,8 @@ def match(
     """Match two dictionaries one to one, optimally: PW-MCC signed and absolute, every pair, shared latents.
 
     Writes report.html, match.json, matches.parquet, shared.csv, only-a.csv, only-b.csv, summary.json and figures/. The
-    schema of match.json is sae_geometry/schemas/match.schema.json. Ctrl-C ends the matching at hand, its gap reported.
+    schema of match.json is sae_geometry/schemas/match.schema.json. Ctrl-C ends the current matching and reports its
+    gap.
     """
     import sae_geometry as sg
     from sae_geometry.cost.estimate import matching_bytes

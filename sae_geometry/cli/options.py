@@ -50,16 +50,16 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the folder
 Formats = Annotated[list[Format], typer.Option("--format", help="Figure format; may be given more than once.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as JSON on stdout.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Print every check, number and definition.")]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Nothing on stderr but errors.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print only errors on stderr.")]
 OnDevice = Annotated[
-    Device, typer.Option("--device", callback=_set, help="Where to compute; auto takes a GPU if there is one.")
+    Device, typer.Option("--device", callback=_set, help="Device to compute on; auto takes a GPU if there is one.")
 ]
 Latents = Annotated[
     Literal["alive", "all"], typer.Option("--latents", help="Drop latents known to be dead (alive), or keep all.")
 ]
 Absolute = Annotated[bool, typer.Option("--absolute", help="Compare |cosine| instead of the signed cosine.")]
 AllowMismatch = Annotated[
-    bool, typer.Option("--allow-mismatch", help="Go on although model or hook point differ; every output says so.")
+    bool, typer.Option("--allow-mismatch", help="Continue even if models or hook points differ; every output says so.")
 ]
 DropBad = Annotated[
     bool, typer.Option("--drop-bad", help="Drop latents whose decoder row is zero or not finite, and say so.")
@@ -70,11 +70,11 @@ LatentAxis = Annotated[
         "--latent-axis",
         min=0,
         max=1,
-        help="Which axis of stored decoders counts latents, where files cannot tell; ::latent_axis=1 for one alone.",
+        help="The axis of stored decoders that indexes latents, where files do not tell; or ::latent_axis=1.",
     ),
 ]
 Offline = Annotated[
-    bool, typer.Option("--offline", callback=_set, help="Touch no network: demos, local files and caches only.")
+    bool, typer.Option("--offline", callback=_set, help="Use no network: demos, local files and caches only.")
 ]
 LogWandb = Annotated[
     str | None,
@@ -90,7 +90,7 @@ OnDask = Annotated[
 DaskLoad = Annotated[
     bool,
     typer.Option(
-        "--dask-load", help="Have a Dask worker load the runs from their addresses, where it finds the same there."
+        "--dask-load", help="Have a Dask worker load the runs from their addresses, if it finds the same weights."
     ),
 ]
 
@@ -108,13 +108,15 @@ MapSide = Annotated[
     Literal["first", "both"] | None,
     typer.Option(
         "--map-side",
-        help="What --map maps: the first alone, into the space of the others, or all. [default: both if all may live "
-        "in one space, else first]",
+        help="Apply --map to the first alone, into the space of the others, or to all. [default: both if all may "
+        "share a space, else first]",
     ),
 ]
 Threshold = Annotated[
     float,
-    typer.Option("--threshold", metavar="X", min=-1, max=1, help="A one-to-one partner above X is shared."),
+    typer.Option(
+        "--threshold", metavar="X", min=-1, max=1, help="Similarity above which a one-to-one partner counts as shared."
+    ),
 ]
 FirstRun = Annotated[
     str, typer.Argument(metavar="A", help="The first dictionary's address; NAME=ADDRESS sets its label.")
@@ -126,11 +128,11 @@ Memory = Annotated[
     str | None,
     typer.Option(
         "--memory", metavar="SIZE", callback=_set,
-        help="No sweep takes more than this above its inputs: 500MB, 2GB. [default: 256MB; 2GB on a GPU]",
+        help="Memory limit per sweep, excluding inputs: 500MB, 2GB. [default: 256MB; 2GB on a GPU]",
     ),
 ]  # fmt: skip
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Only say what it would cost here: operations, bytes, memory and time.")
+    bool, typer.Option("--dry-run", help="Print the estimated cost, in operations, bytes, memory and time, and exit.")
 ]
 
 
@@ -139,7 +141,7 @@ Unembed = Annotated[
     typer.Option(
         "--unembed",
         metavar="MODEL",
-        help="Show the tokens that latents write towards: a model's folder or hf://org/model.",
+        help="Show the tokens that latents promote: a model's folder or hf://org/model.",
     ),
 ]
 LabelTables = Annotated[
@@ -148,7 +150,7 @@ LabelTables = Annotated[
         "--labels",
         metavar="TABLE",
         help="Show labels: neuronpedia[:MODEL/SOURCE], or a CSV, Parquet or JSON lines file with a column latent; "
-        "NAME=TABLE says of which run. May be given more than once.",
+        "NAME=TABLE names the run. May be given more than once.",
     ),
 ]
 

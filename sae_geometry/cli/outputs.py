@@ -44,7 +44,6 @@ def claimed_folder(out: Path | None, command: str, names: list[str], *, resume: 
     """Yield the first of `folder_names` that no other process is using, and lock it.
 
     Args:
-        out, command, names: as in `folder_names`.
         resume: raise if the first name is in use, since its finished pairs are in use as well.
 
     Raises:
@@ -100,8 +99,6 @@ def save_and_show(
     """Save a result, print its answer or the JSON that is on disk, report where it is, and log it if asked for.
 
     Args:
-        into: the folder.
-        figures: its figures; the result's own if None.
         add: adds files to the folder, as in `save`.
         record: the file that --json prints.
     """
@@ -125,17 +122,12 @@ def save_and_show(
 
 
 def page_writer(n_runs: int) -> Callable[[Path], object]:
-    """Return the function that adds the explorer; checked before any work, since it needs an optional package.
-
-    Raises:
-        ImportError: plotly is not installed.
-        ValueError: more runs than a page holds.
-    """
+    """Return the function that adds the explorer; checked before any work, since it needs an optional package."""
     from sae_geometry.explorer import add_page, require_plotly
     from sae_geometry.matching.defaults import MOST_RUNS
 
     if n_runs > MOST_RUNS:
-        raise ValueError(f"--html makes a page of up to {MOST_RUNS} runs; got {n_runs:,}: leave it out")
+        raise ValueError(f"--html shows up to {MOST_RUNS} runs; got {n_runs:,}: leave it out")
     require_plotly()
     return add_page
 

@@ -26,12 +26,9 @@ class Work:
     """A question in progress.
 
     Attributes:
-        dictionaries: the loaded inputs.
         folder: results folder, locked for this process.
         progress: progress callback; None draws nothing.
-        speaker: console for hints.
         end_bar: ends the progress bar before anything is printed.
-        shared: the options of every question.
     """
 
     dictionaries: list[Dictionary]
@@ -60,12 +57,7 @@ def question(
     """Check the options, load the dictionaries, and yield a `Work`; with --dry-run print the cost and exit.
 
     Args:
-        shared: the options of every question.
-        verb: the question, as `estimate` names it.
-        addresses: addresses of the dictionaries.
         names: names for the folder, from the dictionaries; by default theirs.
-        resume: whether to use finished pairs.
-        plan: further arguments of the cost estimate.
     """
     from sae_geometry.distributed import settings
 

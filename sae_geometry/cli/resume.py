@@ -19,10 +19,7 @@ def kept_pairs(folder: Path, *, usual: Path, resume: bool, speaker: Speaker) -> 
     """Yield the checkpoint folder for finished pairs of the results in `folder`; after an error, report its contents.
 
     Args:
-        folder: results folder.
         usual: default folder of the same command; if it differs, the hint names `folder`.
-        resume: use existing pairs.
-        speaker: console for hints.
 
     Raises:
         FileExistsError: pairs of an interrupted run exist, and `resume` is not set.

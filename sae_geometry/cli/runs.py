@@ -29,11 +29,12 @@ def runs(
     similar_to: Annotated[
         str | None,
         typer.Option(
-            "--similar-to", metavar="RUN", help="The run of each other kind, at its layer, nearest by --by; alone."
+            "--similar-to", metavar="RUN", help="Only the most similar run of each other kind at its layer, by --by."
         ),
     ] = None,
     by: Annotated[
-        Literal["ce", "l0", "alive"], typer.Option("--by", help="What --similar-to matches: CE increase, L0 or alive.")
+        Literal["ce", "l0", "alive"],
+        typer.Option("--by", help="Metric of --similar-to: CE increase, L0 or alive."),
     ] = "ce",
     as_json: o.AsJson = False,
 ) -> None:

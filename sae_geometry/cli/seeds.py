@@ -35,12 +35,13 @@ def seeds(
     matching: Annotated[
         Literal["mutual", "greedy", "optimal"] | None,
         typer.Option(
-            "--matching", help="The one-to-one matching; by default optimal up to 4,096 latents a side, greedy beyond."
+            "--matching", help="The one-to-one matching. [default: optimal up to 4,096 latents per side, greedy beyond]"
         ),
     ] = None,
     on: o.On = "decoder",
     threshold: Annotated[
-        float, typer.Option("--threshold", metavar="X", help="Found: a one-to-one partner more similar than X.")
+        float,
+        typer.Option("--threshold", metavar="X", help="Similarity above which a one-to-one partner counts as found."),
     ] = 0.7,
     absolute: o.Absolute = False,
     resume: o.Resume = False,
@@ -51,7 +52,7 @@ def seeds(
 
     Writes report.html, pairs.parquet, consensus.parquet, consensus.safetensors, orphans.parquet, summary.json and
     figures/. Finished pairs stay in a folder next to the results (its name with .pairs; in the cache where nothing may
-    be written there) until all are done. After an interruption, give --resume: it continues from them.
+    be written there) until all are done. After an interruption, --resume continues from them.
     """
     import sae_geometry as sg
     from sae_geometry.comparisons.seeds import forget_pairs
@@ -73,7 +74,7 @@ def seeds(
             threshold=threshold,
             keep=kept,
             allow_mismatch=shared.allow_mismatch,
-            progress=_foretelling(work.speaker, math.comb(len(runs), 2), work.progress),
+            progress=_remaining_time(work.speaker, math.comb(len(runs), 2), work.progress),
         )
         try:
             work.finish(result)
@@ -92,7 +93,7 @@ def _usual_folder(work: Work) -> Path:
     return work.shared.out or next(folder_names(None, "seeds", _names(work.dictionaries)))
 
 
-def _foretelling(speaker: Speaker, n_pairs: int, progress: Progress | None) -> Progress:
+def _remaining_time(speaker: Speaker, n_pairs: int, progress: Progress | None) -> Progress:
     """Return a progress callback that reports the remaining time once, if it exceeds a minute.
 
     The first pair is not timed, since it may include compilation or waiting for workers.
@@ -114,7 +115,7 @@ def _foretelling(speaker: Speaker, n_pairs: int, progress: Progress | None) -> P
         if left > _LONG:
             speaker.note(
                 f"{counted(round(n_pairs * (1 - share)), 'pair')} of {n_pairs:,} to go: about {_in_words(left)} at "
-                "this pace; stop whenever you like, finished pairs are saved for --resume"
+                "this pace; it can be stopped at any time: finished pairs are saved for --resume"
             )
         since = math.inf  # report at most once
 

@@ -17,12 +17,12 @@ def span(
     a: o.FirstRun,
     b: o.SecondRun,
     threshold: Annotated[
-        float, typer.Option("--threshold", metavar="X", help="Unmatched: no one-to-one partner more similar than X.")
+        float, typer.Option("--threshold", metavar="X", help="Unmatched latents have no one-to-one partner above X.")
     ] = 0.7,
     *,
     shared: o.Shared,
 ) -> None:
-    """How much of A's latents without a partner lies in the span of B's latents, with the expectation by chance.
+    """Measure how much of A's unmatched latents lies in the span of B's latents, compared with chance.
 
     Writes report.html, span.parquet, summary.json and figures/.
     """

@@ -17,7 +17,7 @@ def split(
     narrow: Annotated[str, typer.Argument(metavar="NARROW", help="The dictionary with fewer latents: its address.")],
     wide: Annotated[str, typer.Argument(metavar="WIDE", help="The dictionary with more latents.")],
     n_terms: Annotated[
-        int, typer.Option("--terms", metavar="T", help="How many wide latents may combine to a narrow one.")
+        int, typer.Option("--terms", metavar="T", help="Maximum number of wide latents combined into a narrow one.")
     ] = 4,
     false_discovery_rate: Annotated[
         float, typer.Option("--fdr", metavar="Q", help="False discovery rate for children, between 0 and 1.")

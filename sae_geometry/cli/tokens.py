@@ -22,7 +22,7 @@ def tokens(
     *,
     shared: o.Shared,
 ) -> None:
-    """Read the tokens that each latent writes towards, by its decoder's direct effect on the logits.
+    """List the tokens that each latent promotes, by its decoder's direct effect on the logits.
 
     Without --unembed, the tokens that come with the run or with --labels. Writes report.html, tokens.parquet,
     summary.json and figures/.

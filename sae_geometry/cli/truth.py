@@ -21,13 +21,13 @@ def truth(
     ],
     threshold: Annotated[
         float,
-        typer.Option("--threshold", metavar="X", help="A latent more similar than X to a feature is that feature."),
+        typer.Option("--threshold", metavar="X", help="Similarity above which a latent counts as a feature."),
     ] = 0.7,
     absolute: o.Absolute = False,
     *,
     shared: o.Shared,
 ) -> None:
-    """Does a dictionary recover known features: precision, recall, F1, uniqueness and MCC, with significance.
+    """Measure how well a dictionary recovers known features: precision, recall, F1, uniqueness, MCC, significance.
 
     Writes report.html, matches.parquet, summary.json and figures/.
     """

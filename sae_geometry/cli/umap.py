@@ -30,59 +30,55 @@ class Color(StrEnum):
 def umap(
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="One or more addresses, embedded together.")],
     n_neighbors: Annotated[
-        int, typer.Option("--n-neighbors", help="Size of the neighbourhood, the point itself counted.")
+        int, typer.Option("--n-neighbors", help="Size of the neighborhood, including the point itself.")
     ] = 15,
-    min_dist: Annotated[float, typer.Option("--min-dist", help="Least distance between points in the picture.")] = 0.1,
-    seed: Annotated[int, typer.Option("--seed", help="Same seed, backend and version: same picture.")] = 0,
+    min_dist: Annotated[float, typer.Option("--min-dist", help="Minimum distance between points in the layout.")] = 0.1,
+    seed: Annotated[int, typer.Option("--seed", help="The same seed, backend and version give the same layout.")] = 0,
     n_epochs: Annotated[
-        int | None, typer.Option("--n-epochs", metavar="N", help="Optimisation epochs. [default: the backend's choice]")
+        int | None, typer.Option("--n-epochs", metavar="N", help="Optimization epochs. [default: the backend's choice]")
     ] = None,
     backend: Annotated[
         Literal["auto", "numba", "umap-learn", "cuml"],
         typer.Option("--backend", help="auto takes cuML if it can run here, else numba, which uses all threads."),
     ] = "auto",
     style: Annotated[
-        Literal["okabe-ito", "e2e"], typer.Option("--style", help="Colours; e2e colours by kind, as the paper does.")
+        Literal["okabe-ito", "e2e"], typer.Option("--style", help="Color scheme; e2e colors by kind, as in the paper.")
     ] = "okabe-ito",
     color: Annotated[
         list[Color] | None,
-        typer.Option("--color", help="A further figure coloured by this; may be given more than once."),
+        typer.Option("--color", help="Add a figure colored by this; may be given more than once."),
     ] = None,
     threshold: o.Threshold = 0.7,
     regions: Annotated[
         Path | None,
-        typer.Option(
-            "--regions", metavar="FILE", help="Boxes and polygons drawn by hand (YAML), instead of HDBSCAN's."
-        ),
+        typer.Option("--regions", metavar="FILE", help="Boxes and polygons from a YAML file, instead of HDBSCAN."),
     ] = None,
     regions_on: Annotated[
         Literal["picture", "neighbors"],
-        typer.Option(
-            "--regions-on", help="What HDBSCAN clusters: the picture, or the neighbours in the original space."
-        ),
+        typer.Option("--regions-on", help="Cluster the layout, or the neighbors in the original space."),
     ] = "picture",
     min_region_size: Annotated[
         int | None,
         typer.Option(
-            "--min-region-size", metavar="N", help="Fewest latents of a region. [default: 1 % of all, 10 at least]"
+            "--min-region-size", metavar="N", help="Minimum latents per region. [default: 1% of all, at least 10]"
         ),
     ] = None,
     stability: Annotated[
         bool,
-        typer.Option("--stability/--no-stability", help="Say what two other seeds would show (two more layouts)."),
+        typer.Option("--stability/--no-stability", help="Measure stability over two other seeds (two more layouts)."),
     ] = True,
     html: Annotated[
-        bool, typer.Option("--html", help="Write explorer.html too: the picture to look around in, in one file.")
+        bool, typer.Option("--html", help="Also write explorer.html, the interactive layout in one file.")
     ] = False,
     *,
     shared: o.Shared,
 ) -> None:
-    """UMAP of one or more dictionaries together, from exact cosine neighbours, with its own evidence.
+    """Compute one UMAP of one or more dictionaries from exact cosine neighbors, with measures of its quality.
 
     Writes report.html, umap.parquet, regions.json, neuronpedia.csv, summary.json and figures/; with --html
     explorer.html too.
 
-    A regions file holds A: {box: [x0, x1, y0, y1]} or B: {polygon: [[x, y], [x, y], [x, y]]}, one line a region.
+    A regions file holds A: {box: [x0, x1, y0, y1]} or B: {polygon: [[x, y], [x, y], [x, y]]}, one per line.
     """
     import sae_geometry as sg
 

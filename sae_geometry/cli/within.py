@@ -16,13 +16,16 @@ from sae_geometry.cli.question import question
 def within(
     run: o.Run,
     threshold: Annotated[
-        float, typer.Option("--threshold", metavar="X", min=-1, max=1, help="A nearest latent above X is alike.")
+        float,
+        typer.Option(
+            "--threshold", metavar="X", min=-1, max=1, help="Similarity above which two latents count as alike."
+        ),
     ] = 0.7,
     absolute: o.Absolute = False,
     *,
     shared: o.Shared,
 ) -> None:
-    """How redundant is one dictionary: every latent's nearest other latent, itself excluded.
+    """Measure how redundant one dictionary is: every latent's nearest other latent, itself excluded.
 
     Writes report.html, matches.parquet, summary.json and figures/.
     """

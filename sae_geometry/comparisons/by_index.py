@@ -26,7 +26,6 @@ from sae_geometry.sources import as_dictionary
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 CUTS = (0.1, 0.9)
@@ -136,18 +135,6 @@ class IndexComparison(Answer):
         from sae_geometry import plots
 
         return {"by_index": plots.by_index_figure(self)}
-
-    def plot_norms(self, ax: Axes | None = None) -> Axes:
-        """Draw the histogram of relative decoder norms, with the cuts."""
-        from sae_geometry import plots
-
-        return plots.relative_norm_histogram(self, ax=ax)
-
-    def plot_cosines(self, ax: Axes | None = None) -> Axes:
-        """Draw the histogram of the cosines of the same ids, with chance."""
-        from sae_geometry import plots
-
-        return plots.same_id_histogram(self, ax=ax)
 
     def summary(self) -> dict[str, Any]:
         """Return the numbers, JSON-ready."""

@@ -1,4 +1,4 @@
-"""What a chain means as it goes: the labels of its latents from layer to layer, next to those of each fate."""
+"""Labels along chains: those of a chain's latents from layer to layer, next to those of each fate."""
 
 from __future__ import annotations
 
@@ -87,8 +87,6 @@ def chain_labels(fates: pd.DataFrame, chains: pd.DataFrame, layers: Sequence[Dic
 
     Args:
         fates: one row per latent of all layers but the last: run, latent_id, partner_run, partner_id, cosine, fate.
-        chains: as `Flow.chains`.
-        layers: the dictionaries.
     """
     pairs = pair_labels(fates, layers, groups=fates["fate"].to_numpy(), names=FATES)
     if pairs is None:

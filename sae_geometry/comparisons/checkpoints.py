@@ -169,7 +169,7 @@ class Drift(Answer):
         return pair_labels(table, [self.final], groups=np.array(names, dtype=object)[moved], names=names)
 
     def plot(self, ax: Axes | None = None, *, legend: bool = True) -> Axes:
-        """Draw the cosine to the final direction during training: median, middle 50 % and 90 %, and the share born."""
+        """Draw the cosine to the final direction during training: median, middle 50% and 90%, and the share born."""
         from sae_geometry import plots
 
         return plots.drift_bands(self, ax=ax, legend=legend)

@@ -23,7 +23,7 @@ _ROWS = 2048  # rows of a tile, and columns
 
 @dataclass(frozen=True, eq=False)
 class Coherence:
-    """How far the directions of one dictionary are from orthogonal.
+    """Measures of how far the directions of one dictionary are from orthogonal.
 
     Attributes:
         cumulative: float64 [K], μ₁(k) for k = 1…K, at most 64: the largest sum of |cosine| of one latent with k others
@@ -68,7 +68,7 @@ class Coherence:
         return (
             f"cumulative coherence μ₁(k): {sums or '–'}; mean |cosine| "
             f"{or_dash(self.mean_absolute_cosine, '.4f')}; effective rank "
-            f"{self.effective_rank:.0f}, 90 % of the squared length in {self.dimensions_for(0.9):,} dimensions"
+            f"{self.effective_rank:.0f}, 90% of the squared length in {self.dimensions_for(0.9):,} dimensions"
         )
 
 
@@ -76,7 +76,6 @@ def coherence(x: Float[Tensor, "n d"], progress: Progress | None = None) -> Cohe
     """Compute the coherence of unit rows, without their n × n matrix.
 
     Args:
-        x: float32 unit rows [n, d].
         progress: called with the current step and its completed fraction.
     """
     k = min(MAX_K, len(x) - 1)

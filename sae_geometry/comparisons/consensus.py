@@ -176,9 +176,6 @@ def consensus(
             own run.
         similarity: float64 [L, N], similarity to those partners; nan where none.
         threshold: lower bound (exclusive) of a link's similarity; one for all pairs of runs, or [N, N].
-
-    Raises:
-        ValueError: inconsistent shapes.
     """
     sizes = np.array([d.n_latents for d in runs], dtype=np.int64)
     total, n = int(sizes.sum()), len(runs)
@@ -201,7 +198,7 @@ def consensus(
 
 
 def explained_up_to(similarity: np.ndarray, own: np.ndarray) -> float:
-    """Return the similarity of partners above which latents' own dictionaries explain at most 1 % of them.
+    """Return the similarity of partners above which latents' own dictionaries explain at most 1% of them.
 
     The partner of each latent in the other run competes with the nearest other latent of its own dictionary, which is
     not a copy of it. Latents are ranked by the larger of the two and accepted while 1 + wins of own latents are at most

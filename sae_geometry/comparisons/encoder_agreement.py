@@ -27,7 +27,6 @@ from sae_geometry.sources import as_dictionary
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 GROUPS = ("both high", "both low", "encoder only", "decoder only")
@@ -92,7 +91,7 @@ class Agreement(Answer):
     def by_frequency(self, n_strata: int = 5) -> pd.DataFrame | None:
         """Return similarity in strata of firing frequency with equally many latents; None if frequency is unknown.
 
-        Columns: lowest_frequency, highest_frequency, n, mean_decoder_cosine, low, high (95 % over latents),
+        Columns: lowest_frequency, highest_frequency, n, mean_decoder_cosine, low, high (95% over latents),
         mean_encoder_cosine, both_high.
         """
         import pandas as pd
@@ -187,18 +186,8 @@ class Agreement(Answer):
 
         drawn = {"agreement": plots.agreement_figure(self)}
         if self.a.frequency is not None:
-            drawn["frequency"] = plots.frequency_figure(self)
+            drawn["frequency"] = plots.figure_of(lambda ax: plots.frequency_hexbin(self, ax), 3.7, 3.0)
         return drawn
-
-    def plot_frequency(self, ax: Axes | None = None, *, legend: bool = True) -> Axes:
-        """Draw decoder cosine against log firing frequency.
-
-        Raises:
-            ValueError: unknown firing frequencies.
-        """
-        from sae_geometry import plots
-
-        return plots.frequency_hexbin(self, ax=ax, legend=legend)
 
     @property
     def method(self) -> str:
@@ -228,7 +217,7 @@ class Agreement(Answer):
             lines.append(f"  own encoder and decoder of {self.a.name!r}: mean cosine {self.alignment.mean():.4f}")
         strata = self.by_frequency()
         if strata is not None:
-            lines.append("  firing frequency: mean decoder cosine [95 % over latents]")
+            lines.append("  firing frequency: mean decoder cosine [95% over latents]")
             lines += [
                 f"    {r.lowest_frequency:.1e} … {r.highest_frequency:.1e}  (n = {r.n:,}): "
                 f"{r.mean_decoder_cosine:.3f} [{r.low:.3f}, {r.high:.3f}]"

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sae_geometry.comparisons.flow_result import Flow
+from sae_geometry.comparisons.flow_result import BASIS, Flow
 from sae_geometry.comparisons.flow_step import Step
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import counted, few
@@ -30,10 +30,6 @@ from sae_geometry.sources.listing import expanded
 
 WRITES, READS = "writes", "reads"
 THRESHOLD = {WRITES: 0.5, READS: 0.0}
-BASIS = (
-    "layers of one residual stream share a basis: a cosine between them is defined, but norms grow and meaning drifts "
-    "from layer to layer, which it does not show"
-)
 
 
 def flow(
@@ -135,9 +131,7 @@ def _step(
     method = default_matching(len(x), len(y))
     # Pairs below the threshold are not edges, and must not compete with those above it.
     lowest = threshold if method == "optimal" else None
-    found = match(x, y, method, nearest=swept, min_similarity=lowest)
-    if found.interrupted:
-        raise KeyboardInterrupt
+    found = match(x, y, method, nearest=swept, min_similarity=lowest).completed()
     paired = one_to_one_matching(forth, back, method, found.partner, found.cosine)
     for m in (forth, back):
         if not _enough(m, rate):

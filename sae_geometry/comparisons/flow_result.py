@@ -25,6 +25,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+BASIS = (
+    "layers of one residual stream share a basis: a cosine between them is defined, but norms grow and meaning drifts "
+    "from layer to layer, which it does not show"
+)
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Flow(Answer):
     """Features followed through the layers of one model.
@@ -261,7 +267,7 @@ class Flow(Answer):
                 for a, b, s in zip(self.layer_names, self.layer_names[1:], self.steps, strict=False)
             ],
             "still_there": self.survivors.tolist(),
-            "still_there_means": "of the chains that start at layer i, how many are there at layer j",
+            "still_there_means": "number of chains that start at layer i and are still there at layer j",
             "n_chains": len(chains),
             "n_through_all_layers": int(self.survivors[0, -1]),
             "median_degrees_turned_through_all_layers": _median(whole["turned"]),
@@ -292,6 +298,7 @@ class Flow(Answer):
             f"{or_dash(_median(whole['turned']), '.1f')}° in all, {or_dash(_median(whole['turned_net']), '.1f')}° "
             "net (medians)",
             f"  median decoder norm{' × threshold' if self.fold else ''}: {' '.join(ends(norms))}",
+            f"  {BASIS}",
         ]
 
 

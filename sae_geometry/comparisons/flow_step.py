@@ -22,7 +22,6 @@ class Step:
         backward: int64 [m], each next latent's nearest in this layer.
         one_to_one_cosine, forward_cosine, backward_cosine: their cosines, edge or not.
         one_to_one_q, forward_q, backward_q: their q-values.
-        method: the one-to-one matching.
         map: name, SHA-256 and number of latents sent to zero of the linear map of the earlier layer; None without one.
     """
 

@@ -69,7 +69,7 @@ class GroundTruth(Answer):
 
     @property
     def significant(self) -> Recovery:
-        """Return the recovery by significant nearest partners, at a false discovery rate of 5 %."""
+        """Return the recovery by significant nearest partners, at a false discovery rate of 5%."""
         return Recovery.of(self.comparison.nearest_a_to_b.significant, self.comparison.nearest_b_to_a.significant)
 
     @property
@@ -168,8 +168,6 @@ def truth(
     found, true = distinct([as_dictionary(a), as_dictionary(features)])
     made = compare_loaded(found, true, signed=signed, allow_mismatch=allow_mismatch, progress=progress)
     tick = None if progress is None else lambda step: progress(step.label, step.share)
-    paired = match(made.a.directions, made.b.directions, "optimal", absolute=True, progress=tick)
-    if paired.interrupted:
-        raise KeyboardInterrupt
+    paired = match(made.a.directions, made.b.directions, "optimal", absolute=True, progress=tick).completed()
     mcc = paired.total / paired.n_matched if paired.n_matched else math.nan
     return GroundTruth(made, threshold, mcc)

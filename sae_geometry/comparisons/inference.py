@@ -17,7 +17,7 @@ import numpy as np
 LEVEL = 0.95
 SIGNIFICANT = 0.05
 _APART = 0.01  # error rate of flagging a run among exchangeable runs
-_MOST_RELABELLINGS = 20_000
+_MOST_PERMUTATIONS = 20_000
 _SAMPLED = 9_999
 
 
@@ -27,10 +27,7 @@ class Interval:
 
     Attributes:
         mean, low, high: the estimate and its interval; low and high nan where there is none.
-        level: the nominal coverage, 0.95.
         over: sampling unit: "runs", or "latents of one pair".
-        n: number of sampling units.
-        standard_error: standard error of the mean.
         note: limits of the interval, and the outlying runs; empty over latents.
     """
 
@@ -58,19 +55,18 @@ class KindDifference:
     """Difference between the mean similarities within two kinds of runs, with its test.
 
     Attributes:
-        first, second: the kinds.
         difference: mean over pairs within `first` minus mean over pairs within `second`; nan where a kind has one run.
         p_value: two-sided, the larger of a permutation test and Welch's; nan where there are too few runs.
-        relabellings: number of distinct permutations of runs between kinds, including the observed one.
+        permutations: number of distinct permutations of runs between kinds, including the observed one.
         exact: whether all permutations were enumerated.
-        refusal: why there is no p-value, and how many runs one needs; None where there is one.
+        refusal: the reason why there is no p-value, and the number of runs that one needs; None where there is one.
     """
 
     first: str
     second: str
     difference: float
     p_value: float
-    relabellings: int
+    permutations: int
     exact: bool
     refusal: str | None
 
@@ -82,12 +78,12 @@ class KindDifference:
         how = "all" if self.exact else "sampled"
         return (
             f"{text}, p = {self.p_value:.4g} (the larger of Welch's over runs and a permutation of runs between kinds, "
-            f"{how} {self.relabellings:,} permutations)"
+            f"{how} {self.permutations:,} permutations)"
         )
 
 
 def interval_over_runs(
-    matrix: np.ndarray, level: float = LEVEL, *, latents: int | None = None, names: Sequence[str] | None = None
+    matrix: np.ndarray, *, latents: int | None = None, names: Sequence[str] | None = None
 ) -> Interval:
     """Return an interval for the mean over ordered pairs of runs, with runs as the sampling unit.
 
@@ -99,7 +95,6 @@ def interval_over_runs(
 
     Args:
         matrix: [N, N], a value for every ordered pair of runs; the diagonal is not used.
-        level: nominal coverage.
         latents: for shares, the total number of latents over all runs: the interval is then never narrower than
             Wilson's for that number.
         names: names of the runs for the note; their numbers from 1 if None.
@@ -118,24 +113,24 @@ def interval_over_runs(
         raise ValueError("an interval over runs needs a finite value for every pair of runs")
     mean, variance, freedom = _round_robin(symmetric)
     error = math.sqrt(variance)
-    quantile = float(stdtrit(freedom, 0.5 + level / 2))
+    quantile = float(stdtrit(freedom, 0.5 + LEVEL / 2))
     if ((pairs >= 0) & (pairs <= 1)).all() and 0 < mean < 1:
         half = quantile * error / (mean * (1 - mean))
         low, high = (float(expit(logit(mean) + side * half)) for side in (-1, 1))
     else:
         low, high = mean - quantile * error, mean + quantile * error
     if latents is not None:
-        least = wilson(mean * latents, latents, level)
+        least = wilson(mean * latents, latents)
         low, high = min(low, least[0]), max(high, least[1])
     note = _note(symmetric, [f"run {at + 1}" for at in range(n)] if names is None else list(names))
-    return Interval(mean, low, high, level, "runs", n, error, note)
+    return Interval(mean, low, high, LEVEL, "runs", n, error, note)
 
 
 def runs_apart(matrix: np.ndarray) -> list[int]:
     """Return the rows of outlying runs, far less similar to the others than those are to one another, lowest first.
 
     Runs are removed one by one, lowest first, down to a bare majority of at least three; each is tested by its
-    studentized mean over pairs among the remaining runs (Grubbs' test, 1 %), and all up to the last significant one
+    studentized mean over pairs among the remaining runs (Grubbs' test, 1%), and all up to the last significant one
     are outliers (Rosner's procedure, so that two failed runs do not mask each other). Empty for fewer than four runs.
 
     Args:
@@ -159,15 +154,11 @@ def runs_apart(matrix: np.ndarray) -> list[int]:
     return taken[:apart]
 
 
-def interval_over_latents(values: np.ndarray, level: float = LEVEL) -> Interval:
+def interval_over_latents(values: np.ndarray) -> Interval:
     """Return Student's interval for the mean of one pair of runs, with latents as the sampling unit.
 
     Args:
         values: [n], one similarity per latent; nan is ignored.
-        level: nominal coverage.
-
-    Raises:
-        ValueError: fewer than two values.
     """
     from scipy.special import stdtrit
 
@@ -175,13 +166,11 @@ def interval_over_latents(values: np.ndarray, level: float = LEVEL) -> Interval:
     if len(there) < 2:
         raise ValueError(f"an interval over latents needs at least two; got {len(there)}")
     mean, error = float(there.mean()), float(there.std(ddof=1) / math.sqrt(len(there)))
-    half = float(stdtrit(len(there) - 1, 0.5 + level / 2)) * error
-    return Interval(mean, mean - half, mean + half, level, "latents of one pair", len(there), error)
+    half = float(stdtrit(len(there) - 1, 0.5 + LEVEL / 2)) * error
+    return Interval(mean, mean - half, mean + half, LEVEL, "latents of one pair", len(there), error)
 
 
-def interval_both_ways(
-    means: Sequence[float], deviations: Sequence[float], counts: Sequence[int], level: float = LEVEL
-) -> Interval:
+def interval_both_ways(means: Sequence[float], deviations: Sequence[float], counts: Sequence[int]) -> Interval:
     """Return an interval for the mean of both directions of one pair of runs, with latents as the sampling unit.
 
     Mutual nearest neighbors contribute the same similarity to both directions, so the two means are not independent;
@@ -190,29 +179,28 @@ def interval_both_ways(
 
     Args:
         means, deviations, counts: mean, standard deviation and number of similarities per direction.
-        level: nominal coverage.
     """
     from scipy.special import stdtrit
 
     mean = sum(means) / 2
     error = sum(s / math.sqrt(n) for s, n in zip(deviations, counts, strict=True)) / 2
     least = min(counts)
-    half = float(stdtrit(least - 1, 0.5 + level / 2)) * error if least > 1 else math.nan
-    return Interval(mean, mean - half, mean + half, level, "latents of one pair", least, error)
+    half = float(stdtrit(least - 1, 0.5 + LEVEL / 2)) * error if least > 1 else math.nan
+    return Interval(mean, mean - half, mean + half, LEVEL, "latents of one pair", least, error)
 
 
-def interval_of_share(count: int, n: int, level: float = LEVEL) -> Interval:
+def interval_of_share(count: int, n: int) -> Interval:
     """Return Wilson's interval for the share of `count` among n latents of one pair of runs; it stays in 0…1."""
     share = count / n
-    low, high = wilson(count, n, level)
-    return Interval(share, low, high, level, "latents of one pair", n, math.sqrt(share * (1 - share) / n))
+    low, high = wilson(count, n)
+    return Interval(share, low, high, LEVEL, "latents of one pair", n, math.sqrt(share * (1 - share) / n))
 
 
-def wilson(count: int | float, n: int, level: float = LEVEL) -> tuple[float, float]:
+def wilson(count: int | float, n: int) -> tuple[float, float]:
     """Return Wilson's score interval for a share of n independent trials (Wilson 1927)."""
     from scipy.special import ndtri
 
-    z = float(ndtri(0.5 + level / 2))
+    z = float(ndtri(0.5 + LEVEL / 2))
     share = count / n
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
@@ -233,9 +221,6 @@ def kind_difference(
 
     Args:
         matrix: [N, N], a value for every ordered pair of runs.
-        kinds: kind of each run.
-        first, second: the two kinds to compare.
-        seed: seed of the sampled permutations.
 
     Raises:
         ValueError: a kind without runs, or the same kind twice.
@@ -263,7 +248,7 @@ def kind_difference(
     shift = sum(means) / 2 - among[:n, n:].mean()
     among[:n, n:] += shift
     among[n:, :n] += shift
-    permuted, exact = _permuted(among, n, seed), distinct <= _MOST_RELABELLINGS
+    permuted, exact = _permuted(among, n, seed), distinct <= _MOST_PERMUTATIONS
     permutation = float((np.abs(permuted) >= abs(observed) - 1e-12).mean())
     p = max(permutation, _welch(among[:n, :n], among[n:, n:]))
     return KindDifference(first, second, observed, p, len(permuted), exact, None)
@@ -323,7 +308,7 @@ def _permuted(among: np.ndarray, n: int, seed: int) -> np.ndarray:
         outside = 1 - inside
         return float(inside @ among @ inside / (n * (n - 1)) - outside @ among @ outside / (m * (m - 1)))
 
-    if math.comb(total, n) <= _MOST_RELABELLINGS:
+    if math.comb(total, n) <= _MOST_PERMUTATIONS:
         return np.array([statistic(np.array(c)) for c in itertools.combinations(range(total), n)])
     rng = np.random.default_rng(seed)
     drawn = (statistic(rng.permutation(total)[:n]) for _ in range(_SAMPLED))
@@ -331,7 +316,7 @@ def _permuted(among: np.ndarray, n: int, seed: int) -> np.ndarray:
 
 
 def _welch(first: np.ndarray, second: np.ndarray) -> float:
-    """Return the two-sided p of Welch's test for equal means within two kinds of at least three runs."""
+    """Return the two-sided p-value of Welch's test for equal means within two kinds of at least three runs."""
     from scipy.special import stdtr
 
     (mean_a, var_a, free_a), (mean_b, var_b, free_b) = _round_robin(first), _round_robin(second)
@@ -354,8 +339,6 @@ def _too_few(n: int, m: int, smaller: str) -> str:
 
 def _enough(n: int, m: int) -> str:
     """Return the smallest testable numbers of runs that are at least these."""
-    for total in itertools.count(max(n, 3) + max(m, 3)):
-        for a in range(max(n, 3), total - max(m, 3) + 1):
-            if not _too_few(a, total - a, ""):
-                return f"{a} and {total - a}"
-    raise AssertionError("unreachable")
+    n, m = max(n, 3), max(m, 3)
+    sizes = ((a, total - a) for total in itertools.count(n + m) for a in range(n, total - m + 1))
+    return next(f"{a} and {b}" for a, b in sizes if not _too_few(a, b, ""))

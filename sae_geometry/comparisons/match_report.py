@@ -25,7 +25,8 @@ from sae_geometry.io.progress import Progress
 from sae_geometry.labels.pairs import PairLabels
 from sae_geometry.matching import Assignment, Step, shared_curve
 from sae_geometry.matching import match as solve
-from sae_geometry.matching.shared import THRESHOLD, THRESHOLDS
+from sae_geometry.matching.defaults import THRESHOLD
+from sae_geometry.matching.shared import THRESHOLDS
 from sae_geometry.nulls import Expected, turned_pairs
 from sae_geometry.pairwise.inputs import describe_input
 from sae_geometry.pairwise.matching_result import Matching

@@ -1,4 +1,4 @@
-"""Which latents are closest to a vector: top k over one or many dictionaries, with p-values from turned ones."""
+"""Latents closest to a vector: top k over one or many dictionaries, with p-values from turned ones."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class _Search:
         return {} if plain is None else dict(zip(keys, plain.tolist(), strict=True))
 
     def _label_hits(self, d: Dictionary) -> None:
-        """Take the labels of the hits in the last dictionary, and drop those of latents that are no hits any more."""
+        """Take the labels of the hits in the last dictionary, and drop those of latents that are no longer hits."""
         listed = {int(j) for j in np.unique(self.lists[2]) if j >= 0}
         self.labels = {j: row for j, row in self.labels.items() if j in listed}
         rows = np.array(sorted(j - self.n_before for j in listed if j >= self.n_before), dtype=np.int64)
@@ -176,7 +176,7 @@ def nearest(
         drop_bad: leave out latents without a direction, instead of raising.
         allow_mismatch: permit another model or hook point than the vectors' (known for `RUN::latent=…` only).
         prepare: called on each dictionary that is read, for example to map it (`sae_geometry.mapped`).
-        unembed: the model whose tokens the hits write towards, as in `read_tokens`; by default the hits have the labels
+        unembed: the model whose tokens the hits promote, as in `read_tokens`; by default the hits have the labels
             that come with their dictionaries.
         offline, echo, progress: as in `load`.
 

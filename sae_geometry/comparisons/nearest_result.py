@@ -105,7 +105,7 @@ class Nearest(Answer):
         """Return the figure to save."""
         from sae_geometry import plots
 
-        return {"nearest": plots.nearest_figure(self)}
+        return {"nearest": plots.figure_of(lambda ax: plots.nearest_ranks(self, ax), 3.25, 3.0)}
 
     @property
     def method(self) -> str:

@@ -1,4 +1,4 @@
-"""What a comparison notices beyond its numbers: ids that correspond, and cosines before a linear map."""
+"""Hints next to a comparison: ids that correspond, and cosines before a linear map."""
 
 from __future__ import annotations
 

@@ -234,5 +234,5 @@ def pair_operands(a: Dictionary, b: Dictionary, on: On) -> tuple[Tensor, Tensor]
     if on != "decoder" and a.encoder_directions.shape[1] != b.encoder_directions.shape[1]:  # type: ignore[union-attr]
         widths = [d.encoder_directions.shape[1] for d in (a, b) if d.encoder_directions is not None]
         raise ValueError(f"the encoders of {a.name!r} and {b.name!r} read {widths[0]} and {widths[1]} dimensions: "
-                         'cosines between them do not exist; use on="decoder"')  # fmt: skip
+                         'cosines between them are undefined; use on="decoder"')  # fmt: skip
     return operands((a.directions, a.encoder_directions), (b.directions, b.encoder_directions), on)

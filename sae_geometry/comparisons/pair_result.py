@@ -30,13 +30,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_MEANING = {
-    "nearest": "each latent's best partner; partners may be shared (double counting)",
-    "mutual": "pairs that pick each other (one-to-one)",
-    "greedy": "best remaining pair first (one-to-one)",
-    "optimal": "largest total similarity (one-to-one; the assignment problem)",
-}
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Comparison(PairMatchings, Answer):
@@ -71,7 +64,7 @@ class Comparison(PairMatchings, Answer):
     @property
     def meaning(self) -> str:
         """Describe the matching and, for an optimal one that stopped early, its certified gap."""
-        text = _MEANING[self.matching]
+        text = methods.MEANING[self.matching]
         certificate = None if self.assignment is None else self.assignment.certificate
         if self.limits.min_similarity is not None:
             text += f"; nothing below {self.limits.min_similarity:g} matched"

@@ -20,7 +20,7 @@ from sae_geometry.results.warnings import WIDTH, warning_lines
 
 @dataclass(frozen=True)
 class Sides:
-    """What the first screen shows: both dictionaries, the nearest and the one-to-one matching in both directions."""
+    """Contents of the first screen: both dictionaries, and the nearest and one-to-one matchings in both directions."""
 
     a: Dictionary
     b: Dictionary
@@ -49,7 +49,7 @@ def sentences(s: Sides) -> str:
         f"{pairs:,} of {counted(least, 'latent')} ({percent(pairs / least)}) have a one-to-one partner with a "
         f"{there.quantity} above {s.threshold:g}; {_by_chance(s, least)} would by chance. "
         f"{percent(forth.significant_fraction)} of A and {percent(back.significant_fraction)} of B are closer to a "
-        "partner than their own dictionary and chance explain (5 % false discoveries)."
+        "partner than their own dictionary and chance explain (5% false discoveries)."
     )
 
 
@@ -63,7 +63,7 @@ def first_screen(s: Sides) -> list[str]:
         "",
         headline(s),
         f"{label:<35}  A {percent(forth.fraction_above(s.threshold))}   B {percent(back.fraction_above(s.threshold))}",
-        f"{'  closer than chance (5 % FDR)':<35}  A {percent(forth.significant_fraction)}   "
+        f"{'  closer than chance (5% FDR)':<35}  A {percent(forth.significant_fraction)}   "
         f"B {percent(back.significant_fraction)}",
         *_frequent(s),
         *_means(s),
@@ -147,9 +147,7 @@ def details(
     """Return the table of all directions with every number, and its definitions.
 
     Args:
-        a, b: the dictionaries.
         shown_matchings: both directions of the matching asked for, then those of nearest if it is another.
-        caveats: of the comparison.
         control: of A and of B with a control dictionary.
         threshold: the shares of latents above it are given.
     """
@@ -189,7 +187,7 @@ def _interval_words(both: Sequence[Matching]) -> str:
     spread = [interval_over_latents(m.similarity) if m.n_matched > 1 else None for m in both]
     texts = [f"{i.low:.4f}–{i.high:.4f}" if i else "unknown" for i in spread]
     return (
-        f"95 % intervals of the {both[0].method} means: {' and '.join(texts)}, over the latents of this one pair; "
+        f"95% intervals of the {both[0].method} means: {' and '.join(texts)}, over the latents of this one pair; "
         "they say nothing of other seeds"
     )
 
@@ -198,7 +196,7 @@ def _chance_words(forth: Matching, back: Matching, threshold: float) -> str:
     text = (
         "chance: the same against the target turned, with its principal axes and inner cosines; own: the "
         "source with itself (nearest other latent; halves matched); adjusted: (mean − chance) / (1 − chance); "
-        "significant: closer than its own dictionary and the target turned explain, 5 % false discoveries"
+        "significant: closer than its own dictionary and the target turned explain, 5% false discoveries"
     )
     above = [m.fraction_above_by_chance(threshold) for m in (forth, back)]
     text += f"; nearest above {threshold:g} by chance: {above[0]:.2%} and {above[1]:.2%}"

@@ -31,12 +31,11 @@ class Rarefaction:
     """Number of distinct latents found by k runs.
 
     Attributes:
-        n_runs: N, the number of runs.
         incidence: int64 [N]: distinct latents found by exactly 1, 2, … N runs.
         expected: float64 [N]: distinct latents found by 1, 2, … N runs, the mean over all choices of that many runs.
-        low, high: float64 [N]: 95 % interval, by the delta method on the counts.
+        low, high: float64 [N]: 95% interval, by the delta method on the counts.
         further: float64 [F], further_low, further_high: extrapolation to N + 1, … N + F runs, with an interval of at
-            least 95 % coverage.
+            least 95% coverage.
         refusal: why nothing is extrapolated; None if it is, or if none was requested.
         richness: Chao2's lower bound on the total number of distinct latents, with the interval of that bound,
             richness_low, richness_high; nan where no latent is found by exactly two runs, since the bound divides by
@@ -65,8 +64,8 @@ class Rarefaction:
         """Return the numbers, JSON-ready."""
         return {
             "means": "distinct latents (consensus groups and orphans) found by k of the runs, the mean over choices of "
-            "runs (95 % intervals by the delta method on the counts); further: by more runs than there are, from a "
-            "binomial mixture fitted to the counts (95 % intervals over all mixtures that the counts allow), if "
+            "runs (95% intervals by the delta method on the counts); further: by more runs than there are, from a "
+            "binomial mixture fitted to the counts (95% intervals over all mixtures that the counts allow), if "
             "further runs are like these; richness: Chao2, a lower bound of how many there are to find",
             "n_runs": self.n_runs,
             "found_by_exactly": self.incidence.tolist(),
@@ -101,7 +100,7 @@ def rarefaction(incidence: np.ndarray, n_further: int | None = None, *, refusal:
     interval by the delta method on Q with covariance Q_i(δ_ij − Q_j/(S + Q₀)), S = ΣQ. N + g find S Σ_j π_j (1 −
     (1−p_j)^(N+g)) / (1 − (1−p_j)^N), where π_j is the share, among the latents found, of those with detection
     probability p_j: the maximum-likelihood distribution on a fine grid of p. Its interval ranges from the minimum to
-    the maximum over distributions whose N expected counts lie in the 95 % Poisson intervals of Q (one linear program
+    the maximum over distributions whose N expected counts lie in the 95% Poisson intervals of Q (one linear program
     each), widened by 1.96 standard errors of the number of new latents. Chao2's bound is S + Q₀ with
     Q₀ = (N−1)/N · Q₁²/(2Q₂); its interval is Chao's log-normal one.
 
@@ -208,7 +207,7 @@ def _bounds(q: np.ndarray, fitted: np.ndarray, kernel: np.ndarray, gain: np.ndar
     """Return the minimum and maximum of new latents over mixtures with expected counts in the Poisson intervals of q.
 
     The intervals are widened to the counts of the maximum-likelihood mixture, so that the program is feasible. A box of
-    95 % intervals contains the ellipsoid of one degree of freedom, so any single linear function of the expected
+    95% intervals contains the ellipsoid of one degree of freedom, so any single linear function of the expected
     counts, such as an extrapolation, has at least that coverage.
     """
     from scipy.optimize import linprog

@@ -177,7 +177,5 @@ def _encoder_side(a: Dictionary, b: Dictionary, p: PairParameters) -> tuple[np.n
     x, y = a.encoder_directions, b.encoder_directions
     if p.on != "decoder" or x is None or y is None or x.shape[1] != y.shape[1]:
         return np.empty(0, dtype=np.int32), np.empty(0)
-    made = match(x, y.to(x.device), p.matching, absolute=not p.signed)
-    if made.interrupted:
-        raise KeyboardInterrupt
+    made = match(x, y.to(x.device), p.matching, absolute=not p.signed).completed()
     return made.partner.astype(np.int32), made.cosine if p.signed else np.abs(made.cosine)

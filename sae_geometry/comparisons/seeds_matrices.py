@@ -81,7 +81,7 @@ class SeedMatrices:
 
     @cached_property
     def significant(self) -> np.ndarray:
-        """Return the share of i's latents with a significant nearest latent in j (FDR 5 %)."""
+        """Return the share of i's latents with a significant nearest latent in j (FDR 5%)."""
         return self._directed("significant")
 
     @cached_property
@@ -183,7 +183,7 @@ class SeedMatrices:
             ("MMCS, row → column (double counting allowed)", self.mmcs, ".3f"),
             ("chance for that: against the column turned", self.chance, ".3f"),
             (
-                "share of the row's latents closer than the row and the column turned explain, 5 % false discoveries",
+                "share of the row's latents closer than the row and the column turned explain, 5% false discoveries",
                 self.significant,
                 ".1%",
             ),

@@ -43,7 +43,6 @@ from sae_geometry.results.warnings import warning_lines
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _LISTED = 100  # largest number of runs with matrices in the summary
@@ -248,24 +247,6 @@ class SeedComparison(SeedMatrices, Answer):
         """Return the runs."""
         return self.runs
 
-    def plot_heatmap(self, what: str = "mmcs", ax: Axes | None = None) -> Axes:
-        """Draw one matrix as an annotated heatmap, with groups in blocks."""
-        from sae_geometry import plots
-
-        return plots.seeds_heatmap(self, what, ax=ax)
-
-    def plot_recurrence(self, ax: Axes | None = None) -> Axes:
-        """Draw the share of latents found in exactly 0 … N−1 other runs."""
-        from sae_geometry import plots
-
-        return plots.recurrence_bars(self, ax=ax)
-
-    def plot_rarefaction(self, ax: Axes | None = None) -> Axes:
-        """Draw the number of distinct latents against runs, extrapolated to twice the number of runs."""
-        from sae_geometry import plots
-
-        return plots.rarefaction_curve(self.rarefaction, ax=ax)
-
     @property
     def _groups_of_two(self) -> list[str]:
         return [g for g in dict.fromkeys(self.groups) if self.groups.count(g) > 1]
@@ -288,7 +269,7 @@ class SeedComparison(SeedMatrices, Answer):
             (f"shared one to one > {self.threshold:g}", self.shared, self.shared_chance, True),
             (f"{self.paired_name} (one-to-one)", self.paired, self.paired_chance, False),
             ("MMCS (nearest)", self.mmcs, self.chance, False),
-            ("closer than chance (5 % FDR)", self.significant, np.full(1, np.nan), True),
+            ("closer than chance (5% FDR)", self.significant, np.full(1, np.nan), True),
         ]
         said = [f"{check}: {effect}" for check, (_, effect, _) in self._flagged.items()]
         return "\n".join(

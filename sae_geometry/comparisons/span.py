@@ -23,7 +23,6 @@ from sae_geometry.results.answer import Answer
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 NEAREST = (1, 2, 4, 8, 16, 32)
@@ -115,12 +114,6 @@ class SpanOverlap(Answer):
 
         return {"span": plots.span_figure(self)}
 
-    def plot_explained(self, ax: Axes | None = None, *, legend: bool = True) -> Axes:
-        """Draw the share explained against the number of nearest latents, with the null expectation."""
-        from sae_geometry import plots
-
-        return plots.span_curve(self, ax=ax, legend=legend)
-
     @property
     def method(self) -> str:
         """Describe in sentences what was computed and how."""
@@ -189,7 +182,7 @@ def span(
     """
     ks = tuple(n_nearest)
     if not ks or list(ks) != sorted(set(ks)) or not ks[0] >= 1 or ks[-1] > _MOST_NEAREST:
-        raise ValueError(f"n_nearest are ascending numbers from 1 to {_MOST_NEAREST}; got {list(ks)}")
+        raise ValueError(f"n_nearest must be ascending numbers from 1 to {_MOST_NEAREST}; got {list(ks)}")
     check_threshold(threshold)
     made = compare(a, b, allow_mismatch=allow_mismatch, progress=progress).one_to_one()
     left, right = made.a, made.b.to(made.a.device)

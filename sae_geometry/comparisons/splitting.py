@@ -28,7 +28,6 @@ from sae_geometry.sources import as_dictionary
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 N_TERMS = 4
@@ -106,11 +105,7 @@ class SplitMap(Answer):
         return int((~self.found).sum())
 
     def children(self, latent_id: int) -> list[int]:
-        """Return the original ids of the wide children of one narrow latent, closest first.
-
-        Raises:
-            ValueError: unknown latent of the narrow dictionary.
-        """
+        """Return the original ids of the wide children of one narrow latent, closest first."""
         at = np.flatnonzero(self.parents.target_ids == latent_id)
         if len(at) == 0:
             raise ValueError(f"{self.narrow.name!r} has no latent {latent_id} (dropped as dead, perhaps)")
@@ -204,18 +199,6 @@ class SplitMap(Answer):
     def dictionaries(self) -> tuple[Dictionary, ...]:
         """Return the narrow and the wide dictionary."""
         return (self.narrow, self.wide)
-
-    def plot_children(self, ax: Axes | None = None) -> Axes:
-        """Draw the number of children per narrow latent."""
-        from sae_geometry import plots
-
-        return plots.children_bars(self, ax=ax)
-
-    def plot_explained(self, ax: Axes | None = None, *, legend: bool = True) -> Axes:
-        """Draw the share of parents explained by 1, 2, … wide latents, with the null expectation."""
-        from sae_geometry import plots
-
-        return plots.explained_ecdf(self, ax=ax, legend=legend)
 
     @property
     def method(self) -> str:
@@ -338,7 +321,6 @@ def sparse_combinations(
         parents: unit rows [n, d].
         atoms: unit rows [m, d] on the same device.
         n_terms: T.
-        progress: see `split`.
     """
     from scipy.optimize import nnls
 

@@ -18,7 +18,7 @@ from sae_geometry.pairwise.matching_result import Matching
 if TYPE_CHECKING:
     import pandas as pd
 
-SPARSER = "all but the densest 1 %"
+SPARSER = "all but the densest 1%"
 RARE = 1e-4  # share of tokens up to which a latent is rare
 _DECADES = (0.0, 1e-5, RARE, 1e-3, 1e-2, 1.0)
 _CROWDING = 4  # number of equally sized strata
@@ -37,7 +37,7 @@ def strata(source: Dictionary, m: Matching, paired: Matching, threshold: float) 
         threshold: similarity above which a pair counts.
 
     Returns:
-        Columns: by ("frequency", "all but the densest 1 %" or "crowding"), low, high (a frequency equal to `low` is not
+        Columns: by ("frequency", "all but the densest 1%" or "crowding"), low, high (a frequency equal to `low` is not
         in it), n, mean (of the matched), above (share above the threshold), significant (share), shared (share with a
         one-to-one partner above the threshold).
     """
@@ -62,7 +62,7 @@ def strata(source: Dictionary, m: Matching, paired: Matching, threshold: float) 
 
 
 def _bands(frequency: np.ndarray) -> list[tuple[str, float, float, np.ndarray]]:
-    """Return the decades of frequency, and all latents but the densest 1 %: name, bounds and members of each."""
+    """Return the decades of frequency, and all latents but the densest 1%: name, bounds and members of each."""
     found = [("frequency", a, b, (frequency > a) & (frequency <= b)) for a, b in itertools.pairwise(_DECADES)]
     n_dense = math.ceil(len(frequency) / 100)
     members = np.ones(len(frequency), dtype=bool)
@@ -89,7 +89,7 @@ def strata_lines(rows: pd.DataFrame, columns: Mapping[str, str]) -> list[str]:
 def band_sums(d: Dictionary, nearest: Matching) -> np.ndarray:
     """Return per band of frequency the sum of similarities and the number of significant latents, float64 [bands, 2].
 
-    nan where frequencies are unknown. The bands are the decades, and all but the densest 1 %.
+    nan where frequencies are unknown. The bands are the decades, and all but the densest 1%.
     """
     if d.frequency is None:
         return np.full((N_BANDS, 2), np.nan)
@@ -103,7 +103,6 @@ def strata_of_runs(
     """Return one row per stratum of the latents of all runs with known frequencies.
 
     Args:
-        runs: the dictionaries, with L latents in total.
         similarity: float64 [L, N], similarity to the one-to-one partner in each run; nan where there is none.
         threshold: similarity above which a latent is found in another run.
         sums: float64 [N, bands, 2], `band_sums` of each run, summed over the other runs.
@@ -111,7 +110,7 @@ def strata_of_runs(
     Returns:
         Columns: by, low, high, n, mean (over pairs of a latent and its partners), above (share of latents times other
         runs in which the latent is found), mmcs and significant (mean and share over latents times other runs). The
-        densest 1 % are those of each run.
+        densest 1% are those of each run.
     """
     import pandas as pd
 

@@ -1,1 +1,1 @@
-"""What a run will take, on this machine and on a cluster, and what this machine can do."""
+"""Cost of a question, on this machine and on a cluster, and a diagnosis of this machine."""

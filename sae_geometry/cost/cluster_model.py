@@ -29,8 +29,6 @@ class Pass:
 
     Attributes:
         a, b: index of each set of directions; b is None within one.
-        n, m: number of latents; equal within one.
-        k: partners listed per latent.
         columns: whether latents of B get lists as well.
     """
 
@@ -109,10 +107,6 @@ def cluster_plan(
     """Estimate the cost of sweeps on a cluster.
 
     Args:
-        passes: sweeps in order.
-        d_in: width of the dictionaries.
-        n_dictionaries: number of dictionaries.
-        workers: number of workers.
         rate: multiplications per second of one worker.
         bandwidth: bytes per second of the client's link.
         whole_pairs: number of pairs of dictionaries that a worker may take whole; with fewer pairs than workers they

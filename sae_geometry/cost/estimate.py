@@ -41,7 +41,6 @@ class Estimate:
     """The cost of a question.
 
     Attributes:
-        verb: the question.
         n_sweeps: passes over a similarity matrix.
         flops: multiplications and additions of all products, without blocks that symmetry saves.
         bytes_read: bytes read by the products if every row block is multiplied with the other side once.

@@ -194,7 +194,7 @@ VERBS: dict[Verb, Asked] = {
     "flow": Asked(2, None, _flow, "chains", lambda q: sum(_solving(a, b) for a, b in pairwise(q.rows))),
     "truth": Asked(2, 2, lambda q: [*_nearest(q.rows[0], q.rows[1]), *_paired(q.rows[0], q.rows[1], "optimal")],
                    "the scores", lambda q: _solving(q.rows[0], q.rows[1], "optimal")),
-    "umap": Asked(1, None, _umap, "the layout that UMAP optimises from these neighbours, its evidence, and one-to-one "
+    "umap": Asked(1, None, _umap, "the layout that UMAP optimizes from these neighbors, its evidence, and one-to-one "
                   "partners across runs"),
     "drift": Asked(2, None, lambda _: [], "nothing else of weight: reading the states is most of it"),
 }  # fmt: skip

@@ -132,7 +132,6 @@ def measure_rates(device: str, screens: Sequence[tuple[ScreenName, Precision]], 
     """Time the product alone and the sweep with each screen on this device: best of three, interleaved.
 
     Args:
-        device: "cpu" or "cuda".
         screens: screens to time, each with the precision of its products (float32 for int8).
         rows: rows per side; by default enough for the product alone to take 0.1 s.
     """

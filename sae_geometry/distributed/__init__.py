@@ -1,6 +1,4 @@
 """Distributed execution with Dask, with bit-identical answers. Dask is imported only where it is used."""
 
 from sae_geometry.distributed.client import Executor, settings
-from sae_geometry.distributed.pairs import Spreads, spread
-
-__all__ = ["Executor", "Spreads", "settings", "spread"]
+from sae_geometry.distributed.pairs import spread

@@ -39,11 +39,7 @@ def check_tile(task: Task, tile: Tile, answer: Any) -> None:
 
 
 def check_pair_answer(answer: Any) -> None:
-    """Check that an answer belongs to a pair; the caller checks its contents.
-
-    Raises:
-        ClusterError: not an answer for a pair.
-    """
+    """Check that an answer belongs to a pair; the caller checks its contents."""
     if not isinstance(answer, PairAnswer) or not all(isinstance(entry, Entry) for entry in answer.sweeps):
         raise wrong_answer(f"about a pair: got {type(answer).__name__}")
 

@@ -87,11 +87,7 @@ class Answer:
 
 
 class Gathering:
-    """Lists of a sweep and reports of its tiles, accumulated as they arrive.
-
-    Args:
-        task: the sweep.
-    """
+    """Lists of a sweep and reports of its tiles, accumulated as they arrive."""
 
     def __init__(self, task: Task) -> None:
         self._task = task

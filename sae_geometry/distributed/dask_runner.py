@@ -42,7 +42,6 @@ class DaskRunner:
     """Runs sweeps and pairs on the workers of a client.
 
     Args:
-        client: a `distributed.Client`.
         device: "cpu" restricts workers to their CPUs; see `placing`.
         load: dictionaries that workers may load from their addresses; see `loading`.
         smallest: sweeps of fewer multiplications stay in this process.
@@ -72,7 +71,6 @@ class DaskRunner:
         """Run the sweep on the workers; return None if it is too small to send, or its results too large to hold here.
 
         Raises:
-            ClusterError: the scheduler was lost.
             CeilingError, MemoryError: the smallest tile exceeds a worker's memory.
         """
         if float(len(task.a)) * len(task.others) * task.a.shape[1] < self.smallest:
@@ -120,9 +118,6 @@ class DaskRunner:
 
         Otherwise, and where a pair exceeds a worker's memory, the pair runs here with its sweeps split into tiles. The
         workers' sweeps are entered into the ledger at the end, in the order of `todo`.
-
-        Raises:
-            ClusterError: the scheduler was lost.
         """
         ours = arithmetic()
         if len(todo) < self._cluster.n_workers() or not self._cluster.all_are(arithmetic, ours, threads=1):

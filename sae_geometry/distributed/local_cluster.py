@@ -35,7 +35,6 @@ def local_cluster(workers: int, threads: int) -> Iterator[tuple[str, Any]]:
 
     Raises:
         ImportError: the package that creates the certificate is not installed.
-        RuntimeError: scheduler or workers did not start.
     """
     from distributed import Security
 

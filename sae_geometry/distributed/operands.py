@@ -31,7 +31,7 @@ from sae_geometry.sources.layouts.read import Latents
 from sae_geometry.sources.resolve import parse_address
 
 There = Callable[[], Future]
-"""Where the workers have something: sent, if they have it no longer. Its fingerprint is worked out once."""
+"""Returns the future of an operand on the workers; sends the operand again if they have lost it."""
 
 _LOOK = 5  # seconds between checks for live workers
 KEPT = 1 << 30  # bytes of operands that stay on the workers for the next sweep
@@ -41,7 +41,6 @@ class Held:
     """Sends operands to workers or lets them load these, and caches references to them.
 
     Args:
-        client: a `distributed.Client`.
         load: dictionaries that workers may load from their addresses.
     """
 

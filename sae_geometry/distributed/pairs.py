@@ -35,8 +35,6 @@ def spread(
 
     Args:
         work: a module-level function, so that workers can import it.
-        dictionaries: the dictionaries.
-        todo: pairs of positions in `dictionaries`.
         parameters: the third argument of every call.
 
     Example:

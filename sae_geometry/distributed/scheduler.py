@@ -37,10 +37,9 @@ _IN_FLIGHT = 2  # tasks per worker: no worker idles, and few tasks are suspected
 
 @dataclass(frozen=True)
 class Job(Generic[T]):
-    """How tasks are submitted, split and retried.
+    """Rules by which tasks are submitted, split and retried.
 
     Attributes:
-        submit: submits a task.
         smaller: splits a task that exceeds a worker's memory; [] if it cannot be split.
         resend: called when operands on the workers are lost, or cannot be loaded there.
         optional: whether a task that is too large and cannot be split is skipped instead of raising.
@@ -71,11 +70,7 @@ class _Flight(Generic[T]):
 
 
 class Cluster:
-    """The workers of a client.
-
-    Args:
-        client: a `distributed.Client`.
-    """
+    """The workers of a client."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -173,14 +168,14 @@ class Cluster:
         """
         self._still_there()
         job.resend(error)
-        if tries >= _SUSPECT:  # it may be what kills its workers, and with them its operands
+        if tries >= _SUSPECT:  # the task itself may kill its workers, and with them its operands
             parts = job.smaller(piece)
             if parts or job.optional:
                 return [(part, 1) for part in parts]
         if tries == _TRIES:
             if not isinstance(error, OSError | CancelledError | NotLoadedError):
                 raise error
-            raise ClusterError(f"the workers at {self._address} are lost as fast as they come back") from error
+            raise ClusterError(f"the workers at {self._address} keep dying, each time that they return") from error
         time.sleep(0.1 * tries)
         return [(piece, tries + 1)]
 

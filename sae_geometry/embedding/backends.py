@@ -18,7 +18,7 @@ from sae_geometry.embedding.optimizer import (
     epochs_for,
     fuzzy_weights,
     import_umap,
-    optimise,
+    optimize,
     spectral_start,
 )
 from sae_geometry.kernels.types import Progress
@@ -42,10 +42,7 @@ def lay_out(
     Args:
         points: float32 unit rows [n, d]; only their number matters.
         graph: their exact neighbors.
-        engine: "numba", "umap-learn" or "cuml".
-        min_dist, n_epochs: UMAP's own.
         seeds: one layout each, from the same graph.
-        progress: called with the share done.
     """
     if engine == "numba":
         return _numba(graph, min_dist, seeds, n_epochs, progress)
@@ -118,7 +115,7 @@ def _numba(
                 progress((len(placed) + share) / len(seeds))
 
         placed.append(
-            optimise(
+            optimize(
                 weights, boxed(start, seed), curve, n_epochs=epochs, seed=seed, threads=torch.get_num_threads(),
                 progress=tick,
             )

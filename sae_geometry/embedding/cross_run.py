@@ -58,7 +58,6 @@ class Across:
     """All pairs of runs compared in both directions.
 
     Attributes:
-        names: names of the runs.
         partners: for (r, s), the partners in run s of the latents of run r.
         matchings: for (r, s) with r < s, the one-to-one matching used: "optimal" up to 4,096 latents per side,
             "greedy" beyond.
@@ -161,9 +160,7 @@ def partners_across(
         if found is None or found.rows.score.shape[1] < LISTED:
             found = listing_sweep(a.directions, b.directions, _LISTED)
         method = default_matching(a.n_latents, b.n_latents)
-        made = match(a.directions, b.directions, method, nearest=found)
-        if made.interrupted:
-            raise KeyboardInterrupt
+        made = match(a.directions, b.directions, method, nearest=found).completed()
         forth, back = turned_controls(a.directions, b.directions, found, How(turns=1))
         q = [
             q_values(excess(c.target[:, 0], c), c.ratio)

@@ -309,7 +309,7 @@ def umap(
     """
     dicts, caveats = _inputs(dictionaries, allow_mismatch)
     if n_seeds < 1:
-        raise ValueError(f"n_seeds counts the picture itself and must be at least 1; got {n_seeds}")
+        raise ValueError(f"n_seeds counts the layout itself and must be at least 1; got {n_seeds}")
     if not 0 <= min_dist <= 1 or not 0 <= seed <= 2**32 - n_seeds or (n_epochs is not None and n_epochs < 1):
         raise ValueError(
             f"min_dist must be in 0…1, seed in 0…2³²−1 and n_epochs at least 1; got {min_dist}, {seed} and {n_epochs}"
@@ -328,7 +328,7 @@ def umap(
         )
     # The evidence uses a wider neighborhood than UMAP needs, if there are enough points.
     k_wide = min(max(n_neighbors, EVIDENCE_K + 1), n_points)
-    search = None if progress is None else lambda share: progress("exact neighbours", share)
+    search = None if progress is None else lambda share: progress("exact neighbors", share)
     with settings(executor=executor):
         near, wide, swept = neighborhoods(parts, points, kept, k_wide, search)
     drawing = None if progress is None else lambda share: progress(f"UMAP ({engine})", share)
@@ -369,7 +369,7 @@ def _inputs(dictionaries: Any, allow_mismatch: bool) -> tuple[list[Dictionary], 
 
 def _regions(e: Embedding, min_size: int | None, on: On, shapes: Sequence[Shape] | None) -> Regions:
     if on not in ("picture", "neighbors"):
-        raise ValueError(f"regions are found on the picture or on the neighbors; got {on!r}")
+        raise ValueError(f"regions are found on 'picture' (the layout) or 'neighbors'; got {on!r}")
     if shapes is not None:
         return given_regions(e.coords, e.owner, e.names, shapes=shapes)
     distances = None

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int, Int64
 
 from sae_geometry.kernels.sweep import MAX_K, listing_sweep
+from sae_geometry.kernels.topk_merge import Lists, merge_into, no_lists
 from sae_geometry.kernels.types import Best, Progress, Sweep
 from sae_geometry.matching.defaults import MOST_RUNS
 
@@ -80,30 +81,24 @@ def joint_neighbors(
     Args:
         parts: float32 unit rows [n_r, d] each.
         k: neighbors including self, 1…min(n, 64), with n the total number of points.
-        progress: called with the share done.
     """
     sizes = [len(p) for p in parts]
     starts = np.concatenate([[0], np.cumsum(sizes)]).tolist()
     _check(k, starts[-1])
     width = max(k - 1, 1)
-    index = np.full((starts[-1], width), -1, dtype=np.int64)
-    cosine = np.full((starts[-1], width), -np.inf)
+    lists = no_lists(starts[-1], width)
     tick = _Shares(progress, sum(s * s / 2 for s in sizes) + sum(a * b for a, b in combinations(sizes, 2)))
     for r, part in enumerate(parts):
-        _merge(
-            index,
-            cosine,
-            starts[r],
-            listing_sweep(part, None, width, progress=tick.next(sizes[r] ** 2 / 2)).rows,
-            starts[r],
-        )
+        found = listing_sweep(part, None, width, progress=tick.next(sizes[r] ** 2 / 2))
+        _merge(lists, starts[r], found.rows, starts[r])
     pairs = {}
     for r, s in combinations(range(len(parts)), 2):
         found = listing_sweep(parts[r], parts[s], width, progress=tick.next(float(sizes[r] * sizes[s])))
         assert found.cols is not None
-        _merge(index, cosine, starts[r], found.rows, starts[s])
-        _merge(index, cosine, starts[s], found.cols, starts[r])
+        _merge(lists, starts[r], found.rows, starts[s])
+        _merge(lists, starts[s], found.cols, starts[r])
         pairs[r, s] = found
+    _, cosine, index = lists
     return JointNeighbors(_with_self(index[:, : k - 1], cosine[:, : k - 1]), pairs)
 
 
@@ -118,10 +113,8 @@ def neighborhoods(
 
     Args:
         parts: float32 unit rows [n_r, d] each.
-        points: the parts, concatenated.
         kept: one row of `points` per different direction.
         k: neighbors including self, at most m.
-        progress: called with the share done.
     """
     if len(kept) < len(points):
         wide = exact_neighbors(points[kept], k, progress)
@@ -133,15 +126,10 @@ def neighborhoods(
     return joint.neighbors, joint.neighbors, joint.pairs
 
 
-def _merge(index: np.ndarray, cosine: np.ndarray, at: int, found: Best, start: int) -> None:
+def _merge(lists: Lists, at: int, found: Best, start: int) -> None:
     """Merge partners among the points from `start` on into the lists of the points from `at` on."""
-    new = found.index.cpu().numpy()
-    rows, width = slice(at, at + len(new)), index.shape[1]
-    each = np.concatenate([index[rows], np.where(new >= 0, new + start, -1)], axis=1)
-    score = np.concatenate([cosine[rows], np.where(new >= 0, found.cosine.cpu().numpy(), -np.inf)], axis=1)
-    order = np.lexsort((each, -score), axis=1)[:, :width]
-    index[rows] = np.take_along_axis(each, order, axis=1)
-    cosine[rows] = np.take_along_axis(score, order, axis=1)
+    score, cosine, index = (t.cpu().numpy() for t in (found.score, found.cosine, found.index))
+    merge_into(lists, (score, cosine, np.where(index >= 0, index + start, -1)), at)
 
 
 def _with_self(index: np.ndarray, cosine: np.ndarray) -> Neighbors:

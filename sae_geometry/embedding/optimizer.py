@@ -104,7 +104,7 @@ def boxed(start: Float[np.ndarray, "n 2"], seed: int) -> Float[np.ndarray, "n 2"
     return (10 * (noisy - noisy.min(axis=0)) / np.where(span > 0, span, 1.0)).astype(np.float32)
 
 
-def optimise(
+def optimize(
     weights: csr_array,
     start: Float[np.ndarray, "n 2"],
     curve: Float[np.ndarray, " 2"],
@@ -120,14 +120,9 @@ def optimise(
 
     Args:
         weights: symmetric; with `fixed`, the rows beyond those hold the edges of new points to fixed ones.
-        start: float32 [n, 2].
-        curve: from `curve_of`.
         n_epochs: edges weaker than the strongest by more than this factor are never sampled.
-        seed: random seed of negative sampling.
-        threads: number of threads.
         fixed: number of leading points that do not move.
         step: step size of the first epoch, decreasing to 0.
-        progress: called with the share done.
     """
     from sae_geometry.embedding.optimizer_loops import move_vertices
 
@@ -180,8 +175,6 @@ def place(
     Args:
         neighbors: nearest embedded points of each new point.
         distances: float32, cosine distances to them, ascending.
-        there: coordinates of the layout.
-        curve: from `curve_of`.
     """
     from scipy.sparse import csr_array
 
@@ -201,7 +194,7 @@ def place(
         return start
     indptr = np.r_[np.zeros(n, dtype=np.int64), np.arange(0, m * k + 1, k)]
     edges = csr_array((strength.ravel(), neighbors.ravel(), indptr), shape=(n + m, n + m))
-    moved = optimise(
+    moved = optimize(
         edges, np.concatenate([there, start]), curve, n_epochs=n_epochs, seed=seed, threads=threads, fixed=n, step=0.25
     )
     return moved[n:]

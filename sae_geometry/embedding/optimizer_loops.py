@@ -65,7 +65,6 @@ def move_vertices(first, last, graph, here, there, fixed, curve, epoch, alpha, s
             an edge is sampled, in (0, 1].
         fixed: vertices 0…fixed − 1 never move, an edge to one attracts once, and only they repel; 0 fixes none.
         curve: float32 [2], UMAP's a and b.
-        alpha: step size.
         negatives: negative samples per sampled edge.
     """
     indptr, indices, rate = graph

@@ -160,9 +160,9 @@ class Projection(Answer):
     def line(self) -> str:
         """Return the quality in one line."""
         return (
-            f"of a new latent's {self.k} nearest in the picture's runs {self.preservation:.0%} are nearest there "
-            f"({self.onto.preserved:.0%} within the picture itself); mean cosine to the nearest "
-            f"{self.cosine.mean():.2f}; {self.n_same:,} have the direction, and so the point, of one in the picture"
+            f"of a new latent's {self.k} nearest among the embedded latents {self.preservation:.0%} are its nearest in "
+            f"the layout ({self.onto.preserved:.0%} for the embedded latents themselves); mean cosine to the nearest "
+            f"{self.cosine.mean():.2f}; {self.n_same:,} have the direction, and so the point, of an embedded latent"
         )
 
     def tables(self) -> Mapping[str, pd.DataFrame]:
@@ -241,7 +241,7 @@ def project(
     kept = torch.unique(first[:n])
     asked, back = torch.unique(first[n:], return_inverse=True)
     k = min(max(picture.n_neighbors, EVIDENCE_K + 1), len(kept))
-    search = None if progress is None else lambda share: progress("exact neighbours", share)
+    search = None if progress is None else lambda share: progress("exact neighbors", share)
     every = torch.cat([old_points, new_points])[asked]
     best = listing_sweep(every, old_points[kept], k, columns=False, progress=search).rows
     index, cosine = best.index.cpu().numpy(), best.cosine.cpu().numpy().clip(-1.0, 1.0)
@@ -337,7 +337,7 @@ def _picture(onto: Embedding | str | os.PathLike[str], offline: bool) -> Picture
 
 @dataclass(frozen=True)
 class _Input:
-    """How a dictionary of a saved embedding was loaded."""
+    """Identity of a dictionary of a saved embedding, and how it was loaded."""
 
     name: str
     address: str | None
@@ -365,7 +365,7 @@ def _again(entry: _Input, folder: Path, offline: bool) -> Dictionary:
     if d.fingerprint != entry.fingerprint:
         raise ValueError(
             f"{entry.address} is not what it was when {folder} was made: its fingerprint is {d.fingerprint[:16]}…, "
-            f"then it was {entry.fingerprint[:16]}…; make the picture again with sae-geometry umap"
+            f"then it was {entry.fingerprint[:16]}…; make the layout again with sae-geometry umap"
         )
     return d
 

@@ -66,7 +66,7 @@ class Evidence:
     def lines(self) -> tuple[str, ...]:
         """Return a few short lines to print under a figure."""
         near = (
-            f"neighbours kept {self.neighbor_preservation:.0%} of {self.k}, "
+            f"neighbors preserved {self.neighbor_preservation:.0%} of {self.k}, "
             f"{self.neighbor_preservation_wide:.0%} of {self.k_wide}; "
             f"trustworthiness {self.trustworthiness:.3f}, {self.trustworthiness_wide:.3f}"
         )
@@ -74,12 +74,12 @@ class Evidence:
         if self.n_seeds > 1:
             said.append(
                 f"{self.n_seeds} seeds: a point moves by {self.stability_shift:.2f} of the radius (1.2 = anywhere), "
-                f"{self.stability_overlap:.0%} of its neighbours stay"
+                f"{self.stability_overlap:.0%} of its neighbors stay"
             )
         if not np.isnan(self.mixing_null):
             said.append(
-                f"neighbours from another run: {self.mixing_original:.1%} in the original space, "
-                f"{self.mixing_picture:.1%} in the picture, {self.mixing_null:.1%} ± "
+                f"neighbors from another run: {self.mixing_original:.1%} in the original space, "
+                f"{self.mixing_picture:.1%} in the layout, {self.mixing_null:.1%} ± "
                 f"{max(self.mixing_null_sd_original, self.mixing_null_sd_picture):.1%} if labels were shuffled"
             )
         return tuple(said)
@@ -103,9 +103,6 @@ def measure_evidence(
     Args:
         points: float32 unit rows [n, d].
         near: their exact neighbors, at least 15 besides the point itself where there are that many points.
-        coords: coordinates of the layout.
-        owner: index of each point's run.
-        seed: seed of the sample.
         others: layouts of the same points with other seeds.
     """
     n = len(owner)
@@ -165,12 +162,11 @@ def mixing_score(neighbors: Int[np.ndarray, "n k"], owner: Int[np.ndarray, " n"]
     With W_ij = 1 where j is a neighbor of i, the number of neighbors from the same run is T = Σ W_ij [o_i = o_j]. Over
     all permutations E[T] = S0·P2 and E[T²] = S1·P2 + (S2 − 2·S1)·P3 + (S0² + S1 − S2)·P4, where S0 = Σ W,
     S1 = ½ Σ (W_ij + W_ji)², S2 = Σ_i (row_i + column_i)² (Cliff & Ord 1973), P2 and P3 are the chances that two and
-    three points are of one run, P4 that two disjoint pairs each are. Neighbours depend on one another and on the runs'
+    three points are of one run, P4 that two disjoint pairs each are. Neighbors depend on one another and on the runs'
     sizes; this counts both.
 
     Args:
         neighbors: int [n, k], self excluded.
-        owner: int [n].
 
     Example:
         >>> import numpy as np

@@ -21,8 +21,6 @@ def regions_record(
     """Return the contents of `regions.json`: counts, test, outline and latent ids per region, and links to lists.
 
     Args:
-        found: the regions of a layout.
-        dictionaries: its runs.
         run_of, latent_id: int64 [N], run and original id of each point.
 
     `neuronpedia_lists` are addresses of quick lists of at most 150 latents each, for latents with known pages.

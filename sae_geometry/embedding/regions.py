@@ -75,8 +75,6 @@ class Regions:
     """Regions of a layout, largest first, or in the given order for outlines.
 
     Attributes:
-        regions: the `Region`s.
-        names: names of the runs.
         totals: int64 [runs], points per run.
         letters: object [N], region of each point; None outside every region.
         how: description of how they were found.
@@ -156,8 +154,6 @@ def marked(found: Regions, dictionaries: Sequence[Dictionary], owner: np.ndarray
     """Return the regions with the tokens that mark them; unchanged where no run has labels.
 
     Args:
-        found: regions of a layout.
-        dictionaries: its runs.
         owner, latent_id: int64 [N], run and original id of each point.
     """
     marks = region_marks(found.letters, dictionaries, owner, latent_id)
@@ -176,9 +172,7 @@ def find_regions(
     """Find regions with HDBSCAN: the leaves of its tree with at least `min_size` points.
 
     Args:
-        coords: float [n, 2].
         owner: int [n], index into `names`.
-        names: names of the runs.
         distances: sparse distances [n, n] to cluster by, such as `graph_distances`; None clusters by distances in the
             layout.
         min_size: minimum number of points of a region; max(10, n / 100) if None.

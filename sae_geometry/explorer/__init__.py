@@ -7,5 +7,3 @@ table to typed arrays. `writing.py` fills them into `page/`: a template, a style
 from sae_geometry.explorer.contents import Contents
 from sae_geometry.explorer.explore import add_page, explore
 from sae_geometry.explorer.writing import page, require_plotly
-
-__all__ = ["Contents", "add_page", "explore", "page", "require_plotly"]

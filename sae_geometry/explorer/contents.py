@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sae_geometry.embedding.embedding import Embedding
-from sae_geometry.embedding.quality import Evidence
 from sae_geometry.embedding.region_record import regions_record
 from sae_geometry.io.escaping import escaped, shown
 from sae_geometry.io.parquet import read_table
@@ -46,7 +45,6 @@ class Contents:
 
     Attributes:
         table: one row per latent, with the columns of `Embedding.to_pandas`.
-        summary: contents of `summary.json`.
         regions: contents of `regions.json`; empty where there are none.
     """
 
@@ -96,7 +94,7 @@ class Contents:
             "by_chance": _by_chance(self.summary.get("pairs") or [], self.names),
             "regions": [_region(region) for region in self.regions.get("regions", [])],
             "regions_how": _text(self.regions.get("how")) or "",
-            "evidence": escaped(evidence_line(self.summary)),
+            "evidence": escaped("; ".join(map(str, self.summary["evidence_lines"]))),
             "params": {key: _text(params[key]) for key in kept if key in params},
             "caveats": _texts(self.summary.get("caveats")),
             "software": {shown(k): shown(v) for k, v in (self.summary.get("software") or {}).items()},
@@ -118,10 +116,9 @@ def made_now() -> dict[str, Any]:
 
 
 def read_shown(folder: Path) -> dict[str, Any]:
-    """Read the summary of a folder of which a page can be made.
+    """Read the summary of a folder that a page can show.
 
     Raises:
-        FileNotFoundError: not a results folder.
         ValueError: results of another kind or version.
     """
     make = "make one with sae-geometry umap or flow"
@@ -148,7 +145,6 @@ def read_contents(folder: Path) -> Contents:
     """Read the contents of a folder that `sae-geometry umap` wrote.
 
     Raises:
-        FileNotFoundError: not a results folder.
         ValueError: results of a different kind or version, or incomplete ones.
     """
     summary = read_shown(folder)
@@ -170,7 +166,7 @@ def checked(contents: Contents, folder: Path) -> Contents:
         raise ValueError(f"{folder}: summary.json does not say which runs were embedded; make the results again")
     names = list(points)
     if len(names) > MOST_RUNS:
-        raise ValueError(f"{folder}: a page is made of up to {MOST_RUNS} runs; this picture is of {len(names):,}")
+        raise ValueError(f"{folder}: a page shows up to {MOST_RUNS} runs; this layout has {len(names):,}")
     wanted = dict(PLACE)
     if len(names) > 1:
         wanted |= {f"{column}:{name}": kinds for name in names for column, kinds in PARTNER.items()}
@@ -194,19 +190,6 @@ def checked(contents: Contents, folder: Path) -> Contents:
         raise ValueError(f"{folder}: the table has latent ids beyond 0…{_LAST_ID:,}; make the results again")
     contents.about()
     return contents
-
-
-def evidence_line(summary: Mapping[str, Any]) -> str:
-    """Return the evidence line of a summary, built from its numbers where the summary has none."""
-    said = summary.get("evidence_lines")
-    if isinstance(said, list) and said:
-        return "; ".join(map(str, said))
-    record = summary.get("evidence") or {}
-    values: dict[str, Any] = {k: math.nan if v is None else v for k, v in record.items()}
-    try:
-        return Evidence(**values).line()
-    except (TypeError, ValueError, AttributeError):  # numbers of another version
-        return ", ".join(f"{k.replace('_', ' ')} {v:.3g}" for k, v in record.items() if isinstance(v, int | float))
 
 
 def _kind(column: pd.Series[Any]) -> str:

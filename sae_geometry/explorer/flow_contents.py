@@ -38,7 +38,6 @@ def read_flow(folder: Path, summary: Mapping[str, Any]) -> Contents:
     """Read the contents of a folder that `sae-geometry flow` wrote, with its summary.
 
     Raises:
-        FileNotFoundError: a table is missing.
         ValueError: incomplete or damaged results.
     """
     edges, chains = (read_table(folder, f"{name}.parquet") for name in ("edges", "chains"))
@@ -56,7 +55,7 @@ def flow_contents(edges: pd.DataFrame, chains: pd.DataFrame, summary: Mapping[st
     try:
         names = [str(given["name"]) for given in summary["inputs"].values()]
         if len(names) > MOST_RUNS:
-            raise ValueError(f"a page is made of up to {MOST_RUNS} layers; this flow has {len(names):,}")
+            raise ValueError(f"a page shows up to {MOST_RUNS} layers; this flow has {len(names):,}")
         layers = [_layer(at, name, chains, len(names)) for at, name in enumerate(names)]
         back = edges.rename(columns=dict([*zip(_ENDS, _NEXT_ENDS, strict=True), *zip(_NEXT_ENDS, _ENDS, strict=True)]))
         both = pd.concat([edges, back]).sort_values("cosine", ascending=False, kind="stable")

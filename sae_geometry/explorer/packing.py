@@ -33,7 +33,6 @@ class Packed:
 
     Attributes:
         where: JavaScript type, offset in bytes and length of each array.
-        buffer: the bytes.
         texts: the distinct tokens, and an explanation per row; empty lists without labels.
     """
 
@@ -59,8 +58,6 @@ def pack(table: pd.DataFrame, names: Sequence[str], letters: Sequence[str], *, i
 
     Args:
         table: as in `Embedding.to_pandas`.
-        names: the runs.
-        letters: the regions.
         in_chains: whether runs are layers and one-to-one partners chains through them. The page then follows the chains
             itself, and single_k has the partners in the next layer only; nearest_k is −2 where it is on the chain.
 

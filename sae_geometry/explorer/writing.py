@@ -28,12 +28,7 @@ SCRIPTS = (
 
 
 def page(contents: Contents) -> str:
-    """Return a self-contained HTML page that embeds plotly.js and the packed arrays, compressed.
-
-    Raises:
-        ImportError: plotly is not installed.
-        ValueError: see `pack`.
-    """
+    """Return a self-contained HTML page that embeds plotly.js and the packed arrays, compressed."""
     plotly = require_plotly()
     about = contents.about()
     letters = [region["letter"] for region in about["regions"]]
@@ -56,11 +51,7 @@ def page(contents: Contents) -> str:
 
 
 def require_plotly() -> str:
-    """Return the source of plotly.js from the plotly package.
-
-    Raises:
-        ImportError: plotly is not installed.
-    """
+    """Return the source of plotly.js from the plotly package."""
     return str(require("plotly.offline", "interactive", "the explorer").get_plotlyjs())
 
 

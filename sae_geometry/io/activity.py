@@ -1,4 +1,4 @@
-"""Which latents fire, and how often."""
+"""Firing of latents: which are alive, and how often they fire."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sae_geometry.io.weights import MAX_NAMED, checked_vector, plain_tensor, som
 
 @dataclass(frozen=True)
 class Alive:
-    """Which latents fire, and the source of that information.
+    """Numbers of latents that fire and of those that do not, with the source of that information.
 
     Attributes:
         source: description of the source; "unknown" if there is none.

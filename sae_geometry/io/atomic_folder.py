@@ -33,7 +33,6 @@ def check_folder(folder: Path, overwrite: bool = False) -> None:
     Raises:
         FileExistsError: the path is a file or lies below one, the folder is not empty and `overwrite` is not set, or it
             is to be overwritten but holds no results that this package wrote.
-        PermissionError: the folder is not writable.
     """
     above = next((p for p in [folder, *folder.parents] if p.exists()), None)
     if above is not None and not above.is_dir():
@@ -52,11 +51,7 @@ def check_folder(folder: Path, overwrite: bool = False) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Refuse a folder that is not writable, before any work is done.
-
-    Raises:
-        PermissionError: the folder is not writable.
-    """
+    """Refuse a folder that is not writable, before any work is done."""
     if not os.access(folder, os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, "may not be written to; give another folder with -o", str(folder))
 
@@ -67,9 +62,6 @@ def fresh_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
 
     If the block raises, `folder` is unchanged. Files that are not part of the earlier results stay; one whose name is
     needed is renamed (`NAME.old`).
-
-    Raises:
-        FileExistsError: see `check_folder`.
     """
     check_folder(folder, overwrite)
     folder = folder.resolve()

@@ -26,15 +26,15 @@ def or_dash(value: float, form: str) -> str:
 
 
 def percent(share: float) -> str:
-    """Format a share: "40.6 %"; one that is not zero and rounds to less is "< 0.1 %"; a dash where it is nan.
+    """Format a share: "40.6%"; one that is not zero and rounds to less is "< 0.1%"; a dash where it is nan.
 
     Example:
         >>> percent(0.4064), percent(0.0), percent(1e-6)
-        ('40.6 %', '0.0 %', '< 0.1 %')
+        ('40.6%', '0.0%', '< 0.1%')
     """
     if 0 < share < 0.0005:
-        return "< 0.1 %"
-    return "–" if math.isnan(share) else f"{100 * share:.1f} %"
+        return "< 0.1%"
+    return "–" if math.isnan(share) else f"{100 * share:.1f}%"
 
 
 def read_only(array: np.ndarray) -> np.ndarray:

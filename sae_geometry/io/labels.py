@@ -22,7 +22,7 @@ _MOST_BYTES = 1 << 30
 
 @dataclass(frozen=True, eq=False)
 class Labels:
-    """What is known of what latents mean. A label never changes a number.
+    """Labels of latents: tokens, explanations, the user's own columns. A label never changes a number.
 
     Attributes:
         frame: one row per labeled latent; the index `latent_id` holds original ids, ascending, each once.

@@ -50,7 +50,6 @@ def read_table(folder: Path, name: str) -> pd.DataFrame:
     """Return the table in a parquet file of a results folder, after a check of its size.
 
     Raises:
-        FileNotFoundError: no such file.
         ValueError: the file is damaged, is not a table of results, or would take far more memory than its size.
     """
     import pandas as pd
@@ -66,11 +65,7 @@ def read_table(folder: Path, name: str) -> pd.DataFrame:
 
 
 def _check_bounds(file: IO[bytes]) -> None:
-    """Refuse a parquet file whose table would be too large for the file, by its footer and its distinct texts.
-
-    Raises:
-        ValueError: the table would be too large.
-    """
+    """Refuse a parquet file whose table would be too large for the file, by its footer and its distinct texts."""
     import pyarrow.parquet as pq
 
     most = _ALWAYS + _TIMES * file.seek(0, 2)

@@ -38,7 +38,6 @@ def open_inside(folder: Path, name: str, most: int | None = None) -> IO[bytes]:
         most: size limit in bytes.
 
     Raises:
-        FileNotFoundError: no such file.
         ValueError: the file is a link, is reached through one, is not a plain file, or is too large.
 
     Example:
@@ -61,7 +60,6 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
     """Return the JSON object in a file of a results folder.
 
     Raises:
-        FileNotFoundError: no such file.
         ValueError: the file is not a JSON object, is nested too deeply, or `open_inside` refuses it.
     """
     return _object(_root(folder, name), name)

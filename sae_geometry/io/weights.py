@@ -23,7 +23,7 @@ def plain_tensor(values: Any, what: str) -> Tensor:
     """Return values as a plain tensor of real or complex numbers; unsigned whole numbers become signed.
 
     Raises:
-        ValueError: masked, sparse, quantised, not numbers, or of a type that torch does not have.
+        ValueError: masked, sparse, quantized, not numbers, or of a type that torch does not have.
     """
     kind = f"{type(values).__name__} of {str(getattr(values, 'dtype', 'no type'))[:40]}"
     t = None

@@ -30,7 +30,7 @@ class AuditError(RuntimeError):
 
 @dataclass(frozen=True)
 class Audit:
-    """What was checked, and the largest error of a listed score as a share of ε."""
+    """Numbers of scores, rows and columns checked, and the largest error of a listed score as a share of ε."""
 
     n_listed: int
     worst_share_of_epsilon: float

@@ -1,4 +1,4 @@
-"""Which sweeps an answer came from: each one made while a ledger is open leaves its screen, and why it was chosen."""
+"""Record of the sweeps behind an answer: the screen of each one made while a ledger is open, and why it was chosen."""
 
 from __future__ import annotations
 

@@ -40,14 +40,13 @@ class Limits:
 
 @dataclass(frozen=True)
 class Settings:
-    """What `sae_geometry.settings` sets.
+    """Values that `sae_geometry.settings` sets.
 
     Attributes:
         memory: bytes that a sweep may take above its inputs; None means the device's default.
         device: where `load` puts a dictionary: "auto" is a GPU if there is one; None is the CPU.
         offline: whether the network is left alone.
         cache: folder of downloads; None means $SAE_GEOMETRY_CACHE, or else the user's cache folder.
-        limits: of requests.
         runner: computes sweeps (`kernels.types.Runner`); None means this process.
         sweeps: the open ledger of finished sweeps, by screen, reason and device; None records none.
     """
@@ -107,11 +106,7 @@ def as_bytes(size: int | str) -> int:
 
 
 def torch_device() -> str:
-    """Return the torch device of the settings.
-
-    Raises:
-        ValueError: it is not available here.
-    """
+    """Return the torch device of the settings."""
     device = current().device or "cpu"
     if device == "cpu":
         return device

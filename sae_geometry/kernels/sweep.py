@@ -149,7 +149,7 @@ def sweep(
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """What a sweep would do: the screen and why, its blocks and threads, and the bytes it would take."""
+    """Plan of a sweep: the screen and why, its blocks and threads, and the bytes it would take."""
 
     screen: str
     why: str
@@ -169,9 +169,6 @@ def plan_sweep(
     memory: int | None = None,
 ) -> SweepPlan:
     """Return what `sweep` with these arguments would do, without doing it (a sample of rows is tried where it would).
-
-    Raises:
-        ValueError: as `sweep` does.
 
     Example:
         >>> import torch
@@ -275,7 +272,7 @@ def _check(a: Tensor, b: Tensor | None, k: int, columns: bool, bias: Tensor | No
         if x.ndim != 2 or x.shape[0] == 0 or x.shape[1] == 0:
             raise ValueError(f"{name} must be [rows, width] and not empty; got shape {tuple(x.shape)}")
         if x.dtype != torch.float32:
-            raise ValueError(f"{name} must be float32, the type of normalised directions; got {x.dtype}")
+            raise ValueError(f"{name} must be float32, the type of normalized directions; got {x.dtype}")
         if x.device.type == "mps":
             raise ValueError(f"{name} is on MPS, which has no float64: move it to the CPU with .to('cpu')")
         norms.append(row_norms(x))

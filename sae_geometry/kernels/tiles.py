@@ -27,15 +27,13 @@ class Tile:
 WORTH = 16_384  # rows from which another tile pays: each prepares all of B, measured to cost as much as 2,700 rows
 TILES_A_WORKER = 4
 LEAST = 256  # rows of a tile
-_MOST = 32_768  # rows of a tile: what is lost with a worker, and what a worker must hold lists of
+_MOST = 32_768  # most rows of a tile, which bounds the work lost with a worker and the lists it holds
 
 
 def pieces_for(n: int, workers: int, worth: int = WORTH) -> int:
     """Return the number of tiles for n rows: as many as pay, at least one per worker, none too large.
 
     Args:
-        n: number of rows.
-        workers: number of workers.
         worth: rows from which another tile pays; 0 always makes four tiles per worker.
 
     Example:
@@ -53,9 +51,7 @@ def cut(n: int, m: int | None, pieces: int, *, least: int = 1) -> list[Tile]:
     are final. Within one dictionary (m None) both sides are cut, and every pair i < j is in one tile.
 
     Args:
-        n: number of rows of A.
         m: number of rows of B; None for within A.
-        pieces: number of tiles to aim for.
         least: minimum number of rows per tile, if there are that many.
 
     Example:

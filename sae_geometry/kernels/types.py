@@ -31,7 +31,7 @@ class Best:
 
 @dataclass(frozen=True)
 class Scoring:
-    """How the exact score follows from the exact inner product, and whether a row may pair with itself."""
+    """Rule by which the exact score follows from the exact inner product; `exclude_self` bars pairs with oneself."""
 
     absolute: bool = False
     column_bias: Tensor | None = None
@@ -45,7 +45,7 @@ class Scoring:
 
 @dataclass(frozen=True)
 class SweepReport:
-    """How a sweep was run: enough to say why its answer can be trusted and what it cost.
+    """Report of a sweep: how it was run, why its answer can be trusted, and what it cost.
 
     epsilon: the largest bound on the error of a score that decisions started from. rows_redone, cols_redone: how many
     could not be certified from their shortlists and were swept again. memory: the bytes it was to stay below.
@@ -80,7 +80,7 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Shortlist:
-    """What may be among the best of each row, and what is known of the rest.
+    """Candidates for the best of each row, with a bound on all others.
 
     scores: float32 [n, K] screened scores, in any order; indices: int64 [n, K], −1 (score −inf) where there is none.
     epsilon: float64 [n], bounds |screened − exact| of every listed score of the row.
@@ -95,7 +95,7 @@ class Shortlist:
 
 @dataclass(frozen=True)
 class Task:
-    """What a screen is asked: shortlists fit for the `k` best of A's rows and, if `columns`, of B's.
+    """Task of a screen: shortlists fit for the `k` best of A's rows and, if `columns`, of B's.
 
     `b is None` means within A: self is excluded by index, and only one triangle of blocks is computed, each block
     serving its rows and its columns. The score is ⟨a, b⟩, |⟨a, b⟩| if `absolute`, minus `column_bias[j]` if given.

@@ -1,9 +1,7 @@
-"""What latents mean: tokens that they write towards, explanations, and labels of the user."""
+"""Labels of latents: the tokens they promote, explanations, and the user's own columns."""
 
 from sae_geometry.io.labels import Labels
 from sae_geometry.labels.label_file import read_labels
 from sae_geometry.labels.model import read_unembedding
 from sae_geometry.labels.tokens import TokenReading, read_tokens
 from sae_geometry.labels.unembedding import Unembedding
-
-__all__ = ["Labels", "TokenReading", "Unembedding", "read_labels", "read_tokens", "read_unembedding"]

@@ -38,13 +38,11 @@ def with_labels(
     Args:
         dictionaries: with distinct names.
         context: offline mode and callbacks; what was used is said there.
-        unembed: address of the model.
         given: of each table [NAME=]FILE, [NAME=]FOLDER or [NAME=]neuronpedia[:MODEL/SOURCE].
         allow_mismatch: permit an export of another layer or site than the dictionary's; a note then says so.
 
     Raises:
         ValueError: a table that fits none or several of the runs, or is of another dictionary.
-        SourceError: nothing there, or unreachable.
     """
     labeled = list(dictionaries)
     for text in given:
@@ -83,17 +81,13 @@ class LabelEach:
             if place == text and (unknown or _LABEL.fullmatch(text) is not None):
                 continue
             if place == text != _NEURONPEDIA and text in self.used:
-                raise ValueError(f"--labels {text}: labels of which run? Give --labels {d.name}={text} for {d.name!r}")
+                raise ValueError(f"--labels {text} names no run: give --labels {d.name}={text} for {d.name!r}")
             d = _with_table(d, place, self.context, self.allow_mismatch)
             self.used.add(text)
         return d
 
     def require_used(self) -> None:
-        """Check that every table was for one of the dictionaries.
-
-        Raises:
-            ValueError: it was for none.
-        """
+        """Check that every table was for one of the dictionaries."""
         unused = [text for text in self.given if text not in self.used]
         if unused:
             raise ValueError(f"--labels {unused[0]} is of none of the dictionaries: NAME=TABLE needs the name of one")
@@ -142,9 +136,6 @@ def _elsewhere(d: Dictionary, source: str, allow_mismatch: bool) -> list[str]:
     """Return a note if a source of Neuronpedia is of another layer or site, as far as LAYER-NAME and hook point tell.
 
     The stream after layer 5 is the stream before layer 6, and either number stands for it.
-
-    Raises:
-        ValueError: it is, and `allow_mismatch` is not set.
     """
     place, words = place_key(d), re.split("[-_]", source.partition("/")[2].casefold())
     layer = None if place is None else layer_named(place)

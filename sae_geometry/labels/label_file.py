@@ -64,7 +64,7 @@ def read_labels(path: str | Path, source: str | None = None) -> Labels:
         raise ValueError(f"{file.name} has {file.stat().st_size:,} bytes, more than labels need")
     reader = _READERS.get(file.suffix.lower())
     if reader is None:
-        raise ValueError(f"{file.name} ends in none of .csv, .parquet, .jsonl: labels are one of these")
+        raise ValueError(f"{file.name} is not a .csv, .parquet or .jsonl file, which labels come in")
     try:
         with file.open("rb") as f:
             frame = reader(f)

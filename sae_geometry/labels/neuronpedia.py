@@ -32,7 +32,7 @@ class ExportError(ValueError):
 
 @dataclass(frozen=True)
 class Export:
-    """What an export says of the latents of one dictionary.
+    """Contents of an export for the latents of one dictionary.
 
     Attributes:
         source: "MODEL/SOURCE".
@@ -47,18 +47,15 @@ class Export:
     others: Mapping[str, int]
 
 
-def read_export(folder: Path, source: str, explainer: str | None = None) -> Export:
-    """Read a downloaded export.
+def read_export(folder: Path, source: str) -> Export:
+    """Read a downloaded export, with the explanations of one explainer: the one with most of them.
 
     Args:
         folder: the folder of SOURCE, or one above it that holds MODEL/SOURCE.
         source: "MODEL/SOURCE", which every record must name.
-        explainer: model, or MODEL (METHOD), whose explanations to take; by default the one with most of them, never a
-            mixture.
 
     Raises:
-        ExportError: nothing there, a missing batch, a truncated or damaged file, records of another source, or an
-            explainer who wrote none.
+        ExportError: no export, a missing batch, a truncated or damaged file, or records of another source.
     """
     root = folder / source if (folder / source).is_dir() else folder
     kinds = sorted(p for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
@@ -77,7 +74,7 @@ def read_export(folder: Path, source: str, explainer: str | None = None) -> Expo
     sources |= dict.fromkeys(columns, f"Neuronpedia, {source}")
     chosen, others = None, dict[str, int]()
     if explained:
-        table, chosen, others = _explanations(explained, source, explainer)
+        table, chosen, others = _explanations(explained, source)
         columns["explanation"] = table
         sources["explanation"] = f"Neuronpedia, {source}, by {chosen}"
     frame = pd.DataFrame({name: pd.Series(values) for name, values in columns.items()})
@@ -123,12 +120,10 @@ def _take_feature(columns: dict[str, dict[int, Any]], record: Mapping[str, Any])
 def _put(columns: dict[str, dict[int, Any]], name: str, latent: int, value: Any) -> None:
     seen = columns.setdefault(name, {})
     if seen.setdefault(latent, value) != value:
-        raise ExportError(f"latent {latent} is there twice, with different {name}: {seen[latent]!r:.60}, {value!r:.60}")
+        raise ExportError(f"latent {latent} occurs twice, with different {name}: {seen[latent]!r:.60}, {value!r:.60}")
 
 
-def _explanations(
-    folders: Sequence[Path], source: str, explainer: str | None
-) -> tuple[dict[int, str], str, dict[str, int]]:
+def _explanations(folders: Sequence[Path], source: str) -> tuple[dict[int, str], str, dict[str, int]]:
     """Return one explanation per latent by one explainer, that explainer, and how many each other wrote.
 
     An explainer is a model with its method: one model explains differently from activations and from logits.
@@ -145,10 +140,7 @@ def _explanations(
     if not written:
         raise ExportError(f"the export of {source} holds no explanation")
     counts = {who: len(texts) for who, texts in sorted(written.items())}
-    wanted = [who for who in counts if explainer in (None, who, who.partition(" (")[0])]
-    if not wanted:
-        raise ExportError(f"{explainer!r} explained no latent of {source}; there are {', '.join(counts)}")
-    chosen = max(wanted, key=lambda who: counts[who])
+    chosen = max(counts, key=lambda who: counts[who])
     return written[chosen], chosen, {who: n for who, n in counts.items() if who != chosen}
 
 

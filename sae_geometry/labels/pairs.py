@@ -35,7 +35,6 @@ class PairLabels:
         overlap: float64 [n], share of top tokens that a pair has in common; nan where unknown.
         logits: float64 [n], cosine of the two effects on the logits; nan where unknown.
         sources: what the tokens and explanations are by, one sentence each.
-        names: names of the groups, in order.
     """
 
     table: pd.DataFrame
@@ -62,7 +61,7 @@ class PairLabels:
         return record
 
     def _shares(self, rows: np.ndarray) -> dict[str, Share]:
-        """Return the share that is readable (FDR 5 %), and the share beyond chance, 2 · wins − 1."""
+        """Return the share that is readable (FDR 5%), and the share beyond chance, 2 · wins − 1."""
         found = {}
         if "readable" in self.own:
             known = self.own["readable"][rows].dropna().astype(bool)
@@ -92,7 +91,7 @@ class PairLabels:
         shares = [self._shares((self.table["group"] == name).to_numpy()).get("readable") for name, _ in rows]
         if any(shares):  # one per row above, in the same order
             said = ", ".join("–" if s is None else f"{s.value:.0%} [{s.low:.0%}, {s.high:.0%}]" for s in shares)
-            made.append(f"  readable (FDR 5 %): {said}")
+            made.append(f"  readable (FDR 5%): {said}")
         warned = [f"  ! {text}" for text in self.sources if text.startswith(_DIFFER)]
         return [*made, *(line for text in warned for line in textwrap.wrap(text, 80, subsequent_indent="    "))]
 
@@ -105,7 +104,7 @@ class PairLabels:
         return f"<table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table><ul>{said}</ul>"
 
     def _share_lines(self) -> list[str]:
-        told = {"readable": "readable (FDR 5 %)", "readable_beyond_chance": "readable beyond chance (2 × wins − 1)"}
+        told = {"readable": "readable (FDR 5%)", "readable_beyond_chance": "readable beyond chance (2 × wins − 1)"}
         found = [(name, self._shares((self.table["group"] == name).to_numpy())) for name in self.names]
         lines = []
         for key, words in told.items():
@@ -166,9 +165,7 @@ def pair_labels(
 
     Args:
         table: one row per latent: run, latent_id, cosine, and for pairs partner_run, partner_id (−1 none), significant.
-        dictionaries: the dictionaries, by name.
         groups: group of each row; by default significant and above the threshold, significant, neither.
-        names: names of the groups, in order.
         signed: whether only a positive cosine makes two latents alike.
         threshold: cosine above which two latents are most alike.
     """

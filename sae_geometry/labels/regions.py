@@ -12,7 +12,7 @@ from sae_geometry.dictionary import Dictionary
 
 _MOST = 5  # tokens per region
 _TESTED = 200  # of each region, its most frequent tokens
-_FEWEST = 3  # latents of a region that write towards the token
+_FEWEST = 3  # latents of a region that promote the token
 ALPHA = 0.05
 TEST = (
     f"hypergeometric test of the latents of a region that have the token among their top tokens against the latents of "
@@ -26,7 +26,6 @@ class Mark:
     """A token that marks a region.
 
     Attributes:
-        token: its text.
         inside, size: latents of the region that have it among their top tokens, and all of them.
         outside, others: the same for the latents of the other regions.
         q_value: of the test in `TEST`.
@@ -49,7 +48,6 @@ def region_marks(
 
     Args:
         letters: object [N], region of each point; None outside all.
-        dictionaries: the runs.
         owner, latent_id: int64 [N], run and original id of each point.
     """
     from scipy.stats import false_discovery_control, hypergeom

@@ -1,4 +1,4 @@
-"""Tokens that latents write towards: the effect of each decoder direction on the vocabulary, and its significance."""
+"""Tokens that latents promote: the effect of each decoder direction on the vocabulary, and its significance."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class TokenReading(Answer):
 
     @property
     def readable(self) -> np.ndarray:
-        """Return bool [n]: nearer to some token than chance, at a false discovery rate of 5 %; none where unknown."""
+        """Return bool [n]: nearer to some token than chance, at a false discovery rate of 5%; none where unknown."""
         return self._column("readable").astype(bool)
 
     @property
@@ -126,7 +126,9 @@ class TokenReading(Answer):
         """Return the figure that `save` draws; none where cosines to the tokens are unknown."""
         from sae_geometry import plots
 
-        return {"tokens": plots.tokens_figure(self)} if len(self.nearest) else {}
+        return (
+            {"tokens": plots.figure_of(lambda ax: plots.tokens_ecdf(self, ax), 3.25, 2.8)} if len(self.nearest) else {}
+        )
 
     @property
     def method(self) -> str:
@@ -137,7 +139,7 @@ class TokenReading(Answer):
             return said
         return (
             f"{said} A latent is readable if its largest cosine to a token's direction beats the one of {name} "
-            f"{methods.TURNED}, at a false discovery rate of 5 % (target-decoy competition with the knockoff+ "
+            f"{methods.TURNED}, at a false discovery rate of 5% (target-decoy competition with the knockoff+ "
             f"threshold). {methods.EXACT}"
         )
 
@@ -146,7 +148,7 @@ class TokenReading(Answer):
         lines = [f"Tokens of {self.dictionary.name!r} by {shown(self.labels.sources['tokens'])}"]
         if len(self.readable):
             lines.append(
-                f"  readable (FDR 5 %)  {self.readable.mean():.1%} of {len(self.readable):,} latents; beyond chance "
+                f"  readable (FDR 5%)  {self.readable.mean():.1%} of {len(self.readable):,} latents; beyond chance "
                 f"{self.beyond.value:.1%} [{self.beyond.low:.1%}, {self.beyond.high:.1%}]"
             )
             frame = frame.sort_values(["readable", "token_cosine"], ascending=False, kind="stable")
@@ -166,7 +168,7 @@ def read_tokens(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> TokenReading:
-    """Read the tokens that each latent's decoder direction writes towards.
+    """Read the tokens that each latent's decoder direction promotes.
 
     Args:
         a: anything `compare` takes: n directions of width d in the residual stream.

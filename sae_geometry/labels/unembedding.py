@@ -62,7 +62,6 @@ class Unembedding:
             tokens: texts by id; rows without a text ("" or beyond the list) are padding and left out. Ids if None.
             gain: [d], the final norm's gain; ones if None.
             layer_norm: whether the final norm removes the mean of its input.
-            name: where the weights come from.
             weight_name, gain_name: their names, for `how`.
             biases: names of the biases of the output and the final norm, which are left out.
 

@@ -86,7 +86,6 @@ class Assignment:
         cosine: float64 [n], the signed canonical score of each matched pair, nan for none.
         method: "mutual", "greedy" or "optimal".
         absolute: whether pairs were ranked by |cosine|.
-        n_matched: number of matched pairs.
         total: sum of the ranking scores (cosine or |cosine|), rounded once.
         certificate: the optimality bound; "optimal" only.
     """
@@ -108,6 +107,12 @@ class Assignment:
     def interrupted(self) -> bool:
         """Return whether Ctrl-C ended the matching before it was proven."""
         return self.certificate is not None and self.certificate.stopped == "interrupted"
+
+    def completed(self) -> Assignment:
+        """Return the matching itself; raise KeyboardInterrupt if Ctrl-C ended it, since it is not the optimal one."""
+        if self.interrupted:
+            raise KeyboardInterrupt
+        return self
 
     def reverse(self, m: int) -> tuple[Int64[np.ndarray, " m"], Float64[np.ndarray, " m"]]:
         """Return the row of A matched to each of B's m rows, −1 for none, and the signed score, nan for none."""

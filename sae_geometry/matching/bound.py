@@ -24,7 +24,7 @@ class Terms:
 
     @classmethod
     def of(cls, n: int, m: int, min_similarity: float | None) -> Terms:
-        """Return the terms of matching n rows with m columns."""
+        """Return the options to stay unmatched, for n rows and m columns."""
         if min_similarity is not None:
             return cls(float(min_similarity), 0.0)
         return cls(0.0 if n > m else -math.inf, 0.0 if n < m else -math.inf)
@@ -62,7 +62,6 @@ def gap_of(
         score: float64 [n], the score of each row's pair, nan where it has none.
         upper: float64 [n], r_i or anything above.
         v: float64 [m], the columns' prices, at or above the column option.
-        terms: the outside options.
     """
     if terms.column_option > -math.inf and v.size and float(v.min()) < terms.column_option:
         raise ValueError(f"a column that may stay unmatched has a price below {terms.column_option}: {float(v.min())}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 OneToOne = Literal["mutual", "greedy", "optimal"]
-MatchingName = Literal["nearest", "mutual", "greedy", "optimal"]
+MatchingName = Literal["nearest", OneToOne]
 On = Literal["decoder", "encoder", "both"]
 
 THRESHOLD = 0.7  # a similarity above which a latent counts as found again, as in Paulo & Belrose (2025)

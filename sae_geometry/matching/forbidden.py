@@ -1,4 +1,4 @@
-"""How much the total of an optimal matching falls if one of its pairs is forbidden, bounded by its dual prices."""
+"""Fall of the total of an optimal matching if one of its pairs is forbidden, bounded by its dual prices."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ def loss_if_forbidden(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"], made: As
     The proven gap of the matching is subtracted, so a bound of 0 means that another matching may be as good.
 
     Args:
-        a, b: the operands that were matched.
         made: their optimal matching, with its certificate.
 
     Raises:

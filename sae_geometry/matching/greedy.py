@@ -62,10 +62,7 @@ def greedy_partners(
     again among the unmatched only. Memory is that of the lists.
 
     Args:
-        a, b: float32 [n, d] and [m, d].
-        absolute: score |cosine|.
         nearest: a finished two-sided sweep of a against b, any k, used as the first lists.
-        threads: CPU threads of the sweeps.
         progress: called with the share of pairs joined, in [0, 1].
 
     Returns:
@@ -132,7 +129,7 @@ def _ask_again(
     Returns the number of pairs swept.
     """
     ask_rows, ask_cols = rows.spent(free_rows), cols.spent(free_cols)
-    assert ask_rows.size + ask_cols.size > 0, "the best remaining pair is dominant, so somebody's list was spent"
+    assert ask_rows.size + ask_cols.size > 0, "the best remaining pair is dominant, so some list is exhausted"
     free_a, free_b = take_rows(a, free_rows), take_rows(b, free_cols)
     each = ask_rows.size * free_cols.size + ask_cols.size * free_rows.size
     if each >= free_rows.size * free_cols.size:

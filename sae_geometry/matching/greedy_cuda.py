@@ -77,7 +77,6 @@ def join_dominant_cuda(
     Copies the lists to the GPU and the answer back (a few megabytes at 46,080 latents), and audits the answer.
 
     Raises:
-        ImportError: CuPy is not installed.
         RuntimeError: the answer is not one that rounds of dominant pairs can leave.
     """
     cupy = require("cupy", "cu13", "greedy matching on a GPU")

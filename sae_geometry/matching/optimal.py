@@ -108,7 +108,7 @@ class _Run:
         self.start = time.perf_counter()
 
     def go(self, nearest: Sweep | None) -> _Run:
-        """Iterate until proven, out of budget, or interrupted (Ctrl-C is honoured after the first sweep)."""
+        """Iterate until proven, out of budget, or interrupted (Ctrl-C is respected after the first sweep)."""
         lists = self._list_candidates(nearest)
         try:
             self._list_a_matching(lists)

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Float64, Int64
 
 from sae_geometry.matching.assignment import Assignment
-from sae_geometry.matching.defaults import THRESHOLD
 
 THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(20))
 
@@ -37,55 +36,37 @@ class SharedCurve:
     n_pairs: int
 
 
-def shared_latents(decoder: Assignment, encoder: Assignment, t: float = THRESHOLD) -> Bool[np.ndarray, " n"]:
-    """Return bool [n]: one-to-one decoder score > t *and* encoder score > t, without comparing the partners.
+def shared_curve(
+    decoder: Assignment, encoder: Assignment, *, n_columns: int, thresholds: Sequence[float] = THRESHOLDS
+) -> SharedCurve:
+    """Count the shared latents of Paulo & Belrose (2025), who take t = 0.7, over a range of thresholds.
 
-    The definition of G. Paulo, N. Belrose, Sparse autoencoders trained on the same data learn different features
-    (2025), with t = 0.7. Scores are cosines, or absolute cosines if the matchings are absolute. `same_partner` says
-    where the two matchings also agree.
+    A latent is shared if its decoder score *and* its encoder score exceed t. Scores are cosines, or absolute cosines if
+    the matchings are absolute.
 
     Args:
-        decoder, encoder: one-to-one matchings of the same two dictionaries, made on decoders and on encoders.
-        t: the threshold, strict.
+        decoder, encoder: one-to-one matchings of the same two dictionaries, by decoder and by encoder.
+        n_columns: m, the latents of B.
+        thresholds: values of t, in any number and order.
 
     Raises:
         ValueError: matchings of different numbers of latents, or one signed and one absolute.
 
     Example:
         >>> import torch
-        >>> from sae_geometry.matching import match, shared_latents
+        >>> from sae_geometry.matching import match, shared_curve
         >>> same = match(torch.eye(2), torch.eye(2), "optimal")
-        >>> shared_latents(same, same).tolist()
-        [True, True]
+        >>> shared_curve(same, same, n_columns=2, thresholds=[0.7]).both.tolist()
+        [2]
     """
-    _check(decoder, encoder)
-    return (np.nan_to_num(decoder.score, nan=-np.inf) > t) & (np.nan_to_num(encoder.score, nan=-np.inf) > t)
-
-
-def same_partner(decoder: Assignment, encoder: Assignment) -> Bool[np.ndarray, " n"]:
-    """Return bool [n]: whether decoder and encoder matchings give the same partner (False where either has none).
-
-    Raises:
-        ValueError: as `shared_latents`.
-    """
-    _check(decoder, encoder)
-    return (decoder.partner == encoder.partner) & (decoder.partner >= 0)
-
-
-def shared_curve(
-    decoder: Assignment, encoder: Assignment, *, n_columns: int, thresholds: Sequence[float] = THRESHOLDS
-) -> SharedCurve:
-    """Count shared latents over a range of thresholds.
-
-    Args:
-        decoder, encoder: as `shared_latents`.
-        n_columns: m, the latents of B.
-        thresholds: values of t, in any number and order.
-
-    Raises:
-        ValueError: as `shared_latents`.
-    """
-    agree = same_partner(decoder, encoder)
+    if decoder.partner.shape != encoder.partner.shape:
+        raise ValueError(
+            f"the matchings are of {decoder.partner.size:,} and {encoder.partner.size:,} latents; "
+            "both must be of the same dictionary"
+        )
+    if decoder.absolute != encoder.absolute:
+        raise ValueError("one matching is of cosines and the other of absolute cosines; make both the same way")
+    agree = (decoder.partner == encoder.partner) & (decoder.partner >= 0)
     levels = np.asarray(thresholds, dtype=np.float64)
     dec = np.nan_to_num(decoder.score, nan=-np.inf)[:, None] > levels
     enc = np.nan_to_num(encoder.score, nan=-np.inf)[:, None] > levels
@@ -98,13 +79,3 @@ def shared_curve(
         same_partner=int(agree.sum()),
         n_pairs=min(agree.size, n_columns),
     )
-
-
-def _check(decoder: Assignment, encoder: Assignment) -> None:
-    if decoder.partner.shape != encoder.partner.shape:
-        raise ValueError(
-            f"the matchings are of {decoder.partner.size:,} and {encoder.partner.size:,} latents; "
-            "both must be of the same dictionary"
-        )
-    if decoder.absolute != encoder.absolute:
-        raise ValueError("one matching is of cosines and the other of absolute cosines; make both the same way")

@@ -50,14 +50,41 @@ def _pop(heap, place, key, size):  # type: ignore[no-untyped-def]
 
 
 @compiled()
+def _augment(x0, best, end_far, end_near, n_done, graph, near, far, scratch, option):  # type: ignore[no-untyped-def]
+    """Match along the path that ends at `end_far`, or leaves `end_near` unmatched, and make its prices tight."""
+    w = graph[2]
+    p, mate, mw = near
+    q, far_mate, far_mw = far
+    dist, via, via_edge, _, _, _, done, seen = scratch
+    for t in range(n_done):
+        q[done[t]] += best - dist[done[t]]
+    z = end_far
+    if end_near >= 0:
+        z = mate[end_near]
+        mate[end_near] = -1
+    while z >= 0:
+        x = via[z]
+        before = mate[x]
+        mate[x] = z
+        far_mate[z] = x
+        mw[x] = w[via_edge[z]]
+        far_mw[z] = mw[x]
+        z = -1 if x == x0 else before
+    # Prices are recomputed from the pairs, so that they stay tight to the last bit after any number of paths.
+    p[x0] = max(mw[x0] - q[mate[x0]], option) if mate[x0] >= 0 else option
+    for t in range(n_done):
+        x = seen[t]
+        p[x] = max(mw[x] - q[mate[x]], option) if mate[x] >= 0 else option
+
+
+@compiled()
 def _search(x0, graph, near, far, scratch, option):  # type: ignore[no-untyped-def]
     """Match the free member x0, or leave one member of its side unmatched, along a shortest path.
 
     Return the number of pairs examined, negative if x0 must be matched and cannot be.
     """
     ptr, idx, w = graph
-    p, mate, mw = near
-    q, far_mate, far_mw = far
+    p, q, far_mate = near[0], far[0], far[1]
     dist, via, via_edge, heap, place, touched, done, seen = scratch
     best, end_far, end_near = np.inf, -1, -1
     if option > -np.inf:
@@ -97,25 +124,7 @@ def _search(x0, graph, near, far, scratch, option):  # type: ignore[no-untyped-d
         if option > -np.inf and d + max(p[x] - option, 0.0) < best:
             best, end_far, end_near = d + max(p[x] - option, 0.0), -1, x
     if best < np.inf:
-        for t in range(n_done):
-            q[done[t]] += best - dist[done[t]]
-        z = end_far
-        if end_near >= 0:
-            z = mate[end_near]
-            mate[end_near] = -1
-        while z >= 0:
-            x = via[z]
-            before = mate[x]
-            mate[x] = z
-            far_mate[z] = x
-            mw[x] = w[via_edge[z]]
-            far_mw[z] = mw[x]
-            z = -1 if x == x0 else before
-        # Prices are recomputed from the pairs, so that they stay tight to the last bit after any number of paths.
-        p[x0] = max(mw[x0] - q[mate[x0]], option) if mate[x0] >= 0 else option
-        for t in range(n_done):
-            x = seen[t]
-            p[x] = max(mw[x] - q[mate[x]], option) if mate[x] >= 0 else option
+        _augment(x0, best, end_far, end_near, n_done, graph, near, far, scratch, option)
     for t in range(n_touched):
         dist[touched[t]] = np.inf
     return looked if best < np.inf else -looked - 1

@@ -26,7 +26,6 @@ def verify(
     Args:
         a, b: the float32 tensors that were matched, [n, d] and [m, d].
         assignment: an optimal matching with its certificate.
-        threads: CPU threads of the sweep.
 
     Returns:
         Gap: value, bound, gap and slack, as recomputed.

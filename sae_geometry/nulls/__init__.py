@@ -18,7 +18,6 @@ from sae_geometry.nulls.competition import (
     undecided,
 )
 from sae_geometry.nulls.controls import (
-    SAME,
     How,
     OwnCache,
     TurnedSweeps,
@@ -30,39 +29,6 @@ from sae_geometry.nulls.controls import (
     with_own,
     within_controls,
 )
-from sae_geometry.nulls.isotropic import cosine_tail, expected_max_cosine, random_directions
+from sae_geometry.nulls.isotropic import expected_max_cosine, random_directions
 from sae_geometry.nulls.one_to_one import Expected, own_pairs, turned_pairs
-from sae_geometry.nulls.turned import Axes, principal_axes, turned, turned_copies
-
-__all__ = [
-    "LISTED",
-    "SAME",
-    "Axes",
-    "Controls",
-    "Expected",
-    "How",
-    "OwnCache",
-    "Share",
-    "TurnedSweeps",
-    "balance",
-    "beyond_controls",
-    "cosine_tail",
-    "crowd",
-    "default_turns",
-    "excess",
-    "expected_max_cosine",
-    "own_pairs",
-    "own_similarities",
-    "pair_controls",
-    "principal_axes",
-    "q_values",
-    "random_directions",
-    "turned",
-    "turned_controls",
-    "turned_copies",
-    "turned_pairs",
-    "turned_sweeps",
-    "undecided",
-    "with_own",
-    "within_controls",
-]
+from sae_geometry.nulls.turned import principal_axes, turned, turned_copies

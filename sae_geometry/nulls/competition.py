@@ -53,7 +53,7 @@ class Controls:
 
 @dataclass(frozen=True)
 class Share:
-    """Share with its 95 % interval (Wilson) for n independent latents; too narrow for clustered latents."""
+    """Share with its 95% interval (Wilson) for n independent latents; too narrow for clustered latents."""
 
     value: float
     low: float

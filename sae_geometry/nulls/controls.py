@@ -63,9 +63,7 @@ def pair_controls(
     """Sweep the controls of A → B and of B → A: B turned as in `turned_controls`, and A·Aᵀ and B·Bᵀ at half the blocks.
 
     Args:
-        a, b: the operands of the comparison.
         swept: the two-sided sweep of `a` against `b`, of `LISTED` partners or more.
-        how: see `How`.
         progress: called with the current step and its completed fraction.
         own: caches of the similarities within A and within B; what they lack is swept and added.
         turns: the sweeps against B turned, where they have been made.
@@ -83,11 +81,7 @@ def pair_controls(
 def turned_sweeps(
     a: Float[Tensor, "n d"], b: Float[Tensor, "m d"], swept: Sweep, how: How, progress: Progress | None = None
 ) -> TurnedSweeps:
-    """Sweep A·B′ᵀ, where B′ is B turned, with as many partners as `swept` lists.
-
-    Args:
-        a, b, swept, how, progress: as in `pair_controls`.
-    """
+    """Sweep A·B′ᵀ, where B′ is B turned, with as many partners as `swept` lists."""
     axes, k = principal_axes(b), swept.rows.score.shape[1]
     tick = None if progress is None else lambda share: progress("turned control", share)
 
@@ -112,9 +106,6 @@ def turned_controls(
 
     The rows of A·B′ᵀ hold A's decoys. The columns hold B's: B′ = B R and R is its own inverse, so they are A turned, as
     B sees it. Up to 4,096 latents per side, two more turns give the spread of their means.
-
-    Args:
-        a, b, swept, how, progress, turns: as in `pair_controls`.
     """
     assert swept.cols is not None
     made = (turns or turned_sweeps(a, b, swept, how, progress)).sweeps
@@ -125,9 +116,7 @@ def within_controls(a: Float[Tensor, "n d"], swept: Sweep, how: How, progress: P
     """Sweep the only control of A's latents among themselves: A turned.
 
     Args:
-        a: the rows.
         swept: the sweep within `a`, of `LISTED` partners or more.
-        how, progress: as in `pair_controls`.
     """
     return turned_controls(a, a, replace(swept, cols=swept.rows), how, progress)[0]
 

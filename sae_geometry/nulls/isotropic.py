@@ -52,17 +52,6 @@ def _expected_max(n_candidates: int, d_in: int, absolute: bool) -> float:
     return float((widths * weights / 2).ravel() @ _upper_quantile(tail, d_in, absolute))
 
 
-def cosine_tail(t: np.ndarray | float, d_in: int, *, absolute: bool = False) -> np.ndarray:
-    """Return P(cos ≥ t) (or P(|cos| ≥ t)) for one isotropic direction in R^d_in, d_in ≥ 2; accurate in the far tail."""
-    from scipy.special import betainc
-
-    t = np.asarray(t, dtype=np.float64)
-    if absolute:
-        return np.where(t <= 0, 1.0, betainc((d_in - 1) / 2, 0.5, np.clip(1 - t**2, 0, 1)))
-    half = 0.5 * betainc((d_in - 1) / 2, 0.5, np.clip(1 - t**2, 0, 1))
-    return np.where(t >= 0, half, 1 - half)
-
-
 def _upper_quantile(tail: np.ndarray, d_in: int, absolute: bool) -> np.ndarray:
     """Return t with P(cos ≥ t) = tail."""
     from scipy.special import betaincinv

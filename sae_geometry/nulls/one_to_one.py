@@ -27,7 +27,6 @@ class Expected:
         mean_similarity: mean over pairs, averaged over turns.
         spread: standard deviation over turns; nan for fewer than two.
         n_pairs: number of pairs, averaged over turns.
-        turns: number of measurements.
         share_above: share of the smaller side in pairs above the threshold, averaged over turns; nan if not counted.
     """
 
@@ -63,12 +62,9 @@ def turned_pairs(
     """Match A with B turned, `turns` times, by consecutive seeds.
 
     Args:
-        a, b: the operands of the matching.
-        method: the one-to-one matching.
         turns: number of turns, at least one.
         threshold: similarity above which pairs are counted in `share_above`.
         swept: A swept against B turned, for as many turns as were made; further turns continue its seeds.
-        how: further arguments of `match`.
 
     Raises:
         KeyboardInterrupt: Ctrl-C during a matching.
@@ -76,7 +72,9 @@ def turned_pairs(
     known = TurnedSweeps(principal_axes(b), (), 0) if swept is None else swept
     lists = [*known.sweeps, *repeat(None, turns)]
     others = (turned(b, known.axes, known.seed + t) for t in range(turns))
-    made = [_whole(match(a, other, method, nearest=near, **how)) for other, near in zip(others, lists, strict=False)]
+    made = [
+        match(a, other, method, nearest=near, **how).completed() for other, near in zip(others, lists, strict=False)
+    ]
     above = [float((x.score > threshold).sum()) / min(len(a), len(b)) for x in made]
     return replace(_expected(made), share_above=float(np.mean(above)))
 
@@ -85,11 +83,7 @@ def own_pairs(a: Float[Tensor, "n d"], method: OneToOne, *, scale: float = 1.0, 
     """Match a random half of A's rows with the other half; unknown for fewer than two rows.
 
     Args:
-        a: the rows.
-        method: the one-to-one matching.
         scale: factor that turns their inner products into similarities.
-        seed: seed of the random split.
-        how: further arguments of `match`.
 
     Raises:
         KeyboardInterrupt: Ctrl-C during a matching.
@@ -98,13 +92,7 @@ def own_pairs(a: Float[Tensor, "n d"], method: OneToOne, *, scale: float = 1.0, 
         return Expected.unknown()
     order = torch.randperm(len(a), generator=torch.Generator().manual_seed(seed)).to(a.device)
     half = len(a) // 2
-    return _expected([_whole(match(a[order[:half]] * scale, a[order[half:]], method, **how))])
-
-
-def _whole(made: Assignment) -> Assignment:
-    if made.interrupted:
-        raise KeyboardInterrupt  # an incomplete matching gives no null expectation
-    return made
+    return _expected([match(a[order[:half]] * scale, a[order[half:]], method, **how).completed()])
 
 
 def _expected(made: Sequence[Assignment]) -> Expected:

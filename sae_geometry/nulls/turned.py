@@ -41,9 +41,6 @@ def principal_axes(y: Float[Tensor, "m d"]) -> Axes:
     """Return the axes about which rows can be turned while preserving mean and second moment.
 
     Blocks are multiplied by one thread each and added in order, so the bits do not depend on the number of threads.
-
-    Args:
-        y: float32 rows [m, d] of any norm.
     """
     y = y.detach().cpu()
     m, d = y.shape
@@ -120,10 +117,7 @@ def turned_copies(x: Float[Tensor, "n d"], axes: Axes, turns: int, *, seed: int 
     What lies outside the span of the axes is dropped, since no row of the dictionary sees it.
 
     Args:
-        x: rows of any norm.
-        axes: of the dictionary.
         turns: number of turns T; row t · n + i of the result is vector i under turn t.
-        seed: seed of the signs.
     """
     signs = torch.randint(0, 2, (turns, axes.principal.shape[1]), generator=torch.Generator().manual_seed(seed))
     rows = x.detach().cpu().double()

@@ -1,4 +1,4 @@
-"""How certain each pair is: its margin to the second best on both sides, and the mean over the most certain pairs."""
+"""Certainty of pairs: their margins to the second best on both sides, and the mean over the most certain pairs."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def with_min_margin(m: Matching, certain: Certainty, least: float) -> Matching:
 
 
 def forced_words(m: Matching, certain: Certainty) -> list[str]:
-    """Tell the pairs of an optimal matching that neither side prefers apart from the others; empty for others."""
+    """Describe the pairs of an optimal matching that neither side prefers; empty for other matchings."""
     forced = certain.forced
     if m.method != "optimal" or not forced.any():
         return []

@@ -44,7 +44,7 @@ class PairRecord:
         nearest_above: share of the source's latents whose nearest is above the threshold.
         nearest_above_chance: the same against the target turned.
         chance, own, isotropic: mmcs against the target turned, of the source with itself, and of isotropic directions.
-        significant: share of the source's latents with a significant nearest latent (FDR 5 %).
+        significant: share of the source's latents with a significant nearest latent (FDR 5%).
         beyond: lower bound on the share that no control explains: 2 · wins − 1.
         paired: mean similarity over the one-to-one pairs.
         paired_chance: its null expectation, against the second run turned.
@@ -158,7 +158,7 @@ def _check_matching(
         raise ValueError("its matching has the wrong shape or type")
     rows = np.flatnonzero(partner >= 0)
     if (partner < -1).any() or (partner >= b.n_latents).any() or len(np.unique(partner[rows])) != len(rows):
-        raise ValueError("its matching has partners that are not there, or one for two")
+        raise ValueError("its matching has partners out of range, or one partner twice")
     _check_range(similarity[rows], -1.0, 1.0, "similarity")
     sample = np.random.default_rng().choice(rows, size=min(_SAMPLE, len(rows)), replace=False)
     x, y = operands(_sides(a, sample), _sides(b, partner[sample]), on)

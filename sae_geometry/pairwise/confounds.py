@@ -24,7 +24,7 @@ Verdict = Literal["same", "differs", "unknown", "no sign", "shared"]
 _FAR_ABOVE = 6.0  # threshold in standard errors
 _SPARSER = 1.1  # times as many latents a token
 _BARELY_MOVED = 0.5  # mean cosine of a latent to its initial direction
-_CENTRED = 0.05  # norm of the mean direction below which it has no visible effect on cosines
+_CENTERED = 0.05  # norm of the mean direction below which it has no visible effect on cosines
 _SCALES = ("inputs", "normalize_activations", "activation_scale", "apply_b_dec_to_input", "decoder_norm")
 
 
@@ -33,7 +33,6 @@ class Finding:
     """Result of one check.
 
     Attributes:
-        check: name of the check.
         a, b: value of either side, in words.
         verdict: "same", "differs", "unknown", or for the start of training "shared" or "no sign".
         effect: effect on the result where it differs, is shared, or is unknown.
@@ -67,11 +66,7 @@ class ConfoundAudit:
         return tuple(f for f in self.findings if f.flagged)
 
     def finding(self, check: str) -> Finding:
-        """Return the finding of one check.
-
-        Raises:
-            KeyError: no such check.
-        """
+        """Return the finding of one check."""
         for found in self.findings:
             if found.check == check:
                 return found
@@ -98,9 +93,6 @@ def confound_audit(a: Dictionary, b: Dictionary) -> ConfoundAudit:
     different ids. If the first mean exceeds the second by more than six standard errors, both have the same
     initialization (or one was initialized from the other), and part of their similarity precedes training.
 
-    Args:
-        a, b: dictionaries of one width.
-
     Raises:
         ValueError: dictionaries of different widths.
 
@@ -111,7 +103,7 @@ def confound_audit(a: Dictionary, b: Dictionary) -> ConfoundAudit:
         'shared'
     """
     if a.d_in != b.d_in:
-        raise ValueError(f"dictionaries of one width are audited; got {a.d_in} and {b.d_in}")
+        raise ValueError(f"an audit needs dictionaries of the same width; got {a.d_in} and {b.d_in}")
     return ConfoundAudit(
         a.name,
         b.name,
@@ -127,7 +119,7 @@ def confound_audit(a: Dictionary, b: Dictionary) -> ConfoundAudit:
             _weights(a, b),
             _start(a, b),
             _moved(a, b),
-            _centring(a, b),
+            _centering(a, b),
         ),
     )  # fmt: skip
 
@@ -183,21 +175,21 @@ def _scale(a: Dictionary, b: Dictionary) -> Finding:
         )
         for n, s in zip(norms, said, strict=True)
     ]
-    effect = "directions are normalised, so a common factor changes nothing; a rescaling of single dimensions would"
+    effect = "directions are normalized, so a common factor changes nothing; a rescaling of single dimensions would"
     turned = said[0].get("inputs") != said[1].get("inputs")
     if turned:
         effect = (
             "one was trained on z-scored inputs: each of its coordinates is in units of that coordinate's spread, so "
             "that its directions are turned against the other's"
         )
-    return Finding("normalisation", words[0], words[1], "differs" if differs else "same", effect, turned)
+    return Finding("normalization", words[0], words[1], "differs" if differs else "same", effect, turned)
 
 
 def _widths(a: Dictionary, b: Dictionary) -> Finding:
     chances = [expected_max_cosine(d.n_latents, d.d_in) for d in (a, b)]
     effect = (
         "the nearest of more latents is nearer: isotropic directions would give "
-        f"{chances[1]:.3f} one way and {chances[0]:.3f} the other; compare means corrected for chance"
+        f"{chances[1]:.3f} one way and {chances[0]:.3f} the other; compare chance-adjusted means"
     )
     ratio = max(a.n_latents, b.n_latents) / min(a.n_latents, b.n_latents)
     words = [counted(d.n_latents, "latent") for d in (a, b)]
@@ -208,7 +200,7 @@ def _sparsity(a: Dictionary, b: Dictionary) -> Finding:
     """Check the number of active latents per token."""
     found = [_l0(d) for d in (a, b)]
     words = ["unknown" if value is None else f"{what} {value:.4g}" for what, value in found]
-    effect = "a sparser dictionary explains other features: coarser ones, and fewer of the rare"
+    effect = "a sparser dictionary explains different features: coarser ones, and fewer rare ones"
     values = [value for _, value in found if value is not None]
     if len(values) < 2:
         return Finding("sparsity", words[0], words[1], "unknown", effect, False)
@@ -269,7 +261,7 @@ def _dead_words(d: Dictionary) -> str:
 
 def _weights(a: Dictionary, b: Dictionary) -> Finding:
     same = a.fingerprint == b.fingerprint
-    effect = "these are the same weights: a comparison says nothing but that"
+    effect = "these are the same weights, which is all that a comparison can show"
     words = [d.fingerprint[:8] for d in (a, b)]
     return Finding("weights", words[0], words[1], "same" if same else "differs", effect, same)
 
@@ -302,7 +294,7 @@ def _mean(d: Dictionary) -> Float64[Tensor, " d_in"]:
     return d.directions.cpu().double().mean(dim=0)
 
 
-def _centring(a: Dictionary, b: Dictionary) -> Finding:
+def _centering(a: Dictionary, b: Dictionary) -> Finding:
     means = [_mean(d).numpy() for d in (a, b)]
     lengths = [float(np.linalg.norm(m)) for m in means]
     between = float(means[0] @ means[1])
@@ -310,8 +302,8 @@ def _centring(a: Dictionary, b: Dictionary) -> Finding:
         f"both dictionaries lean the same way: two latents at random have a cosine of {between:+.3f}; the "
         "chance of the turned dictionary takes it into account, the isotropic one does not"
     )
-    leaning = abs(between) > _CENTRED
+    leaning = abs(between) > _CENTERED
     words = [f"mean direction of length {length:.3f}" for length in lengths]
     return Finding(
-        "centring", words[0], words[1], "shared" if leaning else "no sign", effect if leaning else "", leaning
+        "centering", words[0], words[1], "shared" if leaning else "no sign", effect if leaning else "", leaning
     )

@@ -1,4 +1,4 @@
-"""What results record of their inputs."""
+"""Inputs of a question: their descriptions, as results record them, and distinct names."""
 
 from __future__ import annotations
 

@@ -160,7 +160,6 @@ def logit_cosine(pairs: pd.DataFrame, by_name: Mapping[str, Dictionary]) -> np.n
 
     Args:
         pairs: run, latent_id, partner_run, partner_id.
-        by_name: the dictionaries.
     """
     out = np.full(len(pairs), np.nan)
     known = pairs[["run", "partner_run"]].dropna().drop_duplicates()

@@ -166,7 +166,7 @@ class Matching:
 
     @cached_property
     def significant(self) -> np.ndarray:
-        """Return which latents have a significant partner (FDR 5 %), bool [n]."""
+        """Return which latents have a significant partner (FDR 5%), bool [n]."""
         return read_only(self.q_value <= DISCOVERY_RATE)
 
     @property
@@ -218,7 +218,7 @@ class Matching:
         told = " and ".join(f"{s.value:.0%} against the {name} control" for name, s in shares.items())
         return (
             f"{self.source} → {self.target}: among undecided latents the nearest by {quantity(self.on, self.signed)} "
-            f"wins {told}, where a fair control would give 50 %: either they share something weak, or the controls are "
+            f"wins {told}, where a fair control would give 50%: either they share something weak, or the controls are "
             "too weak and too many latents are called significant"
         )
 

@@ -20,7 +20,6 @@ def require_same_space(
     """Check that `a` and `b` share a space, and return one caveat per unknown or allowed mismatch.
 
     Args:
-        a, b: the dictionaries.
         allow_mismatch: permit different models or hook points; the difference is then among the caveats.
         on: compared directions; encoder and decoder of a transcoder live in different spaces.
 
@@ -46,7 +45,7 @@ def require_same_space(
             if not allow_mismatch:
                 raise ValueError(
                     f"{text}; a cosine between them has no meaning unless one was trained from the other's basis: "
-                    "pass allow_mismatch=True (--allow-mismatch) to go on all the same"
+                    "pass allow_mismatch=True (--allow-mismatch) to continue anyway"
                 )
             caveats.append(f"{text} {ALLOWED}")
     if _is_transcoder(a) != _is_transcoder(b):

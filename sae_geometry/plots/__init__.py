@@ -1,12 +1,14 @@
 """Figures for papers. Every function takes `ax=None`, draws on it and returns it; none computes a result.
 
 Draw on axes of your own inside `paper_style()`, so that what you add looks the same; `COLUMN_WIDTH` and `PAGE_WIDTH`
-are in inches. `legend=False` leaves a legend out.
+are in inches. The legend is below the axes where the figure has a layout that makes room for it, else inside them;
+`legend=False` leaves it out.
 
-Similarity figures draw lists of `Matching`; embedding figures draw any object with the attributes of an `Embedding`.
+Similarity figures draw lists of `Matching`; embedding figures draw any object with the attributes of an `Embedding`;
+the others draw the result of their question.
 """
 
-from sae_geometry.plots.agreement import agreement_figure, frequency_figure, frequency_hexbin
+from sae_geometry.plots.agreement import agreement_figure, frequency_hexbin
 from sae_geometry.plots.by_index import by_index_figure, relative_norm_histogram, same_id_histogram
 from sae_geometry.plots.drift import drift_bands
 from sae_geometry.plots.embedding import (
@@ -17,7 +19,7 @@ from sae_geometry.plots.embedding import (
     unmatched_scatter,
 )
 from sae_geometry.plots.flow import flow_bundles, flow_counts, flow_figure
-from sae_geometry.plots.nearest import nearest_figure, nearest_ranks
+from sae_geometry.plots.nearest import nearest_ranks
 from sae_geometry.plots.panels import draw_panels, facet_figure, panel_range, panel_shares
 from sae_geometry.plots.partners import partners_histogram
 from sae_geometry.plots.seeds import (
@@ -40,7 +42,7 @@ from sae_geometry.plots.similarity import (
 from sae_geometry.plots.splitting import children_bars, explained_ecdf, splitting_figure
 from sae_geometry.plots.style import COLUMN_WIDTH, PAGE_WIDTH, figure_of, paper_style, run_colors, save_figure
 from sae_geometry.plots.subspaces import span_curve, span_figure
-from sae_geometry.plots.tokens import tokens_ecdf, tokens_figure
+from sae_geometry.plots.tokens import tokens_ecdf
 
 __all__ = [
     "COLUMN_WIDTH",
@@ -61,10 +63,8 @@ __all__ = [
     "flow_bundles",
     "flow_counts",
     "flow_figure",
-    "frequency_figure",
     "frequency_hexbin",
     "multiplicity_bars",
-    "nearest_figure",
     "nearest_ranks",
     "panel_range",
     "panel_shares",
@@ -89,6 +89,5 @@ __all__ = [
     "span_figure",
     "splitting_figure",
     "tokens_ecdf",
-    "tokens_figure",
     "unmatched_scatter",
 ]

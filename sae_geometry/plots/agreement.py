@@ -22,7 +22,6 @@ from sae_geometry.plots.style import (
 from sae_geometry.plots.text import LABEL_SIZE, SMALLEST, fitting_size, put_legend, put_note, room, shortened
 
 _CELLS = 34
-_FREQUENCY = (COLUMN_WIDTH * 1.15, 3.0)  # inches
 _BAND = 0.085  # margin above and below the cosines for the counts, as a share of their range
 
 
@@ -71,11 +70,6 @@ def agreement_figure(agreement: Any) -> Figure:
 def frequency_hexbin(agreement: Any, ax: Axes | None = None, *, legend: bool = True) -> Axes:
     """Draw decoder cosine to the nearest partner against log firing frequency, with the mean of each quintile.
 
-    Args:
-        agreement: an `Agreement`.
-        ax: axes to draw on; a new figure if None.
-        legend: draw the legend: below where the figure has a layout that makes room for it, else inside the axes.
-
     Raises:
         ValueError: the frequency is unknown.
     """
@@ -83,7 +77,7 @@ def frequency_hexbin(agreement: Any, ax: Axes | None = None, *, legend: bool = T
         raise ValueError(
             f"how often the latents of {agreement.a.name!r} fire is unknown; load a checkpoint that says it"
         )
-    ax = axes_or_new(ax, *_FREQUENCY)
+    ax = axes_or_new(ax, COLUMN_WIDTH * 1.15, 3.0)
     frequency = agreement.a.frequency.cpu().numpy()
     fires = frequency > 0
     cells = ax.hexbin(
@@ -95,23 +89,15 @@ def frequency_hexbin(agreement: Any, ax: Axes | None = None, *, legend: bool = T
     error = np.stack([strata["mean_decoder_cosine"] - strata["low"], strata["high"] - strata["mean_decoder_cosine"]])
     ax.errorbar(
         middle, strata["mean_decoder_cosine"], yerr=error, color=ONE_TO_ONE, marker="o", markersize=3, linewidth=1.0,
-        label="mean, 95 % over latents",
+        label="mean, 95% over latents",
     )  # fmt: skip
     chance = agreement.decoder.a_to_b.chance
     if not np.isnan(chance):
         ax.axhline(chance, color=MUTED, linewidth=0.8, linestyle=(0, (1, 1.5)), label="chance")
     ax.set(xlabel="firing frequency", ylabel="decoder cosine to the nearest")
     _color_bar(cells, ax)
-    put_legend(ax, ax.get_legend_handles_labels()[0], loc="upper left", legend=legend)
+    put_legend(ax, loc="upper left", legend=legend)
     return ax
-
-
-@in_paper_style
-def frequency_figure(agreement: Any) -> Figure:
-    """Draw `frequency_hexbin` as a separate figure."""
-    figure = new_figure(*_FREQUENCY)
-    frequency_hexbin(agreement, ax=figure.subplots())
-    return figure
 
 
 def _counts() -> Any:

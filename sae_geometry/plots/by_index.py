@@ -19,7 +19,7 @@ from sae_geometry.plots.style import (
     in_paper_style,
     new_figure,
 )
-from sae_geometry.plots.text import makes_room, put_legend, put_title, shortened
+from sae_geometry.plots.text import put_caption, put_legend, put_title, shortened
 
 _MOST_LINEAR = 100  # latents in a bin up to which the count is drawn on a linear axis
 _COLORS = {"only A": ONE_TO_ONE, "shared": MUTED, "only B": NEAREST}
@@ -27,12 +27,9 @@ _COLORS = {"only A": ONE_TO_ONE, "shared": MUTED, "only B": NEAREST}
 
 @in_paper_style
 def relative_norm_histogram(found: Any, ax: Axes | None = None, *, legend: bool = True) -> Axes:
-    """Draw the histogram of ‖b‖ / (‖a‖ + ‖b‖), colored by class, with the cuts; large counts are logarithmic.
+    """Draw the histogram of ‖b‖ / (‖a‖ + ‖b‖) of an `IndexComparison`, colored by class, with the cuts.
 
-    Args:
-        found: an `IndexComparison`.
-        ax: axes to draw on; a new figure if None.
-        legend: draw the legend: below where the figure has a layout that makes room for it, else inside the axes.
+    Large counts are drawn on a logarithmic axis.
     """
     ax = axes_or_new(ax, COLUMN_WIDTH, 2.4)
     edges = np.linspace(0, 1, 51).tolist()
@@ -46,9 +43,8 @@ def relative_norm_histogram(found: Any, ax: Axes | None = None, *, legend: bool 
     ax.yaxis.set_major_formatter("{x:,.0f}")
     low, high = found.cuts
     ax.set(xlim=(0, 1), xlabel="relative decoder norm, B / (A + B)", ylabel="latents")
-    if makes_room(ax):
-        ax.set_title(f"dashed: cuts, {low:g} and {high:g}", loc="left", fontsize=7)
-    put_legend(ax, ax.get_legend_handles_labels()[0], legend=legend)
+    put_caption(ax, f"dashed: cuts, {low:g} and {high:g}")
+    put_legend(ax, legend=legend)
     return ax
 
 
@@ -62,8 +58,7 @@ def same_id_histogram(found: Any, ax: Axes | None = None) -> Axes:
     ax.hist(parts, np.linspace(low, 1, 51).tolist(), stacked=True, color=list(_COLORS.values()), alpha=0.85)
     ax.axvline(found.by_chance, color=INK, linewidth=0.9, linestyle=(0, (1, 1.5)))
     ax.set(xlabel="cosine of the same ids", ylabel="latents")
-    if makes_room(ax):
-        ax.set_title("dotted: mean with B turned", loc="left", fontsize=7)
+    put_caption(ax, "dotted: mean with B turned")
     return ax
 
 

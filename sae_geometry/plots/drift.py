@@ -14,21 +14,16 @@ from sae_geometry.plots.text import put_legend, room, shortened, width_of
 
 @in_paper_style
 def drift_bands(drift: Any, ax: Axes | None = None, *, legend: bool = True) -> Axes:
-    """Draw the cosine to the final direction per checkpoint: median, middle 50 % and 90 %, and the share born.
+    """Draw the cosine to the final direction per checkpoint: median, middle 50% and 90%, and the share born.
 
     Checkpoints are evenly spaced on the axis, since they are usually saved at doubling intervals.
-
-    Args:
-        drift: a `Drift`.
-        ax: axes to draw on; a new figure if None.
-        legend: draw the legend: below where the figure has a layout that makes room for it, else inside the axes.
     """
     ax = axes_or_new(ax, COLUMN_WIDTH, 3.2)
     x = np.arange(len(drift.labels))
     low, lower, middle, upper, high = np.quantile(drift.to_final, (0.05, 0.25, 0.5, 0.75, 0.95), axis=1)
     ax.plot(x, middle, color=NEAREST, marker="o", markersize=3, label="median latent")
-    ax.fill_between(x, lower, upper, color=NEAREST, alpha=0.4, linewidth=0, label="middle 50 % of latents")
-    ax.fill_between(x, low, high, color=NEAREST, alpha=0.15, linewidth=0, label="middle 90 % of latents")
+    ax.fill_between(x, lower, upper, color=NEAREST, alpha=0.4, linewidth=0, label="middle 50% of latents")
+    ax.fill_between(x, low, high, color=NEAREST, alpha=0.15, linewidth=0, label="middle 90% of latents")
     born = [(drift.birth <= i).mean() for i in x]
     ax.plot(x, born, color=ONE_TO_ONE, linestyle="--", marker="s", markersize=3,
             label=f"share born (cosine ≥ {drift.threshold:g} from here on)")  # fmt: skip
@@ -37,8 +32,8 @@ def drift_bands(drift: Any, ax: Axes | None = None, *, legend: bool = True) -> A
     ax.set_ylim(min(0.0, float(low.min()) - 0.05), 1.03)
     ax.set_xlabel("checkpoint (samples seen)" if (drift.samples >= 0).any() else "checkpoint")
     ax.set_ylabel("cosine to final direction")
-    short = ["median", "middle 50 %", "middle 90 %", "share born"]
-    put_legend(ax, ax.get_legend_handles_labels()[0], short=short, loc="lower right", legend=legend)
+    short = ["median", "middle 50%", "middle 90%", "share born"]
+    put_legend(ax, short=short, loc="lower right", legend=legend)
     return ax
 
 

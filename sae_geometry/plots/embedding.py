@@ -79,7 +79,6 @@ def embedding_scatter(
     """Draw a scatter of an embedding, in shuffled order, rasterized inside vector files.
 
     Args:
-        embedding: an `Embedding`.
         ax: axes to draw on; a new figure if None.
         style: "okabe-ito", or "e2e" for the end-to-end paper's colors by kind.
         color: "owner": the run; "max-cosine": to the nearest latent of any other run; "matched": whether there is a
@@ -89,9 +88,6 @@ def embedding_scatter(
         evidence: print parameters and evidence under axes whose figure has a layout that makes room for them.
         threshold: for the color "matched".
         legend: draw the legend: over the axes where there is such a layout, else inside them.
-
-    Raises:
-        ValueError: see `check_colors`.
     """
     check_colors([color], embedding.dictionaries)
     ax = axes_or_new(ax, COLUMN_WIDTH, COLUMN_WIDTH + 0.4)
@@ -105,7 +101,7 @@ def embedding_scatter(
         _by_value(embedding, ax, color, legend)
     if evidence:
         p = embedding.params
-        said = f"UMAP, exact cosine neighbours (k = {p['n_neighbors']}), seed {p['seed']}, {p['backend']}"
+        said = f"UMAP, exact cosine neighbors (k = {p['n_neighbors']}), seed {p['seed']}, {p['backend']}"
         _write_under(ax, [said, *embedding.evidence.lines()])
     return ax
 
@@ -132,7 +128,7 @@ def runs_figure(embedding: Any, style: str = "okabe-ito") -> Figure:
         ax.set_visible(False)
     more = len(embedding.names) - len(names)
     if more:
-        put_note(figure, f"and {counted(more, 'run')} more, in grey here")
+        put_note(figure, f"and {counted(more, 'run')} more, in gray here")
     return figure
 
 
@@ -257,7 +253,7 @@ def _by_region(e: Any, ax: Axes) -> None:
             points = e.coords[region.members].astype(float)
             centers[at] = points[np.square(points - centers[at]).sum(axis=1).argmin()]
     _letters(ax, [r.letter for r in regions], centers)
-    note = f"{counted(len(regions), 'region')}, {e.regions.how}; grey: in none ({1 - e.regions.share_inside:.0%})"
+    note = f"{counted(len(regions), 'region')}, {e.regions.how}; gray: in none ({1 - e.regions.share_inside:.0%})"
     words = "; ".join(f"{r.letter} {' '.join(m.token for m in r.marks[:3])}" for r in regions if r.marks)
     if makes_room(ax):
         lines = [wrapped(note, _wide(ax), 7), *([wrapped(f"tokens: {words}", _wide(ax), 7)] if words else [])]

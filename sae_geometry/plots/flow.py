@@ -12,7 +12,7 @@ from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 
 from sae_geometry.plots.style import INK, MUTED, PAGE_WIDTH, axes_or_new, in_paper_style, new_figure
-from sae_geometry.plots.text import makes_room, put_legend, room, wrapped
+from sae_geometry.plots.text import put_caption, put_legend
 
 _BAR = 0.12  # half the width of a layer's column, in layers
 _TAIL = 0.2  # length of a bundle of deaths
@@ -49,24 +49,17 @@ def flow_bundles(flow: Any, ax: Axes | None = None) -> Axes:
     ax.set_xticks(range(n), flow.layer_names)
     ax.yaxis.set_major_formatter("{x:,.0f}")
     ax.set(xlim=(-0.4, n - 0.6), ylim=(0, tops[-1].max() * 1.02), xlabel="layer", ylabel="latents")
-    if makes_room(ax):
-        said = (
-            f"{alive[0, -1]:,.0f} of {alive[0, 0]:,.0f} latents of layer {flow.layer_names[0]} are still there at "
-            f"layer {flow.layer_names[-1]}; color: layer at which a chain starts; gray: chains that end"
-        )
-        ax.set_title(wrapped(said, room(ax), 7), loc="left", fontsize=7)
+    put_caption(
+        ax,
+        f"{alive[0, -1]:,.0f} of {alive[0, 0]:,.0f} latents of layer {flow.layer_names[0]} are still there at layer "
+        f"{flow.layer_names[-1]}; color: layer at which a chain starts; gray: chains that end",
+    )
     return ax
 
 
 @in_paper_style
 def flow_counts(flow: Any, ax: Axes | None = None, *, legend: bool = True) -> Axes:
-    """Draw births, deaths, splits and merges per step.
-
-    Args:
-        flow: a `Flow`.
-        ax: axes to draw on; a new figure if None.
-        legend: draw the legend: below where the figure has a layout that makes room for it, else inside the axes.
-    """
+    """Draw births, deaths, splits and merges per step."""
     ax = axes_or_new(ax, PAGE_WIDTH, 1.4)
     x = np.arange(len(flow.steps)) + 0.5
     for key, name, style, color in (
@@ -77,7 +70,7 @@ def flow_counts(flow: Any, ax: Axes | None = None, *, legend: bool = True) -> Ax
     ax.set(xlim=(-0.4, len(flow.steps) + 0.4), ylabel="per step")
     ax.set_ylim(bottom=0)
     ax.yaxis.set_major_formatter("{x:,.0f}")
-    put_legend(ax, ax.get_legend_handles_labels()[0], legend=legend)
+    put_legend(ax, legend=legend)
     return ax
 
 

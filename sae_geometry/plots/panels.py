@@ -45,9 +45,6 @@ def draw_panels(
     Args:
         figure: with constrained layout.
         curves: `Matching`s, or objects with the same attributes.
-        labels, colors: one per panel.
-        title: title over the panels.
-        xlabel: label of the horizontal axis.
         low, top: axis limits, to share between columns of panels; derived from the curves if None.
 
     Raises:
@@ -55,7 +52,7 @@ def draw_panels(
     """
     if not curves or not len(curves) == len(labels) == len(colors):
         raise ValueError(
-            f"one label and one colour a panel; got {len(curves)} matchings, {len(labels)} labels, {len(colors)} colors"
+            f"one label and one color a panel; got {len(curves)} matchings, {len(labels)} labels, {len(colors)} colors"
         )
     start = panel_range(curves) if low is None else low
     edges = np.linspace(start, 1.0, PANEL_BINS + 1)

@@ -31,6 +31,7 @@ from sae_geometry.plots.text import (
     SMALLEST,
     fitting_size,
     makes_room,
+    put_caption,
     put_legend,
     put_note,
     room,
@@ -51,9 +52,8 @@ def seeds_heatmap(seeds: Any, what: str = "mmcs", ax: Axes | None = None) -> Axe
     """Draw a matrix of pairs: source in rows, groups in blocks, the null expectation in small print under each value.
 
     Args:
-        seeds: the comparison.
+        seeds: a `SeedComparison`.
         what: "mmcs", "paired" or "shared".
-        ax: axes to draw on; a new figure if None.
 
     Raises:
         ValueError: an unknown matrix.
@@ -166,7 +166,7 @@ def recurrence_bars(seeds: Any, ax: Axes | None = None) -> Axes:
     ax.margins(y=0.12)
     chance = seeds.shared_chance
     known = "" if np.isnan(chance).all() else f"; by chance {_percent(np.nanmax(chance))} in any one run"
-    _say(ax, f"found: one-to-one partner > {seeds.threshold:g}{known}")
+    put_caption(ax, f"found: one-to-one partner > {seeds.threshold:g}{known}")
     return ax
 
 
@@ -193,7 +193,7 @@ def rarefaction_curve(rarefaction: Any, ax: Axes | None = None) -> Axes:
     ax.set(xlabel="runs", ylabel="distinct latents", ylim=(0, None))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.yaxis.set_major_formatter(lambda v, _: f"{v:,.0f}")
-    _say(ax, "95 % intervals; dashed: more runs like these")
+    put_caption(ax, "95% intervals; dashed: more runs like these")
     return ax
 
 
@@ -205,12 +205,6 @@ def recurrence_figure(seeds: Any) -> Figure:
     recurrence_bars(seeds, ax=left)
     rarefaction_curve(seeds.rarefaction, ax=right)
     return figure
-
-
-def _say(ax: Axes, text: str) -> None:
-    """Write what the axes show over them, where the figure makes room for it."""
-    if makes_room(ax):
-        ax.set_title(wrapped(text, room(ax), 7), loc="left", fontsize=7)
 
 
 def _annotate(ax: Axes, matrix: np.ndarray, chance: np.ndarray, is_bound: bool, cell: float) -> None:

@@ -79,10 +79,7 @@ def similarity_ecdf(
     one-to-one matching leaves without a partner lift its curve from the start.
 
     Args:
-        curves: one or more `Matching`.
-        ax: axes to draw on; a new figure if None.
         threshold: the legend gives the share of latents above it.
-        legend: draw the legend: below where the figure has a layout that makes room for it, else inside the axes.
     """
     ax = axes_or_new(ax, COLUMN_WIDTH * 1.25, 3.5)
     drawn = _drawn(curves, threshold)
@@ -99,7 +96,6 @@ def similarity_histogram(
 
     Args:
         curves: one or more `Matching`; the first is filled.
-        ax: axes to draw on; a new figure if None.
         threshold, legend: as in `similarity_ecdf`.
     """
     ax = axes_or_new(ax, COLUMN_WIDTH * 1.25, 3.1)
@@ -112,12 +108,7 @@ def similarity_histogram(
 
 @in_paper_style
 def similarity_figure(curves: Sequence[Matching], *, threshold: float = THRESHOLD) -> Figure:
-    """Draw the figure of a comparison: histogram over ECDF on one horizontal axis.
-
-    Args:
-        curves: one or more `Matching`.
-        threshold: as in `similarity_ecdf`.
-    """
+    """Draw the figure of a comparison: histogram over ECDF on one horizontal axis."""
     drawn = _drawn(curves, threshold)
     figure = new_figure(COLUMN_WIDTH * 1.25, 3.5 + 0.26 * (len(drawn) + len(_chance_handles(drawn))))
     draw_similarity(figure, curves, threshold=threshold)
@@ -145,8 +136,6 @@ def certainty_curve(
 
     Args:
         curves: matchings, each with the margins [n] by which its pairs are ordered; see `Certainty.least`.
-        ax: axes to draw on; a new figure if None.
-        legend: as in `similarity_ecdf`.
     """
     ax = axes_or_new(ax, COLUMN_WIDTH, 2.4)
     margins = {id(m): margin for m, margin in curves}
@@ -165,8 +154,6 @@ def multiplicity_bars(curves: Sequence[Matching], ax: Axes | None = None, *, leg
 
     Args:
         curves: one or two directions of a nearest matching; filled bars for the first, open bars for the second.
-        ax: axes to draw on; a new figure if None.
-        legend: as in `similarity_ecdf`.
     """
     ax = axes_or_new(ax, height=3.2)
     letters = _letters(curves)
@@ -206,8 +193,6 @@ def counting_bars(counting: DoubleCounting, nearest: Matching, ax: Axes | None =
     Args:
         counting: the decomposition of double counting.
         nearest: the nearest matching, for the names and the quantity.
-        ax: axes to draw on; a new figure if None.
-        legend: as in `similarity_ecdf`.
     """
     ax = axes_or_new(ax, COLUMN_WIDTH * 1.15, 2.6)
     means = [c.mean_similarity for c in counting.counts]
@@ -272,7 +257,7 @@ def _chance_handles(drawn: Sequence[Curve]) -> list[Line2D]:
     """Return the legend entries of the vertical lines."""
     handles = []
     if _chances(drawn):
-        words = "vertical, dashed, in the colour of a curve: its chance"
+        words = "vertical, dashed, in the color of a curve: its chance"
         handles.append(Line2D([], [], color=MUTED, linewidth=0.9, linestyle=(0, (2.5, 2.5)), label=words))
     if values := sorted({f"{v:.2f}" for v in _isotropic(drawn)}):
         words = f"vertical, dotted: isotropic chance of the nearest, {'–'.join(values[:: max(1, len(values) - 1)])}"

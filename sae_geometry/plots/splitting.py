@@ -20,7 +20,7 @@ from sae_geometry.plots.style import (
     lighter,
     new_figure,
 )
-from sae_geometry.plots.text import fitting_size, makes_room, put_legend, put_title, room, shortened, wrapped
+from sae_geometry.plots.text import fitting_size, put_caption, put_legend, put_title, room, shortened
 
 _MOST_BARS = 8
 
@@ -40,21 +40,13 @@ def children_bars(split: Any, ax: Axes | None = None) -> Axes:
     ax.set(xlabel="wide children", ylabel="narrow latents")
     ax.margins(y=0.1)
     children = split.wide.n_latents - split.n_novel
-    if makes_room(ax):
-        said = f"{children:,} wide latents are children, {split.n_novel:,} novel"
-        ax.set_title(wrapped(said, room(ax), 7), loc="left", fontsize=7)
+    put_caption(ax, f"{children:,} wide latents are children, {split.n_novel:,} novel")
     return ax
 
 
 @in_paper_style
 def explained_ecdf(split: Any, ax: Axes | None = None, *, legend: bool = True) -> Axes:
-    """Draw the ECDF over narrow latents of the share of their direction that 1, 2, … wide ones explain, and chance.
-
-    Args:
-        split: a `SplitMap`.
-        ax: axes to draw on; a new figure if None.
-        legend: draw the legend: below where the figure has a layout that makes room for it, else inside the axes.
-    """
+    """Draw the ECDF over narrow latents of the share of their direction that 1, 2, … wide ones explain, and chance."""
     ax = axes_or_new(ax, COLUMN_WIDTH, 3.2)
     ours, chance = split.combination.explained, split.explained_by_chance
     n_terms = ours.shape[1]
@@ -74,9 +66,8 @@ def explained_ecdf(split: Any, ax: Axes | None = None, *, legend: bool = True) -
                 label=label,
             )
     ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="share of the direction explained", ylabel="narrow latents at or below")
-    handles, labels = ax.get_legend_handles_labels()
-    short = [label.split(":")[0] for label in labels]
-    put_legend(ax, handles, short=short, loc="upper left", legend=legend)
+    short = [label.split(":")[0] for label in ax.get_legend_handles_labels()[1]]
+    put_legend(ax, short=short, loc="upper left", legend=legend)
     return ax
 
 

@@ -194,7 +194,7 @@ def _installed(families: Sequence[str]) -> list[str]:
 
 
 def lighter(color: str, share: float) -> str:
-    """Return the color mixed with this share of white, at most 80 %."""
+    """Return the color mixed with this share of white, at most 80%."""
     from matplotlib.colors import to_hex, to_rgb
 
     share = min(share, 0.8)

@@ -18,18 +18,12 @@ from sae_geometry.plots.style import (
     in_paper_style,
     new_figure,
 )
-from sae_geometry.plots.text import makes_room, put_legend, put_title, room, shortened, wrapped
+from sae_geometry.plots.text import put_caption, put_legend, put_title, room, shortened
 
 
 @in_paper_style
 def span_curve(span: Any, ax: Axes | None = None, *, legend: bool = True) -> Axes:
-    """Draw the share of unmatched directions in the span of their k nearest: mean, middle 50 %, and the null.
-
-    Args:
-        span: a `SpanOverlap`.
-        ax: axes to draw on; a new figure if None.
-        legend: draw the legend: below where the figure has a layout that makes room for it, else inside the axes.
-    """
+    """Draw the share of unmatched directions in the span of their k nearest: mean, middle 50%, and the null."""
     ax = axes_or_new(ax, COLUMN_WIDTH, 3.0)
     where = range(len(span.n_nearest))
     who = shortened(span.b.name, 0.4 * room(ax))
@@ -45,9 +39,8 @@ def span_curve(span: Any, ax: Axes | None = None, *, legend: bool = True) -> Axe
     if not len(span.explained):
         ax.text(0.5, 0.5, "every latent has a partner", transform=ax.transAxes, ha="center", fontsize=7, color=MUTED)
         return ax
-    put_legend(ax, ax.get_legend_handles_labels()[0], loc="upper left", legend=legend)
-    if makes_room(ax):
-        ax.set_title(wrapped("mean; shaded: middle half of latents", room(ax), 7), loc="left", fontsize=7)
+    put_legend(ax, loc="upper left", legend=legend)
+    put_caption(ax, "mean; shaded: middle half of latents")
     return ax
 
 
@@ -73,5 +66,5 @@ def span_figure(span: Any) -> Figure:
         right.plot(where, span.overlap_by_chance, color=MUTED, marker="o", markersize=2.5, label="turned")
     right.plot(where, span.overlap_isotropic, color=MUTED, linestyle=":", label="isotropic")
     right.set_xticks(where, [f"{r}" for r in span.ranks])
-    put_legend(right, right.get_legend_handles_labels()[0])
+    put_legend(right)
     return figure

@@ -97,9 +97,15 @@ def put_note(figure: Figure | SubFigure, text: str, color: str = MUTED) -> None:
     figure.supxlabel(text, x=_MARGIN / width, ha="left", fontsize=6, color=color)
 
 
+def put_caption(ax: Axes, text: str) -> None:
+    """Write what the axes show over them, where the figure makes room for it."""
+    if makes_room(ax):
+        ax.set_title(wrapped(text, room(ax), 7), loc="left", fontsize=7)
+
+
 def put_legend(
     ax: Axes,
-    handles: Sequence[Any],
+    handles: Sequence[Any] | None = None,
     *,
     title: str = "",
     short: Sequence[str] | None = None,
@@ -109,13 +115,12 @@ def put_legend(
     """Write a legend under the axes where the figure makes room for it, else inside them.
 
     Args:
-        ax: the axes.
-        handles: artists or containers with their labels.
+        handles: artists or containers with their labels; those of the axes if None.
         title: title of a legend inside, where no title stands over the axes. Escaped.
         short: labels of a legend inside; those of the handles if None.
-        loc: place inside.
         legend: False leaves it out.
     """
+    handles = ax.get_legend_handles_labels()[0] if handles is None else handles
     if not legend or not handles:
         return
     # Matplotlib leaves labels out that begin with an underscore.

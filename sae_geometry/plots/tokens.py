@@ -6,24 +6,17 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from sae_geometry.plots.style import COLUMN_WIDTH, INK, MUTED, NEAREST, axes_or_new, in_paper_style, new_figure
+from sae_geometry.plots.style import COLUMN_WIDTH, INK, MUTED, NEAREST, axes_or_new, in_paper_style
 from sae_geometry.plots.text import LABEL_SIZE, makes_room, put_legend, room, shortened
 
 
 @in_paper_style
 def tokens_ecdf(reading: Any, ax: Axes | None = None, *, legend: bool = True) -> Axes:
-    """Draw the ECDF of the cosine to the nearest token, for the dictionary and for the dictionary turned.
-
-    Args:
-        reading: a `TokenReading`.
-        ax: axes to draw on; a new figure if None.
-        legend: draw the legend: below where the figure has a layout that makes room for it, else inside the axes.
-    """
+    """Draw the ECDF of the cosine to the nearest token, for the dictionary and for the dictionary turned."""
     ax = axes_or_new(ax, COLUMN_WIDTH, 2.4)
     for values, color, label in (
-        (reading.nearest, NEAREST, f"{reading.readable.mean():.0%} readable (FDR 5 %)"),
+        (reading.nearest, NEAREST, f"{reading.readable.mean():.0%} readable (FDR 5%)"),
         (reading.turned_nearest, MUTED, "the dictionary turned"),
     ):
         ordered = np.sort(values)
@@ -35,13 +28,5 @@ def tokens_ecdf(reading: Any, ax: Axes | None = None, *, legend: bool = True) ->
     if makes_room(ax):
         ax.set_title(shortened(name, room(ax), 8, "bold"), loc="left", fontweight="bold")
     title = shortened(name, 0.6 * room(ax), LABEL_SIZE, "bold")
-    put_legend(ax, ax.get_legend_handles_labels()[0], title=title, loc="lower right", legend=legend)
+    put_legend(ax, title=title, loc="lower right", legend=legend)
     return ax
-
-
-@in_paper_style
-def tokens_figure(reading: Any) -> Figure:
-    """Draw `tokens_ecdf` as a figure."""
-    figure = new_figure(COLUMN_WIDTH, 2.8)
-    tokens_ecdf(reading, figure.subplots())
-    return figure

@@ -7,6 +7,12 @@ from sae_geometry.matching.defaults import DISCOVERY_RATE, MatchingName
 
 EXACT = "Cosines are exact: a fast screen lists candidates, float64 decides, and every row is certified."
 TURNED = "turned by an orthogonal map that preserves its mean, its principal axes and its inner products"
+MEANING = {
+    "nearest": "each latent's best partner; partners may be shared (double counting)",
+    "mutual": "pairs that pick each other (one-to-one)",
+    "greedy": "best remaining pair first (one-to-one)",
+    "optimal": "largest total similarity (one-to-one; the assignment problem)",
+}
 _MATCHED = {
     "nearest": "Each latent was paired with its nearest in the other dictionary, in both directions; several may share "
     "one partner.",

@@ -39,8 +39,6 @@ def report_page(
     """Return a page with everything that one sends to a colleague; it makes no request.
 
     Args:
-        result: the result.
-        figures: its figures, by name.
         command: command that made it.
         pictures: folder with the figures as NAME.png, where they have been saved.
         explorer: file next to the page to link to, the explorer.

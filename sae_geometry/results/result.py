@@ -28,7 +28,7 @@ class Meanings(Protocol):
 
 @runtime_checkable
 class Result(Protocol):
-    """What a question returns, and everything that saving, reporting and the command line take from it.
+    """Result of a question, with everything that saving, reporting and the command line take from it.
 
     `repr` is the answer on one screen, `headline` its most important line, `sentences` the same as prose; `details` is
     everything that is known about it. `tables` are saved as Parquet; `lists`, which the report shows, as CSV.

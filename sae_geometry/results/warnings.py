@@ -12,7 +12,7 @@ from sae_geometry.sources.layouts.table import BARE, TRANSPOSED
 
 WIDTH = 80
 # They may explain the whole answer.
-_GRAVEST = ("model", "hook point", "normalisation", "weights", "start of training", "moved from start")
+_GRAVEST = ("model", "hook point", "normalization", "weights", "start of training", "moved from start")
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
@@ -22,14 +22,13 @@ def warning_lines(
     """Return the gravest warnings, once each, and how many more there are.
 
     Args:
-        caveats: of the result.
         flagged: flagged confounds, as `Finding.text` gives them.
-        most: number of warnings to show.
+        most: number of warnings to show: in two lines each if these are all, otherwise in one.
         clean: number of checks that found nothing; None if nothing was checked.
     """
     said = _said(caveats, flagged)
-    short = {text: 1 for text in said if len(said) > most < 3 and not text.startswith(TRANSPOSED)}
-    lines = [line for text in said[:most] for line in _cut(text, short.get(text, 2))]
+    height = 2 if len(said) <= most else 1
+    lines = [line for text in said[:most] for line in _cut(text, 2 if text.startswith(TRANSPOSED) else height)]
     left = len(said) - most
     notes = [counted(left, "more warning")] if left > 0 else []
     if clean is not None:

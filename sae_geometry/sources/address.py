@@ -73,8 +73,6 @@ class Address:
     """A parsed address.
 
     Attributes:
-        typed: text as given.
-        scheme: source of the address.
         place: location within the source: a path, a demo name, "entity/project/run" or "entity/project/name:v3" of an
             artifact, "org/repo" or "datasets/org/repo", "release/sae_id".
         path: file inside a run or repository; None for the source's own choice.
@@ -107,7 +105,6 @@ def parse(text: str, exists: Callable[[str], bool] = lambda _: False) -> Address
     """Parse an address.
 
     Args:
-        text: the address as given.
         exists: returns whether a local path exists; only called for text without a scheme.
 
     Raises:

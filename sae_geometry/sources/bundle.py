@@ -43,7 +43,6 @@ class Bundle:
     """One checkpoint on disk.
 
     Attributes:
-        weights: tensor files.
         address: resolved address, recorded in every result.
         name: label unless the user sets one.
         where: path of the weights, prefixed with the repository's name; some layouts infer the hook point from it.

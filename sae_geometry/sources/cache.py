@@ -139,11 +139,7 @@ def partial_bytes() -> int:
 
 
 def to_clear(run: str | None = None) -> tuple[Path, ...]:
-    """Return the files that `clear_cache` would remove, and links that replace our folders.
-
-    Raises:
-        SourceError: no such run in the cache.
-    """
+    """Return the files that `clear_cache` would remove, and links that replace our folders."""
     if run is None:
         return _ours()
     wanted = run.removeprefix("wandb:").partition("#")[0]
@@ -160,9 +156,6 @@ def clear_cache(run: str | None = None) -> int:
 
     Returns:
         The bytes freed.
-
-    Raises:
-        SourceError: no such run in the cache.
     """
     freed = 0
     for path in to_clear(run):

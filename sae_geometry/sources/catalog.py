@@ -30,7 +30,6 @@ class PaperRun:
     Attributes:
         address: "paper:e2e/6/local/ce".
         wandb: original location of the weights, "wandb:entity/project/run#file".
-        hook: hook point.
         mirrors: hf:// addresses of copies, in the order of attempts.
     """
 
@@ -81,9 +80,7 @@ def paper_run(place: str) -> PaperRun:
     parts = address.split("/")
     near = [a for a in runs if a.split("/")[:3] == parts[:3]] or [a for a in runs if a.split("/")[2:3] == parts[2:3]]
     shown = ", ".join((near or sorted(runs))[:_MAX_LISTED])
-    raise AddressError(
-        f"the catalogue has no {address}; it has {shown}{' …' if len(near or runs) > _MAX_LISTED else ''}"
-    )
+    raise AddressError(f"the catalog has no {address}; it has {shown}{' …' if len(near or runs) > _MAX_LISTED else ''}")
 
 
 def mirrors_of(run: str) -> tuple[str, ...]:
@@ -199,5 +196,5 @@ def _installed_catalog(path: Path) -> dict[str, Any]:
     try:
         table = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise SourceError(f"the sae-lens catalogue {path} cannot be read ({type(error).__name__})") from error
+        raise SourceError(f"the sae-lens catalog {path} cannot be read ({type(error).__name__})") from error
     return table if isinstance(table, dict) else {}

@@ -20,7 +20,6 @@ def checksum(path: Path, *, like: str = "0" * _SHA256) -> str:
     """Return the checksum of a file, in hexadecimal.
 
     Args:
-        path: the file.
         like: a checksum of the required kind, inferred from its length: an MD5, git's SHA-1 of a blob, or a SHA-256.
     """
     with path.open("rb") as f:
@@ -32,11 +31,7 @@ def checksum(path: Path, *, like: str = "0" * _SHA256) -> str:
 
 
 def intact(path: Path, recorded: str) -> bool:
-    """Return whether a file has the recorded checksum; hash it only if it changed since the last check.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
+    """Return whether a file has the recorded checksum; hash it only if it changed since the last check."""
     marker = cache_root() / "verified" / hashlib.sha256(str(path.absolute()).encode(errors="replace")).hexdigest()[:32]
     state = path.stat()
     line = f"{recorded} {state.st_size} {state.st_mtime_ns} {state.st_ctime_ns} {state.st_ino} {state.st_dev}"

@@ -1,6 +1,6 @@
 """Download a file completely and verified, or not at all.
 
-Data go to a partial file, which is resumed if an attempt breaks off, and renamed only after its size and checksum match
+Data go to a partial file, which is resumed if the connection is lost, and renamed only once its size and checksum match
 and it opens. A lock prevents two processes from downloading the same file.
 """
 
@@ -31,8 +31,6 @@ class RemoteFile:
     """A file to download.
 
     Attributes:
-        name: name at its source.
-        url: URL of its content.
         n_bytes: size in bytes; None when unknown.
         md5: MD5 in hexadecimal; None when unknown.
     """
@@ -80,10 +78,9 @@ def fetch_file(
     """Download a file to `target`, unless an intact copy is there; return the server's MD5, or the SHA-256.
 
     Args:
-        remote: the file to download.
         target: its path; unchanged unless the download succeeds.
         recorded: checksum that this function returned at the previous download.
-        again: download the file even if it is there.
+        again: download the file even if it is cached.
         credentials: sent only to their own origin.
         check: called with the partial file before it is renamed; raises if its content is invalid.
         progress: called with the file's name and its completed share, where the size is known.
@@ -117,8 +114,6 @@ def in_cache(folder: Path, names: Sequence[str], sums: Mapping[str, str], contex
     """Return whether files are in the cache and unchanged since their download.
 
     Args:
-        folder: folder of the files.
-        names: their names.
         sums: their checksums, as returned by `fetch_file`.
         context: whether a damaged file may be downloaded again.
         address: their address, for messages.
@@ -135,7 +130,7 @@ def in_cache(folder: Path, names: Sequence[str], sums: Mapping[str, str], contex
     if damaged is not None and (context.offline or context.again == "none"):
         raise SourceError(
             f"{paths[damaged]} is damaged: its checksum is not the one recorded when it was fetched; "
-            f"`sae-geometry fetch {address}#{damaged}` brings it again"
+            f"`sae-geometry fetch {address}#{damaged}` downloads it again"
         )
     return damaged is None
 
@@ -202,7 +197,7 @@ def _one_try(remote: RemoteFile, partial: Path, credentials: Credentials | None,
             int(length) if length.isdecimal() and len(length) < 20 else limit if remote.n_bytes is not None else n
         )
         if n < expected:
-            raise ConnectionError(f"the connection broke off after {have + n:,} of {have + expected:,} bytes")
+            raise ConnectionError(f"the connection was lost after {have + n:,} of {have + expected:,} bytes")
 
 
 def _no_link(path: str, flags: int) -> int:
@@ -247,7 +242,7 @@ def _check_space(remote: RemoteFile, partial: Path) -> None:
 
 
 def _worth_keeping(error: BaseException, remote: RemoteFile) -> bool:
-    """Return whether a partial download can be resumed: if it broke off, not if it was wrong, refused or stopped."""
+    """Return whether a partial download can be resumed: not if it was wrong, refused or stopped."""
     from sae_geometry.sources.http import UnreachableError
 
     return isinstance(error, UnreachableError) and remote.md5 is not None and remote.n_bytes is not None

@@ -1,7 +1,7 @@
 """HTTP requests with limits on time, size, rate, retries and redirects. Credentials go to their own host only.
 
 Redirects are followed by `requests`, which drops credentials where the origin changes. Retries are counted here,
-because `urllib3.Retry` does not cover a body that breaks off.
+because `urllib3.Retry` does not cover a body cut short.
 """
 
 from __future__ import annotations
@@ -221,7 +221,6 @@ def post_json(url: str, body: Any, what: str, credentials: Credentials | None = 
     """Return the JSON response to a JSON request.
 
     Raises:
-        RefusedError, UnreachableError: see these classes.
         SourceError: the response is not JSON, or too long.
     """
     headers = {"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "identity"}
@@ -234,7 +233,7 @@ def post_json(url: str, body: Any, what: str, credentials: Credentials | None = 
             for piece in body_of(answer, MAX_ANSWER, what):
                 raw += piece
                 if time.monotonic() > end:
-                    raise SourceError(f"{what}: no whole answer after {limits().end:.0f} seconds; try again later")
+                    raise SourceError(f"{what}: no complete response after {limits().end:.0f} seconds; try again later")
             return bytes(raw)
 
     raw = with_tries(what, attempt)
@@ -249,7 +248,7 @@ def body_of(answer: Any, limit: int, what: str) -> Iterator[bytes]:
     """Yield the body in pieces, at most `limit` bytes in total.
 
     Raises:
-        ConnectionError: the body broke off, or is too slow.
+        ConnectionError: the connection was lost, or is too slow.
         SourceError: the body exceeds the limit, or is compressed although the request excluded that.
     """
     import requests
@@ -270,7 +269,7 @@ def body_of(answer: Any, limit: int, what: str) -> Iterator[bytes]:
     except TooSlowError:
         raise
     except (urllib3.exceptions.HTTPError, requests.exceptions.RequestException, OSError) as error:
-        raise ConnectionError("the connection broke off") from error
+        raise ConnectionError("the connection was lost") from error
 
 
 class TooSlowError(ConnectionError):
@@ -307,4 +306,4 @@ def _why(error: Exception) -> str:
         return "no answer in time"
     if "certificate" in text or "ssl" in text:
         return "its certificate was not accepted"
-    return "the connection broke off"
+    return "the connection was lost"

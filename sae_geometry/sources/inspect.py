@@ -79,14 +79,9 @@ class Inspection:
     """Contents of an address.
 
     Attributes:
-        address: the resolved address.
         files: weights files on disk.
-        container: format of the files.
         layout, title: matching row of the table of layouts: short name, and name shown to users.
         model: name of the model; None when unknown.
-        tensors: all stored tensors.
-        dictionaries: all dictionaries.
-        metadata: other facts from the source.
         notes: what could not be read or interpreted.
     """
 
@@ -123,13 +118,8 @@ def inspect(
     one with `::`.
 
     Args:
-        address: any input of `load`.
         latent_axis: axis of the stored decoder that indexes latents, where the file is ambiguous.
-        offline: do not use the network.
         echo: called with the resolved address.
-
-    Raises:
-        SourceError: see `load`.
 
     Example:
         >>> from sae_geometry.sources import inspect

@@ -36,7 +36,6 @@ class ModelWeights:
     """The parts of a language model that turn a direction into logits.
 
     Attributes:
-        address: where they come from.
         unembedding: [n_rows, d]; its name in the file.
         gain: [d], the final norm's gain, or None; its name in the file.
         layer_norm: whether the final norm removes the mean of its input.
@@ -59,10 +58,6 @@ class ModelFiles:
     """A model's small files, and its tensors by name.
 
     Attributes:
-        address: where they are.
-        config: `config.json`.
-        keys: names of all tensors.
-        read: gives one tensor.
         tokenizer: its `tokenizer.json`, if it has one.
     """
 
@@ -150,7 +145,7 @@ def shard_names(names: list[str], index: Mapping[str, Any], where: str) -> list[
         shards = sorted({str(v) for v in table.values()})
         missing = [s for s in shards if s not in names or "/" in s or "\\" in s]
         if missing or not shards:
-            raise SourceError(f"{where}: {INDEX} names {', '.join(missing[:3]) or 'no shard'}, which is not there")
+            raise SourceError(f"{where}: {INDEX} lists {', '.join(missing[:3]) or 'no shard'}, which is missing")
         return shards
     if WHOLE in names:
         return [WHOLE]

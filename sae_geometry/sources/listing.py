@@ -67,11 +67,7 @@ def checkpoints_at(address: str | Path, context: Context) -> list[str]:
 
 
 def dictionaries_at(address: str | Path, context: Context) -> list[str]:
-    """Return an address per dictionary of one checkpoint: per hook point, source, and output layer or model.
-
-    Raises:
-        SourceError: as `load`.
-    """
+    """Return an address per dictionary of one checkpoint: per hook point, source, and output layer or model."""
     parsed = parse_address(address)
     chosen = parsed.selection
     opened = open_bundle(resolve(parsed, context), chosen.latent_axis)

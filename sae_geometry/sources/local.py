@@ -49,8 +49,6 @@ def bundle_files(weights: tuple[Path, ...], address: str, where: str | None = No
     """Return a bundle of weights files on disk, with their side files.
 
     Args:
-        weights: weights files.
-        address: resolved address, recorded in every result.
         where: path prefixed with the repository's name, where there is one.
     """
     for path in weights:
@@ -67,7 +65,7 @@ def bundle_files(weights: tuple[Path, ...], address: str, where: str | None = No
         where=where or first.as_posix(),
         configs=tuple(p for p in sides if p.name not in (SPARSITY_NAME, RUN_RECORD_NAME)),
         start=next((p for name in start_names(first.as_posix()) if (p := Path(name)).is_file()), None),
-        notes=(f"{counted(wanting, 'shard')} of the checkpoint not there and not read",) if wanting > 0 else (),
+        notes=(f"{counted(wanting, 'shard')} of the checkpoint missing and not read",) if wanting > 0 else (),
         sparsity=next((p for p in sides if p.name == SPARSITY_NAME), None),
         labels=labels_beside(first),
         config={} if record is None else record.config,

@@ -36,7 +36,6 @@ def fetch_export(source: str, context: Context | None = None) -> Path:
 
     Args:
         source: "MODEL/SOURCE", as in the address of a page on Neuronpedia.
-        context: offline mode and callbacks.
 
     Raises:
         SourceError: no such export, unreachable, a damaged file, or not in the cache with `offline`.
@@ -78,7 +77,7 @@ def _listed(source: str) -> list[RemoteFile]:
     """Return the batches of an export, from all pages of the bucket's listing.
 
     Raises:
-        SourceError: nothing there, or the answer is not a listing.
+        SourceError: no export, or the answer is not a listing.
     """
     bucket = os.environ.get(BUCKET_VARIABLE, BUCKET).rstrip("/")
     prefix, files, token = f"v1/{source}/", list[RemoteFile](), ""

@@ -28,7 +28,6 @@ def parse_json(text: str | bytes, table: Callable[[list[tuple[str, Any]]], Any] 
     """Return the value of a JSON text; integers of twenty or more digits become floats.
 
     Args:
-        text: the text.
         table: function that makes a table from key–value pairs.
 
     Raises:

@@ -85,4 +85,4 @@ def _paper(address: Address, context: Context) -> Bundle:
         context.say(f"{run.address} is {place}")
         hook = {"hook_name": run.hook, "model_name": "gpt2-small"} if parsed.scheme == "hf" else {}
         return replace(bundle, config={**hook, **bundle.config}, metadata={**bundle.metadata, **known})
-    raise SourceError(f"{run.address} cannot be had anywhere: {'; '.join(reasons)}")
+    raise SourceError(f"{run.address} is not available from any source: {'; '.join(reasons)}")

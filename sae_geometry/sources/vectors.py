@@ -36,7 +36,6 @@ def as_vectors(
             `RUN::latent=12` (or `::latent=12,40`) for latents of a dictionary, else a .npy, .npz, .pt or safetensors
             file with one tensor of one or two axes, `FILE::KEY` for one of several, `FILE::row=3` for some of its rows.
         name: label; by default the file's or dictionary's name, or "vector".
-        offline, echo, progress: as in `load`.
 
     Raises:
         SourceError: nothing is there, or the file holds several tensors or none.

@@ -118,11 +118,11 @@ def test_what_cannot_be_paired_is_refused(b, how, said):
 
 def test_the_figure_says_the_counts(planted):
     c = planted[2]
-    heights = sum(patch.get_height() for patch in c.plot_norms().patches)
+    heights = sum(patch.get_height() for patch in sg.plots.relative_norm_histogram(c).patches)
     assert heights == 64
-    labels = [t.get_text() for t in c.plot_norms().get_legend().get_texts()]
+    labels = [t.get_text() for t in sg.plots.relative_norm_histogram(c).get_legend().get_texts()]
     assert labels == ["only A: 12", "shared: 45", "only B: 7"]
-    assert sum(patch.get_height() for patch in c.plot_cosines().patches) == 62
+    assert sum(patch.get_height() for patch in sg.plots.same_id_histogram(c).patches) == 62
 
 
 @pytest.mark.parametrize("word", ["model", "layer"])
@@ -167,7 +167,7 @@ def test_the_command_refuses_what_pairs_by_cosine(tmp_path):
         "-o",
         str(tmp_path / "x"),
     ]
-    for option in ("--matching optimal", "--threshold 0.5", "--min-margin 0.1", "--control demo:e2e-seed0"):
+    for option in ("--matching optimal", "--min-margin 0.1", "--control demo:e2e-seed0"):
         result = CliRunner().invoke(app, [*arguments, *option.split()])
         assert result.exit_code == 2
         assert f"leave out {option.split()[0]}" in result.stderr

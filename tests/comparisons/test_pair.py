@@ -276,7 +276,7 @@ def test_repr_names_matching_similarity_chance_and_counts(toy_pair):
     assert len(text.splitlines()) <= 20
     c = sg.compare(*toy_pair)
     assert "shared one to one" in c._repr_html_()
-    assert all(words in c.details() for words in ("double counting", "balance", "95 % intervals"))
+    assert all(words in c.details() for words in ("double counting", "balance", "95% intervals"))
 
 
 def test_summary_is_strict_json_and_complete(toy_pair):

@@ -48,7 +48,7 @@ def planted():
 
 
 def test_of_the_children_found_at_most_the_nominal_share_is_false():
-    """In the mean of draws; single draws have 0 to 12 %."""
+    """In the mean of draws; single draws have 0 to 12%."""
     shares = []
     for seed in range(8):
         narrow, wide, _ = plant(seed)
@@ -157,8 +157,8 @@ def test_one_latent_and_one_term():
     assert s.combination.explained.tolist() == [[1.0]]
     assert not s.found.any()  # one win among so few proves nothing
     assert "novel" in repr(s)
-    plt.close(s.plot_children().figure)
-    plt.close(s.plot_explained().figure)
+    plt.close(sg.plots.children_bars(s).figure)
+    plt.close(sg.plots.explained_ecdf(s).figure)
 
 
 @pytest.mark.parametrize(
@@ -183,6 +183,7 @@ def test_a_latent_that_is_not_there(planted):
         planted[3].children(999)
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_the_command(tmp_path):
     out = tmp_path / "out"
     arguments = ["split", "demo:local-narrow-seed0", "demo:local-seed0", "-o", str(out), "--json", "-q", "--terms", "2"]

@@ -33,7 +33,7 @@ def test_compare(sides):
     details = c.details()
     assert details.count("> 0.55") >= 4  # answer, table, strata of both sides
     assert "> 0.7" not in details
-    rows = [r for r in c.summary()["strata"] if r["by"] == "all but the densest 1 %" and r["direction"] == "a_to_b"]
+    rows = [r for r in c.summary()["strata"] if r["by"] == "all but the densest 1%" and r["direction"] == "a_to_b"]
     members = sides[0].frequency < sides[0].frequency.max()
     assert rows[0]["above"] == pytest.approx((c.a_to_b.similarity[members.numpy()] > 0.55).mean())
 

@@ -39,7 +39,7 @@ def test_operations_are_counted_by_pair_and_halved_within() -> None:
     umap = estimate([a, b], "umap")
     assert umap.n_sweeps == 3
     assert umap.flops == 16 * 300**2
-    assert "not counted  reading the inputs; the layout that UMAP optimises" in str(umap)
+    assert "not counted  reading the inputs; the layout that UMAP optimizes" in str(umap)
 
 
 QUESTIONS: dict[str, tuple[Verb, dict[str, Any], Callable[[list[Dictionary]], object]]] = {

@@ -1,4 +1,4 @@
-"""Exact neighbours, the graph they make, the picture's evidence, and reproducibility."""
+"""Exact neighbors, the graph they make, the picture's evidence, and reproducibility."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def clustered():
     return oracles.unit(centers[rng.integers(8, size=300)] + rng.standard_normal((300, 16)))
 
 
-# ---- neighbours ----------------------------------------------------------------------------------------------------
+# ---- neighbors ----------------------------------------------------------------------------------------------------
 
 
 def test_neighbors_equal_sklearns_brute_force(clustered):
@@ -288,7 +288,7 @@ def test_trustworthiness_of_few_points_is_within_its_range(n):
 
 
 def test_the_number_of_seeds_is_checked(clustered):
-    with pytest.raises(ValueError, match="n_seeds counts the picture itself"):
+    with pytest.raises(ValueError, match="n_seeds counts the layout itself"):
         sg.umap(make(clustered), n_seeds=0)
 
 
@@ -350,7 +350,7 @@ def test_a_picture_of_very_many_runs_is_laid_out_without_comparing_every_two(rng
     np.testing.assert_array_equal(many.coords, joined.coords)
     assert many.caveats[0].startswith("25 runs: partners across runs are listed for up to 24")
     assert len(many.caveats) <= 31
-    assert "r5 (4), …, r19 (4)" in repr(many)
+    assert "r2 (4), …, r22 (4)" in repr(many)
     folder = sg.save(many, tmp_path / "out", formats=["png"])
     tables, summary = sg.read(folder)
     table = next(iter(tables.values()))

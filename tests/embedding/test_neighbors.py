@@ -1,4 +1,4 @@
-"""Exact neighbours: swept whole or part by part, they are the same."""
+"""Exact neighbors: swept whole or part by part, they are the same."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Our start and optimiser: the same bits on any number of threads, steps as written, pictures as good as the peer's."""
+"""Our start and optimizer: the same bits on any number of threads, steps as written, pictures as good as the peer's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sae_geometry.embedding.optimizer import (
     curve_of,
     fuzzy_weights,
     import_umap,
-    optimise,
+    optimize,
     place,
     spectral_start,
 )
@@ -98,10 +98,10 @@ def test_an_epoch_is_the_definition(weights, fixed, epoch):
 def test_any_number_of_threads_gives_the_same_bits(weights):
     start = boxed(spectral_start(weights), 0)
     one, *others = (
-        optimise(weights, start, curve_of(0.1), n_epochs=12, seed=1, threads=t).tobytes() for t in (1, 2, 5)
+        optimize(weights, start, curve_of(0.1), n_epochs=12, seed=1, threads=t).tobytes() for t in (1, 2, 5)
     )
     assert all(other == one for other in others)
-    assert optimise(weights, start, curve_of(0.1), n_epochs=12, seed=2, threads=2).tobytes() != one
+    assert optimize(weights, start, curve_of(0.1), n_epochs=12, seed=2, threads=2).tobytes() != one
 
 
 def test_pictures_are_as_good_as_umap_learns(cloud, weights):
@@ -122,7 +122,7 @@ def test_pictures_are_as_good_as_umap_learns(cloud, weights):
         )[0]
         for s in range(2)
     ]  # fmt: skip
-    ours = [optimise(weights, boxed(start, s), curve_of(0.1), n_epochs=200, seed=s, threads=1) for s in range(2)]
+    ours = [optimize(weights, boxed(start, s), curve_of(0.1), n_epochs=200, seed=s, threads=1) for s in range(2)]
     mine, peer = (np.mean([quality(p) for p in pictures], axis=0) for pictures in (ours, theirs))
     assert (mine > peer - 0.015).all(), (mine, peer)
 
@@ -141,7 +141,7 @@ def test_the_start_is_the_dense_eigenvectors(cloud):
 
 
 def test_a_graph_in_pieces_has_a_start_that_tells_them_apart():
-    """Three pieces without an edge between them, on which the plain normalised adjacency has no preference."""
+    """Three pieces without an edge between them, on which the plain normalized adjacency has no preference."""
     block = np.ones((30, 30)) - np.eye(30)
     weights = csr_array(np.kron(np.eye(3), block).astype(np.float32))
     found = spectral_start(weights)

@@ -102,7 +102,7 @@ def summary(names: Sequence[str], size: int, **more: Any) -> dict[str, Any]:
             for a, b in itertools.combinations(names, 2)
         ],
         "evidence": {"trustworthiness": 0.912, "mixing_null": None},
-        "evidence_lines": ["trustworthiness 0.912", "neighbours kept 34%"],
+        "evidence_lines": ["trustworthiness 0.912", "neighbors preserved 34%"],
         "caveats": [],
         **more,
     }

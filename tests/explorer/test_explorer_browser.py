@@ -66,7 +66,7 @@ def reader(opened) -> Iterator[Reader]:
 # ---- it opens, and it draws ----------------------------------------------------------------------------------------
 
 
-def test_it_opens_quietly_and_draws_each_run_in_its_colour(reader):
+def test_it_opens_quietly_and_draws_each_run_in_its_color(reader):
     assert reader.page.title() == f"{' · '.join(NAMES)} · sae-geometry"
     assert reader.text("#subtitle") == "180 latents of 3 dictionaries"
     assert reader.page.locator("#dots").count() == 1
@@ -82,7 +82,7 @@ def test_the_browser_itself_forbids_the_network(reader):
 
 
 def test_the_foot_says_how_far_to_believe_it_and_how_it_was_made(reader):
-    assert "trustworthiness 0.912; neighbours kept 34%" in reader.text("#evidence")
+    assert "trustworthiness 0.912; neighbors preserved 34%" in reader.text("#evidence")
     assert reader.text("#caveats") == f"caveat {HOSTILE}"
     reader.page.click("footer summary")
     made = reader.text("#provenance")
@@ -240,7 +240,7 @@ def test_the_address_is_followed_when_it_changes(reader):
         assert "Nothing selected" in reader.text("#chosen")
 
 
-# ---- filters and colours -------------------------------------------------------------------------------------------
+# ---- filters and colors -------------------------------------------------------------------------------------------
 
 
 def test_filters_keep_what_they_say(reader):
@@ -290,7 +290,7 @@ def test_what_is_filtered_out_is_faint_and_cannot_be_hovered(reader):
     assert "filters hide this latent" in reader.text("#chosen")
 
 
-def test_points_can_be_coloured_in_other_ways(reader):
+def test_points_can_be_colored_in_other_ways(reader):
     assert reader.page.locator("#color option").evaluate_all("(os) => os.map((o) => o.value)") == [
         "run", "cosine", "matched", "region", "frequency",
     ]  # fmt: skip
@@ -322,7 +322,7 @@ def test_points_can_be_coloured_in_other_ways(reader):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_region_has_a_colour_of_its_own(reader, scheme):
+def test_every_region_has_a_color_of_its_own(reader, scheme):
     reader.page.evaluate("(scheme) => setTheme(scheme)", scheme)
     apart = reader.page.evaluate(
         """() => {
@@ -422,7 +422,7 @@ def test_everything_is_cleared(reader):
     assert reader.page.locator("#clear").is_hidden()
 
 
-def test_points_can_be_coloured_by_readable(browser, tmp_path):
+def test_points_can_be_colored_by_readable(browser, tmp_path):
     frame = labeled(FRAME)
     page = tmp_path / "page.html"
     page.write_text(explorer.page(Contents(frame, summary(NAMES, SIZE), regions(frame))), encoding="utf-8")

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 import sae_geometry as sg
 from sae_geometry import explorer
 from sae_geometry.cli import app
-from sae_geometry.explorer.contents import Contents, evidence_line
+from sae_geometry.explorer.contents import Contents
 from sae_geometry.explorer.writing import SCRIPTS
 
 pytest.importorskip("plotly", reason="the explorer needs plotly")
@@ -70,7 +70,7 @@ def test_the_page_holds_everything_and_points_nowhere(folder):
     assert [r["name"] for r in about["runs"]] == ["a", "b"]
     assert about["runs"][0]["neuronpedia"] == "https://www.neuronpedia.org/gpt2-small/6-res-jb"
     assert about["runs"][1]["neuronpedia"] is None
-    assert about["evidence"] == "trustworthiness 0.912; neighbours kept 34%"
+    assert about["evidence"] == "trustworthiness 0.912; neighbors preserved 34%"
 
 
 def test_the_policy_knows_the_scripts_and_forbids_the_network(folder):
@@ -116,11 +116,11 @@ def test_fifty_thousand_points_stay_below_ten_megabytes(runs):
     assert 2e6 < len(html.encode()) < 10e6
 
 
-def test_evidence_of_another_version_is_listed_plainly():
-    record = {"trustworthiness": 0.9, "old_name": 0.25, "said": "x", "none": None}
-    assert evidence_line({"evidence": record}) == "trustworthiness 0.9, old name 0.25"
-    assert evidence_line({"evidence": record, "evidence_lines": ["one", "two"]}) == "one; two"
-    assert evidence_line({}) == ""
+def test_the_evidence_is_shown_in_one_line_and_must_be_there():
+    frame, record = table(["a"], 20), summary(["a"], 20)
+    assert Contents(frame, record | {"evidence_lines": ["one", "two"]}, {}).about()["evidence"] == "one; two"
+    with pytest.raises(ValueError, match="make the results again"):
+        Contents(frame, {k: v for k, v in record.items() if k != "evidence_lines"}, {}).about()
 
 
 def test_an_embedding_and_the_folder_it_was_saved_to_show_the_same(demo, tmp_path):
@@ -253,7 +253,7 @@ def test_explore_says_where_the_file_is(run, folder):
     result = run("explore", folder)
     assert result.exit_code == 0, result.stderr
     assert result.stdout == f"saved to {folder}/explorer.html\n"
-    assert re.fullmatch(r"\d\.\d MB; open it in a browser, or send it to a friend\n", result.stderr)
+    assert re.fullmatch(r"\d\.\d MB; open it in a browser, or send it to a colleague\n", result.stderr)
     assert run("explore", folder).exit_code == 2
     quiet = run("explore", folder, "-o", "other.html", "-q")
     assert (quiet.stdout, quiet.stderr) == ("saved to other.html\n", "")

@@ -30,7 +30,7 @@ def lattice(n: int, d: int, seed: int = 0) -> Tensor:
 
 
 def sae_like(n: int, m: int, d: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Two dictionaries that share 60 % of their directions up to noise, clustered, with a common mean."""
+    """Two dictionaries that share 60% of their directions up to noise, clustered, with a common mean."""
     g = torch.Generator().manual_seed(seed)
     centers = torch.randn(max(2, max(n, m) // 8), d, generator=g)
     base = torch.randn(max(n, m), d, generator=g) + centers[torch.arange(max(n, m)) % len(centers)]

@@ -46,13 +46,10 @@ KINDS = (gaussian, constant, cancelling, tiny, subnormal, huge)
 
 
 def products(x: Tensor, y: Tensor) -> dict[str, Tensor]:
-    rows, cols = torch.meshgrid(torch.arange(len(x)), torch.arange(len(y)), indexing="ij")
-    looped = np.empty(rows.numel(), dtype=np.float32)
-    cpu_loops.float32_dots_loop(x.numpy(), y.numpy(), rows.flatten().numpy(), cols.flatten().numpy(), looped)
-    scratch = torch.full((rows.numel(),), torch.nan)
+    scratch = torch.full((len(x) * len(y),), torch.nan)
     found = {
         "mm": mm_product(x, y, scratch).clone(),
-        "loop": torch.from_numpy(looped).view(rows.shape),
+        "loop": torch.tensor([[cpu_loops.float32_dot(p.numpy(), q.numpy()) for q in y] for p in x]),
         "one by one": torch.tensor([[np.cumsum((p * q).numpy())[-1] for q in y] for p in x]),
     }
     if torch.backends.mkldnn.is_available():

@@ -11,11 +11,11 @@ from sae_geometry.kernels.error_bounds import row_norms
 from sae_geometry.kernels.exact import exact_dots
 from sae_geometry.kernels.screens import int8 as screen_int8
 from sae_geometry.kernels.screens.quantize import (
-    Quantised,
+    Quantized,
     Spread,
     hadamard_stages,
     int8_error,
-    quantise,
+    quantize,
     rotation_signs,
 )
 from sae_geometry.kernels.sweep import sweep
@@ -65,7 +65,7 @@ def rotated(x: Tensor) -> Tensor:
     return z
 
 
-def spread(q: Quantised, x: Tensor) -> Spread:
+def spread(q: Quantized, x: Tensor) -> Spread:
     return Spread(q.residual, q.length, row_norms(x))
 
 
@@ -73,7 +73,7 @@ def spread(q: Quantised, x: Tensor) -> Spread:
 @pytest.mark.parametrize("rows", [gaussian, spiky, flat, empty_like_rows])
 def test_the_measured_residual_bounds_the_distance_to_the_rotated_row(rows, d: int) -> None:
     x = rows(20, d)
-    q = quantise(x, row_norms(x))
+    q = quantize(x, row_norms(x))
     hat = q.q.double() * q.scale.double()[:, None]
     distance = (rotated(x) - hat).norm(dim=1)
     assert bool((distance <= q.residual).all())
@@ -85,7 +85,7 @@ def test_the_measured_residual_bounds_the_distance_to_the_rotated_row(rows, d: i
 @pytest.mark.parametrize("right", [gaussian, spiky, flat])
 def test_no_int8_score_errs_by_more_than_epsilon(left, right, d: int) -> None:
     x, y = left(30, d), right(25, d)
-    p, q = quantise(x, row_norms(x)), quantise(y, row_norms(y))
+    p, q = quantize(x, row_norms(x)), quantize(y, row_norms(y))
     buffers = torch.empty(30 * 25, dtype=torch.int32), torch.empty(30 * 25)
     screened = screen_int8._scores(p, q, screen_int8.float32_bias(None), False, buffers)
     rows, cols = torch.meshgrid(torch.arange(30), torch.arange(25), indexing="ij")
@@ -100,7 +100,7 @@ def test_rotating_keeps_a_spike_from_costing_the_whole_row() -> None:
     x /= x.norm(dim=1, keepdim=True)
     spike = x.abs().amax(dim=1)
     unrotated = (spike / 127 / 12**0.5 * 768**0.5).mean()
-    assert quantise(x, row_norms(x)).residual.mean() < 0.5 * unrotated
+    assert quantize(x, row_norms(x)).residual.mean() < 0.5 * unrotated
 
 
 @pytest.mark.parametrize("d", [16, 17, 64, 100, 300, 768, 4096])

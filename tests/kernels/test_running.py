@@ -1,4 +1,4 @@
-"""How a sweep behaves while it runs: memory, progress, interruption, precision settings, uninitialised buffers."""
+"""How a sweep behaves while it runs: memory, progress, interruption, precision settings, uninitialized buffers."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 import sae_geometry as sg
 from sae_geometry.cli import app
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
 V, D = 60, 12
 
 
@@ -45,7 +46,7 @@ def test_compare_shows_tokens_of_a_model(files, tmp_path):
                "-o", tmp_path / "out", "--format", "png", "--turns", 0)  # fmt: skip
     assert "lm_head.weight times model.norm.weight, centered over the vocabulary" in said
     assert "most alike" in said
-    assert "readable (FDR 5 %)" in said
+    assert "readable (FDR 5%)" in said
     tables, summary = sg.read(tmp_path / "out")
     assert tables["matches"].logit_cosine[:40].min() > 0.8
     assert json.loads(tables["matches"].tokens[5])[0] == " w5"

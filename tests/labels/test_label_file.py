@@ -46,7 +46,7 @@ def test_tables_join_and_the_later_column_wins(tmp_path):
         ("a.csv", "latent,x\n-1,2\n", "from 0 on"),
         ("a.jsonl", "{", "cannot be read as jsonl"),
         ("a.parquet", "nonsense", "cannot be read as parquet"),
-        ("a.txt", "latent\n1\n", "ends in none of"),
+        ("a.txt", "latent\n1\n", "is not a .csv"),
     ],
 )
 def test_what_is_no_table_of_labels_is_one_sentence(tmp_path, name, text, says):

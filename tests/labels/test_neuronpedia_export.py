@@ -54,22 +54,12 @@ def test_an_export_is_read_by_id_and_one_explainer(export):
     assert "gpt-4o-mini" in read.labels.sources["explanation"]
 
 
-def test_another_explainer_is_taken_on_request_and_an_unknown_one_refused(export):
-    assert read_export(export / SOURCE, SOURCE, "gpt-3.5-turbo").labels.frame.explanation.dropna().to_dict() == {
-        5: "cats"
-    }
-    with pytest.raises(ExportError, match=r"explained no latent.*gpt-3\.5-turbo, gpt-4o-mini"):
-        read_export(export, SOURCE, "claude")
-
-
 def test_one_model_with_two_methods_is_two_explainers(export):
     more = [record(i, description="x", explanationModelName="gpt-4o-mini", typeName="from-logits") for i in (0, 1, 5)]
     write(export, "explanations", 1, more)
     read = read_export(export, SOURCE)
     assert read.explainer == "gpt-4o-mini (from-logits)"
     assert read.others == {"gpt-3.5-turbo": 1, "gpt-4o-mini": 2}
-    assert read_export(export, SOURCE, "gpt-4o-mini").explainer == "gpt-4o-mini (from-logits)"
-    assert read_export(export, SOURCE, "gpt-3.5-turbo").others["gpt-4o-mini"] == 2
 
 
 def test_incomplete_damaged_and_foreign_exports_are_refused(export):

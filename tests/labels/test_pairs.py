@@ -57,6 +57,7 @@ def test_the_cosine_of_logit_effects_is_the_dense_one(pair, unembedding):
     assert np.isnan(found[1])
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_planted_tokens_are_read_back_in_every_place(pair, tmp_path):
     a, b = pair
     c = sg.compare(a, b, turns=0)
@@ -70,7 +71,7 @@ def test_planted_tokens_are_read_back_in_every_place(pair, tmp_path):
     text = "\n".join(c.meanings.lines())
     assert GROUPS[0] in text
     assert GROUPS[2] in text
-    assert "readable (FDR 5 %): most alike" in text
+    assert "readable (FDR 5%): most alike" in text
     assert "<table>" in c._repr_html_()
     tables, summary = sg.read(sg.save(c, tmp_path / "out", formats=["png"]))
     table = tables["matches"][tables["matches"].direction == "a_to_b"]
@@ -100,7 +101,7 @@ def test_without_labels_nothing_is_added(pair):
 
 def test_every_question_shows_labels(pair):
     a, b = pair
-    assert "readable (FDR 5 %)" in "\n".join(sg.within(a).meanings.lines())
+    assert "readable (FDR 5%)" in "\n".join(sg.within(a).meanings.lines())
     assert "closest children" in "\n".join(sg.split(b, a).meanings.lines())
     s = sg.seeds([a, b, noisy(a.directions, 3, 0.05, "c")])
     groups = {g["group"]: g["n"] for g in s.meanings.summary()["groups"]}
@@ -132,6 +133,7 @@ def test_different_explainers_are_said():
     assert "explainers differ (gpt-3.5, gpt-4): do not compare their explanations" in lines
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_hostile_labels_are_text_everywhere(tmp_path):
     frame = pd.DataFrame({"tokens": [[t] for t in HOSTILE], "explanation": HOSTILE, "own": HOSTILE})
     a, b = (

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from sae_geometry.kernels.sweep import sweep
-from sae_geometry.matching import Assignment, match, operands, same_partner, shared_curve, shared_latents
+from sae_geometry.matching import Assignment, match, operands, shared_curve
 
 
 @pytest.fixture
@@ -67,8 +67,6 @@ def test_shared_by_hand():
     decoder = made([0, 1, 2, -1, 3], [0.9, 0.8, 0.7, nan, 0.95])
     encoder = made([0, 2, 1, 3, -1], [0.8, 0.9, 0.9, 0.99, nan])
     # Latent 2's decoder score is 0.7, not above it; 3 and 4 miss a partner; 1 is shared, but not with one partner.
-    assert shared_latents(decoder, encoder).tolist() == [True, True, False, False, False]
-    assert same_partner(decoder, encoder).tolist() == [True, False, False, False, False]
     curve = shared_curve(decoder, encoder, n_columns=4, thresholds=(0.0, 0.7, 0.85))
     assert curve.decoder.tolist() == [4, 3, 2]
     assert curve.encoder.tolist() == [4, 4, 3]
@@ -79,12 +77,13 @@ def test_shared_by_hand():
 
 def test_absolute_scores_count_by_their_size():
     decoder, encoder = made([0], [-0.9], absolute=True), made([0], [0.8], absolute=True)
-    assert shared_latents(decoder, encoder).tolist() == [True]
-    assert shared_latents(made([0], [-0.9]), made([0], [0.8])).tolist() == [False]
+    at = {"n_columns": 2, "thresholds": [0.7]}
+    assert shared_curve(decoder, encoder, **at).both.tolist() == [1]
+    assert shared_curve(made([0], [-0.9]), made([0], [0.8]), **at).both.tolist() == [0]
     with pytest.raises(ValueError, match="absolute cosines"):
-        shared_latents(decoder, made([0], [0.8]))
+        shared_curve(decoder, made([0], [0.8]), **at)
     with pytest.raises(ValueError, match="1 and 2 latents"):
-        same_partner(decoder, made([0, 1], [0.8, 0.8], absolute=True))
+        shared_curve(decoder, made([0, 1], [0.8, 0.8], absolute=True), **at)
 
 
 def test_the_curve_equals_the_definition_at_every_threshold(sides):
@@ -93,7 +92,6 @@ def test_the_curve_equals_the_definition_at_every_threshold(sides):
     curve = shared_curve(decoder, encoder, n_columns=33)
     assert curve.thresholds[14] == 0.7
     for at, t in enumerate(curve.thresholds.tolist()):
-        assert curve.both[at] == shared_latents(decoder, encoder, t).sum()
         assert curve.both[at] == sum(bool(x > t and y > t) for x, y in zip(decoder.cosine, encoder.cosine, strict=True))
     assert curve.both[0] >= 15
     assert (np.diff(curve.both) <= 0).all()

@@ -276,7 +276,7 @@ def kept(outcomes: list[calibration.Outcome]) -> tuple[float, float]:
 
 
 def draws(kind: str, without: str | None = None) -> list[calibration.Outcome]:
-    """A → B of three draws of 600 × 192, 30 % shared at cosine .8; `without` leaves a control out."""
+    """A → B of three draws of 600 × 192, 30% shared at cosine .8; `without` leaves a control out."""
     made = []
     for seed in range(3):
         drawn = pair(POPULATIONS[kind](192), (600, 600), 0.3, 0.8, seed)

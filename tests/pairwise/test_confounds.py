@@ -35,8 +35,8 @@ def test_a_shared_start_is_not_seen_where_there_is_none(seed):
     a, b = (run(rng.standard_normal((120, 24)) + mean, n) for n in "ab")
     audit = confound_audit(a, b)
     assert audit.finding("start of training").verdict == "no sign"
-    assert audit.finding("centring").verdict == "shared"
-    assert "at random have a cosine" in audit.finding("centring").effect
+    assert audit.finding("centering").verdict == "shared"
+    assert "at random have a cosine" in audit.finding("centering").effect
 
 
 def test_a_shared_start_is_seen(rng):
@@ -81,7 +81,7 @@ def test_each_planted_difference_is_flagged(clean, rng):
         assert [f.check for f in audit.flagged] == [check]
         assert audit.finding(check).verdict == verdict
         assert f"! {check}{' unknown' if verdict == 'unknown' else ''}: " in str(audit)
-    assert "corrected for chance" in confound_audit(a, run(rng.standard_normal((400, 32)))).finding("width").effect
+    assert "chance-adjusted" in confound_audit(a, run(rng.standard_normal((400, 32)))).finding("width").effect
 
 
 def test_the_same_weights_are_told(clean):
@@ -90,7 +90,7 @@ def test_the_same_weights_are_told(clean):
 
 
 def test_scales_are_told_but_not_flagged(clean, rng):
-    found = confound_audit(clean[0], run(10 * rng.standard_normal((200, 32)))).finding("normalisation")
+    found = confound_audit(clean[0], run(10 * rng.standard_normal((200, 32)))).finding("normalization")
     assert (found.verdict, found.flagged) == ("differs", False)
 
 

@@ -85,9 +85,9 @@ def embedding(names: Sequence[str], n: int, n_regions: int = 30) -> Any:
     )
     table.loc[: n // 10, "frequency"] = np.nan
     lines = (
-        "neighbours kept 61% of 15, 68% of 50; trustworthiness 0.961, 0.948",
-        "3 seeds: a point moves by 0.42 of the radius (1.2 = anywhere), 58% of its neighbours stay",
-        "neighbours from another run: 41.0% in the original space, 43.1% in the picture, 50.0% ± 0.3% if labels were "
+        "neighbors preserved 61% of 15, 68% of 50; trustworthiness 0.961, 0.948",
+        "3 seeds: a point moves by 0.42 of the radius (1.2 = anywhere), 58% of its neighbors stay",
+        "neighbors from another run: 41.0% in the original space, 43.1% in the layout, 50.0% ± 0.3% if labels were "
         "shuffled",
     )
     return SimpleNamespace(
@@ -209,7 +209,7 @@ def tokens(name: str, n: int) -> Any:
 def projection(names: Sequence[str], n: int) -> Any:
     old = embedding(names, n)
     table = pd.DataFrame(old.coords, columns=["x", "y"])
-    line = "12.1% of the placed latents lie farther from their neighbours than those of the embedding from theirs"
+    line = "12.1% of the placed latents lie farther from their neighbors than those of the embedding from theirs"
     return SimpleNamespace(
         coords=old.coords[:n], owner=np.zeros(n, dtype=int), names=list(names[:1]), line=lambda: line,
         dictionaries=old.dictionaries[:1], onto=SimpleNamespace(table=table),
@@ -298,12 +298,9 @@ def figures_of(names: Sequence[str], n: int) -> dict[str, Callable[[], Figure]]:
         "ridgeline pooled": lambda: plots.ridgeline_figure(seeds(names, groups)),
         "recurrence figure": lambda: plots.recurrence_figure(seeds(names, groups)),
         "agreement": lambda: plots.agreement_figure(agreement(a, b, n)),
-        "frequency figure": lambda: plots.frequency_figure(agreement(a, b, n)),
         "span": lambda: plots.span_figure(span(a, b, n)),
         "flow": lambda: plots.flow_figure(flow(n)),
-        "nearest figure": lambda: plots.nearest_figure(nearest(a, n)),
         "by index": lambda: plots.by_index_figure(by_index(a, b, n)),
-        "tokens figure": lambda: plots.tokens_figure(tokens(a, n)),
         "splitting": lambda: plots.splitting_figure(split(a, b, n)),
         "panels": panels,
         "facets": lambda: plots.facet_figure(points(names), {"l0": "L0", "ce": "loss"}, label="run"),

@@ -60,10 +60,10 @@ def test_latents_without_a_partner_count(curves):
     assert panel_shares(mutual, np.linspace(0, 1, 51)).sum() == pytest.approx(mutual.n_matched / mutual.n_latents)
 
 
-def test_labels_and_colours_are_one_a_panel(curves):
+def test_labels_and_colors_are_one_a_panel(curves):
     with pytest.raises(ValueError, match="got 3 matchings, 2 labels, 3 colors"):
         draw_panels(Figure(), curves, labels=["a", "b"], colors=["k"] * 3)
-    with pytest.raises(ValueError, match="one label and one colour a panel"):
+    with pytest.raises(ValueError, match="one label and one color a panel"):
         draw_panels(Figure(), [], labels=[], colors=[])
 
 

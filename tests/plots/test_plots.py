@@ -1,4 +1,4 @@
-"""What the figures say: the numbers in the artists are those in the results, and no colour covers another."""
+"""What the figures say: the numbers in the artists are those in the results, and no color covers another."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_chance_is_drawn_where_it_is(comparison):
     }
     labels = labels_of(ax)
     assert f"chance {paired.a_to_b.chance:.2f}" in next(text for text in labels if "one-to-one" in text)
-    assert any("colour of a curve: its chance" in text for text in labels)
+    assert any("color of a curve: its chance" in text for text in labels)
     assert any("isotropic" in text for text in labels)
 
 
@@ -199,13 +199,13 @@ def test_scatter_is_shuffled_rasterised_and_complete():
     points = ax.collections[0]
     assert points.get_rasterized()
     assert len(points.get_offsets()) == 800
-    # Drawn run by run, the later half would be of one colour; shuffled, each half is a fair mixture.
+    # Drawn run by run, the later half would be of one color; shuffled, each half is a fair mixture.
     colors = points.get_facecolors()[:, :3]
     first = to_rgba(RUNS[0])[:3]
     is_a = np.isclose(colors, first).all(axis=1)
     assert is_a.sum() == 400
     assert abs(int(is_a[:400].sum()) - 200) < 50
-    # and every point keeps its owner's colour
+    # and every point keeps its owner's color
     where = {tuple(xy): own for xy, own in zip(e.coords.tolist(), e.owner, strict=True)}
     owners = np.array([where[tuple(xy)] for xy in np.asarray(points.get_offsets(), dtype=np.float32).tolist()])
     np.testing.assert_array_equal(owners == 0, is_a)
@@ -213,7 +213,7 @@ def test_scatter_is_shuffled_rasterised_and_complete():
     assert ax.get_xticks().size == 0
 
 
-def test_paper_colours_go_by_kind():
+def test_paper_colors_go_by_kind():
     colors = run_colors(["x", "y", "z"], ["local", "local", "e2e"], "e2e")
     assert colors["x"] == E2E_KINDS["local"]
     assert colors["z"] == E2E_KINDS["e2e"]
@@ -389,7 +389,7 @@ def test_a_figure_for_each_choice_is_saved(views, tmp_path):
     folder = sg.save(views, tmp_path / "out", formats=["png"], figures=drawn)
     assert {p.stem for p in (folder / "figures").iterdir()} == set(drawn)
     with pytest.raises(ValueError, match="color must be one of"):
-        views.figures(colors=["colour"])
+        views.figures(colors=["color"])
 
 
 def test_of_many_runs_a_legend_names_some_and_counts_the_rest():

@@ -69,7 +69,7 @@ def test_nothing_imports_the_analyses():
         }
 
 
-def test_the_papers_runs_are_the_catalogues():
+def test_the_papers_runs_are_the_catalogs():
     runs = read_runs(ANALYSES / "e2e_paper" / "runs.toml").runs
     known = paper_runs()
     assert {r.address for r in runs} == set(known)
@@ -122,7 +122,7 @@ def test_published_values_are_those_of_the_papers():
     ("text", "sentence"),
     [
         ("title = 'x'", r"it has no \[\[run\]\]"),
-        ("colour = 1\n[[run]]\naddress='a'\nrole='r'", "it has colour besides"),
+        ("color = 1\n[[run]]\naddress='a'\nrole='r'", "it has color besides"),
         ("[[run]]\naddress = 'demo:x'", "run 1 of runs.toml needs address and role"),
         ("[[run]]\naddress='a'\nrole='r'\nlayr=6", "it has layr besides"),
         ("= 3", "is not TOML"),
@@ -140,8 +140,8 @@ def test_a_runs_file_that_is_not_there_and_a_wrong_claim(tmp_path):
     with pytest.raises(AnalysisError, match="there is no file"):
         read_runs(tmp_path / "none.toml")
     path = tmp_path / "expected.toml"
-    path.write_text("[[value]]\nname='a'\nclaim='b'\nplace='c'\nstep='d'\npublished=1.0\ncolour=2")
-    with pytest.raises(AnalysisError, match=r"value 1 of expected\.toml lacks tolerance and has colour besides"):
+    path.write_text("[[value]]\nname='a'\nclaim='b'\nplace='c'\nstep='d'\npublished=1.0\ncolor=2")
+    with pytest.raises(AnalysisError, match=r"value 1 of expected\.toml lacks tolerance and has color besides"):
         read_expected(path)
 
 

@@ -187,7 +187,7 @@ def test_a_run_that_cannot_be_had_costs_its_figures_only(world: Loopback, hub: H
     code, table, notes = call(main, "--only", "fig3a", "--only", "fig3b", "--only", "fig3c", "--out", str(home / "out"))
     assert code == 1
     assert sorted(p.name for p in (home / "out").glob("*.png")) == ["e2e_paper-fig3b.png"]
-    assert notes.count("cannot be had anywhere") == 2, "asked for once, told of both figures"
+    assert notes.count("is not available from any source") == 2, "asked for once, told of both figures"
     assert "fig3b: wrote" in notes
     assert value(table, "across-seeds/6/local")[1] in ("pass", "fail")
     for row in table.splitlines():

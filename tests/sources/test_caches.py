@@ -50,7 +50,9 @@ def test_a_flipped_bit_in_the_cache_is_noticed_and_mended(wandb_world: Loopback,
     whole = load(RUN, "all").fingerprint
     flip(path)
     for offline in (False, True):
-        with pytest.raises(SourceError, match=f"is damaged: .*`sae-geometry fetch wandb:{RUN}#{name}` brings it again"):
+        with pytest.raises(
+            SourceError, match=f"is damaged: .*`sae-geometry fetch wandb:{RUN}#{name}` downloads it again"
+        ):
             load(RUN, "all", offline=offline)
     with pytest.raises(SourceError, match="is damaged"):
         fetch(RUN, offline=True)

@@ -44,7 +44,7 @@ def test_addresses_of_the_paper(address: str, run: str) -> None:
     assert paper_runs()[address].wandb == f"wandb:sparsify/gpt2/{run}#samples_400000.pt"
 
 
-def test_an_address_that_is_not_in_the_catalogue_names_its_neighbours() -> None:
+def test_an_address_that_is_not_in_the_catalog_names_its_neighbors() -> None:
     with pytest.raises(AddressError, match=r"has no paper:e2e/6/local/x; it has .*paper:e2e/6/local/ce"):
         load("paper:e2e/6/local/x")
     with pytest.raises(AddressError, match="it has paper:"):
@@ -92,12 +92,12 @@ def test_the_second_mirror_is_apollos_own(wandb_world: Loopback, hf_world: Huggi
     assert mirror.address.startswith("hf://apollo-research/e2e-saes-gpt2@713515")
     assert mirror.hook_point == "blocks.2.hook_resid_pre"
     raw = load(CHECKPOINTS / "e2e_sae_single", "all")
-    assert (mirror.directions - raw.directions).abs().max() <= 1e-6, "the copy is normalised already"
+    assert (mirror.directions - raw.directions).abs().max() <= 1e-6, "the copy is normalized already"
 
 
 def test_nowhere_says_why_of_each_place(wandb_world: Loopback, hf_world: HuggingFace) -> None:
     wandb_world.graphql_fault = status(503)
-    with pytest.raises(SourceError, match=r"cannot be had anywhere: .*503.*no such repository"):
+    with pytest.raises(SourceError, match=r"is not available from any source: .*503.*no such repository"):
         load("paper:e2e/6/local/ce")
 
 

@@ -144,7 +144,7 @@ def test_a_tensor_in_pieces(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="no other tensor shows which axis"):
         assert reads_as(load(tmp_path), DEC, None)
     (tmp_path / "__1_0.distcp").unlink()
-    with pytest.raises(SourceError, match=r"lies in __1_0.distcp, which is not there"):
+    with pytest.raises(SourceError, match=r"lies in __1_0.distcp, which is missing"):
         load(tmp_path)
     stored.popitem()
     write_metadata(tmp_path, md.Metadata(table, None, stored))

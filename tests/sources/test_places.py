@@ -92,7 +92,7 @@ def test_every_name_of_one_thing_is_one_and_of_two_are_two(groups, name) -> None
     assert all(name(*names) in names for names in canonical), "a canonical name is its own"
 
 
-def test_where_sublayers_are_normalised_their_own_output_is_not_what_is_added() -> None:
+def test_where_sublayers_are_normalized_their_own_output_is_not_what_is_added() -> None:
     for model in ("google/gemma-2-2b", "gemma-3-4b-it"):
         added = canonical_place("blocks.5.hook_mlp_out", model)
         assert canonical_place("model.layers.5.post_feedforward_layernorm", model) == added

@@ -350,8 +350,8 @@ def test_z_scored_inputs_are_noted_and_flagged_against_others(config: dict[str, 
     hook = {"hook_name": "blocks.1.hook_resid_pre", "model_name": "m"}
     a, b = with_config(tmp_path / "a", config | hook), with_config(tmp_path / "b", hook, seed=1)
     assert any("z-scored" in note for note in load(a).notes)
-    assert confound_audit(load(a), load(b)).finding("normalisation").flagged
-    assert not confound_audit(load(a), load(a)).finding("normalisation").flagged
+    assert confound_audit(load(a), load(b)).finding("normalization").flagged
+    assert not confound_audit(load(a), load(a)).finding("normalization").flagged
     assert not any("z-scored" in note for note in load(b).notes)
 
 

@@ -61,7 +61,7 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def convert(gguf: Path, folder: Path) -> None:
-    """Dequantise a GGUF file into `folder/model`, which loads in seconds where the file takes a minute."""
+    """Dequantize a GGUF file into `folder/model`, which loads in seconds where the file takes a minute."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     where = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}

@@ -1,4 +1,4 @@
-// Colours: Okabe–Ito for kinds, one calm ramp for amounts, each in a light and a dark version.
+// Colors: Okabe–Ito for kinds, one calm ramp for amounts, each in a light and a dark version.
 
 const PALETTES = {
   light: {
@@ -33,7 +33,7 @@ const palette = () => PALETTES[theme()];
 const runColor = (run) => palette().runs[run % palette().runs.length];
 const regionColor = (code, n) => (code ? regionColors(n)[code - 1] : palette().nothing);
 
-// A colour of its own for each of n regions: those of the runs, then always the hue that is farthest from all taken.
+// A color of its own for each of n regions: those of the runs, then always the hue that is farthest from all taken.
 const ofRegions = {};
 function regionColors(n) {
   if (ofRegions[theme()]?.length >= n) return ofRegions[theme()];
@@ -52,7 +52,7 @@ function regionColors(n) {
 
 const apart = (p, q) => Math.hypot(...p.map((v, i) => v - q[i]));
 
-// A colour in OKLab, where distances are those that the eye sees.
+// A color in OKLab, where distances are those that the eye sees.
 function seenAs(color) {
   const [r, g, b] = Array.from(channelsOf(color).slice(0, 3), (v) => (v / 255 <= 0.04045 ? v / 255 / 12.92 : ((v / 255 + 0.055) / 1.055) ** 2.4));
   const l = Math.cbrt(0.4122214708 * r + 0.5363325363 * g + 0.0514459929 * b);
@@ -75,7 +75,7 @@ function shades(stops) {
   });
 }
 
-// What points may be coloured by: a colour for row i, and what the legend shows.
+// What points may be colored by: a color for row i, and what the legend shows.
 function colorings(data, matched) {
   const ways = {
     run: {
@@ -139,7 +139,7 @@ const currentShades = () => (made[theme()] ??= shades(palette().ramp));
 
 function percent(share) {
   const digits = share >= 0.1 ? 0 : share >= 0.001 ? 2 : 4;
-  return share < 0.00001 ? '< 0.001 %' : `${(100 * share).toFixed(digits)} %`;
+  return share < 0.00001 ? '< 0.001%' : `${(100 * share).toFixed(digits)}%`;
 }
 
 function showLegend(way, into) {

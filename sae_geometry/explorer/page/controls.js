@@ -58,7 +58,7 @@ function keepRun(run, kept) {
   redrawSoon();
 }
 
-// Set the controls to what is filtered and how points are coloured.
+// Set the controls to what is filtered and how points are colored.
 function showFilters() {
   document.querySelector(`input[name=matched][value=${state.matched}]`).checked = true;
   for (const id of ['threshold', 'counting', 'region', 'color']) byId(id).value = state[id];

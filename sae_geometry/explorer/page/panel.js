@@ -166,7 +166,7 @@ function showAbout(data) {
 
   const engine = [p.backend, p.backend_version].filter(Boolean).join(' ');
   const made = [
-    data.flow ? 'Features followed through layers.' : `UMAP from exact cosine neighbours (k = ${p.n_neighbors ?? '?'}), min_dist ${p.min_dist ?? '?'}, seed ${p.seed ?? '?'}, ${engine}.`,
+    data.flow ? 'Features followed through layers.' : `UMAP from exact cosine neighbors (k = ${p.n_neighbors ?? '?'}), min_dist ${p.min_dist ?? '?'}, seed ${p.seed ?? '?'}, ${engine}.`,
     data.regions_how ? `Regions: ${data.regions_how}.` : '',
     data.reproducible_with ? `Reproducible with ${data.reproducible_with}.` : '',
   ].filter(Boolean).join(' ');

@@ -54,7 +54,7 @@ function drawDots() {
   });
 }
 
-// Red, green, blue and opacity of a colour, 0…255.
+// Red, green, blue and opacity of a color, 0…255.
 function channelsOf(color) {
   const canvas = document.createElement('canvas');
   canvas.width = canvas.height = 1;
@@ -80,7 +80,7 @@ function discOf(radius) {
   return { dx, dy, share };
 }
 
-// Layers of rows, each with its opacity, the colour of a row and how much larger it is drawn, from the back to the front. Pixels are written one by
+// Layers of rows, each with its opacity, the color of a row and how much larger it is drawn, from the back to the front. Pixels are written one by
 // one: a hundred thousand small shapes take a canvas far longer.
 function paint() {
   const { data, dots, layers } = picture;
@@ -180,7 +180,7 @@ function wholeRange(data) {
   return { x: bounds(data.x), y: bounds(data.y) };
 }
 
-// Show these rows in these colours, those that were caught with a rim; the others stay behind them as faint dots.
+// Show these rows in these colors, those that were caught with a rim; the others stay behind them as faint dots.
 function showPoints(data, passes, color, caught) {
   const shown = [], hidden = [];
   for (let i = 0; i < data.n; i++) (passes(i) ? shown : hidden).push(i);

@@ -12,7 +12,7 @@ function tokensOf(data, i) {
 
 const explanationOf = (data, i) => data.explanations[i] ?? '';
 
-// Latents that write towards a token, or whose explanation has the text; upper and lower case are one.
+// Latents that promote a token, or whose explanation has the text; upper and lower case are one.
 function rowsWith(data, text) {
   const wanted = text.trim().toLowerCase();
   const numbers = new Set();
@@ -49,7 +49,7 @@ function tokensOfRows(data, rows, most = 8) {
 // A token as it is read: without the spaces around it, which are shown where it is nothing else.
 const quoted = (token) => token.trim() || `‘${token}’`;
 
-// Light up the latents of every run that write towards a token, or whose explanation has the words.
+// Light up the latents of every run that promote a token, or whose explanation has the words.
 function findWord(text, run) {
   const rows = rowsWith(data, text).filter((i) => run < 0 || data.run[i] === run);
   if (!rows.length) return answer(`No latent has ${quoted(text.trim())} among its labels.`);

@@ -57,18 +57,11 @@ def _halve(lo, hi, e_lo, e_hi):  # type: ignore[no-untyped-def]
 
 
 @compiled(SUMS_IN_ANY_ORDER)
-def _float32_dot(u, v):  # type: ignore[no-untyped-def]
+def float32_dot(u, v):  # type: ignore[no-untyped-def]
     total = np.float32(0)
     for t in range(u.shape[0]):
         total += u[t] * v[t]
     return total
-
-
-@compiled()
-def float32_dots_loop(x, y, rows, cols, out):  # type: ignore[no-untyped-def]
-    """Set out[p] = ⟨x[rows[p]], y[cols[p]]⟩ in float32, in any order of summation: within γ_d ‖x‖‖y‖ of exact."""
-    for p in range(rows.shape[0]):
-        out[p] = _float32_dot(x[rows[p]], y[cols[p]])
 
 
 @compiled()

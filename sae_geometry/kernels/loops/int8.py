@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sae_geometry.kernels.loops.cpu import _float32_dot
+from sae_geometry.kernels.loops.cpu import float32_dot
 from sae_geometry.kernels.loops.jit import MAX_IN_ANY_ORDER, compiled
 
 LEVELS = 127  # int8 values run from −127 to 127
@@ -28,7 +28,7 @@ def _fold(source, target):  # type: ignore[no-untyped-def]
 def _hadamard(z, scratch):  # type: ignore[no-untyped-def]
     """Set z ← H z for the ±1 Hadamard matrix of z's length, a power of two; H/√length is orthogonal.
 
-    Every stage folds neighbours into the two halves, which vectorizes; `scratch` is as long as z.
+    Every stage folds neighbors into the two halves, which vectorizes; `scratch` is as long as z.
     """
     in_z = True
     step = 1
@@ -71,7 +71,7 @@ def _squares(z, q, scale):  # type: ignore[no-untyped-def]
 
 
 @compiled()
-def quantise_rows(x, signs, stages, q, scale, residual, length):  # type: ignore[no-untyped-def]
+def quantize_rows(x, signs, stages, q, scale, residual, length):  # type: ignore[no-untyped-def]
     """Rotate each row (signs, then one Hadamard matrix per stage), divide by its largest entry, round to int8.
 
     `stages` holds the ends and factors of the Hadamard blocks; q [n, padded] is filled with int8. For each row,
@@ -148,7 +148,7 @@ def look_again(x, y, values, indices, coarse, fine, bias, absolute, k):  # type:
             if np.float64(values[i, at]) + coarse[i] < best[k - 1] - fine[i]:
                 break
             j = indices[i, at]
-            score = _float32_dot(x[i], y[j])
+            score = float32_dot(x[i], y[j])
             if absolute:
                 score = abs(score)
             if bias.shape[0] > 0:

@@ -1,6 +1,6 @@
 """int8 screen on the CPU: integer products, several times faster than float32, certified by measured errors.
 
-Both sides are rotated and rounded to int8 (`quantise`). A shortlist is longer than that of float32, because ε is a few
+Both sides are rotated and rounded to int8 (`quantize`). A shortlist is longer than that of float32, because ε is a few
 hundredths; its entries are re-scored in float32, best first, until the rest cannot matter. `decide` then gets a
 float32 shortlist and a proven bound on everything else.
 """
@@ -19,7 +19,7 @@ from sae_geometry.kernels.blocks import listing_bytes
 from sae_geometry.kernels.loops.threads import in_parallel, one_torch_thread
 from sae_geometry.kernels.screens.cpu import Lists, float32_epsilons, scan
 from sae_geometry.kernels.screens.products import best_time, cpu_product, full_precision
-from sae_geometry.kernels.screens.quantize import MAX_WIDTH, Quantised, Spread, hadamard_stages, int8_error, quantise
+from sae_geometry.kernels.screens.quantize import MAX_WIDTH, Quantized, Spread, hadamard_stages, int8_error, quantize
 from sae_geometry.kernels.types import Shortlist, Task
 
 PADS = (7, 15, 31, 63)  # candidates listed beyond k; the first that suffices on a sample is taken
@@ -36,7 +36,7 @@ class Int8Scores:
 
     def __init__(self, task: Task) -> None:
         self._task = task
-        self.y = quantise(task.others, task.b_norms, task.threads)
+        self.y = quantize(task.others, task.b_norms, task.threads)
         self.b_spread = Spread(self.y.residual, self.y.length, task.b_norms)
         unknown = torch.full((task.a.shape[0],), torch.inf, dtype=torch.float64)
         self.a_spread = self.b_spread if task.within else Spread(unknown, unknown.clone(), task.a_norms)
@@ -50,16 +50,16 @@ class Int8Scores:
         buffers = self._own.products, scratch
         return _scores(self.stripe(i0, i1), self.y.part(j0, j1), self._bias[j0:j1], self._task.absolute, buffers)
 
-    def stripe(self, i0: int, i1: int) -> Quantised:
+    def stripe(self, i0: int, i1: int) -> Quantized:
         """Return rows i0…i1 of A in int8."""
         if self._task.within:
             return self.y.part(i0, i1)
         if getattr(self._own, "at", None) != (i0, i1):
-            self._own.x = quantise(self._task.a[i0:i1], self._task.a_norms[i0:i1])
+            self._own.x = quantize(self._task.a[i0:i1], self._task.a_norms[i0:i1])
             self._own.at = (i0, i1)
             self.a_spread.residual[i0:i1] = self._own.x.residual
             self.a_spread.length[i0:i1] = self._own.x.length
-        x: Quantised = self._own.x
+        x: Quantized = self._own.x
         return x
 
 
@@ -83,7 +83,7 @@ class Int8Screen:
 def prepare_int8(task: Task, asked_for: bool = False) -> Int8Screen | str:
     """Prepare an int8 screen if it is likely to be faster than float32; otherwise return the reason as a phrase.
 
-    It is tried on a sample of rows, and of columns if they are requested; the shortest shortlist that certifies 98 % of
+    It is tried on a sample of rows, and of columns if they are requested; the shortest shortlist that certifies 98% of
     the sample is taken. With `asked_for` it is refused only where it is impossible.
     """
     n, m, d = task.a.shape[0], task.others.shape[0], task.a.shape[1]
@@ -168,7 +168,7 @@ def int8_time() -> float | None:
         return None
 
 
-def _scores(x: Quantised, y: Quantised, bias: np.ndarray, absolute: bool, buffers: tuple[Tensor, Tensor]) -> Tensor:
+def _scores(x: Quantized, y: Quantized, bias: np.ndarray, absolute: bool, buffers: tuple[Tensor, Tensor]) -> Tensor:
     """Compute scores of quantized rows into the second buffer (int32 and float32, of their size or larger)."""
     from sae_geometry.kernels.loops.int8 import scale_products
 
@@ -198,7 +198,7 @@ def _needed(task: Task, scores: Int8Scores, of_rows: bool) -> Tensor:
         .round()
         .to(torch.int64)
     )
-    x = quantise(mine[at], norms[at])
+    x = quantize(mine[at], norms[at])
     screened = torch.empty(len(at), m)
 
     def block(j0: int) -> None:

@@ -35,11 +35,7 @@ class Rounded:
 
 
 def rounded(x: Tensor, precision: Precision) -> Rounded:
-    """Round float32 rows to a lower precision.
-
-    Raises:
-        ValueError: entries too large for fp16.
-    """
+    """Round float32 rows to a lower precision."""
     scale = FP16_SCALE if precision == "fp16" else 1.0
     low, high = (float(v) for v in torch.aminmax(x))
     if precision == "fp16" and max(-low, high) * scale > _FP16_LARGEST:

@@ -73,7 +73,7 @@ def cpu_product() -> tuple[Product, str]:
 
 
 def best_time(run: Callable[[], object]) -> float:
-    """Return the shortest of five runs in CPU time of this thread, which other load hardly affects."""
+    """Return the shortest of five runs in CPU time of this thread, which other load barely affects."""
     found = float("inf")
     for _ in range(5):
         start = time.thread_time()

@@ -23,7 +23,7 @@ MAX_WIDTH = 1 << 16  # 127² · 2¹⁶ < 2³¹: integer sums cannot overflow
 
 
 @dataclass(frozen=True)
-class Quantised:
+class Quantized:
     """Rows x̂ = scale · q of a rotated dictionary, with bounds on their error.
 
     q: int8 [n, padded]; scale: float32 [n]; residual: float64 [n] ≥ ‖Rx − x̂‖; length: float64 [n] ≥ ‖x̂‖.
@@ -34,27 +34,27 @@ class Quantised:
     residual: Tensor
     length: Tensor
 
-    def part(self, start: int, stop: int) -> Quantised:
+    def part(self, start: int, stop: int) -> Quantized:
         """Return a slice of the rows."""
-        return Quantised(*(t[start:stop] for t in (self.q, self.scale, self.residual, self.length)))
+        return Quantized(*(t[start:stop] for t in (self.q, self.scale, self.residual, self.length)))
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Inputs of the error bound of a quantized dictionary: float64 [n] each, see `Quantised`; norms ≥ ‖x‖."""
+    """Inputs of the error bound of a quantized dictionary: float64 [n] each, see `Quantized`; norms ≥ ‖x‖."""
 
     residual: Tensor
     length: Tensor
     norms: Tensor
 
 
-def quantise(x: Tensor, norms: Tensor, threads: int = 1) -> Quantised:
+def quantize(x: Tensor, norms: Tensor, threads: int = 1) -> Quantized:
     """Return x rotated and rounded to int8, with the error of every row. The rotation depends on the width alone.
 
     Rotating in float32 errs by at most (log₂ 256 + 2)·u ‖x‖ to first order (each stage is a multiple of an orthogonal
     matrix, and each of its outputs is one rounded sum); 12 u and underflow are added to the measured residual.
     """
-    from sae_geometry.kernels.loops.int8 import quantise_rows
+    from sae_geometry.kernels.loops.int8 import quantize_rows
 
     n, d = x.shape
     stages = hadamard_stages(d)
@@ -67,10 +67,10 @@ def quantise(x: Tensor, norms: Tensor, threads: int = 1) -> Quantised:
 
     def work(start: int) -> None:
         part = slice(start, start + _STRIPE)
-        quantise_rows(x[part].numpy(), signs, stages, *(t[part].numpy() for t in (q, scale, residual, length)))
+        quantize_rows(x[part].numpy(), signs, stages, *(t[part].numpy() for t in (q, scale, residual, length)))
 
     in_parallel(lambda _: work, range(0, n, _STRIPE), threads)
-    return Quantised(q, scale, (residual + 12 * U32 * norms + 16 * d * TINY32) * SLACK, length * SLACK)
+    return Quantized(q, scale, (residual + 12 * U32 * norms + 16 * d * TINY32) * SLACK, length * SLACK)
 
 
 @cache

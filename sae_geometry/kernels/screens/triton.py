@@ -60,7 +60,6 @@ def screen_triton(task: Task, precision: Precision = "float32") -> tuple[Shortli
     """Screen with the fused kernel: scores within γ_d ‖x‖‖y‖ of exact in float32, `rounded_error` in fp16 and tf32.
 
     Raises:
-        ImportError: triton is not installed.
         ValueError: tensors on the CPU without triton's interpreter.
     """
     loops = _loops(task.a.device)

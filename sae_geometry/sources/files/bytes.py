@@ -24,11 +24,9 @@ class FileBytes:
     """A file, or a span of one, in a fixed state: slices from any other state are refused.
 
     Args:
-        path: the file.
         start, end: the span; offsets count from its start, and nothing outside it is read.
 
     Raises:
-        OSError: the file's status cannot be read.
         SourceError: the file ends before the span does.
     """
 

@@ -106,7 +106,7 @@ def _assembled(key: str, entry: Entry, pieces: list[_Piece], place: str) -> Tens
     read = []
     for piece in pieces:
         if not piece.shard.is_file():
-            raise SourceError(f"{what} lies in {piece.shard.name}, which is not there; fetch the whole folder")
+            raise SourceError(f"{what} lies in {piece.shard.name}, which is missing; fetch the whole folder")
         file = open_torch(piece.shard, piece.start, piece.end)
         if list(file.entries) != ["tensor"] or file.entries["tensor"].dtype != entry.dtype:
             raise SourceError(

@@ -28,9 +28,6 @@ def open_weights(paths: Sequence[Path], tables: Sequence[str | None]) -> TensorF
     Args:
         paths: files; one that locates the tensors (an index, `.metadata`) comes first.
         tables: the table per file that its tensors are put in, where several files have the same names.
-
-    Raises:
-        SourceError: see `open_tensors`.
     """
     first = paths[0]
     if first.name == DCP_METADATA or first.name.endswith(INDEX_SUFFIX):
@@ -103,8 +100,8 @@ def _shard(path: Path) -> str:
     if (path.parent / DCP_METADATA).is_file():
         return f"{whole}give its folder, {path.parent}"
     return (
-        f"{whole}its folder's .metadata, which says what it holds, is not there; give the whole folder, or convert it "
-        "with python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER OUT.pt"
+        f"{whole}its folder's .metadata, which describes its contents, is missing; give the whole folder, or convert "
+        "it with python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER OUT.pt"
     )
 
 

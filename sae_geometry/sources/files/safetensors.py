@@ -85,11 +85,7 @@ class Header:
 
 
 def read_header(read: Callable[[int, int], bytes], size: int, name: str) -> Header:
-    """Read the header of a file of `size` bytes through `read(first byte, number of bytes)`.
-
-    Raises:
-        SourceError: see `open_safetensors`.
-    """
+    """Read the header of a file of `size` bytes through `read(first byte, number of bytes)`."""
     length = int.from_bytes(read(0, 8), "little")
     if length > min(MAX_HEADER_BYTES, size - 8):
         fate = "it is truncated or not safetensors" if length > size - 8 else "more than any checkpoint needs"

@@ -56,8 +56,6 @@ class TensorFile:
     """Contents of a tensor file.
 
     Attributes:
-        path: path of the file.
-        container: file format.
         entries: shape and type of every tensor, by name.
         read: returns one tensor by name, or its slice at one index of an axis, verified against the checksum where the
             format has one.

@@ -94,11 +94,7 @@ class Record:
     state: Any = None
 
     def field(self, name: str) -> Any:
-        """Return one field of a dataclass.
-
-        Raises:
-            KeyError: no such field.
-        """
+        """Return one field of a dataclass."""
         return _expect(self.state, dict)[name]
 
 
@@ -118,10 +114,6 @@ class _AsRecords(dict[str, Callable[[tuple[Any, ...]], Any]]):
 def read_pickle(raw: bytes, name: str) -> object:
     """Return the object in a torch checkpoint's pickle, with `StoredTensor` for tensors.
 
-    Args:
-        raw: content of `data.pkl`.
-        name: name of the file, for messages.
-
     Raises:
         SourceError: the pickle is damaged, or holds anything but tensors, tables, lists, numbers and strings.
     """
@@ -129,11 +121,7 @@ def read_pickle(raw: bytes, name: str) -> object:
 
 
 def read_records(raw: bytes, name: str) -> object:
-    """Return the object in a pickle of plain data classes, each as a `Record`.
-
-    Raises:
-        SourceError: the pickle is damaged.
-    """
+    """Return the object in a pickle of plain data classes, each as a `Record`."""
     return _read(raw, name, _AsRecords({"torch.Size": _BUILDERS["torch.Size"]}))
 
 
@@ -311,7 +299,7 @@ def flatten(tree: object, name: str) -> dict[str, Any]:
         nonlocal visits, length
         visits, length = visits + 1, length + len(prefix)
         if length > MAX_NAMES:
-            raise SourceError(f"{name}: the names of its values are longer than {MAX_NAMES:,} characters together")
+            raise SourceError(f"{name}: the names of its values exceed {MAX_NAMES:,} characters in total")
         if visits > _MAX_VALUES:
             raise SourceError(f"{name}: it holds more than {_MAX_VALUES:,} values")
         if depth > _MAX_DEPTH:

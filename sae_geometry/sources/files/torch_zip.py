@@ -22,7 +22,6 @@ def open_torch(path: Path, start: int = 0, end: int | None = None) -> TensorFile
     """Read the tensors of a torch checkpoint, with nested tables flattened by dots.
 
     Args:
-        path: the file.
         start, end: byte range of the checkpoint, where it is not the whole file.
 
     Raises:

@@ -33,8 +33,6 @@ class Member:
     """One file of the archive.
 
     Attributes:
-        name: name, for messages.
-        start: first byte of its data.
         n_packed: size of its data in the archive, in bytes.
         n_bytes: unpacked size in bytes; equal to `n_packed` unless deflated.
         deflated: whether its data are deflated.
@@ -197,7 +195,7 @@ def _member(info: zipfile.ZipInfo, f: IO[bytes], file: FileBytes) -> Member:
     if info.flag_bits & 0x1:
         raise SourceError(f"{label} is encrypted; refused")
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise SourceError(f"{label} is packed by method {info.compress_type}, which no checkpoint is; refused")
+        raise SourceError(f"{label} is compressed with method {info.compress_type}, which no checkpoint uses; refused")
     f.seek(file.start + info.header_offset)
     local = f.read(30)
     if len(local) != 30 or local[:4] != b"PK\x03\x04":

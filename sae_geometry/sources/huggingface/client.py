@@ -73,10 +73,9 @@ def bounded(address: Address) -> Iterator[Watch]:
 
 
 class Watch:
-    """Hooks for requests and responses: limits on time, rate and retries, and no names that leave the cache.
+    """Hooks for requests and responses: limits on time, rate and retries, and a refusal of names outside the cache.
 
     Attributes:
-        what: the address, for messages.
         offline: whether the client is set to offline mode.
     """
 
@@ -121,7 +120,7 @@ class Watch:
         self.made[key] = self.made.get(key, 0) + 1
         if self.made[key] > limits().tries:
             raise UnreachableError(
-                f"{self.what}: no whole answer after {limits().tries} tries; try again later, or --offline"
+                f"{self.what}: no complete response after {limits().tries} tries; try again later, or --offline"
             )
         request.headers["Accept-Encoding"] = "identity"
         request.extensions["timeout"] = {
@@ -193,7 +192,7 @@ def _cause(error: BaseException) -> str:
     if "Connect" in kind or "refused" in text.lower():
         return "connection refused, or no network"
     if "Consistency check" in text or "Protocol" in kind:
-        return "the connection broke off"
+        return "the connection was lost"
     return " ".join(without_secrets(text).split())[:160] or kind
 
 

@@ -183,7 +183,7 @@ class _Tensors:
             except Exception as error:
                 if "Transport" not in {c.__name__[:9] for c in type(error).__mro__}:
                     raise
-                raise ConnectionError("the connection broke off") from error
+                raise ConnectionError("the connection was lost") from error
             if done != n:
                 raise ConnectionError(f"{done:,} of {n:,} bytes arrived")
             take(raw)

@@ -75,11 +75,7 @@ def bundle_huggingface(address: Address, context: Context) -> Bundle:
 
 
 def separate_places(address: Address, context: Context) -> list[str]:
-    """Return the addresses, at a pinned commit, of the checkpoints in a folder or repository; empty where it is one.
-
-    Raises:
-        SourceError: as `bundle_huggingface`.
-    """
+    """Return the addresses, at a pinned commit, of the checkpoints in a folder or repository; empty where it is one."""
     with bounded(address) as watch:
         repo = _repo_of(address, replace(context, offline=context.offline or watch.offline), watch)
         if address.path in repo.files:
@@ -254,7 +250,7 @@ def bring(repo: Repo, name: str, context: Context, watch: Watch) -> Path:
         path = download(force=True)
     if not _intact(path, name, repo):
         if context.again == "none" or context.offline:
-            advice = f"`sae-geometry fetch hf://{repo.name}@{repo.commit}/{name}` brings it again"
+            advice = f"`sae-geometry fetch hf://{repo.name}@{repo.commit}/{name}` downloads it again"
         elif _is_blob(path):
             advice = "the server sends another file than it lists; try again later"
         else:

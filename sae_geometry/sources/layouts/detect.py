@@ -56,8 +56,6 @@ class Site:
     """One dictionary in a file.
 
     Attributes:
-        layout: matching row of the table.
-        n_latents: number of latents.
         decoder, encoder: slabs, in the order of their outputs.
         hook: hook point in its keys, with dots; None where they name none.
         source: layer that a cross-layer transcoder's latents read from; None elsewhere.
@@ -115,8 +113,6 @@ class Table:
         keys: key in the file, by name.
         leads: letters of the leading axes removed from each: "1" or "s".
         read: function that returns a tensor by its key.
-        file: name of the file.
-        container: format of the file.
     """
 
     entries: Mapping[str, Entry]
@@ -243,7 +239,7 @@ class _Search:
         return f"{TRANSPOSED} {layout.note}" if turned and BARE in layout.note else layout.note
 
     def _sizes_agree(self, shape: tuple[int, ...], axes: str) -> bool:
-        """Return whether the other tensors (or the configuration) confirm the row's axes or leave them open."""
+        """Return whether the other tensors (or the configuration) are consistent with the row's axes."""
         n, d = shape[axes.index("n")], shape[axes.index("d")]
         if self.encoder_side is not None:
             return n == self.encoder_side

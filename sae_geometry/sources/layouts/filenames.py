@@ -62,7 +62,6 @@ def choose_weights(names: Sequence[str], place: str) -> tuple[str, ...]:
 
     Args:
         names: file names with "/" between folders.
-        place: name of the folder in messages.
 
     Raises:
         SourceError: no weights.
@@ -123,10 +122,6 @@ def choose_files(names: Sequence[str], path: str | None, place: str) -> tuple[st
     Args:
         names: file names with "/" between folders.
         path: a file or folder; None for the place itself.
-        place: name of the place in messages.
-
-    Raises:
-        SourceError, LayoutError: see `choose_weights`.
     """
     if path is not None and path in names:
         return companions(path, names)
@@ -168,7 +163,6 @@ def companions(name: str, names: Sequence[str]) -> tuple[str, ...]:
     shards of a torch.distributed.checkpoint.
 
     Args:
-        name: the weights file.
         names: the available files, with the same folder prefix.
     """
     folder, slash, base = name.rpartition("/")

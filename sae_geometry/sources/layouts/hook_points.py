@@ -46,7 +46,6 @@ class Space:
     Attributes:
         reads: hook point the encoder reads from; None when unknown.
         writes: hook point the decoder writes to, where it differs; None otherwise.
-        model: name of the model; None when unknown.
         transcoder: whether the decoder writes to another hook point than the encoder reads from.
         notes: how the values were derived, for the user.
     """
@@ -67,8 +66,6 @@ def space_of(site: Site, config: Mapping[str, Any], where: str, outs: Sequence[i
     """Return the space of one dictionary.
 
     Args:
-        site: the dictionary.
-        config: the configuration next to the weights.
         where: path of the weights file, prefixed with the repository's name if it came from one.
         outs: outputs of a cross-layer decoder that are read; a single one is the hook point it writes to.
     """

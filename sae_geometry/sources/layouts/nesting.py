@@ -37,7 +37,6 @@ def find_sites(file: TensorFile, config: Mapping[str, Any], latent_axis: LatentA
     """Return every dictionary in a file.
 
     Args:
-        file: its tensors.
         config: the configuration next to the weights; {} if there is none.
         latent_axis: the axis of the stored two-axis decoder that indexes latents, if the caller gives one.
 

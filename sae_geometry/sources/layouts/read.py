@@ -81,11 +81,7 @@ def open_bundle(bundle: Bundle, latent_axis: LatentAxis | None = None) -> Opened
 
 
 def opened(bundle: Bundle, file: TensorFile, latent_axis: LatentAxis | None = None) -> Opened:
-    """Find the dictionaries among tensors that are already open or in memory.
-
-    Raises:
-        LayoutError: no known decoder.
-    """
+    """Find the dictionaries among tensors that are already open or in memory."""
     said, unread = read_config(bundle.configs)
     config, unbounded = bounded({**_stored_config(file.extras), **file.metadata, **bundle.config, **said})
     return Opened(bundle, file, find_sites(file, config, latent_axis), config, (*unread, *unbounded))
@@ -164,7 +160,7 @@ def read_dictionary(
     notes = [*bundle.notes, *opened.notes, *space.notes, *(n for n in said if n)]
     if len(decoder_slabs) > 1:
         outs = ", ".join(str(s.out) for s in decoder_slabs)
-        notes.append(f"each row is the concatenation of {site.layout.out}s {outs}, normalised as a whole")
+        notes.append(f"each row is the concatenation of {site.layout.out}s {outs}, normalized as a whole")
     if space.transcoder:
         notes.append(f"a transcoder: the decoder lives in output space ({space.writes or 'hook point unknown'})")
     if inputs_are_z_scored(opened.config):

@@ -31,11 +31,8 @@ class Artifact:
 
     Attributes:
         path: "entity/project/name:v3", whatever alias was requested.
-        kind: type of the artifact, such as "model".
         aliases: other names of this version: "latest", "best".
-        metadata: metadata logged with it.
         files: names of all its files; empty until they are listed.
-        sums: checksums of the downloaded files, by name.
     """
 
     path: str
@@ -61,7 +58,6 @@ def bundle_artifact(address: Address, client: Callable[[], ArtifactClient], cont
     Args:
         address: its place is "entity/project/name:v3", or an alias instead of v3.
         client: makes the client that is used where the cache has no answer.
-        context: offline mode and callbacks.
 
     Raises:
         SourceError: no such artifact or file, no access, or no complete copy.

@@ -157,7 +157,7 @@ def _told(doing: str) -> Iterator[None]:
                 status or 403,
             ) from None
         if status == 404 or "not find run" in text or "not found" in text.lower():
-            raise RefusedError(f"W&B at {where} has nothing there ({doing}): check the spelling", 404) from None
+            raise RefusedError(f"W&B at {where} found nothing ({doing}): check the spelling", 404) from None
         told = said or without_secrets(text)[:120]
         raise UnreachableError(
             f"W&B at {where} did not answer ({doing}): {told}; try again later, or --offline for what is cached"

@@ -27,10 +27,7 @@ class RunRecord:
     """One run.
 
     Attributes:
-        path: "entity/project/run".
-        name: display name of the run.
         state: "finished", "running", "crashed", …
-        config: training configuration, as a nested table.
         summary: last metrics, under flat keys like "sparsity/eval/L_0/blocks.6.hook_resid_pre".
         weights: names of files that look like weights; empty when they were not listed.
         sums: checksums of the downloaded files, by name.

@@ -96,13 +96,8 @@ def fetch_run(run: str, context: Context, *, file: str | None = None, every: boo
     """Download a run's checkpoint (or all) and its record to the cache, if absent.
 
     Args:
-        run: "entity/project/run".
-        context: offline mode and callbacks.
         file: name of one file; by default the last checkpoint.
         every: download all checkpoints named by number.
-
-    Raises:
-        SourceError: see `bundle_wandb`.
     """
     folder = run_folder(origin_of(base_url()).partition("://")[2], run)
     record = read_record(folder / RUN_RECORD_NAME)
@@ -162,16 +157,12 @@ class RunInfo:
 
     Attributes:
         address: "wandb:entity/project/run", with ::hook where the run has several.
-        name: display name of the run.
         state: "finished", "running", "crashed", …
         kind: training loss: "local", "e2e" or "e2e+ds"; None when the configuration does not say.
-        hook_point: hook point of the SAE.
-        layer: layer of the hook point.
         l0: mean number of active latents per token.
         ce_increase: cross-entropy loss with the SAE minus without, in nats.
         explained_variance: explained share of the variance of the activations.
         alive: number of latents that fire.
-        seed: random seed of the training.
     """
 
     address: str
