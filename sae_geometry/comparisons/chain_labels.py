@@ -11,7 +11,7 @@ import numpy as np
 
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import ends
-from sae_geometry.labels.pairs import PairLabels, pair_labels
+from sae_geometry.labels.pairs import PairLabels, fitted, pair_labels
 from sae_geometry.pairwise.label_columns import label_text, labels_of
 
 if TYPE_CHECKING:
@@ -67,8 +67,9 @@ class ChainLabels:
         """Return one latent of each fate and each chain on a line, in lines of 80 characters."""
         made = self.pairs.few_lines()
         for c in self.chains:
-            said = ends([f"{m.latent_id} {m.label}"[: max(12, 60 // min(len(c.members), 4))] for m in c.members], 4)
-            made.append(f"  chain {c.turned:4.0f}°  {' → '.join(text.strip() for text in said)}"[:80])
+            n = min(len(c.members), 5)  # of a long chain its two ends, with an ellipsis between them
+            said = ends([fitted(f"{m.latent_id} {m.label}".rstrip(), (68 - 3 * n) // min(n, 4)) for m in c.members], 4)
+            made.append(f"  chain {c.turned:4.0f}°  {' → '.join(said)}")
         return made
 
     def html(self) -> str:

@@ -69,11 +69,18 @@ class Flow(Answer):
         if self.on != "reads":
             decoys = f"the nearest other latent of its own layer and the nearest of {after}"
         folded = " Decoder norms were multiplied by the latents' thresholds." if self.fold else ""
+        named = [f"{s.map['map']!r} (sha256 {s.map['map_sha256'][:16]})" for s in self.steps if s.map is not None]
+        mapped = (
+            f" Before each step the earlier layer was mapped and normalized again, in order by {', '.join(named)}; "
+            "cosines and significance are those after the map."
+            if named
+            else ""
+        )
         return (
             f"We linked the latents of {len(self.layers)} consecutive layers by {how}: to the nearest of the next "
             "layer, from the nearest of the layer before, and to the one-to-one partner. "
             f"{methods.matched(self.steps[0].method)} An edge has a cosine of at least {self.threshold:g} and is "
-            f"significant. {methods.significant(decoys, self.false_discovery_rate)} {methods.EXACT}{folded}"
+            f"significant. {methods.significant(decoys, self.false_discovery_rate)} {methods.EXACT}{folded}{mapped}"
         )
 
     def _audit(self) -> None:

@@ -23,7 +23,7 @@ from sae_geometry.labels.pairs import sources_of
 from sae_geometry.labels.tokens import require_readable, top_tokens
 from sae_geometry.labels.unembedding import Unembedding
 from sae_geometry.nulls import principal_axes, turned_copies
-from sae_geometry.pairwise.inputs import describe_input
+from sae_geometry.pairwise.inputs import describe_input, distinct_names
 from sae_geometry.pairwise.label_columns import labels_of
 from sae_geometry.pairwise.mapping import plain_cosines, unmapped
 from sae_geometry.pairwise.same_space import require_same_space
@@ -114,13 +114,14 @@ class _Search:
         starts = np.cumsum([0, *(len(ids) for ids in self.ids)])
         run = np.where(index < 0, -1, np.searchsorted(starts, index, side="right") - 1)
         every = np.concatenate(self.ids)
+        names = distinct_names([s["name"] for s in self.searched], [s["address"] for s in self.searched])
         p = np.full(score.shape, np.nan)
         if self.turns:
             for rank in range(self.k):
                 p[:, rank] = (1 + (self.largest >= score[:, rank] - _ROUNDING).sum(axis=0)) / (1 + self.turns)
         return Nearest(
             vectors=self.vectors,
-            searched=tuple(self.searched),
+            searched=tuple(s | {"name": name} for s, name in zip(self.searched, names, strict=True)),
             signed=self.signed,
             run=read_only(run),
             latent_id=read_only(np.where(index < 0, -1, every[index])),
@@ -212,6 +213,7 @@ def nearest(
                 if unembedding is not None:
                     require_readable(unmapped(d), unembedding)
                 search.add(d, _share_of(progress, at + i / len(units), len(units), len(places)))
+                del d  # before the next is read
     if not search.searched:
         raise ValueError(f"no dictionary could be searched; the first reason: {[*skipped, 'none was given'][0]}")
     return search.result(skipped)

@@ -210,9 +210,10 @@ class Comparison(PairMatchings, Answer):
         """Return both directions by firing frequency and by crowding: direction, then as `comparisons.strata`."""
         import pandas as pd
 
-        frames = []
-        for direction, source, m in (("a_to_b", self.a, self.a_to_b), ("b_to_a", self.b, self.b_to_a)):
-            frame = strata(source, m, self.threshold)
+        paired, frames = self.one_to_one(), []
+        sides = (("a_to_b", self.a, self.a_to_b, paired.a_to_b), ("b_to_a", self.b, self.b_to_a, paired.b_to_a))
+        for direction, source, m, there in sides:
+            frame = strata(source, m, there, self.threshold)
             frame.insert(0, "direction", direction)
             frames.append(frame)
         return pd.concat(frames, ignore_index=True)
@@ -345,7 +346,7 @@ class Comparison(PairMatchings, Answer):
         return lines
 
     def __repr__(self) -> str:
-        lines = [*self._lines(), "", *pair_words.warnings(self._sides(), self.confounds, self.caveats)]
+        lines = [*self._lines(), "", *pair_words.warnings(self.confounds, self.caveats)]
         if self.against_control is not None:
             lines += ["", f"control {self.against_control[0].b.name}: A, then B"]
             lines += [c.headline for c in self.against_control]
@@ -370,9 +371,11 @@ class Comparison(PairMatchings, Answer):
         ]
         paired = self.one_to_one()
         parts += forced_words(paired.a_to_b, paired.certainty[0])
-        strata = self._strata()
+        strata, above = self._strata(), f"> {self.threshold:g}"
+        heads = {"shared": f"one to one {above}", "above": f"{self.matching} {above}", "significant": "significant"}
+        heads["mean"] = f"mean {self.matching}"
         for direction, name in (("a_to_b", self.a.name), ("b_to_a", self.b.name)):
-            lines = strata_lines(strata[strata["direction"] == direction], self.threshold)
+            lines = strata_lines(strata[strata["direction"] == direction], heads)
             parts += [f"  {name}, by firing frequency:", *(f"    {line}" for line in lines)] if lines else []
         if self._counts_cheaply:
             parts.append(str(self.double_counting()))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sae_geometry.comparisons.inference import interval_over_latents
-from sae_geometry.comparisons.strata import rare_shares, rare_words
+from sae_geometry.comparisons.strata import RARE, rare_shares, rare_words
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.escaping import shown
 from sae_geometry.io.formatting import aligned, counted, or_dash, percent
@@ -65,6 +65,7 @@ def first_screen(s: Sides) -> list[str]:
         f"{label:<35}  A {percent(forth.fraction_above(s.threshold))}   B {percent(back.fraction_above(s.threshold))}",
         f"{'  closer than chance (5% FDR)':<35}  A {percent(forth.significant_fraction)}   "
         f"B {percent(back.significant_fraction)}",
+        *_frequent(s),
         *_means(s),
     ]
     return [line if len(line) <= WIDTH else line[: WIDTH - 1] + "…" for line in lines]
@@ -122,21 +123,17 @@ def _by_chance(s: Sides, least: int) -> str:
     return f"< {percent(max(1 / least, 0.001))}" if expected == 0 else percent(expected)
 
 
-def warnings(s: Sides, audit: ConfoundAudit, caveats: Sequence[str]) -> list[str]:
+def warnings(audit: ConfoundAudit, caveats: Sequence[str]) -> list[str]:
     """Return what limits the conclusion, a line or two each, and how many checks are clean."""
-    rare, flagged = _rare(s), tuple(f.text for f in audit.flagged)
-    said = [*caveats, *(() if rare is None else (rare,))]
-    return warning_lines(said, flagged, most=2, clean=len(audit.findings) - len(flagged))
+    flagged = tuple(f.text for f in audit.flagged)
+    return warning_lines(caveats, flagged, most=2, clean=len(audit.findings) - len(flagged))
 
 
-def _rare(s: Sides) -> str | None:
-    """Return the significant shares of latents that fire on more than 1e-4 of tokens, and of rarer ones."""
-    shares = [rare_shares(d, m) for d, m in zip((s.a, s.b), s.nearest, strict=True)]
-    known = [(letter, share) for letter, share in zip("AB", shares, strict=True) if share is not None]
-    if not known:
-        return None
-    words = ", ".join(f"{letter} {often:.0%} / {rare:.0%}" for letter, (often, rare) in known)
-    return f"frequent / rare latents (1e-4 of tokens), closer than chance: {words}"
+def _frequent(s: Sides) -> list[str]:
+    """Return the line of the significant shares of latents that fire on more than 1e-4 of tokens, where known."""
+    shares = [(letter, rare_shares(d, m)) for letter, d, m in zip("AB", (s.a, s.b), s.nearest, strict=True)]
+    said = [f"{letter} {percent(share[0])}" for letter, share in shares if share is not None]
+    return [f"{f'    firing on > {RARE:g} of tokens':<35}  {'   '.join(said)}"] if said else []
 
 
 def details(

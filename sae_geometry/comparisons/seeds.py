@@ -13,6 +13,7 @@ import numpy as np
 from sae_geometry.comparisons.consensus import COLUMNS, explained_up_to
 from sae_geometry.comparisons.pair import compare
 from sae_geometry.comparisons.seeds_result import SeedComparison
+from sae_geometry.comparisons.strata import band_sums
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.distributed import Executor, settings, spread
 from sae_geometry.distributed.errors import wrong_answer
@@ -165,6 +166,7 @@ def _compare_pair(a: Dictionary, b: Dictionary, p: PairParameters) -> PairRecord
         partner=made.a_to_b.partner_row.astype(np.int32),
         similarity=made.a_to_b.similarity,
         histogram=histogram.astype(np.min_scalar_type(int(histogram.max()))),
+        bands=np.stack([band_sums(a, there), band_sums(b, back)]),
         encoder_partner=encoder_partner,
         encoder_similarity=encoder_similarity,
     )

@@ -12,7 +12,7 @@ import numpy as np
 from sae_geometry.comparisons.strata import strata_of_runs
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.matching import On, OneToOne
-from sae_geometry.pairwise.checkpoint import PairRecord
+from sae_geometry.pairwise.checkpoint import N_BANDS, PairRecord
 from sae_geometry.pairwise.grouping import groups_of, labels_of
 
 if TYPE_CHECKING:
@@ -172,7 +172,10 @@ class SeedMatrices:
 
     def _strata(self) -> pd.DataFrame:
         """Return the latents of all runs by firing frequency: see `strata_of_runs`."""
-        return strata_of_runs(self.runs, self._partners[1], self.threshold)
+        sums = np.zeros((self.n_runs, N_BANDS, 2))
+        for (i, j), pair in self.pairs.items():
+            sums[[i, j]] += pair.bands
+        return strata_of_runs(self.runs, self._partners[1], self.threshold, sums)
 
     def _titled(self) -> tuple[tuple[str, np.ndarray, str], ...]:
         """Return the matrices of `details`: title, values, format."""

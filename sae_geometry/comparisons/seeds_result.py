@@ -74,8 +74,8 @@ class SeedComparison(SeedMatrices, Answer):
         """Return the mean over ordered pairs of runs of one group, with its interval.
 
         The interval is over runs if the group has at least three; with two it is over the latents of the one pair,
-        which says nothing about other seeds (no interval for "significant"). Shares then have Wilson's interval: pairs
-        above the threshold out of the largest possible number.
+        which says nothing about other seeds (no interval for "significant", nor of a single latent). Shares then have
+        Wilson's interval: pairs above the threshold out of the largest possible number.
 
         Args:
             group: one of `groups`.
@@ -96,10 +96,10 @@ class SeedComparison(SeedMatrices, Answer):
         pair = self.pairs[i, j]
         if what == "mmcs":
             return interval_both_ways(pair.mmcs, *_spread(pair.histogram))
-        if what == "paired":
+        if what == "paired" and (~np.isnan(pair.similarity)).sum() > 1:
             return interval_over_latents(pair.similarity)
         mean = float((matrix[i, j] + matrix[j, i]) / 2)
-        if what == "significant":
+        if what in ("significant", "paired"):
             return Interval(mean, math.nan, math.nan, LEVEL, "latents of one pair", len(pair.similarity), math.nan)
         most = min(self.runs[i].n_latents, self.runs[j].n_latents)
         own = interval_of_share(int(np.sum(pair.similarity > self.threshold)), most)
@@ -300,8 +300,9 @@ class SeedComparison(SeedMatrices, Answer):
         lines += [f"  {line}" for line in self._confound_words()]
         for title, matrix, form in self._titled():
             lines += [f"  {title}", *(f"    {line}" for line in seeds_words.printed(matrix, self.names, form))]
-        if strata := strata_lines(self._strata(), self.threshold):
-            lines += ["  one-to-one, by firing frequency, over all pairs of runs", *(f"    {s}" for s in strata)]
+        heads = {"above": f"shared one to one > {self.threshold:g}", "mean": self.paired_name, "mmcs": "MMCS"}
+        if strata := strata_lines(self._strata(), heads | {"significant": "significant"}):
+            lines += ["  by firing frequency, over all ordered pairs of runs", *(f"    {s}" for s in strata)]
         for group in self._groups_of_two:
             nearest, shared = self.interval(group), self.interval(group, "shared")
             lines.append(f"  mean MMCS within {group}: {nearest}")

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.io.formatting import aligned, counted, percent
-from sae_geometry.matching.defaults import THRESHOLD
+from sae_geometry.io.formatting import aligned, counted, or_dash, percent
 from sae_geometry.nulls import crowd
+from sae_geometry.pairwise.checkpoint import N_BANDS
 from sae_geometry.pairwise.matching_result import Matching
 
 if TYPE_CHECKING:
@@ -25,27 +25,40 @@ _CROWDING = 4  # number of equally sized strata
 _FEWEST = 20  # latents per crowding stratum
 
 
-def strata(source: Dictionary, m: Matching, threshold: float = THRESHOLD) -> pd.DataFrame:
+def strata(source: Dictionary, m: Matching, paired: Matching, threshold: float) -> pd.DataFrame:
     """Return one row per stratum of the source's latents, by decades of firing frequency where known, and by crowding.
 
     Crowding is the mean similarity of ranks 2 to 9 among all candidates of a latent: see `nulls.crowd`.
 
-    Columns: by ("frequency", "all but the densest 1%" or "crowding"), low, high (a frequency equal to `low` is not in
-    it), n, mean (of the matched), above (share above `threshold`), significant (share).
+    Args:
+        source: the dictionary.
+        m: its matching.
+        paired: its one-to-one matching.
+        threshold: similarity above which a pair counts.
+
+    Returns:
+        Columns: by ("frequency", "all but the densest 1%" or "crowding"), low, high (a frequency equal to `low` is not
+        in it), n, mean (of the matched), above (share above the threshold), significant (share), shared (share with a
+        one-to-one partner above the threshold).
     """
     import pandas as pd
 
-    rows = []
+    groups = []
     if source.frequency is not None:
-        for by, low, high, members in _bands(source.frequency.cpu().numpy()):
-            rows.append(_row(m, by, low, high, members, threshold))
+        groups += _bands(source.frequency.cpu().numpy())
     dense = crowd(m.controls)
     known = np.sort(dense[np.isfinite(dense)])
     n = min(_CROWDING, len(known) // _FEWEST)
     for part in np.array_split(known, n) if n > 1 else []:
         low, high = float(part[0]), float(part[-1])
-        rows.append(_row(m, "crowding", low, high, (dense >= low) & (dense <= high), threshold))
-    return pd.DataFrame([row for row in rows if row["n"]], columns=list(_COLUMNS))
+        groups.append(("crowding", low, high, (dense >= low) & (dense <= high)))
+    rows = []
+    for by, low, high, members in groups:
+        if members.any():
+            found = m.similarity[members]
+            shares = [x[members] for x in (m.similarity > threshold, m.significant, paired.similarity > threshold)]
+            rows.append((by, low, high, len(found), _mean(found), *(float(share.mean()) for share in shares)))
+    return pd.DataFrame(rows, columns=["by", "low", "high", "n", "mean", "above", "significant", "shared"])
 
 
 def _bands(frequency: np.ndarray) -> list[tuple[str, float, float, np.ndarray]]:
@@ -58,60 +71,68 @@ def _bands(frequency: np.ndarray) -> list[tuple[str, float, float, np.ndarray]]:
     return [*found, (SPARSER, 0.0, highest, members)]
 
 
-def strata_lines(rows: pd.DataFrame, threshold: float) -> list[str]:
-    """Return the strata by frequency as lines of text, one each; none where frequencies are unknown."""
-    table = [("fires on", "n", "mean", f"> {threshold:g}", "significant")]
+def strata_lines(rows: pd.DataFrame, columns: Mapping[str, str]) -> list[str]:
+    """Return the strata by frequency as lines of text, one each; none where frequencies are unknown.
+
+    Args:
+        rows: as returned by `strata` or `strata_of_runs`.
+        columns: head of each column to print; means have three digits, others are shares.
+    """
+    table = [("fires on", "n", *columns.values())]
     for row in rows[rows["by"].isin(["frequency", SPARSER])].to_dict("records"):
         name = f"{row['low']:g} … {row['high']:g}" if row["by"] == "frequency" else SPARSER
-        significant = percent(row["significant"]) if "significant" in row else ""
-        table.append((name, f"{row['n']:,}", f"{row['mean']:.3f}", percent(row["above"]), significant))
+        cells = (or_dash(row[c], ".3f") if c in ("mean", "mmcs") else percent(row[c]) for c in columns)
+        table.append((name, f"{row['n']:,}", *cells))
     return aligned(table) if len(table) > 1 else []
 
 
-def strata_of_runs(runs: Sequence[Dictionary], similarity: np.ndarray, threshold: float) -> pd.DataFrame:
+def band_sums(d: Dictionary, nearest: Matching) -> np.ndarray:
+    """Return per band of frequency the sum of similarities and the number of significant latents, float64 [bands, 2].
+
+    nan where frequencies are unknown. The bands are the decades, and all but the densest 1%.
+    """
+    if d.frequency is None:
+        return np.full((N_BANDS, 2), np.nan)
+    bands = [members for *_, members in _bands(d.frequency.cpu().numpy())]
+    return np.array([[nearest.similarity[m].sum(), nearest.significant[m].sum()] for m in bands], dtype=np.float64)
+
+
+def strata_of_runs(
+    runs: Sequence[Dictionary], similarity: np.ndarray, threshold: float, sums: np.ndarray
+) -> pd.DataFrame:
     """Return one row per stratum of the latents of all runs with known frequencies.
 
     Args:
         similarity: float64 [L, N], similarity to the one-to-one partner in each run; nan where there is none.
         threshold: similarity above which a latent is found in another run.
+        sums: float64 [N, bands, 2], `band_sums` of each run, summed over the other runs.
 
     Returns:
         Columns: by, low, high, n, mean (over pairs of a latent and its partners), above (share of latents times other
-        runs in which the latent is found).
+        runs in which the latent is found), mmcs and significant (mean and share over latents times other runs). The
+        densest 1% are those of each run.
     """
     import pandas as pd
 
     ends = np.cumsum([d.n_latents for d in runs])
-    parts = [(d.frequency.cpu().numpy(), similarity[e - d.n_latents : e]) for d, e in zip(runs, ends, strict=True)
-             if d.frequency is not None]  # fmt: skip
+    parts = [(_bands(d.frequency.cpu().numpy()), similarity[e - d.n_latents : e], sums[r])
+             for r, (d, e) in enumerate(zip(runs, ends, strict=True)) if d.frequency is not None]  # fmt: skip
     rows = []
-    if parts:
-        frequency, found = np.concatenate([f for f, _ in parts]), np.concatenate([s for _, s in parts])
-        for by, low, high, members in _bands(frequency):
-            mine, n = found[members], int(members.sum())
-            if n:
-                known = mine[~np.isnan(mine)]
-                mean = float(known.mean()) if len(known) else float("nan")
-                above = float((mine > threshold).sum() / (n * max(len(runs) - 1, 1)))
-                rows.append({"by": by, "low": low, "high": high, "n": n, "mean": mean, "above": above})
-    return pd.DataFrame(rows, columns=["by", "low", "high", "n", "mean", "above"])
+    for at in range(N_BANDS if parts else 0):
+        by, low, _, _ = parts[0][0][at]
+        found = np.concatenate([mine[bands[at][3]] for bands, mine, _ in parts])
+        if len(found):
+            times = len(found) * max(len(runs) - 1, 1)
+            total = sum((own[at] for *_, own in parts), np.zeros(2)) / times
+            above = float((found > threshold).sum() / times)
+            high = max(bands[at][2] for bands, *_ in parts)
+            rows.append((by, low, high, len(found), _mean(found), above, float(total[0]), float(total[1])))
+    return pd.DataFrame(rows, columns=["by", "low", "high", "n", "mean", "above", "mmcs", "significant"])
 
 
-_COLUMNS = ("by", "low", "high", "n", "mean", "above", "significant")
-
-
-def _row(m: Matching, by: str, low: float, high: float, members: np.ndarray, threshold: float) -> dict[str, object]:
-    similarity = m.similarity[members]
-    matched = similarity[~np.isnan(similarity)]
-    return {
-        "by": by,
-        "low": low,
-        "high": high,
-        "n": int(members.sum()),
-        "mean": float(matched.mean()) if len(matched) else float("nan"),
-        "above": float((similarity > threshold).mean()) if members.any() else float("nan"),
-        "significant": float(m.significant[members].mean()) if members.any() else float("nan"),
-    }
+def _mean(values: np.ndarray) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else float("nan")
 
 
 def rare_shares(source: Dictionary, m: Matching) -> tuple[float, float] | None:

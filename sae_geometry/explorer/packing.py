@@ -20,7 +20,7 @@ from sae_geometry.matching.defaults import DISCOVERY_RATE
 if TYPE_CHECKING:
     import pandas as pd
 
-NOBODY = -1
+NOBODY, ON_CHAIN = -1, -2
 # Cosines are stored to 1/32,767 in two bytes each; the smallest int16 means none.
 COSINE_STEPS, NO_COSINE = 32767, -32768
 _ALIGN = 8
@@ -47,7 +47,7 @@ _TYPES = {
 }  # fmt: skip
 
 
-def pack(table: pd.DataFrame, names: Sequence[str], letters: Sequence[str]) -> Packed:
+def pack(table: pd.DataFrame, names: Sequence[str], letters: Sequence[str], *, in_chains: bool = False) -> Packed:
     """Pack the arrays of a page.
 
     Arrays: x, y float32; run uint16; id uint32; region uint16, 1 + index into `letters`, 0 outside all; frequency
@@ -58,6 +58,8 @@ def pack(table: pd.DataFrame, names: Sequence[str], letters: Sequence[str]) -> P
 
     Args:
         table: as in `Embedding.to_pandas`.
+        in_chains: whether runs are layers and one-to-one partners chains through them. The page then follows the chains
+            itself, and single_k has the partners in the next layer only; nearest_k is −2 where it is on the chain.
 
     Raises:
         ValueError: a duplicate latent, or a coordinate that is not finite.
@@ -86,6 +88,8 @@ def pack(table: pd.DataFrame, names: Sequence[str], letters: Sequence[str]) -> P
         arrays["frequency"] = frequency.astype("<f4")
     for slot in range(len(names) - 1):
         arrays |= _slot(table, names, slot, rows=rows, ids=ids, place=place)
+        if in_chains:
+            _thin(arrays, slot, owner)
     tokens, texts = _texts(table)
     arrays |= {} if tokens is None else {"tokens": tokens}
     packed = _buffer({name: values[order].reshape(-1) for name, values in arrays.items()})
@@ -145,6 +149,17 @@ def _slot(
         f"single_{slot}": single,
         f"single_cosine_{slot}": _steps(single_cosine),
     }
+
+
+def _thin(arrays: dict[str, np.ndarray], slot: int, owner: np.ndarray) -> None:
+    """Take out of a slot what the page finds by following chains: random positions and cosines do not compress."""
+    nearest, cosine, single, single_cosine = (
+        arrays[f"{name}_{slot}"] for name in ("nearest", "cosine", "single", "single_cosine")
+    )
+    same = (nearest == single) & (nearest != NOBODY) & (cosine == single_cosine)
+    nearest[same], cosine[same] = ON_CHAIN, NO_COSINE
+    further = owner != slot  # slot k of layer k is the next layer
+    single[further], single_cosine[further] = NOBODY, NO_COSINE
 
 
 def _positions(wanted: pd.Series[Any], ids: np.ndarray, place: np.ndarray) -> np.ndarray:

@@ -31,7 +31,8 @@ def page(contents: Contents) -> str:
     """Return a self-contained HTML page that embeds plotly.js and the packed arrays, compressed."""
     plotly = require_plotly()
     about = contents.about()
-    packed = pack(contents.table, contents.names, [region["letter"] for region in about["regions"]])
+    letters = [region["letter"] for region in about["regions"]]
+    packed = pack(contents.table, contents.names, letters, in_chains=about["flow"])
     about["arrays"] = packed.where
     script = "\n".join(["'use strict';", *(_source(name) for name in SCRIPTS)])
     values = {

@@ -19,6 +19,7 @@ from sae_geometry.sources.neuronpedia_export import fetch_export
 from sae_geometry.sources.plain import parse_json
 
 _ID_COLUMNS = ("latent", "latent_id")
+_LISTS = {"tokens", "negative_tokens", "logits", "negative_logits"}
 _MOST_BYTES = 1 << 30
 _MOST_COLUMNS = 1000
 _ALWAYS, _TIMES = 64 << 20, 20  # bytes of a table in memory: always, and by the size of its file
@@ -79,7 +80,19 @@ def read_labels(path: str | Path, source: str | None = None) -> Labels:
     if len(wrong):
         value = shown(frame[column].iloc[wrong[0]], 40)
         raise ValueError(f"{file.name}, row {int(wrong[0]) + 1}: {value!r} is not a latent id")
+    for name in _LISTS & set(frame.columns):
+        frame[name] = frame[name].map(_list, na_action="ignore")
     return Labels.of(frame.drop(columns=column).set_axis(ids.astype("int64"), axis=0), file.name)
+
+
+def _list(value: object) -> object:
+    """Return the list that a text is as JSON, which is how our own tables and CSV files hold lists."""
+    if isinstance(value, str) and value.startswith("["):
+        try:
+            return parse_json(value)
+        except ValueError:
+            return value
+    return value
 
 
 def _number(value: object) -> float:

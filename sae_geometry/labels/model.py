@@ -34,7 +34,7 @@ def read_unembedding(address: str | Path, context: Context | None = None) -> Une
         >>> weights = {"lm_head.weight": torch.eye(3), "model.norm.weight": torch.ones(3)}
         >>> save_file(weights, folder / "model.safetensors")
         >>> sg.read_unembedding(folder).how
-        'lm_head.weight times model.norm.weight, centered over the vocabulary'
+        'lm_head.weight times model.norm.weight, centered over the vocabulary; no bias'
     """
     parts = _weights(address, context or Context())
     return Unembedding.from_weights(
@@ -44,7 +44,8 @@ def read_unembedding(address: str | Path, context: Context | None = None) -> Une
         layer_norm=parts.layer_norm,
         name=shown(parts.address),
         weight_name=parts.unembedding_name,
-        gain_name=parts.gain_name or "no gain",
+        gain_name=parts.gain_name,
+        biases=parts.biases,
     )
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import gzip
 import re
 import zlib
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +37,7 @@ class Export:
     Attributes:
         source: "MODEL/SOURCE".
         labels: columns explanation, density, tokens and negative_tokens, as far as the export has them.
-        explainer: who wrote the explanations; None without any.
+        explainer: who wrote the explanations, MODEL or MODEL (METHOD); None without any.
         others: explainers whose explanations were left out, with how many each wrote.
     """
 
@@ -111,18 +110,24 @@ def _take_feature(columns: dict[str, dict[int, Any]], record: Mapping[str, Any])
     if isinstance(density, int | float) and not isinstance(density, bool):
         if not 0 <= density <= 1:
             raise ExportError(f"latent {latent}: frac_nonzero is {density!r}, not a share of tokens")
-        seen = columns.setdefault("density", {})
-        if seen.get(latent, density) != density:
-            raise ExportError(f"latent {latent} occurs twice, with densities {seen[latent]:g} and {density:g}")
-        seen[latent] = float(density)
+        _put(columns, "density", latent, float(density))
     for key, name in (("pos_str", "tokens"), ("neg_str", "negative_tokens")):
         texts = record.get(key)
         if isinstance(texts, list) and texts and all(isinstance(t, str) for t in texts):
-            columns.setdefault(name, {})[latent] = texts[:64]
+            _put(columns, name, latent, texts[:64])
+
+
+def _put(columns: dict[str, dict[int, Any]], name: str, latent: int, value: Any) -> None:
+    seen = columns.setdefault(name, {})
+    if seen.setdefault(latent, value) != value:
+        raise ExportError(f"latent {latent} occurs twice, with different {name}: {seen[latent]!r:.60}, {value!r:.60}")
 
 
 def _explanations(folders: Sequence[Path], source: str) -> tuple[dict[int, str], str, dict[str, int]]:
-    """Return one explanation per latent by one explainer, that explainer, and how many each other wrote."""
+    """Return one explanation per latent by one explainer, that explainer, and how many each other wrote.
+
+    An explainer is a model with its method: one model explains differently from activations and from logits.
+    """
     written: dict[str, dict[int, str]] = {}
     for folder in folders:
         named = folder.name.removeprefix("explanations").removeprefix("-")
@@ -130,12 +135,13 @@ def _explanations(folders: Sequence[Path], source: str) -> tuple[dict[int, str],
             text = record.get("description")
             if isinstance(text, str) and text.strip():
                 who = str(record.get("explanationModelName") or named or "an unnamed explainer")
+                who += f" ({method})" if isinstance(method := record.get("typeName"), str) and method else ""
                 written.setdefault(who, {}).setdefault(_latent(record), text.strip())
-    counts = Counter({who: len(texts) for who, texts in written.items()})
-    if not counts:
+    if not written:
         raise ExportError(f"the export of {source} holds no explanation")
-    chosen = min(counts, key=lambda who: (-counts[who], who))
-    return written[chosen], chosen, {who: n for who, n in sorted(counts.items()) if who != chosen}
+    counts = {who: len(texts) for who, texts in sorted(written.items())}
+    chosen = max(counts, key=lambda who: counts[who])
+    return written[chosen], chosen, {who: n for who, n in counts.items() if who != chosen}
 
 
 def _records(folder: Path, source: str) -> Iterator[Mapping[str, Any]]:

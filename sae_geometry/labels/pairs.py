@@ -86,12 +86,12 @@ class PairLabels:
             row = self.table.iloc[i]
             sides = [(row["latent_id"], self.own.iloc[i])]
             sides += [(row["partner_id"], self.partner.iloc[i])] if row["partner_id"] >= 0 else []
-            words = "  ".join(f"{latent:>6} {_fitted(label_text(labels)):<{_FITTED}}" for latent, labels in sides)
+            words = "  ".join(f"{latent:>6} {fitted(label_text(labels)):<{_FITTED}}" for latent, labels in sides)
             made.append(f"  {name[:17]:<17} {_number(row['cosine']):>5}  {words}".rstrip())
-        shares = [(name, self._shares((self.table["group"] == name).to_numpy())) for name in self.names]
-        readable = [s["readable"] for _, s in shares if "readable" in s]
-        told = ", ".join(f"{s.value:.0%} [{s.low:.0%}, {s.high:.0%}]" for s in readable)
-        made += [f"  readable (FDR 5%): {told}"] if told else []
+        shares = [self._shares((self.table["group"] == name).to_numpy()).get("readable") for name, _ in rows]
+        if any(shares):  # one per row above, in the same order
+            said = ", ".join("–" if s is None else f"{s.value:.0%} [{s.low:.0%}, {s.high:.0%}]" for s in shares)
+            made.append(f"  readable (FDR 5%): {said}")
         warned = [f"  ! {text}" for text in self.sources if text.startswith(_DIFFER)]
         return [*made, *(line for text in warned for line in textwrap.wrap(text, 80, subsequent_indent="    "))]
 
@@ -121,7 +121,7 @@ class PairLabels:
         """Return the header and a few rows per group; columns that say nothing are left out."""
         rows = [i for name in self.names for i in self._examples(name)]
         shown_rows = self.table.iloc[rows].to_dict("records")
-        run, partner = (self._only_name(column) for column in ("run", "partner_run"))
+        run, partner = (_only_name([row[column] for row in shown_rows]) for column in ("run", "partner_run"))
         its_name = "partner" if partner in ("", run) else partner
         columns = [
             ("", [row["group"] for row in shown_rows]),
@@ -136,16 +136,11 @@ class PairLabels:
         kept = [(name, *cells) for name, cells in columns if any(cell not in ("", "–") for cell in cells)]
         return list(zip(*kept, strict=True))
 
-    def _only_name(self, column: str) -> str:
-        """Return the name of the run that all listed rows have in a column, for its head; empty if several."""
-        rows = self.table[self.table["run"] == self.table["run"].iloc[0]]
-        names = [name for name in rows[column].unique() if isinstance(name, str)]
-        return shown(names[0], 30) if len(names) == 1 else ""
-
     def _examples(self, name: str) -> list[int]:
         """Return rows of a group: its most alike, those at its quartiles, or its least alike."""
-        shown_run = self.table["run"] == self.table["run"].iloc[0]  # of both directions, one
-        rows = np.flatnonzero((shown_run & (self.table["group"] == name)).to_numpy())
+        members = (self.table["group"] == name).to_numpy()
+        first_run = members & (self.table["run"] == self.table["run"].iloc[0]).to_numpy()  # of both directions, one
+        rows = np.flatnonzero(first_run if first_run.any() else members)
         told = self.own.notna().any(axis=1).to_numpy()[rows]
         rows = rows[told] if told.any() else rows  # where few latents have labels, those
         cosine = np.nan_to_num(self.table["cosine"].to_numpy(dtype=np.float64)[rows], nan=-2.0)
@@ -225,15 +220,21 @@ def sources_of(labels: Mapping[str, Labels]) -> tuple[str, ...]:
     return tuple(said)
 
 
+def _only_name(runs: Sequence[object]) -> str:
+    """Return the name of the run that all listed rows have, for the head of their column; empty if several."""
+    names = {run for run in runs if isinstance(run, str)}
+    return shown(names.pop(), 30) if len(names) == 1 else ""
+
+
 def _name(run: object, latent: int, only: str) -> str:
     return "" if latent < 0 else f"{latent}" if only else f"{run} {latent}"
 
 
-def _fitted(text: str) -> str:
-    """Cut a label after a whole word."""
-    if len(text) <= _FITTED:
+def fitted(text: str, most: int = _FITTED) -> str:
+    """Return a label of at most `most` characters, cut after a whole word."""
+    if len(text) <= most:
         return text
-    cut = text[: _FITTED - 1]
+    cut = text[: most - 1]
     return f"{cut.rpartition(' ')[0] or cut}…"
 
 

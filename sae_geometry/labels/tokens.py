@@ -256,7 +256,7 @@ def _own_tokens(dictionary: Dictionary, k: int) -> TokenReading:
         )
     frame = labels.frame.dropna(subset="tokens").copy()
     for column in set(frame.columns) & {"tokens", "logits", "negative_tokens", "negative_logits"}:
-        frame[column] = frame[column].map(lambda values: values[:k], "ignore")
+        frame[column] = frame[column].map(lambda v: v[:k] if isinstance(v, list | np.ndarray) else [v], "ignore")
     return TokenReading(dictionary, Labels(frame, labels.sources, labels.metric))
 
 

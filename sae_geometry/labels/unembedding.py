@@ -29,7 +29,7 @@ class Unembedding:
         rows: float32 [n_tokens, d], u_v of each token.
         tokens: text of each token.
         name: where it comes from.
-        how: which weight, gain and centering it is made of, in one sentence.
+        how: which weight, gain and centering it is made of, and which biases are left out, in one sentence.
     """
 
     rows: Float[Tensor, "n_tokens d"]
@@ -53,6 +53,7 @@ class Unembedding:
         name: str = "arrays",
         weight_name: str = "the unembedding",
         gain_name: str = "the final norm's gain",
+        biases: Sequence[str] = (),
     ) -> Unembedding:
         """Build an unembedding from a model's weights.
 
@@ -62,6 +63,7 @@ class Unembedding:
             gain: [d], the final norm's gain; ones if None.
             layer_norm: whether the final norm removes the mean of its input.
             weight_name, gain_name: their names, for `how`.
+            biases: names of the biases of the output and the final norm, which are left out.
 
         Raises:
             ValueError: shapes that do not fit, no token left, or values that are not finite.
@@ -85,6 +87,8 @@ class Unembedding:
             raise ValueError(f"{weight_name} or {gain_name} of {name} has entries that are not finite")
         how = f"{weight_name}" + ("" if gain is None else f" times {gain_name}") + ", centered over the vocabulary"
         how += " and over the width (LayerNorm)" if layer_norm else ""
+        how += "; no gain" if gain is None else ""
+        how += f"; left out, a constant per token: {', '.join(biases)}" if biases else "; no bias"
         left = n - len(named)
         how += f"; {left:,} of {n:,} rows have no token and are left out" if left else ""
         shown = tuple(printable(texts[i].encode("utf-8", "replace")) if tokens is None else texts[i] for i in named)

@@ -17,11 +17,12 @@ from sae_geometry.io.atomic_folder import whole_file
 from sae_geometry.matching import On, OneToOne, operands
 from sae_geometry.sources.cache import wrote
 
-VERSION = 4
+VERSION = 5
+N_BANDS = 6  # five decades of firing frequency, and all but the densest latents
 N_BINS = 400  # bins of the histogram of nearest similarities over −1…1
 _ROUNDING = 1e-5  # tolerance of a similarity of float32 unit rows
 _SAMPLE = 8  # latents of a matching to recompute
-_ARRAYS = ("partner", "similarity", "histogram", "encoder_partner", "encoder_similarity")
+_ARRAYS = ("partner", "similarity", "histogram", "bands", "encoder_partner", "encoder_similarity")
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ class PairRecord:
         partner: int32 [n], row of each first latent's one-to-one partner; −1 none.
         similarity: float64 [n], similarity to those partners; nan none.
         histogram: [2, 400], counts of nearest similarities in both directions, in the smallest unsigned type.
+        bands: float64 [2, bands, 2], in both directions and per band of frequency the sum of nearest similarities and
+            the number of significant latents; nan where frequencies are unknown.
         confounds: flagged confounds of the pair, in words.
         encoder_partner, encoder_similarity: the same matching on the encoders; empty where they cannot be matched.
     """
@@ -72,6 +75,7 @@ class PairRecord:
     partner: np.ndarray
     similarity: np.ndarray
     histogram: np.ndarray
+    bands: np.ndarray
     encoder_partner: np.ndarray
     encoder_similarity: np.ndarray
 
@@ -132,6 +136,10 @@ def check_pair(record: Any, a: Dictionary, b: Dictionary, parameters: PairParame
         raise ValueError("its histogram has the wrong shape or type")
     if counts.sum(axis=1, dtype=np.int64).tolist() != [a.n_latents, b.n_latents]:
         raise ValueError("its histogram counts the wrong number of latents")
+    n_latents = np.array([a.n_latents, b.n_latents])[:, None, None]
+    if record.bands.shape != (2, N_BANDS, 2) or record.bands.dtype != np.float64:
+        raise ValueError("its bands of frequency have the wrong shape or type")
+    _check_range(record.bands / n_latents, -1.0, 1.0, "bands of frequency")
     if not all(isinstance(text, str) for text in record.confounds):
         raise TypeError("its confounds are not texts")
     _check_matching(record.partner, record.similarity, a, b, parameters.on, parameters.signed)

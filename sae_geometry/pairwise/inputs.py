@@ -37,15 +37,32 @@ def several(dictionaries: Any) -> list[Any]:
 
 
 def distinct(dictionaries: Sequence[Dictionary]) -> list[Dictionary]:
-    """Return the dictionaries under distinct names; duplicates are numbered (x, x → x, x (2))."""
-    names = [d.name for d in dictionaries]
+    """Return the dictionaries under the names of `distinct_names`."""
+    names = distinct_names([d.name for d in dictionaries], [d.address for d in dictionaries])
+    return [d if d.name == name else d.renamed(name) for d, name in zip(dictionaries, names, strict=True)]
+
+
+def distinct_names(given: Sequence[str], addresses: Sequence[str | None]) -> list[str]:
+    """Return distinct names: of several that are equal, each with what its address selects, or else with a number.
+
+    Example:
+        >>> distinct_names(["x", "x", "y"], ["x.pt::model=0", "x.pt::model=1", None])
+        ['x model=0', 'x model=1', 'y']
+        >>> distinct_names(["x", "x"], [None, None])
+        ['x', 'x (2)']
+    """
+    chosen = [(address or "").partition("::")[2].replace("::", " ") for address in addresses]
+    names = [
+        f"{name} {choice}" if choice and given.count(name) > 1 else name
+        for name, choice in zip(given, chosen, strict=True)
+    ]
     out: list[str] = []
     for name in names:
         free, n = name, 2
         while free in out or (free != name and free in names):
             free, n = f"{name} ({n})", n + 1
         out.append(free)
-    return [d if d.name == name else d.renamed(name) for d, name in zip(dictionaries, out, strict=True)]
+    return out
 
 
 def activity(d: Dictionary) -> dict[str, pd.api.extensions.ExtensionArray]:

@@ -147,7 +147,7 @@ class Matching:
 
     @cached_property
     def _nearest_excess(self) -> np.ndarray:
-        return excess(self.controls.target[:, 0], self.controls)
+        return excess(self.controls.target[:, 0].clip(-1.0, 1.0), self.controls)  # as `similarity` is
 
     @cached_property
     def q_value(self) -> np.ndarray:

@@ -40,6 +40,7 @@ class ModelWeights:
         unembedding: [n_rows, d]; its name in the file.
         gain: [d], the final norm's gain, or None; its name in the file.
         layer_norm: whether the final norm removes the mean of its input.
+        biases: names of the biases of the output and the final norm.
         tokenizer: the model's `tokenizer.json`; None where it has none.
     """
 
@@ -49,6 +50,7 @@ class ModelWeights:
     gain: Tensor | None
     gain_name: str
     layer_norm: bool
+    biases: tuple[str, ...]
     tokenizer: Path | None
 
 
@@ -92,8 +94,11 @@ def model_weights(files: ModelFiles) -> ModelWeights:
     gain = None if norm is None else files.read(norm)
     if gain is not None and kind in _GAIN_PLUS_ONE:
         gain = gain.to(torch.float32) + 1
-    has_bias = norm is not None and norm.removesuffix("weight") + "bias" in files.keys
-    layer_norm = has_bias or any(key in config for key in ("layer_norm_epsilon", "layer_norm_eps")) or kind == "olmo"
+    norm_bias = None if norm is None else norm.removesuffix("weight") + "bias"
+    biases = tuple(b for b in (norm_bias, unembed.removesuffix("weight") + "bias") if b in files.keys)
+    layer_norm = (
+        norm_bias in biases or any(key in config for key in ("layer_norm_epsilon", "layer_norm_eps")) or kind == "olmo"
+    )
     tied = " (tied)" if unembed.endswith(_EMBED) else ""
     return ModelWeights(
         files.address,
@@ -102,6 +107,7 @@ def model_weights(files: ModelFiles) -> ModelWeights:
         gain,
         "" if norm is None else f"{norm}{' plus one' if kind in _GAIN_PLUS_ONE else ''}",
         layer_norm,
+        biases,
         files.tokenizer,
     )
 

@@ -148,6 +148,9 @@ def test_compare_proposes_it_where_ids_correspond(rng):
     a = rng.standard_normal((40, 16))
     near, shuffled = a + 0.1 * rng.standard_normal(a.shape), a[rng.permutation(40)]
     sides = [sg.load(f"{CROSSCODER}::model={i}") for i in (0, 1)]
+    assert [d.name for d in sg.compare(*sides, turns=0).dictionaries] == [
+        f"{CROSSCODER.name} model={i}" for i in (0, 1)
+    ]
     assert "(--pairing index): 100% of mutual pairs share ids" in repr(sg.compare(make(a, "a"), make(near, "b")))
     assert "(--pairing index): two outputs of the same latents" in repr(sg.compare(*sides))
     assert "--pairing index" not in sg.compare(make(a, "a"), make(shuffled, "b")).details()

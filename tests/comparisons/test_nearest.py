@@ -177,6 +177,7 @@ def test_models_of_a_crosscoder_are_searched_apart():
     assert found.latent_id.tolist() == [[3]]
     assert [d["address"].rpartition("::")[2] for d in found.searched] == ["layer=0", "layer=1"]
     assert found.run.tolist() == [[1]]
+    assert [d["name"] for d in found.searched] == [f"{place.name} layer={i}" for i in (0, 1)]
 
 
 def test_the_command(tmp_path, rng):

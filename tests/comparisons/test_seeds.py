@@ -127,6 +127,14 @@ def test_kinds_and_intervals(four, of_three):
     assert "nan" not in text
 
 
+def test_runs_of_one_latent_have_no_intervals():
+    runs = [sg.Dictionary.from_decoder(np.eye(4)[at : at + 1] + 0.1, latent_axis=0, name=f"r{at}") for at in (0, 1)]
+    s = sg.seeds(runs)
+    assert s.summary()["recurrence"] == [[1, 0], [1, 0]]
+    assert np.isnan(s.interval(s.groups[0], "paired").low)
+    assert "2 distinct latents in 2 runs" in s.details()
+
+
 def test_files_of_our_own_layout_say_their_kind_and_seed(tmp_path):
     loaded = []
     for name in ("local-seed0", "e2e-seed1"):

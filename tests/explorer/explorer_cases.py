@@ -156,3 +156,17 @@ def partner(frame: pd.DataFrame, row: int) -> dict[str, Any]:
         "single_cosine": "one_to_one_cosine",
     }  # fmt: skip
     return {"run": name} | {key: frame.loc[row, f"{column}:{name}"] for key, column in keys.items()}
+
+
+_DTYPES = {
+    "Float32Array": "<f4", "Int32Array": "<i4", "Uint32Array": "<u4", "Int16Array": "<i2", "Uint16Array": "<u2",
+    "Uint8Array": "u1",
+}  # fmt: skip
+
+
+def arrays_of(packed) -> dict[str, np.ndarray]:
+    """Return copies of the arrays in a page's buffer."""
+    return {
+        name: np.frombuffer(packed.buffer, _DTYPES[kind], count=length, offset=offset).copy()
+        for name, (kind, offset, length) in packed.where.items()
+    }

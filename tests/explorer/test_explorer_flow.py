@@ -9,11 +9,13 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from explorer_cases import arrays_of
 from oracles import unit
 
 import sae_geometry as sg
 from sae_geometry import explorer
 from sae_geometry.explorer.flow_contents import contents_of_flow, read_flow
+from sae_geometry.explorer.packing import NOBODY, ON_CHAIN, pack
 
 pytest.importorskip("plotly", reason="the explorer needs plotly")
 
@@ -101,6 +103,30 @@ def test_more_layers_than_a_page_holds_are_refused(flow):
         contents_of_flow(long)
 
 
+def test_what_is_left_out_of_a_page_follows_from_its_chains(flow):
+    table, names = contents_of_flow(flow).table, [d.name for d in flow.layers]
+    whole, thin = (arrays_of(pack(table, names, [], in_chains=chains)) for chains in (False, True))
+    run = thin["run"].astype(int)
+    further = (whole["single_1"] != NOBODY) & (run != 1)
+    assert further.sum() >= 60
+    assert (thin["single_1"][further] == NOBODY).all()
+    assert (thin["nearest_0"] == ON_CHAIN).sum() >= 70
+    for i in np.flatnonzero(run < 2):
+        k, to = run[i], thin[f"single_{run[i]}"][i]
+        if to != NOBODY:
+            thin[f"single_{k}"][to], thin[f"single_cosine_{k}"][to] = i, thin[f"single_cosine_{k}"][i]
+    for k in (0, 1):
+        on_chain = thin[f"nearest_{k}"] == ON_CHAIN
+        thin[f"nearest_{k}"][on_chain] = thin[f"single_{k}"][on_chain]
+        thin[f"cosine_{k}"][on_chain] = thin[f"single_cosine_{k}"][on_chain]
+    for end, over, slot in ((0, 0, 1), (2, 1, 0)):  # layer, slot of the middle layer, slot of the other end
+        for i in np.flatnonzero((run == end) & (thin[f"single_{over}"] != NOBODY)):
+            thin[f"single_{slot}"][i] = thin[f"single_{slot}"][thin[f"single_{over}"][i]]
+    assert whole.keys() == thin.keys()
+    for name, values in whole.items():
+        np.testing.assert_array_equal(thin[name], values, err_msg=name)
+
+
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
 def test_lines_go_from_layer_to_layer(flow, tmp_path):
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -117,6 +143,12 @@ def test_lines_go_from_layer_to_layer(flow, tmp_path):
         wanted = [chain[0], chain[1], [None, None], chain[1], chain[2], [None, None]]
         for drawn, point in zip(reader.lines(1), wanted, strict=True):
             assert drawn == [v if v is None else pytest.approx(v, abs=1e-6) for v in point]
+        reader.page.evaluate("(hash) => { location.hash = hash }", f"#run=L0&latent={path[0]}")
+        reader.wait_for_latent(path[0])
+        assert reader.lines(1)[1] == [pytest.approx(v, abs=1e-6) for v in chain[1]]
+        assert len(reader.lines(1)) == 6
+        reader.page.evaluate("(hash) => { location.hash = hash }", f"#run=L1&latent={path[1]}")
+        reader.wait_for_latent(path[1])
         said = reader.text("#chosen")
         for at, row in enumerate(path):
             assert f"w{at}.{row}" in said

@@ -5,21 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from explorer_cases import table
+from explorer_cases import arrays_of, table
 
 from sae_geometry.explorer.packing import NO_COSINE, NOBODY, pack
-
-DTYPES = {
-    "Float32Array": "<f4", "Int32Array": "<i4", "Uint32Array": "<u4", "Int16Array": "<i2", "Uint16Array": "<u2",
-    "Uint8Array": "u1",
-}  # fmt: skip
-
-
-def arrays_of(packed) -> dict[str, np.ndarray]:
-    return {
-        name: np.frombuffer(packed.buffer, DTYPES[kind], count=length, offset=offset)
-        for name, (kind, offset, length) in packed.where.items()
-    }
 
 
 def unpacked(packed, names, letters) -> dict[tuple[str, int], dict]:

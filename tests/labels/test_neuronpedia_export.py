@@ -54,6 +54,14 @@ def test_an_export_is_read_by_id_and_one_explainer(export):
     assert "gpt-4o-mini" in read.labels.sources["explanation"]
 
 
+def test_one_model_with_two_methods_is_two_explainers(export):
+    more = [record(i, description="x", explanationModelName="gpt-4o-mini", typeName="from-logits") for i in (0, 1, 5)]
+    write(export, "explanations", 1, more)
+    read = read_export(export, SOURCE)
+    assert read.explainer == "gpt-4o-mini (from-logits)"
+    assert read.others == {"gpt-3.5-turbo": 1, "gpt-4o-mini": 2}
+
+
 def test_incomplete_damaged_and_foreign_exports_are_refused(export):
     batch = export / SOURCE / "features" / "batch-1.jsonl.gz"
     whole = batch.read_bytes()
@@ -73,7 +81,8 @@ def test_incomplete_damaged_and_foreign_exports_are_refused(export):
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        (record(5, frac_nonzero=0.1), "twice"),
+        (record(5, frac_nonzero=0.1), "twice, with different density"),
+        (record(5, pos_str=["a"]), "twice, with different tokens"),
         (record(7, frac_nonzero=1.5), "share of tokens"),
         ({**record(0), "index": "-3"}, "not a latent id"),
         ({**record(0), "index": "9" * 30}, "not a latent id"),

@@ -112,6 +112,16 @@ def test_every_question_shows_labels(pair):
     assert json.loads(consensus["a:tokens"][0]) == list(a.labels.for_ids([int(consensus["a"][0])]).tokens.iloc[0])
 
 
+def test_a_group_that_the_first_run_lacks_shows_another_run(pair):
+    table = pd.DataFrame({"run": ["a", "a", "b"], "latent_id": [0, 1, 100], "cosine": [0.9, 0.8, np.nan],
+                          "partner_run": ["b", "b", None], "partner_id": [0, 1, -1]})  # fmt: skip
+    found = pair_labels(table, pair, groups=["x", "x", "z"], names=("x", "y", "z"))
+    rows, shares = found.few_lines()[:-1], found.few_lines()[-1]
+    assert [line.split()[0] for line in rows] == ["x", "z"]
+    assert shares.count("[") == 2  # one per row
+    assert any("b 100" in line for line in found.lines())
+
+
 def test_different_explainers_are_said():
     d, e = (
         Dictionary.from_decoder(torch.eye(3, 4), latent_axis=0, name=name).labeled(

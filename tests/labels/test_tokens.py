@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 import sae_geometry as sg
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.labels import Labels, TokenReading, Unembedding, read_tokens
+from sae_geometry.labels import Labels, TokenReading, Unembedding, read_labels, read_tokens
 from sae_geometry.sources.errors import SourceError
 
 V, D = 400, 24
@@ -117,5 +117,10 @@ def test_a_dictionary_that_comes_with_tokens_needs_no_model(unembedding, demo, t
     tables, summary = sg.read(sg.save(read, tmp_path / "out", formats=["png"]))
     assert tables["tokens"].latent_id.tolist() == [0, 2]
     assert summary["readable_fraction"] is None
+    again = dictionary(unembedding.rows[:4]).labeled(read_labels(tmp_path / "out" / "tokens.parquet"))
+    assert read_tokens(again).to_pandas().tokens.tolist() == [["x"], ["y"]]
+    (tmp_path / "mine.csv").write_text('latent,tokens\n0,"[""a"", ""b""]"\n1,[plain\n3,7\n')
+    mine = dictionary(unembedding.rows[:4]).labeled(read_labels(tmp_path / "mine.csv"))
+    assert read_tokens(mine, k=1).to_pandas().tokens.tolist() == [["a"], ["[plain"], ["7"]]
     with pytest.raises(ValueError, match="'d' comes with no tokens: give the model"):
         read_tokens(dictionary(torch.eye(3, D)))

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from sae_geometry.labels.model import read_unembedding
 from sae_geometry.labels.unembedding import Unembedding
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.language_model import local_model, model_weights
@@ -97,6 +98,18 @@ def test_gemma_stores_its_gain_less_one(tmp_path):
     assert found.gain is not None
     assert found.gain.tolist() == [1.0] * D
     assert "plus one" in found.gain_name
+
+
+def test_weight_gain_centering_and_biases_are_stated(tmp_path):
+    tensors = {"lm_head.weight": weight(), "model.norm.weight": weight(1, (D,))}
+    save(tmp_path / "plain", tensors, {})
+    used = "lm_head.weight times model.norm.weight, centered over the vocabulary"
+    assert read_unembedding(tmp_path / "plain").how == f"{used}; no bias"
+    biases = {"lm_head.bias": weight(2, (V,)), "model.norm.bias": weight(3, (D,))}
+    save(tmp_path / "biased", tensors | biases, {})
+    left_out = "left out, a constant per token: model.norm.bias, lm_head.bias"
+    assert read_unembedding(tmp_path / "biased").how == f"{used} and over the width (LayerNorm); {left_out}"
+    assert Unembedding.from_weights(weight()).how.endswith("centered over the vocabulary; no gain; no bias")
 
 
 def test_ambiguity_and_absence_are_answered(tmp_path):

@@ -32,6 +32,7 @@ def test_comparisons(twins, matching, other):
         assert m.to_pandas()["cosine"].abs().max() <= 1
     if matching == "nearest":
         assert c.a_to_b.partner.tolist() == list(range(40))
+        assert c.a_to_b.significant.all()
 
 
 def test_match_reports(twins):

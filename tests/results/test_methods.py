@@ -43,7 +43,7 @@ SAID = {
     "drift": (["through 3 checkpoints", "0.95", "1e-05", "no expectation by chance"], ["turned"]),
     "nearest": (["nearest of 47 latents of two", "9 orthogonal turns", "mapped by 'm'"], ["one-to-one", "knockoff"]),
     "flow": (["2 consecutive layers", "cosine of at least 0.5", "its own layer"], ["encoder"]),
-    "folded": (["2 consecutive layers", "cosine of at least 0.5"], ["encoder"]),
+    "folded": (["2 consecutive layers", "by the latents' thresholds", "in order by 'turn' (sha256"], ["encoder"]),
     "reads": (["next layer's unit encoder directions", "cosine of at least 0 "], ["its own layer"]),
     "tokens": (["the unembedding, centered", "one turned by an orthogonal map"], ["one-to-one", "encoder"]),
     "umap": (["decoder directions of 2 runs", "15 exact nearest neighbors", "seed 0", "HDBSCAN", "permuted labels"],

@@ -106,7 +106,7 @@ def test_what_is_wrong_on_the_server_is_one_sentence(bucket):
         ("features/batch-0", batch([{"index": "2", "frac_nonzero": 0.5}])[:-9], "truncated or damaged"),
         ("features/batch-0", batch([{"index": "2"}], "gpt2-small/7-res-jb"), "is of gpt2-small/7-res-jb, not of"),
         ("features/batch-3", batch([{"index": "5", "frac_nonzero": 0.5}]), r"lacks batch-2\.jsonl\.gz"),
-        ("features/batch-0", batch([{"index": "0", "frac_nonzero": 0.5}]), "there twice"),
+        ("features/batch-0", batch([{"index": "0", "frac_nonzero": 0.5}]), "occurs twice"),
     ],
     ids=["truncated", "of another", "with a gap", "with a latent twice"],
 )

@@ -2,6 +2,7 @@
 // packing.py says what the arrays are.
 
 const NOBODY = -1;
+const ON_CHAIN = -2;
 const COSINE_STEPS = 32767;
 const NO_COSINE = -32768;
 
@@ -30,6 +31,7 @@ async function readData() {
   data.perLatent = data.tokens ? data.tokens.length / data.n : 0;
   data.labeled = data.words.length > 0 || data.explanations.length > 0;
   data.many = data.slots > 0;
+  if (data.flow) followChains(data);
   data.best = bestOf(data, 'cosine');
   data.bestSingle = bestOf(data, 'single_cosine');
   data.claims = claimsOf(data);
@@ -41,6 +43,36 @@ const cosineOf = (steps) => (steps === NO_COSINE ? NaN : steps / COSINE_STEPS);
 
 // The run that slot k of a latent of `run` is about.
 const runOfSlot = (run, slot) => (slot < run ? slot : slot + 1);
+
+// A flow's arrays have each latent's partner in the next layer, and ON_CHAIN for a nearest latent on its chain: find
+// the partners in the layer before, the nearest ones, and the rest of each chain, step by step.
+function followChains(data) {
+  for (let i = 0; i < data.n; i++) {
+    const k = data.run[i];
+    const next = k < data.slots ? data[`single_${k}`][i] : NOBODY;
+    if (next === NOBODY) continue;
+    data[`single_${k}`][next] = i;
+    data[`single_cosine_${k}`][next] = data[`single_cosine_${k}`][i];
+  }
+  for (let k = 0; k < data.slots; k++) {
+    const nearest = data[`nearest_${k}`];
+    for (let i = 0; i < data.n; i++) {
+      if (nearest[i] !== ON_CHAIN) continue;
+      nearest[i] = data[`single_${k}`][i];
+      data[`cosine_${k}`][i] = data[`single_cosine_${k}`][i];
+    }
+  }
+  for (let distance = 2; distance <= data.slots; distance++) {
+    for (let i = 0; i < data.n; i++) {
+      const run = data.run[i];
+      for (const [step, to] of [[run, run + distance - 1], [run - 1, run - distance]]) {
+        if (to < 0 || to >= data.slots) continue;
+        const partner = data[`single_${step}`][i];
+        if (partner !== NOBODY) data[`single_${to}`][i] = data[`single_${to}`][partner];
+      }
+    }
+  }
+}
 
 // For each latent the slot with the largest cosine, the first of equals, and that cosine.
 function bestOf(data, what) {
