@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("NUMBA_NUM_THREADS", "2")
@@ -17,6 +18,15 @@ import numpy as np
 import pytest
 import torch
 
+_annotated = jaxtyping.jaxtyped
+
+
+def _jaxtyped(**how: Any) -> Callable[[Any], Any]:
+    """Leave a function inside another alone: decorating it takes milliseconds, at every call of the outer one."""
+    return lambda x: x if "<locals>" in getattr(x, "__qualname__", "") else _annotated(x, **how)
+
+
+jaxtyping.jaxtyped = _jaxtyped  # by this name the hook's decorators find it
 jaxtyping.install_import_hook("sae_geometry", "beartype.beartype")
 
 import oracles
@@ -69,6 +79,20 @@ def ctrl_c() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.fixture
+def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are saved under their names with nothing in them: drawing takes seconds, and the test is not of that."""
+    from matplotlib.figure import Figure
+
+    from sae_geometry.plots import save_figure
+    from sae_geometry.results import store
+
+    def blank(_: Figure, *saved_as: Any) -> None:
+        save_figure(Figure(figsize=(1, 1)), *saved_as)
+
+    monkeypatch.setattr(store, "_save_figure", blank)
+
+
 @pytest.fixture(autouse=True)
 def _close_figures():
     yield
@@ -80,6 +104,14 @@ def _close_figures():
 # Ten seconds or more each, and about something that cheaper tests cover in part. `make test-all` runs them.
 SLOW = (
     "tests/sources/test_mutations.py",
+    "tests/sources/test_fuzz.py::test_nothing_wrong_ends_in_a_crash_a_hang_or_a_traceback[40]",
+    "tests/kernels/test_triton_compiled.py::test_kernels_compiled_for[80]",
+    "tests/kernels/test_triton_compiled.py::test_kernels_compiled_for[100]",
+    *(
+        f"tests/matching/test_matching_{method}.py::test_of_many_latents_too[{index}]"
+        for method in ("greedy", "optimal")
+        for index in (0, 58, 87, 116, 174, 203, 232, 290)
+    ),
     "tests/reproductions/test_online.py::test_the_whole_paper_interrupted",
     "tests/kernels/test_running.py::test_peak_memory_of_forty_thousand_squared",
     "tests/kernels/test_int8.py::test_the_integer_product_is_exact_at_its_extremes",
@@ -113,6 +145,8 @@ SLOW = (
     "tests/kernels/test_sweep_on_pretended_gpu.py::test_same_bits_as_on_the_cpu_and_audited_unasked[t",
     "tests/matching/test_matching_optimal.py::test_demo_pairs",
     "tests/reproductions/test_demo_runs.py",
+    "tests/reproductions/test_against_original.py::test_across_demo_dictionaries_both_ways[local-seed0-local-seed1",
+    "tests/reproductions/test_against_original.py::test_across_demo_dictionaries_both_ways[e2e-seed0-e2e-seed1",
     *(
         f"tests/test_pretended_gpu.py::test_the_answer_is_the_cpus[{x}]"
         for x in ("agreement", "greedy", "mutual", "umap")
@@ -120,6 +154,7 @@ SLOW = (
     "tests/workers/test_distributed.py::test_equal_to_the_bit_for_any_number_of_workers[1]",
     "tests/workers/test_distributed.py::test_equal_to_the_bit_for_any_number_of_workers[3]",
     "tests/workers/test_distributed.py::test_all_workers_killed",
+    "tests/workers/test_distributed.py::test_a_signal_ends_client_and_workers[sigterm]",
     "tests/workers/test_distributed.py::test_a_tile_that_kills_its_workers",
 )
 

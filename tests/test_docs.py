@@ -9,6 +9,7 @@ import re
 import shlex
 import tomllib
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -153,6 +154,7 @@ def modules() -> list[str]:
     return ["sae_geometry", *sorted(names)]
 
 
+@pytest.mark.usefixtures("blank_figures")
 @pytest.mark.parametrize("name", modules())
 def test_docstring_examples(name, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
@@ -166,6 +168,7 @@ def test_docstring_examples(name, monkeypatch, tmp_path):
     assert (module.__doc__ or "").strip(), f"{name} has no docstring"
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_the_readme_python_blocks_run(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     remember(monkeypatch)
@@ -219,11 +222,12 @@ def test_figures_have_sidecars_that_say_how_they_were_made():
 
     pictures = sorted((ROOT / "figures").glob("*.png"))
     assert pictures
+    load = cache(sg.load)
     for picture in pictures:
         sidecar = json.loads(picture.with_suffix(".json").read_text())
         assert {"command", "commit", "runs"} <= sidecar.keys()
         for run in sidecar["runs"]:
-            assert sg.load(run["address"], run.get("latents", "alive")).fingerprint == run["fingerprint"]
+            assert load(run["address"], run.get("latents", "alive")).fingerprint == run["fingerprint"]
 
 
 def texts_of(notebook: nbformat.NotebookNode) -> list[str]:

@@ -80,7 +80,7 @@ def run_shell(text: str) -> str:
 
 
 @pytest.fixture
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blank_figures: None) -> Iterator[None]:
     """A folder, a cache and an environment of the page's own."""
     monkeypatch.chdir(tmp_path)
     remember(monkeypatch)

@@ -14,12 +14,12 @@ import sae_geometry as sg
 from sae_geometry.dictionary import Dictionary
 
 QUESTIONS: dict[str, Callable[[list[Dictionary]], Any]] = {
-    "nearest": lambda d: sg.compare(d[0], d[1]),
+    "nearest": lambda d: sg.compare(d[0], d[1], turns=2),
     "mutual": lambda d: sg.compare(d[0], d[1], "mutual"),
     "greedy": lambda d: sg.compare(d[0], d[1], "greedy", signed=False),
-    "optimal": lambda d: sg.compare(d[0], d[1], "optimal", on="both"),
+    "optimal": lambda d: sg.compare(d[0], d[1], "optimal", on="both", turns=2),
     "within": lambda d: sg.within(d[0]),
-    "seeds": lambda d: sg.seeds(d),
+    "seeds": lambda d: sg.seeds(d[:2], matching="mutual"),
     "agreement": lambda d: sg.agreement(d[0], d[1]),
     "span": lambda d: sg.span(d[0], d[1]),
     "split": lambda d: sg.split(d[1], d[0]),

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sae_geometry.comparisons.flow_result import Flow
+from sae_geometry.comparisons.flow_result import BASIS, Flow
 from sae_geometry.comparisons.flow_step import Step
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import counted, few
@@ -30,10 +30,6 @@ from sae_geometry.sources.listing import expanded
 
 WRITES, READS = "writes", "reads"
 THRESHOLD = {WRITES: 0.5, READS: 0.0}
-BASIS = (
-    "layers of one residual stream share a basis: a cosine between them is defined, but norms grow and meaning drifts "
-    "from layer to layer, which it does not show"
-)
 
 
 def flow(

@@ -25,6 +25,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+BASIS = (
+    "layers of one residual stream share a basis: a cosine between them is defined, but norms grow and meaning drifts "
+    "from layer to layer, which it does not show"
+)
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Flow(Answer):
     """Features followed through the layers of one model.
@@ -285,6 +291,7 @@ class Flow(Answer):
             f"{or_dash(_median(whole['turned']), '.1f')}° in all, {or_dash(_median(whole['turned_net']), '.1f')}° "
             "net (medians)",
             f"  median decoder norm{' × threshold' if self.fold else ''}: {' '.join(ends(norms))}",
+            f"  {BASIS}",
         ]
 
 

@@ -23,11 +23,12 @@ def warning_lines(
 
     Args:
         flagged: flagged confounds, as `Finding.text` gives them.
+        most: number of warnings to show: in two lines each if these are all, otherwise in one.
         clean: number of checks that found nothing; None if nothing was checked.
     """
     said = _said(caveats, flagged)
-    short = {text: 1 for text in said if len(said) > most < 3 and not text.startswith(TRANSPOSED)}
-    lines = [line for text in said[:most] for line in _cut(text, short.get(text, 2))]
+    height = 2 if len(said) <= most else 1
+    lines = [line for text in said[:most] for line in _cut(text, 2 if text.startswith(TRANSPOSED) else height)]
     left = len(said) - most
     notes = [counted(left, "more warning")] if left > 0 else []
     if clean is not None:

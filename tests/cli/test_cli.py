@@ -19,6 +19,7 @@ import sae_geometry
 from sae_geometry.cli import app
 
 A, B, NARROW = "demo:local-seed0", "demo:local-seed1", "demo:local-narrow-seed0"
+undrawn = pytest.mark.usefixtures("blank_figures")
 
 
 @pytest.fixture
@@ -44,6 +45,7 @@ def one_sentence(result) -> str:
 # ---- what works ----------------------------------------------------------------------------------------------------
 
 
+@undrawn
 def test_compare_writes_tables_summary_and_figures(run, demo):
     result = run("compare", NARROW, A)
     assert result.exit_code == 0, result.stderr
@@ -69,6 +71,7 @@ def test_compare_writes_tables_summary_and_figures(run, demo):
     np.testing.assert_array_equal(table["partner_id"][:488], expected.a_to_b.partner)
 
 
+@undrawn
 def test_json_is_alone_on_stdout_and_equals_the_file(run):
     result = run("compare", NARROW, A, "--json", "-o", "out", "--format", "png", "--matching", "mutual")
     assert result.exit_code == 0, result.stderr
@@ -99,12 +102,14 @@ def test_umap_writes_its_files(run):
     assert "trustworthiness" in result.stdout
 
 
+@undrawn
 def test_a_second_run_takes_a_new_folder(run):
     for _ in range(2):
         assert run("within", NARROW, "--format", "png").exit_code == 0
     assert {p.name for p in Path().iterdir()} == {"within-local-narrow-seed0", "within-local-narrow-seed0-2"}
 
 
+@undrawn
 def test_labels_name_the_runs_and_the_folder(run):
     result = run("compare", f"my narrow={NARROW}", f"wide one={A}", "--format", "png")
     assert result.exit_code == 0, result.stderr
@@ -153,6 +158,7 @@ def test_doctor_says_when_a_check_fails(run, monkeypatch):
     assert "check failed" in one_sentence(result)
 
 
+@undrawn
 def test_fail_under(run):
     assert run("compare", NARROW, A, "--fail-under", "0.1", "-o", "one", "--format", "png").exit_code == 0
     result = run("compare", NARROW, A, "--fail-under", "0.99", "-o", "two", "--format", "png")
@@ -161,6 +167,7 @@ def test_fail_under(run):
     assert Path("two/summary.json").exists()
 
 
+@undrawn
 def test_absolute_and_all_latents_are_said(run):
     result = run("compare", NARROW, A, "--absolute", "--latents", "all", "--json", "-o", "out", "--format", "png")
     summary = json.loads(result.stdout)
@@ -210,6 +217,7 @@ def test_what_goes_wrong_is_one_sentence(run, arguments, code, part, tmp_path):
     assert (tmp_path / "full" / "mine").read_text() == "x"
 
 
+@undrawn
 def test_mismatched_spaces_need_a_word(run, other_space):
     result = run("compare", str(other_space), A)
     assert result.exit_code == 2
@@ -227,6 +235,7 @@ def test_wrong_use_is_two(run, arguments):
     assert "Usage:" in result.stderr
 
 
+@undrawn
 def test_bad_rows_can_be_dropped(run, tmp_path):
     w = np.random.default_rng(0).standard_normal((9, 5))
     w[4] = 0
@@ -319,6 +328,7 @@ def test_a_dry_run_of_drift_counts_the_checkpoints(run, tmp_path):
     assert found["flops"] > 0
 
 
+@undrawn
 def test_a_memory_ceiling_holds_for_the_command_and_ends_with_it(run):
     from sae_geometry.kernels.blocks import DEFAULT_MEMORY, memory_limit
 
@@ -360,7 +370,7 @@ def two_files(tmp_path):
         save_file(weights, tmp_path / f"{name}.safetensors")
 
 
-@pytest.mark.usefixtures("two_files")
+@pytest.mark.usefixtures("two_files", "blank_figures")
 @pytest.mark.parametrize(
     "command", ["compare A B", "within A", "seeds A B", "agreement A B", "span A B", "split A B", "umap A", "match A B"]
 )

@@ -17,7 +17,7 @@ A, B, NARROW = "demo:local-seed0", "demo:local-seed1", "demo:local-narrow-seed0"
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch):
+def run(tmp_path, monkeypatch, blank_figures):
     monkeypatch.chdir(tmp_path)
     remember(monkeypatch)
     return lambda *arguments: CliRunner().invoke(app, list(arguments))

@@ -13,6 +13,9 @@ from typer.testing import CliRunner
 
 import sae_geometry as sg
 from sae_geometry.cli import app
+from sae_geometry.cost import estimate as planning
+
+pytestmark = pytest.mark.usefixtures("blank_figures")
 
 
 def run(*arguments: object) -> tuple[int, str, str]:
@@ -104,6 +107,7 @@ def test_match_says_what_it_will_take(bad: np.ndarray) -> None:
 
 def test_a_dry_run_refuses_nothing_that_the_real_run_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(planning, "_probe", lambda *_: 1e9)
     big = np.random.default_rng(0).standard_normal((250_000, 4)).astype(np.float32)
     np.save("big.npy", big)
     np.save("small.npy", big[:300])

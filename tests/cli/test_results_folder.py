@@ -19,6 +19,8 @@ from sae_geometry.kernels.blocks import Blocks
 from sae_geometry.kernels.sweep import sweep
 from sae_geometry.kernels.types import Task
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 
 def points(n: int, seed: int, d: int = 6) -> torch.Tensor:
     """Unit rows, many of them the same and many of them of like similarity."""
@@ -36,12 +38,14 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
+def held(*folders: Path) -> Iterator[None]:
     """Another process is at work there."""
-    script = "import sys; from pathlib import Path; from sae_geometry.sources.cache import holding\n"
-    script += "with holding(Path(sys.argv[1]), seconds=0.0): print(); sys.stdin.read()"
+    script = "import contextlib, sys; from pathlib import Path; from sae_geometry.sources.cache import holding\n"
+    script += "with contextlib.ExitStack() as stack:\n"
+    script += "    for folder in sys.argv[1:]: stack.enter_context(holding(Path(folder), seconds=0.0))\n"
+    script += "    print(flush=True); sys.stdin.read()"
     with subprocess.Popen(
-        [sys.executable, "-c", script, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", script, *map(str, folders)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "\n"
@@ -54,7 +58,7 @@ def held(folder: Path) -> Iterator[None]:
 def test_two_commands_never_write_to_one_folder(here: Path) -> None:
     command = ["within", "r0.npy", "--format", "png"]
     pairs = ["seeds", "r0.npy", "r1.npy", "--format", "png"]
-    with held(here / "out"), held(here / "within-r0"), held(here / "seeds-r0-r1"):
+    with held(here / "out", here / "within-r0", here / "seeds-r0-r1"):
         for other in (command, pairs):
             refused = CliRunner().invoke(app, [*other, "-o", "out"])
             assert refused.exit_code == 2

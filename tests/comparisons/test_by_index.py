@@ -164,7 +164,7 @@ def test_the_command_refuses_what_pairs_by_cosine(tmp_path):
         "-o",
         str(tmp_path / "x"),
     ]
-    for option in ("--matching optimal", "--threshold 0.5", "--min-margin 0.1", "--control demo:e2e-seed0"):
+    for option in ("--matching optimal", "--min-margin 0.1", "--control demo:e2e-seed0"):
         result = CliRunner().invoke(app, [*arguments, *option.split()])
         assert result.exit_code == 2
         assert f"leave out {option.split()[0]}" in result.stderr

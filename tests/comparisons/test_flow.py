@@ -107,11 +107,10 @@ def test_every_latent_has_one_fate_and_is_in_one_chain(flowed):
 def test_ten_lines_say_what_is_still_there(flowed):
     f, _, left = flowed
     lines = repr(f).splitlines()
-    warned = [line for line in lines if line.startswith("  ! ")]
-    assert lines.index(warned[0]) <= 12
+    assert len([line for line in lines if not line.startswith("  ! ")]) <= 14
     assert max(map(len, lines)) <= 80
     assert f"of 160 at layer 0, {left[-1]} are still there at layer 3" in repr(f)
-    assert repr(f).count("norms grow and meaning drifts") == 1
+    assert " ".join(repr(f).split()).count("norms grow and meaning drifts") == 1
 
 
 def test_the_figure_has_bundles_not_lines(flowed):
@@ -206,6 +205,7 @@ def test_thresholds_are_read_where_a_layout_has_them(tmp_path, rng):
     assert sg.load("demo:local-narrow-seed0").threshold is None
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_the_command_on_the_demo(tmp_path):
     out = tmp_path / "out"
     arguments = ["flow", "demo:local-seed{0,1}", "-o", str(out), "--json", "-q", "--format", "png"]

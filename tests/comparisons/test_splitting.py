@@ -183,6 +183,7 @@ def test_a_latent_that_is_not_there(planted):
         planted[3].children(999)
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_the_command(tmp_path):
     out = tmp_path / "out"
     arguments = ["split", "demo:local-narrow-seed0", "demo:local-seed0", "-o", str(out), "--json", "-q", "--terms", "2"]

@@ -66,7 +66,7 @@ def test_ties_go_to_the_lower_index(absolute: bool, blocks: tuple[int, int] | No
 
 @every_screen
 @pytest.mark.parametrize("absolute", [False, True])
-@pytest.mark.parametrize("k", [1, 2, 9])
+@pytest.mark.parametrize("k", [1, 9])
 def test_one_direction_repeated(absolute: bool, k: int, screen: str) -> None:
     x = gaussian(1, 20).expand(150, 20).contiguous()
     assert_sweep(x, None, k, absolute=absolute, screen=screen)
@@ -149,7 +149,7 @@ def test_cases_give_the_same_bits_from_every_screen_block_size_and_thread_count(
         options = {"absolute": bool(draw(0, 2))}
         other = None if draw(0, 3) == 0 else b
         first = sweep(a, other, k, screen="cpu", threads=1, **options)
-        more = fused[case // 10 % 3 : case // 10 % 3 + 1] if HAS_TRITON and case % 10 < 2 else ()
+        more = fused[case // 10 % 3 : case // 10 % 3 + 1] if HAS_TRITON and case % 10 == 1 else ()
         for screen in (*screens, *more):
             size = (draw(30, 90), 90) if screen in fused else (draw(1, 40), draw(1, 40))  # its interpreter is slow
             assert_same(first, sweep(a, other, k, screen=screen, threads=draw(1, 3), blocks=size, **options))

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 import sae_geometry as sg
 from sae_geometry.cli import app
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
 V, D = 60, 12
 
 

@@ -57,6 +57,7 @@ def test_the_cosine_of_logit_effects_is_the_dense_one(pair, unembedding):
     assert np.isnan(found[1])
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_planted_tokens_are_read_back_in_every_place(pair, tmp_path):
     a, b = pair
     c = sg.compare(a, b, turns=0)
@@ -122,6 +123,7 @@ def test_different_explainers_are_said():
     assert "explainers differ (gpt-3.5, gpt-4): do not compare their explanations" in lines
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_hostile_labels_are_text_everywhere(tmp_path):
     frame = pd.DataFrame({"tokens": [[t] for t in HOSTILE], "explanation": HOSTILE, "own": HOSTILE})
     a, b = (

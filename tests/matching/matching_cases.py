@@ -11,6 +11,8 @@ from torch import Tensor
 from sae_geometry.kernels.exact import exact_dots
 
 N_CASES = 300
+LARGE = range(0, N_CASES, 29)  # up to 2,000 latents a side
+SMALL = [index for index in range(N_CASES) if index not in LARGE]
 _D = (1, 2, 3, 8, 17, 32, 64)
 
 
@@ -108,10 +110,10 @@ def case(index: int) -> Case:
     rng = np.random.default_rng(index)
     family = FAMILIES[index % len(FAMILIES)]
     absolute = (index // len(FAMILIES)) % 2 == 1
-    largest = 2000 if index % 29 == 0 else 500 if index % 7 == 0 else 90
+    largest = 2000 if index in LARGE else 250 if index % 7 == 0 else 90
     if family in _SLOW:
         largest = min(largest, 400)
-    n = largest if index % 29 == 0 else int(np.exp(rng.uniform(0, np.log(largest))))
+    n = largest if index in LARGE else int(np.exp(rng.uniform(0, np.log(largest))))
     shape = index % 3
     m = (
         n

@@ -11,20 +11,28 @@ from sae_geometry.kernels.sweep import listing_sweep, sweep
 from sae_geometry.matching import match
 from sae_geometry.matching.greedy import greedy_partners, quick_partners
 
-BLOCK = 10
+
+def assert_greedy(index):
+    case = matching_cases.case(index)
+    score = case.score
+    result = match(case.a, case.b, "greedy", absolute=case.absolute)
+    expected = matching_cases.sequential_greedy(score)
+    np.testing.assert_array_equal(result.partner, expected, err_msg=case.name)
+    matched = expected >= 0
+    assert result.n_matched == matched.sum() == min(len(case.a), len(case.b))
+    np.testing.assert_array_equal(result.score[matched], score[matched, expected[matched]])
+    assert np.isnan(result.cosine[~matched]).all()
 
 
-@pytest.mark.parametrize("block", range(matching_cases.N_CASES // BLOCK))
-def test_rounds_of_dominant_pairs_equal_the_sequence(block):
-    for index in range(block * BLOCK, (block + 1) * BLOCK):
-        case = matching_cases.case(index)
-        result = match(case.a, case.b, "greedy", absolute=case.absolute)
-        expected = matching_cases.sequential_greedy(case.score)
-        np.testing.assert_array_equal(result.partner, expected, err_msg=case.name)
-        matched = expected >= 0
-        assert result.n_matched == matched.sum() == min(len(case.a), len(case.b))
-        np.testing.assert_array_equal(result.score[matched], case.score[matched, expected[matched]])
-        assert np.isnan(result.cosine[~matched]).all()
+@pytest.mark.parametrize("first", range(8))
+def test_rounds_of_dominant_pairs_equal_the_sequence(first):
+    for index in matching_cases.SMALL[first::8]:
+        assert_greedy(index)
+
+
+@pytest.mark.parametrize("index", matching_cases.LARGE)
+def test_of_many_latents_too(index):
+    assert_greedy(index)
 
 
 @pytest.mark.parametrize("k", [1, 2, 7, 64])
@@ -45,7 +53,7 @@ def test_by_hand():
 
 
 def test_mutual_equals_its_definition():
-    for index in range(0, matching_cases.N_CASES, 4):
+    for index in matching_cases.SMALL[::4]:
         case = matching_cases.case(index)
         score = case.score
         best_col, best_row = score.argmax(axis=1), score.argmax(axis=0)  # numpy takes the first of equals, as we do

@@ -56,6 +56,7 @@ def test_latents_sent_to_zero_are_named():
         sg.mapped(d.select([2]), m, name="projection")
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_the_map_is_named_and_hashed_everywhere(pair, rng, tmp_path):
     m = rng.standard_normal((16, 16))
     both = [sg.mapped(d, m, name="whitening") for d in pair]
@@ -113,6 +114,7 @@ def test_what_is_no_map_is_refused(pair, matrix, said):
         sg.mapped(pair[0], matrix, name="m")
 
 
+@pytest.mark.usefixtures("blank_figures")
 @pytest.mark.parametrize(("side", "mapped_sides"), [(None, "ab"), ("first", "a")])
 def test_the_option_maps_what_lives_in_one_space(tmp_path, rng, monkeypatch, side, mapped_sides):
     monkeypatch.chdir(tmp_path)

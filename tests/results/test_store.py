@@ -13,6 +13,8 @@ import pytest
 import sae_geometry as sg
 from sae_geometry.results import store
 
+undrawn = pytest.mark.usefixtures("blank_figures")
+
 
 @pytest.fixture
 def comparison(toy_pair):
@@ -76,6 +78,7 @@ def test_embedding_and_within_files(toy_pair, tmp_path):
     assert sg.read(w).summary["kind"] == "WithinComparison"
 
 
+@undrawn
 def test_regions_are_written_with_ids_counts_and_links(tmp_path, rng):
     # Two bundles of directions: one of both runs, one of b alone.
     near = np.eye(2, 12)[[0] * 90 + [1] * 60] * 4 + rng.standard_normal((150, 12)) * 0.5
@@ -100,6 +103,7 @@ def test_regions_are_written_with_ids_counts_and_links(tmp_path, rng):
     assert {r["verdict"] for r in record["regions"]} == {"mostly a", "mostly b"}
 
 
+@undrawn
 def test_no_silent_overwrite(comparison, tmp_path):
     folder = tmp_path / "out"
     folder.mkdir()
@@ -121,6 +125,7 @@ def test_no_silent_overwrite(comparison, tmp_path):
             sg.save(comparison, below)
 
 
+@undrawn
 def test_an_empty_folder_stays_the_folder_it_is(comparison, tmp_path, monkeypatch):
     real = tmp_path / "real"
     real.mkdir()
@@ -159,6 +164,7 @@ def test_an_allowed_mismatch_is_written_on_the_figure(tmp_path, rng):
         assert "different hook point" in picture.read_text(encoding="utf-8").partition("</metadata>")[2], picture
 
 
+@undrawn
 def test_a_failure_in_the_middle_leaves_everything_as_it_was(comparison, tmp_path, monkeypatch):
     folder = tmp_path / "out"
     sg.save(comparison, folder, formats=["png"])
@@ -186,6 +192,7 @@ def test_json_is_strict():
     assert json.loads(text) == {"a": None, "b": [1.5, None], "c": 3, "4": True}
 
 
+@undrawn
 def test_results_in_a_folder_whose_name_is_no_utf8(toy_pair, tmp_path):
     folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
     sg.save(sg.compare(*toy_pair, matching="mutual"), folder, formats=["svg"])

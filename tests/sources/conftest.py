@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -71,9 +73,13 @@ def real_run() -> StoredRun:
 @pytest.fixture
 def hf_world(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HuggingFace]:
     """An empty Hugging Face, and an empty cache of its client's own."""
-    from huggingface_hub import constants
+    from huggingface_hub import constants, file_download
+    from huggingface_hub.utils import _http
 
     world = HuggingFace()
+    brisk = SimpleNamespace(**vars(time) | {"sleep": lambda seconds: time.sleep(seconds / 10)})
+    for module in (file_download, _http):
+        monkeypatch.setattr(module, "time", brisk)
     monkeypatch.setattr(constants, "ENDPOINT", world.url)
     monkeypatch.setattr(
         constants, "HUGGINGFACE_CO_URL_TEMPLATE", world.url + "/{repo_id}/resolve/{revision}/{filename}"

@@ -151,6 +151,7 @@ def test_no_failure_of_hugging_face_tells_the_token(
     assert any(TOKEN in headers.get("authorization", "") for _, _, headers in hf_world.requests)
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_no_result_holds_a_key(
     wandb_world: Loopback,
     everything: Everything,
@@ -210,6 +211,7 @@ def test_a_key_in_what_is_asked_for_besides_is_not_repeated(
     assert everything.holds() == []
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_a_key_in_the_recorded_command_is_not_saved(toy_pair, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     import sae_geometry as sg
 

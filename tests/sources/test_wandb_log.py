@@ -28,6 +28,7 @@ from sae_geometry.cli import app
 from sae_geometry.kernels.settings import Limits, changed
 from sae_geometry.results import wandb_log
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
 SOURCE = "d8vgjnyc"
 Invoke = Callable[..., Result]
 

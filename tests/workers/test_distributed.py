@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -52,27 +53,27 @@ PARAMETERS = PairParameters("greedy", "decoder", True, 0.7)
 
 
 @contextlib.contextmanager
-def three_workers() -> Iterator[distributed.Client]:
-    """Three worker processes of one thread each, whatever the environment says."""
+def local_workers(n: int) -> Iterator[distributed.Client]:
+    """Worker processes of one thread each, whatever the environment says."""
     with pytest.MonkeyPatch.context() as patched, contextlib.ExitStack() as stack:
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
             patched.setenv(name, "7")
-        client = stack.enter_context(_opened("local:3"))
-        client.wait_for_workers(3, timeout=200)
+        client = stack.enter_context(_opened(f"local:{n}"))
+        client.wait_for_workers(n, timeout=200)
         yield client
 
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[distributed.Client]:
     """Workers that nobody harms."""
-    with three_workers() as client:
+    with local_workers(3) as client:
         yield client
 
 
 @pytest.fixture(scope="module")
 def doomed() -> Iterator[distributed.Client]:
     """Workers to be killed. On a busy machine Dask may give one up that dies while it starts."""
-    with three_workers() as client:
+    with local_workers(2) as client:
         yield client
 
 
@@ -131,7 +132,7 @@ def spied(runner, reports: list) -> object:
 def test_a_worker_killed_in_the_middle_costs_its_tiles_only(doomed, workers_do):
     workers_do(on_workers.slowly)
     runner = dask_runner(doomed)
-    a, b = points(6000, 0, 64), points(4000, 1, 64)
+    a, b = points(1500, 0, 64), points(1000, 1, 64)
     truth = sweep(a, b, 3)
     pids = doomed.run(os.getpid)
     killed: list[str] = []
@@ -183,8 +184,8 @@ def test_a_pair_that_kills_its_workers_is_done_here(doomed, toy_pair):
 def test_equal_to_the_bit_for_any_number_of_workers(client, n_workers, toy_pair):
     scaled(client, n_workers)
     runner = dask_runner(client)
-    a, b = points(301, 0), points(150, 1)
-    bias = torch.linspace(-0.3, 0.2, 150, dtype=torch.float64)
+    a, b = points(101, 0), points(60, 1)
+    bias = torch.linspace(-0.3, 0.2, 60, dtype=torch.float64)
     cases = (
         (b, {"k": 1}),
         (b, {"k": 7, "absolute": True}),
@@ -237,9 +238,9 @@ def test_executor_of_the_public_functions(client, toy_pair, monkeypatch):
     from sae_geometry.distributed import dask_runner as module
 
     monkeypatch.setattr(module, "DaskRunner", partial(module.DaskRunner, smallest=0.0, worth=0, least=16))
-    c = sg.compare(*toy_pair, executor=client)
+    c = sg.compare(*toy_pair, turns=2, executor=client)
     assert "Dask worker" in c.swept.report.why
-    assert _answer(c) == _answer(sg.compare(*toy_pair))
+    assert _answer(c) == _answer(sg.compare(*toy_pair, turns=2))
     e = sg.umap(list(toy_pair), n_epochs=5, executor=client)
     assert all("Dask worker" in s.report.why for s in e.swept.values())
     np.testing.assert_array_equal(e.coords, sg.umap(list(toy_pair), n_epochs=5).coords)
@@ -322,7 +323,7 @@ def test_workers_use_their_gpu_unless_told_not_to(client, monkeypatch, toy_pair,
 
     for name in ("sweep_tile", "call_with_pair"):
         monkeypatch.setattr(module, name, partial(on_workers.with_gpu, getattr(work, name)))
-    a, b = points(300, 0), points(200, 1)
+    a, b = points(60, 0), points(50, 1)
     with changed(runner=dask_runner(client, device=device)), ledger():
         found = sweep(a, b, 2)
         (_, pair), *_ = spread(_compare_pair, list(toy_pair), [(0, 1)] * 3, PARAMETERS)
@@ -335,7 +336,7 @@ def test_workers_use_their_gpu_unless_told_not_to(client, monkeypatch, toy_pair,
 
 
 def test_what_is_on_a_gpu_here_is_done_on_workers_without_one(client):
-    a, b = points(300, 0), points(200, 1)
+    a, b = points(60, 0), points(50, 1)
     with pretended(), changed(runner=dask_runner(client)):
         found = sweep(a.to("cuda"), b.to("cuda"), 2)
         assert found.rows.index.is_cuda
@@ -435,7 +436,7 @@ def test_the_scheduler_lost_is_one_sentence_and_finished_pairs_are_kept(tmp_path
     code = (
         "import time, distributed\n"
         "if __name__ == '__main__':\n"
-        "    with distributed.LocalCluster(1, threads_per_worker=1, dashboard_address='127.0.0.1:0') as c:\n"
+        "    with distributed.LocalCluster(1, processes=False, dashboard_address='127.0.0.1:0') as c:\n"
         "        print(c.scheduler_address, flush=True)\n        time.sleep(120)\n"
     )
     script = tmp_path / "serve.py"
@@ -481,7 +482,7 @@ def test_a_signal_ends_client_and_workers(tmp_path, rng, kill, sent, code, said)
         np.save(tmp_path / f"r{k}.npy", rng.standard_normal((12, 5)))
     command = [sys.executable, "-m", "sae_geometry", "seeds", *(f"./r{k}.npy" for k in range(12)), "-o", "out"]
     with subprocess.Popen(
-        [*command, "--dask", "local:2"], cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True
+        [*command, "--dask", "local:1"], cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as program:
         while not list(tmp_path.glob("out.pairs/[!.]*.npz")):
             assert program.poll() is None
@@ -614,13 +615,19 @@ def test_local_workers_let_in_only_who_has_their_certificate(client):
     stranger = distributed.Security.temporary().get_connection_args("client")["ssl_context"]
     stranger.verify_mode = ssl.CERT_NONE  # it believes whoever answers
     assert _greeting(min(ports), client.security.get_connection_args("client")["ssl_context"])
-    for port in sorted(listening & {*ports, *range(1024, 65536)}):
-        assert not _greeting(port, None)
-        assert not _greeting(port, stranger)
-        asked = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
-        with contextlib.suppress(OSError, http.client.HTTPException), contextlib.closing(asked):
-            asked.request("GET", "/json/identity.json")
-            assert asked.getresponse().status == 404
+    with ThreadPoolExecutor(8) as at_once:
+        assert all(at_once.map(partial(_is_closed, stranger=stranger), listening & {*ports, *range(1024, 65536)}))
+
+
+def _is_closed(port: int, stranger: ssl.SSLContext) -> bool:
+    """Whether a port tells nothing to who has no certificate, or another's, or asks it as a web server."""
+    assert not _greeting(port, None)
+    assert not _greeting(port, stranger)
+    asked = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+    with contextlib.suppress(OSError, http.client.HTTPException), contextlib.closing(asked):
+        asked.request("GET", "/json/identity.json")
+        assert asked.getresponse().status == 404
+    return True
 
 
 def test_the_environment_is_as_it_was(client):
