@@ -96,7 +96,7 @@ def labeled(dictionaries: list[Dictionary], shared: Shared, speaker: Speaker) ->
 
 
 def begin(shared: Shared) -> Speaker:
-    """Check before any work is done that results can be saved and logged."""
+    """Return the console, after a check that results can be saved and logged."""
     check_free(shared.out, shared.overwrite)
     check_wandb(shared.log_wandb)
     return Speaker(shared.quiet)
