@@ -346,7 +346,7 @@ class Comparison(PairMatchings, Answer):
         return lines
 
     def __repr__(self) -> str:
-        lines = [*self._lines(), "", *pair_words.warnings(self.confounds, self.caveats)]
+        lines = [*self._lines(), *pair_words.warnings(self.confounds, self.caveats)]
         if self.against_control is not None:
             lines += ["", f"control {self.against_control[0].b.name}: A, then B"]
             lines += [c.headline for c in self.against_control]

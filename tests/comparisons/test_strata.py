@@ -36,7 +36,7 @@ def test_the_densest_hundredth_is_left_out_and_decades_are_apart():
     lines = strata_lines(rows.reset_index(), {"above": "shared > 0.7", "mmcs": "MMCS"})
     assert lines[0].split("  ")[-2:] == ["shared > 0.7", "MMCS"]
     assert any(line.startswith(SPARSER) for line in lines)
-    assert [line.split()[-2:] for line in lines if line.startswith("0.01")] == [["%", "0.800"]]
+    assert [line.split()[-2:] for line in lines if line.startswith("0.01")] == [["100.0%", "0.800"]]
 
 
 def test_compare_and_seeds_give_their_headline_numbers_by_frequency(demo):

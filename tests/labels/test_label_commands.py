@@ -98,7 +98,7 @@ def test_nearest_shows_the_tokens_and_tables_of_hits(files, tmp_path):
     table = sg.read(tmp_path / "b").tables["nearest"].set_index("run")["label:name"]
     assert table.isna().tolist() == [True, False]
     assert table["d2"] == "because"
-    for labels, why in ((files / "mine.csv", "labels of which run"), (f"d9={files / 'mine.csv'}", "is of none of the")):
+    for labels, why in ((files / "mine.csv", "names no run"), (f"d9={files / 'mine.csv'}", "is of none of the")):
         refused = CliRunner().invoke(app, ["nearest", f"{one}::latent=0", str(one), str(two), "--labels", str(labels)])
         assert refused.exit_code == 2
         assert why in refused.output

@@ -79,7 +79,9 @@ def test_a_model_is_read_from_its_folder(tmp_path: Path, unembedding: Unembeddin
     vocab = {f"Ġw{i}": i for i in range(V)}
     (model / "tokenizer.json").write_text(json.dumps({"model": {"vocab": vocab}, "decoder": {"type": "ByteLevel"}}))
     reading = read_tokens(unembedding.rows[:40], model)
-    assert "lm_head.weight times model.norm.weight, centered over the vocabulary" in repr(reading)
+    assert "lm_head.weight times model.norm.weight, centered over the vocabulary; no bias" in " ".join(
+        repr(reading).split()
+    )
     tables, summary = sg.read(sg.save(reading, tmp_path / "out", formats=["png"]))
     assert [json.loads(text)[0] for text in tables["tokens"].tokens] == [f" w{i}" for i in range(40)]
     assert summary["n_with_tokens"] == 40
@@ -110,7 +112,7 @@ def test_a_dictionary_that_comes_with_tokens_needs_no_model(unembedding, demo, t
     shipped = read_tokens(demo["local-narrow-seed0"])
     assert shipped.summary()["n_with_tokens"] == 488
     assert "SmolLM2" in repr(shipped)
-    assert "centered over the vocabulary" in repr(shipped)
+    assert "centered over the vocabulary" in " ".join(repr(shipped).split())
     words = Labels.of(pd.DataFrame({"tokens": [["x"], ["y"]]}, index=[0, 2]), "m")
     read = read_tokens(dictionary(unembedding.rows[:4]).labeled(words))
     assert "2 of 4 latents have no tokens" in repr(read)

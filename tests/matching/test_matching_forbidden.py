@@ -9,6 +9,7 @@ from oracles import dense_cosines, unit
 from scipy.optimize import linear_sum_assignment
 
 from sae_geometry.matching import loss_if_forbidden, match
+from sae_geometry.matching.forbidden import _best_but
 
 
 def best_total(scores: np.ndarray, least: float | None) -> float:
@@ -42,6 +43,19 @@ def test_the_loss_is_never_more_than_solving_again_without_the_pair_shows(rng, n
     clear = np.flatnonzero(known)[true[known] > 0.2]
     assert len(clear) >= 5
     assert loss[clear].mean() > 0.5 * true[clear].mean()  # a bound that says something
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+def test_the_best_but_one_is_the_best_unless_it_is_that_one(rng, absolute):
+    """The partner need not be the best at the prices of a matching that was stopped early."""
+    a, b = unit(rng.standard_normal((40, 6))), unit(rng.standard_normal((25, 6)))
+    price, partner = rng.uniform(0, 0.3, 25), rng.integers(0, 25, 40)
+    worth = dense_cosines(a, b)
+    worth = (np.abs(worth) if absolute else worth) - price
+    partner[:20] = worth.argmax(axis=1)[:20]
+    found = _best_but(torch.from_numpy(a), torch.from_numpy(b), price, partner, absolute)
+    worth[np.arange(40), partner] = -np.inf
+    np.testing.assert_allclose(found, worth.max(axis=1), atol=1e-6)
 
 
 def test_equal_rows_can_change_places_for_nothing():

@@ -103,7 +103,7 @@ def test_the_audit_is_in_summary_and_repr(demo):
 
 
 def test_wrong_use_is_told(clean, rng):
-    with pytest.raises(ValueError, match="one width"):
+    with pytest.raises(ValueError, match="of the same width; got 32 and 5"):
         confound_audit(clean[0], run(rng.standard_normal((9, 5))))
     with pytest.raises(KeyError):
         confound_audit(*clean).finding("weather")

@@ -344,6 +344,8 @@ def test_runs_are_listed_by_kind_and_paired_as_the_paper_pairs_them(world: Loopb
     assert [r.ce_increase for r in local] == pytest.approx([0.30, 0.10])
     by_ce = similar_runs("sparsify/gpt2/local0", listed, by="ce")
     assert [r.address.rpartition("/")[2] for r in by_ce] == ["local0", "e2e0", "e2eds0"]
+    highest = similar_runs("local1", listed, by="ce")  # the nearest is not the lowest
+    assert [r.address.rpartition("/")[2] for r in highest] == ["local1", "e2e1", "e2eds1"]
     by_l0 = similar_runs("local1", listed, by="l0")
     assert [r.address.rpartition("/")[2] for r in by_l0] == ["local1", "e2e1", "e2eds0"]
     with pytest.raises(SourceError, match="not among the 129 runs"):
