@@ -25,8 +25,8 @@ class Answer:
     """Base of the results: what follows from `results.result.Result`."""
 
     def _lines(self) -> list[str]:
-        """Return the numbers of the answer as lines of text."""
-        raise NotImplementedError
+        """Return the numbers of the answer as lines of text; by default the kind of result alone."""
+        return [type(self).__name__]
 
     def _audit(self: Result) -> ConfoundAudit | None:
         """Return the confound audit of a pair; None for other numbers of dictionaries."""

@@ -105,7 +105,7 @@ def test_a_flipped_byte_is_found_and_mended_by_fetching(world: HuggingFace) -> N
     del world.faults[WEIGHTS]
     for offline in (False, True):
         with pytest.raises(
-            SourceError, match=r"checksum is not the recorded one; `sae-geometry fetch hf://.* brings it"
+            SourceError, match=r"checksum is not the recorded one; `sae-geometry fetch hf://.* downloads it"
         ):
             load(f"hf://{REPO}@{COMMIT}/6-res", offline=offline)
     fetch(ADDRESS)
