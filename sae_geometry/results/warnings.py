@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Sequence
 
@@ -13,6 +14,7 @@ from sae_geometry.sources.layouts.table import BARE, TRANSPOSED
 WIDTH = 80
 # They may explain the whole answer.
 _GRAVEST = ("model", "hook point", "normalization", "weights", "start of training", "moved from start")
+_MORE = re.compile(r"and [\d,]+ more")  # ends the caveats of many runs: see `io.formatting.few`
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
@@ -55,7 +57,7 @@ def _said(caveats: Sequence[str], flagged: Sequence[str]) -> list[str]:
     said = [*_transposed(caveats), *(c for c in caveats if c.startswith("different "))]
     said += [text for check, text in known if check in _GRAVEST]
     for caveat in caveats:
-        named = BARE in caveat or (unknown and caveat.endswith(TAKEN_AS_SAME))
+        named = BARE in caveat or _MORE.fullmatch(caveat) or (unknown and caveat.endswith(TAKEN_AS_SAME))
         if not named and not any(caveat in text or text in caveat for text in said):
             said.append(caveat)
     said += [text for check, text in known if check not in _GRAVEST]

@@ -33,7 +33,7 @@ def test_an_orientation_that_was_given_is_not_asked_about(rng):
 
 
 def test_grave_confounds_come_first_and_unknown_ones_on_one_line():
-    caveats = ["a: a note", "model of a and b unknown: taken to be the same"]
+    caveats = ["a: a note", "and 114 more", "model of a and b unknown: taken to be the same"]
     flagged = ["model unknown: x", "centering: both lean", "dead latents unknown: y", "weights: the same"]
     assert warning_lines(caveats, flagged, most=4, clean=6) == [
         "  ! weights: the same",

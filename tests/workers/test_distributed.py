@@ -436,7 +436,7 @@ def test_the_scheduler_lost_is_one_sentence_and_finished_pairs_are_kept(tmp_path
     code = (
         "import time, distributed\n"
         "if __name__ == '__main__':\n"
-        "    with distributed.LocalCluster(1, processes=False, dashboard_address='127.0.0.1:0') as c:\n"
+        "    with distributed.LocalCluster(1, threads_per_worker=1, dashboard_address='127.0.0.1:0') as c:\n"
         "        print(c.scheduler_address, flush=True)\n        time.sleep(120)\n"
     )
     script = tmp_path / "serve.py"
