@@ -283,7 +283,7 @@ class SeedComparison(SeedMatrices, Answer):
                 *(f"  {line}" for d in self._differences[:2] for line in textwrap.wrap(str(d), 76)[:2]),
                 "",
                 *textwrap.wrap(str(self.rarefaction), 78, initial_indent="  ", subsequent_indent="    ")[:3],
-                *warning_lines(self.caveats, said),
+                *warning_lines(self.caveats, said, most=2),
             ]
         )
 

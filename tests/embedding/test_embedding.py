@@ -357,7 +357,7 @@ def test_a_picture_of_very_many_runs_is_laid_out_without_comparing_every_two(rng
     assert not [c for c in table.columns if "partner" in c]
     assert summary["pairs"] == []
     assert sorted(p.stem for p in (folder / "figures").iterdir()) == ["regions", "runs", "umap"]
-    with pytest.raises(ValueError, match="up to 24 runs; this picture is of 25"):
+    with pytest.raises(ValueError, match="up to 24 runs; this layout has 25"):
         sg.explore(folder)
     with pytest.raises(ValueError, match="made for up to 24"):
         sg.plots.check_colors(["matched"], runs)
