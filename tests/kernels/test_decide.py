@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from kernel_cases import assert_best, dense_scores, gaussian, lattice, planted
 from torch import Tensor
 
 from sae_geometry.kernels.duplicates import first_equal, rank_among_equals
-from sae_geometry.kernels.fallback import redo
+from sae_geometry.kernels.fallback import _rounded_down, redo
 from sae_geometry.kernels.rescore import decide
 from sae_geometry.kernels.screens.contract import shortlist_of
 from sae_geometry.kernels.types import Best, Scoring, Shortlist
@@ -92,3 +93,11 @@ def test_rows_whose_hashes_collide_are_not_called_equal(monkeypatch: pytest.Monk
     first = first_equal(x)
     assert torch.equal(x[first], x)
     assert first_equal(torch.cat([x[:1], x[:1]])).tolist() == [0, 0]
+
+
+def test_a_floor_is_the_largest_float32_that_is_not_above_it(rng):
+    """A floor that is too high would hide candidates; one that is too low only costs time."""
+    x = torch.from_numpy(np.concatenate([rng.uniform(-1, 1, 2000), [0.5, -0.5, 1.0, 0.1, -0.1]]))
+    found = _rounded_down(x)
+    assert (found.double() <= x).all()
+    assert (torch.nextafter(found, torch.tensor(torch.inf)).double() > x).all()
