@@ -200,7 +200,9 @@ class Comparison(PairMatchings, Answer):
             ),
             "similarity": plots.similarity_figure(self._curves(), threshold=self.threshold),
             "multiplicity": plots.figure_of(lambda ax: self.plot_multiplicity(ax), 3.6, 3.4),
-            "certainty": plots.figure_of(lambda ax: plots.certainty_curve(certain, ax), 3.6, 2.8),
+            "certainty": plots.figure_of(
+                lambda ax: plots.certainty_curve(certain, ax, threshold=self.threshold), 3.6, 2.8
+            ),
         }
         if self._counts_cheaply:
             found["double_counting"] = plots.figure_of(lambda ax: self.plot_double_counting(ax), 3.8, 2.7)

@@ -130,16 +130,21 @@ def draw_similarity(figure: Figure | SubFigure, curves: Sequence[Matching], *, t
 
 @in_paper_style
 def certainty_curve(
-    curves: Sequence[tuple[Matching, np.ndarray]], ax: Axes | None = None, *, legend: bool = True
+    curves: Sequence[tuple[Matching, np.ndarray]],
+    ax: Axes | None = None,
+    *,
+    threshold: float = THRESHOLD,
+    legend: bool = True,
 ) -> Axes:
     """Draw the mean similarity of the most certain pairs against the share of latents that they are.
 
     Args:
         curves: matchings, each with the margins [n] by which its pairs are ordered; see `Certainty.least`.
+        threshold: as in `similarity_ecdf`.
     """
     ax = axes_or_new(ax, COLUMN_WIDTH, 2.4)
     margins = {id(m): margin for m, margin in curves}
-    drawn = _drawn([m for m, _ in curves])
+    drawn = _drawn([m for m, _ in curves], threshold)
     for curve in drawn:
         share, mean = coverage_curve(curve.matching.similarity, margins[id(curve.matching)])
         ax.plot(share, mean, color=curve.color, linestyle=curve.dash, label=curve.label)

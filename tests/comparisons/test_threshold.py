@@ -29,6 +29,7 @@ def test_compare(sides):
     above = f"{(c.a_to_b.similarity > 0.55).mean():.0%}\u00a0>\u00a00.55"
     assert above in legend(c.plot_ecdf())
     assert above in legend(c.plot_histogram())
+    assert "> 0.55" in legend(c.figures()["certainty"].axes[0]).replace("\u00a0", " ").replace("\n", " ")
     assert "> 0.7" not in c.answer()
     details = c.details()
     assert details.count("> 0.55") >= 4  # answer, table, strata of both sides
