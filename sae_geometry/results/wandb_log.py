@@ -23,7 +23,7 @@ from sae_geometry.io.redaction import without_secrets
 from sae_geometry.io.results_folder import has, listed_files, read_json
 from sae_geometry.kernels.settings import current
 from sae_geometry.sources.http import limits
-from sae_geometry.sources.wandb.client import check_signed_in, quiet_and_bounded
+from sae_geometry.sources.wandb.client import check_signed_in
 from sae_geometry.sources.wandb.host import api_key, base_url
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def log_wandb(folder: str | os.PathLike[str], project: str, *, name: str | None 
     record = _record(root)
     entity, _, title = project.partition("/")
     try:
-        with quiet_and_bounded(), _short_home(offline) as home:
+        with _quiet_and_bounded(), _short_home(offline) as home:
             return _log(root, record, (entity, title), name=name, home=home)
     except LoggingError:
         raise
@@ -189,6 +189,27 @@ def _log(root: Path, record: Mapping[str, Any], project: tuple[str, str], *, nam
         raise
     run.finish()
     return where
+
+
+@contextmanager
+def _quiet_and_bounded() -> Iterator[None]:
+    """Set environment variables that limit the client's waits and silence it; it reads them on first start."""
+    wanted = {
+        "WANDB_SILENT": "true",
+        "WANDB_ERROR_REPORTING": "false",
+        "WANDB_X_GRAPHQL_RETRY_MAX": str(limits().tries - 1),
+        "WANDB_X_GRAPHQL_TIMEOUT_SECONDS": str(limits().silence),
+        "WANDB_X_GRAPHQL_RETRY_WAIT_MIN_SECONDS": str(limits().pause),
+        "WANDB_X_GRAPHQL_RETRY_WAIT_MAX_SECONDS": str(limits().longest_pause),
+    }
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update({k: v for k, v in wanted.items() if before[k] is None})
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
 
 
 def _new_id() -> str:

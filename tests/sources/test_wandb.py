@@ -1,4 +1,4 @@
-"""Weights & Biases against a loopback server: the real client with a key, plain HTTP without."""
+"""Weights & Biases against a loopback server, with a key and without."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Artifacts of Weights & Biases against a loopback server: the real client with a key, plain HTTP without."""
+"""Artifacts of Weights & Biases against a loopback server, with a key and without."""
 
 from __future__ import annotations
 

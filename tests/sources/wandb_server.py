@@ -1,4 +1,4 @@
-"""A loopback server that answers what the wandb client and the keyless path ask, and misbehaves on request."""
+"""A loopback server that answers what we and the wandb client ask, and misbehaves on request."""
 
 from __future__ import annotations
 

@@ -4,60 +4,32 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
 
 from sae_geometry.io.atomic_folder import whole_file
 from sae_geometry.sources.address import Address
 from sae_geometry.sources.bundle import Bundle, Context
 from sae_geometry.sources.cache import run_folder, safe_path
-from sae_geometry.sources.download import RemoteFile, fetch_file, in_cache, locked
+from sae_geometry.sources.download import fetch_file, in_cache, locked
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.files.open import open_tensors
 from sae_geometry.sources.http import RefusedError, origin_of
 from sae_geometry.sources.layouts.filenames import choose_files, looks_like_weights, path_of, side_names
 from sae_geometry.sources.local import bundle_files
 from sae_geometry.sources.plain import parse_json
+from sae_geometry.sources.wandb.client import Artifact, Client
 from sae_geometry.sources.wandb.host import api_key, base_url, credentials_for
 
 RECORD_NAME = "wandb_artifact.json"
 
 
-@dataclass(frozen=True)
-class Artifact:
-    """One version of an artifact.
-
-    Attributes:
-        path: "entity/project/name:v3", whatever alias was requested.
-        aliases: other names of this version: "latest", "best".
-        files: names of all its files; empty until they are listed.
-    """
-
-    path: str
-    kind: str
-    aliases: tuple[str, ...]
-    metadata: Mapping[str, Any]
-    files: tuple[str, ...] = ()
-    sums: Mapping[str, str] = field(default_factory=dict)
-
-
-@runtime_checkable
-class ArtifactClient(Protocol):
-    """Client that can query artifacts."""
-
-    def artifact(self, path: str) -> Artifact: ...
-
-    def artifact_files(self, artifact: Artifact) -> list[RemoteFile]: ...
-
-
-def bundle_artifact(address: Address, client: Callable[[], ArtifactClient], context: Context) -> Bundle:
+def bundle_artifact(address: Address, context: Context) -> Bundle:
     """Return the checkpoint in an artifact: `#file`, or its weights.
 
     Args:
         address: its place is "entity/project/name:v3", or an alias instead of v3.
-        client: makes the client that is used where the cache has no answer.
 
     Raises:
         SourceError: no such artifact or file, no access, or no complete copy.
@@ -69,8 +41,7 @@ def bundle_artifact(address: Address, client: Callable[[], ArtifactClient], cont
     elif context.offline:
         raise SourceError(f"{address} is not in the cache {run_folder(host, address.place)}; leave out --offline")
     else:
-        asked = client()
-        artifact = _fetch(asked.artifact(address.place), asked, host, address, context)
+        artifact = _fetch(Client().artifact(address.place), host, address, context)
     folder, chosen = run_folder(host, artifact.path), _chosen(artifact.files, address)
     spelled = f"wandb:{artifact.path}#{path_of(chosen)}".removesuffix("#")
     if spelled.partition("#")[0] != f"wandb:{address.place}":
@@ -84,9 +55,9 @@ def bundle_artifact(address: Address, client: Callable[[], ArtifactClient], cont
     )
 
 
-def _fetch(artifact: Artifact, client: ArtifactClient, host: str, address: Address, context: Context) -> Artifact:
+def _fetch(artifact: Artifact, host: str, address: Address, context: Context) -> Artifact:
     """Download the selected weights and their side files to the cache; return the artifact with its files."""
-    remote = {f.name: f for f in client.artifact_files(artifact) if f.name.isprintable()}
+    remote = {f.name: f for f in Client().artifact_files(artifact) if f.name.isprintable()}
     folder = run_folder(host, artifact.path)
     known = _read(folder / RECORD_NAME)
     sums = {} if known is None else dict(known.sums)

@@ -1,180 +1,240 @@
-"""Access W&B runs by its own client, where a key is configured.
+"""Access W&B runs and artifacts: the requests of its own client, over plain HTTPS and within our limits.
 
-The client only lists contents. Its downloads are not used: it leaves a truncated file at the final path, accepts a
-wrong checksum, and waits indefinitely for a silent server.
+The wandb package is not used: it waits indefinitely for a silent server, leaves a truncated download at the final path,
+and accepts a wrong checksum. Public runs need no key; a configured key is sent to its own server only.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from sae_geometry.io.redaction import without_secrets
 from sae_geometry.sources.download import RemoteFile, remote_file
 from sae_geometry.sources.errors import SourceError
-from sae_geometry.sources.http import RefusedError, UnreachableError, check_status, limits, open_url, post_json
-from sae_geometry.sources.wandb.artifacts import Artifact
+from sae_geometry.sources.http import RefusedError, limits, post_json
+from sae_geometry.sources.layouts.config import lookup
 from sae_geometry.sources.wandb.host import api_key, base_url, credentials_for, how_to_sign_in
 from sae_geometry.sources.wandb.run_record import RunRecord, as_table, plain_config
 
-_MAX_FILES = 200_000
+_RUN_FIELDS = "name displayName state config summaryMetrics"
+_RUN = f"""query Run($project: String!, $entity: String!, $name: String!) {{
+  project(name: $project, entityName: $entity) {{ run(name: $name) {{ {_RUN_FIELDS} }} }}
+}}"""
+_FILES = """query RunFiles($project: String!, $entity: String!, $name: String!, $fileCursor: String,
+    $fileLimit: Int = 100, $fileNames: [String] = [], $upload: Boolean = false, $pattern: String) {
+  project(name: $project, entityName: $entity) { run(name: $name) { fileCount
+    files(names: $fileNames, after: $fileCursor, first: $fileLimit, pattern: $pattern) {
+      edges { node { id name url(upload: $upload) directUrl sizeBytes mimetype updatedAt md5 } cursor }
+      pageInfo { endCursor hasNextPage } } } }
+}"""
+_RUNS = f"""query Runs($project: String!, $entity: String!, $cursor: String, $perPage: Int = 20, $order: String,
+    $filters: JSONString) {{
+  project(name: $project, entityName: $entity) {{ runCount(filters: $filters)
+    runs(filters: $filters, after: $cursor, first: $perPage, order: $order) {{
+      edges {{ node {{ {_RUN_FIELDS} }} cursor }} pageInfo {{ endCursor hasNextPage }} }} }}
+}}"""
+_ARTIFACT = """query ArtifactMembershipByName($entity: String!, $project: String!, $name: String!) {
+  project(name: $project, entityName: $entity) { artifactCollectionMembership(name: $name) {
+    versionIndex aliases { alias } artifactCollection { name project { name entity { name } } }
+    artifact { id artifactType { name } metadata state } } }
+}"""
+_ARTIFACT_FILES = """query ArtifactMembershipFiles($entity: String!, $project: String!, $collection: String!,
+    $alias: String!, $cursor: String, $perPage: Int = 50) {
+  project(name: $project, entityName: $entity) { artifactCollection(name: $collection) { __typename
+    artifactMembership(aliasName: $alias) { files(after: $cursor, first: $perPage) {
+      edges { node { id name: displayName url directUrl sizeBytes md5 digest } cursor }
+      pageInfo { endCursor hasNextPage } } } } }
+}"""
+_MAX_PAGES = 2000
+_LONGEST_NAME = 500
 
 
-class SignedInClient:
-    """Query runs and artifacts with a key."""
+@dataclass(frozen=True)
+class Artifact:
+    """One version of an artifact.
 
-    def __init__(self, key: str) -> None:
-        try:
-            import wandb
-        except ImportError as error:
-            raise SourceError("a W&B key is configured but the wandb package is missing: pip install wandb") from error
-        self._wandb = wandb
-        with quiet_and_bounded(), _told("signing in"):
-            timeout = int(limits().connect + limits().silence)
-            self._api = wandb.Api(overrides={"base_url": base_url()}, timeout=timeout, api_key=key)
+    Attributes:
+        path: "entity/project/name:v3", whatever alias was requested.
+        aliases: other names of this version: "latest", "best".
+        files: names of all its files; empty until they are listed.
+    """
+
+    path: str
+    kind: str
+    aliases: tuple[str, ...]
+    metadata: Mapping[str, Any]
+    files: tuple[str, ...] = ()
+    sums: Mapping[str, str] = field(default_factory=dict)
+
+
+class Client:
+    """Query runs and artifacts, with the configured key where there is one."""
 
     def run(self, path: str) -> RunRecord:
         """Return one run.
 
         Raises:
-            RefusedError: no such run, or no access with this key.
+            RefusedError: the server requires a key, or another one, or there is no such run.
         """
-        with quiet_and_bounded(), _told(f"asking for {path}"):
-            return _record(path, self._api.run(path))
+        project = self._ask(_RUN, path)
+        node = project.get("run") if isinstance(project, Mapping) else None
+        if not isinstance(node, Mapping):
+            raise _missing(path)
+        return _record(path, node)
 
     def files(self, path: str) -> list[RemoteFile]:
         """Return every file of a run, from all pages."""
-        with quiet_and_bounded(), _told(f"listing the files of {path}"):
-            return _listed(self._api.run(path).files(per_page=100), path)
+        return _remote_files(self._pages(_FILES, path, "fileCursor", ("run", "files")))
+
+    def runs(self, path: str) -> Iterator[RunRecord]:
+        """Yield the runs of "entity/project"."""
+        for page in self._pages(_RUNS, path, "cursor", ("runs",)):
+            for node in page:
+                name = node.get("name")
+                if not isinstance(name, str) or not name.isprintable():
+                    raise SourceError(f"W&B lists a run of {path} that has no name")
+                yield _record(f"{path}/{name}", node)
 
     def artifact(self, path: str) -> Artifact:
         """Return one version of an artifact, "entity/project/name:alias".
 
         Raises:
-            RefusedError: no such artifact, or no access with this key.
+            RefusedError: the server requires a key, or another one, or there is no such artifact.
         """
-        with quiet_and_bounded(), _told(f"asking for {path}"):
-            found = self._api.artifact(path)
-            return Artifact(
-                f"{path.rpartition(':')[0]}:{found.version}", str(found.type), tuple(map(str, found.aliases)),
-                as_table(found.metadata),
-            )  # fmt: skip
+        project = self._ask(_ARTIFACT, path)
+        member = project.get("artifactCollectionMembership") if isinstance(project, Mapping) else None
+        found = member.get("artifact") if isinstance(member, Mapping) else None
+        if (
+            not isinstance(member, Mapping)
+            or not isinstance(found, Mapping)
+            or type(member.get("versionIndex")) is not int
+            or not 0 <= member["versionIndex"] < 10**9
+        ):
+            raise _missing(path)
+        aliases = member["aliases"] if isinstance(member.get("aliases"), list) else []
+        return Artifact(
+            f"{path.rpartition(':')[0]}:v{member['versionIndex']}",
+            str(lookup(found, "artifactType.name") or ""),
+            tuple(str(a["alias"]) for a in aliases if isinstance(a, Mapping) and "alias" in a),
+            as_table(found.get("metadata")),
+        )
 
     def artifact_files(self, artifact: Artifact) -> list[RemoteFile]:
         """Return every file of an artifact, from all pages."""
-        with quiet_and_bounded(), _told(f"listing the files of {artifact.path}"):
-            return _listed(self._api.artifact(artifact.path).files(per_page=100), artifact.path)
+        place, _, version = artifact.path.rpartition(":")
+        more = {"collection": place.rpartition("/")[2], "alias": version}
+        inside = ("artifactCollection", "artifactMembership", "files")
+        pages = self._pages(_ARTIFACT_FILES, artifact.path, "cursor", inside, more)
+        return _remote_files(pages)
 
-    def runs(self, path: str) -> Iterator[RunRecord]:
-        """Yield the runs of "entity/project"."""
-        with quiet_and_bounded(), _told(f"listing the runs of {path}"):
-            for run in self._api.runs(path, per_page=50, lazy=False):
-                yield _record(f"{path}/{run.id}", run)
+    def _pages(
+        self, query: str, path: str, cursor_name: str, inside: tuple[str, ...], more: Mapping[str, Any] | None = None
+    ) -> Iterator[list[Mapping[str, Any]]]:
+        cursor, seen, end = None, set(), time.monotonic() + limits().end
+        for _ in range(_MAX_PAGES):
+            connection = self._ask(query, path, {**(more or {}), **({cursor_name: cursor} if cursor else {})})
+            for step in inside:
+                connection = connection.get(step) if isinstance(connection, Mapping) else None
+            if not isinstance(connection, Mapping):
+                raise _missing(path)
+            listed, info = connection.get("edges"), connection.get("pageInfo")
+            edges = [e for e in listed if isinstance(e, Mapping)] if isinstance(listed, list) else []
+            yield [e["node"] for e in edges if isinstance(e.get("node"), Mapping)]
+            if not isinstance(info, Mapping) or not info.get("hasNextPage"):
+                return
+            if time.monotonic() > end:
+                raise SourceError(f"W&B lists {path} too slowly: no end after {limits().end:.0f} seconds; stopped")
+            cursor = info.get("endCursor") or (edges[-1].get("cursor") if edges else None)
+            if not isinstance(cursor, str) or cursor in seen:
+                raise SourceError(f"W&B lists {path} in a circle; try again later")
+            seen.add(cursor)
+        raise SourceError(f"W&B lists more than {_MAX_PAGES:,} pages for {path}; stopped")
+
+    def _ask(self, query: str, path: str, more: Mapping[str, Any] | None = None) -> Any:
+        entity, project, *run = path.split("/")
+        variables = {"entity": entity, "project": project, **({"name": run[0]} if run else {}), **(more or {})}
+        what = f"asking W&B for {path}"
+        try:
+            answer = _answer({"query": query, "variables": variables}, what)
+        except RefusedError as error:
+            if error.status in (401, 403):
+                raise RefusedError(_refusal(path), error.status) from error
+            raise
+        if not isinstance(answer, Mapping):
+            raise SourceError(f"{what}: the answer is not a table; is WANDB_BASE_URL right?")
+        if errors := answer.get("errors"):
+            said = (
+                str(errors[0].get("message", "")) if isinstance(errors, list) and isinstance(errors[0], Mapping) else ""
+            )
+            denied = any(w in said.lower() for w in ("permission", "denied", "unauthorized", "login", "authenticat"))
+            hint = f"; {how_to_sign_in()}" if denied else ""
+            raise RefusedError(
+                f"W&B refused {path}: {' '.join(without_secrets(said).split())[:200] or 'it did not say why'}{hint}",
+                403,
+            )
+        data = answer.get("data")
+        return data.get("project") if isinstance(data, Mapping) else None
 
 
-def _listed(files: Iterable[Any], path: str) -> list[RemoteFile]:
-    found = []
-    for file in files:
-        found.append(remote_file(file.name, file.url, file.size or None, file.md5))
-        if len(found) > _MAX_FILES:
-            raise SourceError(f"W&B lists more than {_MAX_FILES:,} files for {path}; stopped")
-    return found
+def _record(path: str, node: Mapping[str, Any]) -> RunRecord:
+    return RunRecord(
+        path,
+        str(node.get("displayName") or "")[:_LONGEST_NAME],
+        str(node.get("state") or "")[:_LONGEST_NAME],
+        plain_config(node.get("config")),
+        as_table(node.get("summaryMetrics")),
+    )
+
+
+def _remote_files(pages: Iterator[list[Mapping[str, Any]]]) -> list[RemoteFile]:
+    return [
+        remote_file(n.get("name"), n.get("url") or n.get("directUrl"), n.get("sizeBytes"), n.get("md5"))
+        for page in pages
+        for n in page
+    ]
+
+
+def _missing(path: str) -> RefusedError:
+    if api_key() is None:
+        hint = f"without a key: check the spelling, or, if it is private, {how_to_sign_in()}"
+    else:
+        hint = "to the configured key: check the spelling, and whether this key may see it"
+    return RefusedError(f"W&B at {base_url()} shows no {path} {hint}", 404)
+
+
+def _refusal(path: str) -> str:
+    if api_key() is None:
+        return f"W&B wants a key for {path}: {how_to_sign_in()}"
+    return (
+        f"W&B at {base_url()} does not accept the configured key (asking for {path}): {how_to_sign_in()}, or unset it "
+        "for a public run"
+    )
+
+
+def _answer(question: Mapping[str, Any], what: str) -> Any:
+    return post_json(f"{base_url()}/graphql", question, what, credentials_for(api_key()))
 
 
 def check_signed_in() -> None:
-    """Query the server for the current user, without the client.
+    """Query the server for the current user.
 
     Raises:
         RefusedError: no key, or a key that the server rejects.
         UnreachableError: no response in time.
         SourceError: the response is not from a W&B server.
     """
-    key, where = api_key(), base_url()
-    if key is None:
+    where = base_url()
+    if api_key() is None:
         raise RefusedError(
             f"not logged in to W&B at {where}: {how_to_sign_in()}; WANDB_BASE_URL names another server", 401
         )
     refused = RefusedError(f"W&B at {where} does not accept the configured key: {how_to_sign_in()}", 401)
-    question = {"query": "query Viewer { viewer { id } }"}
     try:
-        answer = post_json(f"{where}/graphql", question, f"asking W&B at {where} who we are", credentials_for(key))
+        answer = _answer({"query": "query Viewer { viewer { id } }"}, f"asking W&B at {where} who we are")
     except RefusedError as error:
         raise (refused if error.status in (401, 403) else error) from None
     if not as_table(as_table(answer).get("data")).get("viewer"):
         raise refused
-
-
-def _record(path: str, run: Any) -> RunRecord:
-    return RunRecord(
-        path, str(run.name or ""), str(run.state or ""), plain_config(run.config), as_table(run.summary_metrics)
-    )
-
-
-@contextmanager
-def quiet_and_bounded() -> Iterator[None]:
-    """Set environment variables that limit the client's waits and silence it; it reads them on first start."""
-    wanted = {
-        "WANDB_SILENT": "true",
-        "WANDB_ERROR_REPORTING": "false",
-        "WANDB_X_GRAPHQL_RETRY_MAX": str(limits().tries - 1),
-        "WANDB_X_GRAPHQL_TIMEOUT_SECONDS": str(limits().silence),
-        "WANDB_X_GRAPHQL_RETRY_WAIT_MIN_SECONDS": str(limits().pause),
-        "WANDB_X_GRAPHQL_RETRY_WAIT_MAX_SECONDS": str(limits().longest_pause),
-    }
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update({k: v for k, v in wanted.items() if before[k] is None})
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-
-
-@contextmanager
-def _told(doing: str) -> Iterator[None]:
-    """Translate the client's exceptions to one sentence each.
-
-    For a server that fails, throttles or is silent, the client reports "a busy service process"; for a rejected key,
-    the body of the response. So the server is queried once more, without the client, for the cause.
-    """
-    try:
-        yield
-    except (SourceError, KeyboardInterrupt):
-        raise
-    except Exception as error:
-        text = " ".join(str(error).split())
-        where = base_url()
-        status, said = _what_the_server_says()
-        if status in (401, 403) or any(
-            w in text.lower() for w in ("permission", "invalid credentials", "not logged in")
-        ):
-            raise RefusedError(
-                f"W&B at {where} does not accept the configured key ({doing}): {how_to_sign_in()}, or unset it for a "
-                "public run",
-                status or 403,
-            ) from None
-        if status == 404 or "not find run" in text or "not found" in text.lower():
-            raise RefusedError(f"W&B at {where} found nothing ({doing}): check the spelling", 404) from None
-        told = said or without_secrets(text)[:120]
-        raise UnreachableError(
-            f"W&B at {where} did not answer ({doing}): {told}; try again later, or --offline for what is cached"
-        ) from None
-
-
-def _what_the_server_says() -> tuple[int | None, str]:
-    """Return the HTTP status of a refusal and the reason for a missing response; (None, "") if all is well."""
-    question = b'{"query": "query Viewer { viewer { id } }"}'
-    headers = {"Content-Type": "application/json"}
-    try:
-        with open_url(
-            "POST", f"{base_url()}/graphql", headers=headers, credentials=credentials_for(api_key()), data=question
-        ) as answer:
-            check_status(answer, "signing in")
-    except RefusedError as error:
-        return error.status, str(error)
-    except (ConnectionError, SourceError) as error:
-        return None, str(error)
-    return None, ""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 from sae_geometry.io.atomic_folder import whole_file
 from sae_geometry.sources.address import Address, parse
 from sae_geometry.sources.bundle import Bundle, Context
 from sae_geometry.sources.cache import run_folder, safe_path
-from sae_geometry.sources.download import RemoteFile, fetch_file, in_cache, locked
+from sae_geometry.sources.download import fetch_file, in_cache, locked
 from sae_geometry.sources.errors import AddressError, SourceError
 from sae_geometry.sources.files.open import open_tensors
 from sae_geometry.sources.http import RefusedError, origin_of
@@ -25,26 +25,15 @@ from sae_geometry.sources.layouts.filenames import (
     start_names,
 )
 from sae_geometry.sources.local import bundle_files
-from sae_geometry.sources.wandb.artifacts import ArtifactClient, bundle_artifact
+from sae_geometry.sources.wandb.artifacts import bundle_artifact
+from sae_geometry.sources.wandb.client import Client
 from sae_geometry.sources.wandb.host import api_key, base_url, credentials_for
-from sae_geometry.sources.wandb.public_client import KeylessClient
 from sae_geometry.sources.wandb.run_record import RUN_RECORD_NAME, Kind, RunRecord, read_record, write_record
 
 By = Literal["ce", "l0", "alive"]
 
 _OWN_CONFIG = "config.yaml"
 _FIELDS: dict[By, str] = {"ce": "ce_increase", "l0": "l0", "alive": "alive"}
-
-
-@runtime_checkable
-class RunClient(ArtifactClient, Protocol):
-    """Client that can query runs and artifacts."""
-
-    def run(self, path: str) -> RunRecord: ...
-
-    def runs(self, path: str) -> Iterable[RunRecord]: ...
-
-    def files(self, path: str) -> list[RemoteFile]: ...
 
 
 @dataclass(frozen=True)
@@ -56,16 +45,6 @@ class FetchedRun:
     weights: tuple[str, ...]
 
 
-def client() -> RunClient:
-    """Return the wandb client where a key is configured, else plain HTTPS."""
-    key = api_key()
-    if key is None:
-        return KeylessClient()
-    from sae_geometry.sources.wandb.client import SignedInClient
-
-    return SignedInClient(key)
-
-
 def bundle_wandb(address: Address, context: Context) -> Bundle:
     """Return the checkpoint of a run: `#file`, or the one with the largest number; or the one in an artifact.
 
@@ -73,7 +52,7 @@ def bundle_wandb(address: Address, context: Context) -> Bundle:
         SourceError: no such run or file, no access, or no complete copy.
     """
     if ":" in address.place:
-        return bundle_artifact(address, client, context)
+        return bundle_artifact(address, context)
     fetched = fetch_run(address.place, context, file=address.path)
     name = fetched.weights[0]
     record = fetched.record
@@ -107,7 +86,7 @@ def fetch_run(run: str, context: Context, *, file: str | None = None, every: boo
             return FetchedRun(record, folder, names)
     if context.offline:
         raise SourceError(f"wandb:{run}{f'#{file}' if file else ''} is not in the cache {folder}; leave out --offline")
-    asked = client()
+    asked = Client()
     remote = {f.name: f for f in asked.files(run) if f.name.isprintable()}  # `safe_path` accepts no other name
     sums = {} if record is None else dict(record.sums)
     record = replace(asked.run(run), weights=tuple(sorted(filter(is_of_a_checkpoint, remote))))
@@ -202,7 +181,7 @@ def runs(
     path = project.removeprefix("wandb:").strip("/")
     if path.count("/") != 1 or not all(path.split("/")):
         raise AddressError(f"{project!r} is not a project: write entity/project")
-    listed = [info for record in client().runs(path) for info in _infos(record)]
+    listed = [info for record in Client().runs(path) for info in _infos(record)]
     if not listed:
         raise RefusedError(f"W&B shows no runs in {path}", 404)
     wanted = {"kind": kind, "layer": layer, "seed": seed, "state": state}
