@@ -13,7 +13,7 @@ from pretend_cuda import pretended
 from sae_geometry.comparisons.seeds import _compare_pair
 from sae_geometry.distributed import worker as work
 from sae_geometry.distributed.errors import NotLoadedError
-from sae_geometry.distributed.worker import blas_threads, want_of_memory_told
+from sae_geometry.distributed.worker import blas_threads, translate_oom
 from sae_geometry.kernels.settings import current
 
 
@@ -82,7 +82,7 @@ def too_much(a, b, tile, question, bias):
 
 
 def torch_is_refused_memory(a, b, tile, question, bias):
-    with want_of_memory_told():
+    with translate_oom():
         torch.empty((tile.rows[1] - tile.rows[0] > 40) << 60, dtype=torch.uint8)
     return work.sweep_tile(a, b, tile, question, bias)
 

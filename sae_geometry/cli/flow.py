@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def flow(
     runs: Annotated[
         list[str],
-        typer.Argument(metavar="RUN...", help="Layers of one model, first layer first; a pattern stands for several."),
+        typer.Argument(metavar="RUN...", help="Layers of one model, first layer first; a pattern expands to several."),
     ],
     on: Annotated[
         Literal["writes", "reads"],
@@ -96,7 +96,7 @@ def _mapped(
 
     if not files:
         if side is not None:
-            raise ValueError("--map-side says what --map maps: add --map FILE, or leave it out")
+            raise ValueError("--map-side applies to --map: add --map FILE, or leave it out")
         return layers, []
     steps, both = len(layers) - 1, side == "both" or (side is None and len(files) == 1)
     if len(files) != 1 and (both or len(files) != steps):

@@ -72,7 +72,7 @@ def map_of(
     """
     if file is None:
         if side is not None:
-            raise ValueError("--map-side says what --map maps: add --map FILE, or leave it out")
+            raise ValueError("--map-side applies to --map: add --map FILE, or leave it out")
         return first, lambda d: d
     from sae_geometry.pairwise.mapping import mapped, may_share_a_space
     from sae_geometry.sources.vectors import read_matrix

@@ -24,7 +24,7 @@ def kept_pairs(folder: Path, *, usual: Path, resume: bool, speaker: Speaker) -> 
     Raises:
         FileExistsError: pairs of an interrupted run exist, and `resume` is not set.
     """
-    kept = beside(folder, "pairs")
+    kept = checkpoint_folder(folder, "pairs")
     for half in kept.glob(".pair-*"):  # from a process that was killed while writing
         half.unlink()
     done = _in_words(kept)
@@ -46,7 +46,7 @@ def kept_pairs(folder: Path, *, usual: Path, resume: bool, speaker: Speaker) -> 
             kept.rmdir()
 
 
-def beside(folder: Path, suffix: str) -> Path:
+def checkpoint_folder(folder: Path, suffix: str) -> Path:
     """Return the checkpoint folder for `folder`: next to it, or in the cache where its parent is not writable.
 
     The latter occurs when the results folder is a mount point in a read-only file system.

@@ -49,7 +49,7 @@ class IndexComparison(Answer):
             row is zero. `nearest_in_b_cosine` is its cosine.
         nearest_in_a: the same from B to A, with `nearest_in_a_cosine`.
         cuts: largest relative norm of "only A", smallest of "only B".
-        threshold: the share of ids with a cosine above it is given.
+        threshold: cosine above which ids are counted.
         by_chance: mean cosine of the same ids with B turned.
         caveats: what was taken for granted.
     """
@@ -209,7 +209,7 @@ def compare_by_index(
         a, b: anything `compare` takes, of the same number of latents in their files. A latent whose decoder row is zero
             in one of them (`drop_bad`) has norm 0 there.
         cuts: relative decoder norm ‖b‖ / (‖a‖ + ‖b‖) up to which a latent is "only A", and from which "only B".
-        threshold: the share of ids with a cosine above it is given.
+        threshold: cosine above which ids are counted.
         allow_mismatch: permit different models or hook points; every output then says so.
         progress: called with the current step and its completed fraction.
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 COLUMNS = ("group", "n_runs", "mean_similarity", "lowest_similarity")  # and one for each run
-_EXPLAINED = 0.01  # of the links between two runs, those that the runs' own latents explain
+_EXPLAINED = 0.01  # largest share of links between two runs that the runs' own latents explain
 
 
 @dataclass(frozen=True, eq=False, repr=False)

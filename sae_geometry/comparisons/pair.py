@@ -124,12 +124,12 @@ def compare(
     how: dict[str, Any] = {"on": on, "signed": signed, "turns": turns, "threshold": threshold, "progress": progress}
     with settings(executor=executor):
         made = compare_loaded(left, right, matching, limits, allow_mismatch=allow_mismatch, **how)
-        beside = [compare_loaded(x, z, matching, limits, **how) for z in others for x in (left, right)]
-        for c in (made, *beside):
+        with_control = [compare_loaded(x, z, matching, limits, **how) for z in others for x in (left, right)]
+        for c in (made, *with_control):
             c.one_to_one(progress)  # which the answer shows
     if min_margin is not None:
-        made, *beside = (without_narrow_margins(c, min_margin) for c in (made, *beside))
-    return replace(made, against_control=(beside[0], beside[1])) if beside else made
+        made, *with_control = (without_narrow_margins(c, min_margin) for c in (made, *with_control))
+    return replace(made, against_control=(with_control[0], with_control[1])) if with_control else made
 
 
 def compare_loaded(

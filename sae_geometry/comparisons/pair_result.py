@@ -83,9 +83,9 @@ class Comparison(PairMatchings, Answer):
         Columns: direction ("a_to_b", "b_to_a"), run, latent_id, partner_run, partner_id, cosine, mutual, q_value,
         significant, margin, margin_of_partner, one_to_one_partner_id, one_to_one_cosine, one_to_one_matching,
         one_to_one_margin (the smaller of both), one_to_one_loss_if_forbidden (nan unless optimal; see
-        `matching.loss_if_forbidden`), alive and frequency (null where unknown). After a map of one
-        space plain_cosine follows the cosine, that of the nearest before the map. `c.a_to_b.to_pandas()` has one
-        direction under the matching asked for.
+        `matching.loss_if_forbidden`), alive and frequency (null where unknown). After a linear map of one space, the
+        column plain_cosine is the cosine to the nearest before the map. `c.a_to_b.to_pandas()` has one direction, under
+        the requested matching.
         """
         import pandas as pd
 

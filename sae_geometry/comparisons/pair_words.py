@@ -149,7 +149,7 @@ def details(
     Args:
         shown_matchings: both directions of the matching asked for, then those of nearest if it is another.
         control: of A and of B with a control dictionary.
-        threshold: the shares of latents above it are given.
+        threshold: similarity above which latents are counted.
     """
     forth, back = shown_matchings[-2:]
     above = f"> {threshold:g}"

@@ -126,14 +126,14 @@ class SeedComparison(SeedMatrices, Answer):
         import pandas as pd
 
         i, j = np.nonzero(~np.eye(self.n_runs, dtype=bool))
-        said: dict[str, Any] = {
+        known: dict[str, Any] = {
             "": self.names,
             "_kind": [kind_of(d) for d in self.runs],
             "_layer": pd.array([layer_of(d) for d in self.runs], dtype="Int64"),
             "_seed": [None if (s := seed_of(d)) is None else str(s) for d in self.runs],
             "_group": self.groups,
         }
-        told = {key: pd.Series(values) for key, values in said.items()}
+        facts = {key: pd.Series(values) for key, values in known.items()}
         n = np.array([d.n_latents for d in self.runs])
         above, by_chance = self._directed("nearest_above"), self._directed("nearest_above_chance")
         checks = np.full((self.n_runs, self.n_runs), "", dtype=object)
@@ -141,10 +141,10 @@ class SeedComparison(SeedMatrices, Answer):
             checks[x, y] = checks[y, x] = _checks(pair.confounds)
         return pd.DataFrame(
             {
-                "source": told[""].take(i).array,
-                "target": told[""].take(j).array,
-                **{f"source{key}": told[key].take(i).array for key in list(told)[1:]},
-                **{f"target{key}": told[key].take(j).array for key in list(told)[1:]},
+                "source": facts[""].take(i).array,
+                "target": facts[""].take(j).array,
+                **{f"source{key}": facts[key].take(i).array for key in list(facts)[1:]},
+                **{f"target{key}": facts[key].take(j).array for key in list(facts)[1:]},
                 "mmcs": self.mmcs[i, j],
                 "chance": self.chance[i, j],
                 "chance_isotropic": self.isotropic_chance[i, j],

@@ -108,7 +108,7 @@ class SplitMap(Answer):
         """Return the original ids of the wide children of one narrow latent, closest first."""
         at = np.flatnonzero(self.parents.target_ids == latent_id)
         if len(at) == 0:
-            raise ValueError(f"{self.narrow.name!r} has no latent {latent_id} (dropped as dead, perhaps)")
+            raise ValueError(f"{self.narrow.name!r} has no latent {latent_id} (perhaps dropped as dead)")
         rows = np.flatnonzero(self.found & (self.parents.partner_row == at[0]))
         rows = rows[np.argsort(-self.parents.cosine[rows], kind="stable")]
         return [int(i) for i in self.parents.source_ids[rows]]

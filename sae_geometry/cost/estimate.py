@@ -79,7 +79,7 @@ class Estimate:
                 f"  memory read  {self.bytes_read / 1e9:.3g} GB",
                 f"  memory       {self.memory / 2**20:.0f} MiB above the inputs",
                 f"  time         about {lasts:.2g} s, {self.writing:.2g} s of it to write tables and figures "
-                f"({rate:.0f} billion operations a second)",
+                f"({rate:.0f} billion operations per second)",
                 f"  not counted  {self.leaves_out}",
             ]
         )
@@ -200,10 +200,10 @@ def _listed(job: Job, threads: int) -> int:
 
 
 def _bytes_read(job: Job, plan: SweepPlan) -> float:
-    stripes = -(-job.a.shape[0] // plan.blocks[0])
+    row_blocks = -(-job.a.shape[0] // plan.blocks[0])
     others = job.a.shape[0] / 2 if job.b is None else job.b.shape[0]
     size = 1 if plan.screen == "cpu-int8" else 4
-    return 4.0 * job.a.numel() + size * stripes * others * job.a.shape[1]
+    return 4.0 * job.a.numel() + size * row_blocks * others * job.a.shape[1]
 
 
 def _probe(job: Job, plan: SweepPlan, budget: float, memory: int | None) -> tuple[float, float]:

@@ -87,7 +87,7 @@ def _check_lists(
         n = min(n_partners, int(mine.sum()))  # the row itself is one of 64 partners within a tile
         same = np.array_equal(indices[at][mine][:n], index[row, :n] - start)
         if not same or not np.array_equal(cosines[at][mine][:n], cosine[row, :n]):
-            raise ValueError("its partners of a row are not those that this process finds")
+            raise ValueError("its partners of a row differ from those found in this process")
 
 
 def _swept_here(x: torch.Tensor, y: torch.Tensor, k: int, absolute: bool, bias: torch.Tensor | None) -> Best:

@@ -174,7 +174,7 @@ def _meet(address: str) -> None:
             found = thread.submit(asyncio.run, in_time()).result()
         except (OSError, TimeoutError, TypeError, ValueError, RuntimeError):
             raise
-        except Exception:  # a protocol that is not Dask's ends in any error of its parsers
+        except Exception:  # another protocol can raise any error in Dask's parsers
             found = "server of another kind"
     if found != "Scheduler":
         raise ClusterError(

@@ -14,7 +14,7 @@ from sae_geometry.kernels.topk_merge import Lists, merge_into, no_lists
 from sae_geometry.kernels.types import Best, Sweep, SweepReport, Task
 
 Sent = tuple[np.ndarray, np.ndarray]
-"""The signed cosines (float64) and indices (int32) of lists: 12 bytes a partner; the score follows from them."""
+"""The signed cosines (float64) and indices (int32) of lists: 12 bytes per partner; the score follows from them."""
 
 AT_ONCE = 1 << 16  # list entries merged at once
 
@@ -62,9 +62,9 @@ def joined_report(task: Task, reports: Sequence[SweepReport], why: str, seconds:
     )
 
 
-def _all_of(told: Iterable[str]) -> str:
+def _all_of(screens: Iterable[str]) -> str:
     """Join the distinct names; a report may already combine several."""
-    return ", ".join(sorted({name for names in told for name in names.split(", ")}))
+    return ", ".join(sorted({name for names in screens for name in names.split(", ")}))
 
 
 def as_array(x: torch.Tensor) -> np.ndarray:

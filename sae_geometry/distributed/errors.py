@@ -7,7 +7,7 @@ class ClusterError(OSError):
     """The cluster is unreachable, or was lost."""
 
 
-class UnlikeError(RuntimeError):
+class EnvironmentMismatchError(RuntimeError):
     """A worker's float sums would differ from the client's, so it must not run whole pairs."""
 
 

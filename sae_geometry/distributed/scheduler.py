@@ -20,7 +20,13 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from distributed import Future
 from distributed.scheduler import KilledWorker
 
-from sae_geometry.distributed.errors import ClusterError, NotLoadedError, UnlikeError, WorkerMemoryError, lost
+from sae_geometry.distributed.errors import (
+    ClusterError,
+    EnvironmentMismatchError,
+    NotLoadedError,
+    WorkerMemoryError,
+    lost,
+)
 from sae_geometry.kernels.blocks import CeilingError
 
 if TYPE_CHECKING:
@@ -125,7 +131,7 @@ class Cluster:
             answer = future.result(timeout=_NO_WORKERS)
         except TimeoutError:  # completed, but lost with its worker before the transfer: retry if workers remain
             flight.watch(future, piece, tries)
-        except (MemoryError, CeilingError, KilledWorker, UnlikeError) as error:
+        except (MemoryError, CeilingError, KilledWorker, EnvironmentMismatchError) as error:
             flight.put_first(self._cut(piece, tries, error, job))
         except (CancelledError, NotLoadedError) as error:  # its operands were lost
             flight.put_first(self._again(piece, tries, error, job))

@@ -16,7 +16,7 @@ import torch
 
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.distributed.collect import Answer, to_send
-from sae_geometry.distributed.errors import UnlikeError
+from sae_geometry.distributed.errors import EnvironmentMismatchError
 from sae_geometry.kernels.blocks import CeilingError
 from sae_geometry.kernels.ledger import Entry, entries
 from sae_geometry.kernels.settings import Device, changed
@@ -69,7 +69,7 @@ def sweep_tile(a: np.ndarray, b: np.ndarray, tile: Tile, question: Question, bia
     device, note = placed(question.device)
     own = None if bias is None else bias[slice(*tile.cols)]
     x, y = a[slice(*tile.rows)], None if tile.within else b[slice(*tile.cols)]
-    with want_of_memory_told():
+    with translate_oom():
         found = _swept(x, y, own, question, device)
     cols = None if found.cols is None else to_send(found.cols, tile.rows[0])
     return Answer(to_send(found.rows, tile.cols[0]), cols, found.report, note, own_version())
@@ -111,22 +111,22 @@ def call_with_pair(
         parts: arguments of `put_together`, three for each dictionary.
 
     Raises:
-        UnlikeError: this worker's float sums would differ from the client's.
+        EnvironmentMismatchError: this worker's float sums would differ from the client's.
         MemoryError: the worker has too little memory.
     """
     from threadpoolctl import threadpool_limits
 
     if _tasks_at_once() != 1 or arithmetic() != terms.arithmetic:
-        raise UnlikeError
+        raise EnvironmentMismatchError
     device, note = placed(terms.device)
     with (
-        want_of_memory_told(),
+        translate_oom(),
         threadpool_limits(limits=terms.blas_threads, user_api="blas"),
         changed(memory=terms.memory, sweeps={}),
     ):
         a, b = (put_together(*parts[at : at + 3]).to(device) for at in (0, 3))
         answer = work(a, b, parameters)
-        return PairAnswer(answer, tuple(_told(entry, note) for entry in entries()))
+        return PairAnswer(answer, tuple(_as_remote(entry, note) for entry in entries()))
 
 
 def weights_of(d: Dictionary) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -149,7 +149,7 @@ def put_together(directions: np.ndarray, encoder: np.ndarray | None, rest: dict[
     )
 
 
-def _told(entry: Entry, note: str) -> Entry:
+def _as_remote(entry: Entry, note: str) -> Entry:
     return replace(entry, why="; ".join(["in whole pairs on Dask workers", *([note] if note else []), entry.why]))
 
 
@@ -216,7 +216,7 @@ def ways(device: str, threads: int) -> Iterator[tuple[str, int]]:
 
 
 @contextmanager
-def want_of_memory_told() -> Iterator[None]:
+def translate_oom() -> Iterator[None]:
     """Translate all out-of-memory errors of torch to `MemoryError`."""
     try:
         yield

@@ -200,7 +200,7 @@ def _columns(partners: Partners | None, n: int) -> dict[str, Any]:
     """Return the six columns, null on the run's own rows."""
     import pandas as pd
 
-    nobody = np.full(n, partners is None)
+    none = np.full(n, partners is None)
     out: dict[str, Any] = {}
     for column in COLUMNS:
         values = None if partners is None else getattr(partners, column)
@@ -209,7 +209,7 @@ def _columns(partners: Partners | None, n: int) -> dict[str, Any]:
             out[column] = pd.arrays.IntegerArray(ids.astype(np.int64), ids < 0)
         elif column == "mutual":
             flags = np.zeros(n, dtype=bool) if values is None else np.array(values)
-            out[column] = pd.arrays.BooleanArray(flags, nobody)
+            out[column] = pd.arrays.BooleanArray(flags, none)
         else:
             out[column] = np.full(n, np.nan) if values is None else values
     return out

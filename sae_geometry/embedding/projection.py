@@ -100,8 +100,8 @@ class Projection(Answer):
     def to_pandas(self) -> pd.DataFrame:
         """Return the embedding's table with the new latents appended, marked by the column `projected`.
 
-        Of the partner columns, new rows have partner_run, partner_id and max_cosine, those of the nearest latent in
-        the embedding. The others are null.
+        In new rows, partner_run, partner_id and max_cosine refer to the nearest latent in the embedding; the other
+        partner columns are null.
         """
         import pandas as pd
 

@@ -66,7 +66,7 @@ class Contents:
         try:
             return self._about()
         except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
-            raise ValueError("summary.json or regions.json is not as we write it; make the results again") from error
+            raise ValueError("summary.json or regions.json is not that of a UMAP; make the results again") from error
 
     def _about(self) -> dict[str, Any]:
         inputs = {str(given["name"]): given for given in self.summary.get("inputs", [])}

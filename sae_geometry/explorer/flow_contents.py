@@ -62,10 +62,10 @@ def flow_contents(edges: pd.DataFrame, chains: pd.DataFrame, summary: Mapping[st
         between = dict(iter(both.groupby(["run", "next_run"])))
         partners = [_partners(layer, names, between, chains) for layer in layers]
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError("edges, chains and summary are not as we write them; make the results again") from error
+        raise ValueError("edges, chains and summary are not those of a flow; make the results again") from error
     points = {name: len(layer) for name, layer in zip(names, layers, strict=True)}
-    told = dict(summary) | {"points": points, "inputs": [*summary["inputs"].values()], "evidence_lines": [_EVIDENCE]}
-    return Contents(pd.concat(partners, ignore_index=True), told, {})
+    shown = dict(summary) | {"points": points, "inputs": [*summary["inputs"].values()], "evidence_lines": [_EVIDENCE]}
+    return Contents(pd.concat(partners, ignore_index=True), shown, {})
 
 
 def _layer(at: int, name: str, chains: pd.DataFrame, n_layers: int) -> pd.DataFrame:

@@ -20,7 +20,7 @@ from sae_geometry.matching.defaults import DISCOVERY_RATE
 if TYPE_CHECKING:
     import pandas as pd
 
-NOBODY, ON_CHAIN = -1, -2
+NO_PARTNER, ON_CHAIN = -1, -2
 # Cosines are stored to 1/32,767 in two bytes each; the smallest int16 means none.
 COSINE_STEPS, NO_COSINE = 32767, -32768
 _ALIGN = 8
@@ -128,7 +128,7 @@ def _slot(
 ) -> dict[str, np.ndarray]:
     """Return the partners of every run in the run that its slot refers to."""
     n = len(table)
-    nearest, single = np.full(n, NOBODY, "<i4"), np.full(n, NOBODY, "<i4")
+    nearest, single = np.full(n, NO_PARTNER, "<i4"), np.full(n, NO_PARTNER, "<i4")
     cosine, single_cosine = np.full(n, np.nan), np.full(n, np.nan)
     mutual, significant = np.zeros(n, "u1"), np.zeros(n, "u1")
     for r, mine in enumerate(rows):
@@ -156,19 +156,19 @@ def _thin(arrays: dict[str, np.ndarray], slot: int, owner: np.ndarray) -> None:
     nearest, cosine, single, single_cosine = (
         arrays[f"{name}_{slot}"] for name in ("nearest", "cosine", "single", "single_cosine")
     )
-    same = (nearest == single) & (nearest != NOBODY) & (cosine == single_cosine)
+    same = (nearest == single) & (nearest != NO_PARTNER) & (cosine == single_cosine)
     nearest[same], cosine[same] = ON_CHAIN, NO_COSINE
     further = owner != slot  # slot k of layer k is the next layer
-    single[further], single_cosine[further] = NOBODY, NO_COSINE
+    single[further], single_cosine[further] = NO_PARTNER, NO_COSINE
 
 
 def _positions(wanted: pd.Series[Any], ids: np.ndarray, place: np.ndarray) -> np.ndarray:
     """Return the positions of these latent ids in the buffer; −1 for missing ones."""
     import pandas as pd
 
-    asked = wanted.fillna(NOBODY).to_numpy(dtype=np.int64)
+    asked = wanted.fillna(NO_PARTNER).to_numpy(dtype=np.int64)
     at = pd.Index(ids).get_indexer(pd.Index(asked))
-    return np.where(at >= 0, place[at], NOBODY)
+    return np.where(at >= 0, place[at], NO_PARTNER)
 
 
 def _steps(cosine: np.ndarray) -> np.ndarray:

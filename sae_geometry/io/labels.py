@@ -107,8 +107,8 @@ class Labels:
                 table = pq.ParquetFile(file).read()
             sources: Any = json.loads((table.schema.metadata or {}).get(_SOURCES, b"{}"))
             frame = table.to_pandas().set_index("latent_id")
-            told = {str(c): str(sources.get(str(c), path.name)) for c in frame.columns}
+            stated = {str(c): str(sources.get(str(c), path.name)) for c in frame.columns}
         except Exception as error:  # pyarrow and pandas may raise any exception for a damaged or hostile file
             why = " ".join(str(error).split())[:120] or type(error).__name__
             raise ValueError(f"{path.name} cannot be read as a table of labels ({why})") from error
-        return Labels.of(frame, told)
+        return Labels.of(frame, stated)

@@ -50,7 +50,7 @@ def check_parquet(file: IO[bytes]) -> None:
 
 
 def _bytes_of_texts(array: Any) -> int:
-    """Return the bytes that texts take once each value has its own copy, in lists and structs too."""
+    """Return the bytes that texts take once each value has its own copy, including those in lists and structs."""
     import pyarrow.compute as pc
     import pyarrow.types as t
 

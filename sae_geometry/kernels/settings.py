@@ -45,7 +45,7 @@ class Settings:
     Attributes:
         memory: bytes that a sweep may take above its inputs; None means the device's default.
         device: where `load` puts a dictionary: "auto" is a GPU if there is one; None is the CPU.
-        offline: whether the network is left alone.
+        offline: whether to use no network.
         cache: folder of downloads; None means $SAE_GEOMETRY_CACHE, or else the user's cache folder.
         runner: computes sweeps (`kernels.types.Runner`); None means this process.
         sweeps: the open ledger of finished sweeps, by screen, reason and device; None records none.

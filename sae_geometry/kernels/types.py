@@ -31,7 +31,7 @@ class Best:
 
 @dataclass(frozen=True)
 class Scoring:
-    """Rule by which the exact score follows from the exact inner product; `exclude_self` bars pairs with oneself."""
+    """Rule by which the exact score follows from the exact inner product; `exclude_self` excludes self-pairs."""
 
     absolute: bool = False
     column_bias: Tensor | None = None

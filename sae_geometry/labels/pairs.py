@@ -118,7 +118,7 @@ class PairLabels:
         return lines
 
     def _cells(self) -> list[tuple[str, ...]]:
-        """Return the header and a few rows per group; columns that say nothing are left out."""
+        """Return the header and a few rows per group; empty columns are left out."""
         rows = [i for name in self.names for i in self._examples(name)]
         shown_rows = self.table.iloc[rows].to_dict("records")
         run, partner = (_only_name([row[column] for row in shown_rows]) for column in ("run", "partner_run"))
@@ -142,7 +142,7 @@ class PairLabels:
         first_run = members & (self.table["run"] == self.table["run"].iloc[0]).to_numpy()  # of both directions, one
         rows = np.flatnonzero(first_run if first_run.any() else members)
         told = self.own.notna().any(axis=1).to_numpy()[rows]
-        rows = rows[told] if told.any() else rows  # where few latents have labels, those
+        rows = rows[told] if told.any() else rows  # show labeled latents where only a few are labeled
         cosine = np.nan_to_num(self.table["cosine"].to_numpy(dtype=np.float64)[rows], nan=-2.0)
         rows = rows[np.argsort(-np.abs(cosine) if name == self.names[0] else -cosine, kind="stable")]
         if len(rows) <= _ROWS or name == self.names[0]:

@@ -28,8 +28,8 @@ class Unembedding:
     Attributes:
         rows: float32 [n_tokens, d], u_v of each token.
         tokens: text of each token.
-        name: where it comes from.
-        how: which weight, gain and centering it is made of, and which biases are left out, in one sentence.
+        name: its source.
+        how: the weight, gain and centering that it combines, and the biases left out, in one sentence.
     """
 
     rows: Float[Tensor, "n_tokens d"]

@@ -27,7 +27,7 @@ class Lists:
 
     @classmethod
     def of(cls, index: Tensor) -> Lists:
-        """Build lists from a sweep's indices, which stay as they are when lists are replaced."""
+        """Build lists from a copy of a sweep's indices."""
         partners = np.array(index.cpu().numpy(), dtype=np.int64, order="C")
         return cls(partners, np.zeros(partners.shape[0], dtype=np.int64))
 

@@ -17,7 +17,7 @@ from sae_geometry.io.extras import require
 SOURCE = r"""
 extern "C" {
 
-// Move the pointer of every free member to its first partner not taken yet. One thread a member.
+// Move the pointer of every free member to its first partner not taken yet. One thread per member.
 __global__ void point(long long members, long long width, const long long* lists, long long* at,
                       const long long* own_match, const long long* their_match)
 {
@@ -30,7 +30,7 @@ __global__ void point(long long members, long long width, const long long* lists
     }
 }
 
-// Join every free row with the column it points at if that points back. One thread a row; such pairs are disjoint.
+// Join every free row with the column it points at if that points back. One thread per row; such pairs are disjoint.
 __global__ void join(long long rows, long long row_width, const long long* row_lists, const long long* row_at,
                      long long col_width, const long long* col_lists, const long long* col_at,
                      long long* partner, long long* owner, int* joined)

@@ -59,7 +59,7 @@ def match(
         time_budget: stop "optimal" after about this many seconds, but not before its first sweep is done.
         nearest: a finished two-sided sweep of a against b with the same `absolute`, any k, to avoid sweeping again.
         threads: CPU threads of the sweeps; all that torch was given if None.
-        progress: called with a `Step` during the work, from sweep threads too.
+        progress: called with a `Step` during the work, also from sweep threads.
 
     Returns:
         Assignment. Ctrl-C during "optimal" returns the best matching so far with its gap, once the first sweep is done.
@@ -113,9 +113,9 @@ def _check_nearest(nearest: Sweep, a: Tensor, b: Tensor, absolute: bool) -> None
     with full_precision():
         screened = a[rows] @ b.T
     best = (screened.abs() if absolute else screened).amax(dim=1).to(torch.float64)
-    told = nearest.rows.score[rows.to(nearest.rows.score.device), 0].to(a.device)
+    claimed = nearest.rows.score[rows.to(nearest.rows.score.device), 0].to(a.device)
     near = 1e-4 * float(a[rows].norm(dim=1).max() * b.norm(dim=1).max())
-    if bool(((best - told).abs() > near).any()):
+    if bool(((best - claimed).abs() > near).any()):
         raise ValueError(
             f"nearest is not a sweep of these tensors with absolute={absolute}: its best scores are not theirs"
         )

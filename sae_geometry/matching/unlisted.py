@@ -1,4 +1,4 @@
-"""Upper bounds on unlisted pairs, which spare most rows a second sweep."""
+"""Upper bounds on unlisted pairs, so that most rows need no second sweep."""
 
 from __future__ import annotations
 

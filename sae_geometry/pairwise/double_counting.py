@@ -66,7 +66,7 @@ class DoubleCounting:
             MMCS is not positive.
         hubs_of_b, hubs_of_a: latents of B (of A) that are the nearest of most latents of A (of B), at most ten each,
             and of at least two.
-        threshold: the shares of pairs above it are counted.
+        threshold: similarity above which pairs are counted.
     """
 
     counts: tuple[Count, ...]

@@ -44,9 +44,9 @@ def groups_of(runs: Sequence[Dictionary]) -> list[str]:
     if len(first) == 1:
         return kinds
     layers = [layer_of(d) for d in same]
-    told_apart = len({(d.hook_point, at) for d, at in zip(same, layers, strict=True)}) == len(set(layers))
+    distinct = len({(d.hook_point, at) for d, at in zip(same, layers, strict=True)}) == len(set(layers))
     places = [
-        f"layer {at}" if told_apart and at is not None else d.hook_point or "unknown hook point"
+        f"layer {at}" if distinct and at is not None else d.hook_point or "unknown hook point"
         for d, at in zip(same, layers, strict=True)
     ]
     return [f"{kind}, {place}" for kind, place in zip(kinds, places, strict=True)]

@@ -43,7 +43,7 @@ def distinct(dictionaries: Sequence[Dictionary]) -> list[Dictionary]:
 
 
 def distinct_names(given: Sequence[str], addresses: Sequence[str | None]) -> list[str]:
-    """Return distinct names: of several that are equal, each with what its address selects, or else with a number.
+    """Return distinct names; equal ones get what their address selects, or else a number, appended.
 
     Example:
         >>> distinct_names(["x", "x", "y"], ["x.pt::model=0", "x.pt::model=1", None])

@@ -114,8 +114,8 @@ def labeled_list(table: pd.DataFrame, dictionaries: Sequence[Dictionary]) -> pd.
     sides = _sides(table, dictionaries)
     texts = {}
     for prefix, _, _, labels in sides:
-        told = labels[[c for c in labels.columns if c in ("tokens", "explanation") or c.startswith("label:")]]
-        texts[f"{prefix}label"] = [label_text(row) for row in told.to_dict("records")] or [""] * len(table)
+        stated = labels[[c for c in labels.columns if c in ("tokens", "explanation") or c.startswith("label:")]]
+        texts[f"{prefix}label"] = [label_text(row) for row in stated.to_dict("records")] or [""] * len(table)
     return table.assign(**texts) if sides else table
 
 

@@ -215,10 +215,10 @@ class Matching:
         shares = self.balance
         if not all(s.low > 0.5 for s in shares.values()):
             return None
-        told = " and ".join(f"{s.value:.0%} against the {name} control" for name, s in shares.items())
+        wins = " and ".join(f"{s.value:.0%} against the {name} control" for name, s in shares.items())
         return (
             f"{self.source} → {self.target}: among undecided latents the nearest by {quantity(self.on, self.signed)} "
-            f"wins {told}, where a fair control would give 50%: either they share something weak, or the controls are "
+            f"wins {wins}, where a fair control would give 50%: either they share something weak, or the controls are "
             "too weak and too many latents are called significant"
         )
 

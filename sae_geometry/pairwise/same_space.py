@@ -10,7 +10,7 @@ from sae_geometry.matching import On
 from sae_geometry.sources.layouts.places import canonical_model, canonical_place
 
 _STREAM = re.compile(r"((?:[\w]+\.)*?)blocks\.\d+\.hook_resid_(?:pre|mid|post)")
-TAKEN_AS_SAME = "unknown: taken to be the same"  # ends a caveat on a side without a name
+TAKEN_AS_SAME = "unknown: taken to be the same"  # suffix of a caveat where one side has no name
 ALLOWED = "(allowed by the caller)"  # suffix of a caveat that the caller allowed
 
 

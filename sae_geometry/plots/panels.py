@@ -52,7 +52,8 @@ def draw_panels(
     """
     if not curves or not len(curves) == len(labels) == len(colors):
         raise ValueError(
-            f"one label and one color a panel; got {len(curves)} matchings, {len(labels)} labels, {len(colors)} colors"
+            f"one label and one color per panel; got {len(curves)} matchings, {len(labels)} labels and {len(colors)} "
+            "colors"
         )
     start = panel_range(curves) if low is None else low
     edges = np.linspace(start, 1.0, PANEL_BINS + 1)

@@ -109,7 +109,7 @@ def _list(name: str, table: pd.DataFrame) -> str:
 
 
 def _wide(html: str) -> str:
-    """Return HTML that scrolls sideways where it is wider than the page, by keys too."""
+    """Return HTML that scrolls sideways where it is wider than the page, with the keyboard as well."""
     return f'<div class="wide" tabindex="0">{html}</div>'
 
 

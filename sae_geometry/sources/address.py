@@ -123,7 +123,7 @@ def parse(text: str, exists: Callable[[str], bool] = lambda _: False) -> Address
     if "://" in stripped:
         if re.search(r"^(?!hf://[^\s/?#:]*@)[^\s]*://[^\s/?#]*@", stripped):  # hf://org@revision lacks a name instead
             raise AddressError(
-                f"{without_secrets(stripped)!r} has a user name or a password in it, which an address must not: leave "
+                f"{without_secrets(stripped)!r} contains a user name or a password: leave "
                 "it out, and sign in with WANDB_API_KEY, `wandb login` or HF_TOKEN"
             )
         if not stripped.startswith("hf://"):  # the query of a pasted URL may contain a key

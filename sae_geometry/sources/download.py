@@ -54,9 +54,9 @@ def remote_file(name: object, url: object, n_bytes: object, md5: object) -> Remo
     except ValueError:
         on_the_web = False
     if not on_the_web:
-        raise SourceError(f"W&B gives what is not a URL for the file {name[:80]!a}")
-    told = str(n_bytes)
-    size = int(told) if told.isdecimal() and len(told) < 19 else None
+        raise SourceError(f"W&B gives no valid URL for the file {name[:80]!a}")
+    stated = str(n_bytes)
+    size = int(stated) if stated.isdecimal() and len(stated) < 19 else None
     if not md5:
         return RemoteFile(name, url, size, None)
     try:

@@ -122,7 +122,7 @@ def _session() -> Any:
                 there = urlsplit(urljoin(here, resp.headers["location"]))
                 origin_of(there.geturl())
             except ValueError:
-                raise SourceError(f"{origin_of(here)} redirects to what is not a URL; refused") from None
+                raise SourceError(f"{origin_of(here)} redirects to an invalid URL; refused") from None
             if there.scheme not in {"http", "https"} or (here.startswith("https:") and there.scheme == "http"):
                 shown = without_secrets(there.geturl().partition("?")[0])[:120]
                 raise SourceError(f"{origin_of(here)} redirects to {shown!r}; refused")

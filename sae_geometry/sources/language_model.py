@@ -1,7 +1,7 @@
 """The unembedding of a language model on disk or on Hugging Face, without the rest of its weights.
 
-Of a repository only `config.json`, `tokenizer.json`, the headers of its safetensors shards and the bytes of two tensors
-are fetched: a model of 16 GB costs its unembedding. Both tensors are cached, so that they are there offline afterwards.
+From a repository, only `config.json`, `tokenizer.json`, the headers of its safetensors shards and the bytes of two
+tensors are fetched, whatever the size of the model. Both tensors are cached for use offline.
 """
 
 from __future__ import annotations

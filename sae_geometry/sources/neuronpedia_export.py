@@ -47,7 +47,7 @@ def fetch_export(source: str, context: Context | None = None) -> Path:
     folder, record = root / safe_path(source), root / safe_path(source) / "export.json"
     sums = _recorded(record)
     there = bool(sums) and all((folder / safe_path(n)).is_file() for n in sums)
-    damaged = [n for n, told in sums.items() if there and not intact(folder / safe_path(n), told)]
+    damaged = [n for n, digest in sums.items() if there and not intact(folder / safe_path(n), digest)]
     if there and not damaged and context.again == "none":
         return root
     if context.offline:

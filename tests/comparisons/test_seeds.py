@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 import sae_geometry as sg
 from sae_geometry.cli import app
 from sae_geometry.cli.console import Speaker
-from sae_geometry.cli.resume import beside
+from sae_geometry.cli.resume import checkpoint_folder
 from sae_geometry.cli.seeds import _in_words, _remaining_time
 from sae_geometry.comparisons import seeds as seeds_module
 from sae_geometry.matching import optimal
@@ -360,26 +360,26 @@ def test_the_current_folder_has_a_place_for_finished_pairs(tmp_path, monkeypatch
     here = tmp_path / "here"
     (here / "below").mkdir(parents=True)
     monkeypatch.chdir(here)
-    assert beside(Path("."), "pairs") == tmp_path / "here.pairs"
-    assert beside(Path("out"), "pairs") == Path("out.pairs")
+    assert checkpoint_folder(Path("."), "pairs") == tmp_path / "here.pairs"
+    assert checkpoint_folder(Path("out"), "pairs") == Path("out.pairs")
     monkeypatch.chdir(here / "below")
-    assert beside(Path(".."), "pairs") == tmp_path / "here.pairs"
+    assert checkpoint_folder(Path(".."), "pairs") == tmp_path / "here.pairs"
 
 
 def test_where_nothing_may_be_written_around_the_results_pairs_wait_in_the_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("SAE_GEOMETRY_CACHE", str(tmp_path / "cache"))
     out, other = tmp_path / "mount" / "out", tmp_path / "else" / "out"
     out.mkdir(parents=True)
-    assert beside(out, "pairs") == tmp_path / "mount" / "out.pairs"
+    assert checkpoint_folder(out, "pairs") == tmp_path / "mount" / "out.pairs"
     monkeypatch.setattr("os.access", lambda path, mode: Path(path).resolve() != out.parent)
-    assert beside(out, "pairs").parent == tmp_path / "cache" / "pairs"
-    assert beside(out, "pairs") == beside(Path(f"{out.parent}/../mount/out"), "pairs")
-    assert beside(other, "pairs") == tmp_path / "else" / "out.pairs"
+    assert checkpoint_folder(out, "pairs").parent == tmp_path / "cache" / "pairs"
+    assert checkpoint_folder(out, "pairs") == checkpoint_folder(Path(f"{out.parent}/../mount/out"), "pairs")
+    assert checkpoint_folder(other, "pairs") == tmp_path / "else" / "out.pairs"
     monkeypatch.setattr("os.access", lambda path, mode: False)
-    assert beside(other, "pairs") != beside(out, "pairs")
-    assert beside(other, "pairs").name.startswith("out-")
+    assert checkpoint_folder(other, "pairs") != checkpoint_folder(out, "pairs")
+    assert checkpoint_folder(other, "pairs").name.startswith("out-")
     runs = [sg.Dictionary.from_decoder(np.eye(3, 4) + i, latent_axis=0, name=str(i)) for i in range(2)]
-    sg.seeds(runs, keep=beside(out, "pairs"))
+    sg.seeds(runs, keep=checkpoint_folder(out, "pairs"))
     assert [p.suffix for p in to_clear()] == [".npz"], "what is in the cache is listed as ours"
 
 

@@ -15,7 +15,7 @@ from oracles import unit
 import sae_geometry as sg
 from sae_geometry import explorer
 from sae_geometry.explorer.flow_contents import contents_of_flow, read_flow
-from sae_geometry.explorer.packing import NOBODY, ON_CHAIN, pack
+from sae_geometry.explorer.packing import NO_PARTNER, ON_CHAIN, pack
 
 pytest.importorskip("plotly", reason="the explorer needs plotly")
 
@@ -107,20 +107,20 @@ def test_what_is_left_out_of_a_page_follows_from_its_chains(flow):
     table, names = contents_of_flow(flow).table, [d.name for d in flow.layers]
     whole, thin = (arrays_of(pack(table, names, [], in_chains=chains)) for chains in (False, True))
     run = thin["run"].astype(int)
-    further = (whole["single_1"] != NOBODY) & (run != 1)
+    further = (whole["single_1"] != NO_PARTNER) & (run != 1)
     assert further.sum() >= 60
-    assert (thin["single_1"][further] == NOBODY).all()
+    assert (thin["single_1"][further] == NO_PARTNER).all()
     assert (thin["nearest_0"] == ON_CHAIN).sum() >= 70
     for i in np.flatnonzero(run < 2):
         k, to = run[i], thin[f"single_{run[i]}"][i]
-        if to != NOBODY:
+        if to != NO_PARTNER:
             thin[f"single_{k}"][to], thin[f"single_cosine_{k}"][to] = i, thin[f"single_cosine_{k}"][i]
     for k in (0, 1):
         on_chain = thin[f"nearest_{k}"] == ON_CHAIN
         thin[f"nearest_{k}"][on_chain] = thin[f"single_{k}"][on_chain]
         thin[f"cosine_{k}"][on_chain] = thin[f"single_cosine_{k}"][on_chain]
     for end, over, slot in ((0, 0, 1), (2, 1, 0)):  # layer, slot of the middle layer, slot of the other end
-        for i in np.flatnonzero((run == end) & (thin[f"single_{over}"] != NOBODY)):
+        for i in np.flatnonzero((run == end) & (thin[f"single_{over}"] != NO_PARTNER)):
             thin[f"single_{slot}"][i] = thin[f"single_{slot}"][thin[f"single_{over}"][i]]
     assert whole.keys() == thin.keys()
     for name, values in whole.items():

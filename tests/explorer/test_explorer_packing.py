@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from explorer_cases import arrays_of, table
 
-from sae_geometry.explorer.packing import NO_COSINE, NOBODY, pack
+from sae_geometry.explorer.packing import NO_COSINE, NO_PARTNER, pack
 
 
 def unpacked(packed, names, letters) -> dict[tuple[str, int], dict]:
@@ -24,8 +24,8 @@ def unpacked(packed, names, letters) -> dict[tuple[str, int], dict]:
             other = slot if slot < run else slot + 1
             for ours, theirs in (("nearest", "cosine"), ("single", "single_cosine")):
                 at, steps = int(got[f"{ours}_{slot}"][i]), int(got[f"{theirs}_{slot}"][i])
-                assert at == NOBODY or got["run"][at] == other
-                facts[f"{ours}:{names[other]}"] = None if at == NOBODY else int(got["id"][at])
+                assert at == NO_PARTNER or got["run"][at] == other
+                facts[f"{ours}:{names[other]}"] = None if at == NO_PARTNER else int(got["id"][at])
                 facts[f"{theirs}:{names[other]}"] = None if steps == NO_COSINE else steps / 32767
             facts[f"mutual:{names[other]}"] = bool(got[f"mutual_{slot}"][i])
         known[names[run], int(got["id"][i])] = facts

@@ -172,7 +172,7 @@ def test_a_bug_in_the_fused_screen_is_caught(
 ) -> None:
     pytest.importorskip("triton", reason="triton is not installed")
     a, b = sae_like(150, 140, 24)
-    monkeypatch.setattr(screen_triton, "list_stripe", partial(bug, screen_triton.list_stripe))
+    monkeypatch.setattr(screen_triton, "list_row_block", partial(bug, screen_triton.list_row_block))
     with pytest.raises((AuditError, IndexError)):
         sweep(a, None if within else b, columns=False, blocks=(150, 64), screen=screen, audit=True)
 

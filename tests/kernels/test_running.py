@@ -237,7 +237,7 @@ def test_blocks_follow_cache_threads_and_memory() -> None:
     tight = cpu_blocks(131_072, 131_072, 1, MIB)
     assert 2 * 4 * tight.rows * tight.cols <= MIB
     assert cpu_blocks(5, 7, 2, 256 * MIB) == Blocks(5, 7)
-    assert cpu_blocks(1024, 1024, 2, 256 * MIB).rows == 256  # four stripes a thread before full blocks
+    assert cpu_blocks(1024, 1024, 2, 256 * MIB).rows == 256  # four row_blocks a thread before full blocks
     device = device_blocks(131_072, 131_072, 1, 256 * MIB)
     assert 24 * device.rows * device.cols <= 256 * MIB
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from sae_geometry.kernels.exact import exact_dots
 from sae_geometry.kernels.screens import triton as screen_triton
 from sae_geometry.kernels.screens.low_precision import Precision
-from sae_geometry.kernels.screens.triton import Tile, list_stripe, list_width, merge_stripe, tile_for
+from sae_geometry.kernels.screens.triton import Tile, list_row_block, list_width, merge_row_block, tile_for
 from sae_geometry.kernels.sweep import sweep
 
 triton_loops = pytest.importorskip("sae_geometry.kernels.loops.triton", reason="triton is not installed")
@@ -32,10 +32,10 @@ def listed(
     scores = torch.full((len(x), width), torch.nan)
     indices = torch.full((len(x), width), 77)
     bias = how.pop("bias", None)
-    lists = list_stripe(
+    lists = list_row_block(
         triton_loops, x, y, bias, precision=precision, tile=SMALL, width=list_width(width), each=each, **how
     )
-    merge_stripe(triton_loops, lists, scores, indices)
+    merge_row_block(triton_loops, lists, scores, indices)
     return scores, indices
 
 

@@ -23,7 +23,7 @@ def shortlist_of(scores: Tensor, indices: Tensor, epsilon: Tensor) -> Shortlist:
 
 
 class Meter:
-    """Counts finished blocks across threads and reports the share done, at most once a block, never backwards."""
+    """Count finished blocks across threads and report the share done, at most once per block, never backwards."""
 
     def __init__(self, progress: Progress | None, total: int) -> None:
         self._progress, self._total, self._done = progress, total, 0

@@ -86,7 +86,7 @@ def scan(task: Task, block_scores: BlockScores, width: int) -> tuple[Lists, List
         if mine is not None:
             cols.append(mine)
 
-        def stripe(i0: int) -> None:
+        def row_block(i0: int) -> None:
             i1 = min(i0 + block.rows, n)
             for j0 in range(i0 if task.within else 0, m, block.cols):
                 j1 = min(j0 + block.cols, m)
@@ -101,7 +101,7 @@ def scan(task: Task, block_scores: BlockScores, width: int) -> tuple[Lists, List
                 if stop.is_set():
                     return
 
-        return stripe
+        return row_block
 
     with one_torch_thread(), full_precision():
         in_parallel(worker, range(0, n, block.rows), task.threads)

@@ -48,9 +48,9 @@ class Int8Scores:
         if getattr(self._own, "products", None) is None:
             self._own.products = torch.empty(self._task.blocks.size, dtype=torch.int32)
         buffers = self._own.products, scratch
-        return _scores(self.stripe(i0, i1), self.y.part(j0, j1), self._bias[j0:j1], self._task.absolute, buffers)
+        return _scores(self.row_block(i0, i1), self.y.part(j0, j1), self._bias[j0:j1], self._task.absolute, buffers)
 
-    def stripe(self, i0: int, i1: int) -> Quantized:
+    def row_block(self, i0: int, i1: int) -> Quantized:
         """Return rows i0…i1 of A in int8."""
         if self._task.within:
             return self.y.part(i0, i1)
@@ -181,7 +181,7 @@ def _scores(x: Quantized, y: Quantized, bias: np.ndarray, absolute: bool, buffer
 
 def _products_are_exact(task: Task, scores: Int8Scores) -> bool:
     """Check the corners of the first block against float64: a wrong product would void every bound."""
-    x = scores.stripe(0, min(task.blocks.rows, len(task.a))).q
+    x = scores.row_block(0, min(task.blocks.rows, len(task.a))).q
     y = scores.y.q[: task.blocks.cols]
     corners = [slice(0, 16), slice(-16, None)]
     product = torch._int_mm(x, y.T).double()
@@ -204,7 +204,7 @@ def _needed(task: Task, scores: Int8Scores, of_rows: bool) -> Tensor:
     def block(j0: int) -> None:
         torch.set_num_threads(1)
         j1 = min(j0 + task.blocks.rows, m)
-        y = scores.y.part(j0, j1) if of_rows else scores.stripe(j0, j1)
+        y = scores.y.part(j0, j1) if of_rows else scores.row_block(j0, j1)
         size = len(at) * (j1 - j0)
         buffers = torch.empty(size, dtype=torch.int32), torch.empty(size)
         screened[:, j0:j1] = _scores(x, y, bias[j0:j1], task.absolute, buffers)

@@ -18,7 +18,7 @@ from sae_geometry.kernels.error_bounds import SLACK, TINY32, U32
 from sae_geometry.kernels.loops.threads import in_parallel
 
 _BLOCK = 256
-_STRIPE = 1024  # rows per unit of work of a thread
+_AT_ONCE = 1024  # rows per unit of work of a thread
 MAX_WIDTH = 1 << 16  # 127² · 2¹⁶ < 2³¹: integer sums cannot overflow
 
 
@@ -66,10 +66,10 @@ def quantize(x: Tensor, norms: Tensor, threads: int = 1) -> Quantized:
     signs = rotation_signs(d)
 
     def work(start: int) -> None:
-        part = slice(start, start + _STRIPE)
+        part = slice(start, start + _AT_ONCE)
         quantize_rows(x[part].numpy(), signs, stages, *(t[part].numpy() for t in (q, scale, residual, length)))
 
-    in_parallel(lambda _: work, range(0, n, _STRIPE), threads)
+    in_parallel(lambda _: work, range(0, n, _AT_ONCE), threads)
     return Quantized(q, scale, (residual + 12 * U32 * norms + 16 * d * TINY32) * SLACK, length * SLACK)
 
 

@@ -67,8 +67,8 @@ def screen_triton(task: Task, precision: Precision = "float32") -> tuple[Shortli
     y = x if task.within else rounded(task.others, precision)
     row_epsilon, col_epsilon = epsilons(task, precision, x, y)
     both = task.columns and not task.within
-    stripes = -(-len(task.a) // task.blocks.rows) + (-(-len(task.others) // task.blocks.rows) if both else 0)
-    meter = Meter(task.progress, stripes)
+    row_blocks = -(-len(task.a) // task.blocks.rows) + (-(-len(task.others) // task.blocks.rows) if both else 0)
+    meter = Meter(task.progress, row_blocks)
     rows = _side(loops, task, x, y, precision, meter)
     cols = _side(loops, task, y, x, precision, meter) if both else None
     return shortlist_of(*rows, row_epsilon), None if cols is None else shortlist_of(*cols, col_epsilon)
@@ -85,14 +85,14 @@ def _side(
     bias = None if task.column_bias is None else task.column_bias.to(device, torch.float32)
     tile, wide = tile_for(precision, width), list_width(width)
     for start in range(0, n, task.blocks.rows):
-        stripe = slice(start, min(start + task.blocks.rows, n))
-        parts = splits(stripe.stop - start, m, tile, device)
+        row_block = slice(start, min(start + task.blocks.rows, n))
+        parts = splits(row_block.stop - start, m, tile, device)
         each = -(-m // (parts * tile.cols)) * tile.cols
-        lists = list_stripe(
-            loops, x.values[stripe], y.values, bias, precision=precision, tile=tile, width=wide, each=each,
+        lists = list_row_block(
+            loops, x.values[row_block], y.values, bias, precision=precision, tile=tile, width=wide, each=each,
             factor=1 / (x.scale * y.scale), absolute=task.absolute, own=start if task.within else None,
         )  # fmt: skip
-        merge_stripe(loops, lists, scores[stripe], indices[stripe])
+        merge_row_block(loops, lists, scores[row_block], indices[row_block])
         meter.tick()
     return scores, indices
 
@@ -105,7 +105,7 @@ def splits(n: int, m: int, tile: Tile, device: torch.device) -> int:
     return max(1, min(-(-m // tile.cols), -(-there * _PROGRAMS_A_PROCESSOR // -(-n // tile.rows))))
 
 
-def list_stripe(
+def list_row_block(
     loops: ModuleType,
     x: Tensor,
     y: Tensor,
@@ -135,7 +135,7 @@ def list_stripe(
     return values, indices
 
 
-def merge_stripe(loops: ModuleType, lists: tuple[Tensor, Tensor], scores: Tensor, indices: Tensor) -> None:
+def merge_row_block(loops: ModuleType, lists: tuple[Tensor, Tensor], scores: Tensor, indices: Tensor) -> None:
     """Merge the lists of all splits into `scores` and `indices` [n, ≤ width], descending; −inf and −1 for none."""
     values, columns = lists
     parts, n, width = values.shape

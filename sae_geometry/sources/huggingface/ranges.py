@@ -47,7 +47,7 @@ def remote_model_weights(address: Address, context: Context) -> ModelWeights:
     """Return unembedding and final norm of a model at an hf:// address, without the rest of its weights.
 
     Fetched: config.json, tokenizer.json, the index, and by ranges the headers of the shards that hold the two tensors
-    and those tensors. All of it is cached by commit and there offline.
+    and those tensors. All of it is cached by commit, for use offline.
 
     Raises:
         SourceError: the repository is missing, gated or unreachable, holds no such tensors, or its server sends whole
@@ -171,8 +171,8 @@ class _Tensors:
                     if answer.status_code == 200:
                         raise SourceError(f"the server of {self.repo.name} sends {shard} whole only, not in parts")
                     answer.raise_for_status()
-                    told = answer.headers.get("content-range", "")
-                    span, _, whole = told.removeprefix("bytes ").partition("/")
+                    stated = answer.headers.get("content-range", "")
+                    span, _, whole = stated.removeprefix("bytes ").partition("/")
                     if span != f"{start}-{start + n - 1}" or not whole.isdecimal():
                         raise SourceError(f"the server of {self.repo.name} sends another part of {shard}; refused")
                     for piece in answer.iter_bytes(1 << 20):

@@ -139,9 +139,9 @@ def asked_repo(address: Address, context: Context, watch: Watch) -> Repo:
         raise SourceError(f"{address}: Hugging Face did not say which commit this is")
     files: dict[str, str | None] = {}
     for listed in info.siblings or []:
-        told = listed.blob_id if listed.lfs is None else listed.lfs.sha256
+        digest = listed.blob_id if listed.lfs is None else listed.lfs.sha256
         if str(listed.rfilename).isprintable():  # `safe_path` accepts no other name
-            files[str(listed.rfilename)] = told if isinstance(told, str) else None
+            files[str(listed.rfilename)] = digest if isinstance(digest, str) else None
     repo = Repo(address.place, str(info.sha), files)
     with suppress(OSError):  # without a writable cache the request is only repeated
         listing = _listing(repo.name, repo.commit)
@@ -165,7 +165,7 @@ def listed_repo(name: str, commit: str | None) -> Repo | None:
         return None
     if not isinstance(files, dict):
         return None
-    return Repo(name, commit, {n: told if isinstance(told, str) else None for n, told in files.items()})
+    return Repo(name, commit, {n: digest if isinstance(digest, str) else None for n, digest in files.items()})
 
 
 def cached_repo(address: Address) -> Repo | None:

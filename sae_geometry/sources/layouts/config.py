@@ -14,7 +14,7 @@ _MAX_YAML_BYTES = 128 << 10  # the pure Python YAML parser is slow
 _MAX_TEXT = 1 << 16
 _MAX_TABLES = 200  # tables searched for a name; a configuration has fewer
 _MAX_DEPTH = 4
-_MAX_NAMES = 5000  # names in them; every look-up in a configuration visits each
+_MAX_NAMES = 5000  # names in all of them, since every look-up visits each
 
 
 def read_config(paths: tuple[Path, ...]) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -35,7 +35,7 @@ def read_config(paths: tuple[Path, ...]) -> tuple[dict[str, Any], tuple[str, ...
 
 
 def bounded(config: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Return a configuration, or an empty one and a sentence that says so where it has more names than any."""
+    """Return a configuration, or an empty one and a sentence that says why, where it has too many names."""
     seen, inside = 0, [config]
     while inside and seen <= _MAX_NAMES:
         table = inside.pop()

@@ -27,7 +27,7 @@ from sae_geometry.sources.layouts.table import (
 )
 
 _MAX_OUTPUTS = 4096  # for all dictionaries of a table together
-# Any layout's decoder: one pattern over the names of a table instead of one a layout.
+# Any layout's decoder: one pattern over the names of a table instead of one per layout.
 ANY_DECODER = re.compile("|".join(re.sub(r"\?P<\w+>", "?:", layout.decoder) for layout in LAYOUTS))
 _NUMBERED = re.compile(r"(?:^|layer[_.-]?)(\d{1,9})$")
 
