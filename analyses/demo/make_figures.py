@@ -116,7 +116,7 @@ def _map(ax: Axes, embedding: sg.Embedding, table: pd.DataFrame) -> None:
     ax.set_aspect("equal", adjustable="datalim")
     ax.axis("off")
     ax.set_title(f"both seeds, {len(group):,} latents: where they lie", loc="left")
-    line = textwrap.fill(f"UMAP, exact cosine neighbors: {embedding.evidence.line()}", 68)
+    line = textwrap.fill(f"UMAP, exact cosine neighbors: {'; '.join(embedding.evidence.lines())}", 68)
     ax.text(0, -0.02, line, transform=ax.transAxes, fontsize=6, color="0.45", va="top")
 
 

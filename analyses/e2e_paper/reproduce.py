@@ -161,7 +161,12 @@ def _described(e: sg.Embedding) -> dict[str, Any]:
         {"region": r.letter, "verdict": r.verdict, **dict(zip(e.names, r.counts.tolist(), strict=True))}
         for r in e.regions.regions
     ]
-    return {"params": e.params, "evidence": e.evidence.line(), "test": e.regions.test_in_words(), "regions": regions}
+    return {
+        "params": e.params,
+        "evidence": "; ".join(e.evidence.lines()),
+        "test": e.regions.test_in_words(),
+        "regions": regions,
+    }
 
 
 def _facets(runs: RunFile) -> Step:

@@ -35,8 +35,7 @@ def drift(
         ),
     ] = 0.9,
     still: Annotated[
-        float,
-        typer.Option("--still", metavar="X", help="Largest 1 − cosine between checkpoints of an unmoved latent."),
+        float, typer.Option("--still", metavar="X", help="Largest 1 − cosine between checkpoints of an unmoved latent.")
     ] = 1e-5,
     *,
     shared: o.Shared,

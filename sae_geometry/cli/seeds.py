@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -14,7 +13,7 @@ from sae_geometry.cli.console import Speaker
 from sae_geometry.cli.inputs import expand_all
 from sae_geometry.cli.lifecycle import report_errors
 from sae_geometry.cli.outputs import folder_names
-from sae_geometry.cli.question import Work, question
+from sae_geometry.cli.question import question
 from sae_geometry.cli.resume import kept_pairs
 from sae_geometry.io.formatting import counted
 from sae_geometry.io.progress import Progress
@@ -64,7 +63,12 @@ def seeds(
         )
     with (
         question(shared, "seeds", runs, names=_names, resume=resume, matching=matching, on=on) as work,
-        kept_pairs(work.folder, usual=_usual_folder(work), resume=resume, speaker=work.speaker) as kept,
+        kept_pairs(
+            work.folder,
+            usual=shared.out or next(folder_names(None, "seeds", _names(work.dictionaries))),
+            resume=resume,
+            speaker=work.speaker,
+        ) as kept,
     ):
         result = sg.seeds(
             work.dictionaries,
@@ -86,11 +90,6 @@ def seeds(
 
 def _names(loaded: list[Dictionary]) -> list[str]:
     return [d.name for d in loaded] if len(loaded) <= 4 else [f"{len(loaded)}-runs"]
-
-
-def _usual_folder(work: Work) -> Path:
-    """Return the default folder of these runs, regardless of other processes."""
-    return work.shared.out or next(folder_names(None, "seeds", _names(work.dictionaries)))
 
 
 def _remaining_time(speaker: Speaker, n_pairs: int, progress: Progress | None) -> Progress:

@@ -45,8 +45,7 @@ def umap(
         Literal["okabe-ito", "e2e"], typer.Option("--style", help="Color scheme; e2e colors by kind, as in the paper.")
     ] = "okabe-ito",
     color: Annotated[
-        list[Color] | None,
-        typer.Option("--color", help="Add a figure colored by this; may be given more than once."),
+        list[Color] | None, typer.Option("--color", help="Add a figure colored by this; may be given more than once.")
     ] = None,
     threshold: o.Threshold = 0.7,
     regions: Annotated[

@@ -21,7 +21,7 @@ from sae_geometry.nulls import principal_axes, turned
 from sae_geometry.pairwise.inputs import describe_input, distinct
 from sae_geometry.pairwise.same_space import require_same_space
 from sae_geometry.results import methods
-from sae_geometry.results.answer import Answer
+from sae_geometry.results.answer import PairAnswer
 from sae_geometry.sources import as_dictionary
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ ARTIFACT = (
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class IndexComparison(Answer):
+class IndexComparison(PairAnswer):
     """Latents of two dictionaries paired by id.
 
     Attributes:
@@ -100,11 +100,6 @@ class IndexComparison(Answer):
     def other_in_a(self) -> np.ndarray:
         """Return whether B's nearest latent in A has another id, bool [n]."""
         return (self.nearest_in_a >= 0) & (self.nearest_in_a != self.ids)
-
-    @property
-    def dictionaries(self) -> tuple[Dictionary, ...]:
-        """Return A and B."""
-        return (self.a, self.b)
 
     @cached_property
     def meanings(self) -> PairLabels | None:

@@ -22,7 +22,7 @@ from sae_geometry.matching.defaults import THRESHOLD, check_threshold
 from sae_geometry.nulls import principal_axes, turned
 from sae_geometry.pairwise.inputs import describe_input, distinct
 from sae_geometry.results import methods
-from sae_geometry.results.answer import Answer
+from sae_geometry.results.answer import PairAnswer
 from sae_geometry.sources import as_dictionary
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ _FEWEST = 20  # latents per frequency stratum
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Agreement(Answer):
+class Agreement(PairAnswer):
     """Decoder partner in B of each latent of A, with the encoder cosine to that partner.
 
     Attributes:
@@ -63,11 +63,6 @@ class Agreement(Answer):
     def caveats(self) -> tuple[str, ...]:
         """Return the caveats of both comparisons."""
         return tuple(dict.fromkeys((*self.decoder.caveats, *self.encoder.caveats)))
-
-    @property
-    def dictionaries(self) -> tuple[Dictionary, ...]:
-        """Return A and B."""
-        return (self.a, self.b)
 
     @cached_property
     def group(self) -> np.ndarray:
@@ -227,12 +222,7 @@ class Agreement(Answer):
 
 
 def agreement(
-    a: Any,
-    b: Any,
-    *,
-    threshold: float = THRESHOLD,
-    allow_mismatch: bool = False,
-    progress: Progress | None = None,
+    a: Any, b: Any, *, threshold: float = THRESHOLD, allow_mismatch: bool = False, progress: Progress | None = None
 ) -> Agreement:
     """Test whether encoders confirm the nearest decoder partner in B of each latent of A.
 
@@ -308,13 +298,9 @@ def _groups(decoder: np.ndarray, encoder: np.ndarray, threshold: float) -> np.nd
 
 
 def _alignment(d: Dictionary) -> np.ndarray | None:
-    if d.encoder_directions is None or d.encoder_directions.shape != d.directions.shape or _crosses_spaces(d):
+    into, out = d.metadata.get("hook_point_in"), d.metadata.get("hook_point_out")
+    transcodes = into is not None and out is not None and into != out  # no cosine between its two spaces is defined
+    if d.encoder_directions is None or d.encoder_directions.shape != d.directions.shape or transcodes:
         return None
     x, y = d.directions.cpu().numpy(), d.encoder_directions.cpu().numpy()
     return read_only(np.einsum("ij,ij->i", x, y, dtype=np.float64).clip(-1.0, 1.0))
-
-
-def _crosses_spaces(d: Dictionary) -> bool:
-    """Return whether encoder and decoder live in different spaces (a transcoder), so that no cosine is defined."""
-    into, out = d.metadata.get("hook_point_in"), d.metadata.get("hook_point_out")
-    return into is not None and out is not None and into != out

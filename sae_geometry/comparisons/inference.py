@@ -14,6 +14,8 @@ from typing import Literal
 
 import numpy as np
 
+from sae_geometry.nulls.competition import share_of
+
 LEVEL = 0.95
 SIGNIFICANT = 0.05
 _APART = 0.01  # error rate of flagging a run among exchangeable runs
@@ -198,13 +200,8 @@ def interval_of_share(count: int, n: int) -> Interval:
 
 def wilson(count: int | float, n: int) -> tuple[float, float]:
     """Return Wilson's score interval for a share of n independent trials (Wilson 1927)."""
-    from scipy.special import ndtri
-
-    z = float(ndtri(0.5 + LEVEL / 2))
-    share = count / n
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(middle - half, 0.0), min(middle + half, 1.0)
+    interval = share_of(count, n)
+    return interval.low, interval.high
 
 
 def kind_difference(

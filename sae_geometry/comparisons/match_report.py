@@ -257,10 +257,7 @@ def _with_q_values(record: dict[str, Any], made: Assignment, forth: Matching, ba
     """Return the record of a matching with one q-value per pair: the larger of its two directions."""
     rows = np.flatnonzero(made.partner >= 0)
     cols = made.partner[rows]
-    q = np.maximum(
-        forth.q_values_of(rows, made.cosine[rows]),
-        back.q_values_of(cols, made.cosine[rows]),
-    )
+    q = np.maximum(forth.q_values_of(rows, made.cosine[rows]), back.q_values_of(cols, made.cosine[rows]))
     record["pairs"]["q_value"] = q.tolist()
     return record
 

@@ -23,7 +23,7 @@ from sae_geometry.pairwise.label_columns import labeled_list
 from sae_geometry.pairwise.mapping import plain_cosines
 from sae_geometry.pairwise.matching_result import Matching
 from sae_geometry.results import methods
-from sae_geometry.results.answer import Answer
+from sae_geometry.results.answer import PairAnswer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Comparison(PairMatchings, Answer):
+class Comparison(PairMatchings, PairAnswer):
     """Comparison of two dictionaries in both directions under one matching, with the nearest neighbors.
 
     Attributes:
@@ -160,11 +160,6 @@ class Comparison(PairMatchings, Answer):
                 "frequency": activity(d)["frequency"][rows],
             }
         )
-
-    @property
-    def dictionaries(self) -> tuple[Dictionary, Dictionary]:
-        """Return A and B."""
-        return self.a, self.b
 
     def tables(self) -> Mapping[str, pd.DataFrame]:
         """Return the table to save: matches."""

@@ -146,10 +146,7 @@ def _compare_pair(a: Dictionary, b: Dictionary, p: PairParameters) -> PairRecord
     return PairRecord(
         mmcs=(there.mmcs, back.mmcs),
         nearest_above=(there.fraction_above(p.threshold), back.fraction_above(p.threshold)),
-        nearest_above_chance=(
-            there.fraction_above_by_chance(p.threshold),
-            back.fraction_above_by_chance(p.threshold),
-        ),
+        nearest_above_chance=(there.fraction_above_by_chance(p.threshold), back.fraction_above_by_chance(p.threshold)),
         chance=(there.chance, back.chance),
         own=(there.own, back.own),
         isotropic=(there.isotropic_chance, back.isotropic_chance),

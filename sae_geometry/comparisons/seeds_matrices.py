@@ -127,12 +127,12 @@ class SeedMatrices:
     @cached_property
     def paired(self) -> np.ndarray:
         """Return the mean similarity of the one-to-one pairs: the PW-MCC if the matching is optimal. Symmetric."""
-        return self._symmetric("paired")
+        return self._directed("paired")
 
     @cached_property
     def paired_chance(self) -> np.ndarray:
         """Return the null expectation of `paired`, against the second run turned. Symmetric."""
-        return self._symmetric("paired_chance")
+        return self._directed("paired_chance")
 
     @property
     def paired_name(self) -> str:
@@ -206,15 +206,10 @@ class SeedMatrices:
         return np.asarray(getattr(self, what))
 
     def _directed(self, name: str) -> np.ndarray:
+        """Return one number of each pair, which may be the same both ways."""
         out = np.full((self.n_runs, self.n_runs), np.nan)
         for (i, j), pair in self.pairs.items():
-            out[i, j], out[j, i] = getattr(pair, name)
-        return out
-
-    def _symmetric(self, name: str) -> np.ndarray:
-        out = np.full((self.n_runs, self.n_runs), np.nan)
-        for (i, j), pair in self.pairs.items():
-            out[i, j] = out[j, i] = getattr(pair, name)
+            out[i, j], out[j, i] = np.broadcast_to(getattr(pair, name), 2)
         return out
 
     def _with_encoders(self, holds: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:

@@ -198,7 +198,10 @@ class SeedComparison(SeedMatrices, Answer):
             "0, 1, … of the other runs",
             "recurrence": self.recurrence.tolist(),
             "recurrence_shares": self.recurrence_shares.tolist(),
-            "within_groups": {group: self._interval_summary(group) for group in self._groups_of_two},
+            "within_groups": {
+                group: {what: asdict(self.interval(group, what)) for what in ("mmcs", "shared", "paired")}
+                for group in self._groups_of_two
+            },
             "between_groups": [asdict(d) for d in self._differences],
             "strata": self._strata().to_dict("records"),
             **label_summary(self.meanings),
@@ -255,9 +258,6 @@ class SeedComparison(SeedMatrices, Answer):
     def _differences(self) -> list[KindDifference]:
         groups = list(dict.fromkeys(self.groups))
         return [self.difference(a, b) for a, b in itertools.combinations(groups, 2)]
-
-    def _interval_summary(self, group: str) -> dict[str, Any]:
-        return {what: asdict(self.interval(group, what)) for what in ("mmcs", "shared", "paired")}
 
     @property
     def method(self) -> str:

@@ -19,7 +19,7 @@ from sae_geometry.nulls import principal_axes, turned
 from sae_geometry.pairwise.confounds import confound_audit
 from sae_geometry.pairwise.inputs import describe_input
 from sae_geometry.results import methods
-from sae_geometry.results.answer import Answer
+from sae_geometry.results.answer import PairAnswer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +32,7 @@ _NULL_LATENTS = 512
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SpanOverlap(Answer):
+class SpanOverlap(PairAnswer):
     """Share of A's unmatched latents in the span of B's latents.
 
     Attributes:
@@ -66,11 +66,6 @@ class SpanOverlap(Answer):
     overlap_isotropic: np.ndarray
     angles: np.ndarray
     caveats: tuple[str, ...]
-
-    @property
-    def dictionaries(self) -> tuple[Dictionary, ...]:
-        """Return A and B."""
-        return (self.a, self.b)
 
     def to_pandas(self) -> pd.DataFrame:
         """Return one row per unmatched latent of A: run, latent_id, and explained_k for each k."""

@@ -116,7 +116,6 @@ def cluster_plan(
         ValueError: no passes, or a number that is not positive.
 
     Example:
-        >>> from sae_geometry.cost.cluster_model import Pass
         >>> plan = cluster_plan([Pass(0, 1, 1000, 1000)], 64, n_dictionaries=2, workers=2, rate=1e9, bandwidth=1e9)
         >>> plan.multiplications, plan.bytes_sent, plan.limited_by
         (64000000.0, 1024000.0, 'arithmetic')

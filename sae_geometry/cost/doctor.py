@@ -80,7 +80,6 @@ def diagnose() -> Diagnosis:
     """Diagnose this machine; with a GPU, run the reference suite and measure the rate of every screen on it.
 
     Example:
-        >>> from sae_geometry.cost.doctor import diagnose
         >>> diagnose().is_right
         True
     """

@@ -107,7 +107,6 @@ def known_card(name: str) -> Card | None:
     """Return the card with this driver name, or None.
 
     Example:
-        >>> from sae_geometry.cost.rates import known_card
         >>> known_card("NVIDIA L40S").bandwidth
         864000000000.0
         >>> known_card("NVIDIA L400")
@@ -119,7 +118,6 @@ def roof_seconds(shape: tuple[int, int, int], precision: Precision, card: Card) 
     """Return the minimum time to multiply [n, d] by [m, d]ᵀ on a card: the longer of arithmetic and reading both once.
 
     Example:
-        >>> from sae_geometry.cost.rates import known_card, roof_seconds
         >>> round(1e3 * roof_seconds((46_080, 46_080, 768), "fp16", known_card("NVIDIA H100 80GB HBM3")), 1)
         3.3
     """

@@ -62,9 +62,9 @@ def joined_report(task: Task, reports: Sequence[SweepReport], why: str, seconds:
     )
 
 
-def _all_of(screens: Iterable[str]) -> str:
+def _all_of(lists: Iterable[str]) -> str:
     """Join the distinct names; a report may already combine several."""
-    return ", ".join(sorted({name for names in screens for name in names.split(", ")}))
+    return ", ".join(sorted({name for names in lists for name in names.split(", ")}))
 
 
 def as_array(x: torch.Tensor) -> np.ndarray:

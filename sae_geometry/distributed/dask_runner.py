@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,7 +14,7 @@ from sae_geometry.distributed.answer_check import check_pair_answer, check_tile
 from sae_geometry.distributed.collect import Gathering, bytes_here
 from sae_geometry.distributed.errors import NotLoadedError
 from sae_geometry.distributed.operands import Held
-from sae_geometry.distributed.pairs import Pair, one_by_one
+from sae_geometry.distributed.pairs import Pair, Work, one_by_one
 from sae_geometry.distributed.scheduler import Cluster, Job
 from sae_geometry.distributed.worker import (
     Device,
@@ -108,11 +108,7 @@ class DaskRunner:
         return found.sweep(workers, time.perf_counter() - start)
 
     def pairs(
-        self,
-        work: Callable[[Dictionary, Dictionary, Any], T],
-        dictionaries: Sequence[Dictionary],
-        todo: Sequence[Pair],
-        parameters: Any,
+        self, work: Work[T], dictionaries: Sequence[Dictionary], todo: Sequence[Pair], parameters: Any
     ) -> Iterator[tuple[Pair, T]]:
         """Run whole pairs on the workers, if there are enough pairs and the workers' float sums are bit-identical.
 

@@ -163,7 +163,6 @@ def reference(d: Dictionary) -> Reference | None:
 
     Example:
         >>> import sae_geometry as sg
-        >>> from sae_geometry.distributed.operands import reference
         >>> reference(sg.load("demo:local-seed0")).address
         'demo:local-seed0'
     """

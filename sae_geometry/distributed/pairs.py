@@ -10,6 +10,7 @@ from sae_geometry.kernels.settings import current
 
 T = TypeVar("T")
 Pair = tuple[int, int]
+Work = Callable[[Dictionary, Dictionary, Any], T]
 
 
 @runtime_checkable
@@ -17,33 +18,18 @@ class Spreads(Protocol):
     """A runner that also accepts whole pairs of dictionaries."""
 
     def pairs(
-        self,
-        work: Callable[[Dictionary, Dictionary, Any], T],
-        dictionaries: Sequence[Dictionary],
-        todo: Sequence[Pair],
-        parameters: Any,
+        self, work: Work[T], dictionaries: Sequence[Dictionary], todo: Sequence[Pair], parameters: Any
     ) -> Iterator[tuple[Pair, T]]: ...
 
 
 def spread(
-    work: Callable[[Dictionary, Dictionary, Any], T],
-    dictionaries: Sequence[Dictionary],
-    todo: Sequence[Pair],
-    parameters: Any,
+    work: Work[T], dictionaries: Sequence[Dictionary], todo: Sequence[Pair], parameters: Any
 ) -> Iterator[tuple[Pair, T]]:
     """Yield `work(a, b, parameters)` per pair as it completes: in the given order here, in any order on a cluster.
 
     Args:
         work: a module-level function, so that workers can import it.
         parameters: the third argument of every call.
-
-    Example:
-        >>> import numpy as np
-        >>> from sae_geometry.dictionary import Dictionary
-        >>> from sae_geometry.distributed import spread
-        >>> d = [Dictionary.from_decoder(np.eye(2, 3), latent_axis=0)] * 2
-        >>> list(spread(lambda a, b, power: a.d_in**power, d, [(0, 1)], 2))
-        [((0, 1), 9)]
     """
     runner = current().runner
     if isinstance(runner, Spreads):
@@ -53,10 +39,7 @@ def spread(
 
 
 def one_by_one(
-    work: Callable[[Dictionary, Dictionary, Any], T],
-    dictionaries: Sequence[Dictionary],
-    todo: Sequence[Pair],
-    parameters: Any,
+    work: Work[T], dictionaries: Sequence[Dictionary], todo: Sequence[Pair], parameters: Any
 ) -> Iterator[tuple[Pair, T]]:
     """Run the pairs of `spread` in this process, in the given order."""
     for i, j in todo:

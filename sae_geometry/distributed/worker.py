@@ -172,7 +172,6 @@ def wanted(asked: Device, here: str) -> Device:
     """Return the device for workers: the user's choice, or else the operands' device here ("cpu", "cuda").
 
     Example:
-        >>> from sae_geometry.distributed.worker import wanted
         >>> wanted("auto", "cpu"), wanted("auto", "cuda"), wanted("cpu", "cuda"), wanted("mps", "cpu")
         ('auto', 'cuda', 'cpu', 'cpu')
     """
@@ -192,7 +191,6 @@ def screen_on(device: str, screen: ScreenName) -> ScreenName:
     """Return the requested screen, or "auto" where it does not run on that device.
 
     Example:
-        >>> from sae_geometry.distributed.worker import screen_on
         >>> screen_on("cpu", "int8"), screen_on("cuda", "int8"), screen_on("cpu", "triton"), screen_on("cuda", "fp16")
         ('int8', 'auto', 'auto', 'fp16')
     """
@@ -204,7 +202,6 @@ def ways(device: str, threads: int) -> Iterator[tuple[str, int]]:
     """Yield devices and threads to try until one fits the memory: a GPU, then fewer CPU threads.
 
     Example:
-        >>> from sae_geometry.distributed.worker import ways
         >>> list(ways("cuda", 6))
         [('cuda', 6), ('cpu', 6), ('cpu', 3), ('cpu', 1)]
     """

@@ -99,11 +99,7 @@ def _version(package: str) -> str | None:
 
 
 def _numba(
-    graph: Neighbors,
-    min_dist: float,
-    seeds: Sequence[int],
-    n_epochs: int | None,
-    progress: Progress | None,
+    graph: Neighbors, min_dist: float, seeds: Sequence[int], n_epochs: int | None, progress: Progress | None
 ) -> list[np.ndarray]:
     weights = fuzzy_weights(graph)
     start, curve, epochs = spectral_start(weights), curve_of(min_dist), n_epochs or epochs_for(len(graph.indices))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.io.formatting import read_only
+from sae_geometry.io.formatting import freeze_arrays
 from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.sweep import listing_sweep
 from sae_geometry.kernels.types import Sweep
@@ -46,8 +46,7 @@ class Partners:
     q_value: np.ndarray
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            object.__setattr__(self, name, read_only(value))
+        freeze_arrays(self)
 
 
 COLUMNS = ("max_cosine", "partner_id", "mutual", "one_to_one_partner_id", "one_to_one_cosine", "q_value")

@@ -27,7 +27,7 @@ from sae_geometry.embedding.region_file import Shape
 from sae_geometry.embedding.region_record import regions_record
 from sae_geometry.embedding.regions import On, Regions, find_regions, given_regions, graph_distances, marked
 from sae_geometry.io.escaping import shown
-from sae_geometry.io.formatting import counted, ends, few, read_only
+from sae_geometry.io.formatting import counted, ends, few, freeze_arrays
 from sae_geometry.io.parquet import write_neuronpedia
 from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.duplicates import first_equal
@@ -35,7 +35,7 @@ from sae_geometry.kernels.sweep import MAX_K
 from sae_geometry.kernels.types import Sweep
 from sae_geometry.labels.pairs import PairLabels, label_summary, pair_labels
 from sae_geometry.matching.defaults import DISCOVERY_RATE, MOST_RUNS, THRESHOLD
-from sae_geometry.pairwise.inputs import describe_input, distinct, several
+from sae_geometry.pairwise.inputs import activity, describe_input, distinct, several
 from sae_geometry.pairwise.same_space import ALLOWED, require_same_space
 from sae_geometry.results.answer import Answer
 from sae_geometry.results.store import write_json
@@ -87,8 +87,7 @@ class Embedding(Answer):
     made: dict[str, Across] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("coords", "owner", "latent_id", "point"):
-            object.__setattr__(self, name, read_only(getattr(self, name)))
+        freeze_arrays(self)
 
     def across(self, progress: Progress | None = None) -> Across | None:
         """Return partners of each latent in every other run, computed once; None for one run or more than 24."""
@@ -164,20 +163,13 @@ class Embedding(Answer):
 
         names = np.array(self.names, dtype=object)
         table = pd.DataFrame(
-            {
-                "run": names[self.owner],
-                "latent_id": self.latent_id,
-                "x": self.coords[:, 0],
-                "y": self.coords[:, 1],
-            }
+            {"run": names[self.owner], "latent_id": self.latent_id, "x": self.coords[:, 0], "y": self.coords[:, 1]}
         )
         across = self.across()
         if across is not None:
             table = pd.concat([table, across.to_pandas()], axis=1)
-        frequency = [_known(d.frequency, d.n_latents) for d in self.dictionaries]
-        alive = [_known(d.alive_mask, d.n_latents) for d in self.dictionaries]
-        table["frequency"] = pd.array([f for part in frequency for f in part], dtype="Float64")
-        table["alive"] = pd.array([a for part in alive for a in part], dtype="boolean")
+        fires = pd.concat([pd.DataFrame(activity(d)) for d in self.dictionaries], ignore_index=True)
+        table = table.assign(frequency=fires["frequency"], alive=fires["alive"])
         table["region"] = pd.array(self.regions.letters, dtype="string")
         return table
 
@@ -223,12 +215,10 @@ class Embedding(Answer):
 
         return plots.embedding_scatter(self, ax, style, color=color, threshold=threshold, legend=legend)
 
-    def _runs_in_words(self) -> str:
-        counts = np.bincount(self.owner, minlength=len(self.names))
-        return ", ".join(ends([f"{shown(n, 30)} ({c:,})" for n, c in zip(self.names, counts, strict=True)], 6))
-
     def __repr__(self) -> str:
-        lines = textwrap.wrap(f"UMAP of {self._runs_in_words()}", 80, subsequent_indent="  ")
+        counts = np.bincount(self.owner, minlength=len(self.names))
+        runs = ends([f"{shown(n, 30)} ({c:,})" for n, c in zip(self.names, counts, strict=True)], 6)
+        lines = textwrap.wrap(f"UMAP of {', '.join(runs)}", 80, subsequent_indent="  ")
         lines += ["", *(f"  {line}" for said in self.evidence.lines() for line in textwrap.wrap(said, 78))]
         head, *rows = self.regions.table().splitlines()
         lines += ["", *textwrap.wrap(head, 80, initial_indent="  ", subsequent_indent="  ")]
@@ -376,7 +366,3 @@ def _regions(e: Embedding, min_size: int | None, on: On, shapes: Sequence[Shape]
     if on == "neighbors":
         distances = graph_distances(e.neighbors)[e.point][:, e.point]
     return find_regions(e.coords, e.owner, e.names, distances=distances, min_size=min_size, on=on)
-
-
-def _known(values: torch.Tensor | None, n: int) -> list[Any]:
-    return [None] * n if values is None else values.tolist()

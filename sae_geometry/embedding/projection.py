@@ -17,13 +17,13 @@ from sae_geometry.embedding.embedding import Embedding
 from sae_geometry.embedding.optimizer import curve_of, place
 from sae_geometry.embedding.quality import EVIDENCE_K, shared_share
 from sae_geometry.io.escaping import shown
-from sae_geometry.io.formatting import counted, read_only
+from sae_geometry.io.formatting import counted, freeze_arrays
 from sae_geometry.io.parquet import read_table, write_neuronpedia
 from sae_geometry.io.progress import Progress
 from sae_geometry.io.results_folder import has, read_json
 from sae_geometry.kernels.duplicates import first_equal
 from sae_geometry.kernels.sweep import listing_sweep
-from sae_geometry.pairwise.inputs import describe_input, distinct, several
+from sae_geometry.pairwise.inputs import activity, describe_input, distinct, several
 from sae_geometry.pairwise.same_space import require_same_space
 from sae_geometry.results.answer import Answer
 from sae_geometry.sources import as_dictionary, load
@@ -93,9 +93,7 @@ class Projection(Answer):
     caveats: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if isinstance(value, np.ndarray):
-                object.__setattr__(self, name, read_only(value))
+        freeze_arrays(self)
 
     def to_pandas(self) -> pd.DataFrame:
         """Return the embedding's table with the new latents appended, marked by the column `projected`.
@@ -114,11 +112,9 @@ class Projection(Answer):
             "partner_run": self.onto.table["run"].to_numpy(dtype=object)[self.nearest],
             "max_cosine": self.cosine,
             "partner_id": self.onto.table["latent_id"].to_numpy()[self.nearest],
-            "frequency": _joined([d.frequency for d in self.dictionaries], self.dictionaries, np.nan),
-            "alive": _joined([d.alive_mask for d in self.dictionaries], self.dictionaries, None),
-            "projected": True,
         }
-        frame = pd.DataFrame(new)
+        fires = pd.concat([pd.DataFrame(activity(d)) for d in self.dictionaries], ignore_index=True)
+        frame = pd.DataFrame(new).assign(frequency=fires["frequency"], alive=fires["alive"], projected=True)
         columns = list(dict.fromkeys([*(c for c in old.columns if c != "projected"), *frame.columns]))
         old = old.reindex(columns=columns)
         # A column that one table lacks takes a nullable type, since it is filled with nulls.
@@ -368,14 +364,6 @@ def _again(entry: _Input, folder: Path, offline: bool) -> Dictionary:
             f"then it was {entry.fingerprint[:16]}…; make the layout again with sae-geometry umap"
         )
     return d
-
-
-def _joined(parts: Sequence[torch.Tensor | None], dictionaries: Sequence[Dictionary], unknown: Any) -> list[Any]:
-    return [
-        v
-        for part, d in zip(parts, dictionaries, strict=True)
-        for v in ([unknown] * d.n_latents if part is None else part.tolist())
-    ]
 
 
 def _nullable(dtype: Any) -> Any:

@@ -84,10 +84,6 @@ class Evidence:
             )
         return tuple(said)
 
-    def line(self) -> str:
-        """Return the lines joined to one."""
-        return "; ".join(self.lines())
-
 
 def measure_evidence(
     points: torch.Tensor,

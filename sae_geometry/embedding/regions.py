@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.embedding.neighbors import Neighbors
 from sae_geometry.embedding.region_file import Shape
-from sae_geometry.io.formatting import aligned, counted, ends, read_only
+from sae_geometry.io.formatting import aligned, counted, ends, freeze_arrays
 from sae_geometry.labels.regions import Mark, region_marks
 
 if TYPE_CHECKING:
@@ -60,9 +60,7 @@ class Region:
     marks: tuple[Mark, ...] = ()
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if isinstance(value, np.ndarray):
-                object.__setattr__(self, name, read_only(value))
+        freeze_arrays(self)
 
     @property
     def size(self) -> int:
@@ -89,7 +87,7 @@ class Regions:
     params: Mapping[str, Any]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "letters", read_only(self.letters))
+        freeze_arrays(self)
 
     def __len__(self) -> int:
         return len(self.regions)

@@ -93,17 +93,7 @@ def fresh_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def whole_file(path: Path, prefix: str | None = None) -> Iterator[IO[bytes]]:
-    """Yield a file to write, which becomes `path` if the block succeeds; until then it is `prefix`… in the same folder.
-
-    Example:
-        >>> import tempfile
-        >>> from pathlib import Path
-        >>> path = Path(tempfile.mkdtemp()) / "new" / "x"
-        >>> with whole_file(path, ".half-") as file:
-        ...     _ = file.write(b"all of it")
-        >>> path.read_bytes()
-        b'all of it'
-    """
+    """Yield a file to write, `prefix`… in the folder of `path`, which becomes `path` if the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, aside = tempfile.mkstemp(dir=path.parent, prefix=prefix or f".{path.name}-", suffix=path.suffix)
     try:

@@ -44,6 +44,13 @@ def read_only(array: np.ndarray) -> np.ndarray:
     return view
 
 
+def freeze_arrays(result: object) -> None:
+    """Make the arrays among the fields of a frozen dataclass read-only."""
+    for name, value in vars(result).items():
+        if isinstance(value, np.ndarray):
+            object.__setattr__(result, name, read_only(value))
+
+
 def scalars(record: Any) -> dict[str, Any]:
     """Return the plain-valued fields of a dataclass (or mapping), for JSON."""
     items = record.items() if isinstance(record, Mapping) else vars(record).items()

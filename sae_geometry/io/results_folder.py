@@ -39,14 +39,6 @@ def open_inside(folder: Path, name: str, most: int | None = None) -> IO[bytes]:
 
     Raises:
         ValueError: the file is a link, is reached through one, is not a plain file, or is too large.
-
-    Example:
-        >>> import tempfile
-        >>> folder = Path(tempfile.mkdtemp())
-        >>> _ = (folder / "x").write_bytes(b"new")
-        >>> with open_inside(folder, "x") as file:
-        ...     file.read()
-        b'new'
     """
     return _opened(_root(folder, name), name, most)
 

@@ -9,15 +9,10 @@ the true sum lies within about 1e-30 of a rounding boundary.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Float64, Int64
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _CHUNK_ELEMENTS = 1 << 22
 
@@ -34,8 +29,10 @@ def exact_dots(
         for index, size in ((rows, x.shape[0]), (cols, y.shape[0])):
             if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < size:
                 raise IndexError(f"pairs reach from {int(index.min())} to {int(index.max())} among {size} rows")
+        from sae_geometry.kernels.loops.cpu import exact_dots_loop  # numba takes 0.3 s to import
+
         out = np.empty(rows.shape[0], dtype=np.float64)
-        _numba_kernel()(x.numpy(), y.numpy(), rows.numpy(), cols.numpy(), out)
+        exact_dots_loop(x.numpy(), y.numpy(), rows.numpy(), cols.numpy(), out)
         return torch.from_numpy(out)
     return torch_exact_dots(x, y, rows, cols)
 
@@ -66,15 +63,3 @@ def _halving_sum(s: Float[Tensor, "pairs d"]) -> Float[Tensor, " pairs"]:
         s = torch.cat([r, s[:, pairs:h]], dim=1)
         width = h
     return s[:, 0] + e[:, 0]
-
-
-_COMPILED: list[Callable[..., None]] = []
-
-
-def _numba_kernel() -> Callable[..., None]:
-    """Compile on first use, so that importing this module does not import numba."""
-    if not _COMPILED:
-        from sae_geometry.kernels.loops.cpu import exact_dots_loop
-
-        _COMPILED.append(exact_dots_loop)
-    return _COMPILED[0]

@@ -24,17 +24,7 @@ class Entry:
 
 @contextmanager
 def ledger() -> Iterator[None]:
-    """Record the sweeps that finish within the context, for `entries`.
-
-    Example:
-        >>> import torch
-        >>> from sae_geometry.kernels.ledger import entries, ledger
-        >>> from sae_geometry.kernels.sweep import sweep
-        >>> with ledger():
-        ...     found = sweep(torch.eye(3), screen="cpu"), sweep(torch.eye(4), screen="cpu")
-        ...     [(e.screen, e.why, e.sweeps) for e in entries()]
-        [('cpu-float32', 'asked for', 2)]
-    """
+    """Record the sweeps that finish within the context, for `entries`."""
     with changed(sweeps={}):
         yield
 
@@ -46,15 +36,7 @@ def record(report: Any) -> None:
 
 
 def enter(others: Iterable[Entry]) -> None:
-    """Add entries of another ledger to the open one, if there is one.
-
-    Example:
-        >>> from sae_geometry.kernels.ledger import Entry, enter, entries, ledger
-        >>> with ledger():
-        ...     enter([Entry("cpu-float32", "asked for", "cpu", 2, 0.5, 0)] * 2)
-        ...     [(e.sweeps, e.seconds) for e in entries()]
-        [(4, 1.0)]
-    """
+    """Add entries of another ledger to the open one, if there is one."""
     book = current().sweeps
     if book is None:
         return

@@ -56,7 +56,6 @@ def run_suite(screen: ScreenName, device: str) -> str:
     Otherwise "not here: …" where the screen cannot run, or "WRONG: …" where an answer differs.
 
     Example:
-        >>> from sae_geometry.kernels.selfcheck import run_suite
         >>> run_suite("torch", "cpu").startswith("exact")
         True
     """

@@ -94,7 +94,6 @@ def as_bytes(size: int | str) -> int:
         ValueError: a text that is no size, or nothing above 0.
 
     Example:
-        >>> from sae_geometry.kernels.settings import as_bytes
         >>> as_bytes("1.5 GB"), as_bytes("64MiB"), as_bytes(1000)
         (1610612736, 67108864, 1000)
     """

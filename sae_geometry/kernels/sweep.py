@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,8 +29,8 @@ from sae_geometry.kernels.rescore import decide
 from sae_geometry.kernels.screens.cpu import screen_cpu, shortlist_width
 from sae_geometry.kernels.screens.int8 import Int8Screen, prepare_int8
 from sae_geometry.kernels.screens.low_precision import Precision
-from sae_geometry.kernels.screens.torch import listed_width, low_precision_screen, screen_torch
-from sae_geometry.kernels.screens.triton import triton_screen
+from sae_geometry.kernels.screens.torch import listed_width, screen_torch
+from sae_geometry.kernels.screens.triton import screen_triton
 from sae_geometry.kernels.settings import current
 from sae_geometry.kernels.types import (
     Best,
@@ -102,7 +103,6 @@ def sweep(
 
     Example:
         >>> import torch
-        >>> from sae_geometry.kernels.sweep import sweep
         >>> sweep(torch.eye(3), torch.eye(3).roll(1, 0)).rows.index.flatten().tolist()
         [1, 2, 0]
     """
@@ -172,7 +172,6 @@ def plan_sweep(
 
     Example:
         >>> import torch
-        >>> from sae_geometry.kernels.sweep import plan_sweep
         >>> plan_sweep(torch.eye(3), screen="cpu").screen
         'cpu-float32'
     """
@@ -232,9 +231,9 @@ def _choose(screen: ScreenName, task: Task) -> tuple[Screen, str, str]:
     if screen in ("cpu", "int8") and device.type != "cpu":
         raise ValueError(f"screen={screen!r} needs tensors on the CPU; these are on {device}")
     if screen in ("fp16", "tf32"):
-        return low_precision_screen(screen), f"torch-{screen}", "asked for"
+        return partial(screen_torch, precision=screen), f"torch-{screen}", "asked for"
     if screen in _FUSED:
-        return triton_screen(_FUSED[screen]), f"triton-{_FUSED[screen]}", "asked for"
+        return partial(screen_triton, precision=_FUSED[screen]), f"triton-{_FUSED[screen]}", "asked for"
     if screen == "torch" or device.type != "cpu":
         return screen_torch, "torch-float32", "asked for" if screen == "torch" else f"tensors are on {device}"
     if screen == "cpu":

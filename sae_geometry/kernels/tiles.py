@@ -35,10 +35,6 @@ def pieces_for(n: int, workers: int, worth: int = WORTH) -> int:
 
     Args:
         worth: rows from which another tile pays; 0 always makes four tiles per worker.
-
-    Example:
-        >>> pieces_for(8192, 2), pieces_for(131072, 2), pieces_for(131072, 8)
-        (2, 8, 8)
     """
     most = TILES_A_WORKER * workers
     return max(min(n // worth, most) if worth else most, workers, -(-n // _MOST))
@@ -53,10 +49,6 @@ def cut(n: int, m: int | None, pieces: int, *, least: int = 1) -> list[Tile]:
     Args:
         m: number of rows of B; None for within A.
         least: minimum number of rows per tile, if there are that many.
-
-    Example:
-        >>> cut(10, 7, 2)
-        [Tile(rows=(0, 5), cols=(0, 7), within=False), Tile(rows=(5, 10), cols=(0, 7), within=False)]
     """
     if m is not None:
         return [Tile(rows, (0, m)) for rows in _spans(n, min(pieces, max(1, n // least)))]

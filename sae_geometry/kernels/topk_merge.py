@@ -18,26 +18,12 @@ OtherLists = tuple[Float64[np.ndarray, "some l"], Float64[np.ndarray, "some l"],
 
 
 def no_lists(n: int, k: int) -> Lists:
-    """Return empty lists; merging them changes nothing.
-
-    Example:
-        >>> no_lists(1, 2)[2].tolist()
-        [[-1, -1]]
-    """
+    """Return empty lists; merging them changes nothing."""
     return np.full((n, k), -np.inf), np.full((n, k), np.nan), np.full((n, k), -1, dtype=np.int64)
 
 
 def merge_into(lists: Lists, others: OtherLists, start: int) -> None:
-    """Merge `others`, lists of the rows from `start` on, into `lists`, in place.
-
-    Example:
-        >>> import numpy as np
-        >>> lists = no_lists(1, 2)
-        >>> for index, score in ((7, 0.5), (3, 0.5), (9, 0.1)):
-        ...     merge_into(lists, (np.array([[score]]), np.array([[score]]), np.array([[index]])), 0)
-        >>> lists[2].tolist()
-        [[3, 7]]
-    """
+    """Merge `others`, lists of the rows from `start` on, into `lists`, in place."""
     rows = slice(start, start + len(others[0]))
     _merge_rows(lists[0][rows], lists[1][rows], lists[2][rows], others[0], others[1], others[2])
 

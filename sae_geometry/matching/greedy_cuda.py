@@ -7,8 +7,6 @@ sequence, forward and backward. CuPy is imported where it is used.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from jaxtyping import Int64
 
@@ -81,21 +79,6 @@ def join_dominant_cuda(
     """
     cupy = require("cupy", "cu13", "greedy matching on a GPU")
     module = cupy.RawModule(code=SOURCE)
-    rounds = _launch_rounds(cupy, module, row_list, row_at, col_list, col_at, partner, owner)
-    audit(row_list, row_at, col_list, col_at, partner, owner)
-    return rounds
-
-
-def _launch_rounds(
-    cupy: Any,
-    module: Any,
-    row_list: np.ndarray,
-    row_at: np.ndarray,
-    col_list: np.ndarray,
-    col_at: np.ndarray,
-    partner: np.ndarray,
-    owner: np.ndarray,
-) -> int:
     point, join = module.get_function("point"), module.get_function("join")
     (n, k), (m, width) = row_list.shape, col_list.shape
     lists_r, at_r, lists_c, at_c, mate, taken = (
@@ -116,6 +99,7 @@ def _launch_rounds(
             break
     for host, device in ((row_at, at_r), (col_at, at_c), (partner, mate), (owner, taken)):
         host[:] = cupy.asnumpy(device)
+    audit(row_list, row_at, col_list, col_at, partner, owner)
     return rounds
 
 

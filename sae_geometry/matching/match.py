@@ -69,7 +69,6 @@ def match(
 
     Example:
         >>> import torch
-        >>> from sae_geometry.matching import match
         >>> match(torch.eye(3), torch.eye(3).roll(1, 0), "mutual").partner.tolist()
         [1, 2, 0]
     """

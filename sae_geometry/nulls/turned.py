@@ -86,7 +86,6 @@ def turned(y: Float[Tensor, "m d"], axes: Axes, seed: int) -> Float[Tensor, "m d
 
     Example:
         >>> import torch
-        >>> from sae_geometry.nulls import principal_axes, turned
         >>> y = torch.nn.functional.normalize(torch.randn(50, 8, generator=torch.Generator().manual_seed(0)), dim=1)
         >>> z = turned(y, principal_axes(y), seed=0)
         >>> bool((z @ z.T - y @ y.T).abs().max() < 1e-5), bool((z - y).abs().max() > 0.1)

@@ -98,7 +98,6 @@ def confound_audit(a: Dictionary, b: Dictionary) -> ConfoundAudit:
 
     Example:
         >>> import sae_geometry as sg
-        >>> from sae_geometry.pairwise.confounds import confound_audit
         >>> confound_audit(sg.load("demo:local-seed0"), sg.load("demo:e2e-seed0")).finding("start of training").verdict
         'shared'
     """

@@ -107,10 +107,7 @@ class DoubleCounting:
 
 
 def double_counting(
-    forth: Matching,
-    back: Matching,
-    one_to_one: Sequence[tuple[Matching, Matching]],
-    threshold: float = THRESHOLD,
+    forth: Matching, back: Matching, one_to_one: Sequence[tuple[Matching, Matching]], threshold: float = THRESHOLD
 ) -> DoubleCounting:
     """Decompose MMCS, from both nearest matchings and the one-to-one ones (forth, back), optimal last.
 

@@ -35,7 +35,6 @@ def groups_of(runs: Sequence[Dictionary]) -> list[str]:
 
     Example:
         >>> import sae_geometry as sg
-        >>> from sae_geometry.pairwise.grouping import groups_of
         >>> groups_of([sg.load("demo:local-seed0"), sg.load("demo:e2e-seed0")])
         ['local', 'e2e']
     """

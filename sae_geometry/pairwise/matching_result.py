@@ -348,6 +348,7 @@ def nearest_matching(
     """Build the nearest matching from a sweep; `with_mutual` fills in `mutual`."""
     cosine, row = best.cosine[:, 0].cpu().numpy(), best.index[:, 0].cpu().numpy()
     target_ids = b.latent_ids.cpu().numpy()
+    encoder_width = None if a.encoder_directions is None else a.encoder_directions.shape[1]
     return Matching(
         source=a.name,
         target=b.name,
@@ -362,12 +363,8 @@ def nearest_matching(
         partner_row=row,
         mutual=np.zeros(a.n_latents, dtype=bool),
         controls=controls,
-        isotropic_dimensions={"decoder": a.d_in, "encoder": _encoder_width(a), "both": None}[on],
+        isotropic_dimensions={"decoder": a.d_in, "encoder": encoder_width, "both": None}[on],
     )
-
-
-def _encoder_width(d: Dictionary) -> int | None:
-    return None if d.encoder_directions is None else d.encoder_directions.shape[1]
 
 
 def with_mutual(forth: Matching, back: Matching) -> Matching:

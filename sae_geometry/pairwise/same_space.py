@@ -32,7 +32,7 @@ def require_same_space(
             "exist; compare dictionaries of the same model and hook point"
         )
     caveats = []
-    checks = [("model", model_key, _model), ("hook point", place_key, _decoder_hook)]
+    checks = [("model", model_key, lambda d: d.model), ("hook point", place_key, _decoder_hook)]
     if on != "decoder" and (_is_transcoder(a) or _is_transcoder(b)):
         checks.append(("hook point of the encoder", encoder_place_key, encoder_hook))
     for what, key, said in checks:
@@ -91,10 +91,6 @@ def encoder_hook(d: Dictionary) -> str | None:
 
 def _is_transcoder(d: Dictionary) -> bool:
     return bool(d.metadata.get("transcoder"))
-
-
-def _model(d: Dictionary) -> str | None:
-    return d.model
 
 
 def _decoder_hook(d: Dictionary) -> str | None:

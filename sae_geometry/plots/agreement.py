@@ -42,7 +42,8 @@ def agreement_figure(agreement: Any) -> Figure:
     dashed: Any = {"color": INK, "linewidth": 0.6, "linestyle": (0, (3, 2))}
     main.hlines(agreement.threshold, left, 1, **dashed)
     main.vlines(agreement.threshold, low, 1, **dashed)
-    _chance(main, agreement, low)
+    if not np.isnan(chance := agreement.decoder.a_to_b.chance):
+        main.vlines(chance, low, 1, color=INK, linewidth=0.8, linestyle=(0, (1, 1.5)))
     band = _BAND * (1 - low)
     main.set(xlim=(left, 1.02), ylim=(low - band, 1 + band), xlabel="decoder cosine to the partner")
     main.set_ylabel("encoder cosine to it")
@@ -117,12 +118,6 @@ def _color_bar(cells: Any, ax: Axes) -> None:
 def _floor(values: np.ndarray) -> float:
     """Return the lower end of the axis: 0, or below the smallest value."""
     return float(np.floor(min(0.0, float(values.min())) * 20) / 20)
-
-
-def _chance(ax: Axes, agreement: Any, low: float) -> None:
-    chance = agreement.decoder.a_to_b.chance
-    if not np.isnan(chance):
-        ax.vlines(chance, low, 1, color=INK, linewidth=0.8, linestyle=(0, (1, 1.5)))
 
 
 def _corners(ax: Axes, agreement: Any) -> None:

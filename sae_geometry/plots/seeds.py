@@ -246,12 +246,7 @@ def _ridges(seeds: Any) -> list[tuple[str, np.ndarray, float, bool]]:
     ordered = sorted(itertools.permutations(range(len(names)), 2), key=lambda p: (groups[p[0]] != groups[p[1]], p))
     if len(ordered) <= _MOST_RIDGES:
         return [
-            (
-                _arrow(names[i], names[j]),
-                _histogram(seeds, i, j),
-                seeds.chance[i, j],
-                groups[i] == groups[j],
-            )
+            (_arrow(names[i], names[j]), _histogram(seeds, i, j), seeds.chance[i, j], groups[i] == groups[j])
             for i, j in ordered
         ]
     pooled: dict[tuple[str, str], list[tuple[int, int]]] = {}

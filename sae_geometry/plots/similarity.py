@@ -275,13 +275,7 @@ def _own_handles(ax: Axes) -> list[Any]:
 
 
 def _name(
-    ax: Axes,
-    drawn: Sequence[Curve],
-    handles: Sequence[Artist],
-    *,
-    loc: str,
-    legend: bool,
-    chance: bool = True,
+    ax: Axes, drawn: Sequence[Curve], handles: Sequence[Artist], *, loc: str, legend: bool, chance: bool = True
 ) -> None:
     """Write title and legend: outside where the figure makes room for them, else both in a legend inside the axes."""
     if makes_room(ax):

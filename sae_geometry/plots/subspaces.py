@@ -9,15 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sae_geometry.io.formatting import counted
-from sae_geometry.plots.style import (
-    COLUMN_WIDTH,
-    MUTED,
-    NEAREST,
-    PAGE_WIDTH,
-    axes_or_new,
-    in_paper_style,
-    new_figure,
-)
+from sae_geometry.plots.style import COLUMN_WIDTH, MUTED, NEAREST, PAGE_WIDTH, axes_or_new, in_paper_style, new_figure
 from sae_geometry.plots.text import put_caption, put_legend, put_title, room, shortened
 
 

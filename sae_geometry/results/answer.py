@@ -8,6 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from sae_geometry.dictionary import Dictionary
 from sae_geometry.pairwise.confounds import ConfoundAudit, confound_audit
 from sae_geometry.results.result import Meanings, Result
 from sae_geometry.results.warnings import warning_lines, wrapped
@@ -92,3 +93,15 @@ class Answer:
     def _repr_html_(self: Result) -> str:
         meanings = self.meanings
         return f"<pre>{escape(self.answer())}</pre>{'' if meanings is None else meanings.html()}"
+
+
+class PairAnswer(Answer):
+    """Base of the results on two dictionaries, A and B."""
+
+    a: Dictionary
+    b: Dictionary
+
+    @property
+    def dictionaries(self) -> tuple[Dictionary, Dictionary]:
+        """Return A and B."""
+        return self.a, self.b

@@ -146,9 +146,7 @@ _AGREEMENT = _RUN | {
     "alignment": Column(COSINE, "cosine of the latent's own encoder and decoder; empty in different spaces"),
     "frequency": _ACTIVITY["frequency"],
 }
-_SPAN = _RUN | {
-    "explained_K": Column(SHARE, "share of the direction within the span of the K nearest lines of B"),
-}
+_SPAN = _RUN | {"explained_K": Column(SHARE, "share of the direction within the span of the K nearest lines of B")}
 _SPLIT = {
     "wide_id": Column(ID, "latent of the wide dictionary"),
     "parent_id": Column(ID, "its nearest latent in the narrow dictionary"),

@@ -11,7 +11,6 @@ import math
 import os
 import re
 import secrets
-import string
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -92,7 +91,9 @@ def log_wandb(folder: str | os.PathLike[str], project: str, *, name: str | None 
     record = _record(root)
     entity, _, title = project.partition("/")
     try:
-        with _quiet_and_bounded(), _short_home(offline) as home:
+        # The client's records are removed after sending; offline they stay in its default folder.
+        place = nullcontext(None) if offline else tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        with _quiet_and_bounded(), place as home:
             return _log(root, record, (entity, title), name=name, home=home)
     except LoggingError:
         raise
@@ -167,11 +168,12 @@ def _log(root: Path, record: Mapping[str, Any], project: tuple[str, str], *, nam
         entity=entity, project=title, name=name or _name(record), job_type="sae-geometry",
         dir=home or os.environ.get("WANDB_DIR") or os.getcwd(),
         config=_config(record), settings=settings, mode="online" if online else "offline",
-        id=_new_id(), resume="never", reinit="create_new",  # regardless of active runs and WANDB_RUN_ID
+        id=secrets.token_hex(8), resume="never", reinit="create_new",  # regardless of active runs and WANDB_RUN_ID
     )  # fmt: skip
     try:
         run.summary.update(metrics(record))
-        seen: dict[str, Any] = {f"figures/{p.stem}": wandb.Image(str(p)) for p in _pictures(root)}
+        pictures = [file for file in listed_files(root) if re.fullmatch(r"figures/[^/]+\.png", file)]
+        seen: dict[str, Any] = {file.removesuffix(".png"): wandb.Image(str(root / file)) for file in pictures}
         seen |= {
             f"tables/{key}": wandb.Table(columns=[str(c) for c in t], data=_rows(t)) for key, t in _tables(root, record)
         }
@@ -212,11 +214,6 @@ def _quiet_and_bounded() -> Iterator[None]:
                 os.environ.pop(name, None)
 
 
-def _new_id() -> str:
-    """Return a new run id: sixteen random letters and digits."""
-    return "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(16))
-
-
 def _is_offline(asked: bool) -> bool:
     return asked or current().offline or _mode() == "offline"
 
@@ -224,13 +221,6 @@ def _is_offline(asked: bool) -> bool:
 def _mode() -> str:
     mode = os.environ.get("WANDB_MODE", "online")
     return "offline" if mode == "dryrun" else mode
-
-
-@contextmanager
-def _short_home(offline: bool) -> Iterator[str | None]:
-    """Yield a temporary folder for the client's records, removed after sending; None (its default) when offline."""
-    with nullcontext(None) if offline else tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
-        yield home
 
 
 def _record(root: Path) -> dict[str, Any]:
@@ -250,10 +240,6 @@ def _name(record: Mapping[str, Any]) -> str:
     each = list(inputs.values()) if isinstance(inputs, dict) else inputs
     names = [str(i.get("name")) for i in each if isinstance(i, dict)] or [str(r) for r in record.get("runs", [])]
     return f"{record.get('kind', 'match')}: {', '.join(names)}"[:120]
-
-
-def _pictures(root: Path) -> list[Path]:
-    return [root / file for file in listed_files(root) if re.fullmatch(r"figures/[^/]+\.png", file)]
 
 
 def _tables(root: Path, record: Mapping[str, Any]) -> Iterator[tuple[str, pd.DataFrame]]:

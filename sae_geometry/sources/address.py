@@ -113,7 +113,6 @@ def parse(text: str, exists: Callable[[str], bool] = lambda _: False) -> Address
         AddressError: the text is not an address, is ambiguous, or contains a password.
 
     Example:
-        >>> from sae_geometry.sources.address import parse
         >>> str(parse("mine=https://wandb.ai/sparsify/gpt2/runs/d8vgjnyc"))
         'wandb:sparsify/gpt2/d8vgjnyc'
     """

@@ -27,7 +27,6 @@ def expanded(address: str) -> list[str]:
         AddressError: a pattern of more than a thousand addresses.
 
     Example:
-        >>> from sae_geometry.sources.listing import expanded
         >>> expanded("hf://org/repo/layers.{2..4}")
         ['hf://org/repo/layers.2', 'hf://org/repo/layers.3', 'hf://org/repo/layers.4']
     """

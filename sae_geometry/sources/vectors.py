@@ -42,7 +42,6 @@ def as_vectors(
         ValueError: not vectors, one without a direction, or a latent or row that is not there.
 
     Example:
-        >>> from sae_geometry.sources.vectors import as_vectors
         >>> as_vectors([3.0, 4.0]).directions.tolist()
         [[0.6000000238418579, 0.800000011920929]]
     """

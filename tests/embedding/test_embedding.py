@@ -187,7 +187,7 @@ def test_the_picture_is_that_of_the_seed_alone(clustered):
     np.testing.assert_array_equal(one.coords, three.coords)
     assert (one.evidence.n_seeds, three.evidence.n_seeds) == (1, 3)
     assert np.isnan(one.evidence.stability_shift)
-    assert "seeds" not in one.evidence.line()
+    assert "seeds" not in "; ".join(one.evidence.lines())
     assert 0 < three.evidence.stability_shift < 1.3
     assert 0.2 < three.evidence.stability_overlap < 1
 
@@ -248,7 +248,7 @@ def test_mixing_score_on_planted_mixtures(mixed):
 def test_one_dictionary_has_no_mixing(clustered):
     e = sg.umap(make(clustered), n_epochs=20)
     assert np.isnan(e.evidence.mixing_null)
-    assert "another run" not in e.evidence.line()
+    assert "another run" not in "; ".join(e.evidence.lines())
     assert np.isnan(e.evidence.mixing_z_picture)
     assert json.loads(to_json(e.summary()))["evidence"]["mixing_null"] is None
 

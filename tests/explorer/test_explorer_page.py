@@ -133,7 +133,7 @@ def test_an_embedding_and_the_folder_it_was_saved_to_show_the_same(demo, tmp_pat
         del about["command"], about["created"]
     assert json.dumps(one, default=str) == json.dumps(two, default=str)
     pd.testing.assert_frame_equal(direct.table, saved.table, check_dtype=False)
-    assert one["evidence"] == e.evidence.line()
+    assert one["evidence"] == "; ".join(e.evidence.lines())
     assert (tmp_path / "saved" / "explorer.html").stat().st_size > 1e6
     assert sg.explore(e, tmp_path / "direct.html") == tmp_path / "direct.html"
 

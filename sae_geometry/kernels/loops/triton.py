@@ -124,16 +124,7 @@ def list_tiles(  # type: ignore[no-untyped-def]
 
 @jitted
 def merge_splits(  # type: ignore[no-untyped-def]
-    values,
-    indices,
-    out_values,
-    out_indices,
-    n,
-    splits,
-    keep,
-    out_row,
-    WIDTH: tl.constexpr,
-    ROWS: tl.constexpr,
+    values, indices, out_values, out_indices, n, splits, keep, out_row, WIDTH: tl.constexpr, ROWS: tl.constexpr
 ):
     """Merge all splits to the `keep` best per row, by (score descending, column ascending); −inf and −1 for none."""
     rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)

@@ -6,7 +6,6 @@ which tensor cores multiply several times faster; operands are rounded first and
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -63,11 +62,6 @@ def screen_torch(task: Task, precision: Precision = "float32") -> tuple[Shortlis
         cols = None
     row_epsilon, col_epsilon = epsilons(task, precision, x, y)
     return _shortlist(rows, row_epsilon), None if cols is None else _shortlist(cols, col_epsilon)
-
-
-def low_precision_screen(precision: Precision) -> Callable[[Task], tuple[Shortlist, Shortlist | None]]:
-    """Return the screen with fp16 or tf32 products."""
-    return partial(screen_torch, precision=precision)
 
 
 def block_product(x: Tensor, y: Tensor, precision: Precision, scratch: Tensor | None = None) -> Tensor:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
 from types import ModuleType
 
 import torch
@@ -20,7 +19,7 @@ from sae_geometry.io.extras import require
 from sae_geometry.kernels.screens.contract import Meter, shortlist_of
 from sae_geometry.kernels.screens.low_precision import Precision, Rounded, rounded
 from sae_geometry.kernels.screens.torch import epsilons, listed_width
-from sae_geometry.kernels.types import Screen, Shortlist, Task
+from sae_geometry.kernels.types import Shortlist, Task
 
 EXTRA = "cu13"  # extra of this package that installs triton
 _PROGRAMS_A_PROCESSOR = 4  # programs per multiprocessor, to hide memory latency
@@ -49,11 +48,6 @@ def tile_for(precision: Precision, width: int) -> Tile:
 def list_width(width: int) -> int:
     """Return the power of two that holds a list of this width, at least 4."""
     return max(4, 1 << (width - 1).bit_length())
-
-
-def triton_screen(precision: Precision) -> Screen:
-    """Return the fused screen with operands of this precision."""
-    return partial(screen_triton, precision=precision)
 
 
 def screen_triton(task: Task, precision: Precision = "float32") -> tuple[Shortlist, Shortlist | None]:

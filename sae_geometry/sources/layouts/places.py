@@ -83,7 +83,6 @@ def canonical_place(hook: str, model: str | None = None) -> str:
             the two differ there.
 
     Example:
-        >>> from sae_geometry.sources.layouts.places import canonical_place
         >>> {canonical_place(h) for h in ("blocks.6.hook_resid_pre", "transformer.h.5", "model.layers.5.output")}
         {'blocks.5.hook_resid_post'}
     """
@@ -126,7 +125,6 @@ def canonical_model(model: str | None) -> str | None:
     """Return a model's name without organization, case and spelling variants; models with several names get one.
 
     Example:
-        >>> from sae_geometry.sources.layouts.places import canonical_model
         >>> canonical_model("meta-llama/Meta-Llama-3.1-8B") == canonical_model("Llama-3.1-8B")
         True
     """

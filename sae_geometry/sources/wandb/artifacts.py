@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from sae_geometry.io.atomic_folder import whole_file
 from sae_geometry.sources.address import Address
 from sae_geometry.sources.bundle import Bundle, Context
 from sae_geometry.sources.cache import run_folder, safe_path
-from sae_geometry.sources.download import fetch_file, in_cache, locked
+from sae_geometry.sources.download import RemoteFile, fetch_file, in_cache, locked
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.files.open import open_tensors
 from sae_geometry.sources.http import RefusedError, origin_of
@@ -63,14 +63,7 @@ def _fetch(artifact: Artifact, host: str, address: Address, context: Context) ->
     sums = {} if known is None else dict(known.sums)
     chosen = _chosen(tuple(remote), address)
     sides = [n for n in dict.fromkeys(s for w in chosen for s in side_names(w)) if n in remote]
-    for name in (*chosen, *sides):
-        context.say(f"fetching {name} from {origin_of(remote[name].url)}")
-        sums[name] = fetch_file(
-            remote[name], folder / safe_path(name), recorded=sums.get(name), again=context.again == "all",
-            credentials=credentials_for(api_key()),
-            check=open_tensors if name in chosen and looks_like_weights(name) else None,
-            progress=context.progress,
-        )  # fmt: skip
+    fetch_all(remote, chosen, sides, folder, sums, context)
     fetched = replace(artifact, files=tuple(sorted(remote)), sums={n: v for n, v in sums.items() if n in remote})
     record = folder / RECORD_NAME
     with locked(record), whole_file(record, ".half-") as file:
@@ -78,14 +71,36 @@ def _fetch(artifact: Artifact, host: str, address: Address, context: Context) ->
     return fetched
 
 
+def fetch_all(
+    remote: Mapping[str, RemoteFile],
+    weights: Sequence[str],
+    sides: Sequence[str],
+    folder: Path,
+    sums: dict[str, str],
+    context: Context,
+) -> None:
+    """Download weights, which must open, and their side files to a folder of the cache, and update their checksums."""
+    for name in (*weights, *sides):
+        context.say(f"fetching {name} from {origin_of(remote[name].url)}")
+        sums[name] = fetch_file(
+            remote[name], folder / safe_path(name), recorded=sums.get(name), again=context.again == "all",
+            credentials=credentials_for(api_key()),
+            check=open_tensors if name in weights and looks_like_weights(name) else None,
+            progress=context.progress,
+        )  # fmt: skip
+
+
+def no_file(place: str, file: str | None, near: Sequence[str]) -> RefusedError:
+    """Return the error for a file that a run or artifact does not have."""
+    return RefusedError(f"wandb:{place} has no file {file!r}{'; it has ' + ', '.join(near) if near else ''}", 404)
+
+
 def _chosen(names: Sequence[str], address: Address) -> tuple[str, ...]:
     chosen = choose_files(names, address.path, str(address) if address.path else f"wandb:{address.place}")
     if chosen:
         return chosen
     near = [n for n in names if looks_like_weights(n)][:3]
-    raise RefusedError(
-        f"wandb:{address.place} has no file {address.path!r}{'; it has ' + ', '.join(near) if near else ''}", 404
-    )
+    raise no_file(address.place, address.path, near)
 
 
 def _cached(host: str, place: str, *, by_alias: bool) -> Artifact | None:

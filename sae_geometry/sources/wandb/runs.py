@@ -11,9 +11,8 @@ from sae_geometry.io.atomic_folder import whole_file
 from sae_geometry.sources.address import Address, parse
 from sae_geometry.sources.bundle import Bundle, Context
 from sae_geometry.sources.cache import run_folder, safe_path
-from sae_geometry.sources.download import fetch_file, in_cache, locked
+from sae_geometry.sources.download import in_cache, locked
 from sae_geometry.sources.errors import AddressError, SourceError
-from sae_geometry.sources.files.open import open_tensors
 from sae_geometry.sources.http import RefusedError, origin_of
 from sae_geometry.sources.layouts.filenames import (
     checkpoints_in_order,
@@ -25,9 +24,9 @@ from sae_geometry.sources.layouts.filenames import (
     start_names,
 )
 from sae_geometry.sources.local import bundle_files
-from sae_geometry.sources.wandb.artifacts import bundle_artifact
+from sae_geometry.sources.wandb.artifacts import bundle_artifact, fetch_all, no_file
 from sae_geometry.sources.wandb.client import Client
-from sae_geometry.sources.wandb.host import api_key, base_url, credentials_for
+from sae_geometry.sources.wandb.host import base_url
 from sae_geometry.sources.wandb.run_record import RUN_RECORD_NAME, Kind, RunRecord, read_record, write_record
 
 By = Literal["ce", "l0", "alive"]
@@ -91,14 +90,7 @@ def fetch_run(run: str, context: Context, *, file: str | None = None, every: boo
     sums = {} if record is None else dict(record.sums)
     record = replace(asked.run(run), weights=tuple(sorted(filter(is_of_a_checkpoint, remote))))
     names = _wanted(list(remote), run, file, every)
-    credentials = credentials_for(api_key())
-    for name in (*names, *_sides(names, remote)):
-        context.say(f"fetching {name} from {origin_of(remote[name].url)}")
-        sums[name] = fetch_file(
-            remote[name], folder / safe_path(name), recorded=sums.get(name), again=context.again == "all",
-            credentials=credentials, check=open_tensors if name in names and looks_like_weights(name) else None,
-            progress=context.progress,
-        )  # fmt: skip
+    fetch_all(remote, names, _sides(names, remote), folder, sums, context)
     record = replace(record, sums={n: value for n, value in sums.items() if n in remote})
     _keep(record, folder / RUN_RECORD_NAME)
     return FetchedRun(record, folder, names)
@@ -127,7 +119,7 @@ def _wanted(names: Sequence[str], run: str, file: str | None, every: bool) -> tu
     if chosen:
         return chosen
     near = ordered[-3:] or [n for n in names if looks_like_weights(n)][:3]
-    raise RefusedError(f"wandb:{run} has no file {file!r}{'; it has ' + ', '.join(near) if near else ''}", 404)
+    raise no_file(run, file, near)
 
 
 @dataclass(frozen=True)
