@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -264,19 +266,38 @@ HEAVY = {
 }  # fmt: skip
 
 
-def test_importing_the_package_imports_nothing_heavy():
-    assert not HEAVY & _modules_after("import sae_geometry")
+@pytest.fixture(scope="module")
+def stages(tmp_path_factory) -> dict[str, set[str]]:
+    """The modules after each step of one process in an empty folder, and what lies in the folder."""
+    home = tmp_path_factory.mktemp("home")
+    script = (
+        "import json, os, sys\nsteps = {}\nimport sae_geometry as sg\nsteps['import'] = list(sys.modules)\n"
+        "sg.load('demo:local-narrow-seed0')\nsteps['load'] = list(sys.modules)\n"
+        "sg.compare, sg.umap, sg.save\nsteps['folder'] = os.listdir()\n"
+        "sg.seeds(['demo:local-narrow-seed0'] * 2, matching='mutual')\nsteps['seeds'] = list(sys.modules)\n"
+        "print(json.dumps(steps))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], check=True, cwd=home, env=_env(home), capture_output=True, text=True
+    )
+    return {step: set(names) for step, names in json.loads(done.stdout).items()}
 
 
-def test_loading_a_dictionary_imports_no_client_and_no_plots():
-    loaded = _modules_after("import sae_geometry as sg; sg.load('demo:local-narrow-seed0')")
-    assert not {"wandb", "huggingface_hub", "umap", "matplotlib", "numba"} & loaded
-    assert "torch" in loaded
+def test_importing_the_package_imports_nothing_heavy(stages):
+    assert not HEAVY & stages["import"]
 
 
-def test_comparing_here_imports_nothing_of_dask():
-    code = "import sae_geometry as sg; sg.seeds(['demo:local-narrow-seed0'] * 2, matching='mutual')"
-    assert not {"dask", "distributed", "tornado.tcpserver"} & _modules_after(code)
+def test_loading_a_dictionary_imports_no_client_and_no_plots(stages):
+    assert not {"wandb", "huggingface_hub", "umap", "matplotlib", "numba"} & stages["load"]
+    assert "torch" in stages["load"]
+
+
+def test_comparing_here_imports_nothing_of_dask(stages):
+    assert not {"dask", "distributed", "tornado.tcpserver"} & stages["seeds"]
+
+
+def test_importing_and_loading_make_no_folder(stages):
+    assert stages["folder"] == set()
 
 
 @pytest.mark.parametrize("arguments", [[], ["compare"], ["umap"], ["inspect"]])
@@ -288,15 +309,7 @@ def test_help_imports_nothing_heavy(arguments):
     assert not HEAVY & _modules_after(code)
 
 
-def test_importing_makes_no_folder(tmp_path):
-    script = "import sae_geometry as sg; sg.load; sg.compare; sg.umap; sg.save"
-    subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path, env=_env(tmp_path))
-    assert list(tmp_path.iterdir()) == []
-
-
 def _env(home: Path) -> dict[str, str]:
-    import os
-
     keep = {k: v for k, v in os.environ.items() if k in {"PATH", "LD_LIBRARY_PATH", "VIRTUAL_ENV"}}
     return keep | {
         "HOME": str(home), "PYTHONPATH": str(PACKAGE.parent), "PYTHONDONTWRITEBYTECODE": "1", "MPLCONFIGDIR": "/tmp"

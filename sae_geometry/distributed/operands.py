@@ -159,13 +159,7 @@ class Reference:
 
 
 def reference(d: Dictionary) -> Reference | None:
-    """Return how a worker can load this dictionary; None where its address is unknown or ambiguous.
-
-    Example:
-        >>> import sae_geometry as sg
-        >>> reference(sg.load("demo:local-seed0")).address
-        'demo:local-seed0'
-    """
+    """Return how a worker can load this dictionary; None where its address is unknown or ambiguous."""
     if d.address is None:
         return None
     try:

@@ -163,12 +163,6 @@ def mixing_score(neighbors: Int[np.ndarray, "n k"], owner: Int[np.ndarray, " n"]
 
     Args:
         neighbors: int [n, k], self excluded.
-
-    Example:
-        >>> import numpy as np
-        >>> m = mixing_score(np.array([[1], [0], [3], [2]]), np.array([0, 0, 1, 1]))
-        >>> m.share, round(m.expected, 3), round(m.sd, 3)
-        (0.0, 0.667, 0.471)
     """
     from scipy.sparse import csr_array
 

@@ -168,13 +168,7 @@ def plan_sweep(
     threads: int | None = None,
     memory: int | None = None,
 ) -> SweepPlan:
-    """Return what `sweep` with these arguments would do, without doing it (a sample of rows is tried where it would).
-
-    Example:
-        >>> import torch
-        >>> plan_sweep(torch.eye(3), screen="cpu").screen
-        'cpu-float32'
-    """
+    """Return what `sweep` with these arguments would do, without doing it, except that it tries a sample of rows."""
     task = _task(a, b, k, columns, False, None, screen, threads, None, None, memory)
     run, name, why = _choose(screen, task)
     n, m, width = len(task.a), len(task.others), shortlist_width(k)

@@ -32,13 +32,6 @@ def operands(a: Sides, b: Sides, on: On) -> tuple[Float[Tensor, "n d"], Float[Te
 
     Raises:
         ValueError: a required encoder is missing, or decoder and encoder differ in rows.
-
-    Example:
-        >>> import torch
-        >>> from sae_geometry.matching import match, operands
-        >>> dec, enc = torch.eye(3), torch.eye(3).roll(1, 0)
-        >>> match(*operands((dec, enc), (dec, enc), "both"), "optimal").total
-        3.0
     """
     if on not in get_args(On):
         raise ValueError(f"on must be one of {', '.join(get_args(On))}; got {on!r}")

@@ -51,13 +51,6 @@ def shared_curve(
 
     Raises:
         ValueError: matchings of different numbers of latents, or one signed and one absolute.
-
-    Example:
-        >>> import torch
-        >>> from sae_geometry.matching import match, shared_curve
-        >>> same = match(torch.eye(2), torch.eye(2), "optimal")
-        >>> shared_curve(same, same, n_columns=2, thresholds=[0.7]).both.tolist()
-        [2]
     """
     if decoder.partner.shape != encoder.partner.shape:
         raise ValueError(

@@ -33,13 +33,6 @@ def verify(
     Raises:
         ValueError: no certificate; a column used twice, or out of range; too few pairs; a cosine that is not the
             pair's; a pair below `min_similarity`; prices that do not fit; a gap wider than the certificate claims.
-
-    Example:
-        >>> import torch
-        >>> from sae_geometry.matching import match, verify
-        >>> a, b = torch.eye(3), torch.eye(3).roll(1, 0)
-        >>> verify(a, b, match(a, b, "optimal")).value
-        3.0
     """
     certificate = assignment.certificate
     if certificate is None:

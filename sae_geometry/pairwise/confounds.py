@@ -95,11 +95,6 @@ def confound_audit(a: Dictionary, b: Dictionary) -> ConfoundAudit:
 
     Raises:
         ValueError: dictionaries of different widths.
-
-    Example:
-        >>> import sae_geometry as sg
-        >>> confound_audit(sg.load("demo:local-seed0"), sg.load("demo:e2e-seed0")).finding("start of training").verdict
-        'shared'
     """
     if a.d_in != b.d_in:
         raise ValueError(f"an audit needs dictionaries of the same width; got {a.d_in} and {b.d_in}")

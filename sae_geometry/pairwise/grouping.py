@@ -32,11 +32,6 @@ def groups_of(runs: Sequence[Dictionary]) -> list[str]:
     """Return the group of each run: its kind, with its layer (or hook point) where the runs have several hook points.
 
     Runs of one group are replicates: seeds of the same training at the same hook point.
-
-    Example:
-        >>> import sae_geometry as sg
-        >>> groups_of([sg.load("demo:local-seed0"), sg.load("demo:e2e-seed0")])
-        ['local', 'e2e']
     """
     kinds, first = [kind_of(d) for d in runs], dict[str | None, Dictionary]()
     same = [first.setdefault(place_key(d), d) for d in runs]  # one hook point may have several spellings

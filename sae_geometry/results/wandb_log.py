@@ -132,11 +132,6 @@ def metrics(record: Mapping[str, Any]) -> dict[str, int | float]:
 
     Args:
         record: contents of summary.json or match.json.
-
-    Example:
-        >>> side = {"matching": "nearest", "similarity": "decoder cosine", "n_matched": 2, "chance": {"isotropic": 0.1}}
-        >>> metrics({"a_to_b": side})
-        {'decoder_cosine/a_to_b/nearest/n_matched': 2, 'decoder_cosine/a_to_b/nearest/chance/isotropic': 0.1}
     """
     found: dict[str, int | float] = {}
     for path, value in _numbers({k: v for k, v in record.items() if k not in _PROVENANCE}, ()):
