@@ -323,8 +323,11 @@ class Dictionary:
             raise ValueError(f"{source} labels none of the {counted(self.n_latents, 'latent')} of {self.name!r}")
         there = replace(self, labels=mine if self.labels is None else self.labels.joined(mine))
         density = mine.for_ids(own).get("density")
-        if density is None or self.frequency is not None or density.isna().any():
+        if density is None or self.frequency is not None:
             return there
+        if n_missing := int(density.isna().sum()):
+            note = f"density of {counted(n_missing, 'latent')} missing in {source}: their frequencies stay unknown"
+            return replace(there, notes=(*self.notes, note))
         frequency = shares(density.to_numpy(dtype=np.float64, copy=True), self.n_latents)
         if self.alive_mask is not None:
             return replace(there, frequency=frequency)

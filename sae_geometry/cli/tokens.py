@@ -25,7 +25,7 @@ def tokens(
     """List the tokens that each latent promotes, by its decoder's direct effect on the logits.
 
     Without --unembed, the tokens that come with the run or with --labels. Writes report.html, tokens.parquet,
-    summary.json and figures/.
+    tokens.csv, summary.json and figures/.
     """
     import sae_geometry as sg
     from sae_geometry.sources.bundle import Context

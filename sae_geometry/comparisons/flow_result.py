@@ -12,7 +12,7 @@ import numpy as np
 from sae_geometry.comparisons.chain_labels import ChainLabels, chain_labels
 from sae_geometry.comparisons.flow_step import Step
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.io.formatting import ends, or_dash
+from sae_geometry.io.formatting import aligned, ends, or_dash
 from sae_geometry.pairwise.grouping import layer_of
 from sae_geometry.pairwise.inputs import describe_input
 from sae_geometry.pairwise.mapping import unmapped
@@ -25,10 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-BASIS = (
-    "layers of one residual stream share a basis: a cosine between them is defined, but norms grow and meaning drifts "
-    "from layer to layer, which it does not show"
-)
+BASIS = "layers share a basis, so cosines are defined; norms grow and meaning drifts"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -277,27 +274,42 @@ class Flow(Answer):
             "caveats": list(self.caveats),
         }
 
+    def details(self) -> str:
+        """Return the first screen, every step, the lengths of the chains, and every caveat."""
+        heads = ("step", "continue", "splits", "merges", "births", "deaths", "median norms")
+        norms = [f"{float(d.decoder_norms.median()):.3g}" for d in self.layers]
+        names = self.layer_names
+        rows = [
+            (f"{names[at]} → {names[at + 1]}", *(f"{n:,}" for n in counts), f"{norms[at]} → {norms[at + 1]}")
+            for at, counts in enumerate(zip(*self._counts().values(), strict=True))
+        ]
+        lengths = self.chains()["n_layers"].value_counts().sort_index(ascending=False)
+        by_length = ", ".join(f"{n:,} of {length}" for length, n in lengths.items())
+        return "\n".join([super().details(), *aligned([heads, *rows]), f"chains by layers: {by_length}"])
+
+    def _counts(self) -> dict[str, list[int]]:
+        """Return the number of each kind of edge, birth and death, step by step."""
+        return {
+            key: [getattr(s, f"n_{key}") for s in self.steps]
+            for key in ("continuing", "splits", "merges", "births", "deaths")
+        }
+
     def _lines(self) -> list[str]:
-        names, sizes = self.layer_names, [d.n_latents for d in self.layers]
-        chains = self.chains()
+        names, sizes, chains = self.layer_names, [d.n_latents for d in self.layers], self.chains()
         whole = chains[chains["n_layers"] == len(self.layers)]
-        later, through = sum(sizes) - sizes[0], self.survivors[0, -1]
-        counts = {key: [getattr(s, f"n_{key}") for s in self.steps] for key in ("births", "deaths", "splits", "merges")}
-        longest = "; ".join(f"{n:,} of {counts_}" for n, counts_ in _lengths(chains["n_layers"]))
+        through = self.survivors[0, -1]
+        counts = self._counts()
         norms = [f"{float(d.decoder_norms.median()):.3g}" for d in self.layers]
         what = "decoder · next encoder" if self.on == "reads" else "decoder cosine"
+        turned, net = (or_dash(_median(whole[c]), ".1f") for c in ("turned", "turned_net"))
         return [
-            f"Flow through {len(sizes)} layers, {' '.join(ends(names, 8))} ({what} ≥ {self.threshold:g}, false "
-            f"discovery rate {self.false_discovery_rate:.0%})",
+            f"Flow through {len(sizes)} layers, {' '.join(ends(names, 2))} ({what} ≥ {self.threshold:g}, FDR "
+            f"{self.false_discovery_rate:.0%})",
             f"  of {sizes[0]:,} at layer {names[0]}, {through:,} are still there at layer {names[-1]}",
-            f"  still there, layer by layer: {_listed(self.survivors[0])}",
-            f"  of {later:,} later latents, {sum(counts['births']):,} are born and {sum(counts['splits']):,} split "
-            "off; the others continue",
-            *(f"  {key}, step by step: {_listed(values)}" for key, values in counts.items()),
-            f"  {len(chains):,} chains by layers: {longest}; through all layers they turn "
-            f"{or_dash(_median(whole['turned']), '.1f')}° in all, {or_dash(_median(whole['turned_net']), '.1f')}° "
-            "net (medians)",
-            f"  median decoder norm{' × threshold' if self.fold else ''}: {' '.join(ends(norms))}",
+            f"  still there by layer: {_listed(self.survivors[0])}",
+            *(f"  {key} per step: {_listed(counts[key])}" for key in ("births", "deaths", "splits", "merges")),
+            f"  {len(chains):,} chains, {len(whole):,} through all layers: turned {turned}°, net {net}° (medians)",
+            f"  median decoder norm{' × threshold' if self.fold else ''}: {' '.join(ends(norms, 6))}",
             f"  {BASIS}",
         ]
 
@@ -309,12 +321,7 @@ def _rows(d: Dictionary, ids: np.ndarray) -> np.ndarray:
 
 
 def _listed(values: Any) -> str:
-    return " ".join(ends([f"{int(v):,}" for v in values], 14))
-
-
-def _lengths(lengths: Any) -> list[tuple[int, str]]:
-    counts = lengths.value_counts().sort_index(ascending=False)
-    return [(int(n), f"{length}") for length, n in counts.head(4).items()]
+    return " ".join(ends([f"{int(v):,}" for v in values], 8))
 
 
 def _mean(values: Any) -> float:

@@ -28,7 +28,7 @@ from sae_geometry.pairwise.label_columns import labels_of
 from sae_geometry.pairwise.mapping import plain_cosines, unmapped
 from sae_geometry.pairwise.same_space import require_same_space
 from sae_geometry.sources import OrientationWarning, SourceError, as_dictionary, load, neuronpedia_pages
-from sae_geometry.sources.bundle import Context
+from sae_geometry.sources.bundle import Context, Echo
 from sae_geometry.sources.layouts.read import Latents
 from sae_geometry.sources.listing import checkpoints_at, dictionaries_at, expanded
 from sae_geometry.sources.vectors import as_vectors
@@ -195,7 +195,7 @@ def nearest(
     if turns is not None and turns < 0:
         raise ValueError(f"turns is how often the dictionaries are turned, 0 or more; got {turns}")
     source = as_vectors(vectors, offline=offline, echo=echo, progress=progress)
-    context = Context(offline, echo, progress)
+    context = Context(offline, _once(echo), progress)
     if turns is None:
         turns = max(_LEAST_TURNS, min(_MOST_TURNS, _TURNED_VECTORS // source.n_latents))
     unembedding = read_unembedding(unembed, context) if isinstance(unembed, str | Path) else unembed
@@ -217,6 +217,18 @@ def nearest(
     if not search.searched:
         raise ValueError(f"no dictionary could be searched; the first reason: {[*skipped, 'none was given'][0]}")
     return search.result(skipped)
+
+
+def _once(echo: Echo | None) -> Echo | None:
+    """Return an echo without repetition: a dictionary is resolved to be listed, and again to be read."""
+    said = set[str]()
+
+    def say(text: str) -> None:
+        if echo is not None and text not in said:
+            said.add(text)
+            echo(text)
+
+    return None if echo is None else say
 
 
 def _places(targets: Any, context: Context) -> Iterator[tuple[Any, bool]]:

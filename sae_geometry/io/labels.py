@@ -49,11 +49,15 @@ class Labels:
         import pandas as pd
 
         ids = pd.Index(frame.index)
-        if not pd.api.types.is_integer_dtype(ids.dtype) or (len(ids) and int(ids.min()) < 0):
+        if not pd.api.types.is_integer_dtype(ids.dtype):
             raise ValueError(f"latent ids are whole numbers from 0 on; got {list(ids[:3])!r}")
+        if len(ids) and int(ids.min()) < 0:
+            raise ValueError(f"latent ids are whole numbers from 0 on; got {int(ids.min())}")
         twice = ids[ids.duplicated()]
         if len(twice):
-            raise ValueError(f"{len(twice):,} latent ids occur more than once, first {int(twice[0])}")
+            raise ValueError(
+                f"latent {int(twice[0])} has several rows, {len(twice):,} too many in all: give each latent one"
+            )
         sources = {str(c): source if isinstance(source, str) else source[str(c)] for c in frame.columns}
         ordered = frame.copy().sort_index().rename_axis("latent_id")
         ordered.columns = pd.Index([str(c) for c in ordered.columns])

@@ -112,9 +112,12 @@ def _meant(text: str, dictionaries: Sequence[Dictionary]) -> list[int]:
             f"the pages of {dictionaries[0].name!r} on Neuronpedia are not known: "
             "give --labels neuronpedia:MODEL/SOURCE"
         )
+    names = ", ".join(few([d.name for d in dictionaries], 4))
+    named = _LABEL.fullmatch(text)
+    if named is not None and not os.path.exists(os.path.expanduser(text)):
+        raise ValueError(f"--labels {text}: no run is named {named[1]!r}; give the name of one of {names}")
     if len(dictionaries) == 1:
         return [0]
-    names = ", ".join(few([d.name for d in dictionaries], 4))
     raise ValueError(f"--labels {text}: labels of which run? Give --labels NAME={text}, NAME one of {names}")
 
 

@@ -82,7 +82,10 @@ def read_labels(path: str | Path, source: str | None = None) -> Labels:
         raise ValueError(f"{file.name}, row {int(wrong[0]) + 1}: {value!r} is not a latent id")
     for name in _LISTS & set(frame.columns):
         frame[name] = frame[name].map(_list, na_action="ignore")
-    return Labels.of(frame.drop(columns=column).set_axis(ids.astype("int64"), axis=0), file.name)
+    try:
+        return Labels.of(frame.drop(columns=column).set_axis(ids.astype("int64"), axis=0), file.name)
+    except ValueError as error:
+        raise ValueError(f"{file.name}: {error}") from None
 
 
 def _list(value: object) -> object:

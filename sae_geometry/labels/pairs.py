@@ -22,7 +22,7 @@ from sae_geometry.pairwise.label_columns import label_columns, label_text, logit
 GROUPS = ("most alike", "in between", "without a partner")
 _ROWS = 3  # per group
 _DIFFER = "explainers differ"
-_FITTED = 18  # characters of a label where both sides of a pair stand on one line of 80
+_FITTED, _ALONE = 18, 46  # characters of a label where both sides of a pair stand on one line of 80, or one
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,15 +79,22 @@ class PairLabels:
         return [*made, *(f"  {line}" for line in self._share_lines())]
 
     def few_lines(self) -> list[str]:
-        """Return one pair of each group with the tokens of both, and the readable shares, in lines of 80 characters."""
+        """Return one pair of each group with the labels of both, and the readable shares, in lines of 80 characters.
+
+        Tokens of both stand on one line; explanations, which are longer, each on its own.
+        """
         rows = [(name, i) for name in self.names for i in self._examples(name)[:1]]
+        explained = any("explanation" in side for side in (self.own, self.partner))
         made = []
         for name, i in rows:
             row = self.table.iloc[i]
             sides = [(row["latent_id"], self.own.iloc[i])]
             sides += [(row["partner_id"], self.partner.iloc[i])] if row["partner_id"] >= 0 else []
-            words = "  ".join(f"{latent:>6} {fitted(label_text(labels)):<{_FITTED}}" for latent, labels in sides)
-            made.append(f"  {name[:17]:<17} {_number(row['cosine']):>5}  {words}".rstrip())
+            most = _ALONE if explained else _FITTED
+            words = [f"{latent:>6} {fitted(label_text(labels), most):<{most}}" for latent, labels in sides]
+            begin = f"  {name[:17]:<17} {_number(row['cosine']):>5}  "
+            between = "\n" + " " * len(begin) if explained else "  "
+            made += [line.rstrip() for line in (begin + between.join(words)).split("\n")]
         shares = [self._shares((self.table["group"] == name).to_numpy()).get("readable") for name, _ in rows]
         if any(shares):  # one per row above, in the same order
             said = ", ".join("–" if s is None else f"{s.value:.0%} [{s.low:.0%}, {s.high:.0%}]" for s in shares)
@@ -109,7 +116,7 @@ class PairLabels:
         lines = []
         for key, words in told.items():
             parts = [
-                f"{name} {s.value:.0%} [{s.low:.0%}, {s.high:.0%}] of {s.n:,}"
+                f"{name} {_percent(s.value)} [{_percent(s.low)}, {_percent(s.high)}] of {s.n:,}"
                 for name, shares in found
                 if (s := shares.get(key)) is not None
             ]
@@ -240,3 +247,7 @@ def fitted(text: str, most: int = _FITTED) -> str:
 
 def _number(value: float) -> str:
     return "–" if value != value else f"{value:.2f}"
+
+
+def _percent(share: float) -> str:
+    return f"{round(share, 2) + 0.0:.0%}"  # no "-0%"

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Progress = Callable[[str, float], None]
-_SHOWN = 8  # latents printed
-_COLUMNS = ("tokens", "logits", "negative_tokens", "negative_logits", "token_cosine", "turned_token_cosine", "readable",
-            "readable_q")  # fmt: skip
+_SHOWN, _LISTED = 8, 10  # latents printed; tokens of a latent on a line of the list
+_COLUMNS = ("latent_id", "tokens", "logits", "negative_tokens", "negative_logits", "token_cosine",
+            "turned_token_cosine", "readable", "readable_q")  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -83,8 +83,8 @@ class TokenReading(Answer):
         first), token_cosine (to the nearest token), turned_token_cosine (the same, turned), readable, readable_q, as
         far as they are known.
         """
-        frame = self.labels.frame
-        return frame[[c for c in _COLUMNS if c in frame]].reset_index()
+        frame = self.labels.frame.reset_index()
+        return frame[[c for c in _COLUMNS if c in frame]]
 
     def summary(self) -> dict[str, Any]:
         """Return the numbers, JSON-ready."""
@@ -122,6 +122,14 @@ class TokenReading(Answer):
             )
         return {"tokens": table}
 
+    def lists(self) -> dict[str, pd.DataFrame]:
+        """Return the same for reading, most readable first, each list of tokens on one line."""
+        table = self._sorted().reset_index()
+        table = table[[c for c in _COLUMNS if c in table and not c.endswith("logits")]]
+        for column in set(table.columns) & {"tokens", "negative_tokens"}:
+            table[column] = [tokens_line(_texts(row), _LISTED) for row in table[column]]
+        return {"tokens": table}
+
     def figures(self) -> dict[str, Figure]:
         """Return the figure that `save` draws; none where cosines to the tokens are unknown."""
         from sae_geometry import plots
@@ -144,20 +152,30 @@ class TokenReading(Answer):
         )
 
     def _lines(self) -> list[str]:
-        n, frame = self.dictionary.n_latents, self.labels.frame
+        n, frame = self.dictionary.n_latents, self._sorted()
         lines = [f"Tokens of {self.dictionary.name!r} by {shown(self.labels.sources['tokens'])}"]
         if len(self.readable):
             lines.append(
                 f"  readable (FDR 5%)  {self.readable.mean():.1%} of {len(self.readable):,} latents; beyond chance "
                 f"{self.beyond.value:.1%} [{self.beyond.low:.1%}, {self.beyond.high:.1%}]"
             )
-            frame = frame.sort_values(["readable", "token_cosine"], ascending=False, kind="stable")
         if len(frame) < n:
             lines.append(f"  {n - len(frame):,} of {n:,} latents have no tokens")
         for latent, row in frame.head(_SHOWN).iterrows():
             near = f"{row['token_cosine']:.2f}  " if "token_cosine" in frame else ""
-            lines.append(f"  {latent:>7}  {near}{tokens_line([str(t) for t in row['tokens']])}")
+            most, least = (tokens_line(_texts(row.get(c)), 3) for c in ("tokens", "negative_tokens"))
+            lines.append(f"  {latent:>7}  {near}{most}{f'   − {least}' if least else ''}")
         return lines
+
+    def _sorted(self) -> pd.DataFrame:
+        frame = self.labels.frame
+        if not len(self.readable):
+            return frame
+        return frame.sort_values(["readable", "token_cosine"], ascending=False, kind="stable")
+
+
+def _texts(tokens: object) -> list[str]:
+    return [str(t) for t in tokens] if isinstance(tokens, list | tuple | np.ndarray) else []
 
 
 def read_tokens(

@@ -48,7 +48,8 @@ class Answer:
     def details(self: _Worded) -> str:
         """Return everything that is known about the answer, as text, with all caveats and the audit of a pair."""
         audit = self._audit()
-        said = [*self._lines(), *(f"  caveat: {c}" for c in self.caveats)]
+        said = self._lines()
+        said += [f"  caveat: {c}" for c in self.caveats if c not in "\n".join(said)]
         return "\n".join(said if audit is None else [*said, str(audit)])
 
     def write_extra(self, folder: Path) -> None:

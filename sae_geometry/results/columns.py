@@ -285,6 +285,16 @@ TABLES = (
     Table("edges.parquet", ("flow",), "edge between two layers", _EDGES),
     Table("chains.parquet", ("flow",), "chain of one-to-one edges through the layers", _CHAINS),
     Table("tokens.parquet", ("tokens",), "latent", _TOKENS),
+    Table(
+        "tokens.csv",
+        ("tokens",),
+        "latent, most readable first; tokens as text on one line",
+        {
+            name: c._replace(unit=TEXT) if c.unit == "JSON list" else c
+            for name, c in _TOKENS.items()
+            if not name.endswith("logits")
+        },
+    ),
     Table("umap.parquet", ("umap", "project"), "latent", _UMAP),
     Table("neuronpedia.csv", ("umap", "project"), "latent, in Neuronpedia's format", _NEURONPEDIA),
     Table("latents.csv", ("explorer",), "latent that the lasso caught", _LASSO),

@@ -107,10 +107,24 @@ def test_every_latent_has_one_fate_and_is_in_one_chain(flowed):
 def test_ten_lines_say_what_is_still_there(flowed):
     f, _, left = flowed
     lines = repr(f).splitlines()
-    assert len([line for line in lines if not line.startswith("  ! ")]) <= 14
+    assert len(lines) == 10
     assert max(map(len, lines)) <= 80
+    assert f"births per step: {' '.join(str(s.n_births) for s in f.steps)}" in repr(f)
     assert f"of 160 at layer 0, {left[-1]} are still there at layer 3" in repr(f)
     assert " ".join(repr(f).split()).count("norms grow and meaning drifts") == 1
+
+
+def test_ten_lines_are_enough_for_many_layers():
+    rows = unit(np.random.default_rng(5).standard_normal((32, 24)))
+    many = sg.flow([layer(rows, at) for at in range(16)])
+    lines = repr(many).splitlines()
+    assert len(lines) == 10
+    assert max(map(len, lines)) <= 80
+    assert "still there by layer: 32 32 32 32 … 32 32 32 32" in lines[2]
+    said = many.details()
+    assert "14 → 15  32        0       0       0       0       1 → 1" in said
+    assert "chains by layers: 32 of 16" in said
+    assert said.count("norms grow") == 1
 
 
 def test_the_figure_has_bundles_not_lines(flowed):

@@ -60,6 +60,8 @@ def test_a_table_is_shown_and_must_say_of_which_run(files, tmp_path):
     refused = CliRunner().invoke(app, [str(a) for a in (*both, "--overwrite", "--labels", files / "mine.csv")])
     assert refused.exit_code == 2
     assert "labels of which run" in refused.output
+    refused = CliRunner().invoke(app, [str(a) for a in (*both, "--overwrite", "--labels", f"d9={files / 'mine.csv'}")])
+    assert "no run is named 'd9'; give the name of one of d1, d2" in refused.output
     assert (tmp_path / "out" / "summary.json").is_file()
 
 

@@ -41,9 +41,9 @@ def test_tables_join_and_the_later_column_wins(tmp_path):
     ("name", "text", "says"),
     [
         ("a.csv", "id,x\n1,2\n", "needs a column `latent`"),
-        ("a.csv", "latent,x\n1,2\n1,3\n", "more than once, first 1"),
+        ("a.csv", "latent,x\n1,2\n1,3\n3,1\n3,1\n", r"a\.csv: latent 1 has several rows, 2 too many in all"),
         ("a.csv", "latent,x\n1.5,2\n", "row 1: '1.5' is not a latent id"),
-        ("a.csv", "latent,x\n-1,2\n", "from 0 on"),
+        ("a.csv", "latent,x\n0,1\n-1,2\n", r"a\.csv: .* from 0 on; got -1"),
         ("a.jsonl", "{", "cannot be read as jsonl"),
         ("a.parquet", "nonsense", "cannot be read as parquet"),
         ("a.txt", "latent\n1\n", "is not a .csv"),
@@ -89,7 +89,9 @@ def test_a_density_is_frequency_and_life_where_none_is_known():
     assert "density by mine" in found.alive.describe()
     known = dictionary(frequency=[1.0, 1.0, 1.0, 1.0]).labeled(labels(density=[0.5, 0.0, 0.1, 1.0]))
     assert known.frequency.tolist() == [1.0] * 4
-    assert dictionary().labeled(labels(density=[0.5, 0.1])).frequency is None
+    part = dictionary().labeled(labels(density=[0.5, 0.1]))
+    assert part.frequency is None
+    assert part.notes == ("density of 2 latents missing in mine: their frequencies stay unknown",)
     with pytest.raises(ValueError, match="frequency must be the share"):
         dictionary().labeled(labels(density=[0.5, 0.0, 7.0, 1.0]))
 

@@ -176,3 +176,23 @@ def test_different_explainers_are_warned_of_on_the_first_screen():
     assert all(len(line) <= 80 for line in warned.few_lines())
     assert any("explainers differ" in text for text in warned.summary()["sources"])
     assert "explainers differ" not in " ".join(sg.compare(made[0], made[2], turns=0).meanings.lines())
+
+
+def test_explanations_stand_on_lines_of_their_own_and_are_not_cut_to_a_word():
+    text = "references to dates and years in legal documents"
+    d = Dictionary.from_decoder(torch.eye(3, 4), latent_axis=0, name="d").labeled(
+        Labels.of(pd.DataFrame({"explanation": [text] * 3}), "mine")
+    )
+    first, second, *_ = sg.compare(d, d.renamed("e"), turns=0).meanings.few_lines()
+    for line in (first, second):
+        assert line.endswith("references to dates and years in legal…")
+        assert len(line) <= 80
+
+
+def test_a_share_below_nothing_has_no_minus_zero():
+    known = pd.DataFrame({"token_cosine": [0.0, 0.0, 1.0] * 67, "turned_token_cosine": 0.5}).iloc[:201]
+    known.loc[:99, "token_cosine"], known.loc[100:, "token_cosine"] = 1.0, 0.0  # 2 · 100 / 201 − 1
+    d = Dictionary.from_decoder(torch.eye(201), latent_axis=0, name="d").labeled(Labels.of(known, "mine"))
+    said = " ".join(sg.within(d).meanings.lines())
+    assert "readable beyond chance" in said
+    assert "-0%" not in said

@@ -84,6 +84,13 @@ def test_a_model_is_read_from_its_folder(tmp_path: Path, unembedding: Unembeddin
     )
     tables, summary = sg.read(sg.save(reading, tmp_path / "out", formats=["png"]))
     assert [json.loads(text)[0] for text in tables["tokens"].tokens] == [f" w{i}" for i in range(40)]
+    listed, row = pd.read_csv(tmp_path / "out" / "tokens.csv"), reading.to_pandas().iloc[7]
+    assert sorted(listed.latent_id) == list(range(40))
+    assert listed.token_cosine.is_monotonic_decreasing
+    seventh = listed.set_index("latent_id").loc[7]
+    assert seventh.negative_tokens == " ".join(f"‘{t}’" for t in row.negative_tokens)
+    said = next(line for line in repr(reading).splitlines() if f"  {listed.latent_id[0]}  " in line)
+    assert f"− {listed.negative_tokens[0].split('’')[0]}’" in said
     assert summary["n_with_tokens"] == 40
     assert (tmp_path / "out" / "figures" / "tokens.png").is_file()
 
