@@ -14,6 +14,7 @@ import torch
 
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.escaping import shown
+from sae_geometry.io.formatting import counted
 from sae_geometry.io.labels import Labels
 from sae_geometry.kernels.sweep import sweep
 from sae_geometry.labels.model import read_unembedding
@@ -148,12 +149,12 @@ class TokenReading(Answer):
         lines = [f"Tokens of {self.dictionary.name!r} by {shown(self.labels.sources['tokens'])}"]
         if len(self.readable):
             lines.append(
-                f"  readable (FDR 5%)  {self.readable.mean():.1%} of {len(self.readable):,} latents; beyond chance "
-                f"{self.beyond.value:.1%} [{self.beyond.low:.1%}, {self.beyond.high:.1%}]"
+                f"  readable (FDR 5%)  {self.readable.mean():.1%} of {counted(len(self.readable), 'latent')}; "
+                f"beyond chance {self.beyond.value:.1%} [{self.beyond.low:.1%}, {self.beyond.high:.1%}]"
             )
             frame = frame.sort_values(["readable", "token_cosine"], ascending=False, kind="stable")
         if len(frame) < n:
-            lines.append(f"  {n - len(frame):,} of {n:,} latents have no tokens")
+            lines.append(f"  without tokens: {n - len(frame):,} of {counted(n, 'latent')}")
         for latent, row in frame.head(_SHOWN).iterrows():
             near = f"{row['token_cosine']:.2f}  " if "token_cosine" in frame else ""
             lines.append(f"  {latent:>7}  {near}{tokens_line([str(t) for t in row['tokens']])}")
