@@ -27,6 +27,7 @@ from sae_geometry.nulls import (
     Controls,
     How,
     OwnCache,
+    OwnLists,
     TurnedSweeps,
     default_turns,
     pair_controls,
@@ -158,7 +159,8 @@ def compare_loaded(
     control_sweeps = turned_sweeps(x, y, swept, how, progress)
     own = (_own_cache(a, on), _own_cache(b, on))
     controls = pair_controls(x, y, swept, how, progress, own, control_sweeps)
-    made = _nearest((a, b), (swept, control_sweeps), controls, on, signed, caveats, turns, threshold)
+    lists = (own[0][not signed], own[1][not signed])
+    made = _nearest((a, b), (swept, control_sweeps, lists), controls, on, signed, caveats, turns, threshold)
     return made if matching == "nearest" else with_matching(made, matching, limits, progress)
 
 
@@ -168,7 +170,7 @@ def _own_cache(d: Dictionary, on: On) -> OwnCache:
 
 def _nearest(
     sides: tuple[Dictionary, Dictionary],
-    sweeps: tuple[Sweep, TurnedSweeps],
+    sweeps: tuple[Sweep, TurnedSweeps, tuple[OwnLists, OwnLists]],
     controls: tuple[Controls, Controls],
     on: On,
     signed: bool,
@@ -177,7 +179,7 @@ def _nearest(
     threshold: float,
 ) -> Comparison:
     """Build the comparison under "nearest" from completed sweeps."""
-    swept, control_sweeps = sweeps
+    swept, control_sweeps, own_lists = sweeps
     assert swept.cols is not None
     left, right = sides
     forth = nearest_matching(left, right, swept.rows, controls[0], on=on, signed=signed)
@@ -188,5 +190,5 @@ def _nearest(
     margins = (certainty(forth, swept.rows, swept.cols), certainty(back, swept.cols, swept.rows))
     return Comparison(
         left, right, "nearest", on, signed, forth, back, forth, back, caveats, None, swept, control_sweeps,
-        OptimalLimits(), turns, threshold, {}, margins,
+        own_lists, OptimalLimits(), turns, threshold, {}, margins,
     )  # fmt: skip

@@ -16,7 +16,7 @@ from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.types import Sweep
 from sae_geometry.matching import Assignment, On, OneToOne, loss_if_forbidden, match, operands
 from sae_geometry.matching.defaults import SMALL, default_matching
-from sae_geometry.nulls import TurnedSweeps, own_pairs, turned_pairs
+from sae_geometry.nulls import OwnLists, TurnedSweeps, own_pairs, turned_pairs
 from sae_geometry.pairwise.certainty import Certainty, certainty, with_min_margin
 from sae_geometry.pairwise.double_counting import DoubleCounting, double_counting
 from sae_geometry.pairwise.matching_result import Matching, MatchingName, one_to_one_matching
@@ -53,6 +53,7 @@ class PairMatchings:
     assignment: Assignment | None
     swept: Sweep
     control_sweeps: TurnedSweeps
+    own_lists: tuple[OwnLists, OwnLists]
     limits: OptimalLimits
     turns: int
     threshold: float
@@ -210,7 +211,8 @@ def _with_expected(
     tick(0.6 if own else 1.0)
     if not own:
         return there, here
-    of_x, of_y = (own_pairs(z, method, scale=s, **how) for z, s in zip((x, y), OWN_SCALES[c.on], strict=True))
+    sides = zip((x, y), OWN_SCALES[c.on], c.own_lists, strict=True)
+    of_x, of_y = (own_pairs(z, method, scale=scale, lists=lists, **how) for z, scale, lists in sides)
     tick(1.0)
     return replace(there, own_pairs=of_x), replace(here, own_pairs=of_y)
 

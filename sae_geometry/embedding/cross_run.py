@@ -16,7 +16,7 @@ from sae_geometry.kernels.sweep import listing_sweep
 from sae_geometry.kernels.types import Sweep
 from sae_geometry.matching import Assignment, match
 from sae_geometry.matching.defaults import DISCOVERY_RATE, default_matching
-from sae_geometry.nulls import LISTED, How, excess, own_similarities, q_values, turned_controls, with_own
+from sae_geometry.nulls import LISTED, How, excess, own_lists, q_values, turned_controls, with_own
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -150,7 +150,7 @@ def partners_across(
     partners: dict[tuple[int, int], Partners] = {}
     matchings: dict[tuple[int, int], str] = {}
     chance: dict[tuple[int, int], float] = {}
-    own = [own_similarities(d.directions) for d in dictionaries]
+    own = [own_lists(d.directions).similarity for d in dictionaries]
     pairs = list(combinations(range(len(dictionaries)), 2))
     for done, (r, s) in enumerate(pairs):
         if progress is not None:

@@ -52,7 +52,7 @@ def greedy_partners(
     b: Float[Tensor, "m d"],
     *,
     absolute: bool = False,
-    nearest: Sweep | None = None,
+    lists: tuple[Tensor, Tensor] | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> tuple[Int64[np.ndarray, " n"], int]:
@@ -62,7 +62,8 @@ def greedy_partners(
     again among the unmatched only. Memory is that of the lists.
 
     Args:
-        nearest: a finished two-sided sweep of a against b, any k, used as the first lists.
+        lists: the nearest rows of b for each row of a, int64 [n, k], and of a for each of b, int64 [m, k]: best first,
+            without gaps, −1 where they end early. Swept if None.
         progress: called with the share of pairs joined, in [0, 1].
 
     Returns:
@@ -70,10 +71,12 @@ def greedy_partners(
     """
     join_dominant = _rounds_on(a.device)
     first = listed(_FIRST_K, len(a), len(b))
-    start = nearest or listing_sweep(a, b, first, absolute=absolute, threads=threads)
-    swept = 0 if nearest is not None else a.shape[0] * b.shape[0]
-    assert start.cols is not None, "greedy needs the columns' lists too"
-    rows, cols = Lists.of(start.rows.index), Lists.of(start.cols.index)
+    swept = 0
+    if lists is None:
+        start = listing_sweep(a, b, first, absolute=absolute, threads=threads)
+        assert start.cols is not None, "greedy needs the columns' lists too"
+        lists, swept = (start.rows.index, start.cols.index), a.shape[0] * b.shape[0]
+    rows, cols = map(Lists.of, lists)
     partner = np.full(a.shape[0], -1, dtype=np.int64)
     owner = np.full(b.shape[0], -1, dtype=np.int64)
     k = first

@@ -93,7 +93,8 @@ def match(
                                                 nearest=nearest, threads=threads, progress=progress)  # fmt: skip
     elif method == "greedy":
         share = None if progress is None else lambda done: progress(Step("greedy", done))
-        partner, _ = greedy_partners(a, b, absolute=absolute, nearest=nearest, threads=threads, progress=share)
+        lists = None if nearest is None or nearest.cols is None else (nearest.rows.index, nearest.cols.index)
+        partner, _ = greedy_partners(a, b, absolute=absolute, lists=lists, threads=threads, progress=share)
     else:
         share = None if progress is None else lambda done: progress(Step("candidates", done))
         partner = mutual_partners(nearest or sweep(a, b, absolute=absolute, threads=threads, progress=share))

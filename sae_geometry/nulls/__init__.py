@@ -20,9 +20,10 @@ from sae_geometry.nulls.competition import (
 from sae_geometry.nulls.controls import (
     How,
     OwnCache,
+    OwnLists,
     TurnedSweeps,
     default_turns,
-    own_similarities,
+    own_lists,
     pair_controls,
     turned_controls,
     turned_sweeps,

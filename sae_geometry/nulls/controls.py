@@ -21,7 +21,22 @@ from sae_geometry.nulls.turned import Axes, principal_axes, turned
 
 SAME = 0.99  # cosine from which two latents of one dictionary are copies, and no control for each other
 
-OwnCache = dict[bool, np.ndarray]  # by whether similarity is |cos|: the similarities within one dictionary
+
+@dataclass(frozen=True, eq=False)
+class OwnLists:
+    """The nearest other latents within one dictionary, nine of each.
+
+    Attributes:
+        similarity: float64 [n, 9], to other *directions*: latents at `SAME` or above are left out; descending, −inf
+            where there are fewer.
+        index: int64 [n, 9], the nine nearest latents, copies included; −1 where there are fewer.
+    """
+
+    similarity: np.ndarray
+    index: np.ndarray
+
+
+OwnCache = dict[bool, OwnLists]  # by whether similarity is |cos|
 
 
 @dataclass(frozen=True)
@@ -73,8 +88,8 @@ def pair_controls(
     with _screen(swept) as screen:
         for x, scale, known in zip((a, b), how.own_scales, caches, strict=True):
             if how.absolute not in known:
-                known[how.absolute] = own_similarities(x, how.absolute, scale, progress, screen)
-    of_a, of_b = (known[how.absolute] for known in caches)
+                known[how.absolute] = own_lists(x, how.absolute, scale, progress, screen)
+    of_a, of_b = (known[how.absolute].similarity for known in caches)
     return with_own(forth, of_a, len(b)), with_own(back, of_b, len(a))
 
 
@@ -126,20 +141,17 @@ def default_turns(n: int, m: int) -> int:
     return 3 if max(n, m) <= SMALL else 1
 
 
-def own_similarities(
+def own_lists(
     x: Float[Tensor, "n d"],
     absolute: bool = False,
     scale: float = 1.0,
     progress: Progress | None = None,
     screen: ScreenName = "auto",
-) -> np.ndarray:
-    """Return the nine largest similarities of each row to another *direction* of the same dictionary.
+) -> OwnLists:
+    """Sweep within a dictionary for the nine nearest other latents of each row.
 
     Latents at `SAME` or above are one direction: copies of a latent carry no information on the similarity of
     unrelated latents. Where all nine are copies, the row is swept again, against the first of all copies.
-
-    Returns:
-        float64 [n, 9], descending, −inf where there are fewer.
     """
     tick = None if progress is None else lambda share: progress("own control", share)
     best = listing_sweep(x, None, LISTED, absolute=absolute, progress=tick, screen=screen).rows
@@ -151,7 +163,7 @@ def own_similarities(
         rows, others = (x[torch.from_numpy(at).to(x.device)] for at in (again, firsts))
         score[again] = listing_sweep(rows, others, LISTED, columns=False, absolute=absolute).rows.score.cpu().numpy()
         same = score * scale >= SAME
-    return -np.sort(-np.where(same, -np.inf, score * scale), axis=1)
+    return OwnLists(-np.sort(-np.where(same, -np.inf, score * scale), axis=1), index)
 
 
 @contextmanager
@@ -182,7 +194,7 @@ def _controls(best: Best, turned: Sequence[Best | None]) -> Controls:
 
 
 def with_own(controls: Controls, own: np.ndarray, n_targets: int) -> Controls:
-    """Add the control of a dictionary's own latents, from `own_similarities`, against `n_targets` of the other.
+    """Add the control of a dictionary's own latents, from `own_lists`, against `n_targets` of the other.
 
     Where the other dictionary is narrower, decoys are drawn from as many latents as it has: each listed one is among
     them with the probability `n_targets` / (n − 1), drawn once; the last of a list always is.

@@ -15,7 +15,9 @@ from torch import Tensor
 
 from sae_geometry.matching import Assignment, OneToOne, match
 from sae_geometry.matching.defaults import THRESHOLD
-from sae_geometry.nulls.controls import TurnedSweeps
+from sae_geometry.matching.greedy import greedy_partners
+from sae_geometry.matching.pairs import partner_cosines
+from sae_geometry.nulls.controls import OwnLists, TurnedSweeps
 from sae_geometry.nulls.turned import principal_axes, turned
 
 
@@ -79,20 +81,44 @@ def turned_pairs(
     return replace(_expected(made), share_above=float(np.mean(above)))
 
 
-def own_pairs(a: Float[Tensor, "n d"], method: OneToOne, *, scale: float = 1.0, seed: int = 0, **how: Any) -> Expected:
+def own_pairs(
+    a: Float[Tensor, "n d"],
+    method: OneToOne,
+    *,
+    scale: float = 1.0,
+    seed: int = 0,
+    lists: OwnLists | None = None,
+    **how: Any,
+) -> Expected:
     """Match a random half of A's rows with the other half; unknown for fewer than two rows.
 
     Args:
         scale: factor that turns their inner products into similarities.
+        lists: the nearest others of every row, which spare greedy matching its first sweep.
 
     Raises:
         KeyboardInterrupt: Ctrl-C during a matching.
     """
     if len(a) < 2:
         return Expected.unknown()
-    order = torch.randperm(len(a), generator=torch.Generator().manual_seed(seed)).to(a.device)
-    half = len(a) // 2
-    return _expected([match(a[order[:half]] * scale, a[order[half:]], method, **how).completed()])
+    order = torch.randperm(len(a), generator=torch.Generator().manual_seed(seed))
+    half, other = (part.sort().values for part in order.tensor_split([len(a) // 2]))
+    x, y = a[half.to(a.device)] * scale, a[other.to(a.device)]
+    if lists is None or method != "greedy":
+        return _expected([match(x, y, method, **how).completed()])
+    known = _in_half(lists.index[half], other, len(a)), _in_half(lists.index[other], half, len(a))
+    partner, _ = greedy_partners(x, y, lists=known, **how)
+    similarity = partner_cosines(x, y, partner)[partner >= 0]
+    mean = float(np.mean(np.abs(similarity) if how.get("absolute") else similarity))
+    return Expected.over_turns([mean], float(len(similarity)))
+
+
+def _in_half(index: np.ndarray, half: Tensor, n: int) -> Tensor:
+    """Reduce lists of latents, int64 [rows, k], to those in a half, by their place in it; −1 at the end."""
+    place = np.full(n + 1, -1)  # and one more, for the −1 of short lists
+    place[half] = np.arange(len(half))
+    local = place[index]
+    return torch.from_numpy(np.take_along_axis(local, np.argsort(local < 0, axis=1, kind="stable"), axis=1))
 
 
 def _expected(made: Sequence[Assignment]) -> Expected:

@@ -12,15 +12,15 @@ import torch
 from oracles import dense_competition, dense_cosines, dense_turned, unit
 
 from sae_geometry.kernels.sweep import listing_sweep, sweep
-from sae_geometry.matching import match, operands
+from sae_geometry.matching import greedy, match, operands
 from sae_geometry.nulls import (
     LISTED,
     How,
     balance,
     beyond_controls,
     excess,
+    own_lists,
     own_pairs,
-    own_similarities,
     pair_controls,
     principal_axes,
     q_values,
@@ -161,8 +161,8 @@ def test_of_both_cosines_the_controls_are_means_of_cosines_too():
 def test_copies_are_one_direction_and_no_control(rng, copies):
     x = torch.from_numpy(unit(rng.standard_normal((30, 16))))
     crowd = torch.cat([x[:1].repeat(copies, 1), x])
-    alone = own_similarities(x)
-    np.testing.assert_allclose(own_similarities(crowd)[:copies, 0], alone[0, 0], atol=1e-7)
+    alone = own_lists(x).similarity
+    np.testing.assert_allclose(own_lists(crowd).similarity[:copies, 0], alone[0, 0], atol=1e-7)
 
 
 def test_q_values_are_monotone_and_equals_pass_together():
@@ -264,6 +264,19 @@ def test_own_halves_know_of_families_that_turning_breaks_up():
     assert turned_pairs(a, b, "optimal", 1).mean_similarity < real - 0.04
     assert own_pairs(a, "optimal").mean_similarity == pytest.approx(real, abs=0.03)
     assert np.isnan(own_pairs(a[:1], "optimal").mean_similarity)
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+def test_lists_of_a_dictionary_spare_its_halves_a_sweep_and_change_nothing(absolute, monkeypatch):
+    x = torch.from_numpy(pair(POPULATIONS["families"](16), (300, 300), 0.0, 0.0, 3).a)
+    x = torch.cat([x, x[:9], x[:1].expand(12, -1)])  # copies, and a row whose nine nearest are all copies
+    plain, lists = own_pairs(x, "greedy", absolute=absolute), own_lists(x, absolute)
+    again: list[int] = []
+    monkeypatch.setattr(
+        greedy, "listing_sweep", lambda a, *b, **how: again.append(len(a)) or listing_sweep(a, *b, **how)
+    )
+    assert own_pairs(x, "greedy", absolute=absolute, lists=lists) == plain
+    assert max(again) < 100  # of the 160 rows of a half
 
 
 # ---------------------------------------------------------------- calibration, as benchmarks/calibration.py prints it
