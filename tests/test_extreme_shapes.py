@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -38,9 +39,14 @@ def three_runs(n: int, d: int) -> list[sg.Dictionary]:
 def test_it_has_an_answer(question, shape, tmp_path):
     result = QUESTIONS[question](three_runs(*shape))
     assert "nan" not in repr(result)
+    assert not re.search(r"\b(?<![\d.,])1 (latents|runs|rows|pairs|vectors|features|dimensions)\b", _texts(result))
     folder = sg.save(result, tmp_path / "out", formats=["png"])
     assert "NaN" not in (folder / "summary.json").read_text(encoding="utf-8")
     assert list((folder / "figures").glob("*.png"))
+
+
+def _texts(result: Any) -> str:
+    return "\n".join([result.details(), result.method, *result.caveats])
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -224,8 +224,8 @@ def compare_by_index(
     left, right = distinct([as_dictionary(a), as_dictionary(b)])
     if left.alive.n_total != right.alive.n_total:
         raise ValueError(
-            f"{left.name!r} has {left.alive.n_total:,} latents in its file and {right.name!r} {right.alive.n_total:,}: "
-            "their ids do not correspond; leave out --pairing index"
+            f"{left.name!r} has {counted(left.alive.n_total, 'latent')} in its file and {right.name!r} "
+            f"{right.alive.n_total:,}: their ids do not correspond; leave out --pairing index"
         )
     caveats = [f"{d.name}: {note}" for d in (left, right) for note in d.notes]
     caveats += [*require_same_space(left, right, allow_mismatch), ARTIFACT]

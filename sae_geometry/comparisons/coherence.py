@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sae_geometry.io.formatting import or_dash
+from sae_geometry.io.formatting import counted, or_dash
 from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.loops.threads import one_torch_thread
 from sae_geometry.kernels.screens.products import full_precision
@@ -68,7 +68,7 @@ class Coherence:
         return (
             f"cumulative coherence μ₁(k): {sums or '–'}; mean |cosine| "
             f"{or_dash(self.mean_absolute_cosine, '.4f')}; effective rank "
-            f"{self.effective_rank:.0f}, 90% of the squared length in {self.dimensions_for(0.9):,} dimensions"
+            f"{self.effective_rank:.0f}, 90% of the squared length in {counted(self.dimensions_for(0.9), 'dimension')}"
         )
 
 

@@ -92,7 +92,7 @@ def flow(
     made = distinct([as_dictionary(one) for one in given])
     made = [d.folded() for d in made] if fold else made
     if maps and len(maps) != len(made) - 1:
-        raise ValueError(f"{len(made) - 1} steps need as many maps, one for each earlier layer; got {len(maps)}")
+        raise ValueError(f"a flow takes one map for each layer but the last, {len(made) - 1}; got {len(maps)}")
     caveats = [BASIS, *(f"{d.name}: {note}" for d in made for note in d.notes)]
     for a, b in pairwise(made):
         caveats += require_same_stream(unmapped(a), unmapped(b), allow_mismatch)

@@ -11,7 +11,7 @@ import numpy as np
 
 from sae_geometry.comparisons.pair import Comparison, compare_loaded
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.io.formatting import aligned, or_dash
+from sae_geometry.io.formatting import aligned, counted, or_dash
 from sae_geometry.io.progress import Progress
 from sae_geometry.matching import match
 from sae_geometry.matching.defaults import THRESHOLD, check_threshold
@@ -128,7 +128,8 @@ class GroundTruth(Answer):
         for name, r in ((f"nearest > {self.threshold:g}", self.above), ("nearest significant", self.significant)):
             rows.append((name, *(f"{x:.3f}" for x in (r.precision, r.recall, r.f1))))
         return [
-            f"{a.name!r} ({a.n_latents:,} latents) against {b.n_latents:,} true features ({b.name!r})",
+            f"{a.name!r} ({counted(a.n_latents, 'latent')}) against "
+            f"{counted(b.n_latents, 'true feature')} ({b.name!r})",
             *(f"  {line}" for line in aligned(rows)),
             f"  uniqueness {self.uniqueness:.3f} (features that are a latent's nearest, per latent); "
             f"MCC {or_dash(self.mcc, '.4f')} (mean |cosine|, optimal one-to-one)",

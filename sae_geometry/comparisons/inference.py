@@ -14,6 +14,7 @@ from typing import Literal
 
 import numpy as np
 
+from sae_geometry.io.formatting import counted
 from sae_geometry.nulls.competition import share_of
 
 LEVEL = 0.95
@@ -45,9 +46,8 @@ class Interval:
     def __str__(self) -> str:
         if math.isnan(self.low):
             return f"{self.mean:.4f}"
-        scope = (
-            f"{self.n} runs" if self.over == "runs" else f"{self.n:,} latents of this one pair; says nothing of seeds"
-        )
+        latents = f"{counted(self.n, 'latent')} of this one pair; says nothing of seeds"
+        scope = counted(self.n, "run") if self.over == "runs" else latents
         note = f"; {self.note}" if self.note else ""
         return f"{self.mean:.4f} [{self.low:.4f}, {self.high:.4f}] ({self.level:.0%} over {scope}{note})"
 

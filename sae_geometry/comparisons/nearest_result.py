@@ -124,7 +124,7 @@ class Nearest(Answer):
             return "no p-values: the dictionaries were not turned"
         return (
             f"p: share of {self.turns:,} orthogonal turns of every dictionary (mean and second moment preserved) in "
-            f"which any of the {self.n_candidates:,} latents is as close; at least {1 / (self.turns + 1):.2g}"
+            f"which any latent is as close; at least {1 / (self.turns + 1):.2g}"
         )
 
     def summary(self) -> dict[str, Any]:

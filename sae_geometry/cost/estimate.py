@@ -33,7 +33,8 @@ _SCREENS: dict[str, ScreenName] = {
 }
 _ALWAYS = "reading the inputs"
 _WRITING = 3.0, 1.5e-5  # seconds of tables, figures and the report, on two cores: fixed, and per latent
-_PER_CANDIDATE = 125  # bytes resident at the peak, measured with 100,000 latents (3.9 kB each) and a million (4.0 GB)
+# Bytes resident at the peak of an optimal matching: what its first use loads and compiles, and per candidate.
+_LOADED, _PER_CANDIDATE = 300_000_000, 125
 
 
 @dataclass(frozen=True)
@@ -179,8 +180,8 @@ def _writing(dictionaries: Sequence[Dictionary]) -> float:
 
 
 def matching_bytes(n: int, m: int) -> int:
-    """Return the approximate peak memory of an optimal n × m matching in bytes, excluding inputs: its candidates."""
-    return _PER_CANDIDATE * CANDIDATES * (n + m)
+    """Return the approximate peak memory of an optimal n × m matching in bytes, excluding inputs."""
+    return _LOADED + _PER_CANDIDATE * CANDIDATES * (n + m)
 
 
 def _passes(jobs: Sequence[Job]) -> tuple[Pass, ...]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.io.formatting import few
+from sae_geometry.io.formatting import counted, few
 from sae_geometry.labels.label_file import read_labels
 from sae_geometry.labels.model import read_unembedding
 from sae_geometry.labels.neuronpedia import Export, read_export, read_folder
@@ -169,7 +169,7 @@ def _noted(d: Dictionary, export: Export, elsewhere: Sequence[str], context: Con
         said.append(f"left out: {others}, since explainers must not be mixed")
     missing = d.n_latents - len(d.labels.frame) if d.labels is not None else d.n_latents
     if missing:
-        said.append(f"{missing:,} of {d.n_latents:,} latents have none")
+        said.append(f"without one: {missing:,} of {counted(d.n_latents, 'latent')}")
     said += elsewhere
     note = "; ".join(said)
     context.say(f"{d.name}: {note}")

@@ -14,11 +14,12 @@ import torch
 
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.escaping import shown
+from sae_geometry.io.formatting import counted
 from sae_geometry.io.labels import Labels
 from sae_geometry.kernels.sweep import sweep
 from sae_geometry.labels.model import read_unembedding
 from sae_geometry.labels.unembedding import Unembedding
-from sae_geometry.nulls.competition import DISCOVERY_RATE, LISTED, Controls, Share, excess, q_values, share_of
+from sae_geometry.nulls.competition import DISCOVERY_RATE, Share, q_values, share_of
 from sae_geometry.nulls.turned import principal_axes, turned
 from sae_geometry.pairwise.inputs import describe_input
 from sae_geometry.pairwise.label_columns import tokens_line
@@ -147,8 +148,8 @@ class TokenReading(Answer):
             return said
         return (
             f"{said} A latent is readable if its largest cosine to a token's direction beats the one of {name} "
-            f"{methods.TURNED}, at a false discovery rate of 5% (target-decoy competition with the knockoff+ "
-            f"threshold). {methods.EXACT}"
+            f"{methods.TURNED}, at a false discovery rate of 5% (target-decoy competition by the "
+            f"difference of both, with the knockoff+ threshold). {methods.EXACT}"
         )
 
     def _lines(self) -> list[str]:
@@ -156,11 +157,11 @@ class TokenReading(Answer):
         lines = [f"Tokens of {self.dictionary.name!r} by {shown(self.labels.sources['tokens'])}"]
         if len(self.readable):
             lines.append(
-                f"  readable (FDR 5%)  {self.readable.mean():.1%} of {len(self.readable):,} latents; beyond chance "
-                f"{self.beyond.value:.1%} [{self.beyond.low:.1%}, {self.beyond.high:.1%}]"
+                f"  readable (FDR 5%)  {self.readable.mean():.1%} of {counted(len(self.readable), 'latent')}; "
+                f"beyond chance {self.beyond.value:.1%} [{self.beyond.low:.1%}, {self.beyond.high:.1%}]"
             )
         if len(frame) < n:
-            lines.append(f"  {n - len(frame):,} of {n:,} latents have no tokens")
+            lines.append(f"  without tokens: {n - len(frame):,} of {counted(n, 'latent')}")
         for latent, row in frame.head(_SHOWN).iterrows():
             near = f"{row['token_cosine']:.2f}  " if "token_cosine" in frame else ""
             most, least = (tokens_line(_texts(row.get(c)), 3) for c in ("tokens", "negative_tokens"))
@@ -224,16 +225,12 @@ def read_tokens(
     top = sweep(x, u, k, columns=False, progress=stage("top tokens")).rows
     bottom = sweep(-x, u, k, columns=False, progress=stage("bottom tokens")).rows
     units = torch.nn.functional.normalize(u, dim=1)
-    listed = min(LISTED, len(units))
-    target = sweep(x, units, listed, columns=False, progress=stage("nearest tokens")).rows.score.numpy()
+    near = sweep(x, units, columns=False, progress=stage("nearest tokens")).rows.score.numpy()[:, 0]
     other = turned(x, principal_axes(x), seed)
-    decoys = sweep(other, units, listed, columns=False, progress=stage("chance")).rows.score.numpy()
-    n = len(x)
-    nothing = np.full(n, -np.inf)
-    controls = Controls(
-        target, nothing, decoys[:, 0], decoys, 1.0, (float(decoys[:, 0].mean()),), np.zeros(n, np.int64)
-    )
-    q = q_values(excess(target[:, 0], controls), 1.0)
+    chance = sweep(other, units, columns=False, progress=stage("chance")).rows.score.numpy()[:, 0]
+    # The excess over a crowd, by which partners are ranked, would hide the plainest latents: the nearest tokens of one
+    # that writes " of" are "of", " Of" and "OF".
+    q = q_values(near - chance, 1.0)
     text = np.array(unembedding.tokens, dtype=object)
     frame = pd.DataFrame(
         {
@@ -241,8 +238,8 @@ def read_tokens(
             "logits": list(top.score.numpy()),
             "negative_tokens": list(text[bottom.index.numpy()]),
             "negative_logits": list(-bottom.score.numpy()),
-            "token_cosine": target[:, 0].clip(-1.0, 1.0),
-            "turned_token_cosine": decoys[:, 0].clip(-1.0, 1.0),
+            "token_cosine": near.clip(-1.0, 1.0),
+            "turned_token_cosine": chance.clip(-1.0, 1.0),
             "readable": q <= DISCOVERY_RATE,
             "readable_q": q,
         },

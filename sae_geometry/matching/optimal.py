@@ -109,9 +109,9 @@ class _Run:
 
     def go(self, nearest: Sweep | None) -> _Run:
         """Iterate until proven, out of budget, or interrupted (Ctrl-C is respected after the first sweep)."""
-        lists = self._list_candidates(nearest)
+        quick = self._list_candidates(nearest)
         try:
-            self._list_a_matching(lists)
+            self._list_a_matching(quick)
             self._rounds()
             return self
         except KeyboardInterrupt:
@@ -121,7 +121,7 @@ class _Run:
         if self.min_similarity is not None:
             self._keep(self.master.mate.copy())
         elif self.best is None:
-            self._keep(quick_partners(lists))
+            self._keep(quick)
         self._prove()
         return self
 
@@ -138,7 +138,8 @@ class _Run:
         self.stopped = "max_gap"
         return True
 
-    def _list_candidates(self, nearest: Sweep | None) -> Sweep:
+    def _list_candidates(self, nearest: Sweep | None) -> Int64[np.ndarray, " n"]:
+        """List the best pairs of every row and column; return a quick matching of them. The sweep is freed."""
         if nearest is None or nearest.rows.index.shape[1] < CANDIDATES // 2:
             k = listed(CANDIDATES, self.n, self.m)
             nearest = listing_sweep(self.a, self.b, k, absolute=self.absolute, threads=self.threads,
@@ -151,14 +152,13 @@ class _Run:
         self._add(np.arange(self.m), cols, turned=True)
         self.unlisted = Unlisted(_last(nearest.rows), self.master.v)
         self._prove()
-        return nearest
+        return quick_partners(nearest)
 
-    def _list_a_matching(self, lists: Sweep) -> None:
+    def _list_a_matching(self, partner: Int64[np.ndarray, " n"]) -> None:
         """List the pairs of a quick matching, so that the restricted problem is feasible where rows must be matched."""
         if self.min_similarity is not None:
             self._keep(self.master.mate.copy())
             return
-        partner = quick_partners(lists)
         kept = self._keep(partner)
         self.master.add(np.arange(self.n), partner, kept.score)
 

@@ -63,7 +63,7 @@ def mapped(dictionary: Any, matrix: Any, *, name: str) -> Dictionary:
     there = gain > _ZERO * torch.linalg.matrix_norm(m, 2)
     gone = dictionary.latent_ids[~there].tolist()
     if not bool(there.any()):
-        raise ValueError(f"the map {name!r} sends all {dictionary.n_latents:,} latents of {dictionary.name!r} to zero")
+        raise ValueError(f"the map {name!r} sends every latent of {dictionary.name!r} to zero")
     note = f"mapped by {name!r} (sha256 {digest[:16]}), {m.shape[0]:,} → {m.shape[1]:,}"
     if gone:
         more = f" and {len(gone) - _MOST_NAMED:,} more" if len(gone) > _MOST_NAMED else ""

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from sae_geometry.io.formatting import counted
 from sae_geometry.plots.style import COLUMN_WIDTH, MUTED, RUNS, axes_or_new, in_paper_style
 from sae_geometry.plots.text import put_caption, put_legend, room, shortened
 
@@ -28,7 +29,7 @@ def nearest_ranks(found: Any, ax: Axes | None = None, *, legend: bool = True) ->
             ax.axhline(found.expected[i], color=ink, linewidth=0.9, linestyle=(0, (1, 1.5)))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel="rank", ylabel="cosine")
-    put_caption(ax, f"of {found.n_candidates:,} latents; dotted: largest by chance")
+    put_caption(ax, f"of {counted(found.n_candidates, 'latent')}; dotted: largest by chance")
     title = shortened(found.vectors.name, 0.4 * room(ax))
     put_legend(ax, short=[str(vector) for vector in ids], title=title, legend=legend)
     return ax

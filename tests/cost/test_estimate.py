@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import sae_geometry as sg
-from sae_geometry.cost.estimate import estimate
+from sae_geometry.cost.estimate import estimate, matching_bytes
 from sae_geometry.cost.jobs import Verb
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.kernels import sweep as sweep_module
@@ -156,3 +156,11 @@ def test_wrong_use_is_refused() -> None:
         estimate([a, a], "agreement")
     with pytest.raises(ValueError, match="a question is one of compare, match"):
         estimate([a, a], "compair")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("n", "m", "measured"), [(5_000, 5_000, 0.34e9), (100_000, 100_000, 1.36e9), (1_000_000, 512, 4.0e9)]
+)
+def test_the_memory_of_a_matching_is_what_was_measured(n, m, measured):
+    """Peak resident memory of `sae-geometry match`, above what was resident once the inputs were loaded."""
+    assert 1 / 1.5 < matching_bytes(n, m) / measured < 1.5

@@ -122,7 +122,7 @@ def test_a_dictionary_that_comes_with_tokens_needs_no_model(unembedding, demo, t
     assert "centered over the vocabulary" in " ".join(repr(shipped).split())
     words = Labels.of(pd.DataFrame({"tokens": [["x"], ["y"]]}, index=[0, 2]), "m")
     read = read_tokens(dictionary(unembedding.rows[:4]).labeled(words))
-    assert "2 of 4 latents have no tokens" in repr(read)
+    assert "without tokens: 2 of 4 latents" in repr(read)
     tables, summary = sg.read(sg.save(read, tmp_path / "out", formats=["png"]))
     assert tables["tokens"].latent_id.tolist() == [0, 2]
     assert summary["readable_fraction"] is None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import signal
 import threading
+import weakref
 from dataclasses import replace
 
 import matching_cases
@@ -14,7 +16,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from sae_geometry.kernels.sweep import listing_sweep
-from sae_geometry.matching import match, verify
+from sae_geometry.matching import match, optimal, verify
 from sae_geometry.matching.bound import Terms, gap_of
 from sae_geometry.matching.pairs import partner_cosines
 from sae_geometry.matching.unlisted import Unlisted
@@ -204,6 +206,28 @@ def test_ctrl_c_before_there_is_anything_is_ctrl_c():
 
     with pytest.raises(KeyboardInterrupt):
         match(torch.eye(5), torch.eye(5), "optimal", progress=press)
+
+
+def test_the_lists_of_the_first_sweep_are_freed_before_it_is_solved(hard, monkeypatch):
+    swept, alive = [], []
+    solve = optimal._Run._solve
+
+    def listing(*args, **how):
+        found = listing_sweep(*args, **how)
+        swept.append(weakref.ref(found))
+        return found
+
+    def solving(run):
+        gc.collect()
+        alive.append(swept[0]() is not None)
+        solve(run)
+
+    monkeypatch.setattr(optimal, "listing_sweep", listing)
+    monkeypatch.setattr(optimal._Run, "_solve", solving)
+    a, b, best = hard
+    assert match(a, b, "optimal").total == pytest.approx(best)
+    assert not any(alive)
+    assert alive
 
 
 @pytest.mark.usefixtures("ctrl_c")

@@ -150,7 +150,7 @@ function caught(rows) {
   setLasso(false);
   showCatch();
   redrawSoon();
-  say(`${count(rows.length)} latents in the lasso.`);
+  say(`In the lasso: ${count(rows.length)} latent${rows.length === 1 ? '' : 's'}.`);
   byId('caught').scrollIntoView({ block: 'nearest' });
 }
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from sae_geometry.io.atomic_folder import whole_file
+from sae_geometry.io.formatting import counted
 from sae_geometry.sources.address import Address, parse
 from sae_geometry.sources.bundle import Bundle, Context
 from sae_geometry.sources.cache import run_folder, safe_path
@@ -111,7 +112,8 @@ def _wanted(names: Sequence[str], run: str, file: str | None, every: bool) -> tu
     ordered = checkpoints_in_order(names)
     if every:
         if not ordered:
-            raise SourceError(f"wandb:{run} has no checkpoints named samples_N.pt among its {len(names):,} files")
+            among = counted(len(names), "file")
+            raise SourceError(f"wandb:{run} has no checkpoints named samples_N.pt among its {among}")
         return tuple(ordered)
     if file is None and ordered:
         return (ordered[-1],)
@@ -208,7 +210,7 @@ def similar_runs(run: str, among: Iterable[RunInfo], by: By = "ce") -> list[RunI
     found = [r for r in listed if r.address == wanted or r.address.rpartition("/")[2] == wanted]
     if len(found) != 1:
         raise SourceError(
-            f"{run!r} is {'not' if not found else 'more than once'} among the {len(listed):,} runs listed"
+            f"{run!r} is {'not' if not found else 'more than once'} among the runs listed, {len(listed):,}"
         )
     own, name = found[0], _FIELDS[by]
     value = getattr(own, name)
