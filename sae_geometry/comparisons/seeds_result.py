@@ -39,12 +39,16 @@ from sae_geometry.pairwise.grouping import kind_of, layer_of, seed_of
 from sae_geometry.pairwise.inputs import describe_input
 from sae_geometry.results import methods
 from sae_geometry.results.answer import Answer
-from sae_geometry.results.warnings import warning_lines
+from sae_geometry.results.warnings import WIDTH, warning_lines
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+_TWO_LINES: Any = {
+    "width": WIDTH, "initial_indent": "  ", "subsequent_indent": "    ", "max_lines": 2, "placeholder": " …",
+}  # fmt: skip
+SCREEN = 20  # lines of the first screen
 _LISTED = 100  # largest number of runs with matrices in the summary
 
 
@@ -272,20 +276,25 @@ class SeedComparison(SeedMatrices, Answer):
             ("closer than chance (5% FDR)", self.significant, np.full(1, np.nan), True),
         ]
         said = [f"{check}: {effect}" for check, (_, effect, _) in self._flagged.items()]
-        return "\n".join(
-            [
-                *seeds_words.names_line(self.names, self.groups),
-                *([] if self.on == "decoder" and self.signed else [f"  similarity: {self._similarity}"]),
-                "",
-                *(f"  {line}" for line in seeds_words.found_table(self.consensus.incidence)),
-                "",
-                *(f"  {line}" for line in seeds_words.spread_table(rows)),
-                *(f"  {line}" for d in self._differences[:2] for line in textwrap.wrap(str(d), 76)[:2]),
-                "",
-                *textwrap.wrap(str(self.rarefaction), 78, initial_indent="  ", subsequent_indent="    ")[:3],
-                *warning_lines(self.caveats, said, most=2),
-            ]
-        )
+        lines = [
+            *seeds_words.names_line(self.names, self.groups),
+            *([] if self.on == "decoder" and self.signed else [f"  similarity: {self._similarity}"]),
+            "",
+            *(f"  {line}" for line in seeds_words.found_table(self.consensus.incidence)),
+            "",
+            *(f"  {line}" for line in seeds_words.spread_table(rows)),
+            *(f"  {textwrap.shorten(str(d), WIDTH - 2, placeholder=' …')}" for d in self._differences[:1]),
+            *textwrap.wrap(
+                str(self.rarefaction),
+                WIDTH,
+                initial_indent="  ",
+                subsequent_indent="    ",
+                max_lines=2,
+                placeholder=" …",
+            ),
+        ]
+        some = (warning_lines(self.caveats, said, most=most) for most in (2, 1))
+        return "\n".join(lines + min(some, key=lambda found: len(lines) + len(found) > SCREEN))
 
     @property
     def _similarity(self) -> str:

@@ -190,7 +190,7 @@ def test_the_details_have_a_table_of_runs_before_the_matrices(four):
 
 def test_the_first_screen_says_who_was_found_where(four):
     lines = repr(four).splitlines()
-    assert len(lines) <= 22
+    assert len(lines) <= 20
     assert max(map(len, lines)) <= 80
     assert lines[0].startswith("4 runs of 2 kinds: local-seed0, local-seed1")
     incidence = four.consensus.incidence
