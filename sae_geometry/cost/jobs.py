@@ -111,8 +111,11 @@ def _paired(a: Tensor, b: Tensor, matching: str | None) -> list[Job]:
 def _solving(a: Tensor, b: Tensor, matching: MatchingName | None = None) -> float:
     """Return the seconds of one-to-one matchings from their lists: a with b, with b turned, and between halves."""
     n, m = len(a), len(b)
-    method = matching if matching in _PER_PAIR else default_matching(n, m)
-    return _PER_PAIR[method] * ((1 + default_turns(n, m)) * n * m + n * n / 4 + m * m / 4)
+    return _PER_PAIR[_method(a, b, matching)] * ((1 + default_turns(n, m)) * n * m + n * n / 4 + m * m / 4)
+
+
+def _method(a: Tensor, b: Tensor, matching: MatchingName | None) -> MatchingName:
+    return matching if matching in _PER_PAIR else default_matching(len(a), len(b))
 
 
 def _pairs_solving(q: Question) -> float:
@@ -126,7 +129,10 @@ def _default_matching(q: Question) -> OneToOne:
 def _compare(q: Question) -> list[Job]:
     pairs = list(combinations(q.rows, 2))
     jobs = [job for a, b in pairs for job in (*_nearest(a, b), *_paired(a, b, q.matching or "nearest"))]
-    return [*jobs, *(_halves(x) for pair in pairs for x in pair if len(x) > 1)]
+    swept = [
+        pair for pair in pairs if _method(*pair, q.matching) != "greedy"
+    ]  # which takes the lists of the own control
+    return [*jobs, *(_halves(x) for pair in swept for x in pair if len(x) > 1)]
 
 
 def _halves(x: Tensor) -> Job:

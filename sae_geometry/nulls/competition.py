@@ -175,10 +175,10 @@ def beyond_controls(w: np.ndarray) -> Share:
     return Share(value, low, high, len(w))
 
 
-def share_of(count: float, n: int) -> Share:
+def share_of(count: int | float, n: int) -> Share:
     """Return count / n with Wilson's interval; nan for none."""
     if n == 0:
         return Share(math.nan, math.nan, math.nan, 0)
     p, z2 = count / n, _Z**2 / n
     middle, half = (p + z2 / 2) / (1 + z2), _Z * math.sqrt(p * (1 - p) / n + z2 / (4 * n)) / (1 + z2)
-    return Share(p, max(0.0, middle - half), min(1.0, middle + half), n)
+    return Share(p, max(0.0, min(p, middle - half)), min(1.0, max(p, middle + half)), n)

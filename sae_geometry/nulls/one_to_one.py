@@ -106,14 +106,15 @@ def own_pairs(
     x, y = a[half.to(a.device)] * scale, a[other.to(a.device)]
     if lists is None or method != "greedy":
         return _expected([match(x, y, method, **how).completed()])
-    known = _in_half(lists.index[half], other, len(a)), _in_half(lists.index[other], half, len(a))
+    first, second = half.numpy(), other.numpy()  # since one row alone would be indexed as a number
+    known = _in_half(lists.index[first], second, len(a)), _in_half(lists.index[second], first, len(a))
     partner, _ = greedy_partners(x, y, lists=known, **how)
     similarity = partner_cosines(x, y, partner)[partner >= 0]
     mean = float(np.mean(np.abs(similarity) if how.get("absolute") else similarity))
     return Expected.over_turns([mean], float(len(similarity)))
 
 
-def _in_half(index: np.ndarray, half: Tensor, n: int) -> Tensor:
+def _in_half(index: np.ndarray, half: np.ndarray, n: int) -> Tensor:
     """Reduce lists of latents, int64 [rows, k], to those in a half, by their place in it; −1 at the end."""
     place = np.full(n + 1, -1)  # and one more, for the −1 of short lists
     place[half] = np.arange(len(half))

@@ -28,6 +28,7 @@ def test_operations_are_counted_by_pair_and_halved_within() -> None:
     a, b, c = dictionary(100, 16, 0), dictionary(200, 16, 1), dictionary(300, 16, 2)
     own, halves = 100**2 + 200**2, 2 * (50**2 + 100**2)
     assert estimate([a, b]).flops == 16 * (4 * 2 * 100 * 200 + own + halves)  # three turns
+    assert estimate([a, b], matching="greedy").flops == 16 * (5 * 2 * 100 * 200 + own)  # its halves are not swept
     three = estimate([a, b, c])
     assert three.n_sweeps == 24
     between, own = 100 * 200 + 100 * 300 + 200 * 300, 2 * (100**2 + 200**2 + 300**2)
