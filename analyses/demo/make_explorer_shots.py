@@ -24,7 +24,7 @@ SIZE = (1280, 800)
 def main(folder: Path) -> None:
     """Make both pictures into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    runs = [sg.load(f"demo:{name}") for name in ("local-seed0", "local-seed1", "e2e-seed0", "e2e-seed1")]
+    runs = [sg.load(f"demo:{name}") for name in ("local-seed0", "local-seed1", "e2e-ds-seed0", "e2e-seed0")]
     with tempfile.TemporaryDirectory() as aside, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=list(FLAGS))
         for name, scheme, shown in (("explorer", "light", runs[:2]), ("explorer-dark", "dark", runs)):

@@ -26,8 +26,8 @@ COMMAND = "python -m analyses.demo.make_figures"
 def main(folder: Path) -> None:
     """Make every figure into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    runs = {name: sg.load(f"demo:{name}") for name in ("local-seed0", "local-seed1", "e2e-seed0", "e2e-seed1")}
-    local = [runs["local-seed0"], runs["local-seed1"]]
+    runs = [sg.load(f"demo:{kind}-seed{k}") for kind in ("local", "e2e-ds", "e2e") for k in (0, 1)]
+    local = runs[:2]
     comparison = sg.compare(local[0], local[1])
     embedding = sg.umap(local)
 
@@ -37,8 +37,8 @@ def main(folder: Path) -> None:
     curves = [comparison.a_to_b, comparison.b_to_a, paired.a_to_b, paired.b_to_a]
     write(sg.plots.similarity_figure(curves), folder / "similarity", local)
     write(counting(comparison), folder / "counting", local)
-    write(within(list(runs.values())), folder / "within", list(runs.values()))
-    write(sg.plots.seeds_figure(sg.seeds(list(runs.values()))), folder / "runs", list(runs.values()))
+    write(within(runs), folder / "within", runs)
+    write(sg.plots.seeds_figure(sg.seeds(runs)), folder / "runs", runs)
     write(sg.plots.agreement_figure(sg.agreement(*local)), folder / "agreement", local)
     split = sg.split("demo:local-narrow-seed0", local[0])
     write(sg.plots.splitting_figure(split), folder / "splitting", [split.narrow, split.wide])
@@ -68,11 +68,11 @@ def _partners(ax: Axes, comparison: sg.Comparison, table: pd.DataFrame) -> None:
     chance, mean = comparison.a_to_b.chance, comparison.a_to_b.mmcs
     for at, height, words in (
         (chance, 0.6, f"mean chance {chance:.2f}\n(it differs by latent)"),
-        (mean, 0.45, f"MMCS {mean:.2f}:\nhardly one is there"),
+        (mean, 0.6, f"MMCS {mean:.2f}:\nfew are there"),
     ):
         ax.axvline(at, ymax=height, color="0.3", linewidth=0.8, linestyle=":")
         ax.text(at + 0.01, height * top, words, color="0.3", fontsize=6.5, va="top")
-    labels = zip(GROUPS, (0.985, 0.445, 0.215), (0.95, 0.35, 0.95), ("right", "center", "left"), strict=True)
+    labels = zip(GROUPS, (0.985, 0.58, 0.215), (0.95, 0.43, 0.95), ("right", "center", "left"), strict=True)
     for group, ((name, color), x, y, side) in enumerate(labels):
         share, ink = (table.group == group).mean(), "0.45" if group == 2 else color
         ax.text(x, y * top, f"{share:.0%}", color=ink, fontsize=13, fontweight="bold", ha=side, va="top")

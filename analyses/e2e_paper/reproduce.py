@@ -32,15 +32,18 @@ UNKNOWN_ALIVE = "which latents are alive is not known where the weights came fro
 
 
 def plan(runs: RunFile, options: Options) -> list[Step]:
-    """The steps, in the order of the paper."""
-    layers = tuple(layer for layer in LAYERS if runs.find("ce", layer=layer))
+    """The steps, in the order of the paper; figures over several layers only where there are several."""
+    stated = tuple(dict.fromkeys(r.layer for r in runs.of("ce") if r.layer is not None))
+    wanted = stated if runs.demo else LAYERS
+    layers = tuple(layer for layer in wanted if runs.find("ce", layer=layer))
+    one = (layers[0] if runs.demo else LAYER,)
+    over_layers = [_within("fig7", runs, layers), _types("fig8", runs, layers)]
     return [
-        _within("fig3a", runs, (LAYER,)),
+        _within("fig3a", runs, one),
         _seeds(runs),
-        _types("fig3c", runs, (LAYER,)),
-        _within("fig7", runs, layers),
-        _types("fig8", runs, layers),
-        *(_umap(runs, layer, options) for layer in LAYERS),
+        _types("fig3c", runs, one),
+        *(over_layers if len(wanted) > 1 else []),
+        *(_umap(runs, layer, options) for layer in wanted),
         _facets(runs),
     ]
 
@@ -63,6 +66,7 @@ def _make_within(bench: Bench, *, runs: RunFile, layers: tuple[int, ...]) -> Mad
     for layer in layers:
         curves = {r.kind: within(bench, r) for r in _of_kinds(runs, (layer,))}
         columns.append((_place(runs, layer), list(curves.items())))
+        values |= {f"within/{layer}/{kind}": _mean(curve) for kind, curve in curves.items()}
         for kind in KINDS[1:]:
             if kind in curves:
                 name = f"within/{layer}/local-{kind}"
@@ -79,7 +83,7 @@ def _seeds(runs: RunFile) -> Step:
         if (other := runs.find("figure-seed1", kind=r.kind, layer=r.layer)) is not None
     ]
     chosen = tuple(r for pair in pairs for r in pair)
-    shows = f"similarity across seeds, layer {LAYER}"
+    shows = f"similarity across seeds, {_layers(tuple(dict.fromkeys(r.layer or LAYER for r in chosen)))}"
     return Step("fig3b", shows, chosen, partial(_make_seeds, runs=runs, pairs=pairs), missing=_lacks(chosen, "local"))
 
 
@@ -141,7 +145,8 @@ def _umap(runs: RunFile, layer: int, options: Options) -> Step:
 
 def _make_umap(bench: Bench, *, runs: RunFile, layer: int, pairs: list[tuple[Run, Run]], n_epochs: int | None) -> Made:
     with sg.plots.paper_style():
-        figure = Figure(figsize=(3.0 * len(pairs), 3.75), layout="constrained")
+        figure = Figure(figsize=(3.0 * len(pairs), 4.2), layout="constrained")
+        figure.set_layout_engine("constrained", rect=(0, 0.05, 1, 0.9))  # between the title and the note
         axes: Any = figure.subplots(1, len(pairs), squeeze=False)[0]
         details = []
         for ax, (other, local) in zip(axes, pairs, strict=True):
@@ -197,8 +202,7 @@ def _make_facets(bench: Bench, *, runs: RunFile, drawn: tuple[Run, ...]) -> Made
         values[name] = Measured(_alive(bench.dictionary(r)))
         missing |= _unless_alive(name, within(bench, r))
     axes = {"l0": "L0", "ce_increase": "increase of the loss (nats)", "alive": "alive latents"}
-    label = "run" if runs.demo else None
-    figure = sg.plots.facet_figure(pd.DataFrame(rows), axes, ylabel="mean max cosine", label=label)
+    figure = sg.plots.facet_figure(pd.DataFrame(rows), axes, ylabel="mean max cosine")
     with sg.plots.paper_style():
         footnote(figure, runs.note)
     points = [{k: None if v != v else v for k, v in row.items()} for row in rows]  # nan is not JSON
@@ -230,7 +234,7 @@ def _lacks(chosen: Sequence[Run], kind: str) -> str:
 
 def _mean(curve: Similarities) -> Measured:
     low, high = curve.mmcs - 1.96 * curve.error, curve.mmcs + 1.96 * curve.error
-    return Measured(curve.mmcs, f"[{low:.3f}, {high:.3f}]")
+    return Measured(curve.mmcs, f"[{low:.3f}, {high:.3f}], by chance {curve.chance:.3f}")
 
 
 def _difference(a: Similarities, b: Similarities) -> Measured:

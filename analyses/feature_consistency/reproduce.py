@@ -89,7 +89,7 @@ def _draw_matrix(matrix: np.ndarray, chance: np.ndarray, chosen: tuple[Run, ...]
         for spine in ax.spines.values():
             spine.set_visible(False)
         ax.set_title("PW-MCC: mean signed cosine, optimal one-to-one", loc="left", fontsize=8, fontweight="bold")
-        footnote(figure, f"Small: chance, random dictionaries with the same moments. All latents. {note}")
+        footnote(figure, f"Small: chance, the same against the other run turned. All latents. {note}")
     return figure
 
 
@@ -149,7 +149,7 @@ def _make_frequency(bench: Bench, *, runs: RunFile, chosen: tuple[Run, ...]) -> 
             ax.text(0.5, 0.5, "not available:\nfiring frequencies unknown", transform=ax.transAxes, ha="center",
                     va="center", color=MUTED)  # fmt: skip
         ax.set(xlabel="firing frequency", ylabel="one-to-one cosine", ylim=(0, 1))
-        dots = "Eighths of the latents that fire; mean and 95 % over latents. Dotted: chance."
+        dots = "Eighths of the latents that fire; mean and 95% over latents. Dotted: chance."
         footnote(figure, f"{dots} {runs.note}")
     return Made(figure)
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @report_errors
 def drift(
     run: Annotated[
-        str, typer.Argument(metavar="RUN", help="A folder or W&B run with several checkpoints named samples_N.pt.")
+        str, typer.Argument(metavar="RUN", help="A folder, W&B run or demo with checkpoints named samples_N.pt.")
     ],
     final: Annotated[
         str | None,

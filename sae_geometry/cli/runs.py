@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @report_errors
 def runs(
-    project: Annotated[str, typer.Argument(metavar="ENTITY/PROJECT", help="A Weights & Biases project.")],
+    project: Annotated[str, typer.Argument(metavar="ENTITY/PROJECT", help="A Weights & Biases project, or demo.")],
     kind: Annotated[
         Literal["local", "e2e", "e2e+ds"] | None, typer.Option("--kind", help="Only runs whose loss is of this kind.")
     ] = None,

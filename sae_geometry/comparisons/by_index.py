@@ -215,7 +215,7 @@ def compare_by_index(
         >>> import sae_geometry as sg
         >>> c = sg.compare_by_index("demo:local-seed0", "demo:local-seed0")
         >>> c.counts
-        {'shared': 1491, 'only A': 0, 'only B': 0}
+        {'shared': 1536, 'only A': 0, 'only B': 0}
     """
     low, high = cuts
     check_threshold(threshold)

@@ -157,7 +157,7 @@ def within(
     Example:
         >>> import sae_geometry as sg
         >>> sg.within("demo:local-narrow-seed0").nearest.n_matched
-        488
+        512
     """
     check_threshold(threshold)
     d = as_dictionary(a)

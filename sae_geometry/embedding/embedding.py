@@ -295,7 +295,7 @@ def umap(
         >>> import sae_geometry as sg
         >>> e = sg.umap(["demo:local-narrow-seed0"], n_epochs=20)
         >>> e.coords.shape
-        (488, 2)
+        (512, 2)
     """
     dicts, caveats = _inputs(dictionaries, allow_mismatch)
     if n_seeds < 1:

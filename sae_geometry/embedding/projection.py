@@ -222,7 +222,7 @@ def project(
         >>> e = sg.umap("demo:local-narrow-seed0", n_epochs=20, n_seeds=1)
         >>> p = sg.project("demo:local-narrow-seed0", e)
         >>> p.n_same, bool((p.coords == e.coords).all())
-        (488, True)
+        (512, True)
     """
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed must be in 0…2³²−1; got {seed}")

@@ -133,7 +133,7 @@ def read(folder: str | os.PathLike[str]) -> Saved:
         >>> folder = sg.save(sg.within("demo:local-narrow-seed0"), tempfile.mkdtemp(), formats=["png"])
         >>> tables, summary = sg.read(folder)
         >>> len(tables["matches"]), summary["kind"]
-        (488, 'WithinComparison')
+        (512, 'WithinComparison')
     """
     root = Path(folder)
     summary = read_json(root, "summary.json") if has(root, "summary.json") else {}

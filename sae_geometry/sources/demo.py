@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 from sae_geometry.sources.bundle import Bundle
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.files.safetensors import open_safetensors
 from sae_geometry.sources.local import labels_beside
+from sae_geometry.sources.wandb.run_record import Kind, RunInfo
 
 DEMO_FOLDER = Path(__file__).parent.parent / "data" / "demo"
 
-# For local training, firing was counted over all of the last pass; for end-to-end training, over the last part, whose
-# length the files do not state.
-_LOCAL_TOKENS = 102_400
-_OBJECTIVES = {"local": "trained to reconstruct activations", "e2e": "trained end to end, under-trained"}
+_OBJECTIVES = {
+    "local": "trained to reconstruct activations",
+    "e2e": "trained end to end",
+    "e2e+ds": "trained end to end and to reconstruct later blocks",
+}
+_METRICS = (
+    "l0", "ce", "ce_model", "ce_zero_ablation", "ce_increase", "loss_recovered", "explained_variance", "alive_share",
+    "activation_scale", "l1_coefficient", "downstream_coefficient",
+)  # fmt: skip
+_COUNTS = ("seed", "tokens", "held_out_tokens")
 
 
 @dataclass(frozen=True)
@@ -28,7 +36,7 @@ class Demo:
     address: str
     n_latents: int
     d_in: int
-    kind: Literal["local", "e2e"]
+    kind: Kind
     seed: int
     description: str
 
@@ -40,7 +48,7 @@ def demos() -> tuple[Demo, ...]:
     Example:
         >>> import sae_geometry as sg
         >>> [d.address for d in sg.demos()][:2]
-        ['demo:e2e-seed0', 'demo:e2e-seed1']
+        ['demo:e2e-ds-seed0', 'demo:e2e-ds-seed1']
     """
     return tuple(_demo(path) for path in sorted(DEMO_FOLDER.glob("*.safetensors")))
 
@@ -55,7 +63,6 @@ def bundle_demo(name: str) -> Bundle:
     if name not in {d.name for d in demos()}:
         raise SourceError(f"there is no demo {name!r}; the demos are {', '.join(d.name for d in demos())}")
     said = open_safetensors(path).metadata
-    kind = said["kind"]
     return Bundle(
         (path,),
         address=f"demo:{name}",
@@ -63,26 +70,40 @@ def bundle_demo(name: str) -> Bundle:
         where=f"demo/{name}",
         config={"hook_point": said["hook_point"], "model_name": said["model"]},
         labels=labels_beside(path),
-        n_tokens=_LOCAL_TOKENS if kind == "local" else None,
-        metadata={
-            "kind": kind,
-            "seed": int(said["seed"]),
-            "activation_scale": float(said["activation_scale"]),
-            "l1_coefficient": float(said["l1_coefficient"]),
-        },
+        n_tokens=int(float(said["alive_tokens"])),
+        metadata={"kind": said["kind"], **_measured(said)},
     )
+
+
+def demo_checkpoints(name: str) -> Path | None:
+    """Return the folder of earlier states of one demo dictionary, or None."""
+    folder = DEMO_FOLDER / f"{name}-checkpoints"
+    return folder if folder.is_dir() else None
+
+
+def demo_runs() -> list[RunInfo]:
+    """Return the training runs of the demo dictionaries."""
+    return [_run(demo, open_safetensors(DEMO_FOLDER / f"{demo.name}.safetensors").metadata) for demo in demos()]
+
+
+def _run(demo: Demo, said: Mapping[str, str]) -> RunInfo:
+    known, hook = _measured(said), said["hook_point"]
+    return RunInfo(
+        demo.address, demo.name, "finished", demo.kind, hook, int(hook.split(".")[1]), known["l0"],
+        known["ce_increase"], known["explained_variance"], round(known["alive_share"] * demo.n_latents), demo.seed,
+    )  # fmt: skip
+
+
+def _measured(said: Mapping[str, str]) -> dict[str, Any]:
+    """Return what the file says of its training, as numbers."""
+    return {k: float(said[k]) for k in _METRICS} | {k: int(float(said[k])) for k in _COUNTS}
 
 
 def _demo(path: Path) -> Demo:
     said = open_safetensors(path).metadata
-    size = "narrow, " if "narrow" in path.stem else ""
-    kind: Literal["local", "e2e"] = "local" if said["kind"] == "local" else "e2e"
-    return Demo(
-        path.stem,
-        f"demo:{path.stem}",
-        int(said["n_latents"]),
-        int(said["d_in"]),
-        kind,
-        int(said["seed"]),
-        f"{size}{_OBJECTIVES[kind]}, seed {said['seed']}",
-    )
+    kind: Any = said["kind"]
+    notes = [_OBJECTIVES[kind], f"seed {said['seed']}", *(["narrow"] if "narrow" in path.stem else [])]
+    if "-init-" in path.stem:
+        notes.append(f"from the initial weights of {path.stem.partition('-init-')[2]}")
+    size = int(said["n_latents"]), int(said["d_in"])
+    return Demo(path.stem, f"demo:{path.stem}", *size, kind, int(said["seed"]), ", ".join(notes))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sae_geometry.sources.bundle import Context, Echo, Progress
 from sae_geometry.sources.checksums import checksum
+from sae_geometry.sources.demo import demo_checkpoints
 from sae_geometry.sources.errors import AddressError, SourceError
 from sae_geometry.sources.layouts.filenames import checkpoints_in_order
 from sae_geometry.sources.resolve import parse_address, resolve
@@ -62,11 +63,15 @@ def checkpoints(
 ) -> tuple[str, ...]:
     """Return addresses of all `samples_N.pt` of a folder or W&B run, ordered by number; a run's files are downloaded.
 
+    Of a demo dictionary with earlier states: those, then the dictionary.
+
     Raises:
         AddressError: an address that cannot have several checkpoints.
         SourceError: no checkpoints, or they are unavailable.
     """
     address = parse_address(run)
+    if address.scheme == "demo" and (states := demo_checkpoints(address.place)):
+        return (*checkpoints(states), str(address))
     if address.scheme == "local":
         folder = Path(os.path.expanduser(address.place))
         if not folder.is_dir():

@@ -64,7 +64,7 @@ def load(
         >>> import sae_geometry as sg
         >>> d = sg.load("demo:local-seed0")
         >>> d.n_latents, d.alive.n_total
-        (1491, 1536)
+        (1536, 1536)
     """
     if latents not in ("alive", "all"):
         raise ValueError(f"latents must be 'alive' or 'all'; got {latents!r}")

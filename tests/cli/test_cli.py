@@ -62,13 +62,13 @@ def test_compare_writes_tables_summary_and_figures(run, demo):
     assert len(lines) <= 20
     assert max(map(len, lines)) <= 80
     assert lines[3].startswith("  shared one to one, cosine > 0.7")
-    assert "A local-narrow-seed0   488 live latents (24 dead dropped)" in lines
+    assert "A local-narrow-seed0   512 live latents" in lines
     verbose = run("compare", NARROW, A, "--verbose", "-o", "all", "--format", "png").stdout
     assert "matching: nearest" in verbose
     assert "double counting explains" in verbose
     table = pd.read_parquet(folder / "matches.parquet")
     expected = sae_geometry.compare(demo["local-narrow-seed0"], demo["local-seed0"])
-    np.testing.assert_array_equal(table["partner_id"][:488], expected.a_to_b.partner)
+    np.testing.assert_array_equal(table["partner_id"][:512], expected.a_to_b.partner)
 
 
 @undrawn
@@ -114,20 +114,20 @@ def test_labels_name_the_runs_and_the_folder(run):
     result = run("compare", f"my narrow={NARROW}", f"wide one={A}", "--format", "png")
     assert result.exit_code == 0, result.stderr
     assert Path("compare-my_narrow-wide_one").is_dir()
-    assert "A my narrow   488 live latents" in result.stdout
+    assert "A my narrow   512 live latents" in result.stdout
 
 
 def test_inspect_and_demos(run):
     shown = run("inspect", A)
     assert shown.exit_code == 0
-    for part in ("1,536 latents", "blocks.24.hook_resid_pre", "1,491 of 1,536 alive", "W_dec [1536, 576] float16"):
+    for part in ("1,536 latents", "blocks.24.hook_resid_pre", "1,536 of 1,536 alive", "W_dec [1536, 576] float16"):
         assert part in shown.stdout
     record = json.loads(run("inspect", A, "--json").stdout)
     assert {"key": "W_dec", "shape": [1536, 576], "dtype": "float16"} in record["tensors"]
     assert record["dictionaries"][0]["decoder"] == "W_dec [n_latents, width]"
     listed = run("demos").stdout
-    assert listed.count("demo:") == 5
-    assert len(json.loads(run("demos", "--json").stdout)) == 5
+    assert listed.count("demo:") == 9
+    assert len(json.loads(run("demos", "--json").stdout)) == 9
 
 
 def test_doctor_checks_exactness(run, monkeypatch):
@@ -311,7 +311,8 @@ def test_a_dry_run_says_what_it_would_cost_and_writes_nothing(run, command, monk
     assert result.stdout.startswith(f"{verb}: ")
     assert "not counted" in result.stdout
     found = json.loads(run(verb, *inputs, "--dry-run", "--json", "-q", "--memory", "64MB").stdout)
-    assert found["memory"] <= 64 << 20
+    matched = verb in ("match", "seeds", "span")  # which load and compile the solver, whatever the limit of sweeps
+    assert found["memory"] <= (64 << 20) + planning._LOADED * matched
     assert found["verb"] == verb
     assert list(Path().iterdir()) == []
 

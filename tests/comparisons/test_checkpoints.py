@@ -93,6 +93,12 @@ def test_against_the_dense_definition() -> None:
     assert drift.samples.tolist() == [-1, -1]
 
 
+def test_a_demo_is_followed_from_its_earlier_states() -> None:
+    drift = sg.drift("demo:local-narrow-seed0")
+    assert drift.labels == ("samples_51200", "samples_204800", "samples_819200", "local-narrow-seed0")
+    assert (np.diff(np.median(drift.to_final, axis=1)) > 0).all()
+
+
 def test_what_cannot_be_followed(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not states of one run"):
         sg.drift(["demo:local-seed0", "demo:local-narrow-seed0"])

@@ -187,7 +187,7 @@ def test_the_command(tmp_path, rng):
     result = CliRunner().invoke(app, [*arguments, "--json", "-q", "--format", "png"])
     assert result.exit_code == 0, result.output
     summary = json.loads(result.stdout)
-    assert summary["n_candidates"] == 1491 + 1491
+    assert summary["n_candidates"] == 1536 + 1536
     assert [h["rank"] for h in summary["nearest"]] == [1, 2, 3] * 2
     tables, saved = sg.read(out)
     table = tables["nearest"]

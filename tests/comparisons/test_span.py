@@ -85,7 +85,7 @@ def test_where_everything_is_matched(demo):
     assert len(s.unmatched) == 0
     assert s.ranks == ()
     assert s.summary()["explained"] is None
-    assert "the 0 of 488" in repr(s)
+    assert "the 0 of 512" in repr(s)
 
 
 @pytest.mark.parametrize("ks", [(), (0, 2), (4, 2), (1, 65), (2, 2)])

@@ -126,10 +126,10 @@ def test_chance_explains_what_a_random_dictionary_explains():
 def test_the_demo_splits(demo):
     s = sg.split(demo["local-narrow-seed0"], demo["local-seed0"])
     assert 0.5 < s.found.mean() < 0.9
-    assert s.threshold > sg.expected_max_cosine(488, 576)  # no child is below what isotropic directions reach
+    assert s.threshold > sg.expected_max_cosine(512, 576)  # no child is below what isotropic directions reach
     assert (s.combination.explained.mean(0) > s.explained_by_chance.mean(0) + 0.1).all()
     text = " ".join(repr(s).split())
-    for part in ("488 latents", "novel", "by chance", "false discoveries"):
+    for part in ("512 latents", "novel", "by chance", "false discoveries"):
         assert part in text
 
 

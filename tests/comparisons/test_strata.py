@@ -48,7 +48,7 @@ def test_compare_and_seeds_give_their_headline_numbers_by_frequency(demo):
     row = rows.loc[("frequency", 1e-3)]
     assert row["shared"] == (paired.similarity[often] > 0.8).mean()
     assert row["above"] == (c.a_to_b.similarity[often] > 0.8).mean()
-    sparse = np.argsort(frequency, kind="stable")[:-15]  # 1 % of 1,491 latents, rounded up
+    sparse = np.argsort(frequency, kind="stable")[:-16]  # 1 % of 1,536 latents, rounded up
     assert rows.loc[(SPARSER, 0.0), "shared"] == (paired.similarity[sparse] > 0.8).mean()
     bands = pd.DataFrame(s.summary()["strata"]).set_index(["by", "low"]).loc[("frequency", 1e-3)]
     both = [(c.a_to_b, often), (c.b_to_a, (b.frequency.numpy() > 1e-3) & (b.frequency.numpy() <= 1e-2))]
@@ -56,7 +56,8 @@ def test_compare_and_seeds_give_their_headline_numbers_by_frequency(demo):
     assert bands["significant"] == pytest.approx(np.concatenate([m.significant[at] for m, at in both]).mean())
     assert "one to one > 0.8" in c.details()
     assert "shared one to one > 0.8  PW-MCC  MMCS   significant" in s.details()
-    assert "firing on > 0.0001 of tokens" in repr(c)
+    assert "firing on" not in repr(c)  # all of them fire on more than 1e-4 of tokens, so it would say nothing new
+    assert "firing on > 0.0001 of tokens" in repr(sg.compare(demo["e2e-seed0"], a, turns=0))
 
 
 def test_without_frequencies_there_are_no_strata():

@@ -124,7 +124,7 @@ def test_the_command():
     assert "limited by" in told.stdout
     made = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
     assert made["cluster"]["n_passes"] == 8  # the comparison, either dictionary itself, three turns, the halves
-    assert made["cluster"]["bytes_sent"] == 8 * 4 * 576 * 2 * (488 + 488)  # halves are sent too
+    assert made["cluster"]["bytes_sent"] == 8 * 4 * 576 * 2 * (512 + 512)  # halves are sent too
 
 
 @pytest.mark.parametrize("within", [False, True])

@@ -110,7 +110,7 @@ def test_a_saved_picture_is_loaded_again(saved):
     for onto in (saved, saved / "umap.parquet", str(saved)):
         p = sg.project(WIDE, onto)
         np.testing.assert_array_equal(p.coords, fresh.coords)
-    assert "local-narrow-seed0 (488 latents" in repr(p)
+    assert "local-narrow-seed0 (512 latents" in repr(p)
 
 
 def test_a_dictionary_that_has_changed_is_refused(saved, tmp_path):
@@ -146,10 +146,10 @@ def test_the_command(saved, tmp_path):
     out = tmp_path / "out"
     made = CliRunner().invoke(app, ["project", str(saved), "demo:local-seed1", "-o", str(out), "--format", "png"])
     assert made.exit_code == 0, made.output
-    assert "Projection of 1,491 latents: local-seed1 (1,491)" in made.output
+    assert "Projection of 1,536 latents: local-seed1 (1,536)" in made.output
     tables, summary = sg.read(out)
     table = next(iter(tables.values()))
-    assert table["projected"].sum() == 1491
+    assert table["projected"].sum() == 1536
     assert summary["kind"] == "Projection"
     assert summary["onto"]["inputs"][0]["name"] == "local-narrow-seed0"
     assert (out / "figures" / "projection.png").stat().st_size > 10_000

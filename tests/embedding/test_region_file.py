@@ -69,7 +69,7 @@ def test_the_command_takes_them(tmp_path):
     tables, _ = sg.read(out)
     table = next(iter(tables.values()))
     assert [r["letter"] for r in record["regions"]] == ["left", "rest"]
-    assert sum(r["size"] for r in record["regions"]) == 488
+    assert sum(r["size"] for r in record["regions"]) == 512
     assert ((table["x"] < 5) == (table["region"] == "left")).all()
     assert (out / "figures" / "regions.png").exists()
 

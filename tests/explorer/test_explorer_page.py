@@ -265,7 +265,7 @@ def test_umap_writes_the_page_too(run):
     assert "explorer.html" in result.stdout
     about = json.loads(parts(Path("out/explorer.html").read_text(encoding="utf-8"))["about"])
     assert about["command"] == json.loads(Path("out/summary.json").read_text())["command"]
-    assert about["runs"][0]["count"] == 488
+    assert about["runs"][0]["count"] == 512
 
 
 def test_umap_without_plotly_stops_before_it_works(run, monkeypatch):

@@ -117,7 +117,7 @@ def test_a_dictionary_that_comes_with_tokens_needs_no_model(unembedding, demo, t
     assert again.readable.tolist() == first.readable.tolist()
     assert again.beyond == first.beyond
     shipped = read_tokens(demo["local-narrow-seed0"])
-    assert shipped.summary()["n_with_tokens"] == 488
+    assert shipped.summary()["n_with_tokens"] == 512
     assert "SmolLM2" in repr(shipped)
     assert "centered over the vocabulary" in " ".join(repr(shipped).split())
     words = Labels.of(pd.DataFrame({"tokens": [["x"], ["y"]]}, index=[0, 2]), "m")

@@ -102,18 +102,6 @@ def test_importing_compiles_nothing():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_docstring_examples_run():
-    import doctest
-
-    from sae_geometry.matching import match as _  # noqa: F401
-
-    for name in ("match", "operands", "shared", "verify"):
-        module = sys.modules[f"sae_geometry.matching.{name}"]
-        result = doctest.testmod(module)
-        assert result.attempted > 0
-        assert result.failed == 0
-
-
 def test_tensors_that_require_gradients_or_are_strided_match_all_the_same(sides):
     a, b = sides
     plain = match(a[0], b[0], "optimal")

@@ -16,7 +16,7 @@ MAINS: dict[str, Callable[[list[str]], int]] = {
     "feature_consistency": feature_consistency,
 }
 FIGURES = {
-    "e2e_paper": ["fig3a", "fig3b", "fig3c", "fig7", "fig8", "umap2", "umap6", "umap10", "facets"],
+    "e2e_paper": ["fig3a", "fig3b", "fig3c", "umap24", "facets"],
     "seed_dependence": ["widths", "thresholds", "recurrence"],
     "feature_consistency": ["pw_mcc", "definitions", "frequency"],
 }

@@ -21,10 +21,12 @@ from synthetic import FILE, stored_run, unit_decoder
 
 import sae_geometry as sg
 from analyses.common.published import read_expected
-from analyses.common.runs import read_runs
 
 ROOT = Path(sg.__file__).parents[1]
 ARGUMENTS = ("--runs", "demo", "--n-epochs", "20", "--device", "cpu")
+# Claims of the end-to-end paper that do not hold on this model: its README says why.
+FAILED = {"across-seeds/24/e2e+ds", "across-types/24/e2e+ds/modes"}
+CODES = {"e2e_paper": 3, "seed_dependence": 0, "feature_consistency": 0}
 EACH = [(name, figure) for name, figures in FIGURES.items() for figure in figures]
 
 
@@ -58,8 +60,8 @@ def mine(done: Done, tmp_path: Path) -> Path:
     return Path(shutil.copytree(done.folder, tmp_path / "figures"))
 
 
-def test_all_three_succeed(done: Done) -> None:
-    assert done.codes == dict.fromkeys(MAINS, 0)
+def test_all_three_come_to_an_end_and_say_whether_a_claim_was_missed(done: Done) -> None:
+    assert done.codes == CODES
 
 
 @pytest.mark.parametrize(("name", "figure"), EACH)
@@ -88,7 +90,18 @@ def test_no_figure_is_left_over_and_the_package_commits_the_same_names(done: Don
         assert path.stat().st_size < 400_000, f"{path.name} is large"
 
 
-@pytest.mark.parametrize("name", MAINS)
+def test_the_claims_of_the_end_to_end_paper_are_judged_on_the_demo(done: Done) -> None:
+    """Each with our value, its interval and its chance; `FAILED` names those that do not hold on this model."""
+    claims = {c.name for c in read_expected(ROOT / "analyses/e2e_paper/expected-demo.toml")}
+    verdicts = [v for v in _verdicts(done, "e2e_paper") if v["name"] in claims]
+    assert {v["name"] for v in verdicts} == claims
+    assert {v["name"] for v in verdicts if v["outcome"] == "pass"} == claims - FAILED
+    assert {v["name"] for v in verdicts if v["outcome"] == "fail"} == FAILED
+    for v in verdicts:
+        assert v["name"].endswith("/modes") or re.search(r"\[0\.\d+, 0\.\d+\], by chance 0\.\d+", v["ours"]), v
+
+
+@pytest.mark.parametrize("name", ["seed_dependence", "feature_consistency"])
 def test_the_table_names_every_claim_and_compares_none(done: Done, name: str) -> None:
     table = done.tables[name]
     for claim in read_expected(ROOT / "analyses" / name / "expected.toml"):
@@ -104,10 +117,10 @@ def test_the_table_names_every_claim_and_compares_none(done: Done, name: str) ->
 def test_our_numbers_are_those_of_the_package(done: Done, demo: dict[str, sg.Dictionary]) -> None:
     verdicts = {v["name"]: v["ours"] for v in _verdicts(done, "e2e_paper")}
     across = sg.compare(demo["local-seed0"], demo["local-seed1"]).a_to_b.mmcs
-    assert verdicts["across-seeds/6/local"].startswith(f"{across:.4f} ")
-    within = [sg.within(demo[n]).mmcs for n in ("local-seed1", "e2e-seed1")]
-    assert verdicts["within/6/local-e2e"].startswith(f"{within[0] - within[1]:.4f} ")
-    assert verdicts["alive/2/local"] == "1,491"
+    assert verdicts["across-seeds/24/local"].startswith(f"{across:.4f} ")
+    within = [sg.within(demo[n]).mmcs for n in ("local-seed0", "e2e-seed0")]
+    assert verdicts["within/24/local-e2e"].startswith(f"{within[0] - within[1]:.4f} ")
+    assert verdicts["alive/24/local"] == "1,536"
     a, b = (sg.load(f"demo:local-seed{k}", "all") for k in (0, 1))
     decoder, encoder = (
         [getattr(d, name).numpy().astype(np.float64) for d in (a, b)] for name in ("directions", "encoder_directions")
@@ -139,7 +152,7 @@ def test_a_second_call_makes_nothing_again_and_says_the_same(done: Done, mine: P
     pictures = {p: p.stat().st_mtime_ns for p in mine.glob("*.png")}
     for name, main in MAINS.items():
         code, table, notes = call(main, *ARGUMENTS, "--out", str(mine))
-        assert (code, table) == (0, done.tables[name])
+        assert (code, table) == (CODES[name], done.tables[name])
         assert notes.count("finished before, kept") == len(FIGURES[name])
     assert {p: p.stat().st_mtime_ns for p in mine.glob("*.png")} == pictures
 
@@ -152,11 +165,11 @@ def test_what_was_touched_or_asked_for_otherwise_is_made_again(mine: Path, tmp_p
     assert "fig3c: wrote" in notes
     assert "fig3a: finished before, kept" in notes
     assert not figure.read_bytes().endswith(b"scribble")
-    notes = call(MAINS["e2e_paper"], "--runs", "demo", "--n-epochs", "21", "--out", str(mine), "--only", "umap2")[2]
-    assert "umap2: wrote" in notes, "another parameter, another figure"
+    notes = call(MAINS["e2e_paper"], "--runs", "demo", "--n-epochs", "21", "--out", str(mine), "--only", "umap24")[2]
+    assert "umap24: wrote" in notes, "another parameter, another figure"
     runs = (ROOT / "analyses" / "e2e_paper" / "runs-demo.toml").read_text()
     other = tmp_path / "demo.toml"
-    other.write_text(runs.replace("demo:local-seed1", "demo:local-narrow-seed0"))
+    other.write_text(runs.replace("demo:local-seed0", "demo:local-narrow-seed0"))
     notes = call(MAINS["e2e_paper"], "--runs", str(other), "--out", str(mine), "--only", "fig3a")[2]
     assert "fig3a: wrote" in notes, "other weights, another figure"
 
@@ -164,9 +177,9 @@ def test_what_was_touched_or_asked_for_otherwise_is_made_again(mine: Path, tmp_p
 def test_a_change_of_code_makes_figures_again_but_not_values(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("analyses.common.steps.code_digest", lambda folder: "another")
     monkeypatch.setattr(sg, "compare", None)  # a sweep would fail
-    code, _, notes = call(MAINS["e2e_paper"], *ARGUMENTS, "--out", str(mine), "--only", "fig8")
-    assert code == 0
-    assert "fig8: wrote" in notes
+    code, _, notes = call(MAINS["e2e_paper"], *ARGUMENTS, "--out", str(mine), "--only", "fig3c")
+    assert code == 3, "a claim of this figure is missed"
+    assert "fig3c: wrote" in notes
 
 
 def test_ctrl_c_in_a_matching_keeps_nothing_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,15 +211,16 @@ def test_runs_of_your_own_are_judged(tmp_path: Path) -> None:
 
 
 def test_a_picture_of_regions_comes_with_its_numbers(done: Done) -> None:
-    sidecar = json.loads((done.folder / "e2e_paper-umap10.json").read_text())
-    (picture,) = sidecar["pictures"]
+    sidecar = json.loads((done.folder / "e2e_paper-umap24.json").read_text())
+    picture, with_downstream = sidecar["pictures"]
+    assert "e2e-ds-seed0" in with_downstream["regions"][0]
     assert picture["params"]["seed"] == 1
     assert "trustworthiness" in picture["evidence"]
     assert [r["region"] for r in picture["regions"][:2]] == ["A", "B"]
-    assert all({"e2e-seed1", "local-seed0", "verdict"} < r.keys() for r in picture["regions"])
+    assert all({"e2e-seed0", "local-seed0", "verdict"} < r.keys() for r in picture["regions"])
     points = json.loads((done.folder / "e2e_paper-facets.json").read_text())["points"]
-    assert len(points) == 5
-    assert {p["ce_increase"] for p in points} == {None}
+    assert len(points) == 8
+    assert all(0.3 < p["ce_increase"] < 1 and 40 < p["l0"] < 90 for p in points)
 
 
 @pytest.mark.parametrize("name", MAINS)
@@ -231,9 +245,9 @@ def test_the_figures_are_listed(name: str) -> None:
     assert [line.split()[0] for line in out.splitlines()] == FIGURES[name]
 
 
-def test_the_demo_facets_know_what_the_card_says() -> None:
+def test_the_card_says_what_the_files_say() -> None:
     card = (ROOT / "sae_geometry" / "data" / "demo" / "CARD.md").read_text()
-    said = {m[1]: float(m[2]) for m in re.finditer(r"^\| `([\w-]+)` \|.*\| (\d+(?:\.\d+)?) \|$", card, re.M)}
-    runs = read_runs(ROOT / "analyses" / "e2e_paper" / "runs-demo.toml").of("facet")
-    assert {r.name: r.known["l0"] for r in runs} == said
-    assert all("ce_increase" not in r.known for r in runs), "not known, so not said"
+    rows = [[cell.strip(" `") for cell in line.split("|")] for line in card.splitlines() if line.startswith("| `")]
+    said = {name: (kind, int(seed), float(l0), float(ce)) for _, name, kind, seed, _, l0, ce, *_ in rows}
+    runs = sg.runs("demo")
+    assert said == {r.name: (r.kind, r.seed, round(r.l0 or 0, 1), round(r.ce_increase or 0, 2)) for r in runs}

@@ -184,5 +184,5 @@ def test_a_revision_in_the_wrong_place_is_no_password():
     with pytest.raises(AddressError, match="'hf://gpt2@main/x' is incomplete"):
         parse("hf://gpt2@main/x")
     assert str(parse("hf://me/hf_SparseAutoencoders32k")) == "hf://me/hf_SparseAutoencoders32k"
-    with pytest.raises(AddressError, match="a password in it"):
+    with pytest.raises(AddressError, match="contains a user name or a password"):
         parse("hf://me:secret@host/x")

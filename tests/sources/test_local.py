@@ -13,7 +13,17 @@ import torch
 from helpers import CHECKPOINTS, E2E
 
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.sources import LayoutError, SourceError, as_dictionary, checkpoints, demos, fetch, load
+from sae_geometry.sources import (
+    LayoutError,
+    SourceError,
+    as_dictionary,
+    checkpoints,
+    demos,
+    fetch,
+    load,
+    runs,
+    similar_runs,
+)
 
 W = np.random.default_rng(0).normal(size=(7, 4)).astype(np.float32)
 
@@ -98,10 +108,18 @@ def test_demos_load_quickly_and_know_themselves() -> None:
         assert (d.n_latents, d.d_in, d.name) == (demo.n_latents, demo.d_in, demo.name)
         assert (d.metadata["kind"], d.metadata["seed"]) == (demo.kind, demo.seed)
         assert (d.model, d.hook_point) == ("SmolLM2-135M-Instruct", "blocks.24.hook_resid_pre")
-    assert [load(d.address).n_latents for d in demos()] == [1526, 1529, 488, 1491, 1491]
-    assert load("demo:local-seed0").alive.n_tokens == 102_400
-    with pytest.raises(SourceError, match="the demos are e2e-seed0"):
+    assert load("demo:local-seed0").alive.n_tokens == 253_952
+    with pytest.raises(SourceError, match="the demos are e2e-ds-seed0"):
         load("demo:x")
+
+
+def test_the_demo_runs_are_paired_by_loss_as_the_papers_are() -> None:
+    found = runs("demo", kind="e2e+ds")
+    assert [r.address for r in found] == ["demo:e2e-ds-seed1", "demo:e2e-ds-seed0"]  # by L0
+    own, *others = similar_runs("demo:e2e-ds-seed0", runs("demo"))
+    assert own == found[1]
+    assert {r.kind for r in others} == {"local", "e2e"}
+    assert all(abs((r.ce_increase or 9) - (own.ce_increase or 0)) < 0.08 for r in others)
 
 
 def test_fetch_of_what_is_here() -> None:
@@ -124,7 +142,7 @@ def test_whatever_is_in_hand() -> None:
     cfg = SimpleNamespace(to_dict=lambda: {"metadata": {"hook_name": "h", "model_name": "m"}})
     sae = as_dictionary(SimpleNamespace(W_dec=torch.nn.Parameter(torch.from_numpy(W)), W_enc=None, cfg=cfg))
     assert (sae.hook_point, sae.model, sae.encoder_directions) == ("h", "m", None)
-    assert as_dictionary("demo:local-narrow-seed0").n_latents == 488
+    assert as_dictionary("demo:local-narrow-seed0").n_latents == 512
     for nothing in (None, 3, {}, object()):
         with pytest.raises(ValueError, match="a dictionary cannot be made from"):
             as_dictionary(nothing)
@@ -140,5 +158,5 @@ def test_arguments_are_checked() -> None:
         load("nothing-here")
     with pytest.raises(SourceError, match=r"holds one dictionary, at blocks.24.hook_resid_pre: leave out ::wrong"):
         load("demo:local-seed0::wrong")
-    assert load("demo:local-seed0::blocks.24.hook_resid_pre").n_latents == 1491
+    assert load("demo:local-seed0::blocks.24.hook_resid_pre").n_latents == 1536
     assert load("demo:local-seed0", encoder=False).encoder_directions is None

@@ -16,14 +16,15 @@ from analyses.demo.train.model import BLOCK, MODEL
 from analyses.demo.train.plan import Run
 from analyses.demo.train.training import read_autoencoder, tokens_per_step
 
-DRIFT = {"local-seed0": (200, 800, 1600), "e2e-ds-seed0": (200, 800, 1600)}  # steps of the checkpoints that are packed
+DRIFT = {"local-narrow-seed0": (100, 400, 1600), "e2e-ds-seed0": (200, 800)}  # steps of the packed checkpoints
+DECODER_ONLY = "local-init-e2e-seed0"  # which serves the confound audit alone
 HOOK = f"blocks.{BLOCK}.hook_resid_pre"
 
 
 def pack(run: Run, runs: Path, out: Path) -> int:
     """Write `NAME.safetensors` into `out`, and checkpoints of the runs in `DRIFT`; return the number of bytes.
 
-    Weights are float16; everything measured stands in the metadata, as text.
+    Weights are float16, of which `_short` fills 8 bits of 11; everything measured stands in the metadata, as text.
 
     Raises:
         AnalysisError: the run is not finished and measured.
@@ -33,12 +34,13 @@ def pack(run: Run, runs: Path, out: Path) -> int:
         raise AnalysisError(f"{run.name} is not finished; `python -m analyses.demo.train run {run.name}` resumes it")
     weights, measures = read_autoencoder(folder).state_dict(), json.loads((folder / "measures.json").read_text())
     tensors = {
-        "W_dec": weights["W_dec"].half(), "W_enc": weights["W_enc"].half(), "b_enc": weights["b_enc"],
-        "b_dec": weights["b_dec"], "frequency": _tensor(folder / "frequency.npy"),
+        "W_dec": _short(weights["W_dec"]), "b_dec": weights["b_dec"], "frequency": _tensor(folder / "frequency.npy"),
     }  # fmt: skip
+    if run.name != DECODER_ONLY:
+        tensors |= {"W_enc": _short(weights["W_enc"]), "b_enc": weights["b_enc"]}
     said = {
         "name": run.name, "model": MODEL, "hook_point": HOOK, "kind": run.objective, "d_in": tensors["b_dec"].numel(),
-        "l1_coefficient": run.l1, "downstream_coefficient": run.downstream,
+        "l1_coefficient": run.l1, "downstream_coefficient": run.downstream, "alive_share": measures.pop("alive"),
         "tokens": run.n_steps * tokens_per_step(run),
         "ce_increase": measures["ce"] - measures["ce_model"], "W_dec": "[n_latents, d_in], rows not unit norm",
         "W_enc": "[n_latents, d_in]", "frequency": "share of the training text's tokens on which the latent fires",
@@ -51,15 +53,17 @@ def pack(run: Run, runs: Path, out: Path) -> int:
 
 
 def _pack_checkpoint(run: Run, folder: Path, step: int, out: Path) -> int:
-    """Write one checkpoint in the layout of the end-to-end paper's runs; return the number of bytes."""
+    """Write the decoder of one checkpoint in the layout of the end-to-end paper's runs; return the number of bytes."""
     weights = torch.load(folder / "checkpoints" / f"step-{step}.pt", weights_only=True)
     path = out / f"{run.name}-checkpoints" / f"samples_{step * tokens_per_step(run)}.pt"
-    named = {
-        "encoder.0.weight": weights["W_enc"], "encoder.0.bias": weights["b_enc"],
-        "decoder.weight": weights["W_dec"].T.contiguous(), "decoder.bias": weights["b_dec"],
-    }  # fmt: skip
+    named = {"decoder.weight": _short(weights["W_dec"].float()).T.contiguous(), "decoder.bias": weights["b_dec"]}
     write_torch(path, {f"{HOOK.replace('.', '-')}.{name}": value for name, value in named.items()})
     return path.stat().st_size
+
+
+def _short(x: torch.Tensor) -> torch.Tensor:
+    """Round to float16 with the mantissa of bfloat16, which deflates to three quarters: the wheel must stay small."""
+    return x.bfloat16().half()
 
 
 def _tensor(path: Path) -> torch.Tensor:

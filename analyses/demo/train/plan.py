@@ -46,7 +46,7 @@ def _through_the_model(name: str, objective: Objective, seed: int, *, init: int,
     return Run(name, objective, seed, init, init, 1536, 2000, l1, downstream, 1e-3)
 
 
-LOCAL_L1, E2E_L1, DS_L1, DS_DOWNSTREAM = 0.006, 0.03, 0.03, 1.0
+LOCAL_L1, E2E_L1, DS_L1, DS_DOWNSTREAM = 0.0021, 0.01, 0.022, 5.0
 
 RUNS = (
     _local("local-seed0", 0, init=0, order=0),

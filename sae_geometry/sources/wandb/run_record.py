@@ -118,6 +118,33 @@ class RunRecord:
         return next((float(v) for v in numbers if math.isfinite(v)), None)
 
 
+@dataclass(frozen=True)
+class RunInfo:
+    """One SAE of one run.
+
+    Attributes:
+        address: "wandb:entity/project/run", with ::hook where the run has several.
+        state: "finished", "running", "crashed", …
+        kind: training loss: "local", "e2e" or "e2e+ds"; None when the configuration does not say.
+        l0: mean number of active latents per token.
+        ce_increase: cross-entropy loss with the SAE minus without, in nats.
+        explained_variance: explained share of the variance of the activations.
+        alive: number of latents that fire.
+    """
+
+    address: str
+    name: str
+    state: str
+    kind: Kind | None
+    hook_point: str | None
+    layer: int | None
+    l0: float | None
+    ce_increase: float | None
+    explained_variance: float | None
+    alive: int | None
+    seed: int | None
+
+
 def plain_config(raw: Any) -> dict[str, Any]:
     """Return a run's configuration from W&B's JSON: `{"seed": {"value": 0}, "_wandb": …}` becomes `{"seed": 0}`."""
     return plain_values(as_table(raw))

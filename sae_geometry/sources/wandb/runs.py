@@ -12,6 +12,7 @@ from sae_geometry.io.formatting import counted
 from sae_geometry.sources.address import Address, parse
 from sae_geometry.sources.bundle import Bundle, Context
 from sae_geometry.sources.cache import run_folder, safe_path
+from sae_geometry.sources.demo import demo_runs
 from sae_geometry.sources.download import in_cache, locked
 from sae_geometry.sources.errors import AddressError, SourceError
 from sae_geometry.sources.http import RefusedError, origin_of
@@ -28,7 +29,7 @@ from sae_geometry.sources.local import bundle_files
 from sae_geometry.sources.wandb.artifacts import bundle_artifact, fetch_all, no_file
 from sae_geometry.sources.wandb.client import Client
 from sae_geometry.sources.wandb.host import base_url
-from sae_geometry.sources.wandb.run_record import RUN_RECORD_NAME, Kind, RunRecord, read_record, write_record
+from sae_geometry.sources.wandb.run_record import RUN_RECORD_NAME, Kind, RunInfo, RunRecord, read_record, write_record
 
 By = Literal["ce", "l0", "alive"]
 
@@ -124,33 +125,6 @@ def _wanted(names: Sequence[str], run: str, file: str | None, every: bool) -> tu
     raise no_file(run, file, near)
 
 
-@dataclass(frozen=True)
-class RunInfo:
-    """One SAE of one run.
-
-    Attributes:
-        address: "wandb:entity/project/run", with ::hook where the run has several.
-        state: "finished", "running", "crashed", …
-        kind: training loss: "local", "e2e" or "e2e+ds"; None when the configuration does not say.
-        l0: mean number of active latents per token.
-        ce_increase: cross-entropy loss with the SAE minus without, in nats.
-        explained_variance: explained share of the variance of the activations.
-        alive: number of latents that fire.
-    """
-
-    address: str
-    name: str
-    state: str
-    kind: Kind | None
-    hook_point: str | None
-    layer: int | None
-    l0: float | None
-    ce_increase: float | None
-    explained_variance: float | None
-    alive: int | None
-    seed: int | None
-
-
 def runs(
     project: str,
     *,
@@ -162,7 +136,7 @@ def runs(
     """Return the runs of a project, filtered, sorted by kind, layer and L0.
 
     Args:
-        project: "entity/project", with or without the prefix "wandb:".
+        project: "entity/project", with or without the prefix "wandb:", or "demo" for the runs of the demo dictionaries.
         kind, layer, seed, state: return only runs with this value.
 
     Raises:
@@ -172,15 +146,20 @@ def runs(
         >>> import sae_geometry as sg
         >>> sg.runs("sparsify/gpt2", kind="local", layer=6)[0].l0  # doctest: +SKIP
     """
-    path = project.removeprefix("wandb:").strip("/")
-    if path.count("/") != 1 or not all(path.split("/")):
-        raise AddressError(f"{project!r} is not a project: write entity/project")
-    listed = [info for record in Client().runs(path) for info in _infos(record)]
-    if not listed:
-        raise RefusedError(f"W&B shows no runs in {path}", 404)
+    listed = demo_runs() if project in ("demo", "demo:") else _listed(project)
     wanted = {"kind": kind, "layer": layer, "seed": seed, "state": state}
     kept = [r for r in listed if all(v is None or getattr(r, k) == v for k, v in wanted.items())]
     return sorted(kept, key=lambda r: (r.kind or "~", -1 if r.layer is None else r.layer, r.l0 or 0.0, r.address))
+
+
+def _listed(project: str) -> list[RunInfo]:
+    path = project.removeprefix("wandb:").strip("/")
+    if path.count("/") != 1 or not all(path.split("/")):
+        raise AddressError(f"{project!r} is not a project: write entity/project, or demo")
+    listed = [info for record in Client().runs(path) for info in _infos(record)]
+    if not listed:
+        raise RefusedError(f"W&B shows no runs in {path}", 404)
+    return listed
 
 
 def similar_runs(run: str, among: Iterable[RunInfo], by: By = "ce") -> list[RunInfo]:
@@ -210,7 +189,7 @@ def similar_runs(run: str, among: Iterable[RunInfo], by: By = "ce") -> list[RunI
     found = [r for r in listed if r.address == wanted or r.address.rpartition("/")[2] == wanted]
     if len(found) != 1:
         raise SourceError(
-            f"{run!r} is {'not' if not found else 'more than once'} among the runs listed, {len(listed):,}"
+            f"{run!r} is {'not' if not found else 'more than once'} among the {counted(len(listed), 'run')} listed"
         )
     own, name = found[0], _FIELDS[by]
     value = getattr(own, name)
