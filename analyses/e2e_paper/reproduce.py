@@ -34,9 +34,8 @@ UNKNOWN_ALIVE = "which latents are alive is not known where the weights came fro
 def plan(runs: RunFile, options: Options) -> list[Step]:
     """The steps, in the order of the paper; figures over several layers only where there are several."""
     stated = tuple(dict.fromkeys(r.layer for r in runs.of("ce") if r.layer is not None))
-    wanted = stated if runs.demo else LAYERS
-    layers = tuple(layer for layer in wanted if runs.find("ce", layer=layer))
-    one = (layers[0] if runs.demo else LAYER,)
+    wanted, one = (stated, stated[:1]) if runs.demo else (LAYERS, (LAYER,))
+    layers = tuple(layer for layer in wanted if layer in stated)
     over_layers = [_within("fig7", runs, layers), _types("fig8", runs, layers)]
     return [
         _within("fig3a", runs, one),

@@ -293,8 +293,10 @@ class SeedComparison(SeedMatrices, Answer):
                 placeholder=" …",
             ),
         ]
-        some = (warning_lines(self.caveats, said, most=most) for most in (2, 1))
-        return "\n".join(lines + min(some, key=lambda found: len(lines) + len(found) > SCREEN))
+        warnings = warning_lines(self.caveats, said, most=2)
+        if len(lines) + len(warnings) > SCREEN:
+            warnings = warning_lines(self.caveats, said, most=1)
+        return "\n".join([*lines, *warnings])
 
     @property
     def _similarity(self) -> str:
