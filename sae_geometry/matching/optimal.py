@@ -118,7 +118,7 @@ class _Run:
             self.stopped = "interrupted"
         except _OutOfTimeError:
             self.stopped = "time_budget"
-        if self.min_similarity is not None:
+        if quick is None:
             self._keep(self.master.mate.copy())
         elif self.best is None:
             self._keep(quick)
@@ -138,8 +138,11 @@ class _Run:
         self.stopped = "max_gap"
         return True
 
-    def _list_candidates(self, nearest: Sweep | None) -> Int64[np.ndarray, " n"]:
-        """List the best pairs of every row and column; return a quick matching of them. The sweep is freed."""
+    def _list_candidates(self, nearest: Sweep | None) -> Int64[np.ndarray, " n"] | None:
+        """List the best pairs of every row and column; return a quick matching of them, None with `min_similarity`.
+
+        The sweep is freed.
+        """
         if nearest is None or nearest.rows.index.shape[1] < CANDIDATES // 2:
             k = listed(CANDIDATES, self.n, self.m)
             nearest = listing_sweep(self.a, self.b, k, absolute=self.absolute, threads=self.threads,
@@ -152,11 +155,11 @@ class _Run:
         self._add(np.arange(self.m), cols, turned=True)
         self.unlisted = Unlisted(_last(nearest.rows), self.master.v)
         self._prove()
-        return quick_partners(nearest)
+        return quick_partners(nearest) if self.min_similarity is None else None
 
-    def _list_a_matching(self, partner: Int64[np.ndarray, " n"]) -> None:
+    def _list_a_matching(self, partner: Int64[np.ndarray, " n"] | None) -> None:
         """List the pairs of a quick matching, so that the restricted problem is feasible where rows must be matched."""
-        if self.min_similarity is not None:
+        if partner is None:
             self._keep(self.master.mate.copy())
             return
         kept = self._keep(partner)
