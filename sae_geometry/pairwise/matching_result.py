@@ -219,7 +219,8 @@ class Matching:
             return None
         return (
             f"{self.source} → {self.target}: undecided latents win {wins.value:.0%} by "
-            f"{quantity(self.on, self.signed)} (fair: at most 50%): weak partners, or weak controls and too many significant"
+            f"{quantity(self.on, self.signed)} (fair: at most 50%): weak partners, or weak controls and too many "
+            "significant"
         )
 
     @property
