@@ -50,7 +50,7 @@ class Matching:
         mutual: bool [n], whether both are mutual nearest neighbors.
         controls: similarities of each latent to the two controls, for any method.
         expected_pairs: this one-to-one matching against the target turned; None for "nearest", and where it was not
-            computed.
+            computed. Unknown for a selection of pairs.
         own_pairs: this one-to-one matching between two halves of the source; None likewise.
         isotropic_dimensions: d of the isotropic reference; None where there is none (a mean of two cosines).
     """
@@ -108,7 +108,7 @@ class Matching:
         For "nearest" it comes from the turned control; for a one-to-one matching from the same matching, nan where
         that was not computed.
         """
-        if self.method != "nearest":
+        if self.method != "nearest" or self.expected_pairs is not None:
             return self.expected_pairs or Expected.unknown()
         if not self.n_candidates:
             return Expected.unknown()
