@@ -227,7 +227,11 @@ def test_a_mapping_is_read_by_its_biases_and_says_how() -> None:
     assert "axis 0 was taken as latents" in as_dictionary({"W_dec": DEC}).notes[0]
     assert as_dictionary({"W_dec": DEC}, latent_axis=1).n_latents == D
     assert as_dictionary(DEC, latent_axis=1).n_latents == D
-    for wrong in ({"b_enc": torch.zeros(N + 1)}, {"W_enc": torch.zeros(N + 1, N + 2)}, {"b_gate": torch.zeros(D + 1)}):
+    for wrong in (
+        {"b_enc": torch.zeros(N + 1)}, {"W_enc": torch.zeros(N + 1, N + 2)}, {"b_gate": torch.zeros(D + 1)},
+        {"W_enc": torch.zeros(N + 1, D)}, {"b_dec": torch.zeros(D + 1)},
+        {"b_enc": torch.zeros(N), "b_dec": torch.zeros(N)}, {"b_enc": torch.zeros(N), "threshold": torch.zeros(D)},
+    ):  # fmt: skip
         with pytest.raises(LayoutError, match="no known layout fits the mapping, which holds W_dec"):
             as_dictionary({"W_dec": DEC, **wrong})
 
