@@ -64,6 +64,12 @@ def test_a_state_dict_beside_an_optimizer_s_state(tmp_path: Path) -> None:
     for tree in (
         {"model": saelens(), "optimizer": moments, "epoch": 3},
         {
+            "model": saelens(),
+            "optimizer": {"exp_avg": saelens(STACK[0], STACK_ENC[0])},
+            "exp_avg": saelens(),
+            "epoch": 3,
+        },
+        {
             "state_dict": {**wrapped(saelens(), "sae"), "lm.embed.weight": torch.zeros(50, D)},
             "optimizer_states": [moments],
             "loops": {"fit_loop": {"state_dict": {}}},
@@ -254,6 +260,12 @@ def test_arrays_that_are_no_decoder(value: np.ndarray) -> None:
         {"decoder.lora_A": random(2, N), "decoder.lora_B": random(D, 2)},
         {"feature_activations": DEC, "dict_usage": ENC, "decorrelation": random(D, D)},
         {"latents": DEC, "to_features": ENC, "direction_cov": random(D, D)},
+        {"weight": DEC},
+        {"lin.weight": ENC, "lin.bias": B_N},
+        {"direction_weights": random(N, N), "features_read": ENC, "feature_detectors": ENC},
+        {"decoder.up.weight": random(D, 2), "decoder.down.weight": random(2, N)},
+        {"decoder.m": DEC.T, "decoder.v": DEC.T, "dictionary_pinv": ENC.T, "dict_avg": DEC},
+        {"target_decoder": DEC, "online_decoder": DEC + 1},
     ],
 )
 def test_no_encoder_or_mask_is_proposed_for_a_decoder(tensors: dict[str, np.ndarray], tmp_path: Path) -> None:
