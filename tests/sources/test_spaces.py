@@ -300,6 +300,13 @@ def test_one_place_under_two_names_is_compared(tmp_path: Path) -> None:
     assert not any("hook" in c for c in seeds.caveats)
 
 
+def test_a_configuration_that_is_a_link_to_nothing_is_said(tmp_path: Path) -> None:
+    path = put(tmp_path / SAELENS, sae())
+    (tmp_path / "cfg.json").symlink_to(tmp_path / "gone")
+    [note] = load(path).notes
+    assert note.startswith("cfg.json cannot be read (")
+
+
 @pytest.mark.parametrize(
     ("name", "text", "hook"),
     [
