@@ -366,6 +366,9 @@ def test_z_scored_inputs_are_noted_and_flagged_against_others(config: dict[str, 
     assert confound_audit(load(a), load(b)).finding("normalization").flagged
     assert not confound_audit(load(a), load(a)).finding("normalization").flagged
     assert not any("z-scored" in note for note in load(b).notes)
+    esmc = sg.as_dictionary({**sae(), "idf": torch.ones(N), "max": torch.ones(N)})
+    assert any("z-scored" in note for note in esmc.notes)
+    assert esmc.metadata["inputs"] == load(a).metadata["inputs"], "whose format implies it is like whose file says it"
 
 
 def test_an_object_or_mapping_speaks_through_the_same_words() -> None:
