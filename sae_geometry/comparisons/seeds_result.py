@@ -226,8 +226,17 @@ class SeedComparison(SeedMatrices, Answer):
         return {
             "pairs": self.to_pandas(),
             "consensus": self.consensus.to_pandas(),
-            "orphans": self.consensus.orphans_table(),
+            "orphans": self._orphans(),
         }
+
+    def _orphans(self) -> pd.DataFrame:
+        """Return the orphans, with the number of other runs in which their nearest latent is significant."""
+        table = self.consensus.orphans_table()
+        counts = [
+            count[np.isin(run.latent_ids.cpu().numpy(), left)]
+            for run, count, left in zip(self.runs, self.significant_in, self.consensus.orphans, strict=True)
+        ]
+        return table.assign(significant_in=np.concatenate(counts))
 
     def write_extra(self, folder: Path) -> None:
         """Write consensus.safetensors, if there are consensus groups."""
@@ -276,11 +285,13 @@ class SeedComparison(SeedMatrices, Answer):
             ("closer than chance (5% FDR)", self.significant, np.full(1, np.nan), True),
         ]
         said = [f"{check}: {effect}" for check, (_, effect, _) in self._flagged.items()]
+        orphans = self._orphans().significant_in
+        elsewhere = float((orphans > 0).mean()) if len(orphans) else math.nan
         lines = [
             *seeds_words.names_line(self.names, self.groups),
             *([] if self.on == "decoder" and self.signed else [f"  similarity: {self._similarity}"]),
             "",
-            *(f"  {line}" for line in seeds_words.found_table(self.consensus.incidence)),
+            *(f"  {line}" for line in seeds_words.found_table(self.consensus.incidence, elsewhere)),
             "",
             *(f"  {line}" for line in seeds_words.spread_table(rows)),
             *(f"  {textwrap.shorten(str(d), WIDTH - 2, placeholder=' …')}" for d in self._differences[:1]),

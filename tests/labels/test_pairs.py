@@ -62,7 +62,7 @@ def test_planted_tokens_are_read_back_in_every_place(pair, tmp_path):
     a, b = pair
     c = sg.compare(a, b, turns=0)
     matched = c.meanings.summary()["groups"][0]
-    assert matched["n"] > 100
+    assert matched["n"] > 90  # of 120
     assert matched["readable"]["value"] > 0.9
     assert matched["readable"]["low"] < matched["readable"]["value"] < matched["readable"]["high"]
     assert matched["token_overlap"] > 0.5
