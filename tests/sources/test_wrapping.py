@@ -165,6 +165,12 @@ def test_a_stack_is_a_choice_of_layers(layout: str, tmp_path: Path) -> None:
         assert np.array_equal(d.encoder_bias.numpy(), STACKS[layout][name][i])
 
 
+def test_a_stack_of_as_many_dictionaries_as_latents_is_no_crosscoder(tmp_path: Path) -> None:
+    stack = random(N, N, D)
+    path = saved(tmp_path, {"W_dec": tensor(stack), "W_enc": torch.zeros(N, D, N) + 1, "b_enc": torch.zeros(N, N)})
+    assert reads_as(load(f"{path}::layer=1"), stack[1], np.ones((N, D), np.float32))
+
+
 def test_a_stack_of_bare_arrays(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", STACK)
     assert reads_as(load(f"{tmp_path / 'x.npy'}::layer=2"), STACK[2], None)

@@ -209,8 +209,8 @@ class _Search:
         if encoder is not None and not encoder_axes:
             return None
         reads = d if encoder is None else self.entries[encoder].shape[encoder_axes.index("d")]
-        if self.latent_axis is None and "o" not in axes:
-            if not layout.fixed and reads != d and self.encoder_side is None:
+        if self.latent_axis is None:
+            if not layout.fixed and reads != d and self.encoder_side is None and "o" not in axes:
                 return None  # without biases, only equal widths show which axis counts latents
             if not self._biases_fit(layout, groups, n, {d, reads}):
                 return None
@@ -261,8 +261,10 @@ class _Search:
         for names, lengths in ((layout.encoder_bias, {n}), (THRESHOLDS, {n}), (layout.decoder_bias, of_decoder)):
             present = (self.entries[k].shape for name in names if (k := name.format(**groups)) in self.entries)
             shape = next(present, ())
-            if len(shape) == 1 and shape[0] not in {1, *lengths}:
+            if len(shape) == 1 and shape[0] not in {1, *lengths} and "o" not in layout.decoder_axes:
                 return False
+            if len(shape) == 2 and layout.decoder_axes == "nod" and names is layout.encoder_bias:
+                return False  # a stack of dictionaries, as many as each has latents
         return True
 
     def _are_factors(self, mixture: tuple[str, str], n: int, d: int) -> bool:
