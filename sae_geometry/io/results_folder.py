@@ -90,8 +90,11 @@ def manifest(folder: Path) -> dict[str, str]:
 
 
 def is_ours(folder: Path, name: str, digest: str) -> bool:
-    """Return whether a file matches a record: reached without a link, and with this SHA-256."""
-    return is_plain(folder, name) and _digest(folder / name) == digest
+    """Return whether a file matches a record: reached without a link, without holes, and with this SHA-256.
+
+    We write no holes, and a file of a few kilobytes may have terabytes of them to hash.
+    """
+    return is_plain(folder, name) and not _has_hole(folder / name) and _digest(folder / name) == digest
 
 
 def is_plain(folder: Path, name: str) -> bool:
@@ -151,6 +154,15 @@ def _is_entry(name: object, digest: object) -> bool:
     parts = name.split("/")
     plain = all(0 < len(part) <= _MOST_NAME and part not in (".", "..") for part in parts)
     return plain and len(parts) <= 4 and not set(name) & set("\\\0:")
+
+
+def _has_hole(path: Path) -> bool:
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        try:
+            return size > 0 and os.lseek(file.fileno(), 0, os.SEEK_HOLE) < size
+        except (AttributeError, OSError):  # this system does not tell
+            return False
 
 
 def _digest(path: Path) -> str:

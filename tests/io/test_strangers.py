@@ -12,6 +12,7 @@ import dying
 import pandas as pd
 import pytest
 from explorer_cases import results
+from limited import limited
 from typer.testing import CliRunner
 
 import sae_geometry as sg
@@ -253,3 +254,16 @@ def test_a_record_of_another_kind_makes_no_folder_ours(tmp_path):
     (tmp_path / "match.json").write_text(json.dumps({"schema": "urn:sae-geometry:match-report"}))
     with pytest.raises(FileExistsError, match="no results of this package"):
         renew(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "SEEK_HOLE"), reason="files without holes")
+def test_a_listed_file_of_terabytes_that_are_not_there_is_not_hashed(tmp_path):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    dying.write(folder, dying.BEFORE)
+    with (folder / "table").open("wb") as file:
+        file.truncate(1 << 40)
+    with limited(seconds=2):
+        renew(folder)
+    assert (folder / "table.old").stat().st_size == 1 << 40
+    assert dying.opened(folder) == dying.AFTER
