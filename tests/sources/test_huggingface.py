@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 
@@ -238,9 +239,15 @@ def test_nobody_listening(world: HuggingFace, monkeypatch: pytest.MonkeyPatch) -
         load(ADDRESS)
 
 
+def threads_of_tqdm() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if "tqdm" in type(thread).__module__]
+
+
 def test_fetch_tells_where_the_files_are(world: HuggingFace) -> None:
     shares: list[float] = []
+    before = threads_of_tqdm()
     files = fetch(ADDRESS, progress=lambda _, share: shares.append(share))
+    assert threads_of_tqdm() == before
     assert [f.path.name for f in files] == ["sae_weights.safetensors", "cfg.json", "sparsity.safetensors"]
     assert shares[-1] == 1.0
     assert shares == sorted(shares)
