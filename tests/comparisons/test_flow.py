@@ -315,6 +315,6 @@ def test_labels_say_what_a_chain_means_as_it_goes(flowed):
             f"{at}w{m['latent_id']} x" for at, m in enumerate(chain["latents"])
         ]
     assert [c["turned"] for c in told["chains"]] == sorted(c["turned"] for c in told["chains"])
-    assert any("→" in line and "0w" in line for line in labeled.meanings.few_lines())
-    assert all(len(line) <= 80 for line in labeled.meanings.few_lines())
+    assert any("→" in line and "0w" in line for line in labeled.meanings.few_lines(9))
+    assert all(len(line) <= 80 for line in labeled.meanings.few_lines(9))
     assert "a chain, turned by" in labeled._repr_html_()
