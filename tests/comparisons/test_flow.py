@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 import sae_geometry as sg
 from sae_geometry.cli import app
+from sae_geometry.comparisons.flow_step import Step
 from sae_geometry.pairwise.label_columns import labeled_table
 
 DEGREES = 20.0
@@ -290,6 +291,20 @@ def test_the_map_of_the_command(tmp_path):
     result = CliRunner().invoke(app, [*layers, "--map", str(tmp_path / "m.{0,1}.npy"), "-o", str(tmp_path / "x")])
     assert result.exit_code == 2
     assert "one, or one for each of 1 steps; got 2 maps" in result.stderr
+
+
+def test_every_latent_with_an_edge_goes_somewhere():
+    """Latent 0 continues as 2, 1 has its nearest there, 2 only has children, 0 the closer of them, and 3 has no edge."""
+    q, few = np.zeros(4), np.zeros(3)
+    step = Step(
+        one_to_one=np.array([2, -1, -1, -1]), one_to_one_cosine=np.array([0.9, np.nan, np.nan, np.nan]), one_to_one_q=q,
+        forward=np.array([2, 2, -1, -1]), forward_cosine=np.array([0.9, 0.6, 0.4, 0.1]), forward_q=q,
+        backward=np.array([2, 2, 0]), backward_cosine=np.array([0.7, 0.55, 0.9]), backward_q=few, method="optimal",
+    )  # fmt: skip
+    onward, cosine = step.onward
+    assert step.fate.tolist() == ["continues", "merges", "merges", "dies"]
+    assert onward.tolist() == [2, 2, 0, -1]
+    assert cosine.tolist() == [0.9, 0.6, 0.7, 0.1]
 
 
 def test_labels_say_what_a_chain_means_as_it_goes(flowed):
