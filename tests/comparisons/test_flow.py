@@ -294,7 +294,7 @@ def test_the_map_of_the_command(tmp_path):
 
 
 def test_every_latent_with_an_edge_goes_somewhere():
-    """Latent 0 continues as 2, 1 has its nearest there, 2 only has children, 0 the closer of them, and 3 has no edge."""
+    """Latent 0 continues as 2, 1 has its nearest there, 2 has only children, 0 the closest, and 3 has no edge."""
     q, few = np.zeros(4), np.zeros(3)
     step = Step(
         one_to_one=np.array([2, -1, -1, -1]), one_to_one_cosine=np.array([0.9, np.nan, np.nan, np.nan]), one_to_one_q=q,
