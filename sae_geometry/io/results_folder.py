@@ -95,7 +95,7 @@ def listed_files(folder: Path) -> list[str]:
 def manifest(folder: Path) -> dict[str, str]:
     """Return name and SHA-256 of every file in a new results folder, except the summary that lists them."""
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    return {name: _digest(folder / name) for name in names if name not in MARKS}
+    return {name: _digest(folder / name) for name in names if name != MARKS[0]}
 
 
 def is_ours(folder: Path, name: str, digest: str) -> bool:
