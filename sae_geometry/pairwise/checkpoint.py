@@ -18,7 +18,7 @@ from sae_geometry.matching import On, OneToOne, operands
 from sae_geometry.sources.cache import wrote
 
 VERSION = 6
-N_BANDS = 6  # five decades of firing frequency, and all but the densest latents
+N_BANDS = 7  # six decades of firing frequency, and all but the densest latents
 N_BINS = 400  # bins of the histogram of nearest similarities over −1…1
 _ROUNDING = 1e-5  # tolerance of a similarity of float32 unit rows
 _SAMPLE = 8  # latents of a matching to recompute
