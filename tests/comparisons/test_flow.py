@@ -16,6 +16,7 @@ import sae_geometry as sg
 from sae_geometry.cli import app
 from sae_geometry.comparisons.flow_step import Step
 from sae_geometry.pairwise.label_columns import labeled_table
+from sae_geometry.sources import checkpoints
 
 DEGREES = 20.0
 
@@ -333,3 +334,12 @@ def test_labels_say_what_a_chain_means_as_it_goes(flowed):
     assert any("→" in line and "0w" in line for line in labeled.meanings.few_lines(9))
     assert all(len(line) <= 80 for line in labeled.meanings.few_lines(9))
     assert "a chain, turned by" in labeled._repr_html_()
+
+
+def test_checkpoints_of_a_run_as_layers_keep_their_ids():
+    """Latents of one training are followed to themselves: a chain through all states has one id."""
+    f = sg.flow(checkpoints("demo:local-narrow-seed0"))
+    whole = f.paths[(f.paths >= 0).all(axis=1)]
+    assert len(f.layers) == 4
+    assert len(whole) > 400
+    assert (whole == whole[:, :1]).all(axis=1).mean() > 0.99

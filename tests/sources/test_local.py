@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import CHECKPOINTS, E2E
+from safetensors import safe_open
 
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.sources import (
@@ -108,7 +109,8 @@ def test_demos_load_quickly_and_know_themselves() -> None:
         assert (d.n_latents, d.d_in, d.name) == (demo.n_latents, demo.d_in, demo.name)
         assert (d.metadata["kind"], d.metadata["seed"]) == (demo.kind, demo.seed)
         assert (d.model, d.hook_point) == ("SmolLM2-135M-Instruct", "blocks.24.hook_resid_pre")
-        assert ("W_enc" in d.metadata) == (d.encoder_directions is not None)  # metadata describe what is in the file
+        with safe_open(fetch(demo.address)[0].path, "pt") as file:
+            assert ("W_enc" in file.metadata()) == (d.encoder_directions is not None)
     assert load("demo:local-seed0").alive.n_tokens == 253_952
     with pytest.raises(SourceError, match="the demos are e2e-ds-seed0"):
         load("demo:x")
