@@ -51,8 +51,9 @@ def dense_competition(target: np.ndarray, own: np.ndarray | None, turned: np.nda
 
     A latent's nearest target wins if it is above all decoys. Wins and losses are ranked by the larger of the two over
     the mean of ranks 2 to 9 of everything seen, in units of the standard deviation of ranks 3 to 9 plus 1.5 times its
-    median over latents; the threshold is the lowest at which (1 + losses) · odds / wins is at most `rate`. The odds are
-    those by the number of candidates, or wins / losses below the threshold for 5% by these.
+    median over latents; the threshold is the lowest at which (1 + losses / left) · odds / wins is at most `rate`. The
+    odds are those by the number of candidates, or wins / losses below the threshold for 5% by these. What is left
+    of the decoys are those not significant at 5% with all of them, at least half.
 
     Args:
         target: [n, m] similarities to the other dictionary.
@@ -79,11 +80,13 @@ def dense_competition(target: np.ndarray, own: np.ndarray | None, turned: np.nda
     w /= spread + 1.5 * np.median(spread) + 1e-6
     odds = max(1.0, m / (n - 1)) if own is not None else 1.0
 
-    def threshold(odds: float, rate: float) -> float:
-        return min([t for t in np.abs(w) if (1 + (w <= -t).sum()) * odds <= rate * (w >= t).sum()], default=np.inf)
+    def threshold(odds: float, rate: float, left: float = 1.0) -> float:
+        passing = [t for t in np.abs(w) if (1 + (w <= -t).sum() / left) * odds <= rate * (w >= t).sum()]
+        return min(passing, default=np.inf)
 
     rest = w[np.abs(w) < threshold(odds, 0.05)]
     losses = (rest <= 0).sum()
     if losses >= 20:
         odds = max(odds, (rest > 0).sum() / losses)
-    return w >= threshold(odds, rate)
+    left = max(1 - (w >= threshold(odds, 0.05)).mean(), 0.5)
+    return w >= threshold(odds, rate, left)

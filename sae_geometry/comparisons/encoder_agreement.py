@@ -117,11 +117,12 @@ class Agreement(PairAnswer):
 
     def to_pandas(self) -> pd.DataFrame:
         """Return one row per latent of A: run, latent_id, partner_run, partner_id, decoder_cosine, encoder_cosine (to
-        that partner), encoder_partner_id, encoder_own_cosine, same_partner, group, alignment, frequency.
+        that partner), q_value and significant (of the decoder cosine), encoder_partner_id, encoder_own_cosine,
+        encoder_q_value, same_partner, group, alignment, frequency.
         """
         import pandas as pd
 
-        encoders = self.encoder.nearest_a_to_b
+        decoders, encoders = self.decoder.nearest_a_to_b, self.encoder.nearest_a_to_b
         n = self.a.n_latents
         frequency = self.a.frequency
         return pd.DataFrame(
@@ -129,11 +130,14 @@ class Agreement(PairAnswer):
                 "run": self.a.name,
                 "latent_id": self.a.latent_ids.cpu().numpy(),
                 "partner_run": self.b.name,
-                "partner_id": self.decoder.nearest_a_to_b.partner,
+                "partner_id": decoders.partner,
                 "decoder_cosine": self.decoder_cosine,
                 "encoder_cosine": self.encoder_cosine,
+                "q_value": decoders.q_value,
+                "significant": decoders.significant,
                 "encoder_partner_id": encoders.partner,
                 "encoder_own_cosine": encoders.cosine,
+                "encoder_q_value": encoders.q_value,
                 "same_partner": self.same_partner,
                 "group": np.array(GROUPS)[self.group],
                 "alignment": np.full(n, np.nan) if self.alignment is None else self.alignment,

@@ -69,7 +69,7 @@ class Comparison(PairMatchings, PairAnswer):
         if self.limits.min_similarity is not None:
             text += f"; nothing below {self.limits.min_similarity:g} matched"
         if self.min_margin is not None:
-            text += f"; pairs with a margin below {self.min_margin:g} on either side left out"
+            text += f"; {methods.MARGIN.format(self.min_margin)}"
         if certificate is not None and not certificate.certified:
             text = (
                 f"best one-to-one matching found, stopped ({certificate.stopped}) within a relative gap of "
@@ -336,7 +336,9 @@ class Comparison(PairMatchings, PairAnswer):
 
     def _lines(self) -> list[str]:
         lines = pair_words.first_screen(self._sides())
-        if not self._is_whole or self.matching in ("mutual", "greedy"):
+        if self.min_margin is not None:
+            lines.insert(lines.index(""), f"  one to one: {methods.MARGIN.format(self.min_margin)}")
+        elif not self._is_whole or self.matching in ("mutual", "greedy"):
             lines.insert(lines.index(""), f"  {self.matching}: {self.meaning}")
         for text in self._hints():
             lines.insert(lines.index(""), f"  {text}")
@@ -345,8 +347,7 @@ class Comparison(PairMatchings, PairAnswer):
     def __repr__(self) -> str:
         lines = [*self._lines(), *pair_words.warnings(self.confounds, self.caveats)]
         if self.against_control is not None:
-            lines += ["", f"control {self.against_control[0].b.name}: A, then B"]
-            lines += [c.headline for c in self.against_control]
+            lines += ["", *pair_words.control_lines([c._sides() for c in self.against_control])]
         return "\n".join(lines)
 
     def _hints(self) -> tuple[str, ...]:

@@ -93,13 +93,28 @@ def _size(d: Dictionary) -> str:
 def _means(s: Sides) -> list[str]:
     """Return the means of both matchings, each way, with their null expectations."""
     (forth, back), (there, here) = s.nearest, s.paired
-    name = "PW-MCC" if there.method == "optimal" and there.on == "decoder" else there.method
+    name: str = "PW-MCC" if there.method == "optimal" and there.on == "decoder" else there.method
+    if there.n_matched < min(s.a.n_latents, s.b.n_latents):  # a mean over a selection
+        name = f"{there.method}, {counted(there.n_matched, 'pair')}"
     rows = [
         ("mean cosine" if _is_plain(forth) else "mean similarity", "A→B", "B→A", "by chance"),
         ("  nearest (MMCS)", *(f"{m.mean_similarity:.3f}" for m in s.nearest), _chances(forth, back)),
         (f"  one-to-one ({name})", *(or_dash(m.mean_similarity, ".3f") for m in s.paired), _chances(there, here)),
     ]
     return [f"  {line}" for line in aligned(rows)]
+
+
+def control_lines(both: Sequence[Sides]) -> list[str]:
+    """Return the answer of A with the control dictionary, and of B with it, as a table."""
+    name = shown(both[0].b.name, 20)
+    rows = [(f"control {name}", f"shared > {both[0].threshold:g}", "by chance", "closer than chance", "MMCS")]
+    for letter, s in zip("AB", both, strict=True):
+        forth = s.nearest[0]
+        least = min(s.a.n_latents, s.b.n_latents)
+        shared = float((s.paired[0].similarity > s.threshold).sum() / least)
+        shares = (percent(shared), _by_chance(s, least), percent(forth.significant_fraction))
+        rows.append((f"  {letter} with it", *shares, f"{forth.mean_similarity:.3f}"))
+    return aligned(rows)
 
 
 def _chances(forth: Matching, back: Matching) -> str:

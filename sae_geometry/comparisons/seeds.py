@@ -163,6 +163,7 @@ def _compare_pair(a: Dictionary, b: Dictionary, p: PairParameters) -> PairRecord
         partner=made.a_to_b.partner_row.astype(np.int32),
         similarity=made.a_to_b.similarity,
         histogram=histogram.astype(np.min_scalar_type(int(histogram.max()))),
+        significant_latents=np.concatenate([there.significant, back.significant]),
         bands=np.stack([band_sums(a, there), band_sums(b, back)]),
         encoder_partner=encoder_partner,
         encoder_similarity=encoder_similarity,

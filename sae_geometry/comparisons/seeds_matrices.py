@@ -70,6 +70,16 @@ class SeedMatrices:
         return self._directed("mmcs")
 
     @cached_property
+    def significant_in(self) -> tuple[np.ndarray, ...]:
+        """Return for each run the number of other runs in which a latent's nearest is significant, int64 [n] each."""
+        counts = tuple(np.zeros(d.n_latents, dtype=np.int64) for d in self.runs)
+        for (i, j), pair in self.pairs.items():
+            first, second = np.split(pair.significant_latents, [self.runs[i].n_latents])
+            counts[i][:] += first
+            counts[j][:] += second
+        return counts
+
+    @cached_property
     def chance(self) -> np.ndarray:
         """Return the null expectation of MMCS(i → j), against run j turned."""
         return self._directed("chance")

@@ -39,7 +39,7 @@ from sae_geometry.pairwise.grouping import kind_of, layer_of, seed_of
 from sae_geometry.pairwise.inputs import describe_input
 from sae_geometry.results import methods
 from sae_geometry.results.answer import Answer
-from sae_geometry.results.warnings import WIDTH, warning_lines
+from sae_geometry.results.warnings import SCREEN, WIDTH, warning_lines
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
 _TWO_LINES: Any = {
     "width": WIDTH, "initial_indent": "  ", "subsequent_indent": "    ", "max_lines": 2, "placeholder": " …",
 }  # fmt: skip
-SCREEN = 20  # lines of the first screen
 _LISTED = 100  # largest number of runs with matrices in the summary
 
 
@@ -226,8 +225,17 @@ class SeedComparison(SeedMatrices, Answer):
         return {
             "pairs": self.to_pandas(),
             "consensus": self.consensus.to_pandas(),
-            "orphans": self.consensus.orphans_table(),
+            "orphans": self._orphans(),
         }
+
+    def _orphans(self) -> pd.DataFrame:
+        """Return the orphans, with the number of other runs in which their nearest latent is significant."""
+        table = self.consensus.orphans_table()
+        counts = [
+            count[np.isin(run.latent_ids.cpu().numpy(), left)]
+            for run, count, left in zip(self.runs, self.significant_in, self.consensus.orphans, strict=True)
+        ]
+        return table.assign(significant_in=np.concatenate(counts))
 
     def write_extra(self, folder: Path) -> None:
         """Write consensus.safetensors, if there are consensus groups."""
@@ -276,11 +284,13 @@ class SeedComparison(SeedMatrices, Answer):
             ("closer than chance (5% FDR)", self.significant, np.full(1, np.nan), True),
         ]
         said = [f"{check}: {effect}" for check, (_, effect, _) in self._flagged.items()]
+        orphans = self._orphans().significant_in
+        elsewhere = float((orphans > 0).mean()) if len(orphans) else math.nan
         lines = [
             *seeds_words.names_line(self.names, self.groups),
             *([] if self.on == "decoder" and self.signed else [f"  similarity: {self._similarity}"]),
             "",
-            *(f"  {line}" for line in seeds_words.found_table(self.consensus.incidence)),
+            *(f"  {line}" for line in seeds_words.found_table(self.consensus.incidence, elsewhere)),
             "",
             *(f"  {line}" for line in seeds_words.spread_table(rows)),
             *(f"  {textwrap.shorten(str(d), WIDTH - 2, placeholder=' …')}" for d in self._differences[:1]),
@@ -293,7 +303,8 @@ class SeedComparison(SeedMatrices, Answer):
                 placeholder=" …",
             ),
         ]
-        warnings = warning_lines(self.caveats, said, most=2)
+        labeled = any(d.labels is not None for d in self.runs)  # a few labels follow on the same screen
+        warnings = warning_lines(self.caveats, said, most=2, height=1 if labeled else 2)
         if len(lines) + len(warnings) > SCREEN:
             warnings = warning_lines(self.caveats, said, most=1)
         return "\n".join([*lines, *warnings])

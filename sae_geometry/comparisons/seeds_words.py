@@ -17,11 +17,12 @@ SHOWN = 12  # largest number of runs in a printed matrix
 _MOST_ROWS = 5
 
 
-def found_table(incidence: np.ndarray) -> list[str]:
+def found_table(incidence: np.ndarray, elsewhere: float) -> list[str]:
     """Return how many distinct latents were found in all runs, in fewer, in one only.
 
     Args:
         incidence: int [N], number of distinct latents found by exactly 1, 2, …, N runs.
+        elsewhere: share of those found in one only with a significant nearest latent in another run; nan without any.
     """
     n, total = len(incidence), max(int(incidence.sum()), 1)
     counts = [(n, n, f"found in all {n}")]
@@ -30,7 +31,10 @@ def found_table(incidence: np.ndarray) -> list[str]:
         counts = [counts[0], (n // 2 + 1, n - 1, f"in {n // 2 + 1} to {n - 1}"), (2, n // 2, f"in 2 to {n // 2}")]
     rows = [(label, int(incidence[low - 1 : high].sum())) for low, high, label in [*counts, (1, 1, "in one only")]]
     lines = aligned([(label, f"{count:>9,}", f"{percent(count / total):>8}") for label, count in rows])
-    return [f"{lines[0]}   of {counted(total, 'distinct latent')}", *lines[1:]]
+    lines[0] += f"   of {counted(total, 'distinct latent')}"
+    if elsewhere > 0:
+        lines[-1] += f"   {percent(elsewhere)} of them significant elsewhere"
+    return lines
 
 
 def spread_table(rows: Sequence[tuple[str, np.ndarray, np.ndarray, bool]]) -> list[str]:

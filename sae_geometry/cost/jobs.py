@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sae_geometry.dictionary import Dictionary
+from sae_geometry.embedding.quality import EVIDENCE_K
 from sae_geometry.kernels.sweep import MAX_K
 from sae_geometry.matching import On, OneToOne
 from sae_geometry.matching.defaults import MatchingName, default_matching, listed
@@ -183,8 +184,14 @@ def _flow(q: Question) -> list[Job]:
 
 
 def _umap(q: Question) -> list[Job]:
-    k = max(q.n_neighbors - 1, 1)
-    return [*(Job(x, None, k) for x in q.rows), *(Job(a, b, k) for a, b in combinations(q.rows, 2))]
+    """Return the sweeps for the neighbors, as many as the evidence needs, and for the partners across runs."""
+    k, pairs = max(q.n_neighbors - 1, EVIDENCE_K), list(combinations(q.rows, 2))
+    return [
+        *(Job(x, None, k) for x in q.rows),
+        *(Job(a, b, k) for a, b in pairs),
+        *(Job(x, None, LISTED) for x in q.rows if pairs),
+        *(job for a, b in pairs for job in (Job(a, b, k), *_paired(a, b, default_matching(len(a), len(b))))),
+    ]
 
 
 VERBS: dict[Verb, Asked] = {
@@ -200,7 +207,7 @@ VERBS: dict[Verb, Asked] = {
     "flow": Asked(2, None, _flow, "chains", lambda q: sum(_solving(a, b) for a, b in pairwise(q.rows))),
     "truth": Asked(2, 2, lambda q: [*_nearest(q.rows[0], q.rows[1]), *_paired(q.rows[0], q.rows[1], "optimal")],
                    "the scores", lambda q: _solving(q.rows[0], q.rows[1], "optimal")),
-    "umap": Asked(1, None, _umap, "the layout that UMAP optimizes from these neighbors, its evidence, and one-to-one "
-                  "partners across runs"),
+    "umap": Asked(1, None, _umap, "the layout that UMAP optimizes from these neighbors, and its evidence",
+                  lambda q: sum(_PER_PAIR[_method(a, b, None)] * len(a) * len(b) for a, b in combinations(q.rows, 2))),
     "drift": Asked(2, None, lambda _: [], "nothing else of weight: reading the states is most of it"),
 }  # fmt: skip

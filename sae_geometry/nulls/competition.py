@@ -20,6 +20,7 @@ _Z = 1.959963984540054
 _SHRINK = 1.5  # times the median spread, added to each spread: in tiny spreads chance decides the order
 _NO_SPREAD = 1e-6
 _ENOUGH_LOSSES = 20  # from which the odds among undecided latents are measured
+_LEFT = 0.5  # smallest share of decoys assumed to be left when the significant latents are taken out
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,9 +111,11 @@ def excess(similarity: np.ndarray, controls: Controls) -> np.ndarray:
 def q_values(w: np.ndarray, ratio: float, at: np.ndarray | None = None) -> np.ndarray:
     """Return the smallest false discovery rate at which each latent is significant, float64 in (0, 1]; 1 for losses.
 
-    Among latents with |W| ≥ t the estimate is odds · (1 + losses) / wins (knockoff+). The q-value of a win is the
-    smallest estimate over all t ≤ W. The odds that a false candidate wins are `ratio`, or those of the undecided
-    latents if these are higher: there the targets have the advantage whatever the counts say.
+    Among latents with |W| ≥ t the estimate is odds · (1 + losses / (1 − f)) / wins (knockoff+ for f = 0). The q-value
+    of a win is the smallest estimate over all t ≤ W. The odds that a false candidate wins are `ratio`, or those of the
+    undecided latents if these are higher: there the targets have the advantage whatever the counts say. f is the share
+    of significant latents for f = 0, at most ½. Such a latent can be a noisy copy of its partner, so that other latents
+    meet the partner among the targets but no equal of it among their own decoys: each loss stands for more false wins.
 
     Args:
         w: W [n] of the nearest latents, which compete.
@@ -121,16 +124,17 @@ def q_values(w: np.ndarray, ratio: float, at: np.ndarray | None = None) -> np.nd
     """
     rest = w[undecided(w, ratio)]
     wins, losses = int((rest > 0).sum()), int((rest <= 0).sum())
-    measured = wins / losses if losses >= _ENOUGH_LOSSES else 0.0
-    return _estimates(w, max(ratio, measured), at)
+    odds = max(ratio, wins / losses if losses >= _ENOUGH_LOSSES else 0.0)
+    found = float((_estimates(w, odds) <= DISCOVERY_RATE).mean()) if len(w) else 0.0
+    return _estimates(w, odds, max(1 - found, _LEFT), at)
 
 
-def _estimates(w: np.ndarray, ratio: float, at: np.ndarray | None = None) -> np.ndarray:
-    """Return the q-values under known odds."""
+def _estimates(w: np.ndarray, odds: float, left: float = 1.0, at: np.ndarray | None = None) -> np.ndarray:
+    """Return the q-values under known odds, where this share of the decoys is left."""
     heights, first = np.unique(np.abs(w), return_inverse=True)
     wins = np.bincount(first, w > 0, len(heights))[::-1].cumsum()[::-1]
     losses = np.bincount(first, w <= 0, len(heights))[::-1].cumsum()[::-1]
-    smallest = np.minimum.accumulate((1 + losses) * ratio / np.maximum(wins, 1))
+    smallest = np.minimum.accumulate((1 + losses / left) * odds / np.maximum(wins, 1))
     asked = w if at is None else at
     below = np.searchsorted(heights, asked, side="right") - 1
     return np.where((asked > 0) & (below >= 0), np.minimum(smallest[np.maximum(below, 0)], 1.0), 1.0)

@@ -8,6 +8,7 @@ import numpy as np
 
 from sae_geometry.io.formatting import counted
 from sae_geometry.kernels.types import Best
+from sae_geometry.nulls import Expected
 from sae_geometry.pairwise.matching_result import Matching
 
 
@@ -75,7 +76,10 @@ def coverage_curve(similarity: np.ndarray, certain: np.ndarray) -> tuple[np.ndar
 
 
 def with_min_margin(m: Matching, certain: Certainty, least: float) -> Matching:
-    """Return the matching without pairs whose smaller margin is below `least`; their latents become unmatched."""
+    """Return the matching without pairs whose smaller margin is below `least`; their latents become unmatched.
+
+    What chance would give such a selection is unknown, so nothing is expected of it.
+    """
     keep = certain.least >= least
     return replace(
         m,
@@ -84,6 +88,8 @@ def with_min_margin(m: Matching, certain: Certainty, least: float) -> Matching:
         partner=np.where(keep, m.partner, -1),
         partner_row=np.where(keep, m.partner_row, -1),
         mutual=m.mutual & keep,
+        expected_pairs=Expected.unknown(),
+        own_pairs=Expected.unknown(),
     )
 
 

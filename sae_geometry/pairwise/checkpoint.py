@@ -17,12 +17,20 @@ from sae_geometry.io.atomic_folder import whole_file
 from sae_geometry.matching import On, OneToOne, operands
 from sae_geometry.sources.cache import wrote
 
-VERSION = 5
-N_BANDS = 6  # five decades of firing frequency, and all but the densest latents
+VERSION = 6
+N_BANDS = 7  # six decades of firing frequency, and all but the densest latents
 N_BINS = 400  # bins of the histogram of nearest similarities over −1…1
 _ROUNDING = 1e-5  # tolerance of a similarity of float32 unit rows
 _SAMPLE = 8  # latents of a matching to recompute
-_ARRAYS = ("partner", "similarity", "histogram", "bands", "encoder_partner", "encoder_similarity")
+_ARRAYS = (
+    "partner",
+    "similarity",
+    "histogram",
+    "significant_latents",
+    "bands",
+    "encoder_partner",
+    "encoder_similarity",
+)
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,7 @@ class PairRecord:
         partner: int32 [n], row of each first latent's one-to-one partner; −1 none.
         similarity: float64 [n], similarity to those partners; nan none.
         histogram: [2, 400], counts of nearest similarities in both directions, in the smallest unsigned type.
+        significant_latents: bool [n + m], which latents of the first and of the second have a significant nearest one.
         bands: float64 [2, bands, 2], in both directions and per band of frequency the sum of nearest similarities and
             the number of significant latents; nan where frequencies are unknown.
         confounds: flagged confounds of the pair, in words.
@@ -75,6 +84,7 @@ class PairRecord:
     partner: np.ndarray
     similarity: np.ndarray
     histogram: np.ndarray
+    significant_latents: np.ndarray
     bands: np.ndarray
     encoder_partner: np.ndarray
     encoder_similarity: np.ndarray
@@ -141,6 +151,11 @@ def check_pair(record: Any, a: Dictionary, b: Dictionary, parameters: PairParame
     middles = (np.arange(N_BINS) + 0.5) * 2 / N_BINS - 1
     if not (np.abs(counts @ middles / counts.sum(axis=1) - record.mmcs) <= 1 / N_BINS + _ROUNDING).all():
         raise ValueError("its mmcs is not the mean of its histogram")
+    found = record.significant_latents
+    if found.shape != (a.n_latents + b.n_latents,) or found.dtype != np.bool_:
+        raise ValueError("its significant latents have the wrong shape or type")
+    if not np.allclose([part.mean() for part in np.split(found, [a.n_latents])], record.significant):
+        raise ValueError("the share of its significant latents is not what it says")
     n_latents = np.array([a.n_latents, b.n_latents])[:, None, None]
     if record.bands.shape != (2, N_BANDS, 2) or record.bands.dtype != np.float64:
         raise ValueError("its bands of frequency have the wrong shape or type")

@@ -50,7 +50,7 @@ class Matching:
         mutual: bool [n], whether both are mutual nearest neighbors.
         controls: similarities of each latent to the two controls, for any method.
         expected_pairs: this one-to-one matching against the target turned; None for "nearest", and where it was not
-            computed.
+            computed. Unknown for a selection of pairs.
         own_pairs: this one-to-one matching between two halves of the source; None likewise.
         isotropic_dimensions: d of the isotropic reference; None where there is none (a mean of two cosines).
     """
@@ -108,7 +108,7 @@ class Matching:
         For "nearest" it comes from the turned control; for a one-to-one matching from the same matching, nan where
         that was not computed.
         """
-        if self.method != "nearest":
+        if self.method != "nearest" or self.expected_pairs is not None:
             return self.expected_pairs or Expected.unknown()
         if not self.n_candidates:
             return Expected.unknown()
@@ -183,7 +183,8 @@ class Matching:
     def balance(self) -> dict[str, Share]:
         """Return how often the nearest latent beats each control in the low half of undecided latents; ½ if fair.
 
-        Keys: "own" (absent within one dictionary), "turned".
+        The stronger control decides, so one that is too weak does no harm where the other is fair; `doubts` says where
+        both are. Keys: "own" (absent within one dictionary), "turned".
         """
         nearest = self.controls.target[:, 0]
         open_ = undecided(self._nearest_excess, self.controls.ratio)
@@ -212,14 +213,14 @@ class Matching:
 
     @property
     def _too_weak(self) -> str | None:
-        shares = self.balance
-        if not all(s.low > 0.5 for s in shares.values()):
+        open_ = undecided(self._nearest_excess, self.controls.ratio)
+        wins = balance(self.controls.target[open_, 0], self.controls.decoys[open_, 0])
+        if not wins.low > 0.5:
             return None
-        wins = " and ".join(f"{s.value:.0%} against the {name} control" for name, s in shares.items())
         return (
-            f"{self.source} → {self.target}: among undecided latents the nearest by {quantity(self.on, self.signed)} "
-            f"wins {wins}, where a fair control would give 50%: either they share something weak, or the controls are "
-            "too weak and too many latents are called significant"
+            f"{self.source} → {self.target}: undecided latents win {wins.value:.0%} by "
+            f"{quantity(self.on, self.signed)} (fair: at most 50%): weak partners, or weak controls and too many "
+            "significant"
         )
 
     @property

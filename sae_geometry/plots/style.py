@@ -161,8 +161,9 @@ def save_figure(
     paths = []
     with paper_style(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # a character that the font lacks
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # the layout is found once, and serves every format
+        if (engine := figure.get_layout_engine()) is not None:
+            engine.execute(figure)  # once, for every format; without the drawing that `draw_without_rendering` adds
+        figure.set_layout_engine("none")
         for kind in formats:
             path = stem.with_name(f"{stem.name}.{kind}")
             _print(figure, path, kind, keys[kind])

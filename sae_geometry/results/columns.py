@@ -134,13 +134,19 @@ _CONSENSUS = {
     "lowest_similarity": Column(COSINE, "smallest similarity of a pair of the group"),
     "RUN": Column(ID, "one column per run: its latent in the group, −1 without one"),
 }
+_ORPHANS = _RUN | {
+    "significant_in": Column(COUNT, "other runs in which its nearest latent is significant, at any similarity")
+}
 _AGREEMENT = _RUN | {
     "partner_run": _NEAREST["partner_run"],
     "partner_id": Column(ID, "the nearest decoder direction of the other dictionary"),
     "decoder_cosine": Column(COSINE, "decoder cosine to that partner"),
     "encoder_cosine": Column(COSINE, "encoder cosine to the same partner"),
+    "q_value": _Q,
+    "significant": Column(TRUTH, "q_value of at most 0.05"),
     "encoder_partner_id": Column(ID, "the nearest encoder direction of the other dictionary"),
     "encoder_own_cosine": Column(COSINE, "encoder cosine to the nearest encoder direction"),
+    "encoder_q_value": Column(SHARE, "smallest false discovery rate at which the nearest encoder is significant"),
     "same_partner": Column(TRUTH, "whether both partners are the same latent"),
     "group": Column(TEXT, "both high, encoder only, decoder only or both low, by the threshold"),
     "alignment": Column(COSINE, "cosine of the latent's own encoder and decoder; empty in different spaces"),
@@ -275,7 +281,7 @@ TABLES = (
     Table("by_index.parquet", ("compare --pairing index",), "id", _BY_INDEX),
     Table("pairs.parquet", ("seeds",), "ordered pair of runs", _PAIRS),
     Table("consensus.parquet", ("seeds",), "group of latents that are partners in several runs", _CONSENSUS),
-    Table("orphans.parquet", ("seeds",), "latent in no group", _RUN),
+    Table("orphans.parquet", ("seeds",), "latent in no group", _ORPHANS),
     Table("agreement.parquet", ("agreement",), "latent of A", _AGREEMENT),
     Table("span.parquet", ("span",), "latent of A without a one-to-one partner above the threshold", _SPAN),
     Table("split.parquet", ("split",), "latent of the wide dictionary", _SPLIT),

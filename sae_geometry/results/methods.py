@@ -13,6 +13,7 @@ MEANING = {
     "greedy": "best remaining pair first (one-to-one)",
     "optimal": "largest total similarity (one-to-one; the assignment problem)",
 }
+MARGIN = "pairs with a margin below {:g} on either side left out"
 _MATCHED = {
     "nearest": "Each latent was paired with its nearest in the other dictionary, in both directions; several may share "
     "one partner.",

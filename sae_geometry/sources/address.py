@@ -44,6 +44,7 @@ _HOST = re.compile(r"(?:www\.)?(?:wandb\.ai|huggingface\.co|hf\.co)/", re.IGNORE
 _REPO = r"(?:datasets/)?[^/@]+/[^/@]+"
 _REVISION = r"refs/(?:pr|convert|heads|tags)/[^/]+|[^/]+"
 _FILES = {"tree", "blob", "resolve", "raw", "commit"}  # Hugging Face pages that show a revision
+_NO_REPOS = {"spaces", "collections", "papers", "models", "api"}  # first folders of its pages that are no organization
 
 
 @dataclass(frozen=True)
@@ -200,6 +201,8 @@ def _wandb(rest: str, whole: str) -> Address:
     if len(parts) > 5 and parts[2] == "artifacts":  # format of page URLs: ENTITY/PROJECT/artifacts/TYPE/NAME/VERSION
         file = file or ("/".join(parts[7:]) if parts[6:7] == ["files"] else "")
         parts = [*parts[:2], f"{parts[4]}:{parts[5]}"]
+    elif parts[2:3] == ["artifacts"] and ":" in parts[-1]:
+        parts = [*parts[:2], parts[-1]]
     if len(parts) == 4 and parts[2] == "runs":
         del parts[2]
     elif len(parts) > 2 and parts[2] in _NO_RUNS:
@@ -258,7 +261,7 @@ def _pasted(url: str) -> Address:
             raise AddressError(
                 f"{url!r} is a page of the registry: give the artifact that it links to, wandb:entity/project/name:v3"
             )
-        if len(path) == 2:
+        if len(path) == 2 and path[1] != "projects":
             raise AddressError(
                 f"{url!r} is a project: sae-geometry runs {'/'.join(path)} lists its runs; give one of them"
             )
@@ -277,9 +280,10 @@ def _pasted_hugging_face(path: list[str], url: str) -> Address:
     """Parse a page of a repository. A revision may contain slashes, as %2F or as they are."""
     n = 3 if path[:1] == ["datasets"] else 2
     place, page, rest = "/".join(path[:n]), path[n : n + 1], path[n + 1 :]
-    if path[0] in {"spaces", "collections", "papers"} or (page and page[0] not in _FILES):
+    _wanted(path[n - 1 : n] and path[n - 1] not in _FILES, url, "https://huggingface.co/ORG/REPO")
+    if path[0] in _NO_REPOS or (page and page[0] not in _FILES):
         at = f"@refs/pr/{rest[0]}" if page == ["discussions"] and rest else ""
-        files = f"its files are at hf://{place}{at}" if page and path[0] != "spaces" else "give hf://org/repo/path"
+        files = "give hf://org/repo/path" if path[0] in _NO_REPOS else f"its files are at hf://{place}{at}"
         raise AddressError(f"{url!r} is a page of Hugging Face that shows no files; {files}")
     revision: str | None = None
     if rest:

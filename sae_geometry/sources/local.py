@@ -58,7 +58,7 @@ def bundle_files(weights: tuple[Path, ...], address: str, where: str | None = No
         if path.exists() and not path.is_file():  # a pipe or device never ends
             raise SourceError(f"{path} is not a file")
     first = weights[0].absolute()
-    sides = [Path(p) for name in side_names(first.as_posix()) if os.path.isfile(p := Path(name))]
+    sides = [p for name in side_names(first.as_posix()) if _is_there(p := Path(name))]
     wanting = missing_shards([w.name for w in weights])
     record = next((read_record(p) for p in sides if p.name == RUN_RECORD_NAME), None)
     return Bundle(
@@ -76,6 +76,11 @@ def bundle_files(weights: tuple[Path, ...], address: str, where: str | None = No
         alive_source="unknown" if record is None else record.alive_source,
         metadata={} if record is None else record.metadata,
     )
+
+
+def _is_there(side: Path) -> bool:
+    """Return whether a side file exists; a link to a missing configuration counts, so that it is reported."""
+    return os.path.isfile(side) or (os.path.islink(side) and not os.path.exists(side) and side.name != SPARSITY_NAME)
 
 
 def labels_beside(weights: Path) -> Path | None:
@@ -99,9 +104,11 @@ def _snapshot(folder: Path) -> Path:
         return snapshots / main
     if len(commits) == 1:
         return snapshots / commits[0]
+    if not commits:
+        raise SourceError(f"{folder} is the cache of a repository without any commit: fetch it again")
     raise SourceError(
         f"{folder} has {len(commits)} commits and does not say which is main: give one of its folders, "
-        f"{snapshots.name}/{commits[0] if commits else '…'}"
+        f"{snapshots.name}/{commits[0]}"
     )
 
 

@@ -68,6 +68,9 @@ def test_by_definition(of_the_demo):
     frame = r.to_pandas()
     assert frame["group"].value_counts().to_dict() == {k: v for k, v in r.counts().items() if v}
     assert (frame["encoder_own_cosine"] >= frame["encoder_cosine"] - 1e-9).all()
+    np.testing.assert_array_equal(frame["significant"], r.decoder.nearest_a_to_b.significant)
+    np.testing.assert_array_equal(frame["q_value"] <= 0.05, frame["significant"])
+    np.testing.assert_array_equal(frame["encoder_q_value"], r.encoder.nearest_a_to_b.q_value)
 
 
 def test_frequency_is_a_stratum(of_the_demo):

@@ -16,7 +16,6 @@ import sae_geometry as sg
 from sae_geometry.comparisons.pair import MATCHINGS
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.kernels.reference import exact_cosines
-from sae_geometry.nulls import Share
 from sae_geometry.results.store import to_json
 
 ONE_TO_ONE = ("mutual", "greedy", "optimal")
@@ -578,10 +577,19 @@ def test_no_cosine_that_is_shown_or_saved_exceeds_one(rng):
     assert record["mmcs"]["a_to_b"] <= 1.0
 
 
-def test_a_doubt_names_the_similarity_it_is_about(toy_pair):
+def test_a_doubt_is_about_the_stronger_control_and_names_the_similarity(toy_pair, rng):
     one = replace(sg.compare(*toy_pair).a_to_b, on="encoder")
-    vars(one)["balance"] = {"turned": Share(0.7, 0.6, 0.8, 100)}  # a control that is too weak
-    assert "the nearest by encoder cosine wins 70% against the turned control" in str(one._too_weak)
+    target, own, turned = rng.standard_normal((3, 4000, 1)).repeat(9, axis=2) / 10
+
+    def doubt(own: np.ndarray, turned: np.ndarray) -> str | None:
+        decoys = np.maximum(own, turned)
+        known = replace(one.controls, target=target, own=own[:, 0], turned=turned[:, 0], decoys=decoys)
+        return replace(one, controls=known)._too_weak
+
+    assert doubt(own, turned - 0.1) is None  # one fair control is enough
+    weak = doubt(own - 0.1, turned - 0.1)
+    assert weak is not None
+    assert "by encoder cosine (fair: at most 50%)" in weak
 
 
 # ---- what is compared ------------------------------------------------------------------------------------------------

@@ -38,8 +38,9 @@ def test_operations_are_counted_by_pair_and_halved_within() -> None:
     assert within.n_sweeps == 10
     assert within.flops == 16 * 8 * (100**2 + 200**2)
     umap = estimate([a, b], "umap")
-    assert umap.n_sweeps == 3
-    assert umap.flops == 16 * 300**2
+    assert umap.n_sweeps == 8
+    assert umap.flops == 16 * (2 * (100**2 + 200**2) + 4 * 2 * 100 * 200)
+    assert estimate([a], "umap").flops == 16 * 100**2, "one run has no partners across runs"
     assert "not counted  reading the inputs; the layout that UMAP optimizes" in str(umap)
 
 
@@ -57,7 +58,7 @@ QUESTIONS: dict[str, tuple[Verb, dict[str, Any], Callable[[list[Dictionary]], ob
     "span": ("span", {}, lambda d: sg.span(d[0], d[1])),
     "split": ("split", {"n_terms": 2}, lambda d: sg.split(d[0], d[1], n_terms=2)),
     "truth": ("truth", {}, lambda d: sg.truth(d[0], d[1])),
-    "umap": ("umap", {"n_neighbors": 8}, lambda d: sg.umap(d[:2], 8, n_epochs=2)),
+    "umap": ("umap", {"n_neighbors": 8}, lambda d: sg.umap(d[:2], 8, n_epochs=2).across()),
 }
 EXACT = {
     "nearest",
@@ -110,10 +111,16 @@ def test_a_ceiling_is_planned_with() -> None:
 
 def test_a_ceiling_that_the_longest_lists_exceed_is_refused_beforehand() -> None:
     a, b = dictionary(3000, 8, 0), dictionary(2500, 8, 1)
-    with sg.settings(memory="4MB"):
-        estimate([a, b], "umap", n_neighbors=5, probe_seconds=0.01)
-        with pytest.raises(ValueError, match=r"the memory ceiling is 4.0 MiB: raise it .*--memory 1[0-9]MB"):
-            estimate([a, b], "match", probe_seconds=0.01)
+    wanted = r"the memory ceiling is 4.0 MiB: raise it .*--memory 1[0-9]MB"
+    with sg.settings(memory="4MB"), pytest.raises(ValueError, match=wanted):
+        estimate([a, b], "match", probe_seconds=0.01)
+
+
+def test_the_size_that_a_dry_run_names_is_that_of_the_command() -> None:
+    a = dictionary(3000, 8, 0)
+    for ask in (lambda: estimate(a, "umap", n_neighbors=5), lambda: sg.umap(a, n_neighbors=5)):
+        with sg.settings(memory="1MB"), pytest.raises(ValueError, match=r"takes 4 MiB .*--memory 5MB"):
+            ask()
 
 
 def test_the_time_is_of_the_right_size() -> None:

@@ -18,6 +18,7 @@ from sae_geometry.nulls import (
     How,
     balance,
     beyond_controls,
+    competition,
     excess,
     own_lists,
     own_pairs,
@@ -315,6 +316,20 @@ def test_false_discoveries_stay_below_the_promise_and_shared_latents_are_found(k
 def test_the_bounds_see_a_control_that_is_missing():
     assert kept(draws("private families", without="own"))[0] > 0.2
     assert kept(draws("near copies", without="copies are one"))[1] < 0.5
+
+
+def test_from_the_noisy_side_the_rate_holds_and_only_since_found_latents_are_no_decoys(monkeypatch):
+    """B's shared latents are noisy copies that have left the population, so B has fewer decoys than A has targets."""
+    seen = []
+    for seed in range(6):
+        drawn = pair(POPULATIONS["heavy tails"](128), (800, 800), 0.3, 0.8, seed)
+        a, b = torch.from_numpy(drawn.a), torch.from_numpy(drawn.b)
+        seen.append((pair_controls(a, b, listing_sweep(a, b, LISTED), How(seed=seed, turns=1))[1], drawn.shared_b))
+    false, power = kept([calibration.outcome(*one) for one in seen])
+    assert false <= 0.07
+    assert power >= 0.8
+    monkeypatch.setattr(competition, "_LEFT", 1.0)
+    assert kept([calibration.outcome(*one) for one in seen])[0] > 0.07
 
 
 @pytest.mark.parametrize("name", ["isotropic", "mixture"])

@@ -52,6 +52,7 @@ def test_pairs_below_a_margin_are_left_out_and_only_these(pair, matching):
         assert m.mean_similarity == pytest.approx(full.similarity[kept].mean())
         assert m.multiplicity.sum() == kept.sum()
         assert not m.significant[~kept].any()
+        assert np.isnan(m.chance)  # which is that of all pairs, not of a selection
     assert "margin below 0.2" in repr(some)
     assert some.rematch("mutual").a_to_b.n_matched == sg.compare(*pair, "mutual").a_to_b.n_matched
     np.testing.assert_array_equal(some.nearest_a_to_b.similarity, whole.nearest_a_to_b.similarity)
@@ -90,8 +91,10 @@ def test_a_control_dictionary_has_the_same_table(pair, rng):
         alone = sg.compare(x, control, "mutual")
         np.testing.assert_array_equal(beside.a_to_b.partner_row, alone.a_to_b.partner_row)
         assert beside.a_to_b.chance == alone.a_to_b.chance
-    for beside in c.against_control:
-        assert beside.headline in repr(c)
+    for letter, beside in zip("AB", c.against_control, strict=True):
+        row = next(line for line in reversed(repr(c).splitlines()) if line.startswith(f"  {letter} with it"))
+        assert row.split()[-1] == f"{beside.nearest_a_to_b.mmcs:.3f}"
+        assert row.split()[3] in beside.headline
         assert f"{beside.a.name} → {beside.b.name}" in c.details()
     assert c.summary()["control"]["b_to_control"]["n_matched"] == c.against_control[1].a_to_b.n_matched
     assert sg.compare(*pair, "mutual").summary().get("control") is None

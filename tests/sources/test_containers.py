@@ -118,8 +118,9 @@ def copied(folder: Path, target: Path) -> Path:
 
 def test_a_shard_alone_names_the_conversion(distributed: Path, tmp_path: Path) -> None:
     (tmp_path / "__0_0.distcp").write_bytes((distributed / "__0_0.distcp").read_bytes())
-    with pytest.raises(SourceError, match="format_utils dcp_to_torch"):
-        load(tmp_path / "__0_0.distcp")
+    for place in (tmp_path / "__0_0.distcp", tmp_path):
+        with pytest.raises(SourceError, match=r"torch.distributed.checkpoint.*format_utils dcp_to_torch"):
+            load(place)
     (tmp_path / "x.pt").write_bytes((distributed / "__0_0.distcp").read_bytes())
     with pytest.raises(SourceError, match=r"several archives end to end.*format_utils dcp_to_torch"):
         load(tmp_path / "x.pt")
@@ -363,7 +364,7 @@ def test_numbers_of_one_hash_are_keys_like_others(tmp_path: Path) -> None:
     assert reads_as(load(tmp_path / "x.pt"), DEC, ENC)
 
 
-@pytest.mark.parametrize("hidden", [torch_bytes(saelens()), b"\0" * 64], ids=["an archive", "zeros"])
+@pytest.mark.parametrize("hidden", [torch_bytes(saelens()), b"\0" * 64, b"\0" * 16], ids=["an archive", "zeros", "few"])
 @pytest.mark.parametrize("last", [True, False], ids=["before the directory", "between members"])
 def test_bytes_between_the_members_of_an_archive(hidden: bytes, last: bool, tmp_path: Path) -> None:
     """An archive of two members, with bytes put before its directory or its second member, and offsets to match."""

@@ -45,7 +45,7 @@ def test_a_repository_stands_for_its_dictionaries(world: HuggingFace) -> None:
     rows = np.load(STANDARD / "expected_decoder.npy")
     said: list[str] = []
     searched = nearest(rows[3], f"hf://{REPO}", 1, turns=0, latents="all", echo=said.append)
-    assert len(said) == len(set(said)) > 2
+    assert len(said) == len(set(said)) > 2, "each dictionary is resolved once"
     assert searched.latent_id.tolist() == [[3]]
     assert [d["address"] for d in searched.searched] == found[:1]
     assert "10-res" in searched.skipped[0]

@@ -104,10 +104,11 @@ def test_where_sublayers_are_normalized_their_own_output_is_not_what_is_added() 
 
 
 def test_a_folder_is_a_hook_point_only_where_it_reads_as_one() -> None:
-    for name in ("layers.10", "h.3", "layers.3.mlp", "blocks.8.hook_resid_pre", "resid_post_layer_8", "embed_tokens"):
+    for name in ("layers.10", "h.3", "layers.3.mlp", "blocks.8.hook_resid_pre", "resid_post_layer_8", "embed_tokens",
+                 "vision_tower.encoder.layers.3", "model.visual.blocks.7"):  # fmt: skip
         assert names_a_place(name), name
     for name in ("seedA", "seed0", "h", "mlp", "layer_12", "layers", "blocks", "run.5", "v1.2", "layers.3.seedA",
-                 "hook", "embedding", "checkpoint-1000", "",
+                 "hook", "embedding", "checkpoint-1000", "", "seedA.layers.3", "run1.model.h.5",
                  "output_3", "input_0", "mlp_0", "l5", "l5_x", "post_3", "resid_3"):  # fmt: skip
         assert not names_a_place(name), name
 

@@ -300,6 +300,13 @@ def test_one_place_under_two_names_is_compared(tmp_path: Path) -> None:
     assert not any("hook" in c for c in seeds.caveats)
 
 
+def test_a_configuration_that_is_a_link_to_nothing_is_said(tmp_path: Path) -> None:
+    path = put(tmp_path / SAELENS, sae())
+    (tmp_path / "cfg.json").symlink_to(tmp_path / "gone")
+    [note] = load(path).notes
+    assert note.startswith("cfg.json cannot be read (")
+
+
 @pytest.mark.parametrize(
     ("name", "text", "hook"),
     [
@@ -359,6 +366,9 @@ def test_z_scored_inputs_are_noted_and_flagged_against_others(config: dict[str, 
     assert confound_audit(load(a), load(b)).finding("normalization").flagged
     assert not confound_audit(load(a), load(a)).finding("normalization").flagged
     assert not any("z-scored" in note for note in load(b).notes)
+    esmc = sg.as_dictionary({**sae(), "idf": torch.ones(N), "max": torch.ones(N)})
+    assert any("z-scored" in note for note in esmc.notes)
+    assert esmc.metadata["inputs"] == load(a).metadata["inputs"], "whose format implies it is like whose file says it"
 
 
 def test_an_object_or_mapping_speaks_through_the_same_words() -> None:

@@ -64,6 +64,12 @@ def test_a_state_dict_beside_an_optimizer_s_state(tmp_path: Path) -> None:
     for tree in (
         {"model": saelens(), "optimizer": moments, "epoch": 3},
         {
+            "model": saelens(),
+            "optimizer": {"exp_avg": saelens(STACK[0], STACK_ENC[0])},
+            "exp_avg": saelens(),
+            "epoch": 3,
+        },
+        {
             "state_dict": {**wrapped(saelens(), "sae"), "lm.embed.weight": torch.zeros(50, D)},
             "optimizer_states": [moments],
             "loops": {"fit_loop": {"state_dict": {}}},
@@ -159,6 +165,12 @@ def test_a_stack_is_a_choice_of_layers(layout: str, tmp_path: Path) -> None:
         assert np.array_equal(d.encoder_bias.numpy(), STACKS[layout][name][i])
 
 
+def test_a_stack_of_as_many_dictionaries_as_latents_is_no_crosscoder(tmp_path: Path) -> None:
+    stack = random(N, N, D)
+    path = saved(tmp_path, {"W_dec": tensor(stack), "W_enc": torch.zeros(N, D, N) + 1, "b_enc": torch.zeros(N, N)})
+    assert reads_as(load(f"{path}::layer=1"), stack[1], np.ones((N, D), np.float32))
+
+
 def test_a_stack_of_bare_arrays(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", STACK)
     assert reads_as(load(f"{tmp_path / 'x.npy'}::layer=2"), STACK[2], None)
@@ -227,7 +239,11 @@ def test_a_mapping_is_read_by_its_biases_and_says_how() -> None:
     assert "axis 0 was taken as latents" in as_dictionary({"W_dec": DEC}).notes[0]
     assert as_dictionary({"W_dec": DEC}, latent_axis=1).n_latents == D
     assert as_dictionary(DEC, latent_axis=1).n_latents == D
-    for wrong in ({"b_enc": torch.zeros(N + 1)}, {"W_enc": torch.zeros(N + 1, N + 2)}, {"b_gate": torch.zeros(D + 1)}):
+    for wrong in (
+        {"b_enc": torch.zeros(N + 1)}, {"W_enc": torch.zeros(N + 1, N + 2)}, {"b_gate": torch.zeros(D + 1)},
+        {"W_enc": torch.zeros(N + 1, D)}, {"b_dec": torch.zeros(D + 1)},
+        {"b_enc": torch.zeros(N), "b_dec": torch.zeros(N)}, {"b_enc": torch.zeros(N), "threshold": torch.zeros(D)},
+    ):  # fmt: skip
         with pytest.raises(LayoutError, match="no known layout fits the mapping, which holds W_dec"):
             as_dictionary({"W_dec": DEC, **wrong})
 
@@ -250,6 +266,12 @@ def test_arrays_that_are_no_decoder(value: np.ndarray) -> None:
         {"decoder.lora_A": random(2, N), "decoder.lora_B": random(D, 2)},
         {"feature_activations": DEC, "dict_usage": ENC, "decorrelation": random(D, D)},
         {"latents": DEC, "to_features": ENC, "direction_cov": random(D, D)},
+        {"weight": DEC},
+        {"lin.weight": ENC, "lin.bias": B_N},
+        {"direction_weights": random(N, N), "features_read": ENC, "feature_detectors": ENC},
+        {"decoder.up.weight": random(D, 2), "decoder.down.weight": random(2, N)},
+        {"decoder.m": DEC.T, "decoder.v": DEC.T, "dictionary_pinv": ENC.T, "dict_avg": DEC},
+        {"target_decoder": DEC, "online_decoder": DEC + 1},
     ],
 )
 def test_no_encoder_or_mask_is_proposed_for_a_decoder(tensors: dict[str, np.ndarray], tmp_path: Path) -> None:

@@ -720,6 +720,8 @@ def test_a_command_stops_at_a_wrong_answer_and_saves_nothing(client, workers_do)
         lambda r: replace(r, partner=r.partner[:-1]),
         lambda r: replace(r, histogram=r.histogram[:, :-1]),
         lambda r: replace(r, histogram=r.histogram * 2),
+        lambda r: replace(r, significant_latents=r.significant_latents[:-1]),
+        lambda r: replace(r, significant_latents=~r.significant_latents),
         lambda r: replace(r, confounds=(7,)),
         lambda r: vars(r),
         lambda r: None,

@@ -157,4 +157,4 @@ def _check_tiling(spans: dict[str, tuple[Entry | None, int, int]], n_bytes: int,
     if reached > n_bytes:
         raise SourceError(f"{name} is truncated: its tensors need {reached:,} bytes and {n_bytes:,} are there")
     if reached < n_bytes:
-        raise SourceError(f"{name} has {n_bytes - reached:,} bytes that belong to no tensor")
+        raise SourceError(f"{name} has bytes that belong to no tensor: {n_bytes - reached:,}")

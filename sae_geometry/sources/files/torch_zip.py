@@ -31,7 +31,8 @@ def open_torch(path: Path, start: int = 0, end: int | None = None) -> TensorFile
     members = open_zip(file)
     pickles = [name for name in members if name.count("/") == 1 and name.endswith("/data.pkl")]
     if len(pickles) != 1:
-        raise SourceError(f"{path.name} is a zip archive but not a torch checkpoint: it has no data.pkl")
+        found = f"it has {len(pickles)} data.pkl, not one" if pickles else "it has no data.pkl"
+        raise SourceError(f"{path.name} is a zip archive but not a torch checkpoint: {found}")
     root = pickles[0].removesuffix("data.pkl")
     if members[pickles[0]].deflated:
         raise SourceError(f"{path.name}: its pickle is compressed, which torch.save never does; refused: re-save it")

@@ -25,7 +25,8 @@ _MAX_DIRECTORY = 2 << 20
 # Float data deflate by a factor of a few; the limit of deflate is 1032.
 _MAX_RATIO = 100
 _RATIO_MATTERS_ABOVE = 16 << 20
-_DESCRIPTOR = 24  # bytes that may follow the data of a member: its checksum and sizes once more
+_HAS_DESCRIPTOR = 0x8  # flag of a member whose data are followed by their checksum and sizes
+_DESCRIPTORS = {12, 16, 20, 24}  # bytes of that record: with or without a signature, of 32 or 64 bits
 
 
 @dataclass(frozen=True)
@@ -95,23 +96,18 @@ def open_zip(file: FileBytes) -> Mapping[str, Member]:
     before = min((i.header_offset for i in infos), default=0)
     if before:
         raise SourceError(f"{name} {_said_of_bytes_before(file, before)}")
-    reached = 0
-    for info in sorted(infos, key=lambda i: i.header_offset):
+    in_order = sorted(infos, key=lambda i: i.header_offset)
+    for info, following in zip(in_order, [*(i.header_offset for i in in_order[1:]), directory], strict=True):
         member = members[info.filename]
-        if info.header_offset < reached:
+        gap = following - (member.start + member.n_packed)
+        if gap < 0:
             raise SourceError(f"{name}: {member.name!r} shares its bytes with another member; refused")
-        _check_gap(info.header_offset - reached, name)
-        reached = member.start + member.n_packed
-    _check_gap(directory - reached, name)
+        if gap and not (info.flag_bits & _HAS_DESCRIPTOR and gap in _DESCRIPTORS):
+            raise SourceError(
+                f"{name} has {counted(gap, 'byte')} between the members of its zip archive, which nothing accounts "
+                "for; refused: save it again"
+            )
     return members
-
-
-def _check_gap(n_bytes: int, name: str) -> None:
-    if n_bytes > _DESCRIPTOR:
-        raise SourceError(
-            f"{name} has {n_bytes:,} bytes between the members of its zip archive, which nothing accounts for; "
-            "refused: save it again"
-        )
 
 
 def _check_end(file: FileBytes) -> None:

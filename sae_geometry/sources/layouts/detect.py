@@ -208,6 +208,12 @@ class _Search:
         encoder, encoder_axes = self._encoder(layout, groups, n, turned)
         if encoder is not None and not encoder_axes:
             return None
+        reads = d if encoder is None else self.entries[encoder].shape[encoder_axes.index("d")]
+        if self.latent_axis is None:
+            if not layout.fixed and reads != d and self.encoder_side is None and "o" not in axes:
+                return None  # without biases, only equal widths show which axis counts latents
+            if not self._biases_fit(layout, groups, n, {d, reads}):
+                return None
         spelled = groups.get("site", "").replace("-", ".")
         hook = spelled if layer_named(spelled) is not None else None
         mixture = layout.mixture
@@ -248,6 +254,18 @@ class _Search:
         if self.n_latents in (n, d):
             return n == self.n_latents
         return self.d_out not in (n, d) or d == self.d_out
+
+    def _biases_fit(self, layout: Layout, groups: Mapping[str, str], n: int, widths: set[int]) -> bool:
+        """Return whether no bias or threshold has a length that contradicts `n` latents of these widths."""
+        of_decoder = {n, *widths} if layout.fixed else widths  # where names determine the axes, "bias" may be either's
+        for names, lengths in ((layout.encoder_bias, {n}), (THRESHOLDS, {n}), (layout.decoder_bias, of_decoder)):
+            present = (self.entries[k].shape for name in names if (k := name.format(**groups)) in self.entries)
+            shape = next(present, ())
+            if len(shape) == 1 and shape[0] not in {1, *lengths} and "o" not in layout.decoder_axes:
+                return False
+            if len(shape) == 2 and layout.decoder_axes == "nod" and names is layout.encoder_bias:
+                return False  # a stack of dictionaries, as many as each has latents
+        return True
 
     def _are_factors(self, mixture: tuple[str, str], n: int, d: int) -> bool:
         w, c = (self.entries[name] for name in mixture)

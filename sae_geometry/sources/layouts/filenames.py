@@ -86,6 +86,12 @@ def choose_weights(names: Sequence[str], place: str) -> tuple[str, ...]:
             shown = ", ".join(sorted(found)[:_MAX_LISTED])
             more = f" and {len(found) - _MAX_LISTED:,} more" if len(found) > _MAX_LISTED else ""
             raise LayoutError(f"{place} holds {len(found):,} weights files; give one of {shown}{more}")
+    if any(n.endswith(".distcp") for n in names):
+        raise SourceError(
+            f"{place} holds shards of a torch.distributed.checkpoint without their {_DCP}, which describes them: fetch "
+            "the whole folder, or convert it where it was written (python -m torch.distributed.checkpoint.format_utils "
+            "dcp_to_torch FOLDER OUT.pt)"
+        )
     raise SourceError(f"{place} holds no weights: looked for {', '.join((*_SUFFIXES, '.npy'))}")
 
 

@@ -27,6 +27,8 @@ _AROUND_MODULES = {
 }  # fmt: skip
 _BIASES = {*PER_LATENT, *PER_COORDINATE}
 _WRAPPER = re.compile(WRAPPER)
+# An optimizer may store its moments under the names of the parameters, so they fit the same layout.
+_OF_AN_OPTIMIZER = re.compile(r"optim|exp_avg|moment", re.IGNORECASE)
 _MAX_DEPTH = 12
 _MAX_STACKED = 1024
 
@@ -133,7 +135,7 @@ def _inside(table: Table) -> Iterator[tuple[str, Table]]:
     groups: dict[str, dict[str, str]] = {}
     for name in table.entries:
         first, dot, rest = name.partition(".")
-        if dot:
+        if dot and not _OF_AN_OPTIMIZER.match(first):
             groups.setdefault(first, {})[rest] = name
     for first, names in groups.items():
         yield (

@@ -22,6 +22,9 @@ _WRAPPERS = {
     "model", "transformer", "gpt_neox", "language_model", "text_model", "base_model", "backbone", "module", "_orig_mod",
     "decoder", "bert", "roberta", "esm", "llm", "lm",
 }  # fmt: skip
+_OF_A_MODEL = re.compile(
+    r"(?:\w+_)?(?:model|encoder|decoder|tower|transformer|backbone|trunk|vision|visual|text|audio|speech|language|vit)"
+)
 _EMBEDDED = {"hook_embed", "embed_tokens", "embed_in", "wte"}
 _ATTENTION = r"(?:self_attn|attn|attention|self_attention)"
 _MLP = r"(?:mlp|feed_forward|ffn)"
@@ -104,9 +107,15 @@ def canonical_place(hook: str, model: str | None = None) -> str:
 
 
 def names_a_place(text: str) -> bool:
-    """Return whether text has the form of a hook point: a layer and a known place in it, or the embedding."""
+    """Return whether text has the form of a hook point: a layer and a known place in it, or the embedding.
+
+    "seedA.layers.3" has not: where a run's name precedes the layer, the same place would have many names.
+    """
     parsed = _parsed(_plain(text))
-    return text.casefold() in _EMBEDDED if parsed is None else _site(parsed[2], "") is not None
+    if parsed is None:
+        return text.casefold() in _EMBEDDED
+    stack, _, rest = parsed
+    return _site(rest, "") is not None and all(_OF_A_MODEL.fullmatch(word) for word in stack.split(".")[:-1])
 
 
 def layer_named(hook: str) -> int | None:

@@ -163,7 +163,8 @@ def read_dictionary(
         notes.append(f"each row is the concatenation of {site.layout.out}s {outs}, normalized as a whole")
     if space.transcoder:
         notes.append(f"a transcoder: the decoder lives in output space ({space.writes or 'hook point unknown'})")
-    if inputs_are_z_scored(opened.config):
+    z_scored = site.layout.z_scored or inputs_are_z_scored(opened.config)
+    if z_scored:
         notes.append("trained on z-scored inputs: a coordinate counts in units of its own spread, not as in the model")
     decoder = _decoder(opened.file, site, decoder_slabs)
     dictionary = Dictionary.from_decoder(
@@ -184,7 +185,7 @@ def read_dictionary(
         n_tokens=bundle.n_tokens,
         address=f"{bundle.address}{selection}",
         layout=site.layout.name,
-        metadata=_metadata(opened, space),
+        metadata={**({"inputs": "z-scored"} if z_scored else {}), **_metadata(opened, space)},
         notes=notes,
         drop_bad=drop_bad,
     )
@@ -297,10 +298,7 @@ def _metadata(opened: Opened, space: Space) -> dict[str, Any]:
     found = {
         k: next((t[n] for n in names for t in layers if _is_plain(t.get(n))), None) for k, names in _METADATA.items()
     }
-    found |= {
-        "transcoder": space.transcoder or None,
-        "inputs": "z-scored" if inputs_are_z_scored(opened.config) else None,
-    }
+    found["transcoder"] = space.transcoder or None
     if space.transcoder:
         found |= {"hook_point_in": space.reads, "hook_point_out": space.writes}
     if found["l0"] is None and (stated := re.search(r"average_l0_(\d+)", opened.bundle.where)):

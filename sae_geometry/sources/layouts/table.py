@@ -47,6 +47,7 @@ class Layout:
         outputs_mask: key of a tensor [s, o] that marks the outputs of each layer.
         refusal: why a file that fits this row holds no dictionary.
         transcoder: whether the decoder writes to another hook point than the encoder reads from.
+        z_scored: whether each input coordinate was divided by its standard deviation.
         note: note reported with every result.
     """
 
@@ -73,6 +74,7 @@ class Layout:
     outputs_mask: str | None = None
     refusal: str | None = None
     transcoder: bool = False
+    z_scored: bool = False
     note: str | None = None
 
 
@@ -215,7 +217,7 @@ LAYOUTS: tuple[Layout, ...] = (
     ),
     _pair(
         "esmc_sae", "ESMC SAE", decoder_axes="nd", encoder_axes="dn", also=("idf", "max"),
-        note="its inputs were z-scored",
+        z_scored=True,
     ),
     _pair(
         "sae_geometry_consensus", "sae-geometry consensus dictionary", decoder_axes="nd", encoder_axes="nd",

@@ -9,12 +9,13 @@ from sae_geometry.sources.files.tensor_file import TensorFile
 
 _MAX_LISTED = 12
 # These are never decoders, however large: encoders, biases, masks, gates, skips, mixing matrices, optimizer moments,
-# activations and statistics, and halves of a decoder (weight norm, pruning, low rank).
+# activations and statistics, inverses and averages, and halves of a decoder (weight norm, pruning, low rank).
 _NO_DECODER = re.compile(
     r"enc|embed|bias|^b_|\.b_|mask|mix|gate|skip|thresh|exp_avg|momentum|optim|moment|scale|norm|mean|std|var|cov|attn"
     r"|activ|usage|count|freq|firing|logit|prob|score|simil|cosine|gram|corr|whiten|rotat|pca|proj|assign|lora|decay"
-    r"|(?:^|[._])(?:in|to|input|extract(?:or)?|acts?|labels?|grads?|delta)(?:[._]|$)|weight_[gv]$|_orig$|original\d$"
-    r"|(?:^|\.)(?:W_?E|E|W_?[QKV]|W|C|A|M)$",
+    r"|avg|averag|inv|dead|init|detect|classif|recogni|rout|(?:^|[._])(?:in|to|input|extract(?:or)?|read(?:er)?s?|dual"
+    r"|acts?|labels?|grads?|delta|ema|[mv]|keys?|quer(?:y|ies))(?:[._]|$)"
+    r"|weight_[gv]$|_orig$|original\d$|(?:^|\.)(?:W_?E|E|W_?[QKV]|W|C|A|M)$",
     re.IGNORECASE,
 )
 _DECODER = re.compile(
@@ -41,13 +42,11 @@ def unknown_layout(file: TensorFile) -> str:
     says = f"no known layout fits {name}, which holds {holds}"
     call = "sae_geometry.Dictionary.from_decoder(tensors[{!r}], latent_axis={})"
     whether = "where latent_axis is the axis that counts latents"
-    able = {k: e for k, e in flat.items() if not _NO_DECODER.search(k)}
-    named = {k: e for k, e in able.items() if _DECODER.search(k)} or (able if len(flat) == 1 else {})
-    if named:
-        key = max(named, key=lambda k: named[k].n_bytes)
-        axis = int(flat[key].shape[0] < flat[key].shape[1])
-        return f"{says}; if {key!r} is the decoder, call {call.format(key, axis)}, {whether}"
-    return (
-        f"{says}; none of them is by its name a decoder (one that is tied to the encoder must be saved under a name of "
-        f"its own): pass the decoder to sae_geometry.Dictionary.from_decoder(decoder, latent_axis=…), {whether}"
-    )
+    named = [k for k in flat if _DECODER.search(k) and not _NO_DECODER.search(k) and len(set(flat[k].shape)) == 2]
+    if len(named) == 1:  # several may be parts, copies or layers of a decoder
+        key, (rows, columns) = named[0], flat[named[0]].shape
+        return f"{says}; if {key!r} is the decoder, call {call.format(key, int(rows < columns))}, {whether}"
+    why = f"{len(named)} of them are by their names decoders, or parts of one"
+    if not named:
+        why = "none of them is by its name a decoder (one tied to the encoder must be saved under a name of its own)"
+    return f"{says}; {why}: pass the decoder to sae_geometry.Dictionary.from_decoder(decoder, latent_axis=…), {whether}"
