@@ -486,7 +486,7 @@ def test_a_signal_ends_client_and_workers(tmp_path, rng, kill, sent, code, said)
         [*command, "--dask", "local:1"], cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as program:
         while not list(tmp_path.glob("out.pairs/[!.]*.npz")):
-            assert program.poll() is None
+            assert program.poll() is None, program.communicate()[1]
             time.sleep(0.005)
         kill(program.pid, sent)
         _, told = program.communicate(timeout=200)
