@@ -9,6 +9,7 @@ Each size in a process of its own, after a warm-up; A B A B, medians of the rati
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import subprocess
 import sys
@@ -26,7 +27,21 @@ from sae_geometry.dictionary import Dictionary
 from sae_geometry.kernels.sweep import listing_sweep
 from sae_geometry.nulls import LISTED
 
-IMPORTS = "import sae_geometry.cli, sae_geometry.comparisons.pair, pandas, matplotlib.pyplot, numba, pyarrow.parquet"
+COMPARE = ["sae-geometry", "compare", "demo:local-seed0", "demo:local-seed1", "--overwrite", "-q", "-o"]
+LOADED = """
+import contextlib, json, sys
+from sae_geometry.cli import main
+sys.argv = json.loads(sys.argv[1])
+with contextlib.suppress(SystemExit):
+    main()
+print(json.dumps([name for name in sys.modules if name != "__main__"]))
+"""  # prints the modules that the command has loaded by its end
+IMPORT = """
+import contextlib, importlib, json, sys
+for name in json.loads(sys.argv[1]):
+    with contextlib.suppress(Exception):
+        importlib.import_module(name)
+"""
 STAGES = ("compare", "repr", "save")
 
 
@@ -71,13 +86,15 @@ def whole(n: int, d: int, rounds: int) -> str:
 
 
 def command(rounds: int) -> str:
-    """Time the demo's command against the imports that it needs, each in fresh processes."""
-    compare = ["-m", "sae_geometry", "compare", "demo:local-seed0", "demo:local-seed1", "--overwrite", "-q", "-o"]
+    """Time the demo's command against the import of every module that it loads, each in fresh processes."""
     ratios, took = [], []
     with tempfile.TemporaryDirectory() as folder:
+        python, asked = [sys.executable, "-c"], json.dumps([*COMPARE, f"{folder}/out"])
+        told = subprocess.run([*python, LOADED, asked], check=True, capture_output=True, text=True)
+        needed = told.stdout.splitlines()[-1]
         for _ in range(rounds):
-            imports, _ = timed(subprocess.run, [sys.executable, "-c", IMPORTS], check=True)
-            run, _ = timed(subprocess.run, [sys.executable, *compare, f"{folder}/out"], check=True, capture_output=True)
+            imports, _ = timed(subprocess.run, [*python, IMPORT, needed], check=True)
+            run, _ = timed(subprocess.run, [*python, LOADED, asked], check=True, capture_output=True)
             ratios.append(run / imports)
             took.append(run)
     return f"demo command: {statistics.median(took):.1f} s, {statistics.median(ratios):.2f} × its imports"

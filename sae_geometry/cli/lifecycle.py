@@ -29,6 +29,7 @@ _SOON = 0.02  # seconds until the signal is resent, after the finalizer or callb
 # "drop_bad=True (--drop-bad)" has both forms; "latents="all"" only the argument; "::latent_axis=1" is an address.
 _BOTH = re.compile(r"\b[a-z_]+(?:=[^\s(]+|\([^()]*\)) \((--[^)]+)\)")
 _ARGUMENT = re.compile(r"(?<![:\w.\-])([a-z][a-z_]+)=(\"[^\"]*\"|'[^']*'|\d+|True|False)(?![\w.])")
+_TORCH_OOM = re.compile("DefaultCPUAllocator|out of memory")
 _FROM_ARRAY = re.compile(
     r"(?:call|pass the decoder to) sae_geometry\.Dictionary\.from_decoder\([^()]*?latent_axis=(\d|…)\), where "
     "latent_axis is the axis that counts latents"
@@ -72,7 +73,7 @@ def _sentence(error: Exception) -> str:
         return f"{place}{error.strerror.lower()}"
     if isinstance(error, WorkerMemoryError):
         return str(error)
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _TORCH_OOM.search(str(error))):
         return "out of memory; try --device cpu, or a machine with more"
     text = in_options(" ".join(str(error).split())) or type(error).__name__
     if isinstance(error, ValueError | OSError | ImportError):

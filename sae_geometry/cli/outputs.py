@@ -112,13 +112,25 @@ def save_and_show(
     if shared.as_json:
         print_json(json.loads((into / record).read_text(encoding="utf-8")))
     elif shared.verbose:
-        say(result.details())
+        meanings = result.meanings
+        say("\n".join([result.details(), *([] if meanings is None else meanings.lines())]))
     else:
-        say_answer(result.answer(), result.headline)
-    if not shared.as_json and (meanings := result.meanings) is not None:
-        say("\n".join(meanings.lines() if shared.verbose else meanings.few_lines()))
+        _say_screen(result)
     print_saved(into, speaker, shared.as_json)
     log_to_wandb(into, shared.log_wandb, speaker, as_json=shared.as_json)
+
+
+def _say_screen(result: Result) -> None:
+    """Print the answer, and below it, without blank lines between, as many labels as the first screen has room for."""
+    from sae_geometry.results.warnings import SCREEN
+
+    answer, meanings = result.answer(), result.meanings
+    if meanings is None:
+        say_answer(answer, result.headline)
+        return
+    lines = [line for line in answer.split("\n") if line]
+    few = meanings.few_lines(SCREEN - len(lines) - 1)  # the last line is where the results are
+    say_answer("\n".join([*lines, *few]), result.headline)
 
 
 def page_writer(n_runs: int) -> Callable[[Path], object]:

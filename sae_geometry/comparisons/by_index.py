@@ -103,8 +103,10 @@ class IndexComparison(PairAnswer):
 
     @cached_property
     def meanings(self) -> PairLabels | None:
-        """Return the labels of both latents with an id, for a few ids of each class."""
-        return pair_labels(self.to_pandas(), self.dictionaries, groups=self.classes, names=CLASSES)
+        """Return the labels of both latents with an id, B's first where only B has it."""
+        table, only_b = self.to_pandas(), self.classes == CLASSES[2]
+        table.loc[only_b, ["run", "partner_run"]] = self.b.name, self.a.name
+        return pair_labels(table, self.dictionaries, groups=self.classes, names=CLASSES)
 
     def to_pandas(self) -> pd.DataFrame:
         """Return one row per id: run, latent_id, partner_run, partner_id (the same), cosine, norm_a, norm_b,

@@ -63,9 +63,9 @@ class ChainLabels:
             made += [f"  a chain, turned by {c.turned:.0f}° in all", *ends(said)]
         return made
 
-    def few_lines(self) -> list[str]:
-        """Return one latent of each fate and each chain on a line, in lines of 80 characters."""
-        made = self.pairs.few_lines()
+    def few_lines(self, room: int) -> list[str]:
+        """Return latents of each fate, as many as `room` lines hold, and each chain on a line of 80 characters."""
+        made = self.pairs.few_lines(room - len(self.chains))
         for c in self.chains:
             n = min(len(c.members), 5)  # of a long chain its two ends, with an ellipsis between them
             said = ends([fitted(f"{m.latent_id} {m.label}".rstrip(), (68 - 3 * n) // min(n, 4)) for m in c.members], 4)

@@ -14,7 +14,8 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.io.formatting import counted, read_only
+from sae_geometry.io.escaping import shown
+from sae_geometry.io.formatting import aligned, counted, ends, read_only
 from sae_geometry.io.progress import Progress
 from sae_geometry.labels.pairs import PairLabels, label_summary, pair_labels
 from sae_geometry.pairwise.inputs import describe_input
@@ -183,12 +184,14 @@ class Drift(Answer):
             f"Drift of {self.final.name!r}: {counted(self.to_final.shape[1], 'latent')} through "
             f"{counted(len(rows), 'checkpoint')}"
         ]
-        width = max(len(label) for label in self.labels)
-        lines += [
-            f"  {r['checkpoint']:<{width}}  cosine to final: median {r['median_cosine_to_final']:.3f}; born "
-            f"{r['share_born']:6.1%}; standing still {r['share_standing_still']:6.1%}"
+        table = [("checkpoint", "median cosine to final", "born", "standing still")]
+        table += [
+            (shown(r["checkpoint"], 28), f"{r['median_cosine_to_final']:.3f}", f"{r['share_born']:6.1%}",
+             f"{r['share_standing_still']:6.1%}")
             for r in rows
-        ]
+        ]  # fmt: skip
+        head, *body = aligned(table)
+        lines += [f"  {line}" for line in (head, *ends(body))]
         return lines
 
 

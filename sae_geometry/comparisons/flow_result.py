@@ -220,12 +220,11 @@ class Flow(Answer):
 
         frames = []
         for a, b, step in zip(self.layers, self.layers[1:], self.steps, strict=False):
-            goes_on = step.one_to_one >= 0
-            onward, ids = np.where(goes_on, step.one_to_one, step.forward), b.latent_ids.cpu().numpy()
+            onward, cosine = step.onward
+            ids = b.latent_ids.cpu().numpy()
             columns = {
                 "run": a.name, "latent_id": a.latent_ids.cpu().numpy(), "partner_run": b.name,
-                "partner_id": np.where(onward >= 0, ids[onward], -1), "fate": step.fate,
-                "cosine": np.where(goes_on, step.one_to_one_cosine, step.forward_cosine),
+                "partner_id": np.where(onward >= 0, ids[onward], -1), "fate": step.fate, "cosine": cosine,
             }  # fmt: skip
             frames.append(pd.DataFrame(columns))
         return chain_labels(pd.concat(frames), self.chains(), self.layers)

@@ -52,6 +52,20 @@ class Step:
         return np.where(self.one_to_one >= 0, "continues", np.where(onward, "merges", "dies"))
 
     @property
+    def onward(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return where each latent of this layer goes, int64 [n], −1 for none, and the cosine, of an edge or not.
+
+        That is its continuation, else its nearest, else a next latent that is nearest to it.
+        """
+        to, cosine = self.forward.copy(), self.forward_cosine.copy()
+        children = np.argsort(self.backward_cosine, kind="stable")  # of several the most similar is written last
+        children = children[self.backward[children] >= 0]
+        children = children[to[self.backward[children]] < 0]
+        to[self.backward[children]], cosine[self.backward[children]] = children, self.backward_cosine[children]
+        goes_on = self.one_to_one >= 0
+        return np.where(goes_on, self.one_to_one, to), np.where(goes_on, self.one_to_one_cosine, cosine)
+
+    @property
     def arrival(self) -> np.ndarray:
         """Return "continues", "splits off" or "born" per latent of the next layer."""
         inward = (self.backward >= 0) | np.isin(np.arange(len(self.backward)), self.forward)

@@ -27,10 +27,12 @@ from sae_geometry.pairwise.inputs import describe_input, distinct_names
 from sae_geometry.pairwise.label_columns import labels_of
 from sae_geometry.pairwise.mapping import plain_cosines, unmapped
 from sae_geometry.pairwise.same_space import require_same_space
-from sae_geometry.sources import OrientationWarning, SourceError, as_dictionary, load, neuronpedia_pages
-from sae_geometry.sources.bundle import Context, Echo
+from sae_geometry.sources import OrientationWarning, SourceError, as_dictionary, neuronpedia_pages
+from sae_geometry.sources.address import Address
+from sae_geometry.sources.bundle import Bundle, Context
 from sae_geometry.sources.layouts.read import Latents
 from sae_geometry.sources.listing import checkpoints_at, dictionaries_at, expanded
+from sae_geometry.sources.load import read
 from sae_geometry.sources.vectors import as_vectors
 
 K = 10
@@ -195,19 +197,22 @@ def nearest(
     if turns is not None and turns < 0:
         raise ValueError(f"turns is how often the dictionaries are turned, 0 or more; got {turns}")
     source = as_vectors(vectors, offline=offline, echo=echo, progress=progress)
-    context = Context(offline, _once(echo), progress)
+    context = Context(offline, echo, progress)
     if turns is None:
         turns = max(_LEAST_TURNS, min(_MOST_TURNS, _TURNED_VECTORS // source.n_latents))
     unembedding = read_unembedding(unembed, context) if isinstance(unembed, str | Path) else unembed
     search, skipped = _Search(source, k, signed, turns, seed, unembedding), list[str]()
     places = list(_places(targets, context))
     for at, (place, among_many) in enumerate(places):
-        units: list[Any] = []
+        units: list[tuple[Any, Bundle | None]] = []
         with _skipping(among_many, place, skipped):
-            units = dictionaries_at(place, context) if isinstance(place, str | Path) else [place]
-        for i, unit in enumerate(units):
+            units += dictionaries_at(place, context) if isinstance(place, str | Path) else [(place, None)]
+        for i, (unit, bundle) in enumerate(units):
             with _skipping(among_many or len(units) > 1, unit, skipped):
-                d = _read(unit, latents, drop_bad, context)
+                if bundle is None:
+                    d = as_dictionary(unit, latents, drop_bad=drop_bad)
+                else:
+                    d = _read(unit, bundle, latents, drop_bad, context)
                 d = d if prepare is None else prepare(d)
                 search.caveats += _checked(source, d, allow_mismatch)
                 if unembedding is not None:
@@ -217,18 +222,6 @@ def nearest(
     if not search.searched:
         raise ValueError(f"no dictionary could be searched; the first reason: {[*skipped, 'none was given'][0]}")
     return search.result(skipped)
-
-
-def _once(echo: Echo | None) -> Echo | None:
-    """Return an echo without repetition: a dictionary is resolved to be listed, and again to be read."""
-    said = set[str]()
-
-    def say(text: str) -> None:
-        if echo is not None and text not in said:
-            said.add(text)
-            echo(text)
-
-    return None if echo is None else say
 
 
 def _places(targets: Any, context: Context) -> Iterator[tuple[Any, bool]]:
@@ -253,14 +246,10 @@ def _skipping(may_skip: bool, what: Any, skipped: list[str]) -> Iterator[None]:
         skipped.append(f"{what}: {error}")
 
 
-def _read(unit: Any, latents: Latents, drop_bad: bool, context: Context) -> Dictionary:
-    if not isinstance(unit, str | Path):
-        return as_dictionary(unit, latents, drop_bad=drop_bad)
+def _read(address: Address, bundle: Bundle, latents: Latents, drop_bad: bool, context: Context) -> Dictionary:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", OrientationWarning)  # the dictionary's notes include it
-        return load(
-            unit, latents, drop_bad=drop_bad, offline=context.offline, echo=context.echo, progress=context.progress
-        )
+        return read(address, bundle, latents, context, drop_bad=drop_bad)
 
 
 def _checked(source: Dictionary, d: Dictionary, allow_mismatch: bool) -> list[str]:

@@ -7,24 +7,27 @@ import re
 import numpy as np
 
 from sae_geometry.dictionary import Dictionary
+from sae_geometry.io.escaping import shown
 from sae_geometry.pairwise.mapping import plain_cosines
 from sae_geometry.pairwise.matching_result import Matching
 
+_WIDTH = 76  # characters of a hint, which stands indented on a screen of 80
 SAME_IDS = 0.5  # share of mutual pairs with the same id above which ids are taken to correspond
 
 
 def hints(a: Dictionary, b: Dictionary, forth: Matching, back: Matching) -> tuple[str, ...]:
     """Return short sentences on linear maps, the nearest pairs before them, and ids that correspond."""
-    said = [
-        f"{letter} mapped by {d.metadata['map']!r} (sha256 {d.metadata['map_sha256'][:16]})"
-        for letter, d in zip("AB", (a, b), strict=True)
-        if d.unmapped is not None
-    ]
+    said = [_mapped_words(letter, d) for letter, d in (("A", a), ("B", b)) if d.unmapped is not None]
     if (plain := plain_means(a, b, forth, back)) is not None:
         said.append(f"before the map the nearest pairs have mean cosines {plain[0]:.4f} and {plain[1]:.4f}")
     if forth.on == "decoder" and (why := _same_ids(a, b, forth)) is not None:
         said.append(f"try compare_by_index (--pairing index): {why}")
     return tuple(said)
+
+
+def _mapped_words(letter: str, d: Dictionary) -> str:
+    zeros = f"; sent to zero: {d.metadata['sent_to_zero']}" if d.metadata["n_sent_to_zero"] else ""
+    return shown(f"{letter} mapped by {d.metadata['map']!r} (sha256 {d.metadata['map_sha256'][:16]}){zeros}", _WIDTH)
 
 
 def plain_means(a: Dictionary, b: Dictionary, forth: Matching, back: Matching) -> tuple[float, float] | None:

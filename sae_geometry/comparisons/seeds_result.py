@@ -39,7 +39,7 @@ from sae_geometry.pairwise.grouping import kind_of, layer_of, seed_of
 from sae_geometry.pairwise.inputs import describe_input
 from sae_geometry.results import methods
 from sae_geometry.results.answer import Answer
-from sae_geometry.results.warnings import WIDTH, warning_lines
+from sae_geometry.results.warnings import SCREEN, WIDTH, warning_lines
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
 _TWO_LINES: Any = {
     "width": WIDTH, "initial_indent": "  ", "subsequent_indent": "    ", "max_lines": 2, "placeholder": " …",
 }  # fmt: skip
-SCREEN = 20  # lines of the first screen
 _LISTED = 100  # largest number of runs with matrices in the summary
 
 
@@ -304,7 +303,8 @@ class SeedComparison(SeedMatrices, Answer):
                 placeholder=" …",
             ),
         ]
-        warnings = warning_lines(self.caveats, said, most=2)
+        labeled = any(d.labels is not None for d in self.runs)  # a few labels follow on the same screen
+        warnings = warning_lines(self.caveats, said, most=2, height=1 if labeled else 2)
         if len(lines) + len(warnings) > SCREEN:
             warnings = warning_lines(self.caveats, said, most=1)
         return "\n".join([*lines, *warnings])

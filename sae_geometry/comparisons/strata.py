@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SPARSER = "all but the densest 1%"
 RARE = 1e-4  # share of tokens up to which a latent is rare
-_DECADES = (0.0, 1e-5, RARE, 1e-3, 1e-2, 1.0)
+_DECADES = (0.0, 1e-5, RARE, 1e-3, 1e-2, 1e-1, 1.0)
 _CROWDING = 4  # number of equally sized strata
 _FEWEST = 20  # latents per crowding stratum
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sae_geometry.distributed.collect import Answer, Sent
+from sae_geometry.distributed.collect import AT_ONCE, Answer, Sent
 from sae_geometry.distributed.errors import wrong_answer
 from sae_geometry.distributed.worker import PairAnswer, own_version
 from sae_geometry.kernels.ledger import Entry
@@ -79,6 +79,10 @@ def _check_lists(
     longest = x.norm(dim=1).cpu().numpy().astype(np.float64)[:, None] * float(y.norm(dim=1).max()) * (1 + 1e-5)
     if not (np.abs(cosine[:, :n_partners]) <= longest).all():
         raise ValueError("its cosines are not finite, or larger than any of these rows can have")
+    step = max(1, AT_ONCE // task.k)
+    for at in range(0, len(x), step):
+        part = slice(at, at + step), slice(n_partners)
+        _check_order(cosine[part], index[part], task.absolute, bias, start)
     rows = np.sort(np.random.default_rng().choice(len(x), size=min(_SAMPLE, len(x)), replace=False))
     found = _swept_here(x[rows], y, min(task.k + within, _MOST_K), task.absolute, bias)
     cosines, indices = found.cosine.cpu().numpy(), found.index.cpu().numpy()
@@ -88,6 +92,18 @@ def _check_lists(
         same = np.array_equal(indices[at][mine][:n], index[row, :n] - start)
         if not same or not np.array_equal(cosines[at][mine][:n], cosine[row, :n]):
             raise ValueError("its partners of a row differ from those found in this process")
+
+
+def _check_order(
+    cosine: np.ndarray, index: np.ndarray, absolute: bool, bias: torch.Tensor | None, start: int
+) -> None:  # fmt: skip
+    """Check that each list has every partner once, by falling score, equal scores by rising index."""
+    score = np.abs(cosine) if absolute else cosine
+    if bias is not None:
+        score = score - bias.cpu().numpy()[index - start]
+    fall, rise = np.diff(score, axis=1), np.diff(index, axis=1)
+    if not ((fall < 0) | ((fall == 0) & (rise > 0))).all() or (np.diff(np.sort(index, axis=1), axis=1) == 0).any():
+        raise ValueError("its lists are not in order, or have a partner twice")
 
 
 def _swept_here(x: torch.Tensor, y: torch.Tensor, k: int, absolute: bool, bias: torch.Tensor | None) -> Best:

@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from sae_geometry.io.results_folder import READY, Record, current_record, is_folder, is_ours, is_plain, record_in
+from sae_geometry.io.results_folder import READY, SUMMARY, current_record, is_folder, is_ours, is_plain, record_in
 
 _ASIDE = ".sae-geometry-partial-"  # prefix of folders being written, and of those replaced by an exchange
 _AT_FDCWD, _RENAME_EXCHANGE, _RENAME_SWAP = -100, 2, 2  # on Linux and macOS
@@ -179,8 +179,8 @@ def _may_be_replaced(folder: Path) -> bool:
 
 def _holds_only_ours(folder: Path) -> bool:
     """Return whether all files in a folder belong to earlier results and are unchanged."""
-    record = record_in(folder) or Record("", {})
-    folders = {parent.as_posix() for name in record.files for parent in Path(name).parents}
+    record = record_in(folder)
+    folders = {parent.as_posix() for name in record or () for parent in Path(name).parents}
     for path in folder.rglob("*"):
         name = path.relative_to(folder).as_posix()
         known = name in folders if is_folder(path) else _is_of(record, folder, name)
@@ -189,11 +189,11 @@ def _holds_only_ours(folder: Path) -> bool:
     return True
 
 
-def _is_of(record: Record | None, folder: Path, name: str) -> bool:
-    """Return whether a file belongs to these results: the record itself, or a listed and unchanged file."""
+def _is_of(record: dict[str, str] | None, folder: Path, name: str) -> bool:
+    """Return whether a file belongs to these results: the summary itself, or a listed and unchanged file."""
     if record is None:
         return False
-    return name == record.mark or (name in record.files and is_ours(folder, name, record.files[name]))
+    return name == SUMMARY or (name in record and is_ours(folder, name, record[name]))
 
 
 def _exchange(aside: Path, folder: Path) -> bool:
@@ -243,19 +243,19 @@ def _move_in(folder: Path) -> None:
     ready = folder / READY
     before, new = record_in(folder), record_in(ready)
     if new is not None:
-        for name in new.files:
+        for name in new:
             if is_plain(ready, name):
                 _make_way(folder, name, before)
                 os.replace(ready / name, folder / name)
-        for name in () if before is None else (*before.files, before.mark):
-            if name not in (*new.files, new.mark) and _is_of(before, folder, name):
+        for name in before or ():
+            if name not in new and _is_of(before, folder, name):
                 _remove(folder, name)
-        _make_way(folder, new.mark, before)
-        os.replace(ready / new.mark, folder / new.mark)
+        _make_way(folder, SUMMARY, before)
+        os.replace(ready / SUMMARY, folder / SUMMARY)
     shutil.rmtree(ready, ignore_errors=True)
 
 
-def _make_way(folder: Path, name: str, before: Record | None) -> None:
+def _make_way(folder: Path, name: str, before: dict[str, str] | None) -> None:
     """Rename whatever occupies the path of a new file or its folders and is not part of the earlier results."""
     for above in [folder / parent for parent in reversed(Path(name).parents[:-1])]:
         if os.path.lexists(above) and not is_folder(above):

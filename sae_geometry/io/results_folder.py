@@ -8,23 +8,17 @@ import os
 import re
 import stat
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
-MARKS = ("summary.json", "match.json")
+SUMMARY = "summary.json"
+"""The record of a results folder: lists every other file that was written with it."""
+
 READY = ".sae-geometry-ready"
 """Name of the folder, inside the target, of complete new results that are moved into it file by file."""
 
-_MATCH_SCHEMA = "urn:sae-geometry:match-report"
 _MOST_JSON = 256 << 20  # in bytes; the summary of a thousand runs takes two million
 _MOST_NAME = 255  # in characters of a file name in a record
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-
-
-class Record(NamedTuple):
-    """Files that we wrote, according to the summary of a folder: its own name, and the SHA-256 of every other file."""
-
-    mark: str
-    files: dict[str, str]
 
 
 def open_inside(folder: Path, name: str, most: int | None = None) -> IO[bytes]:
@@ -57,50 +51,50 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
     return _object(_root(folder, name), name)
 
 
-def current_record(folder: Path) -> Record | None:
+def current_record(folder: Path) -> dict[str, str] | None:
     """Return the record of the results that a reader of this folder sees; None if we wrote none."""
-    roots = {_root(folder, mark): None for mark in MARKS}
-    return next((found for root in roots if (found := record_in(root)) is not None), None)
+    return record_in(_root(folder, SUMMARY))
 
 
-def record_in(folder: Path) -> Record | None:
-    """Return the record in this folder itself, excluding results still to be moved; None if we wrote none.
+def record_in(folder: Path) -> dict[str, str] | None:
+    """Return the files that we wrote to this folder, with their SHA-256, by its summary; None if we wrote none.
 
-    The record is a claim that anyone can write: `is_ours` verifies it against the files.
+    The summary itself is not listed, and results still to be moved are ignored. The record is a claim that anyone can
+    write: `is_ours` verifies it against the files.
     """
-    for mark in MARKS:
-        try:
-            summary = _object(folder, mark)
-        except (OSError, ValueError):
-            continue
-        if mark == "match.json" and summary.get("schema") == _MATCH_SCHEMA:
-            return Record(mark, {})
-        files = summary.get("files")
-        if "schema_version" in summary and isinstance(files, dict) and all(map(_is_entry, files, files.values())):
-            return Record(mark, {str(name): str(digest) for name, digest in files.items()})
+    try:
+        summary = _object(folder, SUMMARY)
+    except (OSError, ValueError):
+        return None
+    files = summary.get("files")
+    if "schema_version" in summary and isinstance(files, dict) and all(map(_is_entry, files, files.values())):
+        return files
     return None
 
 
 def listed_files(folder: Path) -> list[str]:
-    """Return the files of a folder that belong to its results: those listed in its record, and the record.
+    """Return the files of a folder that belong to its results: its summary, and those listed there.
 
     Added files, links, and files of results still to be moved into place are left out.
     """
     record = record_in(folder)
     if record is None:
         return []
-    return [name for name in sorted([record.mark, *record.files]) if is_plain(folder, name)]
+    return [name for name in sorted([SUMMARY, *record]) if is_plain(folder, name)]
 
 
 def manifest(folder: Path) -> dict[str, str]:
     """Return name and SHA-256 of every file in a new results folder, except the summary that lists them."""
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    return {name: _digest(folder / name) for name in names if name not in MARKS}
+    return {name: _digest(folder / name) for name in names if name != SUMMARY}
 
 
 def is_ours(folder: Path, name: str, digest: str) -> bool:
-    """Return whether a file matches a record: reached without a link, and with this SHA-256."""
-    return is_plain(folder, name) and _digest(folder / name) == digest
+    """Return whether a file matches a record: reached without a link, without holes, and with this SHA-256.
+
+    We write no holes, and a file of a few kilobytes may have terabytes of them to hash.
+    """
+    return is_plain(folder, name) and not _has_hole(folder / name) and _digest(folder / name) == digest
 
 
 def is_plain(folder: Path, name: str) -> bool:
@@ -160,6 +154,15 @@ def _is_entry(name: object, digest: object) -> bool:
     parts = name.split("/")
     plain = all(0 < len(part) <= _MOST_NAME and part not in (".", "..") for part in parts)
     return plain and len(parts) <= 4 and not set(name) & set("\\\0:")
+
+
+def _has_hole(path: Path) -> bool:
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        try:
+            return size > 0 and os.lseek(file.fileno(), 0, os.SEEK_HOLE) < size
+        except (AttributeError, OSError):  # this system does not tell
+            return False
 
 
 def _digest(path: Path) -> str:

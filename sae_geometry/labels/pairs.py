@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from html import escape
 from typing import Any
 
@@ -22,6 +23,7 @@ from sae_geometry.pairwise.label_columns import label_columns, label_text, logit
 GROUPS = ("most alike", "in between", "without a partner")
 _ROWS = 3  # per group
 _DIFFER = "explainers differ"
+_UNIT = "intervals: 95% over latents; those that have found each other count as one; other seeds may differ by more"
 _FITTED, _ALONE = 18, 46  # characters of a label where both sides of a pair stand on one line of 80, or one
 
 
@@ -52,25 +54,55 @@ class PairLabels:
     def _group(self, name: str) -> dict[str, Any]:
         rows = (self.table["group"] == name).to_numpy()
         record: dict[str, Any] = {"group": name, "n": int(rows.sum())}
-        for key, share in self._shares(rows).items():
-            record[key] = {"value": share.value, "low": share.low, "high": share.high, "n": share.n}
+        for key, (n, share) in self._shares(rows).items():
+            own = {"value": share.value, "low": share.low, "high": share.high, "n": n, "n_independent": share.n}
+            record[key] = own
         for key, values in (("token_overlap", self.overlap[rows]), ("logit_cosine", self.logits[rows])):
             known = values[~np.isnan(values)]
             if len(known):
                 record[key] = float(known.mean())
         return record
 
-    def _shares(self, rows: np.ndarray) -> dict[str, Share]:
-        """Return the share that is readable (FDR 5%), and the share beyond chance, 2 · wins − 1."""
+    @cached_property
+    def _units(self) -> np.ndarray:
+        """Return the unit of each row, int64 [n]: latents that have found each other, across runs, are one unit.
+
+        Partners promote much the same tokens, so that their labels are not independent. Latents of the last group
+        have no partner worth the name, and each is a unit of its own.
+        """
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import connected_components
+
+        n, table = len(self.table), self.table
+        linked = np.flatnonzero((table["partner_id"] >= 0).to_numpy() & (table["group"] != self.names[-1]).to_numpy())
+        runs = pd.concat([table["run"], table["partner_run"].iloc[linked]])
+        ids = pd.concat([table["latent_id"], table["partner_id"].iloc[linked]])
+        latent = pd.MultiIndex.from_arrays([runs, ids]).factorize()[0]
+        links = coo_array((np.ones(len(linked)), (latent[linked], latent[n:])), shape=(len(latent), len(latent)))
+        return np.asarray(connected_components(links, directed=False)[1][latent[:n]])
+
+    def _shares(self, rows: np.ndarray) -> dict[str, tuple[int, Share]]:
+        """Return the share that is readable (FDR 5%), and the share beyond chance, 2 · wins − 1, and of how many."""
         found = {}
         if "readable" in self.own:
             known = self.own["readable"][rows].dropna().astype(bool)
-            found["readable"] = share_of(float(known.sum()), len(known))
+            found["readable"] = (len(known), self._share(known))
         if {"token_cosine", "turned_token_cosine"} <= set(self.own.columns):
             both = self.own.loc[rows, ["token_cosine", "turned_token_cosine"]].dropna().astype(float)
-            wins = share_of(float((both["token_cosine"] > both["turned_token_cosine"]).sum()), len(both))
-            found["readable_beyond_chance"] = Share(2 * wins.value - 1, 2 * wins.low - 1, 2 * wins.high - 1, wins.n)
-        return {key: share for key, share in found.items() if share.n}
+            wins = self._share(both["token_cosine"] > both["turned_token_cosine"])
+            beyond = Share(2 * wins.value - 1, 2 * wins.low - 1, 2 * wins.high - 1, wins.n)
+            found["readable_beyond_chance"] = (len(both), beyond)
+        return {key: (n, share) for key, (n, share) in found.items() if n}
+
+    def _share(self, which: pd.Series[Any]) -> Share:
+        """Return the share of rows that are true, with its interval over as many independent latents as they amount to.
+
+        Rows of one unit may agree completely, and n rows in units of s₁, s₂, … then tell as much as n² / Σ sᵢ²
+        independent ones (Kish's effective sample size).
+        """
+        sizes = np.unique(self._units[which.index], return_counts=True)[1]
+        independent = round(len(which) ** 2 / float((sizes**2).sum())) if len(which) else 0
+        return share_of(float(which.mean()) * independent, independent)
 
     def lines(self) -> list[str]:
         """Return a few pairs of each group with their tokens, and the readable shares, as text."""
@@ -78,29 +110,40 @@ class PairLabels:
         made = [f"labels: {'; '.join(self.sources)}", *(f"  {line}" for line in aligned([head, *rows]))]
         return [*made, *(f"  {line}" for line in self._share_lines())]
 
-    def few_lines(self) -> list[str]:
-        """Return one pair of each group with the labels of both, and the readable shares, in lines of 80 characters.
+    def few_lines(self, room: int) -> list[str]:
+        """Return one to three pairs of each group with the labels of both, and the readable shares.
 
-        Tokens of both stand on one line; explanations, which are longer, each on its own.
+        Lines have 80 characters. Tokens of both stand on one line; explanations, which are longer, each on its own.
+
+        Args:
+            room: number of lines; with one pair of each group there may be more.
         """
-        rows = [(name, i) for name in self.names for i in self._examples(name)[:1]]
+        examples = {name: rows for name in self.names if (rows := self._examples(name))}
+        shares = [self._shares((self.table["group"] == name).to_numpy()).get("readable") for name in examples]
+        said = ", ".join("–" if s is None else f"{s[1].value:.0%} [{s[1].low:.0%}, {s[1].high:.0%}]" for s in shares)
+        below = [f"  readable (FDR 5%): {said}"] if any(shares) else []  # a share per group above, in the same order
+        for text in self.sources:
+            if text.startswith(_DIFFER):
+                below += textwrap.wrap(text, 80, initial_indent="  ! ", subsequent_indent="    ")
+        several = [self._few(examples, n) for n in range(_ROWS, 1, -1)]
+        fitting = (made for made in several if len(made) + len(below) <= room)
+        return [*next(fitting, self._few(examples, 1)), *below]
+
+    def _few(self, examples: Mapping[str, Sequence[int]], n: int) -> list[str]:
+        """Return the first `n` examples of each group, the group's name before the first."""
         explained = any("explanation" in side for side in (self.own, self.partner))
+        most = _ALONE if explained else _FITTED
         made = []
-        for name, i in rows:
-            row = self.table.iloc[i]
-            sides = [(row["latent_id"], self.own.iloc[i])]
-            sides += [(row["partner_id"], self.partner.iloc[i])] if row["partner_id"] >= 0 else []
-            most = _ALONE if explained else _FITTED
-            words = [f"{latent:>6} {fitted(label_text(labels), most):<{most}}" for latent, labels in sides]
-            begin = f"  {name[:17]:<17} {_number(row['cosine']):>5}  "
-            between = "\n" + " " * len(begin) if explained else "  "
-            made += [line.rstrip() for line in (begin + between.join(words)).split("\n")]
-        shares = [self._shares((self.table["group"] == name).to_numpy()).get("readable") for name, _ in rows]
-        if any(shares):  # one per row above, in the same order
-            said = ", ".join("–" if s is None else f"{s.value:.0%} [{s.low:.0%}, {s.high:.0%}]" for s in shares)
-            made.append(f"  readable (FDR 5%): {said}")
-        warned = [f"  ! {text}" for text in self.sources if text.startswith(_DIFFER)]
-        return [*made, *(line for text in warned for line in textwrap.wrap(text, 80, subsequent_indent="    "))]
+        for name, rows in examples.items():
+            for at, i in enumerate(rows[:n]):
+                row = self.table.iloc[i]
+                sides = [(row["latent_id"], self.own.iloc[i])]
+                sides += [(row["partner_id"], self.partner.iloc[i])] if row["partner_id"] >= 0 else []
+                words = [f"{latent:>6} {fitted(label_text(labels), most):<{most}}" for latent, labels in sides]
+                begin = f"  {'' if at else name[:17]:<17} {_number(row['cosine']):>5}  "
+                between = "\n" + " " * len(begin) if explained else "  "
+                made += [line.rstrip() for line in (begin + between.join(words)).split("\n")]
+        return made
 
     def html(self) -> str:
         """Return the same as an HTML table; every label is escaped."""
@@ -115,14 +158,10 @@ class PairLabels:
         found = [(name, self._shares((self.table["group"] == name).to_numpy())) for name in self.names]
         lines = []
         for key, words in told.items():
-            parts = [
-                f"{name} {_percent(s.value)} [{_percent(s.low)}, {_percent(s.high)}] of {s.n:,}"
-                for name, shares in found
-                if (s := shares.get(key)) is not None
-            ]
+            parts = [_share_words(name, *shares[key]) for name, shares in found if key in shares]
             if parts:
                 lines.append(f"{words}: {'; '.join(parts)}")
-        return lines
+        return [*lines, _UNIT] if lines else []
 
     def _cells(self) -> list[tuple[str, ...]]:
         """Return the header and a few rows per group; empty columns are left out."""
@@ -144,7 +183,7 @@ class PairLabels:
         return list(zip(*kept, strict=True))
 
     def _examples(self, name: str) -> list[int]:
-        """Return rows of a group: its most alike, those at its quartiles, or its least alike."""
+        """Return rows of a group, one per unit: its most alike, those at its quartiles, or its least alike."""
         members = (self.table["group"] == name).to_numpy()
         first_run = members & (self.table["run"] == self.table["run"].iloc[0]).to_numpy()  # of both directions, one
         rows = np.flatnonzero(first_run if first_run.any() else members)
@@ -152,6 +191,7 @@ class PairLabels:
         rows = rows[told] if told.any() else rows  # show labeled latents where only a few are labeled
         cosine = np.nan_to_num(self.table["cosine"].to_numpy(dtype=np.float64)[rows], nan=-2.0)
         rows = rows[np.argsort(-np.abs(cosine) if name == self.names[0] else -cosine, kind="stable")]
+        rows = rows[np.sort(np.unique(self._units[rows], return_index=True)[1])]
         if len(rows) <= _ROWS or name == self.names[0]:
             return [int(i) for i in rows[:_ROWS]]
         if name == self.names[-1]:
@@ -243,6 +283,11 @@ def fitted(text: str, most: int = _FITTED) -> str:
         return text
     cut = text[: most - 1]
     return f"{cut.rpartition(' ')[0] or cut}…"
+
+
+def _share_words(name: str, n: int, share: Share) -> str:
+    independent = "" if share.n == n else f" ({share.n:,} independent)"
+    return f"{name} {_percent(share.value)} [{_percent(share.low)}, {_percent(share.high)}] of {n:,}{independent}"
 
 
 def _number(value: float) -> str:

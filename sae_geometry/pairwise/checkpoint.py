@@ -18,7 +18,7 @@ from sae_geometry.matching import On, OneToOne, operands
 from sae_geometry.sources.cache import wrote
 
 VERSION = 6
-N_BANDS = 6  # five decades of firing frequency, and all but the densest latents
+N_BANDS = 7  # six decades of firing frequency, and all but the densest latents
 N_BINS = 400  # bins of the histogram of nearest similarities over −1…1
 _ROUNDING = 1e-5  # tolerance of a similarity of float32 unit rows
 _SAMPLE = 8  # latents of a matching to recompute
@@ -137,15 +137,20 @@ def check_pair(record: Any, a: Dictionary, b: Dictionary, parameters: PairParame
     """
     if not isinstance(record, PairRecord):
         raise TypeError(f"it is a {type(record).__name__}")
-    for name in ("mmcs", "chance", "isotropic", "paired", "paired_chance"):
-        _check_range(getattr(record, name), -1.0, 1.0, name)
+    for name in ("mmcs", "chance", "own", "isotropic"):
+        _check_range(getattr(record, name), -1.0, 1.0, name, (2,))
     for name in ("nearest_above", "nearest_above_chance", "significant", "beyond"):
-        _check_range(getattr(record, name), 0.0, 1.0, name)
+        _check_range(getattr(record, name), 0.0, 1.0, name, (2,))
+    for name in ("paired", "paired_chance"):
+        _check_range(getattr(record, name), -1.0, 1.0, name, ())
     counts = record.histogram
     if counts.shape != (2, N_BINS) or counts.dtype.kind != "u":
         raise ValueError("its histogram has the wrong shape or type")
     if counts.sum(axis=1, dtype=np.int64).tolist() != [a.n_latents, b.n_latents]:
         raise ValueError("its histogram counts the wrong number of latents")
+    middles = (np.arange(N_BINS) + 0.5) * 2 / N_BINS - 1
+    if not (np.abs(counts @ middles / counts.sum(axis=1) - record.mmcs) <= 1 / N_BINS + _ROUNDING).all():
+        raise ValueError("its mmcs is not the mean of its histogram")
     found = record.significant_latents
     if found.shape != (a.n_latents + b.n_latents,) or found.dtype != np.bool_:
         raise ValueError("its significant latents have the wrong shape or type")
@@ -189,8 +194,10 @@ def _sides(d: Dictionary, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor 
     return d.directions[at], None if d.encoder_directions is None else d.encoder_directions[at]
 
 
-def _check_range(values: Any, low: float, high: float, name: str) -> None:
+def _check_range(values: Any, low: float, high: float, name: str, shape: tuple[int, ...] | None = None) -> None:
     known = np.asarray(values, dtype=np.float64)
+    if shape is not None and known.shape != shape:
+        raise ValueError(f"its {name} has the wrong shape")
     if (known < low - _ROUNDING).any() or (known > high + _ROUNDING).any():
         raise ValueError(f"its {name} is not within {low} and {high}")
 

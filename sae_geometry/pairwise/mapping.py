@@ -64,11 +64,10 @@ def mapped(dictionary: Any, matrix: Any, *, name: str) -> Dictionary:
     gone = dictionary.latent_ids[~there].tolist()
     if not bool(there.any()):
         raise ValueError(f"the map {name!r} sends every latent of {dictionary.name!r} to zero")
-    note = f"mapped by {name!r} (sha256 {digest[:16]}), {m.shape[0]:,} → {m.shape[1]:,}"
-    if gone:
-        more = f" and {len(gone) - _MOST_NAMED:,} more" if len(gone) > _MOST_NAMED else ""
-        note += f"; {counted(len(gone), 'latent')} sent to zero and left out: "
-        note += ", ".join(map(str, gone[:_MOST_NAMED])) + more
+    more = f" and {len(gone) - _MOST_NAMED:,} more" if len(gone) > _MOST_NAMED else ""
+    named = ", ".join(map(str, gone[:_MOST_NAMED])) + more
+    left_out = f"; {counted(len(gone), 'latent')} sent to zero and left out: {named}" if gone else ""
+    note = f"mapped by {name!r}{left_out} (sha256 {digest[:16]}, {m.shape[0]:,} → {m.shape[1]:,})"
     kept = dictionary.select(there)
     return replace(
         kept,
@@ -79,7 +78,9 @@ def mapped(dictionary: Any, matrix: Any, *, name: str) -> Dictionary:
         decoder_bias=None if kept.decoder_bias is None else (kept.decoder_bias.double().cpu() @ m).to(torch.float32),
         hook_point=None,
         model=None,
-        metadata=MappingProxyType({**kept.metadata, "map": name, "map_sha256": digest, "n_sent_to_zero": len(gone)}),
+        metadata=MappingProxyType(
+            {**kept.metadata, "map": name, "map_sha256": digest, "n_sent_to_zero": len(gone), "sent_to_zero": named}
+        ),
         notes=(*kept.notes, note),
         unmapped=dictionary,
     )

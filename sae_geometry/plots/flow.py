@@ -45,7 +45,7 @@ def flow_bundles(flow: Any, ax: Axes | None = None) -> Axes:
                 _bundle(ax, at + _BAR, (low, low + onward), at + 1 - _BAR, to, colors[start], 0.45)
             if onward < high - low:
                 middle = (low + onward + high) / 2
-                _bundle(ax, at + _BAR, (low + onward, high), at + _BAR + _TAIL, (middle, middle), MUTED, 0.5)
+                _bundle(ax, at + _BAR, (low + onward, high), at + _BAR + _TAIL, (middle, middle), MUTED, 0.5, zorder=2)
     ax.set_xticks(range(n), flow.layer_names)
     ax.yaxis.set_major_formatter("{x:,.0f}")
     ax.set(xlim=(-0.4, n - 0.6), ylim=(0, tops[-1].max() * 1.02), xlabel="layer", ylabel="latents")
@@ -87,8 +87,9 @@ def flow_figure(flow: Any) -> Figure:
 
 
 def _bundle(
-    ax: Axes, x0: float, from_: tuple[float, float], x1: float, to: tuple[float, float], color: Any, alpha: float
-) -> None:
+    ax: Axes, x0: float, from_: tuple[float, float], x1: float, to: tuple[float, float], color: Any, alpha: float,
+    zorder: int = 1,
+) -> None:  # fmt: skip
     """Draw a band from one interval to another, with level ends."""
     middle = (x0 + x1) / 2
     points = [
@@ -96,4 +97,4 @@ def _bundle(
         (x1, to[1]), (middle, to[1]), (middle, from_[1]), (x0, from_[1]), (x0, from_[0]),
     ]  # fmt: skip
     codes = [Path.MOVETO, *[Path.CURVE4] * 3, Path.LINETO, *[Path.CURVE4] * 3, Path.CLOSEPOLY]
-    ax.add_patch(PathPatch(Path(points, codes), facecolor=color, alpha=alpha, linewidth=0))
+    ax.add_patch(PathPatch(Path(points, codes), facecolor=color, alpha=alpha, linewidth=0, zorder=zorder))

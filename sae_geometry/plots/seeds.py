@@ -102,7 +102,8 @@ def _heatmap(ax: Axes, seeds: Any, what: str, name_width: float) -> None:
 @in_paper_style
 def seeds_figure(seeds: Any) -> Figure:
     """Draw three matrices with a color bar: nearest, one-to-one, shared."""
-    figure = new_figure(PAGE_WIDTH, 3.3)
+    names = max(width_of(shortened(label, _NAME), LABEL_SIZE) for label in seeds.labels) / 72
+    figure = new_figure(PAGE_WIDTH, 2.32 + names)  # the cells are squares, and names stand under them
     axes: Any = figure.subplots(1, 3, sharey=False)
     for ax, what in zip(axes, ("mmcs", "paired", "shared"), strict=True):
         seeds_heatmap(seeds, what, ax=ax)

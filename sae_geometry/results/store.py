@@ -18,7 +18,7 @@ from sae_geometry.io.escaping import json_escaped, readable
 from sae_geometry.io.parquet import read_table, write_csv, write_table
 from sae_geometry.io.progress import Progress
 from sae_geometry.io.redaction import without_secrets
-from sae_geometry.io.results_folder import has, listed_files, manifest, read_json
+from sae_geometry.io.results_folder import SUMMARY, has, listed_files, manifest, read_json
 from sae_geometry.kernels.ledger import entries
 from sae_geometry.pairwise.label_columns import labeled_table
 from sae_geometry.pairwise.same_space import ALLOWED
@@ -109,14 +109,14 @@ def save(
             **summary,
             "sweeps": [asdict(entry) for entry in entries()],
         }
-        write_json(aside / "summary.json", summary)
+        write_json(aside / SUMMARY, summary)
         tick("report", 0.0)
         if add is not None:
             add(aside)
         explorer = "explorer.html" if (aside / "explorer.html").exists() else ""
         page = report_page(result, drawn, command=said, pictures=aside / "figures", explorer=explorer)
         (aside / "report.html").write_text(page, encoding="utf-8")
-        write_json(aside / "summary.json", {**summary, "files": manifest(aside)})
+        write_json(aside / SUMMARY, {**summary, "files": manifest(aside)})
         tick("report", 1.0)
     return Path(folder)
 
@@ -136,7 +136,7 @@ def read(folder: str | os.PathLike[str]) -> Saved:
         (512, 'WithinComparison')
     """
     root = Path(folder)
-    summary = read_json(root, "summary.json") if has(root, "summary.json") else {}
+    summary = read_json(root, SUMMARY) if has(root, SUMMARY) else {}
     names = [f for f in listed_files(root) if f.endswith(".parquet") and "/" not in f] if summary else []
     if not names:
         raise FileNotFoundError(

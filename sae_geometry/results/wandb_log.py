@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from sae_geometry.io.parquet import read_table
 from sae_geometry.io.redaction import without_secrets
-from sae_geometry.io.results_folder import has, listed_files, read_json
+from sae_geometry.io.results_folder import SUMMARY, has, listed_files, read_json
 from sae_geometry.kernels.settings import current
 from sae_geometry.sources.http import limits
 from sae_geometry.sources.wandb.client import check_signed_in
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 N_ROWS = 1000
 ARTIFACT_TYPE = "sae-geometry-results"
-_RECORDS = ("summary.json", "match.json")
 # These keys hold provenance; the rest of a record is numbers.
 _PROVENANCE = (
     "kind", "schema", "schema_version", "command", "created", "software", "inputs", "provenance", "parameters",
@@ -131,7 +130,7 @@ def metrics(record: Mapping[str, Any]) -> dict[str, int | float]:
     """Return the numbers of a record as flat metrics, each named with its similarity, direction and matching.
 
     Args:
-        record: contents of summary.json or match.json.
+        record: contents of summary.json.
     """
     found: dict[str, int | float] = {}
     for path, value in _numbers({k: v for k, v in record.items() if k not in _PROVENANCE}, ()):
@@ -169,9 +168,7 @@ def _log(root: Path, record: Mapping[str, Any], project: tuple[str, str], *, nam
         run.summary.update(metrics(record))
         pictures = [file for file in listed_files(root) if re.fullmatch(r"figures/[^/]+\.png", file)]
         seen: dict[str, Any] = {file.removesuffix(".png"): wandb.Image(str(root / file)) for file in pictures}
-        seen |= {
-            f"tables/{key}": wandb.Table(columns=[str(c) for c in t], data=_rows(t)) for key, t in _tables(root, record)
-        }
+        seen |= {f"tables/{key}": wandb.Table(columns=[str(c) for c in t], data=_rows(t)) for key, t in _tables(root)}
         if seen:
             run.log(seen)
         artifact = wandb.Artifact(re.sub(r"[^\w.-]+", "-", root.resolve().name)[:100] or "results", ARTIFACT_TYPE)
@@ -219,10 +216,9 @@ def _mode() -> str:
 
 
 def _record(root: Path) -> dict[str, Any]:
-    for name in _RECORDS:
-        if has(root, name):
-            return read_json(root, name)
-    raise FileNotFoundError(f"{root} is not a results folder: it has neither {' nor '.join(_RECORDS)}")
+    if not has(root, SUMMARY):
+        raise FileNotFoundError(f"{root} is not a results folder: it has no {SUMMARY}")
+    return read_json(root, SUMMARY)
 
 
 def _config(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -234,19 +230,14 @@ def _name(record: Mapping[str, Any]) -> str:
     inputs = record.get("inputs", [])
     each = list(inputs.values()) if isinstance(inputs, dict) else inputs
     names = [str(i.get("name")) for i in each if isinstance(i, dict)] or [str(r) for r in record.get("runs", [])]
-    return f"{record.get('kind', 'match')}: {', '.join(names)}"[:120]
+    return f"{record.get('kind', 'results')}: {', '.join(names)}"[:120]
 
 
-def _tables(root: Path, record: Mapping[str, Any]) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Return the first rows of every table; for a match record, of its signed decoder matching."""
-    import pandas as pd
-
+def _tables(root: Path) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Return the first rows of every table."""
     for file in listed_files(root):
         if re.fullmatch(r"[^/]+\.parquet", file):
             yield file.removesuffix(".parquet"), read_table(root, file).head(N_ROWS)
-    pairs = record.get("matchings", {}).get("decoder_signed", {}).get("pairs")
-    if pairs:
-        yield "decoder_signed", pd.DataFrame({k: v[:N_ROWS] for k, v in pairs.items()})
 
 
 def _rows(table: pd.DataFrame) -> list[Any]:

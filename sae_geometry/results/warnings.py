@@ -11,7 +11,7 @@ from sae_geometry.pairwise.confounds import UNKNOWN
 from sae_geometry.pairwise.same_space import TAKEN_AS_SAME
 from sae_geometry.sources.layouts.table import BARE, TRANSPOSED
 
-WIDTH = 80
+WIDTH, SCREEN = 80, 20  # characters and lines of a first screen
 # They may explain the whole answer.
 _GRAVEST = ("model", "hook point", "normalization", "weights", "start of training", "moved from start")
 _MORE = re.compile(r"and [\d,]+ more")  # ends the caveats of many runs: see `io.formatting.few`
@@ -19,17 +19,17 @@ _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight"
 
 
 def warning_lines(
-    caveats: Sequence[str], flagged: Sequence[str] = (), *, most: int = 3, clean: int | None = None
+    caveats: Sequence[str], flagged: Sequence[str] = (), *, most: int = 3, height: int = 2, clean: int | None = None
 ) -> list[str]:
     """Return the gravest warnings, once each, and how many more there are.
 
     Args:
         flagged: flagged confounds, as `Finding.text` gives them.
-        most: number of warnings to show: in two lines each if these are all, otherwise in one.
+        most, height: number of warnings to show, and lines of each if these are all; otherwise one line.
         clean: number of checks that found nothing; None if nothing was checked.
     """
     said = _said(caveats, flagged)
-    height = 2 if len(said) <= most else 1
+    height = height if len(said) <= most else 1
     lines = [line for text in said[:most] for line in _cut(text, 2 if text.startswith(TRANSPOSED) else height)]
     left = len(said) - most
     notes = [counted(left, "more warning")] if left > 0 else []

@@ -7,13 +7,17 @@ and device. The time of the last status change (ctime), unlike the modification 
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from sae_geometry.io.atomic_folder import whole_file
 from sae_geometry.sources.cache import cache_root, wrote
+from sae_geometry.sources.plain import parse_json
 
 _MD5, _SHA1, _SHA256 = 32, 40, 64
+_SEAL = "sha256 of the rest"
 
 
 def checksum(path: Path, *, like: str = "0" * _SHA256) -> str:
@@ -49,3 +53,24 @@ def intact(path: Path, recorded: str) -> bool:
     except OSError:
         pass  # without a writable cache the file is only hashed again
     return True
+
+
+def sealed(table: Mapping[str, Any]) -> bytes:
+    """Return a table as JSON that includes its own checksum."""
+    return json.dumps({**table, _SEAL: _seal(parse_json(json.dumps(table)))}).encode()
+
+
+def unsealed(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a parsed table without its checksum; one that never had any is returned as it is.
+
+    Raises:
+        ValueError: the table has changed since `sealed`.
+    """
+    rest = {key: value for key, value in table.items() if key != _SEAL}
+    if _SEAL in table and table[_SEAL] != _seal(rest):
+        raise ValueError("its checksum is not that of its contents")
+    return rest
+
+
+def _seal(table: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()

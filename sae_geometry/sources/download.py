@@ -92,6 +92,8 @@ def fetch_file(
         expected = remote.md5 or recorded
         if not again and expected is not None and target.is_file() and intact(target, expected):
             return expected
+        if target.is_dir():
+            raise SourceError(f"{target} is a folder, where the cache has a file; remove it, or set SAE_GEOMETRY_CACHE")
         partial = _partial_for(remote, target)
         try:
             _check_space(remote, partial)

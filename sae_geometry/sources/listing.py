@@ -7,7 +7,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from sae_geometry.sources.bundle import Context
+from sae_geometry.sources.address import Address
+from sae_geometry.sources.bundle import Bundle, Context
 from sae_geometry.sources.errors import AddressError
 from sae_geometry.sources.layouts.filenames import separate_checkpoints
 from sae_geometry.sources.layouts.read import is_meant, open_bundle
@@ -65,16 +66,19 @@ def checkpoints_at(address: str | Path, context: Context) -> list[str]:
     return [f"{place}{parsed.selection}" for place in places] or [str(address)]
 
 
-def dictionaries_at(address: str | Path, context: Context) -> list[str]:
-    """Return an address per dictionary of one checkpoint: per hook point, source, and output layer or model."""
+def dictionaries_at(address: str | Path, context: Context) -> list[tuple[Address, Bundle]]:
+    """Return an address per dictionary of one checkpoint, each with the checkpoint's files, for `load.read`.
+
+    A checkpoint has a dictionary per hook point, source, and output layer or model.
+    """
     parsed = parse_address(address)
-    chosen = parsed.selection
-    opened = open_bundle(resolve(parsed, context), chosen.latent_axis)
+    chosen, bundle = parsed.selection, resolve(parsed, context)
+    sites = open_bundle(bundle, chosen.latent_axis).sites
     found = []
-    for site in (s for s in opened.sites if is_meant(s, chosen)):
+    for site in (s for s in sites if is_meant(s, chosen)):
         outs = [s.out for s in site.decoder if s.out is not None]
         kind = site.layout.out
-        words = [site.choice] if site.choice and len(opened.sites) > 1 and chosen.hook is None else []
+        words = [site.choice] if site.choice and len(sites) > 1 and chosen.hook is None else []
         more = [f"{kind}={o}" for o in outs] if len(outs) > 1 and getattr(chosen, kind) is None else [""]
         found += ["".join(f"::{w}" for w in (*words, out) if w) for out in more]
-    return [f"{address}{words}" for words in found] or [str(address)]
+    return [(parse_address(f"{address}{words}") if words else parsed, bundle) for words in found or [""]]

@@ -12,7 +12,8 @@ from sae_geometry.io.escaping import readable
 from sae_geometry.io.labels import Labels
 from sae_geometry.io.weights import LatentAxis
 from sae_geometry.kernels.settings import torch_device
-from sae_geometry.sources.bundle import Context, Echo, Progress
+from sae_geometry.sources.address import Address
+from sae_geometry.sources.bundle import Bundle, Context, Echo, Progress
 from sae_geometry.sources.layouts.read import Latents, choose_site, open_bundle, read_dictionary
 from sae_geometry.sources.resolve import parse_address, resolve
 from sae_geometry.sources.starts import with_start
@@ -70,29 +71,43 @@ def load(
         raise ValueError(f"latents must be 'alive' or 'all'; got {latents!r}")
     if latent_axis not in (None, 0, 1):
         raise ValueError(f"latent_axis must be 0 or 1; got {latent_axis!r}")
-    context, device = Context(offline, echo, progress), torch_device()
+    context = Context(offline, echo, progress)
     parsed = parse_address(address)
-    latent_axis = parsed.selection.latent_axis if latent_axis is None else latent_axis
-    parsed = replace(parsed, selection=replace(parsed.selection, latent_axis=latent_axis))  # recorded in addresses
-    bundle = resolve(parsed, context)
+    if latent_axis is not None:  # recorded in addresses
+        parsed = replace(parsed, selection=replace(parsed.selection, latent_axis=latent_axis))
+    return read(parsed, resolve(parsed, context), latents, context, name=name, drop_bad=drop_bad, encoder=encoder)
+
+
+def read(
+    address: Address,
+    bundle: Bundle,
+    latents: Latents,
+    context: Context,
+    *,
+    name: str | None = None,
+    drop_bad: bool = False,
+    encoder: bool = True,
+) -> Dictionary:
+    """Read the dictionary at an address that has been resolved to `bundle`; see `load`."""
+    device, latent_axis = torch_device(), address.selection.latent_axis
     opened = open_bundle(bundle, latent_axis)
-    context.say(f"{parsed.typed} → {bundle.address}{parsed.selection}")
+    context.say(f"{address.typed} → {bundle.address}{address.selection}")
     dictionary = read_dictionary(
-        opened, parsed.selection, latents, name=name or parsed.label, drop_bad=drop_bad, encoder=encoder
+        opened, address.selection, latents, name=name or address.label, drop_bad=drop_bad, encoder=encoder
     )
     if bundle.labels is not None:
         dictionary = dictionary.labeled(Labels.read(bundle.labels))
     if encoder:  # a caller without encoders should not read a second file either
-        dictionary = with_start(dictionary, bundle, parsed.selection, latent_axis)
+        dictionary = with_start(dictionary, bundle, address.selection, latent_axis)
     dictionary = replace(
         dictionary,
         name=readable(dictionary.name),
         address=None if dictionary.address is None else readable(dictionary.address),
     )
-    typed = readable(parsed.typed)
+    typed = readable(address.typed)
     if typed != dictionary.address:
         dictionary = replace(dictionary, metadata=MappingProxyType({**dictionary.metadata, "address_as_typed": typed}))
-    assumed = choose_site(opened, parsed.selection).assumed
+    assumed = choose_site(opened, address.selection).assumed
     if assumed is not None:
-        warnings.warn(f"{dictionary.address}: {assumed}", OrientationWarning, stacklevel=2)
+        warnings.warn(f"{dictionary.address}: {assumed}", OrientationWarning, stacklevel=3)
     return dictionary if device == "cpu" else dictionary.to(device)

@@ -6,7 +6,6 @@ explanations-NAME) and activations, each with batch-N.jsonl.gz. Activations are 
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ from xml.etree import ElementTree
 from sae_geometry.io.atomic_folder import whole_file
 from sae_geometry.sources.bundle import Context
 from sae_geometry.sources.cache import cache_root, safe_path, wrote
-from sae_geometry.sources.checksums import intact
+from sae_geometry.sources.checksums import intact, sealed, unsealed
 from sae_geometry.sources.download import RemoteFile, fetch_file
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.http import MAX_ANSWER, RefusedError, body_of, check_status, open_url, with_tries
@@ -61,16 +60,16 @@ def fetch_export(source: str, context: Context | None = None) -> Path:
     }
     wrote(record)
     with whole_file(record, ".half-") as file:
-        file.write(json.dumps(found).encode())
+        file.write(sealed(found))
     return root
 
 
 def _recorded(record: Path) -> Mapping[str, str]:
     try:
-        table = parse_json(record.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        table = unsealed(parse_json(record.read_text(encoding="utf-8")))
+    except (OSError, ValueError, AttributeError):
         return {}
-    return {str(k): str(v) for k, v in table.items()} if isinstance(table, dict) else {}
+    return {str(k): str(v) for k, v in table.items()}
 
 
 def _listed(source: str) -> list[RemoteFile]:

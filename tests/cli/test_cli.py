@@ -61,7 +61,8 @@ def test_compare_writes_tables_summary_and_figures(run, demo):
     lines = result.stdout.splitlines()
     assert len(lines) <= 20
     assert max(map(len, lines)) <= 80
-    assert lines[3].startswith("  shared one to one, cosine > 0.7")
+    assert lines[2].startswith("  shared one to one, cosine > 0.7")
+    assert [line[2:19].strip() for line in lines[-8:-2:2]] == ["most alike", "in between", "without a partner"]
     assert "A local-narrow-seed0   512 live latents" in lines
     verbose = run("compare", NARROW, A, "--verbose", "-o", "all", "--format", "png").stdout
     assert "matching: nearest" in verbose

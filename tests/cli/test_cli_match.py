@@ -57,6 +57,8 @@ def test_out_writes_the_record_and_never_over_another(run):
     assert again.exit_code == 2
     assert "not empty" in again.stderr
     assert run("match", NARROW, A, "-o", "here", "--overwrite", "-q").exit_code == 0
+    assert run("within", NARROW, "-o", "here", "--overwrite", "-q").exit_code == 0
+    assert not Path("here/match.json").exists(), "the record went with its results"
 
 
 def test_fail_under_and_wrong_use(run):

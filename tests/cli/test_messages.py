@@ -8,11 +8,12 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
 import typer.main
 
 import sae_geometry as sg
 from sae_geometry.cli import app
-from sae_geometry.cli.lifecycle import in_options
+from sae_geometry.cli.lifecycle import _sentence, in_options
 
 PACKAGE = Path(sg.__file__).parent
 COMMANDS = {
@@ -153,3 +154,10 @@ def test_one_thing_is_no_plural() -> None:
         if re.search(rf"… (?:[a-z-]+ )?(?:{THINGS})\b", text)
     }
     assert found <= TWO_OR_MORE
+
+
+def test_out_of_memory_is_no_bug_of_ours():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    for error in (caught.value, MemoryError(), torch.cuda.OutOfMemoryError("CUDA out of memory. Tried …")):
+        assert _sentence(error) == "out of memory; try --device cpu, or a machine with more"

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 import sae_geometry as sg
 from sae_geometry.cli import app
+from sae_geometry.comparisons.by_index import CLASSES
 from sae_geometry.pairwise.label_columns import labeled_table
 
 CROSSCODER = Path(__file__).parents[1] / "sources" / "checkpoints" / "crosscoder_dictionary_learning"
@@ -86,6 +87,8 @@ def test_labels_of_both_sides_stand_by_each_id(planted):
     assert {g["group"]: g["n"] for g in groups} == c.counts
     assert groups[0]["token_overlap"] == 0
     assert "only B" in "\n".join(c.meanings.lines())
+    has = {name: c.meanings.own.tokens[c.meanings.table.group == name].str[0].str[0].tolist() for name in CLASSES}
+    assert {name: set(sides) for name, sides in has.items()} == {"shared": {"a"}, "only A": {"a"}, "only B": {"b"}}
 
 
 def test_an_equally_near_id_does_not_displace_its_own():

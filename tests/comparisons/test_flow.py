@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 import sae_geometry as sg
 from sae_geometry.cli import app
+from sae_geometry.comparisons.flow_step import Step
 from sae_geometry.pairwise.label_columns import labeled_table
 
 DEGREES = 20.0
@@ -292,6 +293,20 @@ def test_the_map_of_the_command(tmp_path):
     assert "one, or one for each of 1 steps; got 2 maps" in result.stderr
 
 
+def test_every_latent_with_an_edge_goes_somewhere():
+    """Latent 0 continues as 2, 1 has its nearest there, 2 has only children, 0 the closest, and 3 has no edge."""
+    q, few = np.zeros(4), np.zeros(3)
+    step = Step(
+        one_to_one=np.array([2, -1, -1, -1]), one_to_one_cosine=np.array([0.9, np.nan, np.nan, np.nan]), one_to_one_q=q,
+        forward=np.array([2, 2, -1, -1]), forward_cosine=np.array([0.9, 0.6, 0.4, 0.1]), forward_q=q,
+        backward=np.array([2, 2, 0]), backward_cosine=np.array([0.7, 0.55, 0.9]), backward_q=few, method="optimal",
+    )  # fmt: skip
+    onward, cosine = step.onward
+    assert step.fate.tolist() == ["continues", "merges", "merges", "dies"]
+    assert onward.tolist() == [2, 2, 0, -1]
+    assert cosine.tolist() == [0.9, 0.6, 0.7, 0.1]
+
+
 def test_labels_say_what_a_chain_means_as_it_goes(flowed):
     f = flowed[0]
     assert f.meanings is None
@@ -315,6 +330,6 @@ def test_labels_say_what_a_chain_means_as_it_goes(flowed):
             f"{at}w{m['latent_id']} x" for at, m in enumerate(chain["latents"])
         ]
     assert [c["turned"] for c in told["chains"]] == sorted(c["turned"] for c in told["chains"])
-    assert any("→" in line and "0w" in line for line in labeled.meanings.few_lines())
-    assert all(len(line) <= 80 for line in labeled.meanings.few_lines())
+    assert any("→" in line and "0w" in line for line in labeled.meanings.few_lines(9))
+    assert all(len(line) <= 80 for line in labeled.meanings.few_lines(9))
     assert "a chain, turned by" in labeled._repr_html_()

@@ -25,18 +25,18 @@ def test_the_densest_hundredth_is_left_out_and_decades_are_apart():
     dense = [7, 150, 207, 350]
     similarity[dense, [1, 1, 0, 0]] = 1.0
     sums = np.zeros((2, N_BANDS, 2))
-    sums[:, 4] = [1.6, 1]  # of a run's two densest latents
+    sums[:, 5] = [1.6, 1]  # of a run's two densest latents
     runs = [run("a", frequency), run("b", frequency)]
     rows = strata_of_runs(runs, similarity, 0.7, sums).set_index(["by", "low"])
-    assert rows.loc[("frequency", 0.01), "n"] == 4
-    assert rows.loc[("frequency", 0.01), ["above", "mmcs", "significant"]].tolist() == [1.0, 0.8, 0.5]
+    assert rows.loc[("frequency", 0.1), "n"] == 4
+    assert rows.loc[("frequency", 0.1), ["above", "mmcs", "significant"]].tolist() == [1.0, 0.8, 0.5]
     assert rows.loc[("frequency", 0.0), "n"] == 38
     sparser = rows.loc[(SPARSER, 0.0)]
     assert (sparser["n"], sparser["mean"], sparser["above"], sparser["high"]) == (396, pytest.approx(0.5), 0.0, 5e-4)
     lines = strata_lines(rows.reset_index(), {"above": "shared > 0.7", "mmcs": "MMCS"})
     assert lines[0].split("  ")[-2:] == ["shared > 0.7", "MMCS"]
     assert any(line.startswith(SPARSER) for line in lines)
-    assert [line.split()[-2:] for line in lines if line.startswith("0.01")] == [["100.0%", "0.800"]]
+    assert [line.split()[-2:] for line in lines if line.startswith("0.1 ")] == [["100.0%", "0.800"]]
 
 
 def test_compare_and_seeds_give_their_headline_numbers_by_frequency(demo):

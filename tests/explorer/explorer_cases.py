@@ -56,12 +56,12 @@ def table(names: Sequence[str], size: int, seed: int = 0) -> pd.DataFrame:
 
 
 def labeled(frame: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """The table with ten tokens per latent, " because" on every 500th row, and an explanation for each."""
+    """The table with ten tokens per latent, " because" and " 2020" on every 500th row, and an explanation for each."""
     rng = np.random.default_rng(seed)
     numbers = rng.integers(0, 30_000, (len(frame), 10))
     tokens = [[f" token{n}" for n in row] for row in numbers]
     for at in range(0, len(frame), 500):
-        tokens[at][3] = " because"
+        tokens[at][3:5] = [" because", " 2020"]
     tokens[1][0] = HOSTILE
     words = np.array([f"word{i}" for i in range(4_000)])
     said = [" ".join(row) for row in words[rng.integers(0, len(words), (len(frame), 9))]]

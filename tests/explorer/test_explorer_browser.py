@@ -749,9 +749,21 @@ def _search_by_word(big: Reader) -> None:
     assert "because" in big.text("#caught-tokens").split("·")[0]
     big.page.click("#unlight")
     assert big.shown() == 50_000
+    big.page.fill("#wanted", "2020")  # an id of no latent, and a token of a hundred
+    big.page.press("#wanted", "Enter")
+    assert "There is no latent 2020" in big.text("#answer")
+    big.page.click("#as-word")
+    assert big.shown() == 100
+    big.page.click("#unlight")
     big.page.fill("#wanted", "nothing at all")
     big.page.press("#wanted", "Enter")
     assert "No latent has" in big.text("#answer")
+    big.page.click("#pairs summary")
+    big.settle()
+    first = big.page.locator("#pair-tables tr.meaning").first.inner_text().split("\n")
+    assert len(first) == 2
+    assert all("token" in line for line in first)  # of the latent, and of its partner
+    big.page.click("#pairs summary")
     for way, legend in (("readable", "readable"), ("frequency", "%")):
         big.page.select_option("#color", way)
         big.settle()

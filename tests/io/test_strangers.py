@@ -12,6 +12,7 @@ import dying
 import pandas as pd
 import pytest
 from explorer_cases import results
+from limited import limited
 from typer.testing import CliRunner
 
 import sae_geometry as sg
@@ -231,17 +232,38 @@ def test_a_record_is_believed_of_plain_files_only(tmp_path):
     folder = tmp_path / "out"
     folder.mkdir()
     dying.write(folder, dying.BEFORE)
-    assert current_record(folder).files.keys() == dying.BEFORE.keys()
+    assert current_record(folder).keys() == dying.BEFORE.keys()
     assert is_plain(folder, "figures/a.png")
     assert not is_plain(folder, "figures")
     assert not is_plain(folder, "nowhere/x")
     assert not is_plain(folder, "x\0y")
 
 
-def test_two_kinds_of_results_follow_one_another(tmp_path):
+@pytest.mark.parametrize("name", ["match.json", "explorer.html", "regions.json", "figures/summary.json"])
+def test_a_file_of_any_name_goes_with_the_results_it_came_with(tmp_path, monkeypatch, name):
     folder = tmp_path / "out"
     folder.mkdir()
-    (folder / "match.json").write_text(json.dumps({"schema": "urn:sae-geometry:match-report"}))
-    (folder / "note").write_text("mine")
-    renew(folder)
-    assert dying.held(folder) == {**dying.AFTER, "note": "mine"}, "the old record went with the old results"
+    for cwd in (tmp_path, folder):  # the folder is exchanged; its files are moved one by one
+        monkeypatch.chdir(cwd)
+        renew(folder, {name: "one"}) if any(folder.iterdir()) else dying.write(folder, {name: "one"})
+        renew(folder)
+        assert dying.held(folder) == dying.AFTER
+
+
+def test_a_record_of_another_kind_makes_no_folder_ours(tmp_path):
+    (tmp_path / "match.json").write_text(json.dumps({"schema": "urn:sae-geometry:match-report"}))
+    with pytest.raises(FileExistsError, match="no results of this package"):
+        renew(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "SEEK_HOLE"), reason="files without holes")
+def test_a_listed_file_of_terabytes_that_are_not_there_is_not_hashed(tmp_path):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    dying.write(folder, dying.BEFORE)
+    with (folder / "table").open("wb") as file:
+        file.truncate(1 << 40)
+    with limited(seconds=2):
+        renew(folder)
+    assert (folder / "table.old").stat().st_size == 1 << 40
+    assert dying.opened(folder) == dying.AFTER

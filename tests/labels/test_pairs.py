@@ -14,6 +14,7 @@ from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.labels import Labels
 from sae_geometry.labels import Unembedding, read_tokens
 from sae_geometry.labels.pairs import GROUPS, pair_labels
+from sae_geometry.nulls.competition import share_of
 from sae_geometry.pairwise.label_columns import labeled_list, labeled_table, logit_cosine, token_overlap
 
 V, D = 300, 16
@@ -116,7 +117,7 @@ def test_a_group_that_the_first_run_lacks_shows_another_run(pair):
     table = pd.DataFrame({"run": ["a", "a", "b"], "latent_id": [0, 1, 100], "cosine": [0.9, 0.8, np.nan],
                           "partner_run": ["b", "b", None], "partner_id": [0, 1, -1]})  # fmt: skip
     found = pair_labels(table, pair, groups=["x", "x", "z"], names=("x", "y", "z"))
-    rows, shares = found.few_lines()[:-1], found.few_lines()[-1]
+    *rows, shares = found.few_lines(0)
     assert [line.split()[0] for line in rows] == ["x", "z"]
     assert shares.count("[") == 2  # one per row
     assert any("b 100" in line for line in found.lines())
@@ -172,10 +173,40 @@ def test_different_explainers_are_warned_of_on_the_first_screen():
         told = Labels.of(pd.DataFrame({"explanation": ["x"] * 4}), f"Neuronpedia, m/{name}, by {explainer}")
         made.append(Dictionary.from_decoder(rows, latent_axis=0, name=name).labeled(told))
     warned = sg.compare(made[0], made[1], turns=0).meanings
-    assert "! explainers differ (gpt-3.5, gpt-4o): do not compare" in " ".join(warned.few_lines())
-    assert all(len(line) <= 80 for line in warned.few_lines())
+    assert "! explainers differ (gpt-3.5, gpt-4o): do not compare" in " ".join(warned.few_lines(20))
+    assert all(len(line) <= 80 for line in warned.few_lines(20))
     assert any("explainers differ" in text for text in warned.summary()["sources"])
     assert "explainers differ" not in " ".join(sg.compare(made[0], made[2], turns=0).meanings.lines())
+
+
+def test_a_screen_has_as_many_pairs_of_each_group_as_there_is_room_for(pair):
+    ids = np.arange(120)
+    table = pd.DataFrame({"run": "a", "latent_id": ids, "cosine": 0.5, "partner_run": "b", "partner_id": ids})
+    found = pair_labels(table, pair, groups=np.array(GROUPS)[ids % 3])
+    for room, each in ((0, 1), (6, 1), (7, 2), (9, 2), (10, 3), (50, 3)):
+        *rows, shares = found.few_lines(room)
+        assert [line[2:19].strip() for line in rows] == [x for name in GROUPS for x in [name, *[""] * (each - 1)]]
+        assert shares.count("[") == 3
+
+
+def test_latents_that_found_each_other_count_once_in_the_intervals():
+    """Two runs with the same latents tell no more than one of them, and unmatched latents all they can."""
+    known = pd.DataFrame({"readable": [True, False] * 50})
+    a, b = (Dictionary.from_decoder(torch.eye(100), latent_axis=0, name=n).labeled(Labels.of(known, "s")) for n in "ab")
+    ids = np.arange(100)
+    table = pd.concat([pd.DataFrame({"run": run, "latent_id": ids, "cosine": 0.9, "partner_run": other,
+                                     "partner_id": ids}) for run, other in ("ab", "ba")])  # fmt: skip
+
+    def readable(partners: pd.DataFrame, group: str) -> dict:
+        made = pair_labels(partners, [a, b], groups=np.full(200, group))
+        return made.summary()["groups"][GROUPS.index(group)]["readable"]
+
+    one, both = share_of(50, 100), readable(table, GROUPS[0])
+    assert (both["n"], both["n_independent"]) == (200, 100)
+    assert (both["value"], both["low"], both["high"]) == pytest.approx((one.value, one.low, one.high))
+    assert readable(table, GROUPS[2])["n_independent"] == 200
+    hub = table.assign(partner_id=7)  # one latent of each run that all others are closest to
+    assert readable(hub, GROUPS[0])["n_independent"] == 1
 
 
 def test_explanations_stand_on_lines_of_their_own_and_are_not_cut_to_a_word():
@@ -183,7 +214,7 @@ def test_explanations_stand_on_lines_of_their_own_and_are_not_cut_to_a_word():
     d = Dictionary.from_decoder(torch.eye(3, 4), latent_axis=0, name="d").labeled(
         Labels.of(pd.DataFrame({"explanation": [text] * 3}), "mine")
     )
-    first, second, *_ = sg.compare(d, d.renamed("e"), turns=0).meanings.few_lines()
+    first, second, *_ = sg.compare(d, d.renamed("e"), turns=0).meanings.few_lines(0)
     for line in (first, second):
         assert line.endswith("references to dates and years in legal…")
         assert len(line) <= 80

@@ -52,6 +52,7 @@ def test_latents_sent_to_zero_are_named():
     kept = sg.mapped(d, m, name="projection")
     assert kept.latent_ids.tolist() == [3]
     assert "2 latents sent to zero and left out: 5, 2" in kept.notes[-1]
+    assert "sent to zero: 5, 2" in repr(sg.compare(kept, make(np.eye(6), "e"), turns=0))
     with pytest.raises(ValueError, match="sends every latent of 'd' to zero"):
         sg.mapped(d.select([2]), m, name="projection")
 

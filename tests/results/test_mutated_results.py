@@ -209,6 +209,22 @@ def test_a_small_file_of_a_large_table_is_refused_before_it_is_read(tmp_path):
     assert int(megabytes) < 250
 
 
+def test_a_footer_that_contradicts_itself_is_one_sentence(tmp_path):
+    """The counts of a column's levels are more than its levels: pyarrow ends the process that asks for the column."""
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"latent": list(range(20)), "name": ["a"] * 20}), path)
+    raw = path.read_bytes()
+    footer = len(raw) - 8 - int.from_bytes(raw[-8:-4], "little")
+    counts = b"\x26\x00\x28"  # two whole numbers, 0 and 20
+    assert raw[footer:].count(counts) == 2
+    tail = raw[footer:-8].replace(counts, b"\x36\x00\x00\x28")
+    path.write_bytes(raw[:footer] + tail + len(tail).to_bytes(4, "little") + b"PAR1")
+    with pytest.raises(ValueError, match="cannot be read as a table of results"):
+        read_table(tmp_path, "x.parquet")
+    with pytest.raises(ValueError, match="cannot be read as parquet"):
+        sg.read_labels(path)
+
+
 def test_a_table_of_ours_is_far_within_the_bounds(tmp_path):
     n = 300_000
     frame = pd.DataFrame(

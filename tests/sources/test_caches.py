@@ -61,6 +61,24 @@ def test_a_flipped_bit_in_the_cache_is_noticed_and_mended(wandb_world: Loopback,
     assert len(wandb_world.downloads(name)) == 2
 
 
+def test_a_flipped_bit_in_a_record_of_the_cache_is_mended(wandb_world: Loopback, hf: HuggingFace) -> None:
+    """Names, values and checksums of its own are what the record says, or it is asked for again."""
+    record = fetch(RUN)[0].path.with_name("wandb_run.json")
+    whole = load(RUN, "all")
+    written = record.read_bytes()
+    for part in (b"samples_400000.pt", b"seed", b"state", whole.name.encode(), b"sums", b"sha256"):
+        record.write_bytes(written.replace(part, bytes([part[0] ^ 1]) + part[1:], 1))
+        assert record.read_bytes() != written
+        again = load(RUN, "all")
+        assert (again.fingerprint, again.name, again.metadata) == (whole.fingerprint, whole.name, whole.metadata)
+    load(ADDRESS, "all")
+    listing = _listing(REPO, COMMIT)
+    written = listing.read_bytes()
+    listing.write_bytes(written.replace(b"sparsity", b"rparsity"))
+    load(ADDRESS, "all")
+    assert listing.read_bytes() == written
+
+
 def test_a_run_that_goes_on_is_mended_too(wandb_world: Loopback) -> None:
     wandb_world.runs[RUN].state = "running"
     path = fetch(RUN)[0].path

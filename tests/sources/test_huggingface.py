@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def test_a_repository_stands_for_its_dictionaries(world: HuggingFace) -> None:
     rows = np.load(STANDARD / "expected_decoder.npy")
     said: list[str] = []
     searched = nearest(rows[3], f"hf://{REPO}", 1, turns=0, latents="all", echo=said.append)
-    assert len(said) == len(set(said)) > 2
+    assert len(said) == len(set(said)) > 2, "each dictionary is resolved once"
     assert searched.latent_id.tolist() == [[3]]
     assert [d["address"] for d in searched.searched] == found[:1]
     assert "10-res" in searched.skipped[0]
@@ -238,9 +239,15 @@ def test_nobody_listening(world: HuggingFace, monkeypatch: pytest.MonkeyPatch) -
         load(ADDRESS)
 
 
+def threads_of_tqdm() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if "tqdm" in type(thread).__module__]
+
+
 def test_fetch_tells_where_the_files_are(world: HuggingFace) -> None:
     shares: list[float] = []
+    before = threads_of_tqdm()
     files = fetch(ADDRESS, progress=lambda _, share: shares.append(share))
+    assert threads_of_tqdm() == before
     assert [f.path.name for f in files] == ["sae_weights.safetensors", "cfg.json", "sparsity.safetensors"]
     assert shares[-1] == 1.0
     assert shares == sorted(shares)

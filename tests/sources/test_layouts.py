@@ -120,6 +120,9 @@ def test_a_transcoder_stored_by_the_layer_it_writes_into(tmp_path: Path) -> None
     assert np.abs(d.directions.numpy() - unit(cat(np.stack([into["W_D.1"][1], into["W_D.2"][1]])))).max() <= 1e-6
     assert d.encoder_directions is not None
     assert np.abs(d.encoder_directions.numpy() - unit(MULTI_ENC[1])).max() <= 1e-6
+    flat = write(tmp_path / "flat", {**into, "W_E": random(D)}, {}, "safetensors")
+    with pytest.raises(LayoutError):  # not the encoder of any of these
+        load(f"{flat}::source=1")
     one = load(f"{path}::source=1::layer=2")
     assert np.abs(one.directions.numpy() - unit(into["W_D.2"][1])).max() <= 1e-6
     assert d.encoder_bias is not None

@@ -108,6 +108,7 @@ def test_demos_load_quickly_and_know_themselves() -> None:
         assert (d.n_latents, d.d_in, d.name) == (demo.n_latents, demo.d_in, demo.name)
         assert (d.metadata["kind"], d.metadata["seed"]) == (demo.kind, demo.seed)
         assert (d.model, d.hook_point) == ("SmolLM2-135M-Instruct", "blocks.24.hook_resid_pre")
+        assert ("W_enc" in d.metadata) == (d.encoder_directions is not None)  # metadata describe what is in the file
     assert load("demo:local-seed0").alive.n_tokens == 253_952
     with pytest.raises(SourceError, match="the demos are e2e-ds-seed0"):
         load("demo:x")

@@ -643,7 +643,19 @@ def test_the_environment_is_as_it_was(client):
     assert "PYTHONHASHSEED" not in os.environ
 
 
+def in_one_row(a, change):
+    """The answer with one row's lists changed, which a sample of rows would hardly meet."""
+    cosine, index = (x.copy() for x in a.rows)
+    cosine[7], index[7] = change(cosine[7], index[7])
+    return replace(a, rows=(cosine, index))
+
+
 WRONG = {
+    "one list in another order": lambda a: in_one_row(a, lambda c, i: (c[::-1], i[::-1])),
+    "one partner twice": lambda a: in_one_row(a, lambda c, i: (c[[0, 0, 2]], i[[0, 0, 2]])),
+    "one partner twice, with two cosines": lambda a: in_one_row(a, lambda c, i: (c, i[[0, 0, 2]])),
+    "one cosine not a number": lambda a: in_one_row(a, lambda c, i: (c * np.nan, i)),
+    "one cosine a little above 1": lambda a: in_one_row(a, lambda c, i: (c / c * [1.0001, 1, 1], i)),
     "a cosine of 5": lambda a: replace(a, rows=(a.rows[0] + 5, a.rows[1])),
     "not a number": lambda a: replace(a, rows=(a.rows[0] * np.nan, a.rows[1])),
     "a cosine off by a bit": lambda a: replace(a, rows=(np.nextafter(a.rows[0], 1), a.rows[1])),
@@ -696,6 +708,10 @@ def test_a_command_stops_at_a_wrong_answer_and_saves_nothing(client, workers_do)
     "spoil",
     [
         lambda r: replace(r, mmcs=(5.0, 0.5)),
+        lambda r: replace(r, mmcs=(float("nan"), r.mmcs[1])),
+        lambda r: replace(r, mmcs=(r.mmcs[0], r.mmcs[1] + 0.01)),
+        lambda r: replace(r, own=(0.5,)),
+        lambda r: replace(r, own=(0.5, -3.0)),
         lambda r: replace(r, significant=(0.5, 1.5)),
         lambda r: replace(r, paired=r.paired + 0.01),
         lambda r: replace(r, similarity=np.full_like(r.similarity, 0.5), paired=0.5),

@@ -36,14 +36,16 @@ def pack(run: Run, runs: Path, out: Path) -> int:
     tensors = {
         "W_dec": _short(weights["W_dec"]), "b_dec": weights["b_dec"], "frequency": _tensor(folder / "frequency.npy"),
     }  # fmt: skip
+    shapes = {"W_dec": "[n_latents, d_in], rows not unit norm"}
     if run.name != DECODER_ONLY:
         tensors |= {"W_enc": _short(weights["W_enc"]), "b_enc": weights["b_enc"]}
+        shapes |= {"W_enc": "[n_latents, d_in]"}
     said = {
         "name": run.name, "model": MODEL, "hook_point": HOOK, "kind": run.objective, "d_in": tensors["b_dec"].numel(),
         "l1_coefficient": run.l1, "downstream_coefficient": run.downstream, "alive_share": measures.pop("alive"),
         "tokens": run.n_steps * tokens_per_step(run),
-        "ce_increase": measures["ce"] - measures["ce_model"], "W_dec": "[n_latents, d_in], rows not unit norm",
-        "W_enc": "[n_latents, d_in]", "frequency": "share of the training text's tokens on which the latent fires",
+        "ce_increase": measures["ce"] - measures["ce_model"], **shapes,
+        "frequency": "share of the training text's tokens on which the latent fires",
         **{k: v for k, v in asdict(run).items() if k in ("seed", "init", "n_latents", "n_steps")}, **measures,
     }  # fmt: skip
     metadata = {k: v if isinstance(v, str) else repr(v) for k, v in said.items()}

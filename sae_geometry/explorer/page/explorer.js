@@ -160,8 +160,10 @@ function wireControls() {
   on('search', 'submit', (e) => {
     e.preventDefault();
     const text = byId('wanted').value, run = Number(byId('wanted-run').value);
-    if (data.labeled && text.trim() && !/^\s*\d+\s*$/.test(text)) findWord(text, run);
-    else find(text, run);
+    const isNumber = /^\s*\d+\s*$/.test(text);
+    if (data.labeled && text.trim() && !isNumber) return findWord(text, run);
+    find(text, run);
+    if (isNumber) offerWord(text, run);
   });
   on('region', 'change', (e) => { state.region = e.target.value; redrawSoon(); });
   on('counting', 'change', (e) => { state.counting = e.target.value; redrawSoon(); });

@@ -31,16 +31,28 @@ function showPairs(data, rows, single, go) {
 
 function pairTable(data, title, pairs, go) {
   const head = ['latent', 'partner', 'cosine', 'by chance', 'significant'];
-  const body = pairs.map((p) => make('tr', {},
-    make('td', {}, latentLink(data, p.row, data.run[p.row], go)),
-    make('td', {}, latentLink(data, p.partner, p.run, go)),
-    make('td', {}, three(p.cosine)),
-    make('td', {}, three(p.byChance)),
-    make('td', {}, p.significant ? 'yes' : 'no')));
+  const body = pairs.flatMap((p) => [
+    make('tr', {},
+      make('td', {}, latentLink(data, p.row, data.run[p.row], go)),
+      make('td', {}, latentLink(data, p.partner, p.run, go)),
+      make('td', {}, three(p.cosine)),
+      make('td', {}, three(p.byChance)),
+      make('td', {}, p.significant ? 'yes' : 'no')),
+    ...meaningRow(data, p),
+  ]);
   return make('table', {},
     make('caption', {}, title),
     make('thead', {}, make('tr', {}, ...head.map((text) => make('th', { scope: 'col' }, text)))),
     make('tbody', {}, ...body));
+}
+
+// What both latents of a pair mean, below their numbers.
+function meaningRow(data, { row, partner, run }) {
+  const said = [[data.run[row], row], [run, partner]].flatMap(([r, i]) => {
+    const [text] = i === NOBODY ? [] : meaningOf(data, i);
+    return text ? [make('div', {}, swatch(runColor(r)), ` ${text}`)] : [];
+  });
+  return said.length ? [make('tr', { className: 'meaning' }, make('td', { colSpan: 5 }, ...said))] : [];
 }
 
 function latentLink(data, row, run, go) {

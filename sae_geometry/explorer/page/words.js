@@ -12,14 +12,16 @@ function tokensOf(data, i) {
 
 const explanationOf = (data, i) => data.explanations[i] ?? '';
 
-// Latents that promote a token, or whose explanation has the text; upper and lower case are one.
+// Latents that promote a token, or whose explanation has words that begin so; upper and lower case are one.
 function rowsWith(data, text) {
   const wanted = text.trim().toLowerCase();
   const numbers = new Set();
   data.words.forEach((word, at) => { if (word.trim().toLowerCase() === wanted) numbers.add(at + 1); });
+  const escaped = wanted.replace(/[.*+?^${}()|[\]\\]/g, '\\$&');
+  const said = new RegExp(`(?<![\\p{L}\\p{N}])${escaped}`, 'iu');
   const rows = [];
   for (let i = 0; i < data.n; i++) {
-    let found = explanationOf(data, i).toLowerCase().includes(wanted);
+    let found = said.test(explanationOf(data, i));
     for (let k = 0; k < data.perLatent && !found; k++) found = numbers.has(data.tokens[i * data.perLatent + k]);
     if (found) rows.push(i);
   }
@@ -62,6 +64,14 @@ function findWord(text, run) {
     ...some.flatMap((button, at) => (at ? [', ', button] : [button])), more,
     make('button', { type: 'button', className: 'link', id: 'unlight', onclick: unlight }, 'show all'));
   redrawSoon();
+}
+
+// A number that was searched as an id may be a token as well.
+function offerWord(text, run) {
+  const n = rowsWith(data, text).filter((i) => run < 0 || data.run[i] === run).length;
+  if (!n) return;
+  document.getElementById('answer').append(' ', make('button', { type: 'button', className: 'link', id: 'as-word', onclick: () => findWord(text, run) },
+    `As a token: ${count(n)} latent${n === 1 ? '' : 's'}`));
 }
 
 function unlight() {

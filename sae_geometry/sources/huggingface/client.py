@@ -201,6 +201,8 @@ def bar_class(name: str, progress: Progress | None) -> Any:
     from huggingface_hub.utils import tqdm
 
     class Silent(tqdm):
+        monitor_interval = 0  # tqdm's thread that redraws stalled bars, one per class, would outlive the download
+
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             self._whole, self._done = kwargs.get("total"), float(kwargs.get("initial") or 0)
             super().__init__(*args, **{**kwargs, "disable": True})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
@@ -15,7 +14,7 @@ from sae_geometry.io.atomic_folder import whole_file
 from sae_geometry.sources.address import Address
 from sae_geometry.sources.bundle import Context
 from sae_geometry.sources.cache import cache_root, safe_path, wrote
-from sae_geometry.sources.checksums import checksum, intact
+from sae_geometry.sources.checksums import checksum, intact, sealed, unsealed
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.files.safetensors import Header, read_header
 from sae_geometry.sources.http import with_tries
@@ -121,7 +120,10 @@ class _Tensors:
 
     def _record(self, shard: str) -> Mapping[str, Any]:
         path = self.folder / safe_path(f"{shard}.tensors.json")
-        record = read_small_json(path) if path.is_file() else {}
+        try:
+            record = unsealed(read_small_json(path)) if path.is_file() else {}
+        except ValueError:  # damaged, and written again
+            record = {}
         keys, tensors = record.get("keys"), record.get("tensors")
         whole = {k: v for k, v in tensors.items() if _is_whole(v)} if isinstance(tensors, dict) else {}
         return {"keys": keys if isinstance(keys, list) else [], "tensors": whole}
@@ -194,7 +196,7 @@ class _Tensors:
     def _write(self, path: Path, record: Mapping[str, Any]) -> None:
         wrote(path)
         with whole_file(path, ".half-") as file:
-            file.write(json.dumps(record).encode())
+            file.write(sealed(record))
 
 
 def _is_whole(entry: object) -> bool:

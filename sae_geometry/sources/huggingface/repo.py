@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
@@ -14,7 +13,7 @@ from sae_geometry.io.atomic_folder import whole_file
 from sae_geometry.sources.address import Address
 from sae_geometry.sources.bundle import Bundle, Context
 from sae_geometry.sources.cache import cache_root, commit_of, safe_path, wrote
-from sae_geometry.sources.checksums import intact
+from sae_geometry.sources.checksums import intact, sealed, unsealed
 from sae_geometry.sources.errors import LayoutError, SourceError
 from sae_geometry.sources.files.open import open_tensors
 from sae_geometry.sources.http import RefusedError, limits
@@ -147,7 +146,7 @@ def asked_repo(address: Address, context: Context, watch: Watch) -> Repo:
         listing = _listing(repo.name, repo.commit)
         wrote(listing)
         with whole_file(listing, ".half-") as file:
-            file.write(json.dumps(files).encode())
+            file.write(sealed(files))
     return repo
 
 
@@ -160,10 +159,8 @@ def listed_repo(name: str, commit: str | None) -> Repo | None:
     if commit is None or not _is_commit(commit):
         return None
     try:
-        files = parse_json(_listing(name, commit).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    if not isinstance(files, dict):
+        files = unsealed(parse_json(_listing(name, commit).read_text(encoding="utf-8")))
+    except (OSError, ValueError, AttributeError):
         return None
     return Repo(name, commit, {n: digest if isinstance(digest, str) else None for n, digest in files.items()})
 

@@ -328,23 +328,23 @@ class _Search:
 
     def _by_target(self, layout: Layout, targets: Mapping[int, str]) -> Iterator[Site]:
         """Yield the sites of a transcoder stored by target layer: W_D.i holds the decoders of sources 0…i."""
-        encoder = layout.encoder if layout.encoder in self.entries else None
         keys = self.table.keys
         for source in range(max(self.entries[name].shape[0] for name in targets.values())):
             reached = {i: name for i, name in sorted(targets.items()) if source < self.entries[name].shape[0]}
-            if not reached:
-                continue
             counts = {self.entries[name].shape[layout.decoder_axes.index("n")] for name in reached.values()}
+            n = counts.pop()
+            encoder, encoder_axes = self._encoder(layout, {}, n, turned=False)
+            if counts or (encoder is not None and not encoder_axes):
+                continue
             has_encoder = encoder is not None and source < self.entries[encoder].shape[0]
-            if len(counts) == 1:
-                yield Site(
-                    layout,
-                    counts.pop(),
-                    tuple(Slab(keys[name], layout.decoder_axes, source, i) for i, name in reached.items()),
-                    (Slab(keys[encoder], layout.encoder_axes, source),) if encoder and has_encoder else (),
-                    source=source,
-                    encoder_bias=self._present(layout.encoder_bias, {}),
-                )
+            yield Site(
+                layout,
+                n,
+                tuple(Slab(keys[name], layout.decoder_axes, source, i) for i, name in reached.items()),
+                (Slab(keys[encoder], encoder_axes, source),) if encoder and has_encoder else (),
+                source=source,
+                encoder_bias=self._present(layout.encoder_bias, {}),
+            )
 
     def _by_layer(self, layout: Layout, name: str) -> Iterator[Site]:
         """Yield the sites of a transcoder with one tensor that has an axis for source and one for target layers."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,6 +11,7 @@ from sae_geometry.io.atomic_folder import whole_file
 from sae_geometry.sources.address import Address
 from sae_geometry.sources.bundle import Bundle, Context
 from sae_geometry.sources.cache import run_folder, safe_path
+from sae_geometry.sources.checksums import sealed, unsealed
 from sae_geometry.sources.download import RemoteFile, fetch_file, in_cache, locked
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.files.open import open_tensors
@@ -67,7 +67,7 @@ def _fetch(artifact: Artifact, host: str, address: Address, context: Context) ->
     fetched = replace(artifact, files=tuple(sorted(remote)), sums={n: v for n, v in sums.items() if n in remote})
     record = folder / RECORD_NAME
     with locked(record), whole_file(record, ".half-") as file:
-        file.write(json.dumps(vars(fetched)).encode())
+        file.write(sealed(vars(fetched)))
     return fetched
 
 
@@ -115,7 +115,7 @@ def _cached(host: str, place: str, *, by_alias: bool) -> Artifact | None:
 
 def _read(path: Path) -> Artifact | None:
     try:
-        said = parse_json(path.read_text(encoding="utf-8"))
+        said = unsealed(parse_json(path.read_text(encoding="utf-8")))
         found = Artifact(
             str(said["path"]), str(said["kind"]), tuple(map(str, said["aliases"])), dict(said["metadata"]),
             tuple(map(str, said["files"])), {name: str(value) for name, value in said["sums"].items()},

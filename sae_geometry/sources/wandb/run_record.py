@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from sae_geometry.sources.checksums import sealed, unsealed
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.layouts.config import lookup, plain_values
 from sae_geometry.sources.plain import is_plain, parse_json
@@ -167,9 +167,9 @@ def as_table(raw: Any) -> dict[str, Any]:
     return table
 
 
-def write_record(record: RunRecord) -> str:
-    """Return the record as JSON text, for a file next to the weights."""
-    return json.dumps(
+def write_record(record: RunRecord) -> bytes:
+    """Return the record as JSON, for a file next to the weights."""
+    return sealed(
         {
             "path": record.path,
             "displayName": record.name,
@@ -187,7 +187,7 @@ def read_record(path: Path) -> RunRecord | None:
     try:
         if path.stat().st_size > _MAX_RECORD_BYTES:
             return None
-        table = parse_json(path.read_text(encoding="utf-8"))
+        table = unsealed(parse_json(path.read_text(encoding="utf-8")))
         config, summary, sums = table["config"], table["summary"], table.get("sums") or {}
         if not isinstance(config, dict) or not isinstance(summary, dict):
             return None

@@ -100,7 +100,7 @@ def fetch_run(run: str, context: Context, *, file: str | None = None, every: boo
 
 def _keep(record: RunRecord, path: Path) -> None:
     with locked(path), whole_file(path) as file:
-        file.write(write_record(record).encode())
+        file.write(write_record(record))
 
 
 def _sides(weights: Sequence[str], names: Container[str]) -> tuple[str, ...]:
