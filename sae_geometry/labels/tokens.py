@@ -266,8 +266,8 @@ def _own_tokens(dictionary: Dictionary, k: int) -> TokenReading:
     labels = dictionary.labels
     if labels is None or "tokens" not in labels.frame or labels.frame["tokens"].isna().all():
         raise ValueError(
-            f"{dictionary.name!r} comes with no tokens: give the model that it was trained on, --unembed DIR or "
-            "hf://org/model (unembed= in Python)"
+            f"{dictionary.name!r} comes with no tokens: give the model that it was trained on, by "
+            "unembed='hf://org/model' (--unembed hf://org/model) or its folder"
         )
     frame = labels.frame.dropna(subset="tokens").copy()
     for column in set(frame.columns) & {"tokens", "logits", "negative_tokens", "negative_logits"}:

@@ -117,6 +117,7 @@ def test_an_option_that_a_command_advises_is_its_own(path: Path) -> None:
             "the axis that counts latents",
             "save the decoder alone as a .npy file and give that, with ::latent_axis=1 if its columns are latents",
         ),
+        ("by unembed='hf://org/model' (--unembed hf://org/model) or", "by --unembed hf://org/model or"),
         ("write NAME=ADDRESS or https://x.y/z?a=1", "write NAME=ADDRESS or https://x.y/z?a=1"),
     ],
 )
@@ -126,7 +127,7 @@ def test_a_command_line_speaks_of_options(python: str, line: str) -> None:
 
 def test_no_message_asks_a_command_line_for_python() -> None:
     python = re.compile(
-        r"\b(?:sg|sae_geometry|np|torch)\.\w|(?<![:\w./?&-])[a-z]+_[a-z_]+=(?!…)\S|=(?:True|False|None)\b"
+        r"\b(?:sg|sae_geometry|np|torch)\.\w|\bin Python\b|(?<![:\w./?&-])[a-z]+_[a-z_]+=(?!…)\S|=(?:True|False|None)\b"
     )
     shown = {t for p in LIBRARY for t in texts(p) if advised(t)}
     assert {t for t in shown if python.search(in_options(t))} == set()
