@@ -176,7 +176,13 @@ def test_the_contributing_page_names_files_and_lists_that_are_there() -> None:
     assert {n for n in named if not any((root / n).exists() for root in roots)} == set()
     assert len(named) > 20
     lists = re.findall(r"`([A-Za-z_]+)`(?: and\s`(\w+)`)? in\s`([\w/.]+\.py)`", text)
-    assert {n for first, second, _ in lists for n in (first, second) if n} == {"_HOME", "COMMANDS", "TABLES", "VERBS", "OneToOne"}
+    assert {n for first, second, _ in lists for n in (first, second) if n} == {
+        "_HOME",
+        "COMMANDS",
+        "TABLES",
+        "VERBS",
+        "OneToOne",
+    }
     for *names, file in lists:
         source = next(root / file for root in roots if (root / file).exists()).read_text(encoding="utf-8")
         assert all(re.search(rf"^{name}\b", source, re.M) for name in names if name), (names, file)
