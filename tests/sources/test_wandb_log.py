@@ -229,7 +229,7 @@ def test_every_verb_that_saves_logs(
     assert project == "me/p"
     record = wandb_log._record(folder)
     assert len(wandb_log.metrics(record)) > 5
-    tables = list(wandb_log._tables(folder, record))
+    tables = list(wandb_log._tables(folder))
     assert tables
     for _, table in tables:
         wandb.Table(columns=list(table), data=wandb_log._rows(table))  # which refuses a column of several types
