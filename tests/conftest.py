@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("NUMBA_NUM_THREADS", "2")
 os.environ["TRITON_INTERPRET"] = "1"  # before triton is imported anywhere: its kernels run on the CPU here
+if "PYTEST_XDIST_WORKER" in os.environ:  # a core each: threads that wait for a core another worker has spin on it
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import hypothesis
 import jaxtyping
@@ -19,21 +24,32 @@ import pytest
 import torch
 
 _annotated = jaxtyping.jaxtyped
+_SHAPE = re.compile(r"\b(?:Bool|Float|Int)\d*\[")
 
 
 def _jaxtyped(**how: Any) -> Callable[[Any], Any]:
-    """Leave a function inside another alone: decorating it takes milliseconds, at every call of the outer one."""
-    return lambda x: x if "<locals>" in getattr(x, "__qualname__", "") else _annotated(x, **how)
+    """Decorate what names the shape of an array, which mypy cannot check; the rest would cost seconds a process.
+
+    A function inside another is left alone: decorating it takes milliseconds, at every call of the outer one.
+    """
+
+    def decorate(x: Any) -> Any:
+        shaped = any(_SHAPE.search(str(kind)) for kind in getattr(x, "__annotations__", {}).values())
+        return _annotated(x, **how) if shaped and "<locals>" not in x.__qualname__ else x
+
+    return decorate
 
 
 jaxtyping.jaxtyped = _jaxtyped  # by this name the hook's decorators find it
 jaxtyping.install_import_hook("sae_geometry", "beartype.beartype")
 
 import oracles
+import typer.testing
 
 from sae_geometry.dictionary import Dictionary
 
 mpl.use("Agg")
+typer.testing._get_command = cache(typer.testing._get_command)  # the program's commands are made out once, not per call
 hypothesis.settings.register_profile("ci", derandomize=True)  # a red run there is a change's doing, not the dice's
 if os.environ.get("CI"):
     hypothesis.settings.load_profile("ci")
@@ -84,13 +100,11 @@ def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures are saved under their names with nothing in them: drawing takes seconds, and the test is not of that."""
     from matplotlib.figure import Figure
 
-    from sae_geometry.plots import save_figure
-    from sae_geometry.results import store
+    from sae_geometry import plots
 
-    def blank(_: Figure, *saved_as: Any) -> None:
-        save_figure(Figure(figsize=(1, 1)), *saved_as)
-
-    monkeypatch.setattr(store, "_save_figure", blank)
+    for name in (name for name in plots.__all__ if name.endswith("_figure") or name == "figure_of"):
+        if name != "save_figure":
+            monkeypatch.setattr(plots, name, lambda *_, **__: Figure(figsize=(1, 1)))
 
 
 @pytest.fixture(autouse=True)
@@ -165,3 +179,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
         if "gpu" in item.keywords and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+    # First, so that one process starts the Dask cluster and none takes half of its tests over at the end.
+    items.sort(key=lambda item: not item.nodeid.startswith("tests/workers/"))
+
+
+def pytest_collection_finish() -> None:
+    """Imported modules stay: without this the collector of garbage goes through them again and again."""
+    gc.collect()
+    gc.freeze()

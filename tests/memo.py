@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -22,9 +23,13 @@ def remember(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _remembering(name: str, ask: Callable[..., Any]) -> Callable[..., Any]:
+    signature = inspect.signature(ask)
+
     def answer(*args: Any, **options: Any) -> Any:
-        asked = {k: v for k, v in options.items() if k not in ("progress", "provenance")}
-        key = (name, memory_limit(None, "cpu"), _key(args), _key(sorted(asked.items())))
+        asked = signature.bind(*args, **options)
+        asked.apply_defaults()  # a command gives every option, an example none
+        arguments = [(k, _key(v)) for k, v in asked.arguments.items() if k not in ("progress", "provenance")]
+        key = (name, memory_limit(None, "cpu"), tuple(arguments))
         if key not in _ANSWERS:
             _ANSWERS[key] = ask(*args, **options)
         return _ANSWERS[key]
@@ -36,6 +41,10 @@ def _key(value: Any) -> Any:
     """A hashable stand-in for an argument; arrays are the same only if they are one object."""
     if isinstance(value, Dictionary):
         return value.name, value.address, value.fingerprint, value.n_latents
+    if isinstance(value, str) and value.startswith("demo:"):
+        return _key(sg.load(value))
     if isinstance(value, list | tuple):
         return tuple(map(_key, value))
+    if isinstance(value, Mapping):
+        return tuple((k, _key(v)) for k, v in value.items())
     return value if value is None or isinstance(value, str | int | float | bool) else object()

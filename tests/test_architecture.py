@@ -8,6 +8,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,18 @@ FLOORS = {
 }
 
 
+@cache
+def nodes_of(source: str) -> list[ast.AST]:
+    """Every node of a source; six tests read the whole package."""
+    return list(ast.walk(ast.parse(source)))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forgotten() -> Iterator[None]:
+    yield
+    nodes_of.cache_clear()
+
+
 def unit_of(path: Path, package: Path) -> str:
     """The floor-bearing name of a file: the subpackage it is in, or its own stem."""
     parts = path.relative_to(package).parts
@@ -50,7 +64,7 @@ def unit_of(path: Path, package: Path) -> str:
 def imported_units(source: str) -> set[str]:
     """The units of sae_geometry that this source imports, anywhere in it, TYPE_CHECKING blocks included."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes_of(source):
         if isinstance(node, ast.Import):
             names = [a.name for a in node.names]
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
@@ -123,7 +137,7 @@ def imported_modules(package: Path) -> dict[str, set[str]]:
     names = {name.removesuffix(".__init__"): path for name, path in paths.items()}
     found: dict[str, set[str]] = {name: set() for name in names}
     for name, path in names.items():
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in nodes_of(path.read_text(encoding="utf-8")):
             if isinstance(node, ast.Import):
                 found[name] |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
@@ -183,7 +197,7 @@ def long_functions(package: Path) -> dict[str, int]:
     """Functions over the limit, with their lines; a docstring does not count."""
     found = {}
     for path in package.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in nodes_of(path.read_text(encoding="utf-8")):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 doc = node.body[0] if ast.get_docstring(node) else None
                 n = node.end_lineno - node.lineno + 1 - (doc.end_lineno - doc.lineno + 1 if doc else 0)
@@ -224,7 +238,7 @@ def test_public_classes_stay_narrow():
 
 def asked_by_name(source: str) -> list[str]:
     """Calls that ask a result for something its contract may not have."""
-    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call) and node.args]
+    calls = [node for node in nodes_of(source) if isinstance(node, ast.Call) and node.args]
     names = [ast.unparse(call.func) for call in calls]
     asked = zip(names, calls, strict=True)
     return [ast.unparse(c) for n, c in asked if n in ("getattr", "hasattr") and ast.unparse(c.args[0]) == "result"]
@@ -242,7 +256,7 @@ def test_results_are_asked_for_nothing_but_their_contract():
 
 def ambient(source: str) -> list[str]:
     """Context variables and module variables that functions assign."""
-    nodes = list(ast.walk(ast.parse(source)))
+    nodes = nodes_of(source)
     calls = [ast.unparse(n) for n in nodes if isinstance(n, ast.Call) and ast.unparse(n.func).endswith("ContextVar")]
     return calls + [name for n in nodes if isinstance(n, ast.Global) for name in n.names]
 
@@ -352,7 +366,7 @@ def holes(source: str) -> list[str]:
     under which they would not be seen.
     """
     names: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes_of(source):
         if isinstance(node, ast.Import):
             names |= {f"{a.name} as {a.asname}" if a.name == "torch" and a.asname else a.name for a in node.names}
         elif isinstance(node, ast.ImportFrom):

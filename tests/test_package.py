@@ -84,15 +84,15 @@ def test_the_wheel_works_where_the_source_is_not(built: Path, tmp_path: Path) ->
     assert done.returncode == 0, done.stderr
     [site] = (tmp_path / "new").glob("lib/python*/site-packages")
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    code = "import sae_geometry as sg; print(sg.__file__); print(round(sg.within('demo:local-seed0').mmcs, 3))"
+    code = "import sae_geometry as sg; print(sg.__file__); print(sg.load('demo:local-seed0').n_latents)"
     shown = subprocess.run(
         [python, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False,
         env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
     )  # fmt: skip
     assert shown.returncode == 0, shown.stderr
-    where, mean = shown.stdout.split()
+    where, n_latents = shown.stdout.split()
     assert Path(where).is_relative_to(tmp_path)
-    assert mean == "0.276"
+    assert n_latents == "1536"
     command = tmp_path / "new" / "bin" / "sae-geometry"
     help_text = subprocess.run([command, "--help"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     assert "compare" in help_text
@@ -176,7 +176,13 @@ def test_the_contributing_page_names_files_and_lists_that_are_there() -> None:
     assert {n for n in named if not any((root / n).exists() for root in roots)} == set()
     assert len(named) > 20
     lists = re.findall(r"`([A-Za-z_]+)`(?: and\s`(\w+)`)? in\s`([\w/.]+\.py)`", text)
-    assert {n for first, second, _ in lists for n in (first, second) if n} == {"_HOME", "OneToOne"}
+    assert {n for first, second, _ in lists for n in (first, second) if n} == {
+        "_HOME",
+        "COMMANDS",
+        "TABLES",
+        "VERBS",
+        "OneToOne",
+    }
     for *names, file in lists:
         source = next(root / file for root in roots if (root / file).exists()).read_text(encoding="utf-8")
         assert all(re.search(rf"^{name}\b", source, re.M) for name in names if name), (names, file)

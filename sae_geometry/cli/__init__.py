@@ -13,7 +13,8 @@ from typing import Annotated
 
 import typer
 
-from sae_geometry.cli.help import COMMANDS, Program, Question
+from sae_geometry.cli.commands import COMMANDS
+from sae_geometry.cli.help import Program, Question
 from sae_geometry.cli.lifecycle import TERMINATED, TerminatedError, signals_are_heard
 
 app = typer.Typer(

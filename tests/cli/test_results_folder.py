@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -95,12 +96,16 @@ def test_resuming_from_nothing_is_a_start(here: Path) -> None:
     assert "no finished pairs are in out.pairs: starting from the first" in done.stderr
 
 
-def test_two_processes_at_once_have_a_folder_each(here: Path) -> None:
-    command = [sys.executable, "-m", "sae_geometry", "within", "r0.npy", "--format", "png"]
-    both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    said = [program.communicate(timeout=120)[1] for program in both]
+def test_two_processes_at_once_have_a_folder_each_and_draw_no_bar(here: Path) -> None:
+    command = [sys.executable, "-m", "sae_geometry", "within", "r0.npy", "--json", "--format", "png"]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [program.communicate(timeout=120) for program in both]
     assert [program.returncode for program in both] == [0, 0], said
     assert {path.name for path in here.glob("within-r0*")} == {"within-r0", "within-r0-2"}
+    for printed, noted in said:
+        assert json.loads(printed)["self"] == "excluded by index"
+        assert "\x1b" not in printed + noted
+        assert "wrote within-r0" in noted
 
 
 def test_a_command_that_fails_leaves_no_folders(here: Path) -> None:

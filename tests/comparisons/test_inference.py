@@ -28,7 +28,7 @@ def simulated(rng, n, run, pair, ways=0.0):
     return r[:, None] + r[None, :] + e + ways * rng.standard_normal((n, n))
 
 
-@pytest.mark.parametrize("n", [4, 5, 7, 10])
+@pytest.mark.parametrize("n", [4, 7])
 @pytest.mark.parametrize(("run", "pair", "ways"), [(1, 0, 0), (1, 0.5, 0.2), (1, 1, 0), (0.3, 1, 0.3)])
 def test_intervals_over_runs_cover(n, run, pair, ways):
     rng = np.random.default_rng(n)
@@ -44,7 +44,7 @@ def test_three_runs_are_covered_too_and_widely_where_pairs_vary(run, pair, low, 
     assert low <= np.mean([i.low <= 0 <= i.high for i in found]) <= high
 
 
-@pytest.mark.parametrize("n", [3, 4, 6, 10])
+@pytest.mark.parametrize("n", [3, 4, 10])
 @pytest.mark.parametrize("case", [c for c in OVER_RUNS if "basins" not in c and (c, 3) != ("one failed run", 3)])
 def test_shares_are_covered_and_stay_shares(case, n):
     """Plain and uneven runs, and a failed one: without the logit scale and the allowance for skew .90 and less."""

@@ -57,7 +57,7 @@ def products(x: Tensor, y: Tensor) -> dict[str, Tensor]:
     return found
 
 
-@pytest.mark.parametrize("d", [1, 2, 63, 768, 16384])
+@pytest.mark.parametrize("d", [1, 63, 16384])
 @pytest.mark.parametrize("left", KINDS)
 @pytest.mark.parametrize("right", KINDS)
 def test_no_float32_product_errs_by_more_than_epsilon(left, right, d: int) -> None:
@@ -105,7 +105,7 @@ def ladder(n: int, d: int, step: int) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("screen", SCREENS)
-@pytest.mark.parametrize("k", [1, 5, 64])
+@pytest.mark.parametrize("k", [1, 64])
 def test_near_ties_inside_epsilon_are_swept_again_and_right(k: int, screen: str) -> None:
     x, y = ladder(300, 96, 1)
     found = assert_sweep(x, y, k, screen=screen, columns=False)

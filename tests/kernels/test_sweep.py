@@ -57,9 +57,9 @@ def test_a_thousand_rows_with_awkward_blocks(screen: str) -> None:
 
 @every_screen
 @pytest.mark.parametrize("absolute", [False, True])
-@pytest.mark.parametrize("blocks", [None, (1, 1), (7, 5), (16, 64)])
+@pytest.mark.parametrize("blocks", [None, (1, 1), (7, 5), (8, 64)])
 def test_ties_go_to_the_lower_index(absolute: bool, blocks: tuple[int, int] | None, screen: str) -> None:
-    a, b = lattice(40, 6, 1), lattice(61, 6, 2)
+    a, b = lattice(20, 6, 1), lattice(31, 6, 2)
     assert_sweep(a, b, 4, absolute=absolute, screen=screen, blocks=blocks, threads=2)
     assert_sweep(a, None, 4, absolute=absolute, screen=screen, blocks=blocks, threads=2)
 

@@ -45,12 +45,12 @@ def test_within_a_demo_dictionary(demo, name):
 @pytest.mark.parametrize(("a", "b"), PAIRS)
 def test_across_demo_dictionaries_both_ways(demo, a, b):
     x, y = raw_decoder(demo[a]), raw_decoder(demo[b])
-    c = sg.compare(demo[a], demo[b])
+    c = sg.compare(demo[a], demo[b], turns=0)
     assert c.a_to_b.mmcs == pytest.approx(across_by_the_script(x, y), abs=1e-6)
     assert c.b_to_a.mmcs == pytest.approx(across_by_the_script(y, x), abs=1e-6)
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(10))
 def test_random_pairs_of_many_shapes(seed):
     rng = np.random.default_rng(seed)
     d = int(rng.integers(3, 80))
@@ -60,7 +60,7 @@ def test_random_pairs_of_many_shapes(seed):
     k = min(n, m) // 3
     second[:, :k] = first[:, :k] + 0.3 * second[:, :k] / second[:, :k].norm(dim=0) * first[:, :k].norm(dim=0)
     a, b = (sg.Dictionary.from_decoder(w, latent_axis=1, hook_point="h", model="m") for w in (first, second))
-    c = sg.compare(a, b)
+    c = sg.compare(a, b, turns=0)
     assert c.a_to_b.mmcs == pytest.approx(across_by_the_script(first, second), abs=1e-6)
     assert c.b_to_a.mmcs == pytest.approx(across_by_the_script(second, first), abs=1e-6)
     assert sg.within(a).mmcs == pytest.approx(within_by_the_script(first), abs=1e-6)

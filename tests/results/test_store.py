@@ -9,11 +9,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from memo import remember
 
 import sae_geometry as sg
 from sae_geometry.results import store
 
 undrawn = pytest.mark.usefixtures("blank_figures")
+
+
+@pytest.fixture(autouse=True)
+def _remembered(monkeypatch):
+    remember(monkeypatch)
 
 
 @pytest.fixture

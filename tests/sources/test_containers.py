@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.distributed.checkpoint as dcp
 from helpers import CHECKPOINTS
 from safetensors.torch import save_file
 from test_wrapping import reads_as, saelens, tensor
@@ -91,6 +90,8 @@ def test_a_line_of_json_before_torch_s_archive(padding: int, tmp_path: Path) -> 
 
 @pytest.fixture(scope="module")
 def distributed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import torch.distributed.checkpoint as dcp  # seconds, which a process without these tests need not take
+
     folder = tmp_path_factory.mktemp("dcp") / "layer6" / "sae_weights.dcp"
     tree = {"encoder.weight": tensor(ENC), "decoder.weight": tensor(DEC.T), "encoder.bias": tensor(B_N).bfloat16()}
     with warnings.catch_warnings(action="ignore"):  # that there is no process group

@@ -275,6 +275,14 @@ def npy(shape: str, descr: str = "'<f4'", body: bytes = b"") -> bytes:
     return b"\x93NUMPY\x01\0" + struct.pack("<H", len(header)) + header.encode() + body
 
 
+@pytest.mark.parametrize("name", ["x.npz", "x.pt"])
+def test_a_zip_of_nothing(name: str, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / name, "w"):
+        pass
+    with pytest.raises(SourceError):
+        load(tmp_path / name)
+
+
 def test_a_zip_bomb(tmp_path: Path) -> None:
     path = tmp_path / "x.npz"
     with zipfile.ZipFile(path, "w", compression=zipfile.ZIP_DEFLATED) as z, z.open("W_dec.npy", "w") as f:

@@ -28,8 +28,8 @@ def said(name: str) -> dict[str, Any]:
     return dict(json.loads((CHECKPOINTS / name / "expected.json").read_text()))
 
 
-def test_there_are_fourteen_shared_checkpoints() -> None:
-    assert len(SHARED) == 14
+def test_the_shared_checkpoints_are_there() -> None:
+    assert len(SHARED) >= 14
 
 
 @pytest.mark.parametrize("name", SHARED)

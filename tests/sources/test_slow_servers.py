@@ -109,8 +109,9 @@ def test_a_download(fault: object, wandb_world: Loopback) -> None:
     ends(RUN)
 
 
-@pytest.mark.parametrize("key", [False, True])
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(
+    ("fault", "key"), [*((fault, False) for fault in FAULTS), (dripping, True), (a_pause_of_days, True)]
+)
 def test_a_question(fault: object, key: bool, wandb_world: Loopback, monkeypatch: pytest.MonkeyPatch) -> None:
     if key:
         monkeypatch.setenv("WANDB_API_KEY", KEY)
@@ -129,8 +130,17 @@ def test_answers_too_large_to_hold(
             ends(address)
 
 
-@pytest.mark.parametrize("where", ["api", "head", "file"])
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(
+    ("fault", "where"),
+    [
+        *((fault, "file") for fault in FAULTS),
+        (dripping, "api"),
+        (a_pause_of_days, "api"),
+        (dripping_head, "head"),
+        (redirecting_for_ever, "head"),
+        (a_pause_of_days, "head"),
+    ],
+)
 def test_hugging_face(fault: object, where: str, hf_world: HuggingFace) -> None:
     names = ("cfg.json", "sae_weights.safetensors", "sparsity.safetensors")
     hf_world.repos[REPO] = StoredRepo({f"6-res/{n}": (STANDARD / n).read_bytes() for n in names})

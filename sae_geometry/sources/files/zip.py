@@ -97,7 +97,7 @@ def open_zip(file: FileBytes) -> Mapping[str, Member]:
     if before:
         raise SourceError(f"{name} {_said_of_bytes_before(file, before)}")
     in_order = sorted(infos, key=lambda i: i.header_offset)
-    for info, following in zip(in_order, [*(i.header_offset for i in in_order[1:]), directory], strict=True):
+    for info, following in zip(in_order, [*(i.header_offset for i in in_order), directory][1:], strict=True):
         member = members[info.filename]
         gap = following - (member.start + member.n_packed)
         if gap < 0:
