@@ -71,6 +71,7 @@ def load(
         raise ValueError(f"latents must be 'alive' or 'all'; got {latents!r}")
     if latent_axis not in (None, 0, 1):
         raise ValueError(f"latent_axis must be 0 or 1; got {latent_axis!r}")
+    torch_device()  # refuses a device that is not here before anything is fetched
     context = Context(offline, echo, progress)
     parsed = parse_address(address)
     if latent_axis is not None:  # recorded in addresses

@@ -125,7 +125,7 @@ def test_chance_explains_what_a_random_dictionary_explains():
 
 def test_the_demo_splits(demo):
     s = sg.split(demo["local-narrow-seed0"], demo["local-seed0"])
-    assert 0.5 < s.found.mean() < 0.9
+    assert 0.4 < s.found.mean() < 0.9
     assert s.threshold > sg.expected_max_cosine(512, 576)  # no child is below what isotropic directions reach
     assert (s.combination.explained.mean(0) > s.explained_by_chance.mean(0) + 0.1).all()
     text = " ".join(repr(s).split())
