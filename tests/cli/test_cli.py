@@ -302,7 +302,7 @@ def test_a_dry_run_says_what_it_would_cost_and_writes_nothing(run, command, monk
     assert result.stdout.startswith(f"{verb}: ")
     assert "not counted" in result.stdout
     found = json.loads(run(verb, *inputs, "--dry-run", "--json", "-q", "--memory", "64MB").stdout)
-    matched = verb in ("match", "seeds", "span", "umap")  # which load and compile the solver, whatever the limit of sweeps
+    matched = verb in ("match", "seeds", "span", "umap")  # they load and compile the solver, whatever the limit
     assert found["memory"] <= (64 << 20) + planning._LOADED * matched
     assert found["verb"] == verb
     assert list(Path().iterdir()) == []
