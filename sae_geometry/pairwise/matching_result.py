@@ -150,6 +150,10 @@ class Matching:
         return excess(self.controls.target[:, 0].clip(-1.0, 1.0), self.controls)  # as `similarity` is
 
     @cached_property
+    def _undecided(self) -> np.ndarray:
+        return undecided(self._nearest_excess, self.controls.ratio)
+
+    @cached_property
     def q_value(self) -> np.ndarray:
         """Return the smallest FDR at which the latent's partner is significant, float64 [n]; 1 for losses.
 
@@ -187,10 +191,9 @@ class Matching:
         both are. Keys: "own" (absent within one dictionary), "turned".
         """
         nearest = self.controls.target[:, 0]
-        open_ = undecided(self._nearest_excess, self.controls.ratio)
         sides = {"own": self.controls.own, "turned": self.controls.turned}
         return {
-            name: balance(nearest[open_], control[open_])
+            name: balance(nearest[self._undecided], control[self._undecided])
             for name, control in sides.items()
             if name == "turned" or self.controls.has_own
         }
@@ -213,8 +216,7 @@ class Matching:
 
     @property
     def _too_weak(self) -> str | None:
-        open_ = undecided(self._nearest_excess, self.controls.ratio)
-        wins = balance(self.controls.target[open_, 0], self.controls.decoys[open_, 0])
+        wins = balance(self.controls.target[self._undecided, 0], self.controls.decoys[self._undecided, 0])
         if not wins.low > 0.5:
             return None
         return (
