@@ -537,7 +537,7 @@ def dictionary(name, n, seed):
 a, b = dictionary("a", 3000, 0), dictionary("b", 3000, 1)
 sg.compare(a, b)  # compile and start everything
 a, b = dictionary("a", 40_000, 0), dictionary("b", 40_000, 1)
-open("/proc/self/clear_refs", "w").write("5")  # the high-water mark starts anew
+open("/proc/self/clear_refs", "w").write("5")  # resets the high-water mark
 before = peak()
 c = sg.compare(a, b)
 print(peak() - before)

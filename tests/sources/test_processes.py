@@ -75,7 +75,7 @@ def kilobytes(name):
 load({warm!r}, encoder=False)
 for path in {paths!r}:
     for encoder in (False, True):
-        Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
+        Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
         before = kilobytes("VmRSS")
         d = load(path, encoder=encoder)
         print(d.n_latents, (kilobytes("VmHWM") - before) * 1024)
