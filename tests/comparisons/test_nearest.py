@@ -194,4 +194,4 @@ def test_the_command(tmp_path, rng):
     table = tables["nearest"]
     assert len(table) == saved["n_hits"] == 6
     assert (out / "figures" / "nearest.png").exists()
-    assert "rank  run" in CliRunner().invoke(app, [*arguments, "--overwrite", "--format", "png"]).stdout
+    assert "vector  by chance  run" in CliRunner().invoke(app, [*arguments, "--overwrite", "--format", "png"]).stdout
