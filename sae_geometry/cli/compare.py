@@ -9,12 +9,11 @@ import typer
 from sae_geometry.cli import options as o
 from sae_geometry.cli.console import say_error
 from sae_geometry.cli.inputs import map_of
-from sae_geometry.cli.lifecycle import UNDER, report_errors
+from sae_geometry.cli.lifecycle import UNDER
 from sae_geometry.cli.question import question
 
 
 @o.with_shared()
-@report_errors
 def compare(
     a: o.FirstRun,
     b: o.SecondRun,

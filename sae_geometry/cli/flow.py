@@ -8,7 +8,6 @@ import typer
 
 from sae_geometry.cli import options as o
 from sae_geometry.cli.inputs import expand_all
-from sae_geometry.cli.lifecycle import report_errors
 from sae_geometry.cli.outputs import page_writer
 from sae_geometry.cli.question import question
 
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 
 
 @o.with_shared()
-@report_errors
 def flow(
     runs: Annotated[
         list[str],

@@ -9,12 +9,11 @@ import typer
 
 from sae_geometry.cli import options as o
 from sae_geometry.cli.console import command_line, say_error
-from sae_geometry.cli.lifecycle import UNDER, report_errors
+from sae_geometry.cli.lifecycle import UNDER
 from sae_geometry.cli.question import Work, question
 
 
 @o.with_shared()
-@report_errors
 def match(
     a: o.FirstRun,
     b: o.SecondRun,

@@ -8,12 +8,10 @@ from typing import Annotated
 import typer
 
 from sae_geometry.cli import options as o
-from sae_geometry.cli.lifecycle import report_errors
 from sae_geometry.cli.question import question
 
 
 @o.with_shared(without=("dry_run", "unembed", "labels"))
-@report_errors
 def project(
     embedding: Annotated[
         Path, typer.Argument(metavar="EMBEDDING", help="A folder that umap has saved; it stays as it is.")

@@ -7,12 +7,10 @@ from typing import Annotated
 import typer
 
 from sae_geometry.cli import options as o
-from sae_geometry.cli.lifecycle import report_errors
 from sae_geometry.cli.question import question
 
 
 @o.with_shared()
-@report_errors
 def split(
     narrow: Annotated[str, typer.Argument(metavar="NARROW", help="The dictionary with fewer latents: its address.")],
     wide: Annotated[str, typer.Argument(metavar="WIDE", help="The dictionary with more latents.")],

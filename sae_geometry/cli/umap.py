@@ -10,7 +10,6 @@ import typer
 
 from sae_geometry.cli import options as o
 from sae_geometry.cli.inputs import expand_all
-from sae_geometry.cli.lifecycle import report_errors
 from sae_geometry.cli.outputs import page_writer
 from sae_geometry.cli.question import question
 
@@ -26,7 +25,6 @@ class Color(StrEnum):
 
 
 @o.with_shared()
-@report_errors
 def umap(
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="One or more addresses, embedded together.")],
     n_neighbors: Annotated[

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from sae_geometry.dictionary import Dictionary
@@ -25,7 +26,6 @@ from sae_geometry.results.answer import PairAnswer
 from sae_geometry.sources import as_dictionary
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
 
 CUTS = (0.1, 0.9)
@@ -88,8 +88,7 @@ class IndexComparison(PairAnswer):
     @property
     def mean_cosine(self) -> float:
         """Return the mean cosine of the same ids; nan without any."""
-        known = self.cosine[~np.isnan(self.cosine)]
-        return float(known.mean()) if len(known) else float("nan")
+        return _mean(self.cosine)
 
     @property
     def other_in_b(self) -> np.ndarray:
@@ -112,8 +111,6 @@ class IndexComparison(PairAnswer):
         """Return one row per id: run, latent_id, partner_run, partner_id (the same), cosine, norm_a, norm_b,
         relative_norm, class, and the nearest each way.
         """
-        import pandas as pd
-
         names = ("cosine", "norm_a", "norm_b", "relative_norm")
         nearest = ("nearest_in_b", "nearest_in_b_cosine", "nearest_in_a", "nearest_in_a_cosine")
         return pd.DataFrame(

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from sae_geometry.comparisons.chain_labels import ChainLabels, chain_labels
 from sae_geometry.comparisons.flow_step import Step
@@ -20,7 +21,6 @@ from sae_geometry.results import methods
 from sae_geometry.results.answer import Answer
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -117,8 +117,6 @@ class Flow(Answer):
         norm_ratio is the later decoder norm over the earlier. After a linear map, plain_cosine is the cosine before it.
         With folded thresholds, folded_mse is the mean squared difference of the two decoder rows, per coordinate.
         """
-        import pandas as pd
-
         frames = []
         for at, step in enumerate(self.steps):
             i = np.flatnonzero(step.one_to_one >= 0)
@@ -159,8 +157,6 @@ class Flow(Answer):
         layer", "dies", "merges"), turned (sum of the angles of its edges, in degrees), turned_net (angle between its
         first and last decoder direction), then latent_0, latent_1, … (−1 where the chain is not).
         """
-        import pandas as pd
-
         paths, n = self.paths, len(self.layers)
         there = paths >= 0
         first, length = there.argmax(axis=1), there.sum(axis=1)
@@ -216,8 +212,6 @@ class Flow(Answer):
     @cached_property
     def meanings(self) -> ChainLabels | None:
         """Return what chains mean as they go, and labels by fate; None without labels."""
-        import pandas as pd
-
         frames = []
         for a, b, step in zip(self.layers, self.layers[1:], self.steps, strict=False):
             onward, cosine = step.onward

@@ -5,18 +5,15 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import aligned, counted, or_dash, percent
 from sae_geometry.nulls import crowd
 from sae_geometry.pairwise.checkpoint import N_BANDS
 from sae_geometry.pairwise.matching_result import Matching
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 SPARSER = "all but the densest 1%"
 RARE = 1e-4  # share of tokens up to which a latent is rare
@@ -41,8 +38,6 @@ def strata(source: Dictionary, m: Matching, paired: Matching, threshold: float) 
         in it), n, mean (of the matched), above (share above the threshold), significant (share), shared (share with a
         one-to-one partner above the threshold).
     """
-    import pandas as pd
-
     groups = []
     if source.frequency is not None:
         groups += _bands(source.frequency.cpu().numpy())
@@ -87,7 +82,7 @@ def strata_lines(rows: pd.DataFrame, columns: Mapping[str, str]) -> list[str]:
 
 
 def band_sums(d: Dictionary, nearest: Matching) -> np.ndarray:
-    """Return per band of frequency the sum of similarities and the number of significant latents, float64 [bands, 2].
+    """Return the sum of similarities and the number of significant latents per frequency band, float64 [bands, 2].
 
     nan where frequencies are unknown. The bands are the decades, and all but the densest 1%.
     """
@@ -112,8 +107,6 @@ def strata_of_runs(
         runs in which the latent is found), mmcs and significant (mean and share over latents times other runs). The
         densest 1% are those of each run.
     """
-    import pandas as pd
-
     ends = np.cumsum([d.n_latents for d in runs])
     parts = [(_bands(d.frequency.cpu().numpy()), similarity[e - d.n_latents : e], sums[r])
              for r, (d, e) in enumerate(zip(runs, ends, strict=True)) if d.frequency is not None]  # fmt: skip

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import freeze_arrays
@@ -17,9 +18,6 @@ from sae_geometry.kernels.types import Sweep
 from sae_geometry.matching import Assignment, match
 from sae_geometry.matching.defaults import DISCOVERY_RATE, default_matching
 from sae_geometry.nulls import LISTED, How, excess, own_lists, q_values, turned_controls, with_own
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _LISTED = 16  # partners listed per latent, from which a greedy matching starts
 
@@ -96,8 +94,6 @@ class Across:
         one_to_one_cosine and q_value in that run (null where there is no partner). Then the same six for each run NAME,
         as `max_cosine:NAME` and so on, null on the rows of NAME itself.
         """
-        import pandas as pd
-
         names = np.array(self.names, dtype=object)
         parts = []
         for run in self._runs:
@@ -197,8 +193,6 @@ def _both_ways(
 
 def _columns(partners: Partners | None, n: int) -> dict[str, Any]:
     """Return the six columns, null on the run's own rows."""
-    import pandas as pd
-
     none = np.full(n, partners is None)
     out: dict[str, Any] = {}
     for column in COLUMNS:

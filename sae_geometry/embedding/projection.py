@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from sae_geometry.dictionary import Dictionary
@@ -30,7 +31,6 @@ from sae_geometry.sources import as_dictionary, load
 from sae_geometry.sources.layouts.read import Latents
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
 
 _ROUNDING = 1e-6  # a component of a unit row
@@ -101,8 +101,6 @@ class Projection(Answer):
         In new rows, partner_run, partner_id and max_cosine refer to the nearest latent in the embedding; the other
         partner columns are null.
         """
-        import pandas as pd
-
         old = self.onto.table.assign(projected=False)
         new: dict[str, Any] = {
             "run": np.array(self.names, dtype=object)[self.owner],

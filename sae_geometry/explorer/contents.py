@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from sae_geometry.embedding.embedding import Embedding
 from sae_geometry.embedding.region_record import regions_record
@@ -20,11 +22,8 @@ from sae_geometry.results.result import SCHEMA_VERSION
 from sae_geometry.results.store import software
 from sae_geometry.sources import neuronpedia_pages
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 # Columns, and the kinds of their values: text, whole numbers, numbers, truth, nothing at all. Unknown values are
-# missing: a column of whole numbers has them as numbers, where another program wrote it, and one of nothing else none.
+# missing: another program may have written whole numbers with missing ones as floats, and a column may be all missing.
 _WHOLE, _NUMBER = frozenset({"whole"}), frozenset({"whole", "number", "nothing"})
 PLACE = {"run": frozenset({"text"}), "latent_id": _WHOLE, "x": _NUMBER, "y": _NUMBER}
 PARTNER = {

@@ -21,7 +21,7 @@ _MOST_NAME = 255  # in characters of a file name in a record
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
-def open_inside(folder: Path, name: str, most: int | None = None) -> IO[bytes]:
+def open_inside(folder: Path, name: str) -> IO[bytes]:
     """Open a file of a results folder for reading.
 
     After the writing process was killed, this is the new file, whether or not it was moved into place.
@@ -29,12 +29,11 @@ def open_inside(folder: Path, name: str, most: int | None = None) -> IO[bytes]:
     Args:
         folder: the results folder; may itself be reached through a link.
         name: path relative to it, with "/" between parts.
-        most: size limit in bytes.
 
     Raises:
-        ValueError: the file is a link, is reached through one, is not a plain file, or is too large.
+        ValueError: the file is a link, is reached through one, or is not a plain file.
     """
-    return _opened(_root(folder, name), name, most)
+    return _opened(_root(folder, name), name)
 
 
 def has(folder: Path, name: str) -> bool:
@@ -121,7 +120,7 @@ def _root(folder: Path, name: str) -> Path:
     return folder / READY if is_plain(folder, f"{READY}/{name}") else folder
 
 
-def _opened(root: Path, name: str, most: int | None) -> IO[bytes]:
+def _opened(root: Path, name: str, most: int | None = None) -> IO[bytes]:
     path = root / name
     if not os.path.lexists(path):
         raise FileNotFoundError(f"{path} does not exist")

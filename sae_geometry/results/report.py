@@ -11,6 +11,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.escaping import printable, shown
 from sae_geometry.io.formatting import counted
@@ -18,7 +20,6 @@ from sae_geometry.results.columns import columns_of
 from sae_geometry.results.result import Result
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
 
 _ROWS = 200  # of each list on the page; the CSV files have all
@@ -114,8 +115,6 @@ def _wide(html: str) -> str:
 
 
 def _cell(value: Any) -> str:
-    import pandas as pd
-
     if value is None or value is pd.NA or (isinstance(value, float) and value != value):
         return ""
     return f"{value:.4g}" if isinstance(value, float) else shown(value)

@@ -13,6 +13,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import pandas as pd
+
 from sae_geometry.io.atomic_folder import fresh_folder
 from sae_geometry.io.escaping import json_escaped, readable
 from sae_geometry.io.parquet import read_table, write_csv, write_table
@@ -26,7 +28,6 @@ from sae_geometry.results.report import report_page
 from sae_geometry.results.result import SCHEMA_VERSION, Result
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
 
 FORMATS = ("png", "pdf")

@@ -16,7 +16,7 @@ from sae_geometry.io.atomic_folder import whole_file
 from sae_geometry.sources.cache import cache_root, wrote
 from sae_geometry.sources.plain import parse_json
 
-_MD5, _SHA1, _SHA256 = 32, 40, 64
+_SHA1, _SHA256 = 40, 64
 _SEAL = "sha256 of the rest"
 
 

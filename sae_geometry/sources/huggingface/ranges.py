@@ -122,7 +122,7 @@ class _Tensors:
         path = self.folder / safe_path(f"{shard}.tensors.json")
         try:
             record = unsealed(read_small_json(path)) if path.is_file() else {}
-        except ValueError:  # damaged, and written again
+        except ValueError:  # a damaged record is written again
             record = {}
         keys, tensors = record.get("keys"), record.get("tensors")
         whole = {k: v for k, v in tensors.items() if _is_whole(v)} if isinstance(tensors, dict) else {}

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from sae_geometry.sources.checksums import sealed, unsealed
 from sae_geometry.sources.errors import SourceError
-from sae_geometry.sources.layouts.config import lookup, plain_values
+from sae_geometry.sources.layouts.config import lookup
 from sae_geometry.sources.plain import is_plain, parse_json
 
 Kind = Literal["local", "e2e", "e2e+ds"]
@@ -143,11 +143,6 @@ class RunInfo:
     explained_variance: float | None
     alive: int | None
     seed: int | None
-
-
-def plain_config(raw: Any) -> dict[str, Any]:
-    """Return a run's configuration from W&B's JSON: `{"seed": {"value": 0}, "_wandb": …}` becomes `{"seed": 0}`."""
-    return plain_values(as_table(raw))
 
 
 def as_table(raw: Any) -> dict[str, Any]:
