@@ -20,6 +20,7 @@ from sae_geometry.labels.pairs import PairLabels, label_summary, pair_labels
 from sae_geometry.matching.defaults import THRESHOLD, check_threshold
 from sae_geometry.nulls import principal_axes, turned
 from sae_geometry.pairwise.inputs import describe_input, distinct
+from sae_geometry.pairwise.label_columns import positions
 from sae_geometry.pairwise.same_space import require_same_space
 from sae_geometry.results import methods
 from sae_geometry.results.answer import PairAnswer
@@ -242,7 +243,7 @@ def compare_by_index(
     tick = None if progress is None else lambda share: progress("similarities", share)
     swept = listing_sweep(left.directions, right.directions, 1, progress=tick)
     assert swept.cols is not None
-    at_x, at_y = _rows(x_ids, ids), _rows(y_ids, ids)
+    at_x, at_y = positions(left, ids), positions(right, ids)
     unshared = turned(right.directions, principal_axes(right.directions), seed=0)
     cosine = _cosines(left.directions, right.directions, at_x, at_y)
     norms = [_taken(d.decoder_norms.cpu().double().numpy(), at, 0.0) for d, at in ((left, at_x), (right, at_y))]
@@ -266,13 +267,6 @@ def compare_by_index(
         by_chance=_mean(_cosines(left.directions, unshared, at_x, at_y)),
         caveats=tuple(caveats),
     )
-
-
-def _rows(of: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """Return the row of each id in a dictionary, −1 where it has none."""
-    order = np.argsort(of)
-    at = order[np.minimum(np.searchsorted(of, ids, sorter=order), len(of) - 1)]
-    return np.where(of[at] == ids, at, -1)
 
 
 def _taken(values: np.ndarray, rows: np.ndarray, missing: float) -> np.ndarray:

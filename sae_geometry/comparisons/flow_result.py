@@ -16,6 +16,7 @@ from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import aligned, ends, or_dash
 from sae_geometry.pairwise.grouping import layer_of
 from sae_geometry.pairwise.inputs import describe_input
+from sae_geometry.pairwise.label_columns import positions
 from sae_geometry.pairwise.mapping import unmapped
 from sae_geometry.results import methods
 from sae_geometry.results.answer import Answer
@@ -147,7 +148,7 @@ class Flow(Answer):
         a, b = (unmapped(d) for d in self.layers[at : at + 2])
         read = b.encoder_directions if self.on == "reads" else b.directions
         assert read is not None
-        x, y = a.directions[_rows(a, ids)].double(), read[_rows(b, next_ids)].double()
+        x, y = a.directions[positions(a, ids)].double(), read[positions(b, next_ids)].double()
         return (x.cpu() * y.cpu()).sum(dim=1).clamp(-1, 1).numpy()
 
     def chains(self) -> pd.DataFrame:
@@ -305,12 +306,6 @@ class Flow(Answer):
             f"  median decoder norm{' × threshold' if self.fold else ''}: {' '.join(ends(norms, 6))}",
             f"  {BASIS}",
         ]
-
-
-def _rows(d: Dictionary, ids: np.ndarray) -> np.ndarray:
-    """Return the rows of these latents."""
-    order = d.latent_ids.cpu().numpy().argsort(kind="stable")
-    return order[np.searchsorted(d.latent_ids.cpu().numpy(), ids, sorter=order)]
 
 
 def _listed(values: Any) -> str:
