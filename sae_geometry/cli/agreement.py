@@ -25,7 +25,4 @@ def agreement(
     import sae_geometry as sg
 
     with question(shared, "agreement", [a, b]) as work:
-        result = sg.agreement(
-            *work.dictionaries, threshold=threshold, allow_mismatch=shared.allow_mismatch, progress=work.progress
-        )
-        work.finish(result)
+        work.finish(sg.agreement(*work.dictionaries, threshold=threshold, **work.how))

@@ -99,14 +99,7 @@ def compare(
         left, follow = map_of(work.dictionaries[0], map_file, map_side)
         right, *others = map(follow, work.dictionaries[1:])
         if pairing == "index":
-            paired = sg.compare_by_index(
-                left,
-                right,
-                cuts=cuts or CUTS,
-                threshold=threshold,
-                allow_mismatch=shared.allow_mismatch,
-                progress=work.progress,
-            )
+            paired = sg.compare_by_index(left, right, cuts=cuts or CUTS, threshold=threshold, **work.how)
             work.finish(paired)
             _fail_under(paired.mean_cosine, "the same ids", fail_under)
             return
@@ -121,8 +114,7 @@ def compare(
             control=others[0] if others else None,
             turns=turns,
             threshold=threshold,
-            allow_mismatch=shared.allow_mismatch,
-            progress=work.progress,
+            **work.how,
         )
         work.finish(result)
     _fail_under(min(result.a_to_b.mean_similarity, result.b_to_a.mean_similarity), matching, fail_under)

@@ -75,8 +75,7 @@ def flow(
             false_discovery_rate=false_discovery_rate,
             fold=fold,
             maps=maps,
-            allow_mismatch=shared.allow_mismatch,
-            progress=work.progress,
+            **work.how,
         )
         work.finish(result, add=add)
 

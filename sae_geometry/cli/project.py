@@ -31,8 +31,4 @@ def project(
     if shared.out is not None and shared.out.resolve() == saved.resolve():
         raise ValueError(f"{shared.out} is the embedding that is projected onto; give another folder with -o")
     with question(shared, "project", runs) as work:
-        work.finish(
-            sg.project(
-                work.dictionaries, embedding, seed=seed, allow_mismatch=shared.allow_mismatch, progress=work.progress
-            )
-        )
+        work.finish(sg.project(work.dictionaries, embedding, seed=seed, **work.how))

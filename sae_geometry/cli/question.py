@@ -38,6 +38,11 @@ class Work:
     end_bar: Callable[[], None]
     shared: Shared
 
+    @property
+    def how(self) -> dict[str, Any]:
+        """Return the arguments that all questions on several dictionaries share."""
+        return {"allow_mismatch": self.shared.allow_mismatch, "progress": self.progress}
+
     def finish(self, result: Result, **how: Any) -> None:
         """Save the result, print it, and log it if requested; `how`: further arguments of `save_and_show`."""
         self.end_bar()

@@ -27,7 +27,4 @@ def span(
     import sae_geometry as sg
 
     with question(shared, "span", [a, b]) as work:
-        result = sg.span(
-            *work.dictionaries, threshold=threshold, allow_mismatch=shared.allow_mismatch, progress=work.progress
-        )
-        work.finish(result)
+        work.finish(sg.span(*work.dictionaries, threshold=threshold, **work.how))

@@ -30,11 +30,5 @@ def split(
     import sae_geometry as sg
 
     with question(shared, "split", [narrow, wide], n_terms=n_terms) as work:
-        result = sg.split(
-            *work.dictionaries,
-            false_discovery_rate=false_discovery_rate,
-            n_terms=n_terms,
-            allow_mismatch=shared.allow_mismatch,
-            progress=work.progress,
-        )
-        work.finish(result)
+        rate = false_discovery_rate
+        work.finish(sg.split(*work.dictionaries, false_discovery_rate=rate, n_terms=n_terms, **work.how))

@@ -32,11 +32,4 @@ def truth(
     import sae_geometry as sg
 
     with question(shared, "truth", [a, features]) as work:
-        result = sg.truth(
-            *work.dictionaries,
-            threshold=threshold,
-            signed=not absolute,
-            allow_mismatch=shared.allow_mismatch,
-            progress=work.progress,
-        )
-        work.finish(result)
+        work.finish(sg.truth(*work.dictionaries, threshold=threshold, signed=not absolute, **work.how))

@@ -95,8 +95,7 @@ def umap(
             n_epochs=n_epochs,
             backend=backend,
             n_seeds=3 if stability else 1,
-            allow_mismatch=shared.allow_mismatch,
-            progress=work.progress,
+            **work.how,
         )
         if shapes is not None or regions_on != "picture" or min_region_size is not None:
             result = result.with_regions(min_region_size, on=regions_on, shapes=shapes)

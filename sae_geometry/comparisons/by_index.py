@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.io.formatting import counted, or_dash, read_only
+from sae_geometry.io.formatting import counted, known_mean, or_dash, read_only
 from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.exact import exact_dots
 from sae_geometry.kernels.sweep import listing_sweep
@@ -89,7 +89,7 @@ class IndexComparison(PairAnswer):
     @property
     def mean_cosine(self) -> float:
         """Return the mean cosine of the same ids; nan without any."""
-        return _mean(self.cosine)
+        return known_mean(self.cosine)
 
     @property
     def other_in_b(self) -> np.ndarray:
@@ -147,7 +147,7 @@ class IndexComparison(PairAnswer):
             "relative_norm_histogram": {"edges": edges.tolist(), "counts": counts.tolist()},
             "cuts": {"only_a_at_most": self.cuts[0], "only_b_at_least": self.cuts[1]},
             "classes": self.counts,
-            "mean_cosine_of_shared": _mean(self.cosine[self.classes == "shared"]),
+            "mean_cosine_of_shared": known_mean(self.cosine[self.classes == "shared"]),
             **label_summary(self.meanings),
             "caveats": list(self.caveats),
         }
@@ -179,7 +179,7 @@ class IndexComparison(PairAnswer):
                     f"  {name:<7} {counts[name]:>9,} ({counts[name] / n:.1%})  {rule}"
                     for name, rule in (
                         ("shared", f"relative norm between {low:g} and {high:g}; mean cosine "
-                         f"{or_dash(_mean(self.cosine[self.classes == 'shared']), '.4f')}"),
+                         f"{or_dash(known_mean(self.cosine[self.classes == 'shared']), '.4f')}"),
                         ("only A", f"at most {low:g}"),
                         ("only B", f"at least {high:g}"),
                     )
@@ -264,7 +264,7 @@ def compare_by_index(
         nearest_in_a_cosine=in_a[1],
         cuts=(low, high),
         threshold=threshold,
-        by_chance=_mean(_cosines(left.directions, unshared, at_x, at_y)),
+        by_chance=known_mean(_cosines(left.directions, unshared, at_x, at_y)),
         caveats=tuple(caveats),
     )
 
@@ -289,8 +289,3 @@ def _nearest(
     cosine = _taken(best.cosine[:, 0].cpu().numpy(), at, np.nan).clip(-1.0, 1.0)
     found = np.where(at >= 0, others[best.index[:, 0].cpu().numpy()[at]], -1)
     return np.where(same >= cosine, ids, found), cosine
-
-
-def _mean(values: np.ndarray) -> float:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else float("nan")

@@ -13,7 +13,7 @@ import pandas as pd
 from sae_geometry.comparisons.chain_labels import ChainLabels, chain_labels
 from sae_geometry.comparisons.flow_step import Step
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.io.formatting import aligned, ends, or_dash
+from sae_geometry.io.formatting import aligned, ends, known_mean, or_dash
 from sae_geometry.pairwise.grouping import layer_of
 from sae_geometry.pairwise.inputs import describe_input
 from sae_geometry.pairwise.label_columns import positions
@@ -252,7 +252,7 @@ class Flow(Answer):
                     "merges": s.n_merges,
                     "births": s.n_births,
                     "deaths": s.n_deaths,
-                    "mean_cosine_of_continuing": _mean(s.one_to_one_cosine[s.one_to_one >= 0]),
+                    "mean_cosine_of_continuing": known_mean(s.one_to_one_cosine[s.one_to_one >= 0]),
                     **({} if s.map is None else dict(s.map)),
                 }
                 for a, b, s in zip(self.layer_names, self.layer_names[1:], self.steps, strict=False)
@@ -310,10 +310,6 @@ class Flow(Answer):
 
 def _listed(values: Any) -> str:
     return " ".join(ends([f"{int(v):,}" for v in values], 8))
-
-
-def _mean(values: Any) -> float:
-    return float(np.mean(values)) if len(values) else float("nan")
 
 
 def _median(values: Any) -> float:

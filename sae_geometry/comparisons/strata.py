@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.io.formatting import aligned, counted, or_dash, percent
+from sae_geometry.io.formatting import aligned, counted, known_mean, or_dash, percent
 from sae_geometry.nulls import crowd
 from sae_geometry.pairwise.checkpoint import N_BANDS
 from sae_geometry.pairwise.matching_result import Matching
@@ -52,7 +52,7 @@ def strata(source: Dictionary, m: Matching, paired: Matching, threshold: float) 
         if members.any():
             found = m.similarity[members]
             shares = [x[members] for x in (m.similarity > threshold, m.significant, paired.similarity > threshold)]
-            rows.append((by, low, high, len(found), _mean(found), *(float(share.mean()) for share in shares)))
+            rows.append((by, low, high, len(found), known_mean(found), *(float(share.mean()) for share in shares)))
     return pd.DataFrame(rows, columns=["by", "low", "high", "n", "mean", "above", "significant", "shared"])
 
 
@@ -119,13 +119,8 @@ def strata_of_runs(
             total = sum((own[at] for *_, own in parts), np.zeros(2)) / times
             above = float((found > threshold).sum() / times)
             high = max(bands[at][2] for bands, *_ in parts)
-            rows.append((by, low, high, len(found), _mean(found), above, float(total[0]), float(total[1])))
+            rows.append((by, low, high, len(found), known_mean(found), above, float(total[0]), float(total[1])))
     return pd.DataFrame(rows, columns=["by", "low", "high", "n", "mean", "above", "mmcs", "significant"])
-
-
-def _mean(values: np.ndarray) -> float:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else float("nan")
 
 
 def rare_shares(source: Dictionary, m: Matching) -> tuple[float, float] | None:

@@ -67,8 +67,8 @@ def fresh_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
     folder = folder.resolve()
     there = folder.exists()
     (folder if there else folder.parent).mkdir(parents=True, exist_ok=True)
-    beside = not there or _may_be_replaced(folder)
-    parent = folder.parent if beside else folder
+    next_to = not there or _may_be_replaced(folder)
+    parent = folder.parent if next_to else folder
     for leftover in (parent, folder):
         _remove_leftovers(leftover)
     aside, lock = _new_aside(parent)
@@ -78,7 +78,7 @@ def fresh_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
         check_folder(folder, overwrite)
         if not folder.exists():
             aside.rename(folder)
-        elif not (beside and _holds_only_ours(folder) and _exchange(aside, folder)):
+        elif not (next_to and _holds_only_ours(folder) and _exchange(aside, folder)):
             _finish_move(folder)
             aside.rename(folder / aside.name).rename(folder / READY)
             _move_in(folder)
