@@ -50,8 +50,9 @@ def principal_axes(y: Float[Tensor, "m d"]) -> Axes:
             return _of_few_rows(y.double())
         moment = _second_moment(y)
         mean = _direction(y.mean(dim=0).double(), float(moment.trace() / m), m)
-        across = torch.eye(d, dtype=torch.float64) - torch.outer(mean, mean)
-        rest = across @ moment @ across
+        along = moment @ mean
+        both = torch.outer(mean, along - mean * (mean @ along) / 2)
+        rest = moment - both - both.T  # the moment between projections orthogonal to the mean
         if not mean.any():
             return Axes(mean, torch.linalg.eigh(rest)[1])
         # The mean becomes the last axis, apart from others without variance, and is excluded.
