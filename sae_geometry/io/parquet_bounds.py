@@ -73,12 +73,19 @@ def _refuse_above(most: int, needed: int) -> None:
         raise ValueError(f"its table would take {needed:,} bytes of memory or more, and its size allows for {most:,}")
 
 
+def _begins_as_parquet(file: IO[bytes]) -> bool:
+    file.seek(0)
+    return file.read(4) == b"PAR1"
+
+
 def _unpacked_bytes(file: IO[bytes], chunk: Chunk, most: int) -> int:
     """Return the bytes that the pages of a column chunk unpack to, or the first sum above `most`.
 
     Raises:
         ValueError: no pages are there, or far more than any table has.
     """
+    if not chunk.start and _begins_as_parquet(file):
+        return 0  # a column without rows has no pages, and this place for them
     at, total = chunk.start, 0
     for _ in range(_MOST_PAGES):
         if at >= chunk.start + chunk.n_bytes or total > most:
