@@ -118,7 +118,7 @@ def test_objects_that_hold_no_numbers_are_one_sentence(kind: str) -> None:
         "names": [["a", "b"]], "table": table, "list": listed, "view": memoryview(W), "device": OnAnotherDevice(),
     }[kind]  # fmt: skip
     for given in (made, [made], {"W_dec": made}):
-        with pytest.raises(ValueError, match="contains itself|cannot be made|dense array|holds no decoder") as caught:
+        with pytest.raises(ValueError, match=r"contains itself|cannot be made|dense array|holds no decoder") as caught:
             sg.as_dictionary(given)
         assert "\n" not in str(caught.value)
 
