@@ -83,7 +83,8 @@ def fresh_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
         _remove_leftovers(leftover)
     aside, lock = _new_aside(parent)
     try:
-        aside.chmod(0o777 & ~umask())
+        inherited = aside.stat().st_mode & 0o7000  # in a folder of a group, new files are of that group
+        aside.chmod(inherited | (0o777 & ~umask()))
         yield aside
         check_folder(folder, overwrite)
         if not folder.exists():
