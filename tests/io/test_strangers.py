@@ -18,7 +18,9 @@ from typer.testing import CliRunner
 import sae_geometry as sg
 from sae_geometry.cli import app
 from sae_geometry.io.atomic_folder import check_folder, fresh_folder
+from sae_geometry.io.parquet import read_table
 from sae_geometry.io.results_folder import PAGE, READY, current_record, is_page, is_plain, sealed
+from sae_geometry.results import store
 from sae_geometry.results.answer import Answer
 
 
@@ -152,6 +154,19 @@ def test_overwrite_in_a_project_replaces_the_results_and_nothing_else(tmp_path, 
     assert "figures/pairs.svg" not in everything(tmp_path)
     assert mine.items() <= everything(tmp_path).items()
     assert tmp_path.stat().st_ino == inode
+
+
+def test_results_that_are_replaced_while_they_are_read_are_read_again(tmp_path, monkeypatch):
+    folder = sg.save(Pairs("pairs"), tmp_path / "out")
+
+    def slow(*given):
+        if json.loads((folder / "summary.json").read_text())["names"] == ["pairs"]:
+            sg.save(Pairs("pairs", "span"), folder, overwrite=True)
+        return read_table(*given)
+
+    monkeypatch.setattr(store, "read_table", slow)
+    tables, summary = sg.read(folder)
+    assert sorted(tables) == summary["names"] == ["pairs", "span"]
 
 
 FOREIGN = [
