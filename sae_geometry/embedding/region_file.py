@@ -15,6 +15,7 @@ from sae_geometry.sources.plain import parse_yaml
 
 _HOW = "write LETTER: {box: [x0, x1, y0, y1]} or LETTER: {polygon: [[x, y], [x, y], [x, y], …]}"
 _LONGEST = 24
+_MOST_BYTES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,11 @@ def read_shapes(path: str | os.PathLike[str]) -> tuple[Shape, ...]:
         ((0.0, 1.0), (2.0, 1.0), (2.0, 3.0), (0.0, 3.0))
     """
     try:
-        held = parse_yaml(Path(path).read_bytes(), _once)
+        with Path(path).open("rb") as file:
+            raw = file.read(_MOST_BYTES + 1)  # a device never ends
+        if len(raw) > _MOST_BYTES:
+            raise ValueError(f"it has more than {_MOST_BYTES:,} bytes, and outlines of regions take a few thousand")
+        held = parse_yaml(raw, _once)
     except ValueError as error:
         raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
     entries = held.get("regions", held) if isinstance(held, Mapping) else held

@@ -71,6 +71,11 @@ def test_what_is_wrong_is_named(tmp_path, text, said):
     assert "\n" not in str(caught.value)
 
 
+def test_a_device_is_no_file_of_regions():
+    with limited(), pytest.raises(ValueError, match="more than 1,000,000 bytes"):
+        read_shapes("/dev/zero")
+
+
 def run(*arguments):
     return CliRunner().invoke(
         app, ["umap", NARROW, "--n-epochs", "10", "--no-stability", "--format", "png", *arguments]
