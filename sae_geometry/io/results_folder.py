@@ -16,9 +16,13 @@ SUMMARY = "summary.json"
 READY = ".sae-geometry-ready"
 """Name of the folder, inside the target, of complete new results that are moved into it file by file."""
 
+PAGE = "explorer.html"
+"""A page that is added to finished results, and so not in their record; it carries its own checksum."""
+
 _MOST_JSON = 256 << 20  # in bytes; the summary of a thousand runs takes two million
 _MOST_NAME = 255  # in characters of a file name in a record
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_SEAL = "<!-- sha256 of the above: {} -->\n"
 
 
 def open_inside(folder: Path, name: str) -> IO[bytes]:
@@ -94,6 +98,21 @@ def is_ours(folder: Path, name: str, digest: str) -> bool:
     We write no holes, and a file of a few kilobytes may have terabytes of them to hash.
     """
     return is_plain(folder, name) and not _has_hole(folder / name) and _digest(folder / name) == digest
+
+
+def sealed(page: str) -> bytes:
+    """Return a page with its checksum below it, by which `is_page` knows that it is ours and unchanged."""
+    raw = page.encode()
+    return raw + _SEAL.format(hashlib.sha256(raw).hexdigest()).encode()
+
+
+def is_page(folder: Path, name: str) -> bool:
+    """Return whether a file is a page that we added to results, unchanged since."""
+    if name != PAGE or not is_plain(folder, name) or _has_hole(folder / name):
+        return False
+    with (folder / name).open("rb") as file:
+        raw = file.read(_MOST_JSON)
+    return raw == sealed(raw[: -len(_SEAL.format("0" * 64))].decode(errors="replace"))
 
 
 def is_plain(folder: Path, name: str) -> bool:

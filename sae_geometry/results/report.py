@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import warnings
 from collections.abc import Mapping
 from html import escape
 from importlib.resources import files
@@ -84,7 +85,9 @@ def _figure(name: str, figure: Figure, pictures: Path | None) -> str:
         content = saved.read_bytes()
     else:
         buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=160)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph .* missing")  # a character that the font lacks
+            figure.savefig(buffer, format="png", dpi=160)
         content = buffer.getvalue()
     data = base64.b64encode(content).decode()
     return f'<figure><img alt="{escape(name)}" src="data:image/png;base64,{data}"></figure>'
