@@ -184,11 +184,12 @@ class Nearest(Answer):
     def _rows(self, hits: pd.DataFrame) -> list[tuple[str, ...]]:
         """Return the header and one row per hit, in lines of 80; labels and a column of vectors where there are any."""
         chance = dict(zip(self.vectors.latent_ids.tolist(), self.expected, strict=True))
+        listed: Any = hits.itertuples()
         rows = [("vector", "by chance", "run", "latent", "cosine", "p", "label")]
         rows += [
             (f"{h.vector_id}" if h.rank == 1 else "", f"{chance[h.vector_id]:.3f}" if h.rank == 1 else "",
              shown(h.run, 16), f"{h.latent_id}", f"{h.cosine:.4f}", or_dash(h.p_value, ".2g"), fitted(h.label, 20))
-            for h in hits.itertuples()
+            for h in listed
         ]  # fmt: skip
         return [row if self.turns else (row[0], *row[2:5], row[6]) for row in rows]
 

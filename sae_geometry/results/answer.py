@@ -20,6 +20,7 @@ class _Worded(Result, Protocol):
     def _lines(self) -> list[str]: ...
     def _definitions(self) -> list[str]: ...
     def _audit(self) -> ConfoundAudit | None: ...
+    def first_screen(self, more: Sequence[str] = ()) -> str: ...
     def _screen(self, lines: Sequence[str], flagged: Sequence[str] = (), clean: int | None = None) -> str: ...
 
 
@@ -38,7 +39,7 @@ class Answer:
         """Return the confound audit of a pair; None for other numbers of dictionaries."""
         return confound_audit(*self.dictionaries) if len(self.dictionaries) == 2 else None
 
-    def __repr__(self) -> str:
+    def __repr__(self: _Worded) -> str:
         return self.first_screen()
 
     def first_screen(self: _Worded, more: Sequence[str] = ()) -> str:
