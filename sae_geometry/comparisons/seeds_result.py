@@ -32,7 +32,7 @@ from sae_geometry.comparisons.rarefaction import Rarefaction, rarefaction
 from sae_geometry.comparisons.seeds_matrices import SeedMatrices
 from sae_geometry.comparisons.strata import strata_lines
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.io.formatting import counted, ends, wrap
+from sae_geometry.io.formatting import counted, ends, known_mean, wrap
 from sae_geometry.labels.pairs import PairLabels, label_summary
 from sae_geometry.pairwise.checkpoint import N_BINS
 from sae_geometry.pairwise.confounds import runs_table
@@ -275,7 +275,7 @@ class SeedComparison(SeedMatrices, Answer):
     @property
     def sentences(self) -> str:
         """Return the answer in two sentences."""
-        shared, chance = (float(np.nanmean(x)) for x in (self.shared, self.shared_chance))
+        shared, chance = (known_mean(x) for x in (self.shared, self.shared_chance))
         return seeds_words.sentences(self.consensus.incidence, shared, chance, self.threshold)
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import fields, is_dataclass, replace
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.escaping import cells, shown
 from sae_geometry.io.formatting import aligned, wrap
 from sae_geometry.results.answer import Answer
+from sae_geometry.results.report import report_page
 
 # No labels on these, so that `answer` is the whole screen.
 NAMES = {"plain": "{}", "letters": "W" * 29 + "{}" + "M" * 30, "wide": "辞" * 59 + "{}"}
@@ -57,12 +59,15 @@ def test_every_screen_has_room_for_labels(capsys):
         check(name, capsys.readouterr().out.rstrip("\n").split("\n"))
 
 
-def test_every_report_begins_with_the_answer_in_prose():
+def test_every_report_has_the_answer_in_prose_and_tables_to_sort():
     for name, (_, result) in results().items():
         text = result.sentences
         assert text.endswith("."), name
         assert 60 < len(text) < 600, name
         assert "nan" not in text, name
+        page = report_page(result, {})
+        assert f'<p class="answer">{escape(text)}</p>' in page, name
+        assert '<th><button type="button"' in page, name
 
 
 @pytest.mark.parametrize("n", [2, 3, 4, 5, 12])
