@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _MOST_RECORDS = 10_000
 _SHOWN = 5  # vectors printed
-_ROWS = 12  # hits printed
+_ROWS = 10  # hits printed
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -151,11 +151,11 @@ class Nearest(Answer):
     @property
     def sentences(self) -> str:
         """Return the answer in two sentences; without turns, in one."""
-        searched = f"{counted(self.n_candidates, 'latent')} of {len(self.searched):,} dictionaries"
         best = int(np.nanargmax(np.abs(self.cosine[:, 0])))
         said = (
-            f"The largest cosine of {self.vectors.name} to any of {searched} is {self.cosine[best, 0]:.3f}, to latent "
-            f"{self.latent_id[best, 0]} of {self.searched[self.run[best, 0]]['name']}."
+            f"The largest cosine of {self.vectors.name} to any of the {self.n_candidates:,} latents searched is "
+            f"{self.cosine[best, 0]:.3f}, to latent {self.latent_id[best, 0]} of "
+            f"{self.searched[self.run[best, 0]]['name']}."
         )
         return f"{said} {self._significant.capitalize()}." if self.turns else said
 
@@ -166,19 +166,20 @@ class Nearest(Answer):
 
     def _lines(self) -> list[str]:
         n = self.vectors.n_latents
-        one = shown(self.searched[0]["name"], 60)
+        one = shown(self.searched[0]["name"], 40)
         where = repr(one) if len(self.searched) == 1 else f"{len(self.searched):,} dictionaries"
         per_vector = max(1, _ROWS // min(n, _SHOWN))
         found = self.to_pandas().assign(label=[label_text(row) for row in self.labels])
         hits = found[(found["rank"] <= per_vector) & found["vector_id"].isin(self.vectors.latent_ids[:_SHOWN].tolist())]
         left = len(found) - len(hits)
         return [
-            f"Nearest of {counted(self.n_candidates, 'latent')} of {where} to {shown(self.vectors.name, 60)!r}, "
+            f"Nearest of {counted(self.n_candidates, 'latent')} of {where} to {shown(self.vectors.name, 40)!r}, "
             f"{counted(n, 'vector')} × {self.vectors.d_in:,} ({'' if self.signed else 'absolute '}cosine)",
             *([f"  {self._significant}"] if self.turns else []),
             *(f"  {line}" for line in aligned(self._rows(hits))),
             *([f"  … and {counted(left, 'more hit')}: see nearest.parquet"] if left else []),
-            *(f"  not searched: {shown(text, 110)}" for text in few(self.skipped, 1)),
+            *(f"  not searched: {shown(text, 60)}" for text in self.skipped[:1]),
+            *([f"  labels: {shown('; '.join(self.sources), 68)}"] if self.sources else []),
         ]
 
     def _rows(self, hits: pd.DataFrame) -> list[tuple[str, ...]]:

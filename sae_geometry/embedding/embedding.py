@@ -274,7 +274,8 @@ class Embedding(Answer):
         )
         alive = ends([f"{d.name}: {d.alive.describe()}" for d in self.dictionaries])
         caveats = [f"caveat: {c}" for c in self.caveats]
-        return "\n".join([repr(self), about, *alive, *caveats, *self.regions.table().splitlines()])
+        mixing = self.evidence.lines()[-1:] if self._mixing else ()
+        return "\n".join([repr(self), about, *mixing, *alive, *caveats, *self.regions.table().splitlines()])
 
 
 def umap(
