@@ -162,7 +162,7 @@ def partners_across(
         made = match(a.directions, b.directions, method, nearest=found).completed()
         forth, back = turned_controls(a.directions, b.directions, found, How(turns=1))
         q = [
-            q_values(excess(c.target[:, 0], c), c.ratio)
+            q_values(excess(c.target[:, 0], c), c.odds)
             for c in (with_own(forth, own[r], b.n_latents), with_own(back, own[s], a.n_latents))
         ]
         partners[r, s], partners[s, r] = _both_ways(found, made, a, b, q)
