@@ -125,7 +125,8 @@ class Matching:
 
         For "nearest" this is the similarity to the nearest other latent of the source, among as many as the target
         has if that is narrower; for a one-to-one matching that of two halves of the source. nan within one dictionary,
-        and where it was not computed.
+        and where it was not computed: without turns, and where neither dictionary has families (its own latents are no
+        nearer than the other turned).
         """
         if self.method != "nearest":
             return float("nan") if self.own_pairs is None else self.own_pairs.mean_similarity
