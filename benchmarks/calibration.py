@@ -43,7 +43,7 @@ def outcome(controls: Controls, shared: np.ndarray, rate: float = 0.05) -> Outco
     return Outcome(
         float((found & ~shared).sum() / max(1, found.sum())),
         float(found[shared].mean()) if shared.any() else float("nan"),
-        float(beyond_controls(w).low <= shared.mean()),
+        float(beyond_controls(w, controls.odds).low <= shared.mean()),
     )
 
 

@@ -182,13 +182,20 @@ def balance(target: np.ndarray, control: np.ndarray) -> Share:
     return share_of(float((s > q)[low].sum() + 0.5 * (s == q)[low].sum()), int(low.sum()))
 
 
-def beyond_controls(w: np.ndarray) -> Share:
-    """Return a threshold-free lower bound on the share of latents whose partner no control explains: 2 · wins − 1.
+def beyond_controls(w: np.ndarray, odds: float | np.ndarray = 1.0) -> Share:
+    """Return a threshold-free lower bound on the share of latents whose partner no control explains.
 
-    A latent without such a partner wins at most half the time, so P(win) ≤ share + (1 − share) / 2.
+    A latent without such a partner wins as often as `odds` of its losses: at odds of 1 at most half the time, so the
+    share is at least 2 · wins − 1.
+
+    Args:
+        w: W [n] of the nearest latents.
+        odds: that a false candidate wins against the decoy, for all or [n].
     """
+    lost = np.broadcast_to(odds, w.shape)[w <= 0]
+    mean = float(lost.mean()) if len(lost) else 1.0
     wins = share_of(float((w > 0).sum()), len(w))
-    value, low, high = (max(0.0, 2 * x - 1) for x in (wins.value, wins.low, wins.high))
+    value, low, high = (max(0.0, x - mean * (1 - x)) for x in (wins.value, wins.low, wins.high))
     return Share(value, low, high, len(w))
 
 

@@ -181,8 +181,8 @@ class Matching:
 
     @property
     def beyond_controls(self) -> Share:
-        """Return a threshold-free lower bound on the share that no control explains: 2 · wins − 1."""
-        return beyond_controls(self._nearest_excess)
+        """Return a threshold-free lower bound on the share that no control explains: 2 · wins − 1 at equal widths."""
+        return beyond_controls(self._nearest_excess, self.controls.odds)
 
     @cached_property
     def balance(self) -> dict[str, Share]:

@@ -241,6 +241,18 @@ def test_two_wins_less_one_is_the_share_and_nothing_where_nothing_is_shared():
         assert beyond.value == pytest.approx(share, abs=0.08)
 
 
+def test_against_a_wider_dictionary_own_latents_that_lose_count_for_as_many(rng):
+    w = np.repeat([1.0, -1.0, -1.0], [60, 10, 5])
+    odds = np.repeat([3.0, 3.0, 1.0], [60, 10, 5])
+    assert beyond_controls(w, odds).value == pytest.approx((60 - 35) / 75)
+    drawn = pair(POPULATIONS["families"](96), (300, 1200), 0.0, 0.0, 0)
+    a, b = torch.from_numpy(drawn.a), torch.from_numpy(drawn.b)
+    controls, _ = pair_controls(a, b, listing_sweep(a, b, LISTED), How(turns=1))
+    w = excess(controls.target[:, 0], controls)
+    assert beyond_controls(w, controls.odds).value == 0
+    assert beyond_controls(w).value > 0.05  # nothing is shared
+
+
 def test_within_a_dictionary_twins_are_significant_and_the_bulk_is_not():
     drawn = duplicated(spectrum(96, 0.5), 0.2, 0.5)(700, np.random.default_rng(0)).astype(np.float32)
     a = torch.from_numpy(drawn)
