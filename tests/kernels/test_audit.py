@@ -28,7 +28,7 @@ Lists = tuple[Shortlist, Shortlist | None]
 @pytest.mark.parametrize("within", [False, True])
 def test_a_right_answer_passes(screen: str, within: bool) -> None:
     pairs = [
-        sae_like(150, 200, 32),
+        sae_like(80, 110, 32),
         planted(60, 70, 5, seed=2),
         (lattice(90, 5), lattice(80, 5, 1)),
         (gaussian(1, 3),) * 2,
@@ -96,8 +96,7 @@ BUGS = (dropped_last_tile, wrong_row_block, tail_overflow, lost_precision, stale
 
 
 @pytest.mark.parametrize("bug", BUGS)
-@pytest.mark.parametrize("columns", [False, True])
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize(("columns", "seed"), [(False, 0), (True, 1)])
 def test_an_injected_bug_is_caught(
     bug: Callable[[Task], Lists], columns: bool, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
