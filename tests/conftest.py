@@ -138,6 +138,7 @@ SLOW = (
     "tests/comparisons/test_seeds.py::test_figures_for_many_runs",
     "tests/test_docs.py::test_a_notebook_runs",
     "tests/test_docs.py::test_docstring_examples[sae_geometry.cost.doctor]",
+    "tests/test_pages.py::test_every_block_runs_and_prints_what_the_page_says[docs/which-number.md]",
     "tests/test_pages.py::test_every_block_runs_and_prints_what_the_page_says[docs/how-to/cluster.md]",
     "tests/test_pages.py::test_every_block_runs_and_prints_what_the_page_says[docs/how-to/gpu.md]",
     "tests/test_pages.py::test_every_block_runs_and_prints_what_the_page_says[docs/how-to/large.md]",
