@@ -25,6 +25,7 @@ P = TypeVar("P", bound="PairMatchings")
 
 # Factors that turn inner products within A and within B into similarities: see `operands`.
 OWN_SCALES: dict[On, tuple[float, float]] = {"decoder": (1.0, 1.0), "encoder": (1.0, 1.0), "both": (2.0, 0.5)}
+_NEARER = 0.01  # mean similarity by which own latents exceed the other dictionary turned where there may be families
 
 
 @dataclass(frozen=True)
@@ -201,13 +202,18 @@ def _with_expected(
     progress: Progress | None,
     own: bool,
 ) -> tuple[Matching, Matching]:
-    """Add the null expectations of `method`: against B turned and, with `own`, between halves of each dictionary."""
+    """Add the null expectations of `method`: against B turned and, with `own`, between halves of each dictionary.
+
+    Where neither dictionary's own latents are nearer than the other turned, no family can be common to both: halves
+    would only repeat the turned expectation.
+    """
     tick = (lambda _: None) if progress is None else partial(progress, f"chance of {method}")
     tick(0.0)
     x, y = pair_operands(c.a, c.b, c.on)
     how: Any = {"absolute": not c.signed} | (asdict(limits) if method == "optimal" else {})
     expected = turned_pairs(x, y, method, c.turns, threshold=c.threshold, swept=c.control_sweeps, **how)
     there, here = (replace(m, expected_pairs=expected) for m in (there, here))
+    own = own and any(m.own > m.chance + _NEARER for m in (c.nearest_a_to_b, c.nearest_b_to_a))
     tick(0.6 if own else 1.0)
     if not own:
         return there, here

@@ -210,7 +210,8 @@ def _interval_words(both: Sequence[Matching]) -> str:
 def _chance_words(forth: Matching, back: Matching, threshold: float) -> str:
     text = (
         "chance: the same against the target turned, with its principal axes and inner cosines; own: the "
-        "source with itself (nearest other latent; halves matched); adjusted: (mean − chance) / (1 − chance); "
+        "source with itself (nearest other latent; halves matched where there may be families); "
+        "adjusted: (mean − chance) / (1 − chance); "
         "significant: closer than its own dictionary and the target turned explain, 5% false discoveries"
     )
     above = [m.fraction_above_by_chance(threshold) for m in (forth, back)]

@@ -16,6 +16,7 @@ from sae_geometry.matching.defaults import listed
 from sae_geometry.matching.pairs import take_rows
 
 _FIRST_K = 16
+_AGAIN_K = 8  # of the few that are swept again: a shorter list costs less, and most find a partner in it
 
 
 @dataclass
@@ -70,16 +71,15 @@ def greedy_partners(
         The partner of every row, int64 [n], −1 for the n − m left over when n > m; and the number of pairs swept.
     """
     join_dominant = _rounds_on(a.device)
-    first = listed(_FIRST_K, len(a), len(b))
     swept = 0
     if lists is None:
-        start = listing_sweep(a, b, first, absolute=absolute, threads=threads)
+        start = listing_sweep(a, b, listed(_FIRST_K, len(a), len(b)), absolute=absolute, threads=threads)
         assert start.cols is not None, "greedy needs the columns' lists too"
         lists, swept = (start.rows.index, start.cols.index), a.shape[0] * b.shape[0]
     rows, cols = map(Lists.of, lists)
     partner = np.full(a.shape[0], -1, dtype=np.int64)
     owner = np.full(b.shape[0], -1, dtype=np.int64)
-    k = first
+    k = listed(_AGAIN_K, len(a), len(b))
     while True:
         join_dominant(rows.partners, rows.at, cols.partners, cols.at, partner, owner)
         free_rows, free_cols = np.flatnonzero(partner < 0), np.flatnonzero(owner < 0)

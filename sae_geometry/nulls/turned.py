@@ -20,6 +20,7 @@ from sae_geometry.kernels.loops.threads import in_parallel, one_torch_thread
 from sae_geometry.kernels.sweep import cpu_threads
 
 _ROWS = 2048  # rows per product
+_COLUMNS = 128  # of the second moment per thread and turn
 _NOISE = 4  # times the squared length that the mean of unrelated rows has: a shorter mean is not preserved
 _NO_AXIS = 1e-10  # share of the largest variance below which there is no axis
 
@@ -40,25 +41,47 @@ class Axes:
 def principal_axes(y: Float[Tensor, "m d"]) -> Axes:
     """Return the axes about which rows can be turned while preserving mean and second moment.
 
-    Blocks are multiplied by one thread each and added in order, so the bits do not depend on the number of threads.
+    Strips are computed by one thread each, so the bits do not depend on the number of threads.
     """
     y = y.detach().cpu()
     m, d = y.shape
     with one_torch_thread():
         if m < d:
             return _of_few_rows(y.double())
-        moment, total = torch.zeros((d, d), dtype=torch.float64), torch.zeros(d, dtype=torch.float64)
-        for part in y.split(_ROWS):
-            moment += part.T @ part
-            total += part.sum(dim=0)
-        mean = _direction(total / m, float(moment.trace() / m), m)
-        across = torch.eye(d, dtype=torch.float64) - torch.outer(mean, mean)
-        rest = across @ moment @ across
+        moment = _second_moment(y)
+        mean = _direction(y.mean(dim=0).double(), float(moment.trace() / m), m)
+        along = moment @ mean
+        both = torch.outer(mean, along - mean * (mean @ along) / 2)
+        rest = moment - both - both.T  # the moment between projections orthogonal to the mean
         if not mean.any():
             return Axes(mean, torch.linalg.eigh(rest)[1])
         # The mean becomes the last axis, apart from others without variance, and is excluded.
         rest += torch.outer(mean, mean) * (1 + rest.trace())
         return Axes(mean, torch.linalg.eigh(rest)[1][:, :-1])
+
+
+def _second_moment(y: Tensor) -> Tensor:
+    """Return the sum of yᵢ yᵢᵀ, float64 [d, d], from strips of columns below the diagonal."""
+    d = y.shape[1]
+    below = torch.zeros((d, d), dtype=torch.float64)
+
+    def piece(start: int) -> None:
+        strip = below[start:, start : start + _COLUMNS]
+        for part in y.split(_ROWS):
+            strip += part[:, start:].T @ part[:, start : start + _COLUMNS]
+
+    _on_threads(piece, range(0, d, _COLUMNS))
+    return below.tril() + below.tril(-1).T
+
+
+def _on_threads(piece: Callable[[int], None], starts: range) -> None:
+    """Process each piece on one torch thread, several at once."""
+
+    def worker(_: threading.Event) -> Callable[[int], None]:
+        torch.set_num_threads(1)
+        return piece
+
+    in_parallel(worker, starts, cpu_threads())
 
 
 def _of_few_rows(y: Tensor) -> Axes:
@@ -98,14 +121,10 @@ def turned(y: Float[Tensor, "m d"], axes: Axes, seed: int) -> Float[Tensor, "m d
         turning = (axes.principal * signs) @ axes.principal.T + torch.outer(axes.mean, axes.mean)
         turning = turning.float()
 
-        def worker(_: threading.Event) -> Callable[[int], None]:
-            torch.set_num_threads(1)
-            return piece
-
         def piece(start: int) -> None:
             torch.mm(rows[start : start + _ROWS], turning, out=out[start : start + _ROWS])
 
-        in_parallel(worker, range(0, len(rows), _ROWS), cpu_threads())
+        _on_threads(piece, range(0, len(rows), _ROWS))
     return out.to(y.device)
 
 

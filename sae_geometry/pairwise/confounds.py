@@ -285,7 +285,7 @@ def _start(a: Dictionary, b: Dictionary) -> Finding:
 
 def _mean(d: Dictionary) -> Float64[Tensor, " d_in"]:
     """Return the mean direction, summed on the CPU, so that the bits do not depend on the device."""
-    return d.directions.cpu().double().mean(dim=0)
+    return d.directions.cpu().mean(dim=0).double()
 
 
 def _centering(a: Dictionary, b: Dictionary) -> Finding:

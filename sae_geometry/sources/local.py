@@ -42,8 +42,8 @@ def bundle_local(address: Address) -> Bundle:
         path = _snapshot(path)
         chosen = choose_weights(list(names_below(path)), str(path))
         return bundle_files(tuple(path / n for n in chosen), str(path / chosen[0] if len(chosen) == 1 else path))
-    beside = [child.name for child in path.parent.iterdir() if child.is_file()]
-    return bundle_files(tuple(path.parent / n for n in companions(path.name, beside)), str(path))
+    siblings = [child.name for child in path.parent.iterdir() if child.is_file()]
+    return bundle_files(tuple(path.parent / n for n in companions(path.name, siblings)), str(path))
 
 
 def bundle_files(weights: tuple[Path, ...], address: str, where: str | None = None) -> Bundle:

@@ -311,6 +311,16 @@ def test_the_chance_of_a_one_to_one_matching_is_what_it_gives_on_noise(matching)
     assert not c.a_to_b.significant.any()
 
 
+def test_halves_are_matched_where_both_may_have_families(rng):
+    center = rng.standard_normal((8, 64)).repeat(12, axis=0)
+    near, far = (
+        [make(2 * shared + rng.standard_normal((96, 64)), name) for name in ("a", "b")] for shared in (center, 0)
+    )
+    m = sg.compare(*near, "greedy").a_to_b
+    assert m.chance + 0.02 < m.own < m.mean_similarity
+    assert np.isnan(sg.compare(*far, "greedy").a_to_b.own)
+
+
 def test_an_optimal_matching_with_a_floor_has_its_own_chance():
     rng = np.random.default_rng(0)
     a, b = make(rng.standard_normal((300, 16)), "a"), make(rng.standard_normal((300, 16)), "b")
