@@ -115,7 +115,7 @@ def _close_figures():
     plt.close("all")
 
 
-# Ten seconds or more each, and about something that cheaper tests cover in part. `make test-all` runs them.
+# Ten seconds or more each, or one more case, of what cheaper tests cover in part. `make test-all` runs them.
 SLOW = (
     "tests/sources/test_mutations.py",
     "tests/sources/test_fuzz.py::test_nothing_wrong_ends_in_a_crash_a_hang_or_a_traceback[40]",
