@@ -93,8 +93,6 @@ def read(
     device, latent_axis = torch_device(), address.selection.latent_axis
     opened = open_bundle(bundle, latent_axis)
     context.say(f"{address.typed} → {bundle.address}{address.selection}")
-    if address.other is not None:
-        context.say(f"{address.typed} is the path here; it could also have been {address.other}")
     dictionary = read_dictionary(
         opened, address.selection, latents, name=name or address.label, drop_bad=drop_bad, encoder=encoder
     )
