@@ -268,8 +268,8 @@ class Dictionary:
     def folded(self) -> Dictionary:
         """Return the dictionary with decoder rows multiplied by the latents' thresholds, and encoder rows divided.
 
-        The function of the SAE is the same, and every threshold becomes 1, so that norms of different layers compare
-        (SAE Match, Balagansky et al. 2024). Directions do not change.
+        The function of the SAE is the same, and every threshold becomes 1, so that norms of different layers can
+        be compared (SAE Match, Balagansky et al. 2024). Directions do not change.
 
         Raises:
             ValueError: the thresholds are unknown or not positive.

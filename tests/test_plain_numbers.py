@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from limited import limited
 
 import sae_geometry as sg
 from sae_geometry import Dictionary
@@ -60,6 +61,65 @@ def test_what_is_no_plain_array_is_one_sentence(kind: str) -> None:
     for call in calls:
         with pytest.raises(ValueError, match=said) as caught:
             call()
+        assert "\n" not in str(caught.value)
+
+
+PETABYTES: dict[str, Callable[[], Any]] = {
+    "a row": lambda: np.broadcast_to(W[0], (1 << 48, 3)),
+    "a number": lambda: np.broadcast_to(np.int64(1), (1 << 30, 1 << 20)),
+    "a row backwards": lambda: np.broadcast_to(W[0, ::-1], (1 << 48, 3)),
+    "a tensor": lambda: torch.ones(3).expand(1 << 48, 3),
+    "columns": lambda: torch.ones(4, 1, dtype=torch.int8).expand(4, 1 << 48),
+    "eight bits": lambda: torch.ones(1).to(torch.float8_e5m2).expand(1 << 40, 3),
+    "windows": lambda: torch.ones(1 << 16).as_strided((1 << 15, 1 << 15), (1, 1)),
+}
+
+
+@pytest.mark.parametrize("kind", PETABYTES)
+def test_a_few_numbers_repeated_to_petabytes_are_one_sentence(kind: str) -> None:
+    values = PETABYTES[kind]()
+    calls: list[Callable[[], object]] = [
+        lambda: sg.as_dictionary(values),
+        lambda: sg.as_dictionary({"W_dec": values}),
+        lambda: Dictionary.from_decoder(values, latent_axis=0),
+        lambda: Dictionary.from_decoder(W, latent_axis=0, encoder=values, encoder_latent_axis=1),
+        lambda: Dictionary.from_decoder(W, latent_axis=0, alive=values),
+        lambda: sg.nearest(values, [W]),
+        lambda: sg.mapped(W, values, name="m"),
+    ]
+    for call in calls:
+        with limited(), pytest.raises(ValueError, match=r"repeats [\d,]+ values? as [\d,]+, of shape \(.*or a copy"):
+            call()
+
+
+def test_a_row_may_be_repeated_within_reason_and_be_read_only() -> None:
+    torch.set_warn_always(True)  # torch's own warnings come once a process
+    assert sg.as_dictionary(np.broadcast_to(W[0], (1000, 3))).n_latents == 1000
+    assert sg.as_dictionary(torch.ones(1).expand(20, 3)).n_latents == 20
+    torch.set_warn_always(False)
+
+
+class OnAnotherDevice:
+    """An array as of a library that gives its values on request only."""
+
+    shape, dtype = (4, 3), "float32"
+
+    def __array__(self, *_: object, **__: object) -> np.ndarray:
+        raise RuntimeError("ask for a copy\nfirst")
+
+
+@pytest.mark.parametrize("kind", ["names", "table", "list", "view", "device"])
+def test_objects_that_hold_no_numbers_are_one_sentence(kind: str) -> None:
+    table: dict[str, Any] = {"W_dec": W}
+    table["self"] = table
+    listed: list[Any] = [1.0]
+    listed[0] = listed
+    made: Any = {
+        "names": [["a", "b"]], "table": table, "list": listed, "view": memoryview(W), "device": OnAnotherDevice(),
+    }[kind]  # fmt: skip
+    for given in (made, [made], {"W_dec": made}):
+        with pytest.raises(ValueError, match=r"contains itself|cannot be made|dense array|holds no decoder") as caught:
+            sg.as_dictionary(given)
         assert "\n" not in str(caught.value)
 
 

@@ -15,7 +15,7 @@ import typer
 
 from sae_geometry.cli.commands import COMMANDS
 from sae_geometry.cli.help import Program, Question
-from sae_geometry.cli.lifecycle import TERMINATED, TerminatedError, signals_are_heard
+from sae_geometry.cli.lifecycle import TERMINATED, TerminatedError, report_errors, signals_are_heard
 
 app = typer.Typer(
     name="sae-geometry",
@@ -50,7 +50,7 @@ for _commands in COMMANDS.values():
     for _name, (_, _example) in _commands.items():
         _command = getattr(import_module(f"sae_geometry.cli.{_name}"), _name)
         _epilog = f"Example: sae-geometry {_name} {_example}".rstrip()
-        app.command(_name, cls=Question, epilog=_epilog)(_command)
+        app.command(_name, cls=Question, epilog=_epilog)(report_errors(_command))
 
 
 def main() -> None:

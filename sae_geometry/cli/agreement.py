@@ -7,12 +7,10 @@ from typing import Annotated
 import typer
 
 from sae_geometry.cli import options as o
-from sae_geometry.cli.lifecycle import report_errors
 from sae_geometry.cli.question import question
 
 
 @o.with_shared()
-@report_errors
 def agreement(
     a: o.FirstRun,
     b: o.SecondRun,
@@ -27,7 +25,4 @@ def agreement(
     import sae_geometry as sg
 
     with question(shared, "agreement", [a, b]) as work:
-        result = sg.agreement(
-            *work.dictionaries, threshold=threshold, allow_mismatch=shared.allow_mismatch, progress=work.progress
-        )
-        work.finish(result)
+        work.finish(sg.agreement(*work.dictionaries, threshold=threshold, **work.how))

@@ -9,14 +9,12 @@ import typer
 
 from sae_geometry.cli import options as o
 from sae_geometry.cli.console import print_json, say
-from sae_geometry.cli.lifecycle import report_errors
 from sae_geometry.io.escaping import shown
 from sae_geometry.io.formatting import counted, ends
 
 _LISTED = 40  # files listed; of more, the first and last
 
 
-@report_errors
 def cache(
     run: Annotated[
         str | None, typer.Argument(metavar="RUN", help="One run, entity/project/run; all of them if left out.")

@@ -9,12 +9,11 @@ import typer
 from sae_geometry.cli import options as o
 from sae_geometry.cli.console import say_error
 from sae_geometry.cli.inputs import map_of
-from sae_geometry.cli.lifecycle import UNDER, report_errors
+from sae_geometry.cli.lifecycle import UNDER
 from sae_geometry.cli.question import question
 
 
 @o.with_shared()
-@report_errors
 def compare(
     a: o.FirstRun,
     b: o.SecondRun,
@@ -100,14 +99,7 @@ def compare(
         left, follow = map_of(work.dictionaries[0], map_file, map_side)
         right, *others = map(follow, work.dictionaries[1:])
         if pairing == "index":
-            paired = sg.compare_by_index(
-                left,
-                right,
-                cuts=cuts or CUTS,
-                threshold=threshold,
-                allow_mismatch=shared.allow_mismatch,
-                progress=work.progress,
-            )
+            paired = sg.compare_by_index(left, right, cuts=cuts or CUTS, threshold=threshold, **work.how)
             work.finish(paired)
             _fail_under(paired.mean_cosine, "the same ids", fail_under)
             return
@@ -122,8 +114,7 @@ def compare(
             control=others[0] if others else None,
             turns=turns,
             threshold=threshold,
-            allow_mismatch=shared.allow_mismatch,
-            progress=work.progress,
+            **work.how,
         )
         work.finish(result)
     _fail_under(min(result.a_to_b.mean_similarity, result.b_to_a.mean_similarity), matching, fail_under)

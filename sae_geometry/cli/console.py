@@ -30,11 +30,6 @@ class Speaker:
         if not self.quiet:
             say(without_secrets(text), err=True)
 
-    def say(self, text: str, *, unless: bool) -> None:
-        """Print text of the result on stdout, unless stdout carries JSON."""
-        if not unless:
-            say(text)
-
     def resolved(self, text: str) -> None:
         """Report the resolved form of an address ("typed → resolved"), unless it is unchanged."""
         typed, _, found = text.partition(" → ")
@@ -74,7 +69,8 @@ def print_json(value: Any) -> None:
     from sae_geometry.results.store import to_json
 
     text = to_json(value)
-    if not _says_everything():
+    encoding = getattr(sys.stdout, "encoding", None) or "ascii"
+    if not encoding.lower().replace("-", "").startswith("utf"):
         text = json.dumps(json.loads(text), indent=2)  # \u escapes
     typer.echo(text)
 
@@ -82,11 +78,6 @@ def print_json(value: Any) -> None:
 def command_line() -> str:
     """Return the command as typed, for provenance."""
     return without_secrets(shlex.join(["sae-geometry", *sys.argv[1:]]))
-
-
-def _says_everything() -> bool:
-    """Return whether stdout can encode every character."""
-    return (getattr(sys.stdout, "encoding", None) or "ascii").lower().replace("-", "").startswith("utf")
 
 
 def _colorful(stream: Any) -> bool:

@@ -6,10 +6,8 @@ from dataclasses import asdict
 
 from sae_geometry.cli import options as o
 from sae_geometry.cli.console import print_json, say
-from sae_geometry.cli.lifecycle import report_errors
 
 
-@report_errors
 def demos(as_json: o.AsJson = False) -> None:
     """List the dictionaries that come with the package."""
     from sae_geometry.sources import demos as all_demos

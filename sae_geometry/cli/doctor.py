@@ -6,10 +6,9 @@ import typer
 
 from sae_geometry.cli import options as o
 from sae_geometry.cli.console import print_json, say_answer, say_error
-from sae_geometry.cli.lifecycle import FAILED, report_errors
+from sae_geometry.cli.lifecycle import FAILED
 
 
-@report_errors
 def doctor(as_json: o.AsJson = False) -> None:
     """Check what works on this machine and what to do; print versions, device, exactness and speed.
 

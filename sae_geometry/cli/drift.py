@@ -10,7 +10,6 @@ import typer
 from sae_geometry.cli import options as o
 from sae_geometry.cli.console import Speaker
 from sae_geometry.cli.inputs import say_plan, with_axis
-from sae_geometry.cli.lifecycle import report_errors
 from sae_geometry.cli.outputs import claimed_folder, save_and_show
 from sae_geometry.cli.question import begin, labeled
 
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 
 
 @o.with_shared(without=("latents", "allow_mismatch", "memory", "device", "dask", "dask_load"))
-@report_errors
 def drift(
     run: Annotated[
         str, typer.Argument(metavar="RUN", help="A folder, W&B run or demo with checkpoints named samples_N.pt.")

@@ -9,10 +9,8 @@ import typer
 from sae_geometry.cli import options as o
 from sae_geometry.cli.console import Speaker
 from sae_geometry.cli.inputs import load_all, say_plan
-from sae_geometry.cli.lifecycle import report_errors
 
 
-@report_errors
 def estimate(
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="The dictionaries; two or more to compare.")],
     verb: Annotated[

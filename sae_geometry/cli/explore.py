@@ -9,10 +9,8 @@ import typer
 
 from sae_geometry.cli import options as o
 from sae_geometry.cli.console import Speaker, say
-from sae_geometry.cli.lifecycle import report_errors
 
 
-@report_errors
 def explore(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A results folder of sae-geometry umap or flow.")],
     out: Annotated[

@@ -9,10 +9,8 @@ import typer
 
 from sae_geometry.cli import options as o
 from sae_geometry.cli.console import Speaker, print_json, say
-from sae_geometry.cli.lifecycle import report_errors
 
 
-@report_errors
 def fetch(
     run: o.Run,
     force: Annotated[bool, typer.Option("--force", help="Download every file again, even if it is cached.")] = False,

@@ -8,7 +8,6 @@ import typer
 
 from sae_geometry.cli import options as o
 from sae_geometry.cli.inputs import expand_all
-from sae_geometry.cli.lifecycle import report_errors
 from sae_geometry.cli.outputs import page_writer
 from sae_geometry.cli.question import question
 
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 
 
 @o.with_shared()
-@report_errors
 def flow(
     runs: Annotated[
         list[str],
@@ -77,8 +75,7 @@ def flow(
             false_discovery_rate=false_discovery_rate,
             fold=fold,
             maps=maps,
-            allow_mismatch=shared.allow_mismatch,
-            progress=work.progress,
+            **work.how,
         )
         work.finish(result, add=add)
 

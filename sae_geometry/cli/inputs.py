@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from sae_geometry.cli.console import Speaker, print_json, say
@@ -11,24 +10,6 @@ from sae_geometry.cli.lifecycle import in_options
 
 if TYPE_CHECKING:
     from sae_geometry.dictionary import Dictionary
-
-
-def check_free(out: Path | None, overwrite: bool) -> None:
-    """Check the results folder before any work is done."""
-    from sae_geometry.io.atomic_folder import check_folder, check_writable
-
-    if out is None:
-        check_writable(Path.cwd())
-    else:
-        check_folder(out, overwrite)
-
-
-def check_wandb(project: str | None) -> None:
-    """Check before any work is done that results can be logged, if requested."""
-    if project is not None:
-        from sae_geometry.results.wandb_log import check_wandb as check
-
-        check(project)
 
 
 def load_all(

@@ -7,10 +7,8 @@ from typing import Any
 
 from sae_geometry.cli import options as o
 from sae_geometry.cli.console import Speaker, print_json, say
-from sae_geometry.cli.lifecycle import report_errors
 
 
-@report_errors
 def inspect(
     run: o.Run,
     latent_axis: o.LatentAxis = None,

@@ -9,12 +9,11 @@ import typer
 
 from sae_geometry.cli import options as o
 from sae_geometry.cli.console import command_line, say_error
-from sae_geometry.cli.lifecycle import UNDER, report_errors
+from sae_geometry.cli.lifecycle import UNDER
 from sae_geometry.cli.question import Work, question
 
 
 @o.with_shared()
-@report_errors
 def match(
     a: o.FirstRun,
     b: o.SecondRun,
@@ -51,10 +50,10 @@ def match(
     with question(shared, "match", [a, b]) as work:
         takes = matching_bytes(*(d.n_latents for d in work.dictionaries))
         work.speaker.note(f"matching takes about {takes / 1e9:.2g} GB above the inputs")
-        more = {} if thresholds is None else {"thresholds": thresholds}
+        how = work.how | ({} if thresholds is None else {"thresholds": thresholds})
         result = sg.match(
             *work.dictionaries, max_gap=max_gap, time_budget=float("inf") if time_budget is None else time_budget,
-            allow_mismatch=shared.allow_mismatch, provenance=_provenance(work), progress=work.progress, **more,
+            provenance=_provenance(work), **how,
         )  # fmt: skip
         work.finish(result, record="match.json")
     reached = result.record["pw_mcc"]["signed"]["value"]

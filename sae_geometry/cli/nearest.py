@@ -8,7 +8,6 @@ import typer
 
 from sae_geometry.cli import options as o
 from sae_geometry.cli.inputs import map_of, with_axis
-from sae_geometry.cli.lifecycle import report_errors
 from sae_geometry.cli.outputs import claimed_folder, save_and_show
 from sae_geometry.cli.question import begin
 
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 
 
 @o.with_shared(without=("dry_run", "dask", "dask_load"))
-@report_errors
 def nearest(
     vector: Annotated[
         str,

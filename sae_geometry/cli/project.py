@@ -8,12 +8,10 @@ from typing import Annotated
 import typer
 
 from sae_geometry.cli import options as o
-from sae_geometry.cli.lifecycle import report_errors
 from sae_geometry.cli.question import question
 
 
 @o.with_shared(without=("dry_run", "unembed", "labels"))
-@report_errors
 def project(
     embedding: Annotated[
         Path, typer.Argument(metavar="EMBEDDING", help="A folder that umap has saved; it stays as it is.")
@@ -33,8 +31,4 @@ def project(
     if shared.out is not None and shared.out.resolve() == saved.resolve():
         raise ValueError(f"{shared.out} is the embedding that is projected onto; give another folder with -o")
     with question(shared, "project", runs) as work:
-        work.finish(
-            sg.project(
-                work.dictionaries, embedding, seed=seed, allow_mismatch=shared.allow_mismatch, progress=work.progress
-            )
-        )
+        work.finish(sg.project(work.dictionaries, embedding, seed=seed, **work.how))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from sae_geometry.cli.console import Speaker
-from sae_geometry.cli.inputs import check_free, check_wandb, load_all, say_plan
+from sae_geometry.cli.inputs import load_all, say_plan
 from sae_geometry.cli.options import Shared
 from sae_geometry.cli.outputs import claimed_folder, save_and_show
 from sae_geometry.io.progress import Progress
@@ -37,6 +37,11 @@ class Work:
     speaker: Speaker
     end_bar: Callable[[], None]
     shared: Shared
+
+    @property
+    def how(self) -> dict[str, Any]:
+        """Return the arguments that all questions on several dictionaries share."""
+        return {"allow_mismatch": self.shared.allow_mismatch, "progress": self.progress}
 
     def finish(self, result: Result, **how: Any) -> None:
         """Save the result, print it, and log it if requested; `how`: further arguments of `save_and_show`."""
@@ -97,6 +102,14 @@ def labeled(dictionaries: list[Dictionary], shared: Shared, speaker: Speaker) ->
 
 def begin(shared: Shared) -> Speaker:
     """Return the console, after a check that results can be saved and logged."""
-    check_free(shared.out, shared.overwrite)
-    check_wandb(shared.log_wandb)
+    from sae_geometry.io.atomic_folder import check_folder, check_writable
+
+    if shared.out is None:
+        check_writable(Path.cwd())
+    else:
+        check_folder(shared.out, shared.overwrite)
+    if shared.log_wandb is not None:
+        from sae_geometry.results.wandb_log import check_wandb
+
+        check_wandb(shared.log_wandb)
     return Speaker(shared.quiet)

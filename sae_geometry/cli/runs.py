@@ -9,13 +9,11 @@ import typer
 
 from sae_geometry.cli import options as o
 from sae_geometry.cli.console import print_json, say
-from sae_geometry.cli.lifecycle import report_errors
 
 if TYPE_CHECKING:
     from sae_geometry.sources import RunInfo
 
 
-@report_errors
 def runs(
     project: Annotated[str, typer.Argument(metavar="ENTITY/PROJECT", help="A Weights & Biases project, or demo.")],
     kind: Annotated[

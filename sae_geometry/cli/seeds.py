@@ -11,7 +11,6 @@ import typer
 from sae_geometry.cli import options as o
 from sae_geometry.cli.console import Speaker
 from sae_geometry.cli.inputs import expand_all
-from sae_geometry.cli.lifecycle import report_errors
 from sae_geometry.cli.outputs import folder_names
 from sae_geometry.cli.question import question
 from sae_geometry.cli.resume import kept_pairs
@@ -26,7 +25,6 @@ _LONG = 60.0  # shortest remaining time to report, in seconds
 
 
 @o.with_shared()
-@report_errors
 def seeds(
     runs: Annotated[
         list[str], typer.Argument(metavar="RUN...", help="Two or more addresses; NAME=ADDRESS labels one.")

@@ -7,12 +7,10 @@ from typing import Annotated
 import typer
 
 from sae_geometry.cli import options as o
-from sae_geometry.cli.lifecycle import report_errors
 from sae_geometry.cli.question import question
 
 
 @o.with_shared(without=("unembed", "labels"))
-@report_errors
 def span(
     a: o.FirstRun,
     b: o.SecondRun,
@@ -29,7 +27,4 @@ def span(
     import sae_geometry as sg
 
     with question(shared, "span", [a, b]) as work:
-        result = sg.span(
-            *work.dictionaries, threshold=threshold, allow_mismatch=shared.allow_mismatch, progress=work.progress
-        )
-        work.finish(result)
+        work.finish(sg.span(*work.dictionaries, threshold=threshold, **work.how))

@@ -7,12 +7,10 @@ from typing import Annotated
 import typer
 
 from sae_geometry.cli import options as o
-from sae_geometry.cli.lifecycle import report_errors
 from sae_geometry.cli.question import question
 
 
 @o.with_shared()
-@report_errors
 def split(
     narrow: Annotated[str, typer.Argument(metavar="NARROW", help="The dictionary with fewer latents: its address.")],
     wide: Annotated[str, typer.Argument(metavar="WIDE", help="The dictionary with more latents.")],
@@ -32,11 +30,5 @@ def split(
     import sae_geometry as sg
 
     with question(shared, "split", [narrow, wide], n_terms=n_terms) as work:
-        result = sg.split(
-            *work.dictionaries,
-            false_discovery_rate=false_discovery_rate,
-            n_terms=n_terms,
-            allow_mismatch=shared.allow_mismatch,
-            progress=work.progress,
-        )
-        work.finish(result)
+        rate = false_discovery_rate
+        work.finish(sg.split(*work.dictionaries, false_discovery_rate=rate, n_terms=n_terms, **work.how))

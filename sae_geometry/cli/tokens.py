@@ -8,12 +8,10 @@ from typing import Annotated
 import typer
 
 from sae_geometry.cli import options as o
-from sae_geometry.cli.lifecycle import report_errors
 from sae_geometry.cli.question import question
 
 
 @o.with_shared(without=("allow_mismatch", "dask", "dask_load", "dry_run"))
-@report_errors
 def tokens(
     run: o.Run,
     k: Annotated[

@@ -7,12 +7,10 @@ from typing import Annotated
 import typer
 
 from sae_geometry.cli import options as o
-from sae_geometry.cli.lifecycle import report_errors
 from sae_geometry.cli.question import question
 
 
 @o.with_shared()
-@report_errors
 def truth(
     a: o.FirstRun,
     features: Annotated[
@@ -34,11 +32,4 @@ def truth(
     import sae_geometry as sg
 
     with question(shared, "truth", [a, features]) as work:
-        result = sg.truth(
-            *work.dictionaries,
-            threshold=threshold,
-            signed=not absolute,
-            allow_mismatch=shared.allow_mismatch,
-            progress=work.progress,
-        )
-        work.finish(result)
+        work.finish(sg.truth(*work.dictionaries, threshold=threshold, signed=not absolute, **work.how))

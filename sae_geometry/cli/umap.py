@@ -10,7 +10,6 @@ import typer
 
 from sae_geometry.cli import options as o
 from sae_geometry.cli.inputs import expand_all
-from sae_geometry.cli.lifecycle import report_errors
 from sae_geometry.cli.outputs import page_writer
 from sae_geometry.cli.question import question
 
@@ -26,7 +25,6 @@ class Color(StrEnum):
 
 
 @o.with_shared()
-@report_errors
 def umap(
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="One or more addresses, embedded together.")],
     n_neighbors: Annotated[
@@ -97,8 +95,7 @@ def umap(
             n_epochs=n_epochs,
             backend=backend,
             n_seeds=3 if stability else 1,
-            allow_mismatch=shared.allow_mismatch,
-            progress=work.progress,
+            **work.how,
         )
         if shapes is not None or regions_on != "picture" or min_region_size is not None:
             result = result.with_regions(min_region_size, on=regions_on, shapes=shapes)

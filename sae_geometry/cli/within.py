@@ -7,12 +7,10 @@ from typing import Annotated
 import typer
 
 from sae_geometry.cli import options as o
-from sae_geometry.cli.lifecycle import report_errors
 from sae_geometry.cli.question import question
 
 
 @o.with_shared(without=("allow_mismatch",))
-@report_errors
 def within(
     run: o.Run,
     threshold: Annotated[

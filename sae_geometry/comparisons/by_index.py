@@ -8,10 +8,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.io.formatting import counted, or_dash, read_only
+from sae_geometry.io.formatting import counted, known_mean, or_dash, read_only
 from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.exact import exact_dots
 from sae_geometry.kernels.sweep import listing_sweep
@@ -19,13 +20,13 @@ from sae_geometry.labels.pairs import PairLabels, label_summary, pair_labels
 from sae_geometry.matching.defaults import THRESHOLD, check_threshold
 from sae_geometry.nulls import principal_axes, turned
 from sae_geometry.pairwise.inputs import describe_input, distinct
+from sae_geometry.pairwise.label_columns import positions
 from sae_geometry.pairwise.same_space import require_same_space
 from sae_geometry.results import methods
 from sae_geometry.results.answer import PairAnswer
 from sae_geometry.sources import as_dictionary
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
 
 CUTS = (0.1, 0.9)
@@ -88,8 +89,7 @@ class IndexComparison(PairAnswer):
     @property
     def mean_cosine(self) -> float:
         """Return the mean cosine of the same ids; nan without any."""
-        known = self.cosine[~np.isnan(self.cosine)]
-        return float(known.mean()) if len(known) else float("nan")
+        return known_mean(self.cosine)
 
     @property
     def other_in_b(self) -> np.ndarray:
@@ -112,8 +112,6 @@ class IndexComparison(PairAnswer):
         """Return one row per id: run, latent_id, partner_run, partner_id (the same), cosine, norm_a, norm_b,
         relative_norm, class, and the nearest each way.
         """
-        import pandas as pd
-
         names = ("cosine", "norm_a", "norm_b", "relative_norm")
         nearest = ("nearest_in_b", "nearest_in_b_cosine", "nearest_in_a", "nearest_in_a_cosine")
         return pd.DataFrame(
@@ -149,7 +147,7 @@ class IndexComparison(PairAnswer):
             "relative_norm_histogram": {"edges": edges.tolist(), "counts": counts.tolist()},
             "cuts": {"only_a_at_most": self.cuts[0], "only_b_at_least": self.cuts[1]},
             "classes": self.counts,
-            "mean_cosine_of_shared": _mean(self.cosine[self.classes == "shared"]),
+            "mean_cosine_of_shared": known_mean(self.cosine[self.classes == "shared"]),
             **label_summary(self.meanings),
             "caveats": list(self.caveats),
         }
@@ -181,7 +179,7 @@ class IndexComparison(PairAnswer):
                     f"  {name:<7} {counts[name]:>9,} ({counts[name] / n:.1%})  {rule}"
                     for name, rule in (
                         ("shared", f"relative norm between {low:g} and {high:g}; mean cosine "
-                         f"{or_dash(_mean(self.cosine[self.classes == 'shared']), '.4f')}"),
+                         f"{or_dash(known_mean(self.cosine[self.classes == 'shared']), '.4f')}"),
                         ("only A", f"at most {low:g}"),
                         ("only B", f"at least {high:g}"),
                     )
@@ -245,7 +243,7 @@ def compare_by_index(
     tick = None if progress is None else lambda share: progress("similarities", share)
     swept = listing_sweep(left.directions, right.directions, 1, progress=tick)
     assert swept.cols is not None
-    at_x, at_y = _rows(x_ids, ids), _rows(y_ids, ids)
+    at_x, at_y = positions(left, ids), positions(right, ids)
     unshared = turned(right.directions, principal_axes(right.directions), seed=0)
     cosine = _cosines(left.directions, right.directions, at_x, at_y)
     norms = [_taken(d.decoder_norms.cpu().double().numpy(), at, 0.0) for d, at in ((left, at_x), (right, at_y))]
@@ -266,16 +264,9 @@ def compare_by_index(
         nearest_in_a_cosine=in_a[1],
         cuts=(low, high),
         threshold=threshold,
-        by_chance=_mean(_cosines(left.directions, unshared, at_x, at_y)),
+        by_chance=known_mean(_cosines(left.directions, unshared, at_x, at_y)),
         caveats=tuple(caveats),
     )
-
-
-def _rows(of: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """Return the row of each id in a dictionary, −1 where it has none."""
-    order = np.argsort(of)
-    at = order[np.minimum(np.searchsorted(of, ids, sorter=order), len(of) - 1)]
-    return np.where(of[at] == ids, at, -1)
 
 
 def _taken(values: np.ndarray, rows: np.ndarray, missing: float) -> np.ndarray:
@@ -298,8 +289,3 @@ def _nearest(
     cosine = _taken(best.cosine[:, 0].cpu().numpy(), at, np.nan).clip(-1.0, 1.0)
     found = np.where(at >= 0, others[best.index[:, 0].cpu().numpy()[at]], -1)
     return np.where(same >= cosine, ids, found), cosine
-
-
-def _mean(values: np.ndarray) -> float:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else float("nan")

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import ends
 from sae_geometry.labels.pairs import PairLabels, fitted, pair_labels
 from sae_geometry.pairwise.label_columns import label_text, labels_of
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 FATES = ("continues", "merges", "dies")
 

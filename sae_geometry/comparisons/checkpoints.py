@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
@@ -24,7 +25,6 @@ from sae_geometry.results.answer import Answer
 from sae_geometry.sources import checkpoints, load
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -106,8 +106,6 @@ class Drift(Answer):
         Columns: latent_id, checkpoint, samples, cosine_to_final, cosine_to_next (nan in the last), birth, death (the
         labels of the checkpoints; None for a latent that moves to the end), alive (null when unknown).
         """
-        import pandas as pd
-
         n_checkpoints, n = self.to_final.shape
         names = np.array([*self.labels, None], dtype=object)
         dead = self._dead()
@@ -161,8 +159,6 @@ class Drift(Answer):
     @cached_property
     def meanings(self) -> PairLabels | None:
         """Return the labels of the latents that moved least and most since the first checkpoint."""
-        import pandas as pd
-
         moved = np.argsort(np.argsort(-self.to_final[0], kind="stable"), kind="stable") * 3 // self.final.n_latents
         names = ("moved least", "in between", "moved most")
         ids = self.final.latent_ids.numpy()

@@ -9,19 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.atomic_folder import whole_file
 from sae_geometry.io.formatting import ends
 from sae_geometry.kernels.loops.jit import compiled
 from sae_geometry.pairwise.same_space import model_key, place_key
-
-if TYPE_CHECKING:
-    import pandas as pd
-
 
 COLUMNS = ("group", "n_runs", "mean_similarity", "lowest_similarity")  # and one for each run
 _EXPLAINED = 0.01  # largest share of links between two runs that the runs' own latents explain
@@ -86,16 +82,12 @@ class Consensus:
 
     def to_pandas(self) -> pd.DataFrame:
         """Return one row per group: group, n_runs, mean_similarity, lowest_similarity, one id per run (−1 none)."""
-        import pandas as pd
-
         own = (np.arange(len(self.members)), self.occupancy, self.similarity, self.lowest)
         groups = pd.DataFrame(dict(zip(COLUMNS, own, strict=True)))
         return pd.concat([groups, pd.DataFrame(self.member_ids, columns=[d.name for d in self.runs])], axis=1)
 
     def orphans_table(self) -> pd.DataFrame:
         """Return one row per latent in no group: run, latent_id."""
-        import pandas as pd
-
         runs = np.repeat([d.name for d in self.runs], [len(o) for o in self.orphans])
         return pd.DataFrame({"run": runs, "latent_id": np.concatenate(self.orphans)})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 
 from sae_geometry.comparisons.consensus import Consensus
 from sae_geometry.labels.pairs import PairLabels, pair_labels
@@ -12,8 +13,6 @@ FOUND = ("in every run", "in several runs", "in one run")
 
 def consensus_labels(c: Consensus) -> PairLabels | None:
     """Join labels to every latent of every run and to another member of its group; None without labels."""
-    import pandas as pd
-
     ids, n = c.member_ids, len(c.runs)
     frames = []
     for r, run in enumerate(c.runs):

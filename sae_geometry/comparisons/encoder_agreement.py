@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from sae_geometry.comparisons.inference import interval_over_latents
@@ -26,7 +27,6 @@ from sae_geometry.results.answer import PairAnswer
 from sae_geometry.sources import as_dictionary
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
 
 GROUPS = ("both high", "both low", "encoder only", "decoder only")
@@ -89,8 +89,6 @@ class Agreement(PairAnswer):
         Columns: lowest_frequency, highest_frequency, n, mean_decoder_cosine, low, high (95% over latents),
         mean_encoder_cosine, both_high.
         """
-        import pandas as pd
-
         if self.a.frequency is None:
             return None
         frequency = self.a.frequency.cpu().numpy()
@@ -120,8 +118,6 @@ class Agreement(PairAnswer):
         that partner), q_value and significant (of the decoder cosine), encoder_partner_id, encoder_own_cosine,
         encoder_q_value, same_partner, group, alignment, frequency.
         """
-        import pandas as pd
-
         decoders, encoders = self.decoder.nearest_a_to_b, self.encoder.nearest_a_to_b
         n = self.a.n_latents
         frequency = self.a.frequency

@@ -8,19 +8,20 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from sae_geometry.comparisons.chain_labels import ChainLabels, chain_labels
 from sae_geometry.comparisons.flow_step import Step
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.io.formatting import aligned, ends, or_dash
+from sae_geometry.io.formatting import aligned, ends, known_mean, or_dash
 from sae_geometry.pairwise.grouping import layer_of
 from sae_geometry.pairwise.inputs import describe_input
+from sae_geometry.pairwise.label_columns import positions
 from sae_geometry.pairwise.mapping import unmapped
 from sae_geometry.results import methods
 from sae_geometry.results.answer import Answer
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -117,8 +118,6 @@ class Flow(Answer):
         norm_ratio is the later decoder norm over the earlier. After a linear map, plain_cosine is the cosine before it.
         With folded thresholds, folded_mse is the mean squared difference of the two decoder rows, per coordinate.
         """
-        import pandas as pd
-
         frames = []
         for at, step in enumerate(self.steps):
             i = np.flatnonzero(step.one_to_one >= 0)
@@ -149,7 +148,7 @@ class Flow(Answer):
         a, b = (unmapped(d) for d in self.layers[at : at + 2])
         read = b.encoder_directions if self.on == "reads" else b.directions
         assert read is not None
-        x, y = a.directions[_rows(a, ids)].double(), read[_rows(b, next_ids)].double()
+        x, y = a.directions[positions(a, ids)].double(), read[positions(b, next_ids)].double()
         return (x.cpu() * y.cpu()).sum(dim=1).clamp(-1, 1).numpy()
 
     def chains(self) -> pd.DataFrame:
@@ -159,8 +158,6 @@ class Flow(Answer):
         layer", "dies", "merges"), turned (sum of the angles of its edges, in degrees), turned_net (angle between its
         first and last decoder direction), then latent_0, latent_1, … (−1 where the chain is not).
         """
-        import pandas as pd
-
         paths, n = self.paths, len(self.layers)
         there = paths >= 0
         first, length = there.argmax(axis=1), there.sum(axis=1)
@@ -216,8 +213,6 @@ class Flow(Answer):
     @cached_property
     def meanings(self) -> ChainLabels | None:
         """Return what chains mean as they go, and labels by fate; None without labels."""
-        import pandas as pd
-
         frames = []
         for a, b, step in zip(self.layers, self.layers[1:], self.steps, strict=False):
             onward, cosine = step.onward
@@ -257,7 +252,7 @@ class Flow(Answer):
                     "merges": s.n_merges,
                     "births": s.n_births,
                     "deaths": s.n_deaths,
-                    "mean_cosine_of_continuing": _mean(s.one_to_one_cosine[s.one_to_one >= 0]),
+                    "mean_cosine_of_continuing": known_mean(s.one_to_one_cosine[s.one_to_one >= 0]),
                     **({} if s.map is None else dict(s.map)),
                 }
                 for a, b, s in zip(self.layer_names, self.layer_names[1:], self.steps, strict=False)
@@ -313,18 +308,8 @@ class Flow(Answer):
         ]
 
 
-def _rows(d: Dictionary, ids: np.ndarray) -> np.ndarray:
-    """Return the rows of these latents."""
-    order = d.latent_ids.cpu().numpy().argsort(kind="stable")
-    return order[np.searchsorted(d.latent_ids.cpu().numpy(), ids, sorter=order)]
-
-
 def _listed(values: Any) -> str:
     return " ".join(ends([f"{int(v):,}" for v in values], 8))
-
-
-def _mean(values: Any) -> float:
-    return float(np.mean(values)) if len(values) else float("nan")
 
 
 def _median(values: Any) -> float:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from sae_geometry.comparisons.pair import Comparison, compare_loaded
 from sae_geometry.dictionary import Dictionary
@@ -20,7 +21,6 @@ from sae_geometry.results.answer import Answer
 from sae_geometry.sources import as_dictionary
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from scipy.special import expit, logit, stdtr, stdtrit
 
 from sae_geometry.io.formatting import counted
 from sae_geometry.nulls.competition import share_of
@@ -104,8 +105,6 @@ def interval_over_runs(
     Raises:
         ValueError: fewer than three runs, or values that are not finite.
     """
-    from scipy.special import expit, logit, stdtrit
-
     n = len(matrix)
     if n < 3:
         raise ValueError(f"an interval over runs needs at least three runs; got {n}")
@@ -138,8 +137,6 @@ def runs_apart(matrix: np.ndarray) -> list[int]:
     Args:
         matrix: [N, N], a value for every ordered pair of runs; the diagonal is not used.
     """
-    from scipy.special import stdtrit
-
     symmetric = (matrix + matrix.T) / 2
     left, taken, apart = list(range(len(matrix))), [], 0
     while len(left) > max(3, (len(matrix) + 2) // 2):
@@ -162,8 +159,6 @@ def interval_over_latents(values: np.ndarray) -> Interval:
     Args:
         values: [n], one similarity per latent; nan is ignored.
     """
-    from scipy.special import stdtrit
-
     there = values[~np.isnan(values)]
     if len(there) < 2:
         raise ValueError(f"an interval over latents needs at least two; got {len(there)}")
@@ -182,8 +177,6 @@ def interval_both_ways(means: Sequence[float], deviations: Sequence[float], coun
     Args:
         means, deviations, counts: mean, standard deviation and number of similarities per direction.
     """
-    from scipy.special import stdtrit
-
     mean = sum(means) / 2
     error = sum(s / math.sqrt(n) for s, n in zip(deviations, counts, strict=True)) / 2
     least = min(counts)
@@ -314,8 +307,6 @@ def _permuted(among: np.ndarray, n: int, seed: int) -> np.ndarray:
 
 def _welch(first: np.ndarray, second: np.ndarray) -> float:
     """Return the two-sided p-value of Welch's test for equal means within two kinds of at least three runs."""
-    from scipy.special import stdtr
-
     (mean_a, var_a, free_a), (mean_b, var_b, free_b) = _round_robin(first), _round_robin(second)
     if var_a + var_b == 0:
         return float(mean_a == mean_b)
@@ -335,7 +326,7 @@ def _too_few(n: int, m: int, smaller: str) -> str:
 
 
 def _enough(n: int, m: int) -> str:
-    """Return the smallest testable numbers of runs that are at least these."""
+    """Return the smallest numbers of runs, at least n and m, that allow a test."""
     n, m = max(n, 3), max(m, 3)
     sizes = ((a, total - a) for total in itertools.count(n + m) for a in range(n, total - m + 1))
     return next(f"{a} and {b}" for a, b in sizes if not _too_few(a, b, ""))

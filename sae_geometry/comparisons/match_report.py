@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from sae_geometry.comparisons.pair import compare
 from sae_geometry.comparisons.pair_result import Comparison
@@ -35,7 +36,6 @@ from sae_geometry.results.answer import Answer
 from sae_geometry.results.store import write_json
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
 
 SCHEMA = "urn:sae-geometry:match-report"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import aligned, counted, few, or_dash
@@ -16,7 +17,6 @@ from sae_geometry.results import methods
 from sae_geometry.results.answer import Answer
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
 
 _MOST_RECORDS = 10_000
@@ -75,8 +75,6 @@ class Nearest(Answer):
         plain_cosine follows the cosine where both were mapped. `link` is the latent's page on Neuronpedia, None where
         unknown. Then the labels, as in the other tables: tokens, explanation, density, `label:NAME`.
         """
-        import pandas as pd
-
         at, rank = np.nonzero(self.run >= 0)
         runs, ids = self.run[at, rank], self.latent_id[at, rank]
         pages = [d["pages"] for d in self.searched]

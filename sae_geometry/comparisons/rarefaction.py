@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from scipy.special import gammaln
+from scipy.special import gammaincinv, gammaln
 
 from sae_geometry.io.formatting import counted
 
@@ -211,7 +211,6 @@ def _bounds(q: np.ndarray, fitted: np.ndarray, kernel: np.ndarray, gain: np.ndar
     counts, such as an extrapolation, has at least that coverage.
     """
     from scipy.optimize import linprog
-    from scipy.special import gammaincinv
 
     tail = (1 - LEVEL) / 2
     lowest = np.minimum(np.where(q > 0, gammaincinv(np.maximum(q, 1), tail), 0.0), fitted)

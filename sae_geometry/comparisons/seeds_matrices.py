@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from sae_geometry.comparisons.strata import strata_of_runs
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.matching import On, OneToOne
 from sae_geometry.pairwise.checkpoint import N_BANDS, PairRecord
 from sae_geometry.pairwise.grouping import groups_of, labels_of
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 MATRICES = ("mmcs", "shared", "paired", "significant")  # matrices with intervals
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from sae_geometry.comparisons import seeds_words
 from sae_geometry.comparisons.consensus import Consensus, consensus
@@ -42,7 +43,6 @@ from sae_geometry.results.answer import Answer
 from sae_geometry.results.warnings import SCREEN, WIDTH, warning_lines
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
 
 _TWO_LINES: Any = {
@@ -126,8 +126,6 @@ class SeedComparison(SeedMatrices, Answer):
         shared, shared_by_both, same_partner,
         paired, paired_chance, matching, n_source, n_target, confounds (flagged checks, one word each).
         """
-        import pandas as pd
-
         i, j = np.nonzero(~np.eye(self.n_runs, dtype=bool))
         known: dict[str, Any] = {
             "": self.names,
@@ -141,7 +139,7 @@ class SeedComparison(SeedMatrices, Answer):
         above, by_chance = self._directed("nearest_above"), self._directed("nearest_above_chance")
         checks = np.full((self.n_runs, self.n_runs), "", dtype=object)
         for (x, y), pair in self.pairs.items():
-            checks[x, y] = checks[y, x] = _checks(pair.confounds)
+            checks[x, y] = checks[y, x] = "; ".join(text.partition(": ")[0] for text in pair.confounds)
         return pd.DataFrame(
             {
                 "source": facts[""].take(i).array,
@@ -294,14 +292,7 @@ class SeedComparison(SeedMatrices, Answer):
             "",
             *(f"  {line}" for line in seeds_words.spread_table(rows)),
             *(f"  {textwrap.shorten(str(d), WIDTH - 2, placeholder=' …')}" for d in self._differences[:1]),
-            *textwrap.wrap(
-                str(self.rarefaction),
-                WIDTH,
-                initial_indent="  ",
-                subsequent_indent="    ",
-                max_lines=2,
-                placeholder=" …",
-            ),
+            *textwrap.wrap(str(self.rarefaction), **_TWO_LINES),
         ]
         labeled = any(d.labels is not None for d in self.runs)  # a few labels follow on the same screen
         warnings = warning_lines(self.caveats, said, most=2, height=1 if labeled else 2)
@@ -394,7 +385,3 @@ def _adjusted(mean: np.ndarray, chance: np.ndarray) -> np.ndarray:
     """Return (mean − chance) / (1 − chance); nan where chance is unknown, or 1."""
     room = np.where(chance < 1, 1 - chance, np.nan)
     return (mean - chance) / room
-
-
-def _checks(confounds: Sequence[str]) -> str:
-    return "; ".join(text.partition(": ")[0] for text in confounds)

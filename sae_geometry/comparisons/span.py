@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import torch
+from scipy.linalg import eigh
 
 from sae_geometry.comparisons.pair import compare
 from sae_geometry.dictionary import Dictionary
@@ -22,7 +24,6 @@ from sae_geometry.results import methods
 from sae_geometry.results.answer import PairAnswer
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
 
 NEAREST = (1, 2, 4, 8, 16, 32)
@@ -69,8 +70,6 @@ class SpanOverlap(PairAnswer):
 
     def to_pandas(self) -> pd.DataFrame:
         """Return one row per unmatched latent of A: run, latent_id, and explained_k for each k."""
-        import pandas as pd
-
         ids = self.a.latent_ids.cpu().numpy()[self.unmatched]
         columns = {f"explained_{k}": self.explained[:, at] for at, k in enumerate(self.n_nearest)}
         return pd.DataFrame({"run": self.a.name, "latent_id": ids} | columns)
@@ -231,8 +230,6 @@ def explained_by_nearest(rows: np.ndarray, others: np.ndarray, n_nearest: Sequen
 
 def _leading_subspace(rows: np.ndarray, rank: int) -> np.ndarray:
     """Return the first right singular vectors of the rows, float64 [rank, d], from the smaller of x xᵀ and xᵀ x."""
-    from scipy.linalg import eigh
-
     x = rows.astype(np.float64)
     n, d = x.shape
     if rank == 0:

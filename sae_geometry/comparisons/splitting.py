@@ -8,7 +8,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import torch
+from scipy.optimize import nnls
 from torch import Tensor
 
 from sae_geometry.dictionary import Dictionary
@@ -27,7 +29,6 @@ from sae_geometry.results.answer import Answer
 from sae_geometry.sources import as_dictionary
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
 
 N_TERMS = 4
@@ -115,8 +116,6 @@ class SplitMap(Answer):
 
     def to_pandas(self) -> pd.DataFrame:
         """Return one row per wide latent: wide_id, parent_id, cosine, q_value, role ("child", "novel"), n_siblings."""
-        import pandas as pd
-
         siblings = np.where(self.found, self.n_children[self.parents.partner_row], 0)
         return pd.DataFrame(
             {
@@ -133,8 +132,6 @@ class SplitMap(Answer):
         """Return one row per narrow latent: narrow_id, n_children, n_absorbing, nearest_wide_id, nearest_cosine;
         per term t of its sparse combination: term_t_id, term_t_coefficient, explained_t.
         """
-        import pandas as pd
-
         columns: dict[str, Any] = {
             "narrow_id": self.parents.target_ids,
             "n_children": self.n_children,
@@ -322,8 +319,6 @@ def sparse_combinations(
         atoms: unit rows [m, d] on the same device.
         n_terms: T.
     """
-    from scipy.optimize import nnls
-
     p = parents.double().cpu().numpy()
     w = atoms.cpu().numpy()
     n = len(p)

@@ -5,18 +5,15 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.io.formatting import aligned, counted, or_dash, percent
+from sae_geometry.io.formatting import aligned, counted, known_mean, or_dash, percent
 from sae_geometry.nulls import crowd
 from sae_geometry.pairwise.checkpoint import N_BANDS
 from sae_geometry.pairwise.matching_result import Matching
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 SPARSER = "all but the densest 1%"
 RARE = 1e-4  # share of tokens up to which a latent is rare
@@ -41,8 +38,6 @@ def strata(source: Dictionary, m: Matching, paired: Matching, threshold: float) 
         in it), n, mean (of the matched), above (share above the threshold), significant (share), shared (share with a
         one-to-one partner above the threshold).
     """
-    import pandas as pd
-
     groups = []
     if source.frequency is not None:
         groups += _bands(source.frequency.cpu().numpy())
@@ -57,7 +52,7 @@ def strata(source: Dictionary, m: Matching, paired: Matching, threshold: float) 
         if members.any():
             found = m.similarity[members]
             shares = [x[members] for x in (m.similarity > threshold, m.significant, paired.similarity > threshold)]
-            rows.append((by, low, high, len(found), _mean(found), *(float(share.mean()) for share in shares)))
+            rows.append((by, low, high, len(found), known_mean(found), *(float(share.mean()) for share in shares)))
     return pd.DataFrame(rows, columns=["by", "low", "high", "n", "mean", "above", "significant", "shared"])
 
 
@@ -87,7 +82,7 @@ def strata_lines(rows: pd.DataFrame, columns: Mapping[str, str]) -> list[str]:
 
 
 def band_sums(d: Dictionary, nearest: Matching) -> np.ndarray:
-    """Return per band of frequency the sum of similarities and the number of significant latents, float64 [bands, 2].
+    """Return the sum of similarities and the number of significant latents per frequency band, float64 [bands, 2].
 
     nan where frequencies are unknown. The bands are the decades, and all but the densest 1%.
     """
@@ -112,8 +107,6 @@ def strata_of_runs(
         runs in which the latent is found), mmcs and significant (mean and share over latents times other runs). The
         densest 1% are those of each run.
     """
-    import pandas as pd
-
     ends = np.cumsum([d.n_latents for d in runs])
     parts = [(_bands(d.frequency.cpu().numpy()), similarity[e - d.n_latents : e], sums[r])
              for r, (d, e) in enumerate(zip(runs, ends, strict=True)) if d.frequency is not None]  # fmt: skip
@@ -126,13 +119,8 @@ def strata_of_runs(
             total = sum((own[at] for *_, own in parts), np.zeros(2)) / times
             above = float((found > threshold).sum() / times)
             high = max(bands[at][2] for bands, *_ in parts)
-            rows.append((by, low, high, len(found), _mean(found), above, float(total[0]), float(total[1])))
+            rows.append((by, low, high, len(found), known_mean(found), above, float(total[0]), float(total[1])))
     return pd.DataFrame(rows, columns=["by", "low", "high", "n", "mean", "above", "mmcs", "significant"])
-
-
-def _mean(values: np.ndarray) -> float:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else float("nan")
 
 
 def rare_shares(source: Dictionary, m: Matching) -> tuple[float, float] | None:

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from sae_geometry.cost.cluster_model import Pass
 from sae_geometry.cost.jobs import VERBS, Job, Question, Verb
-from sae_geometry.dictionary import Dictionary
 from sae_geometry.kernels.blocks import listing_bytes
 from sae_geometry.kernels.screens.cpu import shortlist_width
 from sae_geometry.kernels.sweep import SweepPlan, cpu_threads, listing_memory, plan_sweep, sweep
@@ -140,7 +139,7 @@ def estimate(
     jobs = asked.jobs(question)
     largest = max(jobs, key=lambda job: job.multiplications / job.times)
     lists = max(jobs, key=lambda job: _listed(job, cpu_threads()))
-    memory = listing_memory(lists.a, lists.b, lists.k) if lists.k > 1 else None  # as those who make such lists allow
+    memory = listing_memory(lists.a, lists.b, lists.k) if lists.k > 1 else None  # the default of `listing_sweep`
     plan_sweep(lists.a, lists.b, lists.k, columns=lists.columns, memory=memory)  # a ceiling may be too low for it
     plan = plan_sweep(largest.a, largest.b, largest.k, columns=largest.columns, memory=memory)
     start = time.perf_counter()
@@ -159,7 +158,7 @@ def estimate(
         ),
         seconds=sum(j.times * (fixed * _size(j) / _size(largest)) + each * j.multiplications for j in jobs)
         + asked.solving(question),
-        writing=_writing(loaded),
+        writing=_WRITING[0] + _WRITING[1] * sum(d.n_latents for d in loaded),
         probe_seconds=probed,
         device=str(largest.a.device),
         screen=plan.screen,
@@ -172,11 +171,6 @@ def estimate(
 
 def _size(job: Job) -> int:
     return len(job.a) + len(job.a if job.b is None else job.b)
-
-
-def _writing(dictionaries: Sequence[Dictionary]) -> float:
-    fixed, each = _WRITING
-    return fixed + each * sum(d.n_latents for d in dictionaries)
 
 
 def matching_bytes(n: int, m: int) -> int:

@@ -7,6 +7,7 @@ this process. This is no defense against a malicious worker: its answers are unp
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from sae_geometry.kernels.sweep import sweep
 from sae_geometry.kernels.tiles import Tile
 from sae_geometry.kernels.types import Best, ScreenName, SweepReport, Task
 
+_KINDS: dict[str, Any] = {"str": str, "int": int, "float": int | float}
 _SAMPLE = 3  # rows recomputed per side of a tile
 _MOST_K = 64  # largest k of a sweep
 _ROOM = 64 << 20  # bytes for the recomputed sample, independent of the ceiling
@@ -39,9 +41,26 @@ def check_tile(task: Task, tile: Tile, answer: Any) -> None:
 
 
 def check_pair_answer(answer: Any) -> None:
-    """Check that an answer belongs to a pair; the caller checks its contents."""
-    if not isinstance(answer, PairAnswer) or not all(isinstance(entry, Entry) for entry in answer.sweeps):
-        raise wrong_answer(f"about a pair: got {type(answer).__name__}")
+    """Check that an answer belongs to a pair, and its account of the sweeps; the caller checks its contents.
+
+    Raises:
+        ClusterError: the answer is wrong; the message names the reason.
+    """
+    try:
+        if not isinstance(answer, PairAnswer) or not all(isinstance(entry, Entry) for entry in answer.sweeps):
+            raise TypeError(f"got {type(answer).__name__}")
+        for entry in answer.sweeps:
+            _check_account(entry)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise wrong_answer(f"about a pair: {error}") from None
+
+
+def _check_account(account: SweepReport | Entry) -> None:
+    """Check the texts and numbers of a worker's account of its sweeps, which are shown and added up."""
+    for name, kind in ((f.name, _KINDS.get(str(f.type))) for f in fields(account)):
+        value = getattr(account, name)
+        if kind is not None and not (isinstance(value, kind) and (kind is str or value >= 0)):
+            raise ValueError(f"its report says {name}={value!r:.40}")
 
 
 def _check(task: Task, tile: Tile, answer: Any) -> None:
@@ -53,6 +72,7 @@ def _check(task: Task, tile: Tile, answer: Any) -> None:
     said = (answer.report.n_rows, answer.report.n_cols, answer.report.d_in, answer.report.k)
     if said != (len(a), len(b), a.shape[1], task.k):
         raise ValueError("its report is of another sweep")
+    _check_account(answer.report)
     two_sided = (task.columns or task.within) and not tile.within
     if (answer.cols is not None) != two_sided:
         raise ValueError("it has lists of the columns that were not asked for, or none")
@@ -68,6 +88,8 @@ def _check_lists(
     """Check the lists of rows `x` among `y`, whose first row has index `start`."""
     cosine, index = sent
     shape = (len(x), task.k)
+    if not type(cosine) is type(index) is np.ndarray:  # a masked array hides what is compared
+        raise ValueError("its lists are no arrays")
     if cosine.shape != shape or index.shape != shape or not (cosine.dtype == np.float64 and index.dtype == np.int32):
         raise ValueError("its lists have the wrong shape or type")
     there = index >= 0

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sae_geometry.dictionary import Dictionary
+from sae_geometry.distributed.errors import ClusterError, lost
+from sae_geometry.distributed.local_cluster import local_cluster
 from sae_geometry.io.escaping import shown
 from sae_geometry.io.extras import require
 from sae_geometry.kernels.settings import Device, Limits, Settings, changed
@@ -103,12 +105,9 @@ def _opened(address: str) -> Iterator[Client]:
     distributed = require("distributed", "dask", "an executor")
     from distributed.utils import silence_logging_cmgr
 
-    from sae_geometry.distributed.errors import ClusterError, lost
-
     with ExitStack() as stack:
         security = None  # Dask's configuration decides
         if local:
-            from sae_geometry.distributed.local_cluster import local_cluster
             from sae_geometry.kernels.sweep import cpu_threads
 
             workers = int(local[1])
@@ -150,8 +149,6 @@ def _meet(address: str) -> None:
     """
     from distributed import Security
     from distributed.comm import connect
-
-    from sae_geometry.distributed.errors import ClusterError
 
     try:
         arguments = Security().get_connection_args("client")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-from distributed import Future
+from distributed import Client, Future
 
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.distributed.answer_check import check_pair_answer, check_tile
@@ -30,9 +30,6 @@ from sae_geometry.kernels.ledger import Entry, enter
 from sae_geometry.kernels.settings import current
 from sae_geometry.kernels.tiles import LEAST, WORTH, Tile, cut, halves, pieces_for
 from sae_geometry.kernels.types import ScreenName, Sweep, Task
-
-if TYPE_CHECKING:
-    from distributed import Client
 
 T = TypeVar("T")
 SMALLEST = 2e10  # multiplications below which a local sweep is faster: benchmarks/RESULTS_distributed.md

@@ -6,26 +6,22 @@ import hashlib
 import os
 import pickle
 import uuid
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
+from dataclasses import dataclass
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-from distributed import Future
+from distributed import Client, Future
 from torch import Tensor
 
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.distributed.collect import as_array
-from sae_geometry.distributed.worker import all_but_weights, weights_of
-
-if TYPE_CHECKING:
-    from distributed import Client
-import warnings
-from dataclasses import dataclass
-from pathlib import Path
-
 from sae_geometry.distributed.errors import NotLoadedError
+from sae_geometry.distributed.worker import all_but_weights, weights_of
 from sae_geometry.kernels.settings import current
 from sae_geometry.sources import SourceError, load
 from sae_geometry.sources.layouts.read import Latents

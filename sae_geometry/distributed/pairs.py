@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, TypeVar
 
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.kernels.settings import current
@@ -11,15 +11,6 @@ from sae_geometry.kernels.settings import current
 T = TypeVar("T")
 Pair = tuple[int, int]
 Work = Callable[[Dictionary, Dictionary, Any], T]
-
-
-@runtime_checkable
-class Spreads(Protocol):
-    """A runner that also accepts whole pairs of dictionaries."""
-
-    def pairs(
-        self, work: Work[T], dictionaries: Sequence[Dictionary], todo: Sequence[Pair], parameters: Any
-    ) -> Iterator[tuple[Pair, T]]: ...
 
 
 def spread(
@@ -31,11 +22,8 @@ def spread(
         work: a module-level function, so that workers can import it.
         parameters: the third argument of every call.
     """
-    runner = current().runner
-    if isinstance(runner, Spreads):
-        yield from runner.pairs(work, dictionaries, todo, parameters)
-        return
-    yield from one_by_one(work, dictionaries, todo, parameters)
+    run = getattr(current().runner, "pairs", one_by_one)  # a runner may do sweeps alone
+    yield from run(work, dictionaries, todo, parameters)
 
 
 def one_by_one(

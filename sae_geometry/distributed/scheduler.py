@@ -15,9 +15,9 @@ from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from distributed import Future
+from distributed import Client, Future
 from distributed.scheduler import KilledWorker
 
 from sae_geometry.distributed.errors import (
@@ -28,9 +28,6 @@ from sae_geometry.distributed.errors import (
     lost,
 )
 from sae_geometry.kernels.blocks import CeilingError
-
-if TYPE_CHECKING:
-    from distributed import Client
 
 T = TypeVar("T")
 _GRACE = 5  # seconds to wait for a lost scheduler
@@ -181,7 +178,7 @@ class Cluster:
         if tries == _TRIES:
             if not isinstance(error, OSError | CancelledError | NotLoadedError):
                 raise error
-            raise ClusterError(f"the workers at {self._address} keep dying, each time that they return") from error
+            raise ClusterError(f"the workers at {self._address} keep dying each time they return") from error
         time.sleep(0.1 * tries)
         return [(piece, tries + 1)]
 

@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import freeze_arrays
 from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.sweep import listing_sweep
 from sae_geometry.kernels.types import Sweep
-from sae_geometry.matching import Assignment, match
+from sae_geometry.matching import match
 from sae_geometry.matching.defaults import DISCOVERY_RATE, default_matching
-from sae_geometry.nulls import LISTED, How, excess, own_lists, q_values, turned_controls, with_own
-
-if TYPE_CHECKING:
-    import pandas as pd
+from sae_geometry.nulls import LISTED, How, OwnCache, pair_controls
+from sae_geometry.pairwise.matching_result import Matching, nearest_matching, one_to_one_matching, with_mutual
 
 _LISTED = 16  # partners listed per latent, from which a greedy matching starts
 
@@ -96,8 +95,6 @@ class Across:
         one_to_one_cosine and q_value in that run (null where there is no partner). Then the same six for each run NAME,
         as `max_cosine:NAME` and so on, null on the rows of NAME itself.
         """
-        import pandas as pd
-
         names = np.array(self.names, dtype=object)
         parts = []
         for run in self._runs:
@@ -149,7 +146,7 @@ def partners_across(
     partners: dict[tuple[int, int], Partners] = {}
     matchings: dict[tuple[int, int], str] = {}
     chance: dict[tuple[int, int], float] = {}
-    own = [own_lists(d.directions).similarity for d in dictionaries]
+    own: list[OwnCache] = [{} for _ in dictionaries]
     pairs = list(combinations(range(len(dictionaries)), 2))
     for done, (r, s) in enumerate(pairs):
         if progress is not None:
@@ -158,47 +155,29 @@ def partners_across(
         found = (swept or {}).get((r, s))
         if found is None or found.rows.score.shape[1] < LISTED:
             found = listing_sweep(a.directions, b.directions, _LISTED)
+        assert found.cols is not None
+        controls = pair_controls(a.directions, b.directions, found, How(turns=1), None, (own[r], own[s]))
+        forth = nearest_matching(a, b, found.rows, controls[0])
+        back = nearest_matching(b, a, found.cols, controls[1])
         method = default_matching(a.n_latents, b.n_latents)
         made = match(a.directions, b.directions, method, nearest=found).completed()
-        forth, back = turned_controls(a.directions, b.directions, found, How(turns=1))
-        q = [
-            q_values(excess(c.target[:, 0], c), c.odds)
-            for c in (with_own(forth, own[r], b.n_latents), with_own(back, own[s], a.n_latents))
-        ]
-        partners[r, s], partners[s, r] = _both_ways(found, made, a, b, q)
-        chance[r, s], chance[s, r] = (c.turned_means[0] for c in (forth, back))
+        there = one_to_one_matching(forth, back, method, made.partner, made.cosine)
+        here = one_to_one_matching(back, forth, method, *made.reverse(b.n_latents))
+        partners[r, s] = _partners(with_mutual(forth, back), there)
+        partners[s, r] = _partners(with_mutual(back, forth), here)
+        chance[r, s], chance[s, r] = forth.chance, back.chance
         matchings[r, s] = method
     if progress is not None:
         progress("one-to-one partners", 1.0)
     return Across(tuple(d.name for d in dictionaries), partners, matchings, chance)
 
 
-def _both_ways(
-    found: Sweep, made: Assignment, a: Dictionary, b: Dictionary, q: Sequence[np.ndarray]
-) -> tuple[Partners, Partners]:
-    assert found.cols is not None
-    ids = [d.latent_ids.cpu().numpy() for d in (a, b)]
-    nearest = [best.index[:, 0].cpu().numpy() for best in (found.rows, found.cols)]
-    cosine = [best.cosine[:, 0].cpu().numpy().clip(-1.0, 1.0) for best in (found.rows, found.cols)]
-    single = [(made.partner, made.cosine), made.reverse(b.n_latents)]
-    forth, reverse = (
-        Partners(
-            max_cosine=cosine[i],
-            partner_id=ids[1 - i][nearest[i]],
-            mutual=nearest[1 - i][nearest[i]] == np.arange(len(nearest[i])),
-            one_to_one_partner_id=np.where(single[i][0] >= 0, ids[1 - i][single[i][0]], -1),
-            one_to_one_cosine=single[i][1].clip(-1.0, 1.0),
-            q_value=q[i],
-        )
-        for i in (0, 1)
-    )
-    return forth, reverse
+def _partners(nearest: Matching, paired: Matching) -> Partners:
+    return Partners(nearest.cosine, nearest.partner, nearest.mutual, paired.partner, paired.cosine, nearest.q_value)
 
 
 def _columns(partners: Partners | None, n: int) -> dict[str, Any]:
     """Return the six columns, null on the run's own rows."""
-    import pandas as pd
-
     none = np.full(n, partners is None)
     out: dict[str, Any] = {}
     for column in COLUMNS:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+import pandas as pd
 import torch
 
 from sae_geometry.dictionary import Dictionary
@@ -43,7 +44,6 @@ from sae_geometry.results.warnings import warning_lines
 from sae_geometry.sources import as_dictionary
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -159,8 +159,6 @@ class Embedding(Answer):
         Columns: run, latent_id, x, y; partners in the other runs, as in `Across.to_pandas`, if there are others;
         frequency and alive (null when unknown); region (null outside every region).
         """
-        import pandas as pd
-
         names = np.array(self.names, dtype=object)
         table = pd.DataFrame(
             {"run": names[self.owner], "latent_id": self.latent_id, "x": self.coords[:, 0], "y": self.coords[:, 1]}

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.embedding.embedding import Embedding
 from sae_geometry.embedding.optimizer import curve_of, place
 from sae_geometry.embedding.quality import EVIDENCE_K, shared_share
+from sae_geometry.io.column_kinds import FLOATS, IDS, MAYBE_TEXTS, NUMBERS, TEXTS, TRUTHS, check_columns
 from sae_geometry.io.escaping import shown
 from sae_geometry.io.formatting import counted, freeze_arrays
 from sae_geometry.io.parquet import read_table, write_neuronpedia
@@ -30,9 +32,14 @@ from sae_geometry.sources import as_dictionary, load
 from sae_geometry.sources.layouts.read import Latents
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
 
+# Columns of a saved table that are needed, and those that the rows of new latents have too.
+_NEEDED = {"run": TEXTS, "latent_id": IDS, "x": FLOATS, "y": FLOATS}
+_EXTENDED = {
+    "partner_run": MAYBE_TEXTS, "max_cosine": FLOATS, "partner_id": NUMBERS, "frequency": FLOATS, "alive": TRUTHS,
+}  # fmt: skip
+_FAR = 1_000_000  # of a coordinate; UMAP's are tens
 _ROUNDING = 1e-6  # a component of a unit row
 
 
@@ -101,8 +108,6 @@ class Projection(Answer):
         In new rows, partner_run, partner_id and max_cosine refer to the nearest latent in the embedding; the other
         partner columns are null.
         """
-        import pandas as pd
-
         old = self.onto.table.assign(projected=False)
         new: dict[str, Any] = {
             "run": np.array(self.names, dtype=object)[self.owner],
@@ -316,18 +321,26 @@ def _picture(onto: Embedding | str | os.PathLike[str], offline: bool) -> Picture
     if record.get("kind") != "Embedding":
         raise ValueError(f"{folder} holds a {record.get('kind')}, not an Embedding: make one with sae-geometry umap")
     frame = read_table(folder, "umap.parquet")
+    check_columns(frame, _NEEDED, _EXTENDED, folder)
     try:
         inputs = [_Input.of(entry) for entry in record["inputs"]]
         p = record["params"]
         n_neighbors, min_dist = int(p["n_neighbors"]), float(p["min_dist"])
         kept = float(record["evidence"]["neighbor_preservation"])
+        if not inputs or n_neighbors < 2 or not 0 <= min_dist <= 1 or not 0 <= kept <= 1:
+            raise ValueError
         points = frame[["latent_id", "x", "y"]].to_numpy(np.float64)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ValueError(f"{folder} lacks what a saved embedding says of itself; make it again") from error
     references = tuple(_again(entry, folder, offline) for entry in inputs)
     ids = np.concatenate([d.latent_ids.cpu().numpy() for d in references])
-    if not np.isfinite(points).all() or not np.array_equal(points[:, 0], ids):
+    runs = [d.name for d in references for _ in range(d.n_latents)]
+    if not (np.abs(points[:, 1:]) <= _FAR).all():
+        raise ValueError(f"{folder}: umap.parquet has coordinates beyond ±{_FAR:,}, or none; make it again")
+    if not np.array_equal(points[:, 0], ids) or frame["run"].tolist() != runs:
         raise ValueError(f"{folder}: umap.parquet and summary.json do not belong together: their latents differ")
+    texts = {c: frame[c].astype(object) for c in ("partner_run",) if c in frame}  # categories take no other names
+    frame = frame.assign(run=runs, latent_id=ids, **texts)
     return Picture(frame, references, n_neighbors, min_dist, kept, str(folder))
 
 
@@ -360,13 +373,13 @@ def _again(entry: _Input, folder: Path, offline: bool) -> Dictionary:
     d = load(entry.address, entry.latents, name=entry.name, drop_bad=entry.drop_bad, offline=offline)
     if d.fingerprint != entry.fingerprint:
         raise ValueError(
-            f"{entry.address} is not what it was when {folder} was made: its fingerprint is {d.fingerprint[:16]}…, "
-            f"then it was {entry.fingerprint[:16]}…; make the layout again with sae-geometry umap"
+            f"{shown(entry.address)} is not what it was when {folder} was made: its fingerprint is "
+            f"{d.fingerprint[:16]}…, then it was {shown(entry.fingerprint, 16)}…; make the layout again with "
+            "sae-geometry umap"
         )
     return d
 
 
 def _nullable(dtype: Any) -> Any:
-    """Return the nullable type of a column."""
-    text = str(dtype)
-    return {"int64": "Int64", "bool": "boolean"}.get(text, dtype)
+    """Return the type of a column that nulls, or ids, are added to."""
+    return {"i": "Int64", "u": "UInt64", "b": "boolean"}.get(dtype.kind, dtype)

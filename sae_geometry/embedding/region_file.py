@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite
@@ -10,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from sae_geometry.io.escaping import shown
+from sae_geometry.sources.plain import parse_yaml
 
 _HOW = "write LETTER: {box: [x0, x1, y0, y1]} or LETTER: {polygon: [[x, y], [x, y], [x, y], …]}"
 _LONGEST = 24
+_MOST_BYTES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -42,33 +45,32 @@ def read_shapes(path: str | os.PathLike[str]) -> tuple[Shape, ...]:
         >>> read_shapes(file)[0].polygon
         ((0.0, 1.0), (2.0, 1.0), (2.0, 3.0), (0.0, 3.0))
     """
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        """YAML loader that rejects duplicate letters; YAML itself would use the last one."""
-
-        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-            keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-            twice = next((key for i, key in enumerate(keys) if key in keys[:i]), None)
-            if twice is not None:
-                raise ValueError(f"{path}: {twice!r} is given twice, in line {node.start_mark.line + 1} and after")
-            return super().construct_mapping(node, deep)
-
     try:
-        held = yaml.load(Path(path).read_text(encoding="utf-8"), Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+        with Path(path).open("rb") as file:
+            raw = file.read(_MOST_BYTES + 1)  # a device never ends
+        if len(raw) > _MOST_BYTES:
+            raise ValueError(f"it has more than {_MOST_BYTES:,} bytes, and outlines of regions take a few thousand")
+        held = parse_yaml(raw, _once)
+    except ValueError as error:
+        raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
     entries = held.get("regions", held) if isinstance(held, Mapping) else held
     if not isinstance(entries, Mapping) or not entries:
         raise ValueError(f"{path} holds no regions: {_HOW}")
     return tuple(_shape(letter, entry, f"{path}, region {letter!r}") for letter, entry in entries.items())
 
 
-def _shape(letter: Any, entry: Any, where: str) -> Shape:
-    if isinstance(letter, bool) or not isinstance(letter, str | int) or not 0 < len(str(letter)) <= _LONGEST:
-        raise ValueError(
-            f"{where}: a region's name is a text of up to {_LONGEST} characters (quote yes, no, on and off)"
-        )
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a table; YAML itself would use the last of two values of one key."""
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"{next(key for key in keys if keys.count(key) > 1)!r} is given twice")
+    return table
+
+
+def _shape(letter: str, entry: Any, where: str) -> Shape:
+    if not 0 < len(letter) <= _LONGEST:
+        raise ValueError(f"{where}: a region's name is a text of up to {_LONGEST} characters")
     if not isinstance(entry, Mapping) or len(entry) != 1 or next(iter(entry)) not in ("box", "polygon"):
         raise ValueError(f"{where}: expected one box or one polygon, got {_short(entry)}; {_HOW}")
     [(kind, given)] = entry.items()
@@ -94,5 +96,5 @@ def _numbers(given: Any, count: int, what: str) -> list[float]:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    text = reprlib.repr(value)  # a list may hold another nine times, and that one nine times the next
     return text if len(text) <= 80 else f"{text[:77]}…"

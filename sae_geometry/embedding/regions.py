@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float, Int
 
 from sae_geometry.dictionary import Dictionary
@@ -20,7 +21,6 @@ from sae_geometry.io.formatting import aligned, counted, ends, freeze_arrays
 from sae_geometry.labels.regions import Mark, region_marks
 
 if TYPE_CHECKING:
-    import pandas as pd
     from scipy.sparse import csr_array
 
 On = Literal["picture", "neighbors"]
@@ -99,8 +99,6 @@ class Regions:
 
     def to_pandas(self) -> pd.DataFrame:
         """Return one row per region: region, size, verdict, x, y, and count, share, p, q per run as `count:NAME`, …"""
-        import pandas as pd
-
         rows = []
         for region in self.regions:
             row: dict[str, Any] = {

@@ -7,10 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from sae_geometry.embedding.embedding import Embedding
 from sae_geometry.embedding.region_record import regions_record
+from sae_geometry.io.column_kinds import IDS, MAYBE_TEXTS, NUMBERS, TEXTS, TRUTHS, check_columns
 from sae_geometry.io.escaping import escaped, shown
 from sae_geometry.io.parquet import read_table
 from sae_geometry.io.results_folder import has, read_json
@@ -20,21 +23,13 @@ from sae_geometry.results.result import SCHEMA_VERSION
 from sae_geometry.results.store import software
 from sae_geometry.sources import neuronpedia_pages
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-# Columns, and the kinds of their values: text, whole numbers, numbers, truth, nothing at all. Unknown values are
-# missing: a column of whole numbers has them as numbers, where another program wrote it, and one of nothing else none.
-_WHOLE, _NUMBER = frozenset({"whole"}), frozenset({"whole", "number", "nothing"})
-PLACE = {"run": frozenset({"text"}), "latent_id": _WHOLE, "x": _NUMBER, "y": _NUMBER}
+PLACE = {"run": TEXTS, "latent_id": IDS, "x": NUMBERS, "y": NUMBERS}
 PARTNER = {
-    "max_cosine": _NUMBER, "partner_id": _NUMBER, "mutual": frozenset({"truth", "nothing"}),
-    "one_to_one_partner_id": _NUMBER, "one_to_one_cosine": _NUMBER, "q_value": _NUMBER,
+    "max_cosine": NUMBERS, "partner_id": NUMBERS, "mutual": TRUTHS, "one_to_one_partner_id": NUMBERS,
+    "one_to_one_cosine": NUMBERS, "q_value": NUMBERS,
 }  # fmt: skip
-_TEXT = frozenset({"text", "nothing"})
 MAYBE = {
-    "frequency": _NUMBER, "region": _TEXT, "tokens": _TEXT, "explanation": _TEXT,
-    "readable": frozenset({"truth", "nothing"}),
+    "frequency": NUMBERS, "region": MAYBE_TEXTS, "tokens": MAYBE_TEXTS, "explanation": MAYBE_TEXTS, "readable": TRUTHS,
 }  # fmt: skip
 _LAST_ID = (1 << 32) - 1  # that the page can hold
 
@@ -170,18 +165,7 @@ def checked(contents: Contents, folder: Path) -> Contents:
     wanted = dict(PLACE)
     if len(names) > 1:
         wanted |= {f"{column}:{name}": kinds for name in names for column, kinds in PARTNER.items()}
-    missing = [shown(column) for column in wanted if column not in contents.table.columns]
-    if missing:
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise ValueError(
-            f"{folder}: the table lacks the columns {', '.join(missing[:3])}{more}; an older version wrote it: "
-            "make the results again with sae-geometry umap"
-        )
-    wanted |= {column: kinds for column, kinds in MAYBE.items() if column in contents.table.columns}
-    for column, kinds in wanted.items():
-        kind = _kind(contents.table[column])
-        if kind not in kinds:
-            raise ValueError(f"{folder}: the column {shown(column)} holds values of the wrong kind ({kind})")
+    check_columns(contents.table, wanted, MAYBE, folder)
     there = contents.table["run"].value_counts().to_dict()
     if there != points:
         raise ValueError(f"{folder}: the table and summary.json name different runs or counts; make the results again")
@@ -190,24 +174,6 @@ def checked(contents: Contents, folder: Path) -> Contents:
         raise ValueError(f"{folder}: the table has latent ids beyond 0…{_LAST_ID:,}; make the results again")
     contents.about()
     return contents
-
-
-def _kind(column: pd.Series[Any]) -> str:
-    """Return the kind of a column's values, a key of the tables above; "something else" for any other."""
-    from pandas.api import types
-
-    if column.isna().all():
-        return "nothing"
-    if types.is_bool_dtype(column.dtype) or (
-        column.dtype == object and types.is_bool_dtype(column.dropna().infer_objects())
-    ):
-        return "truth"
-    if types.is_integer_dtype(column.dtype):
-        return "number" if column.isna().any() else "whole"
-    if types.is_float_dtype(column.dtype):
-        return "number"
-    texts = types.is_string_dtype(column.dtype) or all(isinstance(value, str) for value in column.dropna())
-    return "text" if texts else "something else"
 
 
 def _text(value: Any) -> Any:

@@ -10,9 +10,8 @@ from sae_geometry.embedding.embedding import Embedding
 from sae_geometry.explorer.contents import Contents, contents_of, read_contents, read_shown
 from sae_geometry.explorer.flow_contents import contents_of_flow, read_flow
 from sae_geometry.explorer.writing import page
-from sae_geometry.io.atomic_folder import whole_file
-
-FILE = "explorer.html"
+from sae_geometry.io.atomic_folder import check_writable, whole_file
+from sae_geometry.io.results_folder import PAGE, sealed
 
 
 def explore(
@@ -53,7 +52,7 @@ def explore(
         _check_free(target, overwrite)
         contents = contents_of(source) if isinstance(source, Embedding) else contents_of_flow(source)
     else:
-        target = Path(source) / FILE if path is None else Path(path)
+        target = Path(source) / PAGE if path is None else Path(path)
         contents = _read(Path(source))
         _check_free(target, overwrite)
     _write(contents, target)
@@ -62,7 +61,7 @@ def explore(
 
 def add_page(folder: Path) -> None:
     """Add the page to a results folder that is being written."""
-    _write(_read(folder), folder / FILE)
+    _write(_read(folder), folder / PAGE)
 
 
 def _read(folder: Path) -> Contents:
@@ -77,9 +76,10 @@ def _check_free(target: Path, overwrite: bool) -> None:
         raise FileExistsError(f"{target} exists; give another file with -o, or --overwrite to replace it")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {target.parent} to write {target.name} to")
+    check_writable(target.parent, "file")
 
 
 def _write(contents: Contents, target: Path) -> None:
-    text = page(contents)
+    made = sealed(page(contents))
     with whole_file(target) as file:
-        file.write(text.encode())
+        file.write(made)

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from sae_geometry.comparisons.flow_result import Flow
 from sae_geometry.explorer.contents import Contents, checked, made_now
 from sae_geometry.io.parquet import read_table
 from sae_geometry.matching.defaults import MOST_RUNS
 from sae_geometry.pairwise.label_columns import labeled_table
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 WIDTH = 1.7  # of the picture, for a height of 1
 _COLUMN = 0.55  # width of a layer's column, in distances between columns
@@ -50,8 +48,6 @@ def flow_contents(edges: pd.DataFrame, chains: pd.DataFrame, summary: Mapping[st
     Raises:
         ValueError: more layers than a page holds, or tables that are not as `Flow` makes them.
     """
-    import pandas as pd
-
     try:
         names = [str(given["name"]) for given in summary["inputs"].values()]
         if len(names) > MOST_RUNS:
@@ -70,8 +66,6 @@ def flow_contents(edges: pd.DataFrame, chains: pd.DataFrame, summary: Mapping[st
 
 def _layer(at: int, name: str, chains: pd.DataFrame, n_layers: int) -> pd.DataFrame:
     """Return the latents of a layer with their chains, places and labels."""
-    import pandas as pd
-
     there = chains[chains[f"latent_{at}"] >= 0]
     there = there.sort_values(["first_layer", "n_layers"], ascending=[True, False], kind="stable")
     pitch = WIDTH / max(n_layers - 1, 1)
@@ -101,8 +95,6 @@ def _partners(
 
     `edges` has for two layers their edges, from the first of them, the largest cosine first.
     """
-    import pandas as pd
-
     name = layer["run"].iloc[0]
     ids = pd.Index(layer["latent_id"])
     chain = chains.set_index("chain").loc[layer["chain"]]
@@ -136,8 +128,6 @@ def _known(ids: pd.Series[Any]) -> np.ndarray:
 
 def _columns(other: str, n: int, **known: np.ndarray) -> dict[str, Any]:
     """Return the six columns of partners in a layer; nulls where nothing is known."""
-    import pandas as pd
-
     none = np.full(n, np.nan)
     whole = {key: pd.array(known.get(key, none), dtype="Int64") for key in ("partner_id", "one_to_one_partner_id")}
     numbers = {key: known.get(key, none) for key in ("max_cosine", "one_to_one_cosine", "q_value")}

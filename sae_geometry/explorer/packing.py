@@ -10,15 +10,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from sae_geometry.io.escaping import shown
 from sae_geometry.matching.defaults import DISCOVERY_RATE
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 NO_PARTNER, ON_CHAIN = -1, -2
 # Cosines are stored to 1/32,767 in two bytes each; the smallest int16 means none.
@@ -164,8 +162,6 @@ def _thin(arrays: dict[str, np.ndarray], slot: int, owner: np.ndarray) -> None:
 
 def _positions(wanted: pd.Series[Any], ids: np.ndarray, place: np.ndarray) -> np.ndarray:
     """Return the positions of these latent ids in the buffer; −1 for missing ones."""
-    import pandas as pd
-
     asked = wanted.fillna(NO_PARTNER).to_numpy(dtype=np.int64)
     at = pd.Index(ids).get_indexer(pd.Index(asked))
     return np.where(at >= 0, place[at], NO_PARTNER)
@@ -186,8 +182,6 @@ def _regions(table: pd.DataFrame, letters: Sequence[str]) -> np.ndarray:
 
 
 def _floats(table: pd.DataFrame, column: str) -> np.ndarray:
-    import pandas as pd
-
     if column not in table.columns:
         return np.full(len(table), np.nan)
     return pd.to_numeric(table[column]).astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan)

@@ -57,7 +57,7 @@ def shares(frequency: Any, n: int) -> Tensor:
     if outside:
         raise ValueError(
             f"frequency must be the share of tokens on which each latent fires, 0…1; latents {some_ids(outside)} have "
-            f"{', '.join(f'{float(t[i]):.4g}' for i in outside[:MAX_NAMED])}: divide counts by the number of tokens"
+            f"{', '.join(f'{float(t[i]):.8g}' for i in outside[:MAX_NAMED])}: divide counts by the number of tokens"
         )
     return t
 

@@ -4,7 +4,7 @@ New results are written to a separate folder. One system call puts them in place
 *exchange* of the two folders if it only holds earlier results. In a folder that has other files or cannot be replaced
 (a mount, the current folder, one whose parent is not writable), files are moved one by one: readers see the new results
 as soon as they are complete (`results_folder.READY`), and the next writer finishes an interrupted move. Only files
-listed in the record of the earlier results and unchanged since are removed.
+listed in the record of the earlier results, and the page made of them, are removed, if they are unchanged since.
 """
 
 from __future__ import annotations
@@ -21,7 +21,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from sae_geometry.io.results_folder import READY, SUMMARY, current_record, is_folder, is_ours, is_plain, record_in
+from sae_geometry.io.results_folder import (
+    PAGE,
+    READY,
+    SUMMARY,
+    current_record,
+    is_folder,
+    is_ours,
+    is_page,
+    is_plain,
+    record_in,
+)
 
 _ASIDE = ".sae-geometry-partial-"  # prefix of folders being written, and of those replaced by an exchange
 _AT_FDCWD, _RENAME_EXCHANGE, _RENAME_SWAP = -100, 2, 2  # on Linux and macOS
@@ -50,10 +60,10 @@ def check_folder(folder: Path, overwrite: bool = False) -> None:
         )
 
 
-def check_writable(folder: Path) -> None:
-    """Refuse a folder that is not writable, before any work is done."""
+def check_writable(folder: Path, instead: str = "folder") -> None:
+    """Refuse a folder that is not writable, before any work is done; the error advises to give another `instead`."""
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise PermissionError(errno.EACCES, "may not be written to; give another folder with -o", str(folder))
+        raise PermissionError(errno.EACCES, f"may not be written to; give another {instead} with -o", str(folder))
 
 
 @contextmanager
@@ -67,18 +77,19 @@ def fresh_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
     folder = folder.resolve()
     there = folder.exists()
     (folder if there else folder.parent).mkdir(parents=True, exist_ok=True)
-    beside = not there or _may_be_replaced(folder)
-    parent = folder.parent if beside else folder
+    next_to = not there or _may_be_replaced(folder)
+    parent = folder.parent if next_to else folder
     for leftover in (parent, folder):
         _remove_leftovers(leftover)
     aside, lock = _new_aside(parent)
     try:
-        aside.chmod(0o777 & ~umask())
+        inherited = aside.stat().st_mode & 0o7000  # in a folder of a group, new files are of that group
+        aside.chmod(inherited | (0o777 & ~umask()))
         yield aside
         check_folder(folder, overwrite)
         if not folder.exists():
             aside.rename(folder)
-        elif not (beside and _holds_only_ours(folder) and _exchange(aside, folder)):
+        elif not (next_to and _holds_only_ours(folder) and _exchange(aside, folder)):
             _finish_move(folder)
             aside.rename(folder / aside.name).rename(folder / READY)
             _move_in(folder)
@@ -190,10 +201,10 @@ def _holds_only_ours(folder: Path) -> bool:
 
 
 def _is_of(record: dict[str, str] | None, folder: Path, name: str) -> bool:
-    """Return whether a file belongs to these results: the summary itself, or a listed and unchanged file."""
+    """Return whether a file belongs to these results: the summary, an unchanged listed file, or their page."""
     if record is None:
         return False
-    return name == SUMMARY or (name in record and is_ours(folder, name, record[name]))
+    return name == SUMMARY or (name in record and is_ours(folder, name, record[name])) or is_page(folder, name)
 
 
 def _exchange(aside: Path, folder: Path) -> bool:
@@ -247,7 +258,7 @@ def _move_in(folder: Path) -> None:
             if is_plain(ready, name):
                 _make_way(folder, name, before)
                 os.replace(ready / name, folder / name)
-        for name in before or ():
+        for name in {**(before or {}), PAGE: ""}:
             if name not in new and _is_of(before, folder, name):
                 _remove(folder, name)
         _make_way(folder, SUMMARY, before)

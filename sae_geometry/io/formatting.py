@@ -20,6 +20,12 @@ def counted(n: int, noun: str) -> str:
     return f"{n:,} {noun}" + ("" if n == 1 else "s")
 
 
+def known_mean(values: np.ndarray) -> float:
+    """Return the mean of the values that are known; nan without any."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else math.nan
+
+
 def or_dash(value: float, form: str) -> str:
     """Format a number, or a dash where it is nan (unknown)."""
     return "–" if math.isnan(value) else format(value, form)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 
 _HIDDEN = "***"
-_TOLD: set[str] = set()
+_KNOWN: set[str] = set()
 _KEYS = ("WANDB_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 _SHORTEST = 8  # minimum length of a redacted key, since shorter ones occur in ordinary words
 _USER = re.compile(r"(\b[a-z][a-z0-9+.\-]*://)[^\s/?#]*@", re.IGNORECASE)
@@ -43,12 +43,12 @@ def hide(key: str | None) -> None:
         'it says ***'
     """
     if key:
-        _TOLD.add(key)
+        _KNOWN.add(key)
 
 
 def _configured() -> Iterator[str]:
     """Yield the known keys, each as it is and in its encoded form."""
-    known = {*_TOLD, *(os.environ.get(name, "").strip() for name in _KEYS)}
+    known = {*_KNOWN, *(os.environ.get(name, "").strip() for name in _KEYS)}
     for key in sorted(known, key=len, reverse=True):  # one key may begin with another
         if len(key) >= _SHORTEST:
             yield key

@@ -16,12 +16,16 @@ SUMMARY = "summary.json"
 READY = ".sae-geometry-ready"
 """Name of the folder, inside the target, of complete new results that are moved into it file by file."""
 
+PAGE = "explorer.html"
+"""A page that is added to finished results, and so not in their record; it carries its own checksum."""
+
 _MOST_JSON = 256 << 20  # in bytes; the summary of a thousand runs takes two million
 _MOST_NAME = 255  # in characters of a file name in a record
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_SEAL = "<!-- sha256 of the above: {} -->\n"
 
 
-def open_inside(folder: Path, name: str, most: int | None = None) -> IO[bytes]:
+def open_inside(folder: Path, name: str) -> IO[bytes]:
     """Open a file of a results folder for reading.
 
     After the writing process was killed, this is the new file, whether or not it was moved into place.
@@ -29,12 +33,11 @@ def open_inside(folder: Path, name: str, most: int | None = None) -> IO[bytes]:
     Args:
         folder: the results folder; may itself be reached through a link.
         name: path relative to it, with "/" between parts.
-        most: size limit in bytes.
 
     Raises:
-        ValueError: the file is a link, is reached through one, is not a plain file, or is too large.
+        ValueError: the file is a link, is reached through one, or is not a plain file.
     """
-    return _opened(_root(folder, name), name, most)
+    return _opened(_root(folder, name), name)
 
 
 def has(folder: Path, name: str) -> bool:
@@ -97,6 +100,21 @@ def is_ours(folder: Path, name: str, digest: str) -> bool:
     return is_plain(folder, name) and not _has_hole(folder / name) and _digest(folder / name) == digest
 
 
+def sealed(page: str) -> bytes:
+    """Return a page with its checksum below it, by which `is_page` knows that it is ours and unchanged."""
+    raw = page.encode()
+    return raw + _SEAL.format(hashlib.sha256(raw).hexdigest()).encode()
+
+
+def is_page(folder: Path, name: str) -> bool:
+    """Return whether a file is a page that we added to results, unchanged since."""
+    if name != PAGE or not is_plain(folder, name) or _has_hole(folder / name):
+        return False
+    with (folder / name).open("rb") as file:
+        raw = file.read(_MOST_JSON)
+    return raw == sealed(raw[: -len(_SEAL.format("0" * 64))].decode(errors="replace"))
+
+
 def is_plain(folder: Path, name: str) -> bool:
     """Return whether a relative name is a plain file, in real folders at all levels."""
     *above, last = name.split("/")
@@ -121,7 +139,7 @@ def _root(folder: Path, name: str) -> Path:
     return folder / READY if is_plain(folder, f"{READY}/{name}") else folder
 
 
-def _opened(root: Path, name: str, most: int | None) -> IO[bytes]:
+def _opened(root: Path, name: str, most: int | None = None) -> IO[bytes]:
     path = root / name
     if not os.path.lexists(path):
         raise FileNotFoundError(f"{path} does not exist")

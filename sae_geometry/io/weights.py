@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Literal
@@ -16,6 +18,7 @@ LatentAxis = Literal[0, 1]
 
 # Rows are normalized in float64, this many elements at a time, so that a large decoder needs no second copy.
 _CHUNK_ELEMENTS = 1 << 22
+_MOST_REPEATED = 1 << 28  # elements of an array that repeats its memory, as a broadcast one does: 1 GB as float32
 MAX_NAMED = 8
 
 
@@ -23,8 +26,10 @@ def plain_tensor(values: Any, what: str) -> Tensor:
     """Return values as a plain tensor of real or complex numbers; unsigned whole numbers become signed.
 
     Raises:
-        ValueError: masked, sparse, quantized, not numbers, or of a type that torch does not have.
+        ValueError: masked, sparse, quantized, not numbers, of a type that torch does not have, or broadcast to a size
+            that no memory holds.
     """
+    _check_repeated(values, what)
     kind = f"{type(values).__name__} of {str(getattr(values, 'dtype', 'no type'))[:40]}"
     t = None
     if np.ma.is_masked(values):
@@ -46,10 +51,27 @@ def plain_tensor(values: Any, what: str) -> Tensor:
     return t
 
 
+def _check_repeated(values: Any, what: str) -> None:
+    """Refuse a few values that are broadcast or expanded to very many, since each would take memory of its own."""
+    if not isinstance(values, np.ndarray) and getattr(values, "layout", None) != torch.strided:
+        return
+    with suppress(RuntimeError):  # a nested tensor has no shape
+        n = math.prod(values.shape)
+        steps = values.stride() if isinstance(values, Tensor) else [s // values.itemsize for s in values.strides]
+        n_held = 1 + sum((length - 1) * abs(step) for length, step in zip(values.shape, steps, strict=True))
+        if n > max(n_held, _MOST_REPEATED):
+            raise ValueError(
+                f"the {what} repeats {counted(n_held, 'value')} as {n:,}, of shape {tuple(values.shape)} (broadcast or "
+                "expanded): give different rows, or a copy if you mean it"
+            )
+
+
 def _from_array(array: np.ndarray) -> Tensor:
     if array.dtype.kind not in "biufc":
         raise TypeError
-    return torch.as_tensor(array.copy() if any(step < 0 for step in array.strides) else array)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nothing writes to it
+        return torch.as_tensor(array.copy() if any(step < 0 for step in array.strides) else array)
 
 
 def latents_first(weight: Any, latent_axis: int, what: str, argument: str) -> Tensor:

@@ -10,6 +10,7 @@ from sae_geometry.labels.unembedding import Unembedding
 from sae_geometry.labels.vocabulary import read_vocabulary
 from sae_geometry.sources.bundle import Context
 from sae_geometry.sources.errors import SourceError
+from sae_geometry.sources.huggingface.ranges import remote_model_weights
 from sae_geometry.sources.language_model import ModelWeights, local_model, model_weights
 from sae_geometry.sources.resolve import parse_address
 
@@ -61,6 +62,4 @@ def _weights(address: str | Path, context: Context) -> ModelWeights:
         return model_weights(local_model(path.resolve()))
     if parsed.scheme != "hf" or parsed.path:
         raise SourceError(f"{address} is not a language model: give a model's folder, or hf://org/model")
-    from sae_geometry.sources.huggingface.ranges import remote_model_weights
-
     return remote_model_weights(parsed, context)

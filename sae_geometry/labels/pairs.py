@@ -154,10 +154,10 @@ class PairLabels:
         return f"<table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table><ul>{said}</ul>"
 
     def _share_lines(self) -> list[str]:
-        told = {"readable": "readable (FDR 5%)", "readable_beyond_chance": "readable beyond chance (2 × wins − 1)"}
+        said = {"readable": "readable (FDR 5%)", "readable_beyond_chance": "readable beyond chance (2 × wins − 1)"}
         found = [(name, self._shares((self.table["group"] == name).to_numpy())) for name in self.names]
         lines = []
-        for key, words in told.items():
+        for key, words in said.items():
             parts = [_share_words(name, *shares[key]) for name, shares in found if key in shares]
             if parts:
                 lines.append(f"{words}: {'; '.join(parts)}")
@@ -187,8 +187,8 @@ class PairLabels:
         members = (self.table["group"] == name).to_numpy()
         first_run = members & (self.table["run"] == self.table["run"].iloc[0]).to_numpy()  # of both directions, one
         rows = np.flatnonzero(first_run if first_run.any() else members)
-        told = self.own.notna().any(axis=1).to_numpy()[rows]
-        rows = rows[told] if told.any() else rows  # show labeled latents where only a few are labeled
+        labeled = self.own.notna().any(axis=1).to_numpy()[rows]
+        rows = rows[labeled] if labeled.any() else rows  # show labeled latents where only a few are labeled
         cosine = np.nan_to_num(self.table["cosine"].to_numpy(dtype=np.float64)[rows], nan=-2.0)
         rows = rows[np.argsort(-np.abs(cosine) if name == self.names[0] else -cosine, kind="stable")]
         rows = rows[np.sort(np.unique(self._units[rows], return_index=True)[1])]

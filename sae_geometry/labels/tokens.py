@@ -16,6 +16,7 @@ from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.escaping import shown
 from sae_geometry.io.formatting import counted
 from sae_geometry.io.labels import Labels
+from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.sweep import sweep
 from sae_geometry.labels.model import read_unembedding
 from sae_geometry.labels.unembedding import Unembedding
@@ -31,7 +32,6 @@ from sae_geometry.sources.layouts.places import canonical_place
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Progress = Callable[[str, float], None]
 _SHOWN, _LISTED = 8, 10  # latents printed; tokens of a latent on a line of the list
 _COLUMNS = ("latent_id", "tokens", "logits", "negative_tokens", "negative_logits", "token_cosine",
             "turned_token_cosine", "readable", "readable_q")  # fmt: skip

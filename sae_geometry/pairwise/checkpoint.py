@@ -21,6 +21,7 @@ VERSION = 6
 N_BANDS = 7  # six decades of firing frequency, and all but the densest latents
 N_BINS = 400  # bins of the histogram of nearest similarities over −1…1
 _ROUNDING = 1e-5  # tolerance of a similarity of float32 unit rows
+_LONGEST = 4000  # characters of a confound, which names a few latents and runs
 _SAMPLE = 8  # latents of a matching to recompute
 _ARRAYS = (
     "partner",
@@ -143,6 +144,14 @@ def check_pair(record: Any, a: Dictionary, b: Dictionary, parameters: PairParame
         _check_range(getattr(record, name), 0.0, 1.0, name, (2,))
     for name in ("paired", "paired_chance"):
         _check_range(getattr(record, name), -1.0, 1.0, name, ())
+    controls = [record.nearest_above, record.nearest_above_chance, record.chance, record.beyond]
+    controls += [record.isotropic] if parameters.on != "both" else []  # a mean of two cosines has no closed form
+    if min(a.n_latents, b.n_latents) > 1 and not np.isfinite(controls).all():
+        raise ValueError("its shares and controls are not all numbers")
+    if not (record.explained == np.inf or -2 <= record.explained <= 1 + _ROUNDING) or record.certified_gap < 0:
+        raise ValueError("its level of explained partners, or its gap, is impossible")
+    if any(type(getattr(record, name)) is not np.ndarray for name in _ARRAYS):
+        raise TypeError("its lists are no arrays")
     counts = record.histogram
     if counts.shape != (2, N_BINS) or counts.dtype.kind != "u":
         raise ValueError("its histogram has the wrong shape or type")
@@ -160,7 +169,7 @@ def check_pair(record: Any, a: Dictionary, b: Dictionary, parameters: PairParame
     if record.bands.shape != (2, N_BANDS, 2) or record.bands.dtype != np.float64:
         raise ValueError("its bands of frequency have the wrong shape or type")
     _check_range(record.bands / n_latents, -1.0, 1.0, "bands of frequency")
-    if not all(isinstance(text, str) for text in record.confounds):
+    if not all(isinstance(text, str) and len(text) <= _LONGEST for text in record.confounds):
         raise TypeError("its confounds are not texts")
     _check_matching(record.partner, record.similarity, a, b, parameters.on, parameters.signed)
     if len(record.encoder_partner):

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from sae_geometry.io.formatting import or_dash
 from sae_geometry.matching.defaults import THRESHOLD
 from sae_geometry.pairwise.matching_result import Matching, MatchingName
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 N_HUBS = 10
 _ARROWS = {"a_to_b": "A → B", "b_to_a": "B → A"}
@@ -78,8 +76,6 @@ class DoubleCounting:
 
     def to_pandas(self) -> pd.DataFrame:
         """Return one row per count: matching, direction, n_pairs, mean_similarity, above, chance."""
-        import pandas as pd
-
         return pd.DataFrame([asdict(c) for c in self.counts])
 
     def summary(self) -> dict[str, Any]:

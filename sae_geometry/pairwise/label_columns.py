@@ -171,8 +171,8 @@ def logit_cosine(pairs: pd.DataFrame, by_name: Mapping[str, Dictionary]) -> np.n
         metric = None if a.labels is None else a.labels.metric
         if metric is None or b.labels is None or b.labels.metric is None or not np.array_equal(metric, b.labels.metric):
             continue
-        at = _positions(a, pairs["latent_id"].to_numpy()[rows])
-        to = _positions(b, pairs["partner_id"].to_numpy()[rows])
+        at = positions(a, pairs["latent_id"].to_numpy()[rows])
+        to = positions(b, pairs["partner_id"].to_numpy()[rows])
         both = (at >= 0) & (to >= 0)
         m = torch.from_numpy(metric)
         x, y = a.directions[at[both]].cpu().double(), b.directions[to[both]].cpu().double()
@@ -182,7 +182,8 @@ def logit_cosine(pairs: pd.DataFrame, by_name: Mapping[str, Dictionary]) -> np.n
     return out
 
 
-def _positions(d: Dictionary, ids: np.ndarray) -> np.ndarray:
+def positions(d: Dictionary, ids: np.ndarray) -> np.ndarray:
+    """Return the rows of latents by their original ids, int64 [n]; −1 for ids that the dictionary lacks."""
     return pd.Index(d.latent_ids.cpu().numpy()).get_indexer(pd.Index(ids))
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import counted, or_dash, read_only
@@ -25,9 +26,6 @@ from sae_geometry.nulls import (
     q_values,
     undecided,
 )
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 THRESHOLDS = (0.5, 0.7, 0.8, 0.9)
 
@@ -274,8 +272,6 @@ class Matching:
         """Return one row per source latent: run, latent_id, partner_run, partner_id (−1 none), cosine, mutual, q_value,
         significant, matching.
         """
-        import pandas as pd
-
         return pd.DataFrame(
             {
                 "run": self.source,

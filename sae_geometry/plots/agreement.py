@@ -17,6 +17,7 @@ from sae_geometry.plots.style import (
     ONE_TO_ONE,
     axes_or_new,
     in_paper_style,
+    lower_end,
     new_figure,
 )
 from sae_geometry.plots.text import LABEL_SIZE, SMALLEST, fitting_size, put_legend, put_note, room, shortened
@@ -33,7 +34,7 @@ def agreement_figure(agreement: Any) -> Figure:
     (top, empty), (main, right) = axes
     empty.set_axis_off()
     x, y = agreement.decoder_cosine, agreement.encoder_cosine
-    left, low = _floor(x), _floor(y)
+    left, low = lower_end(x), lower_end(y)
     cells = main.hexbin(
         x, y, gridsize=_CELLS, extent=(left, 1, low, 1), cmap=_counts(), norm=LogNorm(1), mincnt=1, linewidths=0.1,
         rasterized=True,
@@ -113,11 +114,6 @@ def _color_bar(cells: Any, ax: Axes) -> None:
     bar.set_label("latents in a cell", fontsize=LABEL_SIZE)
     bar.ax.tick_params(labelsize=LABEL_SIZE, length=2)
     bar.outline.set_visible(False)
-
-
-def _floor(values: np.ndarray) -> float:
-    """Return the lower end of the axis: 0, or below the smallest value."""
-    return float(np.floor(min(0.0, float(values.min())) * 20) / 20)
 
 
 def _corners(ax: Axes, agreement: Any) -> None:

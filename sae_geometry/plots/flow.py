@@ -15,7 +15,7 @@ from sae_geometry.plots.style import INK, MUTED, PAGE_WIDTH, axes_or_new, in_pap
 from sae_geometry.plots.text import put_caption, put_legend
 
 _BAR = 0.12  # half the width of a layer's column, in layers
-_TAIL = 0.2  # length of a bundle of deaths
+_TAIL = 0.2  # length of a bundle of chains that end
 _COLORMAP = "viridis"
 
 

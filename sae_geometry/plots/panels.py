@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
-from sae_geometry.plots.style import E2E_KINDS, INK, MUTED, PAGE_WIDTH, in_paper_style, new_figure
+from sae_geometry.plots.style import E2E_KINDS, INK, MUTED, PAGE_WIDTH, in_paper_style, lower_end, new_figure
 from sae_geometry.plots.text import LABEL_SIZE, put_title, room, shortened
 
 if TYPE_CHECKING:
@@ -100,8 +100,7 @@ def _room(shares: np.ndarray, top: float | None, mean: float) -> tuple[float, Li
 
 def panel_range(curves: Sequence[Any]) -> float:
     """Return the lower end of the common bins: 0, or below the smallest similarity, in steps of 0.05."""
-    lowest = min((float(np.nanmin(c.similarity)) for c in curves if np.isfinite(c.similarity).any()), default=0.0)
-    return float(np.floor(min(0.0, lowest) * 20) / 20)
+    return min((lower_end(c.similarity) for c in curves), default=0.0)
 
 
 def panel_shares(curve: Any, edges: np.ndarray) -> np.ndarray:

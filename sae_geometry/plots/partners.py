@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from sae_geometry.matching.defaults import THRESHOLD
 from sae_geometry.pairwise.matching_result import Matching
-from sae_geometry.plots.style import COLUMN_WIDTH, INK, MUTED, NEAREST, axes_or_new, in_paper_style
+from sae_geometry.plots.style import COLUMN_WIDTH, INK, MUTED, NEAREST, axes_or_new, in_paper_style, lower_end
 from sae_geometry.plots.text import LABEL_SIZE, lettered, makes_room, put_legend, room, shortened, wrapped
 
 _COLORS = ("#BBBBBB", "#56B4E9", NEAREST)
@@ -34,7 +34,7 @@ def partners_histogram(
     ax = axes_or_new(ax, COLUMN_WIDTH * 1.1, 2.9)
     known = np.isfinite(nearest.similarity)
     above = known & (nearest.similarity > threshold)
-    low = float(np.floor(min(0.0, float(nearest.similarity[known].min())) * 20) / 20) if known.any() else 0.0
+    low = lower_end(nearest.similarity)
     edges = np.linspace(low, 1.0, _BINS + 1)
     base, height = np.zeros(_BINS), float(ax.bbox.height * 72 / ax.figure.dpi)
     classes = (

@@ -32,6 +32,7 @@ from sae_geometry.plots.style import (
     RUNS,
     axes_or_new,
     in_paper_style,
+    lower_end,
     new_figure,
 )
 from sae_geometry.plots.text import (
@@ -357,8 +358,7 @@ def _isotropic(drawn: Sequence[Curve]) -> list[float]:
 
 
 def _range(drawn: Sequence[Curve]) -> tuple[float, float]:
-    lowest = min((float(c.values.min()) for c in drawn if len(c.values)), default=0.0)
-    return float(np.floor(min(0.0, lowest) * 20) / 20), 1.0
+    return min((lower_end(c.values) for c in drawn), default=0.0), 1.0
 
 
 def _axis_name(drawn: Sequence[Curve]) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
@@ -116,6 +117,11 @@ def figure_of(draw: Callable[[Axes], object], width: float, height: float) -> Fi
         figure = new_figure(width, height)
         draw(figure.subplots())
     return figure
+
+
+def lower_end(similarity: np.ndarray) -> float:
+    """Return where an axis of similarities begins: at 0, or below the smallest that is known, in steps of 0.05."""
+    return float(np.floor(similarity[np.isfinite(similarity)].min(initial=0.0) * 20) / 20)
 
 
 def literal(text: str) -> str:

@@ -6,15 +6,14 @@ import os
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
+
+import pandas as pd
 
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.pairwise.confounds import ConfoundAudit, confound_audit
 from sae_geometry.results.result import Meanings, Result
 from sae_geometry.results.warnings import warning_lines, wrapped
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 class _Worded(Result, Protocol):

@@ -5,11 +5,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import warnings
 from collections.abc import Mapping
 from html import escape
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import pandas as pd
 
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.escaping import printable, shown
@@ -18,7 +21,6 @@ from sae_geometry.results.columns import columns_of
 from sae_geometry.results.result import Result
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
 
 _ROWS = 200  # of each list on the page; the CSV files have all
@@ -83,7 +85,9 @@ def _figure(name: str, figure: Figure, pictures: Path | None) -> str:
         content = saved.read_bytes()
     else:
         buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=160)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph .* missing")  # a character that the font lacks
+            figure.savefig(buffer, format="png", dpi=160)
         content = buffer.getvalue()
     data = base64.b64encode(content).decode()
     return f'<figure><img alt="{escape(name)}" src="data:image/png;base64,{data}"></figure>'
@@ -114,8 +118,6 @@ def _wide(html: str) -> str:
 
 
 def _cell(value: Any) -> str:
-    import pandas as pd
-
     if value is None or value is pd.NA or (isinstance(value, float) and value != value):
         return ""
     return f"{value:.4g}" if isinstance(value, float) else shown(value)

@@ -13,12 +13,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import pandas as pd
+
 from sae_geometry.io.atomic_folder import fresh_folder
 from sae_geometry.io.escaping import json_escaped, readable
 from sae_geometry.io.parquet import read_table, write_csv, write_table
 from sae_geometry.io.progress import Progress
 from sae_geometry.io.redaction import without_secrets
-from sae_geometry.io.results_folder import SUMMARY, has, listed_files, manifest, read_json
+from sae_geometry.io.results_folder import SUMMARY, current_record, has, listed_files, manifest, read_json
 from sae_geometry.kernels.ledger import entries
 from sae_geometry.pairwise.label_columns import labeled_table
 from sae_geometry.pairwise.same_space import ALLOWED
@@ -26,7 +28,6 @@ from sae_geometry.results.report import report_page
 from sae_geometry.results.result import SCHEMA_VERSION, Result
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
 
 FORMATS = ("png", "pdf")
@@ -136,6 +137,7 @@ def read(folder: str | os.PathLike[str]) -> Saved:
         (512, 'WithinComparison')
     """
     root = Path(folder)
+    record = current_record(root)
     summary = read_json(root, SUMMARY) if has(root, SUMMARY) else {}
     names = [f for f in listed_files(root) if f.endswith(".parquet") and "/" not in f] if summary else []
     if not names:
@@ -143,7 +145,8 @@ def read(folder: str | os.PathLike[str]) -> Saved:
             f"{root} is not a results folder: it needs summary.json and one of our tables; "
             "make one with sae-geometry compare, within or umap"
         )
-    return Saved({n.removesuffix(".parquet"): read_table(root, n) for n in names}, summary)
+    found = Saved({n.removesuffix(".parquet"): read_table(root, n) for n in names}, summary)
+    return found if current_record(root) == record else read(folder)  # another command has replaced the results
 
 
 def software() -> dict[str, str]:

@@ -15,7 +15,9 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from sae_geometry.io.parquet import read_table
 from sae_geometry.io.redaction import without_secrets
@@ -24,9 +26,6 @@ from sae_geometry.kernels.settings import current
 from sae_geometry.sources.http import limits
 from sae_geometry.sources.wandb.client import check_signed_in
 from sae_geometry.sources.wandb.host import api_key, base_url
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 N_ROWS = 1000
 ARTIFACT_TYPE = "sae-geometry-results"
@@ -161,7 +160,8 @@ def _log(root: Path, record: Mapping[str, Any], project: tuple[str, str], *, nam
     run = wandb.init(
         entity=entity, project=title, name=name or _name(record), job_type="sae-geometry",
         dir=home or os.environ.get("WANDB_DIR") or os.getcwd(),
-        config=_config(record), settings=settings, mode="online" if online else "offline",
+        config={k: record[k] for k in _PROVENANCE if k in record}, settings=settings,
+        mode="online" if online else "offline",
         id=secrets.token_hex(8), resume="never", reinit="create_new",  # regardless of active runs and WANDB_RUN_ID
     )  # fmt: skip
     try:
@@ -221,11 +221,6 @@ def _record(root: Path) -> dict[str, Any]:
     return read_json(root, SUMMARY)
 
 
-def _config(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the provenance of the numbers. Run addresses are text; those runs are neither read nor written."""
-    return {k: record[k] for k in _PROVENANCE if k in record}
-
-
 def _name(record: Mapping[str, Any]) -> str:
     inputs = record.get("inputs", [])
     each = list(inputs.values()) if isinstance(inputs, dict) else inputs
@@ -246,8 +241,6 @@ def _rows(table: pd.DataFrame) -> list[Any]:
 
 
 def _plain(value: Any) -> Any:
-    import pandas as pd
-
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, list | tuple | dict):

@@ -233,15 +233,12 @@ def _hugging_face(body: str) -> Address:
             f"{body!r} is a space, an app: give the model or dataset repository that it reads, hf://org/repo"
         )
     head = re.fullmatch(rf"({_REPO})(?:@({_REVISION}))?(?:/(.+))?", rest)
-    ok = head is not None and all(_PART.fullmatch(p) for p in head[1].split("/")) and len(_repo_parts(head[1])) == 2
+    parts = [] if head is None else head[1].removeprefix("datasets/").split("/")
+    ok = len(parts) == 2 and all(map(_PART.fullmatch, parts))
     _wanted(ok, body, "hf://org/repo[@revision][/path], or hf://datasets/org/repo… for a dataset repository")
     assert head is not None
     revision = unquote(head[2]) if head[2] else None
     return Address(body, "hf", head[1], path=_inside(head[3], body), revision=revision)
-
-
-def _repo_parts(place: str) -> list[str]:
-    return place.removeprefix("datasets/").split("/")
 
 
 def _spelled_revision(revision: str) -> str:

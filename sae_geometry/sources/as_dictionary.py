@@ -93,7 +93,7 @@ def _read(obj: Any, latent_axis: LatentAxis | None) -> tuple[Opened, str]:
         what, tree = "the data frame", obj.to_numpy(copy=True)
     elif isinstance(obj, Sequence):
         tree = obj
-    elif isinstance(features := _features(obj), torch.Tensor):
+    elif isinstance(features := getattr(getattr(obj, "feature_dict", obj), "feature_vectors", None), torch.Tensor):
         what, tree, config = f"the features of {what}", features.detach(), {}
     else:
         tree = _state(obj)
@@ -113,11 +113,6 @@ def _index(obj: Any) -> torch.Tensor | None:
     if index.dtype.kind not in "iu" or len(np.unique(index)) < len(index) or index.min() < 0:
         return None
     return torch.from_numpy(index.astype(np.int64))
-
-
-def _features(obj: Any) -> Any:
-    """Return the true features of a SAELens synthetic model or feature dictionary, [n_features, width]; else None."""
-    return getattr(getattr(obj, "feature_dict", obj), "feature_vectors", None)
 
 
 def _state(obj: Any) -> Mapping[str, Any]:

@@ -24,6 +24,7 @@ from pathlib import Path
 
 from sae_geometry.kernels.settings import current
 from sae_geometry.sources.errors import SourceError
+from sae_geometry.sources.plain import parse_json
 
 _MARKER = ".sae-geometry-cache"
 _LONGEST_REF = 1000  # bytes; a commit has 40
@@ -186,7 +187,7 @@ def _ours() -> tuple[Path, ...]:
     for line in lines:
         with suppress(ValueError, SourceError):  # an incomplete line of a killed process
             path = root
-            for part in safe_path(str(json.loads(line))).parts:
+            for part in safe_path(str(parse_json(line))).parts:
                 path /= part
                 if path.is_symlink() or path.is_file():
                     found[path] = None

@@ -16,7 +16,7 @@ from sae_geometry.io.atomic_folder import whole_file
 from sae_geometry.sources.cache import cache_root, wrote
 from sae_geometry.sources.plain import parse_json
 
-_MD5, _SHA1, _SHA256 = 32, 40, 64
+_SHA1, _SHA256 = 40, 64
 _SEAL = "sha256 of the rest"
 
 
@@ -55,16 +55,27 @@ def intact(path: Path, recorded: str) -> bool:
     return True
 
 
-def sealed(table: Mapping[str, Any]) -> bytes:
-    """Return a table as JSON that includes its own checksum."""
-    return json.dumps({**table, _SEAL: _seal(parse_json(json.dumps(table)))}).encode()
+def write_sealed(path: Path, table: Mapping[str, Any]) -> None:
+    """Write a table to the cache as JSON that includes its own checksum."""
+    wrote(path)
+    with whole_file(path, ".half-") as file:
+        file.write(json.dumps({**table, _SEAL: _seal(parse_json(json.dumps(table)))}).encode())
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """Read the table in a file of `write_sealed`.
+
+    Raises:
+        OSError, ValueError, AttributeError: the file cannot be read, has changed, or holds no table.
+    """
+    return unsealed(parse_json(path.read_text(encoding="utf-8")))
 
 
 def unsealed(table: Mapping[str, Any]) -> dict[str, Any]:
     """Return a parsed table without its checksum; one that never had any is returned as it is.
 
     Raises:
-        ValueError: the table has changed since `sealed`.
+        ValueError: the table has changed since `write_sealed`.
     """
     rest = {key: value for key, value in table.items() if key != _SEAL}
     if _SEAL in table and table[_SEAL] != _seal(rest):

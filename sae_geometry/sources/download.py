@@ -12,7 +12,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,15 @@ from sae_geometry.sources.bundle import Context, Progress
 from sae_geometry.sources.cache import cache_root, holding, safe_path, wrote
 from sae_geometry.sources.checksums import checksum, intact
 from sae_geometry.sources.errors import SourceError
-from sae_geometry.sources.http import Credentials, body_of, check_status, open_url, origin_of, with_tries
+from sae_geometry.sources.http import (
+    Credentials,
+    UnreachableError,
+    body_of,
+    check_status,
+    open_url,
+    origin_of,
+    with_tries,
+)
 
 _LOCK_SECONDS = 3600.0
 _UNKNOWN_SIZE_LIMIT = 1 << 36
@@ -108,7 +116,8 @@ def fetch_file(
                 partial.unlink(missing_ok=True)
             raise
         finally:
-            _remove_if_empty(partial.parent)
+            with suppress(OSError):  # the folder is not empty
+                partial.parent.rmdir()
     return found
 
 
@@ -245,13 +254,4 @@ def _check_space(remote: RemoteFile, partial: Path) -> None:
 
 def _worth_keeping(error: BaseException, remote: RemoteFile) -> bool:
     """Return whether a partial download can be resumed: not if it was wrong, refused or stopped."""
-    from sae_geometry.sources.http import UnreachableError
-
     return isinstance(error, UnreachableError) and remote.md5 is not None and remote.n_bytes is not None
-
-
-def _remove_if_empty(folder: Path) -> None:
-    try:
-        folder.rmdir()
-    except OSError:
-        return

@@ -12,6 +12,7 @@ from sae_geometry.sources.demo import demo_checkpoints
 from sae_geometry.sources.errors import AddressError, SourceError
 from sae_geometry.sources.layouts.filenames import checkpoints_in_order
 from sae_geometry.sources.resolve import parse_address, resolve
+from sae_geometry.sources.wandb.runs import fetch_run
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def fetch(
         raise ValueError("force fetches every file again, which offline forbids; give one of them")
     bundle = resolve(parse_address(address), context)
     sides = [*bundle.configs, *([bundle.sparsity] if bundle.sparsity else [])]
-    return tuple(_described(bundle.address, path) for path in (*bundle.weights, *sides))
+    return tuple(FetchedFile(bundle.address, p, p.stat().st_size, checksum(p)) for p in (*bundle.weights, *sides))
 
 
 def checkpoints(
@@ -77,8 +78,6 @@ def checkpoints(
         if not folder.is_dir():
             raise AddressError(f"{address.place} is not a folder of checkpoints named samples_N.pt")
     elif address.scheme == "wandb" and ":" not in address.place:
-        from sae_geometry.sources.wandb.runs import fetch_run
-
         folder = fetch_run(address.place, Context(offline, echo, progress), every=True).folder
     else:
         raise AddressError(f"{address.typed} has one checkpoint; give a folder or wandb:entity/project/run")
@@ -87,7 +86,3 @@ def checkpoints(
         raise SourceError(f"{address} has no checkpoints named samples_N.pt")
     prefix = f"{folder}/" if address.scheme == "local" else f"wandb:{address.place}#"
     return tuple(f"{prefix}{name}{address.selection}" for name in names)
-
-
-def _described(address: str, path: Path) -> FetchedFile:
-    return FetchedFile(address, path, path.stat().st_size, checksum(path))

@@ -153,7 +153,7 @@ def _found(opened: Opened, site: Site, *, read: bool, selection: Selection) -> F
     return FoundDictionary(
         choice=site.choice,
         n_latents=site.n_latents,
-        d_out=_width(opened, site.decoder[0]),
+        d_out=opened.file.entries[site.decoder[0].key].shape[site.decoder[0].axes.index("d")],
         outputs=tuple(s.out for s in site.decoder if s.out is not None),
         output_kind=site.layout.out,
         decoder=spelled(site.decoder),
@@ -172,10 +172,6 @@ def _found(opened: Opened, site: Site, *, read: bool, selection: Selection) -> F
             len(d.alive.bad_ids),
         ),
     )
-
-
-def _width(opened: Opened, slab: Slab) -> int:
-    return opened.file.entries[slab.key].shape[slab.axes.index("d")]
 
 
 def spelled(slabs: tuple[Slab, ...]) -> str:

@@ -122,7 +122,7 @@ def local_model(folder: Path) -> ModelFiles:
         raise SourceError(f"{folder} is not a folder with a model's config.json and safetensors")
     where: dict[str, TensorFile] = {}
     index = read_small_json(folder / INDEX) if (folder / INDEX).is_file() else {}
-    for name in shard_names(_names(folder), index, str(folder)):
+    for name in shard_names([p.name for p in os.scandir(folder) if p.is_file()], index, str(folder)):
         opened = open_tensors(folder / name)
         where |= dict.fromkeys(opened.entries, opened)
     tokenizer = folder / "tokenizer.json"
@@ -160,10 +160,6 @@ def _only(keys: list[str], suffixes: tuple[str, ...], what: str, where: str) -> 
         listed = ", ".join(shown(k, 60) for k in found[:5])
         raise SourceError(f"{where} has several tensors that could be the {what}: {listed}; give the arrays instead")
     return found[0] if found else None
-
-
-def _names(folder: Path) -> list[str]:
-    return [p.name for p in os.scandir(folder) if p.is_file()]
 
 
 def read_small_json(path: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from sae_geometry.sources.address import Address
 from sae_geometry.sources.bundle import Bundle, Context
 from sae_geometry.sources.errors import AddressError
+from sae_geometry.sources.huggingface.repo import separate_places
 from sae_geometry.sources.layouts.filenames import separate_checkpoints
 from sae_geometry.sources.layouts.read import is_meant, open_bundle
 from sae_geometry.sources.local import names_below
@@ -58,8 +59,6 @@ def checkpoints_at(address: str | Path, context: Context) -> list[str]:
     parsed = parse_address(address)
     places: list[str] = []
     if parsed.scheme == "hf":
-        from sae_geometry.sources.huggingface.repo import separate_places
-
         places = separate_places(parsed, context)
     elif parsed.scheme == "local" and (folder := Path(os.path.expanduser(parsed.place))).is_dir():
         places = [f"{folder.absolute()}/{n}" for n in separate_checkpoints(list(names_below(folder)))]

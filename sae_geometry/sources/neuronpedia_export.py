@@ -13,14 +13,12 @@ from pathlib import Path
 from urllib.parse import quote
 from xml.etree import ElementTree
 
-from sae_geometry.io.atomic_folder import whole_file
 from sae_geometry.sources.bundle import Context
-from sae_geometry.sources.cache import cache_root, safe_path, wrote
-from sae_geometry.sources.checksums import intact, sealed, unsealed
+from sae_geometry.sources.cache import cache_root, safe_path
+from sae_geometry.sources.checksums import intact, read_sealed, write_sealed
 from sae_geometry.sources.download import RemoteFile, fetch_file
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.http import MAX_ANSWER, RefusedError, body_of, check_status, open_url, with_tries
-from sae_geometry.sources.plain import parse_json
 
 BUCKET = "https://neuronpedia-datasets.s3.us-east-1.amazonaws.com"
 BUCKET_VARIABLE = "SAE_GEOMETRY_NEURONPEDIA_EXPORTS"
@@ -58,15 +56,13 @@ def fetch_export(source: str, context: Context | None = None) -> Path:
         f.name: fetch_file(f, folder / safe_path(f.name), recorded=sums.get(f.name), progress=context.progress)
         for f in files
     }
-    wrote(record)
-    with whole_file(record, ".half-") as file:
-        file.write(sealed(found))
+    write_sealed(record, found)
     return root
 
 
 def _recorded(record: Path) -> Mapping[str, str]:
     try:
-        table = unsealed(parse_json(record.read_text(encoding="utf-8")))
+        table = read_sealed(record)
     except (OSError, ValueError, AttributeError):
         return {}
     return {str(k): str(v) for k, v in table.items()}

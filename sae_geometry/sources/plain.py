@@ -39,17 +39,20 @@ def parse_json(text: str | bytes, table: Callable[[list[tuple[str, Any]]], Any] 
         raise ValueError("nested too deep") from error
 
 
-def parse_yaml(text: str | bytes) -> Any:
+def parse_yaml(text: str | bytes, table: Callable[[list[tuple[str, Any]]], dict[str, Any]] = dict) -> Any:
     """Return the value of a YAML text, read as data.
 
     Keys are text as written. A scalar is text if its tag does not fit or is not that of a plain value. An alias is the
     same object as its anchor, so it costs nothing.
 
+    Args:
+        table: function that makes a table from key–value pairs.
+
     Raises:
         ValueError: the text is not YAML, refers to itself, or exceeds the limits on parts and depth.
     """
     try:
-        return _Document(text).value
+        return _Document(text, table).value
     except (yaml.YAMLError, LookupError, OverflowError, RecursionError) as error:
         raise ValueError(f"not YAML: {error}") from error
 
@@ -61,8 +64,8 @@ def _whole(digits: str) -> int | float:
 class _Document:
     """Build the first document of a text from the parser's events."""
 
-    def __init__(self, text: str | bytes) -> None:
-        self.loader = yaml.SafeLoader(text)
+    def __init__(self, text: str | bytes, table: Callable[[list[tuple[str, Any]]], dict[str, Any]]) -> None:
+        self.loader, self.table = yaml.SafeLoader(text), table
         self.parts = 0
         self.named: dict[str, Any] = {}
         self.value = None
@@ -98,7 +101,7 @@ class _Document:
         return found
 
     def _table(self, depth: int) -> dict[str, Any]:
-        table: dict[str, Any] = {}
+        pairs: list[tuple[str, Any]] = []
         merged: list[Any] = []
         while not self.loader.check_event(yaml.MappingEndEvent):
             key = self.loader.peek_event()
@@ -107,8 +110,9 @@ class _Document:
             if isinstance(key, yaml.ScalarEvent) and key.value == "<<":
                 merged += value if isinstance(value, list) else [value]
             elif isinstance(key, yaml.ScalarEvent):
-                table[key.value] = value
+                pairs.append((key.value, value))
         self.loader.get_event()
+        table = self.table(pairs)
         for other in merged:
             if isinstance(other, dict):
                 self._count(len(other))

@@ -11,7 +11,10 @@ from sae_geometry.sources.bundle import Bundle, Context
 from sae_geometry.sources.catalog import mirrors_of, paper_run, saelens_address
 from sae_geometry.sources.demo import bundle_demo
 from sae_geometry.sources.errors import SourceError
+from sae_geometry.sources.http import RefusedError, UnreachableError
+from sae_geometry.sources.huggingface.repo import bundle_huggingface
 from sae_geometry.sources.local import bundle_local
+from sae_geometry.sources.wandb.runs import bundle_wandb
 
 
 def parse_address(address: str | Path) -> Address:
@@ -35,26 +38,17 @@ def resolve(address: Address, context: Context) -> Bundle:
         case "wandb":
             return _run_or_hint(address, context)
         case "hf":
-            return _huggingface(address, context)
+            return bundle_huggingface(address, context)
         case "saelens":
             spelled = saelens_address(address.place)
             context.say(f"saelens:{address.place} is {spelled}")
-            bundle = _huggingface(parse(spelled), context)
+            bundle = bundle_huggingface(parse(spelled), context)
             return replace(bundle, metadata={**bundle.metadata, "saelens": address.place})
         case "paper":
             return _paper(address, context)
 
 
-def _huggingface(address: Address, context: Context) -> Bundle:
-    from sae_geometry.sources.huggingface.repo import bundle_huggingface
-
-    return bundle_huggingface(address, context)
-
-
 def _run_or_hint(address: Address, context: Context) -> Bundle:
-    from sae_geometry.sources.http import RefusedError, UnreachableError
-    from sae_geometry.sources.wandb.runs import bundle_wandb
-
     try:
         return bundle_wandb(address, context)
     except (RefusedError, UnreachableError) as error:
@@ -69,15 +63,13 @@ def _run_or_hint(address: Address, context: Context) -> Bundle:
 
 def _paper(address: Address, context: Context) -> Bundle:
     """Return a run of the paper from W&B, or from a copy on Hugging Face where W&B fails."""
-    from sae_geometry.sources.wandb.runs import bundle_wandb
-
     run = paper_run(address.place)
     known = {"paper": run.address, "paper_run": run.wandb}
     reasons = []
     for place in (run.wandb, *run.mirrors):
         parsed = parse(place)
         try:
-            bundle = bundle_wandb(parsed, context) if parsed.scheme == "wandb" else _huggingface(parsed, context)
+            bundle = bundle_wandb(parsed, context) if parsed.scheme == "wandb" else bundle_huggingface(parsed, context)
         except SourceError as error:
             reasons.append(str(error))
             context.say(f"{place} cannot be had: {error}")

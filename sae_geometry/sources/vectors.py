@@ -55,7 +55,8 @@ def as_vectors(
     if chosen is not None and chosen[2] == "latent":
         d = load(address, "all", name=name, offline=offline, echo=echo, progress=progress, drop_bad=True)
         return d.select(ids)
-    made = _stored(address, Context(offline, echo, progress), name)
+    label, found, place = _only_tensor(address, Context(offline, echo, progress), axes=(1, 2, 3))
+    made = _unit_vectors(found, name or label, place)
     return made if ids is None else made.select(ids)
 
 
@@ -66,11 +67,6 @@ def read_matrix(address: str | Path) -> tuple[str, Tensor]:
         SourceError: nothing is there, or the file holds several matrices or none.
     """
     return _only_tensor(address, Context(), axes=(2,))[:2]
-
-
-def _stored(address: str | Path, context: Context, name: str | None) -> Dictionary:
-    label, found, place = _only_tensor(address, context, axes=(1, 2, 3))
-    return _unit_vectors(found, name or label, place)
 
 
 def _only_tensor(address: str | Path, context: Context, axes: tuple[int, ...]) -> tuple[str, Tensor, str]:

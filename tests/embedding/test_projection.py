@@ -134,6 +134,52 @@ def test_a_dictionary_that_has_changed_is_refused(saved, tmp_path):
         sg.project(WIDE, tmp_path / "nothing")
 
 
+# Tables that another program has written, and whether they can be projected onto.
+TABLES = {
+    "no runs": (lambda t: t.drop(columns="run"), False),
+    "other runs": (lambda t: t.assign(run=np.where(t.index < 9, "x", t["run"])), False),
+    "runs of categories": (lambda t: t.assign(run=pd.Categorical(t["run"])), True),
+    "far away": (lambda t: t.assign(x=t["x"].astype(float) * 1e300), False),
+    "nowhere": (lambda t: t.assign(y=np.nan), False),
+    "truths for places": (lambda t: t.assign(x=t["x"] > 0), False),
+    "text for a cosine": (lambda t: t.assign(max_cosine="1.0"), False),
+    "times for a frequency": (lambda t: t.assign(frequency=pd.Timestamp("2026-01-01")), False),
+    "ids of eight bits": (lambda t: t.assign(partner_id=np.int8(3), partner_run=pd.Categorical(["p"] * len(t))), True),
+    "ids beyond 63 bits": (lambda t: t.assign(mine=np.uint64(2**63 + 1), partner_id=np.uint64(2**64 - 1)), True),
+    "columns of their own": (lambda t: t.assign(when=pd.Timestamp("2026-01-01"), lists=[[1]] * len(t)), True),
+}
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_a_table_of_another_program_is_projected_onto_or_one_sentence(saved, tmp_path, kind):
+    change, usable = TABLES[kind]
+    (tmp_path / "summary.json").write_bytes((saved / "summary.json").read_bytes())
+    change(pd.read_parquet(saved / "umap.parquet")).to_parquet(tmp_path / "umap.parquet")
+    new = sg.load("demo:local-seed1")
+    new = new.select(new.latent_ids[:40])
+    if not usable:
+        with pytest.raises(ValueError, match=r"lacks the columns run|the wrong kind|beyond ±1,000,000|belong together"):
+            sg.project(new, tmp_path)
+        return
+    folder = sg.save(sg.project(new, tmp_path), tmp_path / "out", formats=[])
+    table = sg.read(folder).tables["umap"]
+    assert set(table.loc[table["projected"], "run"]) == {"local-seed1"}
+    assert set(table.loc[table["projected"], "partner_run"]) == {"local-narrow-seed0"}
+
+
+@pytest.mark.parametrize(
+    "params",
+    [{"n_neighbors": 0}, {"n_neighbors": -(10**18)}, {"min_dist": 1e308}, {"min_dist": -1}, {"n_neighbors": None}],
+    ids=range(5),
+)
+def test_impossible_parameters_of_a_saved_picture_are_one_sentence(saved, tmp_path, params):
+    record = json.loads((saved / "summary.json").read_text())
+    (tmp_path / "umap.parquet").write_bytes((saved / "umap.parquet").read_bytes())
+    (tmp_path / "summary.json").write_text(json.dumps({**record, "params": {**record["params"], **params}}))
+    with pytest.raises(ValueError, match="lacks what a saved embedding says of itself"):
+        sg.project(WIDE, tmp_path)
+
+
 def test_other_spaces_and_nothing_are_refused(picture, clusters):
     with pytest.raises(ValueError, match="different hook point"):
         sg.project(make(clusters[0], "x", hook="elsewhere"), picture)

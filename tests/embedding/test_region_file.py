@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from limited import limited
 from typer.testing import CliRunner
 
 import sae_geometry as sg
@@ -14,14 +15,22 @@ from sae_geometry.embedding.region_file import Shape, read_shapes
 NARROW = "demo:local-narrow-seed0"
 
 
+def merges(table, between="\n"):
+    """Eleven tables or lists, each of nine times the one before."""
+    return between.join(
+        ["a0: &a0 {x: 1}", *(f"a{i}: &a{i} {table % ', '.join([f'*a{i - 1}'] * 9)}" for i in range(1, 12))]
+    )
+
+
 @pytest.mark.parametrize("wrapped", [True, False])
 def test_boxes_and_polygons(tmp_path, wrapped):
-    body = ["A: {box: [1, 3.5, -2, 0.5]}", "1: {polygon: [[0, 0], [4, 0], [2, 3]]}"]
+    body = ["A: {box: [1, 3.5, -2, 0.5]}", "1: {polygon: [[0, 0], [4, 0], [2, 3]]}", "no: {box: [0, 1, 0, 1]}"]
     file = tmp_path / "r.yaml"
     file.write_text("\n".join(["regions:", *(f"  {line}" for line in body)] if wrapped else body))
     assert read_shapes(file) == (
         Shape("A", ((1.0, -2.0), (3.5, -2.0), (3.5, 0.5), (1.0, 0.5))),
         Shape("1", ((0.0, 0.0), (4.0, 0.0), (2.0, 3.0))),
+        Shape("no", ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0))),
     )
 
 
@@ -31,7 +40,16 @@ def test_boxes_and_polygons(tmp_path, wrapped):
         ("", "holds no regions"),
         ("- 1", "holds no regions"),
         ("regions: {}", "holds no regions"),
-        ("A: [", "is not YAML"),
+        ("A: [", "not YAML"),
+        ("A: !!bool maybe", "expected one box or one polygon, got 'maybe'"),
+        ("A: {box: [!!int '', 1, 0, 1]}", "4 finite numbers; got .'', 1, 0, 1."),
+        ("A: {box: [0, !!python/name:os.system , 0, 1]}", "4 finite numbers"),
+        ("? [1]\n: {box: [0, 1, 0, 1]}", "holds no regions"),
+        ("[" * 5000, "nested more than 64 deep"),
+        ("&a A: *a", "got 'A'"),
+        (merges("{<<: [%s]}"), "region 'a0': expected one box or one polygon, got .'x': 1."),
+        (f"regions: {{{merges('[%s]', ', ')}, A: *a11}}", "region 'a0': expected"),
+        (f"x: {{{merges('[%s]', ', ')}}}\nregions: {{A: *a11}}", "region 'A': expected one box or one polygon, got"),
         ("A: {circle: 3}", "region 'A': expected one box or one polygon"),
         ("A: {box: [1, 2, 3, 4], polygon: []}", "region 'A': expected one box or one polygon"),
         ("A: [0, 1, 2, 3]", "region 'A': expected one box or one polygon"),
@@ -41,15 +59,21 @@ def test_boxes_and_polygons(tmp_path, wrapped):
         ("B: {box: [1, 2, 3, true]}", "4 finite numbers"),
         ("C: {polygon: [[0, 0], [1, 1]]}", "region 'C': a polygon has at least three corners"),
         ("C: {polygon: [[0, 0], [1, 1], [2]]}", "region 'C', corner 3: a corner is"),
-        ("yes: {box: [0, 1, 0, 1]}", "quote yes, no, on and off"),
+        (f"{'x' * 25}: {{box: [0, 1, 0, 1]}}", "a text of up to 24 characters"),
         ("A: {box: [0, 1, 0, 1]}\nA: {box: [0, 2, 0, 2]}", "'A' is given twice"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path, text, said):
     file = tmp_path / "r.yaml"
     file.write_text(text)
-    with pytest.raises(ValueError, match=said):
+    with limited(), pytest.raises(ValueError, match=said) as caught:
         read_shapes(file)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_device_is_no_file_of_regions():
+    with limited(), pytest.raises(ValueError, match="more than 1,000,000 bytes"):
+        read_shapes("/dev/zero")
 
 
 def run(*arguments):

@@ -97,6 +97,15 @@ def test_an_error_in_the_middle_of_a_move_leaves_the_old_or_the_new(tmp_path, mo
     assert not [p for p in folder.iterdir() if p.name.startswith(".")]
 
 
+@linux
+def test_in_a_folder_of_a_group_results_are_of_that_group(tmp_path):
+    tmp_path.chmod(0o2775)
+    for _ in range(2):
+        with fresh_folder(tmp_path / "out", overwrite=True) as aside:
+            dying.write(aside, dying.AFTER)
+        assert all(path.stat().st_mode & 0o2000 for path in (tmp_path / "out", tmp_path / "out" / "figures"))
+
+
 def test_the_folder_that_must_stay_stays(tmp_path, monkeypatch):
     folder = results(tmp_path / "out")
     monkeypatch.chdir(folder)

@@ -39,6 +39,7 @@ HOSTILE = {
     "mathematics": "$\\frac{a}{",
     "formula": "=HYPERLINK(\"http://x\")",
     "formulas": "@SUM(A1)\t+1",
+    "full width": "＝1+1",
     "tags": "a\U000e0041\ufeff",
     "long": "x" * 70_000,
     "nothing": "\0\0",
@@ -132,12 +133,14 @@ def test_tables_take_the_name(tmp_path, name):
     write_neuronpedia(frame, tmp_path / "x.csv")
     rows = list(csv.reader(io.StringIO((tmp_path / "x.csv").read_text(encoding="utf-8"))))
     assert len(rows) == 4
-    assert not rows[1][0].startswith(("=", "+", "-", "@"))
+    assert not rows[1][0].startswith(("=", "+", "-", "@", "\uff1d"))
     assert rows[1][0] in (shown(name), f"'{shown(name)}")
 
 
 def test_only_what_begins_like_a_formula_gets_a_quote():
-    assert [cell(x) for x in ("=1", "+1", "-1", "@a", "a=1", "1", "")] == ["'=1", "'+1", "'-1", "'@a", "a=1", "1", ""]
+    assert [cell(x) for x in ("=1", "+1", "-1", "@a", "＝1", "a=1", "1", "")] == [
+        "'=1", "'+1", "'-1", "'@a", "'＝1", "a=1", "1", "",
+    ]  # fmt: skip
 
 
 @EACH

@@ -18,7 +18,9 @@ from typer.testing import CliRunner
 import sae_geometry as sg
 from sae_geometry.cli import app
 from sae_geometry.io.atomic_folder import check_folder, fresh_folder
-from sae_geometry.io.results_folder import READY, current_record, is_plain
+from sae_geometry.io.parquet import read_table
+from sae_geometry.io.results_folder import PAGE, READY, current_record, is_page, is_plain, sealed
+from sae_geometry.results import store
 from sae_geometry.results.answer import Answer
 
 
@@ -154,6 +156,19 @@ def test_overwrite_in_a_project_replaces_the_results_and_nothing_else(tmp_path, 
     assert tmp_path.stat().st_ino == inode
 
 
+def test_results_that_are_replaced_while_they_are_read_are_read_again(tmp_path, monkeypatch):
+    folder = sg.save(Pairs("pairs"), tmp_path / "out")
+
+    def slow(*given):
+        if json.loads((folder / "summary.json").read_text())["names"] == ["pairs"]:
+            sg.save(Pairs("pairs", "span"), folder, overwrite=True)
+        return read_table(*given)
+
+    monkeypatch.setattr(store, "read_table", slow)
+    tables, summary = sg.read(folder)
+    assert sorted(tables) == summary["names"] == ["pairs", "span"]
+
+
 FOREIGN = [
     "not json",
     "[]",
@@ -248,6 +263,35 @@ def test_a_file_of_any_name_goes_with_the_results_it_came_with(tmp_path, monkeyp
         renew(folder, {name: "one"}) if any(folder.iterdir()) else dying.write(folder, {name: "one"})
         renew(folder)
         assert dying.held(folder) == dying.AFTER
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["exchanged", "moved one by one"])
+def test_the_page_that_was_added_goes_with_its_results_unless_it_was_edited(tmp_path, monkeypatch, inside):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    dying.write(folder, dying.BEFORE)
+    (folder / PAGE).write_bytes(sealed("<html>é</html>"))
+    monkeypatch.chdir(folder if inside else tmp_path)
+    renew(folder)
+    assert dying.held(folder) == dying.AFTER
+    (folder / PAGE).write_bytes(sealed("<html>") + b"mine")
+    renew(folder, {**dying.AFTER, PAGE: "new"})
+    assert (folder / f"{PAGE}.old").read_bytes().endswith(b"mine")
+    assert (folder / PAGE).read_text() == "new"
+
+
+def test_a_folder_that_may_not_be_written_to_is_named_before_the_page_is_made(home, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(PermissionError, match=r"may not be written to; give another file with -o: .*got'$"):
+        sg.explore(home / "got")
+
+
+def test_the_explorer_s_page_is_known_as_ours(home):
+    sg.explore(home / "got")
+    assert is_page(home / "got", PAGE)
+    with (home / "got" / PAGE).open("ab") as page:
+        page.write(b"<!-- a note -->")
+    assert not is_page(home / "got", PAGE)
 
 
 def test_a_record_of_another_kind_makes_no_folder_ours(tmp_path):

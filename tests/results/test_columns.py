@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from every_result import results
 
 import sae_geometry as sg
 from sae_geometry.results.columns import LABELS, TABLES
+from sae_geometry.results.store import to_json
 
 _NAMES = {"K": r"\d+", "T": r"\d+", "L": r"\d+", "RUN": "(?:one|two|three)", "NAME": ".+"}
 _OF_A_PARTNER = "(?:partner_|nearest_|next_|(?:one|two|three|latent_[0-9]+):)?"
@@ -26,16 +28,31 @@ def fits(name: str, keys: list[str]) -> str | None:
 
 
 @pytest.fixture(scope="module")
-def saved(tmp_path_factory) -> dict[tuple[str, str], set[str]]:
+def folders(tmp_path_factory) -> dict[str, Path]:
+    """The folder of every result, by its name."""
+    here = tmp_path_factory.mktemp("saved")
+    return {name: sg.save(result, here / name, figures={}) for name, (_, result) in results().items()}
+
+
+@pytest.fixture(scope="module")
+def saved(folders) -> dict[tuple[str, str], set[str]]:
     """The columns of every table of every result, by command and file."""
     found: dict[tuple[str, str], set[str]] = {}
-    for name, (command, result) in results().items():
-        folder = sg.save(result, tmp_path_factory.mktemp("saved") / name, figures={})
-        for path in sorted(Path(folder).iterdir()):
+    for name, (command, _) in results().items():
+        for path in sorted(folders[name].iterdir()):
             if path.suffix in (".csv", ".parquet"):
                 table = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
                 found.setdefault((command, path.name), set()).update(map(str, table.columns))
     return found
+
+
+def test_every_result_is_read_back(folders):
+    for name, (_, result) in results().items():
+        tables, summary = sg.read(folders[name])
+        made = result.tables()
+        assert {key: len(table) for key, table in tables.items()} == {key: len(table) for key, table in made.items()}
+        assert all({*map(str, made[key].columns)} <= set(table.columns) for key, table in tables.items())
+        assert json.loads(to_json(result.summary())).items() <= summary.items()
 
 
 def test_every_column_of_every_saved_table_has_a_meaning(saved):

@@ -241,6 +241,23 @@ def test_a_table_of_ours_is_far_within_the_bounds(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "frame",
+    [
+        pd.DataFrame({"run": pd.array([], dtype="string"), "latent": pd.array([], dtype="Int64"), "cosine": []}),
+        pd.DataFrame({"run": ["a"], "lists": [[1.0]]}).head(0),
+        pd.DataFrame({"run": [None, None], "lists": [[], []]}),
+    ],
+    ids=["no rows", "no lists", "nothing known"],
+)
+def test_a_table_of_ours_without_values_is_read_back(tmp_path, frame):
+    from sae_geometry.io.parquet import write_table
+
+    write_table(frame, tmp_path / "x.parquet")
+    read = read_table(tmp_path, "x.parquet")
+    assert (read.shape, list(read.columns)) == (frame.shape, list(frame.columns))
+
+
+@pytest.mark.parametrize(
     "text", ["[" * 200_000, '{"a":' * 100_000, '{"points": 1' + "0" * 5000 + "}", '{"kind": "\\ud800"}']
 )
 def test_json_made_to_break_a_reader_is_one_sentence(good, tmp_path, text):

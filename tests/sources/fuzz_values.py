@@ -180,6 +180,8 @@ def in_memory_family(rng: random.Random, folder: Path) -> object:
                 lambda: np.int64(3),
                 lambda: like.astype(np.float16),
                 lambda: -like,
+                lambda: np.broadcast_to(like[0], (rng.choice((1 << 40, 1 << 50)), *like[0].shape)),
+                lambda: t[:1].expand(rng.choice((1 << 30, 1 << 50)), *t.shape[1:]),
             )
         )()
 

@@ -94,8 +94,13 @@ def test_links_are_unlinked_and_not_followed(cache: Path, tmp_path: Path, linked
 
 
 @pytest.mark.parametrize(
-    "line", ['"../precious"', '"/etc/passwd"', '"wandb/../../precious"', '""', '"."', "7", "{", '"a\\u0000b"', "\xff"]
-)
+    "line",
+    [
+        '"../precious"', '"/etc/passwd"', '"wandb/../../precious"', '""', '"."', "7", "{", '"a\\u0000b"', "\xff",
+        "[" * 100_000,
+    ],
+    ids=range(10),
+)  # fmt: skip
 def test_a_list_that_leads_out_of_the_cache_leads_nowhere(cache: Path, line: str) -> None:
     precious = cache.parent / "precious"
     precious.write_text("years")

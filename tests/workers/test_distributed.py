@@ -34,12 +34,12 @@ from sae_geometry.cli import app
 from sae_geometry.comparisons.seeds import _compare_pair
 from sae_geometry.distributed import spread
 from sae_geometry.distributed import worker as work
-from sae_geometry.distributed.answer_check import check_tile
+from sae_geometry.distributed.answer_check import check_pair_answer, check_tile
 from sae_geometry.distributed.client import _opened
 from sae_geometry.distributed.errors import ClusterError
 from sae_geometry.distributed.worker import blas_threads
 from sae_geometry.embedding.neighbors import exact_neighbors, joint_neighbors
-from sae_geometry.kernels.ledger import entries, ledger
+from sae_geometry.kernels.ledger import Entry, entries, ledger
 from sae_geometry.kernels.settings import changed, current
 from sae_geometry.kernels.sweep import _task, cpu_threads, sweep
 from sae_geometry.kernels.tiles import Tile
@@ -671,6 +671,11 @@ WRONG = {
     "columns' cosines": lambda a: replace(a, cols=(-a.cols[0], a.cols[1])),
     "another version": lambda a: replace(a, version="0.0.1"),
     "another sweep's report": lambda a: replace(a, report=replace(a.report, d_in=7)),
+    "a report of texts": lambda a: replace(a, report=replace(a.report, seconds="soon")),
+    "a report of nothing": lambda a: replace(a, report=replace(a.report, screen=None)),
+    "a report below zero": lambda a: replace(a, report=replace(a.report, rows_redone=-1)),
+    "a report of no number": lambda a: replace(a, report=replace(a.report, epsilon=float("nan"))),
+    "masked": lambda a: replace(a, rows=(np.ma.array(a.rows[0] + 5, mask=True), a.rows[1])),
     "no report": lambda a: replace(a, report=None),
     "nothing": lambda a: None,
     "something else": lambda a: {"rows": a.rows},
@@ -723,6 +728,13 @@ def test_a_command_stops_at_a_wrong_answer_and_saves_nothing(client, workers_do)
         lambda r: replace(r, significant_latents=r.significant_latents[:-1]),
         lambda r: replace(r, significant_latents=~r.significant_latents),
         lambda r: replace(r, confounds=(7,)),
+        lambda r: replace(r, confounds=("x" * 100_000,)),
+        lambda r: replace(r, chance=(float("nan"), r.chance[1])),
+        lambda r: replace(r, explained=5.0),
+        lambda r: replace(r, explained=float("nan")),
+        lambda r: replace(r, explained="all"),
+        lambda r: replace(r, certified_gap=-1.0),
+        lambda r: replace(r, similarity=np.ma.array(r.similarity * 5, mask=True), paired=5.0),
         lambda r: vars(r),
         lambda r: None,
     ],
@@ -732,6 +744,21 @@ def test_a_wrong_record_of_a_pair_is_not_believed(toy_pair, spoil):
     check_pair(record, *toy_pair, PARAMETERS)
     with pytest.raises((ValueError, TypeError)):
         check_pair(spoil(record), *toy_pair, PARAMETERS)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        work.PairAnswer(None, None), work.PairAnswer(None, ("x",)), None, {"sweeps": ()},
+        *(work.PairAnswer(None, (Entry("cpu", "why", "cpu", 1, seconds, redone),))
+          for seconds, redone in ((float("nan"), 0), ("1", 0), (1.0, -3))),
+    ],
+    ids=range(7),
+)  # fmt: skip
+def test_a_wrong_account_of_a_pair_is_not_believed(answer):
+    check_pair_answer(work.PairAnswer(None, (Entry("cpu", "why", "cpu", 1, 0.5, 0),)))
+    with pytest.raises(ClusterError, match="a Dask worker gave a wrong answer about a pair"):
+        check_pair_answer(answer)
 
 
 def test_seeds_stop_at_a_wrong_record(client, toy_pair, tmp_path, monkeypatch):

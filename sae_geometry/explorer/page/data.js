@@ -161,7 +161,7 @@ const three = (x) => (Number.isNaN(x) ? '–' : x.toFixed(3));
 
 function csvOf(data, rows) {
   // A spreadsheet takes a text that begins like a formula for one, unless a quote stands before it.
-  const harmless = (value) => (typeof value === 'string' && /^[=+\-@\t\r]/.test(value) && Number.isNaN(Number(value)) ? `'${value}` : String(value));
+  const harmless = (value) => (typeof value === 'string' && /^[=+\-@\t\r＝＋－＠]/.test(value) && Number.isNaN(Number(value)) ? `'${value}` : String(value));
   const cell = (value) => (/[",\r\n]/.test(value) ? `"${harmless(value).replaceAll('"', '""')}"` : harmless(value));
   const number = (x, digits) => (Number.isNaN(x) ? '' : x.toFixed(digits));
   const head = ['run', 'latent_id', 'x', 'y', 'region'];

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ from torch import Tensor
 
 from sae_geometry.io.escaping import shown
 from sae_geometry.io.weights import plain_tensor
+from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.files.tensor_file import Entry, TensorFile
 from sae_geometry.sources.files.torch_pickle import flatten
+
+_NO_LISTS = (str, bytes, bytearray, memoryview)  # sequences whose items are no values
 
 
 def in_memory(tree: Any, what: str) -> TensorFile:
@@ -24,11 +28,14 @@ def in_memory(tree: Any, what: str) -> TensorFile:
         what: name of the object in messages, "the mapping".
 
     Raises:
-        SourceError: the object is nested too deeply.
+        SourceError: the object is nested too deeply, or contains itself.
         ValueError: an array that is not a dense array of numbers.
     """
     bare = what.removeprefix("the ") if isinstance(tree, Tensor | np.ndarray) else None
-    flat = flatten(_arrays(tree), what)
+    try:
+        flat = flatten(_arrays(tree), what)
+    except RecursionError:
+        raise SourceError(f"{what} is nested too deeply, or contains itself: give a plain table of arrays") from None
     values = {key: _as_tensor(value, bare or f"entry {shown(key)}") for key, value in flat.items()}
     tensors = {key: value for key, value in values.items() if isinstance(value, Tensor)}
     return TensorFile(
@@ -47,7 +54,7 @@ def _arrays(tree: Any) -> Any:
         if len(named) < len(tree):
             raise ValueError("a table has two keys that are the same as text, such as 1 and '1': rename one of them")
         return {k: _arrays(v) for k, v in named.items()}
-    if not isinstance(tree, Sequence) or isinstance(tree, str):
+    if not isinstance(tree, Sequence) or isinstance(tree, _NO_LISTS):
         return tree
     try:
         array = np.asarray(tree) if _holds_numbers(tree) else None
@@ -58,7 +65,9 @@ def _arrays(tree: Any) -> Any:
 
 def _holds_numbers(tree: Sequence[Any]) -> bool:
     first = tree[0] if len(tree) else None
-    return isinstance(first, int | float) or (isinstance(first, Sequence) and len(first) > 0 and _holds_numbers(first))
+    if isinstance(first, Sequence) and not isinstance(first, _NO_LISTS):
+        return _holds_numbers(first)
+    return isinstance(first, int | float)
 
 
 def _as_tensor(value: Any, what: str) -> Any:
@@ -66,8 +75,9 @@ def _as_tensor(value: Any, what: str) -> Any:
     if not isinstance(value, Tensor):
         if not hasattr(value, "__array__"):
             return value
-        if np.ndim(value) < 2 and np.asarray(value).dtype.kind not in "biufc":
-            return value
+        with suppress(TypeError, ValueError, RuntimeError):  # an array of another library, which `plain_tensor` names
+            if np.ndim(value) < 2 and np.asarray(value).dtype.kind not in "biufc":
+                return value
     value = plain_tensor(value, what)
     whole = not value.is_floating_point() and not value.is_complex() and value.dtype != torch.bool
     return value.to(torch.float64) if whole else value

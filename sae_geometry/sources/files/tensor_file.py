@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -44,13 +44,6 @@ class Entry:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-@runtime_checkable
-class Read(Protocol):
-    """Return a stored tensor, or its slice at one index of an axis."""
-
-    def __call__(self, key: str, place: Place | None = None, /) -> Tensor: ...
-
-
 @dataclass(frozen=True)
 class TensorFile:
     """Contents of a tensor file.
@@ -67,7 +60,7 @@ class TensorFile:
     path: Path
     container: Container
     entries: Mapping[str, Entry]
-    read: Read
+    read: Callable[..., Tensor]
     metadata: Mapping[str, Any] = field(default_factory=dict)
     extras: Mapping[str, object] = field(default_factory=dict)
     unread: Mapping[str, str] = field(default_factory=dict)

@@ -14,7 +14,7 @@ from sae_geometry.io.atomic_folder import whole_file
 from sae_geometry.sources.address import Address
 from sae_geometry.sources.bundle import Context
 from sae_geometry.sources.cache import cache_root, safe_path, wrote
-from sae_geometry.sources.checksums import checksum, intact, sealed, unsealed
+from sae_geometry.sources.checksums import checksum, intact, unsealed, write_sealed
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.files.safetensors import Header, read_header
 from sae_geometry.sources.http import with_tries
@@ -113,7 +113,7 @@ class _Tensors:
             found = self._fetch(key, shard, path)
             tensors = {**record["tensors"], key: found}
             keys = list(self.header(shard).entries)
-            self._write(self.folder / f"{shard}.tensors.json", {"keys": keys, "tensors": tensors})
+            write_sealed(self.folder / f"{shard}.tensors.json", {"keys": keys, "tensors": tensors})
         dtype = getattr(torch, str(found["dtype"]))
         raw = bytearray(path.read_bytes())
         return torch.frombuffer(raw, dtype=dtype).reshape([int(n) for n in found["shape"]])
@@ -122,7 +122,7 @@ class _Tensors:
         path = self.folder / safe_path(f"{shard}.tensors.json")
         try:
             record = unsealed(read_small_json(path)) if path.is_file() else {}
-        except ValueError:  # damaged, and written again
+        except ValueError:  # a damaged record is written again
             record = {}
         keys, tensors = record.get("keys"), record.get("tensors")
         whole = {k: v for k, v in tensors.items() if _is_whole(v)} if isinstance(tensors, dict) else {}
@@ -192,11 +192,6 @@ class _Tensors:
             return int(whole)
 
         return int(self.watch.within(lambda: with_tries(f"fetching a part of {shard}", attempt)))
-
-    def _write(self, path: Path, record: Mapping[str, Any]) -> None:
-        wrote(path)
-        with whole_file(path, ".half-") as file:
-            file.write(sealed(record))
 
 
 def _is_whole(entry: object) -> bool:

@@ -9,11 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sae_geometry.io.atomic_folder import whole_file
 from sae_geometry.sources.address import Address
 from sae_geometry.sources.bundle import Bundle, Context
-from sae_geometry.sources.cache import cache_root, commit_of, safe_path, wrote
-from sae_geometry.sources.checksums import intact, sealed, unsealed
+from sae_geometry.sources.cache import cache_root, commit_of, safe_path
+from sae_geometry.sources.checksums import intact, read_sealed, write_sealed
 from sae_geometry.sources.errors import LayoutError, SourceError
 from sae_geometry.sources.files.open import open_tensors
 from sae_geometry.sources.http import RefusedError, limits
@@ -28,7 +27,6 @@ from sae_geometry.sources.layouts.filenames import (
     side_names,
     source_of,
 )
-from sae_geometry.sources.plain import parse_json
 
 _COMMIT = 40
 _MOST_COMMITS = 4
@@ -143,10 +141,7 @@ def asked_repo(address: Address, context: Context, watch: Watch) -> Repo:
             files[str(listed.rfilename)] = digest if isinstance(digest, str) else None
     repo = Repo(address.place, str(info.sha), files)
     with suppress(OSError):  # without a writable cache the request is only repeated
-        listing = _listing(repo.name, repo.commit)
-        wrote(listing)
-        with whole_file(listing, ".half-") as file:
-            file.write(sealed(files))
+        write_sealed(_listing(repo.name, repo.commit), files)
     return repo
 
 
@@ -159,7 +154,7 @@ def listed_repo(name: str, commit: str | None) -> Repo | None:
     if commit is None or not _is_commit(commit):
         return None
     try:
-        files = unsealed(parse_json(_listing(name, commit).read_text(encoding="utf-8")))
+        files = read_sealed(_listing(name, commit))
     except (OSError, ValueError, AttributeError):
         return None
     return Repo(name, commit, {n: digest if isinstance(digest, str) else None for n, digest in files.items()})

@@ -172,17 +172,17 @@ def companions(name: str, names: Sequence[str]) -> tuple[str, ...]:
         names: the available files, with the same folder prefix.
     """
     folder, slash, base = name.rpartition("/")
-    beside = sorted(n for n in names if n.rpartition("/")[0] == folder)
+    siblings = sorted(n for n in names if n.rpartition("/")[0] == folder)
     if base == _DCP:
-        return (name, *(n for n in beside if n.endswith(".distcp")))
+        return (name, *(n for n in siblings if n.endswith(".distcp")))
     if _ONE_SOURCE.fullmatch(base) and base.startswith("W_dec_"):
         half = f"{folder}{slash}{base.replace('W_dec_', 'W_enc_')}"
-        return (name, half) if half in beside else (name,)
+        return (name, half) if half in siblings else (name,)
     index, shard = _INDEX.fullmatch(base), _SHARD.fullmatch(base)
     if index is None and shard is None:
         return (name,)
     stem = (index or shard)[1]  # type: ignore[index]
-    bases = [(n, n.rpartition("/")[2]) for n in beside]
+    bases = [(n, n.rpartition("/")[2]) for n in siblings]
     indices = [n for n, b in bases if (m := _INDEX.fullmatch(b)) and m[1] == stem]
     total = shard[2] if shard else None
     shards = [n for n, b in bases if (m := _SHARD.fullmatch(b)) and m[1] == stem and total in (None, m[2])]

@@ -125,7 +125,9 @@ def space_in_config(
         str(v).casefold() in ("true", "1") for key in _IS_TRANSCODER for v in _values(config, re.compile(key))
     )
     named = any("transcoder" in str(v).casefold() for key in _KIND for v in _values(config, re.compile(key)))
-    return Space(reads, writes, _model(config), declared or named or _differ(reads, writes), tuple(notes))
+    models = (v for v in _values(config, _MODEL) if isinstance(v, str) and v)
+    model = next(models, None) or first(config, _MODEL_PLAINLY, str)
+    return Space(reads, writes, model, declared or named or _differ(reads, writes), tuple(notes))
 
 
 def inputs_are_z_scored(config: Mapping[str, Any]) -> bool:
@@ -185,11 +187,6 @@ def _spelled(hook: str) -> str:
 
 def _with_head(hook: str | None, head: int | None) -> str | None:
     return hook if hook is None or head is None else f"{hook} (head {head})"
-
-
-def _model(config: Mapping[str, Any]) -> str | None:
-    named = (v for v in _values(config, _MODEL) if isinstance(v, str) and v)
-    return next(named, None) or first(config, _MODEL_PLAINLY, str)
 
 
 def _differ(reads: str | None, writes: str | None) -> bool:

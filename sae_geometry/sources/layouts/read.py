@@ -296,7 +296,8 @@ def _from_sparsity(path: Any, n: int) -> Frequencies:
 def _metadata(opened: Opened, space: Space) -> dict[str, Any]:
     layers = list(tables(opened.config))
     found = {
-        k: next((t[n] for n in names for t in layers if _is_plain(t.get(n))), None) for k, names in _METADATA.items()
+        k: next((v for n in names for t in layers if is_plain(v := t.get(n)) and v != ""), None)
+        for k, names in _METADATA.items()
     }
     found["transcoder"] = space.transcoder or None
     if space.transcoder:
@@ -307,7 +308,3 @@ def _metadata(opened: Opened, space: Space) -> dict[str, Any]:
         found["kind"] = opened.file.metadata["kind"]  # kind of training; other layouts may mean something else
     said = {k: v for k, v in opened.file.extras.items() if "." not in k}  # deeper keys may belong to an optimizer
     return {**{k: v for k, v in found.items() if v is not None}, **said, **opened.bundle.metadata}
-
-
-def _is_plain(value: Any) -> bool:
-    return is_plain(value) and value != ""

@@ -7,18 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from sae_geometry.io.atomic_folder import whole_file
 from sae_geometry.sources.address import Address
 from sae_geometry.sources.bundle import Bundle, Context
 from sae_geometry.sources.cache import run_folder, safe_path
-from sae_geometry.sources.checksums import sealed, unsealed
+from sae_geometry.sources.checksums import read_sealed, write_sealed
 from sae_geometry.sources.download import RemoteFile, fetch_file, in_cache, locked
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.files.open import open_tensors
 from sae_geometry.sources.http import RefusedError, origin_of
 from sae_geometry.sources.layouts.filenames import choose_files, looks_like_weights, path_of, side_names
 from sae_geometry.sources.local import bundle_files
-from sae_geometry.sources.plain import parse_json
 from sae_geometry.sources.wandb.client import Artifact, Client
 from sae_geometry.sources.wandb.host import api_key, base_url, credentials_for
 
@@ -66,8 +64,8 @@ def _fetch(artifact: Artifact, host: str, address: Address, context: Context) ->
     fetch_all(remote, chosen, sides, folder, sums, context)
     fetched = replace(artifact, files=tuple(sorted(remote)), sums={n: v for n, v in sums.items() if n in remote})
     record = folder / RECORD_NAME
-    with locked(record), whole_file(record, ".half-") as file:
-        file.write(sealed(vars(fetched)))
+    with locked(record):
+        write_sealed(record, vars(fetched))
     return fetched
 
 
@@ -115,7 +113,7 @@ def _cached(host: str, place: str, *, by_alias: bool) -> Artifact | None:
 
 def _read(path: Path) -> Artifact | None:
     try:
-        said = unsealed(parse_json(path.read_text(encoding="utf-8")))
+        said = read_sealed(path)
         found = Artifact(
             str(said["path"]), str(said["kind"]), tuple(map(str, said["aliases"])), dict(said["metadata"]),
             tuple(map(str, said["files"])), {name: str(value) for name, value in said["sums"].items()},

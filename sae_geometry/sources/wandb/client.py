@@ -15,9 +15,9 @@ from sae_geometry.io.redaction import without_secrets
 from sae_geometry.sources.download import RemoteFile, remote_file
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.http import RefusedError, limits, post_json
-from sae_geometry.sources.layouts.config import lookup
+from sae_geometry.sources.layouts.config import lookup, plain_values
 from sae_geometry.sources.wandb.host import api_key, base_url, credentials_for, how_to_sign_in
-from sae_geometry.sources.wandb.run_record import RunRecord, as_table, plain_config
+from sae_geometry.sources.wandb.run_record import RunRecord, as_table
 
 _RUN_FIELDS = "name displayName state config summaryMetrics"
 _RUN = f"""query Run($project: String!, $entity: String!, $name: String!) {{
@@ -184,7 +184,7 @@ def _record(path: str, node: Mapping[str, Any]) -> RunRecord:
         path,
         str(node.get("displayName") or "")[:_LONGEST_NAME],
         str(node.get("state") or "")[:_LONGEST_NAME],
-        plain_config(node.get("config")),
+        plain_values(as_table(node.get("config"))),
         as_table(node.get("summaryMetrics")),
     )
 

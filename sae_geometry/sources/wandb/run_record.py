@@ -9,9 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from sae_geometry.sources.checksums import sealed, unsealed
+from sae_geometry.sources.checksums import read_sealed, write_sealed
 from sae_geometry.sources.errors import SourceError
-from sae_geometry.sources.layouts.config import lookup, plain_values
+from sae_geometry.sources.layouts.config import lookup
 from sae_geometry.sources.plain import is_plain, parse_json
 
 Kind = Literal["local", "e2e", "e2e+ds"]
@@ -145,11 +145,6 @@ class RunInfo:
     seed: int | None
 
 
-def plain_config(raw: Any) -> dict[str, Any]:
-    """Return a run's configuration from W&B's JSON: `{"seed": {"value": 0}, "_wandb": …}` becomes `{"seed": 0}`."""
-    return plain_values(as_table(raw))
-
-
 def as_table(raw: Any) -> dict[str, Any]:
     """Parse a JSON table given as text, as a table or as None.
 
@@ -167,9 +162,10 @@ def as_table(raw: Any) -> dict[str, Any]:
     return table
 
 
-def write_record(record: RunRecord) -> bytes:
-    """Return the record as JSON, for a file next to the weights."""
-    return sealed(
+def write_record(record: RunRecord, path: Path) -> None:
+    """Write the record to a file next to the weights."""
+    write_sealed(
+        path,
         {
             "path": record.path,
             "displayName": record.name,
@@ -178,7 +174,7 @@ def write_record(record: RunRecord) -> bytes:
             "summary": record.summary,
             "weights": record.weights,
             "sums": record.sums,
-        }
+        },
     )
 
 
@@ -187,7 +183,7 @@ def read_record(path: Path) -> RunRecord | None:
     try:
         if path.stat().st_size > _MAX_RECORD_BYTES:
             return None
-        table = unsealed(parse_json(path.read_text(encoding="utf-8")))
+        table = read_sealed(path)
         config, summary, sums = table["config"], table["summary"], table.get("sums") or {}
         if not isinstance(config, dict) or not isinstance(summary, dict):
             return None

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from sae_geometry.io.atomic_folder import whole_file
 from sae_geometry.io.formatting import counted
 from sae_geometry.sources.address import Address, parse
 from sae_geometry.sources.bundle import Bundle, Context
@@ -94,13 +93,9 @@ def fetch_run(run: str, context: Context, *, file: str | None = None, every: boo
     names = _wanted(list(remote), run, file, every)
     fetch_all(remote, names, _sides(names, remote), folder, sums, context)
     record = replace(record, sums={n: value for n, value in sums.items() if n in remote})
-    _keep(record, folder / RUN_RECORD_NAME)
+    with locked(folder / RUN_RECORD_NAME):
+        write_record(record, folder / RUN_RECORD_NAME)
     return FetchedRun(record, folder, names)
-
-
-def _keep(record: RunRecord, path: Path) -> None:
-    with locked(path), whole_file(path) as file:
-        file.write(write_record(record))
 
 
 def _sides(weights: Sequence[str], names: Container[str]) -> tuple[str, ...]:
