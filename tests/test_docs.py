@@ -23,6 +23,7 @@ from typer.testing import CliRunner
 import sae_geometry as sg
 from sae_geometry.cli import app
 from sae_geometry.cli.lifecycle import FAILED, INTERRUPTED, TERMINATED, UNDER, WRONG_USE
+from sae_geometry.embedding import backends
 from sae_geometry.io.redaction import _KEYS
 from sae_geometry.results.columns import LABELS, TABLES, Column
 
@@ -172,6 +173,7 @@ def test_docstring_examples(name, monkeypatch, tmp_path):
 def test_the_readme_python_blocks_run(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     remember(monkeypatch)
+    monkeypatch.setattr(backends, "epochs_for", lambda n: 5)  # a layout of 3,072 points takes seconds
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
     assert blocks
     scope: dict[str, object] = {}

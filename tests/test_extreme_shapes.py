@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 import sae_geometry as sg
 
@@ -40,9 +41,18 @@ def test_it_has_an_answer(question, shape, tmp_path):
     result = QUESTIONS[question](three_runs(*shape))
     assert "nan" not in repr(result)
     assert not re.search(r"\b(?<![\d.,])1 (latents|runs|rows|pairs|vectors|features|dimensions)\b", _texts(result))
-    folder = sg.save(result, tmp_path / "out", formats=["png"])
+    folder = sg.save(result, tmp_path / "out", figures={})
     assert "NaN" not in (folder / "summary.json").read_text(encoding="utf-8")
-    assert list((folder / "figures").glob("*.png"))
+
+
+@pytest.mark.parametrize("shape", [*SHAPES[:2], pytest.param(SHAPES[2], marks=pytest.mark.slow)])
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_it_can_be_drawn(question, shape):
+    figures = QUESTIONS[question](three_runs(*shape)).figures()
+    assert figures
+    for figure in figures.values():
+        figure.set_dpi(50)
+        FigureCanvasAgg(figure).draw()
 
 
 def _texts(result: Any) -> str:

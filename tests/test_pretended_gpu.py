@@ -12,6 +12,7 @@ from pretend_cuda import pretended
 
 import sae_geometry as sg
 from sae_geometry.dictionary import Dictionary
+from sae_geometry.kernels import audit
 
 QUESTIONS: dict[str, Callable[[list[Dictionary]], Any]] = {
     "nearest": lambda d: sg.compare(d[0], d[1], turns=2),
@@ -38,6 +39,13 @@ def dictionaries(rng: np.random.Generator) -> list[Dictionary]:
         )
         for name, x in rows.items()
     ]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _few_are_audited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every operation of a pretended GPU takes a tenth of a millisecond, and an audit is most of them."""
+    monkeypatch.setattr(audit, "SAMPLED", 4)
+    monkeypatch.setattr(audit, "LAST", 2)
 
 
 @pytest.mark.parametrize("question", QUESTIONS)

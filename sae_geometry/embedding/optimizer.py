@@ -9,8 +9,10 @@ The optimizer applies umap-learn's updates one vertex at a time.
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -28,11 +30,18 @@ _DENSE = 256  # number of points up to which all eigenvectors are computed
 _FEWEST, _MOST = 64, 512  # vertices per block
 
 
+@cache
 def import_umap() -> Any:
-    """Import umap-learn without its warnings about TensorFlow and notebook widgets."""
+    """Import umap-learn without its warnings about TensorFlow and notebook widgets.
+
+    Its loops that weigh the edges are cached on disk where possible; compiling them takes ten seconds a process.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import umap.umap_ as module
+    for loop in (module.smooth_knn_dist, module.compute_membership_strengths):
+        with contextlib.suppress(RuntimeError):  # no writable folder for the cache
+            loop.enable_caching()
     return module
 
 

@@ -148,8 +148,9 @@ def test_doctor_says_when_a_check_fails(run, monkeypatch):
     from sae_geometry.kernels import selfcheck as suite
 
     monkeypatch.setattr(doctor, "measure_rates", partial(doctor.measure_rates, rows=64))
-    right = suite.truths()
-    monkeypatch.setattr(suite, "truths", lambda: tuple((case, np.zeros_like(score)) for case, score in right))
+    case = next(suite.cases())
+    assert case.b is not None
+    monkeypatch.setattr(suite, "truths", lambda: ((case, np.zeros((len(case.a), len(case.b)))),))
     result = run("doctor")
     assert result.exit_code == 1
     assert result.stdout.startswith("Wrong answers here (sweep, cpu; sweep, int8; sweep, torch): do not use")

@@ -74,19 +74,19 @@ def test_every_pair_is_what_compare_has(whole):
     assert four.paired[0, 1] == four.paired[1, 0] == pytest.approx(0.4211, abs=1e-3)
 
 
-def test_orphans_say_in_how_many_runs_they_are_significant(whole):
-    runs = whole.runs
+def test_orphans_say_in_how_many_runs_they_are_significant(four):
+    runs = four.runs
     before, *after = (sg.compare(runs[min(1, k)], runs[max(1, k)]) for k in (0, 2, 3))
     times = np.sum([before.b_to_a.significant, *(c.a_to_b.significant for c in after)], axis=0)
-    np.testing.assert_array_equal(whole.significant_in[1], times)
-    table = whole.tables()["orphans"]
-    assert len(table) == len(whole.consensus.orphans_table())
+    np.testing.assert_array_equal(four.significant_in[1], times)
+    table = four.tables()["orphans"]
+    assert len(table) == len(four.consensus.orphans_table())
     mine = table[table.run == runs[1].name]
     position = np.searchsorted(runs[1].latent_ids.numpy(), mine.latent_id)
     np.testing.assert_array_equal(mine.significant_in, times[position])
     share = (table.significant_in > 0).mean()
     assert 0 < share < 1
-    assert f"{share:.1%} of them significant elsewhere" in repr(whole)
+    assert f"{share:.1%} of them significant elsewhere" in repr(four)
 
 
 def test_recurrence_by_definition(three):

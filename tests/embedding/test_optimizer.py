@@ -34,6 +34,13 @@ def weights(cloud):
     return fuzzy_weights(exact_neighbors(cloud, 15))
 
 
+def test_loops_of_umap_learn_are_compiled_once_for_all_processes(weights):
+    assert weights.nnz
+    for loop in (import_umap().smooth_knn_dist, import_umap().compute_membership_strengths):
+        assert loop.signatures
+        assert loop.stats.cache_path
+
+
 def test_powers():
     base = np.float32(10) ** np.linspace(-30, 30, 4001).astype(np.float32)
     for exponent in (np.float32(0.2), np.float32(0.8951), np.float32(1.9)):

@@ -91,7 +91,8 @@ def test_a_dictionary_has_names_that_can_be_shown(name):
 def test_finished_work_is_saved_and_read_whatever_the_name(tmp_path, name):
     both = dictionary(name), dictionary("other", 1)
     c = sg.compare(*both, matching="mutual", turns=0, allow_mismatch=True)
-    named = {"partners": c.figures()["partners"]}  # the others name no run, or as this one does
+    drawn = name in (HOSTILE["undecoded bytes"], HOSTILE["markup of a page"], HOSTILE["mathematics"], HOSTILE["long"])
+    named = {"partners": c.figures()["partners"]} if drawn else {}  # the others name no run, or as this one does
     folder = sg.save(c, tmp_path / "out", formats=["svg"], command=name, figures=named)
     tables, summary = sg.read(folder)
     table = next(iter(tables.values()))

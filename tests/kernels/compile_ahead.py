@@ -1,6 +1,6 @@
 """Compile the fused kernels for GPUs that are not here, and print as JSON what the compiler made of them.
 
-Run in a process of its own, without TRITON_INTERPRET: `python compile_ahead.py 80 90 100`.
+Run in a process of its own, without TRITON_INTERPRET: `python compile_ahead.py 90 fp16:64 float32:1`.
 """
 
 from __future__ import annotations
@@ -82,14 +82,9 @@ def merging(target: int, k: int) -> dict[str, Any]:
     return {"kernel": f"merge, k={k}", **found}
 
 
-CASES: tuple[tuple[Precision, int], ...] = (
-    ("fp16", 1), ("fp16", 64), ("tf32", 1), ("float32", 1), ("float32", 64)
-)  # fmt: skip
-
 if __name__ == "__main__":
-    results = []
-    for target in (int(v) for v in sys.argv[1:]):
-        results += [listing(target, *case) for case in CASES]
-        results += [merging(target, 64)]
-        results += [{**listing(target, "float32", 16, Tile(128, 128, 32, 8)), "kernel": "a tile too large"}]
+    target, cases = int(sys.argv[1]), [case.split(":") for case in sys.argv[2:]]
+    results = [listing(target, precision, int(k)) for precision, k in cases]  # type: ignore[arg-type]
+    results += [merging(target, 64)]
+    results += [{**listing(target, "float32", 16, Tile(128, 128, 32, 8)), "kernel": "a tile too large"}]
     print(json.dumps(results))

@@ -107,11 +107,11 @@ def ladder(n: int, d: int, step: int) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("screen", SCREENS)
 @pytest.mark.parametrize("k", [1, 64])
 def test_near_ties_inside_epsilon_are_swept_again_and_right(k: int, screen: str) -> None:
-    x, y = ladder(300, 96, 1)
+    x, y = ladder(200, 96, 1)
     found = assert_sweep(x, y, k, screen=screen, columns=False)
     assert found.report.rows_redone == 1
     both = torch.cat([x, y])
-    assert assert_sweep(both, None, k, screen=screen).report.rows_redone == 301
+    assert assert_sweep(both, None, k, screen=screen).report.rows_redone == 201
 
 
 @pytest.mark.parametrize("screen", ["cpu", "torch"])
@@ -130,7 +130,7 @@ def test_scores_further_apart_than_epsilon_are_certified_at_once(screen: str) ->
 @pytest.mark.parametrize("d", [1, 16384])
 def test_the_narrowest_and_widest_rows(d: int, screen: str) -> None:
     for left in KINDS:
-        assert_sweep(left(12, d), gaussian(9, d, 3) if left is huge else left(9, d), 2, screen=screen)
+        assert_sweep(left(6, d), gaussian(5, d, 3) if left is huge else left(5, d), 2, screen=screen)
 
 
 EVERY_SCREEN = (*SCREENS, "fp16", "tf32", "triton-fp16")
@@ -157,6 +157,6 @@ def test_hostile_rows_are_decided_rightly_and_within_epsilon(rows, screen: str) 
     if screen.startswith("triton"):
         pytest.importorskip("triton", reason="triton is not installed")
     a, b = rows(60, 24, 1), rows(70, 24, 2)
-    for absolute in (False, True):
+    for absolute in (True,) if screen.startswith("triton") else (False, True):  # its interpreter is slow
         assert_sweep(a, b, 3, screen=screen, absolute=absolute, audit=True)  # the audit holds every score against ε
     assert_sweep(a, None, 3, screen=screen, audit=True)

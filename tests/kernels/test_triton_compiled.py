@@ -16,24 +16,31 @@ triton = pytest.importorskip("triton", reason="triton is not installed")
 TENSOR_CORES = {80: "HMMA", 90: "HGMMA", 100: "UTCHMMA"}
 SHARED = {80: 163 << 10, 90: 227 << 10, 100: 227 << 10}
 PTX = {80: "sm_80", 90: "sm_90a", 100: "sm_100a"}
+EVERY = ("fp16:1", "fp16:64", "tf32:1", "float32:1", "float32:64")  # precision and k
 REGISTERS = 65_536  # of a processor
 # Bytes that may be spilled where that makes a second program fit a processor: ptxas chooses so for one kernel of triton
 # 3.6 on sm_80 (16 bytes) and of 3.8 on sm_80 and sm_90a (16 and 8), and for none of 3.7.
 SPILLED_FOR_A_SECOND = 0 if triton.__version__.startswith("3.7.") else 16
 
 
-@pytest.mark.parametrize("target", sorted(TENSOR_CORES))
-def test_kernels_compiled_for(target: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("target", "cases"),
+    [
+        pytest.param(90, ("fp16:64", "float32:1"), id="90 quick"),
+        *(pytest.param(target, EVERY, id=str(target)) for target in TENSOR_CORES),
+    ],
+)
+def test_kernels_compiled_for(target: int, cases: tuple[str, ...], tmp_path: Path) -> None:
     """In a process of its own, without the interpreter and without a warm cache."""
     env = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     script = Path(__file__).with_name("compile_ahead.py")
     done = subprocess.run(
-        [sys.executable, str(script), str(target)],
+        [sys.executable, str(script), str(target), *cases],
         capture_output=True, text=True, env=env | {"TRITON_CACHE_DIR": str(tmp_path)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     *kernels, too_large = json.loads(done.stdout)
-    assert len(kernels) == 6
+    assert len(kernels) == len(cases) + 1
     for made in kernels:
         assert made["ptx"] == PTX[target]
         a_second_fits = made["registers"] * made["threads"] * 2 == REGISTERS

@@ -24,7 +24,7 @@ def assert_greedy(index):
     assert np.isnan(result.cosine[~matched]).all()
 
 
-@pytest.mark.parametrize("first", range(8))
+@pytest.mark.parametrize("first", [*range(4), *(pytest.param(n, marks=pytest.mark.slow) for n in range(4, 8))])
 def test_rounds_of_dominant_pairs_equal_the_sequence(first):
     for index in matching_cases.SMALL[first::8]:
         assert_greedy(index)

@@ -23,13 +23,11 @@ from sae_geometry.plots.text import shortened, width_of
 
 FONTS = {"machine": style._RC["font.sans-serif"], "dejavu": ["DejaVu Sans"]}
 LONG = [f"{'W' * 29}{k}{'M' * 29}{k}" for k in range(6)]
-N = 24_576
+N = 12_288
 DPI = 60
 AXES, FIGURES = axes_of(LONG, N), figures_of(LONG, N)
-# Drawn in another figure too, or once more with other values: in one set of fonts only.
-PARTS = {"ecdf", "histogram", "heatmap", "recurrence", "rarefaction", "span curve", "children", "explained"}
-PARTS |= {"umap matched", "umap max-cosine", "ridgeline pooled", "flow bundles", "flow counts", "relative norm"}
-PARTS |= {"same ids", "nearest", "tokens"}
+# Full of text: in both sets of fonts. The others are drawn in the machine's own by the slow tests only.
+FULLEST = {"similarity", "matrices", "runs", "agreement", "flow", "double counting", "drift"}
 
 
 def texts_of(figure: Figure) -> list[tuple[str, Bbox]]:
@@ -85,7 +83,11 @@ def check(figure: Figure) -> None:
     assert outside(figure) == []
 
 
-@pytest.mark.parametrize(("fonts", "name"), [(f, n) for f in FONTS for n in FIGURES if f == "dejavu" or n not in PARTS])
+@pytest.mark.parametrize(
+    ("fonts", "name"),
+    [("dejavu", name) for name in FIGURES]
+    + [pytest.param("machine", name, marks=[] if name in FULLEST else pytest.mark.slow) for name in FIGURES],
+)
 def test_every_figure_is_legible_in_any_fonts_with_long_names_and_many_latents(fonts, name, monkeypatch):
     monkeypatch.setitem(style._RC, "font.sans-serif", FONTS[fonts])
     figure = FIGURES[name]()

@@ -50,7 +50,7 @@ def test_across_demo_dictionaries_both_ways(demo, a, b):
     assert c.b_to_a.mmcs == pytest.approx(across_by_the_script(y, x), abs=1e-6)
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", [*range(4), *(pytest.param(n, marks=pytest.mark.slow) for n in range(4, 10))])
 def test_random_pairs_of_many_shapes(seed):
     rng = np.random.default_rng(seed)
     d = int(rng.integers(3, 80))

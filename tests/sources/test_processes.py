@@ -120,6 +120,9 @@ import sae_geometry
 import sae_geometry.sources
 from sae_geometry.sources import load
 load("demo:local-seed0")
+from typer.testing import CliRunner
+from sae_geometry.cli import app
+assert CliRunner().invoke(app, ["within", "demo:nothing"]).exit_code == 1
 heavy = {"wandb", "huggingface_hub", "requests", "filelock", "sae_lens", "safetensors"} & set(sys.modules)
 assert not heavy, heavy
 """

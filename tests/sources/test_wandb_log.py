@@ -372,7 +372,7 @@ def test_results_stay_on_disk_when_logging_fails(
             sink.upload_fault = wandb_server.status(500)
         case "silent upload":
             sink.upload_fault = wandb_server.silent
-            limited(connect=1.0, silence=0.4, tries=1, pause=0.01, longest_pause=0.05)
+            limited(connect=1.0, silence=0.2, tries=1, pause=0.01, longest_pause=0.05)
     started = time.monotonic()
     result = run("within", pair[0], "--log-wandb", "e/p", "-o", "out", "--format", "png")
     assert time.monotonic() - started < 60
@@ -396,14 +396,6 @@ def test_a_folder_that_is_not_ours_is_not_logged(sink: Sink, tmp_path: Path) -> 
     with pytest.raises(FileNotFoundError, match="not a results folder"):
         sg.log_wandb(tmp_path, "e/p")
     assert not sink.mutations
-
-
-def test_nothing_is_imported_when_nothing_is_asked() -> None:
-    code = (
-        "import sys\nfrom typer.testing import CliRunner\nfrom sae_geometry.cli import app\n"
-        "CliRunner().invoke(app, ['within', 'demo:nothing'])\nassert 'wandb' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_only_tables_of_runs_by_runs_are_numbers_of_pairs() -> None:
