@@ -39,11 +39,11 @@ class Outcome:
 def outcome(controls: Controls, shared: np.ndarray, rate: float = 0.05) -> Outcome:
     """Judge one direction by the truth, bool [n]."""
     w = excess(controls.target[:, 0], controls)
-    found = q_values(w, controls.ratio) <= rate
+    found = q_values(w, controls.odds) <= rate
     return Outcome(
         float((found & ~shared).sum() / max(1, found.sum())),
         float(found[shared].mean()) if shared.any() else float("nan"),
-        float(beyond_controls(w).low <= shared.mean()),
+        float(beyond_controls(w, controls.odds).low <= shared.mean()),
     )
 
 

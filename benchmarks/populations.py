@@ -45,6 +45,34 @@ def spectrum(d: int, power: float, mean: float = 0.3) -> Draw:
     )
 
 
+def cones(d: int, n_means: int = 5, mean: float = 0.5) -> Draw:
+    """Variances 1/√k along fixed axes, around one of several means."""
+    around, centres = spectrum(d, 0.5, 0.0), unit(np.random.default_rng(d + 5).standard_normal((n_means, d)))
+    return lambda n, rng: unit(np.sqrt(1 - mean**2) * around(n, rng) + mean * centres[rng.integers(0, n_means, n)])
+
+
+def ring(d: int, share: float = 0.4, harmonics: int = 5, noise: float = 0.5) -> Draw:
+    """This share of the latents lies about a closed curve that all dictionaries have in common."""
+    axes, k = _axes(d)[:, : 2 * harmonics], np.arange(1, harmonics + 1)
+
+    def draw(n: int, rng: np.random.Generator) -> np.ndarray:
+        x, angle = unit(rng.standard_normal((n, d))), 2 * np.pi * rng.random((n, 1))
+        curve = unit(np.concatenate([np.cos(k * angle) / k, np.sin(k * angle) / k], axis=1)) @ axes.T
+        return np.where(rng.random((n, 1)) < share, unit(curve + noise * x), x)
+
+    return draw
+
+
+def sparse(d: int, n_entries: int = 5) -> Draw:
+    """Few coordinates of a basis that all dictionaries have in common, and a little of the others."""
+
+    def draw(n: int, rng: np.random.Generator) -> np.ndarray:
+        chosen = rng.permuted(np.tile(np.arange(d) < n_entries, (n, 1)), axis=1)
+        return unit(rng.standard_normal((n, d)) * np.where(chosen, 1.0, 0.1 / np.sqrt(d)))
+
+    return draw
+
+
 def low_rank(d: int, rank: int = 10, share: float = 0.5) -> Draw:
     """Few dimensions hold this share of the variance."""
     axes, scale = _axes(d), np.full(d, np.sqrt((1 - share) / d))
@@ -66,15 +94,21 @@ def mixture(d: int, rank: int = 20, share: float = 0.3) -> Draw:
     return draw
 
 
-def families(d: int, n_families: int = 20, share: float = 0.3, cosine: float = 0.8, private: bool = False) -> Draw:
-    """This share of the latents lies around few centres: the same in all dictionaries, or each one's own."""
+def families(
+    d: int, n_families: int = 20, share: float = 0.3, cosine: float = 0.8, private: bool = False, zipf: float = 0.0
+) -> Draw:
+    """This share of the latents lies around few centres: the same in all dictionaries, or each one's own.
+
+    Family k is drawn in proportion to 1/k^zipf.
+    """
     common = unit(np.random.default_rng(d + 2).standard_normal((n_families, d)))
+    family = np.repeat(np.arange(n_families), np.rint((n_families / np.arange(1, n_families + 1)) ** zipf).astype(int))
 
     def draw(n: int, rng: np.random.Generator) -> np.ndarray:
         centres = unit(rng.standard_normal((n_families, d))) if private else common
         x = unit(rng.standard_normal((n, d)))
         members = np.flatnonzero(rng.random(n) < share)
-        x[members] = blurred(centres[rng.integers(0, n_families, len(members))], cosine, rng)
+        x[members] = blurred(centres[family[rng.integers(0, len(family), len(members))]], cosine, rng)
         return x
 
     return draw
@@ -181,7 +215,11 @@ POPULATIONS: dict[str, Callable[[int], Draw]] = {
     "mixture": mixture,
     "families": families,
     "private families": lambda d: families(d, private=True),
+    "Zipf families": lambda d: families(d, 60, 0.6, zipf=1.0),
     "nested families": nested,
+    "cones": cones,
+    "ring": ring,
+    "sparse": sparse,
     "heavy tails": heavy_tails,
     "blocks": blocks,
     "nonnegative": nonnegative,

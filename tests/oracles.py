@@ -50,10 +50,11 @@ def dense_competition(target: np.ndarray, own: np.ndarray | None, turned: np.nda
     """bool [n]: latents significant at `rate`, from whole matrices of similarities, one row at a time.
 
     A latent's nearest target wins if it is above all decoys. Wins and losses are ranked by the larger of the two over
-    the mean of ranks 2 to 9 of everything seen, in units of the standard deviation of ranks 3 to 9 plus 1.5 times its
-    median over latents; the threshold is the lowest at which (1 + losses / left) · odds / wins is at most `rate`. The
-    odds are those by the number of candidates, or wins / losses below the threshold for 5% by these. What is left
-    of the decoys are those not significant at 5% with all of them, at least half.
+    the mean of ranks 2 to 9 of everything seen, in units of the standard deviation of ranks 3 to 9, at most six times
+    its median over latents, plus 1.5 times that. A loss counts by the number of candidates, m per own latent but one
+    per turned one, and by how much more often than that latents win below the threshold for 5%; the threshold is the
+    lowest at which (one such loss + losses / left) / wins is at most `rate`. What is left of the decoys are those not
+    significant at 5% with all of them, at least half.
 
     Args:
         target: [n, m] similarities to the other dictionary.
@@ -63,7 +64,8 @@ def dense_competition(target: np.ndarray, own: np.ndarray | None, turned: np.nda
         rate: the false discovery rate.
     """
     n, m = target.shape
-    w, spread = np.empty(n), np.empty(n)
+    w, spread, odds = np.empty(n), np.empty(n), np.ones(n)
+    most = max(1.0, m / (n - 1)) if own is not None else 1.0
     among = np.random.default_rng(0).random((n, 9)) < m / (n - 1)  # all, unless the other is narrower
     among[:, -1] = True
     for i in range(n):
@@ -77,16 +79,19 @@ def dense_competition(target: np.ndarray, own: np.ndarray | None, turned: np.nda
         everything = np.sort(np.concatenate(nine))[::-1]
         height, spread[i] = max(nine[0][0], decoy) - everything[1:9].mean(), everything[2:9].std()
         w[i] = height if nine[0][0] > decoy else -height
-    w /= spread + 1.5 * np.median(spread) + 1e-6
-    odds = max(1.0, m / (n - 1)) if own is not None else 1.0
+        if decoy > nine[1][0]:
+            odds[i] = most
+    middle = np.median(spread)
+    w /= np.minimum(spread, 6 * middle) + 1.5 * middle + 1e-6
 
-    def threshold(odds: float, rate: float, left: float = 1.0) -> float:
-        passing = [t for t in np.abs(w) if (1 + (w <= -t).sum() / left) * odds <= rate * (w >= t).sum()]
-        return min(passing, default=np.inf)
+    def threshold(rate: float, raised: float = 1.0, left: float = 1.0) -> float:
+        def passes(t: float) -> bool:
+            return raised * (most + odds[w <= -t].sum() / left) <= rate * (w >= t).sum()
 
-    rest = w[np.abs(w) < threshold(odds, 0.05)]
-    losses = (rest <= 0).sum()
-    if losses >= 20:
-        odds = max(odds, (rest > 0).sum() / losses)
-    left = max(1 - (w >= threshold(odds, 0.05)).mean(), 0.5)
-    return w >= threshold(odds, rate, left)
+        return min(filter(passes, np.abs(w)), default=np.inf)
+
+    rest = np.abs(w) < threshold(0.05)
+    lost = rest & (w <= 0)
+    raised = max(1.0, (rest & (w > 0)).sum() / odds[lost].sum()) if lost.sum() >= 20 else 1.0
+    left = max(1 - (w >= threshold(0.05, raised)).mean(), 0.5)
+    return w >= threshold(rate, raised, left)

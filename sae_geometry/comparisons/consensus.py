@@ -21,6 +21,7 @@ from sae_geometry.pairwise.same_space import model_key, place_key
 
 COLUMNS = ("group", "n_runs", "mean_similarity", "lowest_similarity")  # and one for each run
 _EXPLAINED = 0.01  # largest share of links between two runs that the runs' own latents explain
+_ENOUGH_WINS = 20  # from which links above all own latents are taken
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -194,7 +195,8 @@ def explained_up_to(similarity: np.ndarray, own: np.ndarray) -> float:
 
     The partner of each latent in the other run competes with the nearest other latent of its own dictionary, which is
     not a copy of it. Latents are ranked by the larger of the two and accepted while 1 + wins of own latents are at most
-    one per hundred wins of partners (the estimate of knockoff+, Barber & Candès 2015).
+    one per hundred wins of partners (the estimate of knockoff+, Barber & Candès 2015). Of fewer, those above every own
+    latent are accepted if they are twenty (an estimate of at most 5%).
 
     Args:
         similarity: float64 [L], similarity of the latents of both runs to their one-to-one partners; nan for none.
@@ -202,7 +204,7 @@ def explained_up_to(similarity: np.ndarray, own: np.ndarray) -> float:
             there is none.
 
     Returns:
-        The level; inf where own latents explain all partners, and for fewer than a hundred wins, which show nothing.
+        The level; inf where own latents explain all partners, and for fewer than twenty wins, which show nothing.
     """
     target, decoy = np.nan_to_num(similarity, nan=-2.0), np.nan_to_num(own, nan=-2.0)
     best, wins = np.maximum(target, decoy), target > decoy
@@ -210,7 +212,8 @@ def explained_up_to(similarity: np.ndarray, own: np.ndarray) -> float:
     wins, best = wins[order], best[order]
     taken = np.flatnonzero(wins & (1 + np.cumsum(~wins) <= _EXPLAINED * np.cumsum(wins)))
     if not len(taken):
-        return math.inf
+        highest = float(decoy.max(initial=-1.0))
+        return highest if (target > highest).sum() >= _ENOUGH_WINS else math.inf
     return float(best[taken[-1] + 1]) if taken[-1] + 1 < len(best) else -1.0
 
 

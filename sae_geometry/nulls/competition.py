@@ -18,6 +18,7 @@ from sae_geometry.matching.defaults import DISCOVERY_RATE
 LISTED = 9  # candidates listed of each kind
 _Z = 1.959963984540054
 _SHRINK = 1.5  # times the median spread, added to each spread: in tiny spreads chance decides the order
+_LOOSEST = 6.0  # largest spread, in medians: several equal partners make one of any size
 _NO_SPREAD = 1e-6
 _ENOUGH_LOSSES = 20  # from which the odds among undecided latents are measured
 _LEFT = 0.5  # smallest share of decoys assumed to be left when the significant latents are taken out
@@ -33,7 +34,7 @@ class Controls:
             where there is none, and within one dictionary.
         turned: float64 [n], the largest similarity to the other dictionary turned.
         decoys: float64 [n, 9], the largest of both controls.
-        ratio: number of targets per decoy, at least 1: the odds of a false win.
+        ratio: number of targets per latent of its own dictionary, at least 1.
         turned_means: the mean of `turned` for each turn, including the first.
         partner: int64 [n], the row of the other dictionary that `turned` belongs to.
     """
@@ -45,6 +46,11 @@ class Controls:
     ratio: float
     turned_means: tuple[float, ...]
     partner: np.ndarray
+
+    @property
+    def odds(self) -> np.ndarray:
+        """Return the odds of a false win against the stronger decoy, float64 [n]: 1 against the turned dictionary."""
+        return np.where(self.own > self.turned, self.ratio, 1.0)
 
     @property
     def has_own(self) -> bool:
@@ -92,9 +98,9 @@ def excess(similarity: np.ndarray, controls: Controls) -> np.ndarray:
     """Return W, float64 [n]: the excess of the stronger of partner and decoy over the crowd, negative for the decoy.
 
     W_i = sign(s_i − q_i) · (max(s_i, q_i) − c_i) / (σ_i + 1.5 σ), with q_i the stronger decoy, c_i the crowd, σ_i the
-    standard deviation of its ranks 3 to 9, and σ the median of all σ_i. Where a small group is close in a way that no
-    control knows of, its crowds are loose, and the division keeps it from ranking first. A tie goes to the decoy, and a
-    latent without a crowd has W = 0.
+    standard deviation of its ranks 3 to 9, at most 6 σ, and σ the median of all σ_i. Where a small group is close in a
+    way that no control knows of, its crowds are loose, and the division keeps it from ranking first; the limit keeps a
+    latent with several partners from ranking last. A tie goes to the decoy, and a latent without a crowd has W = 0.
 
     Args:
         similarity: s [n], to the partner, which need not be the nearest; nan where there is none, which loses.
@@ -103,49 +109,56 @@ def excess(similarity: np.ndarray, controls: Controls) -> np.ndarray:
     s, q = np.where(np.isnan(similarity), -np.inf, similarity), controls.decoys[:, 0]
     mean, spread = _crowd(controls)
     known = spread[np.isfinite(spread)]
-    scale = spread + _SHRINK * (float(np.median(known)) if len(known) else 0.0) + _NO_SPREAD
+    middle = float(np.median(known)) if len(known) else 0.0
+    scale = np.minimum(spread, _LOOSEST * middle) + _SHRINK * middle + _NO_SPREAD
     height = np.nan_to_num((np.maximum(s, q) - mean) / scale, nan=0.0, neginf=0.0)
     return np.where(s > q, height, -height)
 
 
-def q_values(w: np.ndarray, ratio: float, at: np.ndarray | None = None) -> np.ndarray:
+def q_values(w: np.ndarray, odds: float | np.ndarray, at: np.ndarray | None = None) -> np.ndarray:
     """Return the smallest false discovery rate at which each latent is significant, float64 in (0, 1]; 1 for losses.
 
-    Among latents with |W| ≥ t the estimate is odds · (1 + losses / (1 − f)) / wins (knockoff+ for f = 0). The q-value
-    of a win is the smallest estimate over all t ≤ W. The odds that a false candidate wins are `ratio`, or those of the
-    undecided latents if these are higher: there the targets have the advantage whatever the counts say. f is the share
-    of significant latents for f = 0, at most ½. Such a latent can be a noisy copy of its partner, so that other latents
-    meet the partner among the targets but no equal of it among their own decoys: each loss stands for more false wins.
+    A loss stands for as many false wins as the odds against its decoy say, and among latents with |W| ≥ t the estimate
+    is (largest odds + odds of the losses / (1 − f)) / wins (knockoff+ for odds of 1 and f = 0). The q-value of a win is
+    the smallest estimate over all t ≤ W. All odds are raised alike where the undecided latents win more often than they
+    say: there the targets have the advantage whatever the counts say. f is the share of significant latents for f = 0,
+    at most ½. Such a latent can be a noisy copy of its partner, so that other latents meet the partner among the
+    targets but no equal of it among their own decoys: each loss stands for more false wins.
 
     Args:
         w: W [n] of the nearest latents, which compete.
-        ratio: the odds that a false candidate wins, by the number of candidates.
+        odds: that a false candidate wins against the decoy, by the number of candidates, for all or [n].
         at: W of other partners, under the same thresholds; those of `w` if None.
     """
-    rest = w[undecided(w, ratio)]
-    wins, losses = int((rest > 0).sum()), int((rest <= 0).sum())
-    odds = max(ratio, wins / losses if losses >= _ENOUGH_LOSSES else 0.0)
-    found = float((_estimates(w, odds) <= DISCOVERY_RATE).mean()) if len(w) else 0.0
-    return _estimates(w, odds, max(1 - found, _LEFT), at)
+    lost = np.where(w > 0, 0.0, odds)
+    rest = undecided(w, odds)
+    expected = float(lost[rest].sum()) if (lost[rest] > 0).sum() >= _ENOUGH_LOSSES else math.inf
+    raised = max(1.0, float((w[rest] > 0).sum()) / expected)
+    found = float((_estimates(w, odds, raised) <= DISCOVERY_RATE).mean()) if len(w) else 0.0
+    return _estimates(w, odds, raised, max(1 - found, _LEFT), at)
 
 
-def _estimates(w: np.ndarray, odds: float, left: float = 1.0, at: np.ndarray | None = None) -> np.ndarray:
-    """Return the q-values under known odds, where this share of the decoys is left."""
+def _estimates(
+    w: np.ndarray, odds: float | np.ndarray, raised: float = 1.0, left: float = 1.0, at: np.ndarray | None = None
+) -> np.ndarray:
+    """Return the q-values under known odds, raised by a factor, where this share of the decoys is left."""
     heights, first = np.unique(np.abs(w), return_inverse=True)
-    wins = np.bincount(first, w > 0, len(heights))[::-1].cumsum()[::-1]
-    losses = np.bincount(first, w <= 0, len(heights))[::-1].cumsum()[::-1]
-    smallest = np.minimum.accumulate((1 + losses / left) * odds / np.maximum(wins, 1))
+    wins, losses = (
+        np.bincount(first, weight, len(heights))[::-1].cumsum()[::-1] for weight in (w > 0, np.where(w > 0, 0.0, odds))
+    )
+    estimate = raised * (np.max(odds, initial=1.0) + losses / left) / np.maximum(wins, 1)
+    smallest = np.minimum.accumulate(estimate)
     asked = w if at is None else at
     below = np.searchsorted(heights, asked, side="right") - 1
     return np.where((asked > 0) & (below >= 0), np.minimum(smallest[np.maximum(below, 0)], 1.0), 1.0)
 
 
-def undecided(w: np.ndarray, ratio: float, rate: float = DISCOVERY_RATE) -> np.ndarray:
+def undecided(w: np.ndarray, odds: float | np.ndarray, rate: float = DISCOVERY_RATE) -> np.ndarray:
     """Return latents with |W| below that of every significant one, bool [n]; all if there are none.
 
     The condition depends on |W| alone, so it is invariant under exchange of target and decoy.
     """
-    wins = _estimates(w, ratio) <= rate
+    wins = _estimates(w, odds) <= rate
     return np.abs(w) < w[wins].min() if wins.any() else np.ones(len(w), dtype=bool)
 
 
@@ -169,13 +182,20 @@ def balance(target: np.ndarray, control: np.ndarray) -> Share:
     return share_of(float((s > q)[low].sum() + 0.5 * (s == q)[low].sum()), int(low.sum()))
 
 
-def beyond_controls(w: np.ndarray) -> Share:
-    """Return a threshold-free lower bound on the share of latents whose partner no control explains: 2 · wins − 1.
+def beyond_controls(w: np.ndarray, odds: float | np.ndarray = 1.0) -> Share:
+    """Return a threshold-free lower bound on the share of latents whose partner no control explains.
 
-    A latent without such a partner wins at most half the time, so P(win) ≤ share + (1 − share) / 2.
+    A latent without such a partner wins as often as `odds` of its losses: at odds of 1 at most half the time, so the
+    share is at least 2 · wins − 1.
+
+    Args:
+        w: W [n] of the nearest latents.
+        odds: that a false candidate wins against the decoy, for all or [n].
     """
+    lost = np.broadcast_to(odds, w.shape)[w <= 0]
+    mean = float(lost.mean()) if len(lost) else 1.0
     wins = share_of(float((w > 0).sum()), len(w))
-    value, low, high = (max(0.0, 2 * x - 1) for x in (wins.value, wins.low, wins.high))
+    value, low, high = (max(0.0, x - mean * (1 - x)) for x in (wins.value, wins.low, wins.high))
     return Share(value, low, high, len(w))
 
 

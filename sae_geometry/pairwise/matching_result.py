@@ -150,7 +150,7 @@ class Matching:
 
     @cached_property
     def _undecided(self) -> np.ndarray:
-        return undecided(self._nearest_excess, self.controls.ratio)
+        return undecided(self._nearest_excess, self.controls.odds)
 
     @cached_property
     def q_value(self) -> np.ndarray:
@@ -158,14 +158,14 @@ class Matching:
 
         The nearest latents compete under any method; one-to-one partners have the same thresholds.
         """
-        return read_only(q_values(self._nearest_excess, self.controls.ratio, at=self.excess))
+        return read_only(q_values(self._nearest_excess, self.controls.odds, at=self.excess))
 
     def q_values_of(self, rows: np.ndarray, similarity: np.ndarray) -> np.ndarray:
         """Return the q-values of other partners of some source latents: `similarity` [r] at positions `rows` [r]."""
         every = np.full(self.n_latents, np.nan)
         every[rows] = similarity
         w = excess(every, self.controls)
-        return q_values(self._nearest_excess, self.controls.ratio, at=w)[rows]
+        return q_values(self._nearest_excess, self.controls.odds, at=w)[rows]
 
     @cached_property
     def significant(self) -> np.ndarray:
@@ -179,8 +179,8 @@ class Matching:
 
     @property
     def beyond_controls(self) -> Share:
-        """Return a threshold-free lower bound on the share that no control explains: 2 · wins − 1."""
-        return beyond_controls(self._nearest_excess)
+        """Return a threshold-free lower bound on the share that no control explains: 2 · wins − 1 at equal widths."""
+        return beyond_controls(self._nearest_excess, self.controls.odds)
 
     @cached_property
     def balance(self) -> dict[str, Share]:

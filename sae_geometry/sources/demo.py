@@ -11,7 +11,7 @@ from typing import Any
 from sae_geometry.sources.bundle import Bundle
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.files.safetensors import open_safetensors
-from sae_geometry.sources.local import labels_beside
+from sae_geometry.sources.local import labels_next_to
 from sae_geometry.sources.wandb.run_record import Kind, RunInfo
 
 DEMO_FOLDER = Path(__file__).parent.parent / "data" / "demo"
@@ -69,7 +69,7 @@ def bundle_demo(name: str) -> Bundle:
         name=name,
         where=f"demo/{name}",
         config={"hook_point": said["hook_point"], "model_name": said["model"]},
-        labels=labels_beside(path),
+        labels=labels_next_to(path),
         n_tokens=int(float(said["alive_tokens"])),
         metadata={"kind": said["kind"], **_measured(said)},
     )

@@ -70,7 +70,7 @@ def bundle_files(weights: tuple[Path, ...], address: str, where: str | None = No
         start=next((p for name in start_names(first.as_posix()) if os.path.isfile(p := Path(name))), None),
         notes=(f"{counted(wanting, 'shard')} of the checkpoint missing and not read",) if wanting > 0 else (),
         sparsity=next((p for p in sides if p.name == SPARSITY_NAME), None),
-        labels=labels_beside(first),
+        labels=labels_next_to(first),
         config={} if record is None else record.config,
         alive_ids={} if record is None else record.alive_ids,
         alive_source="unknown" if record is None else record.alive_source,
@@ -83,7 +83,7 @@ def _is_there(side: Path) -> bool:
     return os.path.isfile(side) or (os.path.islink(side) and not os.path.exists(side) and side.name != SPARSITY_NAME)
 
 
-def labels_beside(weights: Path) -> Path | None:
+def labels_next_to(weights: Path) -> Path | None:
     """Return the table of labels that lies next to the weights and bears their name, if there is one."""
     path = weights.with_suffix(".labels.parquet")
     return path if os.path.isfile(path) else None

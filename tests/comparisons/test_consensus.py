@@ -99,12 +99,15 @@ def test_planted_groups_are_recovered_exactly(groups):
     assert c.lowest.min() > 0.9
 
 
-def test_few_latents_lower_no_level_and_link_none_by_chance(planted, groups):
-    """With 50 latents per run fewer than a hundred win, which shows nothing below the threshold."""
+def test_few_latents_are_linked_above_all_of_their_own_and_hardly_by_chance(planted, groups):
+    """With 50 latents per run fewer than a hundred win: the level is the largest cosine within either of two runs."""
     c = planted.consensus
-    assert set(c.level[~np.eye(4, dtype=bool)]) == {0.7}
+    own = [np.sort((x := d.directions.numpy()) @ x.T, axis=1)[:, -2].max() for d in planted.runs]
+    assert c.level[0, 1] == pytest.approx(max(own[:2]), abs=1e-6)
+    assert np.nanmax(c.level) <= max(own) + 1e-6  # of the wider of two, fewer of its own compete
     found, planted_groups = ({tuple(row) for row in g.members.tolist()} for g in (c, groups))
-    assert found == planted_groups
+    assert planted_groups <= found
+    assert len(found) <= len(planted_groups) + 2  # of 60 orphans
 
 
 def test_a_consensus_is_a_dictionary_that_loads(planted, groups, tmp_path):

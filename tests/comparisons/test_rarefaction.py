@@ -54,9 +54,13 @@ def test_an_extrapolation_ranges_over_all_mixtures_that_the_counts_allow(rare, s
     assert r.further_high[-1] - r.further_low[-1] > 2 * np.sqrt(new)
 
 
-def test_a_noisy_feature_is_counted_once():
-    """Copies with cosines of .56 to .90 to each other: the threshold alone splits many of them in two."""
-    rows, true = noisy_runs(np.random.default_rng(4), 3, 240, 192, fidelity=(0.75, 0.95), private=40)
+@pytest.mark.parametrize(("features", "d", "private"), [(240, 192, 40), (150, 128, 0)])
+def test_a_noisy_feature_is_counted_once(features, d, private):
+    """Copies with cosines of .56 to .90 to each other: the threshold alone splits many of them in two.
+
+    The smaller runs share some forty latents each, fewer than a hundred wins.
+    """
+    rows, true = noisy_runs(np.random.default_rng(4), 3, features, d, fidelity=(0.75, 0.95), private=private)
     runs = [
         sg.Dictionary.from_decoder(r, latent_axis=0, name=f"r{k}", model="m", hook_point="h")
         for k, r in enumerate(rows)
@@ -78,7 +82,9 @@ def test_the_level_of_links_is_above_what_own_latents_reach():
     assert level([0.9, 0.8, 0.35, 0.1], own) == 0.4  # the third loses at .4
     assert level([0.1, 0.1, 0.1, 0.1], own) == np.inf
     assert level([0.9, 0.8, 0.5, 0.4], own) == -1  # own latents win nowhere
-    assert level([0.9, 0.8, 0.5, 0.4], own, 24) == np.inf  # 96 wins show nothing
+    assert level([0.9, 0.8, 0.5, 0.4], own, 24) == 0.4  # 96 wins: those above all own latents are taken
+    assert level([0.9, 0.8, 0.5, 0.1], own, 7) == 0.4  # 21 of them
+    assert level([0.9, 0.8, 0.5, 0.1], own, 6) == np.inf  # 18 show nothing
     assert level([0.9, np.nan], [0.95, 0.1]) == np.inf
     assert level([0.9, np.nan], [np.nan, 0.1]) == level([0.9, np.nan], [-np.inf, 0.1]) == 0.1
     many, few = np.full(200, 0.9), np.array([0.95, 0.3])

@@ -15,6 +15,7 @@ from sae_geometry.kernels.sweep import listing_sweep, sweep
 from sae_geometry.matching import greedy, match, operands
 from sae_geometry.nulls import (
     LISTED,
+    Controls,
     How,
     balance,
     beyond_controls,
@@ -134,7 +135,7 @@ def test_both_directions_are_the_dense_definition(absolute, sizes):
         w = excess(controls.target[:, 0], controls)
         for rate in (0.02, 0.05, 0.2):
             expected = dense_competition(target, own, size(decoys), rate)
-            np.testing.assert_array_equal(q_values(w, controls.ratio) <= rate, expected)
+            np.testing.assert_array_equal(q_values(w, controls.odds) <= rate, expected)
         assert expected.any()
 
 
@@ -143,7 +144,7 @@ def test_the_turned_control_alone_is_the_dense_definition():
     controls, _ = turned_controls(a, b, listing_sweep(a, b, LISTED), How(seed=1))
     decoys = dense_cosines(a.numpy(), turned(b, principal_axes(b), 1).numpy())
     expected = dense_competition(dense_cosines(a.numpy(), b.numpy()), None, decoys, 0.05)
-    found = q_values(excess(controls.target[:, 0], controls), controls.ratio) <= 0.05
+    found = q_values(excess(controls.target[:, 0], controls), controls.odds) <= 0.05
     np.testing.assert_array_equal(found, expected)
     assert expected.any()
 
@@ -175,6 +176,17 @@ def test_q_values_are_monotone_and_equals_pass_together():
     np.testing.assert_allclose(q_values(np.linspace(0.1, 1, 40), 3.0), 3 / 40)
 
 
+def test_a_loss_counts_by_the_candidates_of_the_stronger_decoy():
+    w = np.array([0.9, 0.8, 0.7, -0.75, -0.6, 0.5])
+    odds = np.array([1.0, 3.0, 1.0, 1.0, 3.0, 3.0])  # three targets per own latent, one per turned
+    np.testing.assert_allclose(q_values(w, odds)[[0, 1]], [1.0, 1.0])  # 3 / 2 above all losses
+    w = np.concatenate([np.linspace(1, 2, 100), w])
+    odds = np.concatenate([np.ones(100), odds])
+    left = 1 - 103 / 106  # at least one half is assumed to be left
+    assert left < 0.5
+    np.testing.assert_allclose(q_values(w, odds)[[0, 100, 102, 105]], [0.03, 3 / 102, 5 / 103, 11 / 104], atol=1e-3)
+
+
 def test_one_to_one_partners_are_held_to_the_thresholds_of_the_nearest():
     w = np.array([0.9, 0.8, 0.7, 0.6, -0.5])
     q = q_values(w, 1.0)
@@ -194,7 +206,7 @@ def test_few_latents_are_refused_nothing_and_given_nothing(rng):
         a, b = anisotropic(rng, n, 12), anisotropic(rng, m, 12)
         b[0] = a[0]
         for controls in pair_controls(a, b, listing_sweep(a, b, LISTED), How()):
-            q = q_values(excess(controls.target[:, 0], controls), controls.ratio)
+            q = q_values(excess(controls.target[:, 0], controls), controls.odds)
             assert np.isfinite(q).all()
             assert (q > 0.05).all()  # one win among so few proves nothing
 
@@ -229,12 +241,24 @@ def test_two_wins_less_one_is_the_share_and_nothing_where_nothing_is_shared():
         assert beyond.value == pytest.approx(share, abs=0.08)
 
 
+def test_against_a_wider_dictionary_own_latents_that_lose_count_for_as_many(rng):
+    w = np.repeat([1.0, -1.0, -1.0], [60, 10, 5])
+    odds = np.repeat([3.0, 3.0, 1.0], [60, 10, 5])
+    assert beyond_controls(w, odds).value == pytest.approx((60 - 35) / 75)
+    drawn = pair(POPULATIONS["families"](96), (300, 1200), 0.0, 0.0, 0)
+    a, b = torch.from_numpy(drawn.a), torch.from_numpy(drawn.b)
+    controls, _ = pair_controls(a, b, listing_sweep(a, b, LISTED), How(turns=1))
+    w = excess(controls.target[:, 0], controls)
+    assert beyond_controls(w, controls.odds).value == 0
+    assert beyond_controls(w).value > 0.05  # nothing is shared
+
+
 def test_within_a_dictionary_twins_are_significant_and_the_bulk_is_not():
     drawn = duplicated(spectrum(96, 0.5), 0.2, 0.5)(700, np.random.default_rng(0)).astype(np.float32)
     a = torch.from_numpy(drawn)
     controls = within_controls(a, listing_sweep(a, None, LISTED), How())
     assert not controls.has_own
-    found = q_values(excess(controls.target[:, 0], controls), controls.ratio) <= 0.05
+    found = q_values(excess(controls.target[:, 0], controls), controls.odds) <= 0.05
     near = dense_cosines(drawn, drawn)
     np.fill_diagonal(near, -1)
     member = near.max(axis=1) > 0.8
@@ -318,6 +342,19 @@ def test_false_discoveries_stay_below_the_promise_and_shared_latents_are_found(k
     false, power = kept(draws(kind))
     assert false <= 0.07
     assert power >= (0.7 if kind == "private families" else 0.8)
+
+
+def test_latents_with_several_partners_do_not_rank_last(rng, monkeypatch):
+    """Three partners at one cosine make a crowd as loose as any, which is limited to six median spreads."""
+    target, decoys = (-np.sort(-rng.normal(0, 0.04, (400, 2, 300)), axis=2)[:, k, :LISTED] for k in (0, 1))
+    target[:40, :3] = 0.8
+    controls = Controls(target, np.full(400, -np.inf), decoys[:, 0], decoys, 1.0, (), np.zeros(400, dtype=np.int64))
+    w = excess(target[:, 0], controls)
+    assert (w[:40] > np.abs(w[40:]).max()).all()
+    assert (q_values(w, controls.odds)[:40] <= 0.05).all()
+    monkeypatch.setattr(competition, "_LOOSEST", np.inf)
+    w = excess(target[:, 0], controls)
+    assert np.median(w[:40]) < np.abs(w[40:]).max()
 
 
 def test_the_bounds_see_a_control_that_is_missing():

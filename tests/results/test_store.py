@@ -191,14 +191,6 @@ def test_a_failure_in_the_middle_leaves_everything_as_it_was(comparison, tmp_pat
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
-@undrawn
-def test_a_table_without_rows_is_read_back(toy_pair, tmp_path):
-    found = sg.seeds([toy_pair[0], toy_pair[0].renamed("again")], matching="mutual")  # every latent is in a group
-    orphans = sg.read(sg.save(found, tmp_path / "out", formats=["png"])).tables["orphans"]
-    assert list(orphans.columns) == ["run", "latent_id", "significant_in"]
-    assert len(orphans) == 0
-
-
 def test_reading_a_folder_that_is_not_ours(tmp_path):
     with pytest.raises(FileNotFoundError, match="not a results folder"):
         sg.read(tmp_path)
