@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 from sae_geometry.cli import options as o
 from sae_geometry.cli.console import print_json, say
+from sae_geometry.io.formatting import wrap
 
 
 def demos(as_json: o.AsJson = False) -> None:
@@ -18,4 +19,5 @@ def demos(as_json: o.AsJson = False) -> None:
         return
     width = max(len(r.address) for r in records)
     for r in records:
-        say(f"{r.address:<{width}}  {r.n_latents:>5,} × {r.d_in}  {r.description}")
+        line = f"{r.address:<{width}}  {r.n_latents:>5,} × {r.d_in}  {r.description}"
+        say("\n".join(wrap(line, 80, subsequent_indent=" " * (width + 15))))

@@ -17,12 +17,15 @@ import typer
 from sae_geometry.cli.console import Speaker, command_line, print_json, say, say_answer, say_error
 from sae_geometry.cli.lifecycle import FAILED
 from sae_geometry.cli.options import Shared
-from sae_geometry.io.escaping import shown
+from sae_geometry.io.escaping import cells, shown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from sae_geometry.results.result import Result
+
+
+_STEM = 44  # bytes of all names in that of a folder
 
 
 class InUseError(FileExistsError):
@@ -34,8 +37,10 @@ def folder_names(out: Path | None, command: str, names: list[str]) -> Iterator[P
     if out is not None:
         yield out
         return
-    words = [command, *(re.sub(r"[^\w.+-]+", "_", name).strip("_.") or "run" for name in names)]
-    stem = "-".join(words).encode()[:120].decode(errors="ignore")  # a file name has at most 255 bytes
+    most = max(_STEM // max(len(names), 1) - 1, 4)
+    words = [(re.sub(r"[^\w.+-]+", "_", name).strip("_.") or "run") for name in names]
+    words = [w if len("-".join(words)) <= _STEM else w.encode()[:most].decode(errors="ignore") for w in words]
+    stem = "-".join([command, *words])
     yield from (p for n in itertools.count(1) if not (p := Path(stem if n == 1 else f"{stem}-{n}")).exists())
 
 
@@ -129,8 +134,8 @@ def _say_screen(result: Result) -> None:
         say_answer(answer, result.headline)
         return
     lines = [line for line in answer.split("\n") if line]
-    few = meanings.few_lines(SCREEN - len(lines) - 1)  # the last line is where the results are
-    say_answer("\n".join([*lines, *few]), result.headline)
+    room = SCREEN - len(lines) - 1  # the last line is where the results are
+    say_answer("\n".join([*lines, *meanings.few_lines(room)[:room]]), result.headline)
 
 
 def page_writer(n_runs: int) -> Callable[[Path], object]:
@@ -168,8 +173,10 @@ def print_saved(folder: Path, speaker: Speaker, as_json: bool) -> None:
     names = [shown(str(p)) for p in files if len(p.parts) == 1]
     names += ["figures/"] if any(len(p.parts) > 1 for p in files) else []
     names.sort(key=lambda name: (name != "report.html", not name.endswith(".csv"), name))
-    text = f"wrote {shown(folder)}{os.sep}   {'  '.join(names)}"
-    text = text if len(text) <= 80 else f"{text[:78].rsplit('  ', 1)[0]}  …"
+    text = f"wrote {shown(folder)}{os.sep}"
+    room = 80 - cells(text) - len("     …")
+    told = list(itertools.takewhile(lambda at: len("  ".join(names[: at + 1])) <= room, range(len(names))))
+    text = "  ".join([f"{text} ", *names[: len(told)], *(["…"] if len(told) < len(names) else [])])
     if as_json:
         speaker.note(text)
     else:

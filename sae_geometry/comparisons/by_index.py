@@ -12,7 +12,8 @@ import pandas as pd
 import torch
 
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.io.formatting import counted, known_mean, or_dash, read_only
+from sae_geometry.io.escaping import shown
+from sae_geometry.io.formatting import counted, known_mean, or_dash, percent, read_only
 from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.exact import exact_dots
 from sae_geometry.kernels.sweep import listing_sweep
@@ -163,30 +164,41 @@ class IndexComparison(PairAnswer):
             f"dictionary shows whether another id is closer. {methods.EXACT} {methods.by_chance(self.b.name)}"
         )
 
+    @property
+    def sentences(self) -> str:
+        """Return the answer in two sentences."""
+        shared, in_a, in_b = (f"{self.counts[name]:,}" for name in ("shared", "only A", "only B"))
+        return (
+            f"Latents of the same id in {self.a.name} (A) and {self.b.name} (B) have a mean cosine of "
+            f"{or_dash(self.mean_cosine, '.3f')}; {or_dash(self.by_chance, '.3f')} would be expected by chance. By "
+            f"their decoder norms {shared} of {counted(len(self.ids), 'latent')} are shared, {in_a} are only in A and "
+            f"{in_b} only in B."
+        )
+
     def _lines(self) -> list[str]:
         low, high = self.cuts
         n, counts = len(self.ids), self.counts
         quarters = np.quantile(self.relative_norm, (0.25, 0.5, 0.75))
+        rules = {"shared": f"relative norm between {low:g} and {high:g}", "only A": f"at most {low:g}"}
+        rules["only B"] = f"at least {high:g}"
         return [
-                f"Same ids of A, {self.a.name!r}, and B, {self.b.name!r}: {counted(n, 'latent')} × {self.a.d_in:,}",
-                f"  cosine of the same ids: mean {or_dash(self.mean_cosine, '.4f')} (B turned: "
-                f"{or_dash(self.by_chance, '.4f')}); above {self.threshold:g}: "
-                f"{(self.cosine > self.threshold).mean():.1%}",
-                f"  the nearest is another id: {self.other_in_b.mean():.1%} of A's in B, {self.other_in_a.mean():.1%} "
-                "of B's in A",
-                f"  relative norm, B / (A + B): quartiles {', '.join(f'{q:.3f}' for q in quarters)}",
-                *(
-                    f"  {name:<7} {counts[name]:>9,} ({counts[name] / n:.1%})  {rule}"
-                    for name, rule in (
-                        ("shared", f"relative norm between {low:g} and {high:g}; mean cosine "
-                         f"{or_dash(known_mean(self.cosine[self.classes == 'shared']), '.4f')}"),
-                        ("only A", f"at most {low:g}"),
-                        ("only B", f"at least {high:g}"),
-                    )
-                ),
-                *(f"  {d.name}: {d.alive.describe()}" for d in self.dictionaries),
-                f"  {ARTIFACT}",
+            f"Same ids of A, {shown(self.a.name, 60)!r}, and B, {shown(self.b.name, 60)!r}: {counted(n, 'latent')} × "
+            f"{self.a.d_in:,}",
+            f"  cosine of the same ids {or_dash(self.mean_cosine, '.4f')}   by chance {or_dash(self.by_chance, '.4f')}"
+            f"   above {self.threshold:g}: {percent((self.cosine > self.threshold).mean())}",
+            f"  of the shared ones {or_dash(known_mean(self.cosine[self.classes == 'shared']), '.4f')}",
+            f"  the nearest is another id: {percent(self.other_in_b.mean())} of A's in B, "
+            f"{percent(self.other_in_a.mean())} of B's in A",
+            *(
+                f"  {name}  {counts[name]:>9,}  {percent(counts[name] / n):>6}  {rule}"
+                for name, rule in rules.items()
+            ),
+            f"  relative norm, B / (A + B): quartiles {', '.join(f'{q:.3f}' for q in quarters)}",
+            *([f"  ! {ARTIFACT}"] if counts["only A"] or counts["only B"] else []),
         ]  # fmt: skip
+
+    def _definitions(self) -> list[str]:
+        return [f"  {d.name}: {d.alive.describe()}" for d in self.dictionaries]
 
 
 def compare_by_index(

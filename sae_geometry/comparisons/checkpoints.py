@@ -174,11 +174,27 @@ class Drift(Answer):
     def _dead(self) -> np.ndarray | None:
         return None if self.final.alive_mask is None else ~self.final.alive_mask.numpy()
 
+    @property
+    def sentences(self) -> str:
+        """Return the answer in two sentences."""
+        rows = self.summary()["checkpoints"]
+        return (
+            f"Half of the latents of {self.final.name} are within a cosine of {self.threshold:g} of their final "
+            f"direction from {self._half_born(rows)} on. At {rows[0]['checkpoint']}, the first of "
+            f"{counted(len(rows), 'checkpoint')}, their median cosine to it is {rows[0]['median_cosine_to_final']:.3f}."
+        )
+
+    def _half_born(self, rows: Sequence[dict[str, Any]]) -> str:
+        """Return the name of the first checkpoint by which half of the latents are born."""
+        return str(next(r["checkpoint"] for r in rows if r["share_born"] >= 0.5))
+
     def _lines(self) -> list[str]:
         rows = self.summary()["checkpoints"]
         lines = [
-            f"Drift of {self.final.name!r}: {counted(self.to_final.shape[1], 'latent')} through "
-            f"{counted(len(rows), 'checkpoint')}"
+            f"Drift of {shown(self.final.name, 40)!r}: {counted(self.to_final.shape[1], 'latent')} through "
+            f"{counted(len(rows), 'checkpoint')}",
+            f"  half of them are born (cosine to the final direction ≥ {self.threshold:g}) by "
+            f"{shown(self._half_born(rows), 28)}",
         ]
         table = [("checkpoint", "median cosine to final", "born", "standing still")]
         table += [

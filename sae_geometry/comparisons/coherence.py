@@ -63,13 +63,14 @@ class Coherence:
     def _shown(self) -> list[int]:
         return [k for k in _SHOWN if k <= len(self.cumulative)]
 
-    def __str__(self) -> str:
+    def lines(self) -> list[str]:
+        """Return the numbers as text: the sums, and then the rest."""
         sums = ", ".join(f"{self.cumulative[k - 1]:.2f} ({k})" for k in self._shown)
-        return (
-            f"cumulative coherence μ₁(k): {sums or '–'}; mean |cosine| "
-            f"{or_dash(self.mean_absolute_cosine, '.4f')}; effective rank "
-            f"{self.effective_rank:.0f}, 90% of the squared length in {counted(self.dimensions_for(0.9), 'dimension')}"
-        )
+        return [
+            f"coherence μ₁(k): {sums or '–'}",
+            f"mean |cosine| {or_dash(self.mean_absolute_cosine, '.4f')}; effective rank {self.effective_rank:.0f}, "
+            f"90% in {counted(self.dimensions_for(0.9), 'dimension')}",
+        ]
 
 
 def coherence(x: Float[Tensor, "n d"], progress: Progress | None = None) -> Coherence:

@@ -15,7 +15,8 @@ from sae_geometry.comparisons.inference import interval_over_latents
 from sae_geometry.comparisons.pair import compare_loaded
 from sae_geometry.comparisons.pair_result import Comparison
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.io.formatting import counted, or_dash, read_only
+from sae_geometry.io.escaping import shown
+from sae_geometry.io.formatting import aligned, counted, or_dash, percent, read_only
 from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.sweep import sweep
 from sae_geometry.labels.pairs import PairLabels, label_summary, pair_labels
@@ -195,21 +196,41 @@ class Agreement(PairAnswer):
             "are equally wide."
         )
 
+    @property
+    def sentences(self) -> str:
+        """Return the answer in two sentences."""
+        return (
+            f"For {self.a.name} and {self.b.name}, {self._confirmed}. The nearest encoder of "
+            f"{percent(self.same_partner.mean())} of latents is that of the nearest decoder; "
+            f"{percent(self.by_chance['same_partner'])} would be by chance."
+        )
+
+    @property
+    def _confirmed(self) -> str:
+        both, alone = (self.counts()[name] for name in ("both high", "decoder only"))
+        share = f" ({percent(both / (both + alone))})" if both + alone else ""
+        return f"encoders confirm {both:,} of {counted(both + alone, 'decoder partner')} > {self.threshold:g}{share}"
+
     def _lines(self) -> list[str]:
-        n, chance = self.a.n_latents, or_dash(self.decoder.a_to_b.chance, ".3f")
-        counts = "  ".join(f"{name}: {c:,} ({c / n:.1%})" for name, c in self.counts().items())
+        counts = self.counts()
+        means = [
+            ("mean cosine", "", "by chance"),
+            ("  decoder, to its nearest", f"{self.decoder_cosine.mean():.3f}",
+             or_dash(self.decoder.a_to_b.chance, ".3f")),
+            ("  encoder, to the same latent", f"{self.encoder_cosine.mean():.3f}",
+             f"{self.by_chance['mean_encoder_cosine']:.3f}"),
+        ]  # fmt: skip
         lines = [
-            f"Encoder against decoder, {self.a.name!r} → {self.b.name!r}: {counted(n, 'latent')}, "
-            "nearest decoder partner",
-            f"  {counts}   (cosines to that partner above {self.threshold:g})",
-            f"  mean decoder cosine {self.decoder_cosine.mean():.4f} (chance {chance}), encoder "
-            f"cosine to the same partner {self.encoder_cosine.mean():.4f} "
-            f"(chance {self.by_chance['mean_encoder_cosine']:.3f})",
-            f"  the encoder's own nearest (chance {or_dash(self.encoder.a_to_b.chance, '.3f')}) is the same latent for "
-            f"{self.same_partner.mean():.1%} (chance {self.by_chance['same_partner']:.1%})",
+            f"Encoder against decoder, {shown(self.a.name, 60)!r} → {shown(self.b.name, 60)!r}: "
+            f"{counted(self.a.n_latents, 'latent')}",
+            f"  {self._confirmed}",
+            f"  {'  '.join(f'{name}: {c:,}' for name, c in counts.items())}",
+            *(f"  {line}" for line in aligned(means)),
+            f"  the nearest encoder is the same latent: {percent(self.same_partner.mean())}   by chance "
+            f"{percent(self.by_chance['same_partner'])}",
         ]
         if self.alignment is not None:
-            lines.append(f"  own encoder and decoder of {self.a.name!r}: mean cosine {self.alignment.mean():.4f}")
+            lines.append(f"  own encoder and decoder of A: mean cosine {self.alignment.mean():.3f}")
         strata = self.by_frequency()
         if strata is not None:
             lines.append("  firing frequency: mean decoder cosine [95% over latents]")

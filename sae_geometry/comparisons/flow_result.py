@@ -13,7 +13,7 @@ import pandas as pd
 from sae_geometry.comparisons.chain_labels import ChainLabels, chain_labels
 from sae_geometry.comparisons.flow_step import Step
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.io.formatting import aligned, ends, known_mean, or_dash
+from sae_geometry.io.formatting import aligned, counted, ends, known_mean
 from sae_geometry.pairwise.grouping import layer_of
 from sae_geometry.pairwise.inputs import describe_input
 from sae_geometry.pairwise.label_columns import positions
@@ -288,6 +288,17 @@ class Flow(Answer):
             for key in ("continuing", "splits", "merges", "births", "deaths")
         }
 
+    @property
+    def sentences(self) -> str:
+        """Return the answer in two sentences."""
+        first, last = self.layer_names[0], self.layer_names[-1]
+        return (
+            f"Of {counted(self.layers[0].n_latents, 'latent')} at layer {first}, {self.survivors[0, -1]:,} are still "
+            f"there at layer {last}. There are {sum(s.n_births for s in self.steps):,} births, "
+            f"{sum(s.n_deaths for s in self.steps):,} deaths, {sum(s.n_splits for s in self.steps):,} splits and "
+            f"{sum(s.n_merges for s in self.steps):,} merges in {counted(len(self.steps), 'step')}."
+        )
+
     def _lines(self) -> list[str]:
         names, sizes, chains = self.layer_names, [d.n_latents for d in self.layers], self.chains()
         whole = chains[chains["n_layers"] == len(self.layers)]
@@ -295,14 +306,15 @@ class Flow(Answer):
         counts = self._counts()
         norms = [f"{float(d.decoder_norms.median()):.3g}" for d in self.layers]
         what = "decoder · next encoder" if self.on == "reads" else "decoder cosine"
-        turned, net = (or_dash(_median(whole[c]), ".1f") for c in ("turned", "turned_net"))
+        turned, net = (_median(whole[c]) for c in ("turned", "turned_net"))
+        angles = f": turned {turned:.1f}°, net {net:.1f}° (medians)" if len(whole) else ""
         return [
             f"Flow through {len(sizes)} layers, {' '.join(ends(names, 2))} ({what} ≥ {self.threshold:g}, FDR "
             f"{self.false_discovery_rate:.0%})",
             f"  of {sizes[0]:,} at layer {names[0]}, {through:,} are still there at layer {names[-1]}",
             f"  still there by layer: {_listed(self.survivors[0])}",
             *(f"  {key} per step: {_listed(counts[key])}" for key in ("births", "deaths", "splits", "merges")),
-            f"  {len(chains):,} chains, {len(whole):,} through all layers: turned {turned}°, net {net}° (medians)",
+            f"  {len(chains):,} chains, {len(whole):,} through all layers{angles}",
             f"  median decoder norm{' × threshold' if self.fold else ''}: {' '.join(ends(norms, 6))}",
             f"  {BASIS}",
         ]

@@ -12,7 +12,8 @@ import pandas as pd
 
 from sae_geometry.comparisons.pair import Comparison, compare_loaded
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.io.formatting import aligned, counted, or_dash
+from sae_geometry.io.escaping import shown
+from sae_geometry.io.formatting import counted, or_dash, percent
 from sae_geometry.io.progress import Progress
 from sae_geometry.matching import match
 from sae_geometry.matching.defaults import THRESHOLD, check_threshold
@@ -95,7 +96,7 @@ class GroundTruth(Answer):
 
     def tables(self) -> Mapping[str, pd.DataFrame]:
         """Return the tables to save: matches, as `Comparison.to_pandas`."""
-        return {"matches": self.comparison.to_pandas()}
+        return self.comparison.tables()
 
     def figures(self) -> Mapping[str, Figure]:
         """Return the figures to save."""
@@ -124,17 +125,35 @@ class GroundTruth(Answer):
 
     def _lines(self) -> list[str]:
         a, b = self.dictionaries
-        rows: list[tuple[str, ...]] = [("", "precision", "recall", "F1")]
-        for name, r in ((f"nearest > {self.threshold:g}", self.above), ("nearest significant", self.significant)):
-            rows.append((name, *(f"{x:.3f}" for x in (r.precision, r.recall, r.f1))))
+        of_both = self.comparison._lines()
         return [
-            f"{a.name!r} ({counted(a.n_latents, 'latent')}) against "
-            f"{counted(b.n_latents, 'true feature')} ({b.name!r})",
-            *(f"  {line}" for line in aligned(rows)),
-            f"  uniqueness {self.uniqueness:.3f} (features that are a latent's nearest, per latent); "
-            f"MCC {or_dash(self.mcc, '.4f')} (mean |cosine|, optimal one-to-one)",
-            *self.comparison._lines(),
+            f"{shown(a.name, 60)!r} ({counted(a.n_latents, 'latent')}) against "
+            f"{counted(b.n_latents, 'true feature')} ({shown(b.name, 60)!r})",
+            f"  nearest > {self.threshold:g}: {_in_words(self.above)}",
+            f"  significant: {_in_words(self.significant)}",
+            f"  uniqueness {self.uniqueness:.3f}; MCC {or_dash(self.mcc, '.4f')}",
+            *of_both[of_both.index("") + 1 :],
         ]
+
+    def _definitions(self) -> list[str]:
+        return [
+            "  uniqueness: features that are a latent's nearest, per latent; MCC: mean |cosine| of the optimal "
+            "one-to-one matching"
+        ]
+
+    @property
+    def sentences(self) -> str:
+        """Return the answer in two sentences."""
+        a, b = self.dictionaries
+        return (
+            f"{percent(self.above.recall)} of {counted(b.n_latents, 'true feature')} have a latent of {a.name} above "
+            f"{self.threshold:g}, and {percent(self.above.precision)} of its {counted(a.n_latents, 'latent')} have a "
+            f"feature above it. Matched one to one, the mean |cosine| is {or_dash(self.mcc, '.3f')}."
+        )
+
+
+def _in_words(r: Recovery) -> str:
+    return f"precision {r.precision:.3f}, recall {r.recall:.3f}, F1 {r.f1:.3f}"
 
 
 def truth(

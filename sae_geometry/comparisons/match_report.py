@@ -125,7 +125,7 @@ class MatchReport(Answer):
         return f"{self.comparison.method} The matching was repeated by absolute cosines{encoder}."
 
     def __repr__(self) -> str:
-        return "\n".join([repr(self.comparison), *_in_words(self.record)])
+        return self.comparison.first_screen(_in_words(self.record))
 
     def details(self) -> str:
         """Return the details of the comparison and the formulas of the record."""

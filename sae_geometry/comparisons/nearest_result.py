@@ -10,7 +10,10 @@ import numpy as np
 import pandas as pd
 
 from sae_geometry.dictionary import Dictionary
+from sae_geometry.io.escaping import shown
 from sae_geometry.io.formatting import aligned, counted, few, or_dash
+from sae_geometry.labels.pairs import fitted
+from sae_geometry.matching.defaults import DISCOVERY_RATE
 from sae_geometry.pairwise.inputs import describe_input
 from sae_geometry.pairwise.label_columns import label_text, labels_of, table_columns
 from sae_geometry.results import methods
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
 _MOST_RECORDS = 10_000
 _SHOWN = 5  # vectors printed
+_ROWS = 10  # hits printed
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -144,35 +148,65 @@ class Nearest(Answer):
             "caveats": list(self.caveats),
         }
 
+    @property
+    def sentences(self) -> str:
+        """Return the answer in two sentences; without turns, in one."""
+        best = int(np.nanargmax(np.abs(self.cosine[:, 0])))
+        said = (
+            f"The largest cosine of {self.vectors.name} to any of the {self.n_candidates:,} latents searched is "
+            f"{self.cosine[best, 0]:.3f}, to latent {self.latent_id[best, 0]} of "
+            f"{self.searched[self.run[best, 0]]['name']}."
+        )
+        return f"{said} {self._significant.capitalize()}." if self.turns else said
+
+    @property
+    def _significant(self) -> str:
+        close = int((self.p_value[:, 0] <= DISCOVERY_RATE).sum())
+        return f"vectors with a latent at p ≤ {DISCOVERY_RATE:g}: {close:,} of {self.vectors.n_latents:,}"
+
     def _lines(self) -> list[str]:
-        n, shown = self.vectors.n_latents, self.to_pandas()
-        where = repr(self.searched[0]["name"]) if len(self.searched) == 1 else f"{len(self.searched):,} dictionaries"
-        lines = [
-            f"Nearest of {counted(self.n_candidates, 'latent')} of {where} to {self.vectors.name!r}, "
-            f"{counted(n, 'vector')} × {self.vectors.d_in:,} ({'' if self.signed else 'absolute '}cosine)"
+        n = self.vectors.n_latents
+        one = shown(self.searched[0]["name"], 40)
+        where = repr(one) if len(self.searched) == 1 else f"{len(self.searched):,} dictionaries"
+        per_vector = max(1, _ROWS // min(n, _SHOWN))
+        found = self.to_pandas().assign(label=[label_text(row) for row in self.labels])
+        hits = found[(found["rank"] <= per_vector) & found["vector_id"].isin(self.vectors.latent_ids[:_SHOWN].tolist())]
+        left = len(found) - len(hits)
+        return [
+            f"Nearest of {counted(self.n_candidates, 'latent')} of {where} to {shown(self.vectors.name, 40)!r}, "
+            f"{counted(n, 'vector')} × {self.vectors.d_in:,} ({'' if self.signed else 'absolute '}cosine)",
+            *([f"  {self._significant}"] if self.turns else []),
+            *(f"  {line}" for line in aligned(self._rows(hits))),
+            *([f"  … and {counted(left, 'more hit')}: see nearest.parquet"] if left else []),
+            *(f"  not searched: {shown(text, 60)}" for text in self.skipped[:1]),
+            *([f"  labels: {shown('; '.join(self.sources), 68)}"] if self.sources else []),
         ]
-        shown = shown.assign(label=[label_text(row) for row in self.labels])
-        for i, vector in enumerate(self.vectors.latent_ids[:_SHOWN].tolist()):
-            chance = f"; largest by chance {self.expected[i]:.3f}" if self.turns else ""
-            lines.append(f"  vector {vector}{self._label_of(vector)}{chance}")
-            mine = shown[shown["vector_id"] == vector]
-            rows: list[tuple[str, ...]] = [("rank", "run", "latent", "cosine", "p", "label", "")]
-            rows += [
-                (f"{h.rank}", h.run, f"{h.latent_id}", f"{h.cosine:.4f}", or_dash(h.p_value, ".3g"), h.label,
-                 h.link or "")
-                for h in mine.itertuples()
-            ]  # fmt: skip
-            rows = rows if mine["label"].any() else [(*row[:5], row[6]) for row in rows]
-            lines += [f"    {line}" for line in aligned(rows)]
-        if n > _SHOWN:
-            lines.append(f"  … and {n - _SHOWN:,} more vectors, all in the table")
-        lines.append(f"  {self._meaning_of_p}")
-        lines += [f"  not searched: {text}" for text in few(self.skipped, _SHOWN)]
-        lines += [f"  labels: {'; '.join(self.sources)}"] if self.sources else []
-        return lines
+
+    def _rows(self, hits: pd.DataFrame) -> list[tuple[str, ...]]:
+        """Return the header and one row per hit, in lines of 80; labels and a column of vectors where there are any."""
+        chance = dict(zip(self.vectors.latent_ids.tolist(), self.expected, strict=True))
+        listed: Any = hits.itertuples()
+        rows = [("vector", "by chance", "run", "latent", "cosine", "p", "label")]
+        rows += [
+            (f"{h.vector_id}" if h.rank == 1 else "", f"{chance[h.vector_id]:.3f}" if h.rank == 1 else "",
+             shown(h.run, 16), f"{h.latent_id}", f"{h.cosine:.4f}", or_dash(h.p_value, ".2g"), fitted(h.label, 20))
+            for h in listed
+        ]  # fmt: skip
+        return [row if self.turns else (row[0], *row[2:5], row[6]) for row in rows]
+
+    def _definitions(self) -> list[str]:
+        pages = [h for h in self.to_pandas().head(_ROWS).itertuples() if h.link]
+        vectors = self.vectors.latent_ids[:_SHOWN].tolist()
+        return [
+            f"  {self._meaning_of_p}",
+            "  by chance: mean over the turns of the largest cosine",
+            *(f"  vector {v}: {text}" for v in vectors if (text := self._label_of(v))),
+            *(f"  {h.run} {h.latent_id}: {h.link}" for h in pages),
+            *(f"  not searched: {text}" for text in few(self.skipped, _SHOWN)),
+            *([f"  labels: {'; '.join(self.sources)}"] if self.sources else []),
+        ]
 
     def _label_of(self, vector: int) -> str:
-        """Return the label of a vector that is a labeled latent, in brackets; empty without one."""
+        """Return the label of a vector that is a labeled latent; empty without one."""
         labels = self.vectors.labels
-        text = "" if labels is None else label_text(labels_of(labels, np.array([vector])).iloc[0])
-        return f" ({text})" if text else ""
+        return "" if labels is None else label_text(labels_of(labels, np.array([vector])).iloc[0])

@@ -7,11 +7,9 @@ import re
 import numpy as np
 
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.io.escaping import shown
 from sae_geometry.pairwise.mapping import plain_cosines
 from sae_geometry.pairwise.matching_result import Matching
 
-_WIDTH = 76  # characters of a hint, which stands indented on a screen of 80
 SAME_IDS = 0.5  # share of mutual pairs with the same id above which ids are taken to correspond
 
 
@@ -26,8 +24,7 @@ def hints(a: Dictionary, b: Dictionary, forth: Matching, back: Matching) -> tupl
 
 
 def _mapped_words(letter: str, d: Dictionary) -> str:
-    zeros = f"; sent to zero: {d.metadata['sent_to_zero']}" if d.metadata["n_sent_to_zero"] else ""
-    return shown(f"{letter} mapped by {d.metadata['map']!r} (sha256 {d.metadata['map_sha256'][:16]}){zeros}", _WIDTH)
+    return f"{letter} {next(note for note in d.notes if note.startswith('mapped by'))}"
 
 
 def plain_means(a: Dictionary, b: Dictionary, forth: Matching, back: Matching) -> tuple[float, float] | None:

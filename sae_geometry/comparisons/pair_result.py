@@ -19,7 +19,7 @@ from sae_geometry.labels.pairs import PairLabels, label_summary, pair_labels
 from sae_geometry.pairwise.certainty import forced_words
 from sae_geometry.pairwise.confounds import ConfoundAudit, confound_audit
 from sae_geometry.pairwise.inputs import activity, describe_input
-from sae_geometry.pairwise.label_columns import labeled_list
+from sae_geometry.pairwise.label_columns import labeled_list, labeled_table
 from sae_geometry.pairwise.mapping import plain_cosines
 from sae_geometry.pairwise.matching_result import Matching
 from sae_geometry.results import methods
@@ -64,18 +64,26 @@ class Comparison(PairMatchings, PairAnswer):
     @property
     def meaning(self) -> str:
         """Describe the matching and, for an optimal one that stopped early, its certified gap."""
-        text = methods.MEANING[self.matching]
         certificate = None if self.assignment is None else self.assignment.certificate
-        if self.limits.min_similarity is not None:
-            text += f"; nothing below {self.limits.min_similarity:g} matched"
-        if self.min_margin is not None:
-            text += f"; {methods.MARGIN.format(self.min_margin)}"
         if certificate is not None and not certificate.certified:
-            text = (
-                f"best one-to-one matching found, stopped ({certificate.stopped}) within a relative gap of "
-                f"{certificate.relative_gap:.2g} of the largest total similarity"
+            return f"best one-to-one matching found, {self._limits_in_words[0]}"
+        return "; ".join([methods.MEANING[self.matching], *self._limits_in_words])
+
+    @property
+    def _limits_in_words(self) -> list[str]:
+        """Return what keeps the one-to-one matching from being all that the others are."""
+        said = []
+        certificate = None if self.assignment is None else self.assignment.certificate
+        if certificate is not None and not certificate.certified:
+            said.append(
+                f"stopped ({certificate.stopped}) within a relative gap of {certificate.relative_gap:.2g} of the "
+                "largest total similarity"
             )
-        return text
+        if self.limits.min_similarity is not None:
+            said.append(f"nothing below {self.limits.min_similarity:g} matched")
+        if self.min_margin is not None:
+            said.append(methods.MARGIN.format(self.min_margin))
+        return said
 
     def to_pandas(self) -> pd.DataFrame:
         """Return one row per latent and direction, with its nearest and its one-to-one partner.
@@ -85,8 +93,12 @@ class Comparison(PairMatchings, PairAnswer):
         one_to_one_margin (the smaller of both), one_to_one_loss_if_forbidden (nan unless optimal; see
         `matching.loss_if_forbidden`), alive and frequency (null where unknown). After a linear map of one space, the
         column plain_cosine is the cosine to the nearest before the map. `c.a_to_b.to_pandas()` has one direction, under
-        the requested matching.
+        the requested matching. Labels follow where there are any: see `pairwise.label_columns.labeled_table`.
         """
+        return labeled_table(self._matches(), self.dictionaries)
+
+    def _matches(self) -> pd.DataFrame:
+        """Return the table of `to_pandas` without labels."""
         import pandas as pd
 
         paired, every = self.one_to_one(), self if self.matching == "nearest" else self.rematch("nearest")
@@ -113,8 +125,12 @@ class Comparison(PairMatchings, PairAnswer):
     def shared(self) -> pd.DataFrame:
         """Return the one-to-one pairs above the threshold, most similar first.
 
-        Columns: a_id, b_id, cosine, q_value (the larger of both directions), mutual.
+        Columns: a_id, b_id, cosine, q_value (the larger of both directions), mutual; label and partner_label where
+        there are labels.
         """
+        return self._lists["shared"].copy()
+
+    def _shared(self) -> pd.DataFrame:
         import pandas as pd
 
         there, here = self.one_to_one().a_to_b, self.one_to_one().b_to_a
@@ -136,14 +152,14 @@ class Comparison(PairMatchings, PairAnswer):
         """Return A's latents without a one-to-one partner above the threshold, the least similar first.
 
         Columns: latent_id, nearest_id and nearest_cosine in the other dictionary, q_value of the nearest,
-        one_to_one_cosine (nan without a partner), frequency.
+        one_to_one_cosine (nan without a partner), frequency; label and nearest_label where there are labels.
         """
-        return self._only(self.a, self.nearest_a_to_b, self.one_to_one().a_to_b)
+        return self._lists["only-a"].copy()
 
     @property
     def only_b(self) -> pd.DataFrame:
         """Return B's latents without a one-to-one partner above the threshold; see `only_a`."""
-        return self._only(self.b, self.nearest_b_to_a, self.one_to_one().b_to_a)
+        return self._lists["only-b"].copy()
 
     def _only(self, d: Dictionary, nearest: Matching, paired: Matching) -> pd.DataFrame:
         import pandas as pd
@@ -163,7 +179,7 @@ class Comparison(PairMatchings, PairAnswer):
 
     def tables(self) -> Mapping[str, pd.DataFrame]:
         """Return the table to save: matches."""
-        return {"matches": self.to_pandas()}
+        return {"matches": self._matches()}
 
     def lists(self) -> Mapping[str, pd.DataFrame]:
         """Return the pairs and the latents without a partner: shared, only in A, only in B."""
@@ -171,9 +187,12 @@ class Comparison(PairMatchings, PairAnswer):
 
     @cached_property
     def _lists(self) -> dict[str, pd.DataFrame]:
-        found = {"shared": (self.shared, self.a, self.b), "only-a": (self.only_a, self.b, self.a)}
-        found["only-b"] = (self.only_b, self.a, self.b)
-        return {name: labeled_list(table, sides) for name, (table, *sides) in found.items()}
+        a, b, paired = self.a, self.b, self.one_to_one()
+        return {
+            "shared": labeled_list(self._shared(), [a, b]),
+            "only-a": labeled_list(self._only(a, self.nearest_a_to_b, paired.a_to_b), [b, a]),
+            "only-b": labeled_list(self._only(b, self.nearest_b_to_a, paired.b_to_a), [a, b]),
+        }
 
     @cached_property
     def meanings(self) -> PairLabels | None:
@@ -336,19 +355,11 @@ class Comparison(PairMatchings, PairAnswer):
 
     def _lines(self) -> list[str]:
         lines = pair_words.first_screen(self._sides())
-        if self.min_margin is not None:
-            lines.insert(lines.index(""), f"  one to one: {methods.MARGIN.format(self.min_margin)}")
-        elif not self._is_whole or self.matching in ("mutual", "greedy"):
-            lines.insert(lines.index(""), f"  {self.matching}: {self.meaning}")
-        for text in self._hints():
-            lines.insert(lines.index(""), f"  {text}")
-        return lines
-
-    def __repr__(self) -> str:
-        lines = [*self._lines(), *pair_words.warnings(self.confounds, self.caveats)]
-        if self.against_control is not None:
-            lines += ["", *pair_words.control_lines([c._sides() for c in self.against_control])]
-        return "\n".join(lines)
+        said = [*(f"one to one: {text}" for text in self._limits_in_words), *self._hints()]
+        at = lines.index("")
+        lines[at:at] = [f"  {text}" for text in said]
+        beside = self.against_control or ()
+        return [*lines, *(pair_words.control_lines([c._sides() for c in beside]) if beside else [])]
 
     def _hints(self) -> tuple[str, ...]:
         """Return what the comparison notices beyond its numbers."""

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from sae_geometry.comparisons.inference import interval_over_latents
 from sae_geometry.comparisons.strata import RARE, rare_shares, rare_words
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.io.escaping import shown
+from sae_geometry.io.escaping import cells, shown
 from sae_geometry.io.formatting import aligned, counted, or_dash, percent
 from sae_geometry.matching.defaults import THRESHOLD
-from sae_geometry.pairwise.confounds import ConfoundAudit
 from sae_geometry.pairwise.matching_result import Matching
-from sae_geometry.results.warnings import WIDTH, warning_lines
+from sae_geometry.results.warnings import WIDTH
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ def first_screen(s: Sides) -> list[str]:
     """Return the numbers of the answer, in lines of 80 characters."""
     forth, back = s.nearest
     label = f"  nearest > {s.threshold:g}"
-    lines = [
+    return [
         *_header(s.a, s.b),
         *([] if _is_plain(forth) else [f"  similarity: {forth.quantity}"]),
         "",
@@ -68,15 +67,14 @@ def first_screen(s: Sides) -> list[str]:
         *_frequent(s),
         *_means(s),
     ]
-    return [line if len(line) <= WIDTH else line[: WIDTH - 1] + "…" for line in lines]
 
 
 def _header(a: Dictionary, b: Dictionary) -> list[str]:
-    names = [shown(d.name, 60) for d in (a, b)]
     sizes = [_size(d) for d in (a, b)]
+    names = [shown(d.name, WIDTH - len(f"A    {size}")) for d, size in zip((a, b), sizes, strict=True)]
     if sizes[0] == sizes[1]:
         line = f"A {names[0]}   B {names[1]}   {sizes[0]}".replace(" live latents", " live latents each")
-        if len(line) <= WIDTH:
+        if cells(line) <= WIDTH:
             return [line]
     return [f"{letter} {name}   {size}" for letter, name, size in zip("AB", names, sizes, strict=True)]
 
@@ -106,7 +104,7 @@ def _means(s: Sides) -> list[str]:
 
 def control_lines(both: Sequence[Sides]) -> list[str]:
     """Return the answer of A with the control dictionary, and of B with it, as a table."""
-    name = shown(both[0].b.name, 20)
+    name = shown(both[0].b.name, 16)
     rows = [(f"control {name}", f"shared > {both[0].threshold:g}", "by chance", "closer than chance", "MMCS")]
     for letter, s in zip("AB", both, strict=True):
         forth = s.nearest[0]
@@ -136,12 +134,6 @@ def _by_chance(s: Sides, least: int) -> str:
     if math.isnan(expected):
         expected = min(m.fraction_above_by_chance(s.threshold) * m.n_latents for m in s.nearest) / least
     return f"< {percent(max(1 / least, 0.001))}" if expected == 0 else percent(expected)
-
-
-def warnings(audit: ConfoundAudit, caveats: Sequence[str]) -> list[str]:
-    """Return what limits the conclusion, a line or two each, and how many checks are clean."""
-    flagged = tuple(f.text for f in audit.flagged)
-    return warning_lines(caveats, flagged, most=2, clean=len(audit.findings) - len(flagged))
 
 
 def _frequent(s: Sides) -> list[str]:

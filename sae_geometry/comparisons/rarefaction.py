@@ -78,7 +78,8 @@ class Rarefaction:
             "richness_interval": [self.richness_low, self.richness_high],
         }
 
-    def __str__(self) -> str:
+    def in_words(self) -> str:
+        """Return the number of distinct latents, of so many runs, of more, and of any number."""
         found = counted(self.n_distinct, "distinct latent")
         text = f"{found} in {self.n_runs} runs ({self.expected[0]:,.0f} in one on average)"
         if len(self.further):
@@ -86,11 +87,13 @@ class Rarefaction:
                 f"; {self.n_runs + len(self.further)} runs like these would find {self.further[-1]:,.0f} "
                 f"[{self.further_low[-1]:,.0f}, {self.further_high[-1]:,.0f}]"
             )
-        if self.refusal is not None:
-            text += f"; no extrapolation: {self.refusal}"
         if math.isnan(self.richness):
             return text
         return f"{text}; at least {self.richness:,.0f} to find (Chao2's lower bound)"
+
+    def __str__(self) -> str:
+        refused = "" if self.refusal is None else f"; no extrapolation: {self.refusal}"
+        return f"{self.in_words()}{refused}"
 
 
 def rarefaction(incidence: np.ndarray, n_further: int | None = None, *, refusal: str | None = None) -> Rarefaction:

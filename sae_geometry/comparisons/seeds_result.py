@@ -32,7 +32,7 @@ from sae_geometry.comparisons.rarefaction import Rarefaction, rarefaction
 from sae_geometry.comparisons.seeds_matrices import SeedMatrices
 from sae_geometry.comparisons.strata import strata_lines
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.io.formatting import counted, ends
+from sae_geometry.io.formatting import counted, ends, known_mean, wrap
 from sae_geometry.labels.pairs import PairLabels, label_summary
 from sae_geometry.pairwise.checkpoint import N_BINS
 from sae_geometry.pairwise.confounds import runs_table
@@ -40,14 +40,12 @@ from sae_geometry.pairwise.grouping import kind_of, layer_of, seed_of
 from sae_geometry.pairwise.inputs import describe_input
 from sae_geometry.results import methods
 from sae_geometry.results.answer import Answer
-from sae_geometry.results.warnings import SCREEN, WIDTH, warning_lines
+from sae_geometry.results.warnings import WIDTH
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_TWO_LINES: Any = {
-    "width": WIDTH, "initial_indent": "  ", "subsequent_indent": "    ", "max_lines": 2, "placeholder": " …",
-}  # fmt: skip
+_INDENTED: Any = {"width": WIDTH, "initial_indent": "  ", "subsequent_indent": "    ", "placeholder": " …"}
 _LISTED = 100  # largest number of runs with matrices in the summary
 
 
@@ -274,31 +272,40 @@ class SeedComparison(SeedMatrices, Answer):
         """Describe in sentences what was computed and how."""
         return seeds_words.method(self.names, methods.measure(self.on, self.signed), self.matching, self.threshold)
 
-    def __repr__(self) -> str:
+    @property
+    def sentences(self) -> str:
+        """Return the answer in two sentences."""
+        shared, chance = (known_mean(x) for x in (self.shared, self.shared_chance))
+        return seeds_words.sentences(self.consensus.incidence, shared, chance, self.threshold)
+
+    @property
+    def headline(self) -> str:
+        """Return the line that answers the question: how many latents are found in all runs."""
+        return next(line for line in self._lines() if line.startswith("  found in all"))
+
+    def _lines(self) -> list[str]:
         rows = [
             (f"shared one to one > {self.threshold:g}", self.shared, self.shared_chance, True),
             (f"{self.paired_name} (one-to-one)", self.paired, self.paired_chance, False),
             ("MMCS (nearest)", self.mmcs, self.chance, False),
             ("closer than chance (5% FDR)", self.significant, np.full(1, np.nan), True),
         ]
-        said = [f"{check}: {effect}" for check, (_, effect, _) in self._flagged.items()]
         orphans = self._orphans().significant_in
         elsewhere = float((orphans > 0).mean()) if len(orphans) else math.nan
-        lines = [
+        return [
             *seeds_words.names_line(self.names, self.groups),
             *([] if self.on == "decoder" and self.signed else [f"  similarity: {self._similarity}"]),
             "",
             *(f"  {line}" for line in seeds_words.found_table(self.consensus.incidence, elsewhere)),
             "",
             *(f"  {line}" for line in seeds_words.spread_table(rows)),
-            *(f"  {textwrap.shorten(str(d), WIDTH - 2, placeholder=' …')}" for d in self._differences[:1]),
-            *textwrap.wrap(str(self.rarefaction), **_TWO_LINES),
+            *(line for d in self._differences[:1] for line in wrap(str(d), **_INDENTED, max_lines=1)),
+            *wrap(self.rarefaction.in_words(), **_INDENTED, max_lines=2),
         ]
-        labeled = any(d.labels is not None for d in self.runs)  # a few labels follow on the same screen
-        warnings = warning_lines(self.caveats, said, most=2, height=1 if labeled else 2)
-        if len(lines) + len(warnings) > SCREEN:
-            warnings = warning_lines(self.caveats, said, most=1)
-        return "\n".join([*lines, *warnings])
+
+    def __repr__(self) -> str:
+        flagged = [f"{check}: {effect}" for check, (_, effect, _) in self._flagged.items()]
+        return self._screen(self._lines(), flagged)
 
     @property
     def _similarity(self) -> str:

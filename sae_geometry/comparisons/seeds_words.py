@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 
 import numpy as np
 
 from sae_geometry.io.escaping import shown
-from sae_geometry.io.formatting import aligned, counted, or_dash, percent
+from sae_geometry.io.formatting import aligned, counted, or_dash, percent, wrap
 from sae_geometry.matching.defaults import OneToOne
 from sae_geometry.results import methods
 from sae_geometry.results.warnings import WIDTH
@@ -37,6 +36,20 @@ def found_table(incidence: np.ndarray, elsewhere: float) -> list[str]:
     return lines
 
 
+def sentences(incidence: np.ndarray, shared: float, by_chance: float, threshold: float) -> str:
+    """Return the answer in two sentences.
+
+    Args:
+        incidence: int [N], number of distinct latents found by exactly 1, 2, …, N runs.
+        shared, by_chance: mean share of the latents of a run with a partner in another, and its expectation.
+    """
+    return (
+        f"{int(incidence[-1]):,} of {counted(int(incidence.sum()), 'distinct latent')} are found in all "
+        f"{len(incidence)} runs, and {int(incidence[0]):,} in one only. On average, {percent(shared)} of the latents "
+        f"of a run have a one-to-one partner above {threshold:g} in another; {percent(by_chance)} would by chance."
+    )
+
+
 def spread_table(rows: Sequence[tuple[str, np.ndarray, np.ndarray, bool]]) -> list[str]:
     """Return the least, mean and greatest value over ordered pairs of runs, with the mean expected by chance.
 
@@ -62,8 +75,8 @@ def names_line(names: Sequence[str], groups: Sequence[str]) -> list[str]:
     kinds = list(dict.fromkeys(groups))
     of = f" of {len(kinds)} kinds" if len(kinds) > 1 else ""
     listed = ", ".join(shown(name, 30) for name in names)
-    lines = textwrap.wrap(f"{len(names)} runs{of}: {listed}", WIDTH, subsequent_indent="  ")
-    return lines if len(lines) <= 2 else [lines[0], lines[1][: WIDTH - 4] + " …"]
+    lines = wrap(f"{len(names)} runs{of}: {listed}", WIDTH, subsequent_indent="  ")
+    return lines if len(lines) <= 2 else [lines[0], shown(lines[1], WIDTH - 4) + " …"]
 
 
 def printed(matrix: np.ndarray, names: Sequence[str], form: str) -> list[str]:

@@ -13,7 +13,8 @@ from scipy.linalg import eigh
 
 from sae_geometry.comparisons.pair import compare
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.io.formatting import aligned, counted, read_only
+from sae_geometry.io.escaping import shown
+from sae_geometry.io.formatting import aligned, counted, percent, read_only
 from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.sweep import sweep
 from sae_geometry.matching.defaults import THRESHOLD, MatchingName, check_threshold
@@ -119,10 +120,27 @@ class SpanOverlap(PairAnswer):
             f"the matched latents of {self.b.name}. {methods.EXACT} {methods.by_chance(self.b.name)}"
         )
 
+    @property
+    def sentences(self) -> str:
+        """Return the answer in two sentences."""
+        return (
+            f"{len(self.unmatched):,} of {counted(self.a.n_latents, 'latent')} of {self.a.name} have no one-to-one "
+            f"partner above {self.threshold:g} in {self.b.name}. {self._spanned[0].upper()}{self._spanned[1:]}."
+        )
+
+    @property
+    def _spanned(self) -> str:
+        if not len(self.unmatched):
+            return "every latent has a partner"
+        shares = (percent(float(e[:, -1].mean())) for e in (self.explained, self.explained_by_chance))
+        return "the {} nearest span {} of such a direction; by chance {}".format(self.n_nearest[-1], *shares)
+
     def _lines(self) -> list[str]:
         lines = [
-            f"Span of {self.b.name!r} against the {len(self.unmatched):,} of {counted(self.a.n_latents, 'latent')} of "
-            f"{self.a.name!r} with no one-to-one ({self.matching}) partner > {self.threshold:g}"
+            f"Span of {shown(self.b.name, 60)!r} against the {len(self.unmatched):,} of "
+            f"{counted(self.a.n_latents, 'latent')} of {shown(self.a.name, 60)!r} with no one-to-one "
+            f"({self.matching}) partner > {self.threshold:g}",
+            f"  {self._spanned}",
         ]
         if len(self.unmatched):
             rows = [("k nearest", *(f"{k}" for k in self.n_nearest))]
@@ -134,9 +152,7 @@ class SpanOverlap(PairAnswer):
             rows = [("rank", *(f"{r}" for r in self.ranks)), ("overlap", *(f"{v:.1%}" for v in self.overlap))]
             rows.append(("by chance", *(f"{v:.1%}" for v in self.overlap_by_chance)))
             rows.append(("isotropic", *(f"{v:.1%}" for v in self.overlap_isotropic)))
-            lines += [
-                "  leading subspaces of the unmatched and of b's matched latents (mean squared cosine of angles):"
-            ]
+            lines += ["  leading subspaces of the unmatched and of B's matched latents (squared cosine):"]
             lines += [f"    {line}" for line in aligned(rows)]
         return lines
 

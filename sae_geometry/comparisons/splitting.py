@@ -14,6 +14,7 @@ from scipy.optimize import nnls
 from torch import Tensor
 
 from sae_geometry.dictionary import Dictionary
+from sae_geometry.io.escaping import shown
 from sae_geometry.io.formatting import aligned, counted
 from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.sweep import listing_sweep, sweep
@@ -210,23 +211,38 @@ class SplitMap(Answer):
             f"{methods.EXACT} {methods.by_chance(wide)}"
         )
 
+    @property
+    def sentences(self) -> str:
+        """Return the answer in two sentences."""
+        return (
+            f"{int(self.found.sum()):,} of {counted(self.wide.n_latents, 'latent')} of {self.wide.name} are children "
+            f"of a latent of {self.narrow.name}, and {self.n_novel:,} are novel. Of "
+            f"{counted(self.narrow.n_latents, 'narrow latent')}, {int((self.n_children > 1).sum()):,} have several "
+            f"children and {int((self.n_children == 0).sum()):,} none."
+        )
+
     def _lines(self) -> list[str]:
         n = self.narrow.n_latents
         split, kept, none = (int(x.sum()) for x in (self.n_children > 1, self.n_children == 1, self.n_children == 0))
-        farthest = f"; the farthest at {self.threshold:.3f}" if self.found.any() else ""
         rows = [("terms", *(f"{t + 1}" for t in range(self.combination.explained.shape[1])))]
         rows.append(("explained", *(f"{v:.1%}" for v in self.combination.explained.mean(axis=0))))
         rows.append(("by chance", *(f"{v:.1%}" for v in self.explained_by_chance.mean(axis=0))))
         return [
-            f"Splitting of {self.narrow.name!r} ({counted(n, 'latent')}) in {self.wide.name!r} "
+            f"Splitting of {shown(self.narrow.name, 60)!r} ({counted(n, 'latent')}) in {shown(self.wide.name, 60)!r} "
             f"({self.wide.n_latents:,})",
-            f"  wide latents: children {int(self.found.sum()):,} (closer to their parent than chance, "
-            f"{self.false_discovery_rate:.0%} false discoveries{farthest}), novel {self.n_novel:,}",
+            f"  wide latents: children {int(self.found.sum()):,}, novel {self.n_novel:,} "
+            f"({self.false_discovery_rate:.0%} false discoveries)",
             f"  narrow latents: {split:,} with several children, {kept:,} with one, {none:,} with none",
-            f"  {counted(int((self.n_absorbing > 0).sum()), 'narrow latent')} partly absorbed: a child of another "
-            "is close to them and among the terms below",
-            "  share of the narrow direction explained by a non-negative combination of wide ones:",
+            f"  {counted(int((self.n_absorbing > 0).sum()), 'narrow latent')} partly absorbed",
+            "  share of a narrow direction in a non-negative combination of wide ones:",
             *(f"    {line}" for line in aligned(rows)),
+        ]
+
+    def _definitions(self) -> list[str]:
+        farthest = f"; the farthest at {self.threshold:.3f}" if self.found.any() else ""
+        return [
+            f"  children: closer to their parent than chance{farthest}",
+            "  partly absorbed: a child of another is close to them and among the terms of their combination",
             *(f"  {d.name}: {d.alive.describe()}" for d in self.dictionaries),
         ]
 

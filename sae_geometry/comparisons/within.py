@@ -12,7 +12,8 @@ import pandas as pd
 
 from sae_geometry.comparisons.coherence import Coherence, coherence
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.io.formatting import or_dash
+from sae_geometry.io.escaping import shown
+from sae_geometry.io.formatting import counted, or_dash, percent
 from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.sweep import listing_sweep
 from sae_geometry.kernels.types import Sweep
@@ -20,6 +21,7 @@ from sae_geometry.labels.pairs import PairLabels, label_summary, pair_labels
 from sae_geometry.matching.defaults import THRESHOLD, check_threshold
 from sae_geometry.nulls import LISTED, How, within_controls
 from sae_geometry.pairwise.inputs import activity, describe_input
+from sae_geometry.pairwise.label_columns import labeled_table
 from sae_geometry.pairwise.matching_result import Matching, nearest_matching, with_mutual
 from sae_geometry.results import methods
 from sae_geometry.results.answer import Answer
@@ -66,12 +68,19 @@ class WithinComparison(Answer):
         return (self.dictionary,)
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return one row per latent: as `Matching.to_pandas` without `matching`; alive, frequency (null if unknown)."""
+        """Return one row per latent: as `Matching.to_pandas` without `matching`; alive, frequency (null if unknown).
+
+        Labels follow where there are any: see `pairwise.label_columns.labeled_table`.
+        """
+        return labeled_table(self._matches(), self.dictionaries)
+
+    def _matches(self) -> pd.DataFrame:
+        """Return the table of `to_pandas` without labels."""
         return self.nearest.to_pandas().drop(columns="matching").assign(**activity(self.dictionary))
 
     def tables(self) -> Mapping[str, pd.DataFrame]:
         """Return the table to save: matches."""
-        return {"matches": self.to_pandas()}
+        return {"matches": self._matches()}
 
     @cached_property
     def meanings(self) -> PairLabels | None:
@@ -128,16 +137,31 @@ class WithinComparison(Answer):
         )
 
     def _lines(self) -> list[str]:
-        m = self.nearest
-        mean, isotropic = or_dash(m.mmcs, ".4f"), or_dash(m.isotropic_chance, ".3f")
+        m, d = self.nearest, self.dictionary
         return [
-            f"Within {self.dictionary.name!r} ({self.dictionary.n_latents:,} × {self.dictionary.d_in:,}), nearest "
-            f"other latent ({m.quantity}, self excluded): mean {mean}; {m.fraction_above(self.threshold):.1%} above "
-            f"{self.threshold:g}; "
-            f"chance {or_dash(m.chance, '.3f')} (the dictionary turned; isotropic {isotropic})",
-            f"  {self.coherence}",
+            f"Within {shown(d.name, 60)!r}: {counted(d.n_latents, 'latent')} × {d.d_in:,}, nearest other by "
+            f"{m.quantity}",
+            f"  mean {or_dash(m.mmcs, '.4f')}   by chance {or_dash(m.chance, '.3f')}   above {self.threshold:g}: "
+            f"{percent(m.fraction_above(self.threshold))}",
+            *(f"  {line}" for line in self.coherence.lines()),
+        ]
+
+    def _definitions(self) -> list[str]:
+        return [
+            "  self excluded by index; by chance: the dictionary turned; isotropic directions would give "
+            f"{or_dash(self.nearest.isotropic_chance, '.3f')}",
             f"  {self.dictionary.alive.describe()}",
         ]
+
+    @property
+    def sentences(self) -> str:
+        """Return the answer in two sentences."""
+        m = self.nearest
+        return (
+            f"A latent of {self.dictionary.name} and its nearest other latent have a mean {m.quantity} of "
+            f"{or_dash(m.mmcs, '.3f')}; {or_dash(m.chance, '.3f')} would be expected by chance. "
+            f"{percent(m.fraction_above(self.threshold))} of latents have another one above {self.threshold:g}."
+        )
 
 
 def within(

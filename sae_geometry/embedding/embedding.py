@@ -6,7 +6,6 @@ backend (our optimizer on umap-learn's weights, umap-learn, or cuML on a GPU).
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
@@ -40,7 +39,6 @@ from sae_geometry.pairwise.inputs import activity, describe_input, distinct, sev
 from sae_geometry.pairwise.same_space import ALLOWED, require_same_space
 from sae_geometry.results.answer import Answer
 from sae_geometry.results.store import write_json
-from sae_geometry.results.warnings import warning_lines
 from sae_geometry.sources import as_dictionary
 
 if TYPE_CHECKING:
@@ -216,14 +214,41 @@ class Embedding(Answer):
     def __repr__(self) -> str:
         counts = np.bincount(self.owner, minlength=len(self.names))
         runs = ends([f"{shown(n, 30)} ({c:,})" for n, c in zip(self.names, counts, strict=True)], 6)
-        lines = textwrap.wrap(f"UMAP of {', '.join(runs)}", 80, subsequent_indent="  ")
-        lines += ["", *(f"  {line}" for said in self.evidence.lines() for line in textwrap.wrap(said, 78))]
-        head, *rows = self.regions.table().splitlines()
-        lines += ["", *textwrap.wrap(head, 80, initial_indent="  ", subsequent_indent="  ")]
-        lines += [f"  {row}"[:80] for row in rows[: _SHOWN_REGIONS + 1]]
-        more = len(rows) - 1 - _SHOWN_REGIONS
-        lines += [f"  and {counted(more, 'smaller region')}: see regions.json"] if more > 0 else []
-        return "\n".join([*lines, *warning_lines(self.caveats, most=2)])
+        trust = self.evidence.lines()[: 1 + (self.evidence.n_seeds > 1)]
+        mixing = ["", *self._mixing] if self._mixing else []
+        lines = [f"UMAP of {', '.join(runs)}", *mixing, "", *self.regions.few_lines(_SHOWN_REGIONS), ""]
+        return self._screen([*lines, *(f"  {line}" for line in trust)])
+
+    @property
+    def _mixing(self) -> list[str]:
+        """Return how far the runs are mixed, of one run nothing."""
+        e = self.evidence
+        if np.isnan(e.mixing_null):
+            return []
+        return [
+            f"  neighbors from another run {e.mixing_original:.1%}   labels shuffled {e.mixing_null:.1%}   in the "
+            f"layout {e.mixing_picture:.1%}"
+        ]
+
+    @property
+    def headline(self) -> str:
+        """Return the line that answers the question: how far the runs are mixed, or of one run, how far to trust it."""
+        return next(iter(self._mixing), f"  {self.evidence.lines()[0]}")
+
+    @property
+    def sentences(self) -> str:
+        """Return the answer in two sentences."""
+        e = self.evidence
+        preserved = (
+            f"The layout preserves {e.neighbor_preservation:.0%} of the {counted(e.k, 'nearest neighbor')} of a latent."
+        )
+        if np.isnan(e.mixing_null):
+            return preserved
+        return (
+            f"{e.mixing_original:.1%} of the neighbors of a latent are from another run ({e.mixing_null:.1%} if labels "
+            f"were shuffled), and {self.regions.n_of_one_run:,} of {counted(len(self.regions), 'region')} belong "
+            f"mostly to one run. {preserved}"
+        )
 
     @property
     def method(self) -> str:
@@ -249,7 +274,8 @@ class Embedding(Answer):
         )
         alive = ends([f"{d.name}: {d.alive.describe()}" for d in self.dictionaries])
         caveats = [f"caveat: {c}" for c in self.caveats]
-        return "\n".join([repr(self), about, *alive, *caveats, *self.regions.table().splitlines()])
+        mixing = self.evidence.lines()[-1:] if self._mixing else ()
+        return "\n".join([repr(self), about, *mixing, *alive, *caveats, *self.regions.table().splitlines()])
 
 
 def umap(

@@ -19,7 +19,7 @@ from sae_geometry.embedding.optimizer import curve_of, place
 from sae_geometry.embedding.quality import EVIDENCE_K, shared_share
 from sae_geometry.io.column_kinds import FLOATS, IDS, MAYBE_TEXTS, NUMBERS, TEXTS, TRUTHS, check_columns
 from sae_geometry.io.escaping import shown
-from sae_geometry.io.formatting import counted, freeze_arrays
+from sae_geometry.io.formatting import counted, ends, freeze_arrays
 from sae_geometry.io.parquet import read_table, write_neuronpedia
 from sae_geometry.io.progress import Progress
 from sae_geometry.io.results_folder import has, read_json
@@ -160,10 +160,24 @@ class Projection(Answer):
 
     def line(self) -> str:
         """Return the quality in one line."""
+        return "; ".join(self._quality)
+
+    @property
+    def _quality(self) -> tuple[str, str]:
+        own = f"{self.onto.preserved:.0%} for the embedded latents themselves"
+        placed = f"{self.n_same:,} have the direction, and so the point, of an embedded latent"
         return (
-            f"of a new latent's {self.k} nearest among the embedded latents {self.preservation:.0%} are its nearest in "
-            f"the layout ({self.onto.preserved:.0%} for the embedded latents themselves); mean cosine to the nearest "
-            f"{self.cosine.mean():.2f}; {self.n_same:,} have the direction, and so the point, of an embedded latent"
+            f"neighbors preserved {self.preservation:.0%} of {self.k} ({own})",
+            f"mean cosine to the nearest {self.cosine.mean():.2f}; {placed}",
+        )
+
+    @property
+    def sentences(self) -> str:
+        """Return the answer in two sentences."""
+        return (
+            f"Of the {self.k} nearest embedded latents of a projected one, {self.preservation:.0%} are its nearest in "
+            f"the layout; for the embedded latents themselves these are {self.onto.preserved:.0%}. The mean cosine to "
+            f"the nearest is {self.cosine.mean():.2f}."
         )
 
     def tables(self) -> Mapping[str, pd.DataFrame]:
@@ -184,13 +198,12 @@ class Projection(Answer):
         return np.bincount(self.owner, minlength=len(self.names))
 
     def _lines(self) -> list[str]:
-        runs = ", ".join(f"{n} ({c:,})" for n, c in zip(self.names, self._counts(), strict=True))
-        made_of = ", ".join(d.name for d in self.onto.references)
-        return [
-            f"Projection of {counted(len(self.owner), 'latent')}: {runs}",
-            f"  onto the UMAP of {made_of} ({counted(len(self.onto.table), 'latent')}, {shown(self.onto.where)})",
-            f"  {self.line()}",
-        ]
+        counts = zip(self.names, self._counts(), strict=True)
+        runs = ", ".join(ends([f"{shown(n, 30)} ({c:,})" for n, c in counts], 6))
+        made_of = ", ".join(ends([shown(d.name, 30) for d in self.onto.references], 6))
+        where = f"onto the UMAP of {made_of} ({counted(len(self.onto.table), 'latent')}, {shown(self.onto.where, 100)})"
+        said = (self._quality[0], where, self._quality[1])
+        return [f"Projection of {counted(len(self.owner), 'latent')}: {runs}", *(f"  {text}" for text in said)]
 
 
 def project(

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.embedding.neighbors import Neighbors
 from sae_geometry.embedding.region_file import Shape
+from sae_geometry.io.escaping import shown
 from sae_geometry.io.formatting import aligned, counted, ends, freeze_arrays
 from sae_geometry.labels.regions import Mark, region_marks
 
@@ -141,6 +142,31 @@ class Regions:
         if len(self.names) > 1:
             note += "; in brackets the share at equal sizes"
         return "\n".join([note, *aligned([head, *rows])])
+
+    @property
+    def n_of_one_run(self) -> int:
+        """Return the number of regions that belong mostly to one run."""
+        return sum(r.verdict.startswith("mostly") for r in self.regions)
+
+    def few_lines(self, most: int) -> list[str]:
+        """Return the regions to look at first, in lines of 80: those of one run, then mixed ones, the largest first.
+
+        Args:
+            most: number of regions to list.
+        """
+        if not self.regions:
+            return [f"  no regions ({self.how})"]
+        note = f"  {counted(len(self), 'region')} with {self.share_inside:.0%} of the latents"
+        note += f"; {self.n_of_one_run:,} belong mostly to one run" if len(self.names) > 1 else ""
+        first = sorted(self.regions, key=lambda r: not r.verdict.startswith("mostly"))[:most]
+        rows = [("look at", "latents", "runs", "")]
+        for r in first:
+            run = int(np.argmax(r.shares))
+            whose = f"{r.shares[run]:.0%} {shown(self.names[run], 24)}" if len(self.names) > 1 else ""
+            marks = " ".join(shown(mark.token, 10) for mark in r.marks[:3])
+            rows.append((r.letter, f"{r.size:,}", f"{whose}, mixed" if r.verdict == "mixed" else whose, marks))
+        where = f"  explorer.html#region={first[0].letter} opens there (--html writes it)"
+        return [note, *(f"  {line}" for line in aligned(rows)), where]
 
     def __repr__(self) -> str:
         return self.table()

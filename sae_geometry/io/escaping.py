@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
+from itertools import accumulate
 
 _UNDECODED = re.compile("[\udc80-\udcff]+")  # undecodable bytes, as Python represents them in text
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -42,14 +44,36 @@ def escaped(text: str) -> str:
 
 
 def shown(name: object, most: int = 200) -> str:
-    """Return an external name for display: escaped, and cut in the middle beyond `most` characters.
+    """Return an external name for display: escaped, and cut in the middle beyond `most` cells of a terminal.
 
     Example:
         >>> shown("run\\n1"), len(shown("x" * 5000))
         ('run\\\\n1', 200)
     """
     text = escaped(str(name))
-    return text if len(text) <= most else f"{text[: most * 2 // 3]}…{text[-(most - most * 2 // 3 - 1) :]}"
+    if cells(text) <= most:
+        return text
+    first = most * 2 // 3
+    return f"{_start(text, first)}…{_start(text[::-1], most - first - 1)[::-1]}"
+
+
+def cells(text: str) -> int:
+    """Return how many cells text takes on a terminal: two per East Asian wide character, else one.
+
+    Example:
+        >>> cells("run"), cells("辞書")
+        (3, 4)
+    """
+    return len(text) if text.isascii() else sum(map(_cells_of, text))
+
+
+def _cells_of(character: str) -> int:
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def _start(text: str, most: int) -> str:
+    """Return as many first characters as fit into `most` cells."""
+    return text[: sum(end <= most for end in accumulate(map(_cells_of, text)))]
 
 
 def printable(text: str) -> str:

@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from sae_geometry.io.escaping import cells
+
+_FILLER = "\ufdd0"  # a non-character, which text for display does not contain: see `io.escaping`
+
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Format rows as lines, with cells padded to columns two spaces apart."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    widths = [max(map(cells, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(c + " " * (w - cells(c)) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def wrap(text: str, width: int, **how: Any) -> list[str]:
+    """Wrap text as `textwrap.wrap` does, by the cells of a terminal instead of characters.
+
+    Example:
+        >>> wrap("a dictionary 辞書", 16)
+        ['a dictionary', '辞書']
+    """
+    filled = "".join(c + _FILLER * (cells(c) - 1) for c in text)
+    return [line.replace(_FILLER, "") for line in textwrap.wrap(filled, width, **how)]
 
 
 def counted(n: int, noun: str) -> str:

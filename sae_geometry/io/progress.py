@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from sae_geometry.io.escaping import shown
 
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
+
+_SECONDS = 0.25  # between two states of the bars in a notebook
 Progress = Callable[[str, float], None]
 """Called with the name of the current step and its completed share, in [0, 1]."""
 
@@ -24,19 +32,58 @@ def progress_bars() -> Iterator[Progress]:
     """
     from rich import progress as rich_progress
     from rich.console import Console
-    from rich.progress import BarColumn, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-    with rich_progress.Progress(
+    console = Console(stderr=True)
+    bars = rich_progress.Progress(
         TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
-        console=Console(stderr=True), transient=True,
-    ) as bars:  # fmt: skip
-        tasks: dict[str, TaskID] = {}
+        console=console, transient=True,
+    )  # fmt: skip
+    if console.is_jupyter:
+        with _in_notebook(bars) as refresh:
+            yield _ticks(bars, refresh)
+    else:
+        with bars:
+            yield _ticks(bars)
 
-        def tick(stage: str, share: float) -> None:
-            stage = shown(stage)
-            name = stage.partition(" · ")[0]  # the rest changes during the stage, such as the gap
-            if name not in tasks:
-                tasks[name] = bars.add_task(stage, total=1.0)
-            bars.update(tasks[name], completed=share, description=stage)
 
-        yield tick
+def _ticks(bars: Bars, refresh: Callable[[], None] = lambda: None) -> Progress:
+    """Return a callback that adds and moves the bars."""
+    tasks: dict[str, TaskID] = {}
+
+    def tick(stage: str, share: float) -> None:
+        stage = shown(stage)
+        name = stage.partition(" · ")[0]  # the rest changes during the stage, such as the gap
+        if name not in tasks:
+            tasks[name] = bars.add_task(stage, total=1.0)
+        bars.update(tasks[name], completed=share, description=stage)
+        refresh()
+
+    return tick
+
+
+@contextmanager
+def _in_notebook(bars: Bars) -> Iterator[Callable[[], None]]:
+    """Show bars below a notebook's cell as text, which needs no widgets, and take them away at the end.
+
+    Yields a function that shows them as they are, a few times a second.
+    """
+    from IPython.display import display
+    from rich.console import Console
+
+    handle = display({"text/plain": ""}, raw=True, display_id=True)
+    console = Console(file=io.StringIO(), width=80, force_jupyter=False)
+    last = -_SECONDS
+
+    def refresh() -> None:
+        nonlocal last
+        if time.monotonic() - last >= _SECONDS:
+            last = time.monotonic()
+            with console.capture() as text:
+                console.print(bars.get_renderable())
+            handle.update({"text/plain": text.get()}, raw=True)
+
+    try:
+        yield refresh
+    finally:
+        handle.update({"text/plain": ""}, raw=True)

@@ -14,7 +14,7 @@ import torch
 
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.escaping import shown
-from sae_geometry.io.formatting import counted
+from sae_geometry.io.formatting import counted, percent
 from sae_geometry.io.labels import Labels
 from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.sweep import sweep
@@ -152,9 +152,20 @@ class TokenReading(Answer):
             f"difference of both, with the knockoff+ threshold). {methods.EXACT}"
         )
 
+    @property
+    def sentences(self) -> str:
+        """Return the answer in two sentences; without cosines to the tokens, in one."""
+        d = self.dictionary
+        said = f"These are the tokens that {counted(d.n_latents, 'latent')} of {d.name} promote."
+        if not len(self.readable):
+            return said
+        return (
+            f"{said} {percent(self.readable.mean())} are closer to a token than chance explains (5% false discoveries)."
+        )
+
     def _lines(self) -> list[str]:
         n, frame = self.dictionary.n_latents, self._sorted()
-        lines = [f"Tokens of {self.dictionary.name!r} by {shown(self.labels.sources['tokens'])}"]
+        lines = [f"Tokens of {shown(self.dictionary.name, 60)!r} by {shown(self.labels.sources['tokens'])}"]
         if len(self.readable):
             lines.append(
                 f"  readable (FDR 5%)  {self.readable.mean():.1%} of {counted(len(self.readable), 'latent')}; "

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
+from sae_geometry.io.formatting import counted
 from sae_geometry.plots.style import (
     COLUMN_WIDTH,
     INK,
@@ -61,9 +62,9 @@ def agreement_figure(agreement: Any) -> Figure:
     top.set_xlim(main.get_xlim())
     right.set_ylim(main.get_ylim())
     names = " → ".join(
-        shortened(d.name, 0.3 * figure.bbox.width * 72 / figure.dpi, 8, "bold") for d in (agreement.a, agreement.b)
+        shortened(d.name, 0.27 * figure.bbox.width * 72 / figure.dpi, 8, "bold") for d in (agreement.a, agreement.b)
     )
-    top.set_title(f"{names}, {len(x):,}", loc="left", fontsize=8, fontweight="bold")
+    top.set_title(f"{names}, {counted(len(x), 'latent')}", loc="left", fontsize=8, fontweight="bold")
     put_note(figure, f"dashed: {agreement.threshold:g}; dotted: chance of the nearest decoder")
     return figure
 

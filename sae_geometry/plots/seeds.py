@@ -231,9 +231,9 @@ def _annotate(ax: Axes, matrix: np.ndarray, chance: np.ndarray, is_bound: bool, 
 def _percent(share: float) -> str:
     """Format an upper bound as a percentage, rounded up."""
     if share < 0.001:
-        return "<\u00a00.1\u00a0%"
+        return "<\u00a00.1%"
     digits = 1 if share < 0.1 else 0
-    return f"≤\u00a0{np.ceil(share * 10 ** (digits + 2)) / 10**digits:.{digits}f}\u00a0%"
+    return f"≤\u00a0{np.ceil(share * 10 ** (digits + 2)) / 10**digits:.{digits}f}%"
 
 
 def _bound(value: float) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,32 +13,50 @@ import pandas as pd
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.pairwise.confounds import ConfoundAudit, confound_audit
 from sae_geometry.results.result import Meanings, Result
-from sae_geometry.results.warnings import warning_lines, wrapped
+from sae_geometry.results.warnings import screen, wrapped
 
 
 class _Worded(Result, Protocol):
     def _lines(self) -> list[str]: ...
+    def _definitions(self) -> list[str]: ...
     def _audit(self) -> ConfoundAudit | None: ...
+    def first_screen(self, more: Sequence[str] = ()) -> str: ...
+    def _screen(self, lines: Sequence[str], flagged: Sequence[str] = (), clean: int | None = None) -> str: ...
 
 
 class Answer:
     """Base of the results: what follows from `results.result.Result`."""
 
     def _lines(self) -> list[str]:
-        """Return the numbers of the answer as lines of text; by default the kind of result alone."""
+        """Return the numbers as lines of text: what was asked, the answer, the rest; by default the kind alone."""
         return [type(self).__name__]
+
+    def _definitions(self) -> list[str]:
+        """Return what only the details say: definitions, and what was counted as alive; by default nothing."""
+        return []
 
     def _audit(self: Result) -> ConfoundAudit | None:
         """Return the confound audit of a pair; None for other numbers of dictionaries."""
         return confound_audit(*self.dictionaries) if len(self.dictionaries) == 2 else None
 
     def __repr__(self: _Worded) -> str:
+        return self.first_screen()
+
+    def first_screen(self: _Worded, more: Sequence[str] = ()) -> str:
+        """Return the answer and what limits it on one screen, with more lines between them."""
         audit = self._audit()
         flagged = () if audit is None else tuple(f.text for f in audit.flagged)
-        clean = None if audit is None else len(audit.findings) - len(flagged)
-        said = "\n".join(self._lines())
-        caveats = [c for c in self.caveats if c not in said]
-        return "\n".join([*wrapped(said.split("\n")), *warning_lines(caveats, flagged, clean=clean)])
+        return self._screen(
+            [*self._lines(), *more], flagged, None if audit is None else len(audit.findings) - len(flagged)
+        )
+
+    def _screen(self: Result, lines: Sequence[str], flagged: Sequence[str] = (), clean: int | None = None) -> str:
+        """Return these lines and what limits the conclusion, with room for a few labels where there are any."""
+        said = "\n".join(lines)
+        caveats = [c for c in self.caveats if (c.partition(": ")[2] or c) not in said]
+        columns = [d.labels.frame.columns for d in self.dictionaries if d.labels is not None]
+        below = 0 if not columns else 7 if any("explanation" in c for c in columns) else 4
+        return "\n".join(screen(lines, caveats, flagged, clean=clean, below=below))
 
     def answer(self: Result) -> str:
         """Return the first screen: lines of 80 characters, and what limits the conclusion."""
@@ -47,7 +65,7 @@ class Answer:
     def details(self: _Worded) -> str:
         """Return everything that is known about the answer, as text, with all caveats and the audit of a pair."""
         audit = self._audit()
-        said = self._lines()
+        said = [*self._lines(), *self._definitions()]
         said += [f"  caveat: {c}" for c in self.caveats if c not in "\n".join(said)]
         return "\n".join(said if audit is None else [*said, str(audit)])
 
@@ -55,9 +73,9 @@ class Answer:
         """Write files to a results folder that are neither tables nor figures; by default none."""
 
     @property
-    def headline(self) -> str:
-        """Return the line of the answer to print in bold; by default none."""
-        return ""
+    def headline(self: _Worded) -> str:
+        """Return the line of the answer to print in bold; by default the one after what was asked."""
+        return next(iter(wrapped(self._lines()[1:2])), "")
 
     @property
     def sentences(self) -> str:

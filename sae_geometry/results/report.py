@@ -17,13 +17,15 @@ import pandas as pd
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.escaping import printable, shown
 from sae_geometry.io.formatting import counted
+from sae_geometry.pairwise.label_columns import labeled_list
 from sae_geometry.results.columns import columns_of
 from sae_geometry.results.result import Result
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_ROWS = 200  # of each list on the page; the CSV files have all
+_ROWS = 200  # of each list on the page; the files have all
+_SIMILARITIES = ("cosine", "max_cosine", "decoder_cosine", "mmcs")
 _CITATION = "sae-geometry 0.1.0, exact geometric comparison of sparse autoencoder dictionaries"
 
 
@@ -54,7 +56,7 @@ def report_page(
         f'<p><a href="{escape(explorer)}">Look around in the explorer</a></p>' if explorer else "",
         "" if meanings is None else _wide(meanings.html()),
         *(_figure(name, figure, pictures) for name, figure in figures.items()),
-        *(_list(name, table) for name, table in result.lists().items()),
+        *(_list(file, table, n) for file, (table, n) in _listed(result).items()),
         f"<details><summary>Checks and definitions</summary>{_text(result.details())}</details>",
         f"<h2>For a methods section</h2><p>{escape(printable(_methods(result)))}</p>",
         f"<h2>How it was made</h2>{_text(command)}" if command else "",
@@ -93,21 +95,33 @@ def _figure(name: str, figure: Figure, pictures: Path | None) -> str:
     return f'<figure><img alt="{escape(name)}" src="data:image/png;base64,{data}"></figure>'
 
 
-def _list(name: str, table: pd.DataFrame) -> str:
+def _listed(result: Result) -> dict[str, tuple[pd.DataFrame, int]]:
+    """Return rows to show and the number of all, by file: of the lists, or else of the tables, most similar first."""
+    if lists := result.lists():
+        return {f"{name}.csv": (table.head(_ROWS), len(table)) for name, table in lists.items()}
+    found = {}
+    for name, table in result.tables().items():
+        by = next((column for column in _SIMILARITIES if column in table.columns), None)
+        rows = table if by is None else table.sort_values(by, ascending=False, kind="stable")
+        found[f"{name}.parquet"] = labeled_list(rows.head(_ROWS), result.dictionaries), len(table)
+    return found
+
+
+def _list(file: str, table: pd.DataFrame, n: int) -> str:
+    name = file.partition(".")[0]
     if table.empty:
         return f"<h2>{escape(name)}</h2><p>none</p>"
-    more = f' <span class="note">(first {_ROWS} of {len(table):,}; {escape(name)}.csv has all)</span>'
-    meanings = {c: f"{unit}: {meaning}" for c, (unit, meaning) in columns_of(f"{name}.csv").items()}
+    more = f' <span class="note">(first {_ROWS} of {n:,}; {escape(file)} has all)</span>'
+    meanings = {c: f"{unit}: {meaning}" for c, (unit, meaning) in columns_of(file).items()}
     head = "".join(
         f'<th><button type="button" title="{escape(meanings.get(c, ""))}">{escape(str(c))}</button></th>'
         for c in table.columns
     )
     rows = "".join(
-        f"<tr>{''.join(f'<td>{escape(_cell(v))}</td>' for v in row)}</tr>"
-        for row in table.head(_ROWS).itertuples(index=False)
+        f"<tr>{''.join(f'<td>{escape(_cell(v))}</td>' for v in row)}</tr>" for row in table.itertuples(index=False)
     )
     return (
-        f"<h2>{escape(name)}: {len(table):,}{more if len(table) > _ROWS else ''}</h2>"
+        f"<h2>{escape(name)}: {n:,}{more if n > _ROWS else ''}</h2>"
         f"{_wide(f'<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>')}"
     )
 

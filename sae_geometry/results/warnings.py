@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-import textwrap
 from collections.abc import Sequence
 
-from sae_geometry.io.formatting import counted
+from sae_geometry.io.escaping import shown
+from sae_geometry.io.formatting import counted, wrap
 from sae_geometry.pairwise.confounds import UNKNOWN
 from sae_geometry.pairwise.same_space import TAKEN_AS_SAME
 from sae_geometry.sources.layouts.table import BARE, TRANSPOSED
@@ -39,12 +39,37 @@ def warning_lines(
     return [*lines, f"  {'; '.join(notes)} (--verbose, .details())"] if notes else lines
 
 
+def screen(
+    lines: Sequence[str],
+    caveats: Sequence[str],
+    flagged: Sequence[str] = (),
+    *,
+    clean: int | None = None,
+    below: int = 0,
+) -> list[str]:
+    """Return a first screen: the lines of the answer and what limits it, with room for one more line.
+
+    Where that is too tall, blank lines are left out, then warnings shortened, then fewer shown.
+
+    Args:
+        flagged, clean: see `warning_lines`.
+        below: further lines to leave room for.
+    """
+    whole = wrapped("\n".join(lines).split("\n"))
+    dense = [line for line in whole if line]
+    for said, most, height in ((whole, 2, 2), (dense, 2, 2), (dense, 2, 1), (dense, 1, 1)):
+        made = [*said, *warning_lines(caveats, flagged, most=most, height=height, clean=clean)]
+        if len(made) + below < SCREEN:
+            break
+    return made
+
+
 def wrapped(lines: Sequence[str]) -> list[str]:
     """Return lines of at most 80 characters; continuations are indented by two more."""
     return [
         part
         for line in lines
-        for part in textwrap.wrap(line, WIDTH, subsequent_indent=" " * (len(line) - len(line.lstrip()) + 2)) or [""]
+        for part in wrap(line, WIDTH, subsequent_indent=" " * (len(line) - len(line.lstrip()) + 2)) or [""]
     ]
 
 
@@ -74,7 +99,8 @@ def _transposed(caveats: Sequence[str]) -> list[str]:
 
 
 def _cut(text: str, most: int) -> list[str]:
-    lines = textwrap.wrap(text, WIDTH - 4, initial_indent="  ! ", subsequent_indent="    ")
+    text = " ".join(shown(word, 24) for word in text.split(" "))  # a long name would leave no room for what is said
+    lines = wrap(text, WIDTH - 4, initial_indent="  ! ", subsequent_indent="    ")
     if len(lines) > most:
         lines = [*lines[: most - 1], lines[most - 1][: WIDTH - 6].rstrip(" ,;:") + " …"]
     return lines

@@ -82,6 +82,7 @@ class Address:
         revision: a Hugging Face branch, tag or commit; None for the default branch.
         label: label set by `NAME=`.
         selection: selection after `::`.
+        other: what the text of an existing path would otherwise stand for; None if it could only be a path.
     """
 
     typed: str
@@ -91,6 +92,7 @@ class Address:
     revision: str | None = None
     label: str | None = None
     selection: Selection = Selection()
+    other: str | None = None
 
     def __str__(self) -> str:
         """Return the canonical spelling, without the label."""
@@ -105,13 +107,13 @@ class Address:
 
 
 def parse(text: str, exists: Callable[[str], bool] = lambda _: False) -> Address:
-    """Parse an address.
+    """Parse an address. Text that is a path here is that path, whatever else it could stand for.
 
     Args:
         exists: returns whether a local path exists; only called for text without a scheme.
 
     Raises:
-        AddressError: the text is not an address, is ambiguous, or contains a password.
+        AddressError: the text is not an address, or contains a password.
 
     Example:
         >>> str(parse("mine=https://wandb.ai/sparsify/gpt2/runs/d8vgjnyc"))
@@ -133,9 +135,8 @@ def parse(text: str, exists: Callable[[str], bool] = lambda _: False) -> Address
     label, rest = None, stripped
     if (named := _LABEL.fullmatch(stripped)) is not None:
         if exists(stripped):
-            raise AddressError(
-                f"{stripped!r} is a path here and could also be a label: write ./{stripped} for the path"
-            )
+            other = f"{named[2].strip()} under the label {named[1].strip()}"
+            return Address(stripped, "local", stripped, other=other)
         label, rest = named[1].strip(), named[2].strip()
     body, *selectors = rest.split("::")
     if not body:
@@ -183,12 +184,10 @@ def _bare(body: str, exists: Callable[[str], bool]) -> Address:
     remote = ""
     if all(_PART.fullmatch(p) for p in parts) and not parts[-1].lower().endswith(_WEIGHTS_SUFFIX):
         remote = {2: f"hf://{body}", 3: f"wandb:{body}"}.get(len(parts), "")
-    if here and remote:
-        raise AddressError(f"{body!r} is a path here and could also be {remote}: write ./{body} or {remote}")
-    if remote:
+    if remote and not here:
         return _place(remote, exists)
     if here or "/" in body or body.lower().endswith(_WEIGHTS_SUFFIX):
-        return Address(body, "local", body)
+        return Address(body, "local", body, other=remote or None)
     raise AddressError(
         f"{body!r} is neither a path that exists nor an address: write demo:NAME, wandb:entity/project/run, "
         "hf://org/repo, saelens:release/sae_id or a path"

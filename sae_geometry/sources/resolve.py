@@ -30,6 +30,8 @@ def resolve(address: Address, context: Context) -> Bundle:
     Raises:
         SourceError: no such file, or unreachable.
     """
+    if address.other is not None:
+        context.say(f"{address.typed} is the path here; it could also have been {address.other}")
     match address.scheme:
         case "local":
             return bundle_local(address)

@@ -86,7 +86,7 @@ def test_quiet_says_nothing_on_stderr(run):
     result = run("within", NARROW, "-q")
     assert result.exit_code == 0
     assert result.stderr == ""
-    assert "self excluded" in result.stdout
+    assert "nearest other" in result.stdout
     assert Path("within-local-narrow-seed0/figures/within.png").exists()
 
 

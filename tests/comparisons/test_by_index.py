@@ -58,7 +58,7 @@ def test_it_says_cuts_and_the_artifact(planted):
     for part in (
         "at most 0.1",
         "at least 0.9",
-        "45 (70.3%)",
+        "45 70.3%",
         "L1 penalty make false only-B",
         "BatchTopK ones make fewer",
     ):

@@ -70,7 +70,8 @@ def test_a_planted_vector_has_the_smallest_p_and_the_next_has_not(rng):
     assert found.p_value[0, 0] == 1 / 200
     assert found.p_value[0, 1] > 0.05
     assert 0.2 < found.expected[0] < 0.5
-    assert "at least 0.005" in repr(found)
+    assert "at least 0.005" in found.details()
+    assert found.headline == "  vectors with a latent at p ≤ 0.05: 1 of 1"
 
 
 def test_a_turn_that_changes_nothing_counts_as_close():
@@ -193,4 +194,4 @@ def test_the_command(tmp_path, rng):
     table = tables["nearest"]
     assert len(table) == saved["n_hits"] == 6
     assert (out / "figures" / "nearest.png").exists()
-    assert "rank  run" in CliRunner().invoke(app, [*arguments, "--overwrite", "--format", "png"]).stdout
+    assert "vector  by chance  run" in CliRunner().invoke(app, [*arguments, "--overwrite", "--format", "png"]).stdout

@@ -42,7 +42,7 @@ def test_compare(sides):
 def test_within(sides):
     w = sg.within(sides[0], threshold=0.4)
     share = float((w.nearest.similarity > 0.4).mean())
-    assert f"{share:.1%} above 0.4;" in " ".join(repr(w).split())
+    assert f"above 0.4: {share:.1%}" in " ".join(repr(w).split())
     assert w.summary()["fraction_above_threshold"] == share
     assert "> 0.4" in legend(w.plot_ecdf()).replace("\u00a0", " ")
     with pytest.raises(ValueError, match="threshold"):

@@ -81,7 +81,7 @@ def test_one_latent_has_no_partner():
 
 def test_it_says_what_it_did(demo):
     w = sg.within(demo["e2e-seed0"])
-    text = " ".join(repr(w).split())
+    text = " ".join(w.details().split())
     assert "self excluded" in text
     assert w.summary()["self"] == "excluded by index"
     assert w.nearest.isotropic_chance == sg.expected_max_cosine(1535, 576)

@@ -81,3 +81,15 @@ def test_units_and_meanings_are_there_and_short():
             assert unit, (table.file, name)
             assert 10 < len(meaning) < 120, (table.file, name)
             assert "|" not in unit + meaning
+
+
+def test_a_table_in_memory_has_the_columns_of_the_file(tmp_path):
+    for name in ("compare", "within"):
+        result = results()[name][1]
+        folder = sg.save(result, tmp_path / name, figures={})
+        assert list(result.to_pandas().columns) == list(pd.read_parquet(folder / "matches.parquet").columns)
+        assert "tokens" in result.to_pandas().columns
+    c = results()["compare"][1]
+    for list_name, frame in (("shared", c.shared), ("only-a", c.only_a), ("only-b", c.only_b)):
+        assert list(frame.columns) == list(pd.read_csv(tmp_path / "compare" / f"{list_name}.csv").columns)
+        assert frame["label"].str.contains("about a word").all()

@@ -79,6 +79,8 @@ def test_of_46080_latents_it_is_small_and_fits_a_phone(reader, path):
     assert reader.page.locator("table:has(button)").count() == 3
     assert reader.page.locator("table:not(:has(button))").count() > 0  # of labels
     assert reader.page.locator("a").get_attribute("href") == "explorer.html"
+    heads = "[...document.querySelectorAll('th')].map((head) => head.clientHeight)"
+    assert max(reader.page.evaluate(heads)) < 40  # a name is on one line, and the table scrolls
     ground = "getComputedStyle(document.body).backgroundColor"
     assert reader.page.evaluate(ground) == "rgb(23, 24, 27)"
     reader.page.emulate_media(media="print", color_scheme="light")

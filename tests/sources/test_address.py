@@ -88,17 +88,13 @@ def test_what_exists_is_local() -> None:
     assert parse("demo:x", lambda _: True).scheme == "demo"
 
 
-@pytest.mark.parametrize(("text", "other"), [("a/b/c", "wandb:a/b/c"), ("a/b", "hf://a/b")])
-def test_what_could_be_both_stops_with_both_spellings(text: str, other: str) -> None:
-    with pytest.raises(AddressError) as caught:
-        parse(text, lambda _: True)
-    assert f"./{text}" in str(caught.value)
-    assert other in str(caught.value)
-
-
-def test_a_label_that_is_also_a_path_stops() -> None:
-    with pytest.raises(AddressError, match=r"write \./a=b for the path"):
-        parse("a=b", lambda text: text == "a=b")
+@pytest.mark.parametrize(
+    ("text", "other"),
+    [("a/b/c", "wandb:a/b/c"), ("a/b", "hf://a/b"), ("a=b", "b under the label a"), ("a/b.pt", None), ("a", None)],
+)
+def test_a_path_that_exists_is_that_path_whatever_else_it_could_be(text: str, other: str | None) -> None:
+    found = parse(text, lambda asked: asked == text)
+    assert (found.scheme, found.place, found.label, found.other) == ("local", text, None, other)
 
 
 @pytest.mark.parametrize(

@@ -45,13 +45,14 @@ def test_fetch_offline_and_unreachable(wandb_world: Loopback) -> None:
     assert "503" in result.stderr.splitlines()[-1]
 
 
-def test_an_ambiguous_address_is_wrong_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_that_exists_is_taken_and_what_else_it_could_be_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a/b").mkdir(parents=True)
     result = run("fetch", "a/b")
-    assert result.exit_code == 2
-    assert "./a/b" in result.stderr
-    assert "hf://a/b" in result.stderr
+    assert result.exit_code == 1  # the folder is empty
+    assert "a/b is the path here; it could also have been hf://a/b" in result.stderr
 
 
 def test_runs_as_a_table_and_as_json(wandb_world: Loopback) -> None:

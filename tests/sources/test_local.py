@@ -163,3 +163,16 @@ def test_arguments_are_checked() -> None:
         load("demo:local-seed0::wrong")
     assert load("demo:local-seed0::blocks.24.hook_resid_pre").n_latents == 1536
     assert load("demo:local-seed0", encoder=False).encoder_directions is None
+
+
+def test_folders_of_runs_are_read_by_their_paths_and_what_else_they_could_be_is_said(tmp_path, monkeypatch):
+    """As `seeds saes/*` gives them: two words with a slash between, which could be a repository."""
+    monkeypatch.chdir(tmp_path)
+    for seed in range(2):
+        folder = tmp_path / "saes" / f"seed{seed}"
+        folder.mkdir(parents=True)
+        np.save(folder / "decoder.npy", np.eye(3, 5))
+    said: list[str] = []
+    loaded = [load(f"saes/seed{seed}", echo=said.append) for seed in range(2)]
+    assert [d.n_latents for d in loaded] == [3, 3]
+    assert "saes/seed1 is the path here; it could also have been hf://saes/seed1" in said
