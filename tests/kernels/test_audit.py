@@ -109,6 +109,19 @@ def test_an_injected_bug_is_caught(
         sweep(a, b, audit=True, **options)
 
 
+def columns_without_the_last_rows(task: Task) -> Lists:
+    """The rows' lists are right; the columns' never met the last rows."""
+    kept = len(task.a) - 200
+    short = replace(task, a=task.a[:kept], a_norms=task.a_norms[:kept])
+    return screen_torch(task)[0], screen_torch(short)[1]
+
+
+def test_a_column_that_misses_a_partner_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep_module, "screen_torch", columns_without_the_last_rows)
+    with pytest.raises(AuditError, match=r"column \d+ misses partner"):
+        sweep(*sae_like(700, 600, 24), screen="torch", blocks=(256, 300), audit=True)
+
+
 def dropped_last_columns(task: Task) -> Lists:
     """The last few columns are never computed, whatever the blocks."""
     kept = len(task.others) - 20

@@ -55,6 +55,15 @@ def test_an_understated_epsilon_would_certify_wrong_rows() -> None:
     assert slipped > 0
 
 
+def test_a_row_is_not_certified_where_one_left_out_may_tie() -> None:
+    """The column that is listed is the later of two equal ones."""
+    a, b = torch.eye(1, 2), torch.eye(1, 2).repeat(2, 1)
+    one = torch.ones(1, dtype=torch.float64)
+    for beyond, certain in ((1.0, False), (np.nextafter(1.0, 0.0), True)):
+        listed = Shortlist(torch.ones(1, 1), torch.ones(1, 1, dtype=torch.int64), 0 * one, beyond * one)
+        assert decide(a, b, listed, 1, Scoring())[1].tolist() == [certain]
+
+
 @pytest.mark.parametrize("absolute", [False, True])
 def test_redo_of_every_row_is_the_whole_answer(absolute: bool) -> None:
     for seed in range(8):

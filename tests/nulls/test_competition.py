@@ -282,6 +282,13 @@ def test_turned_gives_what_unrelated_dictionaries_give(kind):
     assert turned_pairs(a, b, "optimal", 2).mean_similarity == pytest.approx(paired.total / 1000, abs=0.015)
 
 
+def test_every_turn_is_another(rng):
+    a, b = (torch.from_numpy(unit(rng.standard_normal((40, 16)))).float() for _ in range(2))
+    first, both = (turned_pairs(a, b, "greedy", turns) for turns in (1, 2))
+    assert both.spread > 0
+    assert both.mean_similarity != first.mean_similarity
+
+
 def test_own_halves_know_of_families_that_turning_breaks_up():
     drawn = pair(POPULATIONS["families"](128), (600, 600), 0.0, 0.0, 3)
     a, b = torch.from_numpy(drawn.a), torch.from_numpy(drawn.b)
