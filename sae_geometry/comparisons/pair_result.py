@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from sae_geometry.comparisons import pair_words
 from sae_geometry.comparisons.inference import interval_over_latents
@@ -26,7 +27,6 @@ from sae_geometry.results import methods
 from sae_geometry.results.answer import PairAnswer
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -99,8 +99,6 @@ class Comparison(PairMatchings, PairAnswer):
 
     def _matches(self) -> pd.DataFrame:
         """Return the table of `to_pandas` without labels."""
-        import pandas as pd
-
         paired, every = self.one_to_one(), self if self.matching == "nearest" else self.rematch("nearest")
         frames = []
         sides = (("a_to_b", self.a, self.b), ("b_to_a", self.b, self.a))
@@ -131,8 +129,6 @@ class Comparison(PairMatchings, PairAnswer):
         return self._lists["shared"].copy()
 
     def _shared(self) -> pd.DataFrame:
-        import pandas as pd
-
         there, here = self.one_to_one().a_to_b, self.one_to_one().b_to_a
         rows = np.flatnonzero(there.similarity > self.threshold)
         rows = rows[np.argsort(-there.similarity[rows], kind="stable")]
@@ -162,8 +158,6 @@ class Comparison(PairMatchings, PairAnswer):
         return self._lists["only-b"].copy()
 
     def _only(self, d: Dictionary, nearest: Matching, paired: Matching) -> pd.DataFrame:
-        import pandas as pd
-
         rows = np.flatnonzero(~(paired.similarity > self.threshold))
         rows = rows[np.argsort(nearest.similarity[rows], kind="stable")]
         return pd.DataFrame(
@@ -197,8 +191,6 @@ class Comparison(PairMatchings, PairAnswer):
     @cached_property
     def meanings(self) -> PairLabels | None:
         """Return the labels of the most alike pairs, those in between, and latents without a partner."""
-        import pandas as pd
-
         table = pd.concat([self.a_to_b.to_pandas(), self.b_to_a.to_pandas()])
         return pair_labels(table, self.dictionaries, signed=self.signed, threshold=self.threshold)
 
@@ -224,8 +216,6 @@ class Comparison(PairMatchings, PairAnswer):
 
     def _strata(self) -> pd.DataFrame:
         """Return both directions by firing frequency and by crowding: direction, then as `comparisons.strata`."""
-        import pandas as pd
-
         paired, frames = self.one_to_one(), []
         sides = (("a_to_b", self.a, self.a_to_b, paired.a_to_b), ("b_to_a", self.b, self.b_to_a, paired.b_to_a))
         for direction, source, m, there in sides:

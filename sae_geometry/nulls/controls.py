@@ -36,7 +36,7 @@ class OwnLists:
     index: np.ndarray
 
 
-OwnCache = dict[bool, OwnLists]  # by whether similarity is |cos|
+OwnCache = dict[bool, OwnLists]  # keyed by `absolute`: whether similarity is |cos|
 
 
 @dataclass(frozen=True)

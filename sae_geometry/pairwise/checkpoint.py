@@ -113,6 +113,8 @@ def read_pair(path: Path, a: Dictionary, b: Dictionary, parameters: PairParamete
         return None
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
+            if any(member.compress_type for member in stored.zip.infolist()):
+                return None  # ours are stored as they are; a packed one could unpack to any size
             about = json.loads(str(stored["about"]))
             arrays = {k: stored[k] for k in _ARRAYS}
         if about["identity"] != _identity(a, b, parameters):

@@ -246,7 +246,7 @@ def test_bad_rows_can_be_dropped(run, tmp_path):
     assert "--drop-bad" in one_sentence(result)
     dropped = run("within", "./bad.npy", "--drop-bad")
     assert dropped.exit_code == 0, dropped.stderr
-    assert "1 bad row dropped" in " ".join(dropped.stdout.split())
+    assert "1 latent dropped: zero or non-finite" in " ".join(dropped.stdout.split())
 
 
 def test_quiet_is_quiet_with_any_name(run, tmp_path):

@@ -43,6 +43,7 @@ WHO = {
     "--dask-load": {"compare", "match", "seeds", "umap"},
     "--by": {"runs"},
     "--fold": {"flow"},
+    "--html": {"umap"},
     "--map": {"compare", "nearest"},
     "--labels": SAVE - {"span", "project", "tokens"},
     "--unembed": SAVE - {"span", "project"},
@@ -139,7 +140,7 @@ TWO_OR_MORE = {
     "comparisons/checkpoints.py",  # a run has two checkpoints or more
     # "of N latents", all of a dictionary
     "comparisons/by_index.py", "comparisons/flow_result.py", "comparisons/ground_truth.py",
-    "comparisons/nearest_result.py",
+    "comparisons/encoder_agreement.py", "comparisons/nearest_result.py", "comparisons/within.py",
     "labels/attach.py", "labels/tokens.py", "pairwise/mapping.py", "plots/flow.py", "plots/nearest.py",
     "plots/splitting.py",
 }  # fmt: skip

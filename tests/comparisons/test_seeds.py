@@ -268,6 +268,17 @@ def test_records_of_something_else_are_not_used(three, of_three, tmp_path):
     np.testing.assert_array_equal(sg.seeds(three, keep=tmp_path).mmcs, of_three.mmcs)
 
 
+def test_a_packed_record_is_not_unpacked(three, tmp_path, monkeypatch):
+    sg.seeds(three, keep=tmp_path)
+    file = min(tmp_path.glob("*.npz"))
+    with np.load(file) as stored:
+        np.savez_compressed(file, **stored)
+    compared = []
+    monkeypatch.setattr(seeds_module, "_compare_pair", lambda *pair: compared.append(pair) or _real(*pair))
+    sg.seeds(three, keep=tmp_path)
+    assert len(compared) == 1
+
+
 @pytest.mark.parametrize("where", ["the matching", "its chance"])
 def test_ctrl_c_ends_the_comparison_and_keeps_whole_pairs_only(three, of_three, tmp_path, monkeypatch, where):
     """The best so far of an optimal matching is an answer to `compare`; among many pairs it would pass for one."""

@@ -19,7 +19,9 @@ from sae_geometry.kernels.types import Task
 
 
 def dictionary(n: int, d: int, seed: int, *, encoder: bool = False) -> Dictionary:
-    weight = torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
+    """Latents in families of two, so that halves are matched."""
+    drawn = torch.randn(2, n, d, generator=torch.Generator().manual_seed(seed))
+    weight = drawn[0, torch.arange(n) // 2] + 0.3 * drawn[1]
     sides = {"encoder": weight.flip(1), "encoder_latent_axis": 0} if encoder else {}
     return Dictionary.from_decoder(weight, latent_axis=0, name=f"d{seed}", hook_point="h", model="m", **sides)
 

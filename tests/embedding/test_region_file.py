@@ -88,8 +88,9 @@ def test_the_command_takes_them(tmp_path):
     out = tmp_path / "out"
     made = run("--regions", str(file), "-o", str(out))
     assert made.exit_code == 0, made.output
-    assert "2 regions (given by hand) with 100% of the latents" in made.output
+    assert "2 regions with 100% of the latents" in made.output
     record = json.loads((out / "regions.json").read_text())
+    assert record["how"] == "given by hand"
     tables, _ = sg.read(out)
     table = next(iter(tables.values()))
     assert [r["letter"] for r in record["regions"]] == ["left", "rest"]
