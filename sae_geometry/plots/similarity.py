@@ -177,7 +177,7 @@ def multiplicity_bars(curves: Sequence[Matching], ax: Axes | None = None, *, leg
         ax.bar_label(bars, [f"{c:,}" if c else "" for c in counts[at]], fontsize=5.5, padding=2, color=INK)
         never = (matching.multiplicity == 0).mean()
         source, target = letters[matching.source], letters[matching.target]
-        handles.append(Patch(label=f"{source} → {target}: {never:.0%} of {target} never taken", **look))
+        handles.append(Patch(label=f"{source} → {target}: {never:.0%} never taken", **look))
     most = max(int(c.max()) for c in counts)
     text = width_of(f"{most:,}", 5.5) + 6
     ax.set(ylabel="times taken as nearest partner", xlabel="latents of the target")
