@@ -175,8 +175,8 @@ def print_saved(folder: Path, speaker: Speaker, as_json: bool) -> None:
     names.sort(key=lambda name: (name != "report.html", not name.endswith(".csv"), name))
     text = f"wrote {shown(folder)}{os.sep}"
     room = 80 - cells(text) - len("     …")
-    told = list(itertools.takewhile(lambda at: len("  ".join(names[: at + 1])) <= room, range(len(names))))
-    text = "  ".join([f"{text} ", *names[: len(told)], *(["…"] if len(told) < len(names) else [])])
+    fitting = sum(len("  ".join(names[:n])) <= room for n in range(1, len(names) + 1))
+    text = "  ".join([f"{text} ", *names[:fitting], *(["…"] if fitting < len(names) else [])])
     if as_json:
         speaker.note(text)
     else:

@@ -58,9 +58,8 @@ class Step:
         That is its continuation, else its nearest, else a next latent that is nearest to it.
         """
         to, cosine = self.forward.copy(), self.forward_cosine.copy()
-        children = np.argsort(
-            self.backward_cosine, kind="stable"
-        )  # where several have one parent, the most similar overwrites the others
+        # Where several have one parent, the most similar is written last.
+        children = np.argsort(self.backward_cosine, kind="stable")
         children = children[self.backward[children] >= 0]
         children = children[to[self.backward[children]] < 0]
         to[self.backward[children]], cosine[self.backward[children]] = children, self.backward_cosine[children]

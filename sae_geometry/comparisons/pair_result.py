@@ -64,21 +64,25 @@ class Comparison(PairMatchings, PairAnswer):
     @property
     def meaning(self) -> str:
         """Describe the matching and, for an optimal one that stopped early, its certified gap."""
-        certificate = None if self.assignment is None else self.assignment.certificate
-        if certificate is not None and not certificate.certified:
-            return f"best one-to-one matching found, {self._limits_in_words[0]}"
+        if self._early_stop is not None:
+            return f"best one-to-one matching found, {self._early_stop}"
         return "; ".join([methods.MEANING[self.matching], *self._limits_in_words])
+
+    @property
+    def _early_stop(self) -> str | None:
+        """Describe how an optimal matching ended before its proof; None if it did not."""
+        certificate = None if self.assignment is None else self.assignment.certificate
+        if certificate is None or certificate.certified:
+            return None
+        return (
+            f"stopped ({certificate.stopped}) within a relative gap of {certificate.relative_gap:.2g} of the largest "
+            "total similarity"
+        )
 
     @property
     def _limits_in_words(self) -> list[str]:
         """Return what keeps the one-to-one matching from being all that the others are."""
-        said = []
-        certificate = None if self.assignment is None else self.assignment.certificate
-        if certificate is not None and not certificate.certified:
-            said.append(
-                f"stopped ({certificate.stopped}) within a relative gap of {certificate.relative_gap:.2g} of the "
-                "largest total similarity"
-            )
+        said = [] if self._early_stop is None else [self._early_stop]
         if self.limits.min_similarity is not None:
             said.append(f"nothing below {self.limits.min_similarity:g} matched")
         if self.min_margin is not None:
@@ -348,8 +352,9 @@ class Comparison(PairMatchings, PairAnswer):
         said = [*(f"one to one: {text}" for text in self._limits_in_words), *self._hints()]
         at = lines.index("")
         lines[at:at] = [f"  {text}" for text in said]
-        beside = self.against_control or ()
-        return [*lines, *(pair_words.control_lines([c._sides() for c in beside]) if beside else [])]
+        if self.against_control is None:
+            return lines
+        return [*lines, *pair_words.control_lines([c._sides() for c in self.against_control])]
 
     def _hints(self) -> tuple[str, ...]:
         """Return what the comparison notices beyond its numbers."""

@@ -79,7 +79,7 @@ class Rarefaction:
         }
 
     def in_words(self) -> str:
-        """Return the number of distinct latents, of so many runs, of more, and of any number."""
+        """Return the number of distinct latents in these runs, in more, and in any number of runs."""
         found = counted(self.n_distinct, "distinct latent")
         text = f"{found} in {self.n_runs} runs ({self.expected[0]:,.0f} in one on average)"
         if len(self.further):

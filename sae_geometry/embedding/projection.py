@@ -352,8 +352,9 @@ def _picture(onto: Embedding | str | os.PathLike[str], offline: bool) -> Picture
         raise ValueError(f"{folder}: umap.parquet has coordinates beyond ±{_FAR:,}, or none; make it again")
     if not np.array_equal(points[:, 0], ids) or frame["run"].tolist() != runs:
         raise ValueError(f"{folder}: umap.parquet and summary.json do not belong together: their latents differ")
-    texts = {c: frame[c].astype(object) for c in ("partner_run",) if c in frame}  # categories take no other names
-    frame = frame.assign(run=runs, latent_id=ids, **texts)
+    frame = frame.assign(run=runs, latent_id=ids)
+    if "partner_run" in frame:
+        frame = frame.astype({"partner_run": object})  # categories take no other names
     return Picture(frame, references, n_neighbors, min_dist, kept, str(folder))
 
 
