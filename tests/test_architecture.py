@@ -236,6 +236,24 @@ def test_public_classes_stay_narrow():
     assert set(wide) == set(MANY_MEMBERS), wide
 
 
+# A cache that the comparisons of one sweep share, and a ledger that is open within a context.
+MUTABLE = {"PairMatchings.made", "Settings.sweeps", "Work.dictionaries"}
+
+
+def mutable_fields(source: str) -> set[str]:
+    """Fields of frozen dataclasses whose values can be changed in place."""
+    classes = [n for n in nodes_of(source) if isinstance(n, ast.ClassDef)]
+    frozen = [c for c in classes if any("frozen=True" in ast.unparse(d) for d in c.decorator_list)]
+    fields = [(c.name, f) for c in frozen for f in c.body if isinstance(f, ast.AnnAssign)]
+    kinds = ("dict[", "list[", "set[")
+    return {f"{name}.{ast.unparse(f.target)}" for name, f in fields if ast.unparse(f.annotation).startswith(kinds)}
+
+
+def test_nothing_frozen_holds_what_changes():
+    assert set().union(*(mutable_fields(p.read_text("utf-8")) for p in PACKAGE.rglob("*.py"))) == MUTABLE
+    assert mutable_fields("@dataclass(frozen=True)\nclass A:\n    x: dict[str, int]\n    y: int") == {"A.x"}
+
+
 def asked_by_name(source: str) -> list[str]:
     """Calls that ask a result for something its contract may not have."""
     calls = [node for node in nodes_of(source) if isinstance(node, ast.Call) and node.args]

@@ -9,9 +9,8 @@ import typer
 
 from sae_geometry.cli import options as o
 from sae_geometry.cli.console import Speaker
-from sae_geometry.cli.inputs import say_plan, with_axis
-from sae_geometry.cli.outputs import claimed_folder, save_and_show
-from sae_geometry.cli.question import begin, labeled
+from sae_geometry.cli.inputs import with_axis
+from sae_geometry.cli.question import question
 
 if TYPE_CHECKING:
     from sae_geometry.dictionary import Dictionary
@@ -43,27 +42,22 @@ def drift(
     Writes report.html, drift.parquet, summary.json and figures/.
     """
     import sae_geometry as sg
-
-    speaker, axis = begin(shared), shared.latent_axis
-    run, final = with_axis(run, axis), None if final is None else with_axis(final, axis)
-    if shared.dry_run:
-        say_plan("drift", _as_the_last(run, final, speaker, shared), shared.as_json)
-        return
-    with speaker.bar() as progress:
-        result = sg.drift(
-            run, final, threshold=threshold, still=still, drop_bad=shared.drop_bad, echo=speaker.resolved,
-            progress=progress,
-        )  # fmt: skip
-    if shared.unembed is not None or shared.labels:
-        result = replace(result, final=labeled([result.final], shared, speaker)[0])
-    with claimed_folder(shared.out, "drift", [result.final.name]) as folder:
-        save_and_show(result, speaker, shared, into=folder)
-
-
-def _as_the_last(run: str, final: str | None, speaker: Speaker, shared: o.Shared) -> list[Dictionary]:
-    """Return the last state in place of every other, since all have one size and only the last is loaded."""
     from sae_geometry.sources import checkpoints, load
 
-    states = [*checkpoints(run, echo=speaker.resolved), *([] if final is None else [final])]
-    last = load(states[-1], "all", encoder=False, drop_bad=shared.drop_bad, echo=speaker.resolved)
-    return [last] * len(states)
+    states: list[str] = []
+
+    def last_state(speaker: Speaker) -> list[Dictionary]:
+        """Return the last state, for a dry run in place of all: they have one size."""
+        places = [run] if final is None else [run, final]
+        first, *rest = (with_axis(place, shared.latent_axis) for place in places)
+        states.extend([*checkpoints(first, echo=speaker.resolved), *rest])
+        with speaker.bar() as progress:
+            last = load(states[-1], "all", drop_bad=shared.drop_bad, echo=speaker.resolved, progress=progress)
+        return [last] * (len(states) if shared.dry_run else 1)
+
+    with question(replace(shared, latents="all"), "drift", last_state) as work:
+        result = sg.drift(
+            states[:-1], work.dictionaries[0], threshold=threshold, still=still, drop_bad=shared.drop_bad,
+            echo=work.speaker.resolved, progress=work.progress,
+        )  # fmt: skip
+        work.finish(result)

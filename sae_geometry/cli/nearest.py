@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sae_geometry.cli import options as o
+from sae_geometry.cli.console import Speaker
 from sae_geometry.cli.inputs import map_of, with_axis
-from sae_geometry.cli.outputs import claimed_folder, save_and_show
-from sae_geometry.cli.question import begin
+from sae_geometry.cli.question import question
 
 if TYPE_CHECKING:
     from sae_geometry.dictionary import Dictionary
@@ -49,20 +50,23 @@ def nearest(
     from sae_geometry.sources.bundle import Context
     from sae_geometry.sources.vectors import as_vectors
 
-    speaker, given = begin(shared), shared.labels or []
-    with speaker.bar() as progress:
-        label = LabelEach(given, Context(echo=speaker.note, progress=progress), shared.allow_mismatch)
+    def vectors(speaker: Speaker) -> list[Dictionary]:
+        with speaker.bar() as progress:
+            return [as_vectors(vector, echo=speaker.resolved, progress=progress)]
+
+    # Labels are for what is searched.
+    with question(replace(shared, unembed=None, labels=None), "nearest", vectors) as work:
+        given, echo = shared.labels or [], work.speaker.resolved
+        label = LabelEach(given, Context(echo=work.speaker.note, progress=work.progress), shared.allow_mismatch)
+        source, mapping = map_of(work.dictionaries[0], map_file, map_side)
 
         def labeled(d: Dictionary) -> Dictionary:
             return label(d).keep_alive() if given and shared.latents == "alive" else label(d)
 
-        source = as_vectors(vector, echo=speaker.resolved, progress=progress)
-        source, mapping = map_of(source, map_file, map_side)
         found = sg.nearest(
             source, [with_axis(run, shared.latent_axis) for run in runs], k, signed=not absolute, turns=turns,
-            latents=shared.latents, drop_bad=shared.drop_bad, allow_mismatch=shared.allow_mismatch,
-            prepare=lambda d: mapping(labeled(d)), unembed=shared.unembed, echo=speaker.resolved, progress=progress,
+            latents=shared.latents, drop_bad=shared.drop_bad, prepare=lambda d: mapping(labeled(d)),
+            unembed=shared.unembed, echo=echo, **work.how,
         )  # fmt: skip
-    label.require_used()
-    with claimed_folder(shared.out, "nearest", [found.vectors.name]) as folder:
-        save_and_show(found, speaker, shared, into=folder)
+        label.require_used()
+        work.finish(found)

@@ -53,7 +53,7 @@ class Work:
 def question(
     shared: Shared,
     verb: str,
-    addresses: list[str],
+    inputs: list[str] | Callable[[Speaker], list[Dictionary]],
     *,
     names: Callable[[list[Dictionary]], list[str]] | None = None,
     resume: bool = False,
@@ -62,21 +62,24 @@ def question(
     """Check the options, load the dictionaries, and yield a `Work`; with --dry-run print the cost and exit.
 
     Args:
+        inputs: addresses, or what loads the dictionaries, where they are more than there is memory for.
         names: names for the folder, from the dictionaries; by default theirs.
     """
     from sae_geometry.distributed import settings
 
     if shared.dask_load and shared.dask is None:
         raise ValueError("--dask-load says how Dask workers get the runs: add --dask, or leave it out")
-    speaker = begin(shared)
-    dictionaries = load_all(
-        addresses, speaker, latents=shared.latents, drop_bad=shared.drop_bad, latent_axis=shared.latent_axis
+    speaker = _begin(shared)
+    dictionaries = (
+        inputs(speaker)
+        if callable(inputs)
+        else load_all(inputs, speaker, latents=shared.latents, drop_bad=shared.drop_bad, latent_axis=shared.latent_axis)
     )
     if shared.dry_run:
         say_plan(verb, dictionaries, shared.as_json, **plan)
         raise typer.Exit
     if shared.unembed is not None or shared.labels:
-        dictionaries = labeled(dictionaries, shared, speaker)
+        dictionaries = _labeled(dictionaries, shared, speaker)
         dictionaries = [d.keep_alive() for d in dictionaries] if shared.latents == "alive" else dictionaries
     called = [d.name for d in dictionaries] if names is None else names(dictionaries)
     with ExitStack() as stack:
@@ -87,7 +90,7 @@ def question(
         yield Work(dictionaries, folder, progress, speaker, bar.close, shared)
 
 
-def labeled(dictionaries: list[Dictionary], shared: Shared, speaker: Speaker) -> list[Dictionary]:
+def _labeled(dictionaries: list[Dictionary], shared: Shared, speaker: Speaker) -> list[Dictionary]:
     """Return the dictionaries with the labels asked for."""
     from sae_geometry.labels.attach import with_labels
     from sae_geometry.sources.bundle import Context
@@ -100,7 +103,7 @@ def labeled(dictionaries: list[Dictionary], shared: Shared, speaker: Speaker) ->
         )  # fmt: skip
 
 
-def begin(shared: Shared) -> Speaker:
+def _begin(shared: Shared) -> Speaker:
     """Return the console, after a check that results can be saved and logged."""
     from sae_geometry.io.atomic_folder import check_folder, check_writable
 

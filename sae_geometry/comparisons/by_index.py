@@ -13,7 +13,8 @@ import torch
 
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.escaping import shown
-from sae_geometry.io.formatting import counted, known_mean, or_dash, percent, read_only
+from sae_geometry.io.formatting import counted, known_mean, or_dash, percent
+from sae_geometry.io.frozen import read_only
 from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.exact import exact_dots
 from sae_geometry.kernels.sweep import listing_sweep

@@ -16,10 +16,11 @@ from torch import Tensor
 
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.escaping import shown
-from sae_geometry.io.formatting import aligned, counted, ends, read_only
+from sae_geometry.io.formatting import aligned, counted, ends
+from sae_geometry.io.frozen import read_only
 from sae_geometry.io.progress import Progress
 from sae_geometry.labels.pairs import PairLabels, label_summary, pair_labels
-from sae_geometry.pairwise.inputs import describe_input
+from sae_geometry.pairwise.inputs import describe_input, distinct_names
 from sae_geometry.results import methods
 from sae_geometry.results.answer import Answer
 from sae_geometry.sources import checkpoints, load
@@ -208,8 +209,8 @@ class Drift(Answer):
 
 
 def drift(
-    run: str | Path | Sequence[str | Path],
-    final: str | Path | None = None,
+    run: str | Path | Sequence[str | Path | Dictionary],
+    final: str | Path | Dictionary | None = None,
     *,
     threshold: float = 0.9,
     still: float = 1e-5,
@@ -225,8 +226,9 @@ def drift(
     `threshold`, *death* the one from which on the second stays within `still` of 1.
 
     Args:
-        run: a folder or W&B run with several `samples_N.pt`, or addresses of checkpoints, oldest first.
-        final: address of the last state, if it is not among them.
+        run: a folder or W&B run with several `samples_N.pt`, or the checkpoints, oldest first: addresses or
+            dictionaries.
+        final: the last state, if it is not among them.
         threshold: cosine in (0, 1] from which a latent counts as born.
         still: 1 − cosine up to which a latent counts as not moved; rounding of half-precision files is below 1e-6.
         drop_bad: leave out latents whose decoder row is zero, NaN or infinite in any state, instead of raising.
@@ -249,23 +251,24 @@ def drift(
     """
     if not 0 < threshold <= 1 or not 0 <= still < 1:
         raise ValueError(f"threshold must lie in (0, 1] and still in [0, 1); got {threshold} and {still}")
-    addresses: list[str | Path] = list(
+    states: list[str | Path | Dictionary] = list(
         checkpoints(run, offline=offline, echo=echo, progress=progress) if isinstance(run, str | Path) else run
     )
-    addresses += [] if final is None else [final]
-    if len(addresses) < 2:
-        raise ValueError(f"following a run needs two states or more; got {len(addresses)}")
+    states += [] if final is None else [final]
+    if len(states) < 2:
+        raise ValueError(f"following a run needs two states or more; got {len(states)}")
 
-    how: dict[str, Any] = {"drop_bad": drop_bad, "offline": offline, "echo": echo, "progress": progress}
+    def read(state: str | Path | Dictionary, encoder: bool) -> Dictionary:
+        if isinstance(state, Dictionary):
+            return state
+        how: dict[str, Any] = {"drop_bad": drop_bad, "offline": offline, "echo": echo, "progress": progress}
+        return load(state, "all", encoder=encoder, **how)
 
-    def state(address: str | Path) -> Dictionary:
-        return load(address, "all", encoder=False, **how)
-
-    last = load(addresses[-1], "all", **how)
+    last = read(states[-1], True)
     to_final, to_next, labels, samples = [], [], [], []
     previous: Dictionary | None = None
-    for i, address in enumerate(addresses):
-        now = last if i == len(addresses) - 1 else state(address)
+    for i, state in enumerate(states):
+        now = last if i == len(states) - 1 else read(state, False)
         if (now.alive.n_total, now.d_in) != (last.alive.n_total, last.d_in):
             raise ValueError(
                 f"{now.address} is {now.alive.n_total:,} × {now.d_in:,} but {last.address} is "
@@ -274,18 +277,23 @@ def drift(
         to_final.append(_cosines(now, last, last.latent_ids))
         if previous is not None:
             to_next.append(_cosines(previous, now, last.latent_ids))
-        label, n = _label(now, address)
+        label, n = _label(now)
         labels.append(label)
         samples.append(n)
         previous = now
         if progress is not None:
-            progress("checkpoints", (i + 1) / len(addresses))
+            progress("checkpoints", (i + 1) / len(states))
     final_cosine, next_cosine = np.stack(to_final), np.stack(to_next)
     whole = ~(np.isnan(final_cosine).any(axis=0) | np.isnan(next_cosine).any(axis=0))
     return Drift(
-        last if whole.all() else last.select(whole), tuple(labels), read_only(np.array(samples, dtype=np.int64)),
-        read_only(final_cosine[:, whole]), read_only(next_cosine[:, whole]), threshold, still,
-    )  # fmt: skip
+        final=last if whole.all() else last.select(whole),
+        labels=tuple(distinct_names(labels, [None] * len(labels))),
+        samples=read_only(np.array(samples, dtype=np.int64)),
+        to_final=read_only(final_cosine[:, whole]),
+        to_next=read_only(next_cosine[:, whole]),
+        threshold=threshold,
+        still=still,
+    )
 
 
 def _cosines(a: Dictionary, b: Dictionary, ids: Tensor) -> np.ndarray:
@@ -304,8 +312,8 @@ def _cosines(a: Dictionary, b: Dictionary, ids: Tensor) -> np.ndarray:
     return np.asarray(torch.cat([block(x, y) for x, y in pairs]).clamp(-1.0, 1.0).cpu().numpy())
 
 
-def _label(d: Dictionary, address: str | Path) -> tuple[str, int]:
-    place = (d.address or str(address)).partition("::")[0].replace("\\", "/")
+def _label(d: Dictionary) -> tuple[str, int]:
+    place = (d.address or "").partition("::")[0].replace("\\", "/")
     stem = place.rpartition("/")[2].rpartition("#")[2].removesuffix(".pt")
     digits = stem.removeprefix("samples_")
     return (stem, int(digits)) if stem != digits and digits.isdecimal() else (d.name, -1)

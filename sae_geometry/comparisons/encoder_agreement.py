@@ -16,7 +16,8 @@ from sae_geometry.comparisons.pair import compare_loaded
 from sae_geometry.comparisons.pair_result import Comparison
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.escaping import shown
-from sae_geometry.io.formatting import aligned, counted, or_dash, percent, read_only
+from sae_geometry.io.formatting import aligned, counted, or_dash, percent
+from sae_geometry.io.frozen import read_only
 from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.sweep import sweep
 from sae_geometry.labels.pairs import PairLabels, label_summary, pair_labels

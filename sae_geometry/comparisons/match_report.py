@@ -22,6 +22,7 @@ from sae_geometry.comparisons.pair_result import Comparison
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.distributed import Executor, settings
 from sae_geometry.io.formatting import scalars
+from sae_geometry.io.frozen import freeze
 from sae_geometry.io.progress import Progress
 from sae_geometry.labels.pairs import PairLabels
 from sae_geometry.matching import Assignment, Step, shared_curve
@@ -67,11 +68,18 @@ class MatchReport(Answer):
 
     Attributes:
         comparison: the comparison under "optimal".
-        record: what `match.json` holds; `schema()` describes it. Latents are named by their original ids.
     """
 
     comparison: Comparison
-    record: dict[str, Any]
+    _record: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        freeze(self)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Return what `match.json` holds, JSON-ready; `schema()` describes it. Latents have their original ids."""
+        return dict(self._record)
 
     @property
     def dictionaries(self) -> tuple[Dictionary, Dictionary]:
@@ -229,7 +237,7 @@ def _record(c: Comparison, absolute: Assignment, encoder: Assignment | None, by_
     }
 
 
-def _in_words(record: dict[str, Any]) -> list[str]:
+def _in_words(record: Mapping[str, Any]) -> list[str]:
     """Return what the record adds to a comparison, a line each: the certificate, |cos|, encoders."""
     certificate = record["matchings"]["decoder_signed"]["certificate"]
     state = "optimal, proven" if certificate["certified"] else f"stopped: {certificate['stopped']}"

@@ -13,7 +13,8 @@ import numpy as np
 
 from sae_geometry.comparisons.nearest_result import Nearest
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.io.formatting import few, read_only
+from sae_geometry.io.formatting import few
+from sae_geometry.io.frozen import read_only
 from sae_geometry.io.labels import Labels
 from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.sweep import MAX_K, sweep

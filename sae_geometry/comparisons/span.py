@@ -14,7 +14,8 @@ from scipy.linalg import eigh
 from sae_geometry.comparisons.pair import compare
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.escaping import shown
-from sae_geometry.io.formatting import aligned, counted, percent, read_only
+from sae_geometry.io.formatting import aligned, counted, percent
+from sae_geometry.io.frozen import read_only
 from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.sweep import sweep
 from sae_geometry.matching.defaults import THRESHOLD, MatchingName, check_threshold

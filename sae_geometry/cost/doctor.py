@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from sae_geometry.cost.rates import Rates, measure_rates
 from sae_geometry.embedding.embedding import choose_backend
 from sae_geometry.io.formatting import counted
+from sae_geometry.io.frozen import freeze
 from sae_geometry.kernels.screens.low_precision import Precision
 from sae_geometry.kernels.selfcheck import run_suite
 from sae_geometry.kernels.sweep import cpu_threads
@@ -40,8 +42,11 @@ class Diagnosis:
     rates: rate of the sweep on the best device, with the device's limit.
     """
 
-    sections: dict[str, dict[str, str]]
+    sections: Mapping[str, Mapping[str, str]]
     rates: Rates
+
+    def __post_init__(self) -> None:
+        freeze(self)
 
     @property
     def is_right(self) -> bool:

@@ -54,7 +54,7 @@ class Job(Generic[T]):
     optional: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Flight(Generic[T]):
     """Waiting and submitted tasks, with the number of attempts of each, and the completed ones."""
 

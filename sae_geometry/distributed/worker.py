@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import platform
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from importlib.metadata import PackageNotFoundError, version
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -48,7 +47,7 @@ class Terms:
     memory: int | None
     device: Device
     blas_threads: int
-    arithmetic: dict[str, Any]
+    arithmetic: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -135,18 +134,14 @@ def weights_of(d: Dictionary) -> tuple[torch.Tensor, torch.Tensor | None]:
 
 
 def all_but_weights(d: Dictionary) -> dict[str, Any]:
-    """Return the other attributes of a dictionary, picklable."""
-    rest = {f.name: getattr(d, f.name) for f in fields(d) if f.name not in _WEIGHTS}
-    return rest | {"metadata": dict(d.metadata)}
+    """Return the other attributes of a dictionary."""
+    return {f.name: getattr(d, f.name) for f in fields(d) if f.name not in _WEIGHTS}
 
 
 def put_together(directions: np.ndarray, encoder: np.ndarray | None, rest: dict[str, Any]) -> Dictionary:
     """Rebuild a dictionary from its weights and other attributes."""
-    return Dictionary(
-        directions=_tensor(directions),
-        encoder_directions=None if encoder is None else _tensor(encoder),
-        **rest | {"metadata": MappingProxyType(rest["metadata"])},
-    )
+    encoder_directions = None if encoder is None else _tensor(encoder)
+    return Dictionary(directions=_tensor(directions), encoder_directions=encoder_directions, **rest)
 
 
 def _as_remote(entry: Entry, note: str) -> Entry:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.io.formatting import freeze_arrays
+from sae_geometry.io.frozen import freeze
 from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.sweep import listing_sweep
 from sae_geometry.kernels.types import Sweep
@@ -45,7 +45,7 @@ class Partners:
     q_value: np.ndarray
 
     def __post_init__(self) -> None:
-        freeze_arrays(self)
+        freeze(self)
 
 
 COLUMNS = ("max_cosine", "partner_id", "mutual", "one_to_one_partner_id", "one_to_one_cosine", "q_value")

@@ -27,7 +27,8 @@ from sae_geometry.embedding.region_file import Shape
 from sae_geometry.embedding.region_record import regions_record
 from sae_geometry.embedding.regions import On, Regions, find_regions, given_regions, graph_distances, marked
 from sae_geometry.io.escaping import shown
-from sae_geometry.io.formatting import counted, ends, few, freeze_arrays
+from sae_geometry.io.formatting import counted, ends, few
+from sae_geometry.io.frozen import freeze
 from sae_geometry.io.parquet import write_neuronpedia
 from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.duplicates import first_equal
@@ -67,14 +68,13 @@ class Embedding(Answer):
         neighbors: exact neighbors of each distinct direction, the graph behind the layout.
         caveats: warnings to show with the layout: allowed mismatches, unknown spaces.
         swept: sweeps of pairs of dictionaries made along the way.
-        made: cached partners in the other runs.
     """
 
     coords: np.ndarray
     owner: np.ndarray
     latent_id: np.ndarray
     names: tuple[str, ...]
-    params: dict[str, Any]
+    params: Mapping[str, Any]
     evidence: Evidence
     regions: Regions
     dictionaries: tuple[Dictionary, ...]
@@ -82,18 +82,19 @@ class Embedding(Answer):
     neighbors: Neighbors
     caveats: tuple[str, ...] = ()
     swept: Mapping[tuple[int, int], Sweep] = field(default_factory=dict)
-    made: dict[str, Across] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        freeze_arrays(self)
+        freeze(self)
 
     def across(self, progress: Progress | None = None) -> Across | None:
         """Return partners of each latent in every other run, computed once; None for one run or more than 24."""
         if not 2 <= len(self.names) <= MOST_RUNS:
             return None
-        if "across" not in self.made:
-            self.made["across"] = partners_across(self.dictionaries, self.swept, progress)
-        return self.made["across"]
+        cached: dict[str, Any] = vars(self)
+        if "_across" not in cached:
+            cached["_across"] = partners_across(self.dictionaries, self.swept, progress)
+        found: Across = cached["_across"]
+        return found
 
     def with_regions(
         self, min_size: int | None = None, *, on: On = "picture", shapes: Sequence[Shape] | None = None
@@ -177,7 +178,7 @@ class Embedding(Answer):
             "inputs": [describe_input(d) for d in self.dictionaries],
             "points": {name: int(c) for name, c in zip(self.names, counts, strict=True)},
             "different_directions": len(self.neighbors.indices),
-            "params": self.params,
+            "params": dict(self.params),
             "evidence": {k: None if v != v else v for k, v in asdict(self.evidence).items()},
             "evidence_lines": list(self.evidence.lines()),
             "pairs": [] if across is None else across.summary(),

@@ -19,7 +19,8 @@ from sae_geometry.embedding.optimizer import curve_of, place
 from sae_geometry.embedding.quality import EVIDENCE_K, shared_share
 from sae_geometry.io.column_kinds import FLOATS, IDS, MAYBE_TEXTS, NUMBERS, TEXTS, TRUTHS, check_columns
 from sae_geometry.io.escaping import shown
-from sae_geometry.io.formatting import counted, ends, freeze_arrays
+from sae_geometry.io.formatting import counted, ends
+from sae_geometry.io.frozen import freeze
 from sae_geometry.io.parquet import read_table, write_neuronpedia
 from sae_geometry.io.progress import Progress
 from sae_geometry.io.results_folder import has, read_json
@@ -96,11 +97,11 @@ class Projection(Answer):
     preservation: float
     onto: Picture
     dictionaries: tuple[Dictionary, ...]
-    params: dict[str, Any]
+    params: Mapping[str, Any]
     caveats: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        freeze_arrays(self)
+        freeze(self)
 
     def to_pandas(self) -> pd.DataFrame:
         """Return the embedding's table with the new latents appended, marked by the column `projected`.
@@ -133,7 +134,7 @@ class Projection(Answer):
             "inputs": [describe_input(d) for d in self.dictionaries],
             "onto": {"picture": self.onto.where, "inputs": [describe_input(d) for d in self.onto.references]},
             "points": {n: int(c) for n, c in zip(self.names, self._counts(), strict=True)},
-            "params": self.params,
+            "params": dict(self.params),
             "evidence": {
                 "k": self.k,
                 "neighbor_preservation": self.preservation,

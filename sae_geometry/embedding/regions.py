@@ -18,7 +18,8 @@ from sae_geometry.dictionary import Dictionary
 from sae_geometry.embedding.neighbors import Neighbors
 from sae_geometry.embedding.region_file import Shape
 from sae_geometry.io.escaping import shown
-from sae_geometry.io.formatting import aligned, counted, ends, freeze_arrays
+from sae_geometry.io.formatting import aligned, counted, ends
+from sae_geometry.io.frozen import freeze
 from sae_geometry.labels.regions import Mark, region_marks
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class Region:
     marks: tuple[Mark, ...] = ()
 
     def __post_init__(self) -> None:
-        freeze_arrays(self)
+        freeze(self)
 
     @property
     def size(self) -> int:
@@ -88,7 +89,7 @@ class Regions:
     params: Mapping[str, Any]
 
     def __post_init__(self) -> None:
-        freeze_arrays(self)
+        freeze(self)
 
     def __len__(self) -> int:
         return len(self.regions)

@@ -8,7 +8,7 @@ of run r refers to run k where k < r, else to run k + 1.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from sae_geometry.io.escaping import shown
+from sae_geometry.io.frozen import freeze
 from sae_geometry.matching.defaults import DISCOVERY_RATE
 
 NO_PARTNER, ON_CHAIN = -1, -2
@@ -34,9 +35,12 @@ class Packed:
         texts: the distinct tokens, and an explanation per row; empty lists without labels.
     """
 
-    where: dict[str, tuple[str, int, int]]
+    where: Mapping[str, tuple[str, int, int]]
     buffer: bytes
-    texts: dict[str, list[str]] = field(default_factory=lambda: {"tokens": [], "explanations": []})
+    texts: Mapping[str, Sequence[str]] = field(default_factory=lambda: {"tokens": (), "explanations": ()})
+
+    def __post_init__(self) -> None:
+        freeze(self)
 
 
 _TYPES = {

@@ -59,20 +59,6 @@ def percent(share: float) -> str:
     return "–" if math.isnan(share) else f"{100 * share:.1f}%"
 
 
-def read_only(array: np.ndarray) -> np.ndarray:
-    """Return a read-only view of an array, so that frozen results are immutable."""
-    view = array.view()
-    view.flags.writeable = False
-    return view
-
-
-def freeze_arrays(result: object) -> None:
-    """Make the arrays among the fields of a frozen dataclass read-only."""
-    for name, value in vars(result).items():
-        if isinstance(value, np.ndarray):
-            object.__setattr__(result, name, read_only(value))
-
-
 def scalars(record: Any) -> dict[str, Any]:
     """Return the plain-valued fields of a dataclass (or mapping), for JSON."""
     items = record.items() if isinstance(record, Mapping) else vars(record).items()

@@ -56,7 +56,7 @@ def with_labels(
     return labeled
 
 
-@dataclass(frozen=True)
+@dataclass
 class LabelEach:
     """Labels for dictionaries that are read one after another.
 

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.io.formatting import counted, or_dash, read_only
+from sae_geometry.io.formatting import counted, or_dash
+from sae_geometry.io.frozen import read_only
 from sae_geometry.kernels.types import Best
 from sae_geometry.matching import On
 from sae_geometry.matching.defaults import DISCOVERY_RATE, MatchingName

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -91,6 +92,14 @@ def test_against_the_dense_definition() -> None:
     assert drift.to_final[0] == pytest.approx(dense, abs=1e-7)
     assert drift.labels == ("local-seed0", "local-seed1")
     assert drift.samples.tolist() == [-1, -1]
+
+
+def test_states_in_memory_are_followed_too() -> None:
+    first, last = load("demo:local-seed0", "all"), load("demo:local-seed1", "all")
+    drift = sg.drift(["demo:local-seed0", "demo:local-seed1"])
+    for made in (sg.drift([first, last]), sg.drift([first], last), sg.drift(["demo:local-seed0"], last)):
+        pd.testing.assert_frame_equal(made.to_pandas(), drift.to_pandas())
+    assert sg.drift([first.renamed("x"), last.renamed("x")]).labels == ("x", "x (2)")
 
 
 def test_a_demo_is_followed_from_its_earlier_states() -> None:

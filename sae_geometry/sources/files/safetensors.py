@@ -6,7 +6,7 @@ MB. That package also maps the file: the process would crash if the file were tr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from sae_geometry.io.escaping import shown
+from sae_geometry.io.frozen import freeze
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.files.bytes import FileBytes
 from sae_geometry.sources.files.tensor_file import (
@@ -78,10 +79,13 @@ class Header:
         metadata: the file's table of strings.
     """
 
-    entries: dict[str, Entry]
-    start: dict[str, int]
-    unread: dict[str, str]
-    metadata: dict[str, str]
+    entries: Mapping[str, Entry]
+    start: Mapping[str, int]
+    unread: Mapping[str, str]
+    metadata: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        freeze(self)
 
 
 def read_header(read: Callable[[int, int], bytes], size: int, name: str) -> Header:

@@ -1,0 +1,34 @@
+"""Read-only values, for frozen dataclasses."""
+
+from __future__ import annotations
+
+import copyreg
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+
+def read_only(array: np.ndarray) -> np.ndarray:
+    """Return a read-only view of an array, so that frozen results are immutable."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def frozen(table: Mapping[Any, Any]) -> MappingProxyType[Any, Any]:
+    """Return a read-only copy of a mapping; it can be pickled and deep-copied, as Python's own cannot."""
+    return MappingProxyType(dict(table))
+
+
+copyreg.pickle(MappingProxyType, lambda table: (frozen, (dict(table),)))
+
+
+def freeze(result: object) -> None:
+    """Make the arrays and mappings among the fields of a frozen dataclass read-only."""
+    for name, value in vars(result).items():
+        if isinstance(value, np.ndarray):
+            object.__setattr__(result, name, read_only(value))
+        elif isinstance(value, dict):
+            object.__setattr__(result, name, frozen(value))
