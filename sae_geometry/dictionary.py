@@ -7,6 +7,7 @@ index it has in its file, so that results refer to latent ids, never to position
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -34,6 +35,10 @@ from sae_geometry.io.weights import (
 )
 
 _LONGEST_NOTE = 1000  # characters
+
+# A forked process has none of its parent's OpenMP threads, and torch would wait for them forever.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -1,0 +1,37 @@
+"""Comparisons in several threads, and in processes that were forked from one that has computed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import multiprocessing, sys
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+import sae_geometry as sg
+
+def answer(pair):
+    return repr(sg.compare(*pair))
+
+names = ("demo:local-narrow-seed0", "demo:e2e-seed0", "demo:local-seed0")
+narrow, *others = (sg.load(name) for name in names)
+pairs = [(narrow, other) for other in others]
+here = [answer(pair) for pair in pairs]
+with ThreadPoolExecutor(2) as pool:
+    assert list(pool.map(answer, pairs)) == here
+with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("fork")) as pool:
+    assert list(pool.map(answer, pairs)) == here
+print("the same")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_threads_and_forked_processes_give_the_same_answer():
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=300,
+        env=os.environ | {"OMP_NUM_THREADS": "2"},
+    )  # fmt: skip
+    assert done.stdout.strip() == "the same", done.stderr
