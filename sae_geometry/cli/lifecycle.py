@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import re
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -143,13 +145,12 @@ def _again(lost: Any) -> bool:
     number = {KeyboardInterrupt: signal.SIGINT, TerminatedError: signal.SIGTERM}.get(lost.exc_type)
     if number is None:
         return False
-    timer = threading.Timer(_SOON, _send, (number,))
-    timer.daemon = True
-    timer.start()
+    _thread.start_new_thread(_send_soon, (number,))  # a `Timer` would wait for its start, and the signal come meanwhile
     return True
 
 
-def _send(number: signal.Signals) -> None:
+def _send_soon(number: signal.Signals) -> None:
+    time.sleep(_SOON)
     if hasattr(signal, "pthread_kill"):  # wakes a waiting main thread
         signal.pthread_kill(threading.main_thread().ident or 0, number)
     else:

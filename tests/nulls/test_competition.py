@@ -307,7 +307,7 @@ def test_lists_of_a_dictionary_spare_its_halves_a_sweep_and_change_nothing(absol
     monkeypatch.setattr(
         greedy, "listing_sweep", lambda a, *b, **how: again.append(len(a)) or listing_sweep(a, *b, **how)
     )
-    assert own_pairs(x, "greedy", absolute=absolute, lists=lists) == plain
+    assert repr(own_pairs(x, "greedy", absolute=absolute, lists=lists)) == repr(plain)  # nan is not equal to itself
     assert max(again) < 100  # of the 160 rows of a half
 
 
