@@ -7,9 +7,8 @@ from typing import Annotated, Literal
 import typer
 
 from sae_geometry.cli import options as o
-from sae_geometry.cli.console import say_error
 from sae_geometry.cli.inputs import map_of
-from sae_geometry.cli.lifecycle import UNDER
+from sae_geometry.cli.lifecycle import require_at_least
 from sae_geometry.cli.question import question
 
 
@@ -101,7 +100,7 @@ def compare(
         if pairing == "index":
             paired = sg.compare_by_index(left, right, cuts=cuts or CUTS, threshold=threshold, **work.how)
             work.finish(paired)
-            _fail_under(paired.mean_cosine, "the same ids", fail_under)
+            require_at_least(fail_under, paired.mean_cosine, "mean similarity (the same ids)")
             return
         result = sg.compare(
             left,
@@ -117,10 +116,5 @@ def compare(
             **work.how,
         )
         work.finish(result)
-    _fail_under(min(result.a_to_b.mean_similarity, result.b_to_a.mean_similarity), matching, fail_under)
-
-
-def _fail_under(reached: float, what: str, limit: float | None) -> None:
-    if limit is not None and not reached >= limit:
-        say_error(f"mean similarity ({what}) is {reached:.4f}, below --fail-under {limit}")
-        raise typer.Exit(UNDER)
+    reached = min(result.a_to_b.mean_similarity, result.b_to_a.mean_similarity)
+    require_at_least(fail_under, reached, f"mean similarity ({matching})")

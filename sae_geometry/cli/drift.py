@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -55,7 +54,7 @@ def drift(
             last = load(states[-1], "all", drop_bad=shared.drop_bad, echo=speaker.resolved, progress=progress)
         return [last] * (len(states) if shared.dry_run else 1)
 
-    with question(replace(shared, latents="all"), "drift", last_state) as work:
+    with question(shared._replace(latents="all"), "drift", last_state) as work:
         result = sg.drift(
             states[:-1], work.dictionaries[0], threshold=threshold, still=still, drop_bad=shared.drop_bad,
             echo=work.speaker.resolved, progress=work.progress,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -55,7 +54,7 @@ def nearest(
             return [as_vectors(vector, echo=speaker.resolved, progress=progress)]
 
     # Labels are for what is searched.
-    with question(replace(shared, unembed=None, labels=None), "nearest", vectors) as work:
+    with question(shared._replace(unembed=None, labels=None), "nearest", vectors) as work:
         given, echo = shared.labels or [], work.speaker.resolved
         label = LabelEach(given, Context(echo=work.speaker.note, progress=work.progress), shared.allow_mismatch)
         source, mapping = map_of(work.dictionaries[0], map_file, map_side)

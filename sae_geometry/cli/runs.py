@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from sae_geometry.cli import options as o
 from sae_geometry.cli.console import print_json, say
-
-if TYPE_CHECKING:
-    from sae_geometry.sources import RunInfo
+from sae_geometry.io.escaping import shown
+from sae_geometry.io.formatting import aligned
 
 
 def runs(
@@ -48,14 +47,6 @@ def runs(
     if as_json:
         print_json([asdict(r) for r in found])
         return
-    for line in _table(found):
-        say(line)
-
-
-def _table(found: list[RunInfo]) -> list[str]:
-    from sae_geometry.io.escaping import shown
-    from sae_geometry.io.formatting import aligned
-
     rows = [("run", "kind", "layer", "L0", "CE increase", "alive", "seed", "state")]
     rows += [
         (
@@ -64,7 +55,7 @@ def _table(found: list[RunInfo]) -> list[str]:
         )
         for r in found
     ]  # fmt: skip
-    return aligned([tuple(map(shown, row)) for row in rows])
+    say("\n".join(aligned([tuple(map(shown, row)) for row in rows])))
 
 
 def _or_dash(value: Any, form: str = "") -> str:

@@ -41,7 +41,9 @@ def seeds(
         typer.Option("--threshold", metavar="X", help="Similarity above which a one-to-one partner counts as found."),
     ] = 0.7,
     absolute: o.Absolute = False,
-    resume: o.Resume = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Resume an interrupted run from its finished pairs.")
+    ] = False,
     *,
     shared: o.Shared,
 ) -> None:
