@@ -65,18 +65,9 @@ def seeds_heatmap(seeds: Any, what: str = "mmcs", ax: Axes | None = None) -> Axe
     }
     if what not in titles:
         raise ValueError(f"a heatmap shows one of {', '.join(titles)}; got {what!r}")
-    ax = axes_or_new(ax, COLUMN_WIDTH, COLUMN_WIDTH * 0.95)
-    # Outside a layout there is the gap between two axes for names.
-    _heatmap(ax, seeds, what, _NAME if makes_room(ax) else 24.0)
-    if makes_room(ax):
-        ax.set_title(wrapped(titles[what], room(ax), 8), loc="left")
-    return ax
-
-
-def _heatmap(ax: Axes, seeds: Any, what: str, name_width: float) -> None:
-    """Draw a matrix with names of at most this width in points."""
     import seaborn as sns
 
+    ax = axes_or_new(ax, COLUMN_WIDTH, COLUMN_WIDTH * 0.95)
     order = np.argsort([list(dict.fromkeys(seeds.groups)).index(k) for k in seeds.groups], kind="stable")
     matrix = getattr(seeds, what)[np.ix_(order, order)]
     n = len(order)
@@ -93,10 +84,14 @@ def _heatmap(ax: Axes, seeds: Any, what: str, name_width: float) -> None:
             ax.axvline(at, color=INK, linewidth=1.0)
     size = min(LABEL_SIZE, cell / 1.3)
     if size >= SMALLEST:
+        name_width = _NAME if makes_room(ax) else 24.0  # outside a layout, the gap between two axes
         names = [shortened(seeds.labels[k], name_width, size) for k in order]
         ax.set_yticks(np.arange(n) + 0.5, names, rotation=0, fontsize=size)
         ax.set_xticks(np.arange(n) + 0.5, names, rotation=90, fontsize=size)
     ax.tick_params(length=0, pad=2)
+    if makes_room(ax):
+        ax.set_title(wrapped(titles[what], room(ax), 8), loc="left")
+    return ax
 
 
 @in_paper_style
