@@ -33,7 +33,7 @@ def page(contents: Contents) -> str:
     about = contents.about()
     letters = [region["letter"] for region in about["regions"]]
     packed = pack(contents.table, contents.names, letters, in_chains=about["flow"])
-    about["arrays"] = dict(packed.where)
+    about["arrays"] = packed.where
     script = "\n".join(["'use strict';", *(_source(name) for name in SCRIPTS)])
     values = {
         "title": html.escape(_title([shown(name) for name in contents.names])),
@@ -42,7 +42,7 @@ def page(contents: Contents) -> str:
         "style": _source("explorer.css"),
         "about": _json_in_script(about),
         "arrays": _packed(packed.buffer),
-        "texts": _packed(json.dumps(dict(packed.texts), ensure_ascii=False).encode("utf-8", "replace")),
+        "texts": _packed(json.dumps(packed.texts, ensure_ascii=False).encode("utf-8", "replace")),
         "notice": html.escape(plotly[: plotly.index("*/")].lstrip("/* \n").replace("\n* ", " · ").strip()),
         "plotly": _packed(plotly.encode()),
         "script": script,

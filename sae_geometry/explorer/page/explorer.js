@@ -177,7 +177,7 @@ function wireControls() {
   on('closer', 'click', () => zoom(1.5));
   on('farther', 'click', () => zoom(1 / 1.5));
   on('whole', 'click', showWhole);
-  on('theme', 'click', () => setTheme(theme() === 'dark' ? 'light' : 'dark', true));
+  on('theme', 'click', () => setTheme(theme() === 'dark' ? 'light' : 'dark'));
   addEventListener('hashchange', followAddress);
   matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => setTheme(preferred()));
 }
