@@ -18,27 +18,23 @@ def compare(
     b: o.SecondRun,
     matching: Annotated[
         Literal["nearest", "mutual", "greedy", "optimal"],
-        typer.Option("--matching", help="The matching; with nearest, two latents may have the same partner."),
+        typer.Option(help="The matching; with nearest, two latents may have the same partner."),
     ] = "nearest",
     on: o.On = "decoder",
     threshold: o.Threshold = 0.7,
     absolute: o.Absolute = False,
     min_similarity: Annotated[
-        float | None,
-        typer.Option("--min-similarity", metavar="X", help="With --matching optimal: match nothing below X."),
+        float | None, typer.Option(metavar="X", help="With --matching optimal: match nothing below X.")
     ] = None,
     min_margin: Annotated[
         float | None,
         typer.Option(
-            "--min-margin",
-            metavar="X",
-            help="Leave out pairs that exceed the best other candidate of either latent by less than X.",
+            metavar="X", help="Leave out pairs that exceed the best other candidate of either latent by less than X."
         ),
     ] = None,
     control: Annotated[
         str | None,
         typer.Option(
-            "--control",
             metavar="DICT",
             help="A dictionary that should share nothing (of a randomized model, step 0, another layer): the same "
             "table for A and B against it.",
@@ -47,7 +43,6 @@ def compare(
     turns: Annotated[
         int | None,
         typer.Option(
-            "--turns",
             metavar="N",
             min=0,
             help="Number of one-to-one matchings against B turned, for the expectation by chance. [default: 3 up to "
@@ -56,12 +51,11 @@ def compare(
     ] = None,
     pairing: Annotated[
         Literal["cosine", "index"],
-        typer.Option("--pairing", help="Pair latents by cosine, or by their ids: models of a crosscoder, fine-tuning."),
+        typer.Option(help="Pair latents by cosine, or by their ids: models of a crosscoder, fine-tuning."),
     ] = "cosine",
     cuts: Annotated[
         tuple[float, float] | None,
         typer.Option(
-            "--cuts",
             metavar="LOW HIGH",
             help="With --pairing index: relative decoder norms up to which a latent is only in A, and from which only "
             "in B. [default: 0.1 0.9]",
@@ -70,8 +64,7 @@ def compare(
     map_file: o.Map = None,
     map_side: o.MapSide = None,
     fail_under: Annotated[
-        float | None,
-        typer.Option("--fail-under", metavar="X", help="Exit 3 if the mean similarity, either way, is below X."),
+        float | None, typer.Option(metavar="X", help="Exit 3 if the mean similarity, either way, is below X.")
     ] = None,
     *,
     shared: o.Shared,

@@ -21,17 +21,13 @@ def drift(
         str, typer.Argument(metavar="RUN", help="A folder, W&B run or demo with checkpoints named samples_N.pt.")
     ],
     final: Annotated[
-        str | None,
-        typer.Option("--final", metavar="ADDRESS", help="The last state. [default: the last checkpoint of the run]"),
+        str | None, typer.Option(metavar="ADDRESS", help="The last state. [default: the last checkpoint of the run]")
     ] = None,
     threshold: Annotated[
-        float,
-        typer.Option(
-            "--threshold", metavar="X", help="Cosine to its final direction from which a latent counts as born."
-        ),
+        float, typer.Option(metavar="X", help="Cosine to its final direction from which a latent counts as born.")
     ] = 0.9,
     still: Annotated[
-        float, typer.Option("--still", metavar="X", help="Largest 1 − cosine between checkpoints of an unmoved latent.")
+        float, typer.Option(metavar="X", help="Largest 1 − cosine between checkpoints of an unmoved latent.")
     ] = 1e-5,
     *,
     shared: o.Shared,

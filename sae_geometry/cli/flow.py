@@ -23,11 +23,10 @@ def flow(
     ],
     on: Annotated[
         Literal["writes", "reads"],
-        typer.Option("--on", help="Compare decoders, or decoders with the encoders of the next layer."),
+        typer.Option(help="Compare decoders, or decoders with the encoders of the next layer."),
     ] = "writes",
     threshold: Annotated[
-        float | None,
-        typer.Option("--threshold", metavar="X", help="Smallest cosine of an edge. [default: 0.5; 0 with --on reads]"),
+        float | None, typer.Option(metavar="X", help="Smallest cosine of an edge. [default: 0.5; 0 with --on reads]")
     ] = None,
     false_discovery_rate: Annotated[
         float, typer.Option("--fdr", metavar="Q", help="False discovery rate of a step, between 0 and 1.")
@@ -47,8 +46,7 @@ def flow(
     map_side: Annotated[
         Literal["first", "both"] | None,
         typer.Option(
-            "--map-side",
-            help="Map the earlier layer of each step, or all layers. [default: first for several maps, else both]",
+            help="Map the earlier layer of each step, or all layers. [default: first for several maps, else both]"
         ),
     ] = None,
     html: Annotated[

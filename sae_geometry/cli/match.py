@@ -24,16 +24,14 @@ def match(
         ),
     ] = None,
     max_gap: Annotated[
-        float, typer.Option("--max-gap", metavar="X", help="Stop at this relative optimality gap.", show_default=False)
+        float, typer.Option(metavar="X", help="Stop at this relative optimality gap.", show_default=False)
     ] = 0.0,
     time_budget: Annotated[
         float | None,
-        typer.Option(
-            "--time-budget", metavar="SECONDS", help="Stop each matching after about this time; its gap is reported."
-        ),
+        typer.Option(metavar="SECONDS", help="Stop each matching after about this time; its gap is reported."),
     ] = None,
     fail_under: Annotated[
-        float | None, typer.Option("--fail-under", metavar="X", help="Exit 3 if the signed PW-MCC is below X.")
+        float | None, typer.Option(metavar="X", help="Exit 3 if the signed PW-MCC is below X.")
     ] = None,
     *,
     shared: o.Shared,

@@ -34,8 +34,7 @@ def nearest(
     map_file: o.Map = None,
     map_side: o.MapSide = None,
     turns: Annotated[
-        int | None,
-        typer.Option("--turns", metavar="N", min=0, help="Turns, for p-values. [default: 999; fewer for many vectors]"),
+        int | None, typer.Option(metavar="N", min=0, help="Turns, for p-values. [default: 999; fewer for many vectors]")
     ] = None,
     *,
     shared: o.Shared,

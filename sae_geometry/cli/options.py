@@ -130,9 +130,7 @@ class Shared(NamedTuple):
     dask: Annotated[
         str | None,
         typer.Option(
-            "--dask",
-            metavar="WHERE",
-            help="Compute on Dask: local:N worker processes, or a scheduler at tcp://HOST:PORT.",
+            metavar="WHERE", help="Compute on Dask: local:N worker processes, or a scheduler at tcp://HOST:PORT."
         ),
     ] = None
     dask_load: Annotated[
@@ -143,21 +141,15 @@ class Shared(NamedTuple):
     ] = False
     offline: Offline = False
     log_wandb: Annotated[
-        str | None,
-        typer.Option("--log-wandb", metavar="ENTITY/PROJECT", help="Also log the results there, as a new run of W&B."),
+        str | None, typer.Option(metavar="ENTITY/PROJECT", help="Also log the results there, as a new run of W&B.")
     ] = None
     unembed: Annotated[
         str | None,
-        typer.Option(
-            "--unembed",
-            metavar="MODEL",
-            help="Show the tokens that latents promote: a model's folder or hf://org/model.",
-        ),
+        typer.Option(metavar="MODEL", help="Show the tokens that latents promote: a model's folder or hf://org/model."),
     ] = None
     labels: Annotated[
         list[str] | None,
         typer.Option(
-            "--labels",
             metavar="TABLE",
             help="Show labels: neuronpedia[:MODEL/SOURCE], or a CSV, Parquet or JSON lines file with a column latent; "
             "NAME=TABLE names the run. May be given more than once.",

@@ -112,11 +112,7 @@ def question(
 
         check_wandb(shared.log_wandb)
     speaker = Speaker(shared.quiet)
-    dictionaries = (
-        inputs(speaker)
-        if callable(inputs)
-        else load_all(inputs, speaker, latents=shared.latents, drop_bad=shared.drop_bad, latent_axis=shared.latent_axis)
-    )
+    dictionaries = inputs(speaker) if callable(inputs) else load_all(inputs, speaker, shared)
     if shared.dry_run:
         say_plan(verb, dictionaries, shared.as_json, **plan)
         raise typer.Exit

@@ -16,22 +16,19 @@ from sae_geometry.io.formatting import aligned
 def runs(
     project: Annotated[str, typer.Argument(metavar="ENTITY/PROJECT", help="A Weights & Biases project, or demo.")],
     kind: Annotated[
-        Literal["local", "e2e", "e2e+ds"] | None, typer.Option("--kind", help="Only runs whose loss is of this kind.")
+        Literal["local", "e2e", "e2e+ds"] | None, typer.Option(help="Only runs whose loss is of this kind.")
     ] = None,
-    layer: Annotated[int | None, typer.Option("--layer", metavar="N", help="Only SAEs at this layer.")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", metavar="N", help="Only runs of this seed.")] = None,
+    layer: Annotated[int | None, typer.Option(metavar="N", help="Only SAEs at this layer.")] = None,
+    seed: Annotated[int | None, typer.Option(metavar="N", help="Only runs of this seed.")] = None,
     state: Annotated[
-        str | None, typer.Option("--state", metavar="STATE", help="Only runs in this state: finished, running, …")
+        str | None, typer.Option(metavar="STATE", help="Only runs in this state: finished, running, …")
     ] = None,
     similar_to: Annotated[
         str | None,
-        typer.Option(
-            "--similar-to", metavar="RUN", help="Only the most similar run of each other kind at its layer, by --by."
-        ),
+        typer.Option(metavar="RUN", help="Only the most similar run of each other kind at its layer, by --by."),
     ] = None,
     by: Annotated[
-        Literal["ce", "l0", "alive"],
-        typer.Option("--by", help="Metric of --similar-to: CE increase, L0 or alive."),
+        Literal["ce", "l0", "alive"], typer.Option(help="Metric of --similar-to: CE increase, L0 or alive.")
     ] = "ce",
     as_json: o.AsJson = False,
 ) -> None:
