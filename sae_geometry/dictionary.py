@@ -182,11 +182,9 @@ class Dictionary:
             frequency=freq, alive_mask=mask, hook_point=hook_point, model=model, address=address, layout=layout,
             metadata=metadata or {}, notes=tuple(notes),
         )  # fmt: skip
-        return dictionary._without(bad) if bad.any() else dictionary
-
-    def _without(self, bad: Tensor) -> Dictionary:
-        """Return the dictionary without rows that have no direction, which are recorded."""
-        kept, ids = self.select(~bad), tuple(int(i) for i in bad.nonzero().flatten())
+        if not bad.any():
+            return dictionary
+        kept, ids = dictionary.select(~bad), tuple(int(i) for i in bad.nonzero().flatten())
         note = f"{counted(len(ids), 'latent')} dropped: zero or non-finite decoder rows ({some_ids(ids)})"
         return replace(kept, alive=replace(kept.alive, bad_ids=ids), notes=(*kept.notes, note))
 
