@@ -57,8 +57,8 @@ def agreement_figure(agreement: Any) -> Figure:
     )
     for ax, keep in ((top, "bottom"), (right, "left")):
         ax.set(xticks=[], yticks=[])
-        for side in ("top", "right", "left", "bottom"):
-            ax.spines[side].set_visible(side == keep)
+        ax.spines[:].set_visible(False)
+        ax.spines[keep].set_visible(True)
     top.set_xlim(main.get_xlim())
     right.set_ylim(main.get_ylim())
     names = " → ".join(

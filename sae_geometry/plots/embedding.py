@@ -189,8 +189,7 @@ def _by_match(e: Any, ax: Axes, threshold: float, legend: bool) -> None:
 def _by_value(e: Any, ax: Axes, color: Color, legend: bool) -> None:
     from matplotlib.colors import LogNorm, Normalize
 
-    column = {"max-cosine": "max_cosine", "frequency": "frequency"}[color]
-    values = e.to_pandas()[column].to_numpy(dtype=np.float64, na_value=np.nan)
+    values = e.to_pandas()[color.replace("-", "_")].to_numpy(dtype=np.float64, na_value=np.nan)
     known = ~np.isnan(values)
     norm: Normalize
     if color == "frequency":
@@ -327,8 +326,7 @@ def _bare(ax: Axes) -> None:
     ax.set(xticks=[], yticks=[])
     ax.set_aspect("equal", adjustable="datalim")
     ax.margins(0.03)
-    for spine in ax.spines.values():
-        spine.set_visible(False)
+    ax.spines[:].set_visible(False)
 
 
 def _wide(ax: Axes) -> float:

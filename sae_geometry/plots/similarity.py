@@ -123,7 +123,7 @@ def draw_similarity(figure: Figure | SubFigure, curves: Sequence[Matching], *, t
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(1, 1.9))
     _draw_histogram(top, drawn)
     _draw_ecdf(bottom, drawn)
-    top.set(xlabel="", title="")
+    top.set_xlabel("")
     top.set_title(_title(drawn, room(top)), loc="left", fontweight="bold")
     figure.align_ylabels([top, bottom])
     put_legend(bottom, [*bottom.get_legend_handles_labels()[0], *_chance_handles(drawn)])

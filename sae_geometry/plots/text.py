@@ -15,8 +15,6 @@ from matplotlib.transforms import offset_copy
 
 from sae_geometry.plots.style import INK, MUTED, literal
 
-Points = float | int
-
 LABEL_SIZE = 6.5
 _MARGIN = 4.0  # between the edge of a figure and its text
 _SPARE = 1.03  # a notebook draws with its own hinting
@@ -25,7 +23,7 @@ _BELOW = 33.0  # ticks, tick labels and the label of a horizontal axis
 SMALLEST = 4.5  # text below this size is left out
 
 
-def width_of(text: str, size: Points, weight: str = "normal") -> float:
+def width_of(text: str, size: float, weight: str = "normal") -> float:
     """Return the width of a line of text in the fonts of the current style."""
     font = FontProperties(family=mpl.rcParams["font.family"], size=size, weight=weight)
     with warnings.catch_warnings():
@@ -43,7 +41,7 @@ def makes_room(ax: Axes) -> bool:
     return ax.figure.get_layout_engine() is not None
 
 
-def shortened(text: str, width: Points, size: Points = LABEL_SIZE, weight: str = "normal") -> str:
+def shortened(text: str, width: float, size: float = LABEL_SIZE, weight: str = "normal") -> str:
     """Return text that fits the width, cut in the middle: names often differ at their ends. Escaped."""
     if width_of(text, size, weight) <= width:
         return literal(text)
@@ -54,7 +52,7 @@ def shortened(text: str, width: Points, size: Points = LABEL_SIZE, weight: str =
     return literal(_cut(text, fits))
 
 
-def wrapped(text: str, width: Points, size: Points = LABEL_SIZE, indent: str = "", weight: str = "normal") -> str:
+def wrapped(text: str, width: float, size: float = LABEL_SIZE, indent: str = "", weight: str = "normal") -> str:
     """Return text in lines that fit the width; a word that is longer than a line is cut. Escaped."""
     lines: list[str] = []
     for word in text.split(" "):  # not at a no-break space
@@ -66,14 +64,14 @@ def wrapped(text: str, width: Points, size: Points = LABEL_SIZE, indent: str = "
     return "\n".join(shortened(line, width, size, weight) for line in lines)
 
 
-def fitting_size(texts: Sequence[str], width: Points, most: Points = LABEL_SIZE) -> Points | None:
+def fitting_size(texts: Sequence[str], width: float, most: float = LABEL_SIZE) -> float | None:
     """Return the largest size up to `most` at which every text fits the width; None where it could not be read."""
     widest = max((width_of(text, most) for text in texts), default=0.0)
     size = most if widest <= width else most * width / widest
     return size if size >= SMALLEST else None
 
 
-def lettered(names: Mapping[str, str], width: Points, size: Points, weight: str = "normal") -> str:
+def lettered(names: Mapping[str, str], width: float, size: float, weight: str = "normal") -> str:
     """Return "A: name    B: name" on one line where it fits, else a line per letter. Escaped."""
     line = "    ".join(f"{letter}: {name}" for letter, name in names.items())
     if width_of(line, size, weight) <= width:
