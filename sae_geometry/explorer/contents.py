@@ -65,20 +65,7 @@ class Contents:
 
     def _about(self) -> dict[str, Any]:
         inputs = {str(given["name"]): given for given in self.summary.get("inputs", [])}
-        runs = []
-        for name in self.names:
-            given = inputs.get(name, {})
-            address = _text(given.get("address"))
-            runs.append(
-                {
-                    "name": shown(name),
-                    "count": int(self.summary["points"][name]),
-                    "neuronpedia": neuronpedia_pages(given.get("metadata") or {}, address),
-                    "address": address,
-                    **{key: _text(given.get(key)) for key in ("model", "hook_point", "latents", "fingerprint")},
-                    "notes": _texts(given.get("notes")),
-                }
-            )
+        runs = [_run(name, count, inputs.get(name, {})) for name, count in self.summary["points"].items()]
         params = self.summary.get("params") or {}
         kept = ("n_neighbors", "min_dist", "seed", "backend", "backend_version")
         labels = self.summary.get("labels") or {}
@@ -189,6 +176,18 @@ def _texts(values: Any) -> list[Any]:
     if not isinstance(values, list | tuple | None):
         raise TypeError(type(values).__name__)
     return [_text(value) for value in values or ()]
+
+
+def _run(name: str, count: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    address = _text(given.get("address"))
+    return {
+        "name": shown(name),
+        "count": int(count),
+        "neuronpedia": neuronpedia_pages(given.get("metadata") or {}, address),
+        "address": address,
+        **{key: _text(given.get(key)) for key in ("model", "hook_point", "latents", "fingerprint")},
+        "notes": _texts(given.get("notes")),
+    }
 
 
 def _by_chance(pairs: Sequence[Mapping[str, Any]], names: list[str]) -> list[list[float | None]]:

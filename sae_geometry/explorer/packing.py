@@ -73,8 +73,13 @@ def pack(table: pd.DataFrame, names: Sequence[str], letters: Sequence[str], *, i
     if not np.isfinite(coords).all():
         raise ValueError("the table has coordinates that are not finite")
 
+    regions: np.ndarray = np.zeros(len(table), "<u2")
+    if "region" in table.columns:
+        regions = (
+            table["region"].map({letter: i for i, letter in enumerate(letters, 1)}).fillna(0).to_numpy(dtype="<u2")
+        )
     arrays = {"x": coords[:, 0].astype("<f4"), "y": coords[:, 1].astype("<f4")}
-    arrays |= {"run": owner.astype("<u2"), "id": ids.astype("<u4"), "region": _regions(table, letters)}
+    arrays |= {"run": owner.astype("<u2"), "id": ids.astype("<u4"), "region": regions}
     if _any_known(table, "readable"):
         known = table["readable"].map({True: 2, False: 1}, na_action="ignore")
         arrays["readable"] = known.fillna(0).to_numpy(dtype="u1")
@@ -167,13 +172,6 @@ def _steps(cosine: np.ndarray) -> np.ndarray:
     out = np.full(len(cosine), NO_COSINE, dtype="<i2")
     out[known] = np.rint(np.clip(cosine[known], -1, 1) * COSINE_STEPS)
     return out
-
-
-def _regions(table: pd.DataFrame, letters: Sequence[str]) -> np.ndarray:
-    if "region" not in table.columns:
-        return np.zeros(len(table), "<u2")
-    codes = {letter: i + 1 for i, letter in enumerate(letters)}
-    return table["region"].map(codes).fillna(0).to_numpy(dtype="<u2")
 
 
 def _floats(table: pd.DataFrame, column: str) -> np.ndarray:

@@ -35,8 +35,10 @@ def page(contents: Contents) -> str:
     packed = pack(contents.table, contents.names, letters, in_chains=about["flow"])
     about["arrays"] = packed.where
     script = "\n".join(["'use strict';", *(_source(name) for name in SCRIPTS)])
+    names = [shown(name) for name in contents.names]
+    names = names if len(names) <= 4 else [*names[:2], f"{len(names) - 2} more"]
     values = {
-        "title": html.escape(_title([shown(name) for name in contents.names])),
+        "title": html.escape(" · ".join(names)),
         "picture": "Layers" if about["flow"] else "UMAP",
         "policy": _policy(script, plotly),
         "style": _source("explorer.css"),
@@ -53,10 +55,6 @@ def page(contents: Contents) -> str:
 def require_plotly() -> str:
     """Return the source of plotly.js from the plotly package."""
     return str(require("plotly.offline", "interactive", "the explorer").get_plotlyjs())
-
-
-def _title(names: list[str]) -> str:
-    return " · ".join(names) if len(names) <= 4 else f"{names[0]} · {names[1]} · {len(names) - 2} more"
 
 
 def _source(name: str) -> str:
