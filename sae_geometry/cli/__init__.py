@@ -28,13 +28,12 @@ app = typer.Typer(
 )
 
 
-def _print_version(asked: bool) -> bool:
+def _print_version(asked: bool) -> None:
     if asked:
         from sae_geometry import __version__
 
         typer.echo(f"sae-geometry {__version__}")
         raise typer.Exit
-    return asked
 
 
 @app.callback()

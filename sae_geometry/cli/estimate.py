@@ -22,7 +22,7 @@ def estimate(
         typer.Option(help="For compare and seeds. [default: the command's own]"),
     ] = None,
     n_neighbors: Annotated[int, typer.Option(help="For umap: neighbors, including the point itself.")] = 15,
-    n_terms: Annotated[int, typer.Option("--terms", metavar="T", help="For split.")] = 4,
+    terms: Annotated[int, typer.Option(metavar="T", help="For split.")] = 4,
     workers: Annotated[
         int | None, typer.Option(metavar="M", min=1, help="Also estimate the cost on M Dask workers.")
     ] = None,
@@ -46,5 +46,5 @@ def estimate(
     dictionaries = load_all(runs, Speaker(quiet), shared)
     say_plan(
         verb, dictionaries, as_json, workers=workers, bandwidth=bandwidth * 1e9 / 8, matching=matching,
-        n_neighbors=n_neighbors, n_terms=n_terms,
+        n_neighbors=n_neighbors, n_terms=terms,
     )  # fmt: skip

@@ -28,9 +28,7 @@ def flow(
     threshold: Annotated[
         float | None, typer.Option(metavar="X", help="Smallest cosine of an edge. [default: 0.5; 0 with --on reads]")
     ] = None,
-    false_discovery_rate: Annotated[
-        float, typer.Option("--fdr", metavar="Q", help="False discovery rate of a step, between 0 and 1.")
-    ] = 0.05,
+    fdr: Annotated[float, typer.Option(metavar="Q", help="False discovery rate of a step, between 0 and 1.")] = 0.05,
     fold: Annotated[
         bool, typer.Option("--fold", help="Scale decoders and encoders by the latents' thresholds (JumpReLU).")
     ] = False,
@@ -66,15 +64,7 @@ def flow(
     add = page_writer(len(addresses)) if html else None
     with question(shared, "flow", addresses, names=lambda made: [made[0].name, made[-1].name]) as work:
         layers, maps = _mapped(work.dictionaries, expand_all(map_files or []), map_side)
-        result = sg.flow(
-            layers,
-            on=on,
-            threshold=threshold,
-            false_discovery_rate=false_discovery_rate,
-            fold=fold,
-            maps=maps,
-            **work.how,
-        )
+        result = sg.flow(layers, on=on, threshold=threshold, false_discovery_rate=fdr, fold=fold, maps=maps, **work.how)
         work.finish(result, add=add)
 
 

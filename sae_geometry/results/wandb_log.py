@@ -86,7 +86,9 @@ def log_wandb(folder: str | os.PathLike[str], project: str, *, name: str | None 
     root = Path(folder)
     offline = _is_offline(offline)
     check_wandb(project, offline=offline)
-    record = _record(root)
+    if not has(root, SUMMARY):
+        raise FileNotFoundError(f"{root} is not a results folder: it has no {SUMMARY}")
+    record = read_json(root, SUMMARY)
     entity, _, title = project.partition("/")
     try:
         # The client's records are removed after sending; offline they stay in its default folder.
@@ -208,12 +210,6 @@ def _is_offline(asked: bool) -> bool:
 def _mode() -> str:
     mode = os.environ.get("WANDB_MODE", "online")
     return "offline" if mode == "dryrun" else mode
-
-
-def _record(root: Path) -> dict[str, Any]:
-    if not has(root, SUMMARY):
-        raise FileNotFoundError(f"{root} is not a results folder: it has no {SUMMARY}")
-    return read_json(root, SUMMARY)
 
 
 def _name(record: Mapping[str, Any]) -> str:
