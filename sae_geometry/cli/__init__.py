@@ -20,7 +20,6 @@ from sae_geometry.cli.lifecycle import TERMINATED, TerminatedError, report_error
 app = typer.Typer(
     name="sae-geometry",
     cls=Program,
-    help="Did these two sparse autoencoders learn the same directions? Exact geometric comparison of SAE dictionaries.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

@@ -71,11 +71,7 @@ def flow(
 def _mapped(
     layers: list[Dictionary], files: list[str], side: Literal["first", "both"] | None
 ) -> tuple[list[Dictionary], list[tuple[str, Any]]]:
-    """Return the layers, mapped if one map is for all of them, and else a map for each step.
-
-    Raises:
-        ValueError: several maps for all layers, or another number of maps than steps.
-    """
+    """Return the layers, mapped if one map is for all of them, and else a map for each step."""
     from sae_geometry.pairwise.mapping import mapped
     from sae_geometry.sources.vectors import read_matrix
 

@@ -90,7 +90,7 @@ def embedding_scatter(
         legend: draw the legend: over the axes where there is such a layout, else inside them.
     """
     check_colors([color], embedding.dictionaries)
-    ax = axes_or_new(ax, COLUMN_WIDTH, COLUMN_WIDTH + 0.4)
+    ax = axes_or_new(ax, height=COLUMN_WIDTH + 0.4)
     _bare(ax)
     if color == "owner":
         colors = _run_colors(embedding, style)
@@ -149,7 +149,7 @@ def unmatched_scatter(
         ValueError: one run alone.
     """
     check_colors(["matched"], embedding.dictionaries)
-    ax = axes_or_new(ax, COLUMN_WIDTH, COLUMN_WIDTH + 0.2)
+    ax = axes_or_new(ax, height=COLUMN_WIDTH + 0.2)
     alone = ~_matched(embedding, threshold)
     colors = _run_colors(embedding, style)
     _points(ax, embedding.coords[~alone], _PALE, total=len(alone))
@@ -333,7 +333,7 @@ def _wide(ax: Axes) -> float:
     """Return the width in points of axes without ticks, which a layout spreads over their column."""
     place = ax.get_subplotspec()
     columns = 1 if place is None else place.get_gridspec().ncols
-    return float(ax.figure.bbox.width * 72 / ax.figure.dpi / columns - 10)
+    return room(ax.figure) / columns - 10
 
 
 def _write_under(ax: Axes, lines: Sequence[str]) -> None:

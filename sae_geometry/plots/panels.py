@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
-from sae_geometry.plots.style import E2E_KINDS, INK, MUTED, PAGE_WIDTH, in_paper_style, lower_end, new_figure
+from sae_geometry.plots.style import E2E_KINDS, INK, MUTED, in_paper_style, lower_end, new_figure
 from sae_geometry.plots.text import LABEL_SIZE, put_title, room, shortened
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def facet_figure(points: pd.DataFrame, xs: Mapping[str, str]) -> Figure:
         raise ValueError(f"the points need columns {', '.join(wanted)} and at least one run; missing: "
                          f"{', '.join(missing) or 'runs'}")  # fmt: skip
     rows = list(dict.fromkeys(points["row"]))
-    figure = new_figure(PAGE_WIDTH, 0.75 + 1.55 * len(rows))
+    figure = new_figure(height=0.75 + 1.55 * len(rows))
     grid: Any = figure.subplots(len(rows), len(xs), sharey=True, sharex="col", squeeze=False)
     for axes, name in zip(grid, rows, strict=True):
         group = points[points["row"] == name]

@@ -16,16 +16,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from sae_geometry.io.formatting import counted
 from sae_geometry.pairwise.checkpoint import N_BINS
-from sae_geometry.plots.style import (
-    COLUMN_WIDTH,
-    INK,
-    NEAREST,
-    ONE_TO_ONE,
-    PAGE_WIDTH,
-    axes_or_new,
-    in_paper_style,
-    new_figure,
-)
+from sae_geometry.plots.style import COLUMN_WIDTH, INK, NEAREST, ONE_TO_ONE, axes_or_new, in_paper_style, new_figure
 from sae_geometry.plots.text import (
     LABEL_SIZE,
     SMALLEST,
@@ -67,7 +58,7 @@ def seeds_heatmap(seeds: Any, what: str = "mmcs", ax: Axes | None = None) -> Axe
         raise ValueError(f"a heatmap shows one of {', '.join(titles)}; got {what!r}")
     import seaborn as sns
 
-    ax = axes_or_new(ax, COLUMN_WIDTH, COLUMN_WIDTH * 0.95)
+    ax = axes_or_new(ax, height=COLUMN_WIDTH * 0.95)
     order = np.argsort([list(dict.fromkeys(seeds.groups)).index(k) for k in seeds.groups], kind="stable")
     matrix = getattr(seeds, what)[np.ix_(order, order)]
     n = len(order)
@@ -98,7 +89,7 @@ def seeds_heatmap(seeds: Any, what: str = "mmcs", ax: Axes | None = None) -> Axe
 def seeds_figure(seeds: Any) -> Figure:
     """Draw three matrices with a color bar: nearest, one-to-one, shared."""
     names = max(width_of(shortened(label, _NAME), LABEL_SIZE) for label in seeds.labels) / 72
-    figure = new_figure(PAGE_WIDTH, 2.32 + names)  # the cells are squares, and names stand under them
+    figure = new_figure(height=2.32 + names)  # the cells are squares, and names stand under them
     axes: Any = figure.subplots(1, 3, sharey=False)
     for ax, what in zip(axes, ("mmcs", "paired", "shared"), strict=True):
         seeds_heatmap(seeds, what, ax=ax)
@@ -149,7 +140,7 @@ def ridgeline_figure(seeds: Any) -> Figure:
 @in_paper_style
 def recurrence_bars(seeds: Any, ax: Axes | None = None) -> Axes:
     """Draw the share of latents found in exactly 0, 1, … N−1 other runs."""
-    ax = axes_or_new(ax, COLUMN_WIDTH, 2.4)
+    ax = axes_or_new(ax)
     shares = seeds.recurrence_shares
     bars = ax.bar(range(len(shares)), shares, 0.72, color=ONE_TO_ONE)
     texts = [f"{v:.0%}" for v in shares]
@@ -169,7 +160,7 @@ def recurrence_bars(seeds: Any, ax: Axes | None = None) -> Axes:
 @in_paper_style
 def rarefaction_curve(rarefaction: Any, ax: Axes | None = None) -> Axes:
     """Draw the number of distinct latents against the number of runs, observed (line) and extrapolated (dashed)."""
-    ax = axes_or_new(ax, COLUMN_WIDTH, 2.4)
+    ax = axes_or_new(ax)
     n = rarefaction.n_runs
     k = np.arange(1, n + 1)
     ax.fill_between(k, rarefaction.low, rarefaction.high, color=NEAREST, alpha=0.2, linewidth=0)
@@ -196,7 +187,7 @@ def rarefaction_curve(rarefaction: Any, ax: Axes | None = None) -> Axes:
 @in_paper_style
 def recurrence_figure(seeds: Any) -> Figure:
     """Draw recurrence and rarefaction side by side."""
-    figure = new_figure(PAGE_WIDTH, 2.5)
+    figure = new_figure(height=2.5)
     left, right = figure.subplots(1, 2)
     recurrence_bars(seeds, ax=left)
     rarefaction_curve(seeds.rarefaction, ax=right)

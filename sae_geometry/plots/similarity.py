@@ -143,7 +143,7 @@ def certainty_curve(
         curves: matchings, each with the margins [n] by which its pairs are ordered; see `Certainty.least`.
         threshold: as in `similarity_ecdf`.
     """
-    ax = axes_or_new(ax, COLUMN_WIDTH, 2.4)
+    ax = axes_or_new(ax)
     margins = {id(m): margin for m, margin in curves}
     drawn = _drawn([m for m, _ in curves], threshold)
     for curve in drawn:
@@ -299,11 +299,7 @@ def _title(drawn: Sequence[Curve], width: float, size: float = 8) -> str:
 
 
 def _drawn(curves: Sequence[Matching], threshold: float = THRESHOLD) -> list[Curve]:
-    """Return the curves with their styles. A one-to-one matching between equal sizes is one curve, not two.
-
-    Raises:
-        ValueError: nothing to draw, or curves of different quantities, which cannot share an axis.
-    """
+    """Return the curves with their styles. A one-to-one matching between equal sizes is one curve, not two."""
     if not curves:
         raise ValueError("there is nothing to draw: give at least one matching")
     if len({m.quantity for m in curves}) > 1:

@@ -109,7 +109,7 @@ def axes_or_new(ax: Axes | None, width: float = COLUMN_WIDTH, height: float = 2.
     return new
 
 
-def new_figure(width: float, height: float) -> Figure:
+def new_figure(width: float = PAGE_WIDTH, height: float = 2.5) -> Figure:
     """Return a figure that pyplot does not manage, so that it need not be closed."""
     return Figure(figsize=(width, height), layout="constrained")
 

@@ -31,9 +31,9 @@ def width_of(text: str, size: float, weight: str = "normal") -> float:
         return _SPARE * float(text_to_path.get_text_width_height_descent(text, font, False)[0])
 
 
-def room(ax: Axes) -> float:
-    """Return the width of the axes, before a layout moves them."""
-    return float(ax.bbox.width * 72 / ax.figure.dpi)
+def room(place: Axes | Figure | SubFigure) -> float:
+    """Return the width of a figure, or of axes before a layout moves them."""
+    return float(place.bbox.width * 72 / place.figure.dpi)
 
 
 def makes_room(ax: Axes) -> bool:
@@ -81,15 +81,14 @@ def lettered(names: Mapping[str, str], width: float, size: float, weight: str = 
 
 def put_title(figure: Figure | SubFigure, text: str) -> None:
     """Write a bold title over a figure."""
-    width = figure.bbox.width * 72 / figure.dpi
-    x = _MARGIN / width
+    width = room(figure)
     text = wrapped(text, 0.96 * (width - 2 * _MARGIN), 8, weight="bold")
-    figure.suptitle(text, x=x, ha="left", fontsize=8, fontweight="bold")
+    figure.suptitle(text, x=_MARGIN / width, ha="left", fontsize=8, fontweight="bold")
 
 
 def put_note(figure: Figure | SubFigure, text: str, color: str = MUTED) -> None:
     """Write a note under a figure, above a note that is already there."""
-    width = figure.bbox.width * 72 / figure.dpi
+    width = room(figure)
     above = wrapped(text, width - 3 * _MARGIN, 6)
     text = "\n".join(line for line in (above, figure.get_supxlabel()) if line)
     figure.supxlabel(text, x=_MARGIN / width, ha="left", fontsize=6, color=color)
