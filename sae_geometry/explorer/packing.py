@@ -73,13 +73,10 @@ def pack(table: pd.DataFrame, names: Sequence[str], letters: Sequence[str], *, i
     if not np.isfinite(coords).all():
         raise ValueError("the table has coordinates that are not finite")
 
-    regions: np.ndarray = np.zeros(len(table), "<u2")
-    if "region" in table.columns:
-        regions = (
-            table["region"].map({letter: i for i, letter in enumerate(letters, 1)}).fillna(0).to_numpy(dtype="<u2")
-        )
+    codes = {letter: i for i, letter in enumerate(letters, 1)}
+    regions = table["region"].map(codes).fillna(0) if "region" in table.columns else np.zeros(len(table))
     arrays = {"x": coords[:, 0].astype("<f4"), "y": coords[:, 1].astype("<f4")}
-    arrays |= {"run": owner.astype("<u2"), "id": ids.astype("<u4"), "region": regions}
+    arrays |= {"run": owner.astype("<u2"), "id": ids.astype("<u4"), "region": np.asarray(regions, "<u2")}
     if _any_known(table, "readable"):
         known = table["readable"].map({True: 2, False: 1}, na_action="ignore")
         arrays["readable"] = known.fillna(0).to_numpy(dtype="u1")
@@ -92,8 +89,8 @@ def pack(table: pd.DataFrame, names: Sequence[str], letters: Sequence[str], *, i
             _thin(arrays, slot, owner)
     if tokens is not None:
         arrays["tokens"] = tokens[order].reshape(-1)
-    told = table["explanation"].fillna("") if _any_known(table, "explanation") else ()
-    return Packed(*_buffer(arrays), {"tokens": words, "explanations": [shown(text, _LONGEST) for text in told]})
+    explained = table["explanation"].fillna("") if _any_known(table, "explanation") else ()
+    return Packed(*_buffer(arrays), {"tokens": words, "explanations": [shown(text, _LONGEST) for text in explained]})
 
 
 def _any_known(table: pd.DataFrame, column: str) -> bool:

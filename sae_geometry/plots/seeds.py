@@ -28,7 +28,6 @@ from sae_geometry.plots.text import (
     room,
     shortened,
     width_of,
-    wrapped,
 )
 
 _MOST_NAMED = 30
@@ -80,8 +79,7 @@ def seeds_heatmap(seeds: Any, what: str = "mmcs", ax: Axes | None = None) -> Axe
         ax.set_yticks(np.arange(n) + 0.5, names, rotation=0, fontsize=size)
         ax.set_xticks(np.arange(n) + 0.5, names, rotation=90, fontsize=size)
     ax.tick_params(length=0, pad=2)
-    if makes_room(ax):
-        ax.set_title(wrapped(titles[what], room(ax), 8), loc="left")
+    put_caption(ax, titles[what], 8)
     return ax
 
 

@@ -94,10 +94,10 @@ def put_note(figure: Figure | SubFigure, text: str, color: str = MUTED) -> None:
     figure.supxlabel(text, x=_MARGIN / width, ha="left", fontsize=6, color=color)
 
 
-def put_caption(ax: Axes, text: str) -> None:
+def put_caption(ax: Axes, text: str, size: float = 7) -> None:
     """Write what the axes show over them, where the figure makes room for it."""
     if makes_room(ax):
-        ax.set_title(wrapped(text, room(ax), 7), loc="left", fontsize=7)
+        ax.set_title(wrapped(text, room(ax), size), loc="left", fontsize=size)
 
 
 def put_legend(

@@ -112,10 +112,6 @@ def check_wandb(project: str, *, offline: bool = False) -> None:
     """
     if not re.fullmatch(r"[\w.-]+/[^/\\#?%:\s]{1,128}", project):
         raise LoggingError(f"a W&B project is named entity/project, like my-team/seeds; got {project!r}")
-    try:
-        import wandb  # noqa: F401
-    except ImportError as error:
-        raise LoggingError("logging to W&B needs the wandb package: pip install wandb") from error
     if _mode() == "disabled":
         raise LoggingError("WANDB_MODE=disabled, so nothing would be logged; unset it or do not ask for logging")
     if _is_offline(offline):
