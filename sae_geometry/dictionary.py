@@ -35,6 +35,10 @@ from sae_geometry.io.weights import (
 )
 
 _LONGEST_NOTE = 1000  # characters
+_PER_LATENT = (
+    "directions", "encoder_directions", "latent_ids", "decoder_norms", "encoder_bias", "threshold", "frequency",
+    "alive_mask",
+)  # fmt: skip
 
 # A forked process has none of its parent's OpenMP threads, and torch would wait for them forever.
 if hasattr(os, "register_at_fork"):
@@ -183,11 +187,9 @@ class Dictionary:
             frequency=freq, alive_mask=mask, hook_point=hook_point, model=model, address=address, layout=layout,
             metadata=metadata or {}, notes=tuple(notes),
         )  # fmt: skip
-        return dictionary._without(bad) if bad.any() else dictionary
-
-    def _without(self, bad: Tensor) -> Dictionary:
-        """Return the dictionary without rows that have no direction, which are recorded."""
-        kept, ids = self.select(~bad), tuple(int(i) for i in bad.nonzero().flatten())
+        if not bad.any():
+            return dictionary
+        kept, ids = dictionary.select(~bad), tuple(int(i) for i in bad.nonzero().flatten())
         note = f"{counted(len(ids), 'latent')} dropped: zero or non-finite decoder rows ({some_ids(ids)})"
         return replace(kept, alive=replace(kept.alive, bad_ids=ids), notes=(*kept.notes, note))
 
@@ -237,21 +239,10 @@ class Dictionary:
         if rows.numel() == 0:
             raise ValueError(f"the selection keeps none of the {counted(self.n_latents, 'latent')} of {self.name!r}")
 
-        def pick(t: Tensor | None) -> Tensor | None:
-            return None if t is None else t[rows.to(t.device)]
-
-        return replace(
-            self,
-            directions=self.directions[rows.to(self.device)],
-            encoder_directions=pick(self.encoder_directions),
-            latent_ids=self.latent_ids[rows],
-            decoder_norms=self.decoder_norms[rows.to(self.decoder_norms.device)],
-            encoder_bias=pick(self.encoder_bias),
-            threshold=pick(self.threshold),
-            frequency=pick(self.frequency),
-            alive_mask=pick(self.alive_mask),
-            labels=None if self.labels is None else self.labels.select(self.latent_ids[rows].numpy()),
-        )
+        per_latent = {name: getattr(self, name) for name in _PER_LATENT}
+        picked: dict[str, Any] = {name: t[rows.to(t.device)] for name, t in per_latent.items() if t is not None}
+        labels = None if self.labels is None else self.labels.select(picked["latent_ids"].numpy())
+        return replace(self, labels=labels, **picked)
 
     def keep_alive(self) -> Dictionary:
         """Return the dictionary without latents known to be dead; unchanged if none is.

@@ -201,7 +201,7 @@ def _make_facets(bench: Bench, *, runs: RunFile, drawn: tuple[Run, ...]) -> Made
         values[name] = Measured(_alive(bench.dictionary(r)))
         missing |= _unless_alive(name, within(bench, r))
     axes = {"l0": "L0", "ce_increase": "increase of the loss (nats)", "alive": "alive latents"}
-    figure = sg.plots.facet_figure(pd.DataFrame(rows), axes, ylabel="mean max cosine")
+    figure = sg.plots.facet_figure(pd.DataFrame(rows), axes)
     with sg.plots.paper_style():
         footnote(figure, runs.note)
     points = [{k: None if v != v else v for k, v in row.items()} for row in rows]  # nan is not JSON

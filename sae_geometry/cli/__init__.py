@@ -20,7 +20,6 @@ from sae_geometry.cli.lifecycle import TERMINATED, TerminatedError, report_error
 app = typer.Typer(
     name="sae-geometry",
     cls=Program,
-    help="Did these two sparse autoencoders learn the same directions? Exact geometric comparison of SAE dictionaries.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -28,13 +27,12 @@ app = typer.Typer(
 )
 
 
-def _print_version(asked: bool) -> bool:
+def _print_version(asked: bool) -> None:
     if asked:
         from sae_geometry import __version__
 
         typer.echo(f"sae-geometry {__version__}")
         raise typer.Exit
-    return asked
 
 
 @app.callback()

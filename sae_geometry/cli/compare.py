@@ -7,9 +7,8 @@ from typing import Annotated, Literal
 import typer
 
 from sae_geometry.cli import options as o
-from sae_geometry.cli.console import say_error
 from sae_geometry.cli.inputs import map_of
-from sae_geometry.cli.lifecycle import UNDER
+from sae_geometry.cli.lifecycle import require_at_least
 from sae_geometry.cli.question import question
 
 
@@ -19,27 +18,23 @@ def compare(
     b: o.SecondRun,
     matching: Annotated[
         Literal["nearest", "mutual", "greedy", "optimal"],
-        typer.Option("--matching", help="The matching; with nearest, two latents may have the same partner."),
+        typer.Option(help="The matching; with nearest, two latents may have the same partner."),
     ] = "nearest",
     on: o.On = "decoder",
     threshold: o.Threshold = 0.7,
     absolute: o.Absolute = False,
     min_similarity: Annotated[
-        float | None,
-        typer.Option("--min-similarity", metavar="X", help="With --matching optimal: match nothing below X."),
+        float | None, typer.Option(metavar="X", help="With --matching optimal: match nothing below X.")
     ] = None,
     min_margin: Annotated[
         float | None,
         typer.Option(
-            "--min-margin",
-            metavar="X",
-            help="Leave out pairs that exceed the best other candidate of either latent by less than X.",
+            metavar="X", help="Leave out pairs that exceed the best other candidate of either latent by less than X."
         ),
     ] = None,
     control: Annotated[
         str | None,
         typer.Option(
-            "--control",
             metavar="DICT",
             help="A dictionary that should share nothing (of a randomized model, step 0, another layer): the same "
             "table for A and B against it.",
@@ -48,7 +43,6 @@ def compare(
     turns: Annotated[
         int | None,
         typer.Option(
-            "--turns",
             metavar="N",
             min=0,
             help="Number of one-to-one matchings against B turned, for the expectation by chance. [default: 3 up to "
@@ -57,12 +51,11 @@ def compare(
     ] = None,
     pairing: Annotated[
         Literal["cosine", "index"],
-        typer.Option("--pairing", help="Pair latents by cosine, or by their ids: models of a crosscoder, fine-tuning."),
+        typer.Option(help="Pair latents by cosine, or by their ids: models of a crosscoder, fine-tuning."),
     ] = "cosine",
     cuts: Annotated[
         tuple[float, float] | None,
         typer.Option(
-            "--cuts",
             metavar="LOW HIGH",
             help="With --pairing index: relative decoder norms up to which a latent is only in A, and from which only "
             "in B. [default: 0.1 0.9]",
@@ -71,8 +64,7 @@ def compare(
     map_file: o.Map = None,
     map_side: o.MapSide = None,
     fail_under: Annotated[
-        float | None,
-        typer.Option("--fail-under", metavar="X", help="Exit 3 if the mean similarity, either way, is below X."),
+        float | None, typer.Option(metavar="X", help="Exit 3 if the mean similarity, either way, is below X.")
     ] = None,
     *,
     shared: o.Shared,
@@ -101,7 +93,7 @@ def compare(
         if pairing == "index":
             paired = sg.compare_by_index(left, right, cuts=cuts or CUTS, threshold=threshold, **work.how)
             work.finish(paired)
-            _fail_under(paired.mean_cosine, "the same ids", fail_under)
+            require_at_least(fail_under, paired.mean_cosine, "mean similarity (the same ids)")
             return
         result = sg.compare(
             left,
@@ -117,10 +109,5 @@ def compare(
             **work.how,
         )
         work.finish(result)
-    _fail_under(min(result.a_to_b.mean_similarity, result.b_to_a.mean_similarity), matching, fail_under)
-
-
-def _fail_under(reached: float, what: str, limit: float | None) -> None:
-    if limit is not None and not reached >= limit:
-        say_error(f"mean similarity ({what}) is {reached:.4f}, below --fail-under {limit}")
-        raise typer.Exit(UNDER)
+    reached = min(result.a_to_b.mean_similarity, result.b_to_a.mean_similarity)
+    require_at_least(fail_under, reached, f"mean similarity ({matching})")

@@ -6,9 +6,8 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TextIO
 
 import typer
 
@@ -36,14 +35,9 @@ class Speaker:
         if typed != found:
             self.note(shown(text, _LONGEST))
 
-    @contextmanager
-    def bar(self) -> Iterator[Progress | None]:
+    def bar(self) -> AbstractContextManager[Progress | None]:
         """Yield a progress callback that draws bars on stderr; None if quiet or if stderr is not a terminal."""
-        if self.quiet or not sys.stderr.isatty():
-            yield None
-            return
-        with progress_bars() as progress:
-            yield progress
+        return nullcontext() if self.quiet or not sys.stderr.isatty() else progress_bars()
 
 
 def say(text: str, *, err: bool = False) -> None:
@@ -80,5 +74,5 @@ def command_line() -> str:
     return without_secrets(shlex.join(["sae-geometry", *sys.argv[1:]]))
 
 
-def _colorful(stream: Any) -> bool:
+def _colorful(stream: TextIO) -> bool:
     return stream.isatty() and "NO_COLOR" not in os.environ

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,17 +21,13 @@ def drift(
         str, typer.Argument(metavar="RUN", help="A folder, W&B run or demo with checkpoints named samples_N.pt.")
     ],
     final: Annotated[
-        str | None,
-        typer.Option("--final", metavar="ADDRESS", help="The last state. [default: the last checkpoint of the run]"),
+        str | None, typer.Option(metavar="ADDRESS", help="The last state. [default: the last checkpoint of the run]")
     ] = None,
     threshold: Annotated[
-        float,
-        typer.Option(
-            "--threshold", metavar="X", help="Cosine to its final direction from which a latent counts as born."
-        ),
+        float, typer.Option(metavar="X", help="Cosine to its final direction from which a latent counts as born.")
     ] = 0.9,
     still: Annotated[
-        float, typer.Option("--still", metavar="X", help="Largest 1 − cosine between checkpoints of an unmoved latent.")
+        float, typer.Option(metavar="X", help="Largest 1 − cosine between checkpoints of an unmoved latent.")
     ] = 1e-5,
     *,
     shared: o.Shared,
@@ -55,7 +50,7 @@ def drift(
             last = load(states[-1], "all", drop_bad=shared.drop_bad, echo=speaker.resolved, progress=progress)
         return [last] * (len(states) if shared.dry_run else 1)
 
-    with question(replace(shared, latents="all"), "drift", last_state) as work:
+    with question(shared._replace(latents="all"), "drift", last_state) as work:
         result = sg.drift(
             states[:-1], work.dictionaries[0], threshold=threshold, still=still, drop_bad=shared.drop_bad,
             echo=work.speaker.resolved, progress=work.progress,

@@ -19,18 +19,15 @@ def estimate(
     ] = "compare",
     matching: Annotated[
         Literal["nearest", "mutual", "greedy", "optimal"] | None,
-        typer.Option("--matching", help="For compare and seeds. [default: the command's own]"),
+        typer.Option(help="For compare and seeds. [default: the command's own]"),
     ] = None,
-    n_neighbors: Annotated[
-        int, typer.Option("--n-neighbors", help="For umap: neighbors, including the point itself.")
-    ] = 15,
-    n_terms: Annotated[int, typer.Option("--terms", metavar="T", help="For split.")] = 4,
+    n_neighbors: Annotated[int, typer.Option(help="For umap: neighbors, including the point itself.")] = 15,
+    terms: Annotated[int, typer.Option(metavar="T", help="For split.")] = 4,
     workers: Annotated[
-        int | None, typer.Option("--workers", metavar="M", min=1, help="Also estimate the cost on M Dask workers.")
+        int | None, typer.Option(metavar="M", min=1, help="Also estimate the cost on M Dask workers.")
     ] = None,
     bandwidth: Annotated[
-        float,
-        typer.Option("--bandwidth", metavar="GBIT", min=0.001, help="Network bandwidth in Gbit/s; with --workers."),
+        float, typer.Option(metavar="GBIT", min=0.001, help="Network bandwidth in Gbit/s; with --workers.")
     ] = 10.0,
     latents: o.Latents = "alive",
     as_json: o.AsJson = False,
@@ -45,9 +42,9 @@ def estimate(
 
     Equivalent to --dry-run of the command itself. For drift, give the checkpoints of one run, in order.
     """
-    speaker = Speaker(quiet)
-    dictionaries = load_all(runs, speaker, latents=latents, drop_bad=drop_bad, latent_axis=latent_axis)
+    shared = o.Shared(latents=latents, drop_bad=drop_bad, latent_axis=latent_axis)
+    dictionaries = load_all(runs, Speaker(quiet), shared)
     say_plan(
         verb, dictionaries, as_json, workers=workers, bandwidth=bandwidth * 1e9 / 8, matching=matching,
-        n_neighbors=n_neighbors, n_terms=n_terms,
+        n_neighbors=n_neighbors, n_terms=terms,
     )  # fmt: skip

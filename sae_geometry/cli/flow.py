@@ -23,15 +23,12 @@ def flow(
     ],
     on: Annotated[
         Literal["writes", "reads"],
-        typer.Option("--on", help="Compare decoders, or decoders with the encoders of the next layer."),
+        typer.Option(help="Compare decoders, or decoders with the encoders of the next layer."),
     ] = "writes",
     threshold: Annotated[
-        float | None,
-        typer.Option("--threshold", metavar="X", help="Smallest cosine of an edge. [default: 0.5; 0 with --on reads]"),
+        float | None, typer.Option(metavar="X", help="Smallest cosine of an edge. [default: 0.5; 0 with --on reads]")
     ] = None,
-    false_discovery_rate: Annotated[
-        float, typer.Option("--fdr", metavar="Q", help="False discovery rate of a step, between 0 and 1.")
-    ] = 0.05,
+    fdr: Annotated[float, typer.Option(metavar="Q", help="False discovery rate of a step, between 0 and 1.")] = 0.05,
     fold: Annotated[
         bool, typer.Option("--fold", help="Scale decoders and encoders by the latents' thresholds (JumpReLU).")
     ] = False,
@@ -47,8 +44,7 @@ def flow(
     map_side: Annotated[
         Literal["first", "both"] | None,
         typer.Option(
-            "--map-side",
-            help="Map the earlier layer of each step, or all layers. [default: first for several maps, else both]",
+            help="Map the earlier layer of each step, or all layers. [default: first for several maps, else both]"
         ),
     ] = None,
     html: Annotated[
@@ -68,26 +64,14 @@ def flow(
     add = page_writer(len(addresses)) if html else None
     with question(shared, "flow", addresses, names=lambda made: [made[0].name, made[-1].name]) as work:
         layers, maps = _mapped(work.dictionaries, expand_all(map_files or []), map_side)
-        result = sg.flow(
-            layers,
-            on=on,
-            threshold=threshold,
-            false_discovery_rate=false_discovery_rate,
-            fold=fold,
-            maps=maps,
-            **work.how,
-        )
+        result = sg.flow(layers, on=on, threshold=threshold, false_discovery_rate=fdr, fold=fold, maps=maps, **work.how)
         work.finish(result, add=add)
 
 
 def _mapped(
     layers: list[Dictionary], files: list[str], side: Literal["first", "both"] | None
 ) -> tuple[list[Dictionary], list[tuple[str, Any]]]:
-    """Return the layers, mapped if one map is for all of them, and else a map for each step.
-
-    Raises:
-        ValueError: several maps for all layers, or another number of maps than steps.
-    """
+    """Return the layers, mapped if one map is for all of them, and else a map for each step."""
     from sae_geometry.pairwise.mapping import mapped
     from sae_geometry.sources.vectors import read_matrix
 

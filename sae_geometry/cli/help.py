@@ -28,11 +28,9 @@ class Question(TyperCommand):
         """Write the parameters in three sections."""
         sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": [], "Input and machine": []}
         for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx)
-            if record is None:
-                continue
-            kind = "Input and machine" if parameter.name in _MACHINE else "Options"
-            sections["Arguments" if parameter.param_type_name == "argument" else kind].append(record)
+            if record := parameter.get_help_record(ctx):
+                kind = "Input and machine" if parameter.name in _MACHINE else "Options"
+                sections["Arguments" if parameter.param_type_name == "argument" else kind].append(record)
         for title, rows in sections.items():
             if rows:
                 with formatter.section(title):

@@ -7,19 +7,13 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from sae_geometry.cli.console import Speaker, print_json, say
 from sae_geometry.cli.lifecycle import in_options
+from sae_geometry.cli.options import Shared
 
 if TYPE_CHECKING:
     from sae_geometry.dictionary import Dictionary
 
 
-def load_all(
-    addresses: list[str],
-    speaker: Speaker,
-    *,
-    latents: Literal["alive", "all"],
-    drop_bad: bool = False,
-    latent_axis: int | None = None,
-) -> list[Dictionary]:
+def load_all(addresses: list[str], speaker: Speaker, shared: Shared) -> list[Dictionary]:
     """Load dictionaries, and report the resolved address and the notes of each."""
     import warnings
 
@@ -29,8 +23,8 @@ def load_all(
     for address in addresses:
         with warnings.catch_warnings(), speaker.bar() as progress:
             warnings.simplefilter("ignore", OrientationWarning)  # the dictionary's notes include it
-            address = with_axis(address, latent_axis)
-            d = load(address, latents, drop_bad=drop_bad, echo=speaker.resolved, progress=progress)
+            address = with_axis(address, shared.latent_axis)
+            d = load(address, shared.latents, drop_bad=shared.drop_bad, echo=speaker.resolved, progress=progress)
         for note in d.notes:
             speaker.note(f"{d.name}: {in_options(note)}")
         loaded.append(d)

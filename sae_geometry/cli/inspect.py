@@ -22,7 +22,6 @@ def inspect(
     axis: Any = latent_axis
     found = look(run, latent_axis=axis, echo=Speaker(quiet).resolved)
     if as_json:
-        record = asdict(found) | {"files": [str(f) for f in found.files], "metadata": dict(found.metadata)}
-        print_json(record)
+        print_json(asdict(found) | {"files": [str(f) for f in found.files], "metadata": dict(found.metadata)})
     else:
         say(str(found))

@@ -58,8 +58,8 @@ def report_errors(command: Callable[P, None]) -> Callable[P, None]:
             if os.environ.get("SAE_GEOMETRY_DEBUG") == "1":
                 trace = "".join(traceback.format_exception(error)).rstrip()
                 say(without_secrets(trace), err=True)
-                raise typer.Exit(_exit_code(error)) from None
-            say_error(_sentence(error))
+            else:
+                say_error(_sentence(error))
             raise typer.Exit(_exit_code(error)) from None
 
     return wrapped
@@ -105,11 +105,15 @@ def _option(argument: str, value: str) -> str:
 def _exit_code(error: Exception) -> int:
     from sae_geometry.sources.errors import AddressError, SourceError
 
-    if isinstance(error, AddressError):
-        return WRONG_USE
-    if isinstance(error, SourceError) or not isinstance(error, ValueError | FileExistsError):
-        return FAILED
-    return WRONG_USE
+    wrong_use = isinstance(error, ValueError | FileExistsError) and not isinstance(error, SourceError)
+    return WRONG_USE if wrong_use or isinstance(error, AddressError) else FAILED
+
+
+def require_at_least(limit: float | None, reached: float, what: str) -> None:
+    """Exit with an error if --fail-under is given and not reached."""
+    if limit is not None and not reached >= limit:
+        say_error(f"{what} is {reached:.4f}, below --fail-under {limit}")
+        raise typer.Exit(UNDER)
 
 
 class TerminatedError(BaseException):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from sae_geometry.cli import options as o
-from sae_geometry.cli.console import command_line, say_error
-from sae_geometry.cli.lifecycle import UNDER
-from sae_geometry.cli.question import Work, question
+from sae_geometry.cli.console import command_line
+from sae_geometry.cli.lifecycle import require_at_least
+from sae_geometry.cli.question import question
 
 
 @o.with_shared()
@@ -24,16 +24,14 @@ def match(
         ),
     ] = None,
     max_gap: Annotated[
-        float, typer.Option("--max-gap", metavar="X", help="Stop at this relative optimality gap.", show_default=False)
+        float, typer.Option(metavar="X", help="Stop at this relative optimality gap.", show_default=False)
     ] = 0.0,
     time_budget: Annotated[
         float | None,
-        typer.Option(
-            "--time-budget", metavar="SECONDS", help="Stop each matching after about this time; its gap is reported."
-        ),
+        typer.Option(metavar="SECONDS", help="Stop each matching after about this time; its gap is reported."),
     ] = None,
     fail_under: Annotated[
-        float | None, typer.Option("--fail-under", metavar="X", help="Exit 3 if the signed PW-MCC is below X.")
+        float | None, typer.Option(metavar="X", help="Exit 3 if the signed PW-MCC is below X.")
     ] = None,
     *,
     shared: o.Shared,
@@ -46,28 +44,21 @@ def match(
     """
     import sae_geometry as sg
     from sae_geometry.cost.estimate import matching_bytes
+    from sae_geometry.results.store import software
 
     with question(shared, "match", [a, b]) as work:
         takes = matching_bytes(*(d.n_latents for d in work.dictionaries))
         work.speaker.note(f"matching takes about {takes / 1e9:.2g} GB above the inputs")
+        provenance = {
+            "command": command_line(),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "software": software(),
+            "device": str(work.dictionaries[0].device),
+        }
         how = work.how | ({} if thresholds is None else {"thresholds": thresholds})
         result = sg.match(
             *work.dictionaries, max_gap=max_gap, time_budget=float("inf") if time_budget is None else time_budget,
-            provenance=_provenance(work), **how,
+            provenance=provenance, **how,
         )  # fmt: skip
         work.finish(result, record="match.json")
-    reached = result.record["pw_mcc"]["signed"]["value"]
-    if fail_under is not None and not reached >= fail_under:
-        say_error(f"the signed PW-MCC is {reached:.4f}, below --fail-under {fail_under}")
-        raise typer.Exit(UNDER)
-
-
-def _provenance(work: Work) -> dict[str, Any]:
-    from sae_geometry.results.store import software
-
-    return {
-        "command": command_line(),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "software": software(),
-        "device": str(work.dictionaries[0].device),
-    }
+    require_at_least(fail_under, result.record["pw_mcc"]["signed"]["value"], "the signed PW-MCC")

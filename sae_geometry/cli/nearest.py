@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -35,8 +34,7 @@ def nearest(
     map_file: o.Map = None,
     map_side: o.MapSide = None,
     turns: Annotated[
-        int | None,
-        typer.Option("--turns", metavar="N", min=0, help="Turns, for p-values. [default: 999; fewer for many vectors]"),
+        int | None, typer.Option(metavar="N", min=0, help="Turns, for p-values. [default: 999; fewer for many vectors]")
     ] = None,
     *,
     shared: o.Shared,
@@ -55,7 +53,7 @@ def nearest(
             return [as_vectors(vector, echo=speaker.resolved, progress=progress)]
 
     # Labels are for what is searched.
-    with question(replace(shared, unembed=None, labels=None), "nearest", vectors) as work:
+    with question(shared._replace(unembed=None, labels=None), "nearest", vectors) as work:
         given, echo = shared.labels or [], work.speaker.resolved
         label = LabelEach(given, Context(echo=work.speaker.note, progress=work.progress), shared.allow_mismatch)
         source, mapping = map_of(work.dictionaries[0], map_file, map_side)

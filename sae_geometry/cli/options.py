@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, get_type_hints
 
 import typer
 
@@ -40,26 +39,27 @@ def _set(context: Any, option: Any, value: Any) -> Any:
 Run = Annotated[
     str, typer.Argument(metavar="RUN", help="An address: demo:NAME, a path, …; NAME=ADDRESS sets its label.")
 ]
-Out = Annotated[
-    Path | None,
-    typer.Option(
-        "-o", "--out", metavar="DIR", help="Folder for the results. [default: a new one named after the inputs]"
-    ),
+FirstRun = Annotated[
+    str, typer.Argument(metavar="A", help="The first dictionary's address; NAME=ADDRESS sets its label.")
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the folder's contents.")]
-Formats = Annotated[list[Format], typer.Option("--format", help="Figure format; may be given more than once.")]
+SecondRun = Annotated[str, typer.Argument(metavar="B", help="The second dictionary's address.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as JSON on stdout.")]
-Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Print every check, number and definition.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print only errors on stderr.")]
 OnDevice = Annotated[
     Device, typer.Option("--device", callback=_set, help="Device to compute on; auto takes a GPU if there is one.")
 ]
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        "--memory", metavar="SIZE", callback=_set,
+        help="Memory limit per sweep, excluding inputs: 500MB, 2GB. [default: 256MB; 2GB on a GPU]",
+    ),
+]  # fmt: skip
+Offline = Annotated[
+    bool, typer.Option("--offline", callback=_set, help="Use no network: demos, local files and caches only.")
+]
 Latents = Annotated[
     Literal["alive", "all"], typer.Option("--latents", help="Drop latents known to be dead (alive), or keep all.")
-]
-Absolute = Annotated[bool, typer.Option("--absolute", help="Compare |cosine| instead of the signed cosine.")]
-AllowMismatch = Annotated[
-    bool, typer.Option("--allow-mismatch", help="Continue even if models or hook points differ; every output says so.")
 ]
 DropBad = Annotated[
     bool, typer.Option("--drop-bad", help="Drop latents whose decoder row is zero or not finite, and say so.")
@@ -73,29 +73,7 @@ LatentAxis = Annotated[
         help="The axis of stored decoders that indexes latents, where files do not tell; or ::latent_axis=1.",
     ),
 ]
-Offline = Annotated[
-    bool, typer.Option("--offline", callback=_set, help="Use no network: demos, local files and caches only.")
-]
-LogWandb = Annotated[
-    str | None,
-    typer.Option("--log-wandb", metavar="ENTITY/PROJECT", help="Also log the results there, as a new run of W&B."),
-]
-OnDask = Annotated[
-    str | None,
-    typer.Option(
-        "--dask", metavar="WHERE", help="Compute on Dask: local:N worker processes, or a scheduler at tcp://HOST:PORT."
-    ),
-]
-
-DaskLoad = Annotated[
-    bool,
-    typer.Option(
-        "--dask-load", help="Have a Dask worker load the runs from their addresses, if it finds the same weights."
-    ),
-]
-
-
-Resume = Annotated[bool, typer.Option("--resume", help="Resume an interrupted run from its finished pairs.")]
+Absolute = Annotated[bool, typer.Option("--absolute", help="Compare |cosine| instead of the signed cosine.")]
 On = Annotated[
     Literal["decoder", "encoder", "both"],
     typer.Option("--on", help="Compare decoder or encoder directions, or the mean of both cosines."),
@@ -118,66 +96,65 @@ Threshold = Annotated[
         "--threshold", metavar="X", min=-1, max=1, help="Similarity above which a one-to-one partner counts as shared."
     ),
 ]
-FirstRun = Annotated[
-    str, typer.Argument(metavar="A", help="The first dictionary's address; NAME=ADDRESS sets its label.")
-]
-SecondRun = Annotated[str, typer.Argument(metavar="B", help="The second dictionary's address.")]
 
 
-Memory = Annotated[
-    str | None,
-    typer.Option(
-        "--memory", metavar="SIZE", callback=_set,
-        help="Memory limit per sweep, excluding inputs: 500MB, 2GB. [default: 256MB; 2GB on a GPU]",
-    ),
-]  # fmt: skip
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Print the estimated cost, in operations, bytes, memory and time, and exit.")
-]
-
-
-Unembed = Annotated[
-    str | None,
-    typer.Option(
-        "--unembed",
-        metavar="MODEL",
-        help="Show the tokens that latents promote: a model's folder or hf://org/model.",
-    ),
-]
-LabelTables = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--labels",
-        metavar="TABLE",
-        help="Show labels: neuronpedia[:MODEL/SOURCE], or a CSV, Parquet or JSON lines file with a column latent; "
-        "NAME=TABLE names the run. May be given more than once.",
-    ),
-]
-
-
-@dataclass(frozen=True)
-class Shared:
+class Shared(NamedTuple):
     """Options of every command that asks a question."""
 
     latents: Latents = "alive"
     drop_bad: DropBad = False
     latent_axis: LatentAxis = None
-    allow_mismatch: AllowMismatch = False
-    out: Out = None
-    overwrite: Overwrite = False
-    formats: Formats = field(default_factory=lambda: PNG_AND_PDF)
+    allow_mismatch: Annotated[
+        bool,
+        typer.Option("--allow-mismatch", help="Continue even if models or hook points differ; every output says so."),
+    ] = False
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--out", metavar="DIR", help="Folder for the results. [default: a new one named after the inputs]"
+        ),
+    ] = None
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder's contents.")] = False
+    formats: Annotated[list[Format], typer.Option("--format", help="Figure format; may be given more than once.")] = (
+        PNG_AND_PDF
+    )
     as_json: AsJson = False
     quiet: Quiet = False
-    verbose: Verbose = False
-    dry_run: DryRun = False
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Print every check, number and definition.")] = False
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Print the estimated cost, in operations, bytes, memory and time, and exit."),
+    ] = False
     memory: Memory = None
     device: OnDevice = "auto"
-    dask: OnDask = None
-    dask_load: DaskLoad = False
+    dask: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHERE", help="Compute on Dask: local:N worker processes, or a scheduler at tcp://HOST:PORT."
+        ),
+    ] = None
+    dask_load: Annotated[
+        bool,
+        typer.Option(
+            "--dask-load", help="Have a Dask worker load the runs from their addresses, if it finds the same weights."
+        ),
+    ] = False
     offline: Offline = False
-    log_wandb: LogWandb = None
-    unembed: Unembed = None
-    labels: LabelTables = None
+    log_wandb: Annotated[
+        str | None, typer.Option(metavar="ENTITY/PROJECT", help="Also log the results there, as a new run of W&B.")
+    ] = None
+    unembed: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="Show the tokens that latents promote: a model's folder or hf://org/model."),
+    ] = None
+    labels: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TABLE",
+            help="Show labels: neuronpedia[:MODEL/SOURCE], or a CSV, Parquet or JSON lines file with a column latent; "
+            "NAME=TABLE names the run. May be given more than once.",
+        ),
+    ] = None
 
 
 def with_shared(*, without: Sequence[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -191,14 +168,9 @@ def with_shared(*, without: Sequence[str] = ()) -> Callable[[Callable[..., None]
         own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "shared"]
         types = get_type_hints(Shared, include_extras=True)
         common = [
-            inspect.Parameter(
-                f.name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=PNG_AND_PDF if f.name == "formats" else f.default,
-                annotation=types[f.name],
-            )
-            for f in fields(Shared)
-            if f.name not in without
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=types[name])
+            for name, default in Shared._field_defaults.items()
+            if name not in without
         ]
 
         def wrapped(**values: Any) -> None:

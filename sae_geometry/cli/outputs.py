@@ -3,33 +3,25 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from sae_geometry.cli.console import Speaker, command_line, print_json, say, say_answer, say_error
+from sae_geometry.cli.console import say_answer, say_error
 from sae_geometry.cli.lifecycle import FAILED
-from sae_geometry.cli.options import Shared
 from sae_geometry.io.escaping import cells, shown
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from sae_geometry.results.result import Result
 
 
 _STEM = 44  # bytes of all names in that of a folder
-
-
-class InUseError(FileExistsError):
-    """Another process is using a results folder."""
 
 
 def folder_names(out: Path | None, command: str, names: list[str]) -> Iterator[Path]:
@@ -46,86 +38,37 @@ def folder_names(out: Path | None, command: str, names: list[str]) -> Iterator[P
 
 @contextmanager
 def claimed_folder(out: Path | None, command: str, names: list[str], *, resume: bool = False) -> Iterator[Path]:
-    """Yield the first of `folder_names` that no other process is using, and lock it.
+    """Yield the first of `folder_names` that no other process is using, locked where a lock can be created.
 
     Args:
         resume: raise if the first name is in use, since its finished pairs are in use as well.
 
     Raises:
-        InUseError: another process is using `out`, or the results to resume.
+        FileExistsError: another process is using `out`, or the results to resume.
     """
+    import filelock
+
+    from sae_geometry.sources.cache import holding
+
     for folder in folder_names(out, command, names):
         with ExitStack() as held:
             try:
-                held.enter_context(_alone(folder))
-            except InUseError:
+                held.enter_context(holding(folder.resolve(), seconds=0.0))
+            except filelock.Timeout:
                 if out is None and not resume:
                     continue
-                raise
+                raise FileExistsError(
+                    f"{folder} is in use by another process; wait for it, or give another folder with -o"
+                ) from None
+            except OSError:  # no lock can be created
+                pass
             if out is None and folder.exists():  # created after its name was chosen
                 continue
             yield folder
             return
 
 
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Lock `folder` for this process; continue without a lock where none can be created.
-
-    Raises:
-        InUseError: another process holds the lock.
-    """
-    import filelock
-
-    from sae_geometry.sources.cache import holding
-
-    with ExitStack() as held:
-        try:
-            held.enter_context(holding(folder.resolve(), seconds=0.0))
-        except filelock.Timeout:
-            raise InUseError(
-                f"{folder} is in use by another process; wait for it, or give another folder with -o"
-            ) from None
-        except OSError:
-            pass
-        yield
-
-
-def save_and_show(
-    result: Result,
-    speaker: Speaker,
-    shared: Shared,
-    *,
-    into: Path,
-    figures: Mapping[str, Figure] | None = None,
-    add: Callable[[Path], object] | None = None,
-    record: str = "summary.json",
-) -> None:
-    """Save a result, print its answer or the JSON that is on disk, report where it is, and log it if asked for.
-
-    Args:
-        add: adds files to the folder, as in `save`.
-        record: the file that --json prints.
-    """
-    from sae_geometry.results.store import save
-
-    with speaker.bar() as progress:
-        save(
-            result, into, command=command_line(), formats=shared.formats, figures=figures, overwrite=shared.overwrite,
-            add=add, progress=progress,
-        )  # fmt: skip
-    if shared.as_json:
-        print_json(json.loads((into / record).read_text(encoding="utf-8")))
-    elif shared.verbose:
-        meanings = result.meanings
-        say("\n".join([result.details(), *([] if meanings is None else meanings.lines())]))
-    else:
-        _say_screen(result)
-    print_saved(into, speaker, shared.as_json)
-    log_to_wandb(into, shared.log_wandb, speaker, as_json=shared.as_json)
-
-
-def _say_screen(result: Result) -> None:
+def say_screen(result: Result) -> None:
     """Print the answer, and below it, without blank lines between, as many labels as the first screen has room for."""
     from sae_geometry.results.warnings import SCREEN
 
@@ -149,26 +92,8 @@ def page_writer(n_runs: int) -> Callable[[Path], object]:
     return add_page
 
 
-def log_to_wandb(folder: Path, project: str | None, speaker: Speaker, *, as_json: bool) -> None:
-    """Log a results folder if requested, and report where; a failure is one sentence and exit 1, without data loss."""
-    if project is None:
-        return
-    from sae_geometry.results.wandb_log import LoggingError, log_wandb
-
-    try:
-        where = log_wandb(folder, project)
-    except LoggingError as error:
-        say_error(str(error))
-        raise typer.Exit(FAILED) from None
-    text = f"logged to {where}" if where.startswith("http") else f"recorded for W&B: wandb sync {shlex.quote(where)}"
-    if as_json:
-        speaker.note(text)
-    else:
-        say(text)
-
-
-def print_saved(folder: Path, speaker: Speaker, as_json: bool) -> None:
-    """Report the path of the results and what to open: on stdout, or on stderr when stdout is JSON."""
+def saved_line(folder: Path) -> str:
+    """Return where the results are and what to open first, on one line."""
     files = sorted(p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
     names = [shown(str(p)) for p in files if len(p.parts) == 1]
     names += ["figures/"] if any(len(p.parts) > 1 for p in files) else []
@@ -176,8 +101,16 @@ def print_saved(folder: Path, speaker: Speaker, as_json: bool) -> None:
     text = f"wrote {shown(folder)}{os.sep}"
     room = 80 - cells(text) - len("     …")
     fitting = sum(len("  ".join(names[:n])) <= room for n in range(1, len(names) + 1))
-    text = "  ".join([f"{text} ", *names[:fitting], *(["…"] if fitting < len(names) else [])])
-    if as_json:
-        speaker.note(text)
-    else:
-        say(text)
+    return "  ".join([f"{text} ", *names[:fitting], *(["…"] if fitting < len(names) else [])])
+
+
+def logged_line(folder: Path, project: str) -> str:
+    """Log a results folder, and return where; a failure is one sentence and exit 1, without data loss."""
+    from sae_geometry.results.wandb_log import LoggingError, log_wandb
+
+    try:
+        where = log_wandb(folder, project)
+    except LoggingError as error:
+        say_error(str(error))
+        raise typer.Exit(FAILED) from None
+    return f"logged to {where}" if where.startswith("http") else f"recorded for W&B: wandb sync {shlex.quote(where)}"

@@ -17,7 +17,7 @@ def project(
         Path, typer.Argument(metavar="EMBEDDING", help="A folder that umap has saved; it stays as it is.")
     ],
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="One or more addresses to place into it.")],
-    seed: Annotated[int, typer.Option("--seed", help="The same seed and version give the same positions.")] = 0,
+    seed: Annotated[int, typer.Option(help="The same seed and version give the same positions.")] = 0,
     *,
     shared: o.Shared,
 ) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from sae_geometry.cli.console import Speaker
+from sae_geometry.cli.console import Speaker, command_line, print_json, say
 from sae_geometry.cli.inputs import load_all, say_plan
 from sae_geometry.cli.options import Shared
-from sae_geometry.cli.outputs import claimed_folder, save_and_show
+from sae_geometry.cli.outputs import claimed_folder, logged_line, saved_line, say_screen
 from sae_geometry.io.progress import Progress
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from sae_geometry.dictionary import Dictionary
     from sae_geometry.results.result import Result
 
@@ -43,10 +46,40 @@ class Work:
         """Return the arguments that all questions on several dictionaries share."""
         return {"allow_mismatch": self.shared.allow_mismatch, "progress": self.progress}
 
-    def finish(self, result: Result, **how: Any) -> None:
-        """Save the result, print it, and log it if requested; `how`: further arguments of `save_and_show`."""
+    def finish(
+        self,
+        result: Result,
+        *,
+        figures: Mapping[str, Figure] | None = None,
+        add: Callable[[Path], object] | None = None,
+        record: str = "summary.json",
+    ) -> None:
+        """Save the result, print its answer or the JSON that is on disk, report where it is, and log it if asked for.
+
+        Args:
+            figures, add: as in `save`.
+            record: the file that --json prints.
+        """
+        from sae_geometry.results.store import save
+
         self.end_bar()
-        save_and_show(result, self.speaker, self.shared, into=self.folder, **how)
+        shared = self.shared
+        with self.speaker.bar() as progress:
+            save(
+                result, self.folder, command=command_line(), formats=shared.formats, figures=figures,
+                overwrite=shared.overwrite, add=add, progress=progress,
+            )  # fmt: skip
+        if shared.as_json:
+            print_json(json.loads((self.folder / record).read_text(encoding="utf-8")))
+        elif shared.verbose:
+            meanings = result.meanings
+            say("\n".join([result.details(), *([] if meanings is None else meanings.lines())]))
+        else:
+            say_screen(result)
+        tell = self.speaker.note if shared.as_json else say
+        tell(saved_line(self.folder))
+        if shared.log_wandb is not None:
+            tell(logged_line(self.folder, shared.log_wandb))
 
 
 @contextmanager
@@ -66,15 +99,20 @@ def question(
         names: names for the folder, from the dictionaries; by default theirs.
     """
     from sae_geometry.distributed import settings
+    from sae_geometry.io.atomic_folder import check_folder, check_writable
 
     if shared.dask_load and shared.dask is None:
         raise ValueError("--dask-load says how Dask workers get the runs: add --dask, or leave it out")
-    speaker = _begin(shared)
-    dictionaries = (
-        inputs(speaker)
-        if callable(inputs)
-        else load_all(inputs, speaker, latents=shared.latents, drop_bad=shared.drop_bad, latent_axis=shared.latent_axis)
-    )
+    if shared.out is None:
+        check_writable(Path.cwd())
+    else:
+        check_folder(shared.out, shared.overwrite)
+    if shared.log_wandb is not None:
+        from sae_geometry.results.wandb_log import check_wandb
+
+        check_wandb(shared.log_wandb)
+    speaker = Speaker(shared.quiet)
+    dictionaries = inputs(speaker) if callable(inputs) else load_all(inputs, speaker, shared)
     if shared.dry_run:
         say_plan(verb, dictionaries, shared.as_json, **plan)
         raise typer.Exit
@@ -101,18 +139,3 @@ def _labeled(dictionaries: list[Dictionary], shared: Shared, speaker: Speaker) -
             dictionaries, context, unembed=shared.unembed, given=shared.labels or (),
             allow_mismatch=shared.allow_mismatch,
         )  # fmt: skip
-
-
-def _begin(shared: Shared) -> Speaker:
-    """Return the console, after a check that results can be saved and logged."""
-    from sae_geometry.io.atomic_folder import check_folder, check_writable
-
-    if shared.out is None:
-        check_writable(Path.cwd())
-    else:
-        check_folder(shared.out, shared.overwrite)
-    if shared.log_wandb is not None:
-        from sae_geometry.results.wandb_log import check_wandb
-
-        check_wandb(shared.log_wandb)
-    return Speaker(shared.quiet)

@@ -12,6 +12,7 @@ from pathlib import Path
 import typer
 
 from sae_geometry.cli.console import Speaker
+from sae_geometry.io.formatting import counted
 
 
 @contextmanager
@@ -24,7 +25,7 @@ def kept_pairs(folder: Path, *, usual: Path, resume: bool, speaker: Speaker) -> 
     Raises:
         FileExistsError: pairs of an interrupted run exist, and `resume` is not set.
     """
-    kept = checkpoint_folder(folder, "pairs")
+    kept = checkpoint_folder(folder)
     for half in kept.glob(".pair-*"):  # from a process that was killed while writing
         half.unlink()
     done = _in_words(kept)
@@ -46,7 +47,7 @@ def kept_pairs(folder: Path, *, usual: Path, resume: bool, speaker: Speaker) -> 
             kept.rmdir()
 
 
-def checkpoint_folder(folder: Path, suffix: str) -> Path:
+def checkpoint_folder(folder: Path) -> Path:
     """Return the checkpoint folder for `folder`: next to it, or in the cache where its parent is not writable.
 
     The latter occurs when the results folder is a mount point in a read-only file system.
@@ -56,12 +57,12 @@ def checkpoint_folder(folder: Path, suffix: str) -> Path:
     there = folder.resolve() if folder.name in ("", "..") else folder  # `.` has no name
     above = next(p for p in there.absolute().parents if p.exists())
     if os.access(above, os.W_OK | os.X_OK):
-        return there.with_name(f"{there.name}.{suffix}")
+        return there.with_name(f"{there.name}.pairs")
     which = hashlib.sha256(os.fsencode(there.resolve())).hexdigest()[:16]
-    return cache_root() / suffix / f"{there.name}-{which}.{suffix}"
+    return cache_root() / "pairs" / f"{there.name}-{which}.pairs"
 
 
 def _in_words(kept: Path) -> str:
     """Count the finished pairs in words, "3 finished pairs"; empty if there are none."""
     n = sum(not p.name.startswith(".") for p in kept.glob("*.npz"))
-    return "" if n == 0 else f"{n:,} finished pair{'' if n == 1 else 's'}"
+    return counted(n, "finished pair") if n else ""

@@ -3,36 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from sae_geometry.cli import options as o
 from sae_geometry.cli.console import print_json, say
-
-if TYPE_CHECKING:
-    from sae_geometry.sources import RunInfo
+from sae_geometry.io.escaping import shown
+from sae_geometry.io.formatting import aligned
 
 
 def runs(
     project: Annotated[str, typer.Argument(metavar="ENTITY/PROJECT", help="A Weights & Biases project, or demo.")],
     kind: Annotated[
-        Literal["local", "e2e", "e2e+ds"] | None, typer.Option("--kind", help="Only runs whose loss is of this kind.")
+        Literal["local", "e2e", "e2e+ds"] | None, typer.Option(help="Only runs whose loss is of this kind.")
     ] = None,
-    layer: Annotated[int | None, typer.Option("--layer", metavar="N", help="Only SAEs at this layer.")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", metavar="N", help="Only runs of this seed.")] = None,
+    layer: Annotated[int | None, typer.Option(metavar="N", help="Only SAEs at this layer.")] = None,
+    seed: Annotated[int | None, typer.Option(metavar="N", help="Only runs of this seed.")] = None,
     state: Annotated[
-        str | None, typer.Option("--state", metavar="STATE", help="Only runs in this state: finished, running, …")
+        str | None, typer.Option(metavar="STATE", help="Only runs in this state: finished, running, …")
     ] = None,
     similar_to: Annotated[
         str | None,
-        typer.Option(
-            "--similar-to", metavar="RUN", help="Only the most similar run of each other kind at its layer, by --by."
-        ),
+        typer.Option(metavar="RUN", help="Only the most similar run of each other kind at its layer, by --by."),
     ] = None,
     by: Annotated[
-        Literal["ce", "l0", "alive"],
-        typer.Option("--by", help="Metric of --similar-to: CE increase, L0 or alive."),
+        Literal["ce", "l0", "alive"], typer.Option(help="Metric of --similar-to: CE increase, L0 or alive.")
     ] = "ce",
     as_json: o.AsJson = False,
 ) -> None:
@@ -48,14 +44,6 @@ def runs(
     if as_json:
         print_json([asdict(r) for r in found])
         return
-    for line in _table(found):
-        say(line)
-
-
-def _table(found: list[RunInfo]) -> list[str]:
-    from sae_geometry.io.escaping import shown
-    from sae_geometry.io.formatting import aligned
-
     rows = [("run", "kind", "layer", "L0", "CE increase", "alive", "seed", "state")]
     rows += [
         (
@@ -64,7 +52,7 @@ def _table(found: list[RunInfo]) -> list[str]:
         )
         for r in found
     ]  # fmt: skip
-    return aligned([tuple(map(shown, row)) for row in rows])
+    say("\n".join(aligned([tuple(map(shown, row)) for row in rows])))
 
 
 def _or_dash(value: Any, form: str = "") -> str:

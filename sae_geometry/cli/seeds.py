@@ -31,17 +31,16 @@ def seeds(
     ],
     matching: Annotated[
         Literal["mutual", "greedy", "optimal"] | None,
-        typer.Option(
-            "--matching", help="The one-to-one matching. [default: optimal up to 4,096 latents per side, greedy beyond]"
-        ),
+        typer.Option(help="The one-to-one matching. [default: optimal up to 4,096 latents per side, greedy beyond]"),
     ] = None,
     on: o.On = "decoder",
     threshold: Annotated[
-        float,
-        typer.Option("--threshold", metavar="X", help="Similarity above which a one-to-one partner counts as found."),
+        float, typer.Option(metavar="X", help="Similarity above which a one-to-one partner counts as found.")
     ] = 0.7,
     absolute: o.Absolute = False,
-    resume: o.Resume = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Resume an interrupted run from its finished pairs.")
+    ] = False,
     *,
     shared: o.Shared,
 ) -> None:

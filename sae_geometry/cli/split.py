@@ -14,12 +14,10 @@ from sae_geometry.cli.question import question
 def split(
     narrow: Annotated[str, typer.Argument(metavar="NARROW", help="The dictionary with fewer latents: its address.")],
     wide: Annotated[str, typer.Argument(metavar="WIDE", help="The dictionary with more latents.")],
-    n_terms: Annotated[
-        int, typer.Option("--terms", metavar="T", help="Maximum number of wide latents combined into a narrow one.")
+    terms: Annotated[
+        int, typer.Option(metavar="T", help="Maximum number of wide latents combined into a narrow one.")
     ] = 4,
-    false_discovery_rate: Annotated[
-        float, typer.Option("--fdr", metavar="Q", help="False discovery rate for children, between 0 and 1.")
-    ] = 0.05,
+    fdr: Annotated[float, typer.Option(metavar="Q", help="False discovery rate for children, between 0 and 1.")] = 0.05,
     *,
     shared: o.Shared,
 ) -> None:
@@ -29,6 +27,5 @@ def split(
     """
     import sae_geometry as sg
 
-    with question(shared, "split", [narrow, wide], n_terms=n_terms) as work:
-        rate = false_discovery_rate
-        work.finish(sg.split(*work.dictionaries, false_discovery_rate=rate, n_terms=n_terms, **work.how))
+    with question(shared, "split", [narrow, wide], n_terms=terms) as work:
+        work.finish(sg.split(*work.dictionaries, false_discovery_rate=fdr, n_terms=terms, **work.how))

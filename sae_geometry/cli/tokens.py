@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -28,7 +27,7 @@ def tokens(
     import sae_geometry as sg
     from sae_geometry.sources.bundle import Context
 
-    with question(replace(shared, unembed=None), "tokens", [run]) as work:
+    with question(shared._replace(unembed=None), "tokens", [run]) as work:
         context = Context(echo=work.speaker.note, progress=work.progress)
         unembedding = None if shared.unembed is None else sg.read_unembedding(shared.unembed, context)
         work.finish(sg.read_tokens(work.dictionaries[0], unembedding, k=k, progress=work.progress))

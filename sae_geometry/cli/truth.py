@@ -18,8 +18,7 @@ def truth(
         typer.Argument(metavar="FEATURES", help="The address of the true features: an array with features as rows."),
     ],
     threshold: Annotated[
-        float,
-        typer.Option("--threshold", metavar="X", help="Similarity above which a latent counts as a feature."),
+        float, typer.Option(metavar="X", help="Similarity above which a latent counts as a feature.")
     ] = 0.7,
     absolute: o.Absolute = False,
     *,

@@ -27,38 +27,32 @@ class Color(StrEnum):
 @o.with_shared()
 def umap(
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="One or more addresses, embedded together.")],
-    n_neighbors: Annotated[
-        int, typer.Option("--n-neighbors", help="Size of the neighborhood, including the point itself.")
-    ] = 15,
-    min_dist: Annotated[float, typer.Option("--min-dist", help="Minimum distance between points in the layout.")] = 0.1,
-    seed: Annotated[int, typer.Option("--seed", help="The same seed, backend and version give the same layout.")] = 0,
+    n_neighbors: Annotated[int, typer.Option(help="Size of the neighborhood, including the point itself.")] = 15,
+    min_dist: Annotated[float, typer.Option(help="Minimum distance between points in the layout.")] = 0.1,
+    seed: Annotated[int, typer.Option(help="The same seed, backend and version give the same layout.")] = 0,
     n_epochs: Annotated[
-        int | None, typer.Option("--n-epochs", metavar="N", help="Optimization epochs. [default: the backend's choice]")
+        int | None, typer.Option(metavar="N", help="Optimization epochs. [default: the backend's choice]")
     ] = None,
     backend: Annotated[
         Literal["auto", "numba", "umap-learn", "cuml"],
-        typer.Option("--backend", help="auto takes cuML if it can run here, else numba, which uses all threads."),
+        typer.Option(help="auto takes cuML if it can run here, else numba, which uses all threads."),
     ] = "auto",
     style: Annotated[
-        Literal["okabe-ito", "e2e"], typer.Option("--style", help="Color scheme; e2e colors by kind, as in the paper.")
+        Literal["okabe-ito", "e2e"], typer.Option(help="Color scheme; e2e colors by kind, as in the paper.")
     ] = "okabe-ito",
     color: Annotated[
-        list[Color] | None, typer.Option("--color", help="Add a figure colored by this; may be given more than once.")
+        list[Color] | None, typer.Option(help="Add a figure colored by this; may be given more than once.")
     ] = None,
     threshold: o.Threshold = 0.7,
     regions: Annotated[
-        Path | None,
-        typer.Option("--regions", metavar="FILE", help="Boxes and polygons from a YAML file, instead of HDBSCAN."),
+        Path | None, typer.Option(metavar="FILE", help="Boxes and polygons from a YAML file, instead of HDBSCAN.")
     ] = None,
     regions_on: Annotated[
         Literal["picture", "neighbors"],
-        typer.Option("--regions-on", help="Cluster the layout, or the neighbors in the original space."),
+        typer.Option(help="Cluster the layout, or the neighbors in the original space."),
     ] = "picture",
     min_region_size: Annotated[
-        int | None,
-        typer.Option(
-            "--min-region-size", metavar="N", help="Minimum latents per region. [default: 1% of all, at least 10]"
-        ),
+        int | None, typer.Option(metavar="N", help="Minimum latents per region. [default: 1% of all, at least 10]")
     ] = None,
     stability: Annotated[
         bool,

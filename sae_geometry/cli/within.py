@@ -14,10 +14,7 @@ from sae_geometry.cli.question import question
 def within(
     run: o.Run,
     threshold: Annotated[
-        float,
-        typer.Option(
-            "--threshold", metavar="X", min=-1, max=1, help="Similarity above which two latents count as alike."
-        ),
+        float, typer.Option(metavar="X", min=-1, max=1, help="Similarity above which two latents count as alike.")
     ] = 0.7,
     absolute: o.Absolute = False,
     *,

@@ -59,42 +59,26 @@ class Contents:
             ValueError: the summary or the regions are not as this package writes them.
         """
         try:
-            return self._about()
+            inputs = {str(given["name"]): given for given in self.summary.get("inputs", [])}
+            runs = [_run(name, count, inputs.get(name, {})) for name, count in self.summary["points"].items()]
+            params = self.summary.get("params") or {}
+            kept = ("n_neighbors", "min_dist", "seed", "backend", "backend_version")
+            labels = self.summary.get("labels") or {}
+            return {
+                "runs": runs,
+                "flow": self.summary.get("kind") == "Flow",
+                "labels": _texts(labels.get("sources")),
+                "by_chance": _by_chance(self.summary.get("pairs") or [], self.names),
+                "regions": [_region(region) for region in self.regions.get("regions", [])],
+                "regions_how": _text(self.regions.get("how")) or "",
+                "evidence": escaped("; ".join(map(str, self.summary["evidence_lines"]))),
+                "params": {key: _text(params[key]) for key in kept if key in params},
+                "caveats": _texts(self.summary.get("caveats")),
+                "software": {shown(k): shown(v) for k, v in (self.summary.get("software") or {}).items()},
+                **{key: _text(self.summary.get(key)) for key in ("command", "created", "reproducible_with")},
+            }
         except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             raise ValueError("summary.json or regions.json is not that of a UMAP; make the results again") from error
-
-    def _about(self) -> dict[str, Any]:
-        inputs = {str(given["name"]): given for given in self.summary.get("inputs", [])}
-        runs = []
-        for name in self.names:
-            given = inputs.get(name, {})
-            address = _text(given.get("address"))
-            runs.append(
-                {
-                    "name": shown(name),
-                    "count": int(self.summary["points"][name]),
-                    "neuronpedia": neuronpedia_pages(given.get("metadata") or {}, address),
-                    "address": address,
-                    **{key: _text(given.get(key)) for key in ("model", "hook_point", "latents", "fingerprint")},
-                    "notes": _texts(given.get("notes")),
-                }
-            )
-        params = self.summary.get("params") or {}
-        kept = ("n_neighbors", "min_dist", "seed", "backend", "backend_version")
-        labels = self.summary.get("labels") or {}
-        return {
-            "runs": runs,
-            "flow": self.summary.get("kind") == "Flow",
-            "labels": _texts(labels.get("sources")),
-            "by_chance": _by_chance(self.summary.get("pairs") or [], self.names),
-            "regions": [_region(region) for region in self.regions.get("regions", [])],
-            "regions_how": _text(self.regions.get("how")) or "",
-            "evidence": escaped("; ".join(map(str, self.summary["evidence_lines"]))),
-            "params": {key: _text(params[key]) for key in kept if key in params},
-            "caveats": _texts(self.summary.get("caveats")),
-            "software": {shown(k): shown(v) for k, v in (self.summary.get("software") or {}).items()},
-            **{key: _text(self.summary.get(key)) for key in ("command", "created", "reproducible_with")},
-        }
 
 
 def contents_of(e: Embedding) -> Contents:
@@ -189,6 +173,18 @@ def _texts(values: Any) -> list[Any]:
     if not isinstance(values, list | tuple | None):
         raise TypeError(type(values).__name__)
     return [_text(value) for value in values or ()]
+
+
+def _run(name: str, count: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    address = _text(given.get("address"))
+    return {
+        "name": shown(name),
+        "count": int(count),
+        "neuronpedia": neuronpedia_pages(given.get("metadata") or {}, address),
+        "address": address,
+        **{key: _text(given.get(key)) for key in ("model", "hook_point", "latents", "fingerprint")},
+        "notes": _texts(given.get("notes")),
+    }
 
 
 def _by_chance(pairs: Sequence[Mapping[str, Any]], names: list[str]) -> list[list[float | None]]:

@@ -100,33 +100,26 @@ def _partners(
     chain = chains.set_index("chain").loc[layer["chain"]]
     columns: dict[str, Any] = {}
     for at, other in enumerate(names):
-        on_chain = {} if other == name else {"one_to_one_partner_id": _known(chain[f"latent_{at}"])}
-        between = edges.get((name, other))
-        if between is None:
-            columns |= _columns(other, len(layer), **on_chain)
-            continue
-        best = between.drop_duplicates("latent_id").set_index("latent_id").reindex(ids)
-        back = between.drop_duplicates("next_latent_id").set_index("next_latent_id")["latent_id"]
-        on = between[between["kind"] == "continues"].set_index("latent_id")["cosine"].reindex(ids)
-        columns |= _columns(
-            other,
-            len(layer),
-            max_cosine=best["cosine"].to_numpy(dtype=float),
-            partner_id=best["next_latent_id"].to_numpy(dtype=float),
-            mutual=back.reindex(best["next_latent_id"]).to_numpy() == ids.to_numpy(),
-            one_to_one_cosine=on.to_numpy(dtype=float),
-            q_value=best["q_value"].to_numpy(dtype=float),
-            **on_chain,
-        )
+        known: dict[str, np.ndarray] = {}
+        if other != name:
+            on_chain = chain[f"latent_{at}"]
+            known["one_to_one_partner_id"] = on_chain.where(on_chain >= 0).to_numpy(dtype=float)
+        if (between := edges.get((name, other))) is not None:
+            best = between.drop_duplicates("latent_id").set_index("latent_id").reindex(ids)
+            back = between.drop_duplicates("next_latent_id").set_index("next_latent_id")["latent_id"]
+            on = between[between["kind"] == "continues"].set_index("latent_id")["cosine"].reindex(ids)
+            known |= {
+                "max_cosine": best["cosine"].to_numpy(dtype=float),
+                "partner_id": best["next_latent_id"].to_numpy(dtype=float),
+                "mutual": back.reindex(best["next_latent_id"]).to_numpy() == ids.to_numpy(),
+                "one_to_one_cosine": on.to_numpy(dtype=float),
+                "q_value": best["q_value"].to_numpy(dtype=float),
+            }
+        columns |= _columns(other, len(layer), known)
     return pd.concat([layer.drop(columns="chain"), pd.DataFrame(columns)], axis=1)
 
 
-def _known(ids: pd.Series[Any]) -> np.ndarray:
-    """Return ids as numbers, nan for −1."""
-    return ids.where(ids >= 0).to_numpy(dtype=float)
-
-
-def _columns(other: str, n: int, **known: np.ndarray) -> dict[str, Any]:
+def _columns(other: str, n: int, known: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Return the six columns of partners in a layer; nulls where nothing is known."""
     none = np.full(n, np.nan)
     whole = {key: pd.array(known.get(key, none), dtype="Int64") for key in ("partner_id", "one_to_one_partner_id")}

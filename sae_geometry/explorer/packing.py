@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from sae_geometry.io.escaping import shown
-from sae_geometry.io.frozen import freeze
 from sae_geometry.matching.defaults import DISCOVERY_RATE
 
 NO_PARTNER, ON_CHAIN = -1, -2
@@ -26,8 +24,7 @@ _ALIGN = 8
 _MOST_TOKENS, _LONGEST_TOKEN, _LONGEST = 10, 40, 300  # per latent; characters of a token and of an explanation
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Packed:
+class Packed(NamedTuple):
     """Arrays in a buffer.
 
     Attributes:
@@ -37,10 +34,7 @@ class Packed:
 
     where: Mapping[str, tuple[str, int, int]]
     buffer: bytes
-    texts: Mapping[str, Sequence[str]] = field(default_factory=lambda: {"tokens": (), "explanations": ()})
-
-    def __post_init__(self) -> None:
-        freeze(self)
+    texts: Mapping[str, Sequence[str]]
 
 
 _TYPES = {
@@ -66,10 +60,9 @@ def pack(table: pd.DataFrame, names: Sequence[str], letters: Sequence[str], *, i
     Raises:
         ValueError: a duplicate latent, or a coordinate that is not finite.
     """
-    n = len(table)
-    order = np.random.default_rng(0).permutation(n)
-    place = np.empty(n, dtype=np.int64)
-    place[order] = np.arange(n)
+    tokens, words = _tokens(table)
+    order = np.random.default_rng(0).permutation(len(table))
+    table = table.iloc[order]
     owner = table["run"].map({name: i for i, name in enumerate(names)}).to_numpy(dtype=np.int64)
     ids = table["latent_id"].to_numpy(dtype=np.int64)
     rows = [np.flatnonzero(owner == r) for r in range(len(names))]
@@ -80,40 +73,40 @@ def pack(table: pd.DataFrame, names: Sequence[str], letters: Sequence[str], *, i
     if not np.isfinite(coords).all():
         raise ValueError("the table has coordinates that are not finite")
 
+    codes = {letter: i for i, letter in enumerate(letters, 1)}
+    regions = table["region"].map(codes).fillna(0) if "region" in table.columns else np.zeros(len(table))
     arrays = {"x": coords[:, 0].astype("<f4"), "y": coords[:, 1].astype("<f4")}
-    arrays |= {"run": owner.astype("<u2"), "id": ids.astype("<u4"), "region": _regions(table, letters)}
-    if "readable" in table.columns and table["readable"].notna().any():
+    arrays |= {"run": owner.astype("<u2"), "id": ids.astype("<u4"), "region": np.asarray(regions, "<u2")}
+    if _any_known(table, "readable"):
         known = table["readable"].map({True: 2, False: 1}, na_action="ignore")
         arrays["readable"] = known.fillna(0).to_numpy(dtype="u1")
     frequency = _floats(table, "frequency")
     if np.isfinite(frequency).any():
         arrays["frequency"] = frequency.astype("<f4")
     for slot in range(len(names) - 1):
-        arrays |= _slot(table, names, slot, rows=rows, ids=ids, place=place)
+        arrays |= _slot(table, names, slot, rows=rows, ids=ids)
         if in_chains:
             _thin(arrays, slot, owner)
-    tokens, texts = _texts(table)
-    arrays |= {} if tokens is None else {"tokens": tokens}
-    packed = _buffer({name: values[order].reshape(-1) for name, values in arrays.items()})
-    if texts["explanations"]:
-        texts["explanations"] = [texts["explanations"][i] for i in order]
-    return replace(packed, texts=texts)
+    if tokens is not None:
+        arrays["tokens"] = tokens[order].reshape(-1)
+    explained = table["explanation"].fillna("") if _any_known(table, "explanation") else ()
+    return Packed(*_buffer(arrays), {"tokens": words, "explanations": [shown(text, _LONGEST) for text in explained]})
 
 
-def _texts(table: pd.DataFrame) -> tuple[np.ndarray | None, dict[str, list[str]]]:
-    """Return the top tokens of each row as numbers into a list of the distinct ones, and that list; explanations."""
-    texts: dict[str, list[str]] = {"tokens": [], "explanations": []}
-    if "explanation" in table.columns and table["explanation"].notna().any():
-        texts["explanations"] = [shown(text, _LONGEST) for text in table["explanation"].fillna("")]
-    if "tokens" not in table.columns or not table["tokens"].notna().any():
-        return None, texts
+def _any_known(table: pd.DataFrame, column: str) -> bool:
+    return column in table.columns and bool(table[column].notna().any())
+
+
+def _tokens(table: pd.DataFrame) -> tuple[np.ndarray | None, list[str]]:
+    """Return the top tokens of each row as numbers into a list of the distinct ones, and that list."""
+    if not _any_known(table, "tokens"):
+        return None, []
     numbers: dict[str, int] = {}
     rows = [[numbers.setdefault(t, len(numbers) + 1) for t in _listed(text)] for text in table["tokens"].fillna("[]")]
     tokens = np.zeros((len(rows), max(map(len, rows))), dtype="<u4")
     for at, row in enumerate(rows):
         tokens[at, : len(row)] = row
-    texts["tokens"] = list(numbers)
-    return tokens, texts
+    return tokens, list(numbers)
 
 
 def _listed(text: str) -> list[str]:
@@ -126,7 +119,7 @@ def _listed(text: str) -> list[str]:
 
 
 def _slot(
-    table: pd.DataFrame, names: Sequence[str], slot: int, *, rows: list[np.ndarray], ids: np.ndarray, place: np.ndarray
+    table: pd.DataFrame, names: Sequence[str], slot: int, *, rows: list[np.ndarray], ids: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Return the partners of every run in the run that its slot refers to."""
     n = len(table)
@@ -138,7 +131,7 @@ def _slot(
         theirs = rows[other]
         part = table.iloc[mine]
         for into, column in ((nearest, "partner_id"), (single, "one_to_one_partner_id")):
-            into[mine] = _positions(part[f"{column}:{names[other]}"], ids[theirs], place[theirs])
+            into[mine] = _positions(part[f"{column}:{names[other]}"], ids[theirs], theirs)
         cosine[mine] = _floats(part, f"max_cosine:{names[other]}")
         single_cosine[mine] = _floats(part, f"one_to_one_cosine:{names[other]}")
         significant[mine] = _floats(part, f"q_value:{names[other]}") <= DISCOVERY_RATE
@@ -164,11 +157,11 @@ def _thin(arrays: dict[str, np.ndarray], slot: int, owner: np.ndarray) -> None:
     single[further], single_cosine[further] = NO_PARTNER, NO_COSINE
 
 
-def _positions(wanted: pd.Series[Any], ids: np.ndarray, place: np.ndarray) -> np.ndarray:
-    """Return the positions of these latent ids in the buffer; −1 for missing ones."""
+def _positions(wanted: pd.Series[Any], ids: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return the rows of these latent ids, of those in `rows`; −1 for missing ones."""
     asked = wanted.fillna(NO_PARTNER).to_numpy(dtype=np.int64)
     at = pd.Index(ids).get_indexer(pd.Index(asked))
-    return np.where(at >= 0, place[at], NO_PARTNER)
+    return np.where(at >= 0, rows[at], NO_PARTNER)
 
 
 def _steps(cosine: np.ndarray) -> np.ndarray:
@@ -178,20 +171,13 @@ def _steps(cosine: np.ndarray) -> np.ndarray:
     return out
 
 
-def _regions(table: pd.DataFrame, letters: Sequence[str]) -> np.ndarray:
-    if "region" not in table.columns:
-        return np.zeros(len(table), "<u2")
-    codes = {letter: i + 1 for i, letter in enumerate(letters)}
-    return table["region"].map(codes).fillna(0).to_numpy(dtype="<u2")
-
-
 def _floats(table: pd.DataFrame, column: str) -> np.ndarray:
     if column not in table.columns:
         return np.full(len(table), np.nan)
     return pd.to_numeric(table[column]).astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan)
 
 
-def _buffer(arrays: dict[str, np.ndarray]) -> Packed:
+def _buffer(arrays: dict[str, np.ndarray]) -> tuple[dict[str, tuple[str, int, int]], bytes]:
     where: dict[str, tuple[str, int, int]] = {}
     parts, at = [], 0
     for name, values in arrays.items():
@@ -199,4 +185,4 @@ def _buffer(arrays: dict[str, np.ndarray]) -> Packed:
         where[name] = (_TYPES[values.dtype.str[1:]], at, len(values))
         parts.append(raw + bytes(-len(raw) % _ALIGN))
         at += len(parts[-1])
-    return Packed(where, b"".join(parts))
+    return where, b"".join(parts)

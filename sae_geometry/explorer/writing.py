@@ -33,16 +33,18 @@ def page(contents: Contents) -> str:
     about = contents.about()
     letters = [region["letter"] for region in about["regions"]]
     packed = pack(contents.table, contents.names, letters, in_chains=about["flow"])
-    about["arrays"] = dict(packed.where)
+    about["arrays"] = packed.where
     script = "\n".join(["'use strict';", *(_source(name) for name in SCRIPTS)])
+    names = [shown(name) for name in contents.names]
+    names = names if len(names) <= 4 else [*names[:2], f"{len(names) - 2} more"]
     values = {
-        "title": html.escape(_title([shown(name) for name in contents.names])),
+        "title": html.escape(" · ".join(names)),
         "picture": "Layers" if about["flow"] else "UMAP",
         "policy": _policy(script, plotly),
         "style": _source("explorer.css"),
         "about": _json_in_script(about),
         "arrays": _packed(packed.buffer),
-        "texts": _packed(json.dumps(dict(packed.texts), ensure_ascii=False).encode("utf-8", "replace")),
+        "texts": _packed(json.dumps(packed.texts, ensure_ascii=False).encode("utf-8", "replace")),
         "notice": html.escape(plotly[: plotly.index("*/")].lstrip("/* \n").replace("\n* ", " · ").strip()),
         "plotly": _packed(plotly.encode()),
         "script": script,
@@ -53,10 +55,6 @@ def page(contents: Contents) -> str:
 def require_plotly() -> str:
     """Return the source of plotly.js from the plotly package."""
     return str(require("plotly.offline", "interactive", "the explorer").get_plotlyjs())
-
-
-def _title(names: list[str]) -> str:
-    return " · ".join(names) if len(names) <= 4 else f"{names[0]} · {names[1]} · {len(names) - 2} more"
 
 
 def _source(name: str) -> str:

@@ -132,10 +132,8 @@ def _remove_leftovers(parent: Path) -> None:
         with suppress(OSError):
             lock = _lock(path)
             if lock is not None:
-                try:
-                    shutil.rmtree(path, ignore_errors=True)
-                finally:
-                    os.close(lock)
+                shutil.rmtree(path, ignore_errors=True)
+                os.close(lock)
 
 
 def _new_aside(parent: Path) -> tuple[Path, int | None]:
@@ -192,19 +190,15 @@ def _holds_only_ours(folder: Path) -> bool:
     """Return whether all files in a folder belong to earlier results and are unchanged."""
     record = record_in(folder)
     folders = {parent.as_posix() for name in record or () for parent in Path(name).parents}
-    for path in folder.rglob("*"):
-        name = path.relative_to(folder).as_posix()
-        known = name in folders if is_folder(path) else _is_of(record, folder, name)
-        if not known:
-            return False
-    return True
+    names = ((path, path.relative_to(folder).as_posix()) for path in folder.rglob("*"))
+    return all(name in folders if is_folder(path) else _is_of(record, folder, name) for path, name in names)
 
 
 def _is_of(record: dict[str, str] | None, folder: Path, name: str) -> bool:
     """Return whether a file belongs to these results: the summary, an unchanged listed file, or their page."""
-    if record is None:
-        return False
-    return name == SUMMARY or (name in record and is_ours(folder, name, record[name])) or is_page(folder, name)
+    return record is not None and (
+        name == SUMMARY or (name in record and is_ours(folder, name, record[name])) or is_page(folder, name)
+    )
 
 
 def _exchange(aside: Path, folder: Path) -> bool:

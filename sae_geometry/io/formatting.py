@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -60,9 +60,8 @@ def percent(share: float) -> str:
 
 
 def scalars(record: Any) -> dict[str, Any]:
-    """Return the plain-valued fields of a dataclass (or mapping), for JSON."""
-    items = record.items() if isinstance(record, Mapping) else vars(record).items()
-    return {k: v for k, v in items if v is None or isinstance(v, str | int | float | bool)}
+    """Return the plain-valued fields of a dataclass, for JSON."""
+    return {k: v for k, v in vars(record).items() if v is None or isinstance(v, str | int | float | bool)}
 
 
 def ends(texts: Sequence[str], most: int = 12) -> list[str]:

@@ -47,11 +47,7 @@ def check_parquet(file: IO[bytes], times: int = _TIMES, most_columns: int = _MOS
 
 
 def _bytes_of_texts(array: Any) -> int:
-    """Return the bytes that texts take once each value has its own copy, including those in lists and structs.
-
-    Raises:
-        ValueError: a text is far longer than any label.
-    """
+    """Return the bytes that texts take once each value has its own copy, including those in lists and structs."""
     import pyarrow.compute as pc
     import pyarrow.types as t
 
@@ -74,11 +70,7 @@ def _refuse_above(most: int, needed: int) -> None:
 
 
 def _unpacked_bytes(file: IO[bytes], chunk: Chunk, most: int) -> int:
-    """Return the bytes that the pages of a column chunk unpack to, or the first sum above `most`.
-
-    Raises:
-        ValueError: no pages are there, or far more than any table has.
-    """
+    """Return the bytes that the pages of a column chunk unpack to, or the first sum above `most`."""
     at, total = chunk.start, 0
     for _ in range(_MOST_PAGES):
         if at >= chunk.start + chunk.n_bytes or total > most:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import os
 import re
-from collections.abc import Iterator
 
 _HIDDEN = "***"
 _KNOWN: set[str] = set()
@@ -28,8 +27,10 @@ def without_secrets(text: str) -> str:
         >>> without_secrets("fetching https://me:secret@example.org/x?token=abc&n=1")
         'fetching https://***@example.org/x?token=***&n=1'
     """
-    for key in _configured():
-        text = text.replace(key, _HIDDEN)
+    known = {*_KNOWN, *(os.environ.get(name, "").strip() for name in _KEYS)}
+    for key in sorted(known, key=len, reverse=True):  # one key may begin with another
+        if len(key) >= _SHORTEST:
+            text = text.replace(key, _HIDDEN).replace(base64.b64encode(f"api:{key}".encode()).decode(), _HIDDEN)
     text = _USER.sub(rf"\1{_HIDDEN}@", text)
     return _TOKEN.sub(_HIDDEN, _QUERY.sub(rf"\1{_HIDDEN}", text))
 
@@ -44,12 +45,3 @@ def hide(key: str | None) -> None:
     """
     if key:
         _KNOWN.add(key)
-
-
-def _configured() -> Iterator[str]:
-    """Yield the known keys, each as it is and in its encoded form."""
-    known = {*_KNOWN, *(os.environ.get(name, "").strip() for name in _KEYS)}
-    for key in sorted(known, key=len, reverse=True):  # one key may begin with another
-        if len(key) >= _SHORTEST:
-            yield key
-            yield base64.b64encode(f"api:{key}".encode()).decode()

@@ -31,7 +31,6 @@ def plain_tensor(values: Any, what: str) -> Tensor:
     """
     _check_repeated(values, what)
     kind = f"{type(values).__name__} of {str(getattr(values, 'dtype', 'no type'))[:40]}"
-    t = None
     if np.ma.is_masked(values):
         raise ValueError(
             f"the {what} has masked values ({int(np.ma.count_masked(values)):,}), which stand for no number: fill them "
@@ -39,16 +38,15 @@ def plain_tensor(values: Any, what: str) -> Tensor:
         )
     with suppress(TypeError, ValueError, OverflowError, RuntimeError):
         t = values.detach() if isinstance(values, Tensor) else _from_array(np.asarray(values))
-        if t.layout != torch.strided or t.is_quantized or t.is_meta or t.is_nested or hasattr(t, "get_mask"):
-            t = None
-        elif t.dtype in (torch.uint16, torch.uint32, torch.uint64):
-            t = None if t.numel() and int(t.to(torch.int64).min()) < 0 else t.to(torch.int64)
-        else:
+        plain = t.layout == torch.strided and not (t.is_quantized or t.is_meta or t.is_nested or hasattr(t, "get_mask"))
+        if plain and t.dtype in (torch.uint16, torch.uint32, torch.uint64):
+            signed = t.to(torch.int64)
+            if not signed.numel() or int(signed.min()) >= 0:
+                return signed
+        elif plain:
             t.reshape(-1)[:1].to(torch.complex128 if t.is_complex() else torch.float64)
             return t
-    if t is None or t.dtype != torch.int64:
-        raise ValueError(f"the {what} must be a dense array of real numbers, not {kind}: convert it first, to float32")
-    return t
+    raise ValueError(f"the {what} must be a dense array of real numbers, not {kind}: convert it first, to float32")
 
 
 def _check_repeated(values: Any, what: str) -> None:

@@ -57,13 +57,11 @@ def agreement_figure(agreement: Any) -> Figure:
     )
     for ax, keep in ((top, "bottom"), (right, "left")):
         ax.set(xticks=[], yticks=[])
-        for side in ("top", "right", "left", "bottom"):
-            ax.spines[side].set_visible(side == keep)
+        ax.spines[:].set_visible(False)
+        ax.spines[keep].set_visible(True)
     top.set_xlim(main.get_xlim())
     right.set_ylim(main.get_ylim())
-    names = " → ".join(
-        shortened(d.name, 0.27 * figure.bbox.width * 72 / figure.dpi, 8, "bold") for d in (agreement.a, agreement.b)
-    )
+    names = " → ".join(shortened(d.name, 0.27 * room(figure), 8, "bold") for d in (agreement.a, agreement.b))
     top.set_title(f"{names}, {counted(len(x), 'latent')}", loc="left", fontsize=8, fontweight="bold")
     put_note(figure, f"dashed: {agreement.threshold:g}; dotted: chance of the nearest decoder")
     return figure

@@ -8,18 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sae_geometry.plots.style import (
-    COLUMN_WIDTH,
-    INK,
-    MUTED,
-    NEAREST,
-    ONE_TO_ONE,
-    PAGE_WIDTH,
-    axes_or_new,
-    in_paper_style,
-    new_figure,
-)
-from sae_geometry.plots.text import put_caption, put_legend, put_title, shortened
+from sae_geometry.plots.style import INK, MUTED, NEAREST, ONE_TO_ONE, axes_or_new, in_paper_style, new_figure
+from sae_geometry.plots.text import put_caption, put_legend, put_title, room, shortened
 
 _MOST_LINEAR = 100  # latents in a bin up to which the count is drawn on a linear axis
 _COLORS = {"only A": ONE_TO_ONE, "shared": MUTED, "only B": NEAREST}
@@ -31,7 +21,7 @@ def relative_norm_histogram(found: Any, ax: Axes | None = None, *, legend: bool 
 
     Large counts are drawn on a logarithmic axis.
     """
-    ax = axes_or_new(ax, COLUMN_WIDTH, 2.4)
+    ax = axes_or_new(ax)
     edges = np.linspace(0, 1, 51).tolist()
     for name, color in _COLORS.items():
         values = found.relative_norm[found.classes == name]
@@ -51,7 +41,7 @@ def relative_norm_histogram(found: Any, ax: Axes | None = None, *, legend: bool 
 @in_paper_style
 def same_id_histogram(found: Any, ax: Axes | None = None) -> Axes:
     """Draw the histogram of the cosines of the same ids, stacked by class; dotted: mean with B turned."""
-    ax = axes_or_new(ax, COLUMN_WIDTH, 2.4)
+    ax = axes_or_new(ax)
     known = ~np.isnan(found.cosine)
     parts = [found.cosine[known & (found.classes == name)] for name in _COLORS]
     low = min([-0.1, *(float(p.min()) for p in parts if len(p))])
@@ -65,10 +55,10 @@ def same_id_histogram(found: Any, ax: Axes | None = None) -> Axes:
 @in_paper_style
 def by_index_figure(found: Any) -> Figure:
     """Draw both histograms side by side."""
-    figure = new_figure(PAGE_WIDTH, 2.9)
+    figure = new_figure(height=2.9)
     left, right = figure.subplots(1, 2)
     relative_norm_histogram(found, ax=left)
     same_id_histogram(found, ax=right)
-    a, b = (shortened(d.name, 0.4 * PAGE_WIDTH * 72, 8, "bold") for d in (found.a, found.b))
+    a, b = (shortened(d.name, 0.4 * room(figure), 8, "bold") for d in (found.a, found.b))
     put_title(figure, f"A: {a}   B: {b}")
     return figure

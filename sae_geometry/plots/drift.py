@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from sae_geometry.plots.style import COLUMN_WIDTH, NEAREST, ONE_TO_ONE, axes_or_new, in_paper_style
+from sae_geometry.plots.style import NEAREST, ONE_TO_ONE, axes_or_new, in_paper_style
 from sae_geometry.plots.text import put_legend, room, shortened, width_of
 
 
@@ -18,7 +18,7 @@ def drift_bands(drift: Any, ax: Axes | None = None, *, legend: bool = True) -> A
 
     Checkpoints are evenly spaced on the axis, since they are usually saved at doubling intervals.
     """
-    ax = axes_or_new(ax, COLUMN_WIDTH, 3.2)
+    ax = axes_or_new(ax, height=3.2)
     x = np.arange(len(drift.labels))
     low, lower, middle, upper, high = np.quantile(drift.to_final, (0.05, 0.25, 0.5, 0.75, 0.95), axis=1)
     ax.plot(x, middle, color=NEAREST, marker="o", markersize=3, label="median latent")

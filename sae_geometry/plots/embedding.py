@@ -72,11 +72,12 @@ def embedding_scatter(
     style: str = "okabe-ito",
     *,
     color: Color = "owner",
-    evidence: bool = True,
     threshold: float = THRESHOLD,
     legend: bool = True,
 ) -> Axes:
     """Draw a scatter of an embedding, in shuffled order, rasterized inside vector files.
+
+    Its parameters and evidence are under axes whose figure has a layout that makes room for them.
 
     Args:
         ax: axes to draw on; a new figure if None.
@@ -85,24 +86,25 @@ def embedding_scatter(
             one-to-one partner with a cosine above `threshold` in the closest run; "frequency": share of tokens, on a
             logarithmic scale, gray where unknown; "region": lettered regions, with their outlines where they were
             given.
-        evidence: print parameters and evidence under axes whose figure has a layout that makes room for them.
         threshold: for the color "matched".
         legend: draw the legend: over the axes where there is such a layout, else inside them.
     """
     check_colors([color], embedding.dictionaries)
-    ax = axes_or_new(ax, COLUMN_WIDTH, COLUMN_WIDTH + 0.4)
+    ax = axes_or_new(ax, height=COLUMN_WIDTH + 0.4)
+    _bare(ax)
     if color == "owner":
-        _by_run(embedding, ax, style, legend)
+        colors = _run_colors(embedding, style)
+        _points(ax, embedding.coords, _colors_of(embedding, colors), total=len(embedding.owner))
+        _legend(ax, _run_counts(embedding, colors), legend)
     elif color == "region":
         _by_region(embedding, ax)
     elif color == "matched":
         _by_match(embedding, ax, threshold, legend)
     else:
         _by_value(embedding, ax, color, legend)
-    if evidence:
-        p = embedding.params
-        said = f"UMAP, exact cosine neighbors (k = {p['n_neighbors']}), seed {p['seed']}, {p['backend']}"
-        _write_under(ax, [said, *embedding.evidence.lines()])
+    p = embedding.params
+    said = f"UMAP, exact cosine neighbors (k = {p['n_neighbors']}), seed {p['seed']}, {p['backend']}"
+    _write_under(ax, [said, *embedding.evidence.lines()])
     return ax
 
 
@@ -147,7 +149,7 @@ def unmatched_scatter(
         ValueError: one run alone.
     """
     check_colors(["matched"], embedding.dictionaries)
-    ax = axes_or_new(ax, COLUMN_WIDTH, COLUMN_WIDTH + 0.2)
+    ax = axes_or_new(ax, height=COLUMN_WIDTH + 0.2)
     alone = ~_matched(embedding, threshold)
     colors = _run_colors(embedding, style)
     _points(ax, embedding.coords[~alone], _PALE, total=len(alone))
@@ -168,45 +170,26 @@ def projection_figure(projection: Any, style: str = "okabe-ito") -> Figure:
     ax = figure.subplots()
     old = projection.onto.table[["x", "y"]].to_numpy(dtype=np.float32)
     total = len(old) + len(projection.owner)
-    colors = run_colors(projection.names, [d.metadata.get("kind") for d in projection.dictionaries], style)
+    colors = _run_colors(projection, style)
     _points(ax, old, _PALE, total=total)
-    mine = np.array([colors[name] for name in projection.names])[projection.owner]
-    _points(ax, projection.coords, mine, total=total)
-    counts = np.bincount(projection.owner, minlength=len(projection.names))
-    new = [(colors[n], f"{n} ({c:,})") for n, c in zip(projection.names, counts, strict=True)]
-    _legend(ax, [*new, (_PALE, f"the embedding ({len(old):,})")])
+    _points(ax, projection.coords, _colors_of(projection, colors), total=total)
+    _legend(ax, [*_run_counts(projection, colors), (_PALE, f"the embedding ({len(old):,})")])
     _bare(ax)
     _write_under(ax, [f"placed into a finished UMAP; {projection.line()}"])
     return figure
 
 
-def _by_run(e: Any, ax: Axes, style: str, legend: bool) -> None:
-    colors = _run_colors(e, style)
-    _points(ax, e.coords, _colors_of(e, colors), total=len(e.owner))
-    counts = np.bincount(e.owner, minlength=len(e.names))
-    _legend(ax, [(colors[n], f"{n} ({c:,})") for n, c in zip(e.names, counts, strict=True)], legend)
-    _bare(ax)
-
-
 def _by_match(e: Any, ax: Axes, threshold: float, legend: bool) -> None:
     found = _matched(e, threshold)
     _points(ax, e.coords, np.where(found, _MATCHED, _UNMATCHED), total=len(found))
-    _legend(
-        ax,
-        [
-            (_MATCHED, f"one-to-one partner above {threshold:g} ({found.sum():,})"),
-            (_UNMATCHED, f"none ({(~found).sum():,})"),
-        ],
-        legend,
-    )
-    _bare(ax)
+    partner = f"one-to-one partner above {threshold:g} ({found.sum():,})"
+    _legend(ax, [(_MATCHED, partner), (_UNMATCHED, f"none ({(~found).sum():,})")], legend)
 
 
 def _by_value(e: Any, ax: Axes, color: Color, legend: bool) -> None:
     from matplotlib.colors import LogNorm, Normalize
 
-    column = {"max-cosine": "max_cosine", "frequency": "frequency"}[color]
-    values = e.to_pandas()[column].to_numpy(dtype=np.float64, na_value=np.nan)
+    values = e.to_pandas()[color.replace("-", "_")].to_numpy(dtype=np.float64, na_value=np.nan)
     known = ~np.isnan(values)
     norm: Normalize
     if color == "frequency":
@@ -232,7 +215,6 @@ def _by_value(e: Any, ax: Axes, color: Color, legend: bool) -> None:
     bar.outline.set_linewidth(0.4)
     if bar.solids is not None:
         bar.solids.set_alpha(1)
-    _bare(ax)
 
 
 def _by_region(e: Any, ax: Axes) -> None:
@@ -247,7 +229,6 @@ def _by_region(e: Any, ax: Axes) -> None:
             ax.add_patch(outline)
     _points(ax, e.coords, colors, total=len(e.owner))
     ax.autoscale_view()
-    _bare(ax)
     for at, region in enumerate(regions):  # the mean of a bent cloud may lie outside it
         if len(region.members):
             points = e.coords[region.members].astype(float)
@@ -315,6 +296,12 @@ def _run_colors(e: Any, style: str) -> dict[str, str]:
     return run_colors(e.names, [d.metadata.get("kind") for d in e.dictionaries], style)
 
 
+def _run_counts(e: Any, colors: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return the color of each run, and its name with the number of its points."""
+    counts = np.bincount(e.owner, minlength=len(e.names))
+    return [(colors[n], f"{n} ({c:,})") for n, c in zip(e.names, counts, strict=True)]
+
+
 def _colors_of(e: Any, colors: Mapping[str, str]) -> np.ndarray:
     return np.array([colors[name] for name in e.names])[e.owner]
 
@@ -339,15 +326,14 @@ def _bare(ax: Axes) -> None:
     ax.set(xticks=[], yticks=[])
     ax.set_aspect("equal", adjustable="datalim")
     ax.margins(0.03)
-    for spine in ax.spines.values():
-        spine.set_visible(False)
+    ax.spines[:].set_visible(False)
 
 
 def _wide(ax: Axes) -> float:
     """Return the width in points of axes without ticks, which a layout spreads over their column."""
     place = ax.get_subplotspec()
     columns = 1 if place is None else place.get_gridspec().ncols
-    return float(ax.figure.bbox.width * 72 / ax.figure.dpi / columns - 10)
+    return room(ax.figure) / columns - 10
 
 
 def _write_under(ax: Axes, lines: Sequence[str]) -> None:

@@ -77,7 +77,7 @@ def flow_counts(flow: Any, ax: Axes | None = None, *, legend: bool = True) -> Ax
 @in_paper_style
 def flow_figure(flow: Any) -> Figure:
     """Draw the bundles above the counts per step."""
-    figure = new_figure(PAGE_WIDTH, 4.4)
+    figure = new_figure(height=4.4)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     flow_bundles(flow, ax=above)
     above.set_xlabel("")

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from sae_geometry.io.formatting import counted
-from sae_geometry.plots.style import COLUMN_WIDTH, MUTED, RUNS, axes_or_new, in_paper_style
+from sae_geometry.plots.style import MUTED, RUNS, axes_or_new, in_paper_style
 from sae_geometry.plots.text import put_caption, put_legend, room, shortened
 
 _MOST_VECTORS = len(RUNS)
@@ -18,7 +18,7 @@ _MOST_VECTORS = len(RUNS)
 @in_paper_style
 def nearest_ranks(found: Any, ax: Axes | None = None, *, legend: bool = True) -> Axes:
     """Draw the cosine of the k nearest latents by rank, a line per vector (the first eight), and chance, dotted."""
-    ax = axes_or_new(ax, COLUMN_WIDTH, 2.4)
+    ax = axes_or_new(ax)
     ids = found.vectors.latent_ids.tolist()[:_MOST_VECTORS]
     ranks = np.arange(1, found.cosine.shape[1] + 1)
     for i, (vector, color) in enumerate(zip(ids, RUNS, strict=False)):

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
-from sae_geometry.plots.style import E2E_KINDS, INK, MUTED, PAGE_WIDTH, in_paper_style, lower_end, new_figure
+from sae_geometry.plots.style import E2E_KINDS, INK, MUTED, in_paper_style, lower_end, new_figure
 from sae_geometry.plots.text import LABEL_SIZE, put_title, room, shortened
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 PANEL_BINS = 50
 _FAINT = "#555555"
-_RISE, _LINE = 60.0, 6.5  # in points: the range of runs in a facet, and a line of labels
 _MARKERS = {"local": "^", "e2e": "o", "e2e+ds": "X"}
 
 
@@ -111,61 +110,43 @@ def panel_shares(curve: Any, edges: np.ndarray) -> np.ndarray:
 
 
 @in_paper_style
-def facet_figure(
-    points: pd.DataFrame,
-    xs: Mapping[str, str],
-    *,
-    y: str = "mmcs",
-    ylabel: str = "mean max cosine",
-    row: str = "row",
-    kind: str = "kind",
-    label: str | None = None,
-) -> Figure:
-    """Draw scatter facets of runs: one row per group, one column per metric.
+def facet_figure(points: pd.DataFrame, xs: Mapping[str, str]) -> Figure:
+    """Draw scatter facets of runs by their mean max cosine: one row per group, one column per metric.
 
     Args:
-        points: one run per row, with columns `y`, `row`, `kind` and those of `xs`; nan where unknown.
+        points: one run per row, with columns mmcs, row (its group), kind (which has the end-to-end paper's color and
+            marker, gray for others) and those of `xs`; nan where unknown.
         xs: column to axis label, in order. A facet without any known value says "not available".
-        y, ylabel: column and label of the shared vertical axis.
-        row: column that groups runs into rows, in order of appearance.
-        kind: column of their kind: the end-to-end paper's colors and markers, gray for others.
-        label: column of short labels to write next to the points.
 
     Raises:
         ValueError: a missing column, or no runs.
     """
-    wanted = [y, row, kind, *xs, *([label] if label else [])]
+    wanted = ["mmcs", "row", "kind", *xs]
     missing = [c for c in wanted if c not in points.columns]
     if missing or points.empty:
         raise ValueError(f"the points need columns {', '.join(wanted)} and at least one run; missing: "
                          f"{', '.join(missing) or 'runs'}")  # fmt: skip
-    rows = list(dict.fromkeys(points[row]))
-    figure = new_figure(PAGE_WIDTH, 0.75 + 1.55 * len(rows))
+    rows = list(dict.fromkeys(points["row"]))
+    figure = new_figure(height=0.75 + 1.55 * len(rows))
     grid: Any = figure.subplots(len(rows), len(xs), sharey=True, sharex="col", squeeze=False)
     for axes, name in zip(grid, rows, strict=True):
-        group = points[points[row] == name]
+        group = points[points["row"] == name]
         for ax, x in zip(axes, xs, strict=True):
-            _facet(ax, group, (x, y, kind), label)
+            _facet(ax, group, x)
         axes[0].set_title(shortened(str(name), room(axes[0]), 7.5, "bold"), loc="left", fontsize=7.5, fontweight="bold")
-        axes[0].set_ylabel(ylabel)
+        axes[0].set_ylabel("mean max cosine")
     for ax, text in zip(grid[-1], xs.values(), strict=True):
         ax.set_xlabel(text)
     grid[0, 0].margins(0.15)
-    handles = [
-        grid[0, 0].scatter([], [], color=_color(k), marker=_marker(k), s=18, label=str(k))
-        for k in dict.fromkeys(points[kind])
-    ]
+    handles = [grid[0, 0].scatter([], [], s=18, label=str(k), **_look(k)) for k in dict.fromkeys(points["kind"])]
     figure.legend(handles=handles, loc="outside upper right", ncols=len(handles), fontsize=7)
     return figure
 
 
-def _facet(ax: Axes, group: pd.DataFrame, columns: tuple[str, str, str], label: str | None) -> None:
-    x, y, kind = columns
-    known = group[group[x].notna() & group[y].notna()]
-    for k, part in known.groupby(kind, sort=False):
-        ax.scatter(part[x], part[y], color=_color(k), marker=_marker(k), s=22, linewidths=0, alpha=0.9)
-    if label is not None:
-        _write_labels(ax, known, (x, y, label))
+def _facet(ax: Axes, group: pd.DataFrame, x: str) -> None:
+    known = group[group[x].notna() & group["mmcs"].notna()]
+    for kind, part in known.groupby("kind", sort=False):
+        ax.scatter(part[x], part["mmcs"], s=22, linewidths=0, alpha=0.9, **_look(kind))
     if known.empty:
         ax.text(0.5, 0.5, "not available", transform=ax.transAxes, ha="center", va="center", color=MUTED)
         ax.set_xticks([])
@@ -177,30 +158,5 @@ def _facet(ax: Axes, group: pd.DataFrame, columns: tuple[str, str, str], label: 
     ax.margins(0.15)
 
 
-def _write_labels(ax: Axes, known: pd.DataFrame, columns: tuple[str, str, str]) -> None:
-    """Write each label next to its point, on the inside, moved up where it would overlap a neighbor's."""
-    x, y, label = columns
-    if known.empty:
-        return
-    width, height = (max(float(np.ptp(known[c])), 1e-9) for c in (x, y))
-    lowest, leftmost = float(known[y].min()), float(known[x].min())
-    placed: list[tuple[float, float]] = []
-    for _, run in known.sort_values(y).iterrows():
-        at = _RISE * (run[y] - lowest) / height
-        above = [py + _LINE for px, py in placed if abs(run[x] - px) < 0.45 * width]
-        place = max([at, *above])
-        placed.append((run[x], place))
-        right = run[x] > leftmost + 0.6 * width
-        name = shortened(str(run[label]), 0.35 * room(ax), 6)
-        ax.annotate(
-            name, (run[x], run[y]), (-5 if right else 5, place - at - 2), textcoords="offset points",
-            ha="right" if right else "left", fontsize=6, color=MUTED,
-        )  # fmt: skip
-
-
-def _color(kind: Any) -> str:
-    return E2E_KINDS.get(str(kind), MUTED)
-
-
-def _marker(kind: Any) -> str:
-    return _MARKERS.get(str(kind), "s")
+def _look(kind: Any) -> dict[str, Any]:
+    return {"color": E2E_KINDS.get(str(kind), MUTED), "marker": _MARKERS.get(str(kind), "s")}

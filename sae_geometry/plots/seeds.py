@@ -16,16 +16,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from sae_geometry.io.formatting import counted
 from sae_geometry.pairwise.checkpoint import N_BINS
-from sae_geometry.plots.style import (
-    COLUMN_WIDTH,
-    INK,
-    NEAREST,
-    ONE_TO_ONE,
-    PAGE_WIDTH,
-    axes_or_new,
-    in_paper_style,
-    new_figure,
-)
+from sae_geometry.plots.style import COLUMN_WIDTH, INK, NEAREST, ONE_TO_ONE, axes_or_new, in_paper_style, new_figure
 from sae_geometry.plots.text import (
     LABEL_SIZE,
     SMALLEST,
@@ -37,7 +28,6 @@ from sae_geometry.plots.text import (
     room,
     shortened,
     width_of,
-    wrapped,
 )
 
 _MOST_NAMED = 30
@@ -65,18 +55,9 @@ def seeds_heatmap(seeds: Any, what: str = "mmcs", ax: Axes | None = None) -> Axe
     }
     if what not in titles:
         raise ValueError(f"a heatmap shows one of {', '.join(titles)}; got {what!r}")
-    ax = axes_or_new(ax, COLUMN_WIDTH, COLUMN_WIDTH * 0.95)
-    # Outside a layout there is the gap between two axes for names.
-    _heatmap(ax, seeds, what, _NAME if makes_room(ax) else 24.0)
-    if makes_room(ax):
-        ax.set_title(wrapped(titles[what], room(ax), 8), loc="left")
-    return ax
-
-
-def _heatmap(ax: Axes, seeds: Any, what: str, name_width: float) -> None:
-    """Draw a matrix with names of at most this width in points."""
     import seaborn as sns
 
+    ax = axes_or_new(ax, height=COLUMN_WIDTH * 0.95)
     order = np.argsort([list(dict.fromkeys(seeds.groups)).index(k) for k in seeds.groups], kind="stable")
     matrix = getattr(seeds, what)[np.ix_(order, order)]
     n = len(order)
@@ -93,17 +74,20 @@ def _heatmap(ax: Axes, seeds: Any, what: str, name_width: float) -> None:
             ax.axvline(at, color=INK, linewidth=1.0)
     size = min(LABEL_SIZE, cell / 1.3)
     if size >= SMALLEST:
+        name_width = _NAME if makes_room(ax) else 24.0  # outside a layout, the gap between two axes
         names = [shortened(seeds.labels[k], name_width, size) for k in order]
         ax.set_yticks(np.arange(n) + 0.5, names, rotation=0, fontsize=size)
         ax.set_xticks(np.arange(n) + 0.5, names, rotation=90, fontsize=size)
     ax.tick_params(length=0, pad=2)
+    put_caption(ax, titles[what], 8)
+    return ax
 
 
 @in_paper_style
 def seeds_figure(seeds: Any) -> Figure:
     """Draw three matrices with a color bar: nearest, one-to-one, shared."""
     names = max(width_of(shortened(label, _NAME), LABEL_SIZE) for label in seeds.labels) / 72
-    figure = new_figure(PAGE_WIDTH, 2.32 + names)  # the cells are squares, and names stand under them
+    figure = new_figure(height=2.32 + names)  # the cells are squares, and names stand under them
     axes: Any = figure.subplots(1, 3, sharey=False)
     for ax, what in zip(axes, ("mmcs", "paired", "shared"), strict=True):
         seeds_heatmap(seeds, what, ax=ax)
@@ -154,7 +138,7 @@ def ridgeline_figure(seeds: Any) -> Figure:
 @in_paper_style
 def recurrence_bars(seeds: Any, ax: Axes | None = None) -> Axes:
     """Draw the share of latents found in exactly 0, 1, … N−1 other runs."""
-    ax = axes_or_new(ax, COLUMN_WIDTH, 2.4)
+    ax = axes_or_new(ax)
     shares = seeds.recurrence_shares
     bars = ax.bar(range(len(shares)), shares, 0.72, color=ONE_TO_ONE)
     texts = [f"{v:.0%}" for v in shares]
@@ -174,7 +158,7 @@ def recurrence_bars(seeds: Any, ax: Axes | None = None) -> Axes:
 @in_paper_style
 def rarefaction_curve(rarefaction: Any, ax: Axes | None = None) -> Axes:
     """Draw the number of distinct latents against the number of runs, observed (line) and extrapolated (dashed)."""
-    ax = axes_or_new(ax, COLUMN_WIDTH, 2.4)
+    ax = axes_or_new(ax)
     n = rarefaction.n_runs
     k = np.arange(1, n + 1)
     ax.fill_between(k, rarefaction.low, rarefaction.high, color=NEAREST, alpha=0.2, linewidth=0)
@@ -201,7 +185,7 @@ def rarefaction_curve(rarefaction: Any, ax: Axes | None = None) -> Axes:
 @in_paper_style
 def recurrence_figure(seeds: Any) -> Figure:
     """Draw recurrence and rarefaction side by side."""
-    figure = new_figure(PAGE_WIDTH, 2.5)
+    figure = new_figure(height=2.5)
     left, right = figure.subplots(1, 2)
     recurrence_bars(seeds, ax=left)
     rarefaction_curve(seeds.rarefaction, ax=right)

@@ -85,7 +85,7 @@ def similarity_ecdf(
     ax = axes_or_new(ax, COLUMN_WIDTH * 1.25, 3.5)
     drawn = _drawn(curves, threshold)
     _draw_ecdf(ax, drawn)
-    _name(ax, drawn, _own_handles(ax), loc="upper left", legend=legend)
+    _name(ax, drawn, loc="upper left", legend=legend)
     return ax
 
 
@@ -103,7 +103,7 @@ def similarity_histogram(
     drawn = _drawn(curves, threshold)
     _draw_histogram(ax, drawn)
     handles = [Line2D([], [], color=c.color, linestyle=c.dash, label=c.label) for c in drawn]
-    _name(ax, drawn, handles, loc="best", legend=legend)
+    _name(ax, drawn, handles, legend=legend)
     return ax
 
 
@@ -123,10 +123,10 @@ def draw_similarity(figure: Figure | SubFigure, curves: Sequence[Matching], *, t
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(1, 1.9))
     _draw_histogram(top, drawn)
     _draw_ecdf(bottom, drawn)
-    top.set(xlabel="", title="")
+    top.set_xlabel("")
     top.set_title(_title(drawn, room(top)), loc="left", fontweight="bold")
     figure.align_ylabels([top, bottom])
-    put_legend(bottom, [*_own_handles(bottom), *_chance_handles(drawn)])
+    put_legend(bottom, [*bottom.get_legend_handles_labels()[0], *_chance_handles(drawn)])
 
 
 @in_paper_style
@@ -143,14 +143,14 @@ def certainty_curve(
         curves: matchings, each with the margins [n] by which its pairs are ordered; see `Certainty.least`.
         threshold: as in `similarity_ecdf`.
     """
-    ax = axes_or_new(ax, COLUMN_WIDTH, 2.4)
+    ax = axes_or_new(ax)
     margins = {id(m): margin for m, margin in curves}
     drawn = _drawn([m for m, _ in curves], threshold)
     for curve in drawn:
         share, mean = coverage_curve(curve.matching.similarity, margins[id(curve.matching)])
         ax.plot(share, mean, color=curve.color, linestyle=curve.dash, label=curve.label)
     ax.set(xlim=(0, 1), ylim=(None, 1), xlabel="share of latents, most certain first", ylabel="mean similarity")
-    _name(ax, drawn, _own_handles(ax), loc="lower left", legend=legend, chance=False)
+    _name(ax, drawn, loc="lower left", legend=legend, chance=False)
     return ax
 
 
@@ -271,14 +271,17 @@ def _chance_handles(drawn: Sequence[Curve]) -> list[Line2D]:
     return handles
 
 
-def _own_handles(ax: Axes) -> list[Any]:
-    return list(ax.get_legend_handles_labels()[0])
-
-
 def _name(
-    ax: Axes, drawn: Sequence[Curve], handles: Sequence[Artist], *, loc: str, legend: bool, chance: bool = True
+    ax: Axes,
+    drawn: Sequence[Curve],
+    handles: Sequence[Artist] | None = None,
+    *,
+    loc: str = "best",
+    legend: bool,
+    chance: bool = True,
 ) -> None:
     """Write title and legend: outside where the figure makes room for them, else both in a legend inside the axes."""
+    handles = ax.get_legend_handles_labels()[0] if handles is None else handles
     if makes_room(ax):
         ax.set_title(_title(drawn, room(ax)), loc="left", fontweight="bold")
         put_legend(ax, [*handles, *(_chance_handles(drawn) if chance else [])], legend=legend)
@@ -296,11 +299,7 @@ def _title(drawn: Sequence[Curve], width: float, size: float = 8) -> str:
 
 
 def _drawn(curves: Sequence[Matching], threshold: float = THRESHOLD) -> list[Curve]:
-    """Return the curves with their styles. A one-to-one matching between equal sizes is one curve, not two.
-
-    Raises:
-        ValueError: nothing to draw, or curves of different quantities, which cannot share an axis.
-    """
+    """Return the curves with their styles. A one-to-one matching between equal sizes is one curve, not two."""
     if not curves:
         raise ValueError("there is nothing to draw: give at least one matching")
     if len({m.quantity for m in curves}) > 1:

@@ -9,17 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sae_geometry.io.formatting import counted
-from sae_geometry.plots.style import (
-    COLUMN_WIDTH,
-    INK,
-    MUTED,
-    NEAREST,
-    PAGE_WIDTH,
-    axes_or_new,
-    in_paper_style,
-    lighter,
-    new_figure,
-)
+from sae_geometry.plots.style import INK, MUTED, NEAREST, axes_or_new, in_paper_style, lighter, new_figure
 from sae_geometry.plots.text import fitting_size, put_caption, put_legend, put_title, room, shortened
 
 _MOST_BARS = 8
@@ -28,7 +18,7 @@ _MOST_BARS = 8
 @in_paper_style
 def children_bars(split: Any, ax: Axes | None = None) -> Axes:
     """Draw how many narrow latents have 0, 1, 2, … wide children."""
-    ax = axes_or_new(ax, COLUMN_WIDTH, 2.4)
+    ax = axes_or_new(ax)
     counts = np.bincount(np.minimum(split.n_children, _MOST_BARS), minlength=_MOST_BARS + 1)
     last = int(np.flatnonzero(counts).max())
     names = [f"{k}" if k < _MOST_BARS else f"≥ {k}" for k in range(last + 1)]
@@ -47,7 +37,7 @@ def children_bars(split: Any, ax: Axes | None = None) -> Axes:
 @in_paper_style
 def explained_ecdf(split: Any, ax: Axes | None = None, *, legend: bool = True) -> Axes:
     """Draw the ECDF over narrow latents of the share of their direction that 1, 2, … wide ones explain, and chance."""
-    ax = axes_or_new(ax, COLUMN_WIDTH, 3.2)
+    ax = axes_or_new(ax, height=3.2)
     ours, chance = split.combination.explained, split.explained_by_chance
     n_terms = ours.shape[1]
     shades = [lighter(NEAREST, 1 - (t + 1) / n_terms) for t in range(n_terms)]
@@ -78,12 +68,11 @@ def _ecdf(values: np.ndarray, grid: np.ndarray) -> np.ndarray:
 @in_paper_style
 def splitting_figure(split: Any) -> Figure:
     """Draw children and explained share side by side."""
-    figure = new_figure(PAGE_WIDTH, 3.2)
+    figure = new_figure(height=3.2)
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.0))
     children_bars(split, ax=left)
     explained_ecdf(split, ax=right)
-    width = 0.4 * PAGE_WIDTH * 72
-    narrow, wide = (shortened(d.name, 0.5 * width, 8, "bold") for d in (split.narrow, split.wide))
+    narrow, wide = (shortened(d.name, 0.2 * room(figure), 8, "bold") for d in (split.narrow, split.wide))
     sizes = f"({counted(split.narrow.n_latents, 'latent')})", f"({split.wide.n_latents:,})"
     put_title(figure, f"{narrow} {sizes[0]} in {wide} {sizes[1]}")
     return figure

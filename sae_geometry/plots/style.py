@@ -67,10 +67,13 @@ def paper_style() -> Iterator[None]:
     """Apply the package's matplotlib settings inside a `with` block.
 
     Only our own keys are restored: a notebook's backend, started by the first figure, turns interactive mode on, which
-    must stay on or no later figure is shown.
+    must stay on or no later figure is shown. Fonts are named that the machine has, so that text looks the same when it
+    is drawn later.
     """
     before = {key: mpl.rcParams[key] for key in _RC}
-    mpl.rcParams.update({**_RC, "font.family": _installed(_RC["font.sans-serif"])})
+    known = {font.name for font in fontManager.ttflist}
+    families = [family for family in _RC["font.sans-serif"] if family in known]
+    mpl.rcParams.update({**_RC, "font.family": families or ["sans-serif"]})
     try:
         yield
     finally:
@@ -106,7 +109,7 @@ def axes_or_new(ax: Axes | None, width: float = COLUMN_WIDTH, height: float = 2.
     return new
 
 
-def new_figure(width: float, height: float) -> Figure:
+def new_figure(width: float = PAGE_WIDTH, height: float = 2.5) -> Figure:
     """Return a figure that pyplot does not manage, so that it need not be closed."""
     return Figure(figsize=(width, height), layout="constrained")
 
@@ -192,12 +195,6 @@ def _print(figure: Figure, path: Path, kind: str, metadata: Mapping[str, Any]) -
     finally:
         figure.dpi = dpi
         figure.set_canvas(canvas)
-
-
-def _installed(families: Sequence[str]) -> list[str]:
-    """Return the families that the machine has; text that names them looks the same when it is drawn later."""
-    known = {font.name for font in fontManager.ttflist}
-    return [family for family in families if family in known] or ["sans-serif"]
 
 
 def lighter(color: str, share: float) -> str:

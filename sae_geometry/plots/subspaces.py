@@ -9,14 +9,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sae_geometry.io.formatting import counted
-from sae_geometry.plots.style import COLUMN_WIDTH, MUTED, NEAREST, PAGE_WIDTH, axes_or_new, in_paper_style, new_figure
+from sae_geometry.plots.style import MUTED, NEAREST, axes_or_new, in_paper_style, new_figure
 from sae_geometry.plots.text import put_caption, put_legend, put_title, room, shortened
 
 
 @in_paper_style
 def span_curve(span: Any, ax: Axes | None = None, *, legend: bool = True) -> Axes:
     """Draw the share of unmatched directions in the span of their k nearest: mean, middle 50%, and the null."""
-    ax = axes_or_new(ax, COLUMN_WIDTH, 3.0)
+    ax = axes_or_new(ax, height=3.0)
     where = range(len(span.n_nearest))
     who = shortened(span.b.name, 0.4 * room(ax))
     for values, color, label in (
@@ -39,12 +39,12 @@ def span_curve(span: Any, ax: Axes | None = None, *, legend: bool = True) -> Axe
 @in_paper_style
 def span_figure(span: Any) -> Figure:
     """Draw the span of the nearest few next to whole subspaces."""
-    figure = new_figure(PAGE_WIDTH, 3.1)
+    figure = new_figure(height=3.1)
     left, right = figure.subplots(1, 2)
     span_curve(span, ax=left)
     right.set_title("leading subspaces", loc="left", fontsize=7)
     right.set(xlabel="rank of the subspaces", ylabel="mean squared cosine of angles", ylim=(0, 1))
-    a, b = (shortened(d.name, 0.25 * PAGE_WIDTH * 72, 8, "bold") for d in (span.a, span.b))
+    a, b = (shortened(d.name, 0.25 * room(figure), 8, "bold") for d in (span.a, span.b))
     unmatched = counted(len(span.unmatched), "latent")
     put_title(figure, f"{unmatched} of {a} without a partner > {span.threshold:g} in {b}")
     if not span.ranks:

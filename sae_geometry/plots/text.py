@@ -15,8 +15,6 @@ from matplotlib.transforms import offset_copy
 
 from sae_geometry.plots.style import INK, MUTED, literal
 
-Points = float | int
-
 LABEL_SIZE = 6.5
 _MARGIN = 4.0  # between the edge of a figure and its text
 _SPARE = 1.03  # a notebook draws with its own hinting
@@ -25,7 +23,7 @@ _BELOW = 33.0  # ticks, tick labels and the label of a horizontal axis
 SMALLEST = 4.5  # text below this size is left out
 
 
-def width_of(text: str, size: Points, weight: str = "normal") -> float:
+def width_of(text: str, size: float, weight: str = "normal") -> float:
     """Return the width of a line of text in the fonts of the current style."""
     font = FontProperties(family=mpl.rcParams["font.family"], size=size, weight=weight)
     with warnings.catch_warnings():
@@ -33,9 +31,9 @@ def width_of(text: str, size: Points, weight: str = "normal") -> float:
         return _SPARE * float(text_to_path.get_text_width_height_descent(text, font, False)[0])
 
 
-def room(ax: Axes) -> float:
-    """Return the width of the axes, before a layout moves them."""
-    return float(ax.bbox.width * 72 / ax.figure.dpi)
+def room(place: Axes | Figure | SubFigure) -> float:
+    """Return the width of a figure, or of axes before a layout moves them."""
+    return float(place.bbox.width * 72 / place.figure.dpi)
 
 
 def makes_room(ax: Axes) -> bool:
@@ -43,7 +41,7 @@ def makes_room(ax: Axes) -> bool:
     return ax.figure.get_layout_engine() is not None
 
 
-def shortened(text: str, width: Points, size: Points = LABEL_SIZE, weight: str = "normal") -> str:
+def shortened(text: str, width: float, size: float = LABEL_SIZE, weight: str = "normal") -> str:
     """Return text that fits the width, cut in the middle: names often differ at their ends. Escaped."""
     if width_of(text, size, weight) <= width:
         return literal(text)
@@ -54,7 +52,7 @@ def shortened(text: str, width: Points, size: Points = LABEL_SIZE, weight: str =
     return literal(_cut(text, fits))
 
 
-def wrapped(text: str, width: Points, size: Points = LABEL_SIZE, indent: str = "", weight: str = "normal") -> str:
+def wrapped(text: str, width: float, size: float = LABEL_SIZE, indent: str = "", weight: str = "normal") -> str:
     """Return text in lines that fit the width; a word that is longer than a line is cut. Escaped."""
     lines: list[str] = []
     for word in text.split(" "):  # not at a no-break space
@@ -66,14 +64,14 @@ def wrapped(text: str, width: Points, size: Points = LABEL_SIZE, indent: str = "
     return "\n".join(shortened(line, width, size, weight) for line in lines)
 
 
-def fitting_size(texts: Sequence[str], width: Points, most: Points = LABEL_SIZE) -> Points | None:
+def fitting_size(texts: Sequence[str], width: float, most: float = LABEL_SIZE) -> float | None:
     """Return the largest size up to `most` at which every text fits the width; None where it could not be read."""
     widest = max((width_of(text, most) for text in texts), default=0.0)
     size = most if widest <= width else most * width / widest
     return size if size >= SMALLEST else None
 
 
-def lettered(names: Mapping[str, str], width: Points, size: Points, weight: str = "normal") -> str:
+def lettered(names: Mapping[str, str], width: float, size: float, weight: str = "normal") -> str:
     """Return "A: name    B: name" on one line where it fits, else a line per letter. Escaped."""
     line = "    ".join(f"{letter}: {name}" for letter, name in names.items())
     if width_of(line, size, weight) <= width:
@@ -83,24 +81,23 @@ def lettered(names: Mapping[str, str], width: Points, size: Points, weight: str 
 
 def put_title(figure: Figure | SubFigure, text: str) -> None:
     """Write a bold title over a figure."""
-    width = figure.bbox.width * 72 / figure.dpi
-    x = _MARGIN / width
+    width = room(figure)
     text = wrapped(text, 0.96 * (width - 2 * _MARGIN), 8, weight="bold")
-    figure.suptitle(text, x=x, ha="left", fontsize=8, fontweight="bold")
+    figure.suptitle(text, x=_MARGIN / width, ha="left", fontsize=8, fontweight="bold")
 
 
 def put_note(figure: Figure | SubFigure, text: str, color: str = MUTED) -> None:
     """Write a note under a figure, above a note that is already there."""
-    width = figure.bbox.width * 72 / figure.dpi
+    width = room(figure)
     above = wrapped(text, width - 3 * _MARGIN, 6)
     text = "\n".join(line for line in (above, figure.get_supxlabel()) if line)
     figure.supxlabel(text, x=_MARGIN / width, ha="left", fontsize=6, color=color)
 
 
-def put_caption(ax: Axes, text: str) -> None:
+def put_caption(ax: Axes, text: str, size: float = 7) -> None:
     """Write what the axes show over them, where the figure makes room for it."""
     if makes_room(ax):
-        ax.set_title(wrapped(text, room(ax), 7), loc="left", fontsize=7)
+        ax.set_title(wrapped(text, room(ax), size), loc="left", fontsize=size)
 
 
 def put_legend(

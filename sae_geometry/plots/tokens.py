@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from sae_geometry.plots.style import COLUMN_WIDTH, INK, MUTED, NEAREST, axes_or_new, in_paper_style
+from sae_geometry.plots.style import INK, MUTED, NEAREST, axes_or_new, in_paper_style
 from sae_geometry.plots.text import LABEL_SIZE, makes_room, put_legend, room, shortened
 
 
 @in_paper_style
 def tokens_ecdf(reading: Any, ax: Axes | None = None, *, legend: bool = True) -> Axes:
     """Draw the ECDF of the cosine to the nearest token, for the dictionary and for the dictionary turned."""
-    ax = axes_or_new(ax, COLUMN_WIDTH, 2.4)
+    ax = axes_or_new(ax)
     for values, color, label in (
         (reading.nearest, NEAREST, f"{reading.readable.mean():.0%} readable (FDR 5%)"),
         (reading.turned_nearest, MUTED, "the dictionary turned"),

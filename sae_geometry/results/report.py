@@ -30,6 +30,11 @@ _CITATION = "sae-geometry 0.1.0, exact geometric comparison of sparse autoencode
 
 
 _STYLE, _SCRIPT = (files(__package__).joinpath(f"report.{kind}").read_text("utf-8") for kind in ("css", "js"))
+_STYLE_HASH, _SCRIPT_HASH = (
+    base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (_STYLE, _SCRIPT)
+)
+# The page's own style and script and embedded pictures, and no request.
+_POLICY = f"default-src 'none'; img-src data:; style-src 'sha256-{_STYLE_HASH}'; script-src 'sha256-{_SCRIPT_HASH}'"
 
 
 def report_page(
@@ -64,17 +69,11 @@ def report_page(
     ]
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_policy()}">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         '<meta name="viewport" content="width=device-width,initial-scale=1"><link rel="icon" href="data:,">'
         f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>"
         f"{''.join(body)}<script>{_SCRIPT}</script></body></html>\n"
     )
-
-
-def _policy() -> str:
-    """Return a policy that permits this page's own style and script and embedded pictures, and no request."""
-    style, script = (base64.b64encode(hashlib.sha256(t.encode()).digest()).decode() for t in (_STYLE, _SCRIPT))
-    return f"default-src 'none'; img-src data:; style-src 'sha256-{style}'; script-src 'sha256-{script}'"
 
 
 def _text(text: str) -> str:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 2  # of summary.json and regions.json
 
 
-@runtime_checkable
 class Meanings(Protocol):
     """Labels next to latents, as a result shows them."""
 

@@ -86,7 +86,9 @@ def log_wandb(folder: str | os.PathLike[str], project: str, *, name: str | None 
     root = Path(folder)
     offline = _is_offline(offline)
     check_wandb(project, offline=offline)
-    record = _record(root)
+    if not has(root, SUMMARY):
+        raise FileNotFoundError(f"{root} is not a results folder: it has no {SUMMARY}")
+    record = read_json(root, SUMMARY)
     entity, _, title = project.partition("/")
     try:
         # The client's records are removed after sending; offline they stay in its default folder.
@@ -110,10 +112,6 @@ def check_wandb(project: str, *, offline: bool = False) -> None:
     """
     if not re.fullmatch(r"[\w.-]+/[^/\\#?%:\s]{1,128}", project):
         raise LoggingError(f"a W&B project is named entity/project, like my-team/seeds; got {project!r}")
-    try:
-        import wandb  # noqa: F401
-    except ImportError as error:
-        raise LoggingError("logging to W&B needs the wandb package: pip install wandb") from error
     if _mode() == "disabled":
         raise LoggingError("WANDB_MODE=disabled, so nothing would be logged; unset it or do not ask for logging")
     if _is_offline(offline):
@@ -131,10 +129,8 @@ def metrics(record: Mapping[str, Any]) -> dict[str, int | float]:
     Args:
         record: contents of summary.json.
     """
-    found: dict[str, int | float] = {}
-    for path, value in _numbers({k: v for k, v in record.items() if k not in _PROVENANCE}, ()):
-        found["/".join(path)] = value
-    return found | _pair_metrics(record)
+    numbers = _numbers({k: v for k, v in record.items() if k not in _PROVENANCE}, ())
+    return {"/".join(path): value for path, value in numbers} | _pair_metrics(record)
 
 
 def _log(root: Path, record: Mapping[str, Any], project: tuple[str, str], *, name: str | None, home: str | None) -> str:
@@ -146,15 +142,8 @@ def _log(root: Path, record: Mapping[str, Any], project: tuple[str, str], *, nam
         base_url=base_url(), api_key=api_key() if online else None, program="sae-geometry", host="",
         silent=True, console="off", disable_git=True, disable_code=True, save_code=False, x_save_requirements=False,
         x_disable_stats=True, x_disable_meta=True, x_disable_machine_info=True, init_timeout=30 + 3 * silence,
-        x_graphql_retry_max=limits().tries - 1, x_graphql_timeout_seconds=silence,
-        x_graphql_retry_wait_min_seconds=limits().pause, x_graphql_retry_wait_max_seconds=limits().longest_pause,
-        x_file_stream_retry_max=limits().tries - 1, x_file_stream_timeout_seconds=silence,
-        x_file_stream_retry_wait_min_seconds=limits().pause,
-        x_file_stream_retry_wait_max_seconds=limits().longest_pause,
-        x_file_transfer_retry_max=limits().tries - 1, x_file_transfer_timeout_seconds=10 * silence,
-        x_file_transfer_retry_wait_min_seconds=limits().pause,
-        x_file_transfer_retry_wait_max_seconds=limits().longest_pause,
         finish_timeout=10 * silence, finish_timeout_raises=True,
+        **_bounds("graphql", silence), **_bounds("file_stream", silence), **_bounds("file_transfer", 10 * silence),
     )  # fmt: skip
     entity, title = project
     run = wandb.init(
@@ -185,25 +174,29 @@ def _log(root: Path, record: Mapping[str, Any], project: tuple[str, str], *, nam
     return where
 
 
+def _bounds(part: str, seconds: float) -> dict[str, Any]:
+    """Return settings that limit the waits of a part of the client, with this timeout."""
+    limit = limits()
+    return {
+        f"x_{part}_retry_max": limit.tries - 1,
+        f"x_{part}_timeout_seconds": seconds,
+        f"x_{part}_retry_wait_min_seconds": limit.pause,
+        f"x_{part}_retry_wait_max_seconds": limit.longest_pause,
+    }
+
+
 @contextmanager
 def _quiet_and_bounded() -> Iterator[None]:
     """Set environment variables that limit the client's waits and silence it; it reads them on first start."""
-    wanted = {
-        "WANDB_SILENT": "true",
-        "WANDB_ERROR_REPORTING": "false",
-        "WANDB_X_GRAPHQL_RETRY_MAX": str(limits().tries - 1),
-        "WANDB_X_GRAPHQL_TIMEOUT_SECONDS": str(limits().silence),
-        "WANDB_X_GRAPHQL_RETRY_WAIT_MIN_SECONDS": str(limits().pause),
-        "WANDB_X_GRAPHQL_RETRY_WAIT_MAX_SECONDS": str(limits().longest_pause),
-    }
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update({k: v for k, v in wanted.items() if before[k] is None})
+    wanted = {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}
+    wanted |= {f"WANDB_{key.upper()}": str(value) for key, value in _bounds("graphql", limits().silence).items()}
+    ours = {name: value for name, value in wanted.items() if name not in os.environ}
+    os.environ.update(ours)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
+        for name in ours:
+            os.environ.pop(name, None)
 
 
 def _is_offline(asked: bool) -> bool:
@@ -213,12 +206,6 @@ def _is_offline(asked: bool) -> bool:
 def _mode() -> str:
     mode = os.environ.get("WANDB_MODE", "online")
     return "offline" if mode == "dryrun" else mode
-
-
-def _record(root: Path) -> dict[str, Any]:
-    if not has(root, SUMMARY):
-        raise FileNotFoundError(f"{root} is not a results folder: it has no {SUMMARY}")
-    return read_json(root, SUMMARY)
 
 
 def _name(record: Mapping[str, Any]) -> str:
@@ -265,12 +252,8 @@ def _numbers(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...
         for item in value:  # labeled lists only; the artifact has the others
             said = next((k for k in _LABELS if isinstance(item, Mapping) and set(k) <= item.keys()), None)
             if said is not None:
-                yield from _numbers(dict(item), (*path, *_whose(item, said)))
-
-
-def _whose(item: Mapping[str, Any], said: tuple[str, ...]) -> tuple[str, ...]:
-    words = tuple(_slug(str(item[k])) for k in said)
-    return ("_to_".join(words),) if said == ("a", "b") else words
+                words = [_slug(str(item[k])) for k in said]
+                yield from _numbers(dict(item), (*path, *(["_to_".join(words)] if said == ("a", "b") else words)))
 
 
 def _named(value: Mapping[str, Any], path: tuple[str, ...]) -> tuple[str, ...]:
@@ -290,11 +273,9 @@ def _pair_metrics(record: Mapping[str, Any]) -> dict[str, int | float]:
     similarity = _slug(str(record.get("similarity", "similarity")))
     one_to_one = str(record.get("one_to_one_matching", "one_to_one"))
     for key, table in record.items():
-        if not (isinstance(table, list) and len(table) == len(runs)):
+        if not (key.startswith(_PAIRWISE) and isinstance(table, list) and len(table) == len(runs)):
             continue
         if not all(isinstance(row, list) and len(row) == len(runs) for row in table):
-            continue
-        if not key.startswith(_PAIRWISE):
             continue
         nearest = key.startswith(("mmcs", "significant", "beyond")) or key == "shared_by_chance_at_most"
         matching = "nearest" if nearest else one_to_one

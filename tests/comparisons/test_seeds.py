@@ -389,26 +389,26 @@ def test_the_current_folder_has_a_place_for_finished_pairs(tmp_path, monkeypatch
     here = tmp_path / "here"
     (here / "below").mkdir(parents=True)
     monkeypatch.chdir(here)
-    assert checkpoint_folder(Path("."), "pairs") == tmp_path / "here.pairs"
-    assert checkpoint_folder(Path("out"), "pairs") == Path("out.pairs")
+    assert checkpoint_folder(Path(".")) == tmp_path / "here.pairs"
+    assert checkpoint_folder(Path("out")) == Path("out.pairs")
     monkeypatch.chdir(here / "below")
-    assert checkpoint_folder(Path(".."), "pairs") == tmp_path / "here.pairs"
+    assert checkpoint_folder(Path("..")) == tmp_path / "here.pairs"
 
 
 def test_where_nothing_may_be_written_around_the_results_pairs_wait_in_the_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("SAE_GEOMETRY_CACHE", str(tmp_path / "cache"))
     out, other = tmp_path / "mount" / "out", tmp_path / "else" / "out"
     out.mkdir(parents=True)
-    assert checkpoint_folder(out, "pairs") == tmp_path / "mount" / "out.pairs"
+    assert checkpoint_folder(out) == tmp_path / "mount" / "out.pairs"
     monkeypatch.setattr("os.access", lambda path, mode: Path(path).resolve() != out.parent)
-    assert checkpoint_folder(out, "pairs").parent == tmp_path / "cache" / "pairs"
-    assert checkpoint_folder(out, "pairs") == checkpoint_folder(Path(f"{out.parent}/../mount/out"), "pairs")
-    assert checkpoint_folder(other, "pairs") == tmp_path / "else" / "out.pairs"
+    assert checkpoint_folder(out).parent == tmp_path / "cache" / "pairs"
+    assert checkpoint_folder(out) == checkpoint_folder(Path(f"{out.parent}/../mount/out"))
+    assert checkpoint_folder(other) == tmp_path / "else" / "out.pairs"
     monkeypatch.setattr("os.access", lambda path, mode: False)
-    assert checkpoint_folder(other, "pairs") != checkpoint_folder(out, "pairs")
-    assert checkpoint_folder(other, "pairs").name.startswith("out-")
+    assert checkpoint_folder(other) != checkpoint_folder(out)
+    assert checkpoint_folder(other).name.startswith("out-")
     runs = [sg.Dictionary.from_decoder(np.eye(3, 4) + i, latent_axis=0, name=str(i)) for i in range(2)]
-    sg.seeds(runs, keep=checkpoint_folder(out, "pairs"))
+    sg.seeds(runs, keep=checkpoint_folder(out))
     assert [p.suffix for p in to_clear()] == [".npz"], "what is in the cache is listed as ours"
 
 

@@ -91,7 +91,7 @@ def check_reading(home: Path) -> None:
         (home / "page.html").unlink(missing_ok=True)
         assert everything(home) == before
     CliRunner().invoke(app, ["explore", str(home / "got"), "-o", str(home / "page.html")])
-    CliRunner().invoke(app, ["umap", "demo:local-narrow-seed0", "--project-onto", str(home / "got"), "-o", "x"])
+    CliRunner().invoke(app, ["project", str(home / "got"), "demo:local-narrow-seed0", "-o", "x"])
     (home / "page.html").unlink(missing_ok=True)
     assert everything(home) == before
     with pytest.raises(FileExistsError):

@@ -303,5 +303,5 @@ def figures_of(names: Sequence[str], n: int) -> dict[str, Callable[[], Figure]]:
         "by index": lambda: plots.by_index_figure(by_index(a, b, n)),
         "splitting": lambda: plots.splitting_figure(split(a, b, n)),
         "panels": panels,
-        "facets": lambda: plots.facet_figure(points(names), {"l0": "L0", "ce": "loss"}, label="run"),
+        "facets": lambda: plots.facet_figure(points(names), {"l0": "L0", "ce": "loss"}),
     }

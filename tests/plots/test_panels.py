@@ -82,7 +82,7 @@ def points() -> pd.DataFrame:
 
 
 def test_facets_draw_what_is_known_and_say_what_is_not():
-    figure = facet_figure(points(), {"l0": "L0", "ce": "loss"}, label="run")
+    figure = facet_figure(points(), {"l0": "L0", "ce": "loss"})
     shown = [[tuple(p) for c in ax.collections for p in c.get_offsets().data] for ax in figure.axes]
     assert [sorted(s) for s in shown] == [
         [(20.0, 0.4), (30.0, 0.2)], [], [(25.0, 0.5)], [(0.1, 0.5), (0.2, 0.3)]

@@ -12,7 +12,7 @@ import pytest
 from every_result import results
 
 import sae_geometry as sg
-from sae_geometry.cli.outputs import _say_screen, folder_names
+from sae_geometry.cli.outputs import folder_names, say_screen
 from sae_geometry.comparisons.pair_result import Comparison
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.escaping import cells, shown
@@ -55,7 +55,7 @@ def test_every_answer_is_one_screen_with_one_emphasis(form):
 
 def test_every_screen_has_room_for_labels(capsys):
     for name, (_, result) in results().items():
-        _say_screen(result)
+        say_screen(result)
         check(name, capsys.readouterr().out.rstrip("\n").split("\n"))
 
 

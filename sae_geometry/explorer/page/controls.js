@@ -20,9 +20,7 @@ const ICONS = {
   theme: ['M10 3a7 7 0 1 0 0 14a7 7 0 0 0 0-14z', 'M10 3a7 7 0 0 1 0 14z'],
 };
 
-function option(value, text) {
-  return make('option', { value }, text);
-}
+const option = (value, text) => make('option', { value }, text);
 
 function fillControls() {
   for (const [id, path] of Object.entries(ICONS)) byId(id).append(icon([path].flat()));
@@ -37,9 +35,7 @@ function fillControls() {
     byId('wanted').placeholder = 'id or word';
     document.querySelector('label[for=wanted]').textContent = 'Latent, token or word';
   }
-  byId('matched').hidden = !data.many;
-  byId('pairs').hidden = !data.many;
-  byId('runs').hidden = !data.many;
+  for (const id of ['matched', 'pairs', 'runs']) byId(id).hidden = !data.many;
   byId('regions').hidden = !data.regions.length;
   showRuns();
 }

@@ -20,8 +20,7 @@ function redraw() {
   showPoints(data, passes, ways[state.color].color, state.caught);
   showRegions(data, state.region === 'all' ? null : data.regions[Number(state.region) - 1]);
   showLegend(ways[state.color], byId('legend'));
-  let n = 0;
-  for (let i = 0; i < data.n; i++) if (passes(i)) n++;
+  const n = picture.shown.length;
   byId('shown').textContent = n === data.n ? `all ${count(n)} shown` : `${count(n)} of ${count(data.n)} shown`;
   byId('tip').hidden = true;
   if (byId('pairs').open) showPairs(data, picture.shown, state.counting === 'single', select);
@@ -53,13 +52,8 @@ function showCard() {
 }
 
 function starts() {
-  const extreme = (better) => {
-    let best = NOBODY;
-    for (let i = 0; i < data.n; i++) {
-      if (!Number.isNaN(data.best.cosine[i]) && (best === NOBODY || better(data.best.cosine[i], data.best.cosine[best]))) best = i;
-    }
-    return best;
-  };
+  const { slot, cosine } = data.best;
+  const extreme = (better) => [...slot.keys()].filter((i) => slot[i] !== NOBODY).reduce((best, i) => (better(cosine[i], cosine[best]) ? i : best));
   const any = ['any latent', () => select(Math.floor(Math.random() * data.n))];
   if (!data.many) return [any];
   return [
@@ -177,7 +171,7 @@ function wireControls() {
   on('closer', 'click', () => zoom(1.5));
   on('farther', 'click', () => zoom(1 / 1.5));
   on('whole', 'click', showWhole);
-  on('theme', 'click', () => setTheme(theme() === 'dark' ? 'light' : 'dark', true));
+  on('theme', 'click', () => setTheme(theme() === 'dark' ? 'light' : 'dark'));
   addEventListener('hashchange', followAddress);
   matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => setTheme(preferred()));
 }

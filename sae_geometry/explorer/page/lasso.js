@@ -13,34 +13,29 @@ function inside(polygon, x, y) {
 function watchLasso(data, caught) {
   const rope = document.getElementById('rope');
   const path = rope.querySelector('path');
-  let line = null;
+  let line = [];
   const trace = () => path.setAttribute('d', line.length ? 'M' + line.map((p) => p.join(' ')).join('L') + 'Z' : '');
   const at = (event) => {
     const box = rope.getBoundingClientRect();
     return [event.clientX - box.left, event.clientY - box.top];
   };
+  const end = () => { line = []; trace(); };
   rope.addEventListener('pointerdown', (event) => {
     rope.setPointerCapture(event.pointerId);
     line = [at(event)];
     trace();
   });
   rope.addEventListener('pointermove', (event) => {
-    if (!line) return;
+    if (!line.length) return;
     line.push(at(event));
     trace();
   });
-  rope.addEventListener('pointercancel', () => {
-    line = [];
-    trace();
-    line = null;
-  });
+  rope.addEventListener('pointercancel', end);
   rope.addEventListener('pointerup', () => {
-    if (!line) return;
+    if (!line.length) return;
     const polygon = line.map(([x, y]) => pointAt(x, y));
     const rows = line.length < 3 ? [] : picture.shown.filter((i) => inside(polygon, data.x[i], data.y[i]));
-    line = [];
-    trace();
-    line = null;
+    end();
     caught(rows);
   });
 }

@@ -169,11 +169,7 @@ async function fitFrame() {
 
 function wholeRange(data) {
   const bounds = (values) => {
-    let low = Infinity, high = -Infinity;
-    for (const v of values) {
-      low = Math.min(low, v);
-      high = Math.max(high, v);
-    }
+    const low = values.reduce((a, v) => Math.min(a, v)), high = values.reduce((a, v) => Math.max(a, v));
     const room = Math.max(high - low, 1e-6) * MARGIN;
     return [low - room, high + room];
   };

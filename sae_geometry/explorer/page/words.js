@@ -1,19 +1,14 @@
 // Tokens and explanations: of a latent, of many, and the latents of a word.
 
-// The top tokens of a latent, largest first; none without labels.
-function tokensOf(data, i) {
-  const out = [];
-  for (let k = 0; k < data.perLatent; k++) {
-    const number = data.tokens[i * data.perLatent + k];
-    if (number) out.push(data.words[number - 1]);
-  }
-  return out;
-}
+// The top tokens of a latent, largest first, by their numbers and as text; none without labels.
+const numbersOf = (data, i) => Array.from(data.tokens?.subarray(i * data.perLatent, (i + 1) * data.perLatent) ?? []).filter(Boolean);
+const tokensOf = (data, i) => numbersOf(data, i).map((number) => data.words[number - 1]);
 
 const explanationOf = (data, i) => data.explanations[i] ?? '';
 
-// Latents that promote a token, or whose explanation has words that begin so; upper and lower case are one.
-function rowsWith(data, text) {
+// Latents of a run, or of any (−1), that promote a token, or whose explanation has words that begin so; upper and
+// lower case are one.
+function rowsWith(data, text, run) {
   const wanted = text.trim().toLowerCase();
   const numbers = new Set();
   data.words.forEach((word, at) => { if (word.trim().toLowerCase() === wanted) numbers.add(at + 1); });
@@ -21,9 +16,8 @@ function rowsWith(data, text) {
   const said = new RegExp(`(?<![\\p{L}\\p{N}])${escaped}`, 'iu');
   const rows = [];
   for (let i = 0; i < data.n; i++) {
-    let found = said.test(explanationOf(data, i));
-    for (let k = 0; k < data.perLatent && !found; k++) found = numbers.has(data.tokens[i * data.perLatent + k]);
-    if (found) rows.push(i);
+    if (run >= 0 && data.run[i] !== run) continue;
+    if (said.test(explanationOf(data, i)) || numbersOf(data, i).some((number) => numbers.has(number))) rows.push(i);
   }
   return rows;
 }
@@ -33,10 +27,7 @@ function tokensOfRows(data, rows, most = 8) {
   const tally = (each) => {
     const counts = new Map();
     for (const i of each) {
-      for (let k = 0; k < data.perLatent; k++) {
-        const number = data.tokens[i * data.perLatent + k];
-        if (number) counts.set(number, (counts.get(number) ?? 0) + 1);
-      }
+      for (const number of numbersOf(data, i)) counts.set(number, (counts.get(number) ?? 0) + 1);
     }
     return counts;
   };
@@ -53,7 +44,7 @@ const quoted = (token) => token.trim() || `‘${token}’`;
 
 // Light up the latents of every run that promote a token, or whose explanation has the words.
 function findWord(text, run) {
-  const rows = rowsWith(data, text).filter((i) => run < 0 || data.run[i] === run);
+  const rows = rowsWith(data, text, run);
   if (!rows.length) return answer(`No latent has ${quoted(text.trim())} among its labels.`);
   Object.assign(state, { word: text.trim(), wordRun: run, lit: new Set(rows) });
   const most = 6;
@@ -68,7 +59,7 @@ function findWord(text, run) {
 
 // A number that was searched as an id may be a token as well.
 function offerWord(text, run) {
-  const n = rowsWith(data, text).filter((i) => run < 0 || data.run[i] === run).length;
+  const n = rowsWith(data, text, run).length;
   if (!n) return;
   document.getElementById('answer').append(' ', make('button', { type: 'button', className: 'link', id: 'as-word', onclick: () => findWord(text, run) },
     `As a token: ${count(n)} latent${n === 1 ? '' : 's'}`));
