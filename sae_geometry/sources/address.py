@@ -112,9 +112,6 @@ def parse(text: str, exists: Callable[[str], bool] = lambda _: False) -> Address
     Args:
         exists: returns whether a local path exists; only called for text without a scheme.
 
-    Raises:
-        AddressError: the text is not an address, or contains a password.
-
     Example:
         >>> str(parse("mine=https://wandb.ai/sparsify/gpt2/runs/d8vgjnyc"))
         'wandb:sparsify/gpt2/d8vgjnyc'

@@ -68,11 +68,7 @@ def paper_runs() -> dict[str, PaperRun]:
 
 
 def paper_run(place: str) -> PaperRun:
-    """Return the run at "e2e/6/local/ce".
-
-    Raises:
-        AddressError: no such run; the message lists the nearest.
-    """
+    """Return the run at "e2e/6/local/ce"."""
     address = f"paper:{place.replace('/downstream/', '/e2e+ds/')}"
     runs = paper_runs()
     if address in runs:
@@ -108,11 +104,7 @@ def neuronpedia_source(address: str, saelens: str | None = None) -> str | None:
 
 
 def saelens_address(place: str) -> str:
-    """Return the hf:// address of "release/sae_id".
-
-    Raises:
-        AddressError: an unknown release or SAE.
-    """
+    """Return the hf:// address of "release/sae_id"."""
     release, _, sae_id = place.partition("/")
     known = _installed_release(release) or _paper_releases().get(release)
     if known is None:

@@ -54,11 +54,7 @@ def demos() -> tuple[Demo, ...]:
 
 
 def bundle_demo(name: str) -> Bundle:
-    """Return the checkpoint of one demo dictionary.
-
-    Raises:
-        SourceError: no demo of that name; the message lists all.
-    """
+    """Return the checkpoint of one demo dictionary."""
     path = DEMO_FOLDER / f"{name}.safetensors"
     if name not in {d.name for d in demos()}:
         raise SourceError(f"there is no demo {name!r}; the demos are {', '.join(d.name for d in demos())}")

@@ -50,11 +50,7 @@ class RemoteFile:
 
 
 def remote_file(name: object, url: object, n_bytes: object, md5: object) -> RemoteFile:
-    """Return a file from a server's description; an invalid size or MD5 counts as unknown.
-
-    Raises:
-        SourceError: no name, or no http(s) URL.
-    """
+    """Return a file from a server's description; an invalid size or MD5 counts as unknown."""
     if not isinstance(name, str) or not isinstance(url, str):
         raise SourceError(f"W&B gives no name, or no URL, for the file {str(name)[:80]!a}")
     try:
@@ -92,9 +88,6 @@ def fetch_file(
         credentials: sent only to their own origin.
         check: called with the partial file before it is renamed; raises if its content is invalid.
         progress: called with the file's name and its completed share, where the size is known.
-
-    Raises:
-        SourceError: the download is incomplete; `target` is unchanged.
     """
     with locked(target):
         expected = remote.md5 or recorded
@@ -128,9 +121,6 @@ def in_cache(folder: Path, names: Sequence[str], sums: Mapping[str, str], contex
         sums: their checksums, as returned by `fetch_file`.
         context: whether a damaged file may be downloaded again.
         address: their address, for messages.
-
-    Raises:
-        SourceError: a file is damaged and may not be downloaded again.
     """
     if context.again == "all" and not context.offline:
         return False
@@ -148,11 +138,7 @@ def in_cache(folder: Path, names: Sequence[str], sums: Mapping[str, str], contex
 
 @contextmanager
 def locked(target: Path) -> Iterator[None]:
-    """Allow one process at a time per target.
-
-    Raises:
-        SourceError: another process holds the lock for an hour.
-    """
+    """Allow one process at a time per target."""
     import filelock
 
     with ExitStack() as held:

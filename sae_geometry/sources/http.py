@@ -77,7 +77,6 @@ def open_url(
 
     Raises:
         ConnectionError: no response, or none in time.
-        SourceError: the redirect cannot be followed.
     """
     import requests
 
@@ -218,11 +217,7 @@ def check_status(answer: Any, what: str) -> None:
 
 
 def post_json(url: str, body: Any, what: str, credentials: Credentials | None = None) -> Any:
-    """Return the JSON response to a JSON request.
-
-    Raises:
-        SourceError: the response is not JSON, or too long.
-    """
+    """Return the JSON response to a JSON request."""
     headers = {"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "identity"}
     end = time.monotonic() + limits().end
 
@@ -249,7 +244,6 @@ def body_of(answer: Any, limit: int, what: str) -> Iterator[bytes]:
 
     Raises:
         ConnectionError: the connection was lost, or is too slow.
-        SourceError: the body exceeds the limit, or is compressed although the request excluded that.
     """
     import requests
     import urllib3

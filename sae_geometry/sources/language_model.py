@@ -70,11 +70,7 @@ class ModelFiles:
 
 
 def model_weights(files: ModelFiles) -> ModelWeights:
-    """Pick unembedding and final norm by their names.
-
-    Raises:
-        SourceError: no such tensor, or several and no way to tell which is meant.
-    """
+    """Pick unembedding and final norm by their names."""
     config = files.config.get("text_config") if isinstance(files.config.get("text_config"), Mapping) else files.config
     assert isinstance(config, Mapping)
     kind = str(config.get("model_type") or files.config.get("model_type") or "")
@@ -113,11 +109,7 @@ def model_weights(files: ModelFiles) -> ModelWeights:
 
 
 def local_model(folder: Path) -> ModelFiles:
-    """Open a model's folder: `config.json`, `tokenizer.json`, and safetensors, whole or in shards.
-
-    Raises:
-        SourceError: not such a folder.
-    """
+    """Open a model's folder: `config.json`, `tokenizer.json`, and safetensors, whole or in shards."""
     if not folder.is_dir():
         raise SourceError(f"{folder} is not a folder with a model's config.json and safetensors")
     where: dict[str, TensorFile] = {}
@@ -136,11 +128,7 @@ def local_model(folder: Path) -> ModelFiles:
 
 
 def shard_names(names: list[str], index: Mapping[str, Any], where: str) -> list[str]:
-    """Return the safetensors files of a model.
-
-    Raises:
-        SourceError: none, or a shard of the index that is missing or elsewhere.
-    """
+    """Return the safetensors files of a model."""
     table = index.get("weight_map")
     if isinstance(table, Mapping):
         shards = sorted({str(v) for v in table.values()})
@@ -163,11 +151,7 @@ def _only(keys: list[str], suffixes: tuple[str, ...], what: str, where: str) -> 
 
 
 def read_small_json(path: Path) -> dict[str, Any]:
-    """Read a model's configuration or index.
-
-    Raises:
-        SourceError: it cannot be read, is too large, or is not a table.
-    """
+    """Read a model's configuration or index."""
     try:
         if path.stat().st_size > (_MOST_CONFIG if path.name == "config.json" else _MOST_INDEX):
             raise ValueError("too large")

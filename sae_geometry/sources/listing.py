@@ -25,9 +25,6 @@ def expanded(address: str) -> list[str]:
 
     A path that exists is taken as it is.
 
-    Raises:
-        AddressError: a pattern of more than a thousand addresses.
-
     Example:
         >>> expanded("hf://org/repo/layers.{2..4}")
         ['hf://org/repo/layers.2', 'hf://org/repo/layers.3', 'hf://org/repo/layers.4']
@@ -52,9 +49,6 @@ def checkpoints_at(address: str | Path, context: Context) -> list[str]:
     """Return an address per checkpoint of a folder or Hugging Face repository; other addresses alone.
 
     No weights are read, and only the list of a repository's files is fetched.
-
-    Raises:
-        SourceError: nothing is there, or the repository is unavailable.
     """
     parsed = parse_address(address)
     places: list[str] = []

@@ -30,11 +30,7 @@ _MAX_FOLDERS = 10_000  # links of folders to each other can make any number of p
 
 
 def bundle_local(address: Address) -> Bundle:
-    """Return the checkpoint at a local address.
-
-    Raises:
-        SourceError: no such path, no weights in the folder, or several without a unique choice.
-    """
+    """Return the checkpoint at a local address."""
     path = Path(os.path.expanduser(address.place))
     if not os.path.lexists(path):
         raise SourceError(f"{address.place} does not exist (looked in {path.absolute().parent})")
@@ -90,11 +86,7 @@ def labels_next_to(weights: Path) -> Path | None:
 
 
 def _snapshot(folder: Path) -> Path:
-    """Return the selected commit of a Hugging Face cache folder, models--org--repo; other folders unchanged.
-
-    Raises:
-        SourceError: several commits, none of them main.
-    """
+    """Return the selected commit of a Hugging Face cache folder, models--org--repo; other folders unchanged."""
     snapshots = folder / "snapshots"
     if not re.fullmatch(r"(?:models|datasets)--.+", folder.name) or not snapshots.is_dir():
         return folder
@@ -113,11 +105,7 @@ def _snapshot(folder: Path) -> Path:
 
 
 def names_below(folder: Path, depth: int = 0, visits: Iterator[int] | None = None) -> Iterator[str]:
-    """Yield files below a folder, a few levels deep, as names relative to it.
-
-    Raises:
-        SourceError: a folder cannot be listed, or there are far too many.
-    """
+    """Yield files below a folder, a few levels deep, as names relative to it."""
     visits = itertools.count(1) if visits is None else visits
     if next(visits) > _MAX_FOLDERS:
         raise SourceError(

@@ -33,9 +33,6 @@ def fetch_export(source: str, context: Context | None = None) -> Path:
 
     Args:
         source: "MODEL/SOURCE", as in the address of a page on Neuronpedia.
-
-    Raises:
-        SourceError: no such export, unreachable, a damaged file, or not in the cache with `offline`.
     """
     context = context or Context()
     if not _SOURCE.fullmatch(source):
@@ -69,11 +66,7 @@ def _recorded(record: Path) -> Mapping[str, str]:
 
 
 def _listed(source: str) -> list[RemoteFile]:
-    """Return the batches of an export, from all pages of the bucket's listing.
-
-    Raises:
-        SourceError: no export, or the answer is not a listing.
-    """
+    """Return the batches of an export, from all pages of the bucket's listing."""
     bucket = os.environ.get(BUCKET_VARIABLE, BUCKET).rstrip("/")
     prefix, files, token = f"v1/{source}/", list[RemoteFile](), ""
     for _ in range(_MOST_PAGES):

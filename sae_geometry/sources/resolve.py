@@ -25,11 +25,7 @@ def parse_address(address: str | Path) -> Address:
 
 
 def resolve(address: Address, context: Context) -> Bundle:
-    """Return the files of an address, fetched if necessary.
-
-    Raises:
-        SourceError: no such file, or unreachable.
-    """
+    """Return the files of an address, fetched if necessary."""
     if address.other is not None:
         context.say(f"{address.typed} is the path here; it could also have been {address.other}")
     match address.scheme:

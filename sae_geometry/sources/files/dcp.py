@@ -40,9 +40,6 @@ def open_dcp(metadata: Path) -> TensorFile:
 
     Args:
         metadata: path of its `.metadata` file.
-
-    Raises:
-        SourceError: the folder is damaged, or its pieces are not in the format of torch.save.
     """
     place = metadata.parent.name
     if metadata.stat().st_size > MAX_HEADER_BYTES:

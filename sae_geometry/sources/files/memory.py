@@ -28,7 +28,6 @@ def in_memory(tree: Any, what: str) -> TensorFile:
         what: name of the object in messages, "the mapping".
 
     Raises:
-        SourceError: the object is nested too deeply, or contains itself.
         ValueError: an array that is not a dense array of numbers.
     """
     bare = what.removeprefix("the ") if isinstance(tree, Tensor | np.ndarray) else None

@@ -31,11 +31,7 @@ _DTYPES = {
 
 
 def open_npy(path: Path) -> TensorFile:
-    """Read the array of a .npy file, under the key "array".
-
-    Raises:
-        SourceError: the file is damaged, or an array of objects.
-    """
+    """Read the array of a .npy file, under the key "array"."""
     file = FileBytes(path)
     head = file.read(0, min(_MAX_NPY_HEADER, file.size)).tobytes()
     entry, fortran, start = _header(head, path.name, file.size)
@@ -50,11 +46,7 @@ def open_npy(path: Path) -> TensorFile:
 
 
 def open_npz(path: Path) -> TensorFile:
-    """Read the arrays of a .npz file.
-
-    Raises:
-        SourceError: the file is damaged, built to exhaust memory, or holds objects.
-    """
+    """Read the arrays of a .npz file."""
     file = FileBytes(path)
     heads = {
         name.removesuffix(".npy"): (member, *_member_header(file, member))

@@ -39,11 +39,7 @@ def open_weights(paths: Sequence[Path], tables: Sequence[str | None]) -> TensorF
 
 
 def open_tensors(path: Path) -> TensorFile:
-    """Open a .safetensors, torch, .npz or .npy file, identified by content, not by name.
-
-    Raises:
-        SourceError: the file is missing, empty, damaged, hostile or of the wrong kind; the message says which.
-    """
+    """Open a .safetensors, torch, .npz or .npy file, identified by content, not by name."""
     try:
         size = path.stat().st_size
         if not path.is_file():

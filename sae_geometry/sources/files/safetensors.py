@@ -51,11 +51,7 @@ _DTYPES = {
 
 
 def open_safetensors(path: Path) -> TensorFile:
-    """Read the tensors of a .safetensors file.
-
-    Raises:
-        SourceError: the header is too long, is not JSON, or does not describe the following bytes exactly.
-    """
+    """Read the tensors of a .safetensors file."""
     file = FileBytes(path)
     header = read_header(lambda start, n: file.read(start, n).tobytes(), file.size, path.name)
     return TensorFile(

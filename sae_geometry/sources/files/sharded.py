@@ -22,9 +22,6 @@ def open_index(index: Path, open_one: Callable[[Path], TensorFile]) -> TensorFil
     Args:
         index: a `….index.json` with a `weight_map` from tensors to files, as huggingface_hub writes it.
         open_one: opens a shard.
-
-    Raises:
-        SourceError: the index is invalid, or a shard is missing or has other content.
     """
     owners = _weight_map(index)
     shards: dict[str, TensorFile] = {}

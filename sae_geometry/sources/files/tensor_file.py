@@ -108,11 +108,7 @@ def as_tensor(raw: np.ndarray, entry: Entry) -> Tensor:
 
 
 def checked_shape(shape: object, what: str, size: int) -> tuple[int, ...]:
-    """Return `shape` as a tuple of lengths that a file of `size` bytes can hold.
-
-    Raises:
-        SourceError: `shape` is not a short list of integers, or exceeds the file along an axis.
-    """
+    """Return `shape` as a tuple of lengths that a file of `size` bytes can hold."""
     if not isinstance(shape, list | tuple) or len(shape) > MAX_AXES or any(type(n) is not int for n in shape):
         raise SourceError(f"{what} has an impossible shape: a few whole numbers expected")
     if any(not 0 <= n <= max(size, MAX_EMPTY) for n in shape):

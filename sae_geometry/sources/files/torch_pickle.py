@@ -112,11 +112,7 @@ class _AsRecords(dict[str, Callable[[tuple[Any, ...]], Any]]):
 
 
 def read_pickle(raw: bytes, name: str) -> object:
-    """Return the object in a torch checkpoint's pickle, with `StoredTensor` for tensors.
-
-    Raises:
-        SourceError: the pickle is damaged, or holds anything but tensors, tables, lists, numbers and strings.
-    """
+    """Return the object in a torch checkpoint's pickle, with `StoredTensor` for tensors."""
     return _read(raw, name, _BUILDERS)
 
 
@@ -288,9 +284,6 @@ def flatten(tree: object, name: str) -> dict[str, Any]:
 
     List items get their index as key; only those that may hold tensors are included, since the numbers in an
     optimizer's groups carry no information here.
-
-    Raises:
-        SourceError: too many or too deeply nested values, or two with one name.
     """
     flat: dict[str, Any] = {}
     visits, length = 0, 0

@@ -23,9 +23,6 @@ def open_torch(path: Path, start: int = 0, end: int | None = None) -> TensorFile
 
     Args:
         start, end: byte range of the checkpoint, where it is not the whole file.
-
-    Raises:
-        SourceError: the file is damaged, hostile, or not written by torch.save.
     """
     file = FileBytes(path, start, end)
     members = open_zip(file)

@@ -74,12 +74,7 @@ class _Bounded:
 
 
 def open_zip(file: FileBytes) -> Mapping[str, Member]:
-    """Return the members of the archive, by name.
-
-    Raises:
-        SourceError: the archive is truncated, damaged, encrypted, built to exhaust memory, or has bytes before or after
-            it.
-    """
+    """Return the members of the archive, by name."""
     name = file.path.name
     _check_end(file)
     try:
@@ -137,11 +132,7 @@ def _said_of_bytes_before(file: FileBytes, before: int) -> str:
 
 
 def read_member(file: FileBytes, member: Member, limit: int) -> np.ndarray:
-    """Read a whole member, uint8, and verify its checksum.
-
-    Raises:
-        SourceError: the member is larger than `limit` bytes, or damaged.
-    """
+    """Read a whole member, uint8, and verify its checksum."""
     label = f"{file.path.name}: {member.name!r}"
     if member.n_bytes > limit:
         raise SourceError(f"{label} unpacks to {member.n_bytes:,} bytes, above the limit of {limit:,}; refused")
@@ -161,11 +152,7 @@ def read_start(file: FileBytes, member: Member, n_bytes: int) -> bytes:
 
 
 def read_checked(file: FileBytes, member: Member, first: int, wanted: int) -> np.ndarray:
-    """Read `wanted` bytes from byte `first` of an uncompressed member, uint8, and verify the whole member's checksum.
-
-    Raises:
-        SourceError: the checksum does not match.
-    """
+    """Read `wanted` bytes from byte `first` of a stored member, uint8, and verify the whole member's checksum."""
     raw, crc = file.checked(member.start, member.n_bytes, first, wanted)
     _check_crc(crc, member, file)
     return raw

@@ -128,11 +128,7 @@ class Watch:
         }  # fmt: skip
 
     def answered(self, response: Any) -> None:
-        """Check the headers of a response, and monitor its body.
-
-        Raises:
-            SourceError: the client would use a path outside the cache as the name of a blob or commit.
-        """
+        """Check the headers of a response, and monitor its body."""
         self.since = None
         for header in ("retry-after", "ratelimit"):  # the client waits for this time without a limit
             response.headers.pop(header, None)

@@ -47,10 +47,6 @@ def remote_model_weights(address: Address, context: Context) -> ModelWeights:
 
     Fetched: config.json, tokenizer.json, the index, and by ranges the headers of the shards that hold the two tensors
     and those tensors. All of it is cached by commit, for use offline.
-
-    Raises:
-        SourceError: the repository is missing, gated or unreachable, holds no such tensors, or its server sends whole
-            files only.
     """
     with bounded(address) as watch:
         offline = context.offline or watch.offline
@@ -154,11 +150,7 @@ class _Tensors:
         return read_header(lambda start, n: first if start == 0 else read(start, n), size, shard)
 
     def _range(self, shard: str, start: int, n: int, take: Callable[[bytearray], object]) -> int:
-        """Pass n bytes from `start` on to `take`; return the size of the whole file.
-
-        Raises:
-            SourceError: the server sends whole files only, or another range.
-        """
+        """Pass n bytes from `start` on to `take`; return the size of the whole file."""
         from huggingface_hub import get_session, hf_hub_url
         from huggingface_hub.utils import build_hf_headers
 

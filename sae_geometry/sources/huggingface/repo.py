@@ -43,12 +43,7 @@ class Repo:
 
 
 def bundle_huggingface(address: Address, context: Context) -> Bundle:
-    """Return the checkpoint at an hf:// address: a file, a folder, or a repository that holds one.
-
-    Raises:
-        SourceError: the repository is missing, gated or unreachable, a file is damaged, or nothing is cached with
-            `offline`.
-    """
+    """Return the checkpoint at an hf:// address: a file, a folder, or a repository that holds one."""
     with bounded(address) as watch:
         context = replace(context, offline=context.offline or watch.offline)
         repo = _repo_of(address, context, watch)
@@ -213,11 +208,7 @@ def remember(repo: Repo, revision: str, name: str, watch: Watch) -> None:
 
 
 def bring(repo: Repo, name: str, context: Context, watch: Watch) -> Path:
-    """Return a file of a commit from the client's cache; only the client writes there.
-
-    Raises:
-        SourceError: the file is missing or damaged, or its path holds a file that is not the client's.
-    """
+    """Return a file of a commit from the client's cache; only the client writes there."""
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
     def download(*, force: bool) -> Path:

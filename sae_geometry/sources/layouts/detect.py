@@ -124,11 +124,7 @@ class Table:
 
 
 def sites_in(table: Table, config: Mapping[str, Any], latent_axis: LatentAxis | None) -> tuple[Site, ...]:
-    """Return every dictionary in a table, by the first layout that fits; none where no layout does.
-
-    Raises:
-        LayoutError: the matching layout holds no dictionary.
-    """
+    """Return every dictionary in a table, by the first layout that fits; none where no layout does."""
     search = _Search(table, config, latent_axis)
     for layout in LAYOUTS:
         if search.concerns(layout) and (sites := tuple(search.sites(layout))):

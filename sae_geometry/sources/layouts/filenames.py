@@ -62,10 +62,6 @@ def choose_weights(names: Sequence[str], place: str) -> tuple[str, ...]:
 
     Args:
         names: file names with "/" between folders.
-
-    Raises:
-        SourceError: no weights.
-        LayoutError: several weights and no unique choice; the message lists them.
     """
     here = sorted(n for n in names if "/" not in n)
     numbered = checkpoints_in_order(here)

@@ -41,9 +41,6 @@ def find_sites(file: TensorFile, config: Mapping[str, Any], latent_axis: LatentA
     Args:
         config: the configuration next to the weights; {} if there is none.
         latent_axis: the axis of the stored two-axis decoder that indexes latents, if the caller gives one.
-
-    Raises:
-        LayoutError: no layout fits; the message lists the tensors and what to do.
     """
     found = list(_found(_outermost(file), config, latent_axis, ()))
     if not found:

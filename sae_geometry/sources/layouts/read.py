@@ -71,12 +71,7 @@ class Frequencies:
 
 
 def open_bundle(bundle: Bundle, latent_axis: LatentAxis | None = None) -> Opened:
-    """Find the dictionaries of a checkpoint.
-
-    Raises:
-        SourceError: a file cannot be read.
-        LayoutError: no known decoder.
-    """
+    """Find the dictionaries of a checkpoint."""
     return opened(bundle, open_weights(bundle.weights, [layer_table(w.name) for w in bundle.weights]), latent_axis)
 
 
@@ -104,11 +99,7 @@ def _stored_config(extras: Mapping[str, object]) -> dict[str, Any]:
 
 
 def choose_site(opened: Opened, selection: Selection) -> Site:
-    """Return the site of a selection.
-
-    Raises:
-        LayoutError: no or several matches; the message lists the choices.
-    """
+    """Return the site of a selection."""
     sites = tuple(s for s in opened.sites if is_meant(s, selection))
     name, choices = opened.bundle.address, [s.choice for s in opened.sites if s.choice]
     listed = ", ".join(f"::{c}" for c in choices[:_MAX_CHOICES])
@@ -147,7 +138,6 @@ def read_dictionary(
     """Read the selected dictionary.
 
     Raises:
-        SourceError: an unknown selection, or a damaged tensor.
         ValueError: a zero or non-finite decoder row, unless `drop_bad`.
     """
     site, bundle = choose_site(opened, selection), opened.bundle

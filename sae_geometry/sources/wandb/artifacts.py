@@ -28,9 +28,6 @@ def bundle_artifact(address: Address, context: Context) -> Bundle:
 
     Args:
         address: its place is "entity/project/name:v3", or an alias instead of v3.
-
-    Raises:
-        SourceError: no such artifact or file, no access, or no complete copy.
     """
     host = origin_of(base_url()).partition("://")[2]
     known = _cached(host, address.place, by_alias=context.offline)

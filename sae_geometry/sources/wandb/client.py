@@ -224,7 +224,6 @@ def check_signed_in() -> None:
     Raises:
         RefusedError: no key, or a key that the server rejects.
         UnreachableError: no response in time.
-        SourceError: the response is not from a W&B server.
     """
     where = base_url()
     if api_key() is None:

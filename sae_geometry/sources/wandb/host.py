@@ -17,11 +17,7 @@ _DEFAULT = "https://api.wandb.ai"
 
 
 def base_url() -> str:
-    """Return `$WANDB_BASE_URL`, or https://api.wandb.ai.
-
-    Raises:
-        SourceError: the value is not the URL of a server.
-    """
+    """Return `$WANDB_BASE_URL`, or https://api.wandb.ai."""
     url = (os.environ.get("WANDB_BASE_URL") or _DEFAULT).rstrip("/")
     try:
         parts = urlsplit(url)

@@ -146,11 +146,7 @@ class RunInfo:
 
 
 def as_table(raw: Any) -> dict[str, Any]:
-    """Parse a JSON table given as text, as a table or as None.
-
-    Raises:
-        SourceError: anything else.
-    """
+    """Parse a JSON table given as text, as a table or as None."""
     if raw is None or raw == "":
         return {}
     try:

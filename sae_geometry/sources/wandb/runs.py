@@ -46,11 +46,7 @@ class FetchedRun:
 
 
 def bundle_wandb(address: Address, context: Context) -> Bundle:
-    """Return the checkpoint of a run: `#file`, or the one with the largest number; or the one in an artifact.
-
-    Raises:
-        SourceError: no such run or file, no access, or no complete copy.
-    """
+    """Return the checkpoint of a run: `#file`, or the one with the largest number; or the one in an artifact."""
     if ":" in address.place:
         return bundle_artifact(address, context)
     fetched = fetch_run(address.place, context, file=address.path)
