@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sae_geometry.io.escaping import shown
 from sae_geometry.sources.errors import SourceError
-from sae_geometry.sources.files.tensor_file import MAX_HEADER_BYTES, Entry, Place, TensorFile, checked_shape
+from sae_geometry.sources.files.tensor_file import MAX_HEADER_BYTES, Entry, TensorFile, checked_shape, sliced
 from sae_geometry.sources.files.torch_pickle import Record, read_records
 from sae_geometry.sources.files.torch_zip import open_torch
 
@@ -62,10 +62,7 @@ def open_dcp(metadata: Path) -> TensorFile:
             raise
         raise SourceError(f"{place}: its .metadata is not that of a torch.distributed.checkpoint") from error
 
-    def read(key: str, at: Place | None = None, /) -> Tensor:
-        whole = _assembled(key, entries[key], pieces[key], place)
-        return whole if at is None else whole.select(*at).clone()
-
+    read = sliced(lambda key: _assembled(key, entries[key], pieces[key], place))
     return TensorFile(metadata.parent, "dcp", entries, read)
 
 

@@ -87,6 +87,16 @@ def joined(files: Sequence[TensorFile]) -> TensorFile:
     )
 
 
+def sliced(read: Callable[[str], Tensor]) -> Callable[..., Tensor]:
+    """Return the `read` of a file whose format has its tensors read whole."""
+
+    def read_at(key: str, place: Place | None = None) -> Tensor:
+        whole = read(key)
+        return whole if place is None else whole.select(*place).clone()
+
+    return read_at
+
+
 def read_stored(file: FileBytes, start: int, entry: Entry, place: Place | None) -> Tensor:
     """Return the tensor stored in row-major order from byte `start`, or its slice at one index."""
     if place is None:

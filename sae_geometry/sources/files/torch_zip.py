@@ -12,7 +12,7 @@ from torch import Tensor
 from sae_geometry.io.escaping import shown
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.files.bytes import FileBytes
-from sae_geometry.sources.files.tensor_file import MAX_HEADER_BYTES, Entry, Place, TensorFile, checked_shape
+from sae_geometry.sources.files.tensor_file import MAX_HEADER_BYTES, Entry, TensorFile, checked_shape, sliced
 from sae_geometry.sources.files.torch_pickle import StoredTensor, flatten, read_pickle
 from sae_geometry.sources.files.zip import Member, open_zip, read_checked, read_member
 from sae_geometry.sources.plain import is_plain
@@ -42,15 +42,11 @@ def open_torch(path: Path, start: int = 0, end: int | None = None) -> TensorFile
     tensors = {key: t for key, t in stored.items() if t.dtype is not None}
     storages = {key: _storage_member(t, key, members, root, file) for key, t in tensors.items()}
 
-    def read(key: str, place: Place | None = None, /) -> Tensor:
-        whole = _view(file, tensors[key], storages[key])
-        return whole if place is None else whole.select(*place).clone()
-
     return TensorFile(
         path,
         "torch",
         {key: Entry(t.shape, t.dtype) for key, t in tensors.items() if t.dtype is not None},
-        read,
+        sliced(lambda key: _view(file, tensors[key], storages[key])),
         extras={k: v for k, v in values.items() if is_plain(v)},
         unread={key: shown(t.storage.kind, 40) for key, t in stored.items() if t.dtype is None},
     )
