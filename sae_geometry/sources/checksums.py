@@ -62,25 +62,18 @@ def write_sealed(path: Path, table: Mapping[str, Any]) -> None:
         file.write(json.dumps({**table, _SEAL: _seal(parse_json(json.dumps(table)))}).encode())
 
 
-def read_sealed(path: Path) -> dict[str, Any]:
-    """Read the table in a file of `write_sealed`.
+def read_sealed(path: Path) -> dict[str, Any] | None:
+    """Read the table in a file of `write_sealed`, or in one without a checksum.
 
-    Raises:
-        OSError, ValueError, AttributeError: the file cannot be read, has changed, or holds no table.
+    Returns:
+        None where the file cannot be read, has changed, or holds no table.
     """
-    return unsealed(parse_json(path.read_text(encoding="utf-8")))
-
-
-def unsealed(table: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a parsed table without its checksum; one that never had any is returned as it is.
-
-    Raises:
-        ValueError: the table has changed since `write_sealed`.
-    """
-    rest = {key: value for key, value in table.items() if key != _SEAL}
-    if _SEAL in table and table[_SEAL] != _seal(rest):
-        raise ValueError("its checksum is not that of its contents")
-    return rest
+    try:
+        table = parse_json(path.read_text(encoding="utf-8"))
+        rest = {key: value for key, value in table.items() if key != _SEAL}
+    except (OSError, ValueError, AttributeError):
+        return None
+    return rest if _SEAL not in table or table[_SEAL] == _seal(rest) else None
 
 
 def _seal(table: Mapping[str, Any]) -> str:

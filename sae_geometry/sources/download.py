@@ -84,10 +84,7 @@ def fetch_file(
     Args:
         target: its path; unchanged unless the download succeeds.
         recorded: checksum that this function returned at the previous download.
-        again: download the file even if it is cached.
-        credentials: sent only to their own origin.
         check: called with the partial file before it is renamed; raises if its content is invalid.
-        progress: called with the file's name and its completed share, where the size is known.
     """
     with locked(target):
         expected = remote.md5 or recorded
@@ -115,13 +112,7 @@ def fetch_file(
 
 
 def in_cache(folder: Path, names: Sequence[str], sums: Mapping[str, str], context: Context, address: str) -> bool:
-    """Return whether files are in the cache and unchanged since their download.
-
-    Args:
-        sums: their checksums, as returned by `fetch_file`.
-        context: whether a damaged file may be downloaded again.
-        address: their address, for messages.
-    """
+    """Return whether files are in the cache with the checksums `sums` that `fetch_file` returned."""
     if context.again == "all" and not context.offline:
         return False
     paths = {name: folder / safe_path(name) for name in names}
@@ -184,15 +175,22 @@ def _one_try(remote: RemoteFile, partial: Path, credentials: Credentials | None,
         length = answer.headers.get("content-length", "")
         limit = (remote.n_bytes if remote.n_bytes is not None else _UNKNOWN_SIZE_LIMIT) - have
         n = 0
-        with _room_for(what), open(partial, "ab" if have else "wb", opener=_no_link) as f:
-            for piece in body_of(answer, limit, what):
-                f.write(piece)
-                n += len(piece)
-                if progress is not None and remote.n_bytes:
-                    progress(remote.name, (have + n) / remote.n_bytes)
-        expected = (
-            int(length) if length.isdecimal() and len(length) < 20 else limit if remote.n_bytes is not None else n
-        )
+        try:
+            with open(partial, "ab" if have else "wb", opener=_no_link) as f:
+                for piece in body_of(answer, limit, what):
+                    f.write(piece)
+                    n += len(piece)
+                    if progress is not None and remote.n_bytes:
+                        progress(remote.name, (have + n) / remote.n_bytes)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise SourceError(
+                f"{what}: {str(error.strerror).lower()} in the cache {cache_root()}; make room, or set "
+                "SAE_GEOMETRY_CACHE to another disk"
+            ) from error
+        promised = int(length) if length.isdecimal() and len(length) < 20 else None
+        expected = promised if promised is not None else limit if remote.n_bytes is not None else n
         if n < expected:
             raise ConnectionError(f"the connection was lost after {have + n:,} of {have + expected:,} bytes")
 
@@ -200,19 +198,6 @@ def _one_try(remote: RemoteFile, partial: Path, credentials: Credentials | None,
 def _no_link(path: str, flags: int) -> int:
     """Open a file that we wrote, but no link, which may have replaced it since its name is predictable."""
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
-
-
-@contextmanager
-def _room_for(what: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise SourceError(
-            f"{what}: {str(error.strerror).lower()} in the cache {cache_root()}; make room, or set SAE_GEOMETRY_CACHE "
-            "to another disk"
-        ) from error
 
 
 def _verified(remote: RemoteFile, partial: Path) -> str:

@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Thread
 from typing import Any, TypeVar
 from urllib.parse import urljoin, urlsplit
@@ -40,14 +40,11 @@ class Credentials:
     """An Authorization header and the only origin it may be sent to."""
 
     origin: str
-    header: str
+    header: str = field(repr=False)
 
     def headers_for(self, url: str) -> dict[str, str]:
         """Return the header if `url` is at the origin."""
         return {"Authorization": self.header} if origin_of(url) == self.origin else {}
-
-    def __repr__(self) -> str:
-        return f"Credentials(origin={self.origin!r})"
 
 
 class RefusedError(SourceError):
@@ -177,7 +174,7 @@ def _close_late(result: Future[Any]) -> None:
         getattr(result.result(), "close", lambda: None)()
 
 
-def with_tries(what: str, attempt: Callable[[], Any]) -> Any:
+def with_tries(what: str, attempt: Callable[[], T]) -> T:
     """Return the result of `attempt`, repeated after `ConnectionError`, at most `limits().tries` times in total.
 
     Raises:
@@ -216,13 +213,16 @@ def check_status(answer: Any, what: str) -> None:
     raise RefusedError(f"{what}: {said.get(status, f'refused ({status})')}", status)
 
 
-def post_json(url: str, body: Any, what: str, credentials: Credentials | None = None) -> Any:
-    """Return the JSON response to a JSON request."""
-    headers = {"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "identity"}
+def whole_answer(
+    method: str, url: str, what: str, *, headers: Mapping[str, str] | None = None,
+    credentials: Credentials | None = None, data: bytes | None = None,
+) -> bytes:  # fmt: skip
+    """Return the body of the response to a request, of bounded size and within the time limit of a response."""
     end = time.monotonic() + limits().end
 
     def attempt() -> bytes:
-        with open_url("POST", url, headers=headers, credentials=credentials, data=json.dumps(body).encode()) as answer:
+        sent = {"Accept-Encoding": "identity", **(headers or {})}
+        with open_url(method, url, headers=sent, credentials=credentials, data=data) as answer:
             check_status(answer, what)
             raw = bytearray()
             for piece in body_of(answer, MAX_ANSWER, what):
@@ -231,7 +231,13 @@ def post_json(url: str, body: Any, what: str, credentials: Credentials | None = 
                     raise SourceError(f"{what}: no complete response after {limits().end:.0f} seconds; try again later")
             return bytes(raw)
 
-    raw = with_tries(what, attempt)
+    return with_tries(what, attempt)
+
+
+def post_json(url: str, body: Any, what: str, credentials: Credentials | None = None) -> Any:
+    """Return the JSON response to a JSON request."""
+    headers = {"Content-Type": "application/json", "Accept": "application/json"}
+    raw = whole_answer("POST", url, what, headers=headers, credentials=credentials, data=json.dumps(body).encode())
     try:
         return parse_json(raw)
     except ValueError as error:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 from xml.etree import ElementTree
@@ -18,7 +17,7 @@ from sae_geometry.sources.cache import cache_root, safe_path
 from sae_geometry.sources.checksums import intact, read_sealed, write_sealed
 from sae_geometry.sources.download import RemoteFile, fetch_file
 from sae_geometry.sources.errors import SourceError
-from sae_geometry.sources.http import MAX_ANSWER, RefusedError, body_of, check_status, open_url, with_tries
+from sae_geometry.sources.http import RefusedError, whole_answer
 
 BUCKET = "https://neuronpedia-datasets.s3.us-east-1.amazonaws.com"
 BUCKET_VARIABLE = "SAE_GEOMETRY_NEURONPEDIA_EXPORTS"
@@ -39,10 +38,10 @@ def fetch_export(source: str, context: Context | None = None) -> Path:
         raise SourceError(f"{source!r:.80} is not a MODEL/SOURCE of Neuronpedia, such as gpt2-small/8-res-jb")
     root = cache_root() / "neuronpedia"
     folder, record = root / safe_path(source), root / safe_path(source) / "export.json"
-    sums = _recorded(record)
+    sums = {str(k): str(v) for k, v in (read_sealed(record) or {}).items()}
     there = bool(sums) and all((folder / safe_path(n)).is_file() for n in sums)
     damaged = [n for n, digest in sums.items() if there and not intact(folder / safe_path(n), digest)]
-    if there and not damaged and context.again == "none":
+    if there and not damaged:
         return root
     if context.offline:
         what = f"{damaged[0]} of it is damaged in" if damaged else "it is not in"
@@ -55,14 +54,6 @@ def fetch_export(source: str, context: Context | None = None) -> Path:
     }
     write_sealed(record, found)
     return root
-
-
-def _recorded(record: Path) -> Mapping[str, str]:
-    try:
-        table = read_sealed(record)
-    except (OSError, ValueError, AttributeError):
-        return {}
-    return {str(k): str(v) for k, v in table.items()}
 
 
 def _listed(source: str) -> list[RemoteFile]:
@@ -91,21 +82,15 @@ def _listed(source: str) -> list[RemoteFile]:
 
 def _page(url: str) -> ElementTree.Element:
     what = "listing the exports of Neuronpedia"
-
-    def attempt() -> bytes:
-        with open_url("GET", url, headers={"Accept-Encoding": "identity"}, credentials=None) as answer:
-            check_status(answer, what)
-            return b"".join(body_of(answer, MAX_ANSWER, what))
-
-    raw = with_tries(what, attempt)
+    raw = whole_answer("GET", url, what)
     try:
         if b"<!" in raw:  # entities may expand without bounds
             raise ValueError("a document type")
         page = ElementTree.fromstring(raw)
+        for element in page.iter():
+            element.tag = element.tag.rpartition("}")[2]  # without the namespace
+        if page.tag != "ListBucketResult":
+            raise ValueError("another document")
     except (ValueError, ElementTree.ParseError) as error:
         raise SourceError(f"{what}: the answer is not a listing of a bucket") from error
-    for element in page.iter():
-        element.tag = element.tag.rpartition("}")[2]  # without the namespace
-    if page.tag != "ListBucketResult":
-        raise SourceError(f"{what}: the answer is not a listing of a bucket")
     return page

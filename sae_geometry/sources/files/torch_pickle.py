@@ -12,6 +12,7 @@ import pickletools
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -98,39 +99,30 @@ class Record:
         return _expect(self.state, dict)[name]
 
 
-Builders = Mapping[str, Callable[[tuple[Any, ...]], Any]]
-
-
-class _AsRecords(dict[str, Callable[[tuple[Any, ...]], Any]]):
-    """Map any class name to a builder of `Record`. Nothing is imported or called."""
-
-    def __missing__(self, kind: str) -> Callable[[tuple[Any, ...]], Record]:
-        return lambda args: Record(kind, args)
-
-    def __contains__(self, kind: object) -> bool:
-        return True
+Builder = Callable[[tuple[Any, ...]], Any]
+BuilderOf = Callable[[str], Builder | None]  # by the name of a class or function; nothing is imported or called
 
 
 def read_pickle(raw: bytes, name: str) -> object:
     """Return the object in a torch checkpoint's pickle, with `StoredTensor` for tensors."""
-    return _read(raw, name, _BUILDERS)
+    return _read(raw, name, _BUILDERS.get)
 
 
 def read_records(raw: bytes, name: str) -> object:
     """Return the object in a pickle of plain data classes, each as a `Record`."""
-    return _read(raw, name, _AsRecords({"torch.Size": _BUILDERS["torch.Size"]}))
+    return _read(raw, name, lambda kind: _BUILDERS[kind] if kind == "torch.Size" else partial(Record, kind))
 
 
-def _read(raw: bytes, name: str, builders: Builders) -> object:
+def _read(raw: bytes, name: str, builder_of: BuilderOf) -> object:
     try:
-        return _run(raw, name, builders)
+        return _run(raw, name, builder_of)
     except SourceError:
         raise
     except (ValueError, IndexError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise SourceError(f"{name}: its pickle is damaged ({type(error).__name__} while reading it)") from error
 
 
-def _run(raw: bytes, name: str, builders: Builders) -> object:
+def _run(raw: bytes, name: str, builder_of: BuilderOf) -> object:
     stack: list[Any] = []
     marks: list[int] = []
     memo: dict[int, Any] = {}
@@ -186,15 +178,16 @@ def _run(raw: bytes, name: str, builders: Builders) -> object:
                 items = since_mark() if op.name == "APPENDS" else [stack.pop()]
                 _expect(stack[-1], list).extend(items)
             case "GLOBAL":
-                stack.append(_allowed(_Name(*str(arg).split(" ", 1)), name, builders))
+                stack.append(_allowed(_Name(*str(arg).split(" ", 1)), name, builder_of))
             case "STACK_GLOBAL":
                 attribute, module = stack.pop(), stack.pop()
-                stack.append(_allowed(_Name(_expect(module, str), _expect(attribute, str)), name, builders))
+                stack.append(_allowed(_Name(_expect(module, str), _expect(attribute, str)), name, builder_of))
             case "BINPERSID":
                 stack.append(_storage(stack.pop()))
             case "REDUCE" | "NEWOBJ":
                 args = _expect(stack.pop(), tuple)
-                stack.append(builders[str(_expect(stack.pop(), _Name))](args))
+                build: Any = builder_of(str(_expect(stack.pop(), _Name)))  # None, for a type of numbers, builds nothing
+                stack.append(build(args))
             case "BUILD":
                 state = stack.pop()
                 if isinstance(stack[-1], Record):
@@ -225,8 +218,8 @@ def _expect(value: Any, kind: type) -> Any:
     return value
 
 
-def _allowed(named: _Name, file: str, builders: Builders) -> _Name:
-    if str(named) in builders or (named.module == "torch" and named.name in _STORAGES):
+def _allowed(named: _Name, file: str, builder_of: BuilderOf) -> _Name:
+    if builder_of(str(named)) is not None or (named.module == "torch" and named.name in _STORAGES):
         return named
     if str(named) == "torch.storage.UntypedStorage":
         return _Name("torch", "UntypedStorage")
@@ -269,7 +262,7 @@ def _empty_table(args: tuple[Any, ...]) -> _Table:
     return _Table()
 
 
-_BUILDERS: dict[str, Callable[[tuple[Any, ...]], Any]] = {
+_BUILDERS: dict[str, Builder] = {
     "collections.OrderedDict": _empty_table,
     "torch._utils._rebuild_tensor_v2": _tensor_v2,
     "torch._utils._rebuild_tensor_v3": _tensor_v3,

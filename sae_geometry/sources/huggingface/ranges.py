@@ -14,7 +14,7 @@ from sae_geometry.io.atomic_folder import whole_file
 from sae_geometry.sources.address import Address
 from sae_geometry.sources.bundle import Context
 from sae_geometry.sources.cache import cache_root, safe_path, wrote
-from sae_geometry.sources.checksums import checksum, intact, unsealed, write_sealed
+from sae_geometry.sources.checksums import checksum, intact, read_sealed, write_sealed
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.files.safetensors import Header, read_header
 from sae_geometry.sources.http import with_tries
@@ -116,10 +116,7 @@ class _Tensors:
 
     def _record(self, shard: str) -> Mapping[str, Any]:
         path = self.folder / safe_path(f"{shard}.tensors.json")
-        try:
-            record = unsealed(read_small_json(path)) if path.is_file() else {}
-        except ValueError:  # a damaged record is written again
-            record = {}
+        record = (read_sealed(path) if path.is_file() else None) or {}  # a damaged record is written again
         keys, tensors = record.get("keys"), record.get("tensors")
         whole = {k: v for k, v in tensors.items() if _is_whole(v)} if isinstance(tensors, dict) else {}
         return {"keys": keys if isinstance(keys, list) else [], "tensors": whole}

@@ -146,11 +146,7 @@ def _listing(name: str, commit: str) -> Path:
 
 def listed_repo(name: str, commit: str | None) -> Repo | None:
     """Return a commit whose files were listed before; commits do not change."""
-    if commit is None or not _is_commit(commit):
-        return None
-    try:
-        files = read_sealed(_listing(name, commit))
-    except (OSError, ValueError, AttributeError):
+    if commit is None or not _is_commit(commit) or (files := read_sealed(_listing(name, commit))) is None:
         return None
     return Repo(name, commit, {n: digest if isinstance(digest, str) else None for n, digest in files.items()})
 

@@ -109,13 +109,13 @@ def _cached(host: str, place: str, *, by_alias: bool) -> Artifact | None:
 
 
 def _read(path: Path) -> Artifact | None:
+    said = read_sealed(path) or {}
     try:
-        said = read_sealed(path)
         found = Artifact(
             str(said["path"]), str(said["kind"]), tuple(map(str, said["aliases"])), dict(said["metadata"]),
             tuple(map(str, said["files"])), {name: str(value) for name, value in said["sums"].items()},
         )  # fmt: skip
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
     return found if re.fullmatch(r"\d{1,9}", found.path.rpartition(":v")[2]) else None
 
