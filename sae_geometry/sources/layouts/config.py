@@ -46,9 +46,9 @@ def bounded(config: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
     return {}, (f"the configuration has more than {_MAX_NAMES:,} names: what it says was not read",)
 
 
-def lookup(table: Mapping[str, Any], path: str) -> Any:
+def lookup(table: Any, path: str) -> Any:
     """Return the value at a dotted path; None if it is absent."""
-    value: Any = table
+    value = table
     for step in path.split("."):
         if not isinstance(value, Mapping) or step not in value:
             return None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sae_geometry.sources.address import Address
 from sae_geometry.sources.bundle import Bundle, Context
-from sae_geometry.sources.cache import run_folder, safe_path
+from sae_geometry.sources.cache import safe_path
 from sae_geometry.sources.checksums import read_sealed, write_sealed
 from sae_geometry.sources.download import RemoteFile, fetch_file, in_cache, locked
 from sae_geometry.sources.errors import SourceError
@@ -17,27 +17,23 @@ from sae_geometry.sources.files.open import open_tensors
 from sae_geometry.sources.http import RefusedError, origin_of
 from sae_geometry.sources.layouts.filenames import choose_files, looks_like_weights, path_of, side_names
 from sae_geometry.sources.local import bundle_files
-from sae_geometry.sources.wandb.client import Artifact, Client
-from sae_geometry.sources.wandb.host import api_key, base_url, credentials_for
+from sae_geometry.sources.wandb import client
+from sae_geometry.sources.wandb.client import Artifact
+from sae_geometry.sources.wandb.host import api_key, credentials_for, folder_of
 
 RECORD_NAME = "wandb_artifact.json"
 
 
 def bundle_artifact(address: Address, context: Context) -> Bundle:
-    """Return the checkpoint in an artifact: `#file`, or its weights.
-
-    Args:
-        address: its place is "entity/project/name:v3", or an alias instead of v3.
-    """
-    host = origin_of(base_url()).partition("://")[2]
-    known = _cached(host, address.place, by_alias=context.offline)
-    if known is not None and _whole(known, host, address, context):
+    """Return the checkpoint in an artifact, "entity/project/name:v3" or an alias: `#file`, or its weights."""
+    known = _cached(address.place, by_alias=context.offline)
+    if known is not None and _whole(known, address, context):
         artifact = known
     elif context.offline:
-        raise SourceError(f"{address} is not in the cache {run_folder(host, address.place)}; leave out --offline")
+        raise SourceError(f"{address} is not in the cache {folder_of(address.place)}; leave out --offline")
     else:
-        artifact = _fetch(Client().artifact(address.place), host, address, context)
-    folder, chosen = run_folder(host, artifact.path), _chosen(artifact.files, address)
+        artifact = _fetch(client.artifact(address.place), address, context)
+    folder, chosen = folder_of(artifact.path), _chosen(artifact.files, address)
     spelled = f"wandb:{artifact.path}#{path_of(chosen)}".removesuffix("#")
     if spelled.partition("#")[0] != f"wandb:{address.place}":
         context.say(f"wandb:{address.place} is wandb:{artifact.path}")
@@ -50,17 +46,16 @@ def bundle_artifact(address: Address, context: Context) -> Bundle:
     )
 
 
-def _fetch(artifact: Artifact, host: str, address: Address, context: Context) -> Artifact:
+def _fetch(artifact: Artifact, address: Address, context: Context) -> Artifact:
     """Download the selected weights and their side files to the cache; return the artifact with its files."""
-    remote = {f.name: f for f in Client().artifact_files(artifact) if f.name.isprintable()}
-    folder = run_folder(host, artifact.path)
-    known = _read(folder / RECORD_NAME)
-    sums = {} if known is None else dict(known.sums)
+    remote = {f.name: f for f in client.artifact_files(artifact) if f.name.isprintable()}
+    folder = folder_of(artifact.path)
+    record = folder / RECORD_NAME
+    known = _read(record)
     chosen = _chosen(tuple(remote), address)
     sides = [n for n in dict.fromkeys(s for w in chosen for s in side_names(w)) if n in remote]
-    fetch_all(remote, chosen, sides, folder, sums, context)
-    fetched = replace(artifact, files=tuple(sorted(remote)), sums={n: v for n, v in sums.items() if n in remote})
-    record = folder / RECORD_NAME
+    sums = fetch_all(remote, chosen, sides, folder, {} if known is None else known.sums, context)
+    fetched = replace(artifact, files=tuple(sorted(remote)), sums=sums)
     with locked(record):
         write_sealed(record, vars(fetched))
     return fetched
@@ -71,10 +66,11 @@ def fetch_all(
     weights: Sequence[str],
     sides: Sequence[str],
     folder: Path,
-    sums: dict[str, str],
+    known: Mapping[str, str],
     context: Context,
-) -> None:
-    """Download weights, which must open, and their side files to a folder of the cache, and update their checksums."""
+) -> dict[str, str]:
+    """Download weights, which must open, and their side files to the cache; return their and the known checksums."""
+    sums = {name: digest for name, digest in known.items() if name in remote}
     for name in (*weights, *sides):
         context.say(f"fetching {name} from {origin_of(remote[name].url)}")
         sums[name] = fetch_file(
@@ -83,6 +79,7 @@ def fetch_all(
             check=open_tensors if name in weights and looks_like_weights(name) else None,
             progress=context.progress,
         )  # fmt: skip
+    return sums
 
 
 def no_file(place: str, file: str | None, near: Sequence[str]) -> RefusedError:
@@ -98,10 +95,10 @@ def _chosen(names: Sequence[str], address: Address) -> tuple[str, ...]:
     raise no_file(address.place, address.path, near)
 
 
-def _cached(host: str, place: str, *, by_alias: bool) -> Artifact | None:
+def _cached(place: str, *, by_alias: bool) -> Artifact | None:
     """Return a version from the cache; for an alias, which may move, only without a server."""
     stem, _, alias = place.rpartition(":")
-    folder = run_folder(host, place)
+    folder = folder_of(place)
     versions = folder.parent.glob(f"{folder.name.rpartition('@')[0]}@v*") if by_alias else [folder]
     found = [a for p in versions if (a := _read(p / RECORD_NAME)) is not None]
     found = [a for a in found if a.path.rpartition(":")[0] == stem and alias in (a.path.rpartition(":")[2], *a.aliases)]
@@ -120,10 +117,8 @@ def _read(path: Path) -> Artifact | None:
     return found if re.fullmatch(r"\d{1,9}", found.path.rpartition(":v")[2]) else None
 
 
-def _whole(artifact: Artifact, host: str, address: Address, context: Context) -> bool:
+def _whole(artifact: Artifact, address: Address, context: Context) -> bool:
     """Return whether the selected weights and their side files are complete in the cache."""
     chosen = _chosen(artifact.files, replace(address, place=artifact.path))
     sides = [n for w in chosen for n in side_names(w) if n in artifact.sums]
-    return in_cache(
-        run_folder(host, artifact.path), (*chosen, *sides), artifact.sums, context, f"wandb:{artifact.path}"
-    )
+    return in_cache(folder_of(artifact.path), (*chosen, *sides), artifact.sums, context, f"wandb:{artifact.path}")

@@ -70,113 +70,95 @@ class Artifact:
     sums: Mapping[str, str] = field(default_factory=dict)
 
 
-class Client:
-    """Query runs and artifacts, with the configured key where there is one."""
+def run(path: str) -> RunRecord:
+    """Return one run, with the configured key where there is one."""
+    node = lookup(_ask(_RUN, path), "run")
+    if not isinstance(node, Mapping):
+        raise _missing(path)
+    return _record(path, node)
 
-    def run(self, path: str) -> RunRecord:
-        """Return one run.
 
-        Raises:
-            RefusedError: the server requires a key, or another one, or there is no such run.
-        """
-        project = self._ask(_RUN, path)
-        node = project.get("run") if isinstance(project, Mapping) else None
-        if not isinstance(node, Mapping):
+def files(path: str) -> list[RemoteFile]:
+    """Return every file of a run, from all pages."""
+    return _remote_files(_pages(_FILES, path, "fileCursor", "run.files"))
+
+
+def runs(path: str) -> Iterator[RunRecord]:
+    """Yield the runs of "entity/project"."""
+    for page in _pages(_RUNS, path, "cursor", "runs"):
+        for node in page:
+            name = node.get("name")
+            if not isinstance(name, str) or not name.isprintable():
+                raise SourceError(f"W&B lists a run of {path} that has no name")
+            yield _record(f"{path}/{name}", node)
+
+
+def artifact(path: str) -> Artifact:
+    """Return one version of an artifact, "entity/project/name:alias"."""
+    member = lookup(_ask(_ARTIFACT, path), "artifactCollectionMembership")
+    found, version, aliases = (lookup(member, name) for name in ("artifact", "versionIndex", "aliases"))
+    if not isinstance(found, Mapping) or type(version) is not int or not 0 <= version < 10**9:
+        raise _missing(path)
+    listed = aliases if isinstance(aliases, list) else []
+    return Artifact(
+        f"{path.rpartition(':')[0]}:v{version}",
+        str(lookup(found, "artifactType.name") or ""),
+        tuple(str(a["alias"]) for a in listed if isinstance(a, Mapping) and "alias" in a),
+        as_table(found.get("metadata")),
+    )
+
+
+def artifact_files(artifact: Artifact) -> list[RemoteFile]:
+    """Return every file of an artifact, from all pages."""
+    place, _, version = artifact.path.rpartition(":")
+    more = {"collection": place.rpartition("/")[2], "alias": version}
+    inside = "artifactCollection.artifactMembership.files"
+    return _remote_files(_pages(_ARTIFACT_FILES, artifact.path, "cursor", inside, more))
+
+
+def _pages(
+    query: str, path: str, cursor_name: str, inside: str, more: Mapping[str, Any] | None = None
+) -> Iterator[list[Mapping[str, Any]]]:
+    cursor, seen, end = None, set(), time.monotonic() + limits().end
+    for _ in range(_MAX_PAGES):
+        connection = lookup(_ask(query, path, {**(more or {}), **({cursor_name: cursor} if cursor else {})}), inside)
+        if not isinstance(connection, Mapping):
             raise _missing(path)
-        return _record(path, node)
+        listed, info = connection.get("edges"), connection.get("pageInfo")
+        edges = [e for e in listed if isinstance(e, Mapping)] if isinstance(listed, list) else []
+        yield [e["node"] for e in edges if isinstance(e.get("node"), Mapping)]
+        if not isinstance(info, Mapping) or not info.get("hasNextPage"):
+            return
+        if time.monotonic() > end:
+            raise SourceError(f"W&B lists {path} too slowly: no end after {limits().end:.0f} seconds; stopped")
+        cursor = info.get("endCursor") or (edges[-1].get("cursor") if edges else None)
+        if not isinstance(cursor, str) or cursor in seen:
+            raise SourceError(f"W&B lists {path} in a circle; try again later")
+        seen.add(cursor)
+    raise SourceError(f"W&B lists more than {_MAX_PAGES:,} pages for {path}; stopped")
 
-    def files(self, path: str) -> list[RemoteFile]:
-        """Return every file of a run, from all pages."""
-        return _remote_files(self._pages(_FILES, path, "fileCursor", ("run", "files")))
 
-    def runs(self, path: str) -> Iterator[RunRecord]:
-        """Yield the runs of "entity/project"."""
-        for page in self._pages(_RUNS, path, "cursor", ("runs",)):
-            for node in page:
-                name = node.get("name")
-                if not isinstance(name, str) or not name.isprintable():
-                    raise SourceError(f"W&B lists a run of {path} that has no name")
-                yield _record(f"{path}/{name}", node)
-
-    def artifact(self, path: str) -> Artifact:
-        """Return one version of an artifact, "entity/project/name:alias".
-
-        Raises:
-            RefusedError: the server requires a key, or another one, or there is no such artifact.
-        """
-        project = self._ask(_ARTIFACT, path)
-        member = project.get("artifactCollectionMembership") if isinstance(project, Mapping) else None
-        found = member.get("artifact") if isinstance(member, Mapping) else None
-        if (
-            not isinstance(member, Mapping)
-            or not isinstance(found, Mapping)
-            or type(member.get("versionIndex")) is not int
-            or not 0 <= member["versionIndex"] < 10**9
-        ):
-            raise _missing(path)
-        aliases = member["aliases"] if isinstance(member.get("aliases"), list) else []
-        return Artifact(
-            f"{path.rpartition(':')[0]}:v{member['versionIndex']}",
-            str(lookup(found, "artifactType.name") or ""),
-            tuple(str(a["alias"]) for a in aliases if isinstance(a, Mapping) and "alias" in a),
-            as_table(found.get("metadata")),
+def _ask(query: str, path: str, more: Mapping[str, Any] | None = None) -> Any:
+    entity, project, *run = path.split("/")
+    variables = {"entity": entity, "project": project, **({"name": run[0]} if run else {}), **(more or {})}
+    what = f"asking W&B for {path}"
+    try:
+        answer = _answer({"query": query, "variables": variables}, what)
+    except RefusedError as error:
+        if error.status in (401, 403):
+            raise RefusedError(_refusal(path), error.status) from error
+        raise
+    if not isinstance(answer, Mapping):
+        raise SourceError(f"{what}: the answer is not a table; is WANDB_BASE_URL right?")
+    if errors := answer.get("errors"):
+        said = str(errors[0].get("message", "")) if isinstance(errors, list) and isinstance(errors[0], Mapping) else ""
+        denied = any(w in said.lower() for w in ("permission", "denied", "unauthorized", "login", "authenticat"))
+        hint = f"; {how_to_sign_in()}" if denied else ""
+        raise RefusedError(
+            f"W&B refused {path}: {' '.join(without_secrets(said).split())[:200] or 'it did not say why'}{hint}",
+            403,
         )
-
-    def artifact_files(self, artifact: Artifact) -> list[RemoteFile]:
-        """Return every file of an artifact, from all pages."""
-        place, _, version = artifact.path.rpartition(":")
-        more = {"collection": place.rpartition("/")[2], "alias": version}
-        inside = ("artifactCollection", "artifactMembership", "files")
-        pages = self._pages(_ARTIFACT_FILES, artifact.path, "cursor", inside, more)
-        return _remote_files(pages)
-
-    def _pages(
-        self, query: str, path: str, cursor_name: str, inside: tuple[str, ...], more: Mapping[str, Any] | None = None
-    ) -> Iterator[list[Mapping[str, Any]]]:
-        cursor, seen, end = None, set(), time.monotonic() + limits().end
-        for _ in range(_MAX_PAGES):
-            connection = self._ask(query, path, {**(more or {}), **({cursor_name: cursor} if cursor else {})})
-            for step in inside:
-                connection = connection.get(step) if isinstance(connection, Mapping) else None
-            if not isinstance(connection, Mapping):
-                raise _missing(path)
-            listed, info = connection.get("edges"), connection.get("pageInfo")
-            edges = [e for e in listed if isinstance(e, Mapping)] if isinstance(listed, list) else []
-            yield [e["node"] for e in edges if isinstance(e.get("node"), Mapping)]
-            if not isinstance(info, Mapping) or not info.get("hasNextPage"):
-                return
-            if time.monotonic() > end:
-                raise SourceError(f"W&B lists {path} too slowly: no end after {limits().end:.0f} seconds; stopped")
-            cursor = info.get("endCursor") or (edges[-1].get("cursor") if edges else None)
-            if not isinstance(cursor, str) or cursor in seen:
-                raise SourceError(f"W&B lists {path} in a circle; try again later")
-            seen.add(cursor)
-        raise SourceError(f"W&B lists more than {_MAX_PAGES:,} pages for {path}; stopped")
-
-    def _ask(self, query: str, path: str, more: Mapping[str, Any] | None = None) -> Any:
-        entity, project, *run = path.split("/")
-        variables = {"entity": entity, "project": project, **({"name": run[0]} if run else {}), **(more or {})}
-        what = f"asking W&B for {path}"
-        try:
-            answer = _answer({"query": query, "variables": variables}, what)
-        except RefusedError as error:
-            if error.status in (401, 403):
-                raise RefusedError(_refusal(path), error.status) from error
-            raise
-        if not isinstance(answer, Mapping):
-            raise SourceError(f"{what}: the answer is not a table; is WANDB_BASE_URL right?")
-        if errors := answer.get("errors"):
-            said = (
-                str(errors[0].get("message", "")) if isinstance(errors, list) and isinstance(errors[0], Mapping) else ""
-            )
-            denied = any(w in said.lower() for w in ("permission", "denied", "unauthorized", "login", "authenticat"))
-            hint = f"; {how_to_sign_in()}" if denied else ""
-            raise RefusedError(
-                f"W&B refused {path}: {' '.join(without_secrets(said).split())[:200] or 'it did not say why'}{hint}",
-                403,
-            )
-        data = answer.get("data")
-        return data.get("project") if isinstance(data, Mapping) else None
+    return lookup(answer, "data.project")
 
 
 def _record(path: str, node: Mapping[str, Any]) -> RunRecord:

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from sae_geometry.io.redaction import hide
+from sae_geometry.sources.cache import run_folder
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.http import Credentials, origin_of
 
@@ -28,6 +29,11 @@ def base_url() -> str:
     if not good:
         raise SourceError("WANDB_BASE_URL is not the URL of a server, like https://api.wandb.ai")
     return url
+
+
+def folder_of(run: str) -> Path:
+    """Return the folder of a run, or of one version of an artifact, in the cache."""
+    return run_folder(origin_of(base_url()).partition("://")[2], run)
 
 
 def api_key() -> str | None:

@@ -20,7 +20,7 @@ Metric = Literal["l0", "ce_increase", "explained_variance", "alive"]
 RUN_RECORD_NAME = "wandb_run.json"
 _ALIVE_IDS = ("sparsity/alive_dict_elements_indices_final/", "sparsity/alive_dict_elements_indices/")
 _ALIVE_COUNT = ("sparsity/alive_dict_elements_final/", "sparsity/alive_dict_elements/")
-_METRICS: dict[Metric, tuple[str, ...]] = {  # by metric, the keys of the summary that may hold it
+METRICS: dict[Metric, tuple[str, ...]] = {  # by metric, the keys of the summary that may hold it
     "l0": ("sparsity/eval/L_0/{}", "sparsity/L_0/{}"),
     "ce_increase": ("performance/eval/difference_ce_loss", "performance/difference_ce_loss"),  # without minus with
     "explained_variance": ("loss/eval/out_to_in/explained_variance/{}", "loss/out_to_in/explained_variance/{}"),
@@ -91,7 +91,7 @@ class RunRecord:
         minus that without, in nats; explained_variance is a share; alive is a count. The final evaluation takes
         precedence over training.
         """
-        values = (self.summary.get(key.format(hook)) for key in _METRICS[name])
+        values = (self.summary.get(key.format(hook)) for key in METRICS[name])
         numbers = (v for v in values if isinstance(v, int | float) and not isinstance(v, bool) and is_plain(v))
         found = next((float(v) for v in numbers if math.isfinite(v)), None)
         if found is None and name == "alive" and hook in self.alive_ids:
@@ -109,7 +109,7 @@ class RunRecord:
         """Return the plain metadata for a dictionary of this run."""
         facts: dict[str, Any] = {"run": self.path, "run_name": self.name, "kind": self.kind, "seed": self.seed}
         if len(self.hooks) == 1:
-            facts |= {name: self.metric(name, self.hooks[0]) for name in _METRICS}
+            facts |= {name: self.metric(name, self.hooks[0]) for name in METRICS}
         return {k: v for k, v in facts.items() if v is not None and v != ""}
 
 

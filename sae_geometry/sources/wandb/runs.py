@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from sae_geometry.io.formatting import counted
 from sae_geometry.sources.address import Address, parse
 from sae_geometry.sources.bundle import Bundle, Context
-from sae_geometry.sources.cache import run_folder, safe_path
+from sae_geometry.sources.cache import safe_path
 from sae_geometry.sources.demo import demo_runs
 from sae_geometry.sources.download import in_cache, locked
 from sae_geometry.sources.errors import AddressError, SourceError
-from sae_geometry.sources.http import RefusedError, origin_of
+from sae_geometry.sources.http import RefusedError
 from sae_geometry.sources.layouts.filenames import (
     checkpoints_in_order,
     choose_files,
@@ -25,10 +25,18 @@ from sae_geometry.sources.layouts.filenames import (
     start_names,
 )
 from sae_geometry.sources.local import bundle_files
+from sae_geometry.sources.wandb import client
 from sae_geometry.sources.wandb.artifacts import bundle_artifact, fetch_all, no_file
-from sae_geometry.sources.wandb.client import Client
-from sae_geometry.sources.wandb.host import base_url
-from sae_geometry.sources.wandb.run_record import RUN_RECORD_NAME, Kind, RunInfo, RunRecord, read_record, write_record
+from sae_geometry.sources.wandb.host import folder_of
+from sae_geometry.sources.wandb.run_record import (
+    METRICS,
+    RUN_RECORD_NAME,
+    Kind,
+    RunInfo,
+    RunRecord,
+    read_record,
+    write_record,
+)
 
 By = Literal["ce", "l0", "alive"]
 
@@ -36,26 +44,14 @@ _OWN_CONFIG = "config.yaml"
 _FIELDS: dict[By, str] = {"ce": "ce_increase", "l0": "l0", "alive": "alive"}
 
 
-@dataclass(frozen=True)
-class FetchedRun:
-    """Files of a run on disk."""
-
-    record: RunRecord
-    folder: Path
-    weights: tuple[str, ...]
-
-
 def bundle_wandb(address: Address, context: Context) -> Bundle:
     """Return the checkpoint of a run: `#file`, or the one with the largest number; or the one in an artifact."""
     if ":" in address.place:
         return bundle_artifact(address, context)
-    fetched = fetch_run(address.place, context, file=address.path)
-    name = fetched.weights[0]
-    record = fetched.record
-    spelled = f"wandb:{address.place}#{path_of(fetched.weights)}".removesuffix("#")
-    paths = tuple(fetched.folder / safe_path(n) for n in fetched.weights)
-    bundle = bundle_files(paths, spelled, f"{address.place}/{name}")
-    starts = [n for n in start_names(name) if n in record.weights]
+    record, folder, names = fetch_run(address.place, context, file=address.path)
+    spelled = f"wandb:{address.place}#{path_of(names)}".removesuffix("#")
+    bundle = bundle_files(tuple(folder / safe_path(n) for n in names), spelled, f"{address.place}/{names[0]}")
+    starts = [n for n in start_names(names[0]) if n in record.weights]
     missing = f"wandb:{address.place}#{starts[0]}" if starts and bundle.start is None else None
     return replace(
         bundle,
@@ -67,31 +63,31 @@ def bundle_wandb(address: Address, context: Context) -> Bundle:
     )
 
 
-def fetch_run(run: str, context: Context, *, file: str | None = None, every: bool = False) -> FetchedRun:
-    """Download a run's checkpoint (or all) and its record to the cache, if absent.
+def fetch_run(
+    run: str, context: Context, *, file: str | None = None, every: bool = False
+) -> tuple[RunRecord, Path, tuple[str, ...]]:
+    """Download a run's checkpoint and its record to the cache, if absent; return the record, folder and weights.
 
     Args:
         file: name of one file; by default the last checkpoint.
         every: download all checkpoints named by number.
     """
-    folder = run_folder(origin_of(base_url()).partition("://")[2], run)
+    folder = folder_of(run)
     record = read_record(folder / RUN_RECORD_NAME)
     if record is not None and record.weights and (context.offline or record.state == "finished"):
         names = _wanted(record.weights, run, file, every)
         if in_cache(folder, (*names, *_sides(names, record.sums)), record.sums, context, f"wandb:{run}"):
-            return FetchedRun(record, folder, names)
+            return record, folder, names
     if context.offline:
         raise SourceError(f"wandb:{run}{f'#{file}' if file else ''} is not in the cache {folder}; leave out --offline")
-    asked = Client()
-    remote = {f.name: f for f in asked.files(run) if f.name.isprintable()}  # `safe_path` accepts no other name
-    sums = {} if record is None else dict(record.sums)
-    record = replace(asked.run(run), weights=tuple(sorted(filter(is_of_a_checkpoint, remote))))
+    remote = {f.name: f for f in client.files(run) if f.name.isprintable()}  # `safe_path` accepts no other name
+    known = {} if record is None else record.sums
+    record = replace(client.run(run), weights=tuple(sorted(filter(is_of_a_checkpoint, remote))))
     names = _wanted(list(remote), run, file, every)
-    fetch_all(remote, names, _sides(names, remote), folder, sums, context)
-    record = replace(record, sums={n: value for n, value in sums.items() if n in remote})
+    record = replace(record, sums=fetch_all(remote, names, _sides(names, remote), folder, known, context))
     with locked(folder / RUN_RECORD_NAME):
         write_record(record, folder / RUN_RECORD_NAME)
-    return FetchedRun(record, folder, names)
+    return record, folder, names
 
 
 def _sides(weights: Sequence[str], names: Container[str]) -> tuple[str, ...]:
@@ -147,7 +143,7 @@ def _listed(project: str) -> list[RunInfo]:
     path = project.removeprefix("wandb:").strip("/")
     if path.count("/") != 1 or not all(path.split("/")):
         raise AddressError(f"{project!r} is not a project: write entity/project, or demo")
-    listed = [info for record in Client().runs(path) for info in _infos(record)]
+    listed = [info for record in client.runs(path) for info in _infos(record)]
     if not listed:
         raise RefusedError(f"W&B shows no runs in {path}", 404)
     return listed
@@ -186,23 +182,19 @@ def similar_runs(run: str, among: Iterable[RunInfo], by: By = "ce") -> list[RunI
     value = getattr(own, name)
     if value is None:
         raise SourceError(f"{own.address} has no {name} in its summary; use another --by")
-    nearest: dict[Kind, tuple[float, RunInfo]] = {}
-    for other in listed:
-        theirs = getattr(other, name)
-        usable = other.kind not in (None, own.kind) and other.layer == own.layer and other.state == "finished"
-        if not usable or theirs is None or other.kind is None:
-            continue
-        gap = abs(theirs - value)
-        if other.kind not in nearest or (gap, other.address) < (nearest[other.kind][0], nearest[other.kind][1].address):
-            nearest[other.kind] = (gap, other)
-    return [own, *(r for _, r in sorted(nearest.values(), key=lambda pair: (pair[0], pair[1].address)))]
+    others = [r for r in listed if r.kind not in (None, own.kind) and r.layer == own.layer and r.state == "finished"]
+    usable = [r for r in others if getattr(r, name) is not None]
+    nearest: dict[Kind | None, RunInfo] = {}
+    for other in sorted(usable, key=lambda r: (abs(getattr(r, name) - value), r.address)):
+        nearest.setdefault(other.kind, other)
+    return [own, *nearest.values()]
 
 
 def _infos(record: RunRecord) -> Iterable[RunInfo]:
     hooks = record.hooks or (None,)
     for hook in hooks:
-        alive = None if hook is None else record.metric("alive", hook)
-        parts = (hook or "").split(".")
+        metrics = {name: None if hook is None else record.metric(name, hook) for name in METRICS}
+        alive, parts = metrics["alive"], (hook or "").split(".")
         yield RunInfo(
             f"wandb:{record.path}" + (f"::{hook}" if len(hooks) > 1 else ""),
             record.name,
@@ -210,9 +202,9 @@ def _infos(record: RunRecord) -> Iterable[RunInfo]:
             record.kind,
             hook,
             next((int(p) for p in parts if p.isdecimal() and len(p) < 10), None),
-            None if hook is None else record.metric("l0", hook),
-            None if hook is None else record.metric("ce_increase", hook),
-            None if hook is None else record.metric("explained_variance", hook),
+            metrics["l0"],
+            metrics["ce_increase"],
+            metrics["explained_variance"],
             None if alive is None else int(alive),
             record.seed,
         )
