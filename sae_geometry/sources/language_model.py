@@ -56,11 +56,7 @@ class ModelWeights:
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """A model's small files, and its tensors by name.
-
-    Attributes:
-        tokenizer: its `tokenizer.json`, if it has one.
-    """
+    """A model's small files, and its tensors by name."""
 
     address: str
     config: Mapping[str, Any]
@@ -113,32 +109,38 @@ def local_model(folder: Path) -> ModelFiles:
     if not folder.is_dir():
         raise SourceError(f"{folder} is not a folder with a model's config.json and safetensors")
     where: dict[str, TensorFile] = {}
-    index = read_small_json(folder / INDEX) if (folder / INDEX).is_file() else {}
-    for name in shard_names([p.name for p in os.scandir(folder) if p.is_file()], index, str(folder)):
+    config, index = (read_small_json(p) if (p := folder / name).is_file() else {} for name in ("config.json", INDEX))
+    owners = shard_of_each(index, [p.name for p in os.scandir(folder) if p.is_file()], str(folder))
+    for name in sorted({*owners.values()} or {WHOLE}):
         opened = open_tensors(folder / name)
         where |= dict.fromkeys(opened.entries, opened)
     tokenizer = folder / "tokenizer.json"
     return ModelFiles(
         folder.name,
-        read_small_json(folder / "config.json") if (folder / "config.json").is_file() else {},
+        config,
         tuple(where),
         lambda key: where[key].read(key).clone(),
         tokenizer if tokenizer.is_file() else None,
     )
 
 
-def shard_names(names: list[str], index: Mapping[str, Any], where: str) -> list[str]:
-    """Return the safetensors files of a model."""
+def shard_of_each(index: Mapping[str, Any], names: list[str] | None, where: str) -> dict[str, str]:
+    """Return the safetensors file of each tensor; empty for a model in one file, `WHOLE`.
+
+    Args:
+        names: the files that are there; None where they need not be.
+    """
     table = index.get("weight_map")
     if isinstance(table, Mapping):
-        shards = sorted({str(v) for v in table.values()})
-        missing = [s for s in shards if s not in names or "/" in s or "\\" in s]
+        owners = {str(key): str(shard) for key, shard in table.items()}
+        shards = sorted({*owners.values()})
+        missing = [s for s in shards if (names is not None and s not in names) or "/" in s or "\\" in s]
         if missing or not shards:
             listed = ", ".join(shown(m, 60) for m in missing[:3])
             raise SourceError(f"{where}: {INDEX} lists {listed or 'no shard'}, which is missing")
-        return shards
-    if WHOLE in names:
-        return [WHOLE]
+        return owners
+    if names is None or WHOLE in names:
+        return {}
     raise SourceError(f"{where} has no {WHOLE} and no {INDEX}: expected a model in the safetensors format")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,15 +20,7 @@ from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.files.safetensors import Header, read_header
 from sae_geometry.sources.http import with_tries
 from sae_geometry.sources.huggingface.client import Watch, bounded
-from sae_geometry.sources.huggingface.repo import (
-    Repo,
-    asked_repo,
-    bring,
-    cached_repo,
-    client_name,
-    listed_repo,
-    remember,
-)
+from sae_geometry.sources.huggingface.repo import Repo, bring, client_name, remember, repo_of
 from sae_geometry.sources.language_model import (
     INDEX,
     WHOLE,
@@ -35,7 +28,7 @@ from sae_geometry.sources.language_model import (
     ModelWeights,
     model_weights,
     read_small_json,
-    shard_names,
+    shard_of_each,
 )
 
 _MOST_TENSOR = 1 << 36
@@ -49,20 +42,17 @@ def remote_model_weights(address: Address, context: Context) -> ModelWeights:
     and those tensors. All of it is cached by commit, for use offline.
     """
     with bounded(address) as watch:
-        offline = context.offline or watch.offline
-        repo = cached_repo(address) if offline else listed_repo(address.place, address.revision)
-        repo = repo or asked_repo(address, context, watch)
+        context = replace(context, offline=context.offline or watch.offline)
+        repo = repo_of(address, context, watch)
         small = {n: bring(repo, n, context, watch) for n in (*_SMALL, INDEX) if n in repo.files}
-        if not offline and repo.guessed is None and small:
+        if not context.offline and repo.guessed is None and small:
             remember(repo, address.revision or "main", next(iter(small)), watch)
         where = f"{repo.name} at commit {repo.commit[:12]}"
         context.say(f"reading the unembedding of {where}")
-        tensors = _Tensors(repo, offline, watch, context)
+        tensors = _Tensors(repo, watch, context)
         index = read_small_json(small[INDEX]) if INDEX in small else {}
-        owners = _owners(index)
-        names = [*owners.values(), WHOLE] if offline else list(repo.files)  # shards are not in the client's cache
-        shards = shard_names(names, index, where)
-        owners = owners or tensors.keys_of(shards[0])
+        names = None if context.offline else list(repo.files)  # shards are not in the client's cache
+        owners = shard_of_each(index, names, where) or tensors.keys_of(WHOLE)
         files = ModelFiles(
             where,
             read_small_json(small["config.json"]) if "config.json" in small else {},
@@ -73,11 +63,6 @@ def remote_model_weights(address: Address, context: Context) -> ModelWeights:
         return model_weights(files)
 
 
-def _owners(index: Mapping[str, Any]) -> dict[str, str]:
-    table = index.get("weight_map")
-    return {str(k): str(v) for k, v in table.items()} if isinstance(table, Mapping) else {}
-
-
 class _Tensors:
     """Tensors of one commit, from the cache or by ranges.
 
@@ -85,15 +70,15 @@ class _Tensors:
     SHA-256 of its bytes, which lie next to it.
     """
 
-    def __init__(self, repo: Repo, offline: bool, watch: Watch, context: Context) -> None:
-        self.repo, self.offline, self.watch, self.context = repo, offline, watch, context
+    def __init__(self, repo: Repo, watch: Watch, context: Context) -> None:
+        self.repo, self.watch, self.context = repo, watch, context
         self.folder = cache_root() / "huggingface" / safe_path(repo.name) / repo.commit
         self.header: Callable[[str], Header] = cache(self._header)
 
     def keys_of(self, shard: str) -> dict[str, str]:
         """Return the names of a shard's tensors, each with the shard."""
         known = self._record(shard)["keys"]
-        if not known and self.offline:
+        if not known and self.context.offline:
             raise SourceError(f"{shard} of {self.repo.name} is not in the cache; leave out --offline")
         return dict.fromkeys(known or self.header(shard).entries, shard)
 
@@ -103,7 +88,7 @@ class _Tensors:
         found = record["tensors"].get(key)
         path = self.folder / safe_path(f"{shard}.{key}.bin")
         if found is None or not path.is_file() or not intact(path, str(found["sha256"])):
-            if self.offline:
+            if self.context.offline:
                 what = "damaged in" if found is not None and path.is_file() else "not in"
                 raise SourceError(f"{key} of {self.repo.name} is {what} the cache; leave out --offline")
             found = self._fetch(key, shard, path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -28,7 +29,6 @@ from sae_geometry.sources.layouts.filenames import (
     source_of,
 )
 
-_COMMIT = 40
 _MOST_COMMITS = 4
 
 
@@ -46,7 +46,7 @@ def bundle_huggingface(address: Address, context: Context) -> Bundle:
     """Return the checkpoint at an hf:// address: a file, a folder, or a repository that holds one."""
     with bounded(address) as watch:
         context = replace(context, offline=context.offline or watch.offline)
-        repo = _repo_of(address, context, watch)
+        repo = repo_of(address, context, watch)
         pinned = _choose(repo, address, context)
         sides = [n for w in pinned[:1] for n in side_names(w) if n in repo.files]
         context.say(f"using {', '.join(pinned)} of {repo.name} at commit {repo.commit[:12]}")
@@ -69,7 +69,7 @@ def bundle_huggingface(address: Address, context: Context) -> Bundle:
 def separate_places(address: Address, context: Context) -> list[str]:
     """Return the addresses, at a pinned commit, of the checkpoints in a folder or repository; empty where it is one."""
     with bounded(address) as watch:
-        repo = _repo_of(address, replace(context, offline=context.offline or watch.offline), watch)
+        repo = repo_of(address, replace(context, offline=context.offline or watch.offline), watch)
         if address.path in repo.files:
             return []
         base = f"{address.path}/" if address.path else ""
@@ -77,9 +77,10 @@ def separate_places(address: Address, context: Context) -> list[str]:
         return [f"hf://{repo.name}@{repo.commit}/{base}{label}" for label in labels]
 
 
-def _repo_of(address: Address, context: Context, watch: Watch) -> Repo:
-    repo = cached_repo(address) if context.offline else listed_repo(address.place, address.revision)
-    return repo or asked_repo(address, context, watch)
+def repo_of(address: Address, context: Context, watch: Watch) -> Repo:
+    """Return the commit of an address: cached, listed before, or as the server says."""
+    repo = _cached_repo(address) if context.offline else _listed_repo(address.place, address.revision)
+    return repo or _asked_repo(address, context, watch)
 
 
 def _choose(repo: Repo, address: Address, context: Context) -> tuple[str, ...]:
@@ -116,7 +117,7 @@ def _one_source(halves: tuple[str, ...], address: Address) -> tuple[str, ...]:
     return found
 
 
-def asked_repo(address: Address, context: Context, watch: Watch) -> Repo:
+def _asked_repo(address: Address, context: Context, watch: Watch) -> Repo:
     from huggingface_hub import HfApi
 
     if context.offline:
@@ -144,14 +145,14 @@ def _listing(name: str, commit: str) -> Path:
     return cache_root() / "huggingface" / safe_path(name) / f"{commit}.json"
 
 
-def listed_repo(name: str, commit: str | None) -> Repo | None:
+def _listed_repo(name: str, commit: str | None) -> Repo | None:
     """Return a commit whose files were listed before; commits do not change."""
     if commit is None or not _is_commit(commit) or (files := read_sealed(_listing(name, commit))) is None:
         return None
     return Repo(name, commit, {n: digest if isinstance(digest, str) else None for n, digest in files.items()})
 
 
-def cached_repo(address: Address) -> Repo | None:
+def _cached_repo(address: Address) -> Repo | None:
     """Return the cached content of a repository at a revision."""
     folder, revision = _cache_folder(address.place), address.revision or "main"
     commit, guessed = revision if _is_commit(revision) else commit_of(folder, revision), None
@@ -167,7 +168,7 @@ def cached_repo(address: Address) -> Repo | None:
         commit = commits[0]
         guessed = f"the cache does not say which commit is main: its only one, {commit[:12]}, was taken"
     snapshot = folder / "snapshots" / commit
-    listed = listed_repo(address.place, commit)
+    listed = _listed_repo(address.place, commit)
     sums = listed.files if listed is not None else {}
     names = [p.relative_to(snapshot).as_posix() for p in snapshot.rglob("*") if p.is_file() or p.is_symlink()]
     return Repo(address.place, commit, {n: sums.get(n) for n in names}, guessed) if names else None
@@ -255,4 +256,4 @@ def _intact(path: Path, name: str, repo: Repo) -> bool:
 
 
 def _is_commit(revision: str | None) -> bool:
-    return revision is not None and len(revision) == _COMMIT and all(c in "0123456789abcdef" for c in revision)
+    return revision is not None and re.fullmatch(r"[0-9a-f]{40}", revision) is not None
