@@ -58,12 +58,7 @@ def with_labels(
 
 @dataclass
 class LabelEach:
-    """Labels for dictionaries that are read one after another.
-
-    Attributes:
-        given, context, allow_mismatch: as in `with_labels`.
-        used: tables that a dictionary has had.
-    """
+    """Labels for dictionaries that are read one after another, given as in `with_labels`; `used` are those that fit."""
 
     given: Sequence[str]
     context: Context
@@ -71,11 +66,7 @@ class LabelEach:
     used: set[str] = field(default_factory=set)
 
     def __call__(self, d: Dictionary) -> Dictionary:
-        """Return a dictionary with the tables that name it, and with Neuronpedia's where its pages are known.
-
-        Raises:
-            ValueError: a table without a name, for a second dictionary; or as `with_labels`.
-        """
+        """Return a dictionary with the tables that name it, and with Neuronpedia's where its pages are known."""
         for text in self.given:
             place = _place(text, [d])
             unknown = text == _NEURONPEDIA and source_on_neuronpedia(d) is None

@@ -53,9 +53,6 @@ def read_export(folder: Path, source: str) -> Export:
     Args:
         folder: the folder of SOURCE, or one above it that holds MODEL/SOURCE.
         source: "MODEL/SOURCE", which every record must name.
-
-    Raises:
-        ExportError: no export, a missing batch, a truncated or damaged file, or records of another source.
     """
     root = folder / source if (folder / source).is_dir() else folder
     kinds = sorted(p for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
@@ -83,11 +80,7 @@ def read_export(folder: Path, source: str) -> Export:
 
 
 def read_folder(folder: Path) -> Export:
-    """Read the one export in a downloaded folder; its records name the source.
-
-    Raises:
-        ExportError: none there, several, or a damaged one.
-    """
+    """Read the one export in a downloaded folder; its records name the source."""
     kinds = ("features", "explanations", "explanations-*")
     depths = ("", "*/", "*/*/", "*/*/*/")
     roots = sorted(

@@ -287,11 +287,7 @@ def _own_tokens(dictionary: Dictionary, k: int) -> TokenReading:
 
 
 def require_readable(dictionary: Dictionary, unembedding: Unembedding, k: int = 1) -> None:
-    """Check that a dictionary's directions add to the logits of a model.
-
-    Raises:
-        ValueError: another width, a hook point outside the residual stream, or fewer than k tokens.
-    """
+    """Check that a dictionary's directions add to the logits of a model, of at least `k` tokens."""
     place = None if dictionary.hook_point is None else canonical_place(dictionary.hook_point, dictionary.model)
     if place is not None and "resid" not in place:
         raise ValueError(

@@ -49,15 +49,7 @@ _NO_REPOS = {"spaces", "collections", "papers", "models", "api"}  # first folder
 
 @dataclass(frozen=True)
 class Selection:
-    """Selection of one of several dictionaries in a file.
-
-    Attributes:
-        hook: hook point, as written in the file or with dots.
-        layer: output layer of a multi-layer decoder.
-        model: model of a crosscoder.
-        source: layer that a cross-layer transcoder's latents read from.
-        latent_axis: axis of the stored decoder that indexes latents, where the file is ambiguous.
-    """
+    """Selection of one of several dictionaries in a file: what follows `::`."""
 
     hook: str | None = None
     layer: int | None = None
@@ -79,9 +71,6 @@ class Address:
         place: location within the source: a path, a demo name, "entity/project/run" or "entity/project/name:v3" of an
             artifact, "org/repo" or "datasets/org/repo", "release/sae_id".
         path: file inside a run or repository; None for the source's own choice.
-        revision: a Hugging Face branch, tag or commit; None for the default branch.
-        label: label set by `NAME=`.
-        selection: selection after `::`.
         other: what the text of an existing path would otherwise stand for; None if it could only be a path.
     """
 

@@ -25,13 +25,7 @@ _MAX_LISTED = 8
 
 @dataclass(frozen=True)
 class PaperRun:
-    """One run of the end-to-end paper.
-
-    Attributes:
-        address: "paper:e2e/6/local/ce".
-        wandb: original location of the weights, "wandb:entity/project/run#file".
-        mirrors: hf:// addresses of copies, in the order of attempts.
-    """
+    """One run of the end-to-end paper: its weights on W&B, and hf:// addresses of copies in the order of attempts."""
 
     address: str
     wandb: str

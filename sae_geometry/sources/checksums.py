@@ -21,11 +21,7 @@ _SEAL = "sha256 of the rest"
 
 
 def checksum(path: Path, *, like: str = "0" * _SHA256) -> str:
-    """Return the checksum of a file, in hexadecimal.
-
-    Args:
-        like: a checksum of the required kind, inferred from its length: an MD5, git's SHA-1 of a blob, or a SHA-256.
-    """
+    """Return the checksum of a file, of the kind of `like` by length: an MD5, git's SHA-1 of a blob, or a SHA-256."""
     with path.open("rb") as f:
         if len(like) == _SHA256:
             return hashlib.file_digest(f, "sha256").hexdigest()
@@ -63,11 +59,7 @@ def write_sealed(path: Path, table: Mapping[str, Any]) -> None:
 
 
 def read_sealed(path: Path) -> dict[str, Any] | None:
-    """Read the table in a file of `write_sealed`, or in one without a checksum.
-
-    Returns:
-        None where the file cannot be read, has changed, or holds no table.
-    """
+    """Read the table of `write_sealed`, or one that never had a checksum; None where it is no table or has changed."""
     try:
         table = parse_json(path.read_text(encoding="utf-8"))
         rest = {key: value for key, value in table.items() if key != _SEAL}

@@ -36,12 +36,7 @@ _UNKNOWN_SIZE_LIMIT = 1 << 36
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file to download.
-
-    Attributes:
-        n_bytes: size in bytes; None when unknown.
-        md5: MD5 in hexadecimal; None when unknown.
-    """
+    """A file to download; its size, and its MD5 in hexadecimal, are None when unknown."""
 
     name: str
     url: str

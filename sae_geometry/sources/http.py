@@ -134,14 +134,10 @@ def _session() -> Any:
 
 
 def in_time(ask: Callable[[], T], still_waits: Callable[[], bool] = lambda: True) -> T:
-    """Return the result of `ask`; abandon it if none arrives within the time limit of an answer.
+    """Return the result of `ask`, called in a thread; abandon it if none arrives within the time limit of an answer.
 
     The client's own timeout applies to the silence between two bytes, so a server that sends a header byte now and then
-    never triggers it.
-
-    Args:
-        ask: function to call in a thread, which does not prevent the process from exiting.
-        still_waits: returns whether `ask` is waiting for a response rather than doing other work without a time limit.
+    never triggers it. `still_waits` returns whether `ask` is waiting for a response rather than doing other work.
 
     Raises:
         TimeoutError: no result in time.
@@ -283,11 +279,7 @@ class Pace:
         self.n, self.since = 0, time.monotonic()
 
     def add(self, n: int) -> None:
-        """Count received bytes.
-
-        Raises:
-            TooSlowError: the rate is too low.
-        """
+        """Count received bytes; raise `TooSlowError` if the rate is too low."""
         self.n += n
         passed = time.monotonic() - self.since
         if passed >= limits().silence:

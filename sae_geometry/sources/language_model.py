@@ -125,11 +125,7 @@ def local_model(folder: Path) -> ModelFiles:
 
 
 def shard_of_each(index: Mapping[str, Any], names: list[str] | None, where: str) -> dict[str, str]:
-    """Return the safetensors file of each tensor; empty for a model in one file, `WHOLE`.
-
-    Args:
-        names: the files that are there; None where they need not be.
-    """
+    """Return the safetensors file, one of `names`, of each tensor; empty for a model in one file, `WHOLE`."""
     table = index.get("weight_map")
     if isinstance(table, Mapping):
         owners = {str(key): str(shard) for key, shard in table.items()}

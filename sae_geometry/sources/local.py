@@ -43,11 +43,7 @@ def bundle_local(address: Address) -> Bundle:
 
 
 def bundle_files(weights: tuple[Path, ...], address: str, where: str | None = None) -> Bundle:
-    """Return a bundle of weights files on disk, with their side files.
-
-    Args:
-        where: path prefixed with the repository's name, where there is one.
-    """
+    """Return a bundle of weights files on disk, with their side files."""
     for path in weights:
         if path.is_symlink() and not path.exists():
             raise SourceError(f"{path.name} is a link to {path.readlink()}, which does not exist: fetch it again")

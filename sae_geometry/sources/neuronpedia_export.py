@@ -28,11 +28,7 @@ _MOST_PAGES = 1000
 
 
 def fetch_export(source: str, context: Context | None = None) -> Path:
-    """Return the folder of an export in the cache, MODEL/SOURCE/…, fetched if it is not there.
-
-    Args:
-        source: "MODEL/SOURCE", as in the address of a page on Neuronpedia.
-    """
+    """Return the folder of the export MODEL/SOURCE in the cache, fetched if it is not there."""
     context = context or Context()
     if not _SOURCE.fullmatch(source):
         raise SourceError(f"{source!r:.80} is not a MODEL/SOURCE of Neuronpedia, such as gpt2-small/8-res-jb")

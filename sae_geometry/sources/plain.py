@@ -25,10 +25,7 @@ def is_plain(value: object) -> bool:
 
 
 def parse_json(text: str | bytes, table: Callable[[list[tuple[str, Any]]], Any] = dict) -> Any:
-    """Return the value of a JSON text; integers of twenty or more digits become floats.
-
-    Args:
-        table: function that makes a table from key–value pairs.
+    """Return the value of a JSON text; `table` makes a table from pairs, and integers of twenty digits become floats.
 
     Raises:
         ValueError: the text is not JSON, or is nested too deeply.
@@ -40,13 +37,10 @@ def parse_json(text: str | bytes, table: Callable[[list[tuple[str, Any]]], Any] 
 
 
 def parse_yaml(text: str | bytes, table: Callable[[list[tuple[str, Any]]], dict[str, Any]] = dict) -> Any:
-    """Return the value of a YAML text, read as data.
+    """Return the value of a YAML text, read as data; `table` makes a table from pairs.
 
     Keys are text as written. A scalar is text if its tag does not fit or is not that of a plain value. An alias is the
     same object as its anchor, so it costs nothing.
-
-    Args:
-        table: function that makes a table from key–value pairs.
 
     Raises:
         ValueError: the text is not YAML, refers to itself, or exceeds the limits on parts and depth.

@@ -21,11 +21,7 @@ _CHUNK = 4 << 20
 
 
 class FileBytes:
-    """A file, or a span of one, in a fixed state: slices from any other state are refused.
-
-    Args:
-        start, end: the span; offsets count from its start, and nothing outside it is read.
-    """
+    """A span of a file in a fixed state: slices from any other state, or from outside the span, are refused."""
 
     def __init__(self, path: Path, start: int = 0, end: int | None = None) -> None:
         self.path = path

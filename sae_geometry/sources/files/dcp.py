@@ -36,11 +36,7 @@ class _Piece:
 
 
 def open_dcp(metadata: Path) -> TensorFile:
-    """Read the tensors of a torch.distributed.checkpoint folder; other objects are skipped.
-
-    Args:
-        metadata: path of its `.metadata` file.
-    """
+    """Read the tensors of the torch.distributed.checkpoint folder of a `.metadata` file; other objects are skipped."""
     place = metadata.parent.name
     if metadata.stat().st_size > MAX_HEADER_BYTES:
         raise SourceError(f"{place}: its .metadata is larger than any checkpoint's; refused")

@@ -23,12 +23,7 @@ _NO_LISTS = (str, bytes, bytearray, memoryview)  # sequences whose items are no 
 def in_memory(tree: Any, what: str) -> TensorFile:
     """Return the tensors of nested tables and lists, flattened with dots; a bare array gets the key "tensor".
 
-    Args:
-        tree: tensors, arrays, lists of numbers, and tables or lists of these.
-        what: name of the object in messages, "the mapping".
-
-    Raises:
-        ValueError: an array that is not a dense array of numbers.
+    `what` names the object in messages, "the mapping".
     """
     bare = what.removeprefix("the ") if isinstance(tree, Tensor | np.ndarray) else None
     try:

@@ -66,14 +66,7 @@ def open_safetensors(path: Path) -> TensorFile:
 
 @dataclass(frozen=True)
 class Header:
-    """The header of a safetensors file.
-
-    Attributes:
-        entries: shape and type of each tensor of a type that torch has.
-        start: first byte of each in the file.
-        unread: type of each other tensor.
-        metadata: the file's table of strings.
-    """
+    """Shape, type and first byte of each tensor, the types that torch lacks (`unread`), and the file's own table."""
 
     entries: Mapping[str, Entry]
     start: Mapping[str, int]

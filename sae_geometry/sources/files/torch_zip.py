@@ -19,11 +19,7 @@ from sae_geometry.sources.plain import is_plain
 
 
 def open_torch(path: Path, start: int = 0, end: int | None = None) -> TensorFile:
-    """Read the tensors of a torch checkpoint, with nested tables flattened by dots.
-
-    Args:
-        start, end: byte range of the checkpoint, where it is not the whole file.
-    """
+    """Read the tensors of a torch checkpoint, a file or a byte range of one, with nested tables flattened by dots."""
     file = FileBytes(path, start, end)
     members = open_zip(file)
     pickles = [name for name in members if name.count("/") == 1 and name.endswith("/data.pkl")]

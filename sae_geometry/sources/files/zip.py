@@ -31,14 +31,7 @@ _DESCRIPTORS = {12, 16, 20, 24}  # bytes of that record: with or without a signa
 
 @dataclass(frozen=True)
 class Member:
-    """One file of the archive.
-
-    Attributes:
-        n_packed: size of its data in the archive, in bytes.
-        n_bytes: unpacked size in bytes; equal to `n_packed` unless deflated.
-        deflated: whether its data are deflated.
-        crc: CRC-32 of its unpacked bytes.
-    """
+    """One file of the archive, with the sizes of its data as stored and unpacked, and the CRC-32 of the unpacked."""
 
     name: str
     start: int

@@ -71,11 +71,7 @@ def bounded(address: Address) -> Iterator[Watch]:
 
 
 class Watch:
-    """Hooks for requests and responses: limits on time, rate and retries, and a refusal of names outside the cache.
-
-    Attributes:
-        offline: whether the client is set to offline mode.
-    """
+    """Hooks for requests and responses: limits on time, rate and retries, and a refusal of names outside the cache."""
 
     def __init__(self, what: str, offline: bool) -> None:
         self.what, self.offline = what, offline

@@ -18,11 +18,7 @@ _MAX_NAMES = 5000  # names in all of them, since every look-up visits each
 
 
 def read_config(paths: tuple[Path, ...]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Read configuration files as one table of their top-level keys; for each key the first file wins.
-
-    Returns:
-        The table, and one sentence for each file that is there and cannot be read.
-    """
+    """Read configuration files as one table, where the first wins, and a sentence for each that cannot be read."""
     merged: dict[str, Any] = {}
     unread = []
     for path in paths:

@@ -37,11 +37,8 @@ class Slab:
     """One [n_latents, width] piece of a stored tensor.
 
     Attributes:
-        key: key of the tensor in the file.
-        axes: axes of the tensor, in the letters of the layout table.
-        index: index on its "o" axis; None if it has none.
+        index, at: index on its "o" axis, and on its "s" axis; None if it has none.
         out: output (layer or model) of the slab; None where there is only one.
-        at: index on its "s" axis; None if it has none.
     """
 
     key: str
@@ -61,8 +58,7 @@ class Site:
         source: layer that a cross-layer transcoder's latents read from; None elsewhere.
         layer: index where the file stacks several dictionaries in one tensor; None elsewhere.
         member: table that holds it, where several tables of the file each hold a dictionary; None elsewhere.
-        encoder_bias, threshold, decoder_bias, frequency, log_scale: keys, where present.
-        mixture: keys of two factors whose product is added to the decoder; None where there are none.
+        encoder_bias, …, mixture: keys, where present.
         assumed: why the orientation is an assumption; None where names or sizes determine it.
         convention: documented convention used, where names and sizes do not determine the axes.
     """
@@ -112,7 +108,6 @@ class Table:
         entries: shape and type by name; axes in `leads` are left out of the shape.
         keys: key in the file, by name.
         leads: letters of the leading axes removed from each: "1" or "s".
-        read: function that returns a tensor by its key.
     """
 
     entries: Mapping[str, Entry]

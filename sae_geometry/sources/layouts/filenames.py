@@ -1,4 +1,4 @@
-"""Choose the weights among the files of a folder, repository or run. Pure functions of names."""
+"""Choose the weights among the files of a folder, repository or run. Pure functions of names, with "/" in between."""
 
 from __future__ import annotations
 
@@ -58,11 +58,7 @@ def checkpoints_in_order(names: Sequence[str]) -> list[str]:
 
 
 def choose_weights(names: Sequence[str], place: str) -> tuple[str, ...]:
-    """Return the weights among names relative to a folder: the last checkpoint of a run, else the only weights.
-
-    Args:
-        names: file names with "/" between folders.
-    """
+    """Return the weights among names relative to a folder: the last checkpoint of a run, else the only weights."""
     here = sorted(n for n in names if "/" not in n)
     numbered = checkpoints_in_order(here)
     if numbered:
@@ -95,9 +91,6 @@ def separate_checkpoints(names: Sequence[str]) -> list[str]:
     """Return what selects each of several checkpoints in a folder, layer 2 before layer 10; empty where it is one.
 
     Of a run's states only the last is returned.
-
-    Args:
-        names: file names with "/" between folders.
     """
     here = sorted(n for n in names if "/" not in n)
     if checkpoints_in_order(here) or any(_ONE_SOURCE.fullmatch(n) or _LAYER_FILE.fullmatch(n) for n in here):
@@ -119,12 +112,7 @@ def _by_number(name: str) -> list[tuple[bool, int, str]]:
 
 
 def choose_files(names: Sequence[str], path: str | None, place: str) -> tuple[str, ...]:
-    """Return the weights at a path: a file with those it needs, a folder's, or the whole place's; none if nothing is.
-
-    Args:
-        names: file names with "/" between folders.
-        path: a file or folder; None for the place itself.
-    """
+    """Return the weights at a path: a file with those it needs, a folder's, or the whole place's; none without any."""
     if path is not None and path in names:
         return companions(path, names)
     prefix = f"{path.rstrip('/')}/" if path else ""
@@ -159,13 +147,10 @@ def _units(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
 
 
 def companions(name: str, names: Sequence[str]) -> tuple[str, ...]:
-    """Return a weights file with the files it needs, starting with the one that locates the tensors.
+    """Return a weights file with those among `names` that it needs, starting with the one that locates the tensors.
 
     These are the encoder's half of a cross-layer transcoder, the other shards of a checkpoint and their index, and the
     shards of a torch.distributed.checkpoint.
-
-    Args:
-        names: the available files, with the same folder prefix.
     """
     folder, slash, base = name.rpartition("/")
     siblings = sorted(n for n in names if n.rpartition("/")[0] == folder)

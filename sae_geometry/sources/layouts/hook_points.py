@@ -45,12 +45,11 @@ _GEMMA_FOLDER = re.compile(r"(?:^|/)(resid_post|mlp_out|attn_out|transcoder|clt)
 
 @dataclass(frozen=True)
 class Space:
-    """Hook points and model of a dictionary.
+    """Hook points and model of a dictionary; None where unknown.
 
     Attributes:
-        reads: hook point the encoder reads from; None when unknown.
-        writes: hook point the decoder writes to, where it differs; None otherwise.
-        transcoder: whether the decoder writes to another hook point than the encoder reads from.
+        reads: hook point the encoder reads from.
+        writes: hook point the decoder writes to, where it differs (in a transcoder).
         notes: how the values were derived, for the user.
     """
 

@@ -36,12 +36,7 @@ Path = tuple[str, ...]
 
 
 def find_sites(file: TensorFile, config: Mapping[str, Any], latent_axis: LatentAxis | None = None) -> tuple[Site, ...]:
-    """Return every dictionary in a file.
-
-    Args:
-        config: the configuration next to the weights; {} if there is none.
-        latent_axis: the axis of the stored two-axis decoder that indexes latents, if the caller gives one.
-    """
+    """Return every dictionary in a file; `latent_axis` is the one of the stored two-axis decoder, where it is given."""
     found = list(_found(_outermost(file), config, latent_axis, ()))
     if not found:
         raise LayoutError(unknown_layout(file))

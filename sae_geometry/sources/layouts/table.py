@@ -24,22 +24,17 @@ class Layout:
     """A format for storing a dictionary.
 
     Attributes:
-        name: short name, recorded in results.
-        title: name shown to users.
+        name, title: short name, recorded in results, and name shown to users.
         decoder: regular expression that matches the full key of a decoder. A group `site` names one of several
             dictionaries in the file; `source` is the layer that a transcoder's latents read from, with outputs counted
             from that layer; `reads` is the same with outputs counted from the first layer; `into` is an output layer.
-        decoder_axes: axes as letters, see above.
         encoder: key of the encoder, with the groups of `decoder` in braces. It is optional unless listed in `also`.
-        encoder_axes: axes as letters.
-        also: further required keys.
-        any_of: keys, at least one required.
+        also, any_of: further required keys, and keys of which one is required.
         config: dotted path required in the configuration next to the weights.
         container: required file format.
         fixed: whether the names alone determine the axes; otherwise the sizes must confirm them.
         square_suffix: file name ending for which this row applies to square decoders, whose sizes are ambiguous.
-        out: meaning of the "o" axis.
-        or_out: its other meaning, in a format that serves both.
+        out, or_out: meaning of the "o" axis, and its other meaning in a format that serves both.
         encoder_bias, decoder_bias, frequency: keys, with groups in braces, tried in order.
         deeper: regular expression of keys that show an encoder of more than one linear map.
         log_scale: keys of an optional scalar whose exponential multiplies the decoder.

@@ -34,7 +34,6 @@ class RunRecord:
     """One run.
 
     Attributes:
-        state: "finished", "running", "crashed", …
         summary: last metrics, under flat keys like "sparsity/eval/L_0/blocks.6.hook_resid_pre".
         weights: names of files that look like weights; empty when they were not listed.
         sums: checksums of the downloaded files, by name.

@@ -68,9 +68,7 @@ def fetch_run(
 ) -> tuple[RunRecord, Path, tuple[str, ...]]:
     """Download a run's checkpoint and its record to the cache, if absent; return the record, folder and weights.
 
-    Args:
-        file: name of one file; by default the last checkpoint.
-        every: download all checkpoints named by number.
+    `file` is the name of one file, by default the last checkpoint; `every` downloads all checkpoints named by number.
     """
     folder = folder_of(run)
     record = read_record(folder / RUN_RECORD_NAME)
