@@ -67,7 +67,7 @@ _HOME = {
     "read_labels": "labels.label_file",
     "read_shapes": "embedding.region_file",
     "read_tokens": "labels.tokens",
-    "read_unembedding": "labels.model",
+    "read_unembedding": "labels.unembedding",
     "runs": "sources",
     "save": "results.store",
     "similar_runs": "sources",
@@ -106,9 +106,8 @@ if TYPE_CHECKING:
     from sae_geometry.io.labels import Labels
     from sae_geometry.io.progress import progress_bars
     from sae_geometry.labels.label_file import read_labels
-    from sae_geometry.labels.model import read_unembedding
     from sae_geometry.labels.tokens import TokenReading, read_tokens
-    from sae_geometry.labels.unembedding import Unembedding
+    from sae_geometry.labels.unembedding import Unembedding, read_unembedding
     from sae_geometry.nulls import expected_max_cosine, random_directions
     from sae_geometry.pairwise.mapping import mapped
     from sae_geometry.pairwise.matching_result import Matching

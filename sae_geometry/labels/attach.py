@@ -11,9 +11,9 @@ from pathlib import Path
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import counted, few
 from sae_geometry.labels.label_file import read_labels
-from sae_geometry.labels.model import read_unembedding
 from sae_geometry.labels.neuronpedia import Export, read_export, read_folder
 from sae_geometry.labels.tokens import read_tokens
+from sae_geometry.labels.unembedding import read_unembedding
 from sae_geometry.pairwise.grouping import layer_of
 from sae_geometry.pairwise.same_space import ALLOWED, place_key
 from sae_geometry.sources.bundle import Context

@@ -163,9 +163,9 @@ def clear_cache(run: str | None = None) -> int:
     for path in to_clear(run):
         freed += 0 if path.is_symlink() else path.stat().st_size
         path.unlink()
-        for above in path.parents:
-            if above == cache_root() or _not_removed(above):
-                break
+        with suppress(OSError):  # a folder that is not empty
+            for above in path.parents[: path.parents.index(cache_root())]:
+                above.rmdir()
     if run is None:
         (cache_root() / _MARKER).unlink(missing_ok=True)
     return freed
@@ -189,12 +189,3 @@ def _ours() -> tuple[Path, ...]:
                     found[path] = None
                     break
     return tuple(sorted(found))
-
-
-def _not_removed(folder: Path) -> bool:
-    """Remove a folder if it is empty; return whether it remains."""
-    try:
-        folder.rmdir()
-    except OSError:
-        return True
-    return False

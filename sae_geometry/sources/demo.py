@@ -79,15 +79,15 @@ def demo_checkpoints(name: str) -> Path | None:
 
 def demo_runs() -> list[RunInfo]:
     """Return the training runs of the demo dictionaries."""
-    return [_run(demo, open_safetensors(DEMO_FOLDER / f"{demo.name}.safetensors").metadata) for demo in demos()]
-
-
-def _run(demo: Demo, said: Mapping[str, str]) -> RunInfo:
-    known, hook = _measured(said), said["hook_point"]
-    return RunInfo(
-        demo.address, demo.name, "finished", demo.kind, hook, int(hook.split(".")[1]), known["l0"],
-        known["ce_increase"], known["explained_variance"], round(known["alive_share"] * demo.n_latents), demo.seed,
-    )  # fmt: skip
+    found = []
+    for demo in demos():
+        said = open_safetensors(DEMO_FOLDER / f"{demo.name}.safetensors").metadata
+        known, hook = _measured(said), said["hook_point"]
+        found.append(RunInfo(
+            demo.address, demo.name, "finished", demo.kind, hook, int(hook.split(".")[1]), known["l0"],
+            known["ce_increase"], known["explained_variance"], round(known["alive_share"] * demo.n_latents), demo.seed,
+        ))  # fmt: skip
+    return found
 
 
 def _measured(said: Mapping[str, str]) -> dict[str, Any]:

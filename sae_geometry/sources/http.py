@@ -6,7 +6,6 @@ because `urllib3.Retry` does not cover a body cut short.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
@@ -21,7 +20,6 @@ from urllib.parse import urljoin, urlsplit
 from sae_geometry.io.redaction import without_secrets
 from sae_geometry.kernels.settings import Limits, current
 from sae_geometry.sources.errors import SourceError
-from sae_geometry.sources.plain import parse_json
 
 T = TypeVar("T")
 
@@ -228,17 +226,6 @@ def whole_answer(
             return bytes(raw)
 
     return with_tries(what, attempt)
-
-
-def post_json(url: str, body: Any, what: str, credentials: Credentials | None = None) -> Any:
-    """Return the JSON response to a JSON request."""
-    headers = {"Content-Type": "application/json", "Accept": "application/json"}
-    raw = whole_answer("POST", url, what, headers=headers, credentials=credentials, data=json.dumps(body).encode())
-    try:
-        return parse_json(raw)
-    except ValueError as error:
-        kind = "a web page" if raw.lstrip()[:1] == b"<" else "not JSON"
-        raise SourceError(f"{what}: {origin_of(url)} answered with {kind}; is WANDB_BASE_URL right?") from error
 
 
 def body_of(answer: Any, limit: int, what: str) -> Iterator[bytes]:

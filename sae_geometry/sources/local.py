@@ -63,10 +63,7 @@ def bundle_files(weights: tuple[Path, ...], address: str, where: str | None = No
         notes=(f"{counted(wanting, 'shard')} of the checkpoint missing and not read",) if wanting > 0 else (),
         sparsity=next((p for p in sides if p.name == SPARSITY_NAME), None),
         labels=labels_next_to(first),
-        config={} if record is None else record.config,
-        alive_ids={} if record is None else record.alive_ids,
-        alive_source="unknown" if record is None else record.alive_source,
-        metadata={} if record is None else record.metadata,
+        **({} if record is None else record.of_bundle),
     )
 
 

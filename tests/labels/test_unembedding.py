@@ -7,8 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sae_geometry.labels.model import read_unembedding
-from sae_geometry.labels.unembedding import Unembedding
+from sae_geometry.labels.unembedding import Unembedding, read_unembedding
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.language_model import local_model, model_weights
 

@@ -47,11 +47,10 @@ _DTYPES = {name: value for name, value in vars(torch).items() if isinstance(valu
 
 @dataclass(frozen=True)
 class StoredStorage:
-    """A run of `n_elements` numbers in the archive's member `data/<key>`; dtype is None for an unknown `kind`."""
+    """Numbers in the archive's member `data/<key>`; dtype is None for an unknown `kind`."""
 
     key: str
     dtype: torch.dtype | None
-    n_elements: int
     kind: str
 
 
@@ -80,10 +79,6 @@ class _Name:
 
     def __str__(self) -> str:
         return f"{self.module}.{self.name}"
-
-
-class _Table(dict[Any, Any]):
-    """Stand-in for an OrderedDict in the pickle."""
 
 
 @dataclass(eq=False)
@@ -151,7 +146,7 @@ def _run(raw: bytes, name: str, builder_of: BuilderOf) -> object:
             case "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT" | "BINUNICODE" | "SHORT_BINUNICODE":
                 stack.append(arg)
             case "EMPTY_DICT":
-                stack.append(_Table())
+                stack.append({})
             case "EMPTY_LIST":
                 stack.append([])
             case "EMPTY_TUPLE":
@@ -235,7 +230,7 @@ def _storage(pid: Any) -> StoredStorage:
     tag, kind, key, _, n = _expect(pid, tuple)
     if tag != "storage" or _expect(kind, _Name).module != "torch" or type(n) is not int or n < 0:
         raise TypeError("storage expected")
-    return StoredStorage(_expect(key, str), _STORAGES.get(kind.name), n, kind.name)
+    return StoredStorage(_expect(key, str), _STORAGES.get(kind.name), kind.name)
 
 
 def _whole(numbers: Any) -> tuple[int, ...]:
@@ -256,10 +251,10 @@ def _tensor_v3(args: tuple[Any, ...]) -> StoredTensor:
     return StoredTensor(storage, plain.offset, plain.shape, plain.stride, _DTYPES.get(named.name))
 
 
-def _empty_table(args: tuple[Any, ...]) -> _Table:
+def _empty_table(args: tuple[Any, ...]) -> dict[Any, Any]:
     if args:
         raise TypeError("an empty table expected")
-    return _Table()
+    return {}
 
 
 _BUILDERS: dict[str, Builder] = {

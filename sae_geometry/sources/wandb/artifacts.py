@@ -18,8 +18,7 @@ from sae_geometry.sources.http import RefusedError, origin_of
 from sae_geometry.sources.layouts.filenames import choose_files, looks_like_weights, path_of, side_names
 from sae_geometry.sources.local import bundle_files
 from sae_geometry.sources.wandb import client
-from sae_geometry.sources.wandb.client import Artifact
-from sae_geometry.sources.wandb.host import api_key, credentials_for, folder_of
+from sae_geometry.sources.wandb.client import Artifact, api_key, credentials_for, folder_of
 
 RECORD_NAME = "wandb_artifact.json"
 

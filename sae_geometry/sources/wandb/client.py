@@ -6,19 +6,27 @@ and accepts a wrong checksum. Public runs need no key; a configured key is sent 
 
 from __future__ import annotations
 
+import base64
+import json
+import netrc
+import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from sae_geometry.io.redaction import without_secrets
+from sae_geometry.io.redaction import hide, without_secrets
+from sae_geometry.sources.cache import run_folder
 from sae_geometry.sources.download import RemoteFile, remote_file
 from sae_geometry.sources.errors import SourceError
-from sae_geometry.sources.http import RefusedError, limits, post_json
+from sae_geometry.sources.http import Credentials, RefusedError, limits, origin_of, whole_answer
 from sae_geometry.sources.layouts.config import lookup, plain_values
-from sae_geometry.sources.wandb.host import api_key, base_url, credentials_for, how_to_sign_in
+from sae_geometry.sources.plain import parse_json
 from sae_geometry.sources.wandb.run_record import RunRecord, as_table
 
+_DEFAULT = "https://api.wandb.ai"  # the public runs of the papers are on this server; the client's default has changed
 _RUN_FIELDS = "name displayName state config summaryMetrics"
 _RUN = f"""query Run($project: String!, $entity: String!, $name: String!) {{
   project(name: $project, entityName: $entity) {{ run(name: $name) {{ {_RUN_FIELDS} }} }}
@@ -68,6 +76,55 @@ class Artifact:
     metadata: Mapping[str, Any]
     files: tuple[str, ...] = ()
     sums: Mapping[str, str] = field(default_factory=dict)
+
+
+def base_url() -> str:
+    """Return `$WANDB_BASE_URL`, or https://api.wandb.ai."""
+    url = (os.environ.get("WANDB_BASE_URL") or _DEFAULT).rstrip("/")
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.username is None
+        origin_of(url)
+    except ValueError:
+        good = False
+    if not good:
+        raise SourceError("WANDB_BASE_URL is not the URL of a server, like https://api.wandb.ai")
+    return url
+
+
+def folder_of(run: str) -> Path:
+    """Return the folder of a run, or of one version of an artifact, in the cache."""
+    return run_folder(origin_of(base_url()).partition("://")[2], run)
+
+
+def api_key() -> str | None:
+    """Return the key for the server: `$WANDB_API_KEY`, or the entry of `wandb login` in .netrc."""
+    if key := os.environ.get("WANDB_API_KEY"):
+        return key
+    given = os.environ.get("NETRC")
+    places = [Path(given)] if given else [Path.home() / ".netrc", Path.home() / "_netrc"]
+    for place in places:
+        try:
+            entry = netrc.netrc(str(place)).hosts.get(urlsplit(base_url()).netloc)
+        except (OSError, netrc.NetrcParseError):
+            continue
+        if entry is not None and entry[2]:
+            hide(entry[2])
+            return entry[2]
+    return None
+
+
+def credentials_for(key: str | None) -> Credentials | None:
+    """Return the header with the key, for the configured server only; None without a key."""
+    if key is None:
+        return None
+    token = base64.b64encode(f"api:{key}".encode()).decode()
+    return Credentials(origin_of(base_url()), f"Basic {token}")
+
+
+def how_to_sign_in() -> str:
+    """Return instructions for a run that needs a key."""
+    return "set WANDB_API_KEY (wandb.ai/authorize shows yours) or run `wandb login`"
 
 
 def run(path: str) -> RunRecord:
@@ -197,7 +254,14 @@ def _refusal(path: str) -> str:
 
 
 def _answer(question: Mapping[str, Any], what: str) -> Any:
-    return post_json(f"{base_url()}/graphql", question, what, credentials_for(api_key()))
+    url, headers = f"{base_url()}/graphql", {"Content-Type": "application/json", "Accept": "application/json"}
+    sent = json.dumps(question).encode()
+    raw = whole_answer("POST", url, what, headers=headers, credentials=credentials_for(api_key()), data=sent)
+    try:
+        return parse_json(raw)
+    except ValueError as error:
+        kind = "a web page" if raw.lstrip()[:1] == b"<" else "not JSON"
+        raise SourceError(f"{what}: {origin_of(url)} answered with {kind}; is WANDB_BASE_URL right?") from error
 
 
 def check_signed_in() -> None:

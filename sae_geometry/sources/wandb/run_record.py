@@ -78,11 +78,6 @@ class RunRecord:
                     found.setdefault(key.removeprefix(prefix), ids)
         return found
 
-    @property
-    def alive_source(self) -> str:
-        """Return the source of `alive_ids`, in words."""
-        return f"the summary of W&B run {self.path}"
-
     def metric(self, name: Metric, hook: str) -> float | None:
         """Return one metric of the run at one hook point; None where the summary has none.
 
@@ -104,12 +99,17 @@ class RunRecord:
         return seed if type(seed) is int and is_plain(seed) else None
 
     @property
-    def metadata(self) -> dict[str, Any]:
-        """Return the plain metadata for a dictionary of this run."""
+    def of_bundle(self) -> dict[str, Any]:
+        """Return what the record says of the run's checkpoints, as fields of a `Bundle`."""
         facts: dict[str, Any] = {"run": self.path, "run_name": self.name, "kind": self.kind, "seed": self.seed}
         if len(self.hooks) == 1:
             facts |= {name: self.metric(name, self.hooks[0]) for name in METRICS}
-        return {k: v for k, v in facts.items() if v is not None and v != ""}
+        return {
+            "config": self.config,
+            "alive_ids": self.alive_ids,
+            "alive_source": f"the summary of W&B run {self.path}",
+            "metadata": {k: v for k, v in facts.items() if v is not None and v != ""},
+        }
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from sae_geometry.sources.layouts.filenames import (
 from sae_geometry.sources.local import bundle_files
 from sae_geometry.sources.wandb import client
 from sae_geometry.sources.wandb.artifacts import bundle_artifact, fetch_all, no_file
-from sae_geometry.sources.wandb.host import folder_of
+from sae_geometry.sources.wandb.client import folder_of
 from sae_geometry.sources.wandb.run_record import (
     METRICS,
     RUN_RECORD_NAME,
@@ -53,14 +53,8 @@ def bundle_wandb(address: Address, context: Context) -> Bundle:
     bundle = bundle_files(tuple(folder / safe_path(n) for n in names), spelled, f"{address.place}/{names[0]}")
     starts = [n for n in start_names(names[0]) if n in record.weights]
     missing = f"wandb:{address.place}#{starts[0]}" if starts and bundle.start is None else None
-    return replace(
-        bundle,
-        name=record.name or address.place.rpartition("/")[2],
-        config=record.config,
-        alive_ids=record.alive_ids,
-        alive_source=record.alive_source,
-        metadata=record.metadata | ({"start_not_fetched": missing} if missing else {}),
-    )
+    bundle = replace(bundle, name=record.name or address.place.rpartition("/")[2], **record.of_bundle)
+    return replace(bundle, metadata={**bundle.metadata, "start_not_fetched": missing}) if missing else bundle
 
 
 def fetch_run(
