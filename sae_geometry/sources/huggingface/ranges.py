@@ -102,9 +102,7 @@ class _Tensors:
     def _record(self, shard: str) -> Mapping[str, Any]:
         path = self.folder / safe_path(f"{shard}.tensors.json")
         record = (read_sealed(path) if path.is_file() else None) or {}  # a damaged record is written again
-        keys, tensors = record.get("keys"), record.get("tensors")
-        whole = {k: v for k, v in tensors.items() if _is_whole(v)} if isinstance(tensors, dict) else {}
-        return {"keys": keys if isinstance(keys, list) else [], "tensors": whole}
+        return {"keys": [], "tensors": {}, **record}
 
     def _fetch(self, key: str, shard: str, path: Path) -> dict[str, Any]:
         header = self.header(shard)
@@ -115,32 +113,25 @@ class _Tensors:
             raise SourceError(f"{key} of {self.repo.name} has {entry.n_bytes:,} bytes, more than an unembedding needs")
         wrote(path)
         path.parent.mkdir(parents=True, exist_ok=True)
+        raw, _ = self._range(shard, header.start[key], entry.n_bytes)
         with whole_file(path, ".half-") as file:
-            self._range(shard, header.start[key], entry.n_bytes, file.write)
+            file.write(raw)
         return {"dtype": str(entry.dtype).removeprefix("torch."), "shape": list(entry.shape), "sha256": checksum(path)}
 
     def _header(self, shard: str) -> Header:
-        size = 0
+        first, size = self._range(shard, 0, 8)
+        return read_header(lambda start, n: first if start == 0 else self._range(shard, start, n)[0], size, shard)
 
-        def read(start: int, n: int) -> bytes:
-            nonlocal size
-            raw = bytearray()
-            size = self._range(shard, start, n, raw.extend)
-            return bytes(raw)
-
-        first = read(0, 8)
-        return read_header(lambda start, n: first if start == 0 else read(start, n), size, shard)
-
-    def _range(self, shard: str, start: int, n: int, take: Callable[[bytearray], object]) -> int:
-        """Pass n bytes from `start` on to `take`; return the size of the whole file."""
+    def _range(self, shard: str, start: int, n: int) -> tuple[bytearray, int]:
+        """Return n bytes from `start` on, and the size of the whole file."""
         from huggingface_hub import get_session, hf_hub_url
         from huggingface_hub.utils import build_hf_headers
 
         url = hf_hub_url(filename=shard, revision=self.repo.commit, **client_name(self.repo.name))
         headers = {**build_hf_headers(), "Range": f"bytes={start}-{start + n - 1}", "Accept-Encoding": "identity"}
 
-        def attempt() -> int:
-            raw, done = bytearray(), 0
+        def attempt() -> tuple[bytearray, int]:
+            raw = bytearray()
             self.watch.made.clear()  # ranges of one file are not repeated attempts
             try:
                 with get_session().stream("GET", url, headers=headers, follow_redirects=True) as answer:
@@ -152,24 +143,15 @@ class _Tensors:
                     if span != f"{start}-{start + n - 1}" or not whole.isdecimal():
                         raise SourceError(f"the server of {self.repo.name} sends another part of {shard}; refused")
                     for piece in answer.iter_bytes(1 << 20):
-                        done += len(piece)
                         raw += piece
                         if self.context.progress is not None and n > 1 << 20:
-                            self.context.progress(shard, done / n)
+                            self.context.progress(shard, len(raw) / n)
             except Exception as error:
                 if "Transport" not in {c.__name__[:9] for c in type(error).__mro__}:
                     raise
                 raise ConnectionError("the connection was lost") from error
-            if done != n:
-                raise ConnectionError(f"{done:,} of {n:,} bytes arrived")
-            take(raw)
-            return int(whole)
+            if len(raw) != n:
+                raise ConnectionError(f"{len(raw):,} of {n:,} bytes arrived")
+            return raw, int(whole)
 
-        return int(self.watch.within(lambda: with_tries(f"fetching a part of {shard}", attempt)))
-
-
-def _is_whole(entry: object) -> bool:
-    """Return whether an entry of the record on disk is as it was written."""
-    if not isinstance(entry, dict) or not {"dtype", "shape", "sha256"} <= entry.keys():
-        return False
-    return isinstance(getattr(torch, str(entry["dtype"]), None), torch.dtype) and isinstance(entry["shape"], list)
+        return self.watch.within(lambda: with_tries(f"fetching a part of {shard}", attempt))
