@@ -47,8 +47,8 @@ def with_labels(
     """
     labeled = list(dictionaries)
     for text in given:
-        for at in _meant(text, labeled):
-            labeled[at] = _with_table(labeled[at], _place(text, labeled), context, allow_mismatch)
+        for at, place in _meant(text, labeled):
+            labeled[at] = _with_table(labeled[at], place, context, allow_mismatch)
     if unembed is not None:
         unembedding = read_unembedding(unembed, context)
         context.say(f"tokens by {unembedding.name}: {unembedding.how}")
@@ -68,11 +68,12 @@ class LabelEach:
     def __call__(self, d: Dictionary) -> Dictionary:
         """Return a dictionary with the tables that name it, and with Neuronpedia's where its pages are known."""
         for text in self.given:
-            place = _place(text, [d])
-            unknown = text == _NEURONPEDIA and source_on_neuronpedia(d) is None
-            if place == text and (unknown or _LABEL.fullmatch(text) is not None):
+            place, named = text, _LABEL.fullmatch(text)
+            if named is not None and named[1] == d.name:
+                place = named[2]
+            elif named is not None or (text == _NEURONPEDIA and source_on_neuronpedia(d) is None):
                 continue
-            if place == text != _NEURONPEDIA and text in self.used:
+            elif text != _NEURONPEDIA and text in self.used:
                 raise ValueError(f"--labels {text} names no run: give --labels {d.name}={text} for {d.name!r}")
             d = _with_table(d, place, self.context, self.allow_mismatch)
             self.used.add(text)
@@ -85,18 +86,14 @@ class LabelEach:
             raise ValueError(f"--labels {unused[0]} is of none of the dictionaries: NAME=TABLE needs the name of one")
 
 
-def _place(text: str, dictionaries: Sequence[Dictionary]) -> str:
+def _meant(text: str, dictionaries: Sequence[Dictionary]) -> list[tuple[int, str]]:
+    """Return the dictionaries that a table is given for, each with the table."""
     named = _LABEL.fullmatch(text)
-    return named[2] if named and named[1] in {d.name for d in dictionaries} else text
-
-
-def _meant(text: str, dictionaries: Sequence[Dictionary]) -> list[int]:
-    """Return the dictionaries that a table is given for."""
-    place = _place(text, dictionaries)
-    if place != text:
-        return [i for i, d in enumerate(dictionaries) if d.name == text[: -len(place) - 1]]
-    if place == _NEURONPEDIA:
-        known = [i for i, d in enumerate(dictionaries) if source_on_neuronpedia(d) is not None]
+    mine = [i for i, d in enumerate(dictionaries) if named is not None and d.name == named[1]]
+    if named is not None and mine:
+        return [(i, named[2]) for i in mine]
+    if text == _NEURONPEDIA:
+        known = [(i, text) for i, d in enumerate(dictionaries) if source_on_neuronpedia(d) is not None]
         if known:
             return known
         raise ValueError(
@@ -104,11 +101,10 @@ def _meant(text: str, dictionaries: Sequence[Dictionary]) -> list[int]:
             "give --labels neuronpedia:MODEL/SOURCE"
         )
     names = ", ".join(few([d.name for d in dictionaries], 4))
-    named = _LABEL.fullmatch(text)
     if named is not None and not os.path.exists(os.path.expanduser(text)):
         raise ValueError(f"--labels {text}: no run is named {named[1]!r}; give the name of one of {names}")
     if len(dictionaries) == 1:
-        return [0]
+        return [(0, text)]
     raise ValueError(f"--labels {text}: labels of which run? Give --labels NAME={text}, NAME one of {names}")
 
 

@@ -40,6 +40,11 @@ _NO_RUNS = {
     "runs": "the list of a project's runs", "artifacts": "the list of a project's artifacts", "jobs": "a list of jobs",
     "launch": "a page of Launch", "automations": "a page of automations", "weave": "a page of Weave",
 }  # fmt: skip
+_NAMED: dict[Scheme, str] = {
+    "demo": "demo:NAME, listed by sae-geometry demos",
+    "paper": "paper:e2e/LAYER/TYPE/ROLE",
+    "saelens": "saelens:RELEASE/SAE_ID",
+}
 _HOST = re.compile(r"(?:www\.)?(?:wandb\.ai|huggingface\.co|hf\.co)/", re.IGNORECASE)
 _REPO = r"(?:datasets/)?[^/@]+/[^/@]+"
 _REVISION = r"refs/(?:pr|convert|heads|tags)/[^/]+|[^/]+"
@@ -140,19 +145,13 @@ def _place(body: str, exists: Callable[[str], bool]) -> Address:
         return _wandb(body.removeprefix("wandb-artifact://"), body)
     if body.startswith("hf:"):
         return _hugging_face(body)
-    if (scheme := re.match(r"(wandb|demo|saelens|paper):", body)) is not None:
-        rest = body[scheme.end() :]
-        match scheme[1]:
-            case "wandb":
-                return _wandb(rest, body)
-            case "demo":
-                return Address(body, "demo", _wanted(rest, body, "demo:NAME, listed by sae-geometry demos"))
-            case "paper":
-                return Address(body, "paper", _wanted(rest, body, "paper:e2e/LAYER/TYPE/ROLE"))
-            case _:
-                release, _, sae_id = rest.partition("/")
-                _wanted(release and sae_id, body, "saelens:RELEASE/SAE_ID")
-                return Address(body, "saelens", rest)
+    if body.startswith("wandb:"):
+        return _wandb(body.removeprefix("wandb:"), body)
+    for scheme, form in _NAMED.items():
+        if body.startswith(f"{scheme}:"):
+            first, _, second = (name := body.removeprefix(f"{scheme}:")).partition("/")
+            _wanted(first and (second or scheme != "saelens"), body, form)
+            return Address(body, scheme, name)
     return _bare(body, exists)
 
 
@@ -304,7 +303,6 @@ def _selection(selectors: list[str], whole: str) -> Selection:
     return found
 
 
-def _wanted(ok: object, whole: str, form: str) -> str:
+def _wanted(ok: object, whole: str, form: str) -> None:
     if not ok:
         raise AddressError(f"{whole!r} is incomplete: write {form}")
-    return str(ok)

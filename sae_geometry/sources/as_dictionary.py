@@ -123,10 +123,9 @@ def _index(obj: Any) -> Tensor | None:
 def _state(obj: Any) -> Mapping[str, Any]:
     """Return the tensors of an object: its state dict, else its attributes with SAE names."""
     state_dict = getattr(obj, "state_dict", None)
-    if isinstance(obj, torch.nn.Module) or (callable(state_dict) and not isinstance(obj, type)):
-        state = state_dict() if callable(state_dict) else {}
-        if isinstance(state, Mapping) and state:
-            return state
+    state = state_dict() if callable(state_dict) and not isinstance(obj, type) else None
+    if isinstance(state, Mapping) and state:
+        return state
     return {k: v for k in _ATTRIBUTES if (v := getattr(obj, k, None)) is not None}
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,19 +36,15 @@ def intact(path: Path, recorded: str) -> bool:
     marker = cache_root() / "verified" / hashlib.sha256(str(path.absolute()).encode(errors="replace")).hexdigest()[:32]
     state = path.stat()
     line = f"{recorded} {state.st_size} {state.st_mtime_ns} {state.st_ctime_ns} {state.st_ino} {state.st_dev}"
-    try:
+    with suppress(OSError, ValueError):
         if marker.read_text(encoding="utf-8") == line:
             return True
-    except (OSError, ValueError):
-        pass
     if checksum(path, like=recorded) != recorded:
         return False
-    try:
+    with suppress(OSError):  # without a writable cache the file is only hashed again
         wrote(marker)
         with whole_file(marker, ".half-") as file:
             file.write(line.encode())
-    except OSError:
-        pass  # without a writable cache the file is only hashed again
     return True
 
 

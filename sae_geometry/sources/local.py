@@ -110,9 +110,8 @@ def names_below(folder: Path, depth: int = 0, visits: Iterator[int] | None = Non
     except OSError as error:
         raise SourceError(f"{folder} cannot be listed: {error.strerror}") from error
     for child in children[:_MAX_FILES]:
-        if child.is_file() or (
-            child.is_symlink() and not child.exists()
-        ):  # a broken link is reported once it is opened
+        broken = child.is_symlink() and not child.exists()  # reported once it is opened
+        if broken or child.is_file():
             yield child.name
         elif child.is_dir() and depth < _MAX_DEPTH and not child.name.startswith("."):
             yield from (f"{child.name}/{name}" for name in names_below(child, depth + 1, visits))

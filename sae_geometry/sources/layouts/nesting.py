@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import takewhile
+from itertools import chain, takewhile
 from typing import Any
 
 from sae_geometry.io.escaping import shown
@@ -60,17 +60,13 @@ def find_sites(file: TensorFile, config: Mapping[str, Any], latent_axis: LatentA
 def _found(
     table: Table, config: Mapping[str, Any], latent_axis: LatentAxis | None, path: Path
 ) -> Iterator[tuple[Path, Site]]:
-    able = any(map(ANY_DECODER.fullmatch, table.entries))
-    for view in _views(table) if able else ():
-        sites = sites_in(view, config, latent_axis)
-        if sites:
-            yield from ((path, site) for site in sites)
-            return
-    for n_stacked in _stack_sizes(table) if able else ():
-        sites = sites_in(_sliced(table, n_stacked), config, latent_axis)
-        if sites:
-            yield from ((path, _at(site, i)) for i in range(n_stacked) for site in sites)
-            return
+    if any(map(ANY_DECODER.fullmatch, table.entries)):
+        whole = ((view, [None]) for view in _views(table))
+        stacks = ((_sliced(table, n), range(n)) for n in _stack_sizes(table))
+        for view, layers in chain[tuple[Table, Sequence[int | None]]](whole, stacks):
+            if sites := sites_in(view, config, latent_axis):
+                yield from ((path, site if i is None else _at(site, i)) for i in layers for site in sites)
+                return
     if len(path) < _MAX_DEPTH:
         for name, inner in _inside(table):
             yield from _found(inner, config, latent_axis, (*path, name))

@@ -164,12 +164,12 @@ def _parsed(text: str) -> tuple[str, int, str] | None:
             words = []
         return "".join(f"{w}." for w in words), int(found[3]), found[4] or "output"
     if (found := _WORDS_FIRST.fullmatch(text)) is not None:
-        word, layer = found[1] or found[3], found[2] or found[4]
-        return ("", int(layer), word) if _site(word, "") else None
-    if (found := _LAYER_FIRST.fullmatch(text)) is not None:
-        word, layer = found[2] or found[4], found[1] or found[3]
-        return ("", int(layer), word) if _site(word, "") else None
-    return None
+        word, layer = filter(None, found.groups())
+    elif (found := _LAYER_FIRST.fullmatch(text)) is not None:
+        layer, word = filter(None, found.groups())
+    else:
+        return None
+    return ("", int(layer), word) if _site(word, "") else None
 
 
 def _plain(hook: str) -> str:
