@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -91,10 +92,8 @@ def read_labels(path: str | Path, source: str | None = None) -> Labels:
 def _list(value: object) -> object:
     """Return the list that a text is as JSON, which is how our own tables and CSV files hold lists."""
     if isinstance(value, str) and value.startswith("["):
-        try:
+        with suppress(ValueError):
             return parse_json(value)
-        except ValueError:
-            return value
     return value
 
 

@@ -174,10 +174,8 @@ def _lines(batches: Sequence[Path]) -> Iterator[tuple[Path, Mapping[str, Any]]]:
 
 def _latent(record: Mapping[str, Any]) -> int:
     index = record.get("index")
-    try:
-        latent = int(index) if isinstance(index, str | int) and not isinstance(index, bool) else -1
-    except ValueError:
-        latent = -1
+    text = str(index) if isinstance(index, str | int) and not isinstance(index, bool) else ""
+    latent = int(text) if text.isdecimal() and len(text) < 20 else -1
     if not 0 <= latent < _MOST_ID:
         raise ExportError(f"a record has the index {str(index)[:40]!r}, which is not a latent id")
     return latent

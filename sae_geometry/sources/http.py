@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass, field
@@ -153,7 +152,7 @@ def in_time(ask: Callable[[], T], still_waits: Callable[[], bool] = lambda: True
         while True:
             try:
                 return result.result(timeout=limits().connect + limits().silence)
-            except FutureTimeoutError:
+            except TimeoutError:
                 if result.done():
                     return result.result()
                 if still_waits():
@@ -240,23 +239,20 @@ def body_of(answer: Any, limit: int, what: str) -> Iterator[bytes]:
     if answer.headers.get("content-encoding", "identity") != "identity":
         raise SourceError(f"{what}: the server compressed it, though asked not to; refused")
     n, pace = 0, Pace()
-    try:
-        while piece := answer.raw.read1(1 << 20, decode_content=False):
-            n += len(piece)
-            if n > limit:
-                raise SourceError(f"{what}: the server sends more than {limit:,} bytes, more than it should; stopped")
-            pace.add(len(piece))
-            yield piece
-    except (urllib3.exceptions.ReadTimeoutError, TimeoutError) as error:
-        raise ConnectionError(f"silent for {limits().silence:.0f} seconds") from error
-    except TooSlowError:
-        raise
-    except (urllib3.exceptions.HTTPError, requests.exceptions.RequestException, OSError) as error:
-        raise ConnectionError("the connection was lost") from error
-
-
-class TooSlowError(ConnectionError):
-    """The server sends too slowly to finish."""
+    while True:
+        try:
+            piece = answer.raw.read1(1 << 20, decode_content=False)
+        except (urllib3.exceptions.ReadTimeoutError, TimeoutError) as error:
+            raise ConnectionError(f"silent for {limits().silence:.0f} seconds") from error
+        except (urllib3.exceptions.HTTPError, requests.exceptions.RequestException, OSError) as error:
+            raise ConnectionError("the connection was lost") from error
+        if not piece:
+            return
+        n += len(piece)
+        if n > limit:
+            raise SourceError(f"{what}: the server sends more than {limit:,} bytes, more than it should; stopped")
+        pace.add(len(piece))
+        yield piece
 
 
 class Pace:
@@ -266,12 +262,12 @@ class Pace:
         self.n, self.since = 0, time.monotonic()
 
     def add(self, n: int) -> None:
-        """Count received bytes; raise `TooSlowError` if the rate is too low."""
+        """Count received bytes; raise ConnectionError if the rate is too low."""
         self.n += n
         passed = time.monotonic() - self.since
         if passed >= limits().silence:
             if self.n < limits().slowest * passed:
-                raise TooSlowError(f"the server sends fewer than {limits().slowest:,.0f} bytes a second")
+                raise ConnectionError(f"the server sends fewer than {limits().slowest:,.0f} bytes a second")
             self.n, self.since = 0, time.monotonic()
 
 

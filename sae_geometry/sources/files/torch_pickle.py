@@ -245,10 +245,8 @@ def _tensor_v2(args: tuple[Any, ...]) -> StoredTensor:
 
 
 def _tensor_v3(args: tuple[Any, ...]) -> StoredTensor:
-    plain = _tensor_v2(args)
-    named = _expect(args[6], _Name)
-    storage = replace(plain.storage, kind=named.name)
-    return StoredTensor(storage, plain.offset, plain.shape, plain.stride, _DTYPES.get(named.name))
+    plain, kind = _tensor_v2(args), _expect(args[6], _Name).name
+    return replace(plain, storage=replace(plain.storage, kind=kind), dtype=_DTYPES.get(kind))
 
 
 def _empty_table(args: tuple[Any, ...]) -> dict[Any, Any]:

@@ -73,7 +73,10 @@ def separate_places(address: Address, context: Context) -> list[str]:
         if address.path in repo.files:
             return []
         base = f"{address.path}/" if address.path else ""
-        labels = separate_checkpoints(list(_inside(repo, address, context)))
+        inside = [n.removeprefix(base) for n in repo.files if n.startswith(base)]
+        if not inside:
+            raise _missing(repo, address, context)
+        labels = separate_checkpoints(inside)
         return [f"hf://{repo.name}@{repo.commit}/{base}{label}" for label in labels]
 
 
@@ -88,15 +91,6 @@ def _choose(repo: Repo, address: Address, context: Context) -> tuple[str, ...]:
     if not chosen:
         raise _missing(repo, address, context)
     return _one_source(chosen, address) if len(chosen) > 1 and address.path not in repo.files else chosen
-
-
-def _inside(repo: Repo, address: Address, context: Context) -> dict[str, str]:
-    """Return the files of an address by their names relative to it."""
-    path = address.path or ""
-    inside = {n.removeprefix(f"{path}/" if path else ""): n for n in repo.files if not path or n.startswith(f"{path}/")}
-    if not inside:
-        raise _missing(repo, address, context)
-    return inside
 
 
 def _missing(repo: Repo, address: Address, context: Context) -> SourceError:
@@ -175,10 +169,9 @@ def _cached_repo(address: Address) -> Repo | None:
 
 
 def _cache_folder(name: str) -> Path:
-    from huggingface_hub import constants
+    from huggingface_hub import constants, file_download
 
-    kind = "" if name.startswith("datasets/") else "models--"
-    return Path(constants.HF_HUB_CACHE) / (kind + name.replace("/", "--"))
+    return Path(constants.HF_HUB_CACHE) / file_download.repo_folder_name(**client_name(name))
 
 
 def client_name(name: str) -> dict[str, Any]:

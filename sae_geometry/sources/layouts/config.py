@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -84,10 +85,8 @@ def _inner(value: Any) -> Any:
     if isinstance(value, Mapping) and "value" in value and set(value) <= {"value", "desc"}:
         return value["value"]
     if isinstance(value, str) and value.startswith("{") and value.endswith("}") and len(value) < _MAX_TEXT:
-        try:
+        with suppress(ValueError):
             return parse_json(value)
-        except ValueError:
-            return value
     return value
 
 

@@ -28,8 +28,8 @@ _MODEL = re.compile(
     r"(?:\w+_)?model_(?:name|id|name_or_path)|(?:lm|llm)(?:_name)?|(?:base|language|subject|hf|tlens)_model"
 )
 _MODEL_PLAINLY = ("model", "model.name", "model.name_or_path", "model._name_or_path")  # in the outermost table only
-_KIND = ("architecture", "model_kind", "sae_type", "type", "kind", "dict_class")
-_IS_TRANSCODER = ("is_transcoder", "transcode", "transcoder")
+_KIND = re.compile("architecture|model_kind|sae_type|type|kind|dict_class")
+_IS_TRANSCODER = re.compile("is_transcoder|transcode|transcoder")
 _MODULE_SIDE = re.compile("io")  # dictionary_learning: "in", "out" or "in_and_out" of a module
 _TEMPLATE = re.compile(r"\{[^{}]*\}|%[ds]|<\w+>")
 _ZSCORED = re.compile(r".*(?:z[-_ ]?scor|standardi[sz])", re.IGNORECASE)
@@ -95,7 +95,6 @@ def space_in_config(
     """Return the space given in a configuration of any trainer.
 
     Args:
-        config: the configuration; nested tables are searched too.
         layer: the layer, where the configuration names none.
         source: layer that a cross-layer transcoder's latents read from.
         outs: layers that a decoder with several outputs writes to; lists of hook points count by their positions.
@@ -105,11 +104,9 @@ def space_in_config(
     notes: list[str] = []
     reads = _hook(config, _IN, layer, notes, outs if source is None else [source])
     if reads is None:
-        words = (v for v in _values(config, _MODULE) if isinstance(v, str))
-        reads = next((_spelled(word) for word in words if layer_named(word) is not None), None)
+        reads = next((_spelled(word) for word in _words(config, _MODULE) if layer_named(word) is not None), None)
     if reads is None and layer is not None:
-        words = (v for v in _values(config, _SITE) if isinstance(v, str))
-        reads = next((hook for word in words if (hook := site_in_layer(word, layer)) is not None), None)
+        reads = next((hook for word in _words(config, _SITE) if (hook := site_in_layer(word, layer))), None)
     out_layer = _number(config, _LAYER_OUT)
     if out_layer is None and (source is None or not outs):
         out_layer = layer
@@ -120,12 +117,9 @@ def space_in_config(
     if side is not None and reads is not None and writes is None and names_a_place(f"{reads}.input"):
         reads, writes = f"{reads}.input", reads if side == "in_and_out" else None
     reads, writes = _with_head(reads, _number(config, _HEAD)), _with_head(writes, _number(config, _HEAD_OUT))
-    declared = any(
-        str(v).casefold() in ("true", "1") for key in _IS_TRANSCODER for v in _values(config, re.compile(key))
-    )
-    named = any("transcoder" in str(v).casefold() for key in _KIND for v in _values(config, re.compile(key)))
-    models = (v for v in _values(config, _MODEL) if isinstance(v, str) and v)
-    model = next(models, None) or first(config, _MODEL_PLAINLY, str)
+    declared = any(str(v).casefold() in ("true", "1") for v in _values(config, _IS_TRANSCODER))
+    named = any("transcoder" in str(v).casefold() for v in _values(config, _KIND))
+    model = next(filter(None, _words(config, _MODEL)), None) or first(config, _MODEL_PLAINLY, str)
     return Space(reads, writes, model, declared or named or _differ(reads, writes), tuple(notes))
 
 
@@ -141,6 +135,10 @@ def _values(config: Mapping[str, Any], key: re.Pattern[str]) -> Iterable[Any]:
         for name, value in table.items():
             if isinstance(name, str) and key.fullmatch(name.casefold()):
                 yield value[0] if isinstance(value, list) and len(value) == 1 else value
+
+
+def _words(config: Mapping[str, Any], key: re.Pattern[str]) -> Iterable[str]:
+    return (value for value in _values(config, key) if isinstance(value, str))
 
 
 def _number(config: Mapping[str, Any], key: re.Pattern[str]) -> int | None:
