@@ -98,11 +98,6 @@ def commit_of(folder: Path, revision: str) -> str | None:
         return None
 
 
-def run_folder(host: str, run: str) -> Path:
-    """Return the folder of a W&B run, or of one version of an artifact (NAME:v3, in a folder NAME@v3)."""
-    return cache_root() / "wandb" / safe_path(re.sub(r"[^\w.\-]", "_", host)) / safe_path(run.replace(":", "@"))
-
-
 def wrote(path: Path) -> None:
     """Record a file in the cache as ours, before it is written: `clear_cache` removes only recorded files.
 

@@ -6,7 +6,6 @@ and it opens. A lock prevents two processes from downloading the same file.
 
 from __future__ import annotations
 
-import base64
 import errno
 import hashlib
 import os
@@ -26,7 +25,6 @@ from sae_geometry.sources.http import (
     body_of,
     check_status,
     open_url,
-    origin_of,
     with_tries,
 )
 
@@ -42,26 +40,6 @@ class RemoteFile:
     url: str
     n_bytes: int | None
     md5: str | None
-
-
-def remote_file(name: object, url: object, n_bytes: object, md5: object) -> RemoteFile:
-    """Return a file from a server's description; an invalid size or MD5 counts as unknown."""
-    if not isinstance(name, str) or not isinstance(url, str):
-        raise SourceError(f"W&B gives no name, or no URL, for the file {str(name)[:80]!a}")
-    try:
-        on_the_web = origin_of(url).startswith(("http://", "https://"))
-    except ValueError:
-        on_the_web = False
-    if not on_the_web:
-        raise SourceError(f"W&B gives no valid URL for the file {name[:80]!a}")
-    stated = str(n_bytes)
-    size = int(stated) if stated.isdecimal() and len(stated) < 19 else None
-    if not md5:
-        return RemoteFile(name, url, size, None)
-    try:
-        return RemoteFile(name, url, size, base64.b64decode(str(md5), validate=True).hex())
-    except ValueError:
-        return RemoteFile(name, url, size, "no MD5")
 
 
 def fetch_file(

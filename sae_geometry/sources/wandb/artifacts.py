@@ -18,7 +18,7 @@ from sae_geometry.sources.http import RefusedError, origin_of
 from sae_geometry.sources.layouts.filenames import choose_files, looks_like_weights, path_of, side_names
 from sae_geometry.sources.local import bundle_files
 from sae_geometry.sources.wandb import client
-from sae_geometry.sources.wandb.client import Artifact, api_key, credentials_for, folder_of
+from sae_geometry.sources.wandb.client import Artifact, credentials, folder_of
 
 RECORD_NAME = "wandb_artifact.json"
 
@@ -74,7 +74,7 @@ def fetch_all(
         context.say(f"fetching {name} from {origin_of(remote[name].url)}")
         sums[name] = fetch_file(
             remote[name], folder / safe_path(name), recorded=sums.get(name), again=context.again == "all",
-            credentials=credentials_for(api_key()),
+            credentials=credentials(),
             check=open_tensors if name in weights and looks_like_weights(name) else None,
             progress=context.progress,
         )  # fmt: skip

@@ -10,6 +10,7 @@ import base64
 import json
 import netrc
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,8 +19,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from sae_geometry.io.redaction import hide, without_secrets
-from sae_geometry.sources.cache import run_folder
-from sae_geometry.sources.download import RemoteFile, remote_file
+from sae_geometry.sources.cache import cache_root, safe_path
+from sae_geometry.sources.download import RemoteFile
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.http import Credentials, RefusedError, limits, origin_of, whole_answer
 from sae_geometry.sources.layouts.config import lookup, plain_values
@@ -27,6 +28,7 @@ from sae_geometry.sources.plain import parse_json
 from sae_geometry.sources.wandb.run_record import RunRecord, as_table
 
 _DEFAULT = "https://api.wandb.ai"  # the public runs of the papers are on this server; the client's default has changed
+_HOW_TO_SIGN_IN = "set WANDB_API_KEY (wandb.ai/authorize shows yours) or run `wandb login`"
 _RUN_FIELDS = "name displayName state config summaryMetrics"
 _RUN = f"""query Run($project: String!, $entity: String!, $name: String!) {{
   project(name: $project, entityName: $entity) {{ run(name: $name) {{ {_RUN_FIELDS} }} }}
@@ -93,8 +95,9 @@ def base_url() -> str:
 
 
 def folder_of(run: str) -> Path:
-    """Return the folder of a run, or of one version of an artifact, in the cache."""
-    return run_folder(origin_of(base_url()).partition("://")[2], run)
+    """Return the folder of a run, or of one version of an artifact (NAME:v3, in a folder NAME@v3), in the cache."""
+    host = re.sub(r"[^\w.\-]", "_", origin_of(base_url()).partition("://")[2])
+    return cache_root() / "wandb" / safe_path(host) / safe_path(run.replace(":", "@"))
 
 
 def api_key() -> str | None:
@@ -114,17 +117,12 @@ def api_key() -> str | None:
     return None
 
 
-def credentials_for(key: str | None) -> Credentials | None:
+def credentials() -> Credentials | None:
     """Return the header with the key, for the configured server only; None without a key."""
-    if key is None:
+    if (key := api_key()) is None:
         return None
     token = base64.b64encode(f"api:{key}".encode()).decode()
     return Credentials(origin_of(base_url()), f"Basic {token}")
-
-
-def how_to_sign_in() -> str:
-    """Return instructions for a run that needs a key."""
-    return "set WANDB_API_KEY (wandb.ai/authorize shows yours) or run `wandb login`"
 
 
 def run(path: str) -> RunRecord:
@@ -137,7 +135,7 @@ def run(path: str) -> RunRecord:
 
 def files(path: str) -> list[RemoteFile]:
     """Return every file of a run, from all pages."""
-    return _remote_files(_pages(_FILES, path, "fileCursor", "run.files"))
+    return [_remote_file(n) for page in _pages(_FILES, path, "fileCursor", "run.files") for n in page]
 
 
 def runs(path: str) -> Iterator[RunRecord]:
@@ -170,7 +168,8 @@ def artifact_files(artifact: Artifact) -> list[RemoteFile]:
     place, _, version = artifact.path.rpartition(":")
     more = {"collection": place.rpartition("/")[2], "alias": version}
     inside = "artifactCollection.artifactMembership.files"
-    return _remote_files(_pages(_ARTIFACT_FILES, artifact.path, "cursor", inside, more))
+    pages = _pages(_ARTIFACT_FILES, artifact.path, "cursor", inside, more)
+    return [_remote_file(n) for page in pages for n in page]
 
 
 def _pages(
@@ -210,7 +209,7 @@ def _ask(query: str, path: str, more: Mapping[str, Any] | None = None) -> Any:
     if errors := answer.get("errors"):
         said = str(errors[0].get("message", "")) if isinstance(errors, list) and isinstance(errors[0], Mapping) else ""
         denied = any(w in said.lower() for w in ("permission", "denied", "unauthorized", "login", "authenticat"))
-        hint = f"; {how_to_sign_in()}" if denied else ""
+        hint = f"; {_HOW_TO_SIGN_IN}" if denied else ""
         raise RefusedError(
             f"W&B refused {path}: {' '.join(without_secrets(said).split())[:200] or 'it did not say why'}{hint}",
             403,
@@ -228,17 +227,29 @@ def _record(path: str, node: Mapping[str, Any]) -> RunRecord:
     )
 
 
-def _remote_files(pages: Iterator[list[Mapping[str, Any]]]) -> list[RemoteFile]:
-    return [
-        remote_file(n.get("name"), n.get("url") or n.get("directUrl"), n.get("sizeBytes"), n.get("md5"))
-        for page in pages
-        for n in page
-    ]
+def _remote_file(node: Mapping[str, Any]) -> RemoteFile:
+    """Return a file from W&B's description; an invalid size or MD5 counts as unknown."""
+    name, url = node.get("name"), node.get("url") or node.get("directUrl")
+    stated, md5 = str(node.get("sizeBytes")), node.get("md5")
+    if not isinstance(name, str) or not isinstance(url, str):
+        raise SourceError(f"W&B gives no name, or no URL, for the file {str(name)[:80]!a}")
+    try:
+        on_the_web = origin_of(url).startswith(("http://", "https://"))
+    except ValueError:
+        on_the_web = False
+    if not on_the_web:
+        raise SourceError(f"W&B gives no valid URL for the file {name[:80]!a}")
+    size = int(stated) if stated.isdecimal() and len(stated) < 19 else None
+    try:
+        digest = base64.b64decode(str(md5), validate=True).hex() if md5 else None
+    except ValueError:
+        digest = "no MD5"
+    return RemoteFile(name, url, size, digest)
 
 
 def _missing(path: str) -> RefusedError:
     if api_key() is None:
-        hint = f"without a key: check the spelling, or, if it is private, {how_to_sign_in()}"
+        hint = f"without a key: check the spelling, or, if it is private, {_HOW_TO_SIGN_IN}"
     else:
         hint = "to the configured key: check the spelling, and whether this key may see it"
     return RefusedError(f"W&B at {base_url()} shows no {path} {hint}", 404)
@@ -246,9 +257,9 @@ def _missing(path: str) -> RefusedError:
 
 def _refusal(path: str) -> str:
     if api_key() is None:
-        return f"W&B wants a key for {path}: {how_to_sign_in()}"
+        return f"W&B wants a key for {path}: {_HOW_TO_SIGN_IN}"
     return (
-        f"W&B at {base_url()} does not accept the configured key (asking for {path}): {how_to_sign_in()}, or unset it "
+        f"W&B at {base_url()} does not accept the configured key (asking for {path}): {_HOW_TO_SIGN_IN}, or unset it "
         "for a public run"
     )
 
@@ -256,7 +267,7 @@ def _refusal(path: str) -> str:
 def _answer(question: Mapping[str, Any], what: str) -> Any:
     url, headers = f"{base_url()}/graphql", {"Content-Type": "application/json", "Accept": "application/json"}
     sent = json.dumps(question).encode()
-    raw = whole_answer("POST", url, what, headers=headers, credentials=credentials_for(api_key()), data=sent)
+    raw = whole_answer("POST", url, what, headers=headers, credentials=credentials(), data=sent)
     try:
         return parse_json(raw)
     except ValueError as error:
@@ -274,9 +285,9 @@ def check_signed_in() -> None:
     where = base_url()
     if api_key() is None:
         raise RefusedError(
-            f"not logged in to W&B at {where}: {how_to_sign_in()}; WANDB_BASE_URL names another server", 401
+            f"not logged in to W&B at {where}: {_HOW_TO_SIGN_IN}; WANDB_BASE_URL names another server", 401
         )
-    refused = RefusedError(f"W&B at {where} does not accept the configured key: {how_to_sign_in()}", 401)
+    refused = RefusedError(f"W&B at {where} does not accept the configured key: {_HOW_TO_SIGN_IN}", 401)
     try:
         answer = _answer({"query": "query Viewer { viewer { id } }"}, f"asking W&B at {where} who we are")
     except RefusedError as error:
