@@ -20,7 +20,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sae_geometry.io.escaping import shown
 from sae_geometry.labels.vocabulary import printable, read_vocabulary
 from sae_geometry.sources.bundle import Context
 from sae_geometry.sources.errors import SourceError
@@ -125,17 +124,9 @@ def read_unembedding(address: str | Path, context: Context | None = None) -> Une
         >>> sg.read_unembedding(folder).how
         'lm_head.weight times model.norm.weight, centered over the vocabulary; no bias'
     """
-    parts = _weights(address, context or Context())
-    return Unembedding.from_weights(
-        parts.unembedding,
-        None if parts.tokenizer is None else read_vocabulary(parts.tokenizer),
-        gain=parts.gain,
-        layer_norm=parts.layer_norm,
-        name=shown(parts.address),
-        weight_name=parts.unembedding_name,
-        gain_name=parts.gain_name,
-        biases=parts.biases,
-    )
+    parts = vars(_weights(address, context or Context()))
+    tokens = None if parts["tokenizer"] is None else read_vocabulary(parts["tokenizer"])
+    return Unembedding.from_weights(tokens=tokens, **{key: parts[key] for key in parts if key != "tokenizer"})
 
 
 def _weights(address: str | Path, context: Context) -> ModelWeights:

@@ -247,11 +247,8 @@ def _pasted(url: str) -> Address:
                 f"{url!r} is a project: sae-geometry runs {'/'.join(path)} lists its runs; give one of them"
             )
         _wanted(len(path) > 2, url, "https://wandb.ai/ENTITY/PROJECT/runs/RUN")
-        run = path[3] if path[2] == "runs" and len(path) > 3 else None
-        if run is None:
-            return _wandb("/".join(path), url)
-        file = "/".join(path[5:]) if path[4:5] == ["files"] else ""
-        return _wandb("/".join((*path[:2], "runs", run)) + (f"#{file}" if file else ""), url)
+        file = "/".join(path[5:]) if path[2] == "runs" and path[4:5] == ["files"] else ""
+        return _wandb("/".join(path[:4] if path[2] == "runs" else path) + (f"#{file}" if file else ""), url)
     if host in {"huggingface.co", "hf.co"}:
         return _pasted_hugging_face(path, url)
     raise AddressError(f"{url!r} is on neither wandb.ai nor huggingface.co: download the file and give its path")

@@ -76,15 +76,9 @@ def open_url(
 
     sent = {**headers, **(credentials.headers_for(url) if credentials else {})}
     with _session() as session:
-
-        def ask() -> Any:
-            return session.request(
-                method, url, headers=sent, data=data, stream=True, auth=lambda r: r,
-                timeout=(limits().connect, limits().silence),
-            )  # fmt: skip
-
+        how = {"stream": True, "auth": lambda r: r, "timeout": (limits().connect, limits().silence)}
         try:
-            answer = in_time(ask)
+            answer = in_time(lambda: session.request(method, url, headers=sent, data=data, **how))
         except SourceError:
             raise
         except (requests.exceptions.Timeout, TimeoutError) as error:

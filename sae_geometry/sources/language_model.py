@@ -34,19 +34,15 @@ _MOST_CONFIG, _MOST_INDEX = 4 << 20, 16 << 20
 
 @dataclass(frozen=True)
 class ModelWeights:
-    """The parts of a language model that turn a direction into logits.
+    """The parts of a language model that turn a direction into logits, as `Unembedding.from_weights` takes them.
 
     Attributes:
-        unembedding: [n_rows, d]; its name in the file.
-        gain: [d], the final norm's gain, or None; its name in the file.
-        layer_norm: whether the final norm removes the mean of its input.
-        biases: names of the biases of the output and the final norm.
         tokenizer: the model's `tokenizer.json`; None where it has none.
     """
 
-    address: str
-    unembedding: Tensor
-    unembedding_name: str
+    name: str
+    weight: Tensor
+    weight_name: str
     gain: Tensor | None
     gain_name: str
     layer_norm: bool
@@ -93,7 +89,7 @@ def model_weights(files: ModelFiles) -> ModelWeights:
     )
     tied = " (tied)" if unembed.endswith(_EMBED) else ""
     return ModelWeights(
-        files.address,
+        shown(files.address),
         files.read(unembed),
         f"{unembed}{tied}",
         gain,

@@ -7,11 +7,12 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from sae_geometry.io.redaction import hide, without_secrets
 from sae_geometry.sources.address import Address
-from sae_geometry.sources.bundle import Progress
+from sae_geometry.sources.bundle import Context, Progress
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.http import MAX_ANSWER, Pace, RefusedError, UnreachableError, in_time, limits
 
@@ -23,14 +24,15 @@ _NAME = re.compile(r"\w[\w.\-]{0,254}")
 
 
 @contextmanager
-def bounded(address: Address) -> Iterator[Watch]:
+def bounded(address: Address, context: Context) -> Iterator[Watch]:
     """Run Hugging Face's client within our limits, with its exceptions translated to one sentence each."""
     import huggingface_hub
     from huggingface_hub import constants, errors
 
     hide(huggingface_hub.get_token())
     session = huggingface_hub.get_session()
-    watch = Watch(str(address), bool(constants.HF_HUB_OFFLINE))
+    offline = context.offline or bool(constants.HF_HUB_OFFLINE)
+    watch = Watch(str(address), replace(context, offline=offline))
     hooks, xet = session.event_hooks, constants.HF_HUB_DISABLE_XET
     session.event_hooks = {
         "request": [*hooks.get("request", []), watch.asked],
@@ -73,8 +75,8 @@ def bounded(address: Address) -> Iterator[Watch]:
 class Watch:
     """Hooks for requests and responses: limits on time, rate and retries, and a refusal of names outside the cache."""
 
-    def __init__(self, what: str, offline: bool) -> None:
-        self.what, self.offline = what, offline
+    def __init__(self, what: str, context: Context) -> None:
+        self.what, self.context = what, context
         self.made: dict[tuple[str, str], int] = {}
         self.since: float | None = None
         self.stopped = False

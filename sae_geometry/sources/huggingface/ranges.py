@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -41,17 +40,16 @@ def remote_model_weights(address: Address, context: Context) -> ModelWeights:
     Fetched: config.json, tokenizer.json, the index, and by ranges the headers of the shards that hold the two tensors
     and those tensors. All of it is cached by commit, for use offline.
     """
-    with bounded(address) as watch:
-        context = replace(context, offline=context.offline or watch.offline)
-        repo = repo_of(address, context, watch)
-        small = {n: bring(repo, n, context, watch) for n in (*_SMALL, INDEX) if n in repo.files}
-        if not context.offline and repo.guessed is None and small:
+    with bounded(address, context) as watch:
+        repo = repo_of(address, watch)
+        small = {n: bring(repo, n, watch) for n in (*_SMALL, INDEX) if n in repo.files}
+        if not watch.context.offline and repo.guessed is None and small:
             remember(repo, address.revision or "main", next(iter(small)), watch)
         where = f"{repo.name} at commit {repo.commit[:12]}"
         context.say(f"reading the unembedding of {where}")
-        tensors = _Tensors(repo, watch, context)
+        tensors = _Tensors(repo, watch)
         index = read_small_json(small[INDEX]) if INDEX in small else {}
-        names = None if context.offline else list(repo.files)  # shards are not in the client's cache
+        names = None if watch.context.offline else list(repo.files)  # shards are not in the client's cache
         owners = shard_of_each(index, names, where) or tensors.keys_of(WHOLE)
         files = ModelFiles(
             where,
@@ -70,8 +68,8 @@ class _Tensors:
     SHA-256 of its bytes, which lie next to it.
     """
 
-    def __init__(self, repo: Repo, watch: Watch, context: Context) -> None:
-        self.repo, self.watch, self.context = repo, watch, context
+    def __init__(self, repo: Repo, watch: Watch) -> None:
+        self.repo, self.watch, self.context = repo, watch, watch.context
         self.folder = cache_root() / "huggingface" / safe_path(repo.name) / repo.commit
         self.header: Callable[[str], Header] = cache(self._header)
 

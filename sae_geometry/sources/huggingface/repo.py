@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +44,13 @@ class Repo:
 
 def bundle_huggingface(address: Address, context: Context) -> Bundle:
     """Return the checkpoint at an hf:// address: a file, a folder, or a repository that holds one."""
-    with bounded(address) as watch:
-        context = replace(context, offline=context.offline or watch.offline)
-        repo = repo_of(address, context, watch)
-        pinned = _choose(repo, address, context)
+    with bounded(address, context) as watch:
+        repo = repo_of(address, watch)
+        pinned = _choose(repo, address, watch)
         sides = [n for w in pinned[:1] for n in side_names(w) if n in repo.files]
         context.say(f"using {', '.join(pinned)} of {repo.name} at commit {repo.commit[:12]}")
-        paths = {n: bring(repo, n, context, watch) for n in (*pinned, *sides)}
-        if not context.offline and repo.guessed is None:
+        paths = {n: bring(repo, n, watch) for n in (*pinned, *sides)}
+        if not watch.context.offline and repo.guessed is None:
             remember(repo, address.revision or "main", pinned[0], watch)
     spelled = f"hf://{repo.name}@{repo.commit}/{path_of(pinned)}".rstrip("/")
     return Bundle(
@@ -68,33 +67,33 @@ def bundle_huggingface(address: Address, context: Context) -> Bundle:
 
 def separate_places(address: Address, context: Context) -> list[str]:
     """Return the addresses, at a pinned commit, of the checkpoints in a folder or repository; empty where it is one."""
-    with bounded(address) as watch:
-        repo = repo_of(address, replace(context, offline=context.offline or watch.offline), watch)
+    with bounded(address, context) as watch:
+        repo = repo_of(address, watch)
         if address.path in repo.files:
             return []
         base = f"{address.path}/" if address.path else ""
         inside = [n.removeprefix(base) for n in repo.files if n.startswith(base)]
         if not inside:
-            raise _missing(repo, address, context)
+            raise _missing(repo, address, watch)
         labels = separate_checkpoints(inside)
         return [f"hf://{repo.name}@{repo.commit}/{base}{label}" for label in labels]
 
 
-def repo_of(address: Address, context: Context, watch: Watch) -> Repo:
+def repo_of(address: Address, watch: Watch) -> Repo:
     """Return the commit of an address: cached, listed before, or as the server says."""
-    repo = _cached_repo(address) if context.offline else _listed_repo(address.place, address.revision)
-    return repo or _asked_repo(address, context, watch)
+    repo = _cached_repo(address) if watch.context.offline else _listed_repo(address.place, address.revision)
+    return repo or _asked_repo(address, watch)
 
 
-def _choose(repo: Repo, address: Address, context: Context) -> tuple[str, ...]:
+def _choose(repo: Repo, address: Address, watch: Watch) -> tuple[str, ...]:
     chosen = choose_files(list(repo.files), address.path, str(address))
     if not chosen:
-        raise _missing(repo, address, context)
+        raise _missing(repo, address, watch)
     return _one_source(chosen, address) if len(chosen) > 1 and address.path not in repo.files else chosen
 
 
-def _missing(repo: Repo, address: Address, context: Context) -> SourceError:
-    if context.offline:
+def _missing(repo: Repo, address: Address, watch: Watch) -> SourceError:
+    if watch.context.offline:
         return SourceError(f"{address} is not in the Hugging Face cache; leave out --offline")
     near = sorted(n for n in repo.files if looks_like_weights(n))[:5]
     return RefusedError(f"{address} does not exist{'; the repository has ' + ', '.join(near) if near else ''}", 404)
@@ -111,10 +110,10 @@ def _one_source(halves: tuple[str, ...], address: Address) -> tuple[str, ...]:
     return found
 
 
-def _asked_repo(address: Address, context: Context, watch: Watch) -> Repo:
+def _asked_repo(address: Address, watch: Watch) -> Repo:
     from huggingface_hub import HfApi
 
-    if context.offline:
+    if watch.context.offline:
         raise SourceError(f"{address} is not in the Hugging Face cache; leave out --offline")
     timeout = limits().connect + limits().silence
     info: Any = watch.within(
@@ -197,9 +196,11 @@ def remember(repo: Repo, revision: str, name: str, watch: Watch) -> None:
         )
 
 
-def bring(repo: Repo, name: str, context: Context, watch: Watch) -> Path:
+def bring(repo: Repo, name: str, watch: Watch) -> Path:
     """Return a file of a commit from the client's cache; only the client writes there."""
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    context = watch.context
 
     def download(*, force: bool) -> Path:
         context.say(f"fetching {name} from {repo.name}")

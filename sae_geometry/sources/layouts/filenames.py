@@ -22,7 +22,7 @@ _NOT_WEIGHTS = re.compile(
 )
 _INDEX = re.compile(r"(.+?)(?:\.safetensors|\.bin)?\.index\.json")
 _SHARD = re.compile(r"(.+)-\d{5}-of-(\d{5})\.(?:safetensors|bin|pt)")
-_LAYER_FILE = re.compile(r"(params_layer_(\d{1,4}))\.safetensors")
+_LAYER_FILE = re.compile(r"params_layer_(\d{1,4})\.safetensors")
 _DCP = ".metadata"
 _SAMPLES = re.compile(r"samples_(\d{1,18})\.pt")
 _ONE_SOURCE = re.compile(r"W_(?:dec|enc)_(\d{1,4})\.safetensors")
@@ -178,16 +178,14 @@ def missing_shards(names: Sequence[str]) -> int:
 
 def layer_table(name: str) -> str | None:
     """Return the table for the tensors of a file with one of several layers, by its name: `params_layer_3`."""
-    match = _LAYER_FILE.fullmatch(name.rpartition("/")[2])
-    return match[1] if match else None
+    base = name.rpartition("/")[2]
+    return base.removesuffix(".safetensors") if _LAYER_FILE.fullmatch(base) else None
 
 
 def source_of(name: str) -> int | None:
     """Return 1 for `W_dec_1.safetensors` or `params_layer_1.safetensors`; None for a name of another form."""
     base = name.rpartition("/")[2]
-    if (layer := _LAYER_FILE.fullmatch(base)) is not None:
-        return int(layer[2])
-    match = _ONE_SOURCE.fullmatch(base)
+    match = _LAYER_FILE.fullmatch(base) or _ONE_SOURCE.fullmatch(base)
     return int(match[1]) if match else None
 
 

@@ -34,6 +34,10 @@ _MODULE_SIDE = re.compile("io")  # dictionary_learning: "in", "out" or "in_and_o
 _TEMPLATE = re.compile(r"\{[^{}]*\}|%[ds]|<\w+>")
 _ZSCORED = re.compile(r".*(?:z[-_ ]?scor|standardi[sz])", re.IGNORECASE)
 
+_LAYER_IN_NAME = {
+    "esmc_sae": re.compile(r"(?:layer|l)[_-]?(\d+)(?:\D|$)", re.IGNORECASE),
+    "goodfire": re.compile(r"-l(\d+)(?:\D|$)"),
+}
 _GEMMA_1 = re.compile(r"gemma-scope-(\d+b)-(pt|it)-(res|mlp|att|transcoders)\b")
 _GEMMA_2 = re.compile(r"gemma-scope-2-(\d+[bm])-(pt|it)\b")
 _GEMMA_SITES = {
@@ -197,15 +201,10 @@ def _in_path(site: Site, where: str) -> Space:
     parts = where.split("/")
     layer = _layer_in(where)
     reads = None
-    match site.layout.name:
-        case "qwen_scope":
-            reads = None if layer is None else f"blocks.{layer}.hook_resid_post"
-        case "esmc_sae":
-            number = re.search(r"(?:layer|l)[_-]?(\d+)(?:\D|$)", parts[-1], re.IGNORECASE)
-            reads = f"layers.{number[1]}" if number else None
-        case "goodfire":
-            number = re.search(r"-l(\d+)(?:\D|$)", parts[-1])
-            reads = f"layers.{number[1]}" if number else None
+    if site.layout.name == "qwen_scope" and layer is not None:
+        reads = f"blocks.{layer}.hook_resid_post"
+    elif site.layout.name in _LAYER_IN_NAME and (number := _LAYER_IN_NAME[site.layout.name].search(parts[-1])):
+        reads = f"layers.{number[1]}"
     stem = re.sub(r"\.(?:pt|pth|bin|safetensors|np[yz])$", "", parts[-1])
     named = [p for p in (stem, *reversed(parts[:-1])) if names_a_place(p)]
     return Space(reads or (_spelled(named[0]) if named else None), None, None)
