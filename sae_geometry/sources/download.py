@@ -19,14 +19,7 @@ from sae_geometry.sources.bundle import Context, Progress
 from sae_geometry.sources.cache import cache_root, holding, safe_path, wrote
 from sae_geometry.sources.checksums import checksum, intact
 from sae_geometry.sources.errors import SourceError
-from sae_geometry.sources.http import (
-    Credentials,
-    UnreachableError,
-    body_of,
-    check_status,
-    open_url,
-    with_tries,
-)
+from sae_geometry.sources.http import Credentials, UnreachableError, body_of, check_status, open_url, with_tries
 
 _LOCK_SECONDS = 3600.0
 _UNKNOWN_SIZE_LIMIT = 1 << 36

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +15,13 @@ from sae_geometry.sources.download import RemoteFile, fetch_file, in_cache, lock
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.files.open import open_tensors
 from sae_geometry.sources.http import RefusedError, origin_of
-from sae_geometry.sources.layouts.filenames import choose_files, looks_like_weights, path_of, side_names
+from sae_geometry.sources.layouts.filenames import (
+    checkpoints_in_order,
+    choose_files,
+    looks_like_weights,
+    path_of,
+    side_names,
+)
 from sae_geometry.sources.local import bundle_files
 from sae_geometry.sources.wandb import client
 from sae_geometry.sources.wandb.client import Artifact, credentials, folder_of
@@ -32,7 +38,7 @@ def bundle_artifact(address: Address, context: Context) -> Bundle:
         raise SourceError(f"{address} is not in the cache {folder_of(address.place)}; leave out --offline")
     else:
         artifact = _fetch(client.artifact(address.place), address, context)
-    folder, chosen = folder_of(artifact.path), _chosen(artifact.files, address)
+    folder, chosen = folder_of(artifact.path), choose(artifact.files, address.place, address.path)
     spelled = f"wandb:{artifact.path}#{path_of(chosen)}".removesuffix("#")
     if spelled.partition("#")[0] != f"wandb:{address.place}":
         context.say(f"wandb:{address.place} is wandb:{artifact.path}")
@@ -51,9 +57,8 @@ def _fetch(artifact: Artifact, address: Address, context: Context) -> Artifact:
     folder = folder_of(artifact.path)
     record = folder / RECORD_NAME
     known = _read(record)
-    chosen = _chosen(tuple(remote), address)
-    sides = [n for n in dict.fromkeys(s for w in chosen for s in side_names(w)) if n in remote]
-    sums = fetch_all(remote, chosen, sides, folder, {} if known is None else known.sums, context)
+    chosen = choose(tuple(remote), address.place, address.path)
+    sums = fetch_all(remote, chosen, folder, {} if known is None else known.sums, context)
     fetched = replace(artifact, files=tuple(sorted(remote)), sums=sums)
     with locked(record):
         write_sealed(record, vars(fetched))
@@ -61,16 +66,11 @@ def _fetch(artifact: Artifact, address: Address, context: Context) -> Artifact:
 
 
 def fetch_all(
-    remote: Mapping[str, RemoteFile],
-    weights: Sequence[str],
-    sides: Sequence[str],
-    folder: Path,
-    known: Mapping[str, str],
-    context: Context,
+    remote: Mapping[str, RemoteFile], weights: Sequence[str], folder: Path, known: Mapping[str, str], context: Context
 ) -> dict[str, str]:
     """Download weights, which must open, and their side files to the cache; return their and the known checksums."""
     sums = {name: digest for name, digest in known.items() if name in remote}
-    for name in (*weights, *sides):
+    for name in (*weights, *sides_of(weights, remote)):
         context.say(f"fetching {name} from {origin_of(remote[name].url)}")
         sums[name] = fetch_file(
             remote[name], folder / safe_path(name), recorded=sums.get(name), again=context.again == "all",
@@ -81,17 +81,18 @@ def fetch_all(
     return sums
 
 
-def no_file(place: str, file: str | None, near: Sequence[str]) -> RefusedError:
-    """Return the error for a file that a run or artifact does not have."""
-    return RefusedError(f"wandb:{place} has no file {file!r}{'; it has ' + ', '.join(near) if near else ''}", 404)
+def sides_of(weights: Sequence[str], names: Container[str]) -> list[str]:
+    """Return the side files of weights that are among names."""
+    return list(dict.fromkeys(side for name in weights for side in side_names(name) if side in names))
 
 
-def _chosen(names: Sequence[str], address: Address) -> tuple[str, ...]:
-    chosen = choose_files(names, address.path, str(address) if address.path else f"wandb:{address.place}")
-    if chosen:
-        return chosen
-    near = [n for n in names if looks_like_weights(n)][:3]
-    raise no_file(address.place, address.path, near)
+def choose(names: Sequence[str], place: str, file: str | None) -> tuple[str, ...]:
+    """Return the weights of a run or artifact: those at `file`, or its only ones."""
+    chosen = choose_files(names, file, f"wandb:{place}" + (f"#{file}" if file else ""))
+    if not chosen:
+        near = ", ".join(checkpoints_in_order(names)[-3:] or [n for n in names if looks_like_weights(n)][:3])
+        raise RefusedError(f"wandb:{place} has no file {file!r}{f'; it has {near}' if near else ''}", 404)
+    return chosen
 
 
 def _cached(place: str, *, by_alias: bool) -> Artifact | None:
@@ -118,6 +119,6 @@ def _read(path: Path) -> Artifact | None:
 
 def _whole(artifact: Artifact, address: Address, context: Context) -> bool:
     """Return whether the selected weights and their side files are complete in the cache."""
-    chosen = _chosen(artifact.files, replace(address, place=artifact.path))
-    sides = [n for w in chosen for n in side_names(w) if n in artifact.sums]
-    return in_cache(folder_of(artifact.path), (*chosen, *sides), artifact.sums, context, f"wandb:{artifact.path}")
+    chosen = choose(artifact.files, artifact.path, address.path)
+    names = (*chosen, *sides_of(chosen, artifact.sums))
+    return in_cache(folder_of(artifact.path), names, artifact.sums, context, f"wandb:{artifact.path}")

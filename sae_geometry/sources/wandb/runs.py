@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -15,18 +15,10 @@ from sae_geometry.sources.demo import demo_runs
 from sae_geometry.sources.download import in_cache, locked
 from sae_geometry.sources.errors import AddressError, SourceError
 from sae_geometry.sources.http import RefusedError
-from sae_geometry.sources.layouts.filenames import (
-    checkpoints_in_order,
-    choose_files,
-    is_of_a_checkpoint,
-    looks_like_weights,
-    path_of,
-    side_names,
-    start_names,
-)
+from sae_geometry.sources.layouts.filenames import checkpoints_in_order, is_of_a_checkpoint, path_of, start_names
 from sae_geometry.sources.local import bundle_files
 from sae_geometry.sources.wandb import client
-from sae_geometry.sources.wandb.artifacts import bundle_artifact, fetch_all, no_file
+from sae_geometry.sources.wandb.artifacts import bundle_artifact, choose, fetch_all, sides_of
 from sae_geometry.sources.wandb.client import folder_of
 from sae_geometry.sources.wandb.run_record import (
     METRICS,
@@ -68,7 +60,7 @@ def fetch_run(
     record = read_record(folder / RUN_RECORD_NAME)
     if record is not None and record.weights and (context.offline or record.state == "finished"):
         names = _wanted(record.weights, run, file, every)
-        if in_cache(folder, (*names, *_sides(names, record.sums)), record.sums, context, f"wandb:{run}"):
+        if in_cache(folder, (*names, *sides_of(names, record.sums)), record.sums, context, f"wandb:{run}"):
             return record, folder, names
     if context.offline:
         raise SourceError(f"wandb:{run}{f'#{file}' if file else ''} is not in the cache {folder}; leave out --offline")
@@ -76,16 +68,11 @@ def fetch_run(
     known = {} if record is None else record.sums
     record = replace(client.run(run), weights=tuple(sorted(filter(is_of_a_checkpoint, remote))))
     names = _wanted(list(remote), run, file, every)
-    record = replace(record, sums=fetch_all(remote, names, _sides(names, remote), folder, known, context))
+    remote = {n: f for n, f in remote.items() if n in names or n != _OWN_CONFIG}  # the record has what that says
+    record = replace(record, sums=fetch_all(remote, names, folder, known, context))
     with locked(folder / RUN_RECORD_NAME):
         write_record(record, folder / RUN_RECORD_NAME)
     return record, folder, names
-
-
-def _sides(weights: Sequence[str], names: Container[str]) -> tuple[str, ...]:
-    """Return the side files of weights; the record has what W&B's own config.yaml says."""
-    sides = dict.fromkeys(side for name in weights for side in side_names(name))
-    return tuple(n for n in sides if n in names and n != _OWN_CONFIG)
 
 
 def _wanted(names: Sequence[str], run: str, file: str | None, every: bool) -> tuple[str, ...]:
@@ -97,11 +84,7 @@ def _wanted(names: Sequence[str], run: str, file: str | None, every: bool) -> tu
         return tuple(ordered)
     if file is None and ordered:
         return (ordered[-1],)
-    chosen = choose_files(names, file, f"wandb:{run}" + (f"#{file}" if file else ""))
-    if chosen:
-        return chosen
-    near = ordered[-3:] or [n for n in names if looks_like_weights(n)][:3]
-    raise no_file(run, file, near)
+    return choose(names, run, file)
 
 
 def runs(
