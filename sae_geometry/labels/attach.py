@@ -18,8 +18,7 @@ from sae_geometry.pairwise.grouping import layer_of
 from sae_geometry.pairwise.same_space import ALLOWED, place_key
 from sae_geometry.sources.bundle import Context
 from sae_geometry.sources.layouts.places import layer_named
-from sae_geometry.sources.neuronpedia import source_on_neuronpedia
-from sae_geometry.sources.neuronpedia_export import fetch_export
+from sae_geometry.sources.neuronpedia import fetch_export, source_on_neuronpedia
 
 _NEURONPEDIA = "neuronpedia"
 _SITES = {"res": "resid", "resid": "resid", "mlp": "mlp", "att": "attn", "attn": "attn"}  # by word of a source's name

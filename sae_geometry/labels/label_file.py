@@ -16,7 +16,7 @@ from sae_geometry.io.escaping import readable, shown
 from sae_geometry.io.labels import Labels
 from sae_geometry.io.parquet_bounds import check_parquet
 from sae_geometry.labels.neuronpedia import read_export, read_folder
-from sae_geometry.sources.neuronpedia_export import fetch_export
+from sae_geometry.sources.neuronpedia import fetch_export
 from sae_geometry.sources.plain import parse_json
 
 _ID_COLUMNS = ("latent", "latent_id")

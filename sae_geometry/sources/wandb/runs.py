@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from sae_geometry.io.formatting import counted
 from sae_geometry.sources.address import Address, parse
@@ -168,18 +168,8 @@ def similar_runs(run: str, among: Iterable[RunInfo], by: By = "ce") -> list[RunI
 def _infos(record: RunRecord) -> Iterable[RunInfo]:
     hooks = record.hooks or (None,)
     for hook in hooks:
-        metrics = {name: None if hook is None else record.metric(name, hook) for name in METRICS}
-        alive, parts = metrics["alive"], (hook or "").split(".")
-        yield RunInfo(
-            f"wandb:{record.path}" + (f"::{hook}" if len(hooks) > 1 else ""),
-            record.name,
-            record.state,
-            record.kind,
-            hook,
-            next((int(p) for p in parts if p.isdecimal() and len(p) < 10), None),
-            metrics["l0"],
-            metrics["ce_increase"],
-            metrics["explained_variance"],
-            None if alive is None else int(alive),
-            record.seed,
-        )
+        metrics: dict[str, Any] = {name: None if hook is None else record.metric(name, hook) for name in METRICS}
+        metrics["alive"] = None if metrics["alive"] is None else int(metrics["alive"])
+        address = f"wandb:{record.path}" + (f"::{hook}" if len(hooks) > 1 else "")
+        layer = next((int(p) for p in (hook or "").split(".") if p.isdecimal() and len(p) < 10), None)
+        yield RunInfo(address, record.name, record.state, record.kind, hook, layer, seed=record.seed, **metrics)
