@@ -169,11 +169,10 @@ def _arrays(tree: Any) -> Any:
         return {k: _arrays(v) for k, v in named.items()}
     if not isinstance(tree, Sequence) or isinstance(tree, _NO_LISTS):
         return tree
-    try:
-        array = np.asarray(tree) if _holds_numbers(tree) else None
-    except ValueError:  # rows differ in length
-        array = None
-    return [_arrays(v) for v in tree] if array is None else array
+    with suppress(ValueError):  # rows differ in length
+        if _holds_numbers(tree):
+            return np.asarray(tree)
+    return [_arrays(v) for v in tree]
 
 
 def _holds_numbers(tree: Sequence[Any]) -> bool:

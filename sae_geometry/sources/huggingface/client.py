@@ -89,14 +89,13 @@ class Watch:
         """Return the client's response, or abandon it if its headers never end."""
         self.stopped = False
         try:
-            return in_time(ask, self.waits)
+            return in_time(ask, self._waits)
         except TimeoutError as error:
             raise self.lost("no answer in time") from error
         finally:
             self.stopped = True  # an abandoned client stops at the next piece
 
-    def waits(self) -> bool:
-        """Return whether a request has been without a response for too long."""
+    def _waits(self) -> bool:
         return self.since is not None and time.monotonic() - self.since > limits().connect + limits().silence
 
     def go_on(self) -> None:

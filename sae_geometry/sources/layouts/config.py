@@ -53,11 +53,6 @@ def lookup(table: Any, path: str) -> Any:
     return value
 
 
-def first(table: Mapping[str, Any], paths: tuple[str, ...], kind: type) -> Any:
-    """Return the first value of type `kind` among dotted paths; None if there is none."""
-    return next((v for p in paths if isinstance(v := lookup(table, p), kind) and v != ""), None)
-
-
 def tables(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """Yield a configuration and every table inside it, the outer before the inner.
 

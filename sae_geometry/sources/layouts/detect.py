@@ -87,10 +87,6 @@ class Site:
         parts += [f"{k}={v}" for k, v in (("source", self.source), ("layer", self.layer)) if v is not None]
         return "::".join(parts)
 
-    def is_called(self, name: str) -> bool:
-        """Return whether `::name` selects this site: its hook point or table, with dots or as written."""
-        return name in (self.hook, self.member) or name.replace("-", ".") in (self.hook, self.member)
-
     @property
     def place(self) -> int | None:
         """Return the number that `::layer=N` matches: the index in a stack, or the number in the name of its table."""

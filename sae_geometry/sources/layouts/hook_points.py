@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sae_geometry.sources.layouts.config import first, tables
+from sae_geometry.sources.layouts.config import lookup, tables
 from sae_geometry.sources.layouts.detect import Site
 from sae_geometry.sources.layouts.places import canonical_place, layer_named, names_a_place, site_in_layer
 
@@ -62,11 +62,6 @@ class Space:
     model: str | None
     transcoder: bool = False
     notes: tuple[str, ...] = field(default=())
-
-    @property
-    def decoder(self) -> str | None:
-        """Return the hook point of the decoder's directions; None when unknown."""
-        return self.writes if self.transcoder else self.reads
 
 
 def space_of(site: Site, config: Mapping[str, Any], where: str, outs: Sequence[int | None] = ()) -> Space:
@@ -123,7 +118,8 @@ def space_in_config(
     reads, writes = _with_head(reads, _number(config, _HEAD)), _with_head(writes, _number(config, _HEAD_OUT))
     declared = any(str(v).casefold() in ("true", "1") for v in _values(config, _IS_TRANSCODER))
     named = any("transcoder" in str(v).casefold() for v in _values(config, _KIND))
-    model = next(filter(None, _words(config, _MODEL)), None) or first(config, _MODEL_PLAINLY, str)
+    models = (*_words(config, _MODEL), *(lookup(config, path) for path in _MODEL_PLAINLY))
+    model = next((name for name in models if isinstance(name, str) and name), None)
     return Space(reads, writes, model, declared or named or _differ(reads, writes), tuple(notes))
 
 

@@ -114,8 +114,9 @@ def choose_site(opened: Opened, selection: Selection) -> Site:
 
 def is_meant(site: Site, selection: Selection) -> bool:
     """Return whether a site matches a selection, apart from outputs."""
+    hook = selection.hook
     return (
-        (selection.hook is None or site.is_called(selection.hook))
+        (hook is None or not {hook, hook.replace("-", ".")}.isdisjoint({site.hook, site.member}))
         and selection.source in (None, site.source)
         and (site.place is None or selection.layer in (None, site.place))
     )
@@ -158,7 +159,7 @@ def read_dictionary(
         latent_axis=0,
         encoder=_joined_slabs(opened.file, encoder_slabs) if encoder and encoder_slabs else None,
         name=name or bundle.name,
-        hook_point=space.reads if len(decoder_slabs) > 1 else space.decoder,
+        hook_point=space.writes if space.transcoder and len(decoder_slabs) == 1 else space.reads,
         model=space.model,
         encoder_bias=_bias(opened.file, site.encoder_bias, site.n_latents, [site.source], site.layer),
         decoder_bias=_bias(
