@@ -40,9 +40,6 @@ def with_labels(
         context: offline mode and callbacks; what was used is said there.
         given: of each table [NAME=]FILE, [NAME=]FOLDER or [NAME=]neuronpedia[:MODEL/SOURCE].
         allow_mismatch: permit an export of another layer or site than the dictionary's; a note then says so.
-
-    Raises:
-        ValueError: a table that fits none or several of the runs, or is of another dictionary.
     """
     labeled = list(dictionaries)
     for text in given:

@@ -35,8 +35,6 @@ class Export:
     """Contents of an export for the latents of one dictionary.
 
     Attributes:
-        source: "MODEL/SOURCE".
-        labels: columns explanation, density, tokens and negative_tokens, as far as the export has them.
         explainer: who wrote the explanations, MODEL or MODEL (METHOD); None without any.
         others: explainers whose explanations were left out, with how many each wrote.
     """
@@ -48,11 +46,9 @@ class Export:
 
 
 def read_export(folder: Path, source: str) -> Export:
-    """Read a downloaded export, with the explanations of one explainer: the one with most of them.
+    """Read the export MODEL/SOURCE in a folder of that name or above it, with explanations by one explainer.
 
-    Args:
-        folder: the folder of SOURCE, or one above it that holds MODEL/SOURCE.
-        source: "MODEL/SOURCE", which every record must name.
+    It is the explainer that wrote the most. Every record must name the source.
     """
     root = folder / source if (folder / source).is_dir() else folder
     kinds = sorted(p for p in root.iterdir() if p.is_dir()) if root.is_dir() else []

@@ -111,12 +111,9 @@ class PairLabels:
         return [*made, *(f"  {line}" for line in self._share_lines())]
 
     def few_lines(self, room: int) -> list[str]:
-        """Return one to three pairs of each group with the labels of both, and the readable shares.
+        """Return one to three pairs of each group with the labels of both, and the shares, in about `room` lines.
 
         Lines have 80 characters. Tokens of both stand on one line; explanations, which are longer, each on its own.
-
-        Args:
-            room: number of lines; with one pair of each group there may be more.
         """
         examples = {name: rows for name in self.names if (rows := self._examples(name))}
         shares = [self._shares((self.table["group"] == name).to_numpy()).get("readable") for name in examples]

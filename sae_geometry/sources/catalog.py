@@ -79,10 +79,7 @@ def mirrors_of(run: str) -> tuple[str, ...]:
 
 
 def neuronpedia_source(address: str, saelens: str | None = None) -> str | None:
-    """Return Neuronpedia's "model/source" of a resolved address or a SAELens "release/sae_id"; None where unknown.
-
-    Covers the paper's published runs, from any location, and the releases in an installed sae-lens.
-    """
+    """Return Neuronpedia's "model/source" of a paper's run or an installed sae-lens's release; None where unknown."""
     plain = _without_revision(address.partition("::")[0])
     known = _paper_sources()
     for place in (plain, plain.rpartition("/")[0]):
@@ -160,11 +157,7 @@ def _without_revision(address: str) -> str:
 
 
 def _installed_release(release: str) -> tuple[str, list[dict[str, Any]]]:
-    """Return a release from sae-lens's catalog, read as a file because importing the package takes 10 s.
-
-    Returns:
-        Its repository, "" where there is none, and its SAEs.
-    """
+    """Return a release's repository ("" if unknown) and SAEs from sae-lens's file, since importing it takes 10 s."""
     entry = _installed_catalog().get(release)
     repo, saes = (entry.get("repo_id"), entry.get("saes")) if isinstance(entry, dict) else (None, None)
     listed = [s for s in saes if isinstance(s, dict) and "id" in s] if isinstance(saes, list) else []

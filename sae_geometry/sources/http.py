@@ -162,11 +162,7 @@ def _close_late(result: Future[Any]) -> None:
 
 
 def with_tries(what: str, attempt: Callable[[], T]) -> T:
-    """Return the result of `attempt`, repeated after `ConnectionError`, at most `limits().tries` times in total.
-
-    Raises:
-        UnreachableError: all attempts failed.
-    """
+    """Return the result of `attempt`, repeated after ConnectionError; raise UnreachableError after `limits().tries`."""
     last: Exception | None = None
     for n in range(limits().tries):
         if n:

@@ -35,11 +35,7 @@ _SMALL = ("config.json", "tokenizer.json")
 
 
 def remote_model_weights(address: Address, context: Context) -> ModelWeights:
-    """Return unembedding and final norm of a model at an hf:// address, without the rest of its weights.
-
-    Fetched: config.json, tokenizer.json, the index, and by ranges the headers of the shards that hold the two tensors
-    and those tensors. All of it is cached by commit, for use offline.
-    """
+    """Return unembedding and final norm of a model at an hf:// address, cached by commit."""
     with bounded(address, context) as watch:
         repo = repo_of(address, watch)
         small = {n: bring(repo, n, watch) for n in (*_SMALL, INDEX) if n in repo.files}

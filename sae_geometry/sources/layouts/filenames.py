@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from sae_geometry.io.formatting import few
 from sae_geometry.sources.errors import LayoutError, SourceError
 
 CONFIG_NAMES = (
@@ -75,9 +76,8 @@ def choose_weights(names: Sequence[str], place: str) -> tuple[str, ...]:
         if len(found) == 1:
             return next(iter(found.values()))
         if found:
-            shown = ", ".join(sorted(found)[:_MAX_LISTED])
-            more = f" and {len(found) - _MAX_LISTED:,} more" if len(found) > _MAX_LISTED else ""
-            raise LayoutError(f"{place} holds {len(found):,} weights files; give one of {shown}{more}")
+            listed = ", ".join(few(sorted(found), _MAX_LISTED))
+            raise LayoutError(f"{place} holds {len(found):,} weights files; give one of {listed}")
     if any(n.endswith(".distcp") for n in names):
         raise SourceError(
             f"{place} holds shards of a torch.distributed.checkpoint without their {_DCP}, which describes them: fetch "

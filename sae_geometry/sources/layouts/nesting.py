@@ -15,6 +15,7 @@ from itertools import chain, takewhile
 from typing import Any
 
 from sae_geometry.io.escaping import shown
+from sae_geometry.io.formatting import few
 from sae_geometry.io.weights import LatentAxis
 from sae_geometry.sources.errors import LayoutError
 from sae_geometry.sources.files.tensor_file import Entry, TensorFile
@@ -170,8 +171,7 @@ def _unknown_layout(file: TensorFile) -> str:
     """
     listed = [f"{shown(k, 80)} {list(e.shape)} {str(e.dtype).removeprefix('torch.')}" for k, e in file.entries.items()]
     listed += [f"{shown(k, 80)} of type {kind}, which torch does not have" for k, kind in file.unread.items()]
-    holds = ", ".join(listed[:_MAX_LISTED])
-    holds += f" and {len(listed) - _MAX_LISTED} more" if len(listed) > _MAX_LISTED else ""
+    holds = ", ".join(few(listed, _MAX_LISTED))
     flat = {
         k: e for k, e in file.entries.items() if len(e.shape) == 2 and 0 not in e.shape and e.dtype.is_floating_point
     }
