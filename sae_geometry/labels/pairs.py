@@ -56,8 +56,7 @@ class PairLabels:
         rows = (self.table["group"] == name).to_numpy()
         record: dict[str, Any] = {"group": name, "n": int(rows.sum())}
         for key, (n, share) in self._shares(rows).items():
-            own = {"value": share.value, "low": share.low, "high": share.high, "n": n, "n_independent": share.n}
-            record[key] = own
+            record[key] = {"value": share.value, "low": share.low, "high": share.high, "n": n, "n_independent": share.n}
         for key, values in (("token_overlap", self.overlap[rows]), ("logit_cosine", self.logits[rows])):
             if not math.isnan(mean := known_mean(values)):
                 record[key] = mean

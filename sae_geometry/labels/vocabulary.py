@@ -24,9 +24,6 @@ def read_vocabulary(path: Path) -> tuple[str, ...]:
 
     Byte-level tokens (GPT-2, Llama 3, Qwen) and SentencePiece ones (Llama 2, Gemma) are decoded to text. Bytes that are
     not a whole character, control characters and other unprintable ones are escaped: `\\n`, `\\x1b`, `\\u202e`.
-
-    Raises:
-        ValueError: not a tokenizer, or a larger one than any model has.
     """
     if path.stat().st_size > _MAX_BYTES:
         raise ValueError(f"{path.name} has {path.stat().st_size:,} bytes, more than a tokenizer needs")

@@ -46,8 +46,7 @@ def cache_root() -> Path:
     """Return the cache of the settings, `$SAE_GEOMETRY_CACHE`, or the user's cache folder; does not create it."""
     if (chosen := current().cache) is not None:
         return chosen
-    given = os.environ.get("SAE_GEOMETRY_CACHE")
-    if given:
+    if given := os.environ.get("SAE_GEOMETRY_CACHE"):
         return Path(os.path.expanduser(given)).absolute()
     import platformdirs
 
@@ -99,11 +98,7 @@ def commit_of(folder: Path, revision: str) -> str | None:
 
 
 def wrote(path: Path) -> None:
-    """Record a file in the cache as ours, before it is written: `clear_cache` removes only recorded files.
-
-    Raises:
-        OSError: the cache is not writable.
-    """
+    """Record a file as ours before it is written, or raise OSError; `clear_cache` removes only recorded files."""
     root = cache_root()
     if path.is_relative_to(root) and not path.exists():
         root.mkdir(parents=True, exist_ok=True)

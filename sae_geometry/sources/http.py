@@ -67,11 +67,7 @@ def origin_of(url: str) -> str:
 def open_url(
     method: str, url: str, *, headers: Mapping[str, str], credentials: Credentials | None, data: bytes | None = None
 ) -> Iterator[Any]:
-    """Yield the response to one request with its body unread; redirects get no credentials.
-
-    Raises:
-        ConnectionError: no response, or none in time.
-    """
+    """Yield the response to a request, body unread, or raise ConnectionError; redirects get no credentials."""
     import requests
 
     sent = {**headers, **(credentials.headers_for(url) if credentials else {})}
@@ -89,10 +85,8 @@ def open_url(
             raise ConnectionError(_why(error)) from error
         except (requests.exceptions.RequestException, ValueError, LookupError) as error:
             raise SourceError(f"{origin_of(url)}: the request could not be made ({type(error).__name__})") from error
-        try:
+        with answer:
             yield answer
-        finally:
-            answer.close()
 
 
 def _session() -> Any:
@@ -125,13 +119,10 @@ def _session() -> Any:
 
 
 def in_time(ask: Callable[[], T], still_waits: Callable[[], bool] = lambda: True) -> T:
-    """Return the result of `ask`, called in a thread; abandon it if none arrives within the time limit of an answer.
+    """Return the result of `ask`, called in a thread; abandon it with a TimeoutError after the limit of an answer.
 
     The client's own timeout applies to the silence between two bytes, so a server that sends a header byte now and then
     never triggers it. `still_waits` returns whether `ask` is waiting for a response rather than doing other work.
-
-    Raises:
-        TimeoutError: no result in time.
     """
     result: Future[T] = Future()
 
@@ -218,11 +209,7 @@ def whole_answer(
 
 
 def body_of(answer: Any, limit: int, what: str) -> Iterator[bytes]:
-    """Yield the body in pieces, at most `limit` bytes in total.
-
-    Raises:
-        ConnectionError: the connection was lost, or is too slow.
-    """
+    """Yield the body in pieces, at most `limit` bytes, or raise ConnectionError if it is lost or too slow."""
     import requests
     import urllib3
 

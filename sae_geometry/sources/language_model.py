@@ -34,11 +34,7 @@ _MOST_CONFIG, _MOST_INDEX = 4 << 20, 16 << 20
 
 @dataclass(frozen=True)
 class ModelWeights:
-    """The parts of a language model that turn a direction into logits, as `Unembedding.from_weights` takes them.
-
-    Attributes:
-        tokenizer: the model's `tokenizer.json`; None where it has none.
-    """
+    """The parts of a language model that turn a direction into logits, as `Unembedding.from_weights` takes them."""
 
     name: str
     weight: Tensor

@@ -102,13 +102,9 @@ def read(
         dictionary = dictionary.labeled(Labels.read(bundle.labels))
     if encoder:  # a caller without encoders should not read a second file either
         dictionary = _with_start(dictionary, bundle, address.selection)
-    dictionary = replace(
-        dictionary,
-        name=readable(dictionary.name),
-        address=None if dictionary.address is None else readable(dictionary.address),
-    )
-    typed = readable(address.typed)
-    if typed != dictionary.address:
+    resolved, typed = readable(f"{bundle.address}{address.selection}"), readable(address.typed)
+    dictionary = replace(dictionary, name=readable(dictionary.name), address=resolved)
+    if typed != resolved:
         dictionary = replace(dictionary, metadata=MappingProxyType({**dictionary.metadata, "address_as_typed": typed}))
     assumed = choose_site(opened, address.selection).assumed
     if assumed is not None:

@@ -131,11 +131,7 @@ def read_dictionary(
     drop_bad: bool = False,
     encoder: bool = True,
 ) -> Dictionary:
-    """Read the selected dictionary.
-
-    Raises:
-        ValueError: a zero or non-finite decoder row, unless `drop_bad`.
-    """
+    """Read the selected dictionary; raise ValueError for a zero or non-finite decoder row, unless `drop_bad`."""
     site, bundle = choose_site(opened, selection), opened.bundle
     decoder_slabs = _chosen(site.decoder, site, selection, bundle.address)
     shared = site.decoder and {s.out for s in site.encoder} == {s.out for s in site.decoder}

@@ -68,7 +68,6 @@ class Artifact:
 
     Attributes:
         path: "entity/project/name:v3", whatever alias was requested.
-        aliases: other names of this version: "latest", "best".
         files: names of all its files; empty until they are listed.
     """
 
