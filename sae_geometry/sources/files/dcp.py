@@ -6,6 +6,7 @@ is read as data, and each piece of a tensor, a separate torch.save within a shar
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -108,16 +109,16 @@ def _assembled(key: str, entry: Entry, pieces: list[_Piece], place: str) -> Tens
         read.append((piece.offsets or (0,) * len(entry.shape), file.read("tensor")))
     if len(read) == 1 and tuple(read[0][1].shape) == entry.shape:
         return read[0][1]
-    covered = sum(part.numel() for _, part in read)
     inside = all(
         len(at) == len(entry.shape) == part.ndim
-        and all(o + n <= size for o, n, size in zip(at, part.shape, entry.shape, strict=True))
+        and all(type(o) is int and 0 <= o <= size - n for o, n, size in zip(at, part.shape, entry.shape, strict=True))
         for at, part in read
     )
-    distinct = len({at for at, _ in read}) == len(read)
-    if not (inside and distinct) or covered != entry.n_bytes // entry.dtype.itemsize:
-        raise SourceError(f"{what}: its pieces do not make up its shape {entry.shape}; the checkpoint is damaged")
-    whole = torch.empty(entry.shape, dtype=entry.dtype)
-    for at, part in read:
-        whole[tuple(slice(o, o + n) for o, n in zip(at, part.shape, strict=True))] = part
-    return whole
+    if inside and sum(part.numel() for _, part in read) == math.prod(entry.shape):
+        whole, filled = torch.empty(entry.shape, dtype=entry.dtype), torch.zeros(entry.shape, dtype=torch.bool)
+        for at, part in read:
+            where = tuple(slice(o, o + n) for o, n in zip(at, part.shape, strict=True))
+            whole[where], filled[where] = part, True
+        if filled.all():  # as many numbers as places, each of which has one
+            return whole
+    raise SourceError(f"{what}: its pieces do not make up its shape {entry.shape}; the checkpoint is damaged")
