@@ -164,7 +164,9 @@ def test_pieces_that_overlap_and_leave_a_gap_are_refused(second: int, tmp_path: 
     for i, (start, rows) in enumerate([(0, DEC[:-1]), (second, DEC[-1:])]):
         raw = torch_bytes(tensor(rows))
         (tmp_path / f"__{i}_0.distcp").write_bytes(raw)
-        stored[md.MetadataIndex("W_dec", torch.Size((start, 0)), i)] = _StorageInfo(f"__{i}_0.distcp", 0, len(raw))
+        index = md.MetadataIndex("W_dec", index=i)
+        object.__setattr__(index, "offset", (start, 0))  # torch.Size would refuse a negative one
+        stored[index] = _StorageInfo(f"__{i}_0.distcp", 0, len(raw))
     table = {"W_dec": md.TensorStorageMetadata(md.TensorProperties(dtype=torch.float32), torch.Size((N, D)), [])}
     write_metadata(tmp_path, md.Metadata(table, None, stored))
     with pytest.raises(SourceError, match="its pieces do not make up its shape"):
