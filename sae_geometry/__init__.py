@@ -45,9 +45,8 @@ _HOME = {
         "io.labels": "Labels",
         "io.progress": "progress_bars",
         "labels.label_file": "read_labels",
-        "labels.model": "read_unembedding",
         "labels.tokens": "TokenReading read_tokens",
-        "labels.unembedding": "Unembedding",
+        "labels.unembedding": "Unembedding read_unembedding",
         "nulls": "expected_max_cosine random_directions",
         "pairwise.mapping": "mapped",
         "pairwise.matching_result": "Matching",
@@ -90,9 +89,8 @@ if TYPE_CHECKING:
     from sae_geometry.io.labels import Labels
     from sae_geometry.io.progress import progress_bars
     from sae_geometry.labels.label_file import read_labels
-    from sae_geometry.labels.model import read_unembedding
     from sae_geometry.labels.tokens import TokenReading, read_tokens
-    from sae_geometry.labels.unembedding import Unembedding
+    from sae_geometry.labels.unembedding import Unembedding, read_unembedding
     from sae_geometry.nulls import expected_max_cosine, random_directions
     from sae_geometry.pairwise.mapping import mapped
     from sae_geometry.pairwise.matching_result import Matching

@@ -19,10 +19,9 @@ from sae_geometry.io.labels import Labels
 from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.sweep import MAX_K, sweep
 from sae_geometry.kernels.topk_merge import merge_into, no_lists
-from sae_geometry.labels.model import read_unembedding
 from sae_geometry.labels.pairs import sources_of
 from sae_geometry.labels.tokens import require_readable, top_tokens
-from sae_geometry.labels.unembedding import Unembedding
+from sae_geometry.labels.unembedding import Unembedding, read_unembedding
 from sae_geometry.nulls import principal_axes, turned_copies
 from sae_geometry.pairwise.inputs import describe_input, distinct_names
 from sae_geometry.pairwise.label_columns import labels_of

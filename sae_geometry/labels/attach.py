@@ -11,15 +11,14 @@ from pathlib import Path
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import counted, few
 from sae_geometry.labels.label_file import read_labels
-from sae_geometry.labels.model import read_unembedding
 from sae_geometry.labels.neuronpedia import Export, read_export, read_folder
 from sae_geometry.labels.tokens import read_tokens
+from sae_geometry.labels.unembedding import read_unembedding
 from sae_geometry.pairwise.grouping import layer_of
 from sae_geometry.pairwise.same_space import ALLOWED, place_key
 from sae_geometry.sources.bundle import Context
 from sae_geometry.sources.layouts.places import layer_named
-from sae_geometry.sources.neuronpedia import source_on_neuronpedia
-from sae_geometry.sources.neuronpedia_export import fetch_export
+from sae_geometry.sources.neuronpedia import fetch_export, source_on_neuronpedia
 
 _NEURONPEDIA = "neuronpedia"
 _SITES = {"res": "resid", "resid": "resid", "mlp": "mlp", "att": "attn", "attn": "attn"}  # by word of a source's name
@@ -41,14 +40,11 @@ def with_labels(
         context: offline mode and callbacks; what was used is said there.
         given: of each table [NAME=]FILE, [NAME=]FOLDER or [NAME=]neuronpedia[:MODEL/SOURCE].
         allow_mismatch: permit an export of another layer or site than the dictionary's; a note then says so.
-
-    Raises:
-        ValueError: a table that fits none or several of the runs, or is of another dictionary.
     """
     labeled = list(dictionaries)
     for text in given:
-        for at in _meant(text, labeled):
-            labeled[at] = _with_table(labeled[at], _place(text, labeled), context, allow_mismatch)
+        for at, place in _meant(text, labeled):
+            labeled[at] = _with_table(labeled[at], place, context, allow_mismatch)
     if unembed is not None:
         unembedding = read_unembedding(unembed, context)
         context.say(f"tokens by {unembedding.name}: {unembedding.how}")
@@ -58,12 +54,7 @@ def with_labels(
 
 @dataclass
 class LabelEach:
-    """Labels for dictionaries that are read one after another.
-
-    Attributes:
-        given, context, allow_mismatch: as in `with_labels`.
-        used: tables that a dictionary has had.
-    """
+    """Labels for dictionaries that are read one after another, given as in `with_labels`; `used` are those that fit."""
 
     given: Sequence[str]
     context: Context
@@ -71,17 +62,14 @@ class LabelEach:
     used: set[str] = field(default_factory=set)
 
     def __call__(self, d: Dictionary) -> Dictionary:
-        """Return a dictionary with the tables that name it, and with Neuronpedia's where its pages are known.
-
-        Raises:
-            ValueError: a table without a name, for a second dictionary; or as `with_labels`.
-        """
+        """Return a dictionary with the tables that name it, and with Neuronpedia's where its pages are known."""
         for text in self.given:
-            place = _place(text, [d])
-            unknown = text == _NEURONPEDIA and source_on_neuronpedia(d) is None
-            if place == text and (unknown or _LABEL.fullmatch(text) is not None):
+            place, named = text, _LABEL.fullmatch(text)
+            if named is not None and named[1] == d.name:
+                place = named[2]
+            elif named is not None or (text == _NEURONPEDIA and source_on_neuronpedia(d) is None):
                 continue
-            if place == text != _NEURONPEDIA and text in self.used:
+            elif text != _NEURONPEDIA and text in self.used:
                 raise ValueError(f"--labels {text} names no run: give --labels {d.name}={text} for {d.name!r}")
             d = _with_table(d, place, self.context, self.allow_mismatch)
             self.used.add(text)
@@ -94,18 +82,14 @@ class LabelEach:
             raise ValueError(f"--labels {unused[0]} is of none of the dictionaries: NAME=TABLE needs the name of one")
 
 
-def _place(text: str, dictionaries: Sequence[Dictionary]) -> str:
+def _meant(text: str, dictionaries: Sequence[Dictionary]) -> list[tuple[int, str]]:
+    """Return the dictionaries that a table is given for, each with the table."""
     named = _LABEL.fullmatch(text)
-    return named[2] if named and named[1] in {d.name for d in dictionaries} else text
-
-
-def _meant(text: str, dictionaries: Sequence[Dictionary]) -> list[int]:
-    """Return the dictionaries that a table is given for."""
-    place = _place(text, dictionaries)
-    if place != text:
-        return [i for i, d in enumerate(dictionaries) if d.name == text[: -len(place) - 1]]
-    if place == _NEURONPEDIA:
-        known = [i for i, d in enumerate(dictionaries) if source_on_neuronpedia(d) is not None]
+    mine = [i for i, d in enumerate(dictionaries) if named is not None and d.name == named[1]]
+    if named is not None and mine:
+        return [(i, named[2]) for i in mine]
+    if text == _NEURONPEDIA:
+        known = [(i, text) for i, d in enumerate(dictionaries) if source_on_neuronpedia(d) is not None]
         if known:
             return known
         raise ValueError(
@@ -113,11 +97,10 @@ def _meant(text: str, dictionaries: Sequence[Dictionary]) -> list[int]:
             "give --labels neuronpedia:MODEL/SOURCE"
         )
     names = ", ".join(few([d.name for d in dictionaries], 4))
-    named = _LABEL.fullmatch(text)
     if named is not None and not os.path.exists(os.path.expanduser(text)):
         raise ValueError(f"--labels {text}: no run is named {named[1]!r}; give the name of one of {names}")
     if len(dictionaries) == 1:
-        return [0]
+        return [(0, text)]
     raise ValueError(f"--labels {text}: labels of which run? Give --labels NAME={text}, NAME one of {names}")
 
 

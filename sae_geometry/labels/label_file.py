@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,7 +16,7 @@ from sae_geometry.io.escaping import readable, shown
 from sae_geometry.io.labels import Labels
 from sae_geometry.io.parquet_bounds import check_parquet
 from sae_geometry.labels.neuronpedia import read_export, read_folder
-from sae_geometry.sources.neuronpedia_export import fetch_export
+from sae_geometry.sources.neuronpedia import fetch_export
 from sae_geometry.sources.plain import parse_json
 
 _ID_COLUMNS = ("latent", "latent_id")
@@ -91,10 +92,8 @@ def read_labels(path: str | Path, source: str | None = None) -> Labels:
 def _list(value: object) -> object:
     """Return the list that a text is as JSON, which is how our own tables and CSV files hold lists."""
     if isinstance(value, str) and value.startswith("["):
-        try:
+        with suppress(ValueError):
             return parse_json(value)
-        except ValueError:
-            return value
     return value
 
 

@@ -35,8 +35,6 @@ class Export:
     """Contents of an export for the latents of one dictionary.
 
     Attributes:
-        source: "MODEL/SOURCE".
-        labels: columns explanation, density, tokens and negative_tokens, as far as the export has them.
         explainer: who wrote the explanations, MODEL or MODEL (METHOD); None without any.
         others: explainers whose explanations were left out, with how many each wrote.
     """
@@ -48,14 +46,9 @@ class Export:
 
 
 def read_export(folder: Path, source: str) -> Export:
-    """Read a downloaded export, with the explanations of one explainer: the one with most of them.
+    """Read the export MODEL/SOURCE in a folder of that name or above it, with explanations by one explainer.
 
-    Args:
-        folder: the folder of SOURCE, or one above it that holds MODEL/SOURCE.
-        source: "MODEL/SOURCE", which every record must name.
-
-    Raises:
-        ExportError: no export, a missing batch, a truncated or damaged file, or records of another source.
+    It is the explainer that wrote the most. Every record must name the source.
     """
     root = folder / source if (folder / source).is_dir() else folder
     kinds = sorted(p for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
@@ -83,11 +76,7 @@ def read_export(folder: Path, source: str) -> Export:
 
 
 def read_folder(folder: Path) -> Export:
-    """Read the one export in a downloaded folder; its records name the source.
-
-    Raises:
-        ExportError: none there, several, or a damaged one.
-    """
+    """Read the one export in a downloaded folder; its records name the source."""
     kinds = ("features", "explanations", "explanations-*")
     depths = ("", "*/", "*/*/", "*/*/*/")
     roots = sorted(
@@ -181,10 +170,8 @@ def _lines(batches: Sequence[Path]) -> Iterator[tuple[Path, Mapping[str, Any]]]:
 
 def _latent(record: Mapping[str, Any]) -> int:
     index = record.get("index")
-    try:
-        latent = int(index) if isinstance(index, str | int) and not isinstance(index, bool) else -1
-    except ValueError:
-        latent = -1
+    text = str(index) if isinstance(index, str | int) and not isinstance(index, bool) else ""
+    latent = int(text) if text.isdecimal() and len(text) < 20 else -1
     if not 0 <= latent < _MOST_ID:
         raise ExportError(f"a record has the index {str(index)[:40]!r}, which is not a latent id")
     return latent

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import pandas as pd
 
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.escaping import shown
-from sae_geometry.io.formatting import aligned
+from sae_geometry.io.formatting import aligned, known_mean, or_dash
 from sae_geometry.io.labels import Labels
 from sae_geometry.matching.defaults import THRESHOLD
 from sae_geometry.nulls.competition import Share, share_of
@@ -55,12 +56,10 @@ class PairLabels:
         rows = (self.table["group"] == name).to_numpy()
         record: dict[str, Any] = {"group": name, "n": int(rows.sum())}
         for key, (n, share) in self._shares(rows).items():
-            own = {"value": share.value, "low": share.low, "high": share.high, "n": n, "n_independent": share.n}
-            record[key] = own
+            record[key] = {"value": share.value, "low": share.low, "high": share.high, "n": n, "n_independent": share.n}
         for key, values in (("token_overlap", self.overlap[rows]), ("logit_cosine", self.logits[rows])):
-            known = values[~np.isnan(values)]
-            if len(known):
-                record[key] = float(known.mean())
+            if not math.isnan(mean := known_mean(values)):
+                record[key] = mean
         return record
 
     @cached_property
@@ -111,12 +110,9 @@ class PairLabels:
         return [*made, *(f"  {line}" for line in self._share_lines())]
 
     def few_lines(self, room: int) -> list[str]:
-        """Return one to three pairs of each group with the labels of both, and the readable shares.
+        """Return one to three pairs of each group with the labels of both, and the shares, in about `room` lines.
 
         Lines have 80 characters. Tokens of both stand on one line; explanations, which are longer, each on its own.
-
-        Args:
-            room: number of lines; with one pair of each group there may be more.
         """
         examples = {name: rows for name in self.names if (rows := self._examples(name))}
         shares = [self._shares((self.table["group"] == name).to_numpy()).get("readable") for name in examples]
@@ -140,7 +136,7 @@ class PairLabels:
                 sides = [(row["latent_id"], self.own.iloc[i])]
                 sides += [(row["partner_id"], self.partner.iloc[i])] if row["partner_id"] >= 0 else []
                 words = [f"{latent:>6} {fitted(label_text(labels), most):<{most}}" for latent, labels in sides]
-                begin = f"  {'' if at else name[:17]:<17} {_number(row['cosine']):>5}  "
+                begin = f"  {'' if at else name[:17]:<17} {or_dash(row['cosine'], '.2f'):>5}  "
                 between = "\n" + " " * len(begin) if explained else "  "
                 made += [line.rstrip() for line in (begin + between.join(words)).split("\n")]
         return made
@@ -171,13 +167,13 @@ class PairLabels:
         its_name = "partner" if partner in ("", run) else partner
         columns = [
             ("", [row["group"] for row in shown_rows]),
-            ("cosine", [_number(row["cosine"]) for row in shown_rows]),
+            ("cosine", [or_dash(row["cosine"], ".2f") for row in shown_rows]),
             (run or "latent", [_name(row["run"], row["latent_id"], run) for row in shown_rows]),
             ("label", [label_text(self.own.iloc[i]) for i in rows]),
             (its_name, [_name(row["partner_run"], row["partner_id"], partner) for row in shown_rows]),
             ("its label", [label_text(self.partner.iloc[i]) for i in rows]),
-            ("overlap", [_number(self.overlap[i]) for i in rows]),
-            ("logits", [_number(self.logits[i]) for i in rows]),
+            ("overlap", [or_dash(self.overlap[i], ".2f") for i in rows]),
+            ("logits", [or_dash(self.logits[i], ".2f") for i in rows]),
         ]
         kept = [(name, *cells) for name, cells in columns if any(cell not in ("", "–") for cell in cells)]
         return list(zip(*kept, strict=True))
@@ -288,10 +284,6 @@ def fitted(text: str, most: int = _FITTED) -> str:
 def _share_words(name: str, n: int, share: Share) -> str:
     independent = "" if share.n == n else f" ({share.n:,} independent)"
     return f"{name} {_percent(share.value)} [{_percent(share.low)}, {_percent(share.high)}] of {n:,}{independent}"
-
-
-def _number(value: float) -> str:
-    return "–" if value != value else f"{value:.2f}"
 
 
 def _percent(share: float) -> str:

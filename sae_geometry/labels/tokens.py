@@ -18,8 +18,7 @@ from sae_geometry.io.formatting import counted, percent
 from sae_geometry.io.labels import Labels
 from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.sweep import sweep
-from sae_geometry.labels.model import read_unembedding
-from sae_geometry.labels.unembedding import Unembedding
+from sae_geometry.labels.unembedding import Unembedding, read_unembedding
 from sae_geometry.nulls.competition import DISCOVERY_RATE, Share, q_values, share_of
 from sae_geometry.nulls.turned import principal_axes, turned
 from sae_geometry.pairwise.inputs import describe_input
@@ -215,7 +214,7 @@ def read_tokens(
     Example:
         >>> import torch
         >>> from sae_geometry.dictionary import Dictionary
-        >>> from sae_geometry.labels.unembedding import Unembedding
+        >>> from sae_geometry.labels.unembedding import Unembedding, read_unembedding
         >>> d = Dictionary.from_decoder(torch.eye(3, 8), latent_axis=0)
         >>> u = Unembedding.from_weights(torch.eye(8), list("abcdefgh"))
         >>> read_tokens(d, u, k=1).to_pandas().tokens.str[0].tolist()
@@ -259,9 +258,9 @@ def read_tokens(
     return TokenReading(dictionary, Labels.of(frame, _source(unembedding), unembedding.metric))
 
 
-def top_tokens(dictionary: Dictionary, unembedding: Unembedding, k: int = 10) -> Labels:
+def top_tokens(dictionary: Dictionary, unembedding: Unembedding) -> Labels:
     """Return the top tokens of a few latents, untested: what is readable depends on their whole dictionary."""
-    k = min(k, len(unembedding.tokens))
+    k = min(_LISTED, len(unembedding.tokens))
     require_readable(dictionary, unembedding, k)
     top = sweep(dictionary.directions.cpu(), unembedding.rows, k, columns=False).rows.index.numpy()
     rows = list(np.array(unembedding.tokens, dtype=object)[top])
@@ -287,11 +286,7 @@ def _own_tokens(dictionary: Dictionary, k: int) -> TokenReading:
 
 
 def require_readable(dictionary: Dictionary, unembedding: Unembedding, k: int = 1) -> None:
-    """Check that a dictionary's directions add to the logits of a model.
-
-    Raises:
-        ValueError: another width, a hook point outside the residual stream, or fewer than k tokens.
-    """
+    """Check that a dictionary's directions add to the logits of a model, of at least `k` tokens."""
     place = None if dictionary.hook_point is None else canonical_place(dictionary.hook_point, dictionary.model)
     if place is not None and "resid" not in place:
         raise ValueError(

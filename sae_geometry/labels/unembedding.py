@@ -9,16 +9,23 @@ nostalgebraist, Interpreting GPT: the logit lens (2020).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sae_geometry.labels.vocabulary import printable
+from sae_geometry.labels.vocabulary import printable, read_vocabulary
+from sae_geometry.sources.bundle import Context
+from sae_geometry.sources.errors import SourceError
+from sae_geometry.sources.huggingface.ranges import remote_model_weights
+from sae_geometry.sources.language_model import ModelWeights, local_model, model_weights
+from sae_geometry.sources.resolve import parse_address
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,5 +98,47 @@ class Unembedding:
         how += f"; left out, a constant per token: {', '.join(biases)}" if biases else "; no bias"
         left = n - len(named)
         how += f"; {left:,} of {n:,} rows have no token and are left out" if left else ""
-        shown = tuple(printable(texts[i].encode("utf-8", "replace")) if tokens is None else texts[i] for i in named)
-        return Unembedding(rows, shown, name, how)
+        words = tuple(printable(texts[i].encode("utf-8", "replace")) if tokens is None else texts[i] for i in named)
+        return Unembedding(rows, words, name, how)
+
+
+def read_unembedding(address: str | Path, context: Context | None = None) -> Unembedding:
+    """Read unembedding, final norm and tokens of a model: `config.json`, `tokenizer.json`, safetensors.
+
+    Of the weights only those of two tensors are read, from Hugging Face too.
+
+    Args:
+        address: the model's folder, or hf://org/repo[@revision].
+        context: offline mode and callbacks.
+
+    Raises:
+        SourceError: no such model, or no tensor that is clearly the unembedding.
+        ValueError: a damaged tokenizer, or shapes that do not fit.
+
+    Example:
+        >>> import pathlib, tempfile, torch, sae_geometry as sg
+        >>> from safetensors.torch import save_file
+        >>> folder = pathlib.Path(tempfile.mkdtemp())
+        >>> weights = {"lm_head.weight": torch.eye(3), "model.norm.weight": torch.ones(3)}
+        >>> save_file(weights, folder / "model.safetensors")
+        >>> sg.read_unembedding(folder).how
+        'lm_head.weight times model.norm.weight, centered over the vocabulary; no bias'
+    """
+    parts = vars(_weights(address, context or Context()))
+    tokens = None if parts["tokenizer"] is None else read_vocabulary(parts["tokenizer"])
+    return Unembedding.from_weights(tokens=tokens, **{key: parts[key] for key in parts if key != "tokenizer"})
+
+
+def _weights(address: str | Path, context: Context) -> ModelWeights:
+    parsed = parse_address(address)
+    if parsed.scheme == "local":
+        path = Path(os.path.expanduser(parsed.place))
+        if not path.exists():
+            raise SourceError(
+                f"{address} does not exist: give a model's folder with config.json, tokenizer.json and safetensors, or "
+                "hf://org/model"
+            )
+        return model_weights(local_model(path.resolve()))
+    if parsed.scheme != "hf" or parsed.path:
+        raise SourceError(f"{address} is not a language model: give a model's folder, or hf://org/model")
+    return remote_model_weights(parsed, context)

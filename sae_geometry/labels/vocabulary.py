@@ -24,15 +24,14 @@ def read_vocabulary(path: Path) -> tuple[str, ...]:
 
     Byte-level tokens (GPT-2, Llama 3, Qwen) and SentencePiece ones (Llama 2, Gemma) are decoded to text. Bytes that are
     not a whole character, control characters and other unprintable ones are escaped: `\\n`, `\\x1b`, `\\u202e`.
-
-    Raises:
-        ValueError: not a tokenizer, or a larger one than any model has.
     """
     if path.stat().st_size > _MAX_BYTES:
         raise ValueError(f"{path.name} has {path.stat().st_size:,} bytes, more than a tokenizer needs")
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
-        pieces = dict(_pieces(table))
+        vocab = table["model"]["vocab"]  # ids of BPE and WordPiece pieces, or a list of (piece, score) for Unigram
+        listed = ((entry[0], i) for i, entry in enumerate(vocab)) if isinstance(vocab, list) else vocab.items()
+        pieces = {int(i): str(piece) for piece, i in listed}
         special = {int(t["id"]): str(t["content"]) for t in table.get("added_tokens") or ()}
         to_text = _decoder(table)
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
@@ -67,15 +66,6 @@ def _escaped(c: str) -> str:
     if 0xDC80 <= n <= 0xDCFF:  # a byte that is part of no character
         return f"\\x{n - 0xDC00:02x}"
     return f"\\x{n:02x}" if n < 0x80 else f"\\u{n:04x}" if n < 0x10000 else f"\\U{n:08x}"
-
-
-def _pieces(table: Mapping[str, Any]) -> Iterator[tuple[int, str]]:
-    """Yield (id, piece) of the model: a table of ids for BPE and WordPiece, a list of (piece, score) for Unigram."""
-    vocabulary = table["model"]["vocab"]
-    if isinstance(vocabulary, list):
-        yield from ((i, str(entry[0])) for i, entry in enumerate(vocabulary))
-    else:
-        yield from ((int(i), piece) for piece, i in vocabulary.items())
 
 
 def _decoder(table: Mapping[str, Any]) -> Any:

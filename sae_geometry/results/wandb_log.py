@@ -24,8 +24,7 @@ from sae_geometry.io.redaction import without_secrets
 from sae_geometry.io.results_folder import SUMMARY, has, listed_files, read_json
 from sae_geometry.kernels.settings import current
 from sae_geometry.sources.http import limits
-from sae_geometry.sources.wandb.client import check_signed_in
-from sae_geometry.sources.wandb.host import api_key, base_url
+from sae_geometry.sources.wandb.client import api_key, base_url, check_signed_in
 
 N_ROWS = 1000
 ARTIFACT_TYPE = "sae-geometry-results"

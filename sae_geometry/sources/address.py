@@ -40,6 +40,11 @@ _NO_RUNS = {
     "runs": "the list of a project's runs", "artifacts": "the list of a project's artifacts", "jobs": "a list of jobs",
     "launch": "a page of Launch", "automations": "a page of automations", "weave": "a page of Weave",
 }  # fmt: skip
+_NAMED: dict[Scheme, str] = {
+    "demo": "demo:NAME, listed by sae-geometry demos",
+    "paper": "paper:e2e/LAYER/TYPE/ROLE",
+    "saelens": "saelens:RELEASE/SAE_ID",
+}
 _HOST = re.compile(r"(?:www\.)?(?:wandb\.ai|huggingface\.co|hf\.co)/", re.IGNORECASE)
 _REPO = r"(?:datasets/)?[^/@]+/[^/@]+"
 _REVISION = r"refs/(?:pr|convert|heads|tags)/[^/]+|[^/]+"
@@ -49,15 +54,7 @@ _NO_REPOS = {"spaces", "collections", "papers", "models", "api"}  # first folder
 
 @dataclass(frozen=True)
 class Selection:
-    """Selection of one of several dictionaries in a file.
-
-    Attributes:
-        hook: hook point, as written in the file or with dots.
-        layer: output layer of a multi-layer decoder.
-        model: model of a crosscoder.
-        source: layer that a cross-layer transcoder's latents read from.
-        latent_axis: axis of the stored decoder that indexes latents, where the file is ambiguous.
-    """
+    """Selection of one of several dictionaries in a file: what follows `::`."""
 
     hook: str | None = None
     layer: int | None = None
@@ -79,9 +76,6 @@ class Address:
         place: location within the source: a path, a demo name, "entity/project/run" or "entity/project/name:v3" of an
             artifact, "org/repo" or "datasets/org/repo", "release/sae_id".
         path: file inside a run or repository; None for the source's own choice.
-        revision: a Hugging Face branch, tag or commit; None for the default branch.
-        label: label set by `NAME=`.
-        selection: selection after `::`.
         other: what the text of an existing path would otherwise stand for; None if it could only be a path.
     """
 
@@ -111,9 +105,6 @@ def parse(text: str, exists: Callable[[str], bool] = lambda _: False) -> Address
 
     Args:
         exists: returns whether a local path exists; only called for text without a scheme.
-
-    Raises:
-        AddressError: the text is not an address, or contains a password.
 
     Example:
         >>> str(parse("mine=https://wandb.ai/sparsify/gpt2/runs/d8vgjnyc"))
@@ -154,19 +145,13 @@ def _place(body: str, exists: Callable[[str], bool]) -> Address:
         return _wandb(body.removeprefix("wandb-artifact://"), body)
     if body.startswith("hf:"):
         return _hugging_face(body)
-    if (scheme := re.match(r"(wandb|demo|saelens|paper):", body)) is not None:
-        rest = body[scheme.end() :]
-        match scheme[1]:
-            case "wandb":
-                return _wandb(rest, body)
-            case "demo":
-                return Address(body, "demo", _wanted(rest, body, "demo:NAME, listed by sae-geometry demos"))
-            case "paper":
-                return Address(body, "paper", _wanted(rest, body, "paper:e2e/LAYER/TYPE/ROLE"))
-            case _:
-                release, _, sae_id = rest.partition("/")
-                _wanted(release and sae_id, body, "saelens:RELEASE/SAE_ID")
-                return Address(body, "saelens", rest)
+    if body.startswith("wandb:"):
+        return _wandb(body.removeprefix("wandb:"), body)
+    for scheme, form in _NAMED.items():
+        if body.startswith(f"{scheme}:"):
+            first, _, second = (name := body.removeprefix(f"{scheme}:")).partition("/")
+            _wanted(first and (second or scheme != "saelens"), body, form)
+            return Address(body, scheme, name)
     return _bare(body, exists)
 
 
@@ -262,11 +247,8 @@ def _pasted(url: str) -> Address:
                 f"{url!r} is a project: sae-geometry runs {'/'.join(path)} lists its runs; give one of them"
             )
         _wanted(len(path) > 2, url, "https://wandb.ai/ENTITY/PROJECT/runs/RUN")
-        run = path[3] if path[2] == "runs" and len(path) > 3 else None
-        if run is None:
-            return _wandb("/".join(path), url)
-        file = "/".join(path[5:]) if path[4:5] == ["files"] else ""
-        return _wandb("/".join((*path[:2], "runs", run)) + (f"#{file}" if file else ""), url)
+        file = "/".join(path[5:]) if path[2] == "runs" and path[4:5] == ["files"] else ""
+        return _wandb("/".join(path[:4] if path[2] == "runs" else path) + (f"#{file}" if file else ""), url)
     if host in {"huggingface.co", "hf.co"}:
         return _pasted_hugging_face(path, url)
     raise AddressError(f"{url!r} is on neither wandb.ai nor huggingface.co: download the file and give its path")
@@ -318,7 +300,6 @@ def _selection(selectors: list[str], whole: str) -> Selection:
     return found
 
 
-def _wanted(ok: object, whole: str, form: str) -> str:
+def _wanted(ok: object, whole: str, form: str) -> None:
     if not ok:
         raise AddressError(f"{whole!r} is incomplete: write {form}")
-    return str(ok)

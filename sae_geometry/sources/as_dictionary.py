@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.io.weights import LatentAxis
+from sae_geometry.io.escaping import shown
+from sae_geometry.io.weights import LatentAxis, plain_tensor
 from sae_geometry.sources.address import Selection
 from sae_geometry.sources.bundle import Bundle
-from sae_geometry.sources.errors import LayoutError
-from sae_geometry.sources.files.memory import in_memory
+from sae_geometry.sources.errors import LayoutError, SourceError
+from sae_geometry.sources.files.tensor_file import Entry, TensorFile
+from sae_geometry.sources.files.torch_pickle import flatten
 from sae_geometry.sources.inspect import spelled
 from sae_geometry.sources.layouts.read import Latents, Opened, opened, read_dictionary
 from sae_geometry.sources.layouts.table import PER_COORDINATE, PER_LATENT
 from sae_geometry.sources.load import load
 
+_NO_LISTS = (str, bytes, bytearray, memoryview)  # sequences whose items are no values
 _ATTRIBUTES = ("W_dec", "W_enc", *PER_LATENT, *PER_COORDINATE)
 
 
@@ -85,7 +90,7 @@ def _read(obj: Any, latent_axis: LatentAxis | None) -> tuple[Opened, str]:
     what = f"the {type(obj).__name__}"
     config = _plain(getattr(obj, "cfg", None))
     tree: Any
-    if isinstance(obj, torch.Tensor | np.ndarray):
+    if isinstance(obj, Tensor | np.ndarray):
         what, tree = "the array", obj
     elif isinstance(obj, Mapping):
         what, tree, config = "the mapping", {k: v for k, v in obj.items() if k != "cfg"}, _plain(obj.get("cfg"))
@@ -93,12 +98,12 @@ def _read(obj: Any, latent_axis: LatentAxis | None) -> tuple[Opened, str]:
         what, tree = "the data frame", obj.to_numpy(copy=True)
     elif isinstance(obj, Sequence):
         tree = obj
-    elif isinstance(features := getattr(getattr(obj, "feature_dict", obj), "feature_vectors", None), torch.Tensor):
+    elif isinstance(features := getattr(getattr(obj, "feature_dict", obj), "feature_vectors", None), Tensor):
         what, tree, config = f"the features of {what}", features.detach(), {}
     else:
         tree = _state(obj)
     bundle = Bundle((), what, "dictionary", where="", config=config)
-    tensors = in_memory(tree, what)
+    tensors = _in_memory(tree, what)
     if not tensors.entries:
         raise ValueError(
             f"a dictionary cannot be made from {type(obj).__name__}: give an address, a [n_latents, d_in] array, a "
@@ -107,7 +112,7 @@ def _read(obj: Any, latent_axis: LatentAxis | None) -> tuple[Opened, str]:
     return opened(bundle, tensors, latent_axis), what
 
 
-def _index(obj: Any) -> torch.Tensor | None:
+def _index(obj: Any) -> Tensor | None:
     """Return the ids that the index of a data frame gives; None where it gives none."""
     index = np.asarray(obj.index) if hasattr(obj, "iloc") else np.empty(0, dtype=object)
     if index.dtype.kind not in "iu" or len(np.unique(index)) < len(index) or index.min() < 0:
@@ -118,10 +123,9 @@ def _index(obj: Any) -> torch.Tensor | None:
 def _state(obj: Any) -> Mapping[str, Any]:
     """Return the tensors of an object: its state dict, else its attributes with SAE names."""
     state_dict = getattr(obj, "state_dict", None)
-    if isinstance(obj, torch.nn.Module) or (callable(state_dict) and not isinstance(obj, type)):
-        state = state_dict() if callable(state_dict) else {}
-        if isinstance(state, Mapping) and state:
-            return state
+    state = state_dict() if callable(state_dict) and not isinstance(obj, type) else None
+    if isinstance(state, Mapping) and state:
+        return state
     return {k: v for k in _ATTRIBUTES if (v := getattr(obj, k, None)) is not None}
 
 
@@ -133,3 +137,59 @@ def _plain(cfg: Any) -> Mapping[str, Any]:
         table = to_dict()
         return table if isinstance(table, Mapping) else {}
     return dict(vars(cfg)) if hasattr(cfg, "__dict__") else {}
+
+
+def _in_memory(tree: Any, what: str) -> TensorFile:
+    """Return the tensors of nested tables and lists, flattened with dots; a bare array gets the key "tensor".
+
+    `what` names the object in messages, "the mapping".
+    """
+    bare = what.removeprefix("the ") if isinstance(tree, Tensor | np.ndarray) else None
+    try:
+        flat = flatten(_arrays(tree), what)
+    except RecursionError:
+        raise SourceError(f"{what} is nested too deeply, or contains itself: give a plain table of arrays") from None
+    values = {key: _as_tensor(value, bare or f"entry {shown(key)}") for key, value in flat.items()}
+    tensors = {key: value for key, value in values.items() if isinstance(value, Tensor)}
+    return TensorFile(
+        Path(what),
+        "memory",
+        {key: Entry(tuple(t.shape), t.dtype) for key, t in tensors.items()},
+        lambda key, place=None: tensors[key] if place is None else tensors[key].select(*place),
+        extras={k: v for k, v in values.items() if isinstance(v, str | int | float | bool)},
+    )
+
+
+def _arrays(tree: Any) -> Any:
+    """Return the tree with lists of numbers as arrays."""
+    if isinstance(tree, Mapping):
+        named = {str(k): v for k, v in tree.items()}
+        if len(named) < len(tree):
+            raise ValueError("a table has two keys that are the same as text, such as 1 and '1': rename one of them")
+        return {k: _arrays(v) for k, v in named.items()}
+    if not isinstance(tree, Sequence) or isinstance(tree, _NO_LISTS):
+        return tree
+    with suppress(ValueError):  # rows differ in length
+        if _holds_numbers(tree):
+            return np.asarray(tree)
+    return [_arrays(v) for v in tree]
+
+
+def _holds_numbers(tree: Sequence[Any]) -> bool:
+    first = tree[0] if len(tree) else None
+    if isinstance(first, Sequence) and not isinstance(first, _NO_LISTS):
+        return _holds_numbers(first)
+    return isinstance(first, int | float)
+
+
+def _as_tensor(value: Any, what: str) -> Any:
+    """Return a floating-point tensor for an array of numbers; lists of names and other objects unchanged."""
+    if not isinstance(value, Tensor):
+        if not hasattr(value, "__array__"):
+            return value
+        with suppress(TypeError, ValueError, RuntimeError):  # an array of another library, which `plain_tensor` names
+            if np.ndim(value) < 2 and np.asarray(value).dtype.kind not in "biufc":
+                return value
+    value = plain_tensor(value, what)
+    whole = not value.is_floating_point() and not value.is_complex() and value.dtype != torch.bool
+    return value.to(torch.float64) if whole else value

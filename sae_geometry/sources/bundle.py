@@ -15,12 +15,9 @@ Echo = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Context:
-    """Offline mode and callbacks of a request to a source.
+    """Offline mode, which the settings can enforce, and callbacks of a request to a source.
 
     Attributes:
-        offline: do not use the network; always so where the settings say it.
-        echo: called with one line per step; None for no output.
-        progress: called with a file's name and its completed share.
         again: which cached files to download again.
     """
 
@@ -43,19 +40,13 @@ class Bundle:
     """One checkpoint on disk.
 
     Attributes:
-        address: resolved address, recorded in every result.
         name: label unless the user sets one.
         where: path of the weights, prefixed with the repository's name; some layouts infer the hook point from it.
         configs: configuration files, the most specific first.
         start: the run's state at step 0, if it is on this machine.
-        sparsity: SAELens's `sparsity.safetensors`, if there is one.
-        labels: a table of labels next to the weights, if there is one.
         config: configuration known without a file.
         alive_ids: ids of the latents that fire, by hook point.
-        alive_source: source of `alive_ids`.
         n_tokens: number of tokens over which firing was counted; None when not recorded.
-        metadata: other facts from the source.
-        notes: notes reported with every result.
     """
 
     weights: tuple[Path, ...]

@@ -46,8 +46,7 @@ def cache_root() -> Path:
     """Return the cache of the settings, `$SAE_GEOMETRY_CACHE`, or the user's cache folder; does not create it."""
     if (chosen := current().cache) is not None:
         return chosen
-    given = os.environ.get("SAE_GEOMETRY_CACHE")
-    if given:
+    if given := os.environ.get("SAE_GEOMETRY_CACHE"):
         return Path(os.path.expanduser(given)).absolute()
     import platformdirs
 
@@ -72,11 +71,7 @@ def holding(target: Path, *, seconds: float) -> Iterator[None]:
 
 
 def safe_path(name: str) -> Path:
-    """Return an external file name as a relative path that stays inside its folder.
-
-    Raises:
-        SourceError: the name is absolute, contains "..", or is unsafe on a file system.
-    """
+    """Return an external file name as a relative path that stays inside its folder."""
     parts = name.replace("\\", "/").split("/")
     for part in parts:
         if (
@@ -102,17 +97,8 @@ def commit_of(folder: Path, revision: str) -> str | None:
         return None
 
 
-def run_folder(host: str, run: str) -> Path:
-    """Return the folder of a W&B run, or of one version of an artifact (NAME:v3, in a folder NAME@v3)."""
-    return cache_root() / "wandb" / safe_path(re.sub(r"[^\w.\-]", "_", host)) / safe_path(run.replace(":", "@"))
-
-
 def wrote(path: Path) -> None:
-    """Record a file in the cache as ours, before it is written: `clear_cache` removes only recorded files.
-
-    Raises:
-        OSError: the cache is not writable.
-    """
+    """Record a file as ours before it is written, or raise OSError; `clear_cache` removes only recorded files."""
     root = cache_root()
     if path.is_relative_to(root) and not path.exists():
         root.mkdir(parents=True, exist_ok=True)
@@ -167,9 +153,9 @@ def clear_cache(run: str | None = None) -> int:
     for path in to_clear(run):
         freed += 0 if path.is_symlink() else path.stat().st_size
         path.unlink()
-        for above in path.parents:
-            if above == cache_root() or _not_removed(above):
-                break
+        with suppress(OSError):  # a folder that is not empty
+            for above in path.parents[: path.parents.index(cache_root())]:
+                above.rmdir()
     if run is None:
         (cache_root() / _MARKER).unlink(missing_ok=True)
     return freed
@@ -193,12 +179,3 @@ def _ours() -> tuple[Path, ...]:
                     found[path] = None
                     break
     return tuple(sorted(found))
-
-
-def _not_removed(folder: Path) -> bool:
-    """Remove a folder if it is empty; return whether it remains."""
-    try:
-        folder.rmdir()
-    except OSError:
-        return True
-    return False

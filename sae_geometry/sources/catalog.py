@@ -25,13 +25,7 @@ _MAX_LISTED = 8
 
 @dataclass(frozen=True)
 class PaperRun:
-    """One run of the end-to-end paper.
-
-    Attributes:
-        address: "paper:e2e/6/local/ce".
-        wandb: original location of the weights, "wandb:entity/project/run#file".
-        mirrors: hf:// addresses of copies, in the order of attempts.
-    """
+    """One run of the end-to-end paper: its weights on W&B, and hf:// addresses of copies in the order of attempts."""
 
     address: str
     wandb: str
@@ -42,8 +36,7 @@ class PaperRun:
 @cache
 def paper_runs() -> dict[str, PaperRun]:
     """Return every run of the paper, by address."""
-    table = json.loads(CATALOG_FILE.read_text(encoding="utf-8"))
-    mirrors: dict[str, tuple[str, ...]] = {}
+    table, mirrors = _table(), dict[str, tuple[str, ...]]()
     for run in table["runs"]:
         mirrors[run["wandb"]] = mirrors.get(run["wandb"]) or _mirrors(run)
     hooks = {run["layer"]: run["hook"] for run in table["runs"]}
@@ -68,11 +61,7 @@ def paper_runs() -> dict[str, PaperRun]:
 
 
 def paper_run(place: str) -> PaperRun:
-    """Return the run at "e2e/6/local/ce".
-
-    Raises:
-        AddressError: no such run; the message lists the nearest.
-    """
+    """Return the run at "e2e/6/local/ce"."""
     address = f"paper:{place.replace('/downstream/', '/e2e+ds/')}"
     runs = paper_runs()
     if address in runs:
@@ -90,35 +79,30 @@ def mirrors_of(run: str) -> tuple[str, ...]:
 
 
 def neuronpedia_source(address: str, saelens: str | None = None) -> str | None:
-    """Return Neuronpedia's "model/source" of a resolved address or a SAELens "release/sae_id"; None where unknown.
-
-    Covers the paper's published runs, from any location, and the releases in an installed sae-lens.
-    """
-    plain = re.sub(r"^(hf://[^/@]+/[^/@]+)@[^/]+", r"\1", address.partition("::")[0])
+    """Return Neuronpedia's "model/source" of a paper's run or an installed sae-lens's release; None where unknown."""
+    plain = _without_revision(address.partition("::")[0])
     known = _paper_sources()
     for place in (plain, plain.rpartition("/")[0]):
         if place in known:
             return known[place]
     if saelens is not None:
         release, _, sae_id = saelens.partition("/")
-        for sae in _installed_saes(release):
+        for sae in _installed_release(release)[1]:
             if sae_id in (str(sae["id"]), str(sae.get("path"))) and isinstance(sae.get("neuronpedia"), str):
                 return str(sae["neuronpedia"])
     return None
 
 
 def saelens_address(place: str) -> str:
-    """Return the hf:// address of "release/sae_id".
-
-    Raises:
-        AddressError: an unknown release or SAE.
-    """
+    """Return the hf:// address of "release/sae_id"."""
     release, _, sae_id = place.partition("/")
-    known = _installed_release(release) or _paper_releases().get(release)
-    if known is None:
-        hint = "" if _saelens_folder() else ", and the sae-lens package, which knows the others, is not installed"
+    repo, saes = _installed_release(release)
+    paths = {str(s["id"]): str(s.get("path") or s["id"]) for s in saes}
+    if not repo:
+        repo, paths = _paper_releases().get(release, ("", {}))
+    if not repo:
+        hint = "" if _installed_catalog() else ", and the sae-lens package, which knows the others, is not installed"
         raise AddressError(f"there is no release {release!r} among {', '.join(sorted(_paper_releases()))}{hint}")
-    repo, paths = known
     path = paths.get(sae_id) or (sae_id if sae_id in paths.values() else None)
     if path is None:
         shown = ", ".join(list(paths)[:_MAX_LISTED]) + (" …" if len(paths) > _MAX_LISTED else "")
@@ -137,10 +121,15 @@ def _mirrors(run: dict[str, Any]) -> tuple[str, ...]:
 
 
 @cache
+def _table() -> dict[str, Any]:
+    table: dict[str, Any] = json.loads(CATALOG_FILE.read_text(encoding="utf-8"))
+    return table
+
+
 def _paper_releases() -> dict[str, tuple[str, dict[str, str]]]:
     """Return SAELens's releases of the paper's runs: repository, and path by SAE id (the hook point)."""
     releases: dict[str, tuple[str, dict[str, str]]] = {}
-    for run in json.loads(CATALOG_FILE.read_text(encoding="utf-8"))["runs"]:
+    for run in _table()["runs"]:
         if saelens := run.get("hf_saelens"):
             _, paths = releases.setdefault(saelens["release"], (saelens["repo"], {}))
             paths[run["hook"]] = saelens["path"]
@@ -154,42 +143,29 @@ def _paper_sources() -> dict[str, str]:
     Pages are named after SAELens's repositories: `gpt2-small__res_scl-ajt/6-res_scl-ajt` is `gpt2-small/6-res_scl-ajt`.
     A run published under two roles has the name of the first.
     """
-    table = json.loads(CATALOG_FILE.read_text(encoding="utf-8"))
     found: dict[str, str] = {}
-    for run in table["runs"]:
+    for run in _table()["runs"]:
         if saelens := run.get("hf_saelens"):
             model = saelens["repo"].partition("/")[2].partition("__")[0]
-            apollo = [f"hf://{m['repo']}/{m['file']}" for m in (run.get("hf_apollo"),) if m]
-            copies = [m for m in _mirrors(run) if "@" not in m]
-            for place in (f"wandb:{run['wandb']}#{table['runs'][0]['file']}", *copies, *apollo):
-                found.setdefault(place, f"{model}/{saelens['path']}")
+            for place in (f"wandb:{run['wandb']}#{_table()['runs'][0]['file']}", *_mirrors(run)):
+                found.setdefault(_without_revision(place), f"{model}/{saelens['path']}")
     return found
 
 
-def _saelens_folder() -> Path | None:
-    spec = importlib.util.find_spec("sae_lens")
-    places = list(spec.submodule_search_locations or []) if spec else []
-    return Path(places[0]) if places else None
+def _without_revision(address: str) -> str:
+    return re.sub(r"^(hf://[^/@]+/[^/@]+)@[^/]+", r"\1", address)
 
 
-def _installed_release(release: str) -> tuple[str, dict[str, str]] | None:
-    """Return a release from sae-lens's catalog, read as a file because importing the package takes 10 s."""
-    folder = _saelens_folder()
-    entry = _installed_catalog(folder / "pretrained_saes.yaml").get(release) if folder else None
-    if not isinstance(entry, dict) or not isinstance(entry.get("repo_id"), str):
-        return None
-    return entry["repo_id"], {str(s["id"]): str(s.get("path") or s["id"]) for s in _installed_saes(release)}
-
-
-def _installed_saes(release: str) -> list[dict[str, Any]]:
-    folder = _saelens_folder()
-    entry = _installed_catalog(folder / "pretrained_saes.yaml").get(release) if folder else None
-    saes = entry.get("saes") if isinstance(entry, dict) else None
-    return [s for s in saes if isinstance(s, dict) and "id" in s] if isinstance(saes, list) else []
+def _installed_release(release: str) -> tuple[str, list[dict[str, Any]]]:
+    """Return a release's repository ("" if unknown) and SAEs from sae-lens's file, since importing it takes 10 s."""
+    entry = _installed_catalog().get(release)
+    repo, saes = (entry.get("repo_id"), entry.get("saes")) if isinstance(entry, dict) else (None, None)
+    listed = [s for s in saes if isinstance(s, dict) and "id" in s] if isinstance(saes, list) else []
+    return repo if isinstance(repo, str) else "", listed
 
 
 @cache
-def _installed_catalog(path: Path) -> dict[str, Any]:
+def _catalog_at(path: Path) -> dict[str, Any]:
     import yaml
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -198,3 +174,10 @@ def _installed_catalog(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise SourceError(f"the sae-lens catalog {path} cannot be read ({type(error).__name__})") from error
     return table if isinstance(table, dict) else {}
+
+
+def _installed_catalog() -> dict[str, Any]:
+    """Return sae-lens's releases by name; empty if the package is not installed."""
+    spec = importlib.util.find_spec("sae_lens")
+    places = list(spec.submodule_search_locations or []) if spec else []
+    return _catalog_at(Path(places[0]) / "pretrained_saes.yaml") if places else {}

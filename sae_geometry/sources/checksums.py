@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,7 @@ _SEAL = "sha256 of the rest"
 
 
 def checksum(path: Path, *, like: str = "0" * _SHA256) -> str:
-    """Return the checksum of a file, in hexadecimal.
-
-    Args:
-        like: a checksum of the required kind, inferred from its length: an MD5, git's SHA-1 of a blob, or a SHA-256.
-    """
+    """Return the checksum of a file, of the kind of `like` by length: an MD5, git's SHA-1 of a blob, or a SHA-256."""
     with path.open("rb") as f:
         if len(like) == _SHA256:
             return hashlib.file_digest(f, "sha256").hexdigest()
@@ -39,19 +36,15 @@ def intact(path: Path, recorded: str) -> bool:
     marker = cache_root() / "verified" / hashlib.sha256(str(path.absolute()).encode(errors="replace")).hexdigest()[:32]
     state = path.stat()
     line = f"{recorded} {state.st_size} {state.st_mtime_ns} {state.st_ctime_ns} {state.st_ino} {state.st_dev}"
-    try:
+    with suppress(OSError, ValueError):
         if marker.read_text(encoding="utf-8") == line:
             return True
-    except (OSError, ValueError):
-        pass
     if checksum(path, like=recorded) != recorded:
         return False
-    try:
+    with suppress(OSError):  # without a writable cache the file is only hashed again
         wrote(marker)
         with whole_file(marker, ".half-") as file:
             file.write(line.encode())
-    except OSError:
-        pass  # without a writable cache the file is only hashed again
     return True
 
 
@@ -62,25 +55,14 @@ def write_sealed(path: Path, table: Mapping[str, Any]) -> None:
         file.write(json.dumps({**table, _SEAL: _seal(parse_json(json.dumps(table)))}).encode())
 
 
-def read_sealed(path: Path) -> dict[str, Any]:
-    """Read the table in a file of `write_sealed`.
-
-    Raises:
-        OSError, ValueError, AttributeError: the file cannot be read, has changed, or holds no table.
-    """
-    return unsealed(parse_json(path.read_text(encoding="utf-8")))
-
-
-def unsealed(table: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a parsed table without its checksum; one that never had any is returned as it is.
-
-    Raises:
-        ValueError: the table has changed since `write_sealed`.
-    """
-    rest = {key: value for key, value in table.items() if key != _SEAL}
-    if _SEAL in table and table[_SEAL] != _seal(rest):
-        raise ValueError("its checksum is not that of its contents")
-    return rest
+def read_sealed(path: Path) -> dict[str, Any] | None:
+    """Read the table of `write_sealed`, or one that never had a checksum; None where it is no table or has changed."""
+    try:
+        table = parse_json(path.read_text(encoding="utf-8"))
+        rest = {key: value for key, value in table.items() if key != _SEAL}
+    except (OSError, ValueError, AttributeError):
+        return None
+    return rest if _SEAL not in table or table[_SEAL] == _seal(rest) else None
 
 
 def _seal(table: Mapping[str, Any]) -> str:

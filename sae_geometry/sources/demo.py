@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -54,15 +53,12 @@ def demos() -> tuple[Demo, ...]:
 
 
 def bundle_demo(name: str) -> Bundle:
-    """Return the checkpoint of one demo dictionary.
-
-    Raises:
-        SourceError: no demo of that name; the message lists all.
-    """
+    """Return the checkpoint of one demo dictionary."""
     path = DEMO_FOLDER / f"{name}.safetensors"
     if name not in {d.name for d in demos()}:
         raise SourceError(f"there is no demo {name!r}; the demos are {', '.join(d.name for d in demos())}")
     said = open_safetensors(path).metadata
+    measured = {k: float(said[k]) for k in _METRICS} | {k: int(float(said[k])) for k in _COUNTS}
     return Bundle(
         (path,),
         address=f"demo:{name}",
@@ -71,7 +67,7 @@ def bundle_demo(name: str) -> Bundle:
         config={"hook_point": said["hook_point"], "model_name": said["model"]},
         labels=labels_next_to(path),
         n_tokens=int(float(said["alive_tokens"])),
-        metadata={"kind": said["kind"], **_measured(said)},
+        metadata={"kind": said["kind"], **measured},
     )
 
 
@@ -83,20 +79,15 @@ def demo_checkpoints(name: str) -> Path | None:
 
 def demo_runs() -> list[RunInfo]:
     """Return the training runs of the demo dictionaries."""
-    return [_run(demo, open_safetensors(DEMO_FOLDER / f"{demo.name}.safetensors").metadata) for demo in demos()]
-
-
-def _run(demo: Demo, said: Mapping[str, str]) -> RunInfo:
-    known, hook = _measured(said), said["hook_point"]
-    return RunInfo(
-        demo.address, demo.name, "finished", demo.kind, hook, int(hook.split(".")[1]), known["l0"],
-        known["ce_increase"], known["explained_variance"], round(known["alive_share"] * demo.n_latents), demo.seed,
-    )  # fmt: skip
-
-
-def _measured(said: Mapping[str, str]) -> dict[str, Any]:
-    """Return what the file says of its training, as numbers."""
-    return {k: float(said[k]) for k in _METRICS} | {k: int(float(said[k])) for k in _COUNTS}
+    found = []
+    for demo in demos():
+        bundle = bundle_demo(demo.name)
+        known, hook = bundle.metadata, bundle.config["hook_point"]
+        found.append(RunInfo(
+            demo.address, demo.name, "finished", demo.kind, hook, int(hook.split(".")[1]), known["l0"],
+            known["ce_increase"], known["explained_variance"], round(known["alive_share"] * demo.n_latents), demo.seed,
+        ))  # fmt: skip
+    return found
 
 
 def _demo(path: Path) -> Demo:

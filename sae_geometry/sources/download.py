@@ -6,7 +6,6 @@ and it opens. A lock prevents two processes from downloading the same file.
 
 from __future__ import annotations
 
-import base64
 import errno
 import hashlib
 import os
@@ -20,15 +19,7 @@ from sae_geometry.sources.bundle import Context, Progress
 from sae_geometry.sources.cache import cache_root, holding, safe_path, wrote
 from sae_geometry.sources.checksums import checksum, intact
 from sae_geometry.sources.errors import SourceError
-from sae_geometry.sources.http import (
-    Credentials,
-    UnreachableError,
-    body_of,
-    check_status,
-    open_url,
-    origin_of,
-    with_tries,
-)
+from sae_geometry.sources.http import Credentials, UnreachableError, body_of, check_status, open_url, with_tries
 
 _LOCK_SECONDS = 3600.0
 _UNKNOWN_SIZE_LIMIT = 1 << 36
@@ -36,41 +27,12 @@ _UNKNOWN_SIZE_LIMIT = 1 << 36
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file to download.
-
-    Attributes:
-        n_bytes: size in bytes; None when unknown.
-        md5: MD5 in hexadecimal; None when unknown.
-    """
+    """A file to download; its size, and its MD5 in hexadecimal, are None when unknown."""
 
     name: str
     url: str
     n_bytes: int | None
     md5: str | None
-
-
-def remote_file(name: object, url: object, n_bytes: object, md5: object) -> RemoteFile:
-    """Return a file from a server's description; an invalid size or MD5 counts as unknown.
-
-    Raises:
-        SourceError: no name, or no http(s) URL.
-    """
-    if not isinstance(name, str) or not isinstance(url, str):
-        raise SourceError(f"W&B gives no name, or no URL, for the file {str(name)[:80]!a}")
-    try:
-        on_the_web = origin_of(url).startswith(("http://", "https://"))
-    except ValueError:
-        on_the_web = False
-    if not on_the_web:
-        raise SourceError(f"W&B gives no valid URL for the file {name[:80]!a}")
-    stated = str(n_bytes)
-    size = int(stated) if stated.isdecimal() and len(stated) < 19 else None
-    if not md5:
-        return RemoteFile(name, url, size, None)
-    try:
-        return RemoteFile(name, url, size, base64.b64decode(str(md5), validate=True).hex())
-    except ValueError:
-        return RemoteFile(name, url, size, "no MD5")
 
 
 def fetch_file(
@@ -88,13 +50,7 @@ def fetch_file(
     Args:
         target: its path; unchanged unless the download succeeds.
         recorded: checksum that this function returned at the previous download.
-        again: download the file even if it is cached.
-        credentials: sent only to their own origin.
         check: called with the partial file before it is renamed; raises if its content is invalid.
-        progress: called with the file's name and its completed share, where the size is known.
-
-    Raises:
-        SourceError: the download is incomplete; `target` is unchanged.
     """
     with locked(target):
         expected = remote.md5 or recorded
@@ -122,16 +78,7 @@ def fetch_file(
 
 
 def in_cache(folder: Path, names: Sequence[str], sums: Mapping[str, str], context: Context, address: str) -> bool:
-    """Return whether files are in the cache and unchanged since their download.
-
-    Args:
-        sums: their checksums, as returned by `fetch_file`.
-        context: whether a damaged file may be downloaded again.
-        address: their address, for messages.
-
-    Raises:
-        SourceError: a file is damaged and may not be downloaded again.
-    """
+    """Return whether files are in the cache with the checksums `sums` that `fetch_file` returned."""
     if context.again == "all" and not context.offline:
         return False
     paths = {name: folder / safe_path(name) for name in names}
@@ -148,11 +95,7 @@ def in_cache(folder: Path, names: Sequence[str], sums: Mapping[str, str], contex
 
 @contextmanager
 def locked(target: Path) -> Iterator[None]:
-    """Allow one process at a time per target.
-
-    Raises:
-        SourceError: another process holds the lock for an hour.
-    """
+    """Allow one process at a time per target."""
     import filelock
 
     with ExitStack() as held:
@@ -198,15 +141,22 @@ def _one_try(remote: RemoteFile, partial: Path, credentials: Credentials | None,
         length = answer.headers.get("content-length", "")
         limit = (remote.n_bytes if remote.n_bytes is not None else _UNKNOWN_SIZE_LIMIT) - have
         n = 0
-        with _room_for(what), open(partial, "ab" if have else "wb", opener=_no_link) as f:
-            for piece in body_of(answer, limit, what):
-                f.write(piece)
-                n += len(piece)
-                if progress is not None and remote.n_bytes:
-                    progress(remote.name, (have + n) / remote.n_bytes)
-        expected = (
-            int(length) if length.isdecimal() and len(length) < 20 else limit if remote.n_bytes is not None else n
-        )
+        try:
+            with open(partial, "ab" if have else "wb", opener=_no_link) as f:
+                for piece in body_of(answer, limit, what):
+                    f.write(piece)
+                    n += len(piece)
+                    if progress is not None and remote.n_bytes:
+                        progress(remote.name, (have + n) / remote.n_bytes)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise SourceError(
+                f"{what}: {str(error.strerror).lower()} in the cache {cache_root()}; make room, or set "
+                "SAE_GEOMETRY_CACHE to another disk"
+            ) from error
+        promised = int(length) if length.isdecimal() and len(length) < 20 else None
+        expected = promised if promised is not None else limit if remote.n_bytes is not None else n
         if n < expected:
             raise ConnectionError(f"the connection was lost after {have + n:,} of {have + expected:,} bytes")
 
@@ -214,19 +164,6 @@ def _one_try(remote: RemoteFile, partial: Path, credentials: Credentials | None,
 def _no_link(path: str, flags: int) -> int:
     """Open a file that we wrote, but no link, which may have replaced it since its name is predictable."""
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
-
-
-@contextmanager
-def _room_for(what: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise SourceError(
-            f"{what}: {str(error.strerror).lower()} in the cache {cache_root()}; make room, or set SAE_GEOMETRY_CACHE "
-            "to another disk"
-        ) from error
 
 
 def _verified(remote: RemoteFile, partial: Path) -> str:

@@ -1,4 +1,7 @@
-"""Errors of resolving and reading an address. Every message is one sentence a user can act on."""
+"""Errors of resolving and reading an address, which any function of this package may raise.
+
+Every message is one sentence a user can act on.
+"""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def checkpoints(
         if not folder.is_dir():
             raise AddressError(f"{address.place} is not a folder of checkpoints named samples_N.pt")
     elif address.scheme == "wandb" and ":" not in address.place:
-        folder = fetch_run(address.place, Context(offline, echo, progress), every=True).folder
+        _, folder, _ = fetch_run(address.place, Context(offline, echo, progress), every=True)
     else:
         raise AddressError(f"{address.typed} has one checkpoint; give a folder or wandb:entity/project/run")
     names = checkpoints_in_order([p.relative_to(folder).as_posix() for p in folder.rglob("samples_*.pt")])

@@ -6,14 +6,12 @@ because `urllib3.Retry` does not cover a body cut short.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Thread
 from typing import Any, TypeVar
 from urllib.parse import urljoin, urlsplit
@@ -21,7 +19,6 @@ from urllib.parse import urljoin, urlsplit
 from sae_geometry.io.redaction import without_secrets
 from sae_geometry.kernels.settings import Limits, current
 from sae_geometry.sources.errors import SourceError
-from sae_geometry.sources.plain import parse_json
 
 T = TypeVar("T")
 
@@ -40,14 +37,11 @@ class Credentials:
     """An Authorization header and the only origin it may be sent to."""
 
     origin: str
-    header: str
+    header: str = field(repr=False)
 
     def headers_for(self, url: str) -> dict[str, str]:
         """Return the header if `url` is at the origin."""
         return {"Authorization": self.header} if origin_of(url) == self.origin else {}
-
-    def __repr__(self) -> str:
-        return f"Credentials(origin={self.origin!r})"
 
 
 class RefusedError(SourceError):
@@ -73,25 +67,14 @@ def origin_of(url: str) -> str:
 def open_url(
     method: str, url: str, *, headers: Mapping[str, str], credentials: Credentials | None, data: bytes | None = None
 ) -> Iterator[Any]:
-    """Yield the response to one request with its body unread; redirects get no credentials.
-
-    Raises:
-        ConnectionError: no response, or none in time.
-        SourceError: the redirect cannot be followed.
-    """
+    """Yield the response to a request, body unread, or raise ConnectionError; redirects get no credentials."""
     import requests
 
     sent = {**headers, **(credentials.headers_for(url) if credentials else {})}
     with _session() as session:
-
-        def ask() -> Any:
-            return session.request(
-                method, url, headers=sent, data=data, stream=True, auth=lambda r: r,
-                timeout=(limits().connect, limits().silence),
-            )  # fmt: skip
-
+        how = {"stream": True, "auth": lambda r: r, "timeout": (limits().connect, limits().silence)}
         try:
-            answer = in_time(ask)
+            answer = in_time(lambda: session.request(method, url, headers=sent, data=data, **how))
         except SourceError:
             raise
         except (requests.exceptions.Timeout, TimeoutError) as error:
@@ -102,10 +85,8 @@ def open_url(
             raise ConnectionError(_why(error)) from error
         except (requests.exceptions.RequestException, ValueError, LookupError) as error:
             raise SourceError(f"{origin_of(url)}: the request could not be made ({type(error).__name__})") from error
-        try:
+        with answer:
             yield answer
-        finally:
-            answer.close()
 
 
 def _session() -> Any:
@@ -138,17 +119,10 @@ def _session() -> Any:
 
 
 def in_time(ask: Callable[[], T], still_waits: Callable[[], bool] = lambda: True) -> T:
-    """Return the result of `ask`; abandon it if none arrives within the time limit of an answer.
+    """Return the result of `ask`, called in a thread; abandon it with a TimeoutError after the limit of an answer.
 
     The client's own timeout applies to the silence between two bytes, so a server that sends a header byte now and then
-    never triggers it.
-
-    Args:
-        ask: function to call in a thread, which does not prevent the process from exiting.
-        still_waits: returns whether `ask` is waiting for a response rather than doing other work without a time limit.
-
-    Raises:
-        TimeoutError: no result in time.
+    never triggers it. `still_waits` returns whether `ask` is waiting for a response rather than doing other work.
     """
     result: Future[T] = Future()
 
@@ -163,7 +137,7 @@ def in_time(ask: Callable[[], T], still_waits: Callable[[], bool] = lambda: True
         while True:
             try:
                 return result.result(timeout=limits().connect + limits().silence)
-            except FutureTimeoutError:
+            except TimeoutError:
                 if result.done():
                     return result.result()
                 if still_waits():
@@ -178,12 +152,8 @@ def _close_late(result: Future[Any]) -> None:
         getattr(result.result(), "close", lambda: None)()
 
 
-def with_tries(what: str, attempt: Callable[[], Any]) -> Any:
-    """Return the result of `attempt`, repeated after `ConnectionError`, at most `limits().tries` times in total.
-
-    Raises:
-        UnreachableError: all attempts failed.
-    """
+def with_tries(what: str, attempt: Callable[[], T]) -> T:
+    """Return the result of `attempt`, repeated after ConnectionError; raise UnreachableError after `limits().tries`."""
     last: Exception | None = None
     for n in range(limits().tries):
         if n:
@@ -217,17 +187,16 @@ def check_status(answer: Any, what: str) -> None:
     raise RefusedError(f"{what}: {said.get(status, f'refused ({status})')}", status)
 
 
-def post_json(url: str, body: Any, what: str, credentials: Credentials | None = None) -> Any:
-    """Return the JSON response to a JSON request.
-
-    Raises:
-        SourceError: the response is not JSON, or too long.
-    """
-    headers = {"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "identity"}
+def whole_answer(
+    method: str, url: str, what: str, *, headers: Mapping[str, str] | None = None,
+    credentials: Credentials | None = None, data: bytes | None = None,
+) -> bytes:  # fmt: skip
+    """Return the body of the response to a request, of bounded size and within the time limit of a response."""
     end = time.monotonic() + limits().end
 
     def attempt() -> bytes:
-        with open_url("POST", url, headers=headers, credentials=credentials, data=json.dumps(body).encode()) as answer:
+        sent = {"Accept-Encoding": "identity", **(headers or {})}
+        with open_url(method, url, headers=sent, credentials=credentials, data=data) as answer:
             check_status(answer, what)
             raw = bytearray()
             for piece in body_of(answer, MAX_ANSWER, what):
@@ -236,44 +205,31 @@ def post_json(url: str, body: Any, what: str, credentials: Credentials | None = 
                     raise SourceError(f"{what}: no complete response after {limits().end:.0f} seconds; try again later")
             return bytes(raw)
 
-    raw = with_tries(what, attempt)
-    try:
-        return parse_json(raw)
-    except ValueError as error:
-        kind = "a web page" if raw.lstrip()[:1] == b"<" else "not JSON"
-        raise SourceError(f"{what}: {origin_of(url)} answered with {kind}; is WANDB_BASE_URL right?") from error
+    return with_tries(what, attempt)
 
 
 def body_of(answer: Any, limit: int, what: str) -> Iterator[bytes]:
-    """Yield the body in pieces, at most `limit` bytes in total.
-
-    Raises:
-        ConnectionError: the connection was lost, or is too slow.
-        SourceError: the body exceeds the limit, or is compressed although the request excluded that.
-    """
+    """Yield the body in pieces, at most `limit` bytes, or raise ConnectionError if it is lost or too slow."""
     import requests
     import urllib3
 
     if answer.headers.get("content-encoding", "identity") != "identity":
         raise SourceError(f"{what}: the server compressed it, though asked not to; refused")
     n, pace = 0, Pace()
-    try:
-        while piece := answer.raw.read1(1 << 20, decode_content=False):
-            n += len(piece)
-            if n > limit:
-                raise SourceError(f"{what}: the server sends more than {limit:,} bytes, more than it should; stopped")
-            pace.add(len(piece))
-            yield piece
-    except (urllib3.exceptions.ReadTimeoutError, TimeoutError) as error:
-        raise ConnectionError(f"silent for {limits().silence:.0f} seconds") from error
-    except TooSlowError:
-        raise
-    except (urllib3.exceptions.HTTPError, requests.exceptions.RequestException, OSError) as error:
-        raise ConnectionError("the connection was lost") from error
-
-
-class TooSlowError(ConnectionError):
-    """The server sends too slowly to finish."""
+    while True:
+        try:
+            piece = answer.raw.read1(1 << 20, decode_content=False)
+        except (urllib3.exceptions.ReadTimeoutError, TimeoutError) as error:
+            raise ConnectionError(f"silent for {limits().silence:.0f} seconds") from error
+        except (urllib3.exceptions.HTTPError, requests.exceptions.RequestException, OSError) as error:
+            raise ConnectionError("the connection was lost") from error
+        if not piece:
+            return
+        n += len(piece)
+        if n > limit:
+            raise SourceError(f"{what}: the server sends more than {limit:,} bytes, more than it should; stopped")
+        pace.add(len(piece))
+        yield piece
 
 
 class Pace:
@@ -283,16 +239,12 @@ class Pace:
         self.n, self.since = 0, time.monotonic()
 
     def add(self, n: int) -> None:
-        """Count received bytes.
-
-        Raises:
-            TooSlowError: the rate is too low.
-        """
+        """Count received bytes; raise ConnectionError if the rate is too low."""
         self.n += n
         passed = time.monotonic() - self.since
         if passed >= limits().silence:
             if self.n < limits().slowest * passed:
-                raise TooSlowError(f"the server sends fewer than {limits().slowest:,.0f} bytes a second")
+                raise ConnectionError(f"the server sends fewer than {limits().slowest:,.0f} bytes a second")
             self.n, self.since = 0, time.monotonic()
 
 

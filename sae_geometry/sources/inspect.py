@@ -149,7 +149,10 @@ def inspect(
 
 def _found(opened: Opened, site: Site, *, read: bool, selection: Selection) -> FoundDictionary:
     space = space_of(site, opened.config, opened.bundle.where, [s.out for s in site.decoder])
-    d = read_dictionary(opened, selection, "all", drop_bad=True, encoder=False) if read else None
+    d, norms = read_dictionary(opened, selection, "all", drop_bad=True, encoder=False) if read else None, None
+    if d is not None:
+        rows = d.decoder_norms
+        norms = Norms(float(rows.min()), float(rows.mean()), float(rows.max()), len(d.alive.bad_ids))
     return FoundDictionary(
         choice=site.choice,
         n_latents=site.n_latents,
@@ -163,14 +166,7 @@ def _found(opened: Opened, site: Site, *, read: bool, selection: Selection) -> F
         transcoder=space.transcoder,
         assumed=site.assumed,
         alive=None if d is None else d.alive.describe(),
-        norms=None
-        if d is None
-        else Norms(
-            float(d.decoder_norms.min()),
-            float(d.decoder_norms.mean()),
-            float(d.decoder_norms.max()),
-            len(d.alive.bad_ids),
-        ),
+        norms=norms,
     )
 
 

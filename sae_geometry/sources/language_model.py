@@ -34,19 +34,11 @@ _MOST_CONFIG, _MOST_INDEX = 4 << 20, 16 << 20
 
 @dataclass(frozen=True)
 class ModelWeights:
-    """The parts of a language model that turn a direction into logits.
+    """The parts of a language model that turn a direction into logits, as `Unembedding.from_weights` takes them."""
 
-    Attributes:
-        unembedding: [n_rows, d]; its name in the file.
-        gain: [d], the final norm's gain, or None; its name in the file.
-        layer_norm: whether the final norm removes the mean of its input.
-        biases: names of the biases of the output and the final norm.
-        tokenizer: the model's `tokenizer.json`; None where it has none.
-    """
-
-    address: str
-    unembedding: Tensor
-    unembedding_name: str
+    name: str
+    weight: Tensor
+    weight_name: str
     gain: Tensor | None
     gain_name: str
     layer_norm: bool
@@ -56,11 +48,7 @@ class ModelWeights:
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """A model's small files, and its tensors by name.
-
-    Attributes:
-        tokenizer: its `tokenizer.json`, if it has one.
-    """
+    """A model's small files, and its tensors by name."""
 
     address: str
     config: Mapping[str, Any]
@@ -70,11 +58,7 @@ class ModelFiles:
 
 
 def model_weights(files: ModelFiles) -> ModelWeights:
-    """Pick unembedding and final norm by their names.
-
-    Raises:
-        SourceError: no such tensor, or several and no way to tell which is meant.
-    """
+    """Pick unembedding and final norm by their names."""
     config = files.config.get("text_config") if isinstance(files.config.get("text_config"), Mapping) else files.config
     assert isinstance(config, Mapping)
     kind = str(config.get("model_type") or files.config.get("model_type") or "")
@@ -101,7 +85,7 @@ def model_weights(files: ModelFiles) -> ModelWeights:
     )
     tied = " (tied)" if unembed.endswith(_EMBED) else ""
     return ModelWeights(
-        files.address,
+        shown(files.address),
         files.read(unembed),
         f"{unembed}{tied}",
         gain,
@@ -113,44 +97,38 @@ def model_weights(files: ModelFiles) -> ModelWeights:
 
 
 def local_model(folder: Path) -> ModelFiles:
-    """Open a model's folder: `config.json`, `tokenizer.json`, and safetensors, whole or in shards.
-
-    Raises:
-        SourceError: not such a folder.
-    """
+    """Open a model's folder: `config.json`, `tokenizer.json`, and safetensors, whole or in shards."""
     if not folder.is_dir():
         raise SourceError(f"{folder} is not a folder with a model's config.json and safetensors")
     where: dict[str, TensorFile] = {}
-    index = read_small_json(folder / INDEX) if (folder / INDEX).is_file() else {}
-    for name in shard_names([p.name for p in os.scandir(folder) if p.is_file()], index, str(folder)):
+    config, index = (read_small_json(p) if (p := folder / name).is_file() else {} for name in ("config.json", INDEX))
+    owners = shard_of_each(index, [p.name for p in os.scandir(folder) if p.is_file()], str(folder))
+    for name in sorted({*owners.values()} or {WHOLE}):
         opened = open_tensors(folder / name)
         where |= dict.fromkeys(opened.entries, opened)
     tokenizer = folder / "tokenizer.json"
     return ModelFiles(
         folder.name,
-        read_small_json(folder / "config.json") if (folder / "config.json").is_file() else {},
+        config,
         tuple(where),
         lambda key: where[key].read(key).clone(),
         tokenizer if tokenizer.is_file() else None,
     )
 
 
-def shard_names(names: list[str], index: Mapping[str, Any], where: str) -> list[str]:
-    """Return the safetensors files of a model.
-
-    Raises:
-        SourceError: none, or a shard of the index that is missing or elsewhere.
-    """
+def shard_of_each(index: Mapping[str, Any], names: list[str] | None, where: str) -> dict[str, str]:
+    """Return the safetensors file, one of `names`, of each tensor; empty for a model in one file, `WHOLE`."""
     table = index.get("weight_map")
     if isinstance(table, Mapping):
-        shards = sorted({str(v) for v in table.values()})
-        missing = [s for s in shards if s not in names or "/" in s or "\\" in s]
+        owners = {str(key): str(shard) for key, shard in table.items()}
+        shards = sorted({*owners.values()})
+        missing = [s for s in shards if (names is not None and s not in names) or "/" in s or "\\" in s]
         if missing or not shards:
             listed = ", ".join(shown(m, 60) for m in missing[:3])
             raise SourceError(f"{where}: {INDEX} lists {listed or 'no shard'}, which is missing")
-        return shards
-    if WHOLE in names:
-        return [WHOLE]
+        return owners
+    if names is None or WHOLE in names:
+        return {}
     raise SourceError(f"{where} has no {WHOLE} and no {INDEX}: expected a model in the safetensors format")
 
 
@@ -163,11 +141,7 @@ def _only(keys: list[str], suffixes: tuple[str, ...], what: str, where: str) -> 
 
 
 def read_small_json(path: Path) -> dict[str, Any]:
-    """Read a model's configuration or index.
-
-    Raises:
-        SourceError: it cannot be read, is too large, or is not a table.
-    """
+    """Read a model's configuration or index."""
     try:
         if path.stat().st_size > (_MOST_CONFIG if path.name == "config.json" else _MOST_INDEX):
             raise ValueError("too large")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 
 from sae_geometry.sources.address import Address
@@ -25,9 +26,6 @@ def expanded(address: str) -> list[str]:
 
     A path that exists is taken as it is.
 
-    Raises:
-        AddressError: a pattern of more than a thousand addresses.
-
     Example:
         >>> expanded("hf://org/repo/layers.{2..4}")
         ['hf://org/repo/layers.2', 'hf://org/repo/layers.3', 'hf://org/repo/layers.4']
@@ -37,12 +35,12 @@ def expanded(address: str) -> list[str]:
         return [address]
     if found[3] is None:
         first, last = int(found[1]), int(found[2])
-        if abs(last - first) >= _MOST_EXPANDED:
-            raise AddressError(f"{address!r} means more than {_MOST_EXPANDED:,} addresses; give a shorter range")
-        words: Sequence[str] = [str(i) for i in range(first, last + 1)] or [str(i) for i in range(first, last - 1, -1)]
+        step = 1 if first <= last else -1
+        words: Iterable[str] = map(str, range(first, last + step, step))
     else:
         words = found[3].split(",")
-    made = [text for word in words for text in expanded(address[: found.start()] + word + address[found.end() :])]
+    every = (text for word in words for text in expanded(address[: found.start()] + word + address[found.end() :]))
+    made = list(islice(every, _MOST_EXPANDED + 1))
     if len(made) > _MOST_EXPANDED:
         raise AddressError(f"{address!r} means more than {_MOST_EXPANDED:,} addresses; give a shorter range")
     return made
@@ -52,9 +50,6 @@ def checkpoints_at(address: str | Path, context: Context) -> list[str]:
     """Return an address per checkpoint of a folder or Hugging Face repository; other addresses alone.
 
     No weights are read, and only the list of a repository's files is fetched.
-
-    Raises:
-        SourceError: nothing is there, or the repository is unavailable.
     """
     parsed = parse_address(address)
     places: list[str] = []

@@ -7,16 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
+import numpy as np
+import torch
+
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.escaping import readable
 from sae_geometry.io.labels import Labels
 from sae_geometry.io.weights import LatentAxis
 from sae_geometry.kernels.settings import torch_device
-from sae_geometry.sources.address import Address
+from sae_geometry.sources.address import Address, Selection
 from sae_geometry.sources.bundle import Bundle, Context, Echo, Progress
 from sae_geometry.sources.layouts.read import Latents, choose_site, open_bundle, read_dictionary
 from sae_geometry.sources.resolve import parse_address, resolve
-from sae_geometry.sources.starts import with_start
 
 
 class OrientationWarning(UserWarning):
@@ -90,8 +92,8 @@ def read(
     encoder: bool = True,
 ) -> Dictionary:
     """Read the dictionary at an address that has been resolved to `bundle`; see `load`."""
-    device, latent_axis = torch_device(), address.selection.latent_axis
-    opened = open_bundle(bundle, latent_axis)
+    device = torch_device()
+    opened = open_bundle(bundle, address.selection.latent_axis)
     context.say(f"{address.typed} → {bundle.address}{address.selection}")
     dictionary = read_dictionary(
         opened, address.selection, latents, name=name or address.label, drop_bad=drop_bad, encoder=encoder
@@ -99,16 +101,35 @@ def read(
     if bundle.labels is not None:
         dictionary = dictionary.labeled(Labels.read(bundle.labels))
     if encoder:  # a caller without encoders should not read a second file either
-        dictionary = with_start(dictionary, bundle, address.selection, latent_axis)
-    dictionary = replace(
-        dictionary,
-        name=readable(dictionary.name),
-        address=None if dictionary.address is None else readable(dictionary.address),
-    )
-    typed = readable(address.typed)
-    if typed != dictionary.address:
+        dictionary = _with_start(dictionary, bundle, address.selection)
+    resolved, typed = readable(f"{bundle.address}{address.selection}"), readable(address.typed)
+    dictionary = replace(dictionary, name=readable(dictionary.name), address=resolved)
+    if typed != resolved:
         dictionary = replace(dictionary, metadata=MappingProxyType({**dictionary.metadata, "address_as_typed": typed}))
     assumed = choose_site(opened, address.selection).assumed
     if assumed is not None:
         warnings.warn(f"{dictionary.address}: {assumed}", OrientationWarning, stacklevel=3)
     return dictionary if device == "cpu" else dictionary.to(device)
+
+
+def _with_start(d: Dictionary, bundle: Bundle, selection: Selection) -> Dictionary:
+    """Return the dictionary with `cosine_to_start` in its metadata, where its run's state at step 0 is on this machine.
+
+    That is the mean over latents i of cos(w_i, w_i at step 0), with latents identified by id.
+    """
+    if bundle.start is None:
+        return d
+    try:
+        opened = open_bundle(
+            replace(bundle, weights=(bundle.start,), sparsity=None, alive_ids={}), selection.latent_axis
+        )
+        start = read_dictionary(opened, selection, "all", encoder=False, drop_bad=True)
+        if d.d_in != start.d_in or d.alive.n_total != start.alive.n_total:
+            raise ValueError(f"it is {start.alive.n_total:,} × {start.d_in:,}")
+    except ValueError as error:
+        note = f"how far it moved from its start is unknown: {bundle.start.name} cannot be used ({error})"
+        return replace(d, notes=(*d.notes, note))
+    _, here, there = np.intersect1d(d.latent_ids.numpy(), start.latent_ids.numpy(), return_indices=True)
+    x, y = d.directions[torch.from_numpy(here)], start.directions[torch.from_numpy(there)]
+    cosine = float(torch.einsum("ij,ij->i", x, y).to(torch.float64).mean())
+    return replace(d, metadata=MappingProxyType({**d.metadata, "cosine_to_start": cosine}))

@@ -30,11 +30,7 @@ _MAX_FOLDERS = 10_000  # links of folders to each other can make any number of p
 
 
 def bundle_local(address: Address) -> Bundle:
-    """Return the checkpoint at a local address.
-
-    Raises:
-        SourceError: no such path, no weights in the folder, or several without a unique choice.
-    """
+    """Return the checkpoint at a local address."""
     path = Path(os.path.expanduser(address.place))
     if not os.path.lexists(path):
         raise SourceError(f"{address.place} does not exist (looked in {path.absolute().parent})")
@@ -47,11 +43,7 @@ def bundle_local(address: Address) -> Bundle:
 
 
 def bundle_files(weights: tuple[Path, ...], address: str, where: str | None = None) -> Bundle:
-    """Return a bundle of weights files on disk, with their side files.
-
-    Args:
-        where: path prefixed with the repository's name, where there is one.
-    """
+    """Return a bundle of weights files on disk, with their side files."""
     for path in weights:
         if path.is_symlink() and not path.exists():
             raise SourceError(f"{path.name} is a link to {path.readlink()}, which does not exist: fetch it again")
@@ -71,10 +63,7 @@ def bundle_files(weights: tuple[Path, ...], address: str, where: str | None = No
         notes=(f"{counted(wanting, 'shard')} of the checkpoint missing and not read",) if wanting > 0 else (),
         sparsity=next((p for p in sides if p.name == SPARSITY_NAME), None),
         labels=labels_next_to(first),
-        config={} if record is None else record.config,
-        alive_ids={} if record is None else record.alive_ids,
-        alive_source="unknown" if record is None else record.alive_source,
-        metadata={} if record is None else record.metadata,
+        **({} if record is None else record.of_bundle),
     )
 
 
@@ -90,11 +79,7 @@ def labels_next_to(weights: Path) -> Path | None:
 
 
 def _snapshot(folder: Path) -> Path:
-    """Return the selected commit of a Hugging Face cache folder, models--org--repo; other folders unchanged.
-
-    Raises:
-        SourceError: several commits, none of them main.
-    """
+    """Return the selected commit of a Hugging Face cache folder, models--org--repo; other folders unchanged."""
     snapshots = folder / "snapshots"
     if not re.fullmatch(r"(?:models|datasets)--.+", folder.name) or not snapshots.is_dir():
         return folder
@@ -113,11 +98,7 @@ def _snapshot(folder: Path) -> Path:
 
 
 def names_below(folder: Path, depth: int = 0, visits: Iterator[int] | None = None) -> Iterator[str]:
-    """Yield files below a folder, a few levels deep, as names relative to it.
-
-    Raises:
-        SourceError: a folder cannot be listed, or there are far too many.
-    """
+    """Yield files below a folder, a few levels deep, as names relative to it."""
     visits = itertools.count(1) if visits is None else visits
     if next(visits) > _MAX_FOLDERS:
         raise SourceError(
@@ -129,9 +110,8 @@ def names_below(folder: Path, depth: int = 0, visits: Iterator[int] | None = Non
     except OSError as error:
         raise SourceError(f"{folder} cannot be listed: {error.strerror}") from error
     for child in children[:_MAX_FILES]:
-        if child.is_file() or (
-            child.is_symlink() and not child.exists()
-        ):  # a broken link is reported once it is opened
+        broken = child.is_symlink() and not child.exists()  # reported once it is opened
+        if broken or child.is_file():
             yield child.name
         elif child.is_dir() and depth < _MAX_DEPTH and not child.name.startswith("."):
             yield from (f"{child.name}/{name}" for name in names_below(child, depth + 1, visits))

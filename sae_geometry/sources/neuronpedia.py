@@ -1,19 +1,37 @@
-"""Links to Neuronpedia: pages and lists of latents, for dictionaries with known pages."""
+"""Neuronpedia: links to pages and lists of latents, and its public exports, listed and fetched without a key.
+
+The bucket of exports has, below v1/MODEL/SOURCE/, the folders features, explanations (of several explainers, or
+explanations-NAME) and activations, each with batch-N.jsonl.gz. Activations are left alone.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+from xml.etree import ElementTree
 
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.sources.as_dictionary import as_dictionary
+from sae_geometry.sources.bundle import Context
+from sae_geometry.sources.cache import cache_root, safe_path
 from sae_geometry.sources.catalog import neuronpedia_source
+from sae_geometry.sources.checksums import intact, read_sealed, write_sealed
+from sae_geometry.sources.download import RemoteFile, fetch_file
+from sae_geometry.sources.errors import SourceError
+from sae_geometry.sources.http import RefusedError, whole_answer
 
 SITE = "https://www.neuronpedia.org"
 MAX_LISTED = 150
+BUCKET = "https://neuronpedia-datasets.s3.us-east-1.amazonaws.com"
+BUCKET_VARIABLE = "SAE_GEOMETRY_NEURONPEDIA_EXPORTS"
+_WANTED = re.compile(r"(?:features|explanations(?:-[\w.-]+)?)/batch-\d+\.jsonl\.gz")
+_MD5 = re.compile(r'"?([0-9a-f]{32})"?')
+_MOST_PAGES = 1000
 _SOURCE = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -77,3 +95,68 @@ def _source(metadata: Mapping[str, Any], address: str | None) -> str | None:
         return said
     saelens = metadata.get("saelens")
     return neuronpedia_source(address or "", saelens if isinstance(saelens, str) else None)
+
+
+def fetch_export(source: str, context: Context | None = None) -> Path:
+    """Return the folder of the export MODEL/SOURCE in the cache, fetched if it is not there."""
+    context = context or Context()
+    if not _SOURCE.fullmatch(source):
+        raise SourceError(f"{source!r:.80} is not a MODEL/SOURCE of Neuronpedia, such as gpt2-small/8-res-jb")
+    root = cache_root() / "neuronpedia"
+    folder, record = root / safe_path(source), root / safe_path(source) / "export.json"
+    sums = {str(k): str(v) for k, v in (read_sealed(record) or {}).items()}
+    there = bool(sums) and all((folder / safe_path(n)).is_file() for n in sums)
+    damaged = [n for n, digest in sums.items() if there and not intact(folder / safe_path(n), digest)]
+    if there and not damaged:
+        return root
+    if context.offline:
+        what = f"{damaged[0]} of it is damaged in" if damaged else "it is not in"
+        raise SourceError(f"{source} of Neuronpedia: {what} the cache; leave out --offline")
+    files = _listed(source)
+    context.say(f"fetching the export of {source} from Neuronpedia ({sum(f.n_bytes or 0 for f in files):,} bytes)")
+    found = {
+        f.name: fetch_file(f, folder / safe_path(f.name), recorded=sums.get(f.name), progress=context.progress)
+        for f in files
+    }
+    write_sealed(record, found)
+    return root
+
+
+def _listed(source: str) -> list[RemoteFile]:
+    """Return the batches of an export, from all pages of the bucket's listing."""
+    bucket = os.environ.get(BUCKET_VARIABLE, BUCKET).rstrip("/")
+    prefix, files, token = f"v1/{source}/", list[RemoteFile](), ""
+    for _ in range(_MOST_PAGES):
+        query = f"list-type=2&prefix={quote(prefix, safe='')}"
+        page = _page(f"{bucket}/?{query}" + (f"&continuation-token={quote(token, safe='')}" if token else ""))
+        for entry in page.iter("Contents"):
+            key, size, etag = (entry.findtext(tag) or "" for tag in ("Key", "Size", "ETag"))
+            name = key.removeprefix(prefix)
+            if key.startswith(prefix) and _WANTED.fullmatch(name):
+                n_bytes = int(size) if size.isdecimal() and len(size) < 16 else None
+                md5 = _MD5.fullmatch(etag)  # an upload in several parts has a tag of a different kind
+                files.append(RemoteFile(name, f"{bucket}/{quote(key)}", n_bytes, md5[1] if md5 else None))
+        token = page.findtext("NextContinuationToken") or ""
+        if page.findtext("IsTruncated") != "true" or not token:
+            break
+    if not files:
+        raise RefusedError(
+            f"Neuronpedia has no export of {source}; the address of a latent's page says MODEL/SOURCE", 404
+        )
+    return files
+
+
+def _page(url: str) -> ElementTree.Element:
+    what = "listing the exports of Neuronpedia"
+    raw = whole_answer("GET", url, what)
+    try:
+        if b"<!" in raw:  # entities may expand without bounds
+            raise ValueError("a document type")
+        page = ElementTree.fromstring(raw)
+        for element in page.iter():
+            element.tag = element.tag.rpartition("}")[2]  # without the namespace
+        if page.tag != "ListBucketResult":
+            raise ValueError("another document")
+    except (ValueError, ElementTree.ParseError) as error:
+        raise SourceError(f"{what}: the answer is not a listing of a bucket") from error
+    return page

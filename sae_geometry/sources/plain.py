@@ -25,10 +25,7 @@ def is_plain(value: object) -> bool:
 
 
 def parse_json(text: str | bytes, table: Callable[[list[tuple[str, Any]]], Any] = dict) -> Any:
-    """Return the value of a JSON text; integers of twenty or more digits become floats.
-
-    Args:
-        table: function that makes a table from key–value pairs.
+    """Return the value of a JSON text; `table` makes a table from pairs, and integers of twenty digits become floats.
 
     Raises:
         ValueError: the text is not JSON, or is nested too deeply.
@@ -40,19 +37,17 @@ def parse_json(text: str | bytes, table: Callable[[list[tuple[str, Any]]], Any] 
 
 
 def parse_yaml(text: str | bytes, table: Callable[[list[tuple[str, Any]]], dict[str, Any]] = dict) -> Any:
-    """Return the value of a YAML text, read as data.
+    """Return the value of a YAML text, read as data; `table` makes a table from pairs.
 
     Keys are text as written. A scalar is text if its tag does not fit or is not that of a plain value. An alias is the
     same object as its anchor, so it costs nothing.
-
-    Args:
-        table: function that makes a table from key–value pairs.
 
     Raises:
         ValueError: the text is not YAML, refers to itself, or exceeds the limits on parts and depth.
     """
     try:
-        return _Document(text, table).value
+        loader = _Loader(text, table)
+        return loader.value_of(loader.get_node()) if loader.check_node() else None
     except (yaml.YAMLError, LookupError, OverflowError, RecursionError) as error:
         raise ValueError(f"not YAML: {error}") from error
 
@@ -61,68 +56,49 @@ def _whole(digits: str) -> int | float:
     return int(digits) if len(digits) < 20 else float(digits)
 
 
-class _Document:
-    """Build the first document of a text from the parser's events."""
+class _Loader(yaml.SafeLoader):
+    """Compose the nodes of a document within our limits, and make plain values of them."""
 
     def __init__(self, text: str | bytes, table: Callable[[list[tuple[str, Any]]], dict[str, Any]]) -> None:
-        self.loader, self.table = yaml.SafeLoader(text), table
-        self.parts = 0
-        self.named: dict[str, Any] = {}
-        self.value = None
-        while self.loader.check_event(yaml.StreamStartEvent, yaml.DocumentStartEvent):
-            self.loader.get_event()
-        if not self.loader.check_event(yaml.StreamEndEvent):
-            self.value = self._value(0)
+        super().__init__(text)
+        self.table, self.parts, self.depth = table, 0, 0
+        self.complete: dict[yaml.Node, Any] = {}  # an alias is the node of its anchor
 
-    def _count(self, n: int) -> None:
+    def count(self, n: int) -> None:
         self.parts += n
         if self.parts > _MAX_PARTS:
             raise ValueError(f"more than {_MAX_PARTS:,} parts")
 
-    def _value(self, depth: int) -> Any:
-        event: Any = self.loader.get_event()
-        self._count(1)
-        if depth > _MAX_DEPTH:
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        self.count(1)
+        if self.depth > _MAX_DEPTH:
             raise ValueError(f"nested more than {_MAX_DEPTH} deep")
-        if isinstance(event, yaml.AliasEvent):
-            return self.named[str(event.anchor)]
-        found: Any
-        if isinstance(event, yaml.MappingStartEvent):
-            found = self._table(depth + 1)
-        elif isinstance(event, yaml.SequenceStartEvent):
-            found = []
-            while not self.loader.check_event(yaml.SequenceEndEvent):
-                found.append(self._value(depth + 1))
-            self.loader.get_event()
-        else:
-            found = self._scalar(event)
-        if event.anchor is not None:
-            self.named[str(event.anchor)] = found
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def value_of(self, node: Any) -> Any:
+        if isinstance(node, yaml.ScalarNode):
+            return self._scalar(node)
+        if node not in self.complete:
+            is_list = isinstance(node, yaml.SequenceNode)
+            self.complete[node] = [self.value_of(item) for item in node.value] if is_list else self._mapping(node)
+        return self.complete[node]
+
+    def _mapping(self, node: yaml.MappingNode) -> dict[str, Any]:
+        named = [(k.value, self.value_of(value)) for k, value in node.value if isinstance(k, yaml.ScalarNode)]
+        found = self.table([(key, value) for key, value in named if key != "<<"])
+        for merged in (value for key, value in named if key == "<<"):
+            for other in merged if isinstance(merged, list) else [merged]:
+                if isinstance(other, dict):
+                    self.count(len(other))
+                    found = other | found
         return found
 
-    def _table(self, depth: int) -> dict[str, Any]:
-        pairs: list[tuple[str, Any]] = []
-        merged: list[Any] = []
-        while not self.loader.check_event(yaml.MappingEndEvent):
-            key = self.loader.peek_event()
-            self._value(depth)
-            value = self._value(depth)
-            if isinstance(key, yaml.ScalarEvent) and key.value == "<<":
-                merged += value if isinstance(value, list) else [value]
-            elif isinstance(key, yaml.ScalarEvent):
-                pairs.append((key.value, value))
-        self.loader.get_event()
-        table = self.table(pairs)
-        for other in merged:
-            if isinstance(other, dict):
-                self._count(len(other))
-                table = other | table
-        return table
-
-    def _scalar(self, event: yaml.ScalarEvent) -> Any:
-        tag = self.loader.resolve(yaml.ScalarNode, event.value, event.implicit) if event.tag is None else event.tag
-        if tag in _SCALARS and len(event.value) <= _LONGEST_NUMBER:
+    def _scalar(self, node: yaml.ScalarNode) -> Any:
+        if node.tag in _SCALARS and len(node.value) <= _LONGEST_NUMBER:
             with suppress(ValueError, LookupError, OverflowError):
-                found = self.loader.construct_object(yaml.ScalarNode(tag, event.value))
+                found = self.construct_object(node)
                 return found if found is None or is_plain(found) else float(found)
-        return event.value
+        return node.value

@@ -25,11 +25,7 @@ def parse_address(address: str | Path) -> Address:
 
 
 def resolve(address: Address, context: Context) -> Bundle:
-    """Return the files of an address, fetched if necessary.
-
-    Raises:
-        SourceError: no such file, or unreachable.
-    """
+    """Return the files of an address, fetched if necessary."""
     if address.other is not None:
         context.say(f"{address.typed} is the path here; it could also have been {address.other}")
     match address.scheme:
@@ -54,13 +50,9 @@ def _run_or_hint(address: Address, context: Context) -> Bundle:
     try:
         return bundle_wandb(address, context)
     except (RefusedError, UnreachableError) as error:
-        mirrors = mirrors_of(address.place)
-        if not mirrors:
-            raise
-        hinted = f"{error}; the same SAE is at {mirrors[0]}"
-        if isinstance(error, RefusedError):
-            raise RefusedError(hinted, error.status) from error
-        raise UnreachableError(hinted) from error
+        if mirrors := mirrors_of(address.place):
+            error.args = (f"{error}; the same SAE is at {mirrors[0]}",)
+        raise
 
 
 def _paper(address: Address, context: Context) -> Bundle:

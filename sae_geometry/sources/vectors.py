@@ -24,7 +24,6 @@ _MOST_LISTED = 8
 def as_vectors(
     vectors: Any,
     *,
-    name: str | None = None,
     offline: bool = False,
     echo: Echo | None = None,
     progress: Progress | None = None,
@@ -35,7 +34,6 @@ def as_vectors(
         vectors: an array or tensor [d] or [n, d]; a `Dictionary`, whose latents are taken; or an address:
             `RUN::latent=12` (or `::latent=12,40`) for latents of a dictionary, else a .npy, .npz, .pt or safetensors
             file with one tensor of one or two axes, `FILE::KEY` for one of several, `FILE::row=3` for some of its rows.
-        name: label; by default the file's or dictionary's name, or "vector".
 
     Raises:
         SourceError: nothing is there, or the file holds several tensors or none.
@@ -46,17 +44,17 @@ def as_vectors(
         [[0.6000000238418579, 0.800000011920929]]
     """
     if isinstance(vectors, Dictionary):
-        return vectors if name is None else vectors.renamed(name)
+        return vectors
     if not isinstance(vectors, str | Path):
-        return _unit_vectors(plain_tensor(vectors, "vectors"), name or "vector")
+        return _unit_vectors(plain_tensor(vectors, "vectors"), "vector")
     chosen = _CHOSEN.fullmatch(vectors) if isinstance(vectors, str) else None
     address = vectors if chosen is None else chosen[1]
     ids = None if chosen is None else [int(i) for i in chosen[3].split(",")]
     if chosen is not None and chosen[2] == "latent":
-        d = load(address, "all", name=name, offline=offline, echo=echo, progress=progress, drop_bad=True)
+        d = load(address, "all", offline=offline, echo=echo, progress=progress, drop_bad=True)
         return d.select(ids)
     label, found, place = _only_tensor(address, Context(offline, echo, progress), axes=(1, 2, 3))
-    made = _unit_vectors(found, name or label, place)
+    made = _unit_vectors(found, label, place)
     return made if ids is None else made.select(ids)
 
 

@@ -7,8 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sae_geometry.labels.model import read_unembedding
-from sae_geometry.labels.unembedding import Unembedding
+from sae_geometry.labels.unembedding import Unembedding, read_unembedding
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.language_model import local_model, model_weights
 
@@ -86,8 +85,8 @@ def test_unembedding_and_norm_are_found_by_name(tmp_path, keys, config, chosen, 
     inner = {"model.layers.0.post_attention_layernorm.weight": weight(9, (D,)), "h.3.ln_f.weight": weight(9, (D,))}
     tensors = {k: weight(i, (D,) if "norm" in k or "ln_f" in k else (V, D)) for i, k in enumerate(keys)} | inner
     found = model_weights(local_model(save(tmp_path, tensors, config, shards)))
-    assert (found.unembedding_name, found.layer_norm) == (chosen, layer_norm)
-    torch.testing.assert_close(found.unembedding, tensors[chosen.removesuffix(" (tied)")])
+    assert (found.weight_name, found.layer_norm) == (chosen, layer_norm)
+    torch.testing.assert_close(found.weight, tensors[chosen.removesuffix(" (tied)")])
     assert found.gain is not None
     torch.testing.assert_close(found.gain, tensors[found.gain_name])
 

@@ -154,6 +154,25 @@ def test_a_tensor_in_pieces(tmp_path: Path) -> None:
         load(tmp_path)
 
 
+@pytest.mark.parametrize("second", [1, -1])
+def test_pieces_that_overlap_and_leave_a_gap_are_refused(second: int, tmp_path: Path) -> None:
+    """As many rows as the tensor has, one of them twice, or before its beginning."""
+    from torch.distributed.checkpoint import metadata as md
+    from torch.distributed.checkpoint.filesystem import _StorageInfo
+
+    stored = {}
+    for i, (start, rows) in enumerate([(0, DEC[:-1]), (second, DEC[-1:])]):
+        raw = torch_bytes(tensor(rows))
+        (tmp_path / f"__{i}_0.distcp").write_bytes(raw)
+        index = md.MetadataIndex("W_dec", index=i)
+        object.__setattr__(index, "offset", (start, 0))  # torch.Size would refuse a negative one
+        stored[index] = _StorageInfo(f"__{i}_0.distcp", 0, len(raw))
+    table = {"W_dec": md.TensorStorageMetadata(md.TensorProperties(dtype=torch.float32), torch.Size((N, D)), [])}
+    write_metadata(tmp_path, md.Metadata(table, None, stored))
+    with pytest.raises(SourceError, match="its pieces do not make up its shape"):
+        load(tmp_path, latent_axis=0)
+
+
 def test_pieces_that_share_their_bytes_are_refused(tmp_path: Path) -> None:
     """One row of a few bytes for every row of a large tensor."""
     from torch.distributed.checkpoint import metadata as md

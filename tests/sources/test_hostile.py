@@ -318,6 +318,7 @@ def test_a_member_named_twice(tmp_path: Path) -> None:
         (npy("(2, 2)", "'>f4'", b"\0" * 16), "not plain little-endian"),
         (npy("(2, 2)", "[('a', '<f4')]", b"\0" * 16), "not plain little-endian"),
         (npy("(2, 2)", "'<c8'", b"\0" * 32), "not plain little-endian"),
+        (npy("(2, 2)", "('<f4', (2,))", b"\0" * 16), "not plain little-endian"),
         (npy("(1099511627776, 1099511627776)"), "impossible shape"),
         (npy("(-2, 2)"), "impossible shape|damaged"),
         (npy("(2, 3)", body=b"\0" * 16), "does not fit its|truncated"),

@@ -19,7 +19,7 @@ from sae_geometry.labels.neuronpedia import ExportError
 from sae_geometry.sources.bundle import Context
 from sae_geometry.sources.cache import clear_cache
 from sae_geometry.sources.errors import SourceError
-from sae_geometry.sources.neuronpedia_export import BUCKET_VARIABLE, fetch_export
+from sae_geometry.sources.neuronpedia import BUCKET_VARIABLE, fetch_export
 
 SOURCE = "gpt2-small/8-res-jb"
 

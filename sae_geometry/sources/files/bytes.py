@@ -21,14 +21,7 @@ _CHUNK = 4 << 20
 
 
 class FileBytes:
-    """A file, or a span of one, in a fixed state: slices from any other state are refused.
-
-    Args:
-        start, end: the span; offsets count from its start, and nothing outside it is read.
-
-    Raises:
-        SourceError: the file ends before the span does.
-    """
+    """A span of a file in a fixed state: slices from any other state, or from outside the span, are refused."""
 
     def __init__(self, path: Path, start: int = 0, end: int | None = None) -> None:
         self.path = path
@@ -40,11 +33,7 @@ class FileBytes:
 
     @contextmanager
     def opened(self) -> Iterator[FileIO]:
-        """Open the file for reading, unbuffered.
-
-        Raises:
-            SourceError: the file cannot be read, or has changed before or after the block.
-        """
+        """Open the file for reading, unbuffered."""
         try:
             with FileIO(self.path) as file:
                 self._check(file)
@@ -58,11 +47,7 @@ class FileBytes:
         return self.pieces(start, n_bytes, 1, 0)
 
     def pieces(self, start: int, n_bytes: int, count: int, step: int) -> np.ndarray:
-        """Return `count` pieces of `n_bytes`, `step` bytes apart, concatenated as uint8.
-
-        Raises:
-            SourceError: the file is too short, or has changed.
-        """
+        """Return `count` pieces of `n_bytes`, `step` bytes apart, concatenated as uint8."""
         self._inside(start, (count - 1) * step + n_bytes)
         out = np.empty(count * n_bytes, dtype=np.uint8)
         with self.opened() as file:

@@ -6,6 +6,7 @@ is read as data, and each piece of a tensor, a separate torch.save within a shar
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from sae_geometry.io.escaping import shown
 from sae_geometry.sources.errors import SourceError
-from sae_geometry.sources.files.tensor_file import MAX_HEADER_BYTES, Entry, Place, TensorFile, checked_shape
+from sae_geometry.sources.files.tensor_file import MAX_HEADER_BYTES, Entry, TensorFile, checked_shape, sliced
 from sae_geometry.sources.files.torch_pickle import Record, read_records
 from sae_geometry.sources.files.torch_zip import open_torch
 
@@ -36,14 +37,7 @@ class _Piece:
 
 
 def open_dcp(metadata: Path) -> TensorFile:
-    """Read the tensors of a torch.distributed.checkpoint folder; other objects are skipped.
-
-    Args:
-        metadata: path of its `.metadata` file.
-
-    Raises:
-        SourceError: the folder is damaged, or its pieces are not in the format of torch.save.
-    """
+    """Read the tensors of the torch.distributed.checkpoint folder of a `.metadata` file; other objects are skipped."""
     place = metadata.parent.name
     if metadata.stat().st_size > MAX_HEADER_BYTES:
         raise SourceError(f"{place}: its .metadata is larger than any checkpoint's; refused")
@@ -65,10 +59,7 @@ def open_dcp(metadata: Path) -> TensorFile:
             raise
         raise SourceError(f"{place}: its .metadata is not that of a torch.distributed.checkpoint") from error
 
-    def read(key: str, at: Place | None = None, /) -> Tensor:
-        whole = _assembled(key, entries[key], pieces[key], place)
-        return whole if at is None else whole.select(*at).clone()
-
+    read = sliced(lambda key: _assembled(key, entries[key], pieces[key], place))
     return TensorFile(metadata.parent, "dcp", entries, read)
 
 
@@ -118,16 +109,16 @@ def _assembled(key: str, entry: Entry, pieces: list[_Piece], place: str) -> Tens
         read.append((piece.offsets or (0,) * len(entry.shape), file.read("tensor")))
     if len(read) == 1 and tuple(read[0][1].shape) == entry.shape:
         return read[0][1]
-    covered = sum(part.numel() for _, part in read)
     inside = all(
         len(at) == len(entry.shape) == part.ndim
-        and all(o + n <= size for o, n, size in zip(at, part.shape, entry.shape, strict=True))
+        and all(type(o) is int and 0 <= o <= size - n for o, n, size in zip(at, part.shape, entry.shape, strict=True))
         for at, part in read
     )
-    distinct = len({at for at, _ in read}) == len(read)
-    if not (inside and distinct) or covered != entry.n_bytes // entry.dtype.itemsize:
-        raise SourceError(f"{what}: its pieces do not make up its shape {entry.shape}; the checkpoint is damaged")
-    whole = torch.empty(entry.shape, dtype=entry.dtype)
-    for at, part in read:
-        whole[tuple(slice(o, o + n) for o, n in zip(at, part.shape, strict=True))] = part
-    return whole
+    if inside and sum(part.numel() for _, part in read) == math.prod(entry.shape):
+        whole, filled = torch.empty(entry.shape, dtype=entry.dtype), torch.zeros(entry.shape, dtype=torch.bool)
+        for at, part in read:
+            where = tuple(slice(o, o + n) for o, n in zip(at, part.shape, strict=True))
+            whole[where], filled[where] = part, True
+        if filled.all():  # as many numbers as places, each of which has one
+            return whole
+    raise SourceError(f"{what}: its pieces do not make up its shape {entry.shape}; the checkpoint is damaged")

@@ -13,29 +13,14 @@ from torch import Tensor
 from sae_geometry.io.formatting import counted
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.files.bytes import FileBytes
-from sae_geometry.sources.files.tensor_file import Entry, Place, TensorFile, as_tensor, checked_shape, read_stored
+from sae_geometry.sources.files.tensor_file import Entry, TensorFile, as_tensor, checked_shape, read_stored, sliced
 from sae_geometry.sources.files.zip import Member, open_zip, read_member, read_start
 
 _MAX_NPY_HEADER = 65536
-_DTYPES = {
-    "f2": torch.float16,
-    "f4": torch.float32,
-    "f8": torch.float64,
-    "i1": torch.int8,
-    "i2": torch.int16,
-    "i4": torch.int32,
-    "i8": torch.int64,
-    "u1": torch.uint8,
-    "b1": torch.bool,
-}
 
 
 def open_npy(path: Path) -> TensorFile:
-    """Read the array of a .npy file, under the key "array".
-
-    Raises:
-        SourceError: the file is damaged, or an array of objects.
-    """
+    """Read the array of a .npy file, under the key "array"."""
     file = FileBytes(path)
     head = file.read(0, min(_MAX_NPY_HEADER, file.size)).tobytes()
     entry, fortran, start = _header(head, path.name, file.size)
@@ -46,15 +31,13 @@ def open_npy(path: Path) -> TensorFile:
             f"{path.name} has {counted(after, 'byte')} after its array, which nothing accounts for; refused: "
             "save one array per file"
         )
-    return TensorFile(path, "npy", {"array": entry}, lambda _, place=None: _array(file, start, entry, fortran, place))
+    whole = sliced(lambda _: _ordered(file.read(start, entry.n_bytes), entry, fortran))
+    read = whole if fortran else (lambda _, place=None: read_stored(file, start, entry, place))
+    return TensorFile(path, "npy", {"array": entry}, read)
 
 
 def open_npz(path: Path) -> TensorFile:
-    """Read the arrays of a .npz file.
-
-    Raises:
-        SourceError: the file is damaged, built to exhaust memory, or holds objects.
-    """
+    """Read the arrays of a .npz file."""
     file = FileBytes(path)
     heads = {
         name.removesuffix(".npy"): (member, *_member_header(file, member))
@@ -62,12 +45,11 @@ def open_npz(path: Path) -> TensorFile:
         if name.endswith(".npy")
     }
 
-    def read(key: str, place: Place | None = None, /) -> Tensor:
+    def read(key: str) -> Tensor:
         member, entry, fortran, start = heads[key]
-        whole = _ordered(read_member(file, member, member.n_bytes)[start:], entry, fortran)
-        return whole if place is None else whole.select(*place).clone()
+        return _ordered(read_member(file, member, member.n_bytes)[start:], entry, fortran)
 
-    return TensorFile(path, "npz", {key: head[1] for key, head in heads.items()}, read)
+    return TensorFile(path, "npz", {key: head[1] for key, head in heads.items()}, sliced(read))
 
 
 def _member_header(file: FileBytes, member: Member) -> tuple[Entry, bool, int]:
@@ -90,17 +72,13 @@ def _header(raw: bytes, label: str, size: int) -> tuple[Entry, bool, int]:
         raise SourceError(f"{label} has a damaged .npy header") from error
     if dtype.hasobject:
         raise SourceError(f"{label} holds Python objects, which loading would run; refused")
-    if dtype.fields is not None or dtype.byteorder == ">" or dtype.str[1:] not in _DTYPES:
-        raise SourceError(f"{label} is of type {str(dtype)[:40]}, not plain little-endian numbers; refused")
-    shape = checked_shape(shape, label, size)
-    return Entry(shape, _DTYPES[dtype.str[1:]]), bool(fortran), stream.tell()
-
-
-def _array(file: FileBytes, start: int, entry: Entry, fortran: bool, place: Place | None) -> Tensor:
-    if not fortran:
-        return read_stored(file, start, entry, place)
-    whole = _ordered(file.read(start, entry.n_bytes), entry, fortran)
-    return whole if place is None else whole.select(*place).clone()
+    try:
+        if dtype.shape or dtype.kind == "c":
+            raise TypeError("no plain number")
+        kind = torch.from_numpy(np.empty(0, dtype)).dtype
+    except (TypeError, ValueError) as error:  # a type that torch does not have, or another byte order
+        raise SourceError(f"{label} is of type {str(dtype)[:40]}, not plain little-endian numbers; refused") from error
+    return Entry(checked_shape(shape, label, size), kind), bool(fortran), stream.tell()
 
 
 def _ordered(raw: np.ndarray, entry: Entry, fortran: bool) -> Tensor:

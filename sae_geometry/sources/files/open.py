@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from sae_geometry.io.escaping import shown
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.files.bytes import FileBytes
 from sae_geometry.sources.files.dcp import DCP_METADATA, DCP_SHARD, open_dcp
 from sae_geometry.sources.files.numpy import open_npy, open_npz
 from sae_geometry.sources.files.safetensors import open_safetensors
-from sae_geometry.sources.files.sharded import INDEX_SUFFIX, open_index
 from sae_geometry.sources.files.tensor_file import MAX_HEADER_BYTES, TensorFile, joined, under
 from sae_geometry.sources.files.torch_zip import open_torch
 from sae_geometry.sources.files.zip import open_zip
 from sae_geometry.sources.plain import parse_json
 
+_INDEX_SUFFIX = ".index.json"
 _LONGEST_NAME = 500
 _ZIP_START = b"PK\x03\x04"
 _PICKLE_STARTS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
@@ -30,20 +33,57 @@ def open_weights(paths: Sequence[Path], tables: Sequence[str | None]) -> TensorF
         tables: the table per file that its tensors are put in, where several files have the same names.
     """
     first = paths[0]
-    if first.name == DCP_METADATA or first.name.endswith(INDEX_SUFFIX):
+    if first.name == DCP_METADATA or first.name.endswith(_INDEX_SUFFIX):
         if not first.is_file():
             raise SourceError(f"{first} is not a file")
-        return _plainly_named(open_dcp(first)) if first.name == DCP_METADATA else open_index(first, open_tensors)
+        return _plainly_named(open_dcp(first)) if first.name == DCP_METADATA else _open_index(first)
     files = [open_tensors(path) for path in paths]
     return joined([file if table is None else under(file, table) for file, table in zip(files, tables, strict=True)])
 
 
-def open_tensors(path: Path) -> TensorFile:
-    """Open a .safetensors, torch, .npz or .npy file, identified by content, not by name.
+def _open_index(index: Path) -> TensorFile:
+    """Read the tensors that a `….index.json` maps to shards, as huggingface_hub writes it."""
+    owners = _weight_map(index)
+    shards: dict[str, TensorFile] = {}
+    for name in sorted(set(owners.values())):
+        path = index.parent / name
+        if not os.path.isfile(path):  # Path.is_file raises for a name that is too long
+            raise SourceError(f"{index.name} names {shown(name)}, which is not next to it; fetch that file too")
+        shards[name] = open_tensors(path)
+    missing = [k for k, n in owners.items() if k not in shards[n].entries and k not in shards[n].unread]
+    if missing:
+        shard = shown(owners[missing[0]])
+        raise SourceError(f"{index.name} says that {missing[0]!r} is in {shard}, which does not hold it")
+    one = next(iter(shards.values()))
+    return TensorFile(
+        index,
+        one.container,
+        {k: shards[n].entries[k] for k, n in owners.items() if k in shards[n].entries},
+        lambda key, place=None: shards[owners[key]].read(key, place),
+        metadata=one.metadata,
+        unread={k: shards[n].unread[k] for k, n in owners.items() if k in shards[n].unread},
+    )
 
-    Raises:
-        SourceError: the file is missing, empty, damaged, hostile or of the wrong kind; the message says which.
-    """
+
+def _weight_map(index: Path) -> dict[str, str]:
+    if index.stat().st_size > MAX_HEADER_BYTES:
+        raise SourceError(f"{index.name} is larger than any checkpoint's index; refused")
+    try:
+        table = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        owners = {str(k): n for k, n in table.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise SourceError(
+            f"{index.name} is not an index of shards: it has no table weight_map; give the weights"
+        ) from error
+    wrong = [n for n in owners.values() if not isinstance(n, str) or "/" in n or "\\" in n or n in ("", ".", "..")]
+    if wrong or not owners:
+        said = f"names {str(wrong[0])[:60]!r}, which is not a file next to it" if wrong else "lists no tensors"
+        raise SourceError(f"{index.name} {said}; refused")
+    return owners
+
+
+def open_tensors(path: Path) -> TensorFile:
+    """Open a .safetensors, torch, .npz or .npy file, identified by content, not by name."""
     try:
         size = path.stat().st_size
         if not path.is_file():

@@ -7,14 +7,12 @@ MB. That package also maps the file: the process would crash if the file were tr
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from sae_geometry.io.escaping import shown
-from sae_geometry.io.frozen import freeze
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.files.bytes import FileBytes
 from sae_geometry.sources.files.tensor_file import (
@@ -51,11 +49,7 @@ _DTYPES = {
 
 
 def open_safetensors(path: Path) -> TensorFile:
-    """Read the tensors of a .safetensors file.
-
-    Raises:
-        SourceError: the header is too long, is not JSON, or does not describe the following bytes exactly.
-    """
+    """Read the tensors of a .safetensors file."""
     file = FileBytes(path)
     header = read_header(lambda start, n: file.read(start, n).tobytes(), file.size, path.name)
     return TensorFile(
@@ -68,27 +62,16 @@ def open_safetensors(path: Path) -> TensorFile:
     )
 
 
-@dataclass(frozen=True)
-class Header:
-    """The header of a safetensors file.
-
-    Attributes:
-        entries: shape and type of each tensor of a type that torch has.
-        start: first byte of each in the file.
-        unread: type of each other tensor.
-        metadata: the file's table of strings.
-    """
+class Header(NamedTuple):
+    """Shape, type and first byte of each tensor, the types that torch lacks (`unread`), and the file's own table."""
 
     entries: Mapping[str, Entry]
     start: Mapping[str, int]
     unread: Mapping[str, str]
     metadata: Mapping[str, str]
 
-    def __post_init__(self) -> None:
-        freeze(self)
 
-
-def read_header(read: Callable[[int, int], bytes], size: int, name: str) -> Header:
+def read_header(read: Callable[[int, int], bytes | bytearray], size: int, name: str) -> Header:
     """Read the header of a file of `size` bytes through `read(first byte, number of bytes)`."""
     length = int.from_bytes(read(0, 8), "little")
     if length > min(MAX_HEADER_BYTES, size - 8):
@@ -108,7 +91,7 @@ def read_header(read: Callable[[int, int], bytes], size: int, name: str) -> Head
     )
 
 
-def _header(raw: bytes, name: str) -> dict[str, Any]:
+def _header(raw: bytes | bytearray, name: str) -> dict[str, Any]:
     n_tables = 0
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -87,6 +87,16 @@ def joined(files: Sequence[TensorFile]) -> TensorFile:
     )
 
 
+def sliced(read: Callable[[str], Tensor]) -> Callable[..., Tensor]:
+    """Return the `read` of a file whose format has its tensors read whole."""
+
+    def read_at(key: str, place: Place | None = None) -> Tensor:
+        whole = read(key)
+        return whole if place is None else whole.select(*place).clone()
+
+    return read_at
+
+
 def read_stored(file: FileBytes, start: int, entry: Entry, place: Place | None) -> Tensor:
     """Return the tensor stored in row-major order from byte `start`, or its slice at one index."""
     if place is None:
@@ -108,11 +118,7 @@ def as_tensor(raw: np.ndarray, entry: Entry) -> Tensor:
 
 
 def checked_shape(shape: object, what: str, size: int) -> tuple[int, ...]:
-    """Return `shape` as a tuple of lengths that a file of `size` bytes can hold.
-
-    Raises:
-        SourceError: `shape` is not a short list of integers, or exceeds the file along an axis.
-    """
+    """Return `shape` as a tuple of lengths that a file of `size` bytes can hold."""
     if not isinstance(shape, list | tuple) or len(shape) > MAX_AXES or any(type(n) is not int for n in shape):
         raise SourceError(f"{what} has an impossible shape: a few whole numbers expected")
     if any(not 0 <= n <= max(size, MAX_EMPTY) for n in shape):

@@ -12,6 +12,7 @@ import pickletools
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -46,11 +47,10 @@ _DTYPES = {name: value for name, value in vars(torch).items() if isinstance(valu
 
 @dataclass(frozen=True)
 class StoredStorage:
-    """A run of `n_elements` numbers in the archive's member `data/<key>`; dtype is None for an unknown `kind`."""
+    """Numbers in the archive's member `data/<key>`; dtype is None for an unknown `kind`."""
 
     key: str
     dtype: torch.dtype | None
-    n_elements: int
     kind: str
 
 
@@ -81,10 +81,6 @@ class _Name:
         return f"{self.module}.{self.name}"
 
 
-class _Table(dict[Any, Any]):
-    """Stand-in for an OrderedDict in the pickle."""
-
-
 @dataclass(eq=False)
 class Record:
     """An object in the pickle that is not constructed: class name, arguments and state."""
@@ -98,43 +94,30 @@ class Record:
         return _expect(self.state, dict)[name]
 
 
-Builders = Mapping[str, Callable[[tuple[Any, ...]], Any]]
-
-
-class _AsRecords(dict[str, Callable[[tuple[Any, ...]], Any]]):
-    """Map any class name to a builder of `Record`. Nothing is imported or called."""
-
-    def __missing__(self, kind: str) -> Callable[[tuple[Any, ...]], Record]:
-        return lambda args: Record(kind, args)
-
-    def __contains__(self, kind: object) -> bool:
-        return True
+Builder = Callable[[tuple[Any, ...]], Any]
+BuilderOf = Callable[[str], Builder | None]  # by the name of a class or function; nothing is imported or called
 
 
 def read_pickle(raw: bytes, name: str) -> object:
-    """Return the object in a torch checkpoint's pickle, with `StoredTensor` for tensors.
-
-    Raises:
-        SourceError: the pickle is damaged, or holds anything but tensors, tables, lists, numbers and strings.
-    """
-    return _read(raw, name, _BUILDERS)
+    """Return the object in a torch checkpoint's pickle, with `StoredTensor` for tensors."""
+    return _read(raw, name, _BUILDERS.get)
 
 
 def read_records(raw: bytes, name: str) -> object:
     """Return the object in a pickle of plain data classes, each as a `Record`."""
-    return _read(raw, name, _AsRecords({"torch.Size": _BUILDERS["torch.Size"]}))
+    return _read(raw, name, lambda kind: _BUILDERS[kind] if kind == "torch.Size" else partial(Record, kind))
 
 
-def _read(raw: bytes, name: str, builders: Builders) -> object:
+def _read(raw: bytes, name: str, builder_of: BuilderOf) -> object:
     try:
-        return _run(raw, name, builders)
+        return _run(raw, name, builder_of)
     except SourceError:
         raise
     except (ValueError, IndexError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise SourceError(f"{name}: its pickle is damaged ({type(error).__name__} while reading it)") from error
 
 
-def _run(raw: bytes, name: str, builders: Builders) -> object:
+def _run(raw: bytes, name: str, builder_of: BuilderOf) -> object:
     stack: list[Any] = []
     marks: list[int] = []
     memo: dict[int, Any] = {}
@@ -163,7 +146,7 @@ def _run(raw: bytes, name: str, builders: Builders) -> object:
             case "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT" | "BINUNICODE" | "SHORT_BINUNICODE":
                 stack.append(arg)
             case "EMPTY_DICT":
-                stack.append(_Table())
+                stack.append({})
             case "EMPTY_LIST":
                 stack.append([])
             case "EMPTY_TUPLE":
@@ -190,15 +173,16 @@ def _run(raw: bytes, name: str, builders: Builders) -> object:
                 items = since_mark() if op.name == "APPENDS" else [stack.pop()]
                 _expect(stack[-1], list).extend(items)
             case "GLOBAL":
-                stack.append(_allowed(_Name(*str(arg).split(" ", 1)), name, builders))
+                stack.append(_allowed(_Name(*str(arg).split(" ", 1)), name, builder_of))
             case "STACK_GLOBAL":
                 attribute, module = stack.pop(), stack.pop()
-                stack.append(_allowed(_Name(_expect(module, str), _expect(attribute, str)), name, builders))
+                stack.append(_allowed(_Name(_expect(module, str), _expect(attribute, str)), name, builder_of))
             case "BINPERSID":
                 stack.append(_storage(stack.pop()))
             case "REDUCE" | "NEWOBJ":
                 args = _expect(stack.pop(), tuple)
-                stack.append(builders[str(_expect(stack.pop(), _Name))](args))
+                build: Any = builder_of(str(_expect(stack.pop(), _Name)))  # None, for a type of numbers, builds nothing
+                stack.append(build(args))
             case "BUILD":
                 state = stack.pop()
                 if isinstance(stack[-1], Record):
@@ -229,8 +213,8 @@ def _expect(value: Any, kind: type) -> Any:
     return value
 
 
-def _allowed(named: _Name, file: str, builders: Builders) -> _Name:
-    if str(named) in builders or (named.module == "torch" and named.name in _STORAGES):
+def _allowed(named: _Name, file: str, builder_of: BuilderOf) -> _Name:
+    if builder_of(str(named)) is not None or (named.module == "torch" and named.name in _STORAGES):
         return named
     if str(named) == "torch.storage.UntypedStorage":
         return _Name("torch", "UntypedStorage")
@@ -246,7 +230,7 @@ def _storage(pid: Any) -> StoredStorage:
     tag, kind, key, _, n = _expect(pid, tuple)
     if tag != "storage" or _expect(kind, _Name).module != "torch" or type(n) is not int or n < 0:
         raise TypeError("storage expected")
-    return StoredStorage(_expect(key, str), _STORAGES.get(kind.name), n, kind.name)
+    return StoredStorage(_expect(key, str), _STORAGES.get(kind.name), kind.name)
 
 
 def _whole(numbers: Any) -> tuple[int, ...]:
@@ -261,19 +245,17 @@ def _tensor_v2(args: tuple[Any, ...]) -> StoredTensor:
 
 
 def _tensor_v3(args: tuple[Any, ...]) -> StoredTensor:
-    plain = _tensor_v2(args)
-    named = _expect(args[6], _Name)
-    storage = replace(plain.storage, kind=named.name)
-    return StoredTensor(storage, plain.offset, plain.shape, plain.stride, _DTYPES.get(named.name))
+    plain, kind = _tensor_v2(args), _expect(args[6], _Name).name
+    return replace(plain, storage=replace(plain.storage, kind=kind), dtype=_DTYPES.get(kind))
 
 
-def _empty_table(args: tuple[Any, ...]) -> _Table:
+def _empty_table(args: tuple[Any, ...]) -> dict[Any, Any]:
     if args:
         raise TypeError("an empty table expected")
-    return _Table()
+    return {}
 
 
-_BUILDERS: dict[str, Callable[[tuple[Any, ...]], Any]] = {
+_BUILDERS: dict[str, Builder] = {
     "collections.OrderedDict": _empty_table,
     "torch._utils._rebuild_tensor_v2": _tensor_v2,
     "torch._utils._rebuild_tensor_v3": _tensor_v3,
@@ -288,9 +270,6 @@ def flatten(tree: object, name: str) -> dict[str, Any]:
 
     List items get their index as key; only those that may hold tensors are included, since the numbers in an
     optimizer's groups carry no information here.
-
-    Raises:
-        SourceError: too many or too deeply nested values, or two with one name.
     """
     flat: dict[str, Any] = {}
     visits, length = 0, 0

@@ -12,21 +12,14 @@ from torch import Tensor
 from sae_geometry.io.escaping import shown
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.files.bytes import FileBytes
-from sae_geometry.sources.files.tensor_file import MAX_HEADER_BYTES, Entry, Place, TensorFile, checked_shape
+from sae_geometry.sources.files.tensor_file import MAX_HEADER_BYTES, Entry, TensorFile, checked_shape, sliced
 from sae_geometry.sources.files.torch_pickle import StoredTensor, flatten, read_pickle
 from sae_geometry.sources.files.zip import Member, open_zip, read_checked, read_member
 from sae_geometry.sources.plain import is_plain
 
 
 def open_torch(path: Path, start: int = 0, end: int | None = None) -> TensorFile:
-    """Read the tensors of a torch checkpoint, with nested tables flattened by dots.
-
-    Args:
-        start, end: byte range of the checkpoint, where it is not the whole file.
-
-    Raises:
-        SourceError: the file is damaged, hostile, or not written by torch.save.
-    """
+    """Read the tensors of a torch checkpoint, a file or a byte range of one, with nested tables flattened by dots."""
     file = FileBytes(path, start, end)
     members = open_zip(file)
     pickles = [name for name in members if name.count("/") == 1 and name.endswith("/data.pkl")]
@@ -45,15 +38,11 @@ def open_torch(path: Path, start: int = 0, end: int | None = None) -> TensorFile
     tensors = {key: t for key, t in stored.items() if t.dtype is not None}
     storages = {key: _storage_member(t, key, members, root, file) for key, t in tensors.items()}
 
-    def read(key: str, place: Place | None = None, /) -> Tensor:
-        whole = _view(file, tensors[key], storages[key])
-        return whole if place is None else whole.select(*place).clone()
-
     return TensorFile(
         path,
         "torch",
         {key: Entry(t.shape, t.dtype) for key, t in tensors.items() if t.dtype is not None},
-        read,
+        sliced(lambda key: _view(file, tensors[key], storages[key])),
         extras={k: v for k, v in values.items() if is_plain(v)},
         unread={key: shown(t.storage.kind, 40) for key, t in stored.items() if t.dtype is None},
     )

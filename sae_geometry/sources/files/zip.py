@@ -31,14 +31,7 @@ _DESCRIPTORS = {12, 16, 20, 24}  # bytes of that record: with or without a signa
 
 @dataclass(frozen=True)
 class Member:
-    """One file of the archive.
-
-    Attributes:
-        n_packed: size of its data in the archive, in bytes.
-        n_bytes: unpacked size in bytes; equal to `n_packed` unless deflated.
-        deflated: whether its data are deflated.
-        crc: CRC-32 of its unpacked bytes.
-    """
+    """One file of the archive, with the sizes of its data as stored and unpacked, and the CRC-32 of the unpacked."""
 
     name: str
     start: int
@@ -74,12 +67,7 @@ class _Bounded:
 
 
 def open_zip(file: FileBytes) -> Mapping[str, Member]:
-    """Return the members of the archive, by name.
-
-    Raises:
-        SourceError: the archive is truncated, damaged, encrypted, built to exhaust memory, or has bytes before or after
-            it.
-    """
+    """Return the members of the archive, by name."""
     name = file.path.name
     _check_end(file)
     try:
@@ -137,11 +125,7 @@ def _said_of_bytes_before(file: FileBytes, before: int) -> str:
 
 
 def read_member(file: FileBytes, member: Member, limit: int) -> np.ndarray:
-    """Read a whole member, uint8, and verify its checksum.
-
-    Raises:
-        SourceError: the member is larger than `limit` bytes, or damaged.
-    """
+    """Read a whole member, uint8, and verify its checksum."""
     label = f"{file.path.name}: {member.name!r}"
     if member.n_bytes > limit:
         raise SourceError(f"{label} unpacks to {member.n_bytes:,} bytes, above the limit of {limit:,}; refused")
@@ -161,11 +145,7 @@ def read_start(file: FileBytes, member: Member, n_bytes: int) -> bytes:
 
 
 def read_checked(file: FileBytes, member: Member, first: int, wanted: int) -> np.ndarray:
-    """Read `wanted` bytes from byte `first` of an uncompressed member, uint8, and verify the whole member's checksum.
-
-    Raises:
-        SourceError: the checksum does not match.
-    """
+    """Read `wanted` bytes from byte `first` of a stored member, uint8, and verify the whole member's checksum."""
     raw, crc = file.checked(member.start, member.n_bytes, first, wanted)
     _check_crc(crc, member, file)
     return raw

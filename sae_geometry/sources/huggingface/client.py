@@ -7,11 +7,12 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from sae_geometry.io.redaction import hide, without_secrets
 from sae_geometry.sources.address import Address
-from sae_geometry.sources.bundle import Progress
+from sae_geometry.sources.bundle import Context, Progress
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.http import MAX_ANSWER, Pace, RefusedError, UnreachableError, in_time, limits
 
@@ -23,16 +24,15 @@ _NAME = re.compile(r"\w[\w.\-]{0,254}")
 
 
 @contextmanager
-def bounded(address: Address) -> Iterator[Watch]:
+def bounded(address: Address, context: Context) -> Iterator[Watch]:
     """Run Hugging Face's client within our limits, with its exceptions translated to one sentence each."""
-    try:
-        import huggingface_hub
-        from huggingface_hub import constants, errors
-    except ImportError as error:
-        raise SourceError("reading hf:// needs huggingface_hub: pip install huggingface_hub") from error
+    import huggingface_hub
+    from huggingface_hub import constants, errors
+
     hide(huggingface_hub.get_token())
     session = huggingface_hub.get_session()
-    watch = Watch(str(address), bool(constants.HF_HUB_OFFLINE))
+    offline = context.offline or bool(constants.HF_HUB_OFFLINE)
+    watch = Watch(str(address), replace(context, offline=offline))
     hooks, xet = session.event_hooks, constants.HF_HUB_DISABLE_XET
     session.event_hooks = {
         "request": [*hooks.get("request", []), watch.asked],
@@ -55,9 +55,9 @@ def bounded(address: Address) -> Iterator[Watch]:
         ) from error
     except errors.RevisionNotFoundError as error:
         raise RefusedError(f"{address}: the repository has no revision {address.revision!r}", 404) from error
+    except errors.LocalEntryNotFoundError as error:
+        raise watch.lost(_cause(error)) from error
     except errors.EntryNotFoundError as error:
-        if isinstance(error, errors.LocalEntryNotFoundError):
-            raise UnreachableError(f"{address}: {_cause(error)}; try again later, or --offline") from error
         raise RefusedError(f"{address}: the repository has no such file", 404) from error
     except json.JSONDecodeError as error:
         raise SourceError(f"{address}: the server's answer is not JSON; is HF_ENDPOINT right?") from error
@@ -67,40 +67,35 @@ def bounded(address: Address) -> Iterator[Watch]:
     except Exception as error:
         if not isinstance(error, OSError) and not type(error).__module__.startswith(("httpx", "huggingface_hub")):
             raise
-        raise UnreachableError(f"{address}: {_cause(error)}; try again later, or --offline") from error
+        raise watch.lost(_cause(error)) from error
     finally:
         session.event_hooks, constants.HF_HUB_DISABLE_XET = hooks, xet
 
 
 class Watch:
-    """Hooks for requests and responses: limits on time, rate and retries, and a refusal of names outside the cache.
+    """Hooks for requests and responses: limits on time, rate and retries, and a refusal of names outside the cache."""
 
-    Attributes:
-        offline: whether the client is set to offline mode.
-    """
-
-    def __init__(self, what: str, offline: bool) -> None:
-        self.what, self.offline = what, offline
+    def __init__(self, what: str, context: Context) -> None:
+        self.what, self.context = what, context
         self.made: dict[tuple[str, str], int] = {}
         self.since: float | None = None
         self.stopped = False
 
-    def within(self, ask: Callable[[], T]) -> T:
-        """Return the client's response, or abandon it if its headers never end.
+    def lost(self, why: object) -> UnreachableError:
+        """Return the error for a response that is not complete."""
+        return UnreachableError(f"{self.what}: {why}; try again later, or --offline")
 
-        Raises:
-            UnreachableError: no response in time.
-        """
+    def within(self, ask: Callable[[], T]) -> T:
+        """Return the client's response, or abandon it if its headers never end."""
         self.stopped = False
         try:
-            return in_time(ask, self.waits)
+            return in_time(ask, self._waits)
         except TimeoutError as error:
-            raise UnreachableError(f"{self.what}: no answer in time; try again later, or --offline") from error
+            raise self.lost("no answer in time") from error
         finally:
             self.stopped = True  # an abandoned client stops at the next piece
 
-    def waits(self) -> bool:
-        """Return whether a request has been without a response for too long."""
+    def _waits(self) -> bool:
         return self.since is not None and time.monotonic() - self.since > limits().connect + limits().silence
 
     def go_on(self) -> None:
@@ -109,30 +104,20 @@ class Watch:
             raise UnreachableError(f"{self.what}: given up")
 
     def asked(self, request: Any) -> None:
-        """Apply our limits to a request.
-
-        Raises:
-            UnreachableError: too many attempts.
-        """
+        """Apply our limits to a request."""
         self.go_on()
         self.since = time.monotonic()
         key = (str(request.method), str(request.url))
         self.made[key] = self.made.get(key, 0) + 1
         if self.made[key] > limits().tries:
-            raise UnreachableError(
-                f"{self.what}: no complete response after {limits().tries} tries; try again later, or --offline"
-            )
+            raise self.lost(f"no complete response after {limits().tries} tries")
         request.headers["Accept-Encoding"] = "identity"
         request.extensions["timeout"] = {
             "connect": limits().connect, "read": limits().silence, "write": limits().silence, "pool": limits().connect,
         }  # fmt: skip
 
     def answered(self, response: Any) -> None:
-        """Check the headers of a response, and monitor its body.
-
-        Raises:
-            SourceError: the client would use a path outside the cache as the name of a blob or commit.
-        """
+        """Check the headers of a response, and monitor its body."""
         self.since = None
         for header in ("retry-after", "ratelimit"):  # the client waits for this time without a limit
             response.headers.pop(header, None)
@@ -168,7 +153,7 @@ class Watch:
                     try:
                         self.pace.add(len(piece))
                     except ConnectionError as error:
-                        raise UnreachableError(f"{watch.what}: {error}; try again later, or --offline") from error
+                        raise watch.lost(error) from error
                     yield piece
 
             def close(self) -> None:

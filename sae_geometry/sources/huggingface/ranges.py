@@ -14,20 +14,12 @@ from sae_geometry.io.atomic_folder import whole_file
 from sae_geometry.sources.address import Address
 from sae_geometry.sources.bundle import Context
 from sae_geometry.sources.cache import cache_root, safe_path, wrote
-from sae_geometry.sources.checksums import checksum, intact, unsealed, write_sealed
+from sae_geometry.sources.checksums import checksum, intact, read_sealed, write_sealed
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.files.safetensors import Header, read_header
 from sae_geometry.sources.http import with_tries
 from sae_geometry.sources.huggingface.client import Watch, bounded
-from sae_geometry.sources.huggingface.repo import (
-    Repo,
-    asked_repo,
-    bring,
-    cached_repo,
-    client_name,
-    listed_repo,
-    remember,
-)
+from sae_geometry.sources.huggingface.repo import Repo, bring, client_name, remember, repo_of
 from sae_geometry.sources.language_model import (
     INDEX,
     WHOLE,
@@ -35,7 +27,7 @@ from sae_geometry.sources.language_model import (
     ModelWeights,
     model_weights,
     read_small_json,
-    shard_names,
+    shard_of_each,
 )
 
 _MOST_TENSOR = 1 << 36
@@ -43,30 +35,18 @@ _SMALL = ("config.json", "tokenizer.json")
 
 
 def remote_model_weights(address: Address, context: Context) -> ModelWeights:
-    """Return unembedding and final norm of a model at an hf:// address, without the rest of its weights.
-
-    Fetched: config.json, tokenizer.json, the index, and by ranges the headers of the shards that hold the two tensors
-    and those tensors. All of it is cached by commit, for use offline.
-
-    Raises:
-        SourceError: the repository is missing, gated or unreachable, holds no such tensors, or its server sends whole
-            files only.
-    """
-    with bounded(address) as watch:
-        offline = context.offline or watch.offline
-        repo = cached_repo(address) if offline else listed_repo(address.place, address.revision)
-        repo = repo or asked_repo(address, context, watch)
-        small = {n: bring(repo, n, context, watch) for n in (*_SMALL, INDEX) if n in repo.files}
-        if not offline and repo.guessed is None and small:
+    """Return unembedding and final norm of a model at an hf:// address, cached by commit."""
+    with bounded(address, context) as watch:
+        repo = repo_of(address, watch)
+        small = {n: bring(repo, n, watch) for n in (*_SMALL, INDEX) if n in repo.files}
+        if not watch.context.offline and repo.guessed is None and small:
             remember(repo, address.revision or "main", next(iter(small)), watch)
         where = f"{repo.name} at commit {repo.commit[:12]}"
         context.say(f"reading the unembedding of {where}")
-        tensors = _Tensors(repo, offline, watch, context)
+        tensors = _Tensors(repo, watch)
         index = read_small_json(small[INDEX]) if INDEX in small else {}
-        owners = _owners(index)
-        names = [*owners.values(), WHOLE] if offline else list(repo.files)  # shards are not in the client's cache
-        shards = shard_names(names, index, where)
-        owners = owners or tensors.keys_of(shards[0])
+        names = None if watch.context.offline else list(repo.files)  # shards are not in the client's cache
+        owners = shard_of_each(index, names, where) or tensors.keys_of(WHOLE)
         files = ModelFiles(
             where,
             read_small_json(small["config.json"]) if "config.json" in small else {},
@@ -77,11 +57,6 @@ def remote_model_weights(address: Address, context: Context) -> ModelWeights:
         return model_weights(files)
 
 
-def _owners(index: Mapping[str, Any]) -> dict[str, str]:
-    table = index.get("weight_map")
-    return {str(k): str(v) for k, v in table.items()} if isinstance(table, Mapping) else {}
-
-
 class _Tensors:
     """Tensors of one commit, from the cache or by ranges.
 
@@ -89,15 +64,15 @@ class _Tensors:
     SHA-256 of its bytes, which lie next to it.
     """
 
-    def __init__(self, repo: Repo, offline: bool, watch: Watch, context: Context) -> None:
-        self.repo, self.offline, self.watch, self.context = repo, offline, watch, context
+    def __init__(self, repo: Repo, watch: Watch) -> None:
+        self.repo, self.watch, self.context = repo, watch, watch.context
         self.folder = cache_root() / "huggingface" / safe_path(repo.name) / repo.commit
         self.header: Callable[[str], Header] = cache(self._header)
 
     def keys_of(self, shard: str) -> dict[str, str]:
         """Return the names of a shard's tensors, each with the shard."""
         known = self._record(shard)["keys"]
-        if not known and self.offline:
+        if not known and self.context.offline:
             raise SourceError(f"{shard} of {self.repo.name} is not in the cache; leave out --offline")
         return dict.fromkeys(known or self.header(shard).entries, shard)
 
@@ -107,7 +82,7 @@ class _Tensors:
         found = record["tensors"].get(key)
         path = self.folder / safe_path(f"{shard}.{key}.bin")
         if found is None or not path.is_file() or not intact(path, str(found["sha256"])):
-            if self.offline:
+            if self.context.offline:
                 what = "damaged in" if found is not None and path.is_file() else "not in"
                 raise SourceError(f"{key} of {self.repo.name} is {what} the cache; leave out --offline")
             found = self._fetch(key, shard, path)
@@ -120,13 +95,8 @@ class _Tensors:
 
     def _record(self, shard: str) -> Mapping[str, Any]:
         path = self.folder / safe_path(f"{shard}.tensors.json")
-        try:
-            record = unsealed(read_small_json(path)) if path.is_file() else {}
-        except ValueError:  # a damaged record is written again
-            record = {}
-        keys, tensors = record.get("keys"), record.get("tensors")
-        whole = {k: v for k, v in tensors.items() if _is_whole(v)} if isinstance(tensors, dict) else {}
-        return {"keys": keys if isinstance(keys, list) else [], "tensors": whole}
+        record = (read_sealed(path) if path.is_file() else None) or {}  # a damaged record is written again
+        return {"keys": [], "tensors": {}, **record}
 
     def _fetch(self, key: str, shard: str, path: Path) -> dict[str, Any]:
         header = self.header(shard)
@@ -137,36 +107,25 @@ class _Tensors:
             raise SourceError(f"{key} of {self.repo.name} has {entry.n_bytes:,} bytes, more than an unembedding needs")
         wrote(path)
         path.parent.mkdir(parents=True, exist_ok=True)
+        raw, _ = self._range(shard, header.start[key], entry.n_bytes)
         with whole_file(path, ".half-") as file:
-            self._range(shard, header.start[key], entry.n_bytes, file.write)
+            file.write(raw)
         return {"dtype": str(entry.dtype).removeprefix("torch."), "shape": list(entry.shape), "sha256": checksum(path)}
 
     def _header(self, shard: str) -> Header:
-        size = 0
+        first, size = self._range(shard, 0, 8)
+        return read_header(lambda start, n: first if start == 0 else self._range(shard, start, n)[0], size, shard)
 
-        def read(start: int, n: int) -> bytes:
-            nonlocal size
-            raw = bytearray()
-            size = self._range(shard, start, n, raw.extend)
-            return bytes(raw)
-
-        first = read(0, 8)
-        return read_header(lambda start, n: first if start == 0 else read(start, n), size, shard)
-
-    def _range(self, shard: str, start: int, n: int, take: Callable[[bytearray], object]) -> int:
-        """Pass n bytes from `start` on to `take`; return the size of the whole file.
-
-        Raises:
-            SourceError: the server sends whole files only, or another range.
-        """
+    def _range(self, shard: str, start: int, n: int) -> tuple[bytearray, int]:
+        """Return n bytes from `start` on, and the size of the whole file."""
         from huggingface_hub import get_session, hf_hub_url
         from huggingface_hub.utils import build_hf_headers
 
         url = hf_hub_url(filename=shard, revision=self.repo.commit, **client_name(self.repo.name))
         headers = {**build_hf_headers(), "Range": f"bytes={start}-{start + n - 1}", "Accept-Encoding": "identity"}
 
-        def attempt() -> int:
-            raw, done = bytearray(), 0
+        def attempt() -> tuple[bytearray, int]:
+            raw = bytearray()
             self.watch.made.clear()  # ranges of one file are not repeated attempts
             try:
                 with get_session().stream("GET", url, headers=headers, follow_redirects=True) as answer:
@@ -178,24 +137,15 @@ class _Tensors:
                     if span != f"{start}-{start + n - 1}" or not whole.isdecimal():
                         raise SourceError(f"the server of {self.repo.name} sends another part of {shard}; refused")
                     for piece in answer.iter_bytes(1 << 20):
-                        done += len(piece)
                         raw += piece
                         if self.context.progress is not None and n > 1 << 20:
-                            self.context.progress(shard, done / n)
+                            self.context.progress(shard, len(raw) / n)
             except Exception as error:
                 if "Transport" not in {c.__name__[:9] for c in type(error).__mro__}:
                     raise
                 raise ConnectionError("the connection was lost") from error
-            if done != n:
-                raise ConnectionError(f"{done:,} of {n:,} bytes arrived")
-            take(raw)
-            return int(whole)
+            if len(raw) != n:
+                raise ConnectionError(f"{len(raw):,} of {n:,} bytes arrived")
+            return raw, int(whole)
 
-        return int(self.watch.within(lambda: with_tries(f"fetching a part of {shard}", attempt)))
-
-
-def _is_whole(entry: object) -> bool:
-    """Return whether an entry of the record on disk is as it was written."""
-    if not isinstance(entry, dict) or not {"dtype", "shape", "sha256"} <= entry.keys():
-        return False
-    return isinstance(getattr(torch, str(entry["dtype"]), None), torch.dtype) and isinstance(entry["shape"], list)
+        return self.watch.within(lambda: with_tries(f"fetching a part of {shard}", attempt))

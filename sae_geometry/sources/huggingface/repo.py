@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,6 @@ from sae_geometry.sources.layouts.filenames import (
     source_of,
 )
 
-_COMMIT = 40
 _MOST_COMMITS = 4
 
 
@@ -43,20 +43,14 @@ class Repo:
 
 
 def bundle_huggingface(address: Address, context: Context) -> Bundle:
-    """Return the checkpoint at an hf:// address: a file, a folder, or a repository that holds one.
-
-    Raises:
-        SourceError: the repository is missing, gated or unreachable, a file is damaged, or nothing is cached with
-            `offline`.
-    """
-    with bounded(address) as watch:
-        context = replace(context, offline=context.offline or watch.offline)
-        repo = _repo_of(address, context, watch)
-        pinned = _choose(repo, address, context)
+    """Return the checkpoint at an hf:// address: a file, a folder, or a repository that holds one."""
+    with bounded(address, context) as watch:
+        repo = repo_of(address, watch)
+        pinned = _choose(repo, address, watch)
         sides = [n for w in pinned[:1] for n in side_names(w) if n in repo.files]
         context.say(f"using {', '.join(pinned)} of {repo.name} at commit {repo.commit[:12]}")
-        paths = {n: bring(repo, n, context, watch) for n in (*pinned, *sides)}
-        if not context.offline and repo.guessed is None:
+        paths = {n: bring(repo, n, watch) for n in (*pinned, *sides)}
+        if not watch.context.offline and repo.guessed is None:
             remember(repo, address.revision or "main", pinned[0], watch)
     spelled = f"hf://{repo.name}@{repo.commit}/{path_of(pinned)}".rstrip("/")
     return Bundle(
@@ -73,38 +67,33 @@ def bundle_huggingface(address: Address, context: Context) -> Bundle:
 
 def separate_places(address: Address, context: Context) -> list[str]:
     """Return the addresses, at a pinned commit, of the checkpoints in a folder or repository; empty where it is one."""
-    with bounded(address) as watch:
-        repo = _repo_of(address, replace(context, offline=context.offline or watch.offline), watch)
+    with bounded(address, context) as watch:
+        repo = repo_of(address, watch)
         if address.path in repo.files:
             return []
         base = f"{address.path}/" if address.path else ""
-        labels = separate_checkpoints(list(_inside(repo, address, context)))
+        inside = [n.removeprefix(base) for n in repo.files if n.startswith(base)]
+        if not inside:
+            raise _missing(repo, address, watch)
+        labels = separate_checkpoints(inside)
         return [f"hf://{repo.name}@{repo.commit}/{base}{label}" for label in labels]
 
 
-def _repo_of(address: Address, context: Context, watch: Watch) -> Repo:
-    repo = cached_repo(address) if context.offline else listed_repo(address.place, address.revision)
-    return repo or asked_repo(address, context, watch)
+def repo_of(address: Address, watch: Watch) -> Repo:
+    """Return the commit of an address: cached, listed before, or as the server says."""
+    repo = _cached_repo(address) if watch.context.offline else _listed_repo(address.place, address.revision)
+    return repo or _asked_repo(address, watch)
 
 
-def _choose(repo: Repo, address: Address, context: Context) -> tuple[str, ...]:
+def _choose(repo: Repo, address: Address, watch: Watch) -> tuple[str, ...]:
     chosen = choose_files(list(repo.files), address.path, str(address))
     if not chosen:
-        raise _missing(repo, address, context)
+        raise _missing(repo, address, watch)
     return _one_source(chosen, address) if len(chosen) > 1 and address.path not in repo.files else chosen
 
 
-def _inside(repo: Repo, address: Address, context: Context) -> dict[str, str]:
-    """Return the files of an address by their names relative to it."""
-    path = address.path or ""
-    inside = {n.removeprefix(f"{path}/" if path else ""): n for n in repo.files if not path or n.startswith(f"{path}/")}
-    if not inside:
-        raise _missing(repo, address, context)
-    return inside
-
-
-def _missing(repo: Repo, address: Address, context: Context) -> SourceError:
-    if context.offline:
+def _missing(repo: Repo, address: Address, watch: Watch) -> SourceError:
+    if watch.context.offline:
         return SourceError(f"{address} is not in the Hugging Face cache; leave out --offline")
     near = sorted(n for n in repo.files if looks_like_weights(n))[:5]
     return RefusedError(f"{address} does not exist{'; the repository has ' + ', '.join(near) if near else ''}", 404)
@@ -121,10 +110,10 @@ def _one_source(halves: tuple[str, ...], address: Address) -> tuple[str, ...]:
     return found
 
 
-def asked_repo(address: Address, context: Context, watch: Watch) -> Repo:
+def _asked_repo(address: Address, watch: Watch) -> Repo:
     from huggingface_hub import HfApi
 
-    if context.offline:
+    if watch.context.offline:
         raise SourceError(f"{address} is not in the Hugging Face cache; leave out --offline")
     timeout = limits().connect + limits().silence
     info: Any = watch.within(
@@ -149,18 +138,14 @@ def _listing(name: str, commit: str) -> Path:
     return cache_root() / "huggingface" / safe_path(name) / f"{commit}.json"
 
 
-def listed_repo(name: str, commit: str | None) -> Repo | None:
+def _listed_repo(name: str, commit: str | None) -> Repo | None:
     """Return a commit whose files were listed before; commits do not change."""
-    if commit is None or not _is_commit(commit):
-        return None
-    try:
-        files = read_sealed(_listing(name, commit))
-    except (OSError, ValueError, AttributeError):
+    if commit is None or not _is_commit(commit) or (files := read_sealed(_listing(name, commit))) is None:
         return None
     return Repo(name, commit, {n: digest if isinstance(digest, str) else None for n, digest in files.items()})
 
 
-def cached_repo(address: Address) -> Repo | None:
+def _cached_repo(address: Address) -> Repo | None:
     """Return the cached content of a repository at a revision."""
     folder, revision = _cache_folder(address.place), address.revision or "main"
     commit, guessed = revision if _is_commit(revision) else commit_of(folder, revision), None
@@ -176,17 +161,16 @@ def cached_repo(address: Address) -> Repo | None:
         commit = commits[0]
         guessed = f"the cache does not say which commit is main: its only one, {commit[:12]}, was taken"
     snapshot = folder / "snapshots" / commit
-    listed = listed_repo(address.place, commit)
+    listed = _listed_repo(address.place, commit)
     sums = listed.files if listed is not None else {}
     names = [p.relative_to(snapshot).as_posix() for p in snapshot.rglob("*") if p.is_file() or p.is_symlink()]
     return Repo(address.place, commit, {n: sums.get(n) for n in names}, guessed) if names else None
 
 
 def _cache_folder(name: str) -> Path:
-    from huggingface_hub import constants
+    from huggingface_hub import constants, file_download
 
-    kind = "" if name.startswith("datasets/") else "models--"
-    return Path(constants.HF_HUB_CACHE) / (kind + name.replace("/", "--"))
+    return Path(constants.HF_HUB_CACHE) / file_download.repo_folder_name(**client_name(name))
 
 
 def client_name(name: str) -> dict[str, Any]:
@@ -212,13 +196,11 @@ def remember(repo: Repo, revision: str, name: str, watch: Watch) -> None:
         )
 
 
-def bring(repo: Repo, name: str, context: Context, watch: Watch) -> Path:
-    """Return a file of a commit from the client's cache; only the client writes there.
-
-    Raises:
-        SourceError: the file is missing or damaged, or its path holds a file that is not the client's.
-    """
+def bring(repo: Repo, name: str, watch: Watch) -> Path:
+    """Return a file of a commit from the client's cache; only the client writes there."""
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    context = watch.context
 
     def download(*, force: bool) -> Path:
         context.say(f"fetching {name} from {repo.name}")
@@ -268,4 +250,4 @@ def _intact(path: Path, name: str, repo: Repo) -> bool:
 
 
 def _is_commit(revision: str | None) -> bool:
-    return revision is not None and len(revision) == _COMMIT and all(c in "0123456789abcdef" for c in revision)
+    return revision is not None and re.fullmatch(r"[0-9a-f]{40}", revision) is not None

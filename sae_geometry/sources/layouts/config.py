@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,7 @@ _MAX_NAMES = 5000  # names in all of them, since every look-up visits each
 
 
 def read_config(paths: tuple[Path, ...]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Read configuration files as one table of their top-level keys; for each key the first file wins.
-
-    Returns:
-        The table, and one sentence for each file that is there and cannot be read.
-    """
+    """Read configuration files as one table, where the first wins, and a sentence for each that cannot be read."""
     merged: dict[str, Any] = {}
     unread = []
     for path in paths:
@@ -46,19 +43,14 @@ def bounded(config: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
     return {}, (f"the configuration has more than {_MAX_NAMES:,} names: what it says was not read",)
 
 
-def lookup(table: Mapping[str, Any], path: str) -> Any:
+def lookup(table: Any, path: str) -> Any:
     """Return the value at a dotted path; None if it is absent."""
-    value: Any = table
+    value = table
     for step in path.split("."):
         if not isinstance(value, Mapping) or step not in value:
             return None
         value = _inner(value[step])
     return value
-
-
-def first(table: Mapping[str, Any], paths: tuple[str, ...], kind: type) -> Any:
-    """Return the first value of type `kind` among dotted paths; None if there is none."""
-    return next((v for p in paths if isinstance(v := lookup(table, p), kind) and v != ""), None)
 
 
 def tables(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -88,10 +80,8 @@ def _inner(value: Any) -> Any:
     if isinstance(value, Mapping) and "value" in value and set(value) <= {"value", "desc"}:
         return value["value"]
     if isinstance(value, str) and value.startswith("{") and value.endswith("}") and len(value) < _MAX_TEXT:
-        try:
+        with suppress(ValueError):
             return parse_json(value)
-        except ValueError:
-            return value
     return value
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -37,11 +37,8 @@ class Slab:
     """One [n_latents, width] piece of a stored tensor.
 
     Attributes:
-        key: key of the tensor in the file.
-        axes: axes of the tensor, in the letters of the layout table.
-        index: index on its "o" axis; None if it has none.
+        index, at: index on its "o" axis, and on its "s" axis; None if it has none.
         out: output (layer or model) of the slab; None where there is only one.
-        at: index on its "s" axis; None if it has none.
     """
 
     key: str
@@ -61,8 +58,7 @@ class Site:
         source: layer that a cross-layer transcoder's latents read from; None elsewhere.
         layer: index where the file stacks several dictionaries in one tensor; None elsewhere.
         member: table that holds it, where several tables of the file each hold a dictionary; None elsewhere.
-        encoder_bias, threshold, decoder_bias, frequency, log_scale: keys, where present.
-        mixture: keys of two factors whose product is added to the decoder; None where there are none.
+        encoder_bias, …, mixture: keys, where present.
         assumed: why the orientation is an assumption; None where names or sizes determine it.
         convention: documented convention used, where names and sizes do not determine the axes.
     """
@@ -91,10 +87,6 @@ class Site:
         parts += [f"{k}={v}" for k, v in (("source", self.source), ("layer", self.layer)) if v is not None]
         return "::".join(parts)
 
-    def is_called(self, name: str) -> bool:
-        """Return whether `::name` selects this site: its hook point or table, with dots or as written."""
-        return name in (self.hook, self.member) or name.replace("-", ".") in (self.hook, self.member)
-
     @property
     def place(self) -> int | None:
         """Return the number that `::layer=N` matches: the index in a stack, or the number in the name of its table."""
@@ -112,7 +104,6 @@ class Table:
         entries: shape and type by name; axes in `leads` are left out of the shape.
         keys: key in the file, by name.
         leads: letters of the leading axes removed from each: "1" or "s".
-        read: function that returns a tensor by its key.
     """
 
     entries: Mapping[str, Entry]
@@ -124,11 +115,7 @@ class Table:
 
 
 def sites_in(table: Table, config: Mapping[str, Any], latent_axis: LatentAxis | None) -> tuple[Site, ...]:
-    """Return every dictionary in a table, by the first layout that fits; none where no layout does.
-
-    Raises:
-        LayoutError: the matching layout holds no dictionary.
-    """
+    """Return every dictionary in a table, by the first layout that fits; none where no layout does."""
     search = _Search(table, config, latent_axis)
     for layout in LAYOUTS:
         if search.concerns(layout) and (sites := tuple(search.sites(layout))):
@@ -180,10 +167,8 @@ class _Search:
             raise LayoutError(
                 f"{self.table.file}: its decoders have {outputs:,} outputs, more than {_MAX_OUTPUTS:,}; refused"
             )
-        if found and {"into", "source"} <= found[0][1].keys():
-            yield from self._by_pair(layout, {(int(g["source"]), int(g["into"])): name for name, g in found})
-        elif found and "into" in found[0][1]:
-            yield from self._by_target(layout, {int(groups["into"]): name for name, groups in found})
+        if found and "into" in found[0][1]:
+            yield from self._by_source(layout, found)
         elif "s" in layout.decoder_axes:
             yield from (site for name, _ in found for site in self._by_layer(layout, name))
         else:
@@ -230,8 +215,8 @@ class _Search:
             encoder_bias=self._present(layout.encoder_bias, groups),
             threshold=self._present((*THRESHOLDS, *(f"{{site}}.{t}" for t in THRESHOLDS if "site" in groups)), groups),
             decoder_bias=self._present(layout.decoder_bias, groups),
-            frequency=self._present((layout.frequency,) if layout.frequency else (), groups),
-            log_scale=self._present((layout.log_scale,) if layout.log_scale else (), groups),
+            frequency=self._present(layout.frequency, groups),
+            log_scale=self._present(layout.log_scale, groups),
             mixture=None if mixture is None else (self.table.keys[mixture[0]], self.table.keys[mixture[1]]),
             assumed=self._assumed(layout, shape, axes),
             convention=self._convention(layout, n, d),
@@ -305,45 +290,31 @@ class _Search:
             f"latent_axis={axes.index('d')} takes the other"
         )
 
-    def _by_pair(self, layout: Layout, pairs: Mapping[tuple[int, int], str]) -> Iterator[Site]:
-        """Yield the sites of a transcoder with one decoder per pair of source and target layer."""
-        axes = layout.decoder_axes
-        for source in sorted({source for source, _ in pairs}):
-            reached = {into: name for (i, into), name in sorted(pairs.items()) if i == source}
-            counts = {self.entries[name].shape[axes.index("n")] for name in reached.values()}
-            groups = {"source": str(source)}
+    def _by_source(self, layout: Layout, found: list[tuple[str, dict[str, str]]]) -> Iterator[Site]:
+        """Yield the sites of a transcoder with a decoder per target layer, of one source or stacked by source."""
+        axes, reached = layout.decoder_axes, dict[int, dict[int, str]]()
+        for name, groups in found:
+            one = groups.get("source")
+            for source in range(self.entries[name].shape[axes.index("o")]) if one is None else [int(one)]:
+                reached.setdefault(source, {})[int(groups["into"])] = name
+        for source, names in sorted(reached.items()):
+            groups, at = {"source": str(source)}, source if "o" in axes else None
+            counts = {self.entries[name].shape[axes.index("n")] for name in names.values()}
             n = counts.pop()
             encoder, encoder_axes = self._encoder(layout, groups, n, turned=False)
             if counts or (encoder is not None and not encoder_axes):
                 continue
+            encoders = () if encoder is None else self._slabs(encoder, encoder_axes, 0)
             yield Site(
                 layout,
                 n,
-                tuple(Slab(self.table.keys[name], self.table.leads[name] + axes, None, into)
-                      for into, name in reached.items()),
-                () if encoder is None else self._slabs(encoder, encoder_axes, 0),
+                tuple(
+                    Slab(self.table.keys[name], self.table.leads[name] + axes, at, into)
+                    for into, name in sorted(names.items())
+                ),
+                encoders if at is None else tuple(replace(slab, out=None) for slab in encoders[at : at + 1]),
                 source=source,
                 encoder_bias=self._present(layout.encoder_bias, groups),
-            )  # fmt: skip
-
-    def _by_target(self, layout: Layout, targets: Mapping[int, str]) -> Iterator[Site]:
-        """Yield the sites of a transcoder stored by target layer: W_D.i holds the decoders of sources 0…i."""
-        keys = self.table.keys
-        for source in range(max(self.entries[name].shape[0] for name in targets.values())):
-            reached = {i: name for i, name in sorted(targets.items()) if source < self.entries[name].shape[0]}
-            counts = {self.entries[name].shape[layout.decoder_axes.index("n")] for name in reached.values()}
-            n = counts.pop()
-            encoder, encoder_axes = self._encoder(layout, {}, n, turned=False)
-            if counts or (encoder is not None and not encoder_axes):
-                continue
-            has_encoder = encoder is not None and source < self.entries[encoder].shape[0]
-            yield Site(
-                layout,
-                n,
-                tuple(Slab(keys[name], layout.decoder_axes, source, i) for i, name in reached.items()),
-                (Slab(keys[encoder], encoder_axes, source),) if encoder and has_encoder else (),
-                source=source,
-                encoder_bias=self._present(layout.encoder_bias, {}),
             )
 
     def _by_layer(self, layout: Layout, name: str) -> Iterator[Site]:

@@ -1,10 +1,11 @@
-"""Choose the weights among the files of a folder, repository or run. Pure functions of names."""
+"""Choose the weights among the files of a folder, repository or run. Pure functions of names, with "/" in between."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
+from sae_geometry.io.formatting import few
 from sae_geometry.sources.errors import LayoutError, SourceError
 
 CONFIG_NAMES = (
@@ -22,7 +23,7 @@ _NOT_WEIGHTS = re.compile(
 )
 _INDEX = re.compile(r"(.+?)(?:\.safetensors|\.bin)?\.index\.json")
 _SHARD = re.compile(r"(.+)-\d{5}-of-(\d{5})\.(?:safetensors|bin|pt)")
-_LAYER_FILE = re.compile(r"(params_layer_(\d{1,4}))\.safetensors")
+_LAYER_FILE = re.compile(r"params_layer_(\d{1,4})\.safetensors")
 _DCP = ".metadata"
 _SAMPLES = re.compile(r"samples_(\d{1,18})\.pt")
 _ONE_SOURCE = re.compile(r"W_(?:dec|enc)_(\d{1,4})\.safetensors")
@@ -58,15 +59,7 @@ def checkpoints_in_order(names: Sequence[str]) -> list[str]:
 
 
 def choose_weights(names: Sequence[str], place: str) -> tuple[str, ...]:
-    """Return the weights among names relative to a folder: the last checkpoint of a run, else the only weights.
-
-    Args:
-        names: file names with "/" between folders.
-
-    Raises:
-        SourceError: no weights.
-        LayoutError: several weights and no unique choice; the message lists them.
-    """
+    """Return the weights among names relative to a folder: the last checkpoint of a run, else the only weights."""
     here = sorted(n for n in names if "/" not in n)
     numbered = checkpoints_in_order(here)
     if numbered:
@@ -83,9 +76,8 @@ def choose_weights(names: Sequence[str], place: str) -> tuple[str, ...]:
         if len(found) == 1:
             return next(iter(found.values()))
         if found:
-            shown = ", ".join(sorted(found)[:_MAX_LISTED])
-            more = f" and {len(found) - _MAX_LISTED:,} more" if len(found) > _MAX_LISTED else ""
-            raise LayoutError(f"{place} holds {len(found):,} weights files; give one of {shown}{more}")
+            listed = ", ".join(few(sorted(found), _MAX_LISTED))
+            raise LayoutError(f"{place} holds {len(found):,} weights files; give one of {listed}")
     if any(n.endswith(".distcp") for n in names):
         raise SourceError(
             f"{place} holds shards of a torch.distributed.checkpoint without their {_DCP}, which describes them: fetch "
@@ -99,9 +91,6 @@ def separate_checkpoints(names: Sequence[str]) -> list[str]:
     """Return what selects each of several checkpoints in a folder, layer 2 before layer 10; empty where it is one.
 
     Of a run's states only the last is returned.
-
-    Args:
-        names: file names with "/" between folders.
     """
     here = sorted(n for n in names if "/" not in n)
     if checkpoints_in_order(here) or any(_ONE_SOURCE.fullmatch(n) or _LAYER_FILE.fullmatch(n) for n in here):
@@ -123,12 +112,7 @@ def _by_number(name: str) -> list[tuple[bool, int, str]]:
 
 
 def choose_files(names: Sequence[str], path: str | None, place: str) -> tuple[str, ...]:
-    """Return the weights at a path: a file with those it needs, a folder's, or the whole place's; none if nothing is.
-
-    Args:
-        names: file names with "/" between folders.
-        path: a file or folder; None for the place itself.
-    """
+    """Return the weights at a path: a file with those it needs, a folder's, or the whole place's; none without any."""
     if path is not None and path in names:
         return companions(path, names)
     prefix = f"{path.rstrip('/')}/" if path else ""
@@ -163,13 +147,10 @@ def _units(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
 
 
 def companions(name: str, names: Sequence[str]) -> tuple[str, ...]:
-    """Return a weights file with the files it needs, starting with the one that locates the tensors.
+    """Return a weights file with those among `names` that it needs, starting with the one that locates the tensors.
 
     These are the encoder's half of a cross-layer transcoder, the other shards of a checkpoint and their index, and the
     shards of a torch.distributed.checkpoint.
-
-    Args:
-        names: the available files, with the same folder prefix.
     """
     folder, slash, base = name.rpartition("/")
     siblings = sorted(n for n in names if n.rpartition("/")[0] == folder)
@@ -197,16 +178,14 @@ def missing_shards(names: Sequence[str]) -> int:
 
 def layer_table(name: str) -> str | None:
     """Return the table for the tensors of a file with one of several layers, by its name: `params_layer_3`."""
-    match = _LAYER_FILE.fullmatch(name.rpartition("/")[2])
-    return match[1] if match else None
+    base = name.rpartition("/")[2]
+    return base.removesuffix(".safetensors") if _LAYER_FILE.fullmatch(base) else None
 
 
 def source_of(name: str) -> int | None:
     """Return 1 for `W_dec_1.safetensors` or `params_layer_1.safetensors`; None for a name of another form."""
     base = name.rpartition("/")[2]
-    if (layer := _LAYER_FILE.fullmatch(base)) is not None:
-        return int(layer[2])
-    match = _ONE_SOURCE.fullmatch(base)
+    match = _LAYER_FILE.fullmatch(base) or _ONE_SOURCE.fullmatch(base)
     return int(match[1]) if match else None
 
 

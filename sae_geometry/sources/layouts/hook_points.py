@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sae_geometry.sources.layouts.config import first, tables
+from sae_geometry.sources.layouts.config import lookup, tables
 from sae_geometry.sources.layouts.detect import Site
 from sae_geometry.sources.layouts.places import canonical_place, layer_named, names_a_place, site_in_layer
 
@@ -28,12 +28,16 @@ _MODEL = re.compile(
     r"(?:\w+_)?model_(?:name|id|name_or_path)|(?:lm|llm)(?:_name)?|(?:base|language|subject|hf|tlens)_model"
 )
 _MODEL_PLAINLY = ("model", "model.name", "model.name_or_path", "model._name_or_path")  # in the outermost table only
-_KIND = ("architecture", "model_kind", "sae_type", "type", "kind", "dict_class")
-_IS_TRANSCODER = ("is_transcoder", "transcode", "transcoder")
+_KIND = re.compile("architecture|model_kind|sae_type|type|kind|dict_class")
+_IS_TRANSCODER = re.compile("is_transcoder|transcode|transcoder")
 _MODULE_SIDE = re.compile("io")  # dictionary_learning: "in", "out" or "in_and_out" of a module
 _TEMPLATE = re.compile(r"\{[^{}]*\}|%[ds]|<\w+>")
 _ZSCORED = re.compile(r".*(?:z[-_ ]?scor|standardi[sz])", re.IGNORECASE)
 
+_LAYER_IN_NAME = {
+    "esmc_sae": re.compile(r"(?:layer|l)[_-]?(\d+)(?:\D|$)", re.IGNORECASE),
+    "goodfire": re.compile(r"-l(\d+)(?:\D|$)"),
+}
 _GEMMA_1 = re.compile(r"gemma-scope-(\d+b)-(pt|it)-(res|mlp|att|transcoders)\b")
 _GEMMA_2 = re.compile(r"gemma-scope-2-(\d+[bm])-(pt|it)\b")
 _GEMMA_SITES = {
@@ -45,12 +49,11 @@ _GEMMA_FOLDER = re.compile(r"(?:^|/)(resid_post|mlp_out|attn_out|transcoder|clt)
 
 @dataclass(frozen=True)
 class Space:
-    """Hook points and model of a dictionary.
+    """Hook points and model of a dictionary; None where unknown.
 
     Attributes:
-        reads: hook point the encoder reads from; None when unknown.
-        writes: hook point the decoder writes to, where it differs; None otherwise.
-        transcoder: whether the decoder writes to another hook point than the encoder reads from.
+        reads: hook point the encoder reads from.
+        writes: hook point the decoder writes to, where it differs (in a transcoder).
         notes: how the values were derived, for the user.
     """
 
@@ -59,11 +62,6 @@ class Space:
     model: str | None
     transcoder: bool = False
     notes: tuple[str, ...] = field(default=())
-
-    @property
-    def decoder(self) -> str | None:
-        """Return the hook point of the decoder's directions; None when unknown."""
-        return self.writes if self.transcoder else self.reads
 
 
 def space_of(site: Site, config: Mapping[str, Any], where: str, outs: Sequence[int | None] = ()) -> Space:
@@ -96,7 +94,6 @@ def space_in_config(
     """Return the space given in a configuration of any trainer.
 
     Args:
-        config: the configuration; nested tables are searched too.
         layer: the layer, where the configuration names none.
         source: layer that a cross-layer transcoder's latents read from.
         outs: layers that a decoder with several outputs writes to; lists of hook points count by their positions.
@@ -106,11 +103,9 @@ def space_in_config(
     notes: list[str] = []
     reads = _hook(config, _IN, layer, notes, outs if source is None else [source])
     if reads is None:
-        words = (v for v in _values(config, _MODULE) if isinstance(v, str))
-        reads = next((_spelled(word) for word in words if layer_named(word) is not None), None)
+        reads = next((_spelled(word) for word in _words(config, _MODULE) if layer_named(word) is not None), None)
     if reads is None and layer is not None:
-        words = (v for v in _values(config, _SITE) if isinstance(v, str))
-        reads = next((hook for word in words if (hook := site_in_layer(word, layer)) is not None), None)
+        reads = next((hook for word in _words(config, _SITE) if (hook := site_in_layer(word, layer))), None)
     out_layer = _number(config, _LAYER_OUT)
     if out_layer is None and (source is None or not outs):
         out_layer = layer
@@ -121,12 +116,10 @@ def space_in_config(
     if side is not None and reads is not None and writes is None and names_a_place(f"{reads}.input"):
         reads, writes = f"{reads}.input", reads if side == "in_and_out" else None
     reads, writes = _with_head(reads, _number(config, _HEAD)), _with_head(writes, _number(config, _HEAD_OUT))
-    declared = any(
-        str(v).casefold() in ("true", "1") for key in _IS_TRANSCODER for v in _values(config, re.compile(key))
-    )
-    named = any("transcoder" in str(v).casefold() for key in _KIND for v in _values(config, re.compile(key)))
-    models = (v for v in _values(config, _MODEL) if isinstance(v, str) and v)
-    model = next(models, None) or first(config, _MODEL_PLAINLY, str)
+    declared = any(str(v).casefold() in ("true", "1") for v in _values(config, _IS_TRANSCODER))
+    named = any("transcoder" in str(v).casefold() for v in _values(config, _KIND))
+    models = (*_words(config, _MODEL), *(lookup(config, path) for path in _MODEL_PLAINLY))
+    model = next((name for name in models if isinstance(name, str) and name), None)
     return Space(reads, writes, model, declared or named or _differ(reads, writes), tuple(notes))
 
 
@@ -142,6 +135,10 @@ def _values(config: Mapping[str, Any], key: re.Pattern[str]) -> Iterable[Any]:
         for name, value in table.items():
             if isinstance(name, str) and key.fullmatch(name.casefold()):
                 yield value[0] if isinstance(value, list) and len(value) == 1 else value
+
+
+def _words(config: Mapping[str, Any], key: re.Pattern[str]) -> Iterable[str]:
+    return (value for value in _values(config, key) if isinstance(value, str))
 
 
 def _number(config: Mapping[str, Any], key: re.Pattern[str]) -> int | None:
@@ -200,15 +197,10 @@ def _in_path(site: Site, where: str) -> Space:
     parts = where.split("/")
     layer = _layer_in(where)
     reads = None
-    match site.layout.name:
-        case "qwen_scope":
-            reads = None if layer is None else f"blocks.{layer}.hook_resid_post"
-        case "esmc_sae":
-            number = re.search(r"(?:layer|l)[_-]?(\d+)(?:\D|$)", parts[-1], re.IGNORECASE)
-            reads = f"layers.{number[1]}" if number else None
-        case "goodfire":
-            number = re.search(r"-l(\d+)(?:\D|$)", parts[-1])
-            reads = f"layers.{number[1]}" if number else None
+    if site.layout.name == "qwen_scope" and layer is not None:
+        reads = f"blocks.{layer}.hook_resid_post"
+    elif site.layout.name in _LAYER_IN_NAME and (number := _LAYER_IN_NAME[site.layout.name].search(parts[-1])):
+        reads = f"layers.{number[1]}"
     stem = re.sub(r"\.(?:pt|pth|bin|safetensors|np[yz])$", "", parts[-1])
     named = [p for p in (stem, *reversed(parts[:-1])) if names_a_place(p)]
     return Space(reads or (_spelled(named[0]) if named else None), None, None)

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import takewhile
+from itertools import chain, takewhile
 from typing import Any
 
+from sae_geometry.io.escaping import shown
+from sae_geometry.io.formatting import few
 from sae_geometry.io.weights import LatentAxis
 from sae_geometry.sources.errors import LayoutError
 from sae_geometry.sources.files.tensor_file import Entry, TensorFile
 from sae_geometry.sources.layouts.detect import ANY_DECODER, Site, Slab, Table, sites_in
 from sae_geometry.sources.layouts.places import names_a_place
 from sae_geometry.sources.layouts.table import PER_COORDINATE, PER_LATENT, WRAPPER
-from sae_geometry.sources.layouts.unknown import unknown_layout
 
 _AROUND_MODULES = {
     "_orig_mod", "module", "_forward_module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_fpw_module",
@@ -31,40 +32,42 @@ _WRAPPER = re.compile(WRAPPER)
 _OF_AN_OPTIMIZER = re.compile(r"optim|exp_avg|moment", re.IGNORECASE)
 _MAX_DEPTH = 12
 _MAX_STACKED = 1024
+_MAX_LISTED = 12
+# These are never decoders, however large: encoders, biases, masks, gates, skips, mixing matrices, optimizer moments,
+# activations and statistics, inverses and averages, and halves of a decoder (weight norm, pruning, low rank).
+_NO_DECODER = re.compile(
+    r"enc|embed|bias|^b_|\.b_|mask|mix|gate|skip|thresh|exp_avg|momentum|optim|moment|scale|norm|mean|std|var|cov|attn"
+    r"|activ|usage|count|freq|firing|logit|prob|score|simil|cosine|gram|corr|whiten|rotat|pca|proj|assign|lora|decay"
+    r"|avg|averag|inv|dead|init|detect|classif|recogni|rout|(?:^|[._])(?:in|to|input|extract(?:or)?|read(?:er)?s?|dual"
+    r"|acts?|labels?|grads?|delta|ema|[mv]|keys?|quer(?:y|ies))(?:[._]|$)"
+    r"|weight_[gv]$|_orig$|original\d$|(?:^|\.)(?:W_?E|E|W_?[QKV]|W|C|A|M)$",
+    re.IGNORECASE,
+)
+_DECODER = re.compile(
+    r"decod|(?:^|[._])w?dec(?:[._\d]|$)|dict|feature|direction|atom|codebook|concept|(?:^|\.)(?:W_?D|D)$", re.IGNORECASE
+)
 
 Path = tuple[str, ...]
 
 
 def find_sites(file: TensorFile, config: Mapping[str, Any], latent_axis: LatentAxis | None = None) -> tuple[Site, ...]:
-    """Return every dictionary in a file.
-
-    Args:
-        config: the configuration next to the weights; {} if there is none.
-        latent_axis: the axis of the stored two-axis decoder that indexes latents, if the caller gives one.
-
-    Raises:
-        LayoutError: no layout fits; the message lists the tensors and what to do.
-    """
+    """Return every dictionary in a file; `latent_axis` is the one of the stored two-axis decoder, where it is given."""
     found = list(_found(_outermost(file), config, latent_axis, ()))
     if not found:
-        raise LayoutError(unknown_layout(file))
+        raise LayoutError(_unknown_layout(file))
     return tuple(_named(found))
 
 
 def _found(
     table: Table, config: Mapping[str, Any], latent_axis: LatentAxis | None, path: Path
 ) -> Iterator[tuple[Path, Site]]:
-    able = any(map(ANY_DECODER.fullmatch, table.entries))
-    for view in _views(table) if able else ():
-        sites = sites_in(view, config, latent_axis)
-        if sites:
-            yield from ((path, site) for site in sites)
-            return
-    for n_stacked in _stack_sizes(table) if able else ():
-        sites = sites_in(_sliced(table, n_stacked), config, latent_axis)
-        if sites:
-            yield from ((path, _at(site, i)) for i in range(n_stacked) for site in sites)
-            return
+    if any(map(ANY_DECODER.fullmatch, table.entries)):
+        whole = ((view, [None]) for view in _views(table))
+        stacks = ((_sliced(table, n), range(n)) for n in _stack_sizes(table))
+        for view, layers in chain[tuple[Table, Sequence[int | None]]](whole, stacks):
+            if sites := sites_in(view, config, latent_axis):
+                yield from ((path, site if i is None else _at(site, i)) for i in layers for site in sites)
+                return
     if len(path) < _MAX_DEPTH:
         for name, inner in _inside(table):
             yield from _found(inner, config, latent_axis, (*path, name))
@@ -159,3 +162,31 @@ def _named(found: list[tuple[Path, Site]]) -> Iterator[Site]:
         hook = site.hook or (name.replace("-", ".") if names_a_place(name.replace("-", ".")) else None)
         outer = name if len(paths) > 1 and name != hook else ""
         yield replace(site, hook=hook, member=".".join(p for p in (outer, site.member) if p) or None)
+
+
+def _unknown_layout(file: TensorFile) -> str:
+    """Return a message that lists the tensors and proposes `Dictionary.from_decoder` with the one named as a decoder.
+
+    Where the names are ambiguous, none is proposed: an encoder read as a decoder gives plausible but wrong numbers.
+    """
+    listed = [f"{shown(k, 80)} {list(e.shape)} {str(e.dtype).removeprefix('torch.')}" for k, e in file.entries.items()]
+    listed += [f"{shown(k, 80)} of type {kind}, which torch does not have" for k, kind in file.unread.items()]
+    holds = ", ".join(few(listed, _MAX_LISTED))
+    flat = {
+        k: e for k, e in file.entries.items() if len(e.shape) == 2 and 0 not in e.shape and e.dtype.is_floating_point
+    }
+    name = file.path.name
+    if not flat:
+        wanted = "holds no decoder (two axes of floating-point numbers)" if holds else "holds no decoder"
+        return f"{name} {wanted}: {holds or 'no tensors at all'}"
+    says = f"no known layout fits {name}, which holds {holds}"
+    call = "sae_geometry.Dictionary.from_decoder(tensors[{!r}], latent_axis={})"
+    whether = "where latent_axis is the axis that counts latents"
+    named = [k for k in flat if _DECODER.search(k) and not _NO_DECODER.search(k) and len(set(flat[k].shape)) == 2]
+    if len(named) == 1:  # several may be parts, copies or layers of a decoder
+        key, (rows, columns) = named[0], flat[named[0]].shape
+        return f"{says}; if {key!r} is the decoder, call {call.format(key, int(rows < columns))}, {whether}"
+    why = f"{len(named)} of them are by their names decoders, or parts of one"
+    if not named:
+        why = "none of them is by its name a decoder (one tied to the encoder must be saved under a name of its own)"
+    return f"{says}; {why}: pass the decoder to sae_geometry.Dictionary.from_decoder(decoder, latent_axis=…), {whether}"

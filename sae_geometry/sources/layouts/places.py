@@ -54,7 +54,10 @@ _SITES = tuple(
 )  # fmt: skip
 # These depend on whether the model normalizes a sublayer's output before adding it (Gemma 2 and 3).
 _NORMED_AFTER = re.compile(r"gemma[23]\b")
-_BARE = re.compile(rf"(?:{_ATTENTION_OUT}|{_ATTENTION}){_OUTPUT}"), re.compile(rf"(?:{_MLP_OUT}|{_MLP}){_OUTPUT}")
+_BARE = (
+    (re.compile(rf"(?:{_ATTENTION_OUT}|{_ATTENTION}){_OUTPUT}"), "attn.hook_out", "hook_attn_out"),
+    (re.compile(rf"(?:{_MLP_OUT}|{_MLP}){_OUTPUT}"), "mlp.hook_out", "hook_mlp_out"),
+)
 _AFTER_ATTENTION = re.compile(rf"post_attention_layernorm(?:({_INPUT})|{_OUTPUT})")
 
 _AND = " + "  # between the hook points of a crosscoder
@@ -164,12 +167,12 @@ def _parsed(text: str) -> tuple[str, int, str] | None:
             words = []
         return "".join(f"{w}." for w in words), int(found[3]), found[4] or "output"
     if (found := _WORDS_FIRST.fullmatch(text)) is not None:
-        word, layer = found[1] or found[3], found[2] or found[4]
-        return ("", int(layer), word) if _site(word, "") else None
-    if (found := _LAYER_FIRST.fullmatch(text)) is not None:
-        word, layer = found[2] or found[4], found[1] or found[3]
-        return ("", int(layer), word) if _site(word, "") else None
-    return None
+        word, layer = filter(None, found.groups())
+    elif (found := _LAYER_FIRST.fullmatch(text)) is not None:
+        layer, word = filter(None, found.groups())
+    else:
+        return None
+    return ("", int(layer), word) if _site(word, "") else None
 
 
 def _plain(hook: str) -> str:
@@ -183,8 +186,7 @@ def _site(rest: str, model: str) -> str | None:
         if (found := pattern.fullmatch(rest)) is not None:
             return found.expand(site)
     after = _NORMED_AFTER.match(model) is not None
-    for pattern, bare, added in zip(_BARE, ("attn.hook_out", "mlp.hook_out"), ("hook_attn_out", "hook_mlp_out"),
-                                    strict=True):  # fmt: skip
+    for pattern, bare, added in _BARE:
         if pattern.fullmatch(rest):
             return bare if after else added
     if (found := _AFTER_ATTENTION.fullmatch(rest)) is not None:

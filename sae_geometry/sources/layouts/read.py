@@ -57,26 +57,16 @@ class Opened:
 
 @dataclass(frozen=True)
 class Frequencies:
-    """Share of tokens on which each latent fires, and whether it is alive; None where unknown.
+    """How often each latent fires, as in a `Dictionary`; `note` says why the file's values were not used."""
 
-    Attributes:
-        frequency, alive, source: as in a `Dictionary`.
-        note: why the values in the file were not used; None where they were.
-    """
-
-    frequency: Tensor | None
-    alive: Tensor | None
-    source: str
+    frequency: Tensor | None = None
+    alive: Tensor | None = None
+    source: str = "unknown"
     note: str | None = None
 
 
 def open_bundle(bundle: Bundle, latent_axis: LatentAxis | None = None) -> Opened:
-    """Find the dictionaries of a checkpoint.
-
-    Raises:
-        SourceError: a file cannot be read.
-        LayoutError: no known decoder.
-    """
+    """Find the dictionaries of a checkpoint."""
     return opened(bundle, open_weights(bundle.weights, [layer_table(w.name) for w in bundle.weights]), latent_axis)
 
 
@@ -104,11 +94,7 @@ def _stored_config(extras: Mapping[str, object]) -> dict[str, Any]:
 
 
 def choose_site(opened: Opened, selection: Selection) -> Site:
-    """Return the site of a selection.
-
-    Raises:
-        LayoutError: no or several matches; the message lists the choices.
-    """
+    """Return the site of a selection."""
     sites = tuple(s for s in opened.sites if is_meant(s, selection))
     name, choices = opened.bundle.address, [s.choice for s in opened.sites if s.choice]
     listed = ", ".join(f"::{c}" for c in choices[:_MAX_CHOICES])
@@ -128,8 +114,9 @@ def choose_site(opened: Opened, selection: Selection) -> Site:
 
 def is_meant(site: Site, selection: Selection) -> bool:
     """Return whether a site matches a selection, apart from outputs."""
+    hook = selection.hook
     return (
-        (selection.hook is None or site.is_called(selection.hook))
+        (hook is None or not {hook, hook.replace("-", ".")}.isdisjoint({site.hook, site.member}))
         and selection.source in (None, site.source)
         and (site.place is None or selection.layer in (None, site.place))
     )
@@ -144,12 +131,7 @@ def read_dictionary(
     drop_bad: bool = False,
     encoder: bool = True,
 ) -> Dictionary:
-    """Read the selected dictionary.
-
-    Raises:
-        SourceError: an unknown selection, or a damaged tensor.
-        ValueError: a zero or non-finite decoder row, unless `drop_bad`.
-    """
+    """Read the selected dictionary; raise ValueError for a zero or non-finite decoder row, unless `drop_bad`."""
     site, bundle = choose_site(opened, selection), opened.bundle
     decoder_slabs = _chosen(site.decoder, site, selection, bundle.address)
     shared = site.decoder and {s.out for s in site.encoder} == {s.out for s in site.decoder}
@@ -167,18 +149,19 @@ def read_dictionary(
     if z_scored:
         notes.append("trained on z-scored inputs: a coordinate counts in units of its own spread, not as in the model")
     decoder = _decoder(opened.file, site, decoder_slabs)
+    threshold = _bias(opened.file, site.threshold, site.n_latents, [site.source], site.layer)
     dictionary = Dictionary.from_decoder(
         decoder,
         latent_axis=0,
         encoder=_joined_slabs(opened.file, encoder_slabs) if encoder and encoder_slabs else None,
         name=name or bundle.name,
-        hook_point=space.reads if len(decoder_slabs) > 1 else space.decoder,
+        hook_point=space.writes if space.transcoder and len(decoder_slabs) == 1 else space.reads,
         model=space.model,
         encoder_bias=_bias(opened.file, site.encoder_bias, site.n_latents, [site.source], site.layer),
         decoder_bias=_bias(
             opened.file, site.decoder_bias, decoder.shape[1], [s.index for s in decoder_slabs], site.layer
         ),
-        threshold=_threshold(opened.file, site),
+        threshold=threshold.exp() if threshold is not None and "log_threshold" in str(site.threshold) else threshold,
         frequency=lives.frequency,
         alive=lives.alive,
         alive_source=lives.source,
@@ -244,12 +227,6 @@ def _bias(file: TensorFile, key: str | None, n: int, rows: Sequence[int | None],
     return bias.clone() if bias.shape == (n,) and bias.is_floating_point() else None
 
 
-def _threshold(file: TensorFile, site: Site) -> Tensor | None:
-    """Return the threshold per latent; None where the stored shape does not fit."""
-    found = _bias(file, site.threshold, site.n_latents, [site.source], site.layer)
-    return found.exp() if found is not None and "log_threshold" in (site.threshold or "") else found
-
-
 def _lives(opened: Opened, site: Site, hook: str | None) -> Frequencies:
     bundle, n = opened.bundle, site.n_latents
     if hook is not None and hook in bundle.alive_ids:
@@ -261,19 +238,18 @@ def _lives(opened: Opened, site: Site, hook: str | None) -> Frequencies:
         return Frequencies(None, alive, bundle.alive_source)
     if bundle.sparsity is not None:
         return _from_sparsity(bundle.sparsity, n)
-    key = site.frequency
-    if key is not None:
+    if (key := site.frequency) is not None:
         return _from_tensor(opened.file.read(key).flatten(), key, n)
-    return Frequencies(None, None, "unknown")
+    return Frequencies()
 
 
 def _from_tensor(stored: Tensor, key: str, n: int) -> Frequencies:
     """Interpret the tensor of frequencies: shares, or counts, which only give alive latents."""
     if stored.shape[0] != n or stored.is_complex() or bool((stored == 1).all()):
-        return Frequencies(None, None, "unknown")
+        return Frequencies()
     values = stored.to(torch.float64)
     if not bool(torch.isfinite(values).all()):
-        return Frequencies(None, None, "unknown", f"{key} holds NaN or infinite frequencies and was not taken")
+        return Frequencies(note=f"{key} holds NaN or infinite frequencies and was not taken")
     if bool(((values >= 0) & (values <= 1)).all()):
         return Frequencies(values, values > 0, f"{key} > 0")
     outside = f"{key} goes from {float(values.min()):.4g} to {float(values.max()):.4g}, outside 0…1"
@@ -286,8 +262,9 @@ def _from_sparsity(path: Any, n: int) -> Frequencies:
         raise SourceError(f"{path.name} does not hold one log-frequency per latent ({n:,}): is it another SAE's?")
     logs = file.read("sparsity").to(torch.float64)
     if not bool((logs <= _HIGHEST_LOG10).all()) or bool(torch.isinf(logs).any()):  # comparisons with NaN are false
-        note = f"{path.name} holds log-frequencies that are NaN, infinite or above 0, and was not taken"
-        return Frequencies(None, None, "unknown", note)
+        return Frequencies(
+            note=f"{path.name} holds log-frequencies that are NaN, infinite or above 0, and was not taken"
+        )
     dead = logs <= _DEAD_LOG10
     frequency = torch.where(dead, 0.0, (10.0**logs - 1e-10).clamp(0.0, 1.0))
     return Frequencies(frequency, ~dead, f"{path.name}: frequency > 0")

@@ -24,25 +24,20 @@ class Layout:
     """A format for storing a dictionary.
 
     Attributes:
-        name: short name, recorded in results.
-        title: name shown to users.
+        name, title: short name, recorded in results, and name shown to users.
         decoder: regular expression that matches the full key of a decoder. A group `site` names one of several
             dictionaries in the file; `source` is the layer that a transcoder's latents read from, with outputs counted
             from that layer; `reads` is the same with outputs counted from the first layer; `into` is an output layer.
-        decoder_axes: axes as letters, see above.
         encoder: key of the encoder, with the groups of `decoder` in braces. It is optional unless listed in `also`.
-        encoder_axes: axes as letters.
-        also: further required keys.
-        any_of: keys, at least one required.
+        also, any_of: further required keys, and keys of which one is required.
         config: dotted path required in the configuration next to the weights.
         container: required file format.
         fixed: whether the names alone determine the axes; otherwise the sizes must confirm them.
         square_suffix: file name ending for which this row applies to square decoders, whose sizes are ambiguous.
-        out: meaning of the "o" axis.
-        or_out: its other meaning, in a format that serves both.
+        out, or_out: meaning of the "o" axis, and its other meaning in a format that serves both.
         encoder_bias, decoder_bias, frequency: keys, with groups in braces, tried in order.
         deeper: regular expression of keys that show an encoder of more than one linear map.
-        log_scale: key of an optional scalar whose exponential multiplies the decoder.
+        log_scale: keys of an optional scalar whose exponential multiplies the decoder.
         mixture: keys of W [n, c] and C [c, d], whose product is added to the tensor at `decoder`.
         outputs_mask: key of a tensor [s, o] that marks the outputs of each layer.
         refusal: why a file that fits this row holds no dictionary.
@@ -65,11 +60,11 @@ class Layout:
     square_suffix: str | None = None
     out: OutKind = "layer"
     or_out: OutKind | None = None
-    encoder_bias: tuple[str, ...] = ()
-    decoder_bias: tuple[str, ...] = ()
-    frequency: str | None = None
+    encoder_bias: tuple[str, ...] = ("b_enc",)
+    decoder_bias: tuple[str, ...] = ("b_dec",)
+    frequency: tuple[str, ...] = ()
     deeper: str | None = None
-    log_scale: str | None = None
+    log_scale: tuple[str, ...] = ()
     mixture: tuple[str, str] | None = None
     outputs_mask: str | None = None
     refusal: str | None = None
@@ -82,11 +77,11 @@ class Layout:
 _DEEP_ENCODER = r"encoder\.\w+_blocks\..+"
 
 _linear = partial(
-    Layout, decoder=r"decoder\.weight", decoder_axes="dn", encoder="encoder.weight", encoder_axes="nd",
+    Layout, decoder=r"decoder\.weight", decoder_axes="dn", encoder="encoder.weight",
     encoder_bias=("encoder.bias", "gate_bias"), decoder_bias=("decoder.bias", "b_dec", "bias", "decoder_bias"),
 )  # fmt: skip
 _pair = partial(
-    Layout, decoder="W_dec", encoder="W_enc", fixed=False, encoder_bias=("b_enc", "b_gate"), decoder_bias=("b_dec",)
+    Layout, decoder="W_dec", decoder_axes="nd", encoder="W_enc", fixed=False, encoder_bias=("b_enc", "b_gate")
 )
 
 # These tables only wrap a model, so they name no hook point.
@@ -95,7 +90,7 @@ WRAPPER = "state_dict|model_state_dict|model|module|saes?|autoencoders?|ae|net|w
 LAYOUTS: tuple[Layout, ...] = (
     Layout(
         "e2e_sae", "e2e_sae run", rf"(?P<site>(?!(?:{WRAPPER})\.)[^.]+)\.decoder\.weight", "dn",
-        "{site}.encoder.0.weight", "nd", also=("{site}.encoder.0.weight",), encoder_bias=("{site}.encoder.0.bias",),
+        "{site}.encoder.0.weight", also=("{site}.encoder.0.weight",), encoder_bias=("{site}.encoder.0.bias",),
         decoder_bias=("{site}.decoder.bias",),
     ),
     _linear(
@@ -111,7 +106,7 @@ LAYOUTS: tuple[Layout, ...] = (
         encoder_bias=("b_E",), decoder_bias=("b_D",),
     ),
     Layout(
-        "llamascopium_lorsa", "llamascopium low-rank sparse attention", "W_O", "nd", "W_V", "nd", also=("W_V",),
+        "llamascopium_lorsa", "llamascopium low-rank sparse attention", "W_O", "nd", "W_V", also=("W_V",),
         encoder_bias=("b_V",), decoder_bias=("b_D",), transcoder=True,
     ),
     Layout(
@@ -126,21 +121,21 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout("llamascopium", "llamascopium SAE", "W_D", "nd", "W_E", "dn", encoder_bias=("b_E",), decoder_bias=("b_D",)),
     Layout(
         "circuit_tracer_clt", "circuit-tracer cross-layer transcoder", r"W_dec_(?P<source>\d{1,4})", "nod",
-        "W_enc_{source}", "nd", encoder_bias=("b_enc_{source}",), decoder_bias=("b_dec_{source}",), transcoder=True,
+        "W_enc_{source}", encoder_bias=("b_enc_{source}",), decoder_bias=("b_dec_{source}",), transcoder=True,
     ),
     Layout(
         "crosslayer_transcoder", "crosslayer-transcoder", "W_dec", "sond", "W_enc", "sdn", also=("W_enc",),
-        encoder_bias=("b_enc",), outputs_mask="mask", transcoder=True,
+        outputs_mask="mask", transcoder=True,
     ),
     Layout(
         "crosslayer_coding", "crosslayer-coding (decode-clt) cross-layer transcoder",
         r"(?:decoder_module\.)?decoders\.(?P<source>\d+)->(?P<into>\d+)\.weight", "dn",
-        "encoder_module.encoders.{source}.weight", "nd", encoder_bias=("encoder_module.encoders.{source}.bias_param",),
+        "encoder_module.encoders.{source}.weight", encoder_bias=("encoder_module.encoders.{source}.bias_param",),
         transcoder=True,
     ),
     Layout(
         "crosslayer_coding", "crosslayer-coding (decode-clt), one decoder a layer",
-        r"(?:decoder_module\.)?decoders\.(?P<reads>\d+)\.weight", "dn", "encoder_module.encoders.{reads}.weight", "nd",
+        r"(?:decoder_module\.)?decoders\.(?P<reads>\d+)\.weight", "dn", "encoder_module.encoders.{reads}.weight",
         encoder_bias=("encoder_module.encoders.{reads}.bias_param",), transcoder=True,
         note="tied decoders: each serves several layers",
     ),
@@ -149,37 +144,25 @@ LAYOUTS: tuple[Layout, ...] = (
         r"params_layer_(?P<reads>\d+)\.w_dec", "nod", "params_layer_{reads}.w_enc", "dn",
         encoder_bias=("params_layer_{reads}.b_enc",), decoder_bias=("params_layer_{reads}.b_dec",),
     ),
-    Layout(
-        "interprot", "InterProt", "w_dec", "nd", "w_enc", "dn", also=("b_pre",), encoder_bias=("b_enc",),
-        decoder_bias=("b_pre",),
-    ),
-    Layout(
-        "gemma_scope_2_clt", "Gemma Scope 2 cross-layer transcoder", "w_dec", "nod", "w_enc", "dn",
-        encoder_bias=("b_enc",), decoder_bias=("b_dec",), transcoder=True,
-    ),
-    Layout(
-        "gemma_scope_2", "Gemma Scope 2", "w_dec", "nd", "w_enc", "dn",
-        encoder_bias=("b_enc",), decoder_bias=("b_dec",),
-    ),
-    Layout(
-        "crosscoder_models", "crosscoder over models (ckkissane)", "W_dec", "nod", "W_enc", "odn", out="model",
-        encoder_bias=("b_enc",), decoder_bias=("b_dec",),
-    ),
+    Layout("interprot", "InterProt", "w_dec", "nd", "w_enc", "dn", also=("b_pre",), decoder_bias=("b_pre",)),
+    Layout("gemma_scope_2_clt", "Gemma Scope 2 cross-layer transcoder", "w_dec", "nod", "w_enc", "dn", transcoder=True),
+    Layout("gemma_scope_2", "Gemma Scope 2", "w_dec", "nd", "w_enc", "dn"),
+    Layout("crosscoder_models", "crosscoder over models (ckkissane)", "W_dec", "nod", "W_enc", "odn", out="model"),
     Layout(
         "dictionary_learning_crosscoder", "dictionary_learning crosscoder", r"decoder\.weight", "ond",
         "encoder.weight", "odn", or_out="model", encoder_bias=("encoder.bias",), decoder_bias=("decoder.bias",),
     ),
     Layout(
-        "sparsify", "sparsify (EleutherAI)", "W_dec", "nd", "encoder.weight", "nd", also=("encoder.weight",),
-        encoder_bias=("encoder.bias",), decoder_bias=("b_dec",),
+        "sparsify", "sparsify (EleutherAI)", "W_dec", "nd", "encoder.weight", also=("encoder.weight",),
+        encoder_bias=("encoder.bias",),
     ),
     Layout(
-        "openai", "OpenAI sparse_autoencoder", r"decoder\.weight", "dn", "encoder.weight", "nd",
+        "openai", "OpenAI sparse_autoencoder", r"decoder\.weight", "dn", "encoder.weight",
         also=("pre_bias", "latent_bias"), encoder_bias=("latent_bias",), decoder_bias=("pre_bias",),
-        frequency="latents_activation_frequency",
+        frequency=("latents_activation_frequency",),
     ),
     Layout(
-        "goodfire", "Goodfire", r"decoder_linear\.weight", "dn", "encoder_linear.weight", "nd",
+        "goodfire", "Goodfire", r"decoder_linear\.weight", "dn", "encoder_linear.weight",
         encoder_bias=("encoder_linear.bias",), decoder_bias=("decoder_linear.bias",),
     ),
     Layout(
@@ -188,64 +171,40 @@ LAYOUTS: tuple[Layout, ...] = (
     ),
     Layout(
         "archetypal", "overcomplete, relaxed archetypal", r"dictionary\.Relax", "nd", "encoder.final_block.0.weight",
-        "nd", also=("dictionary.W", "dictionary.C"), mixture=("dictionary.W", "dictionary.C"),
-        log_scale="dictionary.multiplier", encoder_bias=("encoder.final_block.0.bias",), deeper=_DEEP_ENCODER,
+        also=("dictionary.W", "dictionary.C"), mixture=("dictionary.W", "dictionary.C"),
+        log_scale=("dictionary.multiplier",), encoder_bias=("encoder.final_block.0.bias",), deeper=_DEEP_ENCODER,
     ),
     Layout(
-        "overcomplete", "overcomplete", r"dictionary\._weights", "nd", "encoder.final_block.0.weight", "nd",
-        log_scale="dictionary.multiplier", encoder_bias=("encoder.final_block.0.bias",), deeper=_DEEP_ENCODER,
+        "overcomplete", "overcomplete", r"dictionary\._weights", "nd", "encoder.final_block.0.weight",
+        log_scale=("dictionary.multiplier",), encoder_bias=("encoder.final_block.0.bias",), deeper=_DEEP_ENCODER,
     ),
     Layout(
         "saelens_synthetic", "SAELens synthetic model", "feature_vectors", "nd", decoder_bias=("bias",),
-        frequency="firing_probabilities",
+        frequency=("firing_probabilities",),
         note="a ground truth: the directions that the data were made of, not learned ones",
     ),
-    Layout(
-        "tied", "tied SAE (Evo 2)", "W", "dn", "W", "dn", any_of=("b_enc", "b_dec"), fixed=False,
-        encoder_bias=("b_enc",), decoder_bias=("b_dec",),
-    ),
+    Layout("tied", "tied SAE (Evo 2)", "W", "dn", "W", "dn", any_of=("b_enc", "b_dec"), fixed=False),
     _linear("dictionary_learning", "dictionary_learning", config="trainer.dict_class"),
     _linear("llama_scope", "Llama Scope", also=("encoder.bias", "decoder.bias"), container="safetensors"),
     _linear("dictionary_learning", "dictionary_learning", any_of=("bias", "b_dec", "decoder_bias")),
     _linear("linear", "plain linear autoencoder (DeepSeek-R1 and others)"),
-    _pair(
-        "gemma_scope", "Gemma Scope", decoder_axes="nd", encoder_axes="dn", also=("threshold", "W_enc"),
-        container="npz",
-    ),
-    _pair(
-        "dictionary_learning", "dictionary_learning", decoder_axes="nd", encoder_axes="dn", config="trainer.dict_class"
-    ),
-    _pair(
-        "esmc_sae", "ESMC SAE", decoder_axes="nd", encoder_axes="dn", also=("idf", "max"),
-        z_scored=True,
-    ),
-    _pair(
-        "sae_geometry_consensus", "sae-geometry consensus dictionary", decoder_axes="nd", encoder_axes="nd",
-        also=("members", "n_runs"),
-    ),
-    _pair(
-        "sae_geometry", "sae-geometry demo", decoder_axes="nd", encoder_axes="nd", also=("frequency",),
-        frequency="frequency",
-    ),
-    _pair(
-        "circuit_tracer", "circuit-tracer per-layer transcoder", decoder_axes="nd", encoder_axes="nd",
-        config="feature_input_hook", transcoder=True,
-    ),
-    _pair(
-        "qwen_scope", "Qwen-Scope", decoder_axes="dn", encoder_axes="nd", also=("W_enc",), square_suffix=".sae.pt"
-    ),
-    _pair("saelens", "SAELens", decoder_axes="nd", encoder_axes="dn"),
-    _pair("qwen_scope", "Qwen-Scope", decoder_axes="dn", encoder_axes="nd"),
-    _pair(
-        "circuit_tracer", "circuit-tracer per-layer transcoder", decoder_axes="nd", encoder_axes="nd", transcoder=True
-    ),
+    _pair("gemma_scope", "Gemma Scope", encoder_axes="dn", also=("threshold", "W_enc"), container="npz"),
+    _pair("dictionary_learning", "dictionary_learning", encoder_axes="dn", config="trainer.dict_class"),
+    _pair("esmc_sae", "ESMC SAE", encoder_axes="dn", also=("idf", "max"), z_scored=True),
+    _pair("sae_geometry_consensus", "sae-geometry consensus dictionary", also=("members", "n_runs")),
+    _pair("sae_geometry", "sae-geometry demo", also=("frequency",), frequency=("frequency",)),
+    _pair("circuit_tracer", "circuit-tracer per-layer transcoder", config="feature_input_hook", transcoder=True),
+    _pair("qwen_scope", "Qwen-Scope", decoder_axes="dn", also=("W_enc",), square_suffix=".sae.pt"),
+    _pair("saelens", "SAELens", encoder_axes="dn"),
+    _pair("qwen_scope", "Qwen-Scope", decoder_axes="dn"),
+    _pair("circuit_tracer", "circuit-tracer per-layer transcoder", transcoder=True),
     _pair(
         "circuit_tracer_2024", "circuit-tracer per-layer transcoder, before June 2025", decoder_axes="dn",
         encoder_axes="dn", transcoder=True,
     ),
     Layout(
-        "rows", "bare array", r"array|arr_0|tensor|directions|dictionary|decoder", "nd", "encoder", "nd",
-        note=f"a bare array: {BARE}; latent_axis=1 takes its columns",
+        "rows", "bare array", r"array|arr_0|tensor|directions|dictionary|decoder", "nd", "encoder", encoder_bias=(),
+        decoder_bias=(), note=f"a bare array: {BARE}; latent_axis=1 takes its columns",
     ),
 )  # fmt: skip
 

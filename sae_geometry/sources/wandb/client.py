@@ -6,19 +6,29 @@ and accepts a wrong checksum. Public runs need no key; a configured key is sent 
 
 from __future__ import annotations
 
+import base64
+import json
+import netrc
+import os
+import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from sae_geometry.io.redaction import without_secrets
-from sae_geometry.sources.download import RemoteFile, remote_file
+from sae_geometry.io.redaction import hide, without_secrets
+from sae_geometry.sources.cache import cache_root, safe_path
+from sae_geometry.sources.download import RemoteFile
 from sae_geometry.sources.errors import SourceError
-from sae_geometry.sources.http import RefusedError, limits, post_json
+from sae_geometry.sources.http import Credentials, RefusedError, limits, origin_of, whole_answer
 from sae_geometry.sources.layouts.config import lookup, plain_values
-from sae_geometry.sources.wandb.host import api_key, base_url, credentials_for, how_to_sign_in
+from sae_geometry.sources.plain import parse_json
 from sae_geometry.sources.wandb.run_record import RunRecord, as_table
 
+_DEFAULT = "https://api.wandb.ai"  # the public runs of the papers are on this server; the client's default has changed
+_HOW_TO_SIGN_IN = "set WANDB_API_KEY (wandb.ai/authorize shows yours) or run `wandb login`"
 _RUN_FIELDS = "name displayName state config summaryMetrics"
 _RUN = f"""query Run($project: String!, $entity: String!, $name: String!) {{
   project(name: $project, entityName: $entity) {{ run(name: $name) {{ {_RUN_FIELDS} }} }}
@@ -58,7 +68,6 @@ class Artifact:
 
     Attributes:
         path: "entity/project/name:v3", whatever alias was requested.
-        aliases: other names of this version: "latest", "best".
         files: names of all its files; empty until they are listed.
     """
 
@@ -70,113 +79,141 @@ class Artifact:
     sums: Mapping[str, str] = field(default_factory=dict)
 
 
-class Client:
-    """Query runs and artifacts, with the configured key where there is one."""
+def base_url() -> str:
+    """Return `$WANDB_BASE_URL`, or https://api.wandb.ai."""
+    url = (os.environ.get("WANDB_BASE_URL") or _DEFAULT).rstrip("/")
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.username is None
+        origin_of(url)
+    except ValueError:
+        good = False
+    if not good:
+        raise SourceError("WANDB_BASE_URL is not the URL of a server, like https://api.wandb.ai")
+    return url
 
-    def run(self, path: str) -> RunRecord:
-        """Return one run.
 
-        Raises:
-            RefusedError: the server requires a key, or another one, or there is no such run.
-        """
-        project = self._ask(_RUN, path)
-        node = project.get("run") if isinstance(project, Mapping) else None
-        if not isinstance(node, Mapping):
-            raise _missing(path)
-        return _record(path, node)
+def folder_of(run: str) -> Path:
+    """Return the folder of a run, or of one version of an artifact (NAME:v3, in a folder NAME@v3), in the cache."""
+    host = re.sub(r"[^\w.\-]", "_", origin_of(base_url()).partition("://")[2])
+    return cache_root() / "wandb" / safe_path(host) / safe_path(run.replace(":", "@"))
 
-    def files(self, path: str) -> list[RemoteFile]:
-        """Return every file of a run, from all pages."""
-        return _remote_files(self._pages(_FILES, path, "fileCursor", ("run", "files")))
 
-    def runs(self, path: str) -> Iterator[RunRecord]:
-        """Yield the runs of "entity/project"."""
-        for page in self._pages(_RUNS, path, "cursor", ("runs",)):
-            for node in page:
-                name = node.get("name")
-                if not isinstance(name, str) or not name.isprintable():
-                    raise SourceError(f"W&B lists a run of {path} that has no name")
-                yield _record(f"{path}/{name}", node)
-
-    def artifact(self, path: str) -> Artifact:
-        """Return one version of an artifact, "entity/project/name:alias".
-
-        Raises:
-            RefusedError: the server requires a key, or another one, or there is no such artifact.
-        """
-        project = self._ask(_ARTIFACT, path)
-        member = project.get("artifactCollectionMembership") if isinstance(project, Mapping) else None
-        found = member.get("artifact") if isinstance(member, Mapping) else None
-        if (
-            not isinstance(member, Mapping)
-            or not isinstance(found, Mapping)
-            or type(member.get("versionIndex")) is not int
-            or not 0 <= member["versionIndex"] < 10**9
-        ):
-            raise _missing(path)
-        aliases = member["aliases"] if isinstance(member.get("aliases"), list) else []
-        return Artifact(
-            f"{path.rpartition(':')[0]}:v{member['versionIndex']}",
-            str(lookup(found, "artifactType.name") or ""),
-            tuple(str(a["alias"]) for a in aliases if isinstance(a, Mapping) and "alias" in a),
-            as_table(found.get("metadata")),
-        )
-
-    def artifact_files(self, artifact: Artifact) -> list[RemoteFile]:
-        """Return every file of an artifact, from all pages."""
-        place, _, version = artifact.path.rpartition(":")
-        more = {"collection": place.rpartition("/")[2], "alias": version}
-        inside = ("artifactCollection", "artifactMembership", "files")
-        pages = self._pages(_ARTIFACT_FILES, artifact.path, "cursor", inside, more)
-        return _remote_files(pages)
-
-    def _pages(
-        self, query: str, path: str, cursor_name: str, inside: tuple[str, ...], more: Mapping[str, Any] | None = None
-    ) -> Iterator[list[Mapping[str, Any]]]:
-        cursor, seen, end = None, set(), time.monotonic() + limits().end
-        for _ in range(_MAX_PAGES):
-            connection = self._ask(query, path, {**(more or {}), **({cursor_name: cursor} if cursor else {})})
-            for step in inside:
-                connection = connection.get(step) if isinstance(connection, Mapping) else None
-            if not isinstance(connection, Mapping):
-                raise _missing(path)
-            listed, info = connection.get("edges"), connection.get("pageInfo")
-            edges = [e for e in listed if isinstance(e, Mapping)] if isinstance(listed, list) else []
-            yield [e["node"] for e in edges if isinstance(e.get("node"), Mapping)]
-            if not isinstance(info, Mapping) or not info.get("hasNextPage"):
-                return
-            if time.monotonic() > end:
-                raise SourceError(f"W&B lists {path} too slowly: no end after {limits().end:.0f} seconds; stopped")
-            cursor = info.get("endCursor") or (edges[-1].get("cursor") if edges else None)
-            if not isinstance(cursor, str) or cursor in seen:
-                raise SourceError(f"W&B lists {path} in a circle; try again later")
-            seen.add(cursor)
-        raise SourceError(f"W&B lists more than {_MAX_PAGES:,} pages for {path}; stopped")
-
-    def _ask(self, query: str, path: str, more: Mapping[str, Any] | None = None) -> Any:
-        entity, project, *run = path.split("/")
-        variables = {"entity": entity, "project": project, **({"name": run[0]} if run else {}), **(more or {})}
-        what = f"asking W&B for {path}"
+def api_key() -> str | None:
+    """Return the key for the server: `$WANDB_API_KEY`, or the entry of `wandb login` in .netrc."""
+    if key := os.environ.get("WANDB_API_KEY"):
+        return key
+    given = os.environ.get("NETRC")
+    places = [Path(given)] if given else [Path.home() / ".netrc", Path.home() / "_netrc"]
+    for place in places:
         try:
-            answer = _answer({"query": query, "variables": variables}, what)
-        except RefusedError as error:
-            if error.status in (401, 403):
-                raise RefusedError(_refusal(path), error.status) from error
-            raise
-        if not isinstance(answer, Mapping):
-            raise SourceError(f"{what}: the answer is not a table; is WANDB_BASE_URL right?")
-        if errors := answer.get("errors"):
-            said = (
-                str(errors[0].get("message", "")) if isinstance(errors, list) and isinstance(errors[0], Mapping) else ""
-            )
-            denied = any(w in said.lower() for w in ("permission", "denied", "unauthorized", "login", "authenticat"))
-            hint = f"; {how_to_sign_in()}" if denied else ""
-            raise RefusedError(
-                f"W&B refused {path}: {' '.join(without_secrets(said).split())[:200] or 'it did not say why'}{hint}",
-                403,
-            )
-        data = answer.get("data")
-        return data.get("project") if isinstance(data, Mapping) else None
+            entry = netrc.netrc(str(place)).hosts.get(urlsplit(base_url()).netloc)
+        except (OSError, netrc.NetrcParseError):
+            continue
+        if entry is not None and entry[2]:
+            hide(entry[2])
+            return entry[2]
+    return None
+
+
+def credentials() -> Credentials | None:
+    """Return the header with the key, for the configured server only; None without a key."""
+    if (key := api_key()) is None:
+        return None
+    token = base64.b64encode(f"api:{key}".encode()).decode()
+    return Credentials(origin_of(base_url()), f"Basic {token}")
+
+
+def run(path: str) -> RunRecord:
+    """Return one run, with the configured key where there is one."""
+    node = lookup(_ask(_RUN, path), "run")
+    if not isinstance(node, Mapping):
+        raise _missing(path)
+    return _record(path, node)
+
+
+def files(path: str) -> list[RemoteFile]:
+    """Return every file of a run, from all pages."""
+    return [_remote_file(n) for page in _pages(_FILES, path, "fileCursor", "run.files") for n in page]
+
+
+def runs(path: str) -> Iterator[RunRecord]:
+    """Yield the runs of "entity/project"."""
+    for page in _pages(_RUNS, path, "cursor", "runs"):
+        for node in page:
+            name = node.get("name")
+            if not isinstance(name, str) or not name.isprintable():
+                raise SourceError(f"W&B lists a run of {path} that has no name")
+            yield _record(f"{path}/{name}", node)
+
+
+def artifact(path: str) -> Artifact:
+    """Return one version of an artifact, "entity/project/name:alias"."""
+    member = lookup(_ask(_ARTIFACT, path), "artifactCollectionMembership")
+    found, version, aliases = (lookup(member, name) for name in ("artifact", "versionIndex", "aliases"))
+    if not isinstance(found, Mapping) or type(version) is not int or not 0 <= version < 10**9:
+        raise _missing(path)
+    listed = aliases if isinstance(aliases, list) else []
+    return Artifact(
+        f"{path.rpartition(':')[0]}:v{version}",
+        str(lookup(found, "artifactType.name") or ""),
+        tuple(str(a["alias"]) for a in listed if isinstance(a, Mapping) and "alias" in a),
+        as_table(found.get("metadata")),
+    )
+
+
+def artifact_files(artifact: Artifact) -> list[RemoteFile]:
+    """Return every file of an artifact, from all pages."""
+    place, _, version = artifact.path.rpartition(":")
+    more = {"collection": place.rpartition("/")[2], "alias": version}
+    inside = "artifactCollection.artifactMembership.files"
+    pages = _pages(_ARTIFACT_FILES, artifact.path, "cursor", inside, more)
+    return [_remote_file(n) for page in pages for n in page]
+
+
+def _pages(
+    query: str, path: str, cursor_name: str, inside: str, more: Mapping[str, Any] | None = None
+) -> Iterator[list[Mapping[str, Any]]]:
+    cursor, seen, end = None, set(), time.monotonic() + limits().end
+    for _ in range(_MAX_PAGES):
+        connection = lookup(_ask(query, path, {**(more or {}), **({cursor_name: cursor} if cursor else {})}), inside)
+        if not isinstance(connection, Mapping):
+            raise _missing(path)
+        listed, info = connection.get("edges"), connection.get("pageInfo")
+        edges = [e for e in listed if isinstance(e, Mapping)] if isinstance(listed, list) else []
+        yield [e["node"] for e in edges if isinstance(e.get("node"), Mapping)]
+        if not isinstance(info, Mapping) or not info.get("hasNextPage"):
+            return
+        if time.monotonic() > end:
+            raise SourceError(f"W&B lists {path} too slowly: no end after {limits().end:.0f} seconds; stopped")
+        cursor = info.get("endCursor") or (edges[-1].get("cursor") if edges else None)
+        if not isinstance(cursor, str) or cursor in seen:
+            raise SourceError(f"W&B lists {path} in a circle; try again later")
+        seen.add(cursor)
+    raise SourceError(f"W&B lists more than {_MAX_PAGES:,} pages for {path}; stopped")
+
+
+def _ask(query: str, path: str, more: Mapping[str, Any] | None = None) -> Any:
+    entity, project, *run = path.split("/")
+    variables = {"entity": entity, "project": project, **({"name": run[0]} if run else {}), **(more or {})}
+    what = f"asking W&B for {path}"
+    try:
+        answer = _answer({"query": query, "variables": variables}, what)
+    except RefusedError as error:
+        if error.status in (401, 403):
+            raise RefusedError(_refusal(path), error.status) from error
+        raise
+    if not isinstance(answer, Mapping):
+        raise SourceError(f"{what}: the answer is not a table; is WANDB_BASE_URL right?")
+    if errors := answer.get("errors"):
+        said = str(errors[0].get("message", "")) if isinstance(errors, list) and isinstance(errors[0], Mapping) else ""
+        denied = any(w in said.lower() for w in ("permission", "denied", "unauthorized", "login", "authenticat"))
+        hint = f"; {_HOW_TO_SIGN_IN}" if denied else ""
+        raise RefusedError(
+            f"W&B refused {path}: {' '.join(without_secrets(said).split())[:200] or 'it did not say why'}{hint}",
+            403,
+        )
+    return lookup(answer, "data.project")
 
 
 def _record(path: str, node: Mapping[str, Any]) -> RunRecord:
@@ -189,17 +226,29 @@ def _record(path: str, node: Mapping[str, Any]) -> RunRecord:
     )
 
 
-def _remote_files(pages: Iterator[list[Mapping[str, Any]]]) -> list[RemoteFile]:
-    return [
-        remote_file(n.get("name"), n.get("url") or n.get("directUrl"), n.get("sizeBytes"), n.get("md5"))
-        for page in pages
-        for n in page
-    ]
+def _remote_file(node: Mapping[str, Any]) -> RemoteFile:
+    """Return a file from W&B's description; an invalid size or MD5 counts as unknown."""
+    name, url = node.get("name"), node.get("url") or node.get("directUrl")
+    stated, md5 = str(node.get("sizeBytes")), node.get("md5")
+    if not isinstance(name, str) or not isinstance(url, str):
+        raise SourceError(f"W&B gives no name, or no URL, for the file {str(name)[:80]!a}")
+    try:
+        on_the_web = origin_of(url).startswith(("http://", "https://"))
+    except ValueError:
+        on_the_web = False
+    if not on_the_web:
+        raise SourceError(f"W&B gives no valid URL for the file {name[:80]!a}")
+    size = int(stated) if stated.isdecimal() and len(stated) < 19 else None
+    try:
+        digest = base64.b64decode(str(md5), validate=True).hex() if md5 else None
+    except ValueError:
+        digest = "no MD5"
+    return RemoteFile(name, url, size, digest)
 
 
 def _missing(path: str) -> RefusedError:
     if api_key() is None:
-        hint = f"without a key: check the spelling, or, if it is private, {how_to_sign_in()}"
+        hint = f"without a key: check the spelling, or, if it is private, {_HOW_TO_SIGN_IN}"
     else:
         hint = "to the configured key: check the spelling, and whether this key may see it"
     return RefusedError(f"W&B at {base_url()} shows no {path} {hint}", 404)
@@ -207,15 +256,22 @@ def _missing(path: str) -> RefusedError:
 
 def _refusal(path: str) -> str:
     if api_key() is None:
-        return f"W&B wants a key for {path}: {how_to_sign_in()}"
+        return f"W&B wants a key for {path}: {_HOW_TO_SIGN_IN}"
     return (
-        f"W&B at {base_url()} does not accept the configured key (asking for {path}): {how_to_sign_in()}, or unset it "
+        f"W&B at {base_url()} does not accept the configured key (asking for {path}): {_HOW_TO_SIGN_IN}, or unset it "
         "for a public run"
     )
 
 
 def _answer(question: Mapping[str, Any], what: str) -> Any:
-    return post_json(f"{base_url()}/graphql", question, what, credentials_for(api_key()))
+    url, headers = f"{base_url()}/graphql", {"Content-Type": "application/json", "Accept": "application/json"}
+    sent = json.dumps(question).encode()
+    raw = whole_answer("POST", url, what, headers=headers, credentials=credentials(), data=sent)
+    try:
+        return parse_json(raw)
+    except ValueError as error:
+        kind = "a web page" if raw.lstrip()[:1] == b"<" else "not JSON"
+        raise SourceError(f"{what}: {origin_of(url)} answered with {kind}; is WANDB_BASE_URL right?") from error
 
 
 def check_signed_in() -> None:
@@ -224,14 +280,13 @@ def check_signed_in() -> None:
     Raises:
         RefusedError: no key, or a key that the server rejects.
         UnreachableError: no response in time.
-        SourceError: the response is not from a W&B server.
     """
     where = base_url()
     if api_key() is None:
         raise RefusedError(
-            f"not logged in to W&B at {where}: {how_to_sign_in()}; WANDB_BASE_URL names another server", 401
+            f"not logged in to W&B at {where}: {_HOW_TO_SIGN_IN}; WANDB_BASE_URL names another server", 401
         )
-    refused = RefusedError(f"W&B at {where} does not accept the configured key: {how_to_sign_in()}", 401)
+    refused = RefusedError(f"W&B at {where} does not accept the configured key: {_HOW_TO_SIGN_IN}", 401)
     try:
         answer = _answer({"query": "query Viewer { viewer { id } }"}, f"asking W&B at {where} who we are")
     except RefusedError as error:

@@ -15,10 +15,17 @@ from sae_geometry.sources.layouts.config import lookup
 from sae_geometry.sources.plain import is_plain, parse_json
 
 Kind = Literal["local", "e2e", "e2e+ds"]
+Metric = Literal["l0", "ce_increase", "explained_variance", "alive"]
 
 RUN_RECORD_NAME = "wandb_run.json"
 _ALIVE_IDS = ("sparsity/alive_dict_elements_indices_final/", "sparsity/alive_dict_elements_indices/")
 _ALIVE_COUNT = ("sparsity/alive_dict_elements_final/", "sparsity/alive_dict_elements/")
+METRICS: dict[Metric, tuple[str, ...]] = {  # by metric, the keys of the summary that may hold it
+    "l0": ("sparsity/eval/L_0/{}", "sparsity/L_0/{}"),
+    "ce_increase": ("performance/eval/difference_ce_loss", "performance/difference_ce_loss"),  # without minus with
+    "explained_variance": ("loss/eval/out_to_in/explained_variance/{}", "loss/out_to_in/explained_variance/{}"),
+    "alive": tuple(f"{prefix}{{}}" for prefix in _ALIVE_COUNT),
+}  # fmt: skip
 _MAX_RECORD_BYTES = 32 << 20
 
 
@@ -27,7 +34,6 @@ class RunRecord:
     """One run.
 
     Attributes:
-        state: "finished", "running", "crashed", …
         summary: last metrics, under flat keys like "sparsity/eval/L_0/blocks.6.hook_resid_pre".
         weights: names of files that look like weights; empty when they were not listed.
         sums: checksums of the downloaded files, by name.
@@ -72,30 +78,19 @@ class RunRecord:
                     found.setdefault(key.removeprefix(prefix), ids)
         return found
 
-    @property
-    def alive_source(self) -> str:
-        """Return the source of `alive_ids`, in words."""
-        return f"the summary of W&B run {self.path}"
-
-    def metric(self, name: Literal["l0", "ce_increase", "explained_variance", "alive"], hook: str) -> float | None:
+    def metric(self, name: Metric, hook: str) -> float | None:
         """Return one metric of the run at one hook point; None where the summary has none.
 
         l0 is the mean number of active latents per token; ce_increase is the cross-entropy loss with the SAE spliced in
         minus that without, in nats; explained_variance is a share; alive is a count. The final evaluation takes
         precedence over training.
         """
-        match name:
-            case "l0":
-                return self._number((f"sparsity/eval/L_0/{hook}", f"sparsity/L_0/{hook}"))
-            case "ce_increase":
-                difference = self._number(("performance/eval/difference_ce_loss", "performance/difference_ce_loss"))
-                return None if difference is None else -difference
-            case "explained_variance":
-                stem = "out_to_in/explained_variance"
-                return self._number((f"loss/eval/{stem}/{hook}", f"loss/{stem}/{hook}"))
-            case "alive":
-                count = self._number(tuple(f"{prefix}{hook}" for prefix in _ALIVE_COUNT))
-                return float(len(self.alive_ids[hook])) if count is None and hook in self.alive_ids else count
+        values = (self.summary.get(key.format(hook)) for key in METRICS[name])
+        numbers = (v for v in values if isinstance(v, int | float) and not isinstance(v, bool) and is_plain(v))
+        found = next((float(v) for v in numbers if math.isfinite(v)), None)
+        if found is None and name == "alive" and hook in self.alive_ids:
+            return float(len(self.alive_ids[hook]))
+        return -found if found is not None and name == "ce_increase" else found
 
     @property
     def seed(self) -> int | None:
@@ -104,18 +99,17 @@ class RunRecord:
         return seed if type(seed) is int and is_plain(seed) else None
 
     @property
-    def metadata(self) -> dict[str, Any]:
-        """Return the plain metadata for a dictionary of this run."""
+    def of_bundle(self) -> dict[str, Any]:
+        """Return what the record says of the run's checkpoints, as fields of a `Bundle`."""
         facts: dict[str, Any] = {"run": self.path, "run_name": self.name, "kind": self.kind, "seed": self.seed}
         if len(self.hooks) == 1:
-            for name in ("l0", "ce_increase", "explained_variance", "alive"):
-                facts[name] = self.metric(name, self.hooks[0])
-        return {k: v for k, v in facts.items() if v is not None and v != ""}
-
-    def _number(self, keys: Sequence[str]) -> float | None:
-        values = (self.summary.get(k) for k in keys)
-        numbers = (v for v in values if isinstance(v, int | float) and not isinstance(v, bool) and is_plain(v))
-        return next((float(v) for v in numbers if math.isfinite(v)), None)
+            facts |= {name: self.metric(name, self.hooks[0]) for name in METRICS}
+        return {
+            "config": self.config,
+            "alive_ids": self.alive_ids,
+            "alive_source": f"the summary of W&B run {self.path}",
+            "metadata": {k: v for k, v in facts.items() if v is not None and v != ""},
+        }
 
 
 @dataclass(frozen=True)
@@ -146,11 +140,7 @@ class RunInfo:
 
 
 def as_table(raw: Any) -> dict[str, Any]:
-    """Parse a JSON table given as text, as a table or as None.
-
-    Raises:
-        SourceError: anything else.
-    """
+    """Parse a JSON table given as text, as a table or as None."""
     if raw is None or raw == "":
         return {}
     try:
@@ -164,35 +154,23 @@ def as_table(raw: Any) -> dict[str, Any]:
 
 def write_record(record: RunRecord, path: Path) -> None:
     """Write the record to a file next to the weights."""
-    write_sealed(
-        path,
-        {
-            "path": record.path,
-            "displayName": record.name,
-            "state": record.state,
-            "config": record.config,
-            "summary": record.summary,
-            "weights": record.weights,
-            "sums": record.sums,
-        },
-    )
+    names = ("path", "state", "config", "summary", "weights", "sums")
+    write_sealed(path, {"displayName": record.name} | {name: getattr(record, name) for name in names})
 
 
 def read_record(path: Path) -> RunRecord | None:
     """Read the record next to weights; None if it cannot be read."""
     try:
-        if path.stat().st_size > _MAX_RECORD_BYTES:
-            return None
-        table = read_sealed(path)
-        config, summary, sums = table["config"], table["summary"], table.get("sums") or {}
+        table = (read_sealed(path) if path.stat().st_size <= _MAX_RECORD_BYTES else None) or {}
+        config, summary = table.get("config"), table.get("summary")
         if not isinstance(config, dict) or not isinstance(summary, dict):
             return None
         return RunRecord(
             str(table.get("path", path.parent.name)), str(table.get("displayName", "")), str(table.get("state", "")),
             config, summary, tuple(str(n) for n in table.get("weights") or ()),
-            {name: str(value) for name, value in sums.items()},
+            {name: str(value) for name, value in (table.get("sums") or {}).items()},
         )  # fmt: skip
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, TypeError, AttributeError):
         return None
 
 

@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from sae_geometry.io.formatting import counted
 from sae_geometry.sources.address import Address, parse
 from sae_geometry.sources.bundle import Bundle, Context
-from sae_geometry.sources.cache import run_folder, safe_path
+from sae_geometry.sources.cache import safe_path
 from sae_geometry.sources.demo import demo_runs
 from sae_geometry.sources.download import in_cache, locked
 from sae_geometry.sources.errors import AddressError, SourceError
-from sae_geometry.sources.http import RefusedError, origin_of
-from sae_geometry.sources.layouts.filenames import (
-    checkpoints_in_order,
-    choose_files,
-    is_of_a_checkpoint,
-    looks_like_weights,
-    path_of,
-    side_names,
-    start_names,
-)
+from sae_geometry.sources.http import RefusedError
+from sae_geometry.sources.layouts.filenames import checkpoints_in_order, is_of_a_checkpoint, path_of, start_names
 from sae_geometry.sources.local import bundle_files
-from sae_geometry.sources.wandb.artifacts import bundle_artifact, fetch_all, no_file
-from sae_geometry.sources.wandb.client import Client
-from sae_geometry.sources.wandb.host import base_url
-from sae_geometry.sources.wandb.run_record import RUN_RECORD_NAME, Kind, RunInfo, RunRecord, read_record, write_record
+from sae_geometry.sources.wandb import client
+from sae_geometry.sources.wandb.artifacts import bundle_artifact, choose, fetch_all, sides_of
+from sae_geometry.sources.wandb.client import folder_of
+from sae_geometry.sources.wandb.run_record import (
+    METRICS,
+    RUN_RECORD_NAME,
+    Kind,
+    RunInfo,
+    RunRecord,
+    read_record,
+    write_record,
+)
 
 By = Literal["ce", "l0", "alive"]
 
@@ -36,72 +36,43 @@ _OWN_CONFIG = "config.yaml"
 _FIELDS: dict[By, str] = {"ce": "ce_increase", "l0": "l0", "alive": "alive"}
 
 
-@dataclass(frozen=True)
-class FetchedRun:
-    """Files of a run on disk."""
-
-    record: RunRecord
-    folder: Path
-    weights: tuple[str, ...]
-
-
 def bundle_wandb(address: Address, context: Context) -> Bundle:
-    """Return the checkpoint of a run: `#file`, or the one with the largest number; or the one in an artifact.
-
-    Raises:
-        SourceError: no such run or file, no access, or no complete copy.
-    """
+    """Return the checkpoint of a run: `#file`, or the one with the largest number; or the one in an artifact."""
     if ":" in address.place:
         return bundle_artifact(address, context)
-    fetched = fetch_run(address.place, context, file=address.path)
-    name = fetched.weights[0]
-    record = fetched.record
-    spelled = f"wandb:{address.place}#{path_of(fetched.weights)}".removesuffix("#")
-    paths = tuple(fetched.folder / safe_path(n) for n in fetched.weights)
-    bundle = bundle_files(paths, spelled, f"{address.place}/{name}")
-    starts = [n for n in start_names(name) if n in record.weights]
+    record, folder, names = fetch_run(address.place, context, file=address.path)
+    spelled = f"wandb:{address.place}#{path_of(names)}".removesuffix("#")
+    bundle = bundle_files(tuple(folder / safe_path(n) for n in names), spelled, f"{address.place}/{names[0]}")
+    starts = [n for n in start_names(names[0]) if n in record.weights]
     missing = f"wandb:{address.place}#{starts[0]}" if starts and bundle.start is None else None
-    return replace(
-        bundle,
-        name=record.name or address.place.rpartition("/")[2],
-        config=record.config,
-        alive_ids=record.alive_ids,
-        alive_source=record.alive_source,
-        metadata=record.metadata | ({"start_not_fetched": missing} if missing else {}),
-    )
+    bundle = replace(bundle, name=record.name or address.place.rpartition("/")[2], **record.of_bundle)
+    return replace(bundle, metadata={**bundle.metadata, "start_not_fetched": missing}) if missing else bundle
 
 
-def fetch_run(run: str, context: Context, *, file: str | None = None, every: bool = False) -> FetchedRun:
-    """Download a run's checkpoint (or all) and its record to the cache, if absent.
+def fetch_run(
+    run: str, context: Context, *, file: str | None = None, every: bool = False
+) -> tuple[RunRecord, Path, tuple[str, ...]]:
+    """Download a run's checkpoint and its record to the cache, if absent; return the record, folder and weights.
 
-    Args:
-        file: name of one file; by default the last checkpoint.
-        every: download all checkpoints named by number.
+    `file` is the name of one file, by default the last checkpoint; `every` downloads all checkpoints named by number.
     """
-    folder = run_folder(origin_of(base_url()).partition("://")[2], run)
+    folder = folder_of(run)
     record = read_record(folder / RUN_RECORD_NAME)
     if record is not None and record.weights and (context.offline or record.state == "finished"):
         names = _wanted(record.weights, run, file, every)
-        if in_cache(folder, (*names, *_sides(names, record.sums)), record.sums, context, f"wandb:{run}"):
-            return FetchedRun(record, folder, names)
+        if in_cache(folder, (*names, *sides_of(names, record.sums)), record.sums, context, f"wandb:{run}"):
+            return record, folder, names
     if context.offline:
         raise SourceError(f"wandb:{run}{f'#{file}' if file else ''} is not in the cache {folder}; leave out --offline")
-    asked = Client()
-    remote = {f.name: f for f in asked.files(run) if f.name.isprintable()}  # `safe_path` accepts no other name
-    sums = {} if record is None else dict(record.sums)
-    record = replace(asked.run(run), weights=tuple(sorted(filter(is_of_a_checkpoint, remote))))
+    remote = {f.name: f for f in client.files(run) if f.name.isprintable()}  # `safe_path` accepts no other name
+    known = {} if record is None else record.sums
+    record = replace(client.run(run), weights=tuple(sorted(filter(is_of_a_checkpoint, remote))))
     names = _wanted(list(remote), run, file, every)
-    fetch_all(remote, names, _sides(names, remote), folder, sums, context)
-    record = replace(record, sums={n: value for n, value in sums.items() if n in remote})
+    remote = {n: f for n, f in remote.items() if n in names or n != _OWN_CONFIG}  # the record has what that says
+    record = replace(record, sums=fetch_all(remote, names, folder, known, context))
     with locked(folder / RUN_RECORD_NAME):
         write_record(record, folder / RUN_RECORD_NAME)
-    return FetchedRun(record, folder, names)
-
-
-def _sides(weights: Sequence[str], names: Container[str]) -> tuple[str, ...]:
-    """Return the side files of weights; the record has what W&B's own config.yaml says."""
-    sides = dict.fromkeys(side for name in weights for side in side_names(name))
-    return tuple(n for n in sides if n in names and n != _OWN_CONFIG)
+    return record, folder, names
 
 
 def _wanted(names: Sequence[str], run: str, file: str | None, every: bool) -> tuple[str, ...]:
@@ -113,11 +84,7 @@ def _wanted(names: Sequence[str], run: str, file: str | None, every: bool) -> tu
         return tuple(ordered)
     if file is None and ordered:
         return (ordered[-1],)
-    chosen = choose_files(names, file, f"wandb:{run}" + (f"#{file}" if file else ""))
-    if chosen:
-        return chosen
-    near = ordered[-3:] or [n for n in names if looks_like_weights(n)][:3]
-    raise no_file(run, file, near)
+    return choose(names, run, file)
 
 
 def runs(
@@ -151,7 +118,7 @@ def _listed(project: str) -> list[RunInfo]:
     path = project.removeprefix("wandb:").strip("/")
     if path.count("/") != 1 or not all(path.split("/")):
         raise AddressError(f"{project!r} is not a project: write entity/project, or demo")
-    listed = [info for record in Client().runs(path) for info in _infos(record)]
+    listed = [info for record in client.runs(path) for info in _infos(record)]
     if not listed:
         raise RefusedError(f"W&B shows no runs in {path}", 404)
     return listed
@@ -190,33 +157,19 @@ def similar_runs(run: str, among: Iterable[RunInfo], by: By = "ce") -> list[RunI
     value = getattr(own, name)
     if value is None:
         raise SourceError(f"{own.address} has no {name} in its summary; use another --by")
-    nearest: dict[Kind, tuple[float, RunInfo]] = {}
-    for other in listed:
-        theirs = getattr(other, name)
-        usable = other.kind not in (None, own.kind) and other.layer == own.layer and other.state == "finished"
-        if not usable or theirs is None or other.kind is None:
-            continue
-        gap = abs(theirs - value)
-        if other.kind not in nearest or (gap, other.address) < (nearest[other.kind][0], nearest[other.kind][1].address):
-            nearest[other.kind] = (gap, other)
-    return [own, *(r for _, r in sorted(nearest.values(), key=lambda pair: (pair[0], pair[1].address)))]
+    others = [r for r in listed if r.kind not in (None, own.kind) and r.layer == own.layer and r.state == "finished"]
+    usable = [r for r in others if getattr(r, name) is not None]
+    nearest: dict[Kind | None, RunInfo] = {}
+    for other in sorted(usable, key=lambda r: (abs(getattr(r, name) - value), r.address)):
+        nearest.setdefault(other.kind, other)
+    return [own, *nearest.values()]
 
 
 def _infos(record: RunRecord) -> Iterable[RunInfo]:
     hooks = record.hooks or (None,)
     for hook in hooks:
-        alive = None if hook is None else record.metric("alive", hook)
-        parts = (hook or "").split(".")
-        yield RunInfo(
-            f"wandb:{record.path}" + (f"::{hook}" if len(hooks) > 1 else ""),
-            record.name,
-            record.state,
-            record.kind,
-            hook,
-            next((int(p) for p in parts if p.isdecimal() and len(p) < 10), None),
-            None if hook is None else record.metric("l0", hook),
-            None if hook is None else record.metric("ce_increase", hook),
-            None if hook is None else record.metric("explained_variance", hook),
-            None if alive is None else int(alive),
-            record.seed,
-        )
+        metrics: dict[str, Any] = {name: None if hook is None else record.metric(name, hook) for name in METRICS}
+        metrics["alive"] = None if metrics["alive"] is None else int(metrics["alive"])
+        address = f"wandb:{record.path}" + (f"::{hook}" if len(hooks) > 1 else "")
+        layer = next((int(p) for p in (hook or "").split(".") if p.isdecimal() and len(p) < 10), None)
+        yield RunInfo(address, record.name, record.state, record.kind, hook, layer, seed=record.seed, **metrics)
