@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 RESULTS := demo-results
+# Half as many again as there are cores: tests wait for servers, browsers and other processes.
+WORKERS := $(shell $(PYTHON) -c "import os; print(os.cpu_count() * 3 // 2)")
 
 .PHONY: demo test check test-quick test-all test-oldest test-newest audit docs package figures notebooks clean
 
@@ -19,7 +21,7 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
 
 ## The inner loop: kernels, matchings, nulls and one pair, without processes, servers, pages and figures.
 test-quick: $(VENV)/.dev
@@ -28,7 +30,7 @@ test-quick: $(VENV)/.dev
 
 ## Every test, the slow ones too.
 test-all: $(VENV)/.dev
-	$(BIN)/python -m pytest -n auto --dist worksteal
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 ## Every test with the oldest version of everything that pyproject.toml allows, and with the newest there is; an
 ## environment each, in build/. TORCH=2.13.0 keeps that torch, whose newest release is gigabytes.
@@ -36,12 +38,12 @@ TORCH ?=
 test-oldest: constraints-oldest.txt
 	$(PYTHON) -m venv --clear build/oldest
 	build/oldest/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-oldest.txt -e ".[dev]"
-	PATH="$(CURDIR)/build/oldest/bin:$$PATH" build/oldest/bin/python -m pytest -n auto --dist worksteal
+	PATH="$(CURDIR)/build/oldest/bin:$$PATH" build/oldest/bin/python -m pytest -n $(WORKERS) --dist worksteal
 test-newest:
 	$(PYTHON) -m venv --clear build/newest
 	build/newest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy eager \
 		$(if $(TORCH),"torch==$(TORCH)") -e ".[dev]"
-	PATH="$(CURDIR)/build/newest/bin:$$PATH" build/newest/bin/python -m pytest -n auto --dist worksteal
+	PATH="$(CURDIR)/build/newest/bin:$$PATH" build/newest/bin/python -m pytest -n $(WORKERS) --dist worksteal
 
 ## Known holes in what CI installs and in the oldest versions allowed. It asks an advisory service: it needs the internet.
 ## OF_TORCH: in torch.jit.script (mended in 2.13) and in the loading of .pt2 files (mended in 2.11). Neither is called here,
