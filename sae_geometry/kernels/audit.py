@@ -9,8 +9,6 @@ best without listing it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
@@ -28,24 +26,8 @@ class AuditError(RuntimeError):
     """A sweep gave a wrong answer on this device; discard its result."""
 
 
-@dataclass(frozen=True)
-class Audit:
-    """Numbers of scores, rows and columns checked, and the largest error of a listed score as a share of ε."""
-
-    n_listed: int
-    worst_share_of_epsilon: float
-    n_rows: int
-    n_cols: int
-
-    def __str__(self) -> str:
-        return (
-            f"{self.n_listed:,} listed scores within ε (worst {self.worst_share_of_epsilon:.2g} of it); "
-            f"{self.n_rows} rows and {self.n_cols} columns worked out again in float64"
-        )
-
-
-def audit(task: Task, row_lists: Shortlist, col_lists: Shortlist | None, rows: Best, cols: Best | None) -> Audit:
-    """Check a finished sweep.
+def audit(task: Task, row_lists: Shortlist, col_lists: Shortlist | None, rows: Best, cols: Best | None) -> str:
+    """Check a finished sweep; return what was checked, in words.
 
     Raises:
         AuditError: the first error found, with its place and what to do.
@@ -63,7 +45,10 @@ def audit(task: Task, row_lists: Shortlist, col_lists: Shortlist | None, rows: B
     _check_no_better(a, b, some_cols, rows, by_row)
     if cols is not None:
         _check_answers(b, a, some_cols, cols, by_col, "column")
-    return Audit(listed, worst, len(some_rows), len(some_cols))
+    return (
+        f"{listed:,} listed scores within ε (worst {worst:.2g} of it); {len(some_rows)} rows and {len(some_cols)} "
+        "columns worked out again in float64"
+    )
 
 
 def _check_listed(x: Tensor, y: Tensor, lists: Shortlist, scoring: Scoring, side: str) -> tuple[int, float]:

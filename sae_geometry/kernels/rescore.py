@@ -10,15 +10,12 @@ Rows that are not certified are swept again, by `redo`.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
-
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
 from sae_geometry.kernels.exact import exact_dots
-from sae_geometry.kernels.loops.threads import in_parallel, one_torch_thread
+from sae_geometry.kernels.loops.threads import in_parallel
 from sae_geometry.kernels.types import Best, Scoring, Shortlist
 
 _CHUNK_ENTRIES = 1 << 16  # shortlist entries decided at once; a few dozen bytes each
@@ -34,19 +31,13 @@ def decide(
     certified = torch.empty(n, dtype=torch.bool, device=x.device)
     step = max(1, _CHUNK_ENTRIES // max(width, k))
 
-    def worker(_: threading.Event) -> Callable[[int], None]:
-        torch.set_num_threads(1)
-        return chunk
-
     def chunk(start: int) -> None:
         rows = slice(start, min(start + step, n))
         part = Shortlist(*(t[rows] for t in (shortlist.scores, shortlist.indices, shortlist.epsilon, shortlist.beyond)))
-        with torch.no_grad():
-            score[rows], cosine[rows], index[rows] = _decide_chunk(x, y, start, part, k, scoring)
+        score[rows], cosine[rows], index[rows] = _decide_chunk(x, y, start, part, k, scoring)
         certified[rows] = (part.beyond == -torch.inf) | (part.beyond < score[rows, -1])
 
-    with one_torch_thread():
-        in_parallel(worker, range(0, n, step), threads if x.device.type == "cpu" else 1)
+    in_parallel(lambda _: chunk, range(0, n, step), threads if x.device.type == "cpu" else 1)
     return Best(score, cosine, index), certified
 
 

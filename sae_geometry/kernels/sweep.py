@@ -116,16 +116,15 @@ def sweep(
             return elsewhere
     run, name, why = _choose(screen, task)
     a, others = task.a, task.others
-    with torch.no_grad():
-        row_lists, col_lists = run(task)
-        scoring = Scoring(absolute, task.column_bias, exclude_self=task.within)
-        rows, rows_redone = _settle(a, others, row_lists, k, scoring, task.threads)
-        cols, cols_redone = None, 0
-        if col_lists is not None:
-            cols, cols_redone = _settle(others, a, col_lists, k, Scoring(absolute), task.threads)
+    row_lists, col_lists = run(task)
+    scoring = Scoring(absolute, task.column_bias, exclude_self=task.within)
+    rows, rows_redone = _settle(a, others, row_lists, k, scoring, task.threads)
+    cols, cols_redone = None, 0
+    if col_lists is not None:
+        cols, cols_redone = _settle(others, a, col_lists, k, Scoring(absolute), task.threads)
     checked = None
     if a.device.type != "cpu" if audit is None else audit:
-        checked = str(audit_sweep(task, row_lists, col_lists, rows, cols))
+        checked = audit_sweep(task, row_lists, col_lists, rows, cols)
     report = SweepReport(
         screen=name,
         why=why,
@@ -203,7 +202,7 @@ def _task(
     a, b = a.detach(), None if b is None else b.detach()
     a_norms, b_norms = _check(a, b, k, columns, column_bias)
     a, b = a.contiguous(), None if b is None else b.contiguous()
-    bias = None if column_bias is None else column_bias.to(a.device)
+    bias = None if column_bias is None else column_bias.detach().to(a.device)
     workers = threads or cpu_threads()
     limit, asked = memory_limit(memory, a.device.type), memory is not None or current().memory is not None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 from jaxtyping import Float32, Float64, Int64
 from torch import Tensor
@@ -146,13 +146,7 @@ class Task:
 Screen = Callable[[Task], tuple[Shortlist, Shortlist | None]]
 """Anything that shortlists: rows, and columns if the task asks for them between two dictionaries."""
 
+Runner = Callable[[Task, ScreenName], Sweep | None]
+"""Computes a whole sweep elsewhere, bit-identically; returns None where this process should.
 
-@runtime_checkable
-class Runner(Protocol):
-    """Computes a whole sweep elsewhere, bit-identically; returns None where this process should.
-
-    The task's operands have been checked. Its threads, memory and blocks are what this process would use; the blocks
-    are planned when first asked for, and may not fit the memory here.
-    """
-
-    def __call__(self, task: Task, screen: ScreenName) -> Sweep | None: ...
+The task's operands have been checked. Its threads and memory are what this process would use."""

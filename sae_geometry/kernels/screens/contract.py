@@ -7,6 +7,8 @@ their error, and a proven bound on every score it left out; `decide` does the re
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from itertools import count
 
 import torch
 from torch import Tensor
@@ -22,20 +24,17 @@ def shortlist_of(scores: Tensor, indices: Tensor, epsilon: Tensor) -> Shortlist:
     return Shortlist(scores, indices, epsilon, torch.where(full, last + epsilon, -torch.inf))
 
 
-class Meter:
-    """Count finished blocks across threads and report the share done, at most once per block, never backwards."""
+def meter(progress: Progress | None, total: int) -> Callable[[], None]:
+    """Return a function that counts finished blocks across threads and reports the share done, never backwards."""
+    if progress is None:
+        return lambda: None
+    lock, done = threading.Lock(), count(1)
 
-    def __init__(self, progress: Progress | None, total: int) -> None:
-        self._progress, self._total, self._done = progress, total, 0
-        self._lock = threading.Lock()
+    def tick() -> None:
+        with lock:
+            progress(next(done) / total)
 
-    def tick(self) -> None:
-        """Count one more finished block."""
-        if self._progress is None:
-            return
-        with self._lock:
-            self._done += 1
-            self._progress(self._done / self._total)
+    return tick
 
 
 def count_blocks(n: int, m: int, blocks: Blocks, within: bool) -> int:

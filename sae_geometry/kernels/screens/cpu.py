@@ -1,6 +1,6 @@
 """CPU screen: block products, scanned by compiled loops while they are in cache, one row block per thread.
 
-`BlockScores` computes a block of scores: float32 here, int8 in `screen_int8`. Each row belongs to the thread that
+`BlockScores` computes a block of scores: float32 here, int8 in `int8.py`. Each row belongs to the thread that
 computes its row block; every thread has its own lists of columns, merged at the end.
 """
 
@@ -15,8 +15,8 @@ from torch import Tensor
 
 from sae_geometry.kernels.blocks import TIGHT
 from sae_geometry.kernels.error_bounds import float32_error
-from sae_geometry.kernels.loops.threads import in_parallel, one_torch_thread
-from sae_geometry.kernels.screens.contract import Meter, count_blocks, shortlist_of
+from sae_geometry.kernels.loops.threads import in_parallel
+from sae_geometry.kernels.screens.contract import count_blocks, meter, shortlist_of
 from sae_geometry.kernels.screens.products import cpu_product, full_precision, mm_product
 from sae_geometry.kernels.types import Shortlist, Task
 
@@ -28,27 +28,21 @@ BlockScores = Callable[[int, int, int, int, Tensor], Tensor]
 the caller's to overwrite."""
 
 
-class Float32Scores:
-    """Blocks of scores from float32 products."""
-
-    def __init__(self, task: Task) -> None:
-        self._a, self._b, self._absolute = task.a, task.others, task.absolute
-        self._bias = None if task.column_bias is None else task.column_bias.to(torch.float32)
-        self._product = mm_product if task.memory < TIGHT else cpu_product()[0]
-
-    def __call__(self, i0: int, i1: int, j0: int, j1: int, scratch: Tensor) -> Tensor:
-        scores = self._product(self._a[i0:i1], self._b[j0:j1], scratch)
-        if self._absolute:
-            scores.abs_()
-        if self._bias is not None:
-            scores.sub_(self._bias[j0:j1])
-        return scores
-
-
 def screen_cpu(task: Task) -> tuple[Shortlist, Shortlist | None]:
     """Screen with float32 products, each score within γ_d ‖x‖‖y‖ of exact."""
-    width = shortlist_width(task.k)
-    rows, cols = scan(task, Float32Scores(task), width)
+    a, b = task.a, task.others
+    bias = None if task.column_bias is None else task.column_bias.to(torch.float32)
+    product = mm_product if task.memory < TIGHT else cpu_product()[0]
+
+    def block_scores(i0: int, i1: int, j0: int, j1: int, scratch: Tensor) -> Tensor:
+        scores = product(a[i0:i1], b[j0:j1], scratch)
+        if task.absolute:
+            scores.abs_()
+        if bias is not None:
+            scores.sub_(bias[j0:j1])
+        return scores
+
+    rows, cols = scan(task, block_scores, shortlist_width(task.k))
     row_epsilon, col_epsilon = float32_epsilons(task)
     return listed(rows, row_epsilon), None if cols is None else listed(cols, col_epsilon)
 
@@ -76,10 +70,9 @@ def scan(task: Task, block_scores: BlockScores, width: int) -> tuple[Lists, List
     n, m, block = task.a.shape[0], task.others.shape[0], task.blocks
     rows = _empty_lists(n, width)
     cols: list[Lists] = []  # one per thread
-    meter = Meter(task.progress, count_blocks(n, m, block, task.within))
+    tick = meter(task.progress, count_blocks(n, m, block, task.within))
 
     def worker(stop: threading.Event) -> Callable[[int], None]:
-        torch.set_num_threads(1)
         scratch = torch.empty(block.rows * block.cols, dtype=torch.float32)
         floor = np.empty(block.cols, dtype=np.float32)
         mine = _empty_lists(m, width) if task.columns or task.within else None
@@ -97,13 +90,13 @@ def scan(task: Task, block_scores: BlockScores, width: int) -> tuple[Lists, List
                 cpu_loops.scan_rows(scores, j0, rows[0][i0:i1], rows[1][i0:i1])
                 if mine is not None:
                     cpu_loops.scan_cols(scores, i0, mine[0][j0:j1], mine[1][j0:j1], floor)
-                meter.tick()
+                tick()
                 if stop.is_set():
                     return
 
         return row_block
 
-    with one_torch_thread(), full_precision():
+    with full_precision():
         in_parallel(worker, range(0, n, block.rows), task.threads)
     for more in cols[1:]:
         cpu_loops.merge(*cols[0], *more)

@@ -202,15 +202,13 @@ def _needed(task: Task, scores: Int8Scores, of_rows: bool) -> Tensor:
     screened = torch.empty(len(at), m)
 
     def block(j0: int) -> None:
-        torch.set_num_threads(1)
         j1 = min(j0 + task.blocks.rows, m)
         y = scores.y.part(j0, j1) if of_rows else scores.row_block(j0, j1)
         size = len(at) * (j1 - j0)
         buffers = torch.empty(size, dtype=torch.int32), torch.empty(size)
         screened[:, j0:j1] = _scores(x, y, bias[j0:j1], task.absolute, buffers)
 
-    with one_torch_thread():
-        in_parallel(lambda _: block, range(0, m, task.blocks.rows), task.threads)
+    in_parallel(lambda _: block, range(0, m, task.blocks.rows), task.threads)
     if task.within:
         screened[torch.arange(len(at)), at] = -torch.inf
     spread = Spread(x.residual, x.length, norms[at])

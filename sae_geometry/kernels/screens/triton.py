@@ -8,6 +8,7 @@ precision, narrow rows.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from types import ModuleType
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from sae_geometry.io.extras import require
-from sae_geometry.kernels.screens.contract import Meter, shortlist_of
+from sae_geometry.kernels.screens.contract import meter, shortlist_of
 from sae_geometry.kernels.screens.low_precision import Precision, Rounded, rounded
 from sae_geometry.kernels.screens.torch import epsilons, listed_width
 from sae_geometry.kernels.types import Shortlist, Task
@@ -62,14 +63,14 @@ def screen_triton(task: Task, precision: Precision = "float32") -> tuple[Shortli
     row_epsilon, col_epsilon = epsilons(task, precision, x, y)
     both = task.columns and not task.within
     row_blocks = -(-len(task.a) // task.blocks.rows) + (-(-len(task.others) // task.blocks.rows) if both else 0)
-    meter = Meter(task.progress, row_blocks)
-    rows = _side(loops, task, x, y, precision, meter)
-    cols = _side(loops, task, y, x, precision, meter) if both else None
+    tick = meter(task.progress, row_blocks)
+    rows = _side(loops, task, x, y, precision, tick)
+    cols = _side(loops, task, y, x, precision, tick) if both else None
     return shortlist_of(*rows, row_epsilon), None if cols is None else shortlist_of(*cols, col_epsilon)
 
 
 def _side(
-    loops: ModuleType, task: Task, x: Rounded, y: Rounded, precision: Precision, meter: Meter
+    loops: ModuleType, task: Task, x: Rounded, y: Rounded, precision: Precision, tick: Callable[[], None]
 ) -> tuple[Tensor, Tensor]:
     """Return the best of every row of x among y, one row block at a time: descending scores and their columns."""
     n, m, device = len(x.values), len(y.values), x.values.device
@@ -87,7 +88,7 @@ def _side(
             factor=1 / (x.scale * y.scale), absolute=task.absolute, own=start if task.within else None,
         )  # fmt: skip
         merge_row_block(loops, lists, scores[row_block], indices[row_block])
-        meter.tick()
+        tick()
     return scores, indices
 
 
