@@ -20,12 +20,11 @@ from torch import Tensor
 from sae_geometry.kernels.sweep import listing_sweep
 from sae_geometry.kernels.types import Best, Sweep
 from sae_geometry.matching.assignment import Certificate, Progress, Step, Stopped, inverse
-from sae_geometry.matching.bound import Terms, gap_of
+from sae_geometry.matching.bound import Unlisted, gap_of, outside_options
 from sae_geometry.matching.defaults import listed
 from sae_geometry.matching.greedy import quick_partners
 from sae_geometry.matching.pairs import pair_cosines, take_rows
 from sae_geometry.matching.restricted import Restricted
-from sae_geometry.matching.unlisted import Unlisted
 
 CANDIDATES = 32  # best columns listed per row, and half as many rows per column
 MORE = 16  # columns examined for an uncertified row
@@ -35,14 +34,6 @@ ROUNDING = 1e-12  # gap per pair that float64 sums of this length cannot disting
 
 class _OutOfTimeError(Exception):
     """The time budget is spent; caught where the best matching so far is returned."""
-
-
-@dataclass(frozen=True)
-class Budget:
-    """Criteria for stopping before the proof is complete: a relative gap or a number of seconds."""
-
-    max_gap: float = 0.0
-    seconds: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -65,18 +56,18 @@ def optimal_partners(
     *,
     absolute: bool = False,
     min_similarity: float | None = None,
-    budget: Budget | None = None,
+    max_gap: float = 0.0,
+    time_budget: float = math.inf,
     nearest: Sweep | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> tuple[Int64[np.ndarray, " n"], Certificate]:
     """Return the matching of greatest total score and its certificate without forming the n×m matrix; see `match`."""
-    budget = budget or Budget()
+    how = (max_gap, time_budget, threads, progress)
     if a.shape[0] > b.shape[0] and min_similarity is None:
         turned = None if nearest is None or nearest.cols is None else Sweep(nearest.cols, nearest.rows, nearest.report)
-        return _Run(b, a, absolute, None, budget, threads, progress).go(turned).answer(turned=True)
-    run = _Run(a, b, absolute, min_similarity, budget, threads, progress)
-    return run.go(nearest).answer(turned=False)
+        return _Run(b, a, absolute, None, *how).go(turned).answer(turned=True)
+    return _Run(a, b, absolute, min_similarity, *how).go(nearest).answer(turned=False)
 
 
 class _Run:
@@ -91,15 +82,16 @@ class _Run:
         b: Tensor,
         absolute: bool,
         min_similarity: float | None,
-        budget: Budget,
+        max_gap: float,
+        time_budget: float,
         threads: int | None,
         progress: Progress | None,
     ) -> None:
         self.a, self.b, self.absolute, self.threads, self.progress = a, b, absolute, threads, progress
         self.n, self.m = a.shape[0], b.shape[0]
-        self.min_similarity, self.budget = min_similarity, budget
-        self.terms = Terms.of(self.n, self.m, min_similarity)
-        self.master = Restricted(self.n, self.m, self.terms.row_option, self.terms.column_option)
+        self.min_similarity, self.max_gap, self.time_budget = min_similarity, max_gap, time_budget
+        self.options = outside_options(self.n, self.m, min_similarity)
+        self.master = Restricted(self.n, self.m, *self.options)
         self.best: _Matching | None = None
         self.proof: _Prices | None = None
         self.relative_gap = math.inf
@@ -133,7 +125,7 @@ class _Run:
                 return
 
     def _good_enough(self) -> bool:
-        if self.relative_gap > self.budget.max_gap:
+        if self.relative_gap > self.max_gap:
             return False
         self.stopped = "max_gap"
         return True
@@ -236,7 +228,7 @@ class _Run:
         """Store the current prices if their bound is the lowest so far."""
         v = self.master.v.copy()
         upper = np.maximum(self.master.best_listed(), self.unlisted.at(v))
-        bound = gap_of(np.full(self.n, np.nan), upper, v, self.terms).bound
+        bound = gap_of(np.full(self.n, np.nan), upper, v, self.options).bound
         if self.proof is None or bound < self.proof.bound:
             self.proof = _Prices(upper, v, bound)
         self._measure()
@@ -248,7 +240,7 @@ class _Run:
         cosine = pair_cosines(self.a, self.b, rows, partner[rows])
         score = np.full(self.n, np.nan)
         score[rows] = np.abs(cosine) if self.absolute else cosine
-        found = _Matching(partner, score, gap_of(score, self.proof.upper, self.proof.v, self.terms).value)
+        found = _Matching(partner, score, gap_of(score, self.proof.upper, self.proof.v, self.options).value)
         if self.best is None or found.value >= self.best.value:
             self.best = found
         self._measure()
@@ -256,7 +248,7 @@ class _Run:
 
     def _measure(self) -> None:
         if self.best is not None and self.proof is not None:
-            self.relative_gap = gap_of(self.best.score, self.proof.upper, self.proof.v, self.terms).relative
+            self.relative_gap = gap_of(self.best.score, self.proof.upper, self.proof.v, self.options).relative
 
     def _tolerance(self) -> float:
         """Return the threshold below which differences of prices and scores are rounding."""
@@ -265,7 +257,7 @@ class _Run:
     def _tick(self, stage: str) -> Callable[[float], None]:
         def tick(share: float) -> None:
             self._step(stage, share)
-            if time.perf_counter() - self.start > self.budget.seconds:
+            if time.perf_counter() - self.start > self.time_budget:
                 raise _OutOfTimeError
 
         return tick
@@ -278,9 +270,9 @@ class _Run:
         """Return the best matching and the best bound, in the caller's order of sides."""
         assert self.best is not None
         assert self.proof is not None
-        gap = gap_of(self.best.score, self.proof.upper, self.proof.v, self.terms)
+        gap = gap_of(self.best.score, self.proof.upper, self.proof.v, self.options)
         certified = gap.gap <= ROUNDING * max(1, min(self.n, self.m))
-        u, v, partner = np.maximum(self.proof.upper, self.terms.row_option), self.proof.v, self.best.partner
+        u, v, partner = np.maximum(self.proof.upper, self.options[0]), self.proof.v, self.best.partner
         if turned:
             u, v, partner = v, u, inverse(partner, self.m)
         certificate = Certificate(

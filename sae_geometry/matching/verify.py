@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sae_geometry.kernels.sweep import sweep
 from sae_geometry.matching.assignment import Assignment
-from sae_geometry.matching.bound import Gap, Terms, gap_of
+from sae_geometry.matching.bound import Gap, gap_of, outside_options
 from sae_geometry.matching.pairs import partner_cosines
 
 _FEASIBLE = 1e-12
@@ -56,7 +56,7 @@ def verify(
     if bool((u < upper - _FEASIBLE).any()):
         i = int((u - upper).argmin())
         raise ValueError(f"the price {u[i]} of row {i} is below max_j(S_ij − v_j) = {upper[i]}")
-    gap = gap_of(score, upper, v, Terms.of(n, m, certificate.min_similarity))
+    gap = gap_of(score, upper, v, outside_options(n, m, certificate.min_similarity))
     if gap.gap > certificate.gap + gap.slack:
         raise ValueError(f"the prices leave a gap of {gap.gap:.3g}; the certificate claims {certificate.gap:.3g}")
     return gap
