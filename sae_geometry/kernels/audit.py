@@ -1,10 +1,7 @@
 """Audit of a finished sweep: recheck part of the answer without trusting the code that produced it.
 
-A new device, driver or kernel can be wrong in ways that no derivation foresees. Every run on a GPU, and any run that
-requests it, ends with this audit. It checks every listed score against ε, and recomputes some rows and columns in
-float64 by a path that shares no code with the screens: 64 of each at random, those at block edges, where tiles go
-missing, and the last 16, where tails go wrong. A column tests every row: no row may score better with it than its k-th
-best without listing it.
+Every run on a GPU, and any run that requests it, ends with this audit: every listed score is held against ε, and some
+rows and columns are worked out again in float64 by a path that shares no code with the screens (README.md).
 """
 
 from __future__ import annotations
@@ -27,11 +24,7 @@ class AuditError(RuntimeError):
 
 
 def audit(task: Task, row_lists: Shortlist, col_lists: Shortlist | None, rows: Best, cols: Best | None) -> str:
-    """Check a finished sweep; return what was checked, in words.
-
-    Raises:
-        AuditError: the first error found, with its place and what to do.
-    """
+    """Return what was checked of a finished sweep, in words; raise AuditError at the first error found."""
     a, b = task.a, task.others
     by_row = Scoring(task.absolute, task.column_bias, exclude_self=task.within)
     by_col = Scoring(task.absolute)

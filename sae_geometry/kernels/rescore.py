@@ -1,11 +1,6 @@
 """One decision path for every screen: re-score the shortlisted in float64, order, certify.
 
-Let ε_i bound |screened − exact| over row i's shortlist, and β_i bound the exact score of everything left out of it.
-
-* A listed column whose screened score is below (screened k-th) − 2ε_i cannot be among the k best: skip it.
-* If β_i is below the exact k-th of the listed, nothing left out is among the k best: the row is *certified*.
-
-Rows that are not certified are swept again, by `redo`.
+README.md proves the window of 2ε and the certificate. Rows that are not certified are swept again, by `redo`.
 """
 
 from __future__ import annotations

@@ -13,7 +13,13 @@ from torch import Tensor
 from sae_geometry.kernels.blocks import Blocks
 
 ScreenName = Literal["auto", "cpu", "int8", "torch", "fp16", "tf32", "triton", "triton-fp16", "triton-tf32"]
+Precision = Literal["float32", "fp16", "tf32"]
 Progress = Callable[[float], None]
+
+
+def precision_of(screen: ScreenName) -> Precision:
+    """Return the precision of a screen's products; those of int8, which are exact, count as float32."""
+    return "fp16" if screen.endswith("fp16") else "tf32" if screen.endswith("tf32") else "float32"
 
 
 @dataclass(frozen=True)
@@ -120,11 +126,7 @@ class Task:
 
     @cached_property
     def blocks(self) -> Blocks:
-        """Return the size of the blocks.
-
-        Raises:
-            CeilingError: no block fits `memory`.
-        """
+        """Return the size of the blocks; raise CeilingError where none fits `memory`."""
         return self.plan(self)
 
     @property

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from itertools import count
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sae_geometry.kernels.blocks import TIGHT
+from sae_geometry.kernels.blocks import TIGHT, Blocks
 from sae_geometry.kernels.error_bounds import float32_error
 from sae_geometry.kernels.loops.threads import in_parallel
-from sae_geometry.kernels.screens.contract import count_blocks, meter, shortlist_of
 from sae_geometry.kernels.screens.products import cpu_product, full_precision, mm_product
-from sae_geometry.kernels.types import Shortlist, Task
+from sae_geometry.kernels.types import Progress, Shortlist, Task
 
 Lists = tuple[np.ndarray, np.ndarray]  # float32 [n, K] descending, int32 [n, K]
 
@@ -56,6 +56,13 @@ def float32_epsilons(task: Task) -> tuple[Tensor, Tensor]:
     """Return ε of a float32 product for every row and every column."""
     d, a, b, bias = task.a.shape[1], task.a_norms, task.b_norms, task.largest_bias
     return float32_error(a, float(b.max()), d, bias), float32_error(b, float(a.max()), d, bias)
+
+
+def shortlist_of(scores: Tensor, indices: Tensor, epsilon: Tensor) -> Shortlist:
+    """Return the K best screened scores per row, descending, all screened scores being within `epsilon`."""
+    last = scores[:, -1].to(torch.float64)
+    full = indices[:, -1] >= 0
+    return Shortlist(scores, indices, epsilon, torch.where(full, last + epsilon, -torch.inf))
 
 
 def listed(lists: Lists, epsilon: Tensor) -> Shortlist:
@@ -108,3 +115,21 @@ def scan(task: Task, block_scores: BlockScores, width: int) -> tuple[Lists, List
 
 def _empty_lists(n: int, width: int) -> Lists:
     return np.full((n, width), -np.inf, dtype=np.float32), np.full((n, width), -1, dtype=np.int32)
+
+
+def meter(progress: Progress | None, total: int) -> Callable[[], None]:
+    """Return a function that counts finished blocks across threads and reports the share done, never backwards."""
+    if progress is None:
+        return lambda: None
+    lock, done = threading.Lock(), count(1)
+
+    def tick() -> None:
+        with lock:
+            progress(next(done) / total)
+
+    return tick
+
+
+def count_blocks(n: int, m: int, blocks: Blocks, within: bool) -> int:
+    """Return the number of blocks of a sweep: all, or within one dictionary those that reach the diagonal or beyond."""
+    return sum(-(-(m - (i0 if within else 0)) // blocks.cols) for i0 in range(0, n, blocks.rows))

@@ -1,8 +1,7 @@
 """int8 screen on the CPU: integer products, several times faster than float32, certified by measured errors.
 
-Both sides are rotated and rounded to int8 (`quantize`). A shortlist is longer than that of float32, because ε is a few
-hundredths; its entries are re-scored in float32, best first, until the rest cannot matter. `decide` then gets a
-float32 shortlist and a proven bound on everything else.
+A shortlist is longer than that of float32, because ε is a few hundredths; its entries are re-scored in float32, best
+first, until the rest cannot matter. `decide` then gets a float32 shortlist and a proven bound on everything else.
 """
 
 from __future__ import annotations

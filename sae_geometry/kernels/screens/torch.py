@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 
 from sae_geometry.kernels.error_bounds import SLACK, U32
-from sae_geometry.kernels.screens.contract import count_blocks, meter, shortlist_of
-from sae_geometry.kernels.screens.cpu import float32_epsilons, shortlist_width
-from sae_geometry.kernels.screens.low_precision import Precision, Rounded, rounded, rounded_error
+from sae_geometry.kernels.screens.cpu import count_blocks, float32_epsilons, meter, shortlist_of, shortlist_width
+from sae_geometry.kernels.screens.low_precision import Rounded, rounded, rounded_error
 from sae_geometry.kernels.screens.products import full_precision, mm_product
-from sae_geometry.kernels.types import Shortlist, Task
+from sae_geometry.kernels.types import Precision, Shortlist, Task
 
 Lists = tuple[Tensor, Tensor]
 _LOW_PRECISION_PAD = 6  # longer lists where ε is larger

@@ -1,9 +1,7 @@
 """Fused triton screen: one kernel multiplies and lists, so that no block of scores passes through memory.
 
-Opt-in. It lists the rows of its left operand only. Column lists come from a second product with the operands swapped,
-and within one dictionary every block is computed rather than half of them: one kernel for both sides would need a lock
-on every column's list. In return no score is written and read again, which pays where products are cheap: low
-precision, narrow rows.
+It lists the rows of its left operand only: column lists come from a second product with the operands swapped, and
+within one dictionary every block is computed rather than half of them.
 """
 
 from __future__ import annotations
@@ -17,10 +15,10 @@ import torch
 from torch import Tensor
 
 from sae_geometry.io.extras import require
-from sae_geometry.kernels.screens.contract import meter, shortlist_of
-from sae_geometry.kernels.screens.low_precision import Precision, Rounded, rounded
+from sae_geometry.kernels.screens.cpu import meter, shortlist_of
+from sae_geometry.kernels.screens.low_precision import Rounded, rounded
 from sae_geometry.kernels.screens.torch import epsilons, listed_width
-from sae_geometry.kernels.types import Shortlist, Task
+from sae_geometry.kernels.types import Precision, Shortlist, Task
 
 EXTRA = "cu13"  # extra of this package that installs triton
 _PROGRAMS_A_PROCESSOR = 4  # programs per multiprocessor, to hide memory latency
@@ -52,11 +50,7 @@ def list_width(width: int) -> int:
 
 
 def screen_triton(task: Task, precision: Precision = "float32") -> tuple[Shortlist, Shortlist | None]:
-    """Screen with the fused kernel: scores within γ_d ‖x‖‖y‖ of exact in float32, `rounded_error` in fp16 and tf32.
-
-    Raises:
-        ValueError: tensors on the CPU without triton's interpreter.
-    """
+    """Screen with the fused kernel: scores within γ_d ‖x‖‖y‖ of exact in float32, `rounded_error` in fp16 and tf32."""
     loops = _loops(task.a.device)
     x = rounded(task.a, precision)
     y = x if task.within else rounded(task.others, precision)
