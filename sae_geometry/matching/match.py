@@ -32,7 +32,6 @@ def match(
     max_gap: float = 0.0,
     time_budget: float = math.inf,
     nearest: Sweep | None = None,
-    threads: int | None = None,
     progress: Progress | None = None,
 ) -> Assignment:
     """Match the rows of A with the rows of B, each at most once.
@@ -57,7 +56,6 @@ def match(
         max_gap: stop "optimal" once its relative gap is proven to be at most this.
         time_budget: stop "optimal" after about this many seconds, but not before its first sweep is done.
         nearest: a finished two-sided sweep of a against b with the same `absolute`, any k, to avoid sweeping again.
-        threads: CPU threads of the sweeps; all that torch was given if None.
         progress: called with a `Step` during the work, also from sweep threads.
 
     Returns:
@@ -90,13 +88,13 @@ def match(
     if method == "optimal":
         partner, certificate = optimal_partners(
             a, b, absolute=absolute, min_similarity=min_similarity, max_gap=max_gap, time_budget=time_budget,
-            nearest=nearest, threads=threads, progress=progress,
+            nearest=nearest, progress=progress,
         )  # fmt: skip
     elif method == "greedy":
         lists = None if nearest is None or nearest.cols is None else (nearest.rows.index, nearest.cols.index)
-        partner, _ = greedy_partners(a, b, absolute=absolute, lists=lists, threads=threads, progress=share)
+        partner, _ = greedy_partners(a, b, absolute=absolute, lists=lists, progress=share)
     else:
-        partner = _mutual_partners(nearest or sweep(a, b, absolute=absolute, threads=threads, progress=share))
+        partner = _mutual_partners(nearest or sweep(a, b, absolute=absolute, progress=share))
     cosine = partner_cosines(a, b, partner)
     made = partner >= 0
     total = math.fsum((np.abs(cosine) if absolute else cosine)[made].tolist())

@@ -1,8 +1,6 @@
 """Optimal matching by column generation: solve a restricted problem exactly, then prove it or add missed pairs.
 
-README.md has the mathematics. In short: solve over listed pairs only; sweep max_j(S_ij − v_j) for uncertified rows,
-which either shows that the prices hold for every pair, and so proves the matching optimal, or finds the pairs to add.
-The prices bound every matching at any moment, so stopping early still gives a gap.
+README.md has the mathematics. The prices bound every matching at any moment, so stopping early still gives a gap.
 """
 
 from __future__ import annotations
@@ -59,11 +57,10 @@ def optimal_partners(
     max_gap: float = 0.0,
     time_budget: float = math.inf,
     nearest: Sweep | None = None,
-    threads: int | None = None,
     progress: Progress | None = None,
 ) -> tuple[Int64[np.ndarray, " n"], Certificate]:
     """Return the matching of greatest total score and its certificate without forming the n×m matrix; see `match`."""
-    how = (max_gap, time_budget, threads, progress)
+    how = (max_gap, time_budget, progress)
     if a.shape[0] > b.shape[0] and min_similarity is None:
         turned = None if nearest is None or nearest.cols is None else Sweep(nearest.cols, nearest.rows, nearest.report)
         return _Run(b, a, absolute, None, *how).go(turned).answer(turned=True)
@@ -84,10 +81,9 @@ class _Run:
         min_similarity: float | None,
         max_gap: float,
         time_budget: float,
-        threads: int | None,
         progress: Progress | None,
     ) -> None:
-        self.a, self.b, self.absolute, self.threads, self.progress = a, b, absolute, threads, progress
+        self.a, self.b, self.absolute, self.progress = a, b, absolute, progress
         self.n, self.m = a.shape[0], b.shape[0]
         self.min_similarity, self.max_gap, self.time_budget = min_similarity, max_gap, time_budget
         self.options = outside_options(self.n, self.m, min_similarity)
@@ -103,7 +99,10 @@ class _Run:
         """Iterate until proven, out of budget, or interrupted (Ctrl-C is respected after the first sweep)."""
         quick = self._list_candidates(nearest)
         try:
-            self._list_a_matching(quick)
+            if quick is None:
+                self._keep(self.master.mate.copy())
+            else:  # so that the restricted problem is feasible where rows must be matched
+                self.master.add(np.arange(self.n), quick, self._keep(quick).score)
             self._rounds()
             return self
         except KeyboardInterrupt:
@@ -137,7 +136,7 @@ class _Run:
         """
         if nearest is None or nearest.rows.index.shape[1] < CANDIDATES // 2:
             k = listed(CANDIDATES, self.n, self.m)
-            nearest = listing_sweep(self.a, self.b, k, absolute=self.absolute, threads=self.threads,
+            nearest = listing_sweep(self.a, self.b, k, absolute=self.absolute,
                             progress=lambda share: self._step("candidates", share))  # fmt: skip
             self.pairs_swept += self.n * self.m
         assert nearest.cols is not None
@@ -148,14 +147,6 @@ class _Run:
         self.unlisted = Unlisted(_last(nearest.rows), self.master.v)
         self._prove()
         return quick_partners(nearest) if self.min_similarity is None else None
-
-    def _list_a_matching(self, partner: Int64[np.ndarray, " n"] | None) -> None:
-        """List the pairs of a quick matching, so that the restricted problem is feasible where rows must be matched."""
-        if partner is None:
-            self._keep(self.master.mate.copy())
-            return
-        kept = self._keep(partner)
-        self.master.add(np.arange(self.n), partner, kept.score)
 
     def _solve(self) -> None:
         begun = time.perf_counter()
@@ -196,7 +187,7 @@ class _Run:
         """
         jitter = np.random.default_rng(self.rounds).uniform(0, JITTER, self.n)
         found = listing_sweep(
-            self.b, self.a, CANDIDATES // 2, columns=False, absolute=self.absolute, threads=self.threads,
+            self.b, self.a, CANDIDATES // 2, columns=False, absolute=self.absolute,
             column_bias=torch.from_numpy(self.master.u + jitter).to(self.a.device), progress=self._tick("certify"),
         ).rows  # fmt: skip
         self.pairs_swept += self.n * self.m
@@ -207,7 +198,7 @@ class _Run:
         bias = torch.from_numpy(self.master.v[cols]).to(self.a.device)
         a, b = take_rows(self.a, rows), take_rows(self.b, cols)
         found = listing_sweep(a, b, MORE, columns=False, absolute=self.absolute, column_bias=bias,
-                              threads=self.threads, progress=self._tick("certify")).rows  # fmt: skip
+                              progress=self._tick("certify")).rows  # fmt: skip
         self.pairs_swept += rows.size * cols.size
         names = torch.from_numpy(cols).to(found.index.device)
         index = torch.where(found.index >= 0, names[found.index.clamp(min=0)], -1)
