@@ -18,7 +18,7 @@ _AGAIN_K = 8  # of the few that are swept again: a shorter list costs less, and 
 class Lists:
     """Partner lists of one side, a copy of a sweep's, best first and padded with −1, and each member's position."""
 
-    def __init__(self, index: Int64[Tensor, "n k"]) -> None:
+    def __init__(self, index: Tensor) -> None:
         self.partners = np.array(index.cpu().numpy(), dtype=np.int64, order="C")
         self.at = np.zeros(len(self.partners), dtype=np.int64)
 

@@ -267,11 +267,8 @@ class _Run:
         if turned:
             u, v, partner = v, u, inverse(partner, self.m)
         certificate = Certificate(
-            value=gap.value,
-            bound=gap.bound,
-            gap=gap.gap,
+            **vars(gap),
             relative_gap=gap.relative,
-            slack=gap.slack,
             certified=certified,
             rounds=self.rounds,
             edges_per_row=self.master.n_edges / self.n,
