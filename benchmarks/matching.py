@@ -71,7 +71,7 @@ def warm_up(threads: int) -> None:
     for n, m in ((300, 300), (300, 400)):
         a, b = sae_like(n, m, 16)
         sweep(a, b, 1, threads=threads)
-        verify(a, b, match(a, b, "optimal", threads=threads))
+        verify(a, b, match(a, b, "optimal"))
 
 
 def against_peers(n: int, d: int, threads: int, repeats: int) -> None:
@@ -83,8 +83,8 @@ def against_peers(n: int, d: int, threads: int, repeats: int) -> None:
     score = (a.double() @ b.double().T).numpy()
     jobs: dict[str, Callable[[], object]] = {
         "sweep": lambda: sweep(a, b, 1, threads=threads),
-        "ours": lambda: match(a, b, "optimal", threads=threads),
-        "greedy": lambda: match(a, b, "greedy", threads=threads),
+        "ours": lambda: match(a, b, "optimal"),
+        "greedy": lambda: match(a, b, "greedy"),
         "scipy": lambda: linear_sum_assignment(score, maximize=True),
     }
     if lap is not None:
@@ -122,7 +122,7 @@ def ours_alone(n: int, d: int, threads: int, repeats: int) -> None:
     held = memory_mb("VmRSS")
     one, plain, whole, result = [], [], [], None
     for _ in range(repeats):
-        took, result = seconds(lambda: match(a, b, "optimal", threads=threads))
+        took, result = seconds(lambda: match(a, b, "optimal"))
         whole.append(took)
         if len(whole) == 1:
             above = memory_mb("VmHWM") - held
@@ -132,7 +132,7 @@ def ours_alone(n: int, d: int, threads: int, repeats: int) -> None:
     assert isinstance(result, Assignment)
     c = result.certificate
     assert c is not None
-    proof = verify(a, b, result, threads=threads)
+    proof = verify(a, b, result)
     print(f"n={n} d={d} threads={threads} repeats={repeats}")
     sweep_s, whole_s = statistics.median(one), statistics.median(whole)
     plain_s = statistics.median(plain)

@@ -90,7 +90,7 @@ def ours(parts: list[torch.Tensor], threads: int, epochs: int, clock: Clock) -> 
     """Our pipeline: the picture and the neighbors it was made of."""
     torch.set_num_threads(threads)
     with clock.stage("neighbors"):
-        graph = joint_neighbors(parts, 16).neighbors.first(15)
+        graph = joint_neighbors(parts, 16)[0].first(15)
     with clock.stage("weights"):
         weights = fuzzy_weights(graph)
     with clock.stage("start"):
@@ -207,7 +207,7 @@ def main() -> None:
     points = torch.cat(parts)
     n, epochs = len(points), args.epochs or epochs_for(len(points))
     load = os.getloadavg()[0]
-    exact = joint_neighbors(parts, 16).neighbors
+    exact = joint_neighbors(parts, 16)[0]
     owner = np.repeat(np.arange(len(parts)), [len(p) for p in parts])
     few = [p[:1500] for p in parts]
     contenders: dict[str, Callable[[Clock], tuple[Any, Any]]] = {}

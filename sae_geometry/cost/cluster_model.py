@@ -9,12 +9,13 @@ increases, so beyond some number more workers are slower.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import ceil, sqrt
+from operator import lt
 
-from sae_geometry.kernels.tiles import LEAST, pieces_for
+from sae_geometry.kernels.tiles import LEAST, pieces_for, sides_for
 
 KEPT = 1 << 30  # bytes of operands cached on a worker between sweeps
 PARTNER = 12  # bytes per returned partner
@@ -25,12 +26,7 @@ _MOST_WORKERS = 1 << 20
 
 @dataclass(frozen=True)
 class Pass:
-    """One sweep of n latents against m, or within one dictionary.
-
-    Attributes:
-        a, b: index of each set of directions; b is None within one.
-        columns: whether latents of B get lists as well.
-    """
+    """One sweep of n latents of the direction set `a` against m of `b`, or within one (b None)."""
 
     a: int
     b: int | None
@@ -54,14 +50,9 @@ class Pass:
 class ClusterPlan:
     """Estimated cost of a comparison on a cluster.
 
-    Attributes:
-        n_dictionaries, n_passes, workers: number of dictionaries, sweeps and workers.
-        multiplications: total over all sweeps.
-        bytes_sent, bytes_back: operands sent to workers, lists returned.
-        memory_a_worker: bytes that one worker needs.
-        seconds_arithmetic, seconds_network: duration of either alone.
-        limited_by: "arithmetic" or "network", whichever is longer.
-        most_workers: number of workers from which the network is the limit; None if above a million.
+    bytes_sent, bytes_back: operands sent to workers, lists returned. seconds_arithmetic, seconds_network: either alone.
+    limited_by: "arithmetic" or "network", whichever is longer. most_workers: number of workers from which the network
+    is the limit; None if above a million.
     """
 
     n_dictionaries: int
@@ -112,9 +103,6 @@ def cluster_plan(
         whole_pairs: number of pairs of dictionaries that a worker may take whole; with fewer pairs than workers they
             are cut into tiles instead.
 
-    Raises:
-        ValueError: no passes, or a number that is not positive.
-
     Example:
         >>> plan = cluster_plan([Pass(0, 1, 1000, 1000)], 64, n_dictionaries=2, workers=2, rate=1e9, bandwidth=1e9)
         >>> plan.multiplications, plan.bytes_sent, plan.limited_by
@@ -124,14 +112,15 @@ def cluster_plan(
         raise ValueError("a plan needs at least one pass, and workers, rate, bandwidth and width above zero")
     model = _Model(tuple(passes), d_in, whole_pairs)
     arithmetic, network = model.seconds(workers, rate, bandwidth)
+    lists = max(_LISTED * (p.k + 8) * (p.n / model.tiles(p, workers) + p.m) for p in passes)  # during a tile's sweep
     return ClusterPlan(
         n_dictionaries=n_dictionaries,
         n_passes=len(passes),
         workers=workers,
-        multiplications=model.multiplications,
+        multiplications=sum(p.pairs for p in passes) * d_in,
         bytes_sent=workers * model.operands[0],
         bytes_back=model.back(workers),
-        memory_a_worker=_ASIDE + model.operands[1] + model.lists(workers),
+        memory_a_worker=_ASIDE + model.operands[1] + lists,
         seconds_arithmetic=arithmetic,
         seconds_network=network,
         limited_by="arithmetic" if arithmetic >= network else "network",
@@ -145,54 +134,39 @@ class _Model:
     d_in: int
     whole_pairs: int
 
-    @property
-    def multiplications(self) -> float:
-        return sum(p.pairs for p in self.passes) * self.d_in
-
     def tiles(self, p: Pass, workers: int) -> int:
         """Return the number of tiles of a pass."""
-        if self._goes_whole(workers):
+        if self.whole_pairs >= workers:
             return 1
         most = max(1, p.n // LEAST)
         if p.b is not None:
             return min(pieces_for(p.n, workers), most)
-        sides = min(_sides(pieces_for(p.n, workers)), most)
+        sides = min(sides_for(pieces_for(p.n, workers)), most)
         return sides * (sides + 1) // 2
 
     def back(self, workers: int) -> float:
-        """Return the bytes of returned lists."""
-        return float(sum(PARTNER * p.k * self._listed(p, workers) for p in self.passes))
-
-    def lists(self, workers: int) -> float:
-        """Return the bytes of one tile's lists during its sweep."""
-        return max(_LISTED * (p.k + 8) * (p.n / self.tiles(p, workers) + p.m) for p in self.passes)
+        """Return the bytes of returned lists: rows once, columns per tile; within one, all from a row of tiles."""
+        total = 0
+        for p in self.passes:
+            tiles = self.tiles(p, workers)
+            lists = p.n * sides_for(tiles) if p.b is None else p.n + (p.m * tiles if p.columns else 0)
+            total += PARTNER * p.k * lists
+        return float(total)
 
     def seconds(self, workers: int, rate: float, bandwidth: float) -> tuple[float, float]:
         """Return seconds of arithmetic and network; whole pairs run in rounds, and the last may leave workers idle."""
-        if self._goes_whole(workers):
-            done = self.multiplications * -(-self.whole_pairs // workers) / self.whole_pairs
+        if self.whole_pairs >= workers:
+            rounds = -(-self.whole_pairs // workers)
+            done = sum(p.pairs for p in self.passes) * self.d_in * rounds / self.whole_pairs
         else:  # a pass uses at most as many workers as it has tiles
             done = self.d_in * sum(p.pairs / min(workers, self.tiles(p, workers)) for p in self.passes)
         return done / rate, (workers * self.operands[0] + self.back(workers)) / bandwidth
 
     def crossing(self, rate: float, bandwidth: float) -> int | None:
         """Return the smallest number of workers for which the network takes longer than arithmetic."""
-        low, high = 0, _MOST_WORKERS
-        while high - low > 1:
-            middle = (low + high) // 2
-            arithmetic, network = self.seconds(middle, rate, bandwidth)
-            low, high = (low, middle) if network > arithmetic else (middle, high)
-        return None if high == _MOST_WORKERS else high
-
-    def _listed(self, p: Pass, workers: int) -> float:
-        """Return the number of returned lists: rows once, columns per tile; within one, all from a row of tiles."""
-        tiles = self.tiles(p, workers)
-        if p.b is None:
-            return float(p.n * _sides(tiles))
-        return float(p.n + p.m * tiles) if p.columns else float(p.n)
-
-    def _goes_whole(self, workers: int) -> bool:
-        return self.whole_pairs >= workers
+        counts = range(1, _MOST_WORKERS)
+        found = bisect_left(counts, True, key=lambda workers: lt(*self.seconds(workers, rate, bandwidth)))
+        return None if found == len(counts) else counts[found]
 
     @cached_property
     def operands(self) -> tuple[float, float]:
@@ -209,8 +183,3 @@ class _Model:
                 held[side] = held.pop(side, size)
                 most = max(most, sum(held.values()))
         return sent, most
-
-
-def _sides(tiles: int) -> int:
-    """Return the number of blocks per side that gives at least this many tiles within one dictionary."""
-    return ceil((sqrt(8 * tiles + 1) - 1) / 2)

@@ -15,17 +15,14 @@ from sae_geometry.cost.rates import Rates, measure_rates
 from sae_geometry.embedding.embedding import choose_backend
 from sae_geometry.io.formatting import counted
 from sae_geometry.io.frozen import freeze
-from sae_geometry.kernels.screens.low_precision import Precision
 from sae_geometry.kernels.selfcheck import run_suite
 from sae_geometry.kernels.sweep import cpu_threads
 from sae_geometry.kernels.types import ScreenName
 from sae_geometry.results.store import software
 
-_ON_CPU: tuple[tuple[ScreenName, Precision], ...] = (("cpu", "float32"), ("int8", "float32"))
-_ON_CUDA: tuple[tuple[ScreenName, Precision], ...] = (("torch", "float32"), ("fp16", "fp16"), ("tf32", "tf32"))
-_FUSED: tuple[tuple[ScreenName, Precision], ...] = (
-    ("triton", "float32"), ("triton-fp16", "fp16"), ("triton-tf32", "tf32")
-)  # fmt: skip
+_ON_CPU: tuple[ScreenName, ...] = ("cpu", "int8", "torch")
+_ON_CUDA: tuple[ScreenName, ...] = ("torch", "fp16", "tf32")
+_FUSED: tuple[ScreenName, ...] = ("triton", "triton-fp16", "triton-tf32")
 _EXTRAS = {"interactive": "plotly", "dask": "distributed"}
 _EXTRAS_ON_CUDA = {"cu13": "cuml"}
 _CUDA_TORCH = "install a torch with CUDA (pytorch.org/get-started)"
@@ -82,15 +79,12 @@ class Diagnosis:
 
 
 def diagnose() -> Diagnosis:
-    """Diagnose this machine; with a GPU, run the reference suite and measure the rate of every screen on it.
-
-    Example:
-        >>> diagnose().is_right
-        True
-    """
+    """Diagnose this machine; with a GPU, run the reference suite and measure the rate of every screen on it."""
     engine, version, why = choose_backend("auto")
     cuda = torch.cuda.is_available()
     fused = _FUSED if cuda and importlib.util.find_spec("triton") else ()
+    asked = [(f"sweep, {screen}", screen, "cpu") for screen in _ON_CPU]
+    asked += [(f"cuda, {screen}", screen, "cuda") for screen in (*_ON_CUDA, *fused) if cuda]
     sections = {
         "software": software(),
         "extras": {
@@ -102,12 +96,12 @@ def diagnose() -> Diagnosis:
             "sweep": "torch float32 on the GPU" if cuda else "compiled loops on the CPU, float32 or int8",
             "UMAP": f"{engine} {version} ({why})",
         },
-        "checks": _checks(cuda, fused),
+        "checks": {label: run_suite(screen, device) for label, screen, device in asked},
     }
     if cuda:
         return Diagnosis(sections, measure_rates("cuda", (*_ON_CUDA, *fused)))
     int8 = not sections["checks"]["sweep, int8"].startswith("not here")
-    return Diagnosis(sections, measure_rates("cpu", _ON_CPU if int8 else _ON_CPU[:1]))
+    return Diagnosis(sections, measure_rates("cpu", _ON_CPU[:2] if int8 else _ON_CPU[:1]))
 
 
 def _device() -> dict[str, str]:
@@ -124,14 +118,3 @@ def _device() -> dict[str, str]:
     if torch.backends.mps.is_available():
         found["mps"] = "available"
     return found
-
-
-def _checks(cuda: bool, fused: tuple[tuple[ScreenName, Precision], ...]) -> dict[str, str]:
-    asked: list[tuple[str, ScreenName, str]] = [
-        ("sweep, cpu", "cpu", "cpu"),
-        ("sweep, int8", "int8", "cpu"),
-        ("sweep, torch", "torch", "cpu"),
-    ]
-    if cuda:
-        asked += [(f"cuda, {screen}", screen, "cuda") for screen, _ in (*_ON_CUDA, *fused)]
-    return {label: run_suite(screen, device) for label, screen, device in asked}

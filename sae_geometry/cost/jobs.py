@@ -53,11 +53,7 @@ class Question:
 
     @property
     def rows(self) -> list[Tensor]:
-        """Return the compared rows: decoder directions, encoder directions, or both concatenated.
-
-        Raises:
-            ValueError: encoders requested, but missing or of different widths.
-        """
+        """Return the compared rows: decoder directions, encoder directions, or both concatenated."""
         decoders = [d.directions for d in self.dictionaries]
         if self.on == "decoder":
             return decoders
@@ -130,15 +126,9 @@ def _default_matching(q: Question) -> OneToOne:
 def _compare(q: Question) -> list[Job]:
     pairs = list(combinations(q.rows, 2))
     jobs = [job for a, b in pairs for job in (*_nearest(a, b), *_paired(a, b, q.matching or "nearest"))]
-    swept = [
-        pair for pair in pairs if _method(*pair, q.matching) != "greedy"
-    ]  # which takes the lists of the own control
-    return [*jobs, *(_halves(x) for pair in swept for x in pair if len(x) > 1)]
-
-
-def _halves(x: Tensor) -> Job:
-    """Return the sweep of one half of a dictionary against the other, for the chance of a one-to-one matching."""
-    return Job(x[: len(x) // 2], x[len(x) // 2 :], _GREEDY_K)
+    # For the chance of a one-to-one matching, halves are swept; greedy takes the lists of the own control.
+    swept = [x for pair in pairs if _method(*pair, q.matching) != "greedy" for x in pair if len(x) > 1]
+    return [*jobs, *(Job(x[: len(x) // 2], x[len(x) // 2 :], _GREEDY_K) for x in swept)]
 
 
 def _match(q: Question) -> list[Job]:
@@ -154,7 +144,7 @@ def _seeds(q: Question) -> list[Job]:
     return [
         *(job for a, b in pairs for job in (*_between(a, b), *_paired(a, b, matching))),
         *(Job(x, None, LISTED) for x in q.rows),
-        *(job for a, b in encoders for job in (Job(a, b, 1 if matching == "mutual" else CANDIDATES),)),
+        *(Job(a, b, 1 if matching == "mutual" else CANDIDATES) for a, b in encoders),
     ]
 
 

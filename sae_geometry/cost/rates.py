@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from sae_geometry.kernels.blocks import Blocks, device_blocks
-from sae_geometry.kernels.screens.low_precision import Precision, rounded
+from sae_geometry.kernels.screens.low_precision import rounded
 from sae_geometry.kernels.screens.products import Product, cpu_product, full_precision, mm_product
 from sae_geometry.kernels.screens.torch import block_product
 from sae_geometry.kernels.sweep import sweep
-from sae_geometry.kernels.types import ScreenName
+from sae_geometry.kernels.types import Precision, ScreenName, precision_of
 
 WIDTH = 768
 _LONG_ENOUGH = 0.1  # minimum seconds of the product alone, for a meaningful time
@@ -35,32 +35,24 @@ class Card:
     fp16: float
     bandwidth: float
 
-    def operations(self, precision: Precision) -> float:
-        """Return operations per second with operands of this precision."""
-        return {"float32": self.float32, "tf32": self.tf32, "fp16": self.fp16}[precision]
-
-
-def _card(name: str, float32: float, tf32: float, fp16: float, gigabytes: float) -> Card:
-    return Card(name, float32 * 1e12, tf32 * 1e12, fp16 * 1e12, gigabytes * 1e9)
-
 
 # From the makers' data sheets, without sparsity; fp16 with float32 accumulation.
 CARDS = (
-    _card("NVIDIA A100-SXM4-40GB", 19.5, 156.0, 312.0, 1555.0),
-    _card("NVIDIA A100-SXM4-80GB", 19.5, 156.0, 312.0, 2039.0),
-    _card("NVIDIA A100-PCIE-40GB", 19.5, 156.0, 312.0, 1555.0),
-    _card("NVIDIA A100 80GB PCIe", 19.5, 156.0, 312.0, 1935.0),
-    _card("NVIDIA H100 80GB HBM3", 67.0, 494.0, 989.0, 3350.0),
-    _card("NVIDIA H100 PCIe", 51.0, 378.0, 756.0, 2000.0),
-    _card("NVIDIA H200", 67.0, 494.0, 989.0, 4800.0),
-    _card("NVIDIA L4", 30.3, 60.0, 121.0, 300.0),
-    _card("NVIDIA L40S", 91.6, 183.0, 362.0, 864.0),
-    _card("NVIDIA A10", 31.2, 62.5, 125.0, 600.0),
-    _card("NVIDIA RTX A6000", 38.7, 77.4, 154.8, 768.0),
-    _card("NVIDIA GeForce RTX 3090", 35.6, 35.6, 71.0, 936.0),
-    _card("NVIDIA GeForce RTX 4090", 82.6, 82.6, 165.2, 1008.0),
-    _card("Tesla V100-SXM2", 15.7, 15.7, 125.0, 900.0),
-    _card("Tesla T4", 8.1, 8.1, 65.0, 300.0),
+    Card("NVIDIA A100-SXM4-40GB", 19.5e12, 156e12, 312e12, 1555e9),
+    Card("NVIDIA A100-SXM4-80GB", 19.5e12, 156e12, 312e12, 2039e9),
+    Card("NVIDIA A100-PCIE-40GB", 19.5e12, 156e12, 312e12, 1555e9),
+    Card("NVIDIA A100 80GB PCIe", 19.5e12, 156e12, 312e12, 1935e9),
+    Card("NVIDIA H100 80GB HBM3", 67e12, 494e12, 989e12, 3350e9),
+    Card("NVIDIA H100 PCIe", 51e12, 378e12, 756e12, 2000e9),
+    Card("NVIDIA H200", 67e12, 494e12, 989e12, 4800e9),
+    Card("NVIDIA L4", 30.3e12, 60e12, 121e12, 300e9),
+    Card("NVIDIA L40S", 91.6e12, 183e12, 362e12, 864e9),
+    Card("NVIDIA A10", 31.2e12, 62.5e12, 125e12, 600e9),
+    Card("NVIDIA RTX A6000", 38.7e12, 77.4e12, 154.8e12, 768e9),
+    Card("NVIDIA GeForce RTX 3090", 35.6e12, 35.6e12, 71e12, 936e9),
+    Card("NVIDIA GeForce RTX 4090", 82.6e12, 82.6e12, 165.2e12, 1008e9),
+    Card("Tesla V100-SXM2", 15.7e12, 15.7e12, 125e12, 900e9),
+    Card("Tesla T4", 8.1e12, 8.1e12, 65e12, 300e9),
 )
 
 
@@ -104,45 +96,29 @@ class Rates:
 
 
 def known_card(name: str) -> Card | None:
-    """Return the card with this driver name, or None.
-
-    Example:
-        >>> known_card("NVIDIA L40S").bandwidth
-        864000000000.0
-        >>> known_card("NVIDIA L400")
-    """
+    """Return the card with this driver name, or None."""
     return next((c for c in CARDS if name == c.name or name.startswith(c.name + "-")), None)
 
 
 def roof_seconds(shape: tuple[int, int, int], precision: Precision, card: Card) -> float:
-    """Return the minimum time to multiply [n, d] by [m, d]ᵀ on a card: the longer of arithmetic and reading both once.
-
-    Example:
-        >>> round(1e3 * roof_seconds((46_080, 46_080, 768), "fp16", known_card("NVIDIA H100 80GB HBM3")), 1)
-        3.3
-    """
+    """Return the minimum time to multiply [n, d] by [m, d]ᵀ on a card: arithmetic, or reading both once."""
     n, m, d = shape
     size = 2 if precision == "fp16" else 4
-    return max(2.0 * n * m * d / card.operations(precision), float(size * (n + m) * d) / card.bandwidth)
+    operations = {"float32": card.float32, "tf32": card.tf32, "fp16": card.fp16}[precision]
+    return max(2.0 * n * m * d / operations, float(size * (n + m) * d) / card.bandwidth)
 
 
-def measure_rates(device: str, screens: Sequence[tuple[ScreenName, Precision]], rows: int | None = None) -> Rates:
+def measure_rates(device: str, screens: Sequence[ScreenName], rows: int | None = None) -> Rates:
     """Time the product alone and the sweep with each screen on this device: best of three, interleaved.
 
-    Args:
-        screens: screens to time, each with the precision of its products (float32 for int8).
-        rows: rows per side; by default enough for the product alone to take 0.1 s.
+    A side has so many `rows`, by default enough for the product alone to take 0.1 s.
     """
-    name, card = device, None
-    if device == "cuda":
-        name = torch.cuda.get_device_properties(0).name
-        card = known_card(name)
+    name = torch.cuda.get_device_properties(0).name if device == "cuda" else device
+    card = known_card(name)
     n = rows or _enough_rows(device)
     a, b = _directions(n, 0, device), _directions(n, 1, device)
-    alone, limit = _products_alone(a, b, [p for _, p in screens])
-    runs = dict(alone)
-    for screen, precision in screens:
-        runs[f"sweep, {screen}"] = precision, partial(sweep, a, b, screen=screen, audit=False)
+    alone, limit = _products_alone(a, b, [precision_of(s) for s in screens])
+    runs = alone | {f"sweep, {s}": (precision_of(s), partial(sweep, a, b, screen=s, audit=False)) for s in screens}
     seconds = _best_times({label: run for label, (_, run) in runs.items()}, device)
     shape, lines = (n, n, WIDTH), []
     for label, (precision, _) in runs.items():

@@ -18,22 +18,17 @@ from sae_geometry.distributed.errors import wrong_answer
 from sae_geometry.distributed.worker import PairAnswer, own_version
 from sae_geometry.kernels.ledger import Entry
 from sae_geometry.kernels.settings import changed
-from sae_geometry.kernels.sweep import sweep
+from sae_geometry.kernels.sweep import MAX_K, sweep
 from sae_geometry.kernels.tiles import Tile
-from sae_geometry.kernels.types import Best, ScreenName, SweepReport, Task
+from sae_geometry.kernels.types import ScreenName, SweepReport, Task
 
 _KINDS: dict[str, Any] = {"str": str, "int": int, "float": int | float}
 _SAMPLE = 3  # rows recomputed per side of a tile
-_MOST_K = 64  # largest k of a sweep
 _ROOM = 64 << 20  # bytes for the recomputed sample, independent of the ceiling
 
 
 def check_tile(task: Task, tile: Tile, answer: Any) -> None:
-    """Check that an answer is possible for a tile.
-
-    Raises:
-        ClusterError: the answer is wrong; the message names the reason.
-    """
+    """Raise ClusterError, with the reason, unless an answer is possible for a tile."""
     try:
         _check(task, tile, answer)
     except (ValueError, TypeError, AttributeError) as error:
@@ -41,11 +36,7 @@ def check_tile(task: Task, tile: Tile, answer: Any) -> None:
 
 
 def check_pair_answer(answer: Any) -> None:
-    """Check that an answer belongs to a pair, and its account of the sweeps; the caller checks its contents.
-
-    Raises:
-        ClusterError: the answer is wrong; the message names the reason.
-    """
+    """Raise ClusterError unless an answer belongs to a pair and accounts for its sweeps; the caller checks the rest."""
     try:
         if not isinstance(answer, PairAnswer) or not all(isinstance(entry, Entry) for entry in answer.sweeps):
             raise TypeError(f"got {type(answer).__name__}")
@@ -106,7 +97,11 @@ def _check_lists(
         part = slice(at, at + step), slice(n_partners)
         _check_order(cosine[part], index[part], task.absolute, bias, start)
     rows = np.sort(np.random.default_rng().choice(len(x), size=min(_SAMPLE, len(x)), replace=False))
-    found = _swept_here(x[rows], y, min(task.k + within, _MOST_K), task.absolute, bias)
+    k = min(task.k + within, MAX_K)
+    screen: ScreenName = "cpu" if x.device.type == "cpu" else "auto"
+    with changed(runner=None, sweeps=None):
+        found = sweep(x[rows], y, k, columns=False, absolute=task.absolute, column_bias=bias, screen=screen, threads=1,
+                      memory=_ROOM).rows  # fmt: skip
     cosines, indices = found.cosine.cpu().numpy(), found.index.cpu().numpy()
     for at, row in enumerate(rows):
         mine = (indices[at] >= 0) & ~(within & (indices[at] == row))
@@ -126,12 +121,3 @@ def _check_order(
     fall, rise = np.diff(score, axis=1), np.diff(index, axis=1)
     if not ((fall < 0) | ((fall == 0) & (rise > 0))).all() or (np.diff(np.sort(index, axis=1), axis=1) == 0).any():
         raise ValueError("its lists are not in order, or have a partner twice")
-
-
-def _swept_here(x: torch.Tensor, y: torch.Tensor, k: int, absolute: bool, bias: torch.Tensor | None) -> Best:
-    """Return the lists of a few rows, computed in this process and excluded from the ledger."""
-    screen: ScreenName = "cpu" if x.device.type == "cpu" else "auto"
-    with changed(runner=None, sweeps=None):
-        return sweep(
-            x, y, k, columns=False, absolute=absolute, column_bias=bias, screen=screen, threads=1, memory=_ROOM
-        ).rows

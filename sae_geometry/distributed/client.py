@@ -163,12 +163,9 @@ def _meet(address: str) -> None:
         finally:
             comm.abort()
 
-    async def in_time() -> object:
-        return await asyncio.wait_for(kind(), _WAIT)
-
     with ThreadPoolExecutor(1) as thread:  # a notebook runs a loop in the calling thread
         try:
-            found = thread.submit(asyncio.run, in_time()).result()
+            found = thread.submit(asyncio.run, asyncio.wait_for(kind(), _WAIT)).result()
         except (OSError, TimeoutError, TypeError, ValueError, RuntimeError):
             raise
         except Exception:  # another protocol can raise any error in Dask's parsers

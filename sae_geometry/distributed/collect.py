@@ -116,16 +116,13 @@ class Gathering:
         """Return the complete sweep after all tiles have arrived."""
         device = self._task.a.device
         cols = None if self._task.within or self._cols is None else as_best(self._cols, device)
-        return Sweep(as_best(self._rows, device), cols, self._report(workers, seconds))
-
-    def _report(self, workers: int, seconds: float) -> SweepReport:
         reports = [self._reports[t] for t in sorted(self._reports, key=lambda t: (t.rows, t.cols))]
         why = [
             f"{counted(len(reports), 'tile')} on {counted(workers, 'Dask worker')}",
             *sorted(self._notes),
             reports[0].why,
         ]
-        return joined_report(self._task, reports, "; ".join(why), seconds)
+        return Sweep(as_best(self._rows, device), cols, joined_report(self._task, reports, "; ".join(why), seconds))
 
 
 def bytes_here(task: Task, tiles: Sequence[Tile]) -> int:

@@ -18,8 +18,6 @@ from sae_geometry.distributed.pairs import Pair, Work, one_by_one
 from sae_geometry.distributed.scheduler import Cluster, Job
 from sae_geometry.distributed.worker import (
     Device,
-    Question,
-    Terms,
     arithmetic,
     blas_threads,
     call_with_pair,
@@ -36,28 +34,12 @@ SMALLEST = 2e10  # multiplications below which a local sweep is faster: benchmar
 
 
 class DaskRunner:
-    """Runs sweeps and pairs on the workers of a client.
+    """Runs sweeps and pairs on the workers of a client; `device` "cpu" restricts them to their CPUs."""
 
-    Args:
-        device: "cpu" restricts workers to their CPUs; see `placing`.
-        load: dictionaries that workers may load from their addresses; see `loading`.
-        smallest: sweeps of fewer multiplications stay in this process.
-        worth: rows below which a worker's share is not split further; 0 always splits it.
-        least: rows below which no tile is split.
-    """
+    smallest, worth, least = SMALLEST, WORTH, LEAST
 
-    def __init__(
-        self,
-        client: Client,
-        *,
-        device: Device = "auto",
-        load: Sequence[Dictionary] = (),
-        smallest: float = SMALLEST,
-        worth: int = WORTH,
-        least: int = LEAST,
-    ) -> None:
+    def __init__(self, client: Client, *, device: Device = "auto", load: Sequence[Dictionary] = ()) -> None:
         self.client, self.device = client, device
-        self.smallest, self.worth, self.least = smallest, worth, least
         self._cluster, self._held = Cluster(client), Held(client, load)
 
     def close(self) -> None:
@@ -65,11 +47,7 @@ class DaskRunner:
         self._held.forget()
 
     def __call__(self, task: Task, screen: ScreenName) -> Sweep | None:
-        """Run the sweep on the workers; return None if it is too small to send, or its results too large to hold here.
-
-        Raises:
-            CeilingError, MemoryError: the smallest tile exceeds a worker's memory.
-        """
+        """Run the sweep on the workers; return None if it is too small to send, or its results are too large here."""
         if float(len(task.a)) * len(task.others) * task.a.shape[1] < self.smallest:
             return None
         start = time.perf_counter()
@@ -83,14 +61,14 @@ class DaskRunner:
         others = a if task.within else self._held.array(task.others, together)
         bias = None if task.column_bias is None else self._held.array(task.column_bias, together)
         found = Gathering(task)
-        question = Question(
-            k=task.k,
-            columns=task.columns or task.within,
-            absolute=task.absolute,
-            screen=screen,
-            memory=task.memory if task.memory_asked else None,
-            device=wanted(self.device, task.a.device.type),
-        )
+        question = {
+            "k": task.k,
+            "columns": task.columns or task.within,
+            "absolute": task.absolute,
+            "screen": screen,
+            "memory": task.memory if task.memory_asked else None,
+            "device": wanted(self.device, task.a.device.type),
+        }
 
         def submit(tile: Tile) -> Future:
             operands = a(), others(), tile, question, None if bias is None else bias()
@@ -123,7 +101,7 @@ class DaskRunner:
 
         def submit(pair: Pair) -> Future:
             device = wanted(self.device, dictionaries[pair[0]].device.type)
-            terms = Terms(current().memory, device, threads, ours)
+            terms = {"memory": current().memory, "device": device, "blas_threads": threads, "arithmetic": ours}
             parts = [None if part is None else part() for at in pair for part in there(at)]
             return self.client.submit(call_with_pair, work, parameters, terms, *parts, pure=False)
 

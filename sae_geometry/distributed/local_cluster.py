@@ -26,15 +26,8 @@ _ENDING = 20  # seconds until scheduler and workers must end
 def local_cluster(workers: int, threads: int) -> Iterator[tuple[str, Any]]:
     """Start a scheduler and workers that end with the context or with this process, even if it is killed.
 
-    Args:
-        workers: number of processes, each of which runs one task at a time.
-        threads: arithmetic threads per worker.
-
-    Yields:
-        The scheduler's address, and the `distributed.Security` that a client needs for it.
-
-    Raises:
-        ImportError: the package that creates the certificate is not installed.
+    Yield the scheduler's address, and the `distributed.Security` that a client needs for it. Each of the `workers` is a
+    process that runs one task at a time, on `threads` threads.
     """
     from distributed import Security
 
@@ -62,18 +55,12 @@ def local_cluster(workers: int, threads: int) -> Iterator[tuple[str, Any]]:
         yield address, security
     finally:
         process.stdout.close()
-        _end(process)
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    """Close the scheduler's input, upon which it ends itself and its workers."""
-    try:
-        if process.stdin is not None:
-            process.stdin.close()
-        process.wait(_ENDING)
-    except (OSError, subprocess.TimeoutExpired):
-        process.kill()
-        process.wait()
+        try:
+            process.stdin.close()  # upon which the scheduler ends itself and its workers
+            process.wait(_ENDING)
+        except (OSError, subprocess.TimeoutExpired):
+            process.kill()
+            process.wait()
 
 
 def _serve() -> None:

@@ -21,7 +21,7 @@ from torch import Tensor
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.distributed.collect import as_array
 from sae_geometry.distributed.errors import NotLoadedError
-from sae_geometry.distributed.worker import all_but_weights, weights_of
+from sae_geometry.distributed.worker import all_but_weights
 from sae_geometry.kernels.settings import current
 from sae_geometry.sources import SourceError, load
 from sae_geometry.sources.layouts.read import Latents
@@ -35,11 +35,7 @@ KEPT = 1 << 30  # bytes of operands that stay on the workers for the next sweep
 
 
 class Held:
-    """Sends operands to workers or lets them load these, and caches references to them.
-
-    Args:
-        load: dictionaries that workers may load from their addresses.
-    """
+    """Sends operands to workers, or has them load those of `load` themselves, and caches references to them."""
 
     def __init__(self, client: Client, load: Sequence[Dictionary] = ()) -> None:
         self._client = client
@@ -48,16 +44,12 @@ class Held:
         self._sizes: dict[Reference, list[tuple[str, int]]] = {}  # names and bytes of the parts
         for d in load:
             if (where := reference(d)) is not None:
-                self._sizes[where] = [_identity(as_array(x)) for x in weights_of(d) if x is not None]
+                weights = [x for x in (d.directions, d.encoder_directions) if x is not None]
+                self._sizes[where] = [_identity(as_array(x)) for x in weights]
                 self._loadable |= {name: where for name, _ in self._sizes[where]}
 
     def array(self, x: Tensor, together: int) -> There:
-        """Return a reference to this array on the workers.
-
-        Args:
-            x: any array.
-            together: number of arrays that the workers need at once; these stay regardless of their size.
-        """
+        """Return a reference to this array on the workers, one of `together` that are needed at once, and stay."""
         name, size = _identity(as_array(x))
 
         def there() -> Future:
@@ -78,7 +70,7 @@ class Held:
         def about() -> Future:
             return self._found(name) or self._keep(name, self._sent(name, rest), len(said))
 
-        weights = weights_of(d)
+        weights = (d.directions, d.encoder_directions)
         together = 2 * (1 + sum(x is not None for x in weights))  # for two such dictionaries
         return [*(None if x is None else self.array(x, together) for x in weights), about]
 
@@ -176,11 +168,7 @@ def reference(d: Dictionary) -> Reference | None:
 
 
 def load_weights(wanted: Reference) -> tuple[np.ndarray, np.ndarray | None]:
-    """Load the decoder and encoder directions from the address, on a worker.
-
-    Raises:
-        NotLoadedError: the dictionary cannot be loaded here, or is a different one.
-    """
+    """Load the decoder and encoder directions from the address, on a worker; raise NotLoadedError if that fails."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the client has already warned
@@ -191,5 +179,5 @@ def load_weights(wanted: Reference) -> tuple[np.ndarray, np.ndarray | None]:
         raise NotLoadedError(wanted.address) from None
     if found.fingerprint != wanted.fingerprint:
         raise NotLoadedError(wanted.address)
-    directions, encoder = weights_of(found)
-    return as_array(directions), None if encoder is None else as_array(encoder)
+    encoder = found.encoder_directions
+    return as_array(found.directions), None if encoder is None else as_array(encoder)

@@ -18,9 +18,7 @@ def spread(
 ) -> Iterator[tuple[Pair, T]]:
     """Yield `work(a, b, parameters)` per pair as it completes: in the given order here, in any order on a cluster.
 
-    Args:
-        work: a module-level function, so that workers can import it.
-        parameters: the third argument of every call.
+    `work` is a module-level function, so that workers can import it.
     """
     run = getattr(current().runner, "pairs", one_by_one)  # a runner may do sweeps alone
     yield from run(work, dictionaries, todo, parameters)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -29,28 +29,6 @@ _WEIGHTS = ("directions", "encoder_directions")  # nearly all bytes of a diction
 
 
 @dataclass(frozen=True)
-class Question:
-    """Parameters of every tile of a sweep. `memory` None means the worker's default ceiling."""
-
-    k: int
-    columns: bool
-    absolute: bool
-    screen: ScreenName
-    memory: int | None
-    device: Device
-
-
-@dataclass(frozen=True)
-class Terms:
-    """Client settings for a whole pair on a worker: ceiling, device, BLAS threads, arithmetic."""
-
-    memory: int | None
-    device: Device
-    blas_threads: int
-    arithmetic: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
 class PairAnswer:
     """Result of a pair, with the sweeps behind it."""
 
@@ -58,40 +36,31 @@ class PairAnswer:
     sweeps: tuple[Entry, ...]
 
 
-def sweep_tile(a: np.ndarray, b: np.ndarray, tile: Tile, question: Question, bias: np.ndarray | None) -> Answer:
-    """Sweep one tile on this worker.
+def sweep_tile(
+    a: np.ndarray, b: np.ndarray, tile: Tile, question: Mapping[str, Any], bias: np.ndarray | None
+) -> Answer:
+    """Sweep one tile on this worker; CeilingError and MemoryError say that it is too large.
 
-    Raises:
-        CeilingError: the tile exceeds the memory ceiling even on one thread.
-        MemoryError: the worker has too little memory.
+    `question` holds the device, and arguments of `sweep`; a `memory` of None is the worker's default ceiling.
     """
-    device, note = placed(question.device)
+    device, note = placed(question["device"])
     own = None if bias is None else bias[slice(*tile.cols)]
-    x, y = a[slice(*tile.rows)], None if tile.within else b[slice(*tile.cols)]
+    operands = [a[slice(*tile.rows)], None if tile.within else b[slice(*tile.cols)], own]
     with translate_oom():
-        found = _swept(x, y, own, question, device)
+        found = _swept([None if x is None else _tensor(x) for x in operands], question, device)
     cols = None if found.cols is None else to_send(found.cols, tile.rows[0])
     return Answer(to_send(found.rows, tile.cols[0]), cols, found.report, note, own_version())
 
 
-def _swept(
-    x: np.ndarray, y: np.ndarray | None, bias: np.ndarray | None, question: Question, device: str
-) -> Sweep:  # fmt: skip
+def _swept(operands: Sequence[torch.Tensor | None], question: Mapping[str, Any], device: str) -> Sweep:
     """Run the sweep in the first way that fits the memory."""
     refused: CeilingError | None = None
+    how = {name: value for name, value in question.items() if name != "device"}
     for where, threads in ways(device, max(1, cpu_threads() // _tasks_at_once())):
+        x, y, bias = (None if t is None else t.to(where) for t in operands)
+        how |= {"threads": threads, "screen": screen_on(where, question["screen"])}
         try:
-            return sweep(
-                _tensor(x).to(where),
-                None if y is None else _tensor(y).to(where),
-                question.k,
-                columns=question.columns,
-                absolute=question.absolute,
-                column_bias=None if bias is None else _tensor(bias).to(where),
-                screen=screen_on(where, question.screen),
-                threads=threads,
-                memory=question.memory,
-            )
+            return sweep(x, y, column_bias=bias, **how)  # type: ignore[arg-type]
         except CeilingError as error:
             refused = error
     assert refused is not None
@@ -99,38 +68,27 @@ def _swept(
 
 
 def call_with_pair(
-    work: Callable[[Dictionary, Dictionary, Any], Any], parameters: Any, terms: Terms, *parts: Any
+    work: Callable[[Dictionary, Dictionary, Any], Any], parameters: Any, terms: Mapping[str, Any], *parts: Any
 ) -> PairAnswer:
-    """Run `work` on two dictionaries under the client's settings, so that results are bit-identical.
+    """Run `work(a, b, parameters)` under the client's settings, so that results are bit-identical.
 
-    Args:
-        work: called with the dictionaries and `parameters`.
-        parameters: its third argument.
-        terms: the client's settings.
-        parts: arguments of `put_together`, three for each dictionary.
-
-    Raises:
-        EnvironmentMismatchError: this worker's float sums would differ from the client's.
-        MemoryError: the worker has too little memory.
+    `terms` are the client's memory, device, blas_threads and arithmetic; `parts` the arguments of `put_together`, three
+    for each dictionary. A worker whose float sums would differ raises EnvironmentMismatchError.
     """
     from threadpoolctl import threadpool_limits
 
-    if _tasks_at_once() != 1 or arithmetic() != terms.arithmetic:
+    if _tasks_at_once() != 1 or arithmetic() != terms["arithmetic"]:
         raise EnvironmentMismatchError
-    device, note = placed(terms.device)
+    device, note = placed(terms["device"])
     with (
         translate_oom(),
-        threadpool_limits(limits=terms.blas_threads, user_api="blas"),
-        changed(memory=terms.memory, sweeps={}),
+        threadpool_limits(limits=terms["blas_threads"], user_api="blas"),
+        changed(memory=terms["memory"], sweeps={}),
     ):
         a, b = (put_together(*parts[at : at + 3]).to(device) for at in (0, 3))
         answer = work(a, b, parameters)
-        return PairAnswer(answer, tuple(_as_remote(entry, note) for entry in entries()))
-
-
-def weights_of(d: Dictionary) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Return the decoder and encoder directions, which are sent or loaded once."""
-    return d.directions, d.encoder_directions
+        why = "; ".join(["in whole pairs on Dask workers", *([note] if note else [])])
+        return PairAnswer(answer, tuple(replace(entry, why=f"{why}; {entry.why}") for entry in entries()))
 
 
 def all_but_weights(d: Dictionary) -> dict[str, Any]:
@@ -142,10 +100,6 @@ def put_together(directions: np.ndarray, encoder: np.ndarray | None, rest: dict[
     """Rebuild a dictionary from its weights and other attributes."""
     encoder_directions = None if encoder is None else _tensor(encoder)
     return Dictionary(directions=_tensor(directions), encoder_directions=encoder_directions, **rest)
-
-
-def _as_remote(entry: Entry, note: str) -> Entry:
-    return replace(entry, why="; ".join(["in whole pairs on Dask workers", *([note] if note else []), entry.why]))
 
 
 def _tensor(x: np.ndarray) -> torch.Tensor:

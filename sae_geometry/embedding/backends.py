@@ -6,7 +6,7 @@ import importlib.metadata
 import importlib.util
 import warnings
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -41,15 +41,15 @@ def lay_out(
 
     Args:
         points: float32 unit rows [n, d]; only their number matters.
-        graph: their exact neighbors.
-        seeds: one layout each, from the same graph.
+        seeds: one layout each.
     """
     if engine == "numba":
         return _numba(graph, min_dist, seeds, n_epochs, progress)
     run = _cuml if engine == "cuml" else _umap_learn
+    how = {"n_neighbors": graph.indices.shape[1], "min_dist": min_dist, "metric": "cosine", "n_epochs": n_epochs}
     placed = []
     for seed in seeds:
-        placed.append(run(points, graph, min_dist, seed, n_epochs))
+        placed.append(run(points, graph, **how, random_state=seed))
         if progress is not None:
             progress(len(placed) / len(seeds))
     return placed
@@ -65,14 +65,13 @@ def choose_backend(backend: Backend) -> tuple[str, str, str]:
     """
     if backend not in ("auto", "numba", "umap-learn", "cuml"):
         raise ValueError(f"backend must be auto, numba, umap-learn or cuml; got {backend!r}")
-    gpu = torch.cuda.is_available()
     version = _version("cuml-cu13") or _version("cuml-cu12") or _version("cuml")
     new_enough = version is not None and tuple(int(p) for p in version.split(".")[:2]) >= CUML_MINIMUM
     importable = importlib.util.find_spec("cuml") is not None
-    usable = gpu and new_enough and importable
+    usable = torch.cuda.is_available() and new_enough and importable
     obstacle = (
         "there is no CUDA GPU"
-        if not gpu
+        if not torch.cuda.is_available()
         else "cuML is not installed (pip install 'sae-geometry[cu13]')"
         if version is None or not importable
         else f"cuML {version} is older than 25.08, whose cosine metric can be trusted"
@@ -84,11 +83,8 @@ def choose_backend(backend: Backend) -> tuple[str, str, str]:
     learn = _version("umap-learn") or "?"
     if backend == "umap-learn":
         return "umap-learn", learn, "asked for"
-    return (
-        "numba",
-        f"{_version('numba')}, weights by umap-learn {learn}",
-        "asked for" if backend == "numba" else obstacle,
-    )
+    why = "asked for" if backend == "numba" else obstacle
+    return "numba", f"{_version('numba')}, weights by umap-learn {learn}", why
 
 
 def _version(package: str) -> str | None:
@@ -119,13 +115,9 @@ def _numba(
     return placed
 
 
-def _umap_learn(points: torch.Tensor, graph: Neighbors, min_dist: float, seed: int, n_epochs: int | None) -> np.ndarray:
+def _umap_learn(points: torch.Tensor, graph: Neighbors, **how: Any) -> np.ndarray:
     reducer = import_umap().UMAP(
-        n_neighbors=graph.indices.shape[1],
-        min_dist=min_dist,
-        metric="cosine",
-        n_epochs=n_epochs,
-        random_state=seed,
+        **how,
         n_jobs=1,
         precomputed_knn=(graph.indices.copy(), graph.distances.copy()),  # umap-learn writes into its input
         force_approximation_algorithm=True,  # umap-learn ignores a precomputed graph below 4,096 points otherwise
@@ -137,18 +129,11 @@ def _umap_learn(points: torch.Tensor, graph: Neighbors, min_dist: float, seed: i
         return np.asarray(reducer.fit_transform(points.cpu().numpy()), dtype=np.float32)
 
 
-def _cuml(points: torch.Tensor, graph: Neighbors, min_dist: float, seed: int, n_epochs: int | None) -> np.ndarray:
+def _cuml(points: torch.Tensor, graph: Neighbors, **how: Any) -> np.ndarray:
     import cuml.manifold
     import cupy
 
-    reducer = cuml.manifold.UMAP(
-        n_neighbors=graph.indices.shape[1],
-        min_dist=min_dist,
-        metric="cosine",
-        n_epochs=n_epochs,
-        random_state=seed,
-        precomputed_knn=(cupy.asarray(graph.indices), cupy.asarray(graph.distances)),
-        output_type="numpy",
-    )
+    precomputed = cupy.asarray(graph.indices), cupy.asarray(graph.distances)
+    reducer = cuml.manifold.UMAP(**how, precomputed_knn=precomputed, output_type="numpy")
     data = cupy.from_dlpack(points.detach().contiguous().cuda())
     return np.asarray(reducer.fit_transform(data), dtype=np.float32)

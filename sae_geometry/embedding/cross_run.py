@@ -67,26 +67,13 @@ class Across:
     matchings: Mapping[tuple[int, int], str]
     chance: Mapping[tuple[int, int], float]
 
-    def closest_run(self, run: int) -> np.ndarray:
-        """Return the run in which each latent of `run` has its largest cosine, int64 [n]; the first among equals."""
-        others = [s for s in self._runs if s != run]
-        return np.asarray(others)[np.argmax([self.partners[run, s].max_cosine for s in others], axis=0)]
-
-    def best(self, run: int) -> Partners:
-        """Return the partners of each latent of `run` in its closest run."""
-        others = [s for s in self._runs if s != run]
-        at = np.searchsorted(others, self.closest_run(run))
+    def best(self, run: int) -> tuple[np.ndarray, Partners]:
+        """Return the closest run of each latent of `run`, int64 [n], the first among equals, and its partners there."""
+        others = [s for s in range(len(self.names)) if s != run]
+        at = np.argmax([self.partners[run, s].max_cosine for s in others], axis=0)
         rows = np.arange(len(at))
-        return Partners(
-            **{
-                column: np.stack([getattr(self.partners[run, s], column) for s in others])[at, rows]
-                for column in COLUMNS
-            }
-        )
-
-    @property
-    def _runs(self) -> range:
-        return range(len(self.names))
+        there = {c: np.stack([getattr(self.partners[run, s], c) for s in others])[at, rows] for c in COLUMNS}
+        return np.asarray(others)[at], Partners(**there)
 
     def to_pandas(self) -> pd.DataFrame:
         """Return one row per latent, grouped by run.
@@ -97,13 +84,12 @@ class Across:
         """
         names = np.array(self.names, dtype=object)
         parts = []
-        for run in self._runs:
-            best = self.best(run)
-            n = len(best.max_cosine)
-            columns: dict[str, Any] = {"partner_run": names[self.closest_run(run)], **_columns(best, n)}
-            for other in self._runs:
-                there = _columns(self.partners.get((run, other)), n)
-                columns |= {f"{column}:{self.names[other]}": values for column, values in there.items()}
+        for run in range(len(names)):
+            closest, best = self.best(run)
+            columns: dict[str, Any] = {"partner_run": names[closest], **_columns(best, len(closest))}
+            for other, name in enumerate(names):
+                there = _columns(self.partners.get((run, other)), len(closest))
+                columns |= {f"{column}:{name}": values for column, values in there.items()}
             parts.append(pd.DataFrame(columns))
         return pd.concat(parts, ignore_index=True)
 
@@ -138,10 +124,6 @@ def partners_across(
     Args:
         dictionaries: two or more, of one width.
         swept: finished two-sided sweeps of run r against run s, r < s, to reuse.
-        progress: called with a stage and the share of it done, in [0, 1].
-
-    Raises:
-        KeyboardInterrupt: Ctrl-C during an optimal matching.
     """
     partners: dict[tuple[int, int], Partners] = {}
     matchings: dict[tuple[int, int], str] = {}

@@ -109,7 +109,14 @@ class Embedding(Answer):
         Raises:
             ValueError: an unknown `on`, or a region of fewer than two latents.
         """
-        found = _regions(self, min_size, on, shapes)
+        if on not in ("picture", "neighbors"):
+            raise ValueError(f"regions are found on 'picture' (the layout) or 'neighbors'; got {on!r}")
+        points = self.coords, self.owner, self.names
+        if shapes is not None:
+            found = given_regions(*points, shapes=shapes)
+        else:
+            distances = graph_distances(self.neighbors)[self.point][:, self.point] if on == "neighbors" else None
+            found = find_regions(*points, distances=distances, min_size=min_size, on=on)
         return replace(self, regions=marked(found, self.dictionaries, self.owner, self.latent_id))
 
     def tables(self) -> Mapping[str, pd.DataFrame]:
@@ -380,14 +387,3 @@ def _inputs(dictionaries: Any, allow_mismatch: bool) -> tuple[list[Dictionary], 
     many = f"{len(dicts):,} runs: partners across runs are listed for up to {MOST_RUNS}; seeds compares every two"
     notes = [*([many] if len(dicts) > MOST_RUNS else []), *(f"{d.name}: {note}" for d in dicts for note in d.notes)]
     return dicts, few(sorted([*notes, *found], key=lambda note: not note.endswith(ALLOWED)))
-
-
-def _regions(e: Embedding, min_size: int | None, on: On, shapes: Sequence[Shape] | None) -> Regions:
-    if on not in ("picture", "neighbors"):
-        raise ValueError(f"regions are found on 'picture' (the layout) or 'neighbors'; got {on!r}")
-    if shapes is not None:
-        return given_regions(e.coords, e.owner, e.names, shapes=shapes)
-    distances = None
-    if on == "neighbors":
-        distances = graph_distances(e.neighbors)[e.point][:, e.point]
-    return find_regions(e.coords, e.owner, e.names, distances=distances, min_size=min_size, on=on)

@@ -33,19 +33,6 @@ class Neighbors:
         return Neighbors(self.indices[:, :k].copy(), self.distances[:, :k].copy())
 
 
-@dataclass(frozen=True)
-class JointNeighbors:
-    """Neighbors among all points of several parts, and the pairwise sweeps behind them.
-
-    Attributes:
-        neighbors: over the concatenation of the parts.
-        pairs: the two-sided sweep of part r against part s, for every r < s.
-    """
-
-    neighbors: Neighbors
-    pairs: Mapping[tuple[int, int], Sweep]
-
-
 def exact_neighbors(points: Float[torch.Tensor, "n d"], k: int, progress: Progress | None = None) -> Neighbors:
     """Return the k exact cosine neighbors of every unit row, itself included and first.
 
@@ -62,44 +49,44 @@ def exact_neighbors(points: Float[torch.Tensor, "n d"], k: int, progress: Progre
         >>> exact_neighbors(torch.eye(3), 2).indices.tolist()
         [[0, 1], [1, 0], [2, 0]]
     """
-    n = points.shape[0]
-    _check(k, n)
-    if k == 1:
-        return _with_self(np.zeros((n, 0), dtype=np.int64), np.zeros((n, 0)))
-    found = listing_sweep(points, None, k - 1, progress=progress).rows
-    return _with_self(found.index.cpu().numpy(), found.cosine.cpu().numpy())
+    return joint_neighbors([points], k, progress)[0]
 
 
 def joint_neighbors(
     parts: Sequence[Float[torch.Tensor, "_ d"]], k: int, progress: Progress | None = None
-) -> JointNeighbors:
-    """Compute `exact_neighbors` of the concatenated parts, sweeping part by part.
+) -> tuple[Neighbors, Mapping[tuple[int, int], Sweep]]:
+    """Return `exact_neighbors` of the concatenated parts, and the two-sided sweep of part r against part s, r < s.
 
-    One sweep within each part and one per pair of parts cost as much as one sweep of the whole, and the pairwise ones
-    also give each point's best partners in every other part.
-
-    Args:
-        parts: float32 unit rows [n_r, d] each.
-        k: neighbors including self, 1…min(n, 64), with n the total number of points.
+    One sweep within each part and one per pair of parts cost as much as one sweep of the whole.
     """
     sizes = [len(p) for p in parts]
-    starts = np.concatenate([[0], np.cumsum(sizes)]).tolist()
-    _check(k, starts[-1])
+    *starts, n = np.cumsum([0, *sizes]).tolist()
+    if not 1 <= k <= min(n, MAX_K):
+        raise ValueError(f"k counts the point itself and must be in 1…{min(n, MAX_K)} here; got {k}")
     width = max(k - 1, 1)
-    lists = no_lists(starts[-1], width)
-    tick = _Shares(progress, sum(s * s / 2 for s in sizes) + sum(a * b for a, b in combinations(sizes, 2)))
+    lists = no_lists(n, width)
+    done, total = 0.0, sum(s * s / 2 for s in sizes) + sum(a * b for a, b in combinations(sizes, 2))
+
+    def piece(work: float) -> Progress | None:
+        nonlocal done
+        before, done = done, done + work
+        return None if progress is None else lambda share: progress((before + share * work) / total)
+
     for r, part in enumerate(parts):
-        found = listing_sweep(part, None, width, progress=tick.next(sizes[r] ** 2 / 2))
+        found = listing_sweep(part, None, width, progress=piece(sizes[r] ** 2 / 2))
         _merge(lists, starts[r], found.rows, starts[r])
     pairs = {}
     for r, s in combinations(range(len(parts)), 2):
-        found = listing_sweep(parts[r], parts[s], width, progress=tick.next(float(sizes[r] * sizes[s])))
+        found = listing_sweep(parts[r], parts[s], width, progress=piece(float(sizes[r] * sizes[s])))
         assert found.cols is not None
         _merge(lists, starts[r], found.rows, starts[s])
         _merge(lists, starts[s], found.cols, starts[r])
         pairs[r, s] = found
     _, cosine, index = lists
-    return JointNeighbors(_with_self(index[:, : k - 1], cosine[:, : k - 1]), pairs)
+    indices, distances = np.empty((n, k), dtype=np.int64), np.zeros((n, k), dtype=np.float32)
+    indices[:, 0], indices[:, 1:] = np.arange(n), index[:, : k - 1]
+    distances[:, 1:] = np.maximum(1.0 - cosine[:, : k - 1], 0.0)
+    return Neighbors(indices, distances), pairs
 
 
 def neighborhoods(
@@ -111,10 +98,7 @@ def neighborhoods(
 ) -> tuple[Neighbors, Neighbors, Mapping[tuple[int, int], Sweep]]:
     """Return the neighbors of all points, those among different directions, and the sweeps of every two parts.
 
-    Args:
-        parts: float32 unit rows [n_r, d] each.
-        kept: one row of `points` per different direction.
-        k: neighbors including self, at most m.
+    `kept` has one row of `points` per different direction, at least k.
     """
     if len(kept) < len(points):
         wide = exact_neighbors(points[kept], k, progress)
@@ -122,37 +106,11 @@ def neighborhoods(
     if len(parts) > MOST_RUNS:
         near = exact_neighbors(points, k, progress)
         return near, near, {}
-    joint = joint_neighbors(parts, k, progress)
-    return joint.neighbors, joint.neighbors, joint.pairs
+    near, pairs = joint_neighbors(parts, k, progress)
+    return near, near, pairs
 
 
 def _merge(lists: Lists, at: int, found: Best, start: int) -> None:
     """Merge partners among the points from `start` on into the lists of the points from `at` on."""
     score, cosine, index = (t.cpu().numpy() for t in (found.score, found.cosine, found.index))
     merge_into(lists, (score, cosine, np.where(index >= 0, index + start, -1)), at)
-
-
-def _with_self(index: np.ndarray, cosine: np.ndarray) -> Neighbors:
-    n, others = index.shape
-    indices, distances = np.empty((n, others + 1), dtype=np.int64), np.zeros((n, others + 1), dtype=np.float32)
-    indices[:, 0], indices[:, 1:] = np.arange(n), index
-    distances[:, 1:] = np.maximum(1.0 - cosine, 0.0)
-    return Neighbors(indices, distances)
-
-
-def _check(k: int, n: int) -> None:
-    if not 1 <= k <= min(n, MAX_K):
-        raise ValueError(f"k counts the point itself and must be in 1…{min(n, MAX_K)} here; got {k}")
-
-
-class _Shares:
-    """Spread one progress callback over pieces of work of different size."""
-
-    def __init__(self, progress: Progress | None, total: float) -> None:
-        self.progress, self.total, self.done = progress, total, 0.0
-
-    def next(self, work: float) -> Progress | None:
-        """Return the callback of the next piece."""
-        before, progress = self.done, self.progress
-        self.done += work
-        return None if progress is None else lambda share: progress((before + share * work) / self.total)

@@ -179,11 +179,8 @@ def place(
     """Place new points in a fixed layout, float32 [m, 2], as umap-learn's `transform` does.
 
     Each starts at the weighted mean of its neighbors, with the weights of umap-learn's own functions, and takes
-    optimizer steps of a quarter of the length while the layout stays fixed. n_epochs = 0 gives the mean itself.
-
-    Args:
-        neighbors: nearest embedded points of each new point.
-        distances: float32, cosine distances to them, ascending.
+    optimizer steps of a quarter of the length while the layout stays fixed. n_epochs = 0 gives the mean itself. The
+    distances to the neighbors are by cosine, ascending.
     """
     from scipy.sparse import csr_array
 

@@ -1,11 +1,10 @@
 """UMAP optimizer, one vertex at a time: bit-identical layouts on any number of threads.
 
-umap-learn iterates over edges and moves both ends of each, so threads would race and a seeded run uses one. Here every
-vertex gathers the attractions and repulsions on itself, from the positions of the others when its block began. An edge
-is stored at both ends with one weight and one phase, and the attraction that the other end would apply is applied at
-once: each sampled edge attracts twice. Random numbers depend on seed, epoch and vertex alone, and powers are
-polynomials, so that no library's `pow` affects a position. Imported where it is used, since importing numba takes
-0.3 s.
+umap-learn moves both ends of an edge, so threads would race and a seeded run uses one. Here every vertex gathers the
+attractions and repulsions on itself, from the positions of the others when its block began. An edge is stored at both
+ends with one weight and one phase, and the attraction that the other end would apply is applied at once: each sampled
+edge attracts twice. Random numbers depend on seed, epoch and vertex alone, and powers are polynomials, so that no
+library's `pow` affects a position. Imported where it is used, since importing numba takes 0.3 s.
 """
 
 from __future__ import annotations

@@ -30,7 +30,6 @@ from sae_geometry.pairwise.inputs import activity, describe_input, distinct, sev
 from sae_geometry.pairwise.same_space import require_same_space
 from sae_geometry.results.answer import Answer
 from sae_geometry.sources import as_dictionary, load
-from sae_geometry.sources.layouts.read import Latents
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,6 +39,7 @@ _NEEDED = {"run": TEXTS, "latent_id": IDS, "x": FLOATS, "y": FLOATS}
 _EXTENDED = {
     "partner_run": MAYBE_TEXTS, "max_cosine": FLOATS, "partner_id": NUMBERS, "frequency": FLOATS, "alive": TRUTHS,
 }  # fmt: skip
+_NULLABLE = {"i": "Int64", "u": "UInt64", "b": "boolean"}
 _FAR = 1_000_000  # of a coordinate; UMAP's are tens
 _ROUNDING = 1e-6  # a component of a unit row
 
@@ -124,7 +124,8 @@ class Projection(Answer):
         columns = list(dict.fromkeys([*(c for c in old.columns if c != "projected"), *frame.columns]))
         old = old.reindex(columns=columns)
         # A column that one table lacks takes a nullable type, since it is filled with nulls.
-        kinds = {c: _nullable((frame if c in frame and old[c].isna().all() else old)[c].dtype) for c in columns}
+        kinds: dict[str, Any] = {c: (frame if c in frame and old[c].isna().all() else old)[c].dtype for c in columns}
+        kinds = {c: _NULLABLE.get(kind.kind, kind) for c, kind in kinds.items()}
         new_rows = frame.reindex(columns=columns).astype(kinds)
         return pd.concat([old.astype(kinds), new_rows], ignore_index=True)
 
@@ -337,7 +338,7 @@ def _picture(onto: Embedding | str | os.PathLike[str], offline: bool) -> Picture
     frame = read_table(folder, "umap.parquet")
     check_columns(frame, _NEEDED, _EXTENDED, folder)
     try:
-        inputs = [_Input.of(entry) for entry in record["inputs"]]
+        inputs = [_input(entry) for entry in record["inputs"]]
         p = record["params"]
         n_neighbors, min_dist = int(p["n_neighbors"]), float(p["min_dist"])
         kept = float(record["evidence"]["neighbor_preservation"])
@@ -346,7 +347,7 @@ def _picture(onto: Embedding | str | os.PathLike[str], offline: bool) -> Picture
         points = frame[["latent_id", "x", "y"]].to_numpy(np.float64)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ValueError(f"{folder} lacks what a saved embedding says of itself; make it again") from error
-    references = tuple(_again(entry, folder, offline) for entry in inputs)
+    references = tuple(_again(*entry, folder, offline) for entry in inputs)
     ids = np.concatenate([d.latent_ids.cpu().numpy() for d in references])
     runs = [d.name for d in references for _ in range(d.n_latents)]
     if not (np.abs(points[:, 1:]) <= _FAR).all():
@@ -359,42 +360,25 @@ def _picture(onto: Embedding | str | os.PathLike[str], offline: bool) -> Picture
     return Picture(frame, references, n_neighbors, min_dist, kept, str(folder))
 
 
-@dataclass(frozen=True)
-class _Input:
-    """Identity of a dictionary of a saved embedding, and how it was loaded."""
-
-    name: str
-    address: str | None
-    latents: Latents
-    drop_bad: bool
-    fingerprint: str
-
-    @staticmethod
-    def of(entry: Mapping[str, Any]) -> _Input:
-        """Read it from the summary's entry; raises KeyError, TypeError or AttributeError for anything else."""
-        alive, address = entry["alive"], entry["address"]
-        latents: Latents = "alive" if alive["n_dropped_dead"] else "all"
-        known = None if address is None else str(address)
-        return _Input(str(entry["name"]), known, latents, bool(alive["bad_ids"]), str(entry["fingerprint"]))
+def _input(entry: Mapping[str, Any]) -> tuple[str | None, str, dict[str, Any]]:
+    """Return the address of a saved embedding's dictionary, its fingerprint, and the options it was loaded with."""
+    alive, address = entry["alive"], entry["address"]
+    latents = "alive" if alive["n_dropped_dead"] else "all"
+    how = {"name": str(entry["name"]), "latents": latents, "drop_bad": bool(alive["bad_ids"])}
+    return None if address is None else str(address), str(entry["fingerprint"]), how
 
 
-def _again(entry: _Input, folder: Path, offline: bool) -> Dictionary:
+def _again(address: str | None, fingerprint: str, how: dict[str, Any], folder: Path, offline: bool) -> Dictionary:
     """Load a dictionary of a saved embedding again, and check that it is the same."""
-    if entry.address is None:
+    if address is None:
         raise ValueError(
-            f"{folder}: {entry.name!r} was made in memory and has no address to load it from; "
+            f"{folder}: {how['name']!r} was made in memory and has no address to load it from; "
             "project onto the Embedding itself, from Python"
         )
-    d = load(entry.address, entry.latents, name=entry.name, drop_bad=entry.drop_bad, offline=offline)
-    if d.fingerprint != entry.fingerprint:
+    d = load(address, **how, offline=offline)
+    if d.fingerprint != fingerprint:
         raise ValueError(
-            f"{shown(entry.address)} is not what it was when {folder} was made: its fingerprint is "
-            f"{d.fingerprint[:16]}…, then it was {shown(entry.fingerprint, 16)}…; make the layout again with "
-            "sae-geometry umap"
+            f"{shown(address)} is not what it was when {folder} was made: its fingerprint is {d.fingerprint[:16]}…, "
+            f"then it was {shown(fingerprint, 16)}…; make the layout again with sae-geometry umap"
         )
     return d
-
-
-def _nullable(dtype: Any) -> Any:
-    """Return the type of a column that nulls, or ids, are added to."""
-    return {"i": "Int64", "u": "UInt64", "b": "boolean"}.get(dtype.kind, dtype)

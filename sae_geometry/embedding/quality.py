@@ -94,13 +94,7 @@ def measure_evidence(
     seed: int,
     others: Sequence[Float[np.ndarray, "n 2"]] = (),
 ) -> Evidence:
-    """Compute every quality measure.
-
-    Args:
-        points: float32 unit rows [n, d].
-        near: their exact neighbors, at least 15 besides the point itself where there are that many points.
-        others: layouts of the same points with other seeds.
-    """
+    """Compute every quality measure of a layout of unit rows, given their exact neighbors and other layouts."""
     n = len(owner)
     k = max(1, min(EVIDENCE_K, (n - 1) // 2, near.indices.shape[1] - 1))  # trustworthiness needs k < n / 2
     k_wide = max(k, min(WIDE_K, (n - 1) // 2))
@@ -110,13 +104,11 @@ def measure_evidence(
     trust, trust_wide, kept_wide = _neighborhoods(points, picture, sample, (k, k_wide))
     sizes = np.bincount(owner)
     mixing = [mixing_score(graph, owner) for graph in (original, picture[:, :k])]
-    shifts, overlaps = [], []
     pictures = [coords, *others]
     around = [picture[:, :k], *(picture_neighbors(c, k) for c in others)]
-    for i in range(len(pictures)):
-        for j in range(i):
-            shifts.append(procrustes_shift(pictures[i], pictures[j]))
-            overlaps.append(shared_share(around[i], around[j]))
+    pairs = [(i, j) for i in range(len(pictures)) for j in range(i)]
+    shifts = [procrustes_shift(pictures[i], pictures[j]) for i, j in pairs]
+    overlaps = [shared_share(around[i], around[j]) for i, j in pairs]
     return Evidence(
         k=k,
         k_wide=k_wide,
@@ -158,11 +150,7 @@ def mixing_score(neighbors: Int[np.ndarray, "n k"], owner: Int[np.ndarray, " n"]
     With W_ij = 1 where j is a neighbor of i, the number of neighbors from the same run is T = Σ W_ij [o_i = o_j]. Over
     all permutations E[T] = S0·P2 and E[T²] = S1·P2 + (S2 − 2·S1)·P3 + (S0² + S1 − S2)·P4, where S0 = Σ W,
     S1 = ½ Σ (W_ij + W_ji)², S2 = Σ_i (row_i + column_i)² (Cliff & Ord 1973), P2 and P3 are the chances that two and
-    three points are of one run, P4 that two disjoint pairs each are. Neighbors depend on one another and on the runs'
-    sizes; this counts both.
-
-    Args:
-        neighbors: int [n, k], self excluded.
+    three points are of one run, P4 that two disjoint pairs each are. `neighbors` exclude self.
     """
     from scipy.sparse import csr_array
 

@@ -18,10 +18,7 @@ from sae_geometry.sources import neuronpedia_lists
 def regions_record(
     found: Regions, dictionaries: Sequence[Dictionary], run_of: np.ndarray, latent_id: np.ndarray
 ) -> dict[str, Any]:
-    """Return the contents of `regions.json`: counts, test, outline and latent ids per region, and links to lists.
-
-    Args:
-        run_of, latent_id: int64 [N], run and original id of each point.
+    """Return the contents of `regions.json`, given run and original id of each point, int64 [N].
 
     `neuronpedia_lists` are addresses of quick lists of at most 150 latents each, for latents with known pages.
     """

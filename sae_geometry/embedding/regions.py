@@ -6,7 +6,7 @@ layout or on the neighbor graph) or read from a file.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -107,11 +107,9 @@ class Regions:
                 "region": region.letter, "size": region.size, "verdict": region.verdict,
                 "x": region.center[0], "y": region.center[1],
             }  # fmt: skip
-            for i, name in enumerate(self.names):
-                row[f"count:{name}"] = int(region.counts[i])
-                row[f"share:{name}"] = float(region.shares[i])
-                row[f"p:{name}"] = float(region.p_values[i])
-                row[f"q:{name}"] = float(region.q_values[i])
+            numbers = {"count": region.counts, "share": region.shares, "p": region.p_values, "q": region.q_values}
+            row |= {f"{what}:{name}": of_run[i].item() for i, name in enumerate(self.names)
+                    for what, of_run in numbers.items()}  # fmt: skip
             rows.append(row)
         return pd.DataFrame(rows)
 
@@ -150,11 +148,7 @@ class Regions:
         return sum(r.verdict.startswith("mostly") for r in self.regions)
 
     def few_lines(self, most: int) -> list[str]:
-        """Return the regions to look at first, in lines of 80: those of one run, then mixed ones, the largest first.
-
-        Args:
-            most: number of regions to list.
-        """
+        """Return `most` regions to look at first, in lines of 80: those of one run, then mixed ones, by size."""
         if not self.regions:
             return [f"  no regions ({self.how})"]
         note = f"  {counted(len(self), 'region')} with {self.share_inside:.0%} of the latents"
@@ -174,11 +168,7 @@ class Regions:
 
 
 def marked(found: Regions, dictionaries: Sequence[Dictionary], owner: np.ndarray, latent_id: np.ndarray) -> Regions:
-    """Return the regions with the tokens that mark them; unchanged where no run has labels.
-
-    Args:
-        owner, latent_id: int64 [N], run and original id of each point.
-    """
+    """Return the regions with the tokens that mark them, given run and original id of each point, int64 [N]."""
     marks = region_marks(found.letters, dictionaries, owner, latent_id)
     return replace(found, regions=tuple(replace(r, marks=marks.get(r.letter, ())) for r in found.regions))
 
@@ -213,14 +203,10 @@ def find_regions(
     labels = np.full(n, -1)
     if n > size:
         labels = _hdbscan(picture_distances(coords) if distances is None else distances, size)
-    sizes = np.bincount(labels[labels >= 0])
-    first = [int(np.flatnonzero(labels == i)[0]) for i in range(len(sizes))]
-    order = sorted(range(len(sizes)), key=lambda i: (-sizes[i], first[i]))
-    members = [np.flatnonzero(labels == i) for i in order]
+    members = [np.flatnonzero(labels == i) for i in range(labels.max(initial=-1) + 1)]
+    members.sort(key=lambda m: (-len(m), m[0]))
     outlines = [_hull(coords[m]) for m in members]
-    return _tested(
-        coords, owner, names, members, outlines, [letters(i) for i in range(len(members))], how=how, params=params
-    )
+    return _tested(coords, owner, names, members, outlines, map(letters, range(len(members))), how=how, params=params)
 
 
 def given_regions(
@@ -235,11 +221,9 @@ def given_regions(
         inside = Outline(shape.polygon).contains_points(coords) & ~taken
         taken |= inside
         members.append(np.flatnonzero(inside))
+    outlines, called = [s.polygon for s in shapes], [s.letter for s in shapes]
     params = {"method": "given", "shapes": len(shapes)}
-    return _tested(
-        coords, owner, names, members, [s.polygon for s in shapes], [s.letter for s in shapes],
-        how="given by hand", params=params,
-    )  # fmt: skip
+    return _tested(coords, owner, names, members, outlines, called, how="given by hand", params=params)
 
 
 def picture_distances(coords: Float[np.ndarray, "n 2"]) -> csr_array:
@@ -272,15 +256,14 @@ def _tested(
     names: Sequence[str],
     members: Sequence[np.ndarray],
     outlines: Sequence[Sequence[tuple[float, float]]],
-    called: Sequence[str],
+    called: Iterable[str],
     *,
     how: str,
     params: Mapping[str, Any],
 ) -> Regions:
     from scipy.stats import false_discovery_control
 
-    totals = np.bincount(owner, minlength=len(names)).astype(np.int64)
-    tallies = [np.bincount(owner[m], minlength=len(names)) for m in members]
+    totals, *tallies = (np.bincount(x, minlength=len(names)) for x in (owner, *(owner[m] for m in members)))
     counts = np.array(tallies, dtype=np.int64).reshape(-1, len(names))
     p = _binomial(counts, totals)
     q = false_discovery_control(p.ravel()).reshape(p.shape) if p.size else p
@@ -291,17 +274,11 @@ def _tested(
     for i, (letter, m) in enumerate(zip(called, members, strict=True)):
         marks[m] = letter
         x, y = coords[m].astype(np.float64).mean(axis=0) if len(m) else np.mean(outlines[i], axis=0)
-        center, outline = (float(x), float(y)), tuple(outlines[i])
-        verdict = _verdict(names, shares[i], q[i])
+        center, outline, run = (float(x), float(y)), tuple(outlines[i]), int(np.argmax(shares[i]))
+        verdict = f"mostly {names[run]}" if shares[i, run] >= MOSTLY and q[i, run] <= ALPHA else "mixed"
+        verdict = verdict if len(names) > 1 else ""
         found.append(Region(letter, m, counts[i], shares[i], p[i], q[i], verdict, center, outline))
     return Regions(tuple(found), tuple(names), totals, marks, how, params)
-
-
-def _verdict(names: Sequence[str], shares: np.ndarray, q: np.ndarray) -> str:
-    if len(names) == 1:
-        return ""
-    largest = int(np.argmax(shares))
-    return f"mostly {names[largest]}" if shares[largest] >= MOSTLY and q[largest] <= ALPHA else "mixed"
 
 
 def _binomial(counts: Int[np.ndarray, "regions runs"], totals: Int[np.ndarray, " runs"]) -> np.ndarray:

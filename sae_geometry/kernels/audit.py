@@ -1,15 +1,10 @@
 """Audit of a finished sweep: recheck part of the answer without trusting the code that produced it.
 
-A new device, driver or kernel can be wrong in ways that no derivation foresees. Every run on a GPU, and any run that
-requests it, ends with this audit. It checks every listed score against ε, and recomputes some rows and columns in
-float64 by a path that shares no code with the screens: 64 of each at random, those at block edges, where tiles go
-missing, and the last 16, where tails go wrong. A column tests every row: no row may score better with it than its k-th
-best without listing it.
+Every run on a GPU, and any run that requests it, ends with this audit: every listed score is held against ε, and some
+rows and columns are worked out again in float64 by a path that shares no code with the screens (README.md).
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -28,28 +23,8 @@ class AuditError(RuntimeError):
     """A sweep gave a wrong answer on this device; discard its result."""
 
 
-@dataclass(frozen=True)
-class Audit:
-    """Numbers of scores, rows and columns checked, and the largest error of a listed score as a share of ε."""
-
-    n_listed: int
-    worst_share_of_epsilon: float
-    n_rows: int
-    n_cols: int
-
-    def __str__(self) -> str:
-        return (
-            f"{self.n_listed:,} listed scores within ε (worst {self.worst_share_of_epsilon:.2g} of it); "
-            f"{self.n_rows} rows and {self.n_cols} columns worked out again in float64"
-        )
-
-
-def audit(task: Task, row_lists: Shortlist, col_lists: Shortlist | None, rows: Best, cols: Best | None) -> Audit:
-    """Check a finished sweep.
-
-    Raises:
-        AuditError: the first error found, with its place and what to do.
-    """
+def audit(task: Task, row_lists: Shortlist, col_lists: Shortlist | None, rows: Best, cols: Best | None) -> str:
+    """Return what was checked of a finished sweep, in words; raise AuditError at the first error found."""
     a, b = task.a, task.others
     by_row = Scoring(task.absolute, task.column_bias, exclude_self=task.within)
     by_col = Scoring(task.absolute)
@@ -63,7 +38,10 @@ def audit(task: Task, row_lists: Shortlist, col_lists: Shortlist | None, rows: B
     _check_no_better(a, b, some_cols, rows, by_row)
     if cols is not None:
         _check_answers(b, a, some_cols, cols, by_col, "column")
-    return Audit(listed, worst, len(some_rows), len(some_cols))
+    return (
+        f"{listed:,} listed scores within ε (worst {worst:.2g} of it); {len(some_rows)} rows and {len(some_cols)} "
+        "columns worked out again in float64"
+    )
 
 
 def _check_listed(x: Tensor, y: Tensor, lists: Shortlist, scoring: Scoring, side: str) -> tuple[int, float]:

@@ -90,10 +90,7 @@ def cpu_blocks(n: int, m: int, threads: int, spare: int, copies: int = 2, *, hel
 
     A block is then still in cache when it is scanned, and high enough for the product to run at full rate. Each thread
     gets at least four row blocks, so that none waits long for the last. `spare` bytes bound the blocks of all threads
-    together, `copies` of each; `held` is what is taken next to them, for the message.
-
-    Raises:
-        CeilingError: `spare` is too small for any block.
+    together, `copies` of each, or CeilingError is raised; `held` is what is taken next to them, for its message.
     """
     block = min(last_level_cache() // (2 * threads), 8 * MIB, spare // (copies * threads))
     if block < 4 * _SMALLEST_BLOCK**2:
@@ -109,9 +106,6 @@ def device_blocks(n: int, m: int, k: int, spare: int, *, held: int = 0) -> Block
     """Choose blocks for whole-tensor screens, within `spare` bytes: few and large, since each costs kernel launches.
 
     A score takes 4 bytes, and the copies of its block (absolute value, bias, mask, sort) about five times that.
-
-    Raises:
-        CeilingError: `spare` is too small for any block.
     """
     least = 24 * min(n, _SMALLEST_BLOCK) * max(min(m, 1024), 2 * k)
     if spare < least:

@@ -1,8 +1,7 @@
 """Fallback for rows that a shortlist could not certify: score every column within reach of the k-th best.
 
-Such rows are mostly ties: exact duplicates, zero rows, clusters tighter than float32 resolves. Both sides are first
-deduplicated by bits: equal rows have equal answers (except for self), and among equal columns only the first k by
-index can be among the k best. A dictionary of one direction repeated 40,000 times then costs one row and k columns.
+Such rows are mostly ties, so both sides are first deduplicated by bits: equal rows have equal answers (but for self),
+and among equal columns only the first k by index can be among the k best.
 """
 
 from __future__ import annotations

@@ -1,24 +1,16 @@
 """One decision path for every screen: re-score the shortlisted in float64, order, certify.
 
-Let ε_i bound |screened − exact| over row i's shortlist, and β_i bound the exact score of everything left out of it.
-
-* A listed column whose screened score is below (screened k-th) − 2ε_i cannot be among the k best: skip it.
-* If β_i is below the exact k-th of the listed, nothing left out is among the k best: the row is *certified*.
-
-Rows that are not certified are swept again, by `redo`.
+README.md proves the window of 2ε and the certificate. Rows that are not certified are swept again, by `redo`.
 """
 
 from __future__ import annotations
-
-import threading
-from collections.abc import Callable
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
 from sae_geometry.kernels.exact import exact_dots
-from sae_geometry.kernels.loops.threads import in_parallel, one_torch_thread
+from sae_geometry.kernels.loops.threads import in_parallel
 from sae_geometry.kernels.types import Best, Scoring, Shortlist
 
 _CHUNK_ENTRIES = 1 << 16  # shortlist entries decided at once; a few dozen bytes each
@@ -34,19 +26,13 @@ def decide(
     certified = torch.empty(n, dtype=torch.bool, device=x.device)
     step = max(1, _CHUNK_ENTRIES // max(width, k))
 
-    def worker(_: threading.Event) -> Callable[[int], None]:
-        torch.set_num_threads(1)
-        return chunk
-
     def chunk(start: int) -> None:
         rows = slice(start, min(start + step, n))
         part = Shortlist(*(t[rows] for t in (shortlist.scores, shortlist.indices, shortlist.epsilon, shortlist.beyond)))
-        with torch.no_grad():
-            score[rows], cosine[rows], index[rows] = _decide_chunk(x, y, start, part, k, scoring)
+        score[rows], cosine[rows], index[rows] = _decide_chunk(x, y, start, part, k, scoring)
         certified[rows] = (part.beyond == -torch.inf) | (part.beyond < score[rows, -1])
 
-    with one_torch_thread():
-        in_parallel(worker, range(0, n, step), threads if x.device.type == "cpu" else 1)
+    in_parallel(lambda _: chunk, range(0, n, step), threads if x.device.type == "cpu" else 1)
     return Best(score, cosine, index), certified
 
 

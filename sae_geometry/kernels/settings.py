@@ -71,11 +71,7 @@ def current() -> Settings:
 
 @contextmanager
 def changed(**values: Any) -> Iterator[Settings]:
-    """Change some settings within the context, in this thread.
-
-    Raises:
-        ValueError: a memory that is no size, or an unknown device.
-    """
+    """Change some settings within the context, in this thread; raise ValueError for a value that cannot be."""
     if values.get("memory") is not None:
         values["memory"] = as_bytes(values["memory"])
     if values.get("device") not in (None, *get_args(Device)):

@@ -28,7 +28,6 @@ from sae_geometry.kernels.ledger import record
 from sae_geometry.kernels.rescore import decide
 from sae_geometry.kernels.screens.cpu import screen_cpu, shortlist_width
 from sae_geometry.kernels.screens.int8 import Int8Screen, prepare_int8
-from sae_geometry.kernels.screens.low_precision import Precision
 from sae_geometry.kernels.screens.torch import listed_width, screen_torch
 from sae_geometry.kernels.screens.triton import screen_triton
 from sae_geometry.kernels.settings import current
@@ -43,10 +42,10 @@ from sae_geometry.kernels.types import (
     Sweep,
     SweepReport,
     Task,
+    precision_of,
 )
 
 MAX_K = 64
-_FUSED: dict[str, Precision] = {"triton": "float32", "triton-fp16": "fp16", "triton-tf32": "tf32"}
 _PER_ENTRY = 64  # bytes per listed pair while it is screened, re-scored and ordered
 _PER_THREAD = 16  # bytes per listed pair in the lists of each thread
 _LARGEST = 2.0**126  # beyond this a float32 product or sum may overflow
@@ -116,16 +115,15 @@ def sweep(
             return elsewhere
     run, name, why = _choose(screen, task)
     a, others = task.a, task.others
-    with torch.no_grad():
-        row_lists, col_lists = run(task)
-        scoring = Scoring(absolute, task.column_bias, exclude_self=task.within)
-        rows, rows_redone = _settle(a, others, row_lists, k, scoring, task.threads)
-        cols, cols_redone = None, 0
-        if col_lists is not None:
-            cols, cols_redone = _settle(others, a, col_lists, k, Scoring(absolute), task.threads)
+    row_lists, col_lists = run(task)
+    scoring = Scoring(absolute, task.column_bias, exclude_self=task.within)
+    rows, rows_redone = _settle(a, others, row_lists, k, scoring, task.threads)
+    cols, cols_redone = None, 0
+    if col_lists is not None:
+        cols, cols_redone = _settle(others, a, col_lists, k, Scoring(absolute), task.threads)
     checked = None
     if a.device.type != "cpu" if audit is None else audit:
-        checked = str(audit_sweep(task, row_lists, col_lists, rows, cols))
+        checked = audit_sweep(task, row_lists, col_lists, rows, cols)
     report = SweepReport(
         screen=name,
         why=why,
@@ -203,7 +201,7 @@ def _task(
     a, b = a.detach(), None if b is None else b.detach()
     a_norms, b_norms = _check(a, b, k, columns, column_bias)
     a, b = a.contiguous(), None if b is None else b.contiguous()
-    bias = None if column_bias is None else column_bias.to(a.device)
+    bias = None if column_bias is None else column_bias.detach().to(a.device)
     workers = threads or cpu_threads()
     limit, asked = memory_limit(memory, a.device.type), memory is not None or current().memory is not None
 
@@ -224,10 +222,11 @@ def _choose(screen: ScreenName, task: Task) -> tuple[Screen, str, str]:
     device = task.a.device
     if screen in ("cpu", "int8") and device.type != "cpu":
         raise ValueError(f"screen={screen!r} needs tensors on the CPU; these are on {device}")
-    if screen in ("fp16", "tf32"):
-        return partial(screen_torch, precision=screen), f"torch-{screen}", "asked for"
-    if screen in _FUSED:
-        return partial(screen_triton, precision=_FUSED[screen]), f"triton-{_FUSED[screen]}", "asked for"
+    precision = precision_of(screen)
+    if screen.startswith("triton"):
+        return partial(screen_triton, precision=precision), f"triton-{precision}", "asked for"
+    if precision != "float32":
+        return partial(screen_torch, precision=precision), f"torch-{precision}", "asked for"
     if screen == "torch" or device.type != "cpu":
         return screen_torch, "torch-float32", "asked for" if screen == "torch" else f"tensors are on {device}"
     if screen == "cpu":
@@ -244,8 +243,9 @@ def _blocks(task: Task, screen: ScreenName) -> Blocks:
     """Return blocks that fit the memory next to all else that is held; off the CPU a default gives way, a limit not."""
     n, m, k, columns = task.a.shape[0], task.others.shape[0], task.k, task.columns or task.within
     if screen not in ("auto", "cpu", "int8") or task.a.device.type != "cpu":
-        width = listed_width(k, _FUSED.get(screen, "fp16"))
-        copies = (n + m) * task.a.shape[1] * {"fp16": 2, "triton-fp16": 2, "tf32": 4, "triton-tf32": 4}.get(screen, 0)
+        precision = precision_of(screen)
+        width = listed_width(k, precision if screen.startswith("triton") else "fp16")
+        copies = (n + m) * task.a.shape[1] * {"fp16": 2, "tf32": 4, "float32": 0}[precision]
         held = copies + listing_bytes(n, m, k, columns, 1, width)
         spare = task.memory - held
         return device_blocks(n, m, k, spare if task.memory_asked else max(spare, DEFAULT_MEMORY), held=held)
@@ -291,17 +291,14 @@ def _check(a: Tensor, b: Tensor | None, k: int, columns: bool, bias: Tensor | No
     return norms[0], norms[1]
 
 
-def listing_sweep(
-    a: Tensor, b: Tensor | None, k: int, *, columns: bool = True, threads: int | None = None, **how: Any
-) -> Sweep:
+def listing_sweep(a: Tensor, b: Tensor | None, k: int, **how: Any) -> Sweep:
     """Run `sweep(a, b, k, …)`, refusing lists for their size only under a memory limit."""
-    workers = threads or cpu_threads()
-    return sweep(a, b, k, columns=columns, threads=workers, memory=listing_memory(a, b, k, workers), **how)
+    return sweep(a, b, k, memory=listing_memory(a, b, k), **how)
 
 
-def listing_memory(a: Tensor, b: Tensor | None, k: int, threads: int | None = None) -> int | None:
+def listing_memory(a: Tensor, b: Tensor | None, k: int) -> int | None:
     """Return the bytes that `listing_sweep` allows itself; None under a memory limit, which then holds."""
     if current().memory is not None:
         return None
     entries = (a.shape[0] + (0 if b is None else b.shape[0])) * (k + 8)
-    return memory_limit(None, a.device.type) + entries * (_PER_ENTRY + _PER_THREAD * (threads or cpu_threads()))
+    return memory_limit(None, a.device.type) + entries * (_PER_ENTRY + _PER_THREAD * cpu_threads())

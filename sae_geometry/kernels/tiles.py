@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from math import ceil, sqrt
 
 
 @dataclass(frozen=True)
@@ -33,29 +34,27 @@ _MOST = 32_768  # most rows of a tile, which bounds the work lost with a worker 
 def pieces_for(n: int, workers: int, worth: int = WORTH) -> int:
     """Return the number of tiles for n rows: as many as pay, at least one per worker, none too large.
 
-    Args:
-        worth: rows from which another tile pays; 0 always makes four tiles per worker.
+    Another tile pays from `worth` rows on; 0 always makes four tiles per worker.
     """
     most = TILES_A_WORKER * workers
     return max(min(n // worth, most) if worth else most, workers, -(-n // _MOST))
+
+
+def sides_for(pieces: int) -> int:
+    """Return the number of spans per side that gives at least this many tiles within one dictionary."""
+    return ceil((sqrt(8 * pieces + 1) - 1) / 2)
 
 
 def cut(n: int, m: int | None, pieces: int, *, least: int = 1) -> list[Tile]:
     """Cut C into about `pieces` tiles, with every pair (i, j) in exactly one of them.
 
     Between two dictionaries (m not None) only the rows are cut: each tile meets all of B, so that the lists of its rows
-    are final. Within one dictionary (m None) both sides are cut, and every pair i < j is in one tile.
-
-    Args:
-        m: number of rows of B; None for within A.
-        least: minimum number of rows per tile, if there are that many.
+    are final. Within one dictionary (m None) both sides are cut, and every pair i < j is in one tile. A tile has at
+    least `least` rows, if there are that many.
     """
     if m is not None:
         return [Tile(rows, (0, m)) for rows in _spans(n, min(pieces, max(1, n // least)))]
-    sides = 1
-    while sides * (sides + 1) // 2 < pieces:
-        sides += 1
-    spans = _spans(n, min(sides, max(1, n // least)))
+    spans = _spans(n, min(sides_for(pieces), max(1, n // least)))
     return [Tile(r, c, within=r == c) for at, r in enumerate(spans) for c in spans[at:]]
 
 

@@ -14,7 +14,6 @@ from sae_geometry.kernels.loops.jit import compiled
 
 Lists = tuple[Float64[np.ndarray, "n k"], Float64[np.ndarray, "n k"], Int64[np.ndarray, "n k"]]
 """score, cosine and index of every row's partners; −inf, nan and −1 where there are fewer."""
-OtherLists = tuple[Float64[np.ndarray, "some l"], Float64[np.ndarray, "some l"], Int64[np.ndarray, "some l"]]
 
 
 def no_lists(n: int, k: int) -> Lists:
@@ -22,7 +21,7 @@ def no_lists(n: int, k: int) -> Lists:
     return np.full((n, k), -np.inf), np.full((n, k), np.nan), np.full((n, k), -1, dtype=np.int64)
 
 
-def merge_into(lists: Lists, others: OtherLists, start: int) -> None:
+def merge_into(lists: Lists, others: Lists, start: int) -> None:
     """Merge `others`, lists of the rows from `start` on, into `lists`, in place."""
     rows = slice(start, start + len(others[0]))
     _merge_rows(lists[0][rows], lists[1][rows], lists[2][rows], others[0], others[1], others[2])

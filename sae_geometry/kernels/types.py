@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 from jaxtyping import Float32, Float64, Int64
 from torch import Tensor
@@ -13,7 +13,13 @@ from torch import Tensor
 from sae_geometry.kernels.blocks import Blocks
 
 ScreenName = Literal["auto", "cpu", "int8", "torch", "fp16", "tf32", "triton", "triton-fp16", "triton-tf32"]
+Precision = Literal["float32", "fp16", "tf32"]
 Progress = Callable[[float], None]
+
+
+def precision_of(screen: ScreenName) -> Precision:
+    """Return the precision of a screen's products; those of int8, which are exact, count as float32."""
+    return "fp16" if screen.endswith("fp16") else "tf32" if screen.endswith("tf32") else "float32"
 
 
 @dataclass(frozen=True)
@@ -120,11 +126,7 @@ class Task:
 
     @cached_property
     def blocks(self) -> Blocks:
-        """Return the size of the blocks.
-
-        Raises:
-            CeilingError: no block fits `memory`.
-        """
+        """Return the size of the blocks; raise CeilingError where none fits `memory`."""
         return self.plan(self)
 
     @property
@@ -146,13 +148,7 @@ class Task:
 Screen = Callable[[Task], tuple[Shortlist, Shortlist | None]]
 """Anything that shortlists: rows, and columns if the task asks for them between two dictionaries."""
 
+Runner = Callable[[Task, ScreenName], Sweep | None]
+"""Computes a whole sweep elsewhere, bit-identically; returns None where this process should.
 
-@runtime_checkable
-class Runner(Protocol):
-    """Computes a whole sweep elsewhere, bit-identically; returns None where this process should.
-
-    The task's operands have been checked. Its threads, memory and blocks are what this process would use; the blocks
-    are planned when first asked for, and may not fit the memory here.
-    """
-
-    def __call__(self, task: Task, screen: ScreenName) -> Sweep | None: ...
+The task's operands have been checked. Its threads and memory are what this process would use."""

@@ -126,8 +126,3 @@ def inverse(partner: Int64[np.ndarray, " n"], m: int) -> Int64[np.ndarray, " m"]
     rows = np.flatnonzero(partner >= 0)
     back[partner[rows]] = rows
     return back
-
-
-def matched_sum(score: Float64[np.ndarray, " n"]) -> float:
-    """Return the sum of the entries that are not nan, rounded once."""
-    return math.fsum(score[~np.isnan(score)].tolist())

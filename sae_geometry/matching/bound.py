@@ -1,4 +1,4 @@
-"""Upper bound on every matching from dual prices, with float64 rounding included."""
+"""Upper bounds from dual prices: on every matching, with float64 rounding included, and on the pairs not listed."""
 
 from __future__ import annotations
 
@@ -6,28 +6,20 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 
 _ULP = 2.0**-52
 
 
-@dataclass(frozen=True)
-class Terms:
-    """Outside option of a row and of a column: the worth of leaving it unmatched, −inf where it must be matched.
+def outside_options(n: int, m: int, min_similarity: float | None) -> tuple[float, float]:
+    """Return the worth of leaving a row and of leaving a column unmatched, −inf where it must be matched.
 
     With n ≤ m rows must be matched and, if n < m, columns may be left at 0; with n > m the other way round. With a
     `min_similarity` t both may be left unmatched, worth t per pair not made; t is charged to the rows.
     """
-
-    row_option: float
-    column_option: float
-
-    @classmethod
-    def of(cls, n: int, m: int, min_similarity: float | None) -> Terms:
-        """Return the options to stay unmatched, for n rows and m columns."""
-        if min_similarity is not None:
-            return cls(float(min_similarity), 0.0)
-        return cls(0.0 if n > m else -math.inf, 0.0 if n < m else -math.inf)
+    if min_similarity is not None:
+        return float(min_similarity), 0.0
+    return 0.0 if n > m else -math.inf, 0.0 if n < m else -math.inf
 
 
 @dataclass(frozen=True)
@@ -50,7 +42,10 @@ class Gap:
 
 
 def gap_of(
-    score: Float64[np.ndarray, " n"], upper: Float64[np.ndarray, " n"], v: Float64[np.ndarray, " m"], terms: Terms
+    score: Float64[np.ndarray, " n"],
+    upper: Float64[np.ndarray, " n"],
+    v: Float64[np.ndarray, " m"],
+    options: tuple[float, float],
 ) -> Gap:
     """Compute the gap that prices prove for a matching.
 
@@ -62,14 +57,51 @@ def gap_of(
         score: float64 [n], the score of each row's pair, nan where it has none.
         upper: float64 [n], r_i or anything above.
         v: float64 [m], the columns' prices, at or above the column option.
+        options: see `outside_options`.
     """
-    if terms.column_option > -math.inf and v.size and float(v.min()) < terms.column_option:
-        raise ValueError(f"a column that may stay unmatched has a price below {terms.column_option}: {float(v.min())}")
-    upper = np.maximum(upper, terms.row_option)
+    row_option, column_option = options
+    if v.size and float(v.min()) < column_option:
+        raise ValueError(f"a column that may stay unmatched has a price below {column_option}: {float(v.min())}")
+    upper = np.maximum(upper, row_option)
     matched = score[~np.isnan(score)]
-    option = terms.row_option if terms.row_option > -math.inf else 0.0
+    option = row_option if row_option > -math.inf else 0.0
     above = math.fsum(np.concatenate([upper, v, -matched, np.full(score.size - matched.size, -option)]).tolist())
     value = math.fsum(np.concatenate([matched, np.full(matched.size, -option)]).tolist())
     bound = math.fsum(np.concatenate([upper, v, np.full(score.size, -option)]).tolist())
     slack = _ULP * (float(np.abs(upper).sum()) * (1 + 1e-9) + abs(value) + abs(bound) + abs(above))
     return Gap(value, bound + slack, max(above, 0.0) + slack, slack)
+
+
+class Unlisted:
+    """Upper bound per row on S_ij − v_j over its unlisted columns j, valid as prices change.
+
+    A sweep at prices v that returns a row's k best bounds the rest by the k-th. Rising prices preserve that bound;
+    a price below the highest at which any row was swept (`peak`) loosens it by the difference. Every method keeps
+    the bounds valid at each step, so an interruption is harmless.
+    """
+
+    def __init__(self, kth: Float64[np.ndarray, " n"], v: Float64[np.ndarray, " m"]) -> None:
+        self.ceiling = kth.copy()
+        self.peak = v.copy()
+
+    def at(self, v: Float64[np.ndarray, " m"]) -> Float64[np.ndarray, " n"]:
+        """Return the bounds at prices v."""
+        return self.ceiling + max(0.0, float((self.peak - v).max()))
+
+    def fallen(self, v: Float64[np.ndarray, " m"]) -> Int64[np.ndarray, " some"]:
+        """Return the columns whose price is below their peak: all rows must be swept against them again."""
+        return np.flatnonzero(v < self.peak)
+
+    def rows_swept(
+        self, rows: Int64[np.ndarray, " some"], kth: Float64[np.ndarray, " some"], v: Float64[np.ndarray, " m"]
+    ) -> None:
+        """Record that these rows were swept against every column at prices v."""
+        self.peak = np.maximum(self.peak, v)
+        self.ceiling[rows] = kth
+
+    def columns_swept(
+        self, cols: Int64[np.ndarray, " some"], kth: Float64[np.ndarray, " n"], v: Float64[np.ndarray, " m"]
+    ) -> None:
+        """Record that every row was swept against these columns at prices v."""
+        self.ceiling = np.maximum(self.ceiling, kth)
+        self.peak[cols] = v[cols]

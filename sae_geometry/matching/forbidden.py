@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sae_geometry.kernels.sweep import listing_sweep
 from sae_geometry.matching.assignment import Assignment, inverse
-from sae_geometry.matching.bound import Terms
+from sae_geometry.matching.bound import outside_options
 
 
 def loss_if_forbidden(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"], made: Assignment) -> Float64[np.ndarray, " n"]:
@@ -28,11 +28,11 @@ def loss_if_forbidden(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"], made: As
     proof = made.certificate
     if proof is None:
         raise ValueError(f"only an optimal matching has the prices that this needs; got {made.method}")
-    terms = Terms.of(len(a), len(b), proof.min_similarity)
+    row_option, column_option = outside_options(len(a), len(b), proof.min_similarity)
     u, v = proof.row_duals, proof.column_duals
     back = inverse(made.partner, len(b))
-    rows = u - np.maximum(_best_but(a, b, v, made.partner, made.absolute), terms.row_option)
-    cols = v - np.maximum(_best_but(b, a, u, back, made.absolute), terms.column_option)
+    rows = u - np.maximum(_best_but(a, b, v, made.partner, made.absolute), row_option)
+    cols = v - np.maximum(_best_but(b, a, u, back, made.absolute), column_option)
     matched = made.partner >= 0
     fall = np.full(len(a), np.nan)
     fall[matched] = np.maximum(rows[matched] + cols[made.partner[matched]] - proof.gap, 0.0)

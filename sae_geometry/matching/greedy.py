@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import numpy as np
-import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
@@ -19,18 +15,12 @@ _FIRST_K = 16
 _AGAIN_K = 8  # of the few that are swept again: a shorter list costs less, and most find a partner in it
 
 
-@dataclass
 class Lists:
-    """Partner lists of one side, best first and padded with −1, and each member's position in its list."""
+    """Partner lists of one side, a copy of a sweep's, best first and padded with −1, and each member's position."""
 
-    partners: Int64[np.ndarray, "n k"]
-    at: Int64[np.ndarray, " n"]
-
-    @classmethod
-    def of(cls, index: Tensor) -> Lists:
-        """Build lists from a copy of a sweep's indices."""
-        partners = np.array(index.cpu().numpy(), dtype=np.int64, order="C")
-        return cls(partners, np.zeros(partners.shape[0], dtype=np.int64))
+    def __init__(self, index: Tensor) -> None:
+        self.partners = np.array(index.cpu().numpy(), dtype=np.int64, order="C")
+        self.at = np.zeros(len(self.partners), dtype=np.int64)
 
     def spent(self, members: Int64[np.ndarray, " some"]) -> Int64[np.ndarray, " fewer"]:
         """Return the `members` whose list is exhausted."""
@@ -54,7 +44,6 @@ def greedy_partners(
     *,
     absolute: bool = False,
     lists: tuple[Tensor, Tensor] | None = None,
-    threads: int | None = None,
     progress: Progress | None = None,
 ) -> tuple[Int64[np.ndarray, " n"], int]:
     """Match greedily over all pairs by (score descending, row ascending, column ascending), exactly.
@@ -70,13 +59,16 @@ def greedy_partners(
     Returns:
         The partner of every row, int64 [n], −1 for the n − m left over when n > m; and the number of pairs swept.
     """
-    join_dominant = _rounds_on(a.device)
+    from sae_geometry.matching import greedy_cuda, greedy_loops
+
+    on_gpu = a.device.type == "cuda" and greedy_cuda.available()
+    join_dominant = greedy_cuda.join_dominant_cuda if on_gpu else greedy_loops.join_dominant
     swept = 0
     if lists is None:
-        start = listing_sweep(a, b, listed(_FIRST_K, len(a), len(b)), absolute=absolute, threads=threads)
+        start = listing_sweep(a, b, listed(_FIRST_K, len(a), len(b)), absolute=absolute)
         assert start.cols is not None, "greedy needs the columns' lists too"
         lists, swept = (start.rows.index, start.cols.index), a.shape[0] * b.shape[0]
-    rows, cols = map(Lists.of, lists)
+    rows, cols = map(Lists, lists)
     partner = np.full(a.shape[0], -1, dtype=np.int64)
     owner = np.full(b.shape[0], -1, dtype=np.int64)
     k = listed(_AGAIN_K, len(a), len(b))
@@ -87,18 +79,8 @@ def greedy_partners(
             progress(1 - min(free_rows.size, free_cols.size) / min(partner.size, owner.size))
         if free_rows.size == 0 or free_cols.size == 0:
             return partner, swept
-        swept += _ask_again(a, b, rows, cols, free_rows, free_cols, k, absolute, threads)
+        swept += _ask_again(a, b, rows, cols, free_rows, free_cols, k, absolute)
         k = min(2 * k, MAX_K)
-
-
-def _rounds_on(device: torch.device) -> Callable[..., int]:
-    """Return the implementation of the rounds for a device: CuPy kernels where available, else the compiled loop."""
-    from sae_geometry.matching import greedy_cuda, greedy_loops
-
-    if device.type == "cuda" and greedy_cuda.available():
-        return greedy_cuda.join_dominant_cuda
-    rounds: Callable[..., int] = greedy_loops.join_dominant
-    return rounds
 
 
 def quick_partners(lists: Sweep) -> Int64[np.ndarray, " n"]:
@@ -106,7 +88,7 @@ def quick_partners(lists: Sweep) -> Int64[np.ndarray, " n"]:
     from sae_geometry.matching.greedy_loops import join_dominant
 
     assert lists.cols is not None, "a two-sided sweep is needed"
-    rows, cols = Lists.of(lists.rows.index), Lists.of(lists.cols.index)
+    rows, cols = Lists(lists.rows.index), Lists(lists.cols.index)
     partner = np.full(rows.at.size, -1, dtype=np.int64)
     owner = np.full(cols.at.size, -1, dtype=np.int64)
     join_dominant(rows.partners, rows.at, cols.partners, cols.at, partner, owner)
@@ -125,7 +107,6 @@ def _ask_again(
     free_cols: Int64[np.ndarray, " c"],
     k: int,
     absolute: bool,
-    threads: int | None,
 ) -> int:
     """Sweep again, among the unmatched, for members with exhausted lists: one two-sided sweep or one per side.
 
@@ -136,7 +117,7 @@ def _ask_again(
     free_a, free_b = take_rows(a, free_rows), take_rows(b, free_cols)
     each = ask_rows.size * free_cols.size + ask_cols.size * free_rows.size
     if each >= free_rows.size * free_cols.size:
-        found = listing_sweep(free_a, free_b, k, absolute=absolute, threads=threads)
+        found = listing_sweep(free_a, free_b, k, absolute=absolute)
         assert found.cols is not None
         rows.replace(free_rows, _renamed(found.rows.index, free_cols))
         cols.replace(free_cols, _renamed(found.cols.index, free_rows))
@@ -146,7 +127,7 @@ def _ask_again(
         (cols, ask_cols, b, free_a, free_rows),
     ):
         if ask.size:
-            one = listing_sweep(take_rows(own, ask), theirs, k, columns=False, absolute=absolute, threads=threads)
+            one = listing_sweep(take_rows(own, ask), theirs, k, columns=False, absolute=absolute)
             side.replace(ask, _renamed(one.rows.index, names))
     return int(each)
 

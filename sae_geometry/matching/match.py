@@ -7,17 +7,16 @@ from typing import get_args
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from sae_geometry.kernels.screens.products import full_precision
 from sae_geometry.kernels.sweep import sweep
 from sae_geometry.kernels.types import Sweep
-from sae_geometry.matching.assignment import Assignment, Progress, Step, matched_sum
+from sae_geometry.matching.assignment import Assignment, Progress, Step
 from sae_geometry.matching.defaults import OneToOne
 from sae_geometry.matching.greedy import greedy_partners
-from sae_geometry.matching.mutual import mutual_partners
-from sae_geometry.matching.optimal import Budget, optimal_partners
+from sae_geometry.matching.optimal import optimal_partners
 from sae_geometry.matching.pairs import partner_cosines
 
 _SAMPLE = 16  # rows on which a finished sweep is held against the tensors
@@ -33,7 +32,6 @@ def match(
     max_gap: float = 0.0,
     time_budget: float = math.inf,
     nearest: Sweep | None = None,
-    threads: int | None = None,
     progress: Progress | None = None,
 ) -> Assignment:
     """Match the rows of A with the rows of B, each at most once.
@@ -58,7 +56,6 @@ def match(
         max_gap: stop "optimal" once its relative gap is proven to be at most this.
         time_budget: stop "optimal" after about this many seconds, but not before its first sweep is done.
         nearest: a finished two-sided sweep of a against b with the same `absolute`, any k, to avoid sweeping again.
-        threads: CPU threads of the sweeps; all that torch was given if None.
         progress: called with a `Step` during the work, also from sweep threads.
 
     Returns:
@@ -86,20 +83,28 @@ def match(
     if nearest is not None:
         _check_nearest(nearest, a, b, absolute)
     a, b, certificate = a.detach(), b.detach(), None
+    stage = "greedy" if method == "greedy" else "candidates"
+    share = None if progress is None else lambda done: progress(Step(stage, done))
     if method == "optimal":
-        budget = Budget(max_gap, time_budget)
-        partner, certificate = optimal_partners(a, b, absolute=absolute, min_similarity=min_similarity, budget=budget,
-                                                nearest=nearest, threads=threads, progress=progress)  # fmt: skip
+        partner, certificate = optimal_partners(
+            a, b, absolute=absolute, min_similarity=min_similarity, max_gap=max_gap, time_budget=time_budget,
+            nearest=nearest, progress=progress,
+        )  # fmt: skip
     elif method == "greedy":
-        share = None if progress is None else lambda done: progress(Step("greedy", done))
         lists = None if nearest is None or nearest.cols is None else (nearest.rows.index, nearest.cols.index)
-        partner, _ = greedy_partners(a, b, absolute=absolute, lists=lists, threads=threads, progress=share)
+        partner, _ = greedy_partners(a, b, absolute=absolute, lists=lists, progress=share)
     else:
-        share = None if progress is None else lambda done: progress(Step("candidates", done))
-        partner = mutual_partners(nearest or sweep(a, b, absolute=absolute, threads=threads, progress=share))
+        partner = _mutual_partners(nearest or sweep(a, b, absolute=absolute, progress=share))
     cosine = partner_cosines(a, b, partner)
-    total = matched_sum(np.abs(cosine) if absolute else cosine)
-    return Assignment(partner, cosine, method, absolute, int((partner >= 0).sum()), total, certificate)
+    made = partner >= 0
+    total = math.fsum((np.abs(cosine) if absolute else cosine)[made].tolist())
+    return Assignment(partner, cosine, method, absolute, int(made.sum()), total, certificate)
+
+
+def _mutual_partners(nearest: Sweep) -> Int64[np.ndarray, " n"]:
+    assert nearest.cols is not None
+    forth, back = (side.index[:, 0].cpu().numpy() for side in (nearest.rows, nearest.cols))
+    return np.where(back[forth] == np.arange(len(forth)), forth, -1)
 
 
 def _check_nearest(nearest: Sweep, a: Tensor, b: Tensor, absolute: bool) -> None:

@@ -1,8 +1,6 @@
 """Optimal matching by column generation: solve a restricted problem exactly, then prove it or add missed pairs.
 
-README.md has the mathematics. In short: solve over listed pairs only; sweep max_j(S_ij − v_j) for uncertified rows,
-which either shows that the prices hold for every pair, and so proves the matching optimal, or finds the pairs to add.
-The prices bound every matching at any moment, so stopping early still gives a gap.
+README.md has the mathematics. The prices bound every matching at any moment, so stopping early still gives a gap.
 """
 
 from __future__ import annotations
@@ -20,12 +18,11 @@ from torch import Tensor
 from sae_geometry.kernels.sweep import listing_sweep
 from sae_geometry.kernels.types import Best, Sweep
 from sae_geometry.matching.assignment import Certificate, Progress, Step, Stopped, inverse
-from sae_geometry.matching.bound import Terms, gap_of
+from sae_geometry.matching.bound import Unlisted, gap_of, outside_options
 from sae_geometry.matching.defaults import listed
 from sae_geometry.matching.greedy import quick_partners
 from sae_geometry.matching.pairs import pair_cosines, take_rows
 from sae_geometry.matching.restricted import Restricted
-from sae_geometry.matching.unlisted import Unlisted
 
 CANDIDATES = 32  # best columns listed per row, and half as many rows per column
 MORE = 16  # columns examined for an uncertified row
@@ -35,14 +32,6 @@ ROUNDING = 1e-12  # gap per pair that float64 sums of this length cannot disting
 
 class _OutOfTimeError(Exception):
     """The time budget is spent; caught where the best matching so far is returned."""
-
-
-@dataclass(frozen=True)
-class Budget:
-    """Criteria for stopping before the proof is complete: a relative gap or a number of seconds."""
-
-    max_gap: float = 0.0
-    seconds: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -65,18 +54,17 @@ def optimal_partners(
     *,
     absolute: bool = False,
     min_similarity: float | None = None,
-    budget: Budget | None = None,
+    max_gap: float = 0.0,
+    time_budget: float = math.inf,
     nearest: Sweep | None = None,
-    threads: int | None = None,
     progress: Progress | None = None,
 ) -> tuple[Int64[np.ndarray, " n"], Certificate]:
     """Return the matching of greatest total score and its certificate without forming the n×m matrix; see `match`."""
-    budget = budget or Budget()
+    how = (max_gap, time_budget, progress)
     if a.shape[0] > b.shape[0] and min_similarity is None:
         turned = None if nearest is None or nearest.cols is None else Sweep(nearest.cols, nearest.rows, nearest.report)
-        return _Run(b, a, absolute, None, budget, threads, progress).go(turned).answer(turned=True)
-    run = _Run(a, b, absolute, min_similarity, budget, threads, progress)
-    return run.go(nearest).answer(turned=False)
+        return _Run(b, a, absolute, None, *how).go(turned).answer(turned=True)
+    return _Run(a, b, absolute, min_similarity, *how).go(nearest).answer(turned=False)
 
 
 class _Run:
@@ -91,15 +79,15 @@ class _Run:
         b: Tensor,
         absolute: bool,
         min_similarity: float | None,
-        budget: Budget,
-        threads: int | None,
+        max_gap: float,
+        time_budget: float,
         progress: Progress | None,
     ) -> None:
-        self.a, self.b, self.absolute, self.threads, self.progress = a, b, absolute, threads, progress
+        self.a, self.b, self.absolute, self.progress = a, b, absolute, progress
         self.n, self.m = a.shape[0], b.shape[0]
-        self.min_similarity, self.budget = min_similarity, budget
-        self.terms = Terms.of(self.n, self.m, min_similarity)
-        self.master = Restricted(self.n, self.m, self.terms.row_option, self.terms.column_option)
+        self.min_similarity, self.max_gap, self.time_budget = min_similarity, max_gap, time_budget
+        self.options = outside_options(self.n, self.m, min_similarity)
+        self.master = Restricted(self.n, self.m, *self.options)
         self.best: _Matching | None = None
         self.proof: _Prices | None = None
         self.relative_gap = math.inf
@@ -111,7 +99,10 @@ class _Run:
         """Iterate until proven, out of budget, or interrupted (Ctrl-C is respected after the first sweep)."""
         quick = self._list_candidates(nearest)
         try:
-            self._list_a_matching(quick)
+            if quick is None:
+                self._keep(self.master.mate.copy())
+            else:  # so that the restricted problem is feasible where rows must be matched
+                self.master.add(np.arange(self.n), quick, self._keep(quick).score)
             self._rounds()
             return self
         except KeyboardInterrupt:
@@ -133,7 +124,7 @@ class _Run:
                 return
 
     def _good_enough(self) -> bool:
-        if self.relative_gap > self.budget.max_gap:
+        if self.relative_gap > self.max_gap:
             return False
         self.stopped = "max_gap"
         return True
@@ -145,7 +136,7 @@ class _Run:
         """
         if nearest is None or nearest.rows.index.shape[1] < CANDIDATES // 2:
             k = listed(CANDIDATES, self.n, self.m)
-            nearest = listing_sweep(self.a, self.b, k, absolute=self.absolute, threads=self.threads,
+            nearest = listing_sweep(self.a, self.b, k, absolute=self.absolute,
                             progress=lambda share: self._step("candidates", share))  # fmt: skip
             self.pairs_swept += self.n * self.m
         assert nearest.cols is not None
@@ -156,14 +147,6 @@ class _Run:
         self.unlisted = Unlisted(_last(nearest.rows), self.master.v)
         self._prove()
         return quick_partners(nearest) if self.min_similarity is None else None
-
-    def _list_a_matching(self, partner: Int64[np.ndarray, " n"] | None) -> None:
-        """List the pairs of a quick matching, so that the restricted problem is feasible where rows must be matched."""
-        if partner is None:
-            self._keep(self.master.mate.copy())
-            return
-        kept = self._keep(partner)
-        self.master.add(np.arange(self.n), partner, kept.score)
 
     def _solve(self) -> None:
         begun = time.perf_counter()
@@ -204,7 +187,7 @@ class _Run:
         """
         jitter = np.random.default_rng(self.rounds).uniform(0, JITTER, self.n)
         found = listing_sweep(
-            self.b, self.a, CANDIDATES // 2, columns=False, absolute=self.absolute, threads=self.threads,
+            self.b, self.a, CANDIDATES // 2, columns=False, absolute=self.absolute,
             column_bias=torch.from_numpy(self.master.u + jitter).to(self.a.device), progress=self._tick("certify"),
         ).rows  # fmt: skip
         self.pairs_swept += self.n * self.m
@@ -215,7 +198,7 @@ class _Run:
         bias = torch.from_numpy(self.master.v[cols]).to(self.a.device)
         a, b = take_rows(self.a, rows), take_rows(self.b, cols)
         found = listing_sweep(a, b, MORE, columns=False, absolute=self.absolute, column_bias=bias,
-                              threads=self.threads, progress=self._tick("certify")).rows  # fmt: skip
+                              progress=self._tick("certify")).rows  # fmt: skip
         self.pairs_swept += rows.size * cols.size
         names = torch.from_numpy(cols).to(found.index.device)
         index = torch.where(found.index >= 0, names[found.index.clamp(min=0)], -1)
@@ -236,7 +219,7 @@ class _Run:
         """Store the current prices if their bound is the lowest so far."""
         v = self.master.v.copy()
         upper = np.maximum(self.master.best_listed(), self.unlisted.at(v))
-        bound = gap_of(np.full(self.n, np.nan), upper, v, self.terms).bound
+        bound = gap_of(np.full(self.n, np.nan), upper, v, self.options).bound
         if self.proof is None or bound < self.proof.bound:
             self.proof = _Prices(upper, v, bound)
         self._measure()
@@ -248,7 +231,7 @@ class _Run:
         cosine = pair_cosines(self.a, self.b, rows, partner[rows])
         score = np.full(self.n, np.nan)
         score[rows] = np.abs(cosine) if self.absolute else cosine
-        found = _Matching(partner, score, gap_of(score, self.proof.upper, self.proof.v, self.terms).value)
+        found = _Matching(partner, score, gap_of(score, self.proof.upper, self.proof.v, self.options).value)
         if self.best is None or found.value >= self.best.value:
             self.best = found
         self._measure()
@@ -256,7 +239,7 @@ class _Run:
 
     def _measure(self) -> None:
         if self.best is not None and self.proof is not None:
-            self.relative_gap = gap_of(self.best.score, self.proof.upper, self.proof.v, self.terms).relative
+            self.relative_gap = gap_of(self.best.score, self.proof.upper, self.proof.v, self.options).relative
 
     def _tolerance(self) -> float:
         """Return the threshold below which differences of prices and scores are rounding."""
@@ -265,7 +248,7 @@ class _Run:
     def _tick(self, stage: str) -> Callable[[float], None]:
         def tick(share: float) -> None:
             self._step(stage, share)
-            if time.perf_counter() - self.start > self.budget.seconds:
+            if time.perf_counter() - self.start > self.time_budget:
                 raise _OutOfTimeError
 
         return tick
@@ -278,17 +261,14 @@ class _Run:
         """Return the best matching and the best bound, in the caller's order of sides."""
         assert self.best is not None
         assert self.proof is not None
-        gap = gap_of(self.best.score, self.proof.upper, self.proof.v, self.terms)
+        gap = gap_of(self.best.score, self.proof.upper, self.proof.v, self.options)
         certified = gap.gap <= ROUNDING * max(1, min(self.n, self.m))
-        u, v, partner = np.maximum(self.proof.upper, self.terms.row_option), self.proof.v, self.best.partner
+        u, v, partner = np.maximum(self.proof.upper, self.options[0]), self.proof.v, self.best.partner
         if turned:
             u, v, partner = v, u, inverse(partner, self.m)
         certificate = Certificate(
-            value=gap.value,
-            bound=gap.bound,
-            gap=gap.gap,
+            **vars(gap),
             relative_gap=gap.relative,
-            slack=gap.slack,
             certified=certified,
             rounds=self.rounds,
             edges_per_row=self.master.n_edges / self.n,

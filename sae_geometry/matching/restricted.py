@@ -70,9 +70,6 @@ class Restricted:
         """Solve to optimality over the listed pairs, in slices; yield the share of rows settled.
 
         Between slices `v` is a valid set of prices (with the right sign); the matching may be incomplete.
-
-        Raises:
-            ValueError: a row that must be matched cannot be.
         """
         from sae_geometry.matching.solver_loops import bid, refresh
 
@@ -80,16 +77,13 @@ class Restricted:
         rows, cols = (self.u, self.mate, self.w_mate), (self.v, self.owner, self._w_owner)
         refresh(graph, rows, cols, self.row_option, slack)
         for _ in range(2):
-            bid(self._free_rows(), _BIDS_PER_ROW * self.n, graph, rows, cols, self.row_option)
+            bid(np.flatnonzero(self.mate < 0), _BIDS_PER_ROW * self.n, graph, rows, cols, self.row_option)
             yield 0.0
-        yield from self._search(self._free_rows(), graph, rows, cols, self.row_option, slack)
+        yield from self._search(np.flatnonzero(self.mate < 0), graph, rows, cols, self.row_option, slack)
         if self.column_option > -np.inf:
             todo = np.flatnonzero((self.owner < 0) & (self.v > self.column_option))
             if todo.size:
                 yield from self._search(todo, self._columns_graph(), cols, rows, self.column_option, 0.0)
-
-    def _free_rows(self) -> Int64[np.ndarray, " free"]:
-        return np.flatnonzero(self.mate < 0)
 
     def _search(
         self, todo: Int64[np.ndarray, " free"], graph: Any, near: Any, far: Any, option: float, slack: float

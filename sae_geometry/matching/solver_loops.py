@@ -201,7 +201,6 @@ def refresh(graph, near, far, option, slack):  # type: ignore[no-untyped-def]
     ptr, idx, w = graph
     u, mate, mw = near
     v, owner, _ = far
-    freed = 0
     for i in range(u.shape[0]):
         best = option
         for e in range(ptr[i], ptr[i + 1]):
@@ -213,10 +212,8 @@ def refresh(graph, near, far, option, slack):  # type: ignore[no-untyped-def]
             if tight < best - slack:
                 mate[i] = -1
                 owner[j] = -1
-                freed += 1
             else:
                 u[i] = max(tight, option)
-    return freed
 
 
 @compiled()

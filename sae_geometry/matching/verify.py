@@ -9,15 +9,13 @@ from torch import Tensor
 
 from sae_geometry.kernels.sweep import sweep
 from sae_geometry.matching.assignment import Assignment
-from sae_geometry.matching.bound import Gap, Terms, gap_of
+from sae_geometry.matching.bound import Gap, gap_of, outside_options
 from sae_geometry.matching.pairs import partner_cosines
 
 _FEASIBLE = 1e-12
 
 
-def verify(
-    a: Float[Tensor, "n d"], b: Float[Tensor, "m d"], assignment: Assignment, *, threads: int | None = None
-) -> Gap:
+def verify(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"], assignment: Assignment) -> Gap:
     """Recompute the optimality gap of a matching from its column prices; reject a certificate that claims too much.
 
     One new sweep gives r_i = max_j(S_ij − v_j), hence a bound on every matching (see `bound.gap_of`); the scores of
@@ -51,12 +49,12 @@ def verify(
     if u.shape != (n,) or v.shape != (m,) or not (np.isfinite(u).all() and np.isfinite(v).all()):
         raise ValueError(f"prices must be {n:,} and {m:,} finite numbers; got shapes {u.shape} and {v.shape}")
     bias = torch.from_numpy(v).to(a.device)
-    found = sweep(a, b, 1, columns=False, absolute=assignment.absolute, column_bias=bias, threads=threads)
+    found = sweep(a, b, 1, columns=False, absolute=assignment.absolute, column_bias=bias)
     upper = found.rows.score[:, 0].cpu().numpy()
     if bool((u < upper - _FEASIBLE).any()):
         i = int((u - upper).argmin())
         raise ValueError(f"the price {u[i]} of row {i} is below max_j(S_ij − v_j) = {upper[i]}")
-    gap = gap_of(score, upper, v, Terms.of(n, m, certificate.min_similarity))
+    gap = gap_of(score, upper, v, outside_options(n, m, certificate.min_similarity))
     if gap.gap > certificate.gap + gap.slack:
         raise ValueError(f"the prices leave a gap of {gap.gap:.3g}; the certificate claims {certificate.gap:.3g}")
     return gap

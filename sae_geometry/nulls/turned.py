@@ -8,8 +8,6 @@ preserved it too would be the identity, except for special dictionaries.) The si
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -45,10 +43,11 @@ def principal_axes(y: Float[Tensor, "m d"]) -> Axes:
     """
     y = y.detach().cpu()
     m, d = y.shape
+    threads = cpu_threads()  # before torch is limited to one
     with one_torch_thread():
         if m < d:
             return _of_few_rows(y.double())
-        moment = _second_moment(y)
+        moment = _second_moment(y, threads)
         mean = _direction(y.mean(dim=0).double(), float(moment.trace() / m), m)
         along = moment @ mean
         both = torch.outer(mean, along - mean * (mean @ along) / 2)
@@ -60,7 +59,7 @@ def principal_axes(y: Float[Tensor, "m d"]) -> Axes:
         return Axes(mean, torch.linalg.eigh(rest)[1][:, :-1])
 
 
-def _second_moment(y: Tensor) -> Tensor:
+def _second_moment(y: Tensor, threads: int) -> Tensor:
     """Return the sum of yᵢ yᵢᵀ, float64 [d, d], from strips of columns below the diagonal."""
     d = y.shape[1]
     below = torch.zeros((d, d), dtype=torch.float64)
@@ -70,18 +69,8 @@ def _second_moment(y: Tensor) -> Tensor:
         for part in y.split(_ROWS):
             strip += part[:, start:].T @ part[:, start : start + _COLUMNS]
 
-    _on_threads(piece, range(0, d, _COLUMNS))
+    in_parallel(lambda _: piece, range(0, d, _COLUMNS), threads)
     return below.tril() + below.tril(-1).T
-
-
-def _on_threads(piece: Callable[[int], None], starts: range) -> None:
-    """Process each piece on one torch thread, several at once."""
-
-    def worker(_: threading.Event) -> Callable[[int], None]:
-        torch.set_num_threads(1)
-        return piece
-
-    in_parallel(worker, starts, cpu_threads())
 
 
 def _of_few_rows(y: Tensor) -> Axes:
@@ -117,6 +106,7 @@ def turned(y: Float[Tensor, "m d"], axes: Axes, seed: int) -> Float[Tensor, "m d
     generator = torch.Generator().manual_seed(seed)
     signs = torch.randint(0, 2, (axes.principal.shape[1],), generator=generator).double() * 2 - 1
     rows, out = y.detach().cpu(), torch.empty(y.shape, dtype=torch.float32)
+    threads = cpu_threads()
     with one_torch_thread():
         turning = (axes.principal * signs) @ axes.principal.T + torch.outer(axes.mean, axes.mean)
         turning = turning.float()
@@ -124,7 +114,7 @@ def turned(y: Float[Tensor, "m d"], axes: Axes, seed: int) -> Float[Tensor, "m d
         def piece(start: int) -> None:
             torch.mm(rows[start : start + _ROWS], turning, out=out[start : start + _ROWS])
 
-        _on_threads(piece, range(0, len(rows), _ROWS))
+        in_parallel(lambda _: piece, range(0, len(rows), _ROWS), threads)
     return out.to(y.device)
 
 

@@ -39,7 +39,7 @@ def test_cards_are_known_by_the_drivers_name_and_no_other() -> None:
 
 
 def test_rates_on_a_cpu_are_held_against_products_alone() -> None:
-    found = measure_rates("cpu", [("cpu", "float32")], rows=600)
+    found = measure_rates("cpu", ["cpu"], rows=600)
     assert found.card is None
     assert found.shape == (600, 600, 768)
     *alone, ours = found.lines

@@ -67,7 +67,7 @@ def test_the_table_names_the_closest_run(three):
 def test_sweeps_at_hand_are_used_and_change_nothing(three):
     from sae_geometry.embedding.neighbors import joint_neighbors
 
-    swept = joint_neighbors([d.directions for d in three], 6).pairs
+    _, swept = joint_neighbors([d.directions for d in three], 6)
     pd.testing.assert_frame_equal(partners_across(three, swept).to_pandas(), partners_across(three).to_pandas())
 
 

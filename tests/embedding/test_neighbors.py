@@ -25,15 +25,15 @@ def points(rng: np.random.Generator, sizes: list[int], d: int = 9, coarse: bool 
 def test_parts_together_have_the_neighbors_of_the_whole(rng, sizes, k, coarse):
     parts = points(rng, sizes, coarse=coarse)
     whole = exact_neighbors(torch.cat(parts), k)
-    joint = joint_neighbors(parts, k)
-    np.testing.assert_array_equal(joint.neighbors.indices, whole.indices)
-    np.testing.assert_array_equal(joint.neighbors.distances, whole.distances)
-    assert set(joint.pairs) == {(r, s) for r in range(len(sizes)) for s in range(r + 1, len(sizes))}
+    joint, pairs = joint_neighbors(parts, k)
+    np.testing.assert_array_equal(joint.indices, whole.indices)
+    np.testing.assert_array_equal(joint.distances, whole.distances)
+    assert set(pairs) == {(r, s) for r in range(len(sizes)) for s in range(r + 1, len(sizes))}
 
 
 def test_the_sweeps_between_parts_are_kept(rng):
     a, b = points(rng, [30, 20])
-    kept = joint_neighbors([a, b], 5).pairs[0, 1]
+    kept = joint_neighbors([a, b], 5)[1][0, 1]
     again = sweep(a, b, 4)
     assert torch.equal(kept.rows.index, again.rows.index)
     assert kept.cols is not None
@@ -55,7 +55,7 @@ def test_many_threads_are_no_reason_to_refuse(rng, monkeypatch):
 
 def test_one_neighbor_is_oneself(rng):
     parts = points(rng, [4, 3])
-    found = joint_neighbors(parts, 1).neighbors
+    found = joint_neighbors(parts, 1)[0]
     np.testing.assert_array_equal(found.indices, np.arange(7)[:, None])
     np.testing.assert_array_equal(found.distances, np.zeros((7, 1)))
     np.testing.assert_array_equal(exact_neighbors(parts[0], 1).indices, np.arange(4)[:, None])

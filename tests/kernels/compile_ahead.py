@@ -18,9 +18,9 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from sae_geometry.kernels.loops import triton as triton_loops
-from sae_geometry.kernels.screens.low_precision import Precision
 from sae_geometry.kernels.screens.torch import listed_width
 from sae_geometry.kernels.screens.triton import Tile, list_width, merge_rows, tile_for
+from sae_geometry.kernels.types import Precision
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 MULTIPLIES = ("HMMA", "HGMMA", "UTCHMMA", "FFMA", "FFMA2")

@@ -11,7 +11,7 @@ from torch import Tensor
 from sae_geometry.kernels.duplicates import first_equal, rank_among_equals
 from sae_geometry.kernels.fallback import _rounded_down, redo
 from sae_geometry.kernels.rescore import decide
-from sae_geometry.kernels.screens.contract import shortlist_of
+from sae_geometry.kernels.screens.cpu import shortlist_of
 from sae_geometry.kernels.types import Best, Scoring, Shortlist
 
 

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from sae_geometry.kernels.exact import exact_dots
 from sae_geometry.kernels.screens import triton as screen_triton
-from sae_geometry.kernels.screens.low_precision import Precision
 from sae_geometry.kernels.screens.triton import Tile, list_row_block, list_width, merge_row_block, tile_for
 from sae_geometry.kernels.sweep import sweep
+from sae_geometry.kernels.types import Precision
 
 triton_loops = pytest.importorskip("sae_geometry.kernels.loops.triton", reason="triton is not installed")
 PRECISIONS: tuple[Precision, ...] = ("float32", "fp16", "tf32")

@@ -17,9 +17,8 @@ from scipy.optimize import linear_sum_assignment
 
 from sae_geometry.kernels.sweep import listing_sweep
 from sae_geometry.matching import match, optimal, verify
-from sae_geometry.matching.bound import Terms, gap_of
+from sae_geometry.matching.bound import Unlisted, gap_of, outside_options
 from sae_geometry.matching.pairs import partner_cosines
-from sae_geometry.matching.unlisted import Unlisted
 
 
 @pytest.fixture
@@ -109,14 +108,14 @@ def test_any_prices_bound_every_matching(rng):
     for n, m, t in [(6, 6, None), (5, 8, None), (8, 5, None), (6, 7, 0.2), (1, 1, None)]:
         for _ in range(50):
             score = rng.standard_normal((n, m))
-            terms = Terms.of(n, m, t)
+            options = outside_options(n, m, t)
             v = rng.standard_normal(m)
-            if terms.column_option > -math.inf:
+            if options[1] > -math.inf:
                 v = np.abs(v)
             upper = (score - v).max(axis=1)
             gain = score if t is None else np.maximum(score - t, 0)
             rows, cols = linear_sum_assignment(gain, maximize=True)
-            assert gap_of(np.full(n, np.nan), upper, v, terms).bound >= gain[rows, cols].sum()
+            assert gap_of(np.full(n, np.nan), upper, v, options).bound >= gain[rows, cols].sum()
 
 
 def test_slack_pays_for_rounding():
@@ -125,7 +124,7 @@ def test_slack_pays_for_rounding():
     v = np.full(3, 1e8)
     upper = score - v
     assert upper.sum() + v.sum() != pytest.approx(0.3, abs=1e-12)
-    gap = gap_of(score, upper, v, Terms.of(3, 3, None))
+    gap = gap_of(score, upper, v, outside_options(3, 3, None))
     assert gap.bound >= 0.3
     assert gap.slack > 1e-9
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from oracles import dense_competition, dense_cosines, dense_turned, unit
 
+from sae_geometry.kernels.loops.threads import in_parallel
 from sae_geometry.kernels.sweep import listing_sweep, sweep
 from sae_geometry.matching import greedy, match, operands
 from sae_geometry.nulls import (
@@ -106,6 +107,18 @@ def test_turning_and_controls_have_the_same_bits_on_any_number_of_threads():
     torch.set_num_threads(before)
     for one, two in zip(*made, strict=True):
         np.testing.assert_array_equal(one, two)
+
+
+def test_turning_takes_the_threads_that_torch_has(monkeypatch):
+    asked, module = [], sys.modules["sae_geometry.nulls.turned"]  # of the same name as a function
+    monkeypatch.setattr(module, "in_parallel", lambda *how: asked.append(how[2]) or in_parallel(*how))
+    monkeypatch.setattr(module, "cpu_threads", torch.get_num_threads)
+    y = related(sizes=(60, 60), d=32)[1]
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    turned(y, principal_axes(y), 4)
+    torch.set_num_threads(before)
+    assert asked == [3, 3]
 
 
 FIELDS = ("target", "own", "turned", "decoys", "partner")

@@ -94,10 +94,15 @@ def scaled(client: distributed.Client, n: int) -> None:
         time.sleep(0.02)
 
 
-def dask_runner(client: distributed.Client, **how: float):
+TINY = {"smallest": 0.0, "worth": 0, "least": 16}
+
+
+def dask_runner(client: distributed.Client, *, device="auto", load=(), **limits: float):
     from sae_geometry.distributed.dask_runner import DaskRunner
 
-    return DaskRunner(client, **{"smallest": 0.0, "worth": 0, "least": 16, **how})
+    runner = DaskRunner(client, device=device, load=load)
+    vars(runner).update(TINY | limits)
+    return runner
 
 
 def points(n: int, seed: int, d: int = 24) -> torch.Tensor:
@@ -170,17 +175,18 @@ def test_neighbors_of_a_umap(client):
     parts = [points(120, 3), points(70, 4)]
     runner = dask_runner(client)
     with changed(runner=runner):
-        joint, single = joint_neighbors(parts, 12), exact_neighbors(parts[0], 9)
-    here = joint_neighbors(parts, 12)
-    np.testing.assert_array_equal(joint.neighbors.indices, here.neighbors.indices)
-    np.testing.assert_array_equal(joint.neighbors.distances, here.neighbors.distances)
+        joint, single = joint_neighbors(parts, 12)[0], exact_neighbors(parts[0], 9)
+    here = joint_neighbors(parts, 12)[0]
+    np.testing.assert_array_equal(joint.indices, here.indices)
+    np.testing.assert_array_equal(joint.distances, here.distances)
     np.testing.assert_array_equal(single.indices, exact_neighbors(parts[0], 9).indices)
 
 
 def test_executor_of_the_public_functions(client, toy_pair, monkeypatch):
-    from sae_geometry.distributed import dask_runner as module
+    from sae_geometry.distributed.dask_runner import DaskRunner
 
-    monkeypatch.setattr(module, "DaskRunner", partial(module.DaskRunner, smallest=0.0, worth=0, least=16))
+    for name, value in TINY.items():
+        monkeypatch.setattr(DaskRunner, name, value)
     c = sg.compare(*toy_pair, turns=2, executor=client)
     assert "Dask worker" in c.swept.report.why
     assert _answer(c) == _answer(sg.compare(*toy_pair, turns=2))
@@ -656,7 +662,7 @@ def test_a_wrong_answer_is_not_believed(spoil, kind):
     tile = Tile((40, 160), (40, 160), within=True) if kind == "within" else Tile((100, 300), (0, 200))
     others = None if kind == "within" else b
     task = _task(a, others, 3, bias is None, kind == "absolute", bias, "auto", None, None, None, None)
-    question = work.Question(3, bias is None, kind == "absolute", "auto", None, "cpu")
+    question = {"k": 3, "columns": bias is None, "absolute": kind == "absolute", "screen": "auto", "device": "cpu"}
     good = work.sweep_tile(a.numpy(), b.numpy(), tile, question, None if bias is None else bias.numpy())
     check_tile(task, tile, good)
     try:

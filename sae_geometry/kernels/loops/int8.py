@@ -51,12 +51,6 @@ def _largest_magnitude(z):  # type: ignore[no-untyped-def]
     return top
 
 
-@compiled()
-def _round_row(z, inverse, out):  # type: ignore[no-untyped-def]
-    for t in range(z.shape[0]):
-        out[t] = np.int8(np.int32((z[t] * inverse + ROUND) - ROUND))
-
-
 @compiled({"nnan", "ninf", "nsz", "reassoc"})
 def _squares(z, q, scale):  # type: ignore[no-untyped-def]
     """Return Σ (z − scale·q)² and Σ q²."""
@@ -98,7 +92,9 @@ def quantize_rows(x, signs, stages, q, scale, residual, length):  # type: ignore
             scale[i] = 0.0
         else:
             scale[i] = top / np.float32(LEVELS)
-            _round_row(z, np.float32(LEVELS) / top, q[i])
+            inverse = np.float32(LEVELS) / top
+            for t in range(z.shape[0]):
+                q[i, t] = np.int8(np.int32((z[t] * inverse + ROUND) - ROUND))
         left, whole = _squares(z, q[i], scale[i])
         residual[i] = np.sqrt(left)
         length[i] = np.float64(scale[i]) * np.sqrt(whole)
@@ -107,30 +103,16 @@ def quantize_rows(x, signs, stages, q, scale, residual, length):  # type: ignore
 @compiled()
 def scale_products(products, row_scale, col_scale, bias, absolute, out):  # type: ignore[no-untyped-def]
     """Set out = row_scale · products · col_scale, or its absolute value, minus the bias if there is one."""
-    for i in range(products.shape[0]):
-        _scale_line(products[i], row_scale[i], col_scale, out[i])
+    n, m = products.shape
+    for i in range(n):
+        for j in range(m):
+            out[i, j] = np.float32(products[i, j]) * (row_scale[i] * col_scale[j])
         if absolute:
-            _magnitudes(out[i])
+            for j in range(m):
+                out[i, j] = abs(out[i, j])
         if bias.shape[0] > 0:
-            _subtract(out[i], bias)
-
-
-@compiled()
-def _scale_line(line, factor, col_scale, out):  # type: ignore[no-untyped-def]
-    for j in range(line.shape[0]):
-        out[j] = np.float32(line[j]) * (factor * col_scale[j])
-
-
-@compiled()
-def _magnitudes(line):  # type: ignore[no-untyped-def]
-    for j in range(line.shape[0]):
-        line[j] = abs(line[j])
-
-
-@compiled()
-def _subtract(line, bias):  # type: ignore[no-untyped-def]
-    for j in range(line.shape[0]):
-        line[j] -= bias[j]
+            for j in range(m):
+                out[i, j] -= bias[j]
 
 
 @compiled()

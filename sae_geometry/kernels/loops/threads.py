@@ -1,7 +1,4 @@
-"""Run pieces of work on a few threads, and limit torch's own threads meanwhile.
-
-Either all pieces are done, or the first error is raised and no thread is left running.
-"""
+"""Run pieces of work on a few threads, with one torch thread in each."""
 
 from __future__ import annotations
 
@@ -21,12 +18,14 @@ Worker = Callable[[threading.Event], Callable[[Any], None]]
 def in_parallel(worker: Worker, pieces: Iterable[Any], threads: int) -> None:
     """Process the pieces in order on up to `threads` threads, or on the caller's thread if that is one.
 
-    An error in any worker, or an interrupt of the caller, stops the others at their next piece and is raised.
+    An error in any worker, or an interrupt of the caller, stops the others at their next piece and is raised; no thread
+    is left running.
     """
     queue = deque(pieces)
     stop = threading.Event()
 
     def drain() -> None:
+        torch.set_num_threads(1)
         work = worker(stop)
         while not stop.is_set():
             try:
@@ -37,9 +36,10 @@ def in_parallel(worker: Worker, pieces: Iterable[Any], threads: int) -> None:
 
     threads = min(threads, len(queue))
     if threads <= 1:
-        drain()
+        with one_torch_thread():
+            drain()
         return
-    with ThreadPoolExecutor(threads) as pool:
+    with one_torch_thread(), ThreadPoolExecutor(threads) as pool:
         try:
             waiting = {pool.submit(drain) for _ in range(threads)}
             while waiting:  # wake up regularly, so that an interrupt is handled
@@ -52,7 +52,7 @@ def in_parallel(worker: Worker, pieces: Iterable[Any], threads: int) -> None:
 
 @contextmanager
 def one_torch_thread() -> Iterator[None]:
-    """Limit torch to one thread, and restore on exit. Threads started inside must do so themselves."""
+    """Limit torch to one thread, and restore on exit; threads started inside are not limited."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,13 +1,8 @@
 """Fused triton kernel: a tiled product that writes only the best few scores of each row.
 
-Imported where it is used, because triton is optional. Two passes, so that few rows still fill a GPU:
-
-1. `list_tiles`: a program takes a tile of rows and one split of the columns, visits that split tile by tile, and holds
-   the `WIDTH` best scores of its rows, with their columns, in registers.
-2. `merge_splits`: merge the lists of all splits in order.
-
-Lists follow the total order (score descending, column ascending), so the answer does not depend on tiles, splits or
-the order of programs. NaN is never listed. Rows are addressed in 64 bits.
+Imported where it is used, because triton is optional. Two passes, so that few rows still fill a GPU: `list_tiles` lists
+per split of the columns, `merge_splits` merges the splits in order. README.md, "The fused screen", says why the answer
+depends on neither tiles nor splits.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """CPU screen: block products, scanned by compiled loops while they are in cache, one row block per thread.
 
-`BlockScores` computes a block of scores: float32 here, int8 in `screen_int8`. Each row belongs to the thread that
+`BlockScores` computes a block of scores: float32 here, int8 in `int8.py`. Each row belongs to the thread that
 computes its row block; every thread has its own lists of columns, merged at the end.
 """
 
@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from itertools import count
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sae_geometry.kernels.blocks import TIGHT
+from sae_geometry.kernels.blocks import TIGHT, Blocks
 from sae_geometry.kernels.error_bounds import float32_error
-from sae_geometry.kernels.loops.threads import in_parallel, one_torch_thread
-from sae_geometry.kernels.screens.contract import Meter, count_blocks, shortlist_of
+from sae_geometry.kernels.loops.threads import in_parallel
 from sae_geometry.kernels.screens.products import cpu_product, full_precision, mm_product
-from sae_geometry.kernels.types import Shortlist, Task
+from sae_geometry.kernels.types import Progress, Shortlist, Task
 
 Lists = tuple[np.ndarray, np.ndarray]  # float32 [n, K] descending, int32 [n, K]
 
@@ -28,27 +28,21 @@ BlockScores = Callable[[int, int, int, int, Tensor], Tensor]
 the caller's to overwrite."""
 
 
-class Float32Scores:
-    """Blocks of scores from float32 products."""
-
-    def __init__(self, task: Task) -> None:
-        self._a, self._b, self._absolute = task.a, task.others, task.absolute
-        self._bias = None if task.column_bias is None else task.column_bias.to(torch.float32)
-        self._product = mm_product if task.memory < TIGHT else cpu_product()[0]
-
-    def __call__(self, i0: int, i1: int, j0: int, j1: int, scratch: Tensor) -> Tensor:
-        scores = self._product(self._a[i0:i1], self._b[j0:j1], scratch)
-        if self._absolute:
-            scores.abs_()
-        if self._bias is not None:
-            scores.sub_(self._bias[j0:j1])
-        return scores
-
-
 def screen_cpu(task: Task) -> tuple[Shortlist, Shortlist | None]:
     """Screen with float32 products, each score within γ_d ‖x‖‖y‖ of exact."""
-    width = shortlist_width(task.k)
-    rows, cols = scan(task, Float32Scores(task), width)
+    a, b = task.a, task.others
+    bias = None if task.column_bias is None else task.column_bias.to(torch.float32)
+    product = mm_product if task.memory < TIGHT else cpu_product()[0]
+
+    def block_scores(i0: int, i1: int, j0: int, j1: int, scratch: Tensor) -> Tensor:
+        scores = product(a[i0:i1], b[j0:j1], scratch)
+        if task.absolute:
+            scores.abs_()
+        if bias is not None:
+            scores.sub_(bias[j0:j1])
+        return scores
+
+    rows, cols = scan(task, block_scores, shortlist_width(task.k))
     row_epsilon, col_epsilon = float32_epsilons(task)
     return listed(rows, row_epsilon), None if cols is None else listed(cols, col_epsilon)
 
@@ -64,6 +58,13 @@ def float32_epsilons(task: Task) -> tuple[Tensor, Tensor]:
     return float32_error(a, float(b.max()), d, bias), float32_error(b, float(a.max()), d, bias)
 
 
+def shortlist_of(scores: Tensor, indices: Tensor, epsilon: Tensor) -> Shortlist:
+    """Return the K best screened scores per row, descending, all screened scores being within `epsilon`."""
+    last = scores[:, -1].to(torch.float64)
+    full = indices[:, -1] >= 0
+    return Shortlist(scores, indices, epsilon, torch.where(full, last + epsilon, -torch.inf))
+
+
 def listed(lists: Lists, epsilon: Tensor) -> Shortlist:
     """Convert the arrays of the compiled loops to a `Shortlist`."""
     return shortlist_of(torch.from_numpy(lists[0]), torch.from_numpy(lists[1].astype(np.int64)), epsilon)
@@ -76,10 +77,9 @@ def scan(task: Task, block_scores: BlockScores, width: int) -> tuple[Lists, List
     n, m, block = task.a.shape[0], task.others.shape[0], task.blocks
     rows = _empty_lists(n, width)
     cols: list[Lists] = []  # one per thread
-    meter = Meter(task.progress, count_blocks(n, m, block, task.within))
+    tick = meter(task.progress, count_blocks(n, m, block, task.within))
 
     def worker(stop: threading.Event) -> Callable[[int], None]:
-        torch.set_num_threads(1)
         scratch = torch.empty(block.rows * block.cols, dtype=torch.float32)
         floor = np.empty(block.cols, dtype=np.float32)
         mine = _empty_lists(m, width) if task.columns or task.within else None
@@ -97,13 +97,13 @@ def scan(task: Task, block_scores: BlockScores, width: int) -> tuple[Lists, List
                 cpu_loops.scan_rows(scores, j0, rows[0][i0:i1], rows[1][i0:i1])
                 if mine is not None:
                     cpu_loops.scan_cols(scores, i0, mine[0][j0:j1], mine[1][j0:j1], floor)
-                meter.tick()
+                tick()
                 if stop.is_set():
                     return
 
         return row_block
 
-    with one_torch_thread(), full_precision():
+    with full_precision():
         in_parallel(worker, range(0, n, block.rows), task.threads)
     for more in cols[1:]:
         cpu_loops.merge(*cols[0], *more)
@@ -115,3 +115,21 @@ def scan(task: Task, block_scores: BlockScores, width: int) -> tuple[Lists, List
 
 def _empty_lists(n: int, width: int) -> Lists:
     return np.full((n, width), -np.inf, dtype=np.float32), np.full((n, width), -1, dtype=np.int32)
+
+
+def meter(progress: Progress | None, total: int) -> Callable[[], None]:
+    """Return a function that counts finished blocks across threads and reports the share done, never backwards."""
+    if progress is None:
+        return lambda: None
+    lock, done = threading.Lock(), count(1)
+
+    def tick() -> None:
+        with lock:
+            progress(next(done) / total)
+
+    return tick
+
+
+def count_blocks(n: int, m: int, blocks: Blocks, within: bool) -> int:
+    """Return the number of blocks of a sweep: all, or within one dictionary those that reach the diagonal or beyond."""
+    return sum(-(-(m - (i0 if within else 0)) // blocks.cols) for i0 in range(0, n, blocks.rows))

@@ -1,8 +1,7 @@
 """int8 screen on the CPU: integer products, several times faster than float32, certified by measured errors.
 
-Both sides are rotated and rounded to int8 (`quantize`). A shortlist is longer than that of float32, because ε is a few
-hundredths; its entries are re-scored in float32, best first, until the rest cannot matter. `decide` then gets a
-float32 shortlist and a proven bound on everything else.
+A shortlist is longer than that of float32, because ε is a few hundredths; its entries are re-scored in float32, best
+first, until the rest cannot matter. `decide` then gets a float32 shortlist and a proven bound on everything else.
 """
 
 from __future__ import annotations
@@ -202,15 +201,13 @@ def _needed(task: Task, scores: Int8Scores, of_rows: bool) -> Tensor:
     screened = torch.empty(len(at), m)
 
     def block(j0: int) -> None:
-        torch.set_num_threads(1)
         j1 = min(j0 + task.blocks.rows, m)
         y = scores.y.part(j0, j1) if of_rows else scores.row_block(j0, j1)
         size = len(at) * (j1 - j0)
         buffers = torch.empty(size, dtype=torch.int32), torch.empty(size)
         screened[:, j0:j1] = _scores(x, y, bias[j0:j1], task.absolute, buffers)
 
-    with one_torch_thread():
-        in_parallel(lambda _: block, range(0, m, task.blocks.rows), task.threads)
+    in_parallel(lambda _: block, range(0, m, task.blocks.rows), task.threads)
     if task.within:
         screened[torch.arange(len(at)), at] = -torch.inf
     spread = Spread(x.residual, x.length, norms[at])

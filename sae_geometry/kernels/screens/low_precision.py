@@ -7,14 +7,13 @@ scaled by 2⁷ first, which keeps the small entries of unit rows out of fp16's c
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from sae_geometry.kernels.error_bounds import SLACK
+from sae_geometry.kernels.types import Precision
 
-Precision = Literal["float32", "fp16", "tf32"]
 FP16_SCALE = 2.0**7
 _FP16_LARGEST = 65504.0
 _TF32_DROPPED_BITS = 13

@@ -1,9 +1,8 @@
 """float32 products of row blocks, at full precision and full speed.
 
 torch can be configured, process-wide, to compute float32 products in TF32 or bfloat16, which would invalidate ε, so
-products here run under `full_precision`. The product behind `torch.mm` is not always the fastest that torch ships: on
-AMD processors oneDNN takes less than half of MKL's time. The same ε holds for both, so `cpu_product` times both once
-per process and takes the faster.
+products here run under `full_precision`. On AMD processors oneDNN takes less than half of MKL's time, and the same ε
+holds for both, so `cpu_product` times both and takes the faster.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Dictionaries in int8, with the measured quantization error of every row.
 
-Rows are rotated before they are rounded: a cosine does not change when both sides rotate together, and the error of a
-rounded row is proportional to its largest entry. Fixed random signs and one Hadamard matrix per block of 256 entries
-spread an outlier over its block, at d·log₂ 256 additions per row.
+Rows are rotated before they are rounded, by fixed random signs and one Hadamard matrix per block of 256 entries, which
+spreads an outlier over its block.
 """
 
 from __future__ import annotations

@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 
 from sae_geometry.kernels.error_bounds import SLACK, U32
-from sae_geometry.kernels.screens.contract import Meter, count_blocks, shortlist_of
-from sae_geometry.kernels.screens.cpu import float32_epsilons, shortlist_width
-from sae_geometry.kernels.screens.low_precision import Precision, Rounded, rounded, rounded_error
+from sae_geometry.kernels.screens.cpu import count_blocks, float32_epsilons, meter, shortlist_of, shortlist_width
+from sae_geometry.kernels.screens.low_precision import Rounded, rounded, rounded_error
 from sae_geometry.kernels.screens.products import full_precision, mm_product
-from sae_geometry.kernels.types import Shortlist, Task
+from sae_geometry.kernels.types import Precision, Shortlist, Task
 
 Lists = tuple[Tensor, Tensor]
 _LOW_PRECISION_PAD = 6  # longer lists where ε is larger
@@ -32,7 +31,7 @@ def screen_torch(task: Task, precision: Precision = "float32") -> tuple[Shortlis
     rows = _no_lists(n, width, device)
     cols = _no_lists(m, width, device) if task.columns or within else None
     float_bias = None if bias is None else bias.to(device, torch.float32)
-    meter = Meter(task.progress, count_blocks(n, m, block, within))
+    tick = meter(task.progress, count_blocks(n, m, block, within))
     # Allocating and freeing each block would fragment the heap beyond any memory limit.
     scratch = None if x.values.is_cuda else torch.empty(block.rows * block.cols, device=device)
     product = partial(block_product, precision=precision, scratch=scratch)
@@ -55,7 +54,7 @@ def screen_torch(task: Task, precision: Precision = "float32") -> tuple[Shortlis
                 if cols is not None:
                     _offer(cols, slice(j0, j1), _top(scores.T, width, i0))
                 del scores  # freed before the next block is allocated
-                meter.tick()
+                tick()
     if within:
         assert cols is not None
         _offer(rows, slice(0, n), cols)

@@ -1,13 +1,12 @@
 """Fused triton screen: one kernel multiplies and lists, so that no block of scores passes through memory.
 
-Opt-in. It lists the rows of its left operand only. Column lists come from a second product with the operands swapped,
-and within one dictionary every block is computed rather than half of them: one kernel for both sides would need a lock
-on every column's list. In return no score is written and read again, which pays where products are cheap: low
-precision, narrow rows.
+It lists the rows of its left operand only: column lists come from a second product with the operands swapped, and
+within one dictionary every block is computed rather than half of them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from types import ModuleType
@@ -16,10 +15,10 @@ import torch
 from torch import Tensor
 
 from sae_geometry.io.extras import require
-from sae_geometry.kernels.screens.contract import Meter, shortlist_of
-from sae_geometry.kernels.screens.low_precision import Precision, Rounded, rounded
+from sae_geometry.kernels.screens.cpu import meter, shortlist_of
+from sae_geometry.kernels.screens.low_precision import Rounded, rounded
 from sae_geometry.kernels.screens.torch import epsilons, listed_width
-from sae_geometry.kernels.types import Shortlist, Task
+from sae_geometry.kernels.types import Precision, Shortlist, Task
 
 EXTRA = "cu13"  # extra of this package that installs triton
 _PROGRAMS_A_PROCESSOR = 4  # programs per multiprocessor, to hide memory latency
@@ -51,25 +50,21 @@ def list_width(width: int) -> int:
 
 
 def screen_triton(task: Task, precision: Precision = "float32") -> tuple[Shortlist, Shortlist | None]:
-    """Screen with the fused kernel: scores within γ_d ‖x‖‖y‖ of exact in float32, `rounded_error` in fp16 and tf32.
-
-    Raises:
-        ValueError: tensors on the CPU without triton's interpreter.
-    """
+    """Screen with the fused kernel: scores within γ_d ‖x‖‖y‖ of exact in float32, `rounded_error` in fp16 and tf32."""
     loops = _loops(task.a.device)
     x = rounded(task.a, precision)
     y = x if task.within else rounded(task.others, precision)
     row_epsilon, col_epsilon = epsilons(task, precision, x, y)
     both = task.columns and not task.within
     row_blocks = -(-len(task.a) // task.blocks.rows) + (-(-len(task.others) // task.blocks.rows) if both else 0)
-    meter = Meter(task.progress, row_blocks)
-    rows = _side(loops, task, x, y, precision, meter)
-    cols = _side(loops, task, y, x, precision, meter) if both else None
+    tick = meter(task.progress, row_blocks)
+    rows = _side(loops, task, x, y, precision, tick)
+    cols = _side(loops, task, y, x, precision, tick) if both else None
     return shortlist_of(*rows, row_epsilon), None if cols is None else shortlist_of(*cols, col_epsilon)
 
 
 def _side(
-    loops: ModuleType, task: Task, x: Rounded, y: Rounded, precision: Precision, meter: Meter
+    loops: ModuleType, task: Task, x: Rounded, y: Rounded, precision: Precision, tick: Callable[[], None]
 ) -> tuple[Tensor, Tensor]:
     """Return the best of every row of x among y, one row block at a time: descending scores and their columns."""
     n, m, device = len(x.values), len(y.values), x.values.device
@@ -87,7 +82,7 @@ def _side(
             factor=1 / (x.scale * y.scale), absolute=task.absolute, own=start if task.within else None,
         )  # fmt: skip
         merge_row_block(loops, lists, scores[row_block], indices[row_block])
-        meter.tick()
+        tick()
     return scores, indices
 
 
