@@ -95,6 +95,15 @@ class PairMatchings:
     def _default_matching(self) -> OneToOne:
         return default_matching(self.a.n_latents, self.b.n_latents)
 
+    @property
+    def _nearest(self) -> tuple[Matching, Matching]:
+        return self.nearest_a_to_b, self.nearest_b_to_a
+
+    @property
+    def _paired(self) -> tuple[Matching, Matching]:
+        paired = self.one_to_one()
+        return paired.a_to_b, paired.b_to_a
+
     def double_counting(self, progress: Progress | None = None) -> DoubleCounting:
         """Return MMCS in both directions, the mutual, greedy and optimal one-to-one matchings, and the largest hubs.
 
@@ -115,11 +124,6 @@ class PairMatchings:
         once = replace(self, turns=min(self.turns, 1))
         return _completed(with_matching(once, matching, OptimalLimits(), progress, own=False))
 
-    @property
-    def _is_small(self) -> bool:
-        """Return whether both sides have at most 4,096 latents, so that every matching takes seconds."""
-        return max(self.a.n_latents, self.b.n_latents) <= SMALL
-
     @cached_property
     def _losses_if_forbidden(self) -> tuple[np.ndarray, np.ndarray]:
         """Return for each latent how much the optimal total falls, at least, without its pair: float64 [n] and [m]."""
@@ -132,7 +136,7 @@ class PairMatchings:
     @property
     def _counts_cheaply(self) -> bool:
         """Return whether every matching takes seconds, or is there already."""
-        return self._is_whole and (self._is_small or "optimal" in self.made)
+        return self._is_whole and (max(self.a.n_latents, self.b.n_latents) <= SMALL or "optimal" in self.made)
 
     def certificate(self) -> dict[str, Any] | None:
         """Return the plain values of the optimal matching's certificate (gap, rounds, certified, …), or None."""

@@ -201,18 +201,11 @@ class Matching:
     @property
     def doubts(self) -> tuple[str, ...]:
         """Return sentences on the limits of `significant`: too few latents, or controls that are too weak."""
-        said = self._too_few or self._too_weak
-        return () if said is None else (said,)
-
-    @property
-    def _too_few(self) -> str | None:
         least = math.ceil(self.controls.ratio / DISCOVERY_RATE)
-        if self.n_latents >= least:
-            return None
-        return (
-            f"{self.source} → {self.target}: too few for any to be significant: {counted(self.n_latents, 'latent')}, "
-            f"and at least {least:,} would have to win"
-        )
+        if self.n_latents < least:
+            few = f"too few for any to be significant: {counted(self.n_latents, 'latent')}"
+            return (f"{self.source} → {self.target}: {few}, and at least {least:,} would have to win",)
+        return () if self._too_weak is None else (self._too_weak,)
 
     @property
     def _too_weak(self) -> str | None:
