@@ -72,7 +72,7 @@ def pair_controls(
     swept: Sweep,
     how: How,
     progress: Progress | None = None,
-    own: tuple[OwnCache, OwnCache] | None = None,
+    own: Sequence[OwnCache] | None = None,
     turns: TurnedSweeps | None = None,
 ) -> tuple[Controls, Controls]:
     """Sweep the controls of A → B and of B → A: B turned as in `turned_controls`, and A·Aᵀ and B·Bᵀ at half the blocks.
@@ -84,7 +84,7 @@ def pair_controls(
         turns: the sweeps against B turned, where they have been made.
     """
     forth, back = turned_controls(a, b, swept, how, progress, turns)
-    caches: tuple[OwnCache, OwnCache] = own or ({}, {})
+    caches = own or ({}, {})
     with _screen(swept) as screen:
         for x, scale, known in zip((a, b), how.own_scales, caches, strict=True):
             if how.absolute not in known:
@@ -125,15 +125,6 @@ def turned_controls(
     assert swept.cols is not None
     made = (turns or turned_sweeps(a, b, swept, how, progress)).sweeps
     return _controls(swept.rows, [s.rows for s in made]), _controls(swept.cols, [s.cols for s in made])
-
-
-def within_controls(a: Float[Tensor, "n d"], swept: Sweep, how: How, progress: Progress | None = None) -> Controls:
-    """Sweep the only control of A's latents among themselves: A turned.
-
-    Args:
-        swept: the sweep within `a`, of `LISTED` partners or more.
-    """
-    return turned_controls(a, a, replace(swept, cols=swept.rows), how, progress)[0]
 
 
 def default_turns(n: int, m: int) -> int:

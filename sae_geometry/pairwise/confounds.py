@@ -269,9 +269,8 @@ def _start(a: Dictionary, b: Dictionary) -> Finding:
         f"{others.mean():.3f}; {excess / error:.0f} standard errors): started alike, or one from the other; that part "
         "of the similarity was there before training"
     )
-    return _sign(
-        "start of training", (f"id to id {own.mean():+.3f}", f"other ids {others.mean():+.3f}"), effect, shared
-    )
+    words = f"id to id {own.mean():+.3f}", f"other ids {others.mean():+.3f}"
+    return _sign("start of training", words, effect, shared)
 
 
 def _mean(d: Dictionary) -> Float64[Tensor, " d_in"]:

@@ -30,7 +30,6 @@ from sae_geometry.nulls import (
     turned_controls,
     turned_pairs,
     undecided,
-    within_controls,
 )
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
@@ -256,7 +255,8 @@ def test_against_a_wider_dictionary_own_latents_that_lose_count_for_as_many(rng)
 def test_within_a_dictionary_twins_are_significant_and_the_bulk_is_not():
     drawn = duplicated(spectrum(96, 0.5), 0.2, 0.5)(700, np.random.default_rng(0)).astype(np.float32)
     a = torch.from_numpy(drawn)
-    controls = within_controls(a, listing_sweep(a, None, LISTED), How())
+    swept = listing_sweep(a, None, LISTED)
+    controls, _ = turned_controls(a, a, replace(swept, cols=swept.rows), How())
     assert not controls.has_own
     found = q_values(excess(controls.target[:, 0], controls), controls.odds) <= 0.05
     near = dense_cosines(drawn, drawn)
