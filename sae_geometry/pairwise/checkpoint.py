@@ -122,9 +122,7 @@ def read_pair(path: Path, a: Dictionary, b: Dictionary, parameters: PairParamete
 
 
 def check_pair(record: Any, a: Dictionary, b: Dictionary, parameters: PairParameters) -> None:
-    """Check that a record can belong to this pair, and recompute a sample of its similarities.
-
-    Records from workers or from damaged files may be wrong.
+    """Check a record from a worker or a file, which may be wrong, and recompute a sample of its similarities.
 
     Raises:
         ValueError, TypeError, AttributeError: the record does not belong to this pair.

@@ -135,7 +135,7 @@ def _facts(d: Dictionary) -> dict[str, str]:
         "seed": "unknown" if seed is None else str(seed),
         "latents": f"{d.n_latents:,}",
         "latents, dead ones included": f"{d.alive.n_total:,}",
-        "dead latents dropped by": _dead_words(d),
+        "dead latents dropped by": _dead_words(d) or "unknown",
         "raw norm (median)": f"{float(np.median(d.decoder_norms.cpu().numpy())):.3g}",
         "mean direction": f"{float(mean.norm()):.3f}",
         "weights": d.fingerprint[:8],
@@ -227,21 +227,18 @@ def _no_start(d: Dictionary) -> str:
 
 
 def _dead(a: Dictionary, b: Dictionary) -> Finding:
-    words = [_dead_words(d) for d in (a, b)]
-    unknown = any(d.alive.n_dead is None for d in (a, b))
     dropped = [d.alive.n_dropped_dead > 0 or d.alive.n_dead == 0 for d in (a, b)]
     alike = (a.alive.source, a.alive.n_tokens, dropped[0]) == (b.alive.source, b.alive.n_tokens, dropped[1])
     effect = (
         "latents that never fire keep the direction they started with and pull a mean towards chance (or towards a "
         "shared start); count firing over the same number of tokens"
     )
-    verdict: Verdict = "unknown" if unknown else "same" if alike else "differs"
-    return Finding("dead latents", words[0], words[1], verdict, effect, verdict != "same")
+    return _named("dead latents", (_dead_words(a), _dead_words(b)), alike, effect)
 
 
-def _dead_words(d: Dictionary) -> str:
+def _dead_words(d: Dictionary) -> str | None:
     if d.alive.n_dead is None:
-        return "unknown"
+        return None
     return d.alive.source + (f", {d.alive.n_tokens:,} tokens" if d.alive.n_tokens else ", tokens not stated")
 
 
