@@ -23,7 +23,7 @@ from sae_geometry.pairwise.label_columns import labeled_list, labeled_table
 from sae_geometry.pairwise.mapping import plain_cosines
 from sae_geometry.pairwise.matching_result import Matching
 from sae_geometry.results import methods
-from sae_geometry.results.answer import PairAnswer
+from sae_geometry.results.answer import Answer, PairAnswer
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -208,13 +208,13 @@ class Comparison(PairMatchings, PairAnswer):
                 lambda ax: plots.partners_histogram(self.nearest_a_to_b, ax, threshold=self.threshold), 3.6, 2.9
             ),
             "similarity": plots.similarity_figure(self._curves(), threshold=self.threshold),
-            "multiplicity": plots.figure_of(lambda ax: self.plot_multiplicity(ax), 3.6, 3.4),
+            "multiplicity": plots.figure_of(self.plot_multiplicity, 3.6, 3.4),
             "certainty": plots.figure_of(
                 lambda ax: plots.certainty_curve(certain, ax, threshold=self.threshold), 3.6, 2.8
             ),
         }
         if self._counts_cheaply:
-            found["double_counting"] = plots.figure_of(lambda ax: self.plot_double_counting(ax), 3.8, 2.7)
+            found["double_counting"] = plots.figure_of(self.plot_double_counting, 3.8, 2.7)
         return found
 
     def _strata(self) -> pd.DataFrame:
@@ -307,37 +307,29 @@ class Comparison(PairMatchings, PairAnswer):
 
     @property
     def sentences(self) -> str:
-        """Return the answer in two sentences."""
         return pair_words.sentences(self)
 
     @property
     def method(self) -> str:
-        """Describe in sentences what was computed and how."""
         paired = self.one_to_one()
         certificate = None if paired.assignment is None else paired.assignment.certificate
         gap = None if certificate is None or certificate.certified else certificate.relative_gap
         turns = self.turns if paired.a_to_b.expected_pairs is not None else None
-        parts = [
-            f"We compared {self.a.name} and {self.b.name} by {methods.measure(self.on, self.signed)}.",
-            methods.EXACT,
-            methods.matched("nearest"),
-            methods.matched(paired.matching, gap),
-            f"A one-to-one pair above {self.threshold:g} counts as shared.",
-            methods.by_chance(self.b.name, turns),
-            methods.OWN_AND_TURNED,
-        ]
-        if paired.limits.min_similarity is not None:
-            parts.insert(4, f"No pair below {paired.limits.min_similarity:g} was matched.")
+        limits = ""
         if self.min_margin is not None:
-            parts.insert(
-                4,
-                f"Pairs that exceed the best other candidate of either latent by less than {self.min_margin:g} were "
-                "left out.",
-            )
+            least = f"{self.min_margin:g}"
+            limits = f" Pairs that exceed the best other candidate of either latent by less than {least} were left out."
+        if paired.limits.min_similarity is not None:
+            limits += f" No pair below {paired.limits.min_similarity:g} was matched."
+        control = ""
         if self.against_control is not None:
-            control = self.against_control[0].b.name
-            parts.append(f"As a control, both were compared in the same way with {control}.")
-        return " ".join(parts)
+            control = f" As a control, both were compared in the same way with {self.against_control[0].b.name}."
+        return (
+            f"We compared {self.a.name} and {self.b.name} by {methods.measure(self.on, self.signed)}. {methods.EXACT} "
+            f"{methods.matched('nearest')} {methods.matched(paired.matching, gap)}{limits} A one-to-one pair above "
+            f"{self.threshold:g} counts as shared. {methods.by_chance(self.b.name, turns)} "
+            f"{methods.OWN_AND_TURNED}{control}"
+        )
 
     def _lines(self) -> list[str]:
         lines = pair_words.first_screen(self)
@@ -361,3 +353,23 @@ class Comparison(PairMatchings, PairAnswer):
         if self._counts_cheaply:
             parts.append(str(self.double_counting()))
         return "\n".join(parts)
+
+
+class ComparisonAnswer(Answer):
+    """Base of the results that add to a comparison."""
+
+    comparison: Comparison
+
+    @property
+    def dictionaries(self) -> tuple[Dictionary, Dictionary]:
+        """Return A and B."""
+        return self.comparison.dictionaries
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """Return the caveats of the comparison."""
+        return self.comparison.caveats
+
+    def tables(self) -> Mapping[str, pd.DataFrame]:
+        """Return the table to save: matches."""
+        return self.comparison.tables()
