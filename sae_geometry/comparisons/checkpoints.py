@@ -127,7 +127,6 @@ class Drift(Answer):
 
     @property
     def method(self) -> str:
-        """Describe in sentences what was computed and how."""
         return (
             f"We followed each latent of {self.final.name} by its index through "
             f"{counted(len(self.labels), 'checkpoint')}, by {methods.measure('decoder', True)} to its final "
@@ -155,7 +154,7 @@ class Drift(Answer):
         """Return the figure to save."""
         from sae_geometry import plots
 
-        return {"drift": plots.figure_of(lambda ax: self.plot(ax), 3.4, 3.2)}
+        return {"drift": plots.figure_of(self.plot, 3.4, 3.2)}
 
     @cached_property
     def meanings(self) -> PairLabels | None:
@@ -177,7 +176,6 @@ class Drift(Answer):
 
     @property
     def sentences(self) -> str:
-        """Return the answer in two sentences."""
         rows = self.summary()["checkpoints"]
         return (
             f"Half of the latents of {self.final.name} are within a cosine of {self.threshold:g} of their final "

@@ -124,7 +124,6 @@ class WithinComparison(Answer):
 
     @property
     def method(self) -> str:
-        """Describe in sentences what was computed and how."""
         name = self.dictionary.name
         return " ".join(
             [
@@ -155,7 +154,6 @@ class WithinComparison(Answer):
 
     @property
     def sentences(self) -> str:
-        """Return the answer in two sentences."""
         m = self.nearest
         return (
             f"A latent of {self.dictionary.name} and its nearest other latent have a mean {m.quantity} of "
