@@ -306,7 +306,7 @@ def _cosines(a: Dictionary, b: Dictionary, ids: Tensor) -> np.ndarray:
         u, v = x.to(torch.float64), y.to(torch.float64)
         return (u * v).sum(dim=1) / (torch.linalg.vector_norm(u, dim=1) * torch.linalg.vector_norm(v, dim=1))
 
-    pairs = zip(a.directions.split(_ROWS), b.directions.split(_ROWS), strict=True)
+    pairs = zip(a.directions.split(_ROWS), b.directions.to(a.device).split(_ROWS), strict=True)
     return np.asarray(torch.cat([block(x, y) for x, y in pairs]).clamp(-1.0, 1.0).cpu().numpy())
 
 

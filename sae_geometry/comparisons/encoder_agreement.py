@@ -295,7 +295,7 @@ def _by_chance(a: Dictionary, b: Dictionary, threshold: float) -> dict[str, floa
 
     One map preserves relations between a latent's encoder and decoder, such as tied weights.
     """
-    dec, (of_a, enc) = b.directions, pair_operands(a, b, "encoder")
+    dec, (of_a, enc) = b.directions.to(a.device), pair_operands(a, b, "encoder")
     together = dec.shape[1] == enc.shape[1]
     axes = principal_axes(torch.cat([dec, enc])) if together else principal_axes(dec)
     decoders = turned(dec, axes, seed=0)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sae_geometry.comparisons.pair import compare_loaded
-
+from sae_geometry.comparisons.pair_matchings import pair_operands
 from sae_geometry.comparisons.pair_result import Comparison, ComparisonAnswer
 from sae_geometry.io.escaping import shown
 from sae_geometry.io.formatting import counted, or_dash, percent
@@ -168,6 +168,6 @@ def truth(
     found, true = distinct([as_dictionary(a), as_dictionary(features)])
     made = compare_loaded(found, true, signed=signed, allow_mismatch=allow_mismatch, progress=progress)
     tick = None if progress is None else lambda step: progress(step.label, step.share)
-    paired = match(made.a.directions, made.b.directions, "optimal", absolute=True, progress=tick).completed()
+    paired = match(*pair_operands(found, true, "decoder"), "optimal", absolute=True, progress=tick).completed()
     mcc = paired.total / paired.n_matched if paired.n_matched else math.nan
     return GroundTruth(made, threshold, mcc)
