@@ -107,7 +107,7 @@ def test_turning_and_controls_have_the_same_bits_on_any_number_of_threads():
         np.testing.assert_array_equal(one, two)
 
 
-FIELDS = ("target", "own", "turned", "decoys", "partner")
+FIELDS = ("target", "own", "turned", "decoys")
 
 
 def test_another_seed_turns_otherwise():
