@@ -24,6 +24,8 @@ QUESTIONS: dict[str, Callable[[list[Dictionary]], Any]] = {
     "agreement": lambda d: sg.agreement(d[0], d[1]),
     "span": lambda d: sg.span(d[0], d[1]),
     "split": lambda d: sg.split(d[1], d[0]),
+    "truth": lambda d: sg.truth(d[0], d[1]),
+    "drift": lambda d: sg.drift([d[0], d[2]]),
     "umap": lambda d: sg.umap(d[:2], 5, n_epochs=5),
     "estimate": lambda d: sg.estimate(d, probe_seconds=0.1).flops,
 }
@@ -61,3 +63,12 @@ def test_the_answer_is_the_cpus(question: str, rng: np.random.Generator) -> None
             assert found.evidence == expected.evidence  # every digit, not those that are told
         if hasattr(found, "to_pandas"):
             assert found.to_pandas().equals(expected.to_pandas())
+
+
+@pytest.mark.parametrize("question", ["nearest", "agreement", "span", "split", "truth", "drift"])
+def test_dictionaries_may_be_on_different_devices(question: str, rng: np.random.Generator) -> None:
+    here, ask = dictionaries(rng), QUESTIONS[question]
+    expected = ask(here)
+    with pretended():
+        for on_card in (0, 1):
+            assert repr(ask([d.to("cuda") if at == on_card else d for at, d in enumerate(here)])) == repr(expected)

@@ -156,7 +156,6 @@ class IndexComparison(PairAnswer):
 
     @property
     def method(self) -> str:
-        """Describe in sentences what was computed and how."""
         low, high = self.cuts
         return (
             f"We compared the latents of {self.a.name} and {self.b.name} that have the same id, by "
@@ -167,7 +166,6 @@ class IndexComparison(PairAnswer):
 
     @property
     def sentences(self) -> str:
-        """Return the answer in two sentences."""
         shared, in_a, in_b = (f"{self.counts[name]:,}" for name in ("shared", "only A", "only B"))
         return (
             f"Latents of the same id in {self.a.name} (A) and {self.b.name} (B) have a mean cosine of "

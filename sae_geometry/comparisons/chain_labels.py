@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import ends
 from sae_geometry.labels.pairs import PairLabels, fitted, pair_labels
-from sae_geometry.pairwise.label_columns import label_text, labels_of
+from sae_geometry.pairwise.label_columns import label_of
 
 FATES = ("continues", "merges", "dies")
 
@@ -99,6 +98,5 @@ def _chain(row: pd.Series[Any], layers: Sequence[Dictionary]) -> Chain:
     members = []
     for at in range(int(row["first_layer"]), int(row["last_layer"]) + 1):
         d, latent = layers[at], int(row[f"latent_{at}"])
-        text = "" if d.labels is None else label_text(labels_of(d.labels, np.array([latent])).iloc[0])
-        members.append(Member(d.name, latent, text))
+        members.append(Member(d.name, latent, label_of(d, latent)))
     return Chain(float(row["turned"]), tuple(members))

@@ -127,7 +127,6 @@ class Drift(Answer):
 
     @property
     def method(self) -> str:
-        """Describe in sentences what was computed and how."""
         return (
             f"We followed each latent of {self.final.name} by its index through "
             f"{counted(len(self.labels), 'checkpoint')}, by {methods.measure('decoder', True)} to its final "
@@ -155,7 +154,7 @@ class Drift(Answer):
         """Return the figure to save."""
         from sae_geometry import plots
 
-        return {"drift": plots.figure_of(lambda ax: self.plot(ax), 3.4, 3.2)}
+        return {"drift": plots.figure_of(self.plot, 3.4, 3.2)}
 
     @cached_property
     def meanings(self) -> PairLabels | None:
@@ -177,7 +176,6 @@ class Drift(Answer):
 
     @property
     def sentences(self) -> str:
-        """Return the answer in two sentences."""
         rows = self.summary()["checkpoints"]
         return (
             f"Half of the latents of {self.final.name} are within a cosine of {self.threshold:g} of their final "
@@ -308,7 +306,7 @@ def _cosines(a: Dictionary, b: Dictionary, ids: Tensor) -> np.ndarray:
         u, v = x.to(torch.float64), y.to(torch.float64)
         return (u * v).sum(dim=1) / (torch.linalg.vector_norm(u, dim=1) * torch.linalg.vector_norm(v, dim=1))
 
-    pairs = zip(a.directions.split(_ROWS), b.directions.split(_ROWS), strict=True)
+    pairs = zip(a.directions.split(_ROWS), b.directions.to(a.device).split(_ROWS), strict=True)
     return np.asarray(torch.cat([block(x, y) for x, y in pairs]).clamp(-1.0, 1.0).cpu().numpy())
 
 

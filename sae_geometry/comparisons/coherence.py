@@ -74,11 +74,7 @@ class Coherence:
 
 
 def coherence(x: Float[Tensor, "n d"], progress: Progress | None = None) -> Coherence:
-    """Compute the coherence of unit rows, without their n × n matrix.
-
-    Args:
-        progress: called with the current step and its completed fraction.
-    """
+    """Compute the coherence of unit rows, without their n × n matrix."""
     k = min(MAX_K, len(x) - 1)
     sums = np.empty(0)
     if k:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -17,9 +18,11 @@ from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.atomic_folder import whole_file
 from sae_geometry.io.formatting import ends
 from sae_geometry.kernels.loops.jit import compiled
+from sae_geometry.labels.pairs import PairLabels, pair_labels
 from sae_geometry.pairwise.same_space import model_key, place_key
 
 COLUMNS = ("group", "n_runs", "mean_similarity", "lowest_similarity")  # and one for each run
+_FOUND = ("in every run", "in several runs", "in one run")
 _EXPLAINED = 0.01  # largest share of links between two runs that the runs' own latents explain
 _ENOUGH_WINS = 20  # from which links above all own latents are taken
 
@@ -53,21 +56,14 @@ class Consensus:
     @cached_property
     def member_ids(self) -> np.ndarray:
         """Return `members` as original latent ids, int64 [G, N], −1 where none."""
-        out = np.full_like(self.members, -1)
-        for at, run in enumerate(self.runs):
-            there = self.members[:, at] >= 0
-            out[there, at] = run.latent_ids.cpu().numpy()[self.members[there, at]]
-        return out
+        ids = zip((run.latent_ids.cpu().numpy() for run in self.runs), self.members.T, strict=True)
+        return np.stack([np.where(rows >= 0, own[rows], -1) for own, rows in ids], axis=1)
 
     @cached_property
     def orphans(self) -> tuple[np.ndarray, ...]:
         """Return, per run, the original ids of latents in no group."""
-        out = []
-        for at, run in enumerate(self.runs):
-            left = np.ones(run.n_latents, dtype=bool)
-            left[self.members[self.members[:, at] >= 0, at]] = False
-            out.append(run.latent_ids.cpu().numpy()[left])
-        return tuple(out)
+        ids = zip((run.latent_ids.cpu().numpy() for run in self.runs), self.members.T, strict=True)
+        return tuple(np.delete(own, rows[rows >= 0]) for own, rows in ids)
 
     @cached_property
     def incidence(self) -> np.ndarray:
@@ -130,9 +126,7 @@ class Consensus:
     def _facts(self, min_runs: int) -> dict[str, str]:
         facts = {
             "name": "consensus",
-            "runs": json.dumps(
-                [{"name": d.name, "address": d.address, "fingerprint": d.fingerprint} for d in self.runs]
-            ),
+            "runs": json.dumps([{k: getattr(d, k) for k in ("name", "address", "fingerprint")} for d in self.runs]),
             "threshold": self._levels,
             "min_runs": f"{min_runs}",
         }
@@ -183,11 +177,35 @@ def consensus(
     left, run = np.nonzero(linked & (owner[:, None] < np.arange(n)[None, :]))
     right = to[left, run]
     order = np.lexsort((right, left, -similarity[left, run]))
-    table = _link(left[order], right[order], owner, to)
+    table = np.full((total, n), -1, dtype=np.int64)
+    table[np.arange(total), owner] = np.arange(total)
+    _link(left[order], right[order], to, np.arange(total), table)
+    table = table[(table >= 0).sum(axis=1) > 1]
     rows = np.where(table >= 0, table - starts[:-1][None, :], -1)
     mean, lowest = _within_groups(table, similarity)
     best = np.lexsort((np.arange(len(rows)), -mean, -(rows >= 0).sum(axis=1)))
     return Consensus(tuple(runs), rows[best], mean[best], lowest[best], level)
+
+
+def consensus_labels(c: Consensus) -> PairLabels | None:
+    """Join labels to every latent of every run and to another member of its group; None without labels."""
+    ids, n, names = c.member_ids, len(c.runs), np.array([d.name for d in c.runs], dtype=object)
+    frames = []
+    for r, run in enumerate(c.runs):
+        there = ids[:, r] >= 0
+        others = np.where(np.arange(n) == r, -1, ids[there])  # [groups, runs], without its own
+        other = (others >= 0).argmax(axis=1)
+        grouped = {
+            "latent_id": ids[there, r],
+            "partner_run": names[other],
+            "partner_id": others[np.arange(len(others)), other],
+            "cosine": c.similarity[there],
+            "group": np.where(c.occupancy[there] == n, *_FOUND[:2]),
+        }
+        alone = {"latent_id": c.orphans[r], "partner_id": -1, "cosine": np.nan, "group": _FOUND[2]}
+        frames += [pd.DataFrame(grouped).assign(run=run.name), pd.DataFrame(alone).assign(run=run.name)]
+    table = pd.concat(frames, ignore_index=True)
+    return pair_labels(table, c.runs, groups=table["group"].to_numpy(), names=_FOUND)
 
 
 def explained_up_to(similarity: np.ndarray, own: np.ndarray) -> float:
@@ -217,18 +235,9 @@ def explained_up_to(similarity: np.ndarray, own: np.ndarray) -> float:
     return float(best[taken[-1] + 1]) if taken[-1] + 1 < len(best) else -1.0
 
 
-def _link(left: np.ndarray, right: np.ndarray, owner: np.ndarray, to: np.ndarray) -> np.ndarray:
-    """Return groups of at least two latents, as indices over all runs, int64 [G, N]."""
-    total, n = to.shape
-    group = np.arange(total)
-    table = np.full((total, n), -1, dtype=np.int64)
-    table[np.arange(total), owner] = np.arange(total)
-    _link_loop(left, right, to, group, table)
-    return np.asarray(table[(table >= 0).sum(axis=1) > 1])
-
-
 @compiled()
-def _link_loop(left, right, to, group, table):  # type: ignore[no-untyped-def]
+def _link(left, right, to, group, table):  # type: ignore[no-untyped-def]
+    """Merge groups in place: of each latent its group, and of each group its latents as indices over all runs."""
     n = table.shape[1]
     for e in range(len(left)):
         g, h = group[left[e]], group[right[e]]
@@ -260,21 +269,13 @@ def _link_loop(left, right, to, group, table):  # type: ignore[no-untyped-def]
 def _within_groups(table: np.ndarray, similarity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the mean and smallest similarity of pairs per group."""
     total, lowest = np.zeros(len(table)), np.full(len(table), np.inf)
-    count = np.zeros(len(table), dtype=np.int64)
-    _within_loop(table, similarity, total, lowest, count)
-    return total / np.maximum(count, 1), lowest
-
-
-@compiled()
-def _within_loop(table, similarity, total, lowest, count):  # type: ignore[no-untyped-def]
-    for g in range(len(table)):
-        members = np.flatnonzero(table[g] >= 0)
-        for at in range(len(members)):
-            for s in members[at + 1 :]:
-                value = similarity[table[g, members[at]], s]
-                total[g] += value
-                lowest[g] = min(lowest[g], value)
-                count[g] += 1
+    for r, s in itertools.combinations(range(table.shape[1]), 2):
+        both = np.flatnonzero((table[:, r] >= 0) & (table[:, s] >= 0))
+        values = similarity[table[both, r], s]
+        total[both] += values
+        lowest[both] = np.minimum(lowest[both], values)
+    sizes = (table >= 0).sum(axis=1)
+    return total / (sizes * (sizes - 1) // 2), lowest
 
 
 def _mean_directions(sides: Sequence[np.ndarray], members: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ import torch
 
 from sae_geometry.comparisons.inference import interval_over_latents
 from sae_geometry.comparisons.pair import compare_loaded
+from sae_geometry.comparisons.pair_matchings import pair_operands
 from sae_geometry.comparisons.pair_result import Comparison
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.escaping import shown
@@ -77,7 +78,12 @@ class Agreement(PairAnswer):
 
         It is near 1 for tied weights, and low where a latent reads and writes different directions.
         """
-        return _alignment(self.a)
+        d = self.a
+        into, out = d.metadata.get("hook_point_in"), d.metadata.get("hook_point_out")
+        transcodes = into is not None and out is not None and into != out  # between two spaces no cosine is defined
+        if d.encoder_directions is None or d.encoder_directions.shape != d.directions.shape or transcodes:
+            return None
+        return _cosines(d.directions.cpu().numpy(), d.encoder_directions.cpu().numpy())
 
     def counts(self, threshold: float | None = None) -> dict[str, int]:
         """Return the number of latents per group, at `threshold` or another one."""
@@ -188,7 +194,6 @@ class Agreement(PairAnswer):
 
     @property
     def method(self) -> str:
-        """Describe in sentences what was computed and how."""
         return (
             f"To each latent of {self.a.name} we took the nearest of {self.b.name} by "
             f"{methods.measure('decoder', True)} (several may share one), the cosine of the two encoder directions, "
@@ -199,7 +204,6 @@ class Agreement(PairAnswer):
 
     @property
     def sentences(self) -> str:
-        """Return the answer in two sentences."""
         return (
             f"For {self.a.name} and {self.b.name}, {self._confirmed}. The nearest encoder of "
             f"{percent(self.same_partner.mean())} of latents is that of the nearest decoder; "
@@ -271,11 +275,8 @@ def agreement(
     left, right = distinct([as_dictionary(a), as_dictionary(b)])
     how: Any = {"allow_mismatch": allow_mismatch, "progress": progress}
     decoders, encoders = compare_loaded(left, right, **how), compare_loaded(left, right, on="encoder", **how)
-    assert left.encoder_directions is not None
-    assert right.encoder_directions is not None
     partner = decoders.a_to_b.partner_row
-    x = left.encoder_directions.cpu().numpy()
-    y = right.encoder_directions.cpu().numpy()
+    x, y = (rows.cpu().numpy() for rows in pair_operands(left, right, "encoder"))
     return Agreement(
         a=left,
         b=right,
@@ -283,7 +284,7 @@ def agreement(
         decoder=decoders,
         encoder=encoders,
         decoder_cosine=read_only(decoders.a_to_b.cosine),
-        encoder_cosine=read_only(np.einsum("ij,ij->i", x, y[partner], dtype=np.float64).clip(-1.0, 1.0)),
+        encoder_cosine=_cosines(x, y[partner]),
         same_partner=read_only(encoders.a_to_b.partner_row == partner),
         by_chance=_by_chance(left, right, threshold),
     )
@@ -294,17 +295,15 @@ def _by_chance(a: Dictionary, b: Dictionary, threshold: float) -> dict[str, floa
 
     One map preserves relations between a latent's encoder and decoder, such as tied weights.
     """
-    assert a.encoder_directions is not None
-    assert b.encoder_directions is not None
-    dec, enc = b.directions, b.encoder_directions
+    dec, (of_a, enc) = b.directions.to(a.device), pair_operands(a, b, "encoder")
     together = dec.shape[1] == enc.shape[1]
     axes = principal_axes(torch.cat([dec, enc])) if together else principal_axes(dec)
     decoders = turned(dec, axes, seed=0)
     encoders = turned(enc, axes if together else principal_axes(enc), seed=0)
     nearest = sweep(a.directions, decoders, columns=False).rows
     partner = nearest.index[:, 0]
-    own = sweep(a.encoder_directions, encoders, columns=False).rows.index[:, 0]
-    cosine = (a.encoder_directions.double() * encoders[partner].double()).sum(dim=1).cpu().numpy()
+    own = sweep(of_a, encoders, columns=False).rows.index[:, 0]
+    cosine = (of_a.double() * encoders[partner].double()).sum(dim=1).cpu().numpy()
     group = _groups(nearest.cosine[:, 0].cpu().numpy(), cosine, threshold)
     return {
         "mean_decoder_cosine": float(nearest.cosine[:, 0].mean()),
@@ -319,10 +318,5 @@ def _groups(decoder: np.ndarray, encoder: np.ndarray, threshold: float) -> np.nd
     return np.select([high_decoder & high_encoder, ~high_decoder & ~high_encoder, high_encoder], [0, 1, 2], default=3)
 
 
-def _alignment(d: Dictionary) -> np.ndarray | None:
-    into, out = d.metadata.get("hook_point_in"), d.metadata.get("hook_point_out")
-    transcodes = into is not None and out is not None and into != out  # no cosine between its two spaces is defined
-    if d.encoder_directions is None or d.encoder_directions.shape != d.directions.shape or transcodes:
-        return None
-    x, y = d.directions.cpu().numpy(), d.encoder_directions.cpu().numpy()
+def _cosines(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return read_only(np.einsum("ij,ij->i", x, y, dtype=np.float64).clip(-1.0, 1.0))

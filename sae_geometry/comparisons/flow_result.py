@@ -58,7 +58,6 @@ class Flow(Answer):
 
     @property
     def method(self) -> str:
-        """Describe in sentences what was computed and how."""
         how = methods.measure("decoder", True)
         if self.on == "reads":
             how = "the cosine of a layer's unit decoder directions with the next layer's unit encoder directions"
@@ -87,18 +86,14 @@ class Flow(Answer):
     @cached_property
     def paths(self) -> np.ndarray:
         """Return the rows of every chain, int64 [chains, layers], −1 before it starts and after it ends."""
-        made, alive = [], np.empty(0, dtype=np.int64)
-        n_chains = 0
-        for at, d in enumerate(self.layers):
-            chain = np.full(d.n_latents, -1)
-            if at:
-                origin = self.steps[at - 1].origin
-                chain[origin >= 0] = alive[origin[origin >= 0]]
+        n_chains = self.layers[0].n_latents
+        made = [np.arange(n_chains)]
+        for step in self.steps:
+            chain = np.where(step.origin >= 0, made[-1][step.origin], -1)
             new = np.flatnonzero(chain < 0)
             chain[new] = n_chains + np.arange(len(new))
             n_chains += len(new)
             made.append(chain)
-            alive = chain
         out = np.full((n_chains, len(self.layers)), -1)
         for at, chain in enumerate(made):
             out[chain, at] = np.arange(len(chain))
@@ -162,10 +157,8 @@ class Flow(Answer):
         there = paths >= 0
         first, length = there.argmax(axis=1), there.sum(axis=1)
         last = first + length - 1
-        begins, stops = (
-            np.full(len(paths), "first layer", dtype=object),
-            np.full(len(paths), "last layer", dtype=object),
-        )
+        begins = np.full(len(paths), "first layer", dtype=object)
+        stops = np.full(len(paths), "last layer", dtype=object)
         angle, net = np.zeros(len(paths)), np.zeros(len(paths))
         for at, step in enumerate(self.steps):
             starting, ending = np.flatnonzero(first == at + 1), np.flatnonzero(last == at)
@@ -290,7 +283,6 @@ class Flow(Answer):
 
     @property
     def sentences(self) -> str:
-        """Return the answer in two sentences."""
         first, last = self.layer_names[0], self.layer_names[-1]
         return (
             f"Of {counted(self.layers[0].n_latents, 'latent')} at layer {first}, {self.survivors[0, -1]:,} are still "

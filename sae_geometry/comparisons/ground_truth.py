@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
-from sae_geometry.comparisons.pair import Comparison, compare_loaded
-from sae_geometry.dictionary import Dictionary
+from sae_geometry.comparisons.pair import compare_loaded
+from sae_geometry.comparisons.pair_matchings import pair_operands
+from sae_geometry.comparisons.pair_result import Comparison, ComparisonAnswer
 from sae_geometry.io.escaping import shown
 from sae_geometry.io.formatting import counted, or_dash, percent
 from sae_geometry.io.progress import Progress
 from sae_geometry.matching import match
 from sae_geometry.matching.defaults import THRESHOLD, check_threshold
 from sae_geometry.pairwise.inputs import distinct
-from sae_geometry.results.answer import Answer
 from sae_geometry.sources import as_dictionary
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ class Recovery:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class GroundTruth(Answer):
+class GroundTruth(ComparisonAnswer):
     """A dictionary against true features: precision, recall, F1, uniqueness and MCC.
 
     Only directions are compared: whether latents *fire* as features do needs data.
@@ -85,18 +84,11 @@ class GroundTruth(Answer):
             "recovery_means": "a latent is a feature, and a feature is recovered, if the nearest of the other side is "
             "more similar than the threshold; or if it is significant",
             "threshold": self.threshold,
-            **{
-                name: {"precision": r.precision, "recall": r.recall, "f1": r.f1}
-                for name, r in (("above_threshold", self.above), ("significant", self.significant))
-            },
+            **{name: asdict(r) for name, r in (("above_threshold", self.above), ("significant", self.significant))},
             "uniqueness": self.uniqueness,
             "mcc": self.mcc,
             **self.comparison.summary(),
         }
-
-    def tables(self) -> Mapping[str, pd.DataFrame]:
-        """Return the tables to save: matches, as `Comparison.to_pandas`."""
-        return self.comparison.tables()
 
     def figures(self) -> Mapping[str, Figure]:
         """Return the figures to save."""
@@ -106,18 +98,7 @@ class GroundTruth(Answer):
         return {"similarity": plots.similarity_figure([c.nearest_a_to_b, c.nearest_b_to_a], threshold=self.threshold)}
 
     @property
-    def dictionaries(self) -> tuple[Dictionary, ...]:
-        """Return the dictionary and the features."""
-        return (self.comparison.a, self.comparison.b)
-
-    @property
-    def caveats(self) -> tuple[str, ...]:
-        """Return the caveats of the comparison."""
-        return self.comparison.caveats
-
-    @property
     def method(self) -> str:
-        """Describe in sentences what was computed and how."""
         return (
             f"{self.comparison.method} A latent recovers a feature if the similarity to its nearest is above "
             f"{self.threshold:g}. MCC is the mean absolute cosine of the optimal one-to-one matching."
@@ -143,7 +124,6 @@ class GroundTruth(Answer):
 
     @property
     def sentences(self) -> str:
-        """Return the answer in two sentences."""
         a, b = self.dictionaries
         return (
             f"{percent(self.above.recall)} of {counted(b.n_latents, 'true feature')} have a latent of {a.name} above "
@@ -188,6 +168,6 @@ def truth(
     found, true = distinct([as_dictionary(a), as_dictionary(features)])
     made = compare_loaded(found, true, signed=signed, allow_mismatch=allow_mismatch, progress=progress)
     tick = None if progress is None else lambda step: progress(step.label, step.share)
-    paired = match(made.a.directions, made.b.directions, "optimal", absolute=True, progress=tick).completed()
+    paired = match(*pair_operands(found, true, "decoder"), "optimal", absolute=True, progress=tick).completed()
     mcc = paired.total / paired.n_matched if paired.n_matched else math.nan
     return GroundTruth(made, threshold, mcc)

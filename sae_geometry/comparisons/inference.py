@@ -121,8 +121,8 @@ def interval_over_runs(
     else:
         low, high = mean - quantile * error, mean + quantile * error
     if latents is not None:
-        least = wilson(mean * latents, latents)
-        low, high = min(low, least[0]), max(high, least[1])
+        least = share_of(mean * latents, latents)
+        low, high = min(low, least.low), max(high, least.high)
     note = _note(symmetric, [f"run {at + 1}" for at in range(n)] if names is None else list(names))
     return Interval(mean, low, high, LEVEL, "runs", n, error, note)
 
@@ -133,9 +133,7 @@ def runs_apart(matrix: np.ndarray) -> list[int]:
     Runs are removed one by one, lowest first, down to a bare majority of at least three; each is tested by its
     studentized mean over pairs among the remaining runs (Grubbs' test, 1%), and all up to the last significant one
     are outliers (Rosner's procedure, so that two failed runs do not mask each other). Empty for fewer than four runs.
-
-    Args:
-        matrix: [N, N], a value for every ordered pair of runs; the diagonal is not used.
+    The diagonal of the matrix is not used.
     """
     symmetric = (matrix + matrix.T) / 2
     left, taken, apart = list(range(len(matrix))), [], 0
@@ -154,11 +152,7 @@ def runs_apart(matrix: np.ndarray) -> list[int]:
 
 
 def interval_over_latents(values: np.ndarray) -> Interval:
-    """Return Student's interval for the mean of one pair of runs, with latents as the sampling unit.
-
-    Args:
-        values: [n], one similarity per latent; nan is ignored.
-    """
+    """Return Student's interval for the mean of one pair of runs over its latents' similarities [n]; nan is ignored."""
     there = values[~np.isnan(values)]
     if len(there) < 2:
         raise ValueError(f"an interval over latents needs at least two; got {len(there)}")
@@ -173,9 +167,6 @@ def interval_both_ways(means: Sequence[float], deviations: Sequence[float], coun
     Mutual nearest neighbors contribute the same similarity to both directions, so the two means are not independent;
     treating them as independent makes the error up to √2 too small. Their correlation is unknown, so the error is its
     upper bound, the mean of the two errors; Student's t has the degrees of freedom of the smaller side.
-
-    Args:
-        means, deviations, counts: mean, standard deviation and number of similarities per direction.
     """
     mean = sum(means) / 2
     error = sum(s / math.sqrt(n) for s, n in zip(deviations, counts, strict=True)) / 2
@@ -186,20 +177,12 @@ def interval_both_ways(means: Sequence[float], deviations: Sequence[float], coun
 
 def interval_of_share(count: int, n: int) -> Interval:
     """Return Wilson's interval for the share of `count` among n latents of one pair of runs; it stays in 0…1."""
-    share = count / n
-    low, high = wilson(count, n)
-    return Interval(share, low, high, LEVEL, "latents of one pair", n, math.sqrt(share * (1 - share) / n))
+    share = share_of(count, n)
+    error = math.sqrt(share.value * (1 - share.value) / n)
+    return Interval(share.value, share.low, share.high, LEVEL, "latents of one pair", n, error)
 
 
-def wilson(count: int | float, n: int) -> tuple[float, float]:
-    """Return Wilson's score interval for a share of n independent trials (Wilson 1927)."""
-    interval = share_of(count, n)
-    return interval.low, interval.high
-
-
-def kind_difference(
-    matrix: np.ndarray, kinds: Sequence[str], first: str, second: str, *, seed: int = 0
-) -> KindDifference:
+def kind_difference(matrix: np.ndarray, kinds: Sequence[str], first: str, second: str) -> KindDifference:
     """Test over runs whether runs of the first kind resemble each other more than runs of the second.
 
     The statistic is the mean over ordered pairs within `first` minus that within `second`. Pairs across kinds are
@@ -208,9 +191,6 @@ def kind_difference(
     to 20,000 permutations are enumerated; otherwise 9,999 are sampled and the observed one is added. Permutation is
     anti-conservative where the kinds differ in variance, so p is at least Welch's (each kind with its own round-robin
     variance, as in `interval_over_runs`).
-
-    Args:
-        matrix: [N, N], a value for every ordered pair of runs.
 
     Raises:
         ValueError: a kind without runs, or the same kind twice.
@@ -224,21 +204,18 @@ def kind_difference(
     np.fill_diagonal(among, 0.0)
     if min(n, m) < 2:
         lone = first if n < 2 else second
-        return KindDifference(
-            first, second, float("nan"), float("nan"), 0, True,
-            f"{lone} has one run, so no pair within it; it takes {_enough(n, m)}",
-        )  # fmt: skip
+        why = f"{lone} has one run, so no pair within it; it takes {_enough(n, m)}"
+        return KindDifference(first, second, math.nan, math.nan, 0, True, why)
     means = [float(part.sum() / (k * (k - 1))) for part, k in ((among[:n, :n], n), (among[n:, n:], m))]
     observed = means[0] - means[1]
     distinct = math.comb(n + m, n)
     if why := _too_few(n, m, first if n < m else second):
-        return KindDifference(
-            first, second, observed, float("nan"), distinct, True, f"{why}; it takes {_enough(n, m)}"
-        )  # fmt: skip
+        why = f"{why}; it takes {_enough(n, m)}"
+        return KindDifference(first, second, observed, math.nan, distinct, True, why)
     shift = sum(means) / 2 - among[:n, n:].mean()
     among[:n, n:] += shift
     among[n:, :n] += shift
-    permuted, exact = _permuted(among, n, seed), distinct <= _MOST_PERMUTATIONS
+    permuted, exact = _permuted(among, n), distinct <= _MOST_PERMUTATIONS
     permutation = float((np.abs(permuted) >= abs(observed) - 1e-12).mean())
     p = max(permutation, _welch(among[:n, :n], among[n:, n:]))
     return KindDifference(first, second, observed, p, len(permuted), exact, None)
@@ -287,7 +264,7 @@ def _note(symmetric: np.ndarray, names: Sequence[str]) -> str:
     )
 
 
-def _permuted(among: np.ndarray, n: int, seed: int) -> np.ndarray:
+def _permuted(among: np.ndarray, n: int) -> np.ndarray:
     """Return the difference of within-kind means for all permutations, or for 9,999 samples and the observed one."""
     total = len(among)
     m = total - n
@@ -300,7 +277,7 @@ def _permuted(among: np.ndarray, n: int, seed: int) -> np.ndarray:
 
     if math.comb(total, n) <= _MOST_PERMUTATIONS:
         return np.array([statistic(np.array(c)) for c in itertools.combinations(range(total), n)])
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     drawn = (statistic(rng.permutation(total)[:n]) for _ in range(_SAMPLED))
     return np.array([statistic(np.arange(n)), *drawn])
 

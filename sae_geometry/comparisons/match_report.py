@@ -18,7 +18,8 @@ import numpy as np
 import pandas as pd
 
 from sae_geometry.comparisons.pair import compare
-from sae_geometry.comparisons.pair_result import Comparison
+from sae_geometry.comparisons.pair_matchings import pair_operands
+from sae_geometry.comparisons.pair_result import Comparison, ComparisonAnswer
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.distributed import Executor, settings
 from sae_geometry.io.formatting import scalars
@@ -33,7 +34,6 @@ from sae_geometry.nulls import Expected, turned_pairs
 from sae_geometry.pairwise.inputs import describe_input
 from sae_geometry.pairwise.matching_result import Matching
 from sae_geometry.pairwise.same_space import encoder_hook, encoder_place_key, place_key
-from sae_geometry.results.answer import Answer
 from sae_geometry.results.store import write_json
 
 if TYPE_CHECKING:
@@ -43,12 +43,10 @@ SCHEMA = "urn:sae-geometry:match-report"
 SCHEMA_VERSION = "2.0"
 
 
-_FORMULAS = {
-    "signed": "PW-MCC = (1/K) Σ_{(i,j)∈π} ⟨a_i, b_j⟩, K = min(n, m), π the one-to-one matching of K pairs with the "
-    "largest Σ ⟨a_i, b_j⟩; a_i, b_j unit decoder directions",
-    "absolute": "PW-MCC = (1/K) Σ_{(i,j)∈π} |⟨a_i, b_j⟩|, K = min(n, m), π the one-to-one matching of K pairs with the "
-    "largest Σ |⟨a_i, b_j⟩|; a_i, b_j unit decoder directions",
-}
+_PW_MCC = (
+    "PW-MCC = (1/K) Σ_{{(i,j)∈π}} {0}, K = min(n, m), π the one-to-one matching of K pairs with the largest Σ {0}; "
+    "a_i, b_j unit decoder directions"
+)
 _MMCS = "MMCS(A→B) = (1/n) Σ_i max_j ⟨a_i, b_j⟩: signed, partners may be shared (double counting)"
 _SHARED = (
     "shared(t): latents of A whose one-to-one decoder cosine is > t and whose one-to-one encoder cosine is > t "
@@ -63,7 +61,7 @@ _CHANCE = (
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class MatchReport(Answer):
+class MatchReport(ComparisonAnswer):
     """The optimal one-to-one matching of two dictionaries, with its certified record.
 
     Attributes:
@@ -82,40 +80,23 @@ class MatchReport(Answer):
         return dict(self._record)
 
     @property
-    def dictionaries(self) -> tuple[Dictionary, Dictionary]:
-        """Return A and B."""
-        return self.comparison.dictionaries
-
-    @property
-    def caveats(self) -> tuple[str, ...]:
-        """Return the caveats of the comparison."""
-        return self.comparison.caveats
-
-    @property
     def headline(self) -> str:
-        """Return the line that answers the question."""
         return self.comparison.headline
 
     @property
     def sentences(self) -> str:
-        """Return the answer in two sentences."""
         return self.comparison.sentences
 
     def summary(self) -> dict[str, Any]:
         """Return the comparison's summary with PW-MCC, signed and absolute, and the shared latents."""
         return self.comparison.summary() | {k: self.record[k] for k in ("pw_mcc", "shared")}
 
-    def tables(self) -> Mapping[str, pd.DataFrame]:
-        """Return the table to save: matches."""
-        return self.comparison.tables()
-
     def lists(self) -> Mapping[str, pd.DataFrame]:
-        """Return the pairs and the latents without a partner."""
+
         return self.comparison.lists()
 
     @property
     def meanings(self) -> PairLabels | None:
-        """Return the labels of the comparison's pairs."""
         return self.comparison.meanings
 
     def figures(self) -> Mapping[str, Figure]:
@@ -128,7 +109,6 @@ class MatchReport(Answer):
 
     @property
     def method(self) -> str:
-        """Describe in sentences what was computed and how."""
         encoder = "" if self.record["matchings"]["encoder_signed"] is None else " and by encoder cosines"
         return f"{self.comparison.method} The matching was repeated by absolute cosines{encoder}."
 
@@ -193,9 +173,7 @@ def match(
         absolute = solve(x.directions, y.directions, "optimal", absolute=True, progress=said("|decoders|"), **how)
         encoder, missing = None, _why_no_encoders(x, y)
         if missing is None:
-            assert x.encoder_directions is not None
-            assert y.encoder_directions is not None
-            encoder = solve(x.encoder_directions, y.encoder_directions, "optimal", progress=said("encoders"), **how)
+            encoder = solve(*pair_operands(x, y, "encoder"), "optimal", progress=said("encoders"), **how)
         by_chance = turned_pairs(x.directions, y.directions, "optimal", min(c.turns, 1), absolute=True, **how)
     shared = {"missing": missing} if encoder is None else _shared(c.assignment, encoder, y.n_latents, levels)
     record = _record(c, absolute, encoder, by_chance) | {"shared": shared, "provenance": dict(provenance or {})}
@@ -230,7 +208,7 @@ def _record(c: Comparison, absolute: Assignment, encoder: Assignment | None, by_
         },
         "significant": {"a_to_b": forth.significance_summary(), "b_to_a": back.significance_summary()},
         "matchings": {
-            "decoder_signed": _with_q_values(_matching(a, b, signed), signed, forth, back),
+            "decoder_signed": _matching(a, b, signed, (forth, back)),
             "decoder_absolute": _matching(a, b, absolute),
             "encoder_signed": None if encoder is None else _matching(a, b, encoder),
         },
@@ -261,15 +239,6 @@ def schema() -> dict[str, Any]:
     return found
 
 
-def _with_q_values(record: dict[str, Any], made: Assignment, forth: Matching, back: Matching) -> dict[str, Any]:
-    """Return the record of a matching with one q-value per pair: the larger of its two directions."""
-    rows = np.flatnonzero(made.partner >= 0)
-    cols = made.partner[rows]
-    q = np.maximum(forth.q_values_of(rows, made.cosine[rows]), back.q_values_of(cols, made.cosine[rows]))
-    record["pairs"]["q_value"] = q.tolist()
-    return record
-
-
 def _plain(expected: Expected) -> dict[str, Any]:
     return {k: _or_none(float(v)) for k, v in asdict(expected).items()} | {"turns": expected.turns}
 
@@ -284,25 +253,32 @@ def _pw_mcc(made: Assignment) -> dict[str, Any]:
         "value": min(made.total / made.n_matched, 1.0),
         "upper_bound": min(made.certificate.bound / made.n_matched, 1.0),
         "n_pairs": made.n_matched,
-        "formula": _FORMULAS["absolute" if made.absolute else "signed"],
+        "formula": _PW_MCC.format("|⟨a_i, b_j⟩|" if made.absolute else "⟨a_i, b_j⟩"),
     }
 
 
-def _matching(a: Dictionary, b: Dictionary, made: Assignment) -> dict[str, Any]:
+def _matching(
+    a: Dictionary, b: Dictionary, made: Assignment, nearest: tuple[Matching, Matching] | None = None
+) -> dict[str, Any]:  # fmt: skip
+    """Return the record of a matching; with nearest ones, each pair has the larger q-value of its two directions."""
     rows = np.flatnonzero(made.partner >= 0)
-    cols = made.partner[rows]
+    cols, cosine = made.partner[rows], made.cosine[rows]
     ids_a, ids_b = a.latent_ids.cpu().numpy(), b.latent_ids.cpu().numpy()
     assert made.certificate is not None
+    pairs = {
+        "a_latent_id": ids_a[rows].tolist(),
+        "b_latent_id": ids_b[cols].tolist(),
+        "cosine": cosine.clip(-1.0, 1.0).tolist(),
+    }
+    if nearest is not None:
+        forth, back = nearest
+        pairs["q_value"] = np.maximum(forth.q_values_of(rows, cosine), back.q_values_of(cols, cosine)).tolist()
     return {
         "similarity": "absolute cosine" if made.absolute else "cosine",
         "n_matched": made.n_matched,
         "total": made.total,
         "certificate": scalars(made.certificate),
-        "pairs": {
-            "a_latent_id": ids_a[rows].tolist(),
-            "b_latent_id": ids_b[cols].tolist(),
-            "cosine": made.cosine[rows].clip(-1.0, 1.0).tolist(),
-        },
+        "pairs": pairs,
         "unmatched_a": ids_a[made.partner < 0].tolist(),
         "unmatched_b": np.delete(ids_b, cols).tolist(),
     }
@@ -332,9 +308,7 @@ def _why_no_encoders(a: Dictionary, b: Dictionary) -> str | None:
     without = [d.name for d in (a, b) if d.encoder_directions is None]
     if without:
         return f"no encoder in {' and '.join(without)}"
-    assert a.encoder_directions is not None
-    assert b.encoder_directions is not None
-    if a.encoder_directions.shape[1] != b.encoder_directions.shape[1]:
+    if len({d.encoder_directions.shape[1] for d in (a, b) if d.encoder_directions is not None}) > 1:
         return "the encoders read spaces of different width"
     if encoder_place_key(a) != encoder_place_key(b) and place_key(a) == place_key(b):
         return f"the encoders read different places, {encoder_hook(a) or 'unknown'} and {encoder_hook(b) or 'unknown'}"

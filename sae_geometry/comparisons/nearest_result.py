@@ -15,7 +15,7 @@ from sae_geometry.io.formatting import aligned, counted, few, or_dash
 from sae_geometry.labels.pairs import fitted
 from sae_geometry.matching.defaults import DISCOVERY_RATE
 from sae_geometry.pairwise.inputs import describe_input
-from sae_geometry.pairwise.label_columns import label_text, labels_of, table_columns
+from sae_geometry.pairwise.label_columns import label_of, label_text, table_columns
 from sae_geometry.results import methods
 from sae_geometry.results.answer import Answer
 
@@ -111,7 +111,6 @@ class Nearest(Answer):
 
     @property
     def method(self) -> str:
-        """Describe in sentences what was computed and how."""
         searched = ", ".join(str(d["name"]) for d in self.searched[:12])
         more = f" and {len(self.searched) - 12:,} more" if len(self.searched) > 12 else ""
         p = f"A p-value is the {self._meaning_of_p.removeprefix('p: ')}." if self.turns else "There are no p-values."
@@ -150,7 +149,6 @@ class Nearest(Answer):
 
     @property
     def sentences(self) -> str:
-        """Return the answer in two sentences; without turns, in one."""
         best = int(np.nanargmax(np.abs(self.cosine[:, 0])))
         said = (
             f"The largest cosine of {self.vectors.name} to any of the {self.n_candidates:,} latents searched is "
@@ -200,13 +198,8 @@ class Nearest(Answer):
         return [
             f"  {self._meaning_of_p}",
             "  by chance: mean over the turns of the largest cosine",
-            *(f"  vector {v}: {text}" for v in vectors if (text := self._label_of(v))),
+            *(f"  vector {v}: {text}" for v in vectors if (text := label_of(self.vectors, v))),
             *(f"  {h.run} {h.latent_id}: {h.link}" for h in pages),
             *(f"  not searched: {text}" for text in few(self.skipped, _SHOWN)),
             *([f"  labels: {'; '.join(self.sources)}"] if self.sources else []),
         ]
-
-    def _label_of(self, vector: int) -> str:
-        """Return the label of a vector that is a labeled latent; empty without one."""
-        labels = self.vectors.labels
-        return "" if labels is None else label_text(labels_of(labels, np.array([vector])).iloc[0])

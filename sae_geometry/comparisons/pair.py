@@ -19,20 +19,9 @@ from sae_geometry.dictionary import Dictionary
 from sae_geometry.distributed import Executor, settings
 from sae_geometry.io.progress import Progress
 from sae_geometry.kernels.sweep import listing_sweep
-from sae_geometry.kernels.types import Sweep
 from sae_geometry.matching import On
 from sae_geometry.matching.defaults import THRESHOLD, check_threshold, listed
-from sae_geometry.nulls import (
-    LISTED,
-    Controls,
-    How,
-    OwnCache,
-    OwnLists,
-    TurnedSweeps,
-    default_turns,
-    pair_controls,
-    turned_sweeps,
-)
+from sae_geometry.nulls import LISTED, How, OwnCache, default_turns, pair_controls, turned_sweeps
 from sae_geometry.pairwise.certainty import certainty
 from sae_geometry.pairwise.inputs import distinct
 from sae_geometry.pairwise.matching_result import MatchingName, nearest_matching, with_mutual
@@ -156,39 +145,18 @@ def compare_loaded(
     x, y = pair_operands(a, b, on)
     swept = listing_sweep(x, y, listed(LISTED, len(x), len(y)), absolute=not signed, progress=tick)
     how = How(not signed, OWN_SCALES[on])
-    control_sweeps = turned_sweeps(x, y, swept, how, progress)
-    own = (_own_cache(a, on), _own_cache(b, on))
-    controls = pair_controls(x, y, swept, how, progress, own, control_sweeps)
-    lists = (own[0][not signed], own[1][not signed])
-    made = _nearest((a, b), (swept, control_sweeps, lists), controls, on, signed, caveats, turns, threshold)
-    return made if matching == "nearest" else with_matching(made, matching, limits, progress)
-
-
-def _own_cache(d: Dictionary, on: On) -> OwnCache:
-    return _OWN.setdefault(d, {}).setdefault(on, {})
-
-
-def _nearest(
-    sides: tuple[Dictionary, Dictionary],
-    sweeps: tuple[Sweep, TurnedSweeps, tuple[OwnLists, OwnLists]],
-    controls: tuple[Controls, Controls],
-    on: On,
-    signed: bool,
-    caveats: tuple[str, ...],
-    turns: int | None,
-    threshold: float,
-) -> Comparison:
-    """Build the comparison under "nearest" from completed sweeps."""
-    swept, control_sweeps, own_lists = sweeps
     assert swept.cols is not None
-    left, right = sides
-    forth = nearest_matching(left, right, swept.rows, controls[0], on=on, signed=signed)
-    back = nearest_matching(right, left, swept.cols, controls[1], on=on, signed=signed)
+    control_sweeps = turned_sweeps(x, y, swept, how, progress)
+    own = [_OWN.setdefault(d, {}).setdefault(on, {}) for d in (a, b)]
+    controls = pair_controls(x, y, swept, how, progress, own, control_sweeps)
+    forth = nearest_matching(a, b, swept.rows, controls[0], on=on, signed=signed)
+    back = nearest_matching(b, a, swept.cols, controls[1], on=on, signed=signed)
     forth, back = with_mutual(forth, back), with_mutual(back, forth)
     caveats += (*forth.doubts, *back.doubts)
-    turns = default_turns(left.n_latents, right.n_latents) if turns is None else turns
+    turns = default_turns(len(x), len(y)) if turns is None else turns
     margins = (certainty(forth, swept.rows, swept.cols), certainty(back, swept.cols, swept.rows))
-    return Comparison(
-        left, right, "nearest", on, signed, forth, back, forth, back, caveats, None, swept, control_sweeps,
-        own_lists, OptimalLimits(), turns, threshold, {}, margins,
+    made = Comparison(
+        a, b, "nearest", on, signed, forth, back, forth, back, caveats, None, swept, control_sweeps,
+        (own[0][not signed], own[1][not signed]), OptimalLimits(), turns, threshold, {}, margins,
     )  # fmt: skip
+    return made if matching == "nearest" else with_matching(made, matching, limits, progress)

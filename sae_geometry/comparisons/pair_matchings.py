@@ -95,6 +95,15 @@ class PairMatchings:
     def _default_matching(self) -> OneToOne:
         return default_matching(self.a.n_latents, self.b.n_latents)
 
+    @property
+    def _nearest(self) -> tuple[Matching, Matching]:
+        return self.nearest_a_to_b, self.nearest_b_to_a
+
+    @property
+    def _paired(self) -> tuple[Matching, Matching]:
+        paired = self.one_to_one()
+        return paired.a_to_b, paired.b_to_a
+
     def double_counting(self, progress: Progress | None = None) -> DoubleCounting:
         """Return MMCS in both directions, the mutual, greedy and optimal one-to-one matchings, and the largest hubs.
 
@@ -104,21 +113,14 @@ class PairMatchings:
         cached: dict[str, Any] = vars(self)
         if "_counts" not in cached:
             made = [self._counted(m, progress) for m in ("mutual", "greedy", "optimal")]
-            pairs = [(c.a_to_b, c.b_to_a) for c in made]
-            cached["_counts"] = double_counting(self.nearest_a_to_b, self.nearest_b_to_a, pairs, self.threshold)
-        found: DoubleCounting = cached["_counts"]
-        return found
+            cached["_counts"] = double_counting(*self._nearest, [(c.a_to_b, c.b_to_a) for c in made], self.threshold)
+        return cached["_counts"]
 
     def _counted(self: P, matching: OneToOne, progress: Progress | None) -> P:
         if matching in (self.matching, self._default_matching) or matching in self.made:
             return self.rematch(matching, progress)
         once = replace(self, turns=min(self.turns, 1))
         return _completed(with_matching(once, matching, OptimalLimits(), progress, own=False))
-
-    @property
-    def _is_small(self) -> bool:
-        """Return whether both sides have at most 4,096 latents, so that every matching takes seconds."""
-        return max(self.a.n_latents, self.b.n_latents) <= SMALL
 
     @cached_property
     def _losses_if_forbidden(self) -> tuple[np.ndarray, np.ndarray]:
@@ -132,7 +134,7 @@ class PairMatchings:
     @property
     def _counts_cheaply(self) -> bool:
         """Return whether every matching takes seconds, or is there already."""
-        return self._is_whole and (self._is_small or "optimal" in self.made)
+        return self._is_whole and (max(self.a.n_latents, self.b.n_latents) <= SMALL or "optimal" in self.made)
 
     def certificate(self) -> dict[str, Any] | None:
         """Return the plain values of the optimal matching's certificate (gap, rounds, certified, …), or None."""
@@ -155,9 +157,9 @@ def with_matching(
     assignment = match(x, y, matching, absolute=not c.signed, nearest=c.swept, progress=tick, **asdict(limits))
     there = one_to_one_matching(forth, back, matching, assignment.partner, assignment.cosine)
     here = one_to_one_matching(back, forth, matching, *assignment.reverse(c.b.n_latents))
-    if c.turns and not assignment.interrupted:
-        there, here = _with_expected(c, there, here, matching, limits, progress, own)
     made = _made(c, matching, there, here, assignment, limits)
+    if c.turns and not assignment.interrupted:
+        made = _with_expected(made, matching, progress, own)
     if own and limits == OptimalLimits() and not made.was_interrupted:
         c.made[matching] = made
     return made
@@ -170,12 +172,7 @@ def without_narrow_margins(c: P, least: float) -> P:
 
 
 def _made(
-    c: P,
-    matching: MatchingName,
-    there: Matching,
-    here: Matching,
-    assignment: Assignment | None,
-    limits: OptimalLimits,
+    c: P, matching: MatchingName, there: Matching, here: Matching, assignment: Assignment | None, limits: OptimalLimits
 ) -> P:
     """Return `c` with these matchings and their margins."""
     rows, cols = c.swept.rows, c.swept.cols
@@ -193,16 +190,8 @@ def _made(
     )
 
 
-def _with_expected(
-    c: P,
-    there: Matching,
-    here: Matching,
-    method: OneToOne,
-    limits: OptimalLimits,
-    progress: Progress | None,
-    own: bool,
-) -> tuple[Matching, Matching]:
-    """Add the null expectations of `method`: against B turned and, with `own`, between halves of each dictionary.
+def _with_expected(c: P, method: OneToOne, progress: Progress | None, own: bool) -> P:
+    """Add the null expectations of the matching: against B turned and, with `own`, between halves of each dictionary.
 
     Where neither dictionary's own latents are nearer than the other turned, no family can be common to both: halves
     would only repeat the turned expectation.
@@ -210,17 +199,19 @@ def _with_expected(
     tick = (lambda _: None) if progress is None else partial(progress, f"chance of {method}")
     tick(0.0)
     x, y = pair_operands(c.a, c.b, c.on)
-    how: Any = {"absolute": not c.signed} | (asdict(limits) if method == "optimal" else {})
+    how: Any = {"absolute": not c.signed} | (asdict(c.limits) if method == "optimal" else {})
     expected = turned_pairs(x, y, method, c.turns, threshold=c.threshold, swept=c.control_sweeps, **how)
-    there, here = (replace(m, expected_pairs=expected) for m in (there, here))
-    own = own and any(m.own > m.chance + _NEARER for m in (c.nearest_a_to_b, c.nearest_b_to_a))
-    tick(0.6 if own else 1.0)
-    if not own:
-        return there, here
-    sides = zip((x, y), OWN_SCALES[c.on], c.own_lists, strict=True)
-    of_x, of_y = (own_pairs(z, method, scale=scale, lists=lists, **how) for z, scale, lists in sides)
+    of_x = of_y = None
+    if own and any(m.own > m.chance + _NEARER for m in c._nearest):
+        tick(0.6)
+        sides = zip((x, y), OWN_SCALES[c.on], c.own_lists, strict=True)
+        of_x, of_y = (own_pairs(z, method, scale=scale, lists=lists, **how) for z, scale, lists in sides)
     tick(1.0)
-    return replace(there, own_pairs=of_x), replace(here, own_pairs=of_y)
+    return replace(
+        c,
+        a_to_b=replace(c.a_to_b, expected_pairs=expected, own_pairs=of_x),
+        b_to_a=replace(c.b_to_a, expected_pairs=expected, own_pairs=of_y),
+    )
 
 
 def _completed(c: P) -> P:
@@ -239,8 +230,8 @@ def pair_operands(a: Dictionary, b: Dictionary, on: On) -> tuple[Tensor, Tensor]
     for d in (a, b):
         if on != "decoder" and d.encoder_directions is None:
             raise ValueError(f'{d.name!r} has no encoder, which on="{on}" needs; use on="decoder"')
-    if on != "decoder" and a.encoder_directions.shape[1] != b.encoder_directions.shape[1]:  # type: ignore[union-attr]
-        widths = [d.encoder_directions.shape[1] for d in (a, b) if d.encoder_directions is not None]
+    widths = [d.encoder_directions.shape[1] for d in (a, b) if d.encoder_directions is not None]
+    if on != "decoder" and widths[0] != widths[1]:
         raise ValueError(f"the encoders of {a.name!r} and {b.name!r} read {widths[0]} and {widths[1]} dimensions: "
                          'cosines between them are undefined; use on="decoder"')  # fmt: skip
     return operands((a.directions, a.encoder_directions), (b.directions, b.encoder_directions), on)

@@ -12,7 +12,6 @@ import pandas as pd
 
 from sae_geometry.comparisons import pair_words
 from sae_geometry.comparisons.inference import interval_over_latents
-from sae_geometry.comparisons.pair_hints import hints, plain_means
 from sae_geometry.comparisons.pair_matchings import PairMatchings
 from sae_geometry.comparisons.strata import strata, strata_lines
 from sae_geometry.dictionary import Dictionary
@@ -24,7 +23,7 @@ from sae_geometry.pairwise.label_columns import labeled_list, labeled_table
 from sae_geometry.pairwise.mapping import plain_cosines
 from sae_geometry.pairwise.matching_result import Matching
 from sae_geometry.results import methods
-from sae_geometry.results.answer import PairAnswer
+from sae_geometry.results.answer import Answer, PairAnswer
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,7 +42,7 @@ class Comparison(PairMatchings, PairAnswer):
         nearest_a_to_b, nearest_b_to_a: the nearest partners, double counting allowed (the same objects if "nearest"
             is the requested matching).
         caveats: allowed mismatches and unknown spaces.
-        report: how the sweep was run.
+
         assignment: the one-to-one matching with its certificate; None for "nearest".
         swept: the underlying sweep.
         control_sweeps: the sweeps of A against B turned.
@@ -133,7 +132,7 @@ class Comparison(PairMatchings, PairAnswer):
         return self._lists["shared"].copy()
 
     def _shared(self) -> pd.DataFrame:
-        there, here = self.one_to_one().a_to_b, self.one_to_one().b_to_a
+        there, here = self._paired
         rows = np.flatnonzero(there.similarity > self.threshold)
         rows = rows[np.argsort(-there.similarity[rows], kind="stable")]
         cols = there.partner_row[rows]
@@ -209,13 +208,13 @@ class Comparison(PairMatchings, PairAnswer):
                 lambda ax: plots.partners_histogram(self.nearest_a_to_b, ax, threshold=self.threshold), 3.6, 2.9
             ),
             "similarity": plots.similarity_figure(self._curves(), threshold=self.threshold),
-            "multiplicity": plots.figure_of(lambda ax: self.plot_multiplicity(ax), 3.6, 3.4),
+            "multiplicity": plots.figure_of(self.plot_multiplicity, 3.6, 3.4),
             "certainty": plots.figure_of(
                 lambda ax: plots.certainty_curve(certain, ax, threshold=self.threshold), 3.6, 2.8
             ),
         }
         if self._counts_cheaply:
-            found["double_counting"] = plots.figure_of(lambda ax: self.plot_double_counting(ax), 3.8, 2.7)
+            found["double_counting"] = plots.figure_of(self.plot_double_counting, 3.8, 2.7)
         return found
 
     def _strata(self) -> pd.DataFrame:
@@ -241,12 +240,12 @@ class Comparison(PairMatchings, PairAnswer):
             "a_to_b": self.a_to_b.summary() | {"interval": self._interval(self.a_to_b)},
             "b_to_a": self.b_to_a.summary() | {"interval": self._interval(self.b_to_a)},
             "strata": self._strata().to_dict("records"),
-            "hints": list(self._hints()),
+            "hints": pair_words.hints(self),
             **label_summary(self.meanings),
             "caveats": list(self.caveats),
             "sweep": asdict(self.swept.report),
         }
-        if (plain := plain_means(self.a, self.b, self.nearest_a_to_b, self.nearest_b_to_a)) is not None:
+        if (plain := pair_words.plain_means(self)) is not None:
             out["mean_cosine_of_nearest_before_the_map"] = dict(zip(("a_to_b", "b_to_a"), plain, strict=True))
         if self.matching != "nearest":
             out["nearest"] = {"a_to_b": self.nearest_a_to_b.summary(), "b_to_a": self.nearest_b_to_a.summary()}
@@ -290,7 +289,7 @@ class Comparison(PairMatchings, PairAnswer):
         """Draw how many target latents are the nearest partner of 0, 1, 2, … latents, in both directions."""
         from sae_geometry import plots
 
-        return plots.multiplicity_bars([self.nearest_a_to_b, self.nearest_b_to_a], ax=ax, legend=legend)
+        return plots.multiplicity_bars(self._nearest, ax=ax, legend=legend)
 
     def plot_double_counting(self, ax: Axes | None = None, *, legend: bool = True) -> Axes:
         """Draw mean similarity and number of pairs per matching, with the null expectation."""
@@ -299,80 +298,50 @@ class Comparison(PairMatchings, PairAnswer):
         return plots.counting_bars(self.double_counting(), self.nearest_a_to_b, ax=ax, legend=legend)
 
     def _curves(self) -> list[Matching]:
-        paired = self.one_to_one()
-        return [self.nearest_a_to_b, self.nearest_b_to_a, paired.a_to_b, paired.b_to_a]
-
-    def _sides(self) -> pair_words.Sides:
-        paired = self.one_to_one()
-        return pair_words.Sides(
-            self.a, self.b, (self.nearest_a_to_b, self.nearest_b_to_a), (paired.a_to_b, paired.b_to_a), self.threshold
-        )
+        return [*self._nearest, *self._paired]
 
     @property
     def headline(self) -> str:
         """Return the line that answers the question: how many latents have a one-to-one partner."""
-        return pair_words.headline(self._sides())
+        return pair_words.headline(self)
 
     @property
     def sentences(self) -> str:
-        """Return the answer in two sentences."""
-        return pair_words.sentences(self._sides())
+        return pair_words.sentences(self)
 
     @property
     def method(self) -> str:
-        """Describe in sentences what was computed and how."""
         paired = self.one_to_one()
         certificate = None if paired.assignment is None else paired.assignment.certificate
         gap = None if certificate is None or certificate.certified else certificate.relative_gap
         turns = self.turns if paired.a_to_b.expected_pairs is not None else None
-        parts = [
-            f"We compared {self.a.name} and {self.b.name} by {methods.measure(self.on, self.signed)}.",
-            methods.EXACT,
-            methods.matched("nearest"),
-            methods.matched(paired.matching, gap),
-            f"A one-to-one pair above {self.threshold:g} counts as shared.",
-            methods.by_chance(self.b.name, turns),
-            methods.OWN_AND_TURNED,
-        ]
-        if paired.limits.min_similarity is not None:
-            parts.insert(4, f"No pair below {paired.limits.min_similarity:g} was matched.")
+        limits = ""
         if self.min_margin is not None:
-            parts.insert(
-                4,
-                f"Pairs that exceed the best other candidate of either latent by less than {self.min_margin:g} were "
-                "left out.",
-            )
+            least = f"{self.min_margin:g}"
+            limits = f" Pairs that exceed the best other candidate of either latent by less than {least} were left out."
+        if paired.limits.min_similarity is not None:
+            limits += f" No pair below {paired.limits.min_similarity:g} was matched."
+        control = ""
         if self.against_control is not None:
-            control = self.against_control[0].b.name
-            parts.append(f"As a control, both were compared in the same way with {control}.")
-        return " ".join(parts)
+            control = f" As a control, both were compared in the same way with {self.against_control[0].b.name}."
+        return (
+            f"We compared {self.a.name} and {self.b.name} by {methods.measure(self.on, self.signed)}. {methods.EXACT} "
+            f"{methods.matched('nearest')} {methods.matched(paired.matching, gap)}{limits} A one-to-one pair above "
+            f"{self.threshold:g} counts as shared. {methods.by_chance(self.b.name, turns)} "
+            f"{methods.OWN_AND_TURNED}{control}"
+        )
 
     def _lines(self) -> list[str]:
-        lines = pair_words.first_screen(self._sides())
-        said = [*(f"one to one: {text}" for text in self._limits_in_words), *self._hints()]
+        lines = pair_words.first_screen(self)
+        said = [*(f"one to one: {text}" for text in self._limits_in_words), *pair_words.hints(self)]
         at = lines.index("")
         lines[at:at] = [f"  {text}" for text in said]
-        if self.against_control is None:
-            return lines
-        return [*lines, *pair_words.control_lines([c._sides() for c in self.against_control])]
-
-    def _hints(self) -> tuple[str, ...]:
-        """Return what the comparison notices beyond its numbers."""
-        return hints(self.a, self.b, self.nearest_a_to_b, self.nearest_b_to_a)
+        return lines if self.against_control is None else [*lines, *pair_words.control_lines(self.against_control)]
 
     def details(self) -> str:
         """Return the first screen, the confound audit, and every number with its definition."""
-        shown = [self.a_to_b, self.b_to_a]
-        if self.matching != "nearest":
-            shown += [self.nearest_a_to_b, self.nearest_b_to_a]
-        control = [c.a_to_b for c in self.against_control or ()]
         about = f"matching: {self.matching} — {self.meaning}; similarity: {self.a_to_b.quantity}"
-        parts = [
-            repr(self),
-            str(self.confounds),
-            about,
-            *pair_words.details(self.a, self.b, shown, self.caveats, control, self.threshold),
-        ]
+        parts = [repr(self), str(self.confounds), about, *pair_words.details(self)]
         paired = self.one_to_one()
         parts += forced_words(paired.a_to_b, paired.certainty[0])
         strata, above = self._strata(), f"> {self.threshold:g}"
@@ -384,3 +353,23 @@ class Comparison(PairMatchings, PairAnswer):
         if self._counts_cheaply:
             parts.append(str(self.double_counting()))
         return "\n".join(parts)
+
+
+class ComparisonAnswer(Answer):
+    """Base of the results that add to a comparison."""
+
+    comparison: Comparison
+
+    @property
+    def dictionaries(self) -> tuple[Dictionary, Dictionary]:
+        """Return A and B."""
+        return self.comparison.dictionaries
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """Return the caveats of the comparison."""
+        return self.comparison.caveats
+
+    def tables(self) -> Mapping[str, pd.DataFrame]:
+        """Return the table to save: matches."""
+        return self.comparison.tables()

@@ -1,71 +1,67 @@
-"""A comparison in words: the answer on one screen, and the details behind it."""
+"""A comparison in words: the answer on one screen, hints next to it, and the details behind it."""
 
 from __future__ import annotations
 
 import math
+import re
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import numpy as np
 
 from sae_geometry.comparisons.inference import interval_over_latents
+from sae_geometry.comparisons.pair_matchings import PairMatchings
 from sae_geometry.comparisons.strata import RARE, rare_shares, rare_words
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.escaping import cells, shown
 from sae_geometry.io.formatting import aligned, counted, or_dash, percent
-from sae_geometry.matching.defaults import THRESHOLD
+from sae_geometry.pairwise.mapping import plain_cosines
 from sae_geometry.pairwise.matching_result import Matching
 from sae_geometry.results.warnings import WIDTH
 
-
-@dataclass(frozen=True)
-class Sides:
-    """Contents of the first screen: both dictionaries, and the nearest and one-to-one matchings in both directions."""
-
-    a: Dictionary
-    b: Dictionary
-    nearest: tuple[Matching, Matching]
-    paired: tuple[Matching, Matching]
-    threshold: float
+_SAME_IDS = 0.5  # share of mutual pairs with the same id above which ids are taken to correspond
 
 
-def headline(s: Sides) -> str:
+def headline(c: PairMatchings) -> str:
     """Return how many latents have a one-to-one partner above the threshold, with the null expectation."""
-    there = s.paired[0]
-    pairs = int((there.similarity > s.threshold).sum())
-    least = min(s.a.n_latents, s.b.n_latents)
+    there, pairs, least = _shared(c)
     measure = f", {there.quantity.removeprefix('decoder ')}" if _is_plain(there) else ""
-    numbers = f"{pairs:,} of {least:,}   {percent(pairs / least)}   by chance {_by_chance(s, least)}"
-    line = f"{f'  shared one to one{measure} > {s.threshold:g}':<35}  {numbers}"
-    return line if len(line) <= WIDTH else f"  shared one to one > {s.threshold:g}   {numbers}"
+    numbers = f"{pairs:,} of {least:,}   {percent(pairs / least)}   by chance {_by_chance(c)}"
+    line = f"{f'  shared one to one{measure} > {c.threshold:g}':<35}  {numbers}"
+    return line if len(line) <= WIDTH else f"  shared one to one > {c.threshold:g}   {numbers}"
 
 
-def sentences(s: Sides) -> str:
+def sentences(c: PairMatchings) -> str:
     """Return the answer in two sentences, with the null expectations."""
-    there, (forth, back) = s.paired[0], s.nearest
-    pairs = int((there.similarity > s.threshold).sum())
-    least = min(s.a.n_latents, s.b.n_latents)
+    (there, pairs, least), (forth, back) = _shared(c), c._nearest
     return (
         f"{pairs:,} of {counted(least, 'latent')} ({percent(pairs / least)}) have a one-to-one partner with a "
-        f"{there.quantity} above {s.threshold:g}; {_by_chance(s, least)} would by chance. "
+        f"{there.quantity} above {c.threshold:g}; {_by_chance(c)} would by chance. "
         f"{percent(forth.significant_fraction)} of A and {percent(back.significant_fraction)} of B are closer to a "
         "partner than their own dictionary and chance explain (5% false discoveries)."
     )
 
 
-def first_screen(s: Sides) -> list[str]:
+def _shared(c: PairMatchings) -> tuple[Matching, int, int]:
+    """Return the one-to-one matching, its pairs above the threshold, and the number of latents of the smaller side."""
+    there = c._paired[0]
+    return there, int((there.similarity > c.threshold).sum()), min(c.a.n_latents, c.b.n_latents)
+
+
+def first_screen(c: PairMatchings) -> list[str]:
     """Return the numbers of the answer, in lines of 80 characters."""
-    forth, back = s.nearest
-    label = f"  nearest > {s.threshold:g}"
+    forth, back = c._nearest
+    label = f"  nearest > {c.threshold:g}"
     return [
-        *_header(s.a, s.b),
+        *_header(c.a, c.b),
         *([] if _is_plain(forth) else [f"  similarity: {forth.quantity}"]),
         "",
-        headline(s),
-        f"{label:<35}  A {percent(forth.fraction_above(s.threshold))}   B {percent(back.fraction_above(s.threshold))}",
+        headline(c),
+        f"{label:<35}  A {percent(forth.fraction_above(c.threshold))}   B {percent(back.fraction_above(c.threshold))}",
         f"{'  closer than chance (5% FDR)':<35}  A {percent(forth.significant_fraction)}   "
         f"B {percent(back.significant_fraction)}",
-        *_frequent(s),
-        *_means(s),
+        *_frequent(c),
+        *_means(c),
     ]
 
 
@@ -88,29 +84,28 @@ def _size(d: Dictionary) -> str:
     return counted(d.n_latents, "live latent") + (f" ({dropped:,} dead dropped)" if dropped else "")
 
 
-def _means(s: Sides) -> list[str]:
+def _means(c: PairMatchings) -> list[str]:
     """Return the means of both matchings, each way, with their null expectations."""
-    (forth, back), (there, here) = s.nearest, s.paired
+    (forth, back), (there, here) = c._nearest, c._paired
     name: str = "PW-MCC" if there.method == "optimal" and there.on == "decoder" else there.method
-    if there.n_matched < min(s.a.n_latents, s.b.n_latents):  # a mean over a selection
+    if there.n_matched < min(c.a.n_latents, c.b.n_latents):  # a mean over a selection
         name = f"{there.method}, {counted(there.n_matched, 'pair')}"
     rows = [
         ("mean cosine" if _is_plain(forth) else "mean similarity", "A→B", "B→A", "by chance"),
-        ("  nearest (MMCS)", *(f"{m.mean_similarity:.3f}" for m in s.nearest), _chances(forth, back)),
-        (f"  one-to-one ({name})", *(or_dash(m.mean_similarity, ".3f") for m in s.paired), _chances(there, here)),
+        ("  nearest (MMCS)", *(f"{m.mean_similarity:.3f}" for m in (forth, back)), _chances(forth, back)),
+        (f"  one-to-one ({name})", *(or_dash(m.mean_similarity, ".3f") for m in (there, here)), _chances(there, here)),
     ]
     return [f"  {line}" for line in aligned(rows)]
 
 
-def control_lines(both: Sequence[Sides]) -> list[str]:
+def control_lines(both: Sequence[PairMatchings]) -> list[str]:
     """Return the answer of A with the control dictionary, and of B with it, as a table."""
     name = shown(both[0].b.name, 16)
     rows = [(f"control {name}", f"shared > {both[0].threshold:g}", "by chance", "closer than chance", "MMCS")]
-    for letter, s in zip("AB", both, strict=True):
-        forth = s.nearest[0]
-        least = min(s.a.n_latents, s.b.n_latents)
-        shared = float((s.paired[0].similarity > s.threshold).sum() / least)
-        shares = (percent(shared), _by_chance(s, least), percent(forth.significant_fraction))
+    for letter, c in zip("AB", both, strict=True):
+        _, pairs, least = _shared(c)
+        forth = c.nearest_a_to_b
+        shares = (percent(pairs / least), _by_chance(c), percent(forth.significant_fraction))
         rows.append((f"  {letter} with it", *shares, f"{forth.mean_similarity:.3f}"))
     return aligned(rows)
 
@@ -125,50 +120,39 @@ def _is_plain(m: Matching) -> bool:
     return m.on == "decoder" and m.signed
 
 
-def _by_chance(s: Sides, least: int) -> str:
+def _by_chance(c: PairMatchings) -> str:
     """Format the expected share of shared pairs: of the matching with B turned, or an upper bound from the nearest.
 
     No pair at all among `least` latents bounds the share, and does not make it zero.
     """
-    expected = s.paired[0].expected.share_above
+    there, _, least = _shared(c)
+    expected = there.expected.share_above
     if math.isnan(expected):
-        expected = min(m.fraction_above_by_chance(s.threshold) * m.n_latents for m in s.nearest) / least
+        expected = min(m.fraction_above_by_chance(c.threshold) * m.n_latents for m in c._nearest) / least
     return f"< {percent(max(1 / least, 0.001))}" if expected == 0 else percent(expected)
 
 
-def _frequent(s: Sides) -> list[str]:
+def _frequent(c: PairMatchings) -> list[str]:
     """Return the line of the significant shares of latents that fire on more than 1e-4 of tokens, where known."""
-    shares = [(letter, rare_shares(d, m)) for letter, d, m in zip("AB", (s.a, s.b), s.nearest, strict=True)]
+    shares = [(letter, rare_shares(d, m)) for letter, d, m in zip("AB", (c.a, c.b), c._nearest, strict=True)]
     said = [f"{letter} {percent(share[0])}" for letter, share in shares if share is not None]
     return [f"{f'    firing on > {RARE:g} of tokens':<35}  {'   '.join(said)}"] if said else []
 
 
-def details(
-    a: Dictionary,
-    b: Dictionary,
-    shown_matchings: Sequence[Matching],
-    caveats: Sequence[str],
-    control: Sequence[Matching] = (),
-    threshold: float = THRESHOLD,
-) -> list[str]:
-    """Return the table of all directions with every number, and its definitions.
-
-    Args:
-        shown_matchings: both directions of the matching asked for, then those of nearest if it is another.
-        control: of A and of B with a control dictionary.
-        threshold: similarity above which latents are counted.
-    """
-    forth, back = shown_matchings[-2:]
-    above = f"> {threshold:g}"
+def details(c: PairMatchings) -> list[str]:
+    """Return the table of all directions with every number, and its definitions."""
+    asked, (forth, back) = (c.a_to_b, c.b_to_a), c._nearest
+    matchings = [*asked, *(() if c.matching == "nearest" else c._nearest), *(x.a_to_b for x in c.against_control or ())]
+    above = f"> {c.threshold:g}"
     head = ("direction", "matching", "mean", "matched", above, "covered", "chance", "own", "adjusted", "significant")
-    lines = [f"  {line}" for line in aligned([head, *(_cells(m, threshold) for m in (*shown_matchings, *control))])]
+    lines = [f"  {line}" for line in aligned([head, *(_cells(m, c.threshold) for m in matchings)])]
     notes = [
-        _interval_words(shown_matchings[:2]),
-        _chance_words(forth, back, threshold),
+        _interval_words(asked),
+        _chance_words(forth, back, c.threshold),
         _control_words(forth, back),
-        *(text for d, m in ((a, forth), (b, back)) if (text := rare_words(d, m)) is not None),
-        *(f"{d.name}: {d.alive.describe()}" for d in (a, b)),
-        *(f"caveat: {c}" for c in caveats),
+        *(text for d, m in ((c.a, forth), (c.b, back)) if (text := rare_words(d, m)) is not None),
+        *(f"{d.name}: {d.alive.describe()}" for d in (c.a, c.b)),
+        *(f"caveat: {text}" for text in c.caveats),
     ]
     for note in notes:
         lines += textwrap.wrap(note, 110, initial_indent="  ", subsequent_indent="    ")
@@ -222,3 +206,33 @@ def _control_words(forth: Matching, back: Matching) -> str:
         f"balance, wins of the nearest among undecided latents (0.5 if the control is fair): own {sides[0]}; "
         f"turned {sides[1]}; beyond the controls without a threshold (2 × wins − 1): at least {beyond}"
     )
+
+
+def hints(c: PairMatchings) -> list[str]:
+    """Return short sentences on linear maps, the nearest pairs before them, and ids that correspond."""
+    mapped = [(letter, d) for letter, d in (("A", c.a), ("B", c.b)) if d.unmapped is not None]
+    said = [f"{letter} {next(note for note in d.notes if note.startswith('mapped by'))}" for letter, d in mapped]
+    if (plain := plain_means(c)) is not None:
+        said.append(f"before the map the nearest pairs have mean cosines {plain[0]:.4f} and {plain[1]:.4f}")
+    if c.on == "decoder" and (why := _same_ids(c.a, c.b, c.nearest_a_to_b)) is not None:
+        said.append(f"try compare_by_index (--pairing index): {why}")
+    return said
+
+
+def plain_means(c: PairMatchings) -> tuple[float, float] | None:
+    """Return the mean cosines of the nearest pairs before a map, both directions; None without a map of one space."""
+    forth, back = c._nearest
+    there = plain_cosines(c.a, c.b, forth.source_ids, forth.partner)
+    here = plain_cosines(c.b, c.a, back.source_ids, back.partner)
+    return None if there is None or here is None else (float(np.nanmean(there)), float(np.nanmean(here)))
+
+
+def _same_ids(a: Dictionary, b: Dictionary, forth: Matching) -> str | None:
+    """Return why latents of the same id seem to correspond; None where they do not."""
+    if a.alive.n_total != b.alive.n_total or a.fingerprint == b.fingerprint:
+        return None
+    files = [(d.address or d.name).rpartition("::") for d in (a, b)]
+    if files[0][0] and files[0][0] == files[1][0] and all(re.match(r"(model|layer)=", f[2]) for f in files):
+        return "two outputs of the same latents"
+    share = float((forth.partner == forth.source_ids)[forth.mutual].mean()) if forth.mutual.any() else 0.0
+    return f"{share:.0%} of mutual pairs share ids" if share > _SAME_IDS else None

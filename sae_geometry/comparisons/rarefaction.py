@@ -96,7 +96,7 @@ class Rarefaction:
         return f"{self.in_words()}{refused}"
 
 
-def rarefaction(incidence: np.ndarray, n_further: int | None = None, *, refusal: str | None = None) -> Rarefaction:
+def rarefaction(incidence: np.ndarray, *, refusal: str | None = None) -> Rarefaction:
     """Return the accumulation curve of distinct latents over runs, with its extrapolation.
 
     With Q_k distinct latents found by exactly k of N runs, k of them find Σ_c Q_c (1 − C(N−c, k)/C(N, k)), with an
@@ -107,10 +107,10 @@ def rarefaction(incidence: np.ndarray, n_further: int | None = None, *, refusal:
     each), widened by 1.96 standard errors of the number of new latents. Chao2's bound is S + Q₀ with
     Q₀ = (N−1)/N · Q₁²/(2Q₂); its interval is Chao's log-normal one.
 
+    N further runs are extrapolated to, at most 50; none from two, which do not show how unevenly latents are found.
+
     Args:
         incidence: [N], Q_1 … Q_N.
-        n_further: F, the number of further runs to extrapolate to; N if None, at most 50. Two runs are not
-            extrapolated, since they do not show how unevenly latents are found.
         refusal: why these runs allow no extrapolation; none is then made.
 
     Raises:
@@ -124,8 +124,8 @@ def rarefaction(incidence: np.ndarray, n_further: int | None = None, *, refusal:
         raise ValueError("rarefaction needs counts of distinct latents, not negative and not all zero")
     if n < 3 and refusal is None:
         refusal = f"it takes at least three runs; there are {n}"
-    more = 0 if refusal is not None else min(n, _MOST_FURTHER) if n_further is None else n_further
-    richness = q.sum() + _unseen(q)
+    more = 0 if refusal is not None else min(n, _MOST_FURTHER)
+    richness = float(q.sum()) + _unseen(q)
     shares = [_found_by(n, at) for at in range(1, n + 1)]
     curve = np.array([float((q * share).sum()) for share in shares])
     error = np.array([_error(q, richness, partial(np.dot, share)) for share in shares])
@@ -133,7 +133,7 @@ def rarefaction(incidence: np.ndarray, n_further: int | None = None, *, refusal:
     bound = (math.nan, math.nan, math.nan)
     if q[1] > 0 or q[0] == 0:
         spread = _error(q, richness, lambda x: float(x.sum()) + _unseen(x))
-        bound = (float(richness), *_log_normal(float(q.sum()), _unseen(q), spread))
+        bound = (richness, *_log_normal(float(q.sum()), _unseen(q), spread))
     return Rarefaction(
         n_runs=n,
         incidence=np.asarray(incidence, dtype=np.int64),

@@ -91,12 +91,10 @@ def seeds(
     if taken := sorted({d.name for d in dictionaries} & set(COLUMNS)):
         raise ValueError(f"{taken[0]!r} is a column of the consensus table: give that run another name, NAME=ADDRESS")
     parameters = PairParameters(matching, on, signed, threshold)
-    folder = None if keep is None else Path(keep)
     todo = list(itertools.combinations(range(len(dictionaries)), 2))
-    paths = {
-        (i, j): pair_path(folder, dictionaries[i], dictionaries[j], parameters) for i, j in todo if folder is not None
-    }
-    kept = {(i, j): read_pair(path, dictionaries[i], dictionaries[j], parameters) for (i, j), path in paths.items()}
+    asked = {(i, j): (dictionaries[i], dictionaries[j], parameters) for i, j in todo}
+    paths = {} if keep is None else {pair: pair_path(Path(keep), *what) for pair, what in asked.items()}
+    kept = {pair: read_pair(path, *asked[pair]) for pair, path in paths.items()}
     done = {pair: record for pair, record in kept.items() if record is not None}
 
     def tick() -> None:
@@ -105,25 +103,19 @@ def seeds(
 
     with settings(executor=executor):
         tick()
-        for (i, j), record in spread(_compare_pair, dictionaries, [p for p in todo if p not in done], parameters):
+        for pair, record in spread(_compare_pair, dictionaries, [p for p in todo if p not in done], parameters):
             try:
-                check_pair(record, dictionaries[i], dictionaries[j], parameters)
+                check_pair(record, *asked[pair])
             except (ValueError, TypeError, AttributeError) as error:
-                raise wrong_answer(f"for {dictionaries[i].name} and {dictionaries[j].name}: {error}") from None
-            if folder is not None:
-                write_pair(paths[i, j], record, dictionaries[i], dictionaries[j], parameters)
-            done[i, j] = record
+                a, b, _ = asked[pair]
+                raise wrong_answer(f"for {a.name} and {b.name}: {error}") from None
+            if pair in paths:
+                write_pair(paths[pair], record, *asked[pair])
+            done[pair] = record
             tick()
     done = {pair: done[pair] for pair in todo}
-    return SeedComparison(
-        tuple(dictionaries),
-        matching,
-        on,
-        signed,
-        threshold,
-        done,
-        few(sorted(notes, key=lambda note: not note.endswith(ALLOWED))),
-    )
+    caveats = few(sorted(notes, key=lambda note: not note.endswith(ALLOWED)))
+    return SeedComparison(tuple(dictionaries), matching, on, signed, threshold, done, caveats)
 
 
 def forget_pairs(done: SeedComparison, keep: Path) -> None:

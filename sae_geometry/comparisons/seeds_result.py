@@ -14,25 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from sae_geometry.comparisons import seeds_words
-from sae_geometry.comparisons.consensus import Consensus, consensus
-from sae_geometry.comparisons.consensus_labels import consensus_labels
-from sae_geometry.comparisons.inference import (
-    LEVEL,
-    Interval,
-    KindDifference,
-    interval_both_ways,
-    interval_of_share,
-    interval_over_latents,
-    interval_over_runs,
-    kind_difference,
-    runs_apart,
-)
+from sae_geometry.comparisons import inference, seeds_words
+from sae_geometry.comparisons.consensus import Consensus, consensus, consensus_labels
+from sae_geometry.comparisons.inference import LEVEL, Interval, KindDifference
 from sae_geometry.comparisons.rarefaction import Rarefaction, rarefaction
 from sae_geometry.comparisons.seeds_matrices import SeedMatrices
 from sae_geometry.comparisons.strata import strata_lines
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.io.formatting import counted, ends, known_mean, wrap
+from sae_geometry.io.formatting import counted, ends, known_mean, percent, wrap
 from sae_geometry.labels.pairs import PairLabels, label_summary
 from sae_geometry.pairwise.checkpoint import N_BINS
 from sae_geometry.pairwise.confounds import runs_table
@@ -92,18 +81,18 @@ class SeedComparison(SeedMatrices, Answer):
         if len(members) > 2:
             of = sum(self.runs[at].n_latents for at in members) if what in ("shared", "significant") else None
             names = [self.names[at] for at in members]
-            return interval_over_runs(matrix[np.ix_(members, members)], latents=of, names=names)
+            return inference.interval_over_runs(matrix[np.ix_(members, members)], latents=of, names=names)
         i, j = members
         pair = self.pairs[i, j]
         if what == "mmcs":
-            return interval_both_ways(pair.mmcs, *_spread(pair.histogram))
+            return inference.interval_both_ways(pair.mmcs, *_spread(pair.histogram))
         if what == "paired" and (~np.isnan(pair.similarity)).sum() > 1:
-            return interval_over_latents(pair.similarity)
+            return inference.interval_over_latents(pair.similarity)
         mean = float((matrix[i, j] + matrix[j, i]) / 2)
         if what in ("significant", "paired"):
             return Interval(mean, math.nan, math.nan, LEVEL, "latents of one pair", len(pair.similarity), math.nan)
         most = min(self.runs[i].n_latents, self.runs[j].n_latents)
-        own = interval_of_share(int(np.sum(pair.similarity > self.threshold)), most)
+        own = inference.interval_of_share(int(np.sum(pair.similarity > self.threshold)), most)
         ratio = (most / self.runs[i].n_latents + most / self.runs[j].n_latents) / 2
         return replace(
             own, mean=mean, low=own.low * ratio, high=own.high * ratio, standard_error=own.standard_error * ratio
@@ -116,7 +105,7 @@ class SeedComparison(SeedMatrices, Answer):
             first, second: two of `groups`.
             what: as in `interval`.
         """
-        return kind_difference(self._matrix(what), self.groups, first, second)
+        return inference.kind_difference(self._matrix(what), self.groups, first, second)
 
     def to_pandas(self) -> pd.DataFrame:
         """Return one row per ordered pair: source, target, with kind, layer, seed and group of each; mmcs, chance,
@@ -135,6 +124,7 @@ class SeedComparison(SeedMatrices, Answer):
         facts = {key: pd.Series(values) for key, values in known.items()}
         n = np.array([d.n_latents for d in self.runs])
         above, by_chance = self._directed("nearest_above"), self._directed("nearest_above_chance")
+        room = np.where(self.chance < 1, 1 - self.chance, np.nan)
         checks = np.full((self.n_runs, self.n_runs), "", dtype=object)
         for (x, y), pair in self.pairs.items():
             checks[x, y] = checks[y, x] = "; ".join(text.partition(": ")[0] for text in pair.confounds)
@@ -148,7 +138,7 @@ class SeedComparison(SeedMatrices, Answer):
                 "chance": self.chance[i, j],
                 "chance_isotropic": self.isotropic_chance[i, j],
                 "own": self.own[i, j],
-                "chance_adjusted": _adjusted(self.mmcs[i, j], self.chance[i, j]),
+                "chance_adjusted": ((self.mmcs - self.chance) / room)[i, j],
                 "significant": self.significant[i, j],
                 "beyond_controls": self.beyond[i, j],
                 "nearest_above": above[i, j],
@@ -218,11 +208,7 @@ class SeedComparison(SeedMatrices, Answer):
 
     def tables(self) -> Mapping[str, pd.DataFrame]:
         """Return the tables to save: pairs (one row per ordered pair), consensus, orphans."""
-        return {
-            "pairs": self.to_pandas(),
-            "consensus": self.consensus.to_pandas(),
-            "orphans": self._orphans(),
-        }
+        return {"pairs": self.to_pandas(), "consensus": self.consensus.to_pandas(), "orphans": self._orphans()}
 
     def _orphans(self) -> pd.DataFrame:
         """Return the orphans, with the number of other runs in which their nearest latent is significant."""
@@ -269,14 +255,23 @@ class SeedComparison(SeedMatrices, Answer):
 
     @property
     def method(self) -> str:
-        """Describe in sentences what was computed and how."""
-        return seeds_words.method(self.names, methods.measure(self.on, self.signed), self.matching, self.threshold)
+        return (
+            f"We compared every pair of {counted(self.n_runs, 'run')} by {methods.measure(self.on, self.signed)}. "
+            f"{methods.EXACT} {methods.matched('nearest')} {methods.matched(self.matching)} A latent is found in "
+            f"another run if the similarity to its one-to-one partner there is above {self.threshold:g}. Consensus "
+            f"groups are latents of different runs that are all partners of each other. "
+            f"{methods.by_chance('the other run')} {methods.OWN_AND_TURNED}"
+        )
 
     @property
     def sentences(self) -> str:
-        """Return the answer in two sentences."""
         shared, chance = (known_mean(x) for x in (self.shared, self.shared_chance))
-        return seeds_words.sentences(self.consensus.incidence, shared, chance, self.threshold)
+        found = self.consensus.incidence
+        return (
+            f"{found[-1]:,} of {counted(found.sum(), 'distinct latent')} are found in all {len(found)} runs, and "
+            f"{found[0]:,} in one only. On average, {percent(shared)} of the latents of a run have a one-to-one "
+            f"partner above {self.threshold:g} in another; {percent(chance)} would by chance."
+        )
 
     @property
     def headline(self) -> str:
@@ -339,7 +334,7 @@ class SeedComparison(SeedMatrices, Answer):
         groups = list(dict.fromkeys(self.groups))
         if len(groups) > 1:
             return f"the runs are of {len(groups)} groups ({', '.join(ends(groups))}), and more could be of any of them"
-        apart = [self.names[at] for at in runs_apart(self.mmcs)]
+        apart = [self.names[at] for at in inference.runs_apart(self.mmcs)]
         return f"{', '.join(ends(apart))} stands apart from the other runs" if apart else None
 
     @cached_property
@@ -386,9 +381,3 @@ def _spread(histogram: np.ndarray) -> tuple[list[float], list[int]]:
         for row, n in zip(histogram, counts, strict=True)
     ]
     return deviations, counts
-
-
-def _adjusted(mean: np.ndarray, chance: np.ndarray) -> np.ndarray:
-    """Return (mean − chance) / (1 − chance); nan where chance is unknown, or 1."""
-    room = np.where(chance < 1, 1 - chance, np.nan)
-    return (mean - chance) / room

@@ -8,8 +8,6 @@ import numpy as np
 
 from sae_geometry.io.escaping import shown
 from sae_geometry.io.formatting import aligned, counted, or_dash, percent, wrap
-from sae_geometry.matching.defaults import OneToOne
-from sae_geometry.results import methods
 from sae_geometry.results.warnings import WIDTH
 
 SHOWN = 12  # largest number of runs in a printed matrix
@@ -19,9 +17,7 @@ _MOST_ROWS = 5
 def found_table(incidence: np.ndarray, elsewhere: float) -> list[str]:
     """Return how many distinct latents were found in all runs, in fewer, in one only.
 
-    Args:
-        incidence: int [N], number of distinct latents found by exactly 1, 2, …, N runs.
-        elsewhere: share of those found in one only with a significant nearest latent in another run; nan without any.
+    `elsewhere` is the share of the last that have a significant nearest latent in another run; nan without any.
     """
     n, total = len(incidence), max(int(incidence.sum()), 1)
     counts = [(n, n, f"found in all {n}")]
@@ -36,25 +32,10 @@ def found_table(incidence: np.ndarray, elsewhere: float) -> list[str]:
     return lines
 
 
-def sentences(incidence: np.ndarray, shared: float, by_chance: float, threshold: float) -> str:
-    """Return the answer in two sentences.
-
-    Args:
-        incidence: int [N], number of distinct latents found by exactly 1, 2, …, N runs.
-        shared, by_chance: mean share of the latents of a run with a partner in another, and its expectation.
-    """
-    return (
-        f"{int(incidence[-1]):,} of {counted(int(incidence.sum()), 'distinct latent')} are found in all "
-        f"{len(incidence)} runs, and {int(incidence[0]):,} in one only. On average, {percent(shared)} of the latents "
-        f"of a run have a one-to-one partner above {threshold:g} in another; {percent(by_chance)} would by chance."
-    )
-
-
 def spread_table(rows: Sequence[tuple[str, np.ndarray, np.ndarray, bool]]) -> list[str]:
     """Return the least, mean and greatest value over ordered pairs of runs, with the mean expected by chance.
 
-    Args:
-        rows: name, values [N, N], null expectations [N, N], and whether they are shares.
+    Each row is a name, values [N, N], null expectations [N, N], and whether they are shares.
     """
 
     def cell(value: float, is_share: bool) -> str:
@@ -86,13 +67,3 @@ def printed(matrix: np.ndarray, names: Sequence[str], form: str) -> list[str]:
     rows = [(f"[{i}] {names[i]}", *("·" if i == j else or_dash(matrix[i, j], form) for j in among)) for i in among]
     more = [f"… and {counted(len(names) - SHOWN, 'run')} more: see pairs.parquet"] if len(names) > SHOWN else []
     return aligned([head, *rows]) + more
-
-
-def method(names: Sequence[str], measure: str, matching: OneToOne, threshold: float) -> str:
-    """Describe a comparison of many runs for a methods section."""
-    return (
-        f"We compared every pair of {counted(len(names), 'run')} by {measure}. {methods.EXACT} "
-        f"{methods.matched('nearest')} {methods.matched(matching)} A latent is found in another run if the similarity "
-        f"to its one-to-one partner there is above {threshold:g}. Consensus groups are latents of different runs that "
-        f"are all partners of each other. {methods.by_chance('the other run')} {methods.OWN_AND_TURNED}"
-    )

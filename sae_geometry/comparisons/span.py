@@ -112,7 +112,6 @@ class SpanOverlap(PairAnswer):
 
     @property
     def method(self) -> str:
-        """Describe in sentences what was computed and how."""
         return (
             f"We took the latents of {self.a.name} without a one-to-one partner in {self.b.name} above "
             f"{self.threshold:g}, by {methods.measure('decoder', True)}, and measured which share of each direction "
@@ -123,7 +122,6 @@ class SpanOverlap(PairAnswer):
 
     @property
     def sentences(self) -> str:
-        """Return the answer in two sentences."""
         return (
             f"{len(self.unmatched):,} of {counted(self.a.n_latents, 'latent')} of {self.a.name} have no one-to-one "
             f"partner above {self.threshold:g} in {self.b.name}. {self._spanned[0].upper()}{self._spanned[1:]}."
@@ -203,9 +201,7 @@ def span(
     others = right.directions.cpu().numpy()
     ks = tuple(k for k in ks if k <= min(len(others), left.d_in))
     unshared = turned(right.directions, principal_axes(right.directions), seed=0).cpu().numpy()
-    few = (
-        rows[np.unique(np.linspace(0, max(len(rows) - 1, 0), _NULL_LATENTS).round().astype(int))] if len(rows) else rows
-    )
+    few = rows[np.linspace(0, len(rows) - 1, min(_NULL_LATENTS, len(rows))).round().astype(int)]
     smallest = min(len(rows), len(matched), left.d_in)
     ranks = tuple(r for r in RANKS if r <= smallest // 2 or r == 1 <= smallest)
     most = max(ranks, default=0)

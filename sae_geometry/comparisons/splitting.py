@@ -200,7 +200,6 @@ class SplitMap(Answer):
 
     @property
     def method(self) -> str:
-        """Describe in sentences what was computed and how."""
         narrow, wide, n_terms = self.narrow.name, self.wide.name, self.combination.index.shape[1]
         return (
             f"We took the nearest latent of {narrow} to each latent of {wide} by {methods.measure('decoder', True)}. "
@@ -213,7 +212,6 @@ class SplitMap(Answer):
 
     @property
     def sentences(self) -> str:
-        """Return the answer in two sentences."""
         return (
             f"{int(self.found.sum()):,} of {counted(self.wide.n_latents, 'latent')} of {self.wide.name} are children "
             f"of a latent of {self.narrow.name}, and {self.n_novel:,} are novel. Of "
@@ -328,12 +326,7 @@ def sparse_combinations(
 
     Each step selects the atom with the largest inner product with the residual, ties to the smaller index, by an exact
     sweep over all atoms; the coefficients of all selected atoms are then refitted by non-negative least squares. The
-    pursuit of a parent ends when no atom has a positive inner product with the residual.
-
-    Args:
-        parents: unit rows [n, d].
-        atoms: unit rows [m, d] on the same device.
-        n_terms: T.
+    pursuit of a parent ends when no atom has a positive inner product with the residual. Rows have unit length.
     """
     p = parents.double().cpu().numpy()
     w = atoms.cpu().numpy()

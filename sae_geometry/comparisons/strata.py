@@ -27,12 +27,6 @@ def strata(source: Dictionary, m: Matching, paired: Matching, threshold: float) 
 
     Crowding is the mean similarity of ranks 2 to 9 among all candidates of a latent: see `nulls.crowd`.
 
-    Args:
-        source: the dictionary.
-        m: its matching.
-        paired: its one-to-one matching.
-        threshold: similarity above which a pair counts.
-
     Returns:
         Columns: by ("frequency", "all but the densest 1%" or "crowding"), low, high (a frequency equal to `low` is not
         in it), n, mean (of the matched), above (share above the threshold), significant (share), shared (share with a
@@ -41,7 +35,7 @@ def strata(source: Dictionary, m: Matching, paired: Matching, threshold: float) 
     groups = []
     if source.frequency is not None:
         groups += _bands(source.frequency.cpu().numpy())
-    dense = crowd(m.controls)
+    dense, _ = crowd(m.controls)
     known = np.sort(dense[np.isfinite(dense)])
     n = min(_CROWDING, len(known) // _FEWEST)
     for part in np.array_split(known, n) if n > 1 else []:
@@ -71,7 +65,7 @@ def strata_lines(rows: pd.DataFrame, columns: Mapping[str, str]) -> list[str]:
 
     Args:
         rows: as returned by `strata` or `strata_of_runs`.
-        columns: head of each column to print; means have three digits, others are shares.
+        columns: head of each column to print.
     """
     table = [("fires on", "n", *columns.values())]
     for row in rows[rows["by"].isin(["frequency", SPARSER])].to_dict("records"):

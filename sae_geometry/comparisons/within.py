@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from sae_geometry.kernels.sweep import listing_sweep
 from sae_geometry.kernels.types import Sweep
 from sae_geometry.labels.pairs import PairLabels, label_summary, pair_labels
 from sae_geometry.matching.defaults import THRESHOLD, check_threshold
-from sae_geometry.nulls import LISTED, How, within_controls
+from sae_geometry.nulls import LISTED, How, turned_controls
 from sae_geometry.pairwise.inputs import activity, describe_input
 from sae_geometry.pairwise.label_columns import labeled_table
 from sae_geometry.pairwise.matching_result import Matching, nearest_matching, with_mutual
@@ -124,7 +124,6 @@ class WithinComparison(Answer):
 
     @property
     def method(self) -> str:
-        """Describe in sentences what was computed and how."""
         name = self.dictionary.name
         return " ".join(
             [
@@ -155,7 +154,6 @@ class WithinComparison(Answer):
 
     @property
     def sentences(self) -> str:
-        """Return the answer in two sentences."""
         m = self.nearest
         return (
             f"A latent of {self.dictionary.name} and its nearest other latent have a mean {m.quantity} of "
@@ -188,7 +186,8 @@ def within(
     tick = None if progress is None else lambda share: progress("similarities", share)
     spread = coherence(d.directions, progress)  # first: its lists are the longest, so a memory ceiling refuses at once
     swept = listing_sweep(d.directions, None, LISTED, absolute=not signed, progress=tick)
-    controls = within_controls(d.directions, swept, How(not signed), progress)
+    both = replace(swept, cols=swept.rows)
+    controls, _ = turned_controls(d.directions, d.directions, both, How(not signed), progress)
     nearest = nearest_matching(d, d, swept.rows, controls, signed=signed)
     nearest = with_mutual(nearest, nearest)
     return WithinComparison(d, signed, nearest, swept, spread, threshold)

@@ -28,7 +28,6 @@ from sae_geometry.nulls.controls import (
     turned_controls,
     turned_sweeps,
     with_own,
-    within_controls,
 )
 from sae_geometry.nulls.isotropic import expected_max_cosine, random_directions
 from sae_geometry.nulls.one_to_one import Expected, own_pairs, turned_pairs

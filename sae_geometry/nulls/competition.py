@@ -36,7 +36,7 @@ class Controls:
         decoys: float64 [n, 9], the largest of both controls.
         ratio: number of targets per latent of its own dictionary, at least 1.
         turned_means: the mean of `turned` for each turn, including the first.
-        partner: int64 [n], the row of the other dictionary that `turned` belongs to.
+
     """
 
     target: np.ndarray
@@ -45,17 +45,11 @@ class Controls:
     decoys: np.ndarray
     ratio: float
     turned_means: tuple[float, ...]
-    partner: np.ndarray
 
     @property
     def odds(self) -> np.ndarray:
         """Return the odds of a false win against the stronger decoy, float64 [n]: 1 against the turned dictionary."""
         return np.where(self.own > self.turned, self.ratio, 1.0)
-
-    @property
-    def has_own(self) -> bool:
-        """Return whether the dictionary's own latents are a control."""
-        return bool(np.isfinite(self.own).any())
 
 
 @dataclass(frozen=True)
@@ -71,18 +65,11 @@ class Share:
         return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
 
-def crowd(controls: Controls) -> np.ndarray:
-    """Return the mean of ranks 2 to 9 of all candidates of each latent together, float64 [n]; nan with fewer than two.
+def crowd(controls: Controls) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean of ranks 2 to 9 of all candidates, and the standard deviation of ranks 3 to 9, float64 [n].
 
-    It is invariant under exchange of target and decoy.
-    """
-    return _crowd(controls)[0]
-
-
-def _crowd(controls: Controls) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean of ranks 2 to 9 and the standard deviation of ranks 3 to 9, float64 [n]; nan with fewer than two.
-
-    Rank 2 may be a copy of the partner, which says nothing of how loose the crowd is.
+    nan with fewer than two. Both are invariant under exchange of target and decoy. Rank 2 may be a copy of the partner,
+    which says nothing of how loose the crowd is.
     """
     listed = -np.sort(-np.concatenate([controls.target, controls.decoys], axis=1), axis=1)[:, 1:LISTED]
     known = np.isfinite(listed)
@@ -98,16 +85,15 @@ def excess(similarity: np.ndarray, controls: Controls) -> np.ndarray:
     """Return W, float64 [n]: the excess of the stronger of partner and decoy over the crowd, negative for the decoy.
 
     W_i = sign(s_i − q_i) · (max(s_i, q_i) − c_i) / (σ_i + 1.5 σ), with q_i the stronger decoy, c_i the crowd, σ_i the
-    standard deviation of its ranks 3 to 9, at most 6 σ, and σ the median of all σ_i. Where a small group is close in a
-    way that no control knows of, its crowds are loose, and the division keeps it from ranking first; the limit keeps a
-    latent with several partners from ranking last. A tie goes to the decoy, and a latent without a crowd has W = 0.
+    standard deviation of its ranks 3 to 9, at most 6 σ, and σ the median of all σ_i (why: README.md). A tie goes to the
+    decoy, and a latent without a crowd has W = 0.
 
     Args:
         similarity: s [n], to the partner, which need not be the nearest; nan where there is none, which loses.
         controls: of these latents.
     """
     s, q = np.where(np.isnan(similarity), -np.inf, similarity), controls.decoys[:, 0]
-    mean, spread = _crowd(controls)
+    mean, spread = crowd(controls)
     known = spread[np.isfinite(spread)]
     middle = float(np.median(known)) if len(known) else 0.0
     scale = np.minimum(spread, _LOOSEST * middle) + _SHRINK * middle + _NO_SPREAD
@@ -121,9 +107,7 @@ def q_values(w: np.ndarray, odds: float | np.ndarray, at: np.ndarray | None = No
     A loss stands for as many false wins as the odds against its decoy say, and among latents with |W| ≥ t the estimate
     is (largest odds + odds of the losses / (1 − f)) / wins (knockoff+ for odds of 1 and f = 0). The q-value of a win is
     the smallest estimate over all t ≤ W. All odds are raised alike where the undecided latents win more often than they
-    say: there the targets have the advantage whatever the counts say. f is the share of significant latents for f = 0,
-    at most ½. Such a latent can be a noisy copy of its partner, so that other latents meet the partner among the
-    targets but no equal of it among their own decoys: each loss stands for more false wins.
+    say. f is the share of significant latents for f = 0, at most ½ (why: README.md).
 
     Args:
         w: W [n] of the nearest latents, which compete.
@@ -153,12 +137,12 @@ def _estimates(
     return np.where((asked > 0) & (below >= 0), np.minimum(smallest[np.maximum(below, 0)], 1.0), 1.0)
 
 
-def undecided(w: np.ndarray, odds: float | np.ndarray, rate: float = DISCOVERY_RATE) -> np.ndarray:
+def undecided(w: np.ndarray, odds: float | np.ndarray) -> np.ndarray:
     """Return latents with |W| below that of every significant one, bool [n]; all if there are none.
 
     The condition depends on |W| alone, so it is invariant under exchange of target and decoy.
     """
-    wins = _estimates(w, odds) <= rate
+    wins = _estimates(w, odds) <= DISCOVERY_RATE
     return np.abs(w) < w[wins].min() if wins.any() else np.ones(len(w), dtype=bool)
 
 
@@ -167,11 +151,7 @@ def balance(target: np.ndarray, control: np.ndarray) -> Share:
 
     The low half are the latents with the smaller max(target, control), which is invariant under their exchange. A tie
     counts one half. Well above ½ the control is too weak, and wins are not evidence; below ½ it is too strong, and
-    significance is conservative.
-
-    Args:
-        target: similarities [n].
-        control: similarities [n] to one control; −inf where there is none, which is ignored.
+    significance is conservative. Latents without a control (−inf) are ignored.
     """
     known = np.isfinite(control) & np.isfinite(target)
     s, q = target[known], control[known]
@@ -187,10 +167,6 @@ def beyond_controls(w: np.ndarray, odds: float | np.ndarray = 1.0) -> Share:
 
     A latent without such a partner wins as often as `odds` of its losses: at odds of 1 at most half the time, so the
     share is at least 2 · wins − 1.
-
-    Args:
-        w: W [n] of the nearest latents.
-        odds: that a false candidate wins against the decoy, for all or [n].
     """
     lost = np.broadcast_to(odds, w.shape)[w <= 0]
     mean = float(lost.mean()) if len(lost) else 1.0

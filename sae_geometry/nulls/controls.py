@@ -72,19 +72,18 @@ def pair_controls(
     swept: Sweep,
     how: How,
     progress: Progress | None = None,
-    own: tuple[OwnCache, OwnCache] | None = None,
+    own: Sequence[OwnCache] | None = None,
     turns: TurnedSweeps | None = None,
 ) -> tuple[Controls, Controls]:
     """Sweep the controls of A → B and of B → A: B turned as in `turned_controls`, and A·Aᵀ and B·Bᵀ at half the blocks.
 
     Args:
         swept: the two-sided sweep of `a` against `b`, of `LISTED` partners or more.
-        progress: called with the current step and its completed fraction.
         own: caches of the similarities within A and within B; what they lack is swept and added.
         turns: the sweeps against B turned, where they have been made.
     """
     forth, back = turned_controls(a, b, swept, how, progress, turns)
-    caches: tuple[OwnCache, OwnCache] = own or ({}, {})
+    caches = own or ({}, {})
     with _screen(swept) as screen:
         for x, scale, known in zip((a, b), how.own_scales, caches, strict=True):
             if how.absolute not in known:
@@ -100,12 +99,9 @@ def turned_sweeps(
     axes, k = principal_axes(b), swept.rows.score.shape[1]
     tick = None if progress is None else lambda share: progress("turned control", share)
 
-    def against(turn: int) -> Sweep:
-        other = turned(b, axes, how.seed + turn)
-        with _screen(swept) as screen:
-            return listing_sweep(a, other, k, absolute=how.absolute, progress=tick, screen=screen)
-
-    made = map(against, range(how.turns or default_turns(len(a), len(b))))
+    others = (turned(b, axes, how.seed + turn) for turn in range(how.turns or default_turns(len(a), len(b))))
+    with _screen(swept) as screen:
+        made = [listing_sweep(a, x, k, absolute=how.absolute, progress=tick, screen=screen) for x in others]
     return TurnedSweeps(axes, tuple(made), how.seed)
 
 
@@ -124,16 +120,8 @@ def turned_controls(
     """
     assert swept.cols is not None
     made = (turns or turned_sweeps(a, b, swept, how, progress)).sweeps
-    return _controls(swept.rows, [s.rows for s in made]), _controls(swept.cols, [s.cols for s in made])
-
-
-def within_controls(a: Float[Tensor, "n d"], swept: Sweep, how: How, progress: Progress | None = None) -> Controls:
-    """Sweep the only control of A's latents among themselves: A turned.
-
-    Args:
-        swept: the sweep within `a`, of `LISTED` partners or more.
-    """
-    return turned_controls(a, a, replace(swept, cols=swept.rows), how, progress)[0]
+    back = [s.cols for s in made if s.cols is not None]
+    return _controls(swept.rows, [s.rows for s in made]), _controls(swept.cols, back)
 
 
 def default_turns(n: int, m: int) -> int:
@@ -178,18 +166,15 @@ def _screen(swept: Sweep) -> Iterator[ScreenName]:
     enter(replace(e, why=e.why.replace("asked for", "as in the comparison")) for e in made)
 
 
-def _controls(best: Best, turned: Sequence[Best | None]) -> Controls:
-    first = turned[0]
-    assert first is not None
-    decoys = first.score[:, :LISTED].cpu().numpy().copy()
+def _controls(best: Best, turned: Sequence[Best]) -> Controls:
+    decoys = turned[0].score[:, :LISTED].cpu().numpy().copy()
     return Controls(
         target=best.score[:, :LISTED].cpu().numpy().copy(),
         own=np.full(len(decoys), -np.inf),
         turned=decoys[:, 0].copy(),
         decoys=decoys,
         ratio=1.0,
-        turned_means=tuple(float(x.score[:, 0].mean()) for x in turned if x is not None),
-        partner=first.index[:, 0].cpu().numpy().copy(),
+        turned_means=tuple(float(x.score[:, 0].mean()) for x in turned),
     )
 
 

@@ -8,8 +8,6 @@ expectation.
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 
 _PANELS = 8  # of 32 nodes each
@@ -35,11 +33,6 @@ def expected_max_cosine(n_candidates: int, d_in: int, *, absolute: bool = False)
     """
     if n_candidates < 1 or d_in < 1:
         raise ValueError(f"needs at least one candidate and one dimension; got m = {n_candidates}, d = {d_in}")
-    return _expected_max(n_candidates, d_in, absolute)
-
-
-@lru_cache(maxsize=4096)
-def _expected_max(n_candidates: int, d_in: int, absolute: bool) -> float:
     if d_in == 1:  # the two directions of a line
         return 1.0 if absolute else 1.0 - 2.0 * 0.5**n_candidates
     # Integrate over quantiles of the maximum: E = ∫₀¹ F⁻¹(q^(1/m)) dq, with 1 − q^(1/m) as the variable, since for

@@ -23,7 +23,7 @@ from sae_geometry.nulls.turned import principal_axes, turned
 
 @dataclass(frozen=True)
 class Expected:
-    """Null expectation of a mean similarity.
+    """Null expectation of a mean similarity; by default unknown.
 
     Attributes:
         mean_similarity: mean over pairs, averaged over turns.
@@ -32,16 +32,11 @@ class Expected:
         share_above: share of the smaller side in pairs above the threshold, averaged over turns; nan if not counted.
     """
 
-    mean_similarity: float
-    spread: float
-    n_pairs: float
-    turns: int
+    mean_similarity: float = math.nan
+    spread: float = math.nan
+    n_pairs: float = math.nan
+    turns: int = 0
     share_above: float = math.nan
-
-    @staticmethod
-    def unknown() -> Expected:
-        """Return the value for no measurement."""
-        return Expected(math.nan, math.nan, math.nan, 0)
 
     @staticmethod
     def over_turns(means: Sequence[float], n_pairs: float) -> Expected:
@@ -82,26 +77,17 @@ def turned_pairs(
 
 
 def own_pairs(
-    a: Float[Tensor, "n d"],
-    method: OneToOne,
-    *,
-    scale: float = 1.0,
-    seed: int = 0,
-    lists: OwnLists | None = None,
-    **how: Any,
+    a: Float[Tensor, "n d"], method: OneToOne, *, scale: float = 1.0, lists: OwnLists | None = None, **how: Any
 ) -> Expected:
     """Match a random half of A's rows with the other half; unknown for fewer than two rows.
 
     Args:
         scale: factor that turns their inner products into similarities.
         lists: the nearest others of every row, which spare greedy matching its first sweep.
-
-    Raises:
-        KeyboardInterrupt: Ctrl-C during a matching.
     """
     if len(a) < 2:
-        return Expected.unknown()
-    order = torch.randperm(len(a), generator=torch.Generator().manual_seed(seed))
+        return Expected()
+    order = torch.randperm(len(a), generator=torch.Generator().manual_seed(0))
     half, other = (part.sort().values for part in order.tensor_split([len(a) // 2]))
     x, y = a[half.to(a.device)] * scale, a[other.to(a.device)]
     if lists is None or method != "greedy":

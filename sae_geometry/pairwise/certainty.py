@@ -37,13 +37,7 @@ class Certainty:
 
 
 def certainty(m: Matching, rows: Best, cols: Best) -> Certainty:
-    """Compute the margins of a matching's pairs from the two best partners of every row and column.
-
-    Args:
-        m: one direction, n source and m target latents.
-        rows: the two or more best targets of each source.
-        cols: the two or more best sources of each target.
-    """
+    """Compute the margins of a matching's pairs from the two or more best partners of every row and column."""
     has = np.flatnonzero(m.partner_row >= 0)
     there = m.partner_row[has]
     own, other = np.full(m.n_latents, np.nan), np.full(m.n_latents, np.nan)
@@ -55,19 +49,13 @@ def certainty(m: Matching, rows: Best, cols: Best) -> Certainty:
 def _rival(best: Best, at: np.ndarray, partner: np.ndarray) -> np.ndarray:
     """Return the largest score of rows `at` with any but their partner, −inf where there is no other."""
     score, index = best.score[:, :2].cpu().numpy()[at], best.index[:, 0].cpu().numpy()[at]
-    second = score[:, 1] if score.shape[1] > 1 else np.full(len(score), -np.inf)
-    return np.where(index == partner, second, score[:, 0])
+    return np.where(index == partner, score[:, 1], score[:, 0])
 
 
 def coverage_curve(similarity: np.ndarray, certain: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the mean similarity of the most certain pairs against the share of latents that they are.
 
-    Args:
-        similarity: float64 [n], nan where unmatched.
-        certain: float64 [n], margins; the largest are taken first.
-
-    Returns:
-        Shares of all n latents and means, float64 [k] for k pairs.
+    Shares and means are float64 [k], k the number of pairs. The pairs with the largest margins are taken first.
     """
     matched = np.flatnonzero(~np.isnan(similarity))
     order = matched[np.argsort(-certain[matched], kind="stable")]
@@ -88,8 +76,8 @@ def with_min_margin(m: Matching, certain: Certainty, least: float) -> Matching:
         partner=np.where(keep, m.partner, -1),
         partner_row=np.where(keep, m.partner_row, -1),
         mutual=m.mutual & keep,
-        expected_pairs=Expected.unknown(),
-        own_pairs=Expected.unknown(),
+        expected_pairs=Expected(),
+        own_pairs=Expected(),
     )
 
 

@@ -23,15 +23,6 @@ N_BINS = 400  # bins of the histogram of nearest similarities over −1…1
 _ROUNDING = 1e-5  # tolerance of a similarity of float32 unit rows
 _LONGEST = 4000  # characters of a confound, which names a few latents and runs
 _SAMPLE = 8  # latents of a matching to recompute
-_ARRAYS = (
-    "partner",
-    "similarity",
-    "histogram",
-    "significant_latents",
-    "bands",
-    "encoder_partner",
-    "encoder_similarity",
-)
 
 
 @dataclass(frozen=True)
@@ -91,6 +82,9 @@ class PairRecord:
     encoder_similarity: np.ndarray
 
 
+_ARRAYS = [f.name for f in fields(PairRecord) if f.type == "np.ndarray"]
+
+
 def pair_path(folder: Path, a: Dictionary, b: Dictionary, parameters: PairParameters) -> Path:
     """Return the path of this pair's record, named after the dictionaries and parameters."""
     key = hashlib.sha256(json.dumps(_identity(a, b, parameters), sort_keys=True).encode()).hexdigest()
@@ -121,19 +115,14 @@ def read_pair(path: Path, a: Dictionary, b: Dictionary, parameters: PairParamete
             return None
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in about["values"].items()}
         record = PairRecord(**values | arrays)
-    except Exception:  # a corrupt file may raise anything
-        return None
-    try:
         check_pair(record, a, b, parameters)
-    except (ValueError, TypeError, AttributeError):
+    except Exception:  # a corrupt file may raise anything
         return None
     return record
 
 
 def check_pair(record: Any, a: Dictionary, b: Dictionary, parameters: PairParameters) -> None:
-    """Check that a record can belong to this pair, and recompute a sample of its similarities.
-
-    Records from workers or from damaged files may be wrong.
+    """Check a record from a worker or a file, which may be wrong, and recompute a sample of its similarities.
 
     Raises:
         ValueError, TypeError, AttributeError: the record does not belong to this pair.

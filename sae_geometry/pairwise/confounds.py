@@ -67,10 +67,7 @@ class ConfoundAudit:
 
     def finding(self, check: str) -> Finding:
         """Return the finding of one check."""
-        for found in self.findings:
-            if found.check == check:
-                return found
-        raise KeyError(check)
+        return {f.check: f for f in self.findings}[check]
 
     def summary(self) -> list[dict[str, Any]]:
         """Return the findings, JSON-ready."""
@@ -138,7 +135,7 @@ def _facts(d: Dictionary) -> dict[str, str]:
         "seed": "unknown" if seed is None else str(seed),
         "latents": f"{d.n_latents:,}",
         "latents, dead ones included": f"{d.alive.n_total:,}",
-        "dead latents dropped by": _dead_words(d),
+        "dead latents dropped by": _dead_words(d) or "unknown",
         "raw norm (median)": f"{float(np.median(d.decoder_norms.cpu().numpy())):.3g}",
         "mean direction": f"{float(mean.norm()):.3f}",
         "weights": d.fingerprint[:8],
@@ -161,12 +158,7 @@ def _scale(a: Dictionary, b: Dictionary) -> Finding:
     norms = [float(np.median(d.decoder_norms.cpu().numpy())) for d in (a, b)]
     differs = said[0] != said[1] or abs(math.log(max(norms[0], 1e-30) / max(norms[1], 1e-30))) > math.log(1.5)
     words = [
-        "; ".join(
-            [
-                f"median raw norm {n:.3g}",
-                *(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in s.items()),
-            ]
-        )
+        f"median raw norm {n:.3g}" + "".join(f"; {k} {f'{v:.4g}' if isinstance(v, float) else v}" for k, v in s.items())
         for n, s in zip(norms, said, strict=True)
     ]
     effect = "directions are normalized, so a common factor changes nothing; a rescaling of single dimensions would"
@@ -220,13 +212,13 @@ def _moved(a: Dictionary, b: Dictionary) -> Finding:
         f"mean cosine {s:.3f}" if isinstance(s, float) else _no_start(d) for s, d in zip(said, (a, b), strict=True)
     ]
     known = [s for s in said if isinstance(s, float)]
+    if not known:
+        return Finding("moved from start", words[0], words[1], "unknown", "", False)
     effect = (
         "latents are close to where they were at step 0: with one start, that part of a similarity was there before "
         "training; without, chance is that of the start"
     )
-    near = [s for s in known if s > _BARELY_MOVED]
-    verdict: Verdict = "unknown" if not known else "shared" if near else "no sign"
-    return Finding("moved from start", words[0], words[1], verdict, effect if near else "", bool(near))
+    return _sign("moved from start", words, effect, any(s > _BARELY_MOVED for s in known))
 
 
 def _no_start(d: Dictionary) -> str:
@@ -235,21 +227,18 @@ def _no_start(d: Dictionary) -> str:
 
 
 def _dead(a: Dictionary, b: Dictionary) -> Finding:
-    words = [_dead_words(d) for d in (a, b)]
-    unknown = any(d.alive.n_dead is None for d in (a, b))
     dropped = [d.alive.n_dropped_dead > 0 or d.alive.n_dead == 0 for d in (a, b)]
     alike = (a.alive.source, a.alive.n_tokens, dropped[0]) == (b.alive.source, b.alive.n_tokens, dropped[1])
     effect = (
         "latents that never fire keep the direction they started with and pull a mean towards chance (or towards a "
         "shared start); count firing over the same number of tokens"
     )
-    verdict: Verdict = "unknown" if unknown else "same" if alike else "differs"
-    return Finding("dead latents", words[0], words[1], verdict, effect, verdict != "same")
+    return _named("dead latents", (_dead_words(a), _dead_words(b)), alike, effect)
 
 
-def _dead_words(d: Dictionary) -> str:
+def _dead_words(d: Dictionary) -> str | None:
     if d.alive.n_dead is None:
-        return "unknown"
+        return None
     return d.alive.source + (f", {d.alive.n_tokens:,} tokens" if d.alive.n_tokens else ", tokens not stated")
 
 
@@ -278,9 +267,7 @@ def _start(a: Dictionary, b: Dictionary) -> Finding:
         "of the similarity was there before training"
     )
     words = f"id to id {own.mean():+.3f}", f"other ids {others.mean():+.3f}"
-    return Finding(
-        "start of training", words[0], words[1], "shared" if shared else "no sign", effect if shared else "", shared
-    )
+    return _sign("start of training", words, effect, shared)
 
 
 def _mean(d: Dictionary) -> Float64[Tensor, " d_in"]:
@@ -290,14 +277,14 @@ def _mean(d: Dictionary) -> Float64[Tensor, " d_in"]:
 
 def _centering(a: Dictionary, b: Dictionary) -> Finding:
     means = [_mean(d).numpy() for d in (a, b)]
-    lengths = [float(np.linalg.norm(m)) for m in means]
     between = float(means[0] @ means[1])
     effect = (
         f"both dictionaries lean the same way: two latents at random have a cosine of {between:+.3f}; the "
         "chance of the turned dictionary takes it into account, the isotropic one does not"
     )
-    leaning = abs(between) > _CENTERED
-    words = [f"mean direction of length {length:.3f}" for length in lengths]
-    return Finding(
-        "centering", words[0], words[1], "shared" if leaning else "no sign", effect if leaning else "", leaning
-    )
+    words = [f"mean direction of length {np.linalg.norm(m):.3f}" for m in means]
+    return _sign("centering", words, effect, abs(between) > _CENTERED)
+
+
+def _sign(check: str, words: Sequence[str], effect: str, shared: bool) -> Finding:
+    return Finding(check, words[0], words[1], "shared" if shared else "no sign", effect if shared else "", shared)

@@ -103,16 +103,10 @@ class DoubleCounting:
 
 
 def double_counting(
-    forth: Matching, back: Matching, one_to_one: Sequence[tuple[Matching, Matching]], threshold: float = THRESHOLD
+    forth: Matching, back: Matching, one_to_one: Sequence[tuple[Matching, Matching]], threshold: float
 ) -> DoubleCounting:
-    """Decompose MMCS, from both nearest matchings and the one-to-one ones (forth, back), optimal last.
-
-    Raises:
-        ValueError: the last one-to-one matching is not optimal.
-    """
+    """Decompose MMCS, from both nearest matchings and the one-to-one ones (forth, back), optimal last."""
     best_forth, best_back = one_to_one[-1]
-    if best_forth.method != "optimal":
-        raise ValueError(f"the decomposition needs the optimal matching last; got {best_forth.method!r}")
     return DoubleCounting(
         counts=(
             _count(forth, "a_to_b", threshold),
@@ -135,15 +129,8 @@ def hubs(nearest: Matching) -> tuple[Hub, ...]:
     for row in order[times[order] >= 2]:
         who = np.flatnonzero(nearest.partner_row == row)
         who = who[np.argsort(-nearest.similarity[who], kind="stable")]
-        found.append(
-            Hub(
-                nearest.target,
-                int(nearest.target_ids[row]),
-                int(times[row]),
-                tuple(int(i) for i in nearest.source_ids[who]),
-                tuple(float(s) for s in nearest.similarity[who]),
-            )
-        )
+        claimants, similarities = (tuple(x[who].tolist()) for x in (nearest.source_ids, nearest.similarity))
+        found.append(Hub(nearest.target, int(nearest.target_ids[row]), int(times[row]), claimants, similarities))
     return tuple(found)
 
 

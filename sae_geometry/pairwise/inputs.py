@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from sae_geometry.dictionary import Dictionary
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 def describe_input(d: Dictionary) -> dict[str, Any]:
@@ -70,8 +69,6 @@ def activity(d: Dictionary) -> dict[str, pd.api.extensions.ExtensionArray]:
 
     Firing frequency is a share of tokens.
     """
-    import pandas as pd
-
     alive = [None] * d.n_latents if d.alive_mask is None else d.alive_mask.tolist()
     frequency = [None] * d.n_latents if d.frequency is None else d.frequency.tolist()
     return {"alive": pd.array(alive, dtype="boolean"), "frequency": pd.array(frequency, dtype="Float64")}

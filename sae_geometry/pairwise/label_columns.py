@@ -35,6 +35,7 @@ _ID_COLUMNS = {
     "next_latent_id": ("next_run", -1, "next_"),
 }
 _PARTNERS = ("partner_", "next_")  # beginnings of the second latent of a pair
+_token = lru_cache(maxsize=1 << 18)(shown)  # a vocabulary has fewer tokens than tables have cells
 
 
 def label_columns(runs: pd.Series[Any], ids: pd.Series[Any], by_name: Mapping[str, Dictionary]) -> pd.DataFrame:
@@ -141,6 +142,11 @@ def label_text(labels: Mapping[Any, Any] | pd.Series[Any]) -> str:
     return shown(" — ".join(parts), 2 * _CELL)
 
 
+def label_of(d: Dictionary, latent_id: int) -> str:
+    """Return `label_text` of one latent; empty where the dictionary has no labels."""
+    return "" if d.labels is None else label_text(labels_of(d.labels, np.array([latent_id])).iloc[0])
+
+
 def token_overlap(a: pd.Series[Any] | None, b: pd.Series[Any] | None, n: int) -> np.ndarray:
     """Return the share of tokens that two lists have in common, row by row, float64 [n]; nan where one is missing."""
     out = np.full(n, np.nan)
@@ -156,10 +162,8 @@ def logit_cosine(pairs: pd.DataFrame, by_name: Mapping[str, Dictionary]) -> np.n
     """Return the cosine of the two logit effects of each pair, x M y / √(x M x · y M y), float64 [n].
 
     M = Σ_v u_v u_vᵀ is the metric of the unembedding: the cosine that the vocabulary sees. nan where an effect is zero,
-    where a latent has no partner, and where the two runs do not have the same unembedding.
-
-    Args:
-        pairs: run, latent_id, partner_run, partner_id.
+    where a latent has no partner, and where the two runs do not have the same unembedding. Columns of the pairs: run,
+    latent_id, partner_run, partner_id.
     """
     out = np.full(len(pairs), np.nan)
     known = pairs[["run", "partner_run"]].dropna().drop_duplicates()
@@ -185,12 +189,6 @@ def logit_cosine(pairs: pd.DataFrame, by_name: Mapping[str, Dictionary]) -> np.n
 def positions(d: Dictionary, ids: np.ndarray) -> np.ndarray:
     """Return the rows of latents by their original ids, int64 [n]; −1 for ids that the dictionary lacks."""
     return pd.Index(d.latent_ids.cpu().numpy()).get_indexer(pd.Index(ids))
-
-
-@lru_cache(maxsize=1 << 18)
-def _token(text: str, most: int) -> str:
-    """Return `shown(text, most)`; a vocabulary has fewer tokens than tables have cells."""
-    return shown(text, most)
 
 
 def _is_list(value: object) -> bool:

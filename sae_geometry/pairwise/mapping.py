@@ -106,9 +106,7 @@ def plain_cosines(a: Dictionary, b: Dictionary, ids: np.ndarray, partners: np.nd
     None where neither is mapped, or where the dictionaries did not share a space before the map.
     """
     x, y = unmapped(a), unmapped(b)
-    if x is a and y is b:
-        return None
-    if not may_share_a_space(x, y):
+    if (x is a and y is b) or not may_share_a_space(x, y):
         return None
     out = np.full(len(ids), np.nan)
     known = partners >= 0

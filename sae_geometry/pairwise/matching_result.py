@@ -16,17 +16,7 @@ from sae_geometry.io.frozen import read_only
 from sae_geometry.kernels.types import Best
 from sae_geometry.matching import On
 from sae_geometry.matching.defaults import DISCOVERY_RATE, MatchingName
-from sae_geometry.nulls import (
-    Controls,
-    Expected,
-    Share,
-    balance,
-    beyond_controls,
-    excess,
-    expected_max_cosine,
-    q_values,
-    undecided,
-)
+from sae_geometry.nulls import Controls, Expected, Share, competition, expected_max_cosine
 
 THRESHOLDS = (0.5, 0.7, 0.8, 0.9)
 
@@ -86,7 +76,8 @@ class Matching:
     @property
     def quantity(self) -> str:
         """Describe `similarity` in words: "decoder cosine", "absolute encoder cosine", …"""
-        return quantity(self.on, self.signed)
+        what = "mean of decoder and encoder cosine" if self.on == "both" else f"{self.on} cosine"
+        return what if self.signed else f"absolute {what}"
 
     @property
     def isotropic_chance(self) -> float:
@@ -108,9 +99,9 @@ class Matching:
         that was not computed.
         """
         if self.method != "nearest" or self.expected_pairs is not None:
-            return self.expected_pairs or Expected.unknown()
+            return self.expected_pairs or Expected()
         if not self.n_candidates:
-            return Expected.unknown()
+            return Expected()
         return Expected.over_turns(self.controls.turned_means, float(self.n_latents))
 
     @property
@@ -143,15 +134,15 @@ class Matching:
     @cached_property
     def excess(self) -> np.ndarray:
         """Return W, float64 [n]: the excess of partner or decoy over the crowd, negative for the decoy."""
-        return read_only(excess(self.similarity, self.controls))
+        return read_only(competition.excess(self.similarity, self.controls))
 
     @cached_property
     def _nearest_excess(self) -> np.ndarray:
-        return excess(self.controls.target[:, 0].clip(-1.0, 1.0), self.controls)  # as `similarity` is
+        return competition.excess(self.controls.target[:, 0].clip(-1.0, 1.0), self.controls)  # as `similarity` is
 
     @cached_property
     def _undecided(self) -> np.ndarray:
-        return undecided(self._nearest_excess, self.controls.odds)
+        return competition.undecided(self._nearest_excess, self.controls.odds)
 
     @cached_property
     def q_value(self) -> np.ndarray:
@@ -159,14 +150,14 @@ class Matching:
 
         The nearest latents compete under any method; one-to-one partners have the same thresholds.
         """
-        return read_only(q_values(self._nearest_excess, self.controls.odds, at=self.excess))
+        return read_only(competition.q_values(self._nearest_excess, self.controls.odds, at=self.excess))
 
     def q_values_of(self, rows: np.ndarray, similarity: np.ndarray) -> np.ndarray:
         """Return the q-values of other partners of some source latents: `similarity` [r] at positions `rows` [r]."""
         every = np.full(self.n_latents, np.nan)
         every[rows] = similarity
-        w = excess(every, self.controls)
-        return q_values(self._nearest_excess, self.controls.odds, at=w)[rows]
+        w = competition.excess(every, self.controls)
+        return competition.q_values(self._nearest_excess, self.controls.odds, at=w)[rows]
 
     @cached_property
     def significant(self) -> np.ndarray:
@@ -181,7 +172,7 @@ class Matching:
     @property
     def beyond_controls(self) -> Share:
         """Return a threshold-free lower bound on the share that no control explains: 2 · wins − 1 at equal widths."""
-        return beyond_controls(self._nearest_excess, self.controls.odds)
+        return competition.beyond_controls(self._nearest_excess, self.controls.odds)
 
     @cached_property
     def balance(self) -> dict[str, Share]:
@@ -193,35 +184,28 @@ class Matching:
         nearest = self.controls.target[:, 0]
         sides = {"own": self.controls.own, "turned": self.controls.turned}
         return {
-            name: balance(nearest[self._undecided], control[self._undecided])
+            name: competition.balance(nearest[self._undecided], control[self._undecided])
             for name, control in sides.items()
-            if name == "turned" or self.controls.has_own
+            if name == "turned" or np.isfinite(control).any()
         }
 
     @property
     def doubts(self) -> tuple[str, ...]:
         """Return sentences on the limits of `significant`: too few latents, or controls that are too weak."""
-        said = self._too_few or self._too_weak
-        return () if said is None else (said,)
-
-    @property
-    def _too_few(self) -> str | None:
         least = math.ceil(self.controls.ratio / DISCOVERY_RATE)
-        if self.n_latents >= least:
-            return None
-        return (
-            f"{self.source} → {self.target}: too few for any to be significant: {counted(self.n_latents, 'latent')}, "
-            f"and at least {least:,} would have to win"
-        )
+        if self.n_latents < least:
+            few = f"too few for any to be significant: {counted(self.n_latents, 'latent')}"
+            return (f"{self.source} → {self.target}: {few}, and at least {least:,} would have to win",)
+        return () if self._too_weak is None else (self._too_weak,)
 
     @property
     def _too_weak(self) -> str | None:
-        wins = balance(self.controls.target[self._undecided, 0], self.controls.decoys[self._undecided, 0])
+        wins = competition.balance(self.controls.target[self._undecided, 0], self.controls.decoys[self._undecided, 0])
         if not wins.low > 0.5:
             return None
         return (
             f"{self.source} → {self.target}: undecided latents win {wins.value:.0%} by "
-            f"{quantity(self.on, self.signed)} (fair: at most 50%): weak partners, or weak controls and too many "
+            f"{self.quantity} (fair: at most 50%): weak partners, or weak controls and too many "
             "significant"
         )
 
@@ -335,12 +319,6 @@ class Matching:
             f"{self.fraction_above(0.7):.1%} above 0.7; chance {or_dash(self.chance, '.3f')}; "
             f"{self.significant_fraction:.1%} significant"
         )
-
-
-def quantity(on: On, signed: bool) -> str:
-    """Describe the similarity in words."""
-    what = "mean of decoder and encoder cosine" if on == "both" else f"{on} cosine"
-    return what if signed else f"absolute {what}"
 
 
 def nearest_matching(

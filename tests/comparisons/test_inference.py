@@ -17,7 +17,6 @@ from sae_geometry.comparisons.inference import (
     interval_over_runs,
     kind_difference,
     runs_apart,
-    wilson,
 )
 
 
@@ -100,7 +99,8 @@ def test_runs_that_are_alike_are_rarely_named():
 
 def test_an_interval_of_shares_is_no_narrower_than_its_latents_determine():
     equal = interval_over_runs(np.full((4, 4), 0.5), latents=400)
-    assert (equal.low, equal.high) == pytest.approx(wilson(200, 400))
+    share = interval_of_share(200, 400)
+    assert (equal.low, equal.high) == pytest.approx((share.low, share.high))
     all_shared = interval_over_runs(np.ones((4, 4)), latents=400)
     assert 0.98 < all_shared.low < all_shared.high == 1
     wide = between(np.random.default_rng(0), np.full((4, 4), 0.5), 0.1, 0.1)
@@ -108,9 +108,9 @@ def test_an_interval_of_shares_is_no_narrower_than_its_latents_determine():
 
 
 def test_wilson_by_hand():
-    assert wilson(0, 10) == (0.0, pytest.approx(0.2775, abs=1e-4))
-    assert wilson(8, 10) == (pytest.approx(0.4902, abs=1e-4), pytest.approx(0.9433, abs=1e-4))
-    share = interval_of_share(8, 10)
+    none, share = interval_of_share(0, 10), interval_of_share(8, 10)
+    assert (none.low, none.high) == (0.0, pytest.approx(0.2775, abs=1e-4))
+    assert (share.low, share.high) == (pytest.approx(0.4902, abs=1e-4), pytest.approx(0.9433, abs=1e-4))
     assert (share.mean, share.over, share.n) == (0.8, "latents of one pair", 10)
 
 

@@ -126,7 +126,7 @@ def test_the_curve_is_covered_too():
     covered = []
     for seed in range(100):
         found = np.random.default_rng(seed).random((2000, 4)) < chance[:, None]
-        r = rarefaction(incidence_of(found), n_further=0)
+        r = rarefaction(incidence_of(found), refusal="not asked")
         covered.append(r.low[-1] <= (1 - (1 - chance) ** 4).sum() <= r.high[-1])
     assert 0.88 <= np.mean(covered) <= 1
 

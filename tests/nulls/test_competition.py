@@ -31,7 +31,6 @@ from sae_geometry.nulls import (
     turned_controls,
     turned_pairs,
     undecided,
-    within_controls,
 )
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
@@ -121,7 +120,7 @@ def test_turning_takes_the_threads_that_torch_has(monkeypatch):
     assert asked == [3, 3]
 
 
-FIELDS = ("target", "own", "turned", "decoys", "partner")
+FIELDS = ("target", "own", "turned", "decoys")
 
 
 def test_another_seed_turns_otherwise():
@@ -269,8 +268,9 @@ def test_against_a_wider_dictionary_own_latents_that_lose_count_for_as_many(rng)
 def test_within_a_dictionary_twins_are_significant_and_the_bulk_is_not():
     drawn = duplicated(spectrum(96, 0.5), 0.2, 0.5)(700, np.random.default_rng(0)).astype(np.float32)
     a = torch.from_numpy(drawn)
-    controls = within_controls(a, listing_sweep(a, None, LISTED), How())
-    assert not controls.has_own
+    swept = listing_sweep(a, None, LISTED)
+    controls, _ = turned_controls(a, a, replace(swept, cols=swept.rows), How())
+    assert not np.isfinite(controls.own).any()
     found = q_values(excess(controls.target[:, 0], controls), controls.odds) <= 0.05
     near = dense_cosines(drawn, drawn)
     np.fill_diagonal(near, -1)
@@ -361,7 +361,7 @@ def test_latents_with_several_partners_do_not_rank_last(rng, monkeypatch):
     """Three partners at one cosine make a crowd as loose as any, which is limited to six median spreads."""
     target, decoys = (-np.sort(-rng.normal(0, 0.04, (400, 2, 300)), axis=2)[:, k, :LISTED] for k in (0, 1))
     target[:40, :3] = 0.8
-    controls = Controls(target, np.full(400, -np.inf), decoys[:, 0], decoys, 1.0, (), np.zeros(400, dtype=np.int64))
+    controls = Controls(target, np.full(400, -np.inf), decoys[:, 0], decoys, 1.0, ())
     w = excess(target[:, 0], controls)
     assert (w[:40] > np.abs(w[40:]).max()).all()
     assert (q_values(w, controls.odds)[:40] <= 0.05).all()

@@ -31,9 +31,7 @@ def matching(source: str, target: str, n: int, m: int, method: str = "nearest", 
     cosine[row < 0] = np.nan
     control = np.sort(rng.beta(5, 12, (n, 3)), axis=1)[:, ::-1].copy()
     near = control[:, 0].copy()
-    controls = Controls(
-        target=cosine[:, None], own=near, turned=near, decoys=control, ratio=1.0, turned_means=(0.33,), partner=row
-    )
+    controls = Controls(target=cosine[:, None], own=near, turned=near, decoys=control, ratio=1.0, turned_means=(0.33,))
     pairs = None if method == "nearest" else Expected(0.26, 0.001, float(min(n, m)), 3)
     return Matching(
         source, target, method, "decoder", True, np.arange(n), np.arange(m), cosine, cosine, row, row,
