@@ -4,10 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 RESULTS := demo-results
-# Half as many again as there are cores: tests wait for servers, browsers and other processes.
-WORKERS := $(shell $(PYTHON) -c "import os; print(os.cpu_count() * 3 // 2)")
+# Twice as many as there are cores: tests wait for servers, browsers and other processes.
+WORKERS := $(shell $(PYTHON) -c "import os; print(2 * os.cpu_count())")
 
-.PHONY: demo test check test-quick test-all test-oldest test-newest audit docs package figures notebooks clean
+.PHONY: demo test check types tests test-quick test-all test-oldest test-newest audit docs package figures notebooks clean
 
 ## The main job on the demo dictionaries: tables, summaries and figures in demo-results/.
 demo: $(VENV)/.run
@@ -20,7 +20,10 @@ test: check
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	@$(MAKE) --no-print-directory -j 2 types tests
+types:
 	$(BIN)/mypy
+tests:
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
 
 ## The inner loop: kernels, matchings, nulls and one pair, without processes, servers, pages and figures.
