@@ -6,8 +6,10 @@ import gc
 import os
 import re
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -16,12 +18,14 @@ os.environ["TRITON_INTERPRET"] = "1"  # before triton is imported anywhere: its 
 if "PYTEST_XDIST_WORKER" in os.environ:  # a core each: threads that wait for a core another worker has spin on it
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import filelock
 import hypothesis
 import jaxtyping
 import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
+from numba.core.dispatcher import Dispatcher
 
 _annotated = jaxtyping.jaxtyped
 _SHAPE = re.compile(r"\b(?:Bool|Float|Int)\d*\[")
@@ -53,6 +57,26 @@ typer.testing._get_command = cache(typer.testing._get_command)  # the program's 
 hypothesis.settings.register_profile("ci", derandomize=True)  # a red run there is a change's doing, not the dice's
 if os.environ.get("CI"):
     hypothesis.settings.load_profile("ci")
+
+
+_compile = Dispatcher.compile
+
+
+@cache
+def _compiler(function: str) -> filelock.FileLock:
+    return filelock.FileLock(Path(tempfile.gettempdir()) / f"compiling-{os.getuid()}" / function)
+
+
+def _compile_once(self: Dispatcher, signature: Any) -> Any:
+    """Compile a function in one worker at a time; the others find it in numba's cache."""
+    function = re.sub("[<>]", "", f"{self.py_func.__module__}.{self.py_func.__qualname__}")
+    with _compiler(function):
+        return _compile(self, signature)
+
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    Path(tempfile.gettempdir(), f"compiling-{os.getuid()}").mkdir(exist_ok=True)
+    Dispatcher.compile = _compile_once
 
 
 @pytest.fixture
@@ -137,7 +161,6 @@ SLOW = (
     "tests/embedding/test_embedding.py::test_a_picture_of_very_many_runs",
     "tests/comparisons/test_seeds.py::test_figures_for_many_runs",
     "tests/test_docs.py::test_a_notebook_runs",
-    "tests/test_docs.py::test_docstring_examples[sae_geometry.cost.doctor]",
     "tests/test_pages.py::test_every_block_runs_and_prints_what_the_page_says[docs/which-number.md]",
     "tests/test_pages.py::test_every_block_runs_and_prints_what_the_page_says[docs/how-to/cluster.md]",
     "tests/test_pages.py::test_every_block_runs_and_prints_what_the_page_says[docs/how-to/gpu.md]",
