@@ -41,9 +41,9 @@ def expand_all(addresses: list[str]) -> list[str]:
 def map_of(
     first: Dictionary, file: str | None, side: Literal["first", "both"] | None
 ) -> tuple[Dictionary, Callable[[Dictionary], Dictionary]]:
-    """Return the first dictionary under the map of --map, and what to apply to the others.
+    """Apply --map to the first dictionary; return it, and a function to apply to each of the others.
 
-    The others are mapped as well if `side` is "both", or if it is None and they may live in the space of the first.
+    The function maps them too if `side` is "both", or if it is None and they may share the space of the first.
     """
     if file is None:
         if side is not None:

@@ -117,7 +117,7 @@ def require_at_least(limit: float | None, reached: float, what: str) -> None:
 
 
 class TerminatedError(BaseException):
-    """SIGTERM was received. Not an `Exception`, and not Ctrl-C, so that handlers of those do not catch it."""
+    """SIGTERM was received. A `BaseException`, so that handlers of `Exception` and `KeyboardInterrupt` miss it."""
 
 
 @contextmanager

@@ -82,7 +82,7 @@ def say_screen(result: Result) -> None:
 
 
 def page_writer(n_runs: int) -> Callable[[Path], object]:
-    """Return the function that adds the explorer; checked before any work, since it needs an optional package."""
+    """Return the function that adds the explorer, after a check that plotly is there and the runs are not too many."""
     from sae_geometry.explorer import add_page, require_plotly
     from sae_geometry.matching.defaults import MOST_RUNS
 

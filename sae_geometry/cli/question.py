@@ -95,8 +95,8 @@ def question(
     """Check the options, load the dictionaries, and yield a `Work`; with --dry-run print the cost and exit.
 
     Args:
-        inputs: addresses, or what loads the dictionaries, where they are more than there is memory for.
-        names: names for the folder, from the dictionaries; by default theirs.
+        inputs: addresses, or a function that loads the dictionaries, where not all fit in memory together.
+        names: function that returns the names in the folder's name; by default the dictionaries' own.
     """
     from sae_geometry.distributed import settings
     from sae_geometry.io.atomic_folder import check_folder, check_writable

@@ -269,7 +269,7 @@ def drift(
         now = last if i == len(states) - 1 else read(state, False)
         if (now.alive.n_total, now.d_in) != (last.alive.n_total, last.d_in):
             raise ValueError(
-                f"{now.address} is {now.alive.n_total:,} × {now.d_in:,} but {last.address} is "
+                f"{now.address or now.name} is {now.alive.n_total:,} × {now.d_in:,} but {last.address or last.name} is "
                 f"{last.alive.n_total:,} × {last.d_in:,}: they are not states of one run"
             )
         to_final.append(_cosines(now, last, last.latent_ids))

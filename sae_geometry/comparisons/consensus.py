@@ -67,7 +67,7 @@ class Consensus:
 
     @cached_property
     def incidence(self) -> np.ndarray:
-        """Return the number of distinct latents found by exactly 1, 2, … N runs, int64 [N]; orphans count as one."""
+        """Return the number of distinct latents found by exactly 1, 2, … N runs, int64 [N]; each orphan by one."""
         counts = np.bincount(self.occupancy, minlength=len(self.runs) + 1)[1:]
         counts[0] += sum(map(len, self.orphans))
         return counts

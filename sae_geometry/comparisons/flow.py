@@ -83,7 +83,7 @@ def flow(
     limit = THRESHOLD[on] if threshold is None else threshold
     if not -1 <= limit <= 1 or not 0 < false_discovery_rate < 1:
         raise ValueError(
-            f"the threshold is a cosine and the false discovery rate lies between 0 and 1; got {limit:g} and "
+            f"threshold must be in [-1, 1] and false_discovery_rate in (0, 1); got {limit:g} and "
             f"{false_discovery_rate:g}"
         )
     given = [one for layer in several(layers) for one in (expanded(layer) if isinstance(layer, str) else [layer])]

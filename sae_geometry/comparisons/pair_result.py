@@ -225,7 +225,7 @@ class Comparison(PairMatchings, PairAnswer):
             frame = strata(source, m, there, self.threshold)
             frame.insert(0, "direction", direction)
             frames.append(frame)
-        return pd.concat(frames, ignore_index=True)
+        return pd.concat([f for f in frames if len(f)] or frames[:1], ignore_index=True)
 
     def summary(self) -> dict[str, Any]:
         """Return all that is needed to quote the result: inputs, matching, both directions, caveats, sweep report."""

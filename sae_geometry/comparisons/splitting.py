@@ -59,16 +59,16 @@ class SplitMap(Answer):
     Attributes:
         narrow, wide: the dictionaries.
         parents: the `Matching` wide → narrow: each wide latent's nearest narrow one, with its q-value. The only control
-            is the narrow dictionary turned: siblings in the wide one result from splitting and are not a null.
-        found: bool [m], wide latents that are children: their q-value is at most `false_discovery_rate`, and their
-            cosine above the expected largest of isotropic directions. The others are *novel*.
+            is the narrow dictionary turned: siblings in the wide one result from splitting, so they cannot serve.
+        found: bool [m], wide latents that are children: q-value at most `false_discovery_rate`, and cosine above
+            the expected maximum over isotropic directions. The others are *novel*.
         false_discovery_rate: largest q-value of a child.
         threshold: smallest cosine among the children; nan without any.
         nearest_child: the `Matching` narrow → wide.
         combination: each narrow direction as a sparse combination of wide ones.
-        close: bool [n, T], terms of the combination that are closer to the narrow latent than any latent of the wide
-            dictionary turned.
-        explained_by_chance: float64 [L, T], share explained by the wide dictionary turned, for L of the narrow
+        close: bool [n, T], terms of the combination that are closer to the narrow latent than any latent of the
+            turned wide dictionary.
+        explained_by_chance: float64 [L, T], share explained by the turned wide dictionary, for a sample of L narrow
             latents; the null for `combination.explained`.
         caveats: allowed mismatches and unknown spaces.
     """

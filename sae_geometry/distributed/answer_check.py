@@ -51,7 +51,8 @@ def _check_account(account: SweepReport | Entry) -> None:
     for name, kind in ((f.name, _KINDS.get(str(f.type))) for f in fields(account)):
         value = getattr(account, name)
         if kind is not None and not (isinstance(value, kind) and (kind is str or value >= 0)):
-            raise ValueError(f"its report says {name}={value!r:.40}")
+            expected = "text" if kind is str else "a number of 0 or more"
+            raise ValueError(f"its report says {name}={value!r:.40}; expected {expected}")
 
 
 def _check(task: Task, tile: Tile, answer: Any) -> None:

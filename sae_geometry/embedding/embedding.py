@@ -343,10 +343,9 @@ def umap(
     kept, point = torch.unique(first, return_inverse=True)
     n_points = len(kept)
     if not 2 <= n_neighbors <= MAX_K or n_neighbors >= n_points:
-        different = "" if n_points == len(points) else f", {n_points:,} of them of different direction"
         raise ValueError(
-            f"n_neighbors must be in 2…{MAX_K} and below the {counted(len(points), 'latent')} to embed{different}; "
-            f"got {n_neighbors}"
+            f"n_neighbors must be in 2…{MAX_K} and below the number of distinct directions, {n_points:,} among "
+            f"{counted(len(points), 'latent')}; got {n_neighbors}"
         )
     # The evidence uses a wider neighborhood than UMAP needs, if there are enough points.
     k_wide = min(max(n_neighbors, EVIDENCE_K + 1), n_points)

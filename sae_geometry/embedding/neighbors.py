@@ -96,9 +96,9 @@ def neighborhoods(
     k: int,
     progress: Progress | None = None,
 ) -> tuple[Neighbors, Neighbors, Mapping[tuple[int, int], Sweep]]:
-    """Return the neighbors of all points, those among different directions, and the sweeps of every two parts.
+    """Return the neighbors of all points, those among distinct directions, and the sweep of each pair of parts.
 
-    `kept` has one row of `points` per different direction, at least k.
+    `kept` has one row of `points` per distinct direction, at least k.
     """
     if len(kept) < len(points):
         wide = exact_neighbors(points[kept], k, progress)

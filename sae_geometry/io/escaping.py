@@ -72,7 +72,7 @@ def _cells_of(character: str) -> int:
 
 
 def _start(text: str, most: int) -> str:
-    """Return as many first characters as fit into `most` cells."""
+    """Return the longest prefix of `text` that fits in `most` terminal cells."""
     return text[: sum(end <= most for end in accumulate(map(_cells_of, text)))]
 
 

@@ -70,25 +70,25 @@ def sweep(
 
     The score of (i, j) is the exact inner product of the float32 rows rounded to float64, its absolute value with
     `absolute=True`, minus `column_bias[j]` if a bias is given. The order is score descending, then index ascending, so
-    the answer does not depend on block sizes, threads or device. With `b=None` the partners are looked for within A,
+    the answer does not depend on block sizes, threads or device. With `b=None` partners are searched within A,
     self excluded by index, at half the blocks. The proof that the answer is exact is in README.md next to this file.
 
     Args:
         a: float32 [n, d].
         b: float32 [m, d] on the same device, or None for within A.
-        k: how many partners, 1…64. Where fewer exist: score −inf, cosine nan, index −1.
+        k: number of partners, 1…64. Missing ones have score −inf, cosine nan, index −1.
         columns: also the k best rows of every column. Ignored within A, where they are the same.
         absolute: rank by |⟨a, b⟩|.
         column_bias: float64 [m], subtracted from the score; rows only (`columns=False`).
         screen: "cpu" (float32 products, compiled loops), "int8" (integer products on the CPU), "torch" (any device),
             "fp16" and "tf32" (any device, made for tensor cores), "triton", "triton-fp16" and "triton-tf32" (fused, on
-            CUDA, with the extra that brings triton), or "auto": int8 where a sample says it pays, float32 otherwise,
+            CUDA, with triton installed), or "auto": int8 where a sample says it pays, float32 otherwise,
             torch off the CPU. `report.why` says why.
-        threads: CPU threads; all that torch was given if None.
-        progress: called with the share of the screen's blocks done, in (0, 1], from the thread that did the block.
-        blocks: rows and columns of a block; from caches and memory if None.
-        memory: bytes to stay below, above the inputs, results included; if None those of `sae_geometry.settings`, or
-            else 256 MiB on the CPU and 2 GiB off it.
+        threads: number of CPU threads; torch's own if None.
+        progress: called with the share of blocks done, in (0, 1], on the thread that did the block.
+        blocks: rows and columns of a block; chosen from cache sizes and memory if None.
+        memory: limit on peak memory in bytes, including results but not inputs; if None that of
+            `sae_geometry.settings`, else 256 MiB on the CPU and 2 GiB on other devices.
         audit: check the answer by an independent path (`audit`); by default on every device but the CPU.
 
     Returns:
@@ -97,7 +97,7 @@ def sweep(
     Raises:
         ValueError: shapes, types or devices that do not fit, NaN or infinite entries or rows so large that float32
             products overflow, k out of range.
-        CeilingError: a memory limit that cannot hold (a ValueError too).
+        CeilingError: the memory limit is too low (a ValueError too).
         AuditError: the audit found the answer wrong.
 
     Example:

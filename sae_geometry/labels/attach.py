@@ -62,7 +62,11 @@ class LabelEach:
     used: set[str] = field(default_factory=set)
 
     def __call__(self, d: Dictionary) -> Dictionary:
-        """Return a dictionary with the tables that name it, and with Neuronpedia's where its pages are known."""
+        """Return a dictionary with the tables that name it or name none, and Neuronpedia's if it has pages there.
+
+        Raises:
+            ValueError: a table that names none, for a second dictionary.
+        """
         for text in self.given:
             place, named = text, _LABEL.fullmatch(text)
             if named is not None and named[1] == d.name:

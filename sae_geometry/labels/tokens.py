@@ -214,7 +214,7 @@ def read_tokens(
     Example:
         >>> import torch
         >>> from sae_geometry.dictionary import Dictionary
-        >>> from sae_geometry.labels.unembedding import Unembedding, read_unembedding
+        >>> from sae_geometry.labels.unembedding import Unembedding
         >>> d = Dictionary.from_decoder(torch.eye(3, 8), latent_axis=0)
         >>> u = Unembedding.from_weights(torch.eye(8), list("abcdefgh"))
         >>> read_tokens(d, u, k=1).to_pandas().tokens.str[0].tolist()

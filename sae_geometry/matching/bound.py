@@ -47,15 +47,15 @@ def gap_of(
     v: Float64[np.ndarray, " m"],
     options: tuple[float, float],
 ) -> Gap:
-    """Compute the gap that prices prove for a matching.
+    """Compute an upper bound on the gap of a matching from dual prices.
 
-    For any matching, Σ S_ij ≤ Σ_matched rows (r_i + v_j) with r_i = max_j(S_ij − v_j), so with r_i not below the row
-    option and v_j not below the column option, Σ r_i + Σ v_j is at least the worth of any matching. Each r_i is a
+    For any matching, Σ S_ij ≤ Σ_matched rows (r_i + v_j) with r_i = max_j(S_ij − v_j), so with r_i ≥ the row
+    option and v_j ≥ the column option, Σ r_i + Σ v_j bounds the total of every matching. Each r_i is a
     rounded difference, at most 2⁻⁵² |r_i| below the true maximum; the sums are exact until one last rounding.
 
     Args:
         score: float64 [n], the score of each row's pair, nan where it has none.
-        upper: float64 [n], r_i or anything above.
+        upper: float64 [n], r_i or an upper bound on it.
         v: float64 [m], the columns' prices, at or above the column option.
         options: see `outside_options`.
     """

@@ -130,10 +130,7 @@ class _Run:
         return True
 
     def _list_candidates(self, nearest: Sweep | None) -> Int64[np.ndarray, " n"] | None:
-        """List the best pairs of every row and column; return a quick matching of them, None with `min_similarity`.
-
-        The sweep is freed.
-        """
+        """List the best pairs of every row and column, and return a quick matching; None with `min_similarity`."""
         if nearest is None or nearest.rows.index.shape[1] < CANDIDATES // 2:
             k = listed(CANDIDATES, self.n, self.m)
             nearest = listing_sweep(self.a, self.b, k, absolute=self.absolute,

@@ -36,7 +36,6 @@ class Controls:
         decoys: float64 [n, 9], the largest of both controls.
         ratio: number of targets per latent of its own dictionary, at least 1.
         turned_means: the mean of `turned` for each turn, including the first.
-
     """
 
     target: np.ndarray

@@ -34,12 +34,12 @@ _ID_COLUMNS = {
     "nearest_id": (None, 0, "nearest_"),
     "next_latent_id": ("next_run", -1, "next_"),
 }
-_PARTNERS = ("partner_", "next_")  # beginnings of the second latent of a pair
+_PARTNERS = ("partner_", "next_")  # prefixes of the columns of the second latent of a pair
 _token = lru_cache(maxsize=1 << 18)(shown)  # a vocabulary has fewer tokens than tables have cells
 
 
 def label_columns(runs: pd.Series[Any], ids: pd.Series[Any], by_name: Mapping[str, Dictionary]) -> pd.DataFrame:
-    """Return the labels of latents given by run and id, one row each in their order; nulls where there is none."""
+    """Return the labels of the given runs and ids, one row per pair, in order; null where a latent has none."""
     parts = []
     for name, d in by_name.items():
         rows = np.flatnonzero((runs == name).to_numpy())

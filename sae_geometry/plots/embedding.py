@@ -146,7 +146,7 @@ def unmatched_scatter(
     """Draw latents without a one-to-one partner above `threshold` in their closest run, over the rest in gray.
 
     Raises:
-        ValueError: one run alone.
+        ValueError: the embedding has one run only.
     """
     check_colors(["matched"], embedding.dictionaries)
     ax = axes_or_new(ax, height=COLUMN_WIDTH + 0.2)

@@ -194,7 +194,7 @@ def multiplicity_bars(curves: Sequence[Matching], ax: Axes | None = None, *, leg
 def counting_bars(counting: DoubleCounting, nearest: Matching, ax: Axes | None = None, *, legend: bool = True) -> Axes:
     """Draw mean similarity per matching: nearest in both directions, mutual, greedy, optimal; with the number of pairs.
 
-    A dash across each bar is the chance of that way of counting, where it is known.
+    A tick across each bar marks the null expectation of that matching, where it is known.
 
     Args:
         counting: the decomposition of double counting.

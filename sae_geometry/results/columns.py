@@ -318,6 +318,6 @@ LABELS = {
 
 
 def columns_of(file: str) -> dict[str, Column]:
-    """Return the columns of every table with this file name, those of labels in its lists included."""
+    """Return the columns of every table with this file name, and the label columns of its lists."""
     own = {name: c for table in TABLES if table.file == file for name, c in table.columns.items()}
     return own | {f"{prefix}label": LABELS["label"] for prefix in ("", "partner_", "nearest_")}

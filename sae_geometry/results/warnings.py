@@ -12,7 +12,7 @@ from sae_geometry.pairwise.same_space import TAKEN_AS_SAME
 from sae_geometry.sources.layouts.table import BARE, TRANSPOSED
 
 WIDTH, SCREEN = 80, 20  # characters and lines of a first screen
-# They may explain the whole answer.
+# Mismatches in these may explain the whole result: they come first.
 _GRAVEST = ("model", "hook point", "normalization", "weights", "start of training", "moved from start")
 _MORE = re.compile(r"and [\d,]+ more")  # ends the caveats of many runs: see `io.formatting.few`
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -47,13 +47,13 @@ def screen(
     clean: int | None = None,
     below: int = 0,
 ) -> list[str]:
-    """Return a first screen: the lines of the answer and what limits it, with room for one more line.
+    """Return a first screen: the lines of the answer and its caveats, with room for one more line.
 
-    Where that is too tall, blank lines are left out, then warnings shortened, then fewer shown.
+    If it is too tall, blank lines are dropped first, then warnings are shortened, then fewer are shown.
 
     Args:
         flagged, clean: see `warning_lines`.
-        below: further lines to leave room for.
+        below: number of further lines to leave room for.
     """
     whole = wrapped("\n".join(lines).split("\n"))
     dense = [line for line in whole if line]

@@ -191,7 +191,7 @@ def whole_answer(
     method: str, url: str, what: str, *, headers: Mapping[str, str] | None = None,
     credentials: Credentials | None = None, data: bytes | None = None,
 ) -> bytes:  # fmt: skip
-    """Return the body of the response to a request, of bounded size and within the time limit of a response."""
+    """Send a request and return the body of the response, within limits on its size and on time."""
     end = time.monotonic() + limits().end
 
     def attempt() -> bytes:

@@ -169,8 +169,8 @@ def test_layers_of_other_models_and_other_sites_are_refused(rng):
     [
         (1, {}, "two layers or more; got 1"),
         (2, {"on": "x"}, "'writes' or 'reads'"),
-        (2, {"threshold": 2.0}, "is a cosine"),
-        (2, {"false_discovery_rate": 0.0}, "between 0 and 1"),
+        (2, {"threshold": 2.0}, "must be in"),
+        (2, {"false_discovery_rate": 0.0}, "must be in"),
         (2, {"on": "reads"}, "has no encoder"),
         (2, {"fold": True}, "no thresholds to fold"),
     ],

@@ -168,7 +168,7 @@ def test_a_dictionary_against_itself(clustered):
     np.testing.assert_array_equal(e.coords[:300], e.coords[300:])
     np.testing.assert_array_equal(e.coords[:300], sg.umap(make(clustered), n_epochs=20).coords)
     assert (e.to_pandas()["max_cosine"] > 1 - 1e-6).all()
-    with pytest.raises(ValueError, match="below the 40 latents to embed, 20 of them of different direction; got 20"):
+    with pytest.raises(ValueError, match="distinct directions, 20 among 40 latents; got 20"):
         sg.umap([make(clustered[:20]), make(clustered[:20])], 20)
 
 

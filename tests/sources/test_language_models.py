@@ -84,6 +84,27 @@ def test_a_model_in_one_file_is_read_likewise_and_a_damaged_copy_fetched_again(h
     torch.testing.assert_close(read_unembedding("hf://org/one").rows, u.rows)
 
 
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"keys": None, "tensors": None},
+        {"keys": 3, "tensors": []},
+        {"tensors": {"wte.weight": 5, "ln_f.weight": {"dtype": "load", "shape": [D], "sha256": ""}}},
+    ],
+)
+def test_a_record_that_is_not_as_it_was_written_is_fetched_again(hf_world, cache, record):
+    files = {"config.json": b'{"model_type": "gpt2"}', "tokenizer.json": TOKENIZER}
+    hf_world.repos["org/one"] = StoredRepo(
+        {**files, "model.safetensors": save({"wte.weight": HEAD, "ln_f.weight": NORM})}, small=set(files)
+    )
+    u = read_unembedding("org/one")
+    written = next(cache.rglob("model.safetensors.tensors.json"))
+    written.write_text(json.dumps(record))
+    with pytest.raises(SourceError, match="leave out --offline"):
+        read_unembedding("hf://org/one", Context(offline=True))
+    torch.testing.assert_close(read_unembedding("hf://org/one").rows, u.rows)
+
+
 def test_what_cannot_be_had_is_one_sentence(hf_world):
     whole = hf_world.repos["org/model"] = sharded()
     hf_world.faults[list(SHARDS)[2]] = lambda handler, content: handler.reply(content, 200)

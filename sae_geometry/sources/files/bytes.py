@@ -21,7 +21,7 @@ _CHUNK = 4 << 20
 
 
 class FileBytes:
-    """A span of a file in a fixed state: slices from any other state, or from outside the span, are refused."""
+    """A span of a file. A slice from outside it, or after the file has changed, raises SourceError."""
 
     def __init__(self, path: Path, start: int = 0, end: int | None = None) -> None:
         self.path = path

@@ -57,6 +57,14 @@ def remote_model_weights(address: Address, context: Context) -> ModelWeights:
         return model_weights(files)
 
 
+def _is_whole(found: Any) -> bool:
+    """Return whether the record of a tensor has a type, a shape and a checksum."""
+    if not isinstance(found, dict) or not isinstance(getattr(torch, str(found.get("dtype")), None), torch.dtype):
+        return False
+    shape = found.get("shape")
+    return isinstance(found.get("sha256"), str) and isinstance(shape, list) and all(type(n) is int for n in shape)
+
+
 class _Tensors:
     """Tensors of one commit, from the cache or by ranges.
 
@@ -94,9 +102,14 @@ class _Tensors:
         return torch.frombuffer(raw, dtype=dtype).reshape([int(n) for n in found["shape"]])
 
     def _record(self, shard: str) -> Mapping[str, Any]:
+        """Return the cached record without what is not as it was written, which is then fetched again."""
         path = self.folder / safe_path(f"{shard}.tensors.json")
-        record = (read_sealed(path) if path.is_file() else None) or {}  # a damaged record is written again
-        return {"keys": [], "tensors": {}, **record}
+        record = (read_sealed(path) if path.is_file() else None) or {}
+        keys, tensors = record.get("keys"), record.get("tensors")
+        return {
+            "keys": [key for key in keys if isinstance(key, str)] if isinstance(keys, list) else [],
+            "tensors": {k: t for k, t in tensors.items() if _is_whole(t)} if isinstance(tensors, dict) else {},
+        }
 
     def _fetch(self, key: str, shard: str, path: Path) -> dict[str, Any]:
         header = self.header(shard)

@@ -140,7 +140,7 @@ class _Search:
         self.d_out = self._length(PER_COORDINATE)
 
     def _length(self, keys: tuple[str, ...]) -> int | None:
-        """Return the length of the first of these tensors for one dictionary: the last axis of a stack."""
+        """Return the length of the first of these vectors, else of a stack's rows; None if none is longer than 1."""
         shapes = [self.entries[k].shape for k in keys if k in self.entries]
         return next((s[-1] for n_axes in (1, 2) for s in shapes if len(s) == n_axes and s[-1] > 1), None)
 
