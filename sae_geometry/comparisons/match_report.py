@@ -92,7 +92,7 @@ class MatchReport(ComparisonAnswer):
         return self.comparison.summary() | {k: self.record[k] for k in ("pw_mcc", "shared")}
 
     def lists(self) -> Mapping[str, pd.DataFrame]:
-
+        """Return the pairs and the latents without a partner."""
         return self.comparison.lists()
 
     @property

@@ -42,7 +42,6 @@ class Comparison(PairMatchings, PairAnswer):
         nearest_a_to_b, nearest_b_to_a: the nearest partners, double counting allowed (the same objects if "nearest"
             is the requested matching).
         caveats: allowed mismatches and unknown spaces.
-
         assignment: the one-to-one matching with its certificate; None for "nearest".
         swept: the underlying sweep.
         control_sweeps: the sweeps of A against B turned.

@@ -124,9 +124,17 @@ def read_unembedding(address: str | Path, context: Context | None = None) -> Une
         >>> sg.read_unembedding(folder).how
         'lm_head.weight times model.norm.weight, centered over the vocabulary; no bias'
     """
-    parts = vars(_weights(address, context or Context()))
-    tokens = None if parts["tokenizer"] is None else read_vocabulary(parts["tokenizer"])
-    return Unembedding.from_weights(tokens=tokens, **{key: parts[key] for key in parts if key != "tokenizer"})
+    found = _weights(address, context or Context())
+    return Unembedding.from_weights(
+        found.weight,
+        None if found.tokenizer is None else read_vocabulary(found.tokenizer),
+        gain=found.gain,
+        layer_norm=found.layer_norm,
+        name=found.name,
+        weight_name=found.weight_name,
+        gain_name=found.gain_name,
+        biases=found.biases,
+    )
 
 
 def _weights(address: str | Path, context: Context) -> ModelWeights:

@@ -1,12 +1,14 @@
 """Greedy's rounds on an NVIDIA GPU: two raw kernels without barriers or atomics, launched through CuPy.
 
 Within one launch no thread reads what another writes (except a flag, to which all write the same 1), so the result
-does not depend on thread order. CuPy is imported where it is used.
+does not depend on thread order. The tests therefore run the source without a GPU: compiled as C++, threads in
+sequence, forward and backward. CuPy is imported where it is used.
 """
 
 from __future__ import annotations
 
 import numpy as np
+from jaxtyping import Int64
 
 from sae_geometry.io.extras import require
 
@@ -60,13 +62,28 @@ def available() -> bool:
         return False
 
 
-def join_dominant_cuda(*arrays: np.ndarray) -> int:
-    """Run `greedy_loops.join_dominant` on the GPU, with the same arguments and effect, and audit the answer."""
+def join_dominant_cuda(
+    row_list: Int64[np.ndarray, "n k"],
+    row_at: Int64[np.ndarray, " n"],
+    col_list: Int64[np.ndarray, "m l"],
+    col_at: Int64[np.ndarray, " m"],
+    partner: Int64[np.ndarray, " n"],
+    owner: Int64[np.ndarray, " m"],
+) -> int:
+    """Run `greedy_loops.join_dominant` on the GPU: same arguments, changed in place in the same way.
+
+    Copies the lists to the GPU and the answer back (a few megabytes at 46,080 latents), and audits the answer.
+
+    Raises:
+        RuntimeError: the answer is not one that rounds of dominant pairs can leave.
+    """
     cupy = require("cupy", "cu13", "greedy matching on a GPU")
     module = cupy.RawModule(code=SOURCE)
     point, join = module.get_function("point"), module.get_function("join")
-    lists_r, at_r, lists_c, at_c, mate, taken = (cupy.asarray(np.ascontiguousarray(x)) for x in arrays)
-    (n, k), (m, width) = lists_r.shape, lists_c.shape
+    (n, k), (m, width) = row_list.shape, col_list.shape
+    lists_r, at_r, lists_c, at_c, mate, taken = (
+        cupy.asarray(np.ascontiguousarray(x)) for x in (row_list, row_at, col_list, col_at, partner, owner)
+    )
     joined = cupy.zeros(1, dtype=np.int32)
     size_n, size_m = np.int64(n), np.int64(m)
     blocks_n, blocks_m = (-(-n // _THREADS),), (-(-m // _THREADS),)
@@ -80,16 +97,25 @@ def join_dominant_cuda(*arrays: np.ndarray) -> int:
         rounds += 1
         if int(joined[0]) == 0:
             break
-    _, row_at, _, col_at, partner, owner = arrays
     for host, device in ((row_at, at_r), (col_at, at_c), (partner, mate), (owner, taken)):
         host[:] = cupy.asnumpy(device)
-    audit(*arrays)
+    audit(row_list, row_at, col_list, col_at, partner, owner)
     return rounds
 
 
-def audit(*arrays: np.ndarray) -> None:
-    """Raise RuntimeError for an answer that is no matching, skips a free partner, or leaves a dominant pair."""
-    row_list, row_at, col_list, col_at, partner, owner = arrays
+def audit(
+    row_list: Int64[np.ndarray, "n k"],
+    row_at: Int64[np.ndarray, " n"],
+    col_list: Int64[np.ndarray, "m l"],
+    col_at: Int64[np.ndarray, " m"],
+    partner: Int64[np.ndarray, " n"],
+    owner: Int64[np.ndarray, " m"],
+) -> None:
+    """Reject an answer that is not a matching, skips a free partner, or leaves a dominant pair unmatched.
+
+    Raises:
+        RuntimeError: what is wrong and where.
+    """
     rows, cols = np.flatnonzero(partner >= 0), np.flatnonzero(owner >= 0)
     if rows.size != cols.size or bool((owner[partner[rows]] != rows).any()):
         raise RuntimeError("greedy's rounds on the GPU left partners that disagree; please report this device")

@@ -19,6 +19,7 @@ from sae_geometry.sources.plain import parse_json
 
 _SHA1, _SHA256 = 40, 64
 _SEAL = "sha256 of the rest"
+_MAX_BYTES = 32 << 20  # of a record
 
 
 def checksum(path: Path, *, like: str = "0" * _SHA256) -> str:
@@ -56,8 +57,13 @@ def write_sealed(path: Path, table: Mapping[str, Any]) -> None:
 
 
 def read_sealed(path: Path) -> dict[str, Any] | None:
-    """Read the table of `write_sealed`, or one that never had a checksum; None where it is no table or has changed."""
+    """Read the table of `write_sealed`, or one that never had a checksum; None where it is no table or has changed.
+
+    A file that is larger than any record is not read.
+    """
     try:
+        if path.stat().st_size > _MAX_BYTES:
+            return None
         table = parse_json(path.read_text(encoding="utf-8"))
         rest = {key: value for key, value in table.items() if key != _SEAL}
     except (OSError, ValueError, AttributeError):

@@ -107,7 +107,7 @@ def fetch_export(source: str, context: Context | None = None) -> Path:
     sums = {str(k): str(v) for k, v in (read_sealed(record) or {}).items()}
     there = bool(sums) and all((folder / safe_path(n)).is_file() for n in sums)
     damaged = [n for n, digest in sums.items() if there and not intact(folder / safe_path(n), digest)]
-    if there and not damaged:
+    if there and not damaged and context.again == "none":
         return root
     if context.offline:
         what = f"{damaged[0]} of it is damaged in" if damaged else "it is not in"

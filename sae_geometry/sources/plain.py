@@ -73,6 +73,8 @@ class _Loader(yaml.SafeLoader):
         self.count(1)
         if self.depth > _MAX_DEPTH:
             raise ValueError(f"nested more than {_MAX_DEPTH} deep")
+        if not self.check_event(yaml.AliasEvent):  # an anchor may be defined again
+            self.anchors.pop(self.peek_event().anchor, None)
         self.depth += 1
         node = super().compose_node(parent, index)
         self.depth -= 1

@@ -26,7 +26,6 @@ METRICS: dict[Metric, tuple[str, ...]] = {  # by metric, the keys of the summary
     "explained_variance": ("loss/eval/out_to_in/explained_variance/{}", "loss/out_to_in/explained_variance/{}"),
     "alive": tuple(f"{prefix}{{}}" for prefix in _ALIVE_COUNT),
 }  # fmt: skip
-_MAX_RECORD_BYTES = 32 << 20
 
 
 @dataclass(frozen=True)
@@ -161,7 +160,7 @@ def write_record(record: RunRecord, path: Path) -> None:
 def read_record(path: Path) -> RunRecord | None:
     """Read the record next to weights; None if it cannot be read."""
     try:
-        table = (read_sealed(path) if path.stat().st_size <= _MAX_RECORD_BYTES else None) or {}
+        table = read_sealed(path) or {}
         config, summary = table.get("config"), table.get("summary")
         if not isinstance(config, dict) or not isinstance(summary, dict):
             return None
@@ -170,7 +169,7 @@ def read_record(path: Path) -> RunRecord | None:
             config, summary, tuple(str(n) for n in table.get("weights") or ()),
             {name: str(value) for name, value in (table.get("sums") or {}).items()},
         )  # fmt: skip
-    except (OSError, TypeError, AttributeError):
+    except (TypeError, AttributeError):
         return None
 
 
