@@ -130,7 +130,8 @@ def put_legend(
         labels = [wrapped(label, room(ax) - _HANDLE) for label in labels]
         below = offset_copy(ax.transAxes, fig=ax.figure.get_figure(root=True), y=-_BELOW, units="points")
         widest = max(width_of(line, LABEL_SIZE) for label in labels for line in label.split("\n"))
-        columns = max(1, int(room(ax) / (widest + _HANDLE)))
+        # In units of the font size: a column takes a handle (1.8), its pad (0.8) and, but for the last, a gap (1.0).
+        columns = max(1, int((room(ax) + LABEL_SIZE) / (widest + 3.6 * LABEL_SIZE)))
         how |= {"loc": "upper left", "bbox_to_anchor": (0, 0), "bbox_transform": below, "borderpad": 0}
         ax.legend(handles, labels, ncols=columns, columnspacing=1.0, **how)
         return
