@@ -92,7 +92,7 @@ def _check_answers(x: Tensor, y: Tensor, rows: Tensor, best: Best, scoring: Scor
 
 
 def _check_no_better(x: Tensor, y: Tensor, cols: Tensor, best: Best, scoring: Scoring) -> None:
-    """Check that every row lists each of these columns that scores above its k-th best."""
+    """Check that every row lists those of the sampled columns that score above its k-th best."""
     for col in cols.tolist():
         here = torch.full((len(x),), col, device=x.device)
         score = scoring(x.to(torch.float64) @ y[col].to(torch.float64), here)

@@ -26,7 +26,7 @@ def gamma(d: int) -> float:
 def row_norms(x: Tensor) -> Float64[Tensor, " n"]:
     """Return the Euclidean norms of rows in float64, computed a few rows at a time through one buffer.
 
-    Allocating small results between large temporaries would fragment the heap, at the cost of a float64 copy of x.
+    Small results that are allocated between large temporaries would fragment the heap by as much as a copy of x.
     """
     step = min(len(x), max(1, _CHUNK_ELEMENTS // x.shape[1]))
     out = torch.empty(len(x), dtype=torch.float64, device=x.device)

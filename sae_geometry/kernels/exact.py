@@ -1,7 +1,7 @@
 """Exact inner products of float32 rows, rounded once to float64: the scores of a sweep.
 
 Sums are taken by halving (element t plus element t + h, with h half the width) with Knuth's error-free two-sum, and the
-errors are added at the end. The bits are the same on every device. README.md bounds the distance to `math.fsum`.
+errors are added at the end. The bits are the same on every device. README.md bounds the difference from `math.fsum`.
 """
 
 from __future__ import annotations

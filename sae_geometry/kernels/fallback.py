@@ -58,7 +58,7 @@ def _every_column(
     epsilon: Float64[Tensor, " r"],
     scoring: Scoring,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return each row's `keep` best `live` columns, self included; `floor` is a lower bound on the last score."""
+    """Return the `keep` best columns in `live` for each row, self included; `floor` is a lower bound on the last."""
     r = chunk.shape[0]
     score = np.full((r, keep), -np.inf)
     cosine = np.full((r, keep), np.nan)

@@ -30,7 +30,7 @@ def ledger() -> Iterator[None]:
 
 
 def record(report: Any) -> None:
-    """Enter a finished sweep's `SweepReport`, if a ledger is open."""
+    """Record a finished sweep, given its `SweepReport`, if a ledger is open."""
     redone = report.rows_redone + report.cols_redone
     enter([Entry(report.screen, report.why, report.device, 1, report.seconds, redone)])
 

@@ -40,7 +40,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Settings:
-    """Values that `sae_geometry.settings` sets.
+    """Settings in force, which `sae_geometry.settings` changes.
 
     Attributes:
         memory: memory limit of a sweep in bytes, excluding its inputs; None means the device's default.

@@ -197,7 +197,7 @@ def _task(
     blocks: tuple[int, int] | None,
     memory: int | None,
 ) -> Task:
-    """Check the arguments and fill in defaults; unless given, blocks are planned when first needed."""
+    """Check the arguments of a sweep and fill in defaults; blocks that are not given are planned when first needed."""
     a, b = a.detach(), None if b is None else b.detach()
     a_norms, b_norms = _check(a, b, k, columns, column_bias)
     a, b = a.contiguous(), None if b is None else b.contiguous()
@@ -292,12 +292,12 @@ def _check(a: Tensor, b: Tensor | None, k: int, columns: bool, bias: Tensor | No
 
 
 def listing_sweep(a: Tensor, b: Tensor | None, k: int, **how: Any) -> Sweep:
-    """Run `sweep(a, b, k, …)` with memory for its lists on top of the default limit; a limit in the settings holds."""
+    """Run `sweep(a, b, k, …)`, adding memory for its lists to the default limit, but not to a limit in the settings."""
     return sweep(a, b, k, memory=listing_memory(a, b, k), **how)
 
 
 def listing_memory(a: Tensor, b: Tensor | None, k: int) -> int | None:
-    """Return the memory limit of `listing_sweep` in bytes; None if the settings have a limit, which then holds."""
+    """Return the memory limit of `listing_sweep` in bytes; None if the settings have a limit, which then applies."""
     if current().memory is not None:
         return None
     entries = (a.shape[0] + (0 if b is None else b.shape[0])) * (k + 8)

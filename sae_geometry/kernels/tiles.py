@@ -9,9 +9,9 @@ from math import ceil, sqrt
 
 @dataclass(frozen=True)
 class Tile:
-    """Rows `rows[0]:rows[1]` of A against rows `cols[0]:cols[1]` of B.
+    """Tile of C: rows `rows[0]:rows[1]` of A against rows `cols[0]:cols[1]` of B.
 
-    With `within`, both are the same rows of the same dictionary, and the tile holds the pairs i < j.
+    With `within`, both are the same rows of one dictionary, and the tile holds the pairs i < j.
     """
 
     rows: tuple[int, int]
@@ -20,15 +20,15 @@ class Tile:
 
     @property
     def pairs(self) -> float:
-        """Return the number of inner products."""
+        """Return the number of inner products in the tile."""
         n, m = self.rows[1] - self.rows[0], self.cols[1] - self.cols[0]
         return n * n / 2 if self.within else float(n * m)
 
 
 WORTH = 16_384  # Minimum rows per tile. Preparing B again for a new tile costs as much as about 2,700 rows.
 TILES_A_WORKER = 4
-LEAST = 256  # minimum rows of a tile
-_MOST = 32_768  # maximum rows of a tile, which bounds a worker's lists and the work that is lost with it
+LEAST = 256  # minimum rows per tile
+_MOST = 32_768  # maximum rows per tile, which bounds a worker's memory and the work that is lost with a worker
 
 
 def pieces_for(n: int, workers: int, worth: int = WORTH) -> int:

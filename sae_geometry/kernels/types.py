@@ -37,14 +37,14 @@ class Best:
 
 @dataclass(frozen=True)
 class Scoring:
-    """Scoring rule, which converts exact inner products to exact scores; `exclude_self` excludes self-pairs."""
+    """Rule that converts exact inner products to scores; `exclude_self` excludes self-pairs."""
 
     absolute: bool = False
     column_bias: Tensor | None = None
     exclude_self: bool = False
 
     def __call__(self, cosine: Tensor, cols: Tensor) -> Tensor:
-        """Return float64 scores of pairs with these signed cosines and these column indices."""
+        """Return the float64 scores of pairs, given their signed cosines and column indices."""
         score = cosine.abs() if self.absolute else cosine
         return score if self.column_bias is None else score - self.column_bias[cols]
 

@@ -13,7 +13,7 @@ from sae_geometry.matching.bound import outside_options
 
 
 def loss_if_forbidden(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"], made: Assignment) -> Float64[np.ndarray, " n"]:
-    """Return a lower bound on the loss in the largest total if a row's pair is forbidden, per row; nan for no pair.
+    """Return a lower bound on how far the largest total falls if a row's pair is forbidden; nan for unmatched rows.
 
     Without the pair (i, j), row i and column j are matched elsewhere or not at all, so every matching loses the
     smallest slack u_i + v_k − S_ik over k ≠ j and the smallest u_k + v_j − S_kj over k ≠ i. Two sweeps find both.

@@ -49,7 +49,7 @@ def greedy_partners(
     """Match greedily over all pairs by (score descending, row ascending, column ascending), exactly.
 
     Locally dominant pairs are joined in rounds over lists of the k best. A row or column whose list is exhausted is
-    swept again among the unmatched only. Memory is that of the lists.
+    swept again among the unmatched only. Memory grows with the lists, not with n·m.
 
     Args:
         lists: nearest rows of b for each row of a, int64 [n, k], and nearest rows of a for each row of b, int64 [m, k]:

@@ -15,7 +15,7 @@ from sae_geometry.io.extras import require
 SOURCE = r"""
 extern "C" {
 
-// Move the pointer of every free member to its first partner not taken yet. One thread per member.
+// Move the pointer of every free member to its first partner that is still free. There is one thread per member.
 __global__ void point(long long members, long long width, const long long* lists, long long* at,
                       const long long* own_match, const long long* their_match)
 {
@@ -28,7 +28,7 @@ __global__ void point(long long members, long long width, const long long* lists
     }
 }
 
-// Join every free row with the column it points at if that points back. One thread per row; such pairs are disjoint.
+// Join every free row with the column it points at if the column points back. There is one thread per row.
 __global__ void join(long long rows, long long row_width, const long long* row_lists, const long long* row_at,
                      long long col_width, const long long* col_lists, const long long* col_at,
                      long long* partner, long long* owner, int* joined)
@@ -75,7 +75,7 @@ def join_dominant_cuda(
     The lists are copied to the GPU and the answer back (a few megabytes at 46,080 latents), and the answer is audited.
 
     Raises:
-        RuntimeError: the answer cannot be that of rounds of dominant pairs.
+        RuntimeError: the answer fails the audit.
     """
     cupy = require("cupy", "cu13", "greedy matching on a GPU")
     module = cupy.RawModule(code=SOURCE)

@@ -42,15 +42,15 @@ def match(
     * "greedy": the best remaining pair first, by (score descending, row ascending, column ascending); min(n, m) pairs.
     * "optimal": the greatest total Σ S_ij over all ways of matching min(n, m) pairs (the assignment problem); with
       `min_similarity=t` the greatest Σ (S_ij − t) over all matchings of any size, so that leaving a pair out is worth t
-      and no pair below t is made. The result carries a certificate; where several matchings are optimal, one of them
-      is returned, always the same.
+      and no pair below t is made. The result carries a certificate. If several matchings are optimal, the same
+      one is always returned.
 
     The sweeps run where the tensors are; the optimal matching's solver runs on the CPU.
 
     Args:
         a: float32 [n, d].
         b: float32 [m, d] on the same device.
-        method: which of the three.
+        method: "mutual", "greedy" or "optimal".
         absolute: rank by |cosine|.
         min_similarity: t as above, for "optimal" only.
         max_gap: stop "optimal" once its relative gap is proven to be at most this.

@@ -25,13 +25,13 @@ from sae_geometry.matching.pairs import pair_cosines, take_rows
 from sae_geometry.matching.restricted import Restricted
 
 CANDIDATES = 32  # columns listed per row; half as many rows are listed per column
-MORE = 16  # columns examined for an uncertified row
+MORE = 16  # columns listed for an uncertified row
 JITTER = 1e-2  # relative jitter of prices when columns are swept
 ROUNDING = 1e-12  # gap per pair that float64 sums cannot distinguish from zero
 
 
 class _OutOfTimeError(Exception):
-    """Internal signal that the time budget is spent, upon which the best matching so far is returned."""
+    """Signal that the time budget is spent, upon which the best matching so far is returned."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class _Run:
         return True
 
     def _list_candidates(self, nearest: Sweep | None) -> Int64[np.ndarray, " n"] | None:
-        """List the best pairs of every row and column, and return a quick matching; None with `min_similarity`."""
+        """List the best pairs of every row and column; return a quick matching, or None with `min_similarity`."""
         if nearest is None or nearest.rows.index.shape[1] < CANDIDATES // 2:
             k = listed(CANDIDATES, self.n, self.m)
             nearest = listing_sweep(self.a, self.b, k, absolute=self.absolute,
@@ -202,7 +202,7 @@ class _Run:
         return Best(found.score, found.cosine, index)
 
     def _add(self, members: Int64[np.ndarray, " some"], best: Best, *, swapped: bool) -> int:
-        """Add the pairs of `members` (rows, or columns if `swapped`) with their best; return how many were new."""
+        """Add the best pairs of `members` (rows, or columns if `swapped`), and return how many were new."""
         index, cosine = best.index.cpu().numpy(), best.cosine.cpu().numpy()
         score = np.abs(cosine) if self.absolute else cosine
         use = index >= 0
@@ -222,7 +222,7 @@ class _Run:
         self._measure()
 
     def _keep(self, partner: Int64[np.ndarray, " n"]) -> _Matching:
-        """Store a matching if its total is the highest so far."""
+        """Store a matching if its total is the highest so far, and return it."""
         assert self.proof is not None
         rows = np.flatnonzero(partner >= 0)
         cosine = pair_cosines(self.a, self.b, rows, partner[rows])

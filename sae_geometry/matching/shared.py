@@ -15,7 +15,7 @@ THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(20))
 
 @dataclass(frozen=True, eq=False)
 class SharedCurve:
-    """Number of latents of A with a one-to-one partner in B above t, for each threshold t (strict).
+    """Numbers of latents of A whose one-to-one partners in B score above t, for each threshold t.
 
     Attributes:
         thresholds: float64 [T], the values of t.

@@ -132,7 +132,7 @@ def _search(x0, graph, near, far, scratch, option):  # type: ignore[no-untyped-d
 
 @compiled()
 def search_all(todo, start, budget, slack, graph, near, far, scratch, option):  # type: ignore[no-untyped-def]
-    """Search from each free member of `todo[start:]` not at its outside option, until `budget` pairs are examined.
+    """Search from each free member of `todo[start:]` above its outside option, until `budget` pairs are examined.
 
     Return (position to continue from, member that could not be matched, or −1).
     """

@@ -15,13 +15,13 @@ import numpy as np
 
 from sae_geometry.matching.defaults import DISCOVERY_RATE
 
-LISTED = 9  # candidates listed per latent and control
+LISTED = 9  # candidates listed per latent
 _Z = 1.959963984540054
 _SHRINK = 1.5  # Multiple of the median spread that is added to each spread, since tiny spreads are mostly noise.
 _LOOSEST = 6.0  # Maximum spread in medians, since several equal partners can make a spread arbitrarily large.
 _NO_SPREAD = 1e-6
-_ENOUGH_LOSSES = 20  # minimum number of losses from which the odds among undecided latents are measured
-_LEFT = 0.5  # minimum share of decoys that are assumed to remain without the significant latents
+_ENOUGH_LOSSES = 20  # minimum number of losses among undecided latents to measure their odds
+_LEFT = 0.5  # minimum share of decoys assumed to remain when the significant latents are left out
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +88,7 @@ def excess(similarity: np.ndarray, controls: Controls) -> np.ndarray:
     goes to the decoy, and a latent without a crowd has W = 0.
 
     Args:
-        similarity: s [n], similarity to the partner, which need not be the nearest; nan for no partner, which loses.
+        similarity: s [n], similarity to the partner, which need not be the nearest; nan, for no partner, loses.
         controls: controls of the same latents.
     """
     s, q = np.where(np.isnan(similarity), -np.inf, similarity), controls.decoys[:, 0]

@@ -156,7 +156,7 @@ def own_lists(
 
 @contextmanager
 def _screen(swept: Sweep) -> Iterator[ScreenName]:
-    """Yield the screen of the controls: "cpu" if the comparison's sweep ended up with it, else "auto".
+    """Yield the screen of the controls: "cpu" if the comparison's sweep chose it, else "auto".
 
     The user did not ask for this screen, so the ledger states another reason.
     """

@@ -16,8 +16,8 @@ _PANELS = 8  # quadrature panels of 32 nodes each
 def expected_max_cosine(n_candidates: int, d_in: int, *, absolute: bool = False) -> float:
     """Return E[max_j cos(x, y_j)] for a fixed x and `n_candidates` independent isotropic directions in R^d_in.
 
-    It is integrated over the quantiles of the maximum to about six digits, and grows like √(2 ln m / d). With
-    `absolute`, cos is replaced by |cos|, whose square is Beta(1/2, (d−1)/2).
+    The integral over the quantiles of the maximum has about six digits; it grows like √(2 ln m / d). With `absolute`,
+    cos is replaced by |cos|, whose square is Beta(1/2, (d−1)/2).
 
     Args:
         n_candidates: m, the number of candidates (latents of the other dictionary, or n − 1 within one).
@@ -38,7 +38,7 @@ def expected_max_cosine(n_candidates: int, d_in: int, *, absolute: bool = False)
     # Integrate over quantiles of the maximum, E = ∫₀¹ F⁻¹(q^(1/m)) dq, and compute F⁻¹ from 1 − q^(1/m), since for
     # large m every relevant q^(1/m) is too close to 1 for float64.
     nodes, weights = np.polynomial.legendre.leggauss(32)
-    edges = (1 - np.cos(np.pi * np.arange(_PANELS + 1) / _PANELS)) / 2  # F⁻¹ is steep at the ends.
+    edges = (1 - np.cos(np.pi * np.arange(_PANELS + 1) / _PANELS)) / 2  # Panels are narrow where F⁻¹ is steep.
     widths = np.diff(edges)[:, None]
     q = (edges[:-1, None] + widths * (nodes + 1) / 2).ravel()
     tail = -np.expm1(np.log(q) / n_candidates)

@@ -79,7 +79,7 @@ def turned_pairs(
 def own_pairs(
     a: Float[Tensor, "n d"], method: OneToOne, *, scale: float = 1.0, lists: OwnLists | None = None, **how: Any
 ) -> Expected:
-    """Match a random half of A's rows with the other half; unknown for fewer than two rows.
+    """Match a random half of A's rows with the other half; the result is unknown for fewer than two rows.
 
     Args:
         scale: factor that turns their inner products into similarities.
@@ -92,7 +92,7 @@ def own_pairs(
     x, y = a[half.to(a.device)] * scale, a[other.to(a.device)]
     if lists is None or method != "greedy":
         return _expected([match(x, y, method, **how).completed()])
-    first, second = half.numpy(), other.numpy()  # NumPy would treat a tensor of one row as a number.
+    first, second = half.numpy(), other.numpy()  # NumPy would treat a tensor with one element as a plain index.
     known = _in_half(lists.index[first], second, len(a)), _in_half(lists.index[second], first, len(a))
     partner, _ = greedy_partners(x, y, lists=known, **how)
     similarity = partner_cosines(x, y, partner)[partner >= 0]
@@ -102,7 +102,7 @@ def own_pairs(
 
 def _in_half(index: np.ndarray, half: np.ndarray, n: int) -> Tensor:
     """Restrict lists of latents, int64 [rows, k], to positions within one half, padded with −1 at the end."""
-    place = np.full(n + 1, -1)  # The extra entry is for the −1 of short lists.
+    place = np.full(n + 1, -1)  # The extra entry is for −1, which pads short lists.
     place[half] = np.arange(len(half))
     local = place[index]
     return torch.from_numpy(np.take_along_axis(local, np.argsort(local < 0, axis=1, kind="stable"), axis=1))

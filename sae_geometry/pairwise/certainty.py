@@ -53,9 +53,9 @@ def _rival(best: Best, at: np.ndarray, partner: np.ndarray) -> np.ndarray:
 
 
 def coverage_curve(similarity: np.ndarray, certain: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return shares of latents, and the mean similarity over that share of the most certain pairs.
+    """Return the share of latents in the k most certain pairs and the mean similarity of these pairs, for every k.
 
-    Both are float64 [k], with k the number of pairs. The pairs with the largest margins come first.
+    Both are float64 [number of pairs]. The most certain pairs are those with the largest margins.
     """
     matched = np.flatnonzero(~np.isnan(similarity))
     order = matched[np.argsort(-certain[matched], kind="stable")]
@@ -66,7 +66,7 @@ def coverage_curve(similarity: np.ndarray, certain: np.ndarray) -> tuple[np.ndar
 def with_min_margin(m: Matching, certain: Certainty, least: float) -> Matching:
     """Return the matching without pairs whose smaller margin is below `least`; their latents become unmatched.
 
-    The null expectation of such a selection is unknown, so it is dropped.
+    The null expectation of such a selection is unknown, and is set to nan.
     """
     keep = certain.least >= least
     return replace(
@@ -87,8 +87,8 @@ def forced_words(m: Matching, certain: Certainty) -> list[str]:
     if m.method != "optimal" or not forced.any():
         return []
     others = (m.partner_row >= 0) & ~forced
-    rest = f"{m.similarity[others].mean():.3f} over the other {others.sum():,}" if others.any() else "no others"
+    rest = f"; mean of the other {others.sum():,}: {m.similarity[others].mean():.3f}" if others.any() else ""
     return [
-        f"forced: {counted(int(forced.sum()), 'pair')} of {m.n_matched:,} in which both latents have a closer one that "
-        f"is taken: mean {m.similarity[forced].mean():.3f}, and {rest}"
+        f"forced: {counted(int(forced.sum()), 'pair')} of {m.n_matched:,} in which both latents have a closer "
+        f"candidate that is taken; mean {m.similarity[forced].mean():.3f}{rest}"
     ]

@@ -20,9 +20,9 @@ from sae_geometry.sources.cache import wrote
 VERSION = 6
 N_BANDS = 7  # six decades of firing frequency, and one band of all but the densest latents
 N_BINS = 400  # bins of the histogram of nearest similarities over −1…1
-_ROUNDING = 1e-5  # tolerance of a similarity of float32 unit rows
+_ROUNDING = 1e-5  # tolerance for similarities of float32 unit rows
 _LONGEST = 4000  # maximum characters of a confound, which names a few latents and runs
-_SAMPLE = 8  # latents of a matching whose similarities are recomputed
+_SAMPLE = 8  # number of latents of a matching whose similarities are recomputed
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ class PairRecord:
         nearest_above_chance: the same share against the target turned.
         chance, own, isotropic: mmcs against the target turned, of the source with itself, and of isotropic directions.
         significant: share of the source's latents with a significant nearest latent (FDR 5%).
-        beyond: lower bound on the share that no control explains: 2 · wins − 1.
+        beyond: lower bound on the share whose partners no control explains: 2 · wins − 1.
         paired: mean similarity over the one-to-one pairs.
-        paired_chance: its null expectation, against the second run turned.
+        paired_chance: null expectation of `paired`, against the second run turned.
         explained: similarity up to which the two dictionaries' own latents explain one-to-one partners.
         certified_gap: relative optimality gap of an optimal matching; nan otherwise.
         partner: int32 [n], row in the second run of each first latent's one-to-one partner; −1 for none.
@@ -55,7 +55,7 @@ class PairRecord:
         histogram: [2, 400], counts of nearest similarities in both directions, in the smallest unsigned type.
         significant_latents: bool [n + m], which latents of the first and second run have a significant nearest latent.
         bands: float64 [2, bands, 2], in both directions and per band of frequency the sum of nearest similarities and
-            the number of significant latents; nan where frequencies are unknown.
+            the number of significant latents; nan if frequencies are unknown.
         confounds: flagged confounds of the pair, in words.
         encoder_partner, encoder_similarity: the same matching on the encoders; empty if they cannot be matched.
     """
@@ -96,7 +96,7 @@ def write_pair(path: Path, record: PairRecord, a: Dictionary, b: Dictionary, par
     values = {f.name: getattr(record, f.name) for f in fields(record)}
     plain = {k: v for k, v in values.items() if k not in _ARRAYS}
     about = json.dumps({"identity": _identity(a, b, parameters), "values": plain})
-    wrote(path)  # The record may be in the cache, which removes only files that are noted in advance.
+    wrote(path)  # `clear_cache` removes only files that were recorded before they were written.
     with whole_file(path, ".pair-") as file:
         np.savez(file, about=np.array(about), **{k: values[k] for k in _ARRAYS})
 

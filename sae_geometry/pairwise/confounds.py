@@ -216,7 +216,7 @@ def _moved(a: Dictionary, b: Dictionary) -> Finding:
         return Finding("moved from start", words[0], words[1], "unknown", "", False)
     effect = (
         "latents are close to their directions at step 0: if both runs share a start, that part of a similarity "
-        "precedes training; if not, chance is that of the start"
+        "precedes training; if not, the null expectation is that of the start"
     )
     return _sign("moved from start", words, effect, any(s > _BARELY_MOVED for s in known))
 

@@ -59,8 +59,8 @@ class DoubleCounting:
         explained_a_to_b, explained_b_to_a: 1 − mean_{i∈M} S(i, π(i)) / mean_{i∈M} max_j S(i, j), with π the optimal
             matching and M the source latents that it matches: the share of their MMCS that is due to shared partners;
             nan if that MMCS is not positive.
-        hubs_of_b, hubs_of_a: the ten latents of B (of A) that are the nearest of the most latents of A (of B), if they
-            are the nearest of at least two.
+        hubs_of_b, hubs_of_a: latents of B (of A) that are the nearest of several latents of A (of B), the ten taken
+            most often.
         threshold: similarity above which pairs are counted.
     """
 

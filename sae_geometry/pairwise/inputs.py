@@ -36,7 +36,7 @@ def several(dictionaries: Any) -> list[Any]:
 
 
 def distinct(dictionaries: Sequence[Dictionary]) -> list[Dictionary]:
-    """Return the dictionaries, renamed by `distinct_names` if names are equal."""
+    """Return the dictionaries, renamed by `distinct_names` if some names are equal."""
     names = distinct_names([d.name for d in dictionaries], [d.address for d in dictionaries])
     return [d if d.name == name else d.renamed(name) for d, name in zip(dictionaries, names, strict=True)]
 

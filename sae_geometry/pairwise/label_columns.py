@@ -35,7 +35,7 @@ _ID_COLUMNS = {
     "next_latent_id": ("next_run", -1, "next_"),
 }
 _PARTNERS = ("partner_", "next_")  # column prefixes of the second latent of a pair
-_token = lru_cache(maxsize=1 << 18)(shown)  # Tables repeat the tokens of a vocabulary many times.
+_token = lru_cache(maxsize=1 << 18)(shown)  # Tables repeat the same tokens many times.
 
 
 def label_columns(runs: pd.Series[Any], ids: pd.Series[Any], by_name: Mapping[str, Dictionary]) -> pd.DataFrame:

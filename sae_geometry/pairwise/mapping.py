@@ -1,4 +1,4 @@
-"""Linear maps of dictionaries, and plain cosines, which are those before a map."""
+"""Linear maps of dictionaries, and the cosines of mapped dictionaries before the map."""
 
 from __future__ import annotations
 

@@ -93,10 +93,9 @@ class Matching:
 
     @property
     def expected(self) -> Expected:
-        """Return the null expectation: the same computation against the target turned, which shares nothing.
+        """Return the null expectation: the same computation against the target turned, which shares no latents.
 
-        For "nearest", it comes from the turned control; for a one-to-one matching, from the same matching, and it is
-        nan if that was not computed.
+        For "nearest", it comes from the turned control; for a one-to-one matching, it is nan if it was not computed.
         """
         if self.method != "nearest" or self.expected_pairs is not None:
             return self.expected_pairs or Expected()
@@ -133,7 +132,7 @@ class Matching:
 
     @cached_property
     def excess(self) -> np.ndarray:
-        """Return W, float64 [n]: the excess of partner or decoy, the stronger, over the crowd; negative for the decoy."""
+        """Return W, float64 [n]: the excess of partner or decoy over the crowd, negative if the decoy is stronger."""
         return read_only(competition.excess(self.similarity, self.controls))
 
     @cached_property
@@ -173,10 +172,7 @@ class Matching:
 
     @property
     def beyond_controls(self) -> Share:
-        """Return a lower bound on the share of latents with a partner that no control explains, over all thresholds.
-
-        At equal widths, it is 2 · wins − 1.
-        """
+        """Return a lower bound on the share whose partners no control explains: 2 · wins − 1 at equal widths."""
         return competition.beyond_controls(self._nearest_excess, self.controls.odds)
 
     @cached_property
@@ -233,7 +229,7 @@ class Matching:
             ValueError: a one-to-one matching, whose mean is `mean_similarity`.
         """
         if self.method != "nearest":
-            raise ValueError(f"MMCS is the mean over nearest partners; for {self.method!r}, use mean_similarity")
+            raise ValueError(f"MMCS is the mean over nearest partners; for {self.method}, use mean_similarity")
         return self.mean_similarity
 
     def fraction_above(self, threshold: float) -> float:
@@ -241,7 +237,7 @@ class Matching:
         return float((self.similarity > threshold).mean())
 
     def fraction_above_by_chance(self, threshold: float) -> float:
-        """Return the share of *all* source latents whose nearest latent in the target turned is above a threshold.
+        """Return the share of *all* source latents whose nearest latent in the target turned is above the threshold.
 
         For a one-to-one matching, this is an upper bound, since its partners are no closer than the nearest.
         """
@@ -249,7 +245,7 @@ class Matching:
 
     @cached_property
     def multiplicity(self) -> np.ndarray:
-        """Return the number of source latents whose partner is each target latent, int64 [m], as in `target_ids`."""
+        """Return the number of source latents whose partner is each target latent, int64 [m]."""
         taken = self.partner_row[self.partner_row >= 0]
         return np.bincount(taken, minlength=len(self.target_ids)).astype(np.int64)
 
@@ -259,8 +255,9 @@ class Matching:
         return float((self.multiplicity > 0).mean())
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return one row per source latent: run, latent_id, partner_run, partner_id (−1 none), cosine, mutual, q_value,
-        significant, matching.
+        """Return one row per source latent.
+
+        Columns: run, latent_id, partner_run, partner_id (−1 for none), cosine, mutual, q_value, significant, matching.
         """
         return pd.DataFrame(
             {
@@ -360,7 +357,7 @@ def with_mutual(forth: Matching, back: Matching) -> Matching:
 def one_to_one_matching(
     nearest: Matching, reverse: Matching, method: MatchingName, partner_row: np.ndarray, cosine: np.ndarray
 ) -> Matching:
-    """Build one direction of a one-to-one matching from partner rows (−1 none) and signed cosines (nan none).
+    """Build one direction of a one-to-one matching from partner rows (−1 for none) and signed cosines (nan for none).
 
     `nearest` and `reverse` are the nearest matchings of this direction and the other.
     """

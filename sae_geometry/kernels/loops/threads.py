@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 Worker = Callable[[threading.Event], Callable[[Any], None]]
-"""Function that sets up one thread and returns its function to process a piece; the event requests a stop."""
+"""Function that prepares a thread and returns a function that processes one piece; the event requests a stop."""
 
 
 def in_parallel(worker: Worker, pieces: Iterable[Any], threads: int) -> None:

@@ -16,7 +16,7 @@ import triton.language as tl
 
 
 def jitted(function: Callable[..., Any]) -> Any:
-    """Apply `triton.jit` to the unwrapped function: triton compiles source code, which annotation checkers wrap."""
+    """Apply `triton.jit` to a function without the wrapper of an annotation checker, since triton compiles source."""
     return triton.jit(inspect.unwrap(function))
 
 

@@ -168,7 +168,7 @@ def int8_time() -> float | None:
 
 
 def _scores(x: Quantized, y: Quantized, bias: np.ndarray, absolute: bool, buffers: tuple[Tensor, Tensor]) -> Tensor:
-    """Compute scores of quantized rows in the second of two buffers, int32 and float32, of their size or larger."""
+    """Compute the scores of quantized rows in two buffers, int32 for the products and float32 for the scores."""
     from sae_geometry.kernels.loops.int8 import scale_products
 
     shape = (x.q.shape[0], y.q.shape[0])

@@ -34,7 +34,7 @@ class Rounded:
 
 
 def rounded(x: Tensor, precision: Precision) -> Rounded:
-    """Round float32 rows to a precision, and bound their norms and rounding errors."""
+    """Round float32 rows to a given precision, and measure their norms and rounding errors."""
     scale = FP16_SCALE if precision == "fp16" else 1.0
     low, high = (float(v) for v in torch.aminmax(x))
     if precision == "fp16" and max(-low, high) * scale > _FP16_LARGEST:

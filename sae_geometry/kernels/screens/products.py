@@ -19,7 +19,7 @@ from torch import Tensor
 from sae_geometry.kernels.loops.threads import one_torch_thread
 
 Product = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Function of (x [r, d], y [c, d], scratch of r·c or more float32 entries) that returns x·yᵀ, perhaps in scratch."""
+"""Function of (x [r, d], y [c, d], scratch) that returns x·yᵀ, in scratch (r·c or more entries) or a new tensor."""
 
 _PROBE_ROWS, _PROBE_WIDTH = 512, 512
 
@@ -72,7 +72,7 @@ def cpu_product() -> tuple[Product, str]:
 
 
 def best_time(run: Callable[[], object]) -> float:
-    """Return the shortest of five runs in CPU seconds of this thread, which other load barely affects."""
+    """Return the shortest time of five runs, in CPU seconds of this thread, which other load barely affects."""
     found = float("inf")
     for _ in range(5):
         start = time.thread_time()

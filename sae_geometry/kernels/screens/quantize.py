@@ -34,13 +34,13 @@ class Quantized:
     length: Tensor
 
     def part(self, start: int, stop: int) -> Quantized:
-        """Return a slice of the rows."""
+        """Return rows start…stop with their scales and bounds."""
         return Quantized(*(t[start:stop] for t in (self.q, self.scale, self.residual, self.length)))
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Inputs of a quantized dictionary's error bound, float64 [n]: see `Quantized`; `norms` are ‖x‖ or larger."""
+    """Inputs of a quantized dictionary's error bound, float64 [n]: two fields of `Quantized`, and norms ≥ ‖x‖."""
 
     residual: Tensor
     length: Tensor
@@ -76,7 +76,7 @@ def quantize(x: Tensor, norms: Tensor, threads: int = 1) -> Quantized:
 def hadamard_stages(d: int) -> np.ndarray:
     """Return the end of each Hadamard block and 1/√(block size), float64 [blocks, 2].
 
-    Blocks have 256 entries, and the last a power of two of at least 16: torch's integer product of width 1 is wrong.
+    Blocks have 256 entries; the last has a power of two of at least 16, since torch's product of width 1 is wrong.
     """
     sizes = [_BLOCK] * (d // _BLOCK)
     if d % _BLOCK:

@@ -19,7 +19,7 @@ from sae_geometry.kernels.screens.products import full_precision, mm_product
 from sae_geometry.kernels.types import Precision, Shortlist, Task
 
 Lists = tuple[Tensor, Tensor]
-_LOW_PRECISION_PAD = 6  # entries added to shortlists, since ε is larger
+_LOW_PRECISION_PAD = 6  # extra shortlist entries, since ε is larger than in float32
 
 
 def screen_torch(task: Task, precision: Precision = "float32") -> tuple[Shortlist, Shortlist | None]:
@@ -75,7 +75,7 @@ def block_product(x: Tensor, y: Tensor, precision: Precision, scratch: Tensor | 
     if precision == "fp16":
         return torch.mm(x, y.T, out_dtype=torch.float32)
     if precision == "tf32":
-        torch.backends.cuda.matmul.fp32_precision = "tf32"  # `full_precision` restores it
+        torch.backends.cuda.matmul.fp32_precision = "tf32"  # `full_precision` restores the setting.
         try:
             return x @ y.T
         finally:

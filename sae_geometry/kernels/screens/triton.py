@@ -108,7 +108,7 @@ def list_row_block(
     absolute: bool = False,
     own: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """List each row's best columns in each split of `each` columns, [splits, n, width]; row i excludes `own` + i."""
+    """List each row's best columns per split of `each` columns, [splits, n, width]; row i excludes column `own` + i."""
     n, m = len(x), len(y)
     parts = -(-m // each)
     values = torch.empty((parts, n, width), dtype=torch.float32, device=x.device)
@@ -137,7 +137,7 @@ def merge_row_block(loops: ModuleType, lists: tuple[Tensor, Tensor], scores: Ten
 
 
 def merge_rows(width: int) -> int:
-    """Return the number of rows that one program merges, whose lists of a given width must fit in registers."""
+    """Return the number of rows that one program merges, so that lists of a given width fit in registers."""
     return 16 if width > 32 else 64
 
 
