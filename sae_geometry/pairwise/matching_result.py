@@ -206,8 +206,8 @@ class Matching:
             return None
         return (
             f"{self.source} → {self.target}: undecided latents win {wins.value:.0%} by "
-            f"{self.quantity} (fair: at most 50%): weak partners, or weak controls and too many "
-            "significant"
+            f"{self.quantity} (fair: at most 50%): either their partners are weak, or the controls are and too many "
+            "latents are significant"
         )
 
     @property

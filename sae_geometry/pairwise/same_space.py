@@ -28,8 +28,8 @@ def require_same_space(
     """
     if a.d_in != b.d_in:
         raise ValueError(
-            f"{a.name!r} lives in {a.d_in:,} dimensions and {b.name!r} in {b.d_in:,}: cosines between them do not "
-            "exist; compare dictionaries of the same model and hook point"
+            f"{a.name!r} has {a.d_in:,} dimensions and {b.name!r} has {b.d_in:,}, so there are no cosines between "
+            "them; compare dictionaries of the same model and hook point"
         )
     caveats = []
     checks = [("model", model_key, lambda d: d.model), ("hook point", place_key, _decoder_hook)]
